@@ -1,0 +1,203 @@
+//! Kinds of database.
+//!
+//! An engine knows how its members are configured, secured, probed, saved and restored; it talks
+//! to running members over their own protocol and leaves running them to a
+//! [provisioner](crate::provisioner). Every method may be called again after a crash.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::{
+    model::{
+        backup::SnapshotContent,
+        deployment::{Access, Deployment, DeploymentSecrets},
+        secret::Secret,
+        server::{Server, Task},
+        version::Version,
+    },
+    stream::ByteStream,
+};
+
+pub mod etcd;
+
+/// Why an engine could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The members did not come up, or not in time.
+    #[error("the members are not ready: {0}")]
+    NotReady(String),
+    /// A member refused or broke off a call.
+    #[error("{doing}")]
+    Call {
+        /// What was being done.
+        doing: &'static str,
+        /// What the member said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Somebody else was there first: a new deployment is not empty, or a restored one holds
+    /// something else than its backup.
+    #[error("{0}")]
+    Unexpected(String),
+    /// The engine's tool said something that we do not understand.
+    #[error("cannot read what {tool} printed: {reason}")]
+    Output {
+        /// The tool.
+        tool: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A key or certificate could not be made.
+    #[error("cannot make the deployment's certificates")]
+    Certificates(#[from] rcgen::Error),
+}
+
+/// A snapshot that is being taken.
+pub struct Snapshot {
+    /// About how many bytes will come, for progress.
+    pub bytes_expected: u64,
+    /// The snapshot. It ends without an error only when the engine sent all of it; whether it is
+    /// whole is for the reader to check ([`Engine::check_trailer`]).
+    pub content: ByteStream,
+}
+
+/// What the engine's own tool reads from a snapshot file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspection {
+    /// The newest revision among the stored entries.
+    pub revision: i64,
+}
+
+/// A user of the database, for one binding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatabaseUser {
+    /// The user's name.
+    pub name: String,
+    /// The user's password.
+    pub password: Secret,
+}
+
+/// How applications reach a deployment as one user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionStrings {
+    /// One URI for each member; the first is the main one.
+    pub uris: Vec<Secret>,
+    /// A command line for people.
+    pub cli: Secret,
+}
+
+/// A kind of database.
+#[async_trait]
+pub trait Engine: Send + Sync {
+    /// The engine's name, as in catalogs, manifests and folders.
+    fn name(&self) -> &'static str;
+
+    /// New secrets for a new deployment whose members are reached at `host`.
+    fn generate_secrets(&self, deployment: &Deployment) -> Result<DeploymentSecrets, EngineError>;
+
+    /// The members of a deployment as servers to run. Needs the deployment's members.
+    fn servers(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+        access: Access,
+    ) -> Vec<Server>;
+
+    /// The task that fills the home of member `index` from the staged snapshot `file`.
+    fn restore_task(&self, deployment: &Deployment, index: usize, file: &str) -> Task;
+
+    /// The task that reads the staged snapshot `file`, with the tools of `version`.
+    fn inspect_task(&self, version: Version, file: &str) -> Task;
+
+    /// Understands what [`Engine::inspect_task`] printed.
+    fn parse_inspection(&self, output: &str) -> Result<Inspection, EngineError>;
+
+    /// Waits until all members serve and agree on a leader.
+    async fn wait_until_ready(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+        access: Access,
+    ) -> Result<(), EngineError>;
+
+    /// Makes a new, empty deployment safe: an administrator with the secret password, and no
+    /// entry without a password from then on. Fails when anybody else left a trace before.
+    async fn secure_new(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+    ) -> Result<(), EngineError>;
+
+    /// Makes a restored deployment safe while it runs with [`Access::Certificates`]: a new
+    /// administrator password, every other user and role gone, alarms disarmed.
+    async fn secure_restored(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+    ) -> Result<(), EngineError>;
+
+    /// Compares what a restored deployment holds with what its backup's manifest says.
+    async fn verify_content(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+        access: Access,
+        expected: &SnapshotContent,
+    ) -> Result<(), EngineError>;
+
+    /// Begins a snapshot of a running deployment.
+    async fn snapshot(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+    ) -> Result<Snapshot, EngineError>;
+
+    /// The newest revision that the member which snapshots are taken from has applied.
+    async fn revision(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+    ) -> Result<i64, EngineError>;
+
+    /// Live keys of a running deployment at `revision`.
+    async fn keys_at(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+        revision: i64,
+    ) -> Result<i64, EngineError>;
+
+    /// Makes a user that reads and writes every key and may do nothing else; one that is there
+    /// already gets the given password.
+    async fn add_user(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+        user: &DatabaseUser,
+    ) -> Result<(), EngineError>;
+
+    /// Removes a user and what was made for it alone; one that is not there is fine.
+    async fn remove_user(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+        name: &str,
+    ) -> Result<(), EngineError>;
+
+    /// How `user` reaches the deployment.
+    fn connection_strings(&self, deployment: &Deployment, user: &DatabaseUser)
+    -> ConnectionStrings;
+
+    /// What of a finished snapshot's last bytes and length tells that it is whole. `digest_before`
+    /// is the SHA-256 of everything before the last 32 bytes, `trailer` those 32 bytes.
+    fn check_trailer(
+        &self,
+        length: u64,
+        digest_before: &[u8],
+        trailer: &[u8],
+    ) -> Result<(), String>;
+}
+
+/// An engine, shared.
+pub type SharedEngine = Arc<dyn Engine>;

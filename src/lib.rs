@@ -1,0 +1,8 @@
+//! compose-broker.
+
+pub mod backup_store;
+pub mod engine;
+pub mod model;
+pub mod provisioner;
+pub mod seal;
+pub mod stream;

@@ -1,0 +1,184 @@
+//! Backups and the manifests that stand beside them.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ids::{BackupId, DeploymentId, InstanceId, OperationId},
+    tenant::Tenant,
+    version::Version,
+};
+
+/// Why a backup was taken; decides how long it is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackupKind {
+    /// A user asked for it.
+    OnDemand,
+    /// Taken by the schedule, kept as the day's.
+    Daily,
+    /// Taken by the schedule, kept as the week's.
+    Weekly,
+    /// Taken by the schedule, kept as the month's.
+    Monthly,
+}
+
+impl BackupKind {
+    /// The name used in the store, in manifests and by the Compose API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OnDemand => "on_demand",
+            Self::Daily => "daily",
+            Self::Weekly => "weekly",
+            Self::Monthly => "monthly",
+        }
+    }
+
+    /// The kind of that name.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::OnDemand, Self::Daily, Self::Weekly, Self::Monthly]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+    }
+}
+
+impl fmt::Display for BackupKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Where a backup is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackupState {
+    /// Accepted, not yet begun.
+    Pending,
+    /// Being taken.
+    Running,
+    /// Stored and verified.
+    Complete,
+    /// Could not be taken; no bytes are kept.
+    Failed,
+    /// Removed by retention; only its row is left, to tell so.
+    Expired,
+}
+
+impl BackupState {
+    /// The name used in the store and by the Compose API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Complete => "complete",
+            Self::Failed => "failed",
+            Self::Expired => "expired",
+        }
+    }
+
+    /// The state of that name.
+    pub fn parse(text: &str) -> Option<Self> {
+        [
+            Self::Pending,
+            Self::Running,
+            Self::Complete,
+            Self::Failed,
+            Self::Expired,
+        ]
+        .into_iter()
+        .find(|state| state.as_str() == text)
+    }
+}
+
+/// A backup as the broker knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backup {
+    /// Its id.
+    pub id: BackupId,
+    /// The instance it was taken of.
+    pub instance: InstanceId,
+    /// That instance's deployment.
+    pub deployment: DeploymentId,
+    /// The operation that takes or took it.
+    pub operation: OperationId,
+    /// Why it was taken.
+    pub kind: BackupKind,
+    /// Where it is in its life.
+    pub state: BackupState,
+    /// Why it failed, for people.
+    pub failure: Option<String>,
+    /// When it was asked for.
+    pub created_at: DateTime<Utc>,
+    /// When it was complete, failed or expired.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// What is stored; there once the backup is complete.
+    pub manifest: Option<Manifest>,
+}
+
+/// The version of the manifest's own form.
+pub const MANIFEST_FORMAT: u32 = 1;
+
+/// What stands beside each stored snapshot: enough to find, check and restore it without the
+/// broker's database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of this form, [`MANIFEST_FORMAT`].
+    pub format: u32,
+    /// The backup's id.
+    pub backup_id: BackupId,
+    /// Why it was taken.
+    pub kind: BackupKind,
+    /// The instance it was taken of.
+    pub instance_id: InstanceId,
+    /// That instance's deployment.
+    pub deployment_id: DeploymentId,
+    /// The service offering's id.
+    pub service_id: String,
+    /// The owner.
+    pub tenant: Tenant,
+    /// The engine.
+    pub engine: String,
+    /// The version that made the snapshot.
+    pub version: Version,
+    /// The instance's size in units.
+    pub units: u32,
+    /// What is in the snapshot.
+    pub content: SnapshotContent,
+    /// What is stored.
+    pub stored: StoredSnapshot,
+    /// When the backup was asked for.
+    pub requested_at: DateTime<Utc>,
+    /// When the snapshot was begun.
+    pub started_at: DateTime<Utc>,
+    /// When it had been stored and verified.
+    pub finished_at: DateTime<Utc>,
+    /// The deployment's secrets, sealed under the key ring: what an operator needs to open the
+    /// snapshot's database as its administrator. Never handed to a tenant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sealed_credentials: Option<String>,
+}
+
+/// What the engine says is in a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotContent {
+    /// The newest revision.
+    pub revision: i64,
+    /// Live keys at that revision.
+    pub keys: i64,
+}
+
+/// The bytes of a stored snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredSnapshot {
+    /// Length of the snapshot as the engine gave it, in bytes.
+    pub snapshot_bytes: u64,
+    /// Its SHA-256 (hex).
+    pub snapshot_sha256: String,
+    /// Length of the stored object, in bytes.
+    pub object_bytes: u64,
+    /// The object's SHA-256 (hex).
+    pub object_sha256: String,
+    /// How the object is compressed: `zstd`.
+    pub compression: String,
+}

@@ -1,0 +1,92 @@
+//! The database cluster behind one instance.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ids::{DeploymentId, InstanceId},
+    limits::UNIT_BYTES,
+    secret::Secret,
+    version::Version,
+};
+
+/// A deployment: what was decided about it, not how it fares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deployment {
+    /// Its id.
+    pub id: DeploymentId,
+    /// The instance in front of it.
+    pub instance: InstanceId,
+    /// The placement target it lives on.
+    pub cluster: String,
+    /// The engine's name.
+    pub engine: String,
+    /// The engine's version.
+    pub version: Version,
+    /// Size in units of [`UNIT_BYTES`] on each member.
+    pub units: u32,
+    /// Its members; empty until ports are allocated.
+    pub members: Vec<Member>,
+}
+
+impl Deployment {
+    /// Storage quota of each member, in bytes.
+    pub fn quota_bytes(&self) -> u64 {
+        u64::from(self.units) * UNIT_BYTES
+    }
+
+    /// Where clients reach the members, in member order.
+    pub fn client_urls(&self) -> Vec<String> {
+        self.members.iter().map(Member::client_url).collect()
+    }
+}
+
+/// One server of a deployment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its name, unique in the deployment: `m0`, `m1`, ...
+    pub name: String,
+    /// The host clients and other members reach it at.
+    pub host: String,
+    /// Port for clients.
+    pub client_port: u16,
+    /// Port for the other members.
+    pub peer_port: u16,
+}
+
+impl Member {
+    /// Where clients reach this member.
+    pub fn client_url(&self) -> String {
+        format!("https://{}:{}", self.host, self.client_port)
+    }
+
+    /// Where the other members reach this member.
+    pub fn peer_url(&self) -> String {
+        format!("https://{}:{}", self.host, self.peer_port)
+    }
+}
+
+/// What only the broker and the members may know. Kept sealed in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeploymentSecrets {
+    /// Certificate of the deployment's own authority (PEM). Not secret; it stands here because it
+    /// is made and used together with the rest.
+    pub ca_certificate: String,
+    /// The authority's private key (PEM).
+    pub ca_key: Secret,
+    /// Certificate that every member shows to clients and to other members (PEM).
+    pub member_certificate: String,
+    /// Its private key (PEM).
+    pub member_key: Secret,
+    /// Password of the engine's administrator.
+    pub root_password: Secret,
+}
+
+/// How members let clients in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Server TLS; who comes is known by user name and password. The normal state.
+    Passwords,
+    /// Only clients with a certificate of the deployment's own authority get in at all. While a
+    /// restored deployment still holds the source's users, nobody but the broker has one.
+    Certificates,
+}

@@ -1,0 +1,174 @@
+//! Identifiers.
+//!
+//! Two families: ids that a platform chose (any non-empty text up to
+//! [`PLATFORM_ID_BYTES_MAX`](super::limits::PLATFORM_ID_BYTES_MAX)) and ids of our own, 24
+//! lower-case hexadecimal digits as the Compose API has them. Platform ids never become part of a
+//! path, a program argument or a name in an engine: our own ids do.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::limits::PLATFORM_ID_BYTES_MAX;
+
+/// Why a text is no id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdError {
+    /// The text is empty.
+    #[error("is empty")]
+    Empty,
+    /// The text has more bytes than we keep.
+    #[error("is longer than {PLATFORM_ID_BYTES_MAX} bytes")]
+    TooLong,
+    /// The text has a control character.
+    #[error("contains a control character")]
+    ControlCharacter,
+    /// The text is not 24 hexadecimal digits.
+    #[error("is not 24 hexadecimal digits")]
+    NotHex,
+}
+
+macro_rules! platform_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl TryFrom<String> for $name {
+            type Error = IdError;
+
+            fn try_from(text: String) -> Result<Self, IdError> {
+                if text.is_empty() {
+                    Err(IdError::Empty)
+                } else if text.len() > PLATFORM_ID_BYTES_MAX {
+                    Err(IdError::TooLong)
+                } else if text.chars().any(char::is_control) {
+                    Err(IdError::ControlCharacter)
+                } else {
+                    Ok(Self(text))
+                }
+            }
+        }
+
+        impl_text!($name);
+    };
+}
+
+macro_rules! own_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// A new id: the second of `now` in front, so that ids sort by age, then 64 random bits.
+            pub fn generate(now: DateTime<Utc>) -> Self {
+                let seconds = u32::try_from(now.timestamp()).unwrap_or(u32::MAX);
+                let (random, _) = uuid::Uuid::new_v4().as_u64_pair();
+                Self(format!("{seconds:08x}{random:016x}"))
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = IdError;
+
+            fn try_from(text: String) -> Result<Self, IdError> {
+                let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+                if text.len() == 24 && text.bytes().all(hex) {
+                    Ok(Self(text))
+                } else {
+                    Err(IdError::NotHex)
+                }
+            }
+        }
+
+        impl_text!($name);
+    };
+}
+
+macro_rules! impl_text {
+    ($name:ident) => {
+        impl $name {
+            /// The id as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> String {
+                id.0
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = IdError;
+
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                Self::try_from(text.to_owned())
+            }
+        }
+    };
+}
+
+platform_id!(
+    /// A service instance, as the platform names it (OSB `instance_id`).
+    InstanceId
+);
+platform_id!(
+    /// A service binding, as the platform names it (OSB `binding_id`). Unique within its instance.
+    BindingId
+);
+own_id!(
+    /// The database cluster behind one instance.
+    DeploymentId
+);
+own_id!(
+    /// A backup.
+    BackupId
+);
+own_id!(
+    /// A durable operation: OSB's `operation` token and Compose's recipe id are this same id.
+    OperationId
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_ids_are_24_hex_digits_and_sort_by_age() {
+        let at = |s| DateTime::from_timestamp(s, 0).expect("a valid time");
+        let older = BackupId::generate(at(1_700_000_000));
+        let newer = BackupId::generate(at(1_700_000_001));
+        assert!(older < newer);
+        assert_eq!(older.as_str().parse::<BackupId>(), Ok(older));
+        assert_eq!("../../etc/passwd".parse::<BackupId>(), Err(IdError::NotHex));
+        assert_eq!(
+            "5AE85B45E5717F0001533192".parse::<BackupId>(),
+            Err(IdError::NotHex)
+        );
+    }
+
+    #[test]
+    fn platform_ids_are_any_text_without_control_characters_up_to_the_cap() {
+        for good in ["a/b", "..", "🦀", "0269e284-dcac-4618-89a7-f79e3f1cea6a"] {
+            assert!(good.parse::<InstanceId>().is_ok(), "{good}");
+        }
+        assert_eq!("".parse::<InstanceId>(), Err(IdError::Empty));
+        assert_eq!("a\0b".parse::<InstanceId>(), Err(IdError::ControlCharacter));
+        assert_eq!(
+            "x".repeat(5000).parse::<InstanceId>(),
+            Err(IdError::TooLong)
+        );
+    }
+}

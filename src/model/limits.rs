@@ -1,0 +1,89 @@
+//! Every limit of the broker, with its unit in its name.
+
+use std::time::Duration;
+
+/// Longest id that a platform may choose, in bytes. CF uses 36.
+pub const PLATFORM_ID_BYTES_MAX: usize = 255;
+/// Largest request body, in bytes.
+pub const BODY_BYTES_MAX: usize = 256 * 1024;
+/// Longest credential header that is looked at, in bytes.
+pub const AUTHORIZATION_BYTES_MAX: usize = 8 * 1024;
+/// A client has this long to send its request head.
+pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client has this long to send its whole body.
+pub const REQUEST_BODY_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a bind or unbind without `accepts_incomplete` waits for its operation. CF gives up
+/// after 60 s.
+pub const SYNC_WAIT: Duration = Duration::from_secs(40);
+/// Seconds that a platform is asked to wait between two polls.
+pub const RETRY_AFTER_SECONDS: u32 = 2;
+
+/// Members of every deployment.
+pub const MEMBERS: usize = 3;
+/// Storage quota of one unit on each member, in bytes.
+pub const UNIT_BYTES: u64 = 256 * 1024 * 1024;
+/// Units of an instance that asks for none.
+pub const UNITS_DEFAULT: u32 = 1;
+/// Most units of one instance: 8 GiB, the largest storage quota that etcd's makers advise.
+pub const UNITS_MAX: u32 = 32;
+
+/// How long a download link is good for.
+pub const DOWNLOAD_LINK_TTL: Duration = Duration::from_secs(15 * 60);
+
+/// Operations that one broker process runs at once.
+pub const OPERATIONS_AT_ONCE: usize = 8;
+/// A worker that was not heard of for this long is taken for dead.
+pub const LEASE: Duration = Duration::from_secs(15);
+/// How often a worker renews its lease and looks whether it was told to halt.
+pub const LEASE_RENEWAL: Duration = Duration::from_secs(1);
+/// How often the runner looks for work that it was not told of.
+pub const CLAIM_INTERVAL: Duration = Duration::from_secs(1);
+/// Tries of one step before the operation gives up.
+pub const STEP_ATTEMPTS_MAX: u32 = 5;
+/// Pause before the second try of a step; doubled for each further one.
+pub const STEP_BACKOFF_FIRST: Duration = Duration::from_millis(200);
+/// Longest pause between two tries of a step.
+pub const STEP_BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// Shortest pause between two progress writes of one operation.
+pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How long a new or restored deployment has until all members serve. A large index is rebuilt
+/// within this time (measured: 38 s for 1.3 GB on a busy machine).
+pub const READY_TIMEOUT: Duration = Duration::from_secs(180);
+/// Pause between two looks at a starting member.
+pub const READY_POLL: Duration = Duration::from_millis(20);
+/// One call to an engine.
+pub const ENGINE_CALL_TIMEOUT: Duration = Duration::from_secs(20);
+/// Opening a connection to an engine.
+pub const ENGINE_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A snapshot stream that is silent for this long is broken.
+pub const SNAPSHOT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The engine's restore command on one member.
+pub const RESTORE_TASK_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+/// The engine's inspection of one snapshot.
+pub const INSPECT_TASK_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// What a task may print before the rest is dropped, in bytes.
+pub const TASK_OUTPUT_BYTES_MAX: usize = 64 * 1024;
+
+/// How often local members are looked at.
+pub const SUPERVISION_INTERVAL: Duration = Duration::from_millis(250);
+/// Pause before a crashed member is started again; doubled for each further crash.
+pub const RESTART_BACKOFF_FIRST: Duration = Duration::from_millis(500);
+/// Longest pause before a crashed member is started again.
+pub const RESTART_BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// A member that ran for this long is healthy again: its next crash starts the backoff anew.
+pub const RESTART_BACKOFF_RESET: Duration = Duration::from_secs(60);
+/// A member that was asked to stop is killed after this long.
+pub const STOP_GRACE: Duration = Duration::from_secs(10);
+/// A member's log is turned over at this size, in bytes; one older file is kept.
+pub const MEMBER_LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Open files of one member.
+pub const MEMBER_OPEN_FILES_MAX: u64 = 16 * 1024;
+
+/// Chunks of backup bytes in memory are of this size.
+pub const CHUNK_BYTES: usize = 64 * 1024;
+/// Disk that must stay free on the volume of backups and restores, in bytes.
+pub const DISK_RESERVE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// How long finished operations and the tombstones of deleted instances are kept.
+pub const HISTORY_KEPT: chrono::Duration = chrono::Duration::days(30);

@@ -1,0 +1,13 @@
+//! What the broker talks about, as plain values.
+//!
+//! Invariants: nothing here does I/O, awaits, reads a clock or knows HTTP or SQL. Every decision
+//! that depends on time takes the time as an argument.
+
+pub mod backup;
+pub mod deployment;
+pub mod ids;
+pub mod limits;
+pub mod secret;
+pub mod server;
+pub mod tenant;
+pub mod version;

@@ -1,0 +1,67 @@
+//! What a member needs to run: the shared language of engines and provisioners.
+//!
+//! An engine describes a [`Server`] or a [`Task`]; a provisioner runs it. Neither knows the other.
+//! Arguments may contain [`HOME`] and [`STAGE`], which the provisioner replaces by the places it
+//! gives to the member and to the deployment.
+
+use std::time::Duration;
+
+use super::{ids::DeploymentId, secret::Secret, version::Version};
+
+/// In an argument or a file name: the member's own lasting folder.
+pub const HOME: &str = "{home}";
+/// In an argument: the deployment's folder for files that are handed to tasks
+/// (see [`crate::provisioner::Provisioner::stage`]).
+pub const STAGE: &str = "{stage}";
+
+/// A program of an engine, in one version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    /// The engine's name, for example `etcd`.
+    pub engine: &'static str,
+    /// Which of the installed versions.
+    pub version: Version,
+    /// The binary's name, for example `etcdutl`.
+    pub binary: &'static str,
+}
+
+/// A file that stands in the member's home before the member starts; readable by the owner alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerFile {
+    /// Name inside the home, without folders.
+    pub name: &'static str,
+    /// Its text; private keys are among these.
+    pub contents: Secret,
+}
+
+/// One member process, wanted to run until it is stopped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// The deployment that the member belongs to.
+    pub deployment: DeploymentId,
+    /// The member's name, unique in its deployment, of the form `m0`.
+    pub member: String,
+    /// What to run.
+    pub program: Program,
+    /// Its arguments; no secret may be among them, since other users of the machine can read them.
+    pub args: Vec<String>,
+    /// Environment variables besides the empty environment that a member gets.
+    pub env: Vec<(&'static str, String)>,
+    /// Files that must be there first.
+    pub files: Vec<ServerFile>,
+    /// TCP ports the member listens on.
+    pub ports: Vec<u16>,
+}
+
+/// A command that runs once beside a member's data and ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// What to run.
+    pub program: Program,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Environment variables besides the empty environment that a task gets.
+    pub env: Vec<(&'static str, String)>,
+    /// After this long the task is killed and counts as failed.
+    pub timeout: Duration,
+}

@@ -1,0 +1,142 @@
+//! Where members run.
+//!
+//! A provisioner runs what an engine describes and knows nothing of any engine. Members outlive
+//! the broker: dropping a provisioner stops nothing, and the next one adopts what runs. Every
+//! method may be called again after a crash or a time-out, with the same result.
+
+use std::{io, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+
+use crate::{
+    model::{
+        ids::DeploymentId,
+        server::{Server, Task},
+        version::Version,
+    },
+    stream::ByteStream,
+};
+
+pub mod local;
+
+/// Why a provisioner could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ProvisionerError {
+    /// The program is not installed (any more).
+    #[error("{engine} {version} is not installed on this cluster")]
+    NotInstalled {
+        /// The engine's name.
+        engine: String,
+        /// The version that is missing.
+        version: Version,
+    },
+    /// A task ended with a failure; its output says why.
+    #[error("{binary} failed ({status}): {output}")]
+    TaskFailed {
+        /// The binary that was run.
+        binary: &'static str,
+        /// How it ended.
+        status: String,
+        /// The end of what it printed.
+        output: String,
+    },
+    /// A task took longer than it may.
+    #[error("{binary} did not end within {} s", timeout.as_secs())]
+    TaskTimeout {
+        /// The binary that was run.
+        binary: &'static str,
+        /// The task's limit.
+        timeout: Duration,
+    },
+    /// The disk has not the room.
+    #[error("not enough disk space: {needed} bytes needed, {free} bytes free")]
+    DiskFull {
+        /// Bytes that were asked for.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
+    /// The machine refused.
+    #[error("{doing}")]
+    Io {
+        /// What was being done.
+        doing: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// How one member fares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observation {
+    /// The member's name.
+    pub member: String,
+    /// Whether its process runs now.
+    pub running: bool,
+    /// How often it was started again after it ended by itself.
+    pub restarts: u32,
+}
+
+/// A place that runs members.
+#[async_trait]
+pub trait Provisioner: Send + Sync {
+    /// The versions of `engine` whose `binaries` are all installed; found by asking the binaries.
+    fn versions(&self, engine: &str) -> Vec<Version>;
+
+    /// The host under which members are reached.
+    fn host(&self) -> &str;
+
+    /// Whether nobody else uses the TCP port at the moment.
+    fn port_is_free(&self, port: u16) -> bool;
+
+    /// Makes the member run as described: starts it, leaves it alone when it already runs just
+    /// so, starts it anew when its description changed. From now on it is kept running.
+    async fn start(&self, server: &Server) -> Result<(), ProvisionerError>;
+
+    /// Stops the member, gracefully for [`STOP_GRACE`](crate::model::limits::STOP_GRACE) at the
+    /// most, and keeps its data. From now on it is kept stopped.
+    async fn stop(&self, deployment: &DeploymentId, member: &str) -> Result<(), ProvisionerError>;
+
+    /// Removes what a stopped member has in its home, so that it can be seeded again.
+    async fn wipe(&self, deployment: &DeploymentId, member: &str) -> Result<(), ProvisionerError>;
+
+    /// How the members of a deployment fare, by name.
+    async fn observe(
+        &self,
+        deployment: &DeploymentId,
+    ) -> Result<Vec<Observation>, ProvisionerError>;
+
+    /// Runs a task in the home of `member` (made when missing) and returns what it printed to its
+    /// standard output. Dropping the future ends the task.
+    async fn run(
+        &self,
+        deployment: &DeploymentId,
+        member: &str,
+        task: &Task,
+    ) -> Result<String, ProvisionerError>;
+
+    /// Hands a file to the tasks of a deployment, as `{stage}/name`. Replaces one of that name.
+    /// `bytes_expected` is checked against the free disk before the first byte is written.
+    /// A stream that fails leaves no file.
+    async fn stage(
+        &self,
+        deployment: &DeploymentId,
+        name: &str,
+        bytes_expected: u64,
+        content: ByteStream,
+    ) -> Result<(), ProvisionerError>;
+
+    /// Removes a staged file; one that is not there is fine.
+    async fn unstage(&self, deployment: &DeploymentId, name: &str) -> Result<(), ProvisionerError>;
+
+    /// Ends and removes everything of the deployment: processes, data, staged files. Afterwards
+    /// nothing is left, also of what a crashed broker left half made.
+    async fn destroy(&self, deployment: &DeploymentId) -> Result<(), ProvisionerError>;
+
+    /// Every deployment of which anything is left here.
+    async fn deployments(&self) -> Result<Vec<DeploymentId>, ProvisionerError>;
+}
+
+/// A provisioner, shared.
+pub type SharedProvisioner = Arc<dyn Provisioner>;

@@ -1,0 +1,263 @@
+//! Secrets at rest: a ring of keys, AES-256-GCM.
+//!
+//! The first key of the ring seals; every key opens, so a key is rotated by putting a new one in
+//! front. What is sealed is bound to its place (`context`), so that one row's secret cannot be
+//! moved into another row.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use ring::{
+    aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
+    hkdf, hmac,
+    rand::{SecureRandom, SystemRandom},
+};
+
+use crate::model::secret::Secret;
+
+/// Bytes of one key.
+const KEY_BYTES: usize = 32;
+
+/// Why something sealed could not be opened, or a ring not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    /// The text is not what [`KeyRing::seal`] makes.
+    #[error("is not a sealed text")]
+    Malformed,
+    /// No key of that name is in the ring.
+    #[error("was sealed under key {0}, which is not in the key ring")]
+    UnknownKey(String),
+    /// The bytes or their place were changed.
+    #[error("does not open: it was changed, or belongs elsewhere")]
+    Forged,
+    /// The ring itself.
+    #[error("the key ring is not a list of name:base64 of 32 bytes, separated by commas")]
+    Ring,
+    /// The system gave no random bytes.
+    #[error("the system gives no random bytes")]
+    Random,
+}
+
+struct RingKey {
+    name: String,
+    aead: LessSafeKey,
+    material: [u8; KEY_BYTES],
+}
+
+/// The keys, newest first.
+pub struct KeyRing {
+    keys: Vec<RingKey>,
+    random: SystemRandom,
+}
+
+impl std::fmt::Debug for KeyRing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<&str> = self.keys.iter().map(|k| k.name.as_str()).collect();
+        f.debug_struct("KeyRing").field("names", &names).finish()
+    }
+}
+
+impl KeyRing {
+    /// Reads a ring: `name:base64,name:base64`, newest first. A name has letters, digits, `-`, `_`.
+    pub fn parse(text: &str) -> Result<Self, SealError> {
+        let mut keys: Vec<RingKey> = Vec::new();
+        for entry in text.split(',').map(str::trim).filter(|e| !e.is_empty()) {
+            let (name, key) = entry.split_once(':').ok_or(SealError::Ring)?;
+            let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+            if name.is_empty() || !name.chars().all(plain) || keys.iter().any(|k| k.name == name) {
+                return Err(SealError::Ring);
+            }
+            let material: [u8; KEY_BYTES] = BASE64
+                .decode(key.trim())
+                .ok()
+                .and_then(|bytes| bytes.try_into().ok())
+                .ok_or(SealError::Ring)?;
+            let unbound = UnboundKey::new(&AES_256_GCM, &material).map_err(|_| SealError::Ring)?;
+            keys.push(RingKey {
+                name: name.to_owned(),
+                aead: LessSafeKey::new(unbound),
+                material,
+            });
+        }
+        if keys.is_empty() {
+            return Err(SealError::Ring);
+        }
+        Ok(Self {
+            keys,
+            random: SystemRandom::new(),
+        })
+    }
+
+    /// A ring of one new key, as text for [`KeyRing::parse`].
+    pub fn generate() -> Result<Secret, SealError> {
+        let mut key = [0u8; KEY_BYTES];
+        SystemRandom::new()
+            .fill(&mut key)
+            .map_err(|_| SealError::Random)?;
+        Ok(Secret::new(format!("k1:{}", BASE64.encode(key))))
+    }
+
+    /// Seals `plain` for the place `context`.
+    pub fn seal(&self, context: &str, plain: &[u8]) -> Result<String, SealError> {
+        let key = &self.keys[0];
+        let mut nonce = [0u8; NONCE_LEN];
+        self.random
+            .fill(&mut nonce)
+            .map_err(|_| SealError::Random)?;
+        let mut bytes = plain.to_vec();
+        key.aead
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(context.as_bytes()),
+                &mut bytes,
+            )
+            .map_err(|_| SealError::Random)?;
+        let mut sealed = nonce.to_vec();
+        sealed.append(&mut bytes);
+        Ok(format!("{}:{}", key.name, BASE64.encode(sealed)))
+    }
+
+    /// Opens what was sealed for the same `context`.
+    pub fn open(&self, context: &str, sealed: &str) -> Result<Vec<u8>, SealError> {
+        let (name, bytes) = sealed.split_once(':').ok_or(SealError::Malformed)?;
+        let key = self
+            .keys
+            .iter()
+            .find(|k| k.name == name)
+            .ok_or_else(|| SealError::UnknownKey(name.to_owned()))?;
+        let bytes = BASE64.decode(bytes).map_err(|_| SealError::Malformed)?;
+        let (nonce, cipher) = bytes
+            .split_at_checked(NONCE_LEN)
+            .ok_or(SealError::Malformed)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SealError::Malformed)?;
+        let mut buffer = cipher.to_vec();
+        let length = key
+            .aead
+            .open_in_place(nonce, Aad::from(context.as_bytes()), &mut buffer)
+            .map_err(|_| SealError::Forged)?
+            .len();
+        buffer.truncate(length);
+        Ok(buffer)
+    }
+
+    /// Signs `message` for `purpose` (hex). Signatures of every key of the ring are accepted by
+    /// [`KeyRing::verify`].
+    pub fn sign(&self, purpose: &str, message: &str) -> String {
+        hex(hmac::sign(&signing_key(&self.keys[0], purpose), message.as_bytes()).as_ref())
+    }
+
+    /// Whether `signature` was made by [`KeyRing::sign`] for the same purpose and message.
+    pub fn verify(&self, purpose: &str, message: &str, signature: &str) -> bool {
+        let Some(signature) = unhex(signature) else {
+            return false;
+        };
+        self.keys.iter().any(|key| {
+            hmac::verify(&signing_key(key, purpose), message.as_bytes(), &signature).is_ok()
+        })
+    }
+}
+
+/// A key of its own for each purpose, so that no signature serves for another.
+fn signing_key(key: &RingKey, purpose: &str) -> hmac::Key {
+    let info = [b"sign ", purpose.as_bytes()];
+    hkdf::Salt::new(hkdf::HKDF_SHA256, b"compose-broker")
+        .extract(&key.material)
+        .expand(&info, hmac::HMAC_SHA256)
+        .expect("a key of the hash's own length can always be derived")
+        .into()
+}
+
+/// New random text of 256 bits, safe in URLs, for passwords and tokens.
+pub fn random_secret() -> Result<Secret, SealError> {
+    let mut bytes = [0u8; 32];
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_| SealError::Random)?;
+    Ok(Secret::new(
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes),
+    ))
+}
+
+/// SHA-256 of a text (hex): how tokens are kept.
+pub fn fingerprint(text: &str) -> String {
+    hex(ring::digest::digest(&ring::digest::SHA256, text.as_bytes()).as_ref())
+}
+
+/// Bytes as lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            write!(text, "{byte:02x}").expect("writing to a string does not fail");
+            text
+        })
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    if !text.is_ascii() || !text.len().is_multiple_of(2) {
+        return None;
+    }
+    (0..text.len())
+        .step_by(2)
+        .map(|i| u8::from_str_radix(&text[i..i + 2], 16).ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ring(text: &str) -> KeyRing {
+        KeyRing::parse(text).expect("a ring")
+    }
+
+    #[test]
+    fn what_is_sealed_opens_in_its_place_only() {
+        let keys = ring(KeyRing::generate().expect("random").expose());
+        let sealed = keys.seal("deployment 1", b"root password").expect("sealed");
+        assert!(!sealed.contains("root"));
+        assert_eq!(
+            keys.open("deployment 1", &sealed).expect("opens"),
+            b"root password"
+        );
+        assert!(matches!(
+            keys.open("deployment 2", &sealed),
+            Err(SealError::Forged)
+        ));
+        assert!(matches!(
+            keys.open("deployment 1", "k1:AAAA"),
+            Err(SealError::Malformed)
+        ));
+    }
+
+    #[test]
+    fn a_rotated_ring_opens_what_the_old_key_sealed() {
+        let old = BASE64.encode([1u8; 32]);
+        let new = BASE64.encode([2u8; 32]);
+        let sealed = ring(&format!("old:{old}")).seal("c", b"x").expect("sealed");
+        let rotated = ring(&format!("new:{new},old:{old}"));
+        assert_eq!(rotated.open("c", &sealed).expect("opens"), b"x");
+        assert!(rotated.seal("c", b"x").expect("sealed").starts_with("new:"));
+        let other = ring(&format!("new:{new}"));
+        assert!(
+            matches!(other.open("c", &sealed), Err(SealError::UnknownKey(name)) if name == "old")
+        );
+    }
+
+    #[test]
+    fn signatures_hold_for_one_purpose_and_message() {
+        let keys = ring(&format!("k:{}", BASE64.encode([7u8; 32])));
+        let signature = keys.sign("download", "backup 1");
+        assert!(keys.verify("download", "backup 1", &signature));
+        assert!(!keys.verify("download", "backup 2", &signature));
+        assert!(!keys.verify("session", "backup 1", &signature));
+        assert!(!keys.verify("download", "backup 1", "zz"));
+        assert!(!keys.verify("download", "backup 1", "é"));
+    }
+
+    #[test]
+    fn a_broken_ring_is_refused() {
+        for text in ["", "k1", "k1:AAAA", "k 1:AAAA", ","] {
+            assert!(KeyRing::parse(text).is_err(), "{text}");
+        }
+    }
+}
