@@ -5,4 +5,5 @@ pub mod engine;
 pub mod model;
 pub mod provisioner;
 pub mod seal;
+pub mod store;
 pub mod stream;

@@ -4,9 +4,15 @@
 //! that depends on time takes the time as an argument.
 
 pub mod backup;
+pub mod binding;
+pub mod catalog;
 pub mod deployment;
 pub mod ids;
+pub mod instance;
 pub mod limits;
+pub mod operation;
+pub mod placement;
+pub mod retention;
 pub mod secret;
 pub mod server;
 pub mod tenant;

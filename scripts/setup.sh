@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# Makes a fresh Debian machine with a Rust toolchain able to build and test the
+# project, then fetches the etcd binaries. Does nothing, quickly, when nothing
+# is missing, so that every make target can begin with it.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+say() { echo "setup: $*"; }
+warn() { echo "setup: $*" >&2; }
+
+has() { command -v "$1" >/dev/null; }
+
+# The .proto files that ship with protoc; a protoc from elsewhere has them
+# beside itself.
+has_protobuf_includes() {
+    local protoc dir
+    protoc=$(command -v "${PROTOC:-protoc}" || true)
+    for dir in "${PROTOC_INCLUDE:-}" "${protoc%/bin/*}/include" /usr/include; do
+        if [[ -f $dir/google/protobuf/descriptor.proto ]]; then return; fi
+    done
+    return 1
+}
+
+# One line per Debian package that is missing. Looks at what the build will use
+# rather than asking dpkg, so that a tool from another source counts as well.
+missing_packages() {
+    has cc || echo gcc
+    [[ -f /usr/include/stdlib.h ]] || echo libc6-dev
+    has make || echo make
+    has pkg-config || echo pkg-config
+    has "${PROTOC:-protoc}" || echo protobuf-compiler
+    has_protobuf_includes || echo libprotobuf-dev
+    # for the build with PostgreSQL as the broker's store, which the linter sees
+    { has pkg-config && pkg-config --exists libpq; } || echo libpq-dev
+    has curl || echo curl
+    [[ -s /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates
+    has jq || echo jq
+    has tar || echo tar
+    has gzip || echo gzip
+    # the keys that engines.sh checks signatures with
+    compgen -G '/usr/share/keyrings/debian-archive-keyring.*' >/dev/null || echo debian-archive-keyring
+}
+
+# Prints what to put before a command that needs root; fails when nothing helps.
+root_prefix() {
+    if ((EUID == 0)); then
+        return
+    fi
+    has sudo && sudo -n true 2>/dev/null && echo 'sudo -n'
+}
+
+as_root_apt() {
+    local prefix=$1
+    shift
+    # shellcheck disable=SC2086 # a prefix of zero or two words
+    $prefix env DEBIAN_FRONTEND=noninteractive \
+        apt-get -q -o DPkg::Lock::Timeout=120 "$@" </dev/null
+}
+
+install_packages() {
+    local prefix log
+    if ! has apt-get; then
+        warn "no apt-get here; install by hand what Debian calls: $*"
+        return 1
+    fi
+    if ! prefix=$(root_prefix); then
+        warn "missing packages, and neither root nor sudo without a password; as root, run:"
+        warn "  apt-get update && apt-get install --no-install-recommends $*"
+        return 1
+    fi
+    say "installing $*"
+    log=$(mktemp)
+    # Lists may be stale or absent. Another source that cannot be reached is no
+    # reason to stop: whether the packages come decides.
+    as_root_apt "$prefix" update >"$log" 2>&1 || true
+    if as_root_apt "$prefix" -y install --no-install-recommends "$@" >>"$log" 2>&1; then
+        rm -f "$log"
+        return
+    fi
+    tail -n 20 "$log" >&2
+    rm -f "$log"
+    return 1
+}
+
+# The toolchain is the developer's own matter: it is looked at, never changed.
+check_rust() {
+    local sysroot tool
+    if ! has cargo || ! sysroot=$(rustc --print sysroot 2>/dev/null); then
+        warn "no Rust toolchain in PATH (cargo, rustc)"
+        return 1
+    fi
+    for tool in rustfmt cargo-clippy; do
+        if [[ ! -x $sysroot/bin/$tool ]]; then
+            warn "warning: $tool is missing, which 'make test' needs: rustup component add ${tool#cargo-}"
+        fi
+    done
+}
+
+main() {
+    local missing
+    check_rust
+    mapfile -t missing < <(missing_packages)
+    if ((${#missing[@]})); then
+        install_packages "${missing[@]}"
+        mapfile -t missing < <(missing_packages)
+        if ((${#missing[@]})); then
+            warn "still missing after the installation: ${missing[*]}"
+            return 1
+        fi
+    fi
+    exec "$here/engines.sh"
+}
+
+main

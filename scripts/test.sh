@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Everything that must hold before a change lands, cheapest first. Stops at the
+# first stage that fails; the durations are printed either way.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+built=${CARGO_TARGET_DIR:-target}/debug
+summary=()
+
+report() {
+    local status=$?
+    printf '\n== durations\n'
+    printf '%s\n' "${summary[@]}"
+    exit "$status"
+}
+
+# stage NAME COMMAND...
+stage() {
+    local name=$1 start=$SECONDS status=0
+    shift
+    printf '\n== %s\n' "$name"
+    "$@" || status=$?
+    summary+=("$(printf '%5d s  %-10s %s' $((SECONDS - start)) "$name" "$( ((status)) && echo FAILED || echo ok)")")
+    return "$status"
+}
+
+trap report EXIT
+stage setup scripts/setup.sh
+stage format cargo fmt --check
+stage lint cargo clippy --all-targets --all-features --locked -- -D warnings
+stage tests cargo test --locked
+stage binaries cargo build --locked --bin compose-broker --example demo
+stage demo "$built/examples/demo" --broker "$built/compose-broker" --plain
+stage licences scripts/licences.sh

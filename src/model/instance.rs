@@ -1,0 +1,163 @@
+//! Service instances, and when two requests are the same request.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    ids::{DeploymentId, InstanceId},
+    tenant::Tenant,
+};
+
+/// Where an instance is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InstanceState {
+    /// Being made.
+    Provisioning,
+    /// Usable.
+    Ready,
+    /// Could not be made, or not be deleted; only a deprovision is possible.
+    Failed,
+    /// Being deleted.
+    Deleting,
+}
+
+impl InstanceState {
+    /// The name used in the store.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Provisioning => "provisioning",
+            Self::Ready => "ready",
+            Self::Failed => "failed",
+            Self::Deleting => "deleting",
+        }
+    }
+
+    /// The state of that name.
+    pub fn parse(text: &str) -> Option<Self> {
+        [
+            Self::Provisioning,
+            Self::Ready,
+            Self::Failed,
+            Self::Deleting,
+        ]
+        .into_iter()
+        .find(|state| state.as_str() == text)
+    }
+}
+
+/// A service instance.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Instance {
+    /// The platform's id of it.
+    pub id: InstanceId,
+    /// Its offering.
+    pub service_id: String,
+    /// Its plan.
+    pub plan_id: String,
+    /// Its owner.
+    pub tenant: Tenant,
+    /// The deployment behind it.
+    pub deployment: DeploymentId,
+    /// The platform's context, as it came.
+    pub context: Value,
+    /// The parameters, as they came.
+    pub parameters: Value,
+    /// What it was asked for with, to recognise a repeat.
+    pub request: ProvisionIdentity,
+    /// Where it is in its life.
+    pub state: InstanceState,
+    /// When it was asked for.
+    pub created_at: DateTime<Utc>,
+}
+
+/// What makes two provision requests the same (OSB "Provisioning", 200 and 409). The context
+/// and `maintenance_info` do not count: names in them change.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProvisionIdentity {
+    /// OSB `service_id`.
+    pub service_id: String,
+    /// OSB `plan_id`.
+    pub plan_id: String,
+    /// OSB `organization_guid`.
+    pub organization: String,
+    /// OSB `space_guid`.
+    pub space: String,
+    /// The parameters in normal form, see [`normal_form`].
+    pub parameters: Value,
+}
+
+/// Parameters in a form in which equal means the same: `null` and absent are `{}`, and a whole
+/// number is the same number whether it was written `1` or `1.0`.
+pub fn normal_form(parameters: Option<&Value>) -> Value {
+    match parameters {
+        None | Some(Value::Null) => Value::Object(serde_json::Map::new()),
+        Some(value) => normal_numbers(value),
+    }
+}
+
+fn normal_numbers(value: &Value) -> Value {
+    // Beyond 2^53 a float no longer tells neighbouring whole numbers apart.
+    const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
+    match value {
+        Value::Number(number) => match number.as_f64() {
+            Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() <= WHOLE_MAX => {
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    reason = "whole and within i64 by the guard"
+                )]
+                let whole = float as i64;
+                Value::from(whole)
+            }
+            _ => value.clone(),
+        },
+        Value::Array(items) => items.iter().map(normal_numbers).collect(),
+        Value::Object(map) => Value::Object(
+            map.iter()
+                .map(|(key, v)| (key.clone(), normal_numbers(v)))
+                .collect(),
+        ),
+        other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn absent_null_and_empty_parameters_are_the_same() {
+        assert_eq!(normal_form(None), json!({}));
+        assert_eq!(normal_form(Some(&Value::Null)), json!({}));
+        assert_eq!(normal_form(Some(&json!({}))), json!({}));
+        assert_ne!(normal_form(Some(&json!({"a": null}))), json!({}));
+    }
+
+    #[test]
+    fn equality_is_of_values_not_of_texts() {
+        let one = json!({"units": 1, "deep": [{"x": 2.0}]});
+        let other: Value =
+            serde_json::from_str(r#"{ "deep":[{"x":2}], "units":1.0 }"#).expect("JSON");
+        assert_eq!(normal_form(Some(&one)), normal_form(Some(&other)));
+        assert_ne!(
+            normal_form(Some(&json!({"units": 1}))),
+            normal_form(Some(&json!({"units": "1"})))
+        );
+        assert_ne!(
+            normal_form(Some(&json!({"x": 1.5}))),
+            normal_form(Some(&json!({"x": 1})))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn the_normal_form_is_stable(numbers in prop::collection::vec(any::<f64>(), 0..5), key in "[a-z]{1,4}") {
+            let value = json!({ key: numbers });
+            let once = normal_form(Some(&value));
+            prop_assert_eq!(normal_form(Some(&once)), once);
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! Durable operations: what is known of a piece of multi-step work.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    backup::Manifest,
+    ids::{BackupId, BindingId, InstanceId, OperationId},
+};
+
+/// What an operation does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OperationKind {
+    /// Makes a new, empty instance.
+    Provision,
+    /// Makes a new instance from a backup.
+    Restore,
+    /// Deletes an instance with all it has.
+    Deprovision,
+    /// Makes a binding.
+    Bind,
+    /// Deletes a binding.
+    Unbind,
+    /// Takes a backup.
+    Backup,
+    /// Removes the backups of an instance that retention gives up.
+    Prune,
+}
+
+impl OperationKind {
+    /// All kinds.
+    pub const ALL: [Self; 7] = [
+        Self::Provision,
+        Self::Restore,
+        Self::Deprovision,
+        Self::Bind,
+        Self::Unbind,
+        Self::Backup,
+        Self::Prune,
+    ];
+
+    /// The name used in the store and in logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Provision => "provision",
+            Self::Restore => "restore",
+            Self::Deprovision => "deprovision",
+            Self::Bind => "bind",
+            Self::Unbind => "unbind",
+            Self::Backup => "backup",
+            Self::Prune => "prune",
+        }
+    }
+
+    /// The kind of that name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
+impl fmt::Display for OperationKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Where an operation is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OperationState {
+    /// Accepted; nobody works on it.
+    Queued,
+    /// A worker has claimed it.
+    Running,
+    /// Done.
+    Succeeded,
+    /// Given up and cleaned up.
+    Failed,
+    /// Given up, and the clean-up failed too: an operator must look at it.
+    Stuck,
+}
+
+impl OperationState {
+    /// The name used in the store.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Stuck => "stuck",
+        }
+    }
+
+    /// The state of that name.
+    pub fn parse(text: &str) -> Option<Self> {
+        [
+            Self::Queued,
+            Self::Running,
+            Self::Succeeded,
+            Self::Failed,
+            Self::Stuck,
+        ]
+        .into_iter()
+        .find(|state| state.as_str() == text)
+    }
+
+    /// Whether work is still to come.
+    pub fn is_active(self) -> bool {
+        matches!(self, Self::Queued | Self::Running)
+    }
+}
+
+/// What an operation must have for itself before it is claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitsFor {
+    /// Nothing.
+    Nothing,
+    /// The end of every other operation on its binding.
+    Binding,
+    /// The end of every other operation on its instance.
+    Instance,
+}
+
+impl WaitsFor {
+    /// The name used in the store.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Binding => "binding",
+            Self::Instance => "instance",
+        }
+    }
+
+    /// The value of that name.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Nothing, Self::Binding, Self::Instance]
+            .into_iter()
+            .find(|w| w.as_str() == text)
+    }
+}
+
+/// How far an operation has come.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// What is being done, for people; empty before the first step.
+    pub step: String,
+    /// Steps done.
+    pub steps_done: u32,
+    /// Steps in all; 0 before the first claim.
+    pub steps_total: u32,
+    /// Bytes of the current step done.
+    pub bytes_done: u64,
+    /// Bytes of the current step in all; 0 when the step moves no bytes.
+    pub bytes_total: u64,
+}
+
+impl fmt::Display for Progress {
+    /// The one text for people, shown by `last_operation` and by recipes alike.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.step.is_empty() {
+            return f.write_str("waiting to begin");
+        }
+        let step = (self.steps_done + 1).min(self.steps_total);
+        write!(f, "{} (step {step} of {})", self.step, self.steps_total)?;
+        if self.bytes_total > 0 {
+            let (done, total) = (megabytes(self.bytes_done), megabytes(self.bytes_total));
+            write!(f, ", {done} of {total} MB")?;
+        }
+        Ok(())
+    }
+}
+
+fn megabytes(bytes: u64) -> String {
+    let tenths = bytes / 100_000;
+    format!("{}.{}", tenths / 10, tenths % 10)
+}
+
+/// What a restore was accepted with. It stands on its own, so that the source may go away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreSource {
+    /// The backup's manifest at the time of the request.
+    pub manifest: Manifest,
+}
+
+/// A durable operation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Operation {
+    /// Its id: OSB's `operation` and Compose's recipe id.
+    pub id: OperationId,
+    /// What it does.
+    pub kind: OperationKind,
+    /// The instance it works on.
+    pub instance: InstanceId,
+    /// The binding it works on.
+    pub binding: Option<BindingId>,
+    /// The backup it takes, or restores.
+    pub backup: Option<BackupId>,
+    /// A restore's source ([`RestoreSource`]).
+    pub source: Option<RestoreSource>,
+    /// Where it is in its life.
+    pub state: OperationState,
+    /// What must end before it begins.
+    pub waits_for: WaitsFor,
+    /// It was told to stop, because its instance or binding is being deleted.
+    pub halted: bool,
+    /// How far it has come.
+    pub progress: Progress,
+    /// Why it failed, for people. On an active operation: it is cleaning up.
+    pub failure: Option<String>,
+    /// Where it came from: `osb`, `compose`, `retention`.
+    pub origin: String,
+    /// Counts claims; a worker of an older epoch can no longer write.
+    pub epoch: i64,
+    /// When it was accepted.
+    pub created_at: DateTime<Utc>,
+    /// When it last changed.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// A worker's right to write for an operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The operation.
+    pub operation: OperationId,
+    /// The epoch that the claim began.
+    pub epoch: i64,
+}
+
+/// Why a step is tried again, or not, and when an operation may go on: pure, from the number of
+/// tries so far.
+pub fn backoff(
+    attempts: u32,
+    first: std::time::Duration,
+    longest: std::time::Duration,
+) -> std::time::Duration {
+    let doublings = attempts.saturating_sub(1).min(16);
+    first.saturating_mul(1 << doublings).min(longest)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn progress_reads_like_a_sentence() {
+        let mut progress = Progress::default();
+        assert_eq!(progress.to_string(), "waiting to begin");
+        progress = Progress {
+            step: "Taking the snapshot".into(),
+            steps_done: 1,
+            steps_total: 4,
+            bytes_done: 1_250_000,
+            bytes_total: 2_000_000,
+        };
+        assert_eq!(
+            progress.to_string(),
+            "Taking the snapshot (step 2 of 4), 1.2 of 2.0 MB"
+        );
+        progress.steps_done = 4;
+        progress.bytes_total = 0;
+        assert_eq!(progress.to_string(), "Taking the snapshot (step 4 of 4)");
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        let (first, longest) = (Duration::from_millis(200), Duration::from_secs(5));
+        let pauses: Vec<u64> = [1, 2, 3, 6, 1000]
+            .map(|n| u64::try_from(backoff(n, first, longest).as_millis()).expect("small"))
+            .to_vec();
+        assert_eq!(pauses, [200, 400, 800, 5000, 5000]);
+    }
+
+    #[test]
+    fn names_are_read_back() {
+        for kind in OperationKind::ALL {
+            assert_eq!(OperationKind::parse(kind.as_str()), Some(kind));
+        }
+    }
+}

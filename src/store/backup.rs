@@ -1,0 +1,155 @@
+//! Rows of backups.
+
+use chrono::{DateTime, NaiveDateTime, Utc};
+use diesel::prelude::*;
+
+use super::{Conn, StoreError, each, from_json, known, parse, schema::backups, to_json};
+use crate::model::{
+    backup::{Backup, BackupKind, BackupState, Manifest},
+    ids::{BackupId, InstanceId},
+};
+
+#[derive(Queryable, Insertable)]
+#[diesel(table_name = backups)]
+struct Row {
+    id: String,
+    instance_id: String,
+    deployment_id: String,
+    operation_id: String,
+    kind: String,
+    state: String,
+    failure: Option<String>,
+    manifest: Option<String>,
+    created_at: NaiveDateTime,
+    finished_at: Option<NaiveDateTime>,
+}
+
+impl Row {
+    fn into_model(self) -> Result<Backup, StoreError> {
+        Ok(Backup {
+            id: parse("a backup's id", &self.id)?,
+            instance: parse("an instance's id", &self.instance_id)?,
+            deployment: parse("a deployment's id", &self.deployment_id)?,
+            operation: parse("an operation's id", &self.operation_id)?,
+            kind: known("a backup's kind", &self.kind, BackupKind::parse)?,
+            state: known("a backup's state", &self.state, BackupState::parse)?,
+            failure: self.failure,
+            created_at: self.created_at.and_utc(),
+            finished_at: self.finished_at.map(|at| at.and_utc()),
+            manifest: self
+                .manifest
+                .map(|text| from_json("a backup's manifest", &text))
+                .transpose()?,
+        })
+    }
+}
+
+/// Adds a backup.
+pub fn insert(conn: &mut Conn<'_>, backup: &Backup) -> Result<(), StoreError> {
+    let row = Row {
+        id: backup.id.to_string(),
+        instance_id: backup.instance.to_string(),
+        deployment_id: backup.deployment.to_string(),
+        operation_id: backup.operation.to_string(),
+        kind: backup.kind.as_str().to_owned(),
+        state: backup.state.as_str().to_owned(),
+        failure: backup.failure.clone(),
+        manifest: backup.manifest.as_ref().map(to_json).transpose()?,
+        created_at: backup.created_at.naive_utc(),
+        finished_at: backup.finished_at.map(|at| at.naive_utc()),
+    };
+    each!(conn, |c| diesel::insert_into(backups::table)
+        .values(row)
+        .execute(c))?;
+    Ok(())
+}
+
+/// The backup of that id.
+pub fn find(conn: &mut Conn<'_>, id: &BackupId) -> Result<Option<Backup>, StoreError> {
+    let row: Option<Row> = each!(conn, |c| backups::table
+        .find(id.as_str())
+        .first(c)
+        .optional())?;
+    row.map(Row::into_model).transpose()
+}
+
+/// Every backup of an instance, newest first.
+pub fn of_instance(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<Vec<Backup>, StoreError> {
+    let rows: Vec<Row> = each!(conn, |c| backups::table
+        .filter(backups::instance_id.eq(instance.as_str()))
+        .order((backups::created_at.desc(), backups::id.desc()))
+        .load(c))?;
+    rows.into_iter().map(Row::into_model).collect()
+}
+
+/// Says that a backup is being taken.
+pub fn set_running(conn: &mut Conn<'_>, id: &BackupId) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::update(backups::table.find(id.as_str()))
+        .set(backups::state.eq(BackupState::Running.as_str()))
+        .execute(c))?;
+    Ok(())
+}
+
+/// Says that a backup is stored and verified.
+pub fn complete(
+    conn: &mut Conn<'_>,
+    manifest: &Manifest,
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    let text = to_json(manifest)?;
+    each!(conn, |c| diesel::update(
+        backups::table.find(manifest.backup_id.as_str())
+    )
+    .set((
+        backups::state.eq(BackupState::Complete.as_str()),
+        backups::manifest.eq(text),
+        backups::finished_at.eq(now.naive_utc()),
+    ))
+    .execute(c))?;
+    Ok(())
+}
+
+/// Says that a backup could not be taken, and why.
+pub fn fail(
+    conn: &mut Conn<'_>,
+    id: &BackupId,
+    failure: &str,
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::update(backups::table.find(id.as_str()))
+        .set((
+            backups::state.eq(BackupState::Failed.as_str()),
+            backups::failure.eq(failure),
+            backups::finished_at.eq(now.naive_utc()),
+        ))
+        .execute(c))?;
+    Ok(())
+}
+
+/// Says that retention gave a backup up: from now on nobody is sent to its bytes.
+pub fn expire(conn: &mut Conn<'_>, id: &BackupId, now: DateTime<Utc>) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::update(backups::table.find(id.as_str()))
+        .set((
+            backups::state.eq(BackupState::Expired.as_str()),
+            backups::finished_at.eq(now.naive_utc()),
+        ))
+        .execute(c))?;
+    Ok(())
+}
+
+/// Forgets what an expired backup's bytes were, once they are gone.
+pub fn forget_bytes(conn: &mut Conn<'_>, id: &BackupId) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::update(backups::table.find(id.as_str()))
+        .set(backups::manifest.eq(None::<String>))
+        .execute(c))?;
+    Ok(())
+}
+
+/// Removes every row of an instance's backups; their bytes are gone before.
+pub fn delete_of_instance(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::delete(
+        backups::table.filter(backups::instance_id.eq(instance.as_str()))
+    )
+    .execute(c))?;
+    Ok(())
+}

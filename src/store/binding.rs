@@ -1,0 +1,170 @@
+//! Rows of service bindings and of the API tokens that belong to them.
+
+use chrono::{DateTime, NaiveDateTime, Utc};
+use diesel::prelude::*;
+
+use super::{
+    Conn, StoreError, each, from_json, known, parse,
+    schema::{bindings, tokens},
+    to_json,
+};
+use crate::model::{
+    binding::{Binding, BindingState},
+    ids::{BindingId, InstanceId},
+};
+
+#[derive(Queryable, Insertable)]
+#[diesel(table_name = bindings)]
+struct Row {
+    instance_id: String,
+    id: String,
+    parameters: String,
+    request: String,
+    database_user: String,
+    sealed_secrets: String,
+    state: String,
+    created_at: NaiveDateTime,
+}
+
+impl Row {
+    fn into_model(self) -> Result<Binding, StoreError> {
+        Ok(Binding {
+            instance: parse("an instance's id", &self.instance_id)?,
+            id: parse("a binding's id", &self.id)?,
+            parameters: from_json("a binding's parameters", &self.parameters)?,
+            request: from_json("a binding's request", &self.request)?,
+            database_user: self.database_user,
+            sealed_secrets: self.sealed_secrets,
+            state: known("a binding's state", &self.state, BindingState::parse)?,
+            created_at: self.created_at.and_utc(),
+        })
+    }
+}
+
+/// Adds a binding; `Duplicate` when its id is taken.
+pub fn insert(conn: &mut Conn<'_>, binding: &Binding) -> Result<(), StoreError> {
+    let row = Row {
+        instance_id: binding.instance.to_string(),
+        id: binding.id.to_string(),
+        parameters: to_json(&binding.parameters)?,
+        request: to_json(&binding.request)?,
+        database_user: binding.database_user.clone(),
+        sealed_secrets: binding.sealed_secrets.clone(),
+        state: binding.state.as_str().to_owned(),
+        created_at: binding.created_at.naive_utc(),
+    };
+    each!(conn, |c| diesel::insert_into(bindings::table)
+        .values(row)
+        .execute(c))?;
+    Ok(())
+}
+
+/// The binding of that id.
+pub fn find(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+    id: &BindingId,
+) -> Result<Option<Binding>, StoreError> {
+    let row: Option<Row> = each!(conn, |c| bindings::table
+        .find((instance.as_str(), id.as_str()))
+        .first(c)
+        .optional())?;
+    row.map(Row::into_model).transpose()
+}
+
+/// The binding of that id, which some other row names.
+pub fn get(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+    id: &BindingId,
+) -> Result<Binding, StoreError> {
+    find(conn, instance, id)?.ok_or_else(|| StoreError::Missing("the binding".to_owned()))
+}
+
+/// Moves a binding on in its life.
+pub fn set_state(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+    id: &BindingId,
+    state: BindingState,
+) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::update(
+        bindings::table.find((instance.as_str(), id.as_str()))
+    )
+    .set(bindings::state.eq(state.as_str()))
+    .execute(c))?;
+    Ok(())
+}
+
+/// Removes a binding with its tokens.
+pub fn delete(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+    id: &BindingId,
+) -> Result<(), StoreError> {
+    revoke_tokens(conn, instance, id)?;
+    each!(conn, |c| diesel::delete(
+        bindings::table.find((instance.as_str(), id.as_str()))
+    )
+    .execute(c))?;
+    Ok(())
+}
+
+/// Removes every binding and token of an instance.
+pub fn delete_of_instance(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::delete(
+        tokens::table.filter(tokens::instance_id.eq(instance.as_str()))
+    )
+    .execute(c))?;
+    each!(conn, |c| diesel::delete(
+        bindings::table.filter(bindings::instance_id.eq(instance.as_str()))
+    )
+    .execute(c))?;
+    Ok(())
+}
+
+/// Lets the token of that fingerprint in, for the binding's instance.
+pub fn grant_token(
+    conn: &mut Conn<'_>,
+    fingerprint: &str,
+    binding: &Binding,
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::insert_into(tokens::table)
+        .values((
+            tokens::fingerprint.eq(fingerprint),
+            tokens::instance_id.eq(binding.instance.as_str()),
+            tokens::binding_id.eq(binding.id.as_str()),
+            tokens::created_at.eq(now.naive_utc()),
+        ))
+        .execute(c))?;
+    Ok(())
+}
+
+/// Lets no token of a binding in any more.
+pub fn revoke_tokens(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+    id: &BindingId,
+) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::delete(
+        tokens::table
+            .filter(tokens::instance_id.eq(instance.as_str()))
+            .filter(tokens::binding_id.eq(id.as_str()))
+    )
+    .execute(c))?;
+    Ok(())
+}
+
+/// The instance that the token of that fingerprint is for.
+pub fn instance_of_token(
+    conn: &mut Conn<'_>,
+    fingerprint: &str,
+) -> Result<Option<InstanceId>, StoreError> {
+    let id: Option<String> = each!(conn, |c| tokens::table
+        .find(fingerprint)
+        .select(tokens::instance_id)
+        .first(c)
+        .optional())?;
+    id.map(|id| parse("an instance's id", &id)).transpose()
+}

@@ -1,0 +1,159 @@
+//! Rows of deployments and of the ports they hold.
+
+use std::collections::HashSet;
+
+use diesel::prelude::*;
+
+use super::{
+    Conn, StoreError, each, from_json, parse,
+    schema::{deployments, ports},
+    to_json,
+};
+use crate::model::{
+    deployment::{Deployment, Member},
+    ids::{DeploymentId, InstanceId},
+    placement::PortRange,
+};
+
+#[derive(Queryable, Insertable)]
+#[diesel(table_name = deployments)]
+struct Row {
+    id: String,
+    instance_id: String,
+    cluster_id: String,
+    engine: String,
+    version: String,
+    units: i32,
+    members: String,
+    sealed_secrets: Option<String>,
+}
+
+impl Row {
+    fn into_model(self) -> Result<(Deployment, Option<String>), StoreError> {
+        let deployment = Deployment {
+            id: parse("a deployment's id", &self.id)?,
+            instance: parse("an instance's id", &self.instance_id)?,
+            cluster: self.cluster_id,
+            engine: self.engine,
+            version: parse("a deployment's version", &self.version)?,
+            units: u32::try_from(self.units)
+                .map_err(|e| StoreError::unreadable("a deployment's units", e))?,
+            members: from_json("a deployment's members", &self.members)?,
+        };
+        Ok((deployment, self.sealed_secrets))
+    }
+}
+
+/// Adds a deployment that has no members yet.
+pub fn insert(conn: &mut Conn<'_>, deployment: &Deployment) -> Result<(), StoreError> {
+    let row = Row {
+        id: deployment.id.to_string(),
+        instance_id: deployment.instance.to_string(),
+        cluster_id: deployment.cluster.clone(),
+        engine: deployment.engine.clone(),
+        version: deployment.version.to_string(),
+        units: i32::try_from(deployment.units)
+            .map_err(|e| StoreError::unreadable("a deployment's units", e))?,
+        members: to_json(&deployment.members)?,
+        sealed_secrets: None,
+    };
+    each!(conn, |c| diesel::insert_into(deployments::table)
+        .values(row)
+        .execute(c))?;
+    Ok(())
+}
+
+/// The deployment behind an instance, and its sealed secrets once they are made.
+pub fn of_instance(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+) -> Result<Option<(Deployment, Option<String>)>, StoreError> {
+    let row: Option<Row> = each!(conn, |c| deployments::table
+        .filter(deployments::instance_id.eq(instance.as_str()))
+        .first(c)
+        .optional())?;
+    row.map(Row::into_model).transpose()
+}
+
+/// Keeps a deployment's members and secrets, and reserves its members' ports; `Duplicate` when
+/// another deployment was given one of them meanwhile.
+pub fn allocate(
+    conn: &mut Conn<'_>,
+    deployment: &Deployment,
+    sealed_secrets: &str,
+) -> Result<(), StoreError> {
+    for port in deployment
+        .members
+        .iter()
+        .flat_map(|m| [m.client_port, m.peer_port])
+    {
+        each!(conn, |c| diesel::insert_into(ports::table)
+            .values((
+                ports::cluster_id.eq(&deployment.cluster),
+                ports::port.eq(i32::from(port)),
+                ports::deployment_id.eq(deployment.id.as_str()),
+            ))
+            .execute(c))?;
+    }
+    set_members(conn, &deployment.id, &deployment.members)?;
+    each!(conn, |c| diesel::update(
+        deployments::table.find(deployment.id.as_str())
+    )
+    .set(deployments::sealed_secrets.eq(sealed_secrets))
+    .execute(c))?;
+    Ok(())
+}
+
+fn set_members(
+    conn: &mut Conn<'_>,
+    id: &DeploymentId,
+    members: &[Member],
+) -> Result<(), StoreError> {
+    let members = to_json(&members)?;
+    each!(conn, |c| diesel::update(
+        deployments::table.find(id.as_str())
+    )
+    .set(deployments::members.eq(&members))
+    .execute(c))?;
+    Ok(())
+}
+
+/// The ports of a cluster that nobody holds, lowest first.
+pub fn free_ports(
+    conn: &mut Conn<'_>,
+    cluster: &str,
+    range: PortRange,
+) -> Result<Vec<u16>, StoreError> {
+    let taken: Vec<i32> = each!(conn, |c| ports::table
+        .filter(ports::cluster_id.eq(cluster))
+        .select(ports::port)
+        .load(c))?;
+    let taken: HashSet<i32> = taken.into_iter().collect();
+    Ok((range.first..=range.last)
+        .filter(|p| !taken.contains(&i32::from(*p)))
+        .collect())
+}
+
+/// Gives back a deployment's ports and forgets its members and secrets.
+pub fn release(conn: &mut Conn<'_>, id: &DeploymentId) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::delete(
+        ports::table.filter(ports::deployment_id.eq(id.as_str()))
+    )
+    .execute(c))?;
+    set_members(conn, id, &[])?;
+    each!(conn, |c| diesel::update(
+        deployments::table.find(id.as_str())
+    )
+    .set(deployments::sealed_secrets.eq(None::<String>))
+    .execute(c))?;
+    Ok(())
+}
+
+/// Removes the deployment's row.
+pub fn delete(conn: &mut Conn<'_>, id: &DeploymentId) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::delete(
+        deployments::table.find(id.as_str())
+    )
+    .execute(c))?;
+    Ok(())
+}

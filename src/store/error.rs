@@ -1,0 +1,48 @@
+//! What can go wrong in the store.
+
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
+
+/// Why the store could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A row of that key is there already. The transaction is of no further use.
+    #[error("such a row exists already")]
+    Duplicate,
+    /// The operation was claimed by another worker meanwhile, or ended.
+    #[error("the operation belongs to another worker now")]
+    Fenced,
+    /// A row is missing that another row names.
+    #[error("{0} is not in the store")]
+    Missing(String),
+    /// A row holds something that this version of the broker does not understand.
+    #[error("the store holds something unreadable: {0}")]
+    Unreadable(String),
+    /// The address of the database is of no known kind.
+    #[error("{0}")]
+    Address(String),
+    /// The database refused.
+    #[error("the database refused")]
+    Database(#[source] DieselError),
+    /// No connection.
+    #[error("no connection to the database")]
+    Connection(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The migrations did not run.
+    #[error("the database could not be brought to this version")]
+    Migration(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<DieselError> for StoreError {
+    fn from(error: DieselError) -> Self {
+        match error {
+            DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, _) => Self::Duplicate,
+            other => Self::Database(other),
+        }
+    }
+}
+
+impl StoreError {
+    /// Wraps what a row's conversion said.
+    pub(super) fn unreadable(what: &str, reason: impl std::fmt::Display) -> Self {
+        Self::Unreadable(format!("{what}: {reason}"))
+    }
+}

@@ -1,0 +1,108 @@
+//! Rows of service instances.
+
+use chrono::NaiveDateTime;
+use diesel::prelude::*;
+
+use super::{Conn, StoreError, each, from_json, known, parse, schema::instances, to_json};
+use crate::model::{
+    ids::InstanceId,
+    instance::{Instance, InstanceState},
+    tenant::Tenant,
+};
+
+#[derive(Queryable, Insertable)]
+#[diesel(table_name = instances)]
+struct Row {
+    id: String,
+    service_id: String,
+    plan_id: String,
+    platform: String,
+    organization: String,
+    space: String,
+    deployment_id: String,
+    context: String,
+    parameters: String,
+    request: String,
+    state: String,
+    created_at: NaiveDateTime,
+}
+
+impl Row {
+    fn from_model(instance: &Instance) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: instance.id.to_string(),
+            service_id: instance.service_id.clone(),
+            plan_id: instance.plan_id.clone(),
+            platform: instance.tenant.platform.clone(),
+            organization: instance.tenant.organization.clone(),
+            space: instance.tenant.space.clone(),
+            deployment_id: instance.deployment.to_string(),
+            context: to_json(&instance.context)?,
+            parameters: to_json(&instance.parameters)?,
+            request: to_json(&instance.request)?,
+            state: instance.state.as_str().to_owned(),
+            created_at: instance.created_at.naive_utc(),
+        })
+    }
+
+    fn into_model(self) -> Result<Instance, StoreError> {
+        Ok(Instance {
+            id: parse("an instance's id", &self.id)?,
+            service_id: self.service_id,
+            plan_id: self.plan_id,
+            tenant: Tenant {
+                platform: self.platform,
+                organization: self.organization,
+                space: self.space,
+            },
+            deployment: parse("a deployment's id", &self.deployment_id)?,
+            context: from_json("an instance's context", &self.context)?,
+            parameters: from_json("an instance's parameters", &self.parameters)?,
+            request: from_json("an instance's request", &self.request)?,
+            state: known("an instance's state", &self.state, InstanceState::parse)?,
+            created_at: self.created_at.and_utc(),
+        })
+    }
+}
+
+/// Adds an instance; `Duplicate` when its id is taken.
+pub fn insert(conn: &mut Conn<'_>, instance: &Instance) -> Result<(), StoreError> {
+    let row = Row::from_model(instance)?;
+    each!(conn, |c| diesel::insert_into(instances::table)
+        .values(row)
+        .execute(c))?;
+    Ok(())
+}
+
+/// The instance of that id.
+pub fn find(conn: &mut Conn<'_>, id: &InstanceId) -> Result<Option<Instance>, StoreError> {
+    let row: Option<Row> = each!(conn, |c| instances::table
+        .find(id.as_str())
+        .first(c)
+        .optional())?;
+    row.map(Row::into_model).transpose()
+}
+
+/// The instance of that id, which some other row names.
+pub fn get(conn: &mut Conn<'_>, id: &InstanceId) -> Result<Instance, StoreError> {
+    find(conn, id)?.ok_or_else(|| StoreError::Missing("the instance".to_owned()))
+}
+
+/// Moves an instance on in its life.
+pub fn set_state(
+    conn: &mut Conn<'_>,
+    id: &InstanceId,
+    state: InstanceState,
+) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::update(instances::table.find(id.as_str()))
+        .set(instances::state.eq(state.as_str()))
+        .execute(c))?;
+    Ok(())
+}
+
+/// Removes the instance's row.
+pub fn delete(conn: &mut Conn<'_>, id: &InstanceId) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::delete(instances::table.find(id.as_str()))
+        .execute(c))?;
+    Ok(())
+}

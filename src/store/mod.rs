@@ -1,0 +1,316 @@
+//! What the broker knows, durably: the only place with SQL.
+//!
+//! Invariants: a 202 is sent only after [`Store::write`] returned; every write of an operation's
+//! worker passes [`operation::fence`]; nothing here decides, it keeps and finds. SQLite has one
+//! writer and several readers (several writers starve each other), in WAL mode with
+//! `synchronous=FULL`: what was said to be written survives a power cut.
+
+use std::time::Duration;
+
+use diesel::{
+    Connection as _, RunQueryDsl, SqliteConnection,
+    connection::SimpleConnection,
+    r2d2::{ConnectionManager, CustomizeConnection, Pool},
+};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+use tokio::sync::watch;
+
+pub mod backup;
+pub mod binding;
+pub mod deployment;
+mod error;
+pub mod instance;
+pub mod operation;
+mod schema;
+
+pub use error::StoreError;
+
+/// A statement waits this long for a lock before it fails.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// A request waits this long for a connection before it fails.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections that only read.
+const READERS: u32 = 4;
+
+const SQLITE_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
+#[cfg(feature = "postgres")]
+const POSTGRES_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
+
+/// The broker's store.
+pub struct Store {
+    pools: Pools,
+    changes: watch::Sender<u64>,
+}
+
+enum Pools {
+    Sqlite {
+        writer: Pool<ConnectionManager<SqliteConnection>>,
+        readers: Pool<ConnectionManager<SqliteConnection>>,
+    },
+    #[cfg(feature = "postgres")]
+    Postgres(Pool<ConnectionManager<diesel::PgConnection>>),
+}
+
+/// A connection inside a transaction; what the functions of this module's files work on.
+pub struct Conn<'a> {
+    link: Link<'a>,
+    operations_changed: bool,
+}
+
+enum Link<'a> {
+    Sqlite(&'a mut SqliteConnection),
+    #[cfg(feature = "postgres")]
+    Postgres(&'a mut diesel::PgConnection),
+}
+
+/// Runs the same diesel code on whichever database the connection leads to.
+macro_rules! each {
+    ($conn:expr, |$c:ident| $body:expr) => {
+        match &mut $conn.link {
+            crate::store::Link::Sqlite(connection) => {
+                let $c: &mut diesel::SqliteConnection = connection;
+                $body
+            }
+            #[cfg(feature = "postgres")]
+            crate::store::Link::Postgres(connection) => {
+                let $c: &mut diesel::PgConnection = connection;
+                $body
+            }
+        }
+    };
+}
+use each;
+
+#[derive(Debug)]
+struct Pragmas {
+    read_only: bool,
+}
+
+impl CustomizeConnection<SqliteConnection, diesel::r2d2::Error> for Pragmas {
+    fn on_acquire(&self, connection: &mut SqliteConnection) -> Result<(), diesel::r2d2::Error> {
+        let busy = BUSY_TIMEOUT.as_millis();
+        let read_only = i32::from(self.read_only);
+        connection
+            .batch_execute(&format!(
+                "PRAGMA busy_timeout = {busy};
+                 PRAGMA journal_mode = WAL;
+                 PRAGMA synchronous = FULL;
+                 PRAGMA query_only = {read_only};"
+            ))
+            .map_err(diesel::r2d2::Error::QueryError)
+    }
+}
+
+fn connection_error(error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
+    StoreError::Connection(Box::new(error))
+}
+
+impl Store {
+    /// Opens the database at `url` (`sqlite:///path` or `postgres://...`) and brings it to this
+    /// version.
+    pub fn open(url: &str) -> Result<Self, StoreError> {
+        let pools = if let Some(path) = url.strip_prefix("sqlite://") {
+            Self::open_sqlite(path)?
+        } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            Self::open_postgres(url)?
+        } else {
+            return Err(StoreError::Address(
+                "the address must begin with sqlite:// or postgres://".to_owned(),
+            ));
+        };
+        Ok(Self {
+            pools,
+            changes: watch::Sender::new(0),
+        })
+    }
+
+    fn open_sqlite(path: &str) -> Result<Pools, StoreError> {
+        let pool = |size: u32, read_only: bool| {
+            Pool::builder()
+                .max_size(size)
+                .connection_timeout(CONNECTION_TIMEOUT)
+                .connection_customizer(Box::new(Pragmas { read_only }))
+                .build(ConnectionManager::<SqliteConnection>::new(path))
+                .map_err(connection_error)
+        };
+        let writer = pool(1, false)?;
+        let mut connection = writer.get().map_err(connection_error)?;
+        connection
+            .run_pending_migrations(SQLITE_MIGRATIONS)
+            .map_err(StoreError::Migration)?;
+        drop(connection);
+        Ok(Pools::Sqlite {
+            writer,
+            readers: pool(READERS, true)?,
+        })
+    }
+
+    #[cfg(feature = "postgres")]
+    fn open_postgres(url: &str) -> Result<Pools, StoreError> {
+        let pool = Pool::builder()
+            .max_size(READERS + 1)
+            .connection_timeout(CONNECTION_TIMEOUT)
+            .build(ConnectionManager::<diesel::PgConnection>::new(url))
+            .map_err(connection_error)?;
+        let mut connection = pool.get().map_err(connection_error)?;
+        connection
+            .run_pending_migrations(POSTGRES_MIGRATIONS)
+            .map_err(StoreError::Migration)?;
+        drop(connection);
+        Ok(Pools::Postgres(pool))
+    }
+
+    #[cfg(not(feature = "postgres"))]
+    fn open_postgres(_url: &str) -> Result<Pools, StoreError> {
+        Err(StoreError::Address(
+            "this binary was built without PostgreSQL (cargo feature \"postgres\")".to_owned(),
+        ))
+    }
+
+    /// Whether this process is the only one that can use the database, so that whatever another
+    /// worker had claimed is free again.
+    pub fn is_private(&self) -> bool {
+        match &self.pools {
+            Pools::Sqlite { .. } => true,
+            #[cfg(feature = "postgres")]
+            Pools::Postgres(_) => false,
+        }
+    }
+
+    /// Reads. All of `work` sees one state of the database.
+    pub async fn read<T, F>(self: &std::sync::Arc<Self>, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Conn<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        let store = self.clone();
+        on_a_blocking_thread(move || store.read_blocking(work)).await
+    }
+
+    /// Writes, in one transaction: all of `work` or nothing. It is durable when this returns. The
+    /// transaction ends also when the caller no longer waits for it.
+    pub async fn write<T, F>(self: &std::sync::Arc<Self>, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Conn<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        let store = self.clone();
+        on_a_blocking_thread(move || store.write_blocking(work)).await
+    }
+
+    fn read_blocking<T>(
+        &self,
+        work: impl FnOnce(&mut Conn<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        match &self.pools {
+            Pools::Sqlite { readers, .. } => {
+                let mut connection = readers.get().map_err(connection_error)?;
+                connection.transaction(|c| {
+                    work(&mut Conn {
+                        link: Link::Sqlite(c),
+                        operations_changed: false,
+                    })
+                })
+            }
+            #[cfg(feature = "postgres")]
+            Pools::Postgres(pool) => {
+                let mut connection = pool.get().map_err(connection_error)?;
+                connection
+                    .build_transaction()
+                    .read_only()
+                    .repeatable_read()
+                    .run(|c| {
+                        work(&mut Conn {
+                            link: Link::Postgres(c),
+                            operations_changed: false,
+                        })
+                    })
+            }
+        }
+    }
+
+    fn write_blocking<T>(
+        &self,
+        work: impl FnOnce(&mut Conn<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut changed = false;
+        let result = match &self.pools {
+            Pools::Sqlite { writer, .. } => {
+                let mut connection = writer.get().map_err(connection_error)?;
+                connection.immediate_transaction(|c| {
+                    let mut conn = Conn {
+                        link: Link::Sqlite(c),
+                        operations_changed: false,
+                    };
+                    let result = work(&mut conn);
+                    changed = conn.operations_changed;
+                    result
+                })
+            }
+            #[cfg(feature = "postgres")]
+            Pools::Postgres(pool) => {
+                let mut connection = pool.get().map_err(connection_error)?;
+                connection.transaction(|c| {
+                    let mut conn = Conn {
+                        link: Link::Postgres(c),
+                        operations_changed: false,
+                    };
+                    let result = work(&mut conn);
+                    changed = conn.operations_changed;
+                    result
+                })
+            }
+        };
+        if changed && result.is_ok() {
+            self.changes
+                .send_modify(|count| *count = count.wrapping_add(1));
+        }
+        result
+    }
+
+    /// Tells of every operation that this process accepted, halted or ended. Other replicas'
+    /// changes are not among these: whoever waits must also look now and then.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(self: &std::sync::Arc<Self>) -> Result<(), StoreError> {
+        self.read(|conn| {
+            each!(conn, |c| diesel::sql_query("SELECT 1").execute(c))?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+async fn on_a_blocking_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(error) => Err(connection_error(error)),
+    }
+}
+
+fn to_json(value: &impl serde::Serialize) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|e| StoreError::unreadable("a value to be stored", e))
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|e| StoreError::unreadable(what, e))
+}
+
+fn parse<T>(what: &str, text: &str) -> Result<T, StoreError>
+where
+    T: std::str::FromStr,
+    T::Err: std::fmt::Display,
+{
+    text.parse()
+        .map_err(|e| StoreError::unreadable(what, format!("{text:?} {e}")))
+}
+
+fn known<T>(what: &str, text: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T, StoreError> {
+    parse(text).ok_or_else(|| StoreError::unreadable(what, format!("{text:?} is unknown")))
+}

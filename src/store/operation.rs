@@ -1,0 +1,535 @@
+//! Rows of operations: the queue, the claims and what each step left behind.
+//!
+//! A claim begins a new epoch. Whatever a worker writes for its operation passes [`fence`] in the
+//! same transaction, so a worker that lost its claim changes nothing any more.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, NaiveDateTime, Utc};
+use diesel::prelude::*;
+use serde_json::Value;
+
+use super::{
+    Conn, StoreError, each, from_json, known, parse,
+    schema::{operation_steps, operations},
+    to_json,
+};
+use crate::model::{
+    ids::{BackupId, BindingId, InstanceId, OperationId},
+    operation::{Claim, Operation, OperationKind, OperationState, Progress, WaitsFor},
+};
+
+const ACTIVE: [&str; 2] = ["queued", "running"];
+
+#[derive(Queryable, Insertable)]
+#[diesel(table_name = operations)]
+struct Row {
+    id: String,
+    kind: String,
+    instance_id: String,
+    binding_id: Option<String>,
+    backup_id: Option<String>,
+    source: Option<String>,
+    exclusive_key: Option<String>,
+    waits_for: String,
+    state: String,
+    halted: bool,
+    step: String,
+    steps_done: i32,
+    steps_total: i32,
+    bytes_done: i64,
+    bytes_total: i64,
+    failure: Option<String>,
+    origin: String,
+    owner: Option<String>,
+    lease_until: Option<NaiveDateTime>,
+    not_before: NaiveDateTime,
+    epoch: i64,
+    created_at: NaiveDateTime,
+    updated_at: NaiveDateTime,
+}
+
+impl Row {
+    fn into_model(self) -> Result<Operation, StoreError> {
+        let id = |what, text: Option<String>| -> Result<Option<_>, StoreError> {
+            text.map(|text| parse(what, &text)).transpose()
+        };
+        Ok(Operation {
+            id: parse("an operation's id", &self.id)?,
+            kind: known("an operation's kind", &self.kind, OperationKind::parse)?,
+            instance: parse("an instance's id", &self.instance_id)?,
+            binding: self
+                .binding_id
+                .map(|b| parse("a binding's id", &b))
+                .transpose()?,
+            backup: id("a backup's id", self.backup_id)?,
+            source: self
+                .source
+                .map(|text| from_json("a restore's source", &text))
+                .transpose()?,
+            state: known("an operation's state", &self.state, OperationState::parse)?,
+            waits_for: known(
+                "what an operation waits for",
+                &self.waits_for,
+                WaitsFor::parse,
+            )?,
+            halted: self.halted,
+            progress: Progress {
+                step: self.step,
+                steps_done: self.steps_done.unsigned_abs(),
+                steps_total: self.steps_total.unsigned_abs(),
+                bytes_done: self.bytes_done.unsigned_abs(),
+                bytes_total: self.bytes_total.unsigned_abs(),
+            },
+            failure: self.failure,
+            origin: self.origin,
+            epoch: self.epoch,
+            created_at: self.created_at.and_utc(),
+            updated_at: self.updated_at.and_utc(),
+        })
+    }
+}
+
+/// Accepts an operation. `exclusive` is what nobody else may work on meanwhile: `Duplicate` when
+/// an active operation has it.
+pub fn insert(
+    conn: &mut Conn<'_>,
+    operation: &Operation,
+    exclusive: Option<&str>,
+) -> Result<(), StoreError> {
+    let row = Row {
+        id: operation.id.to_string(),
+        kind: operation.kind.as_str().to_owned(),
+        instance_id: operation.instance.to_string(),
+        binding_id: operation.binding.as_ref().map(BindingId::to_string),
+        backup_id: operation.backup.as_ref().map(BackupId::to_string),
+        source: operation.source.as_ref().map(to_json).transpose()?,
+        exclusive_key: exclusive.map(str::to_owned),
+        waits_for: operation.waits_for.as_str().to_owned(),
+        state: operation.state.as_str().to_owned(),
+        halted: operation.halted,
+        step: operation.progress.step.clone(),
+        steps_done: 0,
+        steps_total: 0,
+        bytes_done: 0,
+        bytes_total: 0,
+        failure: operation.failure.clone(),
+        origin: operation.origin.clone(),
+        owner: None,
+        lease_until: None,
+        not_before: operation.created_at.naive_utc(),
+        epoch: operation.epoch,
+        created_at: operation.created_at.naive_utc(),
+        updated_at: operation.updated_at.naive_utc(),
+    };
+    each!(conn, |c| diesel::insert_into(operations::table)
+        .values(row)
+        .execute(c))?;
+    conn.operations_changed = true;
+    Ok(())
+}
+
+/// The operation of that id.
+pub fn find(conn: &mut Conn<'_>, id: &OperationId) -> Result<Option<Operation>, StoreError> {
+    let row: Option<Row> = each!(conn, |c| operations::table
+        .find(id.as_str())
+        .first(c)
+        .optional())?;
+    row.map(Row::into_model).transpose()
+}
+
+/// The operation of that id, which some other row names.
+pub fn get(conn: &mut Conn<'_>, id: &OperationId) -> Result<Operation, StoreError> {
+    find(conn, id)?.ok_or_else(|| StoreError::Missing("the operation".to_owned()))
+}
+
+fn models(rows: Vec<Row>) -> Result<Vec<Operation>, StoreError> {
+    rows.into_iter().map(Row::into_model).collect()
+}
+
+/// What is queued or running on an instance, oldest first.
+pub fn active_on_instance(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+) -> Result<Vec<Operation>, StoreError> {
+    models(each!(conn, |c| operations::table
+        .filter(operations::instance_id.eq(instance.as_str()))
+        .filter(operations::state.eq_any(ACTIVE))
+        .order((operations::created_at, operations::id))
+        .load(c))?)
+}
+
+/// All operations of an instance, newest first, at most `limit`.
+pub fn of_instance(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+    limit: i64,
+) -> Result<Vec<Operation>, StoreError> {
+    models(each!(conn, |c| operations::table
+        .filter(operations::instance_id.eq(instance.as_str()))
+        .order((operations::created_at.desc(), operations::id.desc()))
+        .limit(limit)
+        .load(c))?)
+}
+
+/// The newest operation of one of `kinds` on an instance, or on one of its bindings.
+pub fn newest(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+    binding: Option<&BindingId>,
+    kinds: &[OperationKind],
+) -> Result<Option<Operation>, StoreError> {
+    let kinds: Vec<&str> = kinds.iter().map(|k| k.as_str()).collect();
+    let row: Option<Row> = each!(conn, |c| {
+        let mut query = operations::table
+            .filter(operations::instance_id.eq(instance.as_str()))
+            .filter(operations::kind.eq_any(kinds))
+            .order((operations::created_at.desc(), operations::id.desc()))
+            .into_boxed();
+        if let Some(binding) = binding {
+            query = query.filter(operations::binding_id.eq(binding.as_str()));
+        }
+        query.first(c).optional()
+    })?;
+    row.map(Row::into_model).transpose()
+}
+
+/// The active restores whose source is one of `backups`.
+pub fn restores_reading(
+    conn: &mut Conn<'_>,
+    backups: &[BackupId],
+) -> Result<Vec<Operation>, StoreError> {
+    let ids: Vec<&str> = backups.iter().map(BackupId::as_str).collect();
+    models(each!(conn, |c| operations::table
+        .filter(operations::kind.eq(OperationKind::Restore.as_str()))
+        .filter(operations::backup_id.eq_any(ids))
+        .filter(operations::state.eq_any(ACTIVE))
+        .filter(operations::halted.eq(false))
+        .filter(operations::failure.is_null())
+        .load(c))?)
+}
+
+/// Tells an active operation to stop, and gives up what it had for itself.
+pub fn halt(conn: &mut Conn<'_>, id: &OperationId) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::update(
+        operations::table.find(id.as_str())
+    )
+    .set((
+        operations::halted.eq(true),
+        operations::exclusive_key.eq(None::<String>)
+    ))
+    .execute(c))?;
+    conn.operations_changed = true;
+    Ok(())
+}
+
+/// Claims up to `limit` operations that are due and that nobody alive works on.
+pub fn claim(
+    conn: &mut Conn<'_>,
+    owner: &str,
+    now: DateTime<Utc>,
+    lease_until: DateTime<Utc>,
+    limit: usize,
+    busy_with: &[OperationId],
+) -> Result<Vec<(Operation, Claim)>, StoreError> {
+    let busy_with: Vec<&str> = busy_with.iter().map(OperationId::as_str).collect();
+    let now = now.naive_utc();
+    let candidates: Vec<Row> = each!(conn, |c| operations::table
+        .filter(operations::state.eq_any(ACTIVE))
+        .filter(
+            operations::not_before
+                .le(now)
+                .or(operations::halted.eq(true))
+        )
+        .filter(
+            operations::lease_until
+                .is_null()
+                .or(operations::lease_until.lt(now))
+        )
+        .filter(operations::id.ne_all(busy_with))
+        .order((operations::not_before, operations::id))
+        .load(c))?;
+    let mut claims = Vec::new();
+    for row in candidates {
+        if claims.len() == limit {
+            break;
+        }
+        let operation = row.into_model()?;
+        if must_wait(conn, &operation)? {
+            continue;
+        }
+        let claim = Claim {
+            operation: operation.id.clone(),
+            epoch: operation.epoch + 1,
+        };
+        let claimed = each!(conn, |c| diesel::update(
+            operations::table
+                .find(operation.id.as_str())
+                .filter(operations::epoch.eq(operation.epoch))
+                .filter(operations::state.eq_any(ACTIVE))
+        )
+        .set((
+            operations::state.eq(OperationState::Running.as_str()),
+            operations::owner.eq(owner),
+            operations::lease_until.eq(lease_until.naive_utc()),
+            operations::epoch.eq(claim.epoch),
+        ))
+        .execute(c))?;
+        if claimed == 1 {
+            let operation = Operation {
+                state: OperationState::Running,
+                epoch: claim.epoch,
+                ..operation
+            };
+            claims.push((operation, claim));
+        }
+    }
+    Ok(claims)
+}
+
+fn must_wait(conn: &mut Conn<'_>, operation: &Operation) -> Result<bool, StoreError> {
+    if operation.waits_for == WaitsFor::Nothing {
+        return Ok(false);
+    }
+    let others = active_on_instance(conn, &operation.instance)?;
+    Ok(others.iter().any(|other| {
+        other.id != operation.id
+            && (operation.waits_for == WaitsFor::Instance || other.binding == operation.binding)
+    }))
+}
+
+/// Fails with `Fenced` unless the claim still holds.
+pub fn fence(conn: &mut Conn<'_>, claim: &Claim) -> Result<(), StoreError> {
+    let holds = each!(conn, |c| diesel::update(
+        operations::table
+            .find(claim.operation.as_str())
+            .filter(operations::epoch.eq(claim.epoch))
+            .filter(operations::state.eq(OperationState::Running.as_str()))
+    )
+    // A write, so that the row stays ours until the transaction ends.
+    .set(operations::epoch.eq(claim.epoch))
+    .execute(c))?;
+    if holds == 1 {
+        Ok(())
+    } else {
+        Err(StoreError::Fenced)
+    }
+}
+
+/// Renews a claim's lease and writes how far the work has come; returns whether the operation
+/// was told to halt.
+pub fn renew(
+    conn: &mut Conn<'_>,
+    claim: &Claim,
+    now: DateTime<Utc>,
+    lease_until: DateTime<Utc>,
+    bytes: (u64, u64),
+) -> Result<bool, StoreError> {
+    fence(conn, claim)?;
+    each!(conn, |c| diesel::update(
+        operations::table.find(claim.operation.as_str())
+    )
+    .set((
+        operations::lease_until.eq(lease_until.naive_utc()),
+        operations::bytes_done.eq(saturating(bytes.0)),
+        operations::bytes_total.eq(saturating(bytes.1)),
+        operations::updated_at.eq(now.naive_utc()),
+    ))
+    .execute(c))?;
+    Ok(get(conn, &claim.operation)?.halted)
+}
+
+fn saturating(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// Writes down that a step is about to be tried, before it is; returns which try this is.
+pub fn begin_step(
+    conn: &mut Conn<'_>,
+    claim: &Claim,
+    name: &str,
+    progress: &Progress,
+    now: DateTime<Utc>,
+) -> Result<u32, StoreError> {
+    fence(conn, claim)?;
+    let count = |steps: u32| i32::try_from(steps).unwrap_or(i32::MAX);
+    each!(conn, |c| diesel::update(
+        operations::table.find(claim.operation.as_str())
+    )
+    .set((
+        operations::step.eq(&progress.step),
+        operations::steps_done.eq(count(progress.steps_done)),
+        operations::steps_total.eq(count(progress.steps_total)),
+        operations::bytes_done.eq(0),
+        operations::bytes_total.eq(0),
+        operations::updated_at.eq(now.naive_utc()),
+    ))
+    .execute(c))?;
+    let key = (claim.operation.as_str(), name);
+    let before: Option<i32> = each!(conn, |c| operation_steps::table
+        .find(key)
+        .select(operation_steps::attempts)
+        .first(c)
+        .optional())?;
+    let attempts = before.unwrap_or(0) + 1;
+    if before.is_some() {
+        each!(conn, |c| diesel::update(operation_steps::table.find(key))
+            .set(operation_steps::attempts.eq(attempts))
+            .execute(c))?;
+    } else {
+        each!(conn, |c| diesel::insert_into(operation_steps::table)
+            .values((
+                operation_steps::operation_id.eq(claim.operation.as_str()),
+                operation_steps::name.eq(name),
+                operation_steps::attempts.eq(attempts),
+            ))
+            .execute(c))?;
+    }
+    Ok(attempts.unsigned_abs())
+}
+
+/// Writes down that a step is done, with its result.
+pub fn record_step(
+    conn: &mut Conn<'_>,
+    claim: &Claim,
+    name: &str,
+    result: &Value,
+) -> Result<(), StoreError> {
+    fence(conn, claim)?;
+    let text = to_json(result)?;
+    each!(conn, |c| diesel::update(
+        operation_steps::table.find((claim.operation.as_str(), name))
+    )
+    .set(operation_steps::result.eq(text))
+    .execute(c))?;
+    Ok(())
+}
+
+/// The results of the steps that are done, by name.
+pub fn step_results(
+    conn: &mut Conn<'_>,
+    id: &OperationId,
+) -> Result<HashMap<String, Value>, StoreError> {
+    let rows: Vec<(String, Option<String>)> = each!(conn, |c| operation_steps::table
+        .filter(operation_steps::operation_id.eq(id.as_str()))
+        .select((operation_steps::name, operation_steps::result))
+        .load(c))?;
+    rows.into_iter()
+        .filter_map(|(name, result)| result.map(|text| (name, text)))
+        .map(|(name, text)| Ok((name, from_json("a step's result", &text)?)))
+        .collect()
+}
+
+/// Forgets what the steps of `names` left behind, so that they are done again. Their tries are
+/// not forgotten.
+pub fn forget_results(
+    conn: &mut Conn<'_>,
+    claim: &Claim,
+    names: &[&str],
+) -> Result<(), StoreError> {
+    fence(conn, claim)?;
+    each!(conn, |c| diesel::update(
+        operation_steps::table
+            .filter(operation_steps::operation_id.eq(claim.operation.as_str()))
+            .filter(operation_steps::name.eq_any(names))
+    )
+    .set(operation_steps::result.eq(None::<String>))
+    .execute(c))?;
+    Ok(())
+}
+
+/// Writes down that the operation has failed for good and cleans up from now on.
+pub fn give_up(conn: &mut Conn<'_>, claim: &Claim, failure: &str) -> Result<(), StoreError> {
+    fence(conn, claim)?;
+    each!(conn, |c| diesel::update(
+        operations::table.find(claim.operation.as_str())
+    )
+    .set(operations::failure.eq(failure))
+    .execute(c))?;
+    Ok(())
+}
+
+/// Lets go of an operation until `not_before`.
+pub fn postpone(
+    conn: &mut Conn<'_>,
+    claim: &Claim,
+    not_before: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    fence(conn, claim)?;
+    each!(conn, |c| diesel::update(
+        operations::table.find(claim.operation.as_str())
+    )
+    .set((
+        operations::state.eq(OperationState::Queued.as_str()),
+        operations::owner.eq(None::<String>),
+        operations::lease_until.eq(None::<NaiveDateTime>),
+        operations::not_before.eq(not_before.naive_utc()),
+    ))
+    .execute(c))?;
+    Ok(())
+}
+
+/// Ends an operation.
+pub fn finish(
+    conn: &mut Conn<'_>,
+    claim: &Claim,
+    state: OperationState,
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    fence(conn, claim)?;
+    each!(conn, |c| diesel::update(
+        operations::table.find(claim.operation.as_str())
+    )
+    .set((
+        operations::state.eq(state.as_str()),
+        operations::owner.eq(None::<String>),
+        operations::lease_until.eq(None::<NaiveDateTime>),
+        operations::updated_at.eq(now.naive_utc()),
+    ))
+    .execute(c))?;
+    if state == OperationState::Succeeded {
+        each!(conn, |c| diesel::update(
+            operations::table.find(claim.operation.as_str())
+        )
+        .set(operations::steps_done.eq(operations::steps_total))
+        .execute(c))?;
+    }
+    conn.operations_changed = true;
+    Ok(())
+}
+
+/// Frees every claim: for a process that knows that it is alone with the database.
+pub fn release_claims(conn: &mut Conn<'_>) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::update(
+        operations::table.filter(operations::state.eq_any(ACTIVE))
+    )
+    .set((
+        operations::owner.eq(None::<String>),
+        operations::lease_until.eq(None::<NaiveDateTime>),
+    ))
+    .execute(c))?;
+    Ok(())
+}
+
+/// Removes what ended before `age` and is told of nowhere any more: operations of instances that
+/// are gone.
+pub fn forget_history(conn: &mut Conn<'_>, before: DateTime<Utc>) -> Result<usize, StoreError> {
+    use super::schema::instances;
+    let live = instances::table.select(instances::id);
+    let old: Vec<String> = each!(conn, |c| operations::table
+        .filter(operations::state.ne_all(ACTIVE))
+        .filter(operations::updated_at.lt(before.naive_utc()))
+        .filter(operations::instance_id.ne_all(live))
+        .select(operations::id)
+        .limit(1000)
+        .load(c))?;
+    each!(conn, |c| diesel::delete(
+        operation_steps::table.filter(operation_steps::operation_id.eq_any(&old))
+    )
+    .execute(c))?;
+    each!(conn, |c| diesel::delete(
+        operations::table.filter(operations::id.eq_any(&old))
+    )
+    .execute(c))?;
+    Ok(old.len())
+}

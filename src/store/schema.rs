@@ -1,0 +1,116 @@
+//! The tables, as both databases have them. The migrations are the truth; this is what the
+//! queries are checked against.
+
+diesel::table! {
+    instances (id) {
+        id -> Text,
+        service_id -> Text,
+        plan_id -> Text,
+        platform -> Text,
+        organization -> Text,
+        space -> Text,
+        deployment_id -> Text,
+        context -> Text,
+        parameters -> Text,
+        request -> Text,
+        state -> Text,
+        created_at -> Timestamp,
+    }
+}
+
+diesel::table! {
+    deployments (id) {
+        id -> Text,
+        instance_id -> Text,
+        cluster_id -> Text,
+        engine -> Text,
+        version -> Text,
+        units -> Integer,
+        members -> Text,
+        sealed_secrets -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    ports (cluster_id, port) {
+        cluster_id -> Text,
+        port -> Integer,
+        deployment_id -> Text,
+    }
+}
+
+diesel::table! {
+    bindings (instance_id, id) {
+        instance_id -> Text,
+        id -> Text,
+        parameters -> Text,
+        request -> Text,
+        database_user -> Text,
+        sealed_secrets -> Text,
+        state -> Text,
+        created_at -> Timestamp,
+    }
+}
+
+diesel::table! {
+    tokens (fingerprint) {
+        fingerprint -> Text,
+        instance_id -> Text,
+        binding_id -> Text,
+        created_at -> Timestamp,
+    }
+}
+
+diesel::table! {
+    backups (id) {
+        id -> Text,
+        instance_id -> Text,
+        deployment_id -> Text,
+        operation_id -> Text,
+        kind -> Text,
+        state -> Text,
+        failure -> Nullable<Text>,
+        manifest -> Nullable<Text>,
+        created_at -> Timestamp,
+        finished_at -> Nullable<Timestamp>,
+    }
+}
+
+diesel::table! {
+    operations (id) {
+        id -> Text,
+        kind -> Text,
+        instance_id -> Text,
+        binding_id -> Nullable<Text>,
+        backup_id -> Nullable<Text>,
+        source -> Nullable<Text>,
+        exclusive_key -> Nullable<Text>,
+        waits_for -> Text,
+        state -> Text,
+        halted -> Bool,
+        step -> Text,
+        steps_done -> Integer,
+        steps_total -> Integer,
+        bytes_done -> BigInt,
+        bytes_total -> BigInt,
+        failure -> Nullable<Text>,
+        origin -> Text,
+        owner -> Nullable<Text>,
+        lease_until -> Nullable<Timestamp>,
+        not_before -> Timestamp,
+        epoch -> BigInt,
+        created_at -> Timestamp,
+        updated_at -> Timestamp,
+    }
+}
+
+diesel::table! {
+    operation_steps (operation_id, name) {
+        operation_id -> Text,
+        name -> Text,
+        attempts -> Integer,
+        result -> Nullable<Text>,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(instances, operations);
