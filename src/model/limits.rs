@@ -82,6 +82,11 @@ pub const MEMBER_OPEN_FILES_MAX: u64 = 16 * 1024;
 
 /// Chunks of backup bytes in memory are of this size.
 pub const CHUNK_BYTES: usize = 64 * 1024;
+/// Largest manifest of a backup, in bytes; ours have about 2 KiB and the sealed credentials.
+pub const MANIFEST_BYTES_MAX: usize = 64 * 1024;
+/// Memory that a stored object may claim for unpacking it, as a power of two in bytes: 8 MiB, what
+/// the zstd format (RFC 8878) asks every reader to support. Ours claim 512 KiB.
+pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 /// Disk that must stay free on the volume of backups and restores, in bytes.
 pub const DISK_RESERVE_BYTES: u64 = 64 * 1024 * 1024;
 
