@@ -12,10 +12,12 @@ use crate::{
     model::{
         backup::SnapshotContent,
         deployment::{Access, Deployment, DeploymentSecrets},
+        ids::DeploymentId,
         secret::Secret,
         server::{Server, Task},
         version::Version,
     },
+    seal::SealError,
     stream::ByteStream,
 };
 
@@ -51,12 +53,18 @@ pub enum EngineError {
     /// A key or certificate could not be made.
     #[error("cannot make the deployment's certificates")]
     Certificates(#[from] rcgen::Error),
+    /// A password could not be made.
+    #[error("cannot make a password")]
+    Password(#[from] SealError),
 }
 
 /// A snapshot that is being taken.
 pub struct Snapshot {
     /// About how many bytes will come, for progress.
     pub bytes_expected: u64,
+    /// What is in the snapshot, when nobody wrote at the moment it was begun. Otherwise the stored
+    /// snapshot tells ([`Engine::inspect_task`], then [`Engine::keys_at`] with its revision).
+    pub known: Option<SnapshotContent>,
     /// The snapshot. It ends without an error only when the engine sent all of it; whether it is
     /// whole is for the reader to check ([`Engine::check_trailer`]).
     pub content: ByteStream,
@@ -65,7 +73,8 @@ pub struct Snapshot {
 /// What the engine's own tool reads from a snapshot file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inspection {
-    /// The newest revision among the stored entries.
+    /// The newest revision among the stored entries. It is the snapshot's own revision unless the
+    /// newest entries were compacted away; [`Engine::keys_at`] fails in that case.
     pub revision: i64,
 }
 
@@ -93,8 +102,12 @@ pub trait Engine: Send + Sync {
     /// The engine's name, as in catalogs, manifests and folders.
     fn name(&self) -> &'static str;
 
-    /// New secrets for a new deployment whose members are reached at `host`.
-    fn generate_secrets(&self, deployment: &Deployment) -> Result<DeploymentSecrets, EngineError>;
+    /// New secrets for the new deployment `id` whose members are reached at `host`.
+    fn generate_secrets(
+        &self,
+        id: &DeploymentId,
+        host: &str,
+    ) -> Result<DeploymentSecrets, EngineError>;
 
     /// The members of a deployment as servers to run. Needs the deployment's members.
     fn servers(
@@ -153,14 +166,8 @@ pub trait Engine: Send + Sync {
         secrets: &DeploymentSecrets,
     ) -> Result<Snapshot, EngineError>;
 
-    /// The newest revision that the member which snapshots are taken from has applied.
-    async fn revision(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-    ) -> Result<i64, EngineError>;
-
-    /// Live keys of a running deployment at `revision`.
+    /// Live keys of a running deployment at `revision`. Fails when anything up to a later revision
+    /// was compacted: what was at `revision` can then no longer be told.
     async fn keys_at(
         &self,
         deployment: &Deployment,

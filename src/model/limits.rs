@@ -56,6 +56,20 @@ pub const READY_POLL: Duration = Duration::from_millis(20);
 pub const ENGINE_CALL_TIMEOUT: Duration = Duration::from_secs(20);
 /// Opening a connection to an engine.
 pub const ENGINE_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause before an engine is asked again after a passing failure; doubled for each further one.
+pub const ENGINE_RETRY_FIRST: Duration = Duration::from_millis(20);
+/// Longest pause between two tries of one call to an engine.
+pub const ENGINE_RETRY_MAX: Duration = Duration::from_millis(500);
+/// One look at a starting member. Long enough that a busy machine answers, short enough that an
+/// answer which got lost while the member started costs little.
+pub const READY_LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often a snapshot is begun anew because somebody wrote at that very moment, before it is
+/// taken with a revision that is not known at once.
+pub const SNAPSHOT_BEGINS_MAX: u32 = 3;
+/// How long the certificates of a deployment are good for, in days.
+pub const CERTIFICATE_DAYS: u32 = 3653;
+/// How far a certificate's life begins in the past, for clocks that are behind.
+pub const CERTIFICATE_BACKDATE: Duration = Duration::from_secs(3600);
 /// A snapshot stream that is silent for this long is broken.
 pub const SNAPSHOT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The engine's restore command on one member.

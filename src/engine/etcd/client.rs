@@ -1,0 +1,226 @@
+//! Connections to running members.
+//!
+//! A client talks to one member: a token that one member gave is not known at once to the others.
+//! A call that fails in passing (a leader change, a member that is down, a token that another
+//! change of users made void) is made anew through the next member, as a whole; so what is tried
+//! must be idempotent.
+
+use std::{error::Error, future::Future, io, time::Duration};
+
+use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use crate::{
+    engine::EngineError,
+    model::{
+        deployment::{Access, Deployment, DeploymentSecrets, Member},
+        limits::{
+            ENGINE_CALL_TIMEOUT, ENGINE_CONNECT_TIMEOUT, ENGINE_RETRY_FIRST, ENGINE_RETRY_MAX,
+        },
+    },
+};
+
+use super::{certificates, security::ROOT};
+
+/// Texts by which etcd tells why it refuses: alike in all versions, while the codes differ.
+pub(super) mod says {
+    pub(crate) const AUTH_IS_OFF: &str = "authentication is not enabled";
+    pub(crate) const WRONG_PASSWORD: &str = "authentication failed";
+    pub(crate) const USER_EXISTS: &str = "user name already exists";
+    pub(crate) const NO_USER: &str = "user name not found";
+    pub(crate) const NO_ROLE: &str = "role name not found";
+    pub(crate) const ROLE_EXISTS: &str = "role name already exists";
+    /// Somebody changed users meanwhile; the two texts are of the server and of its log of changes.
+    pub(crate) const OLD_USERS: [&str; 2] =
+        ["revision of auth store is old", "revision in header is old"];
+    pub(crate) const BUSY: &str = "too many requests";
+}
+
+/// Why one try failed.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// etcd refused, or could not be reached.
+    Call(etcd_client::Error),
+    /// No answer came for this long.
+    Silent(Duration),
+    /// Trying again is of no use.
+    Final(EngineError),
+}
+
+impl From<etcd_client::Error> for Fault {
+    fn from(error: etcd_client::Error) -> Self {
+        Self::Call(error)
+    }
+}
+
+impl From<EngineError> for Fault {
+    fn from(error: EngineError) -> Self {
+        Self::Final(error)
+    }
+}
+
+impl Fault {
+    /// Whether etcd refused with this text.
+    pub(super) fn says(&self, text: &str) -> bool {
+        matches!(self, Self::Call(error) if says_so(error, text))
+    }
+
+    /// Whether the same may succeed in a moment, or through another member.
+    fn is_passing(&self) -> bool {
+        // gRPC's numbers; their names are in a crate that we do not use ourselves.
+        const UNAVAILABLE: i32 = 14;
+        const UNAUTHENTICATED: i32 = 16;
+        match self {
+            Self::Final(_) => false,
+            Self::Silent(_) | Self::Call(etcd_client::Error::TransportError(_)) => true,
+            Self::Call(etcd_client::Error::GRpcStatus(status)) => {
+                let code = status.code() as i32;
+                let broken_off = status.source().is_some();
+                // A member that is behind does not know yet that users were switched on.
+                let behind = self.says(says::AUTH_IS_OFF);
+                broken_off
+                    || behind
+                    || [UNAVAILABLE, UNAUTHENTICATED].contains(&code)
+                    || self.says(says::BUSY)
+                    || says::OLD_USERS.iter().any(|text| self.says(text))
+            }
+            Self::Call(_) => false,
+        }
+    }
+
+    /// The fault as the engine's error.
+    pub(super) fn into_engine_error(self, doing: &'static str) -> EngineError {
+        let source: Box<dyn Error + Send + Sync> = match self {
+            Self::Final(error) => return error,
+            Self::Silent(time) => Box::new(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("no answer within {} s", time.as_secs()),
+            )),
+            // The client's own error type would end the chain of causes.
+            Self::Call(etcd_client::Error::TransportError(error)) => Box::new(error),
+            Self::Call(etcd_client::Error::GRpcStatus(status)) => Box::new(status),
+            Self::Call(error) => Box::new(error),
+        };
+        EngineError::Call { doing, source }
+    }
+}
+
+fn says_so(error: &etcd_client::Error, text: &str) -> bool {
+    matches!(error, etcd_client::Error::GRpcStatus(status) if status.message().contains(text))
+}
+
+/// Turns the refusal `text` into success: what was wanted is there already.
+pub(super) fn unless_it_says<T>(
+    result: Result<T, etcd_client::Error>,
+    text: &str,
+) -> Result<(), Fault> {
+    match result {
+        Err(error) if !says_so(&error, text) => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// A running deployment and the way into it.
+pub(super) struct Cluster<'a> {
+    pub(super) deployment: &'a Deployment,
+    pub(super) secrets: &'a DeploymentSecrets,
+    access: Access,
+    tls: TlsOptions,
+}
+
+impl<'a> Cluster<'a> {
+    pub(super) fn new(
+        deployment: &'a Deployment,
+        secrets: &'a DeploymentSecrets,
+        access: Access,
+    ) -> Result<Self, EngineError> {
+        let authority = Certificate::from_pem(&secrets.ca_certificate);
+        let mut tls = TlsOptions::new().ca_certificate(authority);
+        if access == Access::Certificates {
+            let root = certificates::root_client(&deployment.id, secrets)?;
+            tls = tls.identity(Identity::from_pem(root.certificate, root.key.expose()));
+        }
+        Ok(Self {
+            deployment,
+            secrets,
+            access,
+            tls,
+        })
+    }
+
+    /// A client of one member, not logged in. Connects when it is used.
+    pub(super) async fn client(&self, member: &Member) -> Result<Client, Fault> {
+        let options = ConnectOptions::new()
+            .with_tls(self.tls.clone())
+            .with_connect_timeout(ENGINE_CONNECT_TIMEOUT);
+        Ok(Client::connect([member.client_url()], Some(options)).await?)
+    }
+
+    /// Logs the client in with the administrator's password.
+    pub(super) async fn log_in(&self, client: &mut Client) -> Result<(), Fault> {
+        let password = self.secrets.root_password.expose();
+        let login = client.update_user(Some((ROOT.to_owned(), password.to_owned())));
+        match timeout(ENGINE_CONNECT_TIMEOUT, login).await {
+            Ok(done) => Ok(done?),
+            Err(_) => Err(Fault::Silent(ENGINE_CONNECT_TIMEOUT)),
+        }
+    }
+
+    /// Makes the client an administrator in the way that the deployment's access asks for.
+    pub(super) async fn become_root(&self, client: &mut Client) -> Result<(), Fault> {
+        match self.access {
+            Access::Passwords => self.log_in(client).await,
+            // The certificate says who we are. A token would be asked first.
+            Access::Certificates => Ok(()),
+        }
+    }
+
+    /// Tries with a client of one member after the other until it succeeds, fails for good, or
+    /// [`ENGINE_CALL_TIMEOUT`] is over.
+    pub(super) async fn trying<T, F, Fut>(
+        &self,
+        doing: &'static str,
+        attempt: F,
+    ) -> Result<T, EngineError>
+    where
+        F: Fn(Client) -> Fut,
+        Fut: Future<Output = Result<T, Fault>>,
+    {
+        let deadline = Instant::now() + ENGINE_CALL_TIMEOUT;
+        let mut pause = ENGINE_RETRY_FIRST;
+        let mut last = Fault::Silent(ENGINE_CALL_TIMEOUT);
+        for member in self.deployment.members.iter().cycle() {
+            let one_try = async { attempt(self.client(member).await?).await };
+            match timeout_at(deadline, one_try).await {
+                Ok(Ok(value)) => return Ok(value),
+                Ok(Err(fault)) if fault.is_passing() => last = fault,
+                Ok(Err(fault)) => return Err(fault.into_engine_error(doing)),
+                Err(_) => break,
+            }
+            if Instant::now() + pause >= deadline {
+                break;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(ENGINE_RETRY_MAX);
+        }
+        Err(last.into_engine_error(doing))
+    }
+
+    /// [`Cluster::trying`] as the administrator.
+    pub(super) async fn trying_as_root<T, F, Fut>(
+        &self,
+        doing: &'static str,
+        attempt: F,
+    ) -> Result<T, EngineError>
+    where
+        F: Fn(Client) -> Fut,
+        Fut: Future<Output = Result<T, Fault>>,
+    {
+        let attempt = &attempt;
+        self.trying(doing, |mut client| async move {
+            self.become_root(&mut client).await?;
+            attempt(client).await
+        })
+        .await
+    }
+}

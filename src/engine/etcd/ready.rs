@@ -1,0 +1,130 @@
+//! Waiting for members that start.
+
+use etcd_client::Client;
+use futures::future::try_join_all;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, sleep, timeout},
+};
+
+use crate::{
+    engine::EngineError,
+    model::{
+        deployment::Member,
+        limits::{READY_LOOK_TIMEOUT, READY_POLL, READY_TIMEOUT},
+    },
+};
+
+use super::client::{Cluster, Fault, says};
+
+/// Why a look at the members did not find them ready.
+enum NotYet {
+    /// It may be otherwise in a moment.
+    Waiting(String),
+    /// Waiting is of no use.
+    Failed(EngineError),
+}
+
+/// Waits until all members serve, agree on a leader, and read what the majority wrote.
+pub(super) async fn wait(cluster: &Cluster<'_>) -> Result<(), EngineError> {
+    let deadline = Instant::now() + READY_TIMEOUT;
+    loop {
+        match look(cluster).await {
+            Ok(()) => return Ok(()),
+            Err(NotYet::Failed(error)) => return Err(error),
+            Err(NotYet::Waiting(reason)) if Instant::now() >= deadline => {
+                return Err(EngineError::NotReady(reason));
+            }
+            Err(NotYet::Waiting(_)) => sleep(READY_POLL).await,
+        }
+    }
+}
+
+/// One look at all members. The cheap question comes first, so that a look at members which do
+/// not listen yet costs next to nothing.
+async fn look(cluster: &Cluster<'_>) -> Result<(), NotYet> {
+    let members = &cluster.deployment.members;
+    try_join_all(members.iter().map(listens)).await?;
+    let leaders = try_join_all(members.iter().map(|member| serves(cluster, member))).await?;
+    if leaders.windows(2).all(|pair| pair[0] == pair[1]) {
+        Ok(())
+    } else {
+        Err(NotYet::Waiting(
+            "the members follow different leaders".to_owned(),
+        ))
+    }
+}
+
+async fn listens(member: &Member) -> Result<(), NotYet> {
+    let connecting = TcpStream::connect((member.host.as_str(), member.client_port));
+    match timeout(READY_LOOK_TIMEOUT, connecting).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(waiting(member, &error.to_string())),
+        Err(_) => Err(waiting(member, "does not accept connections")),
+    }
+}
+
+/// Whether the member serves; returns the leader it follows.
+async fn serves(cluster: &Cluster<'_>, member: &Member) -> Result<u64, NotYet> {
+    match timeout(READY_LOOK_TIMEOUT, leader(cluster, member)).await {
+        Ok(Ok(0)) => Err(waiting(member, "knows no leader")),
+        Ok(Ok(leader)) => Ok(leader),
+        // Logins are decided by the majority, so this does not pass.
+        Ok(Err(fault)) if fault.says(says::WRONG_PASSWORD) => Err(NotYet::Failed(
+            fault.into_engine_error("logging in to a member that starts"),
+        )),
+        Ok(Err(Fault::Final(error))) => Err(NotYet::Failed(error)),
+        Ok(Err(fault)) => Err(waiting(member, &reason(fault))),
+        Err(_) => Err(waiting(member, "does not answer")),
+    }
+}
+
+/// The leader that the member follows, 0 for none. Asks nothing that needs a leader before there
+/// is one: old versions let such a question hang for seconds.
+async fn leader(cluster: &Cluster<'_>, member: &Member) -> Result<u64, Fault> {
+    let mut client = cluster.client(member).await?;
+    let early = match client.status().await {
+        Ok(status) if status.leader() == 0 => return Ok(0),
+        Ok(status) => Some(status.leader()),
+        // New versions tell their status to the administrator alone, once there is one.
+        Err(etcd_client::Error::GRpcStatus(status)) if refused(status.message()) => None,
+        Err(error) => return Err(error.into()),
+    };
+    match cluster.become_root(&mut client).await {
+        // A new deployment has no users yet.
+        Err(fault) if fault.says(says::AUTH_IS_OFF) => {}
+        other => other?,
+    }
+    read(&mut client).await?;
+    match early {
+        Some(leader) => Ok(leader),
+        None => Ok(client.status().await?.leader()),
+    }
+}
+
+fn refused(message: &str) -> bool {
+    ["user name is empty", "permission denied"]
+        .iter()
+        .any(|text| message.contains(text))
+}
+
+/// A read that only a member which is in touch with the majority can answer.
+async fn read(client: &mut Client) -> Result<(), Fault> {
+    client.get("\0", None).await?;
+    Ok(())
+}
+
+fn waiting(member: &Member, reason: &str) -> NotYet {
+    NotYet::Waiting(format!("{}: {reason}", member.name))
+}
+
+fn reason(fault: Fault) -> String {
+    let error = fault.into_engine_error("asking a member");
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
