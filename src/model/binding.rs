@@ -56,10 +56,19 @@ pub struct Binding {
     pub database_user: String,
     /// Its secrets, sealed ([`BindingSecrets`] as JSON).
     pub sealed_secrets: String,
+    /// What its application gets, sealed ([`IssuedCredentials`] as JSON); there once it is usable.
+    pub sealed_credentials: Option<String>,
     /// Where it is in its life.
     pub state: BindingState,
     /// When it was asked for.
     pub created_at: DateTime<Utc>,
+}
+
+impl Binding {
+    /// The place that this binding's secrets are sealed for.
+    pub fn seal_context(&self) -> String {
+        format!("binding {} {}", self.instance, self.id)
+    }
 }
 
 /// What makes two bind requests the same (OSB "Binding", 200 and 409).
@@ -83,4 +92,24 @@ pub struct BindingSecrets {
     pub password: Secret,
     /// Bearer token for the administration API of the binding's instance.
     pub token: Secret,
+}
+
+/// What a binding hands to its application.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IssuedCredentials {
+    /// OSB `credentials`, as JSON text: it holds passwords.
+    pub credentials: Secret,
+    /// OSB `endpoints`.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// OSB's endpoint: where an application must be able to connect to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Host name or address.
+    pub host: String,
+    /// Ports, as texts.
+    pub ports: Vec<String>,
+    /// `tcp`.
+    pub protocol: String,
 }

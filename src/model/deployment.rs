@@ -34,6 +34,12 @@ impl Deployment {
         u64::from(self.units) * UNIT_BYTES
     }
 
+    /// The deployment's name in the Compose API: the instance id is its fourth part, where clients
+    /// look for it.
+    pub fn name(&self) -> String {
+        format!("compose-broker-{}-{}", self.engine, self.instance)
+    }
+
     /// Where clients reach the members, in member order.
     pub fn client_urls(&self) -> Vec<String> {
         self.members.iter().map(Member::client_url).collect()

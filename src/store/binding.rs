@@ -22,6 +22,7 @@ struct Row {
     request: String,
     database_user: String,
     sealed_secrets: String,
+    sealed_credentials: Option<String>,
     state: String,
     created_at: NaiveDateTime,
 }
@@ -35,6 +36,7 @@ impl Row {
             request: from_json("a binding's request", &self.request)?,
             database_user: self.database_user,
             sealed_secrets: self.sealed_secrets,
+            sealed_credentials: self.sealed_credentials,
             state: known("a binding's state", &self.state, BindingState::parse)?,
             created_at: self.created_at.and_utc(),
         })
@@ -50,6 +52,7 @@ pub fn insert(conn: &mut Conn<'_>, binding: &Binding) -> Result<(), StoreError> 
         request: to_json(&binding.request)?,
         database_user: binding.database_user.clone(),
         sealed_secrets: binding.sealed_secrets.clone(),
+        sealed_credentials: binding.sealed_credentials.clone(),
         state: binding.state.as_str().to_owned(),
         created_at: binding.created_at.naive_utc(),
     };
@@ -92,6 +95,21 @@ pub fn set_state(
         bindings::table.find((instance.as_str(), id.as_str()))
     )
     .set(bindings::state.eq(state.as_str()))
+    .execute(c))?;
+    Ok(())
+}
+
+/// Keeps what a binding's application gets.
+pub fn set_credentials(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+    id: &BindingId,
+    sealed_credentials: &str,
+) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::update(
+        bindings::table.find((instance.as_str(), id.as_str()))
+    )
+    .set(bindings::sealed_credentials.eq(sealed_credentials))
     .execute(c))?;
     Ok(())
 }

@@ -5,7 +5,7 @@
 //! writer and several readers (several writers starve each other), in WAL mode with
 //! `synchronous=FULL`: what was said to be written survives a power cut.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use diesel::{
     Connection as _, RunQueryDsl, SqliteConnection,
@@ -178,7 +178,7 @@ impl Store {
     }
 
     /// Reads. All of `work` sees one state of the database.
-    pub async fn read<T, F>(self: &std::sync::Arc<Self>, work: F) -> Result<T, StoreError>
+    pub async fn read<T, F>(self: &Arc<Self>, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&mut Conn<'_>) -> Result<T, StoreError> + Send + 'static,
@@ -189,13 +189,24 @@ impl Store {
 
     /// Writes, in one transaction: all of `work` or nothing. It is durable when this returns. The
     /// transaction ends also when the caller no longer waits for it.
-    pub async fn write<T, F>(self: &std::sync::Arc<Self>, work: F) -> Result<T, StoreError>
+    pub async fn write<T, F>(self: &Arc<Self>, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&mut Conn<'_>) -> Result<T, StoreError> + Send + 'static,
     {
+        self.decide(work).await
+    }
+
+    /// Like [`Store::write`], for work that looks, decides and may refuse with an error of its
+    /// own, which undoes all of it.
+    pub async fn decide<T, E, F>(self: &Arc<Self>, work: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: FnOnce(&mut Conn<'_>) -> Result<T, E> + Send + 'static,
+    {
         let store = self.clone();
-        on_a_blocking_thread(move || store.write_blocking(work)).await
+        on_a_blocking_thread(move || store.decide_blocking(work)).await
     }
 
     fn read_blocking<T>(
@@ -229,10 +240,10 @@ impl Store {
         }
     }
 
-    fn write_blocking<T>(
+    fn decide_blocking<T, E: From<StoreError>>(
         &self,
-        work: impl FnOnce(&mut Conn<'_>) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+        work: impl FnOnce(&mut Conn<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
         let mut changed = false;
         let result = match &self.pools {
             Pools::Sqlite { writer, .. } => {
@@ -244,7 +255,7 @@ impl Store {
                     };
                     let result = work(&mut conn);
                     changed = conn.operations_changed;
-                    result
+                    result.map_err(Abort::Refused)
                 })
             }
             #[cfg(feature = "postgres")]
@@ -257,15 +268,19 @@ impl Store {
                     };
                     let result = work(&mut conn);
                     changed = conn.operations_changed;
-                    result
+                    result.map_err(Abort::Refused)
                 })
             }
         };
-        if changed && result.is_ok() {
+        let value = result.map_err(|abort| match abort {
+            Abort::Refused(error) => error,
+            Abort::Broken(error) => StoreError::from(error).into(),
+        })?;
+        if changed {
             self.changes
                 .send_modify(|count| *count = count.wrapping_add(1));
         }
-        result
+        Ok(value)
     }
 
     /// Tells of every operation that this process accepted, halted or ended. Other replicas'
@@ -275,7 +290,7 @@ impl Store {
     }
 
     /// Whether the database answers.
-    pub async fn ping(self: &std::sync::Arc<Self>) -> Result<(), StoreError> {
+    pub async fn ping(self: &Arc<Self>) -> Result<(), StoreError> {
         self.read(|conn| {
             each!(conn, |c| diesel::sql_query("SELECT 1").execute(c))?;
             Ok(())
@@ -284,13 +299,27 @@ impl Store {
     }
 }
 
-async fn on_a_blocking_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
+/// Why a transaction is undone.
+enum Abort<E> {
+    /// Its work says so.
+    Refused(E),
+    /// The database says so.
+    Broken(diesel::result::Error),
+}
+
+impl<E> From<diesel::result::Error> for Abort<E> {
+    fn from(error: diesel::result::Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+async fn on_a_blocking_thread<T: Send + 'static, E: From<StoreError> + Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(error) => Err(connection_error(error)),
+        Err(error) => Err(connection_error(error).into()),
     }
 }
 

@@ -343,14 +343,14 @@ fn saturating(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-/// Writes down that a step is about to be tried, before it is; returns which try this is.
+/// Writes down that a step is about to be tried, before it is.
 pub fn begin_step(
     conn: &mut Conn<'_>,
     claim: &Claim,
     name: &str,
     progress: &Progress,
     now: DateTime<Utc>,
-) -> Result<u32, StoreError> {
+) -> Result<(), StoreError> {
     fence(conn, claim)?;
     let count = |steps: u32| i32::try_from(steps).unwrap_or(i32::MAX);
     each!(conn, |c| diesel::update(
@@ -365,27 +365,41 @@ pub fn begin_step(
         operations::updated_at.eq(now.naive_utc()),
     ))
     .execute(c))?;
-    let key = (claim.operation.as_str(), name);
-    let before: Option<i32> = each!(conn, |c| operation_steps::table
-        .find(key)
-        .select(operation_steps::attempts)
-        .first(c)
-        .optional())?;
-    let attempts = before.unwrap_or(0) + 1;
-    if before.is_some() {
-        each!(conn, |c| diesel::update(operation_steps::table.find(key))
-            .set(operation_steps::attempts.eq(attempts))
-            .execute(c))?;
-    } else {
+    if step_failures(conn, &claim.operation, name)?.is_none() {
         each!(conn, |c| diesel::insert_into(operation_steps::table)
             .values((
                 operation_steps::operation_id.eq(claim.operation.as_str()),
                 operation_steps::name.eq(name),
-                operation_steps::attempts.eq(attempts),
+                operation_steps::failures.eq(0),
             ))
             .execute(c))?;
     }
-    Ok(attempts.unsigned_abs())
+    Ok(())
+}
+
+fn step_failures(
+    conn: &mut Conn<'_>,
+    id: &OperationId,
+    name: &str,
+) -> Result<Option<i32>, StoreError> {
+    Ok(each!(conn, |c| operation_steps::table
+        .find((id.as_str(), name))
+        .select(operation_steps::failures)
+        .first(c)
+        .optional())?)
+}
+
+/// Writes down that a step failed; returns how often it has by now. A crash of the broker is no
+/// failure of the step.
+pub fn count_failure(conn: &mut Conn<'_>, claim: &Claim, name: &str) -> Result<u32, StoreError> {
+    fence(conn, claim)?;
+    let failures = step_failures(conn, &claim.operation, name)?.unwrap_or(0) + 1;
+    each!(conn, |c| diesel::update(
+        operation_steps::table.find((claim.operation.as_str(), name))
+    )
+    .set(operation_steps::failures.eq(failures))
+    .execute(c))?;
+    Ok(failures.unsigned_abs())
 }
 
 /// Writes down that a step is done, with its result.
@@ -420,19 +434,13 @@ pub fn step_results(
         .collect()
 }
 
-/// Forgets what the steps of `names` left behind, so that they are done again. Their tries are
-/// not forgotten.
-pub fn forget_results(
-    conn: &mut Conn<'_>,
-    claim: &Claim,
-    names: &[&str],
-) -> Result<(), StoreError> {
+/// Forgets the results of all steps, so that they are done again. Their failures are not
+/// forgotten.
+pub fn forget_results(conn: &mut Conn<'_>, claim: &Claim) -> Result<(), StoreError> {
     fence(conn, claim)?;
-    each!(conn, |c| diesel::update(
-        operation_steps::table
-            .filter(operation_steps::operation_id.eq(claim.operation.as_str()))
-            .filter(operation_steps::name.eq_any(names))
-    )
+    each!(conn, |c| diesel::update(operation_steps::table.filter(
+        operation_steps::operation_id.eq(claim.operation.as_str())
+    ))
     .set(operation_steps::result.eq(None::<String>))
     .execute(c))?;
     Ok(())
@@ -498,16 +506,23 @@ pub fn finish(
     Ok(())
 }
 
-/// Frees every claim: for a process that knows that it is alone with the database.
-pub fn release_claims(conn: &mut Conn<'_>) -> Result<(), StoreError> {
-    each!(conn, |c| diesel::update(
-        operations::table.filter(operations::state.eq_any(ACTIVE))
-    )
-    .set((
-        operations::owner.eq(None::<String>),
-        operations::lease_until.eq(None::<NaiveDateTime>),
-    ))
-    .execute(c))?;
+/// Frees the claims of `owner`, or every claim: for a process that knows that it is alone with
+/// the database.
+pub fn release_claims(conn: &mut Conn<'_>, owner: Option<&str>) -> Result<(), StoreError> {
+    each!(conn, |c| {
+        let mut query = diesel::update(operations::table)
+            .filter(operations::state.eq_any(ACTIVE))
+            .into_boxed();
+        if let Some(owner) = owner {
+            query = query.filter(operations::owner.eq(owner));
+        }
+        query
+            .set((
+                operations::owner.eq(None::<String>),
+                operations::lease_until.eq(None::<NaiveDateTime>),
+            ))
+            .execute(c)
+    })?;
     Ok(())
 }
 

@@ -47,6 +47,7 @@ diesel::table! {
         request -> Text,
         database_user -> Text,
         sealed_secrets -> Text,
+        sealed_credentials -> Nullable<Text>,
         state -> Text,
         created_at -> Timestamp,
     }
@@ -108,7 +109,7 @@ diesel::table! {
     operation_steps (operation_id, name) {
         operation_id -> Text,
         name -> Text,
-        attempts -> Integer,
+        failures -> Integer,
         result -> Nullable<Text>,
     }
 }

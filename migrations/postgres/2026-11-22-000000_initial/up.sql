@@ -41,6 +41,8 @@ CREATE TABLE bindings (
     request        TEXT NOT NULL,
     database_user  TEXT NOT NULL UNIQUE,
     sealed_secrets TEXT NOT NULL,
+    -- What the application gets; there once the binding is usable.
+    sealed_credentials TEXT,
     state          TEXT NOT NULL,
     created_at     TIMESTAMP NOT NULL,
     PRIMARY KEY (instance_id, id)
@@ -104,7 +106,7 @@ CREATE INDEX operations_by_age ON operations (updated_at);
 CREATE TABLE operation_steps (
     operation_id TEXT NOT NULL,
     name         TEXT NOT NULL,
-    attempts     INTEGER NOT NULL,
+    failures     INTEGER NOT NULL,
     result       TEXT,
     PRIMARY KEY (operation_id, name)
 );

@@ -1,0 +1,225 @@
+//! The use cases: check the rules, write the intent in one transaction, return.
+//!
+//! Nothing here does the work. What is accepted is durable when the use case returns, and the
+//! [runner](crate::operation::runner) takes it from there. A refusal leaves nothing behind.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use chrono::{DateTime, Utc};
+use tokio::time::Instant;
+
+use crate::{
+    backup_store::{BackupStoreError, SharedBackupStore},
+    clock::Clock,
+    model::{
+        catalog::{Catalog, Offering, Plan},
+        ids::{BackupId, BindingId, InstanceId, OperationId},
+        limits::SYNC_WAIT,
+        operation::{Operation, OperationKind, OperationState, Progress, RestoreSource, WaitsFor},
+        placement::Cluster,
+        tenant::RestoreScope,
+        version::Version,
+    },
+    seal::{KeyRing, SealError},
+    store::{self, Store, StoreError},
+};
+
+mod backup;
+mod binding;
+mod deployment;
+mod download;
+mod instance;
+mod restore;
+mod status;
+mod token;
+
+pub use backup::BackupRequested;
+pub use binding::{BindRequest, Bound, FetchedBinding, UnbindRequest, Unbound};
+pub use deployment::DeploymentView;
+pub use download::{Download, backup_name};
+pub use instance::{DeprovisionRequest, FetchedInstance, ProvisionRequest, Provisioned};
+pub use status::{OperationStatus, StatusState, status_of};
+
+/// Why a use case refused or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// The request itself is wrong; the text says what to do.
+    #[error("{0}")]
+    BadRequest(String),
+    /// There is no such thing, or none that the caller may know of.
+    #[error("{0}")]
+    NotFound(String),
+    /// What is to be deleted is gone already.
+    #[error("it does not exist (any more)")]
+    Gone,
+    /// The id is taken by something else.
+    #[error("{0}")]
+    Conflict(String),
+    /// The platform must accept an asynchronous answer.
+    #[error(
+        "this plan needs a client that accepts asynchronous operations (accepts_incomplete=true)"
+    )]
+    AsyncRequired,
+    /// Something else is being done there.
+    #[error("{0}")]
+    Concurrency(String),
+    /// The platform knows another version of the plan.
+    #[error("{0}")]
+    MaintenanceInfoConflict(String),
+    /// It was begun, but did not end in the time that the client waits.
+    #[error("the operation goes on, but did not end within {} s", SYNC_WAIT.as_secs())]
+    StillRunning,
+    /// It was begun and failed.
+    #[error("{0}")]
+    Failed(String),
+    /// The store did not do its part.
+    #[error("the broker's store did not answer")]
+    Store(#[from] StoreError),
+    /// A secret could not be opened or made.
+    #[error("the broker cannot open or seal its secrets")]
+    Seal(#[from] SealError),
+    /// The backup store did not do its part.
+    #[error("the backup store did not answer")]
+    BackupStore(#[from] BackupStoreError),
+    /// Something recorded cannot be read.
+    #[error("the broker cannot read what it recorded")]
+    Unreadable(#[from] serde_json::Error),
+}
+
+/// What the use cases work with.
+pub struct Broker {
+    /// The broker's store.
+    pub store: Arc<Store>,
+    /// The offerings and plans.
+    pub catalog: Arc<Catalog>,
+    /// What seals secrets and signs links.
+    pub keys: Arc<KeyRing>,
+    /// The time of day.
+    pub clock: Clock,
+    /// Where backups lie; only read from here.
+    pub backups: SharedBackupStore,
+    /// The placement targets; the first enabled one is the default.
+    pub clusters: Vec<Cluster>,
+    /// The versions of each engine on each cluster: cluster id, then engine.
+    pub versions: BTreeMap<String, BTreeMap<String, Vec<Version>>>,
+    /// How far a restore may reach for its source.
+    pub restore_scope: RestoreScope,
+    /// Where clients reach the broker, without a slash at the end.
+    pub public_url: String,
+}
+
+impl Broker {
+    /// The offering and its own plan of those ids.
+    fn offering_and_plan(
+        &self,
+        service_id: &str,
+        plan_id: &str,
+    ) -> Result<(&Offering, &Plan), BrokerError> {
+        let offering = self.catalog.offering(service_id).ok_or_else(|| {
+            BrokerError::BadRequest(format!("service_id {service_id:?} is not in the catalog"))
+        })?;
+        let plan = offering.plan(plan_id).ok_or_else(|| {
+            BrokerError::BadRequest(format!(
+                "plan_id {plan_id:?} is not a plan of {}",
+                offering.name
+            ))
+        })?;
+        Ok((offering, plan))
+    }
+
+    /// The versions of an engine on a cluster.
+    fn versions_on(&self, cluster: &str, engine: &str) -> &[Version] {
+        self.versions
+            .get(cluster)
+            .and_then(|v| v.get(engine))
+            .map_or(&[], Vec::as_slice)
+    }
+
+    /// Waits for the end of an operation, for clients that cannot ask again.
+    async fn wait_for(&self, id: &OperationId) -> Result<Operation, BrokerError> {
+        let deadline = Instant::now() + SYNC_WAIT;
+        let mut changes = self.store.changes();
+        loop {
+            changes.mark_unchanged();
+            let wanted = id.clone();
+            let operation = self
+                .store
+                .read(move |conn| store::operation::get(conn, &wanted))
+                .await?;
+            match operation.state {
+                OperationState::Succeeded => return Ok(operation),
+                OperationState::Failed | OperationState::Stuck => {
+                    let failure = operation.failure.unwrap_or_default();
+                    return Err(BrokerError::Failed(failure));
+                }
+                OperationState::Queued | OperationState::Running => {}
+            }
+            // Another replica's changes are not told of: look now and then.
+            let look_again = (Instant::now() + std::time::Duration::from_millis(500)).min(deadline);
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = tokio::time::sleep_until(look_again) => {}
+            }
+            if Instant::now() >= deadline {
+                return Err(BrokerError::StillRunning);
+            }
+        }
+    }
+}
+
+/// An operation to be accepted.
+struct NewOperation {
+    kind: OperationKind,
+    instance: InstanceId,
+    binding: Option<BindingId>,
+    backup: Option<BackupId>,
+    source: Option<RestoreSource>,
+    waits_for: WaitsFor,
+    origin: &'static str,
+}
+
+impl NewOperation {
+    fn new(kind: OperationKind, instance: &InstanceId, origin: &'static str) -> Self {
+        Self {
+            kind,
+            instance: instance.clone(),
+            binding: None,
+            backup: None,
+            source: None,
+            waits_for: WaitsFor::Nothing,
+            origin,
+        }
+    }
+
+    fn at(self, now: DateTime<Utc>) -> Operation {
+        Operation {
+            id: OperationId::generate(now),
+            kind: self.kind,
+            instance: self.instance,
+            binding: self.binding,
+            backup: self.backup,
+            source: self.source,
+            state: OperationState::Queued,
+            waits_for: self.waits_for,
+            halted: false,
+            progress: Progress::default(),
+            failure: None,
+            origin: self.origin.to_owned(),
+            epoch: 0,
+            created_at: now,
+            updated_at: now,
+        }
+    }
+}
+
+fn instance_key(id: &InstanceId) -> String {
+    format!("instance {id}")
+}
+
+fn binding_key(instance: &InstanceId, id: &BindingId) -> String {
+    format!("binding {instance} {id}")
+}
+
+fn backup_key(instance: &InstanceId) -> String {
+    format!("backup {instance}")
+}

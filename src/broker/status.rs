@@ -1,0 +1,135 @@
+//! How operations fare, as platforms and API clients ask for it. Reading changes nothing.
+
+use super::{Broker, BrokerError};
+use crate::{
+    model::{
+        ids::{BindingId, InstanceId, OperationId},
+        operation::{Operation, OperationKind, OperationState},
+    },
+    store,
+};
+
+/// OSB's states of a last operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatusState {
+    /// Work is still to come.
+    InProgress,
+    /// Done.
+    Succeeded,
+    /// Given up.
+    Failed,
+}
+
+/// How an operation fares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OperationStatus {
+    /// Its state.
+    pub state: StatusState,
+    /// For people, never empty.
+    pub description: String,
+}
+
+/// What an operation's row says to whoever asks for it.
+pub fn status_of(operation: &Operation) -> OperationStatus {
+    let (state, description) = match operation.state {
+        // Halted work has failed for whoever asked for it, whatever its clean-up still does.
+        _ if operation.halted => (
+            StatusState::Failed,
+            operation
+                .failure
+                .clone()
+                .unwrap_or_else(|| "stopped, because it is being deleted".to_owned()),
+        ),
+        OperationState::Queued | OperationState::Running => match &operation.failure {
+            Some(failure) => (
+                StatusState::InProgress,
+                format!("Cleaning up after: {failure}"),
+            ),
+            None => (StatusState::InProgress, operation.progress.to_string()),
+        },
+        OperationState::Succeeded => (
+            StatusState::Succeeded,
+            "All operations have completed successfully".to_owned(),
+        ),
+        OperationState::Failed | OperationState::Stuck => (
+            StatusState::Failed,
+            operation
+                .failure
+                .clone()
+                .unwrap_or_else(|| "failed".to_owned()),
+        ),
+    };
+    OperationStatus { state, description }
+}
+
+const OF_INSTANCE: [OperationKind; 3] = [
+    OperationKind::Provision,
+    OperationKind::Restore,
+    OperationKind::Deprovision,
+];
+const OF_BINDING: [OperationKind; 2] = [OperationKind::Bind, OperationKind::Unbind];
+
+impl Broker {
+    /// OSB "Polling Last Operation for Service Instances".
+    ///
+    /// `token` is OSB's `operation`. Our own token tells of its own operation, also of an older
+    /// one; an unknown or absent one tells of the newest. A finished deletion is `Gone` for whoever
+    /// has its token and succeeded for everybody else: platforms and conformance suites ask for
+    /// either.
+    pub async fn instance_status(
+        &self,
+        instance: InstanceId,
+        token: Option<String>,
+    ) -> Result<OperationStatus, BrokerError> {
+        self.last_operation(instance, None, &OF_INSTANCE, token)
+            .await
+    }
+
+    /// OSB "Polling Last Operation for Service Bindings".
+    pub async fn binding_status(
+        &self,
+        instance: InstanceId,
+        binding: BindingId,
+        token: Option<String>,
+    ) -> Result<OperationStatus, BrokerError> {
+        self.last_operation(instance, Some(binding), &OF_BINDING, token)
+            .await
+    }
+
+    async fn last_operation(
+        &self,
+        instance: InstanceId,
+        binding: Option<BindingId>,
+        kinds: &'static [OperationKind],
+        token: Option<String>,
+    ) -> Result<OperationStatus, BrokerError> {
+        let token: Option<OperationId> = token.and_then(|token| token.parse().ok());
+        let (by_token, newest) = self
+            .store
+            .read(move |conn| {
+                let by_token = match &token {
+                    Some(id) => store::operation::find(conn, id)?.filter(|o| {
+                        o.instance == instance && o.binding == binding && kinds.contains(&o.kind)
+                    }),
+                    None => None,
+                };
+                let newest = store::operation::newest(conn, &instance, binding.as_ref(), kinds)?;
+                Ok((by_token, newest))
+            })
+            .await?;
+        if let Some(operation) = by_token {
+            let deletes = matches!(
+                operation.kind,
+                OperationKind::Deprovision | OperationKind::Unbind
+            );
+            if deletes && operation.state == OperationState::Succeeded {
+                return Err(BrokerError::Gone);
+            }
+            return Ok(status_of(&operation));
+        }
+        newest
+            .as_ref()
+            .map(status_of)
+            .ok_or_else(|| BrokerError::NotFound("nothing was ever done under this id".to_owned()))
+    }
+}

@@ -1,0 +1,62 @@
+//! Log records: one line each, as text or as JSON.
+
+use std::{error::Error, io::Write as _};
+
+use log::kv::{Key, Value, VisitSource};
+use serde_json::{Map, json};
+
+/// How records are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Starts logging to standard error. `filter` is in `env_logger`'s language, for example
+/// `info,compose_broker=debug`.
+pub fn start(filter: &str, format: LogFormat) {
+    let mut builder = env_logger::Builder::new();
+    builder.parse_filters(filter);
+    if format == LogFormat::Json {
+        builder.format(|out, record| {
+            let mut fields = Fields(Map::new());
+            // A field that cannot be read is left out; the record is still written.
+            let _ = record.key_values().visit(&mut fields);
+            let Fields(mut line) = fields;
+            line.insert("time".into(), json!(chrono::Utc::now()));
+            line.insert("level".into(), json!(record.level().as_str()));
+            line.insert("target".into(), json!(record.target()));
+            line.insert("message".into(), json!(record.args().to_string()));
+            writeln!(out, "{}", serde_json::Value::Object(line))
+        });
+    }
+    // Only a second start in one process fails; the first one's settings then stay.
+    let _ = builder.try_init();
+}
+
+struct Fields(Map<String, serde_json::Value>);
+
+impl<'kvs> VisitSource<'kvs> for Fields {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), log::kv::Error> {
+        let value = value
+            .to_u64()
+            .map_or_else(|| json!(value.to_string()), |n| json!(n));
+        self.0.insert(key.to_string(), value);
+        Ok(())
+    }
+}
+
+/// An error with all its causes, for one record.
+pub fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}

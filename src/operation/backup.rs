@@ -1,0 +1,232 @@
+//! Takes a backup: snapshot, store, read back, inspect, count, and only then say that it is
+//! complete.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use futures::StreamExt as _;
+use serde::{Deserialize, Serialize};
+
+use super::{Definition, Ending, Outcome, Step, StepError, Work};
+use crate::{
+    backup_store::{object, pipeline},
+    model::{
+        backup::{Backup, MANIFEST_FORMAT, Manifest, SnapshotContent, StoredSnapshot},
+        ids::OperationId,
+        operation::{Operation, OperationKind, OperationState, Progress, WaitsFor},
+    },
+    store::{self, Conn, StoreError},
+};
+
+/// Backup.
+pub const DEFINITION: Definition = Definition {
+    steps: &[
+        Step {
+            name: SNAPSHOT,
+            title: "Taking the snapshot",
+            run: |w| Box::pin(snapshot(w)),
+        },
+        Step {
+            name: READ_BACK,
+            title: "Reading the backup back",
+            run: |w| Box::pin(read_back(w)),
+        },
+        Step {
+            name: DESCRIBE,
+            title: "Describing the backup",
+            run: |w| Box::pin(describe(w)),
+        },
+    ],
+    cleanup: &[Step {
+        name: "cleanup_bytes",
+        title: "Removing what was stored",
+        run: |w| Box::pin(remove_bytes(w)),
+    }],
+    succeed,
+    fail,
+};
+
+const SNAPSHOT: &str = "snapshot";
+const READ_BACK: &str = "read_back";
+const DESCRIBE: &str = "describe";
+
+/// What the step [`SNAPSHOT`] leaves behind.
+#[derive(Serialize, Deserialize)]
+struct Taken {
+    stored: StoredSnapshot,
+    /// What is in it, when that was certain at the time.
+    content: Option<SnapshotContent>,
+    started_at: DateTime<Utc>,
+}
+
+async fn backup(work: &Work) -> Result<Backup, StepError> {
+    let Some(id) = work.operation.backup.clone() else {
+        return Err(StepError::last("the operation names no backup"));
+    };
+    work.read(move |conn| store::backup::find(conn, &id))
+        .await?
+        .ok_or_else(|| StepError::last("the backup's row is gone"))
+}
+
+async fn snapshot(work: Arc<Work>) -> Result<Outcome, StepError> {
+    let backup = backup(&work).await?;
+    let id = backup.id.clone();
+    work.write(move |conn| store::backup::set_running(conn, &id))
+        .await?;
+    let (deployment, secrets) = work.allocated().await?;
+    let engine = work.engine(&deployment)?.clone();
+    let started_at = work.parts.clock.now();
+    let snapshot = engine.snapshot(&deployment, &secrets).await?;
+    work.parts.backups.room_for(snapshot.bytes_expected).await?;
+    work.meter.begin(snapshot.bytes_expected);
+    let meter = work.meter.clone();
+    let stored = pipeline::store_snapshot(
+        work.parts.backups.as_ref(),
+        &object::snapshot(&backup.deployment, &backup.id),
+        snapshot.content,
+        move |length, digest, trailer| engine.check_trailer(length, digest, trailer),
+        move |bytes| meter.set(bytes),
+    )
+    .await?;
+    Outcome::with(&Taken {
+        stored,
+        content: snapshot.known,
+        started_at,
+    })
+}
+
+/// Reads the stored bytes back, checks them, and lets the engine's own tool open them.
+async fn read_back(work: Arc<Work>) -> Result<Outcome, StepError> {
+    let backup = backup(&work).await?;
+    let taken: Taken = work.result(SNAPSHOT).await?;
+    let (deployment, _) = work.allocated().await?;
+    let engine = work.engine(&deployment)?;
+    let provisioner = &work.cluster(&deployment)?.provisioner;
+    let name = object::snapshot(&backup.deployment, &backup.id);
+    let bytes = taken.stored.snapshot_bytes;
+    work.meter.begin(bytes);
+    let meter = work.meter.clone();
+    let mut passed = 0;
+    let content = pipeline::open_snapshot(work.parts.backups.as_ref(), &name, &taken.stored)
+        .await?
+        .inspect(move |chunk| {
+            if let Ok(chunk) = chunk {
+                passed += chunk.len() as u64;
+                meter.set(passed);
+            }
+        })
+        .boxed();
+    let file = format!("{}.db", backup.id);
+    provisioner
+        .stage(&deployment.id, &file, bytes, content)
+        .await?;
+    let task = engine.inspect_task(deployment.version, &file);
+    let printed = provisioner
+        .run(&deployment.id, &deployment.members[0].name, &task)
+        .await?;
+    provisioner.unstage(&deployment.id, &file).await?;
+    Outcome::with(&engine.parse_inspection(&printed)?.revision)
+}
+
+/// Finds out what the snapshot holds and puts the manifest beside it.
+async fn describe(work: Arc<Work>) -> Result<Outcome, StepError> {
+    let backup = backup(&work).await?;
+    let instance = work.instance().await?;
+    let taken: Taken = work.result(SNAPSHOT).await?;
+    let (deployment, secrets) = work.allocated().await?;
+    let content = match taken.content {
+        Some(content) => content,
+        None => {
+            let revision: i64 = work.result(READ_BACK).await?;
+            let engine = work.engine(&deployment)?;
+            match engine.keys_at(&deployment, &secrets, revision).await {
+                Ok(keys) => SnapshotContent { revision, keys },
+                Err(error) => {
+                    return Ok(Outcome::StartOver(format!(
+                        "the keys at the snapshot's revision cannot be counted any more: {error}"
+                    )));
+                }
+            }
+        }
+    };
+    let manifest = Manifest {
+        format: MANIFEST_FORMAT,
+        backup_id: backup.id.clone(),
+        kind: backup.kind,
+        instance_id: backup.instance.clone(),
+        deployment_id: backup.deployment.clone(),
+        service_id: instance.service_id,
+        tenant: instance.tenant,
+        engine: deployment.engine.clone(),
+        version: deployment.version,
+        units: deployment.units,
+        content,
+        stored: taken.stored,
+        requested_at: backup.created_at,
+        started_at: taken.started_at,
+        finished_at: work.parts.clock.now(),
+        sealed_credentials: Some(work.seal(backup.id.as_str(), &secrets)?),
+    };
+    pipeline::write_manifest(work.parts.backups.as_ref(), &manifest).await?;
+    Outcome::with(&manifest)
+}
+
+async fn remove_bytes(work: Arc<Work>) -> Result<Outcome, StepError> {
+    let backup = backup(&work).await?;
+    remove_objects(&work, &backup).await?;
+    if let Some((deployment, _)) = work.deployment().await? {
+        let file = format!("{}.db", backup.id);
+        work.cluster(&deployment)?
+            .provisioner
+            .unstage(&deployment.id, &file)
+            .await?;
+    }
+    Outcome::done()
+}
+
+/// Deletes a backup's objects, the manifest last: while anything is left, it can be found.
+pub async fn remove_objects(work: &Work, backup: &Backup) -> Result<(), StepError> {
+    let prefix = object::of_backup(&backup.deployment, &backup.id);
+    let manifest = object::manifest(&backup.deployment, &backup.id);
+    let mut names = work.parts.backups.list(&prefix).await?;
+    names.sort_by_key(|name| *name == manifest);
+    for name in names {
+        work.parts.backups.delete(&name).await?;
+    }
+    Ok(())
+}
+
+/// The backup counts from here on, and retention is queued with it.
+fn succeed(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
+    let results = store::operation::step_results(conn, &ending.operation.id)?;
+    let manifest: Manifest = results
+        .get(DESCRIBE)
+        .and_then(|value| serde_json::from_value(value.clone()).ok())
+        .ok_or_else(|| StoreError::Missing("the manifest".to_owned()))?;
+    store::backup::complete(conn, &manifest, ending.now)?;
+    let prune = Operation {
+        id: OperationId::generate(ending.now),
+        kind: OperationKind::Prune,
+        instance: ending.operation.instance.clone(),
+        binding: None,
+        backup: None,
+        source: None,
+        state: OperationState::Queued,
+        waits_for: WaitsFor::Nothing,
+        halted: false,
+        progress: Progress::default(),
+        failure: None,
+        origin: "retention".to_owned(),
+        epoch: 0,
+        created_at: ending.now,
+        updated_at: ending.now,
+    };
+    store::operation::insert(conn, &prune, None)
+}
+
+fn fail(conn: &mut Conn<'_>, ending: &Ending<'_>, failure: &str) -> Result<(), StoreError> {
+    match &ending.operation.backup {
+        Some(id) => store::backup::fail(conn, id, failure, ending.now),
+        None => Ok(()),
+    }
+}

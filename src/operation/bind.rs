@@ -1,0 +1,187 @@
+//! Makes a binding: a database user of its own, and a token for the administration API.
+
+use std::sync::Arc;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{Definition, Ending, Outcome, Step, StepError, Work};
+use crate::{
+    engine::DatabaseUser,
+    model::{
+        binding::{Binding, BindingSecrets, BindingState, Endpoint, IssuedCredentials},
+        deployment::{Deployment, DeploymentSecrets},
+        secret::Secret,
+    },
+    seal,
+    store::{self, Conn, StoreError},
+};
+
+/// Bind.
+pub const DEFINITION: Definition = Definition {
+    steps: &[
+        Step {
+            name: "add_user",
+            title: "Making the binding's user",
+            run: |w| Box::pin(add_user(w)),
+        },
+        Step {
+            name: ISSUE,
+            title: "Issuing the credentials",
+            run: |w| Box::pin(issue(w)),
+        },
+    ],
+    cleanup: &[Step {
+        name: "cleanup_user",
+        title: "Removing the binding's user",
+        run: |w| Box::pin(async move { remove_user(&w).await }),
+    }],
+    succeed,
+    fail,
+};
+
+const ISSUE: &str = "issue";
+
+/// What the step [`ISSUE`] leaves behind.
+#[derive(Serialize, Deserialize)]
+struct Issued {
+    sealed_credentials: String,
+    token_fingerprint: String,
+}
+
+async fn binding(work: &Work) -> Result<Option<Binding>, StepError> {
+    let instance = work.operation.instance.clone();
+    let Some(id) = work.operation.binding.clone() else {
+        return Err(StepError::last("the operation names no binding"));
+    };
+    work.read(move |conn| store::binding::find(conn, &instance, &id))
+        .await
+}
+
+async fn existing_binding(work: &Work) -> Result<Binding, StepError> {
+    binding(work)
+        .await?
+        .ok_or_else(|| StepError::last("the binding is gone"))
+}
+
+async fn add_user(work: Arc<Work>) -> Result<Outcome, StepError> {
+    let binding = existing_binding(&work).await?;
+    let (deployment, secrets) = work.allocated().await?;
+    let user = database_user(&work, &binding)?;
+    work.engine(&deployment)?
+        .add_user(&deployment, &secrets, &user)
+        .await?;
+    Outcome::done()
+}
+
+fn database_user(work: &Work, binding: &Binding) -> Result<DatabaseUser, StepError> {
+    let secrets: BindingSecrets = work.open(&binding.seal_context(), &binding.sealed_secrets)?;
+    Ok(DatabaseUser {
+        name: binding.database_user.clone(),
+        password: secrets.password,
+    })
+}
+
+async fn issue(work: Arc<Work>) -> Result<Outcome, StepError> {
+    let binding = existing_binding(&work).await?;
+    let (deployment, secrets) = work.allocated().await?;
+    let own: BindingSecrets = work.open(&binding.seal_context(), &binding.sealed_secrets)?;
+    let issued = credentials(&work, &deployment, &secrets, &binding, &own)?;
+    Outcome::with(&Issued {
+        sealed_credentials: work.seal(&binding.seal_context(), &issued)?,
+        token_fingerprint: seal::fingerprint(own.token.expose()),
+    })
+}
+
+/// What the application gets: the fields of the Compose service, with a token of our own.
+fn credentials(
+    work: &Work,
+    deployment: &Deployment,
+    secrets: &DeploymentSecrets,
+    binding: &Binding,
+    own: &BindingSecrets,
+) -> Result<IssuedCredentials, StepError> {
+    let user = DatabaseUser {
+        name: binding.database_user.clone(),
+        password: own.password.clone(),
+    };
+    let strings = work
+        .engine(deployment)?
+        .connection_strings(deployment, &user);
+    let mut fields = json!({
+        "db_type": deployment.engine,
+        "name": deployment.name(),
+        "deployment_id": deployment.id,
+        "ca_certificate_base64": BASE64.encode(&secrets.ca_certificate),
+        "maps": [],
+        "uri_cli": strings.cli.expose(),
+        "instance_administration_api": {
+            "root": work.parts.api_root,
+            "instance_id": deployment.instance,
+            "deployment_id": deployment.id,
+            "token": own.token.expose(),
+        },
+    });
+    for (i, uri) in strings.uris.iter().enumerate() {
+        let name = if i == 0 {
+            "uri".to_owned()
+        } else {
+            format!("uri_direct_{i}")
+        };
+        fields[name] = json!(uri.expose());
+    }
+    let endpoints = deployment
+        .members
+        .iter()
+        .map(|member| Endpoint {
+            host: member.host.clone(),
+            ports: vec![member.client_port.to_string()],
+            protocol: "tcp".to_owned(),
+        })
+        .collect();
+    Ok(IssuedCredentials {
+        credentials: Secret::new(fields.to_string()),
+        endpoints,
+    })
+}
+
+/// Removes the binding's user; used by unbind, and when a bind fails.
+pub async fn remove_user(work: &Work) -> Result<Outcome, StepError> {
+    if let (Some(binding), Some((deployment, Some(secrets)))) =
+        (binding(work).await?, work.deployment().await?)
+    {
+        work.engine(&deployment)?
+            .remove_user(&deployment, &secrets, &binding.database_user)
+            .await?;
+    }
+    Outcome::done()
+}
+
+fn succeed(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
+    let operation = ending.operation;
+    let Some(id) = &operation.binding else {
+        return Err(StoreError::Missing("the operation's binding".to_owned()));
+    };
+    let results = store::operation::step_results(conn, &operation.id)?;
+    let issued: Issued = results
+        .get(ISSUE)
+        .and_then(|value| serde_json::from_value(value.clone()).ok())
+        .ok_or_else(|| StoreError::Missing("the issued credentials".to_owned()))?;
+    let binding = store::binding::get(conn, &operation.instance, id)?;
+    store::binding::set_credentials(conn, &operation.instance, id, &issued.sealed_credentials)?;
+    store::binding::grant_token(conn, &issued.token_fingerprint, &binding, ending.now)?;
+    store::binding::set_state(conn, &operation.instance, id, BindingState::Ready)
+}
+
+fn fail(conn: &mut Conn<'_>, ending: &Ending<'_>, _failure: &str) -> Result<(), StoreError> {
+    let instance = &ending.operation.instance;
+    let Some(id) = &ending.operation.binding else {
+        return Ok(());
+    };
+    let binding = store::binding::find(conn, instance, id)?;
+    if binding.is_some_and(|b| b.state == BindingState::Creating) {
+        store::binding::set_state(conn, instance, id, BindingState::Failed)?;
+    }
+    Ok(())
+}

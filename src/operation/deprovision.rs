@@ -1,0 +1,76 @@
+//! Deletes an instance with all it has.
+//!
+//! It begins only when every other operation of the instance has ended (they are halted when it
+//! is accepted). Restores that were promised one of its backups may finish first.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Definition, Ending, Outcome, Step, StepError, Work, members};
+use crate::{
+    backup_store::object,
+    model::{ids::BackupId, instance::InstanceState},
+    store::{self, Conn, StoreError},
+};
+
+/// Deprovision.
+pub const DEFINITION: Definition = Definition {
+    steps: &[
+        Step {
+            name: "destroy",
+            title: "Removing the members",
+            run: |w| Box::pin(async move { members::destroy(&w).await }),
+        },
+        Step {
+            name: "delete_backups",
+            title: "Deleting the backups",
+            run: |w| Box::pin(delete_backups(w)),
+        },
+    ],
+    cleanup: &[],
+    succeed,
+    fail,
+};
+
+/// How often a restore that still reads a backup is looked at.
+const RESTORE_WATCH: Duration = Duration::from_secs(1);
+
+async fn delete_backups(work: Arc<Work>) -> Result<Outcome, StepError> {
+    let instance = work.operation.instance.clone();
+    let reading = work
+        .read(move |conn| {
+            let backups = store::backup::of_instance(conn, &instance)?;
+            let ids: Vec<BackupId> = backups.into_iter().map(|b| b.id).collect();
+            store::operation::restores_reading(conn, &ids)
+        })
+        .await?;
+    if !reading.is_empty() {
+        return Ok(Outcome::Later(RESTORE_WATCH));
+    }
+    if let Some((deployment, _)) = work.deployment().await? {
+        let objects = work
+            .parts
+            .backups
+            .list(&object::of_deployment(&deployment.id))
+            .await?;
+        for name in objects {
+            work.parts.backups.delete(&name).await?;
+        }
+    }
+    Outcome::done()
+}
+
+/// Nothing is left: the rows go with the last of it.
+fn succeed(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
+    let id = &ending.operation.instance;
+    store::binding::delete_of_instance(conn, id)?;
+    store::backup::delete_of_instance(conn, id)?;
+    if let Some((deployment, _)) = store::deployment::of_instance(conn, id)? {
+        store::deployment::release(conn, &deployment.id)?;
+        store::deployment::delete(conn, &deployment.id)?;
+    }
+    store::instance::delete(conn, id)
+}
+
+fn fail(conn: &mut Conn<'_>, ending: &Ending<'_>, _failure: &str) -> Result<(), StoreError> {
+    store::instance::set_state(conn, &ending.operation.instance, InstanceState::Failed)
+}

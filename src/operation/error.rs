@@ -1,0 +1,142 @@
+//! Why a step failed, and whether trying again can help.
+//!
+//! The message is for the user: no path, no secret. The source is for the log.
+
+use crate::{
+    backup_store::BackupStoreError, engine::EngineError, provisioner::ProvisionerError,
+    seal::SealError, store::StoreError,
+};
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// It may work the next time.
+    #[error("{message}")]
+    Passing {
+        /// For people.
+        message: String,
+        /// For the log.
+        #[source]
+        source: Option<Source>,
+    },
+    /// It will not work however often it is tried.
+    #[error("{message}")]
+    Last {
+        /// For people.
+        message: String,
+        /// For the log.
+        #[source]
+        source: Option<Source>,
+    },
+    /// Another worker has the operation now.
+    #[error("another worker has the operation now")]
+    Fenced,
+}
+
+impl StepError {
+    /// A failure that may pass.
+    pub fn passing(message: impl Into<String>) -> Self {
+        Self::Passing {
+            message: message.into(),
+            source: None,
+        }
+    }
+
+    /// A failure that stays.
+    pub fn last(message: impl Into<String>) -> Self {
+        Self::Last {
+            message: message.into(),
+            source: None,
+        }
+    }
+
+    /// Something recorded cannot be read by this version of the broker.
+    pub fn unreadable(source: serde_json::Error) -> Self {
+        Self::Last {
+            message: "the broker cannot read what it recorded".to_owned(),
+            source: Some(source.into()),
+        }
+    }
+}
+
+impl From<StoreError> for StepError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Fenced => Self::Fenced,
+            StoreError::Missing(_) | StoreError::Unreadable(_) => Self::Last {
+                message: "the broker's own records are incomplete".to_owned(),
+                source: Some(error.into()),
+            },
+            _ => Self::Passing {
+                message: "the broker's store did not answer".to_owned(),
+                source: Some(error.into()),
+            },
+        }
+    }
+}
+
+impl From<EngineError> for StepError {
+    fn from(error: EngineError) -> Self {
+        let message = error.to_string();
+        match error {
+            EngineError::Unexpected(_) => Self::Last {
+                message,
+                source: None,
+            },
+            _ => Self::Passing {
+                message,
+                source: Some(error.into()),
+            },
+        }
+    }
+}
+
+impl From<ProvisionerError> for StepError {
+    fn from(error: ProvisionerError) -> Self {
+        let message = match &error {
+            ProvisionerError::Io { .. } => "the cluster's machine refused".to_owned(),
+            ProvisionerError::TaskFailed { binary, .. } => format!("{binary} failed"),
+            other => other.to_string(),
+        };
+        match error {
+            ProvisionerError::NotInstalled { .. } => Self::Last {
+                message,
+                source: Some(error.into()),
+            },
+            _ => Self::Passing {
+                message,
+                source: Some(error.into()),
+            },
+        }
+    }
+}
+
+impl From<BackupStoreError> for StepError {
+    fn from(error: BackupStoreError) -> Self {
+        let message = match &error {
+            BackupStoreError::Io { .. } => "the backup store refused".to_owned(),
+            other => other.to_string(),
+        };
+        match error {
+            BackupStoreError::Damaged { .. } | BackupStoreError::NotFound(_) => Self::Last {
+                message,
+                source: Some(error.into()),
+            },
+            _ => Self::Passing {
+                message,
+                source: Some(error.into()),
+            },
+        }
+    }
+}
+
+impl From<SealError> for StepError {
+    fn from(error: SealError) -> Self {
+        Self::Last {
+            message: "the broker cannot open or seal its secrets".to_owned(),
+            source: Some(error.into()),
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Durable, multi-step work.
+//!
+//! One file per operation kind: a readable list of named steps, and the list that cleans up when
+//! they fail. Steps are repeated after failures and crashes, so each must be idempotent; what a
+//! step returns is recorded, and a recorded step is never done again. The
+//! [runner](crate::operation::runner) knows no operation by name.
+//!
+//! To add an operation: a kind in [`OperationKind`], a file here with its [`Definition`], a line
+//! in [`definition`], and a use case in `broker` that accepts it.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use futures::future::BoxFuture;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use crate::{
+    backup_store::SharedBackupStore,
+    clock::Clock,
+    engine::SharedEngine,
+    model::{
+        catalog::Catalog,
+        deployment::{Deployment, DeploymentSecrets},
+        instance::Instance,
+        operation::{Claim, Operation, OperationKind},
+        placement::PortRange,
+    },
+    provisioner::SharedProvisioner,
+    seal::KeyRing,
+    store::{self, Conn, Store, StoreError},
+};
+
+mod backup;
+mod bind;
+mod deprovision;
+mod error;
+pub mod fault;
+mod members;
+mod meter;
+mod provision;
+mod prune;
+mod restore;
+pub mod runner;
+mod unbind;
+
+pub use error::StepError;
+pub use meter::Meter;
+
+/// What operations act with.
+pub struct Parts {
+    /// The broker's store.
+    pub store: Arc<Store>,
+    /// The engines, by name.
+    pub engines: BTreeMap<String, SharedEngine>,
+    /// The placement targets, by id.
+    pub clusters: BTreeMap<String, ClusterParts>,
+    /// Where backups lie.
+    pub backups: SharedBackupStore,
+    /// What seals secrets.
+    pub keys: Arc<KeyRing>,
+    /// The offerings and plans.
+    pub catalog: Arc<Catalog>,
+    /// The time of day.
+    pub clock: Clock,
+    /// Root of the administration API, as bindings tell it: `<public url>/api`.
+    pub api_root: String,
+}
+
+impl Parts {
+    /// How many successful on-demand backups of an instance are kept. When its plan is gone from
+    /// the catalog, the fixed schedule of one.
+    pub fn on_demand_kept(&self, instance: &Instance) -> u32 {
+        self.catalog
+            .offering(&instance.service_id)
+            .and_then(|offering| offering.plan(&instance.plan_id))
+            .map_or(1, |plan| plan.rules.on_demand_backups_kept)
+    }
+}
+
+/// A placement target, as operations use it.
+pub struct ClusterParts {
+    /// What runs members there.
+    pub provisioner: SharedProvisioner,
+    /// The ports that members get there.
+    pub ports: PortRange,
+}
+
+/// One named step.
+pub struct Step {
+    /// The name under which it is recorded: renaming one is a migration.
+    pub name: &'static str,
+    /// What it does, for people.
+    pub title: &'static str,
+    /// Does it.
+    pub run: fn(Arc<Work>) -> BoxFuture<'static, Result<Outcome, StepError>>,
+}
+
+/// What came of a step that did not fail.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// It is done, with this result.
+    Done(Value),
+    /// It cannot be done yet; come again after this pause.
+    Later(Duration),
+    /// The world moved on; the whole operation begins anew. Counts as a failure of this step.
+    StartOver(String),
+}
+
+impl Outcome {
+    /// Done, with nothing to tell later steps.
+    pub fn done() -> Result<Self, StepError> {
+        Ok(Self::Done(Value::Null))
+    }
+
+    /// Done, with something to tell later steps.
+    pub fn with(result: &impl Serialize) -> Result<Self, StepError> {
+        Ok(Self::Done(
+            serde_json::to_value(result).map_err(StepError::unreadable)?,
+        ))
+    }
+}
+
+/// An operation kind: what is done, and what becomes of the world's rows in the end.
+pub struct Definition {
+    /// The way forward.
+    pub steps: &'static [Step],
+    /// What is undone when the way forward failed or was halted.
+    pub cleanup: &'static [Step],
+    /// Written together with the end, when all steps are done.
+    pub succeed: fn(&mut Conn<'_>, &Ending<'_>) -> Result<(), StoreError>,
+    /// Written together with the end, when the operation failed.
+    pub fail: fn(&mut Conn<'_>, &Ending<'_>, &str) -> Result<(), StoreError>,
+}
+
+/// What is known when an operation ends.
+pub struct Ending<'a> {
+    /// The operation.
+    pub operation: &'a Operation,
+    /// When it ends.
+    pub now: chrono::DateTime<chrono::Utc>,
+}
+
+/// The definition of a kind.
+pub fn definition(kind: OperationKind) -> &'static Definition {
+    match kind {
+        OperationKind::Provision => &provision::DEFINITION,
+        OperationKind::Restore => &restore::DEFINITION,
+        OperationKind::Deprovision => &deprovision::DEFINITION,
+        OperationKind::Bind => &bind::DEFINITION,
+        OperationKind::Unbind => &unbind::DEFINITION,
+        OperationKind::Backup => &backup::DEFINITION,
+        OperationKind::Prune => &prune::DEFINITION,
+    }
+}
+
+/// What a step works with.
+pub struct Work {
+    /// What operations act with.
+    pub parts: Arc<Parts>,
+    /// The operation, as it was when it was claimed.
+    pub operation: Operation,
+    /// The right to write for it.
+    pub claim: Claim,
+    /// Counts the bytes of the current step.
+    pub meter: Arc<Meter>,
+}
+
+impl Work {
+    /// Reads from the store.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Conn<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StepError> {
+        Ok(self.parts.store.read(work).await?)
+    }
+
+    /// Writes to the store, as long as the claim holds.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Conn<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StepError> {
+        let claim = self.claim.clone();
+        let write = move |conn: &mut Conn<'_>| {
+            store::operation::fence(conn, &claim)?;
+            work(conn)
+        };
+        Ok(self.parts.store.write(write).await?)
+    }
+
+    /// The instance worked on.
+    pub async fn instance(&self) -> Result<Instance, StepError> {
+        let id = self.operation.instance.clone();
+        self.read(move |conn| store::instance::get(conn, &id)).await
+    }
+
+    /// The deployment worked on; without secrets until they are made.
+    pub async fn deployment(
+        &self,
+    ) -> Result<Option<(Deployment, Option<DeploymentSecrets>)>, StepError> {
+        let id = self.operation.instance.clone();
+        let found = self
+            .read(move |conn| store::deployment::of_instance(conn, &id))
+            .await?;
+        let Some((deployment, sealed)) = found else {
+            return Ok(None);
+        };
+        let secrets = sealed
+            .map(|sealed| self.open(deployment.id.as_str(), &sealed))
+            .transpose()?;
+        Ok(Some((deployment, secrets)))
+    }
+
+    /// The deployment worked on, whose members are allocated.
+    pub async fn allocated(&self) -> Result<(Deployment, DeploymentSecrets), StepError> {
+        match self.deployment().await? {
+            Some((deployment, Some(secrets))) => Ok((deployment, secrets)),
+            _ => Err(StepError::last("the deployment has no members")),
+        }
+    }
+
+    /// Opens a sealed value that belongs to `context`.
+    pub fn open<T: DeserializeOwned>(&self, context: &str, sealed: &str) -> Result<T, StepError> {
+        let plain = self.parts.keys.open(context, sealed)?;
+        serde_json::from_slice(&plain).map_err(StepError::unreadable)
+    }
+
+    /// Seals a value for `context`.
+    pub fn seal(&self, context: &str, value: &impl Serialize) -> Result<String, StepError> {
+        let plain = serde_json::to_vec(value).map_err(StepError::unreadable)?;
+        Ok(self.parts.keys.seal(context, &plain)?)
+    }
+
+    /// What an earlier step of this operation returned.
+    pub async fn result<T: DeserializeOwned>(&self, step: &'static str) -> Result<T, StepError> {
+        let id = self.operation.id.clone();
+        let mut results = self
+            .read(move |conn| store::operation::step_results(conn, &id))
+            .await?;
+        let value = results
+            .remove(step)
+            .ok_or_else(|| StepError::last(format!("the step {step} left no result")))?;
+        serde_json::from_value(value).map_err(StepError::unreadable)
+    }
+
+    /// The engine of a deployment.
+    pub fn engine(&self, deployment: &Deployment) -> Result<&SharedEngine, StepError> {
+        self.parts.engines.get(&deployment.engine).ok_or_else(|| {
+            StepError::last(format!("this broker has no engine {}", deployment.engine))
+        })
+    }
+
+    /// The cluster of a deployment.
+    pub fn cluster(&self, deployment: &Deployment) -> Result<&ClusterParts, StepError> {
+        self.parts.clusters.get(&deployment.cluster).ok_or_else(|| {
+            StepError::last(format!("this broker has no cluster {}", deployment.cluster))
+        })
+    }
+}

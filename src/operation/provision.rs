@@ -1,0 +1,79 @@
+//! Makes a new, empty instance.
+
+use std::sync::Arc;
+
+use super::{Definition, Ending, Outcome, Step, StepError, Work, members};
+use crate::{
+    model::{deployment::Access, instance::InstanceState},
+    store::{self, Conn, StoreError},
+};
+
+/// Provision.
+pub const DEFINITION: Definition = Definition {
+    steps: &[
+        ALLOCATE,
+        Step {
+            name: "start",
+            title: "Starting the members",
+            run: |w| Box::pin(start(w)),
+        },
+        Step {
+            name: "secure",
+            title: "Securing the database",
+            run: |w| Box::pin(secure(w)),
+        },
+    ],
+    cleanup: &CLEANUP,
+    succeed,
+    fail,
+};
+
+/// The first step of every way to make an instance.
+pub const ALLOCATE: Step = Step {
+    name: "allocate",
+    title: "Reserving ports and making certificates",
+    run: |w| Box::pin(async move { members::allocate(&w).await }),
+};
+
+/// What undoes every way to make an instance.
+pub const CLEANUP: [Step; 2] = [
+    Step {
+        name: "cleanup_members",
+        title: "Removing the members",
+        run: |w| Box::pin(async move { members::destroy(&w).await }),
+    },
+    Step {
+        name: "cleanup_ports",
+        title: "Giving the ports back",
+        run: |w| Box::pin(async move { members::release(&w).await }),
+    },
+];
+
+async fn start(work: Arc<Work>) -> Result<Outcome, StepError> {
+    members::start(&work, Access::Passwords).await?;
+    Outcome::done()
+}
+
+// Waiting and securing are one step: between them the members let anybody in.
+async fn secure(work: Arc<Work>) -> Result<Outcome, StepError> {
+    let (deployment, secrets) = work.allocated().await?;
+    members::await_ready(&work, &deployment, &secrets, Access::Passwords).await?;
+    work.engine(&deployment)?
+        .secure_new(&deployment, &secrets)
+        .await?;
+    Outcome::done()
+}
+
+/// The instance is usable.
+pub fn succeed(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
+    store::instance::set_state(conn, &ending.operation.instance, InstanceState::Ready)
+}
+
+/// The instance is of no use; it can be deprovisioned. One that is being deleted stays so.
+pub fn fail(conn: &mut Conn<'_>, ending: &Ending<'_>, _failure: &str) -> Result<(), StoreError> {
+    let instance = store::instance::find(conn, &ending.operation.instance)?;
+    if instance.is_some_and(|i| i.state == InstanceState::Provisioning) {
+        store::instance::set_state(conn, &ending.operation.instance, InstanceState::Failed)?;
+    }
+    Ok(())
+}

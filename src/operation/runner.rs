@@ -1,0 +1,618 @@
+//! Claims operations and runs their steps.
+//!
+//! Invariants: a step runs only under a claim, and each of its writes is fenced by the claim's
+//! epoch; no transaction stays open while a step runs; a step's try is written down before it and
+//! its result after it; a worker that hears nothing from the store for a lease's time stops. A
+//! crash loses nothing: whoever claims the operation next goes on after the last recorded step.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Definition, Ending, Meter, Outcome, Parts, Step, StepError, Work, definition,
+    fault::{Fault, Faults, Moment},
+};
+use crate::{
+    logging::chain,
+    model::{
+        ids::OperationId,
+        limits::{
+            CLAIM_INTERVAL, HISTORY_KEPT, LEASE, LEASE_RENEWAL, OPERATIONS_AT_ONCE,
+            PROGRESS_INTERVAL, STEP_ATTEMPTS_MAX, STEP_BACKOFF_FIRST, STEP_BACKOFF_MAX,
+        },
+        operation::{Claim, Operation, OperationState, Progress, backoff},
+    },
+    store::{self, StoreError},
+};
+
+/// What users are told of an operation that gave way to a deletion.
+pub const HALTED: &str = "stopped, because it is being deleted";
+
+/// How often old history is looked for.
+const HISTORY_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// Runs operations.
+pub struct Runner {
+    parts: Arc<Parts>,
+    faults: Arc<dyn Faults>,
+    /// This process among others.
+    owner: String,
+    running: Mutex<HashSet<OperationId>>,
+}
+
+/// How the way through a list of steps ended.
+enum Way {
+    /// All steps are done.
+    Through,
+    /// To be gone on later; the claim was given back.
+    Postponed,
+    /// Failed for good.
+    Failed(String),
+    /// Told to stop.
+    Halted,
+    /// The claim is lost, or the worker "died": nothing more may be written.
+    Lost,
+}
+
+/// Why a running step was broken off.
+enum Interruption {
+    Halted,
+    Lost,
+}
+
+impl Runner {
+    /// A runner; `faults` decides about deliberate faults.
+    pub fn new(parts: Arc<Parts>, faults: Arc<dyn Faults>) -> Arc<Self> {
+        let owner = uuid::Uuid::new_v4().to_string();
+        Arc::new(Self {
+            parts,
+            faults,
+            owner,
+            running: Mutex::default(),
+        })
+    }
+
+    /// Works until `stop`. Whatever runs then is let go of at once: it goes on after a restart, or
+    /// on another replica.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let store = self.parts.store.clone();
+        if store.is_private()
+            && let Err(error) = store
+                .write(|conn| store::operation::release_claims(conn, None))
+                .await
+        {
+            log_failure(&error, "cannot free the claims of an earlier process");
+        }
+        let mut workers = JoinSet::new();
+        let mut changes = store.changes();
+        let mut next_cleaning = Instant::now();
+        while !stop.is_cancelled() {
+            while workers.try_join_next().is_some() {}
+            if Instant::now() >= next_cleaning {
+                next_cleaning = Instant::now() + HISTORY_INTERVAL;
+                self.forget_history().await;
+            }
+            changes.mark_unchanged();
+            for (operation, claim) in self.claim().await {
+                let runner = self.clone();
+                workers.spawn(async move { runner.work(operation, claim).await });
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                _ = changes.changed() => {}
+                _ = workers.join_next(), if !workers.is_empty() => {}
+                () = tokio::time::sleep(CLAIM_INTERVAL) => {}
+            }
+        }
+        workers.shutdown().await;
+        let owner = self.owner.clone();
+        let released = store
+            .write(move |conn| store::operation::release_claims(conn, Some(&owner)))
+            .await;
+        if let Err(error) = released {
+            log_failure(&error, "cannot free this process's claims");
+        }
+    }
+
+    async fn forget_history(&self) {
+        let before = self.parts.clock.now() - HISTORY_KEPT;
+        let forgotten = self
+            .parts
+            .store
+            .write(move |conn| store::operation::forget_history(conn, before))
+            .await;
+        if let Err(error) = forgotten {
+            log_failure(&error, "cannot remove old operations");
+        }
+    }
+
+    async fn claim(&self) -> Vec<(Operation, Claim)> {
+        let busy_with: Vec<OperationId> = self.running().iter().cloned().collect();
+        let free = OPERATIONS_AT_ONCE.saturating_sub(busy_with.len());
+        if free == 0 {
+            return Vec::new();
+        }
+        let (owner, now) = (self.owner.clone(), self.parts.clock.now());
+        let claimed = self
+            .parts
+            .store
+            .write(move |conn| {
+                store::operation::claim(conn, &owner, now, now + LEASE, free, &busy_with)
+            })
+            .await;
+        match claimed {
+            Ok(claims) => {
+                self.running()
+                    .extend(claims.iter().map(|(operation, _)| operation.id.clone()));
+                claims
+            }
+            Err(error) => {
+                log_failure(&error, "cannot look for work");
+                Vec::new()
+            }
+        }
+    }
+
+    fn running(&self) -> std::sync::MutexGuard<'_, HashSet<OperationId>> {
+        self.running
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    async fn work(self: Arc<Self>, operation: Operation, claim: Claim) {
+        let id = operation.id.clone();
+        // Whatever happens in there, also a panic, the operation must become claimable again.
+        let _done = Running { runner: &self, id };
+        if let Err(error) = self.see_through(operation, &claim).await {
+            log::error!(operation:% = claim.operation; "an operation was interrupted: {}", chain(&error));
+        }
+    }
+
+    /// Takes an operation as far as it goes.
+    async fn see_through(&self, operation: Operation, claim: &Claim) -> Result<(), StoreError> {
+        let definition = definition(operation.kind);
+        log::info!(
+            operation:% = operation.id, kind:% = operation.kind, instance:% = operation.instance,
+            epoch = operation.epoch;
+            "working on it"
+        );
+        let failure = match &operation.failure {
+            Some(failure) => failure.clone(),
+            None => {
+                let way = if operation.halted {
+                    Way::Halted
+                } else {
+                    self.go(definition.steps, &operation, claim, true).await?
+                };
+                let failure = match way {
+                    Way::Through => return self.succeed(definition, &operation, claim).await,
+                    Way::Postponed | Way::Lost => return Ok(()),
+                    Way::Failed(failure) => failure,
+                    Way::Halted => HALTED.to_owned(),
+                };
+                self.give_up(claim, &failure).await?;
+                failure
+            }
+        };
+        match self
+            .go(definition.cleanup, &operation, claim, false)
+            .await?
+        {
+            Way::Through => {
+                self.fail(
+                    definition,
+                    &operation,
+                    claim,
+                    OperationState::Failed,
+                    failure,
+                )
+                .await
+            }
+            Way::Failed(also) => {
+                log::error!(
+                    operation:% = operation.id, kind:% = operation.kind,
+                    instance:% = operation.instance;
+                    "stuck: it failed ({failure}), and cleaning up failed too ({also}); an operator must look at it"
+                );
+                self.fail(
+                    definition,
+                    &operation,
+                    claim,
+                    OperationState::Stuck,
+                    failure,
+                )
+                .await
+            }
+            Way::Postponed | Way::Lost | Way::Halted => Ok(()),
+        }
+    }
+
+    async fn give_up(&self, claim: &Claim, failure: &str) -> Result<(), StoreError> {
+        let (claim, failure) = (claim.clone(), failure.to_owned());
+        self.parts
+            .store
+            .write(move |conn| store::operation::give_up(conn, &claim, &failure))
+            .await
+    }
+
+    async fn succeed(
+        &self,
+        definition: &'static Definition,
+        operation: &Operation,
+        claim: &Claim,
+    ) -> Result<(), StoreError> {
+        let (claim, now, ended) = (claim.clone(), self.parts.clock.now(), operation.clone());
+        self.parts
+            .store
+            .write(move |conn| {
+                store::operation::finish(conn, &claim, OperationState::Succeeded, now)?;
+                (definition.succeed)(
+                    conn,
+                    &Ending {
+                        operation: &ended,
+                        now,
+                    },
+                )
+            })
+            .await?;
+        log::info!(operation:% = operation.id, kind:% = operation.kind; "succeeded");
+        Ok(())
+    }
+
+    async fn fail(
+        &self,
+        definition: &'static Definition,
+        operation: &Operation,
+        claim: &Claim,
+        state: OperationState,
+        failure: String,
+    ) -> Result<(), StoreError> {
+        log::warn!(operation:% = operation.id, kind:% = operation.kind; "failed: {failure}");
+        let (claim, now, ended) = (claim.clone(), self.parts.clock.now(), operation.clone());
+        self.parts
+            .store
+            .write(move |conn| {
+                store::operation::finish(conn, &claim, state, now)?;
+                (definition.fail)(
+                    conn,
+                    &Ending {
+                        operation: &ended,
+                        now,
+                    },
+                    &failure,
+                )
+            })
+            .await
+    }
+
+    /// Goes through `steps`, from the first that is not recorded.
+    async fn go(
+        &self,
+        steps: &'static [Step],
+        operation: &Operation,
+        claim: &Claim,
+        heed_halt: bool,
+    ) -> Result<Way, StoreError> {
+        let id = claim.operation.clone();
+        let done = self
+            .parts
+            .store
+            .read(move |conn| store::operation::step_results(conn, &id))
+            .await?;
+        let mut index = 0;
+        let mut recorded: HashSet<&str> = steps
+            .iter()
+            .map(|s| s.name)
+            .filter(|name| done.contains_key(*name))
+            .collect();
+        while let Some(step) = steps.get(index) {
+            if recorded.contains(step.name) {
+                index += 1;
+                continue;
+            }
+            let progress = Progress {
+                step: step.title.to_owned(),
+                steps_done: u32::try_from(index).unwrap_or(u32::MAX),
+                steps_total: u32::try_from(steps.len()).unwrap_or(u32::MAX),
+                ..Progress::default()
+            };
+            match self
+                .try_step(step, progress, operation, claim, heed_halt)
+                .await?
+            {
+                Tried::Done => {
+                    recorded.insert(step.name);
+                }
+                Tried::Again => {}
+                Tried::StartOver => {
+                    recorded.clear();
+                    index = 0;
+                }
+                Tried::Ended(way) => return Ok(way),
+            }
+        }
+        Ok(Way::Through)
+    }
+
+    /// One try of one step, up to its record.
+    async fn try_step(
+        &self,
+        step: &'static Step,
+        progress: Progress,
+        operation: &Operation,
+        claim: &Claim,
+        heed_halt: bool,
+    ) -> Result<Tried, StoreError> {
+        let (store, now) = (&self.parts.store, self.parts.clock.now());
+        let begun = claim.clone();
+        let began = store
+            .write(move |conn| {
+                store::operation::begin_step(conn, &begun, step.name, &progress, now)
+            })
+            .await;
+        match began {
+            Err(StoreError::Fenced) => return Ok(Tried::Ended(Way::Lost)),
+            other => other?,
+        }
+        let outcome = match self.run_step(step, operation, claim, heed_halt).await {
+            Ok(outcome) => outcome,
+            Err(Interruption::Halted) => return Ok(Tried::Ended(Way::Halted)),
+            Err(Interruption::Lost) => return Ok(Tried::Ended(Way::Lost)),
+        };
+        let claim = claim.clone();
+        match outcome {
+            Ok(Outcome::Done(result)) => {
+                let recorded = store
+                    .write(move |conn| {
+                        store::operation::record_step(conn, &claim, step.name, &result)
+                    })
+                    .await;
+                match recorded {
+                    Err(StoreError::Fenced) => return Ok(Tried::Ended(Way::Lost)),
+                    other => other?,
+                }
+                match self.faults.at(operation, step.name, Moment::Recorded) {
+                    Some(Fault::Die) => Ok(Tried::Ended(self.die(operation).await?)),
+                    _ => Ok(Tried::Done),
+                }
+            }
+            Ok(Outcome::Later(pause)) => {
+                let not_before = now + pause;
+                store
+                    .write(move |conn| store::operation::postpone(conn, &claim, not_before))
+                    .await?;
+                Ok(Tried::Ended(Way::Postponed))
+            }
+            Ok(Outcome::StartOver(why)) => {
+                let again = self
+                    .count_failure(step, operation, &claim, &why, None, heed_halt)
+                    .await?;
+                if matches!(again, Tried::Again) {
+                    store
+                        .write(move |conn| store::operation::forget_results(conn, &claim))
+                        .await?;
+                    return Ok(Tried::StartOver);
+                }
+                Ok(again)
+            }
+            Err(StepError::Fenced) => Ok(Tried::Ended(Way::Lost)),
+            Err(StepError::Passing { message, source }) => {
+                self.count_failure(
+                    step,
+                    operation,
+                    &claim,
+                    &message,
+                    source.as_deref(),
+                    heed_halt,
+                )
+                .await
+            }
+            Err(StepError::Last { message, source }) => {
+                log_step(step, operation, &message, source.as_deref());
+                Ok(Tried::Ended(Way::Failed(format!(
+                    "{} failed: {message}",
+                    step.title
+                ))))
+            }
+        }
+    }
+
+    /// Runs a step beside its heartbeat, with the faults that are asked for.
+    async fn run_step(
+        &self,
+        step: &'static Step,
+        operation: &Operation,
+        claim: &Claim,
+        heed_halt: bool,
+    ) -> Result<Result<Outcome, StepError>, Interruption> {
+        let lost = |died: Result<Way, StoreError>| {
+            if let Err(error) = died {
+                log_failure(&error, "cannot free a claim");
+            }
+            Interruption::Lost
+        };
+        match self.faults.at(operation, step.name, Moment::Begun) {
+            Some(Fault::Fail) => return Ok(Err(StepError::passing("a deliberate fault"))),
+            Some(Fault::FailForGood) => return Ok(Err(StepError::last("a deliberate fault"))),
+            Some(Fault::Die) => return Err(lost(self.die(operation).await)),
+            Some(Fault::Repeat) | None => {}
+        }
+        loop {
+            let meter = Arc::new(Meter::default());
+            let work = Arc::new(Work {
+                parts: self.parts.clone(),
+                operation: operation.clone(),
+                claim: claim.clone(),
+                meter: meter.clone(),
+            });
+            let outcome = tokio::select! {
+                outcome = (step.run)(work) => outcome,
+                interruption = self.heartbeat(claim, &meter, heed_halt) => return Err(interruption),
+            };
+            match self.faults.at(operation, step.name, Moment::Done) {
+                Some(Fault::Repeat) => {}
+                Some(Fault::Die) => return Err(lost(self.die(operation).await)),
+                Some(Fault::Fail) => return Ok(Err(StepError::passing("a deliberate fault"))),
+                Some(Fault::FailForGood) => return Ok(Err(StepError::last("a deliberate fault"))),
+                None => return Ok(outcome),
+            }
+        }
+    }
+
+    async fn die(&self, operation: &Operation) -> Result<Way, StoreError> {
+        let owner = self.owner.clone();
+        log::warn!(operation:% = operation.id; "a deliberate death");
+        self.parts
+            .store
+            .write(move |conn| store::operation::release_claims(conn, Some(&owner)))
+            .await?;
+        Ok(Way::Lost)
+    }
+
+    /// Keeps the claim and writes the progress down; returns when the step must break off.
+    async fn heartbeat(&self, claim: &Claim, meter: &Meter, heed_halt: bool) -> Interruption {
+        let mut changes = self.parts.store.changes();
+        let mut written = (0, 0);
+        let mut renewed = Instant::now();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(PROGRESS_INTERVAL) => {}
+                () = changed(&mut changes) => {
+                    if heed_halt && self.was_halted(&claim.operation).await {
+                        return Interruption::Halted;
+                    }
+                }
+            }
+            let reading = meter.reading();
+            if reading == written && renewed.elapsed() < LEASE_RENEWAL {
+                continue;
+            }
+            match self.renew(claim, reading).await {
+                Ok(halted) if halted && heed_halt => return Interruption::Halted,
+                Ok(_) => {
+                    renewed = Instant::now();
+                    written = reading;
+                }
+                Err(StoreError::Fenced) => return Interruption::Lost,
+                Err(error) if renewed.elapsed() < LEASE => {
+                    log_failure(&error, "cannot renew a claim");
+                }
+                Err(_) => return Interruption::Lost,
+            }
+        }
+    }
+
+    async fn renew(&self, claim: &Claim, reading: (u64, u64)) -> Result<bool, StoreError> {
+        let (claim, now) = (claim.clone(), self.parts.clock.now());
+        self.parts
+            .store
+            .write(move |conn| store::operation::renew(conn, &claim, now, now + LEASE, reading))
+            .await
+    }
+
+    async fn was_halted(&self, id: &OperationId) -> bool {
+        let id = id.clone();
+        let read = self
+            .parts
+            .store
+            .read(move |conn| store::operation::find(conn, &id))
+            .await;
+        matches!(read, Ok(Some(operation)) if operation.halted)
+    }
+
+    /// Counts a failure; pauses before the next try, or ends the way.
+    async fn count_failure(
+        &self,
+        step: &'static Step,
+        operation: &Operation,
+        claim: &Claim,
+        message: &str,
+        source: Option<&(dyn std::error::Error + Send + Sync + 'static)>,
+        heed_halt: bool,
+    ) -> Result<Tried, StoreError> {
+        log_step(step, operation, message, source);
+        let counted = claim.clone();
+        let failures = self
+            .parts
+            .store
+            .write(move |conn| store::operation::count_failure(conn, &counted, step.name))
+            .await;
+        let failures = match failures {
+            Err(StoreError::Fenced) => return Ok(Tried::Ended(Way::Lost)),
+            other => other?,
+        };
+        if failures >= STEP_ATTEMPTS_MAX {
+            return Ok(Tried::Ended(Way::Failed(format!(
+                "{} failed: {message}",
+                step.title
+            ))));
+        }
+        let idle = Meter::default();
+        let pause = backoff(failures, STEP_BACKOFF_FIRST, STEP_BACKOFF_MAX);
+        tokio::select! {
+            () = tokio::time::sleep(pause) => Ok(Tried::Again),
+            interruption = self.heartbeat(claim, &idle, heed_halt) => {
+                Ok(Tried::Ended(match interruption {
+                    Interruption::Halted => Way::Halted,
+                    Interruption::Lost => Way::Lost,
+                }))
+            }
+        }
+    }
+}
+
+/// What came of one try of a step.
+enum Tried {
+    /// Done and recorded.
+    Done,
+    /// To be tried again.
+    Again,
+    /// All steps are to be done anew.
+    StartOver,
+    /// The way ends here.
+    Ended(Way),
+}
+
+struct Running<'a> {
+    runner: &'a Runner,
+    id: OperationId,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.runner.running().remove(&self.id);
+    }
+}
+
+/// The next change; never, when nobody can tell of changes any more.
+async fn changed(changes: &mut watch::Receiver<u64>) {
+    if changes.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn log_step(
+    step: &Step,
+    operation: &Operation,
+    message: &str,
+    source: Option<&(dyn std::error::Error + Send + Sync + 'static)>,
+) {
+    let source = source
+        .map(|s| format!(": {}", chain(s)))
+        .unwrap_or_default();
+    log::warn!(
+        operation:% = operation.id, kind:% = operation.kind, instance:% = operation.instance,
+        step = step.name;
+        "a step failed: {message}{source}"
+    );
+}
+
+fn log_failure(error: &StoreError, what: &str) {
+    log::error!("{what}: {}", chain(error));
+}
