@@ -4,6 +4,7 @@ pub mod backup_store;
 pub mod broker;
 pub mod clock;
 pub mod engine;
+pub mod http;
 pub mod logging;
 pub mod model;
 pub mod operation;

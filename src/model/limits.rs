@@ -106,3 +106,10 @@ pub const DISK_RESERVE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// How long finished operations and the tombstones of deleted instances are kept.
 pub const HISTORY_KEPT: chrono::Duration = chrono::Duration::days(30);
+
+/// Threads that serve HTTP.
+pub const HTTP_WORKERS: usize = 2;
+/// A broker that is told to stop lets running requests end for this long.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Whoever asks whether the broker is ready waits no longer than this.
+pub const READINESS_TIMEOUT: Duration = Duration::from_secs(3);
