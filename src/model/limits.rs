@@ -56,6 +56,9 @@ pub const READY_POLL: Duration = Duration::from_millis(20);
 pub const ENGINE_CALL_TIMEOUT: Duration = Duration::from_secs(20);
 /// Opening a connection to an engine.
 pub const ENGINE_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Changes of users that one deployment is asked for at once. etcd 3.3 spends a tenth of a second
+/// and more on each, on every member, and gives up on those that wait behind for long.
+pub const USER_CHANGES_AT_ONCE: usize = 2;
 /// Pause before an engine is asked again after a passing failure; doubled for each further one.
 pub const ENGINE_RETRY_FIRST: Duration = Duration::from_millis(20);
 /// Longest pause between two tries of one call to an engine.

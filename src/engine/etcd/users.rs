@@ -2,12 +2,16 @@
 //!
 //! Each user has a role of its own and of its own name, so that what one binding may do can be
 //! told apart from what another may.
+//!
+//! Changes wait for their turn before they are tried, so that many at once only take longer.
 
 use etcd_client::{Client, Permission};
 
+use tokio::sync::{Semaphore, SemaphorePermit};
+
 use crate::{
     engine::{ConnectionStrings, DatabaseUser, EngineError},
-    model::{deployment::Deployment, secret::Secret},
+    model::{deployment::Deployment, limits::USER_CHANGES_AT_ONCE, secret::Secret},
 };
 
 use super::{
@@ -15,6 +19,19 @@ use super::{
     client::{Cluster, Fault, says, unless_it_says},
     security::ROOT,
 };
+
+/// The gates at which changes of users wait, each for one sixteenth of all deployments.
+static GATES: [Semaphore; 16] = [const { Semaphore::const_new(USER_CHANGES_AT_ONCE) }; 16];
+
+/// Waits until the deployment may be asked for one more change; it ends when the permit is dropped.
+async fn turn(deployment: &Deployment) -> SemaphorePermit<'static> {
+    let last_digit = deployment.id.as_str().chars().last();
+    let gate = last_digit.and_then(|digit| digit.to_digit(16)).unwrap_or(0);
+    GATES[gate as usize]
+        .acquire()
+        .await
+        .expect("no gate is ever closed")
+}
 
 /// Makes a user that reads and writes every key, or gives the one that is there its password.
 pub(super) async fn add(cluster: &Cluster<'_>, user: &DatabaseUser) -> Result<(), EngineError> {
@@ -24,6 +41,7 @@ pub(super) async fn add(cluster: &Cluster<'_>, user: &DatabaseUser) -> Result<()
         let text = format!("user {} must have a password", user.name);
         return Err(EngineError::Unexpected(text));
     }
+    let _turn = turn(cluster.deployment).await;
     cluster
         .trying_as_root("adding a database user", |client| add_once(client, user))
         .await
@@ -32,6 +50,7 @@ pub(super) async fn add(cluster: &Cluster<'_>, user: &DatabaseUser) -> Result<()
 /// Removes a user and its role.
 pub(super) async fn remove(cluster: &Cluster<'_>, name: &str) -> Result<(), EngineError> {
     check_name(name)?;
+    let _turn = turn(cluster.deployment).await;
     cluster
         .trying_as_root("removing a database user", |client| {
             remove_once(client, name)
