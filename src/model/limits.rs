@@ -50,6 +50,8 @@ pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a new or restored deployment has until all members serve. A large index is rebuilt
 /// within this time (measured: 38 s for 1.3 GB on a busy machine).
 pub const READY_TIMEOUT: Duration = Duration::from_secs(180);
+/// How long the start of the next member waits for the one before to listen.
+pub const LISTEN_TIMEOUT: Duration = Duration::from_secs(3);
 /// Pause between two looks at a starting member.
 pub const READY_POLL: Duration = Duration::from_millis(20);
 /// One call to an engine.

@@ -116,3 +116,56 @@ pub(super) fn connection_strings(
     ));
     ConnectionStrings { uris, cli }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::deployment::Member;
+
+    #[test]
+    fn connection_strings_name_every_member() {
+        let member = |name: &str, client_port| Member {
+            name: name.to_owned(),
+            host: "127.0.0.1".to_owned(),
+            client_port,
+            peer_port: 1,
+        };
+        let deployment = Deployment {
+            id: "5ae85b45e5717f0001533192".parse().expect("an id"),
+            instance: "instance".parse().expect("an id"),
+            cluster: "here".to_owned(),
+            engine: "etcd".to_owned(),
+            version: "3.5.30".parse().expect("a version"),
+            units: 1,
+            members: vec![member("m0", 2379), member("m1", 2381)],
+        };
+        let user = DatabaseUser {
+            name: "ada".to_owned(),
+            password: Secret::new("word"),
+        };
+        let strings = connection_strings(&deployment, &user);
+        let uris: Vec<&str> = strings.uris.iter().map(Secret::expose).collect();
+        assert_eq!(
+            uris,
+            [
+                "https://ada:word@127.0.0.1:2379",
+                "https://ada:word@127.0.0.1:2381"
+            ]
+        );
+        assert_eq!(
+            strings.cli.expose(),
+            "ETCDCTL_API=3 etcdctl --cacert=ca.pem \
+             --endpoints=https://127.0.0.1:2379,https://127.0.0.1:2381 \
+             --user=ada:word member list -w table"
+        );
+        assert!(!format!("{strings:?}").contains("word"));
+    }
+
+    #[test]
+    fn the_names_of_the_broker_itself_are_no_users() {
+        for name in ["", "root", "member"] {
+            assert!(check_name(name).is_err());
+        }
+        assert!(check_name("ada").is_ok());
+    }
+}

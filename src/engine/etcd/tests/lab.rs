@@ -86,20 +86,18 @@ impl Lab {
     }
 
     pub async fn start(&mut self, access: Access) {
-        self.spawn(access);
+        let servers = Etcd.servers(&self.deployment, &self.secrets, access);
+        for (server, member) in servers.iter().zip(&self.deployment.members) {
+            let child = self.spawn(server);
+            self.running.push(child);
+            Etcd.wait_until_listening(member).await;
+        }
         Etcd.wait_until_ready(&self.deployment, &self.secrets, access)
             .await
             .expect("ready");
     }
 
-    pub fn spawn(&mut self, access: Access) {
-        for server in Etcd.servers(&self.deployment, &self.secrets, access) {
-            let child = self.spawn_member(&server);
-            self.running.push(child);
-        }
-    }
-
-    fn spawn_member(&self, server: &Server) -> Child {
+    fn spawn(&self, server: &Server) -> Child {
         let home = self.home(&server.member);
         for file in &server.files {
             fs::write(home.join(file.name), file.contents.expose()).expect("a file");
@@ -118,6 +116,13 @@ impl Lab {
             .stderr(log)
             .spawn()
             .expect("a member")
+    }
+
+    /// Ends one member the hard way.
+    pub fn lose(&mut self, index: usize) {
+        let mut child = self.running.remove(index);
+        child.kill().expect("killed");
+        child.wait().expect("ended");
     }
 
     /// Ends the members the hard way, as a crash would.

@@ -5,7 +5,7 @@ mod lab;
 use std::time::{Duration, Instant};
 
 use etcd_client::{AlarmAction, AlarmType, Client, CompactionOptions, PutOptions};
-use futures::future::join_all;
+use futures::{TryStreamExt, future::join_all};
 
 use self::lab::{Lab, read_all};
 use super::*;
@@ -37,6 +37,7 @@ for_each_version!(
     notices_who_was_there_before,
     lets_leases_end_after_a_restore,
     takes_over_a_source_without_users,
+    survives_the_loss_of_a_member,
 );
 
 macro_rules! for_each_step {
@@ -87,8 +88,8 @@ fn message<T>(result: Result<T, etcd_client::Error>) -> String {
 }
 
 async fn secures_a_new_deployment_and_serves_its_users(version: &str) {
-    let begun = Instant::now();
     let mut lab = Lab::new(version, 3);
+    let begun = Instant::now();
     lab.start(Access::Passwords).await;
     let ready = begun.elapsed();
     lab.secure_new().await.expect("secured");
@@ -97,12 +98,26 @@ async fn secures_a_new_deployment_and_serves_its_users(version: &str) {
     Etcd.wait_until_ready(&lab.deployment, &lab.secrets, Access::Passwords)
         .await
         .expect("ready with a password");
+    another_password_is_refused_at_once(&lab).await;
 
     let refused = message(lab.anonymous().await.get("a", None).await);
     assert!(refused.contains("user name is empty"), "{refused}");
 
     one_user(&lab).await;
     many_users(&lab).await;
+}
+
+async fn another_password_is_refused_at_once(lab: &Lab) {
+    let wrong = DeploymentSecrets {
+        root_password: Secret::new("wrong"),
+        ..lab.secrets.clone()
+    };
+    let refused = Etcd
+        .wait_until_ready(&lab.deployment, &wrong, Access::Passwords)
+        .await;
+    assert!(matches!(refused, Err(EngineError::Call { .. })));
+    let refused = Etcd.secure_new(&lab.deployment, &wrong).await;
+    assert!(matches!(refused, Err(EngineError::Unexpected(_))));
 }
 
 async fn one_user(lab: &Lab) {
@@ -445,4 +460,30 @@ async fn takes_over_a_source_without_users(version: &str) {
     assert!(lab.login("eve", "password").await.is_err());
     let users = lab.root().await.user_list().await.expect("users");
     assert_eq!(users.users(), ["root"]);
+}
+
+async fn survives_the_loss_of_a_member(version: &str) {
+    let mut lab = Lab::secured(version, 3).await;
+    let mut root = lab.root().await;
+    for index in 0..30 {
+        root.put(format!("large {index}"), vec![7; 1_000_000], None)
+            .await
+            .expect("put");
+    }
+    lab.lose(0);
+    add_user(&lab, &user("ada", "password")).await;
+
+    let mut snapshot = lab.snapshot().await;
+    let known = snapshot.known.as_ref().map(|known| known.keys);
+    assert_eq!(known, Some(30));
+    snapshot
+        .content
+        .try_next()
+        .await
+        .expect("a chunk")
+        .expect("more");
+    lab.stop();
+    let broken = snapshot.content.try_collect::<Vec<_>>().await;
+    let broken = broken.expect_err("the end is missing");
+    assert!(broken.get_ref().is_some(), "{broken}");
 }
