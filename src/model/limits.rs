@@ -83,6 +83,8 @@ pub const RESTORE_TASK_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 pub const INSPECT_TASK_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// What a task may print before the rest is dropped, in bytes.
 pub const TASK_OUTPUT_BYTES_MAX: usize = 64 * 1024;
+/// How much of the end of each of a failed task's two outputs goes into its error, in bytes.
+pub const TASK_ERROR_BYTES_MAX: usize = 4 * 1024;
 
 /// How often local members are looked at.
 pub const SUPERVISION_INTERVAL: Duration = Duration::from_millis(250);
@@ -96,6 +98,14 @@ pub const RESTART_BACKOFF_RESET: Duration = Duration::from_secs(60);
 pub const STOP_GRACE: Duration = Duration::from_secs(10);
 /// A member's log is turned over at this size, in bytes; one older file is kept.
 pub const MEMBER_LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// A killed process must be gone after this long.
+pub const KILL_WAIT: Duration = Duration::from_secs(10);
+/// Pause between two looks at a process that is ending.
+pub const PROCESS_POLL: Duration = Duration::from_millis(10);
+/// A binary that is asked for its version must have answered after this long.
+pub const VERSION_PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a starting broker waits for an ending one to let go of the cluster folder.
+pub const CLUSTER_LOCK_WAIT: Duration = Duration::from_secs(2);
 /// Open files of one member.
 pub const MEMBER_OPEN_FILES_MAX: u64 = 16 * 1024;
 
