@@ -115,7 +115,9 @@ impl ResponseError for OsbError {
         let mut response = self.0.respond(&body);
         if matches!(self.0, HttpError::Unauthorized) {
             let challenge = header::HeaderValue::from_static("Basic realm=\"compose-broker\"");
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, challenge);
         }
         response
     }
@@ -135,7 +137,9 @@ impl ResponseError for ComposeError {
         let mut response = self.0.respond(&body);
         if matches!(self.0, HttpError::Unauthorized) {
             let challenge = header::HeaderValue::from_static("Bearer realm=\"compose-broker\"");
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, challenge);
         }
         response
     }
@@ -143,12 +147,20 @@ impl ResponseError for ComposeError {
 
 /// A path that leads nowhere.
 pub async fn no_such_route(request: HttpRequest) -> HttpResponse {
-    plain(&request, StatusCode::NOT_FOUND, "there is nothing at this path")
+    plain(
+        &request,
+        StatusCode::NOT_FOUND,
+        "there is nothing at this path",
+    )
 }
 
 /// A method that a path does not have.
 pub async fn no_such_method(request: HttpRequest) -> HttpResponse {
-    plain(&request, StatusCode::METHOD_NOT_ALLOWED, "this path does not have this method")
+    plain(
+        &request,
+        StatusCode::METHOD_NOT_ALLOWED,
+        "this path does not have this method",
+    )
 }
 
 fn plain(request: &HttpRequest, status: StatusCode, reason: &str) -> HttpResponse {

@@ -14,13 +14,17 @@ pub async fn alive() -> HttpResponse {
 
 /// The store answers too.
 pub async fn ready(api: web::Data<Api>) -> HttpResponse {
-    let (status, text) = match tokio::time::timeout(READINESS_TIMEOUT, api.broker.check_ready()).await {
-        Ok(Ok(())) => (StatusCode::OK, "ready"),
-        Ok(Err(error)) => {
-            log::warn!("not ready: {}", chain(&error));
-            (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer")
-        }
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer in time"),
-    };
+    let (status, text) =
+        match tokio::time::timeout(READINESS_TIMEOUT, api.broker.check_ready()).await {
+            Ok(Ok(())) => (StatusCode::OK, "ready"),
+            Ok(Err(error)) => {
+                log::warn!("not ready: {}", chain(&error));
+                (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer")
+            }
+            Err(_) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the store does not answer in time",
+            ),
+        };
     HttpResponse::build(status).json(json!({ "status": text }))
 }

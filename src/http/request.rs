@@ -30,8 +30,14 @@ pub fn check_basic(headers: &header::HeaderMap, api: &Api) -> Result<(), HttpErr
     let expected = format!("{}:{}", api.username, api.password.expose());
     // Digests have one length, whatever was sent.
     let digest = |bytes: &[u8]| ring::digest::digest(&ring::digest::SHA256, bytes);
-    let same = digest(&sent).as_ref().ct_eq(digest(expected.as_bytes()).as_ref());
-    if bool::from(same) { Ok(()) } else { Err(HttpError::Unauthorized) }
+    let same = digest(&sent)
+        .as_ref()
+        .ct_eq(digest(expected.as_bytes()).as_ref());
+    if bool::from(same) {
+        Ok(())
+    } else {
+        Err(HttpError::Unauthorized)
+    }
 }
 
 /// The bearer token of a request.
@@ -114,10 +120,16 @@ impl Body {
     /// The version inside `maintenance_info`; an object without one is taken for absent.
     pub fn maintenance_version(&self) -> Result<Option<String>, HttpError> {
         let info = self.object("maintenance_info")?;
-        match info.as_ref().and_then(|info| info.get("version")).filter(|v| !v.is_null()) {
+        match info
+            .as_ref()
+            .and_then(|info| info.get("version"))
+            .filter(|v| !v.is_null())
+        {
             None => Ok(None),
             Some(Value::String(version)) => Ok(Some(version.clone())),
-            Some(_) => Err(HttpError::bad_request("maintenance_info.version is not a string")),
+            Some(_) => Err(HttpError::bad_request(
+                "maintenance_info.version is not a string",
+            )),
         }
     }
 }

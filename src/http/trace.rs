@@ -33,7 +33,9 @@ pub async fn trace(
     let vcap = text(request.headers().get(VCAP_REQUEST_ID));
     let user = originating_user(request.headers());
     let mut response = next.call(request).await?;
-    let request_id = identity.as_ref().map_or(vcap, |identity| text(Some(identity)));
+    let request_id = identity
+        .as_ref()
+        .map_or(vcap, |identity| text(Some(identity)));
     log::info!(
         method:% = method, path, status = response.status().as_u16(),
         micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
@@ -47,16 +49,25 @@ pub async fn trace(
 }
 
 fn text(value: Option<&HeaderValue>) -> String {
-    value.and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned()
+    value
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// The platform and user behind a request: `cloudfoundry 683ea748-...`. A header that cannot be
 /// read is taken for absent; nothing depends on it.
 fn originating_user(headers: &HeaderMap) -> String {
     let parse = || {
-        let (platform, value) = headers.get(ORIGINATING_IDENTITY)?.to_str().ok()?.split_once(' ')?;
+        let (platform, value) = headers
+            .get(ORIGINATING_IDENTITY)?
+            .to_str()
+            .ok()?
+            .split_once(' ')?;
         let value: Value = serde_json::from_slice(&BASE64.decode(value.trim()).ok()?).ok()?;
-        let user = ["user_id", "username", "user"].iter().find_map(|k| value.get(k)?.as_str())?;
+        let user = ["user_id", "username", "user"]
+            .iter()
+            .find_map(|k| value.get(k)?.as_str())?;
         Some(format!("{platform} {}", user.escape_debug()))
     };
     parse().unwrap_or_default()

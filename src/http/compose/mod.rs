@@ -45,9 +45,14 @@ pub async fn guard<B: MessageBody + 'static>(
 }
 
 async fn check_token(api: &Api, request: &ServiceRequest) -> Result<(), HttpError> {
-    let token = bearer(request.headers()).ok_or(HttpError::Unauthorized)?.to_owned();
-    let granted =
-        api.broker.instance_of_token(&token).await?.ok_or(HttpError::Unauthorized)?;
+    let token = bearer(request.headers())
+        .ok_or(HttpError::Unauthorized)?
+        .to_owned();
+    let granted = api
+        .broker
+        .instance_of_token(&token)
+        .await?
+        .ok_or(HttpError::Unauthorized)?;
     let asked: Result<InstanceId, _> = path_id(request.request(), "instance");
     if asked.is_ok_and(|asked| asked == granted) {
         Ok(())
@@ -57,10 +62,7 @@ async fn check_token(api: &Api, request: &ServiceRequest) -> Result<(), HttpErro
 }
 
 /// The path's deployment, when it is the one of the path's instance.
-async fn deployment_in_path(
-    api: &Api,
-    request: &HttpRequest,
-) -> Result<DeploymentView, HttpError> {
+async fn deployment_in_path(api: &Api, request: &HttpRequest) -> Result<DeploymentView, HttpError> {
     let instance = path_id(request, "instance")?;
     // An id that cannot be one is as unknown as any other.
     let id: DeploymentId = known(path_id(request, "deployment"), "deployment")?;
@@ -73,7 +75,10 @@ fn known<T>(id: Result<T, HttpError>, what: &str) -> Result<T, HttpError> {
 
 /// `GET /instances/:iid`
 pub async fn instance(api: web::Data<Api>, request: HttpRequest) -> Answer {
-    let view = api.broker.deployment_of(path_id(&request, "instance")?).await?;
+    let view = api
+        .broker
+        .deployment_of(path_id(&request, "instance")?)
+        .await?;
     Ok(HttpResponse::Ok().json(json!({
         "id": view.instance.id,
         "resource_type": "deployment",
@@ -91,16 +96,20 @@ pub async fn deployment(api: web::Data<Api>, request: HttpRequest) -> Answer {
 pub async fn backups(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let backups = api.broker.backups(of.instance.id.clone()).await?;
-    let views: Vec<_> =
-        backups.iter().map(|b| view::backup(&api.broker.public_url, &of.deployment, b)).collect();
+    let views: Vec<_> = backups
+        .iter()
+        .map(|b| view::backup(&api.broker.public_url, &of.deployment, b))
+        .collect();
     Ok(HttpResponse::Ok().json(json!({ "_embedded": { "backups": views } })))
 }
 
 /// `POST /instances/:iid/deployments/:did/backups`
 pub async fn back_up(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
-    let requested =
-        api.broker.back_up(of.instance.id.clone(), BackupKind::OnDemand, "compose").await?;
+    let requested = api
+        .broker
+        .back_up(of.instance.id.clone(), BackupKind::OnDemand, "compose")
+        .await?;
     Ok(HttpResponse::Accepted().json(view::recipe(&of, &requested.operation)))
 }
 
@@ -113,7 +122,10 @@ pub async fn backup(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let mut body = view::backup(url, &of.deployment, &backup);
     body["download_link"] = match api.broker.download_query(&backup) {
         Some(query) => {
-            json!(format!("{}/download?{query}", view::backup_url(url, &of.deployment, &backup)))
+            json!(format!(
+                "{}/download?{query}",
+                view::backup_url(url, &of.deployment, &backup)
+            ))
         }
         None => json!(null),
     };
@@ -131,7 +143,12 @@ pub async fn download(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let (expires, signature) = (query(&request, "expires"), query(&request, "signature"));
     let download = api
         .broker
-        .download(instance, id, &expires.unwrap_or_default(), &signature.unwrap_or_default())
+        .download(
+            instance,
+            id,
+            &expires.unwrap_or_default(),
+            &signature.unwrap_or_default(),
+        )
         .await?;
     let disposition = format!("attachment; filename=\"{}\"", download.file_name);
     Ok(HttpResponse::Ok()
@@ -151,7 +168,10 @@ pub async fn deployment_recipes(api: web::Data<Api>, request: HttpRequest) -> An
 
 /// `GET /instances/:iid/recipes/:rid`
 pub async fn recipe(api: web::Data<Api>, request: HttpRequest) -> Answer {
-    let of = api.broker.deployment_of(path_id(&request, "instance")?).await?;
+    let of = api
+        .broker
+        .deployment_of(path_id(&request, "instance")?)
+        .await?;
     let id = known(path_id(&request, "recipe"), "recipe")?;
     let operation = api.broker.recipe(of.instance.id.clone(), id).await?;
     Ok(HttpResponse::Ok().json(view::recipe(&of, &operation)))

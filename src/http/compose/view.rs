@@ -16,7 +16,10 @@ use crate::{
 
 /// Compose names owners by 24 hexadecimal digits: these are made of the tenant's own names.
 fn account_id(tenant: &Tenant) -> String {
-    let names = format!("{}\0{}\0{}", tenant.platform, tenant.organization, tenant.space);
+    let names = format!(
+        "{}\0{}\0{}",
+        tenant.platform, tenant.organization, tenant.space
+    );
     fingerprint(&names)[..24].to_owned()
 }
 
@@ -25,12 +28,19 @@ fn deployment_url(public_url: &str, deployment: &Deployment) -> String {
         url::form_urlencoded::byte_serialize(deployment.instance.as_str().as_bytes()).collect();
     // In a path a space is %20; a plus sign would be a plus sign.
     let instance = instance.replace('+', "%20");
-    format!("{public_url}/api/2016-07/instances/{instance}/deployments/{}", deployment.id)
+    format!(
+        "{public_url}/api/2016-07/instances/{instance}/deployments/{}",
+        deployment.id
+    )
 }
 
 /// Where a backup stands in the API.
 pub fn backup_url(public_url: &str, deployment: &Deployment, backup: &Backup) -> String {
-    format!("{}/backups/{}", deployment_url(public_url, deployment), backup.id)
+    format!(
+        "{}/backups/{}",
+        deployment_url(public_url, deployment),
+        backup.id
+    )
 }
 
 /// A deployment. Passwords belong to bindings and are not shown.

@@ -38,8 +38,7 @@ pub async fn guard<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
-    let checked = check_basic(request.headers(), &api)
-        .and_then(|()| api_minor(request.headers()));
+    let checked = check_basic(request.headers(), &api).and_then(|()| api_minor(request.headers()));
     match checked {
         Ok(minor) => {
             request.extensions_mut().insert(minor);
@@ -66,9 +65,10 @@ fn api_minor(headers: &header::HeaderMap) -> Result<ApiMinor, HttpError> {
         .ok_or_else(|| wrong("the version of the API is missing"))?;
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     match value.split_once('.') {
-        Some(("2", minor)) if digits(minor) => {
-            minor.parse().map(ApiMinor).map_err(|_| wrong("the version of the API is unreadable"))
-        }
+        Some(("2", minor)) if digits(minor) => minor
+            .parse()
+            .map(ApiMinor)
+            .map_err(|_| wrong("the version of the API is unreadable")),
         _ => Err(wrong("this version of the API is not spoken here")),
     }
 }
@@ -85,11 +85,7 @@ fn mime() -> header::ContentType {
 }
 
 /// `PUT /v2/service_instances/:instance_id`
-pub async fn provision(
-    api: web::Data<Api>,
-    request: HttpRequest,
-    payload: web::Payload,
-) -> Answer {
+pub async fn provision(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
     let instance = path_id(&request, "instance")?;
     let body = Body::read(payload).await?;
     let provision = ProvisionRequest {
@@ -142,13 +138,19 @@ pub async fn deprovision(api: web::Data<Api>, request: HttpRequest) -> Answer {
 /// `GET /v2/service_instances/:instance_id/last_operation`
 pub async fn instance_last_operation(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let instance = path_id(&request, "instance")?;
-    let status = api.broker.instance_status(instance, query(&request, "operation")).await?;
+    let status = api
+        .broker
+        .instance_status(instance, query(&request, "operation"))
+        .await?;
     Ok(last_operation(&status))
 }
 
 /// `PUT /v2/service_instances/:instance_id/service_bindings/:binding_id`
 pub async fn bind(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
-    let (instance, binding) = (path_id(&request, "instance")?, path_id(&request, "binding")?);
+    let (instance, binding) = (
+        path_id(&request, "instance")?,
+        path_id(&request, "binding")?,
+    );
     let minor = minor_of(&request);
     let body = Body::read(payload).await?;
     let bind = BindRequest {
@@ -171,7 +173,10 @@ pub async fn bind(api: web::Data<Api>, request: HttpRequest, payload: web::Paylo
 
 /// `GET /v2/service_instances/:instance_id/service_bindings/:binding_id`
 pub async fn fetch_binding(api: web::Data<Api>, request: HttpRequest) -> Answer {
-    let (instance, binding) = (path_id(&request, "instance")?, path_id(&request, "binding")?);
+    let (instance, binding) = (
+        path_id(&request, "instance")?,
+        path_id(&request, "binding")?,
+    );
     let fetched = api.broker.binding(instance, binding).await?;
     let mut body = credentials(&fetched, minor_of(&request));
     body["parameters"] = fetched.parameters;
@@ -180,7 +185,10 @@ pub async fn fetch_binding(api: web::Data<Api>, request: HttpRequest) -> Answer 
 
 /// `DELETE /v2/service_instances/:instance_id/service_bindings/:binding_id`
 pub async fn unbind(api: web::Data<Api>, request: HttpRequest) -> Answer {
-    let (instance, binding) = (path_id(&request, "instance")?, path_id(&request, "binding")?);
+    let (instance, binding) = (
+        path_id(&request, "instance")?,
+        path_id(&request, "binding")?,
+    );
     // An unknown binding is gone, whatever else is missing: the ids are checked against the known.
     let unbind = UnbindRequest {
         instance,
@@ -199,7 +207,10 @@ pub async fn unbind(api: web::Data<Api>, request: HttpRequest) -> Answer {
 
 /// `GET /v2/service_instances/:instance_id/service_bindings/:binding_id/last_operation`
 pub async fn binding_last_operation(api: web::Data<Api>, request: HttpRequest) -> Answer {
-    let (instance, binding) = (path_id(&request, "instance")?, path_id(&request, "binding")?);
+    let (instance, binding) = (
+        path_id(&request, "instance")?,
+        path_id(&request, "binding")?,
+    );
     let token = query(&request, "operation");
     let status = api.broker.binding_status(instance, binding, token).await?;
     Ok(last_operation(&status))
