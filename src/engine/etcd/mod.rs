@@ -94,8 +94,9 @@ impl Engine for Etcd {
         &self,
         deployment: &Deployment,
         secrets: &DeploymentSecrets,
+        access: Access,
     ) -> Result<(), EngineError> {
-        security::secure_new(&Cluster::new(deployment, secrets, Access::Passwords)?).await
+        security::secure_new(&Cluster::new(deployment, secrets, access)?).await
     }
 
     async fn secure_restored(
