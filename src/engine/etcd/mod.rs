@@ -4,7 +4,7 @@
 //!
 //! Invariants:
 //! - Every call is idempotent, so a call that failed in passing is simply made anew, through
-//!   another member (see [`client`]).
+//!   another member (see `client.rs`).
 //! - No secret stands in an argument, an error or a log.
 //! - A database user's name never stands in a certificate that is lasting: etcd takes a
 //!   certificate's common name for a login.
