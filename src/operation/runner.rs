@@ -190,9 +190,16 @@ impl Runner {
                 } else {
                     self.go(definition.steps, &operation, claim, true).await?
                 };
+                let way = match way {
+                    // Whoever had it halted counts on that: what is being deleted must not
+                    // become usable once more.
+                    Way::Through if !self.succeed(definition, &operation, claim).await? => {
+                        Way::Halted
+                    }
+                    other => other,
+                };
                 let failure = match way {
-                    Way::Through => return self.succeed(definition, &operation, claim).await,
-                    Way::Postponed | Way::Lost => return Ok(()),
+                    Way::Through | Way::Postponed | Way::Lost => return Ok(()),
                     Way::Failed(failure) => failure,
                     Way::Halted => HALTED.to_owned(),
                 };
@@ -241,28 +248,33 @@ impl Runner {
             .await
     }
 
+    /// Ends an operation well, unless it was told to halt meanwhile; returns whether it did.
     async fn succeed(
         &self,
         definition: &'static Definition,
         operation: &Operation,
         claim: &Claim,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let (claim, now, ended) = (claim.clone(), self.parts.clock.now(), operation.clone());
-        self.parts
+        let succeeded = self
+            .parts
             .store
             .write(move |conn| {
+                store::operation::fence(conn, &claim)?;
+                if store::operation::get(conn, &claim.operation)?.halted {
+                    return Ok(false);
+                }
                 store::operation::finish(conn, &claim, OperationState::Succeeded, now)?;
-                (definition.succeed)(
-                    conn,
-                    &Ending {
-                        operation: &ended,
-                        now,
-                    },
-                )
+                let operation = &ended;
+                (definition.succeed)(conn, &Ending { operation, now })?;
+                store::operation::forget_work(conn, &ended.id)?;
+                Ok(true)
             })
             .await?;
-        log::info!(operation:% = operation.id, kind:% = operation.kind; "succeeded");
-        Ok(())
+        if succeeded {
+            log::info!(operation:% = operation.id, kind:% = operation.kind; "succeeded");
+        }
+        Ok(succeeded)
     }
 
     async fn fail(
@@ -279,14 +291,13 @@ impl Runner {
             .store
             .write(move |conn| {
                 store::operation::finish(conn, &claim, state, now)?;
-                (definition.fail)(
-                    conn,
-                    &Ending {
-                        operation: &ended,
-                        now,
-                    },
-                    &failure,
-                )
+                let operation = &ended;
+                (definition.fail)(conn, &Ending { operation, now }, &failure)?;
+                if state == OperationState::Stuck {
+                    // Whoever goes on with it needs what was done.
+                    return Ok(());
+                }
+                store::operation::forget_work(conn, &ended.id)
             })
             .await
     }
@@ -358,7 +369,10 @@ impl Runner {
             .await;
         match began {
             Err(StoreError::Fenced) => return Ok(Tried::Ended(Way::Lost)),
-            other => other?,
+            Err(error) => return Err(error),
+            // Told between two steps, when nobody listened.
+            Ok(halted) if halted && heed_halt => return Ok(Tried::Ended(Way::Halted)),
+            Ok(_) => {}
         }
         let outcome = match self.run_step(step, operation, claim, heed_halt).await {
             Ok(outcome) => outcome,
