@@ -23,7 +23,7 @@ use crate::{
     model::{
         ids::OperationId,
         limits::{
-            CLAIM_INTERVAL, HISTORY_KEPT, LEASE, LEASE_RENEWAL, OPERATIONS_AT_ONCE,
+            AHEAD_MAX, CLAIM_INTERVAL, HISTORY_KEPT, LEASE, LEASE_RENEWAL, OPERATIONS_AT_ONCE,
             PROGRESS_INTERVAL, STEP_ATTEMPTS_MAX, STEP_BACKOFF_FIRST, STEP_BACKOFF_MAX,
         },
         operation::{Claim, Operation, OperationState, Progress, backoff},
@@ -397,7 +397,7 @@ impl Runner {
                 }
             }
             Ok(Outcome::Later(pause)) => {
-                let not_before = now + pause;
+                let not_before = now + pause.min(AHEAD_MAX);
                 store
                     .write(move |conn| store::operation::postpone(conn, &claim, not_before))
                     .await?;

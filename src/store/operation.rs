@@ -16,6 +16,7 @@ use super::{
 };
 use crate::model::{
     ids::{BackupId, BindingId, InstanceId, OperationId},
+    limits::AHEAD_MAX,
     operation::{Claim, Operation, OperationKind, OperationState, Progress, WaitsFor},
 };
 
@@ -234,17 +235,20 @@ pub fn claim(
 ) -> Result<Vec<(Operation, Claim)>, StoreError> {
     let busy_with: Vec<&str> = busy_with.iter().map(OperationId::as_str).collect();
     let now = now.naive_utc();
+    let too_far_ahead = now + AHEAD_MAX;
     let candidates: Vec<Row> = each!(conn, |c| operations::table
         .filter(operations::state.eq_any(ACTIVE))
         .filter(
             operations::not_before
                 .le(now)
+                .or(operations::not_before.gt(too_far_ahead))
                 .or(operations::halted.eq(true))
         )
         .filter(
             operations::lease_until
                 .is_null()
                 .or(operations::lease_until.lt(now))
+                .or(operations::lease_until.gt(too_far_ahead))
         )
         .filter(operations::id.ne_all(busy_with))
         .order((operations::not_before, operations::id))
