@@ -7,10 +7,12 @@
 
 use std::{
     collections::HashSet,
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
+use futures::FutureExt as _;
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -451,10 +453,12 @@ impl Runner {
             }
             Interruption::Lost
         };
+        let mut panics = false;
         match self.faults.at(operation, step.name, Moment::Begun) {
             Some(Fault::Fail) => return Ok(Err(StepError::passing("a deliberate fault"))),
             Some(Fault::FailForGood) => return Ok(Err(StepError::last("a deliberate fault"))),
             Some(Fault::Die) => return Err(lost(self.die(operation).await)),
+            Some(Fault::Panic) => panics = true,
             Some(Fault::Repeat) | None => {}
         }
         loop {
@@ -466,7 +470,7 @@ impl Runner {
                 meter: meter.clone(),
             });
             let outcome = tokio::select! {
-                outcome = (step.run)(work) => outcome,
+                outcome = run_safely(step, work, panics) => outcome,
                 interruption = self.heartbeat(claim, &meter, heed_halt) => return Err(interruption),
             };
             match self.faults.at(operation, step.name, Moment::Done) {
@@ -474,7 +478,7 @@ impl Runner {
                 Some(Fault::Die) => return Err(lost(self.die(operation).await)),
                 Some(Fault::Fail) => return Ok(Err(StepError::passing("a deliberate fault"))),
                 Some(Fault::FailForGood) => return Ok(Err(StepError::last("a deliberate fault"))),
-                None => return Ok(outcome),
+                Some(Fault::Panic) | None => return Ok(outcome),
             }
         }
     }
@@ -579,6 +583,25 @@ impl Runner {
             }
         }
     }
+}
+
+/// Runs a step; a mistake of ours in it is a failure like any other, so it is counted and has an
+/// end.
+async fn run_safely(
+    step: &'static Step,
+    work: Arc<Work>,
+    panics: bool,
+) -> Result<Outcome, StepError> {
+    let running = async {
+        assert!(!panics, "a deliberate panic");
+        (step.run)(work).await
+    };
+    // Nothing that the step shares with others is left half changed: the store and the
+    // provisioner do their changes in threads of their own.
+    AssertUnwindSafe(running)
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_| Err(StepError::passing("the broker made a mistake")))
 }
 
 /// What came of one try of a step.
