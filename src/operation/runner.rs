@@ -28,13 +28,10 @@ use crate::{
             CLAIM_INTERVAL, HISTORY_KEPT, LEASE, LEASE_RENEWAL, OPERATIONS_AT_ONCE,
             PROGRESS_INTERVAL, STEP_ATTEMPTS_MAX, STEP_BACKOFF_FIRST, STEP_BACKOFF_MAX,
         },
-        operation::{Claim, Operation, OperationState, Progress, backoff},
+        operation::{Claim, HALTED, Operation, OperationState, Progress, backoff},
     },
     store::{self, StoreError},
 };
-
-/// What users are told of an operation that gave way to a deletion.
-pub const HALTED: &str = "stopped, because it is being deleted";
 
 /// How often old history is looked for.
 const HISTORY_INTERVAL: Duration = Duration::from_secs(3600);

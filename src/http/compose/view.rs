@@ -54,6 +54,10 @@ pub fn deployment(public_url: &str, view: &DeploymentView) -> Value {
     let deployment = &view.deployment;
     let url = deployment_url(public_url, deployment);
     let endpoints = deployment.client_urls();
+    let asked = &view.instance.request.parameters;
+    let chosen = ["cluster_id", "cluster_service_instance_id"]
+        .iter()
+        .any(|p| asked.get(p).is_some());
     let link = |name: &str| json!({ "href": format!("{url}/{name}{{?embed}}"), "templated": true });
     json!({
         "id": deployment.id,
@@ -64,12 +68,14 @@ pub fn deployment(public_url: &str, view: &DeploymentView) -> Value {
         "created_at": time(view.instance.created_at),
         "notes": "",
         "customer_billing_code": "",
-        "cluster_id": deployment.cluster,
+        // Empty on plans that do not let one choose, as the original has it.
+        "cluster_id": if chosen { deployment.cluster.as_str() } else { "" },
         "units": deployment.units,
         "ca_certificate_base64": view.ca_certificate.as_ref().map(|pem| BASE64.encode(pem)),
         "connection_strings": {
             "direct": endpoints,
-            "cli": [format!("ETCDCTL_API=3 etcdctl --cacert=ca.pem --endpoints={}", endpoints.join(","))],
+            // Command lines carry a password: they are in the credentials of bindings.
+            "cli": [],
             "maps": [],
             "misc": {},
             "ssh": [],
@@ -88,6 +94,7 @@ pub fn deployment(public_url: &str, view: &DeploymentView) -> Value {
 /// A recipe: an operation, in Compose's words.
 pub fn recipe(of: &DeploymentView, operation: &Operation) -> Value {
     let status = match operation.state {
+        _ if operation.halted => "failed",
         OperationState::Queued => "waiting",
         OperationState::Running => "running",
         OperationState::Succeeded => "complete",
