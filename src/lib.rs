@@ -1,13 +1,21 @@
-//! compose-broker.
+#![doc = include_str!("../ARCHITECTURE.md")]
+
+// In layer order: each imports only what stands below it.
+pub mod app;
+pub mod config;
+pub mod logging;
+
+pub mod http;
+
+pub mod broker;
+pub mod operation;
 
 pub mod backup_store;
-pub mod broker;
-pub mod clock;
 pub mod engine;
-pub mod logging;
-pub mod model;
-pub mod operation;
 pub mod provisioner;
-pub mod seal;
 pub mod store;
+
+pub mod clock;
+pub mod model;
+pub mod seal;
 pub mod stream;

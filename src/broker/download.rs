@@ -6,7 +6,7 @@ use super::{Broker, BrokerError};
 use crate::{
     backup_store::{archive, object, pipeline},
     model::{
-        backup::{Backup, BackupState, Manifest},
+        backup::{Backup, BackupState},
         deployment::Deployment,
         ids::{BackupId, InstanceId},
         limits::DOWNLOAD_LINK_TTL,

@@ -135,6 +135,11 @@ impl Broker {
             .map_or(&[], Vec::as_slice)
     }
 
+    /// Fails when the broker cannot do anything useful at the moment.
+    pub async fn check_ready(&self) -> Result<(), BrokerError> {
+        Ok(self.store.ping().await?)
+    }
+
     /// Waits for the end of an operation, for clients that cannot ask again.
     async fn wait_for(&self, id: &OperationId) -> Result<Operation, BrokerError> {
         let deadline = Instant::now() + SYNC_WAIT;

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use crate::{
     model::{
         backup::SnapshotContent,
-        deployment::{Access, Deployment, DeploymentSecrets},
+        deployment::{Access, Deployment, DeploymentSecrets, Member},
         ids::DeploymentId,
         secret::Secret,
         server::{Server, Task},
@@ -125,6 +125,12 @@ pub trait Engine: Send + Sync {
 
     /// Understands what [`Engine::inspect_task`] printed.
     fn parse_inspection(&self, output: &str) -> Result<Inspection, EngineError>;
+
+    /// Waits for [`LISTEN_TIMEOUT`](crate::model::limits::LISTEN_TIMEOUT) at the most until a
+    /// member that was just started listens for the others. Members are started one after the
+    /// other with this in between. It never fails: what is wrong with a member that does not
+    /// listen, [`Engine::wait_until_ready`] finds out.
+    async fn wait_until_listening(&self, member: &Member);
 
     /// Waits until all members serve and agree on a leader.
     async fn wait_until_ready(

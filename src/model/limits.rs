@@ -50,12 +50,17 @@ pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a new or restored deployment has until all members serve. A large index is rebuilt
 /// within this time (measured: 38 s for 1.3 GB on a busy machine).
 pub const READY_TIMEOUT: Duration = Duration::from_secs(180);
+/// How long the start of the next member waits for the one before to listen.
+pub const LISTEN_TIMEOUT: Duration = Duration::from_secs(3);
 /// Pause between two looks at a starting member.
 pub const READY_POLL: Duration = Duration::from_millis(20);
 /// One call to an engine.
 pub const ENGINE_CALL_TIMEOUT: Duration = Duration::from_secs(20);
 /// Opening a connection to an engine.
 pub const ENGINE_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Changes of users that one deployment is asked for at once. etcd 3.3 spends a tenth of a second
+/// and more on each, on every member, and gives up on those that wait behind for long.
+pub const USER_CHANGES_AT_ONCE: usize = 2;
 /// Pause before an engine is asked again after a passing failure; doubled for each further one.
 pub const ENGINE_RETRY_FIRST: Duration = Duration::from_millis(20);
 /// Longest pause between two tries of one call to an engine.
@@ -78,6 +83,8 @@ pub const RESTORE_TASK_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 pub const INSPECT_TASK_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// What a task may print before the rest is dropped, in bytes.
 pub const TASK_OUTPUT_BYTES_MAX: usize = 64 * 1024;
+/// How much of the end of each of a failed task's two outputs goes into its error, in bytes.
+pub const TASK_ERROR_BYTES_MAX: usize = 4 * 1024;
 
 /// How often local members are looked at.
 pub const SUPERVISION_INTERVAL: Duration = Duration::from_millis(250);
@@ -91,6 +98,14 @@ pub const RESTART_BACKOFF_RESET: Duration = Duration::from_secs(60);
 pub const STOP_GRACE: Duration = Duration::from_secs(10);
 /// A member's log is turned over at this size, in bytes; one older file is kept.
 pub const MEMBER_LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// A killed process must be gone after this long.
+pub const KILL_WAIT: Duration = Duration::from_secs(10);
+/// Pause between two looks at a process that is ending.
+pub const PROCESS_POLL: Duration = Duration::from_millis(10);
+/// A binary that is asked for its version must have answered after this long.
+pub const VERSION_PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a starting broker waits for an ending one to let go of the cluster folder.
+pub const CLUSTER_LOCK_WAIT: Duration = Duration::from_secs(2);
 /// Open files of one member.
 pub const MEMBER_OPEN_FILES_MAX: u64 = 16 * 1024;
 
@@ -106,3 +121,10 @@ pub const DISK_RESERVE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// How long finished operations and the tombstones of deleted instances are kept.
 pub const HISTORY_KEPT: chrono::Duration = chrono::Duration::days(30);
+
+/// Threads that serve HTTP.
+pub const HTTP_WORKERS: usize = 2;
+/// A broker that is told to stop lets running requests end for this long.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Whoever asks whether the broker is ready waits no longer than this.
+pub const READINESS_TIMEOUT: Duration = Duration::from_secs(3);

@@ -56,6 +56,21 @@ pub enum ProvisionerError {
         /// Bytes that are free.
         free: u64,
     },
+    /// Another broker looks after the same cluster.
+    #[error("another broker already uses the cluster folder {folder}")]
+    InUse {
+        /// The folder that both were given.
+        folder: String,
+    },
+    /// The data of a member that is wanted running was to be removed.
+    #[error("member {member} has to be stopped first")]
+    NotStopped {
+        /// The member's name.
+        member: String,
+    },
+    /// A name that could lead out of its folder.
+    #[error("{0:?} is no name for a member or a file")]
+    BadName(String),
     /// The machine refused.
     #[error("{doing}")]
     Io {
@@ -67,6 +82,14 @@ pub enum ProvisionerError {
     },
 }
 
+impl ProvisionerError {
+    /// Says what was being done when the system refused; for `map_err`.
+    pub(crate) fn while_doing(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let doing = doing.into();
+        |source| Self::Io { doing, source }
+    }
+}
+
 /// How one member fares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
@@ -74,14 +97,16 @@ pub struct Observation {
     pub member: String,
     /// Whether its process runs now.
     pub running: bool,
-    /// How often it was started again after it ended by itself.
+    /// How often it was started again after it ended by itself, since its description last changed
+    /// or it was stopped.
     pub restarts: u32,
 }
 
 /// A place that runs members.
 #[async_trait]
 pub trait Provisioner: Send + Sync {
-    /// The versions of `engine` whose `binaries` are all installed; found by asking the binaries.
+    /// The versions of `engine` whose binaries are all installed, oldest first; found by asking the
+    /// binaries.
     fn versions(&self, engine: &str) -> Vec<Version>;
 
     /// The host under which members are reached.
@@ -95,20 +120,22 @@ pub trait Provisioner: Send + Sync {
     async fn start(&self, server: &Server) -> Result<(), ProvisionerError>;
 
     /// Stops the member, gracefully for [`STOP_GRACE`](crate::model::limits::STOP_GRACE) at the
-    /// most, and keeps its data. From now on it is kept stopped.
+    /// most, and keeps its data. From now on it is kept stopped. An unknown member is fine.
     async fn stop(&self, deployment: &DeploymentId, member: &str) -> Result<(), ProvisionerError>;
 
-    /// Removes what a stopped member has in its home, so that it can be seeded again.
+    /// Removes what a stopped member has in its home, so that it can be seeded again. Refused while
+    /// the member is wanted running, even if it does not run at the moment.
     async fn wipe(&self, deployment: &DeploymentId, member: &str) -> Result<(), ProvisionerError>;
 
-    /// How the members of a deployment fare, by name.
+    /// How the members of a deployment fare, sorted by name. An unknown deployment has none.
     async fn observe(
         &self,
         deployment: &DeploymentId,
     ) -> Result<Vec<Observation>, ProvisionerError>;
 
     /// Runs a task in the home of `member` (made when missing) and returns what it printed to its
-    /// standard output. Dropping the future ends the task.
+    /// standard output. Dropping the future ends the task. A member has one task at a time: a new
+    /// one ends what is left of an earlier one. The member's server may run meanwhile.
     async fn run(
         &self,
         deployment: &DeploymentId,

@@ -27,7 +27,7 @@ use self::client::Cluster;
 use super::{ConnectionStrings, DatabaseUser, Engine, EngineError, Inspection, Snapshot};
 use crate::model::{
     backup::SnapshotContent,
-    deployment::{Access, Deployment, DeploymentSecrets},
+    deployment::{Access, Deployment, DeploymentSecrets, Member},
     ids::DeploymentId,
     server::{Server, Task},
     version::Version,
@@ -75,6 +75,10 @@ impl Engine for Etcd {
 
     fn parse_inspection(&self, output: &str) -> Result<Inspection, EngineError> {
         server::parse_inspection(output)
+    }
+
+    async fn wait_until_listening(&self, member: &Member) {
+        ready::wait_until_listening(member).await;
     }
 
     async fn wait_until_ready(

@@ -11,7 +11,7 @@ use crate::{
     engine::EngineError,
     model::{
         deployment::Member,
-        limits::{READY_LOOK_TIMEOUT, READY_POLL, READY_TIMEOUT},
+        limits::{LISTEN_TIMEOUT, READY_LOOK_TIMEOUT, READY_POLL, READY_TIMEOUT},
     },
 };
 
@@ -23,6 +23,25 @@ enum NotYet {
     Waiting(String),
     /// Waiting is of no use.
     Failed(EngineError),
+}
+
+/// Waits until the member listens for the others, without asking more of it.
+///
+/// A new member asks the others whether it was in their cluster before, and waits a whole second
+/// for each that listens already and does not serve yet. One that is started a moment later finds
+/// the others either not listening or about to serve.
+pub(super) async fn wait_until_listening(member: &Member) {
+    let listening = async {
+        while connect(&member.host, member.peer_port).await.is_err() {
+            sleep(READY_POLL).await;
+        }
+    };
+    // Whoever waits longer will be told why by the wait for all members.
+    let _ = timeout(LISTEN_TIMEOUT, listening).await;
+}
+
+async fn connect(host: &str, port: u16) -> std::io::Result<TcpStream> {
+    TcpStream::connect((host, port)).await
 }
 
 /// Waits until all members serve, agree on a leader, and read what the majority wrote.
@@ -56,7 +75,7 @@ async fn look(cluster: &Cluster<'_>) -> Result<(), NotYet> {
 }
 
 async fn listens(member: &Member) -> Result<(), NotYet> {
-    let connecting = TcpStream::connect((member.host.as_str(), member.client_port));
+    let connecting = connect(&member.host, member.client_port);
     match timeout(READY_LOOK_TIMEOUT, connecting).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(waiting(member, &error.to_string())),

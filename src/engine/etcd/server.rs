@@ -200,3 +200,173 @@ pub(super) fn parse_inspection(output: &str) -> Result<Inspection, EngineError> 
             reason: error.to_string(),
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::server::HOME;
+
+    fn deployment(version: &str) -> Deployment {
+        let member = |index: u16| Member {
+            name: format!("m{index}"),
+            host: "127.0.0.1".to_owned(),
+            client_port: 2379 + 2 * index,
+            peer_port: 2380 + 2 * index,
+        };
+        Deployment {
+            id: "5ae85b45e5717f0001533192".parse().expect("an id"),
+            instance: "instance".parse().expect("an id"),
+            cluster: "here".to_owned(),
+            engine: NAME.to_owned(),
+            version: version.parse().expect("a version"),
+            units: 2,
+            members: vec![member(0), member(1)],
+        }
+    }
+
+    fn secrets() -> DeploymentSecrets {
+        DeploymentSecrets {
+            ca_certificate: "ca".to_owned(),
+            ca_key: Secret::new("SECRET"),
+            member_certificate: "certificate".to_owned(),
+            member_key: Secret::new("SECRET"),
+            root_password: Secret::new("SECRET"),
+        }
+    }
+
+    fn version(text: &str) -> Version {
+        text.parse().expect("a version")
+    }
+
+    const IDENTITY: [&str; 4] = [
+        "--name=m1",
+        "--initial-cluster=m0=https://127.0.0.1:2380,m1=https://127.0.0.1:2382",
+        "--initial-cluster-token=5ae85b45e5717f0001533192",
+        "--initial-advertise-peer-urls=https://127.0.0.1:2382",
+    ];
+
+    #[test]
+    fn members_listen_at_their_host_alone_and_know_each_other_by_certificate() {
+        let servers = servers(&deployment("3.5.30"), &secrets(), Access::Passwords);
+        let server = &servers[1];
+        assert_eq!(server.member, "m1");
+        assert_eq!(server.ports, [2381, 2382]);
+        assert_eq!(server.program.binary, "etcd");
+        assert!(server.env.is_empty());
+        let mut args = vec![
+            "--data-dir={home}/data",
+            "--listen-client-urls=https://127.0.0.1:2381",
+            "--advertise-client-urls=https://127.0.0.1:2381",
+            "--listen-peer-urls=https://127.0.0.1:2382",
+            "--initial-cluster-state=new",
+            "--quota-backend-bytes=536870912",
+            "--cert-file={home}/member.crt",
+            "--key-file={home}/member.key",
+            "--peer-cert-file={home}/member.crt",
+            "--peer-key-file={home}/member.key",
+            "--peer-trusted-ca-file={home}/ca.crt",
+            "--peer-client-cert-auth",
+        ];
+        args.extend(IDENTITY);
+        args.extend(["--logger=zap", "--log-outputs=stderr", "--bcrypt-cost=4"]);
+        assert_eq!(server.args, args);
+        let files: Vec<(&str, &str)> = server
+            .files
+            .iter()
+            .map(|file| (file.name, file.contents.expose()))
+            .collect();
+        assert_eq!(
+            files,
+            [
+                ("ca.crt", "ca"),
+                ("member.crt", "certificate"),
+                ("member.key", "SECRET")
+            ]
+        );
+    }
+
+    #[test]
+    fn versions_differ_in_few_flags() {
+        let last = |version| {
+            let args = servers(&deployment(version), &secrets(), Access::Passwords)[0]
+                .args
+                .clone();
+            args[16..].to_vec()
+        };
+        assert_eq!(last("3.3.25"), ["--log-output=stderr", "--enable-v2=false"]);
+        assert_eq!(last("3.4.23"), last("3.5.30"));
+    }
+
+    #[test]
+    fn certificates_are_asked_of_clients_only_where_they_rule() {
+        let asked = |access| {
+            let args = servers(&deployment("3.3.25"), &secrets(), access)[0]
+                .args
+                .clone();
+            ["--client-cert-auth", "--trusted-ca-file={home}/ca.crt"]
+                .map(|flag| args.iter().any(|arg| arg == flag))
+        };
+        assert_eq!(asked(Access::Certificates), [true, true]);
+        assert_eq!(asked(Access::Passwords), [false, false]);
+    }
+
+    #[test]
+    fn a_member_is_restored_as_the_one_that_will_run() {
+        let new = restore_task(&deployment("3.5.16"), 1, "snapshot.db");
+        assert_eq!(new.program.binary, "etcdutl");
+        assert!(new.env.is_empty());
+        let mut args = vec![
+            "snapshot",
+            "restore",
+            "{stage}/snapshot.db",
+            "--data-dir={home}/data",
+        ];
+        args.extend(IDENTITY);
+        assert_eq!(new.args, args);
+
+        let old = restore_task(&deployment("3.4.23"), 1, "snapshot.db");
+        assert_eq!(old.program.binary, "etcdctl");
+        assert_eq!(old.env, [("ETCDCTL_API", "3".to_owned())]);
+        assert_eq!(old.args, args);
+    }
+
+    #[test]
+    fn a_snapshot_is_inspected_with_the_tools_of_the_version() {
+        let task = inspect_task(version("3.3.25"), "snapshot.db");
+        assert_eq!(task.program.binary, "etcdctl");
+        assert_eq!(
+            task.args,
+            [
+                "snapshot",
+                "status",
+                "{stage}/snapshot.db",
+                "--write-out=json"
+            ]
+        );
+        let output = r#"{"hash":3121519834,"revision":606,"totalKey":907,"totalSize":69632}"#;
+        assert_eq!(
+            parse_inspection(output).expect("understood"),
+            Inspection { revision: 606 }
+        );
+        assert!(parse_inspection("Error: invalid database").is_err());
+    }
+
+    #[test]
+    fn versions_tell_their_name_and_have_their_tools() {
+        let output = "etcd Version: 3.5.30\nGit SHA: Not provided\nGo Version: go1.26.4\n";
+        assert_eq!(parse_version_output(output), Some(version("3.5.30")));
+        assert_eq!(parse_version_output("Redis server v=7.0.15"), None);
+        assert_eq!(binaries(version("3.4.23")), ["etcd", "etcdctl"]);
+        assert_eq!(binaries(version("3.5.0")), ["etcd", "etcdctl", "etcdutl"]);
+    }
+
+    #[test]
+    fn no_secret_is_an_argument() {
+        for access in [Access::Passwords, Access::Certificates] {
+            for server in servers(&deployment("3.5.30"), &secrets(), access) {
+                assert!(server.args.iter().all(|arg| !arg.contains("SECRET")));
+                assert!(server.args[0].contains(HOME));
+            }
+        }
+    }
+}

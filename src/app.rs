@@ -1,0 +1,224 @@
+//! The composition root: builds the parts from the configuration, starts server and runner, and
+//! stops them.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+};
+
+use actix_web::dev::ServerHandle;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    backup_store::{BackupStoreError, SharedBackupStore, folder::FolderStore},
+    broker::Broker,
+    clock::Clock,
+    config::Config,
+    engine::{SharedEngine, etcd},
+    http::{Api, server::server},
+    model::{
+        catalog::{Catalog, CatalogError},
+        version::etcd_offered,
+    },
+    operation::{
+        ClusterParts, Parts,
+        fault::{Faults, NoFaults},
+        runner::Runner,
+    },
+    provisioner::{
+        ProvisionerError,
+        local::{EngineBinaries, LocalProvisioner},
+    },
+    store::{Store, StoreError},
+};
+
+/// Why the broker does not start. Each is one line and names the setting behind it.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The catalog is broken.
+    #[error("COMPOSE_BROKER_CATALOG: {0}")]
+    Catalog(#[from] CatalogError),
+    /// The store does not open.
+    #[error("COMPOSE_BROKER_DATABASE_URL")]
+    Store(#[from] StoreError),
+    /// A cluster cannot be used.
+    #[error("cluster {cluster:?} (COMPOSE_BROKER_DATA_DIR, COMPOSE_BROKER_ENGINES_DIR)")]
+    Cluster {
+        /// The cluster's id.
+        cluster: String,
+        /// What is wrong with it.
+        #[source]
+        source: ProvisionerError,
+    },
+    /// No engine is installed.
+    #[error(
+        "COMPOSE_BROKER_ENGINES_DIR: {0} holds no usable engine; scripts/engines.sh installs some"
+    )]
+    NoEngine(String),
+    /// The folder of backups cannot be used.
+    #[error("COMPOSE_BROKER_BACKUP_STORE")]
+    BackupStore(#[from] BackupStoreError),
+    /// The address is taken, or not ours.
+    #[error("COMPOSE_BROKER_LISTEN: cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What a broker gets from outside of its configuration.
+pub struct Surroundings {
+    /// The time of day.
+    pub clock: Clock,
+    /// Deliberate faults.
+    pub faults: Arc<dyn Faults>,
+}
+
+impl Default for Surroundings {
+    fn default() -> Self {
+        Self {
+            clock: Clock::system(),
+            faults: Arc::new(NoFaults),
+        }
+    }
+}
+
+/// A broker that runs.
+pub struct App {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Where clients reach it.
+    pub public_url: String,
+    server: ServerHandle,
+    serving: JoinHandle<io::Result<()>>,
+    running: JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+impl App {
+    /// Builds and starts a broker. When this returns, requests are served.
+    pub async fn start(config: Config, surroundings: Surroundings) -> Result<Self, StartError> {
+        let engines: BTreeMap<String, SharedEngine> = [Arc::new(etcd::Etcd) as SharedEngine]
+            .map(|e| (e.name().to_owned(), e))
+            .into();
+        let names: Vec<&str> = engines.keys().map(String::as_str).collect();
+        let catalog = Arc::new(Catalog::parse(&config.catalog, &names)?);
+        let listen = |source| StartError::Listen {
+            address: config.listen,
+            source,
+        };
+        let listener = TcpListener::bind(config.listen).map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let public_url = config
+            .public_url
+            .clone()
+            .unwrap_or_else(|| format!("http://{address}"));
+        let store = Arc::new(Store::open(&config.database_url)?);
+        let backups: SharedBackupStore = Arc::new(FolderStore::open(config.backup_folder.clone())?);
+        let clusters = open_clusters(&config).await?;
+        let versions: BTreeMap<String, BTreeMap<String, Vec<_>>> = clusters
+            .iter()
+            .map(|(id, cluster)| {
+                let of =
+                    |engine: &&str| ((*engine).to_owned(), cluster.provisioner.versions(engine));
+                (id.clone(), names.iter().map(of).collect())
+            })
+            .collect();
+        if versions
+            .values()
+            .flat_map(BTreeMap::values)
+            .all(Vec::is_empty)
+        {
+            return Err(StartError::NoEngine(
+                config.engines_dir.display().to_string(),
+            ));
+        }
+        let keys = Arc::new(config.keys);
+        let broker = Arc::new(Broker {
+            store: store.clone(),
+            catalog: catalog.clone(),
+            keys: keys.clone(),
+            clock: surroundings.clock.clone(),
+            backups: backups.clone(),
+            clusters: config.clusters,
+            versions,
+            restore_scope: config.restore_scope,
+            public_url: public_url.clone(),
+        });
+        let parts = Arc::new(Parts {
+            store,
+            engines,
+            clusters,
+            backups,
+            keys,
+            catalog,
+            clock: surroundings.clock,
+            api_root: format!("{public_url}/api"),
+        });
+        let api = Api {
+            broker,
+            username: config.username,
+            password: config.password,
+        };
+        let server = server(listener, api).map_err(listen)?;
+        let stop = CancellationToken::new();
+        Ok(Self {
+            address,
+            public_url,
+            server: server.handle(),
+            serving: tokio::spawn(server),
+            running: tokio::spawn(Runner::new(parts, surroundings.faults).run(stop.clone())),
+            stop,
+        })
+    }
+
+    /// Waits until the server ends by itself, which it only does when something is badly wrong.
+    pub async fn failed(&mut self) -> io::Error {
+        match (&mut self.serving).await {
+            Ok(Err(error)) => error,
+            _ => io::Error::other("the server ended"),
+        }
+    }
+
+    /// Stops: requests that run are answered, operations are left for the next start, members go
+    /// on.
+    pub async fn stop(self) {
+        self.server.stop(true).await;
+        self.stop.cancel();
+        if let Err(error) = self.running.await {
+            log::error!("the runner ended badly: {error}");
+        }
+    }
+}
+
+async fn open_clusters(config: &Config) -> Result<BTreeMap<String, ClusterParts>, StartError> {
+    let mut clusters = BTreeMap::new();
+    for cluster in &config.clusters {
+        let provisioner = LocalProvisioner::open(
+            config.data_dir.join("clusters").join(&cluster.id),
+            config.engines_dir.clone(),
+            &[EngineBinaries {
+                engine: "etcd",
+                probe: "etcd",
+                probe_args: &["--version"],
+                parse_version: etcd::parse_version_output,
+                required: |version| etcd::binaries(*version),
+                offered: etcd_offered,
+            }],
+        )
+        .await
+        .map_err(|source| StartError::Cluster {
+            cluster: cluster.id.clone(),
+            source,
+        })?;
+        let ports = cluster.port_range.unwrap_or(config.port_range);
+        clusters.insert(cluster.id.clone(), ClusterParts { provisioner, ports });
+    }
+    Ok(clusters)
+}

@@ -1,0 +1,481 @@
+//! The settings: read once at start, by nobody else, and checked before anything is begun.
+//!
+//! Each setting is a flag and an environment variable `COMPOSE_BROKER_<NAME>`; the flag wins. What
+//! Cloud Foundry gives an application (`PORT`, `VCAP_APPLICATION`, `VCAP_SERVICES`) fills in for
+//! settings that are absent.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use serde_json::Value;
+
+use crate::{
+    logging::LogFormat,
+    model::{
+        placement::{Cluster, PortRange},
+        secret::Secret,
+        tenant::RestoreScope,
+    },
+    seal::{KeyRing, random_secret},
+};
+
+/// A setting that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{setting}: {reason}")]
+pub struct ConfigError {
+    /// The environment variable's name.
+    pub setting: &'static str,
+    /// What is wrong with its value.
+    pub reason: String,
+}
+
+fn wrong(setting: &'static str, reason: impl ToString) -> ConfigError {
+    ConfigError {
+        setting,
+        reason: reason.to_string(),
+    }
+}
+
+/// The settings as they are written.
+#[derive(Debug, Clone, Args)]
+pub struct Settings {
+    /// Address and port to serve HTTP on [default: 127.0.0.1:8080, or all addresses and $PORT]
+    #[arg(long, env = "COMPOSE_BROKER_LISTEN")]
+    pub listen: Option<String>,
+
+    /// Where clients reach the broker; goes into links and credentials [default: http://LISTEN]
+    #[arg(long, env = "COMPOSE_BROKER_PUBLIC_URL")]
+    pub public_url: Option<String>,
+
+    /// The broker's own store, sqlite:// and a path or postgres:// [default: broker.db in DATA_DIR]
+    #[arg(long, env = "COMPOSE_BROKER_DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+
+    /// Folder for everything that the broker keeps
+    #[arg(long, env = "COMPOSE_BROKER_DATA_DIR", default_value = "./data")]
+    pub data_dir: PathBuf,
+
+    /// Where backups lie, file:// and an absolute path [default: backups in DATA_DIR]
+    #[arg(long, env = "COMPOSE_BROKER_BACKUP_STORE")]
+    pub backup_store: Option<String>,
+
+    /// The catalog file (JSON)
+    #[arg(long, env = "COMPOSE_BROKER_CATALOG", default_value = "catalog.json")]
+    pub catalog: PathBuf,
+
+    /// Folder of the engines' binaries: <engine>/<any name>/<binary>
+    #[arg(long, env = "COMPOSE_BROKER_ENGINES_DIR", default_value = "engines")]
+    pub engines_dir: PathBuf,
+
+    /// File that lists the placement targets (JSON) [default: one local cluster, "local"]
+    #[arg(long, env = "COMPOSE_BROKER_CLUSTERS")]
+    pub clusters: Option<PathBuf>,
+
+    /// User name of the platform [default: made at the first start, in DATA_DIR/username]
+    #[arg(long, env = "COMPOSE_BROKER_USERNAME")]
+    pub username: Option<String>,
+
+    /// Password of the platform [default: made at the first start, in DATA_DIR/password]
+    #[arg(long, env = "COMPOSE_BROKER_PASSWORD", hide_env_values = true)]
+    pub password: Option<String>,
+
+    /// Key ring for secrets at rest: name:base64 of 32 bytes, newest first, separated by commas
+    /// [default: made at the first start, in DATA_DIR/encryption_keys]
+    #[arg(long, env = "COMPOSE_BROKER_ENCRYPTION_KEYS", hide_env_values = true)]
+    pub encryption_keys: Option<String>,
+
+    /// TCP ports for members on this machine, 6 for each instance
+    #[arg(long, env = "COMPOSE_BROKER_PORT_RANGE", default_value = "20000-29999")]
+    pub port_range: String,
+
+    /// How far a restore may reach for its source
+    #[arg(
+        long,
+        env = "COMPOSE_BROKER_RESTORE_SCOPE",
+        value_enum,
+        default_value = "space"
+    )]
+    pub restore_scope: RestoreScope,
+
+    /// What is logged, in env_logger's language
+    #[arg(long, env = "COMPOSE_BROKER_LOG", default_value = "info")]
+    pub log: String,
+
+    /// How records are written
+    #[arg(
+        long,
+        env = "COMPOSE_BROKER_LOG_FORMAT",
+        value_enum,
+        default_value = "text"
+    )]
+    pub log_format: LogFormat,
+}
+
+/// The settings, checked; folders and generated secrets are there.
+#[derive(Debug)]
+pub struct Config {
+    /// Address and port to serve HTTP on.
+    pub listen: SocketAddr,
+    /// Where clients reach the broker, without a slash at the end; absent: where it listens.
+    pub public_url: Option<String>,
+    /// The broker's own store.
+    pub database_url: String,
+    /// Folder for everything that the broker keeps.
+    pub data_dir: PathBuf,
+    /// Folder of backups.
+    pub backup_folder: PathBuf,
+    /// The catalog's text.
+    pub catalog: String,
+    /// Folder of the engines' binaries.
+    pub engines_dir: PathBuf,
+    /// The placement targets; the first enabled one is the default.
+    pub clusters: Vec<Cluster>,
+    /// Ports of clusters that have no range of their own.
+    pub port_range: PortRange,
+    /// The platform's user name.
+    pub username: String,
+    /// The platform's password.
+    pub password: Secret,
+    /// What seals secrets.
+    pub keys: KeyRing,
+    /// How far a restore may reach for its source.
+    pub restore_scope: RestoreScope,
+}
+
+/// What Cloud Foundry tells an application about itself.
+#[derive(Debug, Default)]
+struct CloudFoundry {
+    port: Option<u16>,
+    url: Option<String>,
+    database_url: Option<String>,
+}
+
+impl CloudFoundry {
+    fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let json = |name: &'static str| -> Result<Option<Value>, ConfigError> {
+            let text = variable(name);
+            text.map(|t| serde_json::from_str(&t).map_err(|e| wrong(name, e)))
+                .transpose()
+        };
+        let port = match variable("PORT") {
+            Some(text) => Some(
+                text.parse()
+                    .map_err(|_| wrong("PORT", "is not a TCP port"))?,
+            ),
+            None => None,
+        };
+        let application = json("VCAP_APPLICATION")?;
+        let uri = application
+            .as_ref()
+            .and_then(|a| a["application_uris"][0].as_str());
+        let services = json("VCAP_SERVICES")?;
+        let database_url = services
+            .as_ref()
+            .and_then(Value::as_object)
+            .into_iter()
+            .flat_map(|labels| labels.values())
+            .filter_map(Value::as_array)
+            .flatten()
+            .filter_map(|service| service["credentials"]["uri"].as_str())
+            .find(|uri| uri.starts_with("postgres://") || uri.starts_with("postgresql://"));
+        Ok(Self {
+            port,
+            url: uri.map(|uri| format!("https://{uri}")),
+            database_url: database_url.map(str::to_owned),
+        })
+    }
+}
+
+impl Config {
+    /// Checks the settings and makes what is to be made at the first start.
+    pub fn load(settings: &Settings) -> Result<Self, ConfigError> {
+        let cloud = CloudFoundry::read(|name| std::env::var(name).ok())?;
+        Self::check(settings, cloud)
+    }
+
+    fn check(settings: &Settings, cloud: CloudFoundry) -> Result<Self, ConfigError> {
+        let listen = match (&settings.listen, cloud.port) {
+            (Some(text), _) => text.parse().map_err(|_| {
+                wrong(
+                    "COMPOSE_BROKER_LISTEN",
+                    format!("{text:?} is not of the form 127.0.0.1:8080"),
+                )
+            })?,
+            (None, Some(port)) => SocketAddr::from(([0, 0, 0, 0], port)),
+            (None, None) => SocketAddr::from(([127, 0, 0, 1], 8080)),
+        };
+        let public_url = settings.public_url.clone().or(cloud.url);
+        let public_url = public_url.map(|text| check_url(&text)).transpose()?;
+        let port_range = settings
+            .port_range
+            .parse()
+            .map_err(|e| wrong("COMPOSE_BROKER_PORT_RANGE", e))?;
+        let catalog = fs::read_to_string(&settings.catalog).map_err(|e| {
+            wrong(
+                "COMPOSE_BROKER_CATALOG",
+                format!("{}: {e}", settings.catalog.display()),
+            )
+        })?;
+        let clusters = read_clusters(settings.clusters.as_deref())?;
+        let data_dir = private_folder(&settings.data_dir).map_err(|e| {
+            wrong(
+                "COMPOSE_BROKER_DATA_DIR",
+                format!("{}: {e}", settings.data_dir.display()),
+            )
+        })?;
+        let database_url = settings.database_url.clone().or(cloud.database_url);
+        let database_url = database_url
+            .unwrap_or_else(|| format!("sqlite://{}", data_dir.join("broker.db").display()));
+        let backup_folder = match &settings.backup_store {
+            None => data_dir.join("backups"),
+            Some(text) => match text.strip_prefix("file://").map(Path::new) {
+                Some(path) if path.is_absolute() => path.to_owned(),
+                _ => {
+                    let reason = format!("{text:?} is not file:// and an absolute path");
+                    return Err(wrong("COMPOSE_BROKER_BACKUP_STORE", reason));
+                }
+            },
+        };
+        let username = match &settings.username {
+            Some(name) => name.clone(),
+            None => kept(&data_dir, "username", || Ok(Secret::new("broker")))
+                .map_err(|e| wrong("COMPOSE_BROKER_USERNAME", e))?
+                .expose()
+                .to_owned(),
+        };
+        let password = match &settings.password {
+            Some(password) => Secret::new(password.clone()),
+            None => kept(&data_dir, "password", || {
+                random_secret().map_err(io::Error::other)
+            })
+            .map_err(|e| wrong("COMPOSE_BROKER_PASSWORD", e))?,
+        };
+        if username.is_empty() || username.contains(':') {
+            return Err(wrong("COMPOSE_BROKER_USERNAME", "is empty or has a colon"));
+        }
+        if password.expose().is_empty() {
+            return Err(wrong("COMPOSE_BROKER_PASSWORD", "is empty"));
+        }
+        let ring = match &settings.encryption_keys {
+            Some(text) => Secret::new(text.clone()),
+            None => kept(&data_dir, "encryption_keys", || {
+                KeyRing::generate().map_err(io::Error::other)
+            })
+            .map_err(|e| wrong("COMPOSE_BROKER_ENCRYPTION_KEYS", e))?,
+        };
+        let keys = KeyRing::parse(ring.expose())
+            .map_err(|e| wrong("COMPOSE_BROKER_ENCRYPTION_KEYS", e))?;
+        Ok(Self {
+            listen,
+            public_url,
+            database_url,
+            backup_folder,
+            catalog,
+            engines_dir: settings.engines_dir.clone(),
+            clusters,
+            port_range,
+            username,
+            password,
+            keys,
+            restore_scope: settings.restore_scope,
+            data_dir,
+        })
+    }
+
+    /// Where the platform's generated credentials lie, and what is not generated.
+    pub fn credentials_hint(&self) -> String {
+        format!(
+            "user name and password: {0}/username and {0}/password, unless they were set",
+            self.data_dir.display()
+        )
+    }
+}
+
+fn check_url(text: &str) -> Result<String, ConfigError> {
+    let reason = || {
+        wrong(
+            "COMPOSE_BROKER_PUBLIC_URL",
+            format!("{text:?} is not an http(s) URL"),
+        )
+    };
+    let url = url::Url::parse(text).map_err(|_| reason())?;
+    let plain = url.query().is_none() && url.fragment().is_none() && url.has_host();
+    if matches!(url.scheme(), "http" | "https") && plain {
+        Ok(text.trim_end_matches('/').to_owned())
+    } else {
+        Err(reason())
+    }
+}
+
+fn read_clusters(file: Option<&Path>) -> Result<Vec<Cluster>, ConfigError> {
+    const SETTING: &str = "COMPOSE_BROKER_CLUSTERS";
+    let Some(file) = file else {
+        return Ok(vec![Cluster {
+            id: "local".to_owned(),
+            name: "This machine".to_owned(),
+            service_instance_id: None,
+            enabled: true,
+            port_range: None,
+        }]);
+    };
+    let text =
+        fs::read_to_string(file).map_err(|e| wrong(SETTING, format!("{}: {e}", file.display())))?;
+    let clusters: Vec<Cluster> = serde_json::from_str(&text)
+        .map_err(|e| wrong(SETTING, format!("{}: {e}", file.display())))?;
+    for (i, cluster) in clusters.iter().enumerate() {
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        // The id is a folder's name too.
+        if cluster.id.is_empty() || !cluster.id.chars().all(plain) {
+            return Err(wrong(
+                SETTING,
+                format!("id {:?} is not letters, digits, - and _", cluster.id),
+            ));
+        }
+        if clusters[..i].iter().any(|c| c.id == cluster.id) {
+            return Err(wrong(SETTING, format!("id {:?} is used twice", cluster.id)));
+        }
+    }
+    if !clusters.iter().any(|c| c.enabled) {
+        return Err(wrong(SETTING, "no cluster is enabled"));
+    }
+    Ok(clusters)
+}
+
+/// Makes a folder that only its owner can look into, and returns its full path.
+fn private_folder(path: &Path) -> io::Result<PathBuf> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)?;
+    path.canonicalize()
+}
+
+/// Reads a secret that was made at the first start; makes it at this one when it is not there.
+fn kept(
+    folder: &Path,
+    name: &str,
+    make: impl FnOnce() -> io::Result<Secret>,
+) -> io::Result<Secret> {
+    let path = folder.join(name);
+    match fs::read_to_string(&path) {
+        Ok(text) => return Ok(Secret::new(text.trim())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let secret = make()?;
+    // Whole or not at all: a half-written key would be taken for the key at the next start.
+    let unfinished = folder.join(format!(".{name}.new"));
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&unfinished)?;
+    io::Write::write_all(&mut file, format!("{}\n", secret.expose()).as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&unfinished, &path)?;
+    fs::File::open(folder)?.sync_all()?;
+    Ok(secret)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    fn settings(folder: &Path, flags: &[&str]) -> Settings {
+        let data = folder.join("data").display().to_string();
+        let catalog = concat!(env!("CARGO_MANIFEST_DIR"), "/catalog.json");
+        let mut line = vec!["test", "--data-dir", &data, "--catalog", catalog];
+        line.extend(flags);
+        Command::parse_from(line).settings
+    }
+
+    fn check(flags: &[&str], cloud: CloudFoundry) -> Result<Config, ConfigError> {
+        let folder = tempfile::tempdir().expect("a folder");
+        Config::check(&settings(folder.path(), flags), cloud)
+    }
+
+    #[test]
+    fn a_first_start_makes_secrets_that_a_second_one_finds() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let settings = settings(folder.path(), &[]);
+        let first = Config::check(&settings, CloudFoundry::default()).expect("a configuration");
+        let second = Config::check(&settings, CloudFoundry::default()).expect("a configuration");
+        assert_eq!(first.password, second.password);
+        let sealed = first.keys.seal("c", b"x").expect("sealed");
+        assert_eq!(second.keys.open("c", &sealed).expect("opens"), b"x");
+        for name in ["username", "password", "encryption_keys"] {
+            let file = fs::metadata(first.data_dir.join(name)).expect("a file");
+            assert_eq!(file.permissions().mode() & 0o777, 0o600, "{name}");
+        }
+        let shown = format!("{first:?}");
+        assert!(!shown.contains(first.password.expose()), "{shown}");
+    }
+
+    #[test]
+    fn a_wrong_value_names_its_setting_in_one_line() {
+        let cases: [(&[&str], &str); 8] = [
+            (&["--listen", "nowhere"], "COMPOSE_BROKER_LISTEN"),
+            (&["--public-url", "ftp://x"], "COMPOSE_BROKER_PUBLIC_URL"),
+            (&["--port-range", "9-1"], "COMPOSE_BROKER_PORT_RANGE"),
+            (&["--catalog", "/nonexistent"], "COMPOSE_BROKER_CATALOG"),
+            (&["--clusters", "/nonexistent"], "COMPOSE_BROKER_CLUSTERS"),
+            (
+                &["--backup-store", "file://relative"],
+                "COMPOSE_BROKER_BACKUP_STORE",
+            ),
+            (&["--username", "a:b"], "COMPOSE_BROKER_USERNAME"),
+            (
+                &["--encryption-keys", "short"],
+                "COMPOSE_BROKER_ENCRYPTION_KEYS",
+            ),
+        ];
+        for (flags, setting) in cases {
+            let text = match check(flags, CloudFoundry::default()) {
+                Ok(_) => panic!("{flags:?} was accepted"),
+                Err(error) => error.to_string(),
+            };
+            assert!(text.starts_with(setting) && !text.contains('\n'), "{text}");
+        }
+    }
+
+    #[test]
+    fn cloud_foundry_fills_in_what_is_not_set() {
+        let vcap = |name: &str| {
+            let text = match name {
+                "PORT" => "8123",
+                "VCAP_APPLICATION" => r#"{"application_uris":["broker.example.org"]}"#,
+                "VCAP_SERVICES" => r#"{"pg":[{"credentials":{"uri":"postgres://u:p@h/d"}}]}"#,
+                _ => return None,
+            };
+            Some(text.to_owned())
+        };
+        let cloud = || CloudFoundry::read(vcap).expect("readable");
+        let config = check(&[], cloud()).expect("a configuration");
+        assert_eq!(config.listen.to_string(), "0.0.0.0:8123");
+        assert_eq!(
+            config.public_url.as_deref(),
+            Some("https://broker.example.org")
+        );
+        assert_eq!(config.database_url, "postgres://u:p@h/d");
+        let flags = ["--listen", "127.0.0.1:1", "--public-url", "http://x/"];
+        let config = check(&flags, cloud()).expect("a configuration");
+        assert_eq!(config.listen.to_string(), "127.0.0.1:1");
+        assert_eq!(config.public_url.as_deref(), Some("http://x"));
+        assert!(CloudFoundry::read(|n| (n == "PORT").then(|| "x".to_owned())).is_err());
+    }
+}

@@ -1,0 +1,253 @@
+//! Runs real members for tests, as a provisioner would, and ends them when it is dropped.
+
+use std::{
+    fs::{self, File},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
+};
+
+use chrono::Utc;
+use etcd_client::{Certificate, Client, ConnectOptions, TlsOptions};
+use futures::TryStreamExt;
+use tempfile::TempDir;
+
+use crate::{
+    engine::{Engine, EngineError, Inspection, Snapshot, etcd::Etcd},
+    model::{
+        deployment::{Access, Deployment, DeploymentSecrets, Member},
+        ids::DeploymentId,
+        server::{HOME, Program, STAGE, Server, Task},
+    },
+};
+
+const HOST: &str = "127.0.0.1";
+
+/// Below the ports that systems give to outgoing connections, so that none is taken in between.
+static NEXT_PORT: AtomicU16 = AtomicU16::new(20_000);
+const PORTS_FROM: u16 = 20_000;
+const PORTS: u16 = 12_000;
+
+fn free_port() -> u16 {
+    let own = (std::process::id() % u32::from(PORTS)) as u16;
+    loop {
+        let step = NEXT_PORT.fetch_add(1, Ordering::Relaxed).wrapping_add(own);
+        let port = PORTS_FROM + step % PORTS;
+        if TcpListener::bind((HOST, port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+pub struct Lab {
+    pub deployment: Deployment,
+    pub secrets: DeploymentSecrets,
+    /// Put in place of the quota that the engine sets, to fill a database quickly.
+    pub quota_bytes: Option<u64>,
+    folder: TempDir,
+    running: Vec<Child>,
+}
+
+impl Lab {
+    pub fn new(version: &str, members: usize) -> Self {
+        let id = DeploymentId::generate(Utc::now());
+        let secrets = Etcd.generate_secrets(&id, HOST).expect("secrets");
+        let members = (0..members).map(|index| Member {
+            name: format!("m{index}"),
+            host: HOST.to_owned(),
+            client_port: free_port(),
+            peer_port: free_port(),
+        });
+        let deployment = Deployment {
+            id,
+            instance: "an instance".parse().expect("an id"),
+            cluster: "here".to_owned(),
+            engine: Etcd.name().to_owned(),
+            version: version.parse().expect("a version"),
+            units: 1,
+            members: members.collect(),
+        };
+        Self {
+            deployment,
+            secrets,
+            quota_bytes: None,
+            folder: TempDir::new().expect("a folder"),
+            running: Vec::new(),
+        }
+    }
+
+    /// A new deployment, ready and secured.
+    pub async fn secured(version: &str, members: usize) -> Self {
+        let mut lab = Self::new(version, members);
+        lab.start(Access::Passwords).await;
+        lab.secure_new().await.expect("secured");
+        lab
+    }
+
+    pub async fn start(&mut self, access: Access) {
+        let servers = Etcd.servers(&self.deployment, &self.secrets, access);
+        for (server, member) in servers.iter().zip(&self.deployment.members) {
+            let child = self.spawn(server);
+            self.running.push(child);
+            Etcd.wait_until_listening(member).await;
+        }
+        Etcd.wait_until_ready(&self.deployment, &self.secrets, access)
+            .await
+            .expect("ready");
+    }
+
+    fn spawn(&self, server: &Server) -> Child {
+        let home = self.home(&server.member);
+        for file in &server.files {
+            fs::write(home.join(file.name), file.contents.expose()).expect("a file");
+        }
+        let mut args = self.placed(&server.args, &home);
+        if let Some(bytes) = self.quota_bytes {
+            args.push(format!("--quota-backend-bytes={bytes}"));
+        }
+        let log = File::create(home.join("log")).expect("a log");
+        Command::new(binary(&server.program))
+            .args(args)
+            .env_clear()
+            .envs(server.env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log"))
+            .stderr(log)
+            .spawn()
+            .expect("a member")
+    }
+
+    /// Ends one member the hard way.
+    pub fn lose(&mut self, index: usize) {
+        let mut child = self.running.remove(index);
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+    }
+
+    /// Ends the members the hard way, as a crash would.
+    pub fn stop(&mut self) {
+        for child in &mut self.running {
+            child.kill().expect("killed");
+        }
+        for mut child in self.running.drain(..) {
+            child.wait().expect("ended");
+        }
+    }
+
+    /// Runs a task in the home of a member and returns what it printed.
+    pub fn run(&self, member: &str, task: &Task) -> Result<String, String> {
+        let home = self.home(member);
+        let output = Command::new(binary(&task.program))
+            .args(self.placed(&task.args, &home))
+            .env_clear()
+            .envs(task.env.iter().map(|(name, value)| (name, value)))
+            .output()
+            .expect("run");
+        if output.status.success() {
+            Ok(String::from_utf8(output.stdout).expect("text"))
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+        }
+    }
+
+    fn home(&self, member: &str) -> PathBuf {
+        let home = self.folder.path().join(member);
+        fs::create_dir_all(&home).expect("a home");
+        home
+    }
+
+    fn placed(&self, args: &[String], home: &Path) -> Vec<String> {
+        let (home, stage) = (home.to_str(), self.folder.path().to_str());
+        args.iter()
+            .map(|arg| {
+                arg.replace(HOME, home.expect("text"))
+                    .replace(STAGE, stage.expect("text"))
+            })
+            .collect()
+    }
+
+    /// Puts a file where tasks find it.
+    pub fn stage(&self, name: &str, content: &[u8]) {
+        fs::write(self.folder.path().join(name), content).expect("staged");
+    }
+
+    pub fn inspect(&self, content: &[u8]) -> Inspection {
+        self.stage("inspected", content);
+        let task = Etcd.inspect_task(self.deployment.version, "inspected");
+        let output = self.run("m0", &task).expect("inspected");
+        Etcd.parse_inspection(&output).expect("understood")
+    }
+
+    pub fn restore(&self, content: &[u8]) {
+        self.stage("restored", content);
+        for (index, member) in self.deployment.members.iter().enumerate() {
+            let task = Etcd.restore_task(&self.deployment, index, "restored");
+            self.run(&member.name, &task).expect("restored");
+        }
+    }
+
+    pub async fn secure_new(&self) -> Result<(), EngineError> {
+        Etcd.secure_new(&self.deployment, &self.secrets).await
+    }
+
+    pub async fn secure_restored(&self) -> Result<(), EngineError> {
+        Etcd.secure_restored(&self.deployment, &self.secrets).await
+    }
+
+    pub async fn snapshot(&self) -> Snapshot {
+        Etcd.snapshot(&self.deployment, &self.secrets)
+            .await
+            .expect("a snapshot")
+    }
+
+    /// A client of the first member that nobody logged in.
+    pub async fn anonymous(&self) -> Client {
+        self.client(None).await.expect("a client")
+    }
+
+    pub async fn root(&self) -> Client {
+        let password = self.secrets.root_password.expose();
+        self.login("root", password).await.expect("logged in")
+    }
+
+    pub async fn login(&self, name: &str, password: &str) -> Result<Client, etcd_client::Error> {
+        self.client(Some((name, password))).await
+    }
+
+    async fn client(&self, user: Option<(&str, &str)>) -> Result<Client, etcd_client::Error> {
+        let authority = Certificate::from_pem(&self.secrets.ca_certificate);
+        let mut options =
+            ConnectOptions::new().with_tls(TlsOptions::new().ca_certificate(authority));
+        if let Some((name, password)) = user {
+            options = options.with_user(name, password);
+        }
+        Client::connect([self.deployment.members[0].client_url()], Some(options)).await
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn binary(program: &Program) -> PathBuf {
+    let engines = std::env::var_os("COMPOSE_BROKER_ENGINES_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("engines"),
+        PathBuf::from,
+    );
+    engines
+        .join(program.engine)
+        .join(program.version.to_string())
+        .join(program.binary)
+}
+
+pub async fn read_all(snapshot: Snapshot) -> Vec<u8> {
+    let chunks: Vec<_> = snapshot
+        .content
+        .try_collect()
+        .await
+        .expect("a whole stream");
+    chunks.concat()
+}

@@ -1,0 +1,489 @@
+//! The engine against real members of every version.
+
+mod lab;
+
+use std::time::{Duration, Instant};
+
+use etcd_client::{AlarmAction, AlarmType, Client, CompactionOptions, PutOptions};
+use futures::{TryStreamExt, future::join_all};
+
+use self::lab::{Lab, read_all};
+use super::*;
+use crate::model::secret::Secret;
+
+/// Runs a scenario once for each version.
+macro_rules! for_each_version {
+    ($($scenario:ident),* $(,)?) => {
+        for_each_version!(@ v3_3_25 "3.3.25" $($scenario)*);
+        for_each_version!(@ v3_4_23 "3.4.23" $($scenario)*);
+        for_each_version!(@ v3_5_16 "3.5.16" $($scenario)*);
+        for_each_version!(@ v3_5_30 "3.5.30" $($scenario)*);
+    };
+    (@ $module:ident $version:literal $($scenario:ident)*) => {
+        mod $module {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $scenario() {
+                    super::$scenario($version).await;
+                }
+            )*
+        }
+    };
+}
+
+for_each_version!(
+    secures_a_new_deployment_and_serves_its_users,
+    takes_snapshots_whose_content_is_known,
+    notices_who_was_there_before,
+    lets_leases_end_after_a_restore,
+    takes_over_a_source_without_users,
+    survives_the_loss_of_a_member,
+);
+
+macro_rules! for_each_step {
+    ($($test:ident: $from:literal => $to:literal),* $(,)?) => {
+        $(
+            #[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                restores($from, $to).await;
+            }
+        )*
+    };
+}
+
+for_each_step!(
+    restores_3_3_25_into_3_4_23: "3.3.25" => "3.4.23",
+    restores_3_3_25_into_3_5_30: "3.3.25" => "3.5.30",
+    restores_3_4_23_into_3_5_16: "3.4.23" => "3.5.16",
+    restores_3_5_16_into_3_5_30: "3.5.16" => "3.5.30",
+);
+
+fn user(name: &str, password: &str) -> DatabaseUser {
+    DatabaseUser {
+        name: name.to_owned(),
+        password: Secret::new(password),
+    }
+}
+
+async fn add_user(lab: &Lab, user: &DatabaseUser) {
+    Etcd.add_user(&lab.deployment, &lab.secrets, user)
+        .await
+        .expect("added");
+}
+
+async fn fill(client: &mut Client, keys: std::ops::Range<usize>) {
+    for index in keys {
+        client
+            .put(format!("key {index}"), "value", None)
+            .await
+            .expect("put");
+    }
+}
+
+fn message<T>(result: Result<T, etcd_client::Error>) -> String {
+    match result {
+        Ok(_) => "no error".to_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
+async fn secures_a_new_deployment_and_serves_its_users(version: &str) {
+    let mut lab = Lab::new(version, 3);
+    let begun = Instant::now();
+    lab.start(Access::Passwords).await;
+    let ready = begun.elapsed();
+    lab.secure_new().await.expect("secured");
+    println!("{version}: ready {ready:?}, secured {:?}", begun.elapsed());
+    lab.secure_new().await.expect("secured again");
+    Etcd.wait_until_ready(&lab.deployment, &lab.secrets, Access::Passwords)
+        .await
+        .expect("ready with a password");
+    another_password_is_refused_at_once(&lab).await;
+
+    let refused = message(lab.anonymous().await.get("a", None).await);
+    assert!(refused.contains("user name is empty"), "{refused}");
+
+    one_user(&lab).await;
+    many_users(&lab).await;
+}
+
+async fn another_password_is_refused_at_once(lab: &Lab) {
+    let wrong = DeploymentSecrets {
+        root_password: Secret::new("wrong"),
+        ..lab.secrets.clone()
+    };
+    let refused = Etcd
+        .wait_until_ready(&lab.deployment, &wrong, Access::Passwords)
+        .await;
+    assert!(matches!(refused, Err(EngineError::Call { .. })));
+    let refused = Etcd.secure_new(&lab.deployment, &wrong).await;
+    assert!(matches!(refused, Err(EngineError::Unexpected(_))));
+}
+
+async fn one_user(lab: &Lab) {
+    add_user(lab, &user("ada", "first")).await;
+    add_user(lab, &user("ada", "second")).await;
+    assert!(message(lab.login("ada", "first").await).contains("authentication failed"));
+    let mut ada = lab.login("ada", "second").await.expect("logged in");
+    ada.put("key", "value", None).await.expect("put");
+    ada.put([255, 255], "value", None).await.expect("put");
+    assert_eq!(ada.get("key", None).await.expect("got").kvs().len(), 1);
+    shows_its_members(lab, &user("ada", "second"));
+
+    let denied = [
+        message(ada.user_add("eve", "password", None).await),
+        message(ada.user_change_password("root", "password").await),
+        message(ada.role_add("eve").await),
+        message(ada.auth_disable().await),
+        match ada.snapshot().await {
+            Ok(mut stream) => message(stream.message().await),
+            Err(error) => error.to_string(),
+        },
+    ];
+    for text in denied {
+        assert!(text.contains("permission denied"), "{text}");
+    }
+
+    for _ in 0..2 {
+        Etcd.remove_user(&lab.deployment, &lab.secrets, "ada")
+            .await
+            .expect("removed");
+    }
+    assert!(message(ada.get("key", None).await) != "no error");
+    assert!(message(lab.login("ada", "second").await).contains("authentication failed"));
+}
+
+/// The command line that people are given works for the user it is given to.
+fn shows_its_members(lab: &Lab, user: &DatabaseUser) {
+    lab.stage("ca.pem", lab.secrets.ca_certificate.as_bytes());
+    let strings = Etcd.connection_strings(&lab.deployment, user);
+    let words: Vec<&str> = strings.cli.expose().split(' ').collect();
+    assert_eq!(words[..2], ["ETCDCTL_API=3", "etcdctl"]);
+    let task = Task {
+        program: crate::model::server::Program {
+            engine: NAME,
+            version: lab.deployment.version,
+            binary: "etcdctl",
+        },
+        args: words[2..]
+            .iter()
+            .map(|word| word.replace("=ca.pem", "={stage}/ca.pem"))
+            .collect(),
+        env: vec![("ETCDCTL_API", "3".to_owned())],
+        timeout: Duration::from_secs(10),
+    };
+    let output = lab.run("m0", &task).expect("works for its user");
+    for member in &lab.deployment.members {
+        assert!(output.contains(&member.client_url()), "{output}");
+    }
+}
+
+async fn many_users(lab: &Lab) {
+    let users: Vec<DatabaseUser> = (0..50)
+        .map(|index| user(&format!("user{index}"), &format!("password{index}")))
+        .collect();
+    let begun = Instant::now();
+    join_all(users.iter().map(|user| add_user(lab, user))).await;
+    println!(
+        "{}: 50 users in {:?}",
+        lab.deployment.version,
+        begun.elapsed()
+    );
+    let last = &users[49];
+    let mut client = lab
+        .login(&last.name, last.password.expose())
+        .await
+        .expect("logged in");
+    client.put("key", "value", None).await.expect("put");
+    let removed = users
+        .iter()
+        .map(|user| Etcd.remove_user(&lab.deployment, &lab.secrets, &user.name));
+    for removed in join_all(removed).await {
+        removed.expect("removed");
+    }
+    let users = lab.root().await.user_list().await.expect("users");
+    assert_eq!(users.users(), ["root"]);
+    let roles = lab.root().await.role_list().await.expect("roles");
+    assert!(roles.roles().iter().all(|role| role == "root"));
+}
+
+fn assert_whole(content: &[u8]) {
+    let (before, trailer) = content.split_at(content.len() - 32);
+    let digest = ring::digest::digest(&ring::digest::SHA256, before);
+    let length = content.len() as u64;
+    assert_eq!(Etcd.check_trailer(length, digest.as_ref(), trailer), Ok(()));
+}
+
+async fn takes_snapshots_whose_content_is_known(version: &str) {
+    let lab = Lab::secured(version, 3).await;
+    let mut root = lab.root().await;
+    fill(&mut root, 0..20).await;
+    root.delete("key 3", None).await.expect("deleted");
+
+    let snapshot = lab.snapshot().await;
+    let bytes_expected = snapshot.bytes_expected;
+    let known = snapshot.known.clone().expect("nobody wrote");
+    assert_eq!((known.revision, known.keys), (22, 19));
+    let content = read_all(snapshot).await;
+    assert_eq!(content.len() as u64, bytes_expected);
+    assert_whole(&content);
+    assert_eq!(lab.inspect(&content).revision, known.revision);
+
+    let snapshots = write_and_save(&lab, root.clone()).await;
+    for snapshot in snapshots {
+        let known = snapshot.known.clone();
+        let content = read_all(snapshot).await;
+        assert_whole(&content);
+        let inspected = lab.inspect(&content).revision;
+        if let Some(known) = known {
+            assert_eq!(known.revision, inspected);
+        }
+        let keys = Etcd
+            .keys_at(&lab.deployment, &lab.secrets, inspected)
+            .await
+            .expect("counted");
+        assert_eq!(keys, 19 + inspected - 22);
+    }
+
+    newest_entry_compacted_away(&lab, root).await;
+}
+
+/// Old versions throw away a deletion that is compacted, even the newest. Then the inspection alone
+/// would lead astray.
+async fn newest_entry_compacted_away(lab: &Lab, mut root: Client) {
+    let newest = root.delete("key 4", None).await.expect("deleted");
+    let newest = newest.header().expect("a header").revision();
+    let thoroughly = CompactionOptions::new().with_physical();
+    root.compact(newest, Some(thoroughly))
+        .await
+        .expect("compacted");
+
+    let snapshot = lab.snapshot().await;
+    let known = snapshot.known.clone().expect("nobody wrote");
+    assert_eq!(known.revision, newest);
+    let inspected = lab.inspect(&read_all(snapshot).await).revision;
+    let keys = Etcd.keys_at(&lab.deployment, &lab.secrets, inspected).await;
+    if lab.deployment.version.minor < 5 {
+        assert!(inspected < newest);
+        assert!(matches!(keys, Err(EngineError::Call { .. })));
+    } else {
+        assert_eq!((inspected, keys.expect("counted")), (newest, known.keys));
+    }
+}
+
+/// Takes snapshots while somebody writes new keys all the time.
+async fn write_and_save(lab: &Lab, mut client: Client) -> Vec<Snapshot> {
+    let writer = tokio::spawn(async move {
+        for index in 0.. {
+            fill(&mut client, 1000 + index..1001 + index).await;
+        }
+    });
+    let mut snapshots = Vec::new();
+    for _ in 0..3 {
+        snapshots.push(lab.snapshot().await);
+    }
+    writer.abort();
+    snapshots
+}
+
+async fn notices_who_was_there_before(version: &str) {
+    type Trace = for<'a> fn(&'a mut Client) -> futures::future::BoxFuture<'a, ()>;
+    let traces: [Trace; 5] = [
+        |client| {
+            Box::pin(async {
+                client.put("a", "b", None).await.expect("put");
+                client.delete("a", None).await.expect("deleted");
+            })
+        },
+        |client| {
+            Box::pin(async {
+                client.lease_grant(600, None).await.expect("granted");
+            })
+        },
+        |client| {
+            Box::pin(async {
+                client
+                    .user_add("eve", "password", None)
+                    .await
+                    .expect("user");
+            })
+        },
+        |client| {
+            Box::pin(async {
+                client.role_add("eve").await.expect("role");
+            })
+        },
+        |client| {
+            Box::pin(async {
+                client.user_add("root", "other", None).await.expect("user");
+            })
+        },
+    ];
+    for leave_trace in traces {
+        let mut lab = Lab::new(version, 1);
+        lab.start(Access::Passwords).await;
+        leave_trace(&mut lab.anonymous().await).await;
+        for _ in 0..2 {
+            let noticed = lab.secure_new().await.expect_err("noticed");
+            assert!(matches!(noticed, EngineError::Unexpected(_)), "{noticed}");
+        }
+    }
+}
+
+/// The snapshot of a source that is full and has users.
+async fn source_snapshot(version: &str) -> (Vec<u8>, SnapshotContent, Secret) {
+    let mut lab = Lab::new(version, 1);
+    lab.quota_bytes = Some(2 * 1024 * 1024);
+    lab.start(Access::Passwords).await;
+    lab.secure_new().await.expect("secured");
+    add_user(&lab, &user("ada", "password")).await;
+    let mut ada = lab.login("ada", "password").await.expect("logged in");
+    fill(&mut ada, 0..5).await;
+    while ada.put("large", vec![7; 100_000], None).await.is_ok() {}
+    let mut root = lab.root().await;
+    let alarms = root.alarm(AlarmAction::Get, AlarmType::None, None).await;
+    assert_eq!(alarms.expect("alarms").alarms().len(), 1);
+    let snapshot = lab.snapshot().await;
+    let known = snapshot.known.clone().expect("nobody wrote");
+    let content = read_all(snapshot).await;
+    (content, known, lab.secrets.root_password.clone())
+}
+
+async fn restores(from: &str, to: &str) {
+    let (content, expected, old_password) = source_snapshot(from).await;
+    let mut lab = Lab::new(to, 3);
+    lab.restore(&content);
+    lab.start(Access::Certificates).await;
+
+    assert!(message(lab.anonymous().await.get("a", None).await) != "no error");
+    assert!(lab.login("root", old_password.expose()).await.is_err());
+    for _ in 0..2 {
+        lab.secure_restored().await.expect("secured");
+    }
+    verify(&lab, Access::Certificates, &expected)
+        .await
+        .expect("the same");
+
+    lab.stop();
+    lab.start(Access::Passwords).await;
+    verify(&lab, Access::Passwords, &expected)
+        .await
+        .expect("the same");
+    wrong_content_is_noticed(&lab, &expected).await;
+    for (name, password) in [("ada", "password"), ("root", old_password.expose())] {
+        let refused = message(lab.login(name, password).await);
+        assert!(refused.contains("authentication failed"), "{refused}");
+    }
+    let mut root = lab.root().await;
+    root.put("key", "writes are allowed again", None)
+        .await
+        .expect("put");
+    let changed = verify(&lab, Access::Passwords, &expected).await;
+    assert!(matches!(changed, Err(EngineError::Unexpected(_))));
+}
+
+async fn verify(lab: &Lab, access: Access, expected: &SnapshotContent) -> Result<(), EngineError> {
+    Etcd.verify_content(&lab.deployment, &lab.secrets, access, expected)
+        .await
+}
+
+async fn wrong_content_is_noticed(lab: &Lab, right: &SnapshotContent) {
+    for (revision, keys) in [(0, 1), (1, 0), (-1, 0)] {
+        let wrong = SnapshotContent {
+            revision: right.revision + revision,
+            keys: right.keys + keys,
+        };
+        let noticed = verify(lab, Access::Passwords, &wrong).await;
+        assert!(
+            matches!(noticed, Err(EngineError::Unexpected(_))),
+            "{wrong:?}"
+        );
+    }
+}
+
+async fn lets_leases_end_after_a_restore(version: &str) {
+    let source = Lab::secured(version, 1).await;
+    let mut root = source.root().await;
+    fill(&mut root, 0..5).await;
+    let lease = root.lease_grant(2, None).await.expect("granted").id();
+    let leased = PutOptions::new().with_lease(lease);
+    root.put("leased", "", Some(leased)).await.expect("put");
+    let snapshot = source.snapshot().await;
+    let expected = snapshot.known.clone().expect("nobody wrote");
+    assert_eq!(expected.keys, 6);
+
+    let mut lab = Lab::new(version, 1);
+    lab.restore(&read_all(snapshot).await);
+    lab.start(Access::Certificates).await;
+    lab.secure_restored().await.expect("secured");
+    lab.stop();
+    lab.start(Access::Passwords).await;
+    let mut root = lab.root().await;
+    while root.get("leased", None).await.expect("got").count() > 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    verify(&lab, Access::Passwords, &expected)
+        .await
+        .expect("a lease's end is no change");
+    root.put("key 1", "changed", None).await.expect("put");
+    verify(&lab, Access::Passwords, &expected)
+        .await
+        .expect_err("a change");
+}
+
+async fn takes_over_a_source_without_users(version: &str) {
+    let mut source = Lab::new(version, 1);
+    source.start(Access::Passwords).await;
+    let mut client = source.anonymous().await;
+    fill(&mut client, 0..5).await;
+    client
+        .user_add("eve", "password", None)
+        .await
+        .expect("user");
+    client.role_add("eve").await.expect("role");
+    let mut stream = client.snapshot().await.expect("a snapshot");
+    let mut content = Vec::new();
+    while let Some(message) = stream.message().await.expect("more") {
+        content.extend_from_slice(message.blob());
+    }
+
+    let mut lab = Lab::new(version, 1);
+    lab.restore(&content);
+    lab.start(Access::Certificates).await;
+    for _ in 0..2 {
+        lab.secure_restored().await.expect("secured");
+    }
+    lab.stop();
+    lab.start(Access::Passwords).await;
+    let refused = message(lab.anonymous().await.get("a", None).await);
+    assert!(refused.contains("user name is empty"), "{refused}");
+    assert!(lab.login("eve", "password").await.is_err());
+    let users = lab.root().await.user_list().await.expect("users");
+    assert_eq!(users.users(), ["root"]);
+}
+
+async fn survives_the_loss_of_a_member(version: &str) {
+    let mut lab = Lab::secured(version, 3).await;
+    let mut root = lab.root().await;
+    for index in 0..30 {
+        root.put(format!("large {index}"), vec![7; 1_000_000], None)
+            .await
+            .expect("put");
+    }
+    lab.lose(0);
+    add_user(&lab, &user("ada", "password")).await;
+
+    let mut snapshot = lab.snapshot().await;
+    let known = snapshot.known.as_ref().map(|known| known.keys);
+    assert_eq!(known, Some(30));
+    snapshot
+        .content
+        .try_next()
+        .await
+        .expect("a chunk")
+        .expect("more");
+    lab.stop();
+    let broken = snapshot.content.try_collect::<Vec<_>>().await;
+    let broken = broken.expect_err("the end is missing");
+    assert!(broken.get_ref().is_some(), "{broken}");
+}

@@ -1,0 +1,198 @@
+//! The Compose 2016-07 API, below an instance: one function for each endpoint.
+//!
+//! A token is good for one instance. Every other instance, known or not, is answered alike.
+
+use actix_web::{
+    Error, HttpRequest, HttpResponse, ResponseError as _,
+    body::{EitherBody, MessageBody},
+    dev::{ServiceRequest, ServiceResponse},
+    http::header,
+    middleware::Next,
+    web,
+};
+use serde_json::json;
+
+use super::{
+    Api,
+    error::{ComposeError, HttpError},
+    request::{bearer, path_id, query},
+};
+use crate::{
+    broker::{BrokerError, DeploymentView},
+    model::{
+        backup::BackupKind,
+        ids::{DeploymentId, InstanceId},
+    },
+};
+
+mod view;
+
+type Answer = Result<HttpResponse, ComposeError>;
+
+/// Lets a request in when its token is good for the instance in its path.
+pub async fn guard<B: MessageBody + 'static>(
+    api: web::Data<Api>,
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B>>, Error> {
+    match check_token(&api, &request).await {
+        Ok(()) => Ok(next.call(request).await?.map_into_left_body()),
+        Err(error) => {
+            let response = ComposeError(error).error_response();
+            Ok(request.into_response(response).map_into_right_body())
+        }
+    }
+}
+
+async fn check_token(api: &Api, request: &ServiceRequest) -> Result<(), HttpError> {
+    let token = bearer(request.headers())
+        .ok_or(HttpError::Unauthorized)?
+        .to_owned();
+    let granted = api
+        .broker
+        .instance_of_token(&token)
+        .await?
+        .ok_or(HttpError::Unauthorized)?;
+    let asked: Result<InstanceId, _> = path_id(request.request(), "instance");
+    if asked.is_ok_and(|asked| asked == granted) {
+        Ok(())
+    } else {
+        Err(BrokerError::NotFound("there is no such instance".to_owned()).into())
+    }
+}
+
+/// The path's deployment, when it is the one of the path's instance.
+async fn deployment_in_path(api: &Api, request: &HttpRequest) -> Result<DeploymentView, HttpError> {
+    let instance = path_id(request, "instance")?;
+    // An id that cannot be one is as unknown as any other.
+    let id: DeploymentId = known(path_id(request, "deployment"), "deployment")?;
+    Ok(api.broker.deployment(instance, &id).await?)
+}
+
+fn known<T>(id: Result<T, HttpError>, what: &str) -> Result<T, HttpError> {
+    id.map_err(|_| BrokerError::NotFound(format!("there is no such {what}")).into())
+}
+
+/// `GET /instances/:iid`
+pub async fn instance(api: web::Data<Api>, request: HttpRequest) -> Answer {
+    let view = api
+        .broker
+        .deployment_of(path_id(&request, "instance")?)
+        .await?;
+    Ok(HttpResponse::Ok().json(json!({
+        "id": view.instance.id,
+        "resource_type": "deployment",
+        "resource_id": view.deployment.id,
+    })))
+}
+
+/// `GET /instances/:iid/deployments/:did`
+pub async fn deployment(api: web::Data<Api>, request: HttpRequest) -> Answer {
+    let view = deployment_in_path(&api, &request).await?;
+    Ok(HttpResponse::Ok().json(view::deployment(&api.broker.public_url, &view)))
+}
+
+/// `GET /instances/:iid/deployments/:did/backups`
+pub async fn backups(api: web::Data<Api>, request: HttpRequest) -> Answer {
+    let of = deployment_in_path(&api, &request).await?;
+    let backups = api.broker.backups(of.instance.id.clone()).await?;
+    let views: Vec<_> = backups
+        .iter()
+        .map(|b| view::backup(&api.broker.public_url, &of.deployment, b))
+        .collect();
+    Ok(HttpResponse::Ok().json(json!({ "_embedded": { "backups": views } })))
+}
+
+/// `POST /instances/:iid/deployments/:did/backups`
+pub async fn back_up(api: web::Data<Api>, request: HttpRequest) -> Answer {
+    let of = deployment_in_path(&api, &request).await?;
+    let requested = api
+        .broker
+        .back_up(of.instance.id.clone(), BackupKind::OnDemand, "compose")
+        .await?;
+    Ok(HttpResponse::Accepted().json(view::recipe(&of, &requested.operation)))
+}
+
+/// `GET /instances/:iid/deployments/:did/backups/:bid`
+pub async fn backup(api: web::Data<Api>, request: HttpRequest) -> Answer {
+    let of = deployment_in_path(&api, &request).await?;
+    let id = known(path_id(&request, "backup"), "backup")?;
+    let backup = api.broker.backup(of.instance.id.clone(), id).await?;
+    let url = &api.broker.public_url;
+    let mut body = view::backup(url, &of.deployment, &backup);
+    body["download_link"] = match api.broker.download_query(&backup) {
+        Some(query) => {
+            json!(format!(
+                "{}/download?{query}",
+                view::backup_url(url, &of.deployment, &backup)
+            ))
+        }
+        None => json!(null),
+    };
+    Ok(HttpResponse::Ok().json(body))
+}
+
+/// `GET /instances/:iid/deployments/:did/backups/:bid/download`, with the link's own permission.
+pub async fn download(api: web::Data<Api>, request: HttpRequest) -> Answer {
+    let unknown = |what| known::<()>(Err(HttpError::Unauthorized), what);
+    let (Ok(instance), Ok(id)) = (path_id(&request, "instance"), path_id(&request, "backup"))
+    else {
+        unknown("backup")?;
+        return Err(HttpError::Unauthorized.into());
+    };
+    let (expires, signature) = (query(&request, "expires"), query(&request, "signature"));
+    let download = api
+        .broker
+        .download(
+            instance,
+            id,
+            &expires.unwrap_or_default(),
+            &signature.unwrap_or_default(),
+        )
+        .await?;
+    let disposition = format!("attachment; filename=\"{}\"", download.file_name);
+    Ok(HttpResponse::Ok()
+        .insert_header((header::CONTENT_TYPE, "application/gzip"))
+        .insert_header((header::CONTENT_DISPOSITION, disposition))
+        .insert_header((header::CACHE_CONTROL, "private, no-store"))
+        .streaming(download.content))
+}
+
+/// `GET /instances/:iid/deployments/:did/recipes`
+pub async fn deployment_recipes(api: web::Data<Api>, request: HttpRequest) -> Answer {
+    let of = deployment_in_path(&api, &request).await?;
+    let operations = api.broker.recipes(of.instance.id.clone()).await?;
+    let views: Vec<_> = operations.iter().map(|o| view::recipe(&of, o)).collect();
+    Ok(HttpResponse::Ok().json(json!({ "_embedded": { "recipes": views } })))
+}
+
+/// `GET /instances/:iid/recipes/:rid`
+pub async fn recipe(api: web::Data<Api>, request: HttpRequest) -> Answer {
+    let of = api
+        .broker
+        .deployment_of(path_id(&request, "instance")?)
+        .await?;
+    let id = known(path_id(&request, "recipe"), "recipe")?;
+    let operation = api.broker.recipe(of.instance.id.clone(), id).await?;
+    Ok(HttpResponse::Ok().json(view::recipe(&of, &operation)))
+}
+
+/// `GET /instances/:iid/deployments/:did/versions`
+pub async fn versions(api: web::Data<Api>, request: HttpRequest) -> Answer {
+    let of = deployment_in_path(&api, &request).await?;
+    let transitions: Vec<_> = api
+        .broker
+        .transitions(&of.deployment)
+        .iter()
+        .map(|t| {
+            json!({
+                "application": of.deployment.engine,
+                // A new service instance with db_version; nothing is upgraded in place.
+                "method": "restore",
+                "from_version": t.from,
+                "to_version": t.to,
+            })
+        })
+        .collect();
+    Ok(HttpResponse::Ok().json(json!({ "_embedded": { "transitions": transitions } })))
+}

@@ -1,0 +1,145 @@
+//! The bodies of the Compose API: plain objects, lists under `_embedded`.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use serde_json::{Value, json};
+
+use crate::{
+    broker::{DeploymentView, backup_name, status_of},
+    model::{
+        backup::{Backup, BackupState},
+        deployment::Deployment,
+        operation::{Operation, OperationKind, OperationState},
+        tenant::Tenant,
+    },
+    seal::fingerprint,
+};
+
+/// Compose names owners by 24 hexadecimal digits: these are made of the tenant's own names.
+fn account_id(tenant: &Tenant) -> String {
+    let names = format!(
+        "{}\0{}\0{}",
+        tenant.platform, tenant.organization, tenant.space
+    );
+    fingerprint(&names)[..24].to_owned()
+}
+
+fn deployment_url(public_url: &str, deployment: &Deployment) -> String {
+    let instance: String =
+        url::form_urlencoded::byte_serialize(deployment.instance.as_str().as_bytes()).collect();
+    // In a path a space is %20; a plus sign would be a plus sign.
+    let instance = instance.replace('+', "%20");
+    format!(
+        "{public_url}/api/2016-07/instances/{instance}/deployments/{}",
+        deployment.id
+    )
+}
+
+/// Where a backup stands in the API.
+pub fn backup_url(public_url: &str, deployment: &Deployment, backup: &Backup) -> String {
+    format!(
+        "{}/backups/{}",
+        deployment_url(public_url, deployment),
+        backup.id
+    )
+}
+
+/// A deployment. Passwords belong to bindings and are not shown.
+pub fn deployment(public_url: &str, view: &DeploymentView) -> Value {
+    let deployment = &view.deployment;
+    let url = deployment_url(public_url, deployment);
+    let endpoints = deployment.client_urls();
+    let link = |name: &str| json!({ "href": format!("{url}/{name}{{?embed}}"), "templated": true });
+    json!({
+        "id": deployment.id,
+        "account_id": account_id(&view.instance.tenant),
+        "name": deployment.name(),
+        "type": deployment.engine,
+        "version": deployment.version,
+        "created_at": view.instance.created_at,
+        "notes": "",
+        "customer_billing_code": "",
+        "cluster_id": deployment.cluster,
+        "units": deployment.units,
+        "ca_certificate_base64": view.ca_certificate.as_ref().map(|pem| BASE64.encode(pem)),
+        "connection_strings": {
+            "direct": endpoints,
+            "cli": [format!("ETCDCTL_API=3 etcdctl --cacert=ca.pem --endpoints={}", endpoints.join(","))],
+            "maps": [],
+            "misc": {},
+            "ssh": [],
+            "health": [],
+            "admin": [],
+        },
+        "provision_recipe_id": view.provision,
+        "_links": {
+            "backups": link("backups"),
+            "recipes": link("recipes"),
+            "versions": link("versions"),
+        },
+    })
+}
+
+/// A recipe: an operation, in Compose's words.
+pub fn recipe(of: &DeploymentView, operation: &Operation) -> Value {
+    let status = match operation.state {
+        OperationState::Queued => "waiting",
+        OperationState::Running => "running",
+        OperationState::Succeeded => "complete",
+        OperationState::Failed | OperationState::Stuck => "failed",
+    };
+    let (template, name) = match operation.kind {
+        OperationKind::Provision => ("Recipes::Deployment::Run", "Provision"),
+        OperationKind::Restore => ("Recipes::Deployment::Run", "Restore"),
+        OperationKind::Deprovision => ("Recipes::Deployment::Deprovision", "Deprovision"),
+        OperationKind::Bind => ("Recipes::Deployment::Run", "Bind"),
+        OperationKind::Unbind => ("Recipes::Deployment::Run", "Unbind"),
+        OperationKind::Backup => ("Recipes::Deployment::Backup", "Backup"),
+        OperationKind::Prune => ("Recipes::Deployment::Prune", "Remove expired backups"),
+    };
+    json!({
+        "id": operation.id,
+        "account_id": account_id(&of.instance.tenant),
+        "deployment_id": of.deployment.id,
+        "parent_id": null,
+        "template": template,
+        "name": name,
+        "status": status,
+        "status_detail": status_of(operation).description,
+        "operations_complete": operation.progress.steps_done,
+        "operations_total": operation.progress.steps_total,
+        "bytes_complete": operation.progress.bytes_done,
+        "bytes_total": operation.progress.bytes_total,
+        "backup_id": operation.backup,
+        "source": operation.origin,
+        "created_at": operation.created_at,
+        "updated_at": operation.updated_at,
+        "_embedded": { "recipes": [] },
+    })
+}
+
+/// A backup. Beyond the original's fields: what is in it, and how large it is.
+pub fn backup(public_url: &str, deployment: &Deployment, backup: &Backup) -> Value {
+    let usable = backup.state == BackupState::Complete;
+    let manifest = backup.manifest.as_ref();
+    json!({
+        "id": backup.id,
+        "deployment_id": backup.deployment,
+        "name": backup_name(deployment, backup),
+        "type": backup.kind.as_str(),
+        "status": backup.state.as_str(),
+        "status_detail": backup.failure,
+        "is_downloadable": usable,
+        "is_restorable": usable,
+        // Clients know this as the time at which the backup was complete.
+        "created_at": backup.finished_at.unwrap_or(backup.created_at),
+        "requested_at": backup.created_at,
+        "recipe_id": backup.operation,
+        "version": manifest.map(|m| m.version),
+        "size_bytes": manifest.map(|m| m.stored.snapshot_bytes),
+        "stored_bytes": manifest.map(|m| m.stored.object_bytes),
+        "sha256": manifest.map(|m| &m.stored.snapshot_sha256),
+        "revision": manifest.map(|m| m.content.revision),
+        "keys": manifest.map(|m| m.content.keys),
+        "_links": { "self": { "href": backup_url(public_url, deployment, backup) } },
+    })
+}

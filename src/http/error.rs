@@ -1,0 +1,173 @@
+//! The only map from errors to status codes and bodies, in the two dialects spoken here.
+
+use actix_web::{
+    HttpRequest, HttpResponse, ResponseError,
+    http::{StatusCode, header},
+};
+use serde_json::{Value, json};
+
+use crate::{broker::BrokerError, logging::chain};
+
+/// An error, told as OSB wants it: `{"error": ..., "description": ...}`.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct OsbError(#[from] pub HttpError);
+
+/// An error, told as the Compose API does: `{"errors": ...}`.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct ComposeError(#[from] pub HttpError);
+
+/// Why a request was not fulfilled.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// The use case refused or failed.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// No or wrong credentials.
+    #[error("the credentials are missing or wrong")]
+    Unauthorized,
+    /// No or a wrong version of the API.
+    #[error("{0}")]
+    ApiVersion(String),
+    /// The body is larger than we read.
+    #[error("the body is larger than {0} bytes")]
+    TooLarge(usize),
+    /// The body did not come in time.
+    #[error("the body did not come in time")]
+    TooSlow,
+}
+
+impl From<BrokerError> for OsbError {
+    fn from(error: BrokerError) -> Self {
+        Self(error.into())
+    }
+}
+
+impl From<BrokerError> for ComposeError {
+    fn from(error: BrokerError) -> Self {
+        Self(error.into())
+    }
+}
+
+impl HttpError {
+    /// A request that cannot be understood.
+    pub fn bad_request(reason: impl Into<String>) -> Self {
+        Self::Broker(BrokerError::BadRequest(reason.into()))
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::ApiVersion(_) => StatusCode::PRECONDITION_FAILED,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::Broker(error) => match error {
+                BrokerError::BadRequest(_) => StatusCode::BAD_REQUEST,
+                BrokerError::NotFound(_) => StatusCode::NOT_FOUND,
+                BrokerError::Gone => StatusCode::GONE,
+                BrokerError::Conflict(_) => StatusCode::CONFLICT,
+                BrokerError::AsyncRequired
+                | BrokerError::Concurrency(_)
+                | BrokerError::MaintenanceInfoConflict(_) => StatusCode::UNPROCESSABLE_ENTITY,
+                BrokerError::StillRunning
+                | BrokerError::Failed(_)
+                | BrokerError::Store(_)
+                | BrokerError::Seal(_)
+                | BrokerError::BackupStore(_)
+                | BrokerError::Unreadable(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            },
+        }
+    }
+
+    /// OSB's error code, where the specification has one.
+    fn osb_code(&self) -> Option<&'static str> {
+        match self {
+            Self::Broker(BrokerError::AsyncRequired) => Some("AsyncRequired"),
+            Self::Broker(BrokerError::Concurrency(_)) => Some("ConcurrencyError"),
+            Self::Broker(BrokerError::MaintenanceInfoConflict(_)) => {
+                Some("MaintenanceInfoConflict")
+            }
+            _ => None,
+        }
+    }
+
+    /// Failures of ours are logged here, where they end, and nowhere else.
+    fn respond(&self, body: &Value) -> HttpResponse {
+        let status = self.status();
+        if status.is_server_error() {
+            log::error!(status = status.as_u16(); "a request failed: {}", chain(self));
+        }
+        HttpResponse::build(status).json(body)
+    }
+}
+
+impl ResponseError for OsbError {
+    fn status_code(&self) -> StatusCode {
+        self.0.status()
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut body = json!({ "description": self.0.to_string() });
+        if let Some(code) = self.0.osb_code() {
+            body["error"] = json!(code);
+        }
+        let mut response = self.0.respond(&body);
+        if matches!(self.0, HttpError::Unauthorized) {
+            let challenge = header::HeaderValue::from_static("Basic realm=\"compose-broker\"");
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response
+    }
+}
+
+impl ResponseError for ComposeError {
+    fn status_code(&self) -> StatusCode {
+        self.0.status()
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        // Most clients read only the form with fields; a token is the one known exception.
+        let body = match &self.0 {
+            HttpError::Unauthorized => json!({ "errors": "invalid_token" }),
+            other => json!({ "errors": { "base": [other.to_string()] } }),
+        };
+        let mut response = self.0.respond(&body);
+        if matches!(self.0, HttpError::Unauthorized) {
+            let challenge = header::HeaderValue::from_static("Bearer realm=\"compose-broker\"");
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response
+    }
+}
+
+/// A path that leads nowhere.
+pub async fn no_such_route(request: HttpRequest) -> HttpResponse {
+    plain(
+        &request,
+        StatusCode::NOT_FOUND,
+        "there is nothing at this path",
+    )
+}
+
+/// A method that a path does not have.
+pub async fn no_such_method(request: HttpRequest) -> HttpResponse {
+    plain(
+        &request,
+        StatusCode::METHOD_NOT_ALLOWED,
+        "this path does not have this method",
+    )
+}
+
+fn plain(request: &HttpRequest, status: StatusCode, reason: &str) -> HttpResponse {
+    let body = if request.path().starts_with("/api/") {
+        json!({ "errors": { "base": [reason] } })
+    } else {
+        json!({ "description": reason })
+    };
+    HttpResponse::build(status).json(body)
+}

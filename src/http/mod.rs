@@ -1,0 +1,99 @@
+//! HTTP: shapes and status codes, no rules. Every route stands on this screen.
+//!
+//! Order of checks on `/v2`: credentials, version, path, body. Every answer is JSON (downloads
+//! apart) and echoes the platform's request identity.
+
+use std::sync::Arc;
+
+use actix_web::{middleware::from_fn, web};
+
+use crate::{broker::Broker, model::secret::Secret};
+
+mod compose;
+mod error;
+mod health;
+mod osb;
+mod request;
+pub mod server;
+mod trace;
+
+/// What the handlers work with.
+pub struct Api {
+    /// The use cases.
+    pub broker: Arc<Broker>,
+    /// The platform's user name.
+    pub username: String,
+    /// The platform's password.
+    pub password: Secret,
+}
+
+/// Every route.
+pub fn routes(config: &mut web::ServiceConfig) {
+    config
+        .route("/healthz", web::get().to(health::alive))
+        .route("/readyz", web::get().to(health::ready))
+        .service(
+            web::scope("/v2")
+                .wrap(from_fn(osb::guard))
+                .service(only("/catalog").route(web::get().to(osb::catalog)))
+                .service(
+                    only("/service_instances/{instance}")
+                        .route(web::put().to(osb::provision))
+                        .route(web::get().to(osb::fetch_instance))
+                        .route(web::delete().to(osb::deprovision)),
+                )
+                .service(
+                    only("/service_instances/{instance}/last_operation")
+                        .route(web::get().to(osb::instance_last_operation)),
+                )
+                .service(
+                    only("/service_instances/{instance}/service_bindings/{binding}")
+                        .route(web::put().to(osb::bind))
+                        .route(web::get().to(osb::fetch_binding))
+                        .route(web::delete().to(osb::unbind)),
+                )
+                .service(
+                    only("/service_instances/{instance}/service_bindings/{binding}/last_operation")
+                        .route(web::get().to(osb::binding_last_operation)),
+                )
+                .default_service(web::to(error::no_such_route)),
+        )
+        // The link carries its own permission.
+        .service(
+            only("/api/2016-07/instances/{instance}/deployments/{deployment}/backups/{backup}/download")
+                .route(web::get().to(compose::download)),
+        )
+        .service(
+            web::scope("/api/2016-07/instances/{instance}")
+                .wrap(from_fn(compose::guard))
+                .service(only("").route(web::get().to(compose::instance)))
+                .service(
+                    only("/deployments/{deployment}").route(web::get().to(compose::deployment)),
+                )
+                .service(
+                    only("/deployments/{deployment}/backups")
+                        .route(web::get().to(compose::backups))
+                        .route(web::post().to(compose::back_up)),
+                )
+                .service(
+                    only("/deployments/{deployment}/backups/{backup}")
+                        .route(web::get().to(compose::backup)),
+                )
+                .service(
+                    only("/deployments/{deployment}/recipes")
+                        .route(web::get().to(compose::deployment_recipes)),
+                )
+                .service(
+                    only("/deployments/{deployment}/versions")
+                        .route(web::get().to(compose::versions)),
+                )
+                .service(only("/recipes/{recipe}").route(web::get().to(compose::recipe)))
+                .default_service(web::to(error::no_such_route)),
+        )
+        .default_service(web::to(error::no_such_route));
+}
+
+/// A resource whose other methods are answered in JSON too.
+fn only(path: &str) -> actix_web::Resource {
+    web::resource(path).default_service(web::to(error::no_such_method))
+}

@@ -1,0 +1,242 @@
+//! OSB v2.17: one function for each endpoint.
+
+use actix_web::{
+    Error, HttpMessage as _, HttpRequest, HttpResponse, ResponseError as _,
+    body::{EitherBody, MessageBody},
+    dev::{ServiceRequest, ServiceResponse},
+    http::header,
+    middleware::Next,
+    web,
+};
+use serde_json::{Value, json};
+
+use super::{
+    Api,
+    error::{HttpError, OsbError},
+    request::{Body, accepts_incomplete, check_basic, path_id, query},
+};
+use crate::{
+    broker::{
+        BindRequest, Bound, DeprovisionRequest, FetchedBinding, OperationStatus, ProvisionRequest,
+        Provisioned, StatusState, UnbindRequest, Unbound,
+    },
+    model::limits::RETRY_AFTER_SECONDS,
+};
+
+type Answer = Result<HttpResponse, OsbError>;
+
+/// The version of the API that the platform speaks: the minor number of `2.x`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct ApiMinor(u32);
+
+/// Bindings tell of `endpoints` since 2.15; older platforms' schemas refuse them.
+const ENDPOINTS_SINCE: ApiMinor = ApiMinor(15);
+
+/// Lets a request in when its credentials are right, then when its version is.
+pub async fn guard<B: MessageBody + 'static>(
+    api: web::Data<Api>,
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B>>, Error> {
+    let checked = check_basic(request.headers(), &api).and_then(|()| api_minor(request.headers()));
+    match checked {
+        Ok(minor) => {
+            request.extensions_mut().insert(minor);
+            Ok(next.call(request).await?.map_into_left_body())
+        }
+        Err(error) => {
+            let response = OsbError(error).error_response();
+            Ok(request.into_response(response).map_into_right_body())
+        }
+    }
+}
+
+fn api_minor(headers: &header::HeaderMap) -> Result<ApiMinor, HttpError> {
+    let wrong = |what: &str| {
+        HttpError::ApiVersion(format!(
+            "{what}; this broker needs the header X-Broker-API-Version: 2.x"
+        ))
+    };
+    let value = headers
+        .get("x-broker-api-version")
+        .and_then(|v| v.to_str().ok())
+        .map(str::trim)
+        .filter(|v| !v.is_empty())
+        .ok_or_else(|| wrong("the version of the API is missing"))?;
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    match value.split_once('.') {
+        Some(("2", minor)) if digits(minor) => minor
+            .parse()
+            .map(ApiMinor)
+            .map_err(|_| wrong("the version of the API is unreadable")),
+        _ => Err(wrong("this version of the API is not spoken here")),
+    }
+}
+
+/// `GET /v2/catalog`
+pub async fn catalog(api: web::Data<Api>) -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type(mime())
+        .body(api.broker.catalog.served().to_owned())
+}
+
+fn mime() -> header::ContentType {
+    header::ContentType::json()
+}
+
+/// `PUT /v2/service_instances/:instance_id`
+pub async fn provision(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
+    let instance = path_id(&request, "instance")?;
+    let body = Body::read(payload).await?;
+    let provision = ProvisionRequest {
+        instance,
+        service_id: body.required_text("service_id")?,
+        plan_id: body.required_text("plan_id")?,
+        organization: body.required_text("organization_guid")?,
+        space: body.required_text("space_guid")?,
+        context: body.object("context")?,
+        parameters: body.object("parameters")?,
+        maintenance_version: body.maintenance_version()?,
+        accepts_incomplete: accepts_incomplete(&request),
+    };
+    Ok(match api.broker.provision(provision).await? {
+        Provisioned::Exists => HttpResponse::Ok().json(json!({})),
+        Provisioned::Accepted(operation) => {
+            HttpResponse::Accepted().json(json!({ "operation": operation }))
+        }
+    })
+}
+
+/// `GET /v2/service_instances/:instance_id`
+pub async fn fetch_instance(api: web::Data<Api>, request: HttpRequest) -> Answer {
+    let fetched = api.broker.instance(path_id(&request, "instance")?).await?;
+    Ok(HttpResponse::Ok().json(json!({
+        "service_id": fetched.service_id,
+        "plan_id": fetched.plan_id,
+        "parameters": fetched.parameters,
+    })))
+}
+
+/// `DELETE /v2/service_instances/:instance_id`
+pub async fn deprovision(api: web::Data<Api>, request: HttpRequest) -> Answer {
+    let instance = path_id(&request, "instance")?;
+    let required = |name: &str| {
+        query(&request, name)
+            .filter(|value| !value.is_empty())
+            .ok_or_else(|| HttpError::bad_request(format!("{name} is missing")))
+    };
+    let deprovision = DeprovisionRequest {
+        instance,
+        service_id: required("service_id")?,
+        plan_id: required("plan_id")?,
+        accepts_incomplete: accepts_incomplete(&request),
+    };
+    let operation = api.broker.deprovision(deprovision).await?;
+    Ok(HttpResponse::Accepted().json(json!({ "operation": operation })))
+}
+
+/// `GET /v2/service_instances/:instance_id/last_operation`
+pub async fn instance_last_operation(api: web::Data<Api>, request: HttpRequest) -> Answer {
+    let instance = path_id(&request, "instance")?;
+    let status = api
+        .broker
+        .instance_status(instance, query(&request, "operation"))
+        .await?;
+    Ok(last_operation(&status))
+}
+
+/// `PUT /v2/service_instances/:instance_id/service_bindings/:binding_id`
+pub async fn bind(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
+    let (instance, binding) = (
+        path_id(&request, "instance")?,
+        path_id(&request, "binding")?,
+    );
+    let minor = minor_of(&request);
+    let body = Body::read(payload).await?;
+    let bind = BindRequest {
+        instance,
+        binding,
+        service_id: body.required_text("service_id")?,
+        plan_id: body.required_text("plan_id")?,
+        bind_resource: body.object("bind_resource")?,
+        parameters: body.object("parameters")?,
+        accepts_incomplete: accepts_incomplete(&request),
+    };
+    Ok(match api.broker.bind(bind).await? {
+        Bound::Created(binding) => HttpResponse::Created().json(credentials(&binding, minor)),
+        Bound::Exists(binding) => HttpResponse::Ok().json(credentials(&binding, minor)),
+        Bound::Accepted(operation) => {
+            HttpResponse::Accepted().json(json!({ "operation": operation }))
+        }
+    })
+}
+
+/// `GET /v2/service_instances/:instance_id/service_bindings/:binding_id`
+pub async fn fetch_binding(api: web::Data<Api>, request: HttpRequest) -> Answer {
+    let (instance, binding) = (
+        path_id(&request, "instance")?,
+        path_id(&request, "binding")?,
+    );
+    let fetched = api.broker.binding(instance, binding).await?;
+    let mut body = credentials(&fetched, minor_of(&request));
+    body["parameters"] = fetched.parameters;
+    Ok(HttpResponse::Ok().json(body))
+}
+
+/// `DELETE /v2/service_instances/:instance_id/service_bindings/:binding_id`
+pub async fn unbind(api: web::Data<Api>, request: HttpRequest) -> Answer {
+    let (instance, binding) = (
+        path_id(&request, "instance")?,
+        path_id(&request, "binding")?,
+    );
+    // An unknown binding is gone, whatever else is missing: the ids are checked against the known.
+    let unbind = UnbindRequest {
+        instance,
+        binding,
+        service_id: query(&request, "service_id").unwrap_or_default(),
+        plan_id: query(&request, "plan_id").unwrap_or_default(),
+        accepts_incomplete: accepts_incomplete(&request),
+    };
+    Ok(match api.broker.unbind(unbind).await? {
+        Unbound::Deleted => HttpResponse::Ok().json(json!({})),
+        Unbound::Accepted(operation) => {
+            HttpResponse::Accepted().json(json!({ "operation": operation }))
+        }
+    })
+}
+
+/// `GET /v2/service_instances/:instance_id/service_bindings/:binding_id/last_operation`
+pub async fn binding_last_operation(api: web::Data<Api>, request: HttpRequest) -> Answer {
+    let (instance, binding) = (
+        path_id(&request, "instance")?,
+        path_id(&request, "binding")?,
+    );
+    let token = query(&request, "operation");
+    let status = api.broker.binding_status(instance, binding, token).await?;
+    Ok(last_operation(&status))
+}
+
+fn minor_of(request: &HttpRequest) -> ApiMinor {
+    request.extensions().get().copied().unwrap_or(ApiMinor(0))
+}
+
+fn credentials(binding: &FetchedBinding, minor: ApiMinor) -> Value {
+    let mut body = json!({ "credentials": binding.credentials });
+    if minor >= ENDPOINTS_SINCE {
+        body["endpoints"] = json!(binding.endpoints);
+    }
+    body
+}
+
+fn last_operation(status: &OperationStatus) -> HttpResponse {
+    let state = match status.state {
+        StatusState::InProgress => "in progress",
+        StatusState::Succeeded => "succeeded",
+        StatusState::Failed => "failed",
+    };
+    let mut response = HttpResponse::Ok();
+    if status.state == StatusState::InProgress {
+        response.insert_header((header::RETRY_AFTER, RETRY_AFTER_SECONDS.to_string()));
+    }
+    response.json(json!({ "state": state, "description": status.description }))
+}

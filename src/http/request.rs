@@ -1,0 +1,135 @@
+//! Reading requests: credentials, paths, queries and bodies, forgiving where OSB asks for it.
+
+use std::collections::HashMap;
+
+use actix_web::{FromRequest as _, HttpRequest, http::header, web};
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use serde_json::{Map, Value};
+use subtle::ConstantTimeEq as _;
+
+use super::{Api, error::HttpError};
+use crate::model::{
+    ids::IdError,
+    limits::{AUTHORIZATION_BYTES_MAX, BODY_BYTES_MAX, REQUEST_BODY_TIMEOUT},
+};
+
+fn authorization<'a>(headers: &'a header::HeaderMap, scheme: &str) -> Option<&'a str> {
+    let value = headers.get(header::AUTHORIZATION)?;
+    if value.len() > AUTHORIZATION_BYTES_MAX {
+        return None;
+    }
+    let (given, rest) = value.to_str().ok()?.split_once(' ')?;
+    given.eq_ignore_ascii_case(scheme).then(|| rest.trim())
+}
+
+/// Checks HTTP Basic credentials, in a time that tells nothing about how much of them is right.
+pub fn check_basic(headers: &header::HeaderMap, api: &Api) -> Result<(), HttpError> {
+    let sent = authorization(headers, "basic")
+        .and_then(|value| BASE64.decode(value).ok())
+        .unwrap_or_default();
+    let expected = format!("{}:{}", api.username, api.password.expose());
+    // Digests have one length, whatever was sent.
+    let digest = |bytes: &[u8]| ring::digest::digest(&ring::digest::SHA256, bytes);
+    let same = digest(&sent)
+        .as_ref()
+        .ct_eq(digest(expected.as_bytes()).as_ref());
+    if bool::from(same) {
+        Ok(())
+    } else {
+        Err(HttpError::Unauthorized)
+    }
+}
+
+/// The bearer token of a request.
+pub fn bearer(headers: &header::HeaderMap) -> Option<&str> {
+    authorization(headers, "bearer").filter(|token| !token.is_empty())
+}
+
+/// An id from the path.
+pub fn path_id<T>(request: &HttpRequest, name: &'static str) -> Result<T, HttpError>
+where
+    T: std::str::FromStr<Err = IdError>,
+{
+    let wrong = |reason: String| HttpError::bad_request(format!("the {name} id {reason}"));
+    let values = web::Path::<HashMap<String, String>>::extract(request)
+        .into_inner()
+        .map_err(|e| wrong(e.to_string()))?;
+    let text = values.get(name).map(String::as_str).unwrap_or_default();
+    // What is not UTF-8 comes as replacement characters: two such ids would be one.
+    if text.contains(char::REPLACEMENT_CHARACTER) {
+        return Err(wrong("is not UTF-8".to_owned()));
+    }
+    text.parse().map_err(|e: IdError| wrong(e.to_string()))
+}
+
+/// A value of the query; of several the last one counts.
+pub fn query(request: &HttpRequest, name: &str) -> Option<String> {
+    url::form_urlencoded::parse(request.query_string().as_bytes())
+        .filter(|(key, _)| key == name)
+        .last()
+        .map(|(_, value)| value.into_owned())
+}
+
+/// Whether the platform takes a 202; only `true` says so.
+pub fn accepts_incomplete(request: &HttpRequest) -> bool {
+    query(request, "accepts_incomplete").as_deref() == Some("true")
+}
+
+/// A JSON object from a request's body. What is unknown in it is ignored.
+pub struct Body(Map<String, Value>);
+
+impl Body {
+    /// Reads the body, whatever its content type says.
+    pub async fn read(payload: web::Payload) -> Result<Self, HttpError> {
+        let reading = payload.to_bytes_limited(BODY_BYTES_MAX);
+        let bytes = tokio::time::timeout(REQUEST_BODY_TIMEOUT, reading)
+            .await
+            .map_err(|_| HttpError::TooSlow)?
+            .map_err(|_| HttpError::TooLarge(BODY_BYTES_MAX))?
+            .map_err(|e| HttpError::bad_request(format!("the body cannot be read: {e}")))?;
+        match serde_json::from_slice(&bytes) {
+            Ok(Value::Object(fields)) => Ok(Self(fields)),
+            Ok(_) => Err(HttpError::bad_request("the body is not a JSON object")),
+            Err(e) => Err(HttpError::bad_request(format!("the body is not JSON: {e}"))),
+        }
+    }
+
+    fn field(&self, name: &str) -> Option<&Value> {
+        self.0.get(name).filter(|value| !value.is_null())
+    }
+
+    /// A text that must be there and not be empty.
+    pub fn required_text(&self, name: &str) -> Result<String, HttpError> {
+        match self.field(name) {
+            Some(Value::String(text)) if !text.is_empty() => Ok(text.clone()),
+            None => Err(HttpError::bad_request(format!("{name} is missing"))),
+            Some(Value::String(_)) => Err(HttpError::bad_request(format!("{name} is empty"))),
+            Some(_) => Err(HttpError::bad_request(format!("{name} is not a string"))),
+        }
+    }
+
+    /// An object that may be absent or `null`.
+    pub fn object(&self, name: &str) -> Result<Option<Value>, HttpError> {
+        match self.field(name) {
+            None => Ok(None),
+            Some(value) if value.is_object() => Ok(Some(value.clone())),
+            Some(_) => Err(HttpError::bad_request(format!("{name} is not an object"))),
+        }
+    }
+
+    /// The version inside `maintenance_info`; an object without one is taken for absent.
+    pub fn maintenance_version(&self) -> Result<Option<String>, HttpError> {
+        let info = self.object("maintenance_info")?;
+        match info
+            .as_ref()
+            .and_then(|info| info.get("version"))
+            .filter(|v| !v.is_null())
+        {
+            None => Ok(None),
+            Some(Value::String(version)) => Ok(Some(version.clone())),
+            Some(_) => Err(HttpError::bad_request(
+                "maintenance_info.version is not a string",
+            )),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Which engines are installed, in which versions.
+//!
+//! `<engines>/<engine>/<any name>/` holds the binaries of one version. The name of that folder
+//! proves nothing: the main binary is asked. What does not answer, is not complete or is not
+//! offered is left out with a warning, since one broken folder must not take the rest along.
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use futures::future::join_all;
+use rustix::fs::Access;
+
+use super::{
+    folders::names_in,
+    process,
+    task::{EndedTask, RunningTask},
+};
+use crate::{
+    model::{limits::VERSION_PROBE_TIMEOUT, version::Version},
+    provisioner::ProvisionerError,
+};
+
+/// How the binaries of one engine are recognised.
+#[derive(Debug, Clone, Copy)]
+pub struct EngineBinaries {
+    /// The engine's name, which is its folder's name too.
+    pub engine: &'static str,
+    /// The binary that is asked for its version.
+    pub probe: &'static str,
+    /// The arguments that make it say its version.
+    pub probe_args: &'static [&'static str],
+    /// Finds the version in what it printed.
+    pub parse_version: fn(&str) -> Option<Version>,
+    /// The binaries that a version cannot do without.
+    pub required: fn(&Version) -> &'static [&'static str],
+    /// Whether a version may be used at all.
+    pub offered: fn(&Version) -> bool,
+}
+
+/// The programs that are installed.
+#[derive(Debug)]
+pub(super) struct Programs {
+    root: PathBuf,
+    folders: BTreeMap<(String, Version), PathBuf>,
+}
+
+impl Programs {
+    /// Asks all binaries below `root`, an absolute path.
+    pub(super) async fn discover(root: PathBuf, engines: &[EngineBinaries]) -> io::Result<Self> {
+        let mut candidates = Vec::new();
+        for engine in engines {
+            let folder = root.join(engine.engine);
+            for name in names_in(&folder)? {
+                let folder = folder.join(name);
+                // Beside the versions there may be files, such as a lock.
+                if folder.is_dir() {
+                    candidates.push((engine, folder));
+                }
+            }
+        }
+        let answers = join_all(
+            candidates
+                .iter()
+                .map(|(engine, folder)| examine(engine, folder)),
+        );
+        let answers = answers.await;
+        let mut programs = Self {
+            root,
+            folders: BTreeMap::new(),
+        };
+        for ((engine, folder), answer) in candidates.into_iter().zip(answers) {
+            let place = folder.display().to_string();
+            let added = answer.and_then(|version| programs.add(engine.engine, version, folder));
+            if let Err(reason) = added {
+                log::warn!(engine = engine.engine, folder = place.as_str(); "skipped: {reason}");
+            }
+        }
+        Ok(programs)
+    }
+
+    fn add(&mut self, engine: &str, version: Version, folder: PathBuf) -> Result<(), String> {
+        match self.folders.entry((engine.to_owned(), version)) {
+            Entry::Vacant(free) => {
+                free.insert(folder);
+                Ok(())
+            }
+            Entry::Occupied(_) => Err(format!("version {version} was found already")),
+        }
+    }
+
+    /// The folder that holds all programs.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The versions of an engine, oldest first.
+    pub(super) fn versions(&self, engine: &str) -> Vec<Version> {
+        let of_engine = self.folders.keys().filter(|(name, _)| name == engine);
+        of_engine.map(|(_, version)| *version).collect()
+    }
+
+    /// Where a binary is.
+    pub(super) fn binary(
+        &self,
+        engine: &str,
+        version: Version,
+        binary: &str,
+    ) -> Result<PathBuf, ProvisionerError> {
+        self.folders
+            .get(&(engine.to_owned(), version))
+            .map(|folder| folder.join(binary))
+            .filter(|path| is_executable(path))
+            .ok_or_else(|| ProvisionerError::NotInstalled {
+                engine: engine.to_owned(),
+                version,
+            })
+    }
+}
+
+/// The version in a folder, or why there is none to be used.
+async fn examine(engine: &EngineBinaries, folder: &Path) -> Result<Version, String> {
+    let answer = ask(&folder.join(engine.probe), engine.probe_args).await?;
+    let version = (engine.parse_version)(&answer)
+        .ok_or_else(|| format!("{} does not say its version", engine.probe))?;
+    if !(engine.offered)(&version) {
+        return Err(format!("version {version} is not offered"));
+    }
+    for binary in (engine.required)(&version) {
+        if !is_executable(&folder.join(binary)) {
+            return Err(format!("version {version} has no executable {binary}"));
+        }
+    }
+    Ok(version)
+}
+
+async fn ask(binary: &Path, args: &[&str]) -> Result<String, String> {
+    let place = binary.parent().expect("a binary lies in a folder");
+    let mut command = process::command(binary, place);
+    command.args(args);
+    let name = binary.display();
+    let ended = match RunningTask::spawn(command) {
+        Ok(task) => task.end(VERSION_PROBE_TIMEOUT).await,
+        Err(error) => Err(error),
+    };
+    match ended {
+        Ok(Some(ended)) if ended.status.success() => Ok(ended.output()),
+        Ok(Some(EndedTask { status, .. })) => Err(format!("{name} failed ({status})")),
+        Ok(None) => Err(format!("{name} does not answer")),
+        Err(error) => Err(format!("{name} cannot be run: {error}")),
+    }
+}
+
+fn is_executable(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.is_file())
+        && rustix::fs::access(path, Access::EXEC_OK).is_ok()
+}

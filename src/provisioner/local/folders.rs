@@ -1,0 +1,239 @@
+//! Where everything lies on disk.
+//!
+//! ```text
+//! <cluster>/.lock                            held by the broker that looks after the cluster
+//! <cluster>/<deployment>/stage/              files for tasks
+//! <cluster>/<deployment>/members/<member>/
+//!     home/                                  the member's own
+//!     server.json                            what is wanted of it
+//!     process.json                           the process that was started for it
+//!     member.log, member.log.1               what it printed
+//! <cluster>/<deployment>.destroyed/          what is left of a deployment that is going away
+//! ```
+//!
+//! Invariants: folders and files are the owner's alone; what is written here is there whole or not
+//! at all, also after a power failure; no name leads out of its folder.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    model::{ids::DeploymentId, server},
+    provisioner::ProvisionerError,
+};
+
+/// The cluster's lock file.
+pub(super) const LOCK: &str = ".lock";
+const DESTROYED: &str = ".destroyed";
+const PRIVATE_FOLDER: u32 = 0o700;
+const PRIVATE_FILE: u32 = 0o600;
+
+/// The folder of one deployment.
+#[derive(Debug, Clone)]
+pub(super) struct DeploymentFolder {
+    pub(super) deployment: DeploymentId,
+    path: PathBuf,
+}
+
+impl DeploymentFolder {
+    pub(super) fn new(cluster: &Path, deployment: &DeploymentId) -> Self {
+        Self {
+            deployment: deployment.clone(),
+            path: cluster.join(deployment.as_str()),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the folder goes when its deployment is destroyed: out of the way of everything that
+    /// would start a member again.
+    pub(super) fn destroyed(&self) -> PathBuf {
+        self.path
+            .with_file_name(format!("{}{DESTROYED}", self.deployment))
+    }
+
+    pub(super) fn stage(&self) -> PathBuf {
+        self.path.join("stage")
+    }
+
+    fn members(&self) -> PathBuf {
+        self.path.join("members")
+    }
+
+    pub(super) fn member(&self, name: &str) -> MemberFolder {
+        MemberFolder {
+            deployment: self.deployment.clone(),
+            name: name.to_owned(),
+            path: self.members().join(name),
+            stage: self.stage(),
+        }
+    }
+
+    /// The folders of all members, sorted by name.
+    pub(super) fn all_members(&self) -> io::Result<Vec<MemberFolder>> {
+        let names = names_in(&self.members())?;
+        Ok(names
+            .iter()
+            .filter(|name| check_member_name(name).is_ok())
+            .map(|name| self.member(name))
+            .collect())
+    }
+}
+
+/// The folder of one member.
+#[derive(Debug, Clone)]
+pub(super) struct MemberFolder {
+    pub(super) deployment: DeploymentId,
+    pub(super) name: String,
+    path: PathBuf,
+    stage: PathBuf,
+}
+
+impl MemberFolder {
+    /// The folder itself: the place of the member's tasks.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The member's own folder: the place of its server.
+    pub(super) fn home(&self) -> PathBuf {
+        self.path.join("home")
+    }
+
+    pub(super) fn server_record(&self) -> PathBuf {
+        self.path.join("server.json")
+    }
+
+    pub(super) fn process_record(&self) -> PathBuf {
+        self.path.join("process.json")
+    }
+
+    pub(super) fn log(&self) -> PathBuf {
+        self.path.join("member.log")
+    }
+
+    pub(super) fn older_log(&self) -> PathBuf {
+        self.path.join("member.log.1")
+    }
+
+    /// Puts the places of this member into an argument.
+    pub(super) fn fill_in(&self, text: &str) -> String {
+        // Lossless: a cluster folder whose path is no UTF-8 is refused when it is opened.
+        text.replace(server::HOME, &self.home().to_string_lossy())
+            .replace(server::STAGE, &self.stage.to_string_lossy())
+    }
+}
+
+/// Whether a place in a cluster is a member's home: `<deployment>/members/<member>/home`. A task's
+/// place is one above it. (Names do not tell the two apart: a member may be called `home`.)
+pub(super) fn is_home(cluster: &Path, place: &Path) -> bool {
+    let inside = place.strip_prefix(cluster);
+    inside.is_ok_and(|inside| inside.components().count() == 4)
+}
+
+/// The deployments of which anything is left in `cluster`: sound ones, then half destroyed ones.
+pub(super) fn deployments_in(cluster: &Path) -> io::Result<(Vec<DeploymentId>, Vec<DeploymentId>)> {
+    let names = names_in(cluster)?;
+    let ids = |suffix: &str| {
+        names
+            .iter()
+            .filter_map(|name| name.strip_suffix(suffix)?.parse().ok())
+            .collect()
+    };
+    Ok((ids(""), ids(DESTROYED)))
+}
+
+/// A member's name is lower-case letters and digits.
+pub(super) fn check_member_name(name: &str) -> Result<(), ProvisionerError> {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    if !name.is_empty() && name.bytes().all(fits) {
+        Ok(())
+    } else {
+        Err(ProvisionerError::BadName(name.to_owned()))
+    }
+}
+
+/// A file's name has neither folders nor a dot in front: such names are our own.
+pub(super) fn check_file_name(name: &str) -> Result<(), ProvisionerError> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if !name.is_empty() && !name.starts_with('.') && name.bytes().all(fits) {
+        Ok(())
+    } else {
+        Err(ProvisionerError::BadName(name.to_owned()))
+    }
+}
+
+/// Makes a folder, and those above it, for the owner alone; one that is there is fine.
+pub(super) fn create_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(PRIVATE_FOLDER)
+        .create(path)
+}
+
+/// Options for opening a file that only its owner may read once it is made.
+pub(super) fn private_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.mode(PRIVATE_FILE);
+    options
+}
+
+/// Writes a file so that it is there whole or not at all.
+pub(super) fn write_file(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(".new");
+    let mut file = private_file()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(&unfinished)?;
+    file.write_all(contents)?;
+    file.sync_all()?;
+    publish(Path::new(&unfinished), path)
+}
+
+/// Gives a finished file its name, durably.
+pub(super) fn publish(unfinished: &Path, path: &Path) -> io::Result<()> {
+    fs::rename(unfinished, path)?;
+    let folder = path.parent().expect("a file lies in a folder");
+    File::open(folder)?.sync_all()
+}
+
+/// Removes a file; one that is not there is fine.
+pub(super) fn remove_file(path: &Path) -> io::Result<()> {
+    missing_is_fine(fs::remove_file(path)).map(|_| ())
+}
+
+/// Removes a folder with all that is in it; one that is not there is fine.
+pub(super) fn remove_folder(path: &Path) -> io::Result<()> {
+    missing_is_fine(fs::remove_dir_all(path)).map(|_| ())
+}
+
+/// `None` for what is not there.
+pub(super) fn missing_is_fine<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The names in a folder, sorted; a folder that is not there has none.
+pub(super) fn names_in(folder: &Path) -> io::Result<Vec<String>> {
+    let Some(entries) = missing_is_fine(fs::read_dir(folder))? else {
+        return Ok(Vec::new());
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        // A name that is no UTF-8 is none of ours.
+        names.extend(entry?.file_name().into_string());
+    }
+    names.sort();
+    Ok(names)
+}

@@ -1,0 +1,378 @@
+//! One member: its server process, kept running or stopped.
+//!
+//! Invariants: at most one server runs on a home; a member's description changes only while
+//! nothing runs there; what is wanted is written down before it is done, so a crash at any point
+//! is made good by the next look.
+
+use std::{
+    fs::{self, File},
+    io,
+    process::{Child, ExitStatus},
+    time::{Duration, Instant},
+};
+
+use super::{
+    backoff::Backoff,
+    discovery::Programs,
+    folders::{self, MemberFolder},
+    process::{self, PlacedProcess, ProcessId},
+    record::{self, ProcessRecord, ServerRecord, Wanted},
+    with_cause,
+};
+use crate::{
+    model::{
+        limits::{MEMBER_LOG_BYTES_MAX, STOP_GRACE},
+        server::Server,
+    },
+    provisioner::{Observation, ProvisionerError},
+};
+
+type Result<T> = std::result::Result<T, ProvisionerError>;
+
+/// A member of a deployment, as the broker that looks after it knows it.
+#[derive(Debug)]
+pub(super) struct Member {
+    folder: MemberFolder,
+    record: Option<ServerRecord>,
+    process: Option<ProcessId>,
+    /// The same process, if this broker started it: a child has to be waited for.
+    child: Option<Child>,
+    exit_status: Option<ExitStatus>,
+    running_since: Instant,
+    restarts: u32,
+    backoff: Backoff,
+    /// The trouble that was logged last, so that trouble that stays is logged once.
+    trouble: Option<String>,
+}
+
+impl Member {
+    pub(super) fn new(folder: MemberFolder) -> Self {
+        let now = Instant::now();
+        Self {
+            folder,
+            record: None,
+            process: None,
+            child: None,
+            exit_status: None,
+            running_since: now,
+            restarts: 0,
+            backoff: Backoff::new(now),
+            trouble: None,
+        }
+    }
+
+    /// Takes over a member that an earlier broker left, with its process if that lives.
+    pub(super) fn adopt(folder: MemberFolder, running: &[PlacedProcess]) -> Result<Self> {
+        let mut member = Self::new(folder);
+        member.record = readable(&member.folder, record::read(&member.folder.server_record()));
+        let known: Option<ProcessRecord> = readable(
+            &member.folder,
+            record::read(&member.folder.process_record()),
+        );
+        if let Some(known) = known {
+            member.restarts = known.restarts;
+            let alive = known.process.is_alive().map_err(member.failed("looking"))?;
+            member.process = alive.then_some(known.process);
+        }
+        if member.process.is_none() {
+            member.adopt_stray(running)?;
+        }
+        Ok(member)
+    }
+
+    /// A broker that crashed right after it had started a process has not written it down.
+    fn adopt_stray(&mut self, running: &[PlacedProcess]) -> Result<()> {
+        let home = self.folder.home();
+        let mut servers = running.iter().filter(|p| p.is_leader && p.place == home);
+        // More than one would be a riddle: then none is taken, and all are killed before the
+        // next start.
+        if let (Some(stray), None) = (servers.next(), servers.next()) {
+            self.log_event(
+                log::Level::Warn,
+                "found its process, which was not written down",
+            );
+            self.process = Some(stray.id.clone());
+            self.save_process()?;
+        }
+        Ok(())
+    }
+
+    /// See [`crate::provisioner::Provisioner::start`].
+    pub(super) fn start(&mut self, server: &Server, programs: &Programs) -> Result<()> {
+        let record = ServerRecord::of(server);
+        // What cannot be started must not stop what runs.
+        programs.binary(&record.engine, record.version, &record.binary)?;
+        for file in &server.files {
+            folders::check_file_name(file.name)?;
+        }
+        let unchanged = self.record.as_ref() == Some(&record);
+        if unchanged && self.is_running()? {
+            return Ok(());
+        }
+        self.end_process(programs)?;
+        self.write_files(server)?;
+        if !unchanged {
+            self.restarts = 0;
+            self.save_record(record)?;
+        }
+        self.backoff = Backoff::new(Instant::now());
+        self.launch(programs, self.restarts)
+    }
+
+    /// See [`crate::provisioner::Provisioner::stop`].
+    pub(super) fn stop(&mut self, programs: &Programs) -> Result<()> {
+        if let Some(record) = self.record.clone().filter(|r| r.wanted == Wanted::Running) {
+            self.save_record(ServerRecord {
+                wanted: Wanted::Stopped,
+                ..record
+            })?;
+        }
+        self.end_process(programs)
+    }
+
+    /// See [`crate::provisioner::Provisioner::wipe`].
+    pub(super) fn wipe(&mut self, programs: &Programs) -> Result<()> {
+        if self.is_wanted_running() {
+            return Err(ProvisionerError::NotStopped {
+                member: self.folder.name.clone(),
+            });
+        }
+        self.kill_tasks(programs)?;
+        self.end_process(programs)?;
+        let home = self.folder.home();
+        folders::remove_folder(&home)
+            .and_then(|()| folders::create_folder(&home))
+            .map_err(self.failed("wiping"))
+    }
+
+    /// Kills what is left of tasks of this member.
+    pub(super) fn kill_tasks(&self, programs: &Programs) -> Result<()> {
+        let tasks = || self.processes(programs, |p| p.place == self.folder.path());
+        process::kill_all(tasks).map_err(self.failed("ending the tasks of"))
+    }
+
+    /// One look of the supervisor: starts the member again if it should run and does not.
+    pub(super) fn look_after(&mut self, programs: &Programs) {
+        match self.keep_as_wanted(programs) {
+            // A pause between two tries does not end the trouble.
+            Ok(()) if self.process.is_none() => {}
+            Ok(()) => self.trouble = None,
+            Err(error) => {
+                let trouble = with_cause(&error);
+                if self.trouble.as_ref() != Some(&trouble) {
+                    self.log_event(log::Level::Error, &trouble);
+                    self.trouble = Some(trouble);
+                }
+            }
+        }
+    }
+
+    fn keep_as_wanted(&mut self, programs: &Programs) -> Result<()> {
+        let running = self.is_running()?;
+        if !self.is_wanted_running() {
+            return Ok(());
+        }
+        if running {
+            return self
+                .turn_log_over()
+                .map_err(self.failed("turning over the log of"));
+        }
+        if self.process.take().is_some() {
+            self.note_end();
+        }
+        if !self.backoff.is_due(Instant::now()) {
+            return Ok(());
+        }
+        let started = self
+            .end_process(programs)
+            .and_then(|()| self.launch(programs, self.restarts + 1));
+        match started {
+            Ok(()) => self.log_event(log::Level::Info, "was started again"),
+            Err(_) => _ = self.backoff.ended(Duration::ZERO, Instant::now()),
+        }
+        started
+    }
+
+    fn note_end(&mut self) {
+        let ran = self.running_since.elapsed();
+        let pause = self.backoff.ended(ran, Instant::now()).as_millis();
+        let status = self.exit_status.take();
+        let status = status.map_or_else(|| "status unknown".to_owned(), |s| s.to_string());
+        let event = format!("ended by itself ({status}); will be started again in {pause} ms");
+        self.log_event(log::Level::Warn, &event);
+    }
+
+    fn is_wanted_running(&self) -> bool {
+        let record = self.record.as_ref();
+        record.is_some_and(|record| record.wanted == Wanted::Running)
+    }
+
+    fn is_running(&mut self) -> Result<bool> {
+        self.wait_for_child().map_err(self.failed("waiting for"))?;
+        let process = self.process.as_ref();
+        process.map_or(Ok(false), |p| {
+            p.is_alive().map_err(self.failed("looking at"))
+        })
+    }
+
+    /// The process that runs for this member, as far as is known.
+    pub(super) fn process(&self) -> Option<&ProcessId> {
+        self.process.as_ref()
+    }
+
+    /// Takes note of a child that has ended, so that it does not stay a zombie.
+    pub(super) fn wait_for_child(&mut self) -> io::Result<()> {
+        if let Some(child) = &mut self.child
+            && let Some(status) = child.try_wait()?
+        {
+            self.exit_status = Some(status);
+            self.child = None;
+        }
+        Ok(())
+    }
+
+    /// Ends the member's process, and whatever else runs on its home.
+    fn end_process(&mut self, programs: &Programs) -> Result<()> {
+        if let Some(process) = &self.process {
+            process.end(STOP_GRACE).map_err(self.failed("stopping"))?;
+        }
+        let home = self.folder.home();
+        let strays = || self.processes(programs, |p| p.place == home);
+        process::kill_all(strays).map_err(self.failed("ending strays of"))?;
+        self.wait_for_child().map_err(self.failed("waiting for"))?;
+        self.process = None;
+        Ok(())
+    }
+
+    fn processes(
+        &self,
+        programs: &Programs,
+        wanted: impl Fn(&PlacedProcess) -> bool,
+    ) -> io::Result<Vec<ProcessId>> {
+        let all = process::processes_below(self.folder.path(), programs.root())?;
+        Ok(all.into_iter().filter(wanted).map(|p| p.id).collect())
+    }
+
+    fn write_files(&self, server: &Server) -> Result<()> {
+        let home = self.folder.home();
+        folders::create_folder(&home).map_err(self.failed("making the home of"))?;
+        for file in &server.files {
+            folders::write_file(&home.join(file.name), file.contents.expose().as_bytes())
+                .map_err(self.failed("writing the files of"))?;
+        }
+        Ok(())
+    }
+
+    fn save_record(&mut self, record: ServerRecord) -> Result<()> {
+        record::write(&self.folder.server_record(), &record)
+            .map_err(self.failed("writing server.json of"))?;
+        self.record = Some(record);
+        Ok(())
+    }
+
+    fn save_process(&self) -> Result<()> {
+        let Some(process) = self.process.clone() else {
+            return Ok(());
+        };
+        let record = ProcessRecord {
+            process,
+            restarts: self.restarts,
+        };
+        record::write(&self.folder.process_record(), &record)
+            .map_err(self.failed("writing process.json of"))
+    }
+
+    /// Starts the process as the record says. Nothing may run on the home.
+    fn launch(&mut self, programs: &Programs, restarts: u32) -> Result<()> {
+        let record = self
+            .record
+            .as_ref()
+            .expect("a member that is started has a record");
+        let binary = programs.binary(&record.engine, record.version, &record.binary)?;
+        let folder = &self.folder;
+        let mut command = process::command(&binary, &folder.home());
+        command.args(record.args.iter().map(|arg| folder.fill_in(arg)));
+        command.envs(
+            record
+                .env
+                .iter()
+                .map(|(name, value)| (name, folder.fill_in(value))),
+        );
+
+        let child = open_log(folder)
+            .and_then(|log| Ok(command.stderr(log.try_clone()?).stdout(log)))
+            .and_then(|command| command.spawn())
+            .map_err(self.failed("starting"))?;
+        let pid = child.id();
+        self.child = Some(child);
+        self.exit_status = None;
+        self.running_since = Instant::now();
+        self.restarts = restarts;
+        self.process = Some(ProcessId::of_child(pid).map_err(self.failed("looking at"))?);
+        self.save_process()
+    }
+
+    /// Copies a large log away and empties it. What is printed between the two is lost: the price
+    /// for a member that needs to know nothing of it.
+    fn turn_log_over(&self) -> io::Result<()> {
+        let log = self.folder.log();
+        let Some(found) = folders::missing_is_fine(fs::metadata(&log))? else {
+            return Ok(());
+        };
+        if found.len() <= MEMBER_LOG_BYTES_MAX {
+            return Ok(());
+        }
+        fs::copy(&log, self.folder.older_log())?;
+        // The member appends, so its next line goes to the new beginning.
+        File::options().write(true).open(&log)?.set_len(0)
+    }
+
+    fn failed(&self, doing: &str) -> impl FnOnce(io::Error) -> ProvisionerError + use<> {
+        let MemberFolder {
+            deployment, name, ..
+        } = &self.folder;
+        ProvisionerError::while_doing(format!("{doing} member {name} of deployment {deployment}"))
+    }
+
+    fn log_event(&self, level: log::Level, event: &str) {
+        log::log!(
+            level,
+            deployment:% = self.folder.deployment, member = self.folder.name.as_str();
+            "member {event}"
+        );
+    }
+}
+
+/// How a member fares, by what is on disk alone: so nobody has to wait for an action to finish.
+pub(super) fn observe(folder: &MemberFolder) -> io::Result<Option<Observation>> {
+    if record::read::<ServerRecord>(&folder.server_record())?.is_none() {
+        return Ok(None);
+    }
+    let process = record::read::<ProcessRecord>(&folder.process_record())?;
+    Ok(Some(Observation {
+        member: folder.name.clone(),
+        running: match &process {
+            Some(known) => known.process.is_alive()?,
+            None => false,
+        },
+        restarts: process.map_or(0, |known| known.restarts),
+    }))
+}
+
+fn open_log(folder: &MemberFolder) -> io::Result<File> {
+    folders::private_file()
+        .create(true)
+        .append(true)
+        .open(folder.log())
+}
+
+/// A record that cannot be read is as good as none: the member's next start writes it anew.
+fn readable<T>(folder: &MemberFolder, read: io::Result<Option<T>>) -> Option<T> {
+    read.unwrap_or_else(|error| {
+        log::error!(
+            deployment:% = folder.deployment, member = folder.name.as_str();
+            "a record of the member cannot be read: {error}"
+        );
+        None
+    })
+}

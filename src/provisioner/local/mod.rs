@@ -1,0 +1,396 @@
+//! Members as processes of this machine.
+//!
+//! Each member is a process in a session of its own, described on disk (see `folders`), so it
+//! outlives the broker: the next broker finds it by its process record, or by the marks that each
+//! of our processes carries (see `process`). A full stop of the machine is recovered by the
+//! next start. Whoever runs the broker as a service must let it end alone (systemd:
+//! `KillMode=process`), else the service manager takes the members along.
+//!
+//! Invariants:
+//! - One broker looks after a cluster folder: it holds a lock on it. A child that is between fork
+//!   and exec holds the lock too, so the next broker never misses a process that is just being
+//!   started.
+//! - At most one thing at a time changes a deployment: it has the deployment's lock, and runs to
+//!   its end even if nobody waits for it any more. Tasks and staging hold the lock only to begin
+//!   and to finish; they end when dropped.
+//! - Nothing here blocks the runtime: all work on files and processes is done in blocking threads.
+
+mod backoff;
+mod deployment;
+mod discovery;
+mod folders;
+mod member;
+mod process;
+mod record;
+mod staging;
+mod supervisor;
+mod task;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error::Error,
+    fs::{File, TryLockError},
+    io,
+    net::{Ipv4Addr, TcpListener},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use async_trait::async_trait;
+
+use self::{
+    deployment::Deployment, discovery::Programs, folders::DeploymentFolder, process::PlacedProcess,
+    staging::UnfinishedFile, task::RunningTask,
+};
+use super::{Observation, Provisioner, ProvisionerError};
+use crate::{
+    model::{
+        ids::DeploymentId,
+        limits::{CLUSTER_LOCK_WAIT, PROCESS_POLL},
+        server::{Server, Task},
+        version::Version,
+    },
+    stream::ByteStream,
+};
+
+pub use self::discovery::EngineBinaries;
+
+type Result<T> = std::result::Result<T, ProvisionerError>;
+type SharedDeployment = Arc<tokio::sync::Mutex<Deployment>>;
+
+/// Where members of this machine are reached.
+const HOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
+/// Runs members as processes of this machine.
+pub struct LocalProvisioner {
+    cluster: Arc<Cluster>,
+    host: String,
+}
+
+/// A cluster folder and what is known of it.
+struct Cluster {
+    folder: PathBuf,
+    programs: Programs,
+    deployments: Mutex<BTreeMap<DeploymentId, SharedDeployment>>,
+    /// Held until the last action has ended.
+    _lock: File,
+}
+
+impl LocalProvisioner {
+    /// Takes over the cluster in `cluster_dir` (made when missing) with the engines installed in
+    /// `engines_dir`: members that run are adopted, those that should run are started, and what
+    /// was half destroyed goes away. From then on the members are supervised.
+    pub async fn open(
+        cluster_dir: PathBuf,
+        engines_dir: PathBuf,
+        discover: &[EngineBinaries],
+    ) -> Result<Arc<Self>> {
+        let (folder, lock) = blocking(move || lock_cluster(&cluster_dir)).await?;
+        let engines = engines_dir.display().to_string();
+        let programs = match engines_dir.canonicalize() {
+            Ok(root) => Programs::discover(root, discover).await,
+            Err(error) => Err(error),
+        }
+        .map_err(ProvisionerError::while_doing(format!(
+            "looking for engines in {engines}"
+        )))?;
+        let cluster = Arc::new(Cluster {
+            folder,
+            programs,
+            deployments: Mutex::default(),
+            _lock: lock,
+        });
+        let taken_over = cluster.clone();
+        blocking(move || taken_over.take_over()).await?;
+        supervisor::supervise(&cluster);
+        Ok(Arc::new(Self {
+            cluster,
+            host: HOST.to_string(),
+        }))
+    }
+}
+
+impl Cluster {
+    /// Adopts what an earlier broker left here.
+    fn take_over(&self) -> Result<()> {
+        let failed = || ProvisionerError::while_doing("taking over the cluster");
+        let running = self.running().map_err(failed())?;
+        self.kill_tasks(&running).map_err(failed())?;
+        let (ids, half_destroyed) = folders::deployments_in(&self.folder).map_err(failed())?;
+        for id in half_destroyed {
+            // Whoever wanted it destroyed will ask again.
+            if let Err(error) = Deployment::new(&self.folder, &id).destroy(&self.programs) {
+                log::warn!(deployment:% = id; "{}", with_cause(&error));
+            }
+        }
+        let mut deployments = self.deployments();
+        for id in ids {
+            match Deployment::adopt(&self.folder, &id, &running) {
+                Ok(deployment) => {
+                    deployments.insert(id, Arc::new(tokio::sync::Mutex::new(deployment)));
+                }
+                // One must not keep all others from being looked after. Its members are known
+                // again as soon as they are started again.
+                Err(error) => log::error!(deployment:% = id; "{}", with_cause(&error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn running(&self) -> io::Result<Vec<PlacedProcess>> {
+        process::processes_below(&self.folder, self.programs.root())
+    }
+
+    /// Nobody waits any more for a task of an earlier broker.
+    fn kill_tasks(&self, running: &[PlacedProcess]) -> io::Result<()> {
+        let is_task = |process: &&PlacedProcess| !folders::is_home(&self.folder, &process.place);
+        process::kill_all(|| {
+            let tasks = running.iter().filter(is_task);
+            Ok(tasks.map(|process| process.id.clone()).collect())
+        })
+    }
+
+    fn deployments(&self) -> MutexGuard<'_, BTreeMap<DeploymentId, SharedDeployment>> {
+        // Every change of the map is one call, so it is whole even after a panic.
+        self.deployments
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known_deployments(&self) -> Vec<SharedDeployment> {
+        self.deployments().values().cloned().collect()
+    }
+
+    /// Forgets deployments that are gone, unless somebody is about to use one: then it must stay
+    /// the one that everybody locks.
+    fn forget_gone(&self) {
+        self.deployments().retain(|_, deployment| {
+            Arc::strong_count(deployment) > 1
+                || deployment.try_lock().is_ok_and(|known| !known.is_gone())
+        });
+    }
+
+    /// Changes a deployment under its lock. Once begun, the change runs to its end even if the
+    /// caller is dropped; until then the next one waits.
+    async fn change<T: Send + 'static>(
+        self: &Arc<Self>,
+        id: &DeploymentId,
+        change: impl FnOnce(&Cluster, &mut Deployment) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let deployment = self
+            .deployments()
+            .entry(id.clone())
+            .or_insert_with(|| Arc::new(tokio::sync::Mutex::new(Deployment::new(&self.folder, id))))
+            .clone();
+        let mut deployment = deployment.lock_owned().await;
+        let cluster = self.clone();
+        blocking(move || change(&cluster, &mut deployment)).await
+    }
+}
+
+#[async_trait]
+impl Provisioner for LocalProvisioner {
+    fn versions(&self, engine: &str) -> Vec<Version> {
+        self.cluster.programs.versions(engine)
+    }
+
+    fn host(&self) -> &str {
+        &self.host
+    }
+
+    fn port_is_free(&self, port: u16) -> bool {
+        // The standard library sets SO_REUSEADDR, as the members do: on Linux, a listener is in
+        // the way nevertheless, and old connections in TIME_WAIT are not.
+        port != 0 && TcpListener::bind((HOST, port)).is_ok()
+    }
+
+    async fn start(&self, server: &Server) -> Result<()> {
+        folders::check_member_name(&server.member)?;
+        let id = server.deployment.clone();
+        let server = server.clone();
+        let start = move |cluster: &Cluster, deployment: &mut Deployment| {
+            let member = deployment.member(&server.member);
+            member.start(&server, &cluster.programs)
+        };
+        self.cluster.change(&id, start).await
+    }
+
+    async fn stop(&self, deployment: &DeploymentId, member: &str) -> Result<()> {
+        folders::check_member_name(member)?;
+        let member = member.to_owned();
+        let stop = move |cluster: &Cluster, deployment: &mut Deployment| {
+            let known = deployment.known_member(&member);
+            known.map_or(Ok(()), |member| member.stop(&cluster.programs))
+        };
+        self.cluster.change(deployment, stop).await
+    }
+
+    async fn wipe(&self, deployment: &DeploymentId, member: &str) -> Result<()> {
+        folders::check_member_name(member)?;
+        let member = member.to_owned();
+        let wipe = move |cluster: &Cluster, deployment: &mut Deployment| {
+            deployment.member(&member).wipe(&cluster.programs)
+        };
+        self.cluster.change(deployment, wipe).await
+    }
+
+    async fn observe(&self, deployment: &DeploymentId) -> Result<Vec<Observation>> {
+        let folder = DeploymentFolder::new(&self.cluster.folder, deployment);
+        let failed = ProvisionerError::while_doing(format!("looking at deployment {deployment}"));
+        blocking(move || {
+            let members = folder.all_members().and_then(|members| {
+                let observed = members.iter().map(member::observe);
+                observed.collect::<io::Result<Vec<_>>>()
+            });
+            Ok(members.map_err(failed)?.into_iter().flatten().collect())
+        })
+        .await
+    }
+
+    async fn run(&self, deployment: &DeploymentId, member: &str, task: &Task) -> Result<String> {
+        folders::check_member_name(member)?;
+        let member = member.to_owned();
+        let (binary, timeout) = (task.program.binary, task.timeout);
+        let task = task.clone();
+        let begin = move |cluster: &Cluster, deployment: &mut Deployment| {
+            deployment.member(&member).kill_tasks(&cluster.programs)?;
+            begin_task(&deployment.folder.member(&member), &task, &cluster.programs)
+        };
+        let ended = self.cluster.change(deployment, begin).await?;
+        let ended = ended.end(timeout).await;
+        let ended = ended.map_err(ProvisionerError::while_doing(format!("running {binary}")))?;
+        match ended {
+            Some(ended) if ended.status.success() => Ok(ended.output()),
+            Some(ended) => Err(ProvisionerError::TaskFailed {
+                binary,
+                status: ended.status.to_string(),
+                output: ended.last_words(),
+            }),
+            None => Err(ProvisionerError::TaskTimeout { binary, timeout }),
+        }
+    }
+
+    async fn stage(
+        &self,
+        deployment: &DeploymentId,
+        name: &str,
+        bytes_expected: u64,
+        content: ByteStream,
+    ) -> Result<()> {
+        folders::check_file_name(name)?;
+        let name = name.to_owned();
+        let begin = move |_: &Cluster, deployment: &mut Deployment| {
+            UnfinishedFile::create(&deployment.folder.stage(), bytes_expected)
+        };
+        let mut file = self.cluster.change(deployment, begin).await?;
+        file.fill(content).await?;
+        let finish = move |_: &Cluster, deployment: &mut Deployment| {
+            file.finish(&deployment.folder.stage().join(name))
+        };
+        self.cluster.change(deployment, finish).await
+    }
+
+    async fn unstage(&self, deployment: &DeploymentId, name: &str) -> Result<()> {
+        folders::check_file_name(name)?;
+        let name = name.to_owned();
+        let remove = move |_: &Cluster, deployment: &mut Deployment| {
+            folders::remove_file(&deployment.folder.stage().join(&name))
+                .map_err(ProvisionerError::while_doing(format!("removing {name}")))
+        };
+        self.cluster.change(deployment, remove).await
+    }
+
+    async fn destroy(&self, deployment: &DeploymentId) -> Result<()> {
+        let destroy =
+            |cluster: &Cluster, deployment: &mut Deployment| deployment.destroy(&cluster.programs);
+        self.cluster.change(deployment, destroy).await
+    }
+
+    async fn deployments(&self) -> Result<Vec<DeploymentId>> {
+        let cluster = self.cluster.clone();
+        blocking(move || {
+            let (sound, half_destroyed) = folders::deployments_in(&cluster.folder)
+                .map_err(ProvisionerError::while_doing("listing deployments"))?;
+            let all: BTreeSet<_> = sound.into_iter().chain(half_destroyed).collect();
+            Ok(all.into_iter().collect())
+        })
+        .await
+    }
+}
+
+fn begin_task(
+    folder: &folders::MemberFolder,
+    task: &Task,
+    programs: &Programs,
+) -> Result<RunningTask> {
+    let program = &task.program;
+    let binary = programs.binary(program.engine, program.version, program.binary)?;
+    let mut command = process::command(&binary, folder.path());
+    command.args(task.args.iter().map(|arg| folder.fill_in(arg)));
+    command.envs(
+        task.env
+            .iter()
+            .map(|(name, value)| (name, folder.fill_in(value))),
+    );
+    folders::create_folder(&folder.home())
+        .and_then(|()| RunningTask::spawn(command))
+        .map_err(ProvisionerError::while_doing(format!(
+            "starting {}",
+            program.binary
+        )))
+}
+
+/// Makes the cluster folder if need be and locks it for as long as the returned file is open.
+fn lock_cluster(folder: &Path) -> Result<(PathBuf, File)> {
+    let name = folder.display().to_string();
+    let failed = || ProvisionerError::while_doing(format!("opening the cluster folder {name}"));
+    folders::create_folder(folder).map_err(failed())?;
+    let folder = folder.canonicalize().map_err(failed())?;
+    if folder.to_str().is_none() {
+        let error = io::Error::new(io::ErrorKind::InvalidInput, "its path is no UTF-8");
+        return Err(failed()(error));
+    }
+    let lock = folders::private_file()
+        .write(true)
+        .create(true)
+        .open(folder.join(folders::LOCK))
+        .map_err(failed())?;
+    let deadline = Instant::now() + CLUSTER_LOCK_WAIT;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok((folder, lock)),
+            Err(TryLockError::Error(error)) => return Err(failed()(error)),
+            // A broker that was just told to end may need a moment.
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                std::thread::sleep(PROCESS_POLL);
+            }
+            Err(TryLockError::WouldBlock) => return Err(ProvisionerError::InUse { folder: name }),
+        }
+    }
+}
+
+fn with_cause(error: &ProvisionerError) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+/// Does work that blocks, in a thread made for it. It runs to its end even if nobody waits.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => Err(ProvisionerError::Io {
+                doing: "the broker is ending".to_owned(),
+                source: io::Error::other(error),
+            }),
+        },
+    }
+}

@@ -1,0 +1,81 @@
+//! What is written down about a member, so that the next broker can go on.
+
+use std::{collections::BTreeMap, fmt::Write, fs, io, path::Path};
+
+use ring::digest;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::{folders, process::ProcessId};
+use crate::model::{
+    server::{Server, ServerFile},
+    version::Version,
+};
+
+/// What a member is kept in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Wanted {
+    Running,
+    Stopped,
+}
+
+/// `server.json`: a [`Server`] without its secrets. It changes only while no process of the
+/// member runs (all but `wanted`), so whatever process is found was started just so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ServerRecord {
+    pub(super) wanted: Wanted,
+    pub(super) engine: String,
+    pub(super) version: Version,
+    pub(super) binary: String,
+    /// With `{home}` and `{stage}` still in place.
+    pub(super) args: Vec<String>,
+    pub(super) env: Vec<(String, String)>,
+    pub(super) ports: Vec<u16>,
+    /// Name and SHA-256 of each file, so that a change is noticed.
+    pub(super) files: BTreeMap<String, String>,
+}
+
+impl ServerRecord {
+    /// The record of a server that is to run.
+    pub(super) fn of(server: &Server) -> Self {
+        let owned = |(name, value): &(&str, String)| (String::from(*name), value.clone());
+        let hashed = |file: &ServerFile| (file.name.to_owned(), sha256(file.contents.expose()));
+        Self {
+            wanted: Wanted::Running,
+            engine: server.program.engine.to_owned(),
+            version: server.program.version,
+            binary: server.program.binary.to_owned(),
+            args: server.args.clone(),
+            env: server.env.iter().map(owned).collect(),
+            ports: server.ports.clone(),
+            files: server.files.iter().map(hashed).collect(),
+        }
+    }
+}
+
+/// `process.json`: the process that was last started for a member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ProcessRecord {
+    pub(super) process: ProcessId,
+    /// How often the member was started again by itself.
+    pub(super) restarts: u32,
+}
+
+/// Reads a record; `None` when there is none.
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+    let text = folders::missing_is_fine(fs::read(path))?;
+    Ok(text.map(|text| serde_json::from_slice(&text)).transpose()?)
+}
+
+/// Writes a record.
+pub(super) fn write(path: &Path, record: &impl Serialize) -> io::Result<()> {
+    folders::write_file(path, &serde_json::to_vec_pretty(record)?)
+}
+
+fn sha256(text: &str) -> String {
+    let digest = digest::digest(&digest::SHA256, text.as_bytes());
+    digest.as_ref().iter().fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").expect("writing to a string never fails");
+        hex
+    })
+}

@@ -1,0 +1,40 @@
+//! The eye on all members.
+//!
+//! It holds the cluster weakly and ends when nobody else holds it. A deployment in whose members
+//! an action is under way is left alone until the next round.
+
+use std::sync::{Arc, Weak};
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::Cluster;
+use crate::model::limits::SUPERVISION_INTERVAL;
+
+/// Looks after all members of a cluster from now on.
+pub(super) fn supervise(cluster: &Arc<Cluster>) {
+    tokio::spawn(rounds(Arc::downgrade(cluster)));
+}
+
+async fn rounds(cluster: Weak<Cluster>) {
+    let mut ticks = interval(SUPERVISION_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Some(cluster) = cluster.upgrade() else {
+            return;
+        };
+        let round = tokio::task::spawn_blocking(move || one_round(&cluster));
+        if let Err(error) = round.await {
+            log::error!("a supervision round broke off: {error}");
+        }
+    }
+}
+
+fn one_round(cluster: &Cluster) {
+    for deployment in cluster.known_deployments() {
+        if let Ok(mut deployment) = deployment.try_lock() {
+            deployment.look_after(&cluster.programs);
+        }
+    }
+    cluster.forget_gone();
+}
