@@ -43,7 +43,7 @@ mod show;
 
 use administration::Administration;
 use broker::Broker;
-use database::{Content, Credentials, Database};
+use database::{Content, Database};
 use engines::Engines;
 use error::{Context, Result, ensure};
 use platform::Platform;
