@@ -286,14 +286,6 @@ impl Config {
             data_dir,
         })
     }
-
-    /// Where the platform's generated credentials lie, and what is not generated.
-    pub fn credentials_hint(&self) -> String {
-        format!(
-            "user name and password: {0}/username and {0}/password, unless they were set",
-            self.data_dir.display()
-        )
-    }
 }
 
 fn check_url(text: &str) -> Result<String, ConfigError> {

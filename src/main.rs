@@ -47,11 +47,11 @@ fn failure(error: &(dyn std::error::Error + 'static)) -> ExitCode {
 
 async fn serve(settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
     let config = Config::load(settings)?;
-    let hint = config.credentials_hint();
+    let data_dir = config.data_dir.display().to_string();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut app = App::start(config, Surroundings::default()).await?;
-    println!("{}", welcome(&app.public_url, &hint));
+    println!("{}", welcome(&app.public_url, &data_dir));
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -62,22 +62,24 @@ async fn serve(settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn welcome(url: &str, hint: &str) -> String {
+fn welcome(url: &str, data_dir: &str) -> String {
+    const SERVICE: &str = "6f1c9f0e-52a4-4a39-8e0b-3c1f5b7a9d10";
+    const STANDARD: &str = "b8a0d3f4-7c1e-4b5f-9a52-1de2c4f60a11";
     format!(
-        "compose-broker serves {url}
-  {hint}
+        r#"compose-broker serves {url}
+  user name and password, unless you set them: {data_dir}/username and {data_dir}/password
 
 Register it:
-  cf create-service-broker compose-broker \"$(cat data/username)\" \"$(cat data/password)\" {url}
+  cf create-service-broker compose-broker "$(cat {data_dir}/username)" "$(cat {data_dir}/password)" {url}
 
 Or try it with curl:
-  auth=\"$(cat data/username):$(cat data/password)\"; v='X-Broker-API-Version: 2.17'
-  curl -su \"$auth\" -H \"$v\" {url}/v2/catalog
-  curl -su \"$auth\" -H \"$v\" -X PUT '{url}/v2/service_instances/my-etcd?accepts_incomplete=true' -d '{{
-    \"service_id\": \"6f1c9f0e-52a4-4a39-8e0b-3c1f5b7a9d10\", \"plan_id\": \"b8a0d3f4-7c1e-4b5f-9a52-1de2c4f60a11\",
-    \"organization_guid\": \"my-org\", \"space_guid\": \"my-space\"}}'
-  curl -su \"$auth\" -H \"$v\" {url}/v2/service_instances/my-etcd/last_operation
-  curl -su \"$auth\" -H \"$v\" -X PUT {url}/v2/service_instances/my-etcd/service_bindings/my-key -d '{{
-    \"service_id\": \"6f1c9f0e-52a4-4a39-8e0b-3c1f5b7a9d10\", \"plan_id\": \"b8a0d3f4-7c1e-4b5f-9a52-1de2c4f60a11\"}}'"
+  auth="$(cat {data_dir}/username):$(cat {data_dir}/password)"; v='X-Broker-API-Version: 2.17'
+  ids='"service_id": "{SERVICE}", "plan_id": "{STANDARD}"'
+  i={url}/v2/service_instances/my-etcd
+  curl -su "$auth" -H "$v" {url}/v2/catalog
+  curl -su "$auth" -H "$v" -X PUT "$i?accepts_incomplete=true" -d "{{$ids, \"organization_guid\": \"my-org\", \"space_guid\": \"my-space\"}}"
+  curl -su "$auth" -H "$v" $i/last_operation
+  curl -su "$auth" -H "$v" -X PUT $i/service_bindings/my-key -d "{{$ids}}"
+"#
     )
 }

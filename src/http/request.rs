@@ -1,9 +1,8 @@
 //! Reading requests: credentials, paths, queries and bodies, forgiving where OSB asks for it.
 
-use std::collections::HashMap;
-
 use actix_web::{FromRequest as _, HttpRequest, http::header, web};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use subtle::ConstantTimeEq as _;
 
@@ -45,16 +44,39 @@ pub fn bearer(headers: &header::HeaderMap) -> Option<&str> {
     authorization(headers, "bearer").filter(|token| !token.is_empty())
 }
 
-/// An id from the path.
+/// The ids that paths hold; each path has some of them.
+#[derive(Deserialize)]
+struct PathIds {
+    #[serde(default)]
+    instance: String,
+    #[serde(default)]
+    binding: String,
+    #[serde(default)]
+    deployment: String,
+    #[serde(default)]
+    backup: String,
+    #[serde(default)]
+    recipe: String,
+}
+
+/// An id from the path, decoded once. `name` is the name of its place in the route.
 pub fn path_id<T>(request: &HttpRequest, name: &'static str) -> Result<T, HttpError>
 where
     T: std::str::FromStr<Err = IdError>,
 {
     let wrong = |reason: String| HttpError::bad_request(format!("the {name} id {reason}"));
-    let values = web::Path::<HashMap<String, String>>::extract(request)
+    let ids = web::Path::<PathIds>::extract(request)
         .into_inner()
-        .map_err(|e| wrong(e.to_string()))?;
-    let text = values.get(name).map(String::as_str).unwrap_or_default();
+        .map_err(|e| wrong(e.to_string()))?
+        .into_inner();
+    let text = match name {
+        "instance" => ids.instance,
+        "binding" => ids.binding,
+        "deployment" => ids.deployment,
+        "backup" => ids.backup,
+        "recipe" => ids.recipe,
+        _ => String::new(),
+    };
     // What is not UTF-8 comes as replacement characters: two such ids would be one.
     if text.contains(char::REPLACEMENT_CHARACTER) {
         return Err(wrong("is not UTF-8".to_owned()));
