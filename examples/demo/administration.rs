@@ -122,7 +122,7 @@ impl Administration {
     }
 
     /// Downloads a backup into a file and returns its length. The link is its own permission.
-    pub async fn download(&self, backup: &Backup, file: &Path, step: &Step) -> Result<u64> {
+    pub async fn download(&self, backup: &Backup, file: &Path) -> Result<u64> {
         let link = backup.link.as_deref().ok_or("the backup has no link")?;
         let doing = "downloading the backup";
         let answer = self.http.get(link).send().await.context(doing)?;
@@ -132,7 +132,6 @@ impl Administration {
         while let Some(chunk) = answer.chunk().await.context(doing)? {
             file.write_all(&chunk).await.context(doing)?;
             written += chunk.len() as u64;
-            step.say(&format!("{} KB", written / 1024));
         }
         file.flush().await.context(doing)?;
         Ok(written)

@@ -115,10 +115,10 @@ impl Broker {
     }
 
     /// What there is on this machine of deployments.
-    pub fn traces(&self, deployments: [&str; 2]) -> Result<Traces> {
+    pub fn traces(&self, deployments: &[&str]) -> Result<Traces> {
         Ok(Traces {
             processes: machine::processes_in(&self.data)?,
-            paths: machine::paths_named(&self.data, &deployments)?,
+            paths: machine::paths_named(&self.data, deployments)?,
             ports: machine::ports_in_use(self.database_ports.clone()),
         })
     }
@@ -143,7 +143,9 @@ impl Broker {
     /// Shows the end of the broker's log.
     pub fn show_log(&self) {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
+        // A poll more or less tells nothing.
+        let is_poll = |line: &&str| line.contains("/last_operation") || line.contains("/recipes/");
+        let lines: Vec<&str> = log.lines().filter(|line| !is_poll(line)).collect();
         let first = lines.len().saturating_sub(LOG_LINES);
         eprintln!("\nThe broker's last lines:");
         for line in &lines[first..] {

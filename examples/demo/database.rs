@@ -18,6 +18,8 @@ use crate::{
 
 /// Writes that are under way at the same time.
 const WRITES_AT_ONCE: usize = 50;
+/// The authority's certificate has this name in the binding's command line.
+const AUTHORITY: &str = "ca.pem";
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a binding hands to its application, taken apart.
@@ -100,11 +102,25 @@ impl Credentials {
             .with_timeout(CALL_LIMIT)
     }
 
+    /// What every member says its version is: no login is needed for that.
+    pub async fn versions(&self, home: &Path) -> Result<Vec<String>> {
+        self.write_authority(home)?;
+        let mut versions = Vec::new();
+        for member in &self.members {
+            let mut curl = Command::new("curl");
+            curl.args(["--silent", "--show-error", "--fail", "--cacert", AUTHORITY]);
+            curl.arg(format!("{member}/version")).current_dir(home);
+            let answer: Value = serde_json::from_str(&output_of(&mut curl).await?)
+                .context(format!("reading the version of {member}"))?;
+            versions.push(answer["etcdserver"].as_str().unwrap_or("?").to_owned());
+        }
+        Ok(versions)
+    }
+
     /// Runs `uri_cli`, the command line of the binding, as a user would: with the authority's
-    /// certificate in `ca.pem` and etcdctl in the path. Returns what it prints.
+    /// certificate in its file and etcdctl in the path. Returns what it prints.
     pub async fn run_cli(&self, home: &Path, engines: &Engines, version: &str) -> Result<String> {
-        fs::create_dir(home).context("making a folder for etcdctl")?;
-        fs::write(home.join("ca.pem"), &self.authority).context("writing ca.pem")?;
+        self.write_authority(home)?;
         let mut path = OsString::from(engines.tools(version));
         if let Some(rest) = env::var_os("PATH") {
             path.push(":");
@@ -114,6 +130,10 @@ impl Credentials {
         shell.arg("-c").arg(&self.cli);
         shell.current_dir(home).env("PATH", path);
         output_of(&mut shell).await
+    }
+
+    fn write_authority(&self, home: &Path) -> Result<()> {
+        fs::write(home.join(AUTHORITY), &self.authority).context("writing the authority's file")
     }
 }
 
@@ -210,8 +230,8 @@ impl Database {
         Ok(())
     }
 
-    /// Changes that the backup cannot know of.
-    pub async fn write_after_the_backup(&self) -> Result<()> {
+    /// Changes a little of everything.
+    pub async fn write_on(&self) -> Result<()> {
         self.put("demo/0001", b"changed").await?;
         self.put("demo/added", b"new").await?;
         let deleted = self.client.kv_client().delete("demo/0002", None).await;
@@ -229,18 +249,6 @@ impl Database {
             (key, pair.value().to_vec())
         });
         Ok(Content(pairs.collect()))
-    }
-
-    /// What every member says its version is.
-    pub async fn versions(credentials: &Credentials) -> Result<Vec<String>> {
-        let mut versions = Vec::new();
-        for member in &credentials.members {
-            let client = Client::connect([member], Some(credentials.options())).await;
-            let mut client = client.context(format!("logging in at {member}"))?;
-            let status = client.status().await.context("asking for the status")?;
-            versions.push(status.version().to_owned());
-        }
-        Ok(versions)
     }
 
     /// Makes sure that every member refuses a login; tells how.

@@ -1,7 +1,6 @@
 //! The etcd binaries that the broker offers: their own tools are the ones to check with.
 
 use std::{
-    cmp::Reverse,
     env, fs,
     path::{Path, PathBuf},
     process::Output,
@@ -60,13 +59,9 @@ impl Engines {
 
 /// The preferred version if it is there, else the oldest one.
 pub fn choose(versions: &[String], preferred: &str) -> Option<String> {
-    let mut versions: Vec<&String> = versions.iter().collect();
-    versions.sort_by_key(|version| Reverse(numbers(version)));
-    if !versions.iter().any(|version| *version == preferred) {
-        println!("         (there is no {preferred} here: taking the oldest one there is)");
-        return versions.pop().cloned();
-    }
-    Some(preferred.to_owned())
+    let is_preferred = |version: &&String| *version == preferred;
+    let oldest = || versions.iter().min_by_key(|version| numbers(version));
+    versions.iter().find(is_preferred).or_else(oldest).cloned()
 }
 
 fn numbers(version: &str) -> Option<[u32; 3]> {

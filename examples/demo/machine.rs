@@ -23,33 +23,30 @@ const KILL_LIMIT: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What databases leave on a machine while they run.
+#[derive(Debug)]
 pub struct Traces {
-    /// Their processes.
+    /// Their processes, with their programs' names.
     pub processes: Vec<(Pid, String)>,
-    /// Their folders and backups.
+    /// Their folders, and those of their backups.
     pub paths: Vec<PathBuf>,
     /// Their ports.
     pub ports: Vec<u16>,
 }
 
 impl Traces {
-    /// Whether there is nothing.
-    pub fn is_empty(&self) -> bool {
-        self.processes.is_empty() && self.paths.is_empty() && self.ports.is_empty()
+    /// How many processes, folders and ports.
+    pub fn counts(&self) -> (usize, usize, usize) {
+        (self.processes.len(), self.paths.len(), self.ports.len())
     }
 }
 
-/// Counts, and few of the things themselves.
+/// Only counts; `{:?}` names them all.
 impl fmt::Display for Traces {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<&str> = self.processes.iter().map(|(_, name)| &name[..]).collect();
+        let (processes, folders, ports) = self.counts();
         write!(
             f,
-            "{} processes ({}), {} files and folders, {} ports in use",
-            names.len(),
-            names.join(", "),
-            self.paths.len(),
-            self.ports.len()
+            "{processes} processes, {folders} folders, {ports} ports in use"
         )
     }
 }
