@@ -1,0 +1,346 @@
+//! A broker for one test, in this process: its own folder, its own ports, nothing left afterwards.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::Parser as _;
+use compose_broker::{
+    app::{App, Surroundings},
+    config::{Config, Settings},
+};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+pub const SERVICE: &str = "6f1c9f0e-52a4-4a39-8e0b-3c1f5b7a9d10";
+pub const STANDARD: &str = "b8a0d3f4-7c1e-4b5f-9a52-1de2c4f60a11";
+pub const ENTERPRISE: &str = "c2f7e6a9-0d4b-4c83-b1f6-58a9e3d7b212";
+
+/// Whatever a test waits for must have come by then, also on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Pause between two looks.
+const LOOK: Duration = Duration::from_millis(20);
+/// Ports of one test's broker; 6 for each instance.
+const PORTS: u16 = 90;
+
+#[derive(clap::Parser)]
+struct Line {
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// A running broker.
+pub struct TestBroker {
+    pub url: String,
+    http: reqwest::Client,
+    username: String,
+    password: String,
+    folder: PathBuf,
+    flags: Vec<String>,
+    app: Option<App>,
+}
+
+/// The folder of the engines' binaries.
+pub fn engines_dir() -> PathBuf {
+    let set = std::env::var_os("COMPOSE_BROKER_ENGINES_DIR").map(PathBuf::from);
+    set.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("engines"))
+}
+
+/// A range of ports that no other test is likely to have; whatever is in use is passed over.
+pub fn port_range() -> String {
+    let random = u16::try_from(uuid::Uuid::new_v4().as_u128() % 240).expect("below 240");
+    let first = 10_000 + random * PORTS;
+    format!("{first}-{}", first + PORTS - 1)
+}
+
+/// Waits until `look` gives something.
+pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, look: impl Fn() -> F) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+impl TestBroker {
+    /// A broker as it comes.
+    pub async fn start() -> Self {
+        Self::start_with(&[], Surroundings::default()).await
+    }
+
+    /// A broker with further flags (`["--restore-scope", "organization"]`), another clock, faults.
+    pub async fn start_with(flags: &[&str], surroundings: Surroundings) -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("compose-broker-test-")
+            .tempdir();
+        let folder = folder.expect("a folder").keep();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut line = vec![
+            "test".to_owned(),
+            "--listen=127.0.0.1:0".to_owned(),
+            format!("--data-dir={}", folder.join("data").display()),
+            format!("--catalog={}", root.join("catalog.json").display()),
+            format!("--engines-dir={}", engines_dir().display()),
+            format!("--port-range={}", port_range()),
+        ];
+        line.extend(flags.iter().map(|&flag| flag.to_owned()));
+        let mut broker = Self {
+            url: String::new(),
+            http: reqwest::Client::new(),
+            username: String::new(),
+            password: String::new(),
+            folder,
+            flags: line,
+            app: None,
+        };
+        broker.begin(surroundings).await;
+        broker
+    }
+
+    async fn begin(&mut self, surroundings: Surroundings) {
+        let settings = Line::parse_from(&self.flags).settings;
+        let config = Config::load(&settings).expect("a configuration");
+        self.username = config.username.clone();
+        self.password = config.password.expose().to_owned();
+        let app = App::start(config, surroundings).await.expect("a broker");
+        self.url = app.public_url.clone();
+        self.app = Some(app);
+    }
+
+    /// Stops the broker and starts it again in the same folder.
+    pub async fn restart_with(&mut self, surroundings: Surroundings) {
+        if let Some(app) = self.app.take() {
+            app.stop().await;
+        }
+        self.begin(surroundings).await;
+    }
+
+    /// What the broker keeps.
+    pub fn data_dir(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// A request with the platform's credentials and version.
+    pub fn osb(&self, method: Method, path: &str) -> RequestBuilder {
+        self.anonymous(method, path)
+            .basic_auth(&self.username, Some(&self.password))
+            .header("X-Broker-API-Version", "2.17")
+    }
+
+    /// A request with nothing.
+    pub fn anonymous(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.url))
+    }
+
+    /// A request to the administration API of the instance that `credentials` are of; `path` is
+    /// what stands below the instance.
+    pub fn compose(&self, method: Method, credentials: &Value, path: &str) -> RequestBuilder {
+        let api = &credentials["instance_administration_api"];
+        let (root, id) = (text(&api["root"]), text(&api["instance_id"]));
+        let token = text(&api["token"]);
+        self.http
+            .request(method, format!("{root}/2016-07/instances/{id}{path}"))
+            .bearer_auth(token)
+    }
+
+    /// Asks for an instance in space `space`.
+    pub async fn put_instance_in(&self, space: &str, id: &str, parameters: Value) -> Answer {
+        let body = json!({
+            "service_id": SERVICE, "plan_id": STANDARD,
+            "organization_guid": "org", "space_guid": space, "parameters": parameters,
+        });
+        let path = format!("/v2/service_instances/{id}?accepts_incomplete=true");
+        answer(self.osb(Method::PUT, &path).json(&body)).await
+    }
+
+    /// Asks for an instance.
+    pub async fn put_instance(&self, id: &str, parameters: Value) -> Answer {
+        self.put_instance_in("space", id, parameters).await
+    }
+
+    /// Makes an instance and waits until it is usable.
+    pub async fn provision(&self, id: &str, parameters: Value) {
+        let accepted = self.put_instance(id, parameters).await;
+        assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
+        let end = self.instance_end(id, &accepted.body).await;
+        assert_eq!(end["state"], "succeeded", "{end}");
+    }
+
+    /// How the operation of an accepted answer ends: its last answer's body, `gone` for a 410.
+    pub async fn instance_end(&self, id: &str, accepted: &Value) -> Value {
+        let operation = text(&accepted["operation"]);
+        let path = format!("/v2/service_instances/{id}/last_operation?operation={operation}");
+        self.end_of(&path).await
+    }
+
+    /// Polls until an operation has ended.
+    pub async fn end_of(&self, path: &str) -> Value {
+        eventually(&format!("the end of {path}"), || async {
+            let answer = answer(self.osb(Method::GET, path)).await;
+            match answer.status {
+                StatusCode::GONE => Some(json!({ "state": "gone" })),
+                StatusCode::OK if answer.body["state"] == "in progress" => None,
+                StatusCode::OK => Some(answer.body),
+                _ => panic!("{path}: {answer:?}"),
+            }
+        })
+        .await
+    }
+
+    /// Binds, waiting for the answer; returns the credentials.
+    pub async fn bind(&self, instance: &str, binding: &str) -> Value {
+        let path = format!("/v2/service_instances/{instance}/service_bindings/{binding}");
+        let body = json!({ "service_id": SERVICE, "plan_id": STANDARD });
+        let answer = answer(self.osb(Method::PUT, &path).json(&body)).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{answer:?}");
+        answer.body["credentials"].clone()
+    }
+
+    /// Unbinds, waiting for the answer.
+    pub async fn unbind(&self, instance: &str, binding: &str) -> Answer {
+        let path = format!(
+            "/v2/service_instances/{instance}/service_bindings/{binding}\
+             ?service_id={SERVICE}&plan_id={STANDARD}"
+        );
+        answer(self.osb(Method::DELETE, &path)).await
+    }
+
+    /// Asks for the deletion of an instance.
+    pub async fn delete_instance(&self, id: &str) -> Answer {
+        let path = format!(
+            "/v2/service_instances/{id}\
+             ?service_id={SERVICE}&plan_id={STANDARD}&accepts_incomplete=true"
+        );
+        answer(self.osb(Method::DELETE, &path)).await
+    }
+
+    /// Deletes an instance and waits until it is gone.
+    pub async fn deprovision(&self, id: &str) {
+        let accepted = self.delete_instance(id).await;
+        assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
+        let end = self.instance_end(id, &accepted.body).await;
+        assert_eq!(end["state"], "gone", "{end}");
+    }
+
+    /// Takes a backup and waits for its end; returns the backup as it is listed.
+    pub async fn back_up(&self, credentials: &Value) -> Value {
+        let path = format!(
+            "/deployments/{}/backups",
+            text(&credentials["deployment_id"])
+        );
+        let recipe = answer(self.compose(Method::POST, credentials, &path)).await;
+        assert_eq!(recipe.status, StatusCode::ACCEPTED, "{recipe:?}");
+        self.recipe_end(credentials, &recipe.body).await;
+        let backup = format!("{path}/{}", text(&recipe.body["backup_id"]));
+        answer(self.compose(Method::GET, credentials, &backup))
+            .await
+            .body
+    }
+
+    /// How a recipe ends.
+    pub async fn recipe_end(&self, credentials: &Value, recipe: &Value) -> Value {
+        let path = format!("/recipes/{}", text(&recipe["id"]));
+        eventually("the end of a recipe", || async {
+            let answer = answer(self.compose(Method::GET, credentials, &path)).await;
+            assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+            let ended = ["complete", "failed"].contains(&text(&answer.body["status"]));
+            ended.then_some(answer.body)
+        })
+        .await
+    }
+
+    /// Every process that this broker's members are, by pid.
+    pub fn members(&self) -> Vec<i32> {
+        processes_below(&self.folder)
+    }
+
+    /// Every file below the data folder, relative to it.
+    pub fn files(&self) -> Vec<String> {
+        let mut files = Vec::new();
+        collect(&self.data_dir(), &self.data_dir(), &mut files);
+        files.sort();
+        files
+    }
+}
+
+impl Drop for TestBroker {
+    fn drop(&mut self) {
+        // Without its folder no member is started again; then whoever still runs is ended.
+        let gone = self.folder.with_extension("gone");
+        let _ = fs::rename(&self.folder, &gone);
+        for pid in processes_below(&self.folder)
+            .into_iter()
+            .chain(processes_below(&gone))
+        {
+            kill(pid);
+        }
+        let _ = fs::remove_dir_all(&gone);
+    }
+}
+
+/// Ends one process at once.
+pub fn kill(pid: i32) {
+    if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+}
+
+/// Processes whose command line names something below `folder`.
+pub fn processes_below(folder: &Path) -> Vec<i32> {
+    let folder = format!("{}/", folder.display());
+    let Ok(all) = procfs::process::all_processes() else {
+        return Vec::new();
+    };
+    all.flatten()
+        .filter(|p| {
+            p.cmdline()
+                .is_ok_and(|line| line.iter().any(|arg| arg.contains(&folder)))
+        })
+        .map(|p| p.pid)
+        .collect()
+}
+
+fn collect(root: &Path, folder: &Path, files: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            collect(root, &path, files);
+        } else if let Ok(relative) = path.strip_prefix(root) {
+            files.push(relative.display().to_string());
+        }
+    }
+}
+
+/// A text in a body.
+pub fn text(value: &Value) -> &str {
+    value
+        .as_str()
+        .unwrap_or_else(|| panic!("{value} is not a text"))
+}
+
+/// An answer: its status and its body.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: reqwest::header::HeaderMap,
+    pub body: Value,
+}
+
+/// Sends a request; every answer of ours is JSON.
+pub async fn answer(request: RequestBuilder) -> Answer {
+    let response: Response = request.send().await.expect("an answer");
+    let (status, headers) = (response.status(), response.headers().clone());
+    let body = response.text().await.expect("a body");
+    let body = serde_json::from_str(&body).unwrap_or_else(|e| panic!("{status} {body:?}: {e}"));
+    Answer {
+        status,
+        headers,
+        body,
+    }
+}

@@ -1,0 +1,8 @@
+//! Black-box tests: a real broker over HTTP, real etcd processes, a real folder of backups.
+//!
+//! One binary, one file for each subject. [`broker`] starts brokers and speaks their APIs,
+//! [`etcd`] uses the databases that they give.
+
+mod broker;
+mod etcd;
+mod story;
