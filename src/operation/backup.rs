@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 
 use super::{Definition, Ending, Outcome, Step, StepError, Work};
@@ -104,18 +103,8 @@ async fn read_back(work: Arc<Work>) -> Result<Outcome, StepError> {
     let provisioner = &work.cluster(&deployment)?.provisioner;
     let name = object::snapshot(&backup.deployment, &backup.id);
     let bytes = taken.stored.snapshot_bytes;
-    work.meter.begin(bytes);
-    let meter = work.meter.clone();
-    let mut passed = 0;
-    let content = pipeline::open_snapshot(work.parts.backups.as_ref(), &name, &taken.stored)
-        .await?
-        .inspect(move |chunk| {
-            if let Ok(chunk) = chunk {
-                passed += chunk.len() as u64;
-                meter.set(passed);
-            }
-        })
-        .boxed();
+    let stored = pipeline::open_snapshot(work.parts.backups.as_ref(), &name, &taken.stored).await?;
+    let content = work.meter.count(bytes, stored);
     let file = format!("{}.db", backup.id);
     provisioner
         .stage(&deployment.id, &file, bytes, content)

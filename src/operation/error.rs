@@ -52,6 +52,17 @@ impl StepError {
         }
     }
 
+    /// The same failure, if it stays, told of a certain thing.
+    pub fn about(self, what: impl std::fmt::Display) -> Self {
+        match self {
+            Self::Last { message, source } => Self::Last {
+                message: format!("{what}: {message}"),
+                source,
+            },
+            other => other,
+        }
+    }
+
     /// Something recorded cannot be read by this version of the broker.
     pub fn unreadable(source: serde_json::Error) -> Self {
         Self::Last {
@@ -95,6 +106,14 @@ impl From<EngineError> for StepError {
 
 impl From<ProvisionerError> for StepError {
     fn from(error: ProvisionerError) -> Self {
+        let error = match error {
+            // A stream out of the backup store broke off on its way to the cluster.
+            ProvisionerError::Io { doing, source } => match source.downcast::<BackupStoreError>() {
+                Ok(error) => return error.into(),
+                Err(source) => ProvisionerError::Io { doing, source },
+            },
+            other => other,
+        };
         let message = match &error {
             ProvisionerError::Io { .. } => "the cluster's machine refused".to_owned(),
             ProvisionerError::TaskFailed { binary, .. } => format!("{binary} failed"),

@@ -78,15 +78,33 @@ pub async fn allocate(work: &Work) -> Result<Outcome, StepError> {
     }
 }
 
-/// Makes all members run with `access`.
+/// Makes all members run with `access`, one after the other: a new member asks the others whether
+/// it was there before, and waits a whole second for each that listens but does not serve yet.
 pub async fn start(work: &Work, access: Access) -> Result<(), StepError> {
     let (deployment, secrets) = work.allocated().await?;
     let provisioner = &work.cluster(&deployment)?.provisioner;
-    let servers = work
-        .engine(&deployment)?
-        .servers(&deployment, &secrets, access);
-    try_join_all(servers.iter().map(|server| provisioner.start(server))).await?;
+    let engine = work.engine(&deployment)?;
+    let servers = engine.servers(&deployment, &secrets, access);
+    for (server, member) in servers.iter().zip(&deployment.members) {
+        provisioner.start(server).await?;
+        engine.wait_until_listening(member).await;
+    }
     Ok(())
+}
+
+/// Opens a deployment that nobody but the broker could enter so far to its users.
+///
+/// The members are started anew: a connection from before could go on with the rights that it
+/// had. They are killed, since an orderly end takes seconds and nobody is using them; what they
+/// have acknowledged is on their disks.
+pub async fn open(work: &Work) -> Result<Outcome, StepError> {
+    let (deployment, secrets) = work.allocated().await?;
+    let provisioner = &work.cluster(&deployment)?.provisioner;
+    let stop = |member| provisioner.stop(&deployment.id, member, Duration::ZERO);
+    try_join_all(deployment.members.iter().map(|member| stop(&member.name))).await?;
+    start(work, Access::Passwords).await?;
+    await_ready(work, &deployment, &secrets, Access::Passwords).await?;
+    Outcome::done()
 }
 
 /// Waits until all members serve; breaks off when one of them keeps crashing.

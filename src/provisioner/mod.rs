@@ -119,9 +119,14 @@ pub trait Provisioner: Send + Sync {
     /// so, starts it anew when its description changed. From now on it is kept running.
     async fn start(&self, server: &Server) -> Result<(), ProvisionerError>;
 
-    /// Stops the member, gracefully for [`STOP_GRACE`](crate::model::limits::STOP_GRACE) at the
-    /// most, and keeps its data. From now on it is kept stopped. An unknown member is fine.
-    async fn stop(&self, deployment: &DeploymentId, member: &str) -> Result<(), ProvisionerError>;
+    /// Stops the member, gracefully for `grace` at the most, and keeps its data. From now on it is
+    /// kept stopped. An unknown member is fine.
+    async fn stop(
+        &self,
+        deployment: &DeploymentId,
+        member: &str,
+        grace: Duration,
+    ) -> Result<(), ProvisionerError>;
 
     /// Removes what a stopped member has in its home, so that it can be seeded again. Refused while
     /// the member is wanted running, even if it does not run at the moment.
