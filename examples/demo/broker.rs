@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::{
     error::{Context, Result, ensure},
     machine::{self, Traces},
-    show::Step,
+    show::{Step, complain},
 };
 
 /// Ports that the demo uses: the first one for HTTP, the others for the databases.
@@ -48,7 +48,6 @@ impl Broker {
         let binary = fs::canonicalize(binary)
             .context(format!("looking for the broker {}", binary.display()))?;
         let data = place.join("data");
-        fs::create_dir(&data).context("making the broker's data folder")?;
         let log = place.join("broker.log");
         let log_file = File::create(&log).context("making the broker's log")?;
         let log_too = log_file.try_clone().context("making the broker's log")?;
@@ -147,9 +146,9 @@ impl Broker {
         let is_poll = |line: &&str| line.contains("/last_operation") || line.contains("/recipes/");
         let lines: Vec<&str> = log.lines().filter(|line| !is_poll(line)).collect();
         let first = lines.len().saturating_sub(LOG_LINES);
-        eprintln!("\nThe broker's last lines:");
+        complain("\nThe broker's last lines:");
         for line in &lines[first..] {
-            eprintln!("  {line}");
+            complain(format_args!("  {line}"));
         }
     }
 
@@ -168,7 +167,7 @@ impl Broker {
 impl Drop for Broker {
     fn drop(&mut self) {
         if let Err(error) = self.kill_everything() {
-            eprintln!("{error}");
+            complain(error);
         }
     }
 }

@@ -23,6 +23,7 @@
 use std::{
     fs,
     io::{self, IsTerminal},
+    os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     process::ExitCode,
 };
@@ -44,7 +45,7 @@ mod story;
 use broker::Broker;
 use engines::Engines;
 use error::{Context, Result};
-use show::Show;
+use show::{Show, complain, line};
 use story::Story;
 
 /// Walks through the life of a database with backups, against a broker of its own.
@@ -67,11 +68,14 @@ async fn main() -> ExitCode {
     let show = Show::new(io::stdout().is_terminal() && !options.plain);
     match run(&options, &show).await {
         Ok(()) => {
-            println!("\nAll is well, after {}.", show.elapsed());
+            line(format_args!("\nAll is well, after {}.", show.elapsed()));
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("\nThe demo FAILED after {}: {error}", show.elapsed());
+            complain(format_args!(
+                "\nThe demo FAILED after {}: {error}",
+                show.elapsed()
+            ));
             ExitCode::FAILURE
         }
     }
@@ -82,13 +86,17 @@ async fn run(options: &Options, show: &Show) -> Result<()> {
     let engines = Engines::find()?;
     let folder = tempfile::Builder::new()
         .prefix("compose-broker-demo-")
+        .permissions(fs::Permissions::from_mode(0o700))
         .disable_cleanup(options.keep)
         .tempdir()
         .context("making a temporary folder")?;
     // Processes are looked for by this path later, so it has to be the real one.
     let place = fs::canonicalize(&folder).context("finding the temporary folder")?;
     if options.keep {
-        println!("The files of this run stay in {}\n", place.display());
+        line(format_args!(
+            "The files of this run stay in {}\n",
+            place.display()
+        ));
     }
 
     let mut broker = Broker::spawn(&options.broker, &place)?;

@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     fmt::Display,
+    io::{self, Write as _},
     time::{Duration, Instant},
 };
 
@@ -37,7 +38,7 @@ impl Show {
             bar
         });
         if !self.live {
-            println!("   {title}");
+            line(format_args!("   {title}"));
         }
         Step {
             title,
@@ -71,7 +72,7 @@ impl Step {
         }
         match &self.bar {
             Some(bar) => bar.set_message(format!("{}: {text}", self.title)),
-            None => println!("         {text}"),
+            None => line(format_args!("         {text}")),
         }
     }
 
@@ -93,9 +94,12 @@ impl Step {
         match &self.bar {
             Some(bar) => {
                 bar.finish_and_clear();
-                println!("✓ {} ({seconds})\n       {result}", self.title);
+                line(format_args!(
+                    "✓ {} ({seconds})\n       {result}",
+                    self.title
+                ));
             }
-            None => println!("         => {result} ({seconds})"),
+            None => line(format_args!("         => {result} ({seconds})")),
         }
     }
 }
@@ -108,8 +112,23 @@ impl Drop for Step {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        println!("✗ {}: not done ({})", self.title, seconds(self.started));
+        line(format_args!(
+            "✗ {}: not done ({})",
+            self.title,
+            seconds(self.started)
+        ));
     }
+}
+
+/// Prints a line. Whoever reads may have gone (`demo | head`): that must not keep the demo from
+/// cleaning up.
+pub fn line(text: impl Display) {
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
+/// Prints a line about what went wrong.
+pub fn complain(text: impl Display) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 fn style(template: &str) -> ProgressStyle {
