@@ -74,7 +74,7 @@ pub enum BrokerError {
     Failed(String),
     /// The store did not do its part.
     #[error("the broker's store did not answer")]
-    Store(#[from] StoreError),
+    Store(#[source] StoreError),
     /// A secret could not be opened or made.
     #[error("the broker cannot open or seal its secrets")]
     Seal(#[from] SealError),
@@ -84,6 +84,19 @@ pub enum BrokerError {
     /// Something recorded cannot be read.
     #[error("the broker cannot read what it recorded")]
     Unreadable(#[from] serde_json::Error),
+}
+
+impl From<StoreError> for BrokerError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            // Where several replicas share a database, the second of two equal requests finds the
+            // place taken at the very end.
+            StoreError::Duplicate => Self::Concurrency(
+                "another request for the same thing came first; try again".to_owned(),
+            ),
+            other => Self::Store(other),
+        }
+    }
 }
 
 /// What the use cases work with.

@@ -7,10 +7,12 @@
 
 use std::{
     collections::HashSet,
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
+use futures::FutureExt as _;
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -452,7 +454,7 @@ impl Runner {
                 meter: meter.clone(),
             });
             let outcome = tokio::select! {
-                outcome = (step.run)(work) => outcome,
+                outcome = caught((step.run)(work)) => outcome,
                 interruption = self.heartbeat(claim, &meter, heed_halt) => return Err(interruption),
             };
             match self.faults.at(operation, step.name, Moment::Done) {
@@ -587,6 +589,18 @@ struct Running<'a> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.runner.running().remove(&self.id);
+    }
+}
+
+/// A step that panics has failed: it must neither take the worker along nor be tried for ever.
+async fn caught(
+    step: impl Future<Output = Result<Outcome, StepError>>,
+) -> Result<Outcome, StepError> {
+    match AssertUnwindSafe(step).catch_unwind().await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(StepError::passing(
+            "the broker made a mistake; its log tells more",
+        )),
     }
 }
 

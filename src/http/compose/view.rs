@@ -1,6 +1,7 @@
 //! The bodies of the Compose API: plain objects, lists under `_embedded`.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
 use crate::{
@@ -34,6 +35,11 @@ fn deployment_url(public_url: &str, deployment: &Deployment) -> String {
     )
 }
 
+/// Times as the original has them: RFC 3339 in UTC, to the millisecond.
+fn time(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
 /// Where a backup stands in the API.
 pub fn backup_url(public_url: &str, deployment: &Deployment, backup: &Backup) -> String {
     format!(
@@ -55,7 +61,7 @@ pub fn deployment(public_url: &str, view: &DeploymentView) -> Value {
         "name": deployment.name(),
         "type": deployment.engine,
         "version": deployment.version,
-        "created_at": view.instance.created_at,
+        "created_at": time(view.instance.created_at),
         "notes": "",
         "customer_billing_code": "",
         "cluster_id": deployment.cluster,
@@ -111,8 +117,8 @@ pub fn recipe(of: &DeploymentView, operation: &Operation) -> Value {
         "bytes_total": operation.progress.bytes_total,
         "backup_id": operation.backup,
         "source": operation.origin,
-        "created_at": operation.created_at,
-        "updated_at": operation.updated_at,
+        "created_at": time(operation.created_at),
+        "updated_at": time(operation.updated_at),
         "_embedded": { "recipes": [] },
     })
 }
@@ -131,8 +137,8 @@ pub fn backup(public_url: &str, deployment: &Deployment, backup: &Backup) -> Val
         "is_downloadable": usable,
         "is_restorable": usable,
         // Clients know this as the time at which the backup was complete.
-        "created_at": backup.finished_at.unwrap_or(backup.created_at),
-        "requested_at": backup.created_at,
+        "created_at": time(backup.finished_at.unwrap_or(backup.created_at)),
+        "requested_at": time(backup.created_at),
         "recipe_id": backup.operation,
         "version": manifest.map(|m| m.version),
         "size_bytes": manifest.map(|m| m.stored.snapshot_bytes),
