@@ -105,7 +105,7 @@ async fn read_back(work: Arc<Work>) -> Result<Outcome, StepError> {
     let bytes = taken.stored.snapshot_bytes;
     let stored = pipeline::open_snapshot(work.parts.backups.as_ref(), &name, &taken.stored).await?;
     let content = work.meter.count(bytes, stored);
-    let file = format!("{}.db", backup.id);
+    let file = staged_name(&backup);
     provisioner
         .stage(&deployment.id, &file, bytes, content)
         .await?;
@@ -123,13 +123,21 @@ async fn describe(work: Arc<Work>) -> Result<Outcome, StepError> {
     let instance = work.instance().await?;
     let taken: Taken = work.result(SNAPSHOT).await?;
     let (deployment, secrets) = work.allocated().await?;
+    let inspected: i64 = work.result(READ_BACK).await?;
     let content = match taken.content {
+        Some(content) if inspected > content.revision => {
+            return Ok(Outcome::StartOver(
+                "the snapshot holds more than was known of it".to_owned(),
+            ));
+        }
         Some(content) => content,
         None => {
-            let revision: i64 = work.result(READ_BACK).await?;
             let engine = work.engine(&deployment)?;
-            match engine.keys_at(&deployment, &secrets, revision).await {
-                Ok(keys) => SnapshotContent { revision, keys },
+            match engine.keys_at(&deployment, &secrets, inspected).await {
+                Ok(keys) => SnapshotContent {
+                    revision: inspected,
+                    keys,
+                },
                 Err(error) => {
                     return Ok(Outcome::StartOver(format!(
                         "the keys at the snapshot's revision cannot be counted any more: {error}"
@@ -154,22 +162,31 @@ async fn describe(work: Arc<Work>) -> Result<Outcome, StepError> {
         requested_at: backup.created_at,
         started_at: taken.started_at,
         finished_at: work.parts.clock.now(),
-        sealed_credentials: Some(work.seal(backup.id.as_str(), &secrets)?),
+        sealed_credentials: None,
     };
-    pipeline::write_manifest(work.parts.backups.as_ref(), &manifest).await?;
+    // Beside the object only: the broker itself needs no credentials of the past.
+    let sealed = work.seal(&backup.seal_context(), &secrets)?;
+    let with_credentials = Manifest {
+        sealed_credentials: Some(sealed),
+        ..manifest.clone()
+    };
+    pipeline::write_manifest(work.parts.backups.as_ref(), &with_credentials).await?;
     Outcome::with(&manifest)
+}
+
+/// The name under which a backup is staged while it is read back.
+fn staged_name(backup: &Backup) -> String {
+    format!("{}.db", backup.id)
 }
 
 async fn remove_bytes(work: Arc<Work>) -> Result<Outcome, StepError> {
     let backup = backup(&work).await?;
     remove_objects(&work, &backup).await?;
-    if let Some((deployment, _)) = work.deployment().await? {
-        let file = format!("{}.db", backup.id);
-        work.cluster(&deployment)?
-            .provisioner
-            .unstage(&deployment.id, &file)
-            .await?;
-    }
+    let deployment = work.deployment().await?;
+    let provisioner = &work.cluster(&deployment)?.provisioner;
+    provisioner
+        .unstage(&deployment.id, &staged_name(&backup))
+        .await?;
     Outcome::done()
 }
 

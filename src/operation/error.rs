@@ -90,7 +90,10 @@ impl From<StoreError> for StepError {
 
 impl From<EngineError> for StepError {
     fn from(error: EngineError) -> Self {
-        let message = error.to_string();
+        let message = match &error {
+            EngineError::NotReady(_) => "the members are not ready".to_owned(),
+            other => other.to_string(),
+        };
         match error {
             EngineError::Unexpected(_) => Self::Last {
                 message,
@@ -116,6 +119,7 @@ impl From<ProvisionerError> for StepError {
         };
         let message = match &error {
             ProvisionerError::Io { .. } => "the cluster's machine refused".to_owned(),
+            ProvisionerError::DiskFull { .. } => "the cluster's disk is too full for it".to_owned(),
             ProvisionerError::TaskFailed { binary, .. } => format!("{binary} failed"),
             other => other.to_string(),
         };
@@ -136,6 +140,9 @@ impl From<BackupStoreError> for StepError {
     fn from(error: BackupStoreError) -> Self {
         let message = match &error {
             BackupStoreError::Io { .. } => "the backup store refused".to_owned(),
+            BackupStoreError::Full { .. } => "the backup store is too full for it".to_owned(),
+            BackupStoreError::NotFound(_) => "its bytes are missing".to_owned(),
+            BackupStoreError::Damaged { reason, .. } => format!("it is damaged: {reason}"),
             other => other.to_string(),
         };
         match error {

@@ -14,7 +14,11 @@ use super::{
 };
 use crate::{
     backup_store::{object, pipeline},
-    model::{backup::Manifest, deployment::Access, limits::STOP_GRACE},
+    model::{
+        backup::Manifest,
+        deployment::Access,
+        limits::{MEMBERS, STOP_GRACE},
+    },
 };
 
 /// Restore.
@@ -74,8 +78,10 @@ async fn fetch(work: Arc<Work>) -> Result<Outcome, StepError> {
         .await
         .map_err(|error| unusable(error.into()))?;
     let bytes = manifest.stored.snapshot_bytes;
-    let counted = work.meter.count(bytes, snapshot);
     let provisioner = &work.cluster(&deployment)?.provisioner;
+    // The staged snapshot and one copy for each member.
+    provisioner.room_for(bytes * (MEMBERS as u64 + 1)).await?;
+    let counted = work.meter.count(bytes, snapshot);
     provisioner
         .stage(&deployment.id, SNAPSHOT, bytes, counted)
         .await

@@ -115,6 +115,9 @@ pub trait Provisioner: Send + Sync {
     /// Whether nobody else uses the TCP port at the moment.
     fn port_is_free(&self, port: u16) -> bool;
 
+    /// Fails when `bytes` more would not fit on the disk that members live on.
+    async fn room_for(&self, bytes: u64) -> Result<(), ProvisionerError>;
+
     /// Makes the member run as described: starts it, leaves it alone when it already runs just
     /// so, starts it anew when its description changed. From now on it is kept running.
     async fn start(&self, server: &Server) -> Result<(), ProvisionerError>;

@@ -20,6 +20,9 @@ use crate::model::{
     operation::{Claim, Operation, OperationKind, OperationState, Progress, WaitsFor},
 };
 
+/// Due operations that are looked at for one claim; more are left for the next one.
+const CANDIDATES_MAX: i64 = 500;
+
 const ACTIVE: [&str; 2] = ["queued", "running"];
 
 #[derive(Queryable, Insertable)]
@@ -252,6 +255,7 @@ pub fn claim(
         )
         .filter(operations::id.ne_all(busy_with))
         .order((operations::not_before, operations::id))
+        .limit(CANDIDATES_MAX)
         .load(c))?;
     let mut claims = Vec::new();
     for row in candidates {

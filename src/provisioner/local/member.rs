@@ -305,6 +305,7 @@ impl Member {
             .map_err(self.failed("starting"))?;
         let pid = child.id();
         self.child = Some(child);
+        process::prefer_to_broker(pid);
         self.exit_status = None;
         self.running_since = Instant::now();
         self.restarts = restarts;

@@ -208,6 +208,11 @@ impl Provisioner for LocalProvisioner {
         port != 0 && TcpListener::bind((HOST, port)).is_ok()
     }
 
+    async fn room_for(&self, bytes: u64) -> Result<()> {
+        let folder = self.cluster.folder.clone();
+        blocking(move || staging::check_room(&folder, bytes).map(|_| ())).await
+    }
+
     async fn start(&self, server: &Server) -> Result<()> {
         folders::check_member_name(&server.member)?;
         let id = server.deployment.clone();
