@@ -444,6 +444,7 @@ mod tests {
     use super::*;
 
     #[derive(Parser)]
+    #[command(args_override_self = true)]
     struct Command {
         #[command(flatten)]
         settings: Settings,

@@ -38,6 +38,9 @@ pub const LEASE: Duration = Duration::from_secs(15);
 pub const LEASE_RENEWAL: Duration = Duration::from_secs(1);
 /// How often the runner looks for work that it was not told of.
 pub const CLAIM_INTERVAL: Duration = Duration::from_secs(1);
+/// A lease or a pause that ends further ahead than this was written under a clock that was set
+/// back since, and counts no more.
+pub const AHEAD_MAX: Duration = Duration::from_secs(60);
 /// Tries of one step before the operation gives up.
 pub const STEP_ATTEMPTS_MAX: u32 = 5;
 /// Pause before the second try of a step; doubled for each further one.
