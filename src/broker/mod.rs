@@ -221,8 +221,9 @@ fn instance_key(id: &InstanceId) -> String {
     format!("instance {id}")
 }
 
+// No id has a line break in it: a space would make one of "a b" and "c", and of "a" and "b c".
 fn binding_key(instance: &InstanceId, id: &BindingId) -> String {
-    format!("binding {instance} {id}")
+    format!("binding {instance}\n{id}")
 }
 
 fn backup_key(instance: &InstanceId) -> String {
