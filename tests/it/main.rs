@@ -1,8 +1,15 @@
 //! Black-box tests: a real broker over HTTP, real etcd processes, a real folder of backups.
 //!
 //! One binary, one file for each subject. [`broker`] starts brokers and speaks their APIs,
-//! [`etcd`] uses the databases that they give.
+//! [`etcd`] uses the databases that they give, [`control`] stops time and work where a test needs
+//! it, [`raw`] speaks HTTP as no decent client would.
 
 mod broker;
+mod catalog;
+mod control;
 mod etcd;
+mod ids;
+mod instances;
+mod raw;
 mod story;
+mod transport;
