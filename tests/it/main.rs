@@ -1,12 +1,19 @@
 //! Black-box tests: a real broker over HTTP, real etcd processes, a real folder of backups.
 //!
 //! One binary, one file for each subject. [`broker`] starts brokers and speaks their APIs,
-//! [`etcd`] uses the databases that they give, [`inside`] looks at what a broker keeps, and
-//! [`saboteur`] breaks its work.
+//! [`etcd`] uses the databases that they give, [`inside`] looks at what a broker keeps,
+//! [`control`] stops time and work where a test needs it, [`saboteur`] breaks work, [`raw`] speaks
+//! HTTP as no decent client would.
 
 mod broker;
+mod catalog;
+mod control;
 mod etcd;
 mod faults;
+mod ids;
 mod inside;
+mod instances;
+mod raw;
 mod saboteur;
 mod story;
+mod transport;
