@@ -190,6 +190,7 @@ impl TestBroker {
             folder,
             flags: Vec::new(),
             app: None,
+            child: None,
         }
     }
 
