@@ -64,7 +64,7 @@ pub struct Settings {
     #[arg(long, env = "COMPOSE_BROKER_CATALOG", default_value = "catalog.json")]
     pub catalog: PathBuf,
 
-    /// Folder of the engines' binaries: <engine>/<any name>/<binary>
+    /// Folder of the engines' binaries: `<engine>/<any name>/<binary>`
     #[arg(long, env = "COMPOSE_BROKER_ENGINES_DIR", default_value = "engines")]
     pub engines_dir: PathBuf,
 
