@@ -4,6 +4,7 @@
 //! [`etcd`] uses the databases that they give, [`control`] stops time and work where a test needs
 //! it, [`raw`] speaks HTTP as no decent client would.
 
+mod bindings;
 mod broker;
 mod catalog;
 mod control;
