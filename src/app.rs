@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     backup_store::{BackupStoreError, SharedBackupStore, folder::FolderStore},
-    broker::Broker,
+    broker::{Broker, Downloads},
     clock::Clock,
     config::Config,
     engine::{SharedEngine, etcd},
@@ -95,6 +95,8 @@ pub struct App {
     pub address: SocketAddr,
     /// Where clients reach it.
     pub public_url: String,
+    /// Ids of an offering and a plan to begin with.
+    pub first_plan: (String, String),
     server: ServerHandle,
     serving: JoinHandle<io::Result<()>>,
     running: JoinHandle<()>,
@@ -109,6 +111,7 @@ impl App {
             .into();
         let names: Vec<&str> = engines.keys().map(String::as_str).collect();
         let catalog = Arc::new(Catalog::parse(&config.catalog, &names)?);
+        let first_plan = catalog.first_plan();
         let listen = |source| StartError::Listen {
             address: config.listen,
             source,
@@ -119,7 +122,7 @@ impl App {
             .public_url
             .clone()
             .unwrap_or_else(|| format!("http://{address}"));
-        let store = Arc::new(Store::open(&config.database_url)?);
+        let store = Arc::new(Store::open(config.database_url.expose())?);
         let backups: SharedBackupStore = Arc::new(FolderStore::open(config.backup_folder.clone())?);
         let clusters = open_clusters(&config).await?;
         let versions: BTreeMap<String, BTreeMap<String, Vec<_>>> = clusters
@@ -150,6 +153,7 @@ impl App {
             versions,
             restore_scope: config.restore_scope,
             public_url: public_url.clone(),
+            downloads: Downloads::on(tokio::runtime::Handle::current()),
         });
         let parts = Arc::new(Parts {
             store,
@@ -171,6 +175,7 @@ impl App {
         Ok(Self {
             address,
             public_url,
+            first_plan,
             server: server.handle(),
             serving: tokio::spawn(server),
             running: tokio::spawn(Runner::new(parts, surroundings.faults).run(stop.clone())),
@@ -178,11 +183,15 @@ impl App {
         })
     }
 
-    /// Waits until the server ends by itself, which it only does when something is badly wrong.
+    /// Waits until the server or the runner ends by itself, which only happens when something is
+    /// badly wrong: then nothing may be promised any more.
     pub async fn failed(&mut self) -> io::Error {
-        match (&mut self.serving).await {
-            Ok(Err(error)) => error,
-            _ => io::Error::other("the server ended"),
+        tokio::select! {
+            served = &mut self.serving => match served {
+                Ok(Err(error)) => error,
+                _ => io::Error::other("the server ended"),
+            },
+            _ = &mut self.running => io::Error::other("the runner ended"),
         }
     }
 

@@ -52,10 +52,6 @@ pub struct Settings {
     #[arg(long, env = "COMPOSE_BROKER_PUBLIC_URL")]
     pub public_url: Option<String>,
 
-    /// The broker's own store, sqlite:// and a path or postgres:// [default: broker.db in DATA_DIR]
-    #[arg(long, env = "COMPOSE_BROKER_DATABASE_URL", hide_env_values = true)]
-    pub database_url: Option<String>,
-
     /// Folder for everything that the broker keeps
     #[arg(long, env = "COMPOSE_BROKER_DATA_DIR", default_value = "./data")]
     pub data_dir: PathBuf,
@@ -80,40 +76,55 @@ pub struct Settings {
     #[arg(long, env = "COMPOSE_BROKER_USERNAME")]
     pub username: Option<String>,
 
-    /// Password of the platform [default: made at the first start, in DATA_DIR/password]
-    #[arg(long, env = "COMPOSE_BROKER_PASSWORD", hide_env_values = true)]
-    pub password: Option<String>,
-
-    /// Key ring for secrets at rest: name:base64 of 32 bytes, newest first, separated by commas
-    /// [default: made at the first start, in DATA_DIR/encryption_keys]
-    #[arg(long, env = "COMPOSE_BROKER_ENCRYPTION_KEYS", hide_env_values = true)]
-    pub encryption_keys: Option<String>,
-
     /// TCP ports for members on this machine, 6 for each instance
     #[arg(long, env = "COMPOSE_BROKER_PORT_RANGE", default_value = "20000-29999")]
     pub port_range: String,
 
-    /// How far a restore may reach for its source
-    #[arg(
-        long,
-        env = "COMPOSE_BROKER_RESTORE_SCOPE",
-        value_enum,
-        default_value = "space"
-    )]
-    pub restore_scope: RestoreScope,
+    /// How far a restore may reach for its source: space or organization
+    #[arg(long, env = "COMPOSE_BROKER_RESTORE_SCOPE", default_value = "space")]
+    pub restore_scope: String,
 
     /// What is logged, in env_logger's language
     #[arg(long, env = "COMPOSE_BROKER_LOG", default_value = "info")]
     pub log: String,
 
-    /// How records are written
-    #[arg(
-        long,
-        env = "COMPOSE_BROKER_LOG_FORMAT",
-        value_enum,
-        default_value = "text"
-    )]
-    pub log_format: LogFormat,
+    /// How records are written: text or json
+    #[arg(long, env = "COMPOSE_BROKER_LOG_FORMAT", default_value = "text")]
+    pub log_format: String,
+}
+
+/// What `--help` says of the settings that hold secrets. They are no flags: everybody on the
+/// machine can read the flags of a process.
+pub const SECRETS_HELP: &str = "\
+Settings that hold secrets are taken from the environment only:
+  COMPOSE_BROKER_DATABASE_URL     The broker's own store, sqlite:// and a path or postgres://
+                                  [default: broker.db in DATA_DIR]
+  COMPOSE_BROKER_PASSWORD         Password of the platform
+                                  [default: made at the first start, in DATA_DIR/password]
+  COMPOSE_BROKER_ENCRYPTION_KEYS  Key ring for secrets at rest: name:base64 of 32 bytes, newest
+                                  first, separated by commas
+                                  [default: made at the first start, in DATA_DIR/encryption_keys]
+
+On Cloud Foundry, PORT, VCAP_APPLICATION and VCAP_SERVICES fill in for LISTEN, PUBLIC_URL and
+DATABASE_URL.";
+
+/// The settings that hold secrets, as they are written.
+#[derive(Debug, Default)]
+struct SecretSettings {
+    database_url: Option<Secret>,
+    password: Option<Secret>,
+    encryption_keys: Option<Secret>,
+}
+
+impl SecretSettings {
+    fn read(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let secret = |name| variable(name).map(Secret::new);
+        Self {
+            database_url: secret("COMPOSE_BROKER_DATABASE_URL"),
+            password: secret("COMPOSE_BROKER_PASSWORD"),
+            encryption_keys: secret("COMPOSE_BROKER_ENCRYPTION_KEYS"),
+        }
+    }
 }
 
 /// The settings, checked; folders and generated secrets are there.
@@ -124,7 +135,7 @@ pub struct Config {
     /// Where clients reach the broker, without a slash at the end; absent: where it listens.
     pub public_url: Option<String>,
     /// The broker's own store.
-    pub database_url: String,
+    pub database_url: Secret,
     /// Folder for everything that the broker keeps.
     pub data_dir: PathBuf,
     /// Folder of backups.
@@ -145,6 +156,10 @@ pub struct Config {
     pub keys: KeyRing,
     /// How far a restore may reach for its source.
     pub restore_scope: RestoreScope,
+    /// What is logged.
+    pub log: String,
+    /// How records are written.
+    pub log_format: LogFormat,
 }
 
 /// What Cloud Foundry tells an application about itself.
@@ -152,7 +167,7 @@ pub struct Config {
 struct CloudFoundry {
     port: Option<u16>,
     url: Option<String>,
-    database_url: Option<String>,
+    database_url: Option<Secret>,
 }
 
 impl CloudFoundry {
@@ -162,14 +177,15 @@ impl CloudFoundry {
             text.map(|t| serde_json::from_str(&t).map_err(|e| wrong(name, e)))
                 .transpose()
         };
+        let application = json("VCAP_APPLICATION")?;
         let port = match variable("PORT") {
-            Some(text) => Some(
+            // A variable of this name outside of Cloud Foundry is somebody else's.
+            Some(text) if application.is_some() => Some(
                 text.parse()
                     .map_err(|_| wrong("PORT", "is not a TCP port"))?,
             ),
-            None => None,
+            _ => None,
         };
-        let application = json("VCAP_APPLICATION")?;
         let uri = application
             .as_ref()
             .and_then(|a| a["application_uris"][0].as_str());
@@ -186,7 +202,7 @@ impl CloudFoundry {
         Ok(Self {
             port,
             url: uri.map(|uri| format!("https://{uri}")),
-            database_url: database_url.map(str::to_owned),
+            database_url: database_url.map(Secret::new),
         })
     }
 }
@@ -194,11 +210,19 @@ impl CloudFoundry {
 impl Config {
     /// Checks the settings and makes what is to be made at the first start.
     pub fn load(settings: &Settings) -> Result<Self, ConfigError> {
-        let cloud = CloudFoundry::read(|name| std::env::var(name).ok())?;
-        Self::check(settings, cloud)
+        let variable = |name: &str| std::env::var(name).ok();
+        Self::check(
+            settings,
+            SecretSettings::read(variable),
+            CloudFoundry::read(variable)?,
+        )
     }
 
-    fn check(settings: &Settings, cloud: CloudFoundry) -> Result<Self, ConfigError> {
+    fn check(
+        settings: &Settings,
+        secrets: SecretSettings,
+        cloud: CloudFoundry,
+    ) -> Result<Self, ConfigError> {
         let listen = match (&settings.listen, cloud.port) {
             (Some(text), _) => text.parse().map_err(|_| {
                 wrong(
@@ -211,6 +235,23 @@ impl Config {
         };
         let public_url = settings.public_url.clone().or(cloud.url);
         let public_url = public_url.map(|text| check_url(&text)).transpose()?;
+        if listen.ip().is_unspecified() && public_url.is_none() {
+            let reason = "is needed when the broker listens on all addresses";
+            return Err(wrong("COMPOSE_BROKER_PUBLIC_URL", reason));
+        }
+        let restore_scope = one_of(
+            "COMPOSE_BROKER_RESTORE_SCOPE",
+            &settings.restore_scope,
+            &[
+                ("space", RestoreScope::Space),
+                ("organization", RestoreScope::Organization),
+            ],
+        )?;
+        let log_format = one_of(
+            "COMPOSE_BROKER_LOG_FORMAT",
+            &settings.log_format,
+            &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+        )?;
         let port_range = settings
             .port_range
             .parse()
@@ -228,9 +269,12 @@ impl Config {
                 format!("{}: {e}", settings.data_dir.display()),
             )
         })?;
-        let database_url = settings.database_url.clone().or(cloud.database_url);
-        let database_url = database_url
-            .unwrap_or_else(|| format!("sqlite://{}", data_dir.join("broker.db").display()));
+        let database_url = secrets
+            .database_url
+            .or(cloud.database_url)
+            .unwrap_or_else(|| {
+                Secret::new(format!("sqlite://{}", data_dir.join("broker.db").display()))
+            });
         let backup_folder = match &settings.backup_store {
             None => data_dir.join("backups"),
             Some(text) => match text.strip_prefix("file://").map(Path::new) {
@@ -248,8 +292,8 @@ impl Config {
                 .expose()
                 .to_owned(),
         };
-        let password = match &settings.password {
-            Some(password) => Secret::new(password.clone()),
+        let password = match secrets.password {
+            Some(password) => password,
             None => kept(&data_dir, "password", || {
                 random_secret().map_err(io::Error::other)
             })
@@ -261,8 +305,8 @@ impl Config {
         if password.expose().is_empty() {
             return Err(wrong("COMPOSE_BROKER_PASSWORD", "is empty"));
         }
-        let ring = match &settings.encryption_keys {
-            Some(text) => Secret::new(text.clone()),
+        let ring = match secrets.encryption_keys {
+            Some(ring) => ring,
             None => kept(&data_dir, "encryption_keys", || {
                 KeyRing::generate().map_err(io::Error::other)
             })
@@ -282,10 +326,27 @@ impl Config {
             username,
             password,
             keys,
-            restore_scope: settings.restore_scope,
+            restore_scope,
+            log: settings.log.clone(),
+            log_format,
             data_dir,
         })
     }
+}
+
+fn one_of<T: Copy>(
+    setting: &'static str,
+    text: &str,
+    values: &[(&str, T)],
+) -> Result<T, ConfigError> {
+    let found = values.iter().find(|(name, _)| *name == text);
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let names: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
+        wrong(
+            setting,
+            format!("{text:?} is not one of: {}", names.join(", ")),
+        )
+    })
 }
 
 fn check_url(text: &str) -> Result<String, ConfigError> {
@@ -383,6 +444,7 @@ mod tests {
     use super::*;
 
     #[derive(Parser)]
+    #[command(args_override_self = true)]
     struct Command {
         #[command(flatten)]
         settings: Settings,
@@ -398,15 +460,29 @@ mod tests {
 
     fn check(flags: &[&str], cloud: CloudFoundry) -> Result<Config, ConfigError> {
         let folder = tempfile::tempdir().expect("a folder");
-        Config::check(&settings(folder.path(), flags), cloud)
+        Config::check(
+            &settings(folder.path(), flags),
+            SecretSettings::default(),
+            cloud,
+        )
     }
 
     #[test]
     fn a_first_start_makes_secrets_that_a_second_one_finds() {
         let folder = tempfile::tempdir().expect("a folder");
         let settings = settings(folder.path(), &[]);
-        let first = Config::check(&settings, CloudFoundry::default()).expect("a configuration");
-        let second = Config::check(&settings, CloudFoundry::default()).expect("a configuration");
+        let first = Config::check(
+            &settings,
+            SecretSettings::default(),
+            CloudFoundry::default(),
+        )
+        .expect("a configuration");
+        let second = Config::check(
+            &settings,
+            SecretSettings::default(),
+            CloudFoundry::default(),
+        )
+        .expect("a configuration");
         assert_eq!(first.password, second.password);
         let sealed = first.keys.seal("c", b"x").expect("sealed");
         assert_eq!(second.keys.open("c", &sealed).expect("opens"), b"x");
@@ -420,7 +496,7 @@ mod tests {
 
     #[test]
     fn a_wrong_value_names_its_setting_in_one_line() {
-        let cases: [(&[&str], &str); 8] = [
+        let cases: [(&[&str], &str); 10] = [
             (&["--listen", "nowhere"], "COMPOSE_BROKER_LISTEN"),
             (&["--public-url", "ftp://x"], "COMPOSE_BROKER_PUBLIC_URL"),
             (&["--port-range", "9-1"], "COMPOSE_BROKER_PORT_RANGE"),
@@ -432,9 +508,11 @@ mod tests {
             ),
             (&["--username", "a:b"], "COMPOSE_BROKER_USERNAME"),
             (
-                &["--encryption-keys", "short"],
-                "COMPOSE_BROKER_ENCRYPTION_KEYS",
+                &["--restore-scope", "world"],
+                "COMPOSE_BROKER_RESTORE_SCOPE",
             ),
+            (&["--log-format", "xml"], "COMPOSE_BROKER_LOG_FORMAT"),
+            (&["--listen", "0.0.0.0:1"], "COMPOSE_BROKER_PUBLIC_URL"),
         ];
         for (flags, setting) in cases {
             let text = match check(flags, CloudFoundry::default()) {
@@ -463,11 +541,24 @@ mod tests {
             config.public_url.as_deref(),
             Some("https://broker.example.org")
         );
-        assert_eq!(config.database_url, "postgres://u:p@h/d");
+        assert_eq!(config.database_url.expose(), "postgres://u:p@h/d");
         let flags = ["--listen", "127.0.0.1:1", "--public-url", "http://x/"];
         let config = check(&flags, cloud()).expect("a configuration");
         assert_eq!(config.listen.to_string(), "127.0.0.1:1");
         assert_eq!(config.public_url.as_deref(), Some("http://x"));
-        assert!(CloudFoundry::read(|n| (n == "PORT").then(|| "x".to_owned())).is_err());
+        let stray = CloudFoundry::read(|name| (name == "PORT").then(|| "x".to_owned()));
+        assert_eq!(stray.expect("not ours").port, None);
+        let secrets = SecretSettings {
+            encryption_keys: Some(Secret::new("short")),
+            ..SecretSettings::default()
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let error = Config::check(
+            &settings(folder.path(), &[]),
+            secrets,
+            CloudFoundry::default(),
+        );
+        let error = error.err().map(|e| e.setting);
+        assert_eq!(error, Some("COMPOSE_BROKER_ENCRYPTION_KEYS"));
     }
 }

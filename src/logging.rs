@@ -6,7 +6,7 @@ use log::kv::{Key, Value, VisitSource};
 use serde_json::{Map, json};
 
 /// How records are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
     /// For people.
     #[default]

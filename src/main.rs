@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use compose_broker::{
     app::{App, Surroundings},
-    config::{Config, Settings},
+    config::{Config, SECRETS_HELP, Settings},
     logging::{self, chain},
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,12 +21,14 @@ struct CommandLine {
 #[derive(Subcommand)]
 enum Command {
     /// Serve the OSB and Compose APIs and run the work behind them
+    #[command(after_help = SECRETS_HELP)]
     Serve(Box<Settings>),
 }
 
 fn main() -> ExitCode {
     let Command::Serve(settings) = CommandLine::parse().command;
-    logging::start(&settings.log, settings.log_format);
+    // What the broker keeps is nobody else's business, whatever folder it is given.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -47,11 +49,12 @@ fn failure(error: &(dyn std::error::Error + 'static)) -> ExitCode {
 
 async fn serve(settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
     let config = Config::load(settings)?;
+    logging::start(&config.log, config.log_format);
     let data_dir = config.data_dir.display().to_string();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut app = App::start(config, Surroundings::default()).await?;
-    println!("{}", welcome(&app.public_url, &data_dir));
+    println!("{}", welcome(&app, &data_dir));
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -62,9 +65,9 @@ async fn serve(settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn welcome(url: &str, data_dir: &str) -> String {
-    const SERVICE: &str = "6f1c9f0e-52a4-4a39-8e0b-3c1f5b7a9d10";
-    const STANDARD: &str = "b8a0d3f4-7c1e-4b5f-9a52-1de2c4f60a11";
+fn welcome(app: &App, data_dir: &str) -> String {
+    let url = &app.public_url;
+    let (service, plan) = &app.first_plan;
     format!(
         r#"compose-broker serves {url}
   user name and password, unless you set them: {data_dir}/username and {data_dir}/password
@@ -74,7 +77,7 @@ Register it:
 
 Or try it with curl:
   auth="$(cat {data_dir}/username):$(cat {data_dir}/password)"; v='X-Broker-API-Version: 2.17'
-  ids='"service_id": "{SERVICE}", "plan_id": "{STANDARD}"'
+  ids='"service_id": "{service}", "plan_id": "{plan}"'
   i={url}/v2/service_instances/my-etcd
   curl -su "$auth" -H "$v" {url}/v2/catalog
   curl -su "$auth" -H "$v" -X PUT "$i?accepts_incomplete=true" -d "{{$ids, \"organization_guid\": \"my-org\", \"space_guid\": \"my-space\"}}"

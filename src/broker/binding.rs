@@ -9,7 +9,7 @@ use crate::{
         binding::{
             BindIdentity, Binding, BindingSecrets, BindingState, Endpoint, IssuedCredentials,
         },
-        ids::{BackupId, BindingId, InstanceId, OperationId},
+        ids::{BindingId, InstanceId, OperationId},
         instance::{InstanceState, normal_form},
         operation::{Operation, OperationKind, WaitsFor},
     },
@@ -130,10 +130,14 @@ impl Broker {
             bind_resource: normal_form(request.bind_resource.as_ref()),
             parameters,
         };
+        let instance = store::instance::find(conn, &request.instance)?;
         if let Some(existing) = store::binding::find(conn, &request.instance, &request.binding)? {
+            if instance.is_some_and(|i| i.state == InstanceState::Deleting) {
+                return Err(being_deleted());
+            }
             return repeated(conn, existing, &identity);
         }
-        let Some(instance) = store::instance::find(conn, &request.instance)? else {
+        let Some(instance) = instance else {
             return Err(BrokerError::NotFound(
                 "there is no such service instance".to_owned(),
             ));
@@ -162,11 +166,11 @@ impl Broker {
             }
         }
         let now = self.clock.now();
-        let binding = self.new_binding(&request, identity, now)?;
         let operation = Operation {
-            binding: Some(binding.id.clone()),
+            binding: Some(request.binding.clone()),
             ..NewOperation::new(OperationKind::Bind, &instance.id, "osb").at(now)
         };
+        let binding = self.new_binding(&request, identity, &operation)?;
         store::binding::insert(conn, &binding)?;
         let key = binding_key(&instance.id, &binding.id);
         store::operation::insert(conn, &operation, Some(&key))?;
@@ -178,7 +182,7 @@ impl Broker {
         &self,
         request: &BindRequest,
         identity: BindIdentity,
-        now: DateTime<Utc>,
+        operation: &Operation,
     ) -> Result<Binding, BrokerError> {
         let secrets = BindingSecrets {
             password: random_secret()?,
@@ -190,14 +194,14 @@ impl Broker {
             parameters: identity.parameters.clone(),
             request: identity,
             // Our own ids make good user names: no platform's text gets into the database.
-            database_user: format!("u{}", BackupId::generate(now)),
+            database_user: format!("u{}", operation.id),
             sealed_secrets: String::new(),
             sealed_credentials: None,
             state: BindingState::Creating,
-            created_at: now,
+            created_at: operation.created_at,
         };
         let plain = serde_json::to_vec(&secrets)?;
-        binding.sealed_secrets = self.keys.seal(&binding.seal_context(), &plain)?;
+        binding.sealed_secrets = self.keys.seal(&binding.secrets_context(), &plain)?;
         Ok(binding)
     }
 
@@ -224,7 +228,7 @@ impl Broker {
             .sealed_credentials
             .as_deref()
             .ok_or_else(|| StoreError::Missing("the credentials of a usable binding".to_owned()))?;
-        let plain = self.keys.open(&binding.seal_context(), sealed)?;
+        let plain = self.keys.open(&binding.credentials_context(), sealed)?;
         let issued: IssuedCredentials = serde_json::from_slice(&plain)?;
         Ok(FetchedBinding {
             credentials: serde_json::from_str(issued.credentials.expose())?,
@@ -277,6 +281,11 @@ fn repeated(
     }
 }
 
+fn being_deleted() -> BrokerError {
+    let reason = "the service instance is being deleted, with its bindings";
+    BrokerError::Concurrency(reason.to_owned())
+}
+
 fn unbind_in(
     conn: &mut Conn<'_>,
     request: &UnbindRequest,
@@ -293,9 +302,7 @@ fn unbind_in(
     }
     let instance = store::instance::get(conn, &request.instance)?;
     if instance.state == InstanceState::Deleting {
-        return Err(BrokerError::Concurrency(
-            "the service instance is being deleted, with its bindings".to_owned(),
-        ));
+        return Err(being_deleted());
     }
     let active = store::operation::active_on_instance(conn, &request.instance)?;
     for operation in active

@@ -6,14 +6,12 @@ use crate::{
         deployment::{Deployment, DeploymentSecrets},
         ids::{DeploymentId, InstanceId, OperationId},
         instance::Instance,
+        limits::RECIPES_MAX,
         operation::{Operation, OperationKind},
         version::{Transition, transitions},
     },
     store,
 };
-
-/// The most recipes that are listed at once.
-const RECIPES_MAX: i64 = 200;
 
 /// A deployment with what belongs to it.
 #[derive(Debug)]
@@ -51,7 +49,7 @@ impl Broker {
         };
         let ca_certificate = match sealed {
             Some(sealed) => {
-                let plain = self.keys.open(deployment.id.as_str(), &sealed)?;
+                let plain = self.keys.open(&deployment.seal_context(), &sealed)?;
                 let secrets: DeploymentSecrets = serde_json::from_slice(&plain)?;
                 Some(secrets.ca_certificate)
             }
@@ -86,26 +84,27 @@ impl Broker {
         transitions(deployment.version, available)
     }
 
-    /// The operations of an instance, newest first.
-    pub async fn recipes(&self, instance: InstanceId) -> Result<Vec<Operation>, BrokerError> {
-        Ok(self
+    /// The operations of an instance, newest first; none of an earlier one that had the same id.
+    pub async fn recipes(&self, of: &Instance) -> Result<Vec<Operation>, BrokerError> {
+        let (instance, since) = (of.id.clone(), of.created_at);
+        let all = self
             .store
             .read(move |conn| store::operation::of_instance(conn, &instance, RECIPES_MAX))
-            .await?)
+            .await?;
+        Ok(all
+            .into_iter()
+            .filter(|operation| operation.created_at >= since)
+            .collect())
     }
 
     /// One operation of an instance.
-    pub async fn recipe(
-        &self,
-        instance: InstanceId,
-        id: OperationId,
-    ) -> Result<Operation, BrokerError> {
+    pub async fn recipe(&self, of: &Instance, id: OperationId) -> Result<Operation, BrokerError> {
         let found = self
             .store
             .read(move |conn| store::operation::find(conn, &id))
             .await?;
         found
-            .filter(|o| o.instance == instance)
+            .filter(|o| o.instance == of.id && o.created_at >= of.created_at)
             .ok_or_else(|| no_such("recipe"))
     }
 }

@@ -11,7 +11,7 @@ use crate::{
         deployment::Deployment,
         ids::{DeploymentId, InstanceId, OperationId},
         instance::{Instance, InstanceState, ProvisionIdentity, normal_form},
-        limits::UNITS_DEFAULT,
+        limits::{UNITS_DEFAULT, UNITS_MAX},
         operation::{Operation, OperationKind, RestoreSource, WaitsFor},
         placement,
         tenant::Tenant,
@@ -160,10 +160,17 @@ impl Broker {
             Some(manifest) => (
                 OperationKind::Restore,
                 version::for_restore(manifest.version, wanted, available),
-                asked.units.unwrap_or(manifest.units),
+                asked
+                    .units
+                    .unwrap_or_else(|| manifest.units_needed().max(manifest.units)),
             ),
         };
         let version = version.map_err(|refusal| BrokerError::BadRequest(refusal.to_string()))?;
+        if !(1..=UNITS_MAX).contains(&units) {
+            return Err(BrokerError::BadRequest(format!(
+                "units is {units}; an instance has from 1 to {UNITS_MAX} units"
+            )));
+        }
         let deployment = Deployment {
             id: DeploymentId::generate(now),
             instance: request.instance.clone(),
@@ -263,6 +270,7 @@ fn deprovision_in(
     .at(now);
     store::operation::insert(conn, &operation, Some(&instance_key(&instance.id)))?;
     store::instance::set_state(conn, &instance.id, InstanceState::Deleting)?;
+    store::binding::revoke_tokens_of_instance(conn, &instance.id)?;
     Ok(operation.id)
 }
 
@@ -312,18 +320,14 @@ fn check_maintenance(plan: &Plan, sent: Option<&str>) -> Result<(), BrokerError>
 }
 
 fn check_size(manifest: &Manifest, target: &Deployment) -> Result<(), BrokerError> {
-    let (bytes, unit) = (
-        manifest.stored.snapshot_bytes,
-        crate::model::limits::UNIT_BYTES,
-    );
-    if bytes <= target.quota_bytes() {
+    let needed = manifest.units_needed();
+    if needed <= target.units {
         return Ok(());
     }
     Err(BrokerError::BadRequest(format!(
-        "the backup holds {} MB, more than the {} unit(s) asked for; give units as at least {}",
-        bytes.div_ceil(1024 * 1024),
+        "the backup holds {} MB, more than the {} unit(s) asked for; give units as at least {needed}",
+        manifest.stored.snapshot_bytes.div_ceil(1024 * 1024),
         target.units,
-        bytes.div_ceil(unit)
     )))
 }
 

@@ -36,7 +36,7 @@ mod token;
 pub use backup::BackupRequested;
 pub use binding::{BindRequest, Bound, FetchedBinding, UnbindRequest, Unbound};
 pub use deployment::DeploymentView;
-pub use download::{Download, backup_name};
+pub use download::{Download, DownloadLink, Downloads, backup_name};
 pub use instance::{DeprovisionRequest, FetchedInstance, ProvisionRequest, Provisioned};
 pub use status::{OperationStatus, StatusState, status_of};
 
@@ -66,6 +66,9 @@ pub enum BrokerError {
     /// The platform knows another version of the plan.
     #[error("{0}")]
     MaintenanceInfoConflict(String),
+    /// Too much of the same is being done already.
+    #[error("too many downloads are being sent at the moment; try again later")]
+    Busy,
     /// It was begun, but did not end in the time that the client waits.
     #[error("the operation goes on, but did not end within {} s", SYNC_WAIT.as_secs())]
     StillRunning,
@@ -74,7 +77,7 @@ pub enum BrokerError {
     Failed(String),
     /// The store did not do its part.
     #[error("the broker's store did not answer")]
-    Store(#[from] StoreError),
+    Store(#[source] StoreError),
     /// A secret could not be opened or made.
     #[error("the broker cannot open or seal its secrets")]
     Seal(#[from] SealError),
@@ -84,6 +87,19 @@ pub enum BrokerError {
     /// Something recorded cannot be read.
     #[error("the broker cannot read what it recorded")]
     Unreadable(#[from] serde_json::Error),
+}
+
+impl From<StoreError> for BrokerError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            // Where several replicas share a database, the second of two equal requests finds the
+            // place taken at the very end.
+            StoreError::Duplicate => Self::Concurrency(
+                "another request for the same thing came first; try again".to_owned(),
+            ),
+            other => Self::Store(other),
+        }
+    }
 }
 
 /// What the use cases work with.
@@ -106,6 +122,8 @@ pub struct Broker {
     pub restore_scope: RestoreScope,
     /// Where clients reach the broker, without a slash at the end.
     pub public_url: String,
+    /// Sends downloads, apart from the threads that answer requests.
+    pub downloads: Downloads,
 }
 
 impl Broker {
@@ -221,9 +239,9 @@ fn instance_key(id: &InstanceId) -> String {
     format!("instance {id}")
 }
 
-// No id has a line break in it: a space would make one of "a b" and "c", and of "a" and "b c".
 fn binding_key(instance: &InstanceId, id: &BindingId) -> String {
-    format!("binding {instance}\n{id}")
+    // No id has the control character between the two, so no two keys are alike.
+    format!("binding {instance}\u{1f}{id}")
 }
 
 fn backup_key(instance: &InstanceId) -> String {

@@ -50,7 +50,7 @@ impl Broker {
         };
         let id: InstanceId = source_id.parse().map_err(|_| unknown_source())?;
         let source = store::instance::find(conn, &id)?
-            .filter(|source| source.state != InstanceState::Deleting)
+            .filter(|source| source.state == InstanceState::Ready)
             .filter(|source| tenant.may_restore_from(&source.tenant, self.restore_scope))
             .ok_or_else(unknown_source)?;
         if source.service_id != offering.id {

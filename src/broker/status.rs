@@ -4,7 +4,7 @@ use super::{Broker, BrokerError};
 use crate::{
     model::{
         ids::{BindingId, InstanceId, OperationId},
-        operation::{Operation, OperationKind, OperationState},
+        operation::{HALTED, Operation, OperationKind, OperationState},
     },
     store,
 };
@@ -27,6 +27,8 @@ pub struct OperationStatus {
     pub state: StatusState,
     /// For people, never empty.
     pub description: String,
+    /// OSB `instance_usable`, where it means something: after a deletion that failed.
+    pub instance_usable: Option<bool>,
 }
 
 /// What an operation's row says to whoever asks for it.
@@ -38,7 +40,7 @@ pub fn status_of(operation: &Operation) -> OperationStatus {
             operation
                 .failure
                 .clone()
-                .unwrap_or_else(|| "stopped, because it is being deleted".to_owned()),
+                .unwrap_or_else(|| HALTED.to_owned()),
         ),
         OperationState::Queued | OperationState::Running => match &operation.failure {
             Some(failure) => (
@@ -59,7 +61,12 @@ pub fn status_of(operation: &Operation) -> OperationStatus {
                 .unwrap_or_else(|| "failed".to_owned()),
         ),
     };
-    OperationStatus { state, description }
+    let half_deleted = operation.kind == OperationKind::Deprovision && state == StatusState::Failed;
+    OperationStatus {
+        state,
+        description,
+        instance_usable: half_deleted.then_some(false),
+    }
 }
 
 const OF_INSTANCE: [OperationKind; 3] = [

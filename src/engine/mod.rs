@@ -142,10 +142,15 @@ pub trait Engine: Send + Sync {
 
     /// Makes a new, empty deployment safe: an administrator with the secret password, and no
     /// entry without a password from then on. Fails when anybody else left a trace before.
+    ///
+    /// With [`Access::Passwords`] somebody may have come in before and listen from then on, without
+    /// a trace. Only a deployment that ran with [`Access::Certificates`] until it was secured, and
+    /// was started anew afterwards, is the broker's own for certain.
     async fn secure_new(
         &self,
         deployment: &Deployment,
         secrets: &DeploymentSecrets,
+        access: Access,
     ) -> Result<(), EngineError>;
 
     /// Makes a restored deployment safe while it runs with [`Access::Certificates`]: a new
@@ -190,7 +195,8 @@ pub trait Engine: Send + Sync {
         user: &DatabaseUser,
     ) -> Result<(), EngineError>;
 
-    /// Removes a user and what was made for it alone; one that is not there is fine.
+    /// Removes a user and what was made for it alone; one that is not there is fine. What the user
+    /// already listens to may go on until its connection ends.
     async fn remove_user(
         &self,
         deployment: &Deployment,

@@ -70,6 +70,7 @@ impl HttpError {
                 BrokerError::AsyncRequired
                 | BrokerError::Concurrency(_)
                 | BrokerError::MaintenanceInfoConflict(_) => StatusCode::UNPROCESSABLE_ENTITY,
+                BrokerError::Busy => StatusCode::TOO_MANY_REQUESTS,
                 BrokerError::StillRunning
                 | BrokerError::Failed(_)
                 | BrokerError::Store(_)

@@ -36,7 +36,14 @@ pub async fn trace(
     let request_id = identity
         .as_ref()
         .map_or(vcap, |identity| text(Some(identity)));
-    log::info!(
+    // Platforms poll: what changes nothing is told only on demand.
+    let level = if method.is_safe() {
+        log::Level::Debug
+    } else {
+        log::Level::Info
+    };
+    log::log!(
+        level,
         method:% = method, path, status = response.status().as_u16(),
         micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
         request = request_id, user;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ids::{BackupId, DeploymentId, InstanceId, OperationId},
+    limits::{UNIT_BYTES, UNITS_MAX},
     tenant::Tenant,
     version::Version,
 };
@@ -116,6 +117,13 @@ pub struct Backup {
     pub manifest: Option<Manifest>,
 }
 
+impl Backup {
+    /// The place that the credentials in this backup's manifest are sealed for.
+    pub fn seal_context(&self) -> String {
+        format!("backup credentials {}", self.id)
+    }
+}
+
 /// The version of the manifest's own form.
 pub const MANIFEST_FORMAT: u32 = 1;
 
@@ -157,6 +165,15 @@ pub struct Manifest {
     /// snapshot's database as its administrator. Never handed to a tenant.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sealed_credentials: Option<String>,
+}
+
+impl Manifest {
+    /// The size that an instance must have to hold what is in this backup, in units.
+    pub fn units_needed(&self) -> u32 {
+        let units = self.stored.snapshot_bytes.div_ceil(UNIT_BYTES).max(1);
+        // A database that was let grow a little past the largest quota still fits the largest.
+        u32::try_from(units).unwrap_or(UNITS_MAX).min(UNITS_MAX)
+    }
 }
 
 /// What the engine says is in a snapshot.

@@ -66,8 +66,18 @@ pub struct Binding {
 
 impl Binding {
     /// The place that this binding's secrets are sealed for.
-    pub fn seal_context(&self) -> String {
-        format!("binding {} {}", self.instance, self.id)
+    pub fn secrets_context(&self) -> String {
+        format!("binding secrets {}", self.place())
+    }
+
+    /// The place that what this binding's application gets is sealed for.
+    pub fn credentials_context(&self) -> String {
+        format!("binding credentials {}", self.place())
+    }
+
+    /// Both ids; no id has the control character between them, so no two places are alike.
+    fn place(&self) -> String {
+        format!("{}\u{1f}{}", self.instance, self.id)
     }
 }
 

@@ -256,6 +256,17 @@ impl Catalog {
         &self.served
     }
 
+    /// The ids of the first offering and its first plan, for examples.
+    pub fn first_plan(&self) -> (String, String) {
+        // A catalog without them is not accepted.
+        let offering = self.offerings.first();
+        let plan = offering.and_then(|o| o.plans.first());
+        (
+            offering.map(|o| o.id.clone()).unwrap_or_default(),
+            plan.map(|p| p.id.clone()).unwrap_or_default(),
+        )
+    }
+
     /// The offering of that id.
     pub fn offering(&self, id: &str) -> Option<&Offering> {
         self.offerings.iter().find(|o| o.id == id)

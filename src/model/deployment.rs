@@ -29,6 +29,11 @@ pub struct Deployment {
 }
 
 impl Deployment {
+    /// The place that this deployment's secrets are sealed for.
+    pub fn seal_context(&self) -> String {
+        format!("deployment secrets {}", self.id)
+    }
+
     /// Storage quota of each member, in bytes.
     pub fn quota_bytes(&self) -> u64 {
         u64::from(self.units) * UNIT_BYTES

@@ -38,6 +38,9 @@ pub const LEASE: Duration = Duration::from_secs(15);
 pub const LEASE_RENEWAL: Duration = Duration::from_secs(1);
 /// How often the runner looks for work that it was not told of.
 pub const CLAIM_INTERVAL: Duration = Duration::from_secs(1);
+/// A lease or a pause that ends further ahead than this was written under a clock that was set
+/// back since, and counts no more.
+pub const AHEAD_MAX: Duration = Duration::from_secs(60);
 /// Tries of one step before the operation gives up.
 pub const STEP_ATTEMPTS_MAX: u32 = 5;
 /// Pause before the second try of a step; doubled for each further one.
@@ -128,3 +131,26 @@ pub const HTTP_WORKERS: usize = 2;
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Whoever asks whether the broker is ready waits no longer than this.
 pub const READINESS_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Disk that a member needs before it holds anything, in bytes: etcd sets two files of 64 MB aside
+/// for its log.
+pub const MEMBER_BYTES_MIN: u64 = 128 * 1024 * 1024;
+/// Unused ports that are looked for before some of them are reserved: more than one deployment
+/// needs, since others reserve at the same time.
+pub const PORTS_LOOKED_AT: usize = 128;
+/// A starting member that ended by itself this often will not come up.
+pub const CRASHES_MAX: u32 = 4;
+/// How often starting members are looked at.
+pub const CRASH_WATCH: Duration = Duration::from_millis(500);
+/// How often the end of a restore is looked for that still reads a backup.
+pub const RESTORE_WATCH: Duration = Duration::from_secs(1);
+/// Downloads that are sent at once.
+pub const DOWNLOADS_AT_ONCE: usize = 8;
+/// Chunks of a download that wait for their client.
+pub const DOWNLOAD_CHUNKS_AHEAD: usize = 4;
+/// A client that takes nothing of its download for this long has gone.
+pub const DOWNLOAD_STALL_MAX: Duration = Duration::from_secs(60);
+/// Recipes that are listed at once.
+pub const RECIPES_MAX: i64 = 200;
+/// How much likelier than the broker a member is ended when memory runs out (Linux `oom_score_adj`).
+pub const MEMBER_OOM_SCORE: u32 = 500;

@@ -141,6 +141,9 @@ impl WaitsFor {
     }
 }
 
+/// What users are told of an operation that gave way to a deletion.
+pub const HALTED: &str = "stopped, because it is being deleted";
+
 /// How far an operation has come.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Progress {
@@ -228,8 +231,7 @@ pub struct Claim {
     pub epoch: i64,
 }
 
-/// Why a step is tried again, or not, and when an operation may go on: pure, from the number of
-/// tries so far.
+/// The pause before something is tried again that failed `attempts` times so far.
 pub fn backoff(
     attempts: u32,
     first: std::time::Duration,

@@ -14,7 +14,7 @@ pub struct Tenant {
 }
 
 /// How far a restore may reach for its source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RestoreScope {
     /// The source lives in the same space.
     #[default]

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 
 use super::{Definition, Ending, Outcome, Step, StepError, Work};
@@ -104,19 +103,9 @@ async fn read_back(work: Arc<Work>) -> Result<Outcome, StepError> {
     let provisioner = &work.cluster(&deployment)?.provisioner;
     let name = object::snapshot(&backup.deployment, &backup.id);
     let bytes = taken.stored.snapshot_bytes;
-    work.meter.begin(bytes);
-    let meter = work.meter.clone();
-    let mut passed = 0;
-    let content = pipeline::open_snapshot(work.parts.backups.as_ref(), &name, &taken.stored)
-        .await?
-        .inspect(move |chunk| {
-            if let Ok(chunk) = chunk {
-                passed += chunk.len() as u64;
-                meter.set(passed);
-            }
-        })
-        .boxed();
-    let file = format!("{}.db", backup.id);
+    let stored = pipeline::open_snapshot(work.parts.backups.as_ref(), &name, &taken.stored).await?;
+    let content = work.meter.count(bytes, stored);
+    let file = staged_name(&backup);
     provisioner
         .stage(&deployment.id, &file, bytes, content)
         .await?;
@@ -134,13 +123,21 @@ async fn describe(work: Arc<Work>) -> Result<Outcome, StepError> {
     let instance = work.instance().await?;
     let taken: Taken = work.result(SNAPSHOT).await?;
     let (deployment, secrets) = work.allocated().await?;
+    let inspected: i64 = work.result(READ_BACK).await?;
     let content = match taken.content {
+        Some(content) if inspected > content.revision => {
+            return Ok(Outcome::StartOver(
+                "the snapshot holds more than was known of it".to_owned(),
+            ));
+        }
         Some(content) => content,
         None => {
-            let revision: i64 = work.result(READ_BACK).await?;
             let engine = work.engine(&deployment)?;
-            match engine.keys_at(&deployment, &secrets, revision).await {
-                Ok(keys) => SnapshotContent { revision, keys },
+            match engine.keys_at(&deployment, &secrets, inspected).await {
+                Ok(keys) => SnapshotContent {
+                    revision: inspected,
+                    keys,
+                },
                 Err(error) => {
                     return Ok(Outcome::StartOver(format!(
                         "the keys at the snapshot's revision cannot be counted any more: {error}"
@@ -165,22 +162,31 @@ async fn describe(work: Arc<Work>) -> Result<Outcome, StepError> {
         requested_at: backup.created_at,
         started_at: taken.started_at,
         finished_at: work.parts.clock.now(),
-        sealed_credentials: Some(work.seal(backup.id.as_str(), &secrets)?),
+        sealed_credentials: None,
     };
-    pipeline::write_manifest(work.parts.backups.as_ref(), &manifest).await?;
+    // Beside the object only: the broker itself needs no credentials of the past.
+    let sealed = work.seal(&backup.seal_context(), &secrets)?;
+    let with_credentials = Manifest {
+        sealed_credentials: Some(sealed),
+        ..manifest.clone()
+    };
+    pipeline::write_manifest(work.parts.backups.as_ref(), &with_credentials).await?;
     Outcome::with(&manifest)
+}
+
+/// The name under which a backup is staged while it is read back.
+fn staged_name(backup: &Backup) -> String {
+    format!("{}.db", backup.id)
 }
 
 async fn remove_bytes(work: Arc<Work>) -> Result<Outcome, StepError> {
     let backup = backup(&work).await?;
     remove_objects(&work, &backup).await?;
-    if let Some((deployment, _)) = work.deployment().await? {
-        let file = format!("{}.db", backup.id);
-        work.cluster(&deployment)?
-            .provisioner
-            .unstage(&deployment.id, &file)
-            .await?;
-    }
+    let deployment = work.deployment().await?;
+    let provisioner = &work.cluster(&deployment)?.provisioner;
+    provisioner
+        .unstage(&deployment.id, &staged_name(&backup))
+        .await?;
     Outcome::done()
 }
 

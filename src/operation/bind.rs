@@ -76,7 +76,7 @@ async fn add_user(work: Arc<Work>) -> Result<Outcome, StepError> {
 }
 
 fn database_user(work: &Work, binding: &Binding) -> Result<DatabaseUser, StepError> {
-    let secrets: BindingSecrets = work.open(&binding.seal_context(), &binding.sealed_secrets)?;
+    let secrets: BindingSecrets = work.open(&binding.secrets_context(), &binding.sealed_secrets)?;
     Ok(DatabaseUser {
         name: binding.database_user.clone(),
         password: secrets.password,
@@ -86,10 +86,10 @@ fn database_user(work: &Work, binding: &Binding) -> Result<DatabaseUser, StepErr
 async fn issue(work: Arc<Work>) -> Result<Outcome, StepError> {
     let binding = existing_binding(&work).await?;
     let (deployment, secrets) = work.allocated().await?;
-    let own: BindingSecrets = work.open(&binding.seal_context(), &binding.sealed_secrets)?;
+    let own: BindingSecrets = work.open(&binding.secrets_context(), &binding.sealed_secrets)?;
     let issued = credentials(&work, &deployment, &secrets, &binding, &own)?;
     Outcome::with(&Issued {
-        sealed_credentials: work.seal(&binding.seal_context(), &issued)?,
+        sealed_credentials: work.seal(&binding.credentials_context(), &issued)?,
         token_fingerprint: seal::fingerprint(own.token.expose()),
     })
 }
@@ -148,13 +148,18 @@ fn credentials(
 
 /// Removes the binding's user; used by unbind, and when a bind fails.
 pub async fn remove_user(work: &Work) -> Result<Outcome, StepError> {
-    if let (Some(binding), Some((deployment, Some(secrets)))) =
-        (binding(work).await?, work.deployment().await?)
-    {
-        work.engine(&deployment)?
-            .remove_user(&deployment, &secrets, &binding.database_user)
-            .await?;
+    let Some(binding) = binding(work).await? else {
+        return Outcome::done();
+    };
+    // Without members there are no users any more: a deprovision got that far.
+    if work.deployment().await?.members.is_empty() {
+        return Outcome::done();
     }
+    let (deployment, secrets) = work.allocated().await?;
+    let engine = work.engine(&deployment)?;
+    engine
+        .remove_user(&deployment, &secrets, &binding.database_user)
+        .await?;
     Outcome::done()
 }
 

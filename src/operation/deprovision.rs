@@ -3,12 +3,12 @@
 //! It begins only when every other operation of the instance has ended (they are halted when it
 //! is accepted). Restores that were promised one of its backups may finish first.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use super::{Definition, Ending, Outcome, Step, StepError, Work, members};
 use crate::{
     backup_store::object,
-    model::{ids::BackupId, instance::InstanceState},
+    model::{ids::BackupId, instance::InstanceState, limits::RESTORE_WATCH},
     store::{self, Conn, StoreError},
 };
 
@@ -21,6 +21,11 @@ pub const DEFINITION: Definition = Definition {
             run: |w| Box::pin(async move { members::destroy(&w).await }),
         },
         Step {
+            name: "release",
+            title: "Giving the ports back",
+            run: |w| Box::pin(async move { members::release(&w).await }),
+        },
+        Step {
             name: "delete_backups",
             title: "Deleting the backups",
             run: |w| Box::pin(delete_backups(w)),
@@ -30,9 +35,6 @@ pub const DEFINITION: Definition = Definition {
     succeed,
     fail,
 };
-
-/// How often a restore that still reads a backup is looked at.
-const RESTORE_WATCH: Duration = Duration::from_secs(1);
 
 async fn delete_backups(work: Arc<Work>) -> Result<Outcome, StepError> {
     let instance = work.operation.instance.clone();
@@ -46,15 +48,10 @@ async fn delete_backups(work: Arc<Work>) -> Result<Outcome, StepError> {
     if !reading.is_empty() {
         return Ok(Outcome::Later(RESTORE_WATCH));
     }
-    if let Some((deployment, _)) = work.deployment().await? {
-        let objects = work
-            .parts
-            .backups
-            .list(&object::of_deployment(&deployment.id))
-            .await?;
-        for name in objects {
-            work.parts.backups.delete(&name).await?;
-        }
+    let deployment = work.deployment().await?;
+    let backups = work.parts.backups.as_ref();
+    for name in backups.list(&object::of_deployment(&deployment.id)).await? {
+        backups.delete(&name).await?;
     }
     Outcome::done()
 }
@@ -68,6 +65,7 @@ fn succeed(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
         store::deployment::release(conn, &deployment.id)?;
         store::deployment::delete(conn, &deployment.id)?;
     }
+    store::operation::forget_work_of_instance(conn, id)?;
     store::instance::delete(conn, id)
 }
 

@@ -52,6 +52,17 @@ impl StepError {
         }
     }
 
+    /// The same failure, if it stays, told of a certain thing.
+    pub fn about(self, what: impl std::fmt::Display) -> Self {
+        match self {
+            Self::Last { message, source } => Self::Last {
+                message: format!("{what}: {message}"),
+                source,
+            },
+            other => other,
+        }
+    }
+
     /// Something recorded cannot be read by this version of the broker.
     pub fn unreadable(source: serde_json::Error) -> Self {
         Self::Last {
@@ -79,7 +90,10 @@ impl From<StoreError> for StepError {
 
 impl From<EngineError> for StepError {
     fn from(error: EngineError) -> Self {
-        let message = error.to_string();
+        let message = match &error {
+            EngineError::NotReady(_) => "the members are not ready".to_owned(),
+            other => other.to_string(),
+        };
         match error {
             EngineError::Unexpected(_) => Self::Last {
                 message,
@@ -95,8 +109,17 @@ impl From<EngineError> for StepError {
 
 impl From<ProvisionerError> for StepError {
     fn from(error: ProvisionerError) -> Self {
+        let error = match error {
+            // A stream out of the backup store broke off on its way to the cluster.
+            ProvisionerError::Io { doing, source } => match source.downcast::<BackupStoreError>() {
+                Ok(error) => return error.into(),
+                Err(source) => ProvisionerError::Io { doing, source },
+            },
+            other => other,
+        };
         let message = match &error {
             ProvisionerError::Io { .. } => "the cluster's machine refused".to_owned(),
+            ProvisionerError::DiskFull { .. } => "the cluster's disk is too full for it".to_owned(),
             ProvisionerError::TaskFailed { binary, .. } => format!("{binary} failed"),
             other => other.to_string(),
         };
@@ -117,6 +140,9 @@ impl From<BackupStoreError> for StepError {
     fn from(error: BackupStoreError) -> Self {
         let message = match &error {
             BackupStoreError::Io { .. } => "the backup store refused".to_owned(),
+            BackupStoreError::Full { .. } => "the backup store is too full for it".to_owned(),
+            BackupStoreError::NotFound(_) => "its bytes are missing".to_owned(),
+            BackupStoreError::Damaged { reason, .. } => format!("it is damaged: {reason}"),
             other => other.to_string(),
         };
         match error {

@@ -23,6 +23,8 @@ pub enum Fault {
     Fail,
     /// The step fails for good.
     FailForGood,
+    /// The step panics (at [`Moment::Begun`]).
+    Panic,
     /// The step is done once more, as if its record had been lost.
     Repeat,
     /// The worker is gone, as after `kill -9`; the operation is free to be claimed.

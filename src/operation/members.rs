@@ -1,92 +1,119 @@
 //! What several operations do with the members of a deployment.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use futures::future::try_join_all;
 
-use super::{Outcome, StepError, Work};
+use super::{ClusterParts, Outcome, StepError, Work};
 use crate::{
     model::{
         deployment::{Access, Deployment, DeploymentSecrets, Member},
-        limits::MEMBERS,
+        limits::{CRASH_WATCH, CRASHES_MAX, MEMBER_BYTES_MIN, MEMBERS, PORTS_LOOKED_AT},
     },
     provisioner::Provisioner,
-    store::{self, StoreError},
+    store,
 };
 
-/// A starting member that ended by itself this often will not come up.
-const CRASHES_MAX: u32 = 4;
-/// How often starting members are looked at.
-const CRASH_WATCH: Duration = Duration::from_millis(500);
-/// Ports that are looked at in one go when some are in use by others.
-const PORTS_TRIED_MAX: usize = 2000;
+/// A member has a port for clients and one for the other members.
+const PORTS_PER_MEMBER: usize = 2;
 
 /// Chooses the members, reserves their ports and makes the deployment's secrets.
 pub async fn allocate(work: &Work) -> Result<Outcome, StepError> {
-    let Some((mut deployment, secrets)) = work.deployment().await? else {
-        return Err(StepError::last("the deployment is gone"));
-    };
-    if secrets.is_some() {
+    let deployment = work.deployment().await?;
+    if !deployment.members.is_empty() {
         return Outcome::done();
     }
     let cluster = work.cluster(&deployment)?;
-    let (name, range) = (deployment.cluster.clone(), cluster.ports);
-    let reserved = work
-        .read(move |conn| store::deployment::free_ports(conn, &name, range))
+    cluster
+        .provisioner
+        .room_for(MEMBERS as u64 * MEMBER_BYTES_MIN)
         .await?;
-    let provisioner = cluster.provisioner.clone();
-    let free: Vec<u16> = tokio::task::spawn_blocking(move || {
-        let usable = |port: &u16| provisioner.port_is_free(*port);
-        reserved
-            .into_iter()
-            .take(PORTS_TRIED_MAX)
-            .filter(usable)
-            .take(2 * MEMBERS)
-            .collect()
-    })
-    .await
-    .map_err(|_| StepError::passing("ports could not be looked at"))?;
-    if free.len() < 2 * MEMBERS {
-        return Err(StepError::passing("the cluster has no free ports left"));
-    }
-    deployment.members = free
-        .chunks_exact(2)
-        .enumerate()
-        .map(|(i, ports)| Member {
-            name: format!("m{i}"),
-            host: cluster.provisioner.host().to_owned(),
-            client_port: ports[0],
-            peer_port: ports[1],
-        })
-        .collect();
+    let (host, range) = (cluster.provisioner.host().to_owned(), cluster.ports);
+    let unused = unused_ports(work, cluster).await?;
     let secrets = work
         .engine(&deployment)?
-        .generate_secrets(&deployment.id, cluster.provisioner.host())?;
-    let sealed = work.seal(deployment.id.as_str(), &secrets)?;
-    let allocated =
-        work.write(
-            move |conn| match store::deployment::allocate(conn, &deployment, &sealed) {
-                // Somebody else reserved one of these ports a moment ago.
-                Err(StoreError::Duplicate) => Ok(false),
-                other => other.map(|()| true),
-            },
-        );
+        .generate_secrets(&deployment.id, &host)?;
+    let sealed = work.seal(&deployment.seal_context(), &secrets)?;
+    let allocated = work.write(move |conn| {
+        // Chosen where they are reserved: others allocate at the same time.
+        let free = store::deployment::free_ports(conn, &host, range)?;
+        let ports: Vec<u16> = free
+            .into_iter()
+            .filter(|port| unused.contains(port))
+            .take(PORTS_PER_MEMBER * MEMBERS)
+            .collect();
+        if ports.len() < PORTS_PER_MEMBER * MEMBERS {
+            return Ok(false);
+        }
+        let members = ports
+            .chunks_exact(PORTS_PER_MEMBER)
+            .enumerate()
+            .map(|(i, ports)| Member {
+                name: format!("m{i}"),
+                host: host.clone(),
+                client_port: ports[0],
+                peer_port: ports[1],
+            })
+            .collect();
+        let deployment = Deployment {
+            members,
+            ..deployment
+        };
+        store::deployment::allocate(conn, &deployment, &sealed)?;
+        Ok(true)
+    });
     if allocated.await? {
         Outcome::done()
     } else {
-        Ok(Outcome::StartOver("ports were taken".to_owned()))
+        Err(StepError::passing("the cluster has no free ports left"))
     }
 }
 
-/// Makes all members run with `access`.
+/// Ports of the cluster's range that neither a deployment nor anybody else uses at the moment.
+async fn unused_ports(work: &Work, cluster: &ClusterParts) -> Result<HashSet<u16>, StepError> {
+    let (host, range) = (cluster.provisioner.host().to_owned(), cluster.ports);
+    let free = work
+        .read(move |conn| store::deployment::free_ports(conn, &host, range))
+        .await?;
+    let provisioner = cluster.provisioner.clone();
+    let look = move || {
+        let unused = free
+            .into_iter()
+            .filter(|port| provisioner.port_is_free(*port));
+        unused.take(PORTS_LOOKED_AT).collect()
+    };
+    tokio::task::spawn_blocking(look)
+        .await
+        .map_err(|_| StepError::passing("the cluster's ports could not be looked at"))
+}
+
+/// Makes all members run with `access`, one after the other: a new member asks the others whether
+/// it was there before, and waits a whole second for each that listens but does not serve yet.
 pub async fn start(work: &Work, access: Access) -> Result<(), StepError> {
     let (deployment, secrets) = work.allocated().await?;
     let provisioner = &work.cluster(&deployment)?.provisioner;
-    let servers = work
-        .engine(&deployment)?
-        .servers(&deployment, &secrets, access);
-    try_join_all(servers.iter().map(|server| provisioner.start(server))).await?;
+    let engine = work.engine(&deployment)?;
+    let servers = engine.servers(&deployment, &secrets, access);
+    for (server, member) in servers.iter().zip(&deployment.members) {
+        provisioner.start(server).await?;
+        engine.wait_until_listening(member).await;
+    }
     Ok(())
+}
+
+/// Opens a deployment that nobody but the broker could enter so far to its users.
+///
+/// The members are started anew: a connection from before could go on with the rights that it
+/// had. They are killed, since an orderly end takes seconds and nobody is using them; what they
+/// have acknowledged is on their disks.
+pub async fn open(work: &Work) -> Result<Outcome, StepError> {
+    let (deployment, secrets) = work.allocated().await?;
+    let provisioner = &work.cluster(&deployment)?.provisioner;
+    let stop = |member| provisioner.stop(&deployment.id, member, Duration::ZERO);
+    try_join_all(deployment.members.iter().map(|member| stop(&member.name))).await?;
+    start(work, Access::Passwords).await?;
+    await_ready(work, &deployment, &secrets, Access::Passwords).await?;
+    Outcome::done()
 }
 
 /// Waits until all members serve; breaks off when one of them keeps crashing.
@@ -123,20 +150,18 @@ async fn a_member_keeps_crashing(
 
 /// Ends and removes all that a deployment has on its cluster.
 pub async fn destroy(work: &Work) -> Result<Outcome, StepError> {
-    if let Some((deployment, _)) = work.deployment().await? {
-        work.cluster(&deployment)?
-            .provisioner
-            .destroy(&deployment.id)
-            .await?;
-    }
+    let deployment = work.deployment().await?;
+    work.cluster(&deployment)?
+        .provisioner
+        .destroy(&deployment.id)
+        .await?;
     Outcome::done()
 }
 
-/// Gives the deployment's ports back; nothing listens on them any more.
+/// Gives the deployment's ports back and forgets its secrets; nothing runs there any more.
 pub async fn release(work: &Work) -> Result<Outcome, StepError> {
-    if let Some((deployment, _)) = work.deployment().await? {
-        work.write(move |conn| store::deployment::release(conn, &deployment.id))
-            .await?;
-    }
+    let deployment = work.deployment().await?;
+    work.write(move |conn| store::deployment::release(conn, &deployment.id))
+        .await?;
     Outcome::done()
 }

@@ -1,6 +1,13 @@
 //! Counts the bytes of a step while they pass.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use futures::StreamExt as _;
+
+use crate::stream::ByteStream;
 
 /// Bytes done and in all. Steps count, the runner writes it down now and then.
 #[derive(Debug, Default)]
@@ -19,6 +26,21 @@ impl Meter {
     /// So many bytes are done by now.
     pub fn set(&self, done: u64) {
         self.done.store(done, Ordering::Relaxed);
+    }
+
+    /// Counts the bytes of `stream` towards `total` while they pass.
+    pub fn count(self: &Arc<Self>, total: u64, stream: ByteStream) -> ByteStream {
+        self.begin(total);
+        let meter = self.clone();
+        let mut passed = 0;
+        stream
+            .inspect(move |chunk| {
+                if let Ok(chunk) = chunk {
+                    passed += chunk.len() as u64;
+                    meter.set(passed);
+                }
+            })
+            .boxed()
     }
 
     /// Bytes done, bytes in all.

@@ -193,29 +193,24 @@ impl Work {
         self.read(move |conn| store::instance::get(conn, &id)).await
     }
 
-    /// The deployment worked on; without secrets until they are made.
-    pub async fn deployment(
-        &self,
-    ) -> Result<Option<(Deployment, Option<DeploymentSecrets>)>, StepError> {
-        let id = self.operation.instance.clone();
-        let found = self
-            .read(move |conn| store::deployment::of_instance(conn, &id))
-            .await?;
-        let Some((deployment, sealed)) = found else {
-            return Ok(None);
-        };
-        let secrets = sealed
-            .map(|sealed| self.open(deployment.id.as_str(), &sealed))
-            .transpose()?;
-        Ok(Some((deployment, secrets)))
+    /// The deployment worked on.
+    pub async fn deployment(&self) -> Result<Deployment, StepError> {
+        Ok(self.deployment_row().await?.0)
     }
 
-    /// The deployment worked on, whose members are allocated.
+    /// The deployment worked on, with its secrets, once members are allocated.
     pub async fn allocated(&self) -> Result<(Deployment, DeploymentSecrets), StepError> {
-        match self.deployment().await? {
-            Some((deployment, Some(secrets))) => Ok((deployment, secrets)),
-            _ => Err(StepError::last("the deployment has no members")),
-        }
+        let (deployment, sealed) = self.deployment_row().await?;
+        let sealed = sealed.ok_or_else(|| StepError::last("the deployment has no members"))?;
+        let secrets = self.open(&deployment.seal_context(), &sealed)?;
+        Ok((deployment, secrets))
+    }
+
+    async fn deployment_row(&self) -> Result<(Deployment, Option<String>), StepError> {
+        let id = self.operation.instance.clone();
+        self.read(move |conn| store::deployment::of_instance(conn, &id))
+            .await?
+            .ok_or_else(|| StepError::last("the deployment is gone"))
     }
 
     /// Opens a sealed value that belongs to `context`.

@@ -1,4 +1,7 @@
 //! Makes a new, empty instance.
+//!
+//! Until it is secured, members let in only clients with a certificate of the deployment's own
+//! authority: a watch that somebody opened before there were passwords would go on afterwards.
 
 use std::sync::Arc;
 
@@ -22,6 +25,7 @@ pub const DEFINITION: Definition = Definition {
             title: "Securing the database",
             run: |w| Box::pin(secure(w)),
         },
+        OPEN,
     ],
     cleanup: &CLEANUP,
     succeed,
@@ -33,6 +37,13 @@ pub const ALLOCATE: Step = Step {
     name: "allocate",
     title: "Reserving ports and making certificates",
     run: |w| Box::pin(async move { members::allocate(&w).await }),
+};
+
+/// The step with which every new instance is opened to its users.
+pub const OPEN: Step = Step {
+    name: "open",
+    title: "Opening the database",
+    run: |w| Box::pin(async move { members::open(&w).await }),
 };
 
 /// What undoes every way to make an instance.
@@ -50,16 +61,16 @@ pub const CLEANUP: [Step; 2] = [
 ];
 
 async fn start(work: Arc<Work>) -> Result<Outcome, StepError> {
-    members::start(&work, Access::Passwords).await?;
+    members::start(&work, Access::Certificates).await?;
     Outcome::done()
 }
 
-// Waiting and securing are one step: between them the members let anybody in.
 async fn secure(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, secrets) = work.allocated().await?;
-    members::await_ready(&work, &deployment, &secrets, Access::Passwords).await?;
-    work.engine(&deployment)?
-        .secure_new(&deployment, &secrets)
+    members::await_ready(&work, &deployment, &secrets, Access::Certificates).await?;
+    let engine = work.engine(&deployment)?;
+    engine
+        .secure_new(&deployment, &secrets, Access::Certificates)
         .await?;
     Outcome::done()
 }

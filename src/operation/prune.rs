@@ -1,11 +1,12 @@
 //! Removes the backups of an instance that retention gives up.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use super::{Definition, Outcome, Step, StepError, Work, backup::remove_objects};
 use crate::{
     model::{
         backup::{Backup, BackupState},
+        limits::RESTORE_WATCH,
         retention,
     },
     store,
@@ -30,9 +31,6 @@ pub const DEFINITION: Definition = Definition {
     fail: |_, _, _| Ok(()),
 };
 
-/// How often a restore that still reads an old backup is looked at.
-const RESTORE_WATCH: Duration = Duration::from_secs(5);
-
 /// Decides, and lets nobody begin to read what goes. Decision and mark are one transaction, so
 /// that no restore is promised a backup in between.
 async fn expire(work: Arc<Work>) -> Result<Outcome, StepError> {
@@ -47,7 +45,10 @@ async fn expire(work: Arc<Work>) -> Result<Outcome, StepError> {
                 if verdict.keep {
                     continue;
                 }
-                let read_by = store::operation::restores_reading(conn, &[verdict.backup.clone()])?;
+                let read_by = store::operation::restores_reading(
+                    conn,
+                    std::slice::from_ref(&verdict.backup),
+                )?;
                 if read_by.is_empty() {
                     store::backup::expire(conn, &verdict.backup, now)?;
                 } else {

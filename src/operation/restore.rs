@@ -6,15 +6,19 @@
 
 use std::sync::Arc;
 
-use futures::{StreamExt as _, future::try_join_all};
+use futures::future::try_join_all;
 
 use super::{
     Definition, Outcome, Step, StepError, Work, members,
-    provision::{ALLOCATE, CLEANUP, fail, succeed},
+    provision::{ALLOCATE, CLEANUP, OPEN, fail, succeed},
 };
 use crate::{
-    backup_store::{BackupStoreError, object, pipeline},
-    model::{backup::Manifest, deployment::Access},
+    backup_store::{object, pipeline},
+    model::{
+        backup::Manifest,
+        deployment::Access,
+        limits::{MEMBERS, STOP_GRACE},
+    },
 };
 
 /// Restore.
@@ -41,11 +45,7 @@ pub const DEFINITION: Definition = Definition {
             title: "Removing the source's users",
             run: |w| Box::pin(secure(w)),
         },
-        Step {
-            name: "open",
-            title: "Opening the database",
-            run: |w| Box::pin(open(w)),
-        },
+        OPEN,
         Step {
             name: "verify",
             title: "Comparing with the backup",
@@ -67,60 +67,26 @@ fn manifest(work: &Work) -> Result<&Manifest, StepError> {
         .manifest)
 }
 
+/// Puts the snapshot on the stage. It is checked on the way: what is damaged is not staged.
 async fn fetch(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, _) = work.allocated().await?;
     let manifest = manifest(&work)?;
+    let unusable =
+        |error: StepError| error.about(format!("backup {} cannot be used", manifest.backup_id));
     let name = object::snapshot(&manifest.deployment_id, &manifest.backup_id);
-    let bytes = manifest.stored.snapshot_bytes;
-    let damaged = |error: BackupStoreError| match error {
-        BackupStoreError::Damaged { .. } | BackupStoreError::NotFound(_) => StepError::last(
-            format!("backup {} cannot be used: {error}", manifest.backup_id),
-        ),
-        other => other.into(),
-    };
-    // Read once to check it, before a byte of it reaches a member: the second reading cannot be
-    // cut short by damage unnoticed either, but then the stage was filled for nothing.
-    work.meter.begin(bytes);
     let snapshot = pipeline::open_snapshot(work.parts.backups.as_ref(), &name, &manifest.stored)
         .await
-        .map_err(damaged)?;
-    let meter = work.meter.clone();
-    let mut passed = 0;
-    let counted = snapshot.inspect(move |chunk| {
-        if let Ok(chunk) = chunk {
-            passed += chunk.len() as u64;
-            meter.set(passed);
-        }
-    });
+        .map_err(|error| unusable(error.into()))?;
+    let bytes = manifest.stored.snapshot_bytes;
     let provisioner = &work.cluster(&deployment)?.provisioner;
+    // The staged snapshot and one copy for each member.
+    provisioner.room_for(bytes * (MEMBERS as u64 + 1)).await?;
+    let counted = work.meter.count(bytes, snapshot);
     provisioner
-        .stage(&deployment.id, SNAPSHOT, bytes, counted.boxed())
+        .stage(&deployment.id, SNAPSHOT, bytes, counted)
         .await
-        .map_err(|error| match damage_in(&error) {
-            Some(reason) => StepError::last(format!(
-                "backup {} cannot be used: {reason}",
-                manifest.backup_id
-            )),
-            None => error.into(),
-        })?;
+        .map_err(|error| unusable(error.into()))?;
     Outcome::done()
-}
-
-/// The damage that broke a stream of backup bytes off, if that is what an error is about.
-fn damage_in(error: &(dyn std::error::Error + 'static)) -> Option<String> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(BackupStoreError::Damaged { .. }) = error.downcast_ref() {
-            return Some(error.to_string());
-        }
-        let inner = error
-            .downcast_ref::<std::io::Error>()
-            .and_then(|io| io.get_ref());
-        next = inner
-            .map(|e| e as &(dyn std::error::Error + 'static))
-            .or_else(|| error.source());
-    }
-    None
 }
 
 async fn seed(work: Arc<Work>) -> Result<Outcome, StepError> {
@@ -136,7 +102,7 @@ async fn seed(work: Arc<Work>) -> Result<Outcome, StepError> {
                 let task = engine.restore_task(&deployment, index, SNAPSHOT);
                 let id = deployment.id.clone();
                 async move {
-                    provisioner.stop(&id, &member.name).await?;
+                    provisioner.stop(&id, &member.name, STOP_GRACE).await?;
                     provisioner.wipe(&id, &member.name).await?;
                     provisioner.run(&id, &member.name, &task).await
                 }
@@ -165,14 +131,8 @@ async fn secure(work: Arc<Work>) -> Result<Outcome, StepError> {
     Outcome::done()
 }
 
-async fn open(work: Arc<Work>) -> Result<Outcome, StepError> {
-    members::start(&work, Access::Passwords).await?;
-    Outcome::done()
-}
-
 async fn verify(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, secrets) = work.allocated().await?;
-    members::await_ready(&work, &deployment, &secrets, Access::Passwords).await?;
     let expected = &manifest(&work)?.content;
     work.engine(&deployment)?
         .verify_content(&deployment, &secrets, Access::Passwords, expected)

@@ -7,10 +7,12 @@
 
 use std::{
     collections::HashSet,
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
+use futures::FutureExt as _;
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -23,16 +25,13 @@ use crate::{
     model::{
         ids::OperationId,
         limits::{
-            CLAIM_INTERVAL, HISTORY_KEPT, LEASE, LEASE_RENEWAL, OPERATIONS_AT_ONCE,
+            AHEAD_MAX, CLAIM_INTERVAL, HISTORY_KEPT, LEASE, LEASE_RENEWAL, OPERATIONS_AT_ONCE,
             PROGRESS_INTERVAL, STEP_ATTEMPTS_MAX, STEP_BACKOFF_FIRST, STEP_BACKOFF_MAX,
         },
-        operation::{Claim, Operation, OperationState, Progress, backoff},
+        operation::{Claim, HALTED, Operation, OperationState, Progress, backoff},
     },
     store::{self, StoreError},
 };
-
-/// What users are told of an operation that gave way to a deletion.
-pub const HALTED: &str = "stopped, because it is being deleted";
 
 /// How often old history is looked for.
 const HISTORY_INTERVAL: Duration = Duration::from_secs(3600);
@@ -190,9 +189,16 @@ impl Runner {
                 } else {
                     self.go(definition.steps, &operation, claim, true).await?
                 };
+                let way = match way {
+                    // Whoever had it halted counts on that: what is being deleted must not
+                    // become usable once more.
+                    Way::Through if !self.succeed(definition, &operation, claim).await? => {
+                        Way::Halted
+                    }
+                    other => other,
+                };
                 let failure = match way {
-                    Way::Through => return self.succeed(definition, &operation, claim).await,
-                    Way::Postponed | Way::Lost => return Ok(()),
+                    Way::Through | Way::Postponed | Way::Lost => return Ok(()),
                     Way::Failed(failure) => failure,
                     Way::Halted => HALTED.to_owned(),
                 };
@@ -241,28 +247,33 @@ impl Runner {
             .await
     }
 
+    /// Ends an operation well, unless it was told to halt meanwhile; returns whether it did.
     async fn succeed(
         &self,
         definition: &'static Definition,
         operation: &Operation,
         claim: &Claim,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let (claim, now, ended) = (claim.clone(), self.parts.clock.now(), operation.clone());
-        self.parts
+        let succeeded = self
+            .parts
             .store
             .write(move |conn| {
+                store::operation::fence(conn, &claim)?;
+                if store::operation::get(conn, &claim.operation)?.halted {
+                    return Ok(false);
+                }
                 store::operation::finish(conn, &claim, OperationState::Succeeded, now)?;
-                (definition.succeed)(
-                    conn,
-                    &Ending {
-                        operation: &ended,
-                        now,
-                    },
-                )
+                let operation = &ended;
+                (definition.succeed)(conn, &Ending { operation, now })?;
+                store::operation::forget_work(conn, &ended.id)?;
+                Ok(true)
             })
             .await?;
-        log::info!(operation:% = operation.id, kind:% = operation.kind; "succeeded");
-        Ok(())
+        if succeeded {
+            log::info!(operation:% = operation.id, kind:% = operation.kind; "succeeded");
+        }
+        Ok(succeeded)
     }
 
     async fn fail(
@@ -279,14 +290,13 @@ impl Runner {
             .store
             .write(move |conn| {
                 store::operation::finish(conn, &claim, state, now)?;
-                (definition.fail)(
-                    conn,
-                    &Ending {
-                        operation: &ended,
-                        now,
-                    },
-                    &failure,
-                )
+                let operation = &ended;
+                (definition.fail)(conn, &Ending { operation, now }, &failure)?;
+                if state == OperationState::Stuck {
+                    // Whoever goes on with it needs what was done.
+                    return Ok(());
+                }
+                store::operation::forget_work(conn, &ended.id)
             })
             .await
     }
@@ -358,7 +368,10 @@ impl Runner {
             .await;
         match began {
             Err(StoreError::Fenced) => return Ok(Tried::Ended(Way::Lost)),
-            other => other?,
+            Err(error) => return Err(error),
+            // Told between two steps, when nobody listened.
+            Ok(halted) if halted && heed_halt => return Ok(Tried::Ended(Way::Halted)),
+            Ok(_) => {}
         }
         let outcome = match self.run_step(step, operation, claim, heed_halt).await {
             Ok(outcome) => outcome,
@@ -383,7 +396,7 @@ impl Runner {
                 }
             }
             Ok(Outcome::Later(pause)) => {
-                let not_before = now + pause;
+                let not_before = now + pause.min(AHEAD_MAX);
                 store
                     .write(move |conn| store::operation::postpone(conn, &claim, not_before))
                     .await?;
@@ -437,10 +450,12 @@ impl Runner {
             }
             Interruption::Lost
         };
+        let mut panics = false;
         match self.faults.at(operation, step.name, Moment::Begun) {
             Some(Fault::Fail) => return Ok(Err(StepError::passing("a deliberate fault"))),
             Some(Fault::FailForGood) => return Ok(Err(StepError::last("a deliberate fault"))),
             Some(Fault::Die) => return Err(lost(self.die(operation).await)),
+            Some(Fault::Panic) => panics = true,
             Some(Fault::Repeat) | None => {}
         }
         loop {
@@ -452,7 +467,7 @@ impl Runner {
                 meter: meter.clone(),
             });
             let outcome = tokio::select! {
-                outcome = (step.run)(work) => outcome,
+                outcome = run_safely(step, work, panics) => outcome,
                 interruption = self.heartbeat(claim, &meter, heed_halt) => return Err(interruption),
             };
             match self.faults.at(operation, step.name, Moment::Done) {
@@ -460,7 +475,7 @@ impl Runner {
                 Some(Fault::Die) => return Err(lost(self.die(operation).await)),
                 Some(Fault::Fail) => return Ok(Err(StepError::passing("a deliberate fault"))),
                 Some(Fault::FailForGood) => return Ok(Err(StepError::last("a deliberate fault"))),
-                None => return Ok(outcome),
+                Some(Fault::Panic) | None => return Ok(outcome),
             }
         }
     }
@@ -565,6 +580,25 @@ impl Runner {
             }
         }
     }
+}
+
+/// Runs a step; a mistake of ours in it is a failure like any other, so it is counted and has an
+/// end.
+async fn run_safely(
+    step: &'static Step,
+    work: Arc<Work>,
+    panics: bool,
+) -> Result<Outcome, StepError> {
+    let running = async {
+        assert!(!panics, "a deliberate panic");
+        (step.run)(work).await
+    };
+    // Nothing that the step shares with others is left half changed: the store and the
+    // provisioner do their changes in threads of their own.
+    AssertUnwindSafe(running)
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_| Err(StepError::passing("the broker made a mistake")))
 }
 
 /// What came of one try of a step.

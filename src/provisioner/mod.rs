@@ -115,13 +115,21 @@ pub trait Provisioner: Send + Sync {
     /// Whether nobody else uses the TCP port at the moment.
     fn port_is_free(&self, port: u16) -> bool;
 
+    /// Fails when `bytes` more would not fit on the disk that members live on.
+    async fn room_for(&self, bytes: u64) -> Result<(), ProvisionerError>;
+
     /// Makes the member run as described: starts it, leaves it alone when it already runs just
     /// so, starts it anew when its description changed. From now on it is kept running.
     async fn start(&self, server: &Server) -> Result<(), ProvisionerError>;
 
-    /// Stops the member, gracefully for [`STOP_GRACE`](crate::model::limits::STOP_GRACE) at the
-    /// most, and keeps its data. From now on it is kept stopped. An unknown member is fine.
-    async fn stop(&self, deployment: &DeploymentId, member: &str) -> Result<(), ProvisionerError>;
+    /// Stops the member, gracefully for `grace` at the most, and keeps its data. From now on it is
+    /// kept stopped. An unknown member is fine.
+    async fn stop(
+        &self,
+        deployment: &DeploymentId,
+        member: &str,
+        grace: Duration,
+    ) -> Result<(), ProvisionerError>;
 
     /// Removes what a stopped member has in its home, so that it can be seeded again. Refused while
     /// the member is wanted running, even if it does not run at the moment.

@@ -128,12 +128,21 @@ pub fn delete(
     Ok(())
 }
 
-/// Removes every binding and token of an instance.
-pub fn delete_of_instance(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<(), StoreError> {
+/// Lets no token of an instance in any more.
+pub fn revoke_tokens_of_instance(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+) -> Result<(), StoreError> {
     each!(conn, |c| diesel::delete(
         tokens::table.filter(tokens::instance_id.eq(instance.as_str()))
     )
     .execute(c))?;
+    Ok(())
+}
+
+/// Removes every binding and token of an instance.
+pub fn delete_of_instance(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<(), StoreError> {
+    revoke_tokens_of_instance(conn, instance)?;
     each!(conn, |c| diesel::delete(
         bindings::table.filter(bindings::instance_id.eq(instance.as_str()))
     )

@@ -75,25 +75,22 @@ pub fn of_instance(
     row.map(Row::into_model).transpose()
 }
 
-/// Keeps a deployment's members and secrets, and reserves its members' ports; `Duplicate` when
-/// another deployment was given one of them meanwhile.
+/// Keeps a deployment's members and secrets, and reserves its members' ports.
 pub fn allocate(
     conn: &mut Conn<'_>,
     deployment: &Deployment,
     sealed_secrets: &str,
 ) -> Result<(), StoreError> {
-    for port in deployment
-        .members
-        .iter()
-        .flat_map(|m| [m.client_port, m.peer_port])
-    {
-        each!(conn, |c| diesel::insert_into(ports::table)
-            .values((
-                ports::cluster_id.eq(&deployment.cluster),
-                ports::port.eq(i32::from(port)),
-                ports::deployment_id.eq(deployment.id.as_str()),
-            ))
-            .execute(c))?;
+    for member in &deployment.members {
+        for port in [member.client_port, member.peer_port] {
+            each!(conn, |c| diesel::insert_into(ports::table)
+                .values((
+                    ports::host.eq(&member.host),
+                    ports::port.eq(i32::from(port)),
+                    ports::deployment_id.eq(deployment.id.as_str()),
+                ))
+                .execute(c))?;
+        }
     }
     set_members(conn, &deployment.id, &deployment.members)?;
     each!(conn, |c| diesel::update(
@@ -118,19 +115,19 @@ fn set_members(
     Ok(())
 }
 
-/// The ports of a cluster that nobody holds, lowest first.
+/// The ports of a host that no deployment holds, lowest first.
 pub fn free_ports(
     conn: &mut Conn<'_>,
-    cluster: &str,
+    host: &str,
     range: PortRange,
 ) -> Result<Vec<u16>, StoreError> {
     let taken: Vec<i32> = each!(conn, |c| ports::table
-        .filter(ports::cluster_id.eq(cluster))
+        .filter(ports::host.eq(host))
         .select(ports::port)
         .load(c))?;
     let taken: HashSet<i32> = taken.into_iter().collect();
     Ok((range.first..=range.last)
-        .filter(|p| !taken.contains(&i32::from(*p)))
+        .filter(|port| !taken.contains(&i32::from(*port)))
         .collect())
 }
 

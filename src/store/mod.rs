@@ -5,7 +5,10 @@
 //! writer and several readers (several writers starve each other), in WAL mode with
 //! `synchronous=FULL`: what was said to be written survives a power cut.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use diesel::{
     Connection as _, RunQueryDsl, SqliteConnection,
@@ -29,6 +32,8 @@ pub use error::StoreError;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// A request waits this long for a connection before it fails.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a starting broker waits for an ending one to let go of the database file.
+const DATABASE_LOCK_WAIT: Duration = Duration::from_secs(2);
 /// Connections that only read.
 const READERS: u32 = 4;
 
@@ -46,6 +51,8 @@ enum Pools {
     Sqlite {
         writer: Pool<ConnectionManager<SqliteConnection>>,
         readers: Pool<ConnectionManager<SqliteConnection>>,
+        /// Held while the store is open: nobody else may take this process's claims for dead.
+        _lock: std::fs::File,
     },
     #[cfg(feature = "postgres")]
     Postgres(Pool<ConnectionManager<diesel::PgConnection>>),
@@ -133,6 +140,7 @@ impl Store {
                 .build(ConnectionManager::<SqliteConnection>::new(path))
                 .map_err(connection_error)
         };
+        let lock = lock_beside(path)?;
         let writer = pool(1, false)?;
         let mut connection = writer.get().map_err(connection_error)?;
         connection
@@ -142,6 +150,7 @@ impl Store {
         Ok(Pools::Sqlite {
             writer,
             readers: pool(READERS, true)?,
+            _lock: lock,
         })
     }
 
@@ -297,6 +306,22 @@ impl Store {
         })
         .await
     }
+}
+
+/// Takes the lock beside a database file; waits a moment for a broker that is just ending.
+fn lock_beside(path: &str) -> Result<std::fs::File, StoreError> {
+    let lock = std::fs::File::create(format!("{path}.lock")).map_err(connection_error)?;
+    let deadline = Instant::now() + DATABASE_LOCK_WAIT;
+    while let Err(error) = lock.try_lock() {
+        if Instant::now() >= deadline {
+            log::debug!("{path}.lock: {error}");
+            return Err(StoreError::Address(
+                "another broker uses this database file".to_owned(),
+            ));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(lock)
 }
 
 /// Why a transaction is undone.

@@ -16,8 +16,12 @@ use super::{
 };
 use crate::model::{
     ids::{BackupId, BindingId, InstanceId, OperationId},
+    limits::AHEAD_MAX,
     operation::{Claim, Operation, OperationKind, OperationState, Progress, WaitsFor},
 };
+
+/// Due operations that are looked at for one claim; more are left for the next one.
+const CANDIDATES_MAX: i64 = 500;
 
 const ACTIVE: [&str; 2] = ["queued", "running"];
 
@@ -234,20 +238,24 @@ pub fn claim(
 ) -> Result<Vec<(Operation, Claim)>, StoreError> {
     let busy_with: Vec<&str> = busy_with.iter().map(OperationId::as_str).collect();
     let now = now.naive_utc();
+    let too_far_ahead = now + AHEAD_MAX;
     let candidates: Vec<Row> = each!(conn, |c| operations::table
         .filter(operations::state.eq_any(ACTIVE))
         .filter(
             operations::not_before
                 .le(now)
+                .or(operations::not_before.gt(too_far_ahead))
                 .or(operations::halted.eq(true))
         )
         .filter(
             operations::lease_until
                 .is_null()
                 .or(operations::lease_until.lt(now))
+                .or(operations::lease_until.gt(too_far_ahead))
         )
         .filter(operations::id.ne_all(busy_with))
         .order((operations::not_before, operations::id))
+        .limit(CANDIDATES_MAX)
         .load(c))?;
     let mut claims = Vec::new();
     for row in candidates {
@@ -343,14 +351,15 @@ fn saturating(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-/// Writes down that a step is about to be tried, before it is.
+/// Writes down that a step is about to be tried, before it is; returns whether the operation was
+/// told to halt.
 pub fn begin_step(
     conn: &mut Conn<'_>,
     claim: &Claim,
     name: &str,
     progress: &Progress,
     now: DateTime<Utc>,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     fence(conn, claim)?;
     let count = |steps: u32| i32::try_from(steps).unwrap_or(i32::MAX);
     each!(conn, |c| diesel::update(
@@ -374,7 +383,7 @@ pub fn begin_step(
             ))
             .execute(c))?;
     }
-    Ok(())
+    Ok(get(conn, &claim.operation)?.halted)
 }
 
 fn step_failures(
@@ -442,6 +451,38 @@ pub fn forget_results(conn: &mut Conn<'_>, claim: &Claim) -> Result<(), StoreErr
         operation_steps::operation_id.eq(claim.operation.as_str())
     ))
     .set(operation_steps::result.eq(None::<String>))
+    .execute(c))?;
+    Ok(())
+}
+
+/// Forgets what an operation worked with, once nobody goes on with it: secrets are among its
+/// source and its results.
+pub fn forget_work(conn: &mut Conn<'_>, id: &OperationId) -> Result<(), StoreError> {
+    forget_work_of(conn, vec![id.to_string()])
+}
+
+/// Forgets what every operation of an instance worked with.
+pub fn forget_work_of_instance(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+) -> Result<(), StoreError> {
+    let ids = each!(conn, |c| operations::table
+        .filter(operations::instance_id.eq(instance.as_str()))
+        .select(operations::id)
+        .load(c))?;
+    forget_work_of(conn, ids)
+}
+
+fn forget_work_of(conn: &mut Conn<'_>, ids: Vec<String>) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::update(
+        operation_steps::table.filter(operation_steps::operation_id.eq_any(&ids))
+    )
+    .set(operation_steps::result.eq(None::<String>))
+    .execute(c))?;
+    each!(conn, |c| diesel::update(
+        operations::table.filter(operations::id.eq_any(&ids))
+    )
+    .set(operations::source.eq(None::<String>))
     .execute(c))?;
     Ok(())
 }

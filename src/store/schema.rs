@@ -32,8 +32,8 @@ diesel::table! {
 }
 
 diesel::table! {
-    ports (cluster_id, port) {
-        cluster_id -> Text,
+    ports (host, port) {
+        host -> Text,
         port -> Integer,
         deployment_id -> Text,
     }

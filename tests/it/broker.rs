@@ -178,6 +178,22 @@ impl TestBroker {
         self.begin(surroundings).await;
     }
 
+    /// A client of a broker that runs elsewhere, at `url` with everything below `folder`.
+    pub fn beside(folder: PathBuf, url: String, username: String, password: String) -> Self {
+        // A connection of before the broker's death would be of no use after it.
+        let http = reqwest::Client::builder().pool_max_idle_per_host(0).build();
+        Self {
+            url,
+            http: http.expect("a client"),
+            username,
+            password,
+            folder,
+            flags: Vec::new(),
+            app: None,
+            child: None,
+        }
+    }
+
     /// What the broker keeps.
     pub fn data_dir(&self) -> PathBuf {
         self.folder.join("data")

@@ -1,16 +1,20 @@
 //! Black-box tests: a real broker over HTTP, real etcd processes, a real folder of backups.
 //!
 //! One binary, one file for each subject. [`broker`] starts brokers and speaks their APIs,
-//! [`etcd`] uses the databases that they give, [`control`] stops time and work where a test needs
-//! it, [`raw`] speaks HTTP as no decent client would.
+//! [`etcd`] uses the databases that they give, [`inside`] looks at what a broker keeps,
+//! [`saboteur`] breaks its work, [`control`] stops time and work where a test needs it, and
+//! [`raw`] speaks HTTP as no decent client would.
 
 mod bindings;
 mod broker;
 mod catalog;
 mod control;
 mod etcd;
+mod faults;
 mod ids;
+mod inside;
 mod instances;
 mod raw;
+mod saboteur;
 mod story;
 mod transport;

@@ -26,11 +26,12 @@ CREATE TABLE deployments (
     sealed_secrets TEXT
 );
 
+-- By host, since several clusters can share one.
 CREATE TABLE ports (
-    cluster_id    TEXT NOT NULL,
+    host          TEXT NOT NULL,
     port          INTEGER NOT NULL,
     deployment_id TEXT NOT NULL,
-    PRIMARY KEY (cluster_id, port)
+    PRIMARY KEY (host, port)
 );
 CREATE INDEX ports_of_deployment ON ports (deployment_id);
 
@@ -99,7 +100,8 @@ CREATE TABLE operations (
 -- One mutation at a time, held by the database.
 CREATE UNIQUE INDEX operations_exclusive ON operations (exclusive_key)
     WHERE state IN ('queued', 'running');
-CREATE INDEX operations_active ON operations (not_before) WHERE state IN ('queued', 'running');
+CREATE INDEX operations_by_state ON operations (state, not_before);
+CREATE INDEX operations_by_backup ON operations (backup_id);
 CREATE INDEX operations_of_instance ON operations (instance_id, created_at);
 CREATE INDEX operations_by_age ON operations (updated_at);
 

@@ -4,7 +4,7 @@
 //!
 //! Invariants:
 //! - Every call is idempotent, so a call that failed in passing is simply made anew, through
-//!   another member (see [`client`]).
+//!   another member (see `client.rs`).
 //! - No secret stands in an argument, an error or a log.
 //! - A database user's name never stands in a certificate that is lasting: etcd takes a
 //!   certificate's common name for a login.
@@ -94,8 +94,9 @@ impl Engine for Etcd {
         &self,
         deployment: &Deployment,
         secrets: &DeploymentSecrets,
+        access: Access,
     ) -> Result<(), EngineError> {
-        security::secure_new(&Cluster::new(deployment, secrets, Access::Passwords)?).await
+        security::secure_new(&Cluster::new(deployment, secrets, access)?).await
     }
 
     async fn secure_restored(

@@ -12,8 +12,9 @@ pub(super) const ROOT: &str = "root";
 /// Revision of an etcd that was never written to.
 const FIRST_REVISION: i64 = 1;
 
-/// Secures a new deployment. Until this is done anybody who reaches it can do anything, so it is
-/// looked over afterwards, when nobody else can get in any more.
+/// Secures a new deployment. Where passwords alone decide who comes in, until this is done anybody
+/// who reaches it can do anything; so it is looked over afterwards, when nobody else can get in any
+/// more. What this cannot find is a watch: etcd asks who watches only when the watch begins.
 pub(super) async fn secure_new(cluster: &Cluster<'_>) -> Result<(), EngineError> {
     check_root_password(cluster)?;
     let secured = cluster.trying("securing a new deployment", |client| {

@@ -74,6 +74,10 @@ pub(super) fn servers(
         .collect()
 }
 
+/// How much of a database's history can be read: watches that were away no longer than this find
+/// what they missed. Etcd's own form of a duration.
+const HISTORY_RETENTION: &str = "1h";
+
 fn member_args(deployment: &Deployment, member: &Member, access: Access) -> Vec<String> {
     let mut args = vec![
         format!("--data-dir={}", data_dir()),
@@ -88,6 +92,10 @@ fn member_args(deployment: &Deployment, member: &Member, access: Access) -> Vec<
         format!("--peer-key-file={HOME}/{KEY_FILE}"),
         format!("--peer-trusted-ca-file={HOME}/{CA_FILE}"),
         "--peer-client-cert-auth".to_owned(),
+        // Without this, every change ever made counts against the quota, and a tenant, who may not
+        // compact since 3.5.30, would be locked out by his own history.
+        "--auto-compaction-mode=periodic".to_owned(),
+        format!("--auto-compaction-retention={HISTORY_RETENTION}"),
     ];
     args.extend(identity_args(deployment, member));
     if access == Access::Certificates {
@@ -266,6 +274,8 @@ mod tests {
             "--peer-key-file={home}/member.key",
             "--peer-trusted-ca-file={home}/ca.crt",
             "--peer-client-cert-auth",
+            "--auto-compaction-mode=periodic",
+            "--auto-compaction-retention=1h",
         ];
         args.extend(IDENTITY);
         args.extend(["--logger=zap", "--log-outputs=stderr", "--bcrypt-cost=4"]);
@@ -291,7 +301,7 @@ mod tests {
             let args = servers(&deployment(version), &secrets(), Access::Passwords)[0]
                 .args
                 .clone();
-            args[16..].to_vec()
+            args[18..].to_vec()
         };
         assert_eq!(last("3.3.25"), ["--log-output=stderr", "--enable-v2=false"]);
         assert_eq!(last("3.4.23"), last("3.5.30"));

@@ -133,7 +133,7 @@ async fn open(
 }
 
 fn empty() -> Fault {
-    EngineError::Unexpected("the snapshot is empty".to_owned()).into()
+    EngineError::NotReady("the snapshot is empty".to_owned()).into()
 }
 
 /// What is in the deployment at `revision`. When that can no longer be told, the stored snapshot

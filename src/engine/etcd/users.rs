@@ -3,6 +3,9 @@
 //! Each user has a role of its own and of its own name, so that what one binding may do can be
 //! told apart from what another may.
 //!
+//! A user that is removed can do nothing new at once, but a watch that it has open goes on until its
+//! connection ends: etcd asks who watches only when the watch begins.
+//!
 //! Changes wait for their turn before they are tried, so that many at once only take longer.
 
 use etcd_client::{Client, Permission};

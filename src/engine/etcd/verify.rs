@@ -78,7 +78,7 @@ async fn check_only_deleted(client: &mut Client, after: i64, until: i64) -> Resu
         }
     }
     let text = "etcd broke off telling its changes".to_owned();
-    Err(EngineError::Unexpected(text).into())
+    Err(EngineError::NotReady(text).into())
 }
 
 fn different(what: &str, found: i64, expected: i64) -> Fault {

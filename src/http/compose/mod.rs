@@ -18,7 +18,7 @@ use super::{
     request::{bearer, path_id, query},
 };
 use crate::{
-    broker::{BrokerError, DeploymentView},
+    broker::{BrokerError, DeploymentView, DownloadLink},
     model::{
         backup::BackupKind,
         ids::{DeploymentId, InstanceId},
@@ -134,22 +134,14 @@ pub async fn backup(api: web::Data<Api>, request: HttpRequest) -> Answer {
 
 /// `GET /instances/:iid/deployments/:did/backups/:bid/download`, with the link's own permission.
 pub async fn download(api: web::Data<Api>, request: HttpRequest) -> Answer {
-    let unknown = |what| known::<()>(Err(HttpError::Unauthorized), what);
-    let (Ok(instance), Ok(id)) = (path_id(&request, "instance"), path_id(&request, "backup"))
-    else {
-        unknown("backup")?;
-        return Err(HttpError::Unauthorized.into());
+    let link = DownloadLink {
+        instance: known(path_id(&request, "instance"), "backup")?,
+        deployment: known(path_id(&request, "deployment"), "backup")?,
+        backup: known(path_id(&request, "backup"), "backup")?,
+        expires: query(&request, "expires").unwrap_or_default(),
+        signature: query(&request, "signature").unwrap_or_default(),
     };
-    let (expires, signature) = (query(&request, "expires"), query(&request, "signature"));
-    let download = api
-        .broker
-        .download(
-            instance,
-            id,
-            &expires.unwrap_or_default(),
-            &signature.unwrap_or_default(),
-        )
-        .await?;
+    let download = api.broker.download(link).await?;
     let disposition = format!("attachment; filename=\"{}\"", download.file_name);
     Ok(HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, "application/gzip"))
@@ -161,7 +153,7 @@ pub async fn download(api: web::Data<Api>, request: HttpRequest) -> Answer {
 /// `GET /instances/:iid/deployments/:did/recipes`
 pub async fn deployment_recipes(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
-    let operations = api.broker.recipes(of.instance.id.clone()).await?;
+    let operations = api.broker.recipes(&of.instance).await?;
     let views: Vec<_> = operations.iter().map(|o| view::recipe(&of, o)).collect();
     Ok(HttpResponse::Ok().json(json!({ "_embedded": { "recipes": views } })))
 }
@@ -173,7 +165,7 @@ pub async fn recipe(api: web::Data<Api>, request: HttpRequest) -> Answer {
         .deployment_of(path_id(&request, "instance")?)
         .await?;
     let id = known(path_id(&request, "recipe"), "recipe")?;
-    let operation = api.broker.recipe(of.instance.id.clone(), id).await?;
+    let operation = api.broker.recipe(&of.instance, id).await?;
     Ok(HttpResponse::Ok().json(view::recipe(&of, &operation)))
 }
 

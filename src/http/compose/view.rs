@@ -1,6 +1,7 @@
 //! The bodies of the Compose API: plain objects, lists under `_embedded`.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
 use crate::{
@@ -34,6 +35,11 @@ fn deployment_url(public_url: &str, deployment: &Deployment) -> String {
     )
 }
 
+/// Times as the original has them: RFC 3339 in UTC, to the millisecond.
+fn time(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
 /// Where a backup stands in the API.
 pub fn backup_url(public_url: &str, deployment: &Deployment, backup: &Backup) -> String {
     format!(
@@ -48,6 +54,10 @@ pub fn deployment(public_url: &str, view: &DeploymentView) -> Value {
     let deployment = &view.deployment;
     let url = deployment_url(public_url, deployment);
     let endpoints = deployment.client_urls();
+    let asked = &view.instance.request.parameters;
+    let chosen = ["cluster_id", "cluster_service_instance_id"]
+        .iter()
+        .any(|p| asked.get(p).is_some());
     let link = |name: &str| json!({ "href": format!("{url}/{name}{{?embed}}"), "templated": true });
     json!({
         "id": deployment.id,
@@ -55,15 +65,17 @@ pub fn deployment(public_url: &str, view: &DeploymentView) -> Value {
         "name": deployment.name(),
         "type": deployment.engine,
         "version": deployment.version,
-        "created_at": view.instance.created_at,
+        "created_at": time(view.instance.created_at),
         "notes": "",
         "customer_billing_code": "",
-        "cluster_id": deployment.cluster,
+        // Empty on plans that do not let one choose, as the original has it.
+        "cluster_id": if chosen { deployment.cluster.as_str() } else { "" },
         "units": deployment.units,
         "ca_certificate_base64": view.ca_certificate.as_ref().map(|pem| BASE64.encode(pem)),
         "connection_strings": {
             "direct": endpoints,
-            "cli": [format!("ETCDCTL_API=3 etcdctl --cacert=ca.pem --endpoints={}", endpoints.join(","))],
+            // Command lines carry a password: they are in the credentials of bindings.
+            "cli": [],
             "maps": [],
             "misc": {},
             "ssh": [],
@@ -82,6 +94,7 @@ pub fn deployment(public_url: &str, view: &DeploymentView) -> Value {
 /// A recipe: an operation, in Compose's words.
 pub fn recipe(of: &DeploymentView, operation: &Operation) -> Value {
     let status = match operation.state {
+        _ if operation.halted => "failed",
         OperationState::Queued => "waiting",
         OperationState::Running => "running",
         OperationState::Succeeded => "complete",
@@ -111,8 +124,8 @@ pub fn recipe(of: &DeploymentView, operation: &Operation) -> Value {
         "bytes_total": operation.progress.bytes_total,
         "backup_id": operation.backup,
         "source": operation.origin,
-        "created_at": operation.created_at,
-        "updated_at": operation.updated_at,
+        "created_at": time(operation.created_at),
+        "updated_at": time(operation.updated_at),
         "_embedded": { "recipes": [] },
     })
 }
@@ -131,8 +144,8 @@ pub fn backup(public_url: &str, deployment: &Deployment, backup: &Backup) -> Val
         "is_downloadable": usable,
         "is_restorable": usable,
         // Clients know this as the time at which the backup was complete.
-        "created_at": backup.finished_at.unwrap_or(backup.created_at),
-        "requested_at": backup.created_at,
+        "created_at": time(backup.finished_at.unwrap_or(backup.created_at)),
+        "requested_at": time(backup.created_at),
         "recipe_id": backup.operation,
         "version": manifest.map(|m| m.version),
         "size_bytes": manifest.map(|m| m.stored.snapshot_bytes),

@@ -238,5 +238,9 @@ fn last_operation(status: &OperationStatus) -> HttpResponse {
     if status.state == StatusState::InProgress {
         response.insert_header((header::RETRY_AFTER, RETRY_AFTER_SECONDS.to_string()));
     }
-    response.json(json!({ "state": state, "description": status.description }))
+    let mut body = json!({ "state": state, "description": status.description });
+    if let Some(usable) = status.instance_usable {
+        body["instance_usable"] = json!(usable);
+    }
+    response.json(body)
 }

@@ -109,7 +109,7 @@ impl Member {
         if unchanged && self.is_running()? {
             return Ok(());
         }
-        self.end_process(programs)?;
+        self.end_process(programs, STOP_GRACE)?;
         self.write_files(server)?;
         if !unchanged {
             self.restarts = 0;
@@ -120,14 +120,14 @@ impl Member {
     }
 
     /// See [`crate::provisioner::Provisioner::stop`].
-    pub(super) fn stop(&mut self, programs: &Programs) -> Result<()> {
+    pub(super) fn stop(&mut self, programs: &Programs, grace: Duration) -> Result<()> {
         if let Some(record) = self.record.clone().filter(|r| r.wanted == Wanted::Running) {
             self.save_record(ServerRecord {
                 wanted: Wanted::Stopped,
                 ..record
             })?;
         }
-        self.end_process(programs)
+        self.end_process(programs, grace)
     }
 
     /// See [`crate::provisioner::Provisioner::wipe`].
@@ -138,7 +138,7 @@ impl Member {
             });
         }
         self.kill_tasks(programs)?;
-        self.end_process(programs)?;
+        self.end_process(programs, STOP_GRACE)?;
         let home = self.folder.home();
         folders::remove_folder(&home)
             .and_then(|()| folders::create_folder(&home))
@@ -184,7 +184,7 @@ impl Member {
             return Ok(());
         }
         let started = self
-            .end_process(programs)
+            .end_process(programs, STOP_GRACE)
             .and_then(|()| self.launch(programs, self.restarts + 1));
         match started {
             Ok(()) => self.log_event(log::Level::Info, "was started again"),
@@ -232,9 +232,9 @@ impl Member {
     }
 
     /// Ends the member's process, and whatever else runs on its home.
-    fn end_process(&mut self, programs: &Programs) -> Result<()> {
+    fn end_process(&mut self, programs: &Programs, grace: Duration) -> Result<()> {
         if let Some(process) = &self.process {
-            process.end(STOP_GRACE).map_err(self.failed("stopping"))?;
+            process.end(grace).map_err(self.failed("stopping"))?;
         }
         let home = self.folder.home();
         let strays = || self.processes(programs, |p| p.place == home);
@@ -305,6 +305,7 @@ impl Member {
             .map_err(self.failed("starting"))?;
         let pid = child.id();
         self.child = Some(child);
+        process::prefer_to_broker(pid);
         self.exit_status = None;
         self.running_since = Instant::now();
         self.restarts = restarts;

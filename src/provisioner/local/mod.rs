@@ -36,6 +36,7 @@ use std::{
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
     time::Instant,
 };
 
@@ -207,6 +208,11 @@ impl Provisioner for LocalProvisioner {
         port != 0 && TcpListener::bind((HOST, port)).is_ok()
     }
 
+    async fn room_for(&self, bytes: u64) -> Result<()> {
+        let folder = self.cluster.folder.clone();
+        blocking(move || staging::check_room(&folder, bytes).map(|_| ())).await
+    }
+
     async fn start(&self, server: &Server) -> Result<()> {
         folders::check_member_name(&server.member)?;
         let id = server.deployment.clone();
@@ -218,12 +224,12 @@ impl Provisioner for LocalProvisioner {
         self.cluster.change(&id, start).await
     }
 
-    async fn stop(&self, deployment: &DeploymentId, member: &str) -> Result<()> {
+    async fn stop(&self, deployment: &DeploymentId, member: &str, grace: Duration) -> Result<()> {
         folders::check_member_name(member)?;
         let member = member.to_owned();
         let stop = move |cluster: &Cluster, deployment: &mut Deployment| {
             let known = deployment.known_member(&member);
-            known.map_or(Ok(()), |member| member.stop(&cluster.programs))
+            known.map_or(Ok(()), |member| member.stop(&cluster.programs, grace))
         };
         self.cluster.change(deployment, stop).await
     }

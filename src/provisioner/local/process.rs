@@ -26,7 +26,7 @@ use procfs::{
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 use serde::{Deserialize, Serialize};
 
-use crate::model::limits::{KILL_WAIT, MEMBER_OPEN_FILES_MAX, PROCESS_POLL};
+use crate::model::limits::{KILL_WAIT, MEMBER_OOM_SCORE, MEMBER_OPEN_FILES_MAX, PROCESS_POLL};
 
 /// The environment variable that holds the place of a process.
 const PLACE: &str = "COMPOSE_BROKER_PLACE";
@@ -198,6 +198,17 @@ pub(super) fn command(binary: &Path, place: &Path) -> Command {
         });
     }
     command
+}
+
+/// When memory runs out, a member goes before the broker that looks after all of them. Where the
+/// system does not let us say so, nothing is lost but that.
+pub(super) fn prefer_to_broker(pid: u32) {
+    let score = std::path::Path::new("/proc")
+        .join(pid.to_string())
+        .join("oom_score_adj");
+    if let Err(error) = std::fs::write(score, MEMBER_OOM_SCORE.to_string()) {
+        log::debug!("the kernel's choice of a victim stays as it is: {error}");
+    }
 }
 
 fn set_limit(resource: Resource, limit: u64) -> io::Result<()> {

@@ -32,14 +32,7 @@ impl UnfinishedFile {
     pub(super) fn create(stage: &Path, bytes_expected: u64) -> Result<Self, ProvisionerError> {
         let failed = || ProvisionerError::while_doing("creating a staged file");
         folders::create_folder(stage).map_err(failed())?;
-        let bytes_needed = bytes_expected.saturating_add(DISK_RESERVE_BYTES);
-        let free = bytes_free(stage).map_err(failed())?;
-        if free < bytes_needed {
-            return Err(ProvisionerError::DiskFull {
-                needed: bytes_needed,
-                free,
-            });
-        }
+        let bytes_needed = check_room(stage, bytes_expected)?;
         let path = stage.join(format!("{UNFINISHED}{}", Uuid::new_v4()));
         let file = folders::private_file()
             .write(true)
@@ -65,6 +58,10 @@ impl UnfinishedFile {
                 .await
                 .map_err(|error| self.write_failed(error))?;
         }
+        // Without this, the last write's failure would be lost: `sync_all` does not tell of it.
+        file.flush()
+            .await
+            .map_err(|error| self.write_failed(error))?;
         file.sync_all()
             .await
             .map_err(|error| self.write_failed(error))
@@ -106,6 +103,17 @@ pub(super) fn remove_unfinished(stage: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Fails when `bytes` do not fit into what is free, less a reserve; returns both together.
+pub(super) fn check_room(folder: &Path, bytes: u64) -> Result<u64, ProvisionerError> {
+    let needed = bytes.saturating_add(DISK_RESERVE_BYTES);
+    let free =
+        bytes_free(folder).map_err(ProvisionerError::while_doing("looking at the free disk"))?;
+    if free < needed {
+        return Err(ProvisionerError::DiskFull { needed, free });
+    }
+    Ok(needed)
 }
 
 fn bytes_free(folder: &Path) -> io::Result<u64> {

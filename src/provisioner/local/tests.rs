@@ -16,6 +16,7 @@ use futures::{FutureExt, StreamExt, stream};
 use tempfile::TempDir;
 
 use super::{process::ProcessId, record::ProcessRecord, *};
+use crate::model::limits::STOP_GRACE;
 use crate::model::{
     limits::{
         DISK_RESERVE_BYTES, MEMBER_LOG_BYTES_MAX, MEMBER_OPEN_FILES_MAX, RESTART_BACKOFF_FIRST,
@@ -393,12 +394,12 @@ async fn a_stopped_member_stays_stopped() {
     let world = World::with_sleeper();
     let provisioner = world.open().await;
     let id = new_id();
-    provisioner.stop(&id, MEMBER).await.unwrap();
+    provisioner.stop(&id, MEMBER, STOP_GRACE).await.unwrap();
     provisioner.start(&server(&id)).await.unwrap();
     let wipe = provisioner.wipe(&id, MEMBER).await.unwrap_err();
     assert!(matches!(wipe, ProvisionerError::NotStopped { .. }));
     let process = world.process(&id);
-    provisioner.stop(&id, MEMBER).await.unwrap();
+    provisioner.stop(&id, MEMBER, STOP_GRACE).await.unwrap();
     assert!(!process.is_alive().unwrap());
     drop(provisioner);
 
@@ -447,7 +448,7 @@ async fn nothing_runs_beside_a_new_process_on_the_same_home() {
     assert!(nested.is_alive().unwrap());
     eventually("it started again", async || world.starts(&id) == 2).await;
     assert!(!nested.is_alive().unwrap());
-    provisioner.stop(&id, MEMBER).await.unwrap();
+    provisioner.stop(&id, MEMBER, STOP_GRACE).await.unwrap();
     assert!(world.running().is_empty());
 }
 
@@ -527,7 +528,7 @@ async fn calls_that_are_dropped_leave_nothing_that_destroy_misses() {
             let printing = task(&["print", "x"], PATIENCE);
             let action = match call {
                 0 | 2 => provisioner.start(&described).boxed(),
-                1 => provisioner.stop(&id, MEMBER).boxed(),
+                1 => provisioner.stop(&id, MEMBER, STOP_GRACE).boxed(),
                 _ => provisioner
                     .run(&id, MEMBER, &printing)
                     .map(|r| r.map(drop))
@@ -696,7 +697,7 @@ async fn a_large_log_is_turned_over_while_its_member_writes() {
             && (1..MEMBER_LOG_BYTES_MAX).contains(&size(&folder.log()))
     })
     .await;
-    provisioner.stop(&id, MEMBER).await.unwrap();
+    provisioner.stop(&id, MEMBER, STOP_GRACE).await.unwrap();
     // Written from its new beginning, and not from where the old one ended.
     let log = fs::read_to_string(folder.log()).unwrap();
     assert!(log.lines().all(|line| line == "chatter"), "{log:?}");
@@ -755,7 +756,7 @@ async fn names_that_lead_elsewhere_are_refused() {
     let provisioner = world.open().await;
     let id = new_id();
     for bad in ["", "..", "../m0", "m/0", "M0", "m.0"] {
-        let error = provisioner.stop(&id, bad).await.unwrap_err();
+        let error = provisioner.stop(&id, bad, STOP_GRACE).await.unwrap_err();
         assert!(matches!(error, ProvisionerError::BadName(_)), "{bad}");
     }
 }
@@ -844,7 +845,7 @@ async fn real_etcd_runs_is_adopted_killed_saved_restored_and_destroyed() {
             .unwrap();
         let save = etcdctl(version, port, "snapshot save {stage}/s.db");
         provisioner.run(&id, MEMBER, &save).await.unwrap();
-        provisioner.stop(&id, MEMBER).await.unwrap();
+        provisioner.stop(&id, MEMBER, STOP_GRACE).await.unwrap();
         provisioner.wipe(&id, MEMBER).await.unwrap();
         let mut restore = etcdctl(version, port, "snapshot restore {stage}/s.db");
         if version.minor >= 5 {

@@ -188,7 +188,8 @@ impl Lab {
     }
 
     pub async fn secure_new(&self) -> Result<(), EngineError> {
-        Etcd.secure_new(&self.deployment, &self.secrets).await
+        Etcd.secure_new(&self.deployment, &self.secrets, Access::Passwords)
+            .await
     }
 
     pub async fn secure_restored(&self) -> Result<(), EngineError> {

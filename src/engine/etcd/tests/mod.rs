@@ -34,6 +34,7 @@ macro_rules! for_each_version {
 for_each_version!(
     secures_a_new_deployment_and_serves_its_users,
     takes_snapshots_whose_content_is_known,
+    secures_a_new_deployment_that_nobody_can_reach,
     notices_who_was_there_before,
     lets_leases_end_after_a_restore,
     takes_over_a_source_without_users,
@@ -107,6 +108,28 @@ async fn secures_a_new_deployment_and_serves_its_users(version: &str) {
     many_users(&lab).await;
 }
 
+async fn secures_a_new_deployment_that_nobody_can_reach(version: &str) {
+    let mut lab = Lab::new(version, 3);
+    let begun = Instant::now();
+    lab.start(Access::Certificates).await;
+    assert!(message(lab.anonymous().await.get("a", None).await) != "no error");
+    for _ in 0..2 {
+        Etcd.secure_new(&lab.deployment, &lab.secrets, Access::Certificates)
+            .await
+            .expect("secured");
+    }
+    let secured = begun.elapsed();
+    lab.stop();
+    lab.start(Access::Passwords).await;
+    println!(
+        "{version}: secured {secured:?}, ready {:?}",
+        begun.elapsed()
+    );
+    let refused = message(lab.anonymous().await.get("a", None).await);
+    assert!(refused.contains("user name is empty"), "{refused}");
+    lab.root().await.put("a", "b", None).await.expect("put");
+}
+
 async fn another_password_is_refused_at_once(lab: &Lab) {
     let wrong = DeploymentSecrets {
         root_password: Secret::new("wrong"),
@@ -116,7 +139,9 @@ async fn another_password_is_refused_at_once(lab: &Lab) {
         .wait_until_ready(&lab.deployment, &wrong, Access::Passwords)
         .await;
     assert!(matches!(refused, Err(EngineError::Call { .. })));
-    let refused = Etcd.secure_new(&lab.deployment, &wrong).await;
+    let refused = Etcd
+        .secure_new(&lab.deployment, &wrong, Access::Passwords)
+        .await;
     assert!(matches!(refused, Err(EngineError::Unexpected(_))));
 }
 

@@ -1,0 +1,265 @@
+//! The story, chapter by chapter.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::{
+    administration::Administration,
+    broker::Broker,
+    database::{Content, Credentials, Database},
+    download,
+    engines::{self, Engines},
+    error::{Result, ensure},
+    platform::Platform,
+    show::Show,
+};
+
+/// The versions of the story, if they are installed.
+const SOURCE_VERSION: &str = "3.4.23";
+const TARGET_VERSION: &str = "3.5.16";
+
+const KEYS: usize = 1000;
+
+/// Each database has so many members, and each member a port for clients and one for the others.
+const MEMBERS: usize = 3;
+const PORTS: usize = 2 * MEMBERS;
+
+/// Where the story plays.
+pub struct Story<'a> {
+    /// Shows the steps.
+    pub show: &'a Show,
+    /// The tools to check with.
+    pub engines: &'a Engines,
+    /// A folder for files.
+    pub place: &'a Path,
+}
+
+/// A service instance with a binding, as a marketplace and its user know it.
+struct Instance {
+    id: Uuid,
+    binding: Uuid,
+    version: String,
+    credentials: Credentials,
+    database: Database,
+}
+
+/// A backup of what was known to be in the source.
+struct BackedUp {
+    id: String,
+    content: Content,
+}
+
+impl Story<'_> {
+    /// Tells it all.
+    pub async fn tell(&self, broker: &mut Broker) -> Result<()> {
+        let step = self.show.step("Start the broker");
+        broker.wait_until_ready(&step).await?;
+        step.done(format!("it listens on {}", broker.url));
+
+        let step = self.show.step("Read its catalog");
+        let platform = Platform::connect(broker).await?;
+        step.done(&platform.offer);
+
+        let source = self.make_source(&platform).await?;
+        let backup = self.back_up(&source).await?;
+        let restored = self.restore(&platform, &source, &backup).await?;
+        self.compare(&source, &restored, &backup.content).await?;
+        self.take_down(&platform, broker, &[source, restored])
+            .await?;
+
+        let step = self.show.step("Stop the broker");
+        broker.stop().await?;
+        step.done("it ended by itself");
+        Ok(())
+    }
+
+    /// A new database of the older version.
+    async fn make_source(&self, platform: &Platform) -> Result<Instance> {
+        let version = self.engines.preferably(SOURCE_VERSION)?;
+        let parameters = json!({ "db_version": version });
+        let title = format!("Provision a database of etcd {version}");
+        let source = self.make(platform, &title, version, &parameters).await?;
+
+        let step = self.show.step("Run the etcdctl line of the binding");
+        let table = source
+            .credentials
+            .run_cli(self.place, self.engines, &source.version)
+            .await?;
+        let started = table.matches("started").count();
+        ensure(started == MEMBERS, || {
+            format!("etcdctl lists {started} started members:\n{table}")
+        })?;
+        step.done(format!("it lists {started} members, all started"));
+        Ok(source)
+    }
+
+    /// Provisions an instance and binds it.
+    async fn make(
+        &self,
+        platform: &Platform,
+        title: &str,
+        version: String,
+        parameters: &Value,
+    ) -> Result<Instance> {
+        let (id, binding) = (Uuid::new_v4(), Uuid::new_v4());
+        let step = self.show.step(title);
+        platform.provision(&id, parameters, &step).await?;
+        step.done(format!("service instance {id}"));
+
+        let step = self.show.step("Bind it");
+        let credentials = platform.bind(&id, &binding, &step).await?;
+        let database = Database::connect(&credentials).await?;
+        step.done(format!("{credentials}"));
+        Ok(Instance {
+            id,
+            binding,
+            version,
+            credentials,
+            database,
+        })
+    }
+
+    /// Fills the source and takes a backup, which is then looked at from all sides.
+    async fn back_up(&self, source: &Instance) -> Result<BackedUp> {
+        let step = self.show.step("Write keys as the binding's user");
+        let content = Content::sample(KEYS);
+        source.database.write(&content, &step).await?;
+        step.done(format!("{content}"));
+
+        let step = self.show.step("Back up now");
+        let api = Administration::of(&source.credentials);
+        let id = api.back_up(&step).await?;
+        step.done(format!("backup {id}"));
+
+        let step = self.show.step("Find it in the list, then ask for it alone");
+        let backup = api.backup(&id).await?;
+        step.done(format!("{} ({})", backup.name, backup.kind));
+
+        let step = self.show.step("Download it, by its link alone");
+        let archive = self.place.join(format!("{}.tar.gz", backup.name));
+        let bytes = api.download(&backup, &archive).await?;
+        step.done(format!("{} KB", bytes / 1024));
+
+        let step = self
+            .show
+            .step("Unpack it and let etcd's own tool look at it");
+        let unpacked = download::unpack(&archive, self.place).await?;
+        let checked = unpacked.check(self.engines, &source.version, KEYS).await?;
+        step.done(checked);
+
+        let step = self
+            .show
+            .step("Write on in the source, after the backup was taken");
+        source.database.write_on().await?;
+        step.done("one key changed, one deleted, one added");
+        Ok(BackedUp { id, content })
+    }
+
+    /// Restores the backup into a new database of a newer version.
+    async fn restore(
+        &self,
+        platform: &Platform,
+        source: &Instance,
+        backup: &BackedUp,
+    ) -> Result<Instance> {
+        let step = self.show.step("Ask which newer versions can be reached");
+        let newer = Administration::of(&source.credentials).versions().await?;
+        // Without any, the backup is restored into its own version.
+        let version = engines::choose(&newer, TARGET_VERSION);
+        let version = version.unwrap_or_else(|| source.version.clone());
+        step.done(format!("[{}]; taking {version}", newer.join(", ")));
+
+        let parameters = json!({
+            "source_service_instance_id": source.id,
+            "backup_id": backup.id,
+            "db_version": version,
+        });
+        let title = format!("Restore the backup into a new database of etcd {version}");
+        self.make(platform, &title, version, &parameters).await
+    }
+
+    /// The new database is what the source was, and nothing of the source gets in.
+    async fn compare(
+        &self,
+        source: &Instance,
+        restored: &Instance,
+        expected: &Content,
+    ) -> Result<()> {
+        let step = self.show.step("Compare every key and value");
+        let found = restored.database.read_all().await?;
+        expected.compare(&found)?;
+        step.done(format!("{found}, all as they were backed up"));
+
+        let step = self.show.step("Ask the servers for their versions");
+        for instance in [source, restored] {
+            let versions = instance.credentials.versions(self.place).await?;
+            let expected = &instance.version;
+            ensure(versions == vec![expected.clone(); MEMBERS], || {
+                format!("the servers say {versions:?}, not {expected} each")
+            })?;
+        }
+        let (old, new) = (&source.version, &restored.version);
+        step.done(format!("the source is {old}, the restored one {new}"));
+
+        let step = self
+            .show
+            .step("Try the source's password at the restored one");
+        let foreign = restored.credentials.with_user_of(&source.credentials);
+        let answer = Database::must_refuse(&foreign).await?;
+        step.done(format!("refused: {answer}"));
+        Ok(())
+    }
+
+    /// Unbinds and deprovisions, and makes sure that it is true.
+    async fn take_down(
+        &self,
+        platform: &Platform,
+        broker: &Broker,
+        instances: &[Instance; 2],
+    ) -> Result<()> {
+        let step = self.show.step("Unbind both");
+        for Instance { id, binding, .. } in instances {
+            platform.unbind(id, binding, &step).await?;
+        }
+        step.done("their bindings are gone");
+
+        let step = self.show.step("Try their users and tokens once more");
+        for instance in instances {
+            Database::must_refuse(&instance.credentials).await?;
+            instance.database.must_be_cut_off().await?;
+            Administration::of(&instance.credentials)
+                .must_refuse()
+                .await?;
+        }
+        step.done("refused: new logins, open connections, and the API");
+
+        // What is looked for afterwards has to be found before, or the look would prove nothing.
+        let step = self.show.step("Look for what they have on this machine");
+        let deployments = instances
+            .each_ref()
+            .map(|instance| instance.credentials.api.deployment_id.as_str());
+        let traces = broker.traces(&deployments)?;
+        // Two members' folders and the one of the source's backups.
+        let expected = (2 * MEMBERS, 3, 2 * PORTS);
+        ensure(traces.counts() == expected, || {
+            format!("this is not what there should be: {traces:?}")
+        })?;
+        step.done(format!("{traces}"));
+
+        let step = self.show.step("Deprovision both");
+        for Instance { id, .. } in instances {
+            platform.deprovision(id, &step).await?;
+        }
+        step.done("both are gone");
+
+        let step = self.show.step("Look once more");
+        let left = broker.traces(&deployments)?;
+        ensure(left.counts() == (0, 0, 0), || {
+            format!("this was left behind: {left:?}")
+        })?;
+        step.done(format!("{left}"));
+        Ok(())
+    }
+}

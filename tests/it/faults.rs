@@ -1,0 +1,371 @@
+//! Every step of every operation, broken in every way: the work ends as if nothing had happened,
+//! or fails, says so and leaves nothing behind.
+//!
+//! The steps are taken from the operations' definitions, so that a new one is broken here from
+//! its first day.
+
+use std::sync::Arc;
+
+use compose_broker::{
+    model::operation::{OperationKind, OperationState},
+    operation::fault::{Fault, Moment},
+};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+use crate::{
+    broker::{SERVICE, STANDARD, TestBroker, answer, text},
+    etcd,
+    inside::{Inside, files_of_deployments, files_without_ids},
+    saboteur::{Saboteur, cleanup_names, names},
+};
+
+/// The story that every operation has a part in, and all that can be seen of it.
+async fn story(broker: &TestBroker) -> Value {
+    let inside = Inside::of(broker);
+    broker
+        .provision("source", json!({ "db_version": "3.5.16" }))
+        .await;
+    let source = broker.bind("source", "app").await;
+    let mut database = etcd::connect(&source).await;
+    etcd::fill(&mut database, 20, "v").await;
+    broker.back_up(&source).await;
+    etcd::fill(&mut database, 30, "w").await;
+    let backup = broker.back_up(&source).await;
+    broker.bind("source", "short-lived").await;
+    let unbound = broker.unbind("source", "short-lived").await;
+    assert_eq!(unbound.status, StatusCode::OK, "{unbound:?}");
+    broker.provision("copy", from_backup(&backup)).await;
+    let copy = broker.bind("copy", "app").await;
+    inside.idle("source").await;
+    let seen = json!({
+        "source": sight(broker, &inside, "source", &source).await,
+        "copy": sight(broker, &inside, "copy", &copy).await,
+        "files": files_without_ids(broker),
+        "members": broker.members().len(),
+        "ports": inside.ports_reserved().await,
+    });
+    for id in ["copy", "source"] {
+        broker.deprovision(id).await;
+        assert!(!inside.work_is_remembered(id).await, "{id}");
+    }
+    assert_nothing_is_left(broker, &inside).await;
+    seen
+}
+
+fn from_backup(backup: &Value) -> Value {
+    json!({ "source_service_instance_id": "source", "backup_id": backup["id"] })
+}
+
+/// All that can be seen of an instance, without what differs from run to run.
+async fn sight(broker: &TestBroker, inside: &Inside, id: &str, credentials: &Value) -> Value {
+    let fetched = answer(broker.osb(Method::GET, &format!("/v2/service_instances/{id}"))).await;
+    let mut parameters = fetched.body["parameters"].clone();
+    if !parameters["backup_id"].is_null() {
+        parameters["backup_id"] = json!("ID");
+    }
+    let (users, roles) = inside.users_and_roles(id, credentials).await;
+    assert_eq!(users, [etcd::user(credentials)]);
+    assert_eq!(roles, users);
+    let fields: Vec<&String> = credentials.as_object().expect("fields").keys().collect();
+    let mut database = etcd::connect(credentials).await;
+    json!({
+        "fetched": [fetched.status.as_u16(), fetched.body["plan_id"], parameters],
+        "fields": fields,
+        "keys": etcd::dump(&mut database).await,
+        "backups": backups(broker, credentials).await,
+        "outcomes": format!("{:?}", inside.outcomes(id).await),
+    })
+}
+
+/// The listed backups: what is in them, newest first.
+async fn backups(broker: &TestBroker, credentials: &Value) -> Vec<Value> {
+    let path = format!(
+        "/deployments/{}/backups",
+        text(&credentials["deployment_id"])
+    );
+    let listed = answer(broker.compose(Method::GET, credentials, &path)).await;
+    let backups = listed.body["_embedded"]["backups"].as_array();
+    backups
+        .expect("backups")
+        .iter()
+        .map(|b| json!([b["status"], b["revision"], b["keys"]]))
+        .collect()
+}
+
+/// No process, no port and no file of any deployment.
+async fn assert_nothing_is_left(broker: &TestBroker, inside: &Inside) {
+    assert_eq!(broker.members(), Vec::<i32>::new());
+    assert_eq!(inside.ports_reserved().await, 0);
+    assert_eq!(files_of_deployments(broker), Vec::<String>::new());
+}
+
+/// What the story looks like when nothing is broken; told once for all tests.
+async fn undisturbed() -> &'static Value {
+    static TOLD: OnceCell<Value> = OnceCell::const_new();
+    TOLD.get_or_init(|| async { story(&TestBroker::start().await).await })
+        .await
+}
+
+/// Tells the story with faults, and compares it with the undisturbed one.
+async fn assert_harmless(faults: &[(Moment, Fault)]) {
+    let expected = undisturbed().await;
+    let saboteur = Saboteur::everywhere(faults);
+    let broker = TestBroker::start_with(&[], saboteur.surroundings()).await;
+    let seen = story(&broker).await;
+    let pretty = |value| serde_json::to_string_pretty(value).expect("JSON");
+    assert_eq!(pretty(&seen), pretty(expected));
+    assert_eq!(saboteur.spared(), [], "steps that were not broken");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_fails_or_panics_once_is_tried_again() {
+    assert_harmless(&[(Moment::Begun, Fault::Panic), (Moment::Done, Fault::Fail)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_runs_twice_ends_as_if_it_had_run_once() {
+    assert_harmless(&[(Moment::Done, Fault::Repeat)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_dies_before_its_record_is_made_up_for() {
+    assert_harmless(&[(Moment::Done, Fault::Die)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_dies_between_two_steps_is_made_up_for() {
+    assert_harmless(&[(Moment::Begun, Fault::Die), (Moment::Recorded, Fault::Die)]).await;
+}
+
+/// What a platform is told of work that a test broke for good.
+const BROKEN: &str = "a deliberate fault";
+
+/// A broker that can be broken, with a look inside.
+async fn breakable() -> (Arc<Saboteur>, TestBroker, Inside) {
+    let saboteur = Saboteur::everywhere(&[]);
+    let broker = TestBroker::start_with(&[], saboteur.surroundings()).await;
+    let inside = Inside::of(&broker);
+    (saboteur, broker, inside)
+}
+
+fn assert_says_why(end: &Value) {
+    assert_eq!(end["state"], "failed", "{end}");
+    assert!(text(&end["description"]).contains(BROKEN), "{end}");
+}
+
+/// Asks for an instance that comes to nothing.
+async fn provision_in_vain(broker: &TestBroker, id: &str, parameters: &Value) {
+    let accepted = broker.put_instance(id, parameters.clone()).await;
+    assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
+    assert_says_why(&broker.instance_end(id, &accepted.body).await);
+    let path = format!("/v2/service_instances/{id}");
+    let fetched = answer(broker.osb(Method::GET, &path)).await;
+    assert_eq!(fetched.status, StatusCode::NOT_FOUND, "{fetched:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provision_that_fails_for_good_leaves_nothing_behind() {
+    let (saboteur, broker, inside) = breakable().await;
+    let kind = OperationKind::Provision;
+    for step in names(kind) {
+        saboteur.break_for_good(kind, step);
+        provision_in_vain(&broker, "i", &json!({})).await;
+        assert_eq!(inside.newest("i", kind).await.state, OperationState::Failed);
+        assert_nothing_is_left(&broker, &inside).await;
+        saboteur.rest();
+        broker.deprovision("i").await;
+    }
+    for step in cleanup_names(kind) {
+        saboteur.break_for_good(kind, "start");
+        saboteur.forbid(kind, step);
+        provision_in_vain(&broker, "i", &json!({})).await;
+        assert_eq!(inside.newest("i", kind).await.state, OperationState::Stuck);
+        saboteur.rest();
+        broker.deprovision("i").await;
+        assert_nothing_is_left(&broker, &inside).await;
+        assert!(!inside.work_is_remembered("i").await);
+    }
+    broker.provision("i", json!({})).await;
+    let kind = OperationKind::Deprovision;
+    for step in names(kind) {
+        saboteur.break_for_good(kind, step);
+        let accepted = broker.delete_instance("i").await;
+        assert_says_why(&broker.instance_end("i", &accepted.body).await);
+        let again = broker.put_instance("i", json!({})).await;
+        assert_eq!(again.status, StatusCode::CONFLICT, "{again:?}");
+        saboteur.rest();
+    }
+    broker.deprovision("i").await;
+    assert_nothing_is_left(&broker, &inside).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_fails_for_good_leaves_nothing_behind() {
+    let (saboteur, broker, inside) = breakable().await;
+    broker.provision("source", json!({})).await;
+    let credentials = broker.bind("source", "app").await;
+    let mut source = etcd::connect(&credentials).await;
+    etcd::fill(&mut source, 20, "v").await;
+    let parameters = from_backup(&broker.back_up(&credentials).await);
+    inside.idle("source").await;
+    let before = (files_of_deployments(&broker), broker.members());
+    let kind = OperationKind::Restore;
+    let stuck = cleanup_names(kind).map(|cleanup| ("start", Some(cleanup)));
+    for (step, cleanup) in names(kind).map(|step| (step, None)).chain(stuck) {
+        saboteur.break_for_good(kind, step);
+        cleanup.inspect(|cleanup| saboteur.forbid(kind, cleanup));
+        provision_in_vain(&broker, "copy", &parameters).await;
+        let ended = inside.newest("copy", kind).await.state;
+        if cleanup.is_some() {
+            assert_eq!(ended, OperationState::Stuck);
+        } else {
+            assert_eq!(ended, OperationState::Failed);
+            assert_eq!(inside.ports_reserved().await, 6, "after {step}");
+            assert_eq!(broker.members(), before.1, "after {step}");
+        }
+        saboteur.rest();
+        broker.deprovision("copy").await;
+        assert_eq!(inside.ports_reserved().await, 6, "after {step}");
+        assert_eq!(broker.members(), before.1, "after {step}");
+        assert_same_deployments(&files_of_deployments(&broker), &before.0);
+    }
+    broker.provision("copy", parameters).await;
+    let copy = broker.bind("copy", "app").await;
+    let mut copy = etcd::connect(&copy).await;
+    assert_eq!(etcd::dump(&mut copy).await, etcd::dump(&mut source).await);
+}
+
+/// A database that runs makes and removes files as it likes; everything else must be the same.
+fn assert_same_deployments(files: &[String], before: &[String]) {
+    let lasting = |files: &[String]| -> Vec<String> {
+        let lasting = files.iter().filter(|file| !file.contains("/home/"));
+        lasting.cloned().collect()
+    };
+    assert_eq!(lasting(files), lasting(before));
+}
+
+/// An instance with a binding and some keys.
+async fn with_an_instance(broker: &TestBroker) -> Value {
+    broker.provision("i", json!({})).await;
+    let credentials = broker.bind("i", "app").await;
+    etcd::fill(&mut etcd::connect(&credentials).await, 20, "v").await;
+    credentials
+}
+
+/// Asks for a binding, or its end, and waits for how that ends.
+async fn binding_end(broker: &TestBroker, method: Method, binding: &str) -> Value {
+    let path = format!("/v2/service_instances/i/service_bindings/{binding}");
+    let body = json!({ "service_id": SERVICE, "plan_id": STANDARD });
+    let query = format!("accepts_incomplete=true&service_id={SERVICE}&plan_id={STANDARD}");
+    let request = broker.osb(method, &format!("{path}?{query}"));
+    let accepted = answer(request.json(&body)).await;
+    assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
+    let operation = text(&accepted.body["operation"]);
+    broker
+        .end_of(&format!("{path}/last_operation?operation={operation}"))
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_binding_that_fails_for_good_leaves_no_user_behind() {
+    let (saboteur, broker, inside) = breakable().await;
+    let credentials = with_an_instance(&broker).await;
+    let own = vec![etcd::user(&credentials)];
+    let only_own = (own.clone(), own);
+    let kind = OperationKind::Bind;
+    let stuck = cleanup_names(kind).map(|cleanup| ("issue", Some(cleanup)));
+    for (step, cleanup) in names(kind).map(|step| (step, None)).chain(stuck) {
+        saboteur.break_for_good(kind, step);
+        cleanup.inspect(|cleanup| saboteur.forbid(kind, cleanup));
+        assert_says_why(&binding_end(&broker, Method::PUT, "b").await);
+        let ended = inside.newest("i", kind).await.state;
+        if cleanup.is_some() {
+            assert_eq!(ended, OperationState::Stuck);
+        } else {
+            assert_eq!(ended, OperationState::Failed);
+            let left = inside.users_and_roles("i", &credentials).await;
+            assert_eq!(left, only_own, "after {step}");
+        }
+        saboteur.rest();
+        let unbound = broker.unbind("i", "b").await;
+        assert_eq!(unbound.status, StatusCode::OK, "{unbound:?}");
+        let left = inside.users_and_roles("i", &credentials).await;
+        assert_eq!(left, only_own, "after {step}");
+    }
+    let bound = broker.bind("i", "b").await;
+    etcd::dump(&mut etcd::connect(&bound).await).await;
+    let kind = OperationKind::Unbind;
+    for step in names(kind) {
+        saboteur.break_for_good(kind, step);
+        assert_says_why(&binding_end(&broker, Method::DELETE, "b").await);
+        saboteur.rest();
+        let refused = answer(broker.compose(Method::GET, &bound, "")).await;
+        assert_eq!(refused.status, StatusCode::UNAUTHORIZED, "{refused:?}");
+    }
+    let gone = binding_end(&broker, Method::DELETE, "b").await;
+    assert_eq!(gone["state"], "gone", "{gone}");
+    assert_eq!(inside.users_and_roles("i", &credentials).await, only_own);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_fails_for_good_leaves_no_object_behind() {
+    let (saboteur, broker, inside) = breakable().await;
+    let credentials = with_an_instance(&broker).await;
+    let good = broker.back_up(&credentials).await;
+    inside.idle("i").await;
+    let before = files_of_deployments(&broker);
+    let kind = OperationKind::Backup;
+    let stuck = cleanup_names(kind).map(|cleanup| ("describe", Some(cleanup)));
+    for (step, cleanup) in names(kind).map(|step| (step, None)).chain(stuck) {
+        saboteur.break_for_good(kind, step);
+        cleanup.inspect(|cleanup| saboteur.forbid(kind, cleanup));
+        let failed = broker.back_up(&credentials).await;
+        assert_eq!(failed["status"], "failed", "{failed}");
+        assert!(text(&failed["status_detail"]).contains(BROKEN), "{failed}");
+        assert_eq!(failed["download_link"], Value::Null, "{failed}");
+        let ended = inside.newest("i", kind).await.state;
+        if cleanup.is_some() {
+            assert_eq!(ended, OperationState::Stuck);
+        } else {
+            assert_eq!(ended, OperationState::Failed);
+            assert_same_deployments(&files_of_deployments(&broker), &before);
+        }
+        saboteur.rest();
+    }
+    broker
+        .provision(
+            "copy",
+            json!({ "source_service_instance_id": "i", "backup_id": good["id"] }),
+        )
+        .await;
+    broker.deprovision("copy").await;
+
+    // What retention gives up and cannot delete goes with the next backup.
+    let kind = OperationKind::Prune;
+    for step in names(kind) {
+        saboteur.break_for_good(kind, step);
+        let kept = broker.back_up(&credentials).await;
+        assert_eq!(kept["status"], "complete", "{kept}");
+        inside.idle("i").await;
+        assert_eq!(inside.newest("i", kind).await.state, OperationState::Failed);
+        saboteur.rest();
+    }
+    let last = broker.back_up(&credentials).await;
+    inside.idle("i").await;
+    let listed = backups(&broker, &credentials).await;
+    let complete = listed.iter().filter(|b| b[0] == "complete").count();
+    assert_eq!(complete, 1, "{listed:?}");
+    let stuck = inside.stuck_backup("i").await;
+    for file in files_of_deployments(&broker) {
+        let expected = [text(&last["id"]), &stuck];
+        let is_backup = file.starts_with("backups/");
+        assert!(
+            !is_backup || expected.iter().any(|id| file.contains(id)),
+            "{file}"
+        );
+    }
+    broker.deprovision("i").await;
+    assert_nothing_is_left(&broker, &inside).await;
+}

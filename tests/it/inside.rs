@@ -1,0 +1,193 @@
+//! A look at what a broker keeps: its store and its disk. Only for what no API tells.
+
+use std::{fs, sync::Arc};
+
+use compose_broker::{
+    model::{
+        deployment::{Deployment, DeploymentSecrets},
+        ids::InstanceId,
+        operation::{Operation, OperationKind, OperationState},
+        placement::PortRange,
+    },
+    seal::KeyRing,
+    store::{self, Conn, Store, StoreError},
+};
+use etcd_client::Client;
+use serde_json::Value;
+
+use crate::{
+    broker::{TestBroker, eventually},
+    etcd,
+};
+
+/// The cluster of a broker that was told of none.
+const CLUSTER: &str = "local";
+/// More operations than any test makes.
+const MANY: i64 = 1000;
+
+/// A reader of one broker's store.
+pub struct Inside {
+    store: Arc<Store>,
+    keys: KeyRing,
+}
+
+impl Inside {
+    /// Looks into what `broker` keeps.
+    pub fn of(broker: &TestBroker) -> Self {
+        let folder = broker.data_dir();
+        let url = format!("sqlite://{}", folder.join("broker.db").display());
+        let keys = fs::read_to_string(folder.join("encryption_keys")).expect("a key ring");
+        Self {
+            store: Arc::new(Store::open(&url).expect("a store")),
+            keys: KeyRing::parse(keys.trim()).expect("a key ring"),
+        }
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&mut Conn<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> T {
+        self.store.read(look).await.expect("an answer of the store")
+    }
+
+    /// How many ports are reserved.
+    pub async fn ports_reserved(&self) -> usize {
+        let all = PortRange {
+            first: 1,
+            last: u16::MAX,
+        };
+        let free = self
+            .read(move |conn| store::deployment::free_ports(conn, CLUSTER, all))
+            .await;
+        usize::from(u16::MAX) - free.len()
+    }
+
+    /// All operations of an instance, newest first; they are kept after the instance is gone.
+    pub async fn operations(&self, instance: &str) -> Vec<Operation> {
+        let id: InstanceId = instance.parse().expect("an id");
+        self.read(move |conn| store::operation::of_instance(conn, &id, MANY))
+            .await
+    }
+
+    /// The newest operation of a kind.
+    pub async fn newest(&self, instance: &str, kind: OperationKind) -> Operation {
+        let all = self.operations(instance).await;
+        let found = all.into_iter().find(|o| o.kind == kind);
+        found.unwrap_or_else(|| panic!("{instance} has no operation of kind {kind}"))
+    }
+
+    /// The backup whose operation is stuck.
+    pub async fn stuck_backup(&self, instance: &str) -> String {
+        let all = self.operations(instance).await;
+        let stuck = all.into_iter().find(|o| o.state == OperationState::Stuck);
+        let backup = stuck.and_then(|o| o.backup).expect("a stuck backup");
+        backup.to_string()
+    }
+
+    /// Waits until nothing is queued or running on an instance.
+    pub async fn idle(&self, instance: &str) {
+        eventually("the end of all operations", || async {
+            let all = self.operations(instance).await;
+            all.iter().all(|o| !o.state.is_active()).then_some(())
+        })
+        .await;
+    }
+
+    /// Kind and state of each operation of an instance, sorted.
+    pub async fn outcomes(&self, instance: &str) -> Vec<(&'static str, OperationState)> {
+        let all = self.operations(instance).await;
+        let mut outcomes: Vec<_> = all.iter().map(|o| (o.kind.as_str(), o.state)).collect();
+        outcomes.sort_by_key(|(kind, _)| *kind);
+        outcomes
+    }
+
+    /// Whether anything that operations of an instance worked with is still written down: it may
+    /// hold secrets.
+    pub async fn work_is_remembered(&self, instance: &str) -> bool {
+        for operation in self.operations(instance).await {
+            let id = operation.id.clone();
+            let results = self
+                .read(move |conn| store::operation::step_results(conn, &id))
+                .await;
+            if operation.source.is_some() || !results.is_empty() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The deployment behind an instance, with its secrets if it has any.
+    pub async fn deployment(
+        &self,
+        instance: &str,
+    ) -> Option<(Deployment, Option<DeploymentSecrets>)> {
+        let id: InstanceId = instance.parse().expect("an id");
+        let (deployment, sealed) = self
+            .read(move |conn| store::deployment::of_instance(conn, &id))
+            .await?;
+        let secrets = sealed.map(|sealed| {
+            let plain = self.keys.open(deployment.id.as_str(), &sealed);
+            serde_json::from_slice(&plain.expect("a secret of this broker")).expect("secrets")
+        });
+        Some((deployment, secrets))
+    }
+
+    /// The database behind an instance, as its administrator. Any binding's `credentials` tell
+    /// where it is.
+    pub async fn administrator(&self, instance: &str, credentials: &Value) -> Client {
+        let found = self.deployment(instance).await;
+        let (_, secrets) = found.expect("a deployment");
+        let password = secrets.expect("secrets").root_password;
+        etcd::connect_as(credentials, "uri", "root", password.expose())
+            .await
+            .expect("a connection")
+    }
+
+    /// The users and roles that a database has beside its administrator.
+    pub async fn users_and_roles(
+        &self,
+        instance: &str,
+        credentials: &Value,
+    ) -> (Vec<String>, Vec<String>) {
+        let mut root = self.administrator(instance, credentials).await;
+        let users = root.user_list().await.expect("users");
+        let roles = root.role_list().await.expect("roles");
+        let others = |names: &[String]| {
+            let mut others: Vec<_> = names.iter().filter(|n| *n != "root").cloned().collect();
+            others.sort();
+            others
+        };
+        (others(users.users()), others(roles.roles()))
+    }
+}
+
+/// The files that a broker keeps, with `ID` for each of our own ids. What a database keeps in its
+/// home is its own affair.
+pub fn files_without_ids(broker: &TestBroker) -> Vec<String> {
+    let mut files: Vec<String> = broker
+        .files()
+        .iter()
+        .filter(|file| !file.contains("/home/"))
+        .map(|file| without_ids(file))
+        .collect();
+    files.sort();
+    files
+}
+
+/// Files of deployments and backups; what a broker keeps for itself is none.
+pub fn files_of_deployments(broker: &TestBroker) -> Vec<String> {
+    let of_deployments = |file: &String| {
+        let folders = ["clusters/", "backups/"];
+        folders.iter().any(|folder| file.starts_with(folder)) && !file.ends_with("/.lock")
+    };
+    broker.files().into_iter().filter(of_deployments).collect()
+}
+
+fn without_ids(path: &str) -> String {
+    let is_id = |part: &str| part.len() == 24 && part.bytes().all(|b| b.is_ascii_hexdigit());
+    let parts: Vec<&str> = path
+        .split('/')
+        .map(|part| if is_id(part) { "ID" } else { part })
+        .collect();
+    parts.join("/")
+}
