@@ -5,6 +5,7 @@
 //! [`control`] stops time and work where a test needs it, [`saboteur`] breaks work, [`raw`] speaks
 //! HTTP as no decent client would.
 
+mod bindings;
 mod broker;
 mod catalog;
 mod control;
