@@ -122,7 +122,8 @@ pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 /// Disk that must stay free on the volume of backups and restores, in bytes.
 pub const DISK_RESERVE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// How long finished operations and the tombstones of deleted instances are kept.
+/// How long finished operations of instances that are gone are kept, to be asked for. Those of
+/// instances that are there stay.
 pub const HISTORY_KEPT: chrono::Duration = chrono::Duration::days(30);
 
 /// Threads that serve HTTP.

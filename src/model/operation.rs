@@ -175,8 +175,9 @@ impl fmt::Display for Progress {
     }
 }
 
+/// In the unit of quotas: 1 MB is 2^20 bytes.
 fn megabytes(bytes: u64) -> String {
-    let tenths = bytes / 100_000;
+    let tenths = u128::from(bytes) * 10 / (1024 * 1024);
     format!("{}.{}", tenths / 10, tenths % 10)
 }
 
@@ -255,8 +256,8 @@ mod tests {
             step: "Taking the snapshot".into(),
             steps_done: 1,
             steps_total: 4,
-            bytes_done: 1_250_000,
-            bytes_total: 2_000_000,
+            bytes_done: 1_310_720,
+            bytes_total: 2_097_152,
         };
         assert_eq!(
             progress.to_string(),

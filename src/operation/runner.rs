@@ -467,7 +467,7 @@ impl Runner {
                 meter: meter.clone(),
             });
             let outcome = tokio::select! {
-                outcome = caught(in_a_panic_or_not(panics, (step.run)(work))) => outcome,
+                outcome = run_safely(step, work, panics) => outcome,
                 interruption = self.heartbeat(claim, &meter, heed_halt) => return Err(interruption),
             };
             match self.faults.at(operation, step.name, Moment::Done) {
@@ -582,6 +582,25 @@ impl Runner {
     }
 }
 
+/// Runs a step; a mistake of ours in it is a failure like any other, so it is counted and has an
+/// end.
+async fn run_safely(
+    step: &'static Step,
+    work: Arc<Work>,
+    panics: bool,
+) -> Result<Outcome, StepError> {
+    let running = async {
+        assert!(!panics, "a deliberate panic");
+        (step.run)(work).await
+    };
+    // Nothing that the step shares with others is left half changed: the store and the
+    // provisioner do their changes in threads of their own.
+    AssertUnwindSafe(running)
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_| Err(StepError::passing("the broker made a mistake")))
+}
+
 /// What came of one try of a step.
 enum Tried {
     /// Done and recorded.
@@ -603,27 +622,6 @@ impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.runner.running().remove(&self.id);
     }
-}
-
-/// A step that panics has failed: it must neither take the worker along nor be tried for ever.
-async fn caught(
-    step: impl Future<Output = Result<Outcome, StepError>>,
-) -> Result<Outcome, StepError> {
-    match AssertUnwindSafe(step).catch_unwind().await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(StepError::passing(
-            "the broker made a mistake; its log tells more",
-        )),
-    }
-}
-
-/// The step, with a deliberate panic in it if that was asked for.
-async fn in_a_panic_or_not(
-    panics: bool,
-    step: impl Future<Output = Result<Outcome, StepError>>,
-) -> Result<Outcome, StepError> {
-    assert!(!panics, "a deliberate panic");
-    step.await
 }
 
 /// The next change; never, when nobody can tell of changes any more.

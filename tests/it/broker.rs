@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
     time::Duration,
 };
 
@@ -41,12 +42,21 @@ pub struct TestBroker {
     folder: PathBuf,
     flags: Vec<String>,
     app: Option<App>,
+    child: Option<Child>,
 }
 
 /// The folder of the engines' binaries.
 pub fn engines_dir() -> PathBuf {
     let set = std::env::var_os("COMPOSE_BROKER_ENGINES_DIR").map(PathBuf::from);
     set.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("engines"))
+}
+
+/// A new folder for a broker.
+pub fn new_folder() -> PathBuf {
+    let folder = tempfile::Builder::new()
+        .prefix("compose-broker-test-")
+        .tempdir();
+    folder.expect("a folder").keep()
 }
 
 /// A range of ports that no other test is likely to have; whatever is in use is passed over.
@@ -76,21 +86,34 @@ impl TestBroker {
 
     /// A broker with further flags (`["--restore-scope", "organization"]`), another clock, faults.
     pub async fn start_with(flags: &[&str], surroundings: Surroundings) -> Self {
-        let folder = tempfile::Builder::new()
-            .prefix("compose-broker-test-")
-            .tempdir();
-        let folder = folder.expect("a folder").keep();
+        Self::start_in(new_folder(), flags, surroundings).await
+    }
+
+    /// A broker whose data folder is `data` below `folder`, which goes with it.
+    pub async fn start_in(folder: PathBuf, flags: &[&str], surroundings: Surroundings) -> Self {
+        let mut broker = Self::stopped(folder, flags);
+        broker.begin(surroundings).await;
+        broker
+    }
+
+    /// A broker as it is before its start.
+    fn stopped(folder: PathBuf, flags: &[&str]) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut line = vec![
-            "test".to_owned(),
-            "--listen=127.0.0.1:0".to_owned(),
-            format!("--data-dir={}", folder.join("data").display()),
-            format!("--catalog={}", root.join("catalog.json").display()),
-            format!("--engines-dir={}", engines_dir().display()),
-            format!("--port-range={}", port_range()),
+        let defaults = [
+            ("--listen", "127.0.0.1:0".to_owned()),
+            ("--data-dir", folder.join("data").display().to_string()),
+            ("--catalog", root.join("catalog.json").display().to_string()),
+            ("--engines-dir", engines_dir().display().to_string()),
+            ("--port-range", port_range()),
         ];
+        let mut line = vec!["serve".to_owned()];
+        for (name, value) in defaults {
+            if !flags.contains(&name) {
+                line.extend([name.to_owned(), value]);
+            }
+        }
         line.extend(flags.iter().map(|&flag| flag.to_owned()));
-        let mut broker = Self {
+        Self {
             url: String::new(),
             http: reqwest::Client::new(),
             username: String::new(),
@@ -98,9 +121,8 @@ impl TestBroker {
             folder,
             flags: line,
             app: None,
-        };
-        broker.begin(surroundings).await;
-        broker
+            child: None,
+        }
     }
 
     async fn begin(&mut self, surroundings: Surroundings) {
@@ -111,6 +133,41 @@ impl TestBroker {
         let app = App::start(config, surroundings).await.expect("a broker");
         self.url = app.public_url.clone();
         self.app = Some(app);
+    }
+
+    /// A broker in a process of its own, the very program that is shipped, with all that it prints
+    /// in [`Self::printed`].
+    pub async fn spawn(flags: &[&str]) -> Self {
+        let mut broker = Self::stopped(new_folder(), flags);
+        let log = fs::File::create(broker.folder.join("printed")).expect("a file");
+        let child = Command::new(env!("CARGO_BIN_EXE_compose-broker"))
+            .args(&broker.flags)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a handle"))
+            .stderr(log)
+            .spawn();
+        broker.child = Some(child.expect("a process"));
+        let serves = || async {
+            let printed = broker.printed();
+            let url = printed.split_once("compose-broker serves ")?.1;
+            url.split_once('\n').map(|(url, _)| url.to_owned())
+        };
+        broker.url = eventually("the start of a broker", serves).await;
+        let kept = |name| fs::read_to_string(broker.data_dir().join(name)).expect("a file");
+        let (username, password) = (kept("username"), kept("password"));
+        username.trim().clone_into(&mut broker.username);
+        password.trim().clone_into(&mut broker.password);
+        broker
+    }
+
+    /// All that a broker in a process of its own has printed.
+    pub fn printed(&self) -> String {
+        fs::read_to_string(self.folder.join("printed")).expect("a file")
+    }
+
+    /// The platform's user name and password.
+    pub fn platform(&self) -> (&str, &str) {
+        (&self.username, &self.password)
     }
 
     /// Stops the broker and starts it again in the same folder.
@@ -133,6 +190,7 @@ impl TestBroker {
             folder,
             flags: Vec::new(),
             app: None,
+            child: None,
         }
     }
 
@@ -160,7 +218,10 @@ impl TestBroker {
         let (root, id) = (text(&api["root"]), text(&api["instance_id"]));
         let token = text(&api["token"]);
         self.http
-            .request(method, format!("{root}/2016-07/instances/{id}{path}"))
+            .request(
+                method,
+                format!("{root}/2016-07/instances/{}{path}", encoded(id)),
+            )
             .bearer_auth(token)
     }
 
@@ -170,7 +231,7 @@ impl TestBroker {
             "service_id": SERVICE, "plan_id": STANDARD,
             "organization_guid": "org", "space_guid": space, "parameters": parameters,
         });
-        let path = format!("/v2/service_instances/{id}?accepts_incomplete=true");
+        let path = format!("{}?accepts_incomplete=true", instance_path(id));
         answer(self.osb(Method::PUT, &path).json(&body)).await
     }
 
@@ -190,7 +251,7 @@ impl TestBroker {
     /// How the operation of an accepted answer ends: its last answer's body, `gone` for a 410.
     pub async fn instance_end(&self, id: &str, accepted: &Value) -> Value {
         let operation = text(&accepted["operation"]);
-        let path = format!("/v2/service_instances/{id}/last_operation?operation={operation}");
+        let path = format!("{}/last_operation?operation={operation}", instance_path(id));
         self.end_of(&path).await
     }
 
@@ -210,7 +271,7 @@ impl TestBroker {
 
     /// Binds, waiting for the answer; returns the credentials.
     pub async fn bind(&self, instance: &str, binding: &str) -> Value {
-        let path = format!("/v2/service_instances/{instance}/service_bindings/{binding}");
+        let path = binding_path(instance, binding);
         let body = json!({ "service_id": SERVICE, "plan_id": STANDARD });
         let answer = answer(self.osb(Method::PUT, &path).json(&body)).await;
         assert_eq!(answer.status, StatusCode::CREATED, "{answer:?}");
@@ -220,8 +281,8 @@ impl TestBroker {
     /// Unbinds, waiting for the answer.
     pub async fn unbind(&self, instance: &str, binding: &str) -> Answer {
         let path = format!(
-            "/v2/service_instances/{instance}/service_bindings/{binding}\
-             ?service_id={SERVICE}&plan_id={STANDARD}"
+            "{}?service_id={SERVICE}&plan_id={STANDARD}",
+            binding_path(instance, binding)
         );
         answer(self.osb(Method::DELETE, &path)).await
     }
@@ -229,8 +290,8 @@ impl TestBroker {
     /// Asks for the deletion of an instance.
     pub async fn delete_instance(&self, id: &str) -> Answer {
         let path = format!(
-            "/v2/service_instances/{id}\
-             ?service_id={SERVICE}&plan_id={STANDARD}&accepts_incomplete=true"
+            "{}?service_id={SERVICE}&plan_id={STANDARD}&accepts_incomplete=true",
+            instance_path(id)
         );
         answer(self.osb(Method::DELETE, &path)).await
     }
@@ -287,6 +348,10 @@ impl TestBroker {
 impl Drop for TestBroker {
     fn drop(&mut self) {
         // Without its folder no member is started again; then whoever still runs is ended.
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
         let gone = self.folder.with_extension("gone");
         let _ = fs::rename(&self.folder, &gone);
         for pid in processes_below(&self.folder)
@@ -330,6 +395,26 @@ fn collect(root: &Path, folder: &Path, files: &mut Vec<String>) {
             files.push(relative.display().to_string());
         }
     }
+}
+
+/// Where an instance stands.
+pub fn instance_path(id: &str) -> String {
+    format!("/v2/service_instances/{}", encoded(id))
+}
+
+/// Where a binding stands.
+pub fn binding_path(instance: &str, binding: &str) -> String {
+    let instance = instance_path(instance);
+    format!("{instance}/service_bindings/{}", encoded(binding))
+}
+
+/// An id as one part of a path.
+pub fn encoded(id: &str) -> String {
+    let hex = |byte: &u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => char::from(*byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    id.as_bytes().iter().map(hex).collect()
 }
 
 /// A text in a body.

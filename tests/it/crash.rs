@@ -156,7 +156,7 @@ async fn binding(broker: &TestBroker, binding: &str) -> Value {
 /// So many whole clusters and nothing more.
 async fn assert_clusters(broker: &TestBroker, inside: &Inside, count: usize) {
     assert_eq!(broker.members().len(), count * MEMBERS);
-    assert_eq!(inside.ports_reserved(), count * PORTS);
+    assert_eq!(inside.ports_reserved().await, count * PORTS);
     let folders = std::fs::read_dir(broker.data_dir().join("clusters/local"));
     let folders = folders.expect("a folder").flatten();
     let deployments = folders.filter(|entry| entry.path().is_dir()).count();
@@ -288,7 +288,7 @@ async fn a_restore_gets_through_a_storm_of_kills() {
         broker.kill();
         kills += 1;
         broker.spawn();
-        let state = inside.newest("copy", OperationKind::Restore).state;
+        let state = inside.newest("copy", OperationKind::Restore).await.state;
         if !state.is_active() {
             broker.serving().await;
             break work.end(&broker).await;
@@ -349,7 +349,7 @@ async fn a_request_that_runs_is_answered_by_a_broker_that_is_told_to_end() {
     let body = json!({ "service_id": SERVICE, "plan_id": STANDARD });
     let binding = tokio::spawn(answer(broker.osb(Method::PUT, path).json(&body)));
     eventually("the second bind", || async {
-        let outcomes = inside.outcomes("i");
+        let outcomes = inside.outcomes("i").await;
         let binds = outcomes.iter().filter(|(kind, _)| *kind == "bind").count();
         (binds == 2).then_some(())
     })

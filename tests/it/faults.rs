@@ -44,11 +44,11 @@ async fn story(broker: &TestBroker) -> Value {
         "copy": sight(broker, &inside, "copy", &copy).await,
         "files": files_without_ids(broker),
         "members": broker.members().len(),
-        "ports": inside.ports_reserved(),
+        "ports": inside.ports_reserved().await,
     });
     for id in ["copy", "source"] {
         broker.deprovision(id).await;
-        assert!(!inside.work_is_remembered(id), "{id}");
+        assert!(!inside.work_is_remembered(id).await, "{id}");
     }
     assert_nothing_is_left(broker, &inside).await;
     seen
@@ -75,7 +75,7 @@ async fn sight(broker: &TestBroker, inside: &Inside, id: &str, credentials: &Val
         "fields": fields,
         "keys": etcd::dump(&mut database).await,
         "backups": backups(broker, credentials).await,
-        "outcomes": format!("{:?}", inside.outcomes(id)),
+        "outcomes": format!("{:?}", inside.outcomes(id).await),
     })
 }
 
@@ -97,7 +97,7 @@ async fn backups(broker: &TestBroker, credentials: &Value) -> Vec<Value> {
 /// No process, no port and no file of any deployment.
 async fn assert_nothing_is_left(broker: &TestBroker, inside: &Inside) {
     assert_eq!(broker.members(), Vec::<i32>::new());
-    assert_eq!(inside.ports_reserved(), 0);
+    assert_eq!(inside.ports_reserved().await, 0);
     assert_eq!(files_of_deployments(broker), Vec::<String>::new());
 }
 
@@ -172,7 +172,7 @@ async fn a_provision_that_fails_for_good_leaves_nothing_behind() {
     for step in names(kind) {
         saboteur.break_for_good(kind, step);
         provision_in_vain(&broker, "i", &json!({})).await;
-        assert_eq!(inside.newest("i", kind).state, OperationState::Failed);
+        assert_eq!(inside.newest("i", kind).await.state, OperationState::Failed);
         assert_nothing_is_left(&broker, &inside).await;
         saboteur.rest();
         broker.deprovision("i").await;
@@ -181,11 +181,11 @@ async fn a_provision_that_fails_for_good_leaves_nothing_behind() {
         saboteur.break_for_good(kind, "start");
         saboteur.forbid(kind, step);
         provision_in_vain(&broker, "i", &json!({})).await;
-        assert_eq!(inside.newest("i", kind).state, OperationState::Stuck);
+        assert_eq!(inside.newest("i", kind).await.state, OperationState::Stuck);
         saboteur.rest();
         broker.deprovision("i").await;
         assert_nothing_is_left(&broker, &inside).await;
-        assert!(!inside.work_is_remembered("i"));
+        assert!(!inside.work_is_remembered("i").await);
     }
     broker.provision("i", json!({})).await;
     let kind = OperationKind::Deprovision;
@@ -217,17 +217,17 @@ async fn a_restore_that_fails_for_good_leaves_nothing_behind() {
         saboteur.break_for_good(kind, step);
         cleanup.inspect(|cleanup| saboteur.forbid(kind, cleanup));
         provision_in_vain(&broker, "copy", &parameters).await;
-        let ended = inside.newest("copy", kind).state;
+        let ended = inside.newest("copy", kind).await.state;
         if cleanup.is_some() {
             assert_eq!(ended, OperationState::Stuck);
         } else {
             assert_eq!(ended, OperationState::Failed);
-            assert_eq!(inside.ports_reserved(), 6, "after {step}");
+            assert_eq!(inside.ports_reserved().await, 6, "after {step}");
             assert_eq!(broker.members(), before.1, "after {step}");
         }
         saboteur.rest();
         broker.deprovision("copy").await;
-        assert_eq!(inside.ports_reserved(), 6, "after {step}");
+        assert_eq!(inside.ports_reserved().await, 6, "after {step}");
         assert_eq!(broker.members(), before.1, "after {step}");
         assert_same_deployments(&files_of_deployments(&broker), &before.0);
     }
@@ -280,7 +280,7 @@ async fn a_binding_that_fails_for_good_leaves_no_user_behind() {
         saboteur.break_for_good(kind, step);
         cleanup.inspect(|cleanup| saboteur.forbid(kind, cleanup));
         assert_says_why(&binding_end(&broker, Method::PUT, "b").await);
-        let ended = inside.newest("i", kind).state;
+        let ended = inside.newest("i", kind).await.state;
         if cleanup.is_some() {
             assert_eq!(ended, OperationState::Stuck);
         } else {
@@ -325,7 +325,7 @@ async fn a_backup_that_fails_for_good_leaves_no_object_behind() {
         assert_eq!(failed["status"], "failed", "{failed}");
         assert!(text(&failed["status_detail"]).contains(BROKEN), "{failed}");
         assert_eq!(failed["download_link"], Value::Null, "{failed}");
-        let ended = inside.newest("i", kind).state;
+        let ended = inside.newest("i", kind).await.state;
         if cleanup.is_some() {
             assert_eq!(ended, OperationState::Stuck);
         } else {
@@ -349,7 +349,7 @@ async fn a_backup_that_fails_for_good_leaves_no_object_behind() {
         let kept = broker.back_up(&credentials).await;
         assert_eq!(kept["status"], "complete", "{kept}");
         inside.idle("i").await;
-        assert_eq!(inside.newest("i", kind).state, OperationState::Failed);
+        assert_eq!(inside.newest("i", kind).await.state, OperationState::Failed);
         saboteur.rest();
     }
     let last = broker.back_up(&credentials).await;
@@ -357,7 +357,7 @@ async fn a_backup_that_fails_for_good_leaves_no_object_behind() {
     let listed = backups(&broker, &credentials).await;
     let complete = listed.iter().filter(|b| b[0] == "complete").count();
     assert_eq!(complete, 1, "{listed:?}");
-    let stuck = inside.stuck_backup("i");
+    let stuck = inside.stuck_backup("i").await;
     for file in files_of_deployments(&broker) {
         let expected = [text(&last["id"]), &stuck];
         let is_backup = file.starts_with("backups/");

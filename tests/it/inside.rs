@@ -1,128 +1,101 @@
 //! A look at what a broker keeps: its store and its disk. Only for what no API tells.
 
-use std::{fs, sync::Mutex};
+use std::{fs, sync::Arc};
 
 use compose_broker::{
     model::{
-        deployment::DeploymentSecrets,
-        operation::{OperationKind, OperationState},
+        deployment::{Deployment, DeploymentSecrets},
+        ids::InstanceId,
+        operation::{Operation, OperationKind, OperationState},
+        placement::PortRange,
     },
     seal::KeyRing,
-};
-use diesel::{
-    Connection as _, QueryableByName, RunQueryDsl, SqliteConnection, connection::SimpleConnection,
-    sql_types::Text,
+    store::{self, Conn, Store, StoreError},
 };
 use etcd_client::Client;
 use serde_json::Value;
 
 use crate::{
-    broker::{TestBroker, eventually, text},
+    broker::{TestBroker, eventually},
     etcd,
 };
 
-/// A reader of one broker's store: it takes no part in what the broker locks.
+/// Where members run.
+const HOST: &str = "127.0.0.1";
+/// More operations than any test makes.
+const MANY: i64 = 1000;
+
+/// A reader of one broker's store.
 pub struct Inside {
-    store: Mutex<SqliteConnection>,
+    store: Arc<Store>,
     keys: KeyRing,
-}
-
-/// A row of a question: one JSON text.
-#[derive(QueryableByName)]
-struct Row {
-    #[diesel(sql_type = Text)]
-    value: String,
-}
-
-/// An operation, as it is written down.
-#[derive(Debug)]
-pub struct OperationRow {
-    pub id: String,
-    pub kind: OperationKind,
-    pub state: OperationState,
-    pub backup: Option<String>,
-    pub remembers: bool,
 }
 
 impl Inside {
     /// Looks into what `broker` keeps.
     pub fn of(broker: &TestBroker) -> Self {
         let folder = broker.data_dir();
-        let path = folder.join("broker.db").display().to_string();
-        let mut store = SqliteConnection::establish(&path).expect("a store");
-        store
-            .batch_execute("PRAGMA busy_timeout = 10000; PRAGMA query_only = 1;")
-            .expect("a reader");
+        let url = format!("sqlite://{}", folder.join("broker.db").display());
         let keys = fs::read_to_string(folder.join("encryption_keys")).expect("a key ring");
         Self {
-            store: Mutex::new(store),
+            store: Arc::new(Store::open_for_reading(&url).expect("a store")),
             keys: KeyRing::parse(keys.trim()).expect("a key ring"),
         }
     }
 
-    /// Asks for `object`, a list of names and columns, and rows that `rest` selects by `text`.
-    fn ask(&self, object: &str, rest: &str, text: &str) -> Vec<Value> {
-        let question = format!("SELECT json_object({object}) AS value FROM {rest}");
-        let rows: Vec<Row> = diesel::sql_query(question)
-            .bind::<Text, _>(text)
-            .load(&mut *self.store.lock().expect("a reader"))
-            .expect("an answer of the store");
-        rows.iter()
-            .map(|row| serde_json::from_str(&row.value).expect("JSON"))
-            .collect()
+    async fn read<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&mut Conn<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> T {
+        self.store.read(look).await.expect("an answer of the store")
     }
 
     /// How many ports are reserved.
-    pub fn ports_reserved(&self) -> usize {
-        self.ask("'port', port", "ports WHERE host <> ?", "").len()
+    pub async fn ports_reserved(&self) -> usize {
+        let all = PortRange {
+            first: 1,
+            last: u16::MAX,
+        };
+        let free = self
+            .read(move |conn| store::deployment::free_ports(conn, HOST, all))
+            .await;
+        usize::from(u16::MAX) - free.len()
     }
 
     /// All operations of an instance, newest first; they are kept after the instance is gone.
-    pub fn operations(&self, instance: &str) -> Vec<OperationRow> {
-        let remembers = "source IS NOT NULL OR EXISTS (SELECT 1 FROM operation_steps
-            WHERE operation_id = operations.id AND result IS NOT NULL)";
-        let object = format!(
-            "'id', id, 'kind', kind, 'state', state, 'backup', backup_id, 'remembers', {remembers}"
-        );
-        let rest = "operations WHERE instance_id = ? ORDER BY created_at DESC, id DESC";
-        self.ask(&object, rest, instance)
-            .iter()
-            .map(|row| OperationRow {
-                id: text(&row["id"]).to_owned(),
-                kind: OperationKind::parse(text(&row["kind"])).expect("a kind"),
-                state: OperationState::parse(text(&row["state"])).expect("a state"),
-                backup: row["backup"].as_str().map(str::to_owned),
-                remembers: row["remembers"] == 1,
-            })
-            .collect()
+    pub async fn operations(&self, instance: &str) -> Vec<Operation> {
+        let id: InstanceId = instance.parse().expect("an id");
+        self.read(move |conn| store::operation::of_instance(conn, &id, MANY))
+            .await
     }
 
     /// The newest operation of a kind.
-    pub fn newest(&self, instance: &str, kind: OperationKind) -> OperationRow {
-        let all = self.operations(instance);
+    pub async fn newest(&self, instance: &str, kind: OperationKind) -> Operation {
+        let all = self.operations(instance).await;
         let found = all.into_iter().find(|o| o.kind == kind);
         found.unwrap_or_else(|| panic!("{instance} has no operation of kind {kind}"))
     }
 
     /// The backup whose operation is stuck.
-    pub fn stuck_backup(&self, instance: &str) -> String {
-        let all = self.operations(instance);
+    pub async fn stuck_backup(&self, instance: &str) -> String {
+        let all = self.operations(instance).await;
         let stuck = all.into_iter().find(|o| o.state == OperationState::Stuck);
-        stuck.and_then(|o| o.backup).expect("a stuck backup")
+        let backup = stuck.and_then(|o| o.backup).expect("a stuck backup");
+        backup.to_string()
     }
 
     /// Waits until nothing is queued or running on an instance.
     pub async fn idle(&self, instance: &str) {
         eventually("the end of all operations", || async {
-            let all = self.operations(instance);
+            let all = self.operations(instance).await;
             all.iter().all(|o| !o.state.is_active()).then_some(())
         })
         .await;
     }
 
     /// Kind and state of each operation of an instance, sorted.
-    pub fn outcomes(&self, instance: &str) -> Vec<(&'static str, OperationState)> {
-        let all = self.operations(instance);
+    pub async fn outcomes(&self, instance: &str) -> Vec<(&'static str, OperationState)> {
+        let all = self.operations(instance).await;
         let mut outcomes: Vec<_> = all.iter().map(|o| (o.kind.as_str(), o.state)).collect();
         outcomes.sort_by_key(|(kind, _)| *kind);
         outcomes
@@ -130,28 +103,41 @@ impl Inside {
 
     /// Whether anything that operations of an instance worked with is still written down: it may
     /// hold secrets.
-    pub fn work_is_remembered(&self, instance: &str) -> bool {
-        self.operations(instance).iter().any(|o| o.remembers)
+    pub async fn work_is_remembered(&self, instance: &str) -> bool {
+        for operation in self.operations(instance).await {
+            let id = operation.id.clone();
+            let results = self
+                .read(move |conn| store::operation::step_results(conn, &id))
+                .await;
+            if operation.source.is_some() || !results.is_empty() {
+                return true;
+            }
+        }
+        false
     }
 
-    /// The secrets of the deployment behind an instance, once it has some.
-    pub fn secrets(&self, instance: &str) -> Option<DeploymentSecrets> {
-        let found = self.ask(
-            "'id', id, 'sealed', sealed_secrets",
-            "deployments WHERE instance_id = ?",
-            instance,
-        );
-        let row = found.first()?;
-        let context = format!("deployment secrets {}", text(&row["id"]));
-        let plain = self.keys.open(&context, row["sealed"].as_str()?);
-        let plain = plain.expect("a secret of this broker");
-        Some(serde_json::from_slice(&plain).expect("secrets"))
+    /// The deployment behind an instance, with its secrets if it has any.
+    pub async fn deployment(
+        &self,
+        instance: &str,
+    ) -> Option<(Deployment, Option<DeploymentSecrets>)> {
+        let id: InstanceId = instance.parse().expect("an id");
+        let (deployment, sealed) = self
+            .read(move |conn| store::deployment::of_instance(conn, &id))
+            .await?;
+        let secrets = sealed.map(|sealed| {
+            let plain = self.keys.open(&deployment.seal_context(), &sealed);
+            serde_json::from_slice(&plain.expect("a secret of this broker")).expect("secrets")
+        });
+        Some((deployment, secrets))
     }
 
     /// The database behind an instance, as its administrator. Any binding's `credentials` tell
     /// where it is.
     pub async fn administrator(&self, instance: &str, credentials: &Value) -> Client {
-        let password = self.secrets(instance).expect("secrets").root_password;
+        let found = self.deployment(instance).await;
+        let (_, secrets) = found.expect("a deployment");
+        let password = secrets.expect("secrets").root_password;
         etcd::connect_as(credentials, "uri", "root", password.expose())
             .await
             .expect("a connection")

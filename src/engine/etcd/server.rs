@@ -274,6 +274,8 @@ mod tests {
             "--peer-key-file={home}/member.key",
             "--peer-trusted-ca-file={home}/ca.crt",
             "--peer-client-cert-auth",
+            "--auto-compaction-mode=periodic",
+            "--auto-compaction-retention=1h",
         ];
         args.extend(IDENTITY);
         args.extend(["--logger=zap", "--log-outputs=stderr", "--bcrypt-cost=4"]);
@@ -299,7 +301,7 @@ mod tests {
             let args = servers(&deployment(version), &secrets(), Access::Passwords)[0]
                 .args
                 .clone();
-            args[16..].to_vec()
+            args[18..].to_vec()
         };
         assert_eq!(last("3.3.25"), ["--log-output=stderr", "--enable-v2=false"]);
         assert_eq!(last("3.4.23"), last("3.5.30"));
