@@ -5,6 +5,7 @@
 //! [`saboteur`] breaks its work, [`control`] stops time and work where a test needs it, and
 //! [`raw`] speaks HTTP as no decent client would.
 
+mod backups;
 mod bindings;
 mod broker;
 mod catalog;
