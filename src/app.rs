@@ -32,18 +32,22 @@ use crate::{
         ProvisionerError,
         local::{EngineBinaries, LocalProvisioner},
     },
-    store::{Store, StoreError},
+    seal::{KeyRing, SealError},
+    store::{self, Store, StoreError},
 };
 
 /// Why the broker does not start. Each is one line and names the setting behind it.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The catalog is broken.
-    #[error("COMPOSE_BROKER_CATALOG: {0}")]
+    #[error("COMPOSE_BROKER_CATALOG")]
     Catalog(#[from] CatalogError),
     /// The store does not open.
     #[error("COMPOSE_BROKER_DATABASE_URL")]
     Store(#[from] StoreError),
+    /// The key ring is not the one that this store's secrets were sealed under.
+    #[error("COMPOSE_BROKER_ENCRYPTION_KEYS: the key ring does not open what the store holds")]
+    Keys(#[source] SealError),
     /// A cluster cannot be used.
     #[error("cluster {cluster:?} (COMPOSE_BROKER_DATA_DIR, COMPOSE_BROKER_ENGINES_DIR)")]
     Cluster {
@@ -123,6 +127,7 @@ impl App {
             .clone()
             .unwrap_or_else(|| format!("http://{address}"));
         let store = Arc::new(Store::open(config.database_url.expose())?);
+        check_keys(&store, &config.keys).await?;
         let backups: SharedBackupStore = Arc::new(FolderStore::open(config.backup_folder.clone())?);
         let clusters = open_clusters(&config).await?;
         let versions: BTreeMap<String, BTreeMap<String, Vec<_>>> = clusters
@@ -204,6 +209,14 @@ impl App {
             log::error!("the runner ended badly: {error}");
         }
     }
+}
+
+/// Opens one secret, so that a wrong key ring stops the start and not the first user.
+async fn check_keys(store: &Arc<Store>, keys: &KeyRing) -> Result<(), StartError> {
+    if let Some((context, sealed)) = store.read(store::deployment::newest_sealed).await? {
+        keys.open(&context, &sealed).map_err(StartError::Keys)?;
+    }
+    Ok(())
 }
 
 async fn open_clusters(config: &Config) -> Result<BTreeMap<String, ClusterParts>, StartError> {

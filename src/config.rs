@@ -15,7 +15,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::{
-    logging::LogFormat,
+    logging::{self, LogFormat},
     model::{
         placement::{Cluster, PortRange},
         secret::Secret,
@@ -64,7 +64,7 @@ pub struct Settings {
     #[arg(long, env = "COMPOSE_BROKER_CATALOG", default_value = "catalog.json")]
     pub catalog: PathBuf,
 
-    /// Folder of the engines' binaries: <engine>/<any name>/<binary>
+    /// Folder of the engines' binaries: `<engine>/<any name>/<binary>`
     #[arg(long, env = "COMPOSE_BROKER_ENGINES_DIR", default_value = "engines")]
     pub engines_dir: PathBuf,
 
@@ -247,6 +247,7 @@ impl Config {
                 ("organization", RestoreScope::Organization),
             ],
         )?;
+        logging::check_filter(&settings.log).map_err(|e| wrong("COMPOSE_BROKER_LOG", e))?;
         let log_format = one_of(
             "COMPOSE_BROKER_LOG_FORMAT",
             &settings.log_format,
@@ -496,7 +497,7 @@ mod tests {
 
     #[test]
     fn a_wrong_value_names_its_setting_in_one_line() {
-        let cases: [(&[&str], &str); 10] = [
+        let cases: [(&[&str], &str); 11] = [
             (&["--listen", "nowhere"], "COMPOSE_BROKER_LISTEN"),
             (&["--public-url", "ftp://x"], "COMPOSE_BROKER_PUBLIC_URL"),
             (&["--port-range", "9-1"], "COMPOSE_BROKER_PORT_RANGE"),
@@ -512,6 +513,7 @@ mod tests {
                 "COMPOSE_BROKER_RESTORE_SCOPE",
             ),
             (&["--log-format", "xml"], "COMPOSE_BROKER_LOG_FORMAT"),
+            (&["--log", "loud"], "COMPOSE_BROKER_LOG"),
             (&["--listen", "0.0.0.0:1"], "COMPOSE_BROKER_PUBLIC_URL"),
         ];
         for (flags, setting) in cases {

@@ -15,6 +15,24 @@ pub enum LogFormat {
     Json,
 }
 
+/// Says what is wrong with a filter: the logger itself would pass over it.
+pub fn check_filter(filter: &str) -> Result<(), String> {
+    for directive in filter.split('/').next().unwrap_or_default().split(',') {
+        let (target, level) = match directive.split_once('=') {
+            Some((target, level)) => (target.trim(), level.trim()),
+            None => ("", directive.trim()),
+        };
+        let known = level.parse::<log::LevelFilter>().is_ok();
+        let is_target = target.is_empty() && level.contains("::");
+        if !known && !level.is_empty() && !is_target {
+            return Err(format!(
+                "{directive:?} is not a level, nor a target and a level"
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Starts logging to standard error. `filter` is in `env_logger`'s language, for example
 /// `info,compose_broker=debug`.
 pub fn start(filter: &str, format: LogFormat) {

@@ -240,7 +240,8 @@ fn instance_key(id: &InstanceId) -> String {
 }
 
 fn binding_key(instance: &InstanceId, id: &BindingId) -> String {
-    // No id has the control character between the two, so no two keys are alike.
+    // No id has a control character, so no two keys are alike: with a space between them, "a b"
+    // and "c" would be "a" and "b c".
     format!("binding {instance}\u{1f}{id}")
 }
 

@@ -30,8 +30,16 @@ pub struct Api {
 /// Every route.
 pub fn routes(config: &mut web::ServiceConfig) {
     config
-        .route("/healthz", web::get().to(health::alive))
-        .route("/readyz", web::get().to(health::ready))
+        .service(
+            only("/healthz")
+                .route(web::get().to(health::alive))
+                .route(web::head().to(health::alive)),
+        )
+        .service(
+            only("/readyz")
+                .route(web::get().to(health::ready))
+                .route(web::head().to(health::ready)),
+        )
         .service(
             web::scope("/v2")
                 .wrap(from_fn(osb::guard))
@@ -60,34 +68,34 @@ pub fn routes(config: &mut web::ServiceConfig) {
         )
         // The link carries its own permission.
         .service(
-            only("/api/2016-07/instances/{instance}/deployments/{deployment}/backups/{backup}/download")
+            either("/api/2016-07/instances/{instance}/deployments/{deployment}/backups/{backup}/download")
                 .route(web::get().to(compose::download)),
         )
         .service(
             web::scope("/api/2016-07/instances/{instance}")
                 .wrap(from_fn(compose::guard))
-                .service(only("").route(web::get().to(compose::instance)))
+                .service(either("").route(web::get().to(compose::instance)))
                 .service(
-                    only("/deployments/{deployment}").route(web::get().to(compose::deployment)),
+                    either("/deployments/{deployment}").route(web::get().to(compose::deployment)),
                 )
                 .service(
-                    only("/deployments/{deployment}/backups")
+                    either("/deployments/{deployment}/backups")
                         .route(web::get().to(compose::backups))
                         .route(web::post().to(compose::back_up)),
                 )
                 .service(
-                    only("/deployments/{deployment}/backups/{backup}")
+                    either("/deployments/{deployment}/backups/{backup}")
                         .route(web::get().to(compose::backup)),
                 )
                 .service(
-                    only("/deployments/{deployment}/recipes")
+                    either("/deployments/{deployment}/recipes")
                         .route(web::get().to(compose::deployment_recipes)),
                 )
                 .service(
-                    only("/deployments/{deployment}/versions")
+                    either("/deployments/{deployment}/versions")
                         .route(web::get().to(compose::versions)),
                 )
-                .service(only("/recipes/{recipe}").route(web::get().to(compose::recipe)))
+                .service(either("/recipes/{recipe}").route(web::get().to(compose::recipe)))
                 .default_service(web::to(error::no_such_route)),
         )
         .default_service(web::to(error::no_such_route));
@@ -96,4 +104,10 @@ pub fn routes(config: &mut web::ServiceConfig) {
 /// A resource whose other methods are answered in JSON too.
 fn only(path: &str) -> actix_web::Resource {
     web::resource(path).default_service(web::to(error::no_such_method))
+}
+
+/// The same for paths that clients of the Compose API write with and without a slash at the end.
+fn either(path: &str) -> actix_web::Resource {
+    web::resource([path.to_owned(), format!("{path}/")])
+        .default_service(web::to(error::no_such_method))
 }

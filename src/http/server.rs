@@ -2,12 +2,7 @@
 
 use std::{io, net::TcpListener};
 
-use actix_web::{
-    App, HttpServer,
-    dev::Server,
-    middleware::{NormalizePath, from_fn},
-    web,
-};
+use actix_web::{App, HttpServer, dev::Server, middleware::from_fn, web};
 
 use super::{Api, routes, trace};
 use crate::model::limits::{DRAIN_TIMEOUT, HTTP_WORKERS, REQUEST_HEAD_TIMEOUT};
@@ -20,8 +15,6 @@ pub fn server(listener: TcpListener, api: Api) -> io::Result<Server> {
             .app_data(api.clone())
             .configure(routes)
             .wrap(from_fn(trace::trace))
-            // Outermost: clients of the Compose API write paths with and without a last slash.
-            .wrap(NormalizePath::trim())
     })
     .workers(HTTP_WORKERS)
     .client_request_timeout(REQUEST_HEAD_TIMEOUT)

@@ -1,7 +1,7 @@
 //! Identifiers.
 //!
 //! Two families: ids that a platform chose (any non-empty text up to
-//! [`PLATFORM_ID_BYTES_MAX`](super::limits::PLATFORM_ID_BYTES_MAX)) and ids of our own, 24
+//! [`PLATFORM_ID_BYTES_MAX`]) and ids of our own, 24
 //! lower-case hexadecimal digits as the Compose API has them. Platform ids never become part of a
 //! path, a program argument or a name in an engine: our own ids do.
 

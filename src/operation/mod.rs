@@ -3,7 +3,7 @@
 //! One file per operation kind: a readable list of named steps, and the list that cleans up when
 //! they fail. Steps are repeated after failures and crashes, so each must be idempotent; what a
 //! step returns is recorded, and a recorded step is never done again. The
-//! [runner](crate::operation::runner) knows no operation by name.
+//! [`runner`] knows no operation by name.
 //!
 //! To add an operation: a kind in [`OperationKind`], a file here with its [`Definition`], a line
 //! in [`definition`], and a use case in `broker` that accepts it.

@@ -75,6 +75,19 @@ pub fn of_instance(
     row.map(Row::into_model).transpose()
 }
 
+/// One deployment's sealed secrets with the place that they were sealed for: the newest one's.
+pub fn newest_sealed(conn: &mut Conn<'_>) -> Result<Option<(String, String)>, StoreError> {
+    let row: Option<Row> = each!(conn, |c| deployments::table
+        .filter(deployments::sealed_secrets.is_not_null())
+        .order(deployments::id.desc())
+        .first(c)
+        .optional())?;
+    let Some((deployment, Some(sealed))) = row.map(Row::into_model).transpose()? else {
+        return Ok(None);
+    };
+    Ok(Some((deployment.seal_context(), sealed)))
+}
+
 /// Keeps a deployment's members and secrets, and reserves its members' ports.
 pub fn allocate(
     conn: &mut Conn<'_>,

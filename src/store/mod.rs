@@ -49,13 +49,18 @@ pub struct Store {
 
 enum Pools {
     Sqlite {
-        writer: Pool<ConnectionManager<SqliteConnection>>,
+        /// None where the store is open for reading only.
+        writer: Option<SqliteWriter>,
         readers: Pool<ConnectionManager<SqliteConnection>>,
-        /// Held while the store is open: nobody else may take this process's claims for dead.
-        _lock: std::fs::File,
     },
     #[cfg(feature = "postgres")]
     Postgres(Pool<ConnectionManager<diesel::PgConnection>>),
+}
+
+struct SqliteWriter {
+    pool: Pool<ConnectionManager<SqliteConnection>>,
+    /// Held while the store is open: nobody else may take this process's claims for dead.
+    _lock: std::fs::File,
 }
 
 /// A connection inside a transaction; what the functions of this module's files work on.
@@ -131,26 +136,33 @@ impl Store {
         })
     }
 
-    fn open_sqlite(path: &str) -> Result<Pools, StoreError> {
-        let pool = |size: u32, read_only: bool| {
-            Pool::builder()
-                .max_size(size)
-                .connection_timeout(CONNECTION_TIMEOUT)
-                .connection_customizer(Box::new(Pragmas { read_only }))
-                .build(ConnectionManager::<SqliteConnection>::new(path))
-                .map_err(connection_error)
+    /// Opens the SQLite database at `url` beside the broker that works with it, to look at it.
+    pub fn open_for_reading(url: &str) -> Result<Self, StoreError> {
+        let path = url.strip_prefix("sqlite://").ok_or_else(|| {
+            StoreError::Address("the address must begin with sqlite://".to_owned())
+        })?;
+        let pools = Pools::Sqlite {
+            writer: None,
+            readers: sqlite_pool(path, READERS, true)?,
         };
+        Ok(Self {
+            pools,
+            changes: watch::Sender::new(0),
+        })
+    }
+
+    fn open_sqlite(path: &str) -> Result<Pools, StoreError> {
         let lock = lock_beside(path)?;
-        let writer = pool(1, false)?;
-        let mut connection = writer.get().map_err(connection_error)?;
+        let pool = sqlite_pool(path, 1, false)?;
+        let mut connection = pool.get().map_err(connection_error)?;
         connection
             .run_pending_migrations(SQLITE_MIGRATIONS)
             .map_err(StoreError::Migration)?;
         drop(connection);
+        let writer = Some(SqliteWriter { pool, _lock: lock });
         Ok(Pools::Sqlite {
             writer,
-            readers: pool(READERS, true)?,
-            _lock: lock,
+            readers: sqlite_pool(path, READERS, true)?,
         })
     }
 
@@ -256,7 +268,10 @@ impl Store {
         let mut changed = false;
         let result = match &self.pools {
             Pools::Sqlite { writer, .. } => {
-                let mut connection = writer.get().map_err(connection_error)?;
+                let writer = writer.as_ref().ok_or_else(|| {
+                    StoreError::Address("the store is open for reading only".to_owned())
+                })?;
+                let mut connection = writer.pool.get().map_err(connection_error)?;
                 connection.immediate_transaction(|c| {
                     let mut conn = Conn {
                         link: Link::Sqlite(c),
@@ -306,6 +321,19 @@ impl Store {
         })
         .await
     }
+}
+
+fn sqlite_pool(
+    path: &str,
+    size: u32,
+    read_only: bool,
+) -> Result<Pool<ConnectionManager<SqliteConnection>>, StoreError> {
+    Pool::builder()
+        .max_size(size)
+        .connection_timeout(CONNECTION_TIMEOUT)
+        .connection_customizer(Box::new(Pragmas { read_only }))
+        .build(ConnectionManager::<SqliteConnection>::new(path))
+        .map_err(connection_error)
 }
 
 /// Takes the lock beside a database file; waits a moment for a broker that is just ending.

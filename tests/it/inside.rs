@@ -20,8 +20,8 @@ use crate::{
     etcd,
 };
 
-/// The cluster of a broker that was told of none.
-const CLUSTER: &str = "local";
+/// Where members run.
+const HOST: &str = "127.0.0.1";
 /// More operations than any test makes.
 const MANY: i64 = 1000;
 
@@ -38,7 +38,7 @@ impl Inside {
         let url = format!("sqlite://{}", folder.join("broker.db").display());
         let keys = fs::read_to_string(folder.join("encryption_keys")).expect("a key ring");
         Self {
-            store: Arc::new(Store::open(&url).expect("a store")),
+            store: Arc::new(Store::open_for_reading(&url).expect("a store")),
             keys: KeyRing::parse(keys.trim()).expect("a key ring"),
         }
     }
@@ -57,7 +57,7 @@ impl Inside {
             last: u16::MAX,
         };
         let free = self
-            .read(move |conn| store::deployment::free_ports(conn, CLUSTER, all))
+            .read(move |conn| store::deployment::free_ports(conn, HOST, all))
             .await;
         usize::from(u16::MAX) - free.len()
     }
@@ -126,7 +126,7 @@ impl Inside {
             .read(move |conn| store::deployment::of_instance(conn, &id))
             .await?;
         let secrets = sealed.map(|sealed| {
-            let plain = self.keys.open(deployment.id.as_str(), &sealed);
+            let plain = self.keys.open(&deployment.seal_context(), &sealed);
             serde_json::from_slice(&plain.expect("a secret of this broker")).expect("secrets")
         });
         Some((deployment, secrets))

@@ -2,8 +2,8 @@
 //!
 //! One binary, one file for each subject. [`broker`] starts brokers and speaks their APIs,
 //! [`etcd`] uses the databases that they give, [`inside`] looks at what a broker keeps,
-//! [`saboteur`] breaks its work, [`control`] stops time and work where a test needs it, and
-//! [`raw`] speaks HTTP as no decent client would.
+//! [`control`] stops time and work where a test needs it, [`saboteur`] breaks work, [`raw`] speaks
+//! HTTP as no decent client would.
 
 mod backups;
 mod bindings;
