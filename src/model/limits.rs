@@ -30,8 +30,10 @@ pub const UNITS_MAX: u32 = 32;
 /// How long a download link is good for.
 pub const DOWNLOAD_LINK_TTL: Duration = Duration::from_secs(15 * 60);
 
-/// Operations that one broker process runs at once.
-pub const OPERATIONS_AT_ONCE: usize = 8;
+/// Operations that start databases or move their bytes, and that one broker process runs at once.
+pub const HEAVY_OPERATIONS_AT_ONCE: usize = 8;
+/// Operations of a few calls that one broker process runs at once.
+pub const LIGHT_OPERATIONS_AT_ONCE: usize = 16;
 /// A worker that was not heard of for this long is taken for dead.
 pub const LEASE: Duration = Duration::from_secs(15);
 /// How often a worker renews its lease and looks whether it was told to halt.

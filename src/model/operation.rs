@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     backup::Manifest,
     ids::{BackupId, BindingId, InstanceId, OperationId},
+    limits::{HEAVY_OPERATIONS_AT_ONCE, LIGHT_OPERATIONS_AT_ONCE},
 };
 
 /// What an operation does.
@@ -41,6 +42,14 @@ impl OperationKind {
         Self::Prune,
     ];
 
+    /// How much it holds a worker up.
+    pub fn weight(self) -> Weight {
+        match self {
+            Self::Bind | Self::Unbind | Self::Deprovision | Self::Prune => Weight::Light,
+            Self::Provision | Self::Restore | Self::Backup => Weight::Heavy,
+        }
+    }
+
     /// The name used in the store and in logs.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -63,6 +72,37 @@ impl OperationKind {
 impl fmt::Display for OperationKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// How much an operation holds a worker up. Each weight has places of its own, so that nobody
+/// waits for a user behind other people's gigabytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// A few calls.
+    Light,
+    /// Starts databases or moves their bytes.
+    Heavy,
+}
+
+impl Weight {
+    /// All weights.
+    pub const ALL: [Self; 2] = [Self::Light, Self::Heavy];
+
+    /// The operations of this weight that one broker process runs at once.
+    pub fn at_once(self) -> usize {
+        match self {
+            Self::Light => LIGHT_OPERATIONS_AT_ONCE,
+            Self::Heavy => HEAVY_OPERATIONS_AT_ONCE,
+        }
+    }
+
+    /// The kinds of this weight.
+    pub fn kinds(self) -> Vec<OperationKind> {
+        OperationKind::ALL
+            .into_iter()
+            .filter(|kind| kind.weight() == self)
+            .collect()
     }
 }
 

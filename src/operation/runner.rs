@@ -6,7 +6,7 @@
 //! crash loses nothing: whoever claims the operation next goes on after the last recorded step.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex},
     time::Duration,
@@ -25,10 +25,12 @@ use crate::{
     model::{
         ids::OperationId,
         limits::{
-            AHEAD_MAX, CLAIM_INTERVAL, HISTORY_KEPT, LEASE, LEASE_RENEWAL, OPERATIONS_AT_ONCE,
-            PROGRESS_INTERVAL, STEP_ATTEMPTS_MAX, STEP_BACKOFF_FIRST, STEP_BACKOFF_MAX,
+            AHEAD_MAX, CLAIM_INTERVAL, HISTORY_KEPT, LEASE, LEASE_RENEWAL, PROGRESS_INTERVAL,
+            STEP_ATTEMPTS_MAX, STEP_BACKOFF_FIRST, STEP_BACKOFF_MAX,
         },
-        operation::{Claim, HALTED, Operation, OperationState, Progress, backoff},
+        operation::{
+            Claim, HALTED, Operation, OperationKind, OperationState, Progress, Weight, backoff,
+        },
     },
     store::{self, StoreError},
 };
@@ -42,7 +44,7 @@ pub struct Runner {
     faults: Arc<dyn Faults>,
     /// This process among others.
     owner: String,
-    running: Mutex<HashSet<OperationId>>,
+    running: Mutex<HashMap<OperationId, OperationKind>>,
 }
 
 /// How the way through a list of steps ended.
@@ -132,23 +134,43 @@ impl Runner {
     }
 
     async fn claim(&self) -> Vec<(Operation, Claim)> {
-        let busy_with: Vec<OperationId> = self.running().iter().cloned().collect();
-        let free = OPERATIONS_AT_ONCE.saturating_sub(busy_with.len());
-        if free == 0 {
+        let running: Vec<(OperationId, OperationKind)> = self
+            .running()
+            .iter()
+            .map(|(id, kind)| (id.clone(), *kind))
+            .collect();
+        let free = Weight::ALL.map(|weight| {
+            let busy = running
+                .iter()
+                .filter(|(_, kind)| kind.weight() == weight)
+                .count();
+            (weight.kinds(), weight.at_once().saturating_sub(busy))
+        });
+        if free.iter().all(|(_, places)| *places == 0) {
             return Vec::new();
         }
+        let busy_with: Vec<OperationId> = running.into_iter().map(|(id, _)| id).collect();
         let (owner, now) = (self.owner.clone(), self.parts.clock.now());
         let claimed = self
             .parts
             .store
             .write(move |conn| {
-                store::operation::claim(conn, &owner, now, now + LEASE, free, &busy_with)
+                let mut claims = Vec::new();
+                for (kinds, places) in &free {
+                    let until = now + LEASE;
+                    claims.extend(store::operation::claim(
+                        conn, &owner, now, until, *places, kinds, &busy_with,
+                    )?);
+                }
+                Ok(claims)
             })
             .await;
         match claimed {
             Ok(claims) => {
-                self.running()
-                    .extend(claims.iter().map(|(operation, _)| operation.id.clone()));
+                let begun = claims
+                    .iter()
+                    .map(|(operation, _)| (operation.id.clone(), operation.kind));
+                self.running().extend(begun);
                 claims
             }
             Err(error) => {
@@ -158,7 +180,7 @@ impl Runner {
         }
     }
 
-    fn running(&self) -> std::sync::MutexGuard<'_, HashSet<OperationId>> {
+    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<OperationId, OperationKind>> {
         self.running
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)

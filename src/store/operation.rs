@@ -227,20 +227,23 @@ pub fn halt(conn: &mut Conn<'_>, id: &OperationId) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Claims up to `limit` operations that are due and that nobody alive works on.
+/// Claims up to `limit` operations of `kinds` that are due and that nobody alive works on.
 pub fn claim(
     conn: &mut Conn<'_>,
     owner: &str,
     now: DateTime<Utc>,
     lease_until: DateTime<Utc>,
     limit: usize,
+    kinds: &[OperationKind],
     busy_with: &[OperationId],
 ) -> Result<Vec<(Operation, Claim)>, StoreError> {
+    let kinds: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
     let busy_with: Vec<&str> = busy_with.iter().map(OperationId::as_str).collect();
     let now = now.naive_utc();
     let too_far_ahead = now + AHEAD_MAX;
     let candidates: Vec<Row> = each!(conn, |c| operations::table
         .filter(operations::state.eq_any(ACTIVE))
+        .filter(operations::kind.eq_any(kinds))
         .filter(
             operations::not_before
                 .le(now)
@@ -262,7 +265,15 @@ pub fn claim(
         if claims.len() == limit {
             break;
         }
-        let operation = row.into_model()?;
+        let id = row.id.clone();
+        // One row that this version cannot read must not stop the work on all others.
+        let operation = match row.into_model() {
+            Ok(operation) => operation,
+            Err(error) => {
+                log::error!(operation = id; "an operation is passed over: {error}");
+                continue;
+            }
+        };
         if must_wait(conn, &operation)? {
             continue;
         }

@@ -610,7 +610,10 @@ async fn what_was_accepted_is_finished_by_the_next_broker() {
     broker.restart_with(script.surroundings()).await;
     let end = broker.instance_end("i", &accepted.body).await;
     assert_eq!(end["state"], "succeeded", "{end}");
-    assert_eq!(broker.members().len(), 3);
+    let members = broker.members();
+    assert_eq!(members.len(), 3);
+    broker.restart_with(script.surroundings()).await;
+    assert_eq!(broker.members(), members, "members outlive the broker");
     let again = put(&broker, "i", json!({})).await;
     assert_eq!(again.status, StatusCode::OK);
 }

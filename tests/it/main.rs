@@ -5,11 +5,15 @@
 //! [`inside`] looks at what a broker keeps, [`control`] stops time and work where a test needs it,
 //! [`saboteur`] breaks work, [`raw`] speaks HTTP as no decent client would.
 
+mod backups;
 mod bindings;
 mod broker;
 mod catalog;
 mod control;
 mod crash;
+mod damage;
+mod disk;
+mod dying_members;
 mod etcd;
 mod faults;
 mod ids;
@@ -17,7 +21,9 @@ mod inside;
 mod instances;
 mod process;
 mod raw;
+mod restores;
 mod saboteur;
+mod secrecy;
 mod start;
 mod story;
 mod transport;

@@ -24,7 +24,7 @@ const ROUTES: [(&str, &str); 16] = [
     ),
     ("GET", "/v2"),
     ("GET", "/v2/"),
-    ("GET", "//v2//catalog/"),
+    ("GET", "/v2//catalog/"),
     ("GET", "/v2/nothing/here"),
     ("POST", "/v2/catalog"),
     ("FROBNICATE", "/v2/service_instances/i"),
