@@ -1,0 +1,194 @@
+//! The real binary as a process of its own, which can be killed and started again.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    net::TcpListener,
+    ops::Deref,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::Mutex,
+};
+
+use rustix::process::{Pid, Signal};
+
+use crate::broker::{TestBroker, engines_dir, eventually, kill, port_range};
+
+const USERNAME: &str = "ada";
+const PASSWORD: &str = "word";
+/// Ports for brokers: below those of members and of clients.
+const LISTEN_PORTS: std::ops::Range<u16> = 5_000..9_990;
+/// What is shown of a broker's log when its test fails.
+const LOG_LINES_SHOWN: usize = 60;
+
+/// A broker as a process. Everything that [`TestBroker`] can ask, can be asked of it.
+pub struct BrokerProcess {
+    client: TestBroker,
+    folder: PathBuf,
+    settings: Settings,
+    child: Option<Child>,
+}
+
+/// Environment variables of a broker, without their prefix.
+pub type Settings = BTreeMap<&'static str, String>;
+
+/// The settings of a broker that keeps everything below `folder`.
+pub fn settings(folder: &Path) -> Settings {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let path = |path: PathBuf| path.display().to_string();
+    [
+        ("LISTEN", format!("127.0.0.1:{}", free_port())),
+        ("DATA_DIR", path(folder.join("data"))),
+        ("CATALOG", path(root.join("catalog.json"))),
+        ("ENGINES_DIR", path(engines_dir())),
+        ("PORT_RANGE", port_range()),
+        ("USERNAME", USERNAME.to_owned()),
+        ("PASSWORD", PASSWORD.to_owned()),
+    ]
+    .into()
+}
+
+/// A port that nobody listens on. It stays the same over restarts, so it must not be one that the
+/// system gives to clients meanwhile.
+fn free_port() -> u16 {
+    let width = u128::from(LISTEN_PORTS.end - LISTEN_PORTS.start);
+    loop {
+        let random = u16::try_from(uuid::Uuid::new_v4().as_u128() % width).expect("a small number");
+        let port = LISTEN_PORTS.start + random;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// The binary with nothing but these settings in its environment, so that no folder of a test
+/// stands in its command line.
+pub fn command(arguments: &[&str], settings: &Settings) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_compose-broker"));
+    command.args(arguments).stdin(Stdio::null()).env_clear();
+    for (name, value) in settings {
+        command.env(format!("COMPOSE_BROKER_{name}"), value);
+    }
+    command
+}
+
+/// Runs a broker that is expected to refuse its settings. One that starts nevertheless is ended.
+pub async fn refused(settings: &Settings) -> Output {
+    let mut command = command(&["serve"], settings);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = Mutex::new(command.spawn().expect("a process"));
+    let ended = eventually("the end of a broker", || async {
+        let mut child = child.lock().expect("a process");
+        let url = format!("http://{}/readyz", settings["LISTEN"]);
+        if child.try_wait().expect("a state").is_none() && reqwest::get(url).await.is_ok() {
+            let _ = child.kill();
+        }
+        child.try_wait().expect("a state")
+    });
+    ended.await;
+    let child = child.into_inner().expect("a process");
+    child.wait_with_output().expect("an end")
+}
+
+impl BrokerProcess {
+    /// Starts a broker and waits until it serves.
+    pub async fn start() -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("compose-broker-test-")
+            .tempdir();
+        let folder = folder.expect("a folder").keep();
+        let settings = settings(&folder);
+        let url = format!("http://{}", settings["LISTEN"]);
+        let (username, password) = (USERNAME.to_owned(), PASSWORD.to_owned());
+        let mut broker = Self {
+            client: TestBroker::beside(folder.clone(), url, username, password),
+            folder,
+            settings,
+            child: None,
+        };
+        broker.start_again().await;
+        broker
+    }
+
+    /// Starts the broker, which does not run, and waits until it serves.
+    pub async fn start_again(&mut self) {
+        self.spawn();
+        self.serving().await;
+    }
+
+    /// Starts the broker, which does not run.
+    pub fn spawn(&mut self) {
+        assert!(self.child.is_none(), "the broker runs already");
+        let log = File::options().create(true).append(true).open(self.log());
+        let mut command = command(&["serve"], &self.settings);
+        let command = command
+            .stdout(Stdio::null())
+            .stderr(log.expect("a log file"));
+        self.child = Some(command.spawn().expect("a process"));
+    }
+
+    /// Waits until the broker serves.
+    pub async fn serving(&self) {
+        eventually("a broker that serves", || async {
+            let answer = self.client.anonymous(reqwest::Method::GET, "/readyz");
+            let served = answer.send().await.is_ok_and(|a| a.status().is_success());
+            served.then_some(())
+        })
+        .await;
+    }
+
+    /// Ends the broker at once, as `kill -9` does.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("a broker that runs");
+        kill(i32::try_from(child.id()).expect("a pid"));
+        let status = child.wait().expect("an end");
+        // Whoever ended by himself was not killed.
+        assert_eq!(status.code(), None, "the broker had ended: {status}");
+    }
+
+    /// Ends the broker at once and starts it again.
+    pub async fn kill_and_start_again(&mut self) {
+        self.kill();
+        self.start_again().await;
+    }
+
+    /// Asks the broker to end; returns what waits for its end.
+    pub fn terminate(&mut self) -> impl FnOnce() -> std::process::ExitStatus + Send + 'static {
+        let mut child = self.child.take().expect("a broker that runs");
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        rustix::process::kill_process(pid.expect("a pid"), Signal::TERM).expect("a signal");
+        move || child.wait().expect("an end")
+    }
+
+    /// The broker's settings.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.join("broker.log")
+    }
+}
+
+impl Deref for BrokerProcess {
+    type Target = TestBroker;
+
+    fn deref(&self) -> &TestBroker {
+        &self.client
+    }
+}
+
+impl Drop for BrokerProcess {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.log()).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let from = lines.len().saturating_sub(LOG_LINES_SHOWN);
+            eprintln!("the broker's log ends:\n{}", lines[from..].join("\n"));
+        }
+    }
+}
