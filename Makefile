@@ -2,6 +2,7 @@
 
 CARGO ?= cargo
 CARGO_TARGET_DIR ?= target
+debug := $(CARGO_TARGET_DIR)/debug
 release := $(CARGO_TARGET_DIR)/release
 
 .DEFAULT_GOAL := help
@@ -16,9 +17,11 @@ setup: ## install what is missing, fetch the etcd binaries into engines/
 build: setup ## the broker, as a release build
 	$(CARGO) build --locked --release --bin compose-broker
 
+# The unoptimised build: a first look should not wait twice as long for a compiler. What takes time
+# in it, the C libraries and etcd itself, is optimised all the same.
 demo: setup ## build the broker and watch it at work with real databases
-	$(CARGO) build --locked --release --bin compose-broker --example demo
-	@exec $(release)/examples/demo --broker $(release)/compose-broker
+	$(CARGO) build --locked --bin compose-broker --example demo
+	@exec $(debug)/examples/demo --broker $(debug)/compose-broker
 
 run: build ## build the broker and serve until interrupted
 	@exec $(release)/compose-broker serve
