@@ -26,4 +26,5 @@ mod saboteur;
 mod secrecy;
 mod start;
 mod story;
+mod tidy;
 mod transport;
