@@ -53,10 +53,10 @@ async fn poll(broker: &TestBroker, binding: &str, token: Option<&str>) -> Answer
     answer(broker.osb(Method::GET, &path)).await
 }
 
-/// Asks for the end of a binding of instance `i`, without waiting.
+/// Asks for the end of a binding of instance `i`, without waiting. One suite says the service twice.
 async fn delete(broker: &TestBroker, binding: &str) -> Answer {
     let path = format!(
-        "{}?service_id={SERVICE}&plan_id={STANDARD}&accepts_incomplete=true",
+        "{}?service_id={SERVICE}&plan_id={STANDARD}&accepts_incomplete=true&service_id={SERVICE}",
         binding_path("i", binding)
     );
     answer(broker.osb(Method::DELETE, &path)).await
@@ -554,6 +554,29 @@ async fn secrets_are_nowhere_but_in_the_credentials() {
     assert_eq!(files_with(&broker, "a value to be found"), "");
 }
 
+/// etcd before 3.5 writes passwords into its own log as they come; newer ones do not, see above.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_etcd_keeps_passwords_in_its_own_log_and_nowhere_else() {
+    let broker = TestBroker::start().await;
+    broker
+        .provision("i", json!({ "db_version": "3.4.23" }))
+        .await;
+    let credentials = broker.bind("i", "b").await;
+    etcd::fill(&mut etcd::connect(&credentials).await, 3, "v").await;
+    broker.back_up(&credentials).await;
+    let [password, token] = secrets(&credentials);
+    let found = files_with(&broker, &password);
+    assert!(
+        found
+            .lines()
+            .all(|file| file.contains("/home/data/member/wal/")),
+        "{found}"
+    );
+    assert_eq!(files_with(&broker, &token), "");
+    broker.deprovision("i").await;
+    assert_eq!(files_with(&broker, &password), "");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn deleting_an_instance_ends_its_bindings() {
     let script = Script::default();
@@ -567,6 +590,10 @@ async fn deleting_an_instance_ends_its_bindings() {
     assert_eq!(
         poll(&broker, "late", Some(token(&bound))).await.body["state"],
         "failed"
+    );
+    assert_eq!(
+        api_status(&broker, &credentials).await,
+        StatusCode::UNAUTHORIZED
     );
     drop(held_bind);
     broker.instance_end("i", &deletion.body).await;

@@ -134,16 +134,9 @@ impl TestBroker {
             }
         }
         line.extend(flags.iter().map(|&flag| flag.to_owned()));
-        Self {
-            url: String::new(),
-            http: reqwest::Client::new(),
-            username: String::new(),
-            password: String::new(),
-            folder,
-            flags: line,
-            app: None,
-            child: None,
-        }
+        let mut broker = Self::beside(folder, String::new(), String::new(), String::new());
+        broker.flags = line;
+        broker
     }
 
     async fn begin(&mut self, surroundings: Surroundings) {

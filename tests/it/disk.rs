@@ -152,23 +152,19 @@ async fn an_instance_that_does_not_fit_on_its_cluster_fails_and_says_so() {
     let members = broker.members();
 
     let restore = json!({ "source_service_instance_id": "source", "backup_id": backup["id"] });
-    for megabytes in [90, 10] {
-        let filler = (megabytes < 90).then(|| volume.fill_up_to(megabytes));
-        for parameters in [json!({}), restore.clone()] {
-            let reason = assert_fails_cleanly(&broker, &volume, parameters).await;
-            assert!(
-                reason.contains("disk") && reason.contains("full"),
-                "{reason}"
-            );
-            assert!(
-                !reason.contains(folder.to_str().expect("UTF-8")),
-                "{reason}"
-            );
-            assert_eq!(broker.members(), members);
-        }
-        if let Some(filler) = filler {
-            fs::remove_file(filler).expect("room");
-        }
+    for (parameters, megabytes) in [(json!({}), 90), (restore.clone(), 10)] {
+        let filler = volume.fill_up_to(megabytes);
+        let reason = assert_fails_cleanly(&broker, &volume, parameters).await;
+        assert!(
+            reason.contains("disk") && reason.contains("full"),
+            "{reason}"
+        );
+        assert!(
+            !reason.contains(folder.to_str().expect("UTF-8")),
+            "{reason}"
+        );
+        assert_eq!(broker.members(), members);
+        fs::remove_file(filler).expect("room");
     }
     // Where there is room, the same backup is as good as before.
     broker.provision("copy", restore).await;

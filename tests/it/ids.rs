@@ -147,9 +147,8 @@ async fn an_instance_of_a_strange_id_works_from_end_to_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ids_that_read_alike_side_by_side_do_not_meet() {
     let broker = TestBroker::start().await;
-    for id in ["a", "a b"] {
-        broker.provision(id, json!({})).await;
-    }
+    let provision = |id| broker.provision(id, json!({}));
+    tokio::join!(provision("a"), provision("a b"));
     let bind = async |instance: &str, binding: &str| -> Answer {
         let path = format!(
             "{}/service_bindings/{}?accepts_incomplete=true",
