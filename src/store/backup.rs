@@ -1,9 +1,9 @@
 //! Rows of backups.
 
 use chrono::{DateTime, NaiveDateTime, Utc};
-use diesel::prelude::*;
+use diesel::{dsl::max, prelude::*};
 
-use super::{Conn, StoreError, each, from_json, known, parse, schema::backups, to_json};
+use super::{Conn, StoreError, each, from_json, in_order, known, parse, schema::backups, to_json};
 use crate::model::{
     backup::{Backup, BackupKind, BackupState, Manifest},
     ids::{BackupId, InstanceId},
@@ -46,6 +46,10 @@ impl Row {
 
 /// Adds a backup.
 pub fn insert(conn: &mut Conn<'_>, backup: &Backup) -> Result<(), StoreError> {
+    let newest: Option<NaiveDateTime> = each!(conn, |c| backups::table
+        .filter(backups::instance_id.eq(backup.instance.as_str()))
+        .select(max(backups::created_at))
+        .first(c))?;
     let row = Row {
         id: backup.id.to_string(),
         instance_id: backup.instance.to_string(),
@@ -55,7 +59,7 @@ pub fn insert(conn: &mut Conn<'_>, backup: &Backup) -> Result<(), StoreError> {
         state: backup.state.as_str().to_owned(),
         failure: backup.failure.clone(),
         manifest: backup.manifest.as_ref().map(to_json).transpose()?,
-        created_at: backup.created_at.naive_utc(),
+        created_at: in_order(backup.created_at, newest),
         finished_at: backup.finished_at.map(|at| at.naive_utc()),
     };
     each!(conn, |c| diesel::insert_into(backups::table)

@@ -6,11 +6,11 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
-use diesel::prelude::*;
+use diesel::{dsl::max, prelude::*};
 use serde_json::Value;
 
 use super::{
-    Conn, StoreError, each, from_json, known, parse,
+    Conn, StoreError, each, from_json, in_order, known, parse,
     schema::{operation_steps, operations},
     to_json,
 };
@@ -101,6 +101,10 @@ pub fn insert(
     operation: &Operation,
     exclusive: Option<&str>,
 ) -> Result<(), StoreError> {
+    let newest: Option<NaiveDateTime> = each!(conn, |c| operations::table
+        .filter(operations::instance_id.eq(operation.instance.as_str()))
+        .select(max(operations::created_at))
+        .first(c))?;
     let row = Row {
         id: operation.id.to_string(),
         kind: operation.kind.as_str().to_owned(),
@@ -123,7 +127,7 @@ pub fn insert(
         lease_until: None,
         not_before: operation.created_at.naive_utc(),
         epoch: operation.epoch,
-        created_at: operation.created_at.naive_utc(),
+        created_at: in_order(operation.created_at, newest),
         updated_at: operation.updated_at.naive_utc(),
     };
     each!(conn, |c| diesel::insert_into(operations::table)

@@ -1,9 +1,10 @@
 //! A broker for one test, in this process: its own folder, its own ports, nothing left afterwards.
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Mutex,
     time::Duration,
 };
 
@@ -26,6 +27,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(20);
 /// Ports of one test's broker; 6 for each instance.
 const PORTS: u16 = 90;
+/// The first port of the first broker, and how many brokers can have some: below the ports that the
+/// system gives to clients.
+const FIRST_PORT: u16 = 10_000;
+const RANGES: u16 = 250;
 
 #[derive(clap::Parser)]
 struct Line {
@@ -59,11 +64,27 @@ pub fn new_folder() -> PathBuf {
     folder.expect("a folder").keep()
 }
 
-/// A range of ports that no other test is likely to have; whatever is in use is passed over.
+/// A range of ports that no other broker of a test on this machine has, as long as there are some;
+/// whatever else is in use is passed over.
 pub fn port_range() -> String {
-    let random = u16::try_from(uuid::Uuid::new_v4().as_u128() % 240).expect("below 240");
-    let first = 10_000 + random * PORTS;
+    let random = u16::try_from(uuid::Uuid::new_v4().as_u128() % u128::from(RANGES));
+    let random = random.expect("a small number");
+    let mut others = (0..RANGES).map(|i| (random + i) % RANGES);
+    let first = FIRST_PORT + others.find(|i| is_ours_now(*i)).unwrap_or(random) * PORTS;
     format!("{first}-{}", first + PORTS - 1)
+}
+
+/// Takes a range for as long as this process lives, unless somebody has it.
+fn is_ours_now(range: u16) -> bool {
+    static OURS: Mutex<Vec<File>> = Mutex::new(Vec::new());
+    let folder = std::env::temp_dir().join("compose-broker-test-ports");
+    let _ = fs::create_dir(&folder);
+    let lock = File::create(folder.join(range.to_string())).expect("a file to lock");
+    let is_ours = lock.try_lock().is_ok();
+    if is_ours {
+        OURS.lock().expect("our locks").push(lock);
+    }
+    is_ours
 }
 
 /// Waits until `look` gives something.

@@ -17,7 +17,7 @@ use compose_broker::{
     operation::fault::{Fault, Faults, Moment},
 };
 
-/// A clock that can be put forward.
+/// A clock that can be put forward and back.
 #[derive(Clone, Default)]
 pub struct TestClock(Arc<AtomicI64>);
 
@@ -26,6 +26,11 @@ impl TestClock {
     pub fn forward(&self, time: Duration) {
         let seconds = time.as_secs().cast_signed();
         self.0.fetch_add(seconds, Ordering::SeqCst);
+    }
+
+    /// Puts the clock forward, or back.
+    pub fn shift(&self, by: TimeDelta) {
+        self.0.fetch_add(by.num_seconds(), Ordering::SeqCst);
     }
 
     /// The clock for a broker.
@@ -49,6 +54,7 @@ struct Stage {
 struct Rule {
     kind: OperationKind,
     step: &'static str,
+    moment: Moment,
     fault: Option<Fault>,
 }
 
@@ -61,17 +67,34 @@ pub struct InForce {
 impl Script {
     /// Holds every operation of a kind before its step `step`, until the result is dropped.
     pub fn hold(&self, kind: OperationKind, step: &'static str) -> InForce {
-        self.rule(kind, step, None)
+        self.rule(kind, step, Moment::Begun, None)
+    }
+
+    /// Holds every operation of a kind when its step `step` is done and recorded, until the result
+    /// is dropped.
+    pub fn hold_after(&self, kind: OperationKind, step: &'static str) -> InForce {
+        self.rule(kind, step, Moment::Recorded, None)
     }
 
     /// Lets every operation of a kind fail for good at its step `step`, until the result is
     /// dropped.
     pub fn fail(&self, kind: OperationKind, step: &'static str) -> InForce {
-        self.rule(kind, step, Some(Fault::FailForGood))
+        self.rule(kind, step, Moment::Begun, Some(Fault::FailForGood))
     }
 
-    fn rule(&self, kind: OperationKind, step: &'static str, fault: Option<Fault>) -> InForce {
-        let rule = Rule { kind, step, fault };
+    fn rule(
+        &self,
+        kind: OperationKind,
+        step: &'static str,
+        moment: Moment,
+        fault: Option<Fault>,
+    ) -> InForce {
+        let rule = Rule {
+            kind,
+            step,
+            moment,
+            fault,
+        };
         self.rules().push(rule);
         InForce {
             script: self.clone(),
@@ -105,7 +128,7 @@ impl Drop for InForce {
 impl Faults for Script {
     fn at(&self, operation: &Operation, step: &str, moment: Moment) -> Option<Fault> {
         let applies = |rule: &&Rule| {
-            moment == Moment::Begun && rule.kind == operation.kind && rule.step == step
+            rule.moment == moment && rule.kind == operation.kind && rule.step == step
         };
         // Others of the runtime's tasks go on meanwhile.
         tokio::task::block_in_place(|| {

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use compose_broker::{
+    app::Surroundings,
     model::operation::{OperationKind, OperationState},
     operation::fault::{Fault, Moment},
 };
@@ -110,13 +111,18 @@ async fn undisturbed() -> &'static Value {
 
 /// Tells the story with faults, and compares it with the undisturbed one.
 async fn assert_harmless(faults: &[(Moment, Fault)]) {
-    let expected = undisturbed().await;
     let saboteur = Saboteur::everywhere(faults);
-    let broker = TestBroker::start_with(&[], saboteur.surroundings()).await;
+    assert_same_story(saboteur.surroundings()).await;
+    assert_eq!(saboteur.spared(), [], "steps that were not broken");
+}
+
+/// Tells the story in other surroundings, and compares it with the undisturbed one.
+pub async fn assert_same_story(surroundings: Surroundings) {
+    let expected = undisturbed().await;
+    let broker = TestBroker::start_with(&[], surroundings).await;
     let seen = story(&broker).await;
     let pretty = |value| serde_json::to_string_pretty(value).expect("JSON");
     assert_eq!(pretty(&seen), pretty(expected));
-    assert_eq!(saboteur.spared(), [], "steps that were not broken");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -84,6 +84,15 @@ impl Inside {
         backup.to_string()
     }
 
+    /// Whether a step of an operation is done and recorded.
+    pub async fn is_recorded(&self, operation: &Operation, step: &str) -> bool {
+        let id = operation.id.clone();
+        let results = self
+            .read(move |conn| store::operation::step_results(conn, &id))
+            .await;
+        results.contains_key(step)
+    }
+
     /// Waits until nothing is queued or running on an instance.
     pub async fn idle(&self, instance: &str) {
         eventually("the end of all operations", || async {

@@ -1,0 +1,522 @@
+//! The map of the house, held against the house: which room may use which, and what belongs in one
+//! room alone. What is checked here is promised in ARCHITECTURE.md.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Each room with the rooms that it may use beside itself.
+const ROOMS: [(&str, &[&str]); 14] = [
+    ("main", &["app", "config", "logging"]),
+    (
+        "app",
+        &[
+            "backup_store",
+            "broker",
+            "clock",
+            "config",
+            "engine",
+            "http",
+            "model",
+            "operation",
+            "provisioner",
+            "seal",
+            "store",
+        ],
+    ),
+    ("config", &["logging", "model", "seal"]),
+    ("logging", &[]),
+    ("http", &["broker", "logging", "model", "seal"]),
+    (
+        "broker",
+        &["backup_store", "clock", "model", "seal", "store", "stream"],
+    ),
+    (
+        "operation",
+        &[
+            "backup_store",
+            "clock",
+            "engine",
+            "logging",
+            "model",
+            "provisioner",
+            "seal",
+            "store",
+            "stream",
+        ],
+    ),
+    ("backup_store", &["model", "seal", "stream"]),
+    ("engine", &["model", "seal", "stream"]),
+    ("provisioner", &["model", "stream"]),
+    ("store", &["model"]),
+    ("clock", &[]),
+    ("model", &[]),
+    ("seal", &["model"]),
+];
+
+/// Rooms that everybody may be in without using anybody.
+const LEAVES: [&str; 2] = ["lib", "stream"];
+
+/// What only one room uses.
+const ALONE: [(&str, &str); 7] = [
+    ("diesel", "store"),
+    ("diesel_migrations", "store"),
+    ("actix_web", "http"),
+    ("etcd_client", "engine"),
+    ("std::env", "config"),
+    ("clap::Args", "config"),
+    ("Utc::now", "clock"),
+];
+
+/// What the model does without: it is pure.
+const NOT_IN_MODEL: [&str; 10] = [
+    "std::fs",
+    "std::io",
+    "std::net",
+    "std::process",
+    "std::thread",
+    "std::time::SystemTime",
+    "std::time::Instant",
+    "Instant::now",
+    "SystemTime::now",
+    "tokio",
+];
+
+/// Names that tell nothing.
+const EMPTY_NAMES: [&str; 6] = ["util", "utils", "common", "helper", "helpers", "manager"];
+
+/// Lines of a file; of its tests apart.
+const LINES_MAX: usize = 800;
+const TEST_LINES_MAX: usize = 1000;
+
+/// Everything that a file of ours does against the rules. `path` is relative to `src`.
+fn offences(path: &str, text: &str) -> Vec<String> {
+    let mut found = offences_of_form(path, text);
+    if is_test(path) {
+        return found;
+    }
+    let code = without_tests(&without_texts(text));
+    let paths = paths(&code);
+    found.extend(offences_of_imports(room_of(path), &paths));
+    if code.contains(".unwrap()") {
+        found.push("unwrap() outside of tests".to_owned());
+    }
+    found
+}
+
+fn offences_of_form(path: &str, text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    if !(text.starts_with("//!") || text.starts_with("#![doc = include_str!")) {
+        found.push("does not begin with what it is".to_owned());
+    }
+    let lines_max = if is_test(path) {
+        TEST_LINES_MAX
+    } else {
+        LINES_MAX
+    };
+    if text.lines().count() > lines_max {
+        found.push(format!("has more than {lines_max} lines"));
+    }
+    let names = path.trim_end_matches(".rs").split(['/', '_']);
+    for name in names.filter(|name| EMPTY_NAMES.contains(name)) {
+        found.push(format!("{name} is a name that tells nothing"));
+    }
+    found
+}
+
+fn offences_of_imports(room: &str, paths: &[String]) -> Vec<String> {
+    let mut found = Vec::new();
+    let may_use = ROOMS.iter().find(|(name, _)| *name == room);
+    if may_use.is_none() && !LEAVES.contains(&room) {
+        found.push(format!("{room} is a room that is not on the map"));
+    }
+    let may_use = may_use.map_or(&[][..], |(_, rooms)| rooms);
+    for path in paths {
+        let mut parts = path.split("::");
+        if matches!(parts.next(), Some("crate" | "compose_broker"))
+            && let Some(other) = parts.next()
+            && other != room
+            && !may_use.contains(&other)
+        {
+            found.push(format!("{room} may not use {path}"));
+        }
+        for (what, home) in ALONE {
+            if room != home && stands_in(what, path) && !is_exempt(room, what) {
+                found.push(format!("only {home} may use {path}"));
+            }
+        }
+        if room != "http" && path.split("::").any(|part| part == "StatusCode") {
+            found.push(format!("only http may know of {path}"));
+        }
+        if room == "model" && NOT_IN_MODEL.iter().any(|what| stands_in(what, path)) {
+            found.push(format!("model is pure and does without {path}"));
+        }
+        if path.starts_with("super::super") {
+            found.push(format!("{path} hides where it leads to"));
+        }
+    }
+    found
+}
+
+/// The composition root holds the server that `http` made; log records tell the machine's time.
+fn is_exempt(room: &str, what: &str) -> bool {
+    [("app", "actix_web"), ("logging", "Utc::now")].contains(&(room, what))
+}
+
+/// Whether the parts of `what` stand one after the other in `path`: a crate's or the standard
+/// library's name at its beginning, everything else anywhere.
+fn stands_in(what: &str, path: &str) -> bool {
+    let (what, path): (Vec<&str>, Vec<&str>) =
+        (what.split("::").collect(), path.split("::").collect());
+    let from_start = what[0].starts_with(char::is_lowercase);
+    path.windows(what.len())
+        .enumerate()
+        .any(|(i, parts)| parts == what && (i == 0 || !from_start))
+}
+
+fn room_of(path: &str) -> &str {
+    let first = path.split('/').next().unwrap_or(path);
+    first.trim_end_matches(".rs")
+}
+
+fn is_test(path: &str) -> bool {
+    path.split('/')
+        .any(|part| part == "tests" || part == "tests.rs")
+}
+
+/// The code without comments and without the insides of texts and characters.
+fn without_texts(text: &str) -> String {
+    let chars: Vec<char> = text.chars().collect();
+    let mut code = String::new();
+    let mut i = 0;
+    while i < chars.len() {
+        let end = end_of_text(&chars, i);
+        if end == i {
+            code.push(chars[i]);
+            i += 1;
+        } else {
+            // Lines stay lines.
+            code.extend(chars[i..end].iter().filter(|c| **c == '\n'));
+            code.push(' ');
+            i = end;
+        }
+    }
+    code
+}
+
+/// Where the comment, text or character that begins at `i` ends; `i` when none begins there.
+fn end_of_text(chars: &[char], i: usize) -> usize {
+    let rest = &chars[i..];
+    let begins = |with: &str| with.chars().eq(rest.iter().copied().take(with.len()));
+    let until = |end: &str, from: usize| {
+        let end: Vec<char> = end.chars().collect();
+        let found = (from..rest.len()).find(|&j| rest[j..].starts_with(&end));
+        i + found.map_or(rest.len(), |j| j + end.len())
+    };
+    if begins("//") {
+        return until("\n", 2) - 1;
+    }
+    if begins("/*") {
+        return until("*/", 2);
+    }
+    let in_a_name = i > 0 && (chars[i - 1].is_alphanumeric() || chars[i - 1] == '_');
+    if begins("r\"") && !in_a_name {
+        return until("\"", 2);
+    }
+    if begins("r#") && !in_a_name {
+        let hashes = rest[1..].iter().take_while(|c| **c == '#').count();
+        if rest.get(1 + hashes) == Some(&'"') {
+            return until(&format!("\"{}", "#".repeat(hashes)), 2 + hashes);
+        }
+    }
+    if begins("\"") {
+        return end_of_quoted(chars, i, '"');
+    }
+    // A quote is a character's, unless it begins a lifetime.
+    let is_character = rest.get(1) == Some(&'\\') || rest.get(2) == Some(&'\'');
+    if begins("'") && is_character {
+        return end_of_quoted(chars, i, '\'');
+    }
+    i
+}
+
+fn end_of_quoted(chars: &[char], i: usize, quote: char) -> usize {
+    let mut j = i + 1;
+    while j < chars.len() && chars[j] != quote {
+        j += if chars[j] == '\\' { 2 } else { 1 };
+    }
+    (j + 1).min(chars.len())
+}
+
+/// The code without what is compiled for tests alone.
+fn without_tests(code: &str) -> String {
+    const MARK: &str = "#[cfg(test)]";
+    let mut rest = code;
+    let mut kept = String::new();
+    while let Some((before, after)) = rest.split_once(MARK) {
+        kept.push_str(before);
+        rest = &after[end_of_item(after)..];
+    }
+    kept + rest
+}
+
+/// Where the item at the beginning of `code` ends: at its semicolon or its closing brace.
+fn end_of_item(code: &str) -> usize {
+    let mut depth = 0;
+    for (i, c) in code.char_indices() {
+        match c {
+            ';' if depth == 0 => return i + 1,
+            '{' => depth += 1,
+            '}' if depth == 1 => return i + 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+    }
+    code.len()
+}
+
+/// Every path in the code, such as `std::fs::read`, those in braces made whole.
+fn paths(code: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word = String::new();
+    for c in code.chars() {
+        if c.is_alphanumeric() || c == '_' {
+            word.push(c);
+            continue;
+        }
+        if !word.is_empty() {
+            words.push(std::mem::take(&mut word));
+        }
+        if !c.is_whitespace() {
+            words.push(c.to_string());
+        }
+    }
+    words.push(word);
+    let mut found = Vec::new();
+    let mut i = 0;
+    while i < words.len() {
+        i = read_path(&words, i, "", &mut found).max(i + 1);
+    }
+    found
+}
+
+/// Reads one path, which stands below `prefix`; returns where it ends.
+fn read_path(words: &[String], mut i: usize, prefix: &str, found: &mut Vec<String>) -> usize {
+    let is = |i: usize, what: &str| words.get(i).is_some_and(|word| word == what);
+    let mut path = prefix.to_owned();
+    loop {
+        if is(i, "{") && path.ends_with("::") {
+            i += 1;
+            while i < words.len() && !is(i, "}") {
+                i = read_path(words, i, &path, found).max(i + 1);
+            }
+            return i + 1;
+        }
+        match words.get(i) {
+            Some(word) if word.starts_with(|c: char| c.is_alphanumeric() || c == '_') => {
+                path.push_str(word);
+                i += 1;
+            }
+            // All that is in there.
+            Some(word) if word == "*" && path.ends_with("::") => {
+                found.push(path.trim_end_matches("::").to_owned());
+                return i + 1;
+            }
+            _ => return i,
+        }
+        if is(i, ":") && is(i + 1, ":") {
+            path.push_str("::");
+            i += 2;
+        } else {
+            found.push(path);
+            return i;
+        }
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}
+
+/// Every file below `folder`, relative to it, with its text.
+fn sources(folder: &Path) -> Vec<(String, String)> {
+    let mut folders = vec![folder.to_owned()];
+    let mut found = Vec::new();
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(&next).expect("a folder").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let text = fs::read_to_string(&path).expect("a text");
+                let relative = path.strip_prefix(folder).expect("a file below");
+                found.push((relative.display().to_string(), text));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_file_keeps_to_the_map() {
+    let sources = sources(&root().join("src"));
+    assert!(sources.len() > 50, "{} files", sources.len());
+    let offences: Vec<String> = sources
+        .iter()
+        .flat_map(|(path, text)| {
+            let found = offences(path, text);
+            found
+                .into_iter()
+                .map(move |offence| format!("src/{path}: {offence}"))
+        })
+        .collect();
+    assert_eq!(offences, Vec::<String>::new());
+}
+
+#[test]
+fn every_room_is_told_of_and_every_room_that_is_told_of_exists() {
+    let map = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("a map");
+    let library = fs::read_to_string(root().join("src/lib.rs")).expect("a text");
+    let rooms: Vec<&str> = library
+        .lines()
+        .filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'))
+        .collect();
+    assert!(rooms.len() > 10, "{rooms:?}");
+    let told: Vec<&str> = map.lines().flat_map(rooms_told_of).collect();
+    for room in &rooms {
+        assert!(told.contains(room), "{room} is not told of");
+        let known = ROOMS.iter().any(|(name, _)| name == room) || LEAVES.contains(room);
+        assert!(known, "{room} has no rule");
+    }
+    for room in told {
+        let path = root().join("src").join(room.replace("::", "/"));
+        let exists = path.is_dir() || path.with_extension("rs").is_file();
+        assert!(exists, "{room} is told of only");
+    }
+}
+
+/// The rooms that a line of the map's table is about: those in its first cell.
+fn rooms_told_of(line: &str) -> impl Iterator<Item = &str> {
+    let cell = line
+        .strip_prefix("| [`")
+        .and_then(|rest| rest.split_once(" |"));
+    let rooms = cell.map_or("", |(cell, _)| cell).split(", ");
+    rooms
+        .map(|room| room.trim_matches(['[', ']', '`']))
+        .filter(|room| !room.is_empty())
+}
+
+/// The only offence of a file, or none.
+fn offence(path: &str, code: &str) -> Option<String> {
+    let mut found = offences(path, &format!("//! A file.\n{code}"));
+    assert!(found.len() <= 1, "{found:?}");
+    found.pop()
+}
+
+#[test]
+fn a_use_of_a_room_that_is_out_of_reach_is_found() {
+    for (path, code) in [
+        ("http/osb/mod.rs", "use crate::store::Store;"),
+        ("http/osb/mod.rs", "use crate::{broker::Broker, operation};"),
+        ("http/mod.rs", "fn f() { crate::engine::etcd::start() }"),
+        (
+            "broker/mod.rs",
+            "use crate::{\n    provisioner::{Provisioner},\n};",
+        ),
+        ("broker/backup.rs", "use crate::http::Api;"),
+        ("operation/bind.rs", "use crate::broker::Broker;"),
+        ("engine/etcd/mod.rs", "use crate::provisioner;"),
+        ("provisioner/mod.rs", "use crate::engine::Engine;"),
+        ("store/mod.rs", "use crate::operation::Step;"),
+        ("model/ids.rs", "use crate::clock::Clock;"),
+        ("main.rs", "use compose_broker::store::Store;"),
+        ("cellar.rs", ""),
+        ("broker/mod.rs", "use super::super::app;"),
+    ] {
+        assert!(offence(path, code).is_some(), "{path}: {code}");
+    }
+    for (path, code) in [
+        (
+            "http/mod.rs",
+            "use crate::{broker::Broker, model::ids::InstanceId};",
+        ),
+        ("http/mod.rs", "// use crate::store::Store;"),
+        ("http/mod.rs", "/// See [`crate::store`].\nfn f() {}"),
+        (
+            "http/mod.rs",
+            "fn f() -> &'static str { \"use crate::store;\" }",
+        ),
+        (
+            "http/mod.rs",
+            "const S: &str = r#\"use \"crate::store\";\"#;",
+        ),
+        (
+            "http/mod.rs",
+            "#[cfg(test)]\nmod tests {\n    use crate::store;\n}",
+        ),
+        (
+            "operation/bind.rs",
+            "use crate::{engine, provisioner, store::Conn};",
+        ),
+        ("provisioner/local/tests.rs", "use crate::engine::etcd;"),
+    ] {
+        assert_eq!(offence(path, code), None, "{path}: {code}");
+    }
+}
+
+#[test]
+fn what_belongs_in_one_room_is_found_in_others() {
+    for (path, code) in [
+        ("broker/mod.rs", "use diesel::prelude::*;"),
+        ("operation/runner.rs", "fn f() { diesel::insert_into(t) }"),
+        ("broker/mod.rs", "use actix_web::HttpRequest;"),
+        ("broker/mod.rs", "use reqwest::StatusCode;"),
+        ("broker/mod.rs", "fn f() -> http::StatusCode { todo!() }"),
+        ("operation/backup.rs", "use etcd_client::Client;"),
+        ("app.rs", "fn f() { std::env::var(N); }"),
+        ("provisioner/mod.rs", "use std::{env, fs};"),
+        ("broker/mod.rs", "fn f() { chrono::Utc::now(); }"),
+        ("model/ids.rs", "fn f() { let now = Utc::now(); }"),
+        ("model/ids.rs", "use std::{fmt, fs::File};"),
+        ("model/ids.rs", "fn f() { std::time::SystemTime::now(); }"),
+        ("model/ids.rs", "use tokio::sync::Mutex;"),
+        ("seal.rs", "fn f() { g().unwrap(); }"),
+        ("broker/utils.rs", ""),
+        ("engine/manager/mod.rs", ""),
+    ] {
+        assert!(offence(path, code).is_some(), "{path}: {code}");
+    }
+    for (path, code) in [
+        ("store/mod.rs", "use diesel::prelude::*;"),
+        ("config.rs", "fn f() { std::env::var(N); }"),
+        ("model/limits.rs", "use std::time::Duration;"),
+        ("seal.rs", "fn f() { g().unwrap_or_default(); }"),
+        (
+            "seal.rs",
+            "#[cfg(test)]\nmod tests {\n    fn f() { g('}').unwrap(); }\n}\nfn h() {}",
+        ),
+    ] {
+        assert_eq!(offence(path, code), None, "{path}: {code}");
+    }
+}
+
+#[test]
+fn a_file_without_a_first_sentence_or_without_an_end_is_found() {
+    assert_eq!(offences("seal.rs", "fn f() {}").len(), 1);
+    let long = format!("//! A file.\n{}", "\n".repeat(LINES_MAX));
+    assert_eq!(offences("seal.rs", &long).len(), 1);
+    assert_eq!(offences("engine/etcd/tests/mod.rs", &long).len(), 0);
+}
+
+#[test]
+fn an_item_for_tests_ends_where_it_ends() {
+    let code = "a\n#[cfg(test)]\nmod tests;\nb\n#[cfg(test)]\nmod t { fn f() { {} } }\nc";
+    let kept = without_tests(code);
+    let kept: Vec<&str> = kept.split_whitespace().collect();
+    assert_eq!(kept, ["a", "b", "c"]);
+    assert_eq!(
+        paths("use a::{b::{c, d}, e::*};").as_slice(),
+        ["use", "a::b::c", "a::b::d", "a::e"]
+    );
+}
