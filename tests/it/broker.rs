@@ -23,6 +23,10 @@ pub const ENTERPRISE: &str = "c2f7e6a9-0d4b-4c83-b1f6-58a9e3d7b212";
 
 /// Whatever a test waits for must have come by then, also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How often members are looked for that are left at the end.
+const LOOKS_MAX: u32 = 250;
+/// A broker that is no longer needed has this long to let go of its work.
+const STOPPED_WITHIN: Duration = Duration::from_secs(20);
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(20);
 /// Ports of one test's broker; 6 for each instance.
@@ -361,20 +365,30 @@ impl TestBroker {
 
 impl Drop for TestBroker {
     fn drop(&mut self) {
-        // Without its folder no member is started again; then whoever still runs is ended.
+        // Work that went on would start members behind our back.
+        if let Some(app) = self.app.take() {
+            let stopping = tokio::time::timeout(STOPPED_WITHIN, app.stop());
+            let stop = || tokio::runtime::Handle::current().block_on(stopping);
+            let _ = tokio::task::block_in_place(stop);
+        }
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
         }
+        // Without its folder no member is started again; then whoever still runs is ended.
         let gone = self.folder.with_extension("gone");
         let _ = fs::rename(&self.folder, &gone);
-        for pid in processes_below(&self.folder)
-            .into_iter()
-            .chain(processes_below(&gone))
-        {
-            kill(pid);
+        let (mut quiet, mut looks) = (0, 0);
+        while quiet < 2 && looks < LOOKS_MAX {
+            let left = processes_below(&self.folder);
+            quiet = if left.is_empty() { quiet + 1 } else { 0 };
+            looks += 1;
+            left.into_iter().for_each(kill);
+            std::thread::sleep(LOOK);
         }
-        let _ = fs::remove_dir_all(&gone);
+        for folder in [&gone, &self.folder] {
+            let _ = fs::remove_dir_all(folder);
+        }
     }
 }
 

@@ -197,9 +197,9 @@ async fn a_plan_belongs_to_its_own_service() {
     let file = folder.join("two.json");
     fs::write(&file, catalog.to_string()).expect("a file");
     let script = Script::default();
-    let _held = script.hold(OperationKind::Provision, "allocate");
     let flags = ["--catalog", file.to_str().expect("UTF-8")];
     let broker = TestBroker::start_in(folder.clone(), &flags, script.surroundings()).await;
+    let _held = script.hold(OperationKind::Provision, "allocate");
     for (service, plan) in [(SERVICE, "second-plan"), ("second-service", STANDARD)] {
         let refused = put(
             &broker,
@@ -226,9 +226,9 @@ async fn maintenance_information_is_compared_when_it_says_something() {
     let file = folder.join("maintained.json");
     fs::write(&file, catalog.to_string()).expect("a file");
     let script = Script::default();
-    let _held = script.hold(OperationKind::Provision, "allocate");
     let flags = ["--catalog", file.to_str().expect("UTF-8")];
     let broker = TestBroker::start_in(folder.clone(), &flags, script.surroundings()).await;
+    let _held = script.hold(OperationKind::Provision, "allocate");
     let refused = async |change: Value| {
         let refused = put(&broker, "refused", change.clone()).await;
         description(&refused, StatusCode::UNPROCESSABLE_ENTITY);
