@@ -1,6 +1,6 @@
 //! Take and list backups.
 
-use super::{Broker, BrokerError, NewOperation, backup_key};
+use super::{Broker, BrokerError, backup_key};
 use crate::{
     model::{
         backup::{Backup, BackupKind, BackupState},
@@ -86,7 +86,7 @@ fn back_up_in(
     let id = BackupId::generate(now);
     let operation = Operation {
         backup: Some(id.clone()),
-        ..NewOperation::new(OperationKind::Backup, &instance.id, origin).at(now)
+        ..Operation::queued(OperationKind::Backup, &instance.id, origin, now)
     };
     let backup = Backup {
         id,

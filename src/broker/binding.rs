@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use super::{Broker, BrokerError, NewOperation, binding_key};
+use super::{Broker, BrokerError, binding_key};
 use crate::{
     model::{
         binding::{
@@ -168,7 +168,7 @@ impl Broker {
         let now = self.clock.now();
         let operation = Operation {
             binding: Some(request.binding.clone()),
-            ..NewOperation::new(OperationKind::Bind, &instance.id, "osb").at(now)
+            ..Operation::queued(OperationKind::Bind, &instance.id, "osb", now)
         };
         let binding = self.new_binding(&request, identity, &operation)?;
         store::binding::insert(conn, &binding)?;
@@ -314,12 +314,11 @@ fn unbind_in(
         }
         store::operation::halt(conn, &operation.id)?;
     }
-    let operation = NewOperation {
+    let operation = Operation {
         binding: Some(binding.id.clone()),
         waits_for: WaitsFor::Binding,
-        ..NewOperation::new(OperationKind::Unbind, &request.instance, "osb")
-    }
-    .at(now);
+        ..Operation::queued(OperationKind::Unbind, &request.instance, "osb", now)
+    };
     let key = binding_key(&request.instance, &binding.id);
     store::operation::insert(conn, &operation, Some(&key))?;
     // The token is of no use from here on; the database user follows.

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Broker, BrokerError, NewOperation, instance_key};
+use super::{Broker, BrokerError, instance_key};
 use crate::{
     model::{
         backup::Manifest,
@@ -202,7 +202,7 @@ impl Broker {
         let operation = Operation {
             backup: source.as_ref().map(|manifest| manifest.backup_id.clone()),
             source: source.map(|manifest| RestoreSource { manifest }),
-            ..NewOperation::new(kind, &instance.id, "osb").at(now)
+            ..Operation::queued(kind, &instance.id, "osb", now)
         };
         store::instance::insert(conn, &instance)?;
         store::deployment::insert(conn, &deployment)?;
@@ -263,11 +263,10 @@ fn deprovision_in(
     for operation in &active {
         store::operation::halt(conn, &operation.id)?;
     }
-    let operation = NewOperation {
+    let operation = Operation {
         waits_for: WaitsFor::Instance,
-        ..NewOperation::new(OperationKind::Deprovision, &instance.id, "osb")
-    }
-    .at(now);
+        ..Operation::queued(OperationKind::Deprovision, &instance.id, "osb", now)
+    };
     store::operation::insert(conn, &operation, Some(&instance_key(&instance.id)))?;
     store::instance::set_state(conn, &instance.id, InstanceState::Deleting)?;
     store::binding::revoke_tokens_of_instance(conn, &instance.id)?;

@@ -5,7 +5,6 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use crate::{
@@ -13,9 +12,9 @@ use crate::{
     clock::Clock,
     model::{
         catalog::{Catalog, Offering, Plan},
-        ids::{BackupId, BindingId, InstanceId, OperationId},
+        ids::{BindingId, InstanceId, OperationId},
         limits::SYNC_WAIT,
-        operation::{Operation, OperationKind, OperationState, Progress, RestoreSource, WaitsFor},
+        operation::{Operation, OperationState},
         placement::Cluster,
         tenant::RestoreScope,
         version::Version,
@@ -186,51 +185,6 @@ impl Broker {
             if Instant::now() >= deadline {
                 return Err(BrokerError::StillRunning);
             }
-        }
-    }
-}
-
-/// An operation to be accepted.
-struct NewOperation {
-    kind: OperationKind,
-    instance: InstanceId,
-    binding: Option<BindingId>,
-    backup: Option<BackupId>,
-    source: Option<RestoreSource>,
-    waits_for: WaitsFor,
-    origin: &'static str,
-}
-
-impl NewOperation {
-    fn new(kind: OperationKind, instance: &InstanceId, origin: &'static str) -> Self {
-        Self {
-            kind,
-            instance: instance.clone(),
-            binding: None,
-            backup: None,
-            source: None,
-            waits_for: WaitsFor::Nothing,
-            origin,
-        }
-    }
-
-    fn at(self, now: DateTime<Utc>) -> Operation {
-        Operation {
-            id: OperationId::generate(now),
-            kind: self.kind,
-            instance: self.instance,
-            binding: self.binding,
-            backup: self.backup,
-            source: self.source,
-            state: OperationState::Queued,
-            waits_for: self.waits_for,
-            halted: false,
-            progress: Progress::default(),
-            failure: None,
-            origin: self.origin.to_owned(),
-            epoch: 0,
-            created_at: now,
-            updated_at: now,
         }
     }
 }

@@ -263,6 +263,34 @@ pub struct Operation {
     pub updated_at: DateTime<Utc>,
 }
 
+impl Operation {
+    /// An operation that is accepted now and that nobody works on yet.
+    pub fn queued(
+        kind: OperationKind,
+        instance: &InstanceId,
+        origin: &str,
+        now: DateTime<Utc>,
+    ) -> Self {
+        Self {
+            id: OperationId::generate(now),
+            kind,
+            instance: instance.clone(),
+            binding: None,
+            backup: None,
+            source: None,
+            state: OperationState::Queued,
+            waits_for: WaitsFor::Nothing,
+            halted: false,
+            progress: Progress::default(),
+            failure: None,
+            origin: origin.to_owned(),
+            epoch: 0,
+            created_at: now,
+            updated_at: now,
+        }
+    }
+}
+
 /// A worker's right to write for an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {

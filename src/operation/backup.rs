@@ -11,8 +11,7 @@ use crate::{
     backup_store::{object, pipeline},
     model::{
         backup::{Backup, MANIFEST_FORMAT, Manifest, SnapshotContent, StoredSnapshot},
-        ids::OperationId,
-        operation::{Operation, OperationKind, OperationState, Progress, WaitsFor},
+        operation::{Operation, OperationKind},
     },
     store::{self, Conn, StoreError},
 };
@@ -210,23 +209,8 @@ fn succeed(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
         .and_then(|value| serde_json::from_value(value.clone()).ok())
         .ok_or_else(|| StoreError::Missing("the manifest".to_owned()))?;
     store::backup::complete(conn, &manifest, ending.now)?;
-    let prune = Operation {
-        id: OperationId::generate(ending.now),
-        kind: OperationKind::Prune,
-        instance: ending.operation.instance.clone(),
-        binding: None,
-        backup: None,
-        source: None,
-        state: OperationState::Queued,
-        waits_for: WaitsFor::Nothing,
-        halted: false,
-        progress: Progress::default(),
-        failure: None,
-        origin: "retention".to_owned(),
-        epoch: 0,
-        created_at: ending.now,
-        updated_at: ending.now,
-    };
+    let instance = &ending.operation.instance;
+    let prune = Operation::queued(OperationKind::Prune, instance, "retention", ending.now);
     store::operation::insert(conn, &prune, None)
 }
 
