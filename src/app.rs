@@ -36,6 +36,9 @@ use crate::{
     store::{self, Store, StoreError},
 };
 
+/// How [`StartError`] is told in one line, with all its causes.
+pub use crate::model::failure::chain;
+
 /// Why the broker does not start. Each is one line and names the setting behind it.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {

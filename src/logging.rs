@@ -1,6 +1,6 @@
 //! Log records: one line each, as text or as JSON.
 
-use std::{error::Error, io::Write as _};
+use std::io::Write as _;
 
 use log::kv::{Key, Value, VisitSource};
 use serde_json::{Map, json};
@@ -65,16 +65,4 @@ impl<'kvs> VisitSource<'kvs> for Fields {
         self.0.insert(key.to_string(), value);
         Ok(())
     }
-}
-
-/// An error with all its causes, for one record.
-pub fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }

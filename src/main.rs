@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use compose_broker::{
-    app::{App, Surroundings},
+    app::{App, Surroundings, chain},
     config::{Config, SECRETS_HELP, Settings},
-    logging::{self, chain},
+    logging,
 };
 use tokio::signal::unix::{SignalKind, signal};
 

@@ -4,11 +4,11 @@
 //! made by the broker from its own ids alone (see [`object`]). What is stored is trusted only
 //! after it was read back (see [`pipeline`]).
 
-use std::{error::Error, io, sync::Arc};
+use std::{io, sync::Arc};
 
 use async_trait::async_trait;
 
-use crate::stream::ByteStream;
+use crate::{model::failure::chain, stream::ByteStream};
 
 pub mod archive;
 pub mod folder;
@@ -65,7 +65,7 @@ impl BackupStoreError {
     /// What the failure of a stream that was being stored means: the source's fault, never the
     /// store's.
     pub fn of_source(error: io::Error) -> Self {
-        Self::unpack(error, |error| Self::BrokenSource(with_causes(&error)))
+        Self::unpack(error, |error| Self::BrokenSource(chain(&error)))
     }
 }
 
@@ -83,17 +83,6 @@ impl From<BackupStoreError> for io::Error {
         };
         io::Error::new(kind, error)
     }
-}
-
-/// The error and its causes in one line: a reason that is kept as text must not lose them.
-fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// A place for objects. Every method refuses what [`object::is_name`] refuses.

@@ -11,15 +11,6 @@ use crate::{
     store::{self, Conn},
 };
 
-/// A backup that is being taken.
-#[derive(Debug)]
-pub struct BackupRequested {
-    /// The work.
-    pub operation: Operation,
-    /// Whether it had been asked for before.
-    pub was_running: bool,
-}
-
 impl Broker {
     /// Accepts a backup of an instance. While one is being taken, tells of that one: clients
     /// repeat the request when they hear nothing.
@@ -28,7 +19,7 @@ impl Broker {
         instance: InstanceId,
         kind: BackupKind,
         origin: &'static str,
-    ) -> Result<BackupRequested, BrokerError> {
+    ) -> Result<Operation, BrokerError> {
         let now = self.clock.now();
         self.store
             .decide(move |conn| back_up_in(conn, &instance, kind, origin, now))
@@ -65,7 +56,7 @@ fn back_up_in(
     kind: BackupKind,
     origin: &'static str,
     now: chrono::DateTime<chrono::Utc>,
-) -> Result<BackupRequested, BrokerError> {
+) -> Result<Operation, BrokerError> {
     let Some(instance) = store::instance::find(conn, instance)? else {
         return Err(BrokerError::NotFound(
             "there is no such instance".to_owned(),
@@ -78,10 +69,7 @@ fn back_up_in(
     }
     let active = store::operation::active_on_instance(conn, &instance.id)?;
     if let Some(running) = active.into_iter().find(|o| o.kind == OperationKind::Backup) {
-        return Ok(BackupRequested {
-            operation: running,
-            was_running: true,
-        });
+        return Ok(running);
     }
     let id = BackupId::generate(now);
     let operation = Operation {
@@ -102,8 +90,5 @@ fn back_up_in(
     };
     store::backup::insert(conn, &backup)?;
     store::operation::insert(conn, &operation, Some(&backup_key(&instance.id)))?;
-    Ok(BackupRequested {
-        operation,
-        was_running: false,
-    })
+    Ok(operation)
 }

@@ -32,7 +32,6 @@ mod restore;
 mod status;
 mod token;
 
-pub use backup::BackupRequested;
 pub use binding::{BindRequest, Bound, FetchedBinding, UnbindRequest, Unbound};
 pub use deployment::DeploymentView;
 pub use download::{Download, DownloadLink, Downloads, backup_name};

@@ -6,7 +6,7 @@ use actix_web::{
 };
 use serde_json::{Value, json};
 
-use crate::{broker::BrokerError, logging::chain};
+use crate::{broker::BrokerError, model::failure::chain};
 
 /// An error, told as OSB wants it: `{"error": ..., "description": ...}`.
 #[derive(Debug, thiserror::Error)]

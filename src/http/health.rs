@@ -5,7 +5,7 @@ use actix_web::{HttpResponse, http::StatusCode, web};
 use serde_json::json;
 
 use super::Api;
-use crate::{logging::chain, model::limits::READINESS_TIMEOUT};
+use crate::{model::failure::chain, model::limits::READINESS_TIMEOUT};
 
 /// The process serves.
 pub async fn alive() -> HttpResponse {

@@ -7,6 +7,7 @@ pub mod backup;
 pub mod binding;
 pub mod catalog;
 pub mod deployment;
+pub mod failure;
 pub mod ids;
 pub mod instance;
 pub mod limits;

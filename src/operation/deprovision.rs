@@ -62,7 +62,6 @@ fn succeed(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
     store::binding::delete_of_instance(conn, id)?;
     store::backup::delete_of_instance(conn, id)?;
     if let Some((deployment, _)) = store::deployment::of_instance(conn, id)? {
-        store::deployment::release(conn, &deployment.id)?;
         store::deployment::delete(conn, &deployment.id)?;
     }
     store::operation::forget_work_of_instance(conn, id)?;

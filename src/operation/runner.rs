@@ -21,8 +21,8 @@ use super::{
     fault::{Fault, Faults, Moment},
 };
 use crate::{
-    logging::chain,
     model::{
+        failure::chain,
         ids::OperationId,
         limits::{
             AHEAD_MAX, CLAIM_INTERVAL, HISTORY_KEPT, LEASE, LEASE_RENEWAL, PROGRESS_INTERVAL,

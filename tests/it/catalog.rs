@@ -1,6 +1,10 @@
 //! What the marketplace shows.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -10,6 +14,24 @@ use crate::broker::{TestBroker, answer, engines_dir, new_folder};
 /// The catalog file in the repository.
 pub fn catalog_file() -> Value {
     serde_json::from_str(include_str!("../../catalog.json")).expect("JSON")
+}
+
+/// The catalog with a second service of one plan (`second-service`, `second-plan`), as a file in
+/// `folder`.
+pub fn two_services_file(folder: &Path) -> PathBuf {
+    let mut catalog = catalog_file();
+    let mut second = catalog["services"][0].clone();
+    second["id"] = json!("second-service");
+    second["name"] = json!("second");
+    second["plans"].as_array_mut().expect("plans").truncate(1);
+    second["plans"][0]["id"] = json!("second-plan");
+    catalog["services"]
+        .as_array_mut()
+        .expect("services")
+        .push(second);
+    let file = folder.join("two.json");
+    fs::write(&file, catalog.to_string()).expect("a file");
+    file
 }
 
 async fn catalog(broker: &TestBroker) -> Value {

@@ -12,7 +12,7 @@ use crate::{
         Answer, ENTERPRISE, SERVICE, STANDARD, TestBroker, answer, eventually, instance_path,
         new_folder, port_range, text,
     },
-    catalog::catalog_file,
+    catalog::{catalog_file, two_services_file},
     control::Script,
     transport::description,
 };
@@ -184,18 +184,7 @@ async fn an_unknown_version_is_refused_with_a_list_of_what_there_is() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plan_belongs_to_its_own_service() {
     let folder = new_folder();
-    let mut catalog = catalog_file();
-    let mut second = catalog["services"][0].clone();
-    second["id"] = json!("second-service");
-    second["name"] = json!("second");
-    second["plans"].as_array_mut().expect("plans").truncate(1);
-    second["plans"][0]["id"] = json!("second-plan");
-    catalog["services"]
-        .as_array_mut()
-        .expect("services")
-        .push(second);
-    let file = folder.join("two.json");
-    fs::write(&file, catalog.to_string()).expect("a file");
+    let file = two_services_file(&folder);
     let script = Script::default();
     let flags = ["--catalog", file.to_str().expect("UTF-8")];
     let broker = TestBroker::start_in(folder.clone(), &flags, script.surroundings()).await;

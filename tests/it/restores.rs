@@ -13,7 +13,7 @@ use crate::{
         Answer, ENTERPRISE, SERVICE, STANDARD, TestBroker, answer, encoded, eventually,
         instance_path, new_folder, text,
     },
-    catalog::catalog_file,
+    catalog::two_services_file,
     control::Script,
     etcd,
     inside::Inside,
@@ -163,18 +163,7 @@ fn pretend_size(broker: &TestBroker, backup: &Value, bytes: u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_tenant_s_source_is_refused_like_an_unknown_one() {
     let folder = new_folder();
-    let mut catalog = catalog_file();
-    let mut second = catalog["services"][0].clone();
-    second["id"] = json!("second-service");
-    second["name"] = json!("second");
-    second["plans"].as_array_mut().expect("plans").truncate(1);
-    second["plans"][0]["id"] = json!("second-plan");
-    catalog["services"]
-        .as_array_mut()
-        .expect("services")
-        .push(second);
-    let file = folder.join("two.json");
-    fs::write(&file, catalog.to_string()).expect("a file");
+    let file = two_services_file(&folder);
     let flags = ["--catalog", file.to_str().expect("UTF-8")];
     let broker = TestBroker::start_in(folder.clone(), &flags, Default::default()).await;
     broker.provision("source", json!({})).await;

@@ -11,6 +11,7 @@ use crate::{
     engine::EngineError,
     model::{
         deployment::Member,
+        failure::chain,
         limits::{LISTEN_TIMEOUT, READY_LOOK_TIMEOUT, READY_POLL, READY_TIMEOUT},
     },
 };
@@ -138,12 +139,5 @@ fn waiting(member: &Member, reason: &str) -> NotYet {
 }
 
 fn reason(fault: Fault) -> String {
-    let error = fault.into_engine_error("asking a member");
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+    chain(&fault.into_engine_error("asking a member"))
 }

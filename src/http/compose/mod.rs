@@ -106,11 +106,11 @@ pub async fn backups(api: web::Data<Api>, request: HttpRequest) -> Answer {
 /// `POST /instances/:iid/deployments/:did/backups`
 pub async fn back_up(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
-    let requested = api
+    let operation = api
         .broker
         .back_up(of.instance.id.clone(), BackupKind::OnDemand, "compose")
         .await?;
-    Ok(HttpResponse::Accepted().json(view::recipe(&of, &requested.operation)))
+    Ok(HttpResponse::Accepted().json(view::recipe(&of, &operation)))
 }
 
 /// `GET /instances/:iid/deployments/:did/backups/:bid`

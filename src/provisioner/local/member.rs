@@ -17,10 +17,10 @@ use super::{
     folders::{self, MemberFolder},
     process::{self, PlacedProcess, ProcessId},
     record::{self, ProcessRecord, ServerRecord, Wanted},
-    with_cause,
 };
 use crate::{
     model::{
+        failure::chain,
         limits::{MEMBER_LOG_BYTES_MAX, STOP_GRACE},
         server::Server,
     },
@@ -158,7 +158,7 @@ impl Member {
             Ok(()) if self.process.is_none() => {}
             Ok(()) => self.trouble = None,
             Err(error) => {
-                let trouble = with_cause(&error);
+                let trouble = chain(&error);
                 if self.trouble.as_ref() != Some(&trouble) {
                     self.log_event(log::Level::Error, &trouble);
                     self.trouble = Some(trouble);

@@ -30,7 +30,6 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    error::Error,
     fs::{File, TryLockError},
     io,
     net::{Ipv4Addr, TcpListener},
@@ -49,6 +48,7 @@ use self::{
 use super::{Observation, Provisioner, ProvisionerError};
 use crate::{
     model::{
+        failure::chain,
         ids::DeploymentId,
         limits::{CLUSTER_LOCK_WAIT, PROCESS_POLL},
         server::{Server, Task},
@@ -124,7 +124,7 @@ impl Cluster {
         for id in half_destroyed {
             // Whoever wanted it destroyed will ask again.
             if let Err(error) = Deployment::new(&self.folder, &id).destroy(&self.programs) {
-                log::warn!(deployment:% = id; "{}", with_cause(&error));
+                log::warn!(deployment:% = id; "{}", chain(&error));
             }
         }
         let mut deployments = self.deployments();
@@ -135,7 +135,7 @@ impl Cluster {
                 }
                 // One must not keep all others from being looked after. Its members are known
                 // again as soon as they are started again.
-                Err(error) => log::error!(deployment:% = id; "{}", with_cause(&error)),
+                Err(error) => log::error!(deployment:% = id; "{}", chain(&error)),
             }
         }
         Ok(())
@@ -375,13 +375,6 @@ fn lock_cluster(folder: &Path) -> Result<(PathBuf, File)> {
             }
             Err(TryLockError::WouldBlock) => return Err(ProvisionerError::InUse { folder: name }),
         }
-    }
-}
-
-fn with_cause(error: &ProvisionerError) -> String {
-    match error.source() {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
     }
 }
 
