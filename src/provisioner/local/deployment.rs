@@ -102,6 +102,8 @@ impl Deployment {
             member.wait_for_child()?;
         }
         self.members.clear();
+        // A member that was just beginning may have made its folder once more, under the old name.
+        folders::remove_folder(&path)?;
         folders::remove_folder(&destroyed)
     }
 }

@@ -42,6 +42,7 @@ fail) echo "some output"; echo "the reason" >&2; exit 3 ;;
 flood) exec yes flood ;;
 chat) while :; do echo chatter; sleep 0.05; done ;;
 hang) echo $$ >"$2"; sleep 600; true ;;
+insist) while :; do mkdir -p "$2/data"; : >"$2/data/.touch"; done ;;
 esac
 "#;
 
@@ -497,6 +498,22 @@ async fn destroy_leaves_nothing() {
         provisioner.cluster.known_deployments().len() == 1
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_makes_its_folder_once_more_is_destroyed_with_it() {
+    let world = World::with_sleeper();
+    let provisioner = world.open().await;
+    let id = new_id();
+    let mut insisting = server(&id);
+    insisting.args = vec!["insist".to_owned(), "{home}".to_owned()];
+    provisioner.start(&insisting).await.unwrap();
+    let touched = world.member(&id).home().join("data/.touch");
+    eventually("it is there", async || touched.exists()).await;
+
+    provisioner.destroy(&id).await.unwrap();
+    assert_eq!(provisioner.deployments().await.unwrap(), []);
+    assert!(world.running().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
