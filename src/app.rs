@@ -23,6 +23,7 @@ use crate::{
         catalog::{Catalog, CatalogError},
         version::etcd_offered,
     },
+    observer::EngineObserver,
     operation::{
         ClusterParts, Parts,
         fault::{Faults, NoFaults},
@@ -151,6 +152,14 @@ impl App {
             ));
         }
         let keys = Arc::new(config.keys);
+        let runtime = tokio::runtime::Handle::current();
+        let observer = EngineObserver::new(
+            store.clone(),
+            keys.clone(),
+            engines.clone(),
+            surroundings.clock.clone(),
+            runtime.clone(),
+        );
         let broker = Arc::new(Broker {
             store: store.clone(),
             catalog: catalog.clone(),
@@ -161,7 +170,8 @@ impl App {
             versions,
             restore_scope: config.restore_scope,
             public_url: public_url.clone(),
-            downloads: Downloads::on(tokio::runtime::Handle::current()),
+            downloads: Downloads::on(runtime),
+            observer: Box::new(observer),
         });
         let parts = Arc::new(Parts {
             store,

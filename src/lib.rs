@@ -6,6 +6,7 @@ pub mod config;
 pub mod logging;
 
 pub mod http;
+pub mod observer;
 
 pub mod broker;
 pub mod operation;

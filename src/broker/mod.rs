@@ -28,6 +28,7 @@ mod binding;
 mod deployment;
 mod download;
 mod instance;
+mod observation;
 mod restore;
 mod status;
 mod token;
@@ -36,6 +37,7 @@ pub use binding::{BindRequest, Bound, FetchedBinding, UnbindRequest, Unbound};
 pub use deployment::DeploymentView;
 pub use download::{Download, DownloadLink, Downloads, backup_name};
 pub use instance::{DeprovisionRequest, FetchedInstance, ProvisionRequest, Provisioned};
+pub use observation::Observer;
 pub use status::{OperationStatus, StatusState, status_of};
 
 /// Why a use case refused or failed.
@@ -122,6 +124,8 @@ pub struct Broker {
     pub public_url: String,
     /// Sends downloads, apart from the threads that answer requests.
     pub downloads: Downloads,
+    /// Tells how deployments fare.
+    pub observer: Box<dyn Observer>,
 }
 
 impl Broker {

@@ -13,6 +13,7 @@ use crate::{
         backup::SnapshotContent,
         deployment::{Access, Deployment, DeploymentSecrets, Member},
         ids::DeploymentId,
+        observation::MemberObservation,
         secret::Secret,
         server::{Server, Task},
         version::Version,
@@ -169,6 +170,14 @@ pub trait Engine: Send + Sync {
         access: Access,
         expected: &SnapshotContent,
     ) -> Result<(), EngineError>;
+
+    /// How the members of a running deployment fare. A member that does not answer is an
+    /// observation like others; what fails is asking at all.
+    async fn observe(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+    ) -> Result<Vec<MemberObservation>, EngineError>;
 
     /// Begins a snapshot of a running deployment.
     async fn snapshot(

@@ -73,6 +73,16 @@ pub const ENGINE_RETRY_MAX: Duration = Duration::from_millis(500);
 /// One look at a starting member. Long enough that a busy machine answers, short enough that an
 /// answer which got lost while the member started costs little.
 pub const READY_LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+/// One look at a running member, for whoever wants to see how it fares.
+pub const OBSERVATION_TIMEOUT: Duration = Duration::from_secs(3);
+/// What was seen of a deployment within this time is told without looking again.
+pub const OBSERVATION_FRESH: Duration = Duration::from_secs(2);
+/// What was seen longer ago than this is not told any more.
+pub const OBSERVATION_USABLE: Duration = Duration::from_secs(15);
+/// Deployments that are looked at at once.
+pub const LOOKS_AT_ONCE: usize = 8;
+/// Deployments whose last observation is remembered at once.
+pub const OBSERVATIONS_REMEMBERED_MAX: usize = 1000;
 /// How often a snapshot is begun anew because somebody wrote at that very moment, before it is
 /// taken with a revision that is not known at once.
 pub const SNAPSHOT_BEGINS_MAX: u32 = 3;

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Each room with the rooms that it may use beside itself.
-const ROOMS: [(&str, &[&str]); 14] = [
+const ROOMS: [(&str, &[&str]); 15] = [
     ("main", &["app", "config", "logging"]),
     (
         "app",
@@ -19,6 +19,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
             "engine",
             "http",
             "model",
+            "observer",
             "operation",
             "provisioner",
             "seal",
@@ -28,6 +29,10 @@ const ROOMS: [(&str, &[&str]); 14] = [
     ("config", &["logging", "model", "seal"]),
     ("logging", &[]),
     ("http", &["broker", "logging", "model", "seal"]),
+    (
+        "observer",
+        &["broker", "clock", "engine", "model", "seal", "store"],
+    ),
     (
         "broker",
         &["backup_store", "clock", "model", "seal", "store", "stream"],

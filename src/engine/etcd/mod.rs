@@ -15,6 +15,7 @@ mod ready;
 mod security;
 mod server;
 mod snapshot;
+mod status;
 mod users;
 mod verify;
 
@@ -29,6 +30,7 @@ use crate::model::{
     backup::SnapshotContent,
     deployment::{Access, Deployment, DeploymentSecrets, Member},
     ids::DeploymentId,
+    observation::MemberObservation,
     server::{Server, Task},
     version::Version,
 };
@@ -115,6 +117,15 @@ impl Engine for Etcd {
         expected: &SnapshotContent,
     ) -> Result<(), EngineError> {
         verify::content(&Cluster::new(deployment, secrets, access)?, expected).await
+    }
+
+    async fn observe(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+    ) -> Result<Vec<MemberObservation>, EngineError> {
+        let cluster = Cluster::new(deployment, secrets, Access::Passwords)?;
+        Ok(status::observe(&cluster).await)
     }
 
     async fn snapshot(

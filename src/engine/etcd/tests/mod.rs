@@ -9,7 +9,7 @@ use futures::{TryStreamExt, future::join_all};
 
 use self::lab::{Lab, read_all};
 use super::*;
-use crate::model::secret::Secret;
+use crate::model::{observation::MemberHealth, secret::Secret};
 
 /// Runs a scenario once for each version.
 macro_rules! for_each_version {
@@ -39,6 +39,7 @@ for_each_version!(
     lets_leases_end_after_a_restore,
     takes_over_a_source_without_users,
     survives_the_loss_of_a_member,
+    tells_how_its_members_fare,
 );
 
 macro_rules! for_each_step {
@@ -58,6 +59,9 @@ for_each_step!(
     restores_3_4_23_into_3_5_16: "3.4.23" => "3.5.16",
     restores_3_5_16_into_3_5_30: "3.5.16" => "3.5.30",
 );
+
+/// A member has noticed by then that the others are gone.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn user(name: &str, password: &str) -> DatabaseUser {
     DatabaseUser {
@@ -106,6 +110,49 @@ async fn secures_a_new_deployment_and_serves_its_users(version: &str) {
 
     one_user(&lab).await;
     many_users(&lab).await;
+}
+
+async fn observed(lab: &Lab) -> Vec<MemberHealth> {
+    let seen = Etcd.observe(&lab.deployment, &lab.secrets).await;
+    let members = seen.expect("a look");
+    members.into_iter().map(|member| member.health).collect()
+}
+
+async fn tells_how_its_members_fare(version: &str) {
+    let mut lab = Lab::secured(version, 3).await;
+    let health = observed(&lab).await;
+    let leaders = health
+        .iter()
+        .filter(|h| matches!(h, MemberHealth::Serving { leads: true, .. }));
+    assert_eq!(leaders.count(), 1, "{health:?}");
+    for member in &health {
+        let MemberHealth::Serving {
+            version: told,
+            database_bytes,
+            complaints,
+            ..
+        } = member
+        else {
+            panic!("{health:?}");
+        };
+        assert_eq!(told, version);
+        assert!(*database_bytes > 0 && complaints.is_empty(), "{health:?}");
+    }
+    lab.lose(0);
+    let health = observed(&lab).await;
+    assert!(matches!(health[0], MemberHealth::Silent(_)), "{health:?}");
+    lab.lose(1);
+    let begun = Instant::now();
+    while observed(&lab)
+        .await
+        .iter()
+        .any(|h| matches!(h, MemberHealth::Serving { .. }))
+    {
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "a member without a majority serves"
+        );
+    }
 }
 
 async fn secures_a_new_deployment_that_nobody_can_reach(version: &str) {

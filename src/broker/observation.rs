@@ -1,0 +1,20 @@
+//! How deployments fare, as it is shown.
+
+use std::sync::Arc;
+
+use super::Broker;
+use crate::model::{deployment::Deployment, observation::Observation};
+
+/// Whoever looks at running deployments. The use cases decide nothing by it and never wait for it.
+pub trait Observer: Send + Sync {
+    /// What was seen of a deployment a moment ago, without waiting. None while the first look is
+    /// under way; who asks again a second later finds it.
+    fn observe(&self, deployment: &Deployment) -> Option<Arc<Observation>>;
+}
+
+impl Broker {
+    /// How a deployment fares, see [`Observer::observe`].
+    pub fn observation(&self, deployment: &Deployment) -> Option<Arc<Observation>> {
+        self.observer.observe(deployment)
+    }
+}

@@ -1,0 +1,58 @@
+//! How the members of a running deployment fare.
+
+use futures::future::join_all;
+use tokio::time::timeout;
+
+use crate::model::{
+    deployment::Member,
+    failure::chain,
+    limits::OBSERVATION_TIMEOUT,
+    observation::{MemberHealth, MemberObservation},
+};
+
+use super::client::{Cluster, Fault};
+
+/// Asks all members at once; one that is down holds nobody up.
+pub(super) async fn observe(cluster: &Cluster<'_>) -> Vec<MemberObservation> {
+    let members = cluster.deployment.members.iter();
+    join_all(members.map(|member| observe_one(cluster, member))).await
+}
+
+async fn observe_one(cluster: &Cluster<'_>, member: &Member) -> MemberObservation {
+    let health = match timeout(OBSERVATION_TIMEOUT, ask(cluster, member)).await {
+        Ok(Ok(health)) => health,
+        Ok(Err(fault)) => MemberHealth::Silent(chain(&fault.into_engine_error("asking a member"))),
+        Err(_) => MemberHealth::Silent(format!(
+            "no answer within {} s",
+            OBSERVATION_TIMEOUT.as_secs()
+        )),
+    };
+    MemberObservation {
+        name: member.name.clone(),
+        url: member.client_url(),
+        health,
+    }
+}
+
+async fn ask(cluster: &Cluster<'_>, member: &Member) -> Result<MemberHealth, Fault> {
+    let mut client = cluster.client(member).await?;
+    let status = match client.status().await {
+        // New versions tell their status to the administrator alone. Without a majority nobody can
+        // log in, so the question without a name comes first.
+        Err(etcd_client::Error::GRpcStatus(_)) => {
+            cluster.become_root(&mut client).await?;
+            client.status().await?
+        }
+        other => other?,
+    };
+    if status.leader() == 0 {
+        return Ok(MemberHealth::WithoutLeader);
+    }
+    let id = status.header().map(etcd_client::ResponseHeader::member_id);
+    Ok(MemberHealth::Serving {
+        leads: id == Some(status.leader()),
+        version: status.version().to_owned(),
+        database_bytes: u64::try_from(status.db_size()).unwrap_or_default(),
+        complaints: status.errors().to_vec(),
+    })
+}
