@@ -29,6 +29,7 @@ mod deployment;
 mod download;
 mod instance;
 mod observation;
+mod reconcile;
 mod restore;
 mod status;
 mod token;
@@ -38,6 +39,7 @@ pub use deployment::DeploymentView;
 pub use download::{Download, DownloadLink, Downloads, backup_name};
 pub use instance::{DeprovisionRequest, FetchedInstance, ProvisionRequest, Provisioned};
 pub use observation::Observer;
+pub use reconcile::{Finding, Repair, Repaired};
 pub use status::{OperationStatus, StatusState, status_of};
 
 /// Why a use case refused or failed.
@@ -112,7 +114,8 @@ pub struct Broker {
     pub keys: Arc<KeyRing>,
     /// The time of day.
     pub clock: Clock,
-    /// Where backups lie; only read from here.
+    /// Where backups lie. Read from here; written by nobody but operations and the repair that an
+    /// operator asks for.
     pub backups: SharedBackupStore,
     /// The placement targets; the first enabled one is the default.
     pub clusters: Vec<Cluster>,

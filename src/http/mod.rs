@@ -12,6 +12,7 @@ use crate::{broker::Broker, model::secret::Secret};
 mod compose;
 mod error;
 mod health;
+mod operator;
 mod osb;
 mod request;
 pub mod server;
@@ -63,6 +64,16 @@ pub fn routes(config: &mut web::ServiceConfig) {
                 .service(
                     only("/service_instances/{instance}/service_bindings/{binding}/last_operation")
                         .route(web::get().to(osb::binding_last_operation)),
+                )
+                .default_service(web::to(error::no_such_route)),
+        )
+        .service(
+            web::scope("/operator")
+                .wrap(from_fn(operator::guard))
+                .service(
+                    only("/reconciliation")
+                        .route(web::get().to(operator::reconciliation))
+                        .route(web::post().to(operator::reconcile)),
                 )
                 .default_service(web::to(error::no_such_route)),
         )

@@ -22,6 +22,7 @@ mod inside;
 mod instances;
 mod process;
 mod raw;
+mod reconcile;
 mod restores;
 mod saboteur;
 mod secrecy;
