@@ -16,6 +16,7 @@ mod operator;
 mod osb;
 mod request;
 pub mod server;
+pub mod tls;
 mod trace;
 
 /// What the handlers work with.

@@ -30,4 +30,5 @@ mod start;
 mod story;
 mod tidy;
 mod time;
+mod tls;
 mod transport;
