@@ -33,6 +33,8 @@ mod reconcile;
 mod restore;
 mod status;
 mod target;
+#[cfg(test)]
+mod tests;
 mod token;
 
 pub use binding::{BindRequest, Bound, FetchedBinding, UnbindRequest, Unbound};
