@@ -32,6 +32,9 @@ mod observation;
 mod reconcile;
 mod restore;
 mod status;
+mod target;
+#[cfg(test)]
+mod tests;
 mod token;
 
 pub use binding::{BindRequest, Bound, FetchedBinding, UnbindRequest, Unbound};
@@ -40,6 +43,7 @@ pub use download::{Download, DownloadLink, Downloads, backup_name};
 pub use instance::{DeprovisionRequest, FetchedInstance, ProvisionRequest, Provisioned};
 pub use observation::Observer;
 pub use reconcile::{Finding, Repair, Repaired};
+pub use restore::{RestoreOptions, RestorePlace, RestoreRequest, Restored};
 pub use status::{OperationStatus, StatusState, status_of};
 
 /// Why a use case refused or failed.

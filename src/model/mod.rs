@@ -12,6 +12,7 @@ pub mod failure;
 pub mod ids;
 pub mod instance;
 pub mod limits;
+pub mod name;
 pub mod observation;
 pub mod operation;
 pub mod placement;

@@ -23,6 +23,7 @@ mod instances;
 mod process;
 mod raw;
 mod reconcile;
+mod restore_here;
 mod restores;
 mod saboteur;
 mod secrecy;
