@@ -58,7 +58,7 @@ pub struct Settings {
     #[arg(long, env = "COMPOSE_BROKER_TLS_CERTIFICATE")]
     pub tls_certificate: Option<PathBuf>,
 
-    /// The certificate's private key (PEM file)
+    /// The certificate's private key (PEM file) [default: none]
     #[arg(long, env = "COMPOSE_BROKER_TLS_KEY")]
     pub tls_key: Option<PathBuf>,
 
