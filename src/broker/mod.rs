@@ -31,6 +31,7 @@ mod instance;
 mod observation;
 mod reconcile;
 mod restore;
+mod schedule;
 mod status;
 mod token;
 

@@ -19,10 +19,7 @@ use super::{
 };
 use crate::{
     broker::{BrokerError, DeploymentView, DownloadLink},
-    model::{
-        backup::BackupKind,
-        ids::{DeploymentId, InstanceId},
-    },
+    model::ids::{DeploymentId, InstanceId},
 };
 
 mod view;
@@ -108,7 +105,7 @@ pub async fn back_up(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let operation = api
         .broker
-        .back_up(of.instance.id.clone(), BackupKind::OnDemand, "compose")
+        .back_up(of.instance.id.clone(), "compose")
         .await?;
     Ok(HttpResponse::Accepted().json(view::recipe(&of, &operation)))
 }
