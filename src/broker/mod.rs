@@ -41,6 +41,7 @@ pub use download::{Download, DownloadLink, Downloads, backup_name};
 pub use instance::{DeprovisionRequest, FetchedInstance, ProvisionRequest, Provisioned};
 pub use observation::Observer;
 pub use reconcile::{Finding, Repair, Repaired};
+pub use schedule::back_up_due;
 pub use status::{OperationStatus, StatusState, status_of};
 
 /// Why a use case refused or failed.

@@ -1,6 +1,6 @@
 //! Accepts the backups that are due by themselves.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use tokio::sync::watch;
@@ -12,47 +12,46 @@ use crate::{
         limits::{SCHEDULES_LOOKED_AT, SNAPSHOTS_AT_ONCE},
         schedule::Places,
     },
-    store::{self, Conn, StoreError, schedule::Due},
+    store::{self, Conn, Store, StoreError, schedule::Due},
 };
 
 /// Where scheduled backups come from.
 const ORIGIN: &str = "schedule";
 
 impl Broker {
-    /// Accepts scheduled backups of instances that are due, those that have waited longest first, as
-    /// many as there are places for; returns how many. The others stay due.
+    /// Accepts scheduled backups of instances that are due, see [`back_up_due`].
     pub async fn back_up_due(&self) -> Result<usize, BrokerError> {
-        let (now, limits) = (self.clock.now(), self.places());
-        let (then, places) = (now, limits.clone());
-        // Most looks find nothing, and need not keep a writer waiting.
-        let any = self
-            .store
-            .read(move |conn| Ok(!due(conn, places, then, 1)?.0.is_empty()))
-            .await?;
-        if !any {
-            return Ok(0);
-        }
-        let accepted = self
-            .store
-            .write(move |conn| accept_due(conn, limits, now))
-            .await?;
-        Ok(accepted)
+        let clusters = self.clusters.iter();
+        let limits = Places::new(
+            SNAPSHOTS_AT_ONCE,
+            clusters.map(|c| (c.id.clone(), c.snapshots_at_once())),
+        );
+        Ok(back_up_due(&self.store, limits, self.clock.now()).await?)
     }
 
     /// Tells of every operation that was accepted, halted or ended: a place may have become free.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.store.changes()
     }
+}
 
-    fn places(&self) -> Places {
-        let clusters = &self.clusters;
-        Places::new(
-            SNAPSHOTS_AT_ONCE,
-            clusters
-                .iter()
-                .map(|c| (c.id.clone(), c.snapshots_at_once())),
-        )
+/// Accepts scheduled backups of instances that are due, those that have waited longest first, as
+/// many as `limits` has places for beside the backups that are being taken; returns how many. The
+/// others stay due.
+pub async fn back_up_due(
+    store: &Arc<Store>,
+    limits: Places,
+    now: DateTime<Utc>,
+) -> Result<usize, StoreError> {
+    let places = limits.clone();
+    // Most looks find nothing, and need not keep a writer waiting.
+    let any = store
+        .read(move |conn| Ok(!due(conn, places, now, 1)?.0.is_empty()))
+        .await?;
+    if !any {
+        return Ok(0);
     }
+    store.write(move |conn| accept_due(conn, limits, now)).await
 }
 
 /// An instance that is due, on its cluster.
@@ -110,3 +109,6 @@ fn accept_due(
     }
     Ok(accepted)
 }
+
+#[cfg(test)]
+mod tests;

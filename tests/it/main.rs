@@ -25,6 +25,7 @@ mod raw;
 mod reconcile;
 mod restores;
 mod saboteur;
+mod schedule;
 mod secrecy;
 mod start;
 mod story;
