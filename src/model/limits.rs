@@ -135,7 +135,7 @@ pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 pub const DISK_RESERVE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// How long finished operations of instances that are gone are kept, to be asked for. Those of
-/// instances that are there stay.
+/// instances that are there stay, but for backups without bytes, see [`BACKUP_HISTORY_KEPT`].
 pub const HISTORY_KEPT: chrono::Duration = chrono::Duration::days(30);
 
 /// Rows of backups that are held against their objects at once.
@@ -198,5 +198,5 @@ pub const DAILY_KEPT: chrono::Duration = chrono::Duration::days(7);
 pub const WEEKLY_KEPT: chrono::Duration = chrono::Duration::days(28);
 /// How long a monthly backup is kept, in calendar months.
 pub const MONTHLY_KEPT: chrono::Months = chrono::Months::new(3);
-/// How long rows of failed backups, and of removed ones, are kept.
+/// How long rows of failed backups, and of removed ones, are kept, with their operations and prunes.
 pub const BACKUP_HISTORY_KEPT: chrono::Duration = chrono::Duration::days(30);

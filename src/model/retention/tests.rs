@@ -150,7 +150,7 @@ proptest! {
         let going: Vec<&Backup> = going.into_iter().map(|(b, _)| b).collect();
         let staying: Vec<&Backup> = staying.into_iter().map(|(b, _)| b).collect();
         prop_assert!(going.iter().all(is_good));
-        let on_demand = |b: &&&Backup| b.kind == BackupKind::OnDemand && is_good(*b);
+        let on_demand = |b: &&&Backup| b.kind == BackupKind::OnDemand && is_good(b);
         let total = backups.iter().filter(|b| on_demand(&b)).count();
         prop_assert_eq!(staying.iter().filter(on_demand).count(), total.min(number as usize));
         for stays in staying.iter().filter(on_demand) {
