@@ -31,6 +31,7 @@ mod instance;
 mod observation;
 mod reconcile;
 mod restore;
+mod schedule;
 mod status;
 mod target;
 #[cfg(test)]
@@ -44,6 +45,7 @@ pub use instance::{DeprovisionRequest, FetchedInstance, ProvisionRequest, Provis
 pub use observation::Observer;
 pub use reconcile::{Finding, Repair, Repaired};
 pub use restore::{RestoreOptions, RestorePlace, RestoreRequest, Restored};
+pub use schedule::back_up_due;
 pub use status::{OperationStatus, StatusState, status_of};
 
 /// Why a use case refused or failed.

@@ -20,10 +20,7 @@ use super::{
 };
 use crate::{
     broker::{BrokerError, DeploymentView, DownloadLink, RestoreRequest},
-    model::{
-        backup::BackupKind,
-        ids::{DeploymentId, InstanceId},
-    },
+    model::ids::{DeploymentId, InstanceId},
 };
 
 mod view;
@@ -109,7 +106,7 @@ pub async fn back_up(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let operation = api
         .broker
-        .back_up(of.instance.id.clone(), BackupKind::OnDemand, "compose")
+        .back_up(of.instance.id.clone(), "compose")
         .await?;
     Ok(HttpResponse::Accepted().json(view::recipe(&of, &operation)))
 }
