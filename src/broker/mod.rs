@@ -30,12 +30,14 @@ mod download;
 mod instance;
 mod restore;
 mod status;
+mod target;
 mod token;
 
 pub use binding::{BindRequest, Bound, FetchedBinding, UnbindRequest, Unbound};
 pub use deployment::DeploymentView;
 pub use download::{Download, DownloadLink, Downloads, backup_name};
 pub use instance::{DeprovisionRequest, FetchedInstance, ProvisionRequest, Provisioned};
+pub use restore::{RestoreOptions, RestorePlace, RestoreRequest, Restored};
 pub use status::{OperationStatus, StatusState, status_of};
 
 /// Why a use case refused or failed.

@@ -11,6 +11,7 @@ pub mod failure;
 pub mod ids;
 pub mod instance;
 pub mod limits;
+pub mod name;
 pub mod operation;
 pub mod placement;
 pub mod retention;
