@@ -1,6 +1,6 @@
 //! Deployments and their recipes, as the administration API shows them.
 
-use super::{Broker, BrokerError};
+use super::{Broker, BrokerError, token::descends};
 use crate::{
     model::{
         deployment::{Deployment, DeploymentSecrets},
@@ -97,14 +97,29 @@ impl Broker {
             .collect())
     }
 
-    /// One operation of an instance.
-    pub async fn recipe(&self, of: &Instance, id: OperationId) -> Result<Operation, BrokerError> {
-        let found = self
-            .store
-            .read(move |conn| store::operation::find(conn, &id))
-            .await?;
-        found
-            .filter(|o| o.instance == of.id && o.created_at >= of.created_at)
-            .ok_or_else(|| no_such("recipe"))
+    /// One operation of an instance with its deployment. The restores of instances that the broker
+    /// itself made of this one's backups count as its own: their recipes are polled where they were
+    /// asked for.
+    pub async fn recipe(
+        &self,
+        of: InstanceId,
+        id: OperationId,
+    ) -> Result<(DeploymentView, Operation), BrokerError> {
+        let found = self.store.read(move |conn| {
+            let Some(operation) = store::operation::find(conn, &id)? else {
+                return Ok(None);
+            };
+            let seen = operation.instance == of
+                || operation.kind == OperationKind::Restore
+                    && descends(conn, &operation.instance, &of)?;
+            Ok(seen.then_some(operation))
+        });
+        let operation = found.await?.ok_or_else(|| no_such("recipe"))?;
+        let view = self.deployment_of(operation.instance.clone()).await?;
+        // An earlier instance may have had the same id.
+        if operation.created_at < view.instance.created_at {
+            return Err(no_such("recipe"));
+        }
+        Ok((view, operation))
     }
 }

@@ -3,22 +3,22 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Broker, BrokerError, instance_key};
+use super::{Broker, BrokerError, instance_key, target::Target};
 use crate::{
     model::{
         backup::Manifest,
-        catalog::{Offering, Plan},
+        catalog::Plan,
         deployment::Deployment,
         ids::{DeploymentId, InstanceId, OperationId},
         instance::{Instance, InstanceState, ProvisionIdentity, normal_form},
-        limits::{UNITS_DEFAULT, UNITS_MAX},
         operation::{Operation, OperationKind, RestoreSource, WaitsFor},
-        placement,
         tenant::Tenant,
-        version,
     },
     store::{self, Conn},
 };
+
+/// The field of the context in which platforms name an instance (OSB profile).
+pub(super) const INSTANCE_NAME: &str = "instance_name";
 
 /// OSB "Provisioning".
 #[derive(Debug, Clone)]
@@ -76,6 +76,20 @@ pub struct FetchedInstance {
     pub parameters: Value,
 }
 
+/// Who asks for an instance.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Asker<'a> {
+    /// The platform.
+    Platform,
+    /// A user of the instance in front of this deployment, by a restore of the broker's own.
+    Neighbour {
+        /// The source of the restore.
+        deployment: &'a DeploymentId,
+        /// Where the user came from, as operations name it.
+        origin: &'static str,
+    },
+}
+
 /// The parameters of a provision request, as the schemas of the catalog describe them.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct ProvisionParameters {
@@ -95,14 +109,16 @@ impl Broker {
     ) -> Result<Provisioned, BrokerError> {
         let broker = self.clone();
         self.store
-            .decide(move |conn| broker.provision_in(conn, &request))
+            .decide(move |conn| broker.provision_in(conn, &request, Asker::Platform))
             .await
     }
 
-    fn provision_in(
+    /// The one way to an instance, for whoever asks.
+    pub(super) fn provision_in(
         &self,
         conn: &mut Conn<'_>,
         request: &ProvisionRequest,
+        asker: Asker<'_>,
     ) -> Result<Provisioned, BrokerError> {
         let (offering, plan) = self.offering_and_plan(&request.service_id, &request.plan_id)?;
         let parameters = normal_form(request.parameters.as_ref());
@@ -127,87 +143,21 @@ impl Broker {
         }
         let asked: ProvisionParameters = serde_json::from_value(parameters)
             .map_err(|e| BrokerError::BadRequest(format!("the parameters cannot be read: {e}")))?;
-        self.accept_provision(conn, request, identity, offering, plan, &asked)
-    }
-
-    fn accept_provision(
-        &self,
-        conn: &mut Conn<'_>,
-        request: &ProvisionRequest,
-        identity: ProvisionIdentity,
-        offering: &Offering,
-        plan: &Plan,
-        asked: &ProvisionParameters,
-    ) -> Result<Provisioned, BrokerError> {
-        let now = self.clock.now();
-        let tenant = tenant_of(request);
-        let cluster = placement::place(
-            plan.rules.placement,
-            asked.cluster_id.as_deref(),
-            asked.cluster_service_instance_id.as_deref(),
-            &self.clusters,
+        let source = self.restore_source(conn, &tenant_of(request), offering, &asked)?;
+        let target = self.target(offering, plan, &asked, source.as_ref())?;
+        let engine = &offering.rules.engine;
+        accept(
+            conn,
+            Accepted {
+                request,
+                identity,
+                engine,
+                target,
+                source,
+            },
+            asker,
+            self.clock.now(),
         )
-        .map_err(|refusal| BrokerError::BadRequest(refusal.to_string()))?;
-        let available = self.versions_on(&cluster.id, &offering.rules.engine);
-        let source = self.restore_source(conn, &tenant, offering, asked)?;
-        let wanted = asked.db_version.as_deref();
-        let (kind, version, units) = match &source {
-            None => (
-                OperationKind::Provision,
-                version::for_new(wanted, available),
-                asked.units.unwrap_or(UNITS_DEFAULT),
-            ),
-            Some(manifest) => (
-                OperationKind::Restore,
-                version::for_restore(manifest.version, wanted, available),
-                asked
-                    .units
-                    .unwrap_or_else(|| manifest.units_needed().max(manifest.units)),
-            ),
-        };
-        let version = version.map_err(|refusal| BrokerError::BadRequest(refusal.to_string()))?;
-        if !(1..=UNITS_MAX).contains(&units) {
-            return Err(BrokerError::BadRequest(format!(
-                "units is {units}; an instance has from 1 to {UNITS_MAX} units"
-            )));
-        }
-        let deployment = Deployment {
-            id: DeploymentId::generate(now),
-            instance: request.instance.clone(),
-            cluster: cluster.id.clone(),
-            engine: offering.rules.engine.clone(),
-            version,
-            units,
-            members: Vec::new(),
-        };
-        if let Some(manifest) = &source {
-            check_size(manifest, &deployment)?;
-        }
-        let instance = Instance {
-            id: request.instance.clone(),
-            service_id: request.service_id.clone(),
-            plan_id: request.plan_id.clone(),
-            tenant,
-            deployment: deployment.id.clone(),
-            context: request.context.clone().unwrap_or_else(|| json!({})),
-            parameters: request
-                .parameters
-                .clone()
-                .filter(|p| !p.is_null())
-                .unwrap_or_else(|| json!({})),
-            request: identity,
-            state: InstanceState::Provisioning,
-            created_at: now,
-        };
-        let operation = Operation {
-            backup: source.as_ref().map(|manifest| manifest.backup_id.clone()),
-            source: source.map(|manifest| RestoreSource { manifest }),
-            ..Operation::queued(kind, &instance.id, "osb", now)
-        };
-        store::instance::insert(conn, &instance)?;
-        store::deployment::insert(conn, &deployment)?;
-        store::operation::insert(conn, &operation, Some(&instance_key(&instance.id)))?;
-        Ok(Provisioned::Accepted(operation.id))
     }
 
     /// A usable instance.
@@ -241,6 +191,71 @@ impl Broker {
             .decide(move |conn| deprovision_in(conn, &request, now))
             .await
     }
+}
+
+/// A request that nothing speaks against, with what was decided about it.
+struct Accepted<'a> {
+    request: &'a ProvisionRequest,
+    identity: ProvisionIdentity,
+    engine: &'a str,
+    target: Target<'a>,
+    source: Option<Manifest>,
+}
+
+fn accept(
+    conn: &mut Conn<'_>,
+    accepted: Accepted<'_>,
+    asker: Asker<'_>,
+    now: chrono::DateTime<chrono::Utc>,
+) -> Result<Provisioned, BrokerError> {
+    let Accepted {
+        request, target, ..
+    } = accepted;
+    let deployment = Deployment {
+        id: DeploymentId::generate(now),
+        instance: request.instance.clone(),
+        cluster: target.cluster.id.clone(),
+        engine: accepted.engine.to_owned(),
+        version: target.version,
+        units: target.units,
+        members: Vec::new(),
+    };
+    let (origin, restored_from) = match asker {
+        Asker::Platform => ("osb", None),
+        Asker::Neighbour { deployment, origin } => (origin, Some(deployment.clone())),
+    };
+    let instance = Instance {
+        id: request.instance.clone(),
+        service_id: request.service_id.clone(),
+        plan_id: request.plan_id.clone(),
+        tenant: tenant_of(request),
+        name: text_of_context(request, INSTANCE_NAME),
+        restored_from,
+        deployment: deployment.id.clone(),
+        context: request.context.clone().unwrap_or_else(|| json!({})),
+        parameters: request
+            .parameters
+            .clone()
+            .filter(|p| !p.is_null())
+            .unwrap_or_else(|| json!({})),
+        request: accepted.identity,
+        state: InstanceState::Provisioning,
+        created_at: now,
+    };
+    let kind = match accepted.source {
+        None => OperationKind::Provision,
+        Some(_) => OperationKind::Restore,
+    };
+    let backup = accepted.source.as_ref().map(|m| m.backup_id.clone());
+    let operation = Operation {
+        backup,
+        source: accepted.source.map(|manifest| RestoreSource { manifest }),
+        ..Operation::queued(kind, &instance.id, origin, now)
+    };
+    store::instance::insert(conn, &instance)?;
+    store::deployment::insert(conn, &deployment)?;
+    store::operation::insert(conn, &operation, Some(&instance_key(&instance.id)))?;
+    Ok(Provisioned::Accepted(operation.id))
 }
 
 fn deprovision_in(
@@ -284,9 +299,10 @@ fn repeated(
             "the service instance of this id is being deleted; try again when it is gone"
                 .to_owned(),
         )),
-        _ if existing.request != *identity => Err(BrokerError::Conflict(
-            "another service instance has this id".to_owned(),
-        )),
+        // What the broker named and made by itself was asked for by no platform.
+        _ if existing.restored_from.is_some() || existing.request != *identity => Err(
+            BrokerError::Conflict("another service instance has this id".to_owned()),
+        ),
         InstanceState::Failed => Err(BrokerError::Conflict(
             "the service instance of this id failed; deprovision it first".to_owned(),
         )),
@@ -318,30 +334,10 @@ fn check_maintenance(plan: &Plan, sent: Option<&str>) -> Result<(), BrokerError>
     }
 }
 
-fn check_size(manifest: &Manifest, target: &Deployment) -> Result<(), BrokerError> {
-    let needed = manifest.units_needed();
-    if needed <= target.units {
-        return Ok(());
-    }
-    Err(BrokerError::BadRequest(format!(
-        "the backup holds {} MB, more than the {} unit(s) asked for; give units as at least {needed}",
-        manifest.stored.snapshot_bytes.div_ceil(1024 * 1024),
-        target.units,
-    )))
-}
-
 /// The owner of the instance to be: by the context where the platform has one of its own kind,
 /// else by the fields that every platform sends.
 fn tenant_of(request: &ProvisionRequest) -> Tenant {
-    let text = |field: &str| {
-        request
-            .context
-            .as_ref()?
-            .get(field)?
-            .as_str()
-            .filter(|t| !t.is_empty())
-            .map(str::to_owned)
-    };
+    let text = |field: &str| text_of_context(request, field);
     let platform = text("platform").unwrap_or_else(|| "cloudfoundry".to_owned());
     let (organization, space) = if platform == "kubernetes" {
         (text("clusterid"), text("namespace"))
@@ -353,4 +349,9 @@ fn tenant_of(request: &ProvisionRequest) -> Tenant {
         organization: organization.unwrap_or_else(|| request.organization.clone()),
         space: space.unwrap_or_else(|| request.space.clone()),
     }
+}
+
+fn text_of_context(request: &ProvisionRequest, field: &str) -> Option<String> {
+    let text = request.context.as_ref()?.get(field)?.as_str()?;
+    (!text.is_empty()).then(|| text.to_owned())
 }

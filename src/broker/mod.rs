@@ -31,6 +31,7 @@ mod instance;
 mod observation;
 mod restore;
 mod status;
+mod target;
 mod token;
 
 pub use binding::{BindRequest, Bound, FetchedBinding, UnbindRequest, Unbound};
@@ -38,6 +39,7 @@ pub use deployment::DeploymentView;
 pub use download::{Download, DownloadLink, Downloads, backup_name};
 pub use instance::{DeprovisionRequest, FetchedInstance, ProvisionRequest, Provisioned};
 pub use observation::Observer;
+pub use restore::{RestoreOptions, RestorePlace, RestoreRequest, Restored};
 pub use status::{OperationStatus, StatusState, status_of};
 
 /// Why a use case refused or failed.

@@ -1,19 +1,294 @@
 //! What may be restored, by whom: every refusal says what to do, and comes before anything is
 //! made.
+//!
+//! A platform asks for an instance with the source and the backup among its parameters. A user of
+//! the source asks the broker itself ([`Broker::restore_here`]): then the broker chooses the new
+//! instance's id and name, and goes the platform's way from there. There is no second set of rules.
 
-use super::{Broker, BrokerError, instance::ProvisionParameters};
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    Broker, BrokerError,
+    instance::{Asker, INSTANCE_NAME, ProvisionParameters, ProvisionRequest},
+    target::units_of_a_restore,
+};
 use crate::{
     model::{
         backup::{BackupState, Manifest},
-        catalog::Offering,
+        catalog::{Offering, Placement, Plan},
+        deployment::Deployment,
         ids::{BackupId, InstanceId},
-        instance::InstanceState,
+        instance::{Instance, InstanceState, normal_form},
+        name,
+        operation::{Operation, OperationKind},
         tenant::Tenant,
+        version::Version,
     },
-    store::{self, Conn},
+    store::{self, Conn, StoreError},
 };
 
+/// A restore into a new instance that the broker makes by itself.
+#[derive(Debug, Clone)]
+pub struct RestoreRequest {
+    /// The instance that the backup was taken of.
+    pub source: InstanceId,
+    /// The backup.
+    pub backup: BackupId,
+    /// What the new instance shall be called; absent: [`name::of_restore`].
+    pub name: Option<String>,
+    /// As the parameter `db_version` of a provision.
+    pub version: Option<String>,
+    /// As the parameter `cluster_id` of a provision; absent where the plan needs one: the source's.
+    pub cluster: Option<String>,
+    /// As the parameter `units` of a provision.
+    pub units: Option<u32>,
+    /// Where the user came from, as operations name it: `compose`, `dashboard`.
+    pub origin: &'static str,
+}
+
+/// An instance that the broker itself made from a backup, or is making.
+#[derive(Debug, Clone)]
+pub struct Restored {
+    /// The instance.
+    pub instance: Instance,
+    /// Its deployment.
+    pub deployment: Deployment,
+    /// The operation that made it or makes it.
+    pub restore: Operation,
+}
+
+/// What a restore of a backup by the broker itself could be.
+#[derive(Debug, Clone)]
+pub struct RestoreOptions {
+    /// Why it would be refused, whatever else is asked for.
+    pub refusal: Option<String>,
+    /// A name that is free.
+    pub name: String,
+    /// Whether the plan lets one choose the cluster.
+    pub chooses_cluster: bool,
+    /// Where it could go: the enabled clusters of a plan that lets one choose, the source's own
+    /// one first; else the default one.
+    pub places: Vec<RestorePlace>,
+    /// The smallest size that holds the backup.
+    pub units_needed: u32,
+    /// The size without a choice.
+    pub units: u32,
+}
+
+/// A cluster that a restore could go to.
+#[derive(Debug, Clone)]
+pub struct RestorePlace {
+    /// The cluster's id.
+    pub cluster: String,
+    /// Its name for people.
+    pub name: String,
+    /// The versions that the backup can be restored into, newest first.
+    pub versions: Vec<Version>,
+    /// The version without a choice; none: one must be chosen.
+    pub version: Option<Version>,
+    /// Why a restore without a choice of version and size would be refused here.
+    pub refusal: Option<String>,
+}
+
 impl Broker {
+    /// Accepts a restore into a new instance of the source's owner, offering and plan.
+    ///
+    /// It may be repeated: what is being made and is all that the request asks for is the answer,
+    /// and so is what was made under the name that the request gives.
+    pub async fn restore_here(
+        self: &Arc<Self>,
+        request: RestoreRequest,
+    ) -> Result<Restored, BrokerError> {
+        let broker = self.clone();
+        self.store
+            .decide(move |conn| broker.restore_here_in(conn, &request))
+            .await
+    }
+
+    fn restore_here_in(
+        &self,
+        conn: &mut Conn<'_>,
+        request: &RestoreRequest,
+    ) -> Result<Restored, BrokerError> {
+        let source = known(conn, &request.source)?;
+        let parameters = self.parameters_of(conn, &source, request)?;
+        if let Some(same) = same_restore(conn, &source, request, &parameters)? {
+            return Ok(same);
+        }
+        let name = match &request.name {
+            Some(name) => given_name(conn, &source.tenant, name)?,
+            None => self.free_name(conn, &source)?,
+        };
+        let mut context = source.context.clone();
+        context[INSTANCE_NAME] = json!(name);
+        let provision = ProvisionRequest {
+            instance: InstanceId::generate(),
+            service_id: source.service_id.clone(),
+            plan_id: source.plan_id.clone(),
+            organization: source.request.organization.clone(),
+            space: source.request.space.clone(),
+            context: Some(context),
+            parameters: Some(parameters),
+            maintenance_version: None,
+            accepts_incomplete: true,
+        };
+        let asker = Asker::Neighbour {
+            deployment: &source.deployment,
+            origin: request.origin,
+        };
+        self.provision_in(conn, &provision, asker)?;
+        let instance = store::instance::get(conn, &provision.instance)?;
+        Ok(restored(conn, instance)?)
+    }
+
+    /// The parameters with which a platform would ask for the same.
+    fn parameters_of(
+        &self,
+        conn: &mut Conn<'_>,
+        source: &Instance,
+        request: &RestoreRequest,
+    ) -> Result<Value, BrokerError> {
+        let (_, plan) = self.offering_and_plan(&source.service_id, &source.plan_id)?;
+        let cluster = match (&request.cluster, plan.rules.placement) {
+            (Some(cluster), _) => Some(cluster.clone()),
+            (None, Placement::Chosen) => Some(deployment_of(conn, source)?.cluster),
+            (None, Placement::Default) => None,
+        };
+        let mut parameters = Map::new();
+        let mut put = |name: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                parameters.insert(name.to_owned(), value);
+            }
+        };
+        put("source_service_instance_id", Some(json!(source.id)));
+        put("backup_id", Some(json!(request.backup)));
+        put("db_version", request.version.as_ref().map(|v| json!(v)));
+        put("cluster_id", cluster.map(Value::from));
+        put("units", request.units.map(Value::from));
+        Ok(Value::Object(parameters))
+    }
+
+    fn free_name(&self, conn: &mut Conn<'_>, source: &Instance) -> Result<String, BrokerError> {
+        let (offering, _) = self.offering_and_plan(&source.service_id, &source.plan_id)?;
+        for name in name::of_restore(&offering.rules.engine, self.clock.now()) {
+            if !store::instance::is_named(conn, &source.tenant, &name)? {
+                return Ok(name);
+            }
+        }
+        Err(BrokerError::Conflict("no name is free".to_owned()))
+    }
+
+    /// What [`Self::restore_here`] would take and refuse for a backup. Nothing is made.
+    pub async fn restore_options(
+        self: &Arc<Self>,
+        source: InstanceId,
+        backup: BackupId,
+    ) -> Result<RestoreOptions, BrokerError> {
+        let broker = self.clone();
+        self.store
+            .read(move |conn| Ok(broker.restore_options_in(conn, &source, &backup)))
+            .await?
+    }
+
+    fn restore_options_in(
+        &self,
+        conn: &mut Conn<'_>,
+        source: &InstanceId,
+        backup: &BackupId,
+    ) -> Result<RestoreOptions, BrokerError> {
+        let source = known(conn, source)?;
+        let (offering, plan) = self.offering_and_plan(&source.service_id, &source.plan_id)?;
+        let mut options = RestoreOptions {
+            refusal: None,
+            name: self.free_name(conn, &source)?,
+            chooses_cluster: plan.rules.placement == Placement::Chosen,
+            places: Vec::new(),
+            units_needed: 0,
+            units: 0,
+        };
+        let asked = ProvisionParameters {
+            source_service_instance_id: Some(source.id.to_string()),
+            backup_id: Some(backup.to_string()),
+            ..ProvisionParameters::default()
+        };
+        let found = self.restore_source(conn, &source.tenant, offering, &asked);
+        let manifest = match or_refusal(found)? {
+            Ok(Some(manifest)) => manifest,
+            Ok(None) => return Ok(options),
+            Err(refusal) => {
+                options.refusal = Some(refusal);
+                return Ok(options);
+            }
+        };
+        options.units_needed = manifest.units_needed();
+        options.units = units_of_a_restore(&manifest);
+        let choices = if options.chooses_cluster {
+            let own = deployment_of(conn, &source)?.cluster;
+            let enabled = self.clusters.iter().filter(|cluster| cluster.enabled);
+            let mut ids: Vec<_> = enabled.map(|cluster| Some(cluster.id.clone())).collect();
+            ids.sort_by_key(|id| id.as_ref() != Some(&own));
+            ids
+        } else {
+            vec![None]
+        };
+        for cluster_id in choices {
+            let asked = ProvisionParameters {
+                cluster_id,
+                ..ProvisionParameters::default()
+            };
+            match or_refusal(self.place_of_a_restore(offering, plan, asked, &manifest))? {
+                Ok(place) => options.places.push(place),
+                Err(refusal) => options.refusal = Some(refusal),
+            }
+        }
+        if options.places.iter().all(|place| place.versions.is_empty()) {
+            let refusals = options.places.iter().filter_map(|p| p.refusal.clone());
+            options.refusal = options.refusal.or(refusals.into_iter().next());
+        }
+        Ok(options)
+    }
+
+    fn place_of_a_restore(
+        &self,
+        offering: &Offering,
+        plan: &Plan,
+        mut asked: ProvisionParameters,
+        manifest: &Manifest,
+    ) -> Result<RestorePlace, BrokerError> {
+        let cluster = self.place(plan, &asked)?;
+        let default = or_refusal(self.target(offering, plan, &asked, Some(manifest)))?;
+        let mut versions = Vec::new();
+        for version in self.versions_on(&cluster.id, &offering.rules.engine) {
+            asked.db_version = Some(version.to_string());
+            if or_refusal(self.target(offering, plan, &asked, Some(manifest)))?.is_ok() {
+                versions.push(*version);
+            }
+        }
+        versions.sort_by(|a, b| b.cmp(a));
+        Ok(RestorePlace {
+            cluster: cluster.id.clone(),
+            name: cluster.name.clone(),
+            versions,
+            version: default.as_ref().ok().map(|target| target.version),
+            refusal: default.err(),
+        })
+    }
+
+    /// The instances that the broker itself made of an instance's backups and that are there,
+    /// newest first.
+    pub async fn restores_of(&self, source: InstanceId) -> Result<Vec<Restored>, BrokerError> {
+        let restores = self.store.read(move |conn| {
+            let Some(source) = store::instance::find(conn, &source)? else {
+                return Ok(Vec::new());
+            };
+            let instances = store::instance::restored_from(conn, &source.deployment)?;
+            instances.into_iter().map(|i| restored(conn, i)).collect()
+        });
+        Ok(restores.await?)
+    }
+
     /// The manifest of the backup that a provision request names; none when it names none.
     pub(super) fn restore_source(
         &self,
@@ -82,5 +357,68 @@ impl Broker {
                 "backup {id} has expired; choose one that is still listed"
             )),
         }
+    }
+}
+
+fn known(conn: &mut Conn<'_>, id: &InstanceId) -> Result<Instance, BrokerError> {
+    store::instance::find(conn, id)?
+        .ok_or_else(|| BrokerError::NotFound("there is no such instance".to_owned()))
+}
+
+fn deployment_of(conn: &mut Conn<'_>, of: &Instance) -> Result<Deployment, StoreError> {
+    let found = store::deployment::of_instance(conn, &of.id)?;
+    let (deployment, _) = found.ok_or_else(|| StoreError::Missing("the deployment".to_owned()))?;
+    Ok(deployment)
+}
+
+fn restored(conn: &mut Conn<'_>, instance: Instance) -> Result<Restored, StoreError> {
+    let restore = store::operation::newest(conn, &instance.id, None, &[OperationKind::Restore])?
+        .ok_or_else(|| StoreError::Missing("the operation that makes the instance".to_owned()))?;
+    Ok(Restored {
+        deployment: deployment_of(conn, &instance)?,
+        instance,
+        restore,
+    })
+}
+
+/// What an earlier request made or is making that fulfils this one too. Clients repeat a request
+/// when they hear nothing, and people click twice.
+fn same_restore(
+    conn: &mut Conn<'_>,
+    source: &Instance,
+    request: &RestoreRequest,
+    parameters: &Value,
+) -> Result<Option<Restored>, StoreError> {
+    let parameters = normal_form(Some(parameters));
+    let fulfils = |instance: &Instance| {
+        let of_that_name = request.name.is_none() || instance.name == request.name;
+        let state = match instance.state {
+            InstanceState::Provisioning => true,
+            InstanceState::Ready => request.name.is_some(),
+            InstanceState::Failed | InstanceState::Deleting => false,
+        };
+        of_that_name && state && instance.request.parameters == parameters
+    };
+    let mut all = store::instance::restored_from(conn, &source.deployment)?.into_iter();
+    let found = all.find(fulfils);
+    found.map(|instance| restored(conn, instance)).transpose()
+}
+
+fn given_name(conn: &mut Conn<'_>, tenant: &Tenant, name: &str) -> Result<String, BrokerError> {
+    name::check(name).map_err(|refusal| BrokerError::BadRequest(refusal.to_string()))?;
+    if store::instance::is_named(conn, tenant, name)? {
+        return Err(BrokerError::Conflict(format!(
+            "a service instance of yours has the name {name:?} already; choose another one"
+        )));
+    }
+    Ok(name.to_owned())
+}
+
+/// Tells a refusal, which is an answer here, from a failure.
+fn or_refusal<T>(result: Result<T, BrokerError>) -> Result<Result<T, String>, BrokerError> {
+    match result {
+        Ok(value) => Ok(Ok(value)),
+        Err(BrokerError::BadRequest(refusal)) => Ok(Err(refusal)),
+        Err(error) => Err(error),
     }
 }

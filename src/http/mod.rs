@@ -88,6 +88,10 @@ pub fn routes(config: &mut web::ServiceConfig) {
                         .route(web::get().to(compose::backup)),
                 )
                 .service(
+                    either("/deployments/{deployment}/backups/{backup}/restore")
+                        .route(web::post().to(compose::restore)),
+                )
+                .service(
                     either("/deployments/{deployment}/recipes")
                         .route(web::get().to(compose::deployment_recipes)),
                 )

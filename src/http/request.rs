@@ -97,25 +97,41 @@ pub fn accepts_incomplete(request: &HttpRequest) -> bool {
     query(request, "accepts_incomplete").as_deref() == Some("true")
 }
 
+async fn bytes_of(payload: web::Payload) -> Result<web::Bytes, HttpError> {
+    let reading = payload.to_bytes_limited(BODY_BYTES_MAX);
+    tokio::time::timeout(REQUEST_BODY_TIMEOUT, reading)
+        .await
+        .map_err(|_| HttpError::TooSlow)?
+        .map_err(|_| HttpError::TooLarge(BODY_BYTES_MAX))?
+        .map_err(|e| HttpError::bad_request(format!("the body cannot be read: {e}")))
+}
+
 /// A JSON object from a request's body. What is unknown in it is ignored.
 pub struct Body(Map<String, Value>);
 
 impl Body {
     /// Reads the body, whatever its content type says.
     pub async fn read(payload: web::Payload) -> Result<Self, HttpError> {
-        let reading = payload.to_bytes_limited(BODY_BYTES_MAX);
-        let bytes = tokio::time::timeout(REQUEST_BODY_TIMEOUT, reading)
-            .await
-            .map_err(|_| HttpError::TooSlow)?
-            .map_err(|_| HttpError::TooLarge(BODY_BYTES_MAX))?
-            .map_err(|e| HttpError::bad_request(format!("the body cannot be read: {e}")))?;
-        match serde_json::from_slice(&bytes) {
+        Self::parse(&bytes_of(payload).await?)
+    }
+
+    /// Reads a body that may be missing.
+    pub async fn read_or_nothing(payload: web::Payload) -> Result<Self, HttpError> {
+        let bytes = bytes_of(payload).await?;
+        if bytes.is_empty() {
+            Ok(Self(Map::new()))
+        } else {
+            Self::parse(&bytes)
+        }
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self, HttpError> {
+        match serde_json::from_slice(bytes) {
             Ok(Value::Object(fields)) => Ok(Self(fields)),
             Ok(_) => Err(HttpError::bad_request("the body is not a JSON object")),
             Err(e) => Err(HttpError::bad_request(format!("the body is not JSON: {e}"))),
         }
     }
-
     fn field(&self, name: &str) -> Option<&Value> {
         self.0.get(name).filter(|value| !value.is_null())
     }
@@ -127,6 +143,35 @@ impl Body {
             None => Err(HttpError::bad_request(format!("{name} is missing"))),
             Some(Value::String(_)) => Err(HttpError::bad_request(format!("{name} is empty"))),
             Some(_) => Err(HttpError::bad_request(format!("{name} is not a string"))),
+        }
+    }
+
+    /// The fields of an object that may be absent or `null`: then there are none.
+    pub fn section(&self, name: &str) -> Result<Self, HttpError> {
+        match self.object(name)? {
+            Some(Value::Object(fields)) => Ok(Self(fields)),
+            _ => Ok(Self(Map::new())),
+        }
+    }
+
+    /// A text; one that is absent, `null` or empty is none.
+    pub fn text(&self, name: &str) -> Result<Option<String>, HttpError> {
+        match self.field(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone()).filter(|text| !text.is_empty())),
+            Some(_) => Err(HttpError::bad_request(format!("{name} is not a string"))),
+        }
+    }
+
+    /// A whole number; one that is absent, `null` or 0 is none. What no limit of ours reaches is
+    /// [`u32::MAX`].
+    pub fn count(&self, name: &str) -> Result<Option<u32>, HttpError> {
+        match self.field(name).map(Value::as_u64) {
+            None | Some(Some(0)) => Ok(None),
+            Some(Some(number)) => Ok(Some(u32::try_from(number).unwrap_or(u32::MAX))),
+            Some(None) => Err(HttpError::bad_request(format!(
+                "{name} is not a whole number"
+            ))),
         }
     }
 

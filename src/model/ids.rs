@@ -124,6 +124,12 @@ platform_id!(
     /// A service instance, as the platform names it (OSB `instance_id`).
     InstanceId
 );
+impl InstanceId {
+    /// A new id for an instance that no platform asked for, of the form that platforms use.
+    pub fn generate() -> Self {
+        Self(uuid::Uuid::new_v4().to_string())
+    }
+}
 platform_id!(
     /// A service binding, as the platform names it (OSB `binding_id`). Unique within its instance.
     BindingId

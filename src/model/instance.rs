@@ -57,6 +57,11 @@ pub struct Instance {
     pub plan_id: String,
     /// Its owner.
     pub tenant: Tenant,
+    /// What people call it, where that is known.
+    pub name: Option<String>,
+    /// The deployment whose backup the broker itself made it of; none where a platform asked for
+    /// the instance. Not the source's instance id: a platform may use that again.
+    pub restored_from: Option<DeploymentId>,
     /// The deployment behind it.
     pub deployment: DeploymentId,
     /// The platform's context, as it came.

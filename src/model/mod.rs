@@ -12,6 +12,7 @@ pub mod ids;
 pub mod instance;
 pub mod limits;
 pub mod observation;
+pub mod name;
 pub mod operation;
 pub mod placement;
 pub mod retention;

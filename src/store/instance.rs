@@ -5,7 +5,7 @@ use diesel::prelude::*;
 
 use super::{Conn, StoreError, each, from_json, known, parse, schema::instances, to_json};
 use crate::model::{
-    ids::InstanceId,
+    ids::{DeploymentId, InstanceId},
     instance::{Instance, InstanceState},
     tenant::Tenant,
 };
@@ -25,6 +25,8 @@ struct Row {
     request: String,
     state: String,
     created_at: NaiveDateTime,
+    name: Option<String>,
+    restored_from: Option<String>,
 }
 
 impl Row {
@@ -42,6 +44,8 @@ impl Row {
             request: to_json(&instance.request)?,
             state: instance.state.as_str().to_owned(),
             created_at: instance.created_at.naive_utc(),
+            name: instance.name.clone(),
+            restored_from: instance.restored_from.as_ref().map(DeploymentId::to_string),
         })
     }
 
@@ -61,6 +65,11 @@ impl Row {
             request: from_json("an instance's request", &self.request)?,
             state: known("an instance's state", &self.state, InstanceState::parse)?,
             created_at: self.created_at.and_utc(),
+            name: self.name,
+            restored_from: self
+                .restored_from
+                .map(|id| parse("a deployment's id", &id))
+                .transpose()?,
         })
     }
 }
@@ -86,6 +95,43 @@ pub fn find(conn: &mut Conn<'_>, id: &InstanceId) -> Result<Option<Instance>, St
 /// The instance of that id, which some other row names.
 pub fn get(conn: &mut Conn<'_>, id: &InstanceId) -> Result<Instance, StoreError> {
     find(conn, id)?.ok_or_else(|| StoreError::Missing("the instance".to_owned()))
+}
+
+/// Whether an instance of a tenant has that name.
+pub fn is_named(conn: &mut Conn<'_>, tenant: &Tenant, name: &str) -> Result<bool, StoreError> {
+    let id: Option<String> = each!(conn, |c| instances::table
+        .filter(instances::platform.eq(&tenant.platform))
+        .filter(instances::organization.eq(&tenant.organization))
+        .filter(instances::space.eq(&tenant.space))
+        .filter(instances::name.eq(name))
+        .select(instances::id)
+        .first(c)
+        .optional())?;
+    Ok(id.is_some())
+}
+
+/// The instance in front of a deployment.
+pub fn of_deployment(
+    conn: &mut Conn<'_>,
+    deployment: &DeploymentId,
+) -> Result<Option<Instance>, StoreError> {
+    let row: Option<Row> = each!(conn, |c| instances::table
+        .filter(instances::deployment_id.eq(deployment.as_str()))
+        .first(c)
+        .optional())?;
+    row.map(Row::into_model).transpose()
+}
+
+/// The instances that the broker itself made of a deployment's backups, newest first.
+pub fn restored_from(
+    conn: &mut Conn<'_>,
+    deployment: &DeploymentId,
+) -> Result<Vec<Instance>, StoreError> {
+    let rows: Vec<Row> = each!(conn, |c| instances::table
+        .filter(instances::restored_from.eq(deployment.as_str()))
+        .order((instances::created_at.desc(), instances::id.desc()))
+        .load(c))?;
+    rows.into_iter().map(Row::into_model).collect()
 }
 
 /// Moves an instance on in its life.

@@ -15,6 +15,8 @@ diesel::table! {
         request -> Text,
         state -> Text,
         created_at -> Timestamp,
+        name -> Nullable<Text>,
+        restored_from -> Nullable<Text>,
     }
 }
 

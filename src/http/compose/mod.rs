@@ -1,6 +1,7 @@
 //! The Compose 2016-07 API, below an instance: one function for each endpoint.
 //!
-//! A token is good for one instance. Every other instance, known or not, is answered alike.
+//! A token is good for one instance and what the broker itself restored from it. Every other
+//! instance, known or not, is answered alike.
 
 use actix_web::{
     Error, HttpRequest, HttpResponse, ResponseError as _,
@@ -15,10 +16,10 @@ use serde_json::json;
 use super::{
     Api,
     error::{ComposeError, HttpError},
-    request::{bearer, path_id, query},
+    request::{Body, bearer, path_id, query},
 };
 use crate::{
-    broker::{BrokerError, DeploymentView, DownloadLink},
+    broker::{BrokerError, DeploymentView, DownloadLink, RestoreRequest},
     model::{
         backup::BackupKind,
         ids::{DeploymentId, InstanceId},
@@ -53,8 +54,8 @@ async fn check_token(api: &Api, request: &ServiceRequest) -> Result<(), HttpErro
         .instance_of_token(&token)
         .await?
         .ok_or(HttpError::Unauthorized)?;
-    let asked: Result<InstanceId, _> = path_id(request.request(), "instance");
-    if asked.is_ok_and(|asked| asked == granted) {
+    let asked: InstanceId = known(path_id(request.request(), "instance"), "instance")?;
+    if api.broker.reaches(granted, asked).await? {
         Ok(())
     } else {
         Err(BrokerError::NotFound("there is no such instance".to_owned()).into())
@@ -132,6 +133,27 @@ pub async fn backup(api: web::Data<Api>, request: HttpRequest) -> Answer {
     Ok(HttpResponse::Ok().json(body))
 }
 
+/// `POST /instances/:iid/deployments/:did/backups/:bid/restore`
+pub async fn restore(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
+    let of = deployment_in_path(&api, &request).await?;
+    let id = known(path_id(&request, "backup"), "backup")?;
+    let body = Body::read_or_nothing(payload).await?;
+    let wanted = body.section("deployment")?;
+    let backup = api.broker.backup(of.instance.id.clone(), id).await?;
+    let restore = RestoreRequest {
+        source: of.instance.id,
+        backup: backup.id,
+        name: wanted.text("name")?,
+        version: wanted.text("version")?,
+        cluster: wanted.text("cluster_id")?,
+        units: wanted.count("units")?,
+        origin: "compose",
+    };
+    let restored = api.broker.restore_here(restore).await?;
+    let made = api.broker.deployment_of(restored.instance.id).await?;
+    Ok(HttpResponse::Accepted().json(view::deployment(&api.broker.public_url, &made)))
+}
+
 /// `GET /instances/:iid/deployments/:did/backups/:bid/download`, with the link's own permission.
 pub async fn download(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let link = DownloadLink {
@@ -160,12 +182,9 @@ pub async fn deployment_recipes(api: web::Data<Api>, request: HttpRequest) -> An
 
 /// `GET /instances/:iid/recipes/:rid`
 pub async fn recipe(api: web::Data<Api>, request: HttpRequest) -> Answer {
-    let of = api
-        .broker
-        .deployment_of(path_id(&request, "instance")?)
-        .await?;
+    let instance = path_id(&request, "instance")?;
     let id = known(path_id(&request, "recipe"), "recipe")?;
-    let operation = api.broker.recipe(&of.instance, id).await?;
+    let (of, operation) = api.broker.recipe(instance, id).await?;
     Ok(HttpResponse::Ok().json(view::recipe(&of, &operation)))
 }
 

@@ -63,6 +63,8 @@ pub fn deployment(public_url: &str, view: &DeploymentView) -> Value {
         "id": deployment.id,
         "account_id": account_id(&view.instance.tenant),
         "name": deployment.name(),
+        "instance_id": view.instance.id,
+        "instance_name": view.instance.name,
         "type": deployment.engine,
         "version": deployment.version,
         "created_at": time(view.instance.created_at),

@@ -1,0 +1,89 @@
+//! What an instance becomes: its cluster, version and size. The one set of rules for whoever asks
+//! for an instance, and for whoever wants to know beforehand what would be refused.
+
+use super::{Broker, BrokerError, instance::ProvisionParameters};
+use crate::model::{
+    backup::Manifest,
+    catalog::{Offering, Plan},
+    limits::{UNITS_DEFAULT, UNITS_MAX},
+    placement::{self, Cluster},
+    version::{self, Version},
+};
+
+/// What was decided about an instance that is to be made.
+pub(super) struct Target<'a> {
+    /// Where it goes.
+    pub cluster: &'a Cluster,
+    /// The engine's version.
+    pub version: Version,
+    /// Its size.
+    pub units: u32,
+}
+
+impl Broker {
+    /// The cluster of an instance that is asked for.
+    pub(super) fn place(
+        &self,
+        plan: &Plan,
+        asked: &ProvisionParameters,
+    ) -> Result<&Cluster, BrokerError> {
+        placement::place(
+            plan.rules.placement,
+            asked.cluster_id.as_deref(),
+            asked.cluster_service_instance_id.as_deref(),
+            &self.clusters,
+        )
+        .map_err(|refusal| BrokerError::BadRequest(refusal.to_string()))
+    }
+
+    /// Decides about an instance that is asked for, or that is made from a backup.
+    pub(super) fn target(
+        &self,
+        offering: &Offering,
+        plan: &Plan,
+        asked: &ProvisionParameters,
+        source: Option<&Manifest>,
+    ) -> Result<Target<'_>, BrokerError> {
+        let cluster = self.place(plan, asked)?;
+        let available = self.versions_on(&cluster.id, &offering.rules.engine);
+        let wanted = asked.db_version.as_deref();
+        let version = match source {
+            None => version::for_new(wanted, available),
+            Some(manifest) => version::for_restore(manifest.version, wanted, available),
+        }
+        .map_err(|refusal| BrokerError::BadRequest(refusal.to_string()))?;
+        let units = asked
+            .units
+            .unwrap_or_else(|| source.map_or(UNITS_DEFAULT, units_of_a_restore));
+        if !(1..=UNITS_MAX).contains(&units) {
+            return Err(BrokerError::BadRequest(format!(
+                "units is {units}; an instance has from 1 to {UNITS_MAX} units"
+            )));
+        }
+        if let Some(manifest) = source {
+            check_size(manifest, units)?;
+        }
+        Ok(Target {
+            cluster,
+            version,
+            units,
+        })
+    }
+}
+
+/// The size of what is restored, when nobody asks for another one.
+pub(super) fn units_of_a_restore(manifest: &Manifest) -> u32 {
+    manifest.units_needed().max(manifest.units)
+}
+
+fn check_size(manifest: &Manifest, units: u32) -> Result<(), BrokerError> {
+    let needed = manifest.units_needed();
+    if needed <= units {
+        return Ok(());
+    }
+    Err(BrokerError::BadRequest(format!(
+        "the backup holds {} MB, more than the {units} unit(s) asked for; give units as at least \
+         {needed}",
+        manifest.stored.snapshot_bytes.div_ceil(1024 * 1024),
+    )))
+}
