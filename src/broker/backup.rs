@@ -50,7 +50,7 @@ impl Broker {
     }
 }
 
-fn back_up_in(
+pub(super) fn back_up_in(
     conn: &mut Conn<'_>,
     instance: &InstanceId,
     kind: BackupKind,

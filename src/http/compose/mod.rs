@@ -19,9 +19,10 @@ use super::{
     request::{Body, bearer, path_id, query},
 };
 use crate::{
-    broker::{BrokerError, DeploymentView, DownloadLink, RestoreRequest},
+    broker::{Broker, BrokerError, DeploymentView, DownloadLink, RestoreRequest},
     model::{
-        backup::BackupKind,
+        backup::{Backup, BackupKind},
+        deployment::Deployment,
         ids::{DeploymentId, InstanceId},
     },
 };
@@ -121,16 +122,16 @@ pub async fn backup(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let backup = api.broker.backup(of.instance.id.clone(), id).await?;
     let url = &api.broker.public_url;
     let mut body = view::backup(url, &of.deployment, &backup);
-    body["download_link"] = match api.broker.download_query(&backup) {
-        Some(query) => {
-            json!(format!(
-                "{}/download?{query}",
-                view::backup_url(url, &of.deployment, &backup)
-            ))
-        }
-        None => json!(null),
-    };
+    body["download_link"] = json!(download_link(&api.broker, &of.deployment, &backup));
     Ok(HttpResponse::Ok().json(body))
+}
+
+/// Where a backup's bytes are, for a while and for whoever has the link; none for a backup that
+/// has no bytes.
+pub fn download_link(broker: &Broker, of: &Deployment, backup: &Backup) -> Option<String> {
+    let query = broker.download_query(backup)?;
+    let url = view::backup_url(&broker.public_url, of, backup);
+    Some(format!("{url}/download?{query}"))
 }
 
 /// `POST /instances/:iid/deployments/:did/backups/:bid/restore`

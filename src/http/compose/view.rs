@@ -25,12 +25,9 @@ fn account_id(tenant: &Tenant) -> String {
 }
 
 fn deployment_url(public_url: &str, deployment: &Deployment) -> String {
-    let instance: String =
-        url::form_urlencoded::byte_serialize(deployment.instance.as_str().as_bytes()).collect();
-    // In a path a space is %20; a plus sign would be a plus sign.
-    let instance = instance.replace('+', "%20");
     format!(
-        "{public_url}/api/2016-07/instances/{instance}/deployments/{}",
+        "{public_url}/api/2016-07/instances/{}/deployments/{}",
+        deployment.instance.in_path(),
         deployment.id
     )
 }
