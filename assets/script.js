@@ -5,7 +5,9 @@
 
   const said = (button, text) => {
     const label = button.dataset.label || (button.dataset.label = button.textContent);
+    const name = button.getAttribute("aria-label") || label;
     button.textContent = text;
+    document.getElementById("said").textContent = `${text}: ${name}`;
     setTimeout(() => { button.textContent = label; }, 2000);
   };
 

@@ -17,7 +17,11 @@ use crate::{
     broker::{self, Broker, Doorkeeper, Downloads},
     config::Config,
     engine::{SharedEngine, etcd},
-    http::{Api, server::server},
+    http::{
+        Api,
+        server::{ServerError, server},
+        tls::{ServerCertificate, TlsError},
+    },
     model::{
         catalog::{Catalog, CatalogError},
         ids::InstanceId,
@@ -72,6 +76,9 @@ pub enum StartError {
     /// The folder of backups cannot be used.
     #[error("COMPOSE_BROKER_BACKUP_STORE")]
     BackupStore(#[from] BackupStoreError),
+    /// The listener's certificate cannot be used.
+    #[error("COMPOSE_BROKER_TLS_CERTIFICATE, COMPOSE_BROKER_TLS_KEY")]
+    Tls(#[from] TlsError),
     /// The address is taken, or not ours.
     #[error("COMPOSE_BROKER_LISTEN: cannot listen on {address}")]
     Listen {
@@ -112,6 +119,7 @@ pub struct App {
     serving: JoinHandle<io::Result<()>>,
     running: JoinHandle<()>,
     stop: CancellationToken,
+    certificate: Option<Arc<ServerCertificate>>,
 }
 
 impl App {
@@ -130,6 +138,11 @@ impl App {
         let listener = TcpListener::bind(config.listen).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let public_url = public_url(&config, address);
+        let certificate = config
+            .tls
+            .clone()
+            .map(ServerCertificate::load)
+            .transpose()?;
         let store = Arc::new(Store::open(config.database_url.expose())?);
         check_keys(&store, &config.keys).await?;
         let backups: SharedBackupStore = Arc::new(FolderStore::open(config.backup_folder.clone())?);
@@ -190,7 +203,10 @@ impl App {
             username: config.username,
             password: config.password,
         };
-        let server = server(listener, api).map_err(listen)?;
+        let server = server(listener, api, certificate.as_ref()).map_err(|error| match error {
+            ServerError::Listen(source) => listen(source),
+            ServerError::Tls(error) => error.into(),
+        })?;
         let stop = CancellationToken::new();
         Ok(Self {
             address,
@@ -200,7 +216,22 @@ impl App {
             serving: tokio::spawn(server),
             running: tokio::spawn(Runner::new(parts, surroundings.faults).run(stop.clone())),
             stop,
+            certificate,
         })
+    }
+
+    /// Reads anew what may change while the broker runs. What cannot be used is told, and the old
+    /// stays in use.
+    pub fn reload(&self) {
+        if let Some(certificate) = &self.certificate {
+            match certificate.reload() {
+                Ok(()) => log::info!("the listener's certificate was read anew"),
+                Err(error) => log::error!(
+                    "the listener's certificate stays what it was: {}",
+                    chain(&error)
+                ),
+            }
+        }
     }
 
     /// Waits until the server or the runner ends by itself, which only happens when something is
@@ -275,8 +306,13 @@ pub async fn dashboard_link(
 }
 
 fn public_url(config: &Config, address: SocketAddr) -> String {
+    let scheme = if config.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
     let url = config.public_url.clone();
-    url.unwrap_or_else(|| format!("http://{address}"))
+    url.unwrap_or_else(|| format!("{scheme}://{address}"))
 }
 
 async fn open_clusters(config: &Config) -> Result<BTreeMap<String, ClusterParts>, StartError> {

@@ -17,6 +17,7 @@ use serde_json::Value;
 use crate::{
     logging::{self, LogFormat},
     model::{
+        certificate::CertificateFiles,
         placement::{Cluster, PortRange},
         secret::Secret,
         tenant::RestoreScope,
@@ -51,6 +52,15 @@ pub struct Settings {
     /// Where clients reach the broker; goes into links and credentials [default: http://LISTEN]
     #[arg(long, env = "COMPOSE_BROKER_PUBLIC_URL")]
     pub public_url: Option<String>,
+
+    /// Certificate to serve HTTPS with, and those between it and its authority (PEM file); read
+    /// anew on SIGHUP [default: plain HTTP]
+    #[arg(long, env = "COMPOSE_BROKER_TLS_CERTIFICATE")]
+    pub tls_certificate: Option<PathBuf>,
+
+    /// The certificate's private key (PEM file) [default: none]
+    #[arg(long, env = "COMPOSE_BROKER_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
 
     /// Folder for everything that the broker keeps
     #[arg(long, env = "COMPOSE_BROKER_DATA_DIR", default_value = "./data")]
@@ -134,6 +144,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where clients reach the broker, without a slash at the end; absent: where it listens.
     pub public_url: Option<String>,
+    /// The listener's certificate; absent: plain HTTP.
+    pub tls: Option<CertificateFiles>,
     /// The broker's own store.
     pub database_url: Secret,
     /// Folder for everything that the broker keeps.
@@ -239,6 +251,23 @@ impl Config {
             let reason = "is needed when the broker listens on all addresses";
             return Err(wrong("COMPOSE_BROKER_PUBLIC_URL", reason));
         }
+        let tls = match (&settings.tls_certificate, &settings.tls_key) {
+            (Some(certificate), Some(key)) => Some(CertificateFiles {
+                certificate: certificate.clone(),
+                key: key.clone(),
+            }),
+            (None, None) => None,
+            (Some(_), None) => {
+                return Err(wrong(
+                    "COMPOSE_BROKER_TLS_KEY",
+                    "is needed beside the certificate",
+                ));
+            }
+            (None, Some(_)) => {
+                let reason = "is needed beside the key";
+                return Err(wrong("COMPOSE_BROKER_TLS_CERTIFICATE", reason));
+            }
+        };
         let restore_scope = one_of(
             "COMPOSE_BROKER_RESTORE_SCOPE",
             &settings.restore_scope,
@@ -318,6 +347,7 @@ impl Config {
         Ok(Self {
             listen,
             public_url,
+            tls,
             database_url,
             backup_folder,
             catalog,

@@ -71,12 +71,16 @@ async fn serve(settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
     let data_dir = config.data_dir.display().to_string();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
     let mut app = App::start(config, Surroundings::default()).await?;
     println!("{}", welcome(&app, &data_dir));
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        error = app.failed() => return Err(error.into()),
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hang_up.recv() => app.reload(),
+            error = app.failed() => return Err(error.into()),
+        }
     }
     log::info!("stopping; the databases go on");
     app.stop().await;

@@ -17,9 +17,9 @@ use crate::{
         deployment::DeploymentSecrets,
         ids::{BackupId, InstanceId, OperationId},
         instance::{Instance, InstanceState},
-        limits::RECIPES_MAX,
+        limits::{INSTANCES_ON_A_PAGE, RECIPES_MAX},
         operation::{Operation, OperationKind},
-        session::Session,
+        session::{Scope, Session},
     },
     store,
 };
@@ -179,11 +179,12 @@ impl Broker {
             .iter()
             .find(|o| matches!(o.kind, OperationKind::Provision | OperationKind::Restore))
             .map(|o| o.id.clone());
+        let (offering_name, plan_name) = self.offering_name(&instance);
         let offering = self.catalog.offering(&instance.service_id);
         let plan = offering.and_then(|o| o.plan(&instance.plan_id));
         Ok(InstanceView {
-            offering: offering.map_or_else(|| instance.service_id.clone(), |o| o.name.clone()),
-            plan: plan.map_or_else(|| instance.plan_id.clone(), |p| p.name.clone()),
+            offering: offering_name,
+            plan: plan_name,
             placement: plan.map_or(Placement::Default, |p| p.rules.placement),
             on_demand_kept: plan.map_or(1, |p| p.rules.on_demand_backups_kept),
             backups: facts
@@ -215,6 +216,47 @@ impl Broker {
         let backup = view.backups.iter().find(|b| b.id == id).cloned();
         let backup = backup.ok_or_else(no_such_page)?;
         Ok((view, backup))
+    }
+
+    /// Instances in which a text stands, newest first, and whether there are more of them. Only
+    /// operators see more than their own.
+    pub async fn instances_found(
+        &self,
+        session: &Session,
+        text: &str,
+        page: usize,
+    ) -> Result<(Vec<Instance>, bool), BrokerError> {
+        if session.scope != Scope::Operator {
+            return Err(no_such_page());
+        }
+        let text = text.to_owned();
+        let skipped = page.saturating_sub(1).saturating_mul(INSTANCES_ON_A_PAGE);
+        let mut found = self
+            .store
+            .read(move |conn| {
+                // One more tells that there are more.
+                store::instance::search(conn, &text, skipped, INSTANCES_ON_A_PAGE + 1)
+            })
+            .await?;
+        let more = found.len() > INSTANCES_ON_A_PAGE;
+        found.truncate(INSTANCES_ON_A_PAGE);
+        Ok((found, more))
+    }
+
+    /// The names of an offering and its plan; their ids where the catalog has them no more.
+    pub fn offering_name(&self, instance: &Instance) -> (String, String) {
+        let offering = self.catalog.offering(&instance.service_id);
+        let plan = offering.and_then(|o| o.plan(&instance.plan_id));
+        (
+            offering.map_or_else(|| instance.service_id.clone(), |o| o.name.clone()),
+            plan.map_or_else(|| instance.plan_id.clone(), |p| p.name.clone()),
+        )
+    }
+
+    /// The name of a cluster for people; its id where there is none.
+    pub fn cluster_name(&self, id: &str) -> String {
+        let cluster = self.clusters.iter().find(|cluster| cluster.id == id);
+        cluster.map_or_else(|| id.to_owned(), |cluster| cluster.name.clone())
     }
 
     /// What a restore of each of some backups could be, in their order.

@@ -30,10 +30,13 @@ mod deployment;
 mod download;
 mod instance;
 mod observation;
+mod reconcile;
 mod restore;
 mod session;
 mod status;
 mod target;
+#[cfg(test)]
+mod tests;
 mod token;
 
 pub use binding::{BindRequest, Bound, FetchedBinding, UnbindRequest, Unbound};
@@ -42,6 +45,7 @@ pub use deployment::DeploymentView;
 pub use download::{Download, DownloadLink, Downloads, backup_name};
 pub use instance::{DeprovisionRequest, FetchedInstance, ProvisionRequest, Provisioned};
 pub use observation::Observer;
+pub use reconcile::{Finding, Repair, Repaired};
 pub use restore::{RestoreOptions, RestorePlace, RestoreRequest, Restored};
 pub use session::{Doorkeeper, SignInWay, SignedIn, dashboard_link, linkable, no_such_page};
 pub use status::{OperationStatus, StatusState, status_of};
@@ -124,7 +128,8 @@ pub struct Broker {
     pub keys: Arc<KeyRing>,
     /// The time of day.
     pub clock: Clock,
-    /// Where backups lie; only read from here.
+    /// Where backups lie. Read from here; written by nobody but operations and the repair that an
+    /// operator asks for.
     pub backups: SharedBackupStore,
     /// The placement targets; the first enabled one is the default.
     pub clusters: Vec<Cluster>,

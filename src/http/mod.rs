@@ -7,16 +7,18 @@ use std::sync::Arc;
 
 use actix_web::{middleware::from_fn, web};
 
-use self::dashboard::{backups, door};
+use self::dashboard::{backups, door, instances, overview};
 use crate::{broker::Broker, model::secret::Secret};
 
 mod compose;
 mod dashboard;
 mod error;
 mod health;
+mod operator;
 mod osb;
 mod request;
 pub mod server;
+pub mod tls;
 mod trace;
 
 /// What the handlers work with.
@@ -65,6 +67,16 @@ pub fn routes(config: &mut web::ServiceConfig) {
                 .service(
                     only("/service_instances/{instance}/service_bindings/{binding}/last_operation")
                         .route(web::get().to(osb::binding_last_operation)),
+                )
+                .default_service(web::to(error::no_such_route)),
+        )
+        .service(
+            web::scope("/operator")
+                .wrap(from_fn(operator::guard))
+                .service(
+                    only("/reconciliation")
+                        .route(web::get().to(operator::reconciliation))
+                        .route(web::post().to(operator::reconcile)),
                 )
                 .default_service(web::to(error::no_such_route)),
         )
@@ -127,7 +139,8 @@ pub fn routes(config: &mut web::ServiceConfig) {
                 .service(
                     web::scope("/instances")
                         .wrap(from_fn(door::guard))
-                        .service(page("/{instance}").route(web::get().to(backups::page)))
+                        .service(page("").route(web::get().to(instances::page)))
+                        .service(page("/{instance}").route(web::get().to(overview::page)))
                         .service(
                             page("/{instance}/backups")
                                 .route(web::get().to(backups::page))

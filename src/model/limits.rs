@@ -140,6 +140,9 @@ pub const DISK_RESERVE_BYTES: u64 = 64 * 1024 * 1024;
 /// instances that are there stay.
 pub const HISTORY_KEPT: chrono::Duration = chrono::Duration::days(30);
 
+/// Rows of backups that are held against their objects at once.
+pub const RECONCILE_PAGE: i64 = 1000;
+
 /// Threads that serve HTTP.
 pub const HTTP_WORKERS: usize = 2;
 /// A broker that is told to stop lets running requests end for this long.

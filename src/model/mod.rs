@@ -6,6 +6,7 @@
 pub mod backup;
 pub mod binding;
 pub mod catalog;
+pub mod certificate;
 pub mod deployment;
 pub mod failure;
 pub mod ids;

@@ -6,7 +6,7 @@ use diesel::{dsl::max, prelude::*};
 use super::{Conn, StoreError, each, from_json, in_order, known, parse, schema::backups, to_json};
 use crate::model::{
     backup::{Backup, BackupKind, BackupState, Manifest},
-    ids::{BackupId, InstanceId},
+    ids::{BackupId, DeploymentId, InstanceId},
 };
 
 #[derive(Queryable, Insertable)]
@@ -44,12 +44,25 @@ impl Row {
     }
 }
 
+/// Adds the backup whose row was lost, with the times that its manifest tells.
+pub fn adopt(conn: &mut Conn<'_>, backup: &Backup) -> Result<(), StoreError> {
+    insert_at(conn, backup, backup.created_at.naive_utc())
+}
+
 /// Adds a backup.
 pub fn insert(conn: &mut Conn<'_>, backup: &Backup) -> Result<(), StoreError> {
     let newest: Option<NaiveDateTime> = each!(conn, |c| backups::table
         .filter(backups::instance_id.eq(backup.instance.as_str()))
         .select(max(backups::created_at))
         .first(c))?;
+    insert_at(conn, backup, in_order(backup.created_at, newest))
+}
+
+fn insert_at(
+    conn: &mut Conn<'_>,
+    backup: &Backup,
+    created_at: NaiveDateTime,
+) -> Result<(), StoreError> {
     let row = Row {
         id: backup.id.to_string(),
         instance_id: backup.instance.to_string(),
@@ -59,7 +72,7 @@ pub fn insert(conn: &mut Conn<'_>, backup: &Backup) -> Result<(), StoreError> {
         state: backup.state.as_str().to_owned(),
         failure: backup.failure.clone(),
         manifest: backup.manifest.as_ref().map(to_json).transpose()?,
-        created_at: in_order(backup.created_at, newest),
+        created_at,
         finished_at: backup.finished_at.map(|at| at.naive_utc()),
     };
     each!(conn, |c| diesel::insert_into(backups::table)
@@ -84,6 +97,28 @@ pub fn of_instance(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<Vec<Bac
         .order((backups::created_at.desc(), backups::id.desc()))
         .load(c))?;
     rows.into_iter().map(Row::into_model).collect()
+}
+
+/// The complete backups with their deployments, by id, at most `limit` of those after `after`.
+pub fn complete_after(
+    conn: &mut Conn<'_>,
+    after: Option<&BackupId>,
+    limit: i64,
+) -> Result<Vec<(BackupId, DeploymentId)>, StoreError> {
+    let rows: Vec<(String, String)> = each!(conn, |c| backups::table
+        .filter(backups::state.eq(BackupState::Complete.as_str()))
+        .filter(backups::id.gt(after.map_or("", BackupId::as_str)))
+        .order(backups::id)
+        .limit(limit)
+        .select((backups::id, backups::deployment_id))
+        .load(c))?;
+    let ids = rows.into_iter().map(|(backup, deployment)| {
+        Ok((
+            parse("a backup's id", &backup)?,
+            parse("a deployment's id", &deployment)?,
+        ))
+    });
+    ids.collect()
 }
 
 /// Says that a backup is being taken.

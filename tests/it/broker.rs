@@ -190,9 +190,19 @@ impl TestBroker {
 
     /// Stops the broker and starts it again in the same folder.
     pub async fn restart_with(&mut self, surroundings: Surroundings) {
+        self.stop().await;
+        self.start_again(surroundings).await;
+    }
+
+    /// Stops the broker; its members go on.
+    pub async fn stop(&mut self) {
         if let Some(app) = self.app.take() {
             app.stop().await;
         }
+    }
+
+    /// Starts a stopped broker again in the same folder.
+    pub async fn start_again(&mut self, surroundings: Surroundings) {
         self.begin(surroundings).await;
     }
 

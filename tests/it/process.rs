@@ -86,21 +86,27 @@ pub async fn refused(settings: &Settings) -> Output {
 impl BrokerProcess {
     /// Starts a broker and waits until it serves.
     pub async fn start() -> Self {
+        let mut broker = Self::stopped_with(|_| ());
+        broker.start_again().await;
+        broker
+    }
+
+    /// A broker as it is before its start, with its settings changed.
+    pub fn stopped_with(change: impl FnOnce(&mut Settings)) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("compose-broker-test-")
             .tempdir();
         let folder = folder.expect("a folder").keep();
-        let settings = settings(&folder);
+        let mut settings = settings(&folder);
+        change(&mut settings);
         let url = format!("http://{}", settings["LISTEN"]);
         let (username, password) = (USERNAME.to_owned(), PASSWORD.to_owned());
-        let mut broker = Self {
+        Self {
             client: TestBroker::beside(folder.clone(), url, username, password),
             folder,
             settings,
             child: None,
-        };
-        broker.start_again().await;
-        broker
+        }
     }
 
     /// Starts the broker, which does not run, and waits until it serves.
@@ -153,6 +159,18 @@ impl BrokerProcess {
         move || child.wait().expect("an end")
     }
 
+    /// Tells the broker to read anew what may change while it runs.
+    pub fn hang_up(&self) {
+        let child = self.child.as_ref().expect("a broker that runs");
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        rustix::process::kill_process(pid.expect("a pid"), Signal::HUP).expect("a signal");
+    }
+
+    /// What the broker has logged.
+    pub fn logged(&self) -> String {
+        fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
     /// The broker's settings.
     pub fn settings(&self) -> &Settings {
         &self.settings
@@ -178,7 +196,7 @@ impl Drop for BrokerProcess {
             let _ = child.wait();
         }
         if std::thread::panicking() {
-            let log = fs::read_to_string(self.log()).unwrap_or_default();
+            let log = self.logged();
             let lines: Vec<&str> = log.lines().collect();
             let from = lines.len().saturating_sub(LOG_LINES_SHOWN);
             eprintln!("the broker's log ends:\n{}", lines[from..].join("\n"));

@@ -24,6 +24,7 @@ use crate::{
         backup::{Backup, BackupKind},
         deployment::Deployment,
         ids::{DeploymentId, InstanceId},
+        operation::OperationKind,
     },
 };
 
@@ -124,6 +125,17 @@ pub async fn backup(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let mut body = view::backup(url, &of.deployment, &backup);
     body["download_link"] = json!(download_link(&api.broker, &of.deployment, &backup));
     Ok(HttpResponse::Ok().json(body))
+}
+
+/// What a kind of recipe is called.
+pub fn recipe_name(kind: OperationKind) -> &'static str {
+    view::recipe_words(kind).1
+}
+
+/// The foundation endpoint of an instance: all of its API is below.
+pub fn foundation_endpoint(broker: &Broker, instance: &InstanceId) -> String {
+    let url = &broker.public_url;
+    format!("{url}/api/2016-07/instances/{}", instance.in_path())
 }
 
 /// Where a backup's bytes are, for a while and for whoever has the link; none for a backup that

@@ -90,6 +90,19 @@ pub fn deployment(public_url: &str, view: &DeploymentView) -> Value {
     })
 }
 
+/// The template and the name of a recipe.
+pub fn recipe_words(kind: OperationKind) -> (&'static str, &'static str) {
+    match kind {
+        OperationKind::Provision => ("Recipes::Deployment::Run", "Provision"),
+        OperationKind::Restore => ("Recipes::Deployment::Run", "Restore"),
+        OperationKind::Deprovision => ("Recipes::Deployment::Deprovision", "Deprovision"),
+        OperationKind::Bind => ("Recipes::Deployment::Run", "Bind"),
+        OperationKind::Unbind => ("Recipes::Deployment::Run", "Unbind"),
+        OperationKind::Backup => ("Recipes::Deployment::Backup", "Backup"),
+        OperationKind::Prune => ("Recipes::Deployment::Prune", "Remove expired backups"),
+    }
+}
+
 /// A recipe: an operation, in Compose's words.
 pub fn recipe(of: &DeploymentView, operation: &Operation) -> Value {
     let status = match operation.state {
@@ -99,15 +112,7 @@ pub fn recipe(of: &DeploymentView, operation: &Operation) -> Value {
         OperationState::Succeeded => "complete",
         OperationState::Failed | OperationState::Stuck => "failed",
     };
-    let (template, name) = match operation.kind {
-        OperationKind::Provision => ("Recipes::Deployment::Run", "Provision"),
-        OperationKind::Restore => ("Recipes::Deployment::Run", "Restore"),
-        OperationKind::Deprovision => ("Recipes::Deployment::Deprovision", "Deprovision"),
-        OperationKind::Bind => ("Recipes::Deployment::Run", "Bind"),
-        OperationKind::Unbind => ("Recipes::Deployment::Run", "Unbind"),
-        OperationKind::Backup => ("Recipes::Deployment::Backup", "Backup"),
-        OperationKind::Prune => ("Recipes::Deployment::Prune", "Remove expired backups"),
-    };
+    let (template, name) = recipe_words(operation.kind);
     json!({
         "id": operation.id,
         "account_id": account_id(&of.instance.tenant),

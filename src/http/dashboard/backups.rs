@@ -12,6 +12,7 @@ use super::{
     plot::{Plot, Point, plot},
     shell::{Place, Shell, answer},
     show::{Moment, counted, duration, number, size},
+    state::{Told, told_of_backup},
     work::Work,
 };
 use crate::{
@@ -26,6 +27,7 @@ use crate::{
         catalog::Placement,
         ids::{BackupId, OperationId},
         limits::{BACKUPS_ON_A_PAGE, BACKUPS_PLOTTED, BACKUPS_SHOWN},
+        name,
         operation::{Operation, OperationState},
         session::Session,
     },
@@ -76,9 +78,7 @@ struct Group {
 struct Row {
     id: BackupId,
     state: &'static str,
-    state_text: &'static str,
-    icon: &'static str,
-    tone: &'static str,
+    told: Told,
     taken: Moment,
     size: String,
     version: String,
@@ -353,13 +353,6 @@ fn groups(
 }
 
 fn row(view: &InstanceView, backup: &Backup, options: &[(BackupId, RestoreOptions)]) -> Row {
-    let (state_text, icon, tone) = match backup.state {
-        BackupState::Pending => ("Pending", "\u{25cb}", "warn busy"),
-        BackupState::Running => ("In progress", "\u{25d4}", "warn busy"),
-        BackupState::Complete => ("Complete", "\u{2713}", "good"),
-        BackupState::Failed => ("Failed", "\u{2715}", "bad"),
-        BackupState::Expired => ("Expired", "\u{2013}", "muted"),
-    };
     let manifest = backup.manifest.as_ref();
     let mut facts = Vec::new();
     if let Some(manifest) = manifest {
@@ -382,9 +375,7 @@ fn row(view: &InstanceView, backup: &Backup, options: &[(BackupId, RestoreOption
     Row {
         id: backup.id.clone(),
         state: backup.state.as_str(),
-        state_text,
-        icon,
-        tone,
+        told: told_of_backup(backup.state),
         taken: Moment::new(backup.created_at, view.now),
         size: manifest.map_or_else(String::new, |m| size(m.stored.snapshot_bytes)),
         version: manifest.map_or_else(String::new, |m| m.version.to_string()),
@@ -405,7 +396,10 @@ fn restore_of(view: &InstanceView, backup: &Backup, options: &RestoreOptions) ->
     if view.placement == Placement::Chosen {
         parameters["cluster_id"] = json!(view.of.deployment.cluster);
     }
-    let [cf, ibmcloud] = create_service(&view.offering, &view.plan, &options.name, &parameters);
+    // A name of the backup's own time: a command stays the same from look to look.
+    let mut names = name::of_restore(&view.of.deployment.engine, backup.created_at);
+    let name = names.next().unwrap_or_default();
+    let [cf, ibmcloud] = create_service(&view.offering, &view.plan, &name, &parameters);
     let first = options.places.first();
     let clusters = options.places.iter().filter(|_| options.chooses_cluster);
     Options {

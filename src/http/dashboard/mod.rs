@@ -18,9 +18,12 @@ pub mod assets;
 pub mod backups;
 mod command;
 pub mod door;
+pub mod instances;
+pub mod overview;
 mod plot;
 mod shell;
 mod show;
+mod state;
 mod work;
 
 pub use shell::error_page;

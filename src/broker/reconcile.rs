@@ -1,0 +1,366 @@
+//! Holds what the store says against what the backup store has.
+//!
+//! The two may disagree after a disk was lost, a store was put back to an older state, or a
+//! clean-up could not finish. Looking finds and changes nothing; repairing is done on command
+//! alone, and deletes bytes only when told to: to a broker that was given another database by
+//! mistake, every backup is a leftover.
+//!
+//! Invariants: a backup that is being taken, removed or read is no finding, since each suspicion is
+//! looked at a second time by itself; a repair looks once more, in the transaction that changes the
+//! row; bytes are believed only after they were read back against their manifest.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::{Broker, BrokerError};
+use crate::{
+    backup_store::{BackupStoreError, object, pipeline},
+    model::{
+        backup::{Backup, BackupState, Manifest},
+        ids::{BackupId, DeploymentId, InstanceId, OperationId},
+        limits::RECONCILE_PAGE,
+    },
+    store,
+};
+
+/// What a user is told of a backup whose bytes were lost.
+const LOST: &str = "its bytes are missing from the backup store";
+
+/// Where store and backup store disagree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "finding", rename_all = "snake_case")]
+pub enum Finding {
+    /// A backup counts as complete, and an object of it is not there.
+    BytesMissing {
+        /// The backup.
+        backup: BackupId,
+        /// The instance it was taken of.
+        instance: InstanceId,
+        /// The object that is missing.
+        object: String,
+    },
+    /// Objects that no row accounts for.
+    Leftover {
+        /// The deployment that they are of.
+        deployment: DeploymentId,
+        /// The backup that they are of.
+        backup: BackupId,
+        /// The objects.
+        objects: Vec<String>,
+        /// Whether they are a whole backup of a deployment that is there.
+        adoptable: bool,
+    },
+    /// An object that is none of ours; it is left alone.
+    Foreign {
+        /// Its name.
+        object: String,
+    },
+}
+
+/// What was done about a finding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Repair {
+    /// The backup counts as failed now.
+    MarkedFailed,
+    /// The backup is listed again.
+    Adopted,
+    /// The objects are gone.
+    Deleted,
+    /// Nothing.
+    Left,
+}
+
+/// A finding and what was done about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Repaired {
+    /// The finding.
+    #[serde(flatten)]
+    pub finding: Finding,
+    /// What was done.
+    pub repair: Repair,
+}
+
+/// All objects, by the backup that their names say.
+struct Listed {
+    backups: BTreeMap<(DeploymentId, BackupId), Vec<String>>,
+    foreign: Vec<String>,
+}
+
+impl Broker {
+    /// Compares all rows of backups with all objects.
+    pub async fn reconciliation(&self) -> Result<Vec<Finding>, BrokerError> {
+        let listed = sort_out(self.backups.list("").await?);
+        let mut findings = Vec::new();
+        for (deployment, backup) in listed.backups.keys() {
+            findings.extend(self.leftover(deployment, backup).await?);
+        }
+        let mut after = None;
+        loop {
+            let page = self
+                .store
+                .read(move |conn| {
+                    store::backup::complete_after(conn, after.as_ref(), RECONCILE_PAGE)
+                })
+                .await?;
+            for (id, deployment) in &page {
+                let key = (deployment.clone(), id.clone());
+                let there = listed.backups.get(&key).map_or(&[][..], Vec::as_slice);
+                if missing_of(deployment, id, there).is_some() {
+                    findings.extend(self.bytes_missing(deployment, id).await?);
+                }
+            }
+            match page.into_iter().next_back() {
+                Some((last, _)) => after = Some(last),
+                None => break,
+            }
+        }
+        let foreign = listed.foreign.into_iter();
+        findings.extend(foreign.map(|object| Finding::Foreign { object }));
+        Ok(findings)
+    }
+
+    /// Repairs what [`Broker::reconciliation`] finds: backups without bytes fail, whole backups
+    /// without a row are listed again, and other leftovers are deleted if `delete` says so.
+    pub async fn reconcile(&self, delete: bool) -> Result<Vec<Repaired>, BrokerError> {
+        let mut repaired = Vec::new();
+        for finding in self.reconciliation().await? {
+            let repair = match &finding {
+                Finding::BytesMissing { backup, .. } => self.mark_failed(backup).await?,
+                Finding::Leftover {
+                    deployment,
+                    backup,
+                    adoptable,
+                    ..
+                } => {
+                    if *adoptable && self.adopt(deployment, backup).await? {
+                        Repair::Adopted
+                    } else if delete {
+                        self.delete_leftover(deployment, backup).await?
+                    } else {
+                        Repair::Left
+                    }
+                }
+                Finding::Foreign { .. } => Repair::Left,
+            };
+            log::warn!("store and backup store disagree: {finding:?}: {repair:?}");
+            repaired.push(Repaired { finding, repair });
+        }
+        Ok(repaired)
+    }
+
+    /// The objects of one backup, as they are now, when no row accounts for them.
+    async fn leftover(
+        &self,
+        deployment: &DeploymentId,
+        backup: &BackupId,
+    ) -> Result<Option<Finding>, BrokerError> {
+        if self.accounts_for(backup).await? {
+            return Ok(None);
+        }
+        let objects = self
+            .backups
+            .list(&object::of_backup(deployment, backup))
+            .await?;
+        // Once more: a backup may have failed and been cleaned up since the objects were listed.
+        if objects.is_empty() || self.accounts_for(backup).await? {
+            return Ok(None);
+        }
+        let manifest = self.manifest_to_adopt(deployment, backup).await?;
+        let whole = missing_of(deployment, backup, &objects).is_none();
+        Ok(Some(Finding::Leftover {
+            deployment: deployment.clone(),
+            backup: backup.clone(),
+            objects,
+            adoptable: whole && manifest.is_some(),
+        }))
+    }
+
+    /// Whether a row says why a backup has bytes.
+    async fn accounts_for(&self, backup: &BackupId) -> Result<bool, BrokerError> {
+        Ok(self.row(backup).await?.is_some_and(|row| match row.state {
+            BackupState::Pending | BackupState::Running | BackupState::Complete => true,
+            BackupState::Failed => false,
+            // They are about to go.
+            BackupState::Expired => row.manifest.is_some(),
+        }))
+    }
+
+    async fn row(&self, backup: &BackupId) -> Result<Option<Backup>, BrokerError> {
+        let id = backup.clone();
+        let found = self
+            .store
+            .read(move |conn| store::backup::find(conn, &id))
+            .await?;
+        Ok(found)
+    }
+
+    async fn bytes_missing(
+        &self,
+        deployment: &DeploymentId,
+        backup: &BackupId,
+    ) -> Result<Option<Finding>, BrokerError> {
+        let there = self
+            .backups
+            .list(&object::of_backup(deployment, backup))
+            .await?;
+        let Some(object) = missing_of(deployment, backup, &there) else {
+            return Ok(None);
+        };
+        let row = self.row(backup).await?;
+        // It may have expired and gone since the rows were read.
+        let row = row.filter(|row| row.state == BackupState::Complete);
+        Ok(row.map(|row| Finding::BytesMissing {
+            backup: row.id,
+            instance: row.instance,
+            object,
+        }))
+    }
+
+    async fn mark_failed(&self, backup: &BackupId) -> Result<Repair, BrokerError> {
+        let (id, now) = (backup.clone(), self.clock.now());
+        let marked = self
+            .store
+            .write(move |conn| {
+                let row = store::backup::find(conn, &id)?;
+                if row.is_none_or(|row| row.state != BackupState::Complete) {
+                    return Ok(false);
+                }
+                store::backup::fail(conn, &id, LOST, now)?;
+                Ok(true)
+            })
+            .await?;
+        Ok(if marked {
+            Repair::MarkedFailed
+        } else {
+            Repair::Left
+        })
+    }
+
+    /// The manifest of a backup that has no row at all, when it belongs to a deployment that is
+    /// there.
+    async fn manifest_to_adopt(
+        &self,
+        deployment: &DeploymentId,
+        backup: &BackupId,
+    ) -> Result<Option<Manifest>, BrokerError> {
+        let manifest = pipeline::read_manifest(self.backups.as_ref(), deployment, backup).await;
+        let manifest = match manifest {
+            Ok(manifest) => manifest,
+            Err(BackupStoreError::NotFound(_) | BackupStoreError::Damaged { .. }) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let (id, instance) = (backup.clone(), manifest.instance_id.clone());
+        let (row, found) = self
+            .store
+            .read(move |conn| {
+                Ok((
+                    store::backup::find(conn, &id)?,
+                    store::deployment::of_instance(conn, &instance)?,
+                ))
+            })
+            .await?;
+        let is_its_own = found.is_some_and(|(found, _)| found.id == *deployment);
+        Ok((row.is_none() && is_its_own).then_some(manifest))
+    }
+
+    /// Lists a backup again whose row is lost, if its bytes are those that its manifest tells of.
+    async fn adopt(
+        &self,
+        deployment: &DeploymentId,
+        backup: &BackupId,
+    ) -> Result<bool, BrokerError> {
+        let Some(manifest) = self.manifest_to_adopt(deployment, backup).await? else {
+            return Ok(false);
+        };
+        let name = object::snapshot(deployment, backup);
+        let bytes = self.backups.as_ref();
+        match pipeline::verify_snapshot(bytes, &name, &manifest.stored, |_| ()).await {
+            Ok(()) => {}
+            Err(BackupStoreError::Damaged { .. } | BackupStoreError::NotFound(_)) => {
+                return Ok(false);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let row = adopted(manifest, OperationId::generate(self.clock.now()));
+        let adopted = self.store.write(move |conn| {
+            let gone = store::deployment::of_instance(conn, &row.instance)?
+                .is_none_or(|(found, _)| found.id != row.deployment);
+            if gone || store::backup::find(conn, &row.id)?.is_some() {
+                return Ok(false);
+            }
+            store::backup::adopt(conn, &row)?;
+            Ok(true)
+        });
+        Ok(adopted.await?)
+    }
+
+    async fn delete_leftover(
+        &self,
+        deployment: &DeploymentId,
+        backup: &BackupId,
+    ) -> Result<Repair, BrokerError> {
+        let Some(Finding::Leftover { mut objects, .. }) = self.leftover(deployment, backup).await?
+        else {
+            return Ok(Repair::Left);
+        };
+        // The manifest last: while anything is left, it says whose it was.
+        let manifest = object::manifest(deployment, backup);
+        objects.sort_by_key(|name| *name == manifest);
+        for name in objects {
+            self.backups.delete(&name).await?;
+        }
+        Ok(Repair::Deleted)
+    }
+}
+
+/// The row of a backup as its manifest tells of it.
+fn adopted(manifest: Manifest, operation: OperationId) -> Backup {
+    Backup {
+        id: manifest.backup_id.clone(),
+        instance: manifest.instance_id.clone(),
+        deployment: manifest.deployment_id.clone(),
+        operation,
+        kind: manifest.kind,
+        state: BackupState::Complete,
+        failure: None,
+        created_at: manifest.requested_at,
+        finished_at: Some(manifest.finished_at),
+        manifest: Some(Manifest {
+            sealed_credentials: None,
+            ..manifest
+        }),
+    }
+}
+
+fn sort_out(names: Vec<String>) -> Listed {
+    let mut listed = Listed {
+        backups: BTreeMap::new(),
+        foreign: Vec::new(),
+    };
+    for name in names {
+        match owner_of(&name) {
+            Some(owner) => listed.backups.entry(owner).or_default().push(name),
+            None => listed.foreign.push(name),
+        }
+    }
+    listed
+}
+
+fn owner_of(name: &str) -> Option<(DeploymentId, BackupId)> {
+    let (deployment, rest) = name.split_once('/')?;
+    let (backup, _) = rest.split_once('/')?;
+    Some((deployment.parse().ok()?, backup.parse().ok()?))
+}
+
+/// The first object of a backup that is not among `there`.
+fn missing_of(deployment: &DeploymentId, backup: &BackupId, there: &[String]) -> Option<String> {
+    let objects = [
+        object::snapshot(deployment, backup),
+        object::manifest(deployment, backup),
+    ];
+    objects.into_iter().find(|name| !there.contains(name))
+}

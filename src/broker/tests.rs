@@ -1,0 +1,315 @@
+//! The use cases on a store without a runner: what is decided, and nothing done about it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    backup_store::folder::FolderStore,
+    model::{
+        backup::{
+            Backup, BackupKind, BackupState, MANIFEST_FORMAT, Manifest, SnapshotContent,
+            StoredSnapshot,
+        },
+        deployment::Deployment,
+        ids::BackupId,
+        instance::InstanceState,
+        limits::UNIT_BYTES,
+        observation::Observation,
+    },
+};
+
+const SERVICE: &str = "6f1c9f0e-52a4-4a39-8e0b-3c1f5b7a9d10";
+const STANDARD: &str = "b8a0d3f4-7c1e-4b5f-9a52-1de2c4f60a11";
+const ENTERPRISE: &str = "c2f7e6a9-0d4b-4c83-b1f6-58a9e3d7b212";
+
+/// A broker on three clusters, two of them with several versions and one that takes nothing new.
+struct Office {
+    broker: Arc<Broker>,
+    _folder: tempfile::TempDir,
+}
+
+/// Nobody looks at deployments that nobody made.
+struct Nobody;
+
+impl Observer for Nobody {
+    fn observe(&self, _: &Deployment) -> Option<Arc<Observation>> {
+        None
+    }
+}
+
+fn versions(texts: &[&str]) -> Vec<Version> {
+    texts
+        .iter()
+        .map(|t| t.parse().expect("a version"))
+        .collect()
+}
+
+fn now() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_795_355_851, 0).expect("a time")
+}
+
+impl Office {
+    fn open() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let url = format!("sqlite://{}", folder.path().join("broker.db").display());
+        let catalog = include_str!("../../catalog.json");
+        let clusters = json!([
+            { "id": "near", "name": "Near" },
+            { "id": "far", "name": "Far away" },
+            { "id": "off", "name": "Off", "enabled": false },
+        ]);
+        let installed = [
+            ("near", versions(&["3.3.25", "3.4.23", "3.5.16", "3.5.30"])),
+            ("far", versions(&["3.5.16"])),
+            ("off", versions(&["3.5.30"])),
+        ];
+        let backups = FolderStore::open(folder.path().join("backups")).expect("a folder");
+        let ring = KeyRing::generate().expect("a key ring");
+        let broker = Broker {
+            store: Arc::new(Store::open(&url).expect("a store")),
+            catalog: Arc::new(Catalog::parse(catalog, &["etcd"]).expect("a catalog")),
+            keys: Arc::new(KeyRing::parse(ring.expose()).expect("a key ring")),
+            clock: Clock::new(now),
+            backups: Arc::new(backups),
+            clusters: serde_json::from_value(clusters).expect("clusters"),
+            versions: installed
+                .map(|(id, v)| (id.to_owned(), BTreeMap::from([("etcd".to_owned(), v)])))
+                .into(),
+            restore_scope: RestoreScope::Space,
+            public_url: "http://broker".to_owned(),
+            downloads: Downloads::on(tokio::runtime::Handle::current()),
+            observer: Box::new(Nobody),
+        };
+        Self {
+            broker: Arc::new(broker),
+            _folder: folder,
+        }
+    }
+
+    async fn provision(&self, id: &str, plan: &str, parameters: Value) -> Result<(), BrokerError> {
+        let request = ProvisionRequest {
+            instance: id.parse().expect("an id"),
+            service_id: SERVICE.to_owned(),
+            plan_id: plan.to_owned(),
+            organization: "org".to_owned(),
+            space: "space".to_owned(),
+            context: None,
+            parameters: Some(parameters),
+            maintenance_version: None,
+            accepts_incomplete: true,
+        };
+        self.broker.provision(request).await.map(|_| ())
+    }
+
+    /// An instance that is usable.
+    async fn instance(&self, id: &str, plan: &str, parameters: Value) -> InstanceId {
+        let made = self.provision(id, plan, parameters).await;
+        made.expect("accepted");
+        let id: InstanceId = id.parse().expect("an id");
+        let of = id.clone();
+        let ready = self
+            .broker
+            .store
+            .write(move |conn| store::instance::set_state(conn, &of, InstanceState::Ready));
+        ready.await.expect("written");
+        id
+    }
+
+    /// A complete backup of an instance that holds `bytes`, or one in another state.
+    async fn backup(&self, of: &InstanceId, state: BackupState, bytes: u64) -> BackupId {
+        let of = of.clone();
+        let kept = self.broker.store.write(move |conn| {
+            let instance = store::instance::get(conn, &of)?;
+            let (deployment, _) = store::deployment::of_instance(conn, &of)?.expect("a deployment");
+            let id = BackupId::generate(now());
+            let complete = state == BackupState::Complete;
+            let backup = Backup {
+                id: id.clone(),
+                instance: of.clone(),
+                deployment: deployment.id.clone(),
+                operation: OperationId::generate(now()),
+                kind: BackupKind::OnDemand,
+                state,
+                failure: None,
+                created_at: now(),
+                finished_at: complete.then(now),
+                manifest: complete.then(|| Manifest {
+                    format: MANIFEST_FORMAT,
+                    backup_id: id.clone(),
+                    kind: BackupKind::OnDemand,
+                    instance_id: of.clone(),
+                    deployment_id: deployment.id.clone(),
+                    service_id: instance.service_id.clone(),
+                    tenant: instance.tenant.clone(),
+                    engine: "etcd".to_owned(),
+                    version: deployment.version,
+                    units: deployment.units,
+                    content: SnapshotContent {
+                        revision: 1,
+                        keys: 0,
+                    },
+                    stored: StoredSnapshot {
+                        snapshot_bytes: bytes,
+                        snapshot_sha256: String::new(),
+                        object_bytes: 1,
+                        object_sha256: String::new(),
+                        compression: "zstd".to_owned(),
+                    },
+                    requested_at: now(),
+                    started_at: now(),
+                    finished_at: now(),
+                    sealed_credentials: None,
+                }),
+            };
+            store::backup::insert(conn, &backup)?;
+            Ok(id)
+        });
+        kept.await.expect("written")
+    }
+
+    async fn options(&self, source: &InstanceId, backup: &BackupId) -> RestoreOptions {
+        let options = self
+            .broker
+            .restore_options(source.clone(), backup.clone())
+            .await;
+        options.expect("options")
+    }
+
+    async fn restore(
+        &self,
+        source: &InstanceId,
+        backup: &BackupId,
+        place: Option<&str>,
+        version: Option<Version>,
+    ) -> Result<Restored, BrokerError> {
+        let request = RestoreRequest {
+            source: source.clone(),
+            backup: backup.clone(),
+            name: None,
+            version: version.map(|v| v.to_string()),
+            cluster: place.map(str::to_owned),
+            units: None,
+            origin: "test",
+        };
+        self.broker.restore_here(request).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_options_of_a_restore_are_what_a_restore_takes() {
+    let office = Office::open();
+    let old = json!({ "cluster_id": "far", "db_version": "3.5.16", "units": 2 });
+    let source = office.instance("source", ENTERPRISE, old).await;
+    let backup = office
+        .backup(&source, BackupState::Complete, UNIT_BYTES + 1)
+        .await;
+    let options = office.options(&source, &backup).await;
+    assert_eq!(options.refusal, None);
+    assert_eq!(options.name, "etcd-restore-2026-11-22-13-57-31");
+    assert!(options.chooses_cluster);
+    assert_eq!((options.units_needed, options.units), (2, 2));
+    let places: Vec<_> = options
+        .places
+        .iter()
+        .map(|p| (p.cluster.as_str(), p.name.as_str(), p.versions.clone()))
+        .collect();
+    assert_eq!(
+        places,
+        [
+            ("far", "Far away", versions(&["3.5.16"])),
+            ("near", "Near", versions(&["3.5.30", "3.5.16"])),
+        ]
+    );
+    // Every cell of the table, those that are not among the options too.
+    for cluster in ["near", "far", "off", "none"] {
+        for version in versions(&["3.3.25", "3.4.23", "3.5.16", "3.5.30", "3.6.0"]) {
+            let place = options.places.iter().find(|p| p.cluster == cluster);
+            let offered = place.is_some_and(|p| p.versions.contains(&version));
+            let taken = office
+                .restore(&source, &backup, Some(cluster), Some(version))
+                .await;
+            assert_eq!(taken.is_ok(), offered, "{cluster} {version}: {taken:?}");
+        }
+    }
+    for place in &options.places {
+        let made = office
+            .restore(&source, &backup, Some(&place.cluster), None)
+            .await
+            .expect("a restore");
+        assert_eq!(Some(made.deployment.version), place.version);
+        assert_eq!(made.deployment.cluster, place.cluster);
+        assert_eq!(made.deployment.units, options.units);
+    }
+    // Without a choice an instance stays where its source is.
+    let made = office.restore(&source, &backup, None, None).await;
+    assert_eq!(made.expect("a restore").deployment.cluster, "far");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_options_say_why_there_are_none() {
+    let office = Office::open();
+    let source = office
+        .instance("source", STANDARD, json!({ "db_version": "3.4.23" }))
+        .await;
+    for state in [
+        BackupState::Pending,
+        BackupState::Running,
+        BackupState::Failed,
+        BackupState::Expired,
+    ] {
+        let backup = office.backup(&source, state, 1).await;
+        let options = office.options(&source, &backup).await;
+        let refused = office.restore(&source, &backup, None, None).await;
+        let reason = refused.expect_err("a refusal").to_string();
+        assert_eq!(options.refusal, Some(reason), "{state:?}");
+        assert!(options.places.is_empty());
+    }
+    let good = office.backup(&source, BackupState::Complete, 1).await;
+    let options = office.options(&source, &good).await;
+    assert!(!options.chooses_cluster && options.refusal.is_none());
+    assert_eq!(options.places.len(), 1);
+    assert_eq!(options.places[0].cluster, "near");
+    assert_eq!(
+        options.places[0].versions,
+        versions(&["3.5.30", "3.5.16", "3.4.23"])
+    );
+    let nobody: InstanceId = "nobody".parse().expect("an id");
+    let unknown = office.broker.restore_options(nobody, good).await;
+    assert!(matches!(unknown, Err(BrokerError::NotFound(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restores_are_told_newest_first_and_of_their_source_alone() {
+    let office = Office::open();
+    let source = office.instance("source", STANDARD, json!({})).await;
+    let other = office.instance("other", STANDARD, json!({})).await;
+    let backup = office.backup(&source, BackupState::Complete, 1).await;
+    let mut made = Vec::new();
+    for version in [None, Some("3.5.30")] {
+        let version = version.map(|v| v.parse().expect("a version"));
+        let restored = office.restore(&source, &backup, None, version).await;
+        made.push(restored.expect("a restore").instance.id);
+    }
+    let told = office.broker.restores_of(source.clone()).await;
+    let told: Vec<_> = told.expect("restores").into_iter().collect();
+    let mut ids: Vec<_> = told.iter().map(|r| r.instance.id.clone()).collect();
+    ids.sort();
+    made.sort();
+    assert_eq!(ids, made);
+    assert!(told.iter().all(|r| r.restore.instance == r.instance.id));
+    let none = office.broker.restores_of(other.clone()).await;
+    assert!(none.expect("restores").is_empty());
+    for (granted, asked, reached) in [
+        (&source, &made[0], true),
+        (&made[0], &source, false),
+        (&made[0], &made[1], false),
+        (&other, &made[0], false),
+        (&other, &other, true),
+    ] {
+        let answer = office.broker.reaches(granted.clone(), asked.clone()).await;
+        assert_eq!(answer.expect("an answer"), reached, "{granted} {asked}");
+    }
+}

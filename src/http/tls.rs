@@ -1,0 +1,128 @@
+//! TLS of the listener, when the broker is given a certificate.
+//!
+//! Invariants: a certificate is taken into use only as a whole, with the key that belongs to it; one
+//! that cannot be read leaves the one before in use. Connections that are open keep theirs.
+
+use std::{
+    fmt, fs, io,
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use rustls::{
+    ServerConfig,
+    crypto::{CryptoProvider, ring},
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{self, PemObject as _},
+    },
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+
+use crate::model::certificate::CertificateFiles;
+
+/// Why a certificate cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The file cannot be read.
+    #[error("{}", file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not PEM, or has nothing of what is looked for.
+    #[error("{} is no PEM file of the right kind", file.display())]
+    Pem {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: pem::Error,
+    },
+    /// There is no certificate in the file.
+    #[error("{} holds no certificate", .0.display())]
+    Empty(PathBuf),
+    /// The two do not belong together, or the key is of a kind that is not known.
+    #[error("certificate and key do not fit together")]
+    Mismatch(#[source] rustls::Error),
+    /// TLS itself cannot be set up.
+    #[error("TLS cannot be set up")]
+    Setup(#[source] rustls::Error),
+}
+
+/// The listener's certificate, which can be replaced while the server runs.
+pub struct ServerCertificate {
+    files: CertificateFiles,
+    current: RwLock<Arc<CertifiedKey>>,
+}
+
+impl ServerCertificate {
+    /// Reads the certificate for the first time.
+    pub fn load(files: CertificateFiles) -> Result<Arc<Self>, TlsError> {
+        let current = RwLock::new(read(&files)?);
+        Ok(Arc::new(Self { files, current }))
+    }
+
+    /// Reads the files anew. On an error, the certificate stays what it was.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        let next = read(&self.files)?;
+        // The change is one assignment, so it is whole even after a panic.
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
+        Ok(())
+    }
+
+    /// TLS 1.2 and 1.3 with this certificate; clients show none.
+    pub fn server_config(self: &Arc<Self>) -> Result<ServerConfig, TlsError> {
+        let config = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(TlsError::Setup)?;
+        Ok(config
+            .with_no_client_auth()
+            .with_cert_resolver(self.clone()))
+    }
+}
+
+impl fmt::Debug for ServerCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerCertificate")
+            .field("files", &self.files)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ResolvesServerCert for ServerCertificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        Some(current.clone())
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+fn read(files: &CertificateFiles) -> Result<Arc<CertifiedKey>, TlsError> {
+    let bytes = |file: &PathBuf| {
+        fs::read(file).map_err(|source| TlsError::File {
+            file: file.clone(),
+            source,
+        })
+    };
+    let pem = |file: &PathBuf| {
+        let file = file.clone();
+        move |source| TlsError::Pem { file, source }
+    };
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&bytes(&files.certificate)?)
+        .collect::<Result<_, _>>()
+        .map_err(pem(&files.certificate))?;
+    if chain.is_empty() {
+        return Err(TlsError::Empty(files.certificate.clone()));
+    }
+    let key = PrivateKeyDer::from_pem_slice(&bytes(&files.key)?).map_err(pem(&files.key))?;
+    let certified = CertifiedKey::from_der(chain, key, &provider());
+    Ok(Arc::new(certified.map_err(TlsError::Mismatch)?))
+}
