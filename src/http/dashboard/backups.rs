@@ -55,12 +55,38 @@ struct BackupsPage {
     shell: Shell,
     href: String,
     engine: String,
-    message: Option<String>,
+    message: Option<Message>,
     refusal: Option<&'static str>,
     running: Option<Work>,
     retention: Vec<(&'static str, String)>,
     groups: Vec<Group>,
     plot: Option<Drawn>,
+}
+
+/// What is told of the work that a form began.
+struct Message {
+    text: String,
+    is_bad: bool,
+    /// Where to look on.
+    href: Option<String>,
+}
+
+impl Message {
+    fn good(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            is_bad: false,
+            href: None,
+        }
+    }
+
+    fn bad(what: &str, operation: &Operation) -> Self {
+        let failure = operation.failure.as_deref().unwrap_or("nobody knows why");
+        Self {
+            is_bad: true,
+            ..Self::good(format!("{what} failed: {failure}"))
+        }
+    }
 }
 
 struct Group {
@@ -139,7 +165,9 @@ pub async fn page(
     let running = view.running_backup();
     let mut shell = Shell::signed_in("Backups", &api.broker, &session);
     shell.here = "backups";
-    shell.under_way = running.is_some() || view.running_change().is_some();
+    shell.under_way = running.is_some()
+        || view.running_change().is_some()
+        || view.restores.iter().any(|r| r.restore.state.is_active());
     let place = Place::of(&view);
     let href = format!("{}/backups", place.href);
     shell.title = format!("Backups of {}", place.name);
@@ -236,10 +264,10 @@ pub async fn restore(
 }
 
 /// What is told of the operation that a form began, as it is by now.
-fn message(view: &InstanceView, request: &HttpRequest) -> Option<String> {
+fn message(view: &InstanceView, request: &HttpRequest) -> Option<Message> {
     let running = || {
         view.running_backup()
-            .map(|_| "A backup is in progress.".to_owned())
+            .map(|operation| message_of_backup(operation, false))
     };
     let Some(id) = query(request, "operation").and_then(|id| id.parse::<OperationId>().ok()) else {
         return running();
@@ -256,39 +284,42 @@ fn message(view: &InstanceView, request: &HttpRequest) -> Option<String> {
     ))
 }
 
-fn message_of_backup(operation: &Operation, again: bool) -> String {
+fn message_of_backup(operation: &Operation, again: bool) -> Message {
     match operation.state {
         OperationState::Queued | OperationState::Running if again => {
-            "A backup is in progress already. No second one was begun.".to_owned()
+            Message::good("A backup is in progress already. No second one was begun.")
         }
-        OperationState::Queued | OperationState::Running => "A backup is in progress.".to_owned(),
-        OperationState::Succeeded => "The backup is complete.".to_owned(),
-        OperationState::Failed | OperationState::Stuck => format!(
-            "The backup failed: {}",
-            operation.failure.as_deref().unwrap_or("nobody knows why")
-        ),
+        OperationState::Queued | OperationState::Running => {
+            Message::good("A backup is in progress.")
+        }
+        OperationState::Succeeded => Message::good("The backup is complete."),
+        OperationState::Failed | OperationState::Stuck => Message::bad("The backup", operation),
     }
 }
 
-fn message_of_restore(restored: &Restored) -> String {
+fn message_of_restore(restored: &Restored) -> Message {
     let name = restored
         .instance
         .name
         .as_deref()
         .unwrap_or_else(|| restored.instance.id.as_str());
-    match restored.restore.state {
-        OperationState::Queued | OperationState::Running => {
-            format!("A restore has been initiated. {name} is being made from the backup.")
+    let message = match restored.restore.state {
+        OperationState::Queued | OperationState::Running => Message::good(format!(
+            "A restore has been initiated. {name} is being made from the backup."
+        )),
+        OperationState::Succeeded => {
+            Message::good(format!("The restore is complete: {name} is ready."))
         }
-        OperationState::Succeeded => format!("The restore is complete: {name} is ready."),
-        OperationState::Failed | OperationState::Stuck => format!(
-            "The restore into {name} failed: {}",
-            restored
-                .restore
-                .failure
-                .as_deref()
-                .unwrap_or("nobody knows why")
-        ),
+        OperationState::Failed | OperationState::Stuck => {
+            Message::bad(&format!("The restore into {name}"), &restored.restore)
+        }
+    };
+    Message {
+        href: Some(format!(
+            "/dashboard/instances/{}",
+            restored.instance.id.in_path()
+        )),
+        ..message
     }
 }
 

@@ -252,7 +252,10 @@ fn facts(broker: &Broker, view: &InstanceView) -> Vec<Fact> {
 
 fn usage(seen: &Observation, quota: u64) -> Option<Usage> {
     let used = seen.database_bytes()?;
-    let percent = u128::from(used) * 100 / u128::from(quota.max(1));
+    let percent = match u128::from(used) * 100 / u128::from(quota.max(1)) {
+        0 if used > 0 => "under 1".to_owned(),
+        percent => percent.to_string(),
+    };
     Some(Usage {
         used: used.min(quota),
         quota,
