@@ -14,8 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     backup_store::{BackupStoreError, SharedBackupStore, folder::FolderStore},
-    broker::{Broker, Downloads},
-    clock::Clock,
+    broker::{self, Broker, Doorkeeper, Downloads},
     config::Config,
     engine::{SharedEngine, etcd},
     http::{
@@ -25,6 +24,7 @@ use crate::{
     },
     model::{
         catalog::{Catalog, CatalogError},
+        ids::InstanceId,
         version::etcd_offered,
     },
     observer::EngineObserver,
@@ -44,6 +44,9 @@ use crate::{
 
 /// How [`StartError`] is told in one line, with all its causes.
 pub use crate::model::failure::chain;
+
+/// What [`dashboard_link`] asks for the time.
+pub use crate::clock::Clock;
 
 /// Why the broker does not start. Each is one line and names the setting behind it.
 #[derive(Debug, thiserror::Error)]
@@ -140,13 +143,7 @@ impl App {
         };
         let listener = TcpListener::bind(config.listen).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        let public_url = config
-            .public_url
-            .clone()
-            .unwrap_or_else(|| match &config.tls {
-                Some(_) => format!("https://{address}"),
-                None => format!("http://{address}"),
-            });
+        let public_url = public_url(&config, address);
         let certificate = config
             .tls
             .clone()
@@ -182,6 +179,7 @@ impl App {
             surroundings.clock.clone(),
             runtime.clone(),
         );
+        let doorkeeper = Doorkeeper::new(&keys, &config.username, &config.password);
         let broker = Arc::new(Broker {
             store: store.clone(),
             catalog: catalog.clone(),
@@ -192,6 +190,7 @@ impl App {
             versions,
             restore_scope: config.restore_scope,
             public_url: public_url.clone(),
+            doorkeeper,
             downloads: Downloads::on(runtime),
             observer: Box::new(observer),
         });
@@ -279,6 +278,56 @@ async fn check_keys(store: &Arc<Store>, keys: &KeyRing) -> Result<(), StartError
         keys.open(&context, &sealed).map_err(StartError::Keys)?;
     }
     Ok(())
+}
+
+/// Why no link is made. Each is one line.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The store does not open, or the key ring is not the broker's.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// There is nothing that it could lead to.
+    #[error("there is no service instance {0:?}")]
+    NoInstance(String),
+    /// No random bytes.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+}
+
+/// Makes a one-time link to the dashboard of an instance, beside the broker that runs with the
+/// same configuration. Nothing is written: the link is signed, and the broker will know it.
+pub async fn dashboard_link(
+    config: &Config,
+    instance: &str,
+    clock: &Clock,
+) -> Result<String, LinkError> {
+    let none = || LinkError::NoInstance(instance.to_owned());
+    let id: InstanceId = instance.parse().map_err(|_| none())?;
+    let store = Store::open_for_reading(config.database_url.expose()).map_err(StartError::from)?;
+    let store = Arc::new(store);
+    check_keys(&store, &config.keys).await?;
+    let wanted = id.clone();
+    let found = store
+        .read(move |conn| broker::linkable(conn, &wanted))
+        .await;
+    found.map_err(StartError::from)?.ok_or_else(none)?;
+    let public_url = public_url(config, config.listen);
+    Ok(broker::dashboard_link(
+        &config.keys,
+        &public_url,
+        &id,
+        clock.now(),
+    )?)
+}
+
+fn public_url(config: &Config, address: SocketAddr) -> String {
+    let scheme = if config.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    let url = config.public_url.clone();
+    url.unwrap_or_else(|| format!("{scheme}://{address}"))
 }
 
 async fn open_clusters(config: &Config) -> Result<BTreeMap<String, ClusterParts>, StartError> {

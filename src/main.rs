@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use compose_broker::{
-    app::{App, Surroundings, chain},
+    app::{App, Clock, Surroundings, chain, dashboard_link},
     config::{Config, SECRETS_HELP, Settings},
     logging,
 };
@@ -23,10 +23,22 @@ enum Command {
     /// Serve the OSB and Compose APIs and run the work behind them
     #[command(after_help = SECRETS_HELP)]
     Serve(Box<Settings>),
+    /// Print a link that opens the dashboard of an instance once, within 15 minutes
+    #[command(
+        long_about = "Print a link that opens the dashboard of an instance once, within 15 minutes. \
+                      It works beside the broker that runs: give it the same settings."
+    )]
+    #[command(after_help = SECRETS_HELP)]
+    DashboardLink {
+        /// The instance's id, as the platform has it
+        instance: String,
+        #[command(flatten)]
+        settings: Box<Settings>,
+    },
 }
 
 fn main() -> ExitCode {
-    let Command::Serve(settings) = CommandLine::parse().command;
+    let command = CommandLine::parse().command;
     // What the broker keeps is nobody else's business, whatever folder it is given.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -36,7 +48,13 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failure(&error),
     };
-    match runtime.block_on(serve(&settings)) {
+    let done = runtime.block_on(async {
+        match command {
+            Command::Serve(settings) => serve(&settings).await,
+            Command::DashboardLink { instance, settings } => link(&instance, &settings).await,
+        }
+    });
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure(error.as_ref()),
     }
@@ -66,6 +84,15 @@ async fn serve(settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
     }
     log::info!("stopping; the databases go on");
     app.stop().await;
+    Ok(())
+}
+
+async fn link(instance: &str, settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
+    let config = Config::load(settings)?;
+    println!(
+        "{}",
+        dashboard_link(&config, instance, &Clock::system()).await?
+    );
     Ok(())
 }
 

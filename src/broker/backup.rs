@@ -52,7 +52,7 @@ impl Broker {
     }
 }
 
-fn back_up_in(
+pub(super) fn back_up_in(
     conn: &mut Conn<'_>,
     instance: &InstanceId,
     origin: &'static str,

@@ -25,6 +25,7 @@ use crate::{
 
 mod backup;
 mod binding;
+mod dashboard;
 mod deployment;
 mod download;
 mod instance;
@@ -32,6 +33,7 @@ mod observation;
 mod reconcile;
 mod restore;
 mod schedule;
+mod session;
 mod status;
 mod target;
 #[cfg(test)]
@@ -39,6 +41,7 @@ mod tests;
 mod token;
 
 pub use binding::{BindRequest, Bound, FetchedBinding, UnbindRequest, Unbound};
+pub use dashboard::{BackUpNow, InstanceView};
 pub use deployment::DeploymentView;
 pub use download::{Download, DownloadLink, Downloads, backup_name};
 pub use instance::{DeprovisionRequest, FetchedInstance, ProvisionRequest, Provisioned};
@@ -46,6 +49,7 @@ pub use observation::Observer;
 pub use reconcile::{Finding, Repair, Repaired};
 pub use restore::{RestoreOptions, RestorePlace, RestoreRequest, Restored};
 pub use schedule::back_up_due;
+pub use session::{Doorkeeper, SignInWay, SignedIn, dashboard_link, linkable, no_such_page};
 pub use status::{OperationStatus, StatusState, status_of};
 
 /// Why a use case refused or failed.
@@ -77,6 +81,12 @@ pub enum BrokerError {
     /// Too much of the same is being done already.
     #[error("too many downloads are being sent at the moment; try again later")]
     Busy,
+    /// Who asks may not: what was shown is not good.
+    #[error("{0}")]
+    Denied(String),
+    /// Too many sign-ins failed; nothing is looked at for so long.
+    #[error("too many sign-ins failed; try again in {} s", .0.as_secs())]
+    Throttled(std::time::Duration),
     /// It was begun, but did not end in the time that the client waits.
     #[error("the operation goes on, but did not end within {} s", SYNC_WAIT.as_secs())]
     StillRunning,
@@ -131,6 +141,8 @@ pub struct Broker {
     pub restore_scope: RestoreScope,
     /// Where clients reach the broker, without a slash at the end.
     pub public_url: String,
+    /// Who may see the dashboard.
+    pub doorkeeper: Doorkeeper,
     /// Sends downloads, apart from the threads that answer requests.
     pub downloads: Downloads,
     /// Tells how deployments fare.

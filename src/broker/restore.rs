@@ -192,7 +192,7 @@ impl Broker {
             .await?
     }
 
-    fn restore_options_in(
+    pub(super) fn restore_options_in(
         &self,
         conn: &mut Conn<'_>,
         source: &InstanceId,
@@ -279,13 +279,12 @@ impl Broker {
     /// The instances that the broker itself made of an instance's backups and that are there,
     /// newest first.
     pub async fn restores_of(&self, source: InstanceId) -> Result<Vec<Restored>, BrokerError> {
-        let restores = self.store.read(move |conn| {
-            let Some(source) = store::instance::find(conn, &source)? else {
-                return Ok(Vec::new());
-            };
-            let instances = store::instance::restored_from(conn, &source.deployment)?;
-            instances.into_iter().map(|i| restored(conn, i)).collect()
-        });
+        let restores = self
+            .store
+            .read(move |conn| match store::instance::find(conn, &source)? {
+                Some(source) => restores_in(conn, &source),
+                None => Ok(Vec::new()),
+            });
         Ok(restores.await?)
     }
 
@@ -358,6 +357,15 @@ impl Broker {
             )),
         }
     }
+}
+
+/// See [`Broker::restores_of`].
+pub(super) fn restores_in(
+    conn: &mut Conn<'_>,
+    source: &Instance,
+) -> Result<Vec<Restored>, StoreError> {
+    let instances = store::instance::restored_from(conn, &source.deployment)?;
+    instances.into_iter().map(|i| restored(conn, i)).collect()
 }
 
 fn known(conn: &mut Conn<'_>, id: &InstanceId) -> Result<Instance, BrokerError> {

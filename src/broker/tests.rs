@@ -18,6 +18,7 @@ use crate::{
         instance::InstanceState,
         limits::UNIT_BYTES,
         observation::Observation,
+        secret::Secret,
     },
 };
 
@@ -68,10 +69,12 @@ impl Office {
         ];
         let backups = FolderStore::open(folder.path().join("backups")).expect("a folder");
         let ring = KeyRing::generate().expect("a key ring");
+        let keys = Arc::new(KeyRing::parse(ring.expose()).expect("a key ring"));
         let broker = Broker {
+            doorkeeper: Doorkeeper::new(&keys, "ada", &Secret::new("word")),
             store: Arc::new(Store::open(&url).expect("a store")),
             catalog: Arc::new(Catalog::parse(catalog, &["etcd"]).expect("a catalog")),
-            keys: Arc::new(KeyRing::parse(ring.expose()).expect("a key ring")),
+            keys,
             clock: Clock::new(now),
             backups: Arc::new(backups),
             clusters: serde_json::from_value(clusters).expect("clusters"),

@@ -6,6 +6,7 @@ use actix_web::{
 };
 use serde_json::{Value, json};
 
+use super::dashboard::error_page;
 use crate::{broker::BrokerError, model::failure::chain};
 
 /// An error, told as OSB wants it: `{"error": ..., "description": ...}`.
@@ -17,6 +18,11 @@ pub struct OsbError(#[from] pub HttpError);
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct ComposeError(#[from] pub HttpError);
+
+/// An error, told as a page of the dashboard.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct PageError(#[from] pub HttpError);
 
 /// Why a request was not fulfilled.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +56,12 @@ impl From<BrokerError> for ComposeError {
     }
 }
 
+impl From<BrokerError> for PageError {
+    fn from(error: BrokerError) -> Self {
+        Self(error.into())
+    }
+}
+
 impl HttpError {
     /// A request that cannot be understood.
     pub fn bad_request(reason: impl Into<String>) -> Self {
@@ -70,7 +82,8 @@ impl HttpError {
                 BrokerError::AsyncRequired
                 | BrokerError::Concurrency(_)
                 | BrokerError::MaintenanceInfoConflict(_) => StatusCode::UNPROCESSABLE_ENTITY,
-                BrokerError::Busy => StatusCode::TOO_MANY_REQUESTS,
+                BrokerError::Denied(_) => StatusCode::FORBIDDEN,
+                BrokerError::Busy | BrokerError::Throttled(_) => StatusCode::TOO_MANY_REQUESTS,
                 BrokerError::StillRunning
                 | BrokerError::Failed(_)
                 | BrokerError::Store(_)
@@ -95,11 +108,15 @@ impl HttpError {
 
     /// Failures of ours are logged here, where they end, and nowhere else.
     fn respond(&self, body: &Value) -> HttpResponse {
+        self.log();
+        HttpResponse::build(self.status()).json(body)
+    }
+
+    fn log(&self) {
         let status = self.status();
         if status.is_server_error() {
             log::error!(status = status.as_u16(); "a request failed: {}", chain(self));
         }
-        HttpResponse::build(status).json(body)
     }
 }
 
@@ -144,6 +161,39 @@ impl ResponseError for ComposeError {
         }
         response
     }
+}
+
+impl ResponseError for PageError {
+    fn status_code(&self) -> StatusCode {
+        match self.0.status() {
+            // What OSB calls unprocessable is, to people, something that is in the way.
+            StatusCode::UNPROCESSABLE_ENTITY => StatusCode::CONFLICT,
+            status => status,
+        }
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        self.0.log();
+        let mut response = error_page(self.status_code(), &self.0.to_string());
+        if let HttpError::Broker(BrokerError::Throttled(wait)) = self.0 {
+            let wait = header::HeaderValue::from(wait.as_secs());
+            response.headers_mut().insert(header::RETRY_AFTER, wait);
+        }
+        response
+    }
+}
+
+/// A page of the dashboard that is not there.
+pub async fn no_such_page() -> Result<HttpResponse, PageError> {
+    Err(crate::broker::no_such_page().into())
+}
+
+/// A method that a page of the dashboard does not have.
+pub async fn no_such_page_method() -> HttpResponse {
+    error_page(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "This page cannot be asked for in this way.",
+    )
 }
 
 /// A path that leads nowhere.

@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use actix_web::{middleware::from_fn, web};
 
+use self::dashboard::{backups, door, instances, overview};
 use crate::{broker::Broker, model::secret::Secret};
 
 mod compose;
+mod dashboard;
 mod error;
 mod health;
 mod operator;
@@ -114,12 +116,60 @@ pub fn routes(config: &mut web::ServiceConfig) {
                 .service(either("/recipes/{recipe}").route(web::get().to(compose::recipe)))
                 .default_service(web::to(error::no_such_route)),
         )
+        .service(
+            web::scope("/dashboard")
+                .wrap(from_fn(dashboard::guarded_against_harm))
+                .service(page("").route(web::get().to(door::home)))
+                .service(
+                    page("/sign-in")
+                        .route(web::get().to(door::sign_in_page))
+                        .route(web::post().to(door::sign_in)),
+                )
+                .service(
+                    page("/link")
+                        .route(web::get().to(door::link_page))
+                        .route(web::post().to(door::redeem)),
+                )
+                .service(page("/assets/{asset}").route(web::get().to(dashboard::assets::asset)))
+                .service(
+                    page("/sign-out")
+                        .wrap(from_fn(door::guard))
+                        .route(web::post().to(door::sign_out)),
+                )
+                .service(
+                    web::scope("/instances")
+                        .wrap(from_fn(door::guard))
+                        .service(page("").route(web::get().to(instances::page)))
+                        .service(page("/{instance}").route(web::get().to(overview::page)))
+                        .service(
+                            page("/{instance}/backups")
+                                .route(web::get().to(backups::page))
+                                .route(web::post().to(backups::back_up)),
+                        )
+                        .service(
+                            page("/{instance}/backups/{backup}/restore")
+                                .route(web::post().to(backups::restore)),
+                        )
+                        .service(
+                            page("/{instance}/backups/{backup}/download")
+                                .route(web::get().to(backups::download)),
+                        )
+                        .default_service(web::to(error::no_such_page)),
+                )
+                .default_service(web::to(error::no_such_page)),
+        )
         .default_service(web::to(error::no_such_route));
 }
 
 /// A resource whose other methods are answered in JSON too.
 fn only(path: &str) -> actix_web::Resource {
     web::resource(path).default_service(web::to(error::no_such_method))
+}
+
+/// The same for pages of the dashboard.
+fn page(path: &str) -> actix_web::Resource {
+    web::resource([path.to_owned(), format!("{path}/")])
+        .default_service(web::to(error::no_such_page_method))
 }
 
 /// The same for paths that clients of the Compose API write with and without a slash at the end.

@@ -9,7 +9,7 @@ use subtle::ConstantTimeEq as _;
 use super::{Api, error::HttpError};
 use crate::model::{
     ids::IdError,
-    limits::{AUTHORIZATION_BYTES_MAX, BODY_BYTES_MAX, REQUEST_BODY_TIMEOUT},
+    limits::{AUTHORIZATION_BYTES_MAX, BODY_BYTES_MAX, FORM_BYTES_MAX, REQUEST_BODY_TIMEOUT},
 };
 
 fn authorization<'a>(headers: &'a header::HeaderMap, scheme: &str) -> Option<&'a str> {
@@ -97,13 +97,31 @@ pub fn accepts_incomplete(request: &HttpRequest) -> bool {
     query(request, "accepts_incomplete").as_deref() == Some("true")
 }
 
-async fn bytes_of(payload: web::Payload) -> Result<web::Bytes, HttpError> {
-    let reading = payload.to_bytes_limited(BODY_BYTES_MAX);
-    tokio::time::timeout(REQUEST_BODY_TIMEOUT, reading)
+async fn bytes_of(payload: web::Payload, bytes_max: usize) -> Result<web::Bytes, HttpError> {
+    tokio::time::timeout(REQUEST_BODY_TIMEOUT, payload.to_bytes_limited(bytes_max))
         .await
         .map_err(|_| HttpError::TooSlow)?
-        .map_err(|_| HttpError::TooLarge(BODY_BYTES_MAX))?
+        .map_err(|_| HttpError::TooLarge(bytes_max))?
         .map_err(|e| HttpError::bad_request(format!("the body cannot be read: {e}")))
+}
+
+/// The fields of a form that a browser sent.
+pub struct Form(Vec<(String, String)>);
+
+impl Form {
+    /// Reads the body.
+    pub async fn read(payload: web::Payload) -> Result<Self, HttpError> {
+        let bytes = bytes_of(payload, FORM_BYTES_MAX).await?;
+        Ok(Self(
+            url::form_urlencoded::parse(&bytes).into_owned().collect(),
+        ))
+    }
+
+    /// The first field of that name; empty when there is none.
+    pub fn text(&self, name: &str) -> &str {
+        let found = self.0.iter().find(|(key, _)| key == name);
+        found.map_or("", |(_, value)| value)
+    }
 }
 
 /// A JSON object from a request's body. What is unknown in it is ignored.
@@ -112,12 +130,12 @@ pub struct Body(Map<String, Value>);
 impl Body {
     /// Reads the body, whatever its content type says.
     pub async fn read(payload: web::Payload) -> Result<Self, HttpError> {
-        Self::parse(&bytes_of(payload).await?)
+        Self::parse(&bytes_of(payload, BODY_BYTES_MAX).await?)
     }
 
     /// Reads a body that may be missing.
     pub async fn read_or_nothing(payload: web::Payload) -> Result<Self, HttpError> {
-        let bytes = bytes_of(payload).await?;
+        let bytes = bytes_of(payload, BODY_BYTES_MAX).await?;
         if bytes.is_empty() {
             Ok(Self(Map::new()))
         } else {

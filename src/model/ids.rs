@@ -134,6 +134,19 @@ platform_id!(
     /// A service binding, as the platform names it (OSB `binding_id`). Unique within its instance.
     BindingId
 );
+impl InstanceId {
+    /// The id as one part of a URL's path: all but letters, digits and `-_~.` as `%XX`.
+    pub fn in_path(&self) -> String {
+        let part = |byte: u8| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' | b'.' => {
+                char::from(byte).to_string()
+            }
+            _ => format!("%{byte:02X}"),
+        };
+        self.0.bytes().map(part).collect()
+    }
+}
+
 own_id!(
     /// The database cluster behind one instance.
     DeploymentId
@@ -170,6 +183,8 @@ mod tests {
         for good in ["a/b", "..", "🦀", "0269e284-dcac-4618-89a7-f79e3f1cea6a"] {
             assert!(good.parse::<InstanceId>().is_ok(), "{good}");
         }
+        let hostile: InstanceId = "a/b ?é".parse().expect("an id");
+        assert_eq!(hostile.in_path(), "a%2Fb%20%3F%C3%A9");
         assert_eq!("".parse::<InstanceId>(), Err(IdError::Empty));
         assert_eq!("a\0b".parse::<InstanceId>(), Err(IdError::ControlCharacter));
         assert_eq!(

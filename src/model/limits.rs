@@ -202,3 +202,29 @@ pub const WEEKLY_KEPT: chrono::Duration = chrono::Duration::days(28);
 pub const MONTHLY_KEPT: chrono::Months = chrono::Months::new(3);
 /// How long rows of failed backups, and of removed ones, are kept, with their operations and prunes.
 pub const BACKUP_HISTORY_KEPT: chrono::Duration = chrono::Duration::days(30);
+/// How long a session of the dashboard lasts, whatever is done in it.
+pub const SESSION_TTL: Duration = Duration::from_secs(2 * 60 * 60);
+/// How long a one-time link to the dashboard is good for.
+pub const DASHBOARD_LINK_TTL: Duration = Duration::from_secs(15 * 60);
+/// Longest form that the dashboard reads, in bytes.
+pub const FORM_BYTES_MAX: usize = 16 * 1024;
+/// Sign-ins that may fail in a row from one address before it has to wait.
+pub const SIGN_IN_FAILURES_OF_PEER: u32 = 10;
+/// An address that had to wait may fail once more after this long.
+pub const SIGN_IN_REST_OF_PEER: Duration = Duration::from_secs(30);
+/// Sign-ins that may fail in a row from all addresses together.
+pub const SIGN_IN_FAILURES_OF_ALL: u32 = 100;
+/// After this long all addresses together may fail once more.
+pub const SIGN_IN_REST_OF_ALL: Duration = Duration::from_secs(1);
+/// Addresses whose failures are remembered.
+pub const SIGN_IN_PEERS_MAX: usize = 4096;
+/// Rows of a group of backups that the dashboard shows before it asks.
+pub const BACKUPS_SHOWN: usize = 8;
+/// Backups on one page of a group.
+pub const BACKUPS_ON_A_PAGE: usize = 25;
+/// Backups in the dashboard's plot, the newest ones.
+pub const BACKUPS_PLOTTED: usize = 60;
+/// Tasks that the dashboard's overview shows.
+pub const TASKS_SHOWN: usize = 8;
+/// Instances on one page of the operators' list.
+pub const INSTANCES_ON_A_PAGE: usize = 50;

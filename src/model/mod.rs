@@ -20,5 +20,7 @@ pub mod retention;
 pub mod schedule;
 pub mod secret;
 pub mod server;
+pub mod session;
 pub mod tenant;
+pub mod throttle;
 pub mod version;

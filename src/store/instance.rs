@@ -10,6 +10,11 @@ use crate::model::{
     tenant::Tenant,
 };
 
+diesel::define_sql_function! {
+    /// Small letters; of ASCII alone in SQLite.
+    fn lower(text: diesel::sql_types::Text) -> diesel::sql_types::Text;
+}
+
 #[derive(Queryable, Insertable)]
 #[diesel(table_name = instances)]
 struct Row {
@@ -90,6 +95,38 @@ pub fn find(conn: &mut Conn<'_>, id: &InstanceId) -> Result<Option<Instance>, St
         .first(c)
         .optional())?;
     row.map(Row::into_model).transpose()
+}
+
+/// Instances in whose ids, names, owners or context a text stands, newest first; all of them for
+/// an empty text.
+pub fn search(
+    conn: &mut Conn<'_>,
+    text: &str,
+    skipped: usize,
+    most: usize,
+) -> Result<Vec<Instance>, StoreError> {
+    let escaped = text
+        .to_ascii_lowercase()
+        .replace('\\', "\\\\")
+        .replace('%', "\\%")
+        .replace('_', "\\_");
+    let pattern = format!("%{escaped}%");
+    let limit = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    let rows: Vec<Row> = each!(conn, |c| instances::table
+        .filter(
+            lower(instances::id)
+                .like(&pattern)
+                .escape('\\')
+                .or(instances::deployment_id.like(&pattern).escape('\\'))
+                .or(lower(instances::organization).like(&pattern).escape('\\'))
+                .or(lower(instances::space).like(&pattern).escape('\\'))
+                .or(lower(instances::context).like(&pattern).escape('\\'))
+        )
+        .order((instances::created_at.desc(), instances::id.desc()))
+        .limit(limit(most))
+        .offset(limit(skipped))
+        .load(c))?;
+    rows.into_iter().map(Row::into_model).collect()
 }
 
 /// The instance of that id, which some other row names.

@@ -27,6 +27,7 @@ pub mod instance;
 pub mod operation;
 pub mod schedule;
 mod schema;
+pub mod session;
 
 pub use error::StoreError;
 
@@ -141,11 +142,17 @@ impl Store {
         })
     }
 
-    /// Opens the SQLite database at `url` beside the broker that works with it, to look at it.
+    /// Opens the database at `url` beside the broker that works with it, to look at it. A SQLite
+    /// database that is not there is not made.
     pub fn open_for_reading(url: &str) -> Result<Self, StoreError> {
-        let path = url.strip_prefix("sqlite://").ok_or_else(|| {
-            StoreError::Address("the address must begin with sqlite://".to_owned())
-        })?;
+        let Some(path) = url.strip_prefix("sqlite://") else {
+            return Self::open(url);
+        };
+        if !std::path::Path::new(path).exists() {
+            return Err(StoreError::Address(
+                "no broker has kept anything there yet".to_owned(),
+            ));
+        }
         let pools = Pools::Sqlite {
             writer: None,
             readers: sqlite_pool(path, READERS, true)?,

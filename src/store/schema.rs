@@ -126,6 +126,24 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    sessions (fingerprint) {
+        fingerprint -> Text,
+        instance_id -> Nullable<Text>,
+        origin -> Text,
+        origin_mark -> Text,
+        created_at -> Timestamp,
+        expires_at -> Timestamp,
+    }
+}
+
+diesel::table! {
+    used_links (nonce) {
+        nonce -> Text,
+        expires_at -> Timestamp,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(instances, operations);
 diesel::allow_tables_to_appear_in_same_query!(instances, schedules);
 diesel::allow_tables_to_appear_in_same_query!(deployments, operations);

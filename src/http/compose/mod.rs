@@ -19,8 +19,13 @@ use super::{
     request::{Body, bearer, path_id, query},
 };
 use crate::{
-    broker::{BrokerError, DeploymentView, DownloadLink, RestoreRequest},
-    model::ids::{DeploymentId, InstanceId},
+    broker::{Broker, BrokerError, DeploymentView, DownloadLink, RestoreRequest},
+    model::{
+        backup::Backup,
+        deployment::Deployment,
+        ids::{DeploymentId, InstanceId},
+        operation::OperationKind,
+    },
 };
 
 mod view;
@@ -118,16 +123,27 @@ pub async fn backup(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let backup = api.broker.backup(of.instance.id.clone(), id).await?;
     let url = &api.broker.public_url;
     let mut body = view::backup(url, &of.deployment, &backup);
-    body["download_link"] = match api.broker.download_query(&backup) {
-        Some(query) => {
-            json!(format!(
-                "{}/download?{query}",
-                view::backup_url(url, &of.deployment, &backup)
-            ))
-        }
-        None => json!(null),
-    };
+    body["download_link"] = json!(download_link(&api.broker, &of.deployment, &backup));
     Ok(HttpResponse::Ok().json(body))
+}
+
+/// What a kind of recipe is called.
+pub fn recipe_name(kind: OperationKind) -> &'static str {
+    view::recipe_words(kind).1
+}
+
+/// The foundation endpoint of an instance: all of its API is below.
+pub fn foundation_endpoint(broker: &Broker, instance: &InstanceId) -> String {
+    let url = &broker.public_url;
+    format!("{url}/api/2016-07/instances/{}", instance.in_path())
+}
+
+/// Where a backup's bytes are, for a while and for whoever has the link; none for a backup that
+/// has no bytes.
+pub fn download_link(broker: &Broker, of: &Deployment, backup: &Backup) -> Option<String> {
+    let query = broker.download_query(backup)?;
+    let url = view::backup_url(&broker.public_url, of, backup);
+    Some(format!("{url}/download?{query}"))
 }
 
 /// `POST /instances/:iid/deployments/:did/backups/:bid/restore`

@@ -26,12 +26,9 @@ fn account_id(tenant: &Tenant) -> String {
 }
 
 fn deployment_url(public_url: &str, deployment: &Deployment) -> String {
-    let instance: String =
-        url::form_urlencoded::byte_serialize(deployment.instance.as_str().as_bytes()).collect();
-    // In a path a space is %20; a plus sign would be a plus sign.
-    let instance = instance.replace('+', "%20");
     format!(
-        "{public_url}/api/2016-07/instances/{instance}/deployments/{}",
+        "{public_url}/api/2016-07/instances/{}/deployments/{}",
+        deployment.instance.in_path(),
         deployment.id
     )
 }
@@ -94,6 +91,19 @@ pub fn deployment(public_url: &str, view: &DeploymentView) -> Value {
     })
 }
 
+/// The template and the name of a recipe.
+pub fn recipe_words(kind: OperationKind) -> (&'static str, &'static str) {
+    match kind {
+        OperationKind::Provision => ("Recipes::Deployment::Run", "Provision"),
+        OperationKind::Restore => ("Recipes::Deployment::Run", "Restore"),
+        OperationKind::Deprovision => ("Recipes::Deployment::Deprovision", "Deprovision"),
+        OperationKind::Bind => ("Recipes::Deployment::Run", "Bind"),
+        OperationKind::Unbind => ("Recipes::Deployment::Run", "Unbind"),
+        OperationKind::Backup => ("Recipes::Deployment::Backup", "Backup"),
+        OperationKind::Prune => ("Recipes::Deployment::Prune", "Remove expired backups"),
+    }
+}
+
 /// A recipe: an operation, in Compose's words.
 pub fn recipe(of: &DeploymentView, operation: &Operation) -> Value {
     let status = match operation.state {
@@ -103,15 +113,7 @@ pub fn recipe(of: &DeploymentView, operation: &Operation) -> Value {
         OperationState::Succeeded => "complete",
         OperationState::Failed | OperationState::Stuck => "failed",
     };
-    let (template, name) = match operation.kind {
-        OperationKind::Provision => ("Recipes::Deployment::Run", "Provision"),
-        OperationKind::Restore => ("Recipes::Deployment::Run", "Restore"),
-        OperationKind::Deprovision => ("Recipes::Deployment::Deprovision", "Deprovision"),
-        OperationKind::Bind => ("Recipes::Deployment::Run", "Bind"),
-        OperationKind::Unbind => ("Recipes::Deployment::Run", "Unbind"),
-        OperationKind::Backup => ("Recipes::Deployment::Backup", "Backup"),
-        OperationKind::Prune => ("Recipes::Deployment::Prune", "Remove expired backups"),
-    };
+    let (template, name) = recipe_words(operation.kind);
     json!({
         "id": operation.id,
         "account_id": account_id(&of.instance.tenant),

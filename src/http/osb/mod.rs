@@ -20,7 +20,7 @@ use crate::{
         BindRequest, Bound, DeprovisionRequest, FetchedBinding, OperationStatus, ProvisionRequest,
         Provisioned, StatusState, UnbindRequest, Unbound,
     },
-    model::limits::RETRY_AFTER_SECONDS,
+    model::{ids::InstanceId, limits::RETRY_AFTER_SECONDS},
 };
 
 type Answer = Result<HttpResponse, OsbError>;
@@ -86,7 +86,8 @@ fn mime() -> header::ContentType {
 
 /// `PUT /v2/service_instances/:instance_id`
 pub async fn provision(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
-    let instance = path_id(&request, "instance")?;
+    let instance: InstanceId = path_id(&request, "instance")?;
+    let dashboard = api.broker.dashboard_url(&instance);
     let body = Body::read(payload).await?;
     let provision = ProvisionRequest {
         instance,
@@ -100,17 +101,19 @@ pub async fn provision(api: web::Data<Api>, request: HttpRequest, payload: web::
         accepts_incomplete: accepts_incomplete(&request),
     };
     Ok(match api.broker.provision(provision).await? {
-        Provisioned::Exists => HttpResponse::Ok().json(json!({})),
-        Provisioned::Accepted(operation) => {
-            HttpResponse::Accepted().json(json!({ "operation": operation }))
-        }
+        Provisioned::Exists => HttpResponse::Ok().json(json!({ "dashboard_url": dashboard })),
+        Provisioned::Accepted(operation) => HttpResponse::Accepted()
+            .json(json!({ "operation": operation, "dashboard_url": dashboard })),
     })
 }
 
 /// `GET /v2/service_instances/:instance_id`
 pub async fn fetch_instance(api: web::Data<Api>, request: HttpRequest) -> Answer {
-    let fetched = api.broker.instance(path_id(&request, "instance")?).await?;
+    let instance: InstanceId = path_id(&request, "instance")?;
+    let dashboard = api.broker.dashboard_url(&instance);
+    let fetched = api.broker.instance(instance).await?;
     Ok(HttpResponse::Ok().json(json!({
+        "dashboard_url": dashboard,
         "service_id": fetched.service_id,
         "plan_id": fetched.plan_id,
         "parameters": fetched.parameters,

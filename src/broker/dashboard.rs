@@ -1,0 +1,299 @@
+//! What the dashboard shows of instances: facts of one moment, read in one transaction.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use super::{
+    Broker, BrokerError, DeploymentView, RestoreOptions, Restored,
+    backup::back_up_in,
+    restore::restores_in,
+    session::{no_such_page, reached},
+};
+use crate::{
+    model::{
+        backup::{Backup, BackupState},
+        catalog::Placement,
+        deployment::DeploymentSecrets,
+        ids::{BackupId, InstanceId, OperationId},
+        instance::{Instance, InstanceState},
+        limits::{INSTANCES_ON_A_PAGE, RECIPES_MAX},
+        operation::{Operation, OperationKind},
+        session::{Scope, Session},
+    },
+    store,
+};
+
+/// All that is known of one instance.
+#[derive(Debug)]
+pub struct InstanceView {
+    /// The instance and its deployment.
+    pub of: DeploymentView,
+    /// The offering's name; its id when the catalog has it no more.
+    pub offering: String,
+    /// The plan's name; its id when the catalog has it no more.
+    pub plan: String,
+    /// Where the plan's instances go.
+    pub placement: Placement,
+    /// How many on-demand backups the plan keeps.
+    pub on_demand_kept: u32,
+    /// The backups that are listed, newest first.
+    pub backups: Vec<Backup>,
+    /// Its operations, newest first.
+    pub operations: Vec<Operation>,
+    /// What the broker itself restored from it, newest first.
+    pub restores: Vec<Restored>,
+    /// What the broker itself restored it from, if that may be seen.
+    pub source: Option<Instance>,
+    /// The moment.
+    pub now: DateTime<Utc>,
+}
+
+/// What is read of an instance beside its own rows.
+struct Facts {
+    backups: Vec<Backup>,
+    operations: Vec<Operation>,
+    restores: Vec<Restored>,
+    source: Option<Instance>,
+}
+
+/// What came of asking for a backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BackUpNow {
+    /// It is being worked on.
+    Accepted(OperationId),
+    /// One is being taken already; nothing further was begun.
+    Running(OperationId),
+}
+
+impl InstanceView {
+    /// What people call it: by its name where one is known, else by its id.
+    pub fn name(&self) -> &str {
+        let instance = &self.of.instance;
+        instance
+            .name
+            .as_deref()
+            .unwrap_or_else(|| instance.id.as_str())
+    }
+
+    /// The backup that is being taken.
+    pub fn running_backup(&self) -> Option<&Operation> {
+        self.operations
+            .iter()
+            .find(|o| o.kind == OperationKind::Backup && o.state.is_active() && !o.halted)
+    }
+
+    /// What is being done to the instance itself.
+    pub fn running_change(&self) -> Option<&Operation> {
+        let kinds = [
+            OperationKind::Provision,
+            OperationKind::Restore,
+            OperationKind::Deprovision,
+        ];
+        self.operations
+            .iter()
+            .find(|o| kinds.contains(&o.kind) && o.state.is_active() && !o.halted)
+    }
+
+    /// Why nothing can be backed up now; none when something can.
+    pub fn refusal_of_backup(&self) -> Option<&'static str> {
+        match self.of.instance.state {
+            InstanceState::Ready => None,
+            InstanceState::Provisioning => {
+                Some("The instance is being made; there is nothing to back up yet.")
+            }
+            InstanceState::Failed => {
+                Some("The instance could not be made, so there is nothing to back up.")
+            }
+            InstanceState::Deleting => Some("The instance is being deleted."),
+        }
+    }
+
+    /// The newest backup that could be restored.
+    pub fn newest_good_backup(&self) -> Option<&Backup> {
+        self.backups
+            .iter()
+            .find(|b| b.state == BackupState::Complete)
+    }
+}
+
+impl Broker {
+    /// Where the dashboard of an instance is.
+    pub fn dashboard_url(&self, instance: &InstanceId) -> String {
+        format!(
+            "{}/dashboard/instances/{}",
+            self.public_url,
+            instance.in_path()
+        )
+    }
+
+    /// What a session may see of an instance.
+    pub async fn instance_view(
+        &self,
+        session: &Session,
+        id: InstanceId,
+    ) -> Result<InstanceView, BrokerError> {
+        let (session, now) = (session.clone(), self.clock.now());
+        let found = self
+            .store
+            .read(move |conn| {
+                let Some(instance) = reached(conn, &session, &id)? else {
+                    return Ok(None);
+                };
+                let Some(deployment) = store::deployment::of_instance(conn, &id)? else {
+                    return Ok(None);
+                };
+                let facts = Facts {
+                    backups: store::backup::of_instance(conn, &id)?,
+                    operations: store::operation::of_instance(conn, &id, RECIPES_MAX)?,
+                    restores: restores_in(conn, &instance)?,
+                    source: match &instance.restored_from {
+                        Some(deployment) => store::instance::of_deployment(conn, deployment)?,
+                        None => None,
+                    },
+                };
+                let source_id = facts.source.as_ref().map(|source| source.id.clone());
+                let source_seen = match source_id {
+                    Some(id) => reached(conn, &session, &id)?.is_some(),
+                    None => false,
+                };
+                Ok(Some((instance, deployment, facts, source_seen)))
+            })
+            .await?;
+        let (instance, (deployment, sealed), facts, source_seen) =
+            found.ok_or_else(no_such_page)?;
+        let ca_certificate = match sealed {
+            Some(sealed) => {
+                let plain = self.keys.open(&deployment.seal_context(), &sealed)?;
+                let secrets: DeploymentSecrets = serde_json::from_slice(&plain)?;
+                Some(secrets.ca_certificate)
+            }
+            None => None,
+        };
+        let operations: Vec<Operation> = facts
+            .operations
+            .into_iter()
+            .filter(|operation| operation.created_at >= instance.created_at)
+            .collect();
+        let provision = operations
+            .iter()
+            .find(|o| matches!(o.kind, OperationKind::Provision | OperationKind::Restore))
+            .map(|o| o.id.clone());
+        let (offering_name, plan_name) = self.offering_name(&instance);
+        let offering = self.catalog.offering(&instance.service_id);
+        let plan = offering.and_then(|o| o.plan(&instance.plan_id));
+        Ok(InstanceView {
+            offering: offering_name,
+            plan: plan_name,
+            placement: plan.map_or(Placement::Default, |p| p.rules.placement),
+            on_demand_kept: plan.map_or(1, |p| p.rules.on_demand_backups_kept),
+            backups: facts
+                .backups
+                .into_iter()
+                .filter(|b| b.state != BackupState::Expired)
+                .collect(),
+            operations,
+            restores: facts.restores,
+            source: facts.source.filter(|_| source_seen),
+            now,
+            of: DeploymentView {
+                instance,
+                deployment,
+                ca_certificate,
+                provision,
+            },
+        })
+    }
+
+    /// One backup of an instance that a session may see, with the instance.
+    pub async fn backup_view(
+        &self,
+        session: &Session,
+        instance: InstanceId,
+        id: BackupId,
+    ) -> Result<(InstanceView, Backup), BrokerError> {
+        let view = self.instance_view(session, instance).await?;
+        let backup = view.backups.iter().find(|b| b.id == id).cloned();
+        let backup = backup.ok_or_else(no_such_page)?;
+        Ok((view, backup))
+    }
+
+    /// Instances in which a text stands, newest first, and whether there are more of them. Only
+    /// operators see more than their own.
+    pub async fn instances_found(
+        &self,
+        session: &Session,
+        text: &str,
+        page: usize,
+    ) -> Result<(Vec<Instance>, bool), BrokerError> {
+        if session.scope != Scope::Operator {
+            return Err(no_such_page());
+        }
+        let text = text.to_owned();
+        let skipped = page.saturating_sub(1).saturating_mul(INSTANCES_ON_A_PAGE);
+        let mut found = self
+            .store
+            .read(move |conn| {
+                // One more tells that there are more.
+                store::instance::search(conn, &text, skipped, INSTANCES_ON_A_PAGE + 1)
+            })
+            .await?;
+        let more = found.len() > INSTANCES_ON_A_PAGE;
+        found.truncate(INSTANCES_ON_A_PAGE);
+        Ok((found, more))
+    }
+
+    /// The names of an offering and its plan; their ids where the catalog has them no more.
+    pub fn offering_name(&self, instance: &Instance) -> (String, String) {
+        let offering = self.catalog.offering(&instance.service_id);
+        let plan = offering.and_then(|o| o.plan(&instance.plan_id));
+        (
+            offering.map_or_else(|| instance.service_id.clone(), |o| o.name.clone()),
+            plan.map_or_else(|| instance.plan_id.clone(), |p| p.name.clone()),
+        )
+    }
+
+    /// The name of a cluster for people; its id where there is none.
+    pub fn cluster_name(&self, id: &str) -> String {
+        let cluster = self.clusters.iter().find(|cluster| cluster.id == id);
+        cluster.map_or_else(|| id.to_owned(), |cluster| cluster.name.clone())
+    }
+
+    /// What a restore of each of some backups could be, in their order.
+    pub async fn options_of_restores(
+        self: &Arc<Self>,
+        view: &InstanceView,
+        backups: Vec<BackupId>,
+    ) -> Result<Vec<RestoreOptions>, BrokerError> {
+        let (broker, source) = (self.clone(), view.of.instance.id.clone());
+        self.store
+            .read(move |conn| {
+                let options = backups.iter();
+                let options = options.map(|id| broker.restore_options_in(conn, &source, id));
+                Ok(options.collect::<Result<Vec<_>, _>>())
+            })
+            .await?
+    }
+
+    /// Accepts a backup of an instance that a session may see. While one is being taken it is
+    /// told of that one.
+    pub async fn back_up_now(
+        &self,
+        session: &Session,
+        id: InstanceId,
+    ) -> Result<BackUpNow, BrokerError> {
+        let (session, now) = (session.clone(), self.clock.now());
+        self.store
+            .decide(move |conn| {
+                let instance = reached(conn, &session, &id)?.ok_or_else(no_such_page)?;
+                let active = store::operation::active_on_instance(conn, &instance.id)?;
+                let operation = back_up_in(conn, &id, "dashboard", now)?;
+                Ok(if active.iter().any(|o| o.id == operation.id) {
+                    BackUpNow::Running(operation.id)
+                } else {
+                    BackUpNow::Accepted(operation.id)
+                })
+            })
+            .await
+    }
+}

@@ -1,0 +1,343 @@
+//! Who may see the dashboard: ways to sign in, sessions, one-time links.
+//!
+//! A session stands on what it was opened with and is looked at together with it at every request:
+//! it ends with its token, with its instance, with the operator's password. Looking writes
+//! nothing.
+
+use std::{
+    net::IpAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{Broker, BrokerError, token::descends};
+use crate::{
+    model::{
+        ids::InstanceId,
+        instance::{Instance, InstanceState},
+        limits::{DASHBOARD_LINK_TTL, SESSION_TTL},
+        secret::Secret,
+        session::{Origin, Scope, Session},
+        throttle::Throttle,
+    },
+    seal::{KeyRing, SealError, fingerprint, random_secret},
+    store::{self, Conn, StoreError},
+};
+
+/// What signatures are made for; none serves for another.
+const LINK: &str = "dashboard link";
+const CSRF: &str = "dashboard form";
+const OPERATOR: &str = "operator";
+
+/// A way to sign in: what somebody shows. A platform's own sign-in (OAuth2, OIDC) would be one
+/// more, with what the platform says of its user, and `prove` would tell what that reaches.
+#[derive(Debug)]
+pub enum SignInWay {
+    /// A token of the administration API.
+    Token(Secret),
+    /// The code of a one-time link, see [`dashboard_link`].
+    Link(String),
+    /// The credentials that platforms use.
+    Operator {
+        /// User name.
+        username: String,
+        /// Password.
+        password: Secret,
+    },
+}
+
+/// A session that was just opened.
+#[derive(Debug)]
+pub struct SignedIn {
+    /// For the cookie; it is kept nowhere else.
+    pub cookie: Secret,
+    /// The session.
+    pub session: Session,
+}
+
+/// What sign-ins are held against.
+#[derive(Debug)]
+pub struct Doorkeeper {
+    operator_mark: String,
+    failures: Mutex<Throttle<IpAddr>>,
+}
+
+impl Doorkeeper {
+    /// Knows the operator's credentials by a mark, which a copy of the store does not give away.
+    pub fn new(keys: &KeyRing, username: &str, password: &Secret) -> Self {
+        Self {
+            operator_mark: keys.sign(OPERATOR, &credentials(username, password)),
+            failures: Mutex::default(),
+        }
+    }
+
+    fn failures(&self) -> MutexGuard<'_, Throttle<IpAddr>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn credentials(username: &str, password: &Secret) -> String {
+    // No user name has a colon.
+    format!("{username}:{}", password.expose())
+}
+
+/// A one-time link as it was followed.
+struct Link {
+    instance: InstanceId,
+    nonce: String,
+    expires_at: DateTime<Utc>,
+}
+
+fn link_message(instance: &InstanceId, expires: i64, nonce: &str) -> String {
+    format!("{expires} {nonce} {instance}")
+}
+
+/// A link that opens the dashboard of an instance once, within [`DASHBOARD_LINK_TTL`]. It is
+/// signed, not stored: whoever has the key ring can make one while the broker runs.
+pub fn dashboard_link(
+    keys: &KeyRing,
+    public_url: &str,
+    instance: &InstanceId,
+    now: DateTime<Utc>,
+) -> Result<String, SealError> {
+    let expires = now.timestamp() + DASHBOARD_LINK_TTL.as_secs().cast_signed();
+    let nonce = random_secret()?;
+    let nonce = nonce.expose();
+    let signature = keys.sign(LINK, &link_message(instance, expires, nonce));
+    let instance = BASE64.encode(instance.as_str());
+    Ok(format!(
+        "{public_url}/dashboard/link?code={instance}.{expires}.{nonce}.{signature}"
+    ))
+}
+
+/// The instance of that id, for somebody who wants to make a link to it.
+pub fn linkable(conn: &mut Conn<'_>, id: &InstanceId) -> Result<Option<Instance>, StoreError> {
+    let found = store::instance::find(conn, id)?;
+    Ok(found.filter(|instance| instance.state != InstanceState::Deleting))
+}
+
+fn bad_link() -> BrokerError {
+    BrokerError::Denied(
+        "This link is not good, or not good any more: it works once, and not for long. Ask for a \
+         new one."
+            .to_owned(),
+    )
+}
+
+impl Broker {
+    /// Opens a session for whoever shows something good. Failures are counted per peer and in
+    /// all; too many of them, and nothing is looked at for a while.
+    pub async fn sign_in(&self, peer: IpAddr, way: SignInWay) -> Result<SignedIn, BrokerError> {
+        let now = self.clock.now();
+        self.doorkeeper
+            .failures()
+            .check(&peer, now)
+            .map_err(|wait| BrokerError::Throttled(wait.max(Duration::from_secs(1))))?;
+        let signed_in = self.open_session(way, now).await;
+        if let Err(BrokerError::Denied(_)) = signed_in {
+            self.doorkeeper.failures().failed(peer, now);
+        }
+        signed_in
+    }
+
+    async fn open_session(
+        &self,
+        way: SignInWay,
+        now: DateTime<Utc>,
+    ) -> Result<SignedIn, BrokerError> {
+        let (scope, origin, link) = self.prove(way, now).await?;
+        let cookie = random_secret()?;
+        let session = Session {
+            fingerprint: fingerprint(cookie.expose()),
+            scope,
+            origin,
+            created_at: now,
+            expires_at: now + TimeDelta::seconds(SESSION_TTL.as_secs().cast_signed()),
+        };
+        let row = session.clone();
+        self.store
+            .decide(move |conn| {
+                if let Some(link) = link {
+                    use_link(conn, &link, now)?;
+                }
+                store::session::insert(conn, &row, now)?;
+                Ok::<_, BrokerError>(())
+            })
+            .await?;
+        Ok(SignedIn { cookie, session })
+    }
+
+    /// What somebody may see who shows `way`.
+    async fn prove(
+        &self,
+        way: SignInWay,
+        now: DateTime<Utc>,
+    ) -> Result<(Scope, Origin, Option<Link>), BrokerError> {
+        let denied = |reason: &str| Err(BrokerError::Denied(reason.to_owned()));
+        match way {
+            SignInWay::Token(token) => match self.instance_of_token(token.expose()).await? {
+                Some(instance) => {
+                    let origin = Origin::Token(fingerprint(token.expose()));
+                    Ok((Scope::Instance(instance), origin, None))
+                }
+                None => {
+                    denied("This token is not good. It may have been removed with its binding.")
+                }
+            },
+            SignInWay::Operator { username, password } => {
+                let shown = credentials(&username, &password);
+                let mark = &self.doorkeeper.operator_mark;
+                if self.keys.verify(OPERATOR, &shown, mark) {
+                    Ok((Scope::Operator, Origin::Operator(mark.clone()), None))
+                } else {
+                    denied("The user name or the password is wrong.")
+                }
+            }
+            SignInWay::Link(code) => {
+                let link = self.read_link(&code, now).ok_or_else(bad_link)?;
+                let scope = Scope::Instance(link.instance.clone());
+                Ok((scope, Origin::Link(link.nonce.clone()), Some(link)))
+            }
+        }
+    }
+
+    /// Whether a one-time link would open a session now. Nothing is used up.
+    pub async fn check_link(&self, code: &str) -> Result<(), BrokerError> {
+        let link = self
+            .read_link(code, self.clock.now())
+            .ok_or_else(bad_link)?;
+        let good = self
+            .store
+            .read(move |conn| {
+                Ok(linkable(conn, &link.instance)?.is_some()
+                    && !store::session::link_is_used(conn, &link.nonce)?)
+            })
+            .await?;
+        if good { Ok(()) } else { Err(bad_link()) }
+    }
+
+    fn read_link(&self, code: &str, now: DateTime<Utc>) -> Option<Link> {
+        let mut parts = code.split('.');
+        let (instance, expires, nonce, signature) =
+            (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let instance = String::from_utf8(BASE64.decode(instance).ok()?).ok()?;
+        let instance: InstanceId = instance.parse().ok()?;
+        let expires: i64 = expires.parse().ok()?;
+        let message = link_message(&instance, expires, nonce);
+        let link = Link {
+            instance,
+            nonce: nonce.to_owned(),
+            expires_at: DateTime::from_timestamp(expires, 0)?,
+        };
+        let good = parts.next().is_none()
+            && self.keys.verify(LINK, &message, signature)
+            && link.expires_at > now;
+        good.then_some(link)
+    }
+
+    /// The session of a cookie, if it is good now.
+    pub async fn session(&self, cookie: &str) -> Result<Option<Session>, BrokerError> {
+        let (fingerprint, now) = (fingerprint(cookie), self.clock.now());
+        let operator_mark = self.doorkeeper.operator_mark.clone();
+        let found = self
+            .store
+            .read(move |conn| {
+                let found = store::session::find(conn, &fingerprint)?;
+                match found.filter(|session| session.is_in_time(now)) {
+                    Some(session) if stands(conn, &session, &operator_mark)? => Ok(Some(session)),
+                    _ => Ok(None),
+                }
+            })
+            .await?;
+        Ok(found)
+    }
+
+    /// Whether a session reaches an instance.
+    pub async fn session_reaches(
+        &self,
+        session: &Session,
+        id: InstanceId,
+    ) -> Result<bool, BrokerError> {
+        let session = session.clone();
+        let found = self
+            .store
+            .read(move |conn| reached(conn, &session, &id))
+            .await?;
+        Ok(found.is_some())
+    }
+
+    /// Ends a session.
+    pub async fn sign_out(&self, session: &Session) -> Result<(), BrokerError> {
+        let fingerprint = session.fingerprint.clone();
+        Ok(self
+            .store
+            .write(move |conn| store::session::delete(conn, &fingerprint))
+            .await?)
+    }
+
+    /// What each form of a session carries, so that no other site's form can pass for one.
+    pub fn form_token(&self, session: &Session) -> String {
+        self.keys.sign(CSRF, &session.fingerprint)
+    }
+
+    /// Checks what a form carries.
+    pub fn check_form_token(&self, session: &Session, sent: &str) -> Result<(), BrokerError> {
+        if self.keys.verify(CSRF, &session.fingerprint, sent) {
+            return Ok(());
+        }
+        Err(BrokerError::Denied(
+            "This form is not of your session, or it is too old. Go back, load the page again, \
+             and try once more."
+                .to_owned(),
+        ))
+    }
+}
+
+fn use_link(conn: &mut Conn<'_>, link: &Link, now: DateTime<Utc>) -> Result<(), BrokerError> {
+    if linkable(conn, &link.instance)?.is_none() {
+        return Err(bad_link());
+    }
+    match store::session::use_link(conn, &link.nonce, link.expires_at, now) {
+        Err(StoreError::Duplicate) => Err(bad_link()),
+        other => Ok(other?),
+    }
+}
+
+/// Whether what a session was opened with still is what it was.
+fn stands(conn: &mut Conn<'_>, session: &Session, operator_mark: &str) -> Result<bool, StoreError> {
+    match (&session.origin, &session.scope) {
+        (Origin::Token(token), Scope::Instance(instance)) => {
+            let granted = store::binding::instance_of_token(conn, token)?;
+            Ok(granted.as_ref() == Some(instance))
+        }
+        (Origin::Link(_), Scope::Instance(instance)) => Ok(linkable(conn, instance)?.is_some()),
+        (Origin::Operator(mark), Scope::Operator) => Ok(mark == operator_mark),
+        _ => Ok(false),
+    }
+}
+
+/// The instance of that id, when a session reaches it. What it does not reach is like what is not
+/// there.
+pub(super) fn reached(
+    conn: &mut Conn<'_>,
+    session: &Session,
+    id: &InstanceId,
+) -> Result<Option<Instance>, StoreError> {
+    let in_reach = match &session.scope {
+        Scope::Operator => true,
+        Scope::Instance(own) => own == id || descends(conn, id, own)?,
+    };
+    if in_reach {
+        store::instance::find(conn, id)
+    } else {
+        Ok(None)
+    }
+}
+
+/// One answer for what is unknown, foreign or impossible.
+pub fn no_such_page() -> BrokerError {
+    BrokerError::NotFound("There is no such page, or it is not one of yours.".to_owned())
+}

@@ -1,0 +1,541 @@
+//! The page of backups: what there is, taking one, downloading, restoring.
+
+use actix_web::{HttpRequest, HttpResponse, http::StatusCode, http::header::LOCATION, web};
+use askama::Template;
+use serde_json::json;
+
+use super::{
+    Answer, Api,
+    command::create_service,
+    door::see_other,
+    id_in_path,
+    plot::{Plot, Point, plot},
+    shell::{Place, Shell, answer},
+    show::{Moment, counted, duration, number, size},
+    state::{Told, told_of_backup},
+    work::Work,
+};
+use crate::{
+    broker::{BackUpNow, InstanceView, RestoreOptions, RestorePlace, RestoreRequest, Restored},
+    http::{
+        compose,
+        error::PageError,
+        request::{Form, query},
+    },
+    model::{
+        backup::{Backup, BackupKind, BackupState, Manifest},
+        catalog::Placement,
+        ids::{BackupId, OperationId},
+        limits::{BACKUPS_ON_A_PAGE, BACKUPS_PLOTTED, BACKUPS_SHOWN},
+        name,
+        operation::{Operation, OperationState},
+        session::Session,
+    },
+};
+
+const KINDS: [BackupKind; 4] = [
+    BackupKind::OnDemand,
+    BackupKind::Daily,
+    BackupKind::Weekly,
+    BackupKind::Monthly,
+];
+
+fn title(kind: BackupKind) -> &'static str {
+    match kind {
+        BackupKind::OnDemand => "On demand",
+        BackupKind::Daily => "Daily",
+        BackupKind::Weekly => "Weekly",
+        BackupKind::Monthly => "Monthly",
+    }
+}
+
+#[derive(Template)]
+#[template(path = "backups.html", whitespace = "minimize")]
+struct BackupsPage {
+    shell: Shell,
+    href: String,
+    engine: String,
+    message: Option<Message>,
+    refusal: Option<&'static str>,
+    running: Option<Work>,
+    retention: Vec<(&'static str, String)>,
+    groups: Vec<Group>,
+    plot: Option<Drawn>,
+}
+
+/// What is told of the work that a form began.
+struct Message {
+    text: String,
+    is_bad: bool,
+    /// Where to look on.
+    href: Option<String>,
+}
+
+impl Message {
+    fn good(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            is_bad: false,
+            href: None,
+        }
+    }
+
+    fn bad(what: &str, operation: &Operation) -> Self {
+        let failure = operation.failure.as_deref().unwrap_or("nobody knows why");
+        Self {
+            is_bad: true,
+            ..Self::good(format!("{what} failed: {failure}"))
+        }
+    }
+}
+
+struct Group {
+    id: &'static str,
+    title: &'static str,
+    count: usize,
+    rows: Vec<Row>,
+    /// A link to all of them.
+    more: Option<String>,
+    /// The page of the group that this is; 0 among the other groups.
+    page: usize,
+    has_next: bool,
+}
+
+struct Row {
+    id: BackupId,
+    state: &'static str,
+    told: Told,
+    taken: Moment,
+    size: String,
+    version: String,
+    failure: Option<String>,
+    work: Option<Work>,
+    facts: Vec<(&'static str, String)>,
+    expires: Option<Moment>,
+    expiry: &'static str,
+    options: Option<Options>,
+}
+
+struct Options {
+    refusal: Option<String>,
+    name: String,
+    versions: Vec<Choice>,
+    clusters: Vec<Choice>,
+    note: String,
+    cf: String,
+    ibmcloud: String,
+}
+
+struct Choice {
+    value: String,
+    label: String,
+    selected: bool,
+}
+
+struct Drawn {
+    drawing: Plot,
+    sizes: String,
+    durations: String,
+    span: String,
+}
+
+/// `GET /dashboard/instances/:iid/backups`
+pub async fn page(
+    api: web::Data<Api>,
+    session: web::ReqData<Session>,
+    request: HttpRequest,
+) -> Answer {
+    let id = id_in_path(&request, "instance")?;
+    let view = api.broker.instance_view(&session, id).await?;
+    let shown = Shown::asked_for(&request);
+    let on_page: Vec<&Backup> = KINDS
+        .iter()
+        .flat_map(|kind| shown.of(*kind, &view.backups).0)
+        .collect();
+    let restorable: Vec<BackupId> = on_page
+        .iter()
+        .filter(|backup| backup.state == BackupState::Complete)
+        .map(|backup| backup.id.clone())
+        .collect();
+    let options = api
+        .broker
+        .options_of_restores(&view, restorable.clone())
+        .await?;
+    let options: Vec<_> = restorable.into_iter().zip(options).collect();
+    let running = view.running_backup();
+    let mut shell = Shell::signed_in("Backups", &api.broker, &session);
+    shell.here = "backups";
+    shell.under_way = running.is_some()
+        || view.running_change().is_some()
+        || view.restores.iter().any(|r| r.restore.state.is_active());
+    let place = Place::of(&view);
+    let href = format!("{}/backups", place.href);
+    shell.title = format!("Backups of {}", place.name);
+    shell.place = Some(place);
+    let page = BackupsPage {
+        shell,
+        href,
+        engine: view.of.deployment.engine.clone(),
+        message: message(&view, &request),
+        refusal: view.refusal_of_backup(),
+        running: running.map(Work::of),
+        retention: retention(view.on_demand_kept),
+        groups: groups(&view, &shown, &options),
+        plot: drawn(&view),
+    };
+    Ok(answer(StatusCode::OK, &page))
+}
+
+/// `POST /dashboard/instances/:iid/backups`
+pub async fn back_up(
+    api: web::Data<Api>,
+    session: web::ReqData<Session>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> Answer {
+    let form = Form::read(payload).await?;
+    api.broker.check_form_token(&session, form.text("csrf"))?;
+    let id = id_in_path(&request, "instance")?;
+    let href = backups_href(&id);
+    Ok(match api.broker.back_up_now(&session, id).await? {
+        BackUpNow::Accepted(operation) => see_other(&format!("{href}?operation={operation}")),
+        BackUpNow::Running(operation) => {
+            see_other(&format!("{href}?operation={operation}&again=1"))
+        }
+    })
+}
+
+fn backups_href(id: &crate::model::ids::InstanceId) -> String {
+    format!("/dashboard/instances/{}/backups", id.in_path())
+}
+
+/// `GET /dashboard/instances/:iid/backups/:bid/download`
+pub async fn download(
+    api: web::Data<Api>,
+    session: web::ReqData<Session>,
+    request: HttpRequest,
+) -> Answer {
+    let (instance, backup) = (
+        id_in_path(&request, "instance")?,
+        id_in_path(&request, "backup")?,
+    );
+    let (view, backup) = api.broker.backup_view(&session, instance, backup).await?;
+    let link = compose::download_link(&api.broker, &view.of.deployment, &backup);
+    let link = link.ok_or_else(|| {
+        PageError::from(crate::broker::BrokerError::Conflict(
+            "This backup has no bytes to download.".to_owned(),
+        ))
+    })?;
+    Ok(HttpResponse::SeeOther()
+        .insert_header((LOCATION, link))
+        .finish())
+}
+
+/// `POST /dashboard/instances/:iid/backups/:bid/restore`
+pub async fn restore(
+    api: web::Data<Api>,
+    session: web::ReqData<Session>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> Answer {
+    let form = Form::read(payload).await?;
+    api.broker.check_form_token(&session, form.text("csrf"))?;
+    let (instance, backup) = (
+        id_in_path(&request, "instance")?,
+        id_in_path(&request, "backup")?,
+    );
+    let (view, backup) = api.broker.backup_view(&session, instance, backup).await?;
+    let field = |name: &str| Some(form.text(name).trim().to_owned()).filter(|t| !t.is_empty());
+    let restore = RestoreRequest {
+        source: view.of.instance.id.clone(),
+        backup: backup.id,
+        name: field("name"),
+        version: field("version"),
+        cluster: field("cluster"),
+        units: None,
+        origin: "dashboard",
+    };
+    let restored = api.broker.restore_here(restore).await?;
+    let href = backups_href(&view.of.instance.id);
+    Ok(see_other(&format!(
+        "{href}?operation={}",
+        restored.restore.id
+    )))
+}
+
+/// What is told of the operation that a form began, as it is by now.
+fn message(view: &InstanceView, request: &HttpRequest) -> Option<Message> {
+    let running = || {
+        view.running_backup()
+            .map(|operation| message_of_backup(operation, false))
+    };
+    let Some(id) = query(request, "operation").and_then(|id| id.parse::<OperationId>().ok()) else {
+        return running();
+    };
+    if let Some(restored) = view.restores.iter().find(|r| r.restore.id == id) {
+        return Some(message_of_restore(restored));
+    }
+    let Some(operation) = view.operations.iter().find(|o| o.id == id) else {
+        return running();
+    };
+    Some(message_of_backup(
+        operation,
+        query(request, "again").is_some(),
+    ))
+}
+
+fn message_of_backup(operation: &Operation, again: bool) -> Message {
+    match operation.state {
+        OperationState::Queued | OperationState::Running if again => {
+            Message::good("A backup is in progress already. No second one was begun.")
+        }
+        OperationState::Queued | OperationState::Running => {
+            Message::good("A backup is in progress.")
+        }
+        OperationState::Succeeded => Message::good("The backup is complete."),
+        OperationState::Failed | OperationState::Stuck => Message::bad("The backup", operation),
+    }
+}
+
+fn message_of_restore(restored: &Restored) -> Message {
+    let name = restored
+        .instance
+        .name
+        .as_deref()
+        .unwrap_or_else(|| restored.instance.id.as_str());
+    let message = match restored.restore.state {
+        OperationState::Queued | OperationState::Running => Message::good(format!(
+            "A restore has been initiated. {name} is being made from the backup."
+        )),
+        OperationState::Succeeded => {
+            Message::good(format!("The restore is complete: {name} is ready."))
+        }
+        OperationState::Failed | OperationState::Stuck => {
+            Message::bad(&format!("The restore into {name}"), &restored.restore)
+        }
+    };
+    Message {
+        href: Some(format!(
+            "/dashboard/instances/{}",
+            restored.instance.id.in_path()
+        )),
+        ..message
+    }
+}
+
+/// What of the list is shown: the newest of every kind, or a page of one kind.
+struct Shown {
+    kind: Option<BackupKind>,
+    page: usize,
+}
+
+impl Shown {
+    fn asked_for(request: &HttpRequest) -> Self {
+        let page = query(request, "page").and_then(|page| page.parse().ok());
+        Self {
+            kind: query(request, "kind").and_then(|kind| BackupKind::parse(&kind)),
+            page: page.unwrap_or(1).clamp(1, 1_000_000),
+        }
+    }
+
+    /// The backups of a kind that are shown, and how many there are in all.
+    fn of<'a>(&self, kind: BackupKind, backups: &'a [Backup]) -> (Vec<&'a Backup>, usize) {
+        let of_kind = || backups.iter().filter(move |backup| backup.kind == kind);
+        let (skipped, most) = match self.kind {
+            None => (0, BACKUPS_SHOWN),
+            Some(shown) if shown == kind => {
+                ((self.page - 1) * BACKUPS_ON_A_PAGE, BACKUPS_ON_A_PAGE)
+            }
+            Some(_) => (0, 0),
+        };
+        let rows = of_kind().skip(skipped).take(most).collect();
+        (rows, of_kind().count())
+    }
+}
+
+fn groups(
+    view: &InstanceView,
+    shown: &Shown,
+    options: &[(BackupId, RestoreOptions)],
+) -> Vec<Group> {
+    let kinds = KINDS
+        .into_iter()
+        .filter(|kind| shown.kind.is_none_or(|shown| shown == *kind));
+    kinds
+        .map(|kind| {
+            let (backups, count) = shown.of(kind, &view.backups);
+            let page = shown.kind.map_or(0, |_| shown.page);
+            let name = title(kind).to_lowercase();
+            Group {
+                id: kind.as_str(),
+                title: title(kind),
+                count,
+                more: (page == 0 && count > backups.len())
+                    .then(|| format!("Show all {count} {name} backups")),
+                page,
+                has_next: page * BACKUPS_ON_A_PAGE < count,
+                rows: backups
+                    .into_iter()
+                    .map(|backup| row(view, backup, options))
+                    .collect(),
+            }
+        })
+        .collect()
+}
+
+fn row(view: &InstanceView, backup: &Backup, options: &[(BackupId, RestoreOptions)]) -> Row {
+    let manifest = backup.manifest.as_ref();
+    let mut facts = Vec::new();
+    if let Some(manifest) = manifest {
+        let stored = &manifest.stored;
+        facts.push(("Revision", number(manifest.content.revision)));
+        facts.push(("Keys", number(manifest.content.keys)));
+        let download = format!(
+            "{} of data, {} stored",
+            size(stored.snapshot_bytes),
+            size(stored.object_bytes)
+        );
+        facts.push(("Size", download));
+        let took = duration(manifest.finished_at - manifest.started_at);
+        facts.push(("Taken in", took));
+        facts.push(("SHA-256", stored.snapshot_sha256.clone()));
+    }
+    let restore = options.iter().find(|(id, _)| *id == backup.id);
+    let work = view.operations.iter().find(|o| o.id == backup.operation);
+    let (expires, expiry) = expiry(view, backup);
+    Row {
+        id: backup.id.clone(),
+        state: backup.state.as_str(),
+        told: told_of_backup(backup.state),
+        taken: Moment::new(backup.created_at, view.now),
+        size: manifest.map_or_else(String::new, |m| size(m.stored.snapshot_bytes)),
+        version: manifest.map_or_else(String::new, |m| m.version.to_string()),
+        failure: backup.failure.clone(),
+        work: work.filter(|o| o.state.is_active()).map(Work::of),
+        facts,
+        expires,
+        expiry,
+        options: restore.map(|(_, options)| restore_of(view, backup, options)),
+    }
+}
+
+fn restore_of(view: &InstanceView, backup: &Backup, options: &RestoreOptions) -> Options {
+    let mut parameters = json!({
+        "source_service_instance_id": view.of.instance.id,
+        "backup_id": backup.id,
+    });
+    if view.placement == Placement::Chosen {
+        parameters["cluster_id"] = json!(view.of.deployment.cluster);
+    }
+    // A name of the backup's own time: a command stays the same from look to look.
+    let mut names = name::of_restore(&view.of.deployment.engine, backup.created_at);
+    let name = names.next().unwrap_or_default();
+    let [cf, ibmcloud] = create_service(&view.offering, &view.plan, &name, &parameters);
+    let first = options.places.first();
+    let clusters = options.places.iter().filter(|_| options.chooses_cluster);
+    Options {
+        refusal: options.refusal.clone(),
+        name: options.name.clone(),
+        versions: versions(&options.places),
+        clusters: clusters
+            .map(|place| Choice {
+                value: place.cluster.clone(),
+                label: place.name.clone(),
+                selected: first.is_some_and(|first| first.cluster == place.cluster),
+            })
+            .collect(),
+        note: format!(
+            "Makes a new instance with {}. Its users are its own; this one is left as it is.",
+            counted(options.units, "unit")
+        ),
+        cf,
+        ibmcloud,
+    }
+}
+
+/// The versions that the backup can be restored into somewhere, newest first.
+fn versions(places: &[RestorePlace]) -> Vec<Choice> {
+    let mut all: Vec<_> = places.iter().flat_map(|p| p.versions.clone()).collect();
+    all.sort_by(|a, b| b.cmp(a));
+    all.dedup();
+    let default = places.first().and_then(|place| place.version);
+    all.into_iter()
+        .map(|version| Choice {
+            value: version.to_string(),
+            label: version.to_string(),
+            selected: default == Some(version),
+        })
+        .collect()
+}
+
+/// When a backup goes: a time, or what it depends on.
+fn expiry(view: &InstanceView, backup: &Backup) -> (Option<Moment>, &'static str) {
+    match (backup.state, backup.kind) {
+        (BackupState::Complete, BackupKind::OnDemand) if view.on_demand_kept == 1 => {
+            (None, "when the next on-demand backup is complete")
+        }
+        (BackupState::Complete, BackupKind::OnDemand) => {
+            (None, "when enough newer on-demand backups are complete")
+        }
+        (BackupState::Complete, _) => (None, "by its schedule"),
+        _ => (None, "it holds no bytes"),
+    }
+}
+
+/// How long each kind is kept.
+fn retention(on_demand_kept: u32) -> Vec<(&'static str, String)> {
+    let on_demand = match on_demand_kept {
+        1 => "the most recent one".to_owned(),
+        kept => format!("the {kept} most recent ones"),
+    };
+    vec![
+        (title(BackupKind::Daily), "for 7 days".to_owned()),
+        (title(BackupKind::Weekly), "for 4 weeks".to_owned()),
+        (title(BackupKind::Monthly), "for 3 months".to_owned()),
+        (title(BackupKind::OnDemand), on_demand),
+    ]
+}
+
+/// Size and duration of the newest complete backups.
+fn drawn(view: &InstanceView) -> Option<Drawn> {
+    let complete = view.backups.iter().filter_map(|b| b.manifest.as_ref());
+    let mut newest: Vec<_> = complete.take(BACKUPS_PLOTTED).collect();
+    newest.reverse();
+    let took = |m: &Manifest| m.finished_at - m.started_at;
+    let points: Vec<Point> = newest
+        .iter()
+        .map(|m| Point {
+            bytes: m.stored.snapshot_bytes,
+            seconds: took(m).as_seconds_f64(),
+            label: format!(
+                "{}: {}, {}",
+                m.requested_at.format("%Y-%m-%d %H:%M"),
+                size(m.stored.snapshot_bytes),
+                duration(took(m))
+            ),
+        })
+        .collect();
+    let drawing = plot(&points)?;
+    let bytes = || newest.iter().map(|m| m.stored.snapshot_bytes);
+    let times = || newest.iter().map(|m| took(m));
+    let (first, last) = (newest.first()?, newest.last()?);
+    Some(Drawn {
+        drawing,
+        sizes: format!(
+            "Size: {} to {}.",
+            size(bytes().min()?),
+            size(bytes().max()?)
+        ),
+        durations: format!(
+            "Duration: {} to {}.",
+            duration(times().min()?),
+            duration(times().max()?)
+        ),
+        span: format!(
+            "{} backups, from {} to {}.",
+            newest.len(),
+            first.requested_at.format("%Y-%m-%d"),
+            last.requested_at.format("%Y-%m-%d")
+        ),
+    })
+}

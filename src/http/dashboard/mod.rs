@@ -1,0 +1,68 @@
+//! The dashboard: pages for people who have a database here, and for whoever runs the broker.
+//!
+//! Pages are made here, whole, and work without their script. Nothing on them comes from another
+//! host, and every text from outside is escaped by the templates.
+
+use actix_web::{
+    Error, HttpRequest, HttpResponse,
+    body::MessageBody,
+    dev::{ServiceRequest, ServiceResponse},
+    http::header::{self, HeaderName, HeaderValue},
+    middleware::Next,
+};
+
+use super::{Api, error::PageError, request::path_id};
+use crate::{broker::no_such_page, model::ids::IdError};
+
+pub mod assets;
+pub mod backups;
+mod command;
+pub mod door;
+pub mod instances;
+pub mod overview;
+mod plot;
+mod shell;
+mod show;
+mod state;
+mod work;
+
+pub use shell::error_page;
+
+/// What it is called on its pages.
+pub const PRODUCT: &str = "compose-broker";
+
+type Answer = Result<HttpResponse, PageError>;
+
+/// What a page may load and do: what is ours, and no more.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+     img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; \
+     frame-ancestors 'none'";
+
+/// Puts on every answer below `/dashboard`, good or bad, what keeps browsers from harm.
+pub async fn guarded_against_harm(
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    let mut response = next.call(request).await?;
+    let headers = response.headers_mut();
+    let mut put = |name: HeaderName, value: &'static str| {
+        headers.insert(name, HeaderValue::from_static(value));
+    };
+    put(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY);
+    put(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    // Not "no-referrer": under it browsers say "Origin: null" also with our own forms, and
+    // nothing would tell them from another site's.
+    put(header::REFERRER_POLICY, "same-origin");
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    Ok(response)
+}
+
+/// An id from a page's path. One that cannot be is as unknown as any other.
+fn id_in_path<T>(request: &HttpRequest, name: &'static str) -> Result<T, PageError>
+where
+    T: std::str::FromStr<Err = IdError>,
+{
+    path_id(request, name).map_err(|_| no_such_page().into())
+}

@@ -1,0 +1,358 @@
+//! The overview of one instance: how it is, how large, how to reach it, what was done to it.
+
+use actix_web::{HttpRequest, http::StatusCode, web};
+use askama::Template;
+use serde_json::json;
+
+use super::{
+    Answer, Api,
+    command::line,
+    id_in_path,
+    shell::{Place, Shell, answer},
+    show::{Moment, counted, size},
+    state::{Told, told, told_of_task},
+    work::Work,
+};
+use crate::{
+    broker::{Broker, InstanceView, Restored},
+    http::compose,
+    model::{
+        backup::BackupKind,
+        instance::{Instance, InstanceState},
+        limits::{MEMBERS, TASKS_SHOWN},
+        observation::{MemberHealth, MemberObservation, Observation},
+        operation::Operation,
+        session::Session,
+    },
+};
+
+/// What stands for a user's name and password, which are the binding's alone.
+const LOGIN: &str = "USER:PASSWORD";
+
+#[derive(Template)]
+#[template(path = "overview.html", whitespace = "minimize")]
+struct OverviewPage {
+    shell: Shell,
+    name: String,
+    href: String,
+    state: Told,
+    advice: Option<&'static str>,
+    change: Option<Work>,
+    failure: Option<String>,
+    backup: Option<GoodBackup>,
+    type_and_version: String,
+    newer: Option<String>,
+    facts: Vec<Fact>,
+    is_ready: bool,
+    usage: Option<Usage>,
+    quota: String,
+    members: Vec<Member>,
+    observed: Option<Moment>,
+    tasks: Vec<Task>,
+    uris: String,
+    cli: String,
+    certificate: Option<String>,
+    endpoint: String,
+    deployment: String,
+    curl: String,
+    restores: Vec<Link>,
+    source: Option<Link>,
+    bind: Option<String>,
+}
+
+struct Fact {
+    name: &'static str,
+    value: String,
+    id: &'static str,
+}
+
+struct GoodBackup {
+    taken: Moment,
+    size: String,
+    kind: &'static str,
+}
+
+struct Usage {
+    used: u64,
+    quota: u64,
+    high: u64,
+    text: String,
+}
+
+struct Member {
+    name: String,
+    url: String,
+    health: String,
+    icon: &'static str,
+    tone: &'static str,
+    role: &'static str,
+    version: String,
+}
+
+struct Task {
+    id: String,
+    name: &'static str,
+    told: Told,
+    began: Moment,
+    detail: String,
+    work: Option<Work>,
+}
+
+struct Link {
+    href: String,
+    name: String,
+    told: Told,
+    work: Option<Work>,
+}
+
+/// `GET /dashboard/instances/:iid`
+pub async fn page(
+    api: web::Data<Api>,
+    session: web::ReqData<Session>,
+    request: HttpRequest,
+) -> Answer {
+    let id = id_in_path(&request, "instance")?;
+    let view = api.broker.instance_view(&session, id).await?;
+    let page = overview(&api.broker, &session, &view);
+    Ok(answer(StatusCode::OK, &page))
+}
+
+fn overview(broker: &Broker, session: &Session, view: &InstanceView) -> OverviewPage {
+    let (instance, deployment) = (&view.of.instance, &view.of.deployment);
+    let is_ready = instance.state == InstanceState::Ready;
+    let seen = if is_ready {
+        broker.observation(deployment)
+    } else {
+        None
+    };
+    let is_active = |restored: &Restored| restored.restore.state.is_active();
+    let place = Place::of(view);
+    let mut shell = Shell::signed_in(place.name.clone(), broker, session);
+    shell.here = "overview";
+    shell.under_way = view.operations.iter().any(|o| o.state.is_active())
+        || view.restores.iter().any(is_active)
+        || (is_ready && seen.is_none());
+    let href = place.href.clone();
+    shell.place = Some(place);
+    let endpoint = compose::foundation_endpoint(broker, &instance.id);
+    let backups = format!("{endpoint}/deployments/{}/backups", deployment.id);
+    let urls = deployment.client_urls();
+    let with_login = |url: &String| url.replacen("https://", &format!("https://{LOGIN}@"), 1);
+    let change = view.running_change();
+    let newest = broker.transitions(deployment).pop();
+    OverviewPage {
+        shell,
+        name: view.name().to_owned(),
+        href,
+        state: told(instance.state),
+        advice: advice(instance.state),
+        change: change.map(Work::of),
+        failure: failure(view),
+        backup: view.newest_good_backup().map(|backup| GoodBackup {
+            taken: Moment::new(backup.created_at, view.now),
+            size: backup
+                .manifest
+                .as_ref()
+                .map_or_else(String::new, |m| size(m.stored.snapshot_bytes)),
+            kind: kind_text(backup.kind),
+        }),
+        type_and_version: format!("{} ({})", deployment.engine, deployment.version),
+        newer: newest.map(|transition| transition.to.to_string()),
+        facts: facts(broker, view),
+        is_ready,
+        usage: seen
+            .as_ref()
+            .and_then(|seen| usage(seen, deployment.quota_bytes())),
+        quota: size(deployment.quota_bytes()),
+        members: seen
+            .as_ref()
+            .map_or_else(Vec::new, |s| s.members.iter().map(member).collect()),
+        observed: seen.map(|seen| Moment::new(seen.observed_at, view.now)),
+        tasks: view
+            .operations
+            .iter()
+            .take(TASKS_SHOWN)
+            .map(|operation| task(view, operation))
+            .collect(),
+        uris: urls.iter().map(with_login).collect::<Vec<_>>().join("\n"),
+        cli: format!(
+            "ETCDCTL_API=3 etcdctl --cacert=ca.pem --endpoints={} --user={LOGIN} member list -w table",
+            urls.join(",")
+        ),
+        certificate: view.of.ca_certificate.clone(),
+        curl: line(&["curl", "-sS", "-H", "Authorization: Bearer TOKEN", &backups]),
+        endpoint,
+        deployment: deployment.id.to_string(),
+        restores: view.restores.iter().map(link_to_restored).collect(),
+        source: view.source.as_ref().map(link_to),
+        bind: instance
+            .restored_from
+            .as_ref()
+            .map(|_| bind_call(broker, instance)),
+    }
+}
+
+fn kind_text(kind: BackupKind) -> &'static str {
+    match kind {
+        BackupKind::OnDemand => "on demand",
+        BackupKind::Daily => "daily",
+        BackupKind::Weekly => "weekly",
+        BackupKind::Monthly => "monthly",
+    }
+}
+
+fn advice(state: InstanceState) -> Option<&'static str> {
+    match state {
+        InstanceState::Ready => None,
+        InstanceState::Provisioning => {
+            Some("It is being made. This page follows; nothing needs to be done.")
+        }
+        InstanceState::Failed => Some(
+            "It cannot be used. The one thing left to do is to delete it, where it was asked for.",
+        ),
+        InstanceState::Deleting => Some("It is being deleted, with its backups and bindings."),
+    }
+}
+
+/// Why an instance that failed did.
+fn failure(view: &InstanceView) -> Option<String> {
+    let failed = view.of.instance.state == InstanceState::Failed;
+    let of_instance = |o: &&Operation| o.binding.is_none() && o.failure.is_some();
+    let newest = view.operations.iter().find(of_instance);
+    newest.filter(|_| failed).and_then(|o| o.failure.clone())
+}
+
+fn facts(broker: &Broker, view: &InstanceView) -> Vec<Fact> {
+    let (instance, deployment) = (&view.of.instance, &view.of.deployment);
+    let fact = |name, value: String| Fact {
+        name,
+        value,
+        id: "",
+    };
+    let quota = size(deployment.quota_bytes());
+    vec![
+        Fact {
+            name: "Instance ID",
+            value: instance.id.to_string(),
+            id: "instance-id",
+        },
+        fact("Service", format!("{} {}", view.offering, view.plan)),
+        fact("Cluster", broker.cluster_name(&deployment.cluster)),
+        fact(
+            "Size",
+            format!(
+                "{}: {quota} on each of {MEMBERS} members",
+                counted(deployment.units, "unit")
+            ),
+        ),
+        fact("Organization", instance.tenant.organization.clone()),
+        fact("Space", instance.tenant.space.clone()),
+    ]
+}
+
+fn usage(seen: &Observation, quota: u64) -> Option<Usage> {
+    let used = seen.database_bytes()?;
+    let percent = match u128::from(used) * 100 / u128::from(quota.max(1)) {
+        0 if used > 0 => "under 1".to_owned(),
+        percent => percent.to_string(),
+    };
+    Some(Usage {
+        used: used.min(quota),
+        quota,
+        // From here on somebody should do something.
+        high: quota / 5 * 4,
+        text: format!("{} of {} ({percent} %)", size(used), size(quota)),
+    })
+}
+
+fn member(seen: &MemberObservation) -> Member {
+    let (health, icon, tone, role, version) = match &seen.health {
+        MemberHealth::Serving {
+            leads,
+            version,
+            complaints,
+            ..
+        } => {
+            let role = if *leads { "leader" } else { "follower" };
+            if complaints.is_empty() {
+                (
+                    "healthy".to_owned(),
+                    "\u{2713}",
+                    "good",
+                    role,
+                    version.clone(),
+                )
+            } else {
+                let text = format!("serves, but: {}", complaints.join("; "));
+                (text, "!", "warn", role, version.clone())
+            }
+        }
+        MemberHealth::WithoutLeader => (
+            "answers, but has no leader".to_owned(),
+            "!",
+            "warn",
+            "none",
+            String::new(),
+        ),
+        MemberHealth::Silent(why) => {
+            let text = format!("does not answer: {why}");
+            (text, "\u{2715}", "bad", "unknown", String::new())
+        }
+    };
+    Member {
+        name: seen.name.clone(),
+        url: seen.url.clone(),
+        health,
+        icon,
+        tone,
+        role,
+        version,
+    }
+}
+
+fn task(view: &InstanceView, operation: &Operation) -> Task {
+    let active = operation.state.is_active() && !operation.halted;
+    Task {
+        id: operation.id.to_string(),
+        name: compose::recipe_name(operation.kind),
+        told: told_of_task(operation),
+        began: Moment::new(operation.created_at, view.now),
+        detail: operation.failure.clone().unwrap_or_default(),
+        work: active.then(|| Work::of(operation)),
+    }
+}
+
+fn link_to(instance: &Instance) -> Link {
+    Link {
+        href: format!("/dashboard/instances/{}", instance.id.in_path()),
+        name: instance
+            .name
+            .clone()
+            .unwrap_or_else(|| instance.id.to_string()),
+        told: told(instance.state),
+        work: None,
+    }
+}
+
+fn link_to_restored(restored: &Restored) -> Link {
+    let active = restored.restore.state.is_active();
+    Link {
+        work: active.then(|| Work::of(&restored.restore)),
+        ..link_to(&restored.instance)
+    }
+}
+
+/// The call that makes a user of a database which no platform knows.
+fn bind_call(broker: &Broker, instance: &Instance) -> String {
+    let url = format!(
+        "{}/v2/service_instances/{}/service_bindings/my-key",
+        broker.public_url,
+        instance.id.in_path()
+    );
+    let body = json!({ "service_id": instance.service_id, "plan_id": instance.plan_id });
+    let body = body.to_string();
+    let version = "X-Broker-API-Version: 2.17";
+    line(&[
+        "curl", "-sS", "-u", LOGIN, "-H", version, "-X", "PUT", &url, "-d", &body,
+    ])
+}

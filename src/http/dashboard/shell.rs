@@ -1,0 +1,140 @@
+//! What stands around every page: title, place, navigation; and pages that tell of errors.
+
+use actix_web::{
+    HttpResponse,
+    http::{StatusCode, header::ContentType},
+};
+use askama::Template;
+
+use super::assets;
+use crate::{
+    broker::{Broker, InstanceView},
+    model::session::{Scope, Session},
+};
+
+/// The frame of a page.
+pub struct Shell {
+    /// The page's title.
+    pub title: String,
+    /// The entry of the navigation that the page is, if it is one.
+    pub here: &'static str,
+    /// The instance that it is about.
+    pub place: Option<Place>,
+    /// Who is signed in.
+    pub visitor: Option<Visitor>,
+    /// Whether something on the page changes by itself.
+    pub under_way: bool,
+    /// Where the assets are.
+    pub assets: assets::Paths,
+}
+
+/// The instance that a page is about.
+pub struct Place {
+    /// Its offering.
+    pub offering: String,
+    /// What it is called.
+    pub name: String,
+    /// The path of its overview.
+    pub href: String,
+}
+
+impl Place {
+    /// The place of an instance.
+    pub fn of(view: &InstanceView) -> Self {
+        Self {
+            offering: view.offering.clone(),
+            name: view.name().to_owned(),
+            href: format!("/dashboard/instances/{}", view.of.instance.id.in_path()),
+        }
+    }
+}
+
+/// Who is signed in.
+pub struct Visitor {
+    /// What the visitor's forms carry.
+    pub csrf: String,
+    /// Whether every instance is open to them.
+    pub is_operator: bool,
+}
+
+impl Shell {
+    /// The frame of a page for anybody.
+    pub fn new(title: impl Into<String>) -> Self {
+        Self {
+            title: title.into(),
+            here: "",
+            place: None,
+            visitor: None,
+            under_way: false,
+            assets: assets::paths(),
+        }
+    }
+
+    /// The frame of a page for whoever has the session.
+    pub fn signed_in(title: impl Into<String>, broker: &Broker, session: &Session) -> Self {
+        Self {
+            visitor: Some(Visitor {
+                csrf: broker.form_token(session),
+                is_operator: session.scope == Scope::Operator,
+            }),
+            ..Self::new(title)
+        }
+    }
+
+    /// Whether every instance is open to the visitor.
+    pub fn is_operator(&self) -> bool {
+        self.visitor.as_ref().is_some_and(|v| v.is_operator)
+    }
+
+    /// What the visitor's forms carry.
+    pub fn csrf(&self) -> &str {
+        self.visitor.as_ref().map_or("", |v| &v.csrf)
+    }
+}
+
+/// An answer with a page.
+pub fn answer(status: StatusCode, page: &impl Template) -> HttpResponse {
+    match page.render() {
+        Ok(html) => HttpResponse::build(status)
+            .content_type(ContentType::html())
+            .body(html),
+        Err(error) => {
+            log::error!("a page cannot be made: {error}");
+            HttpResponse::build(StatusCode::INTERNAL_SERVER_ERROR).finish()
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "error.html", whitespace = "minimize")]
+struct ErrorPage<'a> {
+    shell: Shell,
+    message: &'a str,
+    advice: &'static str,
+}
+
+/// A page that tells of an error, and of what to do next. It is the same for everybody.
+pub fn error_page(status: StatusCode, message: &str) -> HttpResponse {
+    let (title, advice) = match status {
+        StatusCode::BAD_REQUEST => ("That did not work", "Go back, correct it, and try again."),
+        StatusCode::FORBIDDEN => ("Not allowed", "Nothing was changed."),
+        StatusCode::NOT_FOUND => (
+            "Not found",
+            "An address may have a typing error in it, and what was deleted is gone.",
+        ),
+        StatusCode::CONFLICT => ("Not now", "Nothing was changed."),
+        StatusCode::TOO_MANY_REQUESTS => ("Too much at once", "Wait a moment, then try again."),
+        status if status.is_server_error() => (
+            "Something is wrong on our side",
+            "Your databases go on meanwhile. Try again in a minute; if it stays so, tell whoever \
+             runs the broker.",
+        ),
+        _ => ("That did not work", "Go back, and try again."),
+    };
+    let page = ErrorPage {
+        shell: Shell::new(title),
+        message,
+        advice,
+    };
+    answer(status, &page)
+}

@@ -1,0 +1,175 @@
+//! How numbers and times read on pages: short for the eye, exact beside it.
+
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+
+/// A point in time, in three forms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moment {
+    /// For programs: RFC 3339.
+    pub iso: String,
+    /// To the second, in UTC.
+    pub exact: String,
+    /// Seen from now.
+    pub relative: String,
+}
+
+impl Moment {
+    /// `at`, seen from `now`.
+    pub fn new(at: DateTime<Utc>, now: DateTime<Utc>) -> Self {
+        Self {
+            iso: at.to_rfc3339_opts(SecondsFormat::Secs, true),
+            exact: at.format("%Y-%m-%d %H:%M:%S UTC").to_string(),
+            relative: relative(at, now),
+        }
+    }
+}
+
+/// `21 hours ago`, `in 3 days`: the largest unit that fits, rounded down.
+fn relative(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    let distance = (now - at).abs();
+    let Some(distance_text) = distance_text(distance) else {
+        return "just now".to_owned();
+    };
+    if at <= now {
+        format!("{distance_text} ago")
+    } else {
+        format!("in {distance_text}")
+    }
+}
+
+fn distance_text(distance: TimeDelta) -> Option<String> {
+    const MINUTE: i64 = 60;
+    const HOUR: i64 = 60 * MINUTE;
+    const DAY: i64 = 24 * HOUR;
+    let seconds = distance.num_seconds();
+    let (count, unit) = match seconds {
+        ..10 => return None,
+        10..MINUTE => (seconds, "second"),
+        MINUTE..HOUR => (seconds / MINUTE, "minute"),
+        HOUR..DAY => (seconds / HOUR, "hour"),
+        // Days are said up to two weeks, weeks up to two months.
+        _ if seconds < 14 * DAY => (seconds / DAY, "day"),
+        _ if seconds < 61 * DAY => (seconds / (7 * DAY), "week"),
+        _ if seconds < 730 * DAY => (seconds / (30 * DAY), "month"),
+        _ => (seconds / (365 * DAY), "year"),
+    };
+    Some(counted(count, unit))
+}
+
+/// `1 day`, `3 days`.
+pub fn counted(count: impl Into<i64>, unit: &str) -> String {
+    let count = count.into();
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {unit}{plural}")
+}
+
+/// Bytes in the unit that fits; 1 kB is 2^10 bytes, as quotas have it.
+pub fn size(bytes: u64) -> String {
+    const STEP: u64 = 1024;
+    let mut unit_bytes = 1;
+    let mut units = ["bytes", "kB", "MB", "GB", "TB", "PB"].iter();
+    let mut unit = units.next().unwrap_or(&"");
+    while bytes / unit_bytes >= STEP
+        && let Some(next) = units.next()
+    {
+        unit = next;
+        unit_bytes *= STEP;
+    }
+    if unit_bytes == 1 {
+        return format!("{bytes} {unit}");
+    }
+    let tenths = u128::from(bytes) * 10 / u128::from(unit_bytes);
+    format!("{}.{} {unit}", tenths / 10, tenths % 10)
+}
+
+/// `0.8 s`, `45 s`, `2 min 5 s`.
+pub fn duration(of: TimeDelta) -> String {
+    let milliseconds = of.num_milliseconds().max(0);
+    let seconds = milliseconds / 1000;
+    match seconds {
+        ..10 => format!("{seconds}.{} s", milliseconds % 1000 / 100),
+        10..120 => format!("{seconds} s"),
+        _ => format!("{} min {} s", seconds / 60, seconds % 60),
+    }
+}
+
+/// A whole number with thin gaps, as people read long ones.
+pub fn number(number: i64) -> String {
+    let digits = number.unsigned_abs().to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push('\u{202f}');
+        }
+        text.push(digit);
+    }
+    if number < 0 {
+        text.insert(0, '-');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn seen(seconds_ago: i64) -> String {
+        let now = DateTime::from_timestamp(1_700_000_000, 0).expect("a time");
+        relative(now - TimeDelta::seconds(seconds_ago), now)
+    }
+
+    #[test]
+    fn times_are_told_from_now() {
+        const DAY: i64 = 86_400;
+        for (seconds, text) in [
+            (0, "just now"),
+            (9, "just now"),
+            (10, "10 seconds ago"),
+            (60, "1 minute ago"),
+            (3599, "59 minutes ago"),
+            (3600, "1 hour ago"),
+            (21 * 3600 + 5, "21 hours ago"),
+            (DAY, "1 day ago"),
+            (13 * DAY, "13 days ago"),
+            (14 * DAY, "2 weeks ago"),
+            (38 * DAY, "5 weeks ago"),
+            (61 * DAY, "2 months ago"),
+            (800 * DAY, "2 years ago"),
+            (-5, "just now"),
+            (-3 * DAY - 5, "in 3 days"),
+        ] {
+            assert_eq!(seen(seconds), text);
+        }
+        let at = DateTime::from_timestamp(1_700_000_000, 0).expect("a time");
+        let moment = Moment::new(at, at);
+        assert_eq!(moment.iso, "2023-11-14T22:13:20Z");
+        assert_eq!(moment.exact, "2023-11-14 22:13:20 UTC");
+    }
+
+    #[test]
+    fn sizes_durations_and_numbers() {
+        assert_eq!(size(0), "0 bytes");
+        assert_eq!(size(1023), "1023 bytes");
+        assert_eq!(size(1024), "1.0 kB");
+        assert_eq!(size(1_310_720), "1.2 MB");
+        assert_eq!(size(u64::MAX), "16383.9 PB");
+        assert_eq!(duration(TimeDelta::milliseconds(840)), "0.8 s");
+        assert_eq!(duration(TimeDelta::seconds(45)), "45 s");
+        assert_eq!(duration(TimeDelta::seconds(125)), "2 min 5 s");
+        assert_eq!(duration(TimeDelta::seconds(-5)), "0.0 s");
+        assert_eq!(number(1_234_567), "1\u{202f}234\u{202f}567");
+        assert_eq!(number(-12), "-12");
+        assert_eq!(counted(1, "unit"), "1 unit");
+        assert_eq!(counted(0, "unit"), "0 units");
+    }
+
+    proptest! {
+        #[test]
+        fn every_time_and_size_can_be_told(seconds in -4_000_000_000i64..4_000_000_000, bytes: u64) {
+            prop_assert!(!seen(seconds).is_empty());
+            prop_assert!(size(bytes).len() <= 12);
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! The words, signs and colours for states. Colour never tells anything alone.
+
+use crate::model::{
+    backup::BackupState,
+    instance::InstanceState,
+    operation::{Operation, OperationState},
+};
+
+/// How a state is told.
+pub struct Told {
+    /// In words.
+    pub text: &'static str,
+    /// As a sign.
+    pub icon: &'static str,
+    /// Classes of the style sheet.
+    pub tone: &'static str,
+}
+
+const WAITS: (&str, &str) = ("\u{25cb}", "warn busy");
+const GOES_ON: (&str, &str) = ("\u{25d4}", "warn busy");
+const GOOD: (&str, &str) = ("\u{2713}", "good");
+const BAD: (&str, &str) = ("\u{2715}", "bad");
+const PAST: (&str, &str) = ("\u{2013}", "muted");
+
+fn say(text: &'static str, (icon, tone): (&'static str, &'static str)) -> Told {
+    Told { text, icon, tone }
+}
+
+/// Where an instance is in its life.
+pub fn told(state: InstanceState) -> Told {
+    match state {
+        InstanceState::Provisioning => say("Being made", GOES_ON),
+        InstanceState::Ready => say("Ready", GOOD),
+        InstanceState::Failed => say("Failed", BAD),
+        InstanceState::Deleting => say("Being deleted", GOES_ON),
+    }
+}
+
+/// Where a backup is in its life.
+pub fn told_of_backup(state: BackupState) -> Told {
+    match state {
+        BackupState::Pending => say("Pending", WAITS),
+        BackupState::Running => say("In progress", GOES_ON),
+        BackupState::Complete => say("Complete", GOOD),
+        BackupState::Failed => say("Failed", BAD),
+        BackupState::Expired => say("Expired", PAST),
+    }
+}
+
+/// Where a task is in its life.
+pub fn told_of_task(operation: &Operation) -> Told {
+    match operation.state {
+        _ if operation.halted => say("Stopped", BAD),
+        OperationState::Queued => say("Waiting", WAITS),
+        OperationState::Running => say("In progress", GOES_ON),
+        OperationState::Succeeded => say("Complete", GOOD),
+        OperationState::Failed | OperationState::Stuck => say("Failed", BAD),
+    }
+}

@@ -1,0 +1,72 @@
+//! How far a piece of work is, for a bar and its label.
+
+use crate::{broker::status_of, model::operation::Operation};
+
+/// Parts of a whole bar for each step, so that bytes move it too.
+const PARTS: u64 = 1000;
+
+/// How far a piece of work is.
+pub struct Work {
+    /// What is being done, for people.
+    pub text: String,
+    /// Parts done.
+    pub done: u64,
+    /// Parts in all; never 0.
+    pub total: u64,
+}
+
+impl Work {
+    /// How far an operation is.
+    pub fn of(operation: &Operation) -> Self {
+        let progress = &operation.progress;
+        let total = u64::from(progress.steps_total) * PARTS;
+        let within = match progress.bytes_total {
+            0 => 0,
+            bytes => {
+                let part = u128::from(progress.bytes_done.min(bytes)) * u128::from(PARTS);
+                u64::try_from(part / u128::from(bytes)).unwrap_or(PARTS)
+            }
+        };
+        Self {
+            text: status_of(operation).description,
+            done: (u64::from(progress.steps_done) * PARTS + within).min(total),
+            total: total.max(1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+
+    use super::*;
+    use crate::model::operation::{OperationKind, Progress};
+
+    #[test]
+    fn bytes_move_the_bar_within_a_step() {
+        let instance = "i".parse().expect("an id");
+        let mut operation = Operation::queued(
+            OperationKind::Backup,
+            &instance,
+            "dashboard",
+            DateTime::UNIX_EPOCH,
+        );
+        let bar = |operation: &Operation| {
+            let work = Work::of(operation);
+            (work.done, work.total)
+        };
+        assert_eq!(bar(&operation), (0, 1));
+        operation.progress = Progress {
+            step: "Taking the snapshot".into(),
+            steps_done: 1,
+            steps_total: 4,
+            bytes_done: 50,
+            bytes_total: 100,
+        };
+        assert_eq!(bar(&operation), (1500, 4000));
+        operation.progress.bytes_done = 1000;
+        assert_eq!(bar(&operation), (2000, 4000));
+        operation.progress.steps_done = 9;
+        assert_eq!(bar(&operation), (4000, 4000));
+    }
+}

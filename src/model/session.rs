@@ -1,0 +1,109 @@
+//! Sessions of the dashboard: what they reach, and what they stand on.
+//!
+//! A session never outlives what it was opened with, and never reaches further.
+
+use chrono::{DateTime, Utc};
+
+use super::ids::InstanceId;
+
+/// What a session reaches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// One instance.
+    Instance(InstanceId),
+    /// Every instance: an operator's.
+    Operator,
+}
+
+/// What a session was opened with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// A token of the administration API, by its fingerprint.
+    Token(String),
+    /// A one-time link, by its nonce.
+    Link(String),
+    /// The operator's credentials, by the broker's own mark of them.
+    Operator(String),
+}
+
+impl Origin {
+    /// The names used in the store: of the way, and of the very thing.
+    pub fn as_strs(&self) -> (&'static str, &str) {
+        match self {
+            Self::Token(mark) => ("token", mark),
+            Self::Link(mark) => ("link", mark),
+            Self::Operator(mark) => ("operator", mark),
+        }
+    }
+
+    /// The origin of those names.
+    pub fn parse(way: &str, mark: &str) -> Option<Self> {
+        match way {
+            "token" => Some(Self::Token(mark.to_owned())),
+            "link" => Some(Self::Link(mark.to_owned())),
+            "operator" => Some(Self::Operator(mark.to_owned())),
+            _ => None,
+        }
+    }
+}
+
+/// A session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// Fingerprint of the cookie's value.
+    pub fingerprint: String,
+    /// What it reaches.
+    pub scope: Scope,
+    /// What it stands on.
+    pub origin: Origin,
+    /// When it was opened.
+    pub created_at: DateTime<Utc>,
+    /// When it ends at the latest.
+    pub expires_at: DateTime<Utc>,
+}
+
+impl Session {
+    /// Whether its time has not run out. A session from the future was opened under a clock that
+    /// was set back since: it lasts no longer for that.
+    pub fn is_in_time(&self, now: DateTime<Utc>) -> bool {
+        let life = self.expires_at - self.created_at;
+        now < self.expires_at && now + life >= self.created_at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+
+    #[test]
+    fn origins_are_read_back() {
+        for origin in [
+            Origin::Token("t".into()),
+            Origin::Link("l".into()),
+            Origin::Operator("o".into()),
+        ] {
+            let (way, mark) = origin.as_strs();
+            assert_eq!(Origin::parse(way, mark), Some(origin));
+        }
+        assert_eq!(Origin::parse("oidc", "x"), None);
+    }
+
+    #[test]
+    fn a_session_has_its_time_and_no_more() {
+        let at = |s: i64| DateTime::from_timestamp(1_700_000_000 + s, 0).expect("a time");
+        let session = Session {
+            fingerprint: "f".into(),
+            scope: Scope::Operator,
+            origin: Origin::Operator("o".into()),
+            created_at: at(0),
+            expires_at: at(0) + TimeDelta::hours(2),
+        };
+        assert!(session.is_in_time(at(0)));
+        assert!(session.is_in_time(at(7199)));
+        assert!(!session.is_in_time(at(7200)));
+        assert!(session.is_in_time(at(-60)));
+        assert!(!session.is_in_time(at(-7201)));
+    }
+}

@@ -1,0 +1,182 @@
+//! How often sign-ins may fail: so often in a row, then once in a while; per address and in all.
+//!
+//! Only failures count, so nobody who knows their secret is held up by themselves.
+
+use std::{collections::HashMap, hash::Hash, time::Duration};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::limits::{
+    SIGN_IN_FAILURES_OF_ALL, SIGN_IN_FAILURES_OF_PEER, SIGN_IN_PEERS_MAX, SIGN_IN_REST_OF_ALL,
+    SIGN_IN_REST_OF_PEER,
+};
+
+/// Failures that are not forgiven yet.
+#[derive(Debug, Clone, Copy)]
+struct Debt {
+    failures: u32,
+    /// When the oldest of them began to be forgiven.
+    since: DateTime<Utc>,
+}
+
+impl Debt {
+    /// What is left of it. A clock that was set back forgives nothing and adds nothing.
+    fn at(mut self, now: DateTime<Utc>, rest: Duration) -> Self {
+        let passed = (now - self.since).max(TimeDelta::zero());
+        let forgiven = passed.as_seconds_f64() / rest.as_secs_f64();
+        if forgiven >= f64::from(self.failures) || now < self.since {
+            self.failures = if now < self.since { self.failures } else { 0 };
+            self.since = now;
+            return self;
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "not negative, and smaller than a u32 by the guard"
+        )]
+        let whole = forgiven as u32;
+        self.failures -= whole;
+        self.since += TimeDelta::from_std(rest * whole).unwrap_or(TimeDelta::zero());
+        self
+    }
+
+    /// How long to wait until there is room for one more failure; zero when there is.
+    fn wait(&self, now: DateTime<Utc>, most: u32, rest: Duration) -> Duration {
+        if self.failures < most {
+            return Duration::ZERO;
+        }
+        let passed = (now - self.since).to_std().unwrap_or_default();
+        rest.saturating_sub(passed)
+    }
+}
+
+/// The failures of everybody.
+#[derive(Debug)]
+pub struct Throttle<Peer> {
+    peers: HashMap<Peer, Debt>,
+    all: Debt,
+}
+
+impl<Peer: Hash + Eq> Default for Throttle<Peer> {
+    fn default() -> Self {
+        Self {
+            peers: HashMap::new(),
+            all: Debt {
+                failures: 0,
+                since: DateTime::UNIX_EPOCH,
+            },
+        }
+    }
+}
+
+impl<Peer: Hash + Eq> Throttle<Peer> {
+    /// Whether a peer may try now; else how long it has to wait.
+    pub fn check(&self, peer: &Peer, now: DateTime<Utc>) -> Result<(), Duration> {
+        let all = self.all.at(now, SIGN_IN_REST_OF_ALL);
+        let mut wait = all.wait(now, SIGN_IN_FAILURES_OF_ALL, SIGN_IN_REST_OF_ALL);
+        if let Some(debt) = self.peers.get(peer) {
+            let debt = debt.at(now, SIGN_IN_REST_OF_PEER);
+            wait = wait.max(debt.wait(now, SIGN_IN_FAILURES_OF_PEER, SIGN_IN_REST_OF_PEER));
+        }
+        if wait.is_zero() { Ok(()) } else { Err(wait) }
+    }
+
+    /// Counts a failure of a peer.
+    pub fn failed(&mut self, peer: Peer, now: DateTime<Utc>) {
+        self.all = self.all.at(now, SIGN_IN_REST_OF_ALL);
+        self.all.failures = self.all.failures.saturating_add(1);
+        if self.peers.len() >= SIGN_IN_PEERS_MAX {
+            self.peers
+                .retain(|_, debt| debt.at(now, SIGN_IN_REST_OF_PEER).failures > 0);
+        }
+        if self.peers.len() >= SIGN_IN_PEERS_MAX {
+            // So many at once are held up together.
+            self.peers.clear();
+        }
+        let debt = self.peers.entry(peer).or_insert(Debt {
+            failures: 0,
+            since: now,
+        });
+        *debt = debt.at(now, SIGN_IN_REST_OF_PEER);
+        debt.failures = debt.failures.saturating_add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(second: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_700_000_000 + second, 0).expect("a time")
+    }
+
+    fn secs(duration: Duration) -> i64 {
+        i64::try_from(duration.as_secs()).expect("short")
+    }
+
+    #[test]
+    fn a_peer_that_fails_too_often_waits_and_others_do_not() {
+        let mut throttle = Throttle::default();
+        for _ in 0..SIGN_IN_FAILURES_OF_PEER {
+            assert_eq!(throttle.check(&"a", at(0)), Ok(()));
+            throttle.failed("a", at(0));
+        }
+        assert_eq!(throttle.check(&"a", at(0)), Err(SIGN_IN_REST_OF_PEER));
+        assert_eq!(throttle.check(&"b", at(0)), Ok(()));
+        let rest = secs(SIGN_IN_REST_OF_PEER);
+        assert_eq!(
+            throttle.check(&"a", at(rest - 1)),
+            Err(Duration::from_secs(1))
+        );
+        assert_eq!(throttle.check(&"a", at(rest)), Ok(()));
+        throttle.failed("a", at(rest));
+        assert_eq!(throttle.check(&"a", at(rest)), Err(SIGN_IN_REST_OF_PEER));
+    }
+
+    #[test]
+    fn many_peers_together_wait_too() {
+        let mut throttle = Throttle::default();
+        for peer in 0..SIGN_IN_FAILURES_OF_ALL {
+            throttle.failed(peer, at(0));
+        }
+        assert!(throttle.check(&9999, at(0)).is_err());
+        assert_eq!(throttle.check(&9999, at(secs(SIGN_IN_REST_OF_ALL))), Ok(()));
+    }
+
+    #[test]
+    fn memory_has_an_end() {
+        let mut throttle = Throttle::default();
+        for peer in 0..SIGN_IN_PEERS_MAX * 2 {
+            throttle.failed(peer, at(i64::try_from(peer).expect("small")));
+        }
+        assert!(throttle.peers.len() <= SIGN_IN_PEERS_MAX);
+    }
+
+    proptest! {
+        #[test]
+        fn no_more_failures_get_through_than_allowed(pauses in prop::collection::vec(0i64..40, 1..200)) {
+            let mut throttle = Throttle::default();
+            let (mut now, mut through) = (0, 0u32);
+            for pause in pauses {
+                now += pause;
+                if throttle.check(&"a", at(now)).is_ok() {
+                    throttle.failed("a", at(now));
+                    through += 1;
+                }
+            }
+            let earned = u32::try_from(now / secs(SIGN_IN_REST_OF_PEER)).expect("small");
+            prop_assert!(through <= SIGN_IN_FAILURES_OF_PEER + earned);
+        }
+
+        #[test]
+        fn a_clock_that_jumps_back_locks_nobody_out_for_long(back in 1i64..1_000_000) {
+            let mut throttle = Throttle::default();
+            for _ in 0..SIGN_IN_FAILURES_OF_PEER {
+                throttle.failed("a", at(0));
+            }
+            prop_assert_eq!(throttle.check(&"a", at(-back)), Err(SIGN_IN_REST_OF_PEER));
+        }
+    }
+}
