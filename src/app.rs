@@ -1,5 +1,5 @@
-//! The composition root: builds the parts from the configuration, starts server and runner, and
-//! stops them.
+//! The composition root: builds the parts from the configuration, starts server, runner and
+//! scheduler, and stops them.
 
 use std::{
     collections::BTreeMap,
@@ -37,6 +37,7 @@ use crate::{
         ProvisionerError,
         local::{EngineBinaries, LocalProvisioner},
     },
+    scheduler,
     seal::{KeyRing, SealError},
     store::{self, Store, StoreError},
 };
@@ -96,6 +97,9 @@ pub struct Surroundings {
     pub clock: Clock,
     /// Deliberate faults.
     pub faults: Arc<dyn Faults>,
+    /// Whether backups are taken by schedule; tests that let days pass for other reasons go
+    /// without.
+    pub scheduled: bool,
 }
 
 impl Default for Surroundings {
@@ -103,6 +107,7 @@ impl Default for Surroundings {
         Self {
             clock: Clock::system(),
             faults: Arc::new(NoFaults),
+            scheduled: true,
         }
     }
 }
@@ -118,6 +123,7 @@ pub struct App {
     server: ServerHandle,
     serving: JoinHandle<io::Result<()>>,
     running: JoinHandle<()>,
+    scheduling: JoinHandle<()>,
     stop: CancellationToken,
     certificate: Option<Arc<ServerCertificate>>,
 }
@@ -199,7 +205,7 @@ impl App {
             api_root: format!("{public_url}/api"),
         });
         let api = Api {
-            broker,
+            broker: broker.clone(),
             username: config.username,
             password: config.password,
         };
@@ -208,6 +214,11 @@ impl App {
             ServerError::Tls(error) => error.into(),
         })?;
         let stop = CancellationToken::new();
+        let scheduling = if surroundings.scheduled {
+            tokio::spawn(scheduler::run(broker, stop.clone()))
+        } else {
+            tokio::spawn(stop.clone().cancelled_owned())
+        };
         Ok(Self {
             address,
             public_url,
@@ -215,6 +226,7 @@ impl App {
             server: server.handle(),
             serving: tokio::spawn(server),
             running: tokio::spawn(Runner::new(parts, surroundings.faults).run(stop.clone())),
+            scheduling,
             stop,
             certificate,
         })
@@ -234,7 +246,7 @@ impl App {
         }
     }
 
-    /// Waits until the server or the runner ends by itself, which only happens when something is
+    /// Waits until server, runner or scheduler ends by itself, which only happens when something is
     /// badly wrong: then nothing may be promised any more.
     pub async fn failed(&mut self) -> io::Error {
         tokio::select! {
@@ -243,6 +255,7 @@ impl App {
                 _ => io::Error::other("the server ended"),
             },
             _ = &mut self.running => io::Error::other("the runner ended"),
+            _ = &mut self.scheduling => io::Error::other("the scheduler ended"),
         }
     }
 
@@ -251,8 +264,10 @@ impl App {
     pub async fn stop(self) {
         self.server.stop(true).await;
         self.stop.cancel();
-        if let Err(error) = self.running.await {
-            log::error!("the runner ended badly: {error}");
+        for (what, task) in [("scheduler", self.scheduling), ("runner", self.running)] {
+            if let Err(error) = task.await {
+                log::error!("the {what} ended badly: {error}");
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod logging;
 
 pub mod http;
 pub mod observer;
+pub mod scheduler;
 
 pub mod broker;
 pub mod operation;

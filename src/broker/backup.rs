@@ -1,14 +1,17 @@
 //! Take and list backups.
 
+use chrono::{DateTime, Utc};
+
 use super::{Broker, BrokerError, backup_key};
 use crate::{
     model::{
         backup::{Backup, BackupKind, BackupState},
-        ids::{BackupId, InstanceId},
+        ids::{BackupId, DeploymentId, InstanceId},
         instance::InstanceState,
         operation::{Operation, OperationKind},
+        schedule::Period,
     },
-    store::{self, Conn},
+    store::{self, Conn, StoreError},
 };
 
 impl Broker {
@@ -17,12 +20,11 @@ impl Broker {
     pub async fn back_up(
         &self,
         instance: InstanceId,
-        kind: BackupKind,
         origin: &'static str,
     ) -> Result<Operation, BrokerError> {
         let now = self.clock.now();
         self.store
-            .decide(move |conn| back_up_in(conn, &instance, kind, origin, now))
+            .decide(move |conn| back_up_in(conn, &instance, origin, now))
             .await
     }
 
@@ -53,9 +55,8 @@ impl Broker {
 pub(super) fn back_up_in(
     conn: &mut Conn<'_>,
     instance: &InstanceId,
-    kind: BackupKind,
     origin: &'static str,
-    now: chrono::DateTime<chrono::Utc>,
+    now: DateTime<Utc>,
 ) -> Result<Operation, BrokerError> {
     let Some(instance) = store::instance::find(conn, instance)? else {
         return Err(BrokerError::NotFound(
@@ -71,17 +72,31 @@ pub(super) fn back_up_in(
     if let Some(running) = active.into_iter().find(|o| o.kind == OperationKind::Backup) {
         return Ok(running);
     }
+    let operation = accept(conn, &instance.id, &instance.deployment, None, origin, now)?;
+    Ok(operation)
+}
+
+/// Writes a backup down that is to be taken now: the one door for users and for the schedule.
+pub(super) fn accept(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+    deployment: &DeploymentId,
+    period: Option<Period>,
+    origin: &'static str,
+    now: DateTime<Utc>,
+) -> Result<Operation, StoreError> {
     let id = BackupId::generate(now);
     let operation = Operation {
         backup: Some(id.clone()),
-        ..Operation::queued(OperationKind::Backup, &instance.id, origin, now)
+        ..Operation::queued(OperationKind::Backup, instance, origin, now)
     };
     let backup = Backup {
         id,
-        instance: instance.id.clone(),
-        deployment: instance.deployment,
+        instance: instance.clone(),
+        deployment: deployment.clone(),
         operation: operation.id.clone(),
-        kind,
+        kind: period.map_or(BackupKind::OnDemand, Period::kind),
+        period,
         state: BackupState::Pending,
         failure: None,
         created_at: now,
@@ -89,6 +104,6 @@ pub(super) fn back_up_in(
         manifest: None,
     };
     store::backup::insert(conn, &backup)?;
-    store::operation::insert(conn, &operation, Some(&backup_key(&instance.id)))?;
+    store::operation::insert(conn, &operation, Some(&backup_key(instance)))?;
     Ok(operation)
 }

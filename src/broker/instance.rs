@@ -284,6 +284,7 @@ fn deprovision_in(
     };
     store::operation::insert(conn, &operation, Some(&instance_key(&instance.id)))?;
     store::instance::set_state(conn, &instance.id, InstanceState::Deleting)?;
+    store::schedule::end(conn, &instance.id)?;
     store::binding::revoke_tokens_of_instance(conn, &instance.id)?;
     store::session::delete_of_instance(conn, &instance.id)?;
     Ok(operation.id)

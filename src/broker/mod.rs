@@ -32,6 +32,7 @@ mod instance;
 mod observation;
 mod reconcile;
 mod restore;
+mod schedule;
 mod session;
 mod status;
 mod target;
@@ -47,6 +48,7 @@ pub use instance::{DeprovisionRequest, FetchedInstance, ProvisionRequest, Provis
 pub use observation::Observer;
 pub use reconcile::{Finding, Repair, Repaired};
 pub use restore::{RestoreOptions, RestorePlace, RestoreRequest, Restored};
+pub use schedule::back_up_due;
 pub use session::{Doorkeeper, SignInWay, SignedIn, dashboard_link, linkable, no_such_page};
 pub use status::{OperationStatus, StatusState, status_of};
 

@@ -325,6 +325,8 @@ fn adopted(manifest: Manifest, operation: OperationId) -> Backup {
         deployment: manifest.deployment_id.clone(),
         operation,
         kind: manifest.kind,
+        // The schedule may have taken another one for it meanwhile; this one goes by its age.
+        period: None,
         state: BackupState::Complete,
         failure: None,
         created_at: manifest.requested_at,

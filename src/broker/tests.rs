@@ -132,6 +132,7 @@ impl Office {
                 deployment: deployment.id.clone(),
                 operation: OperationId::generate(now()),
                 kind: BackupKind::OnDemand,
+                period: None,
                 state,
                 failure: None,
                 created_at: now(),

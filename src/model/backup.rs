@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     ids::{BackupId, DeploymentId, InstanceId, OperationId},
     limits::{UNIT_BYTES, UNITS_MAX},
+    schedule::Period,
     tenant::Tenant,
     version::Version,
 };
@@ -35,6 +36,11 @@ impl BackupKind {
             Self::Weekly => "weekly",
             Self::Monthly => "monthly",
         }
+    }
+
+    /// Whether the schedule takes it.
+    pub fn is_scheduled(self) -> bool {
+        self != Self::OnDemand
     }
 
     /// The kind of that name.
@@ -105,6 +111,8 @@ pub struct Backup {
     pub operation: OperationId,
     /// Why it was taken.
     pub kind: BackupKind,
+    /// What it stands for, when the schedule took it.
+    pub period: Option<Period>,
     /// Where it is in its life.
     pub state: BackupState,
     /// Why it failed, for people.
@@ -118,6 +126,13 @@ pub struct Backup {
 }
 
 impl Backup {
+    /// Since when its age counts: it was asked for then. Where the clock was set back, requests are
+    /// kept in their order and lie ahead; then the end tells better.
+    pub fn taken_at(&self) -> DateTime<Utc> {
+        self.finished_at
+            .map_or(self.created_at, |end| end.min(self.created_at))
+    }
+
     /// The place that the credentials in this backup's manifest are sealed for.
     pub fn seal_context(&self) -> String {
         format!("backup credentials {}", self.id)

@@ -137,7 +137,7 @@ pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 pub const DISK_RESERVE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// How long finished operations of instances that are gone are kept, to be asked for. Those of
-/// instances that are there stay.
+/// instances that are there stay, but for backups without bytes, see [`BACKUP_HISTORY_KEPT`].
 pub const HISTORY_KEPT: chrono::Duration = chrono::Duration::days(30);
 
 /// Rows of backups that are held against their objects at once.
@@ -172,6 +172,36 @@ pub const DOWNLOAD_STALL_MAX: Duration = Duration::from_secs(60);
 pub const RECIPES_MAX: i64 = 200;
 /// How much likelier than the broker a member is ended when memory runs out (Linux `oom_score_adj`).
 pub const MEMBER_OOM_SCORE: u32 = 500;
+
+/// How often the scheduler looks for instances whose backup is due.
+pub const SCHEDULE_INTERVAL: Duration = Duration::from_secs(1);
+/// The first scheduled backup of a new instance comes no earlier than this after it is ready.
+pub const SCHEDULE_BEGINS_AFTER: Duration = Duration::from_secs(3600);
+/// A moment of the schedule that lies further ahead than this was written under a clock that was
+/// set back since, and counts no more. Below it the clock is waited for: it comes by there again.
+pub const SCHEDULE_AHEAD_MAX: Duration = Duration::from_secs(2 * 24 * 3600);
+/// A scheduled backup waits this long for another backup of its instance before it looks again.
+pub const SCHEDULE_WAITS: Duration = Duration::from_secs(60);
+/// Pause before a failed scheduled backup is tried again; doubled for each further one.
+pub const SCHEDULE_RETRY_FIRST: Duration = Duration::from_secs(60);
+/// Longest pause before a failed scheduled backup is tried again.
+pub const SCHEDULE_RETRY_MAX: Duration = Duration::from_secs(4 * 3600);
+/// Due instances of one cluster that the scheduler looks at in one tick; more are left for the next.
+pub const SCHEDULES_LOOKED_AT: i64 = 1000;
+/// Backups that the schedule lets run at once in all: half of the places for such work, so that
+/// users' own find some free.
+pub const SNAPSHOTS_AT_ONCE: usize = 4;
+/// Backups that the schedule lets run at once on one cluster.
+pub const SNAPSHOTS_AT_ONCE_PER_CLUSTER: usize = 2;
+
+/// How long a daily backup is kept.
+pub const DAILY_KEPT: chrono::Duration = chrono::Duration::days(7);
+/// How long a weekly backup is kept.
+pub const WEEKLY_KEPT: chrono::Duration = chrono::Duration::days(28);
+/// How long a monthly backup is kept, in calendar months.
+pub const MONTHLY_KEPT: chrono::Months = chrono::Months::new(3);
+/// How long rows of failed backups, and of removed ones, are kept, with their operations and prunes.
+pub const BACKUP_HISTORY_KEPT: chrono::Duration = chrono::Duration::days(30);
 
 /// How long a session of the dashboard lasts, whatever is done in it.
 pub const SESSION_TTL: Duration = Duration::from_secs(2 * 60 * 60);

@@ -17,6 +17,7 @@ pub mod observation;
 pub mod operation;
 pub mod placement;
 pub mod retention;
+pub mod schedule;
 pub mod secret;
 pub mod server;
 pub mod session;

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::catalog::Placement;
+use super::{catalog::Placement, limits::SNAPSHOTS_AT_ONCE_PER_CLUSTER};
 
 /// A placement target as the operator describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -21,6 +21,13 @@ pub struct Cluster {
     /// Ports for members on it, `first-last`. Absent: the broker's own range.
     #[serde(default)]
     pub port_range: Option<PortRange>,
+}
+
+impl Cluster {
+    /// Backups that the schedule lets run at once on it.
+    pub fn snapshots_at_once(&self) -> usize {
+        SNAPSHOTS_AT_ONCE_PER_CLUSTER
+    }
 }
 
 fn yes() -> bool {

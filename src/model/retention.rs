@@ -1,8 +1,16 @@
 //! Which backups are kept: a verdict with its reason for each, by pure decision.
+//!
+//! Scheduled backups go by age, on-demand ones by number. The newest good backup of an instance
+//! never goes by age alone, and nothing that is not good displaces anything.
+
+use std::cmp::Reverse;
+
+use chrono::{DateTime, Utc};
 
 use super::{
     backup::{Backup, BackupKind, BackupState},
     ids::BackupId,
+    limits::{BACKUP_HISTORY_KEPT, DAILY_KEPT, MONTHLY_KEPT, WEEKLY_KEPT},
 };
 
 /// What becomes of one backup.
@@ -16,33 +24,48 @@ pub struct Verdict {
     pub reason: &'static str,
 }
 
-/// Decides about the backups of one instance: the newest `on_demand_kept` successful on-demand
-/// backups stay, the older ones go. Whatever is unfinished or failed neither goes nor displaces a
-/// good one, and kinds with a schedule of their own stay.
-pub fn verdicts(backups: &[Backup], on_demand_kept: u32) -> Vec<Verdict> {
-    let mut complete: Vec<&Backup> = backups
+/// When the age of a good scheduled backup is reached; none for what does not go by age. It may be
+/// kept beyond that: as the newest good one, and until the next backup of its instance ends.
+pub fn expires_at(backup: &Backup) -> Option<DateTime<Utc>> {
+    if backup.state != BackupState::Complete {
+        return None;
+    }
+    let taken_at = backup.taken_at();
+    match backup.kind {
+        BackupKind::OnDemand => None,
+        BackupKind::Daily => Some(taken_at + DAILY_KEPT),
+        BackupKind::Weekly => Some(taken_at + WEEKLY_KEPT),
+        BackupKind::Monthly => Some(taken_at + MONTHLY_KEPT),
+    }
+}
+
+/// Decides about the backups of one instance. Whatever is unfinished or failed has nothing to
+/// remove and displaces nothing.
+pub fn verdicts(backups: &[Backup], on_demand_kept: u32, now: DateTime<Utc>) -> Vec<Verdict> {
+    let good = newest_first(backups.iter().filter(|b| b.state == BackupState::Complete));
+    let newest_good = good.first().map(|b| &b.id);
+    let newest_on_demand: Vec<&BackupId> = good
         .iter()
-        .filter(|b| b.kind == BackupKind::OnDemand && b.state == BackupState::Complete)
-        .collect();
-    complete.sort_by_key(|b| std::cmp::Reverse((b.created_at, b.id.clone())));
-    let newest: Vec<&BackupId> = complete
-        .iter()
+        .filter(|b| b.kind == BackupKind::OnDemand)
         .take(on_demand_kept as usize)
         .map(|b| &b.id)
         .collect();
+    let verdict = |backup: &Backup| match (backup.state, expires_at(backup)) {
+        (BackupState::Complete, None) if newest_on_demand.contains(&&backup.id) => {
+            (true, "among the most recent successful on-demand backups")
+        }
+        (BackupState::Complete, None) => (false, "a newer on-demand backup succeeded"),
+        (BackupState::Complete, Some(end)) if now < end => (true, "not old enough to go"),
+        (BackupState::Complete, Some(_)) if newest_good == Some(&backup.id) => {
+            (true, "the newest good backup")
+        }
+        (BackupState::Complete, Some(_)) => (false, "old enough to go"),
+        _ => (true, "holds no bytes"),
+    };
     backups
         .iter()
         .map(|backup| {
-            let (keep, reason) = match (backup.kind, backup.state) {
-                (BackupKind::OnDemand, BackupState::Complete) if newest.contains(&&backup.id) => {
-                    (true, "among the most recent successful on-demand backups")
-                }
-                (BackupKind::OnDemand, BackupState::Complete) => {
-                    (false, "a newer on-demand backup succeeded")
-                }
-                (_, BackupState::Complete) => (true, "kept by the schedule"),
-                _ => (true, "holds no bytes"),
-            };
+            let (keep, reason) = verdict(backup);
             Verdict {
                 backup: backup.id.clone(),
                 keep,
@@ -52,67 +75,19 @@ pub fn verdicts(backups: &[Backup], on_demand_kept: u32) -> Vec<Verdict> {
         .collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use chrono::DateTime;
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn backup(second: i64, kind: BackupKind, state: BackupState) -> Backup {
-        let at = DateTime::from_timestamp(1_700_000_000 + second, 0).expect("a time");
-        Backup {
-            id: BackupId::generate(at),
-            instance: "i".parse().expect("an id"),
-            deployment: "5ae85b45e5717f0001533192".parse().expect("an id"),
-            operation: "5ae85b45e5717f0001533193".parse().expect("an id"),
-            kind,
-            state,
-            failure: None,
-            created_at: at,
-            finished_at: Some(at),
-            manifest: None,
-        }
-    }
-
-    fn any_backup() -> impl Strategy<Value = Backup> {
-        use BackupKind::{Daily, OnDemand};
-        use BackupState::{Complete, Failed, Pending, Running};
-        (
-            0i64..1000,
-            prop::sample::select(vec![OnDemand, Daily]),
-            prop::sample::select(vec![Complete, Failed, Pending, Running]),
-        )
-            .prop_map(|(second, kind, state)| backup(second, kind, state))
-    }
-
-    #[test]
-    fn a_failed_backup_never_displaces_a_good_one() {
-        use BackupKind::OnDemand;
-        let backups = [
-            backup(1, OnDemand, BackupState::Complete),
-            backup(2, OnDemand, BackupState::Complete),
-            backup(3, OnDemand, BackupState::Failed),
-        ];
-        let keep: Vec<bool> = verdicts(&backups, 1).iter().map(|v| v.keep).collect();
-        assert_eq!(keep, [false, true, true]);
-    }
-
-    proptest! {
-        #[test]
-        fn the_newest_good_backups_stay(backups in prop::collection::vec(any_backup(), 0..20), kept in 1u32..4) {
-            let verdicts = verdicts(&backups, kept);
-            let good = |b: &&Backup| b.kind == BackupKind::OnDemand && b.state == BackupState::Complete;
-            let total = backups.iter().filter(good).count();
-            let staying: Vec<&Backup> = backups.iter().zip(&verdicts).filter(|(b, v)| good(b) && v.keep).map(|(b, _)| b).collect();
-            let going: Vec<&Backup> = backups.iter().zip(&verdicts).filter(|(_, v)| !v.keep).map(|(b, _)| b).collect();
-            prop_assert_eq!(staying.len(), total.min(kept as usize));
-            prop_assert!(going.iter().all(good));
-            for stays in &staying {
-                for goes in &going {
-                    prop_assert!(stays.created_at >= goes.created_at);
-                }
-            }
-        }
-    }
+fn newest_first<'a>(backups: impl Iterator<Item = &'a Backup>) -> Vec<&'a Backup> {
+    let mut backups: Vec<&Backup> = backups.collect();
+    backups.sort_by_key(|b| Reverse((b.created_at, b.id.clone())));
+    backups
 }
+
+/// Whether the row of a backup that holds no bytes is forgotten: it failed, or was removed, long
+/// enough ago.
+pub fn is_history(backup: &Backup, now: DateTime<Utc>) -> bool {
+    let over = matches!(backup.state, BackupState::Failed | BackupState::Expired);
+    let ended = backup.finished_at.unwrap_or(backup.created_at);
+    over && backup.manifest.is_none() && ended + BACKUP_HISTORY_KEPT <= now
+}
+
+#[cfg(test)]
+mod tests;

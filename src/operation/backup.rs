@@ -209,14 +209,34 @@ fn succeed(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
         .and_then(|value| serde_json::from_value(value.clone()).ok())
         .ok_or_else(|| StoreError::Missing("the manifest".to_owned()))?;
     store::backup::complete(conn, &manifest, ending.now)?;
+    if manifest.kind.is_scheduled() {
+        let schedule = store::schedule::find(conn, &manifest.instance_id)?;
+        if let Some(schedule) = schedule {
+            store::schedule::set(conn, &schedule.after_success())?;
+        }
+    }
+    queue_prune(conn, ending)
+}
+
+/// The failed backup stays listed. One of the schedule is tried again, and ages are honoured also
+/// while backups fail; of an instance that is being deleted there is no schedule any more.
+fn fail(conn: &mut Conn<'_>, ending: &Ending<'_>, failure: &str) -> Result<(), StoreError> {
+    let Some(id) = &ending.operation.backup else {
+        return Ok(());
+    };
+    store::backup::fail(conn, id, failure, ending.now)?;
+    let backup = store::backup::find(conn, id)?;
+    if backup.is_some_and(|backup| backup.kind.is_scheduled())
+        && let Some(schedule) = store::schedule::find(conn, &ending.operation.instance)?
+    {
+        store::schedule::set(conn, &schedule.after_failure(ending.now))?;
+        queue_prune(conn, ending)?;
+    }
+    Ok(())
+}
+
+fn queue_prune(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
     let instance = &ending.operation.instance;
     let prune = Operation::queued(OperationKind::Prune, instance, "retention", ending.now);
     store::operation::insert(conn, &prune, None)
-}
-
-fn fail(conn: &mut Conn<'_>, ending: &Ending<'_>, failure: &str) -> Result<(), StoreError> {
-    match &ending.operation.backup {
-        Some(id) => store::backup::fail(conn, id, failure, ending.now),
-        None => Ok(()),
-    }
 }

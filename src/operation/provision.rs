@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Definition, Ending, Outcome, Step, StepError, Work, members};
 use crate::{
-    model::{deployment::Access, instance::InstanceState},
+    model::{deployment::Access, instance::InstanceState, schedule::Schedule},
     store::{self, Conn, StoreError},
 };
 
@@ -75,9 +75,14 @@ async fn secure(work: Arc<Work>) -> Result<Outcome, StepError> {
     Outcome::done()
 }
 
-/// The instance is usable.
+/// The instance is usable, and is backed up from now on.
 pub fn succeed(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
-    store::instance::set_state(conn, &ending.operation.instance, InstanceState::Ready)
+    let id = &ending.operation.instance;
+    store::instance::set_state(conn, id, InstanceState::Ready)?;
+    let (deployment, _) = store::deployment::of_instance(conn, id)?
+        .ok_or_else(|| StoreError::Missing("the deployment".to_owned()))?;
+    let schedule = Schedule::begin(id.clone(), ending.now);
+    store::schedule::begin(conn, &schedule, &deployment.cluster)
 }
 
 /// The instance is of no use; it can be deprovisioned. One that is being deleted stays so.

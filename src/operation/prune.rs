@@ -6,7 +6,8 @@ use super::{Definition, Outcome, Step, StepError, Work, backup::remove_objects};
 use crate::{
     model::{
         backup::{Backup, BackupState},
-        limits::RESTORE_WATCH,
+        limits::{BACKUP_HISTORY_KEPT, RESTORE_WATCH},
+        operation::OperationKind,
         retention,
     },
     store,
@@ -25,6 +26,11 @@ pub const DEFINITION: Definition = Definition {
             title: "Deleting old backups",
             run: |w| Box::pin(delete(w)),
         },
+        Step {
+            name: "forget",
+            title: "Forgetting backups of long ago",
+            run: |w| Box::pin(forget(w)),
+        },
     ],
     cleanup: &[],
     succeed: |_, _| Ok(()),
@@ -41,7 +47,7 @@ async fn expire(work: Arc<Work>) -> Result<Outcome, StepError> {
         .write(move |conn| {
             let backups = store::backup::of_instance(conn, &instance)?;
             let mut in_use = false;
-            for verdict in retention::verdicts(&backups, kept) {
+            for verdict in retention::verdicts(&backups, kept, now) {
                 if verdict.keep {
                     continue;
                 }
@@ -79,5 +85,28 @@ async fn delete(work: Arc<Work>) -> Result<Outcome, StepError> {
         work.write(move |conn| store::backup::forget_bytes(conn, &id))
             .await?;
     }
+    Outcome::done()
+}
+
+/// Removes rows of backups that have held no bytes for long, and of the operations that took and
+/// removed them: with one of each a day they would grow for ever.
+async fn forget(work: Arc<Work>) -> Result<Outcome, StepError> {
+    let instance = work.operation.instance.clone();
+    let now = work.parts.clock.now();
+    work.write(move |conn| {
+        let before = now - BACKUP_HISTORY_KEPT;
+        let mut operations =
+            store::operation::ended_before(conn, &instance, OperationKind::Prune, before)?;
+        let ended = store::operation::ended_before(conn, &instance, OperationKind::Backup, before)?;
+        for backup in store::backup::of_instance(conn, &instance)? {
+            // The row of a backup whose operation is stuck tells an operator where to look.
+            if retention::is_history(&backup, now) && ended.contains(&backup.operation) {
+                store::backup::forget(conn, &backup.id)?;
+                operations.push(backup.operation);
+            }
+        }
+        store::operation::forget(conn, &operations)
+    })
+    .await?;
     Outcome::done()
 }

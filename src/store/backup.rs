@@ -1,12 +1,17 @@
 //! Rows of backups.
 
 use chrono::{DateTime, NaiveDateTime, Utc};
-use diesel::{dsl::max, prelude::*};
+use diesel::{
+    dsl::{max, sql},
+    prelude::*,
+    sql_types::Bool,
+};
 
 use super::{Conn, StoreError, each, from_json, in_order, known, parse, schema::backups, to_json};
 use crate::model::{
     backup::{Backup, BackupKind, BackupState, Manifest},
     ids::{BackupId, DeploymentId, InstanceId},
+    schedule::Period,
 };
 
 #[derive(Queryable, Insertable)]
@@ -22,6 +27,7 @@ struct Row {
     manifest: Option<String>,
     created_at: NaiveDateTime,
     finished_at: Option<NaiveDateTime>,
+    period: Option<String>,
 }
 
 impl Row {
@@ -32,6 +38,10 @@ impl Row {
             deployment: parse("a deployment's id", &self.deployment_id)?,
             operation: parse("an operation's id", &self.operation_id)?,
             kind: known("a backup's kind", &self.kind, BackupKind::parse)?,
+            period: self
+                .period
+                .map(|text| parse("a backup's period", &text))
+                .transpose()?,
             state: known("a backup's state", &self.state, BackupState::parse)?,
             failure: self.failure,
             created_at: self.created_at.and_utc(),
@@ -49,7 +59,7 @@ pub fn adopt(conn: &mut Conn<'_>, backup: &Backup) -> Result<(), StoreError> {
     insert_at(conn, backup, backup.created_at.naive_utc())
 }
 
-/// Adds a backup.
+/// Adds a backup; `Duplicate` when its period has one that is not failed.
 pub fn insert(conn: &mut Conn<'_>, backup: &Backup) -> Result<(), StoreError> {
     let newest: Option<NaiveDateTime> = each!(conn, |c| backups::table
         .filter(backups::instance_id.eq(backup.instance.as_str()))
@@ -74,6 +84,7 @@ fn insert_at(
         manifest: backup.manifest.as_ref().map(to_json).transpose()?,
         created_at,
         finished_at: backup.finished_at.map(|at| at.naive_utc()),
+        period: backup.period.map(|period| period.to_string()),
     };
     each!(conn, |c| diesel::insert_into(backups::table)
         .values(row)
@@ -119,6 +130,27 @@ pub fn complete_after(
         ))
     });
     ids.collect()
+}
+
+/// Those of `periods` for which an instance has a backup that is not failed.
+pub fn taken(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+    periods: &[Period],
+) -> Result<Vec<Period>, StoreError> {
+    let texts: Vec<String> = periods.iter().map(Period::to_string).collect();
+    let taken: Vec<Option<String>> = each!(conn, |c| backups::table
+        .filter(backups::instance_id.eq(instance.as_str()))
+        .filter(backups::period.eq_any(&texts))
+        // In the words of the partial index: with a variable in it, the index would not be used.
+        .filter(sql::<Bool>("state <> 'failed'"))
+        .select(backups::period)
+        .load(c))?;
+    taken
+        .into_iter()
+        .flatten()
+        .map(|text| parse("a backup's period", &text))
+        .collect()
 }
 
 /// Says that a backup is being taken.
@@ -180,6 +212,13 @@ pub fn expire(conn: &mut Conn<'_>, id: &BackupId, now: DateTime<Utc>) -> Result<
 pub fn forget_bytes(conn: &mut Conn<'_>, id: &BackupId) -> Result<(), StoreError> {
     each!(conn, |c| diesel::update(backups::table.find(id.as_str()))
         .set(backups::manifest.eq(None::<String>))
+        .execute(c))?;
+    Ok(())
+}
+
+/// Removes the row of a backup that holds no bytes.
+pub fn forget(conn: &mut Conn<'_>, id: &BackupId) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::delete(backups::table.find(id.as_str()))
         .execute(c))?;
     Ok(())
 }

@@ -25,6 +25,7 @@ pub mod deployment;
 mod error;
 pub mod instance;
 pub mod operation;
+pub mod schedule;
 mod schema;
 pub mod session;
 

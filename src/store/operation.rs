@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{
     Conn, StoreError, each, from_json, in_order, known, parse,
-    schema::{operation_steps, operations},
+    schema::{deployments, operation_steps, operations},
     to_json,
 };
 use crate::model::{
@@ -215,6 +215,41 @@ pub fn restores_reading(
         .filter(operations::halted.eq(false))
         .filter(operations::failure.is_null())
         .load(c))?)
+}
+
+/// The instances of which a backup is queued or being taken, with their clusters.
+pub fn instances_being_backed_up(
+    conn: &mut Conn<'_>,
+) -> Result<HashMap<InstanceId, String>, StoreError> {
+    let rows: Vec<(String, String)> = each!(conn, |c| operations::table
+        .inner_join(deployments::table.on(deployments::instance_id.eq(operations::instance_id)))
+        .filter(operations::state.eq_any(ACTIVE))
+        .filter(operations::kind.eq(OperationKind::Backup.as_str()))
+        .select((operations::instance_id, deployments::cluster_id))
+        .load(c))?;
+    rows.into_iter()
+        .map(|(instance, cluster)| Ok((parse("an instance's id", &instance)?, cluster)))
+        .collect()
+}
+
+/// The operations of a kind on an instance that ended before `before` and need nobody's eyes.
+pub fn ended_before(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+    kind: OperationKind,
+    before: DateTime<Utc>,
+) -> Result<Vec<OperationId>, StoreError> {
+    let ended = [OperationState::Succeeded, OperationState::Failed].map(OperationState::as_str);
+    let ids: Vec<String> = each!(conn, |c| operations::table
+        .filter(operations::instance_id.eq(instance.as_str()))
+        .filter(operations::kind.eq(kind.as_str()))
+        .filter(operations::state.eq_any(ended))
+        .filter(operations::updated_at.le(before.naive_utc()))
+        .select(operations::id)
+        .load(c))?;
+    ids.iter()
+        .map(|id| parse("an operation's id", id))
+        .collect()
 }
 
 /// Tells an active operation to stop, and gives up what it had for itself.
@@ -594,13 +629,24 @@ pub fn forget_history(conn: &mut Conn<'_>, before: DateTime<Utc>) -> Result<usiz
         .select(operations::id)
         .limit(1000)
         .load(c))?;
-    each!(conn, |c| diesel::delete(
-        operation_steps::table.filter(operation_steps::operation_id.eq_any(&old))
-    )
-    .execute(c))?;
-    each!(conn, |c| diesel::delete(
-        operations::table.filter(operations::id.eq_any(&old))
-    )
-    .execute(c))?;
+    remove(conn, &old)?;
     Ok(old.len())
+}
+
+/// Removes operations that ended, with their steps.
+pub fn forget(conn: &mut Conn<'_>, ids: &[OperationId]) -> Result<(), StoreError> {
+    let ids: Vec<String> = ids.iter().map(OperationId::to_string).collect();
+    remove(conn, &ids)
+}
+
+fn remove(conn: &mut Conn<'_>, ids: &[String]) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::delete(
+        operation_steps::table.filter(operation_steps::operation_id.eq_any(ids))
+    )
+    .execute(c))?;
+    each!(conn, |c| diesel::delete(
+        operations::table.filter(operations::id.eq_any(ids))
+    )
+    .execute(c))?;
+    Ok(())
 }

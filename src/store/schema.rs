@@ -76,6 +76,16 @@ diesel::table! {
         manifest -> Nullable<Text>,
         created_at -> Timestamp,
         finished_at -> Nullable<Timestamp>,
+        period -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    schedules (instance_id) {
+        instance_id -> Text,
+        cluster_id -> Text,
+        next_at -> Timestamp,
+        failures -> Integer,
     }
 }
 
@@ -135,3 +145,5 @@ diesel::table! {
 }
 
 diesel::allow_tables_to_appear_in_same_query!(instances, operations);
+diesel::allow_tables_to_appear_in_same_query!(instances, schedules);
+diesel::allow_tables_to_appear_in_same_query!(deployments, operations);

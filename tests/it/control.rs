@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use compose_broker::{
     app::Surroundings,
     clock::Clock,
@@ -31,6 +31,12 @@ impl TestClock {
     /// Puts the clock forward, or back.
     pub fn shift(&self, by: TimeDelta) {
         self.0.fetch_add(by.num_seconds(), Ordering::SeqCst);
+    }
+
+    /// Sets the clock.
+    pub fn set(&self, at: DateTime<Utc>) {
+        let ahead = (at - Utc::now()).num_seconds();
+        self.0.store(ahead, Ordering::SeqCst);
     }
 
     /// The clock for a broker.

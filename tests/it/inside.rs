@@ -2,6 +2,7 @@
 
 use std::{fs, sync::Arc};
 
+use chrono::{DateTime, Utc};
 use compose_broker::{
     model::{
         deployment::{Deployment, DeploymentSecrets},
@@ -74,6 +75,15 @@ impl Inside {
         let all = self.operations(instance).await;
         let found = all.into_iter().find(|o| o.kind == kind);
         found.unwrap_or_else(|| panic!("{instance} has no operation of kind {kind}"))
+    }
+
+    /// When an instance is looked at next by the scheduler.
+    pub async fn next_scheduled(&self, instance: &str) -> Option<DateTime<Utc>> {
+        let id: InstanceId = instance.parse().expect("an id");
+        let schedule = self
+            .read(move |conn| store::schedule::find(conn, &id))
+            .await;
+        schedule.map(|schedule| schedule.next_at)
     }
 
     /// The backup whose operation is stuck.

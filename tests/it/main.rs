@@ -27,6 +27,7 @@ mod reconcile;
 mod restore_here;
 mod restores;
 mod saboteur;
+mod schedule;
 mod secrecy;
 mod start;
 mod story;

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Each room with the rooms that it may use beside itself.
-const ROOMS: [(&str, &[&str]); 15] = [
+const ROOMS: [(&str, &[&str]); 16] = [
     ("main", &["app", "config", "logging"]),
     (
         "app",
@@ -22,6 +22,7 @@ const ROOMS: [(&str, &[&str]); 15] = [
             "observer",
             "operation",
             "provisioner",
+            "scheduler",
             "seal",
             "store",
         ],
@@ -33,6 +34,7 @@ const ROOMS: [(&str, &[&str]); 15] = [
         "observer",
         &["broker", "clock", "engine", "model", "seal", "store"],
     ),
+    ("scheduler", &["broker", "model"]),
     (
         "broker",
         &["backup_store", "clock", "model", "seal", "store", "stream"],

@@ -41,6 +41,8 @@ impl Jumps {
                 by,
                 jumped: Mutex::default(),
             }),
+            // Days that pass have their own backups.
+            scheduled: false,
         }
     }
 }
@@ -70,6 +72,7 @@ async fn work_that_was_put_off_goes_on_after_the_clock_was_set() {
     let (script, clock) = (Script::default(), TestClock::default());
     let surroundings = Surroundings {
         clock: clock.clock(),
+        scheduled: false,
         ..script.surroundings()
     };
     let broker = TestBroker::start_with(&[], surroundings).await;

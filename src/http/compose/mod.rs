@@ -21,7 +21,7 @@ use super::{
 use crate::{
     broker::{Broker, BrokerError, DeploymentView, DownloadLink, RestoreRequest},
     model::{
-        backup::{Backup, BackupKind},
+        backup::Backup,
         deployment::Deployment,
         ids::{DeploymentId, InstanceId},
         operation::OperationKind,
@@ -111,7 +111,7 @@ pub async fn back_up(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let operation = api
         .broker
-        .back_up(of.instance.id.clone(), BackupKind::OnDemand, "compose")
+        .back_up(of.instance.id.clone(), "compose")
         .await?;
     Ok(HttpResponse::Accepted().json(view::recipe(&of, &operation)))
 }

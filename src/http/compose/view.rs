@@ -10,6 +10,7 @@ use crate::{
         backup::{Backup, BackupState},
         deployment::Deployment,
         operation::{Operation, OperationKind, OperationState},
+        retention,
         tenant::Tenant,
     },
     seal::fingerprint,
@@ -150,6 +151,8 @@ pub fn backup(public_url: &str, deployment: &Deployment, backup: &Backup) -> Val
         // Clients know this as the time at which the backup was complete.
         "created_at": time(backup.finished_at.unwrap_or(backup.created_at)),
         "requested_at": time(backup.created_at),
+        "period": backup.period.map(|period| period.to_string()),
+        "expires_at": retention::expires_at(backup).map(time),
         "recipe_id": backup.operation,
         "version": manifest.map(|m| m.version),
         "size_bytes": manifest.map(|m| m.stored.snapshot_bytes),

@@ -1,0 +1,3 @@
+DROP INDEX backups_scheduled;
+ALTER TABLE backups DROP COLUMN period;
+DROP TABLE schedules;

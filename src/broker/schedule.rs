@@ -1,0 +1,114 @@
+//! Accepts the backups that are due by themselves.
+
+use std::{collections::HashSet, sync::Arc};
+
+use chrono::{DateTime, Utc};
+use tokio::sync::watch;
+
+use super::{Broker, BrokerError, backup::accept};
+use crate::{
+    model::{
+        ids::InstanceId,
+        limits::{SCHEDULES_LOOKED_AT, SNAPSHOTS_AT_ONCE},
+        schedule::Places,
+    },
+    store::{self, Conn, Store, StoreError, schedule::Due},
+};
+
+/// Where scheduled backups come from.
+const ORIGIN: &str = "schedule";
+
+impl Broker {
+    /// Accepts scheduled backups of instances that are due, see [`back_up_due`].
+    pub async fn back_up_due(&self) -> Result<usize, BrokerError> {
+        let clusters = self.clusters.iter();
+        let limits = Places::new(
+            SNAPSHOTS_AT_ONCE,
+            clusters.map(|c| (c.id.clone(), c.snapshots_at_once())),
+        );
+        Ok(back_up_due(&self.store, limits, self.clock.now()).await?)
+    }
+
+    /// Tells of every operation that was accepted, halted or ended: a place may have become free.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.store.changes()
+    }
+}
+
+/// Accepts scheduled backups of instances that are due, those that have waited longest first, as
+/// many as `limits` has places for beside the backups that are being taken; returns how many. The
+/// others stay due.
+pub async fn back_up_due(
+    store: &Arc<Store>,
+    limits: Places,
+    now: DateTime<Utc>,
+) -> Result<usize, StoreError> {
+    let places = limits.clone();
+    // Most looks find nothing, and need not keep a writer waiting.
+    let any = store
+        .read(move |conn| Ok(!due(conn, places, now, 1)?.0.is_empty()))
+        .await?;
+    if !any {
+        return Ok(0);
+    }
+    store.write(move |conn| accept_due(conn, limits, now)).await
+}
+
+/// An instance that is due, on its cluster.
+type DueOn = (String, Due);
+
+/// What is due on clusters with a free place, at most `limit` on each, the one that has waited
+/// longest in front; with the places that are left beside the backups that are being taken.
+fn due(
+    conn: &mut Conn<'_>,
+    mut places: Places,
+    now: DateTime<Utc>,
+    limit: i64,
+) -> Result<(Vec<DueOn>, Places, HashSet<InstanceId>), StoreError> {
+    let mut busy = HashSet::new();
+    for (instance, cluster) in store::operation::instances_being_backed_up(conn)? {
+        places.take(&cluster);
+        busy.insert(instance);
+    }
+    let mut found = Vec::new();
+    for cluster in places.free() {
+        let due = store::schedule::due(conn, cluster, now, limit)?;
+        found.extend(due.into_iter().map(|due| (cluster.to_owned(), due)));
+    }
+    found.sort_by_key(|(_, due)| due.schedule.next_at);
+    Ok((found, places, busy))
+}
+
+fn accept_due(
+    conn: &mut Conn<'_>,
+    limits: Places,
+    now: DateTime<Utc>,
+) -> Result<usize, StoreError> {
+    let (due, mut places, busy) = due(conn, limits, now, SCHEDULES_LOOKED_AT)?;
+    let mut accepted = 0;
+    for (
+        cluster,
+        Due {
+            schedule,
+            deployment,
+        },
+    ) in due
+    {
+        if !places.are_free(&cluster) {
+            continue;
+        }
+        let instance = &schedule.instance;
+        let taken = store::backup::taken(conn, instance, &schedule.periods(now))?;
+        let turn = schedule.turn(now, busy.contains(instance), &taken);
+        if let Some(period) = turn.take {
+            accept(conn, instance, &deployment, Some(period), ORIGIN, now)?;
+            places.take(&cluster);
+            accepted += 1;
+        }
+        store::schedule::set(conn, &turn.then)?;
+    }
+    Ok(accepted)
+}
+
+#[cfg(test)]
+mod tests;

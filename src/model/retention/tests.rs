@@ -1,0 +1,166 @@
+//! Tables of ages, and generated lists.
+
+use chrono::TimeDelta;
+use proptest::prelude::*;
+
+use super::*;
+
+const NOW: &str = "2026-06-15T12:00:00Z";
+
+fn at(text: &str) -> DateTime<Utc> {
+    text.parse().expect("a time")
+}
+
+fn backup(at: DateTime<Utc>, kind: BackupKind, state: BackupState) -> Backup {
+    Backup {
+        id: BackupId::generate(at),
+        instance: "i".parse().expect("an id"),
+        deployment: "5ae85b45e5717f0001533192".parse().expect("an id"),
+        operation: "5ae85b45e5717f0001533193".parse().expect("an id"),
+        kind,
+        period: None,
+        state,
+        failure: None,
+        created_at: at,
+        finished_at: Some(at + TimeDelta::seconds(5)),
+        manifest: None,
+    }
+}
+
+fn kept(backups: &[Backup], on_demand: u32, now: DateTime<Utc>) -> Vec<bool> {
+    let verdicts = verdicts(backups, on_demand, now);
+    verdicts.iter().map(|v| v.keep).collect()
+}
+
+#[test]
+fn each_kind_has_its_age() {
+    use BackupKind::{Daily, Monthly, Weekly};
+    for (kind, taken, end) in [
+        (Daily, "2026-06-01T10:00:00Z", "2026-06-08T10:00:00Z"),
+        (Daily, "2028-02-25T10:00:00Z", "2028-03-03T10:00:00Z"),
+        (Weekly, "2026-06-01T10:00:00Z", "2026-06-29T10:00:00Z"),
+        (Monthly, "2026-06-01T10:00:00Z", "2026-09-01T10:00:00Z"),
+        (Monthly, "2026-11-30T10:00:00Z", "2027-02-28T10:00:00Z"),
+        (Monthly, "2027-11-30T10:00:00Z", "2028-02-29T10:00:00Z"),
+        (Monthly, "2026-12-31T10:00:00Z", "2027-03-31T10:00:00Z"),
+    ] {
+        let old = backup(at(taken), kind, BackupState::Complete);
+        assert_eq!(expires_at(&old), Some(at(end)), "{kind} of {taken}");
+        let newer = backup(at(end), kind, BackupState::Complete);
+        let both = [old, newer];
+        let moment = TimeDelta::microseconds(1);
+        assert_eq!(
+            kept(&both, 1, at(end) - moment),
+            [true, true],
+            "{kind} of {taken}"
+        );
+        assert_eq!(kept(&both, 1, at(end)), [false, true], "{kind} of {taken}");
+    }
+}
+
+#[test]
+fn what_is_not_good_has_no_end() {
+    use BackupState::{Complete, Expired, Failed, Pending, Running};
+    let of = |kind, state| expires_at(&backup(at(NOW), kind, state));
+    for state in [Expired, Failed, Pending, Running] {
+        assert_eq!(of(BackupKind::Daily, state), None);
+    }
+    assert_eq!(of(BackupKind::OnDemand, Complete), None);
+}
+
+#[test]
+fn the_newest_good_backup_never_goes_by_age() {
+    use BackupKind::{Daily, Monthly, OnDemand};
+    use BackupState::{Complete, Failed, Running};
+    let days = |days| at(NOW) + TimeDelta::days(days);
+    let backups = [
+        backup(days(0), Monthly, Complete),
+        backup(days(1), Daily, Complete),
+        backup(days(2), Daily, Failed),
+        backup(days(3), Daily, Running),
+    ];
+    let much_later = days(1000);
+    assert_eq!(kept(&backups, 1, much_later), [false, true, true, true]);
+    // It may be one that a user asked for.
+    let backups = [backups[1].clone(), backup(days(4), OnDemand, Complete)];
+    assert_eq!(kept(&backups, 1, much_later), [false, true]);
+}
+
+#[test]
+fn a_failed_backup_never_displaces_a_good_one() {
+    use BackupKind::OnDemand;
+    let second = |s| at(NOW) + TimeDelta::seconds(s);
+    let backups = [
+        backup(second(1), OnDemand, BackupState::Complete),
+        backup(second(2), OnDemand, BackupState::Complete),
+        backup(second(3), OnDemand, BackupState::Failed),
+    ];
+    assert_eq!(kept(&backups, 1, at(NOW)), [false, true, true]);
+}
+
+#[test]
+fn ages_count_from_the_request_unless_the_clock_was_set_back() {
+    let mut taken = backup(at(NOW), BackupKind::Daily, BackupState::Complete);
+    assert_eq!(expires_at(&taken), Some(at(NOW) + TimeDelta::days(7)));
+    // Kept behind others of a clock that was a year ahead.
+    taken.created_at += TimeDelta::days(365);
+    taken.finished_at = Some(at(NOW));
+    assert_eq!(expires_at(&taken), Some(at(NOW) + TimeDelta::days(7)));
+}
+
+#[test]
+fn rows_without_bytes_are_forgotten_after_a_while() {
+    use BackupState::{Complete, Expired, Failed, Pending, Running};
+    let days = |days| at(NOW) + TimeDelta::days(days);
+    for (state, forgotten) in [
+        (Failed, true),
+        (Expired, true),
+        (Complete, false),
+        (Pending, false),
+        (Running, false),
+    ] {
+        let row = backup(at(NOW), BackupKind::Daily, state);
+        assert!(!is_history(&row, days(30)), "{state:?}");
+        assert_eq!(is_history(&row, days(31)), forgotten, "{state:?}");
+    }
+}
+
+fn any_backup() -> impl Strategy<Value = Backup> {
+    use BackupKind::{Daily, Monthly, OnDemand, Weekly};
+    use BackupState::{Complete, Expired, Failed, Pending, Running};
+    (
+        0i64..200 * 24 * 3600,
+        prop::sample::select(vec![OnDemand, Daily, Weekly, Monthly]),
+        prop::sample::select(vec![Complete, Complete, Expired, Failed, Pending, Running]),
+    )
+        .prop_map(|(second, kind, state)| backup(at(NOW) + TimeDelta::seconds(second), kind, state))
+}
+
+proptest! {
+    #[test]
+    fn good_backups_stay_by_number_or_by_age(
+        backups in prop::collection::vec(any_backup(), 0..30),
+        number in 1u32..4,
+        days in 0i64..300,
+    ) {
+        let now = at(NOW) + TimeDelta::days(days);
+        let verdicts = verdicts(&backups, number, now);
+        let is_good = |b: &&Backup| b.state == BackupState::Complete;
+        let (staying, going): (Vec<_>, Vec<_>) = backups.iter().zip(&verdicts).partition(|(_, v)| v.keep);
+        let going: Vec<&Backup> = going.into_iter().map(|(b, _)| b).collect();
+        let staying: Vec<&Backup> = staying.into_iter().map(|(b, _)| b).collect();
+        prop_assert!(going.iter().all(is_good));
+        let on_demand = |b: &&&Backup| b.kind == BackupKind::OnDemand && is_good(b);
+        let total = backups.iter().filter(|b| on_demand(&b)).count();
+        prop_assert_eq!(staying.iter().filter(on_demand).count(), total.min(number as usize));
+        for stays in staying.iter().filter(on_demand) {
+            prop_assert!(going.iter().filter(on_demand).all(|goes| stays.created_at >= goes.created_at));
+        }
+        prop_assert!(going.iter().all(|goes| expires_at(goes).is_none_or(|end| end <= now)));
+        let old = |b: &&Backup| expires_at(b).is_some_and(|end| end <= now);
+        prop_assert!(staying.iter().filter(|b| old(b)).count() <= 1);
+        if let Some(newest) = backups.iter().filter(is_good).max_by_key(|b| (b.created_at, b.id.clone())) {
+            prop_assert!(staying.contains(&newest));
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! When backups are taken by themselves, and of which kind.
+//!
+//! Each instance has one *slot* a day, at a minute of its own. What is taken in a slot belongs to
+//! the slot's day, however late it is taken: a slot that was missed is made up for until the next
+//! one comes, and of several missed ones only the last. A slot's backup is the month's if the month
+//! has none yet, else the week's, else the day's; so a week that loses its day to a month has the
+//! next one. All of it is in UTC, and nothing here knows what time it is.
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use chrono::{DateTime, Datelike as _, Days, NaiveDate, TimeDelta, Utc};
+
+use super::{
+    backup::BackupKind,
+    ids::InstanceId,
+    limits::{
+        SCHEDULE_AHEAD_MAX, SCHEDULE_BEGINS_AFTER, SCHEDULE_RETRY_FIRST, SCHEDULE_RETRY_MAX,
+        SCHEDULE_WAITS,
+    },
+    operation::backoff,
+};
+
+/// Minutes of a day.
+const MINUTES: u32 = 24 * 60;
+
+/// The minute of the day, from 0 to 1439, at which an instance is backed up: the 64-bit FNV-1a hash
+/// of its id modulo 1440. It never changes, is the same in every process, and spreads instances over
+/// the day however their ids are made.
+pub fn minute_of_day(instance: &InstanceId) -> u32 {
+    const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+    let hash = instance.as_str().bytes().fold(BASIS, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(PRIME)
+    });
+    u32::try_from(hash % u64::from(MINUTES)).unwrap_or_default()
+}
+
+/// When an instance of that minute is backed up on a day.
+pub fn slot_on(day: NaiveDate, minute: u32) -> DateTime<Utc> {
+    let midnight = day.and_time(chrono::NaiveTime::MIN).and_utc();
+    midnight + TimeDelta::minutes(i64::from(minute))
+}
+
+/// The newest slot that has come by `now`.
+pub fn slot_at(now: DateTime<Utc>, minute: u32) -> DateTime<Utc> {
+    let today = slot_on(now.date_naive(), minute);
+    if today <= now {
+        today
+    } else {
+        today - Days::new(1)
+    }
+}
+
+/// The first slot after `now`.
+pub fn slot_after(now: DateTime<Utc>, minute: u32) -> DateTime<Utc> {
+    slot_at(now, minute) + Days::new(1)
+}
+
+/// What one scheduled backup stands for: a day, an ISO week or a calendar month. An instance has at
+/// most one backup for each that is not failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Period {
+    kind: BackupKind,
+    first_day: NaiveDate,
+}
+
+impl Period {
+    /// The periods that `day` belongs to, the one that comes first in front: month, week, day.
+    pub fn all_of(day: NaiveDate) -> [Self; 3] {
+        let into_week = Days::new(u64::from(day.weekday().num_days_from_monday()));
+        let into_month = Days::new(u64::from(day.day0()));
+        [
+            (BackupKind::Monthly, day - into_month),
+            (BackupKind::Weekly, day - into_week),
+            (BackupKind::Daily, day),
+        ]
+        .map(|(kind, first_day)| Self { kind, first_day })
+    }
+
+    /// The kind of backup that stands for it.
+    pub fn kind(self) -> BackupKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for Period {
+    /// A day is `2026-11-22`, a week `2026-W47`, a month `2026-11`: the text tells the kind.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let form = match self.kind {
+            BackupKind::Monthly => "%Y-%m",
+            BackupKind::Weekly => "%G-W%V",
+            BackupKind::Daily | BackupKind::OnDemand => "%Y-%m-%d",
+        };
+        write!(f, "{}", self.first_day.format(form))
+    }
+}
+
+/// A text is no period.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("is no day, week or month")]
+pub struct PeriodError;
+
+impl FromStr for Period {
+    type Err = PeriodError;
+
+    fn from_str(text: &str) -> Result<Self, PeriodError> {
+        let forms = [
+            (BackupKind::Daily, text.to_owned(), "%Y-%m-%d"),
+            (BackupKind::Weekly, format!("{text}-1"), "%G-W%V-%u"),
+            (BackupKind::Monthly, format!("{text}-01"), "%Y-%m-%d"),
+        ];
+        let read = |(kind, text, form): (_, String, _)| {
+            let first_day = NaiveDate::parse_from_str(&text, form).ok()?;
+            Some(Self { kind, first_day })
+        };
+        let found = forms.into_iter().find_map(read).ok_or(PeriodError)?;
+        // One text for each: chrono also takes signs, spaces and missing zeros.
+        if found.to_string() == text {
+            Ok(found)
+        } else {
+            Err(PeriodError)
+        }
+    }
+}
+
+/// When an instance is looked at next. What was taken is not kept here: the backups themselves tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schedule {
+    /// The instance.
+    pub instance: InstanceId,
+    /// When it is due: a slot, or the next try in one.
+    pub next_at: DateTime<Utc>,
+    /// How often the current slot's backup has failed.
+    pub failures: u32,
+}
+
+/// What comes of a look at an instance that is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Turn {
+    /// What a backup is taken for now.
+    pub take: Option<Period>,
+    /// The schedule from then on.
+    pub then: Schedule,
+}
+
+impl Schedule {
+    /// The schedule of an instance that is ready since `now`. It begins a little later: until then
+    /// there is hardly anything to back up.
+    pub fn begin(instance: InstanceId, now: DateTime<Utc>) -> Self {
+        let next_at = slot_after(now + SCHEDULE_BEGINS_AFTER, minute_of_day(&instance));
+        Self {
+            instance,
+            next_at,
+            failures: 0,
+        }
+    }
+
+    /// Whether the instance is to be looked at. What is further ahead than any slot was written
+    /// under a clock that was set back since.
+    pub fn is_due(&self, now: DateTime<Utc>) -> bool {
+        self.next_at <= now || self.next_at > now + SCHEDULE_AHEAD_MAX
+    }
+
+    /// What the slot that has come by `now` can be taken for, the one that comes first in front.
+    pub fn periods(&self, now: DateTime<Utc>) -> [Period; 3] {
+        Period::all_of(slot_at(now, minute_of_day(&self.instance)).date_naive())
+    }
+
+    /// Decides about an instance that is due. `busy`: a backup of it is being taken already;
+    /// `taken`: those of [`Schedule::periods`] that have a backup which is not failed.
+    pub fn turn(&self, now: DateTime<Utc>, busy: bool, taken: &[Period]) -> Turn {
+        let minute = minute_of_day(&self.instance);
+        let next_slot = slot_after(now, minute);
+        let mut then = self.clone();
+        if self.next_at <= slot_at(now, minute) {
+            // A new slot: what failed before was another one's.
+            then.failures = 0;
+        }
+        if busy {
+            then.next_at = (now + SCHEDULE_WAITS).min(next_slot);
+            return Turn { take: None, then };
+        }
+        then.next_at = next_slot;
+        let take = self.periods(now).into_iter().find(|p| !taken.contains(p));
+        Turn { take, then }
+    }
+
+    /// The schedule after a scheduled backup failed: the same is tried again after a pause that
+    /// grows, unless the next slot comes first.
+    #[must_use]
+    pub fn after_failure(mut self, now: DateTime<Utc>) -> Self {
+        self.failures = self.failures.saturating_add(1);
+        let pause = backoff(self.failures, SCHEDULE_RETRY_FIRST, SCHEDULE_RETRY_MAX);
+        let next_slot = slot_after(now, minute_of_day(&self.instance));
+        self.next_at = (now + pause).min(next_slot);
+        self
+    }
+
+    /// The schedule after a scheduled backup succeeded.
+    #[must_use]
+    pub fn after_success(self) -> Self {
+        Self {
+            failures: 0,
+            ..self
+        }
+    }
+}
+
+/// Where scheduled backups can begin: so many in all, and so many on each cluster.
+#[derive(Debug, Clone)]
+pub struct Places {
+    in_all: usize,
+    on: BTreeMap<String, usize>,
+}
+
+impl Places {
+    /// So many in all, and so many on each cluster.
+    pub fn new(in_all: usize, on: impl IntoIterator<Item = (String, usize)>) -> Self {
+        Self {
+            in_all,
+            on: on.into_iter().collect(),
+        }
+    }
+
+    /// Whether there is a place on a cluster.
+    pub fn are_free(&self, cluster: &str) -> bool {
+        self.in_all > 0 && self.on.get(cluster).is_some_and(|places| *places > 0)
+    }
+
+    /// The clusters with a place.
+    pub fn free(&self) -> impl Iterator<Item = &str> {
+        let clusters = self.on.keys().map(String::as_str);
+        clusters.filter(|cluster| self.are_free(cluster))
+    }
+
+    /// Fills a place; what users begin may take more than there are.
+    pub fn take(&mut self, cluster: &str) {
+        self.in_all = self.in_all.saturating_sub(1);
+        if let Some(places) = self.on.get_mut(cluster) {
+            *places = places.saturating_sub(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,380 @@
+//! Backups that nobody asks for: days, weeks and months that pass, on real databases.
+
+use std::collections::HashSet;
+
+use chrono::{DateTime, Days, Months, TimeDelta, Utc};
+use compose_broker::{
+    app::Surroundings,
+    model::{
+        ids::InstanceId,
+        operation::{OperationKind, OperationState},
+        schedule::{minute_of_day, slot_after},
+    },
+};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::{
+    broker::{TestBroker, answer, eventually, text},
+    control::{Script, TestClock},
+    inside::Inside,
+};
+
+/// A Tuesday. In the past, so that certificates made then are good on the real members' clocks.
+const BEGIN: &str = "2025-06-10T00:00:00Z";
+
+/// A broker with one instance, and the days in the test's hand.
+struct Calendar {
+    broker: TestBroker,
+    clock: TestClock,
+    script: Script,
+    credentials: Value,
+}
+
+fn at(text: &str) -> DateTime<Utc> {
+    text.parse().expect("a time")
+}
+
+/// The first slot of an instance after a moment.
+fn slot_of(instance: &str, after: DateTime<Utc>) -> DateTime<Utc> {
+    let id: InstanceId = instance.parse().expect("an id");
+    slot_after(after, minute_of_day(&id))
+}
+
+impl Calendar {
+    async fn begin() -> Self {
+        let (clock, script) = (TestClock::default(), Script::default());
+        clock.set(at(BEGIN));
+        let surroundings = Surroundings {
+            clock: clock.clock(),
+            ..script.surroundings()
+        };
+        let broker = TestBroker::start_with(&[], surroundings).await;
+        broker.provision("i", json!({})).await;
+        let credentials = broker.bind("i", "b").await;
+        Self {
+            broker,
+            clock,
+            script,
+            credentials,
+        }
+    }
+
+    /// Stops the broker, and starts it again at another time.
+    async fn restart(&mut self, at: DateTime<Utc>) {
+        // The old broker is left in its own time.
+        self.clock = TestClock::default();
+        self.clock.set(at);
+        let surroundings = Surroundings {
+            clock: self.clock.clock(),
+            ..self.script.surroundings()
+        };
+        self.broker.restart_with(surroundings).await;
+        // It listens elsewhere now, and new credentials tell where.
+        self.broker.unbind("i", "b").await;
+        self.credentials = self.broker.bind("i", "b").await;
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        self.clock.clock().now()
+    }
+
+    /// Lets time pass until a moment after the next slot; returns the slot.
+    fn to_next_slot(&self) -> DateTime<Utc> {
+        let slot = slot_of("i", self.now());
+        self.clock.set(slot + TimeDelta::seconds(1));
+        slot
+    }
+
+    async fn listed(&self) -> Vec<Value> {
+        let path = format!(
+            "/deployments/{}/backups",
+            text(&self.credentials["deployment_id"])
+        );
+        let listed = answer(self.broker.compose(Method::GET, &self.credentials, &path)).await;
+        assert_eq!(listed.status, StatusCode::OK, "{listed:?}");
+        let backups = listed.body["_embedded"]["backups"].as_array();
+        backups.expect("backups").clone()
+    }
+
+    /// Kind, period and state of what is listed, newest first.
+    async fn sight(&self) -> Vec<[String; 3]> {
+        let listed = self.listed().await;
+        let field = |backup: &Value, name: &str| backup[name].as_str().unwrap_or("-").to_owned();
+        let fields = ["type", "period", "status"];
+        listed
+            .iter()
+            .map(|backup| fields.map(|name| field(backup, name)))
+            .collect()
+    }
+
+    /// Waits until exactly this is listed.
+    async fn eventually(&self, expected: &[[&str; 3]]) {
+        eventually(&format!("{expected:?}"), || async {
+            (self.sight().await == expected).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_day_is_backed_up_as_what_it_counts_for() {
+    let calendar = Calendar::begin().await;
+    assert_eq!(calendar.listed().await, [] as [Value; 0]);
+    let first = calendar.to_next_slot();
+    let month = ["monthly", "2025-06", "complete"];
+    calendar.eventually(&[month]).await;
+    calendar.to_next_slot();
+    let week = ["weekly", "2025-W24", "complete"];
+    calendar.eventually(&[week, month]).await;
+    calendar.to_next_slot();
+    let day = ["daily", "2025-06-12", "complete"];
+    calendar.eventually(&[day, week, month]).await;
+
+    let listed = calendar.listed().await;
+    let time = |backup: &Value, field: &str| at(text(&backup[field]));
+    let kept = |backup: &Value| time(backup, "expires_at") - time(backup, "requested_at");
+    assert_eq!(kept(&listed[0]), TimeDelta::days(7));
+    assert_eq!(kept(&listed[1]), TimeDelta::days(28));
+    let requested = time(&listed[2], "requested_at");
+    assert_eq!(time(&listed[2], "expires_at"), requested + Months::new(3));
+    assert!(requested >= first && requested < first + TimeDelta::minutes(1));
+    for backup in &listed {
+        assert_eq!(backup["is_restorable"], true, "{backup}");
+        let path = format!("/recipes/{}", text(&backup["recipe_id"]));
+        let recipe = calendar
+            .broker
+            .compose(Method::GET, &calendar.credentials, &path);
+        assert_eq!(answer(recipe).await.body["source"], "schedule");
+    }
+    // What the schedule took can be restored like anything else.
+    let parameters = json!({
+        "source_service_instance_id": "i", "backup_id": listed[2]["id"],
+    });
+    calendar.broker.provision("copy", parameters).await;
+    // Each instance has a schedule of its own, from its beginning to its end.
+    let inside = Inside::of(&calendar.broker);
+    let next = inside.next_scheduled("copy").await.expect("a schedule");
+    assert_eq!(next, slot_of("copy", next - TimeDelta::seconds(1)));
+    for id in ["copy", "i"] {
+        let held = calendar.script.hold(OperationKind::Deprovision, "destroy");
+        let deletion = calendar.broker.delete_instance(id).await;
+        assert_eq!(deletion.status, StatusCode::ACCEPTED, "{deletion:?}");
+        assert_eq!(inside.next_scheduled(id).await, None, "{id}");
+        drop(held);
+        calendar.broker.instance_end(id, &deletion.body).await;
+    }
+    calendar.broker.provision("i", json!({})).await;
+    assert!(inside.next_scheduled("i").await.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_backup_is_shown_and_tried_again() {
+    let calendar = Calendar::begin().await;
+    for _ in 0..3 {
+        let before = calendar.listed().await.len();
+        calendar.to_next_slot();
+        eventually("a backup", || async {
+            let sight = calendar.sight().await;
+            (sight.len() > before && sight[0][2] == "complete").then_some(())
+        })
+        .await;
+    }
+    calendar.broker.back_up(&calendar.credentials).await;
+    let good = [
+        ["on_demand", "-", "complete"],
+        ["daily", "2025-06-12", "complete"],
+        ["weekly", "2025-W24", "complete"],
+        ["monthly", "2025-06", "complete"],
+    ];
+    calendar.eventually(&good).await;
+
+    // A week later nothing works any more. Ages are honoured nevertheless.
+    let failing = calendar.script.fail(OperationKind::Backup, "snapshot");
+    calendar.clock.shift(TimeDelta::days(7));
+    let slot = calendar.to_next_slot();
+    let (on_demand, week, month) = (good[0], good[2], good[3]);
+    let failed = ["weekly", "2025-W25", "failed"];
+    calendar.eventually(&[failed, on_demand, week, month]).await;
+    let why = calendar.listed().await[0]["status_detail"].clone();
+    assert!(text(&why).contains("a deliberate fault"), "{why}");
+    let inside = Inside::of(&calendar.broker);
+    let mut next = inside.next_scheduled("i").await.expect("a schedule");
+    assert!(next <= calendar.now() + TimeDelta::minutes(1));
+    calendar.clock.set(next + TimeDelta::seconds(1));
+    calendar
+        .eventually(&[failed, failed, on_demand, week, month])
+        .await;
+    eventually("a longer pause", || async {
+        let then = inside.next_scheduled("i").await.expect("a schedule");
+        let pause = then - calendar.now();
+        (pause > TimeDelta::minutes(1) && pause <= TimeDelta::minutes(2)).then_some(())
+    })
+    .await;
+    drop(failing);
+    next = inside.next_scheduled("i").await.expect("a schedule");
+    calendar.clock.set(next + TimeDelta::seconds(1));
+    let good = ["weekly", "2025-W25", "complete"];
+    calendar
+        .eventually(&[good, failed, failed, on_demand, week, month])
+        .await;
+    let next = inside.next_scheduled("i").await;
+    assert_eq!(next, Some(slot + Days::new(1)));
+
+    // In time nobody wants to know of them any more.
+    calendar.clock.shift(TimeDelta::days(40));
+    calendar.to_next_slot();
+    calendar
+        .eventually(&[["monthly", "2025-07", "complete"], on_demand, month])
+        .await;
+    inside.idle("i").await;
+    let remembered = inside.operations("i").await;
+    let is_of_schedule = |kind| matches!(kind, OperationKind::Backup | OperationKind::Prune);
+    let left = remembered.iter().filter(|o| is_of_schedule(o.kind)).count();
+    // Those of what is listed, of the two weeks that are gone since a moment ago, and one prune.
+    assert_eq!(left, 3 + 2 + 1, "{remembered:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_takes_nothing_twice_and_four_months_of_silence_are_made_up_for_once() {
+    let mut calendar = Calendar::begin().await;
+    calendar.to_next_slot();
+    let june = ["monthly", "2025-06", "complete"];
+    calendar.eventually(&[june]).await;
+    calendar.restart(calendar.now()).await;
+    calendar.to_next_slot();
+    let week = ["weekly", "2025-W24", "complete"];
+    calendar.eventually(&[week, june]).await;
+
+    calendar.restart(calendar.now() + Months::new(4)).await;
+    let october = ["monthly", "2025-10", "complete"];
+    calendar.eventually(&[october]).await;
+    calendar.to_next_slot();
+    let week = ["weekly", "2025-W41", "complete"];
+    calendar.eventually(&[week, october]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_jumps_misses_nothing_for_long_and_doubles_nothing() {
+    let calendar = Calendar::begin().await;
+    calendar.to_next_slot();
+    let june = ["monthly", "2025-06", "complete"];
+    calendar.eventually(&[june]).await;
+    let right = calendar.now();
+    calendar.clock.shift(TimeDelta::days(40));
+    let july = ["monthly", "2025-07", "complete"];
+    calendar.eventually(&[july, june]).await;
+    calendar.clock.set(right);
+    // That day's slot is over, and its backup counts for the month.
+    let week = ["weekly", "2025-W24", "complete"];
+    calendar.eventually(&[week, july, june]).await;
+    for day in ["2025-06-11", "2025-06-12"] {
+        calendar.to_next_slot();
+        let newest = ["daily", day, "complete"];
+        eventually(day, || async {
+            (calendar.sight().await[0] == newest).then_some(())
+        })
+        .await;
+    }
+    let sight = calendar.sight().await;
+    let periods: HashSet<_> = sight.iter().map(|[_, period, _]| period).collect();
+    assert_eq!((periods.len(), sight.len()), (5, 5), "{sight:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_and_the_schedule_keep_out_of_each_others_way() {
+    let calendar = Calendar::begin().await;
+    let held = calendar.script.hold(OperationKind::Backup, "snapshot");
+    let path = format!(
+        "/deployments/{}/backups",
+        text(&calendar.credentials["deployment_id"])
+    );
+    let post = || {
+        calendar
+            .broker
+            .compose(Method::POST, &calendar.credentials, &path)
+    };
+    let asked = answer(post()).await.body;
+    calendar.to_next_slot();
+    let inside = Inside::of(&calendar.broker);
+    eventually("a schedule that waits", || async {
+        let next = inside.next_scheduled("i").await.expect("a schedule");
+        (next > calendar.now() && next <= calendar.now() + TimeDelta::minutes(1)).then_some(())
+    })
+    .await;
+    drop(held);
+    calendar
+        .broker
+        .recipe_end(&calendar.credentials, &asked)
+        .await;
+    let on_demand = ["on_demand", "-", "complete"];
+    calendar.eventually(&[on_demand]).await;
+
+    // The other way round: who asks while the schedule is at it hears of that one.
+    let held = calendar.script.hold(OperationKind::Backup, "snapshot");
+    calendar.clock.shift(TimeDelta::minutes(1));
+    calendar
+        .eventually(&[["monthly", "2025-06", "pending"], on_demand])
+        .await;
+    let told = answer(post()).await.body;
+    assert_eq!(told["backup_id"], calendar.listed().await[0]["id"]);
+    assert_eq!(told["source"], "schedule");
+    drop(held);
+    let month = ["monthly", "2025-06", "complete"];
+    calendar.eventually(&[month, on_demand]).await;
+    // A newer one that a user asks for displaces his older one only.
+    calendar.broker.back_up(&calendar.credentials).await;
+    calendar.eventually(&[on_demand, month]).await;
+    // One that is under way goes with its instance.
+    let held = calendar.script.hold(OperationKind::Backup, "snapshot");
+    calendar.to_next_slot();
+    calendar
+        .eventually(&[["weekly", "2025-W24", "pending"], on_demand, month])
+        .await;
+    let deletion = calendar.broker.delete_instance("i").await;
+    drop(held);
+    let end = calendar.broker.instance_end("i", &deletion.body).await;
+    assert_eq!(end["state"], "gone", "{end}");
+    assert_eq!(inside.next_scheduled("i").await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_so_many_are_taken_at_once() {
+    let calendar = Calendar::begin().await;
+    for id in ["j", "k"] {
+        calendar.broker.provision(id, json!({})).await;
+    }
+    let inside = Inside::of(&calendar.broker);
+    let count = |state: fn(OperationState) -> bool| {
+        let inside = &inside;
+        async move {
+            let mut count = 0;
+            for id in ["i", "j", "k"] {
+                let operations = inside.operations(id).await;
+                let backups = operations
+                    .iter()
+                    .filter(|o| o.kind == OperationKind::Backup);
+                count += backups.filter(|o| state(o.state)).count();
+            }
+            count
+        }
+    };
+    let held = calendar.script.hold(OperationKind::Backup, "snapshot");
+    calendar.clock.shift(TimeDelta::days(2));
+    eventually("two backups", || async {
+        (count(OperationState::is_active).await == 2).then_some(())
+    })
+    .await;
+    // Whatever else happens, the scheduler looks again.
+    for i in 0..3 {
+        calendar.broker.bind("i", &format!("b-{i}")).await;
+        assert_eq!(count(OperationState::is_active).await, 2);
+    }
+    drop(held);
+    eventually("three good ones", || async {
+        assert!(count(OperationState::is_active).await <= 2);
+        let good = count(|state| state == OperationState::Succeeded).await;
+        (good == 3).then_some(())
+    })
+    .await;
+}
