@@ -19,6 +19,7 @@ use crate::{
         instance::{Instance, InstanceState},
         limits::{INSTANCES_ON_A_PAGE, RECIPES_MAX},
         operation::{Operation, OperationKind},
+        schedule::Schedule,
         session::{Scope, Session},
     },
     store,
@@ -41,6 +42,8 @@ pub struct InstanceView {
     pub backups: Vec<Backup>,
     /// Its operations, newest first.
     pub operations: Vec<Operation>,
+    /// When the schedule takes the next backup.
+    pub next_backup: Option<DateTime<Utc>>,
     /// What the broker itself restored from it, newest first.
     pub restores: Vec<Restored>,
     /// What the broker itself restored it from, if that may be seen.
@@ -53,6 +56,7 @@ pub struct InstanceView {
 struct Facts {
     backups: Vec<Backup>,
     operations: Vec<Operation>,
+    schedule: Option<Schedule>,
     restores: Vec<Restored>,
     source: Option<Instance>,
 }
@@ -146,6 +150,7 @@ impl Broker {
                 let facts = Facts {
                     backups: store::backup::of_instance(conn, &id)?,
                     operations: store::operation::of_instance(conn, &id, RECIPES_MAX)?,
+                    schedule: store::schedule::find(conn, &id)?,
                     restores: restores_in(conn, &instance)?,
                     source: match &instance.restored_from {
                         Some(deployment) => store::instance::of_deployment(conn, deployment)?,
@@ -193,6 +198,7 @@ impl Broker {
                 .filter(|b| b.state != BackupState::Expired)
                 .collect(),
             operations,
+            next_backup: facts.schedule.map(|schedule| schedule.next_at),
             restores: facts.restores,
             source: facts.source.filter(|_| source_seen),
             now,

@@ -202,6 +202,7 @@ pub const WEEKLY_KEPT: chrono::Duration = chrono::Duration::days(28);
 pub const MONTHLY_KEPT: chrono::Months = chrono::Months::new(3);
 /// How long rows of failed backups, and of removed ones, are kept, with their operations and prunes.
 pub const BACKUP_HISTORY_KEPT: chrono::Duration = chrono::Duration::days(30);
+
 /// How long a session of the dashboard lasts, whatever is done in it.
 pub const SESSION_TTL: Duration = Duration::from_secs(2 * 60 * 60);
 /// How long a one-time link to the dashboard is good for.

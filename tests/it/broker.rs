@@ -10,7 +10,7 @@ use std::{
 
 use clap::Parser as _;
 use compose_broker::{
-    app::{App, Surroundings},
+    app::{self, App, Clock, LinkError, Surroundings},
     config::{Config, Settings},
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
@@ -220,6 +220,20 @@ impl TestBroker {
             app: None,
             child: None,
         }
+    }
+
+    /// What `compose-broker dashboard-link` says: the link's path and query.
+    pub async fn dashboard_link(&self, instance: &str, clock: &Clock) -> Result<String, LinkError> {
+        let settings = Line::parse_from(&self.flags).settings;
+        let config = Config::load(&settings).expect("a configuration");
+        let link = app::dashboard_link(&config, instance, clock).await?;
+        let path = link.find("/dashboard/").expect("a link to the dashboard");
+        Ok(link[path..].to_owned())
+    }
+
+    /// Where it listens, whatever its public address is.
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.app.as_ref().expect("a broker that runs").address
     }
 
     /// What the broker keeps.

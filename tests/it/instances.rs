@@ -108,6 +108,7 @@ async fn a_repeated_request_is_recognised_while_it_runs_and_when_it_is_done() {
     assert_eq!(fetched.status, StatusCode::OK, "{fetched:?}");
     let expected = json!({
         "service_id": SERVICE, "plan_id": STANDARD, "parameters": parameters,
+        "dashboard_url": format!("{}/dashboard/instances/i", broker.url),
     });
     assert_eq!(fetched.body, expected);
     // Without a wish to wait there is nothing to wait for.

@@ -20,6 +20,7 @@ mod halts;
 mod ids;
 mod inside;
 mod instances;
+mod pages;
 mod process;
 mod raw;
 mod reconcile;

@@ -26,9 +26,13 @@ use crate::{
         backup::{Backup, BackupKind, BackupState, Manifest},
         catalog::Placement,
         ids::{BackupId, OperationId},
-        limits::{BACKUPS_ON_A_PAGE, BACKUPS_PLOTTED, BACKUPS_SHOWN},
+        limits::{
+            BACKUPS_ON_A_PAGE, BACKUPS_PLOTTED, BACKUPS_SHOWN, DAILY_KEPT, MONTHLY_KEPT,
+            WEEKLY_KEPT,
+        },
         name,
         operation::{Operation, OperationState},
+        retention::expires_at,
         session::Session,
     },
 };
@@ -58,6 +62,7 @@ struct BackupsPage {
     message: Option<Message>,
     refusal: Option<&'static str>,
     running: Option<Work>,
+    next: Option<Moment>,
     retention: Vec<(&'static str, String)>,
     groups: Vec<Group>,
     plot: Option<Drawn>,
@@ -110,6 +115,7 @@ struct Row {
     version: String,
     failure: Option<String>,
     work: Option<Work>,
+    content: String,
     facts: Vec<(&'static str, String)>,
     expires: Option<Moment>,
     expiry: &'static str,
@@ -179,6 +185,7 @@ pub async fn page(
         message: message(&view, &request),
         refusal: view.refusal_of_backup(),
         running: running.map(Work::of),
+        next: view.next_backup.map(|at| Moment::new(at, view.now)),
         retention: retention(view.on_demand_kept),
         groups: groups(&view, &shown, &options),
         plot: drawn(&view),
@@ -388,14 +395,12 @@ fn row(view: &InstanceView, backup: &Backup, options: &[(BackupId, RestoreOption
     let mut facts = Vec::new();
     if let Some(manifest) = manifest {
         let stored = &manifest.stored;
-        facts.push(("Revision", number(manifest.content.revision)));
-        facts.push(("Keys", number(manifest.content.keys)));
-        let download = format!(
+        let sizes = format!(
             "{} of data, {} stored",
             size(stored.snapshot_bytes),
             size(stored.object_bytes)
         );
-        facts.push(("Size", download));
+        facts.push(("Size", sizes));
         let took = duration(manifest.finished_at - manifest.started_at);
         facts.push(("Taken in", took));
         facts.push(("SHA-256", stored.snapshot_sha256.clone()));
@@ -412,11 +417,23 @@ fn row(view: &InstanceView, backup: &Backup, options: &[(BackupId, RestoreOption
         version: manifest.map_or_else(String::new, |m| m.version.to_string()),
         failure: backup.failure.clone(),
         work: work.filter(|o| o.state.is_active()).map(Work::of),
+        content: manifest.map_or_else(String::new, |m| {
+            format!(
+                "Revision {}, {}",
+                number(m.content.revision),
+                keys(m.content.keys)
+            )
+        }),
         facts,
         expires,
         expiry,
         options: restore.map(|(_, options)| restore_of(view, backup, options)),
     }
+}
+
+fn keys(count: i64) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{} key{plural}", number(count))
 }
 
 fn restore_of(view: &InstanceView, backup: &Backup, options: &RestoreOptions) -> Options {
@@ -470,16 +487,15 @@ fn versions(places: &[RestorePlace]) -> Vec<Choice> {
 
 /// When a backup goes: a time, or what it depends on.
 fn expiry(view: &InstanceView, backup: &Backup) -> (Option<Moment>, &'static str) {
-    match (backup.state, backup.kind) {
-        (BackupState::Complete, BackupKind::OnDemand) if view.on_demand_kept == 1 => {
-            (None, "when the next on-demand backup is complete")
-        }
-        (BackupState::Complete, BackupKind::OnDemand) => {
-            (None, "when enough newer on-demand backups are complete")
-        }
-        (BackupState::Complete, _) => (None, "by its schedule"),
-        _ => (None, "it holds no bytes"),
+    if let Some(end) = expires_at(backup) {
+        return (Some(Moment::new(end, view.now)), "");
     }
+    let text = match (backup.state, view.on_demand_kept) {
+        (BackupState::Complete, 1) => "with the next complete on-demand backup",
+        (BackupState::Complete, _) => "when enough newer on-demand backups are complete",
+        _ => "it holds no bytes",
+    };
+    (None, text)
 }
 
 /// How long each kind is kept.
@@ -488,10 +504,13 @@ fn retention(on_demand_kept: u32) -> Vec<(&'static str, String)> {
         1 => "the most recent one".to_owned(),
         kept => format!("the {kept} most recent ones"),
     };
+    let days = counted(DAILY_KEPT.num_days(), "day");
+    let weeks = counted(WEEKLY_KEPT.num_weeks(), "week");
+    let months = counted(MONTHLY_KEPT.as_u32(), "month");
     vec![
-        (title(BackupKind::Daily), "for 7 days".to_owned()),
-        (title(BackupKind::Weekly), "for 4 weeks".to_owned()),
-        (title(BackupKind::Monthly), "for 3 months".to_owned()),
+        (title(BackupKind::Daily), format!("for {days}")),
+        (title(BackupKind::Weekly), format!("for {weeks}")),
+        (title(BackupKind::Monthly), format!("for {months}")),
         (title(BackupKind::OnDemand), on_demand),
     ]
 }
