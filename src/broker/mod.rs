@@ -25,6 +25,7 @@ use crate::{
 
 mod backup;
 mod binding;
+mod cluster;
 mod deployment;
 mod download;
 mod instance;
