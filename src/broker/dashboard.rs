@@ -1,11 +1,9 @@
 //! What the dashboard shows of instances: facts of one moment, read in one transaction.
 
-use std::sync::Arc;
-
 use chrono::{DateTime, Utc};
 
 use super::{
-    Broker, BrokerError, DeploymentView, RestoreOptions, Restored,
+    Broker, BrokerError, DeploymentView, Restored,
     backup::back_up_in,
     restore::restores_in,
     session::{no_such_page, reached},
@@ -263,22 +261,6 @@ impl Broker {
     pub fn cluster_name(&self, id: &str) -> String {
         let cluster = self.clusters.iter().find(|cluster| cluster.id == id);
         cluster.map_or_else(|| id.to_owned(), |cluster| cluster.name.clone())
-    }
-
-    /// What a restore of each of some backups could be, in their order.
-    pub async fn options_of_restores(
-        self: &Arc<Self>,
-        view: &InstanceView,
-        backups: Vec<BackupId>,
-    ) -> Result<Vec<RestoreOptions>, BrokerError> {
-        let (broker, source) = (self.clone(), view.of.instance.id.clone());
-        self.store
-            .read(move |conn| {
-                let options = backups.iter();
-                let options = options.map(|id| broker.restore_options_in(conn, &source, id));
-                Ok(options.collect::<Result<Vec<_>, _>>())
-            })
-            .await?
     }
 
     /// Accepts a backup of an instance that a session may see. While one is being taken it is

@@ -86,7 +86,7 @@ pub enum BrokerError {
     #[error("{0}")]
     Denied(String),
     /// Too many sign-ins failed; nothing is looked at for so long.
-    #[error("too many sign-ins failed; try again in {} s", .0.as_secs())]
+    #[error("Too many sign-ins failed. Try again in {} s.", .0.as_secs())]
     Throttled(std::time::Duration),
     /// It was begun, but did not end in the time that the client waits.
     #[error("the operation goes on, but did not end within {} s", SYNC_WAIT.as_secs())]

@@ -183,51 +183,38 @@ impl Broker {
         Err(BrokerError::Conflict("no name is free".to_owned()))
     }
 
-    /// What [`Self::restore_here`] would take and refuse for a backup. Nothing is made.
+    /// What [`Self::restore_here`] would take and refuse for some backups of an instance, in their
+    /// order. Nothing is made.
     pub async fn restore_options(
         self: &Arc<Self>,
         source: InstanceId,
-        backup: BackupId,
-    ) -> Result<RestoreOptions, BrokerError> {
+        backups: Vec<BackupId>,
+    ) -> Result<Vec<RestoreOptions>, BrokerError> {
         let broker = self.clone();
         self.store
-            .read(move |conn| Ok(broker.restore_options_in(conn, &source, &backup)))
+            .read(move |conn| Ok(broker.restore_options_in(conn, &source, &backups)))
             .await?
     }
 
-    pub(super) fn restore_options_in(
+    fn restore_options_in(
         &self,
         conn: &mut Conn<'_>,
         source: &InstanceId,
-        backup: &BackupId,
-    ) -> Result<RestoreOptions, BrokerError> {
+        backups: &[BackupId],
+    ) -> Result<Vec<RestoreOptions>, BrokerError> {
         let source = known(conn, source)?;
         let (offering, plan) = self.offering_and_plan(&source.service_id, &source.plan_id)?;
-        let mut options = RestoreOptions {
-            refusal: None,
+        let restorable = self.restorable(conn, &source.tenant, offering, source.id.as_str());
+        let restorable = or_refusal(restorable)?.map(|_| ());
+        let nothing = RestoreOptions {
+            refusal: restorable.err(),
             name: self.free_name(conn, &source)?,
             chooses_cluster: plan.rules.placement == Placement::Chosen,
             places: Vec::new(),
             units_needed: 0,
             units: 0,
         };
-        let asked = ProvisionParameters {
-            source_service_instance_id: Some(source.id.to_string()),
-            backup_id: Some(backup.to_string()),
-            ..ProvisionParameters::default()
-        };
-        let found = self.restore_source(conn, &source.tenant, offering, &asked);
-        let manifest = match or_refusal(found)? {
-            Ok(Some(manifest)) => manifest,
-            Ok(None) => return Ok(options),
-            Err(refusal) => {
-                options.refusal = Some(refusal);
-                return Ok(options);
-            }
-        };
-        options.units_needed = manifest.units_needed();
-        options.units = units_of_a_restore(&manifest);
-        let clusters = if options.chooses_cluster {
+        let clusters: Vec<&Cluster> = if nothing.chooses_cluster {
             let own = deployment_of(conn, &source)?.cluster;
             let mut enabled: Vec<_> = self.clusters.iter().filter(|c| c.enabled).collect();
             enabled.sort_by_key(|cluster| cluster.id != own);
@@ -237,14 +224,41 @@ impl Broker {
                 .into_iter()
                 .collect()
         };
+        let mut all = Vec::with_capacity(backups.len());
+        for backup in backups {
+            let mut options = nothing.clone();
+            if options.refusal.is_none() {
+                match or_refusal(manifest_of(conn, &source, backup.as_str()))? {
+                    Ok(manifest) => {
+                        self.describe(conn, &mut options, (offering, plan), &clusters, &manifest)?;
+                    }
+                    Err(refusal) => options.refusal = Some(refusal),
+                }
+            }
+            all.push(options);
+        }
+        Ok(all)
+    }
+
+    /// Says what a restore of one backup could be on each of some clusters.
+    fn describe(
+        &self,
+        conn: &mut Conn<'_>,
+        options: &mut RestoreOptions,
+        (offering, plan): (&Offering, &Plan),
+        clusters: &[&Cluster],
+        manifest: &Manifest,
+    ) -> Result<(), BrokerError> {
+        options.units_needed = manifest.units_needed();
+        options.units = units_of_a_restore(manifest);
         for cluster in clusters {
-            let place = self.place_of_a_restore(conn, offering, plan, cluster, &manifest)?;
+            let place = self.place_of_a_restore(conn, offering, plan, cluster, manifest)?;
             options.places.push(place);
         }
         if options.places.iter().all(|place| place.versions.is_empty()) {
             options.refusal = options.places.iter().find_map(|p| p.refusal.clone());
         }
-        Ok(options)
+        Ok(())
     }
 
     fn place_of_a_restore(
@@ -318,6 +332,18 @@ impl Broker {
                 );
             }
         };
+        let source = self.restorable(conn, tenant, offering, source_id)?;
+        manifest_of(conn, &source, backup_id).map(Some)
+    }
+
+    /// The instance of that id, when an owner may restore from it.
+    fn restorable(
+        &self,
+        conn: &mut Conn<'_>,
+        tenant: &Tenant,
+        offering: &Offering,
+        source_id: &str,
+    ) -> Result<Instance, BrokerError> {
         // A foreign instance is answered exactly like an unknown one.
         let unknown_source = || {
             BrokerError::BadRequest(format!(
@@ -331,34 +357,45 @@ impl Broker {
             .filter(|source| tenant.may_restore_from(&source.tenant, self.restore_scope))
             .ok_or_else(unknown_source)?;
         if source.service_id != offering.id {
-            return refuse(format!(
+            return Err(BrokerError::BadRequest(format!(
                 "source_service_instance_id {source_id:?} is of another service than {}; restore \
                  it with the service that it is of",
                 offering.name
-            ));
+            )));
         }
-        let unknown_backup = || {
-            BrokerError::BadRequest(format!(
-                "the service instance {source_id:?} has no backup {backup_id:?}; list its backups \
-                 and choose one of them"
-            ))
-        };
-        let id: BackupId = backup_id.parse().map_err(|_| unknown_backup())?;
-        let backup = store::backup::find(conn, &id)?
-            .filter(|backup| backup.instance == source.id)
-            .ok_or_else(unknown_backup)?;
-        match (backup.state, backup.manifest) {
-            (BackupState::Complete, Some(manifest)) => Ok(Some(manifest)),
-            (BackupState::Pending | BackupState::Running, _) => refuse(format!(
-                "backup {id} is not finished; wait until its status is complete"
-            )),
-            (BackupState::Failed, _) => refuse(format!(
-                "backup {id} failed and holds nothing; take a new one or choose another"
-            )),
-            (BackupState::Expired | BackupState::Complete, _) => refuse(format!(
-                "backup {id} has expired; choose one that is still listed"
-            )),
-        }
+        Ok(source)
+    }
+}
+
+/// The manifest of a backup of an instance, when it can be restored.
+fn manifest_of(
+    conn: &mut Conn<'_>,
+    source: &Instance,
+    backup_id: &str,
+) -> Result<Manifest, BrokerError> {
+    let refuse = |reason: String| Err(BrokerError::BadRequest(reason));
+    let unknown_backup = || {
+        let source_id = source.id.as_str();
+        BrokerError::BadRequest(format!(
+            "the service instance {source_id:?} has no backup {backup_id:?}; list its backups \
+             and choose one of them"
+        ))
+    };
+    let id: BackupId = backup_id.parse().map_err(|_| unknown_backup())?;
+    let backup = store::backup::find(conn, &id)?
+        .filter(|backup| backup.instance == source.id)
+        .ok_or_else(unknown_backup)?;
+    match (backup.state, backup.manifest) {
+        (BackupState::Complete, Some(manifest)) => Ok(manifest),
+        (BackupState::Pending | BackupState::Running, _) => refuse(format!(
+            "backup {id} is not finished; wait until its status is complete"
+        )),
+        (BackupState::Failed, _) => refuse(format!(
+            "backup {id} failed and holds nothing; take a new one or choose another"
+        )),
+        (BackupState::Expired | BackupState::Complete, _) => refuse(format!(
+            "backup {id} has expired; choose one that is still listed"
+        )),
     }
 }
 

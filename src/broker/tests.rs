@@ -188,9 +188,9 @@ impl Office {
     async fn options(&self, source: &InstanceId, backup: &BackupId) -> RestoreOptions {
         let options = self
             .broker
-            .restore_options(source.clone(), backup.clone())
+            .restore_options(source.clone(), vec![backup.clone()])
             .await;
-        options.expect("options")
+        options.expect("options").remove(0)
     }
 
     async fn restore(
@@ -292,7 +292,7 @@ async fn the_options_say_why_there_are_none() {
         versions(&["3.5.30", "3.5.16", "3.4.23"])
     );
     let nobody: InstanceId = "nobody".parse().expect("an id");
-    let unknown = office.broker.restore_options(nobody, good).await;
+    let unknown = office.broker.restore_options(nobody, vec![good]).await;
     assert!(matches!(unknown, Err(BrokerError::NotFound(_))));
 }
 

@@ -174,7 +174,14 @@ impl ResponseError for PageError {
 
     fn error_response(&self) -> HttpResponse {
         self.0.log();
-        let mut response = error_page(self.status_code(), &self.0.to_string());
+        self.with_page(|status| error_page(status, &self.0.to_string()))
+    }
+}
+
+impl PageError {
+    /// The answer with a page that knows more than the error.
+    pub fn with_page(&self, page: impl FnOnce(StatusCode) -> HttpResponse) -> HttpResponse {
+        let mut response = page(self.status_code());
         if let HttpError::Broker(BrokerError::Throttled(wait)) = self.0 {
             let wait = header::HeaderValue::from(wait.as_secs());
             response.headers_mut().insert(header::RETRY_AFTER, wait);

@@ -219,10 +219,16 @@ pub const SIGN_IN_FAILURES_OF_ALL: u32 = 100;
 pub const SIGN_IN_REST_OF_ALL: Duration = Duration::from_secs(1);
 /// Addresses whose failures are remembered.
 pub const SIGN_IN_PEERS_MAX: usize = 4096;
-/// Rows of a group of backups that the dashboard shows before it asks.
-pub const BACKUPS_SHOWN: usize = 8;
-/// Backups on one page of a group.
-pub const BACKUPS_ON_A_PAGE: usize = 25;
+/// On-demand backups that the dashboard shows at first.
+pub const ON_DEMAND_SHOWN: usize = 5;
+/// Daily backups that the dashboard shows at first.
+pub const DAILY_SHOWN: usize = 8;
+/// Weekly backups that the dashboard shows at first.
+pub const WEEKLY_SHOWN: usize = 5;
+/// Monthly backups that the dashboard shows at first.
+pub const MONTHLY_SHOWN: usize = 4;
+/// Backups on one page of a kind.
+pub const BACKUPS_ON_A_PAGE: usize = 20;
 /// Backups in the dashboard's plot, the newest ones.
 pub const BACKUPS_PLOTTED: usize = 60;
 /// Tasks that the dashboard's overview shows.

@@ -495,7 +495,7 @@ async fn guessing_has_an_end() {
         "{wait}"
     );
     assert!(
-        held.body.contains("too many sign-ins failed"),
+        held.body.contains("Too many sign-ins failed"),
         "{}",
         held.body
     );
@@ -734,10 +734,7 @@ async fn a_restore_is_begun_followed_and_opened() {
     let form = between(&page.body, "class=\"restore\"", "</form>");
     assert!(form.contains("value=\"etcd-restore-20"), "{form}");
     for version in ["3.4.23", "3.5.16", "3.5.30"] {
-        assert!(
-            form.contains(&format!("<option value=\"{version}\"")),
-            "{form}"
-        );
+        assert!(form.contains(&format!(">{version}</option>")), "{form}");
     }
     assert!(!form.contains("3.3.25"), "older than the backup: {form}");
     let csrf = visitor.csrf(&list).await;

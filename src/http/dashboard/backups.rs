@@ -27,8 +27,8 @@ use crate::{
         catalog::Placement,
         ids::{BackupId, OperationId},
         limits::{
-            BACKUPS_ON_A_PAGE, BACKUPS_PLOTTED, BACKUPS_SHOWN, DAILY_KEPT, MONTHLY_KEPT,
-            WEEKLY_KEPT,
+            BACKUPS_ON_A_PAGE, BACKUPS_PLOTTED, DAILY_KEPT, DAILY_SHOWN, MONTHLY_KEPT,
+            MONTHLY_SHOWN, ON_DEMAND_SHOWN, WEEKLY_KEPT, WEEKLY_SHOWN,
         },
         name,
         operation::{Operation, OperationState},
@@ -43,6 +43,17 @@ const KINDS: [BackupKind; 4] = [
     BackupKind::Weekly,
     BackupKind::Monthly,
 ];
+
+/// How many of a kind are shown at first: those that its retention keeps, and one that is on its
+/// way. More would make a heavy page.
+fn shown_at_first(kind: BackupKind) -> usize {
+    match kind {
+        BackupKind::OnDemand => ON_DEMAND_SHOWN,
+        BackupKind::Daily => DAILY_SHOWN,
+        BackupKind::Weekly => WEEKLY_SHOWN,
+        BackupKind::Monthly => MONTHLY_SHOWN,
+    }
+}
 
 fn title(kind: BackupKind) -> &'static str {
     match kind {
@@ -165,7 +176,7 @@ pub async fn page(
         .collect();
     let options = api
         .broker
-        .options_of_restores(&view, restorable.clone())
+        .restore_options(view.of.instance.id.clone(), restorable.clone())
         .await?;
     let options: Vec<_> = restorable.into_iter().zip(options).collect();
     let running = view.running_backup();
@@ -349,7 +360,7 @@ impl Shown {
     fn of<'a>(&self, kind: BackupKind, backups: &'a [Backup]) -> (Vec<&'a Backup>, usize) {
         let of_kind = || backups.iter().filter(move |backup| backup.kind == kind);
         let (skipped, most) = match self.kind {
-            None => (0, BACKUPS_SHOWN),
+            None => (0, shown_at_first(kind)),
             Some(shown) if shown == kind => {
                 ((self.page - 1) * BACKUPS_ON_A_PAGE, BACKUPS_ON_A_PAGE)
             }

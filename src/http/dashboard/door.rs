@@ -217,13 +217,13 @@ pub async fn sign_in(api: web::Data<Api>, request: HttpRequest, payload: web::Pa
         _ => return Err(HttpError::bad_request("There is no such way to sign in.").into()),
     };
     match enter(&api, &request, way, next).await {
-        Err(HttpError::Broker(BrokerError::Denied(reason))) => {
+        Err(HttpError::Broker(error @ (BrokerError::Denied(_) | BrokerError::Throttled(_)))) => {
             let page = SignInPage {
                 shell: Shell::new("Sign in"),
-                message: Some(reason),
+                message: Some(error.to_string()),
                 next: &own_path(next).unwrap_or_default(),
             };
-            Ok(answer(StatusCode::FORBIDDEN, &page))
+            Ok(PageError::from(error).with_page(|status| answer(status, &page)))
         }
         other => Ok(other?),
     }

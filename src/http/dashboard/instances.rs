@@ -26,7 +26,8 @@ struct Row {
     name: String,
     id: String,
     plan: String,
-    owner: String,
+    organization: String,
+    space: String,
     told: Told,
     created: Moment,
 }
@@ -50,7 +51,8 @@ pub async fn page(
             name: instance.name.clone().unwrap_or_default(),
             id: instance.id.to_string(),
             plan: format!("{offering} {plan}"),
-            owner: format!("{} / {}", tenant.organization, tenant.space),
+            organization: tenant.organization.clone(),
+            space: tenant.space.clone(),
             told: told(instance.state),
             created: Moment::new(instance.created_at, now),
         }
