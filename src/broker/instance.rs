@@ -135,6 +135,9 @@ impl Broker {
             space: request.space.clone(),
             parameters: parameters.clone(),
         };
+        if self.cluster_of(&request.instance).is_some() {
+            return Err(taken());
+        }
         if let Some(existing) = store::instance::find(conn, &request.instance)? {
             return repeated(conn, &existing, &identity, request.accepts_incomplete);
         }
@@ -144,7 +147,9 @@ impl Broker {
         let asked: ProvisionParameters = serde_json::from_value(parameters)
             .map_err(|e| BrokerError::BadRequest(format!("the parameters cannot be read: {e}")))?;
         let source = self.restore_source(conn, &tenant_of(request), offering, &asked)?;
-        let target = self.target(offering, plan, &asked, source.as_ref())?;
+        // What is counted now stays true until the new instance is among it.
+        store::deployment::placing_alone(conn)?;
+        let target = self.target(conn, offering, plan, &asked, source.as_ref())?;
         let engine = &offering.rules.engine;
         accept(
             conn,
@@ -290,6 +295,10 @@ fn deprovision_in(
     Ok(operation.id)
 }
 
+fn taken() -> BrokerError {
+    BrokerError::Conflict("another service instance has this id".to_owned())
+}
+
 fn repeated(
     conn: &mut Conn<'_>,
     existing: &Instance,
@@ -302,9 +311,7 @@ fn repeated(
                 .to_owned(),
         )),
         // What the broker named and made by itself was asked for by no platform.
-        _ if existing.restored_from.is_some() || existing.request != *identity => Err(
-            BrokerError::Conflict("another service instance has this id".to_owned()),
-        ),
+        _ if existing.restored_from.is_some() || existing.request != *identity => Err(taken()),
         InstanceState::Failed => Err(BrokerError::Conflict(
             "the service instance of this id failed; deprovision it first".to_owned(),
         )),

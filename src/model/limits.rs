@@ -191,7 +191,7 @@ pub const SCHEDULES_LOOKED_AT: i64 = 1000;
 /// Backups that the schedule lets run at once in all: half of the places for such work, so that
 /// users' own find some free.
 pub const SNAPSHOTS_AT_ONCE: usize = 4;
-/// Backups that the schedule lets run at once on one cluster.
+/// Backups that the schedule lets run at once on one cluster that says no other number.
 pub const SNAPSHOTS_AT_ONCE_PER_CLUSTER: usize = 2;
 
 /// How long a daily backup is kept.
