@@ -11,6 +11,7 @@ use crate::{
         deployment::Deployment,
         ids::{DeploymentId, InstanceId, OperationId},
         instance::{Instance, InstanceState, ProvisionIdentity, normal_form},
+        limits::PLATFORM_NAME_BYTES_MAX,
         operation::{Operation, OperationKind, RestoreSource, WaitsFor},
         tenant::Tenant,
     },
@@ -234,7 +235,8 @@ fn accept(
         service_id: request.service_id.clone(),
         plan_id: request.plan_id.clone(),
         tenant: tenant_of(request),
-        name: text_of_context(request, INSTANCE_NAME),
+        name: text_of_context(request, INSTANCE_NAME)
+            .filter(|name| name.len() <= PLATFORM_NAME_BYTES_MAX),
         restored_from,
         deployment: deployment.id.clone(),
         context: request.context.clone().unwrap_or_else(|| json!({})),

@@ -104,13 +104,23 @@ impl Office {
     }
 
     async fn provision(&self, id: &str, plan: &str, parameters: Value) -> Result<(), BrokerError> {
+        self.provision_named(id, plan, parameters, None).await
+    }
+
+    async fn provision_named(
+        &self,
+        id: &str,
+        plan: &str,
+        parameters: Value,
+        name: Option<&str>,
+    ) -> Result<(), BrokerError> {
         let request = ProvisionRequest {
             instance: id.parse().expect("an id"),
             service_id: SERVICE.to_owned(),
             plan_id: plan.to_owned(),
             organization: "org".to_owned(),
             space: "space".to_owned(),
-            context: None,
+            context: name.map(|name| json!({ "instance_name": name })),
             parameters: Some(parameters),
             maintenance_version: None,
             accepts_incomplete: true,
@@ -362,4 +372,27 @@ async fn a_full_cluster_is_among_the_options_and_says_so() {
         .provision("instance of near", STANDARD, json!({}))
         .await;
     assert!(matches!(taken, Err(BrokerError::Conflict(_))), "{taken:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_platform_names_its_instances_as_it_likes() {
+    let office = Office::open();
+    let endless = "x".repeat(10_000);
+    for (id, name, kept) in [
+        ("a", Some("my db"), Some("my db")),
+        // Names are unique where we give them; a platform's are its own affair.
+        ("b", Some("my db"), Some("my db")),
+        ("c", Some(""), None),
+        ("d", Some(endless.as_str()), None),
+        ("e", None, None),
+    ] {
+        let made = office.provision_named(id, STANDARD, json!({}), name).await;
+        made.expect("accepted");
+        let id: InstanceId = id.parse().expect("an id");
+        let found = office
+            .broker
+            .store
+            .read(move |conn| store::instance::get(conn, &id));
+        assert_eq!(found.await.expect("an instance").name.as_deref(), kept);
+    }
 }
