@@ -101,8 +101,9 @@ pub struct Settings {
     #[arg(long, env = "COMPOSE_BROKER_LOG_FORMAT", default_value = "text")]
     pub log_format: String,
 
-    /// File that says by how many seconds the broker's clock is ahead; for demonstrations and tests
-    #[arg(long, env = "COMPOSE_BROKER_CLOCK_OFFSET_FILE", hide = true)]
+    /// For demonstrations and tests: file that says by how many seconds the broker's clock is ahead
+    /// [default: none, the clock is the machine's]
+    #[arg(long, env = "COMPOSE_BROKER_CLOCK_OFFSET_FILE")]
     pub clock_offset_file: Option<PathBuf>,
 }
 
