@@ -24,7 +24,7 @@ pub struct Cluster {
 impl Cluster {
     /// Backups that the schedule lets run at once on it.
     pub fn snapshots_at_once(&self) -> usize {
-        let own = self.snapshots_at_once.map(|own| usize::try_from(own));
+        let own = self.snapshots_at_once.map(usize::try_from);
         own.and_then(Result::ok)
             .unwrap_or(SNAPSHOTS_AT_ONCE_PER_CLUSTER)
     }
