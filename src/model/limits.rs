@@ -222,7 +222,7 @@ pub const SIGN_IN_REST_OF_ALL: Duration = Duration::from_secs(1);
 /// Addresses whose failures are remembered.
 pub const SIGN_IN_PEERS_MAX: usize = 4096;
 /// On-demand backups that the dashboard shows at first.
-pub const ON_DEMAND_SHOWN: usize = 5;
+pub const ON_DEMAND_SHOWN: usize = 3;
 /// Daily backups that the dashboard shows at first.
 pub const DAILY_SHOWN: usize = 8;
 /// Weekly backups that the dashboard shows at first.
