@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     backup_store::{BackupStoreError, SharedBackupStore, folder::FolderStore},
     broker::{self, Broker, Doorkeeper, Downloads},
-    config::Config,
+    config::{Config, LocalCluster},
     engine::{SharedEngine, etcd},
     http::{
         Api,
@@ -61,7 +61,10 @@ pub enum StartError {
     #[error("COMPOSE_BROKER_ENCRYPTION_KEYS: the key ring does not open what the store holds")]
     Keys(#[source] SealError),
     /// A cluster cannot be used.
-    #[error("cluster {cluster:?} (COMPOSE_BROKER_DATA_DIR, COMPOSE_BROKER_ENGINES_DIR)")]
+    #[error(
+        "cluster {cluster:?} (COMPOSE_BROKER_DATA_DIR, COMPOSE_BROKER_ENGINES_DIR, \
+         COMPOSE_BROKER_CLUSTERS)"
+    )]
     Cluster {
         /// The cluster's id.
         cluster: String,
@@ -71,9 +74,27 @@ pub enum StartError {
     },
     /// No engine is installed.
     #[error(
-        "COMPOSE_BROKER_ENGINES_DIR: {0} holds no usable engine; scripts/engines.sh installs some"
+        "COMPOSE_BROKER_ENGINES_DIR: {folder} holds no usable engine for cluster {cluster:?}; \
+         scripts/engines.sh installs some"
     )]
-    NoEngine(String),
+    NoEngine {
+        /// The cluster's id.
+        cluster: String,
+        /// Where its engines were looked for.
+        folder: String,
+    },
+    /// An instance of ours would be taken for a cluster.
+    #[error(
+        "COMPOSE_BROKER_CLUSTERS: service_instance_id {0:?} is that of a service instance of this \
+         broker, not of a cluster"
+    )]
+    ClusterIsInstance(String),
+    /// Instances would be left alone.
+    #[error(
+        "COMPOSE_BROKER_CLUSTERS: instances live on clusters that are not listed (any more): \
+         {0}; list them, with \"enabled\": false if they shall take nothing new"
+    )]
+    ClusterGone(String),
     /// The folder of backups cannot be used.
     #[error("COMPOSE_BROKER_BACKUP_STORE")]
     BackupStore(#[from] BackupStoreError),
@@ -151,6 +172,7 @@ impl App {
             .transpose()?;
         let store = Arc::new(Store::open(config.database_url.expose())?);
         check_keys(&store, &config.keys).await?;
+        check_clusters(&store, &config.clusters).await?;
         let backups: SharedBackupStore = Arc::new(FolderStore::open(config.backup_folder.clone())?);
         let clusters = open_clusters(&config).await?;
         let versions: BTreeMap<String, BTreeMap<String, Vec<_>>> = clusters
@@ -161,14 +183,19 @@ impl App {
                 (id.clone(), names.iter().map(of).collect())
             })
             .collect();
-        if versions
-            .values()
-            .flat_map(BTreeMap::values)
-            .all(Vec::is_empty)
+        for LocalCluster {
+            cluster,
+            engines_dir,
+            ..
+        } in &config.clusters
         {
-            return Err(StartError::NoEngine(
-                config.engines_dir.display().to_string(),
-            ));
+            let engines = versions.get(&cluster.id);
+            if engines.is_none_or(|engines| engines.values().all(Vec::is_empty)) {
+                return Err(StartError::NoEngine {
+                    cluster: cluster.id.clone(),
+                    folder: engines_dir.display().to_string(),
+                });
+            }
         }
         let keys = Arc::new(config.keys);
         let runtime = tokio::runtime::Handle::current();
@@ -186,7 +213,7 @@ impl App {
             keys: keys.clone(),
             clock: surroundings.clock.clone(),
             backups: backups.clone(),
-            clusters: config.clusters,
+            clusters: config.clusters.into_iter().map(|c| c.cluster).collect(),
             versions,
             restore_scope: config.restore_scope,
             public_url: public_url.clone(),
@@ -330,12 +357,47 @@ fn public_url(config: &Config, address: SocketAddr) -> String {
     url.unwrap_or_else(|| format!("{scheme}://{address}"))
 }
 
+/// Holds the clusters against the store before any member is touched: every instance has one to live
+/// on, and none is one.
+async fn check_clusters(store: &Arc<Store>, clusters: &[LocalCluster]) -> Result<(), StartError> {
+    /// Instances that are named; of more it is said that there are more.
+    const NAMED_MAX: usize = 10;
+    let clusters = clusters.iter().map(|local| &local.cluster);
+    for id in clusters
+        .clone()
+        .filter_map(|c| c.service_instance_id.clone())
+    {
+        let found = store.read(move |conn| store::instance::find(conn, &id));
+        if let Some(instance) = found.await? {
+            return Err(StartError::ClusterIsInstance(instance.id.to_string()));
+        }
+    }
+    let ids: Vec<String> = clusters.map(|cluster| cluster.id.clone()).collect();
+    let limit = i64::try_from(NAMED_MAX + 1).unwrap_or(i64::MAX);
+    let homeless = store
+        .read(move |conn| store::deployment::on_other_clusters(conn, &ids, limit))
+        .await?;
+    let mut named: Vec<String> = homeless
+        .iter()
+        .take(NAMED_MAX)
+        .map(|(instance, cluster)| format!("{:?} on {cluster:?}", instance.as_str()))
+        .collect();
+    if named.is_empty() {
+        return Ok(());
+    }
+    if homeless.len() > NAMED_MAX {
+        named.push("and more".to_owned());
+    }
+    Err(StartError::ClusterGone(named.join(", ")))
+}
+
 async fn open_clusters(config: &Config) -> Result<BTreeMap<String, ClusterParts>, StartError> {
     let mut clusters = BTreeMap::new();
-    for cluster in &config.clusters {
+    for local in &config.clusters {
+        let id = &local.cluster.id;
         let provisioner = LocalProvisioner::open(
-            config.data_dir.join("clusters").join(&cluster.id),
-            config.engines_dir.clone(),
+            local.folder.clone(),
+            local.engines_dir.clone(),
             &[EngineBinaries {
                 engine: "etcd",
                 probe: "etcd",
@@ -347,11 +409,11 @@ async fn open_clusters(config: &Config) -> Result<BTreeMap<String, ClusterParts>
         )
         .await
         .map_err(|source| StartError::Cluster {
-            cluster: cluster.id.clone(),
+            cluster: id.clone(),
             source,
         })?;
-        let ports = cluster.port_range.unwrap_or(config.port_range);
-        clusters.insert(cluster.id.clone(), ClusterParts { provisioner, ports });
+        let ports = local.ports;
+        clusters.insert(id.clone(), ClusterParts { provisioner, ports });
     }
     Ok(clusters)
 }

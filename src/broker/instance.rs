@@ -11,6 +11,7 @@ use crate::{
         deployment::Deployment,
         ids::{DeploymentId, InstanceId, OperationId},
         instance::{Instance, InstanceState, ProvisionIdentity, normal_form},
+        limits::PLATFORM_NAME_BYTES_MAX,
         operation::{Operation, OperationKind, RestoreSource, WaitsFor},
         tenant::Tenant,
     },
@@ -135,6 +136,9 @@ impl Broker {
             space: request.space.clone(),
             parameters: parameters.clone(),
         };
+        if self.cluster_of(&request.instance).is_some() {
+            return Err(taken());
+        }
         if let Some(existing) = store::instance::find(conn, &request.instance)? {
             return repeated(conn, &existing, &identity, request.accepts_incomplete);
         }
@@ -144,7 +148,9 @@ impl Broker {
         let asked: ProvisionParameters = serde_json::from_value(parameters)
             .map_err(|e| BrokerError::BadRequest(format!("the parameters cannot be read: {e}")))?;
         let source = self.restore_source(conn, &tenant_of(request), offering, &asked)?;
-        let target = self.target(offering, plan, &asked, source.as_ref())?;
+        // What is counted now stays true until the new instance is among it.
+        store::deployment::placing_alone(conn)?;
+        let target = self.target(conn, offering, plan, &asked, source.as_ref())?;
         let engine = &offering.rules.engine;
         accept(
             conn,
@@ -229,7 +235,8 @@ fn accept(
         service_id: request.service_id.clone(),
         plan_id: request.plan_id.clone(),
         tenant: tenant_of(request),
-        name: text_of_context(request, INSTANCE_NAME),
+        name: text_of_context(request, INSTANCE_NAME)
+            .filter(|name| name.len() <= PLATFORM_NAME_BYTES_MAX),
         restored_from,
         deployment: deployment.id.clone(),
         context: request.context.clone().unwrap_or_else(|| json!({})),
@@ -290,6 +297,10 @@ fn deprovision_in(
     Ok(operation.id)
 }
 
+fn taken() -> BrokerError {
+    BrokerError::Conflict("another service instance has this id".to_owned())
+}
+
 fn repeated(
     conn: &mut Conn<'_>,
     existing: &Instance,
@@ -302,9 +313,7 @@ fn repeated(
                 .to_owned(),
         )),
         // What the broker named and made by itself was asked for by no platform.
-        _ if existing.restored_from.is_some() || existing.request != *identity => Err(
-            BrokerError::Conflict("another service instance has this id".to_owned()),
-        ),
+        _ if existing.restored_from.is_some() || existing.request != *identity => Err(taken()),
         InstanceState::Failed => Err(BrokerError::Conflict(
             "the service instance of this id failed; deprovision it first".to_owned(),
         )),

@@ -25,6 +25,7 @@ use crate::{
 
 mod backup;
 mod binding;
+mod cluster;
 mod dashboard;
 mod deployment;
 mod download;

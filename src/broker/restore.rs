@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Broker, BrokerError,
     instance::{Asker, INSTANCE_NAME, ProvisionParameters, ProvisionRequest},
-    target::units_of_a_restore,
+    target::{candidate, units_of_a_restore},
 };
 use crate::{
     model::{
@@ -23,6 +23,7 @@ use crate::{
         instance::{Instance, InstanceState, normal_form},
         name,
         operation::{Operation, OperationKind},
+        placement::{self, Cluster},
         tenant::Tenant,
         version::Version,
     },
@@ -88,6 +89,8 @@ pub struct RestorePlace {
     pub versions: Vec<Version>,
     /// The version without a choice; none: one must be chosen.
     pub version: Option<Version>,
+    /// The units that are left there; none: as many as you like.
+    pub units_free: Option<u64>,
     /// Why a restore without a choice of version and size would be refused here.
     pub refusal: Option<String>,
 }
@@ -211,14 +214,15 @@ impl Broker {
             units_needed: 0,
             units: 0,
         };
-        let clusters = if nothing.chooses_cluster {
+        let clusters: Vec<&Cluster> = if nothing.chooses_cluster {
             let own = deployment_of(conn, &source)?.cluster;
-            let enabled = self.clusters.iter().filter(|cluster| cluster.enabled);
-            let mut ids: Vec<_> = enabled.map(|cluster| Some(cluster.id.clone())).collect();
-            ids.sort_by_key(|id| id.as_ref() != Some(&own));
-            ids
+            let mut enabled: Vec<_> = self.clusters.iter().filter(|c| c.enabled).collect();
+            enabled.sort_by_key(|cluster| cluster.id != own);
+            enabled
         } else {
-            vec![None]
+            placement::default_cluster(&self.clusters)
+                .into_iter()
+                .collect()
         };
         let mut all = Vec::with_capacity(backups.len());
         for backup in backups {
@@ -226,7 +230,7 @@ impl Broker {
             if options.refusal.is_none() {
                 match or_refusal(manifest_of(conn, &source, backup.as_str()))? {
                     Ok(manifest) => {
-                        self.describe(&mut options, offering, plan, &clusters, &manifest)?;
+                        self.describe(conn, &mut options, (offering, plan), &clusters, &manifest)?;
                     }
                     Err(refusal) => options.refusal = Some(refusal),
                 }
@@ -239,44 +243,42 @@ impl Broker {
     /// Says what a restore of one backup could be on each of some clusters.
     fn describe(
         &self,
+        conn: &mut Conn<'_>,
         options: &mut RestoreOptions,
-        offering: &Offering,
-        plan: &Plan,
-        clusters: &[Option<String>],
+        (offering, plan): (&Offering, &Plan),
+        clusters: &[&Cluster],
         manifest: &Manifest,
     ) -> Result<(), BrokerError> {
         options.units_needed = manifest.units_needed();
         options.units = units_of_a_restore(manifest);
-        for cluster_id in clusters {
-            let asked = ProvisionParameters {
-                cluster_id: cluster_id.clone(),
-                ..ProvisionParameters::default()
-            };
-            match or_refusal(self.place_of_a_restore(offering, plan, asked, manifest))? {
-                Ok(place) => options.places.push(place),
-                Err(refusal) => options.refusal = Some(refusal),
-            }
+        for cluster in clusters {
+            let place = self.place_of_a_restore(conn, offering, plan, cluster, manifest)?;
+            options.places.push(place);
         }
         if options.places.iter().all(|place| place.versions.is_empty()) {
-            let mut refusals = options.places.iter().filter_map(|p| p.refusal.clone());
-            options.refusal = options.refusal.take().or_else(|| refusals.next());
+            options.refusal = options.places.iter().find_map(|p| p.refusal.clone());
         }
         Ok(())
     }
 
     fn place_of_a_restore(
         &self,
+        conn: &mut Conn<'_>,
         offering: &Offering,
         plan: &Plan,
-        mut asked: ProvisionParameters,
+        cluster: &Cluster,
         manifest: &Manifest,
     ) -> Result<RestorePlace, BrokerError> {
-        let cluster = self.place(plan, &asked)?;
-        let default = or_refusal(self.target(offering, plan, &asked, Some(manifest)))?;
+        let chosen = plan.rules.placement == Placement::Chosen;
+        let mut asked = ProvisionParameters {
+            cluster_id: chosen.then(|| cluster.id.clone()),
+            ..ProvisionParameters::default()
+        };
+        let default = or_refusal(self.target(conn, offering, plan, &asked, Some(manifest)))?;
         let mut versions = Vec::new();
         for version in self.versions_on(&cluster.id, &offering.rules.engine) {
             asked.db_version = Some(version.to_string());
-            if or_refusal(self.target(offering, plan, &asked, Some(manifest)))?.is_ok() {
+            if or_refusal(self.target(conn, offering, plan, &asked, Some(manifest)))?.is_ok() {
                 versions.push(*version);
             }
         }
@@ -286,6 +288,7 @@ impl Broker {
             name: cluster.name.clone(),
             versions,
             version: default.as_ref().ok().map(|target| target.version),
+            units_free: candidate(conn, cluster)?.units_free(),
             refusal: default.err(),
         })
     }

@@ -2,12 +2,15 @@
 //! for an instance, and for whoever wants to know beforehand what would be refused.
 
 use super::{Broker, BrokerError, instance::ProvisionParameters};
-use crate::model::{
-    backup::Manifest,
-    catalog::{Offering, Plan},
-    limits::{UNITS_DEFAULT, UNITS_MAX},
-    placement::{self, Cluster},
-    version::{self, Version},
+use crate::{
+    model::{
+        backup::Manifest,
+        catalog::{Offering, Plan},
+        limits::{UNITS_DEFAULT, UNITS_MAX},
+        placement::{self, Candidate, Cluster},
+        version::{self, Version},
+    },
+    store::{self, Conn, StoreError},
 };
 
 /// What was decided about an instance that is to be made.
@@ -21,37 +24,15 @@ pub(super) struct Target<'a> {
 }
 
 impl Broker {
-    /// The cluster of an instance that is asked for.
-    pub(super) fn place(
-        &self,
-        plan: &Plan,
-        asked: &ProvisionParameters,
-    ) -> Result<&Cluster, BrokerError> {
-        placement::place(
-            plan.rules.placement,
-            asked.cluster_id.as_deref(),
-            asked.cluster_service_instance_id.as_deref(),
-            &self.clusters,
-        )
-        .map_err(|refusal| BrokerError::BadRequest(refusal.to_string()))
-    }
-
     /// Decides about an instance that is asked for, or that is made from a backup.
     pub(super) fn target(
         &self,
+        conn: &mut Conn<'_>,
         offering: &Offering,
         plan: &Plan,
         asked: &ProvisionParameters,
         source: Option<&Manifest>,
     ) -> Result<Target<'_>, BrokerError> {
-        let cluster = self.place(plan, asked)?;
-        let available = self.versions_on(&cluster.id, &offering.rules.engine);
-        let wanted = asked.db_version.as_deref();
-        let version = match source {
-            None => version::for_new(wanted, available),
-            Some(manifest) => version::for_restore(manifest.version, wanted, available),
-        }
-        .map_err(|refusal| BrokerError::BadRequest(refusal.to_string()))?;
         let units = asked
             .units
             .unwrap_or_else(|| source.map_or(UNITS_DEFAULT, units_of_a_restore));
@@ -60,6 +41,26 @@ impl Broker {
                 "units is {units}; an instance has from 1 to {UNITS_MAX} units"
             )));
         }
+        let candidates: Vec<Candidate<'_>> = self
+            .clusters
+            .iter()
+            .map(|cluster| candidate(conn, cluster))
+            .collect::<Result<_, _>>()?;
+        let cluster = placement::place(
+            plan.rules.placement,
+            asked.cluster_id.as_deref(),
+            asked.cluster_service_instance_id.as_deref(),
+            units,
+            &candidates,
+        )
+        .map_err(|refusal| BrokerError::BadRequest(refusal.to_string()))?;
+        let available = self.versions_on(&cluster.id, &offering.rules.engine);
+        let wanted = asked.db_version.as_deref();
+        let version = match source {
+            None => version::for_new(wanted, available),
+            Some(manifest) => version::for_restore(manifest.version, wanted, available),
+        }
+        .map_err(|refusal| BrokerError::BadRequest(refusal.to_string()))?;
         if let Some(manifest) = source {
             check_size(manifest, units)?;
         }
@@ -69,6 +70,22 @@ impl Broker {
             units,
         })
     }
+}
+
+/// A cluster with what is in use of it, which is counted where there is a limit.
+pub(super) fn candidate<'a>(
+    conn: &mut Conn<'_>,
+    cluster: &'a Cluster,
+) -> Result<Candidate<'a>, StoreError> {
+    let units_used = if cluster.capacity_units.is_some() {
+        store::deployment::units_on(conn, &cluster.id)?
+    } else {
+        0
+    };
+    Ok(Candidate {
+        cluster,
+        units_used,
+    })
 }
 
 /// The size of what is restored, when nobody asks for another one.

@@ -26,6 +26,9 @@ const SERVICE: &str = "6f1c9f0e-52a4-4a39-8e0b-3c1f5b7a9d10";
 const STANDARD: &str = "b8a0d3f4-7c1e-4b5f-9a52-1de2c4f60a11";
 const ENTERPRISE: &str = "c2f7e6a9-0d4b-4c83-b1f6-58a9e3d7b212";
 
+/// The capacity of the cluster "far".
+const FAR_UNITS: u32 = 20;
+
 /// A broker on three clusters, two of them with several versions and one that takes nothing new.
 struct Office {
     broker: Arc<Broker>,
@@ -57,11 +60,19 @@ impl Office {
         let folder = tempfile::tempdir().expect("a folder");
         let url = format!("sqlite://{}", folder.path().join("broker.db").display());
         let catalog = include_str!("../../catalog.json");
-        let clusters = json!([
-            { "id": "near", "name": "Near" },
-            { "id": "far", "name": "Far away" },
-            { "id": "off", "name": "Off", "enabled": false },
-        ]);
+        let cluster = |id: &str, name: &str, enabled, capacity_units| Cluster {
+            id: id.to_owned(),
+            name: name.to_owned(),
+            service_instance_id: format!("instance of {id}").parse().ok(),
+            enabled,
+            capacity_units,
+            snapshots_at_once: None,
+        };
+        let clusters = vec![
+            cluster("near", "Near", true, None),
+            cluster("far", "Far away", true, Some(FAR_UNITS)),
+            cluster("off", "Off", false, None),
+        ];
         let installed = [
             ("near", versions(&["3.3.25", "3.4.23", "3.5.16", "3.5.30"])),
             ("far", versions(&["3.5.16"])),
@@ -77,7 +88,7 @@ impl Office {
             keys,
             clock: Clock::new(now),
             backups: Arc::new(backups),
-            clusters: serde_json::from_value(clusters).expect("clusters"),
+            clusters,
             versions: installed
                 .map(|(id, v)| (id.to_owned(), BTreeMap::from([("etcd".to_owned(), v)])))
                 .into(),
@@ -93,13 +104,23 @@ impl Office {
     }
 
     async fn provision(&self, id: &str, plan: &str, parameters: Value) -> Result<(), BrokerError> {
+        self.provision_named(id, plan, parameters, None).await
+    }
+
+    async fn provision_named(
+        &self,
+        id: &str,
+        plan: &str,
+        parameters: Value,
+        name: Option<&str>,
+    ) -> Result<(), BrokerError> {
         let request = ProvisionRequest {
             instance: id.parse().expect("an id"),
             service_id: SERVICE.to_owned(),
             plan_id: plan.to_owned(),
             organization: "org".to_owned(),
             space: "space".to_owned(),
-            context: None,
+            context: name.map(|name| json!({ "instance_name": name })),
             parameters: Some(parameters),
             maintenance_version: None,
             accepts_incomplete: true,
@@ -315,5 +336,63 @@ async fn restores_are_told_newest_first_and_of_their_source_alone() {
     ] {
         let answer = office.broker.reaches(granted.clone(), asked.clone()).await;
         assert_eq!(answer.expect("an answer"), reached, "{granted} {asked}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_cluster_is_among_the_options_and_says_so() {
+    let office = Office::open();
+    let half = json!({ "cluster_id": "far", "db_version": "3.5.16", "units": FAR_UNITS / 2 });
+    let source = office.instance("source", ENTERPRISE, half.clone()).await;
+    let backup = office.backup(&source, BackupState::Complete, 1).await;
+    let free = |options: &RestoreOptions| {
+        let free: Vec<_> = options.places.iter().map(|p| p.units_free).collect();
+        free
+    };
+    let half_free = Some(u64::from(FAR_UNITS / 2));
+    let options = office.options(&source, &backup).await;
+    assert_eq!(free(&options), [half_free, None]);
+    assert!(options.places.iter().all(|p| p.refusal.is_none()));
+    office
+        .provision("other", ENTERPRISE, half)
+        .await
+        .expect("room");
+    let options = office.options(&source, &backup).await;
+    assert_eq!(free(&options), [Some(0), None]);
+    assert_eq!(options.refusal, None);
+    let refused = office.restore(&source, &backup, None, None).await;
+    let reason = refused.expect_err("no room").to_string();
+    assert!(reason.contains("one of: near"), "{reason}");
+    assert_eq!(options.places[0].refusal, Some(reason));
+    assert!(options.places[0].versions.is_empty());
+    let elsewhere = office.restore(&source, &backup, Some("near"), None).await;
+    assert_eq!(elsewhere.expect("room").deployment.cluster, "near");
+    // The id of a cluster's own service instance is nobody else's.
+    let taken = office
+        .provision("instance of near", STANDARD, json!({}))
+        .await;
+    assert!(matches!(taken, Err(BrokerError::Conflict(_))), "{taken:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_platform_names_its_instances_as_it_likes() {
+    let office = Office::open();
+    let endless = "x".repeat(10_000);
+    for (id, name, kept) in [
+        ("a", Some("my db"), Some("my db")),
+        // Names are unique where we give them; a platform's are its own affair.
+        ("b", Some("my db"), Some("my db")),
+        ("c", Some(""), None),
+        ("d", Some(endless.as_str()), None),
+        ("e", None, None),
+    ] {
+        let made = office.provision_named(id, STANDARD, json!({}), name).await;
+        made.expect("accepted");
+        let id: InstanceId = id.parse().expect("an id");
+        let found = office
+            .broker
+            .store
+            .read(move |conn| store::instance::get(conn, &id));
+        assert_eq!(found.await.expect("an instance").name.as_deref(), kept);
     }
 }

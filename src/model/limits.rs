@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// Longest id that a platform may choose, in bytes. CF uses 36.
 pub const PLATFORM_ID_BYTES_MAX: usize = 255;
+/// Longest name of an instance that is taken from a platform, in bytes; a longer one is not remembered.
+pub const PLATFORM_NAME_BYTES_MAX: usize = 255;
 /// Longest name of an instance that the broker makes by itself, in characters. CF had 50 for long.
 pub const INSTANCE_NAME_CHARS_MAX: usize = 50;
 /// Largest request body, in bytes.
@@ -191,7 +193,7 @@ pub const SCHEDULES_LOOKED_AT: i64 = 1000;
 /// Backups that the schedule lets run at once in all: half of the places for such work, so that
 /// users' own find some free.
 pub const SNAPSHOTS_AT_ONCE: usize = 4;
-/// Backups that the schedule lets run at once on one cluster.
+/// Backups that the schedule lets run at once on one cluster that says no other number.
 pub const SNAPSHOTS_AT_ONCE_PER_CLUSTER: usize = 2;
 
 /// How long a daily backup is kept.

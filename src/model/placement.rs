@@ -2,36 +2,32 @@
 
 use serde::Deserialize;
 
-use super::{catalog::Placement, limits::SNAPSHOTS_AT_ONCE_PER_CLUSTER};
+use super::{catalog::Placement, ids::InstanceId, limits::SNAPSHOTS_AT_ONCE_PER_CLUSTER};
 
-/// A placement target as the operator describes it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// A placement target, as the rules know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cluster {
     /// Its id, the value of the parameter `cluster_id`.
     pub id: String,
     /// For people.
     pub name: String,
     /// The cluster's own service instance, the value of `cluster_service_instance_id`.
-    #[serde(default)]
-    pub service_instance_id: Option<String>,
-    /// Whether it takes new instances.
-    #[serde(default = "yes")]
+    pub service_instance_id: Option<InstanceId>,
+    /// Whether it takes new instances. What it has is looked after in any case.
     pub enabled: bool,
-    /// Ports for members on it, `first-last`. Absent: the broker's own range.
-    #[serde(default)]
-    pub port_range: Option<PortRange>,
+    /// The units of all its instances together; absent: no limit.
+    pub capacity_units: Option<u32>,
+    /// Backups that the schedule lets run at once on it; absent: the limit that all have.
+    pub snapshots_at_once: Option<u32>,
 }
 
 impl Cluster {
     /// Backups that the schedule lets run at once on it.
     pub fn snapshots_at_once(&self) -> usize {
-        SNAPSHOTS_AT_ONCE_PER_CLUSTER
+        let own = self.snapshots_at_once.map(usize::try_from);
+        own.and_then(Result::ok)
+            .unwrap_or(SNAPSHOTS_AT_ONCE_PER_CLUSTER)
     }
-}
-
-fn yes() -> bool {
-    true
 }
 
 /// TCP ports from `first` to `last`, both included.
@@ -42,6 +38,13 @@ pub struct PortRange {
     pub first: u16,
     /// The last port.
     pub last: u16,
+}
+
+impl PortRange {
+    /// Whether some port is in both.
+    pub fn overlaps(&self, other: &PortRange) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
 }
 
 /// A text is no port range.
@@ -79,6 +82,28 @@ impl std::fmt::Display for PortRange {
     }
 }
 
+/// A cluster, and how much of it is in use.
+#[derive(Debug, Clone, Copy)]
+pub struct Candidate<'a> {
+    /// The cluster.
+    pub cluster: &'a Cluster,
+    /// The units of the instances that are on it, whatever state they are in.
+    pub units_used: u64,
+}
+
+impl Candidate<'_> {
+    /// The units that it has left; none: as many as you like.
+    pub fn units_free(&self) -> Option<u64> {
+        let capacity = self.cluster.capacity_units.map(u64::from);
+        capacity.map(|capacity| capacity.saturating_sub(self.units_used))
+    }
+
+    fn has_room_for(&self, units: u32) -> bool {
+        self.units_free()
+            .is_none_or(|free| free >= u64::from(units))
+    }
+}
+
 /// Why an instance cannot be placed. Each says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlacementRefusal {
@@ -93,66 +118,111 @@ pub enum PlacementRefusal {
     Unknown {
         /// What was asked for.
         wanted: String,
-        /// What there is.
+        /// Those that have room.
         available: String,
+    },
+    /// The cluster that the user chose has too few units left.
+    #[error(
+        "cluster {wanted:?} has no room for {units} unit(s), {free} of {capacity} are free; ask \
+         for fewer units, or choose one of: {available}"
+    )]
+    Full {
+        /// What was asked for.
+        wanted: String,
+        /// The units that were asked for.
+        units: u32,
+        /// The units that are left.
+        free: u64,
+        /// The units that there are.
+        capacity: u32,
+        /// Those that have room.
+        available: String,
+    },
+    /// The cluster that the plan's instances go to has too few units left.
+    #[error(
+        "the cluster of this plan has no room for {units} unit(s), {free} of {capacity} are free; \
+         ask for fewer units, deprovision what is not needed, or take a plan with a choice of \
+         clusters"
+    )]
+    DefaultFull {
+        /// The units that were asked for.
+        units: u32,
+        /// The units that are left.
+        free: u64,
+        /// The units that there are.
+        capacity: u32,
     },
     /// Both ways of naming were used, for different clusters.
     #[error("cluster_id and cluster_service_instance_id name different clusters; give one of them")]
     Contradiction,
 }
 
-/// The cluster that an instance goes to. The first cluster is the default one.
+/// The cluster of plans that have no choice: the first one that takes new instances.
+pub fn default_cluster(clusters: &[Cluster]) -> Option<&Cluster> {
+    clusters.iter().find(|cluster| cluster.enabled)
+}
+
+/// The cluster that an instance of `units` goes to.
 pub fn place<'a>(
     placement: Placement,
     cluster_id: Option<&str>,
     cluster_service_instance_id: Option<&str>,
-    clusters: &'a [Cluster],
+    units: u32,
+    candidates: &[Candidate<'a>],
 ) -> Result<&'a Cluster, PlacementRefusal> {
+    let enabled = || candidates.iter().filter(|c| c.cluster.enabled);
     let available = || {
-        let ids: Vec<&str> = clusters
-            .iter()
-            .filter(|c| c.enabled)
-            .map(|c| c.id.as_str())
-            .collect();
+        let with_room = enabled().filter(|c| c.has_room_for(units));
+        let ids: Vec<&str> = with_room.map(|c| c.cluster.id.as_str()).collect();
         if ids.is_empty() {
             "none".to_owned()
         } else {
             ids.join(", ")
         }
     };
-    let named = cluster_id.or(cluster_service_instance_id);
-    match (placement, named) {
-        (Placement::Default, Some(_)) => Err(PlacementRefusal::NotChosenHere),
-        (Placement::Default, None) => {
-            clusters
-                .iter()
-                .find(|c| c.enabled)
-                .ok_or_else(|| PlacementRefusal::Unknown {
-                    wanted: "default".to_owned(),
-                    available: available(),
-                })
-        }
-        (Placement::Chosen, None) => Err(PlacementRefusal::Missing(available())),
-        (Placement::Chosen, Some(_)) => {
-            let find = |wanted: &str, matches: &dyn Fn(&Cluster) -> bool| {
-                clusters
-                    .iter()
-                    .find(|c| c.enabled && matches(c))
-                    .ok_or_else(|| PlacementRefusal::Unknown {
-                        wanted: wanted.to_owned(),
-                        available: available(),
-                    })
-            };
-            let by_id = cluster_id.map(|id| find(id, &|c| c.id == id)).transpose()?;
-            let by_instance = cluster_service_instance_id
-                .map(|id| find(id, &|c| c.service_instance_id.as_deref() == Some(id)))
-                .transpose()?;
-            match (by_id, by_instance) {
-                (Some(a), Some(b)) if a.id != b.id => Err(PlacementRefusal::Contradiction),
-                (Some(cluster), _) | (None, Some(cluster)) => Ok(cluster),
-                (None, None) => Err(PlacementRefusal::Missing(available())),
+    let unknown = |wanted: &str| PlacementRefusal::Unknown {
+        wanted: wanted.to_owned(),
+        available: available(),
+    };
+    let by_id = |id: &str| enabled().find(|c| c.cluster.id == id);
+    let by_instance = |id: &str| {
+        let of = |c: &&Candidate<'_>| {
+            let own = c.cluster.service_instance_id.as_ref();
+            own.is_some_and(|own| own.as_str() == id)
+        };
+        enabled().find(of)
+    };
+    let chosen = match (placement, cluster_id, cluster_service_instance_id) {
+        (Placement::Default, None, None) => enabled().next().ok_or_else(|| unknown("default"))?,
+        (Placement::Default, ..) => return Err(PlacementRefusal::NotChosenHere),
+        (Placement::Chosen, None, None) => return Err(PlacementRefusal::Missing(available())),
+        (Placement::Chosen, Some(id), None) => by_id(id).ok_or_else(|| unknown(id))?,
+        (Placement::Chosen, None, Some(id)) => by_instance(id).ok_or_else(|| unknown(id))?,
+        (Placement::Chosen, Some(id), Some(instance)) => {
+            let chosen = by_id(id).ok_or_else(|| unknown(id))?;
+            let other = by_instance(instance).ok_or_else(|| unknown(instance))?;
+            if chosen.cluster.id != other.cluster.id {
+                return Err(PlacementRefusal::Contradiction);
             }
+            chosen
         }
+    };
+    match (chosen.units_free(), chosen.cluster.capacity_units) {
+        (Some(free), Some(capacity)) if free < u64::from(units) => Err(match placement {
+            Placement::Default => PlacementRefusal::DefaultFull {
+                units,
+                free,
+                capacity,
+            },
+            Placement::Chosen => PlacementRefusal::Full {
+                wanted: chosen.cluster.id.clone(),
+                units,
+                free,
+                capacity,
+                available: available(),
+            },
+        }),
+        _ => Ok(chosen.cluster),
     }
 }
 
@@ -160,31 +230,43 @@ pub fn place<'a>(
 mod tests {
     use super::*;
 
-    fn clusters() -> Vec<Cluster> {
-        let cluster = |id: &str, enabled| Cluster {
+    fn cluster(id: &str, enabled: bool, capacity_units: Option<u32>) -> Cluster {
+        Cluster {
             id: id.into(),
             name: id.into(),
-            service_instance_id: Some(format!("si-{id}")),
+            service_instance_id: format!("si-{id}").parse().ok(),
             enabled,
-            port_range: None,
-        };
-        vec![
-            cluster("a", true),
-            cluster("b", true),
-            cluster("off", false),
-        ]
+            capacity_units,
+            snapshots_at_once: None,
+        }
+    }
+
+    fn with_used<'a>(clusters: &'a [Cluster], used: &[u64]) -> Vec<Candidate<'a>> {
+        let both = clusters.iter().zip(used);
+        both.map(|(cluster, used)| Candidate {
+            cluster,
+            units_used: *used,
+        })
+        .collect()
     }
 
     #[test]
     fn where_an_instance_goes() {
         use Placement::{Chosen, Default};
-        let clusters = clusters();
-        let placed = |p, id, si| place(p, id, si, &clusters).map(|c| c.id.as_str());
+        let clusters = [
+            cluster("a", true, None),
+            cluster("b", true, None),
+            cluster("off", false, None),
+        ];
+        let candidates = with_used(&clusters, &[1_000_000, 0, 0]);
+        let placed = |p, id, si| place(p, id, si, 1, &candidates).map(|c| c.id.as_str());
         assert_eq!(placed(Default, None, None), Ok("a"));
-        assert_eq!(
-            placed(Default, Some("a"), None),
-            Err(PlacementRefusal::NotChosenHere)
-        );
+        for (id, si) in [(Some("a"), None), (None, Some("si-a"))] {
+            assert_eq!(
+                placed(Default, id, si),
+                Err(PlacementRefusal::NotChosenHere)
+            );
+        }
         assert_eq!(placed(Chosen, Some("b"), None), Ok("b"));
         assert_eq!(placed(Chosen, None, Some("si-b")), Ok("b"));
         assert_eq!(placed(Chosen, Some("b"), Some("si-b")), Ok("b"));
@@ -201,6 +283,33 @@ mod tests {
             unknown.to_string(),
             "no cluster \"off\" takes new instances; choose one of: a, b"
         );
+    }
+
+    #[test]
+    fn a_full_cluster_takes_nothing_and_names_those_that_do() {
+        use Placement::{Chosen, Default};
+        let clusters = [
+            cluster("a", true, Some(4)),
+            cluster("b", true, Some(8)),
+            cluster("c", true, None),
+            cluster("off", false, Some(100)),
+        ];
+        let placed = |p, id, units, used: [u64; 4]| {
+            let placed = place(p, id, None, units, &with_used(&clusters, &used));
+            placed.map(|c| c.id.clone()).map_err(|e| e.to_string())
+        };
+        // The last unit is there to be had.
+        assert_eq!(placed(Default, None, 2, [2, 0, 0, 0]), Ok("a".to_owned()));
+        let refusal = placed(Default, None, 2, [3, 0, 0, 0]).expect_err("full");
+        assert!(refusal.contains("2 unit(s), 1 of 4 are free"), "{refusal}");
+        let refusal = placed(Chosen, Some("a"), 2, [3, 7, 9, 0]).expect_err("full");
+        assert!(refusal.contains("\"a\" has no room for 2"), "{refusal}");
+        assert!(refusal.ends_with("choose one of: c"), "{refusal}");
+        let refusal = placed(Chosen, None, 2, [3, 6, 0, 0]).expect_err("no choice");
+        assert!(refusal.ends_with("one of: b, c"), "{refusal}");
+        // A capacity that was made smaller than what is in use is no debt.
+        let refusal = placed(Chosen, Some("a"), 1, [40, 0, 0, 0]).expect_err("full");
+        assert!(refusal.contains("0 of 4"), "{refusal}");
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use diesel::prelude::*;
+use diesel::{dsl::sum, prelude::*};
 
 use super::{
-    Conn, StoreError, each, from_json, parse,
+    Conn, Link, StoreError, each, from_json, parse,
     schema::{deployments, ports},
     to_json,
 };
@@ -86,6 +86,45 @@ pub fn newest_sealed(conn: &mut Conn<'_>) -> Result<Option<(String, String)>, St
         return Ok(None);
     };
     Ok(Some((deployment.seal_context(), sealed)))
+}
+
+/// The units of all instances on a cluster, whatever state they are in. [`placing_alone`] keeps it
+/// true until the transaction ends.
+pub fn units_on(conn: &mut Conn<'_>, cluster: &str) -> Result<u64, StoreError> {
+    let units: Option<i64> = each!(conn, |c| deployments::table
+        .filter(deployments::cluster_id.eq(cluster))
+        .select(sum(deployments::units))
+        .first(c))?;
+    Ok(units.unwrap_or(0).unsigned_abs())
+}
+
+/// Lets nobody else count units until the transaction ends. SQLite has one writer anyway.
+pub fn placing_alone(conn: &mut Conn<'_>) -> Result<(), StoreError> {
+    match &mut conn.link {
+        Link::Sqlite(_) => {}
+        #[cfg(feature = "postgres")]
+        Link::Postgres(c) => {
+            diesel::sql_query("SELECT pg_advisory_xact_lock(hashtext('placement'))").execute(*c)?;
+        }
+    }
+    Ok(())
+}
+
+/// Instances that are on none of `clusters`, with the cluster that they are on, at most `limit`.
+pub fn on_other_clusters(
+    conn: &mut Conn<'_>,
+    clusters: &[String],
+    limit: i64,
+) -> Result<Vec<(InstanceId, String)>, StoreError> {
+    let rows: Vec<(String, String)> = each!(conn, |c| deployments::table
+        .filter(deployments::cluster_id.ne_all(clusters))
+        .order((deployments::cluster_id, deployments::instance_id))
+        .select((deployments::instance_id, deployments::cluster_id))
+        .limit(limit)
+        .load(c))?;
+    rows.into_iter()
+        .map(|(id, cluster)| Ok((parse("an instance's id", &id)?, cluster)))
+        .collect()
 }
 
 /// Keeps a deployment's members and secrets, and reserves its members' ports.

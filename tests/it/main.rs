@@ -9,6 +9,7 @@ mod backups;
 mod bindings;
 mod broker;
 mod catalog;
+mod clusters;
 mod control;
 mod crash;
 mod damage;

@@ -13,7 +13,7 @@ use std::{
 use rustix::process::{Pid, Signal};
 use tokio::time::timeout;
 
-use crate::broker::{TestBroker, engines_dir, eventually, kill, port_range};
+use crate::broker::{TestBroker, engines_dir, eventually, kill, new_folder, port_range};
 
 const USERNAME: &str = "ada";
 const PASSWORD: &str = "word";
@@ -93,10 +93,7 @@ impl BrokerProcess {
 
     /// A broker as it is before its start, with its settings changed.
     pub fn stopped_with(change: impl FnOnce(&mut Settings)) -> Self {
-        let folder = tempfile::Builder::new()
-            .prefix("compose-broker-test-")
-            .tempdir();
-        let folder = folder.expect("a folder").keep();
+        let folder = new_folder();
         let mut settings = settings(&folder);
         change(&mut settings);
         let url = format!("http://{}", settings["LISTEN"]);

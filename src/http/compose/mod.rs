@@ -16,7 +16,7 @@ use serde_json::json;
 use super::{
     Api,
     error::{ComposeError, HttpError},
-    request::{Body, bearer, path_id, query},
+    request::{Body, bearer, check_basic, path_id, query},
 };
 use crate::{
     broker::{Broker, BrokerError, DeploymentView, DownloadLink, RestoreRequest},
@@ -32,7 +32,8 @@ mod view;
 
 type Answer = Result<HttpResponse, ComposeError>;
 
-/// Lets a request in when its token is good for the instance in its path.
+/// Lets a request in when its token is good for the instance in its path. Of a cluster's own
+/// service instance the platform may know too: it made that one.
 pub async fn guard<B: MessageBody + 'static>(
     api: web::Data<Api>,
     request: ServiceRequest,
@@ -48,6 +49,11 @@ pub async fn guard<B: MessageBody + 'static>(
 }
 
 async fn check_token(api: &Api, request: &ServiceRequest) -> Result<(), HttpError> {
+    let asked: Result<InstanceId, _> = path_id(request.request(), "instance");
+    let cluster = asked.as_ref().ok().and_then(|id| api.broker.cluster_of(id));
+    if cluster.is_some() && check_basic(request.headers(), api).is_ok() {
+        return Ok(());
+    }
     let token = bearer(request.headers())
         .ok_or(HttpError::Unauthorized)?
         .to_owned();
@@ -56,8 +62,12 @@ async fn check_token(api: &Api, request: &ServiceRequest) -> Result<(), HttpErro
         .instance_of_token(&token)
         .await?
         .ok_or(HttpError::Unauthorized)?;
-    let asked: InstanceId = known(path_id(request.request(), "instance"), "instance")?;
-    if api.broker.reaches(granted, asked).await? {
+    let asked = known(asked, "instance")?;
+    let may = match cluster {
+        Some(cluster) => api.broker.runs_on(granted, cluster).await?,
+        None => api.broker.reaches(granted, asked).await?,
+    };
+    if may {
         Ok(())
     } else {
         Err(BrokerError::NotFound("there is no such instance".to_owned()).into())
@@ -78,10 +88,16 @@ fn known<T>(id: Result<T, HttpError>, what: &str) -> Result<T, HttpError> {
 
 /// `GET /instances/:iid`
 pub async fn instance(api: web::Data<Api>, request: HttpRequest) -> Answer {
-    let view = api
-        .broker
-        .deployment_of(path_id(&request, "instance")?)
-        .await?;
+    let id = path_id(&request, "instance")?;
+    if let Some(cluster) = api.broker.cluster_of(&id) {
+        return Ok(HttpResponse::Ok().json(json!({
+            "id": id,
+            "resource_type": "cluster",
+            "resource_id": cluster.id,
+            "cluster_id": cluster.id,
+        })));
+    }
+    let view = api.broker.deployment_of(id).await?;
     Ok(HttpResponse::Ok().json(json!({
         "id": view.instance.id,
         "resource_type": "deployment",

@@ -16,14 +16,13 @@ use serde_json::Value;
 
 use crate::{
     logging::{self, LogFormat},
-    model::{
-        certificate::CertificateFiles,
-        placement::{Cluster, PortRange},
-        secret::Secret,
-        tenant::RestoreScope,
-    },
+    model::{certificate::CertificateFiles, secret::Secret, tenant::RestoreScope},
     seal::{KeyRing, random_secret},
 };
+
+mod clusters;
+
+pub use clusters::LocalCluster;
 
 /// A setting that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -154,12 +153,8 @@ pub struct Config {
     pub backup_folder: PathBuf,
     /// The catalog's text.
     pub catalog: String,
-    /// Folder of the engines' binaries.
-    pub engines_dir: PathBuf,
     /// The placement targets; the first enabled one is the default.
-    pub clusters: Vec<Cluster>,
-    /// Ports of clusters that have no range of their own.
-    pub port_range: PortRange,
+    pub clusters: Vec<LocalCluster>,
     /// The platform's user name.
     pub username: String,
     /// The platform's password.
@@ -292,7 +287,6 @@ impl Config {
                 format!("{}: {e}", settings.catalog.display()),
             )
         })?;
-        let clusters = read_clusters(settings.clusters.as_deref())?;
         let data_dir = private_folder(&settings.data_dir).map_err(|e| {
             wrong(
                 "COMPOSE_BROKER_DATA_DIR",
@@ -315,6 +309,14 @@ impl Config {
                 }
             },
         };
+        let defaults = clusters::Defaults {
+            data_dir: &data_dir,
+            backup_folder: &backup_folder,
+            engines_dir: &settings.engines_dir,
+            ports: port_range,
+        };
+        let clusters = clusters::read(settings.clusters.as_deref(), &defaults)
+            .map_err(|reason| wrong("COMPOSE_BROKER_CLUSTERS", reason))?;
         let username = match &settings.username {
             Some(name) => name.clone(),
             None => kept(&data_dir, "username", || Ok(Secret::new("broker")))
@@ -351,9 +353,7 @@ impl Config {
             database_url,
             backup_folder,
             catalog,
-            engines_dir: settings.engines_dir.clone(),
             clusters,
-            port_range,
             username,
             password,
             keys,
@@ -394,40 +394,6 @@ fn check_url(text: &str) -> Result<String, ConfigError> {
     } else {
         Err(reason())
     }
-}
-
-fn read_clusters(file: Option<&Path>) -> Result<Vec<Cluster>, ConfigError> {
-    const SETTING: &str = "COMPOSE_BROKER_CLUSTERS";
-    let Some(file) = file else {
-        return Ok(vec![Cluster {
-            id: "local".to_owned(),
-            name: "This machine".to_owned(),
-            service_instance_id: None,
-            enabled: true,
-            port_range: None,
-        }]);
-    };
-    let text =
-        fs::read_to_string(file).map_err(|e| wrong(SETTING, format!("{}: {e}", file.display())))?;
-    let clusters: Vec<Cluster> = serde_json::from_str(&text)
-        .map_err(|e| wrong(SETTING, format!("{}: {e}", file.display())))?;
-    for (i, cluster) in clusters.iter().enumerate() {
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        // The id is a folder's name too.
-        if cluster.id.is_empty() || !cluster.id.chars().all(plain) {
-            return Err(wrong(
-                SETTING,
-                format!("id {:?} is not letters, digits, - and _", cluster.id),
-            ));
-        }
-        if clusters[..i].iter().any(|c| c.id == cluster.id) {
-            return Err(wrong(SETTING, format!("id {:?} is used twice", cluster.id)));
-        }
-    }
-    if !clusters.iter().any(|c| c.enabled) {
-        return Err(wrong(SETTING, "no cluster is enabled"));
-    }
-    Ok(clusters)
 }
 
 /// Makes a folder that only its owner can look into, and returns its full path.
