@@ -52,8 +52,7 @@ pub fn insert(conn: &mut Conn<'_>, deployment: &Deployment) -> Result<(), StoreE
         cluster_id: deployment.cluster.clone(),
         engine: deployment.engine.clone(),
         version: deployment.version.to_string(),
-        units: i32::try_from(deployment.units)
-            .map_err(|e| StoreError::unreadable("a deployment's units", e))?,
+        units: units_column(deployment)?,
         members: to_json(&deployment.members)?,
         sealed_secrets: None,
     };
@@ -151,6 +150,24 @@ pub fn allocate(
     .set(deployments::sealed_secrets.eq(sealed_secrets))
     .execute(c))?;
     Ok(())
+}
+
+/// Keeps the version and the size that a deployment and each of its members have now.
+pub fn reshape(conn: &mut Conn<'_>, deployment: &Deployment) -> Result<(), StoreError> {
+    let units = units_column(deployment)?;
+    each!(conn, |c| diesel::update(
+        deployments::table.find(deployment.id.as_str())
+    )
+    .set((
+        deployments::version.eq(deployment.version.to_string()),
+        deployments::units.eq(units),
+    ))
+    .execute(c))?;
+    set_members(conn, &deployment.id, &deployment.members)
+}
+
+fn units_column(deployment: &Deployment) -> Result<i32, StoreError> {
+    i32::try_from(deployment.units).map_err(|e| StoreError::unreadable("a deployment's units", e))
 }
 
 fn set_members(
