@@ -5,7 +5,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Broker, BrokerError, backup, instance::check_maintenance, instance_key};
+use super::{
+    Broker, BrokerError, backup, instance::check_maintenance, instance_key, target::candidate,
+};
 use crate::{
     model::{
         catalog::Plan,
@@ -176,6 +178,7 @@ impl Broker {
             parameters: after,
         };
         check_size(&deployment, goal, seen)?;
+        self.check_capacity(conn, &deployment, goal)?;
         let operation = self.accept_update(conn, &instance, change, request.origin)?;
         Ok(Updated::Accepted(Box::new(operation)))
     }
@@ -258,6 +261,30 @@ impl Broker {
         }
         let through = |version| Shape { version, ..goal };
         Ok(hops.into_iter().map(through).collect())
+    }
+
+    fn check_capacity(
+        &self,
+        conn: &mut Conn<'_>,
+        deployment: &Deployment,
+        goal: Shape,
+    ) -> Result<(), BrokerError> {
+        let more = goal.units.saturating_sub(deployment.units);
+        let cluster = self.clusters.iter().find(|c| c.id == deployment.cluster);
+        let Some(cluster) = cluster.filter(|_| more > 0) else {
+            return Ok(());
+        };
+        store::deployment::placing_alone(conn)?;
+        match candidate(conn, cluster)?.units_free() {
+            Some(free) if free < u64::from(more) => {
+                let reason = format!(
+                    "the instance's cluster has no room for {more} more unit(s), {free} are free; \
+                     ask for fewer units, or the operator for more"
+                );
+                Err(refused(reason, true))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn accept_update(

@@ -87,14 +87,23 @@ pub fn newest_sealed(conn: &mut Conn<'_>) -> Result<Option<(String, String)>, St
     Ok(Some((deployment.seal_context(), sealed)))
 }
 
-/// The units of all instances on a cluster, whatever state they are in. [`placing_alone`] keeps it
-/// true until the transaction ends.
+/// The units of all instances on a cluster, whatever state they are in; of those that are becoming
+/// larger, the units that they become. [`placing_alone`] keeps it true until the transaction ends.
 pub fn units_on(conn: &mut Conn<'_>, cluster: &str) -> Result<u64, StoreError> {
     let units: Option<i64> = each!(conn, |c| deployments::table
         .filter(deployments::cluster_id.eq(cluster))
         .select(sum(deployments::units))
         .first(c))?;
-    Ok(units.unwrap_or(0).unsigned_abs())
+    let mut units = units.unwrap_or(0).unsigned_abs();
+    for update in super::operation::active_updates(conn)? {
+        if let Some((deployment, _)) = of_instance(conn, &update.instance)?
+            && deployment.cluster == cluster
+            && let Some(change) = update.change
+        {
+            units += u64::from(change.goal().units.saturating_sub(deployment.units));
+        }
+    }
+    Ok(units)
 }
 
 /// Lets nobody else count units until the transaction ends. SQLite has one writer anyway.

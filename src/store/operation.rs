@@ -173,6 +173,14 @@ pub fn active_on_instance(
         .load(c))?)
 }
 
+/// The updates that are queued or running.
+pub fn active_updates(conn: &mut Conn<'_>) -> Result<Vec<Operation>, StoreError> {
+    models(each!(conn, |c| operations::table
+        .filter(operations::kind.eq(OperationKind::Update.as_str()))
+        .filter(operations::state.eq_any(ACTIVE))
+        .load(c))?)
+}
+
 /// All operations of an instance, newest first, at most `limit`.
 pub fn of_instance(
     conn: &mut Conn<'_>,

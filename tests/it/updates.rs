@@ -25,7 +25,7 @@ use tokio::{
 use crate::{
     broker::{
         Answer, ENTERPRISE, SERVICE, STANDARD, TestBroker, answer, binding_path, eventually,
-        instance_path, text,
+        instance_path, new_folder, text,
     },
     control::Script,
     etcd,
@@ -290,6 +290,35 @@ async fn a_deletion_ends_an_update() {
         assert_eq!(broker.members(), Vec::<i32>::new());
         assert!(!inside.work_is_remembered("i").await);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_grows_no_further_than_its_cluster_and_takes_its_room_at_once() {
+    let script = Script::default();
+    let folder = new_folder();
+    let file = folder.join("clusters.json");
+    let clusters = json!([{ "id": "local", "name": "Local", "capacity_units": 3 }]);
+    std::fs::write(&file, clusters.to_string()).expect("a file");
+    let flags = ["--clusters", file.to_str().expect("UTF-8")];
+    let broker = TestBroker::start_in(folder.clone(), &flags, script.surroundings()).await;
+    broker.provision("i", json!({})).await;
+    let refused = patch(&broker, units(4)).await;
+    let reason = description(&refused, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(reason.contains("3 more unit(s), 2 are free"), "{reason}");
+    assert_eq!(refused.body["update_repeatable"], true);
+    let held = script.hold(OperationKind::Update, "check");
+    let accepted = patch(&broker, units(3)).await;
+    assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
+    let late = broker.put_instance("late", json!({})).await;
+    description(&late, StatusCode::BAD_REQUEST);
+    drop(held);
+    let end = broker.instance_end("i", &accepted.body).await;
+    assert_eq!(end["state"], "succeeded", "{end}");
+    let late = broker.put_instance("late", json!({})).await;
+    description(&late, StatusCode::BAD_REQUEST);
+    let end = updated(&broker, units(2)).await;
+    assert_eq!(end["state"], "succeeded", "{end}");
+    broker.provision("late", json!({})).await;
 }
 
 /// Writes one key after the other, as an application does that tries again through another member.
