@@ -210,6 +210,14 @@ impl App {
                 });
             }
         }
+        for (engine, plan, version) in catalog.maintained() {
+            let has_it = |of: &BTreeMap<String, Vec<_>>| of[engine].contains(&version);
+            if !versions.values().any(has_it) {
+                log::warn!(
+                    "the plan {plan} is to be upgraded to {engine} {version}, which is not installed"
+                );
+            }
+        }
         let keys = Arc::new(config.keys);
         let runtime = tokio::runtime::Handle::current();
         let observer = EngineObserver::new(

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use chrono::{DateTime, Utc};
+use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
 use super::*;
@@ -41,6 +42,10 @@ struct Nobody;
 impl Observer for Nobody {
     fn observe(&self, _: &Deployment) -> Option<Arc<Observation>> {
         None
+    }
+
+    fn look(&self, _: &Deployment) -> BoxFuture<'static, Option<Arc<Observation>>> {
+        Box::pin(async { None })
     }
 }
 

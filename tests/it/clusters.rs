@@ -166,7 +166,11 @@ async fn instances_and_restores_land_where_they_are_asked_to() {
     let path = format!("/deployments/{}/versions", text(&old["deployment_id"]));
     let offered = answer(broker.compose(Method::GET, &old, &path)).await.body;
     let offered = offered["_embedded"]["transitions"].as_array().map(Vec::len);
-    assert_eq!(offered, Some(1), "3.5.16 alone is on that cluster");
+    assert_eq!(
+        offered,
+        Some(2),
+        "3.5.16 alone is on that cluster, in two ways"
+    );
 
     // From one cluster to the other and back, by the platform's way and by the broker's own.
     etcd::fill(&mut etcd::connect(&old).await, 20, "v").await;

@@ -36,3 +36,4 @@ mod tidy;
 mod time;
 mod tls;
 mod transport;
+mod updates;
