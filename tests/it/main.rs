@@ -21,6 +21,7 @@ mod dashboard_backups;
 mod dashboard_hostile;
 mod dashboard_keyboard;
 mod dashboard_overview;
+mod dashboard_pictures;
 mod dashboard_sign_in;
 mod disk;
 mod dying_members;
