@@ -1,41 +1,62 @@
-//! Takes backups by schedule: a clockwork in front of the same door that users knock at.
+//! Asks for what is due: scheduled backups, and the end of bindings whose time is over. A clockwork
+//! in front of the same door that users knock at.
 //!
-//! It decides nothing and remembers nothing: what is due and what was taken is in the store, so
-//! that a restart, or a second one of its kind, takes nothing twice.
+//! It decides nothing and remembers nothing: what is due and what was done is in the store, so
+//! that a restart, or a second one of its kind, does nothing twice.
 
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    broker::Broker,
+    broker::{Broker, BrokerError},
     model::{failure::chain, limits::SCHEDULE_INTERVAL},
 };
 
 /// Looks for what is due until `stop`: every second, and whenever a backup may have ended.
 pub async fn run(broker: Arc<Broker>, stop: CancellationToken) {
     let mut changes = broker.changes();
-    let mut fails = false;
+    let mut backups = Watch::over("scheduled backups");
+    let mut ends = Watch::over("ends of bindings");
     while !stop.is_cancelled() {
         changes.mark_unchanged();
-        match broker.back_up_due().await {
-            Ok(accepted) => {
-                if accepted > 0 {
-                    log::info!(accepted; "scheduled backups begin");
-                }
-                fails = false;
-            }
-            // Once for each time that it stops working.
-            Err(error) if !fails => {
-                log::error!("cannot look for scheduled backups: {}", chain(&error));
-                fails = true;
-            }
-            Err(_) => {}
-        }
+        backups.tell(broker.back_up_due().await);
+        ends.tell(broker.expire_bindings(broker.clock.now()).await);
         tokio::select! {
             () = stop.cancelled() => {}
             _ = changes.changed() => {}
             () = tokio::time::sleep(SCHEDULE_INTERVAL) => {}
+        }
+    }
+}
+
+/// Tells of one thing that is looked for.
+struct Watch {
+    what: &'static str,
+    fails: bool,
+}
+
+impl Watch {
+    fn over(what: &'static str) -> Self {
+        Self { what, fails: false }
+    }
+
+    /// A failure is told once for each time that it stops working.
+    fn tell(&mut self, looked: Result<usize, BrokerError>) {
+        let what = self.what;
+        match looked {
+            Ok(accepted) => {
+                if accepted > 0 {
+                    log::info!(accepted; "{what} begin");
+                }
+                self.fails = false;
+            }
+            Err(error) => {
+                if !self.fails {
+                    log::error!("cannot look for {what}: {}", chain(&error));
+                }
+                self.fails = true;
+            }
         }
     }
 }

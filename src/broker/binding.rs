@@ -7,11 +7,13 @@ use super::{Broker, BrokerError, binding_key, update::check_not_updating};
 use crate::{
     model::{
         binding::{
-            BindIdentity, Binding, BindingSecrets, BindingState, Endpoint, IssuedCredentials,
+            BindIdentity, BindParameters, Binding, BindingSecrets, BindingState, Endpoint,
+            IssuedCredentials, Life,
         },
         ids::{BindingId, InstanceId, OperationId},
         instance::{InstanceState, normal_form},
         operation::{Operation, OperationKind, WaitsFor},
+        version,
     },
     seal::random_secret,
     store::{self, Conn, StoreError},
@@ -24,14 +26,16 @@ pub struct BindRequest {
     pub instance: InstanceId,
     /// The id that the platform chose.
     pub binding: BindingId,
-    /// OSB `service_id`.
-    pub service_id: String,
-    /// OSB `plan_id`.
-    pub plan_id: String,
+    /// OSB `service_id`; only a rotation may do without.
+    pub service_id: Option<String>,
+    /// OSB `plan_id`; only a rotation may do without.
+    pub plan_id: Option<String>,
     /// OSB `bind_resource`.
     pub bind_resource: Option<Value>,
-    /// OSB `parameters`.
+    /// OSB `parameters`; a rotation has those of its predecessor.
     pub parameters: Option<Value>,
+    /// OSB `predecessor_binding_id`.
+    pub predecessor: Option<BindingId>,
     /// Whether the platform takes a 202.
     pub accepts_incomplete: bool,
 }
@@ -56,6 +60,8 @@ pub struct FetchedBinding {
     pub endpoints: Vec<Endpoint>,
     /// OSB `parameters`.
     pub parameters: Value,
+    /// OSB `metadata`.
+    pub life: Option<Life>,
 }
 
 /// OSB "Unbinding".
@@ -117,32 +123,48 @@ impl Broker {
         conn: &mut Conn<'_>,
         request: BindRequest,
     ) -> Result<BindDecision, BrokerError> {
-        let (_, plan) = self.offering_and_plan(&request.service_id, &request.plan_id)?;
-        let parameters = normal_form(request.parameters.as_ref());
-        plan.bind_schema.check(&parameters).map_err(|reason| {
-            BrokerError::BadRequest(format!(
-                "the parameters do not fit the plan's schema: {reason}"
-            ))
-        })?;
-        let identity = BindIdentity {
-            service_id: request.service_id.clone(),
-            plan_id: request.plan_id.clone(),
-            bind_resource: normal_form(request.bind_resource.as_ref()),
-            parameters,
+        if request.predecessor.as_ref() == Some(&request.binding) {
+            return Err(BrokerError::BadRequest(
+                "predecessor_binding_id is the service binding's own id".to_owned(),
+            ));
+        }
+        let existing = store::binding::find(conn, &request.instance, &request.binding)?;
+        // A repeat must not need the predecessor any more.
+        let inherited = match (&request.predecessor, &existing) {
+            (None, _) => None,
+            (Some(_), Some(existing)) => Some(existing.request.clone()),
+            (Some(id), None) => Some(self.inheritance(conn, &request.instance, id)?),
         };
+        let own_parameters = inherited.as_ref().map(|i| i.parameters.clone());
+        let identity = identity(&request, inherited)?;
+        if existing.is_none() && own_parameters.is_some_and(|own| own != identity.parameters) {
+            return Err(BrokerError::BadRequest(
+                "a service binding with a predecessor has that one's parameters; send none"
+                    .to_owned(),
+            ));
+        }
+        let (_, plan) = self.offering_and_plan(&identity.service_id, &identity.plan_id)?;
+        plan.bind_schema
+            .check(&identity.parameters)
+            .map_err(|reason| {
+                BrokerError::BadRequest(format!(
+                    "the parameters do not fit the plan's schema: {reason}"
+                ))
+            })?;
+        let asked = BindParameters::read(&identity.parameters)
+            .map_err(|refusal| BrokerError::BadRequest(refusal.to_string()))?;
         let instance = store::instance::find(conn, &request.instance)?;
-        if let Some(existing) = store::binding::find(conn, &request.instance, &request.binding)? {
+        let now = self.clock.now();
+        if let Some(existing) = existing {
             if instance.is_some_and(|i| i.state == InstanceState::Deleting) {
                 return Err(being_deleted());
             }
-            return repeated(conn, existing, &identity);
+            return repeated(conn, existing, &identity, now);
         }
         let Some(instance) = instance else {
-            return Err(BrokerError::NotFound(
-                "there is no such service instance".to_owned(),
-            ));
+            return Err(no_such_instance());
         };
-        if (&instance.service_id, &instance.plan_id) != (&request.service_id, &request.plan_id) {
+        if (&instance.service_id, &instance.plan_id) != (&identity.service_id, &identity.plan_id) {
             return Err(BrokerError::BadRequest(
                 "service_id and plan_id are not those of the service instance".to_owned(),
             ));
@@ -150,6 +172,11 @@ impl Broker {
         if !plan.bindable {
             return Err(BrokerError::BadRequest(
                 "this plan cannot be bound".to_owned(),
+            ));
+        }
+        if identity.predecessor.is_some() && !plan.binding_rotatable {
+            return Err(BrokerError::BadRequest(
+                "service bindings of this plan cannot be rotated".to_owned(),
             ));
         }
         match instance.state {
@@ -166,16 +193,45 @@ impl Broker {
             }
         }
         check_not_updating(conn, &instance.id)?;
-        let now = self.clock.now();
+        if asked.rights().are_limited() {
+            check_limits_hold(conn, &instance.id)?;
+        }
         let operation = Operation {
             binding: Some(request.binding.clone()),
             ..Operation::queued(OperationKind::Bind, &instance.id, "osb", now)
         };
-        let binding = self.new_binding(&request, identity, &operation)?;
+        let binding = self.new_binding(&request, identity, &asked, &operation)?;
         store::binding::insert(conn, &binding)?;
         let key = binding_key(&instance.id, &binding.id);
         store::operation::insert(conn, &operation, Some(&key))?;
         Ok(BindDecision::Running(operation.id))
+    }
+
+    /// What a new binding has from the one that it takes over from.
+    fn inheritance(
+        &self,
+        conn: &mut Conn<'_>,
+        instance: &InstanceId,
+        predecessor: &BindingId,
+    ) -> Result<BindIdentity, BrokerError> {
+        if store::instance::find(conn, instance)?.is_none() {
+            return Err(no_such_instance());
+        }
+        let now = self.clock.now();
+        match store::binding::find(conn, instance, predecessor)? {
+            Some(binding) if binding.state == BindingState::Creating => {
+                Err(BrokerError::Concurrency(
+                    "the service binding of predecessor_binding_id is not ready yet".to_owned(),
+                ))
+            }
+            Some(binding) if binding.state == BindingState::Ready && !binding.is_expired(now) => {
+                Ok(binding.request)
+            }
+            _ => Err(BrokerError::BadRequest(
+                "predecessor_binding_id is not a usable service binding of this instance"
+                    .to_owned(),
+            )),
+        }
     }
 
     /// The binding's user and secrets are chosen here, so that all of the work can be repeated.
@@ -183,6 +239,7 @@ impl Broker {
         &self,
         request: &BindRequest,
         identity: BindIdentity,
+        asked: &BindParameters,
         operation: &Operation,
     ) -> Result<Binding, BrokerError> {
         let secrets = BindingSecrets {
@@ -200,6 +257,7 @@ impl Broker {
             sealed_credentials: None,
             state: BindingState::Creating,
             created_at: operation.created_at,
+            expires_at: asked.expires_at(operation.created_at),
         };
         let plain = serde_json::to_vec(&secrets)?;
         binding.sealed_secrets = self.keys.seal(&binding.secrets_context(), &plain)?;
@@ -217,6 +275,9 @@ impl Broker {
             .read(move |conn| store::binding::find(conn, &instance, &id))
             .await?;
         match found {
+            Some(binding) if binding.is_expired(self.clock.now()) => Err(BrokerError::NotFound(
+                "the service binding has expired".to_owned(),
+            )),
             Some(binding) if binding.state == BindingState::Ready => self.open_binding(&binding),
             _ => Err(BrokerError::NotFound(
                 "there is no such service binding (yet)".to_owned(),
@@ -235,6 +296,7 @@ impl Broker {
             credentials: serde_json::from_str(issued.credentials.expose())?,
             endpoints: issued.endpoints,
             parameters: binding.parameters.clone(),
+            life: binding.life(),
         })
     }
 
@@ -254,10 +316,60 @@ impl Broker {
     }
 }
 
+/// What a request asks for, in full.
+fn identity(
+    request: &BindRequest,
+    inherited: Option<BindIdentity>,
+) -> Result<BindIdentity, BrokerError> {
+    let bind_resource = normal_form(request.bind_resource.as_ref());
+    let parameters = normal_form(request.parameters.as_ref());
+    let Some(inherited) = inherited else {
+        let missing = |name| BrokerError::BadRequest(format!("{name} is missing"));
+        return Ok(BindIdentity {
+            service_id: request
+                .service_id
+                .clone()
+                .ok_or_else(|| missing("service_id"))?,
+            plan_id: request.plan_id.clone().ok_or_else(|| missing("plan_id"))?,
+            bind_resource,
+            parameters,
+            predecessor: None,
+        });
+    };
+    let sent_none = parameters == normal_form(None);
+    Ok(BindIdentity {
+        service_id: request.service_id.clone().unwrap_or(inherited.service_id),
+        plan_id: request.plan_id.clone().unwrap_or(inherited.plan_id),
+        bind_resource,
+        parameters: if sent_none {
+            inherited.parameters
+        } else {
+            parameters
+        },
+        predecessor: request.predecessor.clone(),
+    })
+}
+
+/// Refuses a promise that the instance's database would not keep.
+fn check_limits_hold(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<(), BrokerError> {
+    let found = store::deployment::of_instance(conn, instance)?;
+    let (deployment, _) =
+        found.ok_or_else(|| StoreError::Missing("the instance's deployment".to_owned()))?;
+    if version::limits_users(&deployment.engine, &deployment.version) {
+        return Ok(());
+    }
+    Err(BrokerError::BadRequest(format!(
+        "role and prefix need a version of {} that holds users to them, and {} does not; bind \
+         without them, or migrate to a newer version first",
+        deployment.engine, deployment.version
+    )))
+}
+
 fn repeated(
     conn: &mut Conn<'_>,
     existing: Binding,
     identity: &BindIdentity,
+    now: DateTime<Utc>,
 ) -> Result<BindDecision, BrokerError> {
     match existing.state {
         BindingState::Deleting => Err(BrokerError::Concurrency(
@@ -269,7 +381,14 @@ fn repeated(
         BindingState::Failed => Err(BrokerError::Conflict(
             "the service binding of this id failed; unbind it first".to_owned(),
         )),
-        BindingState::Ready => Ok(BindDecision::Exists(Box::new(existing))),
+        BindingState::Ready if !existing.is_expired(now) => {
+            Ok(BindDecision::Exists(Box::new(existing)))
+        }
+        BindingState::Ready | BindingState::Expiring | BindingState::Expired => {
+            Err(BrokerError::Conflict(
+                "the service binding of this id has expired; unbind it first".to_owned(),
+            ))
+        }
         BindingState::Creating => {
             let kinds = [OperationKind::Bind];
             let (instance, id) = (&existing.instance, &existing.id);
@@ -280,6 +399,10 @@ fn repeated(
             Ok(BindDecision::Running(operation.id))
         }
     }
+}
+
+fn no_such_instance() -> BrokerError {
+    BrokerError::NotFound("there is no such service instance".to_owned())
 }
 
 fn being_deleted() -> BrokerError {
@@ -305,31 +428,38 @@ fn unbind_in(
     if instance.state == InstanceState::Deleting {
         return Err(being_deleted());
     }
-    let active = store::operation::active_on_instance(conn, &request.instance)?;
-    for operation in active
-        .iter()
-        .filter(|o| o.binding.as_ref() == Some(&binding.id))
-    {
-        if operation.kind == OperationKind::Unbind {
-            return Ok(operation.id.clone());
-        }
+    end_binding(conn, &binding, BindingState::Deleting, "osb", now)
+}
+
+/// Queues the removal of a binding's user, unless that is under way; a bind that runs is halted.
+/// The binding is in state `state` from then on.
+pub(super) fn end_binding(
+    conn: &mut Conn<'_>,
+    binding: &Binding,
+    state: BindingState,
+    origin: &str,
+    now: DateTime<Utc>,
+) -> Result<OperationId, BrokerError> {
+    let (instance, id) = (&binding.instance, &binding.id);
+    // The tokens are of no use from here on; the database user follows.
+    store::binding::revoke_tokens(conn, instance, id)?;
+    store::binding::set_state(conn, instance, id, state)?;
+    store::binding::set_expiry_due(conn, instance, id, None)?;
+    let active = store::operation::active_on_instance(conn, instance)?;
+    let on_binding = || active.iter().filter(|o| o.binding.as_ref() == Some(id));
+    if let Some(running) = on_binding().find(|o| o.kind == OperationKind::Unbind) {
+        return Ok(running.id.clone());
     }
-    check_not_updating(conn, &request.instance)?;
-    for operation in active
-        .iter()
-        .filter(|o| o.binding.as_ref() == Some(&binding.id))
-    {
+    check_not_updating(conn, instance)?;
+    for operation in on_binding() {
         store::operation::halt(conn, &operation.id)?;
     }
     let operation = Operation {
-        binding: Some(binding.id.clone()),
+        binding: Some(id.clone()),
         waits_for: WaitsFor::Binding,
-        ..Operation::queued(OperationKind::Unbind, &request.instance, "osb", now)
+        ..Operation::queued(OperationKind::Unbind, instance, origin, now)
     };
-    let key = binding_key(&request.instance, &binding.id);
+    let key = binding_key(instance, id);
     store::operation::insert(conn, &operation, Some(&key))?;
-    // The token is of no use from here on; the database user follows.
-    store::binding::revoke_tokens(conn, &request.instance, &binding.id)?;
-    store::binding::set_state(conn, &request.instance, &binding.id, BindingState::Deleting)?;
     Ok(operation.id)
 }

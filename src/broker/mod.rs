@@ -29,6 +29,7 @@ mod cluster;
 mod dashboard;
 mod deployment;
 mod download;
+mod expiry;
 mod instance;
 mod observation;
 mod reconcile;

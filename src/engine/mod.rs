@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use crate::{
     model::{
         backup::SnapshotContent,
+        binding::Rights,
         deployment::{Access, Deployment, DeploymentSecrets, Member},
         ids::DeploymentId,
         observation::MemberObservation,
@@ -86,6 +87,8 @@ pub struct DatabaseUser {
     pub name: String,
     /// The user's password.
     pub password: Secret,
+    /// What the user may do.
+    pub rights: Rights,
 }
 
 /// How applications reach a deployment as one user.
@@ -220,8 +223,8 @@ pub trait Engine: Send + Sync {
         revision: i64,
     ) -> Result<i64, EngineError>;
 
-    /// Makes a user that reads and writes every key and may do nothing else; one that is there
-    /// already gets the given password.
+    /// Makes a user that has its rights and may do nothing else; one that is there already gets
+    /// the given password.
     async fn add_user(
         &self,
         deployment: &Deployment,

@@ -150,8 +150,18 @@ impl Body {
             Err(e) => Err(HttpError::bad_request(format!("the body is not JSON: {e}"))),
         }
     }
+
     fn field(&self, name: &str) -> Option<&Value> {
         self.0.get(name).filter(|value| !value.is_null())
+    }
+
+    /// An id that may be absent, `null` or empty, which are one.
+    pub fn id<T>(&self, name: &str) -> Result<Option<T>, HttpError>
+    where
+        T: std::str::FromStr<Err = IdError>,
+    {
+        let id = self.text(name)?.map(|text| text.parse()).transpose();
+        id.map_err(|e: IdError| HttpError::bad_request(format!("{name} {e}")))
     }
 
     /// A text that must be there and not be empty.

@@ -1,11 +1,12 @@
 //! Service bindings.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
     ids::{BindingId, InstanceId},
+    limits::{BINDING_LIFE_SECONDS_MAX, BINDING_LIFE_SECONDS_MIN, KEY_PREFIX_BYTES_MAX},
     secret::Secret,
 };
 
@@ -20,9 +21,23 @@ pub enum BindingState {
     Failed,
     /// Being deleted.
     Deleting,
+    /// Its time has come, and its user is being removed.
+    Expiring,
+    /// Its time was over: only the row is left, until it is unbound.
+    Expired,
 }
 
 impl BindingState {
+    /// All states.
+    const ALL: [Self; 6] = [
+        Self::Creating,
+        Self::Ready,
+        Self::Failed,
+        Self::Deleting,
+        Self::Expiring,
+        Self::Expired,
+    ];
+
     /// The name used in the store.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -30,14 +45,14 @@ impl BindingState {
             Self::Ready => "ready",
             Self::Failed => "failed",
             Self::Deleting => "deleting",
+            Self::Expiring => "expiring",
+            Self::Expired => "expired",
         }
     }
 
     /// The state of that name.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Creating, Self::Ready, Self::Failed, Self::Deleting]
-            .into_iter()
-            .find(|state| state.as_str() == text)
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
     }
 }
 
@@ -62,9 +77,25 @@ pub struct Binding {
     pub state: BindingState,
     /// When it was asked for.
     pub created_at: DateTime<Utc>,
+    /// When it ends by itself, if it does.
+    pub expires_at: Option<DateTime<Utc>>,
 }
 
 impl Binding {
+    /// Whether its time is over. A clock that is set back afterwards brings nothing back.
+    pub fn is_expired(&self, now: DateTime<Utc>) -> bool {
+        matches!(self.state, BindingState::Expiring | BindingState::Expired)
+            || self.expires_at.is_some_and(|end| end <= now)
+    }
+
+    /// How long it lives, if it ends by itself.
+    pub fn life(&self) -> Option<Life> {
+        self.expires_at.map(|expires_at| Life {
+            renew_before: expires_at - (expires_at - self.created_at) / 4,
+            expires_at,
+        })
+    }
+
     /// The place that this binding's secrets are sealed for.
     pub fn secrets_context(&self) -> String {
         format!("binding secrets {}", self.place())
@@ -81,6 +112,106 @@ impl Binding {
     }
 }
 
+/// When a binding should be renewed and when it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Life {
+    /// OSB `renew_before`: a quarter of its life is left then.
+    pub renew_before: DateTime<Utc>,
+    /// OSB `expires_at`.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// What a user of the database may do with keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Read and watch.
+    Reader,
+    /// Read, watch, write and delete.
+    #[default]
+    Writer,
+}
+
+/// What a user of the database may do, and with which keys.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rights {
+    /// What it may do.
+    pub role: Role,
+    /// What its keys begin with; empty: every key.
+    pub prefix: String,
+}
+
+impl Rights {
+    /// Whether the user is held to less than reading and writing every key.
+    pub fn are_limited(&self) -> bool {
+        *self != Self::default()
+    }
+}
+
+/// What a user may ask of a binding.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+pub struct BindParameters {
+    /// What the binding's user may do.
+    #[serde(default)]
+    role: Role,
+    /// What its keys begin with.
+    prefix: Option<String>,
+    /// The binding's life in seconds.
+    expires_in: Option<u32>,
+}
+
+/// What cannot be asked of a binding.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BindParametersError {
+    /// Not of the form.
+    #[error("the parameters cannot be read: {0}")]
+    Unreadable(String),
+    /// No key prefix.
+    #[error("prefix must have from 1 to {KEY_PREFIX_BYTES_MAX} bytes")]
+    Prefix,
+    /// Too short or too long a life.
+    #[error(
+        "expires_in must be from {BINDING_LIFE_SECONDS_MIN} to {BINDING_LIFE_SECONDS_MAX} seconds"
+    )]
+    Life,
+}
+
+impl BindParameters {
+    /// Reads parameters in normal form. What a catalog's schema forbids is refused before; the
+    /// limits hold whatever the schema says.
+    pub fn read(parameters: &Value) -> Result<Self, BindParametersError> {
+        let read = Self::deserialize(parameters);
+        let read = read.map_err(|e| BindParametersError::Unreadable(e.to_string()))?;
+        let lengths = 1..=KEY_PREFIX_BYTES_MAX;
+        if read
+            .prefix
+            .as_ref()
+            .is_some_and(|p| !lengths.contains(&p.len()))
+        {
+            return Err(BindParametersError::Prefix);
+        }
+        let lives = BINDING_LIFE_SECONDS_MIN..=BINDING_LIFE_SECONDS_MAX;
+        if read.expires_in.is_some_and(|life| !lives.contains(&life)) {
+            return Err(BindParametersError::Life);
+        }
+        Ok(read)
+    }
+
+    /// What the binding's user may do.
+    pub fn rights(&self) -> Rights {
+        Rights {
+            role: self.role,
+            prefix: self.prefix.clone().unwrap_or_default(),
+        }
+    }
+
+    /// When a binding ends that is asked for now: a whole second, so that it is told as it is.
+    pub fn expires_at(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let life = TimeDelta::seconds(i64::from(self.expires_in?));
+        Some((now + life).trunc_subsecs(0))
+    }
+}
+
 /// What makes two bind requests the same (OSB "Binding", 200 and 409).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BindIdentity {
@@ -90,8 +221,11 @@ pub struct BindIdentity {
     pub plan_id: String,
     /// OSB `bind_resource`, in normal form.
     pub bind_resource: Value,
-    /// The parameters, in normal form.
+    /// The parameters, in normal form; those of the predecessor where there is one.
     pub parameters: Value,
+    /// OSB `predecessor_binding_id`: the binding that this one takes over from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predecessor: Option<BindingId>,
 }
 
 /// What only the binding's application may know; chosen before the work begins, so that the

@@ -43,6 +43,7 @@ pub struct CatalogError {
 pub struct Catalog {
     offerings: Vec<Offering>,
     served: String,
+    served_without_rotation: String,
 }
 
 #[derive(Deserialize)]
@@ -91,6 +92,8 @@ struct PlanDocument {
     bindable: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     plan_updateable: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    binding_rotatable: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     schemas: Option<Schemas>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -200,6 +203,8 @@ pub struct Plan {
     pub name: String,
     /// Whether its instances can be bound.
     pub bindable: bool,
+    /// Whether a binding may take over from another one.
+    pub binding_rotatable: bool,
     /// What we do with it.
     pub rules: PlanRules,
     /// The plan's maintenance version, if it has one.
@@ -247,20 +252,31 @@ impl Catalog {
             })?;
         json.end().map_err(|e| error("", e.to_string()))?;
         check(&document, engines)?;
-        let served = serde_json::to_string(&serde_json::json!({ "services": document.services }))
-            .map_err(|e| error("services", e.to_string()))?;
+        let mut shown = serde_json::json!({ "services": document.services });
+        let served = shown.to_string();
+        hide_rotation(&mut shown);
+        let served_without_rotation = shown.to_string();
         let offerings = document
             .services
             .into_iter()
             .enumerate()
             .map(|(i, offering)| Offering::build(offering, &format!("services[{i}]")))
             .collect::<Result<_, _>>()?;
-        Ok(Self { offerings, served })
+        Ok(Self {
+            offerings,
+            served,
+            served_without_rotation,
+        })
     }
 
-    /// The body of `GET /v2/catalog`.
-    pub fn served(&self) -> &str {
-        &self.served
+    /// The body of `GET /v2/catalog`; without a word of rotation for platforms that are older than
+    /// that, whose schemas refuse it.
+    pub fn served(&self, with_rotation: bool) -> &str {
+        if with_rotation {
+            &self.served
+        } else {
+            &self.served_without_rotation
+        }
     }
 
     /// The ids of the first offering and its first plan, for examples.
@@ -289,6 +305,18 @@ impl Catalog {
     /// The offering of that id.
     pub fn offering(&self, id: &str) -> Option<&Offering> {
         self.offerings.iter().find(|o| o.id == id)
+    }
+}
+
+fn hide_rotation(shown: &mut Value) {
+    let services = shown["services"].as_array_mut();
+    let plans = services
+        .into_iter()
+        .flatten()
+        .filter_map(|service| service["plans"].as_array_mut())
+        .flatten();
+    for plan in plans.filter_map(Value::as_object_mut) {
+        plan.remove("binding_rotatable");
     }
 }
 
@@ -325,6 +353,7 @@ impl Plan {
             id: document.id,
             name: document.name,
             bindable: document.bindable.unwrap_or(bindable),
+            binding_rotatable: document.binding_rotatable.unwrap_or(false),
             rules: document.broker,
             maintenance_info: document.maintenance_info,
             provision_schema: compile(create, &format!("{path}.schemas.service_instance.create"))?,
@@ -549,8 +578,8 @@ mod tests {
     #[test]
     fn our_own_catalog_is_sound_and_keeps_our_rules_to_itself() {
         let catalog = Catalog::parse(OURS, &["etcd"]).expect("sound");
-        assert!(!catalog.served().contains("\"broker\""));
-        let served: Value = serde_json::from_str(catalog.served()).expect("JSON");
+        assert!(!catalog.served(true).contains("\"broker\""));
+        let served: Value = serde_json::from_str(catalog.served(true)).expect("JSON");
         let offering = &served["services"][0];
         assert_eq!(offering["name"], "compose-for-etcd");
         assert_eq!(offering["plans"][0]["name"], "Standard");

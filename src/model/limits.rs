@@ -31,6 +31,17 @@ pub const UNITS_DEFAULT: u32 = 1;
 /// Most units of one instance: 8 GiB, the largest storage quota that etcd's makers advise.
 pub const UNITS_MAX: u32 = 32;
 
+/// Shortest life that a binding may be given, in seconds: time enough to make and deliver it.
+pub const BINDING_LIFE_SECONDS_MIN: u32 = 60;
+/// Longest life that a binding may be given, in seconds: 366 days.
+pub const BINDING_LIFE_SECONDS_MAX: u32 = 366 * 24 * 3600;
+/// Longest key prefix that a binding may be held to, in bytes.
+pub const KEY_PREFIX_BYTES_MAX: usize = 1024;
+/// Bindings that are ended at one look.
+pub const EXPIRIES_AT_ONCE: i64 = 100;
+/// Pause before the end of a binding is tried again that could not be brought about.
+pub const EXPIRY_RETRY: Duration = Duration::from_secs(10);
+
 /// How long a download link is good for.
 pub const DOWNLOAD_LINK_TTL: Duration = Duration::from_secs(15 * 60);
 

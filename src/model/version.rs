@@ -143,6 +143,16 @@ pub fn etcd_offered(version: &Version) -> bool {
     version.major == 3 && ETCD_MINORS.contains(&version.minor) && !poisonous
 }
 
+/// Whether an engine's version holds users to the role and the keys that they are given.
+///
+/// etcd before 3.4.44 and 3.5.30 does not: what stands in a transaction within a transaction is not
+/// checked at all, and a put in a transaction takes anybody's lease. One way to read remains until
+/// 3.5.33: a watch from a key on is taken for a watch of that key.
+pub fn limits_users(engine: &str, version: &Version) -> bool {
+    let since = |minor, patch| version.minor == minor && version.patch >= patch;
+    engine == "etcd" && version.major == 3 && (since(4, 44) || since(5, 30))
+}
+
 /// The version of a new, empty instance: `wanted`, or the newest.
 pub fn for_new(wanted: Option<&str>, available: &[Version]) -> Result<Version, VersionRefusal> {
     match wanted {
@@ -359,6 +369,21 @@ mod tests {
 
     fn installed() -> Vec<Version> {
         ["3.3.25", "3.4.23", "3.5.16", "3.5.30"].map(v).to_vec()
+    }
+
+    #[test]
+    fn limits_are_promised_where_they_hold() {
+        let limits = |text: &str| limits_users("etcd", &text.parse().expect("a version"));
+        for old in ["3.2.32", "3.3.25", "3.3.99", "3.4.43", "3.5.29", "2.3.8"] {
+            assert!(!limits(old), "{old}");
+        }
+        for new in ["3.4.44", "3.5.30", "3.5.33"] {
+            assert!(limits(new), "{new}");
+        }
+        assert!(!limits_users(
+            "other",
+            &"3.5.30".parse().expect("a version")
+        ));
     }
 
     #[test]

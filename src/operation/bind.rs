@@ -10,7 +10,9 @@ use super::{Definition, Ending, Outcome, Step, StepError, Work};
 use crate::{
     engine::DatabaseUser,
     model::{
-        binding::{Binding, BindingSecrets, BindingState, Endpoint, IssuedCredentials},
+        binding::{
+            BindParameters, Binding, BindingSecrets, BindingState, Endpoint, IssuedCredentials,
+        },
         deployment::{Deployment, DeploymentSecrets},
         secret::Secret,
     },
@@ -68,18 +70,21 @@ async fn existing_binding(work: &Work) -> Result<Binding, StepError> {
 async fn add_user(work: Arc<Work>) -> Result<Outcome, StepError> {
     let binding = existing_binding(&work).await?;
     let (deployment, secrets) = work.allocated().await?;
-    let user = database_user(&work, &binding)?;
+    let own: BindingSecrets = work.open(&binding.secrets_context(), &binding.sealed_secrets)?;
+    let user = database_user(&binding, &own)?;
     work.engine(&deployment)?
         .add_user(&deployment, &secrets, &user)
         .await?;
     Outcome::done()
 }
 
-fn database_user(work: &Work, binding: &Binding) -> Result<DatabaseUser, StepError> {
-    let secrets: BindingSecrets = work.open(&binding.secrets_context(), &binding.sealed_secrets)?;
+fn database_user(binding: &Binding, own: &BindingSecrets) -> Result<DatabaseUser, StepError> {
+    let asked = BindParameters::read(&binding.request.parameters)
+        .map_err(|e| StepError::last(e.to_string()))?;
     Ok(DatabaseUser {
         name: binding.database_user.clone(),
-        password: secrets.password,
+        password: own.password.clone(),
+        rights: asked.rights(),
     })
 }
 
@@ -102,10 +107,7 @@ fn credentials(
     binding: &Binding,
     own: &BindingSecrets,
 ) -> Result<IssuedCredentials, StepError> {
-    let user = DatabaseUser {
-        name: binding.database_user.clone(),
-        password: own.password.clone(),
-    };
+    let user = database_user(binding, own)?;
     let strings = work
         .engine(deployment)?
         .connection_strings(deployment, &user);

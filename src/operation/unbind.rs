@@ -1,9 +1,10 @@
-//! Deletes a binding. Its token is refused from the moment the unbind is accepted; its database
-//! user is removed here.
+//! Ends a binding, because it is deleted or its time is over. Its token is refused from the moment
+//! the end is queued; its database user is removed here. Of one whose time is over the row stays,
+//! so that its id means nothing else until the platform gives it up.
 
 use super::{Definition, Ending, Step, bind};
 use crate::{
-    model::binding::BindingState,
+    model::{binding::BindingState, limits::EXPIRY_RETRY},
     store::{self, Conn, StoreError},
 };
 
@@ -20,18 +21,28 @@ pub const DEFINITION: Definition = Definition {
 };
 
 fn succeed(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
-    match &ending.operation.binding {
-        Some(id) => store::binding::delete(conn, &ending.operation.instance, id),
-        None => Ok(()),
+    let instance = &ending.operation.instance;
+    let Some(id) = &ending.operation.binding else {
+        return Ok(());
+    };
+    match store::binding::find(conn, instance, id)? {
+        Some(binding) if binding.state == BindingState::Expiring => {
+            store::binding::retire(conn, instance, id)
+        }
+        _ => store::binding::delete(conn, instance, id),
     }
 }
 
 fn fail(conn: &mut Conn<'_>, ending: &Ending<'_>, _failure: &str) -> Result<(), StoreError> {
-    match &ending.operation.binding {
-        Some(id) => {
-            let instance = &ending.operation.instance;
-            store::binding::set_state(conn, instance, id, BindingState::Failed)
-        }
-        None => Ok(()),
+    let instance = &ending.operation.instance;
+    let Some(id) = &ending.operation.binding else {
+        return Ok(());
+    };
+    let binding = store::binding::find(conn, instance, id)?;
+    if binding.is_some_and(|b| b.state != BindingState::Expiring) {
+        store::binding::set_state(conn, instance, id, BindingState::Failed)?;
     }
+    // Nobody may ask for the deletion again: the time of a binding is over all the same.
+    let again = ending.now + EXPIRY_RETRY;
+    store::binding::set_expiry_due(conn, instance, id, Some(again))
 }

@@ -25,6 +25,9 @@ struct Row {
     sealed_credentials: Option<String>,
     state: String,
     created_at: NaiveDateTime,
+    expires_at: Option<NaiveDateTime>,
+    /// When its end is looked at next.
+    expiry_due: Option<NaiveDateTime>,
 }
 
 impl Row {
@@ -39,6 +42,7 @@ impl Row {
             sealed_credentials: self.sealed_credentials,
             state: known("a binding's state", &self.state, BindingState::parse)?,
             created_at: self.created_at.and_utc(),
+            expires_at: self.expires_at.map(|at| at.and_utc()),
         })
     }
 }
@@ -55,6 +59,8 @@ pub fn insert(conn: &mut Conn<'_>, binding: &Binding) -> Result<(), StoreError> 
         sealed_credentials: binding.sealed_credentials.clone(),
         state: binding.state.as_str().to_owned(),
         created_at: binding.created_at.naive_utc(),
+        expires_at: binding.expires_at.map(|at| at.naive_utc()),
+        expiry_due: binding.expires_at.map(|at| at.naive_utc()),
     };
     each!(conn, |c| diesel::insert_into(bindings::table)
         .values(row)
@@ -110,6 +116,66 @@ pub fn set_credentials(
         bindings::table.find((instance.as_str(), id.as_str()))
     )
     .set(bindings::sealed_credentials.eq(sealed_credentials))
+    .execute(c))?;
+    Ok(())
+}
+
+/// The bindings whose end is due, at most `limit`.
+pub fn due_to_expire(
+    conn: &mut Conn<'_>,
+    now: DateTime<Utc>,
+    limit: i64,
+) -> Result<Vec<(InstanceId, BindingId)>, StoreError> {
+    let rows: Vec<(String, String)> = each!(conn, |c| bindings::table
+        .filter(bindings::expiry_due.le(now.naive_utc()))
+        .order(bindings::expiry_due)
+        .select((bindings::instance_id, bindings::id))
+        .limit(limit)
+        .load(c))?;
+    rows.into_iter()
+        .map(|(instance, id)| {
+            Ok((
+                parse("an instance's id", &instance)?,
+                parse("a binding's id", &id)?,
+            ))
+        })
+        .collect()
+}
+
+/// Looks at the end of a binding at `due` and not before, or not any more. Without effect on a
+/// binding that has no end.
+pub fn set_expiry_due(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+    id: &BindingId,
+    due: Option<DateTime<Utc>>,
+) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::update(
+        bindings::table
+            .find((instance.as_str(), id.as_str()))
+            .filter(bindings::expires_at.is_not_null())
+    )
+    .set(bindings::expiry_due.eq(due.map(|at| at.naive_utc())))
+    .execute(c))?;
+    Ok(())
+}
+
+/// Leaves nothing of a binding whose time is over but that it was there.
+pub fn retire(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+    id: &BindingId,
+) -> Result<(), StoreError> {
+    revoke_tokens(conn, instance, id)?;
+    each!(conn, |c| diesel::update(
+        bindings::table.find((instance.as_str(), id.as_str()))
+    )
+    .set((
+        bindings::state.eq(BindingState::Expired.as_str()),
+        bindings::sealed_secrets.eq(""),
+        bindings::sealed_credentials.eq(None::<String>),
+        bindings::expiry_due.eq(None::<NaiveDateTime>),
+    ))
     .execute(c))?;
     Ok(())
 }

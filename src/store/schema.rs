@@ -52,6 +52,8 @@ diesel::table! {
         sealed_credentials -> Nullable<Text>,
         state -> Text,
         created_at -> Timestamp,
+        expires_at -> Nullable<Timestamp>,
+        expiry_due -> Nullable<Timestamp>,
     }
 }
 

@@ -276,7 +276,8 @@ async fn with_an_instance(broker: &TestBroker) -> Value {
 /// Asks for a binding, or its end, and waits for how that ends.
 async fn binding_end(broker: &TestBroker, method: Method, binding: &str) -> Value {
     let path = format!("/v2/service_instances/i/service_bindings/{binding}");
-    let body = json!({ "service_id": SERVICE, "plan_id": STANDARD });
+    let parameters = json!({ "role": "reader", "prefix": "/app/", "expires_in": 3600 });
+    let body = json!({ "service_id": SERVICE, "plan_id": STANDARD, "parameters": parameters });
     let query = format!("accepts_incomplete=true&service_id={SERVICE}&plan_id={STANDARD}");
     let request = broker.osb(method, &format!("{path}?{query}"));
     let accepted = answer(request.json(&body)).await;

@@ -7,6 +7,7 @@
 //! at a browser, over [`webdriver`].
 
 mod backups;
+mod binding_life;
 mod bindings;
 mod broker;
 mod catalog;

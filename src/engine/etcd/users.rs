@@ -1,20 +1,26 @@
 //! Users of the database, one for each binding.
 //!
-//! Each user has a role of its own and of its own name, so that what one binding may do can be
-//! told apart from what another may.
+//! Each user has a role of its own and of its own name, with one permission: to read, or to read
+//! and write, every key or those with a prefix. etcd holds users to it since 3.4.44 and 3.5.30
+//! (see [`limits_users`](crate::model::version::limits_users)).
 //!
 //! A user that is removed can do nothing new at once, but a watch that it has open goes on until its
 //! connection ends: etcd asks who watches only when the watch begins.
 //!
 //! Changes wait for their turn before they are tried, so that many at once only take longer.
 
-use etcd_client::{Client, Permission};
+use etcd_client::{Client, Permission, PermissionType};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
     engine::{ConnectionStrings, DatabaseUser, EngineError},
-    model::{deployment::Deployment, limits::USER_CHANGES_AT_ONCE, secret::Secret},
+    model::{
+        binding::{Rights, Role},
+        deployment::Deployment,
+        limits::USER_CHANGES_AT_ONCE,
+        secret::Secret,
+    },
 };
 
 use super::{
@@ -36,7 +42,7 @@ async fn turn(deployment: &Deployment) -> SemaphorePermit<'static> {
         .expect("no gate is ever closed")
 }
 
-/// Makes a user that reads and writes every key, or gives the one that is there its password.
+/// Makes a user with its rights, or gives the one that is there its password.
 pub(super) async fn add(cluster: &Cluster<'_>, user: &DatabaseUser) -> Result<(), EngineError> {
     check_name(&user.name)?;
     // etcd itself would take it, and let everybody in.
@@ -75,8 +81,9 @@ fn check_name(name: &str) -> Result<(), EngineError> {
 async fn add_once(mut client: Client, user: &DatabaseUser) -> Result<(), Fault> {
     let (name, password) = (user.name.as_str(), user.password.expose());
     unless_it_says(client.role_add(name).await, says::ROLE_EXISTS)?;
-    let everything = Permission::read_write("").with_all_keys();
-    client.role_grant_permission(name, everything).await?;
+    client
+        .role_grant_permission(name, permission(&user.rights))
+        .await?;
     match client
         .user_add(name, password, None)
         .await
@@ -91,6 +98,19 @@ async fn add_once(mut client: Client, user: &DatabaseUser) -> Result<(), Fault> 
     }
     client.user_grant_role(name, name).await?;
     Ok(())
+}
+
+fn permission(rights: &Rights) -> Permission {
+    let kind = match rights.role {
+        Role::Reader => PermissionType::Read,
+        Role::Writer => PermissionType::Readwrite,
+    };
+    let permission = Permission::new(kind, rights.prefix.as_str());
+    if rights.prefix.is_empty() {
+        permission.with_all_keys()
+    } else {
+        permission.with_prefix()
+    }
 }
 
 async fn remove_once(mut client: Client, name: &str) -> Result<(), Fault> {
@@ -146,6 +166,7 @@ mod tests {
         let user = DatabaseUser {
             name: "ada".to_owned(),
             password: Secret::new("word"),
+            rights: Rights::default(),
         };
         let strings = connection_strings(&deployment, &user);
         let uris: Vec<&str> = strings.uris.iter().map(Secret::expose).collect();

@@ -8,6 +8,7 @@ use actix_web::{
     middleware::Next,
     web,
 };
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use super::{
@@ -29,8 +30,14 @@ type Answer = Result<HttpResponse, OsbError>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct ApiMinor(u32);
 
-/// Bindings tell of `endpoints` since 2.15; older platforms' schemas refuse them.
+// Fields are told to platforms that know them; older platforms' schemas refuse them.
+
+/// Bindings tell of `endpoints` since then.
 const ENDPOINTS_SINCE: ApiMinor = ApiMinor(15);
+/// Bindings tell of `metadata` since then.
+const METADATA_SINCE: ApiMinor = ApiMinor(16);
+/// Plans tell of `binding_rotatable` since then.
+const ROTATION_SINCE: ApiMinor = ApiMinor(17);
 
 /// Instances tell of `maintenance_info` since 2.16.
 const MAINTENANCE_INFO_SINCE: ApiMinor = ApiMinor(16);
@@ -77,10 +84,11 @@ fn api_minor(headers: &header::HeaderMap) -> Result<ApiMinor, HttpError> {
 }
 
 /// `GET /v2/catalog`
-pub async fn catalog(api: web::Data<Api>) -> HttpResponse {
+pub async fn catalog(api: web::Data<Api>, request: HttpRequest) -> HttpResponse {
+    let with_rotation = minor_of(&request) >= ROTATION_SINCE;
     HttpResponse::Ok()
         .content_type(mime())
-        .body(api.broker.catalog.served().to_owned())
+        .body(api.broker.catalog.served(with_rotation).to_owned())
 }
 
 fn mime() -> header::ContentType {
@@ -189,13 +197,20 @@ pub async fn bind(api: web::Data<Api>, request: HttpRequest, payload: web::Paylo
     );
     let minor = minor_of(&request);
     let body = Body::read(payload).await?;
+    let predecessor = body.id("predecessor_binding_id")?;
+    // A rotation need not repeat what its predecessor tells.
+    let told = |name| match predecessor {
+        None => body.required_text(name).map(Some),
+        Some(_) => body.text(name),
+    };
     let bind = BindRequest {
         instance,
         binding,
-        service_id: body.required_text("service_id")?,
-        plan_id: body.required_text("plan_id")?,
+        service_id: told("service_id")?,
+        plan_id: told("plan_id")?,
         bind_resource: body.object("bind_resource")?,
         parameters: body.object("parameters")?,
+        predecessor,
         accepts_incomplete: accepts_incomplete(&request),
     };
     Ok(match api.broker.bind(bind).await? {
@@ -261,7 +276,20 @@ fn credentials(binding: &FetchedBinding, minor: ApiMinor) -> Value {
     if minor >= ENDPOINTS_SINCE {
         body["endpoints"] = json!(binding.endpoints);
     }
+    if minor >= METADATA_SINCE
+        && let Some(life) = &binding.life
+    {
+        body["metadata"] = json!({
+            "expires_at": time(life.expires_at),
+            "renew_before": time(life.renew_before),
+        });
+    }
     body
+}
+
+/// Times as OSB wants them: `2026-11-22T16:20:00.0Z`.
+fn time(at: DateTime<Utc>) -> String {
+    format!("{}.0Z", at.format("%Y-%m-%dT%H:%M:%S"))
 }
 
 fn last_operation(status: &OperationStatus) -> HttpResponse {

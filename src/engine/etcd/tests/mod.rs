@@ -9,7 +9,7 @@ use futures::{TryStreamExt, future::join_all};
 
 use self::lab::{Lab, read_all};
 use super::*;
-use crate::model::{observation::MemberHealth, secret::Secret};
+use crate::model::{binding::Rights, observation::MemberHealth, secret::Secret};
 
 /// Runs a scenario once for each version.
 macro_rules! for_each_version {
@@ -30,6 +30,8 @@ macro_rules! for_each_version {
         }
     };
 }
+
+mod rights;
 
 for_each_version!(
     secures_a_new_deployment_and_serves_its_users,
@@ -67,6 +69,7 @@ fn user(name: &str, password: &str) -> DatabaseUser {
     DatabaseUser {
         name: name.to_owned(),
         password: Secret::new(password),
+        rights: Rights::default(),
     }
 }
 
