@@ -17,6 +17,7 @@ pub mod engine;
 pub mod provisioner;
 pub mod store;
 
+pub mod caller;
 pub mod clock;
 pub mod model;
 pub mod seal;

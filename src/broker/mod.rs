@@ -23,6 +23,7 @@ use crate::{
     store::{self, Store, StoreError},
 };
 
+mod audit;
 mod backup;
 mod binding;
 mod cluster;
@@ -43,6 +44,7 @@ mod tests;
 mod token;
 mod update;
 
+pub use audit::{AuditPage, AuditQuery};
 pub use binding::{BindRequest, Bound, FetchedBinding, UnbindRequest, Unbound};
 pub use dashboard::{BackUpNow, InstanceView};
 pub use deployment::DeploymentView;

@@ -3,21 +3,30 @@
 
 use super::{Broker, BrokerError};
 use crate::{
-    model::ids::InstanceId,
+    model::ids::{BindingId, InstanceId},
     seal::fingerprint,
     store::{self, Conn, StoreError},
 };
 
 impl Broker {
-    /// The instance that a token is for. Tokens are kept as fingerprints: the look-up by the hash
-    /// of 256 random bits tells nothing by its time.
-    pub async fn instance_of_token(&self, token: &str) -> Result<Option<InstanceId>, BrokerError> {
+    /// The instance that a token is for, and the binding that it belongs to. Tokens are kept as
+    /// fingerprints: the look-up by the hash of 256 random bits tells nothing by its time.
+    pub async fn holder_of_token(
+        &self,
+        token: &str,
+    ) -> Result<Option<(InstanceId, BindingId)>, BrokerError> {
         let fingerprint = fingerprint(token);
         let found = self
             .store
-            .read(move |conn| store::binding::instance_of_token(conn, &fingerprint))
+            .read(move |conn| store::binding::holder_of_token(conn, &fingerprint))
             .await?;
         Ok(found)
+    }
+
+    /// The instance that a token is for.
+    pub async fn instance_of_token(&self, token: &str) -> Result<Option<InstanceId>, BrokerError> {
+        let holder = self.holder_of_token(token).await?;
+        Ok(holder.map(|(instance, _)| instance))
     }
 
     /// Whether whoever may administer `granted` may administer `asked`: it is the same, or it was

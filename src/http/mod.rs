@@ -79,6 +79,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
                         .route(web::get().to(operator::reconciliation))
                         .route(web::post().to(operator::reconcile)),
                 )
+                .service(only("/audit").route(web::get().to(operator::audit)))
                 .default_service(web::to(error::no_such_route)),
         )
         // The link carries its own permission.

@@ -1,4 +1,5 @@
-//! One log record for each request, and the platform's request identity on each answer.
+//! One log record for each request, the platform's request identity on each answer, and who is behind
+//! it for the audit.
 //!
 //! Neither bodies nor queries nor credentials are logged: parameters and links are secrets.
 
@@ -13,6 +14,8 @@ use actix_web::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde_json::Value;
+
+use crate::{caller::Caller, model::limits::CALLER_NAME_CHARS_MAX};
 
 /// Chosen by the platform for each request, and given back (OSB v2.15).
 const REQUEST_IDENTITY: HeaderName = HeaderName::from_static("x-broker-api-request-identity");
@@ -30,12 +33,14 @@ pub async fn trace(
     let method = request.method().clone();
     let path = request.path().to_owned();
     let identity = request.headers().get(&REQUEST_IDENTITY).cloned();
-    let vcap = text(request.headers().get(VCAP_REQUEST_ID));
-    let user = originating_user(request.headers());
-    let mut response = next.call(request).await?;
-    let request_id = identity
-        .as_ref()
-        .map_or(vcap, |identity| text(Some(identity)));
+    let vcap = request.headers().get(VCAP_REQUEST_ID);
+    let request_id = text(identity.as_ref().or(vcap));
+    let caller = caller(request.headers(), &request_id);
+    let user = match (&caller.platform, &caller.user) {
+        (Some(platform), Some(user)) => format!("{platform} {user}"),
+        _ => String::new(),
+    };
+    let mut response = caller.during(next.call(request)).await?;
     // Platforms poll: what changes nothing is told only on demand.
     let level = if method.is_safe() {
         log::Level::Debug
@@ -62,10 +67,10 @@ fn text(value: Option<&HeaderValue>) -> String {
         .to_owned()
 }
 
-/// The platform and user behind a request: `cloudfoundry 683ea748-...`. A header that cannot be
-/// read is taken for absent; nothing depends on it.
-fn originating_user(headers: &HeaderMap) -> String {
-    let parse = || {
+/// Whoever is behind a request. A header that cannot be read is taken for absent; nothing depends
+/// on it.
+fn caller(headers: &HeaderMap, request_id: &str) -> Caller {
+    let originating = || {
         let (platform, value) = headers
             .get(ORIGINATING_IDENTITY)?
             .to_str()
@@ -75,7 +80,68 @@ fn originating_user(headers: &HeaderMap) -> String {
         let user = ["user_id", "username", "user"]
             .iter()
             .find_map(|k| value.get(k)?.as_str())?;
-        Some(format!("{platform} {}", user.escape_debug()))
+        Some((name(platform)?, name(user)?))
     };
-    parse().unwrap_or_default()
+    let (platform, user) = originating().unzip();
+    Caller {
+        platform,
+        user,
+        request_id: name(request_id),
+    }
+}
+
+/// A name that others chose, fit to be kept and shown.
+fn name(text: &str) -> Option<String> {
+    let kept: String = text.chars().take(CALLER_NAME_CHARS_MAX).collect();
+    Some(kept.escape_debug().to_string()).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(identity: &str) -> Caller {
+        let mut headers = HeaderMap::new();
+        let header = HeaderName::from_static(ORIGINATING_IDENTITY);
+        headers.insert(header, HeaderValue::from_str(identity).expect("a header"));
+        caller(&headers, "")
+    }
+
+    fn encoded(json: &str) -> String {
+        BASE64.encode(json)
+    }
+
+    #[test]
+    fn the_user_is_known_by_each_platform_s_own_word() {
+        for (platform, json) in [
+            ("cloudfoundry", r#"{"user_id": "ada"}"#),
+            (
+                "kubernetes",
+                r#"{"username": "ada", "uid": "1", "groups": []}"#,
+            ),
+            ("other", r#"{"user": "ada", "user_id": 5}"#),
+        ] {
+            let caller = told(&format!("{platform} {}", encoded(json)));
+            assert_eq!(caller.platform.as_deref(), Some(platform));
+            assert_eq!(caller.user.as_deref(), Some("ada"));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_absent_and_what_is_kept_is_short_and_plain() {
+        let nobody = encoded(r#"{"email": "a@b"}"#);
+        for identity in [
+            "",
+            "cloudfoundry",
+            "cf !!!",
+            "cf bm8=",
+            &format!("cf {nobody}"),
+        ] {
+            assert_eq!(told(identity), Caller::default(), "{identity:?}");
+        }
+        let long = format!(r#"{{"user_id": "\n{}"}}"#, "x".repeat(1000));
+        let caller = told(&format!("cf {}", encoded(&long)));
+        let user = caller.user.expect("a user");
+        assert!(user.starts_with("\\nx") && user.len() < 300, "{user}");
+    }
 }

@@ -186,6 +186,10 @@ pub const DOWNLOADS_AT_ONCE: usize = 8;
 pub const DOWNLOAD_CHUNKS_AHEAD: usize = 4;
 /// A client that takes nothing of its download for this long has gone.
 pub const DOWNLOAD_STALL_MAX: Duration = Duration::from_secs(60);
+/// Entries of the audit that are listed at once.
+pub const AUDIT_PAGE_MAX: i64 = 200;
+/// What is kept of a name that a platform tells of a user or a request, in characters.
+pub const CALLER_NAME_CHARS_MAX: usize = 255;
 /// Recipes that are listed at once.
 pub const RECIPES_MAX: i64 = 200;
 /// How much likelier than the broker a member is ended when memory runs out (Linux `oom_score_adj`).

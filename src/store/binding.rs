@@ -254,10 +254,25 @@ pub fn instance_of_token(
     conn: &mut Conn<'_>,
     fingerprint: &str,
 ) -> Result<Option<InstanceId>, StoreError> {
-    let id: Option<String> = each!(conn, |c| tokens::table
+    let holder = holder_of_token(conn, fingerprint)?;
+    Ok(holder.map(|(instance, _)| instance))
+}
+
+/// The instance that the token of that fingerprint is for, and the binding that it belongs to.
+pub fn holder_of_token(
+    conn: &mut Conn<'_>,
+    fingerprint: &str,
+) -> Result<Option<(InstanceId, BindingId)>, StoreError> {
+    let row: Option<(String, String)> = each!(conn, |c| tokens::table
         .find(fingerprint)
-        .select(tokens::instance_id)
+        .select((tokens::instance_id, tokens::binding_id))
         .first(c)
         .optional())?;
-    id.map(|id| parse("an instance's id", &id)).transpose()
+    row.map(|(instance, binding)| {
+        Ok((
+            parse("an instance's id", &instance)?,
+            parse("a binding's id", &binding)?,
+        ))
+    })
+    .transpose()
 }

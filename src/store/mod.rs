@@ -19,6 +19,9 @@ use diesel::{
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use tokio::sync::watch;
 
+use crate::caller::Caller;
+
+pub mod audit;
 pub mod backup;
 pub mod binding;
 pub mod deployment;
@@ -73,6 +76,18 @@ struct SqliteWriter {
 pub struct Conn<'a> {
     link: Link<'a>,
     operations_changed: bool,
+    /// Whoever the work is done for.
+    caller: Caller,
+}
+
+impl<'a> Conn<'a> {
+    fn new(link: Link<'a>, caller: Caller) -> Self {
+        Self {
+            link,
+            operations_changed: false,
+            caller,
+        }
+    }
 }
 
 enum Link<'a> {
@@ -238,8 +253,8 @@ impl Store {
         E: From<StoreError> + Send + 'static,
         F: FnOnce(&mut Conn<'_>) -> Result<T, E> + Send + 'static,
     {
-        let store = self.clone();
-        on_a_blocking_thread(move || store.decide_blocking(work)).await
+        let (store, caller) = (self.clone(), Caller::current());
+        on_a_blocking_thread(move || store.decide_blocking(caller, work)).await
     }
 
     fn read_blocking<T>(
@@ -249,12 +264,7 @@ impl Store {
         match &self.pools {
             Pools::Sqlite { readers, .. } => {
                 let mut connection = readers.get().map_err(connection_error)?;
-                connection.transaction(|c| {
-                    work(&mut Conn {
-                        link: Link::Sqlite(c),
-                        operations_changed: false,
-                    })
-                })
+                connection.transaction(|c| work(&mut Conn::new(Link::Sqlite(c), Caller::default())))
             }
             #[cfg(feature = "postgres")]
             Pools::Postgres(pool) => {
@@ -263,18 +273,14 @@ impl Store {
                     .build_transaction()
                     .read_only()
                     .repeatable_read()
-                    .run(|c| {
-                        work(&mut Conn {
-                            link: Link::Postgres(c),
-                            operations_changed: false,
-                        })
-                    })
+                    .run(|c| work(&mut Conn::new(Link::Postgres(c), Caller::default())))
             }
         }
     }
 
     fn decide_blocking<T, E: From<StoreError>>(
         &self,
+        caller: Caller,
         work: impl FnOnce(&mut Conn<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         let mut changed = false;
@@ -285,10 +291,7 @@ impl Store {
                 })?;
                 let mut connection = writer.pool.get().map_err(connection_error)?;
                 connection.immediate_transaction(|c| {
-                    let mut conn = Conn {
-                        link: Link::Sqlite(c),
-                        operations_changed: false,
-                    };
+                    let mut conn = Conn::new(Link::Sqlite(c), caller);
                     let result = work(&mut conn);
                     changed = conn.operations_changed;
                     result.map_err(Abort::Refused)
@@ -298,10 +301,7 @@ impl Store {
             Pools::Postgres(pool) => {
                 let mut connection = pool.get().map_err(connection_error)?;
                 connection.transaction(|c| {
-                    let mut conn = Conn {
-                        link: Link::Postgres(c),
-                        operations_changed: false,
-                    };
+                    let mut conn = Conn::new(Link::Postgres(c), caller);
                     let result = work(&mut conn);
                     changed = conn.operations_changed;
                     result.map_err(Abort::Refused)

@@ -99,7 +99,7 @@ impl Row {
     }
 }
 
-/// Accepts an operation. `exclusive` is what nobody else may work on meanwhile: `Duplicate` when
+/// Accepts an operation, and writes down for whom. `exclusive` is what nobody else may work on meanwhile: `Duplicate` when
 /// an active operation has it.
 pub fn insert(
     conn: &mut Conn<'_>,
@@ -139,6 +139,7 @@ pub fn insert(
     each!(conn, |c| diesel::insert_into(operations::table)
         .values(row)
         .execute(c))?;
+    super::audit::accepted(conn, operation)?;
     conn.operations_changed = true;
     Ok(())
 }

@@ -67,6 +67,21 @@ diesel::table! {
 }
 
 diesel::table! {
+    audit (id) {
+        id -> BigInt,
+        at -> Timestamp,
+        action -> Text,
+        origin -> Text,
+        instance_id -> Text,
+        binding_id -> Nullable<Text>,
+        operation_id -> Text,
+        platform -> Nullable<Text>,
+        actor -> Nullable<Text>,
+        request_id -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
     backups (id) {
         id -> Text,
         instance_id -> Text,

@@ -6,6 +6,7 @@
 //! [`saboteur`] breaks work, [`raw`] speaks HTTP as no decent client would, [`chromium`] is a person
 //! at a browser, over [`webdriver`].
 
+mod audit;
 mod backups;
 mod binding_life;
 mod bindings;

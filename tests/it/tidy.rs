@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Each room with the rooms that it may use beside itself.
-const ROOMS: [(&str, &[&str]); 16] = [
+const ROOMS: [(&str, &[&str]); 17] = [
     ("main", &["app", "config", "logging"]),
     (
         "app",
@@ -29,7 +29,7 @@ const ROOMS: [(&str, &[&str]); 16] = [
     ),
     ("config", &["logging", "model", "seal"]),
     ("logging", &[]),
-    ("http", &["broker", "logging", "model", "seal"]),
+    ("http", &["broker", "caller", "logging", "model", "seal"]),
     (
         "observer",
         &["broker", "clock", "engine", "model", "seal", "store"],
@@ -56,7 +56,8 @@ const ROOMS: [(&str, &[&str]); 16] = [
     ("backup_store", &["model", "seal", "stream"]),
     ("engine", &["model", "seal", "stream"]),
     ("provisioner", &["model", "stream"]),
-    ("store", &["model"]),
+    ("store", &["caller", "model"]),
+    ("caller", &[]),
     ("clock", &[]),
     ("model", &[]),
     ("seal", &["model"]),

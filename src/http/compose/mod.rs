@@ -20,10 +20,11 @@ use super::{
 };
 use crate::{
     broker::{Broker, BrokerError, DeploymentView, DownloadLink, RestoreRequest},
+    caller::Caller,
     model::{
         backup::Backup,
         deployment::Deployment,
-        ids::{DeploymentId, InstanceId},
+        ids::{BindingId, DeploymentId, InstanceId},
         operation::Operation,
     },
 };
@@ -43,7 +44,18 @@ pub async fn guard<B: MessageBody + 'static>(
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
     match check_token(&api, &request).await {
-        Ok(()) => Ok(next.call(request).await?.map_into_left_body()),
+        Ok(binding) => {
+            let caller = match binding {
+                Some(binding) => Caller {
+                    platform: Some("compose".to_owned()),
+                    user: Some(format!("binding {binding}")),
+                    ..Caller::current()
+                },
+                None => Caller::current(),
+            };
+            let response = caller.during(next.call(request)).await?;
+            Ok(response.map_into_left_body())
+        }
         Err(error) => {
             let response = ComposeError(error).error_response();
             Ok(request.into_response(response).map_into_right_body())
@@ -51,18 +63,19 @@ pub async fn guard<B: MessageBody + 'static>(
     }
 }
 
-async fn check_token(api: &Api, request: &ServiceRequest) -> Result<(), HttpError> {
+/// Returns the binding that the token belongs to; none where the broker's credentials let in.
+async fn check_token(api: &Api, request: &ServiceRequest) -> Result<Option<BindingId>, HttpError> {
     let asked: Result<InstanceId, _> = path_id(request.request(), "instance");
     let cluster = asked.as_ref().ok().and_then(|id| api.broker.cluster_of(id));
     if cluster.is_some() && check_basic(request.headers(), api).is_ok() {
-        return Ok(());
+        return Ok(None);
     }
     let token = bearer(request.headers())
         .ok_or(HttpError::Unauthorized)?
         .to_owned();
-    let granted = api
+    let (granted, binding) = api
         .broker
-        .instance_of_token(&token)
+        .holder_of_token(&token)
         .await?
         .ok_or(HttpError::Unauthorized)?;
     let asked = known(asked, "instance")?;
@@ -71,7 +84,7 @@ async fn check_token(api: &Api, request: &ServiceRequest) -> Result<(), HttpErro
         None => api.broker.reaches(granted, asked).await?,
     };
     if may {
-        Ok(())
+        Ok(Some(binding))
     } else {
         Err(BrokerError::NotFound("there is no such instance".to_owned()).into())
     }

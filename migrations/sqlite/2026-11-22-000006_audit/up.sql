@@ -1,0 +1,23 @@
+-- Who had what done. Rows are added in the transaction that accepts the work, and never changed:
+-- the database itself refuses.
+CREATE TABLE audit (
+    id           INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
+    at           TIMESTAMP NOT NULL,
+    action       TEXT NOT NULL,
+    origin       TEXT NOT NULL,
+    instance_id  TEXT NOT NULL,
+    binding_id   TEXT,
+    operation_id TEXT NOT NULL,
+    platform     TEXT,
+    actor        TEXT,
+    request_id   TEXT
+);
+CREATE INDEX audit_of_instance ON audit (instance_id, id);
+CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit
+BEGIN
+    SELECT RAISE(ABORT, 'the audit is append-only');
+END;
+CREATE TRIGGER audit_is_not_shortened BEFORE DELETE ON audit
+BEGIN
+    SELECT RAISE(ABORT, 'the audit is append-only');
+END;
