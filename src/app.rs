@@ -5,17 +5,22 @@ use std::{
     collections::BTreeMap,
     io,
     net::{SocketAddr, TcpListener},
+    path::PathBuf,
     sync::Arc,
 };
 
 use actix_web::dev::ServerHandle;
+use chrono::{DateTime, SubsecRound as _, Utc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     backup_store::{BackupStoreError, SharedBackupStore, folder::FolderStore},
-    broker::{self, Broker, Doorkeeper, Downloads},
-    config::{Config, LocalCluster},
+    broker::{
+        self, Broker, BrokerError, CatalogRefusal, Doorkeeper, Downloads, LostPlans,
+        keeps_all_plans,
+    },
+    config::{CatalogFile, Config, LocalCluster},
     engine::{SharedEngine, etcd},
     http::{
         Api,
@@ -23,9 +28,10 @@ use crate::{
         tls::{ServerCertificate, TlsError},
     },
     model::{
-        catalog::{Catalog, CatalogError},
+        catalog::{Catalog, CatalogError, CatalogErrors, CurrentCatalog},
         ids::InstanceId,
-        version::etcd_offered,
+        secret::Credentials,
+        version::{Version, etcd_offered},
     },
     observer::EngineObserver,
     operation::{
@@ -48,12 +54,21 @@ pub use crate::model::failure::chain;
 /// What [`dashboard_link`] asks for the time.
 pub use crate::clock::Clock;
 
+/// The engines that this broker has.
+const ENGINES: [&str; 1] = [etcd::NAME];
+
 /// Why the broker does not start. Each is one line and names the setting behind it.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The catalog is broken.
     #[error("COMPOSE_BROKER_CATALOG")]
-    Catalog(#[from] CatalogError),
+    Catalog(#[from] CatalogErrors),
+    /// The catalog lacks what instances use.
+    #[error("COMPOSE_BROKER_CATALOG: {0}")]
+    CatalogLost(LostPlans),
+    /// Whether it lacks anything cannot be told.
+    #[error("COMPOSE_BROKER_CATALOG")]
+    CatalogCheck(#[source] BrokerError),
     /// The store does not open.
     #[error("COMPOSE_BROKER_DATABASE_URL")]
     Store(#[from] StoreError),
@@ -118,7 +133,7 @@ pub struct Surroundings {
     pub clock: Clock,
     /// Deliberate faults.
     pub faults: Arc<dyn Faults>,
-    /// Whether backups are taken by schedule; tests that let days pass for other reasons go
+    /// Whether what is due is asked for: scheduled backups, ends of bindings. Tests that let days pass for other reasons go
     /// without.
     pub scheduled: bool,
 }
@@ -160,6 +175,8 @@ pub struct App {
     scheduling: JoinHandle<()>,
     stop: CancellationToken,
     certificate: Option<Arc<ServerCertificate>>,
+    broker: Arc<Broker>,
+    catalog_path: PathBuf,
 }
 
 impl App {
@@ -169,7 +186,7 @@ impl App {
             .map(|e| (e.name().to_owned(), e))
             .into();
         let names: Vec<&str> = engines.keys().map(String::as_str).collect();
-        let catalog = Arc::new(Catalog::parse(&config.catalog, &names)?);
+        let catalog = parse_catalog(&config.catalog, surroundings.clock.now())?;
         let first_plan = catalog.first_plan();
         let listen = |source| StartError::Listen {
             address: config.listen,
@@ -186,6 +203,7 @@ impl App {
         let store = Arc::new(Store::open(config.database_url.expose())?);
         check_keys(&store, &config.keys).await?;
         check_clusters(&store, &config.clusters).await?;
+        let catalog = Arc::new(CurrentCatalog::new(check_plans(&store, catalog).await?));
         let backups: SharedBackupStore = Arc::new(FolderStore::open(config.backup_folder.clone())?);
         let clusters = open_clusters(&config).await?;
         let versions: BTreeMap<String, BTreeMap<String, Vec<_>>> = clusters
@@ -210,14 +228,7 @@ impl App {
                 });
             }
         }
-        for (engine, plan, version) in catalog.maintained() {
-            let has_it = |of: &BTreeMap<String, Vec<_>>| of[engine].contains(&version);
-            if !versions.values().any(has_it) {
-                log::warn!(
-                    "the plan {plan} is to be upgraded to {engine} {version}, which is not installed"
-                );
-            }
-        }
+        warn_of_missing(&catalog.get(), &versions);
         let keys = Arc::new(config.keys);
         let runtime = tokio::runtime::Handle::current();
         let observer = EngineObserver::new(
@@ -227,7 +238,12 @@ impl App {
             surroundings.clock.clone(),
             runtime.clone(),
         );
-        let doorkeeper = Doorkeeper::new(&keys, &config.username, &config.password);
+        let mut credentials = vec![Credentials {
+            username: config.username,
+            password: config.password,
+        }];
+        credentials.extend(config.more_credentials);
+        let doorkeeper = Doorkeeper::new(&keys, &credentials);
         let broker = Arc::new(Broker {
             store: store.clone(),
             catalog: catalog.clone(),
@@ -254,13 +270,13 @@ impl App {
         });
         let api = Api {
             broker: broker.clone(),
-            username: config.username,
-            password: config.password,
+            credentials,
         };
         let server = server(listener, api, certificate.as_ref()).map_err(|error| match error {
             ServerError::Listen(source) => listen(source),
             ServerError::Tls(error) => error.into(),
         })?;
+        let served = broker.clone();
         let stop = CancellationToken::new();
         let scheduling = if surroundings.scheduled {
             tokio::spawn(scheduler::run(broker, stop.clone()))
@@ -277,12 +293,18 @@ impl App {
             scheduling,
             stop,
             certificate,
+            broker: served,
+            catalog_path: config.catalog.path,
         })
     }
 
     /// Reads anew what may change while the broker runs. What cannot be used is told, and the old
     /// stays in use.
-    pub fn reload(&self) {
+    pub async fn reload(&self) {
+        match self.reload_catalog().await {
+            Ok(()) => log::info!("the catalog was read anew"),
+            Err(error) => log::error!("the catalog stays what it was: {}", chain(&error)),
+        }
         if let Some(certificate) = &self.certificate {
             match certificate.reload() {
                 Ok(()) => log::info!("the listener's certificate was read anew"),
@@ -292,6 +314,14 @@ impl App {
                 ),
             }
         }
+    }
+
+    async fn reload_catalog(&self) -> Result<(), ReloadError> {
+        let file = CatalogFile::read(&self.catalog_path)?;
+        let catalog = parse_catalog(&file, self.broker.clock.now())?;
+        self.broker.replace_catalog(catalog).await?;
+        warn_of_missing(&self.broker.catalog.get(), &self.broker.versions);
+        Ok(())
     }
 
     /// Waits until server, runner or scheduler ends by itself, which only happens when something is
@@ -318,6 +348,56 @@ impl App {
             }
         }
     }
+}
+
+/// Why the catalog is not replaced.
+#[derive(Debug, thiserror::Error)]
+enum ReloadError {
+    #[error("the file cannot be read")]
+    File(#[from] io::Error),
+    #[error(transparent)]
+    Broken(#[from] CatalogErrors),
+    #[error(transparent)]
+    Refused(#[from] CatalogRefusal),
+}
+
+/// How many services and plans a catalog has, or everything that is wrong with it.
+pub fn check_catalog(text: &str) -> Result<(usize, usize), Vec<CatalogError>> {
+    match Catalog::parse(text, &ENGINES) {
+        Ok(catalog) => Ok(catalog.counts()),
+        Err(CatalogErrors(violations)) => Err(violations),
+    }
+}
+
+fn parse_catalog(file: &CatalogFile, now: DateTime<Utc>) -> Result<Catalog, CatalogErrors> {
+    let catalog = Catalog::parse(&file.text, &ENGINES)?;
+    Ok(match file.modified {
+        // HTTP knows whole seconds, and nothing was changed in the future.
+        Some(modified) => catalog.modified_at(modified.min(now).trunc_subsecs(0)),
+        None => catalog,
+    })
+}
+
+/// Tells of versions that plans are to be upgraded to, and that no cluster has.
+fn warn_of_missing(catalog: &Catalog, versions: &BTreeMap<String, BTreeMap<String, Vec<Version>>>) {
+    for (engine, plan, version) in catalog.maintained() {
+        let has_it = |of: &BTreeMap<String, Vec<_>>| of[engine].contains(&version);
+        if !versions.values().any(has_it) {
+            log::warn!(
+                "the plan {plan} is to be upgraded to {engine} {version}, which is not installed"
+            );
+        }
+    }
+}
+
+/// Refuses a catalog under which an instance would have no plan.
+async fn check_plans(store: &Arc<Store>, catalog: Catalog) -> Result<Catalog, StartError> {
+    let checked = store.decide(move |conn| keeps_all_plans(conn, &catalog).map(|()| catalog));
+    checked.await.map_err(|refusal| match refusal {
+        CatalogRefusal::Lost(lost) => StartError::CatalogLost(lost),
+        CatalogRefusal::Broker(BrokerError::Store(error)) => error.into(),
+        CatalogRefusal::Broker(error) => StartError::CatalogCheck(error),
+    })
 }
 
 /// Opens one secret, so that a wrong key ring stops the start and not the first user.

@@ -1,11 +1,14 @@
 //! The command line.
 
-use std::process::ExitCode;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 use compose_broker::{
-    app::{App, Clock, Surroundings, chain, dashboard_link},
-    config::{Config, SECRETS_HELP, Settings},
+    app::{App, Clock, Surroundings, chain, check_catalog, dashboard_link},
+    config::{CatalogFile, Config, SECRETS_HELP, Settings},
     logging,
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,6 +19,15 @@ use tokio::signal::unix::{SignalKind, signal};
 struct CommandLine {
     #[command(subcommand)]
     command: Command,
+}
+
+#[derive(Subcommand)]
+enum CatalogCommand {
+    /// Print everything that is wrong with a catalog file, by its place; fails when there is anything
+    Check {
+        /// The file (JSON)
+        file: PathBuf,
+    },
 }
 
 #[derive(Subcommand)]
@@ -35,10 +47,16 @@ enum Command {
         #[command(flatten)]
         settings: Box<Settings>,
     },
+    /// Work on catalog files
+    #[command(subcommand)]
+    Catalog(CatalogCommand),
 }
 
 fn main() -> ExitCode {
     let command = CommandLine::parse().command;
+    if let Command::Catalog(CatalogCommand::Check { file }) = &command {
+        return check(file);
+    }
     // What the broker keeps is nobody else's business, whatever folder it is given.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -52,6 +70,8 @@ fn main() -> ExitCode {
         match command {
             Command::Serve(settings) => serve(&settings).await,
             Command::DashboardLink { instance, settings } => link(&instance, &settings).await,
+            // Done above: it needs nothing that runs.
+            Command::Catalog(_) => Ok(()),
         }
     });
     match done {
@@ -63,6 +83,31 @@ fn main() -> ExitCode {
 fn failure(error: &(dyn std::error::Error + 'static)) -> ExitCode {
     eprintln!("compose-broker: {}", chain(error));
     ExitCode::FAILURE
+}
+
+/// What is found goes to the standard output, what hinders the search to the error output.
+fn check(file: &Path) -> ExitCode {
+    let shown = file.display();
+    let text = match CatalogFile::read(file) {
+        Ok(catalog) => catalog.text,
+        Err(error) => {
+            eprintln!("compose-broker: {shown}: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match check_catalog(&text) {
+        Ok((services, plans)) => {
+            println!("{shown} is sound: {services} service(s), {plans} plan(s)");
+            ExitCode::SUCCESS
+        }
+        Err(violations) => {
+            for violation in &violations {
+                println!("{violation}");
+            }
+            eprintln!("compose-broker: {shown}: {} violation(s)", violations.len());
+            ExitCode::FAILURE
+        }
+    }
 }
 
 async fn serve(settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
@@ -79,7 +124,7 @@ async fn serve(settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hang_up.recv() => app.reload(),
+            _ = hang_up.recv() => app.reload().await,
             error = app.failed() => return Err(error.into()),
         }
     }

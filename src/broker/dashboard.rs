@@ -183,7 +183,8 @@ impl Broker {
             .find(|o| matches!(o.kind, OperationKind::Provision | OperationKind::Restore))
             .map(|o| o.id.clone());
         let (offering_name, plan_name) = self.offering_name(&instance);
-        let offering = self.catalog.offering(&instance.service_id);
+        let catalog = self.catalog.get();
+        let offering = catalog.offering(&instance.service_id);
         let plan = offering.and_then(|o| o.plan(&instance.plan_id));
         Ok(InstanceView {
             offering: offering_name,
@@ -249,7 +250,8 @@ impl Broker {
 
     /// The names of an offering and its plan; their ids where the catalog has them no more.
     pub fn offering_name(&self, instance: &Instance) -> (String, String) {
-        let offering = self.catalog.offering(&instance.service_id);
+        let catalog = self.catalog.get();
+        let offering = catalog.offering(&instance.service_id);
         let plan = offering.and_then(|o| o.plan(&instance.plan_id));
         (
             offering.map_or_else(|| instance.service_id.clone(), |o| o.name.clone()),

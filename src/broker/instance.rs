@@ -131,7 +131,7 @@ impl Broker {
                 "the parameters do not fit the plan's schema: {reason}"
             ))
         })?;
-        check_maintenance(plan, request.maintenance_version.as_deref())?;
+        check_maintenance(&plan, request.maintenance_version.as_deref())?;
         let identity = ProvisionIdentity {
             service_id: request.service_id.clone(),
             plan_id: request.plan_id.clone(),
@@ -150,10 +150,10 @@ impl Broker {
         }
         let asked: ProvisionParameters = serde_json::from_value(parameters)
             .map_err(|e| BrokerError::BadRequest(format!("the parameters cannot be read: {e}")))?;
-        let source = self.restore_source(conn, &tenant_of(request), offering, &asked)?;
+        let source = self.restore_source(conn, &tenant_of(request), &offering, &asked)?;
         // What is counted now stays true until the new instance is among it.
         store::deployment::placing_alone(conn)?;
-        let target = self.target(conn, offering, plan, &asked, source.as_ref())?;
+        let target = self.target(conn, &offering, &plan, &asked, source.as_ref())?;
         let engine = &offering.rules.engine;
         accept(
             conn,
@@ -180,7 +180,8 @@ impl Broker {
             .await?;
         match (instance, deployment) {
             (Some(instance), Some((deployment, _))) if instance.state == InstanceState::Ready => {
-                let offering = self.catalog.offering(&instance.service_id);
+                let catalog = self.catalog.get();
+                let offering = catalog.offering(&instance.service_id);
                 let plan = offering.and_then(|offering| offering.plan(&instance.plan_id));
                 let maintained = plan.is_some_and(|plan| plan.maintenance_info.is_some());
                 Ok(FetchedInstance {

@@ -11,7 +11,7 @@ use crate::{
     backup_store::{BackupStoreError, SharedBackupStore},
     clock::Clock,
     model::{
-        catalog::{Catalog, Offering, Plan},
+        catalog::{CurrentCatalog, Offering, Plan},
         ids::{BindingId, InstanceId, OperationId},
         limits::SYNC_WAIT,
         operation::{Operation, OperationState},
@@ -26,6 +26,7 @@ use crate::{
 mod audit;
 mod backup;
 mod binding;
+mod catalog;
 mod cluster;
 mod dashboard;
 mod deployment;
@@ -46,6 +47,7 @@ mod update;
 
 pub use audit::{AuditPage, AuditQuery};
 pub use binding::{BindRequest, Bound, FetchedBinding, UnbindRequest, Unbound};
+pub use catalog::{CatalogRefusal, LostPlan, LostPlans, keeps_all_plans};
 pub use dashboard::{BackUpNow, InstanceView};
 pub use deployment::DeploymentView;
 pub use download::{Download, DownloadLink, Downloads, backup_name};
@@ -139,7 +141,7 @@ pub struct Broker {
     /// The broker's store.
     pub store: Arc<Store>,
     /// The offerings and plans.
-    pub catalog: Arc<Catalog>,
+    pub catalog: Arc<CurrentCatalog>,
     /// What seals secrets and signs links.
     pub keys: Arc<KeyRing>,
     /// The time of day.
@@ -169,8 +171,9 @@ impl Broker {
         &self,
         service_id: &str,
         plan_id: &str,
-    ) -> Result<(&Offering, &Plan), BrokerError> {
-        let offering = self.catalog.offering(service_id).ok_or_else(|| {
+    ) -> Result<(Arc<Offering>, Arc<Plan>), BrokerError> {
+        let catalog = self.catalog.get();
+        let offering = catalog.offering(service_id).ok_or_else(|| {
             BrokerError::BadRequest(format!("service_id {service_id:?} is not in the catalog"))
         })?;
         let plan = offering.plan(plan_id).ok_or_else(|| {
@@ -179,7 +182,7 @@ impl Broker {
                 offering.name
             ))
         })?;
-        Ok((offering, plan))
+        Ok((offering.clone(), plan.clone()))
     }
 
     /// The versions of an engine on a cluster.

@@ -205,7 +205,7 @@ impl Broker {
     ) -> Result<Vec<RestoreOptions>, BrokerError> {
         let source = known(conn, source)?;
         let (offering, plan) = self.offering_and_plan(&source.service_id, &source.plan_id)?;
-        let restorable = self.restorable(conn, &source.tenant, offering, source.id.as_str());
+        let restorable = self.restorable(conn, &source.tenant, &offering, source.id.as_str());
         let restorable = or_refusal(restorable)?.map(|_| ());
         let nothing = RestoreOptions {
             refusal: restorable.err(),
@@ -231,7 +231,13 @@ impl Broker {
             if options.refusal.is_none() {
                 match or_refusal(manifest_of(conn, &source, backup.as_str()))? {
                     Ok(manifest) => {
-                        self.describe(conn, &mut options, (offering, plan), &clusters, &manifest)?;
+                        self.describe(
+                            conn,
+                            &mut options,
+                            (&offering, &plan),
+                            &clusters,
+                            &manifest,
+                        )?;
                     }
                     Err(refusal) => options.refusal = Some(refusal),
                 }

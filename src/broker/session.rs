@@ -19,7 +19,7 @@ use crate::{
         ids::InstanceId,
         instance::{Instance, InstanceState},
         limits::{DASHBOARD_LINK_TTL, SESSION_TTL},
-        secret::Secret,
+        secret::{Credentials, Secret},
         session::{Origin, Scope, Session},
         throttle::Throttle,
     },
@@ -61,15 +61,16 @@ pub struct SignedIn {
 /// What sign-ins are held against.
 #[derive(Debug)]
 pub struct Doorkeeper {
-    operator_mark: String,
+    operator_marks: Vec<String>,
     failures: Mutex<Throttle<IpAddr>>,
 }
 
 impl Doorkeeper {
-    /// Knows the operator's credentials by a mark, which a copy of the store does not give away.
-    pub fn new(keys: &KeyRing, username: &str, password: &Secret) -> Self {
+    /// Knows the operator's credentials by marks, which a copy of the store does not give away.
+    pub fn new(keys: &KeyRing, operators: &[Credentials]) -> Self {
+        let mark = |known: &Credentials| keys.sign(OPERATOR, known.joined().expose());
         Self {
-            operator_mark: keys.sign(OPERATOR, &credentials(username, password)),
+            operator_marks: operators.iter().map(mark).collect(),
             failures: Mutex::default(),
         }
     }
@@ -77,11 +78,6 @@ impl Doorkeeper {
     fn failures(&self) -> MutexGuard<'_, Throttle<IpAddr>> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn credentials(username: &str, password: &Secret) -> String {
-    // No user name has a colon.
-    format!("{username}:{}", password.expose())
 }
 
 /// A one-time link as it was followed.
@@ -188,12 +184,13 @@ impl Broker {
                 }
             },
             SignInWay::Operator { username, password } => {
-                let shown = credentials(&username, &password);
-                let mark = &self.doorkeeper.operator_mark;
-                if self.keys.verify(OPERATOR, &shown, mark) {
-                    Ok((Scope::Operator, Origin::Operator(mark.clone()), None))
-                } else {
-                    denied("The user name or the password is wrong.")
+                let shown = Credentials { username, password }.joined();
+                let marks = self.doorkeeper.operator_marks.iter();
+                // All are looked at, whichever it is.
+                let good = |mark: &&String| self.keys.verify(OPERATOR, shown.expose(), mark);
+                match marks.filter(good).next_back() {
+                    Some(mark) => Ok((Scope::Operator, Origin::Operator(mark.clone()), None)),
+                    None => denied("The user name or the password is wrong."),
                 }
             }
             SignInWay::Link(code) => {
@@ -241,13 +238,13 @@ impl Broker {
     /// The session of a cookie, if it is good now.
     pub async fn session(&self, cookie: &str) -> Result<Option<Session>, BrokerError> {
         let (fingerprint, now) = (fingerprint(cookie), self.clock.now());
-        let operator_mark = self.doorkeeper.operator_mark.clone();
+        let operator_marks = self.doorkeeper.operator_marks.clone();
         let found = self
             .store
             .read(move |conn| {
                 let found = store::session::find(conn, &fingerprint)?;
                 match found.filter(|session| session.is_in_time(now)) {
-                    Some(session) if stands(conn, &session, &operator_mark)? => Ok(Some(session)),
+                    Some(session) if stands(conn, &session, &operator_marks)? => Ok(Some(session)),
                     _ => Ok(None),
                 }
             })
@@ -307,14 +304,18 @@ fn use_link(conn: &mut Conn<'_>, link: &Link, now: DateTime<Utc>) -> Result<(), 
 }
 
 /// Whether what a session was opened with still is what it was.
-fn stands(conn: &mut Conn<'_>, session: &Session, operator_mark: &str) -> Result<bool, StoreError> {
+fn stands(
+    conn: &mut Conn<'_>,
+    session: &Session,
+    operator_marks: &[String],
+) -> Result<bool, StoreError> {
     match (&session.origin, &session.scope) {
         (Origin::Token(token), Scope::Instance(instance)) => {
             let granted = store::binding::instance_of_token(conn, token)?;
             Ok(granted.as_ref() == Some(instance))
         }
         (Origin::Link(_), Scope::Instance(instance)) => Ok(linkable(conn, instance)?.is_some()),
-        (Origin::Operator(mark), Scope::Operator) => Ok(mark == operator_mark),
+        (Origin::Operator(mark), Scope::Operator) => Ok(operator_marks.contains(mark)),
         _ => Ok(false),
     }
 }

@@ -14,12 +14,13 @@ use crate::{
             Backup, BackupKind, BackupState, MANIFEST_FORMAT, Manifest, SnapshotContent,
             StoredSnapshot,
         },
+        catalog::Catalog,
         deployment::Deployment,
         ids::BackupId,
         instance::InstanceState,
         limits::UNIT_BYTES,
         observation::Observation,
-        secret::Secret,
+        secret::{Credentials, Secret},
     },
 };
 
@@ -87,9 +88,17 @@ impl Office {
         let ring = KeyRing::generate().expect("a key ring");
         let keys = Arc::new(KeyRing::parse(ring.expose()).expect("a key ring"));
         let broker = Broker {
-            doorkeeper: Doorkeeper::new(&keys, "ada", &Secret::new("word")),
+            doorkeeper: Doorkeeper::new(
+                &keys,
+                &[Credentials {
+                    username: "ada".to_owned(),
+                    password: Secret::new("word"),
+                }],
+            ),
             store: Arc::new(Store::open(&url).expect("a store")),
-            catalog: Arc::new(Catalog::parse(catalog, &["etcd"]).expect("a catalog")),
+            catalog: Arc::new(CurrentCatalog::new(
+                Catalog::parse(catalog, &["etcd"]).expect("a catalog"),
+            )),
             keys,
             clock: Clock::new(now),
             backups: Arc::new(backups),

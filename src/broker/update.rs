@@ -137,7 +137,7 @@ impl Broker {
                 "the parameters do not fit the plan's schema: {reason}"
             ))
         })?;
-        check_maintenance(plan, request.maintenance_version.as_deref())?;
+        check_maintenance(&plan, request.maintenance_version.as_deref())?;
         let (deployment, _) = store::deployment::of_instance(conn, &instance.id)?
             .ok_or_else(|| StoreError::Missing("the instance's deployment".to_owned()))?;
         let goal = self.goal(&deployment, &parameters, request)?;
@@ -188,7 +188,7 @@ impl Broker {
         &self,
         instance: &Instance,
         request: &UpdateRequest,
-    ) -> Result<&Plan, BrokerError> {
+    ) -> Result<Arc<Plan>, BrokerError> {
         let wanted = request.plan_id.as_deref().unwrap_or(&instance.plan_id);
         let (offering, plan) = self.offering_and_plan(&request.service_id, wanted)?;
         if request.service_id != instance.service_id {

@@ -11,12 +11,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use chrono::{DateTime, Utc};
 use clap::Args;
 use serde_json::Value;
 
 use crate::{
     logging::{self, LogFormat},
-    model::{certificate::CertificateFiles, secret::Secret, tenant::RestoreScope},
+    model::{
+        certificate::CertificateFiles,
+        secret::{Credentials, Secret},
+        tenant::RestoreScope,
+    },
     seal::{KeyRing, random_secret},
 };
 
@@ -115,6 +120,9 @@ Settings that hold secrets are taken from the environment only:
                                   [default: broker.db in DATA_DIR]
   COMPOSE_BROKER_PASSWORD         Password of the platform
                                   [default: made at the first start, in DATA_DIR/password]
+  COMPOSE_BROKER_MORE_CREDENTIALS Further credentials that are let in, to change them without a
+                                  gap: user:password, separated by commas
+                                  [default: none]
   COMPOSE_BROKER_ENCRYPTION_KEYS  Key ring for secrets at rest: name:base64 of 32 bytes, newest
                                   first, separated by commas
                                   [default: made at the first start, in DATA_DIR/encryption_keys]
@@ -127,6 +135,7 @@ DATABASE_URL.";
 struct SecretSettings {
     database_url: Option<Secret>,
     password: Option<Secret>,
+    more_credentials: Option<Secret>,
     encryption_keys: Option<Secret>,
 }
 
@@ -136,8 +145,32 @@ impl SecretSettings {
         Self {
             database_url: secret("COMPOSE_BROKER_DATABASE_URL"),
             password: secret("COMPOSE_BROKER_PASSWORD"),
+            more_credentials: secret("COMPOSE_BROKER_MORE_CREDENTIALS"),
             encryption_keys: secret("COMPOSE_BROKER_ENCRYPTION_KEYS"),
         }
+    }
+}
+
+/// The catalog file as it was found.
+#[derive(Debug, Clone)]
+pub struct CatalogFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What is in it.
+    pub text: String,
+    /// When it was changed, if the file system tells.
+    pub modified: Option<DateTime<Utc>>,
+}
+
+impl CatalogFile {
+    /// Reads the file.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        let modified = fs::metadata(path)?.modified();
+        Ok(Self {
+            path: path.to_owned(),
+            text: fs::read_to_string(path)?,
+            modified: modified.ok().map(DateTime::from),
+        })
     }
 }
 
@@ -156,14 +189,16 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Folder of backups.
     pub backup_folder: PathBuf,
-    /// The catalog's text.
-    pub catalog: String,
+    /// The catalog.
+    pub catalog: CatalogFile,
     /// The placement targets; the first enabled one is the default.
     pub clusters: Vec<LocalCluster>,
     /// The platform's user name.
     pub username: String,
     /// The platform's password.
     pub password: Secret,
+    /// Further credentials that are let in.
+    pub more_credentials: Vec<Credentials>,
     /// What seals secrets.
     pub keys: KeyRing,
     /// How far a restore may reach for its source.
@@ -296,7 +331,7 @@ impl Config {
             .port_range
             .parse()
             .map_err(|e| wrong("COMPOSE_BROKER_PORT_RANGE", e))?;
-        let catalog = fs::read_to_string(&settings.catalog).map_err(|e| {
+        let catalog = CatalogFile::read(&settings.catalog).map_err(|e| {
             wrong(
                 "COMPOSE_BROKER_CATALOG",
                 format!("{}: {e}", settings.catalog.display()),
@@ -352,6 +387,7 @@ impl Config {
         if password.expose().is_empty() {
             return Err(wrong("COMPOSE_BROKER_PASSWORD", "is empty"));
         }
+        let more_credentials = more_credentials(secrets.more_credentials.as_ref())?;
         let ring = match secrets.encryption_keys {
             Some(ring) => ring,
             None => kept(&data_dir, "encryption_keys", || {
@@ -371,6 +407,7 @@ impl Config {
             clusters,
             username,
             password,
+            more_credentials,
             keys,
             restore_scope,
             log: settings.log.clone(),
@@ -394,6 +431,28 @@ fn one_of<T: Copy>(
             format!("{text:?} is not one of: {}", names.join(", ")),
         )
     })
+}
+
+/// Reads pairs of user and password. What is wrong with one is told without it.
+fn more_credentials(setting: Option<&Secret>) -> Result<Vec<Credentials>, ConfigError> {
+    let text = setting.map_or("", Secret::expose);
+    let entries = text.split(',').map(str::trim);
+    entries
+        .filter(|entry| !entry.is_empty())
+        .enumerate()
+        .map(|(i, entry)| match entry.split_once(':') {
+            Some((username, password)) if !username.is_empty() && !password.is_empty() => {
+                Ok(Credentials {
+                    username: username.to_owned(),
+                    password: Secret::new(password),
+                })
+            }
+            _ => {
+                let reason = format!("entry {} is not user:password", i + 1);
+                Err(wrong("COMPOSE_BROKER_MORE_CREDENTIALS", reason))
+            }
+        })
+        .collect()
 }
 
 fn check_url(text: &str) -> Result<String, ConfigError> {
@@ -505,6 +564,25 @@ mod tests {
         }
         let shown = format!("{first:?}");
         assert!(!shown.contains(first.password.expose()), "{shown}");
+    }
+
+    #[test]
+    fn further_credentials_are_pairs_and_no_secret_is_told_of_a_wrong_one() {
+        let read = |text: &str| more_credentials(Some(&Secret::new(text)));
+        let pairs = read("new:a:b, old:c,\n").expect("pairs");
+        let pairs: Vec<_> = pairs
+            .iter()
+            .map(|c| (c.username.as_str(), c.password.expose()))
+            .collect();
+        assert_eq!(pairs, [("new", "a:b"), ("old", "c")]);
+        assert!(more_credentials(None).expect("none").is_empty());
+        for wrong in ["hidden", "a:b,hidden:", ":hidden"] {
+            let told = read(wrong).expect_err("refused").to_string();
+            assert!(
+                told.contains("MORE_CREDENTIALS") && !told.contains("hidden"),
+                "{told}"
+            );
+        }
     }
 
     #[test]

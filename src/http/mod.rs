@@ -8,7 +8,7 @@ use std::sync::Arc;
 use actix_web::{middleware::from_fn, web};
 
 use self::dashboard::{backups, door, instances, overview};
-use crate::{broker::Broker, model::secret::Secret};
+use crate::{broker::Broker, model::secret::Credentials};
 
 mod compose;
 mod dashboard;
@@ -25,10 +25,8 @@ mod trace;
 pub struct Api {
     /// The use cases.
     pub broker: Arc<Broker>,
-    /// The platform's user name.
-    pub username: String,
-    /// The platform's password.
-    pub password: Secret,
+    /// The platforms' credentials; each of them lets in.
+    pub credentials: Vec<Credentials>,
 }
 
 /// Every route.

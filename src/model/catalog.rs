@@ -1,32 +1,22 @@
 //! The catalog: which offerings and plans there are.
 //!
-//! It is data, read once at start. [`Catalog::parse`] checks all that OSB v2.17 and Cloud
-//! Controller demand of a catalog and names the JSON path of what is wrong, so that a broken file
-//! stops the start instead of being refused later by a platform. Members named `broker` are ours
+//! It is data, read at start and when the operator asks for it. [`Catalog::parse`] checks all that
+//! OSB v2.17 and Cloud Controller demand of a catalog and names the JSON path of what is wrong, so
+//! that a broken file is refused here instead of later by a platform. Members named `broker` are ours
 //! and never leave the broker.
 
-use std::collections::HashSet;
+use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::version::Version;
 
-/// Longest description that Cloud Controller stores, in characters.
-const DESCRIPTION_CHARS_MAX: usize = 10_000;
-/// Longest list of tags that Cloud Controller stores, joined, in characters.
-const TAGS_CHARS_MAX: usize = 2_048;
-/// Longest parameter schema that OSB allows, in bytes.
-const SCHEMA_BYTES_MAX: usize = 64 * 1024;
-/// Longest `maintenance_info` that Cloud Controller stores, in characters of JSON.
-const MAINTENANCE_INFO_CHARS_MAX: usize = 2_000;
-/// What OSB lets an offering require.
-const REQUIRES: [&str; 3] = ["syslog_drain", "route_forwarding", "volume_mount"];
-/// The one meta-schema that OSB demands support for.
-const DRAFT_04: &str = "http://json-schema.org/draft-04/schema#";
+mod check;
+mod current;
 
-/// Why a catalog must not promise what is not done.
-const NO_CHANGE_OF_PLAN: &str = "must be false: an instance keeps its plan";
+pub use current::CurrentCatalog;
 
 /// A violation, with the place where it stands.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,12 +28,58 @@ pub struct CatalogError {
     pub reason: String,
 }
 
+/// Everything that is wrong with a catalog; never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CatalogErrors(pub Vec<CatalogError>);
+
+impl std::fmt::Display for CatalogErrors {
+    /// One line: the first, and how many more there are.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut all = self.0.iter();
+        if let Some(first) = all.next() {
+            write!(f, "{first}")?;
+        }
+        match all.len() {
+            0 => Ok(()),
+            more => write!(
+                f,
+                " (and {more} more; `compose-broker catalog check` tells all)"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for CatalogErrors {}
+
 /// All offerings, checked.
 #[derive(Debug)]
 pub struct Catalog {
-    offerings: Vec<Offering>,
-    served: String,
-    served_without_rotation: String,
+    offerings: Vec<Arc<Offering>>,
+    served: Served,
+    served_without_rotation: Served,
+}
+
+/// The body of `GET /v2/catalog`, and what it is compared by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Served {
+    /// The body.
+    pub body: String,
+    /// What is the same as long as the body is, over restarts too: 32 hexadecimal digits.
+    pub tag: String,
+    /// When it was changed, if that is known: a whole second.
+    pub modified: Option<DateTime<Utc>>,
+}
+
+impl Served {
+    fn new(body: String) -> Self {
+        let digest = ring::digest::digest(&ring::digest::SHA256, body.as_bytes());
+        let hex = |byte: &u8| format!("{byte:02x}");
+        Self {
+            tag: digest.as_ref().iter().take(16).map(hex).collect(),
+            body,
+            modified: None,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -191,7 +227,7 @@ pub struct Offering {
     /// What we do with it.
     pub rules: OfferingRules,
     /// Its plans.
-    pub plans: Vec<Plan>,
+    pub plans: Vec<Arc<Plan>>,
 }
 
 /// A plan of an offering.
@@ -243,25 +279,27 @@ impl ParameterSchema {
 
 impl Catalog {
     /// Reads and checks a catalog file's text. `engines` are the engines that this broker has.
-    pub fn parse(text: &str, engines: &[&str]) -> Result<Self, CatalogError> {
-        let mut json = serde_json::Deserializer::from_str(text);
-        let document: Document =
-            serde_path_to_error::deserialize(&mut json).map_err(|e| CatalogError {
-                path: e.path().to_string(),
-                reason: e.inner().to_string(),
-            })?;
-        json.end().map_err(|e| error("", e.to_string()))?;
-        check(&document, engines)?;
+    pub fn parse(text: &str, engines: &[&str]) -> Result<Self, CatalogErrors> {
+        let one = |error| CatalogErrors(vec![error]);
+        let value: Value =
+            serde_json::from_str(text).map_err(|e| one(error("", format!("not JSON: {e}"))))?;
+        let violations = check::violations(&value, engines);
+        if !violations.is_empty() {
+            return Err(CatalogErrors(violations));
+        }
+        let document: Document = serde_path_to_error::deserialize(&value)
+            .map_err(|e| one(error(&e.path().to_string(), e.inner().to_string())))?;
         let mut shown = serde_json::json!({ "services": document.services });
-        let served = shown.to_string();
+        let served = Served::new(shown.to_string());
         hide_rotation(&mut shown);
-        let served_without_rotation = shown.to_string();
+        let served_without_rotation = Served::new(shown.to_string());
         let offerings = document
             .services
             .into_iter()
             .enumerate()
-            .map(|(i, offering)| Offering::build(offering, &format!("services[{i}]")))
-            .collect::<Result<_, _>>()?;
+            .map(|(i, offering)| Offering::build(offering, &format!("services[{i}]")).map(Arc::new))
+            .collect::<Result<_, _>>()
+            .map_err(one)?;
         Ok(Self {
             offerings,
             served,
@@ -269,14 +307,34 @@ impl Catalog {
         })
     }
 
-    /// The body of `GET /v2/catalog`; without a word of rotation for platforms that are older than
+    /// The same, known to be so since `modified`.
+    pub fn modified_at(mut self, modified: DateTime<Utc>) -> Self {
+        for served in [&mut self.served, &mut self.served_without_rotation] {
+            served.modified = Some(modified);
+        }
+        self
+    }
+
+    /// What `GET /v2/catalog` answers; without a word of rotation for platforms that are older than
     /// that, whose schemas refuse it.
-    pub fn served(&self, with_rotation: bool) -> &str {
+    pub fn served(&self, with_rotation: bool) -> &Served {
         if with_rotation {
             &self.served
         } else {
             &self.served_without_rotation
         }
+    }
+
+    /// How many offerings and plans there are.
+    pub fn counts(&self) -> (usize, usize) {
+        let plans = self.offerings.iter().map(|o| o.plans.len()).sum();
+        (self.offerings.len(), plans)
+    }
+
+    /// Whether there is such a plan of such an offering.
+    pub fn has_plan(&self, service_id: &str, plan_id: &str) -> bool {
+        let offering = self.offering(service_id);
+        offering.is_some_and(|offering| offering.plan(plan_id).is_some())
     }
 
     /// The ids of the first offering and its first plan, for examples.
@@ -303,7 +361,7 @@ impl Catalog {
     }
 
     /// The offering of that id.
-    pub fn offering(&self, id: &str) -> Option<&Offering> {
+    pub fn offering(&self, id: &str) -> Option<&Arc<Offering>> {
         self.offerings.iter().find(|o| o.id == id)
     }
 }
@@ -327,7 +385,9 @@ impl Offering {
             .plans
             .into_iter()
             .enumerate()
-            .map(|(i, plan)| Plan::build(plan, bindable, &format!("{path}.plans[{i}]")))
+            .map(|(i, plan)| {
+                Plan::build(plan, bindable, &format!("{path}.plans[{i}]")).map(Arc::new)
+            })
             .collect::<Result<_, _>>()?;
         Ok(Self {
             id: document.id,
@@ -339,7 +399,7 @@ impl Offering {
     }
 
     /// The offering's own plan of that id.
-    pub fn plan(&self, id: &str) -> Option<&Plan> {
+    pub fn plan(&self, id: &str) -> Option<&Arc<Plan>> {
         self.plans.iter().find(|p| p.id == id)
     }
 }
@@ -367,24 +427,9 @@ impl Plan {
 }
 
 fn compile(schema: Option<InputSchema>, path: &str) -> Result<ParameterSchema, CatalogError> {
-    let Some(InputSchema { parameters }) = schema else {
-        return Ok(ParameterSchema::default());
-    };
-    let path = format!("{path}.parameters");
-    if parameters.get("$schema").and_then(Value::as_str) != Some(DRAFT_04) {
-        return Err(error(&path, format!("\"$schema\" must be {DRAFT_04:?}")));
-    }
-    if parameters.to_string().len() > SCHEMA_BYTES_MAX {
-        return Err(error(
-            &path,
-            format!("is larger than {SCHEMA_BYTES_MAX} bytes"),
-        ));
-    }
-    jsonschema::options()
-        .with_draft(jsonschema::Draft::Draft4)
-        .build(&parameters)
-        .map(|validator| ParameterSchema(Some(validator)))
-        .map_err(|e| error(&path, e.to_string()))
+    let compiled = schema.map(|schema| check::compile(&schema.parameters));
+    let compiled = compiled.transpose().map_err(|e| error(path, e))?;
+    Ok(ParameterSchema(compiled))
 }
 
 fn error(path: &str, reason: impl Into<String>) -> CatalogError {
@@ -392,163 +437,6 @@ fn error(path: &str, reason: impl Into<String>) -> CatalogError {
         path: path.to_owned(),
         reason: reason.into(),
     }
-}
-
-fn check(document: &Document, engines: &[&str]) -> Result<(), CatalogError> {
-    if document.services.is_empty() {
-        return Err(error(
-            "services",
-            "has no offering; Cloud Controller refuses such a catalog",
-        ));
-    }
-    let mut offering_ids = HashSet::new();
-    let mut offering_names = HashSet::new();
-    let mut plan_ids = HashSet::new();
-    for (i, offering) in document.services.iter().enumerate() {
-        let path = format!("services[{i}]");
-        check_named(&path, &offering.id, &offering.name, &offering.description)?;
-        if !offering_ids.insert(&offering.id) {
-            return Err(error(
-                &format!("{path}.id"),
-                "is used by an earlier offering",
-            ));
-        }
-        if !offering_names.insert(&offering.name) {
-            return Err(error(
-                &format!("{path}.name"),
-                "is used by an earlier offering",
-            ));
-        }
-        if !engines.contains(&offering.broker.engine.as_str()) {
-            let known = engines.join(", ");
-            return Err(error(
-                &format!("{path}.broker.engine"),
-                format!("is not one of: {known}"),
-            ));
-        }
-        if offering.tags.join("").chars().count() > TAGS_CHARS_MAX {
-            return Err(error(
-                &format!("{path}.tags"),
-                format!("have more than {TAGS_CHARS_MAX} characters"),
-            ));
-        }
-        if let Some(other) = offering
-            .requires
-            .iter()
-            .find(|r| !REQUIRES.contains(&r.as_str()))
-        {
-            return Err(error(
-                &format!("{path}.requires"),
-                format!("{other:?} is not one of {REQUIRES:?}"),
-            ));
-        }
-        if let Some(shareable) = offering.metadata.as_ref().and_then(|m| m.get("shareable"))
-            && !shareable.is_boolean()
-        {
-            return Err(error(
-                &format!("{path}.metadata.shareable"),
-                "is not a boolean",
-            ));
-        }
-        if offering.bindable && !offering.bindings_retrievable {
-            return Err(error(
-                &format!("{path}.bindings_retrievable"),
-                "must be true: bindings are made asynchronously and fetched afterwards",
-            ));
-        }
-        if offering.plan_updateable {
-            return Err(error(&format!("{path}.plan_updateable"), NO_CHANGE_OF_PLAN));
-        }
-        if offering.plans.is_empty() {
-            return Err(error(&format!("{path}.plans"), "has no plan"));
-        }
-        let mut plan_names = HashSet::new();
-        for (j, plan) in offering.plans.iter().enumerate() {
-            let path = format!("{path}.plans[{j}]");
-            check_named(&path, &plan.id, &plan.name, &plan.description)?;
-            if !plan_ids.insert(&plan.id) {
-                return Err(error(&format!("{path}.id"), "is used by an earlier plan"));
-            }
-            if !plan_names.insert(&plan.name) {
-                return Err(error(
-                    &format!("{path}.name"),
-                    "is used by an earlier plan of this offering",
-                ));
-            }
-            check_plan(&path, plan)?;
-        }
-    }
-    Ok(())
-}
-
-fn check_named(path: &str, id: &str, name: &str, description: &str) -> Result<(), CatalogError> {
-    for (field, text) in [("id", id), ("name", name), ("description", description)] {
-        if text.trim().is_empty() {
-            return Err(error(&format!("{path}.{field}"), "is blank"));
-        }
-    }
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if !name.chars().all(plain) {
-        return Err(error(
-            &format!("{path}.name"),
-            "has characters that command lines do not take",
-        ));
-    }
-    if description.chars().count() > DESCRIPTION_CHARS_MAX {
-        return Err(error(
-            &format!("{path}.description"),
-            format!("has more than {DESCRIPTION_CHARS_MAX} characters"),
-        ));
-    }
-    Ok(())
-}
-
-fn check_plan(path: &str, plan: &PlanDocument) -> Result<(), CatalogError> {
-    if plan.broker.on_demand_backups_kept == 0 {
-        return Err(error(
-            &format!("{path}.broker.on_demand_backups_kept"),
-            "is 0; the most recent successful backup is always kept",
-        ));
-    }
-    if plan.plan_updateable == Some(true) {
-        return Err(error(&format!("{path}.plan_updateable"), NO_CHANGE_OF_PLAN));
-    }
-    if let Some(info) = &plan.maintenance_info {
-        let path = format!("{path}.maintenance_info");
-        if !is_semantic_version(&info.version) {
-            return Err(error(
-                &format!("{path}.version"),
-                "is not a semantic version 2.0",
-            ));
-        }
-        if info.version.parse::<Version>().is_err() {
-            return Err(error(
-                &format!("{path}.version"),
-                "is not a version of the engine, such as 3.5.30: what instances are upgraded to",
-            ));
-        }
-        let length = serde_json::to_string(info).map_or(usize::MAX, |text| text.chars().count());
-        if length > MAINTENANCE_INFO_CHARS_MAX {
-            return Err(error(
-                &path,
-                format!("has more than {MAINTENANCE_INFO_CHARS_MAX} characters"),
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn is_semantic_version(text: &str) -> bool {
-    let core = text.split(['-', '+']).next().unwrap_or_default();
-    let number = |p: &str| {
-        !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit()) && (p == "0" || !p.starts_with('0'))
-    };
-    let suffix = &text[core.len()..];
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '+' | '.');
-    core.split('.').count() == 3
-        && core.split('.').all(number)
-        && suffix.chars().all(plain)
-        && suffix.len() != 1
 }
 
 #[cfg(test)]
@@ -559,12 +447,19 @@ mod tests {
 
     const OURS: &str = include_str!("../../catalog.json");
 
-    fn parse(value: &Value) -> Result<Catalog, CatalogError> {
+    fn parse(value: &Value) -> Result<Catalog, CatalogErrors> {
         Catalog::parse(&value.to_string(), &["etcd"])
     }
 
     fn changed(pointer: &str, value: Value) -> CatalogError {
         let mut document: Value = serde_json::from_str(OURS).expect("JSON");
+        change(&mut document, pointer, value);
+        let mut found = parse(&document).expect_err("refused").0;
+        assert_eq!(found.len(), 1, "{found:?}");
+        found.remove(0)
+    }
+
+    fn change(document: &mut Value, pointer: &str, value: Value) {
         let (parent, key) = pointer.rsplit_once('/').expect("a pointer");
         let parent = document.pointer_mut(parent).expect("a place");
         match parent {
@@ -572,14 +467,13 @@ mod tests {
             Value::Array(list) => list[key.parse::<usize>().expect("an index")] = value,
             _ => panic!("no place"),
         }
-        parse(&document).expect_err("refused")
     }
 
     #[test]
     fn our_own_catalog_is_sound_and_keeps_our_rules_to_itself() {
         let catalog = Catalog::parse(OURS, &["etcd"]).expect("sound");
-        assert!(!catalog.served(true).contains("\"broker\""));
-        let served: Value = serde_json::from_str(catalog.served(true)).expect("JSON");
+        assert!(!catalog.served(true).body.contains("\"broker\""));
+        let served: Value = serde_json::from_str(&catalog.served(true).body).expect("JSON");
         let offering = &served["services"][0];
         assert_eq!(offering["name"], "compose-for-etcd");
         assert_eq!(offering["plans"][0]["name"], "Standard");
@@ -685,12 +579,127 @@ mod tests {
     }
 
     #[test]
-    fn semantic_versions() {
-        for good in ["1.0.0", "0.0.1", "1.2.3-rc.1+build.5"] {
-            assert!(is_semantic_version(good), "{good}");
+    fn everything_that_is_wrong_is_told_at_once() {
+        let mut document: Value = serde_json::from_str(OURS).expect("JSON");
+        let broken = [
+            ("/services/0/name", json!("two words"), "services[0].name"),
+            ("/services/0/bindable", json!("yes"), "services[0].bindable"),
+            (
+                "/services/0/tags",
+                json!(["x".repeat(3000)]),
+                "services[0].tags",
+            ),
+            (
+                "/services/0/plans/0/free",
+                json!(1),
+                "services[0].plans[0].free",
+            ),
+            (
+                "/services/0/plans/0/price",
+                json!(1),
+                "services[0].plans[0].price",
+            ),
+            (
+                "/services/0/plans/1/maintenance_info",
+                json!({ "version": "1", "note": "" }),
+                "services[0].plans[1].maintenance_info.version",
+            ),
+            (
+                "/services/0/plans/1/name",
+                json!("Standard"),
+                "services[0].plans[1].name",
+            ),
+            (
+                "/services/0/plans/1/broker/placement",
+                json!("anywhere"),
+                "services[0].plans[1].broker.placement",
+            ),
+            ("/extra", json!({}), "extra"),
+        ];
+        let mut expected = vec!["services[0].plans[1].maintenance_info.note"];
+        for (pointer, value, path) in broken {
+            change(&mut document, pointer, value);
+            expected.push(path);
         }
-        for bad in ["1.0", "v1.0.0", "01.0.0", "1.0.0-", "1.0.x", ""] {
-            assert!(!is_semantic_version(bad), "{bad}");
+        document["services"][0]["plans"][0]
+            .as_object_mut()
+            .expect("a plan")
+            .remove("description");
+        expected.push("services[0].plans[0].description");
+        let found = parse(&document).expect_err("refused");
+        let mut paths: Vec<&str> = found.0.iter().map(|e| e.path.as_str()).collect();
+        paths.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(paths, expected);
+        let line = found.to_string();
+        assert!(
+            line.contains("and 10 more") && !line.contains('\n'),
+            "{line}"
+        );
+        for text in ["", "[]", "5", "{\"services\": 1}", "{", "{}{}"] {
+            assert!(Catalog::parse(text, &["etcd"]).is_err(), "{text}");
         }
+    }
+
+    /// The file `shape.json` and the types say the same: what one lets through, the other does.
+    #[test]
+    fn the_shape_that_is_checked_is_the_shape_that_is_read() {
+        let ours: Value = serde_json::from_str(OURS).expect("JSON");
+        let mut places = Vec::new();
+        collect(&ours, String::new(), &mut places);
+        assert!(places.len() > 100);
+        for place in places {
+            for value in [
+                Value::Null,
+                json!(true),
+                json!(-1),
+                json!("x"),
+                json!([]),
+                json!({}),
+            ] {
+                let mut changed = ours.clone();
+                change(&mut changed, &place, value.clone());
+                let reads = Document::deserialize(&changed).is_ok();
+                let violations = check::violations(&changed, &["etcd"]);
+                // Not everything that can be read is sound, but what cannot be read never is.
+                assert!(reads || !violations.is_empty(), "{place}: {value}");
+            }
+        }
+    }
+
+    fn collect(value: &Value, at: String, places: &mut Vec<String>) {
+        if !at.is_empty() {
+            places.push(at.clone());
+        }
+        match value {
+            Value::Object(map) => {
+                for (key, value) in map {
+                    let key = key.replace('~', "~0").replace('/', "~1");
+                    collect(value, format!("{at}/{key}"), places);
+                }
+            }
+            Value::Array(items) => {
+                for (i, value) in items.iter().enumerate() {
+                    collect(value, format!("{at}/{i}"), places);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn equal_catalogs_have_equal_tags_and_others_have_others() {
+        let parse = |text: &str| Catalog::parse(text, &["etcd"]).expect("sound");
+        let value: Value = serde_json::from_str(OURS).expect("JSON");
+        let (ours, compact) = (parse(OURS), parse(&value.to_string()));
+        for rotation in [true, false] {
+            assert_eq!(ours.served(rotation), compact.served(rotation));
+        }
+        assert_ne!(ours.served(true).tag, ours.served(false).tag);
+        assert_eq!(ours.served(true).tag.len(), 32);
+        let mut other = value;
+        change(&mut other, "/services/0/description", json!("Another"));
+        let other = parse(&other.to_string());
+        assert_ne!(ours.served(true).tag, other.served(true).tag);
     }
 }

@@ -186,6 +186,8 @@ pub const DOWNLOADS_AT_ONCE: usize = 8;
 pub const DOWNLOAD_CHUNKS_AHEAD: usize = 4;
 /// A client that takes nothing of its download for this long has gone.
 pub const DOWNLOAD_STALL_MAX: Duration = Duration::from_secs(60);
+/// Instances that are named when a catalog would take their plan away.
+pub const LOST_INSTANCES_NAMED_MAX: i64 = 20;
 /// Entries of the audit that are listed at once.
 pub const AUDIT_PAGE_MAX: i64 = 200;
 /// What is kept of a name that a platform tells of a user or a request, in characters.

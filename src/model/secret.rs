@@ -34,3 +34,19 @@ impl fmt::Debug for Secret {
         f.write_str("Secret(***)")
     }
 }
+
+/// A user name and its password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// The user name; it has no colon.
+    pub username: String,
+    /// The password.
+    pub password: Secret,
+}
+
+impl Credentials {
+    /// Both as HTTP Basic and forms have them: `user:password`.
+    pub fn joined(&self) -> Secret {
+        Secret::new(format!("{}:{}", self.username, self.password.expose()))
+    }
+}

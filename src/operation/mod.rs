@@ -19,7 +19,7 @@ use crate::{
     clock::Clock,
     engine::SharedEngine,
     model::{
-        catalog::Catalog,
+        catalog::CurrentCatalog,
         deployment::{Deployment, DeploymentSecrets},
         instance::Instance,
         operation::{Claim, Operation, OperationKind},
@@ -60,7 +60,7 @@ pub struct Parts {
     /// What seals secrets.
     pub keys: Arc<KeyRing>,
     /// The offerings and plans.
-    pub catalog: Arc<Catalog>,
+    pub catalog: Arc<CurrentCatalog>,
     /// The time of day.
     pub clock: Clock,
     /// Root of the administration API, as bindings tell it: `<public url>/api`.
@@ -72,6 +72,7 @@ impl Parts {
     /// the catalog, the fixed schedule of one.
     pub fn on_demand_kept(&self, instance: &Instance) -> u32 {
         self.catalog
+            .get()
             .offering(&instance.service_id)
             .and_then(|offering| offering.plan(&instance.plan_id))
             .map_or(1, |plan| plan.rules.on_demand_backups_kept)

@@ -172,6 +172,36 @@ pub fn restored_from(
     rows.into_iter().map(Row::into_model).collect()
 }
 
+/// The plans that instances have: service, plan, and how many instances.
+pub fn plans(conn: &mut Conn<'_>) -> Result<Vec<(String, String, i64)>, StoreError> {
+    Ok(each!(conn, |c| instances::table
+        .group_by((instances::service_id, instances::plan_id))
+        .select((
+            instances::service_id,
+            instances::plan_id,
+            diesel::dsl::count_star()
+        ))
+        .order((instances::service_id, instances::plan_id))
+        .load(c))?)
+}
+
+/// The instances of a plan, at most `limit`.
+pub fn of_plan(
+    conn: &mut Conn<'_>,
+    service_id: &str,
+    plan_id: &str,
+    limit: i64,
+) -> Result<Vec<InstanceId>, StoreError> {
+    let ids: Vec<String> = each!(conn, |c| instances::table
+        .filter(instances::service_id.eq(service_id))
+        .filter(instances::plan_id.eq(plan_id))
+        .select(instances::id)
+        .order(instances::id)
+        .limit(limit)
+        .load(c))?;
+    ids.iter().map(|id| parse("an instance's id", id)).collect()
+}
+
 /// Moves an instance on in its life.
 pub fn set_state(
     conn: &mut Conn<'_>,

@@ -12,6 +12,7 @@ mod binding_life;
 mod bindings;
 mod broker;
 mod catalog;
+mod catalog_life;
 mod chromium;
 mod chromium_self;
 mod clusters;

@@ -102,7 +102,12 @@ fn help_tells_every_setting_with_its_default() {
         assert!(told.contains("[default: "), "{told}");
     }
     // Secrets are no flags.
-    for name in ["DATABASE_URL", "PASSWORD", "ENCRYPTION_KEYS"] {
+    for name in [
+        "DATABASE_URL",
+        "PASSWORD",
+        "MORE_CREDENTIALS",
+        "ENCRYPTION_KEYS",
+    ] {
         let told = help.split_once(&format!("COMPOSE_BROKER_{name} "));
         let (_, told) = told.unwrap_or_else(|| panic!("no word of {name} in\n{help}"));
         let told = told.split("COMPOSE_BROKER_").next();

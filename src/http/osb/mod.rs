@@ -1,10 +1,18 @@
 //! OSB v2.17: one function for each endpoint.
 
+use std::time::SystemTime;
+
 use actix_web::{
     Error, HttpMessage as _, HttpRequest, HttpResponse, ResponseError as _,
     body::{EitherBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
-    http::header,
+    http::{
+        StatusCode,
+        header::{
+            self, CacheDirective, ETag, EntityTag, Header as _, IfModifiedSince, IfNoneMatch,
+            LastModified,
+        },
+    },
     middleware::Next,
     web,
 };
@@ -85,10 +93,39 @@ fn api_minor(headers: &header::HeaderMap) -> Result<ApiMinor, HttpError> {
 
 /// `GET /v2/catalog`
 pub async fn catalog(api: web::Data<Api>, request: HttpRequest) -> HttpResponse {
-    let with_rotation = minor_of(&request) >= ROTATION_SINCE;
-    HttpResponse::Ok()
-        .content_type(mime())
-        .body(api.broker.catalog.served(with_rotation).to_owned())
+    let catalog = api.broker.catalog.get();
+    let served = catalog.served(minor_of(&request) >= ROTATION_SINCE);
+    let tag = EntityTag::new_strong(served.tag.clone());
+    let modified = served.modified.map(SystemTime::from);
+    let known = is_known(&request, &tag, modified);
+    let mut response = HttpResponse::Ok();
+    response.insert_header(ETag(tag));
+    if let Some(modified) = modified {
+        response.insert_header(LastModified(modified.into()));
+    }
+    // Who speaks another version may be told another one.
+    response.insert_header((header::VARY, "x-broker-api-version"));
+    response.insert_header(header::CacheControl(vec![CacheDirective::NoCache]));
+    if known {
+        return response.status(StatusCode::NOT_MODIFIED).finish();
+    }
+    response.content_type(mime()).body(served.body.clone())
+}
+
+/// Whether the client has it already. Who names tags is not asked for a time.
+fn is_known(request: &HttpRequest, tag: &EntityTag, modified: Option<SystemTime>) -> bool {
+    if request.headers().contains_key(header::IF_NONE_MATCH) {
+        return match IfNoneMatch::parse(request) {
+            Ok(IfNoneMatch::Any) => true,
+            Ok(IfNoneMatch::Items(tags)) => tags.iter().any(|known| known.weak_eq(tag)),
+            Err(_) => false,
+        };
+    }
+    let since = IfModifiedSince::parse(request);
+    let since = since
+        .ok()
+        .map(|IfModifiedSince(date)| SystemTime::from(date));
+    matches!((since, modified), (Some(since), Some(modified)) if modified <= since)
 }
 
 fn mime() -> header::ContentType {

@@ -1,0 +1,124 @@
+//! Which catalog is in force: no instance ever loses its plan.
+
+use std::fmt;
+
+use super::{Broker, BrokerError};
+use crate::{
+    model::{catalog::Catalog, ids::InstanceId, limits::LOST_INSTANCES_NAMED_MAX},
+    store::{self, Conn, StoreError},
+};
+
+/// A plan that instances use and that a catalog lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostPlan {
+    /// OSB `service_id`.
+    pub service_id: String,
+    /// OSB `plan_id`.
+    pub plan_id: String,
+    /// How many instances use it.
+    pub instances: i64,
+    /// Some of them.
+    pub some: Vec<InstanceId>,
+}
+
+/// Why a catalog cannot come into force: it lacks what instances use. Never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostPlans(pub Vec<LostPlan>);
+
+impl fmt::Display for LostPlans {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("it lacks what instances use:")?;
+        for (i, lost) in self.0.iter().enumerate() {
+            let (service, plan) = (&lost.service_id, &lost.plan_id);
+            let separator = if i == 0 { "" } else { ";" };
+            write!(f, "{separator} plan {plan:?} of service {service:?} (")?;
+            for (i, id) in lost.some.iter().enumerate() {
+                let separator = if i == 0 { "" } else { ", " };
+                write!(f, "{separator}{:?}", id.as_str())?;
+            }
+            let named = i64::try_from(lost.some.len()).unwrap_or(i64::MAX);
+            match lost.instances - named {
+                0 => f.write_str(")")?,
+                more => write!(f, " and {more} more)")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for LostPlans {}
+
+/// Why a catalog did not come into force.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogRefusal {
+    /// Instances need another one.
+    #[error(transparent)]
+    Lost(#[from] LostPlans),
+    /// It could not be decided.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+}
+
+impl From<StoreError> for CatalogRefusal {
+    fn from(error: StoreError) -> Self {
+        Self::Broker(error.into())
+    }
+}
+
+/// Refuses a catalog that lacks a plan which an instance has.
+pub fn keeps_all_plans(conn: &mut Conn<'_>, catalog: &Catalog) -> Result<(), CatalogRefusal> {
+    let mut lost = Vec::new();
+    for (service_id, plan_id, instances) in store::instance::plans(conn)? {
+        if !catalog.has_plan(&service_id, &plan_id) {
+            let most = LOST_INSTANCES_NAMED_MAX;
+            let some = store::instance::of_plan(conn, &service_id, &plan_id, most)?;
+            lost.push(LostPlan {
+                service_id,
+                plan_id,
+                instances,
+                some,
+            });
+        }
+    }
+    if lost.is_empty() {
+        Ok(())
+    } else {
+        Err(LostPlans(lost).into())
+    }
+}
+
+impl Broker {
+    /// Brings another catalog into force, unless an instance would lose its plan. Nobody is accepted
+    /// under the old one meanwhile.
+    pub async fn replace_catalog(&self, catalog: Catalog) -> Result<(), CatalogRefusal> {
+        let current = self.catalog.clone();
+        self.store
+            .decide(move |conn| {
+                keeps_all_plans(conn, &catalog)?;
+                current.replace(catalog);
+                Ok(())
+            })
+            .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_be_lost_is_told_in_one_line_with_some_of_whom_it_is_lost_for() {
+        let plan = |plan_id: &str, instances| LostPlan {
+            service_id: "s".to_owned(),
+            plan_id: plan_id.to_owned(),
+            instances,
+            some: vec!["a".parse().expect("an id"), "b".parse().expect("an id")],
+        };
+        let lost = LostPlans(vec![plan("p", 2), plan("q", 7)]);
+        assert_eq!(
+            lost.to_string(),
+            "it lacks what instances use: plan \"p\" of service \"s\" (\"a\", \"b\"); \
+             plan \"q\" of service \"s\" (\"a\", \"b\" and 5 more)"
+        );
+    }
+}

@@ -1,0 +1,28 @@
+//! The catalog that is in force. It is replaced as a whole; whoever works with one keeps it.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::Catalog;
+
+/// The catalog in force.
+#[derive(Debug)]
+pub struct CurrentCatalog(RwLock<Arc<Catalog>>);
+
+impl CurrentCatalog {
+    /// Begins with `catalog`.
+    pub fn new(catalog: Catalog) -> Self {
+        Self(RwLock::new(Arc::new(catalog)))
+    }
+
+    /// The catalog as it is now.
+    pub fn get(&self) -> Arc<Catalog> {
+        let current = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        current.clone()
+    }
+
+    /// From now on `catalog` is in force.
+    pub fn replace(&self, catalog: Catalog) {
+        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        *current = Arc::new(catalog);
+    }
+}
