@@ -126,14 +126,21 @@ fn fill(path: &Path, instances: u32) {
              CREATE TABLE bench (i INTEGER PRIMARY KEY);
              WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {instances})
                  INSERT INTO bench SELECT i FROM n;
-             INSERT INTO instances SELECT {id}, 'service', 'plan', 'cloudfoundry', 'org', 'space',
-                 {deployment}, '{{}}', '{{}}', '{{}}', 'ready', '2026-01-01 00:00:00' FROM bench;
-             INSERT INTO deployments SELECT {deployment}, {id}, '{CLUSTER}', 'etcd', '3.5.16', 1,
+             INSERT INTO instances (id, service_id, plan_id, platform, organization, space,
+                 deployment_id, context, parameters, request, state, created_at)
+                 SELECT {id}, 'service', 'plan', 'cloudfoundry', 'org', 'space', {deployment},
+                 '{{}}', '{{}}', '{{}}', 'ready', '2026-01-01 00:00:00' FROM bench;
+             INSERT INTO deployments (id, instance_id, cluster_id, engine, version, units, members,
+                 sealed_secrets) SELECT {deployment}, {id}, '{CLUSTER}', 'etcd', '3.5.16', 1,
                  '[]', NULL FROM bench;
-             INSERT INTO schedules SELECT {id}, '{CLUSTER}',
-                 strftime('%Y-%m-%d %H:%M:%S', '2026-11-22 12:01:00', '+' || (i * 61 % 86000) || ' seconds'),
-                 0 FROM bench;
-             INSERT INTO operations SELECT {operation}, 'backup', {id}, NULL, {backup}, NULL, NULL,
+             INSERT INTO schedules (instance_id, cluster_id, next_at, failures)
+                 SELECT {id}, '{CLUSTER}',
+                 strftime('%Y-%m-%d %H:%M:%S', '2026-11-22 12:01:00',
+                     '+' || (i * 61 % 86000) || ' seconds'), 0 FROM bench;
+             INSERT INTO operations (id, kind, instance_id, binding_id, backup_id, source,
+                 exclusive_key, waits_for, state, halted, step, steps_done, steps_total, bytes_done,
+                 bytes_total, failure, origin, owner, lease_until, not_before, epoch, created_at,
+                 updated_at) SELECT {operation}, 'backup', {id}, NULL, {backup}, NULL, NULL,
                  'nothing', 'succeeded', 0, 'Describing the backup', 3, 3, 0, 0, NULL, 'schedule',
                  NULL, NULL, {yesterday}, 1, {yesterday}, {utc} FROM bench;
              INSERT INTO backups (id, instance_id, deployment_id, operation_id, kind, state,
