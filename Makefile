@@ -6,10 +6,10 @@ debug := $(CARGO_TARGET_DIR)/debug
 release := $(CARGO_TARGET_DIR)/release
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo run test fmt lint clean
+.PHONY: help setup build demo run test bench pictures fmt lint clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 8
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
 
 setup: ## install what is missing, fetch the etcd binaries into engines/
 	@scripts/setup.sh
@@ -28,6 +28,13 @@ run: build ## build the broker and serve until interrupted
 
 test: ## everything that CI checks
 	@scripts/test.sh
+
+bench: ## measure the scheduler with up to a million instances
+	$(CARGO) bench --locked --bench schedule
+
+pictures: ## take the pictures in docs/images anew, in a real browser
+	@scripts/setup.sh --browser
+	$(CARGO) test --locked --test it -- --ignored --exact dashboard_pictures::pictures_for_the_docs
 
 fmt: ## format the code
 	$(CARGO) fmt

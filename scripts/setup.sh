@@ -1,10 +1,21 @@
 #!/usr/bin/env bash
-# Makes a fresh Debian machine with a Rust toolchain able to build and test the
-# project, then fetches the etcd binaries. Does nothing, quickly, when nothing
-# is missing, so that every make target can begin with it.
+# Makes a fresh Debian machine with a Rust toolchain able to build the project,
+# then fetches the etcd binaries. Does nothing, quickly, when nothing is missing,
+# so that every make target can begin with it.
+#
+#   setup.sh            what builds and runs the broker
+#   setup.sh --browser  also what its tests in a browser need: Chromium, its
+#                       driver, and axe-core in tools/axe/. Some hundred
+#                       megabytes that a first look should not wait for.
 set -euo pipefail
 
+# The accessibility checker, and the SHA-512 of its package.
+readonly AXE=axe-core@4.14.1
+readonly AXE_SHA512=1477dafa598d8d065f273d6af302aa203c02e83131707b7fa648cd41bd3d6b734f8c22a0dab86ee6a6f64b8afbe804b214d36db85a2826965edfb3a0b9d546b5
+
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+axe=$here/../tools/axe
+browser=
 
 say() { echo "setup: $*"; }
 warn() { echo "setup: $*" >&2; }
@@ -40,7 +51,38 @@ missing_packages() {
     has gzip || echo gzip
     # the keys that engines.sh checks signatures with
     compgen -G '/usr/share/keyrings/debian-archive-keyring.*' >/dev/null || echo debian-archive-keyring
+    if [[ -z $browser ]]; then return; fi
+    has chromium || echo chromium
+    has chromedriver || echo chromium-driver
+    has_axe || has npm || echo npm
 }
+
+has_axe() { [[ -s $axe/axe.min.js && $(cat "$axe/.origin" 2>/dev/null) == "$AXE" ]]; }
+
+# Puts axe-core into tools/axe/, which git does not see. It is asked for by name
+# and version of whatever registry npm has been set up with, nothing of it is
+# run here, and other bytes than those that were once looked at are refused.
+fetch_axe() (
+    if has_axe; then return; fi
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    cd "$work"
+    if ! npm pack --silent --ignore-scripts "$AXE" >/dev/null 2>npm.log </dev/null; then
+        tail -n 20 npm.log >&2
+        warn "npm could not fetch $AXE"
+        return 1
+    fi
+    if ! sha512sum --status --check <<<"$AXE_SHA512  $(echo *.tgz)"; then
+        warn "what npm fetched as $AXE is something else"
+        return 1
+    fi
+    tar -xzf ./*.tgz package/axe.min.js
+    mkdir -p "$axe"
+    cp package/axe.min.js "$axe/axe.min.js"
+    # Last, so that half a file is never taken for a whole one.
+    echo "$AXE" >"$axe/.origin"
+    say "$AXE is in tools/axe/"
+)
 
 # Prints what to put before a command that needs root; fails when nothing helps.
 root_prefix() {
@@ -99,6 +141,11 @@ check_rust() {
 
 main() {
     local missing
+    case $* in
+        '') ;;
+        --browser) browser=yes ;;
+        *) warn "usage: setup.sh [--browser]" && return 2 ;;
+    esac
     check_rust
     mapfile -t missing < <(missing_packages)
     if ((${#missing[@]})); then
@@ -109,7 +156,8 @@ main() {
             return 1
         fi
     fi
+    if [[ -n $browser ]]; then fetch_axe; fi
     exec "$here/engines.sh"
 }
 
-main
+main "$@"

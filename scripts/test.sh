@@ -25,7 +25,7 @@ stage() {
 }
 
 trap report EXIT
-stage setup scripts/setup.sh
+stage setup scripts/setup.sh --browser
 stage format cargo fmt --check
 stage lint cargo clippy --all-targets --all-features --locked -- -D warnings
 stage tests cargo test --locked

@@ -123,6 +123,19 @@ pub struct Surroundings {
     pub scheduled: bool,
 }
 
+impl Surroundings {
+    /// Those that a configuration asks for.
+    pub fn of(config: &Config) -> Self {
+        let moved = config.clock_offset_file.clone().inspect(|file| {
+            log::warn!(file:% = file.display(); "the clock is moved: this is for demonstrations only");
+        });
+        Self {
+            clock: moved.map_or_else(Clock::system, Clock::moved_by),
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for Surroundings {
     fn default() -> Self {
         Self {
@@ -195,6 +208,14 @@ impl App {
                     cluster: cluster.id.clone(),
                     folder: engines_dir.display().to_string(),
                 });
+            }
+        }
+        for (engine, plan, version) in catalog.maintained() {
+            let has_it = |of: &BTreeMap<String, Vec<_>>| of[engine].contains(&version);
+            if !versions.values().any(has_it) {
+                log::warn!(
+                    "the plan {plan} is to be upgraded to {engine} {version}, which is not installed"
+                );
             }
         }
         let keys = Arc::new(config.keys);

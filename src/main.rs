@@ -72,7 +72,8 @@ async fn serve(settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
-    let mut app = App::start(config, Surroundings::default()).await?;
+    let surroundings = Surroundings::of(&config);
+    let mut app = App::start(config, surroundings).await?;
     println!("{}", welcome(&app, &data_dir));
     loop {
         tokio::select! {

@@ -1,14 +1,16 @@
 //! Looks at running deployments for whoever shows them.
 //!
-//! Invariants: nobody waits for a member, however it fares: an answer is what was seen last, and a
+//! Invariants: no page waits for a member, however it fares: an answer is what was seen last, and a
 //! question begins the next look. Only so many looks are under way, and only so many deployments
-//! are remembered, whoever asks how often. What is seen is told, and decides nothing.
+//! are remembered, whoever asks how often. What is seen is told, and decides nothing but whether an
+//! instance may become smaller.
 
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use futures::future::BoxFuture;
 use tokio::{runtime::Handle, sync::Semaphore, time::Instant};
 
 use crate::{
@@ -97,6 +99,14 @@ impl Observer for EngineObserver {
         }
         last
     }
+
+    fn look(&self, deployment: &Deployment) -> BoxFuture<'static, Option<Arc<Observation>>> {
+        let (looker, deployment) = (self.looker.clone(), deployment.clone());
+        let looking = self
+            .runtime
+            .spawn(async move { looker.look_now(&deployment).await });
+        Box::pin(async move { looking.await.ok()? })
+    }
 }
 
 impl Looker {
@@ -140,13 +150,18 @@ impl Looker {
             looker: &self,
             id: deployment.id.clone(),
         };
-        let Ok(_place) = self.places.acquire().await else {
-            return;
-        };
-        match self.ask(&deployment).await {
-            Ok(observation) => looking.end(observation),
+        if let Some(observation) = self.look_now(&deployment).await {
+            looking.end(observation);
+        }
+    }
+
+    async fn look_now(&self, deployment: &Deployment) -> Option<Arc<Observation>> {
+        let _place = self.places.acquire().await.ok()?;
+        match self.ask(deployment).await {
+            Ok(observation) => Some(Arc::new(observation)),
             Err(error) => {
                 log::warn!(deployment:% = deployment.id; "cannot look at it: {}", chain(&error));
+                None
             }
         }
     }
@@ -184,9 +199,9 @@ struct Looking<'a> {
 }
 
 impl Looking<'_> {
-    fn end(self, observation: Observation) {
+    fn end(self, observation: Arc<Observation>) {
         if let Some(seen) = self.looker.seen().get_mut(&self.id) {
-            seen.observation = Some(Arc::new(observation));
+            seen.observation = Some(observation);
             seen.at = Instant::now();
         }
     }

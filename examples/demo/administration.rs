@@ -35,13 +35,18 @@ struct Recipe {
 /// A backup, as the API shows it.
 #[derive(Deserialize)]
 pub struct Backup {
-    id: String,
+    pub id: String,
     /// Its name, with the time at which it was asked for.
     pub name: String,
     /// `on_demand`, `daily`, `weekly` or `monthly`.
     #[serde(rename = "type")]
     pub kind: String,
-    status: String,
+    /// `pending`, `running`, `complete` or `failed`.
+    pub status: String,
+    /// When it was asked for.
+    pub requested_at: String,
+    /// What it stands for, when the schedule took it: a day, a week or a month.
+    pub period: Option<String>,
     is_downloadable: bool,
     is_restorable: bool,
     /// Only told of a single backup, not in lists.
@@ -106,19 +111,24 @@ impl Administration {
 
     /// Finds a backup in the list, then asks for it alone: only that tells its download link.
     pub async fn backup(&self, id: &str) -> Result<Backup> {
-        let path = format!("{}/backups", self.deployment);
-        let list = self.call(Method::GET, &path, StatusCode::OK).await?;
-        let list: Vec<Backup> = read(list["_embedded"]["backups"].clone())?;
+        let list = self.backups().await?;
         ensure(list.first().is_some_and(|newest| newest.id == id), || {
             format!("the backup {id} is not the first in the list")
         })?;
-        let path = format!("{path}/{id}");
+        let path = format!("{}/backups/{id}", self.deployment);
         let backup: Backup = read(self.call(Method::GET, &path, StatusCode::OK).await?)?;
         let usable = backup.is_downloadable && backup.is_restorable;
         ensure(backup.status == "complete" && usable, || {
             format!("the backup {id} cannot be used: it is {}", backup.status)
         })?;
         Ok(backup)
+    }
+
+    /// The list of backups, newest first.
+    pub async fn backups(&self) -> Result<Vec<Backup>> {
+        let path = format!("{}/backups", self.deployment);
+        let list = self.call(Method::GET, &path, StatusCode::OK).await?;
+        read(list["_embedded"]["backups"].clone())
     }
 
     /// Downloads a backup into a file and returns its length. The link is its own permission.

@@ -16,6 +16,7 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::{
+    calendar,
     error::{Context, Result, ensure},
     machine::{self, Traces},
     show::{Step, complain},
@@ -39,6 +40,8 @@ pub struct Broker {
     child: Child,
     data: PathBuf,
     log: PathBuf,
+    /// Says how far the broker's clock is ahead, in seconds.
+    clock: PathBuf,
     database_ports: Range<u16>,
 }
 
@@ -57,6 +60,9 @@ impl Broker {
         let database_ports = ports.start + 1..ports.end;
         let (username, password) = ("demo".to_owned(), Uuid::new_v4().to_string());
 
+        let clock = place.join("clock");
+        set_behind(&clock, calendar::BEGINS_BEHIND)?;
+
         let mut command = Command::new(binary);
         // Settings of another broker must not get into the story; only the engines are shared.
         for (name, _) in env::vars_os() {
@@ -73,6 +79,7 @@ impl Broker {
             .env("COMPOSE_BROKER_PORT_RANGE", port_range)
             .env("COMPOSE_BROKER_USERNAME", &username)
             .env("COMPOSE_BROKER_PASSWORD", &password)
+            .env("COMPOSE_BROKER_CLOCK_OFFSET_FILE", &clock)
             .stdin(Stdio::null())
             .stdout(log_file)
             .stderr(log_too)
@@ -87,6 +94,7 @@ impl Broker {
             child,
             data,
             log,
+            clock,
             database_ports,
         })
     }
@@ -111,6 +119,11 @@ impl Broker {
             })?;
             sleep(LOOK_AGAIN).await;
         }
+    }
+
+    /// Sets the broker's clock, so many days behind the machine's.
+    pub fn set_clock_behind(&self, days: u32) -> Result<()> {
+        set_behind(&self.clock, days)
     }
 
     /// What there is on this machine of deployments.
@@ -161,6 +174,15 @@ impl Broker {
         }
         machine::kill_processes_in(&self.data)
     }
+}
+
+fn set_behind(clock: &Path, days: u32) -> Result<()> {
+    const DAY: i64 = 24 * 60 * 60;
+    // Whole at any moment.
+    let new = clock.with_extension("new");
+    let doing = "setting the broker's clock";
+    fs::write(&new, (-DAY * i64::from(days)).to_string()).context(doing)?;
+    fs::rename(&new, clock).context(doing)
 }
 
 /// For a panic; every other way out has done it before.

@@ -2,12 +2,14 @@
 //!
 //! Starts a broker of its own and does what a marketplace, an application and a user with a
 //! terminal do with it: provision an etcd, bind it, fill it, take a backup, download and check
-//! that, restore it into a new instance of a newer version, compare every key, and take all of it
-//! down again. Everything goes through the public interfaces, so this is also a tutorial of them:
+//! that, let a hundred days pass with a scheduled backup each, restore the first backup into a new
+//! instance of a newer version, compare every key, and take all of it down again. Everything goes
+//! through the public interfaces, so this is also a tutorial of them:
 //!
 //! - [`story`]: what happens, in order: begin to read there;
 //! - [`platform`]: the Open Service Broker API, which a marketplace speaks;
 //! - [`administration`]: the Compose API (2016-07), by which users take and fetch backups;
+//! - [`calendar`]: days that pass, and what is left of their backups;
 //! - [`database`]: etcd itself, with what a binding's credentials hold;
 //! - [`broker`], [`engines`], [`machine`]: the process, the binaries, and what is left behind;
 //! - [`show`]: what you see.
@@ -33,6 +35,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 mod administration;
 mod broker;
+mod calendar;
 mod database;
 mod download;
 mod engines;

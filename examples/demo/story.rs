@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::{
     administration::Administration,
     broker::Broker,
+    calendar,
     database::{Content, Credentials, Database},
     download,
     engines::{self, Engines},
@@ -64,6 +65,7 @@ impl Story<'_> {
 
         let source = self.make_source(&platform).await?;
         let backup = self.back_up(&source).await?;
+        self.let_days_pass(broker, &source).await?;
         let restored = self.restore(&platform, &source, &backup).await?;
         self.compare(&source, &restored, &backup.content).await?;
         self.take_down(&platform, broker, &[source, restored])
@@ -155,6 +157,16 @@ impl Story<'_> {
         source.database.write_on().await?;
         step.done("one key changed, one deleted, one added");
         Ok(BackedUp { id, content })
+    }
+
+    /// The broker's clock was far behind until now; it goes on to today.
+    async fn let_days_pass(&self, broker: &Broker, source: &Instance) -> Result<()> {
+        let title = format!("Let {} days pass, with a backup each", calendar::DAYS);
+        let step = self.show.step(title);
+        let api = Administration::of(&source.credentials);
+        let left = calendar::pass(broker, &api, &step).await?;
+        step.done(left);
+        Ok(())
     }
 
     /// Restores the backup into a new database of a newer version.

@@ -6,7 +6,7 @@ use super::{Broker, BrokerError, backup_key};
 use crate::{
     model::{
         backup::{Backup, BackupKind, BackupState},
-        ids::{BackupId, DeploymentId, InstanceId},
+        ids::{BackupId, DeploymentId, InstanceId, OperationId},
         instance::InstanceState,
         operation::{Operation, OperationKind},
         schedule::Period,
@@ -85,6 +85,32 @@ pub(super) fn accept(
     origin: &'static str,
     now: DateTime<Utc>,
 ) -> Result<Operation, StoreError> {
+    let key = backup_key(instance);
+    write_down(conn, (instance, deployment), period, &key, origin, now)
+}
+
+/// The same for the backup before an upgrade, which is taken for itself: one that is being taken
+/// already may be of long before the upgrade begins. It waits for that one.
+pub(super) fn accept_before_upgrade(
+    conn: &mut Conn<'_>,
+    of: (&InstanceId, &DeploymentId),
+    upgrade: &OperationId,
+    origin: &'static str,
+    now: DateTime<Utc>,
+) -> Result<Operation, StoreError> {
+    let key = format!("backup before {upgrade}");
+    write_down(conn, of, None, &key, origin, now)
+}
+
+/// `exclusive`: what nobody else may work on meanwhile.
+fn write_down(
+    conn: &mut Conn<'_>,
+    (instance, deployment): (&InstanceId, &DeploymentId),
+    period: Option<Period>,
+    exclusive: &str,
+    origin: &'static str,
+    now: DateTime<Utc>,
+) -> Result<Operation, StoreError> {
     let id = BackupId::generate(now);
     let operation = Operation {
         backup: Some(id.clone()),
@@ -104,6 +130,6 @@ pub(super) fn accept(
         manifest: None,
     };
     store::backup::insert(conn, &backup)?;
-    store::operation::insert(conn, &operation, Some(&backup_key(instance)))?;
+    store::operation::insert(conn, &operation, Some(exclusive))?;
     Ok(operation)
 }

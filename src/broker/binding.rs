@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use super::{Broker, BrokerError, binding_key};
+use super::{Broker, BrokerError, binding_key, update::check_not_updating};
 use crate::{
     model::{
         binding::{
@@ -165,6 +165,7 @@ impl Broker {
                 ));
             }
         }
+        check_not_updating(conn, &instance.id)?;
         let now = self.clock.now();
         let operation = Operation {
             binding: Some(request.binding.clone()),
@@ -312,6 +313,12 @@ fn unbind_in(
         if operation.kind == OperationKind::Unbind {
             return Ok(operation.id.clone());
         }
+    }
+    check_not_updating(conn, &request.instance)?;
+    for operation in active
+        .iter()
+        .filter(|o| o.binding.as_ref() == Some(&binding.id))
+    {
         store::operation::halt(conn, &operation.id)?;
     }
     let operation = Operation {

@@ -14,6 +14,7 @@ use crate::{
         limits::PLATFORM_NAME_BYTES_MAX,
         operation::{Operation, OperationKind, RestoreSource, WaitsFor},
         tenant::Tenant,
+        version::Version,
     },
     store::{self, Conn},
 };
@@ -75,6 +76,8 @@ pub struct FetchedInstance {
     pub plan_id: String,
     /// OSB `parameters`.
     pub parameters: Value,
+    /// OSB `maintenance_info.version`: the version that runs, where the plan has one.
+    pub maintenance_version: Option<Version>,
 }
 
 /// Who asks for an instance.
@@ -168,16 +171,25 @@ impl Broker {
 
     /// A usable instance.
     pub async fn instance(&self, id: InstanceId) -> Result<FetchedInstance, BrokerError> {
-        let instance = self
+        let (instance, deployment) = self
             .store
-            .read(move |conn| store::instance::find(conn, &id))
+            .read(move |conn| {
+                let deployment = store::deployment::of_instance(conn, &id)?;
+                Ok((store::instance::find(conn, &id)?, deployment))
+            })
             .await?;
-        match instance {
-            Some(instance) if instance.state == InstanceState::Ready => Ok(FetchedInstance {
-                service_id: instance.service_id,
-                plan_id: instance.plan_id,
-                parameters: instance.parameters,
-            }),
+        match (instance, deployment) {
+            (Some(instance), Some((deployment, _))) if instance.state == InstanceState::Ready => {
+                let offering = self.catalog.offering(&instance.service_id);
+                let plan = offering.and_then(|offering| offering.plan(&instance.plan_id));
+                let maintained = plan.is_some_and(|plan| plan.maintenance_info.is_some());
+                Ok(FetchedInstance {
+                    service_id: instance.service_id,
+                    plan_id: instance.plan_id,
+                    parameters: instance.parameters,
+                    maintenance_version: maintained.then_some(deployment.version),
+                })
+            }
             _ => Err(BrokerError::NotFound(
                 "there is no such service instance (yet)".to_owned(),
             )),
@@ -330,7 +342,7 @@ fn repeated(
     }
 }
 
-fn check_maintenance(plan: &Plan, sent: Option<&str>) -> Result<(), BrokerError> {
+pub(super) fn check_maintenance(plan: &Plan, sent: Option<&str>) -> Result<(), BrokerError> {
     let current = plan
         .maintenance_info
         .as_ref()

@@ -40,6 +40,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod token;
+mod update;
 
 pub use binding::{BindRequest, Bound, FetchedBinding, UnbindRequest, Unbound};
 pub use dashboard::{BackUpNow, InstanceView};
@@ -52,6 +53,7 @@ pub use restore::{RestoreOptions, RestorePlace, RestoreRequest, Restored};
 pub use schedule::back_up_due;
 pub use session::{Doorkeeper, SignInWay, SignedIn, dashboard_link, linkable, no_such_page};
 pub use status::{OperationStatus, StatusState, status_of};
+pub use update::{UpdateRequest, Updated};
 
 /// Why a use case refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +81,14 @@ pub enum BrokerError {
     /// The platform knows another version of the plan.
     #[error("{0}")]
     MaintenanceInfoConflict(String),
+    /// The instance cannot become what was asked for. It goes on as it is.
+    #[error("{reason}")]
+    UpdateRefused {
+        /// What to do.
+        reason: String,
+        /// Whether the same may be accepted later.
+        repeatable: bool,
+    },
     /// Too much of the same is being done already.
     #[error("too many downloads are being sent at the moment; try again later")]
     Busy,

@@ -2,14 +2,20 @@
 
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
+
 use super::Broker;
 use crate::model::{deployment::Deployment, observation::Observation};
 
-/// Whoever looks at running deployments. The use cases decide nothing by it and never wait for it.
+/// Whoever looks at running deployments. Of all use cases, only the one that makes an instance
+/// smaller waits for it and decides by it.
 pub trait Observer: Send + Sync {
     /// What was seen of a deployment a moment ago, without waiting. None while the first look is
     /// under way; who asks again a second later finds it.
     fn observe(&self, deployment: &Deployment) -> Option<Arc<Observation>>;
+
+    /// Looks at a deployment now. None when that comes to nothing.
+    fn look(&self, deployment: &Deployment) -> BoxFuture<'static, Option<Arc<Observation>>>;
 }
 
 impl Broker {

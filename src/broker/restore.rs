@@ -69,8 +69,9 @@ pub struct RestoreOptions {
     pub name: String,
     /// Whether the plan lets one choose the cluster.
     pub chooses_cluster: bool,
-    /// Where it could go: the enabled clusters of a plan that lets one choose, the source's own
-    /// one first; else the default one.
+    /// Where it could go: the enabled clusters of a plan that lets one choose, those that can
+    /// take it before the others, the source's own one before the others of its kind; else the
+    /// default one.
     pub places: Vec<RestorePlace>,
     /// The smallest size that holds the backup.
     pub units_needed: u32,
@@ -255,6 +256,10 @@ impl Broker {
             let place = self.place_of_a_restore(conn, offering, plan, cluster, manifest)?;
             options.places.push(place);
         }
+        // Whoever takes the first one as it comes gets something.
+        options
+            .places
+            .sort_by_key(|place| place.versions.is_empty());
         if options.places.iter().all(|place| place.versions.is_empty()) {
             options.refusal = options.places.iter().find_map(|p| p.refusal.clone());
         }

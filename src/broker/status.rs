@@ -27,8 +27,10 @@ pub struct OperationStatus {
     pub state: StatusState,
     /// For people, never empty.
     pub description: String,
-    /// OSB `instance_usable`, where it means something: after a deletion that failed.
+    /// OSB `instance_usable`, where it means something: after a deletion or an update that failed.
     pub instance_usable: Option<bool>,
+    /// OSB `update_repeatable`, where it means something: after an update that failed.
+    pub update_repeatable: Option<bool>,
 }
 
 /// What an operation's row says to whoever asks for it.
@@ -61,17 +63,30 @@ pub fn status_of(operation: &Operation) -> OperationStatus {
                 .unwrap_or_else(|| "failed".to_owned()),
         ),
     };
-    let half_deleted = operation.kind == OperationKind::Deprovision && state == StatusState::Failed;
+    let (instance_usable, update_repeatable) = match operation.kind {
+        _ if state != StatusState::Failed => (None, None),
+        OperationKind::Deprovision => (Some(false), None),
+        // What was halted is being deleted. An update that failed has put its members back; one
+        // that is stuck could not, and the broker vouches for nothing. The next update goes on
+        // from wherever the members are.
+        OperationKind::Update => (
+            Some(!operation.halted && operation.state == OperationState::Failed),
+            Some(!operation.halted),
+        ),
+        _ => (None, None),
+    };
     OperationStatus {
         state,
         description,
-        instance_usable: half_deleted.then_some(false),
+        instance_usable,
+        update_repeatable,
     }
 }
 
-const OF_INSTANCE: [OperationKind; 3] = [
+const OF_INSTANCE: [OperationKind; 4] = [
     OperationKind::Provision,
     OperationKind::Restore,
+    OperationKind::Update,
     OperationKind::Deprovision,
 ];
 const OF_BINDING: [OperationKind; 2] = [OperationKind::Bind, OperationKind::Unbind];

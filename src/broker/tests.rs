@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use chrono::{DateTime, Utc};
+use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
 use super::*;
@@ -41,6 +42,10 @@ struct Nobody;
 impl Observer for Nobody {
     fn observe(&self, _: &Deployment) -> Option<Arc<Observation>> {
         None
+    }
+
+    fn look(&self, _: &Deployment) -> BoxFuture<'static, Option<Arc<Observation>>> {
+        Box::pin(async { None })
     }
 }
 
@@ -358,13 +363,13 @@ async fn a_full_cluster_is_among_the_options_and_says_so() {
         .await
         .expect("room");
     let options = office.options(&source, &backup).await;
-    assert_eq!(free(&options), [Some(0), None]);
+    assert_eq!(free(&options), [None, Some(0)]);
     assert_eq!(options.refusal, None);
     let refused = office.restore(&source, &backup, None, None).await;
     let reason = refused.expect_err("no room").to_string();
     assert!(reason.contains("one of: near"), "{reason}");
-    assert_eq!(options.places[0].refusal, Some(reason));
-    assert!(options.places[0].versions.is_empty());
+    assert_eq!(options.places[1].refusal, Some(reason));
+    assert!(options.places[1].versions.is_empty());
     let elsewhere = office.restore(&source, &backup, Some("near"), None).await;
     assert_eq!(elsewhere.expect("room").deployment.cluster, "near");
     // The id of a cluster's own service instance is nobody else's.

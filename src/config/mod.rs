@@ -100,6 +100,11 @@ pub struct Settings {
     /// How records are written: text or json
     #[arg(long, env = "COMPOSE_BROKER_LOG_FORMAT", default_value = "text")]
     pub log_format: String,
+
+    /// For demonstrations and tests: file that says by how many seconds the broker's clock is ahead
+    /// [default: none, the clock is the machine's]
+    #[arg(long, env = "COMPOSE_BROKER_CLOCK_OFFSET_FILE")]
+    pub clock_offset_file: Option<PathBuf>,
 }
 
 /// What `--help` says of the settings that hold secrets. They are no flags: everybody on the
@@ -167,6 +172,8 @@ pub struct Config {
     pub log: String,
     /// How records are written.
     pub log_format: LogFormat,
+    /// What moves the broker's clock; absent: nothing does, and it is the machine's.
+    pub clock_offset_file: Option<PathBuf>,
 }
 
 /// What Cloud Foundry tells an application about itself.
@@ -277,6 +284,14 @@ impl Config {
             &settings.log_format,
             &[("text", LogFormat::Text), ("json", LogFormat::Json)],
         )?;
+        if let Some(file) = &settings.clock_offset_file {
+            let said = fs::read_to_string(file).map_err(|e| e.to_string());
+            said.and_then(|text| text.trim().parse::<i64>().map_err(|e| e.to_string()))
+                .map_err(|e| {
+                    let reason = format!("{} has no number of seconds: {e}", file.display());
+                    wrong("COMPOSE_BROKER_CLOCK_OFFSET_FILE", reason)
+                })?;
+        }
         let port_range = settings
             .port_range
             .parse()
@@ -360,6 +375,7 @@ impl Config {
             restore_scope,
             log: settings.log.clone(),
             log_format,
+            clock_offset_file: settings.clock_offset_file.clone(),
             data_dir,
         })
     }

@@ -171,6 +171,31 @@ pub trait Engine: Send + Sync {
         expected: &SnapshotContent,
     ) -> Result<(), EngineError>;
 
+    /// Makes the member at place `heir` the leader of a running deployment. It must be up to date,
+    /// as one is that serves.
+    async fn hand_over(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+        heir: usize,
+    ) -> Result<(), EngineError>;
+
+    /// The version that the members of a running deployment have agreed to work by: the oldest one
+    /// among them, raised by themselves a moment after the last of them runs a newer one. Only its
+    /// line counts. From then on no member can be taken back to an older line.
+    async fn agreed_version(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+    ) -> Result<Version, EngineError>;
+
+    /// Lets a deployment take writes again that was full before it got more storage.
+    async fn clear_alarms(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+    ) -> Result<(), EngineError>;
+
     /// How the members of a running deployment fare. A member that does not answer is an
     /// observation like others; what fails is asking at all.
     async fn observe(

@@ -81,7 +81,8 @@ impl HttpError {
                 BrokerError::Conflict(_) => StatusCode::CONFLICT,
                 BrokerError::AsyncRequired
                 | BrokerError::Concurrency(_)
-                | BrokerError::MaintenanceInfoConflict(_) => StatusCode::UNPROCESSABLE_ENTITY,
+                | BrokerError::MaintenanceInfoConflict(_)
+                | BrokerError::UpdateRefused { .. } => StatusCode::UNPROCESSABLE_ENTITY,
                 BrokerError::Denied(_) => StatusCode::FORBIDDEN,
                 BrokerError::Busy | BrokerError::Throttled(_) => StatusCode::TOO_MANY_REQUESTS,
                 BrokerError::StillRunning
@@ -129,6 +130,10 @@ impl ResponseError for OsbError {
         let mut body = json!({ "description": self.0.to_string() });
         if let Some(code) = self.0.osb_code() {
             body["error"] = json!(code);
+        }
+        if let HttpError::Broker(BrokerError::UpdateRefused { repeatable, .. }) = &self.0 {
+            body["instance_usable"] = json!(true);
+            body["update_repeatable"] = json!(repeatable);
         }
         let mut response = self.0.respond(&body);
         if matches!(self.0, HttpError::Unauthorized) {

@@ -52,6 +52,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
                     only("/service_instances/{instance}")
                         .route(web::put().to(osb::provision))
                         .route(web::get().to(osb::fetch_instance))
+                        .route(web::patch().to(osb::update))
                         .route(web::delete().to(osb::deprovision)),
                 )
                 .service(
@@ -111,7 +112,13 @@ pub fn routes(config: &mut web::ServiceConfig) {
                 )
                 .service(
                     either("/deployments/{deployment}/versions")
-                        .route(web::get().to(compose::versions)),
+                        .route(web::get().to(compose::versions))
+                        .route(web::patch().to(compose::upgrade)),
+                )
+                .service(
+                    either("/deployments/{deployment}/scalings")
+                        .route(web::get().to(compose::scalings))
+                        .route(web::post().to(compose::scale)),
                 )
                 .service(either("/recipes/{recipe}").route(web::get().to(compose::recipe)))
                 .default_service(web::to(error::no_such_route)),

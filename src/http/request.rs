@@ -193,6 +193,14 @@ impl Body {
         }
     }
 
+    /// A text that may be absent or `null`, but not empty.
+    pub fn optional_text(&self, name: &str) -> Result<Option<String>, HttpError> {
+        match self.field(name) {
+            None => Ok(None),
+            Some(_) => self.required_text(name).map(Some),
+        }
+    }
+
     /// An object that may be absent or `null`.
     pub fn object(&self, name: &str) -> Result<Option<Value>, HttpError> {
         match self.field(name) {

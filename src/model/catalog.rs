@@ -10,6 +10,8 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::version::Version;
+
 /// Longest description that Cloud Controller stores, in characters.
 const DESCRIPTION_CHARS_MAX: usize = 10_000;
 /// Longest list of tags that Cloud Controller stores, joined, in characters.
@@ -22,6 +24,9 @@ const MAINTENANCE_INFO_CHARS_MAX: usize = 2_000;
 const REQUIRES: [&str; 3] = ["syslog_drain", "route_forwarding", "volume_mount"];
 /// The one meta-schema that OSB demands support for.
 const DRAFT_04: &str = "http://json-schema.org/draft-04/schema#";
+
+/// Why a catalog must not promise what is not done.
+const NO_CHANGE_OF_PLAN: &str = "must be false: an instance keeps its plan";
 
 /// A violation, with the place where it stands.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -201,6 +206,8 @@ pub struct Plan {
     pub maintenance_info: Option<MaintenanceInfo>,
     /// Checks `parameters` of a provision request.
     pub provision_schema: ParameterSchema,
+    /// Checks `parameters` of an update.
+    pub update_schema: ParameterSchema,
     /// Checks `parameters` of a bind request.
     pub bind_schema: ParameterSchema,
 }
@@ -267,6 +274,18 @@ impl Catalog {
         )
     }
 
+    /// The versions that plans have their instances upgraded to: engine, plan's name, version.
+    pub fn maintained(&self) -> impl Iterator<Item = (&str, &str, Version)> {
+        let plans = self.offerings.iter().flat_map(|offering| {
+            let engine = offering.rules.engine.as_str();
+            offering.plans.iter().map(move |plan| (engine, plan))
+        });
+        plans.filter_map(|(engine, plan)| {
+            let info = plan.maintenance_info.as_ref()?;
+            Some((engine, plan.name.as_str(), info.version.parse().ok()?))
+        })
+    }
+
     /// The offering of that id.
     pub fn offering(&self, id: &str) -> Option<&Offering> {
         self.offerings.iter().find(|o| o.id == id)
@@ -302,7 +321,6 @@ impl Plan {
         let schemas = document.schemas.unwrap_or_default();
         let instance = schemas.service_instance;
         let (create, update) = instance.map_or((None, None), |i| (i.create, i.update));
-        compile(update, &format!("{path}.schemas.service_instance.update"))?;
         Ok(Self {
             id: document.id,
             name: document.name,
@@ -310,6 +328,7 @@ impl Plan {
             rules: document.broker,
             maintenance_info: document.maintenance_info,
             provision_schema: compile(create, &format!("{path}.schemas.service_instance.create"))?,
+            update_schema: compile(update, &format!("{path}.schemas.service_instance.update"))?,
             bind_schema: compile(
                 schemas.service_binding.and_then(|b| b.create),
                 &format!("{path}.schemas.service_binding.create"),
@@ -408,6 +427,9 @@ fn check(document: &Document, engines: &[&str]) -> Result<(), CatalogError> {
                 "must be true: bindings are made asynchronously and fetched afterwards",
             ));
         }
+        if offering.plan_updateable {
+            return Err(error(&format!("{path}.plan_updateable"), NO_CHANGE_OF_PLAN));
+        }
         if offering.plans.is_empty() {
             return Err(error(&format!("{path}.plans"), "has no plan"));
         }
@@ -459,12 +481,21 @@ fn check_plan(path: &str, plan: &PlanDocument) -> Result<(), CatalogError> {
             "is 0; the most recent successful backup is always kept",
         ));
     }
+    if plan.plan_updateable == Some(true) {
+        return Err(error(&format!("{path}.plan_updateable"), NO_CHANGE_OF_PLAN));
+    }
     if let Some(info) = &plan.maintenance_info {
         let path = format!("{path}.maintenance_info");
         if !is_semantic_version(&info.version) {
             return Err(error(
                 &format!("{path}.version"),
                 "is not a semantic version 2.0",
+            ));
+        }
+        if info.version.parse::<Version>().is_err() {
+            return Err(error(
+                &format!("{path}.version"),
+                "is not a version of the engine, such as 3.5.30: what instances are upgraded to",
             ));
         }
         let length = serde_json::to_string(info).map_or(usize::MAX, |text| text.chars().count());
@@ -567,6 +598,21 @@ mod tests {
                 "/services/0/plans/0/maintenance_info",
                 json!({"version": "1.0"}),
                 "services[0].plans[0].maintenance_info.version",
+            ),
+            (
+                "/services/0/plans/0/maintenance_info",
+                json!({"version": "3.5.30-rc.1"}),
+                "services[0].plans[0].maintenance_info.version",
+            ),
+            (
+                "/services/0/plan_updateable",
+                json!(true),
+                "services[0].plan_updateable",
+            ),
+            (
+                "/services/0/plans/1/plan_updateable",
+                json!(true),
+                "services[0].plans[1].plan_updateable",
             ),
             (
                 "/services/0/plans/0/schemas/service_instance/create/parameters/$schema",

@@ -20,7 +20,7 @@ pub struct Deployment {
     pub cluster: String,
     /// The engine's name.
     pub engine: String,
-    /// The engine's version.
+    /// The engine's version; of a member, see [`Deployment::shape_of`].
     pub version: Version,
     /// Size in units of [`UNIT_BYTES`] on each member.
     pub units: u32,
@@ -34,9 +34,32 @@ impl Deployment {
         format!("deployment secrets {}", self.id)
     }
 
+    /// What the deployment is as a whole: what every member that says nothing else runs as. In the
+    /// midst of an update the members' versions are this one and the next.
+    pub fn shape(&self) -> Shape {
+        Shape {
+            version: self.version,
+            units: self.units,
+        }
+    }
+
     /// Storage quota of each member, in bytes.
     pub fn quota_bytes(&self) -> u64 {
-        u64::from(self.units) * UNIT_BYTES
+        self.shape().quota_bytes()
+    }
+
+    /// What a member was decided to run as.
+    pub fn shape_of(&self, member: &Member) -> Shape {
+        member.shape.unwrap_or(self.shape())
+    }
+
+    /// The same deployment with all members in one shape.
+    pub fn reshaped(mut self, shape: Shape) -> Self {
+        (self.version, self.units) = (shape.version, shape.units);
+        for member in &mut self.members {
+            member.shape = None;
+        }
+        self
     }
 
     /// The deployment's name in the Compose API: the instance id is its fourth part, where clients
@@ -51,6 +74,22 @@ impl Deployment {
     }
 }
 
+/// What a member runs as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shape {
+    /// The engine's version.
+    pub version: Version,
+    /// Size in units of [`UNIT_BYTES`].
+    pub units: u32,
+}
+
+impl Shape {
+    /// Storage quota, in bytes.
+    pub fn quota_bytes(self) -> u64 {
+        u64::from(self.units) * UNIT_BYTES
+    }
+}
+
 /// One server of a deployment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
@@ -62,6 +101,9 @@ pub struct Member {
     pub client_port: u16,
     /// Port for the other members.
     pub peer_port: u16,
+    /// What it runs as while that is not what the deployment is: in the midst of an update.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shape: Option<Shape>,
 }
 
 impl Member {

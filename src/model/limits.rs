@@ -61,6 +61,11 @@ pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 pub const READY_TIMEOUT: Duration = Duration::from_secs(180);
 /// How long the start of the next member waits for the one before to listen.
 pub const LISTEN_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the members of an upgraded deployment have to agree on their new version. etcd looks
+/// at it every four seconds.
+pub const AGREEMENT_TIMEOUT: Duration = Duration::from_secs(60);
+/// Pause between two looks at what the members agreed on.
+pub const AGREEMENT_POLL: Duration = Duration::from_millis(200);
 /// Pause between two looks at a starting member.
 pub const READY_POLL: Duration = Duration::from_millis(20);
 /// One call to an engine.

@@ -23,4 +23,5 @@ pub mod server;
 pub mod session;
 pub mod tenant;
 pub mod throttle;
+pub mod update;
 pub mod version;

@@ -9,6 +9,7 @@ use super::{
     backup::Manifest,
     ids::{BackupId, BindingId, InstanceId, OperationId},
     limits::{HEAVY_OPERATIONS_AT_ONCE, LIGHT_OPERATIONS_AT_ONCE},
+    update::Change,
 };
 
 /// What an operation does.
@@ -18,6 +19,8 @@ pub enum OperationKind {
     Provision,
     /// Makes a new instance from a backup.
     Restore,
+    /// Changes the size or the version of an instance in place.
+    Update,
     /// Deletes an instance with all it has.
     Deprovision,
     /// Makes a binding.
@@ -32,9 +35,10 @@ pub enum OperationKind {
 
 impl OperationKind {
     /// All kinds.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Provision,
         Self::Restore,
+        Self::Update,
         Self::Deprovision,
         Self::Bind,
         Self::Unbind,
@@ -46,7 +50,23 @@ impl OperationKind {
     pub fn weight(self) -> Weight {
         match self {
             Self::Bind | Self::Unbind | Self::Deprovision | Self::Prune => Weight::Light,
-            Self::Provision | Self::Restore | Self::Backup => Weight::Heavy,
+            Self::Provision | Self::Restore | Self::Update | Self::Backup => Weight::Heavy,
+        }
+    }
+
+    /// Whether it begins only after the end of an operation of the kind `older` that was accepted
+    /// before it on the same instance.
+    ///
+    /// While members of two versions run side by side, users must not be changed: versions before
+    /// 3.5 would store an empty password. And a snapshot should not lose its member on the way. An
+    /// update follows the backup that was taken for it; two backups of one instance would take
+    /// each other's tool away.
+    pub fn follows(self, older: Self) -> bool {
+        match self {
+            Self::Update => matches!(older, Self::Bind | Self::Unbind | Self::Backup),
+            Self::Bind | Self::Unbind => older == Self::Update,
+            Self::Backup => matches!(older, Self::Update | Self::Backup),
+            Self::Provision | Self::Restore | Self::Deprovision | Self::Prune => false,
         }
     }
 
@@ -55,6 +75,7 @@ impl OperationKind {
         match self {
             Self::Provision => "provision",
             Self::Restore => "restore",
+            Self::Update => "update",
             Self::Deprovision => "deprovision",
             Self::Bind => "bind",
             Self::Unbind => "unbind",
@@ -239,10 +260,12 @@ pub struct Operation {
     pub instance: InstanceId,
     /// The binding it works on.
     pub binding: Option<BindingId>,
-    /// The backup it takes, or restores.
+    /// The backup it takes or restores; an upgrade's: the one that is taken before it.
     pub backup: Option<BackupId>,
     /// A restore's source ([`RestoreSource`]).
     pub source: Option<RestoreSource>,
+    /// What an update changes.
+    pub change: Option<Change>,
     /// Where it is in its life.
     pub state: OperationState,
     /// What must end before it begins.
@@ -278,6 +301,7 @@ impl Operation {
             binding: None,
             backup: None,
             source: None,
+            change: None,
             state: OperationState::Queued,
             waits_for: WaitsFor::Nothing,
             halted: false,

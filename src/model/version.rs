@@ -200,27 +200,127 @@ fn within_reach(from: &Version, to: &Version) -> bool {
     to >= from && to.major == from.major && to.minor - from.minor <= LINES_CROSSED_MAX
 }
 
-/// How an instance gets from one version to another (Compose `versions`, field `method`).
+/// Why a deployment cannot be brought to a version in place. Each says what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UpgradeRefusal {
+    /// Older than what runs.
+    #[error(
+        "db_version {wanted} is older than the instance's version {current}, and nothing is ever \
+         taken back to an older version"
+    )]
+    Older {
+        /// What was asked for.
+        wanted: Version,
+        /// What runs.
+        current: Version,
+    },
+    /// A line on the way has no version here, and none is skipped.
+    #[error(
+        "{current} cannot be upgraded to {wanted} in place: no version of the line \
+         {major}.{minor} is available, and no line is skipped"
+    )]
+    LineMissing {
+        /// What was asked for.
+        wanted: Version,
+        /// What runs.
+        current: Version,
+        /// Major number of the missing line.
+        major: u32,
+        /// Its minor number.
+        minor: u32,
+    },
+    /// Another major version.
+    #[error("{current} cannot be upgraded to {wanted} in place; migrate by a restore")]
+    OtherMajor {
+        /// What was asked for.
+        wanted: Version,
+        /// What runs.
+        current: Version,
+    },
+}
+
+/// The version that an update asks for by name; it must be available.
+pub fn for_upgrade(wanted: &str, available: &[Version]) -> Result<Version, VersionRefusal> {
+    find(wanted, available)
+}
+
+/// The versions that a deployment of `current` runs one after the other on its way to `wanted`,
+/// which is the last of them: one line at a time, each through the newest version that is
+/// available of it. None when it is there already.
+pub fn hops(
+    current: Version,
+    wanted: Version,
+    available: &[Version],
+) -> Result<Vec<Version>, UpgradeRefusal> {
+    if wanted < current {
+        return Err(UpgradeRefusal::Older { wanted, current });
+    }
+    if wanted.major != current.major {
+        return Err(UpgradeRefusal::OtherMajor { wanted, current });
+    }
+    if wanted == current {
+        return Ok(Vec::new());
+    }
+    let on_the_way = (current.minor + 1..wanted.minor).map(|minor| {
+        let of_line = |v: &&Version| (v.major, v.minor) == (wanted.major, minor);
+        let newest = available.iter().filter(of_line).max().copied();
+        newest.ok_or(UpgradeRefusal::LineMissing {
+            wanted,
+            current,
+            major: wanted.major,
+            minor,
+        })
+    });
+    on_the_way.chain([Ok(wanted)]).collect()
+}
+
+/// How an instance gets to another version (Compose `versions`, field `method`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TransitionMethod {
+    /// By an update.
+    InPlace,
+    /// By a restore into a new instance.
+    Restore,
+}
+
+impl TransitionMethod {
+    /// Compose's name of it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InPlace => "in_place",
+            Self::Restore => "restore",
+        }
+    }
+}
+
+/// A way from one version to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transition {
     /// The version now.
     pub from: Version,
-    /// The version that can be reached by a restore into a new instance.
+    /// The version that can be reached.
     pub to: Version,
+    /// How.
+    pub method: TransitionMethod,
 }
 
-/// The versions that an instance of `from` can be migrated to, oldest first.
+/// The ways to newer versions that an instance of `from` has, by version, oldest first.
 pub fn transitions(from: Version, available: &[Version]) -> Vec<Transition> {
-    let mut reachable: Vec<Version> = available
-        .iter()
-        .filter(|v| **v > from && within_reach(&from, v))
-        .copied()
-        .collect();
-    reachable.sort();
-    reachable
+    let mut newer: Vec<Version> = available.iter().filter(|v| **v > from).copied().collect();
+    newer.sort();
+    newer.dedup();
+    let ways = |to: Version| {
+        let in_place = hops(from, to, available).is_ok();
+        let restore = within_reach(&from, &to);
+        [
+            in_place.then_some(TransitionMethod::InPlace),
+            restore.then_some(TransitionMethod::Restore),
+        ]
         .into_iter()
-        .map(|to| Transition { from, to })
-        .collect()
+        .flatten()
+        .map(move |method| Transition { from, to, method })
+    };
+    newer.into_iter().flat_map(ways).collect()
 }
 
 fn find(wanted: &str, available: &[Version]) -> Result<Version, VersionRefusal> {
@@ -318,12 +418,36 @@ mod tests {
 
     #[test]
     fn transitions_lead_only_forward() {
-        let to: Vec<String> = transitions(v("3.4.23"), &installed())
-            .iter()
-            .map(|t| t.to.to_string())
-            .collect();
-        assert_eq!(to, ["3.5.16", "3.5.30"]);
+        let ways = |from: &str| -> Vec<String> {
+            transitions(v(from), &installed())
+                .iter()
+                .map(|t| format!("{} {}", t.method.as_str(), t.to))
+                .collect()
+        };
+        let both = |to: &str| [format!("in_place {to}"), format!("restore {to}")];
+        assert_eq!(ways("3.4.23"), [both("3.5.16"), both("3.5.30")].concat());
+        let further = ["3.5.16", "3.5.30"].map(|to| format!("in_place {to}"));
+        let near = [both("3.3.25"), both("3.4.23")].concat();
+        assert_eq!(ways("3.2.32"), [near, further.to_vec()].concat());
         assert!(transitions(v("3.5.30"), &installed()).is_empty());
+    }
+
+    #[test]
+    fn an_upgrade_goes_through_every_line() {
+        let path = |from: &str, to: &str| hops(v(from), v(to), &installed());
+        assert_eq!(path("3.3.25", "3.5.16"), Ok(vec![v("3.4.23"), v("3.5.16")]));
+        assert_eq!(path("3.4.23", "3.5.30"), Ok(vec![v("3.5.30")]));
+        assert_eq!(path("3.5.16", "3.5.30"), Ok(vec![v("3.5.30")]));
+        assert_eq!(path("3.5.16", "3.5.16"), Ok(vec![]));
+        let refused = |from: &str, to: &str| path(from, to).expect_err("refused").to_string();
+        assert!(refused("3.5.30", "3.5.16").contains("older"));
+        assert!(refused("3.5.30", "4.0.0").contains("restore"));
+        let without = [v("3.3.25"), v("3.5.30")];
+        let refusal = hops(v("3.3.25"), v("3.5.30"), &without).expect_err("a gap");
+        assert!(
+            refusal.to_string().contains("line 3.4 is available"),
+            "{refusal}"
+        );
     }
 
     prop_compose! {
@@ -342,6 +466,31 @@ mod tests {
                     prop_assert!(available.contains(&chosen));
                     prop_assert!(chosen.minor - backup.minor <= LINES_CROSSED_MAX);
                 }
+            }
+        }
+
+        #[test]
+        fn an_upgrade_skips_no_line_and_never_goes_back(from in any_version(), available in prop::collection::vec(any_version(), 1..12), pick in any::<prop::sample::Index>()) {
+            let to = *pick.get(&available);
+            match hops(from, to, &available) {
+                Ok(path) => {
+                    let mut at = from;
+                    for hop in &path {
+                        prop_assert!(*hop > at && hop.minor - at.minor <= 1);
+                        prop_assert!(available.contains(hop));
+                        // On the way only: where it ends is for the user to say.
+                        let newest = available.iter().filter(|v| v.same_line(hop)).max();
+                        prop_assert!(*hop == to || newest == Some(hop));
+                        at = *hop;
+                    }
+                    prop_assert_eq!(at, to);
+                }
+                Err(UpgradeRefusal::Older { .. }) => prop_assert!(to < from),
+                Err(UpgradeRefusal::LineMissing { minor, .. }) => {
+                    prop_assert!(from.minor < minor && minor < to.minor);
+                    prop_assert!(available.iter().all(|v| v.minor != minor));
+                }
+                Err(UpgradeRefusal::OtherMajor { .. }) => prop_assert!(false, "one major version"),
             }
         }
 

@@ -53,6 +53,7 @@ pub async fn allocate(work: &Work) -> Result<Outcome, StepError> {
                 host: host.clone(),
                 client_port: ports[0],
                 peer_port: ports[1],
+                shape: None,
             })
             .collect();
         let deployment = Deployment {

@@ -42,6 +42,7 @@ mod prune;
 mod restore;
 pub mod runner;
 mod unbind;
+mod update;
 
 pub use error::StepError;
 pub use meter::Meter;
@@ -100,6 +101,8 @@ pub struct Step {
 pub enum Outcome {
     /// It is done, with this result.
     Done(Value),
+    /// A part of it is done, and kept by what it was done to; the next part is due at once.
+    Again,
     /// It cannot be done yet; come again after this pause.
     Later(Duration),
     /// The world moved on; the whole operation begins anew. Counts as a failure of this step.
@@ -145,6 +148,7 @@ pub fn definition(kind: OperationKind) -> &'static Definition {
     match kind {
         OperationKind::Provision => &provision::DEFINITION,
         OperationKind::Restore => &restore::DEFINITION,
+        OperationKind::Update => &update::DEFINITION,
         OperationKind::Deprovision => &deprovision::DEFINITION,
         OperationKind::Bind => &bind::DEFINITION,
         OperationKind::Unbind => &unbind::DEFINITION,
@@ -211,6 +215,13 @@ impl Work {
         self.read(move |conn| store::deployment::of_instance(conn, &id))
             .await?
             .ok_or_else(|| StepError::last("the deployment is gone"))
+    }
+
+    /// Whether the operation was told to halt since it was claimed, or before.
+    pub async fn was_halted(&self) -> Result<bool, StepError> {
+        let id = self.operation.id.clone();
+        let operation = self.read(move |conn| store::operation::get(conn, &id));
+        Ok(operation.await?.halted)
     }
 
     /// Opens a sealed value that belongs to `context`.

@@ -417,6 +417,7 @@ impl Runner {
                     _ => Ok(Tried::Done),
                 }
             }
+            Ok(Outcome::Again) => Ok(Tried::Again),
             Ok(Outcome::Later(pause)) => {
                 let not_before = now + pause.min(AHEAD_MAX);
                 store

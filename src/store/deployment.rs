@@ -52,8 +52,7 @@ pub fn insert(conn: &mut Conn<'_>, deployment: &Deployment) -> Result<(), StoreE
         cluster_id: deployment.cluster.clone(),
         engine: deployment.engine.clone(),
         version: deployment.version.to_string(),
-        units: i32::try_from(deployment.units)
-            .map_err(|e| StoreError::unreadable("a deployment's units", e))?,
+        units: units_column(deployment)?,
         members: to_json(&deployment.members)?,
         sealed_secrets: None,
     };
@@ -88,14 +87,23 @@ pub fn newest_sealed(conn: &mut Conn<'_>) -> Result<Option<(String, String)>, St
     Ok(Some((deployment.seal_context(), sealed)))
 }
 
-/// The units of all instances on a cluster, whatever state they are in. [`placing_alone`] keeps it
-/// true until the transaction ends.
+/// The units of all instances on a cluster, whatever state they are in; of those that are becoming
+/// larger, the units that they become. [`placing_alone`] keeps it true until the transaction ends.
 pub fn units_on(conn: &mut Conn<'_>, cluster: &str) -> Result<u64, StoreError> {
     let units: Option<i64> = each!(conn, |c| deployments::table
         .filter(deployments::cluster_id.eq(cluster))
         .select(sum(deployments::units))
         .first(c))?;
-    Ok(units.unwrap_or(0).unsigned_abs())
+    let mut units = units.unwrap_or(0).unsigned_abs();
+    for update in super::operation::active_updates(conn)? {
+        if let Some((deployment, _)) = of_instance(conn, &update.instance)?
+            && deployment.cluster == cluster
+            && let Some(change) = update.change
+        {
+            units += u64::from(change.goal().units.saturating_sub(deployment.units));
+        }
+    }
+    Ok(units)
 }
 
 /// Lets nobody else count units until the transaction ends. SQLite has one writer anyway.
@@ -151,6 +159,24 @@ pub fn allocate(
     .set(deployments::sealed_secrets.eq(sealed_secrets))
     .execute(c))?;
     Ok(())
+}
+
+/// Keeps the version and the size that a deployment and each of its members have now.
+pub fn reshape(conn: &mut Conn<'_>, deployment: &Deployment) -> Result<(), StoreError> {
+    let units = units_column(deployment)?;
+    each!(conn, |c| diesel::update(
+        deployments::table.find(deployment.id.as_str())
+    )
+    .set((
+        deployments::version.eq(deployment.version.to_string()),
+        deployments::units.eq(units),
+    ))
+    .execute(c))?;
+    set_members(conn, &deployment.id, &deployment.members)
+}
+
+fn units_column(deployment: &Deployment) -> Result<i32, StoreError> {
+    i32::try_from(deployment.units).map_err(|e| StoreError::unreadable("a deployment's units", e))
 }
 
 fn set_members(

@@ -2,6 +2,7 @@
 
 use chrono::NaiveDateTime;
 use diesel::prelude::*;
+use serde_json::Value;
 
 use super::{Conn, StoreError, each, from_json, known, parse, schema::instances, to_json};
 use crate::model::{
@@ -179,6 +180,32 @@ pub fn set_state(
 ) -> Result<(), StoreError> {
     each!(conn, |c| diesel::update(instances::table.find(id.as_str()))
         .set(instances::state.eq(state.as_str()))
+        .execute(c))?;
+    Ok(())
+}
+
+/// Keeps what the platform says of an instance now.
+pub fn set_context(
+    conn: &mut Conn<'_>,
+    id: &InstanceId,
+    context: &Value,
+) -> Result<(), StoreError> {
+    let context = to_json(context)?;
+    each!(conn, |c| diesel::update(instances::table.find(id.as_str()))
+        .set(instances::context.eq(&context))
+        .execute(c))?;
+    Ok(())
+}
+
+/// Keeps the parameters that an instance has now.
+pub fn set_parameters(
+    conn: &mut Conn<'_>,
+    id: &InstanceId,
+    parameters: &Value,
+) -> Result<(), StoreError> {
+    let parameters = to_json(parameters)?;
+    each!(conn, |c| diesel::update(instances::table.find(id.as_str()))
+        .set(instances::parameters.eq(&parameters))
         .execute(c))?;
     Ok(())
 }

@@ -51,6 +51,7 @@ struct Row {
     epoch: i64,
     created_at: NaiveDateTime,
     updated_at: NaiveDateTime,
+    change: Option<String>,
 }
 
 impl Row {
@@ -70,6 +71,10 @@ impl Row {
             source: self
                 .source
                 .map(|text| from_json("a restore's source", &text))
+                .transpose()?,
+            change: self
+                .change
+                .map(|text| from_json("what an update changes", &text))
                 .transpose()?,
             state: known("an operation's state", &self.state, OperationState::parse)?,
             waits_for: known(
@@ -129,6 +134,7 @@ pub fn insert(
         epoch: operation.epoch,
         created_at: in_order(operation.created_at, newest),
         updated_at: operation.updated_at.naive_utc(),
+        change: operation.change.as_ref().map(to_json).transpose()?,
     };
     each!(conn, |c| diesel::insert_into(operations::table)
         .values(row)
@@ -164,6 +170,14 @@ pub fn active_on_instance(
         .filter(operations::instance_id.eq(instance.as_str()))
         .filter(operations::state.eq_any(ACTIVE))
         .order((operations::created_at, operations::id))
+        .load(c))?)
+}
+
+/// The updates that are queued or running.
+pub fn active_updates(conn: &mut Conn<'_>) -> Result<Vec<Operation>, StoreError> {
+    models(each!(conn, |c| operations::table
+        .filter(operations::kind.eq(OperationKind::Update.as_str()))
+        .filter(operations::state.eq_any(ACTIVE))
         .load(c))?)
 }
 
@@ -345,14 +359,18 @@ pub fn claim(
     Ok(claims)
 }
 
+/// Whether something else comes first. What follows something follows what is older, and a
+/// deletion is the last that is accepted: so no two wait for each other.
 fn must_wait(conn: &mut Conn<'_>, operation: &Operation) -> Result<bool, StoreError> {
-    if operation.waits_for == WaitsFor::Nothing {
-        return Ok(false);
-    }
     let others = active_on_instance(conn, &operation.instance)?;
     Ok(others.iter().any(|other| {
-        other.id != operation.id
-            && (operation.waits_for == WaitsFor::Instance || other.binding == operation.binding)
+        let barred = match operation.waits_for {
+            WaitsFor::Nothing => false,
+            WaitsFor::Binding => other.binding == operation.binding,
+            WaitsFor::Instance => true,
+        };
+        let is_older = (other.created_at, &other.id) < (operation.created_at, &operation.id);
+        other.id != operation.id && (barred || is_older && operation.kind.follows(other.kind))
     }))
 }
 
@@ -516,6 +534,11 @@ pub fn forget_work_of_instance(
     conn: &mut Conn<'_>,
     instance: &InstanceId,
 ) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::update(
+        operations::table.filter(operations::instance_id.eq(instance.as_str()))
+    )
+    .set(operations::change.eq(None::<String>))
+    .execute(c))?;
     let ids = each!(conn, |c| operations::table
         .filter(operations::instance_id.eq(instance.as_str()))
         .select(operations::id)

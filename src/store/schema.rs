@@ -114,6 +114,7 @@ diesel::table! {
         epoch -> BigInt,
         created_at -> Timestamp,
         updated_at -> Timestamp,
+        change -> Nullable<Text>,
     }
 }
 

@@ -138,16 +138,15 @@ async fn every_answer_has_the_shape_that_clients_know() {
         &deployment(&credentials, "/versions"),
     )
     .await;
-    let to = |version: &str| {
+    let to = |method: &str, version: &str| {
         json!({
-            "application": "etcd", "method": "restore",
+            "application": "etcd", "method": method,
             "from_version": "3.4.23", "to_version": version,
         })
     };
-    assert_eq!(
-        versions,
-        json!({ "_embedded": { "transitions": [to("3.5.16"), to("3.5.30")] } })
-    );
+    let ways = ["3.5.16", "3.5.30"].map(|v| [to("in_place", v), to("restore", v)]);
+    let expected = json!({ "_embedded": { "transitions": ways.as_flattened() } });
+    assert_eq!(versions, expected);
 }
 
 async fn assert_recipe(broker: &TestBroker, credentials: &Value, posted: &Value) {
@@ -220,7 +219,14 @@ async fn a_last_slash_changes_nothing() {
     broker.recipe_end(&credentials, &recipe).await;
     let backup = format!("/backups/{}", text(&recipe["backup_id"]));
     let mut paths = vec![String::new(), format!("/recipes/{}", text(&recipe["id"]))];
-    for below in ["", "/backups", &backup, "/recipes", "/versions"] {
+    for below in [
+        "",
+        "/backups",
+        &backup,
+        "/recipes",
+        "/versions",
+        "/scalings",
+    ] {
         paths.push(deployment(&credentials, below));
     }
     for path in paths {

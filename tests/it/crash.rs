@@ -272,6 +272,49 @@ async fn a_restore_succeeds_with_a_broker_that_is_killed_in_each_step() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_gets_through_a_storm_of_kills() {
+    let mut broker = BrokerProcess::start().await;
+    let inside = Inside::of(&broker);
+    broker
+        .provision("i", json!({ "db_version": "3.4.23" }))
+        .await;
+    let credentials = broker.bind("i", "app").await;
+    etcd::fill(&mut etcd::connect(&credentials).await, 50, "v").await;
+    let body = json!({ "service_id": SERVICE, "parameters": { "db_version": "3.5.30" } });
+    let path = "/v2/service_instances/i?accepts_incomplete=true";
+    let accepted = answer(broker.osb(Method::PATCH, path).json(&body)).await;
+    assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
+    let work = work_on_instance("i", &accepted.body);
+    let mut kills: u64 = 0;
+    while inside
+        .newest("i", OperationKind::Update)
+        .await
+        .state
+        .is_active()
+    {
+        // From start to kill: 200 to 600 ms in an uneven order, then longer and longer.
+        sleep(Duration::from_millis(
+            200 + (kills * 170) % 410 + kills * 60,
+        ))
+        .await;
+        broker.kill();
+        kills += 1;
+        broker.spawn();
+    }
+    broker.serving().await;
+    let end = work.end(&broker).await;
+    assert!(end.starts_with("succeeded"), "after {kills} kills: {end}");
+    assert!(kills >= 5, "only {kills} kills");
+    assert_clusters(&broker, &inside, 1).await;
+    let (deployment, _) = inside.deployment("i").await.expect("a deployment");
+    assert_eq!(deployment.version.to_string(), "3.5.30");
+    assert!(deployment.members.iter().all(|m| m.shape.is_none()));
+    let mut database = etcd::connect(&credentials).await;
+    assert_eq!(etcd::dump(&mut database).await.len(), 50);
+    broker.bind("i", "second").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restore_gets_through_a_storm_of_kills() {
     /// Kills that the restore must live through at least.
     const KILLS_MIN: u64 = 8;

@@ -39,6 +39,7 @@ async fn story(broker: &TestBroker) -> Value {
     assert_eq!(unbound.status, StatusCode::OK, "{unbound:?}");
     broker.provision("copy", from_backup(&backup)).await;
     let copy = broker.bind("copy", "app").await;
+    update(broker, json!({ "db_version": "3.5.30", "units": 2 })).await;
     inside.idle("source").await;
     let seen = json!({
         "source": sight(broker, &inside, "source", &source).await,
@@ -53,6 +54,17 @@ async fn story(broker: &TestBroker) -> Value {
     }
     assert_nothing_is_left(broker, &inside).await;
     seen
+}
+
+/// Changes the instance `source`.
+async fn update(broker: &TestBroker, parameters: Value) {
+    let path = "/v2/service_instances/source";
+    let body = json!({ "service_id": SERVICE, "parameters": parameters });
+    let request = broker.osb(Method::PATCH, &format!("{path}?accepts_incomplete=true"));
+    let accepted = answer(request.json(&body)).await;
+    assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
+    let end = broker.instance_end("source", &accepted.body).await;
+    assert_eq!(end["state"], "succeeded", "{end}");
 }
 
 fn from_backup(backup: &Value) -> Value {
@@ -72,7 +84,8 @@ async fn sight(broker: &TestBroker, inside: &Inside, id: &str, credentials: &Val
     let fields: Vec<&String> = credentials.as_object().expect("fields").keys().collect();
     let mut database = etcd::connect(credentials).await;
     json!({
-        "fetched": [fetched.status.as_u16(), fetched.body["plan_id"], parameters],
+        "fetched": [fetched.status.as_u16(), fetched.body["plan_id"], parameters,
+            fetched.body["maintenance_info"]],
         "fields": fields,
         "keys": etcd::dump(&mut database).await,
         "backups": backups(broker, credentials).await,

@@ -7,6 +7,7 @@ use compose_broker::{
     model::{
         deployment::{Deployment, DeploymentSecrets},
         ids::InstanceId,
+        instance::Instance,
         operation::{Operation, OperationKind, OperationState},
         placement::PortRange,
     },
@@ -133,6 +134,12 @@ impl Inside {
             }
         }
         false
+    }
+
+    /// An instance.
+    pub async fn instance(&self, id: &str) -> Instance {
+        let id: InstanceId = id.parse().expect("an id");
+        self.read(move |conn| store::instance::get(conn, &id)).await
     }
 
     /// The deployment behind an instance, with its secrets if it has any.

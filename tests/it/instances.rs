@@ -109,8 +109,18 @@ async fn a_repeated_request_is_recognised_while_it_runs_and_when_it_is_done() {
     let expected = json!({
         "service_id": SERVICE, "plan_id": STANDARD, "parameters": parameters,
         "dashboard_url": format!("{}/dashboard/instances/i", broker.url),
+        "maintenance_info": { "version": "3.5.16" },
     });
     assert_eq!(fetched.body, expected);
+    // Platforms of before 2.16 do not know of it.
+    let (username, password) = broker.platform();
+    let older = broker
+        .anonymous(Method::GET, &instance_path("i"))
+        .basic_auth(username, Some(password))
+        .header("X-Broker-API-Version", "2.15");
+    let older = answer(older).await;
+    assert_eq!(older.status, StatusCode::OK, "{older:?}");
+    assert_eq!(older.body.get("maintenance_info"), None);
     // Without a wish to wait there is nothing to wait for.
     let path = instance_path("i");
     let done = answer(broker.osb(Method::PUT, &path).json(&request(asked))).await;

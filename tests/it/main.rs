@@ -3,16 +3,26 @@
 //! One binary, one file for each subject. [`broker`] starts brokers and speaks their APIs,
 //! [`process`] runs brokers that can be killed, [`etcd`] uses the databases that they give,
 //! [`inside`] looks at what a broker keeps, [`control`] stops time and work where a test needs it,
-//! [`saboteur`] breaks work, [`raw`] speaks HTTP as no decent client would.
+//! [`saboteur`] breaks work, [`raw`] speaks HTTP as no decent client would, [`chromium`] is a person
+//! at a browser, over [`webdriver`].
 
 mod backups;
 mod bindings;
 mod broker;
 mod catalog;
+mod chromium;
+mod chromium_self;
 mod clusters;
 mod control;
 mod crash;
 mod damage;
+mod dashboard;
+mod dashboard_backups;
+mod dashboard_hostile;
+mod dashboard_keyboard;
+mod dashboard_overview;
+mod dashboard_pictures;
+mod dashboard_sign_in;
 mod disk;
 mod dying_members;
 mod etcd;
@@ -36,3 +46,5 @@ mod tidy;
 mod time;
 mod tls;
 mod transport;
+mod updates;
+mod webdriver;

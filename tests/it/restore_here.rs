@@ -112,10 +112,14 @@ async fn a_user_restores_without_the_platform_and_the_platform_finds_what_was_ma
     let fetched = answer(broker.osb(Method::GET, &instance_path(id))).await;
     assert_eq!(
         fetched.body,
-        json!({ "service_id": SERVICE, "plan_id": STANDARD, "parameters": {
-            "source_service_instance_id": "source", "backup_id": backup["id"],
-            "db_version": "3.5.30",
-        } })
+        json!({
+            "service_id": SERVICE, "plan_id": STANDARD,
+            "dashboard_url": format!("{}/dashboard/instances/{id}", broker.url),
+            "parameters": {
+                "source_service_instance_id": "source", "backup_id": backup["id"],
+                "db_version": "3.5.30",
+            },
+        })
     );
     let polled = format!("{}/last_operation", instance_path(id));
     let polled = answer(broker.osb(Method::GET, &polled)).await;

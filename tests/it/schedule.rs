@@ -222,6 +222,7 @@ async fn a_failed_backup_is_shown_and_tried_again() {
     assert_eq!(next, Some(slot + Days::new(1)));
 
     // In time nobody wants to know of them any more.
+    inside.idle("i").await;
     calendar.clock.shift(TimeDelta::days(40));
     calendar.to_next_slot();
     calendar

@@ -66,7 +66,7 @@ async fn a_wrong_setting_stops_the_start_with_one_line_that_names_it() {
         ("CATALOG", file("catalog.json", r#"{"services": 1}"#)),
         ("CLUSTERS", nowhere.clone()),
         ("CLUSTERS", file("clusters.json", "[]")),
-        ("ENGINES_DIR", nowhere),
+        ("ENGINES_DIR", nowhere.clone()),
         ("ENGINES_DIR", empty.display().to_string()),
         ("PORT_RANGE", "30000-20000".to_owned()),
         ("PORT_RANGE", "many".to_owned()),
@@ -76,6 +76,8 @@ async fn a_wrong_setting_stops_the_start_with_one_line_that_names_it() {
         ("RESTORE_SCOPE", "galaxy".to_owned()),
         ("LOG", "compose_broker=loud".to_owned()),
         ("LOG_FORMAT", "xml".to_owned()),
+        ("CLOCK_OFFSET_FILE", nowhere.clone()),
+        ("CLOCK_OFFSET_FILE", file("clock", "tomorrow")),
     ];
     for (i, (name, value)) in cases.into_iter().enumerate() {
         let mut wrong: Settings = settings(&folder.path().join(format!("broker{i}")));

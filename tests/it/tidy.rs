@@ -403,6 +403,30 @@ fn every_room_is_told_of_and_every_room_that_is_told_of_exists() {
     }
 }
 
+#[test]
+fn the_tests_that_are_promised_exist() {
+    let told = fs::read_to_string(root().join("docs/compose.md")).expect("a table");
+    // What stands between backticks and looks like a path.
+    let promised: Vec<&str> = told
+        .lines()
+        .filter(|line| line.starts_with('|'))
+        .flat_map(|line| line.split('`').skip(1).step_by(2))
+        .filter(|name| name.contains("::") && !name.contains(' '))
+        .collect();
+    assert!(promised.len() > 20, "{promised:?}");
+    for name in promised {
+        let (place, test) = name.split_once("::").expect("a path");
+        let found = if place == "model" {
+            root().join(format!("src/model/{test}/tests.rs")).is_file()
+        } else {
+            let file = root().join(format!("tests/it/{place}.rs"));
+            let text = fs::read_to_string(file).unwrap_or_default();
+            text.contains(&format!("fn {test}()"))
+        };
+        assert!(found, "there is no test {name}");
+    }
+}
+
 /// The rooms that a line of the map's table is about: those in its first cell.
 fn rooms_told_of(line: &str) -> impl Iterator<Item = &str> {
     let cell = line

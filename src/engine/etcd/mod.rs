@@ -12,6 +12,7 @@
 mod certificates;
 mod client;
 mod ready;
+mod rolling;
 mod security;
 mod server;
 mod snapshot;
@@ -117,6 +118,32 @@ impl Engine for Etcd {
         expected: &SnapshotContent,
     ) -> Result<(), EngineError> {
         verify::content(&Cluster::new(deployment, secrets, access)?, expected).await
+    }
+
+    async fn hand_over(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+        heir: usize,
+    ) -> Result<(), EngineError> {
+        let cluster = Cluster::new(deployment, secrets, Access::Passwords)?;
+        rolling::hand_over(&cluster, heir).await
+    }
+
+    async fn agreed_version(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+    ) -> Result<Version, EngineError> {
+        rolling::agreed_version(deployment, secrets).await
+    }
+
+    async fn clear_alarms(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+    ) -> Result<(), EngineError> {
+        security::clear_alarms(&Cluster::new(deployment, secrets, Access::Passwords)?).await
     }
 
     async fn observe(

@@ -131,8 +131,17 @@ async fn take_over(cluster: &Cluster<'_>, mut client: Client) -> Result<(), Faul
     Ok(())
 }
 
-/// A database that was full when its snapshot was taken says so in the snapshot, and refuses
-/// writes however large it may be now.
+/// Lets a deployment that was full take writes again.
+pub(super) async fn clear_alarms(cluster: &Cluster<'_>) -> Result<(), EngineError> {
+    cluster
+        .trying_as_root("ending alarms", |mut client| async move {
+            disarm_alarms(&mut client).await
+        })
+        .await
+}
+
+/// A database that was full says so, also in its snapshots, and refuses writes however large it
+/// may be now.
 async fn disarm_alarms(client: &mut Client) -> Result<(), Fault> {
     let alarms = client
         .alarm(AlarmAction::Get, AlarmType::None, None)

@@ -65,7 +65,7 @@ pub(super) fn servers(
         .map(|member| Server {
             deployment: deployment.id.clone(),
             member: member.name.clone(),
-            program: program(deployment.version, "etcd"),
+            program: program(deployment.shape_of(member).version, "etcd"),
             args: member_args(deployment, member, access),
             env: Vec::new(),
             files: files(secrets),
@@ -79,13 +79,14 @@ pub(super) fn servers(
 const HISTORY_RETENTION: &str = "1h";
 
 fn member_args(deployment: &Deployment, member: &Member, access: Access) -> Vec<String> {
+    let shape = deployment.shape_of(member);
     let mut args = vec![
         format!("--data-dir={}", data_dir()),
         format!("--listen-client-urls={}", member.client_url()),
         format!("--advertise-client-urls={}", member.client_url()),
         format!("--listen-peer-urls={}", member.peer_url()),
         "--initial-cluster-state=new".to_owned(),
-        format!("--quota-backend-bytes={}", deployment.quota_bytes()),
+        format!("--quota-backend-bytes={}", shape.quota_bytes()),
         format!("--cert-file={HOME}/{CERTIFICATE_FILE}"),
         format!("--key-file={HOME}/{KEY_FILE}"),
         format!("--peer-cert-file={HOME}/{CERTIFICATE_FILE}"),
@@ -102,7 +103,7 @@ fn member_args(deployment: &Deployment, member: &Member, access: Access) -> Vec<
         args.push("--client-cert-auth".to_owned());
         args.push(format!("--trusted-ca-file={HOME}/{CA_FILE}"));
     }
-    args.extend(version_args(deployment.version).map(str::to_owned));
+    args.extend(version_args(shape.version).map(str::to_owned));
     args
 }
 
@@ -220,6 +221,7 @@ mod tests {
             host: "127.0.0.1".to_owned(),
             client_port: 2379 + 2 * index,
             peer_port: 2380 + 2 * index,
+            shape: None,
         };
         Deployment {
             id: "5ae85b45e5717f0001533192".parse().expect("an id"),
@@ -305,6 +307,26 @@ mod tests {
         };
         assert_eq!(last("3.3.25"), ["--log-output=stderr", "--enable-v2=false"]);
         assert_eq!(last("3.4.23"), last("3.5.30"));
+    }
+
+    #[test]
+    fn a_member_that_is_being_changed_differs_from_the_others() {
+        let mut deployment = deployment("3.4.23");
+        deployment.members[1].shape = Some(crate::model::deployment::Shape {
+            version: version("3.5.16"),
+            units: 4,
+        });
+        let servers = servers(&deployment, &secrets(), Access::Passwords);
+        let seen = servers.iter().map(|server| {
+            let quota = server.args.iter().find(|arg| arg.contains("quota"));
+            (server.program.version.to_string(), quota.cloned())
+        });
+        let quota = |bytes: u64| Some(format!("--quota-backend-bytes={bytes}"));
+        let expected = [
+            ("3.4.23".to_owned(), quota(536_870_912)),
+            ("3.5.16".to_owned(), quota(1_073_741_824)),
+        ];
+        assert_eq!(seen.collect::<Vec<_>>(), expected);
     }
 
     #[test]

@@ -132,6 +132,7 @@ mod tests {
             host: "127.0.0.1".to_owned(),
             client_port,
             peer_port: 1,
+            shape: None,
         };
         let deployment = Deployment {
             id: "5ae85b45e5717f0001533192".parse().expect("an id"),

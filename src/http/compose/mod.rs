@@ -24,11 +24,14 @@ use crate::{
         backup::Backup,
         deployment::Deployment,
         ids::{DeploymentId, InstanceId},
-        operation::OperationKind,
+        operation::Operation,
     },
 };
 
+mod change;
 mod view;
+
+pub use change::{scale, scalings, upgrade, versions};
 
 type Answer = Result<HttpResponse, ComposeError>;
 
@@ -143,9 +146,9 @@ pub async fn backup(api: web::Data<Api>, request: HttpRequest) -> Answer {
     Ok(HttpResponse::Ok().json(body))
 }
 
-/// What a kind of recipe is called.
-pub fn recipe_name(kind: OperationKind) -> &'static str {
-    view::recipe_words(kind).1
+/// What a recipe is called.
+pub fn recipe_name(operation: &Operation) -> String {
+    view::recipe_words(operation).1.into_owned()
 }
 
 /// The foundation endpoint of an instance: all of its API is below.
@@ -215,24 +218,4 @@ pub async fn recipe(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let id = known(path_id(&request, "recipe"), "recipe")?;
     let (of, operation) = api.broker.recipe(instance, id).await?;
     Ok(HttpResponse::Ok().json(view::recipe(&of, &operation)))
-}
-
-/// `GET /instances/:iid/deployments/:did/versions`
-pub async fn versions(api: web::Data<Api>, request: HttpRequest) -> Answer {
-    let of = deployment_in_path(&api, &request).await?;
-    let transitions: Vec<_> = api
-        .broker
-        .transitions(&of.deployment)
-        .iter()
-        .map(|t| {
-            json!({
-                "application": of.deployment.engine,
-                // A new service instance with db_version; nothing is upgraded in place.
-                "method": "restore",
-                "from_version": t.from,
-                "to_version": t.to,
-            })
-        })
-        .collect();
-    Ok(HttpResponse::Ok().json(json!({ "_embedded": { "transitions": transitions } })))
 }

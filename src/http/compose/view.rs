@@ -1,5 +1,7 @@
 //! The bodies of the Compose API: plain objects, lists under `_embedded`.
 
+use std::borrow::Cow;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
@@ -9,6 +11,7 @@ use crate::{
     model::{
         backup::{Backup, BackupState},
         deployment::Deployment,
+        limits::{UNIT_BYTES, UNITS_DEFAULT, UNITS_MAX},
         operation::{Operation, OperationKind, OperationState},
         retention,
         tenant::Tenant,
@@ -86,14 +89,16 @@ pub fn deployment(public_url: &str, view: &DeploymentView) -> Value {
         "_links": {
             "backups": link("backups"),
             "recipes": link("recipes"),
+            "scalings": link("scalings"),
             "versions": link("versions"),
         },
     })
 }
 
 /// The template and the name of a recipe.
-pub fn recipe_words(kind: OperationKind) -> (&'static str, &'static str) {
-    match kind {
+pub fn recipe_words(operation: &Operation) -> (&'static str, Cow<'static, str>) {
+    let (template, name) = match operation.kind {
+        OperationKind::Update => return ("Recipes::Deployment::Run", name_of_update(operation)),
         OperationKind::Provision => ("Recipes::Deployment::Run", "Provision"),
         OperationKind::Restore => ("Recipes::Deployment::Run", "Restore"),
         OperationKind::Deprovision => ("Recipes::Deployment::Deprovision", "Deprovision"),
@@ -101,7 +106,8 @@ pub fn recipe_words(kind: OperationKind) -> (&'static str, &'static str) {
         OperationKind::Unbind => ("Recipes::Deployment::Run", "Unbind"),
         OperationKind::Backup => ("Recipes::Deployment::Backup", "Backup"),
         OperationKind::Prune => ("Recipes::Deployment::Prune", "Remove expired backups"),
-    }
+    };
+    (template, name.into())
 }
 
 /// A recipe: an operation, in Compose's words.
@@ -113,7 +119,7 @@ pub fn recipe(of: &DeploymentView, operation: &Operation) -> Value {
         OperationState::Succeeded => "complete",
         OperationState::Failed | OperationState::Stuck => "failed",
     };
-    let (template, name) = recipe_words(operation.kind);
+    let (template, name) = recipe_words(operation);
     json!({
         "id": operation.id,
         "account_id": account_id(&of.instance.tenant),
@@ -132,6 +138,43 @@ pub fn recipe(of: &DeploymentView, operation: &Operation) -> Value {
         "created_at": time(operation.created_at),
         "updated_at": time(operation.updated_at),
         "_embedded": { "recipes": [] },
+    })
+}
+
+/// What an update does, in the words of the original where these are known.
+fn name_of_update(operation: &Operation) -> Cow<'static, str> {
+    let Some(change) = &operation.change else {
+        return "Update".into();
+    };
+    let goal = change.goal();
+    let (version, units) = (goal.version, goal.units);
+    let name = match (change.upgrades(), change.from.units == units) {
+        (false, _) => format!("Scale deployment to {units} units"),
+        (true, true) => format!("Upgrade deployment to version {version}"),
+        (true, false) => {
+            format!("Upgrade deployment to version {version} and scale it to {units} units")
+        }
+    };
+    name.into()
+}
+
+/// The sizes of a deployment. `database_bytes`: what its database has on each member, if known.
+pub fn scalings(deployment: &Deployment, database_bytes: Option<u64>) -> Value {
+    const MEGABYTE: u64 = 1024 * 1024;
+    let unit = UNIT_BYTES / MEGABYTE;
+    // A database that fills its units does not fit them.
+    let used = database_bytes.map_or(0, |bytes| bytes / UNIT_BYTES + 1);
+    json!({
+        "allocated_units": deployment.units,
+        "used_units": used,
+        "starting_units": UNITS_DEFAULT,
+        "minimum_units": used.max(u64::from(UNITS_DEFAULT)),
+        "maximum_units": UNITS_MAX,
+        // Members have what memory they need: it is not measured out.
+        "memory_per_unit_in_mb": 0,
+        "storage_per_unit_in_mb": unit,
+        "unit_size_in_mb": unit,
+        "unit_type": "data",
     })
 }
 

@@ -91,7 +91,7 @@ struct Member {
 
 struct Task {
     id: String,
-    name: &'static str,
+    name: String,
     told: Told,
     began: Moment,
     detail: String,
@@ -315,7 +315,7 @@ fn task(view: &InstanceView, operation: &Operation) -> Task {
     let active = operation.state.is_active() && !operation.halted;
     Task {
         id: operation.id.to_string(),
-        name: compose::recipe_name(operation.kind),
+        name: compose::recipe_name(operation),
         told: told_of_task(operation),
         began: Moment::new(operation.created_at, view.now),
         detail: operation.failure.clone().unwrap_or_default(),

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     broker::{
         BindRequest, Bound, DeprovisionRequest, FetchedBinding, OperationStatus, ProvisionRequest,
-        Provisioned, StatusState, UnbindRequest, Unbound,
+        Provisioned, StatusState, UnbindRequest, Unbound, UpdateRequest, Updated,
     },
     model::{ids::InstanceId, limits::RETRY_AFTER_SECONDS},
 };
@@ -31,6 +31,9 @@ struct ApiMinor(u32);
 
 /// Bindings tell of `endpoints` since 2.15; older platforms' schemas refuse them.
 const ENDPOINTS_SINCE: ApiMinor = ApiMinor(15);
+
+/// Instances tell of `maintenance_info` since 2.16.
+const MAINTENANCE_INFO_SINCE: ApiMinor = ApiMinor(16);
 
 /// Lets a request in when its credentials are right, then when its version is.
 pub async fn guard<B: MessageBody + 'static>(
@@ -112,12 +115,42 @@ pub async fn fetch_instance(api: web::Data<Api>, request: HttpRequest) -> Answer
     let instance: InstanceId = path_id(&request, "instance")?;
     let dashboard = api.broker.dashboard_url(&instance);
     let fetched = api.broker.instance(instance).await?;
-    Ok(HttpResponse::Ok().json(json!({
+    let mut body = json!({
         "dashboard_url": dashboard,
         "service_id": fetched.service_id,
         "plan_id": fetched.plan_id,
         "parameters": fetched.parameters,
-    })))
+    });
+    if let Some(version) = fetched.maintenance_version
+        && minor_of(&request) >= MAINTENANCE_INFO_SINCE
+    {
+        body["maintenance_info"] = json!({ "version": version });
+    }
+    Ok(HttpResponse::Ok().json(body))
+}
+
+/// `PATCH /v2/service_instances/:instance_id`
+///
+/// `previous_values` are not looked at: what an instance is, is known here.
+pub async fn update(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
+    let instance = path_id(&request, "instance")?;
+    let body = Body::read(payload).await?;
+    let update = UpdateRequest {
+        instance,
+        service_id: body.required_text("service_id")?,
+        plan_id: body.optional_text("plan_id")?,
+        context: body.object("context")?,
+        parameters: body.object("parameters")?,
+        maintenance_version: body.maintenance_version()?,
+        accepts_incomplete: accepts_incomplete(&request),
+        origin: "osb",
+    };
+    Ok(match api.broker.update(update).await? {
+        Updated::Done => HttpResponse::Ok().json(json!({})),
+        Updated::Accepted(operation) => {
+            HttpResponse::Accepted().json(json!({ "operation": operation.id }))
+        }
+    })
 }
 
 /// `DELETE /v2/service_instances/:instance_id`
@@ -244,6 +277,9 @@ fn last_operation(status: &OperationStatus) -> HttpResponse {
     let mut body = json!({ "state": state, "description": status.description });
     if let Some(usable) = status.instance_usable {
         body["instance_usable"] = json!(usable);
+    }
+    if let Some(repeatable) = status.update_repeatable {
+        body["update_repeatable"] = json!(repeatable);
     }
     response.json(body)
 }

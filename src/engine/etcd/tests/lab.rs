@@ -58,6 +58,7 @@ impl Lab {
             host: HOST.to_owned(),
             client_port: free_port(),
             peer_port: free_port(),
+            shape: None,
         });
         let deployment = Deployment {
             id,

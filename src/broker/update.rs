@@ -1,0 +1,365 @@
+//! Update service instances: their context at once, size and version by an operation.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{
+    Broker, BrokerError, backup, instance::check_maintenance, instance_key, target::candidate,
+};
+use crate::{
+    model::{
+        catalog::Plan,
+        deployment::{Deployment, Shape},
+        ids::InstanceId,
+        instance::{Instance, InstanceState, normal_form},
+        limits::UNITS_MAX,
+        observation::Observation,
+        operation::{Operation, OperationKind},
+        update::{Change, UpdateIdentity, fits, merged},
+        version::{self, Version},
+    },
+    store::{self, Conn, StoreError},
+};
+
+/// OSB "Updating a Service Instance".
+#[derive(Debug, Clone)]
+pub struct UpdateRequest {
+    /// The instance.
+    pub instance: InstanceId,
+    /// OSB `service_id`.
+    pub service_id: String,
+    /// OSB `plan_id`; absent: the plan stays.
+    pub plan_id: Option<String>,
+    /// OSB `context`.
+    pub context: Option<Value>,
+    /// OSB `parameters`.
+    pub parameters: Option<Value>,
+    /// OSB `maintenance_info.version`.
+    pub maintenance_version: Option<String>,
+    /// Whether the client takes an answer before the end.
+    pub accepts_incomplete: bool,
+    /// Where it comes from: `osb`, `compose`.
+    pub origin: &'static str,
+}
+
+impl UpdateRequest {
+    /// Asks for other parameters, from elsewhere than the platform.
+    pub fn of(instance: &Instance, parameters: Value, origin: &'static str) -> Self {
+        Self {
+            instance: instance.id.clone(),
+            service_id: instance.service_id.clone(),
+            plan_id: None,
+            context: None,
+            parameters: Some(parameters),
+            maintenance_version: None,
+            accepts_incomplete: true,
+            origin,
+        }
+    }
+}
+
+/// What came of an update request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Updated {
+    /// There is nothing (more) to be done.
+    Done,
+    /// It is being worked on.
+    Accepted(Box<Operation>),
+}
+
+/// The parameters of an update, as the schemas of the catalog describe them.
+#[derive(Debug, Default, Deserialize)]
+struct UpdateParameters {
+    db_version: Option<String>,
+    units: Option<u32>,
+}
+
+fn refused(reason: impl Into<String>, repeatable: bool) -> BrokerError {
+    BrokerError::UpdateRefused {
+        reason: reason.into(),
+        repeatable,
+    }
+}
+
+fn bad(refusal: impl std::fmt::Display) -> BrokerError {
+    BrokerError::BadRequest(refusal.to_string())
+}
+
+impl Broker {
+    /// Accepts an update, or finds that there is nothing to do.
+    pub async fn update(self: &Arc<Self>, request: UpdateRequest) -> Result<Updated, BrokerError> {
+        let seen = self.look_at_size(&request).await?;
+        let broker = self.clone();
+        self.store
+            .decide(move |conn| broker.update_in(conn, &request, seen.as_deref()))
+            .await
+    }
+
+    /// How large the database is, when it may become smaller than it is now.
+    async fn look_at_size(
+        &self,
+        request: &UpdateRequest,
+    ) -> Result<Option<Arc<Observation>>, BrokerError> {
+        let units = request.parameters.as_ref().and_then(|p| p.get("units"));
+        let Some(units) = units.and_then(Value::as_f64) else {
+            return Ok(None);
+        };
+        let id = request.instance.clone();
+        let found = self
+            .store
+            .read(move |conn| store::deployment::of_instance(conn, &id))
+            .await?;
+        match found {
+            Some((deployment, Some(_))) if units < f64::from(deployment.units) => {
+                Ok(self.observer.look(&deployment).await)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn update_in(
+        &self,
+        conn: &mut Conn<'_>,
+        request: &UpdateRequest,
+        seen: Option<&Observation>,
+    ) -> Result<Updated, BrokerError> {
+        let Some(instance) = store::instance::find(conn, &request.instance)? else {
+            let reason = "there is no such service instance";
+            return Err(BrokerError::NotFound(reason.to_owned()));
+        };
+        let plan = self.plan_of_update(&instance, request)?;
+        check_state(&instance)?;
+        let parameters = normal_form(request.parameters.as_ref());
+        plan.update_schema.check(&parameters).map_err(|reason| {
+            bad(format!(
+                "the parameters do not fit the plan's schema: {reason}"
+            ))
+        })?;
+        check_maintenance(plan, request.maintenance_version.as_deref())?;
+        let (deployment, _) = store::deployment::of_instance(conn, &instance.id)?
+            .ok_or_else(|| StoreError::Missing("the instance's deployment".to_owned()))?;
+        let goal = self.goal(&deployment, &parameters, request)?;
+        let identity = UpdateIdentity {
+            parameters,
+            maintenance_version: request.maintenance_version.clone(),
+        };
+        if let Some(context) = &request.context {
+            store::instance::set_context(conn, &instance.id, context)?;
+        }
+        let active = store::operation::active_on_instance(conn, &instance.id)?;
+        let running = active.into_iter().find(|o| o.kind == OperationKind::Update);
+        let is_same = |o: &Operation| o.change.as_ref().is_some_and(|c| c.request == identity);
+        let asks_nothing = identity.parameters == normal_form(None)
+            && (identity.maintenance_version.is_none() || goal == deployment.shape());
+        match running {
+            Some(running) if is_same(&running) && request.accepts_incomplete => {
+                return Ok(Updated::Accepted(Box::new(running)));
+            }
+            Some(running) if is_same(&running) => return Err(BrokerError::AsyncRequired),
+            _ if asks_nothing => return Ok(Updated::Done),
+            Some(_) => return Err(being_updated()),
+            None => {}
+        }
+        let after = merged(&instance.parameters, &identity.parameters);
+        let in_one_shape = deployment.members.iter().all(|m| m.shape.is_none());
+        if goal == deployment.shape() && in_one_shape {
+            store::instance::set_parameters(conn, &instance.id, &after)?;
+            return Ok(Updated::Done);
+        }
+        if !request.accepts_incomplete {
+            return Err(BrokerError::AsyncRequired);
+        }
+        let change = Change {
+            request: identity,
+            from: deployment.shape(),
+            path: self.path(&deployment, goal)?,
+            parameters: after,
+        };
+        check_size(&deployment, goal, seen)?;
+        self.check_capacity(conn, &deployment, goal)?;
+        let operation = self.accept_update(conn, &instance, change, request.origin)?;
+        Ok(Updated::Accepted(Box::new(operation)))
+    }
+
+    /// The instance's own plan, when the request names no other one.
+    fn plan_of_update(
+        &self,
+        instance: &Instance,
+        request: &UpdateRequest,
+    ) -> Result<&Plan, BrokerError> {
+        let wanted = request.plan_id.as_deref().unwrap_or(&instance.plan_id);
+        let (offering, plan) = self.offering_and_plan(&request.service_id, wanted)?;
+        if request.service_id != instance.service_id {
+            return Err(bad("service_id is not that of the service instance"));
+        }
+        if wanted != instance.plan_id {
+            let name = |id: &str| {
+                offering
+                    .plan(id)
+                    .map_or("another plan", |p| p.name.as_str())
+            };
+            let reason = format!(
+                "an instance of {} cannot become one of {}: it would have to move to another \
+                 cluster; make a new instance of that plan from a backup",
+                name(&instance.plan_id),
+                plan.name
+            );
+            return Err(refused(reason, false));
+        }
+        Ok(plan)
+    }
+
+    /// What the deployment is to become.
+    fn goal(
+        &self,
+        deployment: &Deployment,
+        parameters: &Value,
+        request: &UpdateRequest,
+    ) -> Result<Shape, BrokerError> {
+        let asked: UpdateParameters = serde_json::from_value(parameters.clone())
+            .map_err(|e| bad(format!("the parameters cannot be read: {e}")))?;
+        let units = asked.units.unwrap_or(deployment.units);
+        if asked.units.is_some() && !(1..=UNITS_MAX).contains(&units) {
+            return Err(bad(format!(
+                "units is {units}; an instance has from 1 to {UNITS_MAX} units"
+            )));
+        }
+        let available = self.versions_on(&deployment.cluster, &deployment.engine);
+        let wanted = asked.db_version.as_deref();
+        let wanted = wanted.map(|v| version::for_upgrade(v, available));
+        let wanted = wanted.transpose().map_err(bad)?;
+        // An instance that was made newer than its plan asks for stays so.
+        let maintained = request.maintenance_version.as_deref();
+        let maintained: Option<Version> = maintained.and_then(|v| v.parse().ok());
+        let maintained = maintained.filter(|v| *v > deployment.version);
+        let version = match (wanted, maintained) {
+            (Some(wanted), Some(maintained)) if wanted != maintained => {
+                return Err(bad(format!(
+                    "db_version {wanted} and maintenance_info.version {maintained} contradict \
+                     each other; give one of them"
+                )));
+            }
+            (wanted, maintained) => wanted.or(maintained).unwrap_or(deployment.version),
+        };
+        Ok(Shape { version, units })
+    }
+
+    /// The shapes on the way to the goal; the new size is had from the first one on.
+    fn path(&self, deployment: &Deployment, goal: Shape) -> Result<Vec<Shape>, BrokerError> {
+        let available = self.versions_on(&deployment.cluster, &deployment.engine);
+        if goal.version != deployment.version && !available.contains(&goal.version) {
+            let (engine, version) = (&deployment.engine, goal.version);
+            let reason = format!("{engine} {version} is not available at the moment");
+            return Err(refused(reason, true));
+        }
+        let hops = version::hops(deployment.version, goal.version, available)
+            .map_err(|refusal| refused(refusal.to_string(), false))?;
+        if hops.is_empty() {
+            return Ok(vec![goal]);
+        }
+        let through = |version| Shape { version, ..goal };
+        Ok(hops.into_iter().map(through).collect())
+    }
+
+    fn check_capacity(
+        &self,
+        conn: &mut Conn<'_>,
+        deployment: &Deployment,
+        goal: Shape,
+    ) -> Result<(), BrokerError> {
+        let more = goal.units.saturating_sub(deployment.units);
+        let cluster = self.clusters.iter().find(|c| c.id == deployment.cluster);
+        let Some(cluster) = cluster.filter(|_| more > 0) else {
+            return Ok(());
+        };
+        store::deployment::placing_alone(conn)?;
+        match candidate(conn, cluster)?.units_free() {
+            Some(free) if free < u64::from(more) => {
+                let reason = format!(
+                    "the instance's cluster has no room for {more} more unit(s), {free} are free; \
+                     ask for fewer units, or the operator for more"
+                );
+                Err(refused(reason, true))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn accept_update(
+        &self,
+        conn: &mut Conn<'_>,
+        instance: &Instance,
+        change: Change,
+        origin: &'static str,
+    ) -> Result<Operation, BrokerError> {
+        let now = self.clock.now();
+        let mut operation = Operation::queued(OperationKind::Update, &instance.id, origin, now);
+        if change.upgrades() {
+            let of = (&instance.id, &instance.deployment);
+            let taken = backup::accept_before_upgrade(conn, of, &operation.id, origin, now)?;
+            operation.backup = taken.backup;
+        }
+        operation.change = Some(change);
+        store::operation::insert(conn, &operation, Some(&instance_key(&instance.id)))?;
+        Ok(operation)
+    }
+}
+
+fn check_state(instance: &Instance) -> Result<(), BrokerError> {
+    match instance.state {
+        InstanceState::Ready => Ok(()),
+        InstanceState::Provisioning => Err(BrokerError::Concurrency(
+            "the service instance is not ready yet".to_owned(),
+        )),
+        InstanceState::Deleting => Err(BrokerError::Concurrency(
+            "the service instance is being deleted".to_owned(),
+        )),
+        InstanceState::Failed => Err(BrokerError::Concurrency(
+            "the service instance has failed; deprovision it".to_owned(),
+        )),
+    }
+}
+
+fn check_size(
+    deployment: &Deployment,
+    goal: Shape,
+    seen: Option<&Observation>,
+) -> Result<(), BrokerError> {
+    if goal.units >= deployment.units {
+        return Ok(());
+    }
+    let all = |seen: &&Observation| seen.serving() == deployment.members.len();
+    let Some(bytes) = seen.filter(all).and_then(Observation::database_bytes) else {
+        let reason = "not all members tell how large the database is at the moment; try again";
+        return Err(refused(reason, true));
+    };
+    if fits(bytes, goal) {
+        return Ok(());
+    }
+    let megabytes = bytes.div_ceil(1024 * 1024);
+    let (units, quota) = (goal.units, goal.quota_bytes() / (1024 * 1024));
+    let reason = format!(
+        "the database has {megabytes} MB and does not fit {units} unit(s), {quota} MB; \
+         deleting keys does not make it smaller"
+    );
+    Err(refused(reason, false))
+}
+
+/// Refuses what cannot be done while members of an instance are changed.
+pub(super) fn check_not_updating(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+) -> Result<(), BrokerError> {
+    let active = store::operation::active_on_instance(conn, instance)?;
+    if active.iter().any(|o| o.kind == OperationKind::Update) {
+        return Err(being_updated());
+    }
+    Ok(())
+}
+
+fn being_updated() -> BrokerError {
+    let reason = "the service instance is being updated; try again when that is done";
+    BrokerError::Concurrency(reason.to_owned())
+}

@@ -1,0 +1,169 @@
+//! What members are asked while they are changed one after the other.
+
+use std::sync::Arc;
+
+use etcd_client::Client;
+use futures::future::join_all;
+use serde::Deserialize;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{
+        ClientConfig, RootCertStore,
+        crypto::ring,
+        pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+    },
+};
+
+use crate::{
+    engine::EngineError,
+    model::{
+        deployment::{Deployment, DeploymentSecrets, Member},
+        limits::{ENGINE_CALL_TIMEOUT, OBSERVATION_TIMEOUT},
+        version::Version,
+    },
+};
+
+use super::client::{Cluster, Fault};
+
+/// Longest answer to the question for a version that is read, in bytes.
+const ANSWER_BYTES_MAX: u64 = 16 * 1024;
+
+/// Makes the member at place `heir` the leader.
+pub(super) async fn hand_over(cluster: &Cluster<'_>, heir: usize) -> Result<(), EngineError> {
+    const DOING: &str = "handing the leadership over";
+    match timeout(ENGINE_CALL_TIMEOUT, move_leader(cluster, heir)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(fault)) => Err(fault.into_engine_error(DOING)),
+        Err(_) => Err(Fault::Silent(ENGINE_CALL_TIMEOUT).into_engine_error(DOING)),
+    }
+}
+
+async fn move_leader(cluster: &Cluster<'_>, heir: usize) -> Result<(), Fault> {
+    let members = &cluster.deployment.members;
+    let (_, heir, leader) = ask(cluster, &members[heir]).await?;
+    if heir == leader {
+        return Ok(());
+    }
+    for member in members {
+        // One that is down cannot be the leader.
+        if let Ok((mut client, id, _)) = ask(cluster, member).await
+            && id == leader
+        {
+            client.move_leader(heir).await?;
+            return Ok(());
+        }
+    }
+    Err(EngineError::NotReady("its leader does not answer".to_owned()).into())
+}
+
+/// A member's own id, and its leader's.
+async fn ask(cluster: &Cluster<'_>, member: &Member) -> Result<(Client, u64, u64), Fault> {
+    let mut client = cluster.client(member).await?;
+    cluster.become_root(&mut client).await?;
+    let status = client.status().await?;
+    let id = status.header().map_or(0, |header| header.member_id());
+    Ok((client, id, status.leader()))
+}
+
+/// The newest version that a member knows the others to have agreed on.
+///
+/// It is told over HTTP alone, to anybody.
+pub(super) async fn agreed_version(
+    deployment: &Deployment,
+    secrets: &DeploymentSecrets,
+) -> Result<Version, EngineError> {
+    const DOING: &str = "asking for the version that the members agree on";
+    let failed = |source| EngineError::Call {
+        doing: DOING,
+        source,
+    };
+    let tls = TlsConnector::from(Arc::new(tls(secrets).map_err(failed)?));
+    let answers = deployment
+        .members
+        .iter()
+        .map(|member| timeout(OBSERVATION_TIMEOUT, get_version(&tls, member)));
+    let mut newest = None;
+    let mut failure = EngineError::NotReady("no member tells its version".to_owned());
+    for answer in join_all(answers).await {
+        match answer {
+            Ok(Ok(version)) => newest = newest.max(Some(version)),
+            Ok(Err(source)) => failure = failed(source),
+            Err(_) => {}
+        }
+    }
+    newest.ok_or(failure)
+}
+
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+fn tls(secrets: &DeploymentSecrets) -> Result<ClientConfig, AnyError> {
+    let mut authorities = RootCertStore::empty();
+    authorities.add(CertificateDer::from_pem_slice(
+        secrets.ca_certificate.as_bytes(),
+    )?)?;
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(authorities);
+    Ok(config.with_no_client_auth())
+}
+
+async fn get_version(tls: &TlsConnector, member: &Member) -> Result<Version, AnyError> {
+    let (host, port) = (member.host.as_str(), member.client_port);
+    let connection = TcpStream::connect((host, port)).await?;
+    let name = ServerName::try_from(host.to_owned())?;
+    let mut connection = tls.connect(name, connection).await?;
+    let request =
+        format!("GET /version HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n");
+    connection.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    connection
+        .take(ANSWER_BYTES_MAX)
+        .read_to_end(&mut answer)
+        .await?;
+    parse_version(&String::from_utf8_lossy(&answer)).map_err(Into::into)
+}
+
+/// Understands the answer to `GET /version`.
+fn parse_version(answer: &str) -> Result<Version, EngineError> {
+    #[derive(Deserialize)]
+    struct Versions {
+        etcdcluster: String,
+    }
+    let unreadable = |reason: String| EngineError::Output {
+        tool: "/version",
+        reason,
+    };
+    let begin = answer.find('{').unwrap_or_default();
+    let end = answer.rfind('}').map_or(answer.len(), |at| at + 1);
+    let versions: Versions = answer
+        .get(begin..end)
+        .ok_or_else(|| unreadable("no JSON".to_owned()))
+        .and_then(|json| serde_json::from_str(json).map_err(|e| unreadable(e.to_string())))?;
+    let version = versions.etcdcluster.parse();
+    version.map_err(|e: crate::model::version::VersionError| unreadable(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agreed_version_is_the_cluster_s() {
+        let answer = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n\
+                      {\"etcdserver\":\"3.5.16\",\"etcdcluster\":\"3.4.0\"}";
+        let version = parse_version(answer).expect("understood");
+        assert_eq!(version.to_string(), "3.4.0");
+        for early in [
+            "{\"etcdserver\":\"3.5.16\",\"etcdcluster\":\"not_decided\"}",
+            "",
+            "}{",
+        ] {
+            assert!(parse_version(early).is_err(), "{early}");
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Versions and sizes of deployments: what there is, and the ways to ask for another one.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde_json::{Value, json};
+
+use super::{Answer, deployment_in_path, view};
+use crate::{
+    broker::{BrokerError, DeploymentView, UpdateRequest, Updated},
+    http::{Api, error::HttpError, request::Body},
+};
+
+/// `GET /instances/:iid/deployments/:did/versions`
+pub async fn versions(api: web::Data<Api>, request: HttpRequest) -> Answer {
+    let of = deployment_in_path(&api, &request).await?;
+    let transitions: Vec<_> = api
+        .broker
+        .transitions(&of.deployment)
+        .iter()
+        .map(|t| {
+            json!({
+                "application": of.deployment.engine,
+                // A restore is a new service instance with db_version.
+                "method": t.method.as_str(),
+                "from_version": t.from,
+                "to_version": t.to,
+            })
+        })
+        .collect();
+    Ok(HttpResponse::Ok().json(json!({ "_embedded": { "transitions": transitions } })))
+}
+
+/// `PATCH /instances/:iid/deployments/:did/versions`
+pub async fn upgrade(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
+    let of = deployment_in_path(&api, &request).await?;
+    let version = asked_for(payload, "version").await?;
+    change(&api, &of, json!({ "db_version": version })).await
+}
+
+/// `GET /instances/:iid/deployments/:did/scalings`
+pub async fn scalings(api: web::Data<Api>, request: HttpRequest) -> Answer {
+    let of = deployment_in_path(&api, &request).await?;
+    let seen = api.broker.observation(&of.deployment);
+    let database_bytes = seen.and_then(|seen| seen.database_bytes());
+    Ok(HttpResponse::Ok().json(view::scalings(&of.deployment, database_bytes)))
+}
+
+/// `POST /instances/:iid/deployments/:did/scalings`
+pub async fn scale(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
+    let of = deployment_in_path(&api, &request).await?;
+    let units = asked_for(payload, "units").await?;
+    change(&api, &of, json!({ "units": units })).await
+}
+
+/// A field of the body's `deployment`.
+async fn asked_for(payload: web::Payload, field: &str) -> Result<Value, HttpError> {
+    let body = Body::read(payload).await?;
+    let deployment = body.object("deployment")?;
+    let value = deployment.as_ref().and_then(|d| d.get(field));
+    let value = value.filter(|value| !value.is_null()).cloned();
+    value.ok_or_else(|| HttpError::bad_request(format!("deployment.{field} is missing")))
+}
+
+/// Asks for an update; the answer is its recipe.
+async fn change(api: &Api, of: &DeploymentView, parameters: Value) -> Answer {
+    let request = UpdateRequest::of(&of.instance, parameters, "compose");
+    match api.broker.update(request).await? {
+        Updated::Accepted(operation) => Ok(HttpResponse::Ok().json(view::recipe(of, &operation))),
+        // The original answers with a recipe, and there is none for what need not be done.
+        Updated::Done => Err(BrokerError::UpdateRefused {
+            reason: "the deployment is just so already".to_owned(),
+            repeatable: true,
+        }
+        .into()),
+    }
+}

@@ -1,0 +1,98 @@
+//! The dashboard's Overview: what a database is, how it fares, how it is reached.
+
+use std::process::Command;
+
+use reqwest::Method;
+use serde_json::json;
+
+use crate::{
+    broker::{TestBroker, answer, eventually, text},
+    chromium::ARROW_RIGHT,
+    dashboard::Visit,
+    etcd,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_overview_tells_what_a_database_is_and_how_to_reach_it() {
+    let broker = TestBroker::start().await;
+    broker
+        .provision("db", json!({ "db_version": "3.4.23" }))
+        .await;
+    let credentials = broker.bind("db", "b").await;
+    let mut database = etcd::connect(&credentials).await;
+    etcd::fill(&mut database, 50, "v").await;
+    let visit = Visit::to(broker).await;
+    let page = &visit.page;
+    visit.sign_in(&credentials).await;
+    page.arrives_at("/instances/db").await;
+
+    // Version, and the one that would be newer.
+    let version = page.text_of("#version").await;
+    assert!(version.contains("3.4.23"), "{version}");
+    let newer = page.text_of("#newer-version").await;
+    assert!(newer.contains("3.5.30"), "{newer}");
+
+    // Members come a moment later, without anybody's doing; one of three leads.
+    eventually("three members and a leader", || async {
+        let rows = page
+            .eval("[...document.querySelectorAll('#members tbody tr')].map(row => row.innerText)")
+            .await;
+        let rows: Vec<String> = serde_json::from_value(rows).expect("texts");
+        let leads = |row: &&String| row.to_lowercase().contains("leader");
+        (rows.len() == 3 && rows.iter().filter(leads).count() == 1).then_some(())
+    })
+    .await;
+    let usage = page.find("#usage").await;
+    let used: f64 = usage.property("value").await.as_f64().unwrap_or_default();
+    let quota: f64 = usage.property("max").await.as_f64().unwrap_or_default();
+    assert!(used > 0.0 && used < quota, "{used} of {quota}");
+    page.look_over("overview").await;
+    visit.check().await;
+
+    // What was done.
+    let tasks = page.text_of("#tasks").await;
+    assert!(tasks.to_lowercase().contains("provision"), "{tasks}");
+
+    // The API, by what stands on the page and a token alone.
+    let api = &credentials["instance_administration_api"];
+    let endpoint = page.text_of("#endpoint").await;
+    let root = format!("{}/2016-07/instances/db", text(&api["root"]));
+    assert!(
+        endpoint.trim_end_matches('/').ends_with(&root),
+        "{endpoint}"
+    );
+    let deployment = page.text_of("#deployment-id").await;
+    assert_eq!(deployment, text(&credentials["deployment_id"]));
+    let curl = page
+        .eval("document.querySelector('#curl').textContent")
+        .await;
+    let curl = text(&curl).replace("TOKEN", text(&api["token"]));
+    let ran = Command::new("bash")
+        .args(["--norc", "-euc", &curl])
+        .output();
+    let ran = ran.expect("bash");
+    let printed: serde_json::Value =
+        serde_json::from_slice(&ran.stdout).unwrap_or_else(|e| panic!("{curl}: {ran:?}: {e}"));
+    let path = format!("/deployments/{deployment}/backups");
+    let expected = answer(visit.broker.compose(Method::GET, &credentials, &path)).await;
+    assert_eq!(printed, expected.body);
+
+    // One tab at a time, by mouse and by arrow.
+    let tabs = page.all("[role=tab]").await;
+    assert_eq!(tabs.len(), 3);
+    for tab in &tabs {
+        tab.click().await;
+        let panels = page
+            .eval("[...document.querySelectorAll('[role=tabpanel]')].filter(p => p.checkVisibility()).length")
+            .await;
+        assert_eq!(panels, 1);
+        assert_eq!(
+            tab.attribute("aria-selected").await.as_deref(),
+            Some("true")
+        );
+    }
+    tabs[0].click().await;
+    page.press([ARROW_RIGHT]).await;
+    assert_eq!(page.focused().await.id, tabs[1].id);
+    page.check(&visit.broker.url).await;
+}
