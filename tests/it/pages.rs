@@ -536,6 +536,25 @@ async fn who_signs_in_gets_where_they_wanted_and_nowhere_else() {
         let entered = Visitor::of(&broker).sign_in(&form).await;
         assert_eq!(entered.header("location"), arrives, "{next}");
     }
+    let (username, password) = broker.platform();
+    for (next, arrives) in [
+        (wanted.as_str(), wanted.as_str()),
+        (
+            "https://evil.example/dashboard/instances",
+            "/dashboard/instances",
+        ),
+        ("//evil.example/x", "/dashboard/instances"),
+        ("/v2/catalog", "/dashboard/instances"),
+    ] {
+        let form = [
+            ("way", "operator"),
+            ("username", username),
+            ("password", password),
+            ("next", next),
+        ];
+        let entered = Visitor::of(&broker).sign_in(&form).await;
+        assert_eq!(entered.header("location"), arrives, "{next}");
+    }
     // A form whose session is over leads back to the page that it stands on.
     let restore = format!("{wanted}/0123456789abcdef01234567/restore");
     let sent = Visitor::of(&broker).post(&restore, &[]).await;

@@ -245,6 +245,7 @@ fn facts(broker: &Broker, view: &InstanceView) -> Vec<Fact> {
                 counted(deployment.units, "unit")
             ),
         ),
+        fact("Created", Moment::new(instance.created_at, view.now).exact),
         fact("Organization", instance.tenant.organization.clone()),
         fact("Space", instance.tenant.space.clone()),
     ]
