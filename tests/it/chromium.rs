@@ -703,7 +703,6 @@ impl Seen {
     }
 }
 
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn whole(bytes: f64) -> u64 {
     bytes.max(0.0) as u64
 }
