@@ -185,10 +185,13 @@ impl Broker {
             },
             SignInWay::Operator { username, password } => {
                 let shown = Credentials { username, password }.joined();
-                let marks = self.doorkeeper.operator_marks.iter();
+                let good = |mark: &String| self.keys.verify(OPERATOR, shown.expose(), mark);
                 // All are looked at, whichever it is.
-                let good = |mark: &&String| self.keys.verify(OPERATOR, shown.expose(), mark);
-                match marks.filter(good).next_back() {
+                let marks = self.doorkeeper.operator_marks.iter();
+                match marks.fold(
+                    None,
+                    |found, mark| if good(mark) { Some(mark) } else { found },
+                ) {
                     Some(mark) => Ok((Scope::Operator, Origin::Operator(mark.clone()), None)),
                     None => denied("The user name or the password is wrong."),
                 }
