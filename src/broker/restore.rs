@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Broker, BrokerError,
     instance::{Asker, INSTANCE_NAME, ProvisionParameters, ProvisionRequest},
-    target::{candidate, units_of_a_restore},
+    target::units_of_a_restore,
 };
 use crate::{
     model::{
@@ -23,7 +23,7 @@ use crate::{
         instance::{Instance, InstanceState, normal_form},
         name,
         operation::{Operation, OperationKind},
-        placement::{self, Cluster},
+        placement::{self, Candidate, Cluster},
         tenant::Tenant,
         version::Version,
     },
@@ -225,19 +225,15 @@ impl Broker {
                 .into_iter()
                 .collect()
         };
+        let candidates = self.candidates(conn)?;
         let mut all = Vec::with_capacity(backups.len());
         for backup in backups {
             let mut options = nothing.clone();
             if options.refusal.is_none() {
                 match or_refusal(manifest_of(conn, &source, backup.as_str()))? {
                     Ok(manifest) => {
-                        self.describe(
-                            conn,
-                            &mut options,
-                            (&offering, &plan),
-                            &clusters,
-                            &manifest,
-                        )?;
+                        let of = (&*offering, &*plan);
+                        self.describe(&mut options, of, &clusters, &candidates, &manifest)?;
                     }
                     Err(refusal) => options.refusal = Some(refusal),
                 }
@@ -250,16 +246,16 @@ impl Broker {
     /// Says what a restore of one backup could be on each of some clusters.
     fn describe(
         &self,
-        conn: &mut Conn<'_>,
         options: &mut RestoreOptions,
-        (offering, plan): (&Offering, &Plan),
+        of: (&Offering, &Plan),
         clusters: &[&Cluster],
+        candidates: &[Candidate<'_>],
         manifest: &Manifest,
     ) -> Result<(), BrokerError> {
         options.units_needed = manifest.units_needed();
         options.units = units_of_a_restore(manifest);
         for cluster in clusters {
-            let place = self.place_of_a_restore(conn, offering, plan, cluster, manifest)?;
+            let place = self.place_of_a_restore(of, cluster, candidates, manifest)?;
             options.places.push(place);
         }
         // Whoever takes the first one as it comes gets something.
@@ -274,10 +270,9 @@ impl Broker {
 
     fn place_of_a_restore(
         &self,
-        conn: &mut Conn<'_>,
-        offering: &Offering,
-        plan: &Plan,
+        (offering, plan): (&Offering, &Plan),
         cluster: &Cluster,
+        candidates: &[Candidate<'_>],
         manifest: &Manifest,
     ) -> Result<RestorePlace, BrokerError> {
         let chosen = plan.rules.placement == Placement::Chosen;
@@ -285,11 +280,14 @@ impl Broker {
             cluster_id: chosen.then(|| cluster.id.clone()),
             ..ProvisionParameters::default()
         };
-        let default = or_refusal(self.target(conn, offering, plan, &asked, Some(manifest)))?;
+        let target = |asked: &ProvisionParameters| {
+            or_refusal(self.target_among(candidates, offering, plan, asked, Some(manifest)))
+        };
+        let default = target(&asked)?;
         let mut versions = Vec::new();
         for version in self.versions_on(&cluster.id, &offering.rules.engine) {
             asked.db_version = Some(version.to_string());
-            if or_refusal(self.target(conn, offering, plan, &asked, Some(manifest)))?.is_ok() {
+            if target(&asked)?.is_ok() {
                 versions.push(*version);
             }
         }
@@ -299,7 +297,10 @@ impl Broker {
             name: cluster.name.clone(),
             versions,
             version: default.as_ref().ok().map(|target| target.version),
-            units_free: candidate(conn, cluster)?.units_free(),
+            units_free: candidates
+                .iter()
+                .find(|candidate| candidate.cluster.id == cluster.id)
+                .and_then(Candidate::units_free),
             refusal: default.err(),
         })
     }

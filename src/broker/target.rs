@@ -33,6 +33,25 @@ impl Broker {
         asked: &ProvisionParameters,
         source: Option<&Manifest>,
     ) -> Result<Target<'_>, BrokerError> {
+        let candidates = self.candidates(conn)?;
+        self.target_among(&candidates, offering, plan, asked, source)
+    }
+
+    /// The clusters with what is in use of each.
+    pub(super) fn candidates(&self, conn: &mut Conn<'_>) -> Result<Vec<Candidate<'_>>, StoreError> {
+        let clusters = self.clusters.iter();
+        clusters.map(|cluster| candidate(conn, cluster)).collect()
+    }
+
+    /// [`Self::target`] for whoever asks often: nothing is counted anew.
+    pub(super) fn target_among<'a>(
+        &self,
+        candidates: &[Candidate<'a>],
+        offering: &Offering,
+        plan: &Plan,
+        asked: &ProvisionParameters,
+        source: Option<&Manifest>,
+    ) -> Result<Target<'a>, BrokerError> {
         let units = asked
             .units
             .unwrap_or_else(|| source.map_or(UNITS_DEFAULT, units_of_a_restore));
@@ -41,17 +60,12 @@ impl Broker {
                 "units is {units}; an instance has from 1 to {UNITS_MAX} units"
             )));
         }
-        let candidates: Vec<Candidate<'_>> = self
-            .clusters
-            .iter()
-            .map(|cluster| candidate(conn, cluster))
-            .collect::<Result<_, _>>()?;
         let cluster = placement::place(
             plan.rules.placement,
             asked.cluster_id.as_deref(),
             asked.cluster_service_instance_id.as_deref(),
             units,
-            &candidates,
+            candidates,
         )
         .map_err(|refusal| BrokerError::BadRequest(refusal.to_string()))?;
         let available = self.versions_on(&cluster.id, &offering.rules.engine);
