@@ -1,6 +1,6 @@
 //! The page of backups: what there is, taking one, downloading, restoring.
 
-use actix_web::{HttpRequest, HttpResponse, http::StatusCode, http::header::LOCATION, web};
+use actix_web::{HttpRequest, http::StatusCode, web};
 use askama::Template;
 use serde_json::json;
 
@@ -8,7 +8,7 @@ use super::{
     Answer, Api,
     command::create_service,
     door::see_other,
-    id_in_path,
+    id_in_path, path_of,
     plot::{Plot, Point, plot},
     shell::{Place, Shell, answer},
     show::{Moment, counted, duration, number, size},
@@ -214,17 +214,13 @@ pub async fn back_up(
     let form = Form::read(payload).await?;
     api.broker.check_form_token(&session, form.text("csrf"))?;
     let id = id_in_path(&request, "instance")?;
-    let href = backups_href(&id);
+    let href = format!("{}/backups", path_of(&id));
     Ok(match api.broker.back_up_now(&session, id).await? {
         BackUpNow::Accepted(operation) => see_other(&format!("{href}?operation={operation}")),
         BackUpNow::Running(operation) => {
             see_other(&format!("{href}?operation={operation}&again=1"))
         }
     })
-}
-
-fn backups_href(id: &crate::model::ids::InstanceId) -> String {
-    format!("/dashboard/instances/{}/backups", id.in_path())
 }
 
 /// `GET /dashboard/instances/:iid/backups/:bid/download`
@@ -244,9 +240,7 @@ pub async fn download(
             "This backup has no bytes to download.".to_owned(),
         ))
     })?;
-    Ok(HttpResponse::SeeOther()
-        .insert_header((LOCATION, link))
-        .finish())
+    Ok(see_other(&link))
 }
 
 /// `POST /dashboard/instances/:iid/backups/:bid/restore`
@@ -274,7 +268,7 @@ pub async fn restore(
         origin: "dashboard",
     };
     let restored = api.broker.restore_here(restore).await?;
-    let href = backups_href(&view.of.instance.id);
+    let href = format!("{}/backups", path_of(&view.of.instance.id));
     Ok(see_other(&format!(
         "{href}?operation={}",
         restored.restore.id
@@ -333,10 +327,7 @@ fn message_of_restore(restored: &Restored) -> Message {
         }
     };
     Message {
-        href: Some(format!(
-            "/dashboard/instances/{}",
-            restored.instance.id.in_path()
-        )),
+        href: Some(path_of(&restored.instance.id)),
         ..message
     }
 }

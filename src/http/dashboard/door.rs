@@ -15,7 +15,7 @@ use askama::Template;
 use url::Url;
 
 use super::{
-    Answer, Api, PageError,
+    Answer, Api, PageError, path_of,
     shell::{Shell, answer},
 };
 use crate::{
@@ -140,7 +140,7 @@ async fn beginning(api: &Api, session: &Session, next: &str) -> Result<String, H
                 Some(id) => api.broker.session_reaches(session, id).await?,
                 None => false,
             };
-            let home = || format!("{INSTANCES}/{}", own.in_path());
+            let home = || path_of(own);
             wanted.filter(|_| reached).unwrap_or_else(home)
         }
     })

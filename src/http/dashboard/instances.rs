@@ -4,7 +4,7 @@ use actix_web::{HttpRequest, http::StatusCode, web};
 use askama::Template;
 
 use super::{
-    Answer, Api,
+    Answer, Api, path_of,
     shell::{Shell, answer},
     show::Moment,
     state::{Told, told},
@@ -47,7 +47,7 @@ pub async fn page(
         let (offering, plan) = api.broker.offering_name(&instance);
         let tenant = &instance.tenant;
         Row {
-            href: format!("/dashboard/instances/{}", instance.id.in_path()),
+            href: path_of(&instance.id),
             name: instance.name.clone().unwrap_or_default(),
             id: instance.id.to_string(),
             plan: format!("{offering} {plan}"),

@@ -12,7 +12,10 @@ use actix_web::{
 };
 
 use super::{Api, error::PageError, request::path_id};
-use crate::{broker::no_such_page, model::ids::IdError};
+use crate::{
+    broker::no_such_page,
+    model::ids::{IdError, InstanceId},
+};
 
 pub mod assets;
 pub mod backups;
@@ -57,6 +60,11 @@ pub async fn guarded_against_harm(
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
     Ok(response)
+}
+
+/// The path of an instance's overview; its other pages are below.
+fn path_of(instance: &InstanceId) -> String {
+    format!("/dashboard/instances/{}", instance.in_path())
 }
 
 /// An id from a page's path. One that cannot be is as unknown as any other.

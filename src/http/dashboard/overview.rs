@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{
     Answer, Api,
     command::line,
-    id_in_path,
+    id_in_path, path_of,
     shell::{Place, Shell, answer},
     show::{Moment, counted, size},
     state::{Told, told, told_of_task},
@@ -325,7 +325,7 @@ fn task(view: &InstanceView, operation: &Operation) -> Task {
 
 fn link_to(instance: &Instance) -> Link {
     Link {
-        href: format!("/dashboard/instances/{}", instance.id.in_path()),
+        href: path_of(&instance.id),
         name: instance
             .name
             .clone()

@@ -6,7 +6,7 @@ use actix_web::{
 };
 use askama::Template;
 
-use super::assets;
+use super::{assets, path_of};
 use crate::{
     broker::{Broker, InstanceView},
     model::session::{Scope, Session},
@@ -44,7 +44,7 @@ impl Place {
         Self {
             offering: view.offering.clone(),
             name: view.name().to_owned(),
-            href: format!("/dashboard/instances/{}", view.of.instance.id.in_path()),
+            href: path_of(&view.of.instance.id),
         }
     }
 }
