@@ -295,6 +295,9 @@ fn deprovision_in(
     if let Some(running) = active.iter().find(|o| o.kind == OperationKind::Deprovision) {
         return Ok(running.id.clone());
     }
+    if instance.is_protected() {
+        return Err(BrokerError::Protected);
+    }
     for operation in &active {
         store::operation::halt(conn, &operation.id)?;
     }

@@ -94,6 +94,12 @@ pub enum BrokerError {
         /// Whether the same may be accepted later.
         repeatable: bool,
     },
+    /// The instance was protected against what is asked for.
+    #[error(
+        "the service instance is protected against deletion; update it with the parameter \
+         delete_protection: false first"
+    )]
+    Protected,
     /// Too much of the same is being done already.
     #[error("too many downloads are being sent at the moment; try again later")]
     Busy,

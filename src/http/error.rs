@@ -82,7 +82,8 @@ impl HttpError {
                 BrokerError::AsyncRequired
                 | BrokerError::Concurrency(_)
                 | BrokerError::MaintenanceInfoConflict(_)
-                | BrokerError::UpdateRefused { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+                | BrokerError::UpdateRefused { .. }
+                | BrokerError::Protected => StatusCode::UNPROCESSABLE_ENTITY,
                 BrokerError::Denied(_) => StatusCode::FORBIDDEN,
                 BrokerError::Busy | BrokerError::Throttled(_) => StatusCode::TOO_MANY_REQUESTS,
                 BrokerError::StillRunning

@@ -9,6 +9,9 @@ use super::{
     tenant::Tenant,
 };
 
+/// The parameter of an update that protects an instance against deletion.
+pub const DELETE_PROTECTION: &str = "delete_protection";
+
 /// Where an instance is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InstanceState {
@@ -74,6 +77,13 @@ pub struct Instance {
     pub state: InstanceState,
     /// When it was asked for.
     pub created_at: DateTime<Utc>,
+}
+
+impl Instance {
+    /// Whether it refuses to be deleted. What failed is never kept from going.
+    pub fn is_protected(&self) -> bool {
+        self.state == InstanceState::Ready && self.parameters[DELETE_PROTECTION] == true
+    }
 }
 
 /// What makes two provision requests the same (OSB "Provisioning", 200 and 409). The context

@@ -36,6 +36,7 @@ mod inside;
 mod instances;
 mod pages;
 mod process;
+mod protection;
 mod raw;
 mod reconcile;
 mod restore_here;
