@@ -24,6 +24,7 @@ use crate::{
     engine::{SharedEngine, etcd},
     http::{
         Api,
+        origin::Rates,
         server::{ServerError, server},
         tls::{ServerCertificate, TlsError},
     },
@@ -271,6 +272,8 @@ impl App {
         let api = Api {
             broker: broker.clone(),
             credentials,
+            proxies: config.trusted_proxies,
+            rates: Rates::new(config.requests_per_second),
         };
         let server = server(listener, api, certificate.as_ref()).map_err(|error| match error {
             ServerError::Listen(source) => listen(source),

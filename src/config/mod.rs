@@ -7,6 +7,7 @@
 use std::{
     fs, io,
     net::SocketAddr,
+    ops::RangeInclusive,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
@@ -19,6 +20,8 @@ use crate::{
     logging::{self, LogFormat},
     model::{
         certificate::CertificateFiles,
+        limits::REQUESTS_PER_SECOND_MAX,
+        proxy::TrustedProxies,
         secret::{Credentials, Secret},
         tenant::RestoreScope,
     },
@@ -93,6 +96,19 @@ pub struct Settings {
     /// TCP ports for members on this machine, 6 for each instance
     #[arg(long, env = "COMPOSE_BROKER_PORT_RANGE", default_value = "20000-29999")]
     pub port_range: String,
+
+    /// Proxies whose X-Forwarded-For counts: addresses and networks, separated by commas
+    /// [default: none]
+    #[arg(long, env = "COMPOSE_BROKER_TRUSTED_PROXIES")]
+    pub trusted_proxies: Option<String>,
+
+    /// Requests that are taken of each client and second, ten times as many at once; 0: any number
+    #[arg(
+        long,
+        env = "COMPOSE_BROKER_REQUESTS_PER_SECOND",
+        default_value = "100"
+    )]
+    pub requests_per_second: String,
 
     /// How far a restore may reach for its source: space or organization
     #[arg(long, env = "COMPOSE_BROKER_RESTORE_SCOPE", default_value = "space")]
@@ -201,6 +217,10 @@ pub struct Config {
     pub more_credentials: Vec<Credentials>,
     /// What seals secrets.
     pub keys: KeyRing,
+    /// Whose word counts about where a request comes from.
+    pub trusted_proxies: TrustedProxies,
+    /// Requests that are taken of each client and second; 0: any number.
+    pub requests_per_second: u32,
     /// How far a restore may reach for its source.
     pub restore_scope: RestoreScope,
     /// What is logged.
@@ -305,6 +325,15 @@ impl Config {
                 return Err(wrong("COMPOSE_BROKER_TLS_CERTIFICATE", reason));
             }
         };
+        let trusted_proxies = settings.trusted_proxies.as_deref().unwrap_or_default();
+        let trusted_proxies = trusted_proxies
+            .parse()
+            .map_err(|e| wrong("COMPOSE_BROKER_TRUSTED_PROXIES", e))?;
+        let requests_per_second = number(
+            "COMPOSE_BROKER_REQUESTS_PER_SECOND",
+            &settings.requests_per_second,
+            0..=REQUESTS_PER_SECOND_MAX,
+        )?;
         let restore_scope = one_of(
             "COMPOSE_BROKER_RESTORE_SCOPE",
             &settings.restore_scope,
@@ -409,6 +438,8 @@ impl Config {
             password,
             more_credentials,
             keys,
+            trusted_proxies,
+            requests_per_second,
             restore_scope,
             log: settings.log.clone(),
             log_format,
@@ -429,6 +460,21 @@ fn one_of<T: Copy>(
         wrong(
             setting,
             format!("{text:?} is not one of: {}", names.join(", ")),
+        )
+    })
+}
+
+fn number(
+    setting: &'static str,
+    text: &str,
+    range: RangeInclusive<u32>,
+) -> Result<u32, ConfigError> {
+    let number = text.trim().parse().ok().filter(|n| range.contains(n));
+    number.ok_or_else(|| {
+        let (first, last) = (range.start(), range.end());
+        wrong(
+            setting,
+            format!("{text:?} is not a whole number from {first} to {last}"),
         )
     })
 }

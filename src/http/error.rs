@@ -1,5 +1,7 @@
 //! The only map from errors to status codes and bodies, in the two dialects spoken here.
 
+use std::time::Duration;
+
 use actix_web::{
     HttpRequest, HttpResponse, ResponseError,
     http::{StatusCode, header},
@@ -36,6 +38,9 @@ pub enum HttpError {
     /// No or a wrong version of the API.
     #[error("{0}")]
     ApiVersion(String),
+    /// Too many requests came from there; after so long there is room for the next.
+    #[error("too many requests; try again in {} s", .0.as_secs())]
+    TooMany(Duration),
     /// The body is larger than we read.
     #[error("the body is larger than {0} bytes")]
     TooLarge(usize),
@@ -74,6 +79,7 @@ impl HttpError {
             Self::ApiVersion(_) => StatusCode::PRECONDITION_FAILED,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Broker(error) => match error {
                 BrokerError::BadRequest(_) => StatusCode::BAD_REQUEST,
                 BrokerError::NotFound(_) => StatusCode::NOT_FOUND,
@@ -111,7 +117,17 @@ impl HttpError {
     /// Failures of ours are logged here, where they end, and nowhere else.
     fn respond(&self, body: &Value) -> HttpResponse {
         self.log();
-        HttpResponse::build(self.status()).json(body)
+        let mut response = HttpResponse::build(self.status()).json(body);
+        self.say_when(&mut response);
+        response
+    }
+
+    /// Tells when to come again, where that is known.
+    fn say_when(&self, response: &mut HttpResponse) {
+        if let Self::TooMany(wait) | Self::Broker(BrokerError::Throttled(wait)) = self {
+            let wait = header::HeaderValue::from(wait.as_secs());
+            response.headers_mut().insert(header::RETRY_AFTER, wait);
+        }
     }
 
     fn log(&self) {
@@ -188,10 +204,7 @@ impl PageError {
     /// The answer with a page that knows more than the error.
     pub fn with_page(&self, page: impl FnOnce(StatusCode) -> HttpResponse) -> HttpResponse {
         let mut response = page(self.status_code());
-        if let HttpError::Broker(BrokerError::Throttled(wait)) = self.0 {
-            let wait = header::HeaderValue::from(wait.as_secs());
-            response.headers_mut().insert(header::RETRY_AFTER, wait);
-        }
+        self.0.say_when(&mut response);
         response
     }
 }

@@ -7,14 +7,22 @@ use std::sync::Arc;
 
 use actix_web::{middleware::from_fn, web};
 
-use self::dashboard::{backups, door, instances, overview};
-use crate::{broker::Broker, model::secret::Credentials};
+use self::{
+    dashboard::{backups, door, instances, overview},
+    error::{ComposeError, OsbError, PageError},
+    origin::{Rates, limited},
+};
+use crate::{
+    broker::Broker,
+    model::{proxy::TrustedProxies, secret::Credentials},
+};
 
 mod compose;
 mod dashboard;
 mod error;
 mod health;
 mod operator;
+pub mod origin;
 mod osb;
 mod request;
 pub mod server;
@@ -27,6 +35,10 @@ pub struct Api {
     pub broker: Arc<Broker>,
     /// The platforms' credentials; each of them lets in.
     pub credentials: Vec<Credentials>,
+    /// Whose word counts about where a request comes from.
+    pub proxies: TrustedProxies,
+    /// How many requests are taken of each client; absent: any number.
+    pub rates: Option<Rates>,
 }
 
 /// Every route.
@@ -45,6 +57,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .service(
             web::scope("/v2")
                 .wrap(from_fn(osb::guard))
+                .wrap(from_fn(limited::<OsbError, _>))
                 .service(only("/catalog").route(web::get().to(osb::catalog)))
                 .service(
                     only("/service_instances/{instance}")
@@ -72,6 +85,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .service(
             web::scope("/operator")
                 .wrap(from_fn(operator::guard))
+                .wrap(from_fn(limited::<OsbError, _>))
                 .service(
                     only("/reconciliation")
                         .route(web::get().to(operator::reconciliation))
@@ -83,11 +97,13 @@ pub fn routes(config: &mut web::ServiceConfig) {
         // The link carries its own permission.
         .service(
             either("/api/2016-07/instances/{instance}/deployments/{deployment}/backups/{backup}/download")
+                .wrap(from_fn(limited::<ComposeError, _>))
                 .route(web::get().to(compose::download)),
         )
         .service(
             web::scope("/api/2016-07/instances/{instance}")
                 .wrap(from_fn(compose::guard))
+                .wrap(from_fn(limited::<ComposeError, _>))
                 .service(either("").route(web::get().to(compose::instance)))
                 .service(
                     either("/deployments/{deployment}").route(web::get().to(compose::deployment)),
@@ -124,6 +140,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
         )
         .service(
             web::scope("/dashboard")
+                .wrap(from_fn(limited::<PageError, _>))
                 .wrap(from_fn(dashboard::guarded_against_harm))
                 .service(page("").route(web::get().to(door::home)))
                 .service(

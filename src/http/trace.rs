@@ -6,15 +6,17 @@
 use std::time::Instant;
 
 use actix_web::{
-    Error,
+    Error, HttpMessage as _,
     body::MessageBody,
     dev::{ServiceRequest, ServiceResponse},
     http::header::{HeaderMap, HeaderName, HeaderValue},
     middleware::Next,
+    web,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde_json::Value;
 
+use super::{Api, origin::ClientAddress};
 use crate::{caller::Caller, model::limits::CALLER_NAME_CHARS_MAX};
 
 /// Chosen by the platform for each request, and given back (OSB v2.15).
@@ -26,12 +28,18 @@ const VCAP_REQUEST_ID: &str = "x-vcap-request-id";
 
 /// Handles a request, tells of it, and marks the answer.
 pub async fn trace(
+    api: web::Data<Api>,
     request: ServiceRequest,
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     let began = Instant::now();
     let method = request.method().clone();
     let path = request.path().to_owned();
+    let client = ClientAddress::find(request.peer_addr(), request.headers(), &api.proxies);
+    let from = client.map_or_else(String::new, |ClientAddress(address)| address.to_string());
+    if let Some(client) = client {
+        request.extensions_mut().insert(client);
+    }
     let identity = request.headers().get(&REQUEST_IDENTITY).cloned();
     let vcap = request.headers().get(VCAP_REQUEST_ID);
     let request_id = text(identity.as_ref().or(vcap));
@@ -51,7 +59,7 @@ pub async fn trace(
         level,
         method:% = method, path, status = response.status().as_u16(),
         micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
-        request = request_id, user;
+        request = request_id, from, user;
         "request"
     );
     if let Some(identity) = identity {

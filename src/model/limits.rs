@@ -12,6 +12,12 @@ pub const INSTANCE_NAME_CHARS_MAX: usize = 50;
 pub const BODY_BYTES_MAX: usize = 256 * 1024;
 /// Longest credential header that is looked at, in bytes.
 pub const AUTHORIZATION_BYTES_MAX: usize = 8 * 1024;
+/// Requests that a client may send at once after a pause, as seconds of its rate.
+pub const BURST_SECONDS: u32 = 10;
+/// Highest rate of requests that may be set, for each client and second.
+pub const REQUESTS_PER_SECOND_MAX: u32 = 1_000_000;
+/// After so many requests, clients that have not come for a while are forgotten.
+pub const CLIENTS_TIDIED_EVERY: u32 = 4096;
 /// A client has this long to send its request head.
 pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// A client has this long to send its whole body.

@@ -17,6 +17,7 @@ pub mod name;
 pub mod observation;
 pub mod operation;
 pub mod placement;
+pub mod proxy;
 pub mod retention;
 pub mod schedule;
 pub mod secret;

@@ -130,6 +130,8 @@ impl TestBroker {
             ("--catalog", root.join("catalog.json").display().to_string()),
             ("--engines-dir", engines_dir().display().to_string()),
             ("--port-range", port_range()),
+            // Tests look again and again, and many at once.
+            ("--requests-per-second", "0".to_owned()),
         ];
         let mut line = vec!["serve".to_owned()];
         for (name, value) in defaults {

@@ -37,6 +37,7 @@ mod instances;
 mod pages;
 mod process;
 mod protection;
+mod rates;
 mod raw;
 mod reconcile;
 mod restore_here;

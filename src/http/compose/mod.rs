@@ -16,6 +16,7 @@ use serde_json::json;
 use super::{
     Api,
     error::{ComposeError, HttpError},
+    origin::Client,
     request::{Body, bearer, check_basic, path_id, query},
 };
 use crate::{
@@ -78,6 +79,9 @@ async fn check_token(api: &Api, request: &ServiceRequest) -> Result<Option<Bindi
         .holder_of_token(&token)
         .await?
         .ok_or(HttpError::Unauthorized)?;
+    if let Some(rates) = &api.rates {
+        rates.count(Client::Instance(granted.clone()))?;
+    }
     let asked = known(asked, "instance")?;
     let may = match cluster {
         Some(cluster) => api.broker.runs_on(granted, cluster).await?,

@@ -22,6 +22,7 @@ use crate::{
     broker::{BrokerError, SignInWay, SignedIn},
     http::{
         error::HttpError,
+        origin::ClientAddress,
         request::{Form, query},
     },
     model::{
@@ -235,10 +236,9 @@ async fn enter(
     way: SignInWay,
     next: &str,
 ) -> Result<HttpResponse, HttpError> {
-    let peer = request
-        .peer_addr()
+    let ClientAddress(address) = ClientAddress::of(request)
         .ok_or_else(|| HttpError::bad_request("Nobody knows where this request comes from."))?;
-    let SignedIn { cookie, session } = api.broker.sign_in(peer.ip(), way).await?;
+    let SignedIn { cookie, session } = api.broker.sign_in(address, way).await?;
     let mut response = see_other(&beginning(api, &session, next).await?);
     let value = set_cookie(api, cookie.expose(), SESSION_TTL.as_secs());
     if let Ok(value) = value.parse() {
