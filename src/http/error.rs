@@ -6,7 +6,8 @@ use actix_web::{
     HttpRequest, HttpResponse, ResponseError,
     http::{StatusCode, header},
 };
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::dashboard::error_page;
 use crate::{broker::BrokerError, model::failure::chain};
@@ -25,6 +26,69 @@ pub struct ComposeError(#[from] pub HttpError);
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct PageError(#[from] pub HttpError);
+
+/// The body of an error of OSB.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Error)]
+pub struct OsbErrorBody {
+    /// What is wrong, for people.
+    description: String,
+    /// One of OSB's own codes, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(
+        nullable = false,
+        pattern = "^(AsyncRequired|ConcurrencyError|MaintenanceInfoConflict)$"
+    )]
+    error: Option<&'static str>,
+    /// Whether the instance can be used; of an update that was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    instance_usable: Option<bool>,
+    /// Whether the same may be accepted later; of an update that was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    update_repeatable: Option<bool>,
+}
+
+impl OsbErrorBody {
+    fn new(description: String) -> Self {
+        Self {
+            description,
+            error: None,
+            instance_usable: None,
+            update_repeatable: None,
+        }
+    }
+}
+
+/// The body of an error of the Compose API.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Error)]
+pub struct ComposeErrorBody {
+    /// What is wrong.
+    errors: ComposeErrors,
+}
+
+/// Most clients read only the form with fields; a token is the one known exception.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+enum ComposeErrors {
+    /// `invalid_token`.
+    Code(&'static str),
+    /// What is wrong with the request as a whole.
+    Fields {
+        /// For people.
+        base: [String; 1],
+    },
+}
+
+impl ComposeErrorBody {
+    fn new(reason: String) -> Self {
+        Self {
+            errors: ComposeErrors::Fields { base: [reason] },
+        }
+    }
+}
 
 /// Why a request was not fulfilled.
 #[derive(Debug, thiserror::Error)]
@@ -115,7 +179,7 @@ impl HttpError {
     }
 
     /// Failures of ours are logged here, where they end, and nowhere else.
-    fn respond(&self, body: &Value) -> HttpResponse {
+    fn respond(&self, body: &impl Serialize) -> HttpResponse {
         self.log();
         let mut response = HttpResponse::build(self.status()).json(body);
         self.say_when(&mut response);
@@ -144,13 +208,11 @@ impl ResponseError for OsbError {
     }
 
     fn error_response(&self) -> HttpResponse {
-        let mut body = json!({ "description": self.0.to_string() });
-        if let Some(code) = self.0.osb_code() {
-            body["error"] = json!(code);
-        }
+        let mut body = OsbErrorBody::new(self.0.to_string());
+        body.error = self.0.osb_code();
         if let HttpError::Broker(BrokerError::UpdateRefused { repeatable, .. }) = &self.0 {
-            body["instance_usable"] = json!(true);
-            body["update_repeatable"] = json!(repeatable);
+            body.instance_usable = Some(true);
+            body.update_repeatable = Some(*repeatable);
         }
         let mut response = self.0.respond(&body);
         if matches!(self.0, HttpError::Unauthorized) {
@@ -169,10 +231,11 @@ impl ResponseError for ComposeError {
     }
 
     fn error_response(&self) -> HttpResponse {
-        // Most clients read only the form with fields; a token is the one known exception.
         let body = match &self.0 {
-            HttpError::Unauthorized => json!({ "errors": "invalid_token" }),
-            other => json!({ "errors": { "base": [other.to_string()] } }),
+            HttpError::Unauthorized => ComposeErrorBody {
+                errors: ComposeErrors::Code("invalid_token"),
+            },
+            other => ComposeErrorBody::new(other.to_string()),
         };
         let mut response = self.0.respond(&body);
         if matches!(self.0, HttpError::Unauthorized) {
@@ -241,10 +304,10 @@ pub async fn no_such_method(request: HttpRequest) -> HttpResponse {
 }
 
 fn plain(request: &HttpRequest, status: StatusCode, reason: &str) -> HttpResponse {
-    let body = if request.path().starts_with("/api/") {
-        json!({ "errors": { "base": [reason] } })
+    let mut response = HttpResponse::build(status);
+    if request.path().starts_with("/api/") {
+        response.json(ComposeErrorBody::new(reason.to_owned()))
     } else {
-        json!({ "description": reason })
-    };
-    HttpResponse::build(status).json(body)
+        response.json(OsbErrorBody::new(reason.to_owned()))
+    }
 }

@@ -21,6 +21,7 @@ mod compose;
 mod dashboard;
 mod error;
 mod health;
+mod openapi;
 mod operator;
 pub mod origin;
 mod osb;

@@ -28,6 +28,9 @@ pub enum BackupKind {
 }
 
 impl BackupKind {
+    /// All kinds.
+    pub const ALL: [Self; 4] = [Self::OnDemand, Self::Daily, Self::Weekly, Self::Monthly];
+
     /// The name used in the store, in manifests and by the Compose API.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -45,9 +48,7 @@ impl BackupKind {
 
     /// The kind of that name.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::OnDemand, Self::Daily, Self::Weekly, Self::Monthly]
-            .into_iter()
-            .find(|kind| kind.as_str() == text)
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
     }
 }
 
@@ -73,6 +74,15 @@ pub enum BackupState {
 }
 
 impl BackupState {
+    /// All states.
+    pub const ALL: [Self; 5] = [
+        Self::Pending,
+        Self::Running,
+        Self::Complete,
+        Self::Failed,
+        Self::Expired,
+    ];
+
     /// The name used in the store and by the Compose API.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -86,15 +96,7 @@ impl BackupState {
 
     /// The state of that name.
     pub fn parse(text: &str) -> Option<Self> {
-        [
-            Self::Pending,
-            Self::Running,
-            Self::Complete,
-            Self::Failed,
-            Self::Expired,
-        ]
-        .into_iter()
-        .find(|state| state.as_str() == text)
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
     }
 }
 

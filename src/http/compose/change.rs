@@ -3,7 +3,10 @@
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Value, json};
 
-use super::{Answer, deployment_in_path, view};
+use super::{
+    Answer, deployment_in_path,
+    view::{self, Embedded, Transitions},
+};
 use crate::{
     broker::{BrokerError, DeploymentView, UpdateRequest, Updated},
     http::{Api, error::HttpError, request::Body},
@@ -12,21 +15,12 @@ use crate::{
 /// `GET /instances/:iid/deployments/:did/versions`
 pub async fn versions(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
-    let transitions: Vec<_> = api
-        .broker
-        .transitions(&of.deployment)
+    let found = api.broker.transitions(&of.deployment);
+    let transitions = found
         .iter()
-        .map(|t| {
-            json!({
-                "application": of.deployment.engine,
-                // A restore is a new service instance with db_version.
-                "method": t.method.as_str(),
-                "from_version": t.from,
-                "to_version": t.to,
-            })
-        })
+        .map(|t| view::transition(&of.deployment, t))
         .collect();
-    Ok(HttpResponse::Ok().json(json!({ "_embedded": { "transitions": transitions } })))
+    Ok(HttpResponse::Ok().json(Embedded::new(Transitions { transitions })))
 }
 
 /// `PATCH /instances/:iid/deployments/:did/versions`

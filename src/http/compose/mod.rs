@@ -11,7 +11,6 @@ use actix_web::{
     middleware::Next,
     web,
 };
-use serde_json::json;
 
 use super::{
     Api,
@@ -34,6 +33,7 @@ mod change;
 mod view;
 
 pub use change::{scale, scalings, upgrade, versions};
+use view::{Backups, DownloadableBackupBody, Embedded, InstanceBody, Recipes};
 
 type Answer = Result<HttpResponse, ComposeError>;
 
@@ -110,19 +110,20 @@ fn known<T>(id: Result<T, HttpError>, what: &str) -> Result<T, HttpError> {
 pub async fn instance(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let id = path_id(&request, "instance")?;
     if let Some(cluster) = api.broker.cluster_of(&id) {
-        return Ok(HttpResponse::Ok().json(json!({
-            "id": id,
-            "resource_type": "cluster",
-            "resource_id": cluster.id,
-            "cluster_id": cluster.id,
-        })));
+        return Ok(HttpResponse::Ok().json(InstanceBody {
+            id,
+            resource_type: "cluster",
+            resource_id: cluster.id.clone(),
+            cluster_id: Some(cluster.id.clone()),
+        }));
     }
     let view = api.broker.deployment_of(id).await?;
-    Ok(HttpResponse::Ok().json(json!({
-        "id": view.instance.id,
-        "resource_type": "deployment",
-        "resource_id": view.deployment.id,
-    })))
+    Ok(HttpResponse::Ok().json(InstanceBody {
+        id: view.instance.id,
+        resource_type: "deployment",
+        resource_id: view.deployment.id.to_string(),
+        cluster_id: None,
+    }))
 }
 
 /// `GET /instances/:iid/deployments/:did`
@@ -135,11 +136,11 @@ pub async fn deployment(api: web::Data<Api>, request: HttpRequest) -> Answer {
 pub async fn backups(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let backups = api.broker.backups(of.instance.id.clone()).await?;
-    let views: Vec<_> = backups
+    let backups = backups
         .iter()
         .map(|b| view::backup(&api.broker.public_url, &of.deployment, b))
         .collect();
-    Ok(HttpResponse::Ok().json(json!({ "_embedded": { "backups": views } })))
+    Ok(HttpResponse::Ok().json(Embedded::new(Backups { backups })))
 }
 
 /// `POST /instances/:iid/deployments/:did/backups`
@@ -157,10 +158,10 @@ pub async fn backup(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let id = known(path_id(&request, "backup"), "backup")?;
     let backup = api.broker.backup(of.instance.id.clone(), id).await?;
-    let url = &api.broker.public_url;
-    let mut body = view::backup(url, &of.deployment, &backup);
-    body["download_link"] = json!(download_link(&api.broker, &of.deployment, &backup));
-    Ok(HttpResponse::Ok().json(body))
+    Ok(HttpResponse::Ok().json(DownloadableBackupBody {
+        backup: view::backup(&api.broker.public_url, &of.deployment, &backup),
+        download_link: download_link(&api.broker, &of.deployment, &backup),
+    }))
 }
 
 /// What a recipe is called.
@@ -225,8 +226,8 @@ pub async fn download(api: web::Data<Api>, request: HttpRequest) -> Answer {
 pub async fn deployment_recipes(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let operations = api.broker.recipes(&of.instance).await?;
-    let views: Vec<_> = operations.iter().map(|o| view::recipe(&of, o)).collect();
-    Ok(HttpResponse::Ok().json(json!({ "_embedded": { "recipes": views } })))
+    let recipes = operations.iter().map(|o| view::recipe(&of, o)).collect();
+    Ok(HttpResponse::Ok().json(Embedded::new(Recipes { recipes })))
 }
 
 /// `GET /instances/:iid/recipes/:rid`

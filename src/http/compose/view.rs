@@ -4,20 +4,370 @@ use std::borrow::Cow;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use chrono::{DateTime, SecondsFormat, Utc};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::{ToSchema, openapi::Object};
 
 use crate::{
     broker::{DeploymentView, backup_name, status_of},
+    http::openapi::scalars::{DatabaseVersion, OwnId, PlatformId, Time, words},
     model::{
-        backup::{Backup, BackupState},
+        backup::{Backup, BackupKind, BackupState},
         deployment::Deployment,
+        ids::{BackupId, DeploymentId, InstanceId, OperationId},
         limits::{UNIT_BYTES, UNITS_DEFAULT, UNITS_MAX},
         operation::{Operation, OperationKind, OperationState},
         retention,
         tenant::Tenant,
+        version::{Transition, Version},
     },
     seal::fingerprint,
 };
+
+/// A list, in the original's wrapping.
+#[derive(Serialize, ToSchema)]
+pub struct Embedded<T> {
+    /// The list, under the name of what is in it.
+    #[serde(rename = "_embedded")]
+    embedded: T,
+}
+
+impl<T> Embedded<T> {
+    /// Wraps a list.
+    pub fn new(embedded: T) -> Self {
+        Self { embedded }
+    }
+}
+
+/// What an instance's id stands for.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Instance)]
+pub struct InstanceBody {
+    /// The instance.
+    #[schema(value_type = PlatformId)]
+    pub id: InstanceId,
+    /// `deployment`, or `cluster` for a cluster's own service instance.
+    #[schema(pattern = "^(deployment|cluster)$")]
+    pub resource_type: &'static str,
+    /// The deployment's or the cluster's id.
+    pub resource_id: String,
+    /// The cluster, where it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub cluster_id: Option<String>,
+}
+
+/// A deployment: the database cluster behind one instance.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Deployment)]
+pub struct DeploymentBody {
+    /// Its id.
+    #[schema(value_type = OwnId)]
+    id: DeploymentId,
+    /// Its owner, made of the tenant's names.
+    account_id: String,
+    /// Its name, as in the credentials of its bindings.
+    name: String,
+    /// The instance in front of it.
+    #[schema(value_type = PlatformId)]
+    instance_id: InstanceId,
+    /// What people call that instance, where somebody said.
+    #[schema(required)]
+    instance_name: Option<String>,
+    /// The kind of database.
+    r#type: String,
+    /// Its version.
+    #[schema(value_type = DatabaseVersion)]
+    version: Version,
+    /// When the instance was asked for.
+    #[schema(value_type = Time)]
+    created_at: String,
+    /// Always empty.
+    notes: &'static str,
+    /// Always empty.
+    customer_billing_code: &'static str,
+    // Empty on plans that do not let one choose, as the original has it.
+    /// The cluster, where it was chosen; otherwise empty.
+    cluster_id: String,
+    /// Its size.
+    units: u32,
+    /// Certificate of its own authority (PEM, in base64), once it is made.
+    #[schema(required)]
+    ca_certificate_base64: Option<String>,
+    /// Where its members are.
+    connection_strings: ConnectionStrings,
+    /// The recipe that made it, as long as it is remembered.
+    #[schema(required, value_type = Option<OwnId>)]
+    provision_recipe_id: Option<OperationId>,
+    /// What belongs to it.
+    #[serde(rename = "_links")]
+    links: DeploymentLinks,
+}
+
+/// Where the members of a deployment are, without users and passwords.
+#[derive(Default, Serialize, ToSchema)]
+struct ConnectionStrings {
+    /// One for each member.
+    direct: Vec<String>,
+    // Command lines carry a password: they are in the credentials of bindings.
+    /// Always empty.
+    cli: Vec<String>,
+    /// Always empty.
+    maps: Vec<String>,
+    /// Always empty.
+    misc: Map<String, Value>,
+    /// Always empty.
+    ssh: Vec<String>,
+    /// Always empty.
+    health: Vec<String>,
+    /// Always empty.
+    admin: Vec<String>,
+}
+
+/// What belongs to a deployment.
+#[derive(Serialize, ToSchema)]
+struct DeploymentLinks {
+    backups: TemplatedLink,
+    recipes: TemplatedLink,
+    scalings: TemplatedLink,
+    versions: TemplatedLink,
+}
+
+/// A place in the API, as a URI template.
+#[derive(Serialize, ToSchema)]
+struct TemplatedLink {
+    href: String,
+    templated: bool,
+}
+
+/// A place in the API.
+#[derive(Serialize, ToSchema)]
+struct Link {
+    href: String,
+}
+
+/// A recipe: a piece of work on a deployment.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Recipe)]
+pub struct RecipeBody {
+    /// Its id, which is also OSB's `operation`.
+    #[schema(value_type = OwnId)]
+    id: OperationId,
+    /// The deployment's owner.
+    account_id: String,
+    /// The deployment.
+    #[schema(value_type = OwnId)]
+    deployment_id: DeploymentId,
+    /// Always `null`.
+    #[schema(required)]
+    parent_id: Option<String>,
+    /// The kind of work.
+    template: &'static str,
+    /// The work, for people.
+    name: String,
+    /// How it fares.
+    status: RecipeStatus,
+    /// The same, for people.
+    status_detail: String,
+    /// Steps that are done.
+    operations_complete: u32,
+    /// Steps in all; 0 before the work has begun.
+    operations_total: u32,
+    /// Bytes of the current step that are done.
+    bytes_complete: u64,
+    /// Bytes of the current step in all; 0 when it moves none.
+    bytes_total: u64,
+    /// The backup that it takes or restores.
+    #[schema(required, value_type = Option<OwnId>)]
+    backup_id: Option<BackupId>,
+    /// Where it came from: `osb`, `compose`, `dashboard`, `schedule`, `retention`, `expiry`.
+    source: String,
+    /// When it was asked for.
+    #[schema(value_type = Time)]
+    created_at: String,
+    /// When it last came further.
+    #[schema(value_type = Time)]
+    updated_at: String,
+    /// Always empty.
+    #[serde(rename = "_embedded")]
+    #[schema(value_type = Object)]
+    embedded: NoRecipes,
+}
+
+/// How a recipe fares.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum RecipeStatus {
+    Waiting,
+    Running,
+    Complete,
+    Failed,
+}
+
+/// Recipes have none below them.
+#[derive(Serialize)]
+struct NoRecipes {
+    recipes: [(); 0],
+}
+
+/// Recipes, newest first.
+#[derive(Serialize, ToSchema)]
+pub struct Recipes {
+    /// The recipes.
+    pub recipes: Vec<RecipeBody>,
+}
+
+/// The sizes of a deployment.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Scalings)]
+pub struct ScalingsBody {
+    /// Its size.
+    allocated_units: u32,
+    /// What its database needs; 0 as long as that is not known.
+    used_units: u64,
+    /// What a deployment has unless more was asked for.
+    starting_units: u32,
+    /// The smallest size that it can have now.
+    minimum_units: u64,
+    /// The largest.
+    maximum_units: u32,
+    // Members have what memory they need: it is not measured out.
+    /// Always 0.
+    memory_per_unit_in_mb: u64,
+    /// Storage that a unit is, on each member.
+    storage_per_unit_in_mb: u64,
+    /// The same.
+    unit_size_in_mb: u64,
+    /// `data`.
+    unit_type: &'static str,
+}
+
+/// A backup.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Backup)]
+pub struct BackupBody {
+    /// Its id.
+    #[schema(value_type = OwnId)]
+    id: BackupId,
+    /// The deployment that it was taken of.
+    #[schema(value_type = OwnId)]
+    deployment_id: DeploymentId,
+    /// Its name.
+    name: String,
+    /// Why it was taken.
+    #[schema(schema_with = backup_types)]
+    r#type: &'static str,
+    /// How it fares.
+    #[schema(schema_with = backup_states)]
+    status: &'static str,
+    /// Why it failed.
+    #[schema(required)]
+    status_detail: Option<String>,
+    /// Whether it is complete.
+    is_downloadable: bool,
+    /// Whether it is complete.
+    is_restorable: bool,
+    // Clients know this as the time at which the backup was complete.
+    /// When it was complete; until then, when it was asked for.
+    #[schema(value_type = Time)]
+    created_at: String,
+    /// When it was asked for.
+    #[schema(value_type = Time)]
+    requested_at: String,
+    /// What a scheduled one stands for: a day, an ISO week or a month.
+    #[schema(required)]
+    period: Option<String>,
+    /// When a complete scheduled one is old enough to go.
+    #[schema(required, value_type = Option<Time>)]
+    expires_at: Option<String>,
+    /// The recipe that takes it.
+    #[schema(value_type = OwnId)]
+    recipe_id: OperationId,
+    /// Version of the database that it was taken of.
+    #[schema(required, value_type = Option<DatabaseVersion>)]
+    version: Option<Version>,
+    /// Size of the snapshot.
+    #[schema(required)]
+    size_bytes: Option<u64>,
+    /// What it takes in the backup store.
+    #[schema(required)]
+    stored_bytes: Option<u64>,
+    /// Hash of the snapshot.
+    #[schema(required)]
+    sha256: Option<String>,
+    /// The revision that the snapshot has.
+    #[schema(required)]
+    revision: Option<i64>,
+    /// Keys in the snapshot.
+    #[schema(required)]
+    keys: Option<i64>,
+    /// Where it is.
+    #[serde(rename = "_links")]
+    links: BackupLinks,
+}
+
+/// Where a backup is.
+#[derive(Serialize, ToSchema)]
+struct BackupLinks {
+    #[serde(rename = "self")]
+    this: Link,
+}
+
+/// A backup that was asked for by its id.
+#[derive(Serialize, ToSchema)]
+#[schema(as = DownloadableBackup)]
+pub struct DownloadableBackupBody {
+    /// The backup.
+    #[serde(flatten)]
+    pub backup: BackupBody,
+    /// Where its bytes are, without credentials and for 15 minutes; `null` until it is complete.
+    #[schema(required)]
+    pub download_link: Option<String>,
+}
+
+/// Backups, newest first.
+#[derive(Serialize, ToSchema)]
+pub struct Backups {
+    /// The backups.
+    pub backups: Vec<BackupBody>,
+}
+
+/// A way to another version.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Transition)]
+pub struct TransitionBody {
+    /// The kind of database.
+    application: String,
+    // A restore is a new service instance with db_version.
+    /// How: by an update, or by a restore into a new instance.
+    #[schema(pattern = "^(in_place|restore)$")]
+    method: &'static str,
+    /// The version now.
+    #[schema(value_type = DatabaseVersion)]
+    from_version: Version,
+    /// The version that can be reached.
+    #[schema(value_type = DatabaseVersion)]
+    to_version: Version,
+}
+
+/// Ways to other versions.
+#[derive(Serialize, ToSchema)]
+pub struct Transitions {
+    /// The ways, by version, oldest first.
+    pub transitions: Vec<TransitionBody>,
+}
+
+fn backup_types() -> Object {
+    words(BackupKind::ALL.iter().map(|kind| kind.as_str()))
+}
+
+/// One that has expired is not shown any more.
+fn backup_states() -> Object {
+    let shown = BackupState::ALL
+        .iter()
+        .filter(|s| **s != BackupState::Expired);
+    words(shown.map(|state| state.as_str()))
+}
 
 /// Compose names owners by 24 hexadecimal digits: these are made of the tenant's own names.
 fn account_id(tenant: &Tenant) -> String {
@@ -51,48 +401,47 @@ pub fn backup_url(public_url: &str, deployment: &Deployment, backup: &Backup) ->
 }
 
 /// A deployment. Passwords belong to bindings and are not shown.
-pub fn deployment(public_url: &str, view: &DeploymentView) -> Value {
+pub fn deployment(public_url: &str, view: &DeploymentView) -> DeploymentBody {
     let deployment = &view.deployment;
     let url = deployment_url(public_url, deployment);
-    let endpoints = deployment.client_urls();
     let asked = &view.instance.request.parameters;
     let chosen = ["cluster_id", "cluster_service_instance_id"]
         .iter()
         .any(|p| asked.get(p).is_some());
-    let link = |name: &str| json!({ "href": format!("{url}/{name}{{?embed}}"), "templated": true });
-    json!({
-        "id": deployment.id,
-        "account_id": account_id(&view.instance.tenant),
-        "name": deployment.name(),
-        "instance_id": view.instance.id,
-        "instance_name": view.instance.name,
-        "type": deployment.engine,
-        "version": deployment.version,
-        "created_at": time(view.instance.created_at),
-        "notes": "",
-        "customer_billing_code": "",
-        // Empty on plans that do not let one choose, as the original has it.
-        "cluster_id": if chosen { deployment.cluster.as_str() } else { "" },
-        "units": deployment.units,
-        "ca_certificate_base64": view.ca_certificate.as_ref().map(|pem| BASE64.encode(pem)),
-        "connection_strings": {
-            "direct": endpoints,
-            // Command lines carry a password: they are in the credentials of bindings.
-            "cli": [],
-            "maps": [],
-            "misc": {},
-            "ssh": [],
-            "health": [],
-            "admin": [],
+    let link = |name: &str| TemplatedLink {
+        href: format!("{url}/{name}{{?embed}}"),
+        templated: true,
+    };
+    DeploymentBody {
+        id: deployment.id.clone(),
+        account_id: account_id(&view.instance.tenant),
+        name: deployment.name(),
+        instance_id: view.instance.id.clone(),
+        instance_name: view.instance.name.clone(),
+        r#type: deployment.engine.clone(),
+        version: deployment.version,
+        created_at: time(view.instance.created_at),
+        notes: "",
+        customer_billing_code: "",
+        cluster_id: if chosen {
+            deployment.cluster.clone()
+        } else {
+            String::new()
         },
-        "provision_recipe_id": view.provision,
-        "_links": {
-            "backups": link("backups"),
-            "recipes": link("recipes"),
-            "scalings": link("scalings"),
-            "versions": link("versions"),
+        units: deployment.units,
+        ca_certificate_base64: view.ca_certificate.as_ref().map(|pem| BASE64.encode(pem)),
+        connection_strings: ConnectionStrings {
+            direct: deployment.client_urls(),
+            ..ConnectionStrings::default()
         },
-    })
+        provision_recipe_id: view.provision.clone(),
+        links: DeploymentLinks {
+            backups: link("backups"),
+            recipes: link("recipes"),
+            scalings: link("scalings"),
+            versions: link("versions"),
+        },
+    }
 }
 
 /// The template and the name of a recipe.
@@ -111,34 +460,34 @@ pub fn recipe_words(operation: &Operation) -> (&'static str, Cow<'static, str>) 
 }
 
 /// A recipe: an operation, in Compose's words.
-pub fn recipe(of: &DeploymentView, operation: &Operation) -> Value {
+pub fn recipe(of: &DeploymentView, operation: &Operation) -> RecipeBody {
     let status = match operation.state {
-        _ if operation.halted => "failed",
-        OperationState::Queued => "waiting",
-        OperationState::Running => "running",
-        OperationState::Succeeded => "complete",
-        OperationState::Failed | OperationState::Stuck => "failed",
+        _ if operation.halted => RecipeStatus::Failed,
+        OperationState::Queued => RecipeStatus::Waiting,
+        OperationState::Running => RecipeStatus::Running,
+        OperationState::Succeeded => RecipeStatus::Complete,
+        OperationState::Failed | OperationState::Stuck => RecipeStatus::Failed,
     };
     let (template, name) = recipe_words(operation);
-    json!({
-        "id": operation.id,
-        "account_id": account_id(&of.instance.tenant),
-        "deployment_id": of.deployment.id,
-        "parent_id": null,
-        "template": template,
-        "name": name,
-        "status": status,
-        "status_detail": status_of(operation).description,
-        "operations_complete": operation.progress.steps_done,
-        "operations_total": operation.progress.steps_total,
-        "bytes_complete": operation.progress.bytes_done,
-        "bytes_total": operation.progress.bytes_total,
-        "backup_id": operation.backup,
-        "source": operation.origin,
-        "created_at": time(operation.created_at),
-        "updated_at": time(operation.updated_at),
-        "_embedded": { "recipes": [] },
-    })
+    RecipeBody {
+        id: operation.id.clone(),
+        account_id: account_id(&of.instance.tenant),
+        deployment_id: of.deployment.id.clone(),
+        parent_id: None,
+        template,
+        name: name.into_owned(),
+        status,
+        status_detail: status_of(operation).description,
+        operations_complete: operation.progress.steps_done,
+        operations_total: operation.progress.steps_total,
+        bytes_complete: operation.progress.bytes_done,
+        bytes_total: operation.progress.bytes_total,
+        backup_id: operation.backup.clone(),
+        source: operation.origin.clone(),
+        created_at: time(operation.created_at),
+        updated_at: time(operation.updated_at),
+        embedded: NoRecipes { recipes: [] },
+    }
 }
 
 /// What an update does, in the words of the original where these are known.
@@ -159,50 +508,62 @@ fn name_of_update(operation: &Operation) -> Cow<'static, str> {
 }
 
 /// The sizes of a deployment. `database_bytes`: what its database has on each member, if known.
-pub fn scalings(deployment: &Deployment, database_bytes: Option<u64>) -> Value {
+pub fn scalings(deployment: &Deployment, database_bytes: Option<u64>) -> ScalingsBody {
     const MEGABYTE: u64 = 1024 * 1024;
     let unit = UNIT_BYTES / MEGABYTE;
     // A database that fills its units does not fit them.
     let used = database_bytes.map_or(0, |bytes| bytes / UNIT_BYTES + 1);
-    json!({
-        "allocated_units": deployment.units,
-        "used_units": used,
-        "starting_units": UNITS_DEFAULT,
-        "minimum_units": used.max(u64::from(UNITS_DEFAULT)),
-        "maximum_units": UNITS_MAX,
-        // Members have what memory they need: it is not measured out.
-        "memory_per_unit_in_mb": 0,
-        "storage_per_unit_in_mb": unit,
-        "unit_size_in_mb": unit,
-        "unit_type": "data",
-    })
+    ScalingsBody {
+        allocated_units: deployment.units,
+        used_units: used,
+        starting_units: UNITS_DEFAULT,
+        minimum_units: used.max(u64::from(UNITS_DEFAULT)),
+        maximum_units: UNITS_MAX,
+        memory_per_unit_in_mb: 0,
+        storage_per_unit_in_mb: unit,
+        unit_size_in_mb: unit,
+        unit_type: "data",
+    }
+}
+
+/// A way to another version.
+pub fn transition(deployment: &Deployment, transition: &Transition) -> TransitionBody {
+    TransitionBody {
+        application: deployment.engine.clone(),
+        method: transition.method.as_str(),
+        from_version: transition.from,
+        to_version: transition.to,
+    }
 }
 
 /// A backup. Beyond the original's fields: what is in it, and how large it is.
-pub fn backup(public_url: &str, deployment: &Deployment, backup: &Backup) -> Value {
+pub fn backup(public_url: &str, deployment: &Deployment, backup: &Backup) -> BackupBody {
     let usable = backup.state == BackupState::Complete;
     let manifest = backup.manifest.as_ref();
-    json!({
-        "id": backup.id,
-        "deployment_id": backup.deployment,
-        "name": backup_name(deployment, backup),
-        "type": backup.kind.as_str(),
-        "status": backup.state.as_str(),
-        "status_detail": backup.failure,
-        "is_downloadable": usable,
-        "is_restorable": usable,
-        // Clients know this as the time at which the backup was complete.
-        "created_at": time(backup.finished_at.unwrap_or(backup.created_at)),
-        "requested_at": time(backup.created_at),
-        "period": backup.period.map(|period| period.to_string()),
-        "expires_at": retention::expires_at(backup).map(time),
-        "recipe_id": backup.operation,
-        "version": manifest.map(|m| m.version),
-        "size_bytes": manifest.map(|m| m.stored.snapshot_bytes),
-        "stored_bytes": manifest.map(|m| m.stored.object_bytes),
-        "sha256": manifest.map(|m| &m.stored.snapshot_sha256),
-        "revision": manifest.map(|m| m.content.revision),
-        "keys": manifest.map(|m| m.content.keys),
-        "_links": { "self": { "href": backup_url(public_url, deployment, backup) } },
-    })
+    BackupBody {
+        id: backup.id.clone(),
+        deployment_id: backup.deployment.clone(),
+        name: backup_name(deployment, backup),
+        r#type: backup.kind.as_str(),
+        status: backup.state.as_str(),
+        status_detail: backup.failure.clone(),
+        is_downloadable: usable,
+        is_restorable: usable,
+        created_at: time(backup.finished_at.unwrap_or(backup.created_at)),
+        requested_at: time(backup.created_at),
+        period: backup.period.map(|period| period.to_string()),
+        expires_at: retention::expires_at(backup).map(time),
+        recipe_id: backup.operation.clone(),
+        version: manifest.map(|m| m.version),
+        size_bytes: manifest.map(|m| m.stored.snapshot_bytes),
+        stored_bytes: manifest.map(|m| m.stored.object_bytes),
+        sha256: manifest.map(|m| m.stored.snapshot_sha256.clone()),
+        revision: manifest.map(|m| m.content.revision),
+        keys: manifest.map(|m| m.content.keys),
+        links: BackupLinks {
+            this: Link {
+                href: backup_url(public_url, deployment, backup),
+            },
+        },
+    }
 }

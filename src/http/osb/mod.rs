@@ -16,8 +16,6 @@ use actix_web::{
     middleware::Next,
     web,
 };
-use chrono::{DateTime, Utc};
-use serde_json::{Value, json};
 
 use super::{
     Api,
@@ -26,10 +24,17 @@ use super::{
 };
 use crate::{
     broker::{
-        BindRequest, Bound, DeprovisionRequest, FetchedBinding, OperationStatus, ProvisionRequest,
-        Provisioned, StatusState, UnbindRequest, Unbound, UpdateRequest, Updated,
+        self, BindRequest, Bound, DeprovisionRequest, OperationStatus, ProvisionRequest,
+        StatusState, UnbindRequest, Unbound, UpdateRequest, Updated,
     },
     model::{ids::InstanceId, limits::RETRY_AFTER_SECONDS},
+};
+
+mod view;
+
+use view::{
+    Accepted, Done, FetchedBindingBody, Instance, MaintenanceVersion, ProvisionAccepted,
+    Provisioned,
 };
 
 type Answer = Result<HttpResponse, OsbError>;
@@ -135,7 +140,7 @@ fn mime() -> header::ContentType {
 /// `PUT /v2/service_instances/:instance_id`
 pub async fn provision(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
     let instance: InstanceId = path_id(&request, "instance")?;
-    let dashboard = api.broker.dashboard_url(&instance);
+    let dashboard_url = api.broker.dashboard_url(&instance);
     let body = Body::read(payload).await?;
     let provision = ProvisionRequest {
         instance,
@@ -149,29 +154,30 @@ pub async fn provision(api: web::Data<Api>, request: HttpRequest, payload: web::
         accepts_incomplete: accepts_incomplete(&request),
     };
     Ok(match api.broker.provision(provision).await? {
-        Provisioned::Exists => HttpResponse::Ok().json(json!({ "dashboard_url": dashboard })),
-        Provisioned::Accepted(operation) => HttpResponse::Accepted()
-            .json(json!({ "operation": operation, "dashboard_url": dashboard })),
+        broker::Provisioned::Exists => HttpResponse::Ok().json(Provisioned { dashboard_url }),
+        broker::Provisioned::Accepted(operation) => {
+            HttpResponse::Accepted().json(ProvisionAccepted {
+                operation,
+                dashboard_url,
+            })
+        }
     })
 }
 
 /// `GET /v2/service_instances/:instance_id`
 pub async fn fetch_instance(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let instance: InstanceId = path_id(&request, "instance")?;
-    let dashboard = api.broker.dashboard_url(&instance);
+    let dashboard_url = api.broker.dashboard_url(&instance);
     let fetched = api.broker.instance(instance).await?;
-    let mut body = json!({
-        "dashboard_url": dashboard,
-        "service_id": fetched.service_id,
-        "plan_id": fetched.plan_id,
-        "parameters": fetched.parameters,
-    });
-    if let Some(version) = fetched.maintenance_version
-        && minor_of(&request) >= MAINTENANCE_INFO_SINCE
-    {
-        body["maintenance_info"] = json!({ "version": version });
-    }
-    Ok(HttpResponse::Ok().json(body))
+    let knows = minor_of(&request) >= MAINTENANCE_INFO_SINCE;
+    let version = fetched.maintenance_version.filter(|_| knows);
+    Ok(HttpResponse::Ok().json(Instance {
+        dashboard_url,
+        service_id: fetched.service_id,
+        plan_id: fetched.plan_id,
+        parameters: fetched.parameters,
+        maintenance_info: version.map(|version| MaintenanceVersion { version }),
+    }))
 }
 
 /// `PATCH /v2/service_instances/:instance_id`
@@ -191,9 +197,10 @@ pub async fn update(api: web::Data<Api>, request: HttpRequest, payload: web::Pay
         origin: "osb",
     };
     Ok(match api.broker.update(update).await? {
-        Updated::Done => HttpResponse::Ok().json(json!({})),
+        Updated::Done => HttpResponse::Ok().json(Done {}),
         Updated::Accepted(operation) => {
-            HttpResponse::Accepted().json(json!({ "operation": operation.id }))
+            let operation = operation.id;
+            HttpResponse::Accepted().json(Accepted { operation })
         }
     })
 }
@@ -213,7 +220,7 @@ pub async fn deprovision(api: web::Data<Api>, request: HttpRequest) -> Answer {
         accepts_incomplete: accepts_incomplete(&request),
     };
     let operation = api.broker.deprovision(deprovision).await?;
-    Ok(HttpResponse::Accepted().json(json!({ "operation": operation })))
+    Ok(HttpResponse::Accepted().json(Accepted { operation }))
 }
 
 /// `GET /v2/service_instances/:instance_id/last_operation`
@@ -251,11 +258,9 @@ pub async fn bind(api: web::Data<Api>, request: HttpRequest, payload: web::Paylo
         accepts_incomplete: accepts_incomplete(&request),
     };
     Ok(match api.broker.bind(bind).await? {
-        Bound::Created(binding) => HttpResponse::Created().json(credentials(&binding, minor)),
-        Bound::Exists(binding) => HttpResponse::Ok().json(credentials(&binding, minor)),
-        Bound::Accepted(operation) => {
-            HttpResponse::Accepted().json(json!({ "operation": operation }))
-        }
+        Bound::Created(binding) => HttpResponse::Created().json(view::binding(&binding, minor)),
+        Bound::Exists(binding) => HttpResponse::Ok().json(view::binding(&binding, minor)),
+        Bound::Accepted(operation) => HttpResponse::Accepted().json(Accepted { operation }),
     })
 }
 
@@ -266,9 +271,10 @@ pub async fn fetch_binding(api: web::Data<Api>, request: HttpRequest) -> Answer 
         path_id(&request, "binding")?,
     );
     let fetched = api.broker.binding(instance, binding).await?;
-    let mut body = credentials(&fetched, minor_of(&request));
-    body["parameters"] = fetched.parameters;
-    Ok(HttpResponse::Ok().json(body))
+    Ok(HttpResponse::Ok().json(FetchedBindingBody {
+        binding: view::binding(&fetched, minor_of(&request)),
+        parameters: fetched.parameters,
+    }))
 }
 
 /// `DELETE /v2/service_instances/:instance_id/service_bindings/:binding_id`
@@ -286,10 +292,8 @@ pub async fn unbind(api: web::Data<Api>, request: HttpRequest) -> Answer {
         accepts_incomplete: accepts_incomplete(&request),
     };
     Ok(match api.broker.unbind(unbind).await? {
-        Unbound::Deleted => HttpResponse::Ok().json(json!({})),
-        Unbound::Accepted(operation) => {
-            HttpResponse::Accepted().json(json!({ "operation": operation }))
-        }
+        Unbound::Deleted => HttpResponse::Ok().json(Done {}),
+        Unbound::Accepted(operation) => HttpResponse::Accepted().json(Accepted { operation }),
     })
 }
 
@@ -308,43 +312,10 @@ fn minor_of(request: &HttpRequest) -> ApiMinor {
     request.extensions().get().copied().unwrap_or(ApiMinor(0))
 }
 
-fn credentials(binding: &FetchedBinding, minor: ApiMinor) -> Value {
-    let mut body = json!({ "credentials": binding.credentials });
-    if minor >= ENDPOINTS_SINCE {
-        body["endpoints"] = json!(binding.endpoints);
-    }
-    if minor >= METADATA_SINCE
-        && let Some(life) = &binding.life
-    {
-        body["metadata"] = json!({
-            "expires_at": time(life.expires_at),
-            "renew_before": time(life.renew_before),
-        });
-    }
-    body
-}
-
-/// Times as OSB wants them: `2026-11-22T16:20:00.0Z`.
-fn time(at: DateTime<Utc>) -> String {
-    format!("{}.0Z", at.format("%Y-%m-%dT%H:%M:%S"))
-}
-
 fn last_operation(status: &OperationStatus) -> HttpResponse {
-    let state = match status.state {
-        StatusState::InProgress => "in progress",
-        StatusState::Succeeded => "succeeded",
-        StatusState::Failed => "failed",
-    };
     let mut response = HttpResponse::Ok();
     if status.state == StatusState::InProgress {
         response.insert_header((header::RETRY_AFTER, RETRY_AFTER_SECONDS.to_string()));
     }
-    let mut body = json!({ "state": state, "description": status.description });
-    if let Some(usable) = status.instance_usable {
-        body["instance_usable"] = json!(usable);
-    }
-    if let Some(repeatable) = status.update_repeatable {
-        body["update_repeatable"] = json!(repeatable);
-    }
-    response.json(body)
+    response.json(view::last_operation(status))
 }
