@@ -6,11 +6,11 @@ use crate::{
         deployment::{Deployment, DeploymentSecrets},
         ids::{DeploymentId, InstanceId, OperationId},
         instance::Instance,
-        limits::RECIPES_MAX,
+        limits::{DEPLOYMENTS_MAX, RECIPES_MAX},
         operation::{Operation, OperationKind},
         version::{Transition, transitions},
     },
-    store,
+    store::{self, Conn, StoreError},
 };
 
 /// A deployment with what belongs to it.
@@ -28,6 +28,20 @@ pub struct DeploymentView {
 
 fn no_such(what: &str) -> BrokerError {
     BrokerError::NotFound(format!("there is no such {what}"))
+}
+
+/// An instance and those that the broker itself restored from it, in one step or several: what
+/// [`descends`] says yes to.
+fn descendants(conn: &mut Conn<'_>, id: &InstanceId) -> Result<Vec<InstanceId>, StoreError> {
+    let mut found: Vec<Instance> = store::instance::find(conn, id)?.into_iter().collect();
+    let mut looked_at = 0;
+    while looked_at < found.len() && found.len() < DEPLOYMENTS_MAX {
+        let restored = store::instance::restored_from(conn, &found[looked_at].deployment)?;
+        found.extend(restored);
+        looked_at += 1;
+    }
+    found.truncate(DEPLOYMENTS_MAX);
+    Ok(found.into_iter().map(|instance| instance.id).collect())
 }
 
 impl Broker {
@@ -76,6 +90,29 @@ impl Broker {
         } else {
             Err(no_such("deployment"))
         }
+    }
+
+    /// The deployments that whoever may administer an instance may administer: its own, then those
+    /// that the broker itself restored from it, nearest and newest first. At most
+    /// [`DEPLOYMENTS_MAX`].
+    pub async fn deployments_from(
+        &self,
+        id: InstanceId,
+    ) -> Result<Vec<DeploymentView>, BrokerError> {
+        let instances = self.store.read(move |conn| descendants(conn, &id)).await?;
+        let mut found = Vec::new();
+        for instance in instances {
+            match self.deployment_of(instance).await {
+                Ok(view) => found.push(view),
+                // It went meanwhile.
+                Err(BrokerError::NotFound(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if found.is_empty() {
+            return Err(no_such("instance"));
+        }
+        Ok(found)
     }
 
     /// The versions that a deployment can be migrated to, by a restore into a new instance.

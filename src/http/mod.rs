@@ -106,6 +106,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
                 .wrap(from_fn(compose::guard))
                 .wrap(from_fn(limited::<ComposeError, _>))
                 .service(either("").route(web::get().to(compose::instance)))
+                .service(either("/deployments").route(web::get().to(compose::deployments)))
                 .service(
                     either("/deployments/{deployment}").route(web::get().to(compose::deployment)),
                 )
@@ -137,6 +138,9 @@ pub fn routes(config: &mut web::ServiceConfig) {
                         .route(web::post().to(compose::scale)),
                 )
                 .service(either("/recipes/{recipe}").route(web::get().to(compose::recipe)))
+                .service(either("/clusters").route(web::get().to(compose::clusters)))
+                .service(either("/clusters/{cluster}").route(web::get().to(compose::cluster)))
+                .service(either("/databases").route(web::get().to(compose::databases)))
                 .default_service(web::to(error::no_such_route)),
         )
         .service(

@@ -198,6 +198,8 @@ pub const LOST_INSTANCES_NAMED_MAX: i64 = 20;
 pub const AUDIT_PAGE_MAX: i64 = 200;
 /// What is kept of a name that a platform tells of a user or a request, in characters.
 pub const CALLER_NAME_CHARS_MAX: usize = 255;
+/// Deployments that are listed at once.
+pub const DEPLOYMENTS_MAX: usize = 200;
 /// Recipes that are listed at once.
 pub const RECIPES_MAX: i64 = 200;
 /// How much likelier than the broker a member is ended when memory runs out (Linux `oom_score_adj`).

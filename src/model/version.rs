@@ -165,6 +165,15 @@ pub fn for_new(wanted: Option<&str>, available: &[Version]) -> Result<Version, V
     }
 }
 
+/// Whether a version is the one to take of its line: the newest of those that are available.
+pub fn is_preferred<'a>(
+    version: &Version,
+    available: impl IntoIterator<Item = &'a Version>,
+) -> bool {
+    let newer = |other: &Version| other.same_line(version) && other > version;
+    !available.into_iter().any(newer)
+}
+
 /// The version of an instance that is made from a backup of `backup`: `wanted`, or the newest
 /// patch of the backup's own line.
 pub fn for_restore(
@@ -517,6 +526,16 @@ mod tests {
                 }
                 Err(UpgradeRefusal::OtherMajor { .. }) => prop_assert!(false, "one major version"),
             }
+        }
+
+        #[test]
+        fn of_each_line_one_version_is_preferred_and_the_highest_is_the_default(available in prop::collection::btree_set(any_version(), 1..10)) {
+            let all: Vec<Version> = available.iter().copied().collect();
+            let preferred: Vec<Version> = all.iter().filter(|v| is_preferred(v, &all)).copied().collect();
+            for version in &all {
+                prop_assert_eq!(preferred.iter().filter(|p| p.same_line(version)).count(), 1);
+            }
+            prop_assert_eq!(for_new(None, &all), Ok(*preferred.iter().max().expect("one")));
         }
 
         #[test]

@@ -23,7 +23,7 @@ use crate::{
 
 /// The clusters' own service instances, as the platform knows them.
 const RED: &str = "11111111-2222-4333-8444-red";
-const BLUE: &str = "11111111-2222-4333-8444-blue";
+pub const BLUE: &str = "11111111-2222-4333-8444-blue";
 
 /// A folder of engines with some of the versions that are installed.
 fn engines(folder: &Path, name: &str, versions: &[&str]) -> PathBuf {

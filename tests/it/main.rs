@@ -16,6 +16,7 @@ mod catalog_life;
 mod chromium;
 mod chromium_self;
 mod clusters;
+mod compose_api;
 mod control;
 mod crash;
 mod damage;

@@ -30,9 +30,15 @@ use crate::{
 };
 
 mod change;
+mod clusters;
+mod databases;
+mod deployments;
 mod view;
 
 pub use change::{scale, scalings, upgrade, versions};
+pub use clusters::{cluster, clusters};
+pub use databases::databases;
+pub use deployments::deployments;
 use view::{Backups, DownloadableBackupBody, Embedded, InstanceBody, Recipes};
 
 type Answer = Result<HttpResponse, ComposeError>;

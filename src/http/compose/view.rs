@@ -94,8 +94,10 @@ pub struct DeploymentBody {
     /// Certificate of its own authority (PEM, in base64), once it is made.
     #[schema(required)]
     ca_certificate_base64: Option<String>,
-    /// Where its members are.
-    connection_strings: ConnectionStrings,
+    /// Where its members are; in lists it is not told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    connection_strings: Option<ConnectionStrings>,
     /// The recipe that made it, as long as it is remembered.
     #[schema(required, value_type = Option<OwnId>)]
     provision_recipe_id: Option<OperationId>,
@@ -128,6 +130,7 @@ struct ConnectionStrings {
 #[derive(Serialize, ToSchema)]
 struct DeploymentLinks {
     backups: TemplatedLink,
+    cluster: TemplatedLink,
     recipes: TemplatedLink,
     scalings: TemplatedLink,
     versions: TemplatedLink,
@@ -370,7 +373,7 @@ fn backup_states() -> Object {
 }
 
 /// Compose names owners by 24 hexadecimal digits: these are made of the tenant's own names.
-fn account_id(tenant: &Tenant) -> String {
+pub fn account_id(tenant: &Tenant) -> String {
     let names = format!(
         "{}\0{}\0{}",
         tenant.platform, tenant.organization, tenant.space
@@ -383,6 +386,14 @@ fn deployment_url(public_url: &str, deployment: &Deployment) -> String {
         "{public_url}/api/2016-07/instances/{}/deployments/{}",
         deployment.instance.in_path(),
         deployment.id
+    )
+}
+
+fn cluster_url(public_url: &str, deployment: &Deployment) -> String {
+    format!(
+        "{public_url}/api/2016-07/instances/{}/clusters/{}",
+        deployment.instance.in_path(),
+        deployment.cluster
     )
 }
 
@@ -408,10 +419,11 @@ pub fn deployment(public_url: &str, view: &DeploymentView) -> DeploymentBody {
     let chosen = ["cluster_id", "cluster_service_instance_id"]
         .iter()
         .any(|p| asked.get(p).is_some());
-    let link = |name: &str| TemplatedLink {
-        href: format!("{url}/{name}{{?embed}}"),
+    let templated = |url: &str| TemplatedLink {
+        href: format!("{url}{{?embed}}"),
         templated: true,
     };
+    let link = |name: &str| templated(&format!("{url}/{name}"));
     DeploymentBody {
         id: deployment.id.clone(),
         account_id: account_id(&view.instance.tenant),
@@ -430,17 +442,26 @@ pub fn deployment(public_url: &str, view: &DeploymentView) -> DeploymentBody {
         },
         units: deployment.units,
         ca_certificate_base64: view.ca_certificate.as_ref().map(|pem| BASE64.encode(pem)),
-        connection_strings: ConnectionStrings {
+        connection_strings: Some(ConnectionStrings {
             direct: deployment.client_urls(),
             ..ConnectionStrings::default()
-        },
+        }),
         provision_recipe_id: view.provision.clone(),
         links: DeploymentLinks {
             backups: link("backups"),
+            cluster: templated(&cluster_url(public_url, deployment)),
             recipes: link("recipes"),
             scalings: link("scalings"),
             versions: link("versions"),
         },
+    }
+}
+
+/// A deployment as it stands in a list.
+pub fn listed_deployment(public_url: &str, view: &DeploymentView) -> DeploymentBody {
+    DeploymentBody {
+        connection_strings: None,
+        ..deployment(public_url, view)
     }
 }
 

@@ -1,0 +1,88 @@
+//! Clusters: where the instance's user may have instances, and the one that it runs on.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::Serialize;
+
+use super::{Answer, view};
+use crate::{
+    broker::BrokerError,
+    http::{Api, request::path_id},
+    model::{placement::Cluster, tenant::Tenant},
+};
+
+/// The clusters.
+#[derive(Serialize)]
+pub struct ClusterList {
+    #[serde(rename = "_embedded")]
+    embedded: EmbeddedClusters,
+}
+
+/// What is in the list.
+#[derive(Serialize)]
+pub struct EmbeddedClusters {
+    clusters: Vec<ClusterBody>,
+}
+
+/// A cluster. What it has in use is other tenants' affair, and not told.
+#[derive(Serialize)]
+pub struct ClusterBody {
+    id: String,
+    /// Of whoever runs the broker: clusters are not the tenant's.
+    account_id: String,
+    account_slug: String,
+    name: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    provider: &'static str,
+    region: String,
+    multitenant: bool,
+    /// Nobody wrote it down.
+    created_at: Option<String>,
+    subdomain: String,
+    tags: Vec<String>,
+}
+
+impl ClusterBody {
+    fn of(cluster: &Cluster) -> Self {
+        let operator = Tenant {
+            platform: "compose-broker".to_owned(),
+            organization: String::new(),
+            space: String::new(),
+        };
+        Self {
+            id: cluster.id.clone(),
+            account_id: view::account_id(&operator),
+            account_slug: String::new(),
+            name: cluster.name.clone(),
+            kind: "public",
+            provider: "local",
+            region: cluster.id.clone(),
+            multitenant: true,
+            created_at: None,
+            subdomain: String::new(),
+            tags: Vec::new(),
+        }
+    }
+}
+
+/// `GET /instances/:iid/clusters`
+pub async fn clusters(api: web::Data<Api>, request: HttpRequest) -> Answer {
+    let instance = path_id(&request, "instance")?;
+    let found = api.broker.clusters_seen_from(instance).await?;
+    Ok(HttpResponse::Ok().json(ClusterList {
+        embedded: EmbeddedClusters {
+            clusters: found.into_iter().map(ClusterBody::of).collect(),
+        },
+    }))
+}
+
+/// `GET /instances/:iid/clusters/:cid`
+pub async fn cluster(api: web::Data<Api>, request: HttpRequest) -> Answer {
+    let instance = path_id(&request, "instance")?;
+    let id = request.match_info().query("cluster");
+    let seen = api.broker.clusters_seen_from(instance).await?;
+    let found = seen.into_iter().find(|cluster| cluster.id == id);
+    let found =
+        found.ok_or_else(|| BrokerError::NotFound("there is no such cluster".to_owned()))?;
+    Ok(HttpResponse::Ok().json(ClusterBody::of(found)))
+}

@@ -1,0 +1,89 @@
+//! The databases that can be had, with their versions.
+
+use std::collections::BTreeSet;
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::Serialize;
+
+use super::Answer;
+use crate::{
+    http::{Api, request::path_id},
+    model::version::{Version, is_preferred},
+};
+
+/// The databases.
+#[derive(Serialize)]
+pub struct DatabaseList {
+    #[serde(rename = "_embedded")]
+    embedded: EmbeddedApplications,
+}
+
+/// What is in the list.
+#[derive(Serialize)]
+pub struct EmbeddedApplications {
+    applications: Vec<Application>,
+}
+
+/// A kind of database.
+#[derive(Serialize)]
+pub struct Application {
+    #[serde(rename = "type")]
+    kind: String,
+    status: &'static str,
+    display_name: String,
+    #[serde(rename = "_embedded")]
+    embedded: EmbeddedVersions,
+}
+
+/// Its versions.
+#[derive(Serialize)]
+pub struct EmbeddedVersions {
+    versions: Vec<VersionBody>,
+}
+
+/// A version that a new instance can have.
+#[derive(Serialize)]
+pub struct VersionBody {
+    application: String,
+    status: &'static str,
+    /// Whether it is the one to take of its line; the highest of these is what an instance gets
+    /// whose user names none.
+    preferred: bool,
+    version: String,
+}
+
+impl Application {
+    fn of(engine: String, versions: &BTreeSet<Version>) -> Self {
+        let version = |version: &Version| {
+            let preferred = is_preferred(version, versions);
+            VersionBody {
+                application: engine.clone(),
+                status: if preferred { STABLE } else { "deprecated" },
+                preferred,
+                version: version.to_string(),
+            }
+        };
+        let versions = versions.iter().map(version).collect();
+        Self {
+            kind: engine.clone(),
+            status: STABLE,
+            display_name: engine,
+            embedded: EmbeddedVersions { versions },
+        }
+    }
+}
+
+const STABLE: &str = "stable";
+
+/// `GET /instances/:iid/databases`
+pub async fn databases(api: web::Data<Api>, request: HttpRequest) -> Answer {
+    let instance = path_id(&request, "instance")?;
+    let found = api.broker.versions_seen_from(instance).await?;
+    let applications = found
+        .into_iter()
+        .map(|(engine, versions)| Application::of(engine, &versions))
+        .collect();
+    Ok(HttpResponse::Ok().json(DatabaseList {
+        embedded: EmbeddedApplications { applications },
+    }))
+}

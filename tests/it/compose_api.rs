@@ -1,0 +1,132 @@
+//! What the Compose API tells beside backups, recipes and changes: deployments, clusters,
+//! databases.
+
+use std::collections::BTreeSet;
+
+use compose_broker::app::Surroundings;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::{
+    broker::{Answer, TestBroker, answer, encoded, new_folder, text},
+    clusters,
+};
+
+/// What stands at a path below an instance, with and without a slash at its end.
+async fn get(broker: &TestBroker, credentials: &Value, path: &str) -> Answer {
+    let plain = answer(broker.compose(Method::GET, credentials, path)).await;
+    let slash = answer(broker.compose(Method::GET, credentials, &format!("{path}/"))).await;
+    assert_eq!((plain.status, &plain.body), (slash.status, &slash.body));
+    plain
+}
+
+async fn found(broker: &TestBroker, credentials: &Value, path: &str) -> Value {
+    let answer = get(broker, credentials, path).await;
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    answer.body
+}
+
+/// What each of a list's members says in a field.
+fn each<'a>(list: &'a Value, of: &str, field: &str) -> Vec<&'a str> {
+    let list = list["_embedded"][of].as_array().expect("a list");
+    list.iter().map(|one| text(&one[field])).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_lists_its_deployment_and_what_was_restored_from_it() {
+    let broker = TestBroker::start().await;
+    broker.provision("source", json!({})).await;
+    broker.provision("other", json!({})).await;
+    let source = broker.bind("source", "b").await;
+    let other = broker.bind("other", "b").await;
+    let id = text(&source["deployment_id"]);
+    let alone = found(&broker, &source, "/deployments").await;
+    assert_eq!(each(&alone, "deployments", "id"), [id]);
+    let mut single = found(&broker, &source, &format!("/deployments/{id}")).await;
+    let fields = single.as_object_mut().expect("an object");
+    fields
+        .remove("connection_strings")
+        .expect("how to reach it");
+    assert_eq!(alone["_embedded"]["deployments"][0], single);
+
+    // What the broker restored here is in the list of the source, and not the other way round.
+    let backup = broker.back_up(&source).await;
+    let path = format!("/deployments/{id}/backups/{}/restore", text(&backup["id"]));
+    let restored = answer(broker.compose(Method::POST, &source, &path)).await;
+    assert_eq!(restored.status, StatusCode::ACCEPTED, "{restored:?}");
+    let recipe = json!({ "id": restored.body["provision_recipe_id"] });
+    broker.recipe_end(&source, &recipe).await;
+    let restored_id = text(&restored.body["id"]);
+    let both = found(&broker, &source, "/deployments").await;
+    assert_eq!(each(&both, "deployments", "id"), [id, restored_id]);
+    let mut below = source.clone();
+    below["instance_administration_api"]["instance_id"] = restored.body["instance_id"].clone();
+    let there = found(&broker, &below, "/deployments").await;
+    assert_eq!(each(&there, "deployments", "id"), [restored_id]);
+    let foreign = found(&broker, &other, "/deployments").await;
+    assert_eq!(
+        each(&foreign, "deployments", "id"),
+        [text(&other["deployment_id"])]
+    );
+    let mut crossed = source.clone();
+    crossed["instance_administration_api"]["token"] =
+        other["instance_administration_api"]["token"].clone();
+    let refused = get(&broker, &crossed, "/deployments").await;
+    assert_eq!(refused.status, StatusCode::NOT_FOUND, "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clusters_are_those_that_a_user_may_choose_or_has() {
+    let folder = new_folder();
+    let described = clusters::described(&folder);
+    let broker = clusters::start(&folder, &described, Surroundings::default()).await;
+    clusters::provision(&broker, "chosen", json!({ "cluster_id": "blue" })).await;
+    broker.provision("given", json!({})).await;
+    let chosen = clusters::bind(&broker, "chosen").await;
+    let given = broker.bind("given", "b").await;
+    let all = found(&broker, &chosen, "/clusters").await;
+    assert_eq!(each(&all, "clusters", "id"), ["red", "blue"]);
+    insta::assert_json_snapshot!(all["_embedded"]["clusters"][1]);
+    let one = found(&broker, &chosen, "/clusters/blue").await;
+    assert_eq!(one, all["_embedded"]["clusters"][1]);
+    let own = found(&broker, &given, "/clusters").await;
+    assert_eq!(each(&own, "clusters", "id"), ["red"]);
+    for unseen in ["blue", "nobody", "..%2Fred", "%00", "re%64x"] {
+        let refused = get(&broker, &given, &format!("/clusters/{unseen}")).await;
+        assert_eq!(refused.status, StatusCode::NOT_FOUND, "{refused:?}");
+        assert_eq!(
+            refused.body,
+            json!({ "errors": { "base": ["there is no such cluster"] } })
+        );
+    }
+
+    // A cluster's own service instance tells of itself alone, to its users and to the platform.
+    let path = format!(
+        "/api/2016-07/instances/{}/clusters",
+        encoded(clusters::BLUE)
+    );
+    let asked = [
+        broker.osb(Method::GET, &path),
+        broker
+            .anonymous(Method::GET, &path)
+            .bearer_auth(text(&chosen["instance_administration_api"]["token"])),
+    ];
+    for request in asked {
+        let told = answer(request).await;
+        assert_eq!(each(&told.body, "clusters", "id"), ["blue"], "{told:?}");
+    }
+    let below = answer(broker.osb(Method::GET, &path.replace("clusters", "deployments"))).await;
+    assert_eq!(below.status, StatusCode::NOT_FOUND, "{below:?}");
+
+    // Versions are those of the clusters that may be chosen.
+    let versions = |databases: &Value| -> BTreeSet<String> {
+        let all = databases["_embedded"]["applications"][0]["_embedded"]["versions"].clone();
+        let all = all.as_array().expect("versions").clone();
+        all.iter().map(|v| text(&v["version"]).to_owned()).collect()
+    };
+    let databases = found(&broker, &chosen, "/databases").await;
+    insta::assert_json_snapshot!(databases);
+    let databases = found(&broker, &given, "/databases").await;
+    let of_red = ["3.4.23", "3.5.16"].map(str::to_owned).into();
+    assert_eq!(versions(&databases), of_red);
+}
