@@ -25,17 +25,21 @@ const REQUEST_IDENTITY: HeaderName = HeaderName::from_static("x-broker-api-reque
 const ORIGINATING_IDENTITY: &str = "x-broker-api-originating-identity";
 /// Cloud Foundry's router's name of the request.
 const VCAP_REQUEST_ID: &str = "x-vcap-request-id";
+/// Zipkin's name of the chain of requests that this one is part of.
+const TRACE_ID: &str = "x-b3-traceid";
+/// Where Cloud Foundry's API that the request came from tells of itself.
+const API_INFO: &str = "x-api-info-location";
 
 /// Handles a request, tells of it, and marks the answer.
 pub async fn trace(
-    api: web::Data<Api>,
+    shared: web::Data<Api>,
     request: ServiceRequest,
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     let began = Instant::now();
     let method = request.method().clone();
     let path = request.path().to_owned();
-    let client = ClientAddress::find(request.peer_addr(), request.headers(), &api.proxies);
+    let client = ClientAddress::find(request.peer_addr(), request.headers(), &shared.proxies);
     let from = client.map_or_else(String::new, |ClientAddress(address)| address.to_string());
     if let Some(client) = client {
         request.extensions_mut().insert(client);
@@ -43,6 +47,9 @@ pub async fn trace(
     let identity = request.headers().get(&REQUEST_IDENTITY).cloned();
     let vcap = request.headers().get(VCAP_REQUEST_ID);
     let request_id = text(identity.as_ref().or(vcap));
+    let vcap_id = text(vcap);
+    let trace = text(request.headers().get(TRACE_ID));
+    let api = text(request.headers().get(API_INFO));
     let caller = caller(request.headers(), &request_id);
     let user = match (&caller.platform, &caller.user) {
         (Some(platform), Some(user)) => format!("{platform} {user}"),
@@ -59,7 +66,7 @@ pub async fn trace(
         level,
         method:% = method, path, status = response.status().as_u16(),
         micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
-        request = request_id, from, user;
+        request = request_id, from, vcap = vcap_id, trace, api, user;
         "request"
     );
     if let Some(identity) = identity {
