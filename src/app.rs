@@ -254,6 +254,7 @@ impl App {
             clusters: config.clusters.into_iter().map(|c| c.cluster).collect(),
             versions,
             restore_scope: config.restore_scope,
+            deleted_poll: config.deleted_poll,
             public_url: public_url.clone(),
             doorkeeper,
             downloads: Downloads::on(runtime),

@@ -80,6 +80,17 @@ pub struct FetchedInstance {
     pub maintenance_version: Option<Version>,
 }
 
+/// What users of a platform may read of an instance beside its name (OSB `metadata.labels`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceLabels {
+    /// The engine's name.
+    pub engine: String,
+    /// The version that runs, or will.
+    pub version: Version,
+    /// The size.
+    pub units: u32,
+}
+
 /// Who asks for an instance.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Asker<'a> {
@@ -195,6 +206,20 @@ impl Broker {
                 "there is no such service instance (yet)".to_owned(),
             )),
         }
+    }
+
+    /// What is told of an instance, also while it is being made; none when there is no such
+    /// instance.
+    pub async fn labels(&self, id: InstanceId) -> Result<Option<InstanceLabels>, BrokerError> {
+        let found = self
+            .store
+            .read(move |conn| store::deployment::of_instance(conn, &id))
+            .await?;
+        Ok(found.map(|(deployment, _)| InstanceLabels {
+            engine: deployment.engine,
+            version: deployment.version,
+            units: deployment.units,
+        }))
     }
 
     /// Accepts the deletion of an instance. Whatever else is being done to it is halted.

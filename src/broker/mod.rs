@@ -14,7 +14,7 @@ use crate::{
         catalog::{CurrentCatalog, Offering, Plan},
         ids::{BindingId, InstanceId, OperationId},
         limits::SYNC_WAIT,
-        operation::{Operation, OperationState},
+        operation::{DeletedPoll, Operation, OperationState},
         placement::Cluster,
         tenant::RestoreScope,
         version::Version,
@@ -51,7 +51,9 @@ pub use catalog::{CatalogRefusal, LostPlan, LostPlans, keeps_all_plans};
 pub use dashboard::{BackUpNow, InstanceView};
 pub use deployment::DeploymentView;
 pub use download::{Download, DownloadLink, Downloads, backup_name};
-pub use instance::{DeprovisionRequest, FetchedInstance, ProvisionRequest, Provisioned};
+pub use instance::{
+    DeprovisionRequest, FetchedInstance, InstanceLabels, ProvisionRequest, Provisioned,
+};
 pub use observation::Observer;
 pub use reconcile::{Finding, Repair, Repaired};
 pub use restore::{RestoreOptions, RestorePlace, RestoreRequest, Restored};
@@ -161,6 +163,8 @@ pub struct Broker {
     pub versions: BTreeMap<String, BTreeMap<String, Vec<Version>>>,
     /// How far a restore may reach for its source.
     pub restore_scope: RestoreScope,
+    /// What a poll with the token of a deletion that is done is told.
+    pub deleted_poll: DeletedPoll,
     /// Where clients reach the broker, without a slash at the end.
     pub public_url: String,
     /// Who may see the dashboard.

@@ -4,7 +4,7 @@ use super::{Broker, BrokerError};
 use crate::{
     model::{
         ids::{BindingId, InstanceId, OperationId},
-        operation::{HALTED, Operation, OperationKind, OperationState},
+        operation::{DeletedPoll, HALTED, Operation, OperationKind, OperationState},
     },
     store,
 };
@@ -96,8 +96,8 @@ impl Broker {
     ///
     /// `token` is OSB's `operation`. Our own token tells of its own operation, also of an older
     /// one; an unknown or absent one tells of the newest. A finished deletion is `Gone` for whoever
-    /// has its token and succeeded for everybody else: platforms and conformance suites ask for
-    /// either.
+    /// has its token, unless the operator chose otherwise, and succeeded for everybody else:
+    /// platforms and conformance suites ask for either.
     pub async fn instance_status(
         &self,
         instance: InstanceId,
@@ -125,6 +125,7 @@ impl Broker {
         kinds: &'static [OperationKind],
         token: Option<String>,
     ) -> Result<OperationStatus, BrokerError> {
+        let deleted_poll = self.deleted_poll;
         let token: Option<OperationId> = token.and_then(|token| token.parse().ok());
         let (by_token, newest) = self
             .store
@@ -144,7 +145,8 @@ impl Broker {
                 operation.kind,
                 OperationKind::Deprovision | OperationKind::Unbind
             );
-            if deletes && operation.state == OperationState::Succeeded {
+            let is_gone = deletes && operation.state == OperationState::Succeeded;
+            if is_gone && deleted_poll == DeletedPoll::Gone {
                 return Err(BrokerError::Gone);
             }
             return Ok(status_of(&operation));

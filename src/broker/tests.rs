@@ -20,6 +20,7 @@ use crate::{
         instance::InstanceState,
         limits::UNIT_BYTES,
         observation::Observation,
+        operation::DeletedPoll,
         secret::{Credentials, Secret},
     },
 };
@@ -107,6 +108,7 @@ impl Office {
                 .map(|(id, v)| (id.to_owned(), BTreeMap::from([("etcd".to_owned(), v)])))
                 .into(),
             restore_scope: RestoreScope::Space,
+            deleted_poll: DeletedPoll::Gone,
             public_url: "http://broker".to_owned(),
             downloads: Downloads::on(tokio::runtime::Handle::current()),
             observer: Box::new(Nobody),

@@ -21,6 +21,7 @@ use crate::{
     model::{
         certificate::CertificateFiles,
         limits::REQUESTS_PER_SECOND_MAX,
+        operation::DeletedPoll,
         proxy::TrustedProxies,
         secret::{Credentials, Secret},
         tenant::RestoreScope,
@@ -113,6 +114,10 @@ pub struct Settings {
     /// How far a restore may reach for its source: space or organization
     #[arg(long, env = "COMPOSE_BROKER_RESTORE_SCOPE", default_value = "space")]
     pub restore_scope: String,
+
+    /// What a poll with the token of a deletion that is done is told: gone (410) or succeeded (200)
+    #[arg(long, env = "COMPOSE_BROKER_DELETED_POLL", default_value = "gone")]
+    pub deleted_poll: String,
 
     /// What is logged, in env_logger's language
     #[arg(long, env = "COMPOSE_BROKER_LOG", default_value = "info")]
@@ -223,6 +228,8 @@ pub struct Config {
     pub requests_per_second: u32,
     /// How far a restore may reach for its source.
     pub restore_scope: RestoreScope,
+    /// What a poll with the token of a deletion that is done is told.
+    pub deleted_poll: DeletedPoll,
     /// What is logged.
     pub log: String,
     /// How records are written.
@@ -342,6 +349,14 @@ impl Config {
                 ("organization", RestoreScope::Organization),
             ],
         )?;
+        let deleted_poll = one_of(
+            "COMPOSE_BROKER_DELETED_POLL",
+            &settings.deleted_poll,
+            &[
+                ("gone", DeletedPoll::Gone),
+                ("succeeded", DeletedPoll::Succeeded),
+            ],
+        )?;
         logging::check_filter(&settings.log).map_err(|e| wrong("COMPOSE_BROKER_LOG", e))?;
         let log_format = one_of(
             "COMPOSE_BROKER_LOG_FORMAT",
@@ -441,6 +456,7 @@ impl Config {
             trusted_proxies,
             requests_per_second,
             restore_scope,
+            deleted_poll,
             log: settings.log.clone(),
             log_format,
             clock_offset_file: settings.clock_offset_file.clone(),

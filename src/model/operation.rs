@@ -205,6 +205,17 @@ impl WaitsFor {
 /// What users are told of an operation that gave way to a deletion.
 pub const HALTED: &str = "stopped, because it is being deleted";
 
+/// What a poll with the token of a deletion that is done is told. The specification and its suites
+/// do not agree, so the operator may choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DeletedPoll {
+    /// That what was deleted is gone.
+    #[default]
+    Gone,
+    /// That the operation succeeded.
+    Succeeded,
+}
+
 /// How far an operation has come.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Progress {

@@ -33,8 +33,8 @@ use crate::{
 mod view;
 
 use view::{
-    Accepted, Done, FetchedBindingBody, Instance, MaintenanceVersion, ProvisionAccepted,
-    Provisioned,
+    Accepted, Done, FetchedBindingBody, Instance, InstanceMetadata, MaintenanceVersion,
+    ProvisionAccepted, Provisioned,
 };
 
 type Answer = Result<HttpResponse, OsbError>;
@@ -47,7 +47,7 @@ struct ApiMinor(u32);
 
 /// Bindings tell of `endpoints` since then.
 const ENDPOINTS_SINCE: ApiMinor = ApiMinor(15);
-/// Bindings tell of `metadata` since then.
+/// Bindings and instances tell of `metadata` since then.
 const METADATA_SINCE: ApiMinor = ApiMinor(16);
 /// Plans tell of `binding_rotatable` since then.
 const ROTATION_SINCE: ApiMinor = ApiMinor(17);
@@ -153,22 +153,42 @@ pub async fn provision(api: web::Data<Api>, request: HttpRequest, payload: web::
         maintenance_version: body.maintenance_version()?,
         accepts_incomplete: accepts_incomplete(&request),
     };
-    Ok(match api.broker.provision(provision).await? {
-        broker::Provisioned::Exists => HttpResponse::Ok().json(Provisioned { dashboard_url }),
+    let told = provision.instance.clone();
+    let provisioned = api.broker.provision(provision).await?;
+    let metadata = metadata(&api, &request, told).await?;
+    Ok(match provisioned {
+        broker::Provisioned::Exists => HttpResponse::Ok().json(Provisioned {
+            dashboard_url,
+            metadata,
+        }),
         broker::Provisioned::Accepted(operation) => {
             HttpResponse::Accepted().json(ProvisionAccepted {
                 operation,
                 dashboard_url,
+                metadata,
             })
         }
     })
+}
+
+/// OSB's `metadata` of an instance, for platforms that know it.
+async fn metadata(
+    api: &Api,
+    request: &HttpRequest,
+    instance: InstanceId,
+) -> Result<Option<InstanceMetadata>, OsbError> {
+    if minor_of(request) < METADATA_SINCE {
+        return Ok(None);
+    }
+    let labels = api.broker.labels(instance).await?;
+    Ok(labels.map(InstanceMetadata::of))
 }
 
 /// `GET /v2/service_instances/:instance_id`
 pub async fn fetch_instance(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let instance: InstanceId = path_id(&request, "instance")?;
     let dashboard_url = api.broker.dashboard_url(&instance);
-    let fetched = api.broker.instance(instance).await?;
+    let fetched = api.broker.instance(instance.clone()).await?;
     let knows = minor_of(&request) >= MAINTENANCE_INFO_SINCE;
     let version = fetched.maintenance_version.filter(|_| knows);
     Ok(HttpResponse::Ok().json(Instance {
@@ -177,6 +197,7 @@ pub async fn fetch_instance(api: web::Data<Api>, request: HttpRequest) -> Answer
         plan_id: fetched.plan_id,
         parameters: fetched.parameters,
         maintenance_info: version.map(|version| MaintenanceVersion { version }),
+        metadata: metadata(&api, &request, instance).await?,
     }))
 }
 

@@ -2,12 +2,12 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::{ApiMinor, ENDPOINTS_SINCE, METADATA_SINCE};
 use crate::{
-    broker::{FetchedBinding, OperationStatus, StatusState},
+    broker::{self, FetchedBinding, OperationStatus, StatusState},
     http::openapi::scalars::{DatabaseVersion, OwnId, PlatformId, Time},
     model::{
         binding::{self, Life},
@@ -21,6 +21,10 @@ use crate::{
 pub struct Provisioned {
     /// The instance's page for people.
     pub dashboard_url: String,
+    /// For platforms of 2.16 and newer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub metadata: Option<InstanceMetadata>,
 }
 
 /// An instance that is being made.
@@ -31,6 +35,10 @@ pub struct ProvisionAccepted {
     pub operation: OperationId,
     /// The instance's page for people.
     pub dashboard_url: String,
+    /// For platforms of 2.16 and newer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub metadata: Option<InstanceMetadata>,
 }
 
 /// Work that goes on.
@@ -61,6 +69,44 @@ pub struct Instance {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub maintenance_info: Option<MaintenanceVersion>,
+    /// For platforms of 2.16 and newer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub metadata: Option<InstanceMetadata>,
+}
+
+/// What platforms show of an instance beside its name.
+#[derive(Serialize, ToSchema)]
+pub struct InstanceMetadata {
+    labels: InstanceLabels,
+    /// Always empty: these would ask the platform to do something.
+    attributes: Map<String, Value>,
+}
+
+/// What an instance is, as texts.
+#[derive(Serialize, ToSchema)]
+struct InstanceLabels {
+    /// The kind of database.
+    engine: String,
+    /// Its version.
+    #[schema(value_type = DatabaseVersion)]
+    version: Version,
+    /// Its size.
+    units: String,
+}
+
+impl InstanceMetadata {
+    /// That of an instance.
+    pub fn of(labels: broker::InstanceLabels) -> Self {
+        Self {
+            labels: InstanceLabels {
+                engine: labels.engine,
+                version: labels.version,
+                units: labels.units.to_string(),
+            },
+            attributes: Map::new(),
+        }
+    }
 }
 
 /// OSB's `maintenance_info`.
