@@ -325,9 +325,9 @@ impl Store {
         self.changes.subscribe()
     }
 
-    /// Whether the database answers.
+    /// Whether the database takes what would be written to it. Nothing is.
     pub async fn ping(self: &Arc<Self>) -> Result<(), StoreError> {
-        self.read(|conn| {
+        self.write(|conn| {
             each!(conn, |c| diesel::sql_query("SELECT 1").execute(c))?;
             Ok(())
         })
