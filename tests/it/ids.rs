@@ -27,7 +27,7 @@ fn request() -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ids_that_cannot_be_kept_are_refused_and_nothing_is_made() {
+async fn osb_018_ids_that_cannot_be_kept_are_refused_and_nothing_is_made() {
     let broker = TestBroker::start().await;
     let headers = raw::platform(&broker);
     let long = "x".repeat(5_000);
@@ -63,7 +63,7 @@ async fn ids_that_cannot_be_kept_are_refused_and_nothing_is_made() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ids_that_look_dangerous_are_ids_like_any_other() {
+async fn osb_018_ids_that_look_dangerous_are_ids_like_any_other() {
     let broker = TestBroker::start().await;
     let headers = raw::platform(&broker);
     let longest = "x".repeat(255);

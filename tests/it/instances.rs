@@ -1,6 +1,6 @@
 //! The life of a service instance: asked for, made, looked at, deleted.
 
-use std::{fs, sync::Arc};
+use std::sync::Arc;
 
 use compose_broker::model::operation::OperationKind;
 use futures::future::join_all;
@@ -10,9 +10,8 @@ use serde_json::{Value, json};
 use crate::{
     broker::{
         Answer, ENTERPRISE, SERVICE, STANDARD, TestBroker, answer, eventually, instance_path,
-        new_folder, port_range, text,
+        port_range, text,
     },
-    catalog::{catalog_file, two_services_file},
     control::Script,
     transport::description,
 };
@@ -61,120 +60,6 @@ async fn assert_unknown(broker: &TestBroker, id: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_repeated_request_is_recognised_while_it_runs_and_when_it_is_done() {
-    let script = Script::default();
-    let broker = TestBroker::start_with(&[], script.surroundings()).await;
-    let held = script.hold(OperationKind::Provision, "allocate");
-    let parameters = json!({ "units": 1, "db_version": "3.5.16" });
-    let context = json!({ "platform": "cloudfoundry", "instance_name": "first", "x": [1] });
-    let asked = json!({ "parameters": parameters, "context": context });
-    let first = put(&broker, "i", asked.clone()).await;
-    let same = [
-        asked.clone(),
-        json!({ "parameters": { "db_version": "3.5.16", "units": 1.0 } }),
-        json!({ "parameters": parameters, "context": { "instance_name": "renamed" } }),
-        json!({ "parameters": parameters, "maintenance_info": {}, "previous_values": {} }),
-        json!({ "parameters": parameters, "unknown": { "deep": [null] } }),
-    ];
-    for change in &same {
-        let again = put(&broker, "i", change.clone()).await;
-        assert_eq!(token(&again), token(&first), "{change}");
-    }
-    let others = [
-        json!({ "parameters": { "units": 2, "db_version": "3.5.16" } }),
-        json!({ "parameters": { "units": 1 } }),
-        json!({}),
-        json!({ "parameters": parameters, "plan_id": ENTERPRISE }),
-        json!({ "parameters": parameters, "organization_guid": "other" }),
-        json!({ "parameters": parameters, "space_guid": "other" }),
-    ];
-    for change in &others {
-        let other = put(&broker, "i", change.clone()).await;
-        description(&other, StatusCode::CONFLICT);
-    }
-    assert_eq!(fetch(&broker, "i").await.status, StatusCode::NOT_FOUND);
-    drop(held);
-    let end = broker.instance_end("i", &first.body).await;
-    assert_eq!(end["state"], "succeeded", "{end}");
-    for change in &same {
-        let again = put(&broker, "i", change.clone()).await;
-        assert_eq!(again.status, StatusCode::OK, "{change}: {again:?}");
-    }
-    for change in &others {
-        let other = put(&broker, "i", change.clone()).await;
-        description(&other, StatusCode::CONFLICT);
-    }
-    let fetched = fetch(&broker, "i").await;
-    assert_eq!(fetched.status, StatusCode::OK, "{fetched:?}");
-    let expected = json!({
-        "service_id": SERVICE, "plan_id": STANDARD, "parameters": parameters,
-        "dashboard_url": format!("{}/dashboard/instances/i", broker.url),
-        "maintenance_info": { "version": "3.5.16" },
-    });
-    assert_eq!(fetched.body, expected);
-    // Platforms of before 2.16 do not know of it.
-    let (username, password) = broker.platform();
-    let older = broker
-        .anonymous(Method::GET, &instance_path("i"))
-        .basic_auth(username, Some(password))
-        .header("X-Broker-API-Version", "2.15");
-    let older = answer(older).await;
-    assert_eq!(older.status, StatusCode::OK, "{older:?}");
-    assert_eq!(older.body.get("maintenance_info"), None);
-    // Without a wish to wait there is nothing to wait for.
-    let path = instance_path("i");
-    let done = answer(broker.osb(Method::PUT, &path).json(&request(asked))).await;
-    assert_eq!(done.status, StatusCode::OK, "{done:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn no_parameters_are_written_in_three_ways() {
-    let script = Script::default();
-    let broker = TestBroker::start_with(&[], script.surroundings()).await;
-    let _held = script.hold(OperationKind::Provision, "allocate");
-    let first = put(&broker, "i", json!({})).await;
-    for parameters in [json!(null), json!({})] {
-        let again = put(&broker, "i", json!({ "parameters": parameters })).await;
-        assert_eq!(token(&again), token(&first));
-    }
-    let without_waiting = broker
-        .osb(Method::PUT, &instance_path("i"))
-        .json(&request(json!({})));
-    let refused = answer(without_waiting).await;
-    description(&refused, StatusCode::UNPROCESSABLE_ENTITY);
-    assert_eq!(refused.body["error"], "AsyncRequired");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_refused_request_makes_nothing() {
-    let broker = TestBroker::start().await;
-    let wrong = [
-        ("service_id", json!({ "service_id": "unknown" })),
-        ("plan_id", json!({ "plan_id": "unknown" })),
-        ("units", json!({ "parameters": { "units": 0 } })),
-        ("units", json!({ "parameters": { "units": 33 } })),
-        ("units", json!({ "parameters": { "units": "2" } })),
-        ("units", json!({ "parameters": { "units": 1.5 } })),
-        ("units", json!({ "parameters": { "units": null } })),
-        ("db_version", json!({ "parameters": { "db_version": 3 } })),
-        (
-            "db_version",
-            json!({ "parameters": { "db_version": "x".repeat(33) } }),
-        ),
-        ("unit", json!({ "parameters": { "unit": 2 } })),
-        ("backup_id", json!({ "parameters": { "backup_id": ["x"] } })),
-    ];
-    for (field, change) in wrong {
-        let refused = put(&broker, "i", change.clone()).await;
-        let reason = description(&refused, StatusCode::BAD_REQUEST);
-        assert!(reason.contains(field), "{change}: {reason}");
-        assert_eq!(refused.body.get("error"), None, "{refused:?}");
-    }
-    assert_unknown(&broker, "i").await;
-    assert_eq!(broker.members(), Vec::<i32>::new());
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_version_is_refused_with_a_list_of_what_there_is() {
     let broker = TestBroker::start().await;
     for version in ["9.9.9", "3.5", "latest", "", "3.5.0", "v3.5.16", " 3.5.16"] {
@@ -190,91 +75,6 @@ async fn an_unknown_version_is_refused_with_a_list_of_what_there_is() {
         }
     }
     assert_unknown(&broker, "i").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_plan_belongs_to_its_own_service() {
-    let folder = new_folder();
-    let file = two_services_file(&folder);
-    let script = Script::default();
-    let flags = ["--catalog", file.to_str().expect("UTF-8")];
-    let broker = TestBroker::start_in(folder.clone(), &flags, script.surroundings()).await;
-    let _held = script.hold(OperationKind::Provision, "allocate");
-    for (service, plan) in [(SERVICE, "second-plan"), ("second-service", STANDARD)] {
-        let refused = put(
-            &broker,
-            "i",
-            json!({ "service_id": service, "plan_id": plan }),
-        )
-        .await;
-        let reason = description(&refused, StatusCode::BAD_REQUEST);
-        assert!(reason.contains("plan_id"), "{reason}");
-    }
-    assert_unknown(&broker, "i").await;
-    let own = json!({ "service_id": "second-service", "plan_id": "second-plan" });
-    token(&put(&broker, "i", own).await);
-    // The same plan by name, but another service: not the same request.
-    description(&put(&broker, "i", json!({})).await, StatusCode::CONFLICT);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn maintenance_information_is_compared_when_it_says_something() {
-    let folder = new_folder();
-    let mut catalog = catalog_file();
-    let plan = &mut catalog["services"][0]["plans"][1];
-    plan["maintenance_info"] = json!({ "version": "2.1.0", "description": "newer" });
-    let file = folder.join("maintained.json");
-    fs::write(&file, catalog.to_string()).expect("a file");
-    let script = Script::default();
-    let flags = ["--catalog", file.to_str().expect("UTF-8")];
-    let broker = TestBroker::start_in(folder.clone(), &flags, script.surroundings()).await;
-    let _held = script.hold(OperationKind::Provision, "allocate");
-    let refused = async |change: Value| {
-        let refused = put(&broker, "refused", change.clone()).await;
-        description(&refused, StatusCode::UNPROCESSABLE_ENTITY);
-        assert_eq!(refused.body["error"], "MaintenanceInfoConflict", "{change}");
-    };
-    refused(json!({ "maintenance_info": { "version": "2.1.0" } })).await;
-    let enterprise = json!({ "plan_id": ENTERPRISE, "parameters": { "cluster_id": "local" } });
-    for version in ["2.0.0", "2.1.0-rc.1", "", "garbage"] {
-        let mut change = enterprise.clone();
-        change["maintenance_info"] = json!({ "version": version });
-        refused(change).await;
-    }
-    assert_unknown(&broker, "refused").await;
-    // What the conformance suite, Cloud Controller and others send.
-    let mut change = json!({
-        "maintenance_info": {}, "previous_values": { "maintenance_info": {} }, "bind_resource": {},
-    });
-    token(&put(&broker, "standard", change.clone()).await);
-    change["maintenance_info"] = json!({ "version": null, "description": "x" });
-    token(&put(&broker, "standard", change).await);
-    let mut change = enterprise.clone();
-    change["maintenance_info"] = json!({ "version": "2.1.0", "description": "other", "x": 1 });
-    let first = put(&broker, "enterprise", change).await;
-    let again = put(&broker, "enterprise", enterprise).await;
-    assert_eq!(token(&again), token(&first));
-    // A parameter that is wrong comes first, a conflict last.
-    let schema_first = json!({
-        "parameters": { "units": "x" }, "maintenance_info": { "version": "9.0.0" },
-    });
-    description(
-        &put(&broker, "standard", schema_first).await,
-        StatusCode::BAD_REQUEST,
-    );
-    let before_conflict =
-        json!({ "space_guid": "other", "maintenance_info": { "version": "9.0.0" } });
-    refused(before_conflict).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn of_many_equal_requests_at_once_one_makes_the_instance() {
-    let script = Script::default();
-    let broker = TestBroker::start_with(&[], script.surroundings()).await;
-    let _held = script.hold(OperationKind::Provision, "allocate");
-    let answers = join_all((0..20).map(|_| put(&broker, "i", json!({})))).await;
-    let tokens: Vec<&str> = answers.iter().map(token).collect();
-    assert!(tokens.iter().all(|other| *other == tokens[0]), "{tokens:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,8 @@
 //! [`process`] runs brokers that can be killed, [`etcd`] uses the databases that they give,
 //! [`inside`] looks at what a broker keeps, [`control`] stops time and work where a test needs it,
 //! [`saboteur`] breaks work, [`raw`] speaks HTTP as no decent client would, [`chromium`] is a person
-//! at a browser, over [`webdriver`].
+//! at a browser, over [`webdriver`]. [`osb`] has one test for each thing that the specification
+//! asks for.
 
 mod audit;
 mod backups;
@@ -35,6 +36,7 @@ mod halts;
 mod ids;
 mod inside;
 mod instances;
+mod osb;
 mod pages;
 mod process;
 mod protection;

@@ -1,0 +1,1 @@
+//! Bind, fetch a binding, rotation.

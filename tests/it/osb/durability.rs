@@ -1,0 +1,1 @@
+//! Concurrency, durability and limits.

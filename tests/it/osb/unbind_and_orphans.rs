@@ -1,0 +1,1 @@
+//! Unbind, deprovision, and what orphan mitigation does.
