@@ -350,6 +350,7 @@ async fn osb_036_schemas_are_of_draft_04_and_stand_alone() {
 fn unfit(schema: &Value) -> Value {
     match text(&schema["type"]) {
         "integer" => json!(schema["maximum"].as_i64().expect("a maximum") + 1),
+        "boolean" => json!("yes"),
         _ if schema.get("enum").is_some() => json!("none of these"),
         _ => json!("x".repeat(
             usize::try_from(schema["maxLength"].as_u64().expect("a length")).expect("small") + 1
