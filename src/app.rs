@@ -253,6 +253,7 @@ impl App {
             backups: backups.clone(),
             clusters: config.clusters.into_iter().map(|c| c.cluster).collect(),
             versions,
+            units_per_tenant: config.tenant_units,
             restore_scope: config.restore_scope,
             deleted_poll: config.deleted_poll,
             public_url: public_url.clone(),
@@ -264,6 +265,7 @@ impl App {
             store,
             engines,
             clusters,
+            tenant_operations: config.tenant_operations,
             backups,
             keys,
             catalog,
@@ -517,8 +519,13 @@ async fn open_clusters(config: &Config) -> Result<BTreeMap<String, ClusterParts>
             cluster: id.clone(),
             source,
         })?;
-        let ports = local.ports;
-        clusters.insert(id.clone(), ClusterParts { provisioner, ports });
+        let limit = local.cluster.operations_at_once.map(usize::try_from);
+        let parts = ClusterParts {
+            provisioner,
+            ports: local.ports,
+            operations_at_once: limit.and_then(Result::ok),
+        };
+        clusters.insert(id.clone(), parts);
     }
     Ok(clusters)
 }

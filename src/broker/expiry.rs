@@ -14,6 +14,7 @@ use crate::{
         ids::{BindingId, InstanceId},
         instance::InstanceState,
         limits::{EXPIRIES_AT_ONCE, EXPIRY_RETRY},
+        operation::EXPIRY,
     },
     store::{self, Conn},
 };
@@ -59,7 +60,7 @@ fn expire(
             Some(now + EXPIRY_RETRY)
         }
         _ => {
-            end_binding(conn, &binding, BindingState::Expiring, "expiry", now)?;
+            end_binding(conn, &binding, BindingState::Expiring, EXPIRY, now)?;
             return Ok(true);
         }
     };

@@ -161,10 +161,12 @@ impl Broker {
         }
         let asked: ProvisionParameters = serde_json::from_value(parameters)
             .map_err(|e| BrokerError::BadRequest(format!("the parameters cannot be read: {e}")))?;
-        let source = self.restore_source(conn, &tenant_of(request), &offering, &asked)?;
+        let tenant = tenant_of(request);
+        let source = self.restore_source(conn, &tenant, &offering, &asked)?;
         // What is counted now stays true until the new instance is among it.
         store::deployment::placing_alone(conn)?;
         let target = self.target(conn, &offering, &plan, &asked, source.as_ref())?;
+        self.check_quotas(conn, &tenant, &plan, target.units)?;
         let engine = &offering.rules.engine;
         accept(
             conn,

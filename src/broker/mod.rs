@@ -34,6 +34,7 @@ mod download;
 mod expiry;
 mod instance;
 mod observation;
+mod quota;
 mod reconcile;
 mod restore;
 mod schedule;
@@ -161,6 +162,8 @@ pub struct Broker {
     pub clusters: Vec<Cluster>,
     /// The versions of each engine on each cluster: cluster id, then engine.
     pub versions: BTreeMap<String, BTreeMap<String, Vec<Version>>>,
+    /// The most units of all instances of one tenant together; absent: no limit.
+    pub units_per_tenant: Option<u32>,
     /// How far a restore may reach for its source.
     pub restore_scope: RestoreScope,
     /// What a poll with the token of a deletion that is done is told.

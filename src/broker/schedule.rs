@@ -10,13 +10,11 @@ use crate::{
     model::{
         ids::InstanceId,
         limits::{SCHEDULES_LOOKED_AT, SNAPSHOTS_AT_ONCE},
+        operation::SCHEDULE,
         schedule::Places,
     },
     store::{self, Conn, Store, StoreError, schedule::Due},
 };
-
-/// Where scheduled backups come from.
-const ORIGIN: &str = "schedule";
 
 impl Broker {
     /// Accepts scheduled backups of instances that are due, see [`back_up_due`].
@@ -101,7 +99,7 @@ fn accept_due(
         let taken = store::backup::taken(conn, instance, &schedule.periods(now))?;
         let turn = schedule.turn(now, busy.contains(instance), &taken);
         if let Some(period) = turn.take {
-            accept(conn, instance, &deployment, Some(period), ORIGIN, now)?;
+            accept(conn, instance, &deployment, Some(period), SCHEDULE, now)?;
             places.take(&cluster);
             accepted += 1;
         }

@@ -74,6 +74,7 @@ impl Office {
             enabled,
             capacity_units,
             snapshots_at_once: None,
+            operations_at_once: None,
         };
         let clusters = vec![
             cluster("near", "Near", true, None),
@@ -107,6 +108,7 @@ impl Office {
             versions: installed
                 .map(|(id, v)| (id.to_owned(), BTreeMap::from([("etcd".to_owned(), v)])))
                 .into(),
+            units_per_tenant: None,
             restore_scope: RestoreScope::Space,
             deleted_poll: DeletedPoll::Gone,
             public_url: "http://broker".to_owned(),

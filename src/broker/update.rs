@@ -178,7 +178,7 @@ impl Broker {
             parameters: after,
         };
         check_size(&deployment, goal, seen)?;
-        self.check_capacity(conn, &deployment, goal)?;
+        self.check_capacity(conn, &instance, &deployment, goal)?;
         let operation = self.accept_update(conn, &instance, change, request.origin)?;
         Ok(Updated::Accepted(Box::new(operation)))
     }
@@ -266,15 +266,21 @@ impl Broker {
     fn check_capacity(
         &self,
         conn: &mut Conn<'_>,
+        instance: &Instance,
         deployment: &Deployment,
         goal: Shape,
     ) -> Result<(), BrokerError> {
         let more = goal.units.saturating_sub(deployment.units);
+        if more == 0 {
+            return Ok(());
+        }
+        store::deployment::placing_alone(conn)?;
+        self.units_within_quota(conn, &instance.tenant, more)?
+            .map_err(|refusal| refused(refusal.to_string(), true))?;
         let cluster = self.clusters.iter().find(|c| c.id == deployment.cluster);
-        let Some(cluster) = cluster.filter(|_| more > 0) else {
+        let Some(cluster) = cluster else {
             return Ok(());
         };
-        store::deployment::placing_alone(conn)?;
         match candidate(conn, cluster)?.units_free() {
             Some(free) if free < u64::from(more) => {
                 let reason = format!(

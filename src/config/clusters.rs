@@ -48,6 +48,7 @@ struct Entry {
     engines_dir: Option<PathBuf>,
     capacity_units: Option<u32>,
     snapshots_at_once: Option<u32>,
+    operations_at_once: Option<u32>,
 }
 
 fn yes() -> bool {
@@ -71,6 +72,7 @@ pub(super) fn read(
             engines_dir: None,
             capacity_units: None,
             snapshots_at_once: None,
+            operations_at_once: None,
         }],
         Some(file) => {
             let in_file = |reason: &dyn std::fmt::Display| format!("{}: {reason}", file.display());
@@ -128,6 +130,7 @@ fn check_numbers(entries: &[Entry]) -> Result<(), String> {
         for (name, number) in [
             ("capacity_units", entry.capacity_units),
             ("snapshots_at_once", entry.snapshots_at_once),
+            ("operations_at_once", entry.operations_at_once),
         ] {
             if number == Some(0) {
                 return Err(format!(
@@ -184,6 +187,7 @@ fn open(entry: Entry, defaults: &Defaults<'_>) -> Result<LocalCluster, String> {
             enabled: entry.enabled,
             capacity_units: entry.capacity_units,
             snapshots_at_once: entry.snapshots_at_once,
+            operations_at_once: entry.operations_at_once,
         },
     })
 }

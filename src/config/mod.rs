@@ -111,6 +111,15 @@ pub struct Settings {
     )]
     pub requests_per_second: String,
 
+    /// The most units of all instances of one space (or namespace) together; 0: any number
+    #[arg(long, env = "COMPOSE_BROKER_TENANT_UNITS", default_value = "0")]
+    pub tenant_units: String,
+
+    /// Operations that start databases or move their bytes, and that run at once for one space (or
+    /// namespace)
+    #[arg(long, env = "COMPOSE_BROKER_TENANT_OPERATIONS", default_value = "4")]
+    pub tenant_operations: String,
+
     /// How far a restore may reach for its source: space or organization
     #[arg(long, env = "COMPOSE_BROKER_RESTORE_SCOPE", default_value = "space")]
     pub restore_scope: String,
@@ -226,6 +235,10 @@ pub struct Config {
     pub trusted_proxies: TrustedProxies,
     /// Requests that are taken of each client and second; 0: any number.
     pub requests_per_second: u32,
+    /// The most units of all instances of one tenant together; absent: no limit.
+    pub tenant_units: Option<u32>,
+    /// Heavy operations that one tenant may have running at once.
+    pub tenant_operations: usize,
     /// How far a restore may reach for its source.
     pub restore_scope: RestoreScope,
     /// What a poll with the token of a deletion that is done is told.
@@ -341,6 +354,16 @@ impl Config {
             &settings.requests_per_second,
             0..=REQUESTS_PER_SECOND_MAX,
         )?;
+        let tenant_units = number(
+            "COMPOSE_BROKER_TENANT_UNITS",
+            &settings.tenant_units,
+            0..=u32::MAX,
+        )?;
+        let tenant_operations = number(
+            "COMPOSE_BROKER_TENANT_OPERATIONS",
+            &settings.tenant_operations,
+            1..=u32::MAX,
+        )?;
         let restore_scope = one_of(
             "COMPOSE_BROKER_RESTORE_SCOPE",
             &settings.restore_scope,
@@ -455,6 +478,8 @@ impl Config {
             keys,
             trusted_proxies,
             requests_per_second,
+            tenant_units: Some(tenant_units).filter(|units| *units > 0),
+            tenant_operations: usize::try_from(tenant_operations).unwrap_or(usize::MAX),
             restore_scope,
             deleted_poll,
             log: settings.log.clone(),

@@ -199,6 +199,9 @@ pub struct PlanRules {
     /// How many successful on-demand backups are kept; the fixed schedule of the original is 1.
     #[serde(default = "one")]
     pub on_demand_backups_kept: u32,
+    /// The most instances of one tenant; absent: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instances_per_tenant: Option<u32>,
 }
 
 fn one() -> u32 {

@@ -55,6 +55,8 @@ pub const DOWNLOAD_LINK_TTL: Duration = Duration::from_secs(15 * 60);
 pub const HEAVY_OPERATIONS_AT_ONCE: usize = 8;
 /// Operations of a few calls that one broker process runs at once.
 pub const LIGHT_OPERATIONS_AT_ONCE: usize = 16;
+/// Light operations that one tenant may have running at once.
+pub const LIGHT_OPERATIONS_OF_TENANT: usize = LIGHT_OPERATIONS_AT_ONCE / 2;
 /// A worker that was not heard of for this long is taken for dead.
 pub const LEASE: Duration = Duration::from_secs(15);
 /// How often a worker renews its lease and looks whether it was told to halt.

@@ -18,6 +18,8 @@ pub mod observation;
 pub mod operation;
 pub mod placement;
 pub mod proxy;
+pub mod queue;
+pub mod quota;
 pub mod retention;
 pub mod schedule;
 pub mod secret;

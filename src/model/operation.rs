@@ -202,6 +202,15 @@ impl WaitsFor {
     }
 }
 
+/// Where operations come from that nobody asked for: the broker does them by itself.
+pub const OWN_ORIGINS: [&str; 3] = [SCHEDULE, RETENTION, EXPIRY];
+/// Of scheduled backups.
+pub const SCHEDULE: &str = "schedule";
+/// Of the removal of backups whose time is over.
+pub const RETENTION: &str = "retention";
+/// Of the ends of bindings whose time is over.
+pub const EXPIRY: &str = "expiry";
+
 /// What users are told of an operation that gave way to a deletion.
 pub const HALTED: &str = "stopped, because it is being deleted";
 
@@ -287,7 +296,7 @@ pub struct Operation {
     pub progress: Progress,
     /// Why it failed, for people. On an active operation: it is cleaning up.
     pub failure: Option<String>,
-    /// Where it came from: `osb`, `compose`, `retention`.
+    /// Where it came from: `osb`, `compose`, `dashboard`, or one of [`OWN_ORIGINS`].
     pub origin: String,
     /// Counts claims; a worker of an older epoch can no longer write.
     pub epoch: i64,

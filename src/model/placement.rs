@@ -19,6 +19,9 @@ pub struct Cluster {
     pub capacity_units: Option<u32>,
     /// Backups that the schedule lets run at once on it; absent: the limit that all have.
     pub snapshots_at_once: Option<u32>,
+    /// Operations that start databases or move their bytes, and that run at once on it; absent: as
+    /// many as there are places for.
+    pub operations_at_once: Option<u32>,
 }
 
 impl Cluster {
@@ -238,6 +241,7 @@ mod tests {
             enabled,
             capacity_units,
             snapshots_at_once: None,
+            operations_at_once: None,
         }
     }
 

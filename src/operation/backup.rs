@@ -11,7 +11,7 @@ use crate::{
     backup_store::{object, pipeline},
     model::{
         backup::{Backup, MANIFEST_FORMAT, Manifest, SnapshotContent, StoredSnapshot},
-        operation::{Operation, OperationKind},
+        operation::{Operation, OperationKind, RETENTION},
     },
     store::{self, Conn, StoreError},
 };
@@ -237,6 +237,6 @@ fn fail(conn: &mut Conn<'_>, ending: &Ending<'_>, failure: &str) -> Result<(), S
 
 fn queue_prune(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
     let instance = &ending.operation.instance;
-    let prune = Operation::queued(OperationKind::Prune, instance, "retention", ending.now);
+    let prune = Operation::queued(OperationKind::Prune, instance, RETENTION, ending.now);
     store::operation::insert(conn, &prune, None)
 }

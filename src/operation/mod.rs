@@ -22,8 +22,10 @@ use crate::{
         catalog::CurrentCatalog,
         deployment::{Deployment, DeploymentSecrets},
         instance::Instance,
-        operation::{Claim, Operation, OperationKind},
+        limits::LIGHT_OPERATIONS_OF_TENANT,
+        operation::{Claim, Operation, OperationKind, Weight},
         placement::PortRange,
+        queue::Shares,
     },
     provisioner::SharedProvisioner,
     seal::KeyRing,
@@ -55,6 +57,8 @@ pub struct Parts {
     pub engines: BTreeMap<String, SharedEngine>,
     /// The placement targets, by id.
     pub clusters: BTreeMap<String, ClusterParts>,
+    /// Heavy operations that one tenant may have running at once.
+    pub tenant_operations: usize,
     /// Where backups lie.
     pub backups: SharedBackupStore,
     /// What seals secrets.
@@ -77,6 +81,25 @@ impl Parts {
             .and_then(|offering| offering.plan(&instance.plan_id))
             .map_or(1, |plan| plan.rules.on_demand_backups_kept)
     }
+
+    /// How the places for operations of a weight are shared.
+    fn shares(&self, weight: Weight) -> Shares {
+        match weight {
+            Weight::Light => Shares {
+                tenant: LIGHT_OPERATIONS_OF_TENANT,
+                clusters: BTreeMap::new(),
+            },
+            Weight::Heavy => {
+                let limit = |(id, cluster): (&String, &ClusterParts)| {
+                    cluster.operations_at_once.map(|most| (id.clone(), most))
+                };
+                Shares {
+                    tenant: self.tenant_operations,
+                    clusters: self.clusters.iter().filter_map(limit).collect(),
+                }
+            }
+        }
+    }
 }
 
 /// A placement target, as operations use it.
@@ -85,6 +108,8 @@ pub struct ClusterParts {
     pub provisioner: SharedProvisioner,
     /// The ports that members get there.
     pub ports: PortRange,
+    /// Heavy operations that run there at once; absent: no limit.
+    pub operations_at_once: Option<usize>,
 }
 
 /// One named step.

@@ -32,7 +32,7 @@ use crate::{
             Claim, HALTED, Operation, OperationKind, OperationState, Progress, Weight, backoff,
         },
     },
-    store::{self, StoreError},
+    store::{self, StoreError, queue::Look},
 };
 
 /// How often old history is looked for.
@@ -144,9 +144,10 @@ impl Runner {
                 .iter()
                 .filter(|(_, kind)| kind.weight() == weight)
                 .count();
-            (weight.kinds(), weight.at_once().saturating_sub(busy))
+            let places = weight.at_once().saturating_sub(busy);
+            (weight.kinds(), places, self.parts.shares(weight))
         });
-        if free.iter().all(|(_, places)| *places == 0) {
+        if free.iter().all(|(_, places, _)| *places == 0) {
             return Vec::new();
         }
         let busy_with: Vec<OperationId> = running.into_iter().map(|(id, _)| id).collect();
@@ -156,11 +157,17 @@ impl Runner {
             .store
             .write(move |conn| {
                 let mut claims = Vec::new();
-                for (kinds, places) in &free {
-                    let until = now + LEASE;
-                    claims.extend(store::operation::claim(
-                        conn, &owner, now, until, *places, kinds, &busy_with,
-                    )?);
+                for (kinds, places, shares) in &free {
+                    let look = Look {
+                        owner: &owner,
+                        now,
+                        lease_until: now + LEASE,
+                        kinds,
+                        places: *places,
+                        shares,
+                        busy_with: &busy_with,
+                    };
+                    claims.extend(store::queue::claim(conn, &look)?);
                 }
                 Ok(claims)
             })

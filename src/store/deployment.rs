@@ -5,14 +5,15 @@ use std::collections::HashSet;
 use diesel::{dsl::sum, prelude::*};
 
 use super::{
-    Conn, Link, StoreError, each, from_json, parse,
-    schema::{deployments, ports},
+    Conn, StoreError, each, from_json, parse,
+    schema::{deployments, instances, ports},
     to_json,
 };
 use crate::model::{
     deployment::{Deployment, Member},
     ids::{DeploymentId, InstanceId},
     placement::PortRange,
+    tenant::Tenant,
 };
 
 #[derive(Queryable, Insertable)]
@@ -94,10 +95,34 @@ pub fn units_on(conn: &mut Conn<'_>, cluster: &str) -> Result<u64, StoreError> {
         .filter(deployments::cluster_id.eq(cluster))
         .select(sum(deployments::units))
         .first(c))?;
-    let mut units = units.unwrap_or(0).unsigned_abs();
+    let growth = growth(conn, |_, deployment| Ok(deployment.cluster == cluster))?;
+    Ok(units.unwrap_or(0).unsigned_abs() + growth)
+}
+
+/// The same of a tenant's instances, wherever they are.
+pub fn units_of(conn: &mut Conn<'_>, tenant: &Tenant) -> Result<u64, StoreError> {
+    let units: Option<i64> = each!(conn, |c| deployments::table
+        .inner_join(instances::table.on(instances::id.eq(deployments::instance_id)))
+        .filter(instances::platform.eq(&tenant.platform))
+        .filter(instances::organization.eq(&tenant.organization))
+        .filter(instances::space.eq(&tenant.space))
+        .select(sum(deployments::units))
+        .first(c))?;
+    let growth = growth(conn, |conn, deployment| {
+        Ok(super::instance::get(conn, &deployment.instance)?.tenant == *tenant)
+    })?;
+    Ok(units.unwrap_or(0).unsigned_abs() + growth)
+}
+
+/// The units by which some deployments are becoming larger.
+fn growth(
+    conn: &mut Conn<'_>,
+    counts: impl Fn(&mut Conn<'_>, &Deployment) -> Result<bool, StoreError>,
+) -> Result<u64, StoreError> {
+    let mut units = 0;
     for update in super::operation::active_updates(conn)? {
         if let Some((deployment, _)) = of_instance(conn, &update.instance)?
-            && deployment.cluster == cluster
+            && counts(conn, &deployment)?
             && let Some(change) = update.change
         {
             units += u64::from(change.goal().units.saturating_sub(deployment.units));
@@ -106,16 +131,9 @@ pub fn units_on(conn: &mut Conn<'_>, cluster: &str) -> Result<u64, StoreError> {
     Ok(units)
 }
 
-/// Lets nobody else count units until the transaction ends. SQLite has one writer anyway.
+/// Lets nobody else count units and instances until the transaction ends.
 pub fn placing_alone(conn: &mut Conn<'_>) -> Result<(), StoreError> {
-    match &mut conn.link {
-        Link::Sqlite(_) => {}
-        #[cfg(feature = "postgres")]
-        Link::Postgres(c) => {
-            diesel::sql_query("SELECT pg_advisory_xact_lock(hashtext('placement'))").execute(*c)?;
-        }
-    }
-    Ok(())
+    super::alone(conn, "placement")
 }
 
 /// Instances that are on none of `clusters`, with the cluster that they are on, at most `limit`.

@@ -135,6 +135,18 @@ pub fn get(conn: &mut Conn<'_>, id: &InstanceId) -> Result<Instance, StoreError>
     find(conn, id)?.ok_or_else(|| StoreError::Missing("the instance".to_owned()))
 }
 
+/// The instances of a plan that a tenant has, whatever state they are in.
+pub fn count_of(conn: &mut Conn<'_>, tenant: &Tenant, plan_id: &str) -> Result<u64, StoreError> {
+    let count: i64 = each!(conn, |c| instances::table
+        .filter(instances::platform.eq(&tenant.platform))
+        .filter(instances::organization.eq(&tenant.organization))
+        .filter(instances::space.eq(&tenant.space))
+        .filter(instances::plan_id.eq(plan_id))
+        .count()
+        .get_result(c))?;
+    Ok(count.unsigned_abs())
+}
+
 /// Whether an instance of a tenant has that name.
 pub fn is_named(conn: &mut Conn<'_>, tenant: &Tenant, name: &str) -> Result<bool, StoreError> {
     let id: Option<String> = each!(conn, |c| instances::table

@@ -28,6 +28,7 @@ pub mod deployment;
 mod error;
 pub mod instance;
 pub mod operation;
+pub mod queue;
 pub mod schedule;
 mod schema;
 pub mod session;
@@ -113,6 +114,23 @@ macro_rules! each {
     };
 }
 use each;
+
+/// Lets nobody else do the same on another connection until the transaction ends. SQLite has one
+/// writer anyway.
+fn alone(conn: &mut Conn<'_>, what: &'static str) -> Result<(), StoreError> {
+    match &mut conn.link {
+        Link::Sqlite(_) => {
+            let _ = what;
+        }
+        #[cfg(feature = "postgres")]
+        Link::Postgres(c) => {
+            diesel::sql_query("SELECT pg_advisory_xact_lock(hashtext($1))")
+                .bind::<diesel::sql_types::Text, _>(what)
+                .execute(*c)?;
+        }
+    }
+    Ok(())
+}
 
 #[derive(Debug)]
 struct Pragmas {

@@ -16,14 +16,10 @@ use super::{
 };
 use crate::model::{
     ids::{BackupId, BindingId, InstanceId, OperationId},
-    limits::AHEAD_MAX,
     operation::{Claim, Operation, OperationKind, OperationState, Progress, WaitsFor},
 };
 
-/// Due operations that are looked at for one claim; more are left for the next one.
-const CANDIDATES_MAX: i64 = 500;
-
-const ACTIVE: [&str; 2] = ["queued", "running"];
+pub(super) const ACTIVE: [&str; 2] = ["queued", "running"];
 
 #[derive(Queryable, Insertable)]
 #[diesel(table_name = operations)]
@@ -279,100 +275,6 @@ pub fn halt(conn: &mut Conn<'_>, id: &OperationId) -> Result<(), StoreError> {
     .execute(c))?;
     conn.operations_changed = true;
     Ok(())
-}
-
-/// Claims up to `limit` operations of `kinds` that are due and that nobody alive works on.
-pub fn claim(
-    conn: &mut Conn<'_>,
-    owner: &str,
-    now: DateTime<Utc>,
-    lease_until: DateTime<Utc>,
-    limit: usize,
-    kinds: &[OperationKind],
-    busy_with: &[OperationId],
-) -> Result<Vec<(Operation, Claim)>, StoreError> {
-    let kinds: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
-    let busy_with: Vec<&str> = busy_with.iter().map(OperationId::as_str).collect();
-    let now = now.naive_utc();
-    let too_far_ahead = now + AHEAD_MAX;
-    let candidates: Vec<Row> = each!(conn, |c| operations::table
-        .filter(operations::state.eq_any(ACTIVE))
-        .filter(operations::kind.eq_any(kinds))
-        .filter(
-            operations::not_before
-                .le(now)
-                .or(operations::not_before.gt(too_far_ahead))
-                .or(operations::halted.eq(true))
-        )
-        .filter(
-            operations::lease_until
-                .is_null()
-                .or(operations::lease_until.lt(now))
-                .or(operations::lease_until.gt(too_far_ahead))
-        )
-        .filter(operations::id.ne_all(busy_with))
-        .order((operations::not_before, operations::id))
-        .limit(CANDIDATES_MAX)
-        .load(c))?;
-    let mut claims = Vec::new();
-    for row in candidates {
-        if claims.len() == limit {
-            break;
-        }
-        let id = row.id.clone();
-        // One row that this version cannot read must not stop the work on all others.
-        let operation = match row.into_model() {
-            Ok(operation) => operation,
-            Err(error) => {
-                log::error!(operation = id; "an operation is passed over: {error}");
-                continue;
-            }
-        };
-        if must_wait(conn, &operation)? {
-            continue;
-        }
-        let claim = Claim {
-            operation: operation.id.clone(),
-            epoch: operation.epoch + 1,
-        };
-        let claimed = each!(conn, |c| diesel::update(
-            operations::table
-                .find(operation.id.as_str())
-                .filter(operations::epoch.eq(operation.epoch))
-                .filter(operations::state.eq_any(ACTIVE))
-        )
-        .set((
-            operations::state.eq(OperationState::Running.as_str()),
-            operations::owner.eq(owner),
-            operations::lease_until.eq(lease_until.naive_utc()),
-            operations::epoch.eq(claim.epoch),
-        ))
-        .execute(c))?;
-        if claimed == 1 {
-            let operation = Operation {
-                state: OperationState::Running,
-                epoch: claim.epoch,
-                ..operation
-            };
-            claims.push((operation, claim));
-        }
-    }
-    Ok(claims)
-}
-
-/// Whether something else comes first. What follows something follows what is older, and a
-/// deletion is the last that is accepted: so no two wait for each other.
-fn must_wait(conn: &mut Conn<'_>, operation: &Operation) -> Result<bool, StoreError> {
-    let others = active_on_instance(conn, &operation.instance)?;
-    Ok(others.iter().any(|other| {
-        let barred = match operation.waits_for {
-            WaitsFor::Nothing => false,
-            WaitsFor::Binding => other.binding == operation.binding,
-            WaitsFor::Instance => true,
-        };
-        let is_older = (other.created_at, &other.id) < (operation.created_at, &operation.id);
-        other.id != operation.id && (barred || is_older && operation.kind.follows(other.kind))
-    }))
 }
 
 /// Fails with `Fenced` unless the claim still holds.

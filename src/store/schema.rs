@@ -162,6 +162,7 @@ diesel::table! {
     }
 }
 
+diesel::allow_tables_to_appear_in_same_query!(instances, deployments);
 diesel::allow_tables_to_appear_in_same_query!(instances, operations);
 diesel::allow_tables_to_appear_in_same_query!(instances, schedules);
 diesel::allow_tables_to_appear_in_same_query!(deployments, operations);

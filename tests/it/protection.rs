@@ -1,10 +1,20 @@
 //! Instances that refuse to be deleted, and limits on what one tenant may have and do.
 
+use std::{fs, path::Path};
+
+use compose_broker::{app::Surroundings, model::operation::OperationKind};
+use futures::future::join_all;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    broker::{Answer, SERVICE, STANDARD, TestBroker, answer, instance_path},
+    broker::{
+        Answer, ENTERPRISE, SERVICE, STANDARD, TestBroker, answer, eventually, instance_path,
+        new_folder,
+    },
+    catalog::catalog_file,
+    clusters::{self, described},
+    control::Script,
     transport::description,
 };
 
@@ -52,4 +62,147 @@ async fn a_protected_instance_is_not_deleted_until_the_protection_is_taken_off()
     let free = update(&broker, "i", json!({ "delete_protection": false })).await;
     assert_eq!(free.status, StatusCode::OK, "{free:?}");
     broker.deprovision("i").await;
+}
+
+/// A catalog like ours, with a limit of the instances of the plan Standard.
+fn catalog_with_limit(folder: &Path, most: u32) -> String {
+    let mut catalog = catalog_file();
+    catalog["services"][0]["plans"][0]["broker"]["instances_per_tenant"] = json!(most);
+    let file = folder.join("limited.json");
+    fs::write(&file, catalog.to_string()).expect("a file");
+    file.to_str().expect("UTF-8").to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_has_no_more_instances_and_units_than_it_may_however_it_asks() {
+    let folder = new_folder();
+    let script = Script::default();
+    let catalog = catalog_with_limit(&folder, 3);
+    let flags = ["--catalog", &catalog, "--tenant-units", "4"];
+    let broker = TestBroker::start_in(folder, &flags, script.surroundings()).await;
+    let _held = script.hold(OperationKind::Provision, "allocate");
+    // All at once: what is counted is counted in the transaction that adds to it.
+    let ids: Vec<String> = (0..8).map(|i| format!("i{i}")).collect();
+    let asked = ids.iter().map(|id| broker.put_instance(id, json!({})));
+    let (taken, refused): (Vec<Answer>, Vec<Answer>) = join_all(asked)
+        .await
+        .into_iter()
+        .partition(|answer| answer.status == StatusCode::ACCEPTED);
+    assert_eq!(taken.len(), 3, "{taken:?}");
+    for answer in &refused {
+        let reason = description(answer, StatusCode::BAD_REQUEST);
+        assert!(
+            reason.contains("3 of the 3 instance(s) of plan Standard"),
+            "{reason}"
+        );
+    }
+    // Another space has its own, up to its units.
+    let large = broker
+        .put_instance_in("other", "large", json!({ "units": 4 }))
+        .await;
+    assert_eq!(large.status, StatusCode::ACCEPTED, "{large:?}");
+    let small = broker.put_instance_in("other", "small", json!({})).await;
+    let reason = description(&small, StatusCode::BAD_REQUEST);
+    assert!(reason.contains("4 of the 4 unit(s)"), "{reason}");
+    // A repeat is no second instance.
+    let again = broker
+        .put_instance_in("other", "large", json!({ "units": 4 }))
+        .await;
+    assert_eq!(again.body["operation"], large.body["operation"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_becomes_no_larger_than_its_tenant_may_have() {
+    let flags = ["--tenant-units", "2"];
+    let broker = TestBroker::start_with(&flags, Surroundings::default()).await;
+    broker.provision("i", json!({})).await;
+    let refused = update(&broker, "i", json!({ "units": 3 })).await;
+    let reason = description(&refused, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(reason.contains("1 of the 2 unit(s)"), "{reason}");
+    assert_eq!(refused.body["update_repeatable"], true);
+    let taken = update(&broker, "i", json!({ "units": 2 })).await;
+    assert_eq!(taken.status, StatusCode::ACCEPTED, "{taken:?}");
+    // While it is becoming larger, the units that it becomes are gone for others.
+    let other = broker.put_instance("j", json!({})).await;
+    description(&other, StatusCode::BAD_REQUEST);
+    let end = broker.instance_end("i", &taken.body).await;
+    assert_eq!(end["state"], "succeeded", "{end}");
+}
+
+/// Those of some instances whose making was begun.
+async fn begun(broker: &TestBroker, ids: &[String]) -> Vec<String> {
+    let mut begun = Vec::new();
+    for id in ids {
+        let path = format!("{}/last_operation", instance_path(id));
+        let polled = answer(broker.osb(Method::GET, &path)).await;
+        assert_eq!(polled.status, StatusCode::OK, "{polled:?}");
+        if polled.body["description"] != "waiting to begin" {
+            begun.push(id.clone());
+        }
+    }
+    begun
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_of_one_tenant_does_not_hold_up_the_single_request_of_another() {
+    let script = Script::default();
+    let broker = TestBroker::start_with(&[], script.surroundings()).await;
+    let held = script.hold(OperationKind::Provision, "allocate");
+    let burst: Vec<String> = (0..12).map(|i| format!("burst-{i}")).collect();
+    for id in &burst {
+        let accepted = broker.put_instance_in("greedy", id, json!({})).await;
+        assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
+    }
+    eventually("the tenant's share to be taken", || async {
+        (begun(&broker, &burst).await.len() == 4).then_some(())
+    })
+    .await;
+    let single = ["single".to_owned()];
+    broker.put_instance_in("modest", "single", json!({})).await;
+    eventually("the begin of another tenant's", || async {
+        (begun(&broker, &single).await == single).then_some(())
+    })
+    .await;
+    // The others of the burst wait, although there are places.
+    assert_eq!(begun(&broker, &burst).await, &burst[..4]);
+    // They are begun in turn as their own come to an end.
+    let failing = script.fail(OperationKind::Provision, "allocate");
+    drop(held);
+    eventually("the end of all", || async {
+        (begun(&broker, &burst).await.len() == 12).then_some(())
+    })
+    .await;
+    drop(failing);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_does_no_more_at_once_than_it_may() {
+    let folder = new_folder();
+    let mut clusters = described(&folder);
+    clusters[0]["operations_at_once"] = json!(1);
+    let script = Script::default();
+    let broker = clusters::start(&folder, &clusters, script.surroundings()).await;
+    let held = script.hold(OperationKind::Provision, "allocate");
+    let asked = [("a", "red"), ("b", "red"), ("c", "blue"), ("d", "blue")];
+    for (id, cluster) in asked {
+        let body = json!({
+            "service_id": SERVICE, "plan_id": ENTERPRISE, "organization_guid": "org",
+            "space_guid": id, "parameters": { "cluster_id": cluster },
+        });
+        let path = format!("{}?accepts_incomplete=true", instance_path(id));
+        let accepted = answer(broker.osb(Method::PUT, &path).json(&body)).await;
+        assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
+    }
+    let ids = asked.map(|(id, _)| id.to_owned());
+    eventually("all that may begin", || async {
+        (begun(&broker, &ids).await == ["a", "c", "d"]).then_some(())
+    })
+    .await;
+    let failing = script.fail(OperationKind::Provision, "allocate");
+    drop(held);
+    eventually("the begin of the last", || async {
+        (begun(&broker, &ids).await.len() == 4).then_some(())
+    })
+    .await;
+    drop(failing);
 }

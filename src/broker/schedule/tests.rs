@@ -1,17 +1,23 @@
 //! What the scheduler's look at a store comes to.
 
+use std::collections::BTreeMap;
+
 use chrono::{Days, TimeDelta};
 use serde_json::json;
 
 use super::*;
-use crate::model::{
-    backup::{Backup, BackupState},
-    deployment::Deployment,
-    ids::DeploymentId,
-    instance::{Instance, InstanceState, ProvisionIdentity},
-    operation::OperationState,
-    schedule::{Schedule, minute_of_day, slot_after},
-    tenant::Tenant,
+use crate::{
+    model::{
+        backup::{Backup, BackupState},
+        deployment::Deployment,
+        ids::DeploymentId,
+        instance::{Instance, InstanceState, ProvisionIdentity},
+        operation::{OperationKind, OperationState},
+        queue::Shares,
+        schedule::{Schedule, minute_of_day, slot_after},
+        tenant::Tenant,
+    },
+    store::queue::Look,
 };
 
 const BEGIN: &str = "2026-06-10T00:00:00Z";
@@ -82,15 +88,19 @@ impl Room {
     async fn end(&self, id: &InstanceId, state: BackupState, now: DateTime<Utc>) {
         let newest = self.backups(id).await.swap_remove(0);
         self.write(move |conn| {
-            let claimed = store::operation::claim(
-                conn,
-                "test",
+            let look = Look {
+                owner: "test",
                 now,
-                now + TimeDelta::seconds(10),
-                1000,
-                &[crate::model::operation::OperationKind::Backup],
-                &[],
-            )?;
+                lease_until: now + TimeDelta::seconds(10),
+                kinds: &[OperationKind::Backup],
+                places: 1000,
+                shares: &Shares {
+                    tenant: 1000,
+                    clusters: BTreeMap::new(),
+                },
+                busy_with: &[],
+            };
+            let claimed = store::queue::claim(conn, &look)?;
             for (operation, claim) in claimed {
                 if operation.id == newest.operation {
                     store::operation::finish(conn, &claim, OperationState::Failed, now)?;
@@ -199,7 +209,7 @@ async fn a_period_is_taken_once_whatever_the_schedule_says() {
                 &backup.instance,
                 &deployment,
                 backup.period,
-                ORIGIN,
+                SCHEDULE,
                 slot,
             )
         })

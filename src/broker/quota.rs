@@ -1,0 +1,48 @@
+//! What a tenant may have: counted in the transaction that adds to it, after
+//! [`store::deployment::placing_alone`].
+
+use super::{Broker, BrokerError};
+use crate::{
+    model::{
+        catalog::Plan,
+        quota::{Allowance, QuotaRefusal, more_units, one_more_instance},
+        tenant::Tenant,
+    },
+    store::{self, Conn, StoreError},
+};
+
+impl Broker {
+    /// Refuses an instance that is one too many, or too large.
+    pub(super) fn check_quotas(
+        &self,
+        conn: &mut Conn<'_>,
+        tenant: &Tenant,
+        plan: &Plan,
+        units: u32,
+    ) -> Result<(), BrokerError> {
+        let instances = Allowance {
+            used: store::instance::count_of(conn, tenant, &plan.id)?,
+            most: plan.rules.instances_per_tenant,
+        };
+        one_more_instance(&plan.name, instances)
+            .and(self.units_within_quota(conn, tenant, units)?)
+            .map_err(|refusal| BrokerError::BadRequest(refusal.to_string()))
+    }
+
+    /// Whether a tenant may have so many units more.
+    pub(super) fn units_within_quota(
+        &self,
+        conn: &mut Conn<'_>,
+        tenant: &Tenant,
+        more: u32,
+    ) -> Result<Result<(), QuotaRefusal>, StoreError> {
+        if self.units_per_tenant.is_none() {
+            return Ok(Ok(()));
+        }
+        let units = Allowance {
+            used: store::deployment::units_of(conn, tenant)?,
+            most: self.units_per_tenant,
+        };
+        Ok(more_units(more, units))
+    }
+}

@@ -1,0 +1,237 @@
+//! The queue: which operations are due, whose they are, and the claims on them.
+//!
+//! A burst of one tenant is seen in part only, so that others' operations are seen however many it
+//! is; which of those that are seen begins is decided by [`crate::model::queue`].
+
+use chrono::{DateTime, NaiveDateTime, Utc};
+use diesel::{
+    prelude::*,
+    sql_query,
+    sql_types::{BigInt, Nullable, Text, Timestamp},
+};
+
+use super::{
+    Conn, StoreError, alone, each,
+    operation::{ACTIVE, active_on_instance, find},
+    parse,
+    schema::operations,
+};
+use crate::model::{
+    ids::OperationId,
+    limits::AHEAD_MAX,
+    operation::{Claim, OWN_ORIGINS, Operation, OperationKind, OperationState, WaitsFor},
+    queue::{self, Party, Place, Shares},
+    tenant::Tenant,
+};
+
+/// Due operations of one tenant that are looked at for one claim; more are left for the next one.
+const SEEN_OF_TENANT_MAX: i64 = 100;
+/// Due operations of everybody that are looked at for one claim.
+const SEEN_MAX: i64 = 1000;
+
+/// What is claimed at one look.
+pub struct Look<'a> {
+    /// Who looks.
+    pub owner: &'a str,
+    /// The time of day.
+    pub now: DateTime<Utc>,
+    /// Until when others leave alone what is claimed.
+    pub lease_until: DateTime<Utc>,
+    /// The operations that are looked for.
+    pub kinds: &'a [OperationKind],
+    /// How many are claimed at most.
+    pub places: usize,
+    /// How the places are shared, over all replicas.
+    pub shares: &'a Shares,
+    /// What the owner works on already.
+    pub busy_with: &'a [OperationId],
+}
+
+#[derive(QueryableByName)]
+struct Seen {
+    #[diesel(sql_type = Text)]
+    id: String,
+    #[diesel(sql_type = Text)]
+    origin: String,
+    #[diesel(sql_type = Nullable<Text>)]
+    platform: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    organization: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    space: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    cluster_id: Option<String>,
+}
+
+impl Seen {
+    fn into_place(self) -> (String, Place) {
+        let party = match (self.platform, self.organization, self.space) {
+            (Some(platform), Some(organization), Some(space))
+                if !OWN_ORIGINS.contains(&self.origin.as_str()) =>
+            {
+                Party::Tenant(Tenant {
+                    platform,
+                    organization,
+                    space,
+                })
+            }
+            _ => Party::Broker,
+        };
+        let cluster = self.cluster_id;
+        (self.id, Place { party, cluster })
+    }
+}
+
+/// Names of ours, as a list in SQL.
+fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let quoted: Vec<String> = names.into_iter().map(|name| format!("'{name}'")).collect();
+    quoted.join(", ")
+}
+
+fn kinds_of(look: &Look<'_>) -> String {
+    listed(look.kinds.iter().map(|kind| kind.as_str()))
+}
+
+/// What somebody alive works on, here or on another replica.
+fn running(conn: &mut Conn<'_>, look: &Look<'_>) -> Result<Vec<(String, Place)>, StoreError> {
+    let kinds = kinds_of(look);
+    let query = format!(
+        "SELECT o.id, o.origin, i.platform, i.organization, i.space, d.cluster_id
+         FROM operations o
+         LEFT JOIN instances i ON i.id = o.instance_id
+         LEFT JOIN deployments d ON d.instance_id = o.instance_id
+         WHERE o.state = 'running' AND o.kind IN ({kinds})
+           AND o.lease_until >= $1 AND o.lease_until <= $2"
+    );
+    let now = look.now.naive_utc();
+    let seen: Vec<Seen> = each!(conn, |c| sql_query(&query)
+        .bind::<Timestamp, _>(now)
+        .bind::<Timestamp, _>(now + AHEAD_MAX)
+        .load(c))?;
+    Ok(seen.into_iter().map(Seen::into_place).collect())
+}
+
+/// What is due and nobody alive works on, each tenant's oldest first.
+fn due(conn: &mut Conn<'_>, look: &Look<'_>) -> Result<Vec<(String, Place)>, StoreError> {
+    let (kinds, active, own) = (kinds_of(look), listed(ACTIVE), listed(OWN_ORIGINS));
+    let query = format!(
+        "SELECT id, origin, platform, organization, space, cluster_id FROM (
+             SELECT o.id, o.origin, o.not_before,
+                    i.platform, i.organization, i.space, d.cluster_id,
+                    row_number() OVER (
+                        PARTITION BY i.platform, i.organization, i.space, o.origin IN ({own})
+                        ORDER BY o.not_before, o.id
+                    ) AS place
+             FROM operations o
+             LEFT JOIN instances i ON i.id = o.instance_id
+             LEFT JOIN deployments d ON d.instance_id = o.instance_id
+             WHERE o.state IN ({active}) AND o.kind IN ({kinds})
+               AND (o.not_before <= $1 OR o.not_before > $2 OR o.halted)
+               AND (o.lease_until IS NULL OR o.lease_until < $3 OR o.lease_until > $4)
+         ) AS seen
+         WHERE place <= $5
+         ORDER BY place, not_before, id
+         LIMIT $6"
+    );
+    let now: NaiveDateTime = look.now.naive_utc();
+    let too_far_ahead = now + AHEAD_MAX;
+    let seen: Vec<Seen> = each!(conn, |c| sql_query(&query)
+        .bind::<Timestamp, _>(now)
+        .bind::<Timestamp, _>(too_far_ahead)
+        .bind::<Timestamp, _>(now)
+        .bind::<Timestamp, _>(too_far_ahead)
+        .bind::<BigInt, _>(SEEN_OF_TENANT_MAX)
+        .bind::<BigInt, _>(SEEN_MAX)
+        .load(c))?;
+    Ok(seen.into_iter().map(Seen::into_place).collect())
+}
+
+/// Claims operations that are due and that nobody alive works on.
+pub fn claim(conn: &mut Conn<'_>, look: &Look<'_>) -> Result<Vec<(Operation, Claim)>, StoreError> {
+    if look.places == 0 {
+        return Ok(Vec::new());
+    }
+    let mut due = due(conn, look)?;
+    due.retain(|(id, _)| look.busy_with.iter().all(|busy| busy.as_str() != id));
+    if due.is_empty() {
+        return Ok(Vec::new());
+    }
+    // What is counted of other replicas stays true until this one has claimed.
+    alone(conn, "claims")?;
+    let running = running(conn, look)?;
+    let mut running: Vec<Place> = running.into_iter().map(|(_, place)| place).collect();
+    let (mut ids, mut waiting): (Vec<String>, Vec<Place>) = due.into_iter().unzip();
+    let mut claims = Vec::new();
+    while claims.len() < look.places
+        && let Some(next) = queue::next(&waiting, &running, look.shares)
+    {
+        let (id, place) = (ids.remove(next), waiting.remove(next));
+        if let Some(claimed) = claim_one(conn, look, &id)? {
+            running.push(place);
+            claims.push(claimed);
+        }
+    }
+    Ok(claims)
+}
+
+fn claim_one(
+    conn: &mut Conn<'_>,
+    look: &Look<'_>,
+    id: &str,
+) -> Result<Option<(Operation, Claim)>, StoreError> {
+    // One row that this version cannot read must not stop the work on all others.
+    let found = parse("an operation's id", id).and_then(|id| find(conn, &id));
+    let operation = match found {
+        Ok(Some(operation)) => operation,
+        Ok(None) => return Ok(None),
+        Err(error @ StoreError::Unreadable(_)) => {
+            log::error!(operation = id; "an operation is passed over: {error}");
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    if must_wait(conn, &operation)? {
+        return Ok(None);
+    }
+    let claim = Claim {
+        operation: operation.id.clone(),
+        epoch: operation.epoch + 1,
+    };
+    let claimed = each!(conn, |c| diesel::update(
+        operations::table
+            .find(operation.id.as_str())
+            .filter(operations::epoch.eq(operation.epoch))
+            .filter(operations::state.eq_any(ACTIVE))
+    )
+    .set((
+        operations::state.eq(OperationState::Running.as_str()),
+        operations::owner.eq(look.owner),
+        operations::lease_until.eq(look.lease_until.naive_utc()),
+        operations::epoch.eq(claim.epoch),
+    ))
+    .execute(c))?;
+    if claimed != 1 {
+        return Ok(None);
+    }
+    let operation = Operation {
+        state: OperationState::Running,
+        epoch: claim.epoch,
+        ..operation
+    };
+    Ok(Some((operation, claim)))
+}
+
+/// Whether something else comes first. What follows something follows what is older, and a
+/// deletion is the last that is accepted: so no two wait for each other.
+fn must_wait(conn: &mut Conn<'_>, operation: &Operation) -> Result<bool, StoreError> {
+    let others = active_on_instance(conn, &operation.instance)?;
+    Ok(others.iter().any(|other| {
+        let barred = match operation.waits_for {
+            WaitsFor::Nothing => false,
+            WaitsFor::Binding => other.binding == operation.binding,
+            WaitsFor::Instance => true,
+        };
+        let is_older = (other.created_at, &other.id) < (operation.created_at, &operation.id);
+        other.id != operation.id && (barred || is_older && operation.kind.follows(other.kind))
+    }))
+}
