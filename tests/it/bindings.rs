@@ -333,7 +333,7 @@ async fn a_binding_that_is_not_waited_for_is_there_the_moment_it_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unbinding_one_shuts_it_out_and_leaves_the_others_in() {
+async fn osb_093_unbinding_one_shuts_it_out_and_leaves_the_others_in() {
     let broker = TestBroker::start().await;
     broker.provision("i", json!({})).await;
     let (one, other) = (

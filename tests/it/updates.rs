@@ -695,7 +695,7 @@ async fn an_update_that_fails_for_good_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_database_takes_writes_again_when_it_gets_more_and_cannot_become_smaller() {
+async fn osb_087_a_full_database_takes_writes_again_when_it_gets_more_and_cannot_become_smaller() {
     let broker = TestBroker::start().await;
     broker.provision("i", json!({})).await;
     let credentials = broker.bind("i", "b").await;
