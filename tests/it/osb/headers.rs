@@ -212,6 +212,29 @@ async fn osb_006_the_version_is_asked_for_before_the_body_is_read() {
     }
 }
 
+/// Trap T3: suites ask without a version, or with an empty one, and with bodies that cannot be read.
+#[tokio::test(flavor = "multi_thread")]
+async fn osb_t3_credentials_come_first_then_the_version_then_the_body() {
+    let broker = TestBroker::start().await;
+    let good = raw::platform(&broker);
+    let login = good.replace("X-Broker-API-Version: 2.17\r\n", "");
+    let empty = format!("{login}X-Broker-API-Version:\r\nContent-Type: text/plain\r\n");
+    let nobody = "X-Broker-API-Version: 1.0\r\n";
+    let instance = "/v2/service_instances/i?accepts_incomplete=true";
+    let binding = "/v2/service_instances/i/service_bindings/b";
+    for (method, target) in [("PUT", instance), ("PATCH", instance), ("PUT", binding)] {
+        for body in ["", "{", "{}"] {
+            for (headers, status) in [(nobody, 401), (&login, 412), (&empty, 412), (&good, 400)] {
+                let answer = raw::send(&broker, method, target, headers, body).await;
+                assert_eq!(
+                    answer.status, status,
+                    "{method} {target} {body}: {answer:?}"
+                );
+            }
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_007_every_answer_echoes_the_request_identity_which_is_logged() {
     let broker = BrokerProcess::start().await;
