@@ -59,6 +59,7 @@ fn main() -> ExitCode {
     }
     // What the broker keeps is nobody else's business, whatever folder it is given.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    no_core_dumps();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -77,6 +78,19 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure(error.as_ref()),
+    }
+}
+
+/// What a process knew when it crashed stays unwritten, of the broker and of the members that it
+/// starts: it would hold keys and passwords.
+fn no_core_dumps() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        eprintln!("compose-broker: core dumps stay as they are: {error}");
     }
 }
 
