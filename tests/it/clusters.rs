@@ -218,7 +218,7 @@ async fn instances_and_restores_land_where_they_are_asked_to() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_last_unit_is_given_once() {
+async fn osb_061_the_last_unit_is_given_once() {
     let folder = new_folder();
     let mut clusters = described(&folder);
     clusters[0]["capacity_units"] = json!(2);

@@ -164,7 +164,7 @@ async fn assert_clusters(broker: &TestBroker, inside: &Inside, count: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn instances_are_made_and_deleted_by_a_broker_that_is_killed() {
+async fn osb_116_instances_are_made_and_deleted_by_a_broker_that_is_killed() {
     let mut broker = BrokerProcess::start().await;
     let inside = Inside::of(&broker);
     for delay in DELAYS {
@@ -199,7 +199,7 @@ async fn with_keys(broker: &TestBroker) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bindings_and_backups_are_made_by_a_broker_that_is_killed() {
+async fn osb_116_bindings_and_backups_are_made_by_a_broker_that_is_killed() {
     let mut broker = BrokerProcess::start().await;
     let inside = Inside::of(&broker);
     let credentials = with_keys(&broker).await;
@@ -384,7 +384,7 @@ async fn write_on(mut client: etcd_client::Client, stop: Arc<AtomicBool>) -> usi
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_runs_is_answered_by_a_broker_that_is_told_to_end() {
+async fn osb_122_a_request_that_runs_is_answered_by_a_broker_that_is_told_to_end() {
     let mut broker = BrokerProcess::start().await;
     let inside = Inside::of(&broker);
     with_keys(&broker).await;

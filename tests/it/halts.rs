@@ -49,7 +49,7 @@ async fn delete_after_each_step(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_that_is_deleted_between_two_steps_never_becomes_usable() {
+async fn osb_112_an_instance_that_is_deleted_between_two_steps_never_becomes_usable() {
     let script = Script::default();
     let broker = TestBroker::start_with(&[], script.surroundings()).await;
     let inside = Inside::of(&broker);

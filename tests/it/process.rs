@@ -123,6 +123,11 @@ impl BrokerProcess {
         self.child = Some(command.spawn().expect("a process"));
     }
 
+    /// The broker's process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("a broker that runs").id()
+    }
+
     /// Waits until the broker serves.
     pub async fn serving(&self) {
         eventually("a broker that serves", || async {

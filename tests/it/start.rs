@@ -24,7 +24,7 @@ fn assert_one_line(refused: &Output, setting: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_broker_keeps_away_from_the_first_one_s_data() {
+async fn osb_117_a_second_broker_keeps_away_from_the_first_one_s_data() {
     let broker = BrokerProcess::start().await;
     let accepted = broker.put_instance("i", json!({})).await;
     let mut second = broker.settings().clone();

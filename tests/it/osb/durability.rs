@@ -1,1 +1,423 @@
 //! Concurrency, durability and limits.
+
+use std::{collections::BTreeSet, fs, sync::Mutex, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use chrono::TimeDelta;
+use compose_broker::model::operation::OperationKind;
+use diesel::{
+    Connection as _, QueryableByName, RunQueryDsl as _, SqliteConnection,
+    connection::{Instrumentation, InstrumentationEvent, set_default_instrumentation},
+    sql_types::Text,
+};
+use futures::future::join_all;
+use reqwest::{Method, StatusCode};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use super::{Bench, catalog::lock, coded, refused, state, token};
+use crate::{
+    bindings::files_with,
+    broker::{TestBroker, answer, binding_path, eventually, instance_path, text},
+    etcd,
+    inside::Inside,
+    process::{BrokerProcess, refused as refused_start},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn osb_115_conflicts_are_told_and_what_does_not_conflict_goes_on_beside() {
+    let bench = Bench::with_instance(json!({})).await;
+    let credentials = bench.bind("i", "b").await;
+    let deployment = text(&credentials["deployment_id"]);
+    let held = bench.script.hold(OperationKind::Backup, "snapshot");
+    let path = format!("/deployments/{deployment}/backups");
+    let backup = answer(bench.compose(Method::POST, &credentials, &path)).await;
+    assert_eq!(backup.status, StatusCode::ACCEPTED, "{backup:?}");
+    // Binds wait neither for each other nor for the backup.
+    let ids: Vec<String> = (0..5).map(|i| format!("b{i}")).collect();
+    let bound = join_all(
+        ids.iter()
+            .map(|id| bench.put_binding_waiting(id, json!({}))),
+    )
+    .await;
+    assert!(
+        bound.iter().all(|a| a.status == StatusCode::CREATED),
+        "{bound:?}"
+    );
+    let recipe = format!("/recipes/{}", text(&backup.body["id"]));
+    let recipe = answer(bench.compose(Method::GET, &credentials, &recipe))
+        .await
+        .body;
+    assert!(
+        ["waiting", "running"].contains(&text(&recipe["status"])),
+        "{recipe}"
+    );
+    drop(held);
+    bench.recipe_end(&credentials, &backup.body).await;
+    let held = bench.script.hold(OperationKind::Update, "check");
+    let update = bench.patch(json!({ "parameters": { "units": 2 } })).await;
+    token(&update);
+    coded(
+        &bench.patch(json!({ "parameters": { "units": 3 } })).await,
+        "ConcurrencyError",
+    );
+    coded(
+        &bench.put_binding("late", json!({})).await,
+        "ConcurrencyError",
+    );
+    coded(&bench.delete_binding("b").await, "ConcurrencyError");
+    let deletion_held = bench.script.hold(OperationKind::Deprovision, "destroy");
+    let deletion = bench.delete_instance("i").await;
+    drop(held);
+    coded(&bench.put("i", json!({})).await, "ConcurrencyError");
+    coded(&bench.patch(json!({})).await, "ConcurrencyError");
+    coded(
+        &bench.put_binding("late", json!({})).await,
+        "ConcurrencyError",
+    );
+    drop(deletion_held);
+    bench.end("i", &deletion).await;
+}
+
+/// SQLite is for one process. A second one is told so, and changes nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn osb_117_a_second_broker_on_the_same_store_is_refused() {
+    let broker = BrokerProcess::start().await;
+    let accepted = broker.put_instance("i", json!({})).await;
+    let store = broker.data_dir().join("broker.db");
+    let mut second = broker.settings().clone();
+    let folder = tempfile::tempdir().expect("a folder");
+    second.insert("LISTEN", "127.0.0.1:0".to_owned());
+    second.insert("DATA_DIR", folder.path().join("data").display().to_string());
+    second.insert("DATABASE_URL", format!("sqlite://{}", store.display()));
+    let refused = refused_start(&second).await;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success(), "{said}");
+    assert!(said.contains("COMPOSE_BROKER_DATABASE_URL"), "{said}");
+    assert!(
+        said.contains("another broker uses this database file"),
+        "{said}"
+    );
+    let end = broker.instance_end("i", &accepted.body).await;
+    assert_eq!(end["state"], "succeeded", "{end}");
+    assert_eq!(broker.members().len(), 3);
+    assert_eq!(Inside::of(&broker).operations("i").await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn osb_118_a_clock_that_jumps_ends_nothing_and_forgets_nothing() {
+    let bench = Bench::new().await;
+    let failed = bench.fail_to_provision("failed").await;
+    let held = bench.script.hold(OperationKind::Provision, "allocate");
+    let running = bench.put("i", json!({})).await;
+    for by in [
+        TimeDelta::days(20),
+        TimeDelta::days(-40),
+        TimeDelta::days(3650),
+        TimeDelta::days(-3630),
+    ] {
+        bench.clock.shift(by);
+        let polled = bench.poll("i", Some(token(&running))).await;
+        assert_eq!(state(&polled), "in progress", "{by}");
+        assert_eq!(token(&bench.put("i", json!({})).await), token(&running));
+        let polled = bench.poll("failed", Some(token(&failed))).await;
+        assert_eq!(state(&polled), "failed", "{by}");
+        refused(&bench.put("failed", json!({})).await, StatusCode::CONFLICT);
+    }
+    drop(held);
+    assert_eq!(bench.end("i", &running).await["state"], "succeeded");
+    let credentials = bench.bind("i", "b").await;
+    bench.clock.shift(TimeDelta::days(-50));
+    let api = answer(bench.compose(Method::GET, &credentials, "")).await;
+    assert_eq!(api.status, StatusCode::OK, "{api:?}");
+    assert_eq!(Inside::of(&bench).operations("i").await.len(), 2);
+}
+
+/// A new key for a ring.
+fn key(name: &str, byte: u8) -> String {
+    format!("{name}:{}", BASE64.encode([byte; 32]))
+}
+
+/// The names of the keys under which a broker's store holds secrets.
+async fn keys_in_use(bench: &Bench) -> BTreeSet<String> {
+    #[derive(QueryableByName)]
+    struct Sealed {
+        #[diesel(sql_type = Text)]
+        sealed: String,
+    }
+    let file = bench.data_dir().join("broker.db");
+    let mut store = SqliteConnection::establish(file.to_str().expect("UTF-8")).expect("the store");
+    let all: Vec<Sealed> = diesel::sql_query(
+        "SELECT sealed_secrets AS sealed FROM deployments UNION ALL \
+         SELECT sealed_secrets FROM bindings UNION ALL SELECT sealed_credentials FROM bindings",
+    )
+    .load(&mut store)
+    .expect("what is sealed");
+    let name = |Sealed { sealed }: Sealed| sealed.split(':').next().expect("a name").to_owned();
+    all.into_iter().map(name).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn osb_119_secrets_are_sealed_and_the_key_ring_is_rotated_without_losing_any() {
+    let mut bench = Bench::with_instance(json!({})).await;
+    let first = bench.bind("i", "first").await;
+    let api_token = text(&first["instance_administration_api"]["token"]).to_owned();
+    for secret in [etcd::password(&first), api_token] {
+        assert_eq!(files_with(&bench, &secret), "");
+    }
+    let ring = bench.data_dir().join("encryption_keys");
+    let old = fs::read_to_string(&ring).expect("a ring");
+    assert_eq!(keys_in_use(&bench).await, BTreeSet::from(["k1".to_owned()]));
+    // A new key in front seals what is new, and what there was still opens.
+    fs::write(&ring, format!("{},{}", key("k2", 7), old.trim())).expect("a ring");
+    bench.restart().await;
+    let again = bench.put_binding("first", json!({})).await;
+    assert_eq!(
+        (again.status, &again.body["credentials"]),
+        (StatusCode::OK, &first)
+    );
+    // It listens elsewhere now.
+    let mut moved = first.clone();
+    moved["instance_administration_api"]["root"] = json!(format!("{}/api", bench.url));
+    let api = answer(bench.compose(Method::GET, &moved, "")).await;
+    assert_eq!(api.status, StatusCode::OK, "{api:?}");
+    let second = bench.bind("i", "second").await;
+    etcd::fill(&mut etcd::connect(&second).await, 1, "v").await;
+    let both = BTreeSet::from(["k1".to_owned(), "k2".to_owned()]);
+    assert_eq!(keys_in_use(&bench).await, both);
+    // When nothing is left that the old one sealed, it can go.
+    bench.unbind("i", "first").await;
+    bench.deprovision("i").await;
+    fs::write(&ring, key("k2", 7)).expect("a ring");
+    bench.restart().await;
+    bench.provision("i", json!({})).await;
+    assert_eq!(keys_in_use(&bench).await, BTreeSet::from(["k2".to_owned()]));
+}
+
+/// A ring without the key is refused at the start, before anything that it cannot read is touched;
+/// and no dump of a process tells what it knew.
+#[tokio::test(flavor = "multi_thread")]
+async fn osb_119_a_lost_key_stops_the_start_and_a_crash_dumps_no_secret() {
+    let mut broker = BrokerProcess::start().await;
+    let pid = broker.pid();
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("limits");
+    let core = limits
+        .lines()
+        .find(|line| line.starts_with("Max core file size"));
+    let core: Vec<&str> = core.expect("a limit").split_whitespace().collect();
+    assert_eq!(core[4..6], ["0", "0"], "{limits}");
+    broker.provision("i", json!({})).await;
+    broker.kill();
+    let mut settings = broker.settings().clone();
+    settings.insert("ENCRYPTION_KEYS", key("k1", 9));
+    let refused = refused_start(&settings).await;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success(), "{said}");
+    assert!(said.contains("COMPOSE_BROKER_ENCRYPTION_KEYS"), "{said}");
+    broker.start_again().await;
+    broker.bind("i", "b").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn osb_120_what_has_ended_is_forgotten_by_age_and_by_nothing_else() {
+    let mut bench = Bench::new().await;
+    bench.fail_to_provision("i").await;
+    let deletion = bench.delete_instance("i").await;
+    bench.end("i", &deletion).await;
+    for _ in 0..3 {
+        bench.restart().await;
+        let gone = bench.poll("i", Some(token(&deletion))).await;
+        assert_eq!(gone.status, StatusCode::GONE);
+    }
+    bench.clock.forward(Duration::from_secs(29 * 24 * 3600));
+    bench.restart().await;
+    assert_eq!(state(&bench.poll("i", None).await), "succeeded");
+    bench.clock.forward(Duration::from_secs(2 * 24 * 3600));
+    bench.restart().await;
+    eventually("that it is forgotten", || async {
+        let polled = bench.poll("i", None).await;
+        (polled.status == StatusCode::NOT_FOUND).then_some(())
+    })
+    .await;
+    let gone = bench.delete_instance("i").await;
+    assert_eq!(gone.status, StatusCode::GONE);
+}
+
+/// The queries in which this id was bound.
+static ASKED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+const MARK: &str = "instance-121-of-the-test-that-counts-queries";
+
+/// Writes down the queries about one instance, of all brokers of this process.
+struct Listener;
+
+impl Instrumentation for Listener {
+    fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
+        if let InstrumentationEvent::StartQuery { query, .. } = event {
+            let text = query.to_string();
+            if let Some((sql, binds)) = text.split_once(" -- binds: ")
+                && binds.contains(MARK)
+            {
+                ASKED.lock().expect("queries").push(sql.to_owned());
+            }
+        }
+    }
+}
+
+/// What the store is asked for each of the requests that only look at an instance or repeat what
+/// was asked for.
+async fn queries(broker: &TestBroker, token: &str) -> Vec<Vec<String>> {
+    let (instance, binding) = (instance_path(MARK), binding_path(MARK, "b"));
+    let body = super::provision_body(&json!({}));
+    let requests = [
+        broker.osb(Method::GET, &instance),
+        broker.osb(Method::GET, &format!("{instance}/last_operation")),
+        broker.osb(
+            Method::GET,
+            &format!("{instance}/last_operation?operation={token}"),
+        ),
+        broker
+            .osb(Method::PUT, &format!("{instance}?accepts_incomplete=true"))
+            .json(&body),
+        broker.osb(Method::PATCH, &instance).json(&super::ids()),
+        broker.osb(Method::GET, &binding),
+        broker.osb(Method::GET, &format!("{binding}/last_operation")),
+        broker.osb(Method::PUT, &binding).json(&super::ids()),
+        broker.osb(Method::DELETE, &format!("{binding}?{}", super::IDS)),
+    ];
+    let mut all = Vec::new();
+    for request in requests {
+        ASKED.lock().expect("queries").clear();
+        answer(request).await;
+        all.push(ASKED.lock().expect("queries").clone());
+    }
+    all
+}
+
+/// How SQLite would go about a query.
+fn plan(store: &mut SqliteConnection, sql: &str) -> Vec<String> {
+    #[derive(QueryableByName)]
+    struct Line {
+        #[diesel(sql_type = Text)]
+        detail: String,
+    }
+    let lines: Vec<Line> = diesel::sql_query(format!("EXPLAIN QUERY PLAN {sql}"))
+        .load(store)
+        .unwrap_or_else(|e| panic!("{sql}: {e}"));
+    lines.into_iter().map(|line| line.detail).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn osb_121_the_store_is_asked_the_same_however_many_instances_there_are() {
+    set_default_instrumentation(|| Some(Box::new(Listener) as Box<dyn Instrumentation>))
+        .expect("a listener");
+    let bench = Bench::new().await;
+    // Nothing else is asked meanwhile.
+    let _held = bench.script.hold(OperationKind::Provision, "allocate");
+    let accepted = bench.put(MARK, json!({})).await;
+    let inside = Inside::of(&bench);
+    eventually("an operation that is held", || async {
+        let operation = inside.newest(MARK, OperationKind::Provision).await;
+        (operation.epoch > 0).then_some(())
+    })
+    .await;
+    let alone = queries(&bench, token(&accepted)).await;
+    assert!(
+        alone.iter().all(|of_request| !of_request.is_empty()),
+        "{alone:?}"
+    );
+    for i in 0..150 {
+        token(&bench.put(&format!("other-{i}"), json!({})).await);
+    }
+    assert_eq!(queries(&bench, token(&accepted)).await, alone);
+    // Each of them goes to its row and to no other one.
+    let file = bench.data_dir().join("broker.db");
+    let mut store = SqliteConnection::establish(file.to_str().expect("UTF-8")).expect("the store");
+    for sql in alone.iter().flatten() {
+        for line in plan(&mut store, sql) {
+            assert!(!line.starts_with("SCAN"), "{line}: {sql}");
+        }
+    }
+    let scanned = plan(&mut store, "SELECT * FROM instances WHERE context = ?");
+    assert!(scanned[0].starts_with("SCAN"), "{scanned:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn osb_121_members_that_hang_hang_nobody_else() {
+    let bench = Bench::with_instance(json!({})).await;
+    bench.bind("i", "b").await;
+    for member in bench.members() {
+        kill_process(Pid::from_raw(member).expect("a pid"), Signal::STOP).expect("a signal");
+    }
+    let in_time = async |request: reqwest::RequestBuilder, status: StatusCode| -> Value {
+        // Far less than platforms wait, far more than it takes.
+        let answer = answer(request.timeout(Duration::from_secs(20))).await;
+        assert_eq!(answer.status, status, "{answer:?}");
+        answer.body
+    };
+    let (instance, binding) = (instance_path("i"), binding_path("i", "b"));
+    let get = |path: &str| bench.osb(Method::GET, path);
+    // Work that waits for them does not keep others waiting.
+    let late = format!("{}?accepts_incomplete=true", binding_path("i", "late"));
+    let late = bench.osb(Method::PUT, &late).json(&super::ids());
+    in_time(late, StatusCode::ACCEPTED).await;
+    for _ in 0..3 {
+        in_time(get("/v2/catalog"), StatusCode::OK).await;
+        in_time(get(&instance), StatusCode::OK).await;
+        in_time(get(&binding), StatusCode::OK).await;
+        in_time(get(&format!("{instance}/last_operation")), StatusCode::OK).await;
+        let path = format!("{binding}/last_operation");
+        in_time(get(&path), StatusCode::OK).await;
+    }
+    let renamed = json!({ "service_id": super::ids()["service_id"], "context": { "x": 1 } });
+    let renamed = bench.osb(Method::PATCH, &instance).json(&renamed);
+    in_time(renamed, StatusCode::OK).await;
+    let path = format!("{}?accepts_incomplete=true", instance_path("j"));
+    let other = bench
+        .osb(Method::PUT, &path)
+        .json(&super::provision_body(&json!({})));
+    in_time(other, StatusCode::ACCEPTED).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn osb_122_a_broker_that_is_told_to_end_loses_nothing_that_it_accepted() {
+    let mut broker = BrokerProcess::start().await;
+    let accepted = broker.put_instance("i", json!({})).await;
+    let ended = tokio::task::spawn_blocking(broker.terminate());
+    let status = ended.await.expect("an end");
+    assert!(status.success(), "{status}");
+    broker.start_again().await;
+    let end = broker.instance_end("i", &accepted.body).await;
+    assert_eq!(end["state"], "succeeded", "{end}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn osb_122_a_broker_whose_store_is_out_of_reach_says_so_and_shows_its_catalog() {
+    let bench = Bench::new().await;
+    let ready = async || answer(bench.anonymous(Method::GET, "/readyz")).await;
+    assert_eq!(ready().await.status, StatusCode::OK);
+    let failed = bench.fail_to_provision("i").await;
+    let mut store = lock(&bench);
+    let not_ready = ready().await;
+    assert_eq!(
+        not_ready.status,
+        StatusCode::SERVICE_UNAVAILABLE,
+        "{not_ready:?}"
+    );
+    assert!(
+        text(&not_ready.body["status"]).contains("store"),
+        "{not_ready:?}"
+    );
+    assert_eq!(bench.get("/v2/catalog").await.status, StatusCode::OK);
+    // What can be told is told.
+    assert_eq!(
+        state(&bench.poll("i", Some(token(&failed))).await),
+        "failed"
+    );
+    diesel::sql_query("ROLLBACK")
+        .execute(&mut store)
+        .expect("a statement");
+    eventually("a broker that is ready", || async {
+        (ready().await.status == StatusCode::OK).then_some(())
+    })
+    .await;
+}
