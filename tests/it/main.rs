@@ -39,6 +39,7 @@ mod instances;
 mod osb;
 mod pages;
 mod process;
+mod promises;
 mod protection;
 mod rates;
 mod raw;
