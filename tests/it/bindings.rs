@@ -9,10 +9,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    broker::{
-        Answer, ENTERPRISE, SERVICE, STANDARD, TestBroker, answer, binding_path, eventually,
-        instance_path, text,
-    },
+    broker::{Answer, SERVICE, STANDARD, TestBroker, answer, binding_path, instance_path, text},
     control::Script,
     etcd,
     transport::description,
@@ -51,15 +48,6 @@ async fn poll(broker: &TestBroker, binding: &str, token: Option<&str>) -> Answer
     let query = token.map_or(String::new(), |token| format!("?operation={token}"));
     let path = format!("{}/last_operation{query}", binding_path("i", binding));
     answer(broker.osb(Method::GET, &path)).await
-}
-
-/// Asks for the end of a binding of instance `i`, without waiting. One suite says the service twice.
-async fn delete(broker: &TestBroker, binding: &str) -> Answer {
-    let path = format!(
-        "{}?service_id={SERVICE}&plan_id={STANDARD}&accepts_incomplete=true&service_id={SERVICE}",
-        binding_path("i", binding)
-    );
-    answer(broker.osb(Method::DELETE, &path)).await
 }
 
 fn token(answer: &Answer) -> &str {
@@ -250,89 +238,6 @@ async fn takes_no_snapshot(client: &mut Client) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_repeated_request_gets_the_same_credentials_and_another_one_409() {
-    let broker = TestBroker::start().await;
-    broker.provision("i", json!({})).await;
-    let first = put_as(&broker, 17, "b").await;
-    assert_eq!(first.status, StatusCode::CREATED, "{first:?}");
-    let same = [
-        json!({}),
-        json!({ "parameters": null, "bind_resource": {} }),
-        json!({ "parameters": {}, "context": { "platform": "cloudfoundry" }, "unknown": 1 }),
-    ];
-    for change in same {
-        let again = put(&broker, "b", change.clone()).await;
-        assert_eq!(again.status, StatusCode::OK, "{change}: {again:?}");
-        assert_eq!(again.body["credentials"], first.body["credentials"]);
-    }
-    let others = [
-        json!({ "bind_resource": { "app_guid": "other" } }),
-        json!({ "app_guid": "x", "bind_resource": { "route": "r" } }),
-        // A conflict is told before a plan that is not the instance's.
-        json!({ "plan_id": ENTERPRISE }),
-    ];
-    for change in others {
-        let other = put(&broker, "b", change).await;
-        description(&other, StatusCode::CONFLICT);
-    }
-    let elsewhere = put(&broker, "new", json!({ "plan_id": ENTERPRISE })).await;
-    description(&elsewhere, StatusCode::BAD_REQUEST);
-    assert_eq!(fetch(&broker, "new").await.status, StatusCode::NOT_FOUND);
-    let fetched = fetch(&broker, "b").await;
-    assert_eq!(fetched.status, StatusCode::OK);
-    assert_eq!(fetched.body["credentials"], first.body["credentials"]);
-    assert_eq!(fetched.body["endpoints"], first.body["endpoints"]);
-    assert_eq!(fetched.body["parameters"], json!({}));
-    // Older platforms' schemas refuse what is newer than they are.
-    for (minor, told) in [(13, false), (14, false), (15, true), (16, true), (17, true)] {
-        let again = put_as(&broker, minor, "b").await;
-        assert_eq!(again.body.get("endpoints").is_some(), told, "2.{minor}");
-        assert_eq!(again.body["credentials"], first.body["credentials"]);
-    }
-    for resource in [
-        json!({ "app_guid": "" }),
-        json!({ "credential_client_id": "x" }),
-    ] {
-        let id = format!("key {resource}");
-        token(&put(&broker, &id, json!({ "bind_resource": resource })).await);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_binding_that_is_not_waited_for_is_there_the_moment_it_is_told() {
-    let script = Script::default();
-    let broker = TestBroker::start_with(&[], script.surroundings()).await;
-    broker.provision("i", json!({})).await;
-    let held = script.hold(OperationKind::Bind, "add_user");
-    let accepted = put(&broker, "b", json!({})).await;
-    let again = put(&broker, "b", json!({})).await;
-    assert_eq!(token(&again), token(&accepted));
-    let other = put(
-        &broker,
-        "b",
-        json!({ "bind_resource": { "app_guid": "x" } }),
-    )
-    .await;
-    description(&other, StatusCode::CONFLICT);
-    assert_eq!(fetch(&broker, "b").await.status, StatusCode::NOT_FOUND);
-    for token in [Some(token(&accepted)), None, Some("foreign")] {
-        let running = poll(&broker, "b", token).await;
-        assert_eq!(running.body["state"], "in progress");
-        assert!(running.headers.contains_key("retry-after"));
-    }
-    assert_eq!(
-        poll(&broker, "unknown", None).await.status,
-        StatusCode::NOT_FOUND
-    );
-    drop(held);
-    let end = end(&broker, "b", &accepted).await;
-    assert_eq!(end["state"], "succeeded", "{end}");
-    let fetched = fetch(&broker, "b").await;
-    assert_eq!(fetched.status, StatusCode::OK);
-    assert!(works(&fetched.body["credentials"]).await);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn osb_093_unbinding_one_shuts_it_out_and_leaves_the_others_in() {
     let broker = TestBroker::start().await;
     broker.provision("i", json!({})).await;
@@ -367,81 +272,6 @@ async fn osb_093_unbinding_one_shuts_it_out_and_leaves_the_others_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unbind_is_asked_for_in_the_right_way_or_refused() {
-    let script = Script::default();
-    let broker = TestBroker::start_with(&[], script.surroundings()).await;
-    broker.provision("i", json!({})).await;
-    broker.bind("i", "b").await;
-    // What is unknown is gone, whatever else is missing; what is known wants its ids.
-    for path in [binding_path("i", "unknown"), binding_path("unknown", "b")] {
-        let gone = answer(broker.osb(Method::DELETE, &path)).await;
-        assert_eq!(gone.status, StatusCode::GONE);
-    }
-    for query in [
-        String::new(),
-        format!("service_id={SERVICE}"),
-        format!("plan_id={STANDARD}"),
-        format!("service_id=&plan_id={STANDARD}"),
-        format!("service_id={SERVICE}&plan_id={ENTERPRISE}"),
-    ] {
-        let path = format!("{}?{query}", binding_path("i", "b"));
-        description(
-            &answer(broker.osb(Method::DELETE, &path)).await,
-            StatusCode::BAD_REQUEST,
-        );
-    }
-    let held = script.hold(OperationKind::Unbind, "remove_user");
-    let accepted = delete(&broker, "b").await;
-    assert_eq!(token(&delete(&broker, "b").await), token(&accepted));
-    let refused = put(&broker, "b", json!({})).await;
-    description(&refused, StatusCode::UNPROCESSABLE_ENTITY);
-    assert_eq!(refused.body["error"], "ConcurrencyError");
-    assert_eq!(fetch(&broker, "b").await.status, StatusCode::NOT_FOUND);
-    assert_eq!(
-        poll(&broker, "b", Some(token(&accepted))).await.body["state"],
-        "in progress"
-    );
-    drop(held);
-    assert_eq!(end(&broker, "b", &accepted).await["state"], "gone");
-    assert_eq!(poll(&broker, "b", None).await.body["state"], "succeeded");
-    assert_eq!(
-        poll(&broker, "b", Some("foreign")).await.body["state"],
-        "succeeded"
-    );
-    assert_eq!(delete(&broker, "b").await.status, StatusCode::GONE);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_deletion_overtakes_a_bind() {
-    let script = Script::default();
-    let broker = TestBroker::start_with(&[], script.surroundings()).await;
-    broker.provision("i", json!({})).await;
-    for step in ["add_user", "issue"] {
-        let held = script.hold(OperationKind::Bind, step);
-        let bound = put(&broker, "b", json!({})).await;
-        eventually("the step", || async {
-            let polled = poll(&broker, "b", Some(token(&bound))).await;
-            let at = if step == "issue" { "step 2" } else { "step 1" };
-            text(&polled.body["description"]).contains(at).then_some(())
-        })
-        .await;
-        let unbound = delete(&broker, "b").await;
-        assert_eq!(
-            poll(&broker, "b", Some(token(&bound))).await.body["state"],
-            "failed"
-        );
-        drop(held);
-        assert_eq!(end(&broker, "b", &unbound).await["state"], "gone");
-        assert_eq!(
-            poll(&broker, "b", Some(token(&bound))).await.body["state"],
-            "failed"
-        );
-        assert_eq!(fetch(&broker, "b").await.status, StatusCode::NOT_FOUND);
-    }
-    assert!(works(&broker.bind("i", "b").await).await);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_bind_that_failed_is_told_and_can_be_unbound() {
     let script = Script::default();
     let broker = TestBroker::start_with(&[], script.surroundings()).await;
@@ -462,24 +292,6 @@ async fn a_bind_that_failed_is_told_and_can_be_unbound() {
         assert_eq!(broker.unbind("i", binding).await.status, StatusCode::OK);
         assert!(works(&broker.bind("i", binding).await).await);
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_instance_that_is_not_ready_takes_no_bindings() {
-    let script = Script::default();
-    let broker = TestBroker::start_with(&[], script.surroundings()).await;
-    let unknown = put(&broker, "b", json!({})).await;
-    description(&unknown, StatusCode::NOT_FOUND);
-    let held = script.hold(OperationKind::Provision, "allocate");
-    broker.put_instance("i", json!({})).await;
-    for _ in 0..2 {
-        let early = put(&broker, "b", json!({})).await;
-        description(&early, StatusCode::UNPROCESSABLE_ENTITY);
-        assert_eq!(early.body["error"], "ConcurrencyError");
-        // The second time: because it is being deleted.
-        broker.delete_instance("i").await;
-    }
-    drop(held);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -575,35 +387,4 @@ async fn an_old_etcd_keeps_passwords_in_its_own_log_and_nowhere_else() {
     assert_eq!(files_with(&broker, &token), "");
     broker.deprovision("i").await;
     assert_eq!(files_with(&broker, &password), "");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn deleting_an_instance_ends_its_bindings() {
-    let script = Script::default();
-    let broker = TestBroker::start_with(&[], script.surroundings()).await;
-    broker.provision("i", json!({})).await;
-    let credentials = broker.bind("i", "b").await;
-    let held_bind = script.hold(OperationKind::Bind, "issue");
-    let bound = put(&broker, "late", json!({})).await;
-    let deletion = broker.delete_instance("i").await;
-    assert_eq!(deletion.status, StatusCode::ACCEPTED);
-    assert_eq!(
-        poll(&broker, "late", Some(token(&bound))).await.body["state"],
-        "failed"
-    );
-    assert_eq!(
-        api_status(&broker, &credentials).await,
-        StatusCode::UNAUTHORIZED
-    );
-    drop(held_bind);
-    broker.instance_end("i", &deletion.body).await;
-    assert_eq!(
-        api_status(&broker, &credentials).await,
-        StatusCode::UNAUTHORIZED
-    );
-    for binding in ["b", "late"] {
-        assert_eq!(fetch(&broker, binding).await.status, StatusCode::NOT_FOUND);
-        assert_eq!(broker.unbind("i", binding).await.status, StatusCode::GONE);
-    }
-    assert_eq!(broker.members(), Vec::<i32>::new());
 }

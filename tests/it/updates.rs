@@ -162,53 +162,6 @@ async fn what_cannot_be_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_changes_no_member_is_done_at_once() {
-    let broker = TestBroker::start().await;
-    let asked = json!({ "db_version": NEWEST });
-    broker.provision("i", asked.clone()).await;
-    let inside = Inside::of(&broker);
-    let before = fetched(&broker).await;
-    assert_eq!(before["maintenance_info"], json!({ "version": NEWEST }));
-    let nothing = [
-        json!({}),
-        json!({ "parameters": null }),
-        json!({ "plan_id": null }),
-        json!({ "maintenance_info": {}, "previous_values": { "maintenance_info": {} } }),
-        json!({ "previous_values": { "plan_id": "other", "service_id": null }, "unknown": [1] }),
-        json!({ "maintenance_info": { "version": NEWEST, "description": "x" } }),
-    ];
-    for change in nothing {
-        let done = send(&broker, &instance_path("i"), change.clone()).await;
-        assert_eq!(done.status, StatusCode::OK, "{change}: {done:?}");
-        assert_eq!(done.body, json!({}));
-        assert_eq!(fetched(&broker).await, before, "{change}");
-    }
-    let renamed = json!({ "platform": "cloudfoundry", "instance_name": "renamed" });
-    let context = json!({ "context": renamed });
-    let done = send(&broker, &instance_path("i"), context).await;
-    assert_eq!(done.status, StatusCode::OK, "{done:?}");
-    assert_eq!(inside.instance("i").await.context, renamed);
-    // What it is already, said once more, is remembered as asked for.
-    for parameters in [json!({ "units": 1 }), to(NEWEST)["parameters"].clone()] {
-        let done = send(
-            &broker,
-            &instance_path("i"),
-            json!({ "parameters": parameters }),
-        )
-        .await;
-        assert_eq!(done.status, StatusCode::OK, "{done:?}");
-    }
-    let after = json!({ "db_version": NEWEST, "units": 1 });
-    assert_eq!(fetched(&broker).await["parameters"], after);
-    // A repeated provision is compared with what was asked for first.
-    let again = broker.put_instance("i", asked).await;
-    assert_eq!(again.status, StatusCode::OK, "{again:?}");
-    let other = broker.put_instance("i", after).await;
-    assert_eq!(other.status, StatusCode::CONFLICT, "{other:?}");
-    assert_eq!(inside.outcomes("i").await.len(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn while_members_are_changed_everything_else_is_told_to_wait() {
     let script = Script::default();
     let broker = TestBroker::start_with(&[], script.surroundings()).await;

@@ -39,6 +39,9 @@ async fn osb_088_a_binding_is_made_at_once_or_later_and_told_with_credentials_wh
     for accepted in [&later, &again] {
         assert_eq!(accepted.body.get("credentials"), None);
     }
+    let running = bench.poll_binding("later", Some(token(&later))).await;
+    assert_eq!(running.body["state"], "in progress");
+    assert!(running.headers.contains_key("retry-after"), "{running:?}");
     drop(held);
     assert_eq!(
         bench.end_of_binding("later", &later).await["state"],

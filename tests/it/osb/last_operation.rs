@@ -285,6 +285,7 @@ async fn osb_072_a_description_tells_progress_and_nothing_secret() {
     let end = bench.end("i", &accepted).await;
     let said = text(&end["description"]);
     assert_eq!(end["state"], "failed");
+    assert!(said.contains("Securing the database"), "{said}");
     for secret in ["127.0.0.1", "localhost", &data] {
         assert!(!said.contains(secret), "{said}");
     }

@@ -82,6 +82,8 @@ async fn osb_104_the_same_deletion_has_the_same_token_and_then_all_is_gone() {
     let held = bench.script.hold(OperationKind::Unbind, "remove_user");
     let unbind = bench.delete_binding("b").await;
     assert_eq!(token(&bench.delete_binding("b").await), token(&unbind));
+    coded(&bench.put_binding("b", json!({})).await, "ConcurrencyError");
+    assert_eq!(bench.fetch_binding("b").await.status, StatusCode::NOT_FOUND);
     drop(held);
     assert_eq!(bench.end_of_binding("b", &unbind).await["state"], "gone");
     assert_eq!(bench.delete_binding("b").await.status, StatusCode::GONE);
@@ -189,14 +191,21 @@ async fn osb_110_an_instance_is_deleted_with_its_bindings() {
             .status
     };
     assert_eq!(api().await, StatusCode::OK);
+    let held_bind = bench.script.hold(OperationKind::Bind, "issue");
+    let late = bench.put_binding("late", json!({})).await;
     let held = bench.script.hold(OperationKind::Deprovision, "destroy");
     let deletion = bench.delete_instance("i").await;
     assert_eq!(api().await, StatusCode::UNAUTHORIZED);
-    drop(held);
+    let halted = bench.poll_binding("late", Some(token(&late))).await;
+    assert_eq!(state(&halted), "failed");
+    drop((held, held_bind));
     assert_eq!(bench.end("i", &deletion).await["state"], "gone");
     assert!(etcd::connect_to(&credentials, "uri").await.is_err());
-    assert_eq!(bench.fetch_binding("b").await.status, StatusCode::NOT_FOUND);
-    assert_eq!(bench.unbind("i", "b").await.status, StatusCode::GONE);
+    for binding in ["b", "late"] {
+        let fetched = bench.fetch_binding(binding).await;
+        assert_eq!(fetched.status, StatusCode::NOT_FOUND);
+        assert_eq!(bench.unbind("i", binding).await.status, StatusCode::GONE);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -125,6 +125,11 @@ async fn osb_082_an_instance_keeps_its_plan() {
 async fn osb_083_the_same_update_has_the_same_token_and_another_one_waits() {
     let bench = Bench::with_instance(json!({})).await;
     done(&bench.patch(units(1)).await);
+    done(
+        &bench
+            .patch(json!({ "maintenance_info": { "version": "3.5.30" } }))
+            .await,
+    );
     let held = bench.script.hold(OperationKind::Update, "check");
     let first = bench.patch(units(2)).await;
     for same in [
