@@ -4,12 +4,14 @@ use chrono::{DateTime, Utc};
 
 use super::{
     Broker, BrokerError, DeploymentView, Restored,
+    alert::backup_watch,
     backup::back_up_in,
     restore::restores_in,
     session::{no_such_page, reached},
 };
 use crate::{
     model::{
+        alert::BackupWatch,
         backup::{Backup, BackupState},
         catalog::Placement,
         deployment::DeploymentSecrets,
@@ -17,7 +19,6 @@ use crate::{
         instance::{Instance, InstanceState},
         limits::{INSTANCES_ON_A_PAGE, RECIPES_MAX},
         operation::{Operation, OperationKind},
-        schedule::Schedule,
         session::{Scope, Session},
     },
     store,
@@ -42,6 +43,8 @@ pub struct InstanceView {
     pub operations: Vec<Operation>,
     /// When the schedule takes the next backup.
     pub next_backup: Option<DateTime<Utc>>,
+    /// What is known of its scheduled backups.
+    pub watch: BackupWatch,
     /// What the broker itself restored from it, newest first.
     pub restores: Vec<Restored>,
     /// What the broker itself restored it from, if that may be seen.
@@ -54,7 +57,7 @@ pub struct InstanceView {
 struct Facts {
     backups: Vec<Backup>,
     operations: Vec<Operation>,
-    schedule: Option<Schedule>,
+    watch: BackupWatch,
     restores: Vec<Restored>,
     source: Option<Instance>,
 }
@@ -145,10 +148,11 @@ impl Broker {
                 let Some(deployment) = store::deployment::of_instance(conn, &id)? else {
                     return Ok(None);
                 };
+                let backups = store::backup::of_instance(conn, &id)?;
                 let facts = Facts {
-                    backups: store::backup::of_instance(conn, &id)?,
+                    watch: backup_watch(conn, &instance, &backups)?,
+                    backups,
                     operations: store::operation::of_instance(conn, &id, RECIPES_MAX)?,
-                    schedule: store::schedule::find(conn, &id)?,
                     restores: restores_in(conn, &instance)?,
                     source: match &instance.restored_from {
                         Some(deployment) => store::instance::of_deployment(conn, deployment)?,
@@ -197,7 +201,12 @@ impl Broker {
                 .filter(|b| b.state != BackupState::Expired)
                 .collect(),
             operations,
-            next_backup: facts.schedule.map(|schedule| schedule.next_at),
+            next_backup: facts
+                .watch
+                .schedule
+                .as_ref()
+                .map(|schedule| schedule.next_at),
+            watch: facts.watch,
             restores: facts.restores,
             source: facts.source.filter(|_| source_seen),
             now,

@@ -23,6 +23,7 @@ use crate::{
     store::{self, Store, StoreError},
 };
 
+mod alert;
 mod audit;
 mod backup;
 mod binding;

@@ -137,6 +137,10 @@ pub fn routes(config: &mut web::ServiceConfig) {
                         .route(web::get().to(compose::scalings))
                         .route(web::post().to(compose::scale)),
                 )
+                .service(
+                    either("/deployments/{deployment}/alerts")
+                        .route(web::get().to(compose::alerts)),
+                )
                 .service(either("/recipes/{recipe}").route(web::get().to(compose::recipe)))
                 .service(either("/clusters").route(web::get().to(compose::clusters)))
                 .service(either("/clusters/{cluster}").route(web::get().to(compose::cluster)))

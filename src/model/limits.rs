@@ -228,6 +228,15 @@ pub const SNAPSHOTS_AT_ONCE: usize = 4;
 /// Backups that the schedule lets run at once on one cluster that says no other number.
 pub const SNAPSHOTS_AT_ONCE_PER_CLUSTER: usize = 2;
 
+/// A scheduled backup is late when it is not complete this long after its slot.
+pub const BACKUP_LATE_AFTER: Duration = Duration::from_secs(2 * 3600);
+/// Tries of a scheduled backup that fail in a row before users are told, late or not.
+pub const BACKUP_FAILURES_TELLING: u32 = 3;
+/// From this part of its storage quota on, in percent, a database's users are told that it fills.
+pub const QUOTA_NEAR_PERCENT: u64 = 80;
+/// How long whoever asks for alerts waits for a look at the members.
+pub const ALERT_LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How long a daily backup is kept.
 pub const DAILY_KEPT: chrono::Duration = chrono::Duration::days(7);
 /// How long a weekly backup is kept.

@@ -3,6 +3,7 @@
 //! Invariants: nothing here does I/O, awaits, reads a clock or knows HTTP or SQL. Every decision
 //! that depends on time takes the time as an argument.
 
+pub mod alert;
 pub mod audit;
 pub mod backup;
 pub mod binding;

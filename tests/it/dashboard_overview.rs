@@ -1,13 +1,15 @@
 //! The dashboard's Overview: what a database is, how it fares, how it is reached.
 
-use std::process::Command;
+use std::{process::Command, time::Duration};
 
+use compose_broker::app::Surroundings;
 use reqwest::Method;
 use serde_json::json;
 
 use crate::{
     broker::{TestBroker, answer, eventually, text},
     chromium::ARROW_RIGHT,
+    control::TestClock,
     dashboard::Visit,
     etcd,
 };
@@ -95,4 +97,35 @@ async fn the_overview_tells_what_a_database_is_and_how_to_reach_it() {
     page.press([ARROW_RIGHT]).await;
     assert_eq!(page.focused().await.id, tabs[1].id);
     page.check(&visit.broker.url).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_overview_tells_what_somebody_should_do_something_about() {
+    let clock = TestClock::default();
+    let surroundings = Surroundings {
+        clock: clock.clock(),
+        // Nobody takes the backup that is due.
+        scheduled: false,
+        ..Surroundings::default()
+    };
+    let broker = TestBroker::start_with(&[], surroundings).await;
+    broker.provision("db", json!({})).await;
+    let credentials = broker.bind("db", "b").await;
+    let visit = Visit::to(broker).await;
+    let page = &visit.page;
+    visit.sign_in(&credentials).await;
+    page.arrives_at("/instances/db").await;
+    page.find("#members").await;
+    assert_eq!(page.text_of("#alerts").await, "");
+    clock.forward(Duration::from_secs(3 * 24 * 3600));
+    visit.sign_in(&credentials).await;
+    page.arrives_at("/instances/db").await;
+    page.find("#alerts li").await;
+    let alerts = page.text_of("#alerts").await;
+    assert!(
+        alerts.contains("Critical The scheduled backup is late"),
+        "{alerts}"
+    );
+    page.look_over("alerts").await;
+    visit.check().await;
 }

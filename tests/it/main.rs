@@ -7,6 +7,7 @@
 //! at a browser, over [`webdriver`]. [`osb`] has one test for each thing that the specification
 //! asks for.
 
+mod alerts;
 mod audit;
 mod backups;
 mod binding_life;

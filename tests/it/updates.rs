@@ -23,6 +23,7 @@ use tokio::{
 };
 
 use crate::{
+    alerts,
     broker::{
         Answer, ENTERPRISE, SERVICE, STANDARD, TestBroker, answer, binding_path, eventually,
         instance_path, new_folder, text,
@@ -662,10 +663,22 @@ async fn osb_087_a_full_database_takes_writes_again_when_it_gets_more_and_cannot
             Err(error) => panic!("{error}"),
         }
         assert!(puts < 400, "it never is full");
+        if puts == 200 {
+            let near = alerts::told(&broker, &credentials, "warning").await;
+            let message = text(&near["_embedded"]["alerts"][0]["message"]);
+            assert!(
+                message.contains("% of the storage quota of 1 unit"),
+                "{near}"
+            );
+        }
     };
     assert!(full > 200, "{full} MB");
+    let told = alerts::told(&broker, &credentials, "critical").await;
+    let message = text(&told["_embedded"]["alerts"][0]["message"]);
+    assert!(message.contains("NOSPACE"), "{told}");
     let end = updated(&broker, units(2)).await;
     assert_eq!(end["state"], "succeeded", "{end}");
+    alerts::told(&broker, &credentials, "ok").await;
     let mut database = etcd::connect(&credentials).await;
     for _ in 0..20 {
         let put = database.put("large", value.clone(), None).await;

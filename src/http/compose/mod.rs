@@ -29,12 +29,14 @@ use crate::{
     },
 };
 
+mod alerts;
 mod change;
 mod clusters;
 mod databases;
 mod deployments;
 mod view;
 
+pub use alerts::alerts;
 pub use change::{scale, scalings, upgrade, versions};
 pub use clusters::{cluster, clusters};
 pub use databases::databases;

@@ -129,6 +129,7 @@ struct ConnectionStrings {
 /// What belongs to a deployment.
 #[derive(Serialize, ToSchema)]
 struct DeploymentLinks {
+    alerts: TemplatedLink,
     backups: TemplatedLink,
     cluster: TemplatedLink,
     recipes: TemplatedLink,
@@ -381,6 +382,11 @@ pub fn account_id(tenant: &Tenant) -> String {
     fingerprint(&names)[..24].to_owned()
 }
 
+/// The Compose API knows members as capsules, with ids like all others.
+pub fn capsule_id(deployment: &Deployment, member: &str) -> String {
+    fingerprint(&format!("{}\0{member}", deployment.id))[..24].to_owned()
+}
+
 fn deployment_url(public_url: &str, deployment: &Deployment) -> String {
     format!(
         "{public_url}/api/2016-07/instances/{}/deployments/{}",
@@ -448,6 +454,7 @@ pub fn deployment(public_url: &str, view: &DeploymentView) -> DeploymentBody {
         }),
         provision_recipe_id: view.provision.clone(),
         links: DeploymentLinks {
+            alerts: link("alerts"),
             backups: link("backups"),
             cluster: templated(&cluster_url(public_url, deployment)),
             recipes: link("recipes"),

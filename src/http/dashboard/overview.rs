@@ -10,16 +10,17 @@ use super::{
     id_in_path, path_of,
     shell::{Place, Shell, answer},
     show::{Moment, counted, size},
-    state::{Told, told, told_of_task},
+    state::{Told, told, told_of_alert, told_of_task},
     work::Work,
 };
 use crate::{
     broker::{Broker, InstanceView, Restored},
     http::compose,
     model::{
+        alert::{self, Alert},
         backup::BackupKind,
         instance::{Instance, InstanceState},
-        limits::{MEMBERS, TASKS_SHOWN},
+        limits::{MEMBERS, QUOTA_NEAR_PERCENT, TASKS_SHOWN},
         observation::{MemberHealth, MemberObservation, Observation},
         operation::Operation,
         session::Session,
@@ -37,6 +38,7 @@ struct OverviewPage {
     href: String,
     state: Told,
     advice: Option<&'static str>,
+    alerts: Vec<AlertLine>,
     change: Option<Work>,
     failure: Option<String>,
     backup: Option<GoodBackup>,
@@ -58,6 +60,11 @@ struct OverviewPage {
     restores: Vec<Link>,
     source: Option<Link>,
     bind: Option<String>,
+}
+
+struct AlertLine {
+    text: String,
+    told: Told,
 }
 
 struct Fact {
@@ -132,6 +139,8 @@ fn overview(broker: &Broker, session: &Session, view: &InstanceView) -> Overview
     shell.under_way = view.operations.iter().any(|o| o.state.is_active())
         || view.restores.iter().any(is_active)
         || (is_ready && seen.is_none());
+    // Whoever reads that a member is down wants to see it come back.
+    shell.under_way |= seen.as_ref().is_some_and(|s| s.serving() < s.members.len());
     let href = place.href.clone();
     shell.place = Some(place);
     let endpoint = compose::foundation_endpoint(broker, &instance.id);
@@ -146,6 +155,9 @@ fn overview(broker: &Broker, session: &Session, view: &InstanceView) -> Overview
         href,
         state: told(instance.state),
         advice: advice(instance.state),
+        alerts: seen
+            .as_deref()
+            .map_or_else(Vec::new, |seen| alert_lines(view, seen)),
         change: change.map(Work::of),
         failure: failure(view),
         backup: view.newest_good_backup().map(|backup| GoodBackup {
@@ -190,6 +202,17 @@ fn overview(broker: &Broker, session: &Session, view: &InstanceView) -> Overview
             .as_ref()
             .map(|_| bind_call(broker, instance)),
     }
+}
+
+/// What somebody should know, as of a look at the members: while there was none, a page says so.
+fn alert_lines(view: &InstanceView, seen: &Observation) -> Vec<AlertLine> {
+    let quota = view.of.deployment.quota_bytes();
+    let line = |alert: Alert| AlertLine {
+        text: alert.message,
+        told: told_of_alert(alert.gravity),
+    };
+    let found = alert::alerts(view.now, quota, Some(seen), &view.watch);
+    found.into_iter().map(line).collect()
 }
 
 fn kind_text(kind: BackupKind) -> &'static str {
@@ -261,7 +284,7 @@ fn usage(seen: &Observation, quota: u64) -> Option<Usage> {
         used: used.min(quota),
         quota,
         // From here on somebody should do something.
-        high: quota / 5 * 4,
+        high: quota / 100 * QUOTA_NEAR_PERCENT,
         text: format!("{} of {} ({percent} %)", size(used), size(quota)),
     })
 }

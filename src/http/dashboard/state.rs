@@ -1,6 +1,7 @@
 //! The words, signs and colours for states. Colour never tells anything alone.
 
 use crate::model::{
+    alert::Gravity,
     backup::BackupState,
     instance::InstanceState,
     operation::{Operation, OperationState},
@@ -20,6 +21,8 @@ const WAITS: (&str, &str) = ("\u{25cb}", "warn busy");
 const GOES_ON: (&str, &str) = ("\u{25d4}", "warn busy");
 const GOOD: (&str, &str) = ("\u{2713}", "good");
 const BAD: (&str, &str) = ("\u{2715}", "bad");
+const WARNING: (&str, &str) = ("!", "warn");
+const UNKNOWN: (&str, &str) = ("?", "warn");
 const PAST: (&str, &str) = ("\u{2013}", "muted");
 
 fn say(text: &'static str, (icon, tone): (&'static str, &'static str)) -> Told {
@@ -44,6 +47,15 @@ pub fn told_of_backup(state: BackupState) -> Told {
         BackupState::Complete => say("Complete", GOOD),
         BackupState::Failed => say("Failed", BAD),
         BackupState::Expired => say("Expired", PAST),
+    }
+}
+
+/// How bad an alert is.
+pub fn told_of_alert(gravity: Gravity) -> Told {
+    match gravity {
+        Gravity::Critical => say("Critical", BAD),
+        Gravity::Warning => say("Warning", WARNING),
+        Gravity::Unknown => say("Unknown", UNKNOWN),
     }
 }
 

@@ -1,0 +1,191 @@
+//! Members in every state, schedules that are kept to and schedules that are not.
+
+use chrono::{Days, TimeDelta};
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::ids::InstanceId;
+
+const QUOTA: u64 = UNIT_BYTES;
+
+fn at(seconds: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(1_700_000_000 + seconds, 0).expect("a time")
+}
+
+fn watch(instance: &str, failures: u32, newest_good: Option<DateTime<Utc>>) -> BackupWatch {
+    let instance: InstanceId = instance.parse().expect("an id");
+    BackupWatch {
+        schedule: Some(Schedule {
+            failures,
+            ..Schedule::begin(instance, at(0))
+        }),
+        ready_at: at(0),
+        newest_good,
+    }
+}
+
+fn serving(database_bytes: u64, complaints: &[&str]) -> MemberHealth {
+    MemberHealth::Serving {
+        leads: false,
+        version: "3.5.30".to_owned(),
+        database_bytes,
+        complaints: complaints.iter().map(|&c| c.to_owned()).collect(),
+    }
+}
+
+fn seen(members: Vec<MemberHealth>) -> Observation {
+    let member = |(i, health)| MemberObservation {
+        name: format!("m{i}"),
+        url: format!("https://127.0.0.1:{i}"),
+        health,
+    };
+    Observation {
+        members: members.into_iter().enumerate().map(member).collect(),
+        observed_at: at(0),
+    }
+}
+
+/// What is told of members and storage alone.
+fn told(observation: Option<&Observation>) -> Vec<(Gravity, Option<String>, String)> {
+    let none_late = watch("i", 0, None);
+    alerts(at(0), QUOTA, observation, &none_late)
+        .into_iter()
+        .map(|alert| (alert.gravity, alert.member, alert.message))
+        .collect()
+}
+
+fn silent() -> MemberHealth {
+    MemberHealth::Silent("connection refused".to_owned())
+}
+
+#[test]
+fn nothing_is_told_of_what_is_well() {
+    let well = seen(vec![serving(1, &[]), serving(2, &[]), serving(3, &[])]);
+    assert_eq!(told(Some(&well)), []);
+}
+
+#[test]
+fn a_member_that_is_down_is_a_warning_and_a_lost_majority_is_critical() {
+    let message = "Member m1 does not answer: connection refused".to_owned();
+    let one = seen(vec![serving(1, &[]), silent(), serving(1, &[])]);
+    let expected = [(Gravity::Warning, Some("m1".to_owned()), message)];
+    assert_eq!(told(Some(&one)), expected);
+    let two = seen(vec![MemberHealth::WithoutLeader, silent(), silent()]);
+    let gravities: Vec<Gravity> = told(Some(&two)).iter().map(|alert| alert.0).collect();
+    assert_eq!(gravities, [Gravity::Critical; 3]);
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_unknown() {
+    let told = told(None);
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].0, Gravity::Unknown);
+}
+
+#[test]
+fn storage_is_told_of_from_its_threshold_on() {
+    let gravity_at = |bytes: u64| {
+        let seen = seen(vec![serving(1, &[]), serving(bytes, &[]), serving(1, &[])]);
+        told(Some(&seen)).first().map(|alert| alert.0)
+    };
+    let threshold = QUOTA * QUOTA_NEAR_PERCENT / 100 + 1;
+    assert_eq!(gravity_at(threshold - 2), None);
+    assert_eq!(gravity_at(threshold), Some(Gravity::Warning));
+    assert_eq!(gravity_at(QUOTA - 1), Some(Gravity::Warning));
+    assert_eq!(gravity_at(QUOTA), Some(Gravity::Critical));
+    assert_eq!(gravity_at(u64::MAX), Some(Gravity::Critical));
+}
+
+#[test]
+fn what_all_members_complain_of_is_told_once() {
+    let alarm = "memberID:1 alarm:NOSPACE ";
+    let full = seen(vec![
+        serving(QUOTA, &[alarm]),
+        serving(QUOTA, &[alarm]),
+        silent(),
+    ]);
+    let told = told(Some(&full));
+    let gravities: Vec<Gravity> = told.iter().map(|alert| alert.0).collect();
+    assert_eq!(
+        gravities,
+        [Gravity::Critical, Gravity::Critical, Gravity::Warning]
+    );
+    assert_eq!(
+        told[0].2,
+        "The database complains: memberID:1 alarm:NOSPACE"
+    );
+}
+
+#[test]
+fn an_instance_without_a_schedule_has_no_late_backup() {
+    let watch = BackupWatch {
+        schedule: None,
+        ..watch("i", 9, None)
+    };
+    assert_eq!(of_backups(at(0) + Days::new(99), &watch), None);
+}
+
+#[test]
+fn backups_that_keep_failing_are_told_of_before_they_are_late() {
+    let gravity = |failures| of_backups(at(0), &watch("i", failures, None)).map(|a| a.gravity);
+    assert_eq!(gravity(BACKUP_FAILURES_TELLING - 1), None);
+    assert_eq!(gravity(BACKUP_FAILURES_TELLING), Some(Gravity::Warning));
+    let late = watch("i", 2, Some(at(0)));
+    let alert = of_backups(at(0) + Days::new(2), &late).expect("an alert");
+    assert_eq!(alert.gravity, Gravity::Critical);
+    assert_eq!(
+        alert.message,
+        "The scheduled backup is late: the newest good one is of 2023-11-14T22:13:20Z. The last 2 \
+         tries failed."
+    );
+}
+
+proptest! {
+    #[test]
+    fn a_backup_is_late_a_day_and_the_allowance_after_its_forerunner_at_the_latest(
+        instance in "[a-z0-9-]{1,36}", after in 0i64..10_000_000, later in 0i64..1_000_000,
+    ) {
+        let taken = at(after);
+        let watch = watch(&instance, 0, Some(taken));
+        let allowance = TimeDelta::from_std(BACKUP_LATE_AFTER).expect("a duration");
+        let is_late = |at| of_backups(at, &watch).is_some();
+        prop_assert!(!is_late(taken + allowance));
+        prop_assert!(is_late(taken + Days::new(1) + allowance));
+        // What is late stays late until a good one comes, whatever time it is; and a clock that is
+        // set back makes nothing late.
+        prop_assert!(is_late(taken + Days::new(1) + allowance + TimeDelta::seconds(later)));
+        prop_assert!(!is_late(taken - TimeDelta::seconds(later)));
+    }
+
+    #[test]
+    fn a_schedule_that_is_kept_to_is_never_late(
+        instance in "[a-z0-9-]{1,36}", made in 0i64..10_000_000,
+        delays in prop::collection::vec(0i64..7000, 1..20),
+    ) {
+        let id: InstanceId = instance.parse().expect("an id");
+        let mut watch = BackupWatch { ready_at: at(made), ..watch(&instance, 0, None) };
+        let mut slot = Schedule::begin(id, at(made)).next_at;
+        for delay in delays {
+            // The moment before the backup is complete is the latest.
+            let taken = slot + TimeDelta::seconds(delay);
+            prop_assert_eq!(of_backups(taken, &watch), None);
+            watch.newest_good = Some(taken);
+            prop_assert_eq!(of_backups(taken, &watch), None);
+            slot += TimeDelta::days(1);
+        }
+    }
+
+    #[test]
+    fn the_worst_comes_first(healths in prop::collection::vec(0u8..4, 3), failures in 0u32..9) {
+        let health = |kind: u8| match kind {
+            0 => serving(1, &[]),
+            1 => serving(QUOTA - 1, &["memberID:1 alarm:CORRUPT"]),
+            2 => MemberHealth::WithoutLeader,
+            _ => silent(),
+        };
+        let seen = seen(healths.into_iter().map(health).collect());
+        let all = alerts(at(0), QUOTA, Some(&seen), &watch("i", failures, None));
+        prop_assert!(all.is_sorted_by_key(|alert| alert.gravity));
+        prop_assert!(all.iter().all(|alert| !alert.message.is_empty()));
+    }
+}

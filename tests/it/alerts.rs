@@ -1,0 +1,146 @@
+//! Alerts: what goes wrong is told, and is told no more when it is well again.
+
+use std::time::Duration;
+
+use compose_broker::{
+    app::Surroundings,
+    model::{
+        limits::{
+            BACKUP_FAILURES_TELLING, BACKUP_LATE_AFTER, SCHEDULE_RETRY_FIRST, SCHEDULE_RETRY_MAX,
+        },
+        operation::{Operation, OperationKind},
+    },
+};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::{
+    broker::{TestBroker, answer, eventually, kill, text},
+    control::{Script, TestClock},
+    inside::Inside,
+};
+
+async fn alerts(broker: &TestBroker, credentials: &Value) -> Value {
+    let path = format!(
+        "/deployments/{}/alerts",
+        text(&credentials["deployment_id"])
+    );
+    let told = answer(broker.compose(Method::GET, credentials, &path)).await;
+    assert_eq!(told.status, StatusCode::OK, "{told:?}");
+    told.body
+}
+
+/// Waits until the whole is told in this word; returns what is told.
+pub async fn told(broker: &TestBroker, credentials: &Value, summary: &str) -> Value {
+    eventually(&format!("alerts: {summary}"), || async {
+        let told = alerts(broker, credentials).await;
+        (told["summary"] == summary).then_some(told)
+    })
+    .await
+}
+
+fn is_member(pid: i32, name: &str) -> bool {
+    let line = procfs::process::Process::new(pid).and_then(|process| process.cmdline());
+    line.is_ok_and(|line| line.contains(&format!("--name={name}")))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_is_down_is_told_of_until_it_is_back() {
+    let broker = TestBroker::start().await;
+    broker.provision("i", json!({})).await;
+    broker.provision("other", json!({})).await;
+    let credentials = broker.bind("i", "b").await;
+    let other = broker.bind("other", "b").await;
+    assert_eq!(
+        told(&broker, &credentials, "ok").await,
+        json!({ "summary": "ok", "_embedded": { "alerts": [] } })
+    );
+    let deployment = text(&credentials["deployment_id"]).to_owned();
+    let of_m1 = |pid: &&i32| {
+        let line = procfs::process::Process::new(**pid).and_then(|process| process.cmdline());
+        let here = |line: Vec<String>| line.iter().any(|arg| arg.contains(&deployment));
+        is_member(**pid, "m1") && line.is_ok_and(here)
+    };
+    // Started again and again, with pauses that grow.
+    let down = eventually("a member that is down", || async {
+        broker
+            .members()
+            .iter()
+            .filter(of_m1)
+            .for_each(|pid| kill(*pid));
+        let told = alerts(&broker, &credentials).await;
+        (told["summary"] == "warning").then_some(told)
+    })
+    .await;
+    let alert = &down["_embedded"]["alerts"][0];
+    assert_eq!(alert["status"], "warning");
+    assert_eq!(alert["deployment_id"], deployment);
+    assert!(text(&alert["message"]).starts_with("Member m1 "), "{alert}");
+    assert_eq!(text(&alert["capsule_id"]).len(), 24, "{alert}");
+    assert_eq!(
+        down["_embedded"]["alerts"].as_array().map(Vec::len),
+        Some(1)
+    );
+    told(&broker, &other, "ok").await;
+    told(&broker, &credentials, "ok").await;
+
+    // The alerts of others are nobody's affair.
+    let path = format!("/deployments/{deployment}/alerts");
+    let foreign = answer(broker.compose(Method::GET, &other, &path)).await;
+    assert_eq!(foreign.status, StatusCode::NOT_FOUND, "{foreign:?}");
+    let posted = answer(broker.compose(Method::POST, &credentials, &path)).await;
+    assert_eq!(posted.status, StatusCode::METHOD_NOT_ALLOWED, "{posted:?}");
+    let slash = answer(broker.compose(Method::GET, &credentials, &format!("{path}/"))).await;
+    assert_eq!(slash.status, StatusCode::OK, "{slash:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scheduled_backups_that_fail_are_told_of_and_late_ones_more_so() {
+    let (clock, script) = (TestClock::default(), Script::default());
+    let surroundings = Surroundings {
+        clock: clock.clock(),
+        ..script.surroundings()
+    };
+    let broker = TestBroker::start_with(&[], surroundings).await;
+    broker.provision("i", json!({})).await;
+    let credentials = broker.bind("i", "b").await;
+    let failing = script.fail(OperationKind::Backup, "snapshot");
+    let inside = Inside::of(&broker);
+    let slot = inside.next_scheduled("i").await.expect("a schedule");
+    clock.set(slot);
+    for times in 1..=BACKUP_FAILURES_TELLING {
+        let told = alerts(&broker, &credentials).await;
+        assert!(!told.to_string().contains("backup"), "{told}");
+        if times > 1 {
+            clock.forward(SCHEDULE_RETRY_FIRST * 2u32.pow(times));
+        }
+        eventually("a failed backup", || async {
+            let all = inside.operations("i").await;
+            let failed = |o: &&Operation| o.kind == OperationKind::Backup && o.failure.is_some();
+            (all.iter().filter(failed).count() == times as usize).then_some(())
+        })
+        .await;
+    }
+    let told_of = told(&broker, &credentials, "warning").await;
+    let alert = &told_of["_embedded"]["alerts"][0];
+    assert_eq!(alert["capsule_id"], Value::Null);
+    assert_eq!(
+        alert["message"],
+        "The scheduled backup does not succeed. The last 3 tries failed."
+    );
+    clock.set(slot);
+    clock.forward(BACKUP_LATE_AFTER + Duration::from_secs(1));
+    let told_of = told(&broker, &credentials, "critical").await;
+    let message = text(&told_of["_embedded"]["alerts"][0]["message"]);
+    assert!(
+        message.starts_with("The scheduled backup is late: there is none since"),
+        "{message}"
+    );
+    // A good one puts an end to it; one that a user took does not.
+    drop(failing);
+    broker.back_up(&credentials).await;
+    let still = alerts(&broker, &credentials).await;
+    assert_eq!(still["summary"], "critical", "{still}");
+    clock.forward(SCHEDULE_RETRY_MAX);
+    told(&broker, &credentials, "ok").await;
+}
