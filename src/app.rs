@@ -28,6 +28,7 @@ use crate::{
         server::{ServerError, server},
         tls::{ServerCertificate, TlsError},
     },
+    logbook::Logbook,
     model::{
         catalog::{Catalog, CatalogError, CatalogErrors, CurrentCatalog},
         ids::InstanceId,
@@ -239,6 +240,9 @@ impl App {
             surroundings.clock.clone(),
             runtime.clone(),
         );
+        let provisioners = clusters.iter();
+        let provisioners = provisioners.map(|(id, parts)| (id.clone(), parts.provisioner.clone()));
+        let logbook = Logbook::new(provisioners.collect(), engines.clone());
         let mut credentials = vec![Credentials {
             username: config.username,
             password: config.password,
@@ -260,6 +264,7 @@ impl App {
             doorkeeper,
             downloads: Downloads::on(runtime),
             observer: Box::new(observer),
+            logs: Box::new(logbook),
         });
         let parts = Arc::new(Parts {
             store,

@@ -3,6 +3,7 @@
 // In layer order: each imports only what stands below it.
 pub mod app;
 pub mod config;
+pub mod logbook;
 pub mod logging;
 
 pub mod http;

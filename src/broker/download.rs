@@ -67,7 +67,7 @@ impl Downloads {
 
     /// Lets `content` be made elsewhere, a few chunks ahead of its reader. A reader that stalls
     /// loses it, and its place.
-    fn send(&self, mut content: ByteStream) -> Result<ByteStream, BrokerError> {
+    pub(super) fn send(&self, mut content: ByteStream) -> Result<ByteStream, BrokerError> {
         let place = self
             .places
             .clone()
@@ -120,27 +120,42 @@ impl Broker {
         if backup.state != BackupState::Complete {
             return None;
         }
+        Some(self.link_query(PURPOSE, backup.id.as_str()))
+    }
+
+    /// The query of a link to what has that id, good from now on for [`DOWNLOAD_LINK_TTL`].
+    pub(super) fn link_query(&self, purpose: &str, id: &str) -> String {
         let expires = self.clock.now().timestamp() + DOWNLOAD_LINK_TTL.as_secs().cast_signed();
-        let signature = self.keys.sign(PURPOSE, &message(&backup.id, expires));
-        Some(format!("expires={expires}&signature={signature}"))
+        let signature = self.keys.sign(purpose, &message(id, expires));
+        format!("expires={expires}&signature={signature}")
+    }
+
+    /// Fails when the query of a link is not good (any more).
+    pub(super) fn check_query(
+        &self,
+        purpose: &str,
+        id: &str,
+        expires: &str,
+        signature: &str,
+    ) -> Result<(), BrokerError> {
+        let expires: i64 = expires.parse().map_err(|_| bad_link())?;
+        let in_time = DateTime::from_timestamp(expires, 0).is_some_and(|at| at > self.clock.now());
+        if in_time && self.keys.verify(purpose, &message(id, expires), signature) {
+            Ok(())
+        } else {
+            Err(bad_link())
+        }
     }
 
     /// Opens a backup for whoever has a good link to it. A bad link is answered like an unknown
     /// backup, an old one too.
     pub async fn download(&self, link: DownloadLink) -> Result<Download, BrokerError> {
-        let bad_link = || {
-            let reason = "this link is not good (any more); ask for a new one";
-            BrokerError::NotFound(reason.to_owned())
-        };
-        let expires: i64 = link.expires.parse().map_err(|_| bad_link())?;
-        let in_time = DateTime::from_timestamp(expires, 0).is_some_and(|at| at > self.clock.now());
-        if !in_time
-            || !self
-                .keys
-                .verify(PURPOSE, &message(&link.backup, expires), &link.signature)
-        {
-            return Err(bad_link());
-        }
+        self.check_query(
+            PURPOSE,
+            link.backup.as_str(),
+            &link.expires,
+            &link.signature,
+        )?;
         let known = async {
             let of = self
                 .deployment(link.instance.clone(), &link.deployment)
@@ -148,10 +163,7 @@ impl Broker {
                 .deployment;
             Ok((of, self.backup(link.instance, link.backup).await?))
         };
-        let (deployment, backup) = known.await.map_err(|error| match error {
-            BrokerError::NotFound(_) => bad_link(),
-            other => other,
-        })?;
+        let (deployment, backup) = known.await.map_err(as_bad_link)?;
         let complete = backup.state == BackupState::Complete;
         let manifest = backup
             .manifest
@@ -168,7 +180,20 @@ impl Broker {
     }
 }
 
-fn message(id: &BackupId, expires: i64) -> String {
+fn bad_link() -> BrokerError {
+    let reason = "this link is not good (any more); ask for a new one";
+    BrokerError::NotFound(reason.to_owned())
+}
+
+/// Who has a link learns nothing of what it does not lead to.
+pub(super) fn as_bad_link(error: BrokerError) -> BrokerError {
+    match error {
+        BrokerError::NotFound(_) => bad_link(),
+        other => other,
+    }
+}
+
+fn message(id: &str, expires: i64) -> String {
     format!("{id} {expires}")
 }
 

@@ -34,6 +34,7 @@ mod deployment;
 mod download;
 mod expiry;
 mod instance;
+mod logfile;
 mod observation;
 mod quota;
 mod reconcile;
@@ -56,6 +57,7 @@ pub use download::{Download, DownloadLink, Downloads, backup_name};
 pub use instance::{
     DeprovisionRequest, FetchedInstance, InstanceLabels, ProvisionRequest, Provisioned,
 };
+pub use logfile::{LogError, LogLink, Logs, logfile_id, logfile_name};
 pub use observation::Observer;
 pub use reconcile::{Finding, Repair, Repaired};
 pub use restore::{RestoreOptions, RestorePlace, RestoreRequest, Restored};
@@ -128,6 +130,9 @@ pub enum BrokerError {
     /// The backup store did not do its part.
     #[error("the backup store did not answer")]
     BackupStore(#[from] BackupStoreError),
+    /// What members print cannot be read.
+    #[error("the members' logs cannot be read")]
+    Logs(#[from] LogError),
     /// Something recorded cannot be read.
     #[error("the broker cannot read what it recorded")]
     Unreadable(#[from] serde_json::Error),
@@ -177,6 +182,8 @@ pub struct Broker {
     pub downloads: Downloads,
     /// Tells how deployments fare.
     pub observer: Box<dyn Observer>,
+    /// Reads what members print.
+    pub logs: Box<dyn Logs>,
 }
 
 impl Broker {

@@ -19,10 +19,12 @@ use crate::{
         ids::BackupId,
         instance::InstanceState,
         limits::UNIT_BYTES,
+        logfile::{LogPart, Logfile},
         observation::Observation,
         operation::DeletedPoll,
         secret::{Credentials, Secret},
     },
+    stream::ByteStream,
 };
 
 const SERVICE: &str = "6f1c9f0e-52a4-4a39-8e0b-3c1f5b7a9d10";
@@ -48,6 +50,21 @@ impl Observer for Nobody {
 
     fn look(&self, _: &Deployment) -> BoxFuture<'static, Option<Arc<Observation>>> {
         Box::pin(async { None })
+    }
+}
+
+impl Logs for Nobody {
+    fn list(&self, _: &Deployment) -> BoxFuture<'_, Result<Vec<Logfile>, LogError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn read(
+        &self,
+        _: &Deployment,
+        _: &str,
+        _: LogPart,
+    ) -> BoxFuture<'_, Result<Option<ByteStream>, LogError>> {
+        Box::pin(async { Ok(None) })
     }
 }
 
@@ -114,6 +131,7 @@ impl Office {
             public_url: "http://broker".to_owned(),
             downloads: Downloads::on(tokio::runtime::Handle::current()),
             observer: Box::new(Nobody),
+            logs: Box::new(Nobody),
         };
         Self {
             broker: Arc::new(broker),

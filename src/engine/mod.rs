@@ -245,6 +245,9 @@ pub trait Engine: Send + Sync {
     fn connection_strings(&self, deployment: &Deployment, user: &DatabaseUser)
     -> ConnectionStrings;
 
+    /// Lines that a member printed, without what would let a reader of them in.
+    fn without_secrets(&self, printed: &str) -> String;
+
     /// What of a finished snapshot's last bytes and length tells that it is whole. `digest_before`
     /// is the SHA-256 of everything before the last 32 bytes, `trailer` those 32 bytes.
     fn check_trailer(

@@ -102,6 +102,10 @@ pub fn routes(config: &mut web::ServiceConfig) {
                 .route(web::get().to(compose::download)),
         )
         .service(
+            either("/api/2016-07/instances/{instance}/deployments/{deployment}/logfiles/{logfile}/download")
+                .route(web::get().to(compose::download_log)),
+        )
+        .service(
             web::scope("/api/2016-07/instances/{instance}")
                 .wrap(from_fn(compose::guard))
                 .wrap(from_fn(limited::<ComposeError, _>))
@@ -136,6 +140,14 @@ pub fn routes(config: &mut web::ServiceConfig) {
                     either("/deployments/{deployment}/scalings")
                         .route(web::get().to(compose::scalings))
                         .route(web::post().to(compose::scale)),
+                )
+                .service(
+                    either("/deployments/{deployment}/logfiles")
+                        .route(web::get().to(compose::logfiles)),
+                )
+                .service(
+                    either("/deployments/{deployment}/logfiles/{logfile}")
+                        .route(web::get().to(compose::logfile)),
                 )
                 .service(
                     either("/deployments/{deployment}/alerts")

@@ -59,6 +59,8 @@ struct PathIds {
     backup: String,
     #[serde(default)]
     recipe: String,
+    #[serde(default)]
+    logfile: String,
 }
 
 /// An id from the path, decoded once. `name` is the name of its place in the route.
@@ -77,6 +79,7 @@ where
         "deployment" => ids.deployment,
         "backup" => ids.backup,
         "recipe" => ids.recipe,
+        "logfile" => ids.logfile,
         _ => String::new(),
     };
     // What is not UTF-8 comes as replacement characters: two such ids would be one.

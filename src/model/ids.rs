@@ -156,6 +156,10 @@ own_id!(
     BackupId
 );
 own_id!(
+    /// A file of what a member printed. Not a new one each time: made of what the file is.
+    LogfileId
+);
+own_id!(
     /// A durable operation: OSB's `operation` token and Compose's recipe id are this same id.
     OperationId
 );

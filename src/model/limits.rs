@@ -141,6 +141,8 @@ pub const RESTART_BACKOFF_RESET: Duration = Duration::from_secs(60);
 pub const STOP_GRACE: Duration = Duration::from_secs(10);
 /// A member's log is turned over at this size, in bytes; one older file is kept.
 pub const MEMBER_LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// What is kept of one line of a log that somebody reads, in bytes.
+pub const LOG_LINE_BYTES_MAX: usize = 64 * 1024;
 /// A killed process must be gone after this long.
 pub const KILL_WAIT: Duration = Duration::from_secs(10);
 /// Pause between two looks at a process that is ending.

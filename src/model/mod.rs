@@ -14,6 +14,7 @@ pub mod failure;
 pub mod ids;
 pub mod instance;
 pub mod limits;
+pub mod logfile;
 pub mod name;
 pub mod observation;
 pub mod operation;

@@ -11,10 +11,11 @@ use async_trait::async_trait;
 use crate::{
     model::{
         ids::DeploymentId,
+        logfile::{LogPart, Logfile},
         server::{Server, Task},
         version::Version,
     },
-    stream::ByteStream,
+    stream::{ByteStream, TextStream},
 };
 
 pub mod local;
@@ -168,6 +169,19 @@ pub trait Provisioner: Send + Sync {
     /// Ends and removes everything of the deployment: processes, data, staged files. Afterwards
     /// nothing is left, also of what a crashed broker left half made.
     async fn destroy(&self, deployment: &DeploymentId) -> Result<(), ProvisionerError>;
+
+    /// What members of a deployment have printed and is still kept, by member. An unknown deployment
+    /// has none.
+    async fn logs(&self, deployment: &DeploymentId) -> Result<Vec<Logfile>, ProvisionerError>;
+
+    /// One of these from its beginning to the end that it has now, however it grows meanwhile and
+    /// is turned over; none when it is not there. Places of the machine are left out.
+    async fn read_log(
+        &self,
+        deployment: &DeploymentId,
+        member: &str,
+        part: LogPart,
+    ) -> Result<Option<TextStream>, ProvisionerError>;
 
     /// Every deployment of which anything is left here.
     async fn deployments(&self) -> Result<Vec<DeploymentId>, ProvisionerError>;

@@ -37,6 +37,7 @@ mod halts;
 mod ids;
 mod inside;
 mod instances;
+mod logfiles;
 mod osb;
 mod pages;
 mod process;

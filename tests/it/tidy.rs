@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Each room with the rooms that it may use beside itself.
-const ROOMS: [(&str, &[&str]); 17] = [
+const ROOMS: [(&str, &[&str]); 18] = [
     ("main", &["app", "config", "logging"]),
     (
         "app",
@@ -18,6 +18,7 @@ const ROOMS: [(&str, &[&str]); 17] = [
             "config",
             "engine",
             "http",
+            "logbook",
             "model",
             "observer",
             "operation",
@@ -33,6 +34,10 @@ const ROOMS: [(&str, &[&str]); 17] = [
     (
         "observer",
         &["broker", "clock", "engine", "model", "seal", "store"],
+    ),
+    (
+        "logbook",
+        &["broker", "engine", "model", "provisioner", "stream"],
     ),
     ("scheduler", &["broker", "model"]),
     (

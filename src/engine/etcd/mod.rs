@@ -11,6 +11,7 @@
 
 mod certificates;
 mod client;
+mod printed;
 mod ready;
 mod rolling;
 mod security;
@@ -200,6 +201,10 @@ impl Engine for Etcd {
         user: &DatabaseUser,
     ) -> ConnectionStrings {
         users::connection_strings(deployment, user)
+    }
+
+    fn without_secrets(&self, printed: &str) -> String {
+        printed::without_secrets(printed)
     }
 
     fn check_trailer(

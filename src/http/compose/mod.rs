@@ -34,6 +34,7 @@ mod change;
 mod clusters;
 mod databases;
 mod deployments;
+mod logfiles;
 mod view;
 
 pub use alerts::alerts;
@@ -41,6 +42,7 @@ pub use change::{scale, scalings, upgrade, versions};
 pub use clusters::{cluster, clusters};
 pub use databases::databases;
 pub use deployments::deployments;
+pub use logfiles::{download_log, logfile, logfiles};
 use view::{Backups, DownloadableBackupBody, Embedded, InstanceBody, Recipes};
 
 type Answer = Result<HttpResponse, ComposeError>;

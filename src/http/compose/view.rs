@@ -132,6 +132,7 @@ struct DeploymentLinks {
     alerts: TemplatedLink,
     backups: TemplatedLink,
     cluster: TemplatedLink,
+    logfiles: TemplatedLink,
     recipes: TemplatedLink,
     scalings: TemplatedLink,
     versions: TemplatedLink,
@@ -387,7 +388,8 @@ pub fn capsule_id(deployment: &Deployment, member: &str) -> String {
     fingerprint(&format!("{}\0{member}", deployment.id))[..24].to_owned()
 }
 
-fn deployment_url(public_url: &str, deployment: &Deployment) -> String {
+/// Where a deployment stands in the API.
+pub fn deployment_url(public_url: &str, deployment: &Deployment) -> String {
     format!(
         "{public_url}/api/2016-07/instances/{}/deployments/{}",
         deployment.instance.in_path(),
@@ -404,7 +406,7 @@ fn cluster_url(public_url: &str, deployment: &Deployment) -> String {
 }
 
 /// Times as the original has them: RFC 3339 in UTC, to the millisecond.
-fn time(at: DateTime<Utc>) -> String {
+pub fn time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
@@ -457,6 +459,7 @@ pub fn deployment(public_url: &str, view: &DeploymentView) -> DeploymentBody {
             alerts: link("alerts"),
             backups: link("backups"),
             cluster: templated(&cluster_url(public_url, deployment)),
+            logfiles: link("logfiles"),
             recipes: link("recipes"),
             scalings: link("scalings"),
             versions: link("versions"),

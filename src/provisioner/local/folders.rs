@@ -7,7 +7,7 @@
 //!     home/                                  the member's own
 //!     server.json                            what is wanted of it
 //!     process.json                           the process that was started for it
-//!     member.log, member.log.1               what it printed
+//!     member.log, member.log.1               what it printed (member.log.new: a copy in the making)
 //! <cluster>/<deployment>.destroyed/          what is left of a deployment that is going away
 //! ```
 //!
@@ -120,6 +120,11 @@ impl MemberFolder {
 
     pub(super) fn older_log(&self) -> PathBuf {
         self.path.join("member.log.1")
+    }
+
+    /// What will be the older log.
+    pub(super) fn unfinished_log(&self) -> PathBuf {
+        self.path.join("member.log.new")
     }
 
     /// Puts the places of this member into an argument.

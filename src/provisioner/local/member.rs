@@ -5,7 +5,7 @@
 //! is made good by the next look.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io,
     process::{Child, ExitStatus},
     time::{Duration, Instant},
@@ -15,6 +15,7 @@ use super::{
     backoff::Backoff,
     discovery::Programs,
     folders::{self, MemberFolder},
+    printed,
     process::{self, PlacedProcess, ProcessId},
     record::{self, ProcessRecord, ServerRecord, Wanted},
 };
@@ -173,8 +174,7 @@ impl Member {
             return Ok(());
         }
         if running {
-            return self
-                .turn_log_over()
+            return printed::turn_over(&self.folder, MEMBER_LOG_BYTES_MAX)
                 .map_err(self.failed("turning over the log of"));
         }
         if self.process.take().is_some() {
@@ -311,21 +311,6 @@ impl Member {
         self.restarts = restarts;
         self.process = Some(ProcessId::of_child(pid).map_err(self.failed("looking at"))?);
         self.save_process()
-    }
-
-    /// Copies a large log away and empties it. What is printed between the two is lost: the price
-    /// for a member that needs to know nothing of it.
-    fn turn_log_over(&self) -> io::Result<()> {
-        let log = self.folder.log();
-        let Some(found) = folders::missing_is_fine(fs::metadata(&log))? else {
-            return Ok(());
-        };
-        if found.len() <= MEMBER_LOG_BYTES_MAX {
-            return Ok(());
-        }
-        fs::copy(&log, self.folder.older_log())?;
-        // The member appends, so its next line goes to the new beginning.
-        File::options().write(true).open(&log)?.set_len(0)
     }
 
     fn failed(&self, doing: &str) -> impl FnOnce(io::Error) -> ProvisionerError + use<> {

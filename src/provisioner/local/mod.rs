@@ -20,6 +20,7 @@ mod deployment;
 mod discovery;
 mod folders;
 mod member;
+mod printed;
 mod process;
 mod record;
 mod staging;
@@ -42,8 +43,8 @@ use std::{
 use async_trait::async_trait;
 
 use self::{
-    deployment::Deployment, discovery::Programs, folders::DeploymentFolder, process::PlacedProcess,
-    staging::UnfinishedFile, task::RunningTask,
+    deployment::Deployment, discovery::Programs, folders::DeploymentFolder, printed::Reading,
+    process::PlacedProcess, staging::UnfinishedFile, task::RunningTask,
 };
 use super::{Observation, Provisioner, ProvisionerError};
 use crate::{
@@ -51,10 +52,11 @@ use crate::{
         failure::chain,
         ids::DeploymentId,
         limits::{CLUSTER_LOCK_WAIT, PROCESS_POLL},
+        logfile::{LogPart, Logfile},
         server::{Server, Task},
         version::Version,
     },
-    stream::ByteStream,
+    stream::{ByteStream, TextStream},
 };
 
 pub use self::discovery::EngineBinaries;
@@ -315,6 +317,36 @@ impl Provisioner for LocalProvisioner {
         self.cluster.change(deployment, destroy).await
     }
 
+    async fn logs(&self, deployment: &DeploymentId) -> Result<Vec<Logfile>> {
+        let folder = DeploymentFolder::new(&self.cluster.folder, deployment);
+        let failed = ProvisionerError::while_doing(format!("listing the logs of {deployment}"));
+        blocking(move || {
+            let members = folder.all_members().and_then(|members| {
+                let logs = members.iter().map(printed::list);
+                logs.collect::<io::Result<Vec<_>>>()
+            });
+            Ok(members.map_err(failed)?.concat())
+        })
+        .await
+    }
+
+    async fn read_log(
+        &self,
+        deployment: &DeploymentId,
+        member: &str,
+        part: LogPart,
+    ) -> Result<Option<TextStream>> {
+        folders::check_member_name(member)?;
+        let folder = DeploymentFolder::new(&self.cluster.folder, deployment).member(member);
+        let failed = ProvisionerError::while_doing(format!("reading a log of {deployment}"));
+        let cluster = self.cluster.clone();
+        let begun = blocking(move || {
+            let engines = cluster.programs.root();
+            Reading::begin(folder, part, &cluster.folder, engines).map_err(failed)
+        });
+        Ok(begun.await?.map(printed_lines))
+    }
+
     async fn deployments(&self) -> Result<Vec<DeploymentId>> {
         let cluster = self.cluster.clone();
         blocking(move || {
@@ -325,6 +357,16 @@ impl Provisioner for LocalProvisioner {
         })
         .await
     }
+}
+
+/// The lines of a log, as they are wanted.
+fn printed_lines(reading: Reading) -> TextStream {
+    let next = |mut reading: Reading| async {
+        let read = blocking(move || Ok(reading.next().map(|lines| (lines, reading)))).await;
+        let (lines, reading) = read.map_err(io::Error::other)??;
+        Ok((!lines.is_empty()).then_some((lines, reading)))
+    };
+    Box::pin(futures::stream::try_unfold(reading, next))
 }
 
 fn begin_task(

@@ -1,0 +1,123 @@
+//! What members print, for their instance's users: lists, and links that carry their own
+//! permission for a while.
+
+use futures::future::BoxFuture;
+
+use super::{Broker, BrokerError, DeploymentView, Download, download::as_bad_link};
+use crate::{
+    model::{
+        deployment::Deployment,
+        ids::{DeploymentId, InstanceId, LogfileId},
+        logfile::{LogPart, Logfile},
+    },
+    seal::fingerprint,
+    stream::ByteStream,
+};
+
+/// What a link's signature is made for; no other signature serves.
+const PURPOSE: &str = "logfile";
+
+/// Why logs could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct LogError(Box<dyn std::error::Error + Send + Sync>);
+
+impl LogError {
+    /// Because of `source`.
+    pub fn new(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self(Box::new(source))
+    }
+}
+
+/// Whoever can read what members print. What comes of it has no secrets in it.
+pub trait Logs: Send + Sync {
+    /// The logs that there are of a deployment, by member.
+    fn list(&self, deployment: &Deployment) -> BoxFuture<'_, Result<Vec<Logfile>, LogError>>;
+
+    /// One of them, as text and as it is now; none when it is not there.
+    fn read(
+        &self,
+        deployment: &Deployment,
+        member: &str,
+        part: LogPart,
+    ) -> BoxFuture<'_, Result<Option<ByteStream>, LogError>>;
+}
+
+/// A link to a log, as it was followed.
+#[derive(Debug)]
+pub struct LogLink {
+    /// The instance in its path.
+    pub instance: InstanceId,
+    /// The deployment in its path.
+    pub deployment: DeploymentId,
+    /// The log in its path.
+    pub logfile: LogfileId,
+    /// Until when it is good: seconds since 1970.
+    pub expires: String,
+    /// The broker's signature.
+    pub signature: String,
+}
+
+/// The id of a log: the same as long as its deployment is there.
+pub fn logfile_id(deployment: &DeploymentId, of: &Logfile) -> LogfileId {
+    let what = format!("{deployment}\0{}\0{}", of.member, of.part.as_str());
+    let digits = fingerprint(&what)[..24].to_owned();
+    LogfileId::try_from(digits).expect("a fingerprint is of hexadecimal digits")
+}
+
+/// What a log is called.
+pub fn logfile_name(of: &Logfile) -> String {
+    match of.part {
+        LogPart::Current => format!("{}.log", of.member),
+        LogPart::Older => format!("{}.older.log", of.member),
+    }
+}
+
+fn no_such_log() -> BrokerError {
+    BrokerError::NotFound("there is no such logfile".to_owned())
+}
+
+impl Broker {
+    /// The logs of a deployment's members, by member.
+    pub async fn logfiles(&self, of: &DeploymentView) -> Result<Vec<Logfile>, BrokerError> {
+        Ok(self.logs.list(&of.deployment).await?)
+    }
+
+    /// One of them. No id becomes a path: it is looked for among those that there are.
+    pub async fn logfile(
+        &self,
+        of: &DeploymentView,
+        id: &LogfileId,
+    ) -> Result<Logfile, BrokerError> {
+        let all = self.logfiles(of).await?;
+        let is_it = |log: &Logfile| logfile_id(&of.deployment.id, log) == *id;
+        all.into_iter().find(is_it).ok_or_else(no_such_log)
+    }
+
+    /// The query of a link to a log, good from now on for as long as one to a backup.
+    pub fn log_query(&self, of: &Deployment, log: &Logfile) -> String {
+        self.link_query(PURPOSE, logfile_id(&of.id, log).as_str())
+    }
+
+    /// Opens a log for whoever has a good link to it. A bad link is answered like an old one.
+    pub async fn read_log(&self, link: LogLink) -> Result<Download, BrokerError> {
+        self.check_query(
+            PURPOSE,
+            link.logfile.as_str(),
+            &link.expires,
+            &link.signature,
+        )?;
+        let known = async {
+            let of = self.deployment(link.instance, &link.deployment).await?;
+            let log = self.logfile(&of, &link.logfile).await?;
+            Ok((of, log))
+        };
+        let (of, log) = known.await.map_err(as_bad_link)?;
+        let content = self.logs.read(&of.deployment, &log.member, log.part);
+        let content = content.await?.ok_or_else(no_such_log)?;
+        Ok(Download {
+            file_name: format!("{}_{}", of.deployment.id, logfile_name(&log)),
+            content: self.downloads.send(content)?,
+        })
+    }
+}

@@ -1,0 +1,121 @@
+//! What the members of a deployment print.
+
+use actix_web::{HttpRequest, HttpResponse, http::header, web};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{Answer, deployment_in_path, known, view};
+use crate::{
+    broker::{LogLink, logfile_id, logfile_name},
+    http::{
+        Api,
+        openapi::scalars::{OwnId, Time},
+        request::{path_id, query},
+    },
+    model::{
+        deployment::Deployment,
+        ids::{DeploymentId, LogfileId},
+        logfile::{LogPart, Logfile},
+    },
+};
+
+/// Logfiles, by member.
+#[derive(Serialize, ToSchema)]
+pub struct Logfiles {
+    logfiles: Vec<LogfileBody>,
+}
+
+/// A file of what a member printed.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Logfile)]
+pub struct LogfileBody {
+    /// Its id: the same as long as the deployment is there.
+    #[schema(value_type = OwnId)]
+    id: LogfileId,
+    /// The deployment.
+    #[schema(value_type = OwnId)]
+    deployment_id: DeploymentId,
+    /// The member.
+    #[schema(value_type = OwnId)]
+    capsule_id: String,
+    /// Its name.
+    name: String,
+    /// The cluster.
+    region: String,
+    /// `running` while the member writes it, `complete` when it was turned over.
+    #[schema(pattern = "^(running|complete)$")]
+    status: &'static str,
+    /// When it was last written to.
+    #[schema(value_type = Time)]
+    created_at: String,
+    /// Its length now.
+    size_bytes: u64,
+}
+
+/// A file of what a member printed, with a link to it.
+#[derive(Serialize, ToSchema)]
+pub struct DownloadableLogfile {
+    #[serde(flatten)]
+    logfile: LogfileBody,
+    /// Where its text is, for 15 minutes and without credentials.
+    download_link: String,
+}
+
+impl LogfileBody {
+    fn of(deployment: &Deployment, log: &Logfile) -> Self {
+        Self {
+            id: logfile_id(&deployment.id, log),
+            deployment_id: deployment.id.clone(),
+            capsule_id: view::capsule_id(deployment, &log.member),
+            name: logfile_name(log),
+            region: deployment.cluster.clone(),
+            status: match log.part {
+                LogPart::Current => "running",
+                LogPart::Older => "complete",
+            },
+            created_at: view::time(log.written_at),
+            size_bytes: log.bytes,
+        }
+    }
+}
+
+/// `GET /instances/:iid/deployments/:did/logfiles`
+pub async fn logfiles(api: web::Data<Api>, request: HttpRequest) -> Answer {
+    let of = deployment_in_path(&api, &request).await?;
+    let found = api.broker.logfiles(&of).await?;
+    let body = |log: &Logfile| LogfileBody::of(&of.deployment, log);
+    let logfiles = found.iter().map(body).collect();
+    Ok(HttpResponse::Ok().json(view::Embedded::new(Logfiles { logfiles })))
+}
+
+/// `GET /instances/:iid/deployments/:did/logfiles/:lid`
+pub async fn logfile(api: web::Data<Api>, request: HttpRequest) -> Answer {
+    let of = deployment_in_path(&api, &request).await?;
+    let id = known(path_id(&request, "logfile"), "logfile")?;
+    let log = api.broker.logfile(&of, &id).await?;
+    let url = view::deployment_url(&api.broker.public_url, &of.deployment);
+    let query = api.broker.log_query(&of.deployment, &log);
+    Ok(HttpResponse::Ok().json(DownloadableLogfile {
+        logfile: LogfileBody::of(&of.deployment, &log),
+        download_link: format!("{url}/logfiles/{id}/download?{query}"),
+    }))
+}
+
+/// `GET /instances/:iid/deployments/:did/logfiles/:lid/download`, with the link's own permission.
+pub async fn download_log(api: web::Data<Api>, request: HttpRequest) -> Answer {
+    let link = LogLink {
+        instance: known(path_id(&request, "instance"), "logfile")?,
+        deployment: known(path_id(&request, "deployment"), "logfile")?,
+        logfile: known(path_id(&request, "logfile"), "logfile")?,
+        expires: query(&request, "expires").unwrap_or_default(),
+        signature: query(&request, "signature").unwrap_or_default(),
+    };
+    let download = api.broker.read_log(link).await?;
+    let disposition = format!("attachment; filename=\"{}\"", download.file_name);
+    Ok(HttpResponse::Ok()
+        .insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8"))
+        .insert_header((header::CONTENT_DISPOSITION, disposition))
+        .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .insert_header((header::CACHE_CONTROL, "private, no-store"))
+        .streaming(download.content))
+}
