@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Broker, BrokerError};
 use crate::{
@@ -28,14 +29,16 @@ use crate::{
 const LOST: &str = "its bytes are missing from the backup store";
 
 /// Where store and backup store disagree.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(tag = "finding", rename_all = "snake_case")]
 pub enum Finding {
     /// A backup counts as complete, and an object of it is not there.
     BytesMissing {
         /// The backup.
+        #[schema(value_type = String)]
         backup: BackupId,
         /// The instance it was taken of.
+        #[schema(value_type = String)]
         instance: InstanceId,
         /// The object that is missing.
         object: String,
@@ -43,8 +46,10 @@ pub enum Finding {
     /// Objects that no row accounts for.
     Leftover {
         /// The deployment that they are of.
+        #[schema(value_type = String)]
         deployment: DeploymentId,
         /// The backup that they are of.
+        #[schema(value_type = String)]
         backup: BackupId,
         /// The objects.
         objects: Vec<String>,
@@ -59,7 +64,7 @@ pub enum Finding {
 }
 
 /// What was done about a finding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Repair {
     /// The backup counts as failed now.
@@ -73,7 +78,7 @@ pub enum Repair {
 }
 
 /// A finding and what was done about it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Repaired {
     /// The finding.
     #[serde(flatten)]

@@ -9,7 +9,7 @@ use actix_web::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::dashboard::error_page;
+use super::{dashboard::error_page, openapi};
 use crate::{broker::BrokerError, model::failure::chain};
 
 /// An error, told as OSB wants it: `{"error": ..., "description": ...}`.
@@ -297,11 +297,17 @@ pub async fn no_such_route(request: HttpRequest) -> HttpResponse {
 
 /// A method that a path does not have.
 pub async fn no_such_method(request: HttpRequest) -> HttpResponse {
-    plain(
+    let mut response = plain(
         &request,
         StatusCode::METHOD_NOT_ALLOWED,
         "this path does not have this method",
-    )
+    );
+    let route = request.match_pattern();
+    if let Some(methods) = route.and_then(|route| openapi::methods_of(&route)) {
+        let methods = header::HeaderValue::from_static(methods);
+        response.headers_mut().insert(header::ALLOW, methods);
+    }
+    response
 }
 
 fn plain(request: &HttpRequest, status: StatusCode, reason: &str) -> HttpResponse {

@@ -2,19 +2,38 @@
 //! telling anything else.
 
 use actix_web::{HttpResponse, http::StatusCode, web};
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Api;
 use crate::{model::failure::chain, model::limits::READINESS_TIMEOUT};
 
-/// The process serves.
-pub async fn alive() -> HttpResponse {
-    HttpResponse::Ok().json(json!({ "status": "ok" }))
+/// How the broker fares.
+#[derive(Serialize, ToSchema)]
+pub struct Health {
+    /// In a few words.
+    status: &'static str,
 }
 
-/// The store answers too.
+/// Tells that the process serves.
+#[utoipa::path(
+    get, path = "/healthz", operation_id = "alive", security(()),
+    responses((status = 200, description = "It does", body = Health))
+)]
+pub async fn alive() -> HttpResponse {
+    HttpResponse::Ok().json(Health { status: "ok" })
+}
+
+/// Tells whether the store answers too.
+#[utoipa::path(
+    get, path = "/readyz", operation_id = "ready", security(()),
+    responses(
+        (status = 200, description = "It does", body = Health),
+        (status = 503, description = "It does not", body = Health),
+    )
+)]
 pub async fn ready(api: web::Data<Api>) -> HttpResponse {
-    let (status, text) =
+    let (code, status) =
         match tokio::time::timeout(READINESS_TIMEOUT, api.broker.check_ready()).await {
             Ok(Ok(())) => (StatusCode::OK, "ready"),
             Ok(Err(error)) => {
@@ -26,5 +45,5 @@ pub async fn ready(api: web::Data<Api>) -> HttpResponse {
                 "the store does not answer in time",
             ),
         };
-    HttpResponse::build(status).json(json!({ "status": text }))
+    HttpResponse::build(code).json(Health { status })
 }

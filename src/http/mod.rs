@@ -56,6 +56,14 @@ pub fn routes(config: &mut web::ServiceConfig) {
                 .route(web::head().to(health::ready)),
         )
         .service(
+            web::scope("/openapi")
+                .wrap(from_fn(limited::<OsbError, _>))
+                .service(only("/osb.json").route(web::get().to(openapi::osb)))
+                .service(only("/compose.json").route(web::get().to(openapi::compose)))
+                .service(only("/operator.json").route(web::get().to(openapi::operator)))
+                .default_service(web::to(error::no_such_route)),
+        )
+        .service(
             web::scope("/v2")
                 .wrap(from_fn(osb::guard))
                 .wrap(from_fn(limited::<OsbError, _>))

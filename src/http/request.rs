@@ -1,6 +1,12 @@
 //! Reading requests: credentials, paths, queries and bodies, forgiving where OSB asks for it.
 
-use actix_web::{FromRequest as _, HttpRequest, http::header, web};
+use std::time::SystemTime;
+
+use actix_web::{
+    FromRequest as _, HttpRequest,
+    http::header::{self, EntityTag, Header as _, IfModifiedSince, IfNoneMatch},
+    web,
+};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -87,6 +93,22 @@ where
         return Err(wrong("is not UTF-8".to_owned()));
     }
     text.parse().map_err(|e: IdError| wrong(e.to_string()))
+}
+
+/// Whether the client has it already. Who names tags is not asked for a time.
+pub fn is_known(request: &HttpRequest, tag: &EntityTag, modified: Option<SystemTime>) -> bool {
+    if request.headers().contains_key(header::IF_NONE_MATCH) {
+        return match IfNoneMatch::parse(request) {
+            Ok(IfNoneMatch::Any) => true,
+            Ok(IfNoneMatch::Items(tags)) => tags.iter().any(|known| known.weak_eq(tag)),
+            Err(_) => false,
+        };
+    }
+    let since = IfModifiedSince::parse(request);
+    let since = since
+        .ok()
+        .map(|IfModifiedSince(date)| SystemTime::from(date));
+    matches!((since, modified), (Some(since), Some(modified)) if modified <= since)
 }
 
 /// A value of the query; of several the last one counts.

@@ -5,7 +5,9 @@ use std::{io, net::TcpListener, sync::Arc};
 use actix_web::{App, HttpServer, dev::Server, middleware::from_fn, web};
 
 use super::{
-    Api, routes,
+    Api,
+    openapi::Documents,
+    routes,
     tls::{ServerCertificate, TlsError},
     trace,
 };
@@ -30,9 +32,11 @@ pub fn server(
     certificate: Option<&Arc<ServerCertificate>>,
 ) -> Result<Server, ServerError> {
     let api = web::Data::new(api);
+    let documents = web::Data::new(Documents::default());
     let server = HttpServer::new(move || {
         App::new()
             .app_data(api.clone())
+            .app_data(documents.clone())
             .configure(routes)
             .wrap(from_fn(trace::trace))
     })

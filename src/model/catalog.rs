@@ -59,7 +59,7 @@ pub struct Catalog {
     served_without_rotation: Served,
 }
 
-/// The body of `GET /v2/catalog`, and what it is compared by.
+/// A body such as that of `GET /v2/catalog`, and what it is compared by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Served {
     /// The body.
@@ -71,7 +71,8 @@ pub struct Served {
 }
 
 impl Served {
-    fn new(body: String) -> Self {
+    /// A body, and the tag that it has.
+    pub fn new(body: String) -> Self {
         let digest = ring::digest::digest(&ring::digest::SHA256, body.as_bytes());
         let hex = |byte: &u8| format!("{byte:02x}");
         Self {

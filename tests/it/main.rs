@@ -38,6 +38,7 @@ mod ids;
 mod inside;
 mod instances;
 mod logfiles;
+mod openapi;
 mod osb;
 mod pages;
 mod process;

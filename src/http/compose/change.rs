@@ -9,10 +9,18 @@ use super::{
 };
 use crate::{
     broker::{BrokerError, DeploymentView, UpdateRequest, Updated},
-    http::{Api, error::HttpError, request::Body},
+    http::{Api, error::HttpError, openapi::requests, request::Body},
 };
 
-/// `GET /instances/:iid/deployments/:did/versions`
+/// Lists the versions that a deployment can be taken to.
+#[utoipa::path(
+    get, path = "/api/2016-07/instances/{instance}/deployments/{deployment}/versions",
+    operation_id = "versions",
+    responses(
+        (status = 200, description = "The ways", body = Embedded<Transitions>),
+        (status = 404, description = "There is no such deployment, or none that the token leads to"),
+    )
+)]
 pub async fn versions(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let found = api.broker.transitions(&of.deployment);
@@ -23,14 +31,32 @@ pub async fn versions(api: web::Data<Api>, request: HttpRequest) -> Answer {
     Ok(HttpResponse::Ok().json(Embedded::new(Transitions { transitions })))
 }
 
-/// `PATCH /instances/:iid/deployments/:did/versions`
+/// Takes a deployment to a newer version, in place.
+#[utoipa::path(
+    patch, path = "/api/2016-07/instances/{instance}/deployments/{deployment}/versions",
+    operation_id = "upgrade",
+    request_body = requests::UpgradeBody,
+    responses(
+        (status = 200, description = "Accepted", body = view::RecipeBody),
+        (status = 404, description = "There is no such deployment, or none that the token leads to"),
+        (status = 422, description = "The deployment is just so already, cannot become that, or is not ready"),
+    )
+)]
 pub async fn upgrade(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let version = asked_for(payload, "version").await?;
     change(&api, &of, json!({ "db_version": version })).await
 }
 
-/// `GET /instances/:iid/deployments/:did/scalings`
+/// Tells a deployment's size.
+#[utoipa::path(
+    get, path = "/api/2016-07/instances/{instance}/deployments/{deployment}/scalings",
+    operation_id = "scalings",
+    responses(
+        (status = 200, description = "The sizes", body = view::ScalingsBody),
+        (status = 404, description = "There is no such deployment, or none that the token leads to"),
+    )
+)]
 pub async fn scalings(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let seen = api.broker.observation(&of.deployment);
@@ -38,7 +64,17 @@ pub async fn scalings(api: web::Data<Api>, request: HttpRequest) -> Answer {
     Ok(HttpResponse::Ok().json(view::scalings(&of.deployment, database_bytes)))
 }
 
-/// `POST /instances/:iid/deployments/:did/scalings`
+/// Gives a deployment another size, in place.
+#[utoipa::path(
+    post, path = "/api/2016-07/instances/{instance}/deployments/{deployment}/scalings",
+    operation_id = "scale",
+    request_body = requests::ScaleBody,
+    responses(
+        (status = 200, description = "Accepted", body = view::RecipeBody),
+        (status = 404, description = "There is no such deployment, or none that the token leads to"),
+        (status = 422, description = "The deployment is just so already, cannot become that, or is not ready"),
+    )
+)]
 pub async fn scale(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let units = asked_for(payload, "units").await?;

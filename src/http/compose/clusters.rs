@@ -2,6 +2,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Answer, view};
 use crate::{
@@ -11,20 +12,21 @@ use crate::{
 };
 
 /// The clusters.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct ClusterList {
     #[serde(rename = "_embedded")]
     embedded: EmbeddedClusters,
 }
 
 /// What is in the list.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct EmbeddedClusters {
     clusters: Vec<ClusterBody>,
 }
 
 /// A cluster. What it has in use is other tenants' affair, and not told.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Cluster)]
 pub struct ClusterBody {
     id: String,
     /// Of whoever runs the broker: clusters are not the tenant's.
@@ -37,6 +39,7 @@ pub struct ClusterBody {
     region: String,
     multitenant: bool,
     /// Nobody wrote it down.
+    #[schema(required)]
     created_at: Option<String>,
     subdomain: String,
     tags: Vec<String>,
@@ -65,7 +68,14 @@ impl ClusterBody {
     }
 }
 
-/// `GET /instances/:iid/clusters`
+/// Lists the clusters where the instance's user may have instances, and the one that it runs on.
+#[utoipa::path(
+    get, path = "/api/2016-07/instances/{instance}/clusters", operation_id = "clusters",
+    responses(
+        (status = 200, description = "The clusters", body = ClusterList),
+        (status = 404, description = "There is no such instance, or none that the token leads to"),
+    )
+)]
 pub async fn clusters(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let instance = path_id(&request, "instance")?;
     let found = api.broker.clusters_seen_from(instance).await?;
@@ -76,7 +86,14 @@ pub async fn clusters(api: web::Data<Api>, request: HttpRequest) -> Answer {
     }))
 }
 
-/// `GET /instances/:iid/clusters/:cid`
+/// Fetches a cluster.
+#[utoipa::path(
+    get, path = "/api/2016-07/instances/{instance}/clusters/{cluster}", operation_id = "cluster",
+    responses(
+        (status = 200, description = "The cluster", body = ClusterBody),
+        (status = 404, description = "There is no such cluster, or none that the instance's user may know of"),
+    )
+)]
 pub async fn cluster(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let instance = path_id(&request, "instance")?;
     let id = request.match_info().query("cluster");

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Answer;
 use crate::{
@@ -12,20 +13,20 @@ use crate::{
 };
 
 /// The databases.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct DatabaseList {
     #[serde(rename = "_embedded")]
     embedded: EmbeddedApplications,
 }
 
 /// What is in the list.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct EmbeddedApplications {
     applications: Vec<Application>,
 }
 
 /// A kind of database.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct Application {
     #[serde(rename = "type")]
     kind: String,
@@ -36,13 +37,14 @@ pub struct Application {
 }
 
 /// Its versions.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct EmbeddedVersions {
     versions: Vec<VersionBody>,
 }
 
 /// A version that a new instance can have.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = DatabaseOfVersion)]
 pub struct VersionBody {
     application: String,
     status: &'static str,
@@ -75,7 +77,14 @@ impl Application {
 
 const STABLE: &str = "stable";
 
-/// `GET /instances/:iid/databases`
+/// Lists the databases that can be had, with their versions.
+#[utoipa::path(
+    get, path = "/api/2016-07/instances/{instance}/databases", operation_id = "databases",
+    responses(
+        (status = 200, description = "The databases", body = DatabaseList),
+        (status = 404, description = "There is no such instance, or none that the token leads to"),
+    )
+)]
 pub async fn databases(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let instance = path_id(&request, "instance")?;
     let found = api.broker.versions_seen_from(instance).await?;

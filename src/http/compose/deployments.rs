@@ -16,7 +16,14 @@ pub struct Deployments {
     deployments: Vec<DeploymentBody>,
 }
 
-/// `GET /instances/:iid/deployments`
+/// Lists the deployments that the token leads to.
+#[utoipa::path(
+    get, path = "/api/2016-07/instances/{instance}/deployments", operation_id = "deployments",
+    responses(
+        (status = 200, description = "The deployments", body = Embedded<Deployments>),
+        (status = 404, description = "There is no such instance, or none that the token leads to"),
+    )
+)]
 pub async fn deployments(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let instance = path_id(&request, "instance")?;
     let found = api.broker.deployments_from(instance).await?;

@@ -15,6 +15,7 @@ use actix_web::{
 use super::{
     Api,
     error::{ComposeError, HttpError},
+    openapi::requests,
     origin::Client,
     request::{Body, bearer, check_basic, path_id, query},
 };
@@ -35,6 +36,7 @@ mod clusters;
 mod databases;
 mod deployments;
 mod logfiles;
+pub mod document;
 mod view;
 
 pub use alerts::alerts;
@@ -116,7 +118,15 @@ fn known<T>(id: Result<T, HttpError>, what: &str) -> Result<T, HttpError> {
     id.map_err(|_| BrokerError::NotFound(format!("there is no such {what}")).into())
 }
 
-/// `GET /instances/:iid`
+/// Tells what an instance's id stands for.
+#[utoipa::path(
+    get, path = "/api/2016-07/instances/{instance}",
+    operation_id = "instance",
+    responses(
+        (status = 200, description = "The instance, or the cluster's own one", body = InstanceBody),
+        (status = 404, description = "There is no such instance, or none that the token leads to"),
+    )
+)]
 pub async fn instance(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let id = path_id(&request, "instance")?;
     if let Some(cluster) = api.broker.cluster_of(&id) {
@@ -136,13 +146,29 @@ pub async fn instance(api: web::Data<Api>, request: HttpRequest) -> Answer {
     }))
 }
 
-/// `GET /instances/:iid/deployments/:did`
+/// Fetches a deployment.
+#[utoipa::path(
+    get, path = "/api/2016-07/instances/{instance}/deployments/{deployment}",
+    operation_id = "deployment",
+    responses(
+        (status = 200, description = "The deployment", body = view::DeploymentBody),
+        (status = 404, description = "There is no such deployment, or none that the token leads to"),
+    )
+)]
 pub async fn deployment(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let view = deployment_in_path(&api, &request).await?;
     Ok(HttpResponse::Ok().json(view::deployment(&api.broker.public_url, &view)))
 }
 
-/// `GET /instances/:iid/deployments/:did/backups`
+/// Lists backups, newest first.
+#[utoipa::path(
+    get, path = "/api/2016-07/instances/{instance}/deployments/{deployment}/backups",
+    operation_id = "backups",
+    responses(
+        (status = 200, description = "The backups", body = Embedded<Backups>),
+        (status = 404, description = "There is no such deployment, or none that the token leads to"),
+    )
+)]
 pub async fn backups(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let backups = api.broker.backups(of.instance.id.clone()).await?;
@@ -153,7 +179,16 @@ pub async fn backups(api: web::Data<Api>, request: HttpRequest) -> Answer {
     Ok(HttpResponse::Ok().json(Embedded::new(Backups { backups })))
 }
 
-/// `POST /instances/:iid/deployments/:did/backups`
+/// Takes a backup. While one is being taken, the answer is its recipe.
+#[utoipa::path(
+    post, path = "/api/2016-07/instances/{instance}/deployments/{deployment}/backups",
+    operation_id = "back_up",
+    responses(
+        (status = 202, description = "Accepted", body = view::RecipeBody),
+        (status = 404, description = "There is no such deployment, or none that the token leads to"),
+        (status = 422, description = "The instance is not ready"),
+    )
+)]
 pub async fn back_up(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let operation = api
@@ -163,7 +198,15 @@ pub async fn back_up(api: web::Data<Api>, request: HttpRequest) -> Answer {
     Ok(HttpResponse::Accepted().json(view::recipe(&of, &operation)))
 }
 
-/// `GET /instances/:iid/deployments/:did/backups/:bid`
+/// Fetches a backup, with a link to its bytes.
+#[utoipa::path(
+    get, path = "/api/2016-07/instances/{instance}/deployments/{deployment}/backups/{backup}",
+    operation_id = "backup",
+    responses(
+        (status = 200, description = "The backup", body = DownloadableBackupBody),
+        (status = 404, description = "There is no such backup, or none that the token leads to"),
+    )
+)]
 pub async fn backup(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let id = known(path_id(&request, "backup"), "backup")?;
@@ -193,7 +236,17 @@ pub fn download_link(broker: &Broker, of: &Deployment, backup: &Backup) -> Optio
     Some(format!("{url}/download?{query}"))
 }
 
-/// `POST /instances/:iid/deployments/:did/backups/:bid/restore`
+/// Makes a new instance from a backup.
+#[utoipa::path(
+    post, path = "/api/2016-07/instances/{instance}/deployments/{deployment}/backups/{backup}/restore",
+    operation_id = "restore",
+    request_body = Option<requests::RestoreBody>,
+    responses(
+        (status = 202, description = "The new deployment", body = view::DeploymentBody),
+        (status = 404, description = "There is no such backup, or none that the token leads to"),
+        (status = 409, description = "Another instance has the name"),
+    )
+)]
 pub async fn restore(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let id = known(path_id(&request, "backup"), "backup")?;
@@ -214,7 +267,16 @@ pub async fn restore(api: web::Data<Api>, request: HttpRequest, payload: web::Pa
     Ok(HttpResponse::Accepted().json(view::deployment(&api.broker.public_url, &made)))
 }
 
-/// `GET /instances/:iid/deployments/:did/backups/:bid/download`, with the link's own permission.
+/// Downloads a backup, with the link's own permission.
+#[utoipa::path(
+    get, path = "/api/2016-07/instances/{instance}/deployments/{deployment}/backups/{backup}/download",
+    operation_id = "download",
+    params(requests::LinkQuery), security(()),
+    responses(
+        (status = 200, description = "A gzip'd tar with `snapshot.db` and `manifest.json`", body = Vec<u8>, content_type = "application/gzip"),
+        (status = 404, description = "The link is not good (any more)"),
+    )
+)]
 pub async fn download(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let link = DownloadLink {
         instance: known(path_id(&request, "instance"), "backup")?,
@@ -232,7 +294,15 @@ pub async fn download(api: web::Data<Api>, request: HttpRequest) -> Answer {
         .streaming(download.content))
 }
 
-/// `GET /instances/:iid/deployments/:did/recipes`
+/// Lists recipes, newest first.
+#[utoipa::path(
+    get, path = "/api/2016-07/instances/{instance}/deployments/{deployment}/recipes",
+    operation_id = "deployment_recipes",
+    responses(
+        (status = 200, description = "The recipes, 200 at most", body = Embedded<Recipes>),
+        (status = 404, description = "There is no such deployment, or none that the token leads to"),
+    )
+)]
 pub async fn deployment_recipes(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let operations = api.broker.recipes(&of.instance).await?;
@@ -240,7 +310,15 @@ pub async fn deployment_recipes(api: web::Data<Api>, request: HttpRequest) -> An
     Ok(HttpResponse::Ok().json(Embedded::new(Recipes { recipes })))
 }
 
-/// `GET /instances/:iid/recipes/:rid`
+/// Fetches a recipe.
+#[utoipa::path(
+    get, path = "/api/2016-07/instances/{instance}/recipes/{recipe}",
+    operation_id = "recipe",
+    responses(
+        (status = 200, description = "The recipe", body = view::RecipeBody),
+        (status = 404, description = "There is no such recipe, or none that the token leads to"),
+    )
+)]
 pub async fn recipe(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let instance = path_id(&request, "instance")?;
     let id = known(path_id(&request, "recipe"), "recipe")?;

@@ -8,17 +8,72 @@ use actix_web::{
     web,
 };
 use chrono::SecondsFormat;
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     Api,
     error::{HttpError, OsbError},
+    openapi::scalars::{OwnId, PlatformId, Time},
     request::{check_basic, query},
 };
 use crate::{
-    broker::{AuditPage, AuditQuery},
-    model::audit::AuditEntry,
+    broker::{AuditPage, AuditQuery, Finding, Repaired},
+    model::{
+        audit::AuditEntry,
+        ids::{BindingId, InstanceId, OperationId},
+    },
 };
+
+pub mod document;
+
+/// Where store and backup store disagree.
+#[derive(Serialize, ToSchema)]
+struct Findings<T> {
+    findings: Vec<T>,
+}
+
+/// Who had what done.
+#[derive(Serialize, ToSchema)]
+struct Audit {
+    /// Newest first.
+    entries: Vec<Entry>,
+    /// What to ask for the ones before with, when there are any.
+    #[schema(required)]
+    next_before: Option<i64>,
+}
+
+/// One thing that was accepted to be done.
+#[derive(Serialize, ToSchema)]
+struct Entry {
+    /// Its place: later ones have higher ones.
+    id: i64,
+    /// When.
+    #[schema(value_type = Time)]
+    at: String,
+    /// What.
+    action: String,
+    /// The door that it came through: `osb`, `compose`, or the broker itself.
+    origin: String,
+    /// The instance.
+    #[schema(value_type = PlatformId)]
+    instance_id: InstanceId,
+    /// The binding, where it is about one.
+    #[schema(required, value_type = Option<PlatformId>)]
+    binding_id: Option<BindingId>,
+    /// The operation that does it.
+    #[schema(value_type = OwnId)]
+    operation: OperationId,
+    /// Where `user` is known.
+    #[schema(required)]
+    platform: Option<String>,
+    /// Who asked for it.
+    #[schema(required)]
+    user: Option<String>,
+    /// The platform's name of the request.
+    #[schema(required)]
+    request_id: Option<String>,
+}
 
 type Answer = Result<HttpResponse, OsbError>;
 
@@ -37,20 +92,41 @@ pub async fn guard<B: MessageBody + 'static>(
     }
 }
 
-/// `GET /operator/reconciliation`: where store and backup store disagree.
+/// Tells where store and backup store disagree.
+#[utoipa::path(
+    get, path = "/operator/reconciliation", operation_id = "reconciliation",
+    responses((status = 200, description = "What was found", body = Findings<Finding>))
+)]
 pub async fn reconciliation(api: web::Data<Api>) -> Answer {
     let findings = api.broker.reconciliation().await?;
-    Ok(HttpResponse::Ok().json(json!({ "findings": findings })))
+    Ok(HttpResponse::Ok().json(Findings { findings }))
 }
 
-/// `POST /operator/reconciliation`: repairs; `?delete_leftovers=true` deletes bytes too.
+/// Repairs; leftover bytes are deleted only when the query says so.
+#[utoipa::path(
+    post, path = "/operator/reconciliation", operation_id = "reconcile",
+    params(("delete_leftovers" = Option<bool>, Query, description = "Whether to delete leftover bytes; only `true` says so")),
+    responses((status = 200, description = "What was found, and done about it", body = Findings<Repaired>))
+)]
 pub async fn reconcile(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let delete = query(&request, "delete_leftovers").as_deref() == Some("true");
     let findings = api.broker.reconcile(delete).await?;
-    Ok(HttpResponse::Ok().json(json!({ "findings": findings })))
+    Ok(HttpResponse::Ok().json(Findings { findings }))
 }
 
-/// `GET /operator/audit`: who had what done, newest first; `?instance=`, `?before=`, `?limit=`.
+/// Tells who had what done, newest first.
+#[utoipa::path(
+    get, path = "/operator/audit", operation_id = "audit",
+    params(
+        ("instance" = Option<String>, Query, description = "Only those of this instance"),
+        ("before" = Option<i64>, Query, description = "Only those before this one"),
+        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "At most so many"),
+    ),
+    responses(
+        (status = 200, description = "Entries of the audit", body = Audit),
+        (status = 400, description = "Something in the query is wrong"),
+    )
+)]
 pub async fn audit(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let wrong = |name: &str| HttpError::bad_request(format!("{name} is not what it should be"));
     let number = |name: &str| -> Result<Option<i64>, HttpError> {
@@ -68,21 +144,23 @@ pub async fn audit(api: web::Data<Api>, request: HttpRequest) -> Answer {
         limit: number("limit")?,
     };
     let AuditPage { entries, next } = api.broker.audit(asked).await?;
-    let entries: Vec<Value> = entries.iter().map(entry).collect();
-    Ok(HttpResponse::Ok().json(json!({ "entries": entries, "next_before": next })))
+    Ok(HttpResponse::Ok().json(Audit {
+        entries: entries.into_iter().map(entry).collect(),
+        next_before: next,
+    }))
 }
 
-fn entry(entry: &AuditEntry) -> Value {
-    json!({
-        "id": entry.id,
-        "at": entry.at.to_rfc3339_opts(SecondsFormat::Millis, true),
-        "action": entry.action,
-        "origin": entry.origin,
-        "instance_id": entry.instance,
-        "binding_id": entry.binding,
-        "operation": entry.operation,
-        "platform": entry.platform,
-        "user": entry.user,
-        "request_id": entry.request_id,
-    })
+fn entry(entry: AuditEntry) -> Entry {
+    Entry {
+        id: entry.id,
+        at: entry.at.to_rfc3339_opts(SecondsFormat::Millis, true),
+        action: entry.action,
+        origin: entry.origin,
+        instance_id: entry.instance,
+        binding_id: entry.binding,
+        operation: entry.operation,
+        platform: entry.platform,
+        user: entry.user,
+        request_id: entry.request_id,
+    }
 }

@@ -8,10 +8,7 @@ use actix_web::{
     dev::{ServiceRequest, ServiceResponse},
     http::{
         StatusCode,
-        header::{
-            self, CacheDirective, ETag, EntityTag, Header as _, IfModifiedSince, IfNoneMatch,
-            LastModified,
-        },
+        header::{self, CacheDirective, ETag, EntityTag, LastModified},
     },
     middleware::Next,
     web,
@@ -20,7 +17,8 @@ use actix_web::{
 use super::{
     Api,
     error::{HttpError, OsbError},
-    request::{Body, accepts_incomplete, check_basic, path_id, query},
+    openapi::requests,
+    request::{Body, accepts_incomplete, check_basic, is_known, path_id, query},
 };
 use crate::{
     broker::{
@@ -30,8 +28,10 @@ use crate::{
     model::{ids::InstanceId, limits::RETRY_AFTER_SECONDS},
 };
 
+pub mod document;
 mod view;
 
+use document::CatalogBody;
 use view::{
     Accepted, Done, FetchedBindingBody, Instance, InstanceMetadata, MaintenanceVersion,
     ProvisionAccepted, Provisioned,
@@ -96,7 +96,21 @@ fn api_minor(headers: &header::HeaderMap) -> Result<ApiMinor, HttpError> {
     }
 }
 
-/// `GET /v2/catalog`
+/// Tells what there is to be had.
+#[utoipa::path(
+    get, path = "/v2/catalog", operation_id = "catalog",
+    params(
+        ("If-None-Match" = Option<String>, Header, description = "Tags that the client has"),
+        ("If-Modified-Since" = Option<String>, Header, description = "The time of what the client has"),
+    ),
+    responses(
+        (status = 200, description = "The catalog", body = CatalogBody, headers(
+            ("ETag" = String, description = "The same as long as the content is"),
+            ("Last-Modified" = String, description = "When the catalog was changed"),
+        )),
+        (status = 304, description = "The client has it"),
+    )
+)]
 pub async fn catalog(api: web::Data<Api>, request: HttpRequest) -> HttpResponse {
     let catalog = api.broker.catalog.get();
     let served = catalog.served(minor_of(&request) >= ROTATION_SINCE);
@@ -117,27 +131,21 @@ pub async fn catalog(api: web::Data<Api>, request: HttpRequest) -> HttpResponse 
     response.content_type(mime()).body(served.body.clone())
 }
 
-/// Whether the client has it already. Who names tags is not asked for a time.
-fn is_known(request: &HttpRequest, tag: &EntityTag, modified: Option<SystemTime>) -> bool {
-    if request.headers().contains_key(header::IF_NONE_MATCH) {
-        return match IfNoneMatch::parse(request) {
-            Ok(IfNoneMatch::Any) => true,
-            Ok(IfNoneMatch::Items(tags)) => tags.iter().any(|known| known.weak_eq(tag)),
-            Err(_) => false,
-        };
-    }
-    let since = IfModifiedSince::parse(request);
-    let since = since
-        .ok()
-        .map(|IfModifiedSince(date)| SystemTime::from(date));
-    matches!((since, modified), (Some(since), Some(modified)) if modified <= since)
-}
-
 fn mime() -> header::ContentType {
     header::ContentType::json()
 }
 
-/// `PUT /v2/service_instances/:instance_id`
+/// Makes an instance, an empty one or from a backup.
+#[utoipa::path(
+    put, path = "/v2/service_instances/{instance}", operation_id = "provision",
+    params(requests::AcceptsIncomplete), request_body = requests::ProvisionBody,
+    responses(
+        (status = 202, description = "Accepted, or accepted before", body = ProvisionAccepted),
+        (status = 200, description = "The same was asked for before, and is usable", body = Provisioned),
+        (status = 409, description = "The id is another one's, or that of an instance that failed"),
+        (status = 422, description = "`AsyncRequired`, `ConcurrencyError` or `MaintenanceInfoConflict`"),
+    )
+)]
 pub async fn provision(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
     let instance: InstanceId = path_id(&request, "instance")?;
     let dashboard_url = api.broker.dashboard_url(&instance);
@@ -184,7 +192,15 @@ async fn metadata(
     Ok(labels.map(InstanceMetadata::of))
 }
 
-/// `GET /v2/service_instances/:instance_id`
+/// Fetches an instance.
+#[utoipa::path(
+    get, path = "/v2/service_instances/{instance}", operation_id = "fetch_instance",
+    params(requests::Ids),
+    responses(
+        (status = 200, description = "The instance", body = Instance),
+        (status = 404, description = "There is none of this id, or none that is usable yet"),
+    )
+)]
 pub async fn fetch_instance(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let instance: InstanceId = path_id(&request, "instance")?;
     let dashboard_url = api.broker.dashboard_url(&instance);
@@ -201,9 +217,19 @@ pub async fn fetch_instance(api: web::Data<Api>, request: HttpRequest) -> Answer
     }))
 }
 
-/// `PATCH /v2/service_instances/:instance_id`
+/// Changes an instance: its size, its version, its context.
 ///
 /// `previous_values` are not looked at: what an instance is, is known here.
+#[utoipa::path(
+    patch, path = "/v2/service_instances/{instance}", operation_id = "update",
+    params(requests::AcceptsIncomplete), request_body = requests::UpdateBody,
+    responses(
+        (status = 202, description = "Accepted, or accepted before", body = Accepted),
+        (status = 200, description = "Nothing is to be done", body = Done),
+        (status = 404, description = "There is none of this id"),
+        (status = 422, description = "`AsyncRequired`, `ConcurrencyError`, `MaintenanceInfoConflict`, or without a code: the instance cannot become that"),
+    )
+)]
 pub async fn update(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
     let instance = path_id(&request, "instance")?;
     let body = Body::read(payload).await?;
@@ -226,7 +252,16 @@ pub async fn update(api: web::Data<Api>, request: HttpRequest, payload: web::Pay
     })
 }
 
-/// `DELETE /v2/service_instances/:instance_id`
+/// Deletes an instance with its bindings and backups.
+#[utoipa::path(
+    delete, path = "/v2/service_instances/{instance}", operation_id = "deprovision",
+    params(requests::Deletion),
+    responses(
+        (status = 202, description = "Accepted, or accepted before", body = Accepted),
+        (status = 410, description = "There is none of this id (any more)"),
+        (status = 422, description = "`AsyncRequired`, or without a code: the instance is protected"),
+    )
+)]
 pub async fn deprovision(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let instance = path_id(&request, "instance")?;
     let required = |name: &str| {
@@ -244,7 +279,19 @@ pub async fn deprovision(api: web::Data<Api>, request: HttpRequest) -> Answer {
     Ok(HttpResponse::Accepted().json(Accepted { operation }))
 }
 
-/// `GET /v2/service_instances/:instance_id/last_operation`
+/// Tells how an operation on an instance fares.
+#[utoipa::path(
+    get, path = "/v2/service_instances/{instance}/last_operation",
+    operation_id = "instance_last_operation",
+    params(requests::OperationQuery),
+    responses(
+        (status = 200, description = "How it fares", body = view::LastOperation, headers(
+            ("Retry-After" = u32, description = "Seconds to wait, while the work goes on"),
+        )),
+        (status = 404, description = "Nothing was ever done under this id"),
+        (status = 410, description = "The deletion that is asked for is done"),
+    )
+)]
 pub async fn instance_last_operation(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let instance = path_id(&request, "instance")?;
     let status = api
@@ -254,7 +301,20 @@ pub async fn instance_last_operation(api: web::Data<Api>, request: HttpRequest) 
     Ok(last_operation(&status))
 }
 
-/// `PUT /v2/service_instances/:instance_id/service_bindings/:binding_id`
+/// Makes a binding, a new one or one that takes over from another.
+#[utoipa::path(
+    put, path = "/v2/service_instances/{instance}/service_bindings/{binding}",
+    operation_id = "bind",
+    params(requests::AcceptsIncomplete), request_body = requests::BindBody,
+    responses(
+        (status = 201, description = "Made, for a client that waited", body = view::Binding),
+        (status = 202, description = "Accepted, or accepted before", body = Accepted),
+        (status = 200, description = "The same was asked for before, and is usable", body = view::Binding),
+        (status = 404, description = "There is no such instance"),
+        (status = 409, description = "The id is another one's, or that of a binding that failed or has expired"),
+        (status = 422, description = "`ConcurrencyError`"),
+    )
+)]
 pub async fn bind(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
     let (instance, binding) = (
         path_id(&request, "instance")?,
@@ -285,7 +345,16 @@ pub async fn bind(api: web::Data<Api>, request: HttpRequest, payload: web::Paylo
     })
 }
 
-/// `GET /v2/service_instances/:instance_id/service_bindings/:binding_id`
+/// Fetches a binding.
+#[utoipa::path(
+    get, path = "/v2/service_instances/{instance}/service_bindings/{binding}",
+    operation_id = "fetch_binding",
+    params(requests::Ids),
+    responses(
+        (status = 200, description = "The binding", body = FetchedBindingBody),
+        (status = 404, description = "There is none of this id, or none that is usable"),
+    )
+)]
 pub async fn fetch_binding(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let (instance, binding) = (
         path_id(&request, "instance")?,
@@ -298,7 +367,18 @@ pub async fn fetch_binding(api: web::Data<Api>, request: HttpRequest) -> Answer 
     }))
 }
 
-/// `DELETE /v2/service_instances/:instance_id/service_bindings/:binding_id`
+/// Deletes a binding.
+#[utoipa::path(
+    delete, path = "/v2/service_instances/{instance}/service_bindings/{binding}",
+    operation_id = "unbind",
+    params(requests::Deletion),
+    responses(
+        (status = 200, description = "Done, for a client that waited", body = Done),
+        (status = 202, description = "Accepted, or accepted before", body = Accepted),
+        (status = 410, description = "There is none of this id (any more)"),
+        (status = 422, description = "`ConcurrencyError`"),
+    )
+)]
 pub async fn unbind(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let (instance, binding) = (
         path_id(&request, "instance")?,
@@ -318,7 +398,19 @@ pub async fn unbind(api: web::Data<Api>, request: HttpRequest) -> Answer {
     })
 }
 
-/// `GET /v2/service_instances/:instance_id/service_bindings/:binding_id/last_operation`
+/// Tells how an operation on a binding fares.
+#[utoipa::path(
+    get, path = "/v2/service_instances/{instance}/service_bindings/{binding}/last_operation",
+    operation_id = "binding_last_operation",
+    params(requests::OperationQuery),
+    responses(
+        (status = 200, description = "How it fares", body = view::LastOperation, headers(
+            ("Retry-After" = u32, description = "Seconds to wait, while the work goes on"),
+        )),
+        (status = 404, description = "Nothing was ever done under this id"),
+        (status = 410, description = "The deletion that is asked for is done"),
+    )
+)]
 pub async fn binding_last_operation(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let (instance, binding) = (
         path_id(&request, "instance")?,

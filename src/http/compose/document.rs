@@ -1,0 +1,63 @@
+//! The OpenAPI document of the Compose API.
+
+use serde_json::{Value, json};
+use utoipa::OpenApi;
+
+use crate::http::{
+    error::ComposeErrorBody,
+    openapi::{
+        rules::{self, Rules},
+        scalars,
+    },
+};
+
+const RULES: Rules = Rules {
+    always: &[
+        (
+            "401",
+            "The token is missing or wrong, or its binding has ended",
+        ),
+        ("429", "Too many requests"),
+        ("500", "The broker's own fault"),
+    ],
+    of_bodies: rules::OF_BODIES,
+    request_headers: &["X-Broker-API-Request-Identity"],
+};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Compose API 2016-07",
+        description = "What a binding's token opens: the deployment behind one instance. Lists are \
+                       not paged. Where a token does not lead to, there is a 404, whether that \
+                       instance exists or not; a method that a path does not have is a 405.",
+    ),
+    paths(
+        super::instance,
+        super::clusters::clusters,
+        super::clusters::cluster,
+        super::databases::databases,
+        super::deployments::deployments,
+        super::deployment,
+        super::backups,
+        super::back_up,
+        super::backup,
+        super::restore,
+        super::download,
+        super::deployment_recipes,
+        super::recipe,
+        super::change::versions,
+        super::change::upgrade,
+        super::change::scalings,
+        super::change::scale,
+    ),
+    components(schemas(ComposeErrorBody, scalars::OwnId, scalars::PlatformId)),
+    security(("credentials" = [])),
+)]
+struct Compose;
+
+/// The document.
+pub fn document() -> Value {
+    let scheme = json!({ "type": "http", "scheme": "bearer" });
+    rules::document(Compose::openapi(), &scheme, &RULES)
+}

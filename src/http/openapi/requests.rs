@@ -1,0 +1,191 @@
+//! What clients send, as documents show it. Requests themselves are read by hand, since OSB asks
+//! for forgiveness that a type would not give: unknown fields, `null` for absent ones.
+
+#![allow(dead_code, reason = "types of documents alone")]
+
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+
+use super::scalars::DatabaseVersion;
+
+/// Parameters of a plan, in the catalog's own schemas: the document takes their place.
+#[derive(ToSchema)]
+pub struct ProvisionParameters {}
+
+/// Parameters of an update, likewise.
+#[derive(ToSchema)]
+pub struct UpdateParameters {}
+
+/// Parameters of a binding, likewise.
+#[derive(ToSchema)]
+pub struct BindParameters {}
+
+/// What a new instance shall be.
+#[derive(ToSchema)]
+pub struct ProvisionBody {
+    /// The offering.
+    #[schema(min_length = 1)]
+    service_id: String,
+    /// Its plan.
+    #[schema(min_length = 1)]
+    plan_id: String,
+    /// The owner's organization.
+    #[schema(min_length = 1)]
+    organization_guid: String,
+    /// The owner's space.
+    #[schema(min_length = 1)]
+    space_guid: String,
+    /// The platform's context: `platform`, `instance_name` and others.
+    #[schema(value_type = Option<Object>)]
+    context: Option<Value>,
+    /// What the plan's schema allows.
+    parameters: Option<ProvisionParameters>,
+    /// The catalog's version of the plan, as the platform knows it.
+    maintenance_info: Option<MaintenanceInfo>,
+}
+
+/// What an instance shall become.
+#[derive(ToSchema)]
+pub struct UpdateBody {
+    /// The instance's offering.
+    #[schema(min_length = 1)]
+    service_id: String,
+    /// The instance's plan.
+    #[schema(min_length = 1)]
+    plan_id: Option<String>,
+    /// The platform's context.
+    #[schema(value_type = Option<Object>)]
+    context: Option<Value>,
+    /// What the plan's schema allows; what is not named stays as it is.
+    parameters: Option<UpdateParameters>,
+    /// The version to upgrade to: the catalog's.
+    maintenance_info: Option<MaintenanceInfo>,
+    /// Not looked at.
+    previous_values: Option<Value>,
+}
+
+/// What a new binding shall be.
+#[derive(ToSchema)]
+pub struct BindBody {
+    /// The instance's offering. With `predecessor_binding_id` it may be left out.
+    service_id: Option<String>,
+    /// The instance's plan. With `predecessor_binding_id` it may be left out.
+    plan_id: Option<String>,
+    /// The platform's context; not looked at.
+    context: Option<Value>,
+    /// Who shall be bound; no application is needed.
+    #[schema(value_type = Option<Object>)]
+    bind_resource: Option<Value>,
+    /// What the plan's schema allows.
+    parameters: Option<BindParameters>,
+    /// The binding that this one takes over from.
+    predecessor_binding_id: Option<String>,
+}
+
+/// OSB's `maintenance_info`.
+#[derive(ToSchema)]
+pub struct MaintenanceInfo {
+    /// A version.
+    version: Option<String>,
+}
+
+/// Whether the client takes a 202.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct AcceptsIncomplete {
+    /// Whether the client takes a 202 and asks on. Only `true` says so.
+    accepts_incomplete: Option<bool>,
+}
+
+/// What is to be deleted, once more.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Deletion {
+    /// Its offering.
+    #[param(min_length = 1)]
+    service_id: String,
+    /// Its plan.
+    #[param(min_length = 1)]
+    plan_id: String,
+    /// Whether the client takes a 202 and asks on. Only `true` says so.
+    accepts_incomplete: Option<bool>,
+}
+
+/// What is asked for, once more.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Ids {
+    /// Not looked at.
+    service_id: Option<String>,
+    /// Not looked at.
+    plan_id: Option<String>,
+}
+
+/// Which operation is asked for.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct OperationQuery {
+    /// The `operation` of a 202; absent, the newest one.
+    operation: Option<String>,
+    /// Not looked at.
+    service_id: Option<String>,
+    /// Not looked at.
+    plan_id: Option<String>,
+}
+
+/// What a link to a backup's bytes carries.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct LinkQuery {
+    /// When it ends, in seconds of Unix time.
+    expires: String,
+    /// The broker's word for it.
+    signature: String,
+}
+
+/// A version to upgrade to.
+#[derive(ToSchema)]
+pub struct UpgradeBody {
+    deployment: WantedVersion,
+}
+
+/// A version to upgrade to.
+#[derive(ToSchema)]
+struct WantedVersion {
+    /// The version.
+    #[schema(value_type = DatabaseVersion)]
+    version: String,
+}
+
+/// A size.
+#[derive(ToSchema)]
+pub struct ScaleBody {
+    deployment: WantedSize,
+}
+
+/// A size.
+#[derive(ToSchema)]
+struct WantedSize {
+    /// How many units.
+    #[schema(minimum = 1)]
+    units: u32,
+}
+
+/// What a restored deployment shall be.
+#[derive(ToSchema)]
+pub struct RestoreBody {
+    deployment: Option<Restored>,
+}
+
+/// What a restored deployment shall be; what is absent, `null`, empty or 0 is the broker's choice.
+#[derive(ToSchema)]
+struct Restored {
+    /// Its name: letters, digits, `-`, `_` and `.`, up to 50.
+    name: Option<String>,
+    /// Its version.
+    version: Option<String>,
+    /// The cluster to place it on.
+    cluster_id: Option<String>,
+    /// Its size.
+    units: Option<u32>,
+}

@@ -1,0 +1,47 @@
+//! The OpenAPI document of what is for operators.
+
+use serde_json::{Value, json};
+use utoipa::OpenApi;
+
+use crate::http::{
+    error::OsbErrorBody,
+    health,
+    openapi::{
+        rules::{self, Rules},
+        scalars,
+    },
+};
+
+const RULES: Rules = Rules {
+    always: &[
+        ("401", "The credentials are missing or wrong"),
+        ("429", "Too many requests"),
+        ("500", "The broker's own fault"),
+    ],
+    of_bodies: &[],
+    request_headers: &["X-Broker-API-Request-Identity"],
+};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "For operators",
+        description = "What concerns the broker as a whole, and whether it lives.",
+    ),
+    paths(
+        super::reconciliation,
+        super::reconcile,
+        super::audit,
+        health::alive,
+        health::ready,
+    ),
+    components(schemas(OsbErrorBody, scalars::OwnId, scalars::PlatformId)),
+    security(("credentials" = [])),
+)]
+struct Operator;
+
+/// The document.
+pub fn document() -> Value {
+    let scheme = json!({ "type": "http", "scheme": "basic" });
+    rules::document(Operator::openapi(), &scheme, &RULES)
+}
