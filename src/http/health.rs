@@ -17,7 +17,7 @@ pub struct Health {
 
 /// Tells that the process serves.
 #[utoipa::path(
-    get, path = "/healthz", operation_id = "alive", security(()),
+    method(get, head), path = "/healthz", operation_id = "alive", security(()),
     responses((status = 200, description = "It does", body = Health))
 )]
 pub async fn alive() -> HttpResponse {
@@ -26,7 +26,7 @@ pub async fn alive() -> HttpResponse {
 
 /// Tells whether the store answers too.
 #[utoipa::path(
-    get, path = "/readyz", operation_id = "ready", security(()),
+    method(get, head), path = "/readyz", operation_id = "ready", security(()),
     responses(
         (status = 200, description = "It does", body = Health),
         (status = 503, description = "It does not", body = Health),

@@ -143,6 +143,20 @@ pub struct LinkQuery {
     signature: String,
 }
 
+/// Which entries of the audit are asked for.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct AuditQuery {
+    /// Only those of this instance.
+    #[param(pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", max_length = 255)]
+    instance: Option<String>,
+    /// Only those before this one.
+    before: Option<i64>,
+    /// At most so many.
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<i64>,
+}
+
 /// A version to upgrade to.
 #[derive(ToSchema)]
 pub struct UpgradeBody {

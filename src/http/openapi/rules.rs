@@ -48,12 +48,11 @@ fn complete(document: &mut Value, rules: &Rules) {
         return;
     };
     for (path, methods) in paths {
-        for operation in methods
-            .as_object_mut()
-            .into_iter()
-            .flat_map(Map::values_mut)
-        {
+        for (method, operation) in methods.as_object_mut().into_iter().flatten() {
             complete_operation(operation, path, rules);
+            if method == "head" {
+                be_without_bodies(operation);
+            }
         }
     }
 }
@@ -66,6 +65,10 @@ fn complete_operation(operation: &mut Value, path: &str, rules: &Rules) {
         parameters.extend(own.iter().cloned());
     }
     operation["parameters"] = parameters.into();
+    // Named after modules, they would tell nothing.
+    operation
+        .as_object_mut()
+        .map(|operation| operation.remove("tags"));
     let is_open = operation["security"] == json!([{}]);
     let of_bodies = if operation.get("requestBody").is_some() {
         rules.of_bodies
@@ -82,6 +85,18 @@ fn complete_operation(operation: &mut Value, path: &str, rules: &Rules) {
     let responses = operation["responses"].as_object_mut();
     for (status, response) in responses.into_iter().flatten() {
         complete_response(status, response);
+    }
+}
+
+/// The same as GET, but for the bodies.
+fn be_without_bodies(operation: &mut Value) {
+    let id = operation["operationId"].as_str().unwrap_or_default();
+    operation["operationId"] = json!(format!("{id}_head"));
+    let responses = operation["responses"].as_object_mut();
+    for response in responses.into_iter().flat_map(Map::values_mut) {
+        response
+            .as_object_mut()
+            .map(|response| response.remove("content"));
     }
 }
 
@@ -145,7 +160,7 @@ fn parameters() -> Value {
         });
         if let Some(pattern) = pattern {
             header["schema"]["pattern"] = json!(pattern);
-            header["schema"]["examples"] = json!(["2.17"]);
+            header["example"] = json!("2.17");
         }
         (name.to_owned(), header)
     };

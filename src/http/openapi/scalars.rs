@@ -47,7 +47,10 @@ scalar!(
     /// An id that a platform chose: any text of up to 255 bytes without control characters.
     PlatformId,
     "0269e284-dcac-4618-89a7-f79e3f1cea6a",
-    |builder| builder.min_length(Some(1)).max_length(Some(PLATFORM_ID_BYTES_MAX))
+    |builder| builder
+        .pattern(Some(r"^[^\x00-\x1f\x7f-\x9f]+$"))
+        .min_length(Some(1))
+        .max_length(Some(PLATFORM_ID_BYTES_MAX))
 );
 
 scalar!(

@@ -78,9 +78,7 @@ fn every_route_is_in_a_document_and_no_other_is() {
         "post".into(),
         "/dashboard/instances/{instance}/backups".into()
     )));
-    routes.retain(|(method, path)| {
-        method != "head" && DOCUMENTED.iter().any(|prefix| path.starts_with(prefix))
-    });
+    routes.retain(|(method, path)| DOCUMENTED.iter().any(|prefix| path.starts_with(prefix)));
     let documented = documented();
     let missing: Vec<_> = routes.difference(&documented).collect();
     assert!(
@@ -122,7 +120,11 @@ fn a_document_leads_nowhere_else_and_names_everything() {
                 let text = response["description"].as_str().expect("a description");
                 assert!(!text.is_empty(), "{id} {status}");
                 let has_body = response.get("content").is_some();
-                assert_eq!(has_body, status != "304", "{id} {status}");
+                assert_eq!(
+                    has_body,
+                    status != "304" && method != "head",
+                    "{id} {status}"
+                );
             }
         }
     }

@@ -14,7 +14,10 @@ use utoipa::ToSchema;
 use super::{
     Api,
     error::{HttpError, OsbError},
-    openapi::scalars::{OwnId, PlatformId, Time},
+    openapi::{
+        requests,
+        scalars::{OwnId, PlatformId, Time},
+    },
     request::{check_basic, query},
 };
 use crate::{
@@ -105,11 +108,18 @@ pub async fn reconciliation(api: web::Data<Api>) -> Answer {
 /// Repairs; leftover bytes are deleted only when the query says so.
 #[utoipa::path(
     post, path = "/operator/reconciliation", operation_id = "reconcile",
-    params(("delete_leftovers" = Option<bool>, Query, description = "Whether to delete leftover bytes; only `true` says so")),
-    responses((status = 200, description = "What was found, and done about it", body = Findings<Repaired>))
+    params(("delete_leftovers" = Option<bool>, Query, description = "Whether to delete leftover bytes")),
+    responses(
+        (status = 200, description = "What was found, and done about it", body = Findings<Repaired>),
+        (status = 400, description = "Something in the query is wrong"),
+    )
 )]
 pub async fn reconcile(api: web::Data<Api>, request: HttpRequest) -> Answer {
-    let delete = query(&request, "delete_leftovers").as_deref() == Some("true");
+    let delete = match query(&request, "delete_leftovers").as_deref() {
+        None | Some("" | "false") => false,
+        Some("true") => true,
+        Some(_) => return Err(wrong("delete_leftovers").into()),
+    };
     let findings = api.broker.reconcile(delete).await?;
     Ok(HttpResponse::Ok().json(Findings { findings }))
 }
@@ -117,18 +127,13 @@ pub async fn reconcile(api: web::Data<Api>, request: HttpRequest) -> Answer {
 /// Tells who had what done, newest first.
 #[utoipa::path(
     get, path = "/operator/audit", operation_id = "audit",
-    params(
-        ("instance" = Option<String>, Query, description = "Only those of this instance"),
-        ("before" = Option<i64>, Query, description = "Only those before this one"),
-        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "At most so many"),
-    ),
+    params(requests::AuditQuery),
     responses(
         (status = 200, description = "Entries of the audit", body = Audit),
         (status = 400, description = "Something in the query is wrong"),
     )
 )]
 pub async fn audit(api: web::Data<Api>, request: HttpRequest) -> Answer {
-    let wrong = |name: &str| HttpError::bad_request(format!("{name} is not what it should be"));
     let number = |name: &str| -> Result<Option<i64>, HttpError> {
         let text = query(&request, name).filter(|text| !text.is_empty());
         let number = text.map(|text| text.parse()).transpose();
@@ -148,6 +153,10 @@ pub async fn audit(api: web::Data<Api>, request: HttpRequest) -> Answer {
         entries: entries.into_iter().map(entry).collect(),
         next_before: next,
     }))
+}
+
+fn wrong(name: &str) -> HttpError {
+    HttpError::bad_request(format!("{name} is not what it should be"))
 }
 
 fn entry(entry: AuditEntry) -> Entry {
