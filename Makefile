@@ -6,7 +6,7 @@ debug := $(CARGO_TARGET_DIR)/debug
 release := $(CARGO_TARGET_DIR)/release
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo run test bench pictures fmt lint clean
+.PHONY: help setup build demo run test fuzz bench pictures fmt lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
@@ -28,6 +28,11 @@ run: build ## build the broker and serve until interrupted
 
 test: ## everything that CI checks
 	@scripts/test.sh
+
+fuzz: ## send a broker thousands of requests made from its OpenAPI documents
+	@scripts/setup.sh --fuzz
+	$(CARGO) build --locked --bin compose-broker
+	@scripts/fuzz.sh
 
 bench: ## measure the scheduler with up to a million instances
 	$(CARGO) bench --locked --bench schedule

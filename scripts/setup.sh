@@ -7,6 +7,10 @@
 #   setup.sh --browser  also what its tests in a browser need: Chromium, its
 #                       driver, and axe-core in tools/axe/. Some hundred
 #                       megabytes that a first look should not wait for.
+#   setup.sh --fuzz     also what scripts/fuzz.sh needs: schemathesis, in a Python
+#                       environment of its own in tools/schemathesis/.
+#
+# Both may be given.
 set -euo pipefail
 
 # The accessibility checker, and the SHA-512 of its package.
@@ -15,7 +19,9 @@ readonly AXE_SHA512=1477dafa598d8d065f273d6af302aa203c02e83131707b7fa648cd41bd3d
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 axe=$here/../tools/axe
+schemathesis=$here/../tools/schemathesis
 browser=
+fuzz=
 
 say() { echo "setup: $*"; }
 warn() { echo "setup: $*" >&2; }
@@ -51,6 +57,11 @@ missing_packages() {
     has gzip || echo gzip
     # the keys that engines.sh checks signatures with
     compgen -G '/usr/share/keyrings/debian-archive-keyring.*' >/dev/null || echo debian-archive-keyring
+    if [[ -n $fuzz ]] && ! has_schemathesis; then
+        has python3 || echo python3
+        # Debian keeps what makes environments in a package of its own.
+        python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+    fi
     if [[ -z $browser ]]; then return; fi
     has chromium || echo chromium
     has chromedriver || echo chromium-driver
@@ -83,6 +94,35 @@ fetch_axe() (
     echo "$AXE" >"$axe/.origin"
     say "$AXE is in tools/axe/"
 )
+
+# What an environment was made of: the list of packages with their hashes.
+schemathesis_origin() { sha256sum <"$here/schemathesis.txt"; }
+
+has_schemathesis() {
+    [[ -x $schemathesis/bin/schemathesis &&
+        $(cat "$schemathesis/.origin" 2>/dev/null) == "$(schemathesis_origin)" ]]
+}
+
+# Puts schemathesis into tools/schemathesis/, which git does not see: by names,
+# versions and hashes, of whatever index pip has been set up with.
+fetch_schemathesis() {
+    local log
+    if has_schemathesis; then return; fi
+    log=$(mktemp)
+    rm -rf "$schemathesis"
+    if ! python3 -m venv "$schemathesis" >"$log" 2>&1 ||
+        ! "$schemathesis/bin/pip" install --quiet --disable-pip-version-check --no-deps \
+            --only-binary :all: --require-hashes -r "$here/schemathesis.txt" >>"$log" 2>&1 </dev/null; then
+        tail -n 20 "$log" >&2
+        rm -f "$log"
+        warn "pip could not install what scripts/schemathesis.txt lists"
+        return 1
+    fi
+    rm -f "$log"
+    # Last, so that half an environment is never taken for a whole one.
+    schemathesis_origin >"$schemathesis/.origin"
+    say "schemathesis is in tools/schemathesis/"
+}
 
 # Prints what to put before a command that needs root; fails when nothing helps.
 root_prefix() {
@@ -141,11 +181,14 @@ check_rust() {
 
 main() {
     local missing
-    case $* in
-        '') ;;
-        --browser) browser=yes ;;
-        *) warn "usage: setup.sh [--browser]" && return 2 ;;
-    esac
+    while (($#)); do
+        case $1 in
+            --browser) browser=yes ;;
+            --fuzz) fuzz=yes ;;
+            *) warn "usage: setup.sh [--browser] [--fuzz]" && return 2 ;;
+        esac
+        shift
+    done
     check_rust
     mapfile -t missing < <(missing_packages)
     if ((${#missing[@]})); then
@@ -157,6 +200,7 @@ main() {
         fi
     fi
     if [[ -n $browser ]]; then fetch_axe; fi
+    if [[ -n $fuzz ]]; then fetch_schemathesis; fi
     exec "$here/engines.sh"
 }
 

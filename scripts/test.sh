@@ -25,10 +25,11 @@ stage() {
 }
 
 trap report EXIT
-stage setup scripts/setup.sh --browser
+stage setup scripts/setup.sh --browser --fuzz
 stage format cargo fmt --check
 stage lint cargo clippy --all-targets --all-features --locked -- -D warnings
 stage tests cargo test --locked
 stage binaries cargo build --locked --bin compose-broker --example demo
 stage demo "$built/examples/demo" --broker "$built/compose-broker" --plain
+stage fuzz scripts/fuzz.sh
 stage licences scripts/licences.sh
