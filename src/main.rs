@@ -1,13 +1,16 @@
 //! The command line.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap_complete::{generate, shells};
 use compose_broker::{
     app::{App, Clock, Surroundings, chain, check_catalog, dashboard_link},
+    client::{self, Client},
     config::{CatalogFile, Config, SECRETS_HELP, Settings},
     logging,
 };
@@ -50,12 +53,28 @@ enum Command {
     /// Work on catalog files
     #[command(subcommand)]
     Catalog(CatalogCommand),
+    #[command(flatten)]
+    Client(Box<Client>),
+    /// Print a script that completes this program's command lines
+    Completion {
+        /// The shell that it is for
+        shell: Shell,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Shell {
+    Bash,
+    Zsh,
+    Fish,
 }
 
 fn main() -> ExitCode {
     let command = CommandLine::parse().command;
-    if let Command::Catalog(CatalogCommand::Check { file }) = &command {
-        return check(file);
+    match &command {
+        Command::Catalog(CatalogCommand::Check { file }) => return check(file),
+        Command::Completion { shell } => return completion(*shell),
+        _ => {}
     }
     // What the broker keeps is nobody else's business, whatever folder it is given.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
@@ -67,18 +86,19 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failure(&error),
     };
-    let done = runtime.block_on(async {
-        match command {
+    runtime.block_on(async {
+        let done = match command {
             Command::Serve(settings) => serve(&settings).await,
             Command::DashboardLink { instance, settings } => link(&instance, &settings).await,
-            // Done above: it needs nothing that runs.
-            Command::Catalog(_) => Ok(()),
+            Command::Client(client) => return client::run(*client, Clock::system()).await,
+            // Done above: they need nothing that runs.
+            Command::Catalog(_) | Command::Completion { .. } => Ok(()),
+        };
+        match done {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failure(error.as_ref()),
         }
-    });
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failure(error.as_ref()),
-    }
+    })
 }
 
 /// What a process knew when it crashed stays unwritten, of the broker and of the members that it
@@ -122,6 +142,17 @@ fn check(file: &Path) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn completion(shell: Shell) -> ExitCode {
+    let mut program = CommandLine::command();
+    let name = "compose-broker";
+    match shell {
+        Shell::Bash => generate(shells::Bash, &mut program, name, &mut io::stdout()),
+        Shell::Zsh => generate(shells::Zsh, &mut program, name, &mut io::stdout()),
+        Shell::Fish => generate(shells::Fish, &mut program, name, &mut io::stdout()),
+    }
+    ExitCode::SUCCESS
 }
 
 async fn serve(settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {

@@ -29,8 +29,10 @@ use crate::{
     seal::{KeyRing, random_secret},
 };
 
+mod client;
 mod clusters;
 
+pub use client::{CLIENT_SECRETS_HELP, ClientConfig, ClientSettings};
 pub use clusters::LocalCluster;
 
 /// A setting that cannot be used.

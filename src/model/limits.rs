@@ -280,3 +280,24 @@ pub const BACKUPS_PLOTTED: usize = 60;
 pub const TASKS_SHOWN: usize = 8;
 /// Instances on one page of the operators' list.
 pub const INSTANCES_ON_A_PAGE: usize = 50;
+
+/// A broker has this long to answer the client, unless its user says otherwise. As long as CF waits.
+pub const CLIENT_REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// A broker has this long to take the client's connection.
+pub const CLIENT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest answer that the client reads, in bytes; downloads apart.
+pub const CLIENT_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Pause of the client before its first look at an operation: many are over by then.
+pub const CLIENT_FIRST_LOOK: Duration = Duration::from_millis(300);
+/// Pause between two looks of the client, where the broker asks for none.
+pub const CLIENT_POLL: Duration = Duration::from_secs(2);
+/// Longest pause that a broker may ask the client for.
+pub const CLIENT_POLL_MAX: Duration = Duration::from_secs(3600);
+/// The client looks no longer than this for the end of an operation, where the plan says nothing.
+pub const CLIENT_POLLING_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Instances that the client asks for at once.
+pub const CLIENT_LOOKS_AT_ONCE: usize = 8;
+/// How often the client tries to delete what it cannot know to be there.
+pub const ORPHAN_TRIES_MAX: u32 = 4;
+/// Pause before such a deletion is tried again; doubled for each further try.
+pub const ORPHAN_RETRY_FIRST: Duration = Duration::from_millis(500);

@@ -3,7 +3,8 @@
 //! One binary, one file for each subject. [`broker`] starts brokers and speaks their APIs,
 //! [`process`] runs brokers that can be killed, [`etcd`] uses the databases that they give,
 //! [`inside`] looks at what a broker keeps, [`control`] stops time and work where a test needs it,
-//! [`saboteur`] breaks work, [`raw`] speaks HTTP as no decent client would, [`chromium`] is a person
+//! [`saboteur`] breaks work, [`raw`] speaks HTTP as no decent client would, [`user`] is a person
+//! with the client at a terminal, [`stub`] a broker that does as it is told, [`chromium`] a person
 //! at a browser, over [`webdriver`]. [`osb`] has one test for each thing that the specification
 //! asks for.
 
@@ -17,6 +18,8 @@ mod catalog;
 mod catalog_life;
 mod chromium;
 mod chromium_self;
+mod client;
+mod client_stub;
 mod clusters;
 mod compose_api;
 mod control;
@@ -54,9 +57,11 @@ mod schedule;
 mod secrecy;
 mod start;
 mod story;
+mod stub;
 mod tidy;
 mod time;
 mod tls;
 mod transport;
 mod updates;
+mod user;
 mod webdriver;

@@ -11,6 +11,7 @@ use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
 use crate::{
     broker::{eventually, new_folder},
     process::{BrokerProcess, refused, settings},
+    user::User,
 };
 
 /// An authority, and the files of certificates that it gives out.
@@ -143,5 +144,32 @@ async fn a_certificate_that_cannot_be_used_stops_the_start() {
         assert!(printed.contains(told), "{printed}");
         assert_eq!(printed.lines().count(), 1, "{printed}");
         let _ = fs::remove_dir_all(folder);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_client_trusts_the_authority_that_it_is_told_of_and_no_other() {
+    let (authority, another) = (Authority::new(), Authority::new());
+    authority.give_out(0x1111);
+    let mut broker = BrokerProcess::stopped_with(|settings| {
+        let path = |name| authority.file(name).display().to_string();
+        settings.insert("TLS_CERTIFICATE", path("server.crt"));
+        settings.insert("TLS_KEY", path("server.key"));
+    });
+    broker.spawn();
+    let url = format!("https://{}", broker.settings()["LISTEN"]);
+    let (username, password) = broker.platform();
+    let user = User::of(&url, username, password);
+    let ca = authority.file("ca.crt").display().to_string();
+    let ask = ["marketplace", "--ca", &ca];
+    eventually("a broker that serves", || async {
+        let ran = user.run(&ask).await;
+        (ran.code == 0).then_some(())
+    })
+    .await;
+    let other = another.file("ca.crt").display().to_string();
+    for arguments in [&["marketplace"][..], &["marketplace", "--ca", &other]] {
+        let ran = user.run(arguments).await;
+        ran.must_say(1, "cannot reach https://127.0.0.1");
     }
 }

@@ -1,0 +1,345 @@
+//! The names: which instance and which key is meant by what a user calls it.
+//!
+//! OSB knows ids alone and lists nothing, so whoever speaks it has to remember. What is remembered
+//! stands in one file: names, ids, and what is needed to ask for what goes on. Never credentials.
+//!
+//! Invariants: a name is in the file before its id is sent to a broker, so that nothing is made that
+//! nobody knows of. The file is replaced whole, under a lock of its own that no request is made
+//! under, and is its owner's alone.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::PathBuf,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::error::{Error, Result};
+use crate::model::limits::PLATFORM_NAME_BYTES_MAX;
+
+/// The form of the file.
+const VERSION: u32 = 1;
+
+/// What an operation does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// It makes something.
+    Create,
+    /// It changes something.
+    Update,
+    /// It takes something away.
+    Delete,
+}
+
+impl Kind {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+/// What a broker said to the last that was asked of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Said {
+    /// Nothing that was heard.
+    Nothing,
+    /// That it is done.
+    Done,
+    /// That it goes on by itself, with its own word for that.
+    Accepted(Option<String>),
+}
+
+/// The last that was asked of a broker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Last {
+    /// What for.
+    pub kind: Kind,
+    /// What came of it.
+    pub said: Said,
+}
+
+impl Last {
+    /// What is about to be asked for.
+    pub fn asked(kind: Kind) -> Self {
+        Self {
+            kind,
+            said: Said::Nothing,
+        }
+    }
+}
+
+/// A plan by its id and its name.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// A service key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    /// What its user calls it.
+    pub name: String,
+    /// The binding's id.
+    pub id: String,
+    /// The last that was asked for.
+    pub last: Last,
+    /// Made for one command, and gone after it.
+    #[serde(default)]
+    pub temporary: bool,
+}
+
+/// A service instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instance {
+    /// The address of its broker.
+    pub broker: String,
+    /// What its user calls it.
+    pub name: String,
+    /// Its id.
+    pub id: String,
+    /// The offering's id.
+    pub service_id: String,
+    /// The offering's name.
+    pub offering: String,
+    /// Its plan.
+    pub plan: Plan,
+    /// The plan that the update leads to that goes on.
+    #[serde(default)]
+    pub next_plan: Option<Plan>,
+    /// Whose it is.
+    pub organization: String,
+    /// Whose it is, more closely.
+    pub space: String,
+    /// The last that was asked for.
+    pub last: Last,
+    /// Its keys.
+    #[serde(default)]
+    pub keys: Vec<Key>,
+}
+
+impl Instance {
+    /// A key by its name.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub fn key(&self, name: &str) -> Result<&Key> {
+        let key = self.keys.iter().find(|key| key.name == name);
+        key.ok_or_else(|| Error::Failed(format!("{} has no service key {name}", self.name)))
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Pages {
+    version: u32,
+    instances: Vec<Instance>,
+}
+
+/// The file, for one broker.
+pub struct Book {
+    file: PathBuf,
+    broker: String,
+}
+
+impl Book {
+    /// The names of the instances of `broker` in `file`, which need not be there yet.
+    pub fn new(file: PathBuf, broker: String) -> Self {
+        Self { file, broker }
+    }
+
+    /// The address that the broker is known by.
+    pub fn broker(&self) -> &str {
+        &self.broker
+    }
+
+    /// The file's folder and name, for people.
+    pub fn file(&self) -> String {
+        self.file.display().to_string()
+    }
+
+    /// Every instance of the broker, by name.
+    pub fn instances(&self) -> Result<Vec<Instance>> {
+        let mut found = self.read()?.instances;
+        found.retain(|instance| instance.broker == self.broker);
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+
+    /// The instance of that name.
+    pub fn instance(&self, name: &str) -> Result<Instance> {
+        let found = self.instances()?.into_iter().find(|i| i.name == name);
+        found.ok_or_else(|| {
+            Error::Failed(format!(
+                "{} knows no service instance {name} of {}",
+                self.file(),
+                self.broker
+            ))
+        })
+    }
+
+    /// Writes down a new instance.
+    ///
+    /// # Errors
+    ///
+    /// Its name or id is taken.
+    pub fn add(&self, instance: &Instance) -> Result<()> {
+        check_name(&instance.name)?;
+        self.change(|pages| {
+            let mut ours = pages.iter().filter(|i| i.broker == self.broker);
+            if let Some(taken) = ours.find(|i| i.name == instance.name || i.id == instance.id) {
+                let (name, id) = (&taken.name, &taken.id);
+                let text = format!("there is a service instance {name} already, with the id {id}");
+                return Err(Error::Failed(text));
+            }
+            pages.push(instance.clone());
+            Ok(())
+        })
+    }
+
+    /// Writes down a new key.
+    ///
+    /// # Errors
+    ///
+    /// The instance is forgotten, or the key's name is taken.
+    pub fn add_key(&self, instance: &str, key: &Key) -> Result<()> {
+        check_name(&key.name)?;
+        self.change_instance(instance, |instance| {
+            if instance.keys.iter().any(|k| k.name == key.name) {
+                let (name, key) = (&instance.name, &key.name);
+                return Err(Error::Failed(format!(
+                    "{name} has a service key {key} already"
+                )));
+            }
+            instance.keys.push(key.clone());
+            Ok(())
+        })
+    }
+
+    /// Changes what is known of an instance, by its id.
+    pub fn change_instance(
+        &self,
+        id: &str,
+        change: impl FnOnce(&mut Instance) -> Result<()>,
+    ) -> Result<()> {
+        self.change(|pages| {
+            let mut ours = pages.iter_mut().filter(|i| i.broker == self.broker);
+            match ours.find(|i| i.id == id) {
+                Some(instance) => change(instance),
+                None => Err(Error::Failed(
+                    "somebody else has just deleted the service instance".into(),
+                )),
+            }
+        })
+    }
+
+    /// Writes down the last that was asked for: of the instance, or of one of its keys.
+    pub fn note(&self, instance: &str, key: Option<&str>, kind: Kind, said: Said) -> Result<Last> {
+        let last = Last { kind, said };
+        self.change_instance(instance, |instance| {
+            match key {
+                None => instance.last = last.clone(),
+                Some(id) => {
+                    if let Some(key) = instance.keys.iter_mut().find(|k| k.id == id) {
+                        key.last = last.clone();
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        Ok(last)
+    }
+
+    /// Forgets an instance with its keys, or one of its keys. What is forgotten already is no error.
+    pub fn forget(&self, instance: &str, key: Option<&str>) -> Result<()> {
+        self.change(|pages| {
+            match key {
+                None => pages.retain(|i| i.broker != self.broker || i.id != instance),
+                Some(key) => {
+                    for of in pages.iter_mut().filter(|i| i.broker == self.broker) {
+                        if of.id == instance {
+                            of.keys.retain(|k| k.id != key);
+                        }
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Vec<Instance>) -> Result<T>) -> Result<T> {
+        let wrong = |e| Error::file(&self.file)(e);
+        if let Some(folder) = self.file.parent() {
+            let made = fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(folder);
+            made.map_err(Error::file(folder))?;
+        }
+        // Another file than the one that is replaced. The lock ends with the handle.
+        let lock = self.file.with_extension("lock");
+        let locked = private().open(&lock).and_then(|file| {
+            file.lock()?;
+            Ok(file)
+        });
+        let _locked = locked.map_err(Error::file(&lock))?;
+        let mut pages = self.read()?;
+        let done = change(&mut pages.instances)?;
+        let text = serde_json::to_vec_pretty(&pages).map_err(|e| wrong(e.into()))?;
+        let new = self.file.with_extension("new");
+        let written = private().truncate(true).open(&new).and_then(|mut file| {
+            file.write_all(&text)?;
+            file.sync_all()
+        });
+        written.map_err(Error::file(&new))?;
+        fs::rename(&new, &self.file).map_err(wrong)?;
+        Ok(done)
+    }
+
+    fn read(&self) -> Result<Pages> {
+        let text = match fs::read(&self.file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Pages {
+                    version: VERSION,
+                    instances: Vec::new(),
+                });
+            }
+            Err(error) => return Err(Error::file(&self.file)(error)),
+        };
+        let pages: Pages =
+            serde_json::from_slice(&text).map_err(|e| Error::file(&self.file)(e.into()))?;
+        if pages.version != VERSION {
+            let text = format!("{} was written by another version", self.file());
+            return Err(Error::Failed(text));
+        }
+        Ok(pages)
+    }
+}
+
+fn private() -> fs::OpenOptions {
+    let mut options = File::options();
+    options.write(true).create(true).mode(0o600);
+    options
+}
+
+fn check_name(name: &str) -> Result<()> {
+    if name.is_empty() || name.len() > PLATFORM_NAME_BYTES_MAX || name.chars().any(char::is_control)
+    {
+        return Err(Error::Usage(format!(
+            "{name:?} is no name: it is empty, longer than {PLATFORM_NAME_BYTES_MAX} bytes, or has \
+             control characters"
+        )));
+    }
+    Ok(())
+}

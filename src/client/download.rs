@@ -1,0 +1,202 @@
+//! A backup that becomes a file of this machine.
+//!
+//! Invariants: under its name there is the whole, checked file or none; nothing of it is left after a
+//! failure or Ctrl-C; no file is replaced unless that was asked for; a name that the broker chose
+//! leads to no other folder.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use async_compression::tokio::bufread::GzipDecoder;
+use ring::digest::{Context, SHA256};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use serde_json::Value;
+use tokio::{
+    fs::OpenOptions,
+    io::{AsyncWriteExt as _, BufReader},
+    task::spawn_blocking,
+};
+use tokio_util::io::SyncIoBridge;
+use url::Url;
+use uuid::Uuid;
+
+use super::{
+    error::{Error, Result},
+    http::Http,
+    show::Progress,
+};
+use crate::model::limits::{CHUNK_BYTES, MANIFEST_BYTES_MAX};
+
+/// What a backup is called when its own name is no good as a file's.
+const NAME: &str = "backup";
+
+/// The file for a backup, by the name that the broker gives it.
+pub fn file_name(backup: &Value) -> PathBuf {
+    let is_good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let name = backup["name"].as_str().filter(|name| {
+        name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(is_good)
+    });
+    format!("{}.tar.gz", name.unwrap_or(NAME)).into()
+}
+
+/// Says no when there is such a file and it must stay.
+pub fn check_target(file: &Path, force: bool) -> Result<()> {
+    if !force && file.symlink_metadata().is_ok() {
+        return Err(there_already(file));
+    }
+    Ok(())
+}
+
+fn there_already(file: &Path) -> Error {
+    let file = file.display();
+    Error::Failed(format!("{file} is there already; --force replaces it"))
+}
+
+/// Downloads an archive and compares the snapshot in it with `sha256`, if there is one, and with its
+/// own manifest. Returns its length.
+pub async fn download(
+    http: &Http,
+    link: &Url,
+    file: &Path,
+    sha256: Option<&str>,
+    force: bool,
+    progress: &Progress,
+) -> Result<u64> {
+    let part = Part::beside(file);
+    let path = &part.0;
+    let wrong = |error| Error::file(path)(error);
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    let mut out = options.open(path).await.map_err(wrong)?;
+    let mut download = http.download(link).await?;
+    let mut bytes = 0;
+    while let Some(chunk) = download.next().await? {
+        out.write_all(&chunk).await.map_err(wrong)?;
+        bytes += chunk.len() as u64;
+        progress.bytes(bytes, download.length);
+    }
+    out.sync_all().await.map_err(wrong)?;
+    if let Some(expected) = sha256 {
+        check(path, expected).await.map_err(|error| {
+            Error::Failed(format!("what was downloaded is not the backup: {error}"))
+        })?;
+    }
+    let moved = match force {
+        true => fs::rename(path, file),
+        false => renameat_with(CWD, path, CWD, file, RenameFlags::NOREPLACE).map_err(Into::into),
+    };
+    match moved {
+        Ok(()) => Ok(bytes),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(there_already(file)),
+        Err(error) => Err(Error::file(file)(error)),
+    }
+}
+
+/// A file that is not done; it goes when nobody needs it any more.
+struct Part(PathBuf);
+
+impl Part {
+    fn beside(file: &Path) -> Self {
+        let name = file.file_name().unwrap_or(NAME.as_ref()).to_string_lossy();
+        Self(file.with_file_name(format!(".{name}.{}.part", Uuid::new_v4().simple())))
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // Done, it has another name.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Unpacks the archive without keeping anything, down to its last byte.
+async fn check(archive: &Path, expected: &str) -> io::Result<()> {
+    let file = tokio::fs::File::from_std(File::open(archive)?);
+    let unpacked = GzipDecoder::new(BufReader::with_capacity(CHUNK_BYTES, file));
+    let mut unpacked = SyncIoBridge::new(unpacked);
+    let found = spawn_blocking(move || {
+        let found = read(&mut unpacked)?;
+        // The end of the archive is not the end of the stream, which has a checksum.
+        io::copy(&mut unpacked, &mut io::sink())?;
+        Ok(found)
+    });
+    let found: io::Result<Found> = found.await.map_err(io::Error::other)?;
+    let found = found?;
+    if found.snapshot != expected {
+        let text = format!("its SHA-256 is {}, not {expected}", found.snapshot);
+        return Err(io::Error::other(text));
+    }
+    if found.manifest["stored"]["snapshot_sha256"] != expected {
+        return Err(io::Error::other("its manifest is that of another one"));
+    }
+    Ok(())
+}
+
+struct Found {
+    snapshot: String,
+    manifest: Value,
+}
+
+fn read(archive: &mut impl Read) -> io::Result<Found> {
+    let (mut snapshot, mut manifest) = (None, None);
+    for entry in tar::Archive::new(archive).entries()? {
+        let mut entry = entry?;
+        match &*entry.path_bytes() {
+            b"snapshot.db" => {
+                let mut digest = Context::new(&SHA256);
+                let mut chunk = vec![0; CHUNK_BYTES];
+                loop {
+                    match entry.read(&mut chunk)? {
+                        0 => break,
+                        length => digest.update(&chunk[..length]),
+                    }
+                }
+                let digest = digest.finish();
+                let hex = digest.as_ref().iter().map(|byte| format!("{byte:02x}"));
+                snapshot = Some(hex.collect());
+            }
+            b"manifest.json" => {
+                let mut text = Vec::new();
+                entry
+                    .by_ref()
+                    .take(MANIFEST_BYTES_MAX as u64)
+                    .read_to_end(&mut text)?;
+                manifest = Some(serde_json::from_slice(&text)?);
+            }
+            _ => {}
+        }
+    }
+    match (snapshot, manifest) {
+        (Some(snapshot), Some(manifest)) => Ok(Found { snapshot, manifest }),
+        _ => Err(io::Error::other("it lacks the snapshot or its manifest")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_broker_s_name_leads_to_no_other_folder() {
+        for (name, expected) in [
+            (
+                json!("etcd_2026-11-22T13.57_x"),
+                "etcd_2026-11-22T13.57_x.tar.gz",
+            ),
+            (json!("../../.ssh/authorized_keys"), "backup.tar.gz"),
+            (json!("/etc/passwd"), "backup.tar.gz"),
+            (json!(".hidden"), "backup.tar.gz"),
+            (json!("a\u{1b}b"), "backup.tar.gz"),
+            (json!(""), "backup.tar.gz"),
+            (json!(7), "backup.tar.gz"),
+        ] {
+            let found = file_name(&json!({ "name": name }));
+            assert_eq!(found.as_os_str(), expected, "{name}");
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! HTTP/1.1 to a broker: one connection for each request, with TLS where the address says so.
+//!
+//! Invariants: every request ends, at the latest with its time-out; what was surely not sent is told
+//! from what may have been done; no redirect is followed, so credentials go where they were meant to.
+//! A first Ctrl-C breaks off what only reads, never what changes something.
+
+use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{Method, Request, Response, body::Incoming, client::conn::http1, header};
+use hyper_util::rt::TokioIo;
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+};
+use serde_json::Value;
+use tokio::{
+    net::TcpStream,
+    time::{timeout, timeout_at},
+};
+use tokio_rustls::TlsConnector;
+use tokio_util::{either::Either, sync::CancellationToken};
+use url::{Host, Url};
+
+use super::error::{Error, Refusal, Result};
+use crate::model::{
+    failure::chain,
+    limits::{CLIENT_ANSWER_BYTES_MAX, CLIENT_CONNECT_TIMEOUT, DOWNLOAD_STALL_MAX},
+    secret::Credentials,
+};
+
+/// Why a request has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// The broker has not heard of it.
+    #[error("{0}")]
+    NotSent(String),
+    /// Nobody can know whether the broker did it.
+    #[error("{0}")]
+    Lost(String),
+    /// The user wants it no longer.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// An answer that was read whole.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: u16,
+    /// How long the broker asks to be left alone.
+    pub retry_after: Option<Duration>,
+    /// Its body, when that is a JSON object.
+    pub body: Option<Value>,
+}
+
+impl Answer {
+    /// What this answer says when it is not what was asked for. Both APIs' ways are known.
+    pub fn refusal(&self) -> Refusal {
+        let body = self.body.as_ref();
+        let text = |field: &Value| field.as_str().map(str::to_owned);
+        let told = |name: &str| body.and_then(|body| text(&body[name]));
+        let errors = body.map(|body| &body["errors"]);
+        let listed = errors.and_then(|errors| text(&errors["base"][0]).or_else(|| text(errors)));
+        Refusal {
+            status: self.status,
+            code: told("error"),
+            description: told("description").or(listed),
+        }
+    }
+
+    /// The body of an answer with this status.
+    ///
+    /// # Errors
+    ///
+    /// Another status, or no JSON object.
+    pub fn expect(self, status: u16) -> Result<Value> {
+        if self.status != status {
+            return Err(self.refusal().into());
+        }
+        self.body
+            .ok_or_else(|| Error::Failed("the broker's answer is no JSON object".into()))
+    }
+}
+
+/// A way to send requests.
+pub struct Http {
+    ca: Option<PathBuf>,
+    timeout: Duration,
+    interrupt: CancellationToken,
+}
+
+impl Http {
+    /// Answers must come within `timeout`. `ca`: the authorities to trust, else the machine's own.
+    pub fn new(ca: Option<PathBuf>, timeout: Duration, interrupt: CancellationToken) -> Self {
+        Self {
+            ca,
+            timeout,
+            interrupt,
+        }
+    }
+
+    /// What tells that the user wants to wait no longer.
+    pub fn interrupt(&self) -> &CancellationToken {
+        &self.interrupt
+    }
+
+    /// Sends a request and reads its answer.
+    pub async fn call(
+        &self,
+        method: Method,
+        url: &Url,
+        headers: &[(&'static str, String)],
+        body: Option<&Value>,
+    ) -> std::result::Result<Answer, HttpError> {
+        let only_reads = method == Method::GET;
+        let exchange = async {
+            let deadline = tokio::time::Instant::now() + self.timeout;
+            let request = request(method, url, headers, body)?;
+            let too_late = |_| {
+                let seconds = self.timeout.as_secs_f64();
+                HttpError::Lost(format!("{} gave no answer within {seconds} s", place(url)))
+            };
+            let response = timeout_at(deadline, self.send(url, request));
+            let response = response.await.map_err(too_late)??;
+            let status = response.status().as_u16();
+            let retry_after = response.headers().get(header::RETRY_AFTER);
+            let retry_after = retry_after
+                .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+                .map(Duration::from_secs);
+            let whole = Limited::new(response.into_body(), CLIENT_ANSWER_BYTES_MAX).collect();
+            let whole = timeout_at(deadline, whole).await.map_err(too_late)?;
+            let whole = whole.map_err(|e| {
+                let why = chain(&*e);
+                HttpError::Lost(format!("the answer of {} broke off: {why}", place(url)))
+            })?;
+            let body = serde_json::from_slice(&whole.to_bytes()).ok();
+            Ok(Answer {
+                status,
+                retry_after,
+                body: body.filter(Value::is_object),
+            })
+        };
+        tokio::select! {
+            answer = exchange => answer,
+            () = self.interrupt.cancelled(), if only_reads => Err(HttpError::Interrupted),
+        }
+    }
+
+    /// Begins to read what stands at `url`, which needs no credentials.
+    pub async fn download(&self, url: &Url) -> Result<Download> {
+        let sent = async {
+            let request = request(Method::GET, url, &[], None)?;
+            let answer = timeout(self.timeout, self.send(url, request)).await;
+            answer.unwrap_or_else(|_| {
+                let seconds = self.timeout.as_secs_f64();
+                let why = format!("{} gave no answer within {seconds} s", place(url));
+                Err(HttpError::Lost(why))
+            })
+        };
+        let response = tokio::select! {
+            response = sent => response?,
+            () = self.interrupt.cancelled() => return Err(HttpError::Interrupted.into()),
+        };
+        let status = response.status().as_u16();
+        if status != 200 {
+            let refusal = Answer {
+                status,
+                retry_after: None,
+                body: None,
+            };
+            return Err(refusal.refusal().into());
+        }
+        let length = response.headers().get(header::CONTENT_LENGTH);
+        let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
+        Ok(Download {
+            length,
+            body: response.into_body(),
+            interrupt: self.interrupt.clone(),
+        })
+    }
+
+    async fn send(
+        &self,
+        url: &Url,
+        request: Request<Full<Bytes>>,
+    ) -> std::result::Result<Response<Incoming>, HttpError> {
+        let stream = self.connect(url).await?;
+        let not_sent = |e| HttpError::NotSent(format!("{}: {}", place(url), chain(&e)));
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(not_sent)?;
+        // It ends with the answer; what goes wrong with it, the answer tells.
+        tokio::spawn(connection);
+        let answer = sender.send_request(request).await;
+        answer.map_err(|e| {
+            let why = chain(&e);
+            HttpError::Lost(format!("{} gave no answer: {why}", place(url)))
+        })
+    }
+
+    async fn connect(
+        &self,
+        url: &Url,
+    ) -> std::result::Result<Either<TcpStream, tokio_rustls::client::TlsStream<TcpStream>>, HttpError>
+    {
+        let not_sent =
+            |why: String| HttpError::NotSent(format!("cannot reach {}: {why}", place(url)));
+        let host = match url.host() {
+            Some(Host::Domain(name)) => name.to_owned(),
+            Some(Host::Ipv4(address)) => address.to_string(),
+            Some(Host::Ipv6(address)) => address.to_string(),
+            None => return Err(not_sent("there is no host in it".into())),
+        };
+        let port = url.port_or_known_default().unwrap_or(80);
+        let reach = async {
+            let stream = TcpStream::connect((host.as_str(), port)).await?;
+            stream.set_nodelay(true)?;
+            if url.scheme() != "https" {
+                return Ok(Either::Left(stream));
+            }
+            let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
+            let config = tls(self.ca.as_ref()).map_err(io::Error::other)?;
+            let connector = TlsConnector::from(Arc::new(config));
+            connector.connect(name, stream).await.map(Either::Right)
+        };
+        match timeout(CLIENT_CONNECT_TIMEOUT.min(self.timeout), reach).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => Err(not_sent(chain(&error))),
+            Err(_) => Err(not_sent("it takes no connection".into())),
+        }
+    }
+}
+
+/// Bytes that come.
+pub struct Download {
+    /// How many there will be, if that is told.
+    pub length: Option<u64>,
+    body: Incoming,
+    interrupt: CancellationToken,
+}
+
+impl Download {
+    /// The next bytes; none at the end of what is whole.
+    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        let lost = |why: String| HttpError::Lost(format!("the download broke off: {why}"));
+        loop {
+            let frame = tokio::select! {
+                frame = timeout(DOWNLOAD_STALL_MAX, self.body.frame()) => frame,
+                () = self.interrupt.cancelled() => return Err(HttpError::Interrupted.into()),
+            };
+            match frame {
+                Err(_) => {
+                    let seconds = DOWNLOAD_STALL_MAX.as_secs();
+                    return Err(lost(format!("nothing came for {seconds} s")).into());
+                }
+                Ok(None) => return Ok(None),
+                Ok(Some(Err(error))) => return Err(lost(chain(&error)).into()),
+                Ok(Some(Ok(frame))) => {
+                    // What is no data is a trailer, of which there is nothing to know.
+                    if let Ok(bytes) = frame.into_data() {
+                        return Ok(Some(bytes));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The header for a user name and a password.
+pub fn basic(credentials: &Credentials) -> (&'static str, String) {
+    let joined = BASE64.encode(credentials.joined().expose());
+    ("authorization", format!("Basic {joined}"))
+}
+
+/// An address below another one.
+pub fn below(base: &Url, path: &[&str], query: &[(&str, &str)]) -> Url {
+    let mut url = base.clone();
+    if let Ok(mut segments) = url.path_segments_mut() {
+        segments.pop_if_empty().extend(path);
+    }
+    if !query.is_empty() {
+        url.query_pairs_mut().extend_pairs(query);
+    }
+    url
+}
+
+/// A host and its port, for people.
+fn place(url: &Url) -> String {
+    url.origin().ascii_serialization()
+}
+
+fn request(
+    method: Method,
+    url: &Url,
+    headers: &[(&'static str, String)],
+    body: Option<&Value>,
+) -> std::result::Result<Request<Full<Bytes>>, HttpError> {
+    let host = match (url.host_str(), url.port()) {
+        (Some(host), Some(port)) => format!("{host}:{port}"),
+        (host, _) => host.unwrap_or_default().to_owned(),
+    };
+    let mut target = BytesMut::from(url.path().as_bytes());
+    if let Some(query) = url.query() {
+        target.extend_from_slice(b"?");
+        target.extend_from_slice(query.as_bytes());
+    }
+    let mut request = Request::builder()
+        .method(method)
+        .uri(&target[..])
+        .header(header::HOST, host)
+        .header(
+            header::USER_AGENT,
+            concat!("compose-broker/", env!("CARGO_PKG_VERSION")),
+        )
+        .header(header::ACCEPT, "application/json");
+    for (name, value) in headers {
+        request = request.header(*name, value);
+    }
+    let bytes = match body {
+        None => Bytes::new(),
+        Some(body) => {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+            body.to_string().into()
+        }
+    };
+    let unsound = |_| HttpError::NotSent("this cannot be sent: it has control characters".into());
+    request.body(Full::new(bytes)).map_err(unsound)
+}
+
+/// TLS that trusts the authorities of a file, or those of this machine.
+fn tls(ca: Option<&PathBuf>) -> std::result::Result<ClientConfig, String> {
+    let mut roots = RootCertStore::empty();
+    match ca {
+        Some(file) => {
+            let shown = file.display();
+            let pem = fs::read(file).map_err(|e| format!("{shown}: {e}"))?;
+            let certificates: std::result::Result<Vec<_>, _> =
+                CertificateDer::pem_slice_iter(&pem).collect();
+            for certificate in certificates.map_err(|e| format!("{shown}: {e}"))? {
+                let added = roots.add(certificate);
+                added.map_err(|e| format!("{shown}: {e}"))?;
+            }
+            if roots.is_empty() {
+                return Err(format!("{shown} holds no certificate"));
+            }
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if roots.is_empty() {
+                return Err("this machine knows no authorities; name one with --ca".into());
+            }
+        }
+    }
+    let provider = Arc::new(ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| e.to_string())?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}

@@ -1,0 +1,395 @@
+//! Commands about service instances.
+
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+
+use futures::{StreamExt as _, stream};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{
+    Session,
+    book::{Instance, Kind, Last, Plan, Said},
+    catalog::{Catalog, Offer},
+    error::{Error, Result},
+    osb::{Accepted, NotCreated, Place},
+    show::{fields, table},
+    work::{Standing, Work, look_at},
+};
+use crate::model::limits::CLIENT_LOOKS_AT_ONCE;
+
+/// What is asked for when an instance is made.
+pub struct New {
+    /// What to call it.
+    pub name: String,
+    /// Its id, if the user chose one.
+    pub id: Option<String>,
+    /// Its parameters.
+    pub parameters: Option<Value>,
+}
+
+impl Session {
+    /// `create-service`
+    pub async fn create_service(
+        &self,
+        offering: &str,
+        plan: &str,
+        new: New,
+        wait: bool,
+    ) -> Result<()> {
+        let catalog = self.catalog().await?;
+        let offer = catalog.find(offering, plan)?;
+        let owner = (self.organization.clone(), self.space.clone());
+        self.create(offer, owner, new, wait).await
+    }
+
+    /// `restore-backup`: a new instance beside the one that the backup was taken of.
+    pub async fn restore(
+        &self,
+        source: &str,
+        mut new: New,
+        plan: Option<&str>,
+        wait: bool,
+    ) -> Result<()> {
+        let source = self.book.instance(source)?;
+        let catalog = self.catalog().await?;
+        let offer = catalog.other_plan(&source, plan.unwrap_or(&source.plan.name))?;
+        if let Some(parameters) = &mut new.parameters {
+            parameters["source_service_instance_id"] = source.id.into();
+        }
+        // Backups stay with their owner.
+        let owner = (source.organization, source.space);
+        self.create(offer, owner, new, wait).await
+    }
+
+    async fn create(
+        &self,
+        offer: Offer<'_>,
+        (organization, space): (String, String),
+        new: New,
+        wait: bool,
+    ) -> Result<()> {
+        let chosen = new.id.is_some();
+        let instance = Instance {
+            broker: self.book.broker().to_owned(),
+            name: new.name,
+            id: new.id.unwrap_or_else(|| Uuid::new_v4().to_string()),
+            service_id: offer.service_id(),
+            offering: offer.offering(),
+            plan: offer.plan(),
+            next_plan: None,
+            organization,
+            space,
+            last: Last::asked(Kind::Create),
+            keys: Vec::new(),
+        };
+        self.book.add(&instance)?;
+        let work = work_on(&instance, Some(offer));
+        let (parameters, maintenance) = (new.parameters.as_ref(), offer.maintenance());
+        let asked = self
+            .osb
+            .provision(&instance, parameters, maintenance.as_ref());
+        let accepted = match asked.await {
+            Ok(accepted) => accepted,
+            Err(NotCreated::Nothing(error)) => {
+                self.book.forget(&instance.id, None)?;
+                return Err(error);
+            }
+            Err(NotCreated::Orphan(why)) if chosen => {
+                return Err(Error::Failed(format!(
+                    "{why}; since you chose the id, nothing was deleted: {}",
+                    look_at(&instance)
+                )));
+            }
+            Err(NotCreated::Orphan(why)) => return Err(self.mitigate(&work, &why).await),
+        };
+        let standing = self.go_on(&work, Kind::Create, &accepted, wait).await?;
+        let (Accepted::Done(body) | Accepted::Pending(_, body)) = &accepted;
+        self.tell(&instance, &standing, body["dashboard_url"].as_str())
+    }
+
+    /// `service --id`: an instance that is there, under a name of this machine.
+    pub async fn take_up(&self, name: &str, id: &str) -> Result<()> {
+        let mut instance = Instance {
+            broker: self.book.broker().to_owned(),
+            name: name.to_owned(),
+            id: id.to_owned(),
+            service_id: String::new(),
+            offering: String::new(),
+            plan: Plan::default(),
+            next_plan: None,
+            organization: self.organization.clone(),
+            space: self.space.clone(),
+            last: Last {
+                kind: Kind::Create,
+                said: Said::Done,
+            },
+            keys: Vec::new(),
+        };
+        let found = self.osb.fetch(Place::of(&instance)).await?;
+        let found =
+            found.ok_or_else(|| Error::Failed(format!("the broker tells of no instance {id}")))?;
+        let id_of = |field: &str| found[field].as_str().unwrap_or_default();
+        let catalog = self.catalog().await?;
+        let offer = catalog.by_ids(id_of("service_id"), id_of("plan_id"));
+        let offer =
+            offer.ok_or_else(|| Error::Failed("the instance is of no plan on offer".into()))?;
+        instance.service_id = offer.service_id();
+        instance.offering = offer.offering();
+        instance.plan = offer.plan();
+        self.book.add(&instance)?;
+        self.service(name).await
+    }
+
+    /// `service`
+    pub async fn service(&self, name: &str) -> Result<()> {
+        let instance = self.book.instance(name)?;
+        let place = Place::of(&instance);
+        let mut standing = self.standing(place, &instance.last).await?;
+        if standing.kind == Kind::Delete && standing.is_done() {
+            let name = &instance.name;
+            return Err(Error::Failed(format!("service instance {name} is deleted")));
+        }
+        let catalog = self.catalog().await?;
+        let offer = catalog.of(&instance);
+        let retrievable = offer.is_some_and(|offer| offer.instances_retrievable());
+        let fetched = match retrievable {
+            true => self.osb.fetch(place).await?,
+            false => None,
+        };
+        if retrievable && fetched.is_none() && standing.is_done() {
+            // Somebody else has deleted it.
+            standing.state = "unknown";
+            standing.description = "the broker tells of no such instance".into();
+        }
+        let fetched = fetched.unwrap_or_default();
+        // Settled meanwhile: the plan may be another one.
+        let instance = self.book.instance(name)?;
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let version = text(&fetched["maintenance_info"]["version"]);
+        let newest = offer.and_then(|offer| text(&offer.maintenance()?["version"]));
+        let upgrade = newest.filter(|newest| version.as_ref().is_some_and(|v| v != newest));
+        let keys: Vec<&str> = instance.keys.iter().map(|key| key.name.as_str()).collect();
+        let parameters = &fetched["parameters"];
+        let shown = fields([
+            ("name", Some(instance.name.clone())),
+            ("id", Some(instance.id.clone())),
+            ("offering", Some(instance.offering.clone())),
+            ("plan", Some(instance.plan.name.clone())),
+            ("last operation", Some(standing.text())),
+            ("version", version.clone()),
+            (
+                "upgrade to",
+                upgrade
+                    .as_ref()
+                    .map(|newest| format!("{newest} (upgrade-service)")),
+            ),
+            (
+                "parameters",
+                parameters.is_object().then(|| parameters.to_string()),
+            ),
+            ("dashboard", text(&fetched["dashboard_url"])),
+            ("keys", (!keys.is_empty()).then(|| keys.join(", "))),
+        ]);
+        let mut value = json_of(&instance, &standing);
+        value["version"] = json!(version);
+        value["upgrade"] = json!(upgrade);
+        value["parameters"] = parameters.clone();
+        value["dashboard_url"] = fetched["dashboard_url"].clone();
+        self.show.result(&shown, &value)
+    }
+
+    /// `services`
+    pub async fn services(&self) -> Result<()> {
+        let instances = self.book.instances()?;
+        let standings: Vec<Result<Standing>> = stream::iter(&instances)
+            .map(|instance| self.standing(Place::of(instance), &instance.last))
+            .buffered(CLIENT_LOOKS_AT_ONCE)
+            .collect()
+            .await;
+        let (mut rows, mut values) = (Vec::new(), Vec::new());
+        for (instance, standing) in instances.iter().zip(standings) {
+            let standing = standing?;
+            if standing.kind == Kind::Delete && standing.is_done() {
+                continue;
+            }
+            rows.push([
+                instance.name.clone(),
+                instance.offering.clone(),
+                instance.plan.name.clone(),
+                instance.keys.len().to_string(),
+                standing.text(),
+            ]);
+            values.push(json_of(instance, &standing));
+        }
+        let head = ["NAME", "OFFERING", "PLAN", "KEYS", "LAST OPERATION"];
+        let shown = table(head, rows);
+        self.show.result(&shown, &json!({ "services": values }))
+    }
+
+    /// `update-service`
+    pub async fn update_service(
+        &self,
+        name: &str,
+        parameters: Option<Value>,
+        plan: Option<&str>,
+        wait: bool,
+    ) -> Result<()> {
+        if parameters.is_none() && plan.is_none() {
+            let text = "say what to change: -c for parameters, -p for the plan";
+            return Err(Error::Usage(text.into()));
+        }
+        let instance = self.book.instance(name)?;
+        let catalog = self.catalog().await?;
+        let mut change = json!({});
+        if let Some(parameters) = parameters {
+            change["parameters"] = parameters;
+        }
+        let mut next_plan = None;
+        if let Some(plan) = plan {
+            let plan = catalog.other_plan(&instance, plan)?.plan();
+            change["plan_id"] = json!(plan.id);
+            next_plan = Some(plan);
+        }
+        self.change(&instance, &catalog, &change, next_plan, wait)
+            .await
+    }
+
+    /// `upgrade-service`
+    pub async fn upgrade_service(&self, name: &str, wait: bool) -> Result<()> {
+        let instance = self.book.instance(name)?;
+        let catalog = self.catalog().await?;
+        let offer = catalog.of(&instance);
+        let newest = offer.and_then(|offer| offer.maintenance());
+        let newest = newest.ok_or_else(|| {
+            let plan = &instance.plan.name;
+            Error::Failed(format!("the plan {plan} has no version to upgrade to"))
+        })?;
+        let mut change = json!({ "maintenance_info": newest });
+        if offer.is_some_and(|offer| offer.instances_retrievable())
+            && let Some(found) = self.osb.fetch(Place::of(&instance)).await?
+        {
+            let now = &found["maintenance_info"];
+            if now["version"] == newest["version"] {
+                let version = newest["version"].as_str().unwrap_or_default();
+                self.show
+                    .note(&format!("{name} has version {version} already"));
+                let standing = Standing {
+                    kind: Kind::Update,
+                    state: "succeeded",
+                    description: String::new(),
+                };
+                return self.tell(&instance, &standing, None);
+            }
+            if now.is_object() {
+                // Beside the other values of before.
+                change["previous_values"] = json!({
+                    "service_id": instance.service_id,
+                    "plan_id": instance.plan.id,
+                    "organization_id": instance.organization,
+                    "space_id": instance.space,
+                    "maintenance_info": now,
+                });
+            }
+        }
+        self.change(&instance, &catalog, &change, None, wait).await
+    }
+
+    async fn change(
+        &self,
+        instance: &Instance,
+        catalog: &Catalog,
+        change: &Value,
+        next_plan: Option<Plan>,
+        wait: bool,
+    ) -> Result<()> {
+        let accepted = self.osb.update(instance, change).await?;
+        self.book.change_instance(&instance.id, |instance| {
+            instance.next_plan = next_plan;
+            Ok(())
+        })?;
+        let work = work_on(instance, catalog.of(instance));
+        let standing = self.go_on(&work, Kind::Update, &accepted, wait).await?;
+        self.tell(instance, &standing, None)
+    }
+
+    /// `delete-service`: the keys go first, as a broker may expect.
+    pub async fn delete_service(&self, name: &str, force: bool, wait: bool) -> Result<()> {
+        let instance = self.book.instance(name)?;
+        let what = format!("service instance {name} with its keys, its data and its backups");
+        certain(force, &what)?;
+        let catalog = self.catalog().await?;
+        let offer = catalog.of(&instance);
+        for key in &instance.keys {
+            self.unbind(&instance, offer, key, true).await?;
+        }
+        let accepted = self.osb.delete(Place::of(&instance)).await?;
+        let work = work_on(&instance, offer);
+        let standing = self.go_on(&work, Kind::Delete, &accepted, wait).await?;
+        self.tell(&instance, &standing, None)
+    }
+
+    /// Tells what became of an instance.
+    fn tell(&self, instance: &Instance, done: &Standing, dashboard: Option<&str>) -> Result<()> {
+        // What is known now, or was before it went.
+        let known = self.book.instance(&instance.name);
+        let instance = known.as_ref().unwrap_or(instance);
+        let mut value = json_of(instance, done);
+        if let Some(dashboard) = dashboard {
+            value["dashboard_url"] = json!(dashboard);
+        }
+        let shown = fields([
+            ("name", Some(instance.name.clone())),
+            ("id", Some(instance.id.clone())),
+            ("last operation", Some(done.text())),
+            ("dashboard", dashboard.map(str::to_owned)),
+        ]);
+        self.show.result(&shown, &value)
+    }
+}
+
+/// What is done to an instance.
+pub fn work_on<'a>(instance: &'a Instance, offer: Option<Offer<'_>>) -> Work<'a> {
+    Work {
+        place: Place::of(instance),
+        what: format!("service instance {}", instance.name),
+        longest: offer.and_then(|offer| offer.longest()),
+    }
+}
+
+fn json_of(instance: &Instance, standing: &Standing) -> Value {
+    let keys: Vec<&str> = instance.keys.iter().map(|key| key.name.as_str()).collect();
+    json!({
+        "name": instance.name,
+        "id": instance.id,
+        "offering": instance.offering,
+        "plan": instance.plan.name,
+        "keys": keys,
+        "last_operation": standing.json(),
+    })
+}
+
+/// Asks whether a deletion is meant.
+///
+/// # Errors
+///
+/// It is not, or nobody can be asked.
+pub fn certain(force: bool, what: &str) -> Result<()> {
+    if force {
+        return Ok(());
+    }
+    let (input, mut output) = (io::stdin(), io::stderr());
+    if !input.is_terminal() || !output.is_terminal() {
+        return Err(Error::Usage(format!(
+            "this deletes {what}; say --force where nobody can be asked"
+        )));
+    }
+    let _ = write!(output, "Really delete {what}? [yN] ");
+    let _ = output.flush();
+    let mut answer = String::new();
+    let read = input.lock().read_line(&mut answer);
+    if read.is_ok() && ["y", "yes"].contains(&answer.trim().to_lowercase().as_str()) {
+        Ok(())
+    } else {
+        Err(Error::Failed("nothing was deleted".into()))
+    }
+}

@@ -1,0 +1,169 @@
+//! Commands about service keys: bindings without an application.
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{
+    Session,
+    book::{Instance, Key, Kind, Last, Said},
+    catalog::Offer,
+    error::{Error, Result},
+    instances::certain,
+    osb::{Accepted, NotCreated, Place},
+    show::{fields, table},
+    work::{Standing, Work},
+};
+
+impl Session {
+    /// `create-service-key`
+    pub async fn create_key(
+        &self,
+        name: &str,
+        key: &str,
+        parameters: Option<Value>,
+        wait: bool,
+    ) -> Result<()> {
+        let instance = self.book.instance(name)?;
+        let catalog = self.catalog().await?;
+        let offer = catalog.of(&instance);
+        let key = Key {
+            name: key.to_owned(),
+            id: Uuid::new_v4().to_string(),
+            last: Last::asked(Kind::Create),
+            temporary: false,
+        };
+        let (standing, told) = self
+            .bind(&instance, offer, &key, parameters.as_ref(), wait)
+            .await?;
+        let mut value = json_of(&key, &standing);
+        // A broker that tells them once and never again: keep them now or never.
+        if offer.is_none_or(|offer| !offer.bindings_retrievable())
+            && let Some(credentials) = told
+        {
+            value["credentials"] = credentials.clone();
+            self.show
+                .note("the broker tells these credentials only now: keep them");
+            return self.show.json(&value);
+        }
+        let shown = fields([
+            ("name", Some(key.name.clone())),
+            ("id", Some(key.id.clone())),
+            ("last operation", Some(standing.text())),
+        ]);
+        self.show.result(&shown, &value)
+    }
+
+    /// Makes a binding; tells how it stands, and the credentials if they came with the answer.
+    pub async fn bind(
+        &self,
+        instance: &Instance,
+        offer: Option<Offer<'_>>,
+        key: &Key,
+        parameters: Option<&Value>,
+        wait: bool,
+    ) -> Result<(Standing, Option<Value>)> {
+        self.book.add_key(&instance.id, key)?;
+        let work = work_on(instance, offer, key);
+        // What is made later has to be fetched then.
+        let patiently = offer.is_some_and(|offer| offer.bindings_retrievable());
+        let accepted = match self.osb.bind(work.place, parameters, patiently).await {
+            Ok(accepted) => accepted,
+            Err(NotCreated::Nothing(error)) => {
+                self.book.forget(&instance.id, Some(&key.id))?;
+                return Err(error);
+            }
+            Err(NotCreated::Orphan(why)) => return Err(self.mitigate(&work, &why).await),
+        };
+        let standing = self.go_on(&work, Kind::Create, &accepted, wait).await?;
+        let credentials = match accepted {
+            Accepted::Done(mut body) => Some(body["credentials"].take()),
+            Accepted::Pending(..) => None,
+        };
+        Ok((standing, credentials))
+    }
+
+    /// `service-key`
+    pub async fn key(&self, name: &str, key: &str, id: Option<&str>) -> Result<()> {
+        let instance = self.book.instance(name)?;
+        let key = match id {
+            None => instance.key(key)?.clone(),
+            Some(id) => Key {
+                name: key.to_owned(),
+                id: id.to_owned(),
+                last: Last {
+                    kind: Kind::Create,
+                    said: Said::Done,
+                },
+                temporary: false,
+            },
+        };
+        let place = Place::binding(&instance, &key.id);
+        let Some(mut found) = self.osb.fetch(place).await? else {
+            let standing = self.standing(place, &key.last).await?;
+            let (key, text) = (&key.name, standing.text());
+            return Err(Error::Failed(format!(
+                "the broker tells of no service key {key} of {name} ({text})"
+            )));
+        };
+        if id.is_some() {
+            self.book.add_key(&instance.id, &key)?;
+        }
+        found["name"] = json!(key.name);
+        found["id"] = json!(key.id);
+        // What a key is for stands alone, so that it can be taken as it is.
+        self.show.key(&found)
+    }
+
+    /// `service-keys`
+    pub fn keys(&self, name: &str) -> Result<()> {
+        let keys = self.book.instance(name)?.keys;
+        let rows = keys.iter().map(|key| [key.name.clone(), key.id.clone()]);
+        let values: Vec<Value> = keys
+            .iter()
+            .map(|key| json!({ "name": key.name, "id": key.id }))
+            .collect();
+        let shown = table(["NAME", "ID"], rows);
+        self.show.result(&shown, &json!({ "keys": values }))
+    }
+
+    /// `delete-service-key`
+    pub async fn delete_key(&self, name: &str, key: &str, force: bool, wait: bool) -> Result<()> {
+        let instance = self.book.instance(name)?;
+        let key = instance.key(key)?;
+        certain(force, &format!("service key {} of {name}", key.name))?;
+        let catalog = self.catalog().await?;
+        let offer = catalog.of(&instance);
+        let standing = self.unbind(&instance, offer, key, wait).await?;
+        let shown = fields([
+            ("name", Some(key.name.clone())),
+            ("id", Some(key.id.clone())),
+            ("last operation", Some(standing.text())),
+        ]);
+        self.show.result(&shown, &json_of(key, &standing))
+    }
+
+    /// Takes a binding away.
+    pub async fn unbind(
+        &self,
+        instance: &Instance,
+        offer: Option<Offer<'_>>,
+        key: &Key,
+        wait: bool,
+    ) -> Result<Standing> {
+        let work = work_on(instance, offer, key);
+        let accepted = self.osb.delete(work.place).await?;
+        self.go_on(&work, Kind::Delete, &accepted, wait).await
+    }
+}
+
+fn work_on<'a>(instance: &'a Instance, offer: Option<Offer<'_>>, key: &'a Key) -> Work<'a> {
+    Work {
+        place: Place::binding(instance, &key.id),
+        what: format!("service key {} of {}", key.name, instance.name),
+        longest: offer.and_then(|offer| offer.longest()),
+    }
+}
+
+fn json_of(key: &Key, standing: &Standing) -> Value {
+    json!({ "name": key.name, "id": key.id, "last_operation": standing.json() })
+}

@@ -1,0 +1,189 @@
+//! The client at work with a real broker.
+
+use std::{fs, os::unix::fs::MetadataExt as _, process::Command};
+
+use serde_json::json;
+
+use crate::{
+    broker::{TestBroker, text},
+    etcd,
+    user::User,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_without_a_platform_has_the_whole_story() {
+    let broker = TestBroker::start().await;
+    let user = User::of_broker(&broker);
+
+    let offered = user.does(&["marketplace"]).await.out;
+    assert!(
+        offered.contains("compose-for-etcd   Standard     paid    3.5.30"),
+        "{offered}"
+    );
+
+    // An instance and a key to it.
+    let create = [
+        "create-service",
+        "compose-for-etcd",
+        "Standard",
+        "old",
+        "--wait",
+    ];
+    let made = user
+        .asks(&[&create, &["-c", r#"{"db_version": "3.4.23"}"#][..]].concat())
+        .await;
+    let old = text(&made["id"]).to_owned();
+    let dashboard = format!("{}/dashboard/instances/{old}", broker.url);
+    let expected = json!({
+        "name": "old", "id": old, "offering": "compose-for-etcd", "plan": "Standard", "keys": [],
+        "dashboard_url": dashboard,
+        "last_operation": {
+            "type": "create", "state": "succeeded",
+            "description": "All operations have completed successfully",
+        },
+    });
+    assert_eq!(made, expected);
+    user.does(&["create-service-key", "old", "app", "--wait"])
+        .await;
+    let key = user.asks(&["service-key", "old", "app"]).await;
+    let credentials = &key["credentials"];
+    // To people, the credentials alone.
+    assert_eq!(
+        user.does(&["service-key", "old", "app"]).await.json(),
+        *credentials
+    );
+    let mut source = etcd::connect(credentials).await;
+    etcd::fill(&mut source, 20, "v").await;
+
+    // A backup, which becomes a file once.
+    assert_eq!(
+        user.asks(&["backups", "old"]).await,
+        json!({ "backups": [] })
+    );
+    let backup = user.asks(&["create-backup", "old", "--wait"]).await;
+    assert_eq!(
+        (&backup["status"], &backup["keys"]),
+        (&json!("complete"), &json!(20))
+    );
+    let id = text(&backup["id"]);
+    let listed = user.does(&["backups", "old"]).await.out;
+    assert!(listed.contains(id) && listed.contains("ago)"), "{listed}");
+    source
+        .put("after the backup", "x", None)
+        .await
+        .expect("a put");
+    let file = user.folder().join("backup.tar.gz");
+    let download = ["download-backup", "old", id, "--to", "backup.tar.gz"];
+    let done = user.asks(&download).await;
+    assert_eq!(done["bytes"], fs::metadata(&file).expect("a file").len());
+    assert_eq!(done["sha256"], backup["sha256"]);
+    let tar = Command::new("tar")
+        .arg("tzf")
+        .arg(&file)
+        .output()
+        .expect("tar");
+    assert_eq!(tar.stdout, b"snapshot.db\nmanifest.json\n");
+    fs::write(&file, "mine").expect("a file");
+    user.run(&download).await.must_say(1, "is there already");
+    assert_eq!(fs::read(&file).expect("a file"), b"mine");
+    user.does(&[&download[..], &["--force"]].concat()).await;
+    assert_ne!(fs::read(&file).expect("a file"), b"mine");
+
+    // Restored into a newer version, upgraded, and larger.
+    let restore = [
+        "restore-backup",
+        "old",
+        id,
+        "new",
+        "--db-version",
+        "3.5.16",
+        "--wait",
+    ];
+    user.does(&restore).await;
+    let shown = user.does(&["service", "new"]).await.out;
+    assert!(
+        shown.contains("upgrade to:       3.5.30 (upgrade-service)"),
+        "{shown}"
+    );
+    user.does(&["upgrade-service", "new", "--wait"]).await;
+    let upgraded = user.asks(&["service", "new"]).await;
+    assert_eq!(
+        (&upgraded["version"], &upgraded["upgrade"]),
+        (&json!("3.5.30"), &json!(null))
+    );
+    let again = user.does(&["upgrade-service", "new", "--wait"]).await;
+    assert!(
+        again.err.contains("has version 3.5.30 already"),
+        "{again:?}"
+    );
+    user.does(&["create-service-key", "new", "app", "--wait"])
+        .await;
+    let key = user.asks(&["service-key", "new", "app"]).await;
+    let mut restored = etcd::connect(&key["credentials"]).await;
+    let keys = etcd::dump(&mut restored).await;
+    assert_eq!(keys.len(), 20);
+    assert_eq!(keys[7], ("key-0007".to_owned(), "v-7".to_owned()));
+
+    // Refusals are the broker's own, and leave nothing.
+    let refused = user
+        .run(&["update-service", "new", "-c", r#"{"units": 99}"#])
+        .await;
+    refused.must_say(1, "the broker refuses (400)");
+    let refused = user.run(&["restore-backup", "old", "nope", "other"]).await;
+    refused.must_say(1, "has no backup \"nope\"");
+    assert_eq!(user.services().await, ["new", "old"]);
+
+    // What is kept is the owner's, and no secret.
+    let book = fs::read_to_string(user.book()).expect("a book");
+    for secret in [
+        etcd::password(credentials),
+        text(&credentials["instance_administration_api"]["token"]).to_owned(),
+    ] {
+        assert!(!book.contains(&secret), "{book}");
+    }
+    assert!(!book.contains(broker.platform().1), "{book}");
+    assert_eq!(
+        fs::metadata(user.book()).expect("a book").mode() & 0o777,
+        0o600
+    );
+
+    // Without the book, an id is enough to go on.
+    let other = User::of_broker(&broker);
+    other
+        .run(&["service", "found"])
+        .await
+        .must_say(1, "knows no service instance found");
+    other.does(&["service", "found", "--id", &old]).await;
+    assert_eq!(
+        other.asks(&["backups", "found"]).await["backups"][0]["id"],
+        id
+    );
+    // By a key that was made for the question.
+    assert_eq!(
+        other.asks(&["service-keys", "found"]).await,
+        json!({ "keys": [] })
+    );
+    let foreign = ["service-key", "found", "x", "--id", text(&key["id"])];
+    other
+        .run(&foreign)
+        .await
+        .must_say(1, "tells of no service key x");
+
+    user.does(&["delete-service-key", "new", "app", "--force", "--wait"])
+        .await;
+    assert!(etcd::connect_to(&key["credentials"], "uri").await.is_err());
+    user.run(&["delete-service", "old"])
+        .await
+        .must_say(2, "--force");
+    for name in ["old", "new"] {
+        user.does(&["delete-service", name, "--force", "--wait"])
+            .await;
+    }
+    assert_eq!(user.services().await, Vec::<String>::new());
+    // To others it is gone as well, and they may forget it.
+    let gone = other.does(&["service", "found"]).await.out;
+    assert!(gone.contains("tells of no such instance"), "{gone}");
+    other.does(&["delete-service", "found", "--force"]).await;
+    assert_eq!(other.services().await, Vec::<String>::new());
+    assert_eq!(broker.members(), Vec::<i32>::new());
+}
