@@ -34,6 +34,8 @@ const LOG_LINES: usize = 30;
 pub struct Broker {
     /// Where it listens.
     pub url: String,
+    /// What runs, which is a client as well.
+    pub program: PathBuf,
     /// The platform's name and password.
     pub username: String,
     pub password: String,
@@ -63,7 +65,7 @@ impl Broker {
         let clock = place.join("clock");
         set_behind(&clock, calendar::BEGINS_BEHIND)?;
 
-        let mut command = Command::new(binary);
+        let mut command = Command::new(&binary);
         // Settings of another broker must not get into the story; only the engines are shared.
         for (name, _) in env::vars_os() {
             let is_setting = name.to_string_lossy().starts_with("COMPOSE_BROKER_");
@@ -89,6 +91,7 @@ impl Broker {
             .context("starting the broker")?;
         Ok(Self {
             url: format!("http://{listen}"),
+            program: binary,
             username,
             password,
             child,

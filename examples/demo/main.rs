@@ -1,14 +1,14 @@
 //! The whole story of a database of `compose-broker`, told by its clients.
 //!
-//! Starts a broker of its own and does what a marketplace, an application and a user with a
-//! terminal do with it: provision an etcd, bind it, fill it, take a backup, download and check
-//! that, let a hundred days pass with a scheduled backup each, restore the first backup into a new
-//! instance of a newer version, compare every key, and take all of it down again. Everything goes
-//! through the public interfaces, so this is also a tutorial of them:
+//! Starts a broker of its own and does what a user with a terminal and an application do with it:
+//! make an etcd, get a key to it, fill it, take a backup, download and check that, let a hundred
+//! days pass with a scheduled backup each, restore the first backup into a new instance of a newer
+//! version, compare every key, and take all of it down again. Everything goes through the public
+//! interfaces, so this is also a tutorial of them:
 //!
 //! - [`story`]: what happens, in order: begin to read there;
-//! - [`platform`]: the Open Service Broker API, which a marketplace speaks;
-//! - [`administration`]: the Compose API (2016-07), by which users take and fetch backups;
+//! - [`client`]: the commands that a user types, who has no platform;
+//! - [`administration`]: the Compose API (2016-07), for what has no command;
 //! - [`calendar`]: days that pass, and what is left of their backups;
 //! - [`database`]: etcd itself, with what a binding's credentials hold;
 //! - [`broker`], [`engines`], [`machine`]: the process, the binaries, and what is left behind;
@@ -36,12 +36,12 @@ use tokio::signal::unix::{SignalKind, signal};
 mod administration;
 mod broker;
 mod calendar;
+mod client;
 mod database;
 mod download;
 mod engines;
 mod error;
 mod machine;
-mod platform;
 mod show;
 mod story;
 

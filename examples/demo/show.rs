@@ -45,6 +45,7 @@ impl Show {
             started: Instant::now(),
             bar,
             said: RefCell::default(),
+            commands: RefCell::default(),
             is_done: false,
         }
     }
@@ -61,10 +62,21 @@ pub struct Step {
     started: Instant,
     bar: Option<ProgressBar>,
     said: RefCell<String>,
+    /// Those that a bar has no room for.
+    commands: RefCell<String>,
     is_done: bool,
 }
 
 impl Step {
+    /// Tells what is typed for it.
+    pub fn runs(&self, command: &str) {
+        let command = format!("       $ {command}");
+        match &self.bar {
+            Some(_) => *self.commands.borrow_mut() += &format!("{command}\n"),
+            None => line(command),
+        }
+    }
+
     /// Tells how it goes on.
     pub fn say(&self, text: &str) {
         if self.said.replace(text.to_owned()) == text {
@@ -94,8 +106,9 @@ impl Step {
         match &self.bar {
             Some(bar) => {
                 bar.finish_and_clear();
+                let commands = self.commands.borrow();
                 line(format_args!(
-                    "✓ {} ({seconds})\n       {result}",
+                    "✓ {} ({seconds})\n{commands}       {result}",
                     self.title
                 ));
             }

@@ -2,18 +2,17 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
-use uuid::Uuid;
+use serde_json::Value;
 
 use crate::{
     administration::Administration,
     broker::Broker,
     calendar,
+    client::{Client, text},
     database::{Content, Credentials, Database},
     download,
     engines::{self, Engines},
     error::{Result, ensure},
-    platform::Platform,
     show::Show,
 };
 
@@ -22,6 +21,11 @@ const SOURCE_VERSION: &str = "3.4.23";
 const TARGET_VERSION: &str = "3.5.16";
 
 const KEYS: usize = 1000;
+
+const OFFERING: &str = "compose-for-etcd";
+const PLAN: &str = "Standard";
+/// What each instance's one key is called.
+const KEY: &str = "key";
 
 /// Each database has so many members, and each member a port for clients and one for the others.
 const MEMBERS: usize = 3;
@@ -37,10 +41,9 @@ pub struct Story<'a> {
     pub place: &'a Path,
 }
 
-/// A service instance with a binding, as a marketplace and its user know it.
+/// A service instance with a key, as its user knows it.
 struct Instance {
-    id: Uuid,
-    binding: Uuid,
+    name: &'static str,
     version: String,
     credentials: Credentials,
     database: Database,
@@ -59,17 +62,18 @@ impl Story<'_> {
         broker.wait_until_ready(&step).await?;
         step.done(format!("it listens on {}", broker.url));
 
-        let step = self.show.step("Read its catalog");
-        let platform = Platform::connect(broker).await?;
-        step.done(&platform.offer);
+        let client = Client::of(broker, self.place);
+        let step = self.show.step("See what is on offer");
+        let offers = client.run(&["marketplace"], &step).await?;
+        let plans = &offers["offerings"][0]["plans"];
+        step.done(format!("{OFFERING}: {}", names(plans).join(", ")));
 
-        let source = self.make_source(&platform).await?;
-        let backup = self.back_up(&source).await?;
+        let source = self.make_source(&client).await?;
+        let backup = self.back_up(&client, &source).await?;
         self.let_days_pass(broker, &source).await?;
-        let restored = self.restore(&platform, &source, &backup).await?;
+        let restored = self.restore(&client, &source, &backup).await?;
         self.compare(&source, &restored, &backup.content).await?;
-        self.take_down(&platform, broker, &[source, restored])
-            .await?;
+        self.take_down(&client, broker, &[source, restored]).await?;
 
         let step = self.show.step("Stop the broker");
         broker.stop().await?;
@@ -78,13 +82,23 @@ impl Story<'_> {
     }
 
     /// A new database of the older version.
-    async fn make_source(&self, platform: &Platform) -> Result<Instance> {
+    async fn make_source(&self, client: &Client) -> Result<Instance> {
         let version = self.engines.preferably(SOURCE_VERSION)?;
-        let parameters = json!({ "db_version": version });
-        let title = format!("Provision a database of etcd {version}");
-        let source = self.make(platform, &title, version, &parameters).await?;
+        let parameters = format!(r#"{{"db_version": "{version}"}}"#);
+        let command = [
+            "create-service",
+            OFFERING,
+            PLAN,
+            "source",
+            "-c",
+            &parameters,
+        ];
+        let title = format!("Make a database of etcd {version}");
+        let source = self
+            .make(client, &title, "source", version, &command)
+            .await?;
 
-        let step = self.show.step("Run the etcdctl line of the binding");
+        let step = self.show.step("Run the etcdctl line of the key");
         let table = source
             .credentials
             .run_cli(self.place, self.engines, &source.version)
@@ -97,26 +111,28 @@ impl Story<'_> {
         Ok(source)
     }
 
-    /// Provisions an instance and binds it.
+    /// Makes an instance by a command, and a key to it.
     async fn make(
         &self,
-        platform: &Platform,
+        client: &Client,
         title: &str,
+        name: &'static str,
         version: String,
-        parameters: &Value,
+        command: &[&str],
     ) -> Result<Instance> {
-        let (id, binding) = (Uuid::new_v4(), Uuid::new_v4());
         let step = self.show.step(title);
-        platform.provision(&id, parameters, &step).await?;
-        step.done(format!("service instance {id}"));
+        let made = client.run(&[command, &["--wait"]].concat(), &step).await?;
+        step.done(format!("service instance {}", text(&made, "id")?));
 
-        let step = self.show.step("Bind it");
-        let credentials = platform.bind(&id, &binding, &step).await?;
+        let step = self.show.step("Make a key to it");
+        let command = ["create-service-key", name, KEY, "--wait"];
+        client.run(&command, &step).await?;
+        let key = client.run(&["service-key", name, KEY], &step).await?;
+        let credentials = Credentials::read(&key["credentials"])?;
         let database = Database::connect(&credentials).await?;
         step.done(format!("{credentials}"));
         Ok(Instance {
-            id,
-            binding,
+            name,
             version,
             credentials,
             database,
@@ -124,24 +140,34 @@ impl Story<'_> {
     }
 
     /// Fills the source and takes a backup, which is then looked at from all sides.
-    async fn back_up(&self, source: &Instance) -> Result<BackedUp> {
-        let step = self.show.step("Write keys as the binding's user");
+    async fn back_up(&self, client: &Client, source: &Instance) -> Result<BackedUp> {
+        let step = self.show.step("Write keys as the key's user");
         let content = Content::sample(KEYS);
         source.database.write(&content, &step).await?;
         step.done(format!("{content}"));
 
         let step = self.show.step("Back up now");
-        let api = Administration::of(&source.credentials);
-        let id = api.back_up(&step).await?;
-        step.done(format!("backup {id}"));
+        let command = ["create-backup", source.name, "--wait"];
+        let backup = client.run(&command, &step).await?;
+        let id = text(&backup, "id")?;
+        step.done(format!("backup {id}, {}", text(&backup, "status")?));
 
-        let step = self.show.step("Find it in the list, then ask for it alone");
-        let backup = api.backup(&id).await?;
-        step.done(format!("{} ({})", backup.name, backup.kind));
+        let step = self.show.step("Find it in the list");
+        let list = client.run(&["backups", source.name], &step).await?;
+        let newest = &list["backups"][0];
+        ensure(newest["id"] == id.as_str(), || {
+            format!("the backup {id} is not the first in the list")
+        })?;
+        let usable = newest["is_downloadable"] == true && newest["is_restorable"] == true;
+        ensure(usable, || format!("the backup {id} cannot be used"))?;
+        step.done(text(newest, "name")?);
 
-        let step = self.show.step("Download it, by its link alone");
-        let archive = self.place.join(format!("{}.tar.gz", backup.name));
-        let bytes = api.download(&backup, &archive).await?;
+        let step = self.show.step("Download it");
+        let archive = self.place.join("backup.tar.gz");
+        let to = archive.display().to_string();
+        let command = ["download-backup", source.name, &id, "--to", &to];
+        let done = client.run(&command, &step).await?;
+        let bytes = done["bytes"].as_u64().unwrap_or_default();
         step.done(format!("{} KB", bytes / 1024));
 
         let step = self
@@ -172,7 +198,7 @@ impl Story<'_> {
     /// Restores the backup into a new database of a newer version.
     async fn restore(
         &self,
-        platform: &Platform,
+        client: &Client,
         source: &Instance,
         backup: &BackedUp,
     ) -> Result<Instance> {
@@ -183,13 +209,12 @@ impl Story<'_> {
         let version = version.unwrap_or_else(|| source.version.clone());
         step.done(format!("[{}]; taking {version}", newer.join(", ")));
 
-        let parameters = json!({
-            "source_service_instance_id": source.id,
-            "backup_id": backup.id,
-            "db_version": version,
-        });
+        let name = "restored";
+        let from = ["restore-backup", source.name, &backup.id, name];
+        let command = [&from[..], &["--db-version", &version]].concat();
         let title = format!("Restore the backup into a new database of etcd {version}");
-        self.make(platform, &title, version, &parameters).await
+        self.make(client, &title, name, version.clone(), &command)
+            .await
     }
 
     /// The new database is what the source was, and nothing of the source gets in.
@@ -224,18 +249,19 @@ impl Story<'_> {
         Ok(())
     }
 
-    /// Unbinds and deprovisions, and makes sure that it is true.
+    /// Deletes keys and databases, and makes sure that it is true.
     async fn take_down(
         &self,
-        platform: &Platform,
+        client: &Client,
         broker: &Broker,
         instances: &[Instance; 2],
     ) -> Result<()> {
-        let step = self.show.step("Unbind both");
-        for Instance { id, binding, .. } in instances {
-            platform.unbind(id, binding, &step).await?;
+        let step = self.show.step("Delete both keys");
+        for Instance { name, .. } in instances {
+            let command = ["delete-service-key", name, KEY, "--force", "--wait"];
+            client.run(&command, &step).await?;
         }
-        step.done("their bindings are gone");
+        step.done("they are gone");
 
         let step = self.show.step("Try their users and tokens once more");
         for instance in instances {
@@ -260,10 +286,14 @@ impl Story<'_> {
         })?;
         step.done(format!("{traces}"));
 
-        let step = self.show.step("Deprovision both");
-        for Instance { id, .. } in instances {
-            platform.deprovision(id, &step).await?;
+        let step = self.show.step("Delete both databases");
+        for Instance { name, .. } in instances {
+            let command = ["delete-service", name, "--force", "--wait"];
+            client.run(&command, &step).await?;
         }
+        let left = client.run(&["services"], &step).await?;
+        let left = names(&left["services"]);
+        ensure(left.is_empty(), || format!("{} are left", left.join(", ")))?;
         step.done("both are gone");
 
         let step = self.show.step("Look once more");
@@ -274,4 +304,10 @@ impl Story<'_> {
         step.done(format!("{left}"));
         Ok(())
     }
+}
+
+/// The names in a list.
+fn names(list: &Value) -> Vec<&str> {
+    let list = list.as_array().into_iter().flatten();
+    list.filter_map(|entry| entry["name"].as_str()).collect()
 }
