@@ -7,8 +7,7 @@ use std::{
 };
 
 /// Each room with the rooms that it may use beside itself.
-const ROOMS: [(&str, &[&str]); 18] = [
-    ("main", &["app", "config", "logging"]),
+const ROOMS: [(&str, &[&str]); 19] = [
     ("main", &["app", "client", "config", "logging"]),
     (
         "app",

@@ -35,8 +35,8 @@ mod change;
 mod clusters;
 mod databases;
 mod deployments;
-mod logfiles;
 pub mod document;
+mod logfiles;
 mod view;
 
 pub use alerts::alerts;
