@@ -229,6 +229,10 @@ async fn osb_070_usable_and_repeatable_are_said_where_they_mean_something() {
     assert_eq!(end["state"], "failed", "{end}");
     assert_eq!(extras(&end), ["instance_usable"]);
     drop(failing);
+    bench.deprovision("i").await;
+    let done = bench.poll("i", None).await;
+    assert_eq!(state(&done), "succeeded");
+    assert_eq!(extras(&done.body), Vec::<&str>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
