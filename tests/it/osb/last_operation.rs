@@ -65,15 +65,15 @@ async fn osb_063_only_what_never_was_is_a_404() {
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_064_gone_is_said_of_deletions_alone() {
     let bench = Bench::new().await;
-    let held = bench.script.hold(OperationKind::Provision, "allocate");
     let made = bench.put("i", json!({})).await;
-    let poll = async || bench.poll("i", Some(token(&made))).await.status;
-    assert_eq!(poll().await, StatusCode::OK);
+    assert_eq!(bench.end("i", &made).await["state"], "succeeded");
+    let held = bench.script.hold(OperationKind::Deprovision, "destroy");
     let deletion = bench.delete_instance("i").await;
-    assert_eq!(poll().await, StatusCode::OK);
+    let poll = async || bench.poll("i", Some(token(&made))).await;
+    assert_eq!(state(&poll().await), "succeeded");
     drop(held);
     assert_eq!(bench.end("i", &deletion).await["state"], "gone");
-    assert_eq!(poll().await, StatusCode::OK);
+    assert_eq!(state(&poll().await), "succeeded");
     let gone = bench.poll("i", Some(token(&deletion))).await;
     assert_eq!(gone.status, StatusCode::GONE);
 }
