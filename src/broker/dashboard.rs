@@ -14,7 +14,7 @@ use crate::{
         alert::BackupWatch,
         backup::{Backup, BackupState},
         catalog::Placement,
-        deployment::DeploymentSecrets,
+        deployment::{DeploymentSecrets, Notes},
         ids::{BackupId, InstanceId, OperationId},
         instance::{Instance, InstanceState},
         limits::{INSTANCES_ON_A_PAGE, RECIPES_MAX},
@@ -55,6 +55,7 @@ pub struct InstanceView {
 
 /// What is read of an instance beside its own rows.
 struct Facts {
+    notes: Notes,
     backups: Vec<Backup>,
     operations: Vec<Operation>,
     watch: BackupWatch,
@@ -150,6 +151,7 @@ impl Broker {
                 };
                 let backups = store::backup::of_instance(conn, &id)?;
                 let facts = Facts {
+                    notes: store::notes::of(conn, &deployment.0.id)?,
                     watch: backup_watch(conn, &instance, &backups)?,
                     backups,
                     operations: store::operation::of_instance(conn, &id, RECIPES_MAX)?,
@@ -213,6 +215,7 @@ impl Broker {
             of: DeploymentView {
                 instance,
                 deployment,
+                notes: facts.notes,
                 ca_certificate,
                 provision,
             },

@@ -3,7 +3,7 @@
 use super::{Broker, BrokerError, token::descends};
 use crate::{
     model::{
-        deployment::{Deployment, DeploymentSecrets},
+        deployment::{Deployment, DeploymentSecrets, Notes},
         ids::{DeploymentId, InstanceId, OperationId},
         instance::Instance,
         limits::{DEPLOYMENTS_MAX, RECIPES_MAX},
@@ -20,6 +20,8 @@ pub struct DeploymentView {
     pub instance: Instance,
     /// The deployment.
     pub deployment: Deployment,
+    /// What users wrote down beside it.
+    pub notes: Notes,
     /// Certificate of its authority (PEM), once it is made.
     pub ca_certificate: Option<String>,
     /// The operation that made it.
@@ -47,13 +49,19 @@ fn descendants(conn: &mut Conn<'_>, id: &InstanceId) -> Result<Vec<InstanceId>, 
 impl Broker {
     /// The deployment behind an instance.
     pub async fn deployment_of(&self, id: InstanceId) -> Result<DeploymentView, BrokerError> {
-        let (instance, found, provision) = self
+        let (instance, found, notes, provision) = self
             .store
             .read(move |conn| {
                 let kinds = [OperationKind::Provision, OperationKind::Restore];
+                let found = store::deployment::of_instance(conn, &id)?;
+                let notes = match &found {
+                    Some((deployment, _)) => store::notes::of(conn, &deployment.id)?,
+                    None => Notes::default(),
+                };
                 Ok((
                     store::instance::find(conn, &id)?,
-                    store::deployment::of_instance(conn, &id)?,
+                    found,
+                    notes,
                     store::operation::newest(conn, &id, None, &kinds)?,
                 ))
             })
@@ -73,6 +81,7 @@ impl Broker {
         Ok(DeploymentView {
             instance,
             deployment,
+            notes,
             ca_certificate,
             provision,
         })
@@ -90,6 +99,36 @@ impl Broker {
         } else {
             Err(no_such("deployment"))
         }
+    }
+
+    /// Writes down what users want beside their deployment; what is not given stays as it is.
+    pub async fn annotate(
+        &self,
+        of: DeploymentView,
+        text: Option<String>,
+        billing_code: Option<String>,
+    ) -> Result<DeploymentView, BrokerError> {
+        let id = of.deployment.id.clone();
+        let of_instance = of.instance.id.clone();
+        let written = self.store.decide(move |conn| {
+            let found = store::deployment::of_instance(conn, &of_instance)?;
+            // It may have gone meanwhile.
+            if found.is_none_or(|(deployment, _)| deployment.id != id) {
+                return Err(no_such("deployment"));
+            }
+            let before = store::notes::of(conn, &id)?;
+            let notes = Notes {
+                text: text.unwrap_or(before.text),
+                billing_code: billing_code.unwrap_or(before.billing_code),
+            };
+            notes.check().map_err(BrokerError::BadRequest)?;
+            store::notes::set(conn, &id, &notes)?;
+            Ok(notes)
+        });
+        Ok(DeploymentView {
+            notes: written.await?,
+            ..of
+        })
     }
 
     /// The deployments that whoever may administer an instance may administer: its own, then those

@@ -120,7 +120,9 @@ pub fn routes(config: &mut web::ServiceConfig) {
                 .service(either("").route(web::get().to(compose::instance)))
                 .service(either("/deployments").route(web::get().to(compose::deployments)))
                 .service(
-                    either("/deployments/{deployment}").route(web::get().to(compose::deployment)),
+                    either("/deployments/{deployment}")
+                        .route(web::get().to(compose::deployment))
+                        .route(web::patch().to(compose::annotate)),
                 )
                 .service(
                     either("/deployments/{deployment}/backups")

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ids::{DeploymentId, InstanceId},
-    limits::UNIT_BYTES,
+    limits::{BILLING_CODE_BYTES_MAX, NOTES_BYTES_MAX, UNIT_BYTES},
     secret::Secret,
     version::Version,
 };
@@ -115,6 +115,41 @@ impl Member {
     /// Where the other members reach this member.
     pub fn peer_url(&self) -> String {
         format!("https://{}:{}", self.host, self.peer_port)
+    }
+}
+
+/// What users write down beside a deployment, for themselves; it does nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// Whatever they want to remember.
+    pub text: String,
+    /// What they are to be billed under.
+    pub billing_code: String,
+}
+
+impl Notes {
+    /// Fails with what is wrong when they cannot be kept.
+    pub fn check(&self) -> Result<(), String> {
+        let fields = [
+            ("notes", &self.text, NOTES_BYTES_MAX),
+            (
+                "customer_billing_code",
+                &self.billing_code,
+                BILLING_CODE_BYTES_MAX,
+            ),
+        ];
+        for (name, text, bytes_max) in fields {
+            if text.len() > bytes_max {
+                return Err(format!("{name} is longer than {bytes_max} bytes"));
+            }
+            if text
+                .chars()
+                .any(|c| c.is_control() && !"\n\r\t".contains(c))
+            {
+                return Err(format!("{name} contains a control character"));
+            }
+        }
+        Ok(())
     }
 }
 

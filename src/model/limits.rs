@@ -202,6 +202,10 @@ pub const LOST_INSTANCES_NAMED_MAX: i64 = 20;
 pub const AUDIT_PAGE_MAX: i64 = 200;
 /// What is kept of a name that a platform tells of a user or a request, in characters.
 pub const CALLER_NAME_CHARS_MAX: usize = 255;
+/// Longest notes beside a deployment, in bytes.
+pub const NOTES_BYTES_MAX: usize = 4096;
+/// Longest billing code beside a deployment, in bytes.
+pub const BILLING_CODE_BYTES_MAX: usize = 255;
 /// Deployments that are listed at once.
 pub const DEPLOYMENTS_MAX: usize = 200;
 /// Recipes that are listed at once.

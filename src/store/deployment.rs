@@ -242,8 +242,9 @@ pub fn release(conn: &mut Conn<'_>, id: &DeploymentId) -> Result<(), StoreError>
     Ok(())
 }
 
-/// Removes the deployment's row.
+/// Removes the deployment's row, with what users wrote down beside it.
 pub fn delete(conn: &mut Conn<'_>, id: &DeploymentId) -> Result<(), StoreError> {
+    super::notes::forget(conn, id)?;
     each!(conn, |c| diesel::delete(
         deployments::table.find(id.as_str())
     )

@@ -27,6 +27,7 @@ pub mod binding;
 pub mod deployment;
 mod error;
 pub mod instance;
+pub mod notes;
 pub mod operation;
 pub mod queue;
 pub mod schedule;

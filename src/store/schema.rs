@@ -34,6 +34,14 @@ diesel::table! {
 }
 
 diesel::table! {
+    notes (deployment_id) {
+        deployment_id -> Text,
+        text -> Text,
+        customer_billing_code -> Text,
+    }
+}
+
+diesel::table! {
     ports (host, port) {
         host -> Text,
         port -> Integer,

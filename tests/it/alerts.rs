@@ -1,7 +1,5 @@
 //! Alerts: what goes wrong is told, and is told no more when it is well again.
 
-use std::time::Duration;
-
 use compose_broker::{
     app::Surroundings,
     model::{
@@ -128,8 +126,7 @@ async fn scheduled_backups_that_fail_are_told_of_and_late_ones_more_so() {
         alert["message"],
         "The scheduled backup does not succeed. The last 3 tries failed."
     );
-    clock.set(slot);
-    clock.forward(BACKUP_LATE_AFTER + Duration::from_secs(1));
+    clock.forward(BACKUP_LATE_AFTER);
     let told_of = told(&broker, &credentials, "critical").await;
     let message = text(&told_of["_embedded"]["alerts"][0]["message"]);
     assert!(

@@ -3,7 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use compose_broker::app::Surroundings;
+use compose_broker::{
+    app::Surroundings,
+    model::limits::{BILLING_CODE_BYTES_MAX, NOTES_BYTES_MAX},
+};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -48,6 +51,39 @@ async fn a_token_lists_its_deployment_and_what_was_restored_from_it() {
         .remove("connection_strings")
         .expect("how to reach it");
     assert_eq!(alone["_embedded"]["deployments"][0], single);
+
+    // What users write down beside it.
+    let path = format!("/deployments/{id}");
+    let patched = async |deployment: Value| {
+        let request = broker.compose(Method::PATCH, &source, &path);
+        answer(request.json(&json!({ "deployment": deployment }))).await
+    };
+    let written = json!({ "notes": "ours:\nof Ada \u{1f980}", "customer_billing_code": "42" });
+    let answered = patched(written).await;
+    assert_eq!(answered.status, StatusCode::OK, "{answered:?}");
+    let answered = patched(json!({ "customer_billing_code": "", "notes": null, "x": 1 })).await;
+    assert_eq!(answered.status, StatusCode::OK, "{answered:?}");
+    let now = found(&broker, &source, &path).await;
+    assert_eq!(now, answered.body);
+    assert_eq!(now["notes"], "ours:\nof Ada \u{1f980}");
+    assert_eq!(now["customer_billing_code"], "");
+    for bad in [
+        json!({ "notes": 1 }),
+        json!({ "notes": "x".repeat(NOTES_BYTES_MAX + 1) }),
+        json!({ "customer_billing_code": "x".repeat(BILLING_CODE_BYTES_MAX + 1) }),
+        json!({ "notes": "\0" }),
+    ] {
+        let refused = patched(bad).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{refused:?}");
+    }
+    assert_eq!(found(&broker, &source, &path).await, now);
+    let foreign = answer(
+        broker
+            .compose(Method::PATCH, &other, &path)
+            .json(&json!({})),
+    )
+    .await;
+    assert_eq!(foreign.status, StatusCode::NOT_FOUND, "{foreign:?}");
 
     // What the broker restored here is in the list of the source, and not the other way round.
     let backup = broker.back_up(&source).await;

@@ -2,13 +2,18 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{
-    Answer,
+    Answer, deployment_in_path,
     view::{self, DeploymentBody, Embedded},
 };
-use crate::http::{Api, request::path_id};
+use crate::http::{
+    Api,
+    error::HttpError,
+    request::{Body, path_id},
+};
 
 /// Deployments.
 #[derive(Serialize, ToSchema)]
@@ -33,4 +38,25 @@ pub async fn deployments(api: web::Data<Api>, request: HttpRequest) -> Answer {
         .map(|of| view::listed_deployment(url, of))
         .collect();
     Ok(HttpResponse::Ok().json(Embedded::new(Deployments { deployments })))
+}
+
+/// `PATCH /instances/:iid/deployments/:did`
+pub async fn annotate(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
+    let of = deployment_in_path(&api, &request).await?;
+    let wanted = Body::read(payload).await?.object("deployment")?;
+    let notes = text(wanted.as_ref(), "notes")?;
+    let billing_code = text(wanted.as_ref(), "customer_billing_code")?;
+    let written = api.broker.annotate(of, notes, billing_code).await?;
+    Ok(HttpResponse::Ok().json(view::deployment(&api.broker.public_url, &written)))
+}
+
+/// A text that may be empty; none when it is absent or `null`.
+fn text(wanted: Option<&Value>, field: &str) -> Result<Option<String>, HttpError> {
+    match wanted.and_then(|wanted| wanted.get(field)) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(_) => Err(HttpError::bad_request(format!(
+            "deployment.{field} is not a string"
+        ))),
+    }
 }

@@ -43,7 +43,7 @@ pub use alerts::alerts;
 pub use change::{scale, scalings, upgrade, versions};
 pub use clusters::{cluster, clusters};
 pub use databases::databases;
-pub use deployments::deployments;
+pub use deployments::{annotate, deployments};
 pub use logfiles::{download_log, logfile, logfiles};
 use view::{Backups, DownloadableBackupBody, Embedded, InstanceBody, Recipes};
 

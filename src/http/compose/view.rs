@@ -82,10 +82,10 @@ pub struct DeploymentBody {
     /// When the instance was asked for.
     #[schema(value_type = Time)]
     created_at: String,
-    /// Always empty.
-    notes: &'static str,
-    /// Always empty.
-    customer_billing_code: &'static str,
+    /// What users wrote down beside it.
+    notes: String,
+    /// What they are to be billed under, in their own words.
+    customer_billing_code: String,
     // Empty on plans that do not let one choose, as the original has it.
     /// The cluster, where it was chosen; otherwise empty.
     cluster_id: String,
@@ -441,8 +441,8 @@ pub fn deployment(public_url: &str, view: &DeploymentView) -> DeploymentBody {
         r#type: deployment.engine.clone(),
         version: deployment.version,
         created_at: time(view.instance.created_at),
-        notes: "",
-        customer_billing_code: "",
+        notes: view.notes.text.clone(),
+        customer_billing_code: view.notes.billing_code.clone(),
         cluster_id: if chosen {
             deployment.cluster.clone()
         } else {
