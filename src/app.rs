@@ -169,7 +169,7 @@ pub struct App {
     pub address: SocketAddr,
     /// Where clients reach it.
     pub public_url: String,
-    /// Ids of an offering and a plan to begin with.
+    /// Names of an offering and a plan to begin with.
     pub first_plan: (String, String),
     server: ServerHandle,
     serving: JoinHandle<io::Result<()>>,

@@ -197,14 +197,12 @@ fn welcome(app: &App, data_dir: &str) -> String {
 Register it:
   cf create-service-broker compose-broker "$(cat {data_dir}/username)" "$(cat {data_dir}/password)" {url}
 
-Or try it with curl:
-  auth="$(cat {data_dir}/username):$(cat {data_dir}/password)"; v='X-Broker-API-Version: 2.17'
-  ids='"service_id": "{service}", "plan_id": "{plan}"'
-  i={url}/v2/service_instances/my-etcd
-  curl -su "$auth" -H "$v" {url}/v2/catalog
-  curl -su "$auth" -H "$v" -X PUT "$i?accepts_incomplete=true" -d "{{$ids, \"organization_guid\": \"my-org\", \"space_guid\": \"my-space\"}}"
-  curl -su "$auth" -H "$v" $i/last_operation
-  curl -su "$auth" -H "$v" -X PUT $i/service_bindings/my-key -d "{{$ids}}"
+Or try it, with the same program:
+  export COMPOSE_BROKER_URL={url} COMPOSE_BROKER_DATA_DIR={data_dir}
+  compose-broker marketplace
+  compose-broker create-service {service} {plan} my-database --wait
+  compose-broker create-service-key my-database my-key --wait
+  compose-broker service-key my-database my-key
 "#
     )
 }

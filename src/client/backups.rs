@@ -185,8 +185,9 @@ impl Session {
             temporary: true,
         };
         let done = self.with_key(&instance, &key, work).await;
-        let left = self.book.instance(name).map(|now| now.keys.contains(&key));
-        if done.is_ok() || left.is_ok() {
+        // One that was refused is forgotten already.
+        let now = self.book.instance(name);
+        if now.is_ok_and(|now| now.keys.iter().any(|k| k.id == key.id)) {
             self.forget_key(&instance, &key).await;
         }
         done

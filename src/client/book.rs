@@ -195,6 +195,7 @@ impl Book {
     /// Its name or id is taken.
     pub fn add(&self, instance: &Instance) -> Result<()> {
         check_name(&instance.name)?;
+        check_id(&instance.id)?;
         self.change(|pages| {
             let mut ours = pages.iter().filter(|i| i.broker == self.broker);
             if let Some(taken) = ours.find(|i| i.name == instance.name || i.id == instance.id) {
@@ -214,6 +215,7 @@ impl Book {
     /// The instance is forgotten, or the key's name is taken.
     pub fn add_key(&self, instance: &str, key: &Key) -> Result<()> {
         check_name(&key.name)?;
+        check_id(&key.id)?;
         self.change_instance(instance, |instance| {
             if instance.keys.iter().any(|k| k.name == key.name) {
                 let (name, key) = (&instance.name, &key.name);
@@ -246,12 +248,17 @@ impl Book {
     /// Writes down the last that was asked for: of the instance, or of one of its keys.
     pub fn note(&self, instance: &str, key: Option<&str>, kind: Kind, said: Said) -> Result<Last> {
         let last = Last { kind, said };
-        self.change_instance(instance, |instance| {
-            match key {
-                None => instance.last = last.clone(),
-                Some(id) => {
-                    if let Some(key) = instance.keys.iter_mut().find(|k| k.id == id) {
-                        key.last = last.clone();
+        self.change(|pages| {
+            // What another client has forgotten meanwhile is gone.
+            for of in pages.iter_mut().filter(|i| i.broker == self.broker) {
+                if of.id != instance {
+                    continue;
+                }
+                match key {
+                    None => of.last = last.clone(),
+                    Some(id) => {
+                        let keys = of.keys.iter_mut().filter(|k| k.id == id);
+                        keys.for_each(|key| key.last = last.clone());
                     }
                 }
             }
@@ -331,6 +338,18 @@ fn private() -> fs::OpenOptions {
     let mut options = File::options();
     options.write(true).create(true).mode(0o600);
     options
+}
+
+/// Whether an id can be a part of a path that means nothing else.
+///
+/// # Errors
+///
+/// It cannot.
+pub fn check_id(id: &str) -> Result<()> {
+    if ["", ".", ".."].contains(&id) || id.chars().any(char::is_control) {
+        return Err(Error::Usage(format!("{id:?} is no id")));
+    }
+    Ok(())
 }
 
 fn check_name(name: &str) -> Result<()> {

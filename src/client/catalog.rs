@@ -125,7 +125,9 @@ impl Offer<'_> {
     /// How long operations may take.
     pub fn longest(&self) -> Option<Duration> {
         let seconds = self.plan["maximum_polling_duration"].as_u64();
-        seconds.map(Duration::from_secs)
+        seconds
+            .filter(|seconds| *seconds > 0)
+            .map(Duration::from_secs)
     }
 
     /// What new instances are made of, in a platform's words.

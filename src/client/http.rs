@@ -25,7 +25,10 @@ use tokio_rustls::TlsConnector;
 use tokio_util::{either::Either, sync::CancellationToken};
 use url::{Host, Url};
 
-use super::error::{Error, Refusal, Result};
+use super::{
+    error::{Error, Refusal, Result},
+    show::note,
+};
 use crate::model::{
     failure::chain,
     limits::{CLIENT_ANSWER_BYTES_MAX, CLIENT_CONNECT_TIMEOUT, DOWNLOAD_STALL_MAX},
@@ -144,10 +147,17 @@ impl Http {
                 body: body.filter(Value::is_object),
             })
         };
+        tokio::pin!(exchange);
         tokio::select! {
-            answer = exchange => answer,
-            () = self.interrupt.cancelled(), if only_reads => Err(HttpError::Interrupted),
+            biased;
+            answer = &mut exchange => return answer,
+            () = self.interrupt.cancelled() => {}
         }
+        if only_reads {
+            return Err(HttpError::Interrupted);
+        }
+        note("the broker has been asked, and its answer is waited for; Ctrl-C again gives it up");
+        exchange.await
     }
 
     /// Begins to read what stands at `url`, which needs no credentials.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     Session,
-    book::{Instance, Kind, Last, Plan, Said},
+    book::{Instance, Kind, Last, Plan, Said, check_id},
     catalog::{Catalog, Offer},
     error::{Error, Result},
     osb::{Accepted, NotCreated, Place},
@@ -109,6 +109,7 @@ impl Session {
 
     /// `service --id`: an instance that is there, under a name of this machine.
     pub async fn take_up(&self, name: &str, id: &str) -> Result<()> {
+        check_id(id)?;
         let mut instance = Instance {
             broker: self.book.broker().to_owned(),
             name: name.to_owned(),

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{
     Session,
-    book::{Instance, Key, Kind, Last, Said},
+    book::{Instance, Key, Kind, Last, Said, check_id},
     catalog::Offer,
     error::{Error, Result},
     instances::certain,
@@ -85,6 +85,7 @@ impl Session {
     /// `service-key`
     pub async fn key(&self, name: &str, key: &str, id: Option<&str>) -> Result<()> {
         let instance = self.book.instance(name)?;
+        id.map_or(Ok(()), check_id)?;
         let key = match id {
             None => instance.key(key)?.clone(),
             Some(id) => Key {

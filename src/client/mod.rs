@@ -284,6 +284,9 @@ pub async fn run(client: Client, clock: Clock) -> ExitCode {
 
 async fn serve(client: Client, clock: Clock) -> Result<()> {
     let config = ClientConfig::load(&client.settings)?;
+    if config.is_in_the_open() {
+        note("warning: the password goes to the broker without encryption");
+    }
     let interrupt = CancellationToken::new();
     tokio::spawn(listen_to_the_user(interrupt.clone()));
     let http = Http::new(config.ca, config.timeout, interrupt);

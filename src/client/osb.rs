@@ -282,7 +282,8 @@ impl Osb {
                 State::Unclear(why) => progress.say(&why),
                 over => return Ok(over),
             }
-            let asked = retry_after.map_or(CLIENT_POLL, |pause| pause.min(CLIENT_POLL_MAX));
+            let asked = retry_after.unwrap_or(CLIENT_POLL);
+            let asked = asked.clamp(CLIENT_FIRST_LOOK, CLIENT_POLL_MAX);
             pause = self.poll.unwrap_or(asked);
         }
     }

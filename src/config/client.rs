@@ -103,6 +103,11 @@ pub struct ClientConfig {
 }
 
 impl ClientConfig {
+    /// Whether others can read what the broker is told.
+    pub fn is_in_the_open(&self) -> bool {
+        self.broker.scheme() == "http" && !is_of_this_machine(&self.broker)
+    }
+
     /// Checks the settings and reads what they leave to files.
     ///
     /// # Errors
@@ -301,5 +306,11 @@ mod tests {
         let flags = ["--username", "ada", "--broker", "https://x.org/broker/"];
         let config = load(&flags, &[HOME, PASSWORD]).expect("settings");
         assert_eq!(config.broker.as_str(), "https://x.org/broker");
+        assert!(!config.is_in_the_open());
+        for (broker, open) in [("http://x.org", true), ("http://[::1]:80", false)] {
+            let flags = ["--username", "ada", "--broker", broker];
+            let config = load(&flags, &[HOME, PASSWORD]).expect("settings");
+            assert_eq!(config.is_in_the_open(), open, "{broker}");
+        }
     }
 }

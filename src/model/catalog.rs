@@ -341,14 +341,14 @@ impl Catalog {
         offering.is_some_and(|offering| offering.plan(plan_id).is_some())
     }
 
-    /// The ids of the first offering and its first plan, for examples.
+    /// The names of the first offering and its first plan, for examples.
     pub fn first_plan(&self) -> (String, String) {
         // A catalog without them is not accepted.
         let offering = self.offerings.first();
         let plan = offering.and_then(|o| o.plans.first());
         (
-            offering.map(|o| o.id.clone()).unwrap_or_default(),
-            plan.map(|p| p.id.clone()).unwrap_or_default(),
+            offering.map(|o| o.name.clone()).unwrap_or_default(),
+            plan.map(|p| p.name.clone()).unwrap_or_default(),
         )
     }
 

@@ -120,7 +120,8 @@ async fn what_may_have_been_made_is_deleted_as_the_specification_s_table_says() 
             b"Content-Length: 2\r\nConnection: close\r\n\r\n[]".into(),
         )
     };
-    let cases: [(&str, fn() -> Reply, bool); 11] = [
+    type Case = (&'static str, fn() -> Reply, bool);
+    let cases: [Case; 11] = [
         (
             "500",
             || Reply::Json(500, json!({ "description": "boom" })),
@@ -447,55 +448,96 @@ async fn a_broker_that_tells_nothing_later_is_asked_for_nothing_later() {
     user.does(&["delete-service", "orders", "-f"]).await;
 }
 
+/// Where a request went.
+fn url_of(request: &Heard) -> String {
+    format!("http://{}", request.header("host").expect("a host"))
+}
+
+/// A binding that leads to backups, at the broker that was asked for it.
+fn with_backups(request: &Heard) -> Reply {
+    let api = json!({
+        "root": url_of(request), "instance_id": "i", "deployment_id": "d", "token": "t",
+    });
+    let credentials = json!({ "instance_administration_api": api });
+    Reply::Json(200, json!({ "credentials": credentials }))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_for_one_command_goes_with_it_however_it_ends() {
+    let stub = Stub::start(|request| match request.method.as_str() {
+        _ if request.target.contains("/recipes/") => Reply::Json(
+            200,
+            json!({ "status": "running", "status_detail": "reading" }),
+        ),
+        _ if request.target.contains("/backups/") => Reply::Json(404, json!({})),
+        "POST" => Reply::Json(202, json!({ "id": "r", "backup_id": "b" })),
+        "PUT" if request.target.contains("/service_bindings/") => {
+            let Reply::Json(_, body) = with_backups(request) else {
+                unreachable!("it is JSON");
+            };
+            Reply::Json(201, body)
+        }
+        "DELETE" => Reply::Json(200, json!({})),
+        _ => Reply::Json(201, json!({})),
+    })
+    .await;
+    let user = user_of(&stub);
+    user.does(&CREATE).await;
+    let waiting = user.command(&["create-backup", "orders", "--wait"]).spawn();
+    let waiting = waiting.expect("a process");
+    stub.hears("GET", 1).await;
+    assert_eq!(stub.methods()[..4], ["PUT", "PUT", "POST", "GET"]);
+    interrupt(waiting.id());
+    let ran = Ran::of(waiting.wait_with_output().await.expect("an end"));
+    ran.must_say(130, "the backup goes on without you");
+    let failed = user.run(&["download-backup", "orders", "missing"]).await;
+    failed.must_say(1, "404");
+    let heard = stub.heard();
+    let ids = |method: &str| {
+        let of_keys = heard
+            .iter()
+            .filter(|r| r.method == method && r.target.contains("/service_bindings/"));
+        let path = |r: &Heard| r.target.split('?').next().map(str::to_owned);
+        of_keys.filter_map(path).collect::<Vec<_>>()
+    };
+    assert_eq!(ids("PUT").len(), 2);
+    assert_eq!(ids("PUT"), ids("DELETE"));
+    assert_eq!(
+        user.asks(&["service-keys", "orders"]).await["keys"],
+        json!([])
+    );
+    for request in heard.iter().filter(|r| r.target.contains("/deployments/")) {
+        assert_eq!(request.header("authorization"), Some("Bearer t"));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_download_is_whole_or_not_there() {
-    let stub = Stub::start(|_| Reply::Json(201, json!({}))).await;
-    drop(stub);
-    let link: std::sync::Arc<std::sync::Mutex<String>> = std::sync::Arc::default();
-    let root = link.clone();
-    let stub = Stub::start(move |request| {
-        let root = root.lock().expect("a url").clone();
+    let stub = Stub::start(|request| {
         let target = request.target.as_str();
-        if target.ends_with("/backups/nameless") || target.contains("/backups/") {
-            let id = target.rsplit('/').next().unwrap_or_default();
-            return Reply::Json(
-                200,
-                json!({
-                    "id": id, "name": "../../evil", "status": "complete",
-                    "sha256": if id == "plain" { Value::Null } else { json!("ab".repeat(32)) },
-                    "download_link": format!("{root}/download/{id}"),
-                }),
-            );
+        let id = target.rsplit('/').next().unwrap_or_default();
+        if target.contains("/deployments/d/backups/") {
+            let known = json!("ab".repeat(32));
+            let backup = json!({
+                "id": id, "name": "../../evil", "status": "complete",
+                "sha256": if id == "plain" { Value::Null } else { known },
+                "download_link": format!("{}/download/{id}", url_of(request)),
+            });
+            return Reply::Json(200, backup);
         }
+        let raw = |text: &str| Reply::Raw(200, text.as_bytes().to_vec());
         match target {
-            "/download/short" => Reply::Raw(200, b"Content-Length: 1000\r\n\r\nbegins".into()),
-            "/download/broken" => Reply::Raw(
-                200,
-                b"Transfer-Encoding: chunked\r\n\r\n6\r\nbegins\r\n".into(),
-            ),
-            "/download/other" | "/download/plain" => {
-                Reply::Raw(200, b"Content-Length: 6\r\n\r\nbegins".into())
-            }
+            "/download/short" => raw("Content-Length: 1000\r\n\r\nbegins"),
+            "/download/broken" => raw("Transfer-Encoding: chunked\r\n\r\n6\r\nbegins\r\n"),
+            "/download/other" | "/download/plain" => raw("Content-Length: 6\r\n\r\nbegins"),
             "/download/late" => Reply::Silence,
             "/download/gone" => Reply::Json(404, json!({})),
+            _ if request.method == "GET" => with_backups(request),
             _ => Reply::Json(201, json!({})),
         }
     })
     .await;
-    link.lock().expect("a url").clone_from(&stub.url);
-    // A key with a way to backups.
-    let url = stub.url.clone();
-    let keys = Stub::start(move |request| match request.method.as_str() {
-        "GET" => Reply::Json(
-            200,
-            json!({ "credentials": { "instance_administration_api": {
-            "root": url, "instance_id": "i", "deployment_id": "d", "token": "t",
-        } } }),
-        ),
-        _ => Reply::Json(201, json!({})),
-    })
-    .await;
-    let user = user_of(&keys);
+    let user = user_of(&stub);
     user.does(&CREATE).await;
     user.does(&CREATE_KEY).await;
     let files = |folder: &Path| {
@@ -556,6 +598,8 @@ async fn wrong_use_is_refused_before_anything_is_asked() {
             "@missing.json",
         ],
         &["create-service", "db", "small", "a\nb"],
+        &["create-service", "db", "small", "orders", "--id", ".."],
+        &["service", "orders", "--id", ""],
         &[
             "create-service",
             "db",
