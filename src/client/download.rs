@@ -177,9 +177,64 @@ fn read(archive: &mut impl Read) -> io::Result<Found> {
 
 #[cfg(test)]
 mod tests {
+    use async_compression::tokio::write::GzipEncoder;
     use serde_json::json;
 
     use super::*;
+
+    fn hash(bytes: &[u8]) -> String {
+        let digest = ring::digest::digest(&SHA256, bytes);
+        digest.as_ref().iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    async fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut tar = tar::Builder::new(Vec::new());
+        for (name, bytes) in files {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(bytes.len() as u64);
+            tar.append_data(&mut header, name, *bytes).expect("a file");
+        }
+        let mut gzip = GzipEncoder::new(Vec::new());
+        let tar = tar.into_inner().expect("an archive");
+        gzip.write_all(&tar).await.expect("written");
+        gzip.shutdown().await.expect("ended");
+        gzip.into_inner()
+    }
+
+    #[tokio::test]
+    async fn only_the_backup_itself_is_taken_for_it() {
+        let snapshot: &[u8] = &[7; 100_000];
+        let sha256 = hash(snapshot);
+        let manifest = |sha256: &str| {
+            let manifest = json!({ "stored": { "snapshot_sha256": sha256 } });
+            manifest.to_string().into_bytes()
+        };
+        let (right, wrong) = (manifest(&sha256), manifest(&hash(b"another")));
+        let whole = archive(&[("snapshot.db", snapshot), ("manifest.json", &right)]).await;
+        let mut altered = whole.clone();
+        // The checksum of the stream stands in its last eight bytes.
+        let checksum = altered.len() - 8;
+        altered[checksum] ^= 1;
+        let short = whole[..whole.len() - 1].to_vec();
+        let other = [("snapshot.db", &snapshot[1..]), ("manifest.json", &right)];
+        let foreign = [("snapshot.db", snapshot), ("manifest.json", &wrong)];
+        for (case, bytes, good) in [
+            ("whole", whole, true),
+            ("altered", altered, false),
+            ("cut off", short, false),
+            ("another snapshot", archive(&other).await, false),
+            ("another manifest", archive(&foreign).await, false),
+            ("no manifest", archive(&foreign[..1]).await, false),
+            ("no archive", b"what?".to_vec(), false),
+            ("nothing", Vec::new(), false),
+        ] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let file = folder.path().join("archive");
+            fs::write(&file, bytes).expect("a file");
+            let found = check(&file, &sha256).await;
+            assert_eq!(found.is_ok(), good, "{case}: {found:?}");
+        }
+    }
 
     #[test]
     fn a_broker_s_name_leads_to_no_other_folder() {
