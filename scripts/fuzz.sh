@@ -144,6 +144,8 @@ is_complete() { compose GET "recipes/$recipe" | grep -q '"complete"'; }
 until_true 120 is_complete
 backup=$(compose GET "recipes/$recipe" | jq -r .backup_id)
 link=$(compose GET "deployments/$deployment/backups/$backup" | jq -r .download_link)
+logfile=$(compose GET "deployments/$deployment/logfiles" | jq -r '._embedded.logfiles[0].id')
+log_link=$(compose GET "deployments/$deployment/logfiles/$logfile" | jq -r .download_link)
 
 # ---- the two documents ----------------------------------------------------
 
@@ -158,8 +160,13 @@ entry plan "$plan"
 entry deployment "$deployment"
 entry backup "$backup"
 entry recipe "$recipe"
-entry expires "$(sed 's/.*expires=\([^&]*\).*/\1/' <<<"$link")"
-entry signature "$(sed 's/.*signature=\([^&]*\).*/\1/' <<<"$link")"
+entry logfile "$logfile"
+# of NAME LINK: a field of the link's query
+of() { sed "s/.*[?&]$1=\([^&]*\).*/\1/" <<<"$2"; }
+entry expires "$(of expires "$link")"
+entry signature "$(of signature "$link")"
+entry log_expires "$(of expires "$log_link")"
+entry log_signature "$(of signature "$log_link")"
 export FUZZ_USERNAME=$username FUZZ_PASSWORD=$password FUZZ_TOKEN=$token
 
 # fuzz NAME: a document with the ids of what is there as its examples, which
@@ -169,7 +176,7 @@ export FUZZ_USERNAME=$username FUZZ_PASSWORD=$password FUZZ_TOKEN=$token
 fuzz() {
     curl -sS --fail "$url/openapi/$1.json" |
         jq --arg instance "$INSTANCE" --arg binding "$BINDING" --arg deployment "$deployment" \
-            --arg backup "$backup" --arg recipe "$recipe" --arg cluster local '
+            --arg backup "$backup" --arg recipe "$recipe" --arg logfile "$logfile" --arg cluster local '
             $ARGS.named as $there
             | .components.parameters |= with_entries(
                 if $there[.key] then .value.example = $there[.key]

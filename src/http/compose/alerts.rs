@@ -66,7 +66,14 @@ impl Alerts {
     }
 }
 
-/// `GET /instances/:iid/deployments/:did/alerts`
+/// Lists what somebody should do something about.
+#[utoipa::path(
+    get, path = "/api/2016-07/instances/{instance}/deployments/{deployment}/alerts", operation_id = "alerts",
+    responses(
+        (status = 200, description = "The alerts", body = Alerts),
+        (status = 404, description = "There is no such deployment, or none that the token leads to"),
+    )
+)]
 pub async fn alerts(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let found = api.broker.alerts(&of).await?;

@@ -34,6 +34,10 @@ const RULES: Rules = Rules {
     ),
     paths(
         super::instance,
+        super::alerts::alerts,
+        super::logfiles::logfiles,
+        super::logfiles::logfile,
+        super::logfiles::download_log,
         super::clusters::clusters,
         super::clusters::cluster,
         super::databases::databases,

@@ -9,7 +9,10 @@ use crate::{
     broker::{LogLink, logfile_id, logfile_name},
     http::{
         Api,
-        openapi::scalars::{OwnId, Time},
+        openapi::{
+            requests,
+            scalars::{OwnId, Time},
+        },
         request::{path_id, query},
     },
     model::{
@@ -79,7 +82,14 @@ impl LogfileBody {
     }
 }
 
-/// `GET /instances/:iid/deployments/:did/logfiles`
+/// Lists what the members print.
+#[utoipa::path(
+    get, path = "/api/2016-07/instances/{instance}/deployments/{deployment}/logfiles", operation_id = "logfiles",
+    responses(
+        (status = 200, description = "The logfiles", body = view::Embedded<Logfiles>),
+        (status = 404, description = "There is no such deployment, or none that the token leads to"),
+    )
+)]
 pub async fn logfiles(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let found = api.broker.logfiles(&of).await?;
@@ -88,7 +98,14 @@ pub async fn logfiles(api: web::Data<Api>, request: HttpRequest) -> Answer {
     Ok(HttpResponse::Ok().json(view::Embedded::new(Logfiles { logfiles })))
 }
 
-/// `GET /instances/:iid/deployments/:did/logfiles/:lid`
+/// Fetches a logfile, with a link to its text.
+#[utoipa::path(
+    get, path = "/api/2016-07/instances/{instance}/deployments/{deployment}/logfiles/{logfile}", operation_id = "logfile",
+    responses(
+        (status = 200, description = "The logfile", body = DownloadableLogfile),
+        (status = 404, description = "There is no such logfile, or none that the token leads to"),
+    )
+)]
 pub async fn logfile(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let id = known(path_id(&request, "logfile"), "logfile")?;
@@ -101,7 +118,15 @@ pub async fn logfile(api: web::Data<Api>, request: HttpRequest) -> Answer {
     }))
 }
 
-/// `GET /instances/:iid/deployments/:did/logfiles/:lid/download`, with the link's own permission.
+/// Downloads a logfile, with the link's own permission.
+#[utoipa::path(
+    get, path = "/api/2016-07/instances/{instance}/deployments/{deployment}/logfiles/{logfile}/download", operation_id = "download_log",
+    params(requests::LinkQuery), security(()),
+    responses(
+        (status = 200, description = "What the member printed", body = String, content_type = "text/plain; charset=utf-8"),
+        (status = 404, description = "The link is not good (any more)"),
+    )
+)]
 pub async fn download_log(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let link = LogLink {
         instance: known(path_id(&request, "instance"), "logfile")?,

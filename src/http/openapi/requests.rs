@@ -133,7 +133,7 @@ pub struct OperationQuery {
     plan_id: Option<String>,
 }
 
-/// What a link to a backup's bytes carries.
+/// What a link to a backup's bytes or a logfile's text carries.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct LinkQuery {

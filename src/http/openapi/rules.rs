@@ -170,6 +170,7 @@ fn parameters() -> Value {
         place("deployment", "OwnId", "The deployment behind the instance"),
         place("backup", "OwnId", "The backup"),
         place("cluster", "PlatformId", "The cluster"),
+        place("logfile", "OwnId", "The logfile"),
         place("recipe", "OwnId", "The recipe"),
         header(
             "X-Broker-API-Version",
