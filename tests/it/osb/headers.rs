@@ -523,9 +523,18 @@ async fn osb_016_who_gives_up_waiting_can_still_delete_what_comes_of_it() {
     let held = bench.script.hold(OperationKind::Bind, "issue");
     let impatient = bench
         .osb(Method::PUT, &binding_path("i", "b"))
-        .json(&super::ids())
-        .timeout(Duration::from_millis(300));
-    impatient.send().await.expect_err("no answer in time");
+        .json(&super::ids());
+    let impatient = tokio::spawn(impatient.send());
+    let inside = Inside::of(&bench);
+    eventually("the bind's beginning", || async {
+        let all = inside.operations("i").await;
+        all.iter()
+            .any(|o| o.kind == OperationKind::Bind)
+            .then_some(())
+    })
+    .await;
+    assert!(!impatient.is_finished());
+    impatient.abort();
     // What answers at once does so whatever else is waited for.
     let orphan = bench.delete_binding("b").await;
     drop(held);
