@@ -12,6 +12,7 @@ use super::{
 use crate::http::{
     Api,
     error::HttpError,
+    openapi::requests,
     request::{Body, path_id},
 };
 
@@ -40,7 +41,15 @@ pub async fn deployments(api: web::Data<Api>, request: HttpRequest) -> Answer {
     Ok(HttpResponse::Ok().json(Embedded::new(Deployments { deployments })))
 }
 
-/// `PATCH /instances/:iid/deployments/:did`
+/// Writes notes and a billing code beside a deployment.
+#[utoipa::path(
+    patch, path = "/api/2016-07/instances/{instance}/deployments/{deployment}", operation_id = "annotate",
+    request_body = requests::AnnotateBody,
+    responses(
+        (status = 200, description = "The deployment", body = DeploymentBody),
+        (status = 404, description = "There is no such deployment, or none that the token leads to"),
+    )
+)]
 pub async fn annotate(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let wanted = Body::read(payload).await?.object("deployment")?;

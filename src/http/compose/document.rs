@@ -42,6 +42,7 @@ const RULES: Rules = Rules {
         super::clusters::cluster,
         super::databases::databases,
         super::deployments::deployments,
+        super::deployments::annotate,
         super::deployment,
         super::backups,
         super::back_up,

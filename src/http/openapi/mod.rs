@@ -123,6 +123,35 @@ pub fn methods_of(route: &str) -> Option<&'static str> {
     METHODS.get(route).map(String::as_str)
 }
 
+/// Catalogs write draft 4, and the document speaks of 2020-12: of what the two have in common, a
+/// limit that is excluded is a number by itself today, and was a remark beside one.
+fn modernise(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            fields.remove("$schema");
+            let limits = [
+                ("minimum", "exclusiveMinimum"),
+                ("maximum", "exclusiveMaximum"),
+            ];
+            for (limit, excluded) in limits {
+                match fields.get(excluded) {
+                    Some(Value::Bool(true)) => {
+                        let number = fields.remove(limit).unwrap_or_default();
+                        fields.insert(excluded.to_owned(), number);
+                    }
+                    Some(Value::Bool(false)) => {
+                        fields.remove(excluded);
+                    }
+                    _ => {}
+                }
+            }
+            fields.values_mut().for_each(modernise);
+        }
+        Value::Array(items) => items.iter_mut().for_each(modernise),
+        _ => {}
+    }
+}
+
 /// Puts the plans' own schemas where the document speaks of parameters.
 fn show_parameters(document: &mut Value, catalog: &str) {
     let catalog: Value = serde_json::from_str(catalog).unwrap_or_default();
@@ -148,10 +177,7 @@ fn show_parameters(document: &mut Value, catalog: &str) {
         let mut schemas: Vec<Value> = Vec::new();
         for schema in plans.filter_map(|plan| plan.pointer(place)) {
             let mut schema = schema.clone();
-            // Its dialect is that of the document; the catalog's own holds it to be the older one.
-            if let Some(schema) = schema.as_object_mut() {
-                schema.remove("$schema");
-            }
+            modernise(&mut schema);
             if !schemas.contains(&schema) {
                 schemas.push(schema);
             }

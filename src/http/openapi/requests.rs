@@ -157,6 +157,21 @@ pub struct AuditQuery {
     limit: Option<i64>,
 }
 
+/// What is written beside a deployment.
+#[derive(ToSchema)]
+pub struct AnnotateBody {
+    deployment: Option<Annotations>,
+}
+
+/// What is written beside a deployment; what is absent or `null` stays as it is.
+#[derive(ToSchema)]
+struct Annotations {
+    /// Notes: up to 4096 bytes.
+    notes: Option<String>,
+    /// A code for whoever writes bills: up to 255 bytes.
+    customer_billing_code: Option<String>,
+}
+
 /// A version to upgrade to.
 #[derive(ToSchema)]
 pub struct UpgradeBody {

@@ -139,6 +139,15 @@ fn parameters_are_those_of_the_catalog() {
     assert_eq!(of("ProvisionParameters")["units"]["maximum"], 32);
     assert_eq!(of("BindParameters")["role"]["enum"][0], "reader");
     assert_eq!(of("UpdateParameters")["backup_id"], Value::Null);
+    let old = json!({ "$schema": "http://json-schema.org/draft-04/schema#", "properties": {
+        "n": { "minimum": 1, "exclusiveMinimum": true, "maximum": 9, "exclusiveMaximum": false },
+    }});
+    let mut new = old.clone();
+    modernise(&mut new);
+    assert_eq!(
+        new,
+        json!({ "properties": { "n": { "exclusiveMinimum": 1, "maximum": 9 } } })
+    );
     show_parameters(&mut document, r#"{"services": []}"#);
     let bare = &document["components"]["schemas"]["BindParameters"];
     assert_eq!(
