@@ -9,7 +9,7 @@ use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{ArgMatches, FromArgMatches, Subcommand};
 use serde_json::Value;
-use tokio::signal::ctrl_c;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -288,7 +288,10 @@ async fn serve(client: Client, clock: Clock) -> Result<()> {
         note("warning: the password goes to the broker without encryption");
     }
     let interrupt = CancellationToken::new();
-    tokio::spawn(listen_to_the_user(interrupt.clone()));
+    // From now on, and not from when the task below comes to it.
+    if let Ok(ctrl_c) = signal(SignalKind::interrupt()) {
+        tokio::spawn(listen_to_the_user(ctrl_c, interrupt.clone()));
+    }
     let http = Http::new(config.ca, config.timeout, interrupt);
     let broker = config.broker.as_str().trim_end_matches('/').to_owned();
     let session = Session {
@@ -310,14 +313,11 @@ async fn serve(client: Client, clock: Clock) -> Result<()> {
 }
 
 /// The first Ctrl-C ends what waits, in good order. A second one ends everything.
-async fn listen_to_the_user(interrupt: CancellationToken) {
-    if ctrl_c().await.is_err() {
-        return;
-    }
+async fn listen_to_the_user(mut ctrl_c: Signal, interrupt: CancellationToken) {
+    ctrl_c.recv().await;
     interrupt.cancel();
-    if ctrl_c().await.is_ok() {
-        std::process::exit(130);
-    }
+    ctrl_c.recv().await;
+    std::process::exit(130);
 }
 
 /// One command at work.
