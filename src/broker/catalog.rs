@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{Broker, BrokerError};
 use crate::{
-    model::{catalog::Catalog, ids::InstanceId, limits::LOST_INSTANCES_NAMED_MAX},
+    model::{audit::AtOnce, catalog::Catalog, ids::InstanceId, limits::LOST_INSTANCES_NAMED_MAX},
     store::{self, Conn, StoreError},
 };
 
@@ -91,10 +91,11 @@ impl Broker {
     /// Brings another catalog into force, unless an instance would lose its plan. Nobody is accepted
     /// under the old one meanwhile.
     pub async fn replace_catalog(&self, catalog: Catalog) -> Result<(), CatalogRefusal> {
-        let current = self.catalog.clone();
+        let (current, now) = (self.catalog.clone(), self.clock.now());
         self.store
             .decide(move |conn| {
                 keeps_all_plans(conn, &catalog)?;
+                store::audit::done(conn, AtOnce::Catalog, "operator", None, now)?;
                 current.replace(catalog);
                 Ok(())
             })

@@ -3,6 +3,7 @@
 use super::{Broker, BrokerError, token::descends};
 use crate::{
     model::{
+        audit::AtOnce,
         deployment::{Deployment, DeploymentSecrets, Notes},
         ids::{DeploymentId, InstanceId, OperationId},
         instance::Instance,
@@ -109,7 +110,7 @@ impl Broker {
         billing_code: Option<String>,
     ) -> Result<DeploymentView, BrokerError> {
         let id = of.deployment.id.clone();
-        let of_instance = of.instance.id.clone();
+        let (of_instance, now) = (of.instance.id.clone(), self.clock.now());
         let written = self.store.decide(move |conn| {
             let found = store::deployment::of_instance(conn, &of_instance)?;
             // It may have gone meanwhile.
@@ -123,6 +124,7 @@ impl Broker {
             };
             notes.check().map_err(BrokerError::BadRequest)?;
             store::notes::set(conn, &id, &notes)?;
+            store::audit::done(conn, AtOnce::Notes, "compose", Some(&of_instance), now)?;
             Ok(notes)
         });
         Ok(DeploymentView {

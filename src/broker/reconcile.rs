@@ -18,6 +18,7 @@ use super::{Broker, BrokerError};
 use crate::{
     backup_store::{BackupStoreError, object, pipeline},
     model::{
+        audit::AtOnce,
         backup::{Backup, BackupState, Manifest},
         ids::{BackupId, DeploymentId, InstanceId, OperationId},
         limits::RECONCILE_PAGE,
@@ -151,6 +152,17 @@ impl Broker {
             };
             log::warn!("store and backup store disagree: {finding:?}: {repair:?}");
             repaired.push(Repaired { finding, repair });
+        }
+        if repaired
+            .iter()
+            .any(|repaired| repaired.repair != Repair::Left)
+        {
+            let now = self.clock.now();
+            self.store
+                .write(move |conn| {
+                    store::audit::done(conn, AtOnce::Reconciliation, "operator", None, now)
+                })
+                .await?;
         }
         Ok(repaired)
     }

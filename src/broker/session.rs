@@ -255,6 +255,23 @@ impl Broker {
         Ok(found)
     }
 
+    /// What the audit calls whoever has a session.
+    pub async fn user_of(&self, session: &Session) -> Result<String, BrokerError> {
+        Ok(match &session.origin {
+            Origin::Operator(_) => "operator".to_owned(),
+            Origin::Link(_) => "one-time link".to_owned(),
+            Origin::Token(token) => {
+                let token = token.clone();
+                let holder = self
+                    .store
+                    .read(move |conn| store::binding::holder_of_token(conn, &token))
+                    .await?;
+                let binding = holder.map(|(_, binding)| format!("binding {binding}"));
+                binding.unwrap_or_else(|| "a binding that is gone".to_owned())
+            }
+        })
+    }
+
     /// Whether a session reaches an instance.
     pub async fn session_reaches(
         &self,

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     model::{
+        audit::AtOnce,
         catalog::Plan,
         deployment::{Deployment, Shape},
         ids::InstanceId,
@@ -145,8 +146,14 @@ impl Broker {
             parameters,
             maintenance_version: request.maintenance_version.clone(),
         };
-        if let Some(context) = &request.context {
+        let at_once = |conn: &mut Conn<'_>, what| {
+            let (origin, now) = (request.origin, self.clock.now());
+            store::audit::done(conn, what, origin, Some(&instance.id), now)
+        };
+        // Some platforms send it along with everything.
+        if let Some(context) = request.context.as_ref().filter(|c| **c != instance.context) {
             store::instance::set_context(conn, &instance.id, context)?;
+            at_once(conn, AtOnce::Context)?;
         }
         let active = store::operation::active_on_instance(conn, &instance.id)?;
         let running = active.into_iter().find(|o| o.kind == OperationKind::Update);
@@ -165,7 +172,10 @@ impl Broker {
         let after = merged(&instance.parameters, &identity.parameters);
         let in_one_shape = deployment.members.iter().all(|m| m.shape.is_none());
         if goal == deployment.shape() && in_one_shape {
-            store::instance::set_parameters(conn, &instance.id, &after)?;
+            if after != instance.parameters {
+                store::instance::set_parameters(conn, &instance.id, &after)?;
+                at_once(conn, AtOnce::Parameters)?;
+            }
             return Ok(Updated::Done);
         }
         if !request.accepts_incomplete {

@@ -4,23 +4,51 @@ use chrono::{DateTime, Utc};
 
 use super::ids::{BindingId, InstanceId, OperationId};
 
-/// One thing that was accepted to be done.
+/// What was done at once, without an operation; the store's and operators' names of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtOnce {
+    /// A platform's context of an instance.
+    Context,
+    /// Parameters of an instance that its members do not notice.
+    Parameters,
+    /// Notes beside a deployment.
+    Notes,
+    /// Another catalog.
+    Catalog,
+    /// Repairs of what the store and the backup store disagreed about.
+    Reconciliation,
+}
+
+impl AtOnce {
+    /// The name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Context => "context",
+            Self::Parameters => "parameters",
+            Self::Notes => "notes",
+            Self::Catalog => "catalog",
+            Self::Reconciliation => "reconciliation",
+        }
+    }
+}
+
+/// One thing that was accepted to be done, or done at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditEntry {
     /// Its place: later entries have higher ones.
     pub id: i64,
     /// When.
     pub at: DateTime<Utc>,
-    /// What: the name of the operation's kind.
+    /// What: the name of the operation's kind, or one of [`AtOnce`].
     pub action: String,
-    /// The door that it came through: `osb`, `compose`, or the broker itself.
+    /// The door that it came through: `osb`, `compose`, `dashboard`, `operator`, or the broker itself.
     pub origin: String,
-    /// The instance.
-    pub instance: InstanceId,
+    /// The instance; none where it is about the broker as a whole.
+    pub instance: Option<InstanceId>,
     /// The binding, where it is about one.
     pub binding: Option<BindingId>,
-    /// The operation that does it; forgotten long before this.
-    pub operation: OperationId,
+    /// The operation that does it, forgotten long before this; none for what was done at once.
+    pub operation: Option<OperationId>,
     /// Where `user` is known.
     pub platform: Option<String>,
     /// Who asked for it.

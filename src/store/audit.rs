@@ -1,10 +1,14 @@
 //! Rows of who had what done: added with the work that they tell of, never changed.
 
-use chrono::NaiveDateTime;
+use chrono::{DateTime, NaiveDateTime, Utc};
 use diesel::prelude::*;
 
 use super::{Conn, StoreError, each, parse, schema::audit};
-use crate::model::{audit::AuditEntry, ids::InstanceId, operation::Operation};
+use crate::model::{
+    audit::{AtOnce, AuditEntry},
+    ids::{BindingId, InstanceId},
+    operation::Operation,
+};
 
 #[derive(Queryable)]
 struct Row {
@@ -23,14 +27,17 @@ struct Row {
 impl Row {
     fn into_model(self) -> Result<AuditEntry, StoreError> {
         let binding = self.binding_id.map(|id| parse("a binding's id", &id));
+        let there = |text: String| Some(text).filter(|text| !text.is_empty());
+        let instance = there(self.instance_id).map(|id| parse("an instance's id", &id));
+        let operation = there(self.operation_id).map(|id| parse("an operation's id", &id));
         Ok(AuditEntry {
             id: self.id,
             at: self.at.and_utc(),
             action: self.action,
             origin: self.origin,
-            instance: parse("an instance's id", &self.instance_id)?,
+            instance: instance.transpose()?,
             binding: binding.transpose()?,
-            operation: parse("an operation's id", &self.operation_id)?,
+            operation: operation.transpose()?,
             platform: self.platform,
             user: self.actor,
             request_id: self.request_id,
@@ -40,15 +47,56 @@ impl Row {
 
 /// Writes down that an operation was accepted, and for whom.
 pub(super) fn accepted(conn: &mut Conn<'_>, operation: &Operation) -> Result<(), StoreError> {
+    let entry = Entry {
+        at: operation.created_at,
+        action: operation.kind.as_str(),
+        origin: &operation.origin,
+        instance: operation.instance.as_str(),
+        binding: operation.binding.as_ref().map(BindingId::as_str),
+        operation: operation.id.as_str(),
+    };
+    add(conn, &entry)
+}
+
+/// Writes down what is done at once, and for whom; `instance`: none for the broker as a whole.
+pub fn done(
+    conn: &mut Conn<'_>,
+    what: AtOnce,
+    origin: &str,
+    instance: Option<&InstanceId>,
+    at: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    let entry = Entry {
+        at,
+        action: what.as_str(),
+        origin,
+        // Both columns came with the first version of the table, which knew no such entries.
+        instance: instance.map_or("", InstanceId::as_str),
+        binding: None,
+        operation: "",
+    };
+    add(conn, &entry)
+}
+
+struct Entry<'a> {
+    at: DateTime<Utc>,
+    action: &'a str,
+    origin: &'a str,
+    instance: &'a str,
+    binding: Option<&'a str>,
+    operation: &'a str,
+}
+
+fn add(conn: &mut Conn<'_>, entry: &Entry<'_>) -> Result<(), StoreError> {
     let caller = conn.caller.clone();
     each!(conn, |c| diesel::insert_into(audit::table)
         .values((
-            audit::at.eq(operation.created_at.naive_utc()),
-            audit::action.eq(operation.kind.as_str()),
-            audit::origin.eq(&operation.origin),
-            audit::instance_id.eq(operation.instance.as_str()),
-            audit::binding_id.eq(operation.binding.as_ref().map(|id| id.as_str())),
-            audit::operation_id.eq(operation.id.as_str()),
+            audit::at.eq(entry.at.naive_utc()),
+            audit::action.eq(entry.action),
+            audit::origin.eq(entry.origin),
+            audit::instance_id.eq(entry.instance),
+            audit::binding_id.eq(entry.binding),
+            audit::operation_id.eq(entry.operation),
             audit::platform.eq(caller.platform),
             audit::actor.eq(caller.user),
             audit::request_id.eq(caller.request_id),
@@ -84,8 +132,6 @@ pub fn newest(
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-
-    use chrono::Utc;
 
     use super::*;
     use crate::{

@@ -157,3 +157,48 @@ async fn the_audit_is_told_in_pages_to_whoever_has_the_credentials() {
     let other = answer(broker.osb(Method::DELETE, "/operator/audit")).await;
     description(&other, StatusCode::METHOD_NOT_ALLOWED);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_done_at_once_is_written_down_too() {
+    let broker = TestBroker::start().await;
+    broker.provision("i", json!({})).await;
+    let credentials = broker.bind("i", "b").await;
+    let path = format!("{}?accepts_incomplete=true", instance_path("i"));
+    let renamed = json!({ "platform": "cloudfoundry", "instance_name": "renamed" });
+    for (user, change) in [
+        ("ada", json!({ "context": renamed })),
+        // Nothing of it is new.
+        ("eve", json!({ "context": renamed, "parameters": {} })),
+        (
+            "bob",
+            json!({ "parameters": { "delete_protection": true } }),
+        ),
+        (
+            "eve",
+            json!({ "parameters": { "delete_protection": true } }),
+        ),
+    ] {
+        let mut body = json!({ "service_id": SERVICE });
+        for (field, value) in change.as_object().expect("an object") {
+            body[field] = value.clone();
+        }
+        let done = answer(by(broker.osb(Method::PATCH, &path).json(&body), user, "r")).await;
+        assert_eq!(done.status, StatusCode::OK, "{done:?}");
+    }
+    let deployment = format!("/deployments/{}", text(&credentials["deployment_id"]));
+    let notes = json!({ "deployment": { "notes": "ours" } });
+    let noted = broker.compose(Method::PATCH, &credentials, &deployment);
+    let noted = answer(noted.json(&notes)).await;
+    assert_eq!(noted.status, StatusCode::OK, "{noted:?}");
+    let seen: Vec<Value> = entries(&broker, "?instance=i&limit=3")
+        .await
+        .iter()
+        .map(|e| json!([e["action"], e["origin"], e["user"], e["operation"]]))
+        .collect();
+    let expected = json!([
+        ["notes", "compose", "binding b", null],
+        ["parameters", "osb", "bob", null],
+        ["context", "osb", "ada", null],
+    ]);
+    assert_eq!(json!(seen), expected);
+}

@@ -850,3 +850,31 @@ async fn an_instance_that_is_not_ready_has_a_page_too() {
     assert!(page.body.contains("Being deleted"), "{}", page.body);
     drop(held);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_knows_who_was_signed_in() {
+    let broker = TestBroker::start().await;
+    broker.provision("i", json!({})).await;
+    let credentials = broker.bind("i", "b").await;
+    let path = backups("i");
+    for visitor in [
+        Visitor::with_token(&broker, &credentials).await,
+        Visitor::operator(&broker).await,
+    ] {
+        let csrf = visitor.csrf(&path).await;
+        let asked = visitor.post(&path, &[("csrf", &csrf)]).await;
+        assert_eq!(asked.status, StatusCode::SEE_OTHER, "{asked:?}");
+        Inside::of(&broker).idle("i").await;
+    }
+    let told = answer(broker.osb(Method::GET, "/operator/audit?instance=i")).await;
+    let told = told.body["entries"].as_array().expect("entries").clone();
+    let of_dashboard = told.iter().filter(|e| e["origin"] == "dashboard");
+    let seen: Vec<Value> = of_dashboard
+        .map(|e| json!([e["action"], e["platform"], e["user"]]))
+        .collect();
+    let expected = json!([
+        ["backup", "dashboard", "operator"],
+        ["backup", "dashboard", "binding b"],
+    ]);
+    assert_eq!(json!(seen), expected);
+}

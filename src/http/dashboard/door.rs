@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     broker::{BrokerError, SignInWay, SignedIn},
+    caller::Caller,
     http::{
         error::HttpError,
         origin::ClientAddress,
@@ -55,8 +56,20 @@ pub async fn guard<B: MessageBody + 'static>(
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
     let response = match session_of(&api, request.headers()).await {
         Ok(Some(session)) => {
+            let caller = match api.broker.user_of(&session).await {
+                Ok(user) => Caller {
+                    platform: Some("dashboard".to_owned()),
+                    user: Some(user),
+                    ..Caller::current()
+                },
+                Err(error) => {
+                    let response = PageError::from(error).error_response();
+                    return Ok(request.into_response(response).map_into_right_body());
+                }
+            };
             request.extensions_mut().insert(session);
-            return Ok(next.call(request).await?.map_into_left_body());
+            let response = caller.during(next.call(request)).await?;
+            return Ok(response.map_into_left_body());
         }
         Ok(None) => see_other(&door_of(&request)),
         Err(error) => PageError(error).error_response(),

@@ -46,7 +46,7 @@ struct Audit {
     next_before: Option<i64>,
 }
 
-/// One thing that was accepted to be done.
+/// One thing that was accepted to be done, or done at once.
 #[derive(Serialize, ToSchema)]
 struct Entry {
     /// Its place: later ones have higher ones.
@@ -56,17 +56,17 @@ struct Entry {
     at: String,
     /// What.
     action: String,
-    /// The door that it came through: `osb`, `compose`, or the broker itself.
+    /// The door that it came through: `osb`, `compose`, `dashboard`, `operator`, or the broker itself.
     origin: String,
-    /// The instance.
-    #[schema(value_type = PlatformId)]
-    instance_id: InstanceId,
+    /// The instance, where it is about one.
+    #[schema(required, value_type = Option<PlatformId>)]
+    instance_id: Option<InstanceId>,
     /// The binding, where it is about one.
     #[schema(required, value_type = Option<PlatformId>)]
     binding_id: Option<BindingId>,
-    /// The operation that does it.
-    #[schema(value_type = OwnId)]
-    operation: OperationId,
+    /// The operation that does it; none for what was done at once.
+    #[schema(required, value_type = Option<OwnId>)]
+    operation: Option<OperationId>,
     /// Where `user` is known.
     #[schema(required)]
     platform: Option<String>,
