@@ -47,7 +47,7 @@ use crate::{
     },
     scheduler,
     seal::{KeyRing, SealError},
-    store::{self, Store, StoreError},
+    store::{self, Conn, Store, StoreError},
 };
 
 /// How [`StartError`] is told in one line, with all its causes.
@@ -204,6 +204,7 @@ impl App {
             .transpose()?;
         let store = Arc::new(Store::open(config.database_url.expose())?);
         check_keys(&store, &config.keys).await?;
+        renew_seals(&store, &config.keys).await?;
         check_clusters(&store, &config.clusters).await?;
         let catalog = Arc::new(CurrentCatalog::new(check_plans(&store, catalog).await?));
         let backups: SharedBackupStore = Arc::new(FolderStore::open(config.backup_folder.clone())?);
@@ -231,7 +232,7 @@ impl App {
             }
         }
         warn_of_missing(&catalog.get(), &versions);
-        let keys = Arc::new(config.keys);
+        let keys = config.keys.clone();
         let runtime = tokio::runtime::Handle::current();
         let observer = EngineObserver::new(
             store.clone(),
@@ -417,6 +418,51 @@ async fn check_keys(store: &Arc<Store>, keys: &KeyRing) -> Result<(), StartError
         keys.open(&context, &sealed).map_err(StartError::Keys)?;
     }
     Ok(())
+}
+
+/// Seals anew, under the ring's first key, what an older one sealed: all of it or nothing. After
+/// that the store needs no older key. It is left alone where others may write to it meanwhile.
+async fn renew_seals(store: &Arc<Store>, keys: &Arc<KeyRing>) -> Result<(), StartError> {
+    if !store.is_private() {
+        return Ok(());
+    }
+    let keys = keys.clone();
+    let renewed = store
+        .decide(move |conn| renew_seals_in(conn, &keys))
+        .await?;
+    if renewed > 0 {
+        log::info!(renewed; "secrets were sealed anew under the first key of the ring");
+    }
+    Ok(())
+}
+
+fn renew_seals_in(conn: &mut Conn<'_>, keys: &KeyRing) -> Result<usize, StartError> {
+    let renewed = |context: &str, sealed: &str| {
+        let renewed = keys.renewed(context, sealed);
+        renewed.map_err(StartError::Keys)
+    };
+    let mut count = 0;
+    for (deployment, sealed) in store::deployment::all_sealed(conn)? {
+        if let Some(sealed) = renewed(&deployment.seal_context(), &sealed)? {
+            store::deployment::set_sealed(conn, &deployment.id, &sealed)?;
+            count += 1;
+        }
+    }
+    for binding in store::binding::all_sealed(conn)? {
+        let (instance, id) = (&binding.instance, &binding.id);
+        if let Some(sealed) = renewed(&binding.secrets_context(), &binding.sealed_secrets)? {
+            store::binding::set_secrets(conn, instance, id, &sealed)?;
+            count += 1;
+        }
+        let Some(credentials) = &binding.sealed_credentials else {
+            continue;
+        };
+        if let Some(sealed) = renewed(&binding.credentials_context(), credentials)? {
+            store::binding::set_credentials(conn, instance, id, &sealed)?;
+            count += 1;
+        }
+    }
+    Ok(count)
 }
 
 /// Why no link is made. Each is one line.

@@ -1,7 +1,7 @@
 //! Secrets at rest: a ring of keys, AES-256-GCM.
 //!
 //! The first key of the ring seals; every key opens, so a key is rotated by putting a new one in
-//! front. What is sealed is bound to its place (`context`), so that one row's secret cannot be
+//! front, and by sealing anew what an older one sealed ([`KeyRing::renewed`]). What is sealed is bound to its place (`context`), so that one row's secret cannot be
 //! moved into another row.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
@@ -136,6 +136,18 @@ impl KeyRing {
             .len();
         buffer.truncate(length);
         Ok(buffer)
+    }
+
+    /// The same secret under the first key; none when it is under that one already.
+    pub fn renewed(&self, context: &str, sealed: &str) -> Result<Option<String>, SealError> {
+        let first = sealed
+            .split_once(':')
+            .is_some_and(|(name, _)| name == self.keys[0].name);
+        if first {
+            return Ok(None);
+        }
+        let plain = self.open(context, sealed)?;
+        self.seal(context, &plain).map(Some)
     }
 
     /// Signs `message` for `purpose` (hex). Signatures of every key of the ring are accepted by

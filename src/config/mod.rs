@@ -10,6 +10,7 @@ use std::{
     ops::RangeInclusive,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use chrono::{DateTime, Utc};
@@ -232,7 +233,7 @@ pub struct Config {
     /// Further credentials that are let in.
     pub more_credentials: Vec<Credentials>,
     /// What seals secrets.
-    pub keys: KeyRing,
+    pub keys: Arc<KeyRing>,
     /// Whose word counts about where a request comes from.
     pub trusted_proxies: TrustedProxies,
     /// Requests that are taken of each client and second; 0: any number.
@@ -465,6 +466,7 @@ impl Config {
             .map_err(|e| wrong("COMPOSE_BROKER_ENCRYPTION_KEYS", e))?,
         };
         let keys = KeyRing::parse(ring.expose())
+            .map(Arc::new)
             .map_err(|e| wrong("COMPOSE_BROKER_ENCRYPTION_KEYS", e))?;
         Ok(Self {
             listen,

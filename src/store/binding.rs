@@ -120,6 +120,29 @@ pub fn set_credentials(
     Ok(())
 }
 
+/// Every binding that has secrets.
+pub fn all_sealed(conn: &mut Conn<'_>) -> Result<Vec<Binding>, StoreError> {
+    let rows: Vec<Row> = each!(conn, |c| bindings::table
+        .filter(bindings::sealed_secrets.ne(""))
+        .load(c))?;
+    rows.into_iter().map(Row::into_model).collect()
+}
+
+/// Keeps a binding's secrets as they are sealed now.
+pub fn set_secrets(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+    id: &BindingId,
+    sealed_secrets: &str,
+) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::update(
+        bindings::table.find((instance.as_str(), id.as_str()))
+    )
+    .set(bindings::sealed_secrets.eq(sealed_secrets))
+    .execute(c))?;
+    Ok(())
+}
+
 /// The bindings whose end is due, at most `limit`.
 pub fn due_to_expire(
     conn: &mut Conn<'_>,

@@ -88,6 +88,30 @@ pub fn newest_sealed(conn: &mut Conn<'_>) -> Result<Option<(String, String)>, St
     Ok(Some((deployment.seal_context(), sealed)))
 }
 
+/// Every deployment with its sealed secrets, of those that have some.
+pub fn all_sealed(conn: &mut Conn<'_>) -> Result<Vec<(Deployment, String)>, StoreError> {
+    let rows: Vec<Row> = each!(conn, |c| deployments::table
+        .filter(deployments::sealed_secrets.is_not_null())
+        .load(c))?;
+    let mut found = Vec::new();
+    for row in rows {
+        if let (deployment, Some(sealed)) = row.into_model()? {
+            found.push((deployment, sealed));
+        }
+    }
+    Ok(found)
+}
+
+/// Keeps a deployment's secrets as they are sealed now.
+pub fn set_sealed(conn: &mut Conn<'_>, id: &DeploymentId, sealed: &str) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::update(
+        deployments::table.find(id.to_string())
+    )
+    .set(deployments::sealed_secrets.eq(sealed))
+    .execute(c))?;
+    Ok(())
+}
+
 /// The units of all instances on a cluster, whatever state they are in; of those that are becoming
 /// larger, the units that they become. [`placing_alone`] keeps it true until the transaction ends.
 pub fn units_on(conn: &mut Conn<'_>, cluster: &str) -> Result<u64, StoreError> {
