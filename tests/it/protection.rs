@@ -74,7 +74,7 @@ fn catalog_with_limit(folder: &Path, most: u32) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tenant_has_no_more_instances_and_units_than_it_may_however_it_asks() {
+async fn osb_061_a_tenant_has_no_more_than_it_may_however_it_asks() {
     let folder = new_folder();
     let script = Script::default();
     let catalog = catalog_with_limit(&folder, 3);
