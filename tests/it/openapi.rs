@@ -57,7 +57,8 @@ async fn a_documented_operation_is_there_and_other_methods_are_told_so() {
         let document = fetch(&broker, document).await;
         for (path, methods) in paths(&document) {
             let place = path.replace("{instance}", "i").replace("{binding}", "b");
-            for method in &methods {
+            // HEAD has no body to look at.
+            for method in methods.iter().filter(|method| *method != "HEAD") {
                 let method: Method = method.parse().expect("a method");
                 let answer = answer(broker.osb(method.clone(), &place)).await;
                 let said = answer.body.to_string();
