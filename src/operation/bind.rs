@@ -49,7 +49,8 @@ const ISSUE: &str = "issue";
 #[derive(Serialize, Deserialize)]
 struct Issued {
     sealed_credentials: String,
-    token_fingerprint: String,
+    /// Of the token that the application gets, if it gets one.
+    token_fingerprint: Option<String>,
 }
 
 async fn binding(work: &Work) -> Result<Option<Binding>, StepError> {
@@ -92,25 +93,28 @@ async fn issue(work: Arc<Work>) -> Result<Outcome, StepError> {
     let binding = existing_binding(&work).await?;
     let (deployment, secrets) = work.allocated().await?;
     let own: BindingSecrets = work.open(&binding.secrets_context(), &binding.sealed_secrets)?;
-    let issued = credentials(&work, &deployment, &secrets, &binding, &own)?;
+    let user = database_user(&binding, &own)?;
+    // Backups hold every key, so whoever may not read all of them must not have them either.
+    let token = (!user.rights.are_limited()).then_some(&own.token);
+    let issued = credentials(&work, &deployment, &secrets, &user, token)?;
     Outcome::with(&Issued {
         sealed_credentials: work.seal(&binding.credentials_context(), &issued)?,
-        token_fingerprint: seal::fingerprint(own.token.expose()),
+        token_fingerprint: token.map(|token| seal::fingerprint(token.expose())),
     })
 }
 
-/// What the application gets: the fields of the Compose service, with a token of our own.
+/// What the application gets: the fields of the Compose service, with a token of our own for those
+/// that may administer the instance.
 fn credentials(
     work: &Work,
     deployment: &Deployment,
     secrets: &DeploymentSecrets,
-    binding: &Binding,
-    own: &BindingSecrets,
+    user: &DatabaseUser,
+    token: Option<&Secret>,
 ) -> Result<IssuedCredentials, StepError> {
-    let user = database_user(binding, own)?;
     let strings = work
         .engine(deployment)?
-        .connection_strings(deployment, &user);
+        .connection_strings(deployment, user);
     let mut fields = json!({
         "db_type": deployment.engine,
         "name": deployment.name(),
@@ -118,13 +122,15 @@ fn credentials(
         "ca_certificate_base64": BASE64.encode(&secrets.ca_certificate),
         "maps": [],
         "uri_cli": strings.cli.expose(),
-        "instance_administration_api": {
+    });
+    if let Some(token) = token {
+        fields["instance_administration_api"] = json!({
             "root": work.parts.api_root,
             "instance_id": deployment.instance,
             "deployment_id": deployment.id,
-            "token": own.token.expose(),
-        },
-    });
+            "token": token.expose(),
+        });
+    }
     for (i, uri) in strings.uris.iter().enumerate() {
         let name = if i == 0 {
             "uri".to_owned()
@@ -177,7 +183,9 @@ fn succeed(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
         .ok_or_else(|| StoreError::Missing("the issued credentials".to_owned()))?;
     let binding = store::binding::get(conn, &operation.instance, id)?;
     store::binding::set_credentials(conn, &operation.instance, id, &issued.sealed_credentials)?;
-    store::binding::grant_token(conn, &issued.token_fingerprint, &binding, ending.now)?;
+    if let Some(token) = &issued.token_fingerprint {
+        store::binding::grant_token(conn, token, &binding, ending.now)?;
+    }
     store::binding::set_state(conn, &operation.instance, id, BindingState::Ready)
 }
 

@@ -279,7 +279,7 @@ async fn osb_098_a_binding_takes_over_from_another_one() {
     assert_eq!(fetch(&broker, "new").await.body["parameters"], parameters);
     for made in [&old, &new] {
         let credentials = credentials(made);
-        assert_eq!(lets_in(&broker, credentials).await, [true, true]);
+        assert!(logs_in(credentials).await);
         let mut client = etcd::connect(credentials).await;
         assert!(client.put("/app/k", "v", None).await.is_err());
         assert!(client.get("/other", None).await.is_err());
@@ -342,7 +342,7 @@ async fn osb_098_a_binding_takes_over_from_another_one() {
     // The predecessor goes, and its successors stay; a repeat does not need it.
     assert_eq!(broker.unbind("i", "old").await.status, StatusCode::OK);
     assert_eq!(rotate(&broker, "new", "old").await.status, StatusCode::OK);
-    assert_eq!(lets_in(&broker, credentials(&new)).await, [true, true]);
+    assert!(logs_in(credentials(&new)).await);
     clock.shift(TimeDelta::hours(2));
     expired(&broker, "new").await;
     let late = rotate(&broker, "newest", "new").await;
@@ -380,7 +380,9 @@ async fn a_reader_changes_nothing_and_a_prefix_is_kept() {
     .await;
     let both = json!({ "prefix": "/app/", "role": "reader" });
     let both = put(&broker, "both", both).await;
+    // Backups hold every key, so the way to them is not for whoever may not read or write all.
     let mut fields: Vec<_> = all.as_object().expect("an object").keys().collect();
+    fields.retain(|field| *field != "instance_administration_api");
     fields.sort();
     for made in [&reader, &app, &both] {
         let mut same: Vec<_> = credentials(made)
@@ -390,7 +392,7 @@ async fn a_reader_changes_nothing_and_a_prefix_is_kept() {
             .collect();
         same.sort();
         assert_eq!(same, fields);
-        assert_eq!(lets_in(&broker, credentials(made)).await, [true, true]);
+        assert!(logs_in(credentials(made)).await);
     }
     let mut reader = etcd::connect(credentials(&reader)).await;
     let everything = GetOptions::new().with_all_keys();

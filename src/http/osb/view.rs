@@ -189,8 +189,9 @@ struct Credentials {
     ca_certificate_base64: String,
     /// Always empty.
     maps: Vec<String>,
-    /// The Compose API of this instance.
-    instance_administration_api: AdministrationApi,
+    /// The Compose API of this instance; not for bindings with a role or a prefix.
+    #[schema(nullable = false)]
+    instance_administration_api: Option<AdministrationApi>,
 }
 
 /// The Compose API of an instance.
