@@ -37,6 +37,8 @@ pub fn check_filter(filter: &str) -> Result<(), String> {
 /// `info,compose_broker=debug`.
 pub fn start(filter: &str, format: LogFormat) {
     let mut builder = env_logger::Builder::new();
+    // It calls it an error of ours when somebody sends what is no HTTP.
+    builder.filter_module("actix_http::h1::dispatcher", log::LevelFilter::Off);
     builder.parse_filters(filter);
     if format == LogFormat::Json {
         builder.format(|out, record| {

@@ -27,7 +27,7 @@ use crate::model::{
 /// Due operations of one tenant that are looked at for one claim; more are left for the next one.
 const SEEN_OF_TENANT_MAX: i64 = 100;
 /// Due operations of everybody that are looked at for one claim.
-const SEEN_MAX: i64 = 1000;
+const SEEN_MAX: i64 = 500;
 
 /// What is claimed at one look.
 pub struct Look<'a> {
