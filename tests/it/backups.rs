@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path, process::Command, time::Duration};
 
-use compose_broker::{app::Surroundings, model::operation::OperationKind};
+use compose_broker::model::operation::OperationKind;
 use futures::future::join_all;
 use reqwest::{Method, StatusCode};
 use ring::digest::{SHA256, digest};
@@ -589,10 +589,7 @@ fn assert_content(folder: &Path, backup: &Value, credentials: &Value) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_is_good_for_one_backup_and_a_quarter_of_an_hour() {
     let clock = TestClock::default();
-    let surroundings = Surroundings {
-        clock: clock.clock(),
-        ..Surroundings::default()
-    };
+    let surroundings = clock.surroundings();
     let broker = TestBroker::start_with(&[], surroundings).await;
     for id in ["one", "other"] {
         broker.provision(id, json!({})).await;

@@ -39,6 +39,14 @@ impl TestClock {
         self.0.store(ahead, Ordering::SeqCst);
     }
 
+    /// For a broker.
+    pub fn surroundings(&self) -> Surroundings {
+        Surroundings {
+            clock: self.clock(),
+            ..Surroundings::default()
+        }
+    }
+
     /// The clock for a broker.
     pub fn clock(&self) -> Clock {
         let ahead = self.0.clone();

@@ -2,7 +2,6 @@
 
 use std::{process::Command, time::Duration};
 
-use compose_broker::app::Surroundings;
 use futures::future::join;
 use serde_json::json;
 
@@ -30,10 +29,7 @@ fn link_to(broker: &TestBroker, instance: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_way_in_leads_to_ones_own_and_nothing_else_does() {
     let clock = TestClock::default();
-    let surroundings = Surroundings {
-        clock: clock.clock(),
-        ..Surroundings::default()
-    };
+    let surroundings = clock.surroundings();
     let broker = TestBroker::start_with(&[], surroundings).await;
     let (mine, theirs) = ("mine", "theirs");
     join(

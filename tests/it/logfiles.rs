@@ -2,7 +2,7 @@
 
 use std::{fs::OpenOptions, io::Write as _, time::Duration};
 
-use compose_broker::{app::Surroundings, model::limits::DOWNLOAD_LINK_TTL};
+use compose_broker::model::limits::DOWNLOAD_LINK_TTL;
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
 
@@ -62,10 +62,7 @@ fn masked(mut body: Value) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_logs_of_members_are_listed_and_read_by_links_that_expire() {
     let clock = TestClock::default();
-    let surroundings = Surroundings {
-        clock: clock.clock(),
-        ..Surroundings::default()
-    };
+    let surroundings = clock.surroundings();
     let broker = TestBroker::start_with(&[], surroundings).await;
     broker.provision("i", json!({})).await;
     broker.provision("other", json!({})).await;

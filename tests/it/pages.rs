@@ -252,14 +252,7 @@ async fn each_way_in_opens_what_it_is_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_opens_one_instance_once_and_not_for_long() {
     let clock = TestClock::default();
-    let broker = TestBroker::start_with(
-        &[],
-        Surroundings {
-            clock: clock.clock(),
-            ..Surroundings::default()
-        },
-    )
-    .await;
+    let broker = TestBroker::start_with(&[], clock.surroundings()).await;
     broker.put_instance("mine", json!({})).await;
     let link = broker.dashboard_link("mine", &clock.clock()).await;
     let link = link.expect("a link");
@@ -310,10 +303,7 @@ async fn a_link_opens_one_instance_once_and_not_for_long() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_ends_with_what_it_stands_on() {
     let clock = TestClock::default();
-    let surroundings = || Surroundings {
-        clock: clock.clock(),
-        ..Surroundings::default()
-    };
+    let surroundings = || clock.surroundings();
     let mut broker = TestBroker::start_with(&[], surroundings()).await;
     broker.provision("mine", json!({})).await;
     let credentials = broker.bind("mine", "key").await;
@@ -474,14 +464,7 @@ async fn no_other_site_can_sign_in_or_change_anything() {
 #[tokio::test(flavor = "multi_thread")]
 async fn guessing_has_an_end() {
     let clock = TestClock::default();
-    let broker = TestBroker::start_with(
-        &[],
-        Surroundings {
-            clock: clock.clock(),
-            ..Surroundings::default()
-        },
-    )
-    .await;
+    let broker = TestBroker::start_with(&[], clock.surroundings()).await;
     let mut visitor = Visitor::of(&broker);
     for _ in 0..SIGN_IN_FAILURES_OF_PEER {
         let refused = visitor.sign_in(&[("way", "token"), ("token", "x")]).await;
