@@ -116,6 +116,9 @@ async fn a_user_restores_without_the_platform_and_the_platform_finds_what_was_ma
             "service_id": SERVICE, "plan_id": STANDARD,
             "dashboard_url": format!("{}/dashboard/instances/{id}", broker.url),
             "maintenance_info": { "version": "3.5.30" },
+        "metadata": {
+            "labels": { "engine": "etcd", "version": "3.5.30", "units": "1" }, "attributes": {},
+        },
             "parameters": {
                 "source_service_instance_id": "source", "backup_id": backup["id"],
                 "db_version": "3.5.30",
