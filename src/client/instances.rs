@@ -15,7 +15,7 @@ use super::{
     show::{fields, table},
     work::{Standing, Work, look_at},
 };
-use crate::model::limits::CLIENT_LOOKS_AT_ONCE;
+use crate::model::{instance::DELETE_PROTECTION, limits::CLIENT_LOOKS_AT_ONCE};
 
 /// What is asked for when an instance is made.
 pub struct New {
@@ -318,6 +318,14 @@ impl Session {
         let instance = self.book.instance(name)?;
         let what = format!("service instance {name} with its keys, its data and its backups");
         certain(force, &what)?;
+        // Its keys would be gone before the broker says no. Not every broker tells of instances.
+        let told = self.osb.fetch(Place::of(&instance)).await.ok().flatten();
+        if told.is_some_and(|told| told["parameters"][DELETE_PROTECTION] == true) {
+            return Err(Error::Failed(format!(
+                "service instance {name} is protected against deletion; nothing was deleted. To \
+                 lift that: compose-broker update-service {name} -c '{{\"{DELETE_PROTECTION}\": false}}'"
+            )));
+        }
         let catalog = self.catalog().await?;
         let offer = catalog.of(&instance);
         for key in &instance.keys {

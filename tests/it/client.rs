@@ -187,3 +187,32 @@ async fn a_user_without_a_platform_has_the_whole_story() {
     assert_eq!(other.services().await, Vec::<String>::new());
     assert_eq!(broker.members(), Vec::<i32>::new());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_protected_instance_keeps_its_keys_when_it_is_to_be_deleted() {
+    let broker = TestBroker::start().await;
+    let user = User::of_broker(&broker);
+    let offering = ["compose-for-etcd", "Standard"];
+    user.does(&["create-service", offering[0], offering[1], "db", "--wait"])
+        .await;
+    user.does(&["create-service-key", "db", "app", "--wait"])
+        .await;
+    let key = user.does(&["service-key", "db", "app"]).await.json();
+    let protect = |on: bool| format!(r#"{{"delete_protection": {on}}}"#);
+    user.does(&["update-service", "db", "-c", &protect(true)])
+        .await;
+    let delete = ["delete-service", "db", "--force", "--wait"];
+    user.run(&delete)
+        .await
+        .must_say(1, "nothing was deleted. To lift that: compose-broker update-service db -c '{\"delete_protection\": false}'");
+    assert_eq!(user.does(&["service-key", "db", "app"]).await.json(), key);
+    etcd::connect(&key)
+        .await
+        .put("k", "v", None)
+        .await
+        .expect("a put");
+    user.does(&["update-service", "db", "-c", &protect(false)])
+        .await;
+    user.does(&delete).await;
+    assert!(user.services().await.is_empty());
+}
