@@ -24,6 +24,7 @@ use crate::{
     engine::{SharedEngine, etcd},
     http::{
         Api,
+        health::Readiness,
         origin::Rates,
         server::{ServerError, server},
         tls::{ServerCertificate, TlsError},
@@ -282,6 +283,7 @@ impl App {
             broker: broker.clone(),
             credentials,
             proxies: config.trusted_proxies,
+            readiness: Readiness::default(),
             rates: Rates::new(config.requests_per_second),
         };
         let server = server(listener, api, certificate.as_ref()).map_err(|error| match error {

@@ -3,10 +3,26 @@
 
 use actix_web::{HttpResponse, http::StatusCode, web};
 use serde::Serialize;
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 use utoipa::ToSchema;
 
 use super::Api;
-use crate::{model::failure::chain, model::limits::READINESS_TIMEOUT};
+use crate::{
+    broker::Broker,
+    model::{
+        failure::chain,
+        limits::{READINESS_FRESH, READINESS_TIMEOUT},
+    },
+};
+
+/// What was found last. Anybody may ask, and each look takes the store's one place for writers.
+#[derive(Default)]
+pub struct Readiness(Mutex<Option<(Instant, Found)>>);
+
+type Found = (StatusCode, &'static str);
 
 /// How the broker fares.
 #[derive(Serialize, ToSchema)]
@@ -33,17 +49,29 @@ pub async fn alive() -> HttpResponse {
     )
 )]
 pub async fn ready(api: web::Data<Api>) -> HttpResponse {
-    let (code, status) =
-        match tokio::time::timeout(READINESS_TIMEOUT, api.broker.check_ready()).await {
-            Ok(Ok(())) => (StatusCode::OK, "ready"),
-            Ok(Err(error)) => {
-                log::warn!("not ready: {}", chain(&error));
-                (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer")
-            }
-            Err(_) => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the store does not answer in time",
-            ),
-        };
+    // Who comes during a look is told what it finds.
+    let mut last = api.readiness.0.lock().await;
+    let (code, status) = match *last {
+        Some((at, found)) if at.elapsed() < READINESS_FRESH => found,
+        _ => {
+            let found = look(&api.broker).await;
+            *last = Some((Instant::now(), found));
+            found
+        }
+    };
     HttpResponse::build(code).json(Health { status })
+}
+
+async fn look(broker: &Broker) -> Found {
+    match timeout(READINESS_TIMEOUT, broker.check_ready()).await {
+        Ok(Ok(())) => (StatusCode::OK, "ready"),
+        Ok(Err(error)) => {
+            log::warn!("not ready: {}", chain(&error));
+            (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer")
+        }
+        Err(_) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the store does not answer in time",
+        ),
+    }
 }

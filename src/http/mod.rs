@@ -10,6 +10,7 @@ use actix_web::{middleware::from_fn, web};
 use self::{
     dashboard::{backups, door, instances, overview},
     error::{ComposeError, OsbError, PageError},
+    health::Readiness,
     origin::{Rates, limited},
 };
 use crate::{
@@ -20,7 +21,7 @@ use crate::{
 mod compose;
 mod dashboard;
 mod error;
-mod health;
+pub mod health;
 mod openapi;
 mod operator;
 pub mod origin;
@@ -38,6 +39,8 @@ pub struct Api {
     pub credentials: Vec<Credentials>,
     /// Whose word counts about where a request comes from.
     pub proxies: TrustedProxies,
+    /// What was found when somebody last asked whether the broker is ready.
+    pub readiness: Readiness,
     /// How many requests are taken of each client; absent: any number.
     pub rates: Option<Rates>,
 }

@@ -175,6 +175,8 @@ pub const RECONCILE_PAGE: i64 = 1000;
 pub const HTTP_WORKERS: usize = 2;
 /// A broker that is told to stop lets running requests end for this long.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// What was found when somebody last asked whether the broker is ready is told for so long.
+pub const READINESS_FRESH: Duration = Duration::from_secs(1);
 /// Whoever asks whether the broker is ready waits no longer than this.
 pub const READINESS_TIMEOUT: Duration = Duration::from_secs(3);
 
