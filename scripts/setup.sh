@@ -98,9 +98,10 @@ fetch_axe() (
 # What an environment was made of: the list of packages with their hashes.
 schemathesis_origin() { sha256sum <"$here/schemathesis.txt"; }
 
+# An environment that was moved has programs that do not start any more.
 has_schemathesis() {
-    [[ -x $schemathesis/bin/schemathesis &&
-        $(cat "$schemathesis/.origin" 2>/dev/null) == "$(schemathesis_origin)" ]]
+    [[ $(cat "$schemathesis/.origin" 2>/dev/null) == "$(schemathesis_origin)" ]] &&
+        "$schemathesis/bin/schemathesis" --version >/dev/null 2>&1
 }
 
 # Puts schemathesis into tools/schemathesis/, which git does not see: by names,
