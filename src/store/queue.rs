@@ -93,7 +93,7 @@ fn kinds_of(look: &Look<'_>) -> String {
 }
 
 /// What somebody alive works on, here or on another replica.
-fn running(conn: &mut Conn<'_>, look: &Look<'_>) -> Result<Vec<(String, Place)>, StoreError> {
+fn running(conn: &mut Conn<'_>, look: &Look<'_>) -> Result<Vec<Place>, StoreError> {
     let kinds = kinds_of(look);
     let query = format!(
         "SELECT o.id, o.origin, i.platform, i.organization, i.space, d.cluster_id
@@ -108,7 +108,8 @@ fn running(conn: &mut Conn<'_>, look: &Look<'_>) -> Result<Vec<(String, Place)>,
         .bind::<Timestamp, _>(now)
         .bind::<Timestamp, _>(now + AHEAD_MAX)
         .load(c))?;
-    Ok(seen.into_iter().map(Seen::into_place).collect())
+    let places = seen.into_iter().map(|seen| seen.into_place().1);
+    Ok(places.collect())
 }
 
 /// What is due and nobody alive works on, each tenant's oldest first.
@@ -158,8 +159,7 @@ pub fn claim(conn: &mut Conn<'_>, look: &Look<'_>) -> Result<Vec<(Operation, Cla
     }
     // What is counted of other replicas stays true until this one has claimed.
     alone(conn, "claims")?;
-    let running = running(conn, look)?;
-    let mut running: Vec<Place> = running.into_iter().map(|(_, place)| place).collect();
+    let mut running = running(conn, look)?;
     let (mut ids, mut waiting): (Vec<String>, Vec<Place>) = due.into_iter().unzip();
     let mut claims = Vec::new();
     while claims.len() < look.places
