@@ -1,26 +1,37 @@
 #!/usr/bin/env bash
-# Puts real etcd binaries of several versions into engines/etcd/<version>/.
+# Puts real etcd binaries of several versions into engines/etcd/<version>/, each
+# with a file .origin that says where they come from. A version that is there
+# already is left alone, wherever it came from. The rest comes, in this order,
 #
-# Every version comes as a package of one Debian suite. They cannot be installed
-# side by side, and most belong to another suite than the machine's own, so apt
-# gets a state of its own in a temporary folder, downloads with the usual
-# signature checks, and the packages are only unpacked. The system's own apt and
-# dpkg never hear of it, and no root is needed.
+# - from folders and archives that the user names;
+# - from packages of Debian suites. They cannot be installed side by side, and
+#   most belong to another suite than the machine's own, so apt gets a state of
+#   its own in a temporary folder, downloads with the usual signature checks, and
+#   the packages are only unpacked. The system's own apt and dpkg never hear of
+#   it, and no root is needed;
+# - from source, by Go, at the same time as the downloads. The folders in
+#   scripts/etcd/ pin what etcd is built from, by version and by hash.
 #
 #   COMPOSE_BROKER_ENGINES_DIR    where to (default: engines/ in the project's root)
+#   COMPOSE_BROKER_ETCD_FROM      folders and .tar.gz archives of etcd to take
+#                                 first, separated by colons. A folder holds etcd,
+#                                 etcdctl and etcdutl, or folders that do.
 #   COMPOSE_BROKER_DEBIAN_MIRROR  archive URIs to try before the machine's own
 #
 # Exit 0: two or more versions are ready (upgrade tests need two). Exit 1: fewer.
 set -euo pipefail
 
-# suite and the version it is expected to hold
-readonly WANTED=(bullseye:3.3.25 bookworm:3.4.23 trixie:3.5.16 forky:3.5.30)
-readonly TOOLS=(etcd etcdctl etcdutl) # etcdutl exists from 3.5 on
 readonly ENOUGH=2
 
+# Where a version comes from, and the version that is expected there: a Debian
+# suite, or go-<line>, which read_pins adds for each folder of scripts/etcd/.
+declare -A wanted=([bullseye]=3.3.25 [bookworm]=3.4.23 [trixie]=3.5.16 [forky]=3.5.30)
+
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-engines=${COMPOSE_BROKER_ENGINES_DIR:-$root/engines}
+pins=$root/scripts/etcd
+engines=$(realpath -m "${COMPOSE_BROKER_ENGINES_DIR:-$root/engines}")
 target=$engines/etcd
+fresh=$target/.new # versions that are not complete yet, a level too deep for the broker
 work=
 keyring=
 mirrors=()
@@ -35,6 +46,18 @@ die() {
 
 # ---- what is there already ------------------------------------------------
 
+# Each folder of scripts/etcd/ has a go.mod, the one place that names its version.
+read_pins() {
+    local source version
+    while read -r source version; do
+        wanted[$source]=$version
+    done < <(awk '
+        $1 == "go.etcd.io/etcd/server/v3" && $2 ~ /^v/ {
+            count = split(FILENAME, parts, "/")
+            print "go-" parts[count - 1], substr($2, 2)
+        }' "$pins"/*/go.mod)
+}
+
 # The version that a binary gives itself; fails when it does not run here.
 version_of() {
     local text
@@ -43,14 +66,35 @@ version_of() {
     echo "${BASH_REMATCH[1]}"
 }
 
-is_ready() {
-    local dir=$1
-    [[ -x $dir/etcd && -x $dir/etcdctl ]] && [[ $(version_of "$dir/etcd") == "${dir##*/}" ]]
+# The tools that a version consists of.
+tools_of() {
+    case $1 in
+        3.[0-4].*) echo etcd etcdctl ;;
+        *) echo etcd etcdctl etcdutl ;;
+    esac
 }
 
-# Fills ready: each version that answers -> the suite and package it came from.
+# lacks DIR VERSION: the first tool that is not in a folder; fails when all are.
+lacks() {
+    local tool
+    for tool in $(tools_of "$2"); do
+        if [[ ! -f $1/$tool || ! -x $1/$tool ]]; then
+            echo "$tool"
+            return
+        fi
+    done
+    return 1
+}
+
+is_ready() {
+    local dir=$1 version=${1##*/}
+    ! lacks "$dir" "$version" >/dev/null && [[ $(version_of "$dir/etcd") == "$version" ]]
+}
+
+# Fills ready: each version that answers -> its origin. And missing: the sources
+# of wanted for which nothing is ready.
 look() {
-    local dir
+    local dir source
     ready=()
     for dir in "$target"/*/; do
         dir=${dir%/}
@@ -58,19 +102,24 @@ look() {
         ready[${dir##*/}]=unknown
         if [[ -f $dir/.origin ]]; then ready[${dir##*/}]=$(<"$dir/.origin"); fi
     done
+    missing=()
+    for source in "${!wanted[@]}"; do
+        if ! serving "$source" >/dev/null; then missing+=("$source"); fi
+    done
 }
 
-# The ready version that serves for a suite: the expected one, or what the suite
-# held instead when it was unpacked. Without the latter, a suite that has moved
-# on would be downloaded again at every run.
+# The ready version that serves for a source: the expected one, or what a suite
+# held instead when it was unpacked, for then the origin begins with the suite's
+# name. Without the latter, a suite that has moved on would be downloaded again at
+# every run.
 serving() {
-    local suite=$1 expected=$2 version
-    if [[ -v ready[$expected] ]]; then
-        echo "$expected"
+    local source=$1 version
+    if [[ -v ready[${wanted[$source]}] ]]; then
+        echo "${wanted[$source]}"
         return
     fi
     for version in "${!ready[@]}"; do
-        if [[ ${ready[$version]} == "$suite "* ]]; then
+        if [[ ${ready[$version]} == "$source "* ]]; then
             echo "$version"
             return
         fi
@@ -78,19 +127,102 @@ serving() {
     return 1
 }
 
-# Fills missing: the suites of the given ones for which nothing is ready.
-look_for() {
-    local pair
-    look
-    missing=()
-    for pair in "${WANTED[@]}"; do
-        if [[ " $* " == *" ${pair%%:*} "* ]] && ! serving "${pair%%:*}" "${pair#*:}" >/dev/null; then
-            missing+=("${pair%%:*}")
+# ---- putting a version into place -----------------------------------------
+
+# put_in_place DIR ORIGIN: renames a folder to the version that its etcd gives
+# itself, so that nobody ever sees half a version. Says what is wrong if it fails.
+put_in_place() {
+    local dir=$1 version tool
+    if ! version=$(version_of "$dir/etcd"); then
+        echo "etcd does not run on this machine"
+    elif tool=$(lacks "$dir" "$version"); then
+        echo "etcd $version comes without $tool"
+    else
+        echo "$2" >"$dir/.origin"
+        rm -rf "${target:?}/$version"
+        mv -T "$dir" "$target/$version"
+        return
+    fi
+    return 1
+}
+
+# copy_tools FROM TO: the tools that a folder has, into a new folder.
+copy_tools() {
+    local tool
+    rm -rf "$2"
+    mkdir -p "$2"
+    for tool in etcd etcdctl etcdutl; do
+        if [[ -f $1/$tool ]]; then install -m 0755 "$1/$tool" "$2/$tool"; fi
+    done
+}
+
+# ---- named by the user ----------------------------------------------------
+
+unusable() { warn "warning: COMPOSE_BROKER_ETCD_FROM: $1: $2"; }
+
+# take DIR NAME: the version in a folder, unless it is there already.
+take() {
+    local dir=$1 name=$2 version problem
+    if version=$(version_of "$dir/etcd") && [[ -v ready[$version] ]]; then return; fi
+    copy_tools "$dir" "$fresh/named"
+    if problem=$(put_in_place "$fresh/named" "named $name"); then
+        ready[$version]="named $name"
+    else
+        unusable "$name" "$problem"
+    fi
+}
+
+# take_folder FOLDER [NAME]: all versions in a folder and in the folders in it.
+take_folder() {
+    local dir found=
+    for dir in "$1" "$1"/*/; do
+        dir=${dir%/}
+        if [[ ! -f $dir/etcd ]]; then continue; fi
+        found=yes
+        take "$dir" "${2:-$dir}"
+    done
+    if [[ -z $found ]]; then unusable "${2:-$1}" "no etcd in it"; fi
+}
+
+# Of an archive only the tools are unpacked, and only if they are plain files.
+take_archive() {
+    local archive=$1 version list members
+    for version in "${!ready[@]}"; do
+        # Once, and again when the archive has changed since.
+        if [[ ${ready[$version]} == "named $archive" &&
+            -z $(find "$archive" -cnewer "$target/$version/.origin") ]]; then return; fi
+    done
+    if ! list=$(tar -tzf "$archive" 2>/dev/null); then
+        unusable "$archive" "no .tar.gz archive, or a damaged one"
+        return
+    fi
+    mapfile -t members < <(grep -E '^(\./)?([^/]+/)?(etcd|etcdctl|etcdutl)$' <<<"$list" | grep -vF '../')
+    rm -rf "$fresh/archive"
+    mkdir -p "$fresh/archive"
+    if ((${#members[@]})); then
+        tar -xzf "$archive" -C "$fresh/archive" --no-same-owner --no-same-permissions -- "${members[@]}" 2>/dev/null ||
+            true # what is missing then is told below
+        find "$fresh/archive" -type l -delete
+    fi
+    take_folder "$fresh/archive" "$archive"
+    rm -rf "$fresh/archive"
+}
+
+take_named() {
+    local path paths
+    IFS=: read -ra paths <<<"${COMPOSE_BROKER_ETCD_FROM:-}"
+    for path in "${paths[@]}"; do
+        if [[ -d $path ]]; then
+            take_folder "$(realpath "$path")"
+        elif [[ -f $path ]]; then
+            take_archive "$(realpath "$path")"
+        elif [[ -n $path ]]; then
+            unusable "$path" "no such folder or archive"
         fi
     done
 }
 
-# ---- the machine's own Debian archive -------------------------------------
+# ---- Debian: the archive this machine uses --------------------------------
 
 # Both kinds of source files in, "uri" lines out: those entries which name a
 # plain Debian suite with the component main (thus no security, no updates).
@@ -170,7 +302,7 @@ find_keyring() {
     return 1
 }
 
-# ---- an apt of our own ----------------------------------------------------
+# ---- Debian: an apt of our own --------------------------------------------
 
 # Writes the apt configuration for one suite below $1. How to reach an archive
 # (proxies, time-outs, whether dates are checked) is taken over from the machine;
@@ -229,32 +361,17 @@ download() {
     return 1
 }
 
-# ---- from a suite to a folder ---------------------------------------------
+# ---- Debian: from a suite to a folder -------------------------------------
 
-# Unpacks a suite's packages next to the target and renames the result into
-# place, so that nobody ever sees half a version.
 install_suite() {
-    local suite=$1 keys=$2 dir=$work/$1 deb tool fresh version
+    local suite=$1 keys=$2 dir=$work/$1 deb
     download "$dir" "$suite" "$keys" etcd-server etcd-client || return 1
     for deb in "$dir"/debs/*.deb; do
         dpkg-deb -x "$deb" "$dir/tree"
     done
-    fresh=$target/.new-$suite
-    rm -rf "$fresh"
-    mkdir "$fresh"
-    for tool in "${TOOLS[@]}"; do
-        if [[ -f $dir/tree/usr/bin/$tool ]]; then
-            install -m 0755 "$dir/tree/usr/bin/$tool" "$fresh/$tool"
-        fi
-    done
+    copy_tools "$dir/tree/usr/bin" "$fresh/$suite"
     deb=$(echo "$dir"/debs/etcd-server_*.deb)
-    echo "$suite $(dpkg-deb -f "$deb" Version)" >"$fresh/.origin"
-    if ! version=$(version_of "$fresh/etcd"); then
-        echo "etcd of $suite does not run on this machine" >>"$dir.log"
-        return 1
-    fi
-    rm -rf "${target:?}/$version"
-    mv -T "$fresh" "$target/$version"
+    put_in_place "$fresh/$suite" "$suite $(dpkg-deb -f "$deb" Version)" >>"$dir.log"
 }
 
 # A suite may be signed by keys that are younger than this machine. The newer
@@ -271,43 +388,127 @@ lacks_key() {
     grep -qE 'NO_PUBKEY|[Mm]issing key|public key is not available' "$work/$1.log" 2>/dev/null
 }
 
-# What apt said first, in one line.
-reason() {
-    local log=$work/$1.log text=''
-    if [[ -s $log ]]; then
-        text=$(grep -E -A 1 '^(E:|W:|Err:|etcd of)' "$log" | sed -n '1,2p' | tr -s '\n ' ' ') || true
-    fi
-    echo "${text:-not fetched}"
-}
-
 # Installs the given suites at the same time. What became of each is not told
 # by an exit status but by a look into the target afterwards.
 install_all() {
-    local keys=$1 suite
+    local keys=$1 suite started=()
     shift
     set -m # each job a process group, so that clean_up can stop its apt too
     for suite in "$@"; do
         install_suite "$suite" "$keys" >/dev/null &
+        started+=($!)
     done
     set +m
-    wait
+    wait "${started[@]}" || true
 }
 
-fetch() {
+fetch_from_debian() {
     local tool suite newer unsigned=()
     for tool in apt-get apt-config dpkg-deb; do
-        command -v "$tool" >/dev/null || { warn "$tool not found: this needs a Debian machine" && return; }
+        command -v "$tool" >/dev/null || { explain "$tool not found: this needs a Debian machine" "$@" && return; }
     done
-    keyring=$(find_keyring '') || { warn "no Debian keyring: apt-get install debian-archive-keyring" && return; }
-    find_mirrors || { warn "no Debian archive in the apt sources; name one in COMPOSE_BROKER_DEBIAN_MIRROR" && return; }
+    keyring=$(find_keyring '') ||
+        { explain "no Debian keyring: apt-get install debian-archive-keyring" "$@" && return; }
+    find_mirrors ||
+        { explain "no Debian archive in the apt sources; name one in COMPOSE_BROKER_DEBIAN_MIRROR" "$@" && return; }
     install_all "$keyring" "$@"
-    look_for "$@"
-    for suite in "${missing[@]}"; do
-        if lacks_key "$suite"; then unsigned+=("$suite"); fi
+    look
+    for suite in "$@"; do
+        if ! serving "$suite" >/dev/null && lacks_key "$suite"; then unsigned+=("$suite"); fi
     done
     if ((${#unsigned[@]})) && newer=$(fetch_newer_keyring); then
         install_all "$newer" "${unsigned[@]}"
     fi
+}
+
+# ---- Go -------------------------------------------------------------------
+
+# What Go said first that is not about its progress.
+go_error() { grep -vE '^(go: downloading |#|$)' "$1" | sed -n 1p; }
+
+# Prints why Go cannot build a module; fails when it can. An older Go may fetch
+# the one that the module asks for, but it does so only inside the module.
+go_lacks() {
+    local module=$1 log=$work/go.log need found
+    need=$(sed -n 's/^go //p' "$module/go.mod")
+    if ! command -v go >/dev/null; then
+        echo "no Go (${need%.*} or newer) in PATH"
+    elif ! found=$(cd "$module" && go env GOVERSION 2>"$log"); then
+        echo "no Go (${need%.*} or newer): $(go_error "$log")"
+    elif ! printf '%s\n' "$need" "${found##*go}" | sort -VC; then
+        echo "no Go (${need%.*} or newer) in PATH but ${found##*go}"
+    else
+        return 1
+    fi
+}
+
+# All three tools at once. Programs are named after their modules, and that of
+# etcd itself is go.etcd.io/etcd/server/v3.
+build() {
+    local source=$1 pinned=${wanted[$1]} dir=$fresh/$1 version
+    rm -rf "$dir"
+    mkdir -p "$dir"
+    cd "$pins/${source#go-}"
+    go build -mod=readonly -trimpath -ldflags '-s -w' -o "$dir/" tool
+    mv "$dir/server" "$dir/etcd"
+    # The version is written in another module than the server, api/v3.
+    if version=$(version_of "$dir/etcd") && [[ $version != "$pinned" ]]; then
+        echo "what was built is etcd $version: the modules in go.mod do not fit"
+        return 1
+    fi
+    put_in_place "$dir" "go go.etcd.io/etcd/server/v3 v$pinned"
+}
+
+# Builds one version after the other, for most of what they consist of is the
+# same, and what one has compiled the next finds in Go's cache.
+build_with_go() {
+    local source problem versions=()
+    export CGO_ENABLED=0 GOWORK=off GOTMPDIR=$work
+    if [[ ! -w ${HOME:-} ]]; then # where Go keeps its caches
+        export GOPATH=${GOPATH:-$work/go} GOCACHE=${GOCACHE:-$work/go-cache}
+        export GOFLAGS="${GOFLAGS:-} -modcacherw" # or clean_up could not remove them
+    fi
+    if problem=$(go_lacks "$pins/${1#go-}"); then
+        explain "$problem; install Go, or name a folder or an archive of etcd in COMPOSE_BROKER_ETCD_FROM" "$@"
+        return
+    fi
+    for source in "$@"; do versions+=("${wanted[$source]}"); done
+    echo "engines: building etcd $(enumerate "${versions[@]}"), which takes some minutes"
+    for source in "$@"; do
+        (build "$source") >"$work/$source.log" 2>&1 &
+        wait $! || true # not (build) || true, which would go on after an error
+    done
+}
+
+# ---- all together ---------------------------------------------------------
+
+# 3.7.3 3.5.35 3.6.16 -> "3.5.35, 3.6.16 and 3.7.3"
+enumerate() {
+    local text
+    text=$(printf '%s\n' "$@" | sort -V | paste -sd,)
+    text=${text//,/, }
+    if [[ $text == *,* ]]; then text="${text%, *} and ${text##*, }"; fi
+    echo "$text"
+}
+
+# explain REASON SOURCE...: why there is nothing of these.
+explain() {
+    local reason=$1 source
+    shift
+    for source in "$@"; do echo "$reason" >"$work/$source.reason"; done
+}
+
+# Why there is nothing of a source, in one line: what apt or Go said first.
+reason() {
+    local log=$work/$1.log text=''
+    if [[ -s $work/$1.reason ]]; then
+        text=$(<"$work/$1.reason")
+    elif [[ -s $log && $1 == go-* ]]; then
+        text=$(go_error "$log") || true
+    elif [[ -s $log ]]; then
+        text=$(grep -E -A 1 '^(E:|W:|Err:|etcd )' "$log" | sed -n '1,2p' | tr -s '\n ' ' ') || true
+    fi
+    echo "${text:-neither fetched nor built}"
 }
 
 clean_up() {
@@ -316,49 +517,70 @@ clean_up() {
         kill -- "-$job" 2>/dev/null || true
     done
     wait
-    rm -rf "$work" "$target"/.new-*
+    rm -rf "$work" "$fresh"
 }
 
+# Gets what is missing, and what the user names.
+get() {
+    local source suites=() lines=()
+    if ! mkdir -p "$target" 2>/dev/null || [[ ! -w $target ]]; then
+        warn "$target is not writable"
+        return
+    fi
+    # Two runs at once would fetch everything twice and race for the names.
+    exec 9>"$target/.lock"
+    flock 9
+    work=$(mktemp -d)
+    trap clean_up EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    look
+    take_named
+    look
+    for source in "${missing[@]}"; do
+        if [[ $source == go-* ]]; then lines+=("$source"); else suites+=("$source"); fi
+    done
+    if ((${#lines[@]})); then
+        set -m
+        build_with_go "${lines[@]}" </dev/null &
+        set +m
+    fi
+    if ((${#suites[@]})); then fetch_from_debian "${suites[@]}"; fi
+    wait
+    look
+}
+
+# report VERSION...: what is ready, and what is not. The versions are those that
+# were ready before.
 report() {
-    local fetched=" $* " pair suite expected version note
-    for pair in "${WANTED[@]}"; do
-        suite=${pair%%:*} expected=${pair#*:}
-        if ! version=$(serving "$suite" "$expected"); then
-            warn "warning: no etcd $expected from $suite: $(reason "$suite")"
-            continue
+    local before=" $* " version source why note
+    local -A lacking=()
+    for version in $(printf '%s\n' "${!ready[@]}" | sort -V); do
+        note=new
+        if [[ $before == *" $version "* ]]; then note=present; fi
+        echo "etcd $version  $note (${ready[$version]})"
+    done
+    for source in "${!wanted[@]}"; do
+        if ! version=$(serving "$source"); then
+            why=$(reason "$source")
+            lacking[$why]+=" ${wanted[$source]}"
+        elif [[ $version != "${wanted[$source]}" ]]; then
+            echo "etcd $version  instead of ${wanted[$source]}, which $source was expected to hold"
         fi
-        note=present
-        if [[ $fetched == *" $suite "* ]]; then note="unpacked from ${ready[$version]}"; fi
-        if [[ $version != "$expected" ]]; then note+="; $suite was expected to hold $expected"; fi
-        echo "etcd $version  $note"
+    done
+    for why in "${!lacking[@]}"; do
+        # shellcheck disable=SC2086 # versions, a word each
+        warn "warning: no etcd $(enumerate ${lacking[$why]}): $why"
     done
 }
 
 main() {
-    local suites=("${WANTED[@]%%:*}") wanted
-    look_for "${suites[@]}"
-    wanted=("${missing[@]}")
-    if ((${#wanted[@]})); then
-        if mkdir -p "$target" 2>/dev/null && [[ -w $target ]]; then
-            # Two runs at once would fetch everything twice and race for the names.
-            exec 9>"$target/.lock"
-            flock 9
-            look_for "${wanted[@]}"
-            wanted=("${missing[@]}")
-        else
-            warn "$target is not writable"
-            wanted=()
-        fi
-    fi
-    if ((${#wanted[@]})); then
-        work=$(mktemp -d)
-        trap clean_up EXIT
-        trap 'exit 130' INT
-        trap 'exit 143' TERM
-        fetch "${wanted[@]}"
-        look
-    fi
-    report "${wanted[@]}"
+    local before
+    read_pins
+    look
+    before=("${!ready[@]}")
+    if ((${#missing[@]})) || [[ -n ${COMPOSE_BROKER_ETCD_FROM:-} ]]; then get; fi
+    report "${before[@]}"
     ((${#ready[@]} >= ENOUGH)) ||
         die "${#ready[@]} version(s) of etcd in $target, but $ENOUGH are needed"
 }
