@@ -2,7 +2,7 @@
 //! scheduler, and stops them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{SocketAddr, TcpListener},
     path::PathBuf,
@@ -22,6 +22,7 @@ use crate::{
     },
     config::{CatalogFile, Config, LocalCluster},
     engine::{SharedEngine, etcd},
+    guard::Guard,
     http::{
         Api,
         health::Readiness,
@@ -32,9 +33,10 @@ use crate::{
     logbook::Logbook,
     model::{
         catalog::{Catalog, CatalogError, CatalogErrors, CurrentCatalog},
+        engine::Profile,
         ids::InstanceId,
         secret::Credentials,
-        version::{Version, etcd_offered},
+        version::Version,
     },
     observer::EngineObserver,
     operation::{
@@ -176,6 +178,7 @@ pub struct App {
     serving: JoinHandle<io::Result<()>>,
     running: JoinHandle<()>,
     scheduling: JoinHandle<()>,
+    guarding: JoinHandle<()>,
     stop: CancellationToken,
     certificate: Option<Arc<ServerCertificate>>,
     broker: Arc<Broker>,
@@ -233,6 +236,11 @@ impl App {
             }
         }
         warn_of_missing(&catalog.get(), &versions);
+        let profiles: BTreeMap<String, _> = engines
+            .iter()
+            .map(|(name, engine)| (name.clone(), engine.profile()))
+            .collect();
+        tell_of_faults(&profiles, &versions);
         let keys = config.keys.clone();
         let runtime = tokio::runtime::Handle::current();
         let observer = EngineObserver::new(
@@ -243,8 +251,10 @@ impl App {
             runtime.clone(),
         );
         let provisioners = clusters.iter();
-        let provisioners = provisioners.map(|(id, parts)| (id.clone(), parts.provisioner.clone()));
-        let logbook = Logbook::new(provisioners.collect(), engines.clone());
+        let provisioners: BTreeMap<String, _> = provisioners
+            .map(|(id, parts)| (id.clone(), parts.provisioner.clone()))
+            .collect();
+        let logbook = Logbook::new(provisioners.clone(), engines.clone());
         let mut credentials = vec![Credentials {
             username: config.username,
             password: config.password,
@@ -259,6 +269,7 @@ impl App {
             backups: backups.clone(),
             clusters: config.clusters.into_iter().map(|c| c.cluster).collect(),
             versions,
+            profiles,
             units_per_tenant: config.tenant_units,
             restore_scope: config.restore_scope,
             deleted_poll: config.deleted_poll,
@@ -268,6 +279,7 @@ impl App {
             observer: Box::new(observer),
             logs: Box::new(logbook),
         });
+        let guard = Guard::new(broker.clone(), engines.clone(), provisioners);
         let parts = Arc::new(Parts {
             store,
             engines,
@@ -305,6 +317,7 @@ impl App {
             serving: tokio::spawn(server),
             running: tokio::spawn(Runner::new(parts, surroundings.faults).run(stop.clone())),
             scheduling,
+            guarding: tokio::spawn(guard.run(stop.clone())),
             stop,
             certificate,
             broker: served,
@@ -348,6 +361,7 @@ impl App {
             },
             _ = &mut self.running => io::Error::other("the runner ended"),
             _ = &mut self.scheduling => io::Error::other("the scheduler ended"),
+            _ = &mut self.guarding => io::Error::other("the guard ended"),
         }
     }
 
@@ -356,7 +370,12 @@ impl App {
     pub async fn stop(self) {
         self.server.stop(true).await;
         self.stop.cancel();
-        for (what, task) in [("scheduler", self.scheduling), ("runner", self.running)] {
+        let tasks = [
+            ("scheduler", self.scheduling),
+            ("guard", self.guarding),
+            ("runner", self.running),
+        ];
+        for (what, task) in tasks {
             if let Err(error) = task.await {
                 log::error!("the {what} ended badly: {error}");
             }
@@ -400,6 +419,24 @@ fn warn_of_missing(catalog: &Catalog, versions: &BTreeMap<String, BTreeMap<Strin
             log::warn!(
                 "the plan {plan} is to be upgraded to {engine} {version}, which is not installed"
             );
+        }
+    }
+}
+
+/// Tells of versions with known faults, once each.
+fn tell_of_faults(
+    profiles: &BTreeMap<String, &'static Profile>,
+    versions: &BTreeMap<String, BTreeMap<String, Vec<Version>>>,
+) {
+    let mut found: BTreeSet<(&str, Version)> = BTreeSet::new();
+    for (engine, versions) in versions.values().flatten() {
+        found.extend(versions.iter().map(|version| (engine.as_str(), *version)));
+    }
+    for (engine, version) in found {
+        let faults = profiles.get(engine).map(|of| of.known_faults(version));
+        let ids: Vec<&str> = faults.iter().flatten().map(|fault| fault.id).collect();
+        if !ids.is_empty() {
+            log::warn!("{engine} {version} has known faults: {}", ids.join(", "));
         }
     }
 }
@@ -564,7 +601,7 @@ async fn open_clusters(config: &Config) -> Result<BTreeMap<String, ClusterParts>
                 probe_args: &["--version"],
                 parse_version: etcd::parse_version_output,
                 required: |version| etcd::binaries(*version),
-                offered: etcd_offered,
+                offered: |version| etcd::PROFILE.offers(*version),
             }],
         )
         .await

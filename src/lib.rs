@@ -7,6 +7,7 @@ pub mod config;
 pub mod logbook;
 pub mod logging;
 
+pub mod guard;
 pub mod http;
 pub mod observer;
 pub mod scheduler;

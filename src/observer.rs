@@ -19,12 +19,14 @@ use crate::{
     engine::{EngineError, SharedEngine},
     model::{
         deployment::{Deployment, DeploymentSecrets},
+        engine::Obstacle,
         failure::chain,
         ids::DeploymentId,
         limits::{
             LOOKS_AT_ONCE, OBSERVATION_FRESH, OBSERVATION_USABLE, OBSERVATIONS_REMEMBERED_MAX,
         },
         observation::Observation,
+        version::Version,
     },
     seal::{KeyRing, SealError},
     store::{self, Store, StoreError},
@@ -107,6 +109,18 @@ impl Observer for EngineObserver {
             .spawn(async move { looker.look_now(&deployment).await });
         Box::pin(async move { looking.await.ok()? })
     }
+
+    fn obstacles(
+        &self,
+        deployment: &Deployment,
+        to: Version,
+    ) -> BoxFuture<'static, Option<Vec<Obstacle>>> {
+        let (looker, deployment) = (self.looker.clone(), deployment.clone());
+        let asking = self
+            .runtime
+            .spawn(async move { looker.obstacles_now(&deployment, to).await });
+        Box::pin(async move { asking.await.ok()? })
+    }
 }
 
 impl Looker {
@@ -166,24 +180,62 @@ impl Looker {
         }
     }
 
-    async fn ask(&self, deployment: &Deployment) -> Result<Observation, LookError> {
+    async fn obstacles_now(&self, deployment: &Deployment, to: Version) -> Option<Vec<Obstacle>> {
+        let _place = self.places.acquire().await.ok()?;
+        match self.ask_for_obstacles(deployment, to).await {
+            Ok(obstacles) => Some(obstacles),
+            Err(error) => {
+                log::warn!(deployment:% = deployment.id; "cannot ask its members: {}", chain(&error));
+                None
+            }
+        }
+    }
+
+    async fn ask_for_obstacles(
+        &self,
+        deployment: &Deployment,
+        to: Version,
+    ) -> Result<Vec<Obstacle>, LookError> {
+        match self.find(deployment).await? {
+            Some((deployment, secrets)) => {
+                let engine = self.engine(&deployment)?;
+                Ok(engine.obstacles(&deployment, &secrets, to).await?)
+            }
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// A deployment as it is now, once its members are allocated.
+    async fn find(
+        &self,
+        deployment: &Deployment,
+    ) -> Result<Option<(Deployment, DeploymentSecrets)>, LookError> {
         let instance = deployment.instance.clone();
         let found = self
             .store
             .read(move |conn| store::deployment::of_instance(conn, &instance))
             .await?;
+        let Some((deployment, Some(sealed))) = found else {
+            return Ok(None);
+        };
+        let plain = self.keys.open(&deployment.seal_context(), &sealed)?;
+        let secrets: DeploymentSecrets = serde_json::from_slice(&plain)?;
+        Ok(Some((deployment, secrets)))
+    }
+
+    fn engine(&self, deployment: &Deployment) -> Result<&SharedEngine, LookError> {
+        let engine = self.engines.get(&deployment.engine);
+        engine.ok_or_else(|| LookError::UnknownEngine(deployment.engine.clone()))
+    }
+
+    async fn ask(&self, deployment: &Deployment) -> Result<Observation, LookError> {
         // As it is now: its members may have been allocated since it was asked for.
-        let members = match found {
-            Some((deployment, Some(sealed))) => {
-                let plain = self.keys.open(&deployment.seal_context(), &sealed)?;
-                let secrets: DeploymentSecrets = serde_json::from_slice(&plain)?;
-                let engine = self
-                    .engines
-                    .get(&deployment.engine)
-                    .ok_or_else(|| LookError::UnknownEngine(deployment.engine.clone()))?;
+        let members = match self.find(deployment).await? {
+            Some((deployment, secrets)) => {
+                let engine = self.engine(&deployment)?;
                 engine.observe(&deployment, &secrets).await?
             }
-            _ => Vec::new(),
+            None => Vec::new(),
         };
         Ok(Observation {
             members,

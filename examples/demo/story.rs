@@ -18,7 +18,8 @@ use crate::{
 
 /// The versions of the story, if they are installed.
 const SOURCE_VERSION: &str = "3.4.23";
-const TARGET_VERSION: &str = "3.5.16";
+const TARGET_VERSION: &str = "3.6.16";
+const UPGRADE_VERSION: &str = "3.7.3";
 
 const KEYS: usize = 1000;
 
@@ -73,6 +74,7 @@ impl Story<'_> {
         self.let_days_pass(broker, &source).await?;
         let restored = self.restore(&client, &source, &backup).await?;
         self.compare(&source, &restored, &backup.content).await?;
+        let restored = self.upgrade(&client, restored, &backup.content).await?;
         self.take_down(&client, broker, &[source, restored]).await?;
 
         let step = self.show.step("Stop the broker");
@@ -249,6 +251,52 @@ impl Story<'_> {
         Ok(())
     }
 
+    /// Takes the restored database to the newest line in place, while a key goes on working.
+    async fn upgrade(
+        &self,
+        client: &Client,
+        restored: Instance,
+        expected: &Content,
+    ) -> Result<Instance> {
+        let newer = Administration::of(&restored.credentials).versions().await?;
+        let Some(version) = newer.iter().find(|version| *version == UPGRADE_VERSION) else {
+            return Ok(restored);
+        };
+        let step = self.show.step("Ask what an upgrade would do");
+        let choice = ["--db-version", version];
+        let command = [
+            &["upgrade-service", restored.name, "--dry-run"][..],
+            &choice,
+        ]
+        .concat();
+        let told = client.run(&command, &step).await?;
+        let path = told["path"].as_array().into_iter().flatten();
+        let path: Vec<&str> = path.filter_map(Value::as_str).collect();
+        step.done(format!(
+            "it leads through {}, after a backup",
+            path.join(", ")
+        ));
+
+        let step = self
+            .show
+            .step(format!("Upgrade it in place to etcd {version}"));
+        let command = [&["upgrade-service", restored.name, "--wait"][..], &choice].concat();
+        client.run(&command, &step).await?;
+        let versions = restored.credentials.versions(self.place).await?;
+        ensure(versions == vec![version.clone(); MEMBERS], || {
+            format!("the servers say {versions:?}, not {version} each")
+        })?;
+        // Members that were started anew ask for a new login.
+        let database = Database::connect(&restored.credentials).await?;
+        expected.compare(&database.read_all().await?)?;
+        step.done("every key is there, the same user gets in");
+        Ok(Instance {
+            version: version.clone(),
+            database,
+            ..restored
+        })
+    }
+
     /// Deletes keys and databases, and makes sure that it is true.
     async fn take_down(
         &self,
@@ -279,8 +327,10 @@ impl Story<'_> {
             .each_ref()
             .map(|instance| instance.credentials.api.deployment_id.as_str());
         let traces = broker.traces(&deployments)?;
-        // Two members' folders and the one of the source's backups.
-        let expected = (2 * MEMBERS, 3, 2 * PORTS);
+        // Two members' folders, the one of the source's backups, and that of the one before the
+        // upgrade.
+        let backups = 1 + usize::from(instances[1].version == UPGRADE_VERSION);
+        let expected = (2 * MEMBERS, 2 + backups, 2 * PORTS);
         ensure(traces.counts() == expected, || {
             format!("this is not what there should be: {traces:?}")
         })?;

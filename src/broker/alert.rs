@@ -2,18 +2,21 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use tokio::time::timeout;
 
 use super::{Broker, BrokerError, DeploymentView};
 use crate::{
     model::{
-        alert::{Alert, BackupWatch, alerts},
+        alert::{Alert, BackupWatch, DatabaseWatch, Incident, alerts},
         backup::{Backup, BackupState},
+        binding::{BindParameters, Binding, BindingState},
         deployment::Deployment,
         instance::{Instance, InstanceState},
-        limits::ALERT_LOOK_TIMEOUT,
+        limits::{ALERT_LOOK_TIMEOUT, INCIDENT_TOLD},
         observation::Observation,
         operation::OperationKind,
+        version::Version,
     },
     store::{self, Conn, StoreError},
 };
@@ -25,17 +28,44 @@ impl Broker {
         if of.instance.state != InstanceState::Ready {
             return Ok(Vec::new());
         }
-        let instance = of.instance.clone();
-        let watch = self
+        let (instance, deployment) = (of.instance.clone(), of.deployment.clone());
+        let now = self.clock.now();
+        let (backups, beside) = self
             .store
             .read(move |conn| {
                 let backups = store::backup::of_instance(conn, &instance.id)?;
-                backup_watch(conn, &instance, &backups)
+                let watch = backup_watch(conn, &instance, &backups)?;
+                Ok((watch, beside(conn, &deployment, now)?))
             })
             .await?;
         let seen = self.seen_now(&of.deployment).await;
-        let quota = of.deployment.quota_bytes();
-        Ok(alerts(self.clock.now(), quota, seen.as_deref(), &watch))
+        let database = self.database_watch(&of.deployment, beside);
+        Ok(alerts(now, &database, seen.as_deref(), &backups))
+    }
+
+    /// What is known of a deployment's database beside what its members tell.
+    pub(super) fn database_watch(&self, of: &Deployment, beside: Beside) -> DatabaseWatch {
+        let (engine, version) = (of.engine.clone(), of.version);
+        let profile = self.profile(&engine).ok();
+        let available = self.versions_on(&of.cluster, &engine);
+        let nearest = |fits: &dyn Fn(Version) -> bool| {
+            let newer = available.iter().copied().filter(|v| *v > version);
+            newer.filter(|v| fits(*v)).min()
+        };
+        let limits = |v: Version| profile.is_some_and(|p| p.limits_users(v));
+        let is_safe = |v: Version| profile.is_some_and(|p| p.full_is_safe(v));
+        DatabaseWatch {
+            quota_bytes: of.quota_bytes(),
+            faults: self.known_faults(&engine, version),
+            limits_not_held: if limits(version) { 0 } else { beside.limited },
+            limits_held_by: nearest(&limits),
+            is_safe_full: is_safe(version),
+            safe_full_from: nearest(&is_safe),
+            closed_since: of.closed_since,
+            incidents: beside.incidents,
+            engine,
+            version,
+        }
     }
 
     /// What was seen a moment ago, or what is seen by a look that is waited for.
@@ -46,6 +76,31 @@ impl Broker {
         let look = self.observer.look(deployment);
         timeout(ALERT_LOOK_TIMEOUT, look).await.ok().flatten()
     }
+}
+
+/// What is read of a database beside its deployment.
+#[derive(Debug)]
+pub(super) struct Beside {
+    /// Bindings that are held to a role or a prefix.
+    limited: usize,
+    incidents: Vec<Incident>,
+}
+
+/// Reads what is told of a database beside its deployment.
+pub(super) fn beside(
+    conn: &mut Conn<'_>,
+    of: &Deployment,
+    now: DateTime<Utc>,
+) -> Result<Beside, StoreError> {
+    let bindings = store::binding::of_instance(conn, &of.instance)?;
+    let is_limited = |binding: &&Binding| {
+        let asked = BindParameters::read(&binding.request.parameters);
+        binding.state == BindingState::Ready && asked.is_ok_and(|p| p.rights().are_limited())
+    };
+    Ok(Beside {
+        limited: bindings.iter().filter(is_limited).count(),
+        incidents: store::incident::since(conn, &of.id, now - INCIDENT_TOLD)?,
+    })
 }
 
 /// What is known of an instance's scheduled backups; `backups` are all that it has.

@@ -10,10 +10,10 @@ use crate::{
             BindIdentity, BindParameters, Binding, BindingSecrets, BindingState, Endpoint,
             IssuedCredentials, Life,
         },
+        engine::list,
         ids::{BindingId, InstanceId, OperationId},
         instance::{InstanceState, normal_form},
         operation::{Operation, OperationKind, WaitsFor},
-        version,
     },
     seal::random_secret,
     store::{self, Conn, StoreError},
@@ -194,7 +194,7 @@ impl Broker {
         }
         check_not_updating(conn, &instance.id)?;
         if asked.rights().are_limited() {
-            check_limits_hold(conn, &instance.id)?;
+            self.check_limits_hold(conn, &instance.id)?;
         }
         let operation = Operation {
             binding: Some(request.binding.clone()),
@@ -262,6 +262,31 @@ impl Broker {
         let plain = serde_json::to_vec(&secrets)?;
         binding.sealed_secrets = self.keys.seal(&binding.secrets_context(), &plain)?;
         Ok(binding)
+    }
+
+    /// Refuses a promise that the instance's database would not keep.
+    fn check_limits_hold(
+        &self,
+        conn: &mut Conn<'_>,
+        instance: &InstanceId,
+    ) -> Result<(), BrokerError> {
+        let found = store::deployment::of_instance(conn, instance)?;
+        let (deployment, _) =
+            found.ok_or_else(|| StoreError::Missing("the instance's deployment".to_owned()))?;
+        let profile = self.profile(&deployment.engine)?;
+        if profile.limits_users(deployment.version) {
+            return Ok(());
+        }
+        let (engine, version) = (&deployment.engine, deployment.version);
+        let available = self.versions_on(&deployment.cluster, engine);
+        let way = match profile.limiting(available).as_slice() {
+            [] => "no version that does is available".to_owned(),
+            holding => format!("upgrade the instance first, to one of: {}", list(holding)),
+        };
+        Err(BrokerError::BadRequest(format!(
+            "role and prefix need a version of {engine} that holds users to them, and {version} \
+             does not; bind without them, or {way}"
+        )))
     }
 
     /// A usable binding.
@@ -348,21 +373,6 @@ fn identity(
         },
         predecessor: request.predecessor.clone(),
     })
-}
-
-/// Refuses a promise that the instance's database would not keep.
-fn check_limits_hold(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<(), BrokerError> {
-    let found = store::deployment::of_instance(conn, instance)?;
-    let (deployment, _) =
-        found.ok_or_else(|| StoreError::Missing("the instance's deployment".to_owned()))?;
-    if version::limits_users(&deployment.engine, &deployment.version) {
-        return Ok(());
-    }
-    Err(BrokerError::BadRequest(format!(
-        "role and prefix need a version of {} that holds users to them, and {} does not; bind \
-         without them, or migrate to a newer version first",
-        deployment.engine, deployment.version
-    )))
 }
 
 fn repeated(

@@ -4,14 +4,14 @@ use chrono::{DateTime, Utc};
 
 use super::{
     Broker, BrokerError, DeploymentView, Restored,
-    alert::backup_watch,
+    alert::{Beside, backup_watch, beside},
     backup::back_up_in,
     restore::restores_in,
     session::{no_such_page, reached},
 };
 use crate::{
     model::{
-        alert::BackupWatch,
+        alert::{BackupWatch, DatabaseWatch},
         backup::{Backup, BackupState},
         catalog::Placement,
         deployment::{DeploymentSecrets, Notes},
@@ -45,6 +45,8 @@ pub struct InstanceView {
     pub next_backup: Option<DateTime<Utc>>,
     /// What is known of its scheduled backups.
     pub watch: BackupWatch,
+    /// What is known of its database beside what its members tell.
+    pub database: DatabaseWatch,
     /// What the broker itself restored from it, newest first.
     pub restores: Vec<Restored>,
     /// What the broker itself restored it from, if that may be seen.
@@ -59,6 +61,7 @@ struct Facts {
     backups: Vec<Backup>,
     operations: Vec<Operation>,
     watch: BackupWatch,
+    beside: Beside,
     restores: Vec<Restored>,
     source: Option<Instance>,
 }
@@ -153,6 +156,7 @@ impl Broker {
                 let facts = Facts {
                     notes: store::notes::of(conn, &deployment.0.id)?,
                     watch: backup_watch(conn, &instance, &backups)?,
+                    beside: beside(conn, &deployment.0, now)?,
                     backups,
                     operations: store::operation::of_instance(conn, &id, RECIPES_MAX)?,
                     restores: restores_in(conn, &instance)?,
@@ -209,6 +213,7 @@ impl Broker {
                 .as_ref()
                 .map(|schedule| schedule.next_at),
             watch: facts.watch,
+            database: self.database_watch(&deployment, facts.beside),
             restores: facts.restores,
             source: facts.source.filter(|_| source_seen),
             now,

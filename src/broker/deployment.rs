@@ -5,11 +5,11 @@ use crate::{
     model::{
         audit::AtOnce,
         deployment::{Deployment, DeploymentSecrets, Notes},
+        engine::Transition,
         ids::{DeploymentId, InstanceId, OperationId},
         instance::Instance,
         limits::{DEPLOYMENTS_MAX, RECIPES_MAX},
         operation::{Operation, OperationKind},
-        version::{Transition, transitions},
     },
     store::{self, Conn, StoreError},
 };
@@ -156,10 +156,14 @@ impl Broker {
         Ok(found)
     }
 
-    /// The versions that a deployment can be migrated to, by a restore into a new instance.
+    /// The ways to newer versions that a deployment has, oldest first.
     pub fn transitions(&self, deployment: &Deployment) -> Vec<Transition> {
         let available = self.versions_on(&deployment.cluster, &deployment.engine);
-        transitions(deployment.version, available)
+        // An engine that this broker does not have leads nowhere.
+        self.profile(&deployment.engine).map_or_else(
+            |_| Vec::new(),
+            |of| of.transitions(deployment.version, available),
+        )
     }
 
     /// The operations of an instance, newest first; none of an earlier one that had the same id.

@@ -265,6 +265,7 @@ fn accept(
         version: target.version,
         units: target.units,
         members: Vec::new(),
+        closed_since: None,
     };
     let (origin, restored_from) = match asker {
         Asker::Platform => ("osb", None),

@@ -12,6 +12,7 @@ use crate::{
     clock::Clock,
     model::{
         catalog::{CurrentCatalog, Offering, Plan},
+        engine::Profile,
         ids::{BindingId, InstanceId, OperationId},
         limits::SYNC_WAIT,
         operation::{DeletedPoll, Operation, OperationState},
@@ -38,6 +39,7 @@ mod logfile;
 mod observation;
 mod quota;
 mod reconcile;
+mod relief;
 mod restore;
 mod schedule;
 mod session;
@@ -47,6 +49,8 @@ mod target;
 mod tests;
 mod token;
 mod update;
+mod upgrade;
+mod versions;
 
 pub use audit::{AuditPage, AuditQuery};
 pub use binding::{BindRequest, Bound, FetchedBinding, UnbindRequest, Unbound};
@@ -65,6 +69,8 @@ pub use schedule::back_up_due;
 pub use session::{Doorkeeper, SignInWay, SignedIn, dashboard_link, linkable, no_such_page};
 pub use status::{OperationStatus, StatusState, status_of};
 pub use update::{UpdateRequest, Updated};
+pub use upgrade::Preflight;
+pub use versions::VersionInUse;
 
 /// Why a use case refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -168,6 +174,8 @@ pub struct Broker {
     pub clusters: Vec<Cluster>,
     /// The versions of each engine on each cluster: cluster id, then engine.
     pub versions: BTreeMap<String, BTreeMap<String, Vec<Version>>>,
+    /// What is known of each engine, by its name.
+    pub profiles: BTreeMap<String, &'static Profile>,
     /// The most units of all instances of one tenant together; absent: no limit.
     pub units_per_tenant: Option<u32>,
     /// How far a restore may reach for its source.
@@ -204,6 +212,12 @@ impl Broker {
             ))
         })?;
         Ok((offering.clone(), plan.clone()))
+    }
+
+    /// What is known of an engine.
+    pub fn profile(&self, engine: &str) -> Result<&'static Profile, BrokerError> {
+        let profile = self.profiles.get(engine).copied();
+        profile.ok_or_else(|| StoreError::Missing(format!("the engine {engine}")).into())
     }
 
     /// The versions of an engine on a cluster.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 
 use super::Broker;
-use crate::model::{deployment::Deployment, observation::Observation};
+use crate::model::{
+    deployment::Deployment, engine::Obstacle, observation::Observation, version::Version,
+};
 
 /// Whoever looks at running deployments. Of all use cases, only the one that makes an instance
 /// smaller waits for it and decides by it.
@@ -16,11 +18,24 @@ pub trait Observer: Send + Sync {
 
     /// Looks at a deployment now. None when that comes to nothing.
     fn look(&self, deployment: &Deployment) -> BoxFuture<'static, Option<Arc<Observation>>>;
+
+    /// Asks the members what is in the way of taking them to a version. None when that comes to
+    /// nothing.
+    fn obstacles(
+        &self,
+        deployment: &Deployment,
+        to: Version,
+    ) -> BoxFuture<'static, Option<Vec<Obstacle>>>;
 }
 
 impl Broker {
     /// How a deployment fares, see [`Observer::observe`].
     pub fn observation(&self, deployment: &Deployment) -> Option<Arc<Observation>> {
         self.observer.observe(deployment)
+    }
+
+    /// Looks at a deployment now, see [`Observer::look`].
+    pub async fn look(&self, deployment: &Deployment) -> Option<Arc<Observation>> {
+        self.observer.look(deployment).await
     }
 }

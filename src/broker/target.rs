@@ -8,7 +8,7 @@ use crate::{
         catalog::{Offering, Plan},
         limits::{UNITS_DEFAULT, UNITS_MAX},
         placement::{self, Candidate, Cluster},
-        version::{self, Version},
+        version::Version,
     },
     store::{self, Conn, StoreError},
 };
@@ -70,9 +70,10 @@ impl Broker {
         .map_err(|refusal| BrokerError::BadRequest(refusal.to_string()))?;
         let available = self.versions_on(&cluster.id, &offering.rules.engine);
         let wanted = asked.db_version.as_deref();
+        let profile = self.profile(&offering.rules.engine)?;
         let version = match source {
-            None => version::for_new(wanted, available),
-            Some(manifest) => version::for_restore(manifest.version, wanted, available),
+            None => profile.for_new(wanted, available),
+            Some(manifest) => profile.for_restore(manifest.version, wanted, available),
         }
         .map_err(|refusal| BrokerError::BadRequest(refusal.to_string()))?;
         if let Some(manifest) = source {

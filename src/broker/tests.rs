@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     backup_store::folder::FolderStore,
+    engine::etcd,
     model::{
         backup::{
             Backup, BackupKind, BackupState, MANIFEST_FORMAT, Manifest, SnapshotContent,
@@ -16,6 +17,7 @@ use crate::{
         },
         catalog::Catalog,
         deployment::Deployment,
+        engine::Obstacle,
         ids::BackupId,
         instance::InstanceState,
         limits::UNIT_BYTES,
@@ -49,6 +51,10 @@ impl Observer for Nobody {
     }
 
     fn look(&self, _: &Deployment) -> BoxFuture<'static, Option<Arc<Observation>>> {
+        Box::pin(async { None })
+    }
+
+    fn obstacles(&self, _: &Deployment, _: Version) -> BoxFuture<'static, Option<Vec<Obstacle>>> {
         Box::pin(async { None })
     }
 }
@@ -125,6 +131,7 @@ impl Office {
             versions: installed
                 .map(|(id, v)| (id.to_owned(), BTreeMap::from([("etcd".to_owned(), v)])))
                 .into(),
+            profiles: BTreeMap::from([("etcd".to_owned(), &etcd::PROFILE)]),
             units_per_tenant: None,
             restore_scope: RestoreScope::Space,
             deleted_poll: DeletedPoll::Gone,

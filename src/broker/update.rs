@@ -19,7 +19,7 @@ use crate::{
         observation::Observation,
         operation::{Operation, OperationKind},
         update::{Change, UpdateIdentity, fits, merged},
-        version::{self, Version},
+        version::Version,
     },
     store::{self, Conn, StoreError},
 };
@@ -120,7 +120,7 @@ impl Broker {
         }
     }
 
-    fn update_in(
+    pub(super) fn update_in(
         &self,
         conn: &mut Conn<'_>,
         request: &UpdateRequest,
@@ -170,7 +170,7 @@ impl Broker {
             None => {}
         }
         let after = merged(&instance.parameters, &identity.parameters);
-        let in_one_shape = deployment.members.iter().all(|m| m.shape.is_none());
+        let in_one_shape = deployment.is_in_one_shape();
         if goal == deployment.shape() && in_one_shape {
             if after != instance.parameters {
                 store::instance::set_parameters(conn, &instance.id, &after)?;
@@ -237,8 +237,9 @@ impl Broker {
             )));
         }
         let available = self.versions_on(&deployment.cluster, &deployment.engine);
+        let profile = self.profile(&deployment.engine)?;
         let wanted = asked.db_version.as_deref();
-        let wanted = wanted.map(|v| version::for_upgrade(v, available));
+        let wanted = wanted.map(|v| profile.for_upgrade(v, available));
         let wanted = wanted.transpose().map_err(bad)?;
         // An instance that was made newer than its plan asks for stays so.
         let maintained = request.maintenance_version.as_deref();
@@ -264,7 +265,9 @@ impl Broker {
             let reason = format!("{engine} {version} is not available at the moment");
             return Err(refused(reason, true));
         }
-        let hops = version::hops(deployment.version, goal.version, available)
+        let hops = self
+            .profile(&deployment.engine)?
+            .hops(deployment.version, goal.version, available)
             .map_err(|refusal| refused(refusal.to_string(), false))?;
         if hops.is_empty() {
             return Ok(vec![goal]);

@@ -61,7 +61,8 @@ impl Session {
                 ));
                 return api.backup(&id).await;
             }
-            self.wait_for_recipe(api, name, &text(&recipe["id"]))
+            let title = format!("back up {name}");
+            self.wait_for_recipe(api, &title, &text(&recipe["id"]))
                 .await?;
             api.backup(&id).await
         });
@@ -82,13 +83,16 @@ impl Session {
         self.show.result(&shown, &backup)
     }
 
-    async fn wait_for_recipe(&self, api: &Compose<'_>, name: &str, id: &str) -> Result<()> {
-        let progress = self.show.progress(&format!("back up {name}"));
-        let interrupted = || {
-            Error::Interrupted(format!(
-                "the backup goes on without you; look at it with: compose-broker backups {name}"
-            ))
-        };
+    /// Waits for the end of a recipe, under a title such as `back up orders`.
+    pub(super) async fn wait_for_recipe(
+        &self,
+        api: &Compose<'_>,
+        title: &str,
+        id: &str,
+    ) -> Result<()> {
+        let progress = self.show.progress(title);
+        let interrupted =
+            || Error::Interrupted(format!("it goes on without you: {title} (recipe {id})"));
         let mut pause = CLIENT_FIRST_LOOK;
         loop {
             tokio::select! {
@@ -110,7 +114,7 @@ impl Session {
             match recipe["status"].as_str() {
                 Some("complete") => return Ok(()),
                 Some("running" | "waiting") => progress.say(&detail),
-                _ => return Err(Error::Failed(format!("the backup failed: {detail}"))),
+                _ => return Err(Error::Failed(format!("{title} failed: {detail}"))),
             }
         }
     }
@@ -164,7 +168,7 @@ impl Session {
     }
 
     /// Does something with the API of an instance.
-    async fn with_api<T>(
+    pub(super) async fn with_api<T>(
         &self,
         name: &str,
         work: impl AsyncFnOnce(&Compose<'_>) -> Result<T>,

@@ -1,7 +1,7 @@
 //! The Compose API (2016-07) of one instance, by the token of one of its keys.
 
 use hyper::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 use url::Url;
 
 use super::{
@@ -58,15 +58,51 @@ impl<'a> Compose<'a> {
         self.call(Method::POST, &path, 202).await
     }
 
+    /// The ways to newer versions.
+    pub async fn transitions(&self) -> Result<Vec<Value>> {
+        let path = ["deployments", &self.deployment, "versions"];
+        let mut list = self.call(Method::GET, &path, 200).await?;
+        match list["_embedded"]["transitions"].take() {
+            Value::Array(transitions) => Ok(transitions),
+            _ => Err(Error::Failed(
+                "the broker's answer lists no versions".into(),
+            )),
+        }
+    }
+
+    /// What an upgrade to a version would do.
+    pub async fn preflight(&self, version: &str) -> Result<Value> {
+        let path = ["deployments", &self.deployment, "versions"];
+        let body = json!({ "deployment": { "version": version, "dry_run": true } });
+        self.send(Method::PATCH, &path, Some(&body), 200).await
+    }
+
+    /// Asks for room to be made; what goes on then is a recipe.
+    pub async fn begin_relief(&self, delete_prefix: Option<&str>) -> Result<Value> {
+        let path = ["deployments", &self.deployment, "reliefs"];
+        let body = json!({ "deployment": { "delete_prefix": delete_prefix } });
+        self.send(Method::POST, &path, Some(&body), 202).await
+    }
+
     /// How a recipe fares.
     pub async fn recipe(&self, id: &str) -> Result<Value> {
         self.call(Method::GET, &["recipes", id], 200).await
     }
 
     async fn call(&self, method: Method, path: &[&str], expected: u16) -> Result<Value> {
+        self.send(method, path, None, expected).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &[&str],
+        body: Option<&Value>,
+        expected: u16,
+    ) -> Result<Value> {
         let url = below(&self.base, path, &[]);
         let headers = [self.authorization.clone()];
-        let answer = self.http.call(method, &url, &headers, None).await?;
+        let answer = self.http.call(method, &url, &headers, body).await?;
         answer.expect(expected)
     }
 }

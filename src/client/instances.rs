@@ -255,6 +255,18 @@ impl Session {
             .await
     }
 
+    /// The version that the plan of an instance has now.
+    pub(super) async fn version_of_plan(&self, name: &str) -> Result<String> {
+        let instance = self.book.instance(name)?;
+        let catalog = self.catalog().await?;
+        let maintained = catalog.of(&instance).and_then(|offer| offer.maintenance());
+        let version = maintained.and_then(|info| info["version"].as_str().map(str::to_owned));
+        version.ok_or_else(|| {
+            let plan = &instance.plan.name;
+            Error::Failed(format!("the plan {plan} has no version to upgrade to"))
+        })
+    }
+
     /// `upgrade-service`
     pub async fn upgrade_service(&self, name: &str, wait: bool) -> Result<()> {
         let instance = self.book.instance(name)?;

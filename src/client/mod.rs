@@ -29,6 +29,7 @@ mod instances;
 mod keys;
 mod osb;
 mod show;
+mod versions;
 mod work;
 
 use book::Book;
@@ -85,10 +86,31 @@ enum Command {
         #[command(flatten)]
         patience: Patience,
     },
-    /// Bring a service instance to the version that its plan has now
+    /// Bring a service instance to the version that its plan has now, or to another newer one
     UpgradeService {
         /// The instance
         name: String,
+        /// The version [default: that of the plan]
+        #[arg(long, value_name = "VERSION")]
+        db_version: Option<String>,
+        /// Tell what would be done, and do nothing
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        patience: Patience,
+    },
+    /// List the versions that a service instance can be taken to, with their known faults
+    Versions {
+        /// The instance
+        name: String,
+    },
+    /// Give unused storage of a service instance back, and let it take writes again if it was full
+    MakeRoom {
+        /// The instance
+        name: String,
+        /// Delete all keys that begin with this before
+        #[arg(long, value_name = "PREFIX")]
+        delete_prefix: Option<String>,
         #[command(flatten)]
         patience: Patience,
     },
@@ -369,9 +391,31 @@ impl Session {
                 self.update_service(&name, parameters, plan.as_deref(), patience.wait)
                     .await
             }
-            Command::UpgradeService { name, patience } => {
+            Command::UpgradeService {
+                name,
+                db_version,
+                dry_run: true,
+                ..
+            } => self.rehearse_upgrade(&name, db_version).await,
+            Command::UpgradeService {
+                name,
+                db_version: Some(version),
+                patience,
+                ..
+            } => {
+                let parameters = serde_json::json!({ "db_version": version });
+                self.update_service(&name, Some(parameters), None, patience.wait)
+                    .await
+            }
+            Command::UpgradeService { name, patience, .. } => {
                 self.upgrade_service(&name, patience.wait).await
             }
+            Command::Versions { name } => self.versions(&name).await,
+            Command::MakeRoom {
+                name,
+                delete_prefix,
+                patience,
+            } => self.make_room(&name, delete_prefix, patience.wait).await,
             Command::DeleteService {
                 name,
                 certainty,

@@ -13,6 +13,7 @@ use crate::{
         backup::SnapshotContent,
         binding::Rights,
         deployment::{Access, Deployment, DeploymentSecrets, Member},
+        engine::{Obstacle, Profile},
         ids::DeploymentId,
         observation::MemberObservation,
         secret::Secret,
@@ -91,6 +92,15 @@ pub struct DatabaseUser {
     pub rights: Rights,
 }
 
+/// Files that an engine's member has, below its home.
+#[derive(Debug, Clone, Copy)]
+pub struct FilesOfMember {
+    /// Their folder, seen from the member's home.
+    pub folder: &'static str,
+    /// Whether a file of that name is one.
+    pub has: fn(&str) -> bool,
+}
+
 /// How applications reach a deployment as one user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionStrings {
@@ -103,8 +113,13 @@ pub struct ConnectionStrings {
 /// A kind of database.
 #[async_trait]
 pub trait Engine: Send + Sync {
+    /// What is known of the engine: its versions, and which may follow which.
+    fn profile(&self) -> &'static Profile;
+
     /// The engine's name, as in catalogs, manifests and folders.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &'static str {
+        self.profile().name
+    }
 
     /// New secrets for the new deployment `id` whose members are reached at `host`.
     fn generate_secrets(
@@ -191,6 +206,79 @@ pub trait Engine: Send + Sync {
         deployment: &Deployment,
         secrets: &DeploymentSecrets,
     ) -> Result<Version, EngineError>;
+
+    /// What is in the way of taking the members of a running deployment to `to`; empty when nothing
+    /// is.
+    async fn obstacles(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+        to: Version,
+    ) -> Result<Vec<Obstacle>, EngineError>;
+
+    /// Where a member that is [checkpointing](crate::model::deployment::Member::checkpointing)
+    /// leaves its whole state, each time in a file of a later name.
+    fn checkpoints(&self) -> FilesOfMember;
+
+    /// Gives running members something to write into their logs that changes nothing of what the
+    /// database holds: those that are checkpointing write their state down after it.
+    async fn fill_logs(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+    ) -> Result<(), EngineError>;
+
+    /// Lets members that have all agreed on a newer line go back to that of `to`, one by one.
+    async fn begin_way_back(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+        to: Version,
+    ) -> Result<(), EngineError>;
+
+    /// Ends the way back: members agree on newer lines again. Fine when there is none under way.
+    async fn end_way_back(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+    ) -> Result<(), EngineError>;
+
+    /// The file whose size is never less than that of a member's database.
+    fn database_file(&self) -> FilesOfMember;
+
+    /// Forgets the database's history: what it took becomes unused storage.
+    async fn forget_history(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+    ) -> Result<(), EngineError>;
+
+    /// Gives unused storage back, member by member, the leader last. A member serves nobody
+    /// meanwhile.
+    async fn give_back(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+    ) -> Result<(), EngineError>;
+
+    /// Deletes every key that begins with `prefix`; returns how many.
+    async fn delete_keys(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+        prefix: &str,
+    ) -> Result<u64, EngineError>;
+
+    /// Puts right whoever may enter a running deployment: its administrator and `users`, with their
+    /// passwords and rights, and nobody else but `others`, who may be there or not. Returns what
+    /// was not so before, one sentence each, without secrets.
+    async fn restore_users(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+        users: &[DatabaseUser],
+        others: &[String],
+    ) -> Result<Vec<String>, EngineError>;
 
     /// Lets a deployment take writes again that was full before it got more storage.
     async fn clear_alarms(

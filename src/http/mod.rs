@@ -18,6 +18,7 @@ use crate::{
     model::{proxy::TrustedProxies, secret::Credentials},
 };
 
+mod advisory;
 mod compose;
 mod dashboard;
 mod error;
@@ -104,6 +105,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
                         .route(web::post().to(operator::reconcile)),
                 )
                 .service(only("/audit").route(web::get().to(operator::audit)))
+                .service(only("/versions").route(web::get().to(operator::versions)))
                 .default_service(web::to(error::no_such_route)),
         )
         // The link carries its own permission.
@@ -153,6 +155,10 @@ pub fn routes(config: &mut web::ServiceConfig) {
                     either("/deployments/{deployment}/scalings")
                         .route(web::get().to(compose::scalings))
                         .route(web::post().to(compose::scale)),
+                )
+                .service(
+                    either("/deployments/{deployment}/reliefs")
+                        .route(web::post().to(compose::relieve)),
                 )
                 .service(
                     either("/deployments/{deployment}/logfiles")

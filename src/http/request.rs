@@ -230,6 +230,17 @@ impl Body {
         }
     }
 
+    /// A truth; one that is absent or `null` is false.
+    pub fn flag(&self, name: &str) -> Result<bool, HttpError> {
+        match self.field(name) {
+            None => Ok(false),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(_) => Err(HttpError::bad_request(format!(
+                "{name} is not true or false"
+            ))),
+        }
+    }
+
     /// A text that may be absent or `null`, but not empty.
     pub fn optional_text(&self, name: &str) -> Result<Option<String>, HttpError> {
         match self.field(name) {

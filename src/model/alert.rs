@@ -4,12 +4,14 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::{
+    engine::{KnownFault, Severity},
     limits::{
-        BACKUP_FAILURES_TELLING, BACKUP_LATE_AFTER, QUOTA_NEAR_PERCENT, SCHEDULE_BEGINS_AFTER,
-        UNIT_BYTES,
+        BACKUP_FAILURES_TELLING, BACKUP_LATE_AFTER, FAULTS_TOLD_MAX, QUOTA_CRITICAL_PERCENT,
+        QUOTA_NEAR_PERCENT, SCHEDULE_BEGINS_AFTER, UNIT_BYTES,
     },
     observation::{MemberHealth, MemberObservation, Observation},
     schedule::{Schedule, minute_of_day, slot_after},
+    version::Version,
 };
 
 /// How bad it is; the worst in front.
@@ -21,6 +23,8 @@ pub enum Gravity {
     Warning,
     /// It cannot be told.
     Unknown,
+    /// Nothing has to be done; it is good to know.
+    Notice,
 }
 
 impl Gravity {
@@ -30,6 +34,7 @@ impl Gravity {
             Self::Critical => "critical",
             Self::Warning => "warning",
             Self::Unknown => "unknown",
+            Self::Notice => "notice",
         }
     }
 }
@@ -45,6 +50,40 @@ pub struct Alert {
     pub message: String,
 }
 
+/// What befell a database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Incident {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// What, in sentences for people.
+    pub message: String,
+}
+
+/// What is known of a database beside what its members tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatabaseWatch {
+    /// The engine's name.
+    pub engine: String,
+    /// The version that runs.
+    pub version: Version,
+    /// Bytes that each member may have.
+    pub quota_bytes: u64,
+    /// The known faults of the version, the gravest in front.
+    pub faults: Vec<KnownFault>,
+    /// Bindings whose role or prefix the version does not hold.
+    pub limits_not_held: usize,
+    /// The nearest version that would hold them, where one is available.
+    pub limits_held_by: Option<Version>,
+    /// The version goes on checking rights when the database is full.
+    pub is_safe_full: bool,
+    /// The nearest version that does, where one is available.
+    pub safe_full_from: Option<Version>,
+    /// Since when nobody but the broker is let in.
+    pub closed_since: Option<DateTime<Utc>>,
+    /// What befell it lately, newest first.
+    pub incidents: Vec<Incident>,
+}
+
 /// What is known of an instance's scheduled backups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackupWatch {
@@ -57,22 +96,22 @@ pub struct BackupWatch {
 }
 
 /// Everything that somebody should know of a usable instance at `now`, the worst in front.
-/// `observation`: what was seen of its members a moment ago, none if they cannot be looked at;
-/// `quota_bytes`: the storage of each of them.
+/// `observation`: what was seen of its members a moment ago, none if they cannot be looked at.
 pub fn alerts(
     now: DateTime<Utc>,
-    quota_bytes: u64,
+    database: &DatabaseWatch,
     observation: Option<&Observation>,
     backups: &BackupWatch,
 ) -> Vec<Alert> {
     let mut found = match observation {
-        Some(seen) => [of_members(seen), of_storage(seen, quota_bytes)].concat(),
+        Some(seen) => [of_members(seen), of_storage(seen, database)].concat(),
         None => vec![Alert {
             gravity: Gravity::Unknown,
             member: None,
             message: "The broker could not look at the members.".to_owned(),
         }],
     };
+    found.extend(of_database(database));
     found.extend(of_backups(now, backups));
     found.sort_by_key(|alert| alert.gravity);
     found
@@ -103,14 +142,14 @@ fn of_members(seen: &Observation) -> Vec<Alert> {
 }
 
 /// Storage that is used up or will be, and whatever else members complain of.
-fn of_storage(seen: &Observation, quota_bytes: u64) -> Vec<Alert> {
+fn of_storage(seen: &Observation, database: &DatabaseWatch) -> Vec<Alert> {
     let mut found: Vec<Alert> = Vec::new();
     for member in &seen.members {
         let MemberHealth::Serving { complaints, .. } = &member.health else {
             continue;
         };
         for complaint in complaints {
-            let message = format!("The database complains: {}", complaint.trim());
+            let message = told(complaint, database);
             // All members tell what one of them complains of.
             if found.iter().all(|alert| alert.message != message) {
                 found.push(Alert {
@@ -122,26 +161,122 @@ fn of_storage(seen: &Observation, quota_bytes: u64) -> Vec<Alert> {
         }
     }
     let used = u128::from(seen.database_bytes().unwrap_or(0));
-    let quota = u128::from(quota_bytes.max(1));
+    let quota = u128::from(database.quota_bytes.max(1));
     let percent = used * 100 / quota;
     if percent >= u128::from(QUOTA_NEAR_PERCENT) {
-        let units = quota_bytes / UNIT_BYTES;
-        let (gravity, consequence) = if used >= quota {
-            (Gravity::Critical, "no more writes are taken")
+        let units = database.quota_bytes / UNIT_BYTES;
+        let gravity = if percent >= u128::from(QUOTA_CRITICAL_PERCENT) {
+            Gravity::Critical
         } else {
-            (
-                Gravity::Warning,
-                "when all of it is used, no more writes are taken",
-            )
+            Gravity::Warning
+        };
+        let consequence = match (used >= quota, database.is_safe_full) {
+            (true, true) => "no more writes are taken",
+            (true, false) => "nobody but the broker is let in",
+            (false, true) => "when all of it is used, no more writes are taken",
+            (false, false) => "when all of it is used, nobody but the broker is let in any more",
         };
         found.push(Alert {
             gravity,
             member: None,
             message: format!(
                 "{percent} % of the storage quota of {units} unit(s) are used; {consequence}. Ask \
-                 for more units."
+                 for more units, or delete keys."
             ),
         });
+    }
+    found
+}
+
+/// What a member complains of, and what can be done.
+fn told(complaint: &str, database: &DatabaseWatch) -> String {
+    let complaint = complaint.trim();
+    let advice = if complaint.contains("CORRUPT") {
+        " The members hold different data and take no more writes. Restore the newest good backup \
+         into a new instance, and tell the operator."
+    } else if complaint.contains("NOSPACE") && database.is_safe_full {
+        " It can be read, and keys can be deleted. Ask for more units, or delete keys: the broker \
+         then makes room and lets it take writes again."
+    } else {
+        ""
+    };
+    format!("The database complains: {complaint}{advice}")
+}
+
+/// What is known of the database whatever its members tell.
+fn of_database(database: &DatabaseWatch) -> Vec<Alert> {
+    let (engine, version) = (&database.engine, database.version);
+    let mut found = Vec::new();
+    let mut add = |gravity, message: String| {
+        found.push(Alert {
+            gravity,
+            member: None,
+            message,
+        });
+    };
+    if let Some(since) = database.closed_since {
+        let upgrade = match database.safe_full_from {
+            Some(safe) => format!(", or upgrade to {safe}"),
+            None => String::new(),
+        };
+        add(
+            Gravity::Critical,
+            format!(
+                "Since {} nobody but the broker is let in: the database is full, and {engine} \
+                 {version} checks no rights while it is. Ask for more units, have the broker delete \
+                 keys (reliefs of the administration API){upgrade}. The broker opens it when there \
+                 is room.",
+                time(since)
+            ),
+        );
+    }
+    if database.limits_not_held > 0 {
+        let upgrade = match database.limits_held_by {
+            Some(version) => format!("upgrade to {version}"),
+            None => "no version here does".to_owned(),
+        };
+        add(
+            Gravity::Critical,
+            format!(
+                "{} binding(s) have a role or a prefix, and {engine} {version} does not hold users \
+                 to them: {upgrade}.",
+                database.limits_not_held
+            ),
+        );
+    }
+    for incident in &database.incidents {
+        add(
+            Gravity::Warning,
+            format!("{}: {}", time(incident.at), incident.message),
+        );
+    }
+    if let Some(worst) = database.faults.first() {
+        let gravity = match worst.severity {
+            Severity::LetsStrangersIn | Severity::Serious => Gravity::Warning,
+            Severity::Minor => Gravity::Notice,
+        };
+        let fixes: Option<Vec<Version>> = database.faults.iter().map(|f| f.fixed_in).collect();
+        let advice = match fixes.into_iter().flatten().max() {
+            Some(fixed) => format!(" All of them are mended in {fixed}: upgrade."),
+            None => String::new(),
+        };
+        let shown: Vec<String> = database
+            .faults
+            .iter()
+            .take(FAULTS_TOLD_MAX)
+            .map(KnownFault::to_string)
+            .collect();
+        let more = match database.faults.len().saturating_sub(FAULTS_TOLD_MAX) {
+            0 => String::new(),
+            more => format!(" And {more} more."),
+        };
+        add(
+            gravity,
+            format!(
+                "{engine} {version} has known faults. {}{more}{advice}",
+                shown.join(" ")
+            ),
+        );
     }
     found
 }

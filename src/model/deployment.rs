@@ -1,5 +1,6 @@
 //! The database cluster behind one instance.
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -26,6 +27,9 @@ pub struct Deployment {
     pub units: u32,
     /// Its members; empty until ports are allocated.
     pub members: Vec<Member>,
+    /// Since when nobody but the broker is let in, because the database is full and its version
+    /// checks no rights then; none: it is open.
+    pub closed_since: Option<DateTime<Utc>>,
 }
 
 impl Deployment {
@@ -51,6 +55,20 @@ impl Deployment {
     /// What a member was decided to run as.
     pub fn shape_of(&self, member: &Member) -> Shape {
         member.shape.unwrap_or(self.shape())
+    }
+
+    /// Whether no member runs as anything else than the deployment is: no update left it half done.
+    pub fn is_in_one_shape(&self) -> bool {
+        let own = |member: &Member| member.shape.is_some() || member.checkpointing;
+        !self.members.iter().any(own)
+    }
+
+    /// How its members let clients in, once it is made.
+    pub fn access(&self) -> Access {
+        match self.closed_since {
+            Some(_) => Access::Certificates,
+            None => Access::Passwords,
+        }
     }
 
     /// The same deployment with all members in one shape.
@@ -104,6 +122,10 @@ pub struct Member {
     /// What it runs as while that is not what the deployment is: in the midst of an update.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shape: Option<Shape>,
+    /// It writes its whole state down again and again: before a line of versions that cannot read
+    /// its older log.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub checkpointing: bool,
 }
 
 impl Member {
@@ -174,7 +196,8 @@ pub struct DeploymentSecrets {
 pub enum Access {
     /// Server TLS; who comes is known by user name and password. The normal state.
     Passwords,
-    /// Only clients with a certificate of the deployment's own authority get in at all. While a
-    /// restored deployment still holds the source's users, nobody but the broker has one.
+    /// Only clients with a certificate of the deployment's own authority get in at all, and nobody
+    /// but the broker has one: while a restored deployment still holds the source's users, and
+    /// while a full database would check no rights.
     Certificates,
 }

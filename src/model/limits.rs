@@ -83,6 +83,8 @@ pub const LISTEN_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the members of an upgraded deployment have to agree on their new version. etcd looks
 /// at it every four seconds.
 pub const AGREEMENT_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the members have to write their whole state down before an upgrade that asks for it.
+pub const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause between two looks at what the members agreed on.
 pub const AGREEMENT_POLL: Duration = Duration::from_millis(200);
 /// Pause between two looks at a starting member.
@@ -91,6 +93,11 @@ pub const READY_POLL: Duration = Duration::from_millis(20);
 pub const ENGINE_CALL_TIMEOUT: Duration = Duration::from_secs(20);
 /// Opening a connection to an engine.
 pub const ENGINE_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// One member's giving back of unused storage: it copies its whole database.
+pub const DEFRAGMENT_TIMEOUT: Duration = Duration::from_secs(600);
+/// By how much the storage of a version that checks no rights when it is full is larger than the
+/// quota: as long as it takes to write that much, the broker has to close the database.
+pub const UNSAFE_QUOTA_FACTOR: u64 = 2;
 /// Changes of users that one deployment is asked for at once. etcd 3.3 spends a tenth of a second
 /// and more on each, on every member, and gives up on those that wait behind for long.
 pub const USER_CHANGES_AT_ONCE: usize = 2;
@@ -242,6 +249,36 @@ pub const BACKUP_LATE_AFTER: Duration = Duration::from_secs(2 * 3600);
 pub const BACKUP_FAILURES_TELLING: u32 = 3;
 /// From this part of its storage quota on, in percent, a database's users are told that it fills.
 pub const QUOTA_NEAR_PERCENT: u64 = 80;
+/// From this part of its storage quota on, in percent, a database is about to be full.
+pub const QUOTA_CRITICAL_PERCENT: u64 = 95;
+/// From this part of its storage quota on, in percent, the broker tries to make room.
+pub const QUOTA_RELIEF_PERCENT: u64 = 90;
+/// A database that was closed because it was full is opened below this part of its quota, in
+/// percent: not so near to it that it is closed again at once.
+pub const QUOTA_OPENED_PERCENT: u64 = 90;
+/// Storage is given back when so much of a database's file, in percent, holds nothing: a member
+/// serves nobody meanwhile.
+pub const UNUSED_PERCENT_MIN: u64 = 10;
+/// How often the sizes of databases are looked at.
+pub const GUARD_INTERVAL: Duration = Duration::from_secs(1);
+/// A database's file grows ahead of what is in it, by no more than this, in bytes. One that is this
+/// far from a limit is within it.
+pub const FILE_AHEAD_BYTES: u64 = 16 * 1024 * 1024;
+/// Pause before members are asked again how full they are, whose version is safe full.
+pub const FULL_LOOK_INTERVAL: Duration = Duration::from_secs(10);
+/// The same where the version is not safe full: within it, somebody who writes as fast as members
+/// take it must not get through what is left between the quota and the members' own limit.
+pub const UNSAFE_LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// Pause before a relief that did not help is tried again; doubled for each further one.
+pub const RELIEF_RETRY_FIRST: Duration = Duration::from_secs(5);
+/// Longest pause before a relief is tried again that did not help.
+pub const RELIEF_RETRY_MAX: Duration = Duration::from_secs(600);
+/// Known faults of a version that an alert tells in full, the gravest.
+pub const FAULTS_TOLD_MAX: usize = 3;
+/// How long users are told of what befell their database.
+pub const INCIDENT_TOLD: chrono::Duration = chrono::Duration::days(7);
+/// Incidents that are told at once, the newest ones.
+pub const INCIDENTS_TOLD_MAX: i64 = 10;
 /// How long whoever asks for alerts waits for a look at the members.
 pub const ALERT_LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -33,6 +33,11 @@ pub enum MemberHealth {
         version: String,
         /// Size of its database file, in bytes: what its quota is held against.
         database_bytes: u64,
+        /// What of it holds something, in bytes; absent where the version does not tell. The rest
+        /// comes back when unused storage is given back.
+        used_bytes: Option<u64>,
+        /// It takes no more writes, since its storage is full.
+        is_full: bool,
         /// What it complains of; full storage, above all.
         complaints: Vec<String>,
     },
@@ -42,11 +47,41 @@ pub enum MemberHealth {
     Silent(String),
 }
 
+impl MemberObservation {
+    /// Whether it follows a leader, or is it.
+    pub fn serves(&self) -> bool {
+        matches!(self.health, MemberHealth::Serving { .. })
+    }
+
+    /// Whether it is the leader.
+    pub fn leads(&self) -> bool {
+        matches!(self.health, MemberHealth::Serving { leads: true, .. })
+    }
+}
+
 impl Observation {
+    /// Whether a member says that it takes no more writes, since its storage is full.
+    pub fn is_full(&self) -> bool {
+        let full =
+            |m: &MemberObservation| matches!(m.health, MemberHealth::Serving { is_full: true, .. });
+        self.members.iter().any(full)
+    }
+
+    /// The most that a member's database file really holds, in bytes; none when no member tells.
+    pub fn used_bytes(&self) -> Option<u64> {
+        let bytes = self
+            .members
+            .iter()
+            .filter_map(|member| match member.health {
+                MemberHealth::Serving { used_bytes, .. } => used_bytes,
+                _ => None,
+            });
+        bytes.max()
+    }
+
     /// Members that serve.
     pub fn serving(&self) -> usize {
-        let serves = |m: &&MemberObservation| matches!(m.health, MemberHealth::Serving { .. });
-        self.members.iter().filter(serves).count()
+        self.members.iter().filter(|member| member.serves()).count()
     }
 
     /// The largest database file among the members, in bytes; none when no member tells.

@@ -31,11 +31,14 @@ pub enum OperationKind {
     Backup,
     /// Removes the backups of an instance that retention gives up.
     Prune,
+    /// Makes room in a database that is full, or about to be; closes it to all but the broker while
+    /// its version is not safe full, and opens it again.
+    Relief,
 }
 
 impl OperationKind {
     /// All kinds.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Provision,
         Self::Restore,
         Self::Update,
@@ -44,12 +47,15 @@ impl OperationKind {
         Self::Unbind,
         Self::Backup,
         Self::Prune,
+        Self::Relief,
     ];
 
     /// How much it holds a worker up.
     pub fn weight(self) -> Weight {
         match self {
-            Self::Bind | Self::Unbind | Self::Deprovision | Self::Prune => Weight::Light,
+            Self::Bind | Self::Unbind | Self::Deprovision | Self::Prune | Self::Relief => {
+                Weight::Light
+            }
             Self::Provision | Self::Restore | Self::Update | Self::Backup => Weight::Heavy,
         }
     }
@@ -60,11 +66,16 @@ impl OperationKind {
     /// While members of two versions run side by side, users must not be changed: versions before
     /// 3.5 would store an empty password. And a snapshot should not lose its member on the way. An
     /// update follows the backup that was taken for it; two backups of one instance would take
-    /// each other's tool away.
+    /// each other's tool away. An update and a relief both start members anew.
     pub fn follows(self, older: Self) -> bool {
         match self {
-            Self::Update => matches!(older, Self::Bind | Self::Unbind | Self::Backup),
-            Self::Bind | Self::Unbind => older == Self::Update,
+            Self::Update => {
+                matches!(
+                    older,
+                    Self::Bind | Self::Unbind | Self::Backup | Self::Relief
+                )
+            }
+            Self::Bind | Self::Unbind | Self::Relief => older == Self::Update,
             Self::Backup => matches!(older, Self::Update | Self::Backup),
             Self::Provision | Self::Restore | Self::Deprovision | Self::Prune => false,
         }
@@ -81,6 +92,7 @@ impl OperationKind {
             Self::Unbind => "unbind",
             Self::Backup => "backup",
             Self::Prune => "prune",
+            Self::Relief => "relief",
         }
     }
 
@@ -203,13 +215,16 @@ impl WaitsFor {
 }
 
 /// Where operations come from that nobody asked for: the broker does them by itself.
-pub const OWN_ORIGINS: [&str; 3] = [SCHEDULE, RETENTION, EXPIRY];
+pub const OWN_ORIGINS: [&str; 4] = [SCHEDULE, RETENTION, EXPIRY, GUARD];
 /// Of scheduled backups.
 pub const SCHEDULE: &str = "schedule";
 /// Of the removal of backups whose time is over.
 pub const RETENTION: &str = "retention";
 /// Of the ends of bindings whose time is over.
 pub const EXPIRY: &str = "expiry";
+
+/// Of what is done about databases that are full.
+pub const GUARD: &str = "guard";
 
 /// What users are told of an operation that gave way to a deletion.
 pub const HALTED: &str = "stopped, because it is being deleted";
@@ -286,6 +301,8 @@ pub struct Operation {
     pub source: Option<RestoreSource>,
     /// What an update changes.
     pub change: Option<Change>,
+    /// What the keys begin with that a relief deletes; absent: it deletes none.
+    pub delete_prefix: Option<String>,
     /// Where it is in its life.
     pub state: OperationState,
     /// What must end before it begins.
@@ -322,6 +339,7 @@ impl Operation {
             backup: None,
             source: None,
             change: None,
+            delete_prefix: None,
             state: OperationState::Queued,
             waits_for: WaitsFor::Nothing,
             halted: false,

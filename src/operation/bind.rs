@@ -71,12 +71,17 @@ async fn existing_binding(work: &Work) -> Result<Binding, StepError> {
 async fn add_user(work: Arc<Work>) -> Result<Outcome, StepError> {
     let binding = existing_binding(&work).await?;
     let (deployment, secrets) = work.allocated().await?;
-    let own: BindingSecrets = work.open(&binding.secrets_context(), &binding.sealed_secrets)?;
-    let user = database_user(&binding, &own)?;
+    let user = user_of(&work, &binding)?;
     work.engine(&deployment)?
         .add_user(&deployment, &secrets, &user)
         .await?;
     Outcome::done()
+}
+
+/// The database user of a binding.
+pub fn user_of(work: &Work, binding: &Binding) -> Result<DatabaseUser, StepError> {
+    let own: BindingSecrets = work.open(&binding.secrets_context(), &binding.sealed_secrets)?;
+    database_user(binding, &own)
 }
 
 fn database_user(binding: &Binding, own: &BindingSecrets) -> Result<DatabaseUser, StepError> {

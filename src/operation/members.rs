@@ -4,11 +4,15 @@ use std::{collections::HashSet, time::Duration};
 
 use futures::future::try_join_all;
 
-use super::{ClusterParts, Outcome, StepError, Work};
+use super::{ClusterParts, Outcome, StepError, Work, bind};
 use crate::{
     model::{
+        alert::Incident,
+        binding::BindingState,
         deployment::{Access, Deployment, DeploymentSecrets, Member},
+        full::Fullness,
         limits::{CRASH_WATCH, CRASHES_MAX, MEMBER_BYTES_MIN, MEMBERS, PORTS_LOOKED_AT},
+        observation::Observation,
     },
     provisioner::Provisioner,
     store,
@@ -54,6 +58,7 @@ pub async fn allocate(work: &Work) -> Result<Outcome, StepError> {
                 client_port: ports[0],
                 peer_port: ports[1],
                 shape: None,
+                checkpointing: false,
             })
             .collect();
         let deployment = Deployment {
@@ -89,7 +94,8 @@ async fn unused_ports(work: &Work, cluster: &ClusterParts) -> Result<HashSet<u16
 }
 
 /// Makes all members run with `access`, one after the other: a new member asks the others whether
-/// it was there before, and waits a whole second for each that listens but does not serve yet.
+/// it was there before, and waits a whole second for each that listens but does not serve yet. None
+/// waits for the one before to serve: this is for deployments that nobody uses.
 pub async fn start(work: &Work, access: Access) -> Result<(), StepError> {
     let (deployment, secrets) = work.allocated().await?;
     let provisioner = &work.cluster(&deployment)?.provisioner;
@@ -103,18 +109,100 @@ pub async fn start(work: &Work, access: Access) -> Result<(), StepError> {
 }
 
 /// Opens a deployment that nobody but the broker could enter so far to its users.
+pub async fn open(work: &Work) -> Result<Outcome, StepError> {
+    start_anew(work, Access::Passwords).await?;
+    Outcome::done()
+}
+
+/// Makes all members run with another `access` than so far, and waits until they serve.
 ///
 /// The members are started anew: a connection from before could go on with the rights that it
-/// had. They are killed, since an orderly end takes seconds and nobody is using them; what they
-/// have acknowledged is on their disks.
-pub async fn open(work: &Work) -> Result<Outcome, StepError> {
+/// had. They are killed: an orderly end takes seconds, and what they have acknowledged is on their
+/// disks.
+pub async fn start_anew(work: &Work, access: Access) -> Result<(), StepError> {
     let (deployment, secrets) = work.allocated().await?;
     let provisioner = &work.cluster(&deployment)?.provisioner;
     let stop = |member| provisioner.stop(&deployment.id, member, Duration::ZERO);
     try_join_all(deployment.members.iter().map(|member| stop(&member.name))).await?;
-    start(work, Access::Passwords).await?;
-    await_ready(work, &deployment, &secrets, Access::Passwords).await?;
-    Outcome::done()
+    start(work, access).await?;
+    await_ready(work, &deployment, &secrets, access).await
+}
+
+/// Makes the members run as is decided for each of them. One that has to be started anew for that
+/// serves again before the next one is touched.
+pub async fn start_as_decided(
+    work: &Work,
+    deployment: &Deployment,
+    secrets: &DeploymentSecrets,
+) -> Result<(), StepError> {
+    let access = deployment.access();
+    let provisioner = &work.cluster(deployment)?.provisioner;
+    let servers = work
+        .engine(deployment)?
+        .servers(deployment, secrets, access);
+    for server in &servers {
+        provisioner.start(server).await?;
+        await_ready(work, deployment, secrets, access).await?;
+    }
+    Ok(())
+}
+
+/// How full a deployment's database is now.
+pub async fn fullness(
+    work: &Work,
+    deployment: &Deployment,
+    secrets: &DeploymentSecrets,
+) -> Result<Fullness, StepError> {
+    let engine = work.engine(deployment)?;
+    let seen = Observation {
+        members: engine.observe(deployment, secrets).await?,
+        observed_at: work.parts.clock.now(),
+    };
+    if seen.database_bytes().is_none() {
+        let text = "no member tells how large the database is";
+        return Err(StepError::passing(text));
+    }
+    let is_safe = engine.profile().full_is_safe(deployment.version);
+    let is_closed = deployment.closed_since.is_some();
+    Ok(Fullness::of(
+        &seen,
+        deployment.quota_bytes(),
+        is_safe,
+        is_closed,
+    ))
+}
+
+/// Puts right who may enter a deployment, and writes down for its users what was not so.
+pub async fn restore_users(
+    work: &Work,
+    deployment: &Deployment,
+    secrets: &DeploymentSecrets,
+) -> Result<(), StepError> {
+    let instance = deployment.instance.clone();
+    let bindings = work
+        .read(move |conn| store::binding::of_instance(conn, &instance))
+        .await?;
+    let (mut users, mut others) = (Vec::new(), Vec::new());
+    for binding in &bindings {
+        if binding.state == BindingState::Ready {
+            users.push(bind::user_of(work, binding)?);
+        } else {
+            // It is being made or removed by somebody else.
+            others.push(binding.database_user.clone());
+        }
+    }
+    let engine = work.engine(deployment)?;
+    let found = engine
+        .restore_users(deployment, secrets, &users, &others)
+        .await?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    let (id, message) = (deployment.id.clone(), found.join(" "));
+    log::error!(deployment:% = id; "its users were not as the broker made them: {message}");
+    let at = work.parts.clock.now();
+    work.write(move |conn| store::incident::add(conn, &id, &Incident { at, message }))
+        .await
 }
 
 /// Waits until all members serve; breaks off when one of them keeps crashing.

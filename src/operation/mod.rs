@@ -41,6 +41,7 @@ mod members;
 mod meter;
 mod provision;
 mod prune;
+mod relief;
 mod restore;
 pub mod runner;
 mod unbind;
@@ -180,6 +181,7 @@ pub fn definition(kind: OperationKind) -> &'static Definition {
         OperationKind::Unbind => &unbind::DEFINITION,
         OperationKind::Backup => &backup::DEFINITION,
         OperationKind::Prune => &prune::DEFINITION,
+        OperationKind::Relief => &relief::DEFINITION,
     }
 }
 

@@ -5,6 +5,9 @@
 //! is to run as is written down before it is started so, and the deployment's own shape changes
 //! when all of its members have: whoever goes on after a crash reads there what is left to do.
 //!
+//! Some lines of versions cannot read what an older one has written into its log. Before such a line
+//! every member runs *checkpointing*, until each has been seen to have written its whole state down.
+//!
 //! Nobody's users are changed and no snapshot is taken meanwhile: see
 //! [`OperationKind::follows`](crate::model::operation::OperationKind::follows).
 
@@ -16,10 +19,10 @@ use super::{Definition, Ending, Outcome, Step, StepError, Work, members};
 use crate::{
     model::{
         backup::BackupState,
-        deployment::{Access, Deployment, DeploymentSecrets, Shape},
+        deployment::{Deployment, DeploymentSecrets, Member, Shape},
         failure::chain,
-        limits::{AGREEMENT_POLL, AGREEMENT_TIMEOUT},
-        observation::{MemberHealth, MemberObservation, Observation},
+        limits::{AGREEMENT_POLL, AGREEMENT_TIMEOUT, CHECKPOINT_TIMEOUT},
+        observation::{MemberObservation, Observation},
         update::{Change, Move, Standing, fits, next_move},
     },
     store::{self, Conn, StoreError},
@@ -72,7 +75,10 @@ async fn check(work: Arc<Work>) -> Result<Outcome, StepError> {
     if change.upgrades() {
         check_backup(&work).await?;
     }
-    members::await_ready(&work, &deployment, &secrets, Access::Passwords).await?;
+    members::await_ready(&work, &deployment, &secrets, deployment.access()).await?;
+    if change.upgrades() {
+        check_obstacles(&work, &deployment, &secrets, change.goal()).await?;
+    }
     if change.goal().units < deployment.units {
         check_size(&work, &deployment, &secrets, change.goal()).await?;
     }
@@ -94,6 +100,30 @@ async fn check_backup(work: &Work) -> Result<(), StepError> {
         ))),
         _ => Err(StepError::last("there is no backup of before the upgrade")),
     }
+}
+
+/// What stands against an upgrade is put right where the broker can, and told where it cannot.
+async fn check_obstacles(
+    work: &Work,
+    deployment: &Deployment,
+    secrets: &DeploymentSecrets,
+    goal: Shape,
+) -> Result<(), StepError> {
+    let engine = work.engine(deployment)?;
+    let version = goal.version;
+    let mut found = engine.obstacles(deployment, secrets, version).await?;
+    if found.iter().any(|obstacle| obstacle.is_mended) {
+        members::restore_users(work, deployment, secrets).await?;
+        found = engine.obstacles(deployment, secrets, version).await?;
+    }
+    if found.is_empty() {
+        return Ok(());
+    }
+    let texts: Vec<String> = found.into_iter().map(|obstacle| obstacle.text).collect();
+    let texts = texts.join("; ");
+    Err(StepError::last(format!(
+        "it cannot be upgraded now: {texts}"
+    )))
 }
 
 async fn check_size(
@@ -127,59 +157,117 @@ async fn check_size(
 /// Changes one member, or finishes when all are changed.
 async fn roll(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, secrets) = work.allocated().await?;
-    let to = change(&work)?.next(deployment.shape());
-    let unchanged = |member| deployment.shape_of(member) != to;
-    if deployment.shape() == to && !deployment.members.iter().any(unchanged) {
+    let change = change(&work)?;
+    let to = change.next(deployment.shape());
+    let unchanged = |member: &Member| deployment.shape_of(member) != to;
+    let is_as_it_was = |member: &Member| unchanged(member) || member.checkpointing;
+    if deployment.shape() == to && !deployment.members.iter().any(is_as_it_was) {
         return Outcome::done();
     }
-    await_decided(&work, &deployment, &secrets).await?;
-    let standings = standings(&work, &deployment, &secrets, to).await?;
-    if !standings.iter().any(|standing| standing.leads) {
-        return Err(StepError::passing("no member says that it leads"));
+    members::start_as_decided(&work, &deployment, &secrets).await?;
+    let profile = work.engine(&deployment)?.profile();
+    if profile.checkpoints(deployment.version, to.version)
+        && deployment.members.iter().all(unchanged)
+    {
+        let here = deployment.shape();
+        let standings = standings(&work, &deployment, &secrets, |member| member.checkpointing);
+        if let Some(next) = next_move(&led(standings.await?)?) {
+            change_member(&work, deployment, &secrets, next, here, true).await?;
+            return Ok(Outcome::Again);
+        }
+        await_checkpoints(&work, &deployment, &secrets).await?;
     }
-    match next_move(&standings) {
-        Some(next) => change_member(&work, deployment, &secrets, next, Some(to)).await?,
+    // Then this start serves for the line after it as well.
+    let goes_on = profile.checkpoints(to.version, change.next(to).version);
+    let standings = standings(&work, &deployment, &secrets, |member| {
+        deployment.shape_of(member) == to && member.checkpointing == goes_on
+    });
+    match next_move(&led(standings.await?)?) {
+        Some(next) => change_member(&work, deployment, &secrets, next, to, goes_on).await?,
         None => settle(&work, deployment, &secrets, to).await?,
     }
     Ok(Outcome::Again)
 }
 
-/// Makes all members run as was decided for them, and waits until they serve. A worker that died
-/// may have decided about one and not started it any more.
-async fn await_decided(
+/// The standings, when one of them leads.
+fn led(standings: Vec<Standing>) -> Result<Vec<Standing>, StepError> {
+    if standings.iter().any(|standing| standing.leads) {
+        Ok(standings)
+    } else {
+        Err(StepError::passing("no member says that it leads"))
+    }
+}
+
+/// Waits until every member has written its whole state down since it was told to. What is in its
+/// log from before is then not read any more.
+async fn await_checkpoints(
     work: &Work,
     deployment: &Deployment,
     secrets: &DeploymentSecrets,
 ) -> Result<(), StepError> {
-    members::start(work, Access::Passwords).await?;
-    members::await_ready(work, deployment, secrets, Access::Passwords).await
+    let engine = work.engine(deployment)?;
+    let before = newest_checkpoints(work, deployment).await?;
+    let deadline = Instant::now() + CHECKPOINT_TIMEOUT;
+    loop {
+        engine.fill_logs(deployment, secrets).await?;
+        let now = newest_checkpoints(work, deployment).await?;
+        if now.iter().zip(&before).all(|(now, before)| now > before) {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(StepError::passing(
+                "not every member writes its state down before the upgrade",
+            ));
+        }
+        sleep(AGREEMENT_POLL).await;
+    }
 }
 
+/// The name of each member's newest checkpoint; none where there is none yet.
+async fn newest_checkpoints(
+    work: &Work,
+    deployment: &Deployment,
+) -> Result<Vec<Option<String>>, StepError> {
+    let files = work.engine(deployment)?.checkpoints();
+    let provisioner = &work.cluster(deployment)?.provisioner;
+    let mut newest = Vec::new();
+    for member in &deployment.members {
+        let seen = provisioner
+            .files(&deployment.id, &member.name, files.folder)
+            .await?;
+        let names = seen.into_iter().map(|file| file.name);
+        newest.push(names.filter(|name| (files.has)(name)).max());
+    }
+    Ok(newest)
+}
+
+/// How the members stand; `moved` says of each whether it was changed already.
 async fn standings(
     work: &Work,
     deployment: &Deployment,
     secrets: &DeploymentSecrets,
-    to: Shape,
+    moved: impl Fn(&Member) -> bool,
 ) -> Result<Vec<Standing>, StepError> {
     let seen = work
         .engine(deployment)?
         .observe(deployment, secrets)
         .await?;
-    let standing = |(member, seen): (_, &MemberObservation)| Standing {
-        moved: deployment.shape_of(member) == to,
-        serves: matches!(seen.health, MemberHealth::Serving { .. }),
-        leads: matches!(seen.health, MemberHealth::Serving { leads: true, .. }),
+    let standing = |(member, seen): (&Member, &MemberObservation)| Standing {
+        moved: moved(member),
+        serves: seen.serves(),
+        leads: seen.leads(),
     };
     Ok(deployment.members.iter().zip(&seen).map(standing).collect())
 }
 
-/// Starts one member in another shape: that of the deployment, if none is given.
+/// Starts one member in another shape.
 async fn change_member(
     work: &Work,
     mut deployment: Deployment,
     secrets: &DeploymentSecrets,
     next: Move,
-    shape: Option<Shape>,
+    shape: Shape,
+    checkpointing: bool,
 ) -> Result<(), StepError> {
     let engine = work.engine(&deployment)?;
     let provisioner = &work.cluster(&deployment)?.provisioner;
@@ -189,11 +277,13 @@ async fn change_member(
     {
         log::warn!(operation:% = work.operation.id; "{}", chain(&error));
     }
-    deployment.members[next.member].shape = shape.filter(|shape| *shape != deployment.shape());
+    let own = (shape != deployment.shape()).then_some(shape);
+    let member = &mut deployment.members[next.member];
+    (member.shape, member.checkpointing) = (own, checkpointing);
     let decided = deployment.clone();
     work.write(move |conn| store::deployment::reshape(conn, &decided))
         .await?;
-    let servers = engine.servers(&deployment, secrets, Access::Passwords);
+    let servers = engine.servers(&deployment, secrets, deployment.access());
     provisioner.start(&servers[next.member]).await?;
     Ok(())
 }
@@ -206,6 +296,10 @@ async fn settle(
     to: Shape,
 ) -> Result<(), StepError> {
     let engine = work.engine(&deployment)?;
+    if enters_with_way_back(work, &deployment, to)? {
+        // Of an earlier try that was taken back: the members would stay at the older line.
+        engine.end_way_back(&deployment, secrets).await?;
+    }
     let deadline = Instant::now() + AGREEMENT_TIMEOUT;
     // Before, a member of the line after the next would skip one.
     while !engine
@@ -228,6 +322,17 @@ async fn settle(
         .await
 }
 
+/// Whether the way from the deployment's version to that of `to` can be gone back.
+fn enters_with_way_back(
+    work: &Work,
+    deployment: &Deployment,
+    to: Shape,
+) -> Result<bool, StepError> {
+    let profile = work.engine(deployment)?.profile();
+    let entry = profile.entry(deployment.version, to.version);
+    Ok(entry.is_some_and(|entry| entry.has_way_back))
+}
+
 /// Takes the members that were changed back to what the deployment is as a whole; goes on when
 /// there is no way back.
 async fn roll_back(work: Arc<Work>) -> Result<Outcome, StepError> {
@@ -237,26 +342,45 @@ async fn roll_back(work: Arc<Work>) -> Result<Outcome, StepError> {
         return Outcome::done();
     }
     let back = deployment.shape();
-    let standings = standings(&work, &deployment, &secrets, back).await?;
+    let ahead = change(&work)?.next(back);
+    let standings = standings(&work, &deployment, &secrets, |member| {
+        deployment.shape_of(member) == back && !member.checkpointing
+    });
+    let standings = standings.await?;
+    let has_way_back = enters_with_way_back(&work, &deployment, ahead)?;
     let Some(next) = next_move(&standings) else {
-        await_decided(&work, &deployment, &secrets).await?;
+        members::start_as_decided(&work, &deployment, &secrets).await?;
+        if has_way_back {
+            let engine = work.engine(&deployment)?;
+            engine.end_way_back(&deployment, &secrets).await?;
+        }
         return Outcome::done();
     };
-    let ahead = change(&work)?.next(back);
     let all_ahead = deployment
         .members
         .iter()
         .all(|member| deployment.shape_of(member) == ahead);
     if all_ahead && is_final(&work, &deployment, &secrets, ahead).await? {
-        await_decided(&work, &deployment, &secrets).await?;
-        settle(&work, deployment, &secrets, ahead).await?;
-        return Outcome::done();
+        match members::start_as_decided(&work, &deployment, &secrets).await {
+            Ok(()) => {
+                settle(&work, deployment, &secrets, ahead).await?;
+                return Outcome::done();
+            }
+            // They do not serve as what they have agreed to be.
+            Err(error) if has_way_back => {
+                log::warn!(operation:% = work.operation.id; "taking the members back: {}", chain(&error));
+                let engine = work.engine(&deployment)?;
+                engine
+                    .begin_way_back(&deployment, &secrets, back.version)
+                    .await?;
+            }
+            Err(error) => return Err(error),
+        }
+    } else if standings[next.member].serves {
+        members::start_as_decided(&work, &deployment, &secrets).await?;
     }
     // One that is down anyhow comes first, without waiting for it.
-    if standings[next.member].serves {
-        await_decided(&work, &deployment, &secrets).await?;
-    }
-    change_member(&work, deployment, &secrets, next, None).await?;
+    change_member(&work, deployment, &secrets, next, back, false).await?;
     Ok(Outcome::Again)
 }
 

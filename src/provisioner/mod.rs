@@ -103,6 +103,15 @@ pub struct Observation {
     pub restarts: u32,
 }
 
+/// A file of a member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileSeen {
+    /// Its name.
+    pub name: String,
+    /// Its length, in bytes.
+    pub bytes: u64,
+}
+
 /// A place that runs members.
 #[async_trait]
 pub trait Provisioner: Send + Sync {
@@ -141,6 +150,15 @@ pub trait Provisioner: Send + Sync {
         &self,
         deployment: &DeploymentId,
     ) -> Result<Vec<Observation>, ProvisionerError>;
+
+    /// The files in a folder of a member's home, sorted by name. `folder` is seen from the home; one
+    /// that is not there has none.
+    async fn files(
+        &self,
+        deployment: &DeploymentId,
+        member: &str,
+        folder: &str,
+    ) -> Result<Vec<FileSeen>, ProvisionerError>;
 
     /// Runs a task in the home of `member` (made when missing) and returns what it printed to its
     /// standard output. Dropping the future ends the task. A member has one task at a time: a new

@@ -128,6 +128,15 @@ pub fn all_sealed(conn: &mut Conn<'_>) -> Result<Vec<Binding>, StoreError> {
     rows.into_iter().map(Row::into_model).collect()
 }
 
+/// Every binding of an instance.
+pub fn of_instance(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<Vec<Binding>, StoreError> {
+    let rows: Vec<Row> = each!(conn, |c| bindings::table
+        .filter(bindings::instance_id.eq(instance.as_str()))
+        .order(bindings::id)
+        .load(c))?;
+    rows.into_iter().map(Row::into_model).collect()
+}
+
 /// Keeps a binding's secrets as they are sealed now.
 pub fn set_secrets(
     conn: &mut Conn<'_>,

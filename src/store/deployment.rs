@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use chrono::{DateTime, NaiveDateTime, Utc};
 use diesel::{dsl::sum, prelude::*};
 
 use super::{
@@ -12,6 +13,7 @@ use super::{
 use crate::model::{
     deployment::{Deployment, Member},
     ids::{DeploymentId, InstanceId},
+    instance::InstanceState,
     placement::PortRange,
     tenant::Tenant,
 };
@@ -27,6 +29,7 @@ struct Row {
     units: i32,
     members: String,
     sealed_secrets: Option<String>,
+    closed_since: Option<NaiveDateTime>,
 }
 
 impl Row {
@@ -40,6 +43,7 @@ impl Row {
             units: u32::try_from(self.units)
                 .map_err(|e| StoreError::unreadable("a deployment's units", e))?,
             members: from_json("a deployment's members", &self.members)?,
+            closed_since: self.closed_since.map(|at| at.and_utc()),
         };
         Ok((deployment, self.sealed_secrets))
     }
@@ -56,6 +60,7 @@ pub fn insert(conn: &mut Conn<'_>, deployment: &Deployment) -> Result<(), StoreE
         units: units_column(deployment)?,
         members: to_json(&deployment.members)?,
         sealed_secrets: None,
+        closed_since: deployment.closed_since.map(|at| at.naive_utc()),
     };
     each!(conn, |c| diesel::insert_into(deployments::table)
         .values(row)
@@ -73,6 +78,34 @@ pub fn of_instance(
         .first(c)
         .optional())?;
     row.map(Row::into_model).transpose()
+}
+
+/// The usable deployments of an engine, in the order of their ids.
+pub fn usable(conn: &mut Conn<'_>, engine: &str) -> Result<Vec<Deployment>, StoreError> {
+    let rows: Vec<Row> = each!(conn, |c| deployments::table
+        .inner_join(instances::table.on(instances::id.eq(deployments::instance_id)))
+        .filter(instances::state.eq(InstanceState::Ready.as_str()))
+        .filter(deployments::engine.eq(engine))
+        .order(deployments::id)
+        .select(deployments::all_columns)
+        .load(c))?;
+    rows.into_iter()
+        .map(|row| Ok(row.into_model()?.0))
+        .collect()
+}
+
+/// Writes down that a deployment lets nobody in but the broker, or lets its users in.
+pub fn set_closed(
+    conn: &mut Conn<'_>,
+    id: &DeploymentId,
+    since: Option<DateTime<Utc>>,
+) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::update(
+        deployments::table.find(id.as_str())
+    )
+    .set(deployments::closed_since.eq(since.map(|at| at.naive_utc())))
+    .execute(c))?;
+    Ok(())
 }
 
 /// One deployment's sealed secrets with the place that they were sealed for: the newest one's.
@@ -258,6 +291,7 @@ pub fn release(conn: &mut Conn<'_>, id: &DeploymentId) -> Result<(), StoreError>
     )
     .execute(c))?;
     set_members(conn, id, &[])?;
+    set_closed(conn, id, None)?;
     each!(conn, |c| diesel::update(
         deployments::table.find(id.as_str())
     )
@@ -266,9 +300,10 @@ pub fn release(conn: &mut Conn<'_>, id: &DeploymentId) -> Result<(), StoreError>
     Ok(())
 }
 
-/// Removes the deployment's row, with what users wrote down beside it.
+/// Removes the deployment's row, with what users wrote down beside it and what befell it.
 pub fn delete(conn: &mut Conn<'_>, id: &DeploymentId) -> Result<(), StoreError> {
     super::notes::forget(conn, id)?;
+    super::incident::forget(conn, id)?;
     each!(conn, |c| diesel::delete(
         deployments::table.find(id.as_str())
     )

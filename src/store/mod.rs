@@ -26,6 +26,7 @@ pub mod backup;
 pub mod binding;
 pub mod deployment;
 mod error;
+pub mod incident;
 pub mod instance;
 pub mod notes;
 pub mod operation;

@@ -48,6 +48,7 @@ struct Row {
     created_at: NaiveDateTime,
     updated_at: NaiveDateTime,
     change: Option<String>,
+    delete_prefix: Option<String>,
 }
 
 impl Row {
@@ -72,6 +73,7 @@ impl Row {
                 .change
                 .map(|text| from_json("what an update changes", &text))
                 .transpose()?,
+            delete_prefix: self.delete_prefix,
             state: known("an operation's state", &self.state, OperationState::parse)?,
             waits_for: known(
                 "what an operation waits for",
@@ -131,6 +133,7 @@ pub fn insert(
         created_at: in_order(operation.created_at, newest),
         updated_at: operation.updated_at.naive_utc(),
         change: operation.change.as_ref().map(to_json).transpose()?,
+        delete_prefix: operation.delete_prefix.clone(),
     };
     each!(conn, |c| diesel::insert_into(operations::table)
         .values(row)

@@ -30,6 +30,16 @@ diesel::table! {
         units -> Integer,
         members -> Text,
         sealed_secrets -> Nullable<Text>,
+        closed_since -> Nullable<Timestamp>,
+    }
+}
+
+diesel::table! {
+    incidents (id) {
+        id -> BigInt,
+        deployment_id -> Text,
+        at -> Timestamp,
+        message -> Text,
     }
 }
 
@@ -140,6 +150,7 @@ diesel::table! {
         created_at -> Timestamp,
         updated_at -> Timestamp,
         change -> Nullable<Text>,
+        delete_prefix -> Nullable<Text>,
     }
 }
 

@@ -26,6 +26,8 @@ use super::{certificates, security::ROOT};
 pub(super) mod says {
     pub(crate) const AUTH_IS_OFF: &str = "authentication is not enabled";
     pub(crate) const WRONG_PASSWORD: &str = "authentication failed";
+    /// How a login fails that is not let in.
+    pub(crate) const REFUSED_LOGINS: [&str; 2] = [WRONG_PASSWORD, NO_USER];
     pub(crate) const USER_EXISTS: &str = "user name already exists";
     pub(crate) const NO_USER: &str = "user name not found";
     pub(crate) const NO_ROLE: &str = "role name not found";
@@ -34,6 +36,16 @@ pub(super) mod says {
     pub(crate) const OLD_USERS: [&str; 2] =
         ["revision of auth store is old", "revision in header is old"];
     pub(crate) const BUSY: &str = "too many requests";
+    pub(crate) const COMPACTED: &str = "required revision has been compacted";
+    pub(crate) const WAY_BACK_BEGUN: &str = "cluster has a downgrade job in progress";
+    pub(crate) const NO_WAY_BACK: &str = "no inflight downgrade";
+
+    /// Whether a member is of a version that does not know the call.
+    pub(crate) fn is_unknown_call(error: &etcd_client::Error) -> bool {
+        // gRPC's number; its name is in a crate that we do not use ourselves.
+        const UNIMPLEMENTED: i32 = 12;
+        matches!(error, etcd_client::Error::GRpcStatus(status) if status.code() as i32 == UNIMPLEMENTED)
+    }
 }
 
 /// Why one try failed.
@@ -105,7 +117,8 @@ impl Fault {
     }
 }
 
-fn says_so(error: &etcd_client::Error, text: &str) -> bool {
+/// Whether this is a refusal with this text.
+pub(super) fn says_so(error: &etcd_client::Error, text: &str) -> bool {
     matches!(error, etcd_client::Error::GRpcStatus(status) if status.message().contains(text))
 }
 
@@ -126,6 +139,8 @@ pub(super) struct Cluster<'a> {
     pub(super) secrets: &'a DeploymentSecrets,
     access: Access,
     tls: TlsOptions,
+    /// What says that the broker is the administrator, where certificates do.
+    pub(super) root: Option<certificates::Identity>,
 }
 
 impl<'a> Cluster<'a> {
@@ -136,15 +151,20 @@ impl<'a> Cluster<'a> {
     ) -> Result<Self, EngineError> {
         let authority = Certificate::from_pem(&secrets.ca_certificate);
         let mut tls = TlsOptions::new().ca_certificate(authority);
-        if access == Access::Certificates {
-            let root = certificates::root_client(&deployment.id, secrets)?;
-            tls = tls.identity(Identity::from_pem(root.certificate, root.key.expose()));
+        let root = match access {
+            Access::Passwords => None,
+            Access::Certificates => Some(certificates::root_client(&deployment.id, secrets)?),
+        };
+        if let Some(root) = &root {
+            let (certificate, key) = (&root.certificate, root.key.expose());
+            tls = tls.identity(Identity::from_pem(certificate, key));
         }
         Ok(Self {
             deployment,
             secrets,
             access,
             tls,
+            root,
         })
     }
 
@@ -164,6 +184,22 @@ impl<'a> Cluster<'a> {
             Ok(done) => Ok(done?),
             Err(_) => Err(Fault::Silent(ENGINE_CONNECT_TIMEOUT)),
         }
+    }
+
+    /// Whether any member lets `user` in with this password. Members may differ: some store what
+    /// others do not.
+    pub(super) async fn authenticates(&self, user: &str, password: &str) -> Result<bool, Fault> {
+        for member in &self.deployment.members {
+            let mut client = self.client(member).await?;
+            let login = client.update_user(Some((user.to_owned(), password.to_owned())));
+            match timeout(ENGINE_CONNECT_TIMEOUT, login).await {
+                Ok(Ok(())) => return Ok(true),
+                Ok(Err(error)) if says::REFUSED_LOGINS.iter().any(|t| says_so(&error, t)) => {}
+                Ok(Err(error)) => return Err(error.into()),
+                Err(_) => return Err(Fault::Silent(ENGINE_CONNECT_TIMEOUT)),
+            }
+        }
+        Ok(false)
     }
 
     /// Makes the client an administrator in the way that the deployment's access asks for.

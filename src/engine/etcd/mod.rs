@@ -1,4 +1,4 @@
-//! etcd, versions 3.3 to 3.5.
+//! etcd, versions 3.3 to 3.7.
 //!
 //! A table of contents: each method is one line that leads to the file which does it.
 //!
@@ -11,6 +11,8 @@
 
 mod certificates;
 mod client;
+mod full;
+mod lines;
 mod printed;
 mod ready;
 mod rolling;
@@ -18,6 +20,7 @@ mod security;
 mod server;
 mod snapshot;
 mod status;
+mod upgrade;
 mod users;
 mod verify;
 
@@ -27,17 +30,23 @@ mod tests;
 use async_trait::async_trait;
 
 use self::client::Cluster;
-use super::{ConnectionStrings, DatabaseUser, Engine, EngineError, Inspection, Snapshot};
+use super::{
+    ConnectionStrings, DatabaseUser, Engine, EngineError, FilesOfMember, Inspection, Snapshot,
+};
 use crate::model::{
     backup::SnapshotContent,
     deployment::{Access, Deployment, DeploymentSecrets, Member},
+    engine::{Obstacle, Profile},
     ids::DeploymentId,
     observation::MemberObservation,
     server::{Server, Task},
     version::Version,
 };
 
-pub use self::server::{binaries, parse_version_output};
+pub use self::{
+    lines::PROFILE,
+    server::{binaries, parse_version_output},
+};
 
 /// The engine's name.
 pub const NAME: &str = "etcd";
@@ -46,10 +55,18 @@ pub const NAME: &str = "etcd";
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Etcd;
 
+/// The way into a deployment that is made: as its members let clients in.
+fn open<'a>(
+    deployment: &'a Deployment,
+    secrets: &'a DeploymentSecrets,
+) -> Result<Cluster<'a>, EngineError> {
+    Cluster::new(deployment, secrets, deployment.access())
+}
+
 #[async_trait]
 impl Engine for Etcd {
-    fn name(&self) -> &'static str {
-        NAME
+    fn profile(&self) -> &'static Profile {
+        &lines::PROFILE
     }
 
     fn generate_secrets(
@@ -127,7 +144,7 @@ impl Engine for Etcd {
         secrets: &DeploymentSecrets,
         heir: usize,
     ) -> Result<(), EngineError> {
-        let cluster = Cluster::new(deployment, secrets, Access::Passwords)?;
+        let cluster = open(deployment, secrets)?;
         rolling::hand_over(&cluster, heir).await
     }
 
@@ -136,7 +153,84 @@ impl Engine for Etcd {
         deployment: &Deployment,
         secrets: &DeploymentSecrets,
     ) -> Result<Version, EngineError> {
-        rolling::agreed_version(deployment, secrets).await
+        rolling::agreed_version(&open(deployment, secrets)?).await
+    }
+
+    async fn obstacles(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+        to: Version,
+    ) -> Result<Vec<Obstacle>, EngineError> {
+        upgrade::obstacles(&open(deployment, secrets)?, to).await
+    }
+
+    fn checkpoints(&self) -> FilesOfMember {
+        server::CHECKPOINTS
+    }
+
+    async fn fill_logs(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+    ) -> Result<(), EngineError> {
+        upgrade::fill_logs(&open(deployment, secrets)?).await
+    }
+
+    async fn begin_way_back(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+        to: Version,
+    ) -> Result<(), EngineError> {
+        upgrade::begin_way_back(&open(deployment, secrets)?, to).await
+    }
+
+    async fn end_way_back(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+    ) -> Result<(), EngineError> {
+        upgrade::end_way_back(&open(deployment, secrets)?).await
+    }
+
+    fn database_file(&self) -> FilesOfMember {
+        server::DATABASE
+    }
+
+    async fn forget_history(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+    ) -> Result<(), EngineError> {
+        full::forget_history(&open(deployment, secrets)?).await
+    }
+
+    async fn give_back(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+    ) -> Result<(), EngineError> {
+        full::give_back(&open(deployment, secrets)?).await
+    }
+
+    async fn delete_keys(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+        prefix: &str,
+    ) -> Result<u64, EngineError> {
+        full::delete_keys(&open(deployment, secrets)?, prefix).await
+    }
+
+    async fn restore_users(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+        users: &[DatabaseUser],
+        others: &[String],
+    ) -> Result<Vec<String>, EngineError> {
+        users::restore(&open(deployment, secrets)?, users, others).await
     }
 
     async fn clear_alarms(
@@ -144,7 +238,7 @@ impl Engine for Etcd {
         deployment: &Deployment,
         secrets: &DeploymentSecrets,
     ) -> Result<(), EngineError> {
-        security::clear_alarms(&Cluster::new(deployment, secrets, Access::Passwords)?).await
+        security::clear_alarms(&open(deployment, secrets)?).await
     }
 
     async fn observe(
@@ -152,7 +246,7 @@ impl Engine for Etcd {
         deployment: &Deployment,
         secrets: &DeploymentSecrets,
     ) -> Result<Vec<MemberObservation>, EngineError> {
-        let cluster = Cluster::new(deployment, secrets, Access::Passwords)?;
+        let cluster = open(deployment, secrets)?;
         Ok(status::observe(&cluster).await)
     }
 
@@ -161,7 +255,7 @@ impl Engine for Etcd {
         deployment: &Deployment,
         secrets: &DeploymentSecrets,
     ) -> Result<Snapshot, EngineError> {
-        snapshot::begin(&Cluster::new(deployment, secrets, Access::Passwords)?).await
+        snapshot::begin(&open(deployment, secrets)?).await
     }
 
     async fn keys_at(
@@ -170,11 +264,7 @@ impl Engine for Etcd {
         secrets: &DeploymentSecrets,
         revision: i64,
     ) -> Result<i64, EngineError> {
-        verify::keys_at(
-            &Cluster::new(deployment, secrets, Access::Passwords)?,
-            revision,
-        )
-        .await
+        verify::keys_at(&open(deployment, secrets)?, revision).await
     }
 
     async fn add_user(
@@ -183,7 +273,7 @@ impl Engine for Etcd {
         secrets: &DeploymentSecrets,
         user: &DatabaseUser,
     ) -> Result<(), EngineError> {
-        users::add(&Cluster::new(deployment, secrets, Access::Passwords)?, user).await
+        users::add(&open(deployment, secrets)?, user).await
     }
 
     async fn remove_user(
@@ -192,7 +282,7 @@ impl Engine for Etcd {
         secrets: &DeploymentSecrets,
         name: &str,
     ) -> Result<(), EngineError> {
-        users::remove(&Cluster::new(deployment, secrets, Access::Passwords)?, name).await
+        users::remove(&open(deployment, secrets)?, name).await
     }
 
     fn connection_strings(

@@ -15,14 +15,14 @@ use tokio_rustls::{
     rustls::{
         ClientConfig, RootCertStore,
         crypto::ring,
-        pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+        pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
     },
 };
 
 use crate::{
     engine::EngineError,
     model::{
-        deployment::{Deployment, DeploymentSecrets, Member},
+        deployment::Member,
         limits::{ENGINE_CALL_TIMEOUT, OBSERVATION_TIMEOUT},
         version::Version,
     },
@@ -73,17 +73,15 @@ async fn ask(cluster: &Cluster<'_>, member: &Member) -> Result<(Client, u64, u64
 /// The newest version that a member knows the others to have agreed on.
 ///
 /// It is told over HTTP alone, to anybody.
-pub(super) async fn agreed_version(
-    deployment: &Deployment,
-    secrets: &DeploymentSecrets,
-) -> Result<Version, EngineError> {
+pub(super) async fn agreed_version(cluster: &Cluster<'_>) -> Result<Version, EngineError> {
     const DOING: &str = "asking for the version that the members agree on";
     let failed = |source| EngineError::Call {
         doing: DOING,
         source,
     };
-    let tls = TlsConnector::from(Arc::new(tls(secrets).map_err(failed)?));
-    let answers = deployment
+    let tls = TlsConnector::from(Arc::new(tls(cluster).map_err(failed)?));
+    let answers = cluster
+        .deployment
         .members
         .iter()
         .map(|member| timeout(OBSERVATION_TIMEOUT, get_version(&tls, member)));
@@ -101,15 +99,20 @@ pub(super) async fn agreed_version(
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
-fn tls(secrets: &DeploymentSecrets) -> Result<ClientConfig, AnyError> {
+fn tls(cluster: &Cluster<'_>) -> Result<ClientConfig, AnyError> {
     let mut authorities = RootCertStore::empty();
     authorities.add(CertificateDer::from_pem_slice(
-        secrets.ca_certificate.as_bytes(),
+        cluster.secrets.ca_certificate.as_bytes(),
     )?)?;
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_root_certificates(authorities);
-    Ok(config.with_no_client_auth())
+    let Some(root) = &cluster.root else {
+        return Ok(config.with_no_client_auth());
+    };
+    let certificate = CertificateDer::from_pem_slice(root.certificate.as_bytes())?;
+    let key = PrivateKeyDer::from_pem_slice(root.key.expose().as_bytes())?;
+    Ok(config.with_client_auth_cert(vec![certificate], key)?)
 }
 
 async fn get_version(tls: &TlsConnector, member: &Member) -> Result<Version, AnyError> {

@@ -3,21 +3,36 @@
 use serde::Deserialize;
 
 use crate::{
-    engine::{EngineError, Inspection},
+    engine::{EngineError, FilesOfMember, Inspection},
     model::{
-        deployment::{Access, Deployment, DeploymentSecrets, Member},
-        limits::{INSPECT_TASK_TIMEOUT, RESTORE_TASK_TIMEOUT},
+        deployment::{Access, Deployment, DeploymentSecrets, Member, Shape},
+        limits::{INSPECT_TASK_TIMEOUT, RESTORE_TASK_TIMEOUT, UNSAFE_QUOTA_FACTOR},
         secret::Secret,
         server::{HOME, Program, STAGE, Server, ServerFile, Task},
         version::Version,
     },
 };
 
-use super::NAME;
+use super::{NAME, PROFILE};
 
 const CA_FILE: &str = "ca.crt";
 const CERTIFICATE_FILE: &str = "member.crt";
 const KEY_FILE: &str = "member.key";
+
+const SNAPSHOTS: &str = "data/member/snap";
+
+/// Where a member writes its whole state down: `<term>-<index>.snap`, both in hexadecimal digits, so
+/// that later ones have later names.
+pub(super) const CHECKPOINTS: FilesOfMember = FilesOfMember {
+    folder: SNAPSHOTS,
+    has: |name| name.ends_with(".snap"),
+};
+
+/// The database itself. It grows in steps, ahead of what is in it.
+pub(super) const DATABASE: FilesOfMember = FilesOfMember {
+    folder: SNAPSHOTS,
+    has: |name| name == "db",
+};
 
 /// Where a member keeps its data.
 fn data_dir() -> String {
@@ -86,7 +101,7 @@ fn member_args(deployment: &Deployment, member: &Member, access: Access) -> Vec<
         format!("--advertise-client-urls={}", member.client_url()),
         format!("--listen-peer-urls={}", member.peer_url()),
         "--initial-cluster-state=new".to_owned(),
-        format!("--quota-backend-bytes={}", shape.quota_bytes()),
+        format!("--quota-backend-bytes={}", hard_quota_bytes(shape)),
         format!("--cert-file={HOME}/{CERTIFICATE_FILE}"),
         format!("--key-file={HOME}/{KEY_FILE}"),
         format!("--peer-cert-file={HOME}/{CERTIFICATE_FILE}"),
@@ -103,8 +118,24 @@ fn member_args(deployment: &Deployment, member: &Member, access: Access) -> Vec<
         args.push("--client-cert-auth".to_owned());
         args.push(format!("--trusted-ca-file={HOME}/{CA_FILE}"));
     }
-    args.extend(version_args(shape.version).map(str::to_owned));
+    if let Some(line) = PROFILE.line(shape.version) {
+        args.extend(line.flags.iter().map(|flag| (*flag).to_owned()));
+    }
+    if member.checkpointing {
+        // Given twice, a flag has its last value.
+        args.push("--snapshot-count=1".to_owned());
+    }
     args
+}
+
+/// The storage at which etcd itself takes no more writes. A version that checks no rights from then
+/// on must not get there: the broker closes its database before, and has this long to do so.
+fn hard_quota_bytes(shape: Shape) -> u64 {
+    if PROFILE.full_is_safe(shape.version) {
+        shape.quota_bytes()
+    } else {
+        shape.quota_bytes() * UNSAFE_QUOTA_FACTOR
+    }
 }
 
 /// Who a member is in its cluster: the same when it is started and when it is restored.
@@ -120,25 +151,6 @@ fn identity_args(deployment: &Deployment, member: &Member) -> [String; 4] {
         format!("--initial-cluster-token={}", deployment.id),
         format!("--initial-advertise-peer-urls={}", member.peer_url()),
     ]
-}
-
-fn version_args(version: Version) -> impl Iterator<Item = &'static str> {
-    let args: &[&str] = if at_least(version, 3, 4) {
-        &[
-            "--logger=zap",
-            "--log-outputs=stderr",
-            // A high cost protects passwords that can be guessed. Ours are 256 random bits, and
-            // every member pays the cost again for each new user and login.
-            "--bcrypt-cost=4",
-        ]
-    } else {
-        &[
-            "--log-output=stderr",
-            // Its old interface knows none of the users: anybody could write there.
-            "--enable-v2=false",
-        ]
-    };
-    args.iter().copied()
 }
 
 fn files(secrets: &DeploymentSecrets) -> Vec<ServerFile> {
@@ -196,7 +208,7 @@ pub(super) fn inspect_task(version: Version, file: &str) -> Task {
 }
 
 /// Understands what [`inspect_task`] printed. Its key count is left alone: it counts entries of
-/// the history, not live keys.
+/// the history before 3.6, and live keys from then on.
 pub(super) fn parse_inspection(output: &str) -> Result<Inspection, EngineError> {
     #[derive(Deserialize)]
     struct Status {
@@ -222,6 +234,7 @@ mod tests {
             client_port: 2379 + 2 * index,
             peer_port: 2380 + 2 * index,
             shape: None,
+            checkpointing: false,
         };
         Deployment {
             id: "5ae85b45e5717f0001533192".parse().expect("an id"),
@@ -231,6 +244,7 @@ mod tests {
             version: version.parse().expect("a version"),
             units: 2,
             members: vec![member(0), member(1)],
+            closed_since: None,
         }
     }
 
@@ -269,7 +283,7 @@ mod tests {
             "--advertise-client-urls=https://127.0.0.1:2381",
             "--listen-peer-urls=https://127.0.0.1:2382",
             "--initial-cluster-state=new",
-            "--quota-backend-bytes=536870912",
+            "--quota-backend-bytes=1073741824",
             "--cert-file={home}/member.crt",
             "--key-file={home}/member.key",
             "--peer-cert-file={home}/member.crt",
@@ -280,7 +294,12 @@ mod tests {
             "--auto-compaction-retention=1h",
         ];
         args.extend(IDENTITY);
-        args.extend(["--logger=zap", "--log-outputs=stderr", "--bcrypt-cost=4"]);
+        args.extend([
+            "--logger=zap",
+            "--log-outputs=stderr",
+            "--bcrypt-cost=4",
+            "--snapshot-count=10000",
+        ]);
         assert_eq!(server.args, args);
         let files: Vec<(&str, &str)> = server
             .files
@@ -305,8 +324,53 @@ mod tests {
                 .clone();
             args[18..].to_vec()
         };
-        assert_eq!(last("3.3.25"), ["--log-output=stderr", "--enable-v2=false"]);
+        assert_eq!(
+            last("3.3.25"),
+            [
+                "--log-output=stderr",
+                "--enable-v2=false",
+                "--snapshot-count=10000"
+            ]
+        );
         assert_eq!(last("3.4.23"), last("3.5.30"));
+        assert_eq!(
+            last("3.6.16"),
+            [
+                "--logger=zap",
+                "--log-outputs=stderr",
+                "--bcrypt-cost=4",
+                "--feature-gates=CompactHashCheck=true"
+            ]
+        );
+        assert_eq!(last("3.7.3"), last("3.6.16"));
+    }
+
+    #[test]
+    fn members_get_more_than_their_quota_where_full_ones_are_not_safe() {
+        let quota = |version| {
+            let servers = servers(&deployment(version), &secrets(), Access::Passwords);
+            let args = servers[0].args.iter();
+            args.filter_map(|arg| arg.strip_prefix("--quota-backend-bytes="))
+                .map(|bytes| bytes.parse::<u64>().expect("a number"))
+                .collect::<Vec<_>>()
+        };
+        let of_units = deployment("3.6.16").quota_bytes();
+        assert_eq!(quota("3.6.16"), [of_units]);
+        assert_eq!(quota("3.5.35"), [of_units * 2]);
+    }
+
+    #[test]
+    fn a_member_that_is_checkpointing_writes_its_state_down_at_every_chance() {
+        let mut deployment = deployment("3.5.35");
+        deployment.members[1].checkpointing = true;
+        let servers = servers(&deployment, &secrets(), Access::Passwords);
+        let last = |index: usize| servers[index].args.last().cloned();
+        assert_eq!(last(0), Some("--snapshot-count=10000".to_owned()));
+        assert_eq!(last(1), Some("--snapshot-count=1".to_owned()));
+        assert!((CHECKPOINTS.has)("0000000000000002-000000000000000d.snap"));
+        assert!(!(CHECKPOINTS.has)("db"));
+        assert!((DATABASE.has)("db"));
+        assert!(!(DATABASE.has)("0000000000000002-000000000000000d.snap.db"));
     }
 
     #[test]
@@ -323,8 +387,8 @@ mod tests {
         });
         let quota = |bytes: u64| Some(format!("--quota-backend-bytes={bytes}"));
         let expected = [
-            ("3.4.23".to_owned(), quota(536_870_912)),
-            ("3.5.16".to_owned(), quota(1_073_741_824)),
+            ("3.4.23".to_owned(), quota(1_073_741_824)),
+            ("3.5.16".to_owned(), quota(2_147_483_648)),
         ];
         assert_eq!(seen.collect::<Vec<_>>(), expected);
     }

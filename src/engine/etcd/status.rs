@@ -1,5 +1,6 @@
 //! How the members of a running deployment fare.
 
+use etcd_client::{AlarmAction, AlarmType};
 use futures::future::join_all;
 use tokio::time::timeout;
 
@@ -8,9 +9,13 @@ use crate::model::{
     failure::chain,
     limits::OBSERVATION_TIMEOUT,
     observation::{MemberHealth, MemberObservation},
+    version::Version,
 };
 
 use super::client::{Cluster, Fault};
+
+/// How a member says that its storage is full.
+const NOSPACE: &str = "NOSPACE";
 
 /// Asks all members at once; one that is down holds nobody up.
 pub(super) async fn observe(cluster: &Cluster<'_>) -> Vec<MemberObservation> {
@@ -49,10 +54,31 @@ async fn ask(cluster: &Cluster<'_>, member: &Member) -> Result<MemberHealth, Fau
         return Ok(MemberHealth::WithoutLeader);
     }
     let id = status.header().map(etcd_client::ResponseHeader::member_id);
+    let mut complaints = status.errors().to_vec();
+    let tells_alarms = version_tells_alarms(status.version());
+    if !tells_alarms {
+        let alarms = client
+            .alarm(AlarmAction::Get, AlarmType::None, None)
+            .await?;
+        let names = alarms.alarms().iter().map(|alarm| match alarm.alarm() {
+            AlarmType::Nospace => NOSPACE.to_owned(),
+            other => format!("{other:?}").to_uppercase(),
+        });
+        complaints.extend(names);
+    }
+    let used = u64::try_from(status.raft_used_db_size()).unwrap_or_default();
     Ok(MemberHealth::Serving {
         leads: id == Some(status.leader()),
         version: status.version().to_owned(),
         database_bytes: u64::try_from(status.db_size()).unwrap_or_default(),
-        complaints: status.errors().to_vec(),
+        used_bytes: tells_alarms.then_some(used),
+        is_full: complaints.iter().any(|text| text.contains(NOSPACE)),
+        complaints,
     })
+}
+
+/// Versions before 3.4 tell neither alarms nor what of the storage is in use with their status.
+fn version_tells_alarms(version: &str) -> bool {
+    let version = version.parse::<Version>();
+    version.is_ok_and(|version| version.line() >= (3, 4))
 }

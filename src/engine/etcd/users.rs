@@ -1,8 +1,9 @@
 //! Users of the database, one for each binding.
 //!
 //! Each user has a role of its own and of its own name, with one permission: to read, or to read
-//! and write, every key or those with a prefix. etcd holds users to it since 3.4.44 and 3.5.30
-//! (see [`limits_users`](crate::model::version::limits_users)).
+//! and write, every key or those with a prefix. Which versions hold users to it, `lines.rs` tells.
+//!
+//! Below 3.6 nobody is held to anything while the database is full: see [`restore`].
 //!
 //! A user that is removed can do nothing new at once, but a watch that it has open goes on until its
 //! connection ends: etcd asks who watches only when the watch begins.
@@ -20,12 +21,13 @@ use crate::{
         deployment::Deployment,
         limits::USER_CHANGES_AT_ONCE,
         secret::Secret,
+        version::Version,
     },
 };
 
 use super::{
     certificates::MEMBER,
-    client::{Cluster, Fault, says, unless_it_says},
+    client::{Cluster, Fault, says, says_so, unless_it_says},
     security::ROOT,
 };
 
@@ -118,6 +120,151 @@ async fn remove_once(mut client: Client, name: &str) -> Result<(), Fault> {
     unless_it_says(client.role_delete(name).await, says::NO_ROLE)
 }
 
+/// Puts right who may enter: the administrator, `users` with their passwords and rights, and nobody
+/// else but `others`. Returns what was not so.
+///
+/// Meant for [`Access::Certificates`](crate::model::deployment::Access::Certificates), where nobody
+/// can undo it meanwhile and the administrator's password need not be known.
+pub(super) async fn restore(
+    cluster: &Cluster<'_>,
+    users: &[DatabaseUser],
+    others: &[String],
+) -> Result<Vec<String>, EngineError> {
+    let _turn = turn(cluster.deployment).await;
+    let mut found = restore_administrator(cluster).await?;
+    let strangers = cluster.trying_as_root("removing foreign users", |client| {
+        remove_strangers(client, users, others)
+    });
+    found.extend(strangers.await?);
+    for user in users {
+        let restored = cluster.trying_as_root("restoring a database user", |client| {
+            restore_one(cluster, client, user)
+        });
+        found.extend(restored.await?);
+    }
+    Ok(found)
+}
+
+/// The administrator has its password and its rights, and logins are asked for.
+async fn restore_administrator(cluster: &Cluster<'_>) -> Result<Vec<String>, EngineError> {
+    let login = cluster.trying("logging in as the administrator", |mut client| async move {
+        match cluster.log_in(&mut client).await {
+            Err(fault) if fault.says(says::AUTH_IS_OFF) => Ok(Some("Logins were switched off.")),
+            Err(fault) if fault.says(says::WRONG_PASSWORD) => {
+                Ok(Some("The administrator's password was changed."))
+            }
+            other => other.map(|()| None),
+        }
+    });
+    let found: Vec<String> = login.await?.map(str::to_owned).into_iter().collect();
+    cluster
+        .trying_as_root("restoring the administrator", |client| {
+            administrate(cluster, client)
+        })
+        .await?;
+    Ok(found)
+}
+
+async fn administrate(cluster: &Cluster<'_>, mut client: Client) -> Result<(), Fault> {
+    let password = cluster.secrets.root_password.expose();
+    match client
+        .user_change_password(ROOT, password)
+        .await
+        .map_err(Fault::from)
+    {
+        Err(fault) if fault.says(says::NO_USER) => {
+            client.user_add(ROOT, password, None).await?;
+        }
+        other => {
+            other?;
+        }
+    }
+    client.user_grant_role(ROOT, ROOT).await?;
+    // Without effect where logins are asked for already.
+    client.auth_enable().await?;
+    Ok(())
+}
+
+async fn remove_strangers(
+    mut client: Client,
+    users: &[DatabaseUser],
+    others: &[String],
+) -> Result<Vec<String>, Fault> {
+    let is_known = |name: &String| {
+        name == ROOT || users.iter().any(|user| user.name == *name) || others.contains(name)
+    };
+    let mut found = Vec::new();
+    for user in client.user_list().await?.users() {
+        if !is_known(user) {
+            unless_it_says(client.user_delete(user).await, says::NO_USER)?;
+            found.push(format!(
+                "There was a user {user:?} that the broker did not make; it is gone."
+            ));
+        }
+    }
+    for role in client.role_list().await?.roles() {
+        if !is_known(role) {
+            unless_it_says(client.role_delete(role).await, says::NO_ROLE)?;
+            found.push(format!(
+                "There was a role {role:?} that the broker did not make; it is gone."
+            ));
+        }
+    }
+    Ok(found)
+}
+
+async fn restore_one(
+    cluster: &Cluster<'_>,
+    mut client: Client,
+    user: &DatabaseUser,
+) -> Result<Vec<String>, Fault> {
+    let name = user.name.as_str();
+    let mut found = Vec::new();
+    let mut note = |what: &str| found.push(format!("{what} of the user {name}; it is as before."));
+    let role = match client.role_get(name).await {
+        Err(error) if says_so(&error, says::NO_ROLE) => None,
+        other => Some(other?),
+    };
+    let right = permission(&user.rights);
+    if role.is_none_or(|role| role.permissions() != [right]) {
+        note("The rights were not those");
+        unless_it_says(client.role_delete(name).await, says::NO_ROLE)?;
+    }
+    match client.user_get(name).await {
+        Err(error) if says_so(&error, says::NO_USER) => note("Nothing was left"),
+        other => {
+            for role in other?.roles().iter().filter(|role| *role != name) {
+                note("There were further roles");
+                client.user_revoke_role(name, role).await?;
+            }
+            let is_right = cluster.authenticates(name, user.password.expose()).await?;
+            if !is_right || cluster.authenticates(name, "").await? {
+                note("The password was not that");
+            }
+        }
+    }
+    // A password that is set anew ends the logins of the user's clients.
+    if !found.is_empty() {
+        add_once(client, user).await?;
+    }
+    Ok(found)
+}
+
+/// The users that some member lets in without a password.
+pub(super) async fn without_password(cluster: &Cluster<'_>) -> Result<Vec<String>, EngineError> {
+    let listed = cluster.trying_as_root("asking for the users", |mut client| async move {
+        Ok(client.user_list().await?.users().to_vec())
+    });
+    let mut open = Vec::new();
+    for user in listed.await? {
+        let asked = cluster.authenticates(&user, "").await;
+        if asked.map_err(|fault| fault.into_engine_error("trying a login without a password"))? {
+            open.push(user);
+        }
+    }
+    Ok(open)
+}
+
 /// How `user` reaches the deployment.
 pub(super) fn connection_strings(
     deployment: &Deployment,
@@ -132,12 +279,25 @@ pub(super) fn connection_strings(
             Secret::new(format!("https://{name}:{password}@{host}:{port}"))
         })
         .collect();
-    let endpoints = deployment.client_urls().join(",");
-    let cli = Secret::new(format!(
-        "ETCDCTL_API=3 etcdctl --cacert=ca.pem --endpoints={endpoints} \
-         --user={name}:{password} member list -w table"
-    ));
+    let endpoints = deployment.client_urls();
+    let login = format!("{name}:{password}");
+    let cli = Secret::new(command_line(deployment.version, &endpoints, &login));
     ConnectionStrings { uris, cli }
+}
+
+/// A command line that lists the members, for people; `login` is `user:password`. The tool speaks
+/// version 3 of the interface by itself since 3.4, and newer ones complain when they are told to.
+pub(super) fn command_line(version: Version, endpoints: &[String], login: &str) -> String {
+    let endpoints = endpoints.join(",");
+    let interface = if version.line() < (3, 4) {
+        "ETCDCTL_API=3 "
+    } else {
+        ""
+    };
+    format!(
+        "{interface}etcdctl --cacert=ca.pem --endpoints={endpoints} --user={login} member list -w \
+         table"
+    )
 }
 
 #[cfg(test)]
@@ -153,6 +313,7 @@ mod tests {
             client_port,
             peer_port: 1,
             shape: None,
+            checkpointing: false,
         };
         let deployment = Deployment {
             id: "5ae85b45e5717f0001533192".parse().expect("an id"),
@@ -162,6 +323,7 @@ mod tests {
             version: "3.5.30".parse().expect("a version"),
             units: 1,
             members: vec![member("m0", 2379), member("m1", 2381)],
+            closed_since: None,
         };
         let user = DatabaseUser {
             name: "ada".to_owned(),
@@ -179,11 +341,17 @@ mod tests {
         );
         assert_eq!(
             strings.cli.expose(),
-            "ETCDCTL_API=3 etcdctl --cacert=ca.pem \
+            "etcdctl --cacert=ca.pem \
              --endpoints=https://127.0.0.1:2379,https://127.0.0.1:2381 \
              --user=ada:word member list -w table"
         );
         assert!(!format!("{strings:?}").contains("word"));
+        let old = command_line(
+            "3.3.25".parse().expect("a version"),
+            &deployment.client_urls(),
+            "ada:word",
+        );
+        assert_eq!(old, format!("ETCDCTL_API=3 {}", strings.cli.expose()));
     }
 
     #[test]

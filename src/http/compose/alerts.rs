@@ -17,7 +17,7 @@ use crate::{
 /// What somebody should do something about.
 #[derive(Serialize, ToSchema)]
 pub struct Alerts {
-    /// `ok`, or the status of the worst alert.
+    /// The status of the worst alert; `ok` where there is none but notices.
     #[schema(pattern = "^(ok|critical|warning|unknown)$")]
     summary: &'static str,
     /// The alerts, the worst in front.
@@ -44,13 +44,14 @@ pub struct AlertBody {
     /// What it is and what can be done, for people.
     message: String,
     /// How bad it is.
-    #[schema(pattern = "^(critical|warning|unknown)$")]
+    #[schema(pattern = "^(critical|warning|unknown|notice)$")]
     status: &'static str,
 }
 
 impl Alerts {
     fn of(deployment: &Deployment, alerts: Vec<Alert>) -> Self {
         let worst = alerts.iter().map(|alert| alert.gravity).min();
+        let worst = worst.filter(|worst| *worst != Gravity::Notice);
         let body = |alert: Alert| AlertBody {
             capsule_id: alert.member.map(|name| view::capsule_id(deployment, &name)),
             deployment_id: deployment.id.clone(),

@@ -1,15 +1,23 @@
 //! Versions and sizes of deployments: what there is, and the ways to ask for another one.
 
 use actix_web::{HttpRequest, HttpResponse, web};
+use serde::Serialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::{
     Answer, deployment_in_path,
     view::{self, Embedded, Transitions},
 };
 use crate::{
-    broker::{BrokerError, DeploymentView, UpdateRequest, Updated},
-    http::{Api, error::HttpError, openapi::requests, request::Body},
+    broker::{BrokerError, DeploymentView, Preflight, UpdateRequest, Updated},
+    http::{
+        Api,
+        error::HttpError,
+        openapi::{requests, scalars::DatabaseVersion},
+        request::{Body, query},
+    },
+    model::version::Version,
 };
 
 /// Lists the versions that a deployment can be taken to.
@@ -26,26 +34,88 @@ pub async fn versions(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let found = api.broker.transitions(&of.deployment);
     let transitions = found
         .iter()
-        .map(|t| view::transition(&of.deployment, t))
+        .map(|t| {
+            let faults = api.broker.known_faults(&of.deployment.engine, t.to);
+            view::transition(&of.deployment, t, &faults)
+        })
         .collect();
     Ok(HttpResponse::Ok().json(Embedded::new(Transitions { transitions })))
 }
 
-/// Takes a deployment to a newer version, in place.
+/// What an upgrade would do.
+#[derive(Serialize, ToSchema)]
+pub struct PreflightBody {
+    /// Whether it would be done now.
+    possible: bool,
+    /// The version that runs.
+    #[schema(value_type = DatabaseVersion)]
+    from_version: Version,
+    /// The version that was asked for.
+    to_version: String,
+    /// The versions that the members would run one after the other; empty when it is refused.
+    #[schema(value_type = Vec<DatabaseVersion>)]
+    path: Vec<Version>,
+    /// Why it would not be done now, in sentences; empty when it would.
+    reasons: Vec<String>,
+    /// What would be done beside it, in sentences.
+    notes: Vec<String>,
+}
+
+impl From<Preflight> for PreflightBody {
+    fn from(preflight: Preflight) -> Self {
+        Self {
+            possible: preflight.reasons.is_empty(),
+            from_version: preflight.from,
+            to_version: preflight.wanted,
+            path: preflight.path,
+            reasons: preflight.reasons,
+            notes: preflight.notes,
+        }
+    }
+}
+
+/// What is answered to an upgrade.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum UpgradeAnswer {
+    /// It is being done.
+    Recipe(Box<view::RecipeBody>),
+    /// With `dry_run`: nothing is.
+    Preflight(PreflightBody),
+}
+
+/// Takes a deployment to a newer version, in place; or only tells what that would do.
 #[utoipa::path(
     patch, path = "/api/2016-07/instances/{instance}/deployments/{deployment}/versions",
     operation_id = "upgrade",
     request_body = requests::UpgradeBody,
+    params(requests::DryRun),
     responses(
-        (status = 200, description = "Accepted", body = view::RecipeBody),
+        (status = 200, description = "Accepted; or what would be done", body = UpgradeAnswer),
+        (status = 400, description = "`dry_run` is neither `true` nor `false`, or something is wrong in the body"),
         (status = 404, description = "There is no such deployment, or none that the token leads to"),
         (status = 422, description = "The deployment is just so already, cannot become that, or is not ready"),
     )
 )]
 pub async fn upgrade(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
-    let version = asked_for(payload, "version").await?;
-    change(&api, &of, json!({ "db_version": version })).await
+    let asked = query(&request, "dry_run");
+    let body = Body::read(payload).await?;
+    let version = asked_for(&body, "version")?;
+    let dry_run = match asked.as_deref() {
+        None | Some("") => body.section("deployment")?.flag("dry_run")?,
+        Some("true") => true,
+        Some("false") => false,
+        Some(_) => return Err(HttpError::bad_request("dry_run must be true or false").into()),
+    };
+    if dry_run {
+        let wanted = version.as_str().map(str::to_owned);
+        let wanted = wanted.unwrap_or_else(|| version.to_string());
+        let preflight = api.broker.preflight(&of, &wanted).await?;
+        return Ok(HttpResponse::Ok().json(UpgradeAnswer::Preflight(preflight.into())));
+    }
+    let recipe = change(&api, &of, json!({ "db_version": version })).await?;
+    Ok(HttpResponse::Ok().json(UpgradeAnswer::Recipe(Box::new(recipe))))
 }
 
 /// Tells a deployment's size.
@@ -77,13 +147,35 @@ pub async fn scalings(api: web::Data<Api>, request: HttpRequest) -> Answer {
 )]
 pub async fn scale(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
-    let units = asked_for(payload, "units").await?;
-    change(&api, &of, json!({ "units": units })).await
+    let body = Body::read(payload).await?;
+    let units = asked_for(&body, "units")?;
+    let recipe = change(&api, &of, json!({ "units": units })).await?;
+    Ok(HttpResponse::Ok().json(recipe))
+}
+
+/// Makes room in a deployment's database: forgets its history and gives unused storage back. With
+/// `delete_prefix`, deletes all keys with that prefix before.
+#[utoipa::path(
+    post, path = "/api/2016-07/instances/{instance}/deployments/{deployment}/reliefs",
+    operation_id = "relieve",
+    request_body = Option<requests::ReliefBody>,
+    responses(
+        (status = 202, description = "Accepted", body = view::RecipeBody),
+        (status = 404, description = "There is no such deployment, or none that the token leads to"),
+        (status = 422, description = "The instance is not ready, or room is being made already"),
+    )
+)]
+pub async fn relieve(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
+    let of = deployment_in_path(&api, &request).await?;
+    let body = Body::read_or_nothing(payload).await?;
+    let prefix = body.section("deployment")?.text("delete_prefix")?;
+    let instance = of.instance.id.clone();
+    let operation = api.broker.relieve(instance, prefix, "compose").await?;
+    Ok(HttpResponse::Accepted().json(view::recipe(&of, &operation)))
 }
 
 /// A field of the body's `deployment`.
-async fn asked_for(payload: web::Payload, field: &str) -> Result<Value, HttpError> {
-    let body = Body::read(payload).await?;
+fn asked_for(body: &Body, field: &str) -> Result<Value, HttpError> {
     let deployment = body.object("deployment")?;
     let value = deployment.as_ref().and_then(|d| d.get(field));
     let value = value.filter(|value| !value.is_null()).cloned();
@@ -91,10 +183,14 @@ async fn asked_for(payload: web::Payload, field: &str) -> Result<Value, HttpErro
 }
 
 /// Asks for an update; the answer is its recipe.
-async fn change(api: &Api, of: &DeploymentView, parameters: Value) -> Answer {
+async fn change(
+    api: &Api,
+    of: &DeploymentView,
+    parameters: Value,
+) -> Result<view::RecipeBody, HttpError> {
     let request = UpdateRequest::of(&of.instance, parameters, "compose");
     match api.broker.update(request).await? {
-        Updated::Accepted(operation) => Ok(HttpResponse::Ok().json(view::recipe(of, &operation))),
+        Updated::Accepted(operation) => Ok(view::recipe(of, &operation)),
         // The original answers with a recipe, and there is none for what need not be done.
         Updated::Done => Err(BrokerError::UpdateRefused {
             reason: "the deployment is just so already".to_owned(),

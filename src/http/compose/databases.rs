@@ -8,8 +8,9 @@ use utoipa::ToSchema;
 
 use super::Answer;
 use crate::{
-    http::{Api, request::path_id},
-    model::version::{Version, is_preferred},
+    broker::Broker,
+    http::{Api, advisory::AdvisoryBody, request::path_id},
+    model::{engine::is_preferred, version::Version},
 };
 
 /// The databases.
@@ -48,14 +49,15 @@ pub struct EmbeddedVersions {
 pub struct VersionBody {
     application: String,
     status: &'static str,
-    /// Whether it is the one to take of its line; the highest of these is what an instance gets
-    /// whose user names none.
+    /// Whether it is the one to take of its line.
     preferred: bool,
     version: String,
+    /// Its known faults, the gravest in front.
+    advisories: Vec<AdvisoryBody>,
 }
 
 impl Application {
-    fn of(engine: String, versions: &BTreeSet<Version>) -> Self {
+    fn of(broker: &Broker, engine: String, versions: &BTreeSet<Version>) -> Self {
         let version = |version: &Version| {
             let preferred = is_preferred(version, versions);
             VersionBody {
@@ -63,6 +65,11 @@ impl Application {
                 status: if preferred { STABLE } else { "deprecated" },
                 preferred,
                 version: version.to_string(),
+                advisories: broker
+                    .known_faults(&engine, *version)
+                    .iter()
+                    .map(AdvisoryBody::of)
+                    .collect(),
             }
         };
         let versions = versions.iter().map(version).collect();
@@ -90,7 +97,7 @@ pub async fn databases(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let found = api.broker.versions_seen_from(instance).await?;
     let applications = found
         .into_iter()
-        .map(|(engine, versions)| Application::of(engine, &versions))
+        .map(|(engine, versions)| Application::of(&api.broker, engine, &versions))
         .collect();
     Ok(HttpResponse::Ok().json(DatabaseList {
         embedded: EmbeddedApplications { applications },

@@ -55,6 +55,7 @@ const RULES: Rules = Rules {
         super::change::upgrade,
         super::change::scalings,
         super::change::scale,
+        super::change::relieve,
     ),
     components(schemas(ComposeErrorBody, scalars::OwnId, scalars::PlatformId)),
     security(("credentials" = [])),

@@ -40,7 +40,7 @@ mod logfiles;
 mod view;
 
 pub use alerts::alerts;
-pub use change::{scale, scalings, upgrade, versions};
+pub use change::{relieve, scale, scalings, upgrade, versions};
 pub use clusters::{cluster, clusters};
 pub use databases::databases;
 pub use deployments::{annotate, deployments};

@@ -10,16 +10,20 @@ use utoipa::{ToSchema, openapi::Object};
 
 use crate::{
     broker::{DeploymentView, backup_name, status_of},
-    http::openapi::scalars::{DatabaseVersion, OwnId, PlatformId, Time, words},
+    http::{
+        advisory::AdvisoryBody,
+        openapi::scalars::{DatabaseVersion, OwnId, PlatformId, Time, words},
+    },
     model::{
         backup::{Backup, BackupKind, BackupState},
         deployment::Deployment,
+        engine::{KnownFault, Transition},
         ids::{BackupId, DeploymentId, InstanceId, OperationId},
         limits::{UNIT_BYTES, UNITS_DEFAULT, UNITS_MAX},
         operation::{Operation, OperationKind, OperationState},
         retention,
         tenant::Tenant,
-        version::{Transition, Version},
+        version::Version,
     },
     seal::fingerprint,
 };
@@ -353,6 +357,8 @@ pub struct TransitionBody {
     /// The version that can be reached.
     #[schema(value_type = DatabaseVersion)]
     to_version: Version,
+    /// The known faults of the version that can be reached, the gravest in front.
+    advisories: Vec<AdvisoryBody>,
 }
 
 /// Ways to other versions.
@@ -486,6 +492,7 @@ pub fn recipe_words(operation: &Operation) -> (&'static str, Cow<'static, str>) 
         OperationKind::Unbind => ("Recipes::Deployment::Run", "Unbind"),
         OperationKind::Backup => ("Recipes::Deployment::Backup", "Backup"),
         OperationKind::Prune => ("Recipes::Deployment::Prune", "Remove expired backups"),
+        OperationKind::Relief => ("Recipes::Deployment::Run", "Make room in the database"),
     };
     (template, name.into())
 }
@@ -558,8 +565,13 @@ pub fn scalings(deployment: &Deployment, database_bytes: Option<u64>) -> Scaling
 }
 
 /// A way to another version.
-pub fn transition(deployment: &Deployment, transition: &Transition) -> TransitionBody {
+pub fn transition(
+    deployment: &Deployment,
+    transition: &Transition,
+    faults: &[KnownFault],
+) -> TransitionBody {
     TransitionBody {
+        advisories: faults.iter().map(AdvisoryBody::of).collect(),
         application: deployment.engine.clone(),
         method: transition.method.as_str(),
         from_version: transition.from,

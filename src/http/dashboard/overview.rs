@@ -187,9 +187,9 @@ fn overview(broker: &Broker, session: &Session, view: &InstanceView) -> Overview
             .map(|operation| task(view, operation))
             .collect(),
         uris: urls.iter().map(with_login).collect::<Vec<_>>().join("\n"),
-        cli: format!(
-            "ETCDCTL_API=3 etcdctl --cacert=ca.pem --endpoints={} --user={LOGIN} member list -w table",
-            urls.join(",")
+        cli: broker.profile(&deployment.engine).map_or_else(
+            |_| String::new(),
+            |of| (of.command_line)(deployment.version, &urls, LOGIN),
         ),
         certificate: view.of.ca_certificate.clone(),
         curl: line(&["curl", "-sS", "-H", "Authorization: Bearer TOKEN", &backups]),
@@ -206,12 +206,11 @@ fn overview(broker: &Broker, session: &Session, view: &InstanceView) -> Overview
 
 /// What somebody should know, as of a look at the members: while there was none, a page says so.
 fn alert_lines(view: &InstanceView, seen: &Observation) -> Vec<AlertLine> {
-    let quota = view.of.deployment.quota_bytes();
     let line = |alert: Alert| AlertLine {
         text: alert.message,
         told: told_of_alert(alert.gravity),
     };
-    let found = alert::alerts(view.now, quota, Some(seen), &view.watch);
+    let found = alert::alerts(view.now, &view.database, Some(seen), &view.watch);
     found.into_iter().map(line).collect()
 }
 

@@ -56,6 +56,7 @@ pub fn told_of_alert(gravity: Gravity) -> Told {
         Gravity::Critical => say("Critical", BAD),
         Gravity::Warning => say("Warning", WARNING),
         Gravity::Unknown => say("Unknown", UNKNOWN),
+        Gravity::Notice => say("Notice", UNKNOWN),
     }
 }
 

@@ -172,6 +172,27 @@ struct Annotations {
     customer_billing_code: Option<String>,
 }
 
+/// Whether anything shall be done.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct DryRun {
+    /// Whether to tell what would be done and to do nothing. Goes before that of the body.
+    dry_run: Option<bool>,
+}
+
+/// How room shall be made.
+#[derive(ToSchema)]
+pub struct ReliefBody {
+    deployment: Option<Relief>,
+}
+
+/// How room shall be made.
+#[derive(ToSchema)]
+struct Relief {
+    /// Delete all keys that begin with this, up to 1024 bytes; absent, `null` or empty: delete none.
+    delete_prefix: Option<String>,
+}
+
 /// A version to upgrade to.
 #[derive(ToSchema)]
 pub struct UpgradeBody {
@@ -184,6 +205,8 @@ struct WantedVersion {
     /// The version.
     #[schema(value_type = DatabaseVersion)]
     version: String,
+    /// Whether to tell what would be done and to do nothing.
+    dry_run: Option<bool>,
 }
 
 /// A size.

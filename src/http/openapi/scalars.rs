@@ -63,7 +63,7 @@ scalar!(
 scalar!(
     /// A version of the database.
     DatabaseVersion,
-    "3.5.30",
+    "3.6.16",
     |builder| builder.pattern(Some(r"^[0-9]+\.[0-9]+\.[0-9]+$"))
 );
 

@@ -32,6 +32,7 @@ const RULES: Rules = Rules {
         super::reconciliation,
         super::reconcile,
         super::audit,
+        super::versions,
         health::alive,
         health::ready,
     ),

@@ -13,18 +13,20 @@ use utoipa::ToSchema;
 
 use super::{
     Api,
+    advisory::AdvisoryBody,
     error::{HttpError, OsbError},
     openapi::{
         requests,
-        scalars::{OwnId, PlatformId, Time},
+        scalars::{DatabaseVersion, OwnId, PlatformId, Time},
     },
     request::{check_basic, query},
 };
 use crate::{
-    broker::{AuditPage, AuditQuery, Finding, Repaired},
+    broker::{AuditPage, AuditQuery, Finding, Repaired, VersionInUse},
     model::{
         audit::AuditEntry,
         ids::{BindingId, InstanceId, OperationId},
+        version::Version,
     },
 };
 
@@ -76,6 +78,47 @@ struct Entry {
     /// The platform's name of the request.
     #[schema(required)]
     request_id: Option<String>,
+}
+
+/// The versions of databases.
+#[derive(Serialize, ToSchema)]
+struct Versions {
+    versions: Vec<VersionBody>,
+}
+
+/// A version of a database.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Version)]
+struct VersionBody {
+    /// The kind of database.
+    engine: String,
+    /// The version.
+    #[schema(value_type = DatabaseVersion)]
+    version: Version,
+    /// The clusters that have it; none where it is gone and instances run it still.
+    clusters: Vec<String>,
+    /// Usable instances that run it.
+    instances: usize,
+    /// Whether it is the one to take of its line.
+    preferred: bool,
+    /// Whether it holds users to the role and the keys that they are given.
+    limits_users: bool,
+    /// Its known faults, the gravest in front.
+    advisories: Vec<AdvisoryBody>,
+}
+
+impl From<VersionInUse> for VersionBody {
+    fn from(of: VersionInUse) -> Self {
+        Self {
+            engine: of.engine,
+            version: of.version,
+            clusters: of.clusters,
+            instances: of.instances,
+            preferred: of.preferred,
+            limits_users: of.limits_users,
+            advisories: of.faults.iter().map(AdvisoryBody::of).collect(),
+        }
+    }
 }
 
 type Answer = Result<HttpResponse, OsbError>;
@@ -153,6 +196,17 @@ pub async fn audit(api: web::Data<Api>, request: HttpRequest) -> Answer {
         entries: entries.into_iter().map(entry).collect(),
         next_before: next,
     }))
+}
+
+/// Tells which versions of databases there are, who runs them, and what is wrong with them.
+#[utoipa::path(
+    get, path = "/operator/versions", operation_id = "versions",
+    responses((status = 200, description = "The versions, by engine, newest first", body = Versions))
+)]
+pub async fn versions(api: web::Data<Api>) -> Answer {
+    let found = api.broker.versions_in_use().await?;
+    let versions = found.into_iter().map(VersionBody::from).collect();
+    Ok(HttpResponse::Ok().json(Versions { versions }))
 }
 
 fn wrong(name: &str) -> HttpError {

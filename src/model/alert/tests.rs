@@ -29,6 +29,8 @@ fn serving(database_bytes: u64, complaints: &[&str]) -> MemberHealth {
         leads: false,
         version: "3.5.30".to_owned(),
         database_bytes,
+        used_bytes: Some(database_bytes),
+        is_full: false,
         complaints: complaints.iter().map(|&c| c.to_owned()).collect(),
     }
 }
@@ -45,10 +47,29 @@ fn seen(members: Vec<MemberHealth>) -> Observation {
     }
 }
 
+fn database() -> DatabaseWatch {
+    DatabaseWatch {
+        engine: "etcd".to_owned(),
+        version: version("3.6.16"),
+        quota_bytes: QUOTA,
+        faults: Vec::new(),
+        limits_not_held: 0,
+        limits_held_by: None,
+        is_safe_full: true,
+        safe_full_from: None,
+        closed_since: None,
+        incidents: Vec::new(),
+    }
+}
+
+fn version(text: &str) -> Version {
+    text.parse().expect("a version")
+}
+
 /// What is told of members and storage alone.
 fn told(observation: Option<&Observation>) -> Vec<(Gravity, Option<String>, String)> {
     let none_late = watch("i", 0, None);
-    alerts(at(0), QUOTA, observation, &none_late)
+    alerts(at(0), &database(), observation, &none_late)
         .into_iter()
         .map(|alert| (alert.gravity, alert.member, alert.message))
         .collect()
@@ -91,7 +112,9 @@ fn storage_is_told_of_from_its_threshold_on() {
     let threshold = QUOTA * QUOTA_NEAR_PERCENT / 100 + 1;
     assert_eq!(gravity_at(threshold - 2), None);
     assert_eq!(gravity_at(threshold), Some(Gravity::Warning));
-    assert_eq!(gravity_at(QUOTA - 1), Some(Gravity::Warning));
+    let critical = QUOTA * QUOTA_CRITICAL_PERCENT / 100 + 1;
+    assert_eq!(gravity_at(critical - 2), Some(Gravity::Warning));
+    assert_eq!(gravity_at(critical), Some(Gravity::Critical));
     assert_eq!(gravity_at(QUOTA), Some(Gravity::Critical));
     assert_eq!(gravity_at(u64::MAX), Some(Gravity::Critical));
 }
@@ -112,7 +135,93 @@ fn what_all_members_complain_of_is_told_once() {
     );
     assert_eq!(
         told[0].2,
-        "The database complains: memberID:1 alarm:NOSPACE"
+        "The database complains: memberID:1 alarm:NOSPACE It can be read, and keys can be deleted. \
+         Ask for more units, or delete keys: the broker then makes room and lets it take writes \
+         again."
+    );
+}
+
+#[test]
+fn what_is_known_of_the_database_is_told_whatever_its_members_say() {
+    let told = |watch: &DatabaseWatch| -> Vec<(Gravity, String)> {
+        of_database(watch)
+            .into_iter()
+            .map(|alert| (alert.gravity, alert.message))
+            .collect()
+    };
+    assert_eq!(told(&database()), []);
+    let closed = DatabaseWatch {
+        version: version("3.5.35"),
+        is_safe_full: false,
+        safe_full_from: Some(version("3.6.16")),
+        closed_since: Some(at(0)),
+        ..database()
+    };
+    let [(gravity, message)] = &told(&closed)[..] else {
+        panic!("one alert");
+    };
+    assert_eq!(*gravity, Gravity::Critical);
+    assert!(message.starts_with("Since 2023-11-14T22:13:20Z nobody but the broker is let in"));
+    assert!(message.contains("or upgrade to 3.6.16"), "{message}");
+    let open = DatabaseWatch {
+        limits_not_held: 2,
+        limits_held_by: Some(version("3.6.16")),
+        ..database()
+    };
+    assert_eq!(
+        told(&open),
+        [(
+            Gravity::Critical,
+            "2 binding(s) have a role or a prefix, and etcd 3.6.16 does not hold users to them: \
+             upgrade to 3.6.16."
+                .to_owned()
+        )]
+    );
+    let incident = DatabaseWatch {
+        incidents: vec![Incident {
+            at: at(0),
+            message: "There was a user.".to_owned(),
+        }],
+        ..database()
+    };
+    let expected = "2023-11-14T22:13:20Z: There was a user.".to_owned();
+    assert_eq!(told(&incident), [(Gravity::Warning, expected)]);
+}
+
+#[test]
+fn known_faults_are_told_with_what_mends_them() {
+    let fault = |id, severity, fixed_in: Option<&str>| KnownFault {
+        id,
+        severity,
+        summary: "It happens.",
+        fixed_in: fixed_in.map(version),
+    };
+    let told = |faults: &[KnownFault]| {
+        let watch = DatabaseWatch {
+            faults: faults.to_vec(),
+            ..database()
+        };
+        let alert = of_database(&watch).pop().expect("an alert");
+        (alert.gravity, alert.message)
+    };
+    let minor = fault("minor", Severity::Minor, Some("3.7.1"));
+    let serious = fault("CVE-1", Severity::Serious, Some("3.6.17"));
+    let open = fault("CVE-2", Severity::LetsStrangersIn, None);
+    assert_eq!(
+        told(&[minor]),
+        (
+            Gravity::Notice,
+            "etcd 3.6.16 has known faults. minor: It happens. (fixed in 3.7.1) All of them are \
+             mended in 3.7.1: upgrade."
+                .to_owned()
+        )
+    );
+    assert_eq!(told(&[serious]).0, Gravity::Warning);
+    let (gravity, message) = told(&[open, serious, serious, minor, minor]);
+    assert_eq!(gravity, Gravity::Warning);
+    assert!(
+        message.ends_with("(fixed in 3.6.17) And 2 more."),
+        "{message}"
     );
 }
 
@@ -184,7 +293,7 @@ proptest! {
             _ => silent(),
         };
         let seen = seen(healths.into_iter().map(health).collect());
-        let all = alerts(at(0), QUOTA, Some(&seen), &watch("i", failures, None));
+        let all = alerts(at(0), &database(), Some(&seen), &watch("i", failures, None));
         prop_assert!(all.is_sorted_by_key(|alert| alert.gravity));
         prop_assert!(all.iter().all(|alert| !alert.message.is_empty()));
     }

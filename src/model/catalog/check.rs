@@ -243,7 +243,7 @@ fn plan(plan: &Value, path: &str, found: &mut Found) {
             found.at(place, "is not a semantic version 2.0");
         } else if version.parse::<Version>().is_err() {
             let reason =
-                "is not a version of the engine, such as 3.5.30: what instances are upgraded to";
+                "is not a version of the engine, such as 3.6.16: what instances are upgraded to";
             found.at(place, reason);
         }
     }

@@ -23,7 +23,7 @@ use std::{
 
 use crate::{
     model::{ids::DeploymentId, server},
-    provisioner::ProvisionerError,
+    provisioner::{FileSeen, ProvisionerError},
 };
 
 /// The cluster's lock file.
@@ -172,6 +172,24 @@ pub(super) fn check_file_name(name: &str) -> Result<(), ProvisionerError> {
     } else {
         Err(ProvisionerError::BadName(name.to_owned()))
     }
+}
+
+/// A folder below a home: names that lead nowhere else.
+pub(super) fn check_folder_name(folder: &str) -> Result<(), ProvisionerError> {
+    folder.split('/').try_for_each(check_file_name)
+}
+
+/// The files in a folder, sorted by name; what goes away meanwhile is left out.
+pub(super) fn files_in(folder: &Path) -> io::Result<Vec<FileSeen>> {
+    let mut files = Vec::new();
+    for name in names_in(folder)? {
+        let seen = missing_is_fine(fs::symlink_metadata(folder.join(&name)))?;
+        if let Some(seen) = seen.filter(fs::Metadata::is_file) {
+            let bytes = seen.len();
+            files.push(FileSeen { name, bytes });
+        }
+    }
+    Ok(files)
 }
 
 /// Makes a folder, and those above it, for the owner alone; one that is there is fine.

@@ -46,7 +46,7 @@ use self::{
     deployment::Deployment, discovery::Programs, folders::DeploymentFolder, printed::Reading,
     process::PlacedProcess, staging::UnfinishedFile, task::RunningTask,
 };
-use super::{Observation, Provisioner, ProvisionerError};
+use super::{FileSeen, Observation, Provisioner, ProvisionerError};
 use crate::{
     model::{
         failure::chain,
@@ -256,6 +256,22 @@ impl Provisioner for LocalProvisioner {
             Ok(members.map_err(failed)?.into_iter().flatten().collect())
         })
         .await
+    }
+
+    async fn files(
+        &self,
+        deployment: &DeploymentId,
+        member: &str,
+        folder: &str,
+    ) -> Result<Vec<FileSeen>> {
+        folders::check_member_name(member)?;
+        folders::check_folder_name(folder)?;
+        let home = DeploymentFolder::new(&self.cluster.folder, deployment)
+            .member(member)
+            .home();
+        let folder = home.join(folder);
+        let failed = ProvisionerError::while_doing(format!("looking at files of {deployment}"));
+        blocking(move || folders::files_in(&folder).map_err(failed)).await
     }
 
     async fn run(&self, deployment: &DeploymentId, member: &str, task: &Task) -> Result<String> {

@@ -24,7 +24,6 @@ use crate::model::{
     },
     secret::Secret,
     server::{Program, ServerFile},
-    version::etcd_offered,
 };
 
 /// Longer than anything here takes, even on a busy machine.
@@ -79,7 +78,7 @@ impl World {
                         &["etcd", "etcdctl", "etcdutl"]
                     }
                 },
-                offered: etcd_offered,
+                offered: |version| version.major == 3 && version.minor >= 3,
                 ..binaries("etcd")
             }],
         }

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU16, Ordering},
+    time::Duration,
 };
 
 use chrono::Utc;
@@ -14,11 +15,12 @@ use futures::TryStreamExt;
 use tempfile::TempDir;
 
 use crate::{
-    engine::{Engine, EngineError, Inspection, Snapshot, etcd::Etcd},
+    engine::{Engine, EngineError, FilesOfMember, Inspection, Snapshot, etcd::Etcd},
     model::{
-        deployment::{Access, Deployment, DeploymentSecrets, Member},
+        deployment::{Access, Deployment, DeploymentSecrets, Member, Shape},
         ids::DeploymentId,
         server::{HOME, Program, STAGE, Server, Task},
+        version::Version,
     },
 };
 
@@ -59,6 +61,7 @@ impl Lab {
             client_port: free_port(),
             peer_port: free_port(),
             shape: None,
+            checkpointing: false,
         });
         let deployment = Deployment {
             id,
@@ -68,6 +71,7 @@ impl Lab {
             version: version.parse().expect("a version"),
             units: 1,
             members: members.collect(),
+            closed_since: None,
         };
         Self {
             deployment,
@@ -117,6 +121,73 @@ impl Lab {
             .stderr(log)
             .spawn()
             .expect("a member")
+    }
+
+    /// Starts the members anew as another version, one after the other.
+    pub async fn become_version(&mut self, version: Version) {
+        for index in 0..self.deployment.members.len() {
+            self.deployment.members[index].shape = Some(Shape { version, units: 1 });
+            self.restart(index).await;
+        }
+        self.deployment = self
+            .deployment
+            .clone()
+            .reshaped(Shape { version, units: 1 });
+    }
+
+    /// Has every member write its whole state down.
+    pub async fn checkpoint(&mut self) {
+        for index in 0..self.deployment.members.len() {
+            self.deployment.members[index].checkpointing = true;
+            self.restart(index).await;
+        }
+        let before = self.newest_files(Etcd.checkpoints());
+        Etcd.fill_logs(&self.deployment, &self.secrets)
+            .await
+            .expect("filled");
+        let newer = |lab: &Self| {
+            let now = lab.newest_files(Etcd.checkpoints());
+            now.iter().zip(&before).all(|(now, before)| now > before)
+        };
+        while !newer(self) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for member in &mut self.deployment.members {
+            member.checkpointing = false;
+        }
+    }
+
+    /// Waits until the members agree on a line.
+    pub async fn agree_on(&self, version: Version) {
+        let agreed = || Etcd.agreed_version(&self.deployment, &self.secrets);
+        while !agreed().await.expect("a version").same_line(&version) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn restart(&mut self, index: usize) {
+        let mut child = self.running.remove(index);
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+        let servers = Etcd.servers(&self.deployment, &self.secrets, self.deployment.access());
+        let child = self.spawn(&servers[index]);
+        self.running.insert(index, child);
+        Etcd.wait_until_ready(&self.deployment, &self.secrets, self.deployment.access())
+            .await
+            .expect("ready");
+    }
+
+    /// The name of each member's last file of a kind.
+    pub fn newest_files(&self, files: FilesOfMember) -> Vec<Option<String>> {
+        let newest = |member: &Member| {
+            let folder = self.home(&member.name).join(files.folder);
+            let names = fs::read_dir(folder).into_iter().flatten();
+            names
+                .filter_map(|file| file.ok()?.file_name().into_string().ok())
+                .filter(|name| (files.has)(name))
+                .max()
+        };
+        self.deployment.members.iter().map(newest).collect()
     }
 
     /// Ends one member the hard way.

@@ -16,8 +16,9 @@ macro_rules! for_each_version {
     ($($scenario:ident),* $(,)?) => {
         for_each_version!(@ v3_3_25 "3.3.25" $($scenario)*);
         for_each_version!(@ v3_4_23 "3.4.23" $($scenario)*);
-        for_each_version!(@ v3_5_16 "3.5.16" $($scenario)*);
-        for_each_version!(@ v3_5_30 "3.5.30" $($scenario)*);
+        for_each_version!(@ v3_5_35 "3.5.35" $($scenario)*);
+        for_each_version!(@ v3_6_16 "3.6.16" $($scenario)*);
+        for_each_version!(@ v3_7_3 "3.7.3" $($scenario)*);
     };
     (@ $module:ident $version:literal $($scenario:ident)*) => {
         mod $module {
@@ -31,7 +32,9 @@ macro_rules! for_each_version {
     };
 }
 
+mod full;
 mod rights;
+mod upgrade;
 
 for_each_version!(
     secures_a_new_deployment_and_serves_its_users,
@@ -57,9 +60,14 @@ macro_rules! for_each_step {
 
 for_each_step!(
     restores_3_3_25_into_3_4_23: "3.3.25" => "3.4.23",
-    restores_3_3_25_into_3_5_30: "3.3.25" => "3.5.30",
-    restores_3_4_23_into_3_5_16: "3.4.23" => "3.5.16",
-    restores_3_5_16_into_3_5_30: "3.5.16" => "3.5.30",
+    restores_3_5_16_into_3_5_35: "3.5.16" => "3.5.35",
+    restores_3_3_25_into_3_6_16: "3.3.25" => "3.6.16",
+    restores_3_4_23_into_3_6_16: "3.4.23" => "3.6.16",
+    restores_3_5_35_into_3_6_16: "3.5.35" => "3.6.16",
+    restores_3_3_25_into_3_7_3: "3.3.25" => "3.7.3",
+    restores_3_4_23_into_3_7_3: "3.4.23" => "3.7.3",
+    restores_3_5_35_into_3_7_3: "3.5.35" => "3.7.3",
+    restores_3_6_16_into_3_7_3: "3.6.16" => "3.7.3",
 );
 
 /// A member has noticed by then that the others are gone.
@@ -233,18 +241,22 @@ fn shows_its_members(lab: &Lab, user: &DatabaseUser) {
     lab.stage("ca.pem", lab.secrets.ca_certificate.as_bytes());
     let strings = Etcd.connection_strings(&lab.deployment, user);
     let words: Vec<&str> = strings.cli.expose().split(' ').collect();
-    assert_eq!(words[..2], ["ETCDCTL_API=3", "etcdctl"]);
+    let (env, words) = match words.strip_prefix(&["ETCDCTL_API=3"]) {
+        Some(words) => (vec![("ETCDCTL_API", "3".to_owned())], words),
+        None => (Vec::new(), &words[..]),
+    };
+    assert_eq!(words[0], "etcdctl");
     let task = Task {
         program: crate::model::server::Program {
             engine: NAME,
             version: lab.deployment.version,
             binary: "etcdctl",
         },
-        args: words[2..]
+        args: words[1..]
             .iter()
             .map(|word| word.replace("=ca.pem", "={stage}/ca.pem"))
             .collect(),
-        env: vec![("ETCDCTL_API", "3".to_owned())],
+        env,
         timeout: Duration::from_secs(10),
     };
     let output = lab.run("m0", &task).expect("works for its user");

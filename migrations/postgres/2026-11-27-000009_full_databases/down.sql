@@ -1,0 +1,3 @@
+DROP TABLE incidents;
+ALTER TABLE operations DROP COLUMN delete_prefix;
+ALTER TABLE deployments DROP COLUMN closed_since;

@@ -1,0 +1,97 @@
+//! Room in databases that are full or about to be: asked for by users, or by whoever watches over
+//! their sizes.
+
+use super::{Broker, BrokerError};
+use crate::{
+    model::{
+        deployment::Deployment,
+        ids::InstanceId,
+        instance::InstanceState,
+        limits::KEY_PREFIX_BYTES_MAX,
+        operation::{GUARD, Operation, OperationKind},
+    },
+    store::{self, Conn},
+};
+
+impl Broker {
+    /// Accepts to make room in an instance's database, and to delete the keys with a prefix before.
+    /// While room is being made, tells of that: clients repeat the request when they hear nothing.
+    pub async fn relieve(
+        &self,
+        instance: InstanceId,
+        delete_prefix: Option<String>,
+        origin: &'static str,
+    ) -> Result<Operation, BrokerError> {
+        let lengths = 1..=KEY_PREFIX_BYTES_MAX;
+        if delete_prefix
+            .as_ref()
+            .is_some_and(|prefix| !lengths.contains(&prefix.len()))
+        {
+            return Err(BrokerError::BadRequest(format!(
+                "delete_prefix must have from 1 to {KEY_PREFIX_BYTES_MAX} bytes"
+            )));
+        }
+        let now = self.clock.now();
+        let wanted = move |conn: &mut Conn<'_>| {
+            let operation = Operation {
+                delete_prefix: delete_prefix.clone(),
+                ..Operation::queued(OperationKind::Relief, &instance, origin, now)
+            };
+            relieve_in(conn, operation)
+        };
+        self.store.decide(wanted).await
+    }
+
+    /// Has something done about a database that was seen to need it, unless that is under way;
+    /// returns whether it was accepted.
+    pub async fn relieve_full(&self, deployment: &Deployment) -> Result<bool, BrokerError> {
+        let (instance, now) = (deployment.instance.clone(), self.clock.now());
+        let decided = self.store.decide(move |conn| {
+            if running(conn, &instance)?.is_some() {
+                return Ok(false);
+            }
+            let operation = Operation::queued(OperationKind::Relief, &instance, GUARD, now);
+            match relieve_in(conn, operation) {
+                Ok(_) => Ok(true),
+                // It is being deleted, or gone.
+                Err(BrokerError::Concurrency(_) | BrokerError::NotFound(_)) => Ok(false),
+                Err(other) => Err(other),
+            }
+        });
+        decided.await
+    }
+
+    /// The deployments of an engine that are in use.
+    pub async fn usable_deployments(&self, engine: String) -> Result<Vec<Deployment>, BrokerError> {
+        let read = move |conn: &mut Conn<'_>| store::deployment::usable(conn, &engine);
+        Ok(self.store.read(read).await?)
+    }
+}
+
+fn running(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<Option<Operation>, BrokerError> {
+    let active = store::operation::active_on_instance(conn, instance)?;
+    Ok(active
+        .into_iter()
+        .find(|operation| operation.kind == OperationKind::Relief))
+}
+
+fn relieve_in(conn: &mut Conn<'_>, operation: Operation) -> Result<Operation, BrokerError> {
+    let Some(instance) = store::instance::find(conn, &operation.instance)? else {
+        let reason = "there is no such instance";
+        return Err(BrokerError::NotFound(reason.to_owned()));
+    };
+    if instance.state != InstanceState::Ready {
+        let reason = "the instance is not ready, so there is no room to make";
+        return Err(BrokerError::Concurrency(reason.to_owned()));
+    }
+    if let Some(running) = running(conn, &instance.id)? {
+        if running.delete_prefix == operation.delete_prefix || operation.delete_prefix.is_none() {
+            return Ok(running);
+        }
+        let reason = "room is being made in this database; try again when that is done";
+        return Err(BrokerError::Concurrency(reason.to_owned()));
+    }
+    let key = format!("relief {}", instance.id);
+    store::operation::insert(conn, &operation, Some(&key))?;
+    Ok(operation)
+}

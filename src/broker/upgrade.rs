@@ -1,0 +1,162 @@
+//! What an upgrade would do, told before anything is touched.
+
+use std::sync::Arc;
+
+use super::{Broker, BrokerError, DeploymentView, UpdateRequest, Updated};
+use crate::{
+    model::{
+        deployment::{Deployment, Shape},
+        observation::MemberHealth,
+        operation::Operation,
+        version::Version,
+    },
+    store::StoreError,
+};
+
+/// What an upgrade would do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preflight {
+    /// The version that runs.
+    pub from: Version,
+    /// The version that was asked for, as it was written.
+    pub wanted: String,
+    /// The versions that the members would run one after the other; empty when it is refused.
+    pub path: Vec<Version>,
+    /// Why it would not be done now, in sentences for people; empty when it would.
+    pub reasons: Vec<String>,
+    /// What would be done beside it, in sentences for people.
+    pub notes: Vec<String>,
+}
+
+/// How a rehearsal ends: always by taking back what was decided.
+enum Rehearsed {
+    Accepted(Box<Operation>),
+    NothingToDo,
+    Refused(BrokerError),
+}
+
+impl From<StoreError> for Rehearsed {
+    fn from(error: StoreError) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+impl Broker {
+    /// What an upgrade of a deployment to `wanted` would do. Nothing is changed: the rules are
+    /// those of the upgrade itself, whose decision is taken back.
+    pub async fn preflight(
+        self: &Arc<Self>,
+        of: &DeploymentView,
+        wanted: &str,
+    ) -> Result<Preflight, BrokerError> {
+        let mut preflight = Preflight {
+            from: of.deployment.version,
+            wanted: wanted.to_owned(),
+            path: Vec::new(),
+            reasons: Vec::new(),
+            notes: Vec::new(),
+        };
+        match self.rehearse(of, wanted).await {
+            Rehearsed::NothingToDo => {
+                let text = format!("It runs {wanted} already.");
+                preflight.reasons.push(text);
+            }
+            Rehearsed::Refused(error @ (BrokerError::Store(_) | BrokerError::Seal(_))) => {
+                return Err(error);
+            }
+            Rehearsed::Refused(refusal) => preflight.reasons.push(sentence(&refusal.to_string())),
+            Rehearsed::Accepted(operation) => {
+                let path = operation.change.map(|change| change.path);
+                let version = |shape: &Shape| shape.version;
+                preflight.path = path.unwrap_or_default().iter().map(version).collect();
+                self.look_ahead(&of.deployment, &mut preflight).await?;
+            }
+        }
+        Ok(preflight)
+    }
+
+    async fn rehearse(self: &Arc<Self>, of: &DeploymentView, wanted: &str) -> Rehearsed {
+        let parameters = serde_json::json!({ "db_version": wanted });
+        let request = UpdateRequest::of(&of.instance, parameters, "compose");
+        let broker = self.clone();
+        let rehearsed = self.store.decide(move |conn| -> Result<(), Rehearsed> {
+            Err(match broker.update_in(conn, &request, None) {
+                Ok(Updated::Accepted(operation)) => Rehearsed::Accepted(operation),
+                Ok(Updated::Done) => Rehearsed::NothingToDo,
+                Err(refusal) => Rehearsed::Refused(refusal),
+            })
+        });
+        match rehearsed.await {
+            Err(rehearsed) => rehearsed,
+            Ok(()) => Rehearsed::NothingToDo,
+        }
+    }
+
+    /// What the members say, and what would be done on the way.
+    async fn look_ahead(
+        &self,
+        deployment: &Deployment,
+        preflight: &mut Preflight,
+    ) -> Result<(), BrokerError> {
+        let profile = self.profile(&deployment.engine)?;
+        match self.observer.look(deployment).await {
+            Some(seen) => {
+                for member in &seen.members {
+                    let name = &member.name;
+                    match &member.health {
+                        MemberHealth::Serving { .. } => {}
+                        MemberHealth::WithoutLeader => preflight
+                            .reasons
+                            .push(format!("The member {name} has no leader.")),
+                        MemberHealth::Silent(why) => preflight
+                            .reasons
+                            .push(format!("The member {name} does not answer: {why}.")),
+                    }
+                }
+            }
+            None => preflight
+                .reasons
+                .push("The broker could not look at the members.".to_owned()),
+        }
+        if preflight.reasons.is_empty() {
+            let goal = preflight.path.last().copied().unwrap_or(preflight.from);
+            match self.observer.obstacles(deployment, goal).await {
+                None => preflight
+                    .reasons
+                    .push("The broker could not ask the members.".to_owned()),
+                Some(obstacles) => {
+                    for obstacle in obstacles {
+                        if obstacle.is_mended {
+                            let text =
+                                format!("{}; the upgrade puts it right first", obstacle.text);
+                            preflight.notes.push(sentence(&text));
+                        } else {
+                            preflight.reasons.push(sentence(&obstacle.text));
+                        }
+                    }
+                }
+            }
+        }
+        preflight
+            .notes
+            .push("A backup is taken first; when it fails, nothing is changed.".to_owned());
+        let mut at = preflight.from;
+        for to in preflight.path.clone() {
+            if profile.checkpoints(at, to) {
+                preflight.notes.push(format!(
+                    "Before {to} every member starts anew once more and writes its whole state down."
+                ));
+            }
+            at = to;
+        }
+        Ok(())
+    }
+}
+
+/// With a capital letter and a full stop.
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(char::to_uppercase);
+    let capital: String = first.into_iter().flatten().collect();
+    format!("{capital}{}.", letters.as_str().trim_end_matches('.'))
+}

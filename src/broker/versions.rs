@@ -1,0 +1,81 @@
+//! The versions that this broker has, for whoever runs it.
+
+use std::collections::BTreeMap;
+
+use super::{Broker, BrokerError};
+use crate::{
+    model::{
+        engine::{KnownFault, is_preferred},
+        version::Version,
+    },
+    store,
+};
+
+/// What is known of one version of an engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionInUse {
+    /// The engine's name.
+    pub engine: String,
+    /// The version.
+    pub version: Version,
+    /// The clusters that have it.
+    pub clusters: Vec<String>,
+    /// Usable instances that run it.
+    pub instances: usize,
+    /// Whether it is the one to take of its line.
+    pub preferred: bool,
+    /// Whether it holds users to the role and the keys that they are given.
+    pub limits_users: bool,
+    /// Its known faults, the gravest in front.
+    pub faults: Vec<KnownFault>,
+}
+
+impl Broker {
+    /// The known faults of a version, the gravest in front.
+    pub fn known_faults(&self, engine: &str, version: Version) -> Vec<KnownFault> {
+        // Of an engine that this broker does not have, it knows none.
+        self.profile(engine)
+            .map_or_else(|_| Vec::new(), |of| of.known_faults(version))
+    }
+
+    /// Every version that a cluster has or an instance runs, by engine, newest first.
+    pub async fn versions_in_use(&self) -> Result<Vec<VersionInUse>, BrokerError> {
+        let mut found: BTreeMap<(String, Version), (Vec<String>, usize)> = BTreeMap::new();
+        for (cluster, engines) in &self.versions {
+            for (engine, versions) in engines {
+                for version in versions {
+                    let entry = found.entry((engine.clone(), *version)).or_default();
+                    entry.0.push(cluster.clone());
+                }
+            }
+        }
+        for engine in self.profiles.keys().cloned() {
+            let read = move |conn: &mut store::Conn<'_>| store::deployment::usable(conn, &engine);
+            for deployment in self.store.read(read).await? {
+                let key = (deployment.engine, deployment.version);
+                found.entry(key).or_default().1 += 1;
+            }
+        }
+        let known: Vec<(String, Version)> = found.keys().cloned().collect();
+        let of = |engine: &str| {
+            let versions = known.iter().filter(move |(name, _)| name == engine);
+            versions.map(|(_, version)| version).collect::<Vec<_>>()
+        };
+        let mut all: Vec<VersionInUse> = found
+            .into_iter()
+            .map(|((engine, version), (clusters, instances))| VersionInUse {
+                preferred: is_preferred(&version, of(&engine)),
+                limits_users: self
+                    .profile(&engine)
+                    .is_ok_and(|profile| profile.limits_users(version)),
+                faults: self.known_faults(&engine, version),
+                engine,
+                version,
+                clusters,
+                instances,
+            })
+            .collect();
+        all.sort_by(|a, b| a.engine.cmp(&b.engine).then(b.version.cmp(&a.version)));
+        Ok(all)
+    }
+}

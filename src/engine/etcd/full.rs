@@ -1,0 +1,92 @@
+//! Room in a database that fills up.
+
+use std::time::Duration;
+
+use etcd_client::{Client, CompactionOptions, DeleteOptions};
+use tokio::time::timeout;
+
+use crate::{
+    engine::EngineError,
+    model::limits::{DEFRAGMENT_TIMEOUT, ENGINE_CALL_TIMEOUT},
+};
+
+use super::{
+    client::{Cluster, Fault, says, unless_it_says},
+    status::observe,
+    verify::current_revision,
+};
+
+/// Forgets the history: whatever was deleted or written anew becomes unused storage.
+pub(super) async fn forget_history(cluster: &Cluster<'_>) -> Result<(), EngineError> {
+    cluster
+        .trying_as_root("forgetting the history", compact)
+        .await
+}
+
+/// Lets each member that serves give back what it does not use, the leader last: a member answers
+/// nobody meanwhile.
+pub(super) async fn give_back(cluster: &Cluster<'_>) -> Result<(), EngineError> {
+    for index in leader_last(cluster).await {
+        defragment(cluster, index).await?;
+    }
+    Ok(())
+}
+
+async fn compact(mut client: Client) -> Result<(), Fault> {
+    let revision = current_revision(&mut client).await?;
+    let options = CompactionOptions::new().with_physical();
+    unless_it_says(
+        client.compact(revision, Some(options)).await,
+        says::COMPACTED,
+    )
+}
+
+/// The places of the members that serve, that of the leader last.
+async fn leader_last(cluster: &Cluster<'_>) -> Vec<usize> {
+    let seen = observe(cluster).await;
+    let mut places: Vec<usize> = (0..seen.len())
+        .filter(|place| seen[*place].serves())
+        .collect();
+    places.sort_by_key(|place| seen[*place].leads());
+    places
+}
+
+async fn defragment(cluster: &Cluster<'_>, index: usize) -> Result<(), EngineError> {
+    const DOING: &str = "giving unused storage back";
+    let once = async {
+        let mut client = cluster.client(&cluster.deployment.members[index]).await?;
+        timed(ENGINE_CALL_TIMEOUT, cluster.become_root(&mut client)).await?;
+        timed(DEFRAGMENT_TIMEOUT, async {
+            client.defragment().await?;
+            Ok(())
+        })
+        .await
+    };
+    once.await
+        .map_err(|fault: Fault| fault.into_engine_error(DOING))
+}
+
+async fn timed(
+    limit: Duration,
+    call: impl Future<Output = Result<(), Fault>>,
+) -> Result<(), Fault> {
+    timeout(limit, call)
+        .await
+        .unwrap_or(Err(Fault::Silent(limit)))
+}
+
+/// Deletes every key with a prefix.
+pub(super) async fn delete_keys(cluster: &Cluster<'_>, prefix: &str) -> Result<u64, EngineError> {
+    // Without one, etcd would delete nothing or everything, as it is asked; nobody means that.
+    if prefix.is_empty() {
+        let text = "keys are deleted by a prefix, and there is none".to_owned();
+        return Err(EngineError::Unexpected(text));
+    }
+    cluster
+        .trying_as_root("deleting keys", |mut client| async move {
+            let options = DeleteOptions::new().with_prefix();
+            let deleted = client.delete(prefix, Some(options)).await?.deleted();
+            Ok(u64::try_from(deleted).unwrap_or_default())
+        })
+        .await
+}

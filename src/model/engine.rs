@@ -1,0 +1,470 @@
+//! What rules and pages know of an engine: its lines of versions, what may follow what, and the
+//! known faults of each version. Values and pure functions; an engine hands its [`Profile`] out.
+//!
+//! A *line* is all versions of one major and minor number. A new line is one entry in its engine's
+//! table: nothing here names a version.
+
+use std::fmt;
+
+use super::version::{UpgradeRefusal, Version, VersionRefusal};
+
+/// What is known of an engine.
+#[derive(Debug)]
+pub struct Profile {
+    /// The engine's name, as in catalogs, manifests and folders.
+    pub name: &'static str,
+    /// Its lines that are known well enough to be offered, oldest first, none left out between.
+    pub lines: &'static [Line],
+    /// Major and minor number of the line that new instances get whose user names no version.
+    pub default_line: (u32, u32),
+    /// Faults of versions, the gravest in front.
+    pub advisories: &'static [Advisory],
+    /// A command line for people that shows the members at these URLs, as who logs in with
+    /// `user:password`.
+    pub command_line: fn(Version, &[String], &str) -> String,
+}
+
+/// What is known of one line. Patches are counted within the line.
+#[derive(Debug)]
+pub struct Line {
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// The first patch that is safe enough to be offered.
+    pub offered_from: u32,
+    /// The oldest line whose backups this one restores: major and minor number.
+    pub restores_from: (u32, u32),
+    /// What a deployment of the line before needs to come here in place; absent: there is no way.
+    pub entry: Option<Entry>,
+    /// The first patch that holds users to the role and the keys that they are given, whatever
+    /// state the database is in; absent: none does.
+    pub limits_users_from: Option<u32>,
+    /// The first patch that goes on checking rights while the database is full; absent: none does,
+    /// and the broker closes a database before it is full.
+    pub full_is_safe_from: Option<u32>,
+    /// The first patch that lets only the administrator say that the database is full; absent: in
+    /// none, strangers may say so.
+    pub alarms_guarded_from: Option<u32>,
+    /// What members of this line are started with beside what all are started with.
+    pub flags: &'static [&'static str],
+}
+
+/// How a deployment of the line before enters a line in place.
+#[derive(Debug)]
+pub struct Entry {
+    /// The first patch of the line before that may be left.
+    pub leaves_from: u32,
+    /// Whether every member must have written its whole state down just before: what stands in its
+    /// log from before cannot be read any more.
+    pub checkpointed: bool,
+    /// Whether there is a way back to the line before after all members have entered.
+    pub has_way_back: bool,
+}
+
+/// A known fault of some versions.
+#[derive(Debug)]
+pub struct Advisory {
+    /// Its public name: a CVE, or the engine's own number of it.
+    pub id: &'static str,
+    /// How grave it is.
+    pub severity: Severity,
+    /// What can happen, in one sentence.
+    pub summary: &'static str,
+    /// The versions that have it, by line.
+    pub affected: &'static [Affected],
+}
+
+/// How grave a fault is; the gravest in front.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Whoever reaches a member gets at data or users without a login.
+    LetsStrangersIn,
+    /// Users can do what they were not given, data is lost or wrong, or members fail.
+    Serious,
+    /// It takes an unusual use, or costs no more than time.
+    Minor,
+}
+
+impl Severity {
+    /// The word for it in interfaces.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::LetsStrangersIn => "lets_strangers_in",
+            Self::Serious => "serious",
+            Self::Minor => "minor",
+        }
+    }
+}
+
+/// The versions of one line that have a fault.
+#[derive(Debug)]
+pub struct Affected {
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// The first patch that has it.
+    pub from: u32,
+    /// The first patch without it; absent: the line never gets one.
+    pub fixed: Option<u32>,
+}
+
+/// Something that is in the way of an upgrade.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obstacle {
+    /// What it is, in half a sentence for people.
+    pub text: String,
+    /// Whether the broker puts it right by setting the users as it made them.
+    pub is_mended: bool,
+}
+
+/// A fault that a version has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownFault {
+    /// Its public name.
+    pub id: &'static str,
+    /// How grave it is.
+    pub severity: Severity,
+    /// What can happen, in one sentence.
+    pub summary: &'static str,
+    /// The nearest version without it: of the same line, or else of the next one that has one.
+    pub fixed_in: Option<Version>,
+}
+
+impl fmt::Display for KnownFault {
+    /// In one line for people.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.id, self.summary)?;
+        match self.fixed_in {
+            Some(version) => write!(f, " (fixed in {version})"),
+            None => f.write_str(" (not fixed)"),
+        }
+    }
+}
+
+/// How an instance gets to another version (Compose `versions`, field `method`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TransitionMethod {
+    /// By an update.
+    InPlace,
+    /// By a restore into a new instance.
+    Restore,
+}
+
+impl TransitionMethod {
+    /// Compose's name of it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InPlace => "in_place",
+            Self::Restore => "restore",
+        }
+    }
+}
+
+/// A way from one version to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transition {
+    /// The version now.
+    pub from: Version,
+    /// The version that can be reached.
+    pub to: Version,
+    /// How.
+    pub method: TransitionMethod,
+}
+
+impl Line {
+    fn number(&self) -> (u32, u32) {
+        (self.major, self.minor)
+    }
+
+    fn version(&self, patch: u32) -> Version {
+        Version {
+            major: self.major,
+            minor: self.minor,
+            patch,
+        }
+    }
+}
+
+impl Advisory {
+    fn affects(&self, version: Version) -> bool {
+        self.affected.iter().any(|affected| {
+            (affected.major, affected.minor) == version.line()
+                && version.patch >= affected.from
+                && affected.fixed.is_none_or(|fixed| version.patch < fixed)
+        })
+    }
+}
+
+impl Profile {
+    /// The line of a version, if it is known.
+    pub fn line(&self, version: Version) -> Option<&'static Line> {
+        let lines: &'static [Line] = self.lines;
+        lines.iter().find(|line| line.number() == version.line())
+    }
+
+    /// Whether a version may be offered at all.
+    pub fn offers(&self, version: Version) -> bool {
+        self.line(version)
+            .is_some_and(|line| version.patch >= line.offered_from)
+    }
+
+    /// Whether a version holds users to the role and the keys that they are given.
+    pub fn limits_users(&self, version: Version) -> bool {
+        let since = self.line(version).and_then(|line| line.limits_users_from);
+        since.is_some_and(|since| version.patch >= since)
+    }
+
+    /// The versions among `available` that hold users to what they are given, oldest first.
+    pub fn limiting(&self, available: &[Version]) -> Vec<Version> {
+        let mut found: Vec<Version> = available.to_vec();
+        found.retain(|version| self.limits_users(*version));
+        found.sort();
+        found
+    }
+
+    /// Whether a version goes on checking rights while the database is full.
+    pub fn full_is_safe(&self, version: Version) -> bool {
+        let since = self.line(version).and_then(|line| line.full_is_safe_from);
+        since.is_some_and(|since| version.patch >= since)
+    }
+
+    /// Whether somebody without a login may say that the database is full.
+    pub fn strangers_say_full(&self, version: Version) -> bool {
+        let since = self.line(version).and_then(|line| line.alarms_guarded_from);
+        since.is_none_or(|since| version.patch < since)
+    }
+
+    /// The known faults of a version, the gravest in front.
+    pub fn known_faults(&self, version: Version) -> Vec<KnownFault> {
+        let affecting = self.advisories.iter().filter(|a| a.affects(version));
+        let fault = |advisory: &Advisory| KnownFault {
+            id: advisory.id,
+            severity: advisory.severity,
+            summary: advisory.summary,
+            fixed_in: self.fix(advisory, version),
+        };
+        affecting.map(fault).collect()
+    }
+
+    /// The nearest version from `version` on that does not have the fault.
+    fn fix(&self, advisory: &Advisory, version: Version) -> Option<Version> {
+        let lines = self.lines.iter();
+        let from_here_on = lines.filter(|line| line.number() >= version.line());
+        from_here_on
+            .filter_map(|line| {
+                let affected = advisory
+                    .affected
+                    .iter()
+                    .find(|affected| (affected.major, affected.minor) == line.number());
+                match affected {
+                    None => Some(line.version(line.offered_from)),
+                    Some(affected) => affected.fixed.map(|patch| line.version(patch)),
+                }
+            })
+            .find(|fixed| *fixed > version)
+    }
+
+    /// The version of a new, empty instance: `wanted`, or the newest of the default line, or else
+    /// the newest that there is.
+    pub fn for_new(
+        &self,
+        wanted: Option<&str>,
+        available: &[Version],
+    ) -> Result<Version, VersionRefusal> {
+        if let Some(wanted) = wanted {
+            return find(wanted, available);
+        }
+        let of_default_line = available.iter().filter(|v| v.line() == self.default_line);
+        of_default_line
+            .max()
+            .or(available.iter().max())
+            .copied()
+            .ok_or(VersionRefusal::NoneAvailable)
+    }
+
+    /// The version of an instance that is made from a backup of `backup`: `wanted`, or the newest
+    /// patch of the backup's own line.
+    pub fn for_restore(
+        &self,
+        backup: Version,
+        wanted: Option<&str>,
+        available: &[Version],
+    ) -> Result<Version, VersionRefusal> {
+        let Some(wanted) = wanted else {
+            return available
+                .iter()
+                .filter(|v| v.same_line(&backup) && **v >= backup)
+                .max()
+                .copied()
+                .ok_or_else(|| VersionRefusal::LineGone {
+                    backup,
+                    available: list(available),
+                });
+        };
+        let wanted = find(wanted, available)?;
+        if wanted < backup {
+            return Err(VersionRefusal::OlderThanBackup {
+                wanted,
+                backup,
+                available: list(available),
+            });
+        }
+        if !self.restores(backup, wanted) {
+            let on_the_way: Vec<Version> = available
+                .iter()
+                .filter(|v| self.restores(backup, **v))
+                .copied()
+                .collect();
+            return Err(VersionRefusal::TooFar {
+                wanted,
+                backup,
+                available: list(&on_the_way),
+            });
+        }
+        Ok(wanted)
+    }
+
+    /// Whether a backup of `from` can be restored into `to`.
+    fn restores(&self, from: Version, to: Version) -> bool {
+        let reaches = |line: &Line| line.restores_from <= from.line();
+        to >= from && self.line(to).is_some_and(reaches)
+    }
+
+    /// The version that an update asks for by name; it must be available.
+    pub fn for_upgrade(
+        &self,
+        wanted: &str,
+        available: &[Version],
+    ) -> Result<Version, VersionRefusal> {
+        find(wanted, available)
+    }
+
+    /// The versions that a deployment of `current` runs one after the other on its way to `wanted`,
+    /// which is the last of them: one line at a time, each through the newest version that is
+    /// available of it; of its own line too, where what it runs may not leave it. None when it is
+    /// there already.
+    pub fn hops(
+        &self,
+        current: Version,
+        wanted: Version,
+        available: &[Version],
+    ) -> Result<Vec<Version>, UpgradeRefusal> {
+        if wanted < current {
+            return Err(UpgradeRefusal::Older { wanted, current });
+        }
+        if wanted.major != current.major {
+            return Err(UpgradeRefusal::OtherMajor { wanted, current });
+        }
+        let newest = |line: (u32, u32)| {
+            let of_line = available.iter().filter(|v| v.line() == line);
+            of_line.max().copied()
+        };
+        let mut path = Vec::new();
+        let mut at = current;
+        while at.line() != wanted.line() {
+            let next = (at.major, at.minor + 1);
+            let to = if next == wanted.line() {
+                Some(wanted)
+            } else {
+                newest(next)
+            };
+            let to = to.ok_or(UpgradeRefusal::LineMissing {
+                wanted,
+                current,
+                major: next.0,
+                minor: next.1,
+            })?;
+            let entry = self.line(to).and_then(|line| line.entry.as_ref());
+            let entry = entry.ok_or(UpgradeRefusal::NoWay { wanted, current })?;
+            if at.patch < entry.leaves_from {
+                let leaves_from = Version {
+                    patch: entry.leaves_from,
+                    ..at
+                };
+                let stop = newest(at.line()).filter(|stop| *stop >= leaves_from);
+                path.push(stop.ok_or(UpgradeRefusal::TooOldToLeave {
+                    wanted,
+                    current,
+                    leaves_from,
+                })?);
+            }
+            path.push(to);
+            at = to;
+        }
+        if at != wanted {
+            path.push(wanted);
+        }
+        Ok(path)
+    }
+
+    /// How members that run `from` enter the line of `to`; none when it is their own.
+    pub fn entry(&self, from: Version, to: Version) -> Option<&'static Entry> {
+        let enters = !from.same_line(&to);
+        let line = self.line(to).filter(|_| enters)?;
+        line.entry.as_ref()
+    }
+
+    /// Whether every member must have written its whole state down before it goes from one version
+    /// to another.
+    pub fn checkpoints(&self, from: Version, to: Version) -> bool {
+        self.entry(from, to).is_some_and(|entry| entry.checkpointed)
+    }
+
+    /// The ways to newer versions that an instance of `from` has, by version, oldest first.
+    pub fn transitions(&self, from: Version, available: &[Version]) -> Vec<Transition> {
+        let mut newer: Vec<Version> = available.iter().filter(|v| **v > from).copied().collect();
+        newer.sort();
+        newer.dedup();
+        let ways = |to: Version| {
+            let in_place = self.hops(from, to, available).is_ok();
+            let restore = self.restores(from, to);
+            [
+                in_place.then_some(TransitionMethod::InPlace),
+                restore.then_some(TransitionMethod::Restore),
+            ]
+            .into_iter()
+            .flatten()
+            .map(move |method| Transition { from, to, method })
+        };
+        newer.into_iter().flat_map(ways).collect()
+    }
+}
+
+/// Whether a version is the one to take of its line: the newest of those that are available.
+pub fn is_preferred<'a>(
+    version: &Version,
+    available: impl IntoIterator<Item = &'a Version>,
+) -> bool {
+    let newer = |other: &Version| other.same_line(version) && other > version;
+    !available.into_iter().any(newer)
+}
+
+fn find(wanted: &str, available: &[Version]) -> Result<Version, VersionRefusal> {
+    let unknown = || VersionRefusal::Unknown {
+        wanted: wanted.to_owned(),
+        available: list(available),
+    };
+    let version: Version = wanted.parse().map_err(|_| unknown())?;
+    if available.contains(&version) {
+        Ok(version)
+    } else {
+        Err(unknown())
+    }
+}
+
+/// Versions for people, newest first.
+pub fn list(available: &[Version]) -> String {
+    let mut sorted = available.to_vec();
+    sorted.sort_by(|a, b| b.cmp(a));
+    let texts: Vec<String> = sorted.iter().map(Version::to_string).collect();
+    if texts.is_empty() {
+        "none".to_owned()
+    } else {
+        texts.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests;

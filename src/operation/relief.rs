@@ -1,0 +1,139 @@
+//! Makes room in a database that is full or about to be.
+//!
+//! A version that checks no rights while it is full is closed first: from then on its members let in
+//! only the broker. It is opened again when there is room, after the users were compared with those
+//! that the broker made. When nothing can be given back it stays as it is, and its alerts say what
+//! its users can do.
+
+use std::sync::Arc;
+
+use super::{Definition, Ending, Outcome, Step, StepError, Work, members};
+use crate::{
+    model::{
+        deployment::{Access, Deployment},
+        full::Need,
+    },
+    store::{self, Conn, StoreError},
+};
+
+/// Relief.
+pub const DEFINITION: Definition = Definition {
+    steps: &[
+        Step {
+            name: CLOSE,
+            title: "Keeping strangers out of a full database",
+            run: |w| Box::pin(close(w)),
+        },
+        Step {
+            name: "delete_keys",
+            title: "Deleting keys",
+            run: |w| Box::pin(delete_keys(w)),
+        },
+        Step {
+            name: "forget_history",
+            title: "Forgetting the history",
+            run: |w| Box::pin(forget_history(w)),
+        },
+        Step {
+            name: "give_back",
+            title: "Giving unused storage back",
+            run: |w| Box::pin(give_back(w)),
+        },
+        Step {
+            name: "open",
+            title: "Looking whether there is room again",
+            run: |w| Box::pin(open(w)),
+        },
+    ],
+    // Each step leaves the database whole; one that is closed stays closed.
+    cleanup: &[],
+    succeed: |_, _| Ok(()),
+    fail: |_: &mut Conn<'_>, _: &Ending<'_>, _| Ok(()),
+};
+
+/// Whether the database was closed when the rest began.
+const CLOSE: &str = "close";
+
+/// Closes a database that may not stay open: the members are killed at once, since anybody may do
+/// anything to them. Tells whether it is closed.
+async fn close(work: Arc<Work>) -> Result<Outcome, StepError> {
+    let (deployment, secrets) = work.allocated().await?;
+    if deployment.closed_since.is_some() {
+        // A worker that died may have decided so and not done it any more.
+        members::start(&work, Access::Certificates).await?;
+        members::await_ready(&work, &deployment, &secrets, Access::Certificates).await?;
+        return Outcome::with(&true);
+    }
+    let fullness = members::fullness(&work, &deployment, &secrets).await?;
+    if fullness.need() != Some(Need::Close) {
+        return Outcome::with(&false);
+    }
+    log::warn!(deployment:% = deployment.id; "it is full and is closed to its users");
+    set_closed(&work, &deployment, true).await?;
+    members::start_anew(&work, Access::Certificates).await?;
+    Outcome::with(&true)
+}
+
+async fn set_closed(work: &Work, deployment: &Deployment, closed: bool) -> Result<(), StepError> {
+    let (id, now) = (deployment.id.clone(), work.parts.clock.now());
+    let since = closed.then_some(now);
+    work.write(move |conn| -> Result<(), StoreError> {
+        store::deployment::set_closed(conn, &id, since)
+    })
+    .await
+}
+
+async fn delete_keys(work: Arc<Work>) -> Result<Outcome, StepError> {
+    let Some(prefix) = &work.operation.delete_prefix else {
+        return Outcome::done();
+    };
+    let (deployment, secrets) = work.allocated().await?;
+    let engine = work.engine(&deployment)?;
+    let deleted = engine.delete_keys(&deployment, &secrets, prefix).await?;
+    Outcome::with(&deleted)
+}
+
+async fn forget_history(work: Arc<Work>) -> Result<Outcome, StepError> {
+    let (deployment, secrets) = work.allocated().await?;
+    let engine = work.engine(&deployment)?;
+    engine.forget_history(&deployment, &secrets).await?;
+    Outcome::done()
+}
+
+async fn give_back(work: Arc<Work>) -> Result<Outcome, StepError> {
+    let (deployment, secrets) = work.allocated().await?;
+    let fullness = members::fullness(&work, &deployment, &secrets).await?;
+    if fullness.gives_back() {
+        let engine = work.engine(&deployment)?;
+        engine.give_back(&deployment, &secrets).await?;
+    }
+    Outcome::done()
+}
+
+async fn open(work: Arc<Work>) -> Result<Outcome, StepError> {
+    let (deployment, secrets) = work.allocated().await?;
+    let was_closed: bool = work.result(CLOSE).await?;
+    if was_closed && deployment.closed_since.is_none() {
+        // A worker that died had decided so and did not get to it any more.
+        members::start_anew(&work, Access::Passwords).await?;
+        return Outcome::done();
+    }
+    let fullness = members::fullness(&work, &deployment, &secrets).await?;
+    if was_closed {
+        // Nobody can undo it, and whoever was in before it was closed may have left something.
+        members::restore_users(&work, &deployment, &secrets).await?;
+    }
+    if fullness.need() != Some(Need::Open) {
+        return Outcome::done();
+    }
+    let engine = work.engine(&deployment)?;
+    if fullness.has_room() {
+        engine.clear_alarms(&deployment, &secrets).await?;
+    }
+    if was_closed {
+        log::info!(deployment:% = deployment.id; "there is room again, and it is opened to its users");
+        set_closed(&work, &deployment, false).await?;
+        members::start_anew(&work, Access::Passwords).await?;
+    }
+    Outcome::done()
+}
