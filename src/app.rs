@@ -138,8 +138,8 @@ pub struct Surroundings {
     pub clock: Clock,
     /// Deliberate faults.
     pub faults: Arc<dyn Faults>,
-    /// Whether what is due is asked for: scheduled backups, ends of bindings. Tests that let days pass for other reasons go
-    /// without.
+    /// Whether what is due is asked for: scheduled backups, ends of bindings, room in full
+    /// databases. Tests that let days pass or databases fill for other reasons go without.
     pub scheduled: bool,
 }
 
@@ -309,6 +309,11 @@ impl App {
         } else {
             tokio::spawn(stop.clone().cancelled_owned())
         };
+        let guarding = if surroundings.scheduled {
+            tokio::spawn(guard.run(stop.clone()))
+        } else {
+            tokio::spawn(stop.clone().cancelled_owned())
+        };
         Ok(Self {
             address,
             public_url,
@@ -317,7 +322,7 @@ impl App {
             serving: tokio::spawn(server),
             running: tokio::spawn(Runner::new(parts, surroundings.faults).run(stop.clone())),
             scheduling,
-            guarding: tokio::spawn(guard.run(stop.clone())),
+            guarding,
             stop,
             certificate,
             broker: served,

@@ -5,7 +5,7 @@
 //! the source asks the broker itself ([`Broker::restore_here`]): then the broker chooses the new
 //! instance's id and name, and goes the platform's way from there. There is no second set of rules.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Map, Value, json};
 
@@ -73,6 +73,8 @@ pub struct RestoreOptions {
     /// take it before the others, the source's own one before the others of its kind; else the
     /// default one.
     pub places: Vec<RestorePlace>,
+    /// How many known faults each version has that has some, of all places.
+    pub faulty: BTreeMap<Version, usize>,
     /// The smallest size that holds the backup.
     pub units_needed: u32,
     /// The size without a choice.
@@ -212,6 +214,7 @@ impl Broker {
             name: self.free_name(conn, &source)?,
             chooses_cluster: plan.rules.placement == Placement::Chosen,
             places: Vec::new(),
+            faulty: BTreeMap::new(),
             units_needed: 0,
             units: 0,
         };
@@ -256,6 +259,12 @@ impl Broker {
         options.units = units_of_a_restore(manifest);
         for cluster in clusters {
             let place = self.place_of_a_restore(of, cluster, candidates, manifest)?;
+            for version in &place.versions {
+                let count = self.known_faults(&of.0.rules.engine, *version).len();
+                if count > 0 {
+                    options.faulty.insert(*version, count);
+                }
+            }
             options.places.push(place);
         }
         // Whoever takes the first one as it comes gets something.

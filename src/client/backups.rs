@@ -62,7 +62,10 @@ impl Session {
                 return api.backup(&id).await;
             }
             let title = format!("back up {name}");
-            self.wait_for_recipe(api, &title, &text(&recipe["id"]))
+            let left = format!(
+                "the backup goes on without you; look at it with: compose-broker backups {name}"
+            );
+            self.wait_for_recipe(api, &title, &left, &text(&recipe["id"]))
                 .await?;
             api.backup(&id).await
         });
@@ -83,16 +86,17 @@ impl Session {
         self.show.result(&shown, &backup)
     }
 
-    /// Waits for the end of a recipe, under a title such as `back up orders`.
+    /// Waits for the end of a recipe, under a title such as `back up orders`; `left` is what is
+    /// told whoever waits no longer.
     pub(super) async fn wait_for_recipe(
         &self,
         api: &Compose<'_>,
         title: &str,
+        left: &str,
         id: &str,
     ) -> Result<()> {
         let progress = self.show.progress(title);
-        let interrupted =
-            || Error::Interrupted(format!("it goes on without you: {title} (recipe {id})"));
+        let interrupted = || Error::Interrupted(left.to_owned());
         let mut pause = CLIENT_FIRST_LOOK;
         loop {
             tokio::select! {

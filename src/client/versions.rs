@@ -85,8 +85,9 @@ impl Session {
                 let recipe = api.begin_relief(delete_prefix.as_deref()).await?;
                 let id = recipe["id"].as_str().unwrap_or_default().to_owned();
                 if wait {
-                    self.wait_for_recipe(api, &format!("make room in {name}"), &id)
-                        .await?;
+                    let title = format!("make room in {name}");
+                    let left = "room is being made; it goes on without you";
+                    self.wait_for_recipe(api, &title, left, &id).await?;
                 } else {
                     self.show.note("room is being made; it goes on by itself");
                 }

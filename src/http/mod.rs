@@ -8,7 +8,7 @@ use std::sync::Arc;
 use actix_web::{middleware::from_fn, web};
 
 use self::{
-    dashboard::{backups, door, instances, overview},
+    dashboard::{backups, door, instances, overview, versions},
     error::{ComposeError, OsbError, PageError},
     health::Readiness,
     origin::{Rates, limited},
@@ -208,6 +208,11 @@ pub fn routes(config: &mut web::ServiceConfig) {
                             page("/{instance}/backups")
                                 .route(web::get().to(backups::page))
                                 .route(web::post().to(backups::back_up)),
+                        )
+                        .service(
+                            page("/{instance}/versions")
+                                .route(web::get().to(versions::page))
+                                .route(web::post().to(versions::upgrade)),
                         )
                         .service(
                             page("/{instance}/backups/{backup}/restore")

@@ -60,8 +60,13 @@ impl Fullness {
         if self.is_closed && may_be_open || self.is_full && self.has_room() {
             return Some(Need::Open);
         }
-        let is_near = self.is_closed || self.is_full || self.percent(bytes) >= QUOTA_RELIEF_PERCENT;
-        (is_near && self.gives_back()).then_some(Need::MakeRoom)
+        let is_near = self.percent(bytes) >= QUOTA_RELIEF_PERCENT;
+        (self.is_short() || is_near && self.gives_back()).then_some(Need::MakeRoom)
+    }
+
+    /// Whether it is of no use as it is: then its history is given up for room.
+    pub fn is_short(&self) -> bool {
+        self.is_closed || self.is_full
     }
 
     /// Whether so much of the file holds nothing that it is worth to give it back.
@@ -72,7 +77,7 @@ impl Fullness {
                 unused >= u128::from(bytes.max(1)) * u128::from(UNUSED_PERCENT_MIN)
             }
             // It does not tell, so it is tried where something must be done.
-            (Some(_), None) => self.is_full || self.is_closed,
+            (Some(_), None) => self.is_short(),
             (None, _) => false,
         }
     }
@@ -160,7 +165,8 @@ mod tests {
             is_full: true,
             ..NEW
         };
-        assert_eq!(full.need(), None, "nothing would come of it");
+        assert_eq!(full.need(), Some(Need::MakeRoom), "its history may go");
+        assert!(full.is_short() && !full.gives_back());
     }
 
     #[test]
@@ -187,12 +193,13 @@ mod tests {
             used_bytes: Some(890),
             ..closed
         };
-        assert_eq!(no_room.need(), None);
+        assert_eq!(no_room.need(), Some(Need::MakeRoom));
+        assert!(!no_room.gives_back());
         let silent_about_use = Fullness {
             used_bytes: None,
             ..no_room
         };
-        assert_eq!(silent_about_use.need(), Some(Need::MakeRoom));
+        assert!(silent_about_use.gives_back());
     }
 
     proptest! {

@@ -272,7 +272,7 @@ pub const UNSAFE_LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// Pause before a relief that did not help is tried again; doubled for each further one.
 pub const RELIEF_RETRY_FIRST: Duration = Duration::from_secs(5);
 /// Longest pause before a relief is tried again that did not help.
-pub const RELIEF_RETRY_MAX: Duration = Duration::from_secs(600);
+pub const RELIEF_RETRY_MAX: Duration = Duration::from_secs(300);
 /// Known faults of a version that an alert tells in full, the gravest.
 pub const FAULTS_TOLD_MAX: usize = 3;
 /// How long users are told of what befell their database.

@@ -144,7 +144,8 @@ async fn every_answer_has_the_shape_that_clients_know() {
             "from_version": "3.4.23", "to_version": version,
         })
     };
-    let ways = ["3.5.16", "3.5.30"].map(|v| [to("in_place", v), to("restore", v)]);
+    let ways = ["3.5.16", "3.5.30", "3.5.35", "3.6.16", "3.7.3"]
+        .map(|v| [to("in_place", v), to("restore", v)]);
     let expected = json!({ "_embedded": { "transitions": ways.as_flattened() } });
     assert_eq!(versions, expected);
 }

@@ -17,7 +17,7 @@ async fn a_user_without_a_platform_has_the_whole_story() {
 
     let offered = user.does(&["marketplace"]).await.out;
     assert!(
-        offered.contains("compose-for-etcd   Standard     paid    3.5.30"),
+        offered.contains("compose-for-etcd   Standard     paid    3.7.3"),
         "{offered}"
     );
 
@@ -96,26 +96,23 @@ async fn a_user_without_a_platform_has_the_whole_story() {
         id,
         "new",
         "--db-version",
-        "3.5.16",
+        "3.6.16",
         "--wait",
     ];
     user.does(&restore).await;
     let shown = user.does(&["service", "new"]).await.out;
     assert!(
-        shown.contains("upgrade to:       3.5.30 (upgrade-service)"),
+        shown.contains("upgrade to:       3.7.3 (upgrade-service)"),
         "{shown}"
     );
     user.does(&["upgrade-service", "new", "--wait"]).await;
     let upgraded = user.asks(&["service", "new"]).await;
     assert_eq!(
         (&upgraded["version"], &upgraded["upgrade"]),
-        (&json!("3.5.30"), &json!(null))
+        (&json!("3.7.3"), &json!(null))
     );
     let again = user.does(&["upgrade-service", "new", "--wait"]).await;
-    assert!(
-        again.err.contains("has version 3.5.30 already"),
-        "{again:?}"
-    );
+    assert!(again.err.contains("has version 3.7.3 already"), "{again:?}");
     user.does(&["create-service-key", "new", "app", "--wait"])
         .await;
     let key = user.asks(&["service-key", "new", "app"]).await;

@@ -151,8 +151,8 @@ async fn a_backup_is_taken_watched_downloaded_and_restored() {
     );
     name.fill("by-hand").await;
     let versions = page.find(&format!("#version-{id}")).await;
-    assert_eq!(versions.property("value").await, "3.5.30");
-    versions.choose("3.5.16").await;
+    assert_eq!(versions.property("value").await, "3.5.35");
+    versions.choose("3.7.3").await;
     let held = script.hold(OperationKind::Restore, "verify");
     page.click_in(&format!("#restore-{id}"), "button", "Restore")
         .await;
@@ -174,7 +174,7 @@ async fn a_backup_is_taken_watched_downloaded_and_restored() {
     page.click_in("#restored", "link", "by-hand").await;
     page.says("h1", "by-hand").await;
     page.says("#state-text", "Ready").await;
-    page.says("#version", "3.5.16").await;
+    page.says("#version", "3.7.3").await;
     page.find("#members").await;
     page.look_over("restored").await;
     // Its page says how to reach it.

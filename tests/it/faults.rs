@@ -26,7 +26,7 @@ use crate::{
 async fn story(broker: &TestBroker) -> Value {
     let inside = Inside::of(broker);
     broker
-        .provision("source", json!({ "db_version": "3.5.16" }))
+        .provision("source", json!({ "db_version": "3.5.35" }))
         .await;
     let source = broker.bind("source", "app").await;
     let mut database = etcd::connect(&source).await;
@@ -39,7 +39,8 @@ async fn story(broker: &TestBroker) -> Value {
     assert_eq!(unbound.status, StatusCode::OK, "{unbound:?}");
     broker.provision("copy", from_backup(&backup)).await;
     let copy = broker.bind("copy", "app").await;
-    update(broker, json!({ "db_version": "3.5.30", "units": 2 })).await;
+    relieve(broker, &source).await;
+    update(broker, json!({ "db_version": "3.6.16", "units": 2 })).await;
     inside.idle("source").await;
     let seen = json!({
         "source": sight(broker, &inside, "source", &source).await,
@@ -54,6 +55,16 @@ async fn story(broker: &TestBroker) -> Value {
     }
     assert_nothing_is_left(broker, &inside).await;
     seen
+}
+
+/// Makes room in a database, without some of its keys.
+async fn relieve(broker: &TestBroker, of: &Value) {
+    let path = format!("/deployments/{}/reliefs", text(&of["deployment_id"]));
+    let body = json!({ "deployment": { "delete_prefix": "key-001" } });
+    let accepted = answer(broker.compose(Method::POST, of, &path).json(&body)).await;
+    assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
+    let end = broker.recipe_end(of, &accepted.body).await;
+    assert_eq!(end["status"], "complete", "{end}");
 }
 
 /// Changes the instance `source`.

@@ -36,6 +36,7 @@ mod disk;
 mod dying_members;
 mod etcd;
 mod faults;
+mod full;
 mod halts;
 mod ids;
 mod inside;

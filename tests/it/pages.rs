@@ -735,8 +735,12 @@ async fn a_restore_is_begun_followed_and_opened() {
     let page = visitor.get(&list).await;
     let form = between(&page.body, "class=\"restore\"", "</form>");
     assert!(form.contains("value=\"etcd-restore-20"), "{form}");
-    for version in ["3.4.23", "3.5.16", "3.5.30"] {
-        assert!(form.contains(&format!(">{version}</option>")), "{form}");
+    for (version, faults) in [
+        ("3.4.23", " ("),
+        ("3.6.16", " (1 known fault)<"),
+        ("3.7.3", "<"),
+    ] {
+        assert!(form.contains(&format!(">{version}{faults}")), "{form}");
     }
     assert!(!form.contains("3.3.25"), "older than the backup: {form}");
     let csrf = visitor.csrf(&list).await;
@@ -749,10 +753,10 @@ async fn a_restore_is_begun_followed_and_opened() {
         ]
     };
     for (name, version, status) in [
-        ("two words", "3.5.16", StatusCode::BAD_REQUEST),
+        ("two words", "3.6.16", StatusCode::BAD_REQUEST),
         ("copy", "3.3.25", StatusCode::BAD_REQUEST),
-        ("copy", "3.5.16", StatusCode::SEE_OTHER),
-        ("copy", "3.5.30", StatusCode::CONFLICT),
+        ("copy", "3.6.16", StatusCode::SEE_OTHER),
+        ("copy", "3.7.3", StatusCode::CONFLICT),
     ] {
         let fields = form(name, version);
         let fields = fields
@@ -782,14 +786,14 @@ async fn a_restore_is_begun_followed_and_opened() {
         // Its page is open to whoever may see its source, and tells how to reach it.
         let restored = visitor.get(href).await;
         assert_eq!(restored.status, StatusCode::OK);
-        assert!(restored.body.contains("etcd (3.5.16)") && restored.body.contains("id=\"bind\""));
+        assert!(restored.body.contains("etcd (3.6.16)") && restored.body.contains("id=\"bind\""));
         let other = broker.bind("foreign", "key").await;
         let foreign = Visitor::with_token(&broker, &other).await;
         assert_eq!(foreign.get(href).await.status, StatusCode::NOT_FOUND);
     }
     let source = visitor.get(&overview("mine")).await;
     assert!(between(&source.body, "id=\"restored\"", "</section>").contains("copy"));
-    assert!(source.body.contains("Newer version available: 3.5.30"));
+    assert!(source.body.contains("Newer version available: 3.7.3"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

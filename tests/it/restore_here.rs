@@ -88,11 +88,11 @@ async fn a_user_restores_without_the_platform_and_the_platform_finds_what_was_ma
     let (mine, backup) = source(&broker, json!({ "db_version": "3.4.23" })).await;
     // What is empty or unknown is what clients send for "as you like".
     let wanted = json!({
-        "name": "copy", "version": "3.5.30", "cluster_id": "", "units": 0,
+        "name": "copy", "version": "3.6.16", "cluster_id": "", "units": 0,
         "datacenter": "aws:eu-central-1", "ssl": true, "cache_mode": null,
     });
     let made = restored(&broker, &mine, &backup, wanted).await;
-    assert_eq!(made["version"], "3.5.30");
+    assert_eq!(made["version"], "3.6.16");
     assert_eq!(made["instance_name"], "copy");
     let id = text(&made["instance_id"]);
     assert!(id.parse::<uuid::Uuid>().is_ok(), "{id}");
@@ -115,13 +115,13 @@ async fn a_user_restores_without_the_platform_and_the_platform_finds_what_was_ma
         json!({
             "service_id": SERVICE, "plan_id": STANDARD,
             "dashboard_url": format!("{}/dashboard/instances/{id}", broker.url),
-            "maintenance_info": { "version": "3.5.30" },
+            "maintenance_info": { "version": "3.6.16" },
         "metadata": {
-            "labels": { "engine": "etcd", "version": "3.5.30", "units": "1" }, "attributes": {},
+            "labels": { "engine": "etcd", "version": "3.6.16", "units": "1" }, "attributes": {},
         },
             "parameters": {
                 "source_service_instance_id": "source", "backup_id": backup["id"],
-                "db_version": "3.5.30",
+                "db_version": "3.6.16",
             },
         })
     );
@@ -310,7 +310,7 @@ async fn names_are_given_and_taken_once() {
 
     *stopped.lock().expect("a switch") = true;
     let mut names = Vec::new();
-    for version in ["", "3.4.23", "3.5.16", "3.5.30"] {
+    for version in ["", "3.4.23", "3.5.16", "3.6.16"] {
         let made = restored(&broker, &mine, &backup, json!({ "version": version })).await;
         names.push(text(&made["instance_name"]).to_owned());
     }
@@ -325,7 +325,7 @@ async fn names_are_given_and_taken_once() {
     *stopped.lock().expect("a switch") = false;
     // What waits for nobody lets go of its name when it is deleted.
     let made = restored(&broker, &mine, &backup, json!({ "name": "again" })).await;
-    let other = json!({ "name": "again", "version": "3.5.30" });
+    let other = json!({ "name": "again", "version": "3.6.16" });
     let refused = restore(&broker, &mine, &backup, other.clone()).await;
     reason(&refused, StatusCode::CONFLICT);
     let id = text(&made["instance_id"]);

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Each room with the rooms that it may use beside itself.
-const ROOMS: [(&str, &[&str]); 19] = [
+const ROOMS: [(&str, &[&str]); 20] = [
     ("main", &["app", "client", "config", "logging"]),
     (
         "app",
@@ -17,6 +17,7 @@ const ROOMS: [(&str, &[&str]); 19] = [
             "clock",
             "config",
             "engine",
+            "guard",
             "http",
             "logbook",
             "model",
@@ -41,6 +42,7 @@ const ROOMS: [(&str, &[&str]); 19] = [
         &["broker", "engine", "model", "provisioner", "stream"],
     ),
     ("scheduler", &["broker", "model"]),
+    ("guard", &["broker", "engine", "model", "provisioner"]),
     (
         "broker",
         &["backup_store", "clock", "model", "seal", "store", "stream"],

@@ -12,7 +12,11 @@ use std::{
 
 use compose_broker::{
     app::Surroundings,
-    model::operation::{Operation, OperationKind, OperationState},
+    engine::etcd::PROFILE,
+    model::{
+        limits::{UNIT_BYTES, UNSAFE_QUOTA_FACTOR},
+        operation::{Operation, OperationKind, OperationState},
+    },
     operation::fault::{Fault, Faults, Moment},
 };
 use reqwest::{Method, StatusCode};
@@ -35,7 +39,9 @@ use crate::{
     transport::description,
 };
 
-const NEWEST: &str = "3.5.30";
+const NEWEST: &str = "3.7.3";
+/// What an instance gets that asks for no version.
+const DEFAULT: &str = "3.6.16";
 
 /// Asks for an update of `i`, as Cloud Foundry does unless `change` says otherwise.
 async fn patch(broker: &TestBroker, change: Value) -> Answer {
@@ -77,7 +83,7 @@ async fn compose(broker: &TestBroker, method: Method, of: &Value, path: &str) ->
     answer(broker.compose(method, of, &path)).await
 }
 
-/// The version and the storage quota of each member's process, as its command line says.
+/// The version and the units of each member's process, as its command line says.
 fn running(broker: &TestBroker) -> Vec<(String, u64)> {
     let mut members: Vec<_> = broker
         .members()
@@ -90,7 +96,9 @@ fn running(broker: &TestBroker) -> Vec<(String, u64)> {
                 .iter()
                 .find_map(|arg| arg.strip_prefix("--quota-backend-bytes="));
             let bytes: u64 = quota.expect("a quota").parse().expect("a number");
-            (version, bytes / (256 * 1024 * 1024))
+            let is_safe = PROFILE.full_is_safe(version.parse().expect("a version"));
+            let factor = if is_safe { 1 } else { UNSAFE_QUOTA_FACTOR };
+            (version, bytes / factor / UNIT_BYTES)
         })
         .collect();
     members.sort();
@@ -210,7 +218,7 @@ async fn while_members_are_changed_everything_else_is_told_to_wait() {
     assert_eq!(end["state"], "succeeded", "{end}");
     assert_eq!(end.get("instance_usable"), None);
     assert_eq!(fetched(&broker).await["parameters"], json!({ "units": 2 }));
-    assert_eq!(running(&broker), all(NEWEST, 2));
+    assert_eq!(running(&broker), all(DEFAULT, 2));
     let backup = broker.recipe_end(&credentials, &backup.body).await;
     assert_eq!(backup["status"], "complete", "{backup}");
     broker.bind("i", "late").await;
@@ -417,7 +425,7 @@ async fn an_upgrade_goes_line_by_line_under_a_client_that_writes() {
     let recipe = recipes
         .expect("recipes")
         .into_iter()
-        .find(|r| r["name"] == "Upgrade deployment to version 3.5.30");
+        .find(|r| r["name"] == "Upgrade deployment to version 3.7.3");
     let recipe = recipe.expect("the upgrade's recipe");
     assert_eq!(recipe["backup_id"], backup["id"]);
     assert_eq!(recipe["status"], "complete");
@@ -441,13 +449,9 @@ async fn an_administration_client_scales_and_upgrades() {
         .iter()
         .map(|t| format!("{} {}", text(&t["method"]), text(&t["to_version"])))
         .collect();
-    let expected = [
-        "in_place 3.5.16",
-        "restore 3.5.16",
-        "in_place 3.5.30",
-        "restore 3.5.30",
-    ];
-    assert_eq!(ways, expected);
+    let expected = ["3.5.16", "3.5.30", "3.5.35", "3.6.16", "3.7.3"]
+        .map(|version| [format!("in_place {version}"), format!("restore {version}")]);
+    assert_eq!(ways, expected.concat());
     let sizes = || async {
         let sizes = compose(&broker, Method::GET, &of, "/scalings").await;
         assert_eq!(sizes.status, StatusCode::OK, "{sizes:?}");
@@ -650,7 +654,12 @@ async fn an_update_that_fails_for_good_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_087_a_full_database_takes_writes_again_when_it_gets_more_and_cannot_become_smaller() {
-    let broker = TestBroker::start().await;
+    // Nobody makes room meanwhile.
+    let surroundings = Surroundings {
+        scheduled: false,
+        ..Surroundings::default()
+    };
+    let broker = TestBroker::start_with(&[], surroundings).await;
     broker.provision("i", json!({})).await;
     let credentials = broker.bind("i", "b").await;
     let mut database = etcd::connect(&credentials).await;
@@ -698,7 +707,7 @@ async fn osb_087_a_full_database_takes_writes_again_when_it_gets_more_and_cannot
     // Two units are enough for it.
     let end = updated(&broker, units(2)).await;
     assert_eq!(end["state"], "succeeded", "{end}");
-    assert_eq!(running(&broker), all(NEWEST, 2));
+    assert_eq!(running(&broker), all(DEFAULT, 2));
 }
 
 /// Prints how long a writer that tries again has to wait: `cargo test --test it -- --ignored
@@ -710,7 +719,8 @@ async fn the_longest_gap_that_a_writer_sees() {
         ("3.3.25", to("3.4.23")),
         ("3.4.23", to("3.5.16")),
         ("3.4.23", to(NEWEST)),
-        ("3.5.16", to(NEWEST)),
+        ("3.5.35", to(DEFAULT)),
+        (DEFAULT, to(NEWEST)),
         (NEWEST, units(2)),
     ];
     for (from, change) in hops {

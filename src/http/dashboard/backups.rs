@@ -16,7 +16,7 @@ use super::{
     work::Work,
 };
 use crate::{
-    broker::{BackUpNow, InstanceView, RestoreOptions, RestorePlace, RestoreRequest, Restored},
+    broker::{BackUpNow, InstanceView, RestoreOptions, RestoreRequest, Restored},
     http::{
         compose,
         error::PageError,
@@ -455,7 +455,7 @@ fn restore_of(view: &InstanceView, backup: &Backup, options: &RestoreOptions) ->
     Options {
         refusal: options.refusal.clone(),
         name: options.name.clone(),
-        versions: versions(&options.places),
+        versions: versions(options),
         clusters: clusters
             .map(|place| Choice {
                 value: place.cluster.clone(),
@@ -473,15 +473,23 @@ fn restore_of(view: &InstanceView, backup: &Backup, options: &RestoreOptions) ->
 }
 
 /// The versions that the backup can be restored into somewhere, newest first.
-fn versions(places: &[RestorePlace]) -> Vec<Choice> {
-    let mut all: Vec<_> = places.iter().flat_map(|p| p.versions.clone()).collect();
+fn versions(options: &RestoreOptions) -> Vec<Choice> {
+    let mut all: Vec<_> = options
+        .places
+        .iter()
+        .flat_map(|p| p.versions.clone())
+        .collect();
     all.sort_by(|a, b| b.cmp(a));
     all.dedup();
-    let default = places.first().and_then(|place| place.version);
+    let default = options.places.first().and_then(|place| place.version);
     all.into_iter()
         .map(|version| Choice {
             value: version.to_string(),
-            label: version.to_string(),
+            label: match options.faulty.get(&version) {
+                None => version.to_string(),
+                Some(1) => format!("{version} (1 known fault)"),
+                Some(count) => format!("{version} ({count} known faults)"),
+            },
             selected: default == Some(version),
         })
         .collect()

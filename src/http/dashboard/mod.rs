@@ -27,6 +27,7 @@ mod plot;
 mod shell;
 mod show;
 mod state;
+pub mod versions;
 mod work;
 
 pub use shell::error_page;

@@ -17,7 +17,7 @@ use crate::{
     broker::{Broker, InstanceView, Restored},
     http::compose,
     model::{
-        alert::{self, Alert},
+        alert::{self, Alert, Gravity},
         backup::BackupKind,
         instance::{Instance, InstanceState},
         limits::{MEMBERS, QUOTA_NEAR_PERCENT, TASKS_SHOWN},
@@ -44,6 +44,7 @@ struct OverviewPage {
     backup: Option<GoodBackup>,
     type_and_version: String,
     newer: Option<String>,
+    faults: Option<String>,
     facts: Vec<Fact>,
     is_ready: bool,
     usage: Option<Usage>,
@@ -169,6 +170,11 @@ fn overview(broker: &Broker, session: &Session, view: &InstanceView) -> Overview
             kind: kind_text(backup.kind),
         }),
         type_and_version: format!("{} ({})", deployment.engine, deployment.version),
+        faults: match view.database.faults.len() {
+            0 => None,
+            1 => Some("1 known fault".to_owned()),
+            count => Some(format!("{count} known faults")),
+        },
         newer: newest.map(|transition| transition.to.to_string()),
         facts: facts(broker, view),
         is_ready,
@@ -211,7 +217,9 @@ fn alert_lines(view: &InstanceView, seen: &Observation) -> Vec<AlertLine> {
         told: told_of_alert(alert.gravity),
     };
     let found = alert::alerts(view.now, &view.database, Some(seen), &view.watch);
-    found.into_iter().map(line).collect()
+    // What is good to know of a version stands beside it.
+    let shown = |alert: &Alert| alert.gravity != Gravity::Notice;
+    found.into_iter().filter(shown).map(line).collect()
 }
 
 fn kind_text(kind: BackupKind) -> &'static str {

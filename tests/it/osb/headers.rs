@@ -339,7 +339,7 @@ async fn osb_010_what_is_unknown_is_ignored_everywhere_but_in_parameters() {
     let change = json!({
         "unknown": unknown, "previous_values": unknown, "bind_resource": 7, "app_guid": [],
         "context": { "platform": "cloudfoundry", "unknown": unknown },
-        "maintenance_info": { "version": "3.5.30", "unknown": unknown },
+        "maintenance_info": { "version": "3.7.3", "unknown": unknown },
     });
     let path = format!("{}?accepts_incomplete=true&x=1&x&=&%", instance_path("i"));
     let request = bench.osb(Method::PUT, &path).json(&provision_body(&change));

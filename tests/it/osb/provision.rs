@@ -164,7 +164,7 @@ async fn osb_048_parameters_are_compared_as_json_values_and_context_not_at_all()
     for change in [
         json!({ "parameters": { "db_version": "3.5.16", "units": 1.0 } }),
         json!({ "parameters": parameters, "context": { "instance_name": "renamed" } }),
-        json!({ "parameters": parameters, "maintenance_info": { "version": "3.5.30" } }),
+        json!({ "parameters": parameters, "maintenance_info": { "version": "3.7.3" } }),
         json!({ "parameters": parameters, "maintenance_info": {}, "previous_values": {} }),
     ] {
         let again = bench.put("i", change.clone()).await;
@@ -198,7 +198,7 @@ async fn osb_049_a_repeat_is_compared_with_what_was_asked_for_first() {
     let file = bench.data_dir().with_file_name("catalog.json");
     std::fs::write(file, catalog_file().to_string()).expect("a file");
     bench.restart().await;
-    let later = json!({ "maintenance_info": { "version": "3.5.30" } });
+    let later = json!({ "maintenance_info": { "version": "3.7.3" } });
     for same in [json!({}), later] {
         assert_eq!(bench.put("i", same).await.status, StatusCode::OK);
     }
@@ -241,10 +241,10 @@ async fn osb_052_a_maintenance_version_that_is_not_the_catalog_s_conflicts() {
     let _held = bench.script.hold(OperationKind::Provision, "allocate");
     let version = |version: Value| json!({ "maintenance_info": { "version": version } });
     coded(
-        &bench.put("i", version(json!("3.5.30"))).await,
+        &bench.put("i", version(json!("3.7.3"))).await,
         "MaintenanceInfoConflict",
     );
-    for other in ["3.5.29", "3.5.30-rc.1", "", "garbage"] {
+    for other in ["3.7.2", "3.7.3-rc.1", "", "garbage"] {
         let mut change = version(json!(other));
         change["plan_id"] = json!(ENTERPRISE);
         change["parameters"] = json!({ "cluster_id": "local" });
@@ -290,7 +290,7 @@ async fn osb_054_parameters_that_do_not_fit_are_a_400_that_names_them() {
         ("unit", json!({ "unit": 2 })),
         ("backup_id", json!({ "backup_id": ["x"] })),
         // Refusals for other reasons: orphan mitigation follows a foreign 422.
-        ("3.5.30", json!({ "db_version": "9.9.9" })),
+        ("3.6.16", json!({ "db_version": "9.9.9" })),
         ("backup_id", json!({ "source_service_instance_id": "x" })),
         (
             "x",

@@ -123,11 +123,11 @@ async fn osb_082_an_instance_keeps_its_plan() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_083_the_same_update_has_the_same_token_and_another_one_waits() {
-    let bench = Bench::with_instance(json!({})).await;
+    let bench = Bench::with_instance(json!({ "db_version": "3.7.3" })).await;
     done(&bench.patch(units(1)).await);
     done(
         &bench
-            .patch(json!({ "maintenance_info": { "version": "3.5.30" } }))
+            .patch(json!({ "maintenance_info": { "version": "3.7.3" } }))
             .await,
     );
     let held = bench.script.hold(OperationKind::Update, "check");
@@ -141,7 +141,7 @@ async fn osb_083_the_same_update_has_the_same_token_and_another_one_waits() {
     for other in [
         units(3),
         units(1),
-        json!({ "parameters": { "db_version": "3.5.30" } }),
+        json!({ "parameters": { "db_version": "3.7.3" } }),
     ] {
         coded(&bench.patch(other).await, "ConcurrencyError");
     }
@@ -154,13 +154,13 @@ async fn osb_083_the_same_update_has_the_same_token_and_another_one_waits() {
 async fn osb_084_the_catalog_s_maintenance_version_is_an_upgrade_and_another_one_a_conflict() {
     let bench = Bench::with_instance(json!({ "db_version": "3.5.16" })).await;
     let inside = Inside::of(&bench);
-    for version in ["3.5.16", "3.5.29", "garbage", ""] {
+    for version in ["3.5.16", "3.7.2", "garbage", ""] {
         let change = json!({ "maintenance_info": { "version": version } });
         coded(&bench.patch(change).await, "MaintenanceInfoConflict");
     }
     let _held = bench.script.hold(OperationKind::Update, "check");
     let upgrade = json!({
-        "maintenance_info": { "version": "3.5.30", "description": "any" },
+        "maintenance_info": { "version": "3.7.3", "description": "any" },
         // Whatever is said of before is not believed.
         "previous_values": { "plan_id": null, "maintenance_info": { "version": "9.9.9" } },
     });
@@ -170,7 +170,7 @@ async fn osb_084_the_catalog_s_maintenance_version_is_an_upgrade_and_another_one
     let change = update.change.expect("a change");
     assert_eq!(change.from.version.to_string(), "3.5.16");
     let goal = change.path.last().expect("a goal");
-    assert_eq!(goal.version.to_string(), "3.5.30");
+    assert_eq!(goal.version.to_string(), "3.7.3");
 }
 
 #[tokio::test(flavor = "multi_thread")]
