@@ -6,7 +6,7 @@ use compose_broker::{
         limits::{
             BACKUP_FAILURES_TELLING, BACKUP_LATE_AFTER, SCHEDULE_RETRY_FIRST, SCHEDULE_RETRY_MAX,
         },
-        operation::{Operation, OperationKind},
+        operation::{Operation, OperationKind, OperationState},
     },
 };
 use reqwest::{Method, StatusCode};
@@ -67,18 +67,17 @@ async fn a_member_that_is_down_is_told_of_until_it_is_back() {
             .filter(of_m1)
             .for_each(|pid| kill(*pid));
         let told = alerts(&broker, &credentials).await;
-        (told["summary"] == "warning").then_some(told)
+        // On a busy machine a look at another member may take too long: that one is told of, too.
+        let alerts = told["_embedded"]["alerts"].as_array()?;
+        let of_m1 = |alert: &Value| text(&alert["message"]).starts_with("Member m1 ");
+        let only_m1 = alerts.len() == 1 && of_m1(&alerts[0]);
+        (told["summary"] == "warning" && only_m1).then_some(told)
     })
     .await;
     let alert = &down["_embedded"]["alerts"][0];
     assert_eq!(alert["status"], "warning");
     assert_eq!(alert["deployment_id"], deployment);
-    assert!(text(&alert["message"]).starts_with("Member m1 "), "{alert}");
     assert_eq!(text(&alert["capsule_id"]).len(), 24, "{alert}");
-    let others = down["_embedded"]["alerts"].as_array().expect("a list");
-    let others = others[1..].iter();
-    let others: Vec<&Value> = others.filter(|a| a["status"] != "notice").collect();
-    assert_eq!(others, Vec::<&Value>::new());
     told(&broker, &other, "ok").await;
     told(&broker, &credentials, "ok").await;
 
@@ -90,6 +89,17 @@ async fn a_member_that_is_down_is_told_of_until_it_is_back() {
     assert_eq!(posted.status, StatusCode::METHOD_NOT_ALLOWED, "{posted:?}");
     let slash = answer(broker.compose(Method::GET, &credentials, &format!("{path}/"))).await;
     assert_eq!(slash.status, StatusCode::OK, "{slash:?}");
+}
+
+/// Waits until so many backups of `i` have failed to their end: the next try is on the schedule.
+async fn failed_backups(inside: &Inside, times: u32) {
+    eventually("a failed backup", || async {
+        let all = inside.operations("i").await;
+        let failed =
+            |o: &&Operation| o.kind == OperationKind::Backup && o.state == OperationState::Failed;
+        (all.iter().filter(failed).count() == times as usize).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -112,12 +122,7 @@ async fn scheduled_backups_that_fail_are_told_of_and_late_ones_more_so() {
         if times > 1 {
             clock.forward(SCHEDULE_RETRY_FIRST * 2u32.pow(times));
         }
-        eventually("a failed backup", || async {
-            let all = inside.operations("i").await;
-            let failed = |o: &&Operation| o.kind == OperationKind::Backup && o.failure.is_some();
-            (all.iter().filter(failed).count() == times as usize).then_some(())
-        })
-        .await;
+        failed_backups(&inside, times).await;
     }
     let told_of = told(&broker, &credentials, "warning").await;
     let alert = &told_of["_embedded"]["alerts"][0];
@@ -127,6 +132,8 @@ async fn scheduled_backups_that_fail_are_told_of_and_late_ones_more_so() {
         "The scheduled backup does not succeed. The last 3 tries failed."
     );
     clock.forward(BACKUP_LATE_AFTER);
+    // Until then the schedule tries once more. A try that came later would succeed.
+    failed_backups(&inside, BACKUP_FAILURES_TELLING + 1).await;
     let told_of = told(&broker, &credentials, "critical").await;
     let message = text(&told_of["_embedded"]["alerts"][0]["message"]);
     assert!(
