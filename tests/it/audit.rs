@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     bindings::files_with,
     broker::{Answer, SERVICE, STANDARD, TestBroker, answer, binding_path, instance_path, text},
+    control::now,
     inside::Inside,
     transport::description,
 };
@@ -36,7 +37,7 @@ async fn entries(broker: &TestBroker, query: &str) -> Vec<Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_008_who_had_what_done_is_written_down_with_the_work() {
     let broker = TestBroker::start().await;
-    let before = Utc::now();
+    let before = now();
     let path = format!("{}?accepts_incomplete=true", instance_path("i"));
     let body = json!({
         "service_id": SERVICE, "plan_id": STANDARD,
@@ -90,7 +91,7 @@ async fn osb_008_who_had_what_done_is_written_down_with_the_work() {
     assert_eq!(first["operation"], accepted.body["operation"]);
     assert_eq!(first["instance_id"], "i");
     let at: DateTime<Utc> = text(&first["at"]).parse().expect("a time");
-    assert!(before <= at + chrono::TimeDelta::seconds(1) && at <= Utc::now());
+    assert!(before <= at + chrono::TimeDelta::seconds(1) && at <= now());
     for secret in ["secret@example", text(&credentials["uri"])] {
         assert!(!json!(told).to_string().contains(secret));
     }

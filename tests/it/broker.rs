@@ -17,6 +17,8 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::control::{self, surroundings};
+
 pub const SERVICE: &str = "6f1c9f0e-52a4-4a39-8e0b-3c1f5b7a9d10";
 pub const STANDARD: &str = "b8a0d3f4-7c1e-4b5f-9a52-1de2c4f60a11";
 pub const ENTERPRISE: &str = "c2f7e6a9-0d4b-4c83-b1f6-58a9e3d7b212";
@@ -106,7 +108,7 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, look: impl
 impl TestBroker {
     /// A broker as it comes.
     pub async fn start() -> Self {
-        Self::start_with(&[], Surroundings::default()).await
+        Self::start_with(&[], surroundings()).await
     }
 
     /// A broker with further flags (`["--restore-scope", "organization"]`), another clock, faults.
@@ -160,13 +162,14 @@ impl TestBroker {
     pub async fn spawn(flags: &[&str]) -> Self {
         let mut broker = Self::stopped(new_folder(), flags);
         let log = fs::File::create(broker.folder.join("printed")).expect("a file");
-        let child = Command::new(env!("CARGO_BIN_EXE_compose-broker"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_compose-broker"));
+        command
             .args(&broker.flags)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a handle"))
-            .stderr(log)
-            .spawn();
-        broker.child = Some(child.expect("a process"));
+            .stderr(log);
+        control::set_clock(&mut command, &broker.folder);
+        broker.child = Some(command.spawn().expect("a process"));
         let serves = || async {
             let printed = broker.printed();
             let url = printed.split_once("compose-broker serves ")?.1;

@@ -9,7 +9,10 @@ use std::{
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::broker::{TestBroker, answer, engines_dir, new_folder};
+use crate::{
+    broker::{TestBroker, answer, engines_dir, new_folder},
+    control::surroundings,
+};
 
 /// The catalog file in the repository.
 pub fn catalog_file() -> Value {
@@ -73,7 +76,7 @@ async fn another_catalog_file_is_another_marketplace() {
     another["services"][0]["plans"][0]["name"] = json!("Tiny");
     fs::write(&file, another.to_string()).expect("a file");
     let flags = ["--catalog", file.to_str().expect("UTF-8")];
-    let broker = TestBroker::start_in(folder.clone(), &flags, Default::default()).await;
+    let broker = TestBroker::start_in(folder.clone(), &flags, surroundings()).await;
     let served = catalog(&broker).await;
     assert_eq!(served["services"][0]["id"], "another-service");
     assert_eq!(served["services"][0]["plans"][0]["name"], "Tiny");

@@ -15,7 +15,7 @@ use crate::{
         Answer, ENTERPRISE, SERVICE, STANDARD, TestBroker, answer, binding_path, encoded,
         engines_dir, instance_path, new_folder, port_range, text,
     },
-    control::Script,
+    control::{Script, surroundings},
     etcd,
     process::{BrokerProcess, refused},
     transport::description,
@@ -137,7 +137,7 @@ fn within(range: &Value, port: u16) -> bool {
 async fn instances_and_restores_land_where_they_are_asked_to() {
     let folder = new_folder();
     let clusters = described(&folder);
-    let broker = start(&folder, &clusters, Surroundings::default()).await;
+    let broker = start(&folder, &clusters, surroundings()).await;
     // Versions are those of the cluster.
     let unavailable = json!({ "cluster_id": "blue", "db_version": "3.4.23" });
     let reason = refusal(&broker, unavailable).await;
@@ -268,14 +268,14 @@ async fn osb_061_the_last_unit_is_given_once() {
 async fn a_disabled_cluster_looks_after_what_it_has() {
     let folder = new_folder();
     let mut clusters = described(&folder);
-    let mut broker = start(&folder, &clusters, Surroundings::default()).await;
+    let mut broker = start(&folder, &clusters, surroundings()).await;
     provision(&broker, "i", json!({ "cluster_id": "blue" })).await;
     let credentials = bind(&broker, "i").await;
     etcd::fill(&mut etcd::connect(&credentials).await, 20, "v").await;
     let members = broker.members();
     clusters[1]["enabled"] = json!(false);
     write(&folder, &clusters);
-    broker.restart_with(Surroundings::default()).await;
+    broker.restart_with(surroundings()).await;
     assert_eq!(broker.members(), members);
     for parameters in [
         json!({ "cluster_id": "blue" }),
@@ -317,7 +317,7 @@ async fn a_disabled_cluster_looks_after_what_it_has() {
 async fn a_cluster_tells_its_id_to_the_platform_and_to_its_users() {
     let folder = new_folder();
     let clusters = described(&folder);
-    let broker = start(&folder, &clusters, Surroundings::default()).await;
+    let broker = start(&folder, &clusters, surroundings()).await;
     provision(&broker, "on blue", json!({ "cluster_id": "blue" })).await;
     let (on_red, accepted) = ("on red", put(&broker, "on red", STANDARD, json!({})).await);
     broker.instance_end(on_red, &accepted.body).await;

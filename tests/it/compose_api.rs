@@ -3,16 +3,14 @@
 
 use std::collections::BTreeSet;
 
-use compose_broker::{
-    app::Surroundings,
-    model::limits::{BILLING_CODE_BYTES_MAX, NOTES_BYTES_MAX},
-};
+use compose_broker::model::limits::{BILLING_CODE_BYTES_MAX, NOTES_BYTES_MAX};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
     broker::{Answer, TestBroker, answer, encoded, new_folder, text},
     clusters,
+    control::surroundings,
 };
 
 /// What stands at a path below an instance, with and without a slash at its end.
@@ -115,7 +113,7 @@ async fn a_token_lists_its_deployment_and_what_was_restored_from_it() {
 async fn clusters_are_those_that_a_user_may_choose_or_has() {
     let folder = new_folder();
     let described = clusters::described(&folder);
-    let broker = clusters::start(&folder, &described, Surroundings::default()).await;
+    let broker = clusters::start(&folder, &described, surroundings()).await;
     clusters::provision(&broker, "chosen", json!({ "cluster_id": "blue" })).await;
     broker.provision("given", json!({})).await;
     let chosen = clusters::bind(&broker, "chosen").await;

@@ -1,11 +1,16 @@
 //! What a test holds in its hand while a broker runs: the time of day, and the places where work
 //! stops or fails.
+//!
+//! No test asks the machine for the time of day, and no broker of a test does: [`now`] tells it.
+//! [`BEGINS`] moves it for a whole run, so that the suite can be seen at midnight, at the end of a
+//! year and on any other day. Certificates are the exception: the members judge them by the machine's
+//! clock, and the broker makes them by it.
 
 use std::{
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI64, Ordering},
-    },
+    env, fs,
+    path::Path,
+    process::Command,
+    sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -17,40 +22,127 @@ use compose_broker::{
     operation::fault::{Fault, Faults, Moment},
 };
 
-/// A clock that can be put forward and back.
+/// Names the variable with the moment at which a run begins, `2027-02-28T23:58:30Z`; absent: the
+/// machine's now.
+const BEGINS: &str = "COMPOSE_BROKER_TEST_NOW";
+
+/// The time of day for all tests and their brokers.
+pub fn now() -> DateTime<Utc> {
+    Utc::now() + ahead()
+}
+
+/// How far [`now`] is ahead of the machine's clock, in whole seconds.
+pub fn ahead() -> TimeDelta {
+    static AHEAD: LazyLock<TimeDelta> = LazyLock::new(|| {
+        let Ok(begins) = env::var(BEGINS) else {
+            return TimeDelta::zero();
+        };
+        let begins: DateTime<Utc> = begins
+            .parse()
+            .unwrap_or_else(|e| panic!("{BEGINS}={begins}: {e}"));
+        TimeDelta::seconds((begins - Utc::now()).num_seconds())
+    });
+    *AHEAD
+}
+
+/// The surroundings of a broker that nothing happens to.
+pub fn surroundings() -> Surroundings {
+    Surroundings {
+        clock: Clock::new(now),
+        ..Surroundings::default()
+    }
+}
+
+/// Has the program that is shipped, in a process of its own, tell the time as [`now`] does; `folder`
+/// goes with the test.
+pub fn set_clock(command: &mut Command, folder: &Path) {
+    if ahead().is_zero() {
+        return;
+    }
+    let file = folder.join("clock");
+    fs::write(&file, ahead().num_seconds().to_string()).expect("a file");
+    command.env("COMPOSE_BROKER_CLOCK_OFFSET_FILE", file);
+}
+
+/// A clock that can be put forward and back, and stopped.
 #[derive(Clone, Default)]
-pub struct TestClock(Arc<AtomicI64>);
+pub struct TestClock(Arc<Mutex<Hands>>);
+
+#[derive(Default)]
+struct Hands {
+    /// How far it is ahead of [`now`].
+    ahead: TimeDelta,
+    /// What it shows while it stands still.
+    stopped_at: Option<DateTime<Utc>>,
+}
+
+impl Hands {
+    fn show(&self) -> DateTime<Utc> {
+        self.stopped_at.unwrap_or_else(|| now() + self.ahead)
+    }
+
+    fn set(&mut self, at: DateTime<Utc>) {
+        match &mut self.stopped_at {
+            Some(shown) => *shown = at,
+            None => self.ahead = at - now(),
+        }
+    }
+}
 
 impl TestClock {
+    /// What the clock shows.
+    pub fn now(&self) -> DateTime<Utc> {
+        self.hands().show()
+    }
+
     /// Lets time pass.
     pub fn forward(&self, time: Duration) {
-        let seconds = time.as_secs().cast_signed();
-        self.0.fetch_add(seconds, Ordering::SeqCst);
+        self.shift(TimeDelta::from_std(time).expect("a time"));
     }
 
     /// Puts the clock forward, or back.
     pub fn shift(&self, by: TimeDelta) {
-        self.0.fetch_add(by.num_seconds(), Ordering::SeqCst);
+        let mut hands = self.hands();
+        let shown = hands.show();
+        hands.set(shown + by);
     }
 
     /// Sets the clock.
     pub fn set(&self, at: DateTime<Utc>) {
-        let ahead = (at - Utc::now()).num_seconds();
-        self.0.store(ahead, Ordering::SeqCst);
+        self.hands().set(at);
+    }
+
+    /// Lets it stand still, so that what has so many seconds has them on a slow machine, too. It can
+    /// be put forward and back all the same. Work goes on, but what waits for a later time of day.
+    pub fn stop(&self) {
+        let mut hands = self.hands();
+        hands.stopped_at = Some(hands.show());
+    }
+
+    /// Lets it go on from where it stands.
+    pub fn go_on(&self) {
+        let mut hands = self.hands();
+        if let Some(shown) = hands.stopped_at.take() {
+            hands.set(shown);
+        }
     }
 
     /// For a broker.
     pub fn surroundings(&self) -> Surroundings {
         Surroundings {
             clock: self.clock(),
-            ..Surroundings::default()
+            ..surroundings()
         }
     }
 
     /// The clock for a broker.
     pub fn clock(&self) -> Clock {
-        let ahead = self.0.clone();
-        Clock::new(move || Utc::now() + TimeDelta::seconds(ahead.load(Ordering::SeqCst)))
+        let clock = self.clone();
+        Clock::new(move || clock.now())
+    }
+
+    fn hands(&self) -> MutexGuard<'_, Hands> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -120,7 +212,7 @@ impl Script {
     pub fn surroundings(&self) -> Surroundings {
         Surroundings {
             faults: Arc::new(self.clone()),
-            ..Surroundings::default()
+            ..surroundings()
         }
     }
 

@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use compose_broker::{app::Surroundings, model::operation::OperationKind};
+use compose_broker::model::operation::OperationKind;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ use crate::{
     broker::{TestBroker, answer, eventually, new_folder, text},
     chromium::Chromium,
     clusters,
-    control::Script,
+    control::{Script, surroundings},
     dashboard::Visit,
     etcd,
 };
@@ -198,7 +198,7 @@ async fn a_backup_is_taken_watched_downloaded_and_restored() {
 async fn a_restore_goes_to_the_cluster_that_was_chosen() {
     let folder = new_folder();
     let clusters = clusters::described(&folder);
-    let broker = clusters::start(&folder, &clusters, Surroundings::default()).await;
+    let broker = clusters::start(&folder, &clusters, surroundings()).await;
     let old = json!({ "cluster_id": "red", "db_version": "3.4.23" });
     clusters::provision(&broker, "old", old).await;
     let credentials = clusters::bind(&broker, "old").await;

@@ -103,10 +103,9 @@ async fn the_overview_tells_what_a_database_is_and_how_to_reach_it() {
 async fn the_overview_tells_what_somebody_should_do_something_about() {
     let clock = TestClock::default();
     let surroundings = Surroundings {
-        clock: clock.clock(),
         // Nobody takes the backup that is due.
         scheduled: false,
-        ..Surroundings::default()
+        ..clock.surroundings()
     };
     let broker = TestBroker::start_with(&[], surroundings).await;
     broker.provision("db", json!({})).await;

@@ -33,7 +33,7 @@ const PICTURE_MAX: usize = 150_000;
 #[ignore = "make pictures takes them"]
 async fn pictures_for_the_docs() {
     let (clock, script) = (TestClock::default(), Script::default());
-    let today = Utc::now();
+    let today = clock.now();
     // At midnight: an instance that is younger than an hour waits for its second slot.
     let midnight = NaiveTime::MIN;
     clock.set(
@@ -65,7 +65,7 @@ async fn pictures_for_the_docs() {
     // Days pass.
     let minute = minute_of_day(&INSTANCE.parse::<InstanceId>().expect("an id"));
     loop {
-        let slot = slot_after(clock.clock().now(), minute);
+        let slot = slot_after(clock.now(), minute);
         if slot > today {
             break;
         }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     broker::{ENTERPRISE, SERVICE, TestBroker, answer, instance_path, new_folder, text},
+    control::surroundings,
     etcd,
 };
 
@@ -75,7 +76,7 @@ async fn a_backup_that_does_not_fit_fails_and_the_earlier_one_stays_good() {
         return;
     };
     let store = format!("file://{}", volume.0.display());
-    let broker = TestBroker::start_with(&["--backup-store", &store], Default::default()).await;
+    let broker = TestBroker::start_with(&["--backup-store", &store], surroundings()).await;
     broker.provision("i", json!({})).await;
     let credentials = broker.bind("i", "b").await;
     etcd::fill(&mut etcd::connect(&credentials).await, 20, "v").await;
@@ -142,7 +143,7 @@ async fn an_instance_that_does_not_fit_on_its_cluster_fails_and_says_so() {
         return;
     };
     let flags = ["--clusters", file.to_str().expect("UTF-8")];
-    let broker = TestBroker::start_in(folder.clone(), &flags, Default::default()).await;
+    let broker = TestBroker::start_in(folder.clone(), &flags, surroundings()).await;
     // Gone before the broker, which clears its folder away.
     let volume = volume;
     broker.provision("source", json!({})).await;

@@ -2,7 +2,6 @@
 
 use std::fs;
 
-use compose_broker::app::Surroundings;
 use reqwest::{
     Method, StatusCode,
     header::{ALLOW, ETAG, IF_NONE_MATCH},
@@ -12,6 +11,7 @@ use serde_json::Value;
 use crate::{
     broker::{TestBroker, answer, new_folder},
     catalog::catalog_file,
+    control::surroundings,
 };
 
 const DOCUMENTS: [&str; 3] = [
@@ -95,7 +95,7 @@ async fn the_catalog_s_own_schemas_are_in_the_document() {
     let file = folder.join("catalog.json");
     fs::write(&file, catalog.to_string()).expect("a file");
     let flags = ["--catalog", file.to_str().expect("a path")];
-    let broker = TestBroker::start_in(folder, &flags, Surroundings::default()).await;
+    let broker = TestBroker::start_in(folder, &flags, surroundings()).await;
     let document = fetch(&broker, "/openapi/osb.json").await;
     let parameters = &document["components"]["schemas"]["ProvisionParameters"];
     let of_plan = &parameters["anyOf"][0]["properties"]["units"];

@@ -13,7 +13,10 @@ use std::{
 use rustix::process::{Pid, Signal};
 use tokio::time::timeout;
 
-use crate::broker::{TestBroker, engines_dir, eventually, kill, new_folder, port_range};
+use crate::{
+    broker::{TestBroker, engines_dir, eventually, kill, new_folder, port_range},
+    control::set_clock,
+};
 
 const USERNAME: &str = "ada";
 const PASSWORD: &str = "word";
@@ -117,6 +120,9 @@ impl BrokerProcess {
         assert!(self.child.is_none(), "the broker runs already");
         let log = File::options().create(true).append(true).open(self.log());
         let mut command = command(&["serve"], &self.settings);
+        if !self.settings.contains_key("CLOCK_OFFSET_FILE") {
+            set_clock(&mut command, &self.folder);
+        }
         let command = command
             .stdout(Stdio::null())
             .stderr(log.expect("a log file"));

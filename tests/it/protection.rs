@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use compose_broker::{app::Surroundings, model::operation::OperationKind};
+use compose_broker::model::operation::OperationKind;
 use futures::future::join_all;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use crate::{
     },
     catalog::catalog_file,
     clusters::{self, described},
-    control::Script,
+    control::{Script, surroundings},
     transport::description,
 };
 
@@ -114,7 +114,7 @@ async fn osb_061_a_tenant_has_no_more_than_it_may_however_it_asks() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_becomes_no_larger_than_its_tenant_may_have() {
     let flags = ["--tenant-units", "2"];
-    let broker = TestBroker::start_with(&flags, Surroundings::default()).await;
+    let broker = TestBroker::start_with(&flags, surroundings()).await;
     broker.provision("i", json!({})).await;
     let refused = update(&broker, "i", json!({ "units": 3 })).await;
     let reason = description(&refused, StatusCode::UNPROCESSABLE_ENTITY);

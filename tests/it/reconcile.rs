@@ -6,12 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use compose_broker::app::Surroundings;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
     broker::{TestBroker, answer, text},
+    control::surroundings,
     inside::Inside,
 };
 
@@ -67,7 +67,7 @@ async fn with_an_older_store(
     let (data, kept) = (broker.data_dir(), broker.data_dir().join("kept"));
     fs::create_dir(&kept).expect("a folder");
     move_store(&data, &kept, |from, to| fs::copy(from, to).map(drop));
-    broker.start_again(Surroundings::default()).await;
+    broker.start_again(surroundings()).await;
     let credentials = moved(&broker, credentials);
     let backup = broker.back_up(&credentials).await;
     Inside::of(&broker).idle("i").await;
@@ -75,7 +75,7 @@ async fn with_an_older_store(
     move_store(&data, &data, |file, _| fs::remove_file(file));
     move_store(&kept, &data, |from, to| fs::rename(from, to));
     damage(&broker, &backup);
-    broker.start_again(Surroundings::default()).await;
+    broker.start_again(surroundings()).await;
     let credentials = moved(&broker, credentials);
     (broker, credentials, backup)
 }

@@ -1,16 +1,13 @@
 //! Restores that a user of the source asks the broker itself for: the new instance's name, who may
 //! reach it, and that it is an instance like any other.
 
-use std::sync::{Arc, Mutex};
-
-use chrono::Utc;
-use compose_broker::{app::Surroundings, clock::Clock, model::operation::OperationKind};
+use compose_broker::{app::Surroundings, model::operation::OperationKind};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
     broker::{Answer, SERVICE, STANDARD, TestBroker, answer, instance_path, text},
-    control::Script,
+    control::{Script, TestClock},
     etcd,
     transport::description,
 };
@@ -263,26 +260,12 @@ async fn nobody_else_reaches_what_was_restored() {
     broker.deprovision(id).await;
 }
 
-/// A clock that can be stopped.
-fn stoppable() -> (Arc<Mutex<bool>>, Clock) {
-    let stopped = Arc::new(Mutex::new(false));
-    let (at, asked) = (Mutex::new(Utc::now()), stopped.clone());
-    let clock = Clock::new(move || {
-        let mut at = at.lock().expect("the time");
-        if !*asked.lock().expect("a switch") {
-            *at = Utc::now();
-        }
-        *at
-    });
-    (stopped, clock)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn names_are_given_and_taken_once() {
     let script = Script::default();
-    let (stopped, clock) = stoppable();
+    let clock = TestClock::default();
     let surroundings = Surroundings {
-        clock,
+        clock: clock.clock(),
         ..script.surroundings()
     };
     let broker = TestBroker::start_with(&[], surroundings).await;
@@ -308,7 +291,7 @@ async fn names_are_given_and_taken_once() {
         assert!(said.contains("is no name for an instance"), "{said}");
     }
 
-    *stopped.lock().expect("a switch") = true;
+    clock.stop();
     let mut names = Vec::new();
     for version in ["", "3.4.23", "3.5.16", "3.6.16"] {
         let made = restored(&broker, &mine, &backup, json!({ "version": version })).await;
@@ -322,7 +305,7 @@ async fn names_are_given_and_taken_once() {
     );
     let numbered: Vec<String> = (2..=4).map(|n| format!("{first}-{n}")).collect();
     assert_eq!(names[1..], numbered);
-    *stopped.lock().expect("a switch") = false;
+    clock.go_on();
     // What waits for nobody lets go of its name when it is deleted.
     let made = restored(&broker, &mine, &backup, json!({ "name": "again" })).await;
     let other = json!({ "name": "again", "version": "3.6.16" });

@@ -14,7 +14,7 @@ use crate::{
         instance_path, new_folder, text,
     },
     catalog::two_services_file,
-    control::Script,
+    control::{Script, surroundings},
     etcd,
     inside::Inside,
     transport::description,
@@ -168,7 +168,7 @@ async fn another_tenant_s_source_is_refused_like_an_unknown_one() {
     let folder = new_folder();
     let file = two_services_file(&folder);
     let flags = ["--catalog", file.to_str().expect("UTF-8")];
-    let broker = TestBroker::start_in(folder.clone(), &flags, Default::default()).await;
+    let broker = TestBroker::start_in(folder.clone(), &flags, surroundings()).await;
     broker.provision("source", json!({})).await;
     let backup = broker.back_up(&broker.bind("source", "b").await).await;
     let strangers = [

@@ -14,6 +14,8 @@ use compose_broker::{
     },
 };
 
+use crate::control;
+
 /// A step of a kind, by name.
 pub type StepOf = (&'static str, String);
 
@@ -48,7 +50,7 @@ impl Saboteur {
     pub fn surroundings(self: &Arc<Self>) -> Surroundings {
         Surroundings {
             faults: self.clone(),
-            ..Surroundings::default()
+            ..control::surroundings()
         }
     }
 
