@@ -180,10 +180,9 @@ async fn serve(settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
 
 async fn link(instance: &str, settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
     let config = Config::load(settings)?;
-    println!(
-        "{}",
-        dashboard_link(&config, instance, &Clock::system()).await?
-    );
+    // By the broker's clock, which says how long the link is good for.
+    let clock = Surroundings::of(&config).clock;
+    println!("{}", dashboard_link(&config, instance, &clock).await?);
     Ok(())
 }
 

@@ -1,10 +1,10 @@
 //! The dashboard without a browser: who gets in and for how long, what answers carry, and what is
 //! on the pages.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use compose_broker::{
-    app::{Clock, Surroundings},
+    app::Clock,
     model::{
         limits::{DASHBOARD_LINK_TTL, SESSION_TTL, SIGN_IN_FAILURES_OF_PEER, SIGN_IN_REST_OF_PEER},
         operation::OperationKind,
@@ -15,8 +15,9 @@ use serde_json::{Value, json};
 
 use crate::{
     broker::{TestBroker, answer, encoded, eventually, instance_path, text},
-    control::{Script, TestClock},
+    control::{self, Script, TestClock, surroundings},
     inside::Inside,
+    process::{BrokerProcess, command},
 };
 
 /// Somebody with a browser's cookie, whom nothing is done for that they did not ask for.
@@ -301,6 +302,25 @@ async fn a_link_opens_one_instance_once_and_not_for_long() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_link_of_the_command_line_is_made_by_the_broker_s_clock() {
+    let mut broker = BrokerProcess::stopped_with(|settings| {
+        let ten_days_ahead = "864000";
+        let file = Path::new(&settings["DATA_DIR"]).with_file_name("ahead");
+        std::fs::write(&file, ten_days_ahead).expect("a file");
+        settings.insert("CLOCK_OFFSET_FILE", file.display().to_string());
+    });
+    broker.start_again().await;
+    broker.put_instance("mine", json!({})).await;
+    let made = command(&["dashboard-link", "mine"], broker.settings()).output();
+    let made = made.expect("an end");
+    assert!(made.status.success(), "{made:?}");
+    let printed = String::from_utf8(made.stdout).expect("a text");
+    let link = &printed[printed.find("/dashboard/").expect("a link")..];
+    let page = Visitor::of(&broker).get(link.trim_end()).await;
+    assert_eq!(page.status, StatusCode::OK, "{page:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_ends_with_what_it_stands_on() {
     let clock = TestClock::default();
     let surroundings = || clock.surroundings();
@@ -317,6 +337,7 @@ async fn a_session_ends_with_what_it_stands_on() {
     assert!(second.is_in(&path).await, "this one is another binding's");
 
     let csrf = second.csrf(&path).await;
+    clock.stop();
     let third = Visitor::with_token(&broker, &other).await;
     let foreign = third.post("/dashboard/sign-out", &[("csrf", &csrf)]).await;
     assert_eq!(foreign.status, StatusCode::FORBIDDEN);
@@ -326,9 +347,10 @@ async fn a_session_ends_with_what_it_stands_on() {
     assert!(!second.is_in(&path).await, "signed out");
     assert!(third.is_in(&path).await);
 
-    clock.forward(SESSION_TTL - Duration::from_secs(60));
+    clock.forward(SESSION_TTL - Duration::from_secs(1));
     assert!(third.is_in(&path).await);
-    clock.forward(Duration::from_secs(60));
+    clock.forward(Duration::from_secs(1));
+    clock.go_on();
     assert!(
         !third.is_in(&path).await,
         "its time is over, though it was used"
@@ -410,7 +432,7 @@ async fn every_answer_keeps_browsers_from_harm() {
     }
     // Where TLS is in front, the cookie never leaves it.
     let flags = ["--public-url", "https://broker.example.org"];
-    let broker = TestBroker::start_with(&flags, Surroundings::default()).await;
+    let broker = TestBroker::start_with(&flags, surroundings()).await;
     let secure = format!("http://{}", broker.address());
     let mut visitor = Visitor::of(&broker);
     let request = visitor.http.post(format!("{secure}/dashboard/sign-in"));
@@ -441,7 +463,9 @@ async fn no_other_site_can_sign_in_or_change_anything() {
         let answer = page(with_form(request, &operator_of(&broker))).await;
         assert_eq!(answer.status.as_u16(), status, "{name}: {value}");
         let request = visitor.request(Method::POST, "/dashboard/link");
-        let link = broker.dashboard_link("mine", &Clock::system()).await;
+        let link = broker
+            .dashboard_link("mine", &Clock::new(control::now))
+            .await;
         let link = link.expect("a link");
         let form = [("code", code_of(&link))];
         let answer = page(with_form(request.header(name, value), &form)).await;
@@ -464,6 +488,7 @@ async fn no_other_site_can_sign_in_or_change_anything() {
 #[tokio::test(flavor = "multi_thread")]
 async fn guessing_has_an_end() {
     let clock = TestClock::default();
+    clock.stop();
     let broker = TestBroker::start_with(&[], clock.surroundings()).await;
     let mut visitor = Visitor::of(&broker);
     for _ in 0..SIGN_IN_FAILURES_OF_PEER {
