@@ -1,8 +1,9 @@
 //! The administration API: deployments, recipes, backups and their downloads, in the words and
 //! shapes of the Compose 2016-07 API.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{fs, path::Path, process::Command};
 
+use chrono::{DateTime, TimeDelta};
 use compose_broker::model::operation::OperationKind;
 use futures::future::join_all;
 use reqwest::{Method, StatusCode};
@@ -66,7 +67,7 @@ fn fields(value: &Value) -> Vec<&str> {
 
 /// A time that Go's clients can read.
 fn assert_time(value: &Value) {
-    let parsed = chrono::DateTime::parse_from_rfc3339(text(value));
+    let parsed = DateTime::parse_from_rfc3339(text(value));
     assert!(parsed.is_ok(), "{value}");
 }
 
@@ -597,11 +598,10 @@ async fn a_link_is_good_for_one_backup_and_a_quarter_of_an_hour() {
     }
     let one = broker.bind("one", "b").await;
     let other = broker.bind("other", "b").await;
+    let begun = clock.now();
     let (of_one, of_other) = (broker.back_up(&one).await, broker.back_up(&other).await);
     let link = text(&of_one["download_link"]).to_owned();
     let follow = async |link: &str| reqwest::get(link).await.expect("an answer").status();
-    assert_eq!(follow(&link).await, StatusCode::OK);
-    clock.forward(Duration::from_secs(14 * 60));
     assert_eq!(follow(&link).await, StatusCode::OK);
 
     let (path, query) = link.split_once('?').expect("a query");
@@ -611,6 +611,17 @@ async fn a_link_is_good_for_one_backup_and_a_quarter_of_an_hour() {
         .expect("a time")
         .parse()
         .expect("a number");
+    // It was told between these two moments.
+    let quarter = 15 * 60;
+    let (begun, ended) = (
+        begun.timestamp() + quarter,
+        clock.now().timestamp() + quarter,
+    );
+    assert!((begun..=ended).contains(&until), "{begun} {until} {ended}");
+    let end = DateTime::from_timestamp(until, 0).expect("a time");
+    clock.stop();
+    clock.set(end - TimeDelta::seconds(1));
+    assert_eq!(follow(&link).await, StatusCode::OK);
     let first = signature.chars().next().expect("a character");
     let flipped = signature.replacen(first, if first == 'a' { "b" } else { "a" }, 1);
     let others = text(&of_other["download_link"]);
@@ -658,8 +669,9 @@ async fn a_link_is_good_for_one_backup_and_a_quarter_of_an_hour() {
         StatusCode::NOT_FOUND
     );
 
-    clock.forward(Duration::from_secs(60));
+    clock.set(end);
     assert_eq!(follow(&link).await, StatusCode::NOT_FOUND);
+    clock.go_on();
     let anew = ok(
         &broker,
         &one,

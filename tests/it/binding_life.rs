@@ -1,7 +1,9 @@
 //! Bindings that are less than everything for ever: held to a role or a prefix, with an end, with
 //! a successor.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use std::time::Instant;
+
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use compose_broker::{
     app::Surroundings,
     model::operation::{OperationKind, OperationState},
@@ -106,17 +108,18 @@ async fn expired(broker: &TestBroker, binding: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_097_a_binding_ends_when_its_time_is_over() {
     let (broker, clock, _script) = with_an_instance(json!({})).await;
-    let before = Utc::now();
     let lasting = put(&broker, "lasting", json!({})).await;
     assert_eq!(lasting.body.get("metadata"), None);
+    let before = clock.now().trunc_subsecs(0);
     let made = put(&broker, "b", json!({ "expires_in": 3600 })).await;
+    let after = clock.now();
     let credentials = credentials(&made).clone();
     let (end, renew) = (
         time(&made.body["metadata"]["expires_at"]),
         time(&made.body["metadata"]["renew_before"]),
     );
-    let life = (end - before).num_seconds();
-    assert!((3599..3660).contains(&life), "{life}");
+    let life = TimeDelta::hours(1);
+    assert!(before + life <= end && end <= after + life, "{end}");
     assert!(
         renew < end && end - renew <= TimeDelta::seconds(901),
         "{renew} {end}"
@@ -170,16 +173,17 @@ async fn osb_097_a_binding_ends_when_its_time_is_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_097_no_end_is_forgotten_over_restarts_failures_and_deletions() {
     let (mut broker, clock, script) = with_an_instance(json!({})).await;
-    let life = json!({ "expires_in": 60 });
+    // Long enough to be used on a slow machine, too.
+    let life = json!({ "expires_in": 600 });
     // Its time is over while no broker runs.
     let slept = put(&broker, "slept", life.clone()).await;
-    clock.shift(TimeDelta::minutes(-2));
+    clock.shift(TimeDelta::minutes(-20));
     let later = TestClock::default();
     let surroundings = Surroundings {
         clock: later.clock(),
         ..script.surroundings()
     };
-    later.shift(TimeDelta::minutes(2));
+    later.shift(TimeDelta::minutes(20));
     broker.restart_with(surroundings).await;
     let clock = later;
     expired(&broker, "slept").await;
@@ -189,7 +193,7 @@ async fn osb_097_no_end_is_forgotten_over_restarts_failures_and_deletions() {
     let inside = Inside::of(&broker);
     let stubborn = put(&broker, "stubborn", life.clone()).await;
     let failing = script.fail(OperationKind::Unbind, "remove_user");
-    clock.shift(TimeDelta::minutes(2));
+    clock.shift(TimeDelta::minutes(20));
     eventually("a failure", || async {
         let newest = inside.newest("i", OperationKind::Unbind).await;
         (newest.origin == "expiry" && newest.state == OperationState::Failed).then_some(())
@@ -202,7 +206,7 @@ async fn osb_097_no_end_is_forgotten_over_restarts_failures_and_deletions() {
         [true, false]
     );
     drop(failing);
-    clock.shift(TimeDelta::minutes(2));
+    clock.shift(TimeDelta::minutes(20));
     eventually("another try", || async {
         (lets_in(&broker, credentials(&stubborn)).await == [false, false]).then_some(())
     })
@@ -211,7 +215,7 @@ async fn osb_097_no_end_is_forgotten_over_restarts_failures_and_deletions() {
     // The platform gives it up while its end is under way: it is gone, not expired.
     put(&broker, "given up", life.clone()).await;
     let held = script.hold(OperationKind::Unbind, "remove_user");
-    clock.shift(TimeDelta::minutes(2));
+    clock.shift(TimeDelta::minutes(20));
     eventually("its end", || async {
         let newest = inside.newest("i", OperationKind::Unbind).await;
         let wanted = newest
@@ -240,7 +244,7 @@ async fn osb_097_no_end_is_forgotten_over_restarts_failures_and_deletions() {
     let path = format!("{}?accepts_incomplete=true", binding_path("i", "late"));
     let late = answer(broker.osb(Method::PUT, &path).json(&body)).await;
     assert_eq!(late.status, StatusCode::ACCEPTED, "{late:?}");
-    clock.shift(TimeDelta::minutes(2));
+    clock.shift(TimeDelta::minutes(20));
     eventually("its end", || async {
         let newest = inside.newest("i", OperationKind::Unbind).await;
         newest.binding.filter(|b| b.as_str() == "late").map(drop)
@@ -264,6 +268,7 @@ async fn osb_097_no_end_is_forgotten_over_restarts_failures_and_deletions() {
 async fn osb_098_a_binding_takes_over_from_another_one() {
     let (broker, clock, script) = with_an_instance(json!({})).await;
     let parameters = json!({ "role": "reader", "prefix": "/app/", "expires_in": 3600 });
+    let begun = Instant::now();
     let old = put(&broker, "old", parameters.clone()).await;
     clock.shift(TimeDelta::minutes(30));
     // Nothing but the predecessor's id is needed, and what is said besides must be true.
@@ -275,7 +280,11 @@ async fn osb_098_a_binding_takes_over_from_another_one() {
     );
     let later =
         time(&new.body["metadata"]["expires_at"]) - time(&old.body["metadata"]["expires_at"]);
-    assert!((1799..1860).contains(&later.num_seconds()), "{later}");
+    let meanwhile = 1 + i64::try_from(begun.elapsed().as_secs()).expect("a short while");
+    assert!(
+        (1799..=1800 + meanwhile).contains(&later.num_seconds()),
+        "{later}"
+    );
     assert_eq!(fetch(&broker, "new").await.body["parameters"], parameters);
     for made in [&old, &new] {
         let credentials = credentials(made);
@@ -473,7 +482,7 @@ async fn limits_that_a_version_does_not_keep_are_not_promised() {
         assert!(description(&refused, StatusCode::BAD_REQUEST).contains("3.5.16"));
         assert_eq!(fetch(&broker, "b").await.status, StatusCode::NOT_FOUND);
     }
-    let whole = put(&broker, "b", json!({ "role": "writer", "expires_in": 60 })).await;
+    let whole = put(&broker, "b", json!({ "role": "writer", "expires_in": 600 })).await;
     assert_eq!(lets_in(&broker, credentials(&whole)).await, [true, true]);
     assert_eq!(rotate(&broker, "c", "b").await.status, StatusCode::CREATED);
 }
@@ -491,7 +500,7 @@ async fn a_binding_s_rights_and_its_end_survive_every_fault() {
         };
         let broker = TestBroker::start_with(&[], surroundings).await;
         broker.provision("i", json!({})).await;
-        let limits = json!({ "role": "reader", "prefix": "/app/", "expires_in": 60 });
+        let limits = json!({ "role": "reader", "prefix": "/app/", "expires_in": 600 });
         let made = put(&broker, "b", limits).await;
         let all = broker.bind("i", "all").await;
         let mut root = Inside::of(&broker).administrator("i", &all).await;
@@ -504,7 +513,7 @@ async fn a_binding_s_rights_and_its_end_survive_every_fault() {
         client.get("/app/k", None).await.expect("a get");
         assert!(client.put("/app/k", "v", None).await.is_err());
         assert!(client.get("/other", None).await.is_err());
-        clock.shift(TimeDelta::minutes(2));
+        clock.shift(TimeDelta::minutes(20));
         expired(&broker, "b").await;
         let (users, roles) = Inside::of(&broker).users_and_roles("i", &all).await;
         assert_eq!(users, [etcd::user(&all)]);

@@ -1,6 +1,10 @@
 //! The catalog as platforms keep it, and as operators replace it.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 use reqwest::{
     Method, RequestBuilder, StatusCode,
@@ -9,8 +13,11 @@ use reqwest::{
 use serde_json::{Value, json};
 
 use crate::{
-    broker::{ENTERPRISE, SERVICE, STANDARD, TestBroker, answer, eventually, instance_path},
+    broker::{
+        ENTERPRISE, SERVICE, STANDARD, TestBroker, answer, eventually, instance_path, new_folder,
+    },
     catalog::catalog_file,
+    control::surroundings,
     process::{BrokerProcess, Settings, command, refused},
     transport::description,
 };
@@ -37,7 +44,16 @@ fn text_of(headers: &HeaderMap, name: impl reqwest::header::AsHeaderName) -> Str
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_039_a_catalog_that_is_known_is_not_sent_again() {
-    let mut broker = TestBroker::start().await;
+    // Of long ago, by whatever clock: a file is not told to be newer than the broker's now.
+    let folder = new_folder();
+    let file = folder.join("catalog.json");
+    fs::write(&file, catalog_file().to_string()).expect("a file");
+    let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let kept = fs::File::options().write(true).open(&file);
+    kept.and_then(|kept| kept.set_modified(old))
+        .expect("a time");
+    let flags = ["--catalog", file.to_str().expect("UTF-8")];
+    let mut broker = TestBroker::start_in(folder.clone(), &flags, surroundings()).await;
     let (status, headers, body) = send(ask(&broker, 17)).await;
     assert_eq!(status, StatusCode::OK);
     let tag = text_of(&headers, ETAG);
@@ -112,7 +128,7 @@ async fn osb_039_a_catalog_that_is_known_is_not_sent_again() {
         assert!(!body.contains("binding_rotatable"), "2.{minor}");
     }
 
-    broker.restart_with(Default::default()).await;
+    broker.restart_with(surroundings()).await;
     let (_, headers, _) = send(ask(&broker, 17)).await;
     assert_eq!(text_of(&headers, ETAG), tag);
     assert_eq!(text_of(&headers, LAST_MODIFIED), modified);

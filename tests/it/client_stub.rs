@@ -167,7 +167,7 @@ async fn what_may_have_been_made_is_deleted_as_the_specification_s_table_says() 
             }
             let asked = if of_key { &CREATE_KEY[..] } else { &CREATE };
             // Only who never answers has to be given up soon.
-            let patience = if case == "no answer" { "1.5" } else { "60" };
+            let patience = if case == "no answer" { "4" } else { "60" };
             let ran = user.run(&[asked, &["--timeout", patience]].concat()).await;
             assert_eq!(ran.code, 1, "{case}: {ran:?}");
             let deletions: Vec<Heard> = stub

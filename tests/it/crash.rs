@@ -316,30 +316,35 @@ async fn an_upgrade_gets_through_a_storm_of_kills() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_gets_through_a_storm_of_kills() {
-    /// Kills that the restore must live through at least.
+    /// Kills that restores must live through at least.
     const KILLS_MIN: u64 = 8;
     let mut broker = BrokerProcess::start().await;
     let inside = Inside::of(&broker);
     let credentials = with_keys(&broker).await;
-    let work = restore(&broker, &credentials).await;
     let mut kills: u64 = 0;
-    let end = loop {
-        // From start to kill: 150 to 400 ms in an uneven order, then longer and longer.
-        let uneven = 150 + (kills * 110) % 260;
-        let longer = kills.saturating_sub(KILLS_MIN) * 150;
-        sleep(Duration::from_millis(uneven + longer)).await;
-        broker.kill();
-        kills += 1;
-        broker.spawn();
-        let state = inside.newest("copy", OperationKind::Restore).await.state;
-        if !state.is_active() {
-            broker.serving().await;
-            break work.end(&broker).await;
+    // On a fast machine one restore does not last as long as the storm does.
+    while kills < KILLS_MIN {
+        let work = restore(&broker, &credentials).await;
+        while inside
+            .newest("copy", OperationKind::Restore)
+            .await
+            .state
+            .is_active()
+        {
+            // From start to kill: 150 to 400 ms in an uneven order, then longer and longer.
+            let uneven = 150 + (kills * 110) % 260;
+            let longer = kills.saturating_sub(KILLS_MIN) * 150;
+            sleep(Duration::from_millis(uneven + longer)).await;
+            broker.kill();
+            kills += 1;
+            broker.spawn();
         }
-    };
-    assert!(end.starts_with("succeeded"), "after {kills} kills: {end}");
-    assert!(kills >= KILLS_MIN, "only {kills} kills");
-    assert_copied(&broker, &inside, &credentials).await;
+        broker.serving().await;
+        let end = work.end(&broker).await;
+        assert!(end.starts_with("succeeded"), "after {kills} kills: {end}");
+        assert_copied(&broker, &inside, &credentials).await;
+        broker.deprovision("copy").await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use crate::{
     broker::{
         Answer, SERVICE, STANDARD, TestBroker, answer, eventually, instance_path, port_range, text,
     },
-    control::Script,
+    control::{InForce, Script},
     transport::description,
 };
 
@@ -101,8 +101,9 @@ async fn deleting_an_instance_at_any_moment_leaves_nothing_behind() {
     let broker = TestBroker::start_with(&["--port-range", &narrow], script.surroundings()).await;
 
     // Right away.
+    let held = script.hold(OperationKind::Provision, "secure");
     let accepted = put(&broker, "i", json!({})).await;
-    halt(&broker, &accepted).await;
+    halt(&broker, &accepted, held).await;
     // With its ports reserved, without a process.
     let held = script.hold(OperationKind::Provision, "start");
     let accepted = put(&broker, "i", json!({})).await;
@@ -112,12 +113,13 @@ async fn deleting_an_instance_at_any_moment_leaves_nothing_behind() {
     broker.instance_end("i", &deletion.body).await;
     assert_nothing_left(&broker);
     // As soon as there is a process.
+    let held = script.hold(OperationKind::Provision, "secure");
     let accepted = put(&broker, "i", json!({})).await;
     eventually("a process", || async {
         (!broker.members().is_empty()).then_some(())
     })
     .await;
-    halt(&broker, &accepted).await;
+    halt(&broker, &accepted, held).await;
     // Before the last step.
     let held = script.hold(OperationKind::Provision, "secure");
     let accepted = put(&broker, "i", json!({})).await;
@@ -146,7 +148,9 @@ async fn reached(broker: &TestBroker, accepted: &Answer, step: &str) {
     .await;
 }
 
-async fn halt(broker: &TestBroker, accepted: &Answer) {
+/// Deletes `i` while it is being made. It does not get done before that, however slow the deletion
+/// is to come: it is held before its last step.
+async fn halt(broker: &TestBroker, accepted: &Answer, held: InForce) {
     let provision = token(accepted);
     let deletion = broker.delete_instance("i").await;
     assert_ne!(token(&deletion), provision);
@@ -156,6 +160,7 @@ async fn halt(broker: &TestBroker, accepted: &Answer) {
     if again.status != StatusCode::GONE {
         assert_eq!(token(&again), token(&deletion));
     }
+    drop(held);
     let end = broker.instance_end("i", &deletion.body).await;
     assert_eq!(end["state"], "gone");
     let halted = poll(broker, "i", Some(provision)).await;

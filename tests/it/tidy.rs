@@ -99,6 +99,15 @@ const NOT_IN_MODEL: [&str; 10] = [
     "tokio",
 ];
 
+/// What tells tests the machine's time of day, or gives it to a broker.
+const MACHINE_CLOCKS: [&str; 5] = [
+    "Utc::now",
+    "SystemTime::now",
+    "Clock::system",
+    "Surroundings::default",
+    "Default::default",
+];
+
 /// Names that tell nothing.
 const EMPTY_NAMES: [&str; 6] = ["util", "utils", "common", "helper", "helpers", "manager"];
 
@@ -416,6 +425,22 @@ fn every_room_is_told_of_and_every_room_that_is_told_of_exists() {
         let exists = path.is_dir() || path.with_extension("rs").is_file();
         assert!(exists, "{room} is told of only");
     }
+}
+
+#[test]
+fn no_test_asks_the_machine_for_the_time_of_day() {
+    let asks = |code: &str| {
+        let paths = paths(&without_texts(code));
+        let asked = |path: &String| MACHINE_CLOCKS.iter().find(|what| stands_in(what, path));
+        paths.iter().find_map(asked).copied()
+    };
+    for (path, text) in sources(&root().join("tests/it")) {
+        if path != "control.rs" {
+            assert_eq!(asks(&text), None, "{path}: `control` tells the time of day");
+        }
+    }
+    assert!(asks("fn f() { let now = chrono::Utc::now(); }").is_some());
+    assert!(asks("fn f() { start(Surroundings::default()); }").is_some());
 }
 
 #[test]
