@@ -37,6 +37,20 @@ pub async fn told(broker: &TestBroker, credentials: &Value, summary: &str) -> Va
     .await
 }
 
+/// Waits until the whole is told in this word, and this is told among it. There may be more: on a
+/// busy machine, of members that do not answer in time.
+pub async fn told_that(broker: &TestBroker, credentials: &Value, summary: &str, words: &str) {
+    eventually(&format!("alerts: {words}"), || async {
+        let told = alerts(broker, credentials).await;
+        let all = told["_embedded"]["alerts"].as_array()?;
+        let said = all
+            .iter()
+            .any(|alert| text(&alert["message"]).contains(words));
+        (told["summary"] == summary && said).then_some(())
+    })
+    .await;
+}
+
 fn is_member(pid: i32, name: &str) -> bool {
     let line = procfs::process::Process::new(pid).and_then(|process| process.cmdline());
     line.is_ok_and(|line| line.contains(&format!("--name={name}")))

@@ -680,18 +680,12 @@ async fn osb_087_a_full_database_takes_writes_again_when_it_gets_more_and_cannot
         }
         assert!(puts < 400, "it never is full");
         if puts == 200 {
-            let near = alerts::told(&broker, &credentials, "warning").await;
-            let message = text(&near["_embedded"]["alerts"][0]["message"]);
-            assert!(
-                message.contains("% of the storage quota of 1 unit"),
-                "{near}"
-            );
+            let near = "% of the storage quota of 1 unit";
+            alerts::told_that(&broker, &credentials, "warning", near).await;
         }
     };
     assert!(full > 200, "{full} MB");
-    let told = alerts::told(&broker, &credentials, "critical").await;
-    let message = text(&told["_embedded"]["alerts"][0]["message"]);
-    assert!(message.contains("NOSPACE"), "{told}");
+    alerts::told_that(&broker, &credentials, "critical", "NOSPACE").await;
     let end = updated(&broker, units(2)).await;
     assert_eq!(end["state"], "succeeded", "{end}");
     alerts::told(&broker, &credentials, "ok").await;
