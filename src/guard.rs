@@ -45,9 +45,9 @@ pub struct Guard {
 struct Known {
     /// Its members are not asked before.
     next_look: Instant,
-    /// How often something had to be done in a row, and when it may be tried again.
+    /// How often something had to be done in a row, and when it was done last.
     reliefs: u32,
-    next_relief: Instant,
+    last_relief: Option<Instant>,
 }
 
 impl Guard {
@@ -112,7 +112,9 @@ impl Guard {
         let is_safe = engine.profile().full_is_safe(deployment.version);
         let strangers = engine.profile().strangers_say_full(deployment.version);
         let is_closed = deployment.closed_since.is_some();
-        let near = is_closed || strangers || self.is_near(deployment, engine).await;
+        // One that was not seen before may be full from long ago, however small it is now.
+        let is_new = !self.known().contains_key(&deployment.id);
+        let near = is_new || is_closed || strangers || self.is_near(deployment, engine).await;
         let pause = if is_safe {
             FULL_LOOK_INTERVAL
         } else {
@@ -171,7 +173,7 @@ impl Guard {
         let known = all.entry(deployment.id.clone()).or_insert(Known {
             next_look: now,
             reliefs: 0,
-            next_relief: now,
+            last_relief: None,
         });
         let begins = now >= known.next_look;
         if begins {
@@ -180,18 +182,24 @@ impl Guard {
         begins
     }
 
-    /// Whether something may be done now. To keep strangers out waits for nothing.
+    /// Whether something may be done now. To keep strangers out waits for nothing, and to let users
+    /// in for nothing that was tried in vain before.
     fn begins_relief(&self, deployment: &Deployment, need: Need) -> bool {
         let now = Instant::now();
         let mut all = self.known();
         let Some(known) = all.get_mut(&deployment.id) else {
             return false;
         };
-        if now < known.next_relief && need != Need::Close {
+        let pause = match need {
+            Need::Close => Duration::ZERO,
+            Need::Open => RELIEF_RETRY_FIRST,
+            Need::MakeRoom => backoff(known.reliefs, RELIEF_RETRY_FIRST, RELIEF_RETRY_MAX),
+        };
+        if known.last_relief.is_some_and(|last| now < last + pause) {
             return false;
         }
         known.reliefs += 1;
-        known.next_relief = now + backoff(known.reliefs, RELIEF_RETRY_FIRST, RELIEF_RETRY_MAX);
+        known.last_relief = Some(now);
         true
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Invariants: no page waits for a member, however it fares: an answer is what was seen last, and a
 //! question begins the next look. Only so many looks are under way, and only so many deployments
-//! are remembered, whoever asks how often. What is seen is told, and decides nothing but whether an
-//! instance may become smaller.
+//! are remembered, whoever asks how often. What is seen is told; who decides by it,
+//! [`broker::Observer`](crate::broker::Observer) says.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -57,6 +57,7 @@ impl Broker {
         DatabaseWatch {
             quota_bytes: of.quota_bytes(),
             faults: self.known_faults(&engine, version),
+            faultless: nearest(&|v| self.known_faults(&engine, v).is_empty()),
             limits_not_held: if limits(version) { 0 } else { beside.limited },
             limits_held_by: nearest(&limits),
             is_safe_full: is_safe(version),

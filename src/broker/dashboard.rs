@@ -14,14 +14,14 @@ use crate::{
         alert::{BackupWatch, DatabaseWatch},
         backup::{Backup, BackupState},
         catalog::Placement,
-        deployment::{DeploymentSecrets, Notes},
+        deployment::{Deployment, DeploymentSecrets, Notes},
         ids::{BackupId, InstanceId, OperationId},
         instance::{Instance, InstanceState},
         limits::{INSTANCES_ON_A_PAGE, RECIPES_MAX},
         operation::{Operation, OperationKind},
         session::{Scope, Session},
     },
-    store,
+    store::{self, StoreError},
 };
 
 /// All that is known of one instance.
@@ -240,14 +240,14 @@ impl Broker {
         Ok((view, backup))
     }
 
-    /// Instances in which a text stands, newest first, and whether there are more of them. Only
-    /// operators see more than their own.
+    /// Instances in which a text stands, newest first, with their deployments, and whether there are
+    /// more of them. Only operators see more than their own.
     pub async fn instances_found(
         &self,
         session: &Session,
         text: &str,
         page: usize,
-    ) -> Result<(Vec<Instance>, bool), BrokerError> {
+    ) -> Result<(Vec<(Instance, Option<Deployment>)>, bool), BrokerError> {
         if session.scope != Scope::Operator {
             return Err(no_such_page());
         }
@@ -255,9 +255,14 @@ impl Broker {
         let skipped = page.saturating_sub(1).saturating_mul(INSTANCES_ON_A_PAGE);
         let mut found = self
             .store
-            .read(move |conn| {
+            .read(move |conn| -> Result<Vec<_>, StoreError> {
                 // One more tells that there are more.
-                store::instance::search(conn, &text, skipped, INSTANCES_ON_A_PAGE + 1)
+                let found = store::instance::search(conn, &text, skipped, INSTANCES_ON_A_PAGE + 1)?;
+                let with_deployment = |instance: Instance| {
+                    let deployment = store::deployment::of_instance(conn, &instance.id)?;
+                    Ok((instance, deployment.map(|(deployment, _)| deployment)))
+                };
+                found.into_iter().map(with_deployment).collect()
             })
             .await?;
         let more = found.len() > INSTANCES_ON_A_PAGE;

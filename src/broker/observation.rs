@@ -9,8 +9,8 @@ use crate::model::{
     deployment::Deployment, engine::Obstacle, observation::Observation, version::Version,
 };
 
-/// Whoever looks at running deployments. Of all use cases, only the one that makes an instance
-/// smaller waits for it and decides by it.
+/// Whoever looks at running deployments. Pages take what was seen last; few use cases wait for a
+/// look: alerts, what an upgrade would do, an instance that becomes smaller.
 pub trait Observer: Send + Sync {
     /// What was seen of a deployment a moment ago, without waiting. None while the first look is
     /// under way; who asks again a second later finds it.

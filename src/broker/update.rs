@@ -361,7 +361,7 @@ fn check_size(
     let (units, quota) = (goal.units, goal.quota_bytes() / (1024 * 1024));
     let reason = format!(
         "the database has {megabytes} MB and does not fit {units} unit(s), {quota} MB; \
-         deleting keys does not make it smaller"
+         deleting keys makes it smaller once room is made"
     );
     Err(refused(reason, false))
 }

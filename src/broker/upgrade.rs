@@ -143,8 +143,13 @@ impl Broker {
         let mut at = preflight.from;
         for to in preflight.path.clone() {
             if profile.checkpoints(at, to) {
+                let starts = if at == preflight.from {
+                    "starts anew once more and "
+                } else {
+                    ""
+                };
                 preflight.notes.push(format!(
-                    "Before {to} every member starts anew once more and writes its whole state down."
+                    "Before {to} every member {starts}writes its whole state down."
                 ));
             }
             at = to;
@@ -155,8 +160,14 @@ impl Broker {
 
 /// With a capital letter and a full stop.
 fn sentence(text: &str) -> String {
+    let text = text.trim_end_matches('.');
+    let word = text.split(' ').next().unwrap_or_default();
+    // A parameter's name stays as it is.
+    if !word.chars().all(char::is_alphabetic) {
+        return format!("{text}.");
+    }
     let mut letters = text.chars();
     let first = letters.next().map(char::to_uppercase);
     let capital: String = first.into_iter().flatten().collect();
-    format!("{capital}{}.", letters.as_str().trim_end_matches('.'))
+    format!("{capital}{}.", letters.as_str())
 }

@@ -70,6 +70,8 @@ pub struct DatabaseWatch {
     pub quota_bytes: u64,
     /// The known faults of the version, the gravest in front.
     pub faults: Vec<KnownFault>,
+    /// The nearest newer version without known faults, where one is available.
+    pub faultless: Option<Version>,
     /// Bindings whose role or prefix the version does not hold.
     pub limits_not_held: usize,
     /// The nearest version that would hold them, where one is available.
@@ -255,9 +257,8 @@ fn of_database(database: &DatabaseWatch) -> Vec<Alert> {
             Severity::LetsStrangersIn | Severity::Serious => Gravity::Warning,
             Severity::Minor => Gravity::Notice,
         };
-        let fixes: Option<Vec<Version>> = database.faults.iter().map(|f| f.fixed_in).collect();
-        let advice = match fixes.into_iter().flatten().max() {
-            Some(fixed) => format!(" All of them are mended in {fixed}: upgrade."),
+        let advice = match database.faultless {
+            Some(version) => format!(" {version} has none of them: upgrade."),
             None => String::new(),
         };
         let shown: Vec<String> = database

@@ -66,7 +66,8 @@ impl OperationKind {
     /// While members of two versions run side by side, users must not be changed: versions before
     /// 3.5 would store an empty password. And a snapshot should not lose its member on the way. An
     /// update follows the backup that was taken for it; two backups of one instance would take
-    /// each other's tool away. An update and a relief both start members anew.
+    /// each other's tool away. An update and a relief both start members anew,
+    /// and a relief compares the users with the bindings that there are.
     pub fn follows(self, older: Self) -> bool {
         match self {
             Self::Update => {
@@ -75,7 +76,8 @@ impl OperationKind {
                     Self::Bind | Self::Unbind | Self::Backup | Self::Relief
                 )
             }
-            Self::Bind | Self::Unbind | Self::Relief => older == Self::Update,
+            Self::Bind | Self::Unbind => matches!(older, Self::Update | Self::Relief),
+            Self::Relief => older == Self::Update,
             Self::Backup => matches!(older, Self::Update | Self::Backup),
             Self::Provision | Self::Restore | Self::Deprovision | Self::Prune => false,
         }

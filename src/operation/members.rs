@@ -198,9 +198,14 @@ pub async fn restore_users(
     if found.is_empty() {
         return Ok(());
     }
-    let (id, message) = (deployment.id.clone(), found.join(" "));
+    let (id, message) = (&deployment.id, found.join(" "));
     log::error!(deployment:% = id; "its users were not as the broker made them: {message}");
-    let at = work.parts.clock.now();
+    tell(work, deployment, message).await
+}
+
+/// Writes down what befell a deployment, for its users to be told.
+pub async fn tell(work: &Work, deployment: &Deployment, message: String) -> Result<(), StepError> {
+    let (id, at) = (deployment.id.clone(), work.parts.clock.now());
     work.write(move |conn| store::incident::add(conn, &id, &Incident { at, message }))
         .await
 }

@@ -7,10 +7,12 @@
 
 use std::sync::Arc;
 
+use chrono::SecondsFormat;
+
 use super::{Definition, Ending, Outcome, Step, StepError, Work, members};
 use crate::{
     model::{
-        deployment::{Access, Deployment},
+        deployment::{Access, Deployment, DeploymentSecrets},
         full::Need,
         operation::GUARD,
     },
@@ -65,14 +67,29 @@ async fn close(work: Arc<Work>) -> Result<Outcome, StepError> {
         members::await_ready(&work, &deployment, &secrets, Access::Certificates).await?;
         return Outcome::with(&true);
     }
-    let fullness = members::fullness(&work, &deployment, &secrets).await?;
+    Outcome::with(&close_if_unsafe(&work, &deployment, &secrets).await?)
+}
+
+/// Closes a deployment that is full and checks no rights while it is; returns whether it was so.
+/// Also for whoever works on its members meanwhile.
+pub async fn close_if_unsafe(
+    work: &Work,
+    deployment: &Deployment,
+    secrets: &DeploymentSecrets,
+) -> Result<bool, StepError> {
+    let fullness = members::fullness(work, deployment, secrets).await?;
     if fullness.need() != Some(Need::Close) {
-        return Outcome::with(&false);
+        return Ok(false);
     }
     log::warn!(deployment:% = deployment.id; "it is full and is closed to its users");
-    set_closed(&work, &deployment, true).await?;
-    members::start_anew(&work, Access::Certificates).await?;
-    Outcome::with(&true)
+    if fullness.is_full {
+        let text = "The database was full, and its version checks no rights then: whoever reached \
+                    it may have deleted keys, until it was closed a moment later.";
+        members::tell(work, deployment, text.to_owned()).await?;
+    }
+    set_closed(work, deployment, true).await?;
+    members::start_anew(work, Access::Certificates).await?;
+    Ok(true)
 }
 
 async fn set_closed(work: &Work, deployment: &Deployment, closed: bool) -> Result<(), StepError> {
@@ -109,7 +126,7 @@ async fn forget_history(work: Arc<Work>) -> Result<Outcome, StepError> {
 async fn give_back(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, secrets) = work.allocated().await?;
     let fullness = members::fullness(&work, &deployment, &secrets).await?;
-    if fullness.gives_back() {
+    if work.operation.origin != GUARD || fullness.gives_back() {
         let engine = work.engine(&deployment)?;
         engine.give_back(&deployment, &secrets).await?;
     }
@@ -136,8 +153,11 @@ async fn open(work: Arc<Work>) -> Result<Outcome, StepError> {
     if fullness.has_room() {
         engine.clear_alarms(&deployment, &secrets).await?;
     }
-    if was_closed {
+    if let Some(since) = deployment.closed_since {
         log::info!(deployment:% = deployment.id; "there is room again, and it is opened to its users");
+        let since = since.to_rfc3339_opts(SecondsFormat::Secs, true);
+        let text = format!("It was full, and nobody but the broker was let in since {since}.");
+        members::tell(&work, &deployment, text).await?;
         set_closed(&work, &deployment, false).await?;
         members::start_anew(&work, Access::Passwords).await?;
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, sleep};
 
-use super::{Definition, Ending, Outcome, Step, StepError, Work, members};
+use super::{Definition, Ending, Outcome, Step, StepError, Work, members, relief};
 use crate::{
     model::{
         backup::BackupState,
@@ -165,6 +165,10 @@ async fn roll(work: Arc<Work>) -> Result<Outcome, StepError> {
         return Outcome::done();
     }
     members::start_as_decided(&work, &deployment, &secrets).await?;
+    // No relief comes in between.
+    if relief::close_if_unsafe(&work, &deployment, &secrets).await? {
+        return Ok(Outcome::Again);
+    }
     let profile = work.engine(&deployment)?.profile();
     if profile.checkpoints(deployment.version, to.version)
         && deployment.members.iter().all(unchanged)
@@ -314,7 +318,8 @@ async fn settle(
         }
         sleep(AGREEMENT_POLL).await;
     }
-    if to.units > deployment.units {
+    let fullness = members::fullness(work, &deployment, secrets).await?;
+    if to.units > deployment.units || fullness.is_full && fullness.has_room() {
         engine.clear_alarms(&deployment, secrets).await?;
     }
     let deployment = deployment.reshaped(to);

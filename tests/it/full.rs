@@ -11,7 +11,7 @@ use std::{
 };
 
 use compose_broker::model::limits::UNIT_BYTES;
-use etcd_client::{Client, DeleteOptions, PutOptions};
+use etcd_client::{AlarmAction, AlarmType, Client, DeleteOptions, PutOptions};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::{
@@ -302,4 +302,66 @@ async fn stays_readable_and_is_emptied(broker: &TestBroker, credentials: &Value)
         timeout(CALL, put).await.ok()?.ok().map(|_| ())
     })
     .await;
+}
+
+macro_rules! for_each_open_version {
+    ($($test:ident: $version:literal),* $(,)?) => {
+        $(
+            #[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                whoever_comes_in_is_found($version).await;
+            }
+        )*
+    };
+}
+
+for_each_open_version!(
+    whoever_comes_into_etcd_3_3_25_is_found: "3.3.25",
+    whoever_comes_into_etcd_3_4_23_is_found: "3.4.23",
+    whoever_comes_into_etcd_3_5_16_is_found: "3.5.16",
+);
+
+/// These versions let a stranger say that the database is full, and check nothing from then on.
+async fn whoever_comes_in_is_found(version: &str) {
+    let broker = TestBroker::start().await;
+    broker
+        .provision("i", json!({ "db_version": version }))
+        .await;
+    let credentials = broker.bind("i", "b").await;
+    let inside = Inside::of(&broker);
+    let before = inside.users_and_roles("i", &credentials).await;
+    let begun = Instant::now();
+    eventually("a stranger gets in", || async {
+        let mut stranger = etcd::connect_anonymously(&credentials).await.ok()?;
+        let alarm = stranger.alarm(AlarmAction::Activate, AlarmType::Nospace, None);
+        alarm.await.ok()?;
+        stranger.user_add("eve", "password", None).await.ok()
+    })
+    .await;
+    let incident = eventually("what is told of it", || async {
+        let told = api(&broker, Method::GET, &credentials, "/alerts", json!({})).await;
+        let all = told["_embedded"]["alerts"].as_array()?.clone();
+        let of_eve = |alert: &&Value| text(&alert["message"]).contains("\"eve\"");
+        all.iter().find(of_eve).cloned()
+    })
+    .await;
+    assert_eq!(incident["status"], "warning", "{incident}");
+    eventually("the end of the alarm", || async {
+        let (deployment, _) = inside.deployment("i").await?;
+        let mut client = etcd::connect_to(&credentials, "uri").await.ok()?;
+        let put = timeout(CALL, client.put("after", "it", None)).await.ok()?;
+        (put.is_ok() && deployment.closed_since.is_none()).then_some(())
+    })
+    .await;
+    println!(
+        "{version}: open again {:?} after a stranger said it was full",
+        begun.elapsed()
+    );
+    assert_eq!(inside.users_and_roles("i", &credentials).await, before);
+    assert!(
+        etcd::connect_as(&credentials, "uri", "eve", "password")
+            .await
+            .is_err(),
+        "eve is gone"
+    );
 }

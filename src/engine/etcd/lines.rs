@@ -40,8 +40,8 @@ pub static PROFILE: Profile = Profile {
             major: 3,
             minor: 5,
             // 3.5.0 to 3.5.2 lose data after a crash; 3.5.0 and 3.5.1 fall over for good at the
-            // first password change of a user that came from 3.3; 3.5.3 may not start with users.
-            offered_from: 4,
+            // first password change of a user that came from 3.3.
+            offered_from: 3,
             restores_from: (3, 3),
             entry: Some(PLAIN_ENTRY),
             limits_users_from: None,
@@ -295,7 +295,7 @@ mod tests {
         ]
         .map(|text| PROFILE.offers(v(text)));
         let expected = [
-            false, false, true, true, false, false, true, false, true, false, true, false,
+            false, false, true, true, false, true, true, false, true, false, true, false,
         ];
         assert_eq!(offered, expected);
     }

@@ -189,7 +189,8 @@ pub struct RecipeBody {
     /// The backup that it takes or restores.
     #[schema(required, value_type = Option<OwnId>)]
     backup_id: Option<BackupId>,
-    /// Where it came from: `osb`, `compose`, `dashboard`, `schedule`, `retention`, `expiry`.
+    /// Where it came from: `osb`, `compose`, `dashboard`, `schedule`, `retention`, `expiry`,
+    /// `guard`.
     source: String,
     /// When it was asked for.
     #[schema(value_type = Time)]

@@ -28,6 +28,8 @@ struct Row {
     plan: String,
     organization: String,
     space: String,
+    version: String,
+    faults: usize,
     told: Told,
     created: Moment,
 }
@@ -43,7 +45,11 @@ pub async fn page(
     let number: usize = number.unwrap_or(1).clamp(1, 1_000_000);
     let (found, more) = api.broker.instances_found(&session, &text, number).await?;
     let now = api.broker.clock.now();
-    let rows = found.into_iter().map(|instance| {
+    let rows = found.into_iter().map(|(instance, deployment)| {
+        let version = deployment
+            .as_ref()
+            .map(|of| format!("{} {}", of.engine, of.version));
+        let faults = deployment.map(|of| api.broker.known_faults(&of.engine, of.version).len());
         let (offering, plan) = api.broker.offering_name(&instance);
         let tenant = &instance.tenant;
         Row {
@@ -53,6 +59,8 @@ pub async fn page(
             plan: format!("{offering} {plan}"),
             organization: tenant.organization.clone(),
             space: tenant.space.clone(),
+            version: version.unwrap_or_default(),
+            faults: faults.unwrap_or_default(),
             told: told(instance.state),
             created: Moment::new(instance.created_at, now),
         }

@@ -53,6 +53,7 @@ fn database() -> DatabaseWatch {
         version: version("3.6.16"),
         quota_bytes: QUOTA,
         faults: Vec::new(),
+        faultless: None,
         limits_not_held: 0,
         limits_held_by: None,
         is_safe_full: true,
@@ -199,6 +200,7 @@ fn known_faults_are_told_with_what_mends_them() {
     let told = |faults: &[KnownFault]| {
         let watch = DatabaseWatch {
             faults: faults.to_vec(),
+            faultless: Some(version("3.7.3")),
             ..database()
         };
         let alert = of_database(&watch).pop().expect("an alert");
@@ -211,8 +213,8 @@ fn known_faults_are_told_with_what_mends_them() {
         told(&[minor]),
         (
             Gravity::Notice,
-            "etcd 3.6.16 has known faults. minor: It happens. (fixed in 3.7.1) All of them are \
-             mended in 3.7.1: upgrade."
+            "etcd 3.6.16 has known faults. minor: It happens. (fixed in 3.7.1) 3.7.3 has none of \
+             them: upgrade."
                 .to_owned()
         )
     );
@@ -220,7 +222,7 @@ fn known_faults_are_told_with_what_mends_them() {
     let (gravity, message) = told(&[open, serious, serious, minor, minor]);
     assert_eq!(gravity, Gravity::Warning);
     assert!(
-        message.ends_with("(fixed in 3.6.17) And 2 more."),
+        message.contains("(fixed in 3.6.17) And 2 more. 3.7.3"),
         "{message}"
     );
 }

@@ -855,6 +855,17 @@ async fn real_etcd_runs_is_adopted_killed_saved_restored_and_destroyed() {
         .await;
         assert_eq!(observed(&provisioner, &id).await.restarts, 1);
 
+        let files = async |folder: &str| provisioner.files(&id, MEMBER, folder).await;
+        let seen = files("data/member/snap").await.unwrap();
+        let database = seen.iter().find(|file| file.name == "db");
+        assert!(database.is_some_and(|file| file.bytes > 0), "{seen:?}");
+        assert_eq!(files("nothing/here").await.unwrap(), []);
+        for foreign in ["", "..", "data/../..", "/etc", "data//member"] {
+            let refused = files(foreign).await;
+            let refused = matches!(refused, Err(ProvisionerError::BadName(_)));
+            assert!(refused, "{foreign}");
+        }
+
         provisioner
             .stage(&id, "any", 1, bytes(&["x"]))
             .await

@@ -10,7 +10,7 @@ use std::{
 };
 
 use chrono::Utc;
-use etcd_client::{Certificate, Client, ConnectOptions, TlsOptions};
+use etcd_client::{Certificate, Client, ConnectOptions, MemberAddOptions, TlsOptions};
 use futures::TryStreamExt;
 use tempfile::TempDir;
 
@@ -157,6 +157,53 @@ impl Lab {
         }
     }
 
+    /// Replaces a member, that lost all it had, by a learner that is promoted when it has caught up.
+    pub async fn replace(&mut self, index: usize) {
+        let name = self.deployment.members[index].name.clone();
+        let mut root = self.root().await;
+        let listed = root.member_list().await.expect("members");
+        let lost = listed.members().iter().find(|member| member.name() == name);
+        let mut child = self.running.remove(index);
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+        until_healthy(async || {
+            let lost = lost.expect("the member").id();
+            self.root().await.member_remove(lost).await.map(|_| ())
+        })
+        .await;
+        fs::remove_dir_all(self.home(&name).join("data")).expect("removed");
+        let url = self.deployment.members[index].peer_url();
+        until_healthy(async || {
+            let learner = MemberAddOptions::new().with_is_learner();
+            let mut root = self.root().await;
+            root.member_add([url.as_str()], Some(learner))
+                .await
+                .map(|_| ())
+        })
+        .await;
+        let mut server = Etcd
+            .servers(&self.deployment, &self.secrets, self.deployment.access())
+            .swap_remove(index);
+        server
+            .args
+            .push("--initial-cluster-state=existing".to_owned());
+        let child = self.spawn(&server);
+        self.running.insert(index, child);
+        until_healthy(async || {
+            let mut root = self.root().await;
+            let listed = root.member_list().await?;
+            let learner = listed.members().iter().find(|member| member.is_learner());
+            match learner {
+                Some(learner) => root.member_promote(learner.id()).await.map(|_| ()),
+                None => Ok(()),
+            }
+        })
+        .await;
+        Etcd.wait_until_ready(&self.deployment, &self.secrets, self.deployment.access())
+            .await
+            .expect("ready");
+    }
+
     /// Waits until the members agree on a line.
     pub async fn agree_on(&self, version: Version) {
         let agreed = || Etcd.agreed_version(&self.deployment, &self.secrets);
@@ -296,6 +343,26 @@ impl Lab {
             options = options.with_user(name, password);
         }
         Client::connect([self.deployment.members[0].client_url()], Some(options)).await
+    }
+}
+
+/// Repeats a change of members until the cluster takes it: one that has just changed takes none for
+/// some seconds, and a learner has to catch up.
+async fn until_healthy(change: impl AsyncFn() -> Result<(), etcd_client::Error>) {
+    while let Err(error) = change().await {
+        let text = error.to_string();
+        let passes = [
+            "unhealthy",
+            "sync with leader",
+            "re-configuration",
+            "transport",
+            "Unavailable",
+        ];
+        assert!(
+            passes.iter().any(|passing| text.contains(passing)),
+            "{text}"
+        );
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 

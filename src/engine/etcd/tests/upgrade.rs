@@ -145,3 +145,32 @@ async fn goes_back(from: &str, to: &str) {
     let mut ada = lab.login("ada", "password").await.expect("logged in");
     assert_eq!(ada.get("key 7", None).await.expect("got").count(), 1);
 }
+
+/// A cluster of 3.5.16 whose member was replaced, by way of a learner, goes up to the newest line:
+/// the case in which newer lines refuse to start, or panic over what older ones wrote.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_with_a_replaced_member_goes_up_the_ladder() {
+    let mut lab = Lab::secured("3.5.16", 3).await;
+    add_user(&lab, &user("ada", "password")).await;
+    let mut ada = lab.login("ada", "password").await.expect("logged in");
+    fill(&mut ada, 0..5).await;
+    lab.replace(2).await;
+    for to in ["3.5.35", "3.6.16", "3.7.3"].map(version) {
+        let obstacles = Etcd.obstacles(&lab.deployment, &lab.secrets, to).await;
+        assert_eq!(obstacles.expect("asked"), [], "{to}");
+        if PROFILE.checkpoints(lab.deployment.version, to) {
+            lab.checkpoint().await;
+        }
+        lab.become_version(to).await;
+        lab.agree_on(to).await;
+        let mut ada = lab.login("ada", "password").await.expect("logged in");
+        fill(&mut ada, 5..10).await;
+    }
+    let health = observed(&lab).await;
+    assert!(
+        health
+            .iter()
+            .all(|h| matches!(h, MemberHealth::Serving { .. })),
+        "{health:?}"
+    );
+}
