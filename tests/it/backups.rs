@@ -135,12 +135,29 @@ async fn every_answer_has_the_shape_that_clients_know() {
     assert_recipe(&broker, &credentials, &posted).await;
     assert_backup(&broker, &credentials, &posted).await;
 
-    let versions = ok(
+    let mut versions = ok(
         &broker,
         &credentials,
         &deployment(&credentials, "/versions"),
     )
     .await;
+    // Beyond the original's fields: what is known to be wrong with each.
+    let transitions = versions["_embedded"]["transitions"].as_array_mut();
+    for transition in transitions.expect("a list") {
+        let known = transition
+            .as_object_mut()
+            .and_then(|t| t.remove("advisories"));
+        let known = known.expect("known faults");
+        let count = known.as_array().expect("a list").len();
+        assert_eq!(count == 0, transition["to_version"] == "3.7.3", "{known}");
+        for fault in known.as_array().expect("a list") {
+            assert_eq!(
+                fields(fault),
+                ["fixed_in", "id", "severity", "summary"],
+                "{fault}"
+            );
+        }
+    }
     let to = |method: &str, version: &str| {
         json!({
             "application": "etcd", "method": method,

@@ -606,7 +606,7 @@ impl Element<'_> {
 
     /// Chooses an option of it by what the option says.
     pub async fn choose(&self, option: &str) {
-        let body = "return [...arguments[0].options].filter(o => o.text.trim() === arguments[1])";
+        let body = "return [...arguments[0].options].filter(o => [o.text.trim(), o.value].includes(arguments[1]))";
         let arguments = json!([self.id.argument(), option]);
         let mut found = self.page.driver.elements(body, arguments).await;
         let found = found.pop().unwrap_or_else(|| panic!("no option {option}"));

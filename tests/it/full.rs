@@ -141,43 +141,78 @@ async fn tries(mut client: Client, is_stranger: bool, user: &str) -> Vec<String>
     through
 }
 
-/// Puts until nothing is taken any more; tells when the quota was passed and when it ended.
-async fn fill_up(credentials: &Value) -> (Instant, Instant) {
-    let written = Arc::new(AtomicU64::new(0));
-    let passed = Arc::new(Mutex::new(None));
-    let writers = (0..4).map(|writer| {
-        let (credentials, written, passed) = (credentials.clone(), written.clone(), passed.clone());
-        tokio::spawn(async move {
-            let value = vec![7u8; 1_000_000];
-            let mut client = etcd::connect(&credentials).await;
-            let mut refused = 0;
-            for index in 0.. {
-                let put = client.put(format!("{FILL}{writer}/{index}"), value.clone(), None);
-                if matches!(timeout(CALL * 5, put).await, Ok(Ok(_))) {
-                    refused = 0;
-                    let bytes = written.fetch_add(1_000_000, Ordering::Relaxed);
-                    if bytes >= UNIT_BYTES {
-                        passed
-                            .lock()
-                            .expect("a moment")
-                            .get_or_insert(Instant::now());
-                    }
-                    continue;
-                }
-                refused += 1;
-                if refused > 2 {
-                    return;
-                }
-            }
-        })
-    });
-    for writer in writers.collect::<Vec<_>>() {
-        writer.await.expect("an end");
-    }
-    let ended = Instant::now();
-    let passed = passed.lock().expect("a moment").unwrap_or(ended);
-    (passed, ended)
+/// Puts without an end, by several clients, whatever is refused.
+struct Filling {
+    stop: Arc<AtomicBool>,
+    /// When the first put was refused.
+    refused: Arc<Mutex<Option<Instant>>>,
+    /// When more than the quota had been put.
+    passed: Arc<Mutex<Option<Instant>>>,
+    tasks: Vec<JoinHandle<()>>,
 }
+
+impl Filling {
+    fn begin(credentials: &Value) -> Self {
+        let mut filling = Self {
+            stop: Arc::default(),
+            refused: Arc::default(),
+            passed: Arc::default(),
+            tasks: Vec::new(),
+        };
+        let written = Arc::new(AtomicU64::new(0));
+        for writer in 0..4 {
+            let (credentials, written) = (credentials.clone(), written.clone());
+            let (stop, refused) = (filling.stop.clone(), filling.refused.clone());
+            let passed = filling.passed.clone();
+            filling.tasks.push(tokio::spawn(async move {
+                let value = vec![7u8; 1_000_000];
+                let mut index = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    let Ok(Ok(mut client)) =
+                        timeout(CALL, etcd::connect_to(&credentials, "uri")).await
+                    else {
+                        sleep(Duration::from_millis(50)).await;
+                        continue;
+                    };
+                    while !stop.load(Ordering::Relaxed) {
+                        index += 1;
+                        let key = format!("{FILL}{writer}/{index}");
+                        let put = client.put(key, value.clone(), None);
+                        if !matches!(timeout(CALL * 5, put).await, Ok(Ok(_))) {
+                            let mut refused = refused.lock().expect("a moment");
+                            refused.get_or_insert(Instant::now());
+                            break;
+                        }
+                        if written.fetch_add(1_000_000, Ordering::Relaxed) >= UNIT_BYTES {
+                            let mut passed = passed.lock().expect("a moment");
+                            passed.get_or_insert(Instant::now());
+                        }
+                    }
+                    sleep(Duration::from_millis(50)).await;
+                }
+            }));
+        }
+        filling
+    }
+
+    /// Waits until it is full, and tells how long puts were taken beyond the quota.
+    async fn is_full(&self) -> Duration {
+        let moment = |of: &Mutex<Option<Instant>>| *of.lock().expect("a moment");
+        let refused = eventually("the end of its room", || async { moment(&self.refused) }).await;
+        let passed = moment(&self.passed).unwrap_or(refused);
+        refused.saturating_duration_since(passed)
+    }
+
+    async fn end(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for task in self.tasks {
+            task.await.expect("an end");
+        }
+    }
+}
+
+/// One after the other: each fills a disk with more than a gigabyte.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 async fn filling_it_opens_nothing(version: &str) {
     let is_safe =
@@ -193,22 +228,14 @@ async fn filling_it_opens_nothing(version: &str) {
     client.put(SECRET, "secret", None).await.expect("put");
 
     let attack = Attack::begin(&credentials);
-    let (passed, ended) = fill_up(&credentials).await;
-    if !is_safe {
-        eventually("the database is closed", || async {
-            let (deployment, _) = inside.deployment("i").await?;
-            deployment.closed_since.map(|_| ())
-        })
-        .await;
-    }
-    println!(
-        "{version}: no more writes {:?} after the quota was passed",
-        ended.saturating_duration_since(passed)
-    );
+    let filling = Filling::begin(&credentials);
+    let beyond = filling.is_full().await;
+    println!("{version}: puts were taken for {beyond:?} beyond the quota");
     sleep(TRIED_FOR).await;
     let (succeeded, tried) = attack.end().await;
     assert_eq!(succeeded, BTreeSet::new(), "{version}");
     println!("{version}: tried {tried} times, in vain");
+    filling.end().await;
 
     if is_safe {
         stays_readable_and_is_emptied(&broker, &credentials).await;
@@ -225,10 +252,11 @@ async fn filling_it_opens_nothing(version: &str) {
     .await;
     client.put("/after", "it", None).await.expect("put");
     assert_eq!(inside.users_and_roles("i", &credentials).await, before);
-    assert_eq!(
-        alerts_of_grave_things(&broker, &credentials).await,
-        Vec::<String>::new()
-    );
+    eventually("the end of the alerts", || async {
+        let told = alerts_of_grave_things(&broker, &credentials).await;
+        told.is_empty().then_some(())
+    })
+    .await;
 }
 
 async fn api(broker: &TestBroker, method: Method, of: &Value, path: &str, body: Value) -> Value {
@@ -247,14 +275,20 @@ async fn alerts_of_grave_things(broker: &TestBroker, of: &Value) -> Vec<String> 
         .collect()
 }
 
+/// Waits for an alert that says so.
+async fn says(broker: &TestBroker, of: &Value, what: &str) {
+    eventually(what, || async {
+        let told = alerts_of_grave_things(broker, of).await;
+        told.iter()
+            .any(|message| message.contains(what))
+            .then_some(())
+    })
+    .await;
+}
+
 async fn is_closed_and_says_so(broker: &TestBroker, credentials: &Value) {
-    let told = alerts_of_grave_things(broker, credentials).await;
-    assert!(
-        told.iter().any(
-            |message| message.contains("nobody but the broker is let in: the database is full")
-        ),
-        "{told:?}"
-    );
+    let closed = "nobody but the broker is let in: the database is full";
+    says(broker, credentials, closed).await;
     let refused = timeout(CALL, async {
         let mut client = etcd::connect_to(credentials, "uri").await?;
         client.get(SECRET, None).await
@@ -282,11 +316,7 @@ async fn is_relieved(broker: &TestBroker, credentials: &Value) {
 }
 
 async fn stays_readable_and_is_emptied(broker: &TestBroker, credentials: &Value) {
-    let told = alerts_of_grave_things(broker, credentials).await;
-    assert!(
-        told.iter().any(|message| message.contains("NOSPACE")),
-        "{told:?}"
-    );
+    says(broker, credentials, "NOSPACE").await;
     let mut client = etcd::connect(credentials).await;
     client.get(SECRET, None).await.expect("readable");
     let refused = client.put("/more", vec![7; 1_000_000], None).await;

@@ -320,7 +320,7 @@ async fn a_full_3_3_moves_to_3_6_without_its_users_and_its_alarm() {
     // Nobody ends the alarm meanwhile.
     let surroundings = Surroundings {
         scheduled: false,
-        ..Surroundings::default()
+        ..surroundings()
     };
     let broker = TestBroker::start_with(&[], surroundings).await;
     broker

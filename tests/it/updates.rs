@@ -664,7 +664,7 @@ async fn osb_087_a_full_database_takes_writes_again_when_it_gets_more_and_cannot
     // Nobody makes room meanwhile.
     let surroundings = Surroundings {
         scheduled: false,
-        ..Surroundings::default()
+        ..control::surroundings()
     };
     let broker = TestBroker::start_with(&[], surroundings).await;
     broker.provision("i", json!({})).await;
