@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt as _, stream};
+use futures::{StreamExt as _, future::join_all, stream};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -29,7 +29,7 @@ use crate::{
         },
         operation::backoff,
     },
-    provisioner::SharedProvisioner,
+    provisioner::{FileSeen, SharedProvisioner},
 };
 
 /// Watches over the sizes of databases.
@@ -112,9 +112,14 @@ impl Guard {
         let is_safe = engine.profile().full_is_safe(deployment.version);
         let strangers = engine.profile().strangers_say_full(deployment.version);
         let is_closed = deployment.closed_since.is_some();
+        let files = self.files(deployment, engine).await;
+        let on_disk = files.iter().map(|file| file.bytes_on_disk).max();
+        if !is_safe && !is_closed && on_disk.is_some_and(|b| b >= deployment.quota_bytes()) {
+            return self.stop_and_close(deployment).await;
+        }
         // One that was not seen before may be full from long ago, however small it is now.
         let is_new = !self.known().contains_key(&deployment.id);
-        let near = is_new || is_closed || strangers || self.is_near(deployment, engine).await;
+        let near = is_new || is_closed || strangers || is_near(deployment, &files);
         let pause = if is_safe {
             FULL_LOOK_INTERVAL
         } else {
@@ -138,27 +143,42 @@ impl Guard {
         Ok(())
     }
 
-    /// Whether a member's file is so large that its database may be near a limit. What cannot be
-    /// looked at is no reason: its members are down, or it is being deleted.
-    async fn is_near(&self, deployment: &Deployment, engine: &SharedEngine) -> bool {
-        let Some(provisioner) = self.provisioners.get(&deployment.cluster) else {
-            return false;
-        };
-        let files = engine.database_file();
-        let limit = deployment.quota_bytes() / 100 * QUOTA_RELIEF_PERCENT;
-        for member in &deployment.members {
-            let seen = provisioner
-                .files(&deployment.id, &member.name, files.folder)
-                .await;
-            let is_large = seen.is_ok_and(|seen| {
-                seen.iter()
-                    .any(|file| (files.has)(&file.name) && file.bytes + FILE_AHEAD_BYTES >= limit)
-            });
-            if is_large {
-                return true;
+    /// Stops the members of a database that is beyond its quota, and has it closed. Whoever fills it
+    /// would slow down all that has to be written down before it is closed, and get through what is
+    /// left.
+    async fn stop_and_close(&self, deployment: &Deployment) -> Result<(), BrokerError> {
+        if self.broker.is_being_relieved(deployment).await? {
+            return Ok(());
+        }
+        if let Some(provisioner) = self.provisioners.get(&deployment.cluster) {
+            let stop = |member| provisioner.stop(&deployment.id, member, Duration::ZERO);
+            let members = deployment.members.iter();
+            for stopped in join_all(members.map(|member| stop(&member.name))).await {
+                if let Err(error) = stopped {
+                    log::warn!(deployment:% = deployment.id; "{}", chain(&error));
+                }
             }
         }
-        false
+        self.broker.relieve_full(deployment).await?;
+        Ok(())
+    }
+
+    /// The files of the members' databases. What cannot be looked at is left out: its member is
+    /// being made or removed.
+    async fn files(&self, deployment: &Deployment, engine: &SharedEngine) -> Vec<FileSeen> {
+        let mut found = Vec::new();
+        let Some(provisioner) = self.provisioners.get(&deployment.cluster) else {
+            return found;
+        };
+        let wanted = engine.database_file();
+        for member in &deployment.members {
+            let seen = provisioner
+                .files(&deployment.id, &member.name, wanted.folder)
+                .await;
+            let seen = seen.into_iter().flatten();
+            found.extend(seen.filter(|file| (wanted.has)(&file.name)));
+        }
+        found
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<DeploymentId, Known>> {
@@ -208,4 +228,12 @@ impl Guard {
             known.reliefs = 0;
         }
     }
+}
+
+/// Whether a member's file is so large that its database may be near a limit.
+fn is_near(deployment: &Deployment, files: &[FileSeen]) -> bool {
+    let limit = deployment.quota_bytes() / 100 * QUOTA_RELIEF_PERCENT;
+    files
+        .iter()
+        .any(|file| file.bytes + FILE_AHEAD_BYTES >= limit)
 }

@@ -61,6 +61,14 @@ impl Broker {
         decided.await
     }
 
+    /// Whether something is being done about a database that is full.
+    pub async fn is_being_relieved(&self, deployment: &Deployment) -> Result<bool, BrokerError> {
+        let instance = deployment.instance.clone();
+        let read = move |conn: &mut Conn<'_>| store::operation::active_on_instance(conn, &instance);
+        let active = self.store.read(read).await?;
+        Ok(active.iter().any(|o| o.kind == OperationKind::Relief))
+    }
+
     /// The deployments of an engine that are in use.
     pub async fn usable_deployments(&self, engine: String) -> Result<Vec<Deployment>, BrokerError> {
         let read = move |conn: &mut Conn<'_>| store::deployment::usable(conn, &engine);

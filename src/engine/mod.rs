@@ -243,7 +243,9 @@ pub trait Engine: Send + Sync {
         secrets: &DeploymentSecrets,
     ) -> Result<(), EngineError>;
 
-    /// The file whose size is never less than that of a member's database.
+    /// The file that is a member's database. Its length is never less than what the members call
+    /// the database's size; what it has on the disk is that size, where the disk has no holes of its
+    /// own.
     fn database_file(&self) -> FilesOfMember;
 
     /// Forgets the database's history: what it took becomes unused storage.

@@ -172,6 +172,24 @@ pub async fn fullness(
     ))
 }
 
+/// How large the largest member's database is on its disk, in bytes. It is known at once, however
+/// busy the members are.
+pub async fn bytes_on_disk(work: &Work, deployment: &Deployment) -> Result<u64, StepError> {
+    let files = work.engine(deployment)?.database_file();
+    let provisioner = &work.cluster(deployment)?.provisioner;
+    let mut largest = 0;
+    for member in &deployment.members {
+        let seen = provisioner
+            .files(&deployment.id, &member.name, files.folder)
+            .await?;
+        let databases = seen.iter().filter(|file| (files.has)(&file.name));
+        largest = databases
+            .map(|file| file.bytes_on_disk)
+            .fold(largest, u64::max);
+    }
+    Ok(largest)
+}
+
 /// Puts right who may enter a deployment, and writes down for its users what was not so.
 pub async fn restore_users(
     work: &Work,

@@ -77,12 +77,26 @@ pub async fn close_if_unsafe(
     deployment: &Deployment,
     secrets: &DeploymentSecrets,
 ) -> Result<bool, StepError> {
-    let fullness = members::fullness(work, deployment, secrets).await?;
-    if fullness.need() != Some(Need::Close) {
+    let is_safe = work
+        .engine(deployment)?
+        .profile()
+        .full_is_safe(deployment.version);
+    if is_safe || deployment.closed_since.is_some() {
         return Ok(false);
     }
+    // Members may be too busy to answer, or stopped so that nobody can write any more.
+    let is_over = members::bytes_on_disk(work, deployment).await? >= deployment.quota_bytes();
+    let is_full = if is_over {
+        false
+    } else {
+        let fullness = members::fullness(work, deployment, secrets).await?;
+        if fullness.need() != Some(Need::Close) {
+            return Ok(false);
+        }
+        fullness.is_full
+    };
     log::warn!(deployment:% = deployment.id; "it is full and is closed to its users");
-    if fullness.is_full {
+    if is_full {
         let text = "The database was full, and its version checks no rights then: whoever reached \
                     it may have deleted keys, until it was closed a moment later.";
         members::tell(work, deployment, text.to_owned()).await?;

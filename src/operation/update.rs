@@ -338,8 +338,8 @@ fn enters_with_way_back(
     Ok(entry.is_some_and(|entry| entry.has_way_back))
 }
 
-/// Takes the members that were changed back to what the deployment is as a whole; goes on when
-/// there is no way back.
+/// Takes the members that were changed back to what the deployment is as a whole, also when they
+/// have agreed on the new line already; goes on to it where that leaves no way back.
 async fn roll_back(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, secrets) = work.allocated().await?;
     // They go with the instance.
@@ -366,21 +366,15 @@ async fn roll_back(work: Arc<Work>) -> Result<Outcome, StepError> {
         .iter()
         .all(|member| deployment.shape_of(member) == ahead);
     if all_ahead && is_final(&work, &deployment, &secrets, ahead).await? {
-        match members::start_as_decided(&work, &deployment, &secrets).await {
-            Ok(()) => {
-                settle(&work, deployment, &secrets, ahead).await?;
-                return Outcome::done();
-            }
-            // They do not serve as what they have agreed to be.
-            Err(error) if has_way_back => {
-                log::warn!(operation:% = work.operation.id; "taking the members back: {}", chain(&error));
-                let engine = work.engine(&deployment)?;
-                engine
-                    .begin_way_back(&deployment, &secrets, back.version)
-                    .await?;
-            }
-            Err(error) => return Err(error),
+        members::start_as_decided(&work, &deployment, &secrets).await?;
+        if !has_way_back {
+            settle(&work, deployment, &secrets, ahead).await?;
+            return Outcome::done();
         }
+        let engine = work.engine(&deployment)?;
+        engine
+            .begin_way_back(&deployment, &secrets, back.version)
+            .await?;
     } else if standings[next.member].serves {
         members::start_as_decided(&work, &deployment, &secrets).await?;
     }

@@ -110,6 +110,8 @@ pub struct FileSeen {
     pub name: String,
     /// Its length, in bytes.
     pub bytes: u64,
+    /// What of it has room on the disk, in bytes: less than its length where it has holes.
+    pub bytes_on_disk: u64,
 }
 
 /// A place that runs members.

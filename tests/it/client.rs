@@ -113,6 +113,24 @@ async fn a_user_without_a_platform_has_the_whole_story() {
         shown.contains("upgrade to:       3.7.3 (upgrade-service)"),
         "{shown}"
     );
+    let versions = user.does(&["versions", "old"]).await.out;
+    assert!(
+        versions.contains("3.5.35    upgrade-service   etcd#22386"),
+        "{versions}"
+    );
+    assert!(
+        versions.contains("3.7.3     restore-backup    none"),
+        "{versions}"
+    );
+    let rehearse = ["upgrade-service", "new", "--dry-run"];
+    let told = user.does(&rehearse).await.out;
+    assert!(told.contains("by way of:   3.7.3"), "{told}");
+    let refused = user
+        .run(&[&rehearse[..], &["--db-version", "3.4.23"]].concat())
+        .await;
+    refused.must_say(1, "would not be upgraded to 3.4.23 now");
+    let shown = user.asks(&["service", "new"]).await;
+    assert_eq!(shown["version"], "3.6.16", "nothing was changed");
     user.does(&["upgrade-service", "new", "--wait"]).await;
     let upgraded = user.asks(&["service", "new"]).await;
     assert_eq!(
@@ -127,6 +145,14 @@ async fn a_user_without_a_platform_has_the_whole_story() {
     let mut restored = etcd::connect(&key["credentials"]).await;
     let keys = etcd::dump(&mut restored).await;
     assert_eq!(keys.len(), 20);
+    let room = ["make-room", "new", "--delete-prefix", "key-001", "--wait"];
+    assert_eq!(user.asks(&room).await["status"], "complete");
+    assert_eq!(
+        etcd::dump(&mut etcd::connect(&key["credentials"]).await)
+            .await
+            .len(),
+        10
+    );
     assert_eq!(keys[7], ("key-0007".to_owned(), "v-7".to_owned()));
 
     // Refusals are the broker's own, and leave nothing.

@@ -215,6 +215,7 @@ impl Filling {
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 async fn filling_it_opens_nothing(version: &str) {
+    let _turn = TURN.lock().await;
     let is_safe =
         compose_broker::engine::etcd::PROFILE.full_is_safe(version.parse().expect("a version"));
     let broker = TestBroker::start().await;

@@ -3,6 +3,8 @@
 
 use std::{
     collections::HashSet,
+    fs,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -30,7 +32,7 @@ use crate::{
     alerts,
     broker::{
         Answer, ENTERPRISE, SERVICE, STANDARD, TestBroker, answer, binding_path, eventually,
-        instance_path, new_folder, text,
+        instance_path, new_folder, processes_below, text,
     },
     control::{self, Script},
     etcd,
@@ -442,6 +444,124 @@ async fn an_upgrade_goes_line_by_line_under_a_client_that_writes() {
     assert_eq!(done.status, StatusCode::OK, "{done:?}");
 }
 
+/// Clusters that newer lines have refused: one born on an early 3.5, one made of an older line's
+/// backup.
+#[tokio::test(flavor = "multi_thread")]
+async fn clusters_with_a_past_get_to_the_newest_line() {
+    let broker = TestBroker::start().await;
+    broker
+        .provision("i", json!({ "db_version": "3.5.16" }))
+        .await;
+    let credentials = broker.bind("i", "b").await;
+    let (written, took) = updated_while_written(&broker, &credentials, to(NEWEST)).await;
+    println!("3.5.16 to {NEWEST}: {took:.1?}, {written:?}");
+    assert_eq!(running(&broker), all(NEWEST, 1));
+    assert_same_everywhere(&credentials, written.keys).await;
+    assert!(!members_are_checkpointing(&broker));
+    broker.deprovision("i").await;
+
+    broker
+        .provision("old", json!({ "db_version": "3.4.23" }))
+        .await;
+    let old = broker.bind("old", "b").await;
+    etcd::fill(&mut etcd::connect(&old).await, 50, "v").await;
+    let backup = broker.back_up(&old).await;
+    let restored = json!({
+        "source_service_instance_id": "old", "backup_id": backup["id"], "db_version": "3.5.35",
+    });
+    broker.provision("i", restored).await;
+    broker.deprovision("old").await;
+    let credentials = broker.bind("i", "b").await;
+    let (written, _) = updated_while_written(&broker, &credentials, to(NEWEST)).await;
+    assert_eq!(running(&broker), all(NEWEST, 1));
+    assert_same_everywhere(&credentials, 50 + written.keys).await;
+}
+
+/// Whether a member still writes its state down again and again, which slows it.
+fn members_are_checkpointing(broker: &TestBroker) -> bool {
+    broker.members().into_iter().any(|pid| {
+        let line = procfs::process::Process::new(pid).and_then(|p| p.cmdline());
+        let line = line.expect("a command line");
+        line.iter().any(|arg| arg == "--snapshot-count=1")
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_is_rehearsed_and_nothing_is_touched() {
+    let broker = TestBroker::start().await;
+    broker
+        .provision("i", json!({ "db_version": "3.5.16" }))
+        .await;
+    let of = broker.bind("i", "b").await;
+    let inside = Inside::of(&broker);
+    let before = (fetched(&broker).await, broker.members());
+    let outcomes = inside.outcomes("i").await;
+    let path = format!("/deployments/{}/versions", text(&of["deployment_id"]));
+    let ask = |query: &str, deployment: Value| {
+        let path = format!("{path}{query}");
+        let body = json!({ "deployment": deployment });
+        answer(broker.compose(Method::PATCH, &of, &path).json(&body))
+    };
+    let wanted = |version: &str| json!({ "version": version, "dry_run": true });
+    let told = ask("", wanted(NEWEST)).await;
+    assert_eq!(told.status, StatusCode::OK, "{told:?}");
+    assert_eq!(told.body["possible"], true, "{told:?}");
+    assert_eq!(told.body["from_version"], "3.5.16");
+    assert_eq!(told.body["to_version"], NEWEST);
+    assert_eq!(told.body["path"], json!(["3.5.35", DEFAULT, NEWEST]));
+    assert_eq!(told.body["reasons"], json!([]));
+    assert_eq!(
+        told.body["notes"],
+        json!([
+            "A backup is taken first; when it fails, nothing is changed.",
+            "Before 3.6.16 every member writes its whole state down.",
+            "Before 3.7.3 every member writes its whole state down.",
+        ])
+    );
+    let same = ask("?dry_run=true", json!({ "version": NEWEST })).await;
+    assert_eq!(same.body, told.body);
+    for (version, reason) in [
+        ("3.5.16", "It runs 3.5.16 already."),
+        ("3.4.23", "older"),
+        ("9.9.9", "not available"),
+        ("garbage", "not available"),
+    ] {
+        let told = ask("", wanted(version)).await;
+        assert_eq!(told.status, StatusCode::OK, "{told:?}");
+        assert_eq!(told.body["possible"], false, "{told:?}");
+        assert_eq!(told.body["path"], json!([]), "{told:?}");
+        let said = text(&told.body["reasons"][0]);
+        assert!(said.contains(reason), "{said}");
+    }
+    for (query, deployment) in [
+        ("?dry_run=maybe", wanted(NEWEST)),
+        ("", json!({ "version": NEWEST, "dry_run": "yes" })),
+        ("?dry_run=true", json!({})),
+    ] {
+        let refused = ask(query, deployment).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{refused:?}");
+    }
+    // What stands in the way is told, each by its name.
+    let mut root = inside.administrator("i", &of).await;
+    root.user_add("open", "", None).await.expect("a user");
+    let told = ask("", wanted(NEWEST)).await;
+    assert_eq!(told.body["possible"], true, "{told:?}");
+    let note = text(&told.body["notes"][0]);
+    assert!(
+        note.contains("open") && note.contains("puts it right"),
+        "{note}"
+    );
+    assert_eq!((fetched(&broker).await, broker.members()), before);
+    assert_eq!(inside.outcomes("i").await, outcomes);
+
+    // The upgrade does as it said.
+    let end = updated(&broker, to(NEWEST)).await;
+    assert_eq!(end["state"], "succeeded", "{end}");
+    let told = alerts::told(&broker, &of, "warning").await;
+    assert!(told.to_string().contains("\\\"open\\\""), "{told}");
+    assert_same_everywhere(&of, 0).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_administration_client_scales_and_upgrades() {
     let broker = TestBroker::start().await;
@@ -572,6 +692,99 @@ async fn a_worker_that_dies_at_every_member_is_made_up_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn members_are_taken_back_when_an_upgrade_fails_on_the_way() {
+    taken_back("3.4.23", NEWEST).await;
+}
+
+/// Lets an update fail when its members have agreed on their new line, and it does not know yet.
+struct FailsWhenAgreed {
+    /// What the members print when they have agreed.
+    agreed: String,
+    data: PathBuf,
+    done: AtomicBool,
+}
+
+impl Faults for FailsWhenAgreed {
+    fn at(&self, operation: &Operation, step: &str, moment: Moment) -> Option<Fault> {
+        let is_there = operation.kind == OperationKind::Update && step == "roll";
+        if !is_there || moment != Moment::Begun || self.done.load(Ordering::Relaxed) {
+            return None;
+        }
+        let versions = running_in(&self.data);
+        if versions.len() < 3 || versions.iter().any(|version| version != DEFAULT) {
+            return None;
+        }
+        // Each of them has been started as the new version: they agree within some seconds.
+        let begun = std::time::Instant::now();
+        while !printed_by_members(&self.data).contains(&self.agreed) {
+            assert!(begun.elapsed() < Duration::from_secs(60), "no agreement");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        self.done.store(true, Ordering::Relaxed);
+        Some(Fault::FailForGood)
+    }
+}
+
+/// The version of each member that runs below a folder.
+fn running_in(data: &Path) -> Vec<String> {
+    let versions = processes_below(data).into_iter().filter_map(|pid| {
+        let line = procfs::process::Process::new(pid).and_then(|p| p.cmdline());
+        let line = line.ok()?;
+        Some(line.first()?.rsplit('/').nth(1)?.to_owned())
+    });
+    versions.collect()
+}
+
+fn printed_by_members(data: &Path) -> String {
+    let mut all = String::new();
+    let mut folders = vec![data.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for file in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = file.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.ends_with("member.log") {
+                all += &fs::read_to_string(path).unwrap_or_default();
+            }
+        }
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_are_taken_back_from_a_line_that_they_have_agreed_on() {
+    let folder = new_folder();
+    let faults = Arc::new(FailsWhenAgreed {
+        agreed: r#""to":"3.6""#.to_owned(),
+        data: folder.clone(),
+        done: AtomicBool::default(),
+    });
+    let surroundings = Surroundings {
+        faults: faults.clone(),
+        ..control::surroundings()
+    };
+    let broker = TestBroker::start_in(folder, &[], surroundings).await;
+    broker
+        .provision("i", json!({ "db_version": "3.5.35" }))
+        .await;
+    let credentials = broker.bind("i", "b").await;
+    let before = fetched(&broker).await;
+    let writer = Writer::start(&credentials);
+    let end = updated(&broker, to(DEFAULT)).await;
+    assert!(faults.done.load(Ordering::Relaxed), "it was never broken");
+    assert_eq!(end["state"], "failed", "{end}");
+    assert_eq!(end["instance_usable"], true, "{end}");
+    assert_eq!(fetched(&broker).await, before);
+    assert_eq!(running(&broker), all("3.5.35", 1));
+    assert!(!members_are_checkpointing(&broker));
+    // And forward again, which members refuse while a way back is open.
+    let end = updated(&broker, to(DEFAULT)).await;
+    assert_eq!(end["state"], "succeeded", "{end}");
+    let written = writer.end().await;
+    assert_eq!(running(&broker), all(DEFAULT, 1));
+    assert_same_everywhere(&credentials, written.keys).await;
+}
+
+async fn taken_back(from: &str, goal: &str) {
     // One member is changed, then two, then all of them: but not the deployment.
     for changed in 1..=3 {
         let (_, surroundings) = Passes {
@@ -583,13 +796,11 @@ async fn members_are_taken_back_when_an_upgrade_fails_on_the_way() {
         }
         .surroundings();
         let broker = TestBroker::start_with(&[], surroundings).await;
-        broker
-            .provision("i", json!({ "db_version": "3.4.23" }))
-            .await;
+        broker.provision("i", json!({ "db_version": from })).await;
         let credentials = broker.bind("i", "b").await;
         let before = fetched(&broker).await;
         let writer = Writer::start(&credentials);
-        let change = json!({ "parameters": { "db_version": NEWEST, "units": 2 } });
+        let change = json!({ "parameters": { "db_version": goal, "units": 2 } });
         let end = updated(&broker, change.clone()).await;
         assert_eq!(end["state"], "failed", "{end}");
         assert_eq!(end["instance_usable"], true, "{end}");

@@ -17,7 +17,7 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt as _, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -29,6 +29,8 @@ use crate::{
 /// The cluster's lock file.
 pub(super) const LOCK: &str = ".lock";
 const DESTROYED: &str = ".destroyed";
+/// The unit in which Linux tells how much room a file has (stat(2)).
+const BLOCK_BYTES: u64 = 512;
 const PRIVATE_FOLDER: u32 = 0o700;
 const PRIVATE_FILE: u32 = 0o600;
 
@@ -185,8 +187,11 @@ pub(super) fn files_in(folder: &Path) -> io::Result<Vec<FileSeen>> {
     for name in names_in(folder)? {
         let seen = missing_is_fine(fs::symlink_metadata(folder.join(&name)))?;
         if let Some(seen) = seen.filter(fs::Metadata::is_file) {
-            let bytes = seen.len();
-            files.push(FileSeen { name, bytes });
+            files.push(FileSeen {
+                name,
+                bytes: seen.len(),
+                bytes_on_disk: seen.blocks() * BLOCK_BYTES,
+            });
         }
     }
     Ok(files)
