@@ -128,7 +128,17 @@ async fn a_user_without_a_platform_has_the_whole_story() {
     let refused = user
         .run(&[&rehearse[..], &["--db-version", "3.4.23"]].concat())
         .await;
-    refused.must_say(1, "would not be upgraded to 3.4.23 now");
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(
+        refused
+            .out
+            .contains("refused:   db_version 3.4.23 is older"),
+        "{refused:?}"
+    );
+    assert!(
+        refused.err.contains("would not be upgraded to 3.4.23 now"),
+        "{refused:?}"
+    );
     let shown = user.asks(&["service", "new"]).await;
     assert_eq!(shown["version"], "3.6.16", "nothing was changed");
     user.does(&["upgrade-service", "new", "--wait"]).await;

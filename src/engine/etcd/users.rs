@@ -156,13 +156,15 @@ async fn restore_administrator(cluster: &Cluster<'_>) -> Result<Vec<String>, Eng
             other => other.map(|()| None),
         }
     });
-    let found: Vec<String> = login.await?.map(str::to_owned).into_iter().collect();
+    let Some(found) = login.await? else {
+        return Ok(Vec::new());
+    };
     cluster
         .trying_as_root("restoring the administrator", |client| {
             administrate(cluster, client)
         })
         .await?;
-    Ok(found)
+    Ok(vec![found.to_owned()])
 }
 
 async fn administrate(cluster: &Cluster<'_>, mut client: Client) -> Result<(), Fault> {
