@@ -49,12 +49,14 @@ impl Broker {
                 }
             }
         }
-        for engine in self.profiles.keys().cloned() {
-            let read = move |conn: &mut store::Conn<'_>| store::deployment::usable(conn, &engine);
-            for deployment in self.store.read(read).await? {
-                let key = (deployment.engine, deployment.version);
-                found.entry(key).or_default().1 += 1;
-            }
+        let engines: Vec<String> = self.profiles.keys().cloned().collect();
+        let running = self.store.read(move |conn| {
+            let of = |engine: &String| store::deployment::usable(conn, engine);
+            engines.iter().map(of).collect::<Result<Vec<_>, _>>()
+        });
+        for deployment in running.await?.into_iter().flatten() {
+            let key = (deployment.engine, deployment.version);
+            found.entry(key).or_default().1 += 1;
         }
         let known: Vec<(String, Version)> = found.keys().cloned().collect();
         let of = |engine: &str| {
