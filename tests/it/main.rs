@@ -32,6 +32,7 @@ mod dashboard_keyboard;
 mod dashboard_overview;
 mod dashboard_pictures;
 mod dashboard_sign_in;
+mod dashboard_versions;
 mod disk;
 mod dying_members;
 mod etcd;
