@@ -25,9 +25,9 @@ use crate::{
         ids::DeploymentId,
         limits::{
             FILE_AHEAD_BYTES, FULL_LOOK_INTERVAL, GUARD_INTERVAL, LOOKS_AT_ONCE,
-            QUOTA_RELIEF_PERCENT, RELIEF_RETRY_FIRST, RELIEF_RETRY_MAX, UNSAFE_LOOK_INTERVAL,
+            QUOTA_RELIEF_PERCENT, RELIEF_PAUSE, RELIEF_PAUSE_NEAR, RELIEF_PAUSE_UNCHANGED,
+            UNSAFE_LOOK_INTERVAL,
         },
-        operation::backoff,
     },
     provisioner::{FileSeen, SharedProvisioner},
 };
@@ -45,9 +45,8 @@ pub struct Guard {
 struct Known {
     /// Its members are not asked before.
     next_look: Instant,
-    /// How often something had to be done in a row, and when it was done last.
-    reliefs: u32,
-    last_relief: Option<Instant>,
+    /// When something was done last, and what the database held then, as its count of changes.
+    last_relief: Option<(Instant, Option<i64>)>,
 }
 
 impl Guard {
@@ -132,13 +131,10 @@ impl Guard {
             return Ok(());
         };
         let fullness = Fullness::of(&seen, deployment.quota_bytes(), is_safe, is_closed);
-        match fullness.need() {
-            None => self.relieved(deployment),
-            Some(need) => {
-                if self.begins_relief(deployment, need) {
-                    self.broker.relieve_full(deployment).await?;
-                }
-            }
+        if let Some(need) = fullness.need()
+            && self.begins_relief(deployment, need, &fullness, seen.changes())
+        {
+            self.broker.relieve_full(deployment).await?;
         }
         Ok(())
     }
@@ -192,7 +188,6 @@ impl Guard {
         let mut all = self.known();
         let known = all.entry(deployment.id.clone()).or_insert(Known {
             next_look: now,
-            reliefs: 0,
             last_relief: None,
         });
         let begins = now >= known.next_look;
@@ -204,29 +199,33 @@ impl Guard {
 
     /// Whether something may be done now. To keep strangers out waits for nothing, and to let users
     /// in for nothing that was tried in vain before.
-    fn begins_relief(&self, deployment: &Deployment, need: Need) -> bool {
+    fn begins_relief(
+        &self,
+        deployment: &Deployment,
+        need: Need,
+        fullness: &Fullness,
+        changes: Option<i64>,
+    ) -> bool {
         let now = Instant::now();
         let mut all = self.known();
         let Some(known) = all.get_mut(&deployment.id) else {
             return false;
         };
-        let pause = match need {
-            Need::Close => Duration::ZERO,
-            Need::Open => RELIEF_RETRY_FIRST,
-            Need::MakeRoom => backoff(known.reliefs, RELIEF_RETRY_FIRST, RELIEF_RETRY_MAX),
-        };
-        if known.last_relief.is_some_and(|last| now < last + pause) {
-            return false;
+        if let Some((last, before)) = known.last_relief {
+            let pause = match need {
+                Need::Close => Duration::ZERO,
+                Need::Open => RELIEF_PAUSE,
+                Need::MakeRoom if !fullness.is_short() => RELIEF_PAUSE_NEAR,
+                // Keys were deleted, or their time was over.
+                Need::MakeRoom if changes != before => RELIEF_PAUSE,
+                Need::MakeRoom => RELIEF_PAUSE_UNCHANGED,
+            };
+            if now < last + pause {
+                return false;
+            }
         }
-        known.reliefs += 1;
-        known.last_relief = Some(now);
+        known.last_relief = Some((now, changes));
         true
-    }
-
-    fn relieved(&self, deployment: &Deployment) {
-        if let Some(known) = self.known().get_mut(&deployment.id) {
-            known.reliefs = 0;
-        }
     }
 }
 

@@ -269,10 +269,12 @@ pub const FULL_LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// The same where the version is not safe full: within it, somebody who writes as fast as members
 /// take it must not get through what is left between the quota and the members' own limit.
 pub const UNSAFE_LOOK_INTERVAL: Duration = Duration::from_secs(2);
-/// Pause before a relief that did not help is tried again; doubled for each further one.
-pub const RELIEF_RETRY_FIRST: Duration = Duration::from_secs(5);
-/// Longest pause before a relief is tried again that did not help.
-pub const RELIEF_RETRY_MAX: Duration = Duration::from_secs(300);
+/// Least pause between two reliefs of one database.
+pub const RELIEF_PAUSE: Duration = Duration::from_secs(5);
+/// Pause before room is looked for again in a database that is full, when its content is the same.
+pub const RELIEF_PAUSE_UNCHANGED: Duration = Duration::from_secs(3600);
+/// Pause before unused storage is given back again of a database that is nearly full.
+pub const RELIEF_PAUSE_NEAR: Duration = Duration::from_secs(600);
 /// Known faults of a version that an alert tells in full, the gravest.
 pub const FAULTS_TOLD_MAX: usize = 3;
 /// How long users are told of what befell their database.

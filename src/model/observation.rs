@@ -36,6 +36,8 @@ pub enum MemberHealth {
         /// What of it holds something, in bytes; absent where the version does not tell. The rest
         /// comes back when unused storage is given back.
         used_bytes: Option<u64>,
+        /// Counts the changes of what the database holds: while it is the same, so is the content.
+        changes: i64,
         /// It takes no more writes, since its storage is full.
         is_full: bool,
         /// What it complains of; full storage, above all.
@@ -82,6 +84,18 @@ impl Observation {
     /// Members that serve.
     pub fn serving(&self) -> usize {
         self.members.iter().filter(|member| member.serves()).count()
+    }
+
+    /// How many changes the member knows of that knows of most; none when no member tells.
+    pub fn changes(&self) -> Option<i64> {
+        let changes = self
+            .members
+            .iter()
+            .filter_map(|member| match member.health {
+                MemberHealth::Serving { changes, .. } => Some(changes),
+                _ => None,
+            });
+        changes.max()
     }
 
     /// The largest database file among the members, in bytes; none when no member tells.

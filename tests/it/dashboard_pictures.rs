@@ -52,7 +52,7 @@ async fn pictures_for_the_docs() {
         "organization_guid": "c1a9d7a4-1d5f-4c08-9b57-3d2f60c9f1ab",
         "space_guid": "7be5a2f0-88d3-4a5e-a0b6-52c7e4a1d903",
         "context": { "platform": "cloudfoundry", "instance_name": "orders" },
-        "parameters": { "db_version": "3.5.16" },
+        "parameters": { "db_version": "3.6.16" },
     });
     let path = format!("{}?accepts_incomplete=true", instance_path(INSTANCE));
     let accepted = answer(broker.osb(Method::PUT, &path).json(&body)).await;

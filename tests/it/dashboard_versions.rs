@@ -47,7 +47,10 @@ async fn faults_are_told_and_an_upgrade_is_rehearsed_and_done() {
     page.shows("It would be refused now").await;
     let reasons = page.text_of("#reasons").await;
     assert!(reasons.contains("older"), "{reasons}");
-    assert_eq!(page.eval("document.querySelector('#upgrade')").await, json!(null));
+    assert_eq!(
+        page.eval("document.querySelector('#upgrade')").await,
+        json!(null)
+    );
     page.look_over("versions-refused").await;
     visit.check().await;
 }

@@ -324,9 +324,7 @@ async fn stays_readable_and_is_emptied(broker: &TestBroker, credentials: &Value)
     assert!(refused.is_err(), "it is full");
     let all = DeleteOptions::new().with_prefix();
     client.delete(FILL, Some(all)).await.expect("deleted");
-    let recipe = api(broker, Method::POST, credentials, "/reliefs", json!({})).await;
-    let done = broker.recipe_end(credentials, &recipe).await;
-    assert_eq!(done["status"], "complete", "{done}");
+    // The broker finds out by itself.
     eventually("room", || async {
         let mut client = etcd::connect_to(credentials, "uri").await.ok()?;
         let put = client.put("/more", "", Some(PutOptions::new()));

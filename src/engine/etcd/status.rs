@@ -71,6 +71,7 @@ async fn ask(cluster: &Cluster<'_>, member: &Member) -> Result<MemberHealth, Fau
         leads: id == Some(status.leader()),
         version: status.version().to_owned(),
         database_bytes: u64::try_from(status.db_size()).unwrap_or_default(),
+        changes: status.header().map_or(0, |header| header.revision()),
         used_bytes: tells_alarms.then_some(used),
         is_full: complaints.iter().any(|text| text.contains(NOSPACE)),
         complaints,
