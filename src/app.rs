@@ -243,13 +243,15 @@ impl App {
         tell_of_faults(&profiles, &versions);
         let keys = config.keys.clone();
         let runtime = tokio::runtime::Handle::current();
-        let observer = EngineObserver::new(
-            store.clone(),
-            keys.clone(),
-            engines.clone(),
-            surroundings.clock.clone(),
-            runtime.clone(),
-        );
+        let [observer, guards] = [(); 2].map(|()| {
+            EngineObserver::new(
+                store.clone(),
+                keys.clone(),
+                engines.clone(),
+                surroundings.clock.clone(),
+                runtime.clone(),
+            )
+        });
         let provisioners = clusters.iter();
         let provisioners: BTreeMap<String, _> = provisioners
             .map(|(id, parts)| (id.clone(), parts.provisioner.clone()))
@@ -279,7 +281,12 @@ impl App {
             observer: Box::new(observer),
             logs: Box::new(logbook),
         });
-        let guard = Guard::new(broker.clone(), engines.clone(), provisioners);
+        let guard = Guard::new(
+            broker.clone(),
+            Box::new(guards),
+            engines.clone(),
+            provisioners,
+        );
         let parts = Arc::new(Parts {
             store,
             engines,

@@ -1,9 +1,9 @@
 //! Watches over the sizes of databases, and tells the broker of those that are full or about to be.
 //!
 //! A version that checks no rights while it is full must be closed before somebody finds out, so each
-//! database is looked at every second: at the sizes of its files first, which costs next to nothing,
-//! and at its members only where these are near a limit or where strangers may say that it is full.
-//! What is done about it is an operation like others.
+//! database is looked at every second: at the sizes of its files first, which costs next to nothing
+//! and waits for no member, and at its members only where these are near a limit or where strangers
+//! may say that it is full. What is done about it is an operation like others.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    broker::{Broker, BrokerError},
+    broker::{Broker, BrokerError, Observer},
     engine::SharedEngine,
     model::{
         deployment::Deployment,
@@ -25,8 +25,8 @@ use crate::{
         ids::DeploymentId,
         limits::{
             FILE_AHEAD_BYTES, FULL_LOOK_INTERVAL, GUARD_INTERVAL, LOOKS_AT_ONCE,
-            QUOTA_RELIEF_PERCENT, RELIEF_PAUSE, RELIEF_PAUSE_NEAR, RELIEF_PAUSE_UNCHANGED,
-            UNSAFE_LOOK_INTERVAL,
+            QUOTA_RELIEF_PERCENT, RELIEF_PAUSE, RELIEF_PAUSE_FAILED, RELIEF_PAUSE_NEAR,
+            RELIEF_PAUSE_UNCHANGED, UNSAFE_LOOK_INTERVAL,
         },
     },
     provisioner::{FileSeen, SharedProvisioner},
@@ -35,6 +35,8 @@ use crate::{
 /// Watches over the sizes of databases.
 pub struct Guard {
     broker: Arc<Broker>,
+    /// With looks of its own: those of pages and of clients must not hold it up.
+    observer: Box<dyn Observer>,
     engines: BTreeMap<String, SharedEngine>,
     provisioners: BTreeMap<String, SharedProvisioner>,
     known: Mutex<HashMap<DeploymentId, Known>>,
@@ -45,6 +47,8 @@ pub struct Guard {
 struct Known {
     /// Its members are not asked before.
     next_look: Instant,
+    /// They are being asked.
+    looking: bool,
     /// When something was done last, and what the database held then, as its count of changes.
     last_relief: Option<(Instant, Option<i64>)>,
 }
@@ -53,11 +57,13 @@ impl Guard {
     /// A guard of all databases of this broker.
     pub fn new(
         broker: Arc<Broker>,
+        observer: Box<dyn Observer>,
         engines: BTreeMap<String, SharedEngine>,
         provisioners: BTreeMap<String, SharedProvisioner>,
     ) -> Self {
         Self {
             broker,
+            observer,
             engines,
             provisioners,
             known: Mutex::default(),
@@ -66,9 +72,10 @@ impl Guard {
 
     /// Watches until `stop`.
     pub async fn run(self, stop: CancellationToken) {
+        let this = Arc::new(self);
         let mut fails = false;
         while !stop.is_cancelled() {
-            match self.look_at_all().await {
+            match this.look_at_all().await {
                 Ok(()) => fails = false,
                 Err(error) => {
                     if !fails {
@@ -87,7 +94,7 @@ impl Guard {
         }
     }
 
-    async fn look_at_all(&self) -> Result<(), BrokerError> {
+    async fn look_at_all(self: &Arc<Self>) -> Result<(), BrokerError> {
         let mut all = Vec::new();
         for engine in self.engines.keys() {
             all.extend(self.broker.usable_deployments(engine.clone()).await?);
@@ -104,7 +111,8 @@ impl Guard {
         Ok(())
     }
 
-    async fn look_at(&self, deployment: &Deployment) -> Result<(), BrokerError> {
+    /// Looks at the files of one, and begins to look at its members if something is the matter.
+    async fn look_at(self: &Arc<Self>, deployment: &Deployment) -> Result<(), BrokerError> {
         let Some(engine) = self.engines.get(&deployment.engine) else {
             return Ok(());
         };
@@ -124,17 +132,41 @@ impl Guard {
         } else {
             UNSAFE_LOOK_INTERVAL
         };
-        if !near || !self.begins_look(deployment, pause) {
-            return Ok(());
+        if near && self.begins_look(deployment, pause) {
+            let (this, deployment) = (self.clone(), deployment.clone());
+            tokio::spawn(async move {
+                if let Err(error) = this.look_at_members(&deployment, is_safe).await {
+                    log::warn!(deployment:% = deployment.id; "{}", chain(&error));
+                }
+                if let Some(known) = this.known().get_mut(&deployment.id) {
+                    known.looking = false;
+                }
+            });
         }
-        let Some(seen) = self.broker.look(deployment).await else {
+        Ok(())
+    }
+
+    async fn look_at_members(
+        &self,
+        deployment: &Deployment,
+        is_safe: bool,
+    ) -> Result<(), BrokerError> {
+        let Some(seen) = self.observer.look(deployment).await else {
             return Ok(());
         };
+        let is_closed = deployment.closed_since.is_some();
         let fullness = Fullness::of(&seen, deployment.quota_bytes(), is_safe, is_closed);
-        if let Some(need) = fullness.need()
-            && self.begins_relief(deployment, need, &fullness, seen.changes())
+        let Some(need) = fullness.need() else {
+            return Ok(());
+        };
+        let failed = self.broker.last_relief_failed(deployment).await?;
+        let pause = pause_before(need, &fullness, failed);
+        let changes = seen.changes();
+        if self.may_relieve(deployment, &pause, changes)
+            && self.broker.relieve_full(deployment).await?
+            && let Some(known) = self.known().get_mut(&deployment.id)
         {
-            self.broker.relieve_full(deployment).await?;
+            known.last_relief = Some((Instant::now(), changes));
         }
         Ok(())
     }
@@ -143,7 +175,9 @@ impl Guard {
     /// would slow down all that has to be written down before it is closed, and get through what is
     /// left.
     async fn stop_and_close(&self, deployment: &Deployment) -> Result<(), BrokerError> {
-        if self.broker.is_being_relieved(deployment).await? {
+        // What was read before may be old: a relief that has closed it meanwhile has started its
+        // members for itself.
+        if !self.broker.is_open(deployment).await? {
             return Ok(());
         }
         if let Some(provisioner) = self.provisioners.get(&deployment.cluster) {
@@ -182,51 +216,57 @@ impl Guard {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the members may be asked now; if so, not again before `pause` is over.
+    /// Whether the members may be asked now; if so, not again before `pause` is over and that look
+    /// has ended.
     fn begins_look(&self, deployment: &Deployment, pause: Duration) -> bool {
         let now = Instant::now();
         let mut all = self.known();
         let known = all.entry(deployment.id.clone()).or_insert(Known {
             next_look: now,
+            looking: false,
             last_relief: None,
         });
-        let begins = now >= known.next_look;
+        let begins = now >= known.next_look && !known.looking;
         if begins {
             known.next_look = now + pause;
+            known.looking = true;
         }
         begins
     }
 
-    /// Whether something may be done now. To keep strangers out waits for nothing, and to let users
-    /// in for nothing that was tried in vain before.
-    fn begins_relief(
-        &self,
-        deployment: &Deployment,
-        need: Need,
-        fullness: &Fullness,
-        changes: Option<i64>,
-    ) -> bool {
-        let now = Instant::now();
-        let mut all = self.known();
-        let Some(known) = all.get_mut(&deployment.id) else {
-            return false;
-        };
-        if let Some((last, before)) = known.last_relief {
-            let pause = match need {
-                Need::Close => Duration::ZERO,
-                Need::Open => RELIEF_PAUSE,
-                Need::MakeRoom if !fullness.is_short() => RELIEF_PAUSE_NEAR,
-                // Keys were deleted, or their time was over.
-                Need::MakeRoom if changes != before => RELIEF_PAUSE,
-                Need::MakeRoom => RELIEF_PAUSE_UNCHANGED,
+    /// Whether something may be done now: what was done last is long enough ago.
+    fn may_relieve(&self, deployment: &Deployment, pause: &Pause, changes: Option<i64>) -> bool {
+        let last = self.known().get(&deployment.id).and_then(|k| k.last_relief);
+        last.is_none_or(|(last, before)| {
+            let pause = if changes == before {
+                pause.unchanged
+            } else {
+                pause.changed
             };
-            if now < last + pause {
-                return false;
-            }
-        }
-        known.last_relief = Some((now, changes));
-        true
+            last.elapsed() >= pause
+        })
     }
+}
+
+/// How long nothing is done again.
+struct Pause {
+    /// While the content of the database is the same.
+    unchanged: Duration,
+    /// When it has changed: keys were deleted, or their time was over.
+    changed: Duration,
+}
+
+/// To keep strangers out waits for nothing, and to let users in for nothing that was tried in vain
+/// before. What `failed`, or has something to give back by now, is tried again soon.
+fn pause_before(need: Need, fullness: &Fullness, failed: bool) -> Pause {
+    let (unchanged, changed) = match need {
+        Need::Close => (Duration::ZERO, Duration::ZERO),
+        Need::Open => (RELIEF_PAUSE, RELIEF_PAUSE),
+        Need::MakeRoom if !fullness.is_short() => (RELIEF_PAUSE_NEAR, RELIEF_PAUSE_NEAR),
+        Need::MakeRoom if failed || fullness.tells_unused() => (RELIEF_PAUSE_FAILED, RELIEF_PAUSE),
+        Need::MakeRoom => (RELIEF_PAUSE_UNCHANGED, RELIEF_PAUSE),
+    };
+    Pause { unchanged, changed }
 }
 
 /// Whether a member's file is so large that its database may be near a limit.

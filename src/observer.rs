@@ -11,7 +11,11 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use tokio::{runtime::Handle, sync::Semaphore, time::Instant};
+use tokio::{
+    runtime::Handle,
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
 
 use crate::{
     broker::Observer,
@@ -24,6 +28,7 @@ use crate::{
         ids::DeploymentId,
         limits::{
             LOOKS_AT_ONCE, OBSERVATION_FRESH, OBSERVATION_USABLE, OBSERVATIONS_REMEMBERED_MAX,
+            PREFLIGHT_TIMEOUT, PREFLIGHTS_AT_ONCE,
         },
         observation::Observation,
         version::Version,
@@ -59,6 +64,8 @@ struct Looker {
     engines: BTreeMap<String, SharedEngine>,
     clock: Clock,
     places: Semaphore,
+    /// Of those who ask for obstacles: they ask more, and must not hold up looks.
+    preflights: Semaphore,
     seen: Mutex<HashMap<DeploymentId, Seen>>,
 }
 
@@ -85,6 +92,7 @@ impl EngineObserver {
             engines,
             clock,
             places: Semaphore::new(LOOKS_AT_ONCE),
+            preflights: Semaphore::new(PREFLIGHTS_AT_ONCE),
             seen: Mutex::default(),
         });
         Self { looker, runtime }
@@ -181,8 +189,15 @@ impl Looker {
     }
 
     async fn obstacles_now(&self, deployment: &Deployment, to: Version) -> Option<Vec<Obstacle>> {
-        let _place = self.places.acquire().await.ok()?;
-        match self.ask_for_obstacles(deployment, to).await {
+        let asking = async {
+            let _place = self.preflights.acquire().await.ok()?;
+            Some(self.ask_for_obstacles(deployment, to).await)
+        };
+        let Ok(asked) = timeout(PREFLIGHT_TIMEOUT, asking).await else {
+            log::warn!(deployment:% = deployment.id; "its members were not asked in time");
+            return None;
+        };
+        match asked? {
             Ok(obstacles) => Some(obstacles),
             Err(error) => {
                 log::warn!(deployment:% = deployment.id; "cannot ask its members: {}", chain(&error));

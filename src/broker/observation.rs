@@ -33,9 +33,4 @@ impl Broker {
     pub fn observation(&self, deployment: &Deployment) -> Option<Arc<Observation>> {
         self.observer.observe(deployment)
     }
-
-    /// Looks at a deployment now, see [`Observer::look`].
-    pub async fn look(&self, deployment: &Deployment) -> Option<Arc<Observation>> {
-        self.observer.look(deployment).await
-    }
 }

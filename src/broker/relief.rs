@@ -8,7 +8,7 @@ use crate::{
         ids::InstanceId,
         instance::InstanceState,
         limits::KEY_PREFIX_BYTES_MAX,
-        operation::{GUARD, Operation, OperationKind},
+        operation::{GUARD, Operation, OperationKind, OperationState},
     },
     store::{self, Conn},
 };
@@ -30,6 +30,10 @@ impl Broker {
             return Err(BrokerError::BadRequest(format!(
                 "delete_prefix must have from 1 to {KEY_PREFIX_BYTES_MAX} bytes"
             )));
+        }
+        if delete_prefix.as_ref().is_some_and(|p| p.contains('\0')) {
+            let reason = "delete_prefix must not contain a NUL character";
+            return Err(BrokerError::BadRequest(reason.to_owned()));
         }
         let now = self.clock.now();
         let wanted = move |conn: &mut Conn<'_>| {
@@ -61,12 +65,29 @@ impl Broker {
         decided.await
     }
 
-    /// Whether something is being done about a database that is full.
-    pub async fn is_being_relieved(&self, deployment: &Deployment) -> Result<bool, BrokerError> {
+    /// Whether a deployment is in use and open by now.
+    pub async fn is_open(&self, deployment: &Deployment) -> Result<bool, BrokerError> {
+        let of = deployment.clone();
+        let read = move |conn: &mut Conn<'_>| {
+            let instance = store::instance::find(conn, &of.instance)?;
+            let deployment = store::deployment::of_instance(conn, &of.instance)?;
+            let is_ready = instance.is_some_and(|i| i.state == InstanceState::Ready);
+            let is_open = |now: Deployment| now.id == of.id && now.closed_since.is_none();
+            Ok(is_ready && deployment.is_some_and(|(now, _)| is_open(now)))
+        };
+        Ok(self.store.read(read).await?)
+    }
+
+    /// Whether the last relief of a deployment came to nothing.
+    pub async fn last_relief_failed(&self, deployment: &Deployment) -> Result<bool, BrokerError> {
         let instance = deployment.instance.clone();
-        let read = move |conn: &mut Conn<'_>| store::operation::active_on_instance(conn, &instance);
-        let active = self.store.read(read).await?;
-        Ok(active.iter().any(|o| o.kind == OperationKind::Relief))
+        let kinds = [OperationKind::Relief];
+        let read =
+            move |conn: &mut Conn<'_>| store::operation::newest(conn, &instance, None, &kinds);
+        let last = self.store.read(read).await?;
+        Ok(last.is_some_and(|last| {
+            matches!(last.state, OperationState::Failed | OperationState::Stuck)
+        }))
     }
 
     /// The deployments of an engine that are in use.
@@ -93,7 +114,8 @@ fn relieve_in(conn: &mut Conn<'_>, operation: Operation) -> Result<Operation, Br
         return Err(BrokerError::Concurrency(reason.to_owned()));
     }
     if let Some(running) = running(conn, &instance.id)? {
-        if running.delete_prefix == operation.delete_prefix || operation.delete_prefix.is_none() {
+        // What the guard began does less than what users ask for.
+        if running.delete_prefix == operation.delete_prefix && running.origin != GUARD {
             return Ok(running);
         }
         let reason = "room is being made in this database; try again when that is done";

@@ -6,6 +6,7 @@ use super::{Broker, BrokerError, DeploymentView, UpdateRequest, Updated};
 use crate::{
     model::{
         deployment::{Deployment, Shape},
+        limits::VERSION_BYTES_MAX,
         observation::MemberHealth,
         operation::Operation,
         version::Version,
@@ -49,6 +50,10 @@ impl Broker {
         of: &DeploymentView,
         wanted: &str,
     ) -> Result<Preflight, BrokerError> {
+        if wanted.len() > VERSION_BYTES_MAX {
+            let reason = format!("a version has {VERSION_BYTES_MAX} bytes at the most");
+            return Err(BrokerError::BadRequest(reason));
+        }
         let mut preflight = Preflight {
             from: of.deployment.version,
             wanted: wanted.to_owned(),
@@ -125,6 +130,11 @@ impl Broker {
                     .reasons
                     .push("The broker could not ask the members.".to_owned()),
                 Some(obstacles) => {
+                    if obstacles.is_empty() {
+                        let text = "No member is a learner, and no user can log in without a \
+                                    password.";
+                        preflight.notes.push(text.to_owned());
+                    }
                     for obstacle in obstacles {
                         if obstacle.is_mended {
                             let text =
@@ -142,6 +152,12 @@ impl Broker {
             .push("A backup is taken first; when it fails, nothing is changed.".to_owned());
         let mut at = preflight.from;
         for to in preflight.path.clone() {
+            if to.same_line(&at) && Some(&to) != preflight.path.last() {
+                let (major, minor) = (at.major, at.minor);
+                preflight.notes.push(format!(
+                    "{to} comes first: {at} may not leave the line {major}.{minor}."
+                ));
+            }
             if profile.checkpoints(at, to) {
                 let starts = if at == preflight.from {
                     "starts anew once more and "

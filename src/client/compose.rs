@@ -58,6 +58,12 @@ impl<'a> Compose<'a> {
         self.call(Method::POST, &path, 202).await
     }
 
+    /// The deployment: what runs, and what is known of it.
+    pub async fn deployment(&self) -> Result<Value> {
+        self.call(Method::GET, &["deployments", &self.deployment], 200)
+            .await
+    }
+
     /// The ways to newer versions.
     pub async fn transitions(&self) -> Result<Vec<Value>> {
         let path = ["deployments", &self.deployment, "versions"];

@@ -9,11 +9,27 @@ use super::{
 };
 
 impl Session {
-    /// `versions`: what an instance can be taken to, and what is known to be wrong with it.
+    /// `versions`: the version of an instance with its known faults, and what it can be taken to.
     pub async fn versions(&self, name: &str) -> Result<()> {
-        let transitions = self
-            .with_api(name, async |api| api.transitions().await)
+        let (deployment, transitions) = self
+            .with_api(name, async |api| {
+                Ok((api.deployment().await?, api.transitions().await?))
+            })
             .await?;
+        let text = |value: &Value, field: &str| value[field].as_str().unwrap_or("none").to_owned();
+        let running = format!("{} runs {}", name, text(&deployment, "version"));
+        let own = deployment["advisories"].as_array();
+        let own = own
+            .into_iter()
+            .flatten()
+            .map(|fault| ["id", "severity", "fixed_in", "summary"].map(|field| text(fault, field)));
+        let own: Vec<[String; 4]> = own.collect();
+        let own = if own.is_empty() {
+            format!("{running}, which has no known faults.")
+        } else {
+            let head = ["KNOWN FAULT", "SEVERITY", "FIXED IN", "WHAT CAN HAPPEN"];
+            format!("{running}\n\n{}", table(head, own))
+        };
         let rows = transitions.iter().map(|transition| {
             let method = match transition["method"].as_str() {
                 Some("in_place") => "upgrade-service",
@@ -31,12 +47,15 @@ impl Session {
             } else {
                 ids.join(", ")
             };
-            let version = transition["to_version"].as_str().unwrap_or_default();
-            [version.to_owned(), method.to_owned(), faults]
+            [text(transition, "to_version"), method.to_owned(), faults]
         });
-        let shown = table(["VERSION", "BY", "KNOWN FAULTS"], rows);
-        self.show
-            .result(&shown, &json!({ "versions": transitions }))
+        let ways = table(["VERSION", "BY", "KNOWN FAULTS"], rows);
+        let value = json!({
+            "version": deployment["version"],
+            "advisories": deployment["advisories"],
+            "versions": transitions,
+        });
+        self.show.result(&format!("{own}\n\n{ways}"), &value)
     }
 
     /// `upgrade-service --dry-run`: what an upgrade would do. It fails when it would not be done.
@@ -80,7 +99,7 @@ impl Session {
         delete_prefix: Option<String>,
         wait: bool,
     ) -> Result<()> {
-        let recipe = self
+        let (recipe, deployment) = self
             .with_api(name, async |api| {
                 let recipe = api.begin_relief(delete_prefix.as_deref()).await?;
                 let id = recipe["id"].as_str().unwrap_or_default().to_owned();
@@ -91,9 +110,15 @@ impl Session {
                 } else {
                     self.show.note("room is being made; it goes on by itself");
                 }
-                api.recipe(&id).await
+                Ok((api.recipe(&id).await?, api.deployment().await?))
             })
             .await?;
+        if wait && let Some(since) = deployment["closed_since"].as_str() {
+            self.show.note(&format!(
+                "{name} is closed to its users since {since}: there is not room enough yet; delete \
+                 keys (--delete-prefix), ask for more units, or upgrade it"
+            ));
+        }
         let text = |field: &str| recipe[field].as_str().map(str::to_owned);
         let shown = fields([
             ("service instance", Some(name.to_owned())),

@@ -165,14 +165,15 @@ fn of_storage(seen: &Observation, database: &DatabaseWatch) -> Vec<Alert> {
     let used = u128::from(seen.database_bytes().unwrap_or(0));
     let quota = u128::from(database.quota_bytes.max(1));
     let percent = used * 100 / quota;
-    if percent >= u128::from(QUOTA_NEAR_PERCENT) {
+    // That it is closed says more.
+    if percent >= u128::from(QUOTA_NEAR_PERCENT) && database.closed_since.is_none() {
         let units = database.quota_bytes / UNIT_BYTES;
         let gravity = if percent >= u128::from(QUOTA_CRITICAL_PERCENT) {
             Gravity::Critical
         } else {
             Gravity::Warning
         };
-        let consequence = match (used >= quota, database.is_safe_full) {
+        let consequence = match (used >= quota || seen.is_full(), database.is_safe_full) {
             (true, true) => "no more writes are taken",
             (true, false) => "nobody but the broker is let in",
             (false, true) => "when all of it is used, no more writes are taken",
@@ -197,8 +198,11 @@ fn told(complaint: &str, database: &DatabaseWatch) -> String {
         " The members hold different data and take no more writes. Restore the newest good backup \
          into a new instance, and tell the operator."
     } else if complaint.contains("NOSPACE") && database.is_safe_full {
-        " It can be read, and keys can be deleted. Ask for more units, or delete keys: the broker \
-         then makes room and lets it take writes again."
+        // All members say so in other words: each names who said it first.
+        return "The database is full (NOSPACE) and takes no more writes. It can be read, and keys \
+                can be deleted. Ask for more units, or delete keys: the broker then makes room and \
+                lets it take writes again."
+            .to_owned();
     } else {
         ""
     };

@@ -110,6 +110,9 @@ pub struct Affected {
     pub fixed: Option<u32>,
 }
 
+/// Patches of a line among which a sound one is looked for: more than any line has.
+const PATCHES_LOOKED_AT: usize = 200;
+
 /// Something that is in the way of an upgrade.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Obstacle {
@@ -128,7 +131,8 @@ pub struct KnownFault {
     pub severity: Severity,
     /// What can happen, in one sentence.
     pub summary: &'static str,
-    /// The nearest version without it: of the same line, or else of the next one that has one.
+    /// The nearest version without it: of the same line, or else of the next one that has one; where
+    /// a later line never had it, its first version without grave faults.
     pub fixed_in: Option<Version>,
 }
 
@@ -248,6 +252,17 @@ impl Profile {
         affecting.map(fault).collect()
     }
 
+    /// The first version of a line without faults that are grave.
+    fn first_sound(&self, line: &Line) -> Option<Version> {
+        let mut patches = (line.offered_from..).take(PATCHES_LOOKED_AT);
+        let sound = patches.find(|patch| {
+            let version = line.version(*patch);
+            let affecting = self.advisories.iter().filter(|a| a.affects(version));
+            affecting.map(|a| a.severity).all(|s| s == Severity::Minor)
+        });
+        sound.map(|patch| line.version(patch))
+    }
+
     /// The nearest version from `version` on that does not have the fault.
     fn fix(&self, advisory: &Advisory, version: Version) -> Option<Version> {
         let lines = self.lines.iter();
@@ -259,7 +274,7 @@ impl Profile {
                     .iter()
                     .find(|affected| (affected.major, affected.minor) == line.number());
                 match affected {
-                    None => Some(line.version(line.offered_from)),
+                    None => self.first_sound(line),
                     Some(affected) => affected.fixed.map(|patch| line.version(patch)),
                 }
             })

@@ -52,7 +52,10 @@ impl Fullness {
 
     /// What must be done now, if anything.
     pub fn need(&self) -> Option<Need> {
-        let bytes = self.database_bytes?;
+        let Some(bytes) = self.database_bytes else {
+            // A closed one that does not run is started again.
+            return self.is_closed.then_some(Need::MakeRoom);
+        };
         if !self.is_closed && !self.is_safe_full && (self.is_full || bytes >= self.quota_bytes) {
             return Some(Need::Close);
         }
@@ -60,8 +63,16 @@ impl Fullness {
         if self.is_closed && may_be_open || self.is_full && self.has_room() {
             return Some(Need::Open);
         }
-        let is_near = self.percent(bytes) >= QUOTA_RELIEF_PERCENT;
+        // Older versions may be damaged by it; those are left alone as long as they are open.
+        let is_near = self.is_safe_full && self.percent(bytes) >= QUOTA_RELIEF_PERCENT;
         (self.is_short() || is_near && self.gives_back()).then_some(Need::MakeRoom)
+    }
+
+    /// Whether unused storage is given back without being asked for.
+    pub fn wants_room(&self) -> bool {
+        let is_near = |bytes| self.percent(bytes) >= QUOTA_RELIEF_PERCENT;
+        let is_wanted = self.is_short() || self.database_bytes.is_some_and(is_near);
+        is_wanted && self.gives_back()
     }
 
     /// Whether it is of no use as it is: then its history is given up for room.
@@ -80,6 +91,11 @@ impl Fullness {
             (Some(_), None) => self.is_short(),
             (None, _) => false,
         }
+    }
+
+    /// Whether it is known that there is something to give back.
+    pub fn tells_unused(&self) -> bool {
+        self.used_bytes.is_some() && self.gives_back()
     }
 
     /// Whether there is room enough for a full database to be used again.
@@ -122,6 +138,11 @@ mod tests {
                 ..fullness
             };
             assert_eq!(unknown.need(), None);
+            let closed = Fullness {
+                is_closed: true,
+                ..unknown
+            };
+            assert_eq!(closed.need(), Some(Need::MakeRoom));
         }
     }
 
@@ -152,13 +173,14 @@ mod tests {
             used_bytes: Some(300),
             ..fullness
         };
-        assert_eq!(wasteful(OLD).need(), Some(Need::MakeRoom));
+        assert_eq!(wasteful(OLD).need(), None);
         assert_eq!(wasteful(NEW).need(), Some(Need::MakeRoom));
         let far_from_full = Fullness {
             database_bytes: Some(800),
             ..wasteful(NEW)
         };
         assert_eq!(far_from_full.need(), None);
+        assert!(wasteful(NEW).wants_room() && !far_from_full.wants_room());
         let full = Fullness {
             database_bytes: Some(1000),
             used_bytes: Some(999),

@@ -116,6 +116,12 @@ pub const OBSERVATION_FRESH: Duration = Duration::from_secs(2);
 pub const OBSERVATION_USABLE: Duration = Duration::from_secs(15);
 /// Deployments that are looked at at once.
 pub const LOOKS_AT_ONCE: usize = 8;
+/// Longest text that is taken for a version, in bytes.
+pub const VERSION_BYTES_MAX: usize = 32;
+/// Deployments that are asked at once what is in the way of an upgrade.
+pub const PREFLIGHTS_AT_ONCE: usize = 2;
+/// Whoever asks what is in the way of an upgrade waits no longer than this.
+pub const PREFLIGHT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Deployments whose last observation is remembered at once.
 pub const OBSERVATIONS_REMEMBERED_MAX: usize = 1000;
 /// How often a snapshot is begun anew because somebody wrote at that very moment, before it is
@@ -269,17 +275,29 @@ pub const FULL_LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// The same where the version is not safe full: within it, somebody who writes as fast as members
 /// take it must not get through what is left between the quota and the members' own limit.
 pub const UNSAFE_LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// How long members that were not asked to forget the history are waited for, until there is
+/// something to give back: etcd forgets some ten thousand keys each second behind its answer.
+pub const FORGETTING_SPREADS: Duration = Duration::from_secs(20);
+/// Pause between two looks meanwhile.
+pub const FORGETTING_LOOK: Duration = Duration::from_millis(500);
 /// Least pause between two reliefs of one database.
 pub const RELIEF_PAUSE: Duration = Duration::from_secs(5);
 /// Pause before room is looked for again in a database that is full, when its content is the same.
 pub const RELIEF_PAUSE_UNCHANGED: Duration = Duration::from_secs(3600);
+/// The same where that failed, as when members did not answer, or where there is something to give
+/// back by now.
+pub const RELIEF_PAUSE_FAILED: Duration = Duration::from_secs(60);
 /// Pause before unused storage is given back again of a database that is nearly full.
 pub const RELIEF_PAUSE_NEAR: Duration = Duration::from_secs(600);
+/// Strangers' names that are told of one incident: they choose how many there are.
+pub const STRANGERS_TOLD_MAX: usize = 5;
+/// What is told of a stranger's name, in characters.
+pub const STRANGER_NAME_CHARS_MAX: usize = 64;
 /// Known faults of a version that an alert tells in full, the gravest.
 pub const FAULTS_TOLD_MAX: usize = 3;
 /// How long users are told of what befell their database.
 pub const INCIDENT_TOLD: chrono::Duration = chrono::Duration::days(7);
-/// Incidents that are told at once, the newest ones.
+/// Incidents of one database that are kept, the newest ones.
 pub const INCIDENTS_TOLD_MAX: i64 = 10;
 /// How long whoever asks for alerts waits for a look at the members.
 pub const ALERT_LOOK_TIMEOUT: Duration = Duration::from_secs(10);

@@ -128,8 +128,9 @@ pub async fn start_anew(work: &Work, access: Access) -> Result<(), StepError> {
     await_ready(work, &deployment, &secrets, access).await
 }
 
-/// Makes the members run as is decided for each of them. One that has to be started anew for that
-/// serves again before the next one is touched.
+/// Makes the members run as is decided for each of them. Those that do not run are started first,
+/// since they wait for each other; then one that has to be started anew serves again before the next
+/// one is touched.
 pub async fn start_as_decided(
     work: &Work,
     deployment: &Deployment,
@@ -140,6 +141,11 @@ pub async fn start_as_decided(
     let servers = work
         .engine(deployment)?
         .servers(deployment, secrets, access);
+    let observed = provisioner.observe(&deployment.id).await?;
+    let runs = |name: &str| observed.iter().any(|m| m.member == name && m.running);
+    for server in servers.iter().filter(|server| !runs(&server.member)) {
+        provisioner.start(server).await?;
+    }
     for server in &servers {
         provisioner.start(server).await?;
         await_ready(work, deployment, secrets, access).await?;
@@ -188,6 +194,13 @@ pub async fn bytes_on_disk(work: &Work, deployment: &Deployment) -> Result<u64, 
             .fold(largest, u64::max);
     }
     Ok(largest)
+}
+
+/// Whether no member of a deployment runs.
+pub async fn are_stopped(work: &Work, deployment: &Deployment) -> Result<bool, StepError> {
+    let provisioner = &work.cluster(deployment)?.provisioner;
+    let observed = provisioner.observe(&deployment.id).await?;
+    Ok(observed.iter().all(|member| !member.running))
 }
 
 /// Puts right who may enter a deployment, and writes down for its users what was not so.
@@ -247,10 +260,20 @@ async fn a_member_keeps_crashing(
     provisioner: &dyn Provisioner,
     deployment: &Deployment,
 ) -> StepError {
+    // In a row: one look may come between an end and a start.
+    let mut stopped = 0;
     loop {
         tokio::time::sleep(CRASH_WATCH).await;
         match provisioner.observe(&deployment.id).await {
             Ok(members) => {
+                if members.iter().all(|member| !member.running) {
+                    stopped += 1;
+                } else {
+                    stopped = 0;
+                }
+                if stopped > 1 {
+                    return StepError::passing("all members were stopped");
+                }
                 if let Some(member) = members.iter().find(|m| m.restarts >= CRASHES_MAX) {
                     return StepError::passing(format!("member {} keeps crashing", member.member));
                 }

@@ -7,13 +7,14 @@
 
 use std::sync::Arc;
 
-use chrono::SecondsFormat;
+use tokio::time::{Instant, sleep};
 
 use super::{Definition, Ending, Outcome, Step, StepError, Work, members};
 use crate::{
     model::{
         deployment::{Access, Deployment, DeploymentSecrets},
         full::Need,
+        limits::{FORGETTING_LOOK, FORGETTING_SPREADS},
         operation::GUARD,
     },
     store::{self, Conn, StoreError},
@@ -23,7 +24,7 @@ use crate::{
 pub const DEFINITION: Definition = Definition {
     steps: &[
         Step {
-            name: CLOSE,
+            name: "close",
             title: "Keeping strangers out of a full database",
             run: |w| Box::pin(close(w)),
         },
@@ -54,24 +55,31 @@ pub const DEFINITION: Definition = Definition {
     fail: |_: &mut Conn<'_>, _: &Ending<'_>, _| Ok(()),
 };
 
-/// Whether the database was closed when the rest began.
-const CLOSE: &str = "close";
-
-/// Closes a database that may not stay open: the members are killed at once, since anybody may do
-/// anything to them. Tells whether it is closed.
+/// Closes a database that may not stay open, and makes its members run as they should: one that an
+/// earlier broker started may have less room between its quota and its own limit.
 async fn close(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, secrets) = work.allocated().await?;
     if deployment.closed_since.is_some() {
         // A worker that died may have decided so and not done it any more.
         members::start(&work, Access::Certificates).await?;
         members::await_ready(&work, &deployment, &secrets, Access::Certificates).await?;
-        return Outcome::with(&true);
+    } else if !close_if_unsafe(&work, &deployment, &secrets).await? {
+        members::start_as_decided(&work, &deployment, &secrets).await?;
     }
-    Outcome::with(&close_if_unsafe(&work, &deployment, &secrets).await?)
+    Outcome::done()
 }
 
-/// Closes a deployment that is full and checks no rights while it is; returns whether it was so.
-/// Also for whoever works on its members meanwhile.
+/// The deployment as it is now, closed if it must be: it may have filled up since the last step.
+async fn guarded(work: &Work) -> Result<(Deployment, DeploymentSecrets), StepError> {
+    let (deployment, secrets) = work.allocated().await?;
+    if close_if_unsafe(work, &deployment, &secrets).await? {
+        return work.allocated().await;
+    }
+    Ok((deployment, secrets))
+}
+
+/// Closes a deployment that is full and checks no rights while it is; returns whether it was so. The
+/// members are killed: anybody may do anything to them. Also for whoever works on its members.
 pub async fn close_if_unsafe(
     work: &Work,
     deployment: &Deployment,
@@ -85,24 +93,21 @@ pub async fn close_if_unsafe(
         return Ok(false);
     }
     // Members may be too busy to answer, or stopped so that nobody can write any more.
-    let is_over = members::bytes_on_disk(work, deployment).await? >= deployment.quota_bytes();
-    let is_full = if is_over {
-        false
-    } else {
-        let fullness = members::fullness(work, deployment, secrets).await?;
-        if fullness.need() != Some(Need::Close) {
-            return Ok(false);
-        }
-        fullness.is_full
-    };
-    log::warn!(deployment:% = deployment.id; "it is full and is closed to its users");
-    if is_full {
+    let must_close = members::bytes_on_disk(work, deployment).await? >= deployment.quota_bytes()
+        || members::are_stopped(work, deployment).await?
+        || members::fullness(work, deployment, secrets).await?.need() == Some(Need::Close);
+    if !must_close {
+        return Ok(false);
+    }
+    log::warn!(deployment:% = deployment.id; "it is full, or none of its members runs: it is closed to its users");
+    set_closed(work, deployment, true).await?;
+    members::start_anew(work, Access::Certificates).await?;
+    let (closed, secrets) = work.allocated().await?;
+    if members::fullness(work, &closed, &secrets).await?.is_full {
         let text = "The database was full, and its version checks no rights then: whoever reached \
                     it may have deleted keys, until it was closed a moment later.";
         members::tell(work, deployment, text.to_owned()).await?;
     }
-    set_closed(work, deployment, true).await?;
-    members::start_anew(work, Access::Certificates).await?;
     Ok(true)
 }
 
@@ -119,14 +124,14 @@ async fn delete_keys(work: Arc<Work>) -> Result<Outcome, StepError> {
     let Some(prefix) = &work.operation.delete_prefix else {
         return Outcome::done();
     };
-    let (deployment, secrets) = work.allocated().await?;
+    let (deployment, secrets) = guarded(&work).await?;
     let engine = work.engine(&deployment)?;
     let deleted = engine.delete_keys(&deployment, &secrets, prefix).await?;
     Outcome::with(&deleted)
 }
 
 async fn forget_history(work: Arc<Work>) -> Result<Outcome, StepError> {
-    let (deployment, secrets) = work.allocated().await?;
+    let (deployment, secrets) = guarded(&work).await?;
     // Watches count on it; whoever asks for room knows.
     let is_asked_for = work.operation.origin != GUARD;
     let fullness = members::fullness(&work, &deployment, &secrets).await?;
@@ -138,9 +143,16 @@ async fn forget_history(work: Arc<Work>) -> Result<Outcome, StepError> {
 }
 
 async fn give_back(work: Arc<Work>) -> Result<Outcome, StepError> {
-    let (deployment, secrets) = work.allocated().await?;
-    let fullness = members::fullness(&work, &deployment, &secrets).await?;
-    if work.operation.origin != GUARD || fullness.gives_back() {
+    let (deployment, secrets) = guarded(&work).await?;
+    let is_asked_for = work.operation.origin != GUARD;
+    // The member that was asked has forgotten its history; the others still do.
+    let until = Instant::now() + FORGETTING_SPREADS;
+    let mut fullness = members::fullness(&work, &deployment, &secrets).await?;
+    while !is_asked_for && fullness.is_short() && !fullness.wants_room() && Instant::now() < until {
+        sleep(FORGETTING_LOOK).await;
+        fullness = members::fullness(&work, &deployment, &secrets).await?;
+    }
+    if is_asked_for || fullness.wants_room() {
         let engine = work.engine(&deployment)?;
         engine.give_back(&deployment, &secrets).await?;
     }
@@ -148,15 +160,15 @@ async fn give_back(work: Arc<Work>) -> Result<Outcome, StepError> {
 }
 
 async fn open(work: Arc<Work>) -> Result<Outcome, StepError> {
+    // A worker that died may have decided to open it and not got to it any more.
+    let access = work.deployment().await?.access();
+    members::start(&work, access).await?;
     let (deployment, secrets) = work.allocated().await?;
-    let was_closed: bool = work.result(CLOSE).await?;
-    if was_closed && deployment.closed_since.is_none() {
-        // A worker that died had decided so and did not get to it any more.
-        members::start_anew(&work, Access::Passwords).await?;
-        return Outcome::done();
-    }
+    members::await_ready(&work, &deployment, &secrets, access).await?;
+    let (deployment, secrets) = guarded(&work).await?;
     let fullness = members::fullness(&work, &deployment, &secrets).await?;
-    if was_closed {
+    let is_closed = deployment.closed_since.is_some();
+    if is_closed {
         // Nobody can undo it, and whoever was in before it was closed may have left something.
         members::restore_users(&work, &deployment, &secrets).await?;
     }
@@ -167,11 +179,11 @@ async fn open(work: Arc<Work>) -> Result<Outcome, StepError> {
     if fullness.has_room() {
         engine.clear_alarms(&deployment, &secrets).await?;
     }
-    if let Some(since) = deployment.closed_since {
+    if is_closed {
         log::info!(deployment:% = deployment.id; "there is room again, and it is opened to its users");
-        let since = since.to_rfc3339_opts(SecondsFormat::Secs, true);
-        let text = format!("It was full, and nobody but the broker was let in since {since}.");
-        members::tell(&work, &deployment, text).await?;
+        let text = "Nobody but the broker was let in for a while: it was full, or none of its \
+                    members ran.";
+        members::tell(&work, &deployment, text.to_owned()).await?;
         set_closed(&work, &deployment, false).await?;
         members::start_anew(&work, Access::Passwords).await?;
     }

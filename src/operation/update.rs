@@ -161,13 +161,13 @@ async fn roll(work: Arc<Work>) -> Result<Outcome, StepError> {
     let to = change.next(deployment.shape());
     let unchanged = |member: &Member| deployment.shape_of(member) != to;
     let is_as_it_was = |member: &Member| unchanged(member) || member.checkpointing;
-    if deployment.shape() == to && !deployment.members.iter().any(is_as_it_was) {
-        return Outcome::done();
-    }
     members::start_as_decided(&work, &deployment, &secrets).await?;
     // No relief comes in between.
     if relief::close_if_unsafe(&work, &deployment, &secrets).await? {
         return Ok(Outcome::Again);
+    }
+    if deployment.shape() == to && !deployment.members.iter().any(is_as_it_was) {
+        return Outcome::done();
     }
     let profile = work.engine(&deployment)?.profile();
     if profile.checkpoints(deployment.version, to.version)

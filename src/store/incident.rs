@@ -6,12 +6,19 @@ use diesel::prelude::*;
 use super::{Conn, StoreError, each, schema::incidents};
 use crate::model::{alert::Incident, ids::DeploymentId, limits::INCIDENTS_TOLD_MAX};
 
-/// Writes down what befell a database.
+/// Writes down what befell a database. Whoever brings it about may do so again and again: what was
+/// told before is told anew, and only the newest are kept.
 pub fn add(
     conn: &mut Conn<'_>,
     deployment: &DeploymentId,
     incident: &Incident,
 ) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::delete(
+        incidents::table
+            .filter(incidents::deployment_id.eq(deployment.as_str()))
+            .filter(incidents::message.eq(&incident.message))
+    )
+    .execute(c))?;
     each!(conn, |c| diesel::insert_into(incidents::table)
         .values((
             incidents::deployment_id.eq(deployment.as_str()),
@@ -19,10 +26,22 @@ pub fn add(
             incidents::message.eq(&incident.message),
         ))
         .execute(c))?;
+    let kept: Vec<i64> = each!(conn, |c| incidents::table
+        .filter(incidents::deployment_id.eq(deployment.as_str()))
+        .order(incidents::id.desc())
+        .select(incidents::id)
+        .limit(INCIDENTS_TOLD_MAX)
+        .load(c))?;
+    each!(conn, |c| diesel::delete(
+        incidents::table
+            .filter(incidents::deployment_id.eq(deployment.as_str()))
+            .filter(incidents::id.ne_all(&kept))
+    )
+    .execute(c))?;
     Ok(())
 }
 
-/// What befell a database since a moment, newest first; no more than its users need to be told.
+/// What befell a database since a moment, newest first.
 pub fn since(
     conn: &mut Conn<'_>,
     deployment: &DeploymentId,
@@ -33,7 +52,6 @@ pub fn since(
         .filter(incidents::at.ge(moment.naive_utc()))
         .order(incidents::id.desc())
         .select((incidents::at, incidents::message))
-        .limit(INCIDENTS_TOLD_MAX)
         .load(c))?;
     let incident = |(at, message): (NaiveDateTime, String)| Incident {
         at: at.and_utc(),

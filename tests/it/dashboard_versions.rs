@@ -19,7 +19,7 @@ async fn faults_are_told_and_an_upgrade_is_rehearsed_and_done() {
     page.click("link", "1 known fault").await;
     page.says("#h-running", "etcd 3.6.16 runs").await;
     let faults = page.text_of("#faults").await;
-    for what in ["etcd#18667", "Minor", "3.7.1"] {
+    for what in ["etcd#18667", "Minor", "3.7.3"] {
         assert!(faults.contains(what), "{faults}");
     }
     page.look_over("versions").await;

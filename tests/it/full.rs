@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    broker::{TestBroker, answer, eventually, text},
+    broker::{SERVICE, STANDARD, TestBroker, answer, binding_path, eventually, text},
     etcd,
     inside::Inside,
 };
@@ -60,7 +60,8 @@ struct Attack {
 }
 
 impl Attack {
-    fn begin(credentials: &Value) -> Self {
+    /// `is_limited`: the tenant may reach nothing but what it fills the database with.
+    fn begin(credentials: &Value, is_limited: bool) -> Self {
         let attack = Self {
             stop: Arc::default(),
             succeeded: Arc::default(),
@@ -85,7 +86,8 @@ impl Attack {
                         continue;
                     };
                     let user = etcd::user(&credentials);
-                    for what in tries(client, is_stranger, &user).await {
+                    let deletes = is_stranger || is_limited;
+                    for what in tries(client, is_stranger, deletes, &user).await {
                         succeeded.lock().expect("a list").insert(what);
                     }
                     tried.fetch_add(1, Ordering::Relaxed);
@@ -110,7 +112,7 @@ impl Attack {
 }
 
 /// One round of tries; returns those that were let through.
-async fn tries(mut client: Client, is_stranger: bool, user: &str) -> Vec<String> {
+async fn tries(mut client: Client, is_stranger: bool, deletes: bool, user: &str) -> Vec<String> {
     let who = if is_stranger {
         "a stranger"
     } else {
@@ -127,7 +129,7 @@ async fn tries(mut client: Client, is_stranger: bool, user: &str) -> Vec<String>
             note($what, matches!(timeout(CALL, $call).await, Ok(Ok(_))));
         };
     }
-    if is_stranger {
+    if deletes {
         try_to!("delete a key", client.delete(SECRET, None));
     }
     try_to!("add a user", client.user_add("eve", "password", None));
@@ -203,12 +205,34 @@ impl Filling {
         refused.saturating_duration_since(passed)
     }
 
+    /// How long ago the quota was passed, or else the first put was refused.
+    fn since_passed(&self) -> Duration {
+        let moment = |of: &Mutex<Option<Instant>>| *of.lock().expect("a moment");
+        let passed = moment(&self.passed).or(moment(&self.refused));
+        passed.map_or(Duration::ZERO, |at| at.elapsed())
+    }
+
     async fn end(self) {
         self.stop.store(true, Ordering::Relaxed);
         for task in self.tasks {
             task.await.expect("an end");
         }
     }
+}
+
+/// A binding of `i` that reaches only the keys with a prefix.
+async fn bind_to(broker: &TestBroker, prefix: &str) -> Value {
+    let body = json!({
+        "service_id": SERVICE, "plan_id": STANDARD, "parameters": { "prefix": prefix },
+    });
+    let bound = answer(
+        broker
+            .osb(Method::PUT, &binding_path("i", "tenant"))
+            .json(&body),
+    );
+    let bound = bound.await;
+    assert_eq!(bound.status, StatusCode::CREATED, "{bound:?}");
+    bound.body["credentials"].clone()
 }
 
 /// One after the other: each fills a disk with more than a gigabyte.
@@ -223,14 +247,30 @@ async fn filling_it_opens_nothing(version: &str) {
         .provision("i", json!({ "db_version": version }))
         .await;
     let credentials = broker.bind("i", "b").await;
+    let tenant = if is_safe {
+        // What other versions would not hold it to.
+        bind_to(&broker, FILL).await
+    } else {
+        broker.bind("i", "tenant").await
+    };
     let inside = Inside::of(&broker);
     let before = inside.users_and_roles("i", &credentials).await;
     let mut client = etcd::connect(&credentials).await;
     client.put(SECRET, "secret", None).await.expect("put");
 
-    let attack = Attack::begin(&credentials);
-    let filling = Filling::begin(&credentials);
+    let attack = Attack::begin(&tenant, is_safe);
+    let filling = Filling::begin(&tenant);
     let beyond = filling.is_full().await;
+    if !is_safe {
+        let closed = eventually("its closing", || async {
+            let (deployment, _) = inside.deployment("i").await?;
+            deployment.closed_since.map(|_| filling.since_passed())
+        });
+        println!(
+            "{version}: closed {:?} after the quota was passed",
+            closed.await
+        );
+    }
     println!("{version}: puts were taken for {beyond:?} beyond the quota");
     sleep(TRIED_FOR).await;
     let (succeeded, tried) = attack.end().await;

@@ -357,8 +357,9 @@ mod tests {
         for (version, id, fixed) in [
             ("3.5.30", "CVE-2026-73499", "3.5.33"),
             ("3.4.23", "CVE-2026-73499", "3.5.33"),
-            ("3.5.35", "etcd#22386", "3.6.14"),
-            ("3.6.16", "etcd#18667", "3.7.1"),
+            ("3.5.35", "etcd#22386", "3.6.16"),
+            ("3.6.16", "etcd#18667", "3.7.3"),
+            ("3.4.23", "end of life", "3.6.16"),
         ] {
             let faults = PROFILE.known_faults(v(version));
             let fault = faults.iter().find(|fault| fault.id == id).expect(id);

@@ -101,7 +101,10 @@ fn member_args(deployment: &Deployment, member: &Member, access: Access) -> Vec<
         format!("--advertise-client-urls={}", member.client_url()),
         format!("--listen-peer-urls={}", member.peer_url()),
         "--initial-cluster-state=new".to_owned(),
-        format!("--quota-backend-bytes={}", hard_quota_bytes(shape)),
+        format!(
+            "--quota-backend-bytes={}",
+            hard_quota_bytes(deployment, shape)
+        ),
         format!("--cert-file={HOME}/{CERTIFICATE_FILE}"),
         format!("--key-file={HOME}/{KEY_FILE}"),
         format!("--peer-cert-file={HOME}/{CERTIFICATE_FILE}"),
@@ -130,8 +133,10 @@ fn member_args(deployment: &Deployment, member: &Member, access: Access) -> Vec<
 
 /// The storage at which etcd itself takes no more writes. A version that checks no rights from then
 /// on must not get there: the broker closes its database before, and has this long to do so.
-fn hard_quota_bytes(shape: Shape) -> u64 {
-    if PROFILE.full_is_safe(shape.version) {
+///
+/// One full member is an alarm for all: as long as some are of such a version, all have the room.
+fn hard_quota_bytes(deployment: &Deployment, shape: Shape) -> u64 {
+    if PROFILE.full_is_safe(deployment.version) && PROFILE.full_is_safe(shape.version) {
         shape.quota_bytes()
     } else {
         shape.quota_bytes() * UNSAFE_QUOTA_FACTOR

@@ -19,7 +19,7 @@ use crate::{
     model::{
         binding::{Rights, Role},
         deployment::Deployment,
-        limits::USER_CHANGES_AT_ONCE,
+        limits::{STRANGER_NAME_CHARS_MAX, STRANGERS_TOLD_MAX, USER_CHANGES_AT_ONCE},
         secret::Secret,
         version::Version,
     },
@@ -195,24 +195,42 @@ async fn remove_strangers(
     let is_known = |name: &String| {
         name == ROOT || users.iter().any(|user| user.name == *name) || others.contains(name)
     };
-    let mut found = Vec::new();
+    let (mut users_gone, mut roles_gone) = (Vec::new(), Vec::new());
     for user in client.user_list().await?.users() {
         if !is_known(user) {
             unless_it_says(client.user_delete(user).await, says::NO_USER)?;
-            found.push(format!(
-                "There was a user {user:?} that the broker did not make; it is gone."
-            ));
+            users_gone.push(user.clone());
         }
     }
     for role in client.role_list().await?.roles() {
         if !is_known(role) {
             unless_it_says(client.role_delete(role).await, says::NO_ROLE)?;
-            found.push(format!(
-                "There was a role {role:?} that the broker did not make; it is gone."
-            ));
+            roles_gone.push(role.clone());
         }
     }
-    Ok(found)
+    let found = [("users", users_gone), ("roles", roles_gone)];
+    Ok(found
+        .iter()
+        .filter(|(_, names)| !names.is_empty())
+        .map(|(what, names)| {
+            let told = told(names);
+            format!("There were {what} that the broker did not make; they are gone: {told}.")
+        })
+        .collect())
+}
+
+/// Names that strangers chose, as far as they are worth telling.
+fn told(names: &[String]) -> String {
+    let short = |name: &String| {
+        let cut: String = name.chars().take(STRANGER_NAME_CHARS_MAX).collect();
+        format!("{cut:?}")
+    };
+    let told: Vec<String> = names.iter().take(STRANGERS_TOLD_MAX).map(short).collect();
+    let told = told.join(", ");
+    match names.len().saturating_sub(STRANGERS_TOLD_MAX) {
+        0 => told,
+        more => format!("{told} and {more} more"),
+    }
 }
 
 async fn restore_one(
@@ -354,6 +372,16 @@ mod tests {
             "ada:word",
         );
         assert_eq!(old, format!("ETCDCTL_API=3 {}", strings.cli.expose()));
+    }
+
+    #[test]
+    fn strangers_do_not_choose_how_much_is_told_of_them() {
+        let names: Vec<String> = (0..1000)
+            .map(|i| format!("{i}{}", "x".repeat(9999)))
+            .collect();
+        let text = told(&names);
+        assert!(text.len() < 500 && text.ends_with("and 995 more"), "{text}");
+        assert_eq!(told(&["eve".to_owned()]), "\"eve\"");
     }
 
     #[test]

@@ -109,9 +109,10 @@ pub async fn upgrade(api: web::Data<Api>, request: HttpRequest, payload: web::Pa
         Some(_) => return Err(HttpError::bad_request("dry_run must be true or false").into()),
     };
     if dry_run {
-        let wanted = version.as_str().map(str::to_owned);
-        let wanted = wanted.unwrap_or_else(|| version.to_string());
-        let preflight = api.broker.preflight(&of, &wanted).await?;
+        let wanted = version.as_str();
+        let wanted =
+            wanted.ok_or_else(|| HttpError::bad_request("deployment.version must be a string"))?;
+        let preflight = api.broker.preflight(&of, wanted).await?;
         return Ok(HttpResponse::Ok().json(UpgradeAnswer::Preflight(preflight.into())));
     }
     let recipe = change(&api, &of, json!({ "db_version": version })).await?;
@@ -161,6 +162,7 @@ pub async fn scale(api: web::Data<Api>, request: HttpRequest, payload: web::Payl
     request_body = Option<requests::ReliefBody>,
     responses(
         (status = 202, description = "Accepted", body = view::RecipeBody),
+        (status = 400, description = "`delete_prefix` is too long, or holds what no prefix may"),
         (status = 404, description = "There is no such deployment, or none that the token leads to"),
         (status = 422, description = "The instance is not ready, or room is being made already"),
     )

@@ -33,10 +33,9 @@ pub struct Deployments {
 pub async fn deployments(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let instance = path_id(&request, "instance")?;
     let found = api.broker.deployments_from(instance).await?;
-    let url = &api.broker.public_url;
     let deployments = found
         .iter()
-        .map(|of| view::listed_deployment(url, of))
+        .map(|of| view::listed_deployment(&api.broker, of))
         .collect();
     Ok(HttpResponse::Ok().json(Embedded::new(Deployments { deployments })))
 }
@@ -56,7 +55,7 @@ pub async fn annotate(api: web::Data<Api>, request: HttpRequest, payload: web::P
     let notes = text(wanted.as_ref(), "notes")?;
     let billing_code = text(wanted.as_ref(), "customer_billing_code")?;
     let written = api.broker.annotate(of, notes, billing_code).await?;
-    Ok(HttpResponse::Ok().json(view::deployment(&api.broker.public_url, &written)))
+    Ok(HttpResponse::Ok().json(view::deployment(&api.broker, &written)))
 }
 
 /// A text that may be empty; none when it is absent or `null`.

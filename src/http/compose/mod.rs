@@ -157,7 +157,7 @@ pub async fn instance(api: web::Data<Api>, request: HttpRequest) -> Answer {
 )]
 pub async fn deployment(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let view = deployment_in_path(&api, &request).await?;
-    Ok(HttpResponse::Ok().json(view::deployment(&api.broker.public_url, &view)))
+    Ok(HttpResponse::Ok().json(view::deployment(&api.broker, &view)))
 }
 
 /// Lists backups, newest first.
@@ -264,7 +264,7 @@ pub async fn restore(api: web::Data<Api>, request: HttpRequest, payload: web::Pa
     };
     let restored = api.broker.restore_here(restore).await?;
     let made = api.broker.deployment_of(restored.instance.id).await?;
-    Ok(HttpResponse::Accepted().json(view::deployment(&api.broker.public_url, &made)))
+    Ok(HttpResponse::Accepted().json(view::deployment(&api.broker, &made)))
 }
 
 /// Downloads a backup, with the link's own permission.

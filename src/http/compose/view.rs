@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use utoipa::{ToSchema, openapi::Object};
 
 use crate::{
-    broker::{DeploymentView, backup_name, status_of},
+    broker::{Broker, DeploymentView, backup_name, status_of},
     http::{
         advisory::AdvisoryBody,
         openapi::scalars::{DatabaseVersion, OwnId, PlatformId, Time, words},
@@ -83,6 +83,12 @@ pub struct DeploymentBody {
     /// Its version.
     #[schema(value_type = DatabaseVersion)]
     version: Version,
+    /// The known faults of that version, the gravest in front.
+    advisories: Vec<AdvisoryBody>,
+    /// Since when nobody but the broker is let in, because the database is full; `null` while it is
+    /// open.
+    #[schema(required, value_type = Option<Time>)]
+    closed_since: Option<String>,
     /// When the instance was asked for.
     #[schema(value_type = Time)]
     created_at: String,
@@ -427,9 +433,10 @@ pub fn backup_url(public_url: &str, deployment: &Deployment, backup: &Backup) ->
 }
 
 /// A deployment. Passwords belong to bindings and are not shown.
-pub fn deployment(public_url: &str, view: &DeploymentView) -> DeploymentBody {
+pub fn deployment(broker: &Broker, view: &DeploymentView) -> DeploymentBody {
     let deployment = &view.deployment;
-    let url = deployment_url(public_url, deployment);
+    let url = deployment_url(&broker.public_url, deployment);
+    let faults = broker.known_faults(&deployment.engine, deployment.version);
     let asked = &view.instance.request.parameters;
     let chosen = ["cluster_id", "cluster_service_instance_id"]
         .iter()
@@ -447,6 +454,8 @@ pub fn deployment(public_url: &str, view: &DeploymentView) -> DeploymentBody {
         instance_name: view.instance.name.clone(),
         r#type: deployment.engine.clone(),
         version: deployment.version,
+        advisories: faults.iter().map(AdvisoryBody::of).collect(),
+        closed_since: deployment.closed_since.map(time),
         created_at: time(view.instance.created_at),
         notes: view.notes.text.clone(),
         customer_billing_code: view.notes.billing_code.clone(),
@@ -465,7 +474,7 @@ pub fn deployment(public_url: &str, view: &DeploymentView) -> DeploymentBody {
         links: DeploymentLinks {
             alerts: link("alerts"),
             backups: link("backups"),
-            cluster: templated(&cluster_url(public_url, deployment)),
+            cluster: templated(&cluster_url(&broker.public_url, deployment)),
             logfiles: link("logfiles"),
             recipes: link("recipes"),
             scalings: link("scalings"),
@@ -475,10 +484,10 @@ pub fn deployment(public_url: &str, view: &DeploymentView) -> DeploymentBody {
 }
 
 /// A deployment as it stands in a list.
-pub fn listed_deployment(public_url: &str, view: &DeploymentView) -> DeploymentBody {
+pub fn listed_deployment(broker: &Broker, view: &DeploymentView) -> DeploymentBody {
     DeploymentBody {
         connection_strings: None,
-        ..deployment(public_url, view)
+        ..deployment(broker, view)
     }
 }
 

@@ -7,7 +7,7 @@ use super::{
     Answer, Api, path_of,
     shell::{Shell, answer},
     show::Moment,
-    state::{Told, told},
+    state::{Told, told, told_of_closed},
 };
 use crate::{http::request::query, model::session::Session};
 
@@ -49,6 +49,9 @@ pub async fn page(
         let version = deployment
             .as_ref()
             .map(|of| format!("{} {}", of.engine, of.version));
+        let is_closed = deployment
+            .as_ref()
+            .is_some_and(|of| of.closed_since.is_some());
         let faults = deployment.map(|of| api.broker.known_faults(&of.engine, of.version).len());
         let (offering, plan) = api.broker.offering_name(&instance);
         let tenant = &instance.tenant;
@@ -61,7 +64,11 @@ pub async fn page(
             space: tenant.space.clone(),
             version: version.unwrap_or_default(),
             faults: faults.unwrap_or_default(),
-            told: told(instance.state),
+            told: if is_closed {
+                told_of_closed()
+            } else {
+                told(instance.state)
+            },
             created: Moment::new(instance.created_at, now),
         }
     });

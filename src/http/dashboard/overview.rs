@@ -10,7 +10,7 @@ use super::{
     id_in_path, path_of,
     shell::{Place, Shell, answer},
     show::{Moment, counted, size},
-    state::{Told, told, told_of_alert, told_of_task},
+    state::{Told, told, told_of_alert, told_of_closed, told_of_task},
     work::Work,
 };
 use crate::{
@@ -26,6 +26,11 @@ use crate::{
         session::Session,
     },
 };
+
+/// What can be done about a database that is closed to its users.
+const ADVICE_WHEN_CLOSED: &str = "Its version checks no rights while it is full, so nobody but the \
+                                  broker is let in. Ask for more units, have the broker delete keys, \
+                                  or upgrade to 3.6 or newer. It is opened when there is room.";
 
 /// What stands for a user's name and password, which are the binding's alone.
 const LOGIN: &str = "USER:PASSWORD";
@@ -128,6 +133,7 @@ pub async fn page(
 fn overview(broker: &Broker, session: &Session, view: &InstanceView) -> OverviewPage {
     let (instance, deployment) = (&view.of.instance, &view.of.deployment);
     let is_ready = instance.state == InstanceState::Ready;
+    let is_closed = is_ready && deployment.closed_since.is_some();
     let seen = if is_ready {
         broker.observation(deployment)
     } else {
@@ -154,8 +160,16 @@ fn overview(broker: &Broker, session: &Session, view: &InstanceView) -> Overview
         shell,
         name: view.name().to_owned(),
         href,
-        state: told(instance.state),
-        advice: advice(instance.state),
+        state: if is_closed {
+            told_of_closed()
+        } else {
+            told(instance.state)
+        },
+        advice: if is_closed {
+            Some(ADVICE_WHEN_CLOSED)
+        } else {
+            advice(instance.state)
+        },
         alerts: seen
             .as_deref()
             .map_or_else(Vec::new, |seen| alert_lines(view, seen)),

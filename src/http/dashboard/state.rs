@@ -60,6 +60,11 @@ pub fn told_of_alert(gravity: Gravity) -> Told {
     }
 }
 
+/// The state of an instance whose database is closed to its users.
+pub fn told_of_closed() -> Told {
+    say("Closed: its storage is full", BAD)
+}
+
 /// Where a task is in its life.
 pub fn told_of_task(operation: &Operation) -> Told {
     match operation.state {

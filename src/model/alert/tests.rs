@@ -137,9 +137,9 @@ fn what_all_members_complain_of_is_told_once() {
     );
     assert_eq!(
         told[0].2,
-        "The database complains: memberID:1 alarm:NOSPACE It can be read, and keys can be deleted. \
-         Ask for more units, or delete keys: the broker then makes room and lets it take writes \
-         again."
+        "The database is full (NOSPACE) and takes no more writes. It can be read, and keys can be \
+         deleted. Ask for more units, or delete keys: the broker then makes room and lets it take \
+         writes again."
     );
 }
 
