@@ -50,8 +50,8 @@ impl Broker {
         of: &DeploymentView,
         wanted: &str,
     ) -> Result<Preflight, BrokerError> {
-        if wanted.len() > VERSION_BYTES_MAX {
-            let reason = format!("a version has {VERSION_BYTES_MAX} bytes at the most");
+        if !(1..=VERSION_BYTES_MAX).contains(&wanted.len()) {
+            let reason = format!("a version has from 1 to {VERSION_BYTES_MAX} bytes");
             return Err(BrokerError::BadRequest(reason));
         }
         let mut preflight = Preflight {

@@ -539,6 +539,9 @@ async fn an_upgrade_is_rehearsed_and_nothing_is_touched() {
         ("?dry_run=maybe", wanted(NEWEST)),
         ("", json!({ "version": NEWEST, "dry_run": "yes" })),
         ("?dry_run=true", json!({})),
+        ("?dry_run=true", json!({ "version": "" })),
+        ("?dry_run=true", json!({ "version": 3.7 })),
+        ("?dry_run=true", json!({ "version": "3".repeat(33) })),
     ] {
         let refused = ask(query, deployment).await;
         assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{refused:?}");
