@@ -538,6 +538,7 @@ async fn an_upgrade_is_rehearsed_and_nothing_is_touched() {
     for (query, deployment) in [
         ("?dry_run=maybe", wanted(NEWEST)),
         ("", json!({ "version": NEWEST, "dry_run": "yes" })),
+        ("?dry_run=true", json!({ "version": NEWEST, "dry_run": {} })),
         ("?dry_run=true", json!({})),
         ("?dry_run=true", json!({ "version": "" })),
         ("?dry_run=true", json!({ "version": 3.7 })),

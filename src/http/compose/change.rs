@@ -102,8 +102,9 @@ pub async fn upgrade(api: web::Data<Api>, request: HttpRequest, payload: web::Pa
     let asked = query(&request, "dry_run");
     let body = Body::read(payload).await?;
     let version = asked_for(&body, "version")?;
+    let in_body = body.section("deployment")?.flag("dry_run")?;
     let dry_run = match asked.as_deref() {
-        None | Some("") => body.section("deployment")?.flag("dry_run")?,
+        None | Some("") => in_body,
         Some("true") => true,
         Some("false") => false,
         Some(_) => return Err(HttpError::bad_request("dry_run must be true or false").into()),
