@@ -115,6 +115,11 @@ pub(super) async fn secure_restored(cluster: &Cluster<'_>) -> Result<(), EngineE
 async fn take_over(cluster: &Cluster<'_>, mut client: Client) -> Result<(), Fault> {
     disarm_alarms(&mut client).await?;
     remove_others(&mut client).await?;
+    administrate(cluster, &mut client).await
+}
+
+/// Gives the administrator its password and its rights, and has logins asked for.
+pub(super) async fn administrate(cluster: &Cluster<'_>, client: &mut Client) -> Result<(), Fault> {
     let password = cluster.secrets.root_password.expose();
     let changed = client.user_change_password(ROOT, password).await;
     match changed.map_err(Fault::from) {

@@ -28,7 +28,7 @@ use crate::{
 use super::{
     certificates::MEMBER,
     client::{Cluster, Fault, says, says_so, unless_it_says},
-    security::ROOT,
+    security::{ROOT, administrate},
 };
 
 /// The gates at which changes of users wait, each for one sixteenth of all deployments.
@@ -160,31 +160,11 @@ async fn restore_administrator(cluster: &Cluster<'_>) -> Result<Vec<String>, Eng
         return Ok(Vec::new());
     };
     cluster
-        .trying_as_root("restoring the administrator", |client| {
-            administrate(cluster, client)
+        .trying_as_root("restoring the administrator", |mut client| async move {
+            administrate(cluster, &mut client).await
         })
         .await?;
     Ok(vec![found.to_owned()])
-}
-
-async fn administrate(cluster: &Cluster<'_>, mut client: Client) -> Result<(), Fault> {
-    let password = cluster.secrets.root_password.expose();
-    match client
-        .user_change_password(ROOT, password)
-        .await
-        .map_err(Fault::from)
-    {
-        Err(fault) if fault.says(says::NO_USER) => {
-            client.user_add(ROOT, password, None).await?;
-        }
-        other => {
-            other?;
-        }
-    }
-    client.user_grant_role(ROOT, ROOT).await?;
-    // Without effect where logins are asked for already.
-    client.auth_enable().await?;
-    Ok(())
 }
 
 async fn remove_strangers(
