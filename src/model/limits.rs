@@ -158,7 +158,9 @@ pub const MEMBER_LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
 pub const LOG_LINE_BYTES_MAX: usize = 64 * 1024;
 /// A killed process must be gone after this long.
 pub const KILL_WAIT: Duration = Duration::from_secs(10);
-/// Pause between two looks at a process that is ending.
+/// The kernel hands a program that is being executed its environment within this time.
+pub const EXEC_WAIT: Duration = Duration::from_millis(500);
+/// Pause between two looks at a process that is starting or ending.
 pub const PROCESS_POLL: Duration = Duration::from_millis(10);
 /// A binary that is asked for its version must have answered after this long.
 pub const VERSION_PROBE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -26,7 +26,7 @@ use procfs::{
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 use serde::{Deserialize, Serialize};
 
-use crate::model::limits::{KILL_WAIT, MEMBER_OOM_SCORE, MEMBER_OPEN_FILES_MAX, PROCESS_POLL};
+use crate::model::limits::{EXEC_WAIT, KILL_WAIT, MEMBER_OOM_SCORE, MEMBER_OPEN_FILES_MAX, PROCESS_POLL};
 
 /// The environment variable that holds the place of a process.
 const PLACE: &str = "COMPOSE_BROKER_PLACE";
@@ -135,15 +135,15 @@ pub(super) struct PlacedProcess {
 /// Every living process whose place is `folder` or lies below it.
 ///
 /// A program that overwrites its environment (to show a title) is known by running in the place
-/// with a binary from `engines`, and one that is just being executed by having no environment yet.
-/// Nothing else that stands there, such as an operator's shell, is ours.
+/// with a binary from `engines`. Nothing else that stands there, such as an operator's shell, is
+/// ours.
 pub(super) fn processes_below(folder: &Path, engines: &Path) -> io::Result<Vec<PlacedProcess>> {
     let mut found = Vec::new();
     for process in procfs::process::all_processes().map_err(into_io)? {
         let Some(process) = unless_foreign(process)? else {
             continue;
         };
-        let Some(place) = place_of(&process, engines)?.filter(|p| p.starts_with(folder)) else {
+        let Some(place) = place_of(&process, folder, engines)? else {
             continue;
         };
         if let Some(stat) = living(process.pid())? {
@@ -157,18 +157,35 @@ pub(super) fn processes_below(folder: &Path, engines: &Path) -> io::Result<Vec<P
     Ok(found)
 }
 
-fn place_of(process: &Process, engines: &Path) -> io::Result<Option<PathBuf>> {
-    let Some(environment) = unless_foreign(process.environ())? else {
-        return Ok(None);
-    };
-    if let Some(place) = environment.get(OsStr::new(PLACE)) {
-        return Ok(Some(place.into()));
-    }
-    let is_engine = unless_foreign(process.exe())?.is_some_and(|exe| exe.starts_with(engines));
-    if is_engine || environment.is_empty() {
-        unless_foreign(process.cwd())
-    } else {
-        Ok(None)
+/// The place of a process, when it is `folder` or lies below it.
+///
+/// A program that is just being executed has no environment yet: it is looked at again, since it
+/// may be a member's or anybody's. What stays without one is taken for ours, because a second
+/// process on a member's files is worse than an early end of somebody's `env -i`.
+fn place_of(process: &Process, folder: &Path, engines: &Path) -> io::Result<Option<PathBuf>> {
+    let deadline = Instant::now() + EXEC_WAIT;
+    loop {
+        let Some(environment) = unless_foreign(process.environ())? else {
+            return Ok(None);
+        };
+        if let Some(place) = environment.get(OsStr::new(PLACE)) {
+            let place = PathBuf::from(place);
+            return Ok(place.starts_with(folder).then_some(place));
+        }
+        let Some(stands_in) = unless_foreign(process.cwd())?.filter(|cwd| cwd.starts_with(folder))
+        else {
+            return Ok(None);
+        };
+        if unless_foreign(process.exe())?.is_some_and(|exe| exe.starts_with(engines)) {
+            return Ok(Some(stands_in));
+        }
+        if !environment.is_empty() {
+            return Ok(None);
+        }
+        if Instant::now() >= deadline {
+            return Ok(Some(stands_in));
+        }
+        thread::sleep(PROCESS_POLL);
     }
 }
 
