@@ -26,7 +26,9 @@ use procfs::{
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 use serde::{Deserialize, Serialize};
 
-use crate::model::limits::{EXEC_WAIT, KILL_WAIT, MEMBER_OOM_SCORE, MEMBER_OPEN_FILES_MAX, PROCESS_POLL};
+use crate::model::limits::{
+    EXEC_WAIT, KILL_WAIT, MEMBER_OOM_SCORE, MEMBER_OPEN_FILES_MAX, PROCESS_POLL,
+};
 
 /// The environment variable that holds the place of a process.
 const PLACE: &str = "COMPOSE_BROKER_PLACE";
