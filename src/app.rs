@@ -274,6 +274,7 @@ impl App {
             profiles,
             units_per_tenant: config.tenant_units,
             restore_scope: config.restore_scope,
+            tenant_keys: config.tenant_keys,
             deleted_poll: config.deleted_poll,
             public_url: public_url.clone(),
             doorkeeper,

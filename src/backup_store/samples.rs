@@ -90,6 +90,7 @@ pub fn manifest(stored: StoredSnapshot) -> Manifest {
             platform: "cloudfoundry".into(),
             organization: "org-1".into(),
             space: "space-1".into(),
+            account: Default::default(),
         },
         engine: "etcd".into(),
         version: "3.5.16".parse().expect("a version"),

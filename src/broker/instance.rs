@@ -98,8 +98,8 @@ pub(super) enum Asker<'a> {
     Platform,
     /// A user of the instance in front of this deployment, by a restore of the broker's own.
     Neighbour {
-        /// The source of the restore.
-        deployment: &'a DeploymentId,
+        /// The source of the restore, whose owner gets the new instance.
+        source: &'a Instance,
         /// Where the user came from, as operations name it.
         origin: &'static str,
     },
@@ -154,15 +154,23 @@ impl Broker {
             return Err(taken());
         }
         if let Some(existing) = store::instance::find(conn, &request.instance)? {
-            return repeated(conn, &existing, &identity, request.accepts_incomplete);
+            let same = existing.request == identity && self.is_owner(&existing, request);
+            return repeated(conn, &existing, same, request.accepts_incomplete);
         }
         if !request.accepts_incomplete {
             return Err(BrokerError::AsyncRequired);
         }
         let asked: ProvisionParameters = serde_json::from_value(parameters)
             .map_err(|e| BrokerError::BadRequest(format!("the parameters cannot be read: {e}")))?;
-        let tenant = tenant_of(request);
-        let source = self.restore_source(conn, &tenant, &offering, &asked)?;
+        let tenant = match asker {
+            Asker::Platform => self.owner(
+                &request.organization,
+                &request.space,
+                request.context.as_ref(),
+            )?,
+            Asker::Neighbour { source, .. } => source.tenant.clone(),
+        };
+        let source = self.restore_source(conn, asker, &tenant, &offering, &asked)?;
         // What is counted now stays true until the new instance is among it.
         store::deployment::placing_alone(conn)?;
         let target = self.target(conn, &offering, &plan, &asked, source.as_ref())?;
@@ -173,6 +181,7 @@ impl Broker {
             Accepted {
                 request,
                 identity,
+                tenant,
                 engine,
                 target,
                 source,
@@ -243,6 +252,7 @@ impl Broker {
 struct Accepted<'a> {
     request: &'a ProvisionRequest,
     identity: ProvisionIdentity,
+    tenant: Tenant,
     engine: &'a str,
     target: Target<'a>,
     source: Option<Manifest>,
@@ -269,13 +279,13 @@ fn accept(
     };
     let (origin, restored_from) = match asker {
         Asker::Platform => ("osb", None),
-        Asker::Neighbour { deployment, origin } => (origin, Some(deployment.clone())),
+        Asker::Neighbour { source, origin } => (origin, Some(source.deployment.clone())),
     };
     let instance = Instance {
         id: request.instance.clone(),
         service_id: request.service_id.clone(),
         plan_id: request.plan_id.clone(),
-        tenant: tenant_of(request),
+        tenant: accepted.tenant,
         name: text_of_context(request, INSTANCE_NAME)
             .filter(|name| name.len() <= PLATFORM_NAME_BYTES_MAX),
         restored_from,
@@ -348,7 +358,7 @@ fn taken() -> BrokerError {
 fn repeated(
     conn: &mut Conn<'_>,
     existing: &Instance,
-    identity: &ProvisionIdentity,
+    is_same_request: bool,
     accepts_incomplete: bool,
 ) -> Result<Provisioned, BrokerError> {
     match existing.state {
@@ -357,7 +367,7 @@ fn repeated(
                 .to_owned(),
         )),
         // What the broker named and made by itself was asked for by no platform.
-        _ if existing.restored_from.is_some() || existing.request != *identity => Err(taken()),
+        _ if existing.restored_from.is_some() || !is_same_request => Err(taken()),
         InstanceState::Failed => Err(BrokerError::Conflict(
             "the service instance of this id failed; deprovision it first".to_owned(),
         )),
@@ -386,23 +396,6 @@ pub(super) fn check_maintenance(plan: &Plan, sent: Option<&str>) -> Result<(), B
             "maintenance_info.version is not that of the catalog; update the catalog first"
                 .to_owned(),
         )),
-    }
-}
-
-/// The owner of the instance to be: by the context where the platform has one of its own kind,
-/// else by the fields that every platform sends.
-fn tenant_of(request: &ProvisionRequest) -> Tenant {
-    let text = |field: &str| text_of_context(request, field);
-    let platform = text("platform").unwrap_or_else(|| "cloudfoundry".to_owned());
-    let (organization, space) = if platform == "kubernetes" {
-        (text("clusterid"), text("namespace"))
-    } else {
-        (None, None)
-    };
-    Tenant {
-        platform,
-        organization: organization.unwrap_or_else(|| request.organization.clone()),
-        space: space.unwrap_or_else(|| request.space.clone()),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
         limits::SYNC_WAIT,
         operation::{DeletedPoll, Operation, OperationState},
         placement::Cluster,
-        tenant::RestoreScope,
+        tenant::{RestoreScope, TenantKeys},
         version::Version,
     },
     seal::{KeyRing, SealError},
@@ -37,6 +37,7 @@ mod expiry;
 mod instance;
 mod logfile;
 mod observation;
+mod owner;
 mod quota;
 mod reconcile;
 mod relief;
@@ -63,6 +64,7 @@ pub use instance::{
 };
 pub use logfile::{LogError, LogLink, Logs, logfile_id, logfile_name};
 pub use observation::Observer;
+pub use owner::OwnerFinding;
 pub use reconcile::{Finding, Repair, Repaired};
 pub use restore::{RestoreOptions, RestorePlace, RestoreRequest, Restored};
 pub use schedule::back_up_due;
@@ -180,6 +182,8 @@ pub struct Broker {
     pub units_per_tenant: Option<u32>,
     /// How far a restore may reach for its source.
     pub restore_scope: RestoreScope,
+    /// The ids of contexts that tell tenants apart, where the operator names them.
+    pub tenant_keys: TenantKeys,
     /// What a poll with the token of a deletion that is done is told.
     pub deleted_poll: DeletedPoll,
     /// Where clients reach the broker, without a slash at the end.

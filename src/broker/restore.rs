@@ -141,7 +141,7 @@ impl Broker {
             accepts_incomplete: true,
         };
         let asker = Asker::Neighbour {
-            deployment: &source.deployment,
+            source: &source,
             origin: request.origin,
         };
         self.provision_in(conn, &provision, asker)?;
@@ -207,7 +207,8 @@ impl Broker {
     ) -> Result<Vec<RestoreOptions>, BrokerError> {
         let source = known(conn, source)?;
         let (offering, plan) = self.offering_and_plan(&source.service_id, &source.plan_id)?;
-        let restorable = self.restorable(conn, &source.tenant, &offering, source.id.as_str());
+        let of_the_source = |found: &Instance| found.deployment == source.deployment;
+        let restorable = restorable(conn, of_the_source, &offering, source.id.as_str());
         let restorable = or_refusal(restorable)?.map(|_| ());
         let nothing = RestoreOptions {
             refusal: restorable.err(),
@@ -330,6 +331,7 @@ impl Broker {
     pub(super) fn restore_source(
         &self,
         conn: &mut Conn<'_>,
+        asker: Asker<'_>,
         tenant: &Tenant,
         offering: &Offering,
         asked: &ProvisionParameters,
@@ -353,39 +355,51 @@ impl Broker {
                 );
             }
         };
-        let source = self.restorable(conn, tenant, offering, source_id)?;
+        if matches!(asker, Asker::Platform) && !tenant.is_told_apart(self.restore_scope) {
+            return refuse(format!(
+                "nothing in the request tells you from others: organization_guid and space_guid \
+                 are placeholders, and the context has no id of a tenant of the platform {:?}. So \
+                 the broker restores nothing for it; the operator can name the id with \
+                 COMPOSE_BROKER_TENANT_KEYS",
+                tenant.platform
+            ));
+        }
+        let may_restore = |source: &Instance| match asker {
+            Asker::Platform => tenant.may_restore_from(&source.tenant, self.restore_scope),
+            Asker::Neighbour { source: own, .. } => source.deployment == own.deployment,
+        };
+        let source = restorable(conn, may_restore, offering, source_id)?;
         manifest_of(conn, &source, backup_id).map(Some)
     }
+}
 
-    /// The instance of that id, when an owner may restore from it.
-    fn restorable(
-        &self,
-        conn: &mut Conn<'_>,
-        tenant: &Tenant,
-        offering: &Offering,
-        source_id: &str,
-    ) -> Result<Instance, BrokerError> {
-        // A foreign instance is answered exactly like an unknown one.
-        let unknown_source = || {
-            BrokerError::BadRequest(format!(
-                "source_service_instance_id {source_id:?} is no service instance that you can \
-                 restore from; give the id of one of your own"
-            ))
-        };
-        let id: InstanceId = source_id.parse().map_err(|_| unknown_source())?;
-        let source = store::instance::find(conn, &id)?
-            .filter(|source| source.state == InstanceState::Ready)
-            .filter(|source| tenant.may_restore_from(&source.tenant, self.restore_scope))
-            .ok_or_else(unknown_source)?;
-        if source.service_id != offering.id {
-            return Err(BrokerError::BadRequest(format!(
-                "source_service_instance_id {source_id:?} is of another service than {}; restore \
-                 it with the service that it is of",
-                offering.name
-            )));
-        }
-        Ok(source)
+/// The instance of that id, when whoever asks may restore from it.
+fn restorable(
+    conn: &mut Conn<'_>,
+    may_restore: impl Fn(&Instance) -> bool,
+    offering: &Offering,
+    source_id: &str,
+) -> Result<Instance, BrokerError> {
+    // A foreign instance is answered exactly like an unknown one.
+    let unknown_source = || {
+        BrokerError::BadRequest(format!(
+            "source_service_instance_id {source_id:?} is no service instance that you can restore \
+             from; give the id of one of your own"
+        ))
+    };
+    let id: InstanceId = source_id.parse().map_err(|_| unknown_source())?;
+    let source = store::instance::find(conn, &id)?
+        .filter(|source| source.state == InstanceState::Ready)
+        .filter(may_restore)
+        .ok_or_else(unknown_source)?;
+    if source.service_id != offering.id {
+        return Err(BrokerError::BadRequest(format!(
+            "source_service_instance_id {source_id:?} is of another service than {}; restore it \
+             with the service that it is of",
+            offering.name
+        )));
     }
+    Ok(source)
 }
 
 /// The manifest of a backup of an instance, when it can be restored.

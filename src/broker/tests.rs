@@ -134,6 +134,7 @@ impl Office {
             profiles: BTreeMap::from([("etcd".to_owned(), &etcd::PROFILE)]),
             units_per_tenant: None,
             restore_scope: RestoreScope::Space,
+            tenant_keys: TenantKeys::default(),
             deleted_poll: DeletedPoll::Gone,
             public_url: "http://broker".to_owned(),
             downloads: Downloads::on(tokio::runtime::Handle::current()),

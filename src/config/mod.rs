@@ -25,7 +25,7 @@ use crate::{
         operation::DeletedPoll,
         proxy::TrustedProxies,
         secret::{Credentials, Secret},
-        tenant::RestoreScope,
+        tenant::{RestoreScope, TenantKeys},
     },
     seal::{KeyRing, random_secret},
 };
@@ -126,6 +126,11 @@ pub struct Settings {
     /// How far a restore may reach for its source: space or organization
     #[arg(long, env = "COMPOSE_BROKER_RESTORE_SCOPE", default_value = "space")]
     pub restore_scope: String,
+
+    /// The ids of contexts by which platforms tell tenants apart: platform:key+key, separated by
+    /// commas [default: those of the platforms that are known]
+    #[arg(long, env = "COMPOSE_BROKER_TENANT_KEYS")]
+    pub tenant_keys: Option<String>,
 
     /// What a poll with the token of a deletion that is done is told: gone (410) or succeeded (200)
     #[arg(long, env = "COMPOSE_BROKER_DELETED_POLL", default_value = "gone")]
@@ -244,6 +249,8 @@ pub struct Config {
     pub tenant_operations: usize,
     /// How far a restore may reach for its source.
     pub restore_scope: RestoreScope,
+    /// The ids of contexts that tell tenants apart, where the operator names them.
+    pub tenant_keys: TenantKeys,
     /// What a poll with the token of a deletion that is done is told.
     pub deleted_poll: DeletedPoll,
     /// What is logged.
@@ -375,6 +382,10 @@ impl Config {
                 ("organization", RestoreScope::Organization),
             ],
         )?;
+        let tenant_keys = settings.tenant_keys.as_deref().unwrap_or_default();
+        let tenant_keys = tenant_keys
+            .parse()
+            .map_err(|e| wrong("COMPOSE_BROKER_TENANT_KEYS", e))?;
         let deleted_poll = one_of(
             "COMPOSE_BROKER_DELETED_POLL",
             &settings.deleted_poll,
@@ -485,6 +496,7 @@ impl Config {
             tenant_units: Some(tenant_units).filter(|units| *units > 0),
             tenant_operations: usize::try_from(tenant_operations).unwrap_or(usize::MAX),
             restore_scope,
+            tenant_keys,
             deleted_poll,
             log: settings.log.clone(),
             log_format,

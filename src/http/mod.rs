@@ -105,6 +105,11 @@ pub fn routes(config: &mut web::ServiceConfig) {
                         .route(web::post().to(operator::reconcile)),
                 )
                 .service(only("/audit").route(web::get().to(operator::audit)))
+                .service(
+                    only("/owners")
+                        .route(web::get().to(operator::owners))
+                        .route(web::post().to(operator::change_owners)),
+                )
                 .service(only("/versions").route(web::get().to(operator::versions)))
                 .default_service(web::to(error::no_such_route)),
         )

@@ -15,6 +15,8 @@ pub enum AtOnce {
     Notes,
     /// Another catalog.
     Catalog,
+    /// Another owner of an instance.
+    Owner,
     /// Repairs of what the store and the backup store disagreed about.
     Reconciliation,
 }
@@ -27,6 +29,7 @@ impl AtOnce {
             Self::Parameters => "parameters",
             Self::Notes => "notes",
             Self::Catalog => "catalog",
+            Self::Owner => "owner",
             Self::Reconciliation => "reconciliation",
         }
     }

@@ -183,6 +183,8 @@ pub const DISK_RESERVE_BYTES: u64 = 64 * 1024 * 1024;
 /// instances that are there stay, but for backups without bytes, see [`BACKUP_HISTORY_KEPT`].
 pub const HISTORY_KEPT: chrono::Duration = chrono::Duration::days(30);
 
+/// Instances whose owners are looked at in one transaction.
+pub const OWNERS_PAGE: i64 = 500;
 /// Rows of backups that are held against their objects at once.
 pub const RECONCILE_PAGE: i64 = 1000;
 

@@ -73,6 +73,7 @@ mod tests {
                 platform: "p".into(),
                 organization: "o".into(),
                 space: space.into(),
+                account: Default::default(),
             }),
             cluster: Some(cluster.into()),
         }

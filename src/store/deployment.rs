@@ -158,11 +158,13 @@ pub fn units_on(conn: &mut Conn<'_>, cluster: &str) -> Result<u64, StoreError> {
 
 /// The same of a tenant's instances, wherever they are.
 pub fn units_of(conn: &mut Conn<'_>, tenant: &Tenant) -> Result<u64, StoreError> {
+    let account = to_json(&tenant.account)?;
     let units: Option<i64> = each!(conn, |c| deployments::table
         .inner_join(instances::table.on(instances::id.eq(deployments::instance_id)))
         .filter(instances::platform.eq(&tenant.platform))
         .filter(instances::organization.eq(&tenant.organization))
         .filter(instances::space.eq(&tenant.space))
+        .filter(instances::account.eq(&account))
         .select(sum(deployments::units))
         .first(c))?;
     let growth = growth(conn, |conn, deployment| {

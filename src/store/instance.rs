@@ -33,6 +33,7 @@ struct Row {
     created_at: NaiveDateTime,
     name: Option<String>,
     restored_from: Option<String>,
+    account: String,
 }
 
 impl Row {
@@ -52,6 +53,7 @@ impl Row {
             created_at: instance.created_at.naive_utc(),
             name: instance.name.clone(),
             restored_from: instance.restored_from.as_ref().map(DeploymentId::to_string),
+            account: to_json(&instance.tenant.account)?,
         })
     }
 
@@ -64,6 +66,7 @@ impl Row {
                 platform: self.platform,
                 organization: self.organization,
                 space: self.space,
+                account: from_json("an instance's account", &self.account)?,
             },
             deployment: parse("a deployment's id", &self.deployment_id)?,
             context: from_json("an instance's context", &self.context)?,
@@ -121,6 +124,7 @@ pub fn search(
                 .or(instances::deployment_id.like(&pattern).escape('\\'))
                 .or(lower(instances::organization).like(&pattern).escape('\\'))
                 .or(lower(instances::space).like(&pattern).escape('\\'))
+                .or(lower(instances::account).like(&pattern).escape('\\'))
                 .or(lower(instances::context).like(&pattern).escape('\\'))
         )
         .order((instances::created_at.desc(), instances::id.desc()))
@@ -137,10 +141,12 @@ pub fn get(conn: &mut Conn<'_>, id: &InstanceId) -> Result<Instance, StoreError>
 
 /// The instances of a plan that a tenant has, whatever state they are in.
 pub fn count_of(conn: &mut Conn<'_>, tenant: &Tenant, plan_id: &str) -> Result<u64, StoreError> {
+    let account = to_json(&tenant.account)?;
     let count: i64 = each!(conn, |c| instances::table
         .filter(instances::platform.eq(&tenant.platform))
         .filter(instances::organization.eq(&tenant.organization))
         .filter(instances::space.eq(&tenant.space))
+        .filter(instances::account.eq(&account))
         .filter(instances::plan_id.eq(plan_id))
         .count()
         .get_result(c))?;
@@ -149,10 +155,12 @@ pub fn count_of(conn: &mut Conn<'_>, tenant: &Tenant, plan_id: &str) -> Result<u
 
 /// Whether an instance of a tenant has that name.
 pub fn is_named(conn: &mut Conn<'_>, tenant: &Tenant, name: &str) -> Result<bool, StoreError> {
+    let account = to_json(&tenant.account)?;
     let id: Option<String> = each!(conn, |c| instances::table
         .filter(instances::platform.eq(&tenant.platform))
         .filter(instances::organization.eq(&tenant.organization))
         .filter(instances::space.eq(&tenant.space))
+        .filter(instances::account.eq(&account))
         .filter(instances::name.eq(name))
         .select(instances::id)
         .first(c)
@@ -222,6 +230,30 @@ pub fn set_state(
 ) -> Result<(), StoreError> {
     each!(conn, |c| diesel::update(instances::table.find(id.as_str()))
         .set(instances::state.eq(state.as_str()))
+        .execute(c))?;
+    Ok(())
+}
+
+/// Some instances by id, those after `after`, whatever state they are in.
+pub fn after(conn: &mut Conn<'_>, after: &str, limit: i64) -> Result<Vec<Instance>, StoreError> {
+    let rows: Vec<Row> = each!(conn, |c| instances::table
+        .filter(instances::id.gt(after))
+        .order(instances::id)
+        .limit(limit)
+        .load(c))?;
+    rows.into_iter().map(Row::into_model).collect()
+}
+
+/// Gives an instance another owner.
+pub fn set_tenant(conn: &mut Conn<'_>, id: &InstanceId, tenant: &Tenant) -> Result<(), StoreError> {
+    let account = to_json(&tenant.account)?;
+    each!(conn, |c| diesel::update(instances::table.find(id.as_str()))
+        .set((
+            instances::platform.eq(&tenant.platform),
+            instances::organization.eq(&tenant.organization),
+            instances::space.eq(&tenant.space),
+            instances::account.eq(&account),
+        ))
         .execute(c))?;
     Ok(())
 }

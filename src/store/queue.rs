@@ -11,7 +11,7 @@ use diesel::{
 };
 
 use super::{
-    Conn, StoreError, alone, each,
+    Conn, StoreError, alone, each, from_json,
     operation::{ACTIVE, active_on_instance, find},
     parse,
     schema::operations,
@@ -60,25 +60,27 @@ struct Seen {
     #[diesel(sql_type = Nullable<Text>)]
     space: Option<String>,
     #[diesel(sql_type = Nullable<Text>)]
+    account: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
     cluster_id: Option<String>,
 }
 
 impl Seen {
-    fn into_place(self) -> (String, Place) {
-        let party = match (self.platform, self.organization, self.space) {
-            (Some(platform), Some(organization), Some(space))
-                if !OWN_ORIGINS.contains(&self.origin.as_str()) =>
-            {
+    fn into_place(self) -> Result<(String, Place), StoreError> {
+        let is_own = OWN_ORIGINS.contains(&self.origin.as_str());
+        let party = match (self.platform, self.organization, self.space, self.account) {
+            (Some(platform), Some(organization), Some(space), Some(account)) if !is_own => {
                 Party::Tenant(Tenant {
                     platform,
                     organization,
                     space,
+                    account: from_json("an instance's account", &account)?,
                 })
             }
             _ => Party::Broker,
         };
         let cluster = self.cluster_id;
-        (self.id, Place { party, cluster })
+        Ok((self.id, Place { party, cluster }))
     }
 }
 
@@ -96,7 +98,7 @@ fn kinds_of(look: &Look<'_>) -> String {
 fn running(conn: &mut Conn<'_>, look: &Look<'_>) -> Result<Vec<Place>, StoreError> {
     let kinds = kinds_of(look);
     let query = format!(
-        "SELECT o.id, o.origin, i.platform, i.organization, i.space, d.cluster_id
+        "SELECT o.id, o.origin, i.platform, i.organization, i.space, i.account, d.cluster_id
          FROM operations o
          LEFT JOIN instances i ON i.id = o.instance_id
          LEFT JOIN deployments d ON d.instance_id = o.instance_id
@@ -108,19 +110,19 @@ fn running(conn: &mut Conn<'_>, look: &Look<'_>) -> Result<Vec<Place>, StoreErro
         .bind::<Timestamp, _>(now)
         .bind::<Timestamp, _>(now + AHEAD_MAX)
         .load(c))?;
-    let places = seen.into_iter().map(|seen| seen.into_place().1);
-    Ok(places.collect())
+    let places = seen.into_iter().map(|seen| Ok(seen.into_place()?.1));
+    places.collect()
 }
 
 /// What is due and nobody alive works on, each tenant's oldest first.
 fn due(conn: &mut Conn<'_>, look: &Look<'_>) -> Result<Vec<(String, Place)>, StoreError> {
     let (kinds, active, own) = (kinds_of(look), listed(ACTIVE), listed(OWN_ORIGINS));
     let query = format!(
-        "SELECT id, origin, platform, organization, space, cluster_id FROM (
+        "SELECT id, origin, platform, organization, space, account, cluster_id FROM (
              SELECT o.id, o.origin, o.not_before,
-                    i.platform, i.organization, i.space, d.cluster_id,
+                    i.platform, i.organization, i.space, i.account, d.cluster_id,
                     row_number() OVER (
-                        PARTITION BY i.platform, i.organization, i.space, o.origin IN ({own})
+                        PARTITION BY i.platform, i.organization, i.space, i.account, o.origin IN ({own})
                         ORDER BY o.not_before, o.id
                     ) AS place
              FROM operations o
@@ -144,7 +146,7 @@ fn due(conn: &mut Conn<'_>, look: &Look<'_>) -> Result<Vec<(String, Place)>, Sto
         .bind::<BigInt, _>(SEEN_OF_TENANT_MAX)
         .bind::<BigInt, _>(SEEN_MAX)
         .load(c))?;
-    Ok(seen.into_iter().map(Seen::into_place).collect())
+    seen.into_iter().map(Seen::into_place).collect()
 }
 
 /// Claims operations that are due and that nobody alive works on.

@@ -17,6 +17,7 @@ diesel::table! {
         created_at -> Timestamp,
         name -> Nullable<Text>,
         restored_from -> Nullable<Text>,
+        account -> Text,
     }
 }
 

@@ -211,6 +211,11 @@ impl TestBroker {
         self.begin(surroundings).await;
     }
 
+    /// Further flags for the next start of a broker that is stopped.
+    pub fn set_flags(&mut self, flags: &[&str]) {
+        self.flags.extend(flags.iter().map(|&flag| flag.to_owned()));
+    }
+
     /// A client of a broker that runs elsewhere, at `url` with everything below `folder`.
     pub fn beside(folder: PathBuf, url: String, username: String, password: String) -> Self {
         // A connection of before the broker's death would be of no use after it.

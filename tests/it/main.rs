@@ -60,6 +60,7 @@ mod secrecy;
 mod start;
 mod story;
 mod stub;
+mod tenants;
 mod tidy;
 mod time;
 mod tls;

@@ -126,6 +126,7 @@ fn instance(id: &InstanceId, deployment: &DeploymentId) -> Instance {
             platform: "cloudfoundry".to_owned(),
             organization: "o".to_owned(),
             space: "s".to_owned(),
+            account: Default::default(),
         },
         name: None,
         restored_from: None,

@@ -51,6 +51,7 @@ impl ClusterBody {
             platform: "compose-broker".to_owned(),
             organization: String::new(),
             space: String::new(),
+            account: Default::default(),
         };
         Self {
             id: cluster.id.clone(),

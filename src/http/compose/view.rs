@@ -389,10 +389,13 @@ fn backup_states() -> Object {
 
 /// Compose names owners by 24 hexadecimal digits: these are made of the tenant's own names.
 pub fn account_id(tenant: &Tenant) -> String {
-    let names = format!(
+    let mut names = format!(
         "{}\0{}\0{}",
         tenant.platform, tenant.organization, tenant.space
     );
+    for (key, id) in &tenant.account {
+        names += &format!("\0{key}\0{id}");
+    }
     fingerprint(&names)[..24].to_owned()
 }
 

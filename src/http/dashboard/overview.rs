@@ -274,7 +274,7 @@ fn facts(broker: &Broker, view: &InstanceView) -> Vec<Fact> {
         id: "",
     };
     let quota = size(deployment.quota_bytes());
-    vec![
+    let mut facts = vec![
         Fact {
             name: "Instance ID",
             value: instance.id.to_string(),
@@ -292,7 +292,13 @@ fn facts(broker: &Broker, view: &InstanceView) -> Vec<Fact> {
         fact("Created", Moment::new(instance.created_at, view.now).exact),
         fact("Organization", instance.tenant.organization.clone()),
         fact("Space", instance.tenant.space.clone()),
-    ]
+    ];
+    let account = instance.tenant.account.iter();
+    let account: Vec<String> = account.map(|(key, id)| format!("{key} {id}")).collect();
+    if !account.is_empty() {
+        facts.push(fact("Account", account.join(", ")));
+    }
+    facts
 }
 
 fn usage(seen: &Observation, quota: u64) -> Option<Usage> {

@@ -33,6 +33,8 @@ const RULES: Rules = Rules {
         super::reconcile,
         super::audit,
         super::versions,
+        super::owners,
+        super::change_owners,
         health::alive,
         health::ready,
     ),

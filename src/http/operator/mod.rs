@@ -1,5 +1,7 @@
 //! For operators: what concerns the broker as a whole. The platform's own credentials let in.
 
+use std::collections::BTreeMap;
+
 use actix_web::{
     Error, HttpRequest, HttpResponse, ResponseError as _,
     body::{EitherBody, MessageBody},
@@ -22,10 +24,11 @@ use super::{
     request::{check_basic, query},
 };
 use crate::{
-    broker::{AuditPage, AuditQuery, Finding, Repaired, VersionInUse},
+    broker::{AuditPage, AuditQuery, Finding, OwnerFinding, Repaired, VersionInUse},
     model::{
         audit::AuditEntry,
         ids::{BindingId, InstanceId, OperationId},
+        tenant::Tenant,
         version::Version,
     },
 };
@@ -121,6 +124,64 @@ impl From<VersionInUse> for VersionBody {
     }
 }
 
+/// Instances whose requests name other owners than they have.
+#[derive(Serialize, ToSchema)]
+struct Owners {
+    instances: Vec<OwnerFindingBody>,
+}
+
+/// An instance whose request names another owner than it has.
+#[derive(Serialize, ToSchema)]
+#[schema(as = OwnerFinding)]
+struct OwnerFindingBody {
+    /// The instance.
+    #[schema(value_type = PlatformId)]
+    instance_id: InstanceId,
+    /// The owner that it has, or had.
+    owner: OwnerBody,
+    /// The owner that its request names today; none: an id that must be there is not.
+    #[schema(required)]
+    named: Option<OwnerBody>,
+    /// Whether it has that owner now.
+    changed: bool,
+}
+
+impl From<OwnerFinding> for OwnerFindingBody {
+    fn from(of: OwnerFinding) -> Self {
+        Self {
+            instance_id: of.instance,
+            owner: of.owner.into(),
+            named: of.named.map(OwnerBody::from),
+            changed: of.changed,
+        }
+    }
+}
+
+/// The owner of an instance.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Owner)]
+struct OwnerBody {
+    /// The kind of platform.
+    platform: String,
+    /// The organization, or the Kubernetes cluster.
+    organization: String,
+    /// The space, or the namespace.
+    space: String,
+    /// The ids of the context that tell tenants apart beside them.
+    account: BTreeMap<String, String>,
+}
+
+impl From<Tenant> for OwnerBody {
+    fn from(of: Tenant) -> Self {
+        Self {
+            platform: of.platform,
+            organization: of.organization,
+            space: of.space,
+            account: of.account,
+        }
+    }
+}
+
 type Answer = Result<HttpResponse, OsbError>;
 
 /// Lets a request in that has the broker's credentials.
@@ -207,6 +268,30 @@ pub async fn versions(api: web::Data<Api>) -> Answer {
     let found = api.broker.versions_in_use().await?;
     let versions = found.into_iter().map(VersionBody::from).collect();
     Ok(HttpResponse::Ok().json(Versions { versions }))
+}
+
+/// Tells whose requests name another owner than the one that their instance has.
+#[utoipa::path(
+    get, path = "/operator/owners", operation_id = "owners",
+    responses((status = 200, description = "The instances, by id", body = Owners))
+)]
+pub async fn owners(api: web::Data<Api>) -> Answer {
+    owners_found(&api, false).await
+}
+
+/// Gives these instances the owners that their requests name.
+#[utoipa::path(
+    post, path = "/operator/owners", operation_id = "change_owners",
+    responses((status = 200, description = "What was found, and done about it", body = Owners))
+)]
+pub async fn change_owners(api: web::Data<Api>) -> Answer {
+    owners_found(&api, true).await
+}
+
+async fn owners_found(api: &Api, change: bool) -> Answer {
+    let found = api.broker.owners(change).await?;
+    let instances = found.into_iter().map(OwnerFindingBody::from).collect();
+    Ok(HttpResponse::Ok().json(Owners { instances }))
 }
 
 fn wrong(name: &str) -> HttpError {

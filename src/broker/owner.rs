@@ -1,0 +1,108 @@
+//! Whose instances are whose.
+//!
+//! An instance keeps the owner that it was made with, also when the broker learns to tell the
+//! tenants of its platform apart. Until an operator gives such an instance the owner that its own
+//! request names, nobody new restores from it.
+
+use std::sync::Arc;
+
+use super::{Broker, BrokerError, ProvisionRequest};
+use crate::{
+    model::{
+        audit::AtOnce, ids::InstanceId, instance::Instance, limits::OWNERS_PAGE, tenant::Tenant,
+    },
+    store::{self, Conn},
+};
+
+/// An instance whose request names another owner than it has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnerFinding {
+    /// The instance.
+    pub instance: InstanceId,
+    /// The owner that it has.
+    pub owner: Tenant,
+    /// The owner that the platform's request and context name today; none: one of the ids that
+    /// must be there is not.
+    pub named: Option<Tenant>,
+    /// Whether it has got that owner now.
+    pub changed: bool,
+}
+
+impl Broker {
+    /// The owner of what is asked for like this.
+    pub(super) fn owner(
+        &self,
+        organization: &str,
+        space: &str,
+        context: Option<&serde_json::Value>,
+    ) -> Result<Tenant, BrokerError> {
+        let owner = self.tenant_keys.owner(organization, space, context);
+        owner.map_err(|refusal| BrokerError::BadRequest(refusal.to_string()))
+    }
+
+    /// Whether a request comes from whoever asked for an instance that is there. Both requests are
+    /// compared, not the owner: that one may be of a time when tenants were not told apart.
+    pub(super) fn is_owner(&self, instance: &Instance, request: &ProvisionRequest) -> bool {
+        let context = request.context.as_ref();
+        let asks = self.owner(&request.organization, &request.space, context);
+        self.named_owner(instance) == asks.ok()
+    }
+
+    fn named_owner(&self, instance: &Instance) -> Option<Tenant> {
+        let (organization, space) = (&instance.request.organization, &instance.request.space);
+        let context = Some(&instance.context);
+        self.tenant_keys.owner(organization, space, context).ok()
+    }
+
+    /// The instances whose requests name another owner than they have; `change`: they get it.
+    pub async fn owners(self: &Arc<Self>, change: bool) -> Result<Vec<OwnerFinding>, BrokerError> {
+        let (mut found, mut after) = (Vec::new(), String::new());
+        loop {
+            let (broker, last) = (self.clone(), after.clone());
+            let look = move |conn: &mut Conn<'_>| broker.owners_after(conn, &last, change);
+            let page = if change {
+                self.store.decide(look).await
+            } else {
+                self.store.read(move |conn| Ok(look(conn))).await?
+            };
+            let Some((last, findings)) = page? else {
+                return Ok(found);
+            };
+            found.extend(findings);
+            after = last;
+        }
+    }
+
+    /// One page of [`Self::owners`], and the id of its last instance.
+    fn owners_after(
+        &self,
+        conn: &mut Conn<'_>,
+        after: &str,
+        change: bool,
+    ) -> Result<Option<(String, Vec<OwnerFinding>)>, BrokerError> {
+        let page = store::instance::after(conn, after, OWNERS_PAGE)?;
+        let Some(last) = page.last().map(|instance| instance.id.to_string()) else {
+            return Ok(None);
+        };
+        let mut findings = Vec::new();
+        for instance in page {
+            let named = self.named_owner(&instance);
+            if named.as_ref() == Some(&instance.tenant) {
+                continue;
+            }
+            let new_owner = named.as_ref().filter(|_| change);
+            if let Some(owner) = new_owner {
+                store::instance::set_tenant(conn, &instance.id, owner)?;
+                let (id, now) = (&instance.id, self.clock.now());
+                store::audit::done(conn, AtOnce::Owner, "operator", Some(id), now)?;
+            }
+            findings.push(OwnerFinding {
+                changed: new_owner.is_some(),
+                instance: instance.id,
+                owner: instance.tenant,
+                named,
+            });
+        }
+        Ok(Some((last, findings)))
+    }
+}

@@ -1,0 +1,177 @@
+//! Whose an instance is, on platforms that tell their tenants apart in different ways.
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::{
+    broker::{Answer, SERVICE, STANDARD, TestBroker, answer, instance_path, text},
+    control::surroundings,
+    transport::description,
+};
+
+/// Asks for an instance as a platform does that has no organizations and spaces.
+async fn put(broker: &TestBroker, id: &str, context: &Value, parameters: Value) -> Answer {
+    let body = json!({
+        "service_id": SERVICE, "plan_id": STANDARD,
+        "organization_guid": "-", "space_guid": "-",
+        "context": context, "parameters": parameters,
+    });
+    let path = format!("{}?accepts_incomplete=true", instance_path(id));
+    answer(broker.osb(Method::PUT, &path).json(&body)).await
+}
+
+async fn provision(broker: &TestBroker, id: &str, context: &Value, parameters: Value) {
+    let accepted = put(broker, id, context, parameters).await;
+    assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
+    let end = broker.instance_end(id, &accepted.body).await;
+    assert_eq!(end["state"], "succeeded", "{end}");
+}
+
+/// The context of Service Manager, which has the same organization and space for everybody.
+fn service_manager(tenant: &str, name: &str) -> Value {
+    json!({ "platform": "service-manager", "tenant": tenant, "instance_name": name })
+}
+
+fn from(source: &str, backup: &Value) -> Value {
+    json!({ "source_service_instance_id": source, "backup_id": backup["id"] })
+}
+
+/// What a refused restore says, without the ids in it.
+fn reason(refused: &Answer) -> String {
+    description(refused, StatusCode::BAD_REQUEST).to_owned()
+}
+
+async fn owners(broker: &TestBroker, method: Method) -> Value {
+    let found = answer(broker.osb(method, "/operator/owners")).await;
+    assert_eq!(found.status, StatusCode::OK, "{found:?}");
+    found.body["instances"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_without_organizations_of_their_own_restore_from_each_other_nothing() {
+    let flags = ["--restore-scope", "organization", "--tenant-units", "2"];
+    let broker = TestBroker::start_with(&flags, surroundings()).await;
+    let (a, b) = (
+        service_manager("tenant-a", "i"),
+        service_manager("tenant-b", "i"),
+    );
+    provision(&broker, "of a", &a, json!({})).await;
+    let credentials = broker.bind("of a", "app").await;
+    let backup = broker.back_up(&credentials).await;
+
+    let foreign = put(&broker, "of b", &b, from("of a", &backup)).await;
+    let unknown = put(&broker, "of b", &b, from("of c", &backup)).await;
+    assert_eq!(reason(&foreign), reason(&unknown).replace("of c", "of a"));
+    // Without an id of a tenant, and from another platform's tenant of that name.
+    for (context, why) in [
+        (
+            json!({ "platform": "service-manager" }),
+            "nothing in the request",
+        ),
+        (
+            json!({ "platform": "service-manager", "tenant": "" }),
+            "nothing in the request",
+        ),
+        (Value::Null, "nothing in the request"),
+        (
+            json!({ "platform": "other", "tenant": "tenant-a" }),
+            "your own",
+        ),
+        (
+            json!({ "platform": "service-manager", "tenant": "tenant-a", "zone_id": "z" }),
+            "your own",
+        ),
+    ] {
+        let refused = put(&broker, "of b", &context, from("of a", &backup)).await;
+        assert!(reason(&refused).contains(why), "{context}: {refused:?}");
+    }
+    // The id of an instance does not make another tenant its owner.
+    let taken = put(&broker, "of a", &b, json!({})).await;
+    assert_eq!(taken.status, StatusCode::CONFLICT, "{taken:?}");
+    let repeated = put(
+        &broker,
+        "of a",
+        &service_manager("tenant-a", "j"),
+        json!({}),
+    )
+    .await;
+    assert_eq!(repeated.status, StatusCode::OK, "{repeated:?}");
+
+    // What one has does not count against the other.
+    provision(&broker, "of b", &b, json!({ "units": 2 })).await;
+    provision(&broker, "copy", &a, from("of a", &backup)).await;
+    let too_much = put(&broker, "third", &a, json!({})).await;
+    assert!(
+        reason(&too_much).contains("2 of the 2 unit"),
+        "{too_much:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_not_told_apart_restores_by_the_token_of_the_instance_alone() {
+    let broker = TestBroker::start().await;
+    let nobody = json!({ "platform": "service-manager" });
+    provision(&broker, "i", &nobody, json!({})).await;
+    let credentials = broker.bind("i", "app").await;
+    let backup = broker.back_up(&credentials).await;
+    let refused = put(&broker, "copy", &nobody, from("i", &backup)).await;
+    let why = reason(&refused);
+    assert!(why.contains("COMPOSE_BROKER_TENANT_KEYS"), "{why}");
+
+    let path = format!(
+        "/deployments/{}/backups/{}/restore",
+        text(&credentials["deployment_id"]),
+        text(&backup["id"])
+    );
+    let body = json!({ "deployment": { "name": "copy" } });
+    let made = answer(
+        broker
+            .compose(Method::POST, &credentials, &path)
+            .json(&body),
+    )
+    .await;
+    assert_eq!(made.status, StatusCode::ACCEPTED, "{made:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_keep_their_owner_until_an_operator_says_otherwise() {
+    let mut broker = TestBroker::start().await;
+    let of = |tenant: &str| json!({ "platform": "ours", "department": tenant });
+    provision(&broker, "i", &of("a"), json!({})).await;
+    let credentials = broker.bind("i", "app").await;
+    let backup = broker.back_up(&credentials).await;
+    assert_eq!(owners(&broker, Method::GET).await, json!([]));
+
+    broker.stop().await;
+    broker.set_flags(&["--tenant-keys", "ours:department"]);
+    broker.start_again(surroundings()).await;
+    let missing = put(&broker, "j", &json!({ "platform": "ours" }), json!({})).await;
+    assert!(reason(&missing).contains("\"department\""), "{missing:?}");
+    let refused = put(&broker, "copy", &of("a"), from("i", &backup)).await;
+    assert!(reason(&refused).contains("your own"), "{refused:?}");
+
+    let seen = owners(&broker, Method::GET).await;
+    let mut finding = json!({
+        "instance_id": "i", "changed": false,
+        "owner": { "platform": "ours", "organization": "-", "space": "-", "account": {} },
+        "named": {
+            "platform": "ours", "organization": "-", "space": "-",
+            "account": { "department": "a" },
+        },
+    });
+    assert_eq!(seen, json!([finding]));
+    assert_eq!(
+        owners(&broker, Method::GET).await,
+        seen,
+        "looking changes nothing"
+    );
+    finding["changed"] = json!(true);
+    assert_eq!(owners(&broker, Method::POST).await, json!([finding]));
+    assert_eq!(owners(&broker, Method::POST).await, json!([]));
+    let audit = answer(broker.osb(Method::GET, "/operator/audit?instance=i")).await;
+    assert_eq!(audit.body["entries"][0]["action"], "owner");
+
+    let foreign = put(&broker, "copy", &of("b"), from("i", &backup)).await;
+    assert!(reason(&foreign).contains("your own"), "{foreign:?}");
+    provision(&broker, "copy", &of("a"), from("i", &backup)).await;
+}
