@@ -12,7 +12,10 @@ use std::{
 };
 
 use futures::{StreamExt as _, future::join_all, stream};
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::AbortHandle,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -43,12 +46,12 @@ pub struct Guard {
 }
 
 /// What is remembered of one database.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Known {
     /// Its members are not asked before.
     next_look: Instant,
-    /// They are being asked.
-    looking: bool,
+    /// The last time that they were asked, which may go on.
+    look: Option<AbortHandle>,
     /// When something was done last, and what the database held then, as its count of changes.
     last_relief: Option<(Instant, Option<i64>)>,
 }
@@ -133,15 +136,15 @@ impl Guard {
             UNSAFE_LOOK_INTERVAL
         };
         if near && self.begins_look(deployment, pause) {
-            let (this, deployment) = (self.clone(), deployment.clone());
-            tokio::spawn(async move {
-                if let Err(error) = this.look_at_members(&deployment, is_safe).await {
-                    log::warn!(deployment:% = deployment.id; "{}", chain(&error));
-                }
-                if let Some(known) = this.known().get_mut(&deployment.id) {
-                    known.looking = false;
+            let (this, of) = (self.clone(), deployment.clone());
+            let look = tokio::spawn(async move {
+                if let Err(error) = this.look_at_members(&of, is_safe).await {
+                    log::warn!(deployment:% = of.id; "{}", chain(&error));
                 }
             });
+            if let Some(known) = self.known().get_mut(&deployment.id) {
+                known.look = Some(look.abort_handle());
+            }
         }
         Ok(())
     }
@@ -223,13 +226,13 @@ impl Guard {
         let mut all = self.known();
         let known = all.entry(deployment.id.clone()).or_insert(Known {
             next_look: now,
-            looking: false,
+            look: None,
             last_relief: None,
         });
-        let begins = now >= known.next_look && !known.looking;
+        let has_ended = known.look.as_ref().is_none_or(AbortHandle::is_finished);
+        let begins = now >= known.next_look && has_ended;
         if begins {
             known.next_look = now + pause;
-            known.looking = true;
         }
         begins
     }

@@ -163,11 +163,9 @@ impl Broker {
         let asked: ProvisionParameters = serde_json::from_value(parameters)
             .map_err(|e| BrokerError::BadRequest(format!("the parameters cannot be read: {e}")))?;
         let tenant = match asker {
-            Asker::Platform => self.owner(
-                &request.organization,
-                &request.space,
-                request.context.as_ref(),
-            )?,
+            Asker::Platform => self
+                .owner(request)
+                .map_err(|refusal| BrokerError::BadRequest(refusal.to_string()))?,
             Asker::Neighbour { source, .. } => source.tenant.clone(),
         };
         let source = self.restore_source(conn, asker, &tenant, &offering, &asked)?;

@@ -9,7 +9,11 @@ use std::sync::Arc;
 use super::{Broker, BrokerError, ProvisionRequest};
 use crate::{
     model::{
-        audit::AtOnce, ids::InstanceId, instance::Instance, limits::OWNERS_PAGE, tenant::Tenant,
+        audit::AtOnce,
+        ids::InstanceId,
+        instance::Instance,
+        limits::OWNERS_PAGE,
+        tenant::{OwnerError, Tenant},
     },
     store::{self, Conn},
 };
@@ -29,23 +33,17 @@ pub struct OwnerFinding {
 }
 
 impl Broker {
-    /// The owner of what is asked for like this.
-    pub(super) fn owner(
-        &self,
-        organization: &str,
-        space: &str,
-        context: Option<&serde_json::Value>,
-    ) -> Result<Tenant, BrokerError> {
-        let owner = self.tenant_keys.owner(organization, space, context);
-        owner.map_err(|refusal| BrokerError::BadRequest(refusal.to_string()))
+    /// The owner of an instance that a platform asks for.
+    pub(super) fn owner(&self, request: &ProvisionRequest) -> Result<Tenant, OwnerError> {
+        let (organization, space) = (&request.organization, &request.space);
+        let context = request.context.as_ref();
+        self.tenant_keys.owner(organization, space, context)
     }
 
     /// Whether a request comes from whoever asked for an instance that is there. Both requests are
     /// compared, not the owner: that one may be of a time when tenants were not told apart.
     pub(super) fn is_owner(&self, instance: &Instance, request: &ProvisionRequest) -> bool {
-        let context = request.context.as_ref();
-        let asks = self.owner(&request.organization, &request.space, context);
-        self.named_owner(instance) == asks.ok()
+        self.named_owner(instance) == self.owner(request).ok()
     }
 
     fn named_owner(&self, instance: &Instance) -> Option<Tenant> {

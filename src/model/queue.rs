@@ -6,15 +6,22 @@
 
 use std::collections::BTreeMap;
 
-use super::tenant::Tenant;
-
 /// For whom an operation is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Party {
     /// What the broker does by itself: scheduled backups, expired backups and bindings.
     Broker,
-    /// What a tenant asked for.
-    Tenant(Tenant),
+    /// What a tenant asked for; the ids that tell it from others, as they are stored.
+    Tenant {
+        /// The kind of platform.
+        platform: String,
+        /// The organization.
+        organization: String,
+        /// The space.
+        space: String,
+        /// The further ids, as one text.
+        account: String,
+    },
 }
 
 /// What an operation takes up while it runs.
@@ -69,12 +76,12 @@ mod tests {
 
     fn place(space: &str, cluster: &str) -> Place {
         Place {
-            party: Party::Tenant(Tenant {
+            party: Party::Tenant {
                 platform: "p".into(),
                 organization: "o".into(),
                 space: space.into(),
-                account: Default::default(),
-            }),
+                account: "{}".into(),
+            },
             cluster: Some(cluster.into()),
         }
     }

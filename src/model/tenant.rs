@@ -77,6 +77,13 @@ impl Tenant {
             || !is_placeholder(&self.organization)
             || scope == RestoreScope::Space && !is_placeholder(&self.space)
     }
+
+    /// Whether it is known by a place that its platform gives to one tenant alone.
+    fn has_places(&self) -> bool {
+        [CLOUD_FOUNDRY, KUBERNETES].contains(&self.platform.as_str())
+            && !is_placeholder(&self.organization)
+            && !is_placeholder(&self.space)
+    }
 }
 
 /// Whether a text stands where a platform has no such id: it says nothing (`-`), is all zeros, or
@@ -186,15 +193,6 @@ impl TenantKeys {
             Some((key, _)) => Err(OwnerError::TooLong { key: key.clone() }),
             None => Ok(owner),
         }
-    }
-}
-
-impl Tenant {
-    /// Whether it is known by a place that its platform gives to one tenant alone.
-    fn has_places(&self) -> bool {
-        [CLOUD_FOUNDRY, KUBERNETES].contains(&self.platform.as_str())
-            && !is_placeholder(&self.organization)
-            && !is_placeholder(&self.space)
     }
 }
 

@@ -153,22 +153,34 @@ pub async fn start_as_decided(
     Ok(())
 }
 
+/// What the members say now, and how large the largest one's database is by that, in bytes.
+pub async fn observe_size(
+    work: &Work,
+    deployment: &Deployment,
+    secrets: &DeploymentSecrets,
+) -> Result<(Observation, u64), StepError> {
+    let engine = work.engine(deployment)?;
+    let seen = Observation {
+        members: engine.observe(deployment, secrets).await?,
+        observed_at: work.parts.clock.now(),
+    };
+    match seen.database_bytes() {
+        Some(bytes) => Ok((seen, bytes)),
+        None => Err(StepError::passing(
+            "no member tells how large the database is",
+        )),
+    }
+}
+
 /// How full a deployment's database is now.
 pub async fn fullness(
     work: &Work,
     deployment: &Deployment,
     secrets: &DeploymentSecrets,
 ) -> Result<Fullness, StepError> {
-    let engine = work.engine(deployment)?;
-    let seen = Observation {
-        members: engine.observe(deployment, secrets).await?,
-        observed_at: work.parts.clock.now(),
-    };
-    if seen.database_bytes().is_none() {
-        let text = "no member tells how large the database is";
-        return Err(StepError::passing(text));
-    }
-    let is_safe = engine.profile().full_is_safe(deployment.version);
+    let (seen, _) = observe_size(work, deployment, secrets).await?;
+    let profile = work.engine(deployment)?.profile();
+    let is_safe = profile.full_is_safe(deployment.version);
     let is_closed = deployment.closed_since.is_some();
     Ok(Fullness::of(
         &seen,

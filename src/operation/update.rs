@@ -22,7 +22,7 @@ use crate::{
         deployment::{Deployment, DeploymentSecrets, Member, Shape},
         failure::chain,
         limits::{AGREEMENT_POLL, AGREEMENT_TIMEOUT, CHECKPOINT_TIMEOUT},
-        observation::{MemberObservation, Observation},
+        observation::MemberObservation,
         update::{Change, Move, Standing, fits, next_move},
     },
     store::{self, Conn, StoreError},
@@ -132,26 +132,18 @@ async fn check_size(
     secrets: &DeploymentSecrets,
     goal: Shape,
 ) -> Result<(), StepError> {
-    let members = work
-        .engine(deployment)?
-        .observe(deployment, secrets)
-        .await?;
-    let seen = Observation {
-        members,
-        observed_at: work.parts.clock.now(),
-    };
-    match seen.database_bytes() {
-        Some(_) if seen.serving() < deployment.members.len() => Err(StepError::passing(
+    let (seen, bytes) = members::observe_size(work, deployment, secrets).await?;
+    if seen.serving() < deployment.members.len() {
+        return Err(StepError::passing(
             "not all members tell how large the database is",
-        )),
-        Some(bytes) if fits(bytes, goal) => Ok(()),
-        Some(_) => Err(StepError::last(
-            "the database has grown and does not fit the smaller size any more",
-        )),
-        None => Err(StepError::passing(
-            "no member tells how large the database is",
-        )),
+        ));
     }
+    if !fits(bytes, goal) {
+        return Err(StepError::last(
+            "the database has grown and does not fit the smaller size any more",
+        ));
+    }
+    Ok(())
 }
 
 /// Changes one member, or finishes when all are changed.

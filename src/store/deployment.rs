@@ -161,10 +161,7 @@ pub fn units_of(conn: &mut Conn<'_>, tenant: &Tenant) -> Result<u64, StoreError>
     let account = to_json(&tenant.account)?;
     let units: Option<i64> = each!(conn, |c| deployments::table
         .inner_join(instances::table.on(instances::id.eq(deployments::instance_id)))
-        .filter(instances::platform.eq(&tenant.platform))
-        .filter(instances::organization.eq(&tenant.organization))
-        .filter(instances::space.eq(&tenant.space))
-        .filter(instances::account.eq(&account))
+        .filter(super::instance::owned_by(tenant, &account))
         .select(sum(deployments::units))
         .first(c))?;
     let growth = growth(conn, |conn, deployment| {

@@ -139,14 +139,24 @@ pub fn get(conn: &mut Conn<'_>, id: &InstanceId) -> Result<Instance, StoreError>
     find(conn, id)?.ok_or_else(|| StoreError::Missing("the instance".to_owned()))
 }
 
+/// That an instance is a tenant's, whose account is `account` as it is stored.
+#[diesel::dsl::auto_type]
+pub(super) fn owned_by<'a>(tenant: &'a Tenant, account: &'a str) -> _ {
+    let platform: &'a str = &tenant.platform;
+    let organization: &'a str = &tenant.organization;
+    let space: &'a str = &tenant.space;
+    instances::platform
+        .eq(platform)
+        .and(instances::organization.eq(organization))
+        .and(instances::space.eq(space))
+        .and(instances::account.eq(account))
+}
+
 /// The instances of a plan that a tenant has, whatever state they are in.
 pub fn count_of(conn: &mut Conn<'_>, tenant: &Tenant, plan_id: &str) -> Result<u64, StoreError> {
     let account = to_json(&tenant.account)?;
     let count: i64 = each!(conn, |c| instances::table
-        .filter(instances::platform.eq(&tenant.platform))
-        .filter(instances::organization.eq(&tenant.organization))
-        .filter(instances::space.eq(&tenant.space))
-        .filter(instances::account.eq(&account))
+        .filter(owned_by(tenant, &account))
         .filter(instances::plan_id.eq(plan_id))
         .count()
         .get_result(c))?;
@@ -157,10 +167,7 @@ pub fn count_of(conn: &mut Conn<'_>, tenant: &Tenant, plan_id: &str) -> Result<u
 pub fn is_named(conn: &mut Conn<'_>, tenant: &Tenant, name: &str) -> Result<bool, StoreError> {
     let account = to_json(&tenant.account)?;
     let id: Option<String> = each!(conn, |c| instances::table
-        .filter(instances::platform.eq(&tenant.platform))
-        .filter(instances::organization.eq(&tenant.organization))
-        .filter(instances::space.eq(&tenant.space))
-        .filter(instances::account.eq(&account))
+        .filter(owned_by(tenant, &account))
         .filter(instances::name.eq(name))
         .select(instances::id)
         .first(c)

@@ -11,7 +11,7 @@ use diesel::{
 };
 
 use super::{
-    Conn, StoreError, alone, each, from_json,
+    Conn, StoreError, alone, each,
     operation::{ACTIVE, active_on_instance, find},
     parse,
     schema::operations,
@@ -21,7 +21,6 @@ use crate::model::{
     limits::AHEAD_MAX,
     operation::{Claim, OWN_ORIGINS, Operation, OperationKind, OperationState, WaitsFor},
     queue::{self, Party, Place, Shares},
-    tenant::Tenant,
 };
 
 /// Due operations of one tenant that are looked at for one claim; more are left for the next one.
@@ -66,21 +65,21 @@ struct Seen {
 }
 
 impl Seen {
-    fn into_place(self) -> Result<(String, Place), StoreError> {
+    fn into_place(self) -> (String, Place) {
         let is_own = OWN_ORIGINS.contains(&self.origin.as_str());
         let party = match (self.platform, self.organization, self.space, self.account) {
             (Some(platform), Some(organization), Some(space), Some(account)) if !is_own => {
-                Party::Tenant(Tenant {
+                Party::Tenant {
                     platform,
                     organization,
                     space,
-                    account: from_json("an instance's account", &account)?,
-                })
+                    account,
+                }
             }
             _ => Party::Broker,
         };
         let cluster = self.cluster_id;
-        Ok((self.id, Place { party, cluster }))
+        (self.id, Place { party, cluster })
     }
 }
 
@@ -110,8 +109,8 @@ fn running(conn: &mut Conn<'_>, look: &Look<'_>) -> Result<Vec<Place>, StoreErro
         .bind::<Timestamp, _>(now)
         .bind::<Timestamp, _>(now + AHEAD_MAX)
         .load(c))?;
-    let places = seen.into_iter().map(|seen| Ok(seen.into_place()?.1));
-    places.collect()
+    let places = seen.into_iter().map(|seen| seen.into_place().1);
+    Ok(places.collect())
 }
 
 /// What is due and nobody alive works on, each tenant's oldest first.
@@ -146,7 +145,7 @@ fn due(conn: &mut Conn<'_>, look: &Look<'_>) -> Result<Vec<(String, Place)>, Sto
         .bind::<BigInt, _>(SEEN_OF_TENANT_MAX)
         .bind::<BigInt, _>(SEEN_MAX)
         .load(c))?;
-    seen.into_iter().map(Seen::into_place).collect()
+    Ok(seen.into_iter().map(Seen::into_place).collect())
 }
 
 /// Claims operations that are due and that nobody alive works on.

@@ -35,7 +35,8 @@ async fn restore(broker: &TestBroker, id: &str, parameters: Value, change: Value
     answer(broker.osb(Method::PUT, &path).json(&body)).await
 }
 
-fn from(source: &str, backup: &Value) -> Value {
+/// The parameters of a restore.
+pub fn from(source: &str, backup: &Value) -> Value {
     json!({ "source_service_instance_id": source, "backup_id": backup["id"] })
 }
 

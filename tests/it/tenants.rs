@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::{
     broker::{Answer, SERVICE, STANDARD, TestBroker, answer, instance_path, text},
     control::surroundings,
+    restores::from,
     transport::description,
 };
 
@@ -32,11 +33,7 @@ fn service_manager(tenant: &str, name: &str) -> Value {
     json!({ "platform": "service-manager", "tenant": tenant, "instance_name": name })
 }
 
-fn from(source: &str, backup: &Value) -> Value {
-    json!({ "source_service_instance_id": source, "backup_id": backup["id"] })
-}
-
-/// What a refused restore says, without the ids in it.
+/// What a refusal says.
 fn reason(refused: &Answer) -> String {
     description(refused, StatusCode::BAD_REQUEST).to_owned()
 }

@@ -7,7 +7,7 @@ use super::{
     Answer, Api, path_of,
     shell::{Shell, answer},
     show::Moment,
-    state::{Told, told, told_of_closed},
+    state::{Told, told_of_instance},
 };
 use crate::{http::request::query, model::session::Session};
 
@@ -64,11 +64,7 @@ pub async fn page(
             space: tenant.space.clone(),
             version: version.unwrap_or_default(),
             faults: faults.unwrap_or_default(),
-            told: if is_closed {
-                told_of_closed()
-            } else {
-                told(instance.state)
-            },
+            told: told_of_instance(instance.state, is_closed),
             created: Moment::new(instance.created_at, now),
         }
     });

@@ -10,7 +10,7 @@ use super::{
     id_in_path, path_of,
     shell::{Place, Shell, answer},
     show::{Moment, counted, size},
-    state::{Told, told, told_of_alert, told_of_closed, told_of_task},
+    state::{Told, told, told_of_alert, told_of_instance, told_of_task},
     work::Work,
 };
 use crate::{
@@ -160,11 +160,7 @@ fn overview(broker: &Broker, session: &Session, view: &InstanceView) -> Overview
         shell,
         name: view.name().to_owned(),
         href,
-        state: if is_closed {
-            told_of_closed()
-        } else {
-            told(instance.state)
-        },
+        state: told_of_instance(instance.state, is_closed),
         advice: if is_closed {
             Some(ADVICE_WHEN_CLOSED)
         } else {

@@ -39,6 +39,15 @@ pub fn told(state: InstanceState) -> Told {
     }
 }
 
+/// The same, for whoever knows whether its database is closed to its users.
+pub fn told_of_instance(state: InstanceState, is_closed: bool) -> Told {
+    if is_closed {
+        say("Closed: its storage is full", BAD)
+    } else {
+        told(state)
+    }
+}
+
 /// Where a backup is in its life.
 pub fn told_of_backup(state: BackupState) -> Told {
     match state {
@@ -58,11 +67,6 @@ pub fn told_of_alert(gravity: Gravity) -> Told {
         Gravity::Unknown => say("Unknown", UNKNOWN),
         Gravity::Notice => say("Notice", UNKNOWN),
     }
-}
-
-/// The state of an instance whose database is closed to its users.
-pub fn told_of_closed() -> Told {
-    say("Closed: its storage is full", BAD)
 }
 
 /// Where a task is in its life.
