@@ -145,14 +145,16 @@ async fn forget_history(work: Arc<Work>) -> Result<Outcome, StepError> {
 async fn give_back(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, secrets) = guarded(&work).await?;
     let is_asked_for = work.operation.origin != GUARD;
-    // The member that was asked has forgotten its history; the others still do.
+    // The member that was asked has forgotten its history; the others still do. Some never tell: etcd
+    // counts what it forgot as unused with its next write, and a full database takes none. So one that
+    // is of no use as it is gives back what it may have.
     let until = Instant::now() + FORGETTING_SPREADS;
     let mut fullness = members::fullness(&work, &deployment, &secrets).await?;
     while !is_asked_for && fullness.is_short() && !fullness.wants_room() && Instant::now() < until {
         sleep(FORGETTING_LOOK).await;
         fullness = members::fullness(&work, &deployment, &secrets).await?;
     }
-    if is_asked_for || fullness.wants_room() {
+    if is_asked_for || fullness.wants_room() || fullness.is_short() {
         let engine = work.engine(&deployment)?;
         engine.give_back(&deployment, &secrets).await?;
     }
