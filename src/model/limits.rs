@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Longest id that a platform may choose, in bytes. CF uses 36.
 pub const PLATFORM_ID_BYTES_MAX: usize = 255;
-/// Longest name of an instance that is taken from a platform, in bytes; a longer one is not remembered.
+/// Longest name that is taken from a platform for an instance, an organization or a space, in bytes.
 pub const PLATFORM_NAME_BYTES_MAX: usize = 255;
 /// Longest name of an instance that the broker makes by itself, in characters. CF had 50 for long.
 pub const INSTANCE_NAME_CHARS_MAX: usize = 50;
