@@ -117,6 +117,8 @@ impl Office {
         let ring = KeyRing::generate().expect("a key ring");
         let keys = Arc::new(KeyRing::parse(ring.expose()).expect("a key ring"));
         let broker = Broker {
+            audit_days: None,
+            accesses: Accesses::default(),
             doorkeeper: Doorkeeper::new(
                 &keys,
                 &[Credentials {

@@ -20,6 +20,7 @@ fn assert_one_line(refused: &Output, setting: &str) {
     assert_eq!(said.lines().count(), 1, "{what}");
     assert!(said.starts_with("compose-broker: "), "{what}");
     assert!(said.contains(setting), "{what}");
+    assert!(!said.contains("hidden"), "{what}");
     assert!(refused.stdout.is_empty(), "{what}");
 }
 
@@ -57,6 +58,18 @@ async fn a_wrong_setting_stops_the_start_with_one_line_that_names_it() {
         ("LISTEN", taken),
         ("LISTEN", "192.0.2.1:80".to_owned()),
         ("PUBLIC_URL", "broker.example.org".to_owned()),
+        ("PUBLIC_URL", "http://broker example.org".to_owned()),
+        ("PUBLIC_URL", " http://broker.example.org".to_owned()),
+        ("PUBLIC_URL", "http://broker.example.org/a\tb".to_owned()),
+        (
+            "PUBLIC_URL",
+            "http://ada:hidden@broker.example.org".to_owned(),
+        ),
+        (
+            "PUBLIC_URL",
+            "ftp://ada:hidden@broker.example.org".to_owned(),
+        ),
+        ("AUDIT_DAYS", "for ever".to_owned()),
         ("DATABASE_URL", "mysql://db".to_owned()),
         ("DATABASE_URL", format!("sqlite://{nowhere}")),
         ("DATA_DIR", file("plain", "")),
