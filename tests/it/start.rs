@@ -12,6 +12,9 @@ use crate::{
     process::{BrokerProcess, Settings, command, refused, settings},
 };
 
+/// What operators read of the settings.
+const OPERATING: &str = include_str!("../../docs/operating.md");
+
 /// The one line that a broker said when it refused to start, naming `setting`.
 fn assert_one_line(refused: &Output, setting: &str) {
     let said = String::from_utf8_lossy(&refused.stderr);
@@ -114,6 +117,9 @@ fn help_tells_every_setting_with_its_default() {
             .find(|told| told.contains(&format!("[env: {name}=")));
         let told = told.unwrap_or_else(|| panic!("no word of {name} in\n{help}"));
         assert!(told.contains("[default: "), "{told}");
+        let flag = argument.get_long().expect("a flag");
+        let row = format!("| `{name}` | `--{flag}` |");
+        assert!(OPERATING.contains(&row), "operating.md has no row {row}");
     }
     // Secrets are no flags.
     for name in [
@@ -126,6 +132,8 @@ fn help_tells_every_setting_with_its_default() {
         let (_, told) = told.unwrap_or_else(|| panic!("no word of {name} in\n{help}"));
         let told = told.split("COMPOSE_BROKER_").next();
         assert!(told.is_some_and(|t| t.contains("[default: ")), "{name}");
+        let row = format!("| `COMPOSE_BROKER_{name}` | none |");
+        assert!(OPERATING.contains(&row), "operating.md has no row {row}");
         let flag = format!("--{}", name.to_lowercase().replace('_', "-"));
         assert!(!help.contains(&flag), "{flag}");
     }
