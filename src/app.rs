@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     backup_store::{BackupStoreError, SharedBackupStore, folder::FolderStore},
     broker::{
-        self, Broker, BrokerError, CatalogRefusal, Doorkeeper, Downloads, LostPlans,
+        self, Accesses, Broker, BrokerError, CatalogRefusal, Doorkeeper, Downloads, LostPlans,
         keeps_all_plans,
     },
     config::{CatalogFile, Config, LocalCluster},
@@ -61,6 +61,9 @@ pub use crate::clock::Clock;
 
 /// The engines that this broker has.
 const ENGINES: [&str; 1] = [etcd::NAME];
+
+/// Instances that a message names; of more it is said that there are more.
+const NAMED_MAX: i64 = 10;
 
 /// Why the broker does not start. Each is one line and names the setting behind it.
 #[derive(Debug, thiserror::Error)]
@@ -277,6 +280,8 @@ impl App {
             tenant_keys: config.tenant_keys,
             deleted_poll: config.deleted_poll,
             public_url: public_url.clone(),
+            audit_days: config.audit_days,
+            accesses: Accesses::default(),
             doorkeeper,
             downloads: Downloads::on(runtime),
             observer: Box::new(observer),
@@ -393,6 +398,7 @@ impl App {
                 log::error!("the {what} ended badly: {error}");
             }
         }
+        self.broker.note_all_counted().await;
     }
 }
 
@@ -524,8 +530,16 @@ pub enum LinkError {
     #[error(transparent)]
     Start(#[from] StartError),
     /// There is nothing that it could lead to.
-    #[error("there is no service instance {0:?}")]
+    #[error("there is no service instance {0:?}; give its id, as the platform has it")]
     NoInstance(String),
+    /// It is a name, and a link leads to an id.
+    #[error("{name:?} is the name of a service instance; give its id: {ids}")]
+    Name {
+        /// The name.
+        name: String,
+        /// The ids of instances that have it.
+        ids: String,
+    },
     /// No random bytes.
     #[error(transparent)]
     Seal(#[from] SealError),
@@ -545,14 +559,27 @@ pub async fn dashboard_link(
     check_keys(&store, &config.keys).await?;
     let wanted = id.clone();
     let found = store
-        .read(move |conn| broker::linkable(conn, &wanted))
+        .read(move |conn| {
+            let named = store::instance::of_name(conn, wanted.as_str(), NAMED_MAX)?;
+            Ok((broker::linkable(conn, &wanted)?, named))
+        })
         .await;
-    found.map_err(StartError::from)?.ok_or_else(none)?;
+    let instance = match found.map_err(StartError::from)? {
+        (Some(instance), _) => instance,
+        (None, named) if named.is_empty() => return Err(none()),
+        (None, named) => {
+            let ids: Vec<&str> = named.iter().map(InstanceId::as_str).collect();
+            return Err(LinkError::Name {
+                name: id.to_string(),
+                ids: ids.join(", "),
+            });
+        }
+    };
     let public_url = public_url(config, config.listen);
     Ok(broker::dashboard_link(
         &config.keys,
         &public_url,
-        &id,
+        &instance,
         clock.now(),
     )?)
 }
@@ -570,8 +597,6 @@ fn public_url(config: &Config, address: SocketAddr) -> String {
 /// Holds the clusters against the store before any member is touched: every instance has one to live
 /// on, and none is one.
 async fn check_clusters(store: &Arc<Store>, clusters: &[LocalCluster]) -> Result<(), StartError> {
-    /// Instances that are named; of more it is said that there are more.
-    const NAMED_MAX: usize = 10;
     let clusters = clusters.iter().map(|local| &local.cluster);
     for id in clusters
         .clone()
@@ -583,19 +608,19 @@ async fn check_clusters(store: &Arc<Store>, clusters: &[LocalCluster]) -> Result
         }
     }
     let ids: Vec<String> = clusters.map(|cluster| cluster.id.clone()).collect();
-    let limit = i64::try_from(NAMED_MAX + 1).unwrap_or(i64::MAX);
+    let limit = NAMED_MAX + 1;
     let homeless = store
         .read(move |conn| store::deployment::on_other_clusters(conn, &ids, limit))
         .await?;
     let mut named: Vec<String> = homeless
         .iter()
-        .take(NAMED_MAX)
+        .take(usize::try_from(NAMED_MAX).unwrap_or_default())
         .map(|(instance, cluster)| format!("{:?} on {cluster:?}", instance.as_str()))
         .collect();
     if named.is_empty() {
         return Ok(());
     }
-    if homeless.len() > NAMED_MAX {
+    if homeless.len() > named.len() {
         named.push("and more".to_owned());
     }
     Err(StartError::ClusterGone(named.join(", ")))

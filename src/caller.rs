@@ -3,6 +3,8 @@
 //!
 //! No rule asks for it. Work that nobody in particular asked for has no caller.
 
+use std::net::IpAddr;
+
 use tokio::task_local;
 
 task_local! {
@@ -18,6 +20,8 @@ pub struct Caller {
     pub user: Option<String>,
     /// The platform's name of the request.
     pub request_id: Option<String>,
+    /// The address that the request comes from.
+    pub address: Option<IpAddr>,
 }
 
 impl Caller {

@@ -34,7 +34,9 @@ impl Clock {
         let last = AtomicI64::new(0);
         Self::new(move || {
             let said = fs::read_to_string(&file).ok();
-            if let Some(seconds) = said.and_then(|text| text.trim().parse().ok()) {
+            if let Some(seconds) =
+                said.and_then(|text| text.trim_start_matches('\u{feff}').trim().parse().ok())
+            {
                 last.store(seconds, Ordering::Relaxed);
             }
             let (now, seconds) = (Utc::now(), last.load(Ordering::Relaxed));

@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::{
-    io,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -110,13 +110,35 @@ fn no_core_dumps() {
         maximum: Some(0),
     };
     if let Err(error) = setrlimit(Resource::Core, none) {
-        eprintln!("compose-broker: core dumps stay as they are: {error}");
+        complain(&format!("core dumps stay as they are: {error}"));
     }
 }
 
 fn failure(error: &(dyn std::error::Error + 'static)) -> ExitCode {
-    eprintln!("compose-broker: {}", chain(error));
+    complain(&chain(error));
     ExitCode::FAILURE
+}
+
+/// Says what is wrong. That nobody reads it is no reason to end otherwise than one would.
+fn complain(what: &str) {
+    let _ = writeln!(io::stderr(), "compose-broker: {what}");
+}
+
+/// Prints a result. A reader that has gone wants no more of it.
+fn print(text: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(io::Error::new(
+            error.kind(),
+            format!("standard output: {error}"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Prints a result, and tells how that ended.
+fn printed(text: &[u8], good: ExitCode) -> ExitCode {
+    print(text).map_or_else(|error| failure(&error), |()| good)
 }
 
 /// What is found goes to the standard output, what hinders the search to the error output.
@@ -125,34 +147,33 @@ fn check(file: &Path) -> ExitCode {
     let text = match CatalogFile::read(file) {
         Ok(catalog) => catalog.text,
         Err(error) => {
-            eprintln!("compose-broker: {shown}: {error}");
+            complain(&format!("{shown}: {error}"));
             return ExitCode::FAILURE;
         }
     };
     match check_catalog(&text) {
         Ok((services, plans)) => {
-            println!("{shown} is sound: {services} service(s), {plans} plan(s)");
-            ExitCode::SUCCESS
+            let sound = format!("{shown} is sound: {services} service(s), {plans} plan(s)\n");
+            printed(sound.as_bytes(), ExitCode::SUCCESS)
         }
         Err(violations) => {
-            for violation in &violations {
-                println!("{violation}");
-            }
-            eprintln!("compose-broker: {shown}: {} violation(s)", violations.len());
-            ExitCode::FAILURE
+            let lines = violations.iter().map(|violation| format!("{violation}\n"));
+            let ended = printed(lines.collect::<String>().as_bytes(), ExitCode::FAILURE);
+            complain(&format!("{shown}: {} violation(s)", violations.len()));
+            ended
         }
     }
 }
 
 fn completion(shell: Shell) -> ExitCode {
     let mut program = CommandLine::command();
-    let name = "compose-broker";
+    let (name, mut script) = ("compose-broker", Vec::new());
     match shell {
-        Shell::Bash => generate(shells::Bash, &mut program, name, &mut io::stdout()),
-        Shell::Zsh => generate(shells::Zsh, &mut program, name, &mut io::stdout()),
-        Shell::Fish => generate(shells::Fish, &mut program, name, &mut io::stdout()),
+        Shell::Bash => generate(shells::Bash, &mut program, name, &mut script),
+        Shell::Zsh => generate(shells::Zsh, &mut program, name, &mut script),
+        Shell::Fish => generate(shells::Fish, &mut program, name, &mut script),
     }
-    ExitCode::SUCCESS
+    printed(&script, ExitCode::SUCCESS)
 }
 
 async fn serve(settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
@@ -164,7 +185,10 @@ async fn serve(settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
     let mut hang_up = signal(SignalKind::hangup())?;
     let surroundings = Surroundings::of(&config);
     let mut app = App::start(config, surroundings).await?;
-    println!("{}", welcome(&app, &data_dir));
+    // The greeting is for whoever looks on; the broker serves without, too.
+    if let Err(error) = print(format!("{}\n", welcome(&app, &data_dir)).as_bytes()) {
+        log::warn!("nobody was greeted: {error}");
+    }
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
@@ -182,8 +206,8 @@ async fn link(instance: &str, settings: &Settings) -> Result<(), Box<dyn std::er
     let config = Config::load(settings)?;
     // By the broker's clock, which says how long the link is good for.
     let clock = Surroundings::of(&config).clock;
-    println!("{}", dashboard_link(&config, instance, &clock).await?);
-    Ok(())
+    let link = dashboard_link(&config, instance, &clock).await?;
+    Ok(print(format!("{link}\n").as_bytes())?)
 }
 
 fn welcome(app: &App, data_dir: &str) -> String {

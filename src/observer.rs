@@ -71,10 +71,12 @@ struct Looker {
 
 /// What is remembered of one deployment.
 struct Seen {
-    /// When the last look began or ended.
+    /// When the last look ended, or the first began.
     at: Instant,
     looking: bool,
     observation: Option<Arc<Observation>>,
+    /// When the look began that told it: it is no younger than that.
+    since: Instant,
 }
 
 impl EngineObserver {
@@ -108,6 +110,14 @@ impl Observer for EngineObserver {
                 .spawn(async move { looker.look(deployment).await });
         }
         last
+    }
+
+    fn recent(&self, deployment: &Deployment) -> BoxFuture<'static, Option<Arc<Observation>>> {
+        let (looker, deployment) = (self.looker.clone(), deployment.clone());
+        let looking = self
+            .runtime
+            .spawn(async move { looker.recent(&deployment).await });
+        Box::pin(async move { looking.await.ok()? })
     }
 
     fn look(&self, deployment: &Deployment) -> BoxFuture<'static, Option<Arc<Observation>>> {
@@ -154,6 +164,7 @@ impl Looker {
             at: now,
             looking: false,
             observation: None,
+            since: now,
         });
         let age = now - entry.at;
         let look_again = !entry.looking && (first || age >= OBSERVATION_FRESH);
@@ -167,10 +178,62 @@ impl Looker {
         (last, look_again)
     }
 
+    /// What was seen by a look that began a moment ago, or by one that begins now. Others' looks
+    /// that are under way may have asked before something happened.
+    async fn recent(&self, deployment: &Deployment) -> Option<Arc<Observation>> {
+        let since = Instant::now();
+        let known = self.seen().get(&deployment.id).and_then(|seen| {
+            let is_fresh = since - seen.since < OBSERVATION_FRESH;
+            seen.observation.clone().filter(|_| is_fresh)
+        });
+        if known.is_some() {
+            return known;
+        }
+        let observation = self.look_now(deployment).await?;
+        self.remember(&deployment.id, observation.clone(), since);
+        Some(observation)
+    }
+
+    /// Keeps what a look told that began at `since`, and logs what members that have fallen silent
+    /// say of it. Only what is shown is remembered: a deployment that nobody shows has no place.
+    fn remember(&self, id: &DeploymentId, observation: Arc<Observation>, since: Instant) {
+        let mut all = self.seen();
+        if !all.contains_key(id) && all.len() >= OBSERVATIONS_REMEMBERED_MAX {
+            return;
+        }
+        let seen = all.entry(id.clone()).or_insert(Seen {
+            at: since,
+            looking: false,
+            observation: None,
+            since,
+        });
+        if seen.observation.is_some() && seen.since > since {
+            return;
+        }
+        let before = seen.observation.replace(observation.clone());
+        (seen.at, seen.since) = (Instant::now(), since);
+        drop(all);
+        let was_silent = |name: &str| {
+            let members = before.iter().flat_map(|before| &before.members);
+            members
+                .into_iter()
+                .any(|m| m.name == name && m.silence().is_some())
+        };
+        for member in &observation.members {
+            if let Some(silence) = member.silence().filter(|_| !was_silent(&member.name)) {
+                log::warn!(
+                    deployment:% = id, member = member.name.as_str();
+                    "it does not answer: {}", silence.detail
+                );
+            }
+        }
+    }
+
     async fn look(self: Arc<Self>, deployment: Deployment) {
         let looking = Looking {
             looker: &self,
             id: deployment.id.clone(),
+            since: Instant::now(),
         };
         if let Some(observation) = self.look_now(&deployment).await {
             looking.end(observation);
@@ -263,14 +326,12 @@ impl Looker {
 struct Looking<'a> {
     looker: &'a Looker,
     id: DeploymentId,
+    since: Instant,
 }
 
 impl Looking<'_> {
     fn end(self, observation: Arc<Observation>) {
-        if let Some(seen) = self.looker.seen().get_mut(&self.id) {
-            seen.observation = Some(observation);
-            seen.at = Instant::now();
-        }
+        self.looker.remember(&self.id, observation, self.since);
     }
 }
 

@@ -1,5 +1,5 @@
-//! Asks for what is due: scheduled backups, and the end of bindings whose time is over. A clockwork
-//! in front of the same door that users knock at.
+//! Asks for what is due: scheduled backups, the end of bindings whose time is over, and of entries of
+//! the audit where the operator wants one. A clockwork in front of the same door that users knock at.
 //!
 //! It decides nothing and remembers nothing: what is due and what was done is in the store, so
 //! that a restart, or a second one of its kind, does nothing twice.
@@ -16,12 +16,15 @@ use crate::{
 /// Looks for what is due until `stop`: every second, and whenever a backup may have ended.
 pub async fn run(broker: Arc<Broker>, stop: CancellationToken) {
     let mut changes = broker.changes();
-    let mut backups = Watch::over("scheduled backups");
-    let mut ends = Watch::over("ends of bindings");
+    let mut backups = Watch::over("scheduled backups", "begin");
+    let mut ends = Watch::over("ends of bindings", "begin");
+    let mut audit = Watch::over("old entries of the audit", "are forgotten");
     while !stop.is_cancelled() {
         changes.mark_unchanged();
         backups.tell(broker.back_up_due().await);
         ends.tell(broker.expire_bindings(broker.clock.now()).await);
+        broker.note_counted().await;
+        audit.tell(broker.forget_audit().await);
         tokio::select! {
             () = stop.cancelled() => {}
             _ = changes.changed() => {}
@@ -33,21 +36,27 @@ pub async fn run(broker: Arc<Broker>, stop: CancellationToken) {
 /// Tells of one thing that is looked for.
 struct Watch {
     what: &'static str,
+    /// What becomes of those that are found.
+    done: &'static str,
     fails: bool,
 }
 
 impl Watch {
-    fn over(what: &'static str) -> Self {
-        Self { what, fails: false }
+    fn over(what: &'static str, done: &'static str) -> Self {
+        Self {
+            what,
+            done,
+            fails: false,
+        }
     }
 
     /// A failure is told once for each time that it stops working.
     fn tell(&mut self, looked: Result<usize, BrokerError>) {
-        let what = self.what;
+        let (what, done) = (self.what, self.done);
         match looked {
-            Ok(accepted) => {
-                if accepted > 0 {
-                    log::info!(accepted; "{what} begin");
+            Ok(found) => {
+                if found > 0 {
+                    log::info!(found; "{what} {done}");
                 }
                 self.fails = false;
             }

@@ -4,13 +4,22 @@
 //! `snapshot.db` before it is whole. A snapshot that is not what the manifest says ends the
 //! archive with an error, so that the download breaks off instead of ending well.
 //!
-//! The archive is made while it is sent and holds a few chunks in memory.
+//! The archive is made while it is sent and holds a few chunks in memory. It has the same bytes each
+//! time, so that a download that broke off can be gone on with.
 
-use async_compression::{Level, tokio::bufread::GzipEncoder};
+use std::{
+    io::{self, Write as _},
+    mem,
+    ops::RangeInclusive,
+};
+
 use bytes::Bytes;
-use futures::{StreamExt, stream};
+use flate2::{Compression, write::GzEncoder};
+use futures::{StreamExt, future::ready, stream};
+use ring::digest::{SHA256, digest};
 use tar::{EntryType, Header};
-use tokio_util::io::{ReaderStream, StreamReader};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio_util::io::StreamReader;
 
 use super::{
     gauge::{Expecting, gauged},
@@ -18,8 +27,15 @@ use super::{
 };
 use crate::{
     model::{backup::Manifest, limits::CHUNK_BYTES},
+    seal::hex,
     stream::ByteStream,
 };
+
+/// Counts the ways in which archives were made: it is one more whenever the same backup gets other
+/// bytes than before. A test tells when that is so.
+const REVISION: u32 = 1;
+/// Hexadecimal digits of a tag.
+const TAG_DIGITS: usize = 32;
 
 /// Files in a tar begin at multiples of this.
 const BLOCK_BYTES: usize = 512;
@@ -41,10 +57,7 @@ pub fn download(snapshot: ByteStream, manifest: &Manifest) -> ByteStream {
             &stored.snapshot_sha256,
         ),
     );
-    let told = pipeline::manifest_json(&Manifest {
-        sealed_credentials: None,
-        ..manifest.clone()
-    });
+    let told = told(manifest);
     let rest = [
         padding(stored.snapshot_bytes),
         header("manifest.json", told.len() as u64, manifest),
@@ -55,9 +68,90 @@ pub fn download(snapshot: ByteStream, manifest: &Manifest) -> ByteStream {
     let archive = bytes([header("snapshot.db", stored.snapshot_bytes, manifest)])
         .chain(snapshot)
         .chain(bytes(rest));
-    // An error ends the reader below, which then never asks for what would come after it.
-    let encoder = GzipEncoder::with_quality(StreamReader::new(archive.boxed()), Level::Fastest);
-    ReaderStream::with_capacity(encoder, CHUNK_BYTES).boxed()
+    compressed(archive.boxed())
+}
+
+/// What is the same as long as the archive's bytes are.
+pub fn tag(manifest: &Manifest) -> String {
+    let told = digest(&SHA256, &told(manifest));
+    let digits = &hex(told.as_ref())[..TAG_DIGITS];
+    format!("{digits}-{REVISION}")
+}
+
+/// The bytes of `content` from the first to the last of `part`, counted from 0. What is behind them is
+/// not asked for.
+pub fn part(content: ByteStream, part: RangeInclusive<u64>) -> ByteStream {
+    let (first, last) = part.into_inner();
+    let cut = content.scan(0, move |at: &mut u64, chunk| {
+        let begin = *at;
+        if begin > last {
+            return ready(None);
+        }
+        let chunk = chunk.map(|chunk: Bytes| {
+            *at += chunk.len() as u64;
+            // Both lie within the chunk, whose length is a usize.
+            let within = |place: u64| (place.max(begin).min(*at) - begin) as usize;
+            chunk.slice(within(first)..within(last.saturating_add(1)))
+        });
+        ready(Some(chunk))
+    });
+    let is_something = |chunk: &io::Result<Bytes>| chunk.as_ref().is_ok_and(Bytes::is_empty);
+    cut.filter(move |chunk| ready(!is_something(chunk))).boxed()
+}
+
+fn told(manifest: &Manifest) -> Bytes {
+    pipeline::manifest_json(&Manifest {
+        sealed_credentials: None,
+        ..manifest.clone()
+    })
+}
+
+/// Compresses in pieces that are always cut at the same places, however `content` comes: what an
+/// encoder makes of its input depends on them. An error is the end.
+fn compressed(content: ByteStream) -> ByteStream {
+    let begin = Gzip {
+        content: StreamReader::new(content),
+        encoder: GzEncoder::new(Vec::new(), Compression::fast()),
+        piece: vec![0; CHUNK_BYTES],
+    };
+    stream::try_unfold(Some(begin), |at| async move {
+        match at {
+            Some(gzip) => gzip.next().await,
+            None => Ok(None),
+        }
+    })
+    .boxed()
+}
+
+/// A gzip'd stream on its way.
+struct Gzip<R> {
+    content: R,
+    encoder: GzEncoder<Vec<u8>>,
+    piece: Vec<u8>,
+}
+
+impl<R: AsyncRead + Unpin> Gzip<R> {
+    /// The next bytes, and what comes after them.
+    async fn next(mut self) -> io::Result<Option<(Bytes, Option<Self>)>> {
+        loop {
+            let mut filled = 0;
+            while filled < self.piece.len() {
+                match self.content.read(&mut self.piece[filled..]).await? {
+                    0 => break,
+                    more => filled += more,
+                }
+            }
+            self.encoder.write_all(&self.piece[..filled])?;
+            if filled < self.piece.len() {
+                let rest = self.encoder.finish()?;
+                return Ok(Some((rest.into(), None)));
+            }
+            let made = mem::take(self.encoder.get_mut());
+            if !made.is_empty() {
+                return Ok(Some((made.into(), Some(self))));
+            }
+        }
+    }
 }
 
 fn header(name: &str, bytes: u64, manifest: &Manifest) -> Bytes {
@@ -90,7 +184,7 @@ fn bytes<const N: usize>(parts: [Bytes; N]) -> ByteStream {
 mod tests {
     use std::{fs, os::unix::fs::MetadataExt, path::Path, process::Command};
 
-    use futures::TryStreamExt;
+    use futures::{StreamExt as _, TryStreamExt};
 
     use super::*;
     use crate::{
@@ -99,8 +193,10 @@ mod tests {
             samples::{self, broken, collect, collect_ours, noise, whole},
         },
         model::backup::StoredSnapshot,
-        seal::hex,
     };
+
+    /// The SHA-256 of what gzip makes of a certain text.
+    const PINNED: &str = "ddf6481f535c2f5eb847e57d51dbabab8751452722c497800ef37b8f00f723b0";
 
     fn manifest_of(content: &Bytes) -> Manifest {
         let sha256 = ring::digest::digest(&ring::digest::SHA256, content);
@@ -182,6 +278,60 @@ mod tests {
             assert!(!untar(&archive, folder.path()), "{how}");
             assert!(!folder.path().join("manifest.json").exists(), "{how}");
         }
+    }
+
+    /// The content in pieces of that length, some of which are waited for.
+    fn in_pieces(content: &Bytes, length: usize) -> ByteStream {
+        let pieces: Vec<Bytes> = content.chunks(length).map(Bytes::copy_from_slice).collect();
+        let late = stream::iter(pieces).then(|piece| async move {
+            tokio::task::yield_now().await;
+            Ok(piece)
+        });
+        late.boxed()
+    }
+
+    fn hash(bytes: &[u8]) -> String {
+        hex(digest(&SHA256, bytes).as_ref())
+    }
+
+    #[tokio::test]
+    async fn the_bytes_are_the_same_however_the_snapshot_comes() {
+        let content = Bytes::from("a page of a database ".repeat(20_000));
+        let manifest = manifest_of(&content);
+        let first = collect(download(whole(&content), &manifest)).await;
+        let first = first.expect("an archive");
+        for length in [1000, 4096, 65_536, 65_537, 1_000_000] {
+            let again = collect(download(in_pieces(&content, length), &manifest)).await;
+            assert!(again.expect("an archive") == first, "{length}");
+        }
+        // Should this fail, the bytes are others than in earlier versions: count REVISION up.
+        let pinned = collect(compressed(whole(&content))).await.expect("bytes");
+        assert_eq!((hash(&pinned).as_str(), REVISION), (PINNED, 1));
+    }
+
+    #[tokio::test]
+    async fn a_part_is_what_the_whole_has_there() {
+        let content = noise(300_000);
+        let manifest = manifest_of(&content);
+        let all = collect(download(whole(&content), &manifest)).await;
+        let all = all.expect("an archive");
+        let end = all.len() as u64 - 1;
+        for (first, last) in [(0, 0), (0, end), (1, end), (70_000, 200_000), (end, end)] {
+            let cut = part(download(whole(&content), &manifest), first..=last);
+            let cut = collect(cut).await.expect("a part");
+            assert!(cut == all[first as usize..=last as usize], "{first}-{last}");
+        }
+        // What is damaged breaks a part off, too.
+        let broken = download(broken(&content.slice(..200_000)), &manifest);
+        assert!(collect(part(broken, 1000..=end)).await.is_err());
+    }
+
+    #[test]
+    fn a_tag_is_its_manifest_s_own() {
+        let (one, other) = (manifest_of(&noise(10)), manifest_of(&noise(11)));
+        assert_eq!(tag(&one), tag(&one.clone()));
+        assert_ne!(tag(&one), tag(&other));
+        assert_eq!(tag(&one).len(), TAG_DIGITS + 2);
     }
 
     #[tokio::test]

@@ -9,6 +9,9 @@ use crate::model::ids::{BackupId, DeploymentId};
 /// Longest part of a name, in bytes: what file systems allow, less what a temporary name adds.
 const PART_BYTES_MAX: usize = 200;
 
+/// How the names of manifests end.
+const MANIFEST: &str = "/manifest.json";
+
 /// The snapshot of a backup.
 pub fn snapshot(deployment: &DeploymentId, backup: &BackupId) -> String {
     format!("{deployment}/{backup}/snapshot.db.zst")
@@ -16,7 +19,7 @@ pub fn snapshot(deployment: &DeploymentId, backup: &BackupId) -> String {
 
 /// The manifest of a backup.
 pub fn manifest(deployment: &DeploymentId, backup: &BackupId) -> String {
-    format!("{deployment}/{backup}/manifest.json")
+    format!("{deployment}/{backup}{MANIFEST}")
 }
 
 /// The prefix of everything of one backup.
@@ -27,6 +30,12 @@ pub fn of_backup(deployment: &DeploymentId, backup: &BackupId) -> String {
 /// The prefix of everything of one deployment.
 pub fn of_deployment(deployment: &DeploymentId) -> String {
     format!("{deployment}/")
+}
+
+/// Puts manifests behind everything else, as names are to be deleted: while anything is left of a
+/// backup, its manifest says whose it was.
+pub fn manifests_last(names: &mut [String]) {
+    names.sort_by_key(|name| name.ends_with(MANIFEST));
 }
 
 /// Whether `text` can name an object.

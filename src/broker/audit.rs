@@ -1,10 +1,34 @@
-//! Who had what done, for operators.
+//! Who had what done, and who got to see what, for operators.
+
+use std::{
+    net::IpAddr,
+    sync::{Mutex, PoisonError},
+};
+
+use chrono::TimeDelta;
 
 use super::{Broker, BrokerError};
 use crate::{
-    model::{audit::AuditEntry, ids::InstanceId, limits::AUDIT_PAGE_MAX},
+    model::{
+        address::network,
+        audit::AuditEntry,
+        failure::chain,
+        ids::InstanceId,
+        limits::{AUDIT_FORGOTTEN_AT_ONCE, AUDIT_PAGE_MAX},
+        trail::{Access, Accessed, Told, Trail},
+    },
     store,
 };
+
+/// What is known of accesses since they were last written down.
+#[derive(Debug, Default)]
+pub struct Accesses(Mutex<Trail>);
+
+impl Accesses {
+    fn of<T>(&self, change: impl FnOnce(&mut Trail) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
 
 /// Which entries are asked for.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +51,86 @@ pub struct AuditPage {
 }
 
 impl Broker {
+    /// Writes down that somebody got to see something, before they do. When the store does not take
+    /// it, the log has it: whoever needs a backup because a disk is full must get it.
+    pub(super) async fn note(&self, access: Access) {
+        let now = self.clock.now();
+        self.tell(self.accesses.of(|trail| trail.notice(access, now)))
+            .await;
+    }
+
+    /// Writes down that what somebody showed at a door was not good.
+    pub async fn note_refusal(&self, origin: &'static str, address: Option<IpAddr>) {
+        let access = Access {
+            what: Accessed::Refused,
+            origin,
+            instance: None,
+            binding: None,
+            backup: None,
+            platform: None,
+            user: None,
+            address: address.map(network),
+        };
+        self.note(access).await;
+    }
+
+    /// Writes down what was counted and whose time is over.
+    pub async fn note_counted(&self) {
+        let now = self.clock.now();
+        self.tell(self.accesses.of(|trail| trail.over(now))).await;
+    }
+
+    /// Writes down all that was counted: the broker stops.
+    pub async fn note_all_counted(&self) {
+        self.tell(self.accesses.of(Trail::end)).await;
+    }
+
+    async fn tell(&self, told: Vec<Told>) {
+        if told.is_empty() {
+            return;
+        }
+        let rows = told.clone();
+        let written = self.store.write(move |conn| {
+            rows.iter()
+                .try_for_each(|told| store::audit::accessed(conn, told))
+        });
+        let written = written.await;
+        for Told { access, times, .. } in &told {
+            let text = |of: Option<&str>| of.unwrap_or_default().to_owned();
+            log::info!(
+                action = access.what.as_str(), origin = access.origin,
+                instance = text(access.instance.as_ref().map(|id| id.as_str())),
+                binding = text(access.binding.as_ref().map(|id| id.as_str())),
+                backup = text(access.backup.as_ref().map(|id| id.as_str())),
+                user = text(access.user.as_deref()),
+                from = access.address.map_or_else(String::new, |a| a.to_string()), times;
+                "noted in the audit"
+            );
+        }
+        if let Err(error) = written {
+            log::error!(
+                "what was noted just now is not in the audit: {}",
+                chain(&error)
+            );
+        }
+    }
+
+    /// Forgets what is older than the operator wants the audit to be; returns how many entries.
+    pub async fn forget_audit(&self) -> Result<usize, BrokerError> {
+        let Some(days) = self.audit_days else {
+            return Ok(0);
+        };
+        let before = self.clock.now() - TimeDelta::days(days.into());
+        let oldest = self.store.read(store::audit::oldest).await?;
+        if oldest.is_none_or(|oldest| oldest >= before) {
+            return Ok(0);
+        }
+        let forget = move |conn: &mut store::Conn<'_>| {
+            store::audit::forget(conn, before, AUDIT_FORGOTTEN_AT_ONCE)
+        };
+        Ok(self.store.write(forget).await?)
+    }
+
     /// The newest entries of the audit.
     pub async fn audit(&self, query: AuditQuery) -> Result<AuditPage, BrokerError> {
         let limit = query.limit.unwrap_or(AUDIT_PAGE_MAX);

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::{Broker, BrokerError, binding_key, update::check_not_updating};
 use crate::{
+    caller::Caller,
     model::{
         binding::{
             BindIdentity, BindParameters, Binding, BindingSecrets, BindingState, Endpoint,
@@ -14,6 +15,7 @@ use crate::{
         ids::{BindingId, InstanceId, OperationId},
         instance::{InstanceState, normal_form},
         operation::{Operation, OperationKind, WaitsFor},
+        trail::{Access, Accessed},
     },
     seal::random_secret,
     store::{self, Conn, StoreError},
@@ -107,13 +109,17 @@ impl Broker {
             .decide(move |conn| broker.bind_in(conn, request))
             .await?
         {
-            BindDecision::Exists(binding) => Ok(Bound::Exists(self.open_binding(&binding)?)),
+            BindDecision::Exists(binding) => {
+                let opened = self.open_binding(&binding)?;
+                self.note_credentials(instance, id).await;
+                Ok(Bound::Exists(opened))
+            }
             BindDecision::Running(operation) if accepts_incomplete => {
                 Ok(Bound::Accepted(operation))
             }
             BindDecision::Running(operation) => {
                 self.wait_for(&operation).await?;
-                Ok(Bound::Created(self.binding(instance, id).await?))
+                Ok(Bound::Created(self.usable_binding(instance, id).await?))
             }
         }
     }
@@ -289,8 +295,33 @@ impl Broker {
         )))
     }
 
-    /// A usable binding.
+    /// A usable binding, for somebody who asks for it later.
     pub async fn binding(
+        &self,
+        instance: InstanceId,
+        id: BindingId,
+    ) -> Result<FetchedBinding, BrokerError> {
+        let found = self.usable_binding(instance.clone(), id.clone()).await?;
+        self.note_credentials(instance, id).await;
+        Ok(found)
+    }
+
+    async fn note_credentials(&self, instance: InstanceId, id: BindingId) {
+        let caller = Caller::current();
+        let access = Access {
+            what: Accessed::Credentials,
+            origin: "osb",
+            instance: Some(instance),
+            binding: Some(id),
+            backup: None,
+            platform: caller.platform,
+            user: caller.user,
+            address: caller.address,
+        };
+        self.note(access).await;
+    }
+
+    async fn usable_binding(
         &self,
         instance: InstanceId,
         id: BindingId,

@@ -96,7 +96,7 @@ impl Broker {
             .decide(move |conn| {
                 keeps_all_plans(conn, &catalog)?;
                 store::audit::done(conn, AtOnce::Catalog, "operator", None, now)?;
-                current.replace(catalog);
+                conn.once_committed(move || current.replace(catalog));
                 Ok(())
             })
             .await

@@ -251,6 +251,10 @@ impl Broker {
         if session.scope != Scope::Operator {
             return Err(no_such_page());
         }
+        // No store keeps such a text, and not every one can be asked for it.
+        if text.contains('\0') {
+            return Ok((Vec::new(), false));
+        }
         let text = text.to_owned();
         let skipped = page.saturating_sub(1).saturating_mul(INSTANCES_ON_A_PAGE);
         let mut found = self

@@ -1,6 +1,13 @@
-//! Downloads of backups: links that carry their own permission, for a while.
+//! Downloads of backups: links that carry their own permission, for a while, and as long as whoever
+//! made them has it.
 
-use std::{io, sync::Arc, task::Poll};
+use std::{
+    collections::HashMap,
+    io,
+    ops::RangeInclusive,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Poll,
+};
 
 use bytes::Bytes;
 use chrono::DateTime;
@@ -11,15 +18,22 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Broker, BrokerError};
+use super::{Broker, BrokerError, token::descends};
 use crate::{
-    backup_store::{archive, object, pipeline},
+    backup_store::{BackupStoreError, archive, object, pipeline},
+    caller::Caller,
     model::{
-        backup::{Backup, BackupState},
+        backup::{Backup, BackupState, Manifest},
         deployment::Deployment,
-        ids::{BackupId, DeploymentId, InstanceId},
-        limits::{DOWNLOAD_CHUNKS_AHEAD, DOWNLOAD_LINK_TTL, DOWNLOAD_STALL_MAX, DOWNLOADS_AT_ONCE},
+        holder::Holder,
+        ids::{BackupId, BindingId, DeploymentId, InstanceId},
+        limits::{
+            DOWNLOAD_CHUNKS_AHEAD, DOWNLOAD_LENGTHS_REMEMBERED_MAX, DOWNLOAD_LINK_TTL,
+            DOWNLOAD_STALL_MAX, DOWNLOADS_AT_ONCE,
+        },
+        trail::{Access, Accessed},
     },
+    store,
     stream::ByteStream,
 };
 
@@ -37,15 +51,55 @@ pub struct DownloadLink {
     pub backup: BackupId,
     /// Until when it is good: seconds since 1970.
     pub expires: String,
-    /// The broker's signature.
+    /// Who made it, and the broker's signature.
     pub signature: String,
+}
+
+/// What whoever follows a link has it from.
+pub(super) struct Held {
+    origin: &'static str,
+    binding: Option<BindingId>,
+    user: String,
+}
+
+impl Held {
+    /// That somebody gets what the link leads to.
+    pub(super) fn access(
+        self,
+        what: Accessed,
+        instance: &InstanceId,
+        backup: Option<&BackupId>,
+    ) -> Access {
+        Access {
+            what,
+            origin: self.origin,
+            instance: Some(instance.clone()),
+            binding: self.binding,
+            backup: backup.cloned(),
+            platform: Some(self.origin.to_owned()),
+            user: Some(self.user),
+            address: Caller::current().address,
+        }
+    }
+}
+
+/// A backup's archive that somebody may have.
+pub struct BackupDownload {
+    /// The file's name.
+    pub file_name: String,
+    /// The same as long as its bytes are.
+    pub tag: String,
+    backup: BackupId,
+    object: String,
+    manifest: Manifest,
+    access: Access,
 }
 
 /// A download that has begun.
 pub struct Download {
     /// The file's name.
     pub file_name: String,
-    /// A gzip'd tar; it breaks off with an error when the backup turns out to be damaged.
+    /// Its bytes.
     pub content: ByteStream,
 }
 
@@ -54,6 +108,8 @@ pub struct Download {
 pub struct Downloads {
     runtime: Handle,
     places: Arc<Semaphore>,
+    /// How long archives are that were measured.
+    lengths: Mutex<HashMap<BackupId, u64>>,
 }
 
 impl Downloads {
@@ -62,7 +118,12 @@ impl Downloads {
         Self {
             runtime,
             places: Arc::new(Semaphore::new(DOWNLOADS_AT_ONCE)),
+            lengths: Mutex::default(),
         }
+    }
+
+    fn lengths(&self) -> MutexGuard<'_, HashMap<BackupId, u64>> {
+        self.lengths.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets `content` be made elsewhere, a few chunks ahead of its reader. A reader that stalls
@@ -114,48 +175,98 @@ enum Part {
 }
 
 impl Broker {
-    /// The query of a link to a backup's bytes, good from now on for [`DOWNLOAD_LINK_TTL`]; none
-    /// for a backup that has no bytes.
-    pub fn download_query(&self, backup: &Backup) -> Option<String> {
+    /// The query of a link to a backup's bytes, good from now on for [`DOWNLOAD_LINK_TTL`], and no
+    /// longer than `holder`; none for a backup that has no bytes.
+    pub async fn download_query(
+        &self,
+        holder: &Holder,
+        backup: &Backup,
+    ) -> Result<Option<String>, BrokerError> {
         if backup.state != BackupState::Complete {
-            return None;
+            return Ok(None);
         }
-        Some(self.link_query(PURPOSE, backup.id.as_str()))
+        let held = self.held(holder, &backup.instance).await?;
+        let held = held.ok_or_else(bad_link)?;
+        self.note(held.access(Accessed::BackupLink, &backup.instance, Some(&backup.id)))
+            .await;
+        Ok(Some(self.link_query(PURPOSE, backup.id.as_str(), holder)))
     }
 
     /// The query of a link to what has that id, good from now on for [`DOWNLOAD_LINK_TTL`].
-    pub(super) fn link_query(&self, purpose: &str, id: &str) -> String {
+    pub(super) fn link_query(&self, purpose: &str, id: &str, holder: &Holder) -> String {
         let expires = self.clock.now().timestamp() + DOWNLOAD_LINK_TTL.as_secs().cast_signed();
-        let signature = self.keys.sign(purpose, &message(id, expires));
-        format!("expires={expires}&signature={signature}")
+        let signature = self.keys.sign(purpose, &message(id, expires, holder));
+        format!("expires={expires}&signature={holder}.{signature}")
     }
 
-    /// Fails when the query of a link is not good (any more).
-    pub(super) fn check_query(
+    /// Whose the query of a link is. Fails when it is not good (any more).
+    pub(super) async fn check_query(
         &self,
         purpose: &str,
-        id: &str,
+        (id, instance): (&str, &InstanceId),
         expires: &str,
         signature: &str,
-    ) -> Result<(), BrokerError> {
+    ) -> Result<Held, BrokerError> {
         let expires: i64 = expires.parse().map_err(|_| bad_link())?;
+        let (holder, signature) = signature.split_once('.').ok_or_else(bad_link)?;
+        let holder: Holder = holder.parse().map_err(|_| bad_link())?;
         let in_time = DateTime::from_timestamp(expires, 0).is_some_and(|at| at > self.clock.now());
-        if in_time && self.keys.verify(purpose, &message(id, expires), signature) {
-            Ok(())
-        } else {
-            Err(bad_link())
+        let message = message(id, expires, &holder);
+        if !in_time || !self.keys.verify(purpose, &message, signature) {
+            return Err(bad_link());
+        }
+        self.held(&holder, instance).await?.ok_or_else(bad_link)
+    }
+
+    /// What a holder has of an instance now; none when that has ended.
+    pub(super) async fn held(
+        &self,
+        holder: &Holder,
+        instance: &InstanceId,
+    ) -> Result<Option<Held>, BrokerError> {
+        match holder {
+            Holder::Token(token) => {
+                let (token, instance) = (token.clone(), instance.clone());
+                let binding = self
+                    .store
+                    .read(move |conn| {
+                        let holder = store::binding::holder_of_token(conn, &token)?;
+                        let Some((granted, binding)) = holder else {
+                            return Ok(None);
+                        };
+                        let reached = granted == instance || descends(conn, &instance, &granted)?;
+                        Ok(reached.then_some(binding))
+                    })
+                    .await?;
+                Ok(binding.map(|binding| Held {
+                    origin: "compose",
+                    user: format!("binding {binding}"),
+                    binding: Some(binding),
+                }))
+            }
+            Holder::Session(fingerprint) => {
+                let Some(session) = self.session_of(fingerprint.clone()).await? else {
+                    return Ok(None);
+                };
+                if !self.session_reaches(&session, instance.clone()).await? {
+                    return Ok(None);
+                }
+                Ok(Some(Held {
+                    origin: "dashboard",
+                    binding: None,
+                    user: self.user_of(&session).await?,
+                }))
+            }
         }
     }
 
-    /// Opens a backup for whoever has a good link to it. A bad link is answered like an unknown
+    /// The backup of a link, for whoever has a good one. A bad link is answered like an unknown
     /// backup, an old one too.
-    pub async fn download(&self, link: DownloadLink) -> Result<Download, BrokerError> {
-        self.check_query(
-            PURPOSE,
-            link.backup.as_str(),
-            &link.expires,
-            &link.signature,
-        )?;
+    pub async fn backup_download(&self, link: DownloadLink) -> Result<BackupDownload, BrokerError> {
+        let asked = (link.backup.as_str(), &link.instance);
+        let held = self
+            .check_query(PURPOSE, asked, &link.expires, &link.signature)
+            .await?;
         let known = async {
             let of = self
                 .deployment(link.instance.clone(), &link.deployment)
@@ -165,18 +276,62 @@ impl Broker {
         };
         let (deployment, backup) = known.await.map_err(as_bad_link)?;
         let complete = backup.state == BackupState::Complete;
-        let manifest = backup
-            .manifest
-            .as_ref()
-            .filter(|_| complete)
-            .ok_or_else(bad_link)?;
-        let name = object::snapshot(&backup.deployment, &backup.id);
-        let snapshot =
-            pipeline::open_snapshot(self.backups.as_ref(), &name, &manifest.stored).await?;
-        Ok(Download {
+        let manifest = backup.manifest.clone().filter(|_| complete);
+        let manifest = manifest.ok_or_else(bad_link)?;
+        Ok(BackupDownload {
             file_name: file_name(&deployment, &backup),
-            content: self.downloads.send(archive::download(snapshot, manifest))?,
+            tag: archive::tag(&manifest),
+            object: object::snapshot(&backup.deployment, &backup.id),
+            access: held.access(Accessed::Backup, &backup.instance, Some(&backup.id)),
+            backup: backup.id,
+            manifest,
         })
+    }
+
+    /// A gzip'd tar of a backup, or a part of it: bytes from the first to the last, counted from 0. It
+    /// breaks off with an error when the backup turns out to be damaged.
+    pub async fn download(
+        &self,
+        of: BackupDownload,
+        part: Option<RangeInclusive<u64>>,
+    ) -> Result<Download, BrokerError> {
+        let all = self.archive(&of).await?;
+        let wanted = match part {
+            Some(part) => archive::part(all, part),
+            None => all,
+        };
+        let content = self.downloads.send(wanted)?;
+        self.note(of.access).await;
+        Ok(Download {
+            file_name: of.file_name,
+            content,
+        })
+    }
+
+    /// How long a backup's archive is. Where that is not known, it is made once for it, which takes as
+    /// long as a download over a fast line.
+    pub async fn length_of(&self, of: &BackupDownload) -> Result<u64, BrokerError> {
+        if let Some(length) = self.downloads.lengths().get(&of.backup) {
+            return Ok(*length);
+        }
+        let mut content = self.downloads.send(self.archive(of).await?)?;
+        let mut length = 0;
+        while let Some(chunk) = content.next().await {
+            let unpack = |e| BackupStoreError::unpack(e, BackupStoreError::of_source);
+            length += chunk.map_err(unpack)?.len() as u64;
+        }
+        let mut lengths = self.downloads.lengths();
+        if lengths.len() >= DOWNLOAD_LENGTHS_REMEMBERED_MAX {
+            lengths.clear();
+        }
+        lengths.insert(of.backup.clone(), length);
+        Ok(length)
+    }
+
+    async fn archive(&self, of: &BackupDownload) -> Result<ByteStream, BrokerError> {
+        let (object, stored) = (&of.object, &of.manifest.stored);
+        let snapshot = pipeline::open_snapshot(self.backups.as_ref(), object, stored).await?;
+        Ok(archive::download(snapshot, &of.manifest))
     }
 }
 
@@ -193,8 +348,8 @@ pub(super) fn as_bad_link(error: BrokerError) -> BrokerError {
     }
 }
 
-fn message(id: &str, expires: i64) -> String {
-    format!("{id} {expires}")
+fn message(id: &str, expires: i64, holder: &Holder) -> String {
+    format!("{id} {expires} {holder}")
 }
 
 /// The name of a backup in the administration API.

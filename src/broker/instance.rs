@@ -122,6 +122,7 @@ impl Broker {
         self: &std::sync::Arc<Self>,
         request: ProvisionRequest,
     ) -> Result<Provisioned, BrokerError> {
+        check_texts(&request)?;
         let broker = self.clone();
         self.store
             .decide(move |conn| broker.provision_in(conn, &request, Asker::Platform))
@@ -284,8 +285,7 @@ fn accept(
         service_id: request.service_id.clone(),
         plan_id: request.plan_id.clone(),
         tenant: accepted.tenant,
-        name: text_of_context(request, INSTANCE_NAME)
-            .filter(|name| name.len() <= PLATFORM_NAME_BYTES_MAX),
+        name: text_of_context(request, INSTANCE_NAME),
         restored_from,
         deployment: deployment.id.clone(),
         context: request.context.clone().unwrap_or_else(|| json!({})),
@@ -398,6 +398,43 @@ pub(super) fn check_maintenance(plan: &Plan, sent: Option<&str>) -> Result<(), B
 }
 
 fn text_of_context(request: &ProvisionRequest, field: &str) -> Option<String> {
-    let text = request.context.as_ref()?.get(field)?.as_str()?;
+    text_in(request.context.as_ref()?, field)
+}
+
+/// A text in a context; one that is empty is none.
+fn text_in(context: &Value, field: &str) -> Option<String> {
+    let text = context.get(field)?.as_str()?;
     (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// What the platform calls the instance in this context, where it says so.
+pub(super) fn name_in(context: &Value) -> Result<Option<String>, BrokerError> {
+    let name = text_in(context, INSTANCE_NAME);
+    if let Some(name) = &name {
+        check_text("the context's instance_name", name)?;
+    }
+    Ok(name)
+}
+
+/// Refuses names of an instance and its owner that no store keeps and finds again.
+fn check_texts(request: &ProvisionRequest) -> Result<(), BrokerError> {
+    check_text("organization_guid", &request.organization)?;
+    check_text("space_guid", &request.space)?;
+    for field in ["platform", "clusterid", "namespace", INSTANCE_NAME] {
+        if let Some(text) = text_of_context(request, field) {
+            check_text(&format!("the context's {field}"), &text)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_text(what: &str, text: &str) -> Result<(), BrokerError> {
+    let reason = if text.contains('\0') {
+        "has a NUL character".to_owned()
+    } else if text.len() > PLATFORM_NAME_BYTES_MAX {
+        format!("is longer than {PLATFORM_NAME_BYTES_MAX} bytes")
+    } else {
+        return Ok(());
+    };
+    Err(BrokerError::BadRequest(format!("{what} {reason}")))
 }

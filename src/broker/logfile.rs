@@ -7,8 +7,10 @@ use super::{Broker, BrokerError, DeploymentView, Download, download::as_bad_link
 use crate::{
     model::{
         deployment::Deployment,
+        holder::Holder,
         ids::{DeploymentId, InstanceId, LogfileId},
         logfile::{LogPart, Logfile},
+        trail::Accessed,
     },
     seal::fingerprint,
     stream::ByteStream,
@@ -95,18 +97,25 @@ impl Broker {
     }
 
     /// The query of a link to a log, good from now on for as long as one to a backup.
-    pub fn log_query(&self, of: &Deployment, log: &Logfile) -> String {
-        self.link_query(PURPOSE, logfile_id(&of.id, log).as_str())
+    pub async fn log_query(
+        &self,
+        holder: &Holder,
+        of: &Deployment,
+        log: &Logfile,
+    ) -> Result<String, BrokerError> {
+        let held = self.held(holder, &of.instance).await?;
+        let held = held.ok_or_else(no_such_log)?;
+        self.note(held.access(Accessed::LogLink, &of.instance, None))
+            .await;
+        Ok(self.link_query(PURPOSE, logfile_id(&of.id, log).as_str(), holder))
     }
 
     /// Opens a log for whoever has a good link to it. A bad link is answered like an old one.
     pub async fn read_log(&self, link: LogLink) -> Result<Download, BrokerError> {
-        self.check_query(
-            PURPOSE,
-            link.logfile.as_str(),
-            &link.expires,
-            &link.signature,
-        )?;
+        let asked = (link.logfile.as_str(), &link.instance);
+        let held = self
+            .check_query(PURPOSE, asked, &link.expires, &link.signature)
+            .await?;
         let known = async {
             let of = self.deployment(link.instance, &link.deployment).await?;
             let log = self.logfile(&of, &link.logfile).await?;
@@ -115,9 +124,12 @@ impl Broker {
         let (of, log) = known.await.map_err(as_bad_link)?;
         let content = self.logs.read(&of.deployment, &log.member, log.part);
         let content = content.await?.ok_or_else(no_such_log)?;
+        let content = self.downloads.send(content)?;
+        self.note(held.access(Accessed::Log, &of.instance.id, None))
+            .await;
         Ok(Download {
             file_name: format!("{}_{}", of.deployment.id, logfile_name(&log)),
-            content: self.downloads.send(content)?,
+            content,
         })
     }
 }

@@ -53,12 +53,12 @@ mod update;
 mod upgrade;
 mod versions;
 
-pub use audit::{AuditPage, AuditQuery};
+pub use audit::{Accesses, AuditPage, AuditQuery};
 pub use binding::{BindRequest, Bound, FetchedBinding, UnbindRequest, Unbound};
 pub use catalog::{CatalogRefusal, LostPlan, LostPlans, keeps_all_plans};
 pub use dashboard::{BackUpNow, InstanceView};
 pub use deployment::DeploymentView;
-pub use download::{Download, DownloadLink, Downloads, backup_name};
+pub use download::{BackupDownload, Download, DownloadLink, Downloads, backup_name};
 pub use instance::{
     DeprovisionRequest, FetchedInstance, InstanceLabels, ProvisionRequest, Provisioned,
 };
@@ -188,6 +188,10 @@ pub struct Broker {
     pub deleted_poll: DeletedPoll,
     /// Where clients reach the broker, without a slash at the end.
     pub public_url: String,
+    /// How many days the audit is kept; absent: for ever.
+    pub audit_days: Option<u32>,
+    /// Who got to see what, until it is written down.
+    pub accesses: Accesses,
     /// Who may see the dashboard.
     pub doorkeeper: Doorkeeper,
     /// Sends downloads, apart from the threads that answer requests.
@@ -207,11 +211,17 @@ impl Broker {
     ) -> Result<(Arc<Offering>, Arc<Plan>), BrokerError> {
         let catalog = self.catalog.get();
         let offering = catalog.offering(service_id).ok_or_else(|| {
-            BrokerError::BadRequest(format!("service_id {service_id:?} is not in the catalog"))
+            let named = catalog.offering_named(service_id);
+            let hint = named.map_or_else(String::new, |of| its_id(&of.id));
+            BrokerError::BadRequest(format!(
+                "service_id {service_id:?} is not in the catalog{hint}"
+            ))
         })?;
         let plan = offering.plan(plan_id).ok_or_else(|| {
+            let named = offering.plan_named(plan_id);
+            let hint = named.map_or_else(String::new, |plan| its_id(&plan.id));
             BrokerError::BadRequest(format!(
-                "plan_id {plan_id:?} is not a plan of {}",
+                "plan_id {plan_id:?} is not a plan of {}{hint}",
                 offering.name
             ))
         })?;
@@ -267,6 +277,11 @@ impl Broker {
             }
         }
     }
+}
+
+/// What is said to somebody who gave a name where an id is wanted.
+fn its_id(id: &str) -> String {
+    format!(": that is the name; the id is {id:?}")
 }
 
 fn instance_key(id: &InstanceId) -> String {

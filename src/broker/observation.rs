@@ -16,6 +16,10 @@ pub trait Observer: Send + Sync {
     /// under way; who asks again a second later finds it.
     fn observe(&self, deployment: &Deployment) -> Option<Arc<Observation>>;
 
+    /// What was seen of a deployment within [`OBSERVATION_FRESH`](crate::model::limits::OBSERVATION_FRESH),
+    /// by a look that is waited for where there was none. None when that comes to nothing.
+    fn recent(&self, deployment: &Deployment) -> BoxFuture<'static, Option<Arc<Observation>>>;
+
     /// Looks at a deployment now. None when that comes to nothing.
     fn look(&self, deployment: &Deployment) -> BoxFuture<'static, Option<Arc<Observation>>>;
 

@@ -384,7 +384,7 @@ fn restorable(
     let unknown_source = || {
         BrokerError::BadRequest(format!(
             "source_service_instance_id {source_id:?} is no service instance that you can restore \
-             from; give the id of one of your own"
+             from; give the id, not the name, of one of your own"
         ))
     };
     let id: InstanceId = source_id.parse().map_err(|_| unknown_source())?;

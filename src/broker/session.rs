@@ -22,6 +22,7 @@ use crate::{
         secret::{Credentials, Secret},
         session::{Origin, Scope, Session},
         throttle::Throttle,
+        trail::{Access, Accessed},
     },
     seal::{KeyRing, SealError, fingerprint, random_secret},
     store::{self, Conn, StoreError},
@@ -83,12 +84,22 @@ impl Doorkeeper {
 /// A one-time link as it was followed.
 struct Link {
     instance: InstanceId,
+    /// The deployment behind it when the link was made: ids of instances are used again.
+    deployment: String,
     nonce: String,
     expires_at: DateTime<Utc>,
 }
 
-fn link_message(instance: &InstanceId, expires: i64, nonce: &str) -> String {
-    format!("{expires} {nonce} {instance}")
+impl Link {
+    /// Whether it leads to what it was made for.
+    fn leads(&self, conn: &mut Conn<'_>) -> Result<bool, StoreError> {
+        let found = linkable(conn, &self.instance)?;
+        Ok(found.is_some_and(|instance| instance.deployment.as_str() == self.deployment))
+    }
+}
+
+fn link_message(instance: &InstanceId, deployment: &str, expires: i64, nonce: &str) -> String {
+    format!("{expires} {nonce} {deployment} {instance}")
 }
 
 /// A link that opens the dashboard of an instance once, within [`DASHBOARD_LINK_TTL`]. It is
@@ -96,16 +107,17 @@ fn link_message(instance: &InstanceId, expires: i64, nonce: &str) -> String {
 pub fn dashboard_link(
     keys: &KeyRing,
     public_url: &str,
-    instance: &InstanceId,
+    instance: &Instance,
     now: DateTime<Utc>,
 ) -> Result<String, SealError> {
+    let (instance, deployment) = (&instance.id, instance.deployment.as_str());
     let expires = now.timestamp() + DASHBOARD_LINK_TTL.as_secs().cast_signed();
     let nonce = random_secret()?;
     let nonce = nonce.expose();
-    let signature = keys.sign(LINK, &link_message(instance, expires, nonce));
+    let signature = keys.sign(LINK, &link_message(instance, deployment, expires, nonce));
     let instance = BASE64.encode(instance.as_str());
     Ok(format!(
-        "{public_url}/dashboard/link?code={instance}.{expires}.{nonce}.{signature}"
+        "{public_url}/dashboard/link?code={instance}.{deployment}.{expires}.{nonce}.{signature}"
     ))
 }
 
@@ -133,10 +145,38 @@ impl Broker {
             .check(&peer, now)
             .map_err(|wait| BrokerError::Throttled(wait.max(Duration::from_secs(1))))?;
         let signed_in = self.open_session(way, now).await;
-        if let Err(BrokerError::Denied(_)) = signed_in {
-            self.doorkeeper.failures().failed(peer, now);
+        match &signed_in {
+            Ok(SignedIn { session, .. }) => self.note_sign_in(session, peer).await,
+            Err(BrokerError::Denied(_)) => {
+                self.doorkeeper.failures().failed(peer, now);
+                self.note_refusal("dashboard", Some(peer)).await;
+            }
+            Err(_) => {}
         }
         signed_in
+    }
+
+    async fn note_sign_in(&self, session: &Session, peer: IpAddr) {
+        let what = match &session.origin {
+            Origin::Link(_) => Accessed::OneTimeLink,
+            Origin::Token(_) | Origin::Operator(_) => Accessed::Session,
+        };
+        // Somebody else may end the binding at this very moment.
+        let user = self.user_of(session).await.ok();
+        let access = Access {
+            what,
+            origin: "dashboard",
+            instance: match &session.scope {
+                Scope::Instance(id) => Some(id.clone()),
+                Scope::Operator => None,
+            },
+            binding: None,
+            backup: None,
+            platform: user.as_ref().map(|_| "dashboard".to_owned()),
+            user,
+            address: Some(peer),
+        };
+        self.note(access).await;
     }
 
     async fn open_session(
@@ -212,8 +252,7 @@ impl Broker {
         let good = self
             .store
             .read(move |conn| {
-                Ok(linkable(conn, &link.instance)?.is_some()
-                    && !store::session::link_is_used(conn, &link.nonce)?)
+                Ok(link.leads(conn)? && !store::session::link_is_used(conn, &link.nonce)?)
             })
             .await?;
         if good { Ok(()) } else { Err(bad_link()) }
@@ -221,14 +260,15 @@ impl Broker {
 
     fn read_link(&self, code: &str, now: DateTime<Utc>) -> Option<Link> {
         let mut parts = code.split('.');
-        let (instance, expires, nonce, signature) =
-            (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let (instance, deployment) = (parts.next()?, parts.next()?);
+        let (expires, nonce, signature) = (parts.next()?, parts.next()?, parts.next()?);
         let instance = String::from_utf8(BASE64.decode(instance).ok()?).ok()?;
         let instance: InstanceId = instance.parse().ok()?;
         let expires: i64 = expires.parse().ok()?;
-        let message = link_message(&instance, expires, nonce);
+        let message = link_message(&instance, deployment, expires, nonce);
         let link = Link {
             instance,
+            deployment: deployment.to_owned(),
             nonce: nonce.to_owned(),
             expires_at: DateTime::from_timestamp(expires, 0)?,
         };
@@ -240,7 +280,15 @@ impl Broker {
 
     /// The session of a cookie, if it is good now.
     pub async fn session(&self, cookie: &str) -> Result<Option<Session>, BrokerError> {
-        let (fingerprint, now) = (fingerprint(cookie), self.clock.now());
+        self.session_of(fingerprint(cookie)).await
+    }
+
+    /// The session of a cookie with that fingerprint, if it is good now.
+    pub(super) async fn session_of(
+        &self,
+        fingerprint: String,
+    ) -> Result<Option<Session>, BrokerError> {
+        let now = self.clock.now();
         let operator_marks = self.doorkeeper.operator_marks.clone();
         let found = self
             .store
@@ -314,7 +362,7 @@ impl Broker {
 }
 
 fn use_link(conn: &mut Conn<'_>, link: &Link, now: DateTime<Utc>) -> Result<(), BrokerError> {
-    if linkable(conn, &link.instance)?.is_none() {
+    if !link.leads(conn)? {
         return Err(bad_link());
     }
     match store::session::use_link(conn, &link.nonce, link.expires_at, now) {

@@ -20,7 +20,7 @@ use crate::{
         engine::Obstacle,
         ids::BackupId,
         instance::InstanceState,
-        limits::UNIT_BYTES,
+        limits::{PLATFORM_NAME_BYTES_MAX, UNIT_BYTES},
         logfile::{LogPart, Logfile},
         observation::Observation,
         operation::DeletedPoll,
@@ -51,6 +51,10 @@ impl Observer for Nobody {
     }
 
     fn look(&self, _: &Deployment) -> BoxFuture<'static, Option<Arc<Observation>>> {
+        Box::pin(async { None })
+    }
+
+    fn recent(&self, _: &Deployment) -> BoxFuture<'static, Option<Arc<Observation>>> {
         Box::pin(async { None })
     }
 
@@ -113,6 +117,8 @@ impl Office {
         let ring = KeyRing::generate().expect("a key ring");
         let keys = Arc::new(KeyRing::parse(ring.expose()).expect("a key ring"));
         let broker = Broker {
+            audit_days: None,
+            accesses: Accesses::default(),
             doorkeeper: Doorkeeper::new(
                 &keys,
                 &[Credentials {
@@ -421,13 +427,13 @@ async fn a_full_cluster_is_among_the_options_and_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_platform_names_its_instances_as_it_likes() {
     let office = Office::open();
-    let endless = "x".repeat(10_000);
+    let longest = "x".repeat(PLATFORM_NAME_BYTES_MAX);
     for (id, name, kept) in [
         ("a", Some("my db"), Some("my db")),
         // Names are unique where we give them; a platform's are its own affair.
         ("b", Some("my db"), Some("my db")),
         ("c", Some(""), None),
-        ("d", Some(endless.as_str()), None),
+        ("d", Some(longest.as_str()), Some(longest.as_str())),
         ("e", None, None),
     ] {
         let made = office.provision_named(id, STANDARD, json!({}), name).await;
@@ -438,5 +444,13 @@ async fn a_platform_names_its_instances_as_it_likes() {
             .store
             .read(move |conn| store::instance::get(conn, &id));
         assert_eq!(found.await.expect("an instance").name.as_deref(), kept);
+    }
+    for name in [format!("{longest}x"), "a\0b".to_owned()] {
+        let refused = office.provision_named("f", STANDARD, json!({}), Some(&name));
+        let refused = refused.await;
+        assert!(
+            matches!(refused, Err(BrokerError::BadRequest(_))),
+            "{refused:?}"
+        );
     }
 }

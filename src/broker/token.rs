@@ -3,7 +3,10 @@
 
 use super::{Broker, BrokerError};
 use crate::{
-    model::ids::{BindingId, InstanceId},
+    model::{
+        holder::Holder,
+        ids::{BindingId, InstanceId},
+    },
     seal::fingerprint,
     store::{self, Conn, StoreError},
 };
@@ -21,6 +24,11 @@ impl Broker {
             .read(move |conn| store::binding::holder_of_token(conn, &fingerprint))
             .await?;
         Ok(found)
+    }
+
+    /// What links carry that somebody with this token makes.
+    pub fn holder(&self, token: &str) -> Holder {
+        Holder::Token(fingerprint(token))
     }
 
     /// The instance that a token is for.

@@ -6,7 +6,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    Broker, BrokerError, backup, instance::check_maintenance, instance_key, target::candidate,
+    Broker, BrokerError, backup,
+    instance::{check_maintenance, name_in},
+    instance_key,
+    target::candidate,
 };
 use crate::{
     model::{
@@ -151,9 +154,14 @@ impl Broker {
             store::audit::done(conn, what, origin, Some(&instance.id), now)
         };
         // Some platforms send it along with everything.
-        if let Some(context) = request.context.as_ref().filter(|c| **c != instance.context) {
-            store::instance::set_context(conn, &instance.id, context)?;
-            at_once(conn, AtOnce::Context)?;
+        if let Some(context) = &request.context {
+            // A context that tells no name takes none away.
+            let name = name_in(context)?.or_else(|| instance.name.clone());
+            if *context != instance.context || name != instance.name {
+                check_name_is_free(conn, &instance, name.as_deref())?;
+                store::instance::set_context(conn, &instance.id, context, name.as_deref())?;
+                at_once(conn, AtOnce::Context)?;
+            }
         }
         let active = store::operation::active_on_instance(conn, &instance.id)?;
         let running = active.into_iter().find(|o| o.kind == OperationKind::Update);
@@ -324,6 +332,23 @@ impl Broker {
         store::operation::insert(conn, &operation, Some(&instance_key(&instance.id)))?;
         Ok(operation)
     }
+}
+
+/// Of what the broker itself made of a backup, no two have one name; platforms name as they like.
+fn check_name_is_free(
+    conn: &mut Conn<'_>,
+    instance: &Instance,
+    name: Option<&str>,
+) -> Result<(), BrokerError> {
+    let Some(name) = name.filter(|name| Some(*name) != instance.name.as_deref()) else {
+        return Ok(());
+    };
+    if instance.restored_from.is_some() && store::instance::is_named(conn, &instance.tenant, name)?
+    {
+        let reason = format!("another instance has the name {name:?}");
+        return Err(BrokerError::Conflict(reason));
+    }
+    Ok(())
 }
 
 fn check_state(instance: &Instance) -> Result<(), BrokerError> {

@@ -17,7 +17,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Result};
-use crate::model::limits::PLATFORM_NAME_BYTES_MAX;
+use crate::model::{bom::bytes_without_bom, limits::PLATFORM_NAME_BYTES_MAX};
 
 /// The form of the file.
 const VERSION: u32 = 1;
@@ -324,8 +324,8 @@ impl Book {
             }
             Err(error) => return Err(Error::file(&self.file)(error)),
         };
-        let pages: Pages =
-            serde_json::from_slice(&text).map_err(|e| Error::file(&self.file)(e.into()))?;
+        let pages: Pages = serde_json::from_slice(bytes_without_bom(&text))
+            .map_err(|e| Error::file(&self.file)(e.into()))?;
         if pages.version != VERSION {
             let text = format!("{} was written by another version", self.file());
             return Err(Error::Failed(text));

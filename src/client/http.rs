@@ -30,6 +30,7 @@ use super::{
     show::note,
 };
 use crate::model::{
+    bom::bytes_without_bom,
     failure::chain,
     limits::{CLIENT_ANSWER_BYTES_MAX, CLIENT_CONNECT_TIMEOUT, DOWNLOAD_STALL_MAX},
     secret::Credentials,
@@ -349,7 +350,7 @@ fn tls(ca: Option<&PathBuf>) -> std::result::Result<ClientConfig, String> {
             let shown = file.display();
             let pem = fs::read(file).map_err(|e| format!("{shown}: {e}"))?;
             let certificates: std::result::Result<Vec<_>, _> =
-                CertificateDer::pem_slice_iter(&pem).collect();
+                CertificateDer::pem_slice_iter(bytes_without_bom(&pem)).collect();
             for certificate in certificates.map_err(|e| format!("{shown}: {e}"))? {
                 let added = roots.add(certificate);
                 added.map_err(|e| format!("{shown}: {e}"))?;

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     clock::Clock,
     config::{CLIENT_SECRETS_HELP, ClientConfig, ClientSettings},
-    model::failure::chain,
+    model::{bom::without_bom, failure::chain},
 };
 
 mod backups;
@@ -504,8 +504,8 @@ impl Parameters {
             fs::read_to_string(file)
                 .map_err(|e| Error::Usage(format!("-c: {file} cannot be read: {e}")))?
         };
-        let value: Value =
-            serde_json::from_str(&text).map_err(|e| Error::Usage(format!("-c: no JSON: {e}")))?;
+        let value: Value = serde_json::from_str(without_bom(&text))
+            .map_err(|e| Error::Usage(format!("-c: no JSON: {e}")))?;
         if !value.is_object() {
             return Err(Error::Usage("-c: no JSON object".into()));
         }

@@ -10,6 +10,7 @@ use url::{Host, Url};
 
 use super::{ConfigError, wrong};
 use crate::model::{
+    bom::without_bom,
     limits::CLIENT_REQUEST_TIMEOUT,
     secret::{Credentials, Secret},
 };
@@ -154,7 +155,7 @@ impl ClientConfig {
             let file = folder.join(name);
             let text = fs::read_to_string(&file)
                 .map_err(|e| wrong(setting, format!("is not set, and {}: {e}", file.display())))?;
-            Ok(Secret::new(text.trim()))
+            Ok(Secret::new(without_bom(&text).trim()))
         };
         let username = match &settings.username {
             Some(name) => name.clone(),

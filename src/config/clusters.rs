@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::private_folder;
 use crate::model::{
+    bom::without_bom,
     ids::InstanceId,
     placement::{Cluster, PortRange},
 };
@@ -77,7 +78,7 @@ pub(super) fn read(
         Some(file) => {
             let in_file = |reason: &dyn std::fmt::Display| format!("{}: {reason}", file.display());
             let text = fs::read_to_string(file).map_err(|e| in_file(&e))?;
-            serde_json::from_str(&text).map_err(|e| in_file(&e))?
+            serde_json::from_str(without_bom(&text)).map_err(|e| in_file(&e))?
         }
     };
     check_names(&entries)?;

@@ -20,8 +20,9 @@ use serde_json::Value;
 use crate::{
     logging::{self, LogFormat},
     model::{
+        bom::without_bom,
         certificate::CertificateFiles,
-        limits::REQUESTS_PER_SECOND_MAX,
+        limits::{AUDIT_DAYS_MAX, REQUESTS_PER_SECOND_MAX},
         operation::DeletedPoll,
         proxy::TrustedProxies,
         secret::{Credentials, Secret},
@@ -123,6 +124,10 @@ pub struct Settings {
     #[arg(long, env = "COMPOSE_BROKER_TENANT_OPERATIONS", default_value = "4")]
     pub tenant_operations: String,
 
+    /// How many days the audit is kept; 0: for ever
+    #[arg(long, env = "COMPOSE_BROKER_AUDIT_DAYS", default_value = "0")]
+    pub audit_days: String,
+
     /// How far a restore may reach for its source: space or organization
     #[arg(long, env = "COMPOSE_BROKER_RESTORE_SCOPE", default_value = "space")]
     pub restore_scope: String,
@@ -206,7 +211,7 @@ impl CatalogFile {
         let modified = fs::metadata(path)?.modified();
         Ok(Self {
             path: path.to_owned(),
-            text: fs::read_to_string(path)?,
+            text: without_bom(&fs::read_to_string(path)?).to_owned(),
             modified: modified.ok().map(DateTime::from),
         })
     }
@@ -247,6 +252,8 @@ pub struct Config {
     pub tenant_units: Option<u32>,
     /// Heavy operations that one tenant may have running at once.
     pub tenant_operations: usize,
+    /// How many days the audit is kept; absent: for ever.
+    pub audit_days: Option<u32>,
     /// How far a restore may reach for its source.
     pub restore_scope: RestoreScope,
     /// The ids of contexts that tell tenants apart, where the operator names them.
@@ -374,6 +381,11 @@ impl Config {
             &settings.tenant_operations,
             1..=u32::MAX,
         )?;
+        let audit_days = number(
+            "COMPOSE_BROKER_AUDIT_DAYS",
+            &settings.audit_days,
+            0..=AUDIT_DAYS_MAX,
+        )?;
         let restore_scope = one_of(
             "COMPOSE_BROKER_RESTORE_SCOPE",
             &settings.restore_scope,
@@ -402,11 +414,16 @@ impl Config {
         )?;
         if let Some(file) = &settings.clock_offset_file {
             let said = fs::read_to_string(file).map_err(|e| e.to_string());
-            said.and_then(|text| text.trim().parse::<i64>().map_err(|e| e.to_string()))
-                .map_err(|e| {
-                    let reason = format!("{} has no number of seconds: {e}", file.display());
-                    wrong("COMPOSE_BROKER_CLOCK_OFFSET_FILE", reason)
-                })?;
+            said.and_then(|text| {
+                without_bom(&text)
+                    .trim()
+                    .parse::<i64>()
+                    .map_err(|e| e.to_string())
+            })
+            .map_err(|e| {
+                let reason = format!("{} has no number of seconds: {e}", file.display());
+                wrong("COMPOSE_BROKER_CLOCK_OFFSET_FILE", reason)
+            })?;
         }
         let port_range = settings
             .port_range
@@ -495,6 +512,7 @@ impl Config {
             requests_per_second,
             tenant_units: Some(tenant_units).filter(|units| *units > 0),
             tenant_operations: usize::try_from(tenant_operations).unwrap_or(usize::MAX),
+            audit_days: Some(audit_days).filter(|days| *days > 0),
             restore_scope,
             tenant_keys,
             deleted_poll,
@@ -560,15 +578,28 @@ fn more_credentials(setting: Option<&Secret>) -> Result<Vec<Credentials>, Config
 
 fn check_url(text: &str) -> Result<String, ConfigError> {
     let reason = || {
+        // What is no URL may hold a password all the same.
+        let shown = if text.contains('@') { "it" } else { text };
         wrong(
             "COMPOSE_BROKER_PUBLIC_URL",
-            format!("{text:?} is not an http(s) URL"),
+            format!("{shown:?} is not an http(s) URL"),
         )
     };
+    if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        let reason = "has blanks or control characters";
+        return Err(wrong("COMPOSE_BROKER_PUBLIC_URL", reason));
+    }
     let url = url::Url::parse(text).map_err(|_| reason())?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(wrong(
+            "COMPOSE_BROKER_PUBLIC_URL",
+            "holds a user name or a password; it goes into links that everybody sees",
+        ));
+    }
     let plain = url.query().is_none() && url.fragment().is_none() && url.has_host();
     if matches!(url.scheme(), "http" | "https") && plain {
-        Ok(text.trim_end_matches('/').to_owned())
+        // As it was understood, so that nothing in it needs an escape elsewhere.
+        Ok(url.as_str().trim_end_matches('/').to_owned())
     } else {
         Err(reason())
     }
@@ -591,7 +622,7 @@ fn kept(
 ) -> io::Result<Secret> {
     let path = folder.join(name);
     match fs::read_to_string(&path) {
-        Ok(text) => return Ok(Secret::new(text.trim())),
+        Ok(text) => return Ok(Secret::new(without_bom(&text).trim())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }

@@ -108,6 +108,12 @@ pub enum HttpError {
     /// The body is larger than we read.
     #[error("the body is larger than {0} bytes")]
     TooLarge(usize),
+    /// The body is compressed, which nothing here unpacks.
+    #[error("the body is compressed; send it as it is, without Content-Encoding")]
+    Compressed,
+    /// What is asked for of a download lies behind its end; so long is it, in bytes.
+    #[error("the download has {0} bytes, and none of those that are asked for")]
+    NoSuchRange(u64),
     /// The body did not come in time.
     #[error("the body did not come in time")]
     TooSlow,
@@ -142,6 +148,8 @@ impl HttpError {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::ApiVersion(_) => StatusCode::PRECONDITION_FAILED,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::NoSuchRange(_) => StatusCode::RANGE_NOT_SATISFIABLE,
+            Self::Compressed => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Broker(error) => match error {
@@ -183,15 +191,27 @@ impl HttpError {
     fn respond(&self, body: &impl Serialize) -> HttpResponse {
         self.log();
         let mut response = HttpResponse::build(self.status()).json(body);
-        self.say_when(&mut response);
+        self.say_how(&mut response);
         response
     }
 
-    /// Tells when to come again, where that is known.
-    fn say_when(&self, response: &mut HttpResponse) {
+    /// Tells when to come again, or in what form, where that is known.
+    fn say_how(&self, response: &mut HttpResponse) {
         if let Self::TooMany(wait) | Self::Broker(BrokerError::Throttled(wait)) = self {
             let wait = header::HeaderValue::from(wait.as_secs());
             response.headers_mut().insert(header::RETRY_AFTER, wait);
+        }
+        if let Self::NoSuchRange(length) = self
+            && let Ok(length) = format!("bytes */{length}").parse()
+        {
+            response.headers_mut().insert(header::CONTENT_RANGE, length);
+        }
+        if let Self::Compressed = self {
+            // What would be read (RFC 7694).
+            let plain = header::HeaderValue::from_static("identity");
+            response
+                .headers_mut()
+                .insert(header::ACCEPT_ENCODING, plain);
         }
     }
 
@@ -268,7 +288,7 @@ impl PageError {
     /// The answer with a page that knows more than the error.
     pub fn with_page(&self, page: impl FnOnce(StatusCode) -> HttpResponse) -> HttpResponse {
         let mut response = page(self.status_code());
-        self.0.say_when(&mut response);
+        self.0.say_how(&mut response);
         response
     }
 }

@@ -27,6 +27,7 @@ mod openapi;
 mod operator;
 pub mod origin;
 mod osb;
+mod path;
 mod request;
 pub mod server;
 pub mod tls;

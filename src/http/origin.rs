@@ -5,7 +5,7 @@
 //! unseen would let anybody be anyone.
 
 use std::{
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     num::NonZeroU32,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -27,6 +27,7 @@ use governor::{
 
 use super::{Api, error::HttpError};
 use crate::model::{
+    address::network,
     ids::InstanceId,
     limits::{BURST_SECONDS, CLIENTS_TIDIED_EVERY},
     proxy::TrustedProxies,
@@ -75,15 +76,9 @@ pub enum Client {
 }
 
 impl Client {
-    /// One at an address. Whoever has one address of version 6 has the 2^64 around it.
+    /// One at an address.
     fn at(ClientAddress(address): ClientAddress) -> Self {
-        Self::Address(match address {
-            IpAddr::V4(_) => address,
-            IpAddr::V6(address) => {
-                let network = address.to_bits() & !u128::from(u64::MAX);
-                Ipv6Addr::from_bits(network).into()
-            }
-        })
+        Self::Address(network(address))
     }
 }
 

@@ -4,7 +4,9 @@ use std::time::SystemTime;
 
 use actix_web::{
     FromRequest as _, HttpRequest,
-    http::header::{self, EntityTag, Header as _, IfModifiedSince, IfNoneMatch},
+    http::header::{
+        self, ByteRangeSpec, EntityTag, Header as _, IfModifiedSince, IfNoneMatch, IfRange, Range,
+    },
     web,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
@@ -14,9 +16,13 @@ use subtle::{Choice, ConstantTimeEq as _};
 
 use super::{Api, error::HttpError};
 use crate::model::{
+    bom::bytes_without_bom,
     ids::IdError,
     limits::{AUTHORIZATION_BYTES_MAX, BODY_BYTES_MAX, FORM_BYTES_MAX, REQUEST_BODY_TIMEOUT},
 };
+
+/// How what is compressed with gzip begins (RFC 1952).
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 fn authorization<'a>(headers: &'a header::HeaderMap, scheme: &str) -> Option<&'a str> {
     let value = headers.get(header::AUTHORIZATION)?;
@@ -111,6 +117,26 @@ pub fn is_known(request: &HttpRequest, tag: &EntityTag, modified: Option<SystemT
     matches!((since, modified), (Some(since), Some(modified)) if modified <= since)
 }
 
+/// The one range of bytes that a client wants of what has that tag. None where it wants all, or what
+/// need not be understood: several ranges, other units, a part of something else.
+pub fn wanted_range(request: &HttpRequest, tag: &EntityTag) -> Option<ByteRangeSpec> {
+    if request.headers().contains_key(header::IF_RANGE) {
+        match IfRange::parse(request) {
+            Ok(IfRange::EntityTag(known)) if known.strong_eq(tag) => {}
+            _ => return None,
+        }
+    }
+    match Range::parse(request) {
+        // From the first byte on is all of it.
+        Ok(Range::Bytes(ranges)) => match ranges[..] {
+            [ByteRangeSpec::From(0)] => None,
+            [ref range] => Some(range.clone()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 /// A value of the query; of several the last one counts.
 pub fn query(request: &HttpRequest, name: &str) -> Option<String> {
     url::form_urlencoded::parse(request.query_string().as_bytes())
@@ -132,6 +158,21 @@ async fn bytes_of(payload: web::Payload, bytes_max: usize) -> Result<web::Bytes,
         .map_err(|e| HttpError::bad_request(format!("the body cannot be read: {e}")))
 }
 
+/// Fails when the body is said to be compressed.
+fn check_encoding(request: &HttpRequest) -> Result<(), HttpError> {
+    let encodings = request.headers().get_all(header::CONTENT_ENCODING);
+    let mut encodings = encodings.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let plain = |name: &[u8]| {
+        let name = name.trim_ascii();
+        name.is_empty() || name.eq_ignore_ascii_case(b"identity")
+    };
+    if encodings.all(plain) {
+        Ok(())
+    } else {
+        Err(HttpError::Compressed)
+    }
+}
+
 /// The fields of a form that a browser sent.
 pub struct Form(Vec<(String, String)>);
 
@@ -151,17 +192,27 @@ impl Form {
     }
 }
 
+/// Not every database keeps such a text.
+fn has_nul(name: &str) -> HttpError {
+    HttpError::bad_request(format!("{name} has a NUL character"))
+}
+
 /// A JSON object from a request's body. What is unknown in it is ignored.
 pub struct Body(Map<String, Value>);
 
 impl Body {
     /// Reads the body, whatever its content type says.
-    pub async fn read(payload: web::Payload) -> Result<Self, HttpError> {
+    pub async fn read(request: &HttpRequest, payload: web::Payload) -> Result<Self, HttpError> {
+        check_encoding(request)?;
         Self::parse(&bytes_of(payload, BODY_BYTES_MAX).await?)
     }
 
     /// Reads a body that may be missing.
-    pub async fn read_or_nothing(payload: web::Payload) -> Result<Self, HttpError> {
+    pub async fn read_or_nothing(
+        request: &HttpRequest,
+        payload: web::Payload,
+    ) -> Result<Self, HttpError> {
+        check_encoding(request)?;
         let bytes = bytes_of(payload, BODY_BYTES_MAX).await?;
         if bytes.is_empty() {
             Ok(Self(Map::new()))
@@ -171,7 +222,11 @@ impl Body {
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, HttpError> {
-        match serde_json::from_slice(bytes) {
+        // Compressed, and nobody said so.
+        if bytes.starts_with(&GZIP_MAGIC) {
+            return Err(HttpError::Compressed);
+        }
+        match serde_json::from_slice(bytes_without_bom(bytes)) {
             Ok(Value::Object(fields)) => Ok(Self(fields)),
             Ok(_) => Err(HttpError::bad_request("the body is not a JSON object")),
             Err(e) => Err(HttpError::bad_request(format!("the body is not JSON: {e}"))),
@@ -194,6 +249,7 @@ impl Body {
     /// A text that must be there and not be empty.
     pub fn required_text(&self, name: &str) -> Result<String, HttpError> {
         match self.field(name) {
+            Some(Value::String(text)) if text.contains('\0') => Err(has_nul(name)),
             Some(Value::String(text)) if !text.is_empty() => Ok(text.clone()),
             None => Err(HttpError::bad_request(format!("{name} is missing"))),
             Some(Value::String(_)) => Err(HttpError::bad_request(format!("{name} is empty"))),
@@ -213,6 +269,7 @@ impl Body {
     pub fn text(&self, name: &str) -> Result<Option<String>, HttpError> {
         match self.field(name) {
             None => Ok(None),
+            Some(Value::String(text)) if text.contains('\0') => Err(has_nul(name)),
             Some(Value::String(text)) => Ok(Some(text.clone()).filter(|text| !text.is_empty())),
             Some(_) => Err(HttpError::bad_request(format!("{name} is not a string"))),
         }

@@ -7,7 +7,7 @@ use actix_web::{App, HttpServer, dev::Server, middleware::from_fn, web};
 use super::{
     Api,
     openapi::Documents,
-    routes,
+    path, routes,
     tls::{ServerCertificate, TlsError},
     trace,
 };
@@ -39,6 +39,7 @@ pub fn server(
             .app_data(documents.clone())
             .configure(routes)
             .wrap(from_fn(trace::trace))
+            .wrap(from_fn(path::one_slash_in_front))
     })
     .workers(HTTP_WORKERS)
     .client_request_timeout(REQUEST_HEAD_TIMEOUT)

@@ -20,7 +20,10 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use crate::model::certificate::CertificateFiles;
+use crate::model::{bom::bytes_without_bom, certificate::CertificateFiles};
+
+/// How PEM files say that a key is encrypted, today and formerly.
+const ENCRYPTED: [&str; 2] = ["BEGIN ENCRYPTED PRIVATE KEY", "Proc-Type: 4,ENCRYPTED"];
 
 /// Why a certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +49,13 @@ pub enum TlsError {
     /// There is no certificate in the file.
     #[error("{} holds no certificate", .0.display())]
     Empty(PathBuf),
+    /// The key asks for a passphrase, which nobody can type here.
+    #[error(
+        "{} is encrypted; give the key without a passphrase, as `openssl pkey -in KEY -out PLAIN` \
+         writes it",
+        .0.display()
+    )]
+    EncryptedKey(PathBuf),
     /// The two do not belong together, or the key is of a kind that is not known.
     #[error("certificate and key do not fit together")]
     Mismatch(#[source] rustls::Error),
@@ -106,11 +116,12 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 fn read(files: &CertificateFiles) -> Result<Arc<CertifiedKey>, TlsError> {
-    let bytes = |file: &PathBuf| {
-        fs::read(file).map_err(|source| TlsError::File {
+    let bytes = |file: &PathBuf| match fs::read(file) {
+        Ok(bytes) => Ok(bytes_without_bom(&bytes).to_vec()),
+        Err(source) => Err(TlsError::File {
             file: file.clone(),
             source,
-        })
+        }),
     };
     let pem = |file: &PathBuf| {
         let file = file.clone();
@@ -122,7 +133,12 @@ fn read(files: &CertificateFiles) -> Result<Arc<CertifiedKey>, TlsError> {
     if chain.is_empty() {
         return Err(TlsError::Empty(files.certificate.clone()));
     }
-    let key = PrivateKeyDer::from_pem_slice(&bytes(&files.key)?).map_err(pem(&files.key))?;
+    let key = bytes(&files.key)?;
+    let says = |text: &str| key.windows(text.len()).any(|part| part == text.as_bytes());
+    if ENCRYPTED.iter().any(|text| says(text)) {
+        return Err(TlsError::EncryptedKey(files.key.clone()));
+    }
+    let key = PrivateKeyDer::from_pem_slice(&key).map_err(pem(&files.key))?;
     let certified = CertifiedKey::from_der(chain, key, &provider());
     Ok(Arc::new(certified.map_err(TlsError::Mismatch)?))
 }

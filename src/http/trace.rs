@@ -1,5 +1,5 @@
-//! One log record for each request, the platform's request identity on each answer, and who is behind
-//! it for the audit.
+//! One log record for each request, the platform's request identity on each answer, whether the
+//! answer may be kept, and who is behind it for the audit.
 //!
 //! Neither bodies nor queries nor credentials are logged: parameters and links are secrets.
 
@@ -9,7 +9,10 @@ use actix_web::{
     Error, HttpMessage as _,
     body::MessageBody,
     dev::{ServiceRequest, ServiceResponse},
-    http::header::{HeaderMap, HeaderName, HeaderValue},
+    http::{
+        StatusCode,
+        header::{AUTHORIZATION, CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue},
+    },
     middleware::Next,
     web,
 };
@@ -50,12 +53,23 @@ pub async fn trace(
     let vcap_id = text(vcap);
     let trace = text(request.headers().get(TRACE_ID));
     let api = text(request.headers().get(API_INFO));
-    let caller = caller(request.headers(), &request_id);
+    let caller = Caller {
+        address: client.map(|ClientAddress(address)| address),
+        ..caller(request.headers(), &request_id)
+    };
     let user = match (&caller.platform, &caller.user) {
         (Some(platform), Some(user)) => format!("{platform} {user}"),
         _ => String::new(),
     };
+    let shows_something = request.headers().contains_key(AUTHORIZATION);
     let mut response = caller.during(next.call(request)).await?;
+    if shows_something && response.status() == StatusCode::UNAUTHORIZED {
+        let origin = door_of(&path);
+        shared
+            .broker
+            .note_refusal(origin, client.map(|c| c.0))
+            .await;
+    }
     // Platforms poll: what changes nothing is told only on demand.
     let level = if method.is_safe() {
         log::Level::Debug
@@ -69,10 +83,24 @@ pub async fn trace(
         request = request_id, from, vcap = vcap_id, trace, api, user;
         "request"
     );
+    let headers = response.headers_mut();
     if let Some(identity) = identity {
-        response.headers_mut().insert(REQUEST_IDENTITY, identity);
+        headers.insert(REQUEST_IDENTITY, identity);
+    }
+    // Answers hold credentials, links and tenants' names. What may be kept says so itself.
+    if !headers.contains_key(CACHE_CONTROL) {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
     Ok(response)
+}
+
+/// The door that a path is behind, as the audit names it.
+fn door_of(path: &str) -> &'static str {
+    match path.split('/').nth(1) {
+        Some("api") => "compose",
+        Some("operator") => "operator",
+        _ => "osb",
+    }
 }
 
 fn text(value: Option<&HeaderValue>) -> String {
@@ -102,6 +130,7 @@ fn caller(headers: &HeaderMap, request_id: &str) -> Caller {
         platform,
         user,
         request_id: name(request_id),
+        address: None,
     }
 }
 

@@ -132,7 +132,7 @@ fn of_members(seen: &Observation) -> Vec<Alert> {
         let message = match &member.health {
             MemberHealth::Serving { .. } => return None,
             MemberHealth::WithoutLeader => format!("Member {name} answers, but has no leader."),
-            MemberHealth::Silent(why) => format!("Member {name} does not answer: {why}"),
+            MemberHealth::Silent(why) => format!("Member {name} does not answer: {why}."),
         };
         Some(Alert {
             gravity,

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::ids::{BindingId, InstanceId, OperationId};
+use super::ids::{BackupId, BindingId, InstanceId, OperationId};
 
 /// What was done at once, without an operation; the store's and operators' names of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,14 +35,15 @@ impl AtOnce {
     }
 }
 
-/// One thing that was accepted to be done, or done at once.
+/// One thing that was accepted to be done, or done at once, or that somebody got to see.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditEntry {
     /// Its place: later entries have higher ones.
     pub id: i64,
     /// When.
     pub at: DateTime<Utc>,
-    /// What: the name of the operation's kind, or one of [`AtOnce`].
+    /// What: the name of the operation's kind, or one of [`AtOnce`], or one of
+    /// [`Accessed`](super::trail::Accessed).
     pub action: String,
     /// The door that it came through: `osb`, `compose`, `dashboard`, `operator`, or the broker itself.
     pub origin: String,
@@ -58,4 +59,10 @@ pub struct AuditEntry {
     pub user: Option<String>,
     /// The platform's name of the request.
     pub request_id: Option<String>,
+    /// The backup, where it is about one.
+    pub backup: Option<BackupId>,
+    /// The address that it was asked for from.
+    pub address: Option<String>,
+    /// How many it stands for; more than one where somebody did the same again and again.
+    pub times: i64,
 }

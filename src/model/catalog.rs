@@ -368,6 +368,11 @@ impl Catalog {
     pub fn offering(&self, id: &str) -> Option<&Arc<Offering>> {
         self.offerings.iter().find(|o| o.id == id)
     }
+
+    /// The offering of that name.
+    pub fn offering_named(&self, name: &str) -> Option<&Arc<Offering>> {
+        self.offerings.iter().find(|o| o.name == name)
+    }
 }
 
 fn hide_rotation(shown: &mut Value) {
@@ -405,6 +410,11 @@ impl Offering {
     /// The offering's own plan of that id.
     pub fn plan(&self, id: &str) -> Option<&Arc<Plan>> {
         self.plans.iter().find(|p| p.id == id)
+    }
+
+    /// The offering's own plan of that name.
+    pub fn plan_named(&self, name: &str) -> Option<&Arc<Plan>> {
+        self.plans.iter().find(|p| p.name == name)
     }
 }
 

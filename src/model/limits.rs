@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Longest id that a platform may choose, in bytes. CF uses 36.
 pub const PLATFORM_ID_BYTES_MAX: usize = 255;
-/// Longest name of an instance that is taken from a platform, in bytes; a longer one is not remembered.
+/// Longest name that is taken from a platform for an instance, an organization or a space, in bytes.
 pub const PLATFORM_NAME_BYTES_MAX: usize = 255;
 /// Longest name of an instance that the broker makes by itself, in characters. CF had 50 for long.
 pub const INSTANCE_NAME_CHARS_MAX: usize = 50;
@@ -213,12 +213,24 @@ pub const RESTORE_WATCH: Duration = Duration::from_secs(1);
 pub const DOWNLOADS_AT_ONCE: usize = 8;
 /// Chunks of a download that wait for their client.
 pub const DOWNLOAD_CHUNKS_AHEAD: usize = 4;
+/// Backups whose downloads' lengths are remembered.
+pub const DOWNLOAD_LENGTHS_REMEMBERED_MAX: usize = 1000;
 /// A client that takes nothing of its download for this long has gone.
 pub const DOWNLOAD_STALL_MAX: Duration = Duration::from_secs(60);
 /// Instances that are named when a catalog would take their plan away.
 pub const LOST_INSTANCES_NAMED_MAX: i64 = 20;
 /// Entries of the audit that are listed at once.
 pub const AUDIT_PAGE_MAX: i64 = 200;
+/// Accesses that are alike are told of as one for so long after the first.
+pub const ACCESSES_FOLDED_FOR: chrono::Duration = chrono::Duration::hours(1);
+/// Accesses of one sort that are told apart in the audit within that time.
+pub const ACCESSES_TOLD_APART_MAX: usize = 4096;
+/// Addresses whose refusals are told apart in the audit within that time.
+pub const REFUSALS_TOLD_APART_MAX: usize = 100;
+/// Longest time that an audit may be kept for, other than for ever, in days.
+pub const AUDIT_DAYS_MAX: u32 = 36_500;
+/// Entries of the audit that are forgotten at one look.
+pub const AUDIT_FORGOTTEN_AT_ONCE: i64 = 500;
 /// What is kept of a name that a platform tells of a user or a request, in characters.
 pub const CALLER_NAME_CHARS_MAX: usize = 255;
 /// Longest notes beside a deployment, in bytes.

@@ -3,16 +3,19 @@
 //! Invariants: nothing here does I/O, awaits, reads a clock or knows HTTP or SQL. Every decision
 //! that depends on time takes the time as an argument.
 
+pub mod address;
 pub mod alert;
 pub mod audit;
 pub mod backup;
 pub mod binding;
+pub mod bom;
 pub mod catalog;
 pub mod certificate;
 pub mod deployment;
 pub mod engine;
 pub mod failure;
 pub mod full;
+pub mod holder;
 pub mod ids;
 pub mod instance;
 pub mod limits;
@@ -31,5 +34,6 @@ pub mod server;
 pub mod session;
 pub mod tenant;
 pub mod throttle;
+pub mod trail;
 pub mod update;
 pub mod version;

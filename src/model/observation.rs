@@ -1,6 +1,10 @@
 //! How a deployment fares at a moment, as its members tell it.
 
+use std::fmt;
+
 use chrono::{DateTime, Utc};
+
+use super::limits::OBSERVATION_TIMEOUT;
 
 /// One look at all members of a deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,14 +49,54 @@ pub enum MemberHealth {
     },
     /// It answers, but there is no majority to follow.
     WithoutLeader,
-    /// It does not answer; why, for people.
-    Silent(String),
+    /// It does not answer.
+    Silent(Silence),
+}
+
+/// A member that does not answer; its display is for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Silence {
+    /// Why.
+    pub cause: SilenceCause,
+    /// What libraries and the system say of it: for the log alone.
+    pub detail: String,
+}
+
+/// Why a member does not answer, as far as one sees from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SilenceCause {
+    /// Nothing listens there, or what listens does not talk.
+    Unreachable,
+    /// Its time was over.
+    Slow,
+    /// It answers with a refusal.
+    Refusing,
+}
+
+impl fmt::Display for Silence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.cause {
+            SilenceCause::Unreachable => f.write_str("no connection to it comes about"),
+            SilenceCause::Slow => {
+                write!(f, "nothing came within {} s", OBSERVATION_TIMEOUT.as_secs())
+            }
+            SilenceCause::Refusing => f.write_str("it refuses to tell how it is"),
+        }
+    }
 }
 
 impl MemberObservation {
     /// Whether it follows a leader, or is it.
     pub fn serves(&self) -> bool {
         matches!(self.health, MemberHealth::Serving { .. })
+    }
+
+    /// Why it does not answer; none when it does.
+    pub fn silence(&self) -> Option<&Silence> {
+        match &self.health {
+            MemberHealth::Silent(silence) => Some(silence),
+            _ => None,
+        }
     }
 
     /// Whether it is the leader.

@@ -192,9 +192,8 @@ async fn remove_bytes(work: Arc<Work>) -> Result<Outcome, StepError> {
 /// Deletes a backup's objects, the manifest last: while anything is left, it can be found.
 pub async fn remove_objects(work: &Work, backup: &Backup) -> Result<(), StepError> {
     let prefix = object::of_backup(&backup.deployment, &backup.id);
-    let manifest = object::manifest(&backup.deployment, &backup.id);
     let mut names = work.parts.backups.list(&prefix).await?;
-    names.sort_by_key(|name| *name == manifest);
+    object::manifests_last(&mut names);
     for name in names {
         work.parts.backups.delete(&name).await?;
     }

@@ -50,7 +50,9 @@ async fn delete_backups(work: Arc<Work>) -> Result<Outcome, StepError> {
     }
     let deployment = work.deployment().await?;
     let backups = work.parts.backups.as_ref();
-    for name in backups.list(&object::of_deployment(&deployment.id)).await? {
+    let mut names = backups.list(&object::of_deployment(&deployment.id)).await?;
+    object::manifests_last(&mut names);
+    for name in names {
         backups.delete(&name).await?;
     }
     Outcome::done()

@@ -1,13 +1,19 @@
-//! Rows of who had what done: added with the work that they tell of, never changed.
+//! Rows of who had what done, and who got to see what: added with the work that they tell of, never
+//! changed, and removed only when the operator keeps them for a time.
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use diesel::prelude::*;
 
-use super::{Conn, StoreError, each, parse, schema::audit};
+use super::{
+    Conn, StoreError, each, parse,
+    schema::{audit, audit_horizon},
+};
+use crate::caller::Caller;
 use crate::model::{
     audit::{AtOnce, AuditEntry},
-    ids::{BindingId, InstanceId},
+    ids::{BackupId, BindingId, InstanceId},
     operation::Operation,
+    trail::Told,
 };
 
 #[derive(Queryable)]
@@ -22,6 +28,9 @@ struct Row {
     platform: Option<String>,
     actor: Option<String>,
     request_id: Option<String>,
+    backup_id: Option<String>,
+    address: Option<String>,
+    times: i64,
 }
 
 impl Row {
@@ -30,6 +39,7 @@ impl Row {
         let there = |text: String| Some(text).filter(|text| !text.is_empty());
         let instance = there(self.instance_id).map(|id| parse("an instance's id", &id));
         let operation = there(self.operation_id).map(|id| parse("an operation's id", &id));
+        let backup = self.backup_id.map(|id| parse("a backup's id", &id));
         Ok(AuditEntry {
             id: self.id,
             at: self.at.and_utc(),
@@ -41,6 +51,9 @@ impl Row {
             platform: self.platform,
             user: self.actor,
             request_id: self.request_id,
+            backup: backup.transpose()?,
+            address: self.address,
+            times: self.times,
         })
     }
 }
@@ -54,8 +67,11 @@ pub(super) fn accepted(conn: &mut Conn<'_>, operation: &Operation) -> Result<(),
         instance: operation.instance.as_str(),
         binding: operation.binding.as_ref().map(BindingId::as_str),
         operation: operation.id.as_str(),
+        backup: operation.backup.as_ref().map(BackupId::as_str),
+        times: 1,
     };
-    add(conn, &entry)
+    let caller = conn.caller.clone();
+    add(conn, &entry, caller)
 }
 
 /// Writes down what is done at once, and for whom; `instance`: none for the broker as a whole.
@@ -74,8 +90,71 @@ pub fn done(
         instance: instance.map_or("", InstanceId::as_str),
         binding: None,
         operation: "",
+        backup: None,
+        times: 1,
     };
-    add(conn, &entry)
+    let caller = conn.caller.clone();
+    add(conn, &entry, caller)
+}
+
+/// Writes down who got to see what.
+pub fn accessed(conn: &mut Conn<'_>, told: &Told) -> Result<(), StoreError> {
+    let access = &told.access;
+    let entry = Entry {
+        at: told.at,
+        action: access.what.as_str(),
+        origin: access.origin,
+        instance: access.instance.as_ref().map_or("", InstanceId::as_str),
+        binding: access.binding.as_ref().map(BindingId::as_str),
+        operation: "",
+        backup: access.backup.as_ref().map(BackupId::as_str),
+        times: told.times.into(),
+    };
+    let caller = Caller {
+        platform: access.platform.clone(),
+        user: access.user.clone(),
+        request_id: None,
+        address: access.address,
+    };
+    add(conn, &entry, caller)
+}
+
+/// When the oldest entry was written; none when there is none.
+pub fn oldest(conn: &mut Conn<'_>) -> Result<Option<DateTime<Utc>>, StoreError> {
+    let at: Option<NaiveDateTime> = each!(conn, |c| audit::table
+        .select(audit::at)
+        .order(audit::id)
+        .first(c)
+        .optional())?;
+    Ok(at.map(|at| at.and_utc()))
+}
+
+/// Forgets the oldest entries from before `before`, at most `limit`; returns how many. The database
+/// lets go of nothing later.
+pub fn forget(conn: &mut Conn<'_>, before: DateTime<Utc>, limit: i64) -> Result<usize, StoreError> {
+    let before = before.naive_utc();
+    let oldest: Vec<(i64, NaiveDateTime)> = each!(conn, |c| audit::table
+        .select((audit::id, audit::at))
+        .order(audit::id)
+        .limit(limit)
+        .load(c))?;
+    let old = oldest.iter().take_while(|(_, at)| *at < before);
+    let Some((last, _)) = old.last() else {
+        return Ok(0);
+    };
+    each!(conn, |c| diesel::delete(audit_horizon::table).execute(c))?;
+    each!(conn, |c| diesel::insert_into(audit_horizon::table)
+        .values((
+            audit_horizon::id.eq(1),
+            audit_horizon::forgotten_before.eq(before),
+        ))
+        .execute(c))?;
+    Ok(each!(conn, |c| diesel::delete(
+        audit::table
+            .filter(audit::id.le(last))
+            .filter(audit::at.lt(before))
+    )
+    .execute(c))?)
 }
 
 struct Entry<'a> {
@@ -85,10 +164,11 @@ struct Entry<'a> {
     instance: &'a str,
     binding: Option<&'a str>,
     operation: &'a str,
+    backup: Option<&'a str>,
+    times: i64,
 }
 
-fn add(conn: &mut Conn<'_>, entry: &Entry<'_>) -> Result<(), StoreError> {
-    let caller = conn.caller.clone();
+fn add(conn: &mut Conn<'_>, entry: &Entry<'_>, caller: Caller) -> Result<(), StoreError> {
     each!(conn, |c| diesel::insert_into(audit::table)
         .values((
             audit::at.eq(entry.at.naive_utc()),
@@ -100,6 +180,9 @@ fn add(conn: &mut Conn<'_>, entry: &Entry<'_>) -> Result<(), StoreError> {
             audit::platform.eq(caller.platform),
             audit::actor.eq(caller.user),
             audit::request_id.eq(caller.request_id),
+            audit::backup_id.eq(entry.backup),
+            audit::address.eq(caller.address.map(|address| address.to_string())),
+            audit::times.eq(entry.times),
         ))
         .execute(c))?;
     Ok(())
@@ -135,7 +218,6 @@ mod tests {
 
     use super::*;
     use crate::{
-        caller::Caller,
         model::operation::OperationKind,
         store::{Store, operation},
     };
@@ -148,6 +230,7 @@ mod tests {
             platform: Some("cloudfoundry".to_owned()),
             user: Some("ada".to_owned()),
             request_id: Some("r".to_owned()),
+            address: Some(std::net::Ipv4Addr::LOCALHOST.into()),
         };
         let instance: InstanceId = "i".parse().expect("an id");
         let backup = Operation::queued(OperationKind::Backup, &instance, "compose", Utc::now());
@@ -172,6 +255,7 @@ mod tests {
         assert_eq!(entry.user.as_deref(), Some("ada"));
         assert_eq!(entry.platform.as_deref(), Some("cloudfoundry"));
         assert_eq!(entry.request_id.as_deref(), Some("r"));
+        assert_eq!(entry.address.as_deref(), Some("127.0.0.1"));
     }
 
     #[tokio::test]
@@ -202,5 +286,21 @@ mod tests {
             assert!(matches!(changed, Err(StoreError::Database(_))), "{change}");
         }
         assert_eq!(all(&store).await[0].user.as_deref(), Some("ada"));
+    }
+
+    #[tokio::test]
+    async fn only_what_is_old_is_forgotten_and_the_database_keeps_the_rest() {
+        let (store, _folder) = with_an_entry().await;
+        let at = all(&store).await[0].at;
+        let forget = |before| store.write(move |conn| super::forget(conn, before, 10));
+        assert_eq!(forget(at).await.expect("looked"), 0);
+        let hand = store.write(|conn| {
+            each!(conn, |c| diesel::delete(audit::table).execute(c))?;
+            Ok(())
+        });
+        assert!(hand.await.is_err());
+        let later = at + chrono::TimeDelta::seconds(1);
+        assert_eq!(forget(later).await.expect("looked"), 1);
+        assert!(all(&store).await.is_empty());
     }
 }

@@ -175,6 +175,17 @@ pub fn is_named(conn: &mut Conn<'_>, tenant: &Tenant, name: &str) -> Result<bool
     Ok(id.is_some())
 }
 
+/// Instances of that name, whoever owns them, at most `limit`.
+pub fn of_name(conn: &mut Conn<'_>, name: &str, limit: i64) -> Result<Vec<InstanceId>, StoreError> {
+    let ids: Vec<String> = each!(conn, |c| instances::table
+        .filter(instances::name.eq(name))
+        .select(instances::id)
+        .order(instances::id)
+        .limit(limit)
+        .load(c))?;
+    ids.iter().map(|id| parse("an instance's id", id)).collect()
+}
+
 /// The instance in front of a deployment.
 pub fn of_deployment(
     conn: &mut Conn<'_>,
@@ -265,15 +276,16 @@ pub fn set_tenant(conn: &mut Conn<'_>, id: &InstanceId, tenant: &Tenant) -> Resu
     Ok(())
 }
 
-/// Keeps what the platform says of an instance now.
+/// Keeps what the platform says of an instance now, and what it calls it.
 pub fn set_context(
     conn: &mut Conn<'_>,
     id: &InstanceId,
     context: &Value,
+    name: Option<&str>,
 ) -> Result<(), StoreError> {
     let context = to_json(context)?;
     each!(conn, |c| diesel::update(instances::table.find(id.as_str()))
-        .set(instances::context.eq(&context))
+        .set((instances::context.eq(&context), instances::name.eq(name)))
         .execute(c))?;
     Ok(())
 }

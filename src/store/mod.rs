@@ -81,6 +81,8 @@ pub struct Conn<'a> {
     operations_changed: bool,
     /// Whoever the work is done for.
     caller: Caller,
+    /// What is to be done outside of the database once the transaction is durable.
+    once_committed: Vec<Box<dyn FnOnce()>>,
 }
 
 impl<'a> Conn<'a> {
@@ -89,7 +91,14 @@ impl<'a> Conn<'a> {
             link,
             operations_changed: false,
             caller,
+            once_committed: Vec::new(),
         }
+    }
+
+    /// Has something done in memory once the transaction is durable, and not at all when it is
+    /// undone. No other transaction of this process writes to SQLite before that.
+    pub fn once_committed(&mut self, change: impl FnOnce() + 'static) {
+        self.once_committed.push(Box::new(change));
     }
 }
 
@@ -266,7 +275,8 @@ impl Store {
     }
 
     /// Like [`Store::write`], for work that looks, decides and may refuse with an error of its
-    /// own, which undoes all of it.
+    /// own, which undoes all of it. So `work` changes nothing but the database: what follows in
+    /// memory waits for the commit, see [`Conn::once_committed`].
     pub async fn decide<T, E, F>(self: &Arc<Self>, work: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -303,29 +313,41 @@ impl Store {
         caller: Caller,
         work: impl FnOnce(&mut Conn<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
-        let mut changed = false;
+        let (mut changed, mut once_committed) = (false, Vec::<Box<dyn FnOnce()>>::new());
         let result = match &self.pools {
             Pools::Sqlite { writer, .. } => {
                 let writer = writer.as_ref().ok_or_else(|| {
                     StoreError::Address("the store is open for reading only".to_owned())
                 })?;
                 let mut connection = writer.pool.get().map_err(connection_error)?;
-                connection.immediate_transaction(|c| {
+                let result = connection.immediate_transaction(|c| {
                     let mut conn = Conn::new(Link::Sqlite(c), caller);
                     let result = work(&mut conn);
                     changed = conn.operations_changed;
+                    once_committed = conn.once_committed;
                     result.map_err(Abort::Refused)
-                })
+                });
+                // While the connection is held.
+                if result.is_ok() {
+                    once_committed.into_iter().for_each(|change| change());
+                }
+                result
             }
             #[cfg(feature = "postgres")]
             Pools::Postgres(pool) => {
                 let mut connection = pool.get().map_err(connection_error)?;
-                connection.transaction(|c| {
+                let result = connection.transaction(|c| {
                     let mut conn = Conn::new(Link::Postgres(c), caller);
                     let result = work(&mut conn);
                     changed = conn.operations_changed;
+                    once_committed = conn.once_committed;
                     result.map_err(Abort::Refused)
-                })
+                });
+                // While the connection is held.
+                if result.is_ok() {
+                    once_committed.into_iter().for_each(|change| change());
+                }
+                result
             }
         };
         let value = result.map_err(|abort| match abort {
@@ -434,4 +456,35 @@ where
 
 fn known<T>(what: &str, text: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T, StoreError> {
     parse(text).ok_or_else(|| StoreError::unreadable(what, format!("{text:?} is unknown")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_follows_in_memory_follows_a_commit_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let url = format!("sqlite://{}", folder.path().join("db").display());
+        let store = Arc::new(Store::open(&url).expect("a store"));
+        let done = Arc::new(AtomicU32::new(0));
+        for refused in [true, false] {
+            let counted = done.clone();
+            let result = store.write(move |conn| {
+                let inner = counted.clone();
+                conn.once_committed(move || {
+                    inner.fetch_add(1, Ordering::SeqCst);
+                });
+                assert_eq!(counted.load(Ordering::SeqCst), 0, "not before the commit");
+                match refused {
+                    true => Err(StoreError::Missing("a reason".to_owned())),
+                    false => Ok(()),
+                }
+            });
+            assert_eq!(result.await.is_err(), refused);
+            assert_eq!(done.load(Ordering::SeqCst), u32::from(!refused));
+        }
+    }
 }

@@ -97,6 +97,16 @@ diesel::table! {
         platform -> Nullable<Text>,
         actor -> Nullable<Text>,
         request_id -> Nullable<Text>,
+        backup_id -> Nullable<Text>,
+        address -> Nullable<Text>,
+        times -> BigInt,
+    }
+}
+
+diesel::table! {
+    audit_horizon (id) {
+        id -> Integer,
+        forgotten_before -> Timestamp,
     }
 }
 

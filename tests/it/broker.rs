@@ -206,6 +206,11 @@ impl TestBroker {
         }
     }
 
+    /// Gives a stopped broker further flags.
+    pub fn also(&mut self, flags: &[&str]) {
+        self.flags.extend(flags.iter().map(|&flag| flag.to_owned()));
+    }
+
     /// Starts a stopped broker again in the same folder.
     pub async fn start_again(&mut self, surroundings: Surroundings) {
         self.begin(surroundings).await;

@@ -18,6 +18,7 @@ use crate::{
     },
     catalog::catalog_file,
     control::surroundings,
+    disk::Volume,
     process::{BrokerProcess, Settings, command, refused},
     transport::description,
 };
@@ -171,6 +172,36 @@ async fn reload(broker: &BrokerProcess, file: &PathBuf, catalog: &str) -> String
     let log = broker.logged();
     let told = log.lines().rfind(|l| l.contains(READ) || l.contains(STAYS));
     told.expect("a line").to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_catalog_that_cannot_be_written_down_is_not_served() {
+    let mut data = PathBuf::new();
+    let mut broker = BrokerProcess::stopped_with(|settings| {
+        data = PathBuf::from(&settings["DATA_DIR"]);
+        let file = data.with_file_name("catalog.json");
+        settings.insert("CATALOG", file.display().to_string());
+    });
+    let file = data.with_file_name("catalog.json");
+    let Some(volume) = Volume::mount(&data, 20) else {
+        return;
+    };
+    fs::write(&file, catalog_file().to_string()).expect("a file");
+    broker.start_again().await;
+    // Gone before the broker, which clears its folder away.
+    let volume = volume;
+    let before = send(ask(&broker, 17)).await;
+    let mut renamed = catalog_file();
+    renamed["services"][0]["description"] = json!("Renamed");
+    let filler = volume.fill_up_to(0);
+    let told = reload(&broker, &file, &renamed.to_string()).await;
+    assert!(told.contains(STAYS), "{told}");
+    let after = send(ask(&broker, 17)).await;
+    assert_eq!(after.2, before.2);
+    fs::remove_file(filler).expect("room");
+    let told = reload(&broker, &file, &renamed.to_string()).await;
+    assert!(told.contains(READ), "{told}");
+    assert!(send(ask(&broker, 17)).await.2.contains("Renamed"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -624,9 +624,13 @@ async fn wrong_use_is_refused_before_anything_is_asked() {
 
     // Parameters lie in files, too.
     fs::write(user.folder().join("p.json"), r#"{"units": 2}"#).expect("a file");
+    let marked = "\u{feff}{\"units\": 2}";
+    fs::write(user.folder().join("marked.json"), marked).expect("a file");
     user.does(&["create-service", "db", "small", "a", "-c", "p.json"])
         .await;
     user.does(&["create-service", "db", "small", "b", "-c", "@p.json"])
+        .await;
+    user.does(&["create-service", "db", "small", "c", "-c", "marked.json"])
         .await;
     for request in stub.heard() {
         assert_eq!(request.body["parameters"], json!({ "units": 2 }));

@@ -16,12 +16,12 @@ use crate::{
 };
 
 /// A volume in memory; it goes with this.
-struct Volume(PathBuf);
+pub struct Volume(PathBuf);
 
 impl Volume {
     /// A volume of `megabytes` at `folder`; none, and a line that says so, where that is not
     /// allowed.
-    fn mount(folder: &Path, megabytes: u32) -> Option<Self> {
+    pub fn mount(folder: &Path, megabytes: u32) -> Option<Self> {
         fs::create_dir_all(folder).expect("a folder");
         let mounted = Command::new("mount")
             .args([
@@ -43,7 +43,7 @@ impl Volume {
     }
 
     /// Leaves no more than `megabytes` free.
-    fn fill_up_to(&self, megabytes: u64) -> PathBuf {
+    pub fn fill_up_to(&self, megabytes: u64) -> PathBuf {
         let volume = rustix::fs::statvfs(&self.0).expect("a volume");
         let free = volume.f_bavail * volume.f_frsize;
         let filler = self.0.join("lost+found");

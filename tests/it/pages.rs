@@ -293,7 +293,10 @@ async fn a_link_opens_one_instance_once_and_not_for_long() {
 
     let none = broker.dashboard_link("nobody", &clock.clock()).await;
     let none = none.expect_err("nothing to lead to").to_string();
-    assert_eq!(none, "there is no service instance \"nobody\"");
+    assert_eq!(
+        none,
+        "there is no service instance \"nobody\"; give its id, as the platform has it"
+    );
     // The session ends with its instance, also for the next one of this id.
     assert!(visitor.is_in(&overview("mine")).await);
     broker.deprovision("mine").await;
@@ -887,6 +890,7 @@ async fn the_audit_knows_who_was_signed_in() {
     let expected = json!([
         ["backup", "dashboard", "operator"],
         ["backup", "dashboard", "binding b"],
+        ["sign_in", "dashboard", "binding b"],
     ]);
     assert_eq!(json!(seen), expected);
 }

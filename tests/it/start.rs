@@ -12,6 +12,9 @@ use crate::{
     process::{BrokerProcess, Settings, command, refused, settings},
 };
 
+/// What operators read of the settings.
+const OPERATING: &str = include_str!("../../docs/operating.md");
+
 /// The one line that a broker said when it refused to start, naming `setting`.
 fn assert_one_line(refused: &Output, setting: &str) {
     let said = String::from_utf8_lossy(&refused.stderr);
@@ -20,6 +23,7 @@ fn assert_one_line(refused: &Output, setting: &str) {
     assert_eq!(said.lines().count(), 1, "{what}");
     assert!(said.starts_with("compose-broker: "), "{what}");
     assert!(said.contains(setting), "{what}");
+    assert!(!said.contains("hidden"), "{what}");
     assert!(refused.stdout.is_empty(), "{what}");
 }
 
@@ -57,6 +61,18 @@ async fn a_wrong_setting_stops_the_start_with_one_line_that_names_it() {
         ("LISTEN", taken),
         ("LISTEN", "192.0.2.1:80".to_owned()),
         ("PUBLIC_URL", "broker.example.org".to_owned()),
+        ("PUBLIC_URL", "http://broker example.org".to_owned()),
+        ("PUBLIC_URL", " http://broker.example.org".to_owned()),
+        ("PUBLIC_URL", "http://broker.example.org/a\tb".to_owned()),
+        (
+            "PUBLIC_URL",
+            "http://ada:hidden@broker.example.org".to_owned(),
+        ),
+        (
+            "PUBLIC_URL",
+            "ftp://ada:hidden@broker.example.org".to_owned(),
+        ),
+        ("AUDIT_DAYS", "for ever".to_owned()),
         ("DATABASE_URL", "mysql://db".to_owned()),
         ("DATABASE_URL", format!("sqlite://{nowhere}")),
         ("DATA_DIR", file("plain", "")),
@@ -101,6 +117,9 @@ fn help_tells_every_setting_with_its_default() {
             .find(|told| told.contains(&format!("[env: {name}=")));
         let told = told.unwrap_or_else(|| panic!("no word of {name} in\n{help}"));
         assert!(told.contains("[default: "), "{told}");
+        let flag = argument.get_long().expect("a flag");
+        let row = format!("| `{name}` | `--{flag}` |");
+        assert!(OPERATING.contains(&row), "operating.md has no row {row}");
     }
     // Secrets are no flags.
     for name in [
@@ -113,6 +132,8 @@ fn help_tells_every_setting_with_its_default() {
         let (_, told) = told.unwrap_or_else(|| panic!("no word of {name} in\n{help}"));
         let told = told.split("COMPOSE_BROKER_").next();
         assert!(told.is_some_and(|t| t.contains("[default: ")), "{name}");
+        let row = format!("| `COMPOSE_BROKER_{name}` | none |");
+        assert!(OPERATING.contains(&row), "operating.md has no row {row}");
         let flag = format!("--{}", name.to_lowercase().replace('_', "-"));
         assert!(!help.contains(&flag), "{flag}");
     }

@@ -45,7 +45,15 @@ const ROOMS: [(&str, &[&str]); 20] = [
     ("guard", &["broker", "engine", "model", "provisioner"]),
     (
         "broker",
-        &["backup_store", "clock", "model", "seal", "store", "stream"],
+        &[
+            "backup_store",
+            "caller",
+            "clock",
+            "model",
+            "seal",
+            "store",
+            "stream",
+        ],
     ),
     (
         "operation",

@@ -123,9 +123,20 @@ async fn a_certificate_that_cannot_be_used_stops_the_start() {
     fs::rename(authority.file("server.key"), authority.file("one.key")).expect("a file");
     authority.give_out(2);
     fs::write(authority.file("empty"), "").expect("a file");
+    for (name, begin) in [
+        ("encrypted", "-----BEGIN ENCRYPTED PRIVATE KEY-----"),
+        (
+            "formerly",
+            "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED",
+        ),
+    ] {
+        fs::write(authority.file(name), format!("{begin}\nAAAA\n")).expect("a file");
+    }
     let cases = [
         ("server.crt", Some("one.key"), "fit together"),
         ("server.crt", Some("missing"), "missing"),
+        ("server.crt", Some("encrypted"), "is encrypted"),
+        ("server.crt", Some("formerly"), "is encrypted"),
         ("server.crt", Some("empty"), "empty"),
         ("empty", Some("server.key"), "no certificate"),
         ("server.crt", None, "COMPOSE_BROKER_TLS_KEY"),
@@ -151,6 +162,11 @@ async fn a_certificate_that_cannot_be_used_stops_the_start() {
 async fn the_client_trusts_the_authority_that_it_is_told_of_and_no_other() {
     let (authority, another) = (Authority::new(), Authority::new());
     authority.give_out(0x1111);
+    // Some editors put a mark in front.
+    for name in ["server.crt", "server.key", "ca.crt"] {
+        let pem = fs::read_to_string(authority.file(name)).expect("a file");
+        fs::write(authority.file(name), format!("\u{feff}{pem}")).expect("a file");
+    }
     let mut broker = BrokerProcess::stopped_with(|settings| {
         let path = |name| authority.file(name).display().to_string();
         settings.insert("TLS_CERTIFICATE", path("server.crt"));

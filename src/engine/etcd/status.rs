@@ -1,5 +1,7 @@
 //! How the members of a running deployment fare.
 
+use std::error::Error as _;
+
 use etcd_client::{AlarmAction, AlarmType};
 use futures::future::join_all;
 use tokio::time::timeout;
@@ -8,7 +10,7 @@ use crate::model::{
     deployment::Member,
     failure::chain,
     limits::OBSERVATION_TIMEOUT,
-    observation::{MemberHealth, MemberObservation},
+    observation::{MemberHealth, MemberObservation, Silence, SilenceCause},
     version::Version,
 };
 
@@ -26,16 +28,35 @@ pub(super) async fn observe(cluster: &Cluster<'_>) -> Vec<MemberObservation> {
 async fn observe_one(cluster: &Cluster<'_>, member: &Member) -> MemberObservation {
     let health = match timeout(OBSERVATION_TIMEOUT, ask(cluster, member)).await {
         Ok(Ok(health)) => health,
-        Ok(Err(fault)) => MemberHealth::Silent(chain(&fault.into_engine_error("asking a member"))),
-        Err(_) => MemberHealth::Silent(format!(
-            "no answer within {} s",
-            OBSERVATION_TIMEOUT.as_secs()
-        )),
+        Ok(Err(fault)) => MemberHealth::Silent(silence(fault)),
+        Err(_) => MemberHealth::Silent(silence(Fault::Silent(OBSERVATION_TIMEOUT))),
     };
     MemberObservation {
         name: member.name.clone(),
         url: member.client_url(),
         health,
+    }
+}
+
+fn silence(fault: Fault) -> Silence {
+    // gRPC's numbers; their names are in a crate that we do not use ourselves.
+    const DEADLINE_EXCEEDED: i32 = 4;
+    const UNAVAILABLE: i32 = 14;
+    let cause = match &fault {
+        Fault::Silent(_) => SilenceCause::Slow,
+        Fault::Call(etcd_client::Error::TransportError(_)) => SilenceCause::Unreachable,
+        Fault::Call(etcd_client::Error::GRpcStatus(status)) => match status.code() as i32 {
+            DEADLINE_EXCEEDED => SilenceCause::Slow,
+            UNAVAILABLE => SilenceCause::Unreachable,
+            // It broke off.
+            _ if status.source().is_some() => SilenceCause::Unreachable,
+            _ => SilenceCause::Refusing,
+        },
+        _ => SilenceCause::Refusing,
+    };
+    Silence {
+        cause,
+        detail: chain(&fault.into_engine_error("asking a member")),
     }
 }
 

@@ -100,7 +100,7 @@ pub enum UpgradeAnswer {
 pub async fn upgrade(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let asked = query(&request, "dry_run");
-    let body = Body::read(payload).await?;
+    let body = Body::read(&request, payload).await?;
     let version = asked_for(&body, "version")?;
     let in_body = body.section("deployment")?.flag("dry_run")?;
     let dry_run = match asked.as_deref() {
@@ -149,7 +149,7 @@ pub async fn scalings(api: web::Data<Api>, request: HttpRequest) -> Answer {
 )]
 pub async fn scale(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
-    let body = Body::read(payload).await?;
+    let body = Body::read(&request, payload).await?;
     let units = asked_for(&body, "units")?;
     let recipe = change(&api, &of, json!({ "units": units })).await?;
     Ok(HttpResponse::Ok().json(recipe))
@@ -170,7 +170,7 @@ pub async fn scale(api: web::Data<Api>, request: HttpRequest, payload: web::Payl
 )]
 pub async fn relieve(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
-    let body = Body::read_or_nothing(payload).await?;
+    let body = Body::read_or_nothing(&request, payload).await?;
     let prefix = body.section("deployment")?.text("delete_prefix")?;
     let instance = of.instance.id.clone();
     let operation = api.broker.relieve(instance, prefix, "compose").await?;

@@ -51,7 +51,7 @@ pub async fn deployments(api: web::Data<Api>, request: HttpRequest) -> Answer {
 )]
 pub async fn annotate(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
-    let wanted = Body::read(payload).await?.object("deployment")?;
+    let wanted = Body::read(&request, payload).await?.object("deployment")?;
     let notes = text(wanted.as_ref(), "notes")?;
     let billing_code = text(wanted.as_ref(), "customer_billing_code")?;
     let written = api.broker.annotate(of, notes, billing_code).await?;

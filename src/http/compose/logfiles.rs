@@ -4,7 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Answer, deployment_in_path, known, view};
+use super::{Answer, deployment_in_path, holder, known, view};
 use crate::{
     broker::{LogLink, logfile_id, logfile_name},
     http::{
@@ -111,7 +111,8 @@ pub async fn logfile(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let id = known(path_id(&request, "logfile"), "logfile")?;
     let log = api.broker.logfile(&of, &id).await?;
     let url = view::deployment_url(&api.broker.public_url, &of.deployment);
-    let query = api.broker.log_query(&of.deployment, &log);
+    let holder = holder(&request)?;
+    let query = api.broker.log_query(&holder, &of.deployment, &log).await?;
     Ok(HttpResponse::Ok().json(DownloadableLogfile {
         logfile: LogfileBody::of(&of.deployment, &log),
         download_link: format!("{url}/logfiles/{id}/download?{query}"),
@@ -142,5 +143,7 @@ pub async fn download_log(api: web::Data<Api>, request: HttpRequest) -> Answer {
         .insert_header((header::CONTENT_DISPOSITION, disposition))
         .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .insert_header((header::CACHE_CONTROL, "private, no-store"))
+        // It is written on while it is read.
+        .insert_header((header::ACCEPT_RANGES, "none"))
         .streaming(download.content))
 }

@@ -4,10 +4,10 @@
 //! instance, known or not, is answered alike.
 
 use actix_web::{
-    Error, HttpRequest, HttpResponse, ResponseError as _,
+    Error, HttpMessage as _, HttpRequest, HttpResponse, ResponseError as _,
     body::{EitherBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
-    http::header,
+    http::{StatusCode, header},
     middleware::Next,
     web,
 };
@@ -17,7 +17,7 @@ use super::{
     error::{ComposeError, HttpError},
     openapi::requests,
     origin::Client,
-    request::{Body, bearer, check_basic, path_id, query},
+    request::{Body, bearer, check_basic, path_id, query, wanted_range},
 };
 use crate::{
     broker::{Broker, BrokerError, DeploymentView, DownloadLink, RestoreRequest},
@@ -25,6 +25,7 @@ use crate::{
     model::{
         backup::Backup,
         deployment::Deployment,
+        holder::Holder,
         ids::{BindingId, DeploymentId, InstanceId},
         operation::Operation,
     },
@@ -66,6 +67,10 @@ pub async fn guard<B: MessageBody + 'static>(
                 },
                 None => Caller::current(),
             };
+            if let Some(token) = bearer(request.headers()) {
+                let holder = api.broker.holder(token);
+                request.extensions_mut().insert(holder);
+            }
             let response = caller.during(next.call(request)).await?;
             Ok(response.map_into_left_body())
         }
@@ -104,6 +109,12 @@ async fn check_token(api: &Api, request: &ServiceRequest) -> Result<Option<Bindi
     } else {
         Err(BrokerError::NotFound("there is no such instance".to_owned()).into())
     }
+}
+
+/// Who asks, as the links carry it that are made for them.
+fn holder(request: &HttpRequest) -> Result<Holder, HttpError> {
+    let holder = request.extensions().get().cloned();
+    holder.ok_or(HttpError::Unauthorized)
 }
 
 /// The path's deployment, when it is the one of the path's instance.
@@ -213,7 +224,8 @@ pub async fn backup(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let backup = api.broker.backup(of.instance.id.clone(), id).await?;
     Ok(HttpResponse::Ok().json(DownloadableBackupBody {
         backup: view::backup(&api.broker.public_url, &of.deployment, &backup),
-        download_link: download_link(&api.broker, &of.deployment, &backup),
+        download_link: download_link(&api.broker, &holder(&request)?, &of.deployment, &backup)
+            .await?,
     }))
 }
 
@@ -228,12 +240,17 @@ pub fn foundation_endpoint(broker: &Broker, instance: &InstanceId) -> String {
     format!("{url}/api/2016-07/instances/{}", instance.in_path())
 }
 
-/// Where a backup's bytes are, for a while and for whoever has the link; none for a backup that
-/// has no bytes.
-pub fn download_link(broker: &Broker, of: &Deployment, backup: &Backup) -> Option<String> {
-    let query = broker.download_query(backup)?;
+/// Where a backup's bytes are, for a while and for whoever has the link, as long as its holder may
+/// have them; none for a backup that has no bytes.
+pub async fn download_link(
+    broker: &Broker,
+    holder: &Holder,
+    of: &Deployment,
+    backup: &Backup,
+) -> Result<Option<String>, HttpError> {
+    let query = broker.download_query(holder, backup).await?;
     let url = view::backup_url(&broker.public_url, of, backup);
-    Some(format!("{url}/download?{query}"))
+    Ok(query.map(|query| format!("{url}/download?{query}")))
 }
 
 /// Makes a new instance from a backup.
@@ -250,7 +267,7 @@ pub fn download_link(broker: &Broker, of: &Deployment, backup: &Backup) -> Optio
 pub async fn restore(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let id = known(path_id(&request, "backup"), "backup")?;
-    let body = Body::read_or_nothing(payload).await?;
+    let body = Body::read_or_nothing(&request, payload).await?;
     let wanted = body.section("deployment")?;
     let backup = api.broker.backup(of.instance.id.clone(), id).await?;
     let restore = RestoreRequest {
@@ -271,9 +288,22 @@ pub async fn restore(api: web::Data<Api>, request: HttpRequest, payload: web::Pa
 #[utoipa::path(
     get, path = "/api/2016-07/instances/{instance}/deployments/{deployment}/backups/{backup}/download",
     operation_id = "download",
-    params(requests::LinkQuery), security(()),
+    params(
+        requests::LinkQuery,
+        ("Range" = Option<String>, Header, description = "The bytes to send, one range; others are ignored"),
+        ("If-Range" = Option<String>, Header, description = "The tag of what the client has a part of"),
+    ),
+    security(()),
     responses(
-        (status = 200, description = "A gzip'd tar with `snapshot.db` and `manifest.json`", body = Vec<u8>, content_type = "application/gzip"),
+        (status = 200, description = "A gzip'd tar with `snapshot.db` and `manifest.json`", body = Vec<u8>, content_type = "application/gzip", headers(
+            ("ETag" = String, description = "The same as long as the bytes are"),
+            ("Accept-Ranges" = String, description = "`bytes`"),
+        )),
+        (status = 206, description = "The part of it that was asked for", body = Vec<u8>, content_type = "application/gzip", headers(
+            ("ETag" = String, description = "The same as long as the bytes are"),
+            ("Content-Range" = String, description = "Which bytes they are, of how many"),
+        )),
+        (status = 416, description = "The range begins behind the end"),
         (status = 404, description = "The link is not good (any more)"),
     )
 )]
@@ -285,13 +315,35 @@ pub async fn download(api: web::Data<Api>, request: HttpRequest) -> Answer {
         expires: query(&request, "expires").unwrap_or_default(),
         signature: query(&request, "signature").unwrap_or_default(),
     };
-    let download = api.broker.download(link).await?;
+    let of = api.broker.backup_download(link).await?;
+    let tag = header::EntityTag::new_strong(of.tag.clone());
+    let part = match wanted_range(&request, &tag) {
+        Some(wanted) => {
+            let length = api.broker.length_of(&of).await?;
+            let part = wanted.to_satisfiable_range(length);
+            let (first, last) = part.ok_or(HttpError::NoSuchRange(length))?;
+            Some((first, last, length))
+        }
+        None => None,
+    };
+    let range = part.map(|(first, last, _)| first..=last);
+    let download = api.broker.download(of, range).await?;
     let disposition = format!("attachment; filename=\"{}\"", download.file_name);
-    Ok(HttpResponse::Ok()
+    let mut response = HttpResponse::Ok();
+    response
         .insert_header((header::CONTENT_TYPE, "application/gzip"))
         .insert_header((header::CONTENT_DISPOSITION, disposition))
         .insert_header((header::CACHE_CONTROL, "private, no-store"))
-        .streaming(download.content))
+        .insert_header((header::ACCEPT_RANGES, "bytes"))
+        .insert_header(header::ETag(tag));
+    if let Some((first, last, length)) = part {
+        let range = format!("bytes {first}-{last}/{length}");
+        response
+            .status(StatusCode::PARTIAL_CONTENT)
+            .insert_header((header::CONTENT_RANGE, range))
+            .no_chunking(last - first + 1);
+    }
+    Ok(response.streaming(download.content))
 }
 
 /// Lists recipes, newest first.

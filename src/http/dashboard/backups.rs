@@ -25,6 +25,7 @@ use crate::{
     model::{
         backup::{Backup, BackupKind, BackupState, Manifest},
         catalog::Placement,
+        holder::Holder,
         ids::{BackupId, OperationId},
         limits::{
             BACKUPS_ON_A_PAGE, BACKUPS_PLOTTED, DAILY_KEPT, DAILY_SHOWN, MONTHLY_KEPT,
@@ -234,7 +235,8 @@ pub async fn download(
         id_in_path(&request, "backup")?,
     );
     let (view, backup) = api.broker.backup_view(&session, instance, backup).await?;
-    let link = compose::download_link(&api.broker, &view.of.deployment, &backup);
+    let holder = Holder::Session(session.fingerprint.clone());
+    let link = compose::download_link(&api.broker, &holder, &view.of.deployment, &backup).await?;
     let link = link.ok_or_else(|| {
         PageError::from(crate::broker::BrokerError::Conflict(
             "This backup has no bytes to download.".to_owned(),

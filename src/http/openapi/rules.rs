@@ -25,6 +25,7 @@ pub const OF_BODIES: &[Refusal] = &[
     ),
     ("408", "The body came too slowly"),
     ("413", "The body is too large"),
+    ("415", "The body is compressed"),
 ];
 
 /// The only refusal that an operation without credentials does not have.

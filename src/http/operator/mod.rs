@@ -27,7 +27,7 @@ use crate::{
     broker::{AuditPage, AuditQuery, Finding, OwnerFinding, Repaired, VersionInUse},
     model::{
         audit::AuditEntry,
-        ids::{BindingId, InstanceId, OperationId},
+        ids::{BackupId, BindingId, InstanceId, OperationId},
         tenant::Tenant,
         version::Version,
     },
@@ -51,7 +51,7 @@ struct Audit {
     next_before: Option<i64>,
 }
 
-/// One thing that was accepted to be done, or done at once.
+/// One thing that was accepted to be done, or done at once, or that somebody got to see.
 #[derive(Serialize, ToSchema)]
 struct Entry {
     /// Its place: later ones have higher ones.
@@ -81,6 +81,14 @@ struct Entry {
     /// The platform's name of the request.
     #[schema(required)]
     request_id: Option<String>,
+    /// The backup, where it is about one.
+    #[schema(required, value_type = Option<OwnId>)]
+    backup_id: Option<BackupId>,
+    /// The address that it was asked for from; none for what the broker does by itself.
+    #[schema(required)]
+    address: Option<String>,
+    /// How many it stands for: what is alike within an hour is told twice, first and in sum.
+    times: i64,
 }
 
 /// The versions of databases.
@@ -310,5 +318,8 @@ fn entry(entry: AuditEntry) -> Entry {
         platform: entry.platform,
         user: entry.user,
         request_id: entry.request_id,
+        backup_id: entry.backup,
+        address: entry.address,
+        times: entry.times,
     }
 }

@@ -149,7 +149,7 @@ fn mime() -> header::ContentType {
 pub async fn provision(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
     let instance: InstanceId = path_id(&request, "instance")?;
     let dashboard_url = api.broker.dashboard_url(&instance);
-    let body = Body::read(payload).await?;
+    let body = Body::read(&request, payload).await?;
     let provision = ProvisionRequest {
         instance,
         service_id: body.required_text("service_id")?,
@@ -232,7 +232,7 @@ pub async fn fetch_instance(api: web::Data<Api>, request: HttpRequest) -> Answer
 )]
 pub async fn update(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
     let instance = path_id(&request, "instance")?;
-    let body = Body::read(payload).await?;
+    let body = Body::read(&request, payload).await?;
     let update = UpdateRequest {
         instance,
         service_id: body.required_text("service_id")?,
@@ -321,7 +321,7 @@ pub async fn bind(api: web::Data<Api>, request: HttpRequest, payload: web::Paylo
         path_id(&request, "binding")?,
     );
     let minor = minor_of(&request);
-    let body = Body::read(payload).await?;
+    let body = Body::read(&request, payload).await?;
     let predecessor = body.id("predecessor_binding_id")?;
     // A rotation need not repeat what its predecessor tells.
     let told = |name| match predecessor {

@@ -4,7 +4,10 @@ use chrono::{Days, TimeDelta};
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::ids::InstanceId;
+use crate::model::{
+    ids::InstanceId,
+    observation::{Silence, SilenceCause},
+};
 
 const QUOTA: u64 = UNIT_BYTES;
 
@@ -78,7 +81,10 @@ fn told(observation: Option<&Observation>) -> Vec<(Gravity, Option<String>, Stri
 }
 
 fn silent() -> MemberHealth {
-    MemberHealth::Silent("connection refused".to_owned())
+    MemberHealth::Silent(Silence {
+        cause: SilenceCause::Unreachable,
+        detail: "transport error: Connection refused (os error 111)".to_owned(),
+    })
 }
 
 #[test]
@@ -89,7 +95,7 @@ fn nothing_is_told_of_what_is_well() {
 
 #[test]
 fn a_member_that_is_down_is_a_warning_and_a_lost_majority_is_critical() {
-    let message = "Member m1 does not answer: connection refused".to_owned();
+    let message = "Member m1 does not answer: no connection to it comes about.".to_owned();
     let one = seen(vec![serving(1, &[]), silent(), serving(1, &[])]);
     let expected = [(Gravity::Warning, Some("m1".to_owned()), message)];
     assert_eq!(told(Some(&one)), expected);

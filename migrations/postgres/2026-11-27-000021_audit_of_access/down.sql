@@ -1,0 +1,3 @@
+ALTER TABLE audit DROP COLUMN times;
+ALTER TABLE audit DROP COLUMN address;
+ALTER TABLE audit DROP COLUMN backup_id;
