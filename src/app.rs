@@ -51,6 +51,7 @@ use crate::{
     scheduler,
     seal::{KeyRing, SealError},
     store::{self, Conn, Store, StoreError},
+    watchdog::Watchdog,
 };
 
 /// How [`StartError`] is told in one line, with all its causes.
@@ -139,7 +140,7 @@ pub struct Surroundings {
     /// Deliberate faults.
     pub faults: Arc<dyn Faults>,
     /// Whether what is due is asked for: scheduled backups, ends of bindings, room in full
-    /// databases. Tests that let days pass or databases fill for other reasons go without.
+    /// databases, members that lost their data or hang. Tests that let days pass or databases fill for other reasons go without.
     pub scheduled: bool,
 }
 
@@ -179,6 +180,7 @@ pub struct App {
     running: JoinHandle<()>,
     scheduling: JoinHandle<()>,
     guarding: JoinHandle<()>,
+    watching: JoinHandle<()>,
     stop: CancellationToken,
     certificate: Option<Arc<ServerCertificate>>,
     broker: Arc<Broker>,
@@ -243,7 +245,7 @@ impl App {
         tell_of_faults(&profiles, &versions);
         let keys = config.keys.clone();
         let runtime = tokio::runtime::Handle::current();
-        let [observer, guards] = [(); 2].map(|()| {
+        let [observer, guards, watchdogs] = [(); 3].map(|()| {
             EngineObserver::new(
                 store.clone(),
                 keys.clone(),
@@ -285,6 +287,12 @@ impl App {
             broker.clone(),
             Box::new(guards),
             engines.clone(),
+            provisioners.clone(),
+        );
+        let watchdog = Watchdog::new(
+            broker.clone(),
+            Box::new(watchdogs),
+            engines.clone(),
             provisioners,
         );
         let parts = Arc::new(Parts {
@@ -321,6 +329,11 @@ impl App {
         } else {
             tokio::spawn(stop.clone().cancelled_owned())
         };
+        let watching = if surroundings.scheduled {
+            tokio::spawn(watchdog.run(stop.clone()))
+        } else {
+            tokio::spawn(stop.clone().cancelled_owned())
+        };
         Ok(Self {
             address,
             public_url,
@@ -330,6 +343,7 @@ impl App {
             running: tokio::spawn(Runner::new(parts, surroundings.faults).run(stop.clone())),
             scheduling,
             guarding,
+            watching,
             stop,
             certificate,
             broker: served,
@@ -374,6 +388,7 @@ impl App {
             _ = &mut self.running => io::Error::other("the runner ended"),
             _ = &mut self.scheduling => io::Error::other("the scheduler ended"),
             _ = &mut self.guarding => io::Error::other("the guard ended"),
+            _ = &mut self.watching => io::Error::other("the watchdog ended"),
         }
     }
 
@@ -385,6 +400,7 @@ impl App {
         let tasks = [
             ("scheduler", self.scheduling),
             ("guard", self.guarding),
+            ("watchdog", self.watching),
             ("runner", self.running),
         ];
         for (what, task) in tasks {

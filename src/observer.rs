@@ -118,6 +118,14 @@ impl Observer for EngineObserver {
         Box::pin(async move { looking.await.ok()? })
     }
 
+    fn alive(&self, deployment: &Deployment) -> BoxFuture<'static, Option<Vec<bool>>> {
+        let (looker, deployment) = (self.looker.clone(), deployment.clone());
+        let asking = self
+            .runtime
+            .spawn(async move { looker.alive_now(&deployment).await });
+        Box::pin(async move { asking.await.ok()? })
+    }
+
     fn obstacles(
         &self,
         deployment: &Deployment,
@@ -181,6 +189,24 @@ impl Looker {
         let _place = self.places.acquire().await.ok()?;
         match self.ask(deployment).await {
             Ok(observation) => Some(Arc::new(observation)),
+            Err(error) => {
+                log::warn!(deployment:% = deployment.id; "cannot look at it: {}", chain(&error));
+                None
+            }
+        }
+    }
+
+    async fn alive_now(&self, deployment: &Deployment) -> Option<Vec<bool>> {
+        let _place = self.places.acquire().await.ok()?;
+        let asking = async {
+            let Some((deployment, secrets)) = self.find(deployment).await? else {
+                return Ok(Vec::new());
+            };
+            let engine = self.engine(&deployment)?;
+            Ok::<_, LookError>(engine.alive(&deployment, &secrets).await?)
+        };
+        match asking.await {
+            Ok(alive) => Some(alive),
             Err(error) => {
                 log::warn!(deployment:% = deployment.id; "cannot look at it: {}", chain(&error));
                 None

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use tokio::time::timeout;
 
-use super::{Broker, BrokerError, DeploymentView};
+use super::{Broker, BrokerError, DeploymentView, repair};
 use crate::{
     model::{
-        alert::{Alert, BackupWatch, DatabaseWatch, Incident, alerts},
+        alert::{Alert, BackupWatch, DatabaseWatch, Incident, RepairWatch, alerts},
         backup::{Backup, BackupState},
         binding::{BindParameters, Binding, BindingState},
         deployment::Deployment,
@@ -64,6 +64,7 @@ impl Broker {
             safe_full_from: nearest(&is_safe),
             closed_since: of.closed_since,
             incidents: beside.incidents,
+            repair: beside.repair,
             engine,
             version,
         }
@@ -85,6 +86,7 @@ pub(super) struct Beside {
     /// Bindings that are held to a role or a prefix.
     limited: usize,
     incidents: Vec<Incident>,
+    repair: Option<RepairWatch>,
 }
 
 /// Reads what is told of a database beside its deployment.
@@ -101,6 +103,7 @@ pub(super) fn beside(
     Ok(Beside {
         limited: bindings.iter().filter(is_limited).count(),
         incidents: store::incident::since(conn, &of.id, now - INCIDENT_TOLD)?,
+        repair: repair::watch(conn, &of.instance, now)?,
     })
 }
 

@@ -40,6 +40,7 @@ mod observation;
 mod quota;
 mod reconcile;
 mod relief;
+mod repair;
 mod restore;
 mod schedule;
 mod session;
@@ -64,6 +65,7 @@ pub use instance::{
 pub use logfile::{LogError, LogLink, Logs, logfile_id, logfile_name};
 pub use observation::Observer;
 pub use reconcile::{Finding, Repair, Repaired};
+pub use repair::RepairBegun;
 pub use restore::{RestoreOptions, RestorePlace, RestoreRequest, Restored};
 pub use schedule::back_up_due;
 pub use session::{Doorkeeper, SignInWay, SignedIn, dashboard_link, linkable, no_such_page};

@@ -19,6 +19,9 @@ pub trait Observer: Send + Sync {
     /// Looks at a deployment now. None when that comes to nothing.
     fn look(&self, deployment: &Deployment) -> BoxFuture<'static, Option<Arc<Observation>>>;
 
+    /// Whether each member gives a sign of life now, in member order. None when nobody can ask.
+    fn alive(&self, deployment: &Deployment) -> BoxFuture<'static, Option<Vec<bool>>>;
+
     /// Asks the members what is in the way of taking them to a version. None when that comes to
     /// nothing.
     fn obstacles(

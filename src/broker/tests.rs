@@ -54,6 +54,10 @@ impl Observer for Nobody {
         Box::pin(async { None })
     }
 
+    fn alive(&self, _: &Deployment) -> BoxFuture<'static, Option<Vec<bool>>> {
+        Box::pin(async { None })
+    }
+
     fn obstacles(&self, _: &Deployment, _: Version) -> BoxFuture<'static, Option<Vec<Obstacle>>> {
         Box::pin(async { None })
     }

@@ -106,6 +106,10 @@ pub fn routes(config: &mut web::ServiceConfig) {
                 )
                 .service(only("/audit").route(web::get().to(operator::audit)))
                 .service(only("/versions").route(web::get().to(operator::versions)))
+                .service(
+                    only("/instances/{instance}/repair")
+                        .route(web::post().to(operator::members::repair)),
+                )
                 .default_service(web::to(error::no_such_route)),
         )
         // The link carries its own permission.

@@ -40,6 +40,8 @@ pub enum MemberHealth {
         changes: i64,
         /// It takes no more writes, since its storage is full.
         is_full: bool,
+        /// It does not hold what the others hold, as was found by comparing them.
+        differs: bool,
         /// What it complains of; full storage, above all.
         complaints: Vec<String>,
     },
@@ -53,6 +55,11 @@ impl MemberObservation {
     /// Whether it follows a leader, or is it.
     pub fn serves(&self) -> bool {
         matches!(self.health, MemberHealth::Serving { .. })
+    }
+
+    /// Whether it does not hold what the others hold.
+    pub fn differs(&self) -> bool {
+        matches!(self.health, MemberHealth::Serving { differs: true, .. })
     }
 
     /// Whether it is the leader.
@@ -84,6 +91,18 @@ impl Observation {
     /// Members that serve.
     pub fn serving(&self) -> usize {
         self.members.iter().filter(|member| member.serves()).count()
+    }
+
+    /// Whether a majority serves, whatever becomes of the member at `place`.
+    pub fn majority_without(&self, place: usize) -> bool {
+        let others = self.members.iter().enumerate();
+        let serving = others.filter(|(i, member)| *i != place && member.serves());
+        serving.count() * 2 > self.members.len()
+    }
+
+    /// Whether a majority serves, so that the database can be used.
+    pub fn is_usable(&self) -> bool {
+        self.serving() * 2 > self.members.len()
     }
 
     /// How many changes the member knows of that knows of most; none when no member tells.

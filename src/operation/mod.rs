@@ -42,6 +42,7 @@ mod meter;
 mod provision;
 mod prune;
 mod relief;
+mod repair;
 mod restore;
 pub mod runner;
 mod unbind;
@@ -182,6 +183,7 @@ pub fn definition(kind: OperationKind) -> &'static Definition {
         OperationKind::Backup => &backup::DEFINITION,
         OperationKind::Prune => &prune::DEFINITION,
         OperationKind::Relief => &relief::DEFINITION,
+        OperationKind::Repair => &repair::DEFINITION,
     }
 }
 

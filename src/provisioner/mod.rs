@@ -69,6 +69,12 @@ pub enum ProvisionerError {
         /// The member's name.
         member: String,
     },
+    /// A member that has served once was to be started, and finds nothing of what it kept.
+    #[error("member {member} has lost its data")]
+    DataLost {
+        /// The member's name.
+        member: String,
+    },
     /// A name that could lead out of its folder.
     #[error("{0:?} is no name for a member or a file")]
     BadName(String),
@@ -98,9 +104,12 @@ pub struct Observation {
     pub member: String,
     /// Whether its process runs now.
     pub running: bool,
-    /// How often it was started again after it ended by itself, since its description last changed
-    /// or it was stopped.
+    /// How often it was started again after it ended by itself, since it last ran well for
+    /// [`RESTART_BACKOFF_RESET`](crate::model::limits::RESTART_BACKOFF_RESET), its description
+    /// changed or it was stopped.
     pub restarts: u32,
+    /// It is not started, because what it kept is gone.
+    pub has_lost_data: bool,
 }
 
 /// A file of a member.
@@ -131,8 +140,21 @@ pub trait Provisioner: Send + Sync {
     async fn room_for(&self, bytes: u64) -> Result<(), ProvisionerError>;
 
     /// Makes the member run as described: starts it, leaves it alone when it already runs just
-    /// so, starts it anew when its description changed. From now on it is kept running.
+    /// so, starts it anew when its description changed. From now on it is kept running. One that
+    /// finds nothing of the data that it must have is not started
+    /// ([`ProvisionerError::DataLost`]).
     async fn start(&self, server: &Server) -> Result<(), ProvisionerError>;
+
+    /// Whether the member runs, and was started just as described.
+    async fn runs_as(&self, server: &Server) -> Result<bool, ProvisionerError>;
+
+    /// Ends a member at once that is kept running, however it fares, and starts it again as it was
+    /// described last. One that is kept stopped, or unknown, is left alone.
+    async fn restart(
+        &self,
+        deployment: &DeploymentId,
+        member: &str,
+    ) -> Result<(), ProvisionerError>;
 
     /// Stops the member, gracefully for `grace` at the most, and keeps its data. From now on it is
     /// kept stopped. An unknown member is fine.
@@ -202,6 +224,14 @@ pub trait Provisioner: Send + Sync {
         member: &str,
         part: LogPart,
     ) -> Result<Option<TextStream>, ProvisionerError>;
+
+    /// The end of what a member printed from its last start on to its end; none while it runs, and
+    /// where it was never started.
+    async fn last_words(
+        &self,
+        deployment: &DeploymentId,
+        member: &str,
+    ) -> Result<Option<String>, ProvisionerError>;
 
     /// Every deployment of which anything is left here.
     async fn deployments(&self) -> Result<Vec<DeploymentId>, ProvisionerError>;

@@ -49,6 +49,7 @@ struct Row {
     updated_at: NaiveDateTime,
     change: Option<String>,
     delete_prefix: Option<String>,
+    repair: Option<String>,
 }
 
 impl Row {
@@ -74,6 +75,10 @@ impl Row {
                 .map(|text| from_json("what an update changes", &text))
                 .transpose()?,
             delete_prefix: self.delete_prefix,
+            repair: self
+                .repair
+                .map(|text| from_json("what a repair repairs", &text))
+                .transpose()?,
             state: known("an operation's state", &self.state, OperationState::parse)?,
             waits_for: known(
                 "what an operation waits for",
@@ -134,6 +139,7 @@ pub fn insert(
         updated_at: operation.updated_at.naive_utc(),
         change: operation.change.as_ref().map(to_json).transpose()?,
         delete_prefix: operation.delete_prefix.clone(),
+        repair: operation.repair.as_ref().map(to_json).transpose()?,
     };
     each!(conn, |c| diesel::insert_into(operations::table)
         .values(row)
@@ -264,6 +270,22 @@ pub fn ended_before(
     ids.iter()
         .map(|id| parse("an operation's id", id))
         .collect()
+}
+
+/// How many repairs of an instance of one origin were accepted since a moment.
+pub fn repairs_since(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+    origin: &str,
+    since: DateTime<Utc>,
+) -> Result<i64, StoreError> {
+    Ok(each!(conn, |c| operations::table
+        .filter(operations::instance_id.eq(instance.as_str()))
+        .filter(operations::kind.eq(OperationKind::Repair.as_str()))
+        .filter(operations::origin.eq(origin))
+        .filter(operations::created_at.gt(since.naive_utc()))
+        .count()
+        .get_result(c))?)
 }
 
 /// Tells an active operation to stop, and gives up what it had for itself.

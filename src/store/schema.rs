@@ -151,6 +151,7 @@ diesel::table! {
         updated_at -> Timestamp,
         change -> Nullable<Text>,
         delete_prefix -> Nullable<Text>,
+        repair -> Nullable<Text>,
     }
 }
 

@@ -40,6 +40,7 @@ async fn story(broker: &TestBroker) -> Value {
     broker.provision("copy", from_backup(&backup)).await;
     let copy = broker.bind("copy", "app").await;
     relieve(broker, &source).await;
+    repair(broker, &source).await;
     update(broker, json!({ "db_version": "3.6.16", "units": 2 })).await;
     inside.idle("source").await;
     let seen = json!({
@@ -65,6 +66,18 @@ async fn relieve(broker: &TestBroker, of: &Value) {
     assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
     let end = broker.recipe_end(of, &accepted.body).await;
     assert_eq!(end["status"], "complete", "{end}");
+}
+
+/// Replaces a member of the instance `source`.
+async fn repair(broker: &TestBroker, of: &Value) {
+    let path = "/operator/instances/source/repair";
+    let request = broker.osb(Method::POST, path);
+    let accepted = answer(request.json(&json!({ "member": "m2" }))).await;
+    assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
+    let recipe = json!({ "id": accepted.body["operation"] });
+    let end = broker.recipe_end(of, &recipe).await;
+    assert_eq!(end["status"], "complete", "{end}");
+    assert_eq!(end["name"], "Replace member m2");
 }
 
 /// Changes the instance `source`.

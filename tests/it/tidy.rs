@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Each room with the rooms that it may use beside itself.
-const ROOMS: [(&str, &[&str]); 20] = [
+const ROOMS: [(&str, &[&str]); 21] = [
     ("main", &["app", "client", "config", "logging"]),
     (
         "app",
@@ -27,6 +27,7 @@ const ROOMS: [(&str, &[&str]); 20] = [
             "scheduler",
             "seal",
             "store",
+            "watchdog",
         ],
     ),
     ("client", &["clock", "config", "model"]),
@@ -43,6 +44,7 @@ const ROOMS: [(&str, &[&str]); 20] = [
     ),
     ("scheduler", &["broker", "model"]),
     ("guard", &["broker", "engine", "model", "provisioner"]),
+    ("watchdog", &["broker", "engine", "model", "provisioner"]),
     (
         "broker",
         &["backup_store", "clock", "model", "seal", "store", "stream"],

@@ -82,6 +82,14 @@ pub struct BindBody {
     predecessor_binding_id: Option<String>,
 }
 
+/// The member that is to be replaced.
+#[derive(ToSchema)]
+pub struct RepairBody {
+    /// Its name: `m0`, `m1` or `m2`.
+    #[schema(min_length = 1)]
+    member: String,
+}
+
 /// OSB's `maintenance_info`.
 #[derive(ToSchema)]
 pub struct MaintenanceInfo {

@@ -33,6 +33,7 @@ const RULES: Rules = Rules {
         super::reconcile,
         super::audit,
         super::versions,
+        super::members::repair,
         health::alive,
         health::ready,
     ),

@@ -31,6 +31,7 @@ fn serving(database_bytes: u64, complaints: &[&str]) -> MemberHealth {
         database_bytes,
         used_bytes: Some(database_bytes),
         is_full: false,
+        differs: false,
         changes: 1,
         complaints: complaints.iter().map(|&c| c.to_owned()).collect(),
     }
@@ -61,6 +62,7 @@ fn database() -> DatabaseWatch {
         safe_full_from: None,
         closed_since: None,
         incidents: Vec::new(),
+        repair: None,
     }
 }
 

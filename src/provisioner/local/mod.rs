@@ -44,14 +44,14 @@ use async_trait::async_trait;
 
 use self::{
     deployment::Deployment, discovery::Programs, folders::DeploymentFolder, printed::Reading,
-    process::PlacedProcess, staging::UnfinishedFile, task::RunningTask,
+    process::PlacedProcess, record::ServerRecord, staging::UnfinishedFile, task::RunningTask,
 };
 use super::{FileSeen, Observation, Provisioner, ProvisionerError};
 use crate::{
     model::{
         failure::chain,
         ids::DeploymentId,
-        limits::{CLUSTER_LOCK_WAIT, PROCESS_POLL},
+        limits::{CLUSTER_LOCK_WAIT, LAST_WORDS_BYTES_MAX, PROCESS_POLL},
         logfile::{LogPart, Logfile},
         server::{Server, Task},
         version::Version,
@@ -226,6 +226,25 @@ impl Provisioner for LocalProvisioner {
         self.cluster.change(&id, start).await
     }
 
+    async fn runs_as(&self, server: &Server) -> Result<bool> {
+        folders::check_member_name(&server.member)?;
+        let deployment = &server.deployment;
+        let folder = DeploymentFolder::new(&self.cluster.folder, deployment).member(&server.member);
+        let wanted = ServerRecord::of(server);
+        let failed = ProvisionerError::while_doing(format!("looking at deployment {deployment}"));
+        blocking(move || member::runs_as(&folder, &wanted).map_err(failed)).await
+    }
+
+    async fn restart(&self, deployment: &DeploymentId, member: &str) -> Result<()> {
+        folders::check_member_name(member)?;
+        let member = member.to_owned();
+        let restart = move |cluster: &Cluster, deployment: &mut Deployment| {
+            let known = deployment.known_member(&member);
+            known.map_or(Ok(()), |member| member.restart(&cluster.programs))
+        };
+        self.cluster.change(deployment, restart).await
+    }
+
     async fn stop(&self, deployment: &DeploymentId, member: &str, grace: Duration) -> Result<()> {
         folders::check_member_name(member)?;
         let member = member.to_owned();
@@ -361,6 +380,14 @@ impl Provisioner for LocalProvisioner {
             Reading::begin(folder, part, &cluster.folder, engines).map_err(failed)
         });
         Ok(begun.await?.map(printed_lines))
+    }
+
+    async fn last_words(&self, deployment: &DeploymentId, member: &str) -> Result<Option<String>> {
+        folders::check_member_name(member)?;
+        let folder = DeploymentFolder::new(&self.cluster.folder, deployment).member(member);
+        let failed = ProvisionerError::while_doing(format!("reading a log of {deployment}"));
+        let read = move || member::last_words(&folder, LAST_WORDS_BYTES_MAX).map_err(failed);
+        blocking(read).await
     }
 
     async fn deployments(&self) -> Result<Vec<DeploymentId>> {
