@@ -189,7 +189,11 @@ pub struct App {
 
 impl App {
     /// Builds and starts a broker. When this returns, requests are served.
+    ///
+    /// Members come first: whatever else stops the start, databases that should run do. What is
+    /// wrong with a cluster is told in its turn.
     pub async fn start(config: Config, surroundings: Surroundings) -> Result<Self, StartError> {
+        let opened = open_clusters(&config.clusters).await;
         let engines: BTreeMap<String, SharedEngine> = [Arc::new(etcd::Etcd) as SharedEngine]
             .map(|e| (e.name().to_owned(), e))
             .into();
@@ -214,7 +218,7 @@ impl App {
         check_clusters(&store, &config.clusters).await?;
         let catalog = Arc::new(CurrentCatalog::new(check_plans(&store, catalog).await?));
         let backups: SharedBackupStore = Arc::new(FolderStore::open(config.backup_folder.clone())?);
-        let clusters = open_clusters(&config).await?;
+        let clusters = opened?;
         let versions: BTreeMap<String, BTreeMap<String, Vec<_>>> = clusters
             .iter()
             .map(|(id, cluster)| {
@@ -582,8 +586,7 @@ fn public_url(config: &Config, address: SocketAddr) -> String {
     url.unwrap_or_else(|| format!("{scheme}://{address}"))
 }
 
-/// Holds the clusters against the store before any member is touched: every instance has one to live
-/// on, and none is one.
+/// Holds the clusters against the store: every instance has one to live on, and none is one.
 async fn check_clusters(store: &Arc<Store>, clusters: &[LocalCluster]) -> Result<(), StartError> {
     /// Instances that are named; of more it is said that there are more.
     const NAMED_MAX: usize = 10;
@@ -616,27 +619,46 @@ async fn check_clusters(store: &Arc<Store>, clusters: &[LocalCluster]) -> Result
     Err(StartError::ClusterGone(named.join(", ")))
 }
 
-async fn open_clusters(config: &Config) -> Result<BTreeMap<String, ClusterParts>, StartError> {
+/// Starts the members that should run, where the broker itself cannot be started for its settings:
+/// nobody looks after them until one is. What is wrong with a cluster, the next start tells.
+pub async fn start_members(clusters: &[LocalCluster]) {
+    for local in clusters {
+        let _ = open_cluster(local).await;
+    }
+}
+
+async fn open_cluster(local: &LocalCluster) -> Result<Arc<LocalProvisioner>, StartError> {
+    let opened = LocalProvisioner::open(
+        local.folder.clone(),
+        local.engines_dir.clone(),
+        &[EngineBinaries {
+            engine: "etcd",
+            probe: "etcd",
+            probe_args: &["--version"],
+            parse_version: etcd::parse_version_output,
+            required: |version| etcd::binaries(*version),
+            offered: |version| etcd::PROFILE.offers(*version),
+        }],
+    );
+    opened.await.map_err(|source| StartError::Cluster {
+        cluster: local.cluster.id.clone(),
+        source,
+    })
+}
+
+async fn open_clusters(all: &[LocalCluster]) -> Result<BTreeMap<String, ClusterParts>, StartError> {
     let mut clusters = BTreeMap::new();
-    for local in &config.clusters {
+    let mut failure = None;
+    for local in all {
         let id = &local.cluster.id;
-        let provisioner = LocalProvisioner::open(
-            local.folder.clone(),
-            local.engines_dir.clone(),
-            &[EngineBinaries {
-                engine: "etcd",
-                probe: "etcd",
-                probe_args: &["--version"],
-                parse_version: etcd::parse_version_output,
-                required: |version| etcd::binaries(*version),
-                offered: |version| etcd::PROFILE.offers(*version),
-            }],
-        )
-        .await
-        .map_err(|source| StartError::Cluster {
-            cluster: id.clone(),
-            source,
-        })?;
+        let provisioner = match open_cluster(local).await {
+            Ok(provisioner) => provisioner,
+            // The members of the others are started all the same.
+            Err(error) => {
+                failure = failure.or(Some(error));
+                continue;
+            }
+        };
         let limit = local.cluster.operations_at_once.map(usize::try_from);
         let parts = ClusterParts {
             provisioner,
@@ -645,5 +667,8 @@ async fn open_clusters(config: &Config) -> Result<BTreeMap<String, ClusterParts>
         };
         clusters.insert(id.clone(), parts);
     }
-    Ok(clusters)
+    match failure {
+        None => Ok(clusters),
+        Some(error) => Err(error),
+    }
 }

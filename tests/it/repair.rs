@@ -5,6 +5,7 @@ use std::{
     fs::{self, OpenOptions},
     os::unix::fs::FileExt as _,
     path::PathBuf,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -13,8 +14,9 @@ use compose_broker::{
     model::{
         deployment::Deployment,
         limits::{HANG_AFTER, REPAIRS_MAX},
-        operation::{OperationKind, OperationState},
+        operation::{Operation, OperationKind, OperationState},
     },
+    operation::fault::{Fault, Faults, Moment},
 };
 use etcd_client::{AlarmAction, AlarmOptions, AlarmType};
 use reqwest::{Method, StatusCode};
@@ -23,7 +25,10 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
-    broker::{Answer, SERVICE, TestBroker, answer, eventually, instance_path, kill, text},
+    broker::{
+        Answer, SERVICE, TestBroker, answer, eventually, instance_path, kill, new_folder,
+        processes_below, text,
+    },
     control, etcd,
     inside::Inside,
 };
@@ -392,4 +397,40 @@ async fn a_member_that_hangs_is_ended_and_started_anew() {
     is_whole(&credentials, "m1").await;
     says(&broker, &credentials, "Member m1 gave no sign of life").await;
     assert_eq!(process_of(&broker, "m2"), Some(second));
+}
+
+/// Lets the opening of an instance fail once when it is done, and remembers which members ran then.
+struct FailsWhenOpen {
+    folder: PathBuf,
+    ran: Mutex<Option<Vec<i32>>>,
+}
+
+impl Faults for FailsWhenOpen {
+    fn at(&self, operation: &Operation, step: &str, moment: Moment) -> Option<Fault> {
+        let is_there = operation.kind == OperationKind::Provision && step == "open";
+        let mut ran = self.ran.lock().expect("pids");
+        if !is_there || moment != Moment::Done || ran.is_some() {
+            return None;
+        }
+        *ran = Some(processes_below(&self.folder));
+        Some(Fault::Fail)
+    }
+}
+
+/// Large members would never be ready if each try began from the beginning.
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_are_open_already_are_left_alone_when_opening_is_tried_again() {
+    let folder = new_folder();
+    let faults = Arc::new(FailsWhenOpen {
+        folder: folder.clone(),
+        ran: Mutex::default(),
+    });
+    let surroundings = Surroundings {
+        faults: faults.clone(),
+        ..control::surroundings()
+    };
+    let broker = TestBroker::start_in(folder, &[], surroundings).await;
+    broker.provision("i", json!({})).await;
+    let ran = faults.ran.lock().expect("pids").clone();
+    assert_eq!(ran, Some(broker.members()));
 }

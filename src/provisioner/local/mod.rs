@@ -107,7 +107,13 @@ impl LocalProvisioner {
             _lock: lock,
         });
         let taken_over = cluster.clone();
-        blocking(move || taken_over.take_over()).await?;
+        blocking(move || {
+            taken_over.take_over()?;
+            // Whoever opens it may end at once: what should run runs by then.
+            supervisor::one_round(&taken_over);
+            Ok(())
+        })
+        .await?;
         supervisor::supervise(&cluster);
         Ok(Arc::new(Self {
             cluster,
