@@ -249,19 +249,20 @@ impl App {
         tell_of_faults(&profiles, &versions);
         let keys = config.keys.clone();
         let runtime = tokio::runtime::Handle::current();
+        let provisioners = clusters.iter();
+        let provisioners: BTreeMap<String, _> = provisioners
+            .map(|(id, parts)| (id.clone(), parts.provisioner.clone()))
+            .collect();
         let [observer, guards, watchdogs] = [(); 3].map(|()| {
             EngineObserver::new(
                 store.clone(),
                 keys.clone(),
                 engines.clone(),
+                provisioners.clone(),
                 surroundings.clock.clone(),
                 runtime.clone(),
             )
         });
-        let provisioners = clusters.iter();
-        let provisioners: BTreeMap<String, _> = provisioners
-            .map(|(id, parts)| (id.clone(), parts.provisioner.clone()))
-            .collect();
         let logbook = Logbook::new(provisioners.clone(), engines.clone());
         let mut credentials = vec![Credentials {
             username: config.username,

@@ -130,6 +130,10 @@ impl Watchdog {
             let process = processes.iter().find(|p| p.member == member.name);
             damages.push(damage(deployment, member, process, engine, provisioner).await?);
         }
+        if damages.iter().any(Option::is_some) && self.broker.is_in_hand(deployment).await? {
+            // It is being seen to, or will look different afterwards.
+            return Ok(());
+        }
         let compares = self.is_due(deployment, |known| &mut known.compared, DIFFERENCE_INTERVAL)
             // Where strangers may raise alarms, they are no proof.
             && !engine.profile().strangers_say_full(deployment.version);

@@ -65,6 +65,7 @@ impl Broker {
             closed_since: of.closed_since,
             incidents: beside.incidents,
             repair: beside.repair,
+            is_recovered: beside.is_recovered,
             engine,
             version,
         }
@@ -87,6 +88,7 @@ pub(super) struct Beside {
     limited: usize,
     incidents: Vec<Incident>,
     repair: Option<RepairWatch>,
+    is_recovered: bool,
 }
 
 /// Reads what is told of a database beside its deployment.
@@ -100,10 +102,12 @@ pub(super) fn beside(
         let asked = BindParameters::read(&binding.request.parameters);
         binding.state == BindingState::Ready && asked.is_ok_and(|p| p.rights().are_limited())
     };
+    let active = store::operation::active_on_instance(conn, &of.instance)?;
     Ok(Beside {
         limited: bindings.iter().filter(is_limited).count(),
         incidents: store::incident::since(conn, &of.id, now - INCIDENT_TOLD)?,
         repair: repair::watch(conn, &of.instance, now)?,
+        is_recovered: active.iter().any(|o| o.kind == OperationKind::Recover),
     })
 }
 

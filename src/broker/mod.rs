@@ -39,6 +39,7 @@ mod logfile;
 mod observation;
 mod quota;
 mod reconcile;
+mod recover;
 mod relief;
 mod repair;
 mod restore;

@@ -15,13 +15,14 @@ use crate::{
 };
 
 /// What has an instance's members in hand: nobody else may end one meanwhile.
-const IN_HAND: [OperationKind; 6] = [
+const IN_HAND: [OperationKind; 7] = [
     OperationKind::Provision,
     OperationKind::Restore,
     OperationKind::Update,
     OperationKind::Deprovision,
     OperationKind::Relief,
     OperationKind::Repair,
+    OperationKind::Recover,
 ];
 
 /// What came of asking for a repair that the watchdog found to be needed.
@@ -130,14 +131,17 @@ impl Broker {
 }
 
 /// The deployment of an instance that is in use.
-fn usable(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<Deployment, BrokerError> {
+pub(super) fn usable(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+) -> Result<Deployment, BrokerError> {
     let found = store::instance::find(conn, instance)?;
     let Some(found) = found else {
         let reason = "there is no such service instance";
         return Err(BrokerError::NotFound(reason.to_owned()));
     };
     if found.state != InstanceState::Ready {
-        let reason = "the service instance is not ready, so no member of it can be replaced";
+        let reason = "the service instance is not ready, so nothing of it can be repaired";
         return Err(BrokerError::Concurrency(reason.to_owned()));
     }
     let (deployment, _) = store::deployment::of_instance(conn, instance)?

@@ -139,6 +139,10 @@ pub trait Engine: Send + Sync {
     /// The task that fills the home of member `index` from the staged snapshot `file`.
     fn restore_task(&self, deployment: &Deployment, index: usize, file: &str) -> Task;
 
+    /// The task that fills the home of member `index` from the staged `file`, a copy of the
+    /// [database file](Engine::database_file) of a member that does not run.
+    fn reseed_task(&self, deployment: &Deployment, index: usize, file: &str) -> Task;
+
     /// The task that reads the staged snapshot `file`, with the tools of `version`.
     fn inspect_task(&self, version: Version, file: &str) -> Task;
 

@@ -107,6 +107,10 @@ pub fn routes(config: &mut web::ServiceConfig) {
                 .service(only("/audit").route(web::get().to(operator::audit)))
                 .service(only("/versions").route(web::get().to(operator::versions)))
                 .service(
+                    only("/instances/{instance}/recover")
+                        .route(web::post().to(operator::members::recover)),
+                )
+                .service(
                     only("/instances/{instance}/repair")
                         .route(web::post().to(operator::members::repair)),
                 )

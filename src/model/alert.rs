@@ -87,6 +87,8 @@ pub struct DatabaseWatch {
     pub incidents: Vec<Incident>,
     /// The replacement of a member, while it goes on or after it failed.
     pub repair: Option<RepairWatch>,
+    /// It is being made anew of what is left, or of a backup.
+    pub is_recovered: bool,
 }
 
 /// What is known of the replacement of a member.
@@ -232,7 +234,17 @@ fn of_database(database: &DatabaseWatch) -> Vec<Alert> {
             message,
         });
     };
-    if let Some(since) = database.closed_since {
+    if database.is_recovered {
+        add(
+            Gravity::Critical,
+            "Most members were lost. The operator has the database made anew; until that is done, \
+             nobody is let in."
+                .to_owned(),
+        );
+    }
+    // Nothing can be done about it meanwhile.
+    let closed_since = database.closed_since.filter(|_| !database.is_recovered);
+    if let Some(since) = closed_since {
         let upgrade = match database.safe_full_from {
             Some(safe) => format!(", or upgrade to {safe}"),
             None => String::new(),

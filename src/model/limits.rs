@@ -146,6 +146,11 @@ pub const INSPECT_TASK_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// How long a member that takes the place of another has to catch up with the others, beside the
 /// time for its bytes ([`START_BYTES_PER_SECOND`]).
 pub const JOIN_TIMEOUT: Duration = Duration::from_secs(180);
+/// How long a survivor of a lost majority has to write down what it knows, beside the time for its
+/// bytes ([`START_BYTES_PER_SECOND`]): etcd does so ten times a second.
+pub const SURVIVOR_SETTLES: Duration = Duration::from_secs(5);
+/// How long whoever wants to recover a database waits for what its members have.
+pub const SURVEY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause between two looks at a member that catches up.
 pub const JOIN_POLL: Duration = Duration::from_millis(200);
 /// What a task may print before the rest is dropped, in bytes.

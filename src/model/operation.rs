@@ -37,11 +37,13 @@ pub enum OperationKind {
     Relief,
     /// Replaces a member that lost what it kept.
     Repair,
+    /// Makes a database anew, in its place, whose majority is lost.
+    Recover,
 }
 
 impl OperationKind {
     /// All kinds.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Provision,
         Self::Restore,
         Self::Update,
@@ -52,6 +54,7 @@ impl OperationKind {
         Self::Prune,
         Self::Relief,
         Self::Repair,
+        Self::Recover,
     ];
 
     /// How much it holds a worker up.
@@ -60,9 +63,12 @@ impl OperationKind {
             Self::Bind | Self::Unbind | Self::Deprovision | Self::Prune | Self::Relief => {
                 Weight::Light
             }
-            Self::Provision | Self::Restore | Self::Update | Self::Backup | Self::Repair => {
-                Weight::Heavy
-            }
+            Self::Provision
+            | Self::Restore
+            | Self::Update
+            | Self::Backup
+            | Self::Repair
+            | Self::Recover => Weight::Heavy,
         }
     }
 
@@ -80,20 +86,41 @@ impl OperationKind {
             Self::Update => {
                 matches!(
                     older,
-                    Self::Bind | Self::Unbind | Self::Backup | Self::Relief | Self::Repair
+                    Self::Bind
+                        | Self::Unbind
+                        | Self::Backup
+                        | Self::Relief
+                        | Self::Repair
+                        | Self::Recover
                 )
             }
             Self::Repair => {
                 matches!(
                     older,
-                    Self::Bind | Self::Unbind | Self::Backup | Self::Relief | Self::Update
+                    Self::Bind
+                        | Self::Unbind
+                        | Self::Backup
+                        | Self::Relief
+                        | Self::Update
+                        | Self::Recover
                 )
             }
             Self::Bind | Self::Unbind => {
-                matches!(older, Self::Update | Self::Relief | Self::Repair)
+                matches!(
+                    older,
+                    Self::Update | Self::Relief | Self::Repair | Self::Recover
+                )
             }
-            Self::Relief => matches!(older, Self::Update | Self::Repair),
-            Self::Backup => matches!(older, Self::Update | Self::Backup | Self::Repair),
+            Self::Relief => matches!(older, Self::Update | Self::Repair | Self::Recover),
+            Self::Backup => {
+                matches!(
+                    older,
+                    Self::Update | Self::Backup | Self::Repair | Self::Recover
+                )
+            }
+            // The others would wait for members that do not come back: those that have members in
+            // hand are halted, and end at once.
+            Self::Recover => matches!(older, Self::Update | Self::Relief | Self::Repair),
             Self::Provision | Self::Restore | Self::Deprovision | Self::Prune => false,
         }
     }
@@ -111,6 +138,7 @@ impl OperationKind {
             Self::Prune => "prune",
             Self::Relief => "relief",
             Self::Repair => "repair",
+            Self::Recover => "recover",
         }
     }
 
@@ -316,9 +344,9 @@ pub struct Operation {
     pub instance: InstanceId,
     /// The binding it works on.
     pub binding: Option<BindingId>,
-    /// The backup it takes or restores; an upgrade's: the one that is taken before it.
+    /// The backup it takes, restores or recovers from; an upgrade's: the one that is taken before it.
     pub backup: Option<BackupId>,
-    /// A restore's source ([`RestoreSource`]).
+    /// The source of a restore, or of a recovery from a backup ([`RestoreSource`]).
     pub source: Option<RestoreSource>,
     /// What an update changes.
     pub change: Option<Change>,
@@ -326,6 +354,8 @@ pub struct Operation {
     pub delete_prefix: Option<String>,
     /// What a repair repairs.
     pub repair: Option<Repair>,
+    /// The member that a recovery is made of; absent: it is made of [`Operation::source`].
+    pub survivor: Option<String>,
     /// Where it is in its life.
     pub state: OperationState,
     /// What must end before it begins.
@@ -364,6 +394,7 @@ impl Operation {
             change: None,
             delete_prefix: None,
             repair: None,
+            survivor: None,
             state: OperationState::Queued,
             waits_for: WaitsFor::Nothing,
             halted: false,

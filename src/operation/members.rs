@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{ClusterParts, Outcome, StepError, Work, bind};
 use crate::{
-    engine::EngineError,
+    engine::{DatabaseUser, EngineError},
     model::{
         alert::Incident,
         binding::BindingState,
@@ -294,12 +294,12 @@ pub async fn are_stopped(work: &Work, deployment: &Deployment) -> Result<bool, S
     Ok(observed.iter().all(|member| !member.running))
 }
 
-/// Puts right who may enter a deployment, and writes down for its users what was not so.
-pub async fn restore_users(
+/// Who may enter a deployment: the users of its bindings, and the names of those that may be there or
+/// not.
+pub async fn users(
     work: &Work,
     deployment: &Deployment,
-    secrets: &DeploymentSecrets,
-) -> Result<(), StepError> {
+) -> Result<(Vec<DatabaseUser>, Vec<String>), StepError> {
     let instance = deployment.instance.clone();
     let bindings = work
         .read(move |conn| store::binding::of_instance(conn, &instance))
@@ -313,6 +313,16 @@ pub async fn restore_users(
             others.push(binding.database_user.clone());
         }
     }
+    Ok((users, others))
+}
+
+/// Puts right who may enter a deployment, and writes down for its users what was not so.
+pub async fn restore_users(
+    work: &Work,
+    deployment: &Deployment,
+    secrets: &DeploymentSecrets,
+) -> Result<(), StepError> {
+    let (users, others) = users(work, deployment).await?;
     let engine = work.engine(deployment)?;
     let found = engine
         .restore_users(deployment, secrets, &users, &others)

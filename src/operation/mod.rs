@@ -41,6 +41,7 @@ mod members;
 mod meter;
 mod provision;
 mod prune;
+mod recover;
 mod relief;
 mod repair;
 mod restore;
@@ -184,6 +185,7 @@ pub fn definition(kind: OperationKind) -> &'static Definition {
         OperationKind::Prune => &prune::DEFINITION,
         OperationKind::Relief => &relief::DEFINITION,
         OperationKind::Repair => &repair::DEFINITION,
+        OperationKind::Recover => &recover::DEFINITION,
     }
 }
 

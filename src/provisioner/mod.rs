@@ -7,6 +7,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 
 use crate::{
     model::{
@@ -121,6 +122,8 @@ pub struct FileSeen {
     pub bytes: u64,
     /// What of it has room on the disk, in bytes: less than its length where it has holes.
     pub bytes_on_disk: u64,
+    /// When it was written to last.
+    pub written_at: DateTime<Utc>,
 }
 
 /// A place that runs members.
@@ -203,6 +206,34 @@ pub trait Provisioner: Send + Sync {
         name: &str,
         bytes_expected: u64,
         content: ByteStream,
+    ) -> Result<(), ProvisionerError>;
+
+    /// Hands a copy of a file in a member's home to the tasks of its deployment, as `{stage}/name`.
+    /// `path` is seen from the home. Dropping the future leaves no file.
+    async fn stage_file(
+        &self,
+        deployment: &DeploymentId,
+        member: &str,
+        path: &str,
+        name: &str,
+    ) -> Result<(), ProvisionerError>;
+
+    /// Moves all that a stopped member has in its home aside, under the name `aside`, and leaves the
+    /// home empty; refused while the member is wanted running. What was moved there before stays.
+    async fn set_aside(
+        &self,
+        deployment: &DeploymentId,
+        member: &str,
+        aside: &str,
+    ) -> Result<(), ProvisionerError>;
+
+    /// Stops the member, and gives its home again what was set aside under that name; when there is
+    /// nothing, it is only stopped.
+    async fn put_back(
+        &self,
+        deployment: &DeploymentId,
+        member: &str,
+        aside: &str,
     ) -> Result<(), ProvisionerError>;
 
     /// Removes a staged file; one that is not there is fine.

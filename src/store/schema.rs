@@ -152,6 +152,7 @@ diesel::table! {
         change -> Nullable<Text>,
         delete_prefix -> Nullable<Text>,
         repair -> Nullable<Text>,
+        survivor -> Nullable<Text>,
     }
 }
 

@@ -36,7 +36,7 @@ use crate::{
 const KEYS: usize = 50;
 
 /// An instance `i` with some keys.
-async fn with_keys(broker: &TestBroker, version: &str) -> Value {
+pub async fn with_keys(broker: &TestBroker, version: &str) -> Value {
     broker
         .provision("i", json!({ "db_version": version }))
         .await;
@@ -46,7 +46,7 @@ async fn with_keys(broker: &TestBroker, version: &str) -> Value {
 }
 
 /// Where a member of `i` keeps its data.
-fn data_of(broker: &TestBroker, deployment: &Deployment, member: &str) -> PathBuf {
+pub fn data_of(broker: &TestBroker, deployment: &Deployment, member: &str) -> PathBuf {
     let of = format!(
         "clusters/local/{}/members/{member}/home/data",
         deployment.id
@@ -54,20 +54,20 @@ fn data_of(broker: &TestBroker, deployment: &Deployment, member: &str) -> PathBu
     broker.data_dir().join(of)
 }
 
-async fn deployment(broker: &TestBroker) -> Deployment {
+pub async fn deployment(broker: &TestBroker) -> Deployment {
     let found = Inside::of(broker).deployment("i").await;
     found.expect("a deployment").0
 }
 
 /// The process of a member of `i`.
-fn process_of(broker: &TestBroker, member: &str) -> Option<i32> {
+pub fn process_of(broker: &TestBroker, member: &str) -> Option<i32> {
     broker.members().into_iter().find(|pid| {
         let line = procfs::process::Process::new(*pid).and_then(|process| process.cmdline());
         line.is_ok_and(|line| line.contains(&format!("--name={member}")))
     })
 }
 
-fn signal(pid: i32, signal: Signal) {
+pub fn signal(pid: i32, signal: Signal) {
     let pid = Pid::from_raw(pid).expect("a pid");
     rustix::process::kill_process(pid, signal).expect("a signal");
 }
@@ -105,7 +105,7 @@ async fn repaired(broker: &TestBroker, times: usize) -> Duration {
 }
 
 /// A member serves all that was written, and has a say.
-async fn is_whole(credentials: &Value, member: &str) {
+pub async fn is_whole(credentials: &Value, member: &str) {
     eventually("a member that serves", || async {
         let mut client = etcd::connect_to(credentials, field_of(member)).await.ok()?;
         client.put("afterwards", member, None).await.ok()?;
@@ -114,7 +114,7 @@ async fn is_whole(credentials: &Value, member: &str) {
     .await;
 }
 
-async fn alerts(broker: &TestBroker, credentials: &Value) -> Value {
+pub async fn alerts(broker: &TestBroker, credentials: &Value) -> Value {
     let path = format!(
         "/deployments/{}/alerts",
         text(&credentials["deployment_id"])
@@ -124,7 +124,7 @@ async fn alerts(broker: &TestBroker, credentials: &Value) -> Value {
         .body
 }
 
-async fn says(broker: &TestBroker, credentials: &Value, words: &str) {
+pub async fn says(broker: &TestBroker, credentials: &Value, words: &str) {
     eventually(&format!("alerts: {words}"), || async {
         let told = alerts(broker, credentials).await.to_string();
         told.contains(words).then_some(())
@@ -132,7 +132,7 @@ async fn says(broker: &TestBroker, credentials: &Value, words: &str) {
     .await;
 }
 
-async fn patch(broker: &TestBroker, parameters: Value) -> Answer {
+pub async fn patch(broker: &TestBroker, parameters: Value) -> Answer {
     let path = format!("{}?accepts_incomplete=true", instance_path("i"));
     let body = json!({ "service_id": SERVICE, "parameters": parameters });
     answer(broker.osb(Method::PATCH, &path).json(&body)).await

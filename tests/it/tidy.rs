@@ -36,7 +36,15 @@ const ROOMS: [(&str, &[&str]); 21] = [
     ("http", &["broker", "caller", "logging", "model", "seal"]),
     (
         "observer",
-        &["broker", "clock", "engine", "model", "seal", "store"],
+        &[
+            "broker",
+            "clock",
+            "engine",
+            "model",
+            "provisioner",
+            "seal",
+            "store",
+        ],
     ),
     (
         "logbook",

@@ -94,6 +94,10 @@ impl Engine for Etcd {
         server::restore_task(deployment, index, file)
     }
 
+    fn reseed_task(&self, deployment: &Deployment, index: usize, file: &str) -> Task {
+        server::reseed_task(deployment, index, file)
+    }
+
     fn inspect_task(&self, version: Version, file: &str) -> Task {
         server::inspect_task(version, file)
     }

@@ -214,6 +214,13 @@ pub(super) fn restore_task(deployment: &Deployment, index: usize, file: &str) ->
     }
 }
 
+/// The same from a copy of a member's database file, which has no checksum.
+pub(super) fn reseed_task(deployment: &Deployment, index: usize, file: &str) -> Task {
+    let mut task = restore_task(deployment, index, file);
+    task.args.push("--skip-hash-check".to_owned());
+    task
+}
+
 /// The task that tells what is in the staged snapshot `file`.
 pub(super) fn inspect_task(version: Version, file: &str) -> Task {
     let (program, env) = snapshot_tool(version);

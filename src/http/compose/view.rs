@@ -503,6 +503,7 @@ pub fn recipe_words(operation: &Operation) -> (&'static str, Cow<'static, str>) 
         OperationKind::Backup => ("Recipes::Deployment::Backup", "Backup"),
         OperationKind::Prune => ("Recipes::Deployment::Prune", "Remove expired backups"),
         OperationKind::Relief => ("Recipes::Deployment::Run", "Make room in the database"),
+        OperationKind::Recover => ("Recipes::Deployment::Run", "Recover the database"),
         OperationKind::Repair => return ("Recipes::Deployment::Run", name_of_repair(operation)),
     };
     (template, name.into())

@@ -34,6 +34,7 @@ const RULES: Rules = Rules {
         super::audit,
         super::versions,
         super::members::repair,
+        super::members::recover,
         health::alive,
         health::ready,
     ),

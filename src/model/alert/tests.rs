@@ -63,6 +63,7 @@ fn database() -> DatabaseWatch {
         closed_since: None,
         incidents: Vec::new(),
         repair: None,
+        is_recovered: false,
     }
 }
 

@@ -174,6 +174,41 @@ impl Member {
             .map_err(self.failed("wiping"))
     }
 
+    /// See [`crate::provisioner::Provisioner::set_aside`].
+    pub(super) fn set_aside(&mut self, programs: &Programs, name: &str) -> Result<()> {
+        if self.is_wanted_running() {
+            return Err(ProvisionerError::NotStopped {
+                member: self.folder.name.clone(),
+            });
+        }
+        self.kill_tasks(programs)?;
+        self.end_process(programs, STOP_GRACE)?;
+        let (home, aside) = (self.folder.home(), self.folder.aside(name));
+        let move_there = || {
+            if aside.exists() {
+                return Ok(());
+            }
+            folders::create_folder(aside.parent().expect("a home lies in a folder"))?;
+            folders::missing_is_fine(std::fs::rename(&home, &aside)).map(|_| ())
+        };
+        move_there()
+            .and_then(|()| folders::create_folder(&home))
+            .map_err(self.failed("setting aside what was in the home of"))
+    }
+
+    /// See [`crate::provisioner::Provisioner::put_back`].
+    pub(super) fn put_back(&mut self, programs: &Programs, name: &str) -> Result<()> {
+        self.stop(programs, Duration::ZERO)?;
+        self.kill_tasks(programs)?;
+        let (home, aside) = (self.folder.home(), self.folder.aside(name));
+        if !aside.exists() {
+            return Ok(());
+        }
+        folders::remove_folder(&home)
+            .and_then(|()| std::fs::rename(&aside, &home))
+            .map_err(self.failed("putting back what was in the home of"))
+    }
+
     /// Kills what is left of tasks of this member.
     pub(super) fn kill_tasks(&self, programs: &Programs) -> Result<()> {
         let tasks = || self.processes(programs, |p| p.place == self.folder.path());

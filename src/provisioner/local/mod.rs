@@ -41,6 +41,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures::StreamExt as _;
 
 use self::{
     deployment::Deployment, discovery::Programs, folders::DeploymentFolder, printed::Reading,
@@ -51,7 +52,7 @@ use crate::{
     model::{
         failure::chain,
         ids::DeploymentId,
-        limits::{CLUSTER_LOCK_WAIT, LAST_WORDS_BYTES_MAX, PROCESS_POLL},
+        limits::{CHUNK_BYTES, CLUSTER_LOCK_WAIT, LAST_WORDS_BYTES_MAX, PROCESS_POLL},
         logfile::{LogPart, Logfile},
         server::{Server, Task},
         version::Version,
@@ -340,6 +341,48 @@ impl Provisioner for LocalProvisioner {
             file.finish(&deployment.folder.stage().join(name))
         };
         self.cluster.change(deployment, finish).await
+    }
+
+    async fn stage_file(
+        &self,
+        deployment: &DeploymentId,
+        member: &str,
+        path: &str,
+        name: &str,
+    ) -> Result<()> {
+        folders::check_member_name(member)?;
+        folders::check_folder_name(path)?;
+        let home = DeploymentFolder::new(&self.cluster.folder, deployment)
+            .member(member)
+            .home();
+        let failed = || ProvisionerError::while_doing(format!("reading a file of {deployment}"));
+        let file = tokio::fs::File::open(home.join(path)).await;
+        let file = file.map_err(failed())?;
+        let bytes = file.metadata().await.map_err(failed())?.len();
+        let content = tokio_util::io::ReaderStream::with_capacity(file, CHUNK_BYTES);
+        self.stage(deployment, name, bytes, content.boxed()).await
+    }
+
+    async fn set_aside(&self, deployment: &DeploymentId, member: &str, aside: &str) -> Result<()> {
+        folders::check_member_name(member)?;
+        folders::check_file_name(aside)?;
+        let (member, aside) = (member.to_owned(), aside.to_owned());
+        let move_there = move |cluster: &Cluster, deployment: &mut Deployment| {
+            let member = deployment.member(&member);
+            member.set_aside(&cluster.programs, &aside)
+        };
+        self.cluster.change(deployment, move_there).await
+    }
+
+    async fn put_back(&self, deployment: &DeploymentId, member: &str, aside: &str) -> Result<()> {
+        folders::check_member_name(member)?;
+        folders::check_file_name(aside)?;
+        let (member, aside) = (member.to_owned(), aside.to_owned());
+        let move_back = move |cluster: &Cluster, deployment: &mut Deployment| {
+            let member = deployment.member(&member);
+            member.put_back(&cluster.programs, &aside)
+        };
+        self.cluster.change(deployment, move_back).await
     }
 
     async fn unstage(&self, deployment: &DeploymentId, name: &str) -> Result<()> {

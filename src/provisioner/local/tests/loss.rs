@@ -90,3 +90,51 @@ async fn last_words_are_those_of_the_last_process_alone() {
     provisioner.start(&server(&id)).await.unwrap();
     assert_eq!(provisioner.last_words(&id, MEMBER).await.unwrap(), None);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_member_had_is_set_aside_and_comes_back() {
+    let world = World::with_sleeper();
+    let provisioner = world.open().await;
+    let id = new_id();
+    provisioner.start(&server(&id)).await.unwrap();
+    eventually("it started", async || world.starts(&id) == 1).await;
+    let refused = provisioner
+        .set_aside(&id, MEMBER, "before")
+        .await
+        .unwrap_err();
+    assert!(matches!(refused, ProvisionerError::NotStopped { .. }));
+    provisioner
+        .stage_file(&id, MEMBER, "starts", "copied")
+        .await
+        .unwrap();
+    let place = task(&["print", "{stage}"], PATIENCE);
+    let stage = provisioner.run(&id, MEMBER, &place).await.unwrap();
+    let copied = fs::read_to_string(Path::new(stage.trim()).join("copied")).unwrap();
+    assert_eq!(copied.lines().count(), 1);
+    provisioner.stop(&id, MEMBER, STOP_GRACE).await.unwrap();
+    let starts = || world.member(&id).home().join("starts");
+    for _ in 0..2 {
+        provisioner.set_aside(&id, MEMBER, "before").await.unwrap();
+        assert!(!starts().exists());
+        assert!(world.member(&id).home().exists());
+    }
+    provisioner.start(&server(&id)).await.unwrap();
+    eventually("it started anew", async || world.starts(&id) == 1).await;
+    for _ in 0..2 {
+        provisioner.put_back(&id, MEMBER, "before").await.unwrap();
+        assert_eq!(fs::read_to_string(starts()).unwrap(), copied);
+    }
+    assert!(!observed(&provisioner, &id).await.running);
+    provisioner
+        .put_back(&id, MEMBER, "elsewhere")
+        .await
+        .unwrap();
+    for name in ["..", "a/b", ""] {
+        assert!(provisioner.set_aside(&id, MEMBER, name).await.is_err());
+        assert!(provisioner.put_back(&id, MEMBER, name).await.is_err());
+        let staged = provisioner.stage_file(&id, MEMBER, name, "copied").await;
+        assert!(staged.is_err(), "{name}");
+    }
+    provisioner.destroy(&id).await.unwrap();
+    assert!(!world.cluster().join(id.as_str()).exists());
+}
