@@ -18,7 +18,7 @@ use crate::{
             MEMBER_BYTES_MIN, MEMBERS, PORTS_LOOKED_AT, READY_TIMEOUT,
         },
         observation,
-        repair::time_to_start,
+        repair::{Liveness, next_hung, time_to_start},
         server::Server,
     },
     provisioner::{Observation, Provisioner, ProvisionerError},
@@ -362,10 +362,41 @@ pub async fn await_ready(
             }
         }
     };
-    tokio::select! {
-        ready = ready => Ok(ready?),
-        down = a_member_stays_down(provisioner.as_ref(), deployment) => Err(down),
+    let ended = tokio::select! {
+        ready = ready => ready,
+        down = a_member_stays_down(provisioner.as_ref(), deployment) => return Err(down),
+    };
+    if matches!(ended, Err(EngineError::NotReady(_))) {
+        end_hung(work, deployment, secrets).await?;
     }
+    Ok(ended?)
+}
+
+/// Ends and starts anew a member that runs and gives no sign of life while most others do: the
+/// watchdog leaves it to whoever has the members in hand.
+async fn end_hung(
+    work: &Work,
+    deployment: &Deployment,
+    secrets: &DeploymentSecrets,
+) -> Result<(), StepError> {
+    let alive = work.engine(deployment)?.alive(deployment, secrets).await?;
+    let provisioner = &work.cluster(deployment)?.provisioner;
+    let observed = provisioner.observe(&deployment.id).await?;
+    let runs = |name: &str| observed.iter().any(|m| m.member == name && m.running);
+    let members: Vec<Liveness> = (deployment.members.iter().zip(alive))
+        .map(|(member, answers)| Liveness {
+            answers,
+            // It was waited for all the time.
+            silent_for: runs(&member.name).then_some(READY_TIMEOUT),
+        })
+        .collect();
+    let Some(hung) = next_hung(&members, Duration::ZERO) else {
+        return Ok(());
+    };
+    let name = &deployment.members[hung].name;
+    log::warn!(deployment:% = deployment.id, member = name.as_str();
+        "the member gives no sign of life while the others serve; it is ended and started anew");
+    Ok(provisioner.restart(&deployment.id, name).await?)
 }
 
 /// Looks whether all members serve before any of them is touched. Whoever does not serve then does

@@ -13,7 +13,7 @@ use compose_broker::{
     app::Surroundings,
     model::{
         deployment::Deployment,
-        limits::{HANG_AFTER, REPAIRS_MAX},
+        limits::{HANG_AFTER, READY_TIMEOUT, REPAIRS_MAX},
         operation::{Operation, OperationKind, OperationState},
     },
     operation::fault::{Fault, Faults, Moment},
@@ -29,7 +29,8 @@ use crate::{
         Answer, SERVICE, TestBroker, answer, eventually, instance_path, kill, new_folder,
         processes_below, text,
     },
-    control, etcd,
+    control::{self, Script},
+    etcd,
     inside::Inside,
 };
 
@@ -433,4 +434,30 @@ async fn members_that_are_open_already_are_left_alone_when_opening_is_tried_agai
     broker.provision("i", json!({})).await;
     let ran = faults.ran.lock().expect("pids").clone();
     assert_eq!(ran, Some(broker.members()));
+}
+
+/// The watchdog leaves members alone that an update has in hand: the update itself ends one that hangs,
+/// when it has waited for it for [`READY_TIMEOUT`].
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "waits for minutes"]
+async fn a_member_that_hangs_during_an_update_is_started_anew_by_it() {
+    let script = Script::default();
+    let broker = TestBroker::start_with(&[], script.surroundings()).await;
+    let credentials = with_keys(&broker, "3.6.16").await;
+    let held = script.hold(OperationKind::Update, "roll");
+    let accepted = patch(&broker, json!({ "units": 2 })).await;
+    let inside = Inside::of(&broker);
+    eventually("an update that is held", || async {
+        let update = inside.newest("i", OperationKind::Update).await;
+        inside.is_recorded(&update, "check").await.then_some(())
+    })
+    .await;
+    signal(process_of(&broker, "m1").expect("a process"), Signal::STOP);
+    drop(held);
+    let begun = Instant::now();
+    tokio::time::sleep(READY_TIMEOUT).await;
+    let end = broker.instance_end("i", &accepted.body).await;
+    println!("after {:.1?}: {end}", begun.elapsed());
+    assert_eq!(end["state"], "succeeded", "{end}");
+    is_whole(&credentials, "m1").await;
 }
