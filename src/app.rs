@@ -51,6 +51,7 @@ use crate::{
     scheduler,
     seal::{KeyRing, SealError},
     store::{self, Conn, Store, StoreError},
+    watchdog::Watchdog,
 };
 
 /// How [`StartError`] is told in one line, with all its causes.
@@ -142,7 +143,8 @@ pub struct Surroundings {
     /// Deliberate faults.
     pub faults: Arc<dyn Faults>,
     /// Whether what is due is asked for: scheduled backups, ends of bindings, room in full
-    /// databases. Tests that let days pass or databases fill for other reasons go without.
+    /// databases, members that lost their data or hang. Tests that let days pass or databases fill
+    /// for other reasons go without.
     pub scheduled: bool,
 }
 
@@ -182,6 +184,7 @@ pub struct App {
     running: JoinHandle<()>,
     scheduling: JoinHandle<()>,
     guarding: JoinHandle<()>,
+    watching: JoinHandle<()>,
     stop: CancellationToken,
     certificate: Option<Arc<ServerCertificate>>,
     broker: Arc<Broker>,
@@ -190,7 +193,11 @@ pub struct App {
 
 impl App {
     /// Builds and starts a broker. When this returns, requests are served.
+    ///
+    /// Members come first: whatever else stops the start, databases that should run do. What is
+    /// wrong with a cluster is told in its turn.
     pub async fn start(config: Config, surroundings: Surroundings) -> Result<Self, StartError> {
+        let opened = open_clusters(&config.clusters).await;
         let engines: BTreeMap<String, SharedEngine> = [Arc::new(etcd::Etcd) as SharedEngine]
             .map(|e| (e.name().to_owned(), e))
             .into();
@@ -215,7 +222,7 @@ impl App {
         check_clusters(&store, &config.clusters).await?;
         let catalog = Arc::new(CurrentCatalog::new(check_plans(&store, catalog).await?));
         let backups: SharedBackupStore = Arc::new(FolderStore::open(config.backup_folder.clone())?);
-        let clusters = open_clusters(&config).await?;
+        let clusters = opened?;
         let versions: BTreeMap<String, BTreeMap<String, Vec<_>>> = clusters
             .iter()
             .map(|(id, cluster)| {
@@ -246,19 +253,20 @@ impl App {
         tell_of_faults(&profiles, &versions);
         let keys = config.keys.clone();
         let runtime = tokio::runtime::Handle::current();
-        let [observer, guards] = [(); 2].map(|()| {
-            EngineObserver::new(
-                store.clone(),
-                keys.clone(),
-                engines.clone(),
-                surroundings.clock.clone(),
-                runtime.clone(),
-            )
-        });
         let provisioners = clusters.iter();
         let provisioners: BTreeMap<String, _> = provisioners
             .map(|(id, parts)| (id.clone(), parts.provisioner.clone()))
             .collect();
+        let [observer, guards, watchdogs] = [(); 3].map(|()| {
+            EngineObserver::new(
+                store.clone(),
+                keys.clone(),
+                engines.clone(),
+                provisioners.clone(),
+                surroundings.clock.clone(),
+                runtime.clone(),
+            )
+        });
         let logbook = Logbook::new(provisioners.clone(), engines.clone());
         let mut credentials = vec![Credentials {
             username: config.username,
@@ -290,6 +298,12 @@ impl App {
         let guard = Guard::new(
             broker.clone(),
             Box::new(guards),
+            engines.clone(),
+            provisioners.clone(),
+        );
+        let watchdog = Watchdog::new(
+            broker.clone(),
+            Box::new(watchdogs),
             engines.clone(),
             provisioners,
         );
@@ -327,6 +341,11 @@ impl App {
         } else {
             tokio::spawn(stop.clone().cancelled_owned())
         };
+        let watching = if surroundings.scheduled {
+            tokio::spawn(watchdog.run(stop.clone()))
+        } else {
+            tokio::spawn(stop.clone().cancelled_owned())
+        };
         Ok(Self {
             address,
             public_url,
@@ -336,6 +355,7 @@ impl App {
             running: tokio::spawn(Runner::new(parts, surroundings.faults).run(stop.clone())),
             scheduling,
             guarding,
+            watching,
             stop,
             certificate,
             broker: served,
@@ -380,6 +400,7 @@ impl App {
             _ = &mut self.running => io::Error::other("the runner ended"),
             _ = &mut self.scheduling => io::Error::other("the scheduler ended"),
             _ = &mut self.guarding => io::Error::other("the guard ended"),
+            _ = &mut self.watching => io::Error::other("the watchdog ended"),
         }
     }
 
@@ -391,6 +412,7 @@ impl App {
         let tasks = [
             ("scheduler", self.scheduling),
             ("guard", self.guarding),
+            ("watchdog", self.watching),
             ("runner", self.running),
         ];
         for (what, task) in tasks {
@@ -594,8 +616,7 @@ fn public_url(config: &Config, address: SocketAddr) -> String {
     url.unwrap_or_else(|| format!("{scheme}://{address}"))
 }
 
-/// Holds the clusters against the store before any member is touched: every instance has one to live
-/// on, and none is one.
+/// Holds the clusters against the store: every instance has one to live on, and none is one.
 async fn check_clusters(store: &Arc<Store>, clusters: &[LocalCluster]) -> Result<(), StartError> {
     let clusters = clusters.iter().map(|local| &local.cluster);
     for id in clusters
@@ -626,27 +647,46 @@ async fn check_clusters(store: &Arc<Store>, clusters: &[LocalCluster]) -> Result
     Err(StartError::ClusterGone(named.join(", ")))
 }
 
-async fn open_clusters(config: &Config) -> Result<BTreeMap<String, ClusterParts>, StartError> {
+/// Starts the members that should run, where the broker itself cannot be started for its settings:
+/// nobody looks after them until one is. What is wrong with a cluster, the next start tells.
+pub async fn start_members(clusters: &[LocalCluster]) {
+    for local in clusters {
+        let _ = open_cluster(local).await;
+    }
+}
+
+async fn open_cluster(local: &LocalCluster) -> Result<Arc<LocalProvisioner>, StartError> {
+    let opened = LocalProvisioner::open(
+        local.folder.clone(),
+        local.engines_dir.clone(),
+        &[EngineBinaries {
+            engine: "etcd",
+            probe: "etcd",
+            probe_args: &["--version"],
+            parse_version: etcd::parse_version_output,
+            required: |version| etcd::binaries(*version),
+            offered: |version| etcd::PROFILE.offers(*version),
+        }],
+    );
+    opened.await.map_err(|source| StartError::Cluster {
+        cluster: local.cluster.id.clone(),
+        source,
+    })
+}
+
+async fn open_clusters(all: &[LocalCluster]) -> Result<BTreeMap<String, ClusterParts>, StartError> {
     let mut clusters = BTreeMap::new();
-    for local in &config.clusters {
+    let mut failure = None;
+    for local in all {
         let id = &local.cluster.id;
-        let provisioner = LocalProvisioner::open(
-            local.folder.clone(),
-            local.engines_dir.clone(),
-            &[EngineBinaries {
-                engine: "etcd",
-                probe: "etcd",
-                probe_args: &["--version"],
-                parse_version: etcd::parse_version_output,
-                required: |version| etcd::binaries(*version),
-                offered: |version| etcd::PROFILE.offers(*version),
-            }],
-        )
-        .await
-        .map_err(|source| StartError::Cluster {
-            cluster: id.clone(),
-            source,
-        })?;
+        let provisioner = match open_cluster(local).await {
+            Ok(provisioner) => provisioner,
+            // The members of the others are started all the same.
+            Err(error) => {
+                failure = failure.or(Some(error));
+                continue;
+            }
+        };
         let limit = local.cluster.operations_at_once.map(usize::try_from);
         let parts = ClusterParts {
             provisioner,
@@ -655,5 +695,8 @@ async fn open_clusters(config: &Config) -> Result<BTreeMap<String, ClusterParts>
         };
         clusters.insert(id.clone(), parts);
     }
-    Ok(clusters)
+    match failure {
+        None => Ok(clusters),
+        Some(error) => Err(error),
+    }
 }

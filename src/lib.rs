@@ -11,6 +11,7 @@ pub mod guard;
 pub mod http;
 pub mod observer;
 pub mod scheduler;
+pub mod watchdog;
 
 pub mod broker;
 pub mod operation;

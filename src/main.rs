@@ -9,7 +9,7 @@ use std::{
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::{generate, shells};
 use compose_broker::{
-    app::{App, Clock, Surroundings, chain, check_catalog, dashboard_link},
+    app::{App, Clock, Surroundings, chain, check_catalog, dashboard_link, start_members},
     client::{self, Client},
     config::{CatalogFile, Config, SECRETS_HELP, Settings},
     logging,
@@ -177,7 +177,14 @@ fn completion(shell: Shell) -> ExitCode {
 }
 
 async fn serve(settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
-    let config = Config::load(settings)?;
+    let config = match Config::load(settings) {
+        Ok(config) => config,
+        Err(error) => {
+            // After the machine was started anew, databases must not wait for somebody to mend it.
+            start_members(&Config::clusters_alone(settings)).await;
+            return Err(error.into());
+        }
+    };
     logging::start(&config.log, config.log_format);
     let data_dir = config.data_dir.display().to_string();
     let mut terminate = signal(SignalKind::terminate())?;

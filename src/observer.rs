@@ -22,17 +22,19 @@ use crate::{
     clock::Clock,
     engine::{EngineError, SharedEngine},
     model::{
-        deployment::{Deployment, DeploymentSecrets},
+        deployment::{Deployment, DeploymentSecrets, Member},
         engine::Obstacle,
         failure::chain,
         ids::DeploymentId,
         limits::{
             LOOKS_AT_ONCE, OBSERVATION_FRESH, OBSERVATION_USABLE, OBSERVATIONS_REMEMBERED_MAX,
-            PREFLIGHT_TIMEOUT, PREFLIGHTS_AT_ONCE,
+            PREFLIGHT_TIMEOUT, PREFLIGHTS_AT_ONCE, SURVEY_TIMEOUT,
         },
         observation::Observation,
+        recovery::{DataLeft, Remains},
         version::Version,
     },
+    provisioner::{ProvisionerError, SharedProvisioner},
     seal::{KeyRing, SealError},
     store::{self, Store, StoreError},
 };
@@ -56,12 +58,17 @@ enum LookError {
     Engine(#[from] EngineError),
     #[error("this broker has no engine {0}")]
     UnknownEngine(String),
+    #[error("this broker has no cluster {0}")]
+    UnknownCluster(String),
+    #[error("the cluster did not tell")]
+    Provisioner(#[from] ProvisionerError),
 }
 
 struct Looker {
     store: Arc<Store>,
     keys: Arc<KeyRing>,
     engines: BTreeMap<String, SharedEngine>,
+    provisioners: BTreeMap<String, SharedProvisioner>,
     clock: Clock,
     places: Semaphore,
     /// Of those who ask for obstacles: they ask more, and must not hold up looks.
@@ -85,6 +92,7 @@ impl EngineObserver {
         store: Arc<Store>,
         keys: Arc<KeyRing>,
         engines: BTreeMap<String, SharedEngine>,
+        provisioners: BTreeMap<String, SharedProvisioner>,
         clock: Clock,
         runtime: Handle,
     ) -> Self {
@@ -92,6 +100,7 @@ impl EngineObserver {
             store,
             keys,
             engines,
+            provisioners,
             clock,
             places: Semaphore::new(LOOKS_AT_ONCE),
             preflights: Semaphore::new(PREFLIGHTS_AT_ONCE),
@@ -125,6 +134,22 @@ impl Observer for EngineObserver {
         let looking = self
             .runtime
             .spawn(async move { looker.look_now(&deployment).await });
+        Box::pin(async move { looking.await.ok()? })
+    }
+
+    fn alive(&self, deployment: &Deployment) -> BoxFuture<'static, Option<Vec<bool>>> {
+        let (looker, deployment) = (self.looker.clone(), deployment.clone());
+        let asking = self
+            .runtime
+            .spawn(async move { looker.alive_now(&deployment).await });
+        Box::pin(async move { asking.await.ok()? })
+    }
+
+    fn survey(&self, deployment: &Deployment) -> BoxFuture<'static, Option<Vec<Remains>>> {
+        let (looker, deployment) = (self.looker.clone(), deployment.clone());
+        let looking = self
+            .runtime
+            .spawn(async move { looker.survey_now(&deployment).await });
         Box::pin(async move { looking.await.ok()? })
     }
 
@@ -251,6 +276,24 @@ impl Looker {
         }
     }
 
+    async fn alive_now(&self, deployment: &Deployment) -> Option<Vec<bool>> {
+        let _place = self.places.acquire().await.ok()?;
+        let asking = async {
+            let Some((deployment, secrets)) = self.find(deployment).await? else {
+                return Ok(Vec::new());
+            };
+            let engine = self.engine(&deployment)?;
+            Ok::<_, LookError>(engine.alive(&deployment, &secrets).await?)
+        };
+        match asking.await {
+            Ok(alive) => Some(alive),
+            Err(error) => {
+                log::warn!(deployment:% = deployment.id; "cannot look at it: {}", chain(&error));
+                None
+            }
+        }
+    }
+
     async fn obstacles_now(&self, deployment: &Deployment, to: Version) -> Option<Vec<Obstacle>> {
         let asking = async {
             let _place = self.preflights.acquire().await.ok()?;
@@ -267,6 +310,41 @@ impl Looker {
                 None
             }
         }
+    }
+
+    async fn survey_now(&self, deployment: &Deployment) -> Option<Vec<Remains>> {
+        let _place = self.preflights.acquire().await.ok()?;
+        match self.remains(deployment).await {
+            Ok(remains) => Some(remains),
+            Err(error) => {
+                log::warn!(deployment:% = deployment.id; "cannot look at it: {}", chain(&error));
+                None
+            }
+        }
+    }
+
+    async fn remains(&self, deployment: &Deployment) -> Result<Vec<Remains>, LookError> {
+        let seen = self.ask(deployment).await?;
+        let serving = seen.serving() * 2 > seen.members.len();
+        let engine = self.engine(deployment)?;
+        let provisioner = self
+            .provisioners
+            .get(&deployment.cluster)
+            .ok_or_else(|| LookError::UnknownCluster(deployment.cluster.clone()))?;
+        let mut remains = Vec::new();
+        for (member, seen) in deployment.members.iter().zip(&seen.members) {
+            let mut data = data_left(deployment, member, engine, provisioner).await?;
+            if let Some(data) = data.as_mut().filter(|_| !serving) {
+                let reading = revision(deployment, member, engine, provisioner);
+                data.revision = timeout(SURVEY_TIMEOUT, reading).await.ok().flatten();
+            }
+            remains.push(Remains {
+                member: member.name.clone(),
+                serves: seen.serves(),
+                data,
+            });
+        }
+        Ok(remains)
     }
 
     async fn ask_for_obstacles(
@@ -320,6 +398,64 @@ impl Looker {
             observed_at: self.clock.now(),
         })
     }
+}
+
+/// What a member still has on its disk; none when its database or the log of it is gone.
+async fn data_left(
+    deployment: &Deployment,
+    member: &Member,
+    engine: &SharedEngine,
+    provisioner: &SharedProvisioner,
+) -> Result<Option<DataLeft>, ProvisionerError> {
+    let observed = provisioner.observe(&deployment.id).await?;
+    let lost = observed
+        .iter()
+        .any(|m| m.member == member.name && m.has_lost_data);
+    let wanted = engine.database_file();
+    let files = provisioner
+        .files(&deployment.id, &member.name, wanted.folder)
+        .await?;
+    let database = files.iter().find(|file| (wanted.has)(&file.name));
+    Ok(database.filter(|_| !lost).map(|file| DataLeft {
+        revision: None,
+        written_at: file.written_at,
+    }))
+}
+
+/// The newest revision in a member's database, by a copy of it: the member may have it open.
+async fn revision(
+    deployment: &Deployment,
+    member: &Member,
+    engine: &SharedEngine,
+    provisioner: &SharedProvisioner,
+) -> Option<i64> {
+    let wanted = engine.database_file();
+    let id = &deployment.id;
+    let files = provisioner
+        .files(id, &member.name, wanted.folder)
+        .await
+        .ok()?;
+    let file = files.into_iter().find(|file| (wanted.has)(&file.name))?;
+    let path = format!("{}/{}", wanted.folder, file.name);
+    let copy = format!("survey-{}.db", member.name);
+    let read = async {
+        provisioner
+            .stage_file(id, &member.name, &path, &copy)
+            .await?;
+        let task = engine.inspect_task(deployment.shape_of(member).version, &copy);
+        provisioner.run(id, &member.name, &task).await
+    };
+    let printed = read.await;
+    if let Err(error) = provisioner.unstage(id, &copy).await {
+        log::warn!(deployment:% = id; "{}", chain(&error));
+    }
+    let revision = printed.map(|printed| engine.parse_inspection(&printed).ok());
+    revision
+        .inspect_err(|error| {
+            log::warn!(deployment:% = id, member = member.name.as_str(); "{}", chain(error));
+        })
+        .ok()?
+        .map(|inspection| inspection.revision)
 }
 
 /// A look that is under way; however it ends, the next one may begin.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use tokio::time::timeout;
 
-use super::{Broker, BrokerError, DeploymentView};
+use super::{Broker, BrokerError, DeploymentView, repair};
 use crate::{
     model::{
-        alert::{Alert, BackupWatch, DatabaseWatch, Incident, alerts},
+        alert::{Alert, BackupWatch, DatabaseWatch, Incident, RepairWatch, alerts},
         backup::{Backup, BackupState},
         binding::{BindParameters, Binding, BindingState},
         deployment::Deployment,
@@ -64,6 +64,8 @@ impl Broker {
             safe_full_from: nearest(&is_safe),
             closed_since: of.closed_since,
             incidents: beside.incidents,
+            repair: beside.repair,
+            is_recovered: beside.is_recovered,
             engine,
             version,
         }
@@ -82,6 +84,8 @@ pub(super) struct Beside {
     /// Bindings that are held to a role or a prefix.
     limited: usize,
     incidents: Vec<Incident>,
+    repair: Option<RepairWatch>,
+    is_recovered: bool,
 }
 
 /// Reads what is told of a database beside its deployment.
@@ -95,9 +99,12 @@ pub(super) fn beside(
         let asked = BindParameters::read(&binding.request.parameters);
         binding.state == BindingState::Ready && asked.is_ok_and(|p| p.rights().are_limited())
     };
+    let active = store::operation::active_on_instance(conn, &of.instance)?;
     Ok(Beside {
         limited: bindings.iter().filter(is_limited).count(),
         incidents: store::incident::since(conn, &of.id, now - INCIDENT_TOLD)?,
+        repair: repair::watch(conn, &of.instance, now)?,
+        is_recovered: active.iter().any(|o| o.kind == OperationKind::Recover),
     })
 }
 

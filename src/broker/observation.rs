@@ -6,7 +6,8 @@ use futures::future::BoxFuture;
 
 use super::Broker;
 use crate::model::{
-    deployment::Deployment, engine::Obstacle, observation::Observation, version::Version,
+    deployment::Deployment, engine::Obstacle, observation::Observation, recovery::Remains,
+    version::Version,
 };
 
 /// Whoever looks at running deployments. Pages take what was seen last; few use cases wait for a
@@ -22,6 +23,13 @@ pub trait Observer: Send + Sync {
 
     /// Looks at a deployment now. None when that comes to nothing.
     fn look(&self, deployment: &Deployment) -> BoxFuture<'static, Option<Arc<Observation>>>;
+
+    /// Whether each member gives a sign of life now, in member order. None when nobody can ask.
+    fn alive(&self, deployment: &Deployment) -> BoxFuture<'static, Option<Vec<bool>>>;
+
+    /// Looks at what each member still has, on its disk where it does not serve. None when that comes
+    /// to nothing.
+    fn survey(&self, deployment: &Deployment) -> BoxFuture<'static, Option<Vec<Remains>>>;
 
     /// Asks the members what is in the way of taking them to a version. None when that comes to
     /// nothing.

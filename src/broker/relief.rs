@@ -51,7 +51,13 @@ impl Broker {
     pub async fn relieve_full(&self, deployment: &Deployment) -> Result<bool, BrokerError> {
         let (instance, now) = (deployment.instance.clone(), self.clock.now());
         let decided = self.store.decide(move |conn| {
-            if running(conn, &instance)?.is_some() {
+            let active = store::operation::active_on_instance(conn, &instance)?;
+            // A recovery closes and opens it by itself.
+            let busy = [OperationKind::Relief, OperationKind::Recover];
+            if active
+                .iter()
+                .any(|operation| busy.contains(&operation.kind))
+            {
                 return Ok(false);
             }
             let operation = Operation::queued(OperationKind::Relief, &instance, GUARD, now);

@@ -1,12 +1,15 @@
 //! How operations fare, as platforms and API clients ask for it. Reading changes nothing.
 
+use tokio::time::timeout;
+
 use super::{Broker, BrokerError};
 use crate::{
     model::{
         ids::{BindingId, InstanceId, OperationId},
+        limits::ALERT_LOOK_TIMEOUT,
         operation::{DeletedPoll, HALTED, Operation, OperationKind, OperationState},
     },
-    store,
+    store::{self, Conn},
 };
 
 /// OSB's states of a last operation.
@@ -66,9 +69,8 @@ pub fn status_of(operation: &Operation) -> OperationStatus {
     let (instance_usable, update_repeatable) = match operation.kind {
         _ if state != StatusState::Failed => (None, None),
         OperationKind::Deprovision => (Some(false), None),
-        // What was halted is being deleted. An update that failed has put its members back; one
-        // that is stuck could not, and the broker vouches for nothing. The next update goes on
-        // from wherever the members are.
+        // What was halted is being deleted. An update that failed has put its members back; of one
+        // that is stuck only a look tells. The next update goes on from wherever the members are.
         OperationKind::Update => (
             Some(!operation.halted && operation.state == OperationState::Failed),
             Some(!operation.halted),
@@ -103,8 +105,28 @@ impl Broker {
         instance: InstanceId,
         token: Option<String>,
     ) -> Result<OperationStatus, BrokerError> {
-        self.last_operation(instance, None, &OF_INSTANCE, token)
-            .await
+        let status = self.last_operation(instance.clone(), None, &OF_INSTANCE, token);
+        let status = status.await?;
+        // Of an update that failed: whatever became of it, what counts is whether it serves now.
+        let instance_usable = match (status.instance_usable, status.update_repeatable) {
+            (Some(guess), Some(true)) => Some(self.serves(instance).await?.unwrap_or(guess)),
+            (other, _) => other,
+        };
+        Ok(OperationStatus {
+            instance_usable,
+            ..status
+        })
+    }
+
+    /// Whether most members of an instance serve now. None when they cannot be looked at in time.
+    async fn serves(&self, instance: InstanceId) -> Result<Option<bool>, BrokerError> {
+        let find = move |conn: &mut Conn<'_>| store::deployment::of_instance(conn, &instance);
+        let Some((deployment, _)) = self.store.read(find).await? else {
+            return Ok(None);
+        };
+        let seen = timeout(ALERT_LOOK_TIMEOUT, self.observer.look(&deployment)).await;
+        let is_open = deployment.closed_since.is_none();
+        Ok(seen.ok().flatten().map(|seen| is_open && seen.is_usable()))
     }
 
     /// OSB "Polling Last Operation for Service Bindings".

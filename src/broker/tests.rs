@@ -24,6 +24,7 @@ use crate::{
         logfile::{LogPart, Logfile},
         observation::Observation,
         operation::DeletedPoll,
+        recovery::Remains,
         secret::{Credentials, Secret},
     },
     stream::ByteStream,
@@ -55,6 +56,14 @@ impl Observer for Nobody {
     }
 
     fn recent(&self, _: &Deployment) -> BoxFuture<'static, Option<Arc<Observation>>> {
+        Box::pin(async { None })
+    }
+
+    fn alive(&self, _: &Deployment) -> BoxFuture<'static, Option<Vec<bool>>> {
+        Box::pin(async { None })
+    }
+
+    fn survey(&self, _: &Deployment) -> BoxFuture<'static, Option<Vec<Remains>>> {
         Box::pin(async { None })
     }
 

@@ -24,6 +24,7 @@ use crate::{
         certificate::CertificateFiles,
         limits::{AUDIT_DAYS_MAX, REQUESTS_PER_SECOND_MAX},
         operation::DeletedPoll,
+        placement::PortRange,
         proxy::TrustedProxies,
         secret::{Credentials, Secret},
         tenant::{RestoreScope, TenantKeys},
@@ -324,6 +325,23 @@ impl Config {
         )
     }
 
+    /// The placement targets alone, whatever is wrong with other settings: their members are started
+    /// also where the broker itself cannot be. Empty where not even these can be told, and where no
+    /// broker has kept anything yet.
+    pub fn clusters_alone(settings: &Settings) -> Vec<LocalCluster> {
+        let Ok(data_dir) = settings.data_dir.canonicalize() else {
+            return Vec::new();
+        };
+        // Members that are there have their ports already, and their backups lie elsewhere.
+        let ports = settings.port_range.parse().unwrap_or(PortRange {
+            first: 1,
+            last: u16::MAX,
+        });
+        let backups =
+            backup_folder(settings, &data_dir).unwrap_or_else(|_| data_dir.join("backups"));
+        clusters(settings, &data_dir, &backups, ports).unwrap_or_default()
+    }
+
     fn check(
         settings: &Settings,
         secrets: SecretSettings,
@@ -447,24 +465,8 @@ impl Config {
             .unwrap_or_else(|| {
                 Secret::new(format!("sqlite://{}", data_dir.join("broker.db").display()))
             });
-        let backup_folder = match &settings.backup_store {
-            None => data_dir.join("backups"),
-            Some(text) => match text.strip_prefix("file://").map(Path::new) {
-                Some(path) if path.is_absolute() => path.to_owned(),
-                _ => {
-                    let reason = format!("{text:?} is not file:// and an absolute path");
-                    return Err(wrong("COMPOSE_BROKER_BACKUP_STORE", reason));
-                }
-            },
-        };
-        let defaults = clusters::Defaults {
-            data_dir: &data_dir,
-            backup_folder: &backup_folder,
-            engines_dir: &settings.engines_dir,
-            ports: port_range,
-        };
-        let clusters = clusters::read(settings.clusters.as_deref(), &defaults)
-            .map_err(|reason| wrong("COMPOSE_BROKER_CLUSTERS", reason))?;
+        let backup_folder = backup_folder(settings, &data_dir)?;
+        let clusters = clusters(settings, &data_dir, &backup_folder, port_range)?;
         let username = match &settings.username {
             Some(name) => name.clone(),
             None => kept(&data_dir, "username", || Ok(Secret::new("broker")))
@@ -522,6 +524,35 @@ impl Config {
             data_dir,
         })
     }
+}
+
+fn backup_folder(settings: &Settings, data_dir: &Path) -> Result<PathBuf, ConfigError> {
+    match &settings.backup_store {
+        None => Ok(data_dir.join("backups")),
+        Some(text) => match text.strip_prefix("file://").map(Path::new) {
+            Some(path) if path.is_absolute() => Ok(path.to_owned()),
+            _ => {
+                let reason = format!("{text:?} is not file:// and an absolute path");
+                Err(wrong("COMPOSE_BROKER_BACKUP_STORE", reason))
+            }
+        },
+    }
+}
+
+fn clusters(
+    settings: &Settings,
+    data_dir: &Path,
+    backup_folder: &Path,
+    ports: PortRange,
+) -> Result<Vec<LocalCluster>, ConfigError> {
+    let defaults = clusters::Defaults {
+        data_dir,
+        backup_folder,
+        engines_dir: &settings.engines_dir,
+        ports,
+    };
+    clusters::read(settings.clusters.as_deref(), &defaults)
+        .map_err(|reason| wrong("COMPOSE_BROKER_CLUSTERS", reason))
 }
 
 fn one_of<T: Copy>(

@@ -4,7 +4,7 @@
 //! to running members over their own protocol and leaves running them to a
 //! [provisioner](crate::provisioner). Every method may be called again after a crash.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
@@ -139,6 +139,10 @@ pub trait Engine: Send + Sync {
     /// The task that fills the home of member `index` from the staged snapshot `file`.
     fn restore_task(&self, deployment: &Deployment, index: usize, file: &str) -> Task;
 
+    /// The task that fills the home of member `index` from the staged `file`, a copy of the
+    /// [database file](Engine::database_file) of a member that does not run.
+    fn reseed_task(&self, deployment: &Deployment, index: usize, file: &str) -> Task;
+
     /// The task that reads the staged snapshot `file`, with the tools of `version`.
     fn inspect_task(&self, version: Version, file: &str) -> Task;
 
@@ -215,6 +219,46 @@ pub trait Engine: Send + Sync {
         secrets: &DeploymentSecrets,
         to: Version,
     ) -> Result<Vec<Obstacle>, EngineError>;
+
+    /// Takes the member at `place`, which does not run any more, out of the cluster that the others
+    /// are; ends alarms of members that are no more. One that has left is fine.
+    async fn remove_member(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+        place: usize,
+    ) -> Result<(), EngineError>;
+
+    /// Has the others take a new member in at `place`, where the old one has left. It has no vote yet
+    /// where the version knows of that. One that is in already is fine.
+    async fn add_member(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+        place: usize,
+    ) -> Result<(), EngineError>;
+
+    /// Waits, for `patience` at the most, until the new member at `place` has a vote, which it gets
+    /// when it has caught up with the others.
+    async fn join(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+        place: usize,
+        patience: Duration,
+    ) -> Result<(), EngineError>;
+
+    /// Whether each member gives a sign of life, in member order. One needs neither a leader nor the
+    /// others for that.
+    async fn alive(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+    ) -> Result<Vec<bool>, EngineError>;
+
+    /// Whether a member that has ended tells by its last words that it cannot use what it kept, and
+    /// never will. False for whatever may pass.
+    fn tells_damage(&self, printed: &str) -> bool;
 
     /// Where a member that is [checkpointing](crate::model::deployment::Member::checkpointing)
     /// leaves its whole state, each time in a file of a later name.

@@ -112,6 +112,14 @@ pub fn routes(config: &mut web::ServiceConfig) {
                         .route(web::post().to(operator::change_owners)),
                 )
                 .service(only("/versions").route(web::get().to(operator::versions)))
+                .service(
+                    only("/instances/{instance}/recover")
+                        .route(web::post().to(operator::members::recover)),
+                )
+                .service(
+                    only("/instances/{instance}/repair")
+                        .route(web::post().to(operator::members::repair)),
+                )
                 .default_service(web::to(error::no_such_route)),
         )
         // The link carries its own permission.

@@ -10,6 +10,7 @@ use super::{
         QUOTA_NEAR_PERCENT, SCHEDULE_BEGINS_AFTER, UNIT_BYTES,
     },
     observation::{MemberHealth, MemberObservation, Observation},
+    repair::Repair,
     schedule::{Schedule, minute_of_day, slot_after},
     version::Version,
 };
@@ -84,6 +85,19 @@ pub struct DatabaseWatch {
     pub closed_since: Option<DateTime<Utc>>,
     /// What befell it lately, newest first.
     pub incidents: Vec<Incident>,
+    /// The replacement of a member, while it goes on or after it failed.
+    pub repair: Option<RepairWatch>,
+    /// It is being made anew of what is left, or of a backup.
+    pub is_recovered: bool,
+}
+
+/// What is known of the replacement of a member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepairWatch {
+    /// The member, and what is wrong with it.
+    pub repair: Repair,
+    /// Why it failed; none while it goes on.
+    pub failure: Option<String>,
 }
 
 /// What is known of an instance's scheduled backups.
@@ -220,7 +234,17 @@ fn of_database(database: &DatabaseWatch) -> Vec<Alert> {
             message,
         });
     };
-    if let Some(since) = database.closed_since {
+    if database.is_recovered {
+        add(
+            Gravity::Critical,
+            "Most members were lost. The operator has the database made anew; until that is done, \
+             nobody is let in."
+                .to_owned(),
+        );
+    }
+    // Nothing can be done about it meanwhile.
+    let closed_since = database.closed_since.filter(|_| !database.is_recovered);
+    if let Some(since) = closed_since {
         let upgrade = match database.safe_full_from {
             Some(safe) => format!(", or upgrade to {safe}"),
             None => String::new(),
@@ -235,6 +259,25 @@ fn of_database(database: &DatabaseWatch) -> Vec<Alert> {
                 time(since)
             ),
         );
+    }
+    if let Some(RepairWatch { repair, failure }) = &database.repair {
+        let (member, because) = (&repair.member, repair.because);
+        match failure {
+            None => add(
+                Gravity::Warning,
+                format!(
+                    "Member {member} {because}. The broker is replacing it; the others serve \
+                     meanwhile."
+                ),
+            ),
+            Some(failure) => add(
+                Gravity::Critical,
+                format!(
+                    "Member {member} {because}, and replacing it failed: {failure}. The operator can \
+                     have it replaced again."
+                ),
+            ),
+        }
     }
     if database.limits_not_held > 0 {
         let upgrade = match database.limits_held_by {

@@ -80,6 +80,11 @@ impl Deployment {
         self
     }
 
+    /// The place of the member of that name.
+    pub fn place_of(&self, member: &str) -> Option<usize> {
+        self.members.iter().position(|known| known.name == member)
+    }
+
     /// The deployment's name in the Compose API: the instance id is its fourth part, where clients
     /// look for it.
     pub fn name(&self) -> String {
@@ -126,6 +131,30 @@ pub struct Member {
     /// its older log.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub checkpointing: bool,
+    /// How far it has come in becoming a part of its cluster.
+    #[serde(default, skip_serializing_if = "Membership::is_joined")]
+    pub membership: Membership,
+}
+
+/// How far a member has come in becoming a part of its cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Membership {
+    /// It makes a new cluster with the others: it never served so far.
+    New,
+    /// It takes the place of a member that lost its data, and has none yet.
+    Joining,
+    /// It was part of its cluster once. From then on it never starts without its data: it would be
+    /// another member under the same id, and the cluster counts on what the old one knew.
+    #[default]
+    Joined,
+}
+
+impl Membership {
+    /// Whether it was part of its cluster once.
+    pub fn is_joined(&self) -> bool {
+        *self == Self::Joined
+    }
 }
 
 impl Member {

@@ -78,6 +78,12 @@ pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a new or restored deployment has until all members serve. A large index is rebuilt
 /// within this time (measured: 38 s for 1.3 GB on a busy machine).
 pub const READY_TIMEOUT: Duration = Duration::from_secs(180);
+/// What a starting member reads of its data in a second at least, in bytes: members with much of it
+/// have so much longer until they serve.
+pub const START_BYTES_PER_SECOND: u64 = 8 * 1024 * 1024;
+/// How long the members that an update is about to change have to serve all at once. Nobody has
+/// touched them yet, so they are not starting.
+pub const CHANGE_WAIT: Duration = Duration::from_secs(30);
 /// How long the start of the next member waits for the one before to listen.
 pub const LISTEN_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the members of an upgraded deployment have to agree on their new version. etcd looks
@@ -137,6 +143,16 @@ pub const SNAPSHOT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 pub const RESTORE_TASK_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// The engine's inspection of one snapshot.
 pub const INSPECT_TASK_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// How long a member that takes the place of another has to catch up with the others, beside the
+/// time for its bytes ([`START_BYTES_PER_SECOND`]).
+pub const JOIN_TIMEOUT: Duration = Duration::from_secs(180);
+/// How long a survivor of a lost majority has to write down what it knows, beside the time for its
+/// bytes ([`START_BYTES_PER_SECOND`]): etcd does so ten times a second.
+pub const SURVIVOR_SETTLES: Duration = Duration::from_secs(5);
+/// How long whoever wants to recover a database waits for what its members have.
+pub const SURVEY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause between two looks at a member that catches up.
+pub const JOIN_POLL: Duration = Duration::from_millis(200);
 /// What a task may print before the rest is dropped, in bytes.
 pub const TASK_OUTPUT_BYTES_MAX: usize = 64 * 1024;
 /// How much of the end of each of a failed task's two outputs goes into its error, in bytes.
@@ -150,6 +166,25 @@ pub const RESTART_BACKOFF_FIRST: Duration = Duration::from_millis(500);
 pub const RESTART_BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// A member that ran for this long is healthy again: its next crash starts the backoff anew.
 pub const RESTART_BACKOFF_RESET: Duration = Duration::from_secs(60);
+/// How often the watchdog looks at members' processes.
+pub const WATCHDOG_INTERVAL: Duration = Duration::from_secs(2);
+/// How often the watchdog asks each member for a sign of life.
+pub const LIVENESS_INTERVAL: Duration = Duration::from_secs(5);
+/// A sign of life must come within this time.
+pub const LIVENESS_TIMEOUT: Duration = Duration::from_secs(3);
+/// A member that gave no sign of life for so long, while the others serve, is ended and started
+/// anew; beside that it has the time for its bytes ([`START_BYTES_PER_SECOND`]).
+pub const HANG_AFTER: Duration = Duration::from_secs(60);
+/// How often the watchdog asks members whether they hold what the others hold.
+pub const DIFFERENCE_INTERVAL: Duration = Duration::from_secs(30);
+/// A member whose last words tell of damaged data is replaced when it has ended so often in a row.
+pub const DAMAGED_ENDS_MIN: u32 = 2;
+/// What is looked at of a member's last words, in bytes.
+pub const LAST_WORDS_BYTES_MAX: u64 = 256 * 1024;
+/// Members of one database that the broker replaces by itself within [`REPAIRS_COUNTED`].
+pub const REPAIRS_MAX: i64 = 3;
+/// The time within which these count.
+pub const REPAIRS_COUNTED: chrono::Duration = chrono::Duration::days(1);
 /// A member that was asked to stop is killed after this long.
 pub const STOP_GRACE: Duration = Duration::from_secs(10);
 /// A member's log is turned over at this size, in bytes; one older file is kept.

@@ -27,6 +27,8 @@ pub mod placement;
 pub mod proxy;
 pub mod queue;
 pub mod quota;
+pub mod recovery;
+pub mod repair;
 pub mod retention;
 pub mod schedule;
 pub mod secret;

@@ -44,6 +44,8 @@ pub enum MemberHealth {
         changes: i64,
         /// It takes no more writes, since its storage is full.
         is_full: bool,
+        /// It does not hold what the others hold, as was found by comparing them.
+        differs: bool,
         /// What it complains of; full storage, above all.
         complaints: Vec<String>,
     },
@@ -99,6 +101,11 @@ impl MemberObservation {
         }
     }
 
+    /// Whether it does not hold what the others hold.
+    pub fn differs(&self) -> bool {
+        matches!(self.health, MemberHealth::Serving { differs: true, .. })
+    }
+
     /// Whether it is the leader.
     pub fn leads(&self) -> bool {
         matches!(self.health, MemberHealth::Serving { leads: true, .. })
@@ -128,6 +135,18 @@ impl Observation {
     /// Members that serve.
     pub fn serving(&self) -> usize {
         self.members.iter().filter(|member| member.serves()).count()
+    }
+
+    /// Whether a majority serves, whatever becomes of the member at `place`.
+    pub fn majority_without(&self, place: usize) -> bool {
+        let others = self.members.iter().enumerate();
+        let serving = others.filter(|(i, member)| *i != place && member.serves());
+        serving.count() * 2 > self.members.len()
+    }
+
+    /// Whether a majority serves, so that the database can be used.
+    pub fn is_usable(&self) -> bool {
+        self.serving() * 2 > self.members.len()
     }
 
     /// How many changes the member knows of that knows of most; none when no member tells.

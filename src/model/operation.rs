@@ -9,6 +9,7 @@ use super::{
     backup::Manifest,
     ids::{BackupId, BindingId, InstanceId, OperationId},
     limits::{HEAVY_OPERATIONS_AT_ONCE, LIGHT_OPERATIONS_AT_ONCE},
+    repair::Repair,
     update::Change,
 };
 
@@ -34,11 +35,15 @@ pub enum OperationKind {
     /// Makes room in a database that is full, or about to be; closes it to all but the broker while
     /// its version is not safe full, and opens it again.
     Relief,
+    /// Replaces a member that lost what it kept.
+    Repair,
+    /// Makes a database anew, in its place, whose majority is lost.
+    Recover,
 }
 
 impl OperationKind {
     /// All kinds.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Provision,
         Self::Restore,
         Self::Update,
@@ -48,6 +53,8 @@ impl OperationKind {
         Self::Backup,
         Self::Prune,
         Self::Relief,
+        Self::Repair,
+        Self::Recover,
     ];
 
     /// How much it holds a worker up.
@@ -56,7 +63,12 @@ impl OperationKind {
             Self::Bind | Self::Unbind | Self::Deprovision | Self::Prune | Self::Relief => {
                 Weight::Light
             }
-            Self::Provision | Self::Restore | Self::Update | Self::Backup => Weight::Heavy,
+            Self::Provision
+            | Self::Restore
+            | Self::Update
+            | Self::Backup
+            | Self::Repair
+            | Self::Recover => Weight::Heavy,
         }
     }
 
@@ -66,19 +78,49 @@ impl OperationKind {
     /// While members of two versions run side by side, users must not be changed: versions before
     /// 3.5 would store an empty password. And a snapshot should not lose its member on the way. An
     /// update follows the backup that was taken for it; two backups of one instance would take
-    /// each other's tool away. An update and a relief both start members anew,
-    /// and a relief compares the users with the bindings that there are.
+    /// each other's tool away. An update, a relief and a repair all start members anew,
+    /// and a relief compares the users with the bindings that there are. While a member is
+    /// replaced, the others are one short, and must not be asked for more than they have to.
     pub fn follows(self, older: Self) -> bool {
         match self {
             Self::Update => {
                 matches!(
                     older,
-                    Self::Bind | Self::Unbind | Self::Backup | Self::Relief
+                    Self::Bind
+                        | Self::Unbind
+                        | Self::Backup
+                        | Self::Relief
+                        | Self::Repair
+                        | Self::Recover
                 )
             }
-            Self::Bind | Self::Unbind => matches!(older, Self::Update | Self::Relief),
-            Self::Relief => older == Self::Update,
-            Self::Backup => matches!(older, Self::Update | Self::Backup),
+            Self::Repair => {
+                matches!(
+                    older,
+                    Self::Bind
+                        | Self::Unbind
+                        | Self::Backup
+                        | Self::Relief
+                        | Self::Update
+                        | Self::Recover
+                )
+            }
+            Self::Bind | Self::Unbind => {
+                matches!(
+                    older,
+                    Self::Update | Self::Relief | Self::Repair | Self::Recover
+                )
+            }
+            Self::Relief => matches!(older, Self::Update | Self::Repair | Self::Recover),
+            Self::Backup => {
+                matches!(
+                    older,
+                    Self::Update | Self::Backup | Self::Repair | Self::Recover
+                )
+            }
+            // The others would wait for members that do not come back: those that have members in
+            // hand are halted, and end at once.
+            Self::Recover => matches!(older, Self::Update | Self::Relief | Self::Repair),
             Self::Provision | Self::Restore | Self::Deprovision | Self::Prune => false,
         }
     }
@@ -95,6 +137,8 @@ impl OperationKind {
             Self::Backup => "backup",
             Self::Prune => "prune",
             Self::Relief => "relief",
+            Self::Repair => "repair",
+            Self::Recover => "recover",
         }
     }
 
@@ -217,7 +261,7 @@ impl WaitsFor {
 }
 
 /// Where operations come from that nobody asked for: the broker does them by itself.
-pub const OWN_ORIGINS: [&str; 4] = [SCHEDULE, RETENTION, EXPIRY, GUARD];
+pub const OWN_ORIGINS: [&str; 5] = [SCHEDULE, RETENTION, EXPIRY, GUARD, WATCHDOG];
 /// Of scheduled backups.
 pub const SCHEDULE: &str = "schedule";
 /// Of the removal of backups whose time is over.
@@ -227,6 +271,9 @@ pub const EXPIRY: &str = "expiry";
 
 /// Of what is done about databases that are full.
 pub const GUARD: &str = "guard";
+
+/// Of the replacement of members that lost what they kept.
+pub const WATCHDOG: &str = "watchdog";
 
 /// What users are told of an operation that gave way to a deletion.
 pub const HALTED: &str = "stopped, because it is being deleted";
@@ -297,14 +344,18 @@ pub struct Operation {
     pub instance: InstanceId,
     /// The binding it works on.
     pub binding: Option<BindingId>,
-    /// The backup it takes or restores; an upgrade's: the one that is taken before it.
+    /// The backup it takes, restores or recovers from; an upgrade's: the one that is taken before it.
     pub backup: Option<BackupId>,
-    /// A restore's source ([`RestoreSource`]).
+    /// The source of a restore, or of a recovery from a backup ([`RestoreSource`]).
     pub source: Option<RestoreSource>,
     /// What an update changes.
     pub change: Option<Change>,
     /// What the keys begin with that a relief deletes; absent: it deletes none.
     pub delete_prefix: Option<String>,
+    /// What a repair repairs.
+    pub repair: Option<Repair>,
+    /// The member that a recovery is made of; absent: it is made of [`Operation::source`].
+    pub survivor: Option<String>,
     /// Where it is in its life.
     pub state: OperationState,
     /// What must end before it begins.
@@ -342,6 +393,8 @@ impl Operation {
             source: None,
             change: None,
             delete_prefix: None,
+            repair: None,
+            survivor: None,
             state: OperationState::Queued,
             waits_for: WaitsFor::Nothing,
             halted: false,

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{ids::DeploymentId, secret::Secret, version::Version};
 
 /// In an argument or a file name: the member's own lasting folder.
@@ -51,6 +53,18 @@ pub struct Server {
     pub files: Vec<ServerFile>,
     /// TCP ports the member listens on.
     pub ports: Vec<u16>,
+    /// What must be in its home for it to be started; absent: nothing has to be.
+    pub data: Option<DataOfServer>,
+}
+
+/// Files in a member's home that it cannot do without: a server that has served once, and finds none
+/// of them, has lost its data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataOfServer {
+    /// Their folder, seen from the home.
+    pub folder: String,
+    /// How their names end.
+    pub suffix: String,
 }
 
 /// A command that runs once beside a member's data and ends.

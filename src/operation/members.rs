@@ -3,18 +3,25 @@
 use std::{collections::HashSet, time::Duration};
 
 use futures::future::try_join_all;
+use tokio::time::Instant;
 
 use super::{ClusterParts, Outcome, StepError, Work, bind};
 use crate::{
+    engine::{DatabaseUser, EngineError},
     model::{
         alert::Incident,
         binding::BindingState,
-        deployment::{Access, Deployment, DeploymentSecrets, Member},
+        deployment::{Access, Deployment, DeploymentSecrets, Member, Membership},
         full::Fullness,
-        limits::{CRASH_WATCH, CRASHES_MAX, MEMBER_BYTES_MIN, MEMBERS, PORTS_LOOKED_AT},
-        observation::Observation,
+        limits::{
+            AGREEMENT_POLL, CHANGE_WAIT, CRASH_WATCH, CRASHES_MAX, DAMAGED_ENDS_MIN,
+            MEMBER_BYTES_MIN, MEMBERS, PORTS_LOOKED_AT, READY_TIMEOUT,
+        },
+        observation,
+        repair::{Liveness, next_hung, time_to_start},
+        server::Server,
     },
-    provisioner::Provisioner,
+    provisioner::{Observation, Provisioner, ProvisionerError},
     store,
 };
 
@@ -59,6 +66,7 @@ pub async fn allocate(work: &Work) -> Result<Outcome, StepError> {
                 peer_port: ports[1],
                 shape: None,
                 checkpointing: false,
+                membership: Membership::New,
             })
             .collect();
         let deployment = Deployment {
@@ -108,8 +116,19 @@ pub async fn start(work: &Work, access: Access) -> Result<(), StepError> {
     Ok(())
 }
 
-/// Opens a deployment that nobody but the broker could enter so far to its users.
+/// Opens a deployment that nobody but the broker could enter so far to its users. Its members have
+/// served together, so that from now on none of them starts without what it keeps.
 pub async fn open(work: &Work) -> Result<Outcome, StepError> {
+    let deployment = work.deployment().await?;
+    let mut members = deployment.members;
+    if members.iter().any(|m| m.membership == Membership::New) {
+        for member in &mut members {
+            member.membership = Membership::Joined;
+        }
+        let id = deployment.id;
+        work.write(move |conn| store::deployment::set_members(conn, &id, &members))
+            .await?;
+    }
     start_anew(work, Access::Passwords).await?;
     Outcome::done()
 }
@@ -118,12 +137,22 @@ pub async fn open(work: &Work) -> Result<Outcome, StepError> {
 ///
 /// The members are started anew: a connection from before could go on with the rights that it
 /// had. They are killed: an orderly end takes seconds, and what they have acknowledged is on their
-/// disks.
+/// disks. Those that run with this `access` already were started since it was decided, and are left
+/// alone: large ones would never be ready if each try began from the beginning.
 pub async fn start_anew(work: &Work, access: Access) -> Result<(), StepError> {
     let (deployment, secrets) = work.allocated().await?;
     let provisioner = &work.cluster(&deployment)?.provisioner;
-    let stop = |member| provisioner.stop(&deployment.id, member, Duration::ZERO);
-    try_join_all(deployment.members.iter().map(|member| stop(&member.name))).await?;
+    let servers = work
+        .engine(&deployment)?
+        .servers(&deployment, &secrets, access);
+    let stop = |server: Server| async move {
+        if provisioner.runs_as(&server).await? {
+            return Ok(());
+        }
+        let (of, member) = (&server.deployment, &server.member);
+        provisioner.stop(of, member, Duration::ZERO).await
+    };
+    try_join_all(servers.into_iter().map(stop)).await?;
     start(work, access).await?;
     await_ready(work, &deployment, &secrets, access).await
 }
@@ -158,9 +187,9 @@ pub async fn observe_size(
     work: &Work,
     deployment: &Deployment,
     secrets: &DeploymentSecrets,
-) -> Result<(Observation, u64), StepError> {
+) -> Result<(observation::Observation, u64), StepError> {
     let engine = work.engine(deployment)?;
-    let seen = Observation {
+    let seen = observation::Observation {
         members: engine.observe(deployment, secrets).await?,
         observed_at: work.parts.clock.now(),
     };
@@ -170,6 +199,68 @@ pub async fn observe_size(
             "no member tells how large the database is",
         )),
     }
+}
+
+/// Makes the members run as is decided for each of them, as far as they can: one whose data is gone
+/// is left to its repair. Waits for none.
+pub async fn start_what_can(
+    work: &Work,
+    deployment: &Deployment,
+    secrets: &DeploymentSecrets,
+) -> Result<(), StepError> {
+    let provisioner = &work.cluster(deployment)?.provisioner;
+    let engine = work.engine(deployment)?;
+    for server in engine.servers(deployment, secrets, deployment.access()) {
+        match provisioner.start(&server).await {
+            Ok(()) | Err(ProvisionerError::DataLost { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Waits until a majority serves.
+pub async fn await_majority(
+    work: &Work,
+    deployment: &Deployment,
+    secrets: &DeploymentSecrets,
+) -> Result<(), StepError> {
+    let engine = work.engine(deployment)?;
+    let bytes = bytes_on_disk(work, deployment).await?;
+    let deadline = Instant::now() + READY_TIMEOUT + time_to_start(bytes);
+    loop {
+        let seen = engine.observe(deployment, secrets).await?;
+        let serving = seen.iter().filter(|member| member.serves()).count();
+        if serving * 2 > seen.len() {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(StepError::passing("most members do not serve"));
+        }
+        tokio::time::sleep(AGREEMENT_POLL).await;
+    }
+}
+
+/// The name of a member that lost its data, or that ends because of it; the first if there are more.
+pub async fn lost(work: &Work, deployment: &Deployment) -> Result<Option<String>, StepError> {
+    let provisioner = &work.cluster(deployment)?.provisioner;
+    let engine = work.engine(deployment)?;
+    for member in provisioner.observe(&deployment.id).await? {
+        let ends = !member.running && member.restarts >= DAMAGED_ENDS_MIN;
+        let words = match ends {
+            true => {
+                provisioner
+                    .last_words(&deployment.id, &member.member)
+                    .await?
+            }
+            false => None,
+        };
+        let tells = words.is_some_and(|words| engine.tells_damage(&words));
+        if member.has_lost_data || tells {
+            return Ok(Some(member.member));
+        }
+    }
+    Ok(None)
 }
 
 /// How full a deployment's database is now.
@@ -215,12 +306,12 @@ pub async fn are_stopped(work: &Work, deployment: &Deployment) -> Result<bool, S
     Ok(observed.iter().all(|member| !member.running))
 }
 
-/// Puts right who may enter a deployment, and writes down for its users what was not so.
-pub async fn restore_users(
+/// Who may enter a deployment: the users of its bindings, and the names of those that may be there or
+/// not.
+pub async fn users(
     work: &Work,
     deployment: &Deployment,
-    secrets: &DeploymentSecrets,
-) -> Result<(), StepError> {
+) -> Result<(Vec<DatabaseUser>, Vec<String>), StepError> {
     let instance = deployment.instance.clone();
     let bindings = work
         .read(move |conn| store::binding::of_instance(conn, &instance))
@@ -234,6 +325,16 @@ pub async fn restore_users(
             others.push(binding.database_user.clone());
         }
     }
+    Ok((users, others))
+}
+
+/// Puts right who may enter a deployment, and writes down for its users what was not so.
+pub async fn restore_users(
+    work: &Work,
+    deployment: &Deployment,
+    secrets: &DeploymentSecrets,
+) -> Result<(), StepError> {
+    let (users, others) = users(work, deployment).await?;
     let engine = work.engine(deployment)?;
     let found = engine
         .restore_users(deployment, secrets, &users, &others)
@@ -253,7 +354,8 @@ pub async fn tell(work: &Work, deployment: &Deployment, message: String) -> Resu
         .await
 }
 
-/// Waits until all members serve; breaks off when one of them keeps crashing.
+/// Waits until all members serve, the longer the more they have to read; breaks off when one of them
+/// keeps crashing or has nothing to read.
 pub async fn await_ready(
     work: &Work,
     deployment: &Deployment,
@@ -262,16 +364,80 @@ pub async fn await_ready(
 ) -> Result<(), StepError> {
     let engine = work.engine(deployment)?;
     let provisioner = &work.cluster(deployment)?.provisioner;
-    tokio::select! {
-        ready = engine.wait_until_ready(deployment, secrets, access) => Ok(ready?),
-        crashed = a_member_keeps_crashing(provisioner.as_ref(), deployment) => Err(crashed),
+    let bytes = bytes_on_disk(work, deployment).await?;
+    let deadline = Instant::now() + time_to_start(bytes);
+    let ready = async {
+        loop {
+            match engine.wait_until_ready(deployment, secrets, access).await {
+                Err(EngineError::NotReady(_)) if Instant::now() < deadline => {}
+                ended => return ended,
+            }
+        }
+    };
+    let ended = tokio::select! {
+        ready = ready => ready,
+        down = a_member_stays_down(provisioner.as_ref(), deployment) => return Err(down),
+    };
+    if matches!(ended, Err(EngineError::NotReady(_))) {
+        end_hung(work, deployment, secrets).await?;
+    }
+    Ok(ended?)
+}
+
+/// Ends and starts anew a member that runs and gives no sign of life while most others do: the
+/// watchdog leaves it to whoever has the members in hand.
+async fn end_hung(
+    work: &Work,
+    deployment: &Deployment,
+    secrets: &DeploymentSecrets,
+) -> Result<(), StepError> {
+    let alive = work.engine(deployment)?.alive(deployment, secrets).await?;
+    let provisioner = &work.cluster(deployment)?.provisioner;
+    let observed = provisioner.observe(&deployment.id).await?;
+    let runs = |name: &str| observed.iter().any(|m| m.member == name && m.running);
+    let members: Vec<Liveness> = (deployment.members.iter().zip(alive))
+        .map(|(member, answers)| Liveness {
+            answers,
+            // It was waited for all the time.
+            silent_for: runs(&member.name).then_some(READY_TIMEOUT),
+        })
+        .collect();
+    let Some(hung) = next_hung(&members, Duration::ZERO) else {
+        return Ok(());
+    };
+    let name = &deployment.members[hung].name;
+    log::warn!(deployment:% = deployment.id, member = name.as_str();
+        "the member gives no sign of life while the others serve; it is ended and started anew");
+    Ok(provisioner.restart(&deployment.id, name).await?)
+}
+
+/// Looks whether all members serve before any of them is touched. Whoever does not serve then does
+/// not start either, so this waits for a moment, and what it finds is told by name.
+pub async fn check_serving(
+    work: &Work,
+    deployment: &Deployment,
+    secrets: &DeploymentSecrets,
+) -> Result<(), StepError> {
+    let engine = work.engine(deployment)?;
+    let deadline = Instant::now() + CHANGE_WAIT;
+    loop {
+        let seen = engine.observe(deployment, secrets).await?;
+        let Some(down) = seen.iter().find(|member| !member.serves()) else {
+            return Ok(());
+        };
+        if Instant::now() >= deadline {
+            let name = &down.name;
+            return Err(StepError::last(format!(
+                "member {name} does not serve, and members are changed only while all do; the \
+                 broker brings it back by itself where it can"
+            )));
+        }
+        tokio::time::sleep(AGREEMENT_POLL).await;
     }
 }
 
-async fn a_member_keeps_crashing(
-    provisioner: &dyn Provisioner,
-    deployment: &Deployment,
-) -> StepError {
+/// Tells of a member that is down now and will not come up by itself.
+async fn a_member_stays_down(provisioner: &dyn Provisioner, deployment: &Deployment) -> StepError {
     // In a row: one look may come between an end and a start.
     let mut stopped = 0;
     loop {
@@ -286,7 +452,15 @@ async fn a_member_keeps_crashing(
                 if stopped > 1 {
                     return StepError::passing("all members were stopped");
                 }
-                if let Some(member) = members.iter().find(|m| m.restarts >= CRASHES_MAX) {
+                if let Some(member) = members.iter().find(|m| m.has_lost_data) {
+                    return StepError::passing(format!(
+                        "member {} has lost its data",
+                        member.member
+                    ));
+                }
+                // One that crashed before and runs by now is none of these.
+                let down = |m: &&Observation| !m.running && m.restarts >= CRASHES_MAX;
+                if let Some(member) = members.iter().find(down) {
                     return StepError::passing(format!("member {} keeps crashing", member.member));
                 }
             }

@@ -41,7 +41,9 @@ mod members;
 mod meter;
 mod provision;
 mod prune;
+mod recover;
 mod relief;
+mod repair;
 mod restore;
 pub mod runner;
 mod unbind;
@@ -182,6 +184,8 @@ pub fn definition(kind: OperationKind) -> &'static Definition {
         OperationKind::Backup => &backup::DEFINITION,
         OperationKind::Prune => &prune::DEFINITION,
         OperationKind::Relief => &relief::DEFINITION,
+        OperationKind::Repair => &repair::DEFINITION,
+        OperationKind::Recover => &recover::DEFINITION,
     }
 }
 

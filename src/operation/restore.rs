@@ -16,8 +16,9 @@ use crate::{
     backup_store::{object, pipeline},
     model::{
         backup::Manifest,
-        deployment::Access,
+        deployment::{Access, Deployment},
         limits::{MEMBERS, STOP_GRACE},
+        server::Task,
     },
 };
 
@@ -70,7 +71,17 @@ fn manifest(work: &Work) -> Result<&Manifest, StepError> {
 /// Puts the snapshot on the stage. It is checked on the way: what is damaged is not staged.
 async fn fetch(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, _) = work.allocated().await?;
-    let manifest = manifest(&work)?;
+    stage_backup(&work, &deployment, SNAPSHOT).await?;
+    Outcome::done()
+}
+
+/// Puts the snapshot of the operation's backup on the stage, under the name `staged`.
+pub async fn stage_backup(
+    work: &Work,
+    deployment: &Deployment,
+    staged: &str,
+) -> Result<(), StepError> {
+    let manifest = manifest(work)?;
     let unusable =
         |error: StepError| error.about(format!("backup {} cannot be used", manifest.backup_id));
     let name = object::snapshot(&manifest.deployment_id, &manifest.backup_id);
@@ -78,28 +89,38 @@ async fn fetch(work: Arc<Work>) -> Result<Outcome, StepError> {
         .await
         .map_err(|error| unusable(error.into()))?;
     let bytes = manifest.stored.snapshot_bytes;
-    let provisioner = &work.cluster(&deployment)?.provisioner;
+    let provisioner = &work.cluster(deployment)?.provisioner;
     // The staged snapshot and one copy for each member.
     provisioner.room_for(bytes * (MEMBERS as u64 + 1)).await?;
     let counted = work.meter.count(bytes, snapshot);
     provisioner
-        .stage(&deployment.id, SNAPSHOT, bytes, counted)
+        .stage(&deployment.id, staged, bytes, counted)
         .await
-        .map_err(|error| unusable(error.into()))?;
-    Outcome::done()
+        .map_err(|error| unusable(error.into()))
 }
 
 async fn seed(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, _) = work.allocated().await?;
     let engine = work.engine(&deployment)?;
-    let provisioner = &work.cluster(&deployment)?.provisioner;
+    let task = |index| engine.restore_task(&deployment, index, SNAPSHOT);
+    seed_members(&work, &deployment, task).await?;
+    Outcome::done()
+}
+
+/// Fills the homes of all members anew, each by its `task`.
+pub async fn seed_members(
+    work: &Work,
+    deployment: &Deployment,
+    task: impl Fn(usize) -> Task,
+) -> Result<(), StepError> {
+    let provisioner = &work.cluster(deployment)?.provisioner;
     try_join_all(
         deployment
             .members
             .iter()
             .enumerate()
             .map(|(index, member)| {
-                let task = engine.restore_task(&deployment, index, SNAPSHOT);
+                let task = task(index);
                 let id = deployment.id.clone();
                 async move {
                     provisioner.stop(&id, &member.name, STOP_GRACE).await?;
@@ -109,7 +130,7 @@ async fn seed(work: Arc<Work>) -> Result<Outcome, StepError> {
             }),
     )
     .await?;
-    Outcome::done()
+    Ok(())
 }
 
 async fn start(work: Arc<Work>) -> Result<Outcome, StepError> {

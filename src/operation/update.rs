@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, sleep};
 
-use super::{Definition, Ending, Outcome, Step, StepError, Work, members, relief};
+use super::{Definition, Ending, Outcome, Step, StepError, Work, members, relief, repair};
 use crate::{
     model::{
         backup::BackupState,
@@ -75,7 +75,7 @@ async fn check(work: Arc<Work>) -> Result<Outcome, StepError> {
     if change.upgrades() {
         check_backup(&work).await?;
     }
-    members::await_ready(&work, &deployment, &secrets, deployment.access()).await?;
+    members::check_serving(&work, &deployment, &secrets).await?;
     if change.upgrades() {
         check_obstacles(&work, &deployment, &secrets, change.goal()).await?;
     }
@@ -346,13 +346,20 @@ async fn roll_back(work: Arc<Work>) -> Result<Outcome, StepError> {
     let standings = standings.await?;
     let has_way_back = enters_with_way_back(&work, &deployment, ahead)?;
     let Some(next) = next_move(&standings) else {
-        members::start_as_decided(&work, &deployment, &secrets).await?;
+        // One that was down before is not waited for: it is as it was.
+        members::start_what_can(&work, &deployment, &secrets).await?;
+        members::await_majority(&work, &deployment, &secrets).await?;
         if has_way_back {
             let engine = work.engine(&deployment)?;
             engine.end_way_back(&deployment, &secrets).await?;
         }
         return Outcome::done();
     };
+    // No other one is touched while it is away, and by itself it does not come back.
+    if let Some(lost) = members::lost(&work, &deployment).await? {
+        repair::replace(&work, &lost).await?;
+        return Ok(Outcome::Again);
+    }
     let all_ahead = deployment
         .members
         .iter()

@@ -7,6 +7,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 
 use crate::{
     model::{
@@ -69,6 +70,12 @@ pub enum ProvisionerError {
         /// The member's name.
         member: String,
     },
+    /// A member that has served once was to be started, and finds nothing of what it kept.
+    #[error("member {member} has lost its data")]
+    DataLost {
+        /// The member's name.
+        member: String,
+    },
     /// A name that could lead out of its folder.
     #[error("{0:?} is no name for a member or a file")]
     BadName(String),
@@ -98,9 +105,12 @@ pub struct Observation {
     pub member: String,
     /// Whether its process runs now.
     pub running: bool,
-    /// How often it was started again after it ended by itself, since its description last changed
-    /// or it was stopped.
+    /// How often it was started again after it ended by itself, since it last ran well for
+    /// [`RESTART_BACKOFF_RESET`](crate::model::limits::RESTART_BACKOFF_RESET), its description
+    /// changed or it was stopped.
     pub restarts: u32,
+    /// It is not started, because what it kept is gone.
+    pub has_lost_data: bool,
 }
 
 /// A file of a member.
@@ -112,6 +122,8 @@ pub struct FileSeen {
     pub bytes: u64,
     /// What of it has room on the disk, in bytes: less than its length where it has holes.
     pub bytes_on_disk: u64,
+    /// When it was written to last.
+    pub written_at: DateTime<Utc>,
 }
 
 /// A place that runs members.
@@ -131,8 +143,21 @@ pub trait Provisioner: Send + Sync {
     async fn room_for(&self, bytes: u64) -> Result<(), ProvisionerError>;
 
     /// Makes the member run as described: starts it, leaves it alone when it already runs just
-    /// so, starts it anew when its description changed. From now on it is kept running.
+    /// so, starts it anew when its description changed. From now on it is kept running. One that
+    /// finds nothing of the data that it must have is not started
+    /// ([`ProvisionerError::DataLost`]).
     async fn start(&self, server: &Server) -> Result<(), ProvisionerError>;
+
+    /// Whether the member runs, and was started just as described.
+    async fn runs_as(&self, server: &Server) -> Result<bool, ProvisionerError>;
+
+    /// Ends a member at once that is kept running, however it fares, and starts it again as it was
+    /// described last. One that is kept stopped, or unknown, is left alone.
+    async fn restart(
+        &self,
+        deployment: &DeploymentId,
+        member: &str,
+    ) -> Result<(), ProvisionerError>;
 
     /// Stops the member, gracefully for `grace` at the most, and keeps its data. From now on it is
     /// kept stopped. An unknown member is fine.
@@ -183,6 +208,34 @@ pub trait Provisioner: Send + Sync {
         content: ByteStream,
     ) -> Result<(), ProvisionerError>;
 
+    /// Hands a copy of a file in a member's home to the tasks of its deployment, as `{stage}/name`.
+    /// `path` is seen from the home. Dropping the future leaves no file.
+    async fn stage_file(
+        &self,
+        deployment: &DeploymentId,
+        member: &str,
+        path: &str,
+        name: &str,
+    ) -> Result<(), ProvisionerError>;
+
+    /// Moves all that a stopped member has in its home aside, under the name `aside`, and leaves the
+    /// home empty; refused while the member is wanted running. What was moved there before stays.
+    async fn set_aside(
+        &self,
+        deployment: &DeploymentId,
+        member: &str,
+        aside: &str,
+    ) -> Result<(), ProvisionerError>;
+
+    /// Stops the member, and gives its home again what was set aside under that name; when there is
+    /// nothing, it is only stopped.
+    async fn put_back(
+        &self,
+        deployment: &DeploymentId,
+        member: &str,
+        aside: &str,
+    ) -> Result<(), ProvisionerError>;
+
     /// Removes a staged file; one that is not there is fine.
     async fn unstage(&self, deployment: &DeploymentId, name: &str) -> Result<(), ProvisionerError>;
 
@@ -202,6 +255,14 @@ pub trait Provisioner: Send + Sync {
         member: &str,
         part: LogPart,
     ) -> Result<Option<TextStream>, ProvisionerError>;
+
+    /// The end of what a member printed from its last start on to its end; none while it runs, and
+    /// where it was never started.
+    async fn last_words(
+        &self,
+        deployment: &DeploymentId,
+        member: &str,
+    ) -> Result<Option<String>, ProvisionerError>;
 
     /// Every deployment of which anything is left here.
     async fn deployments(&self) -> Result<Vec<DeploymentId>, ProvisionerError>;

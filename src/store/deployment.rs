@@ -253,7 +253,8 @@ fn units_column(deployment: &Deployment) -> Result<i32, StoreError> {
     i32::try_from(deployment.units).map_err(|e| StoreError::unreadable("a deployment's units", e))
 }
 
-fn set_members(
+/// Keeps what was decided about a deployment's members.
+pub fn set_members(
     conn: &mut Conn<'_>,
     id: &DeploymentId,
     members: &[Member],

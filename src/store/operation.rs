@@ -49,6 +49,8 @@ struct Row {
     updated_at: NaiveDateTime,
     change: Option<String>,
     delete_prefix: Option<String>,
+    repair: Option<String>,
+    survivor: Option<String>,
 }
 
 impl Row {
@@ -74,6 +76,11 @@ impl Row {
                 .map(|text| from_json("what an update changes", &text))
                 .transpose()?,
             delete_prefix: self.delete_prefix,
+            repair: self
+                .repair
+                .map(|text| from_json("what a repair repairs", &text))
+                .transpose()?,
+            survivor: self.survivor,
             state: known("an operation's state", &self.state, OperationState::parse)?,
             waits_for: known(
                 "what an operation waits for",
@@ -134,6 +141,8 @@ pub fn insert(
         updated_at: operation.updated_at.naive_utc(),
         change: operation.change.as_ref().map(to_json).transpose()?,
         delete_prefix: operation.delete_prefix.clone(),
+        repair: operation.repair.as_ref().map(to_json).transpose()?,
+        survivor: operation.survivor.clone(),
     };
     each!(conn, |c| diesel::insert_into(operations::table)
         .values(row)
@@ -216,14 +225,15 @@ pub fn newest(
     row.map(Row::into_model).transpose()
 }
 
-/// The active restores whose source is one of `backups`.
+/// The active restores and recoveries whose source is one of `backups`.
 pub fn restores_reading(
     conn: &mut Conn<'_>,
     backups: &[BackupId],
 ) -> Result<Vec<Operation>, StoreError> {
     let ids: Vec<&str> = backups.iter().map(BackupId::as_str).collect();
+    let reading = [OperationKind::Restore, OperationKind::Recover].map(OperationKind::as_str);
     models(each!(conn, |c| operations::table
-        .filter(operations::kind.eq(OperationKind::Restore.as_str()))
+        .filter(operations::kind.eq_any(reading))
         .filter(operations::backup_id.eq_any(ids))
         .filter(operations::state.eq_any(ACTIVE))
         .filter(operations::halted.eq(false))
@@ -266,6 +276,22 @@ pub fn ended_before(
         .collect()
 }
 
+/// How many repairs of an instance of one origin were accepted since a moment.
+pub fn repairs_since(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+    origin: &str,
+    since: DateTime<Utc>,
+) -> Result<i64, StoreError> {
+    Ok(each!(conn, |c| operations::table
+        .filter(operations::instance_id.eq(instance.as_str()))
+        .filter(operations::kind.eq(OperationKind::Repair.as_str()))
+        .filter(operations::origin.eq(origin))
+        .filter(operations::created_at.gt(since.naive_utc()))
+        .count()
+        .get_result(c))?)
+}
+
 /// Tells an active operation to stop, and gives up what it had for itself.
 pub fn halt(conn: &mut Conn<'_>, id: &OperationId) -> Result<(), StoreError> {
     each!(conn, |c| diesel::update(
@@ -278,6 +304,16 @@ pub fn halt(conn: &mut Conn<'_>, id: &OperationId) -> Result<(), StoreError> {
     .execute(c))?;
     conn.operations_changed = true;
     Ok(())
+}
+
+/// Tells an active operation to stop for a reason that whoever asked for it is told.
+pub fn halt_because(conn: &mut Conn<'_>, id: &OperationId, reason: &str) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::update(
+        operations::table.find(id.as_str())
+    )
+    .set(operations::failure.eq(reason))
+    .execute(c))?;
+    halt(conn, id)
 }
 
 /// Fails with `Fenced` unless the claim still holds.
@@ -466,11 +502,14 @@ fn forget_work_of(conn: &mut Conn<'_>, ids: Vec<String>) -> Result<(), StoreErro
     Ok(())
 }
 
-/// Writes down that the operation has failed for good and cleans up from now on.
+/// Writes down that the operation has failed for good and cleans up from now on. What it was told to
+/// halt for stays.
 pub fn give_up(conn: &mut Conn<'_>, claim: &Claim, failure: &str) -> Result<(), StoreError> {
     fence(conn, claim)?;
     each!(conn, |c| diesel::update(
-        operations::table.find(claim.operation.as_str())
+        operations::table
+            .find(claim.operation.as_str())
+            .filter(operations::failure.is_null())
     )
     .set(operations::failure.eq(failure))
     .execute(c))?;

@@ -162,6 +162,8 @@ diesel::table! {
         updated_at -> Timestamp,
         change -> Nullable<Text>,
         delete_prefix -> Nullable<Text>,
+        repair -> Nullable<Text>,
+        survivor -> Nullable<Text>,
     }
 }
 

@@ -16,9 +16,10 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use crate::{
-    broker::{SERVICE, STANDARD, TestBroker, answer, text},
+    broker::{SERVICE, STANDARD, TestBroker, answer, eventually, text},
     etcd,
     inside::{Inside, files_of_deployments, files_without_ids},
+    recover,
     saboteur::{Saboteur, cleanup_names, names},
 };
 
@@ -40,6 +41,8 @@ async fn story(broker: &TestBroker) -> Value {
     broker.provision("copy", from_backup(&backup)).await;
     let copy = broker.bind("copy", "app").await;
     relieve(broker, &source).await;
+    repair(broker, &source).await;
+    recover(broker, &source).await;
     update(broker, json!({ "db_version": "3.6.16", "units": 2 })).await;
     inside.idle("source").await;
     let seen = json!({
@@ -65,6 +68,35 @@ async fn relieve(broker: &TestBroker, of: &Value) {
     assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
     let end = broker.recipe_end(of, &accepted.body).await;
     assert_eq!(end["status"], "complete", "{end}");
+}
+
+/// Replaces a member of the instance `source`.
+async fn repair(broker: &TestBroker, of: &Value) {
+    let path = "/operator/instances/source/repair";
+    let request = broker.osb(Method::POST, path);
+    let accepted = answer(request.json(&json!({ "member": "m2" }))).await;
+    assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
+    let recipe = json!({ "id": accepted.body["operation"] });
+    let end = broker.recipe_end(of, &recipe).await;
+    assert_eq!(end["status"], "complete", "{end}");
+    assert_eq!(end["name"], "Replace member m2");
+}
+
+/// Makes the database of `source` anew of what a member still has.
+async fn recover(broker: &TestBroker, of: &Value) {
+    recover::lose_all_but(broker, "source", &["m0"]).await;
+    let path = "/operator/instances/source/recover";
+    let body = json!({ "from": "survivor", "yes": true });
+    let recipe = eventually("a majority that is lost", || async {
+        let accepted = answer(broker.osb(Method::POST, path).json(&body)).await;
+        // The last of them may answer for a moment yet.
+        let id = accepted.body.get("operation")?;
+        Some(json!({ "id": id }))
+    })
+    .await;
+    let end = broker.recipe_end(of, &recipe).await;
+    assert_eq!(end["status"], "complete", "{end}");
+    assert_eq!(end["name"], "Recover the database");
 }
 
 /// Changes the instance `source`.

@@ -52,6 +52,8 @@ mod protection;
 mod rates;
 mod raw;
 mod reconcile;
+mod recover;
+mod repair;
 mod restore_here;
 mod restores;
 mod saboteur;

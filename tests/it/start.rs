@@ -8,7 +8,8 @@ use reqwest::Method;
 use serde_json::json;
 
 use crate::{
-    broker::answer,
+    broker::{answer, eventually, kill},
+    etcd,
     process::{BrokerProcess, Settings, command, refused, settings},
 };
 
@@ -137,4 +138,81 @@ fn help_tells_every_setting_with_its_default() {
         let flag = format!("--{}", name.to_lowercase().replace('_', "-"));
         assert!(!help.contains(&flag), "{flag}");
     }
+}
+
+/// Whatever stops the start of a broker after the machine was started anew, its databases run.
+#[tokio::test(flavor = "multi_thread")]
+async fn databases_are_started_before_anything_that_stops_the_start() {
+    let mut broker = BrokerProcess::start().await;
+    broker.provision("i", json!({})).await;
+    let credentials = broker.bind("i", "b").await;
+    etcd::fill(&mut etcd::connect(&credentials).await, 5, "v").await;
+    broker.kill();
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = taken.local_addr().expect("a port").to_string();
+    let folder = tempfile::tempdir().expect("a folder");
+    let broken = folder.path().join("broken");
+    std::fs::write(&broken, "{").expect("a file");
+    let broken = broken.display().to_string();
+    let other_ring = "k9:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+    let causes = [
+        ("CATALOG", vec![("CATALOG", broken.clone())]),
+        ("CATALOG", vec![("CATALOG", format!("{broken}/nowhere"))]),
+        (
+            "ENCRYPTION_KEYS",
+            vec![("ENCRYPTION_KEYS", "short".to_owned())],
+        ),
+        (
+            "ENCRYPTION_KEYS",
+            vec![("ENCRYPTION_KEYS", other_ring.to_owned())],
+        ),
+        (
+            "TLS_CERTIFICATE",
+            vec![
+                ("TLS_CERTIFICATE", broken.clone()),
+                ("TLS_KEY", broken.clone()),
+            ],
+        ),
+        ("LISTEN", vec![("LISTEN", taken)]),
+        (
+            "DATABASE_URL",
+            vec![("DATABASE_URL", format!("sqlite://{broken}/db"))],
+        ),
+        (
+            "BACKUP_STORE",
+            vec![("BACKUP_STORE", format!("file://{broken}"))],
+        ),
+    ];
+    for (named, wrong) in causes {
+        // What a reboot leaves.
+        broker.members().into_iter().for_each(kill);
+        eventually("no member", || async {
+            broker.members().is_empty().then_some(())
+        })
+        .await;
+        let mut settings = broker.settings().clone();
+        settings.extend(wrong);
+        let refused = refused(&settings).await;
+        // Beside that, the log tells of the members.
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        let last = said.lines().last().unwrap_or_default();
+        let reason = format!("compose-broker: COMPOSE_BROKER_{named}");
+        assert!(
+            !refused.status.success() && last.starts_with(&reason),
+            "{said}"
+        );
+        assert_eq!(broker.members().len(), 3, "{named}");
+        let keys = eventually("a database that serves", || async {
+            let mut client = etcd::connect_to(&credentials, "uri").await.ok()?;
+            client
+                .get("key-0001", None)
+                .await
+                .ok()
+                .map(|got| got.count())
+        })
+        .await;
+        assert_eq!(keys, 1, "{named}");
+    }
+    broker.start_again().await;
+    assert_eq!(broker.members().len(), 3);
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Each room with the rooms that it may use beside itself.
-const ROOMS: [(&str, &[&str]); 20] = [
+const ROOMS: [(&str, &[&str]); 21] = [
     ("main", &["app", "client", "config", "logging"]),
     (
         "app",
@@ -27,6 +27,7 @@ const ROOMS: [(&str, &[&str]); 20] = [
             "scheduler",
             "seal",
             "store",
+            "watchdog",
         ],
     ),
     ("client", &["clock", "config", "model"]),
@@ -35,7 +36,15 @@ const ROOMS: [(&str, &[&str]); 20] = [
     ("http", &["broker", "caller", "logging", "model", "seal"]),
     (
         "observer",
-        &["broker", "clock", "engine", "model", "seal", "store"],
+        &[
+            "broker",
+            "clock",
+            "engine",
+            "model",
+            "provisioner",
+            "seal",
+            "store",
+        ],
     ),
     (
         "logbook",
@@ -43,6 +52,7 @@ const ROOMS: [(&str, &[&str]); 20] = [
     ),
     ("scheduler", &["broker", "model"]),
     ("guard", &["broker", "engine", "model", "provisioner"]),
+    ("watchdog", &["broker", "engine", "model", "provisioner"]),
     (
         "broker",
         &[

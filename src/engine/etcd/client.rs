@@ -35,6 +35,8 @@ pub(super) mod says {
     /// Somebody changed users meanwhile; the two texts are of the server and of its log of changes.
     pub(crate) const OLD_USERS: [&str; 2] =
         ["revision of auth store is old", "revision in header is old"];
+    pub(crate) const NO_MEMBER: &str = "member not found";
+    pub(crate) const MEMBER_EXISTS: &str = "Peer URLs already exists";
     pub(crate) const BUSY: &str = "too many requests";
     pub(crate) const COMPACTED: &str = "required revision has been compacted";
     pub(crate) const WAY_BACK_BEGUN: &str = "cluster has a downgrade job in progress";

@@ -11,8 +11,10 @@
 
 mod certificates;
 mod client;
+mod damage;
 mod full;
 mod lines;
+mod membership;
 mod printed;
 mod ready;
 mod rolling;
@@ -26,6 +28,8 @@ mod verify;
 
 #[cfg(test)]
 mod tests;
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -88,6 +92,10 @@ impl Engine for Etcd {
 
     fn restore_task(&self, deployment: &Deployment, index: usize, file: &str) -> Task {
         server::restore_task(deployment, index, file)
+    }
+
+    fn reseed_task(&self, deployment: &Deployment, index: usize, file: &str) -> Task {
+        server::reseed_task(deployment, index, file)
     }
 
     fn inspect_task(&self, version: Version, file: &str) -> Task {
@@ -163,6 +171,46 @@ impl Engine for Etcd {
         to: Version,
     ) -> Result<Vec<Obstacle>, EngineError> {
         upgrade::obstacles(&open(deployment, secrets)?, to).await
+    }
+
+    async fn remove_member(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+        place: usize,
+    ) -> Result<(), EngineError> {
+        membership::remove(&open(deployment, secrets)?, place).await
+    }
+
+    async fn add_member(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+        place: usize,
+    ) -> Result<(), EngineError> {
+        membership::add(&open(deployment, secrets)?, place).await
+    }
+
+    async fn join(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+        place: usize,
+        patience: Duration,
+    ) -> Result<(), EngineError> {
+        membership::join(&open(deployment, secrets)?, place, patience).await
+    }
+
+    async fn alive(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+    ) -> Result<Vec<bool>, EngineError> {
+        rolling::alive(&open(deployment, secrets)?).await
+    }
+
+    fn tells_damage(&self, printed: &str) -> bool {
+        damage::is_told(printed)
     }
 
     fn checkpoints(&self) -> FilesOfMember {

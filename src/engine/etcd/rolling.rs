@@ -23,7 +23,7 @@ use crate::{
     engine::EngineError,
     model::{
         deployment::Member,
-        limits::{ENGINE_CALL_TIMEOUT, OBSERVATION_TIMEOUT},
+        limits::{ENGINE_CALL_TIMEOUT, LIVENESS_TIMEOUT, OBSERVATION_TIMEOUT},
         version::Version,
     },
 };
@@ -62,7 +62,10 @@ async fn move_leader(cluster: &Cluster<'_>, heir: usize) -> Result<(), Fault> {
 }
 
 /// A member's own id, and its leader's.
-async fn ask(cluster: &Cluster<'_>, member: &Member) -> Result<(Client, u64, u64), Fault> {
+pub(super) async fn ask(
+    cluster: &Cluster<'_>,
+    member: &Member,
+) -> Result<(Client, u64, u64), Fault> {
     let mut client = cluster.client(member).await?;
     cluster.become_root(&mut client).await?;
     let status = client.status().await?;
@@ -115,20 +118,40 @@ fn tls(cluster: &Cluster<'_>) -> Result<ClientConfig, AnyError> {
     Ok(config.with_client_auth_cert(vec![certificate], key)?)
 }
 
+/// Whether each member gives a sign of life: it answers a question that it needs neither the others
+/// nor a login for. One that has no leader answers, too.
+pub(super) async fn alive(cluster: &Cluster<'_>) -> Result<Vec<bool>, EngineError> {
+    let tls = tls(cluster).map_err(|source| EngineError::Call {
+        doing: "asking for a sign of life",
+        source,
+    })?;
+    let tls = TlsConnector::from(Arc::new(tls));
+    let answers = cluster.deployment.members.iter().map(|member| async {
+        let answer = timeout(LIVENESS_TIMEOUT, get(&tls, member, "/version")).await;
+        matches!(answer, Ok(Ok(answer)) if !answer.is_empty())
+    });
+    Ok(join_all(answers).await)
+}
+
 async fn get_version(tls: &TlsConnector, member: &Member) -> Result<Version, AnyError> {
+    let answer = get(tls, member, "/version").await?;
+    parse_version(&answer).map_err(Into::into)
+}
+
+async fn get(tls: &TlsConnector, member: &Member, path: &str) -> Result<String, AnyError> {
     let (host, port) = (member.host.as_str(), member.client_port);
     let connection = TcpStream::connect((host, port)).await?;
     let name = ServerName::try_from(host.to_owned())?;
     let mut connection = tls.connect(name, connection).await?;
     let request =
-        format!("GET /version HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n");
+        format!("GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n");
     connection.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     connection
         .take(ANSWER_BYTES_MAX)
         .read_to_end(&mut answer)
         .await?;
-    parse_version(&String::from_utf8_lossy(&answer)).map_err(Into::into)
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
 /// Understands the answer to `GET /version`.

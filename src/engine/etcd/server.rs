@@ -5,10 +5,10 @@ use serde::Deserialize;
 use crate::{
     engine::{EngineError, FilesOfMember, Inspection},
     model::{
-        deployment::{Access, Deployment, DeploymentSecrets, Member, Shape},
+        deployment::{Access, Deployment, DeploymentSecrets, Member, Membership, Shape},
         limits::{INSPECT_TASK_TIMEOUT, RESTORE_TASK_TIMEOUT, UNSAFE_QUOTA_FACTOR},
         secret::Secret,
-        server::{HOME, Program, STAGE, Server, ServerFile, Task},
+        server::{DataOfServer, HOME, Program, STAGE, Server, ServerFile, Task},
         version::Version,
     },
 };
@@ -20,6 +20,9 @@ const CERTIFICATE_FILE: &str = "member.crt";
 const KEY_FILE: &str = "member.key";
 
 const SNAPSHOTS: &str = "data/member/snap";
+/// Where a member keeps its log of changes: without it etcd takes itself for a new member.
+const LOG: &str = "data/member/wal";
+const LOG_SUFFIX: &str = ".wal";
 
 /// Where a member writes its whole state down: `<term>-<index>.snap`, both in hexadecimal digits, so
 /// that later ones have later names.
@@ -85,6 +88,10 @@ pub(super) fn servers(
             env: Vec::new(),
             files: files(secrets),
             ports: vec![member.client_port, member.peer_port],
+            data: member.membership.is_joined().then(|| DataOfServer {
+                folder: LOG.to_owned(),
+                suffix: LOG_SUFFIX.to_owned(),
+            }),
         })
         .collect()
 }
@@ -100,7 +107,7 @@ fn member_args(deployment: &Deployment, member: &Member, access: Access) -> Vec<
         format!("--listen-client-urls={}", member.client_url()),
         format!("--advertise-client-urls={}", member.client_url()),
         format!("--listen-peer-urls={}", member.peer_url()),
-        "--initial-cluster-state=new".to_owned(),
+        format!("--initial-cluster-state={}", cluster_state(member)),
         format!(
             "--quota-backend-bytes={}",
             hard_quota_bytes(deployment, shape)
@@ -129,6 +136,14 @@ fn member_args(deployment: &Deployment, member: &Member, access: Access) -> Vec<
         args.push("--snapshot-count=1".to_owned());
     }
     args
+}
+
+/// With `new`, members without data begin a cluster under the ids of the one that they had.
+fn cluster_state(member: &Member) -> &'static str {
+    match member.membership {
+        Membership::New => "new",
+        Membership::Joining | Membership::Joined => "existing",
+    }
 }
 
 /// The storage at which etcd itself takes no more writes. A version that checks no rights from then
@@ -199,6 +214,13 @@ pub(super) fn restore_task(deployment: &Deployment, index: usize, file: &str) ->
     }
 }
 
+/// The same from a copy of a member's database file, which has no checksum.
+pub(super) fn reseed_task(deployment: &Deployment, index: usize, file: &str) -> Task {
+    let mut task = restore_task(deployment, index, file);
+    task.args.push("--skip-hash-check".to_owned());
+    task
+}
+
 /// The task that tells what is in the staged snapshot `file`.
 pub(super) fn inspect_task(version: Version, file: &str) -> Task {
     let (program, env) = snapshot_tool(version);
@@ -240,6 +262,7 @@ mod tests {
             peer_port: 2380 + 2 * index,
             shape: None,
             checkpointing: false,
+            membership: Membership::Joined,
         };
         Deployment {
             id: "5ae85b45e5717f0001533192".parse().expect("an id"),
@@ -287,7 +310,7 @@ mod tests {
             "--listen-client-urls=https://127.0.0.1:2381",
             "--advertise-client-urls=https://127.0.0.1:2381",
             "--listen-peer-urls=https://127.0.0.1:2382",
-            "--initial-cluster-state=new",
+            "--initial-cluster-state=existing",
             "--quota-backend-bytes=1073741824",
             "--cert-file={home}/member.crt",
             "--key-file={home}/member.key",
@@ -319,6 +342,21 @@ mod tests {
                 ("member.key", "SECRET")
             ]
         );
+    }
+
+    #[test]
+    fn only_a_member_that_never_served_makes_a_new_cluster_and_starts_without_data() {
+        let mut deployment = deployment("3.6.16");
+        let mut seen = |membership| {
+            deployment.members[0].membership = membership;
+            let server = servers(&deployment, &secrets(), Access::Passwords).swap_remove(0);
+            let state = server.args.into_iter().find(|arg| arg.contains("-state="));
+            (state.expect("a state"), server.data.is_some())
+        };
+        let state = |state: &str| format!("--initial-cluster-state={state}");
+        assert_eq!(seen(Membership::New), (state("new"), false));
+        assert_eq!(seen(Membership::Joining), (state("existing"), false));
+        assert_eq!(seen(Membership::Joined), (state("existing"), true));
     }
 
     #[test]

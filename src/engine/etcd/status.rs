@@ -18,6 +18,8 @@ use super::client::{Cluster, Fault};
 
 /// How a member says that its storage is full.
 const NOSPACE: &str = "NOSPACE";
+/// How it says that somebody does not hold what the others hold.
+const CORRUPT: &str = "CORRUPT";
 
 /// Asks all members at once; one that is down holds nobody up.
 pub(super) async fn observe(cluster: &Cluster<'_>) -> Vec<MemberObservation> {
@@ -76,11 +78,15 @@ async fn ask(cluster: &Cluster<'_>, member: &Member) -> Result<MemberHealth, Fau
     }
     let id = status.header().map(etcd_client::ResponseHeader::member_id);
     let mut complaints = status.errors().to_vec();
+    let own_id = id.unwrap_or_default();
+    let mut differs = complaints.iter().any(|text| tells_difference(text, own_id));
     let tells_alarms = version_tells_alarms(status.version());
     if !tells_alarms {
         let alarms = client
             .alarm(AlarmAction::Get, AlarmType::None, None)
             .await?;
+        differs |= (alarms.alarms().iter())
+            .any(|alarm| alarm.alarm() == AlarmType::Corrupt && alarm.member_id() == own_id);
         let names = alarms.alarms().iter().map(|alarm| match alarm.alarm() {
             AlarmType::Nospace => NOSPACE.to_owned(),
             other => format!("{other:?}").to_uppercase(),
@@ -95,12 +101,36 @@ async fn ask(cluster: &Cluster<'_>, member: &Member) -> Result<MemberHealth, Fau
         changes: status.header().map_or(0, |header| header.revision()),
         used_bytes: tells_alarms.then_some(used),
         is_full: complaints.iter().any(|text| text.contains(NOSPACE)),
+        differs,
         complaints,
     })
+}
+
+/// Whether an alarm says of the member of this id that it does not hold what the others hold. It is
+/// etcd's own text of an alarm, which is told by every member: `memberID:15 alarm:CORRUPT`.
+fn tells_difference(alarm: &str, id: u64) -> bool {
+    let is_of = |word: &str| word.strip_prefix("memberID:") == Some(&id.to_string());
+    alarm.contains(CORRUPT) && alarm.split_whitespace().any(is_of)
 }
 
 /// Versions before 3.4 tell neither alarms nor what of the storage is in use with their status.
 fn version_tells_alarms(version: &str) -> bool {
     let version = version.parse::<Version>();
     version.is_ok_and(|version| version.line() >= (3, 4))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alarm_tells_whose_data_differs() {
+        for text in ["memberID:15 alarm:CORRUPT ", "memberID:15  alarm:CORRUPT"] {
+            assert!(tells_difference(text, 15), "{text}");
+            assert!(!tells_difference(text, 1), "{text}");
+            assert!(!tells_difference(text, 151), "{text}");
+        }
+        assert!(!tells_difference("memberID:15 alarm:NOSPACE ", 15));
+        assert!(!tells_difference("alarm:CORRUPT ", 0));
+    }
 }

@@ -303,7 +303,7 @@ pub(super) fn command_line(version: Version, endpoints: &[String], login: &str) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::deployment::Member;
+    use crate::model::deployment::{Member, Membership};
 
     #[test]
     fn connection_strings_name_every_member() {
@@ -314,6 +314,7 @@ mod tests {
             peer_port: 1,
             shape: None,
             checkpointing: false,
+            membership: Membership::Joined,
         };
         let deployment = Deployment {
             id: "5ae85b45e5717f0001533192".parse().expect("an id"),

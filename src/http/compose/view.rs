@@ -196,7 +196,7 @@ pub struct RecipeBody {
     #[schema(required, value_type = Option<OwnId>)]
     backup_id: Option<BackupId>,
     /// Where it came from: `osb`, `compose`, `dashboard`, `schedule`, `retention`, `expiry`,
-    /// `guard`.
+    /// `guard`, `watchdog`, `operator`.
     source: String,
     /// When it was asked for.
     #[schema(value_type = Time)]
@@ -506,6 +506,8 @@ pub fn recipe_words(operation: &Operation) -> (&'static str, Cow<'static, str>) 
         OperationKind::Backup => ("Recipes::Deployment::Backup", "Backup"),
         OperationKind::Prune => ("Recipes::Deployment::Prune", "Remove expired backups"),
         OperationKind::Relief => ("Recipes::Deployment::Run", "Make room in the database"),
+        OperationKind::Recover => ("Recipes::Deployment::Run", "Recover the database"),
+        OperationKind::Repair => return ("Recipes::Deployment::Run", name_of_repair(operation)),
     };
     (template, name.into())
 }
@@ -556,6 +558,13 @@ fn name_of_update(operation: &Operation) -> Cow<'static, str> {
         }
     };
     name.into()
+}
+
+fn name_of_repair(operation: &Operation) -> Cow<'static, str> {
+    match &operation.repair {
+        Some(repair) => format!("Replace member {}", repair.member).into(),
+        None => "Replace a member".into(),
+    }
 }
 
 /// The sizes of a deployment. `database_bytes`: what its database has on each member, if known.

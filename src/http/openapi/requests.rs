@@ -6,7 +6,7 @@
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-use super::scalars::DatabaseVersion;
+use super::scalars::{DatabaseVersion, OwnId};
 
 /// Parameters of a plan, in the catalog's own schemas: the document takes their place.
 #[derive(ToSchema)]
@@ -80,6 +80,30 @@ pub struct BindBody {
     parameters: Option<BindParameters>,
     /// The binding that this one takes over from.
     predecessor_binding_id: Option<String>,
+}
+
+/// The member that is to be replaced.
+#[derive(ToSchema)]
+pub struct RepairBody {
+    /// Its name: `m0`, `m1` or `m2`.
+    #[schema(min_length = 1)]
+    member: String,
+}
+
+/// What a database is to be made of again.
+#[derive(ToSchema)]
+pub struct RecoverBody {
+    /// `survivor`: what a member still has. `backup`: a backup.
+    #[schema(pattern = "^(survivor|backup)$")]
+    from: String,
+    /// The survivor: `m0`, `m1` or `m2`. Left out: the one that knows most.
+    #[schema(min_length = 1)]
+    member: Option<String>,
+    /// The backup. Left out: the newest complete one.
+    #[schema(value_type = Option<OwnId>)]
+    backup_id: Option<String>,
+    /// Whether to do it. Without `true`, the answer tells what would be done and lost.
+    yes: Option<bool>,
 }
 
 /// OSB's `maintenance_info`.

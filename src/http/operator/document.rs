@@ -35,6 +35,8 @@ const RULES: Rules = Rules {
         super::versions,
         super::owners,
         super::change_owners,
+        super::members::repair,
+        super::members::recover,
         health::alive,
         health::ready,
     ),

@@ -34,6 +34,7 @@ fn serving(database_bytes: u64, complaints: &[&str]) -> MemberHealth {
         database_bytes,
         used_bytes: Some(database_bytes),
         is_full: false,
+        differs: false,
         changes: 1,
         complaints: complaints.iter().map(|&c| c.to_owned()).collect(),
     }
@@ -64,6 +65,8 @@ fn database() -> DatabaseWatch {
         safe_full_from: None,
         closed_since: None,
         incidents: Vec::new(),
+        repair: None,
+        is_recovered: false,
     }
 }
 

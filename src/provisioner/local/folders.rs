@@ -3,6 +3,7 @@
 //! ```text
 //! <cluster>/.lock                            held by the broker that looks after the cluster
 //! <cluster>/<deployment>/stage/              files for tasks
+//! <cluster>/<deployment>/aside/<name>/<member>/home/   what a member had before a recovery
 //! <cluster>/<deployment>/members/<member>/
 //!     home/                                  the member's own
 //!     server.json                            what is wanted of it
@@ -74,6 +75,7 @@ impl DeploymentFolder {
             name: name.to_owned(),
             path: self.members().join(name),
             stage: self.stage(),
+            aside: self.path.join("aside"),
         }
     }
 
@@ -95,6 +97,7 @@ pub(super) struct MemberFolder {
     pub(super) name: String,
     path: PathBuf,
     stage: PathBuf,
+    aside: PathBuf,
 }
 
 impl MemberFolder {
@@ -106,6 +109,11 @@ impl MemberFolder {
     /// The member's own folder: the place of its server.
     pub(super) fn home(&self) -> PathBuf {
         self.path.join("home")
+    }
+
+    /// Where what was in the home goes when it is set aside under a name.
+    pub(super) fn aside(&self, name: &str) -> PathBuf {
+        self.aside.join(name).join(&self.name).join("home")
     }
 
     pub(super) fn server_record(&self) -> PathBuf {
@@ -191,6 +199,7 @@ pub(super) fn files_in(folder: &Path) -> io::Result<Vec<FileSeen>> {
                 name,
                 bytes: seen.len(),
                 bytes_on_disk: seen.blocks() * BLOCK_BYTES,
+                written_at: seen.modified()?.into(),
             });
         }
     }

@@ -22,8 +22,8 @@ use super::{
 use crate::{
     model::{
         failure::chain,
-        limits::{MEMBER_LOG_BYTES_MAX, STOP_GRACE},
-        server::Server,
+        limits::{MEMBER_LOG_BYTES_MAX, RESTART_BACKOFF_RESET, STOP_GRACE},
+        server::{DataOfServer, Server},
     },
     provisioner::{Observation, ProvisionerError},
 };
@@ -41,6 +41,8 @@ pub(super) struct Member {
     exit_status: Option<ExitStatus>,
     running_since: Instant,
     restarts: u32,
+    /// Where the output of its process begins in its log, in bytes.
+    printed_from: u64,
     backoff: Backoff,
     /// The trouble that was logged last, so that trouble that stays is logged once.
     trouble: Option<String>,
@@ -57,6 +59,7 @@ impl Member {
             exit_status: None,
             running_since: now,
             restarts: 0,
+            printed_from: 0,
             backoff: Backoff::new(now),
             trouble: None,
         }
@@ -72,6 +75,7 @@ impl Member {
         );
         if let Some(known) = known {
             member.restarts = known.restarts;
+            member.printed_from = known.printed_from;
             let alive = known.process.is_alive().map_err(member.failed("looking"))?;
             member.process = alive.then_some(known.process);
         }
@@ -107,10 +111,22 @@ impl Member {
             folders::check_file_name(file.name)?;
         }
         let unchanged = self.record.as_ref() == Some(&record);
-        if unchanged && self.is_running()? {
-            return Ok(());
+        let is_same = self.record.as_ref().is_some_and(|r| r.runs_as(&record));
+        if is_same && self.is_running()? {
+            return if unchanged {
+                Ok(())
+            } else {
+                self.save_record(record)
+            };
         }
         self.end_process(programs, STOP_GRACE)?;
+        if let Some(data) = &record.data
+            && !self.has_data(data)?
+        {
+            // From now on the next look finds it so, too.
+            self.save_record(record)?;
+            return Err(self.data_lost());
+        }
         self.write_files(server)?;
         if !unchanged {
             self.restarts = 0;
@@ -118,6 +134,18 @@ impl Member {
         }
         self.backoff = Backoff::new(Instant::now());
         self.launch(programs, self.restarts)
+    }
+
+    /// See [`crate::provisioner::Provisioner::restart`].
+    pub(super) fn restart(&mut self, programs: &Programs) -> Result<()> {
+        if !self.is_wanted_running() {
+            return Ok(());
+        }
+        // One that hangs does not end when it is asked to.
+        self.end_process(programs, Duration::ZERO)?;
+        self.check_data()?;
+        self.backoff = Backoff::new(Instant::now());
+        self.launch(programs, self.restarts + 1)
     }
 
     /// See [`crate::provisioner::Provisioner::stop`].
@@ -144,6 +172,41 @@ impl Member {
         folders::remove_folder(&home)
             .and_then(|()| folders::create_folder(&home))
             .map_err(self.failed("wiping"))
+    }
+
+    /// See [`crate::provisioner::Provisioner::set_aside`].
+    pub(super) fn set_aside(&mut self, programs: &Programs, name: &str) -> Result<()> {
+        if self.is_wanted_running() {
+            return Err(ProvisionerError::NotStopped {
+                member: self.folder.name.clone(),
+            });
+        }
+        self.kill_tasks(programs)?;
+        self.end_process(programs, STOP_GRACE)?;
+        let (home, aside) = (self.folder.home(), self.folder.aside(name));
+        let move_there = || {
+            if aside.exists() {
+                return Ok(());
+            }
+            folders::create_folder(aside.parent().expect("a home lies in a folder"))?;
+            folders::missing_is_fine(std::fs::rename(&home, &aside)).map(|_| ())
+        };
+        move_there()
+            .and_then(|()| folders::create_folder(&home))
+            .map_err(self.failed("setting aside what was in the home of"))
+    }
+
+    /// See [`crate::provisioner::Provisioner::put_back`].
+    pub(super) fn put_back(&mut self, programs: &Programs, name: &str) -> Result<()> {
+        self.stop(programs, Duration::ZERO)?;
+        self.kill_tasks(programs)?;
+        let (home, aside) = (self.folder.home(), self.folder.aside(name));
+        if !aside.exists() {
+            return Ok(());
+        }
+        folders::remove_folder(&home)
+            .and_then(|()| std::fs::rename(&aside, &home))
+            .map_err(self.failed("putting back what was in the home of"))
     }
 
     /// Kills what is left of tasks of this member.
@@ -185,6 +248,7 @@ impl Member {
         }
         let started = self
             .end_process(programs, STOP_GRACE)
+            .and_then(|()| self.check_data())
             .and_then(|()| self.launch(programs, self.restarts + 1));
         match started {
             Ok(()) => self.log_event(log::Level::Info, "was started again"),
@@ -195,11 +259,33 @@ impl Member {
 
     fn note_end(&mut self) {
         let ran = self.running_since.elapsed();
+        if ran >= RESTART_BACKOFF_RESET {
+            self.restarts = 0;
+        }
         let pause = self.backoff.ended(ran, Instant::now()).as_millis();
         let status = self.exit_status.take();
         let status = status.map_or_else(|| "status unknown".to_owned(), |s| s.to_string());
         let event = format!("ended by itself ({status}); will be started again in {pause} ms");
         self.log_event(log::Level::Warn, &event);
+    }
+
+    /// Fails when a member that must have data has none: it would start as another one.
+    fn check_data(&self) -> Result<()> {
+        let needed = self.record.as_ref().and_then(|r| r.data.as_ref());
+        match needed.map(|data| self.has_data(data)).transpose()? {
+            Some(false) => Err(self.data_lost()),
+            Some(true) | None => Ok(()),
+        }
+    }
+
+    fn has_data(&self, data: &DataOfServer) -> Result<bool> {
+        has_data(&self.folder, data).map_err(self.failed("looking at the data of"))
+    }
+
+    fn data_lost(&self) -> ProvisionerError {
+        ProvisionerError::DataLost {
+            member: self.folder.name.clone(),
+        }
     }
 
     fn is_wanted_running(&self) -> bool {
@@ -277,6 +363,7 @@ impl Member {
         let record = ProcessRecord {
             process,
             restarts: self.restarts,
+            printed_from: self.printed_from,
         };
         record::write(&self.folder.process_record(), &record)
             .map_err(self.failed("writing process.json of"))
@@ -299,6 +386,7 @@ impl Member {
                 .map(|(name, value)| (name, folder.fill_in(value))),
         );
 
+        let printed_from = printed::length(folder).map_err(self.failed("starting"))?;
         let child = open_log(folder)
             .and_then(|log| Ok(command.stderr(log.try_clone()?).stdout(log)))
             .and_then(|command| command.spawn())
@@ -309,6 +397,7 @@ impl Member {
         self.exit_status = None;
         self.running_since = Instant::now();
         self.restarts = restarts;
+        self.printed_from = printed_from;
         self.process = Some(ProcessId::of_child(pid).map_err(self.failed("looking at"))?);
         self.save_process()
     }
@@ -331,18 +420,46 @@ impl Member {
 
 /// How a member fares, by what is on disk alone: so nobody has to wait for an action to finish.
 pub(super) fn observe(folder: &MemberFolder) -> io::Result<Option<Observation>> {
-    if record::read::<ServerRecord>(&folder.server_record())?.is_none() {
+    let Some(server) = record::read::<ServerRecord>(&folder.server_record())? else {
         return Ok(None);
-    }
+    };
     let process = record::read::<ProcessRecord>(&folder.process_record())?;
+    let running = is_alive(process.as_ref())?;
+    let needed = server.data.filter(|_| !running);
+    let has_data = needed.map(|data| has_data(folder, &data)).transpose()?;
     Ok(Some(Observation {
         member: folder.name.clone(),
-        running: match &process {
-            Some(known) => known.process.is_alive()?,
-            None => false,
-        },
+        running,
         restarts: process.map_or(0, |known| known.restarts),
+        has_lost_data: has_data == Some(false),
     }))
+}
+
+/// Whether a member runs and was started as `wanted` says, by what is on disk alone.
+pub(super) fn runs_as(folder: &MemberFolder, wanted: &ServerRecord) -> io::Result<bool> {
+    let server = record::read::<ServerRecord>(&folder.server_record())?;
+    let process = record::read::<ProcessRecord>(&folder.process_record())?;
+    Ok(server.is_some_and(|server| server.runs_as(wanted)) && is_alive(process.as_ref())?)
+}
+
+/// The end of what a member's last process printed, at most `bytes_max`, by what is on disk alone;
+/// none while it runs.
+pub(super) fn last_words(folder: &MemberFolder, bytes_max: u64) -> io::Result<Option<String>> {
+    match record::read::<ProcessRecord>(&folder.process_record())? {
+        Some(known) if !known.process.is_alive()? => {
+            Ok(Some(printed::end(folder, known.printed_from, bytes_max)?))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn is_alive(process: Option<&ProcessRecord>) -> io::Result<bool> {
+    process.map_or(Ok(false), |known| known.process.is_alive())
+}
+
+fn has_data(folder: &MemberFolder, data: &DataOfServer) -> io::Result<bool> {
+    let names = folders::names_in(&folder.home().join(&data.folder))?;
+    Ok(names.iter().any(|name| name.ends_with(&data.suffix)))
 }
 
 fn open_log(folder: &MemberFolder) -> io::Result<File> {

@@ -41,17 +41,18 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures::StreamExt as _;
 
 use self::{
     deployment::Deployment, discovery::Programs, folders::DeploymentFolder, printed::Reading,
-    process::PlacedProcess, staging::UnfinishedFile, task::RunningTask,
+    process::PlacedProcess, record::ServerRecord, staging::UnfinishedFile, task::RunningTask,
 };
 use super::{FileSeen, Observation, Provisioner, ProvisionerError};
 use crate::{
     model::{
         failure::chain,
         ids::DeploymentId,
-        limits::{CLUSTER_LOCK_WAIT, PROCESS_POLL},
+        limits::{CHUNK_BYTES, CLUSTER_LOCK_WAIT, LAST_WORDS_BYTES_MAX, PROCESS_POLL},
         logfile::{LogPart, Logfile},
         server::{Server, Task},
         version::Version,
@@ -107,7 +108,13 @@ impl LocalProvisioner {
             _lock: lock,
         });
         let taken_over = cluster.clone();
-        blocking(move || taken_over.take_over()).await?;
+        blocking(move || {
+            taken_over.take_over()?;
+            // Whoever opens it may end at once: what should run runs by then.
+            supervisor::one_round(&taken_over);
+            Ok(())
+        })
+        .await?;
         supervisor::supervise(&cluster);
         Ok(Arc::new(Self {
             cluster,
@@ -226,6 +233,25 @@ impl Provisioner for LocalProvisioner {
         self.cluster.change(&id, start).await
     }
 
+    async fn runs_as(&self, server: &Server) -> Result<bool> {
+        folders::check_member_name(&server.member)?;
+        let deployment = &server.deployment;
+        let folder = DeploymentFolder::new(&self.cluster.folder, deployment).member(&server.member);
+        let wanted = ServerRecord::of(server);
+        let failed = ProvisionerError::while_doing(format!("looking at deployment {deployment}"));
+        blocking(move || member::runs_as(&folder, &wanted).map_err(failed)).await
+    }
+
+    async fn restart(&self, deployment: &DeploymentId, member: &str) -> Result<()> {
+        folders::check_member_name(member)?;
+        let member = member.to_owned();
+        let restart = move |cluster: &Cluster, deployment: &mut Deployment| {
+            let known = deployment.known_member(&member);
+            known.map_or(Ok(()), |member| member.restart(&cluster.programs))
+        };
+        self.cluster.change(deployment, restart).await
+    }
+
     async fn stop(&self, deployment: &DeploymentId, member: &str, grace: Duration) -> Result<()> {
         folders::check_member_name(member)?;
         let member = member.to_owned();
@@ -317,6 +343,48 @@ impl Provisioner for LocalProvisioner {
         self.cluster.change(deployment, finish).await
     }
 
+    async fn stage_file(
+        &self,
+        deployment: &DeploymentId,
+        member: &str,
+        path: &str,
+        name: &str,
+    ) -> Result<()> {
+        folders::check_member_name(member)?;
+        folders::check_folder_name(path)?;
+        let home = DeploymentFolder::new(&self.cluster.folder, deployment)
+            .member(member)
+            .home();
+        let failed = || ProvisionerError::while_doing(format!("reading a file of {deployment}"));
+        let file = tokio::fs::File::open(home.join(path)).await;
+        let file = file.map_err(failed())?;
+        let bytes = file.metadata().await.map_err(failed())?.len();
+        let content = tokio_util::io::ReaderStream::with_capacity(file, CHUNK_BYTES);
+        self.stage(deployment, name, bytes, content.boxed()).await
+    }
+
+    async fn set_aside(&self, deployment: &DeploymentId, member: &str, aside: &str) -> Result<()> {
+        folders::check_member_name(member)?;
+        folders::check_file_name(aside)?;
+        let (member, aside) = (member.to_owned(), aside.to_owned());
+        let move_there = move |cluster: &Cluster, deployment: &mut Deployment| {
+            let member = deployment.member(&member);
+            member.set_aside(&cluster.programs, &aside)
+        };
+        self.cluster.change(deployment, move_there).await
+    }
+
+    async fn put_back(&self, deployment: &DeploymentId, member: &str, aside: &str) -> Result<()> {
+        folders::check_member_name(member)?;
+        folders::check_file_name(aside)?;
+        let (member, aside) = (member.to_owned(), aside.to_owned());
+        let move_back = move |cluster: &Cluster, deployment: &mut Deployment| {
+            let member = deployment.member(&member);
+            member.put_back(&cluster.programs, &aside)
+        };
+        self.cluster.change(deployment, move_back).await
+    }
+
     async fn unstage(&self, deployment: &DeploymentId, name: &str) -> Result<()> {
         folders::check_file_name(name)?;
         let name = name.to_owned();
@@ -361,6 +429,14 @@ impl Provisioner for LocalProvisioner {
             Reading::begin(folder, part, &cluster.folder, engines).map_err(failed)
         });
         Ok(begun.await?.map(printed_lines))
+    }
+
+    async fn last_words(&self, deployment: &DeploymentId, member: &str) -> Result<Option<String>> {
+        folders::check_member_name(member)?;
+        let folder = DeploymentFolder::new(&self.cluster.folder, deployment).member(member);
+        let failed = ProvisionerError::while_doing(format!("reading a log of {deployment}"));
+        let read = move || member::last_words(&folder, LAST_WORDS_BYTES_MAX).map_err(failed);
+        blocking(read).await
     }
 
     async fn deployments(&self) -> Result<Vec<DeploymentId>> {

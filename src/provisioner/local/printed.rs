@@ -65,6 +65,25 @@ pub(super) fn list(folder: &MemberFolder) -> io::Result<Vec<Logfile>> {
     Ok(found)
 }
 
+/// How long a member's current log is, in bytes.
+pub(super) fn length(folder: &MemberFolder) -> io::Result<u64> {
+    let found = folders::missing_is_fine(fs::metadata(folder.log()))?;
+    Ok(found.map_or(0, |log| log.len()))
+}
+
+/// The end of a member's current log from the byte `from` on, at most `bytes_max`. One that is
+/// shorter than that was turned over meanwhile: all of it is of later.
+pub(super) fn end(folder: &MemberFolder, from: u64, bytes_max: u64) -> io::Result<String> {
+    let Some(log) = folders::missing_is_fine(File::open(folder.log()))? else {
+        return Ok(String::new());
+    };
+    let length = log.metadata()?.len();
+    let from = if from > length { 0 } else { from };
+    let from = from.max(length.saturating_sub(bytes_max));
+    let bytes = bytes_at(&log, from, length - from)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 fn path(folder: &MemberFolder, part: LogPart) -> std::path::PathBuf {
     match part {
         LogPart::Current => folder.log(),

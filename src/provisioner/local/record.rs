@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{folders, process::ProcessId};
 use crate::model::{
-    server::{Server, ServerFile},
+    server::{DataOfServer, Server, ServerFile},
     version::Version,
 };
 
@@ -20,7 +20,7 @@ pub(super) enum Wanted {
 }
 
 /// `server.json`: a [`Server`] without its secrets. It changes only while no process of the
-/// member runs (all but `wanted`), so whatever process is found was started just so.
+/// member runs (all but `wanted` and `data`), so whatever process is found was started just so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ServerRecord {
     pub(super) wanted: Wanted,
@@ -33,6 +33,9 @@ pub(super) struct ServerRecord {
     pub(super) ports: Vec<u16>,
     /// Name and SHA-256 of each file, so that a change is noticed.
     pub(super) files: BTreeMap<String, String>,
+    /// What must be in its home before it is started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) data: Option<DataOfServer>,
 }
 
 impl ServerRecord {
@@ -49,7 +52,17 @@ impl ServerRecord {
             env: server.env.iter().map(owned).collect(),
             ports: server.ports.clone(),
             files: server.files.iter().map(hashed).collect(),
+            data: server.data.clone(),
         }
+    }
+
+    /// Whether both describe the same process: what is asked before a start changes nothing of it.
+    pub(super) fn runs_as(&self, other: &Self) -> bool {
+        let other = Self {
+            data: self.data.clone(),
+            ..other.clone()
+        };
+        *self == other
     }
 }
 
@@ -59,6 +72,9 @@ pub(super) struct ProcessRecord {
     pub(super) process: ProcessId,
     /// How often the member was started again by itself.
     pub(super) restarts: u32,
+    /// Where its output begins in the member's log, in bytes.
+    #[serde(default)]
+    pub(super) printed_from: u64,
 }
 
 /// Reads a record; `None` when there is none.

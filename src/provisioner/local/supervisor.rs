@@ -30,7 +30,8 @@ async fn rounds(cluster: Weak<Cluster>) {
     }
 }
 
-fn one_round(cluster: &Cluster) {
+/// One look at all members.
+pub(super) fn one_round(cluster: &Cluster) {
     for deployment in cluster.known_deployments() {
         if let Ok(mut deployment) = deployment.try_lock() {
             deployment.look_after(&cluster.programs);

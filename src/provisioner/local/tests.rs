@@ -26,6 +26,8 @@ use crate::model::{
     server::{Program, ServerFile},
 };
 
+mod loss;
+
 /// Longer than anything here takes, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 const MEMBER: &str = "m0";
@@ -39,6 +41,7 @@ nest) sleep 600 & echo $! >nested; echo $$ >>starts; wait ;;
 print) echo "$2"; echo "not this" >&2 ;;
 fail) echo "some output"; echo "the reason" >&2; exit 3 ;;
 flood) exec yes flood ;;
+say) echo "$2"; exit 1 ;;
 chat) while :; do echo chatter; sleep 0.05; done ;;
 hang) echo $$ >"$2"; sleep 600; true ;;
 insist) while :; do mkdir -p "$2/data"; : >"$2/data/.touch"; done ;;
@@ -178,6 +181,7 @@ fn server(id: &DeploymentId) -> Server {
             contents: Secret::new("the private key"),
         }],
         ports: vec![],
+        data: None,
     }
 }
 
@@ -804,6 +808,7 @@ fn etcd_server(id: &DeploymentId, version: Version, port: u16) -> Server {
         env: vec![],
         files: vec![],
         ports: vec![port],
+        data: None,
         ..server(id)
     }
 }

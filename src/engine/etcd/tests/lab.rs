@@ -10,14 +10,14 @@ use std::{
 };
 
 use chrono::Utc;
-use etcd_client::{Certificate, Client, ConnectOptions, MemberAddOptions, TlsOptions};
+use etcd_client::{Certificate, Client, ConnectOptions, TlsOptions};
 use futures::TryStreamExt;
 use tempfile::TempDir;
 
 use crate::{
     engine::{Engine, EngineError, FilesOfMember, Inspection, Snapshot, etcd::Etcd},
     model::{
-        deployment::{Access, Deployment, DeploymentSecrets, Member, Shape},
+        deployment::{Access, Deployment, DeploymentSecrets, Member, Membership, Shape},
         ids::DeploymentId,
         server::{HOME, Program, STAGE, Server, Task},
         version::Version,
@@ -62,6 +62,7 @@ impl Lab {
             peer_port: free_port(),
             shape: None,
             checkpointing: false,
+            membership: Membership::New,
         });
         let deployment = Deployment {
             id,
@@ -157,66 +158,53 @@ impl Lab {
         }
     }
 
-    /// Replaces a member, that lost all it had, by a learner that is promoted when it has caught up.
+    /// Replaces a member that lost all it had, as the broker does.
     pub async fn replace(&mut self, index: usize) {
-        let name = self.deployment.members[index].name.clone();
-        let password = self.secrets.root_password.expose();
-        let mut root = self.root().await;
-        let listed = root.member_list().await.expect("members");
-        let lost = listed.members().iter().find(|member| member.name() == name);
-        let mut child = self.running.remove(index);
-        child.kill().expect("killed");
-        child.wait().expect("ended");
-        // Each looks first: what was not answered may be done.
-        until_healthy(async || {
-            let lost = lost.expect("the member").id();
-            let mut root = self.login("root", password).await?;
-            let listed = root.member_list().await?;
-            if listed.members().iter().any(|member| member.id() == lost) {
-                root.member_remove(lost).await?;
-            }
-            Ok(())
-        })
-        .await;
-        fs::remove_dir_all(self.home(&name).join("data")).expect("removed");
-        let url = self.deployment.members[index].peer_url();
-        until_healthy(async || {
-            let learner = MemberAddOptions::new().with_is_learner();
-            let mut root = self.login("root", password).await?;
-            let listed = root.member_list().await?;
-            let mut urls = listed.members().iter().flat_map(|m| m.peer_urls());
-            if !urls.any(|known| *known == url) {
-                root.member_add([url.as_str()], Some(learner)).await?;
-            }
-            Ok(())
-        })
-        .await;
-        let mut server = Etcd
-            .servers(&self.deployment, &self.secrets, self.deployment.access())
-            .swap_remove(index);
-        server
-            .args
-            .push("--initial-cluster-state=existing".to_owned());
-        let child = self.spawn(&server);
-        self.running.insert(index, child);
-        until_healthy(async || {
-            let mut root = self.login("root", password).await?;
-            let listed = root.member_list().await?;
-            let learner = listed.members().iter().find(|member| member.is_learner());
-            let Some(learner) = learner.map(etcd_client::Member::id) else {
-                return Ok(());
-            };
-            // With logins on, members do not pass it on to their leader.
-            let leader = root.status().await?.leader();
-            let leader = listed.members().iter().find(|member| member.id() == leader);
-            let leader = leader.map_or("", |member| member.name());
-            let mut root = self.login_at(leader, "root", password).await?;
-            root.member_promote(learner).await.map(|_| ())
-        })
-        .await;
-        Etcd.wait_until_ready(&self.deployment, &self.secrets, self.deployment.access())
+        self.lose(index);
+        let (of, secrets) = (self.deployment.clone(), self.secrets.clone());
+        // Each is done twice: what was not answered may be done.
+        for _ in 0..2 {
+            Etcd.remove_member(&of, &secrets, index)
+                .await
+                .expect("removed");
+        }
+        let data = self.home(&of.members[index].name).join("data");
+        fs::remove_dir_all(data).unwrap_or_default();
+        for _ in 0..2 {
+            Etcd.add_member(&of, &secrets, index).await.expect("added");
+        }
+        self.deployment.members[index].membership = Membership::Joining;
+        self.begin(index);
+        Etcd.join(&self.deployment, &secrets, index, HEALTHY_AFTER)
+            .await
+            .expect("joined");
+        Etcd.wait_until_ready(&self.deployment, &secrets, self.deployment.access())
             .await
             .expect("ready");
+        self.deployment.members[index].membership = Membership::Joined;
+    }
+
+    /// Starts one member that does not run.
+    pub fn begin(&mut self, index: usize) {
+        let access = self.deployment.access();
+        let servers = Etcd.servers(&self.deployment, &self.secrets, access);
+        let child = self.spawn(&servers[index]);
+        self.running.insert(index, child);
+    }
+
+    /// Waits until a member has ended by itself; returns what it printed.
+    pub async fn last_words(&mut self, index: usize) -> String {
+        let mut child = self.running.remove(index);
+        let begun = tokio::time::Instant::now();
+        while child.try_wait().expect("a look").is_none() {
+            if begun.elapsed() > HEALTHY_AFTER {
+                child.kill().expect("killed");
+                panic!("the member goes on");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let log = self.home(&self.deployment.members[index].name).join("log");
+        String::from_utf8_lossy(&fs::read(log).expect("a log")).into_owned()
     }
 
     /// Waits until the members agree on a line.
@@ -252,6 +240,21 @@ impl Lab {
         self.deployment.members.iter().map(newest).collect()
     }
 
+    /// Lets a member hang.
+    pub fn pause(&self, index: usize) {
+        self.signal(index, rustix::process::Signal::STOP);
+    }
+
+    /// Lets a member that hangs go on.
+    pub fn go_on(&self, index: usize) {
+        self.signal(index, rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, index: usize, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.running[index]);
+        rustix::process::kill_process(pid, signal).expect("a signal");
+    }
+
     /// Ends one member the hard way.
     pub fn lose(&mut self, index: usize) {
         let mut child = self.running.remove(index);
@@ -285,7 +288,7 @@ impl Lab {
         }
     }
 
-    fn home(&self, member: &str) -> PathBuf {
+    pub fn home(&self, member: &str) -> PathBuf {
         let home = self.folder.path().join(member);
         fs::create_dir_all(&home).expect("a home");
         home
@@ -350,15 +353,13 @@ impl Lab {
         self.client(Some((name, password))).await
     }
 
-    async fn login_at(
+    pub async fn login_at(
         &self,
-        member: &str,
+        index: usize,
         name: &str,
         password: &str,
     ) -> Result<Client, etcd_client::Error> {
-        let members = &self.deployment.members;
-        let asked = members.iter().find(|m| m.name == member);
-        let asked = asked.unwrap_or(&members[0]);
+        let asked = &self.deployment.members[index];
         self.client_at(asked, Some((name, password))).await
     }
 
@@ -381,29 +382,8 @@ impl Lab {
     }
 }
 
-/// Longer than a cluster takes to elect a leader and to catch up.
+/// Longer than a small member takes to catch up, or to end.
 const HEALTHY_AFTER: Duration = Duration::from_secs(60);
-
-/// Repeats a change of members until the cluster takes it: one that has just changed takes none for
-/// some seconds, and a learner has to catch up.
-async fn until_healthy(change: impl AsyncFn() -> Result<(), etcd_client::Error>) {
-    let begun = tokio::time::Instant::now();
-    while let Err(error) = change().await {
-        let text = error.to_string().to_lowercase();
-        let passes = [
-            "unhealthy",
-            "sync with leader",
-            "re-configuration",
-            "transport",
-            "unavailable",
-            "leader changed",
-            "not leader",
-        ];
-        let may_pass = passes.iter().any(|passing| text.contains(passing));
-        assert!(may_pass && begun.elapsed() < HEALTHY_AFTER, "{text}");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-}
 
 impl Drop for Lab {
     fn drop(&mut self) {

@@ -33,6 +33,7 @@ macro_rules! for_each_version {
 }
 
 mod full;
+mod membership;
 mod rights;
 mod upgrade;
 

@@ -1,0 +1,2 @@
+UPDATE deployments SET members = replace(members, '"membership":"new","peer_port":', '"peer_port":');
+ALTER TABLE operations DROP COLUMN repair;

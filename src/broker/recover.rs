@@ -1,0 +1,114 @@
+//! Databases whose majority is lost, in an operator's hands: what they can be made of again is told
+//! first, and nothing is done without a yes.
+
+use std::sync::Arc;
+
+use super::{Broker, BrokerError, repair::usable};
+use crate::{
+    model::{
+        backup::{BackupState, Manifest},
+        deployment::Deployment,
+        ids::InstanceId,
+        operation::{Operation, OperationKind, RestoreSource},
+        recovery::{RecoverFrom, Recovery, RecoverySource, Remains},
+    },
+    store::{self, Conn},
+};
+
+/// Why an operation was told to halt that had the members in hand.
+const GIVES_WAY: &str = "stopped, because the database is being recovered";
+
+impl Broker {
+    /// What a recovery would do now. Changes nothing.
+    pub async fn plan_recovery(
+        &self,
+        instance: InstanceId,
+        wanted: RecoverFrom,
+    ) -> Result<Recovery, BrokerError> {
+        let read = move |conn: &mut Conn<'_>| Ok(recoverable(conn, &instance));
+        let (deployment, backups) = self.store.read(read).await??;
+        let members = self.survey(&deployment).await?;
+        let now = self.clock.now();
+        Ok(Recovery::plan(&wanted, members, &backups, now))
+    }
+
+    /// Accepts a recovery. While one goes on, tells of that. What has the members in hand gives way: it
+    /// waits for members that do not come back.
+    pub async fn recover(
+        self: &Arc<Self>,
+        instance: InstanceId,
+        wanted: RecoverFrom,
+        origin: &'static str,
+    ) -> Result<Operation, BrokerError> {
+        let find = {
+            let instance = instance.clone();
+            move |conn: &mut Conn<'_>| Ok(running(conn, &instance))
+        };
+        if let Some(running) = self.store.read(find).await?? {
+            return Ok(running);
+        }
+        let plan = self.plan_recovery(instance.clone(), wanted).await?;
+        let source = plan.source.map_err(BrokerError::Conflict)?;
+        let now = self.clock.now();
+        self.store
+            .decide(move |conn| {
+                usable(conn, &instance)?;
+                if let Some(running) = running(conn, &instance)? {
+                    return Ok(running);
+                }
+                let queued = Operation::queued(OperationKind::Recover, &instance, origin, now);
+                let operation = match source {
+                    RecoverySource::Survivor(member) => Operation {
+                        survivor: Some(member),
+                        ..queued
+                    },
+                    RecoverySource::Backup(manifest) => Operation {
+                        backup: Some(manifest.backup_id.clone()),
+                        source: Some(RestoreSource {
+                            manifest: *manifest,
+                        }),
+                        ..queued
+                    },
+                };
+                for other in store::operation::active_on_instance(conn, &instance)? {
+                    if OperationKind::Recover.follows(other.kind) {
+                        store::operation::halt_because(conn, &other.id, GIVES_WAY)?;
+                    }
+                }
+                let key = format!("recover {instance}");
+                store::operation::insert(conn, &operation, Some(&key))?;
+                Ok(operation)
+            })
+            .await
+    }
+
+    /// What the members of a deployment still have. Whatever serves is not looked at more closely.
+    async fn survey(&self, deployment: &Deployment) -> Result<Vec<Remains>, BrokerError> {
+        let surveyed = self.observer.survey(deployment).await;
+        surveyed.ok_or_else(|| {
+            let reason = "the broker could not look at the members; its log says why";
+            BrokerError::Conflict(reason.to_owned())
+        })
+    }
+}
+
+/// The deployment of an instance that may be recovered, and its complete backups, newest first.
+fn recoverable(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+) -> Result<(Deployment, Vec<Manifest>), BrokerError> {
+    let deployment = usable(conn, instance)?;
+    let backups = store::backup::of_instance(conn, instance)?;
+    let complete = backups
+        .into_iter()
+        .filter(|backup| backup.state == BackupState::Complete);
+    let mut manifests: Vec<Manifest> = complete.filter_map(|backup| backup.manifest).collect();
+    manifests.sort_by_key(|manifest| std::cmp::Reverse(manifest.started_at));
+    Ok((deployment, manifests))
+}
+
+fn running(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<Option<Operation>, BrokerError> {
+    let active = store::operation::active_on_instance(conn, instance)?;
+    let recovers = |operation: &Operation| operation.kind == OperationKind::Recover;
+    Ok(active.into_iter().find(recovers))
+}

@@ -1,0 +1,186 @@
+//! Members that are replaced: as an operator asks for it, or as the watchdog finds it.
+
+use super::{Broker, BrokerError};
+use crate::{
+    model::{
+        alert::{Incident, RepairWatch},
+        deployment::Deployment,
+        ids::InstanceId,
+        instance::InstanceState,
+        limits::{REPAIRS_COUNTED, REPAIRS_MAX},
+        operation::{Operation, OperationKind, OperationState, WATCHDOG},
+        repair::{Damage, Repair},
+    },
+    store::{self, Conn, StoreError},
+};
+
+/// What has an instance's members in hand: nobody else may end one meanwhile.
+const IN_HAND: [OperationKind; 7] = [
+    OperationKind::Provision,
+    OperationKind::Restore,
+    OperationKind::Update,
+    OperationKind::Deprovision,
+    OperationKind::Relief,
+    OperationKind::Repair,
+    OperationKind::Recover,
+];
+
+/// What came of asking for a repair that the watchdog found to be needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RepairBegun {
+    /// It is queued.
+    Begun,
+    /// One is under way, or the instance is not in use.
+    Waits,
+    /// So many were begun lately that somebody must look at it.
+    TooOften,
+}
+
+impl Broker {
+    /// Accepts to replace a member of an instance. While that goes on, tells of it.
+    pub async fn repair(
+        &self,
+        instance: InstanceId,
+        member: String,
+        origin: &'static str,
+    ) -> Result<Operation, BrokerError> {
+        let now = self.clock.now();
+        self.store
+            .decide(move |conn| {
+                let deployment = usable(conn, &instance)?;
+                if deployment.place_of(&member).is_none() {
+                    let names = deployment.members.iter().map(|m| m.name.as_str());
+                    let names: Vec<&str> = names.collect();
+                    return Err(BrokerError::BadRequest(format!(
+                        "there is no member {member:?}; there are {}",
+                        names.join(", ")
+                    )));
+                }
+                if let Some(running) = running(conn, &instance)? {
+                    let same = running.repair.as_ref().is_some_and(|r| r.member == member);
+                    if same {
+                        return Ok(running);
+                    }
+                    let reason = "another member is being replaced; try again when that is done";
+                    return Err(BrokerError::Concurrency(reason.to_owned()));
+                }
+                let because = Damage::Told;
+                let operation = Operation {
+                    repair: Some(Repair { member, because }),
+                    ..Operation::queued(OperationKind::Repair, &instance, origin, now)
+                };
+                accept(conn, operation)
+            })
+            .await
+    }
+
+    /// Has a member replaced that was found to be damaged, unless that was done too often lately.
+    pub async fn repair_damaged(
+        &self,
+        of: &Deployment,
+        repair: Repair,
+    ) -> Result<RepairBegun, BrokerError> {
+        let (of, now) = (of.clone(), self.clock.now());
+        self.store
+            .decide(move |conn| {
+                match usable(conn, &of.instance) {
+                    Ok(deployment) if deployment.id == of.id => {}
+                    Ok(_) | Err(BrokerError::Concurrency(_) | BrokerError::NotFound(_)) => {
+                        return Ok(RepairBegun::Waits);
+                    }
+                    Err(other) => return Err(other),
+                }
+                if running(conn, &of.instance)?.is_some() {
+                    return Ok(RepairBegun::Waits);
+                }
+                let since = now - REPAIRS_COUNTED;
+                let lately = store::operation::repairs_since(conn, &of.instance, WATCHDOG, since)?;
+                if lately >= REPAIRS_MAX {
+                    return Ok(RepairBegun::TooOften);
+                }
+                let operation = Operation {
+                    repair: Some(repair),
+                    ..Operation::queued(OperationKind::Repair, &of.instance, WATCHDOG, now)
+                };
+                accept(conn, operation)?;
+                Ok(RepairBegun::Begun)
+            })
+            .await
+    }
+
+    /// Whether an operation has the members of a deployment in hand, or it is not in use.
+    pub async fn is_in_hand(&self, of: &Deployment) -> Result<bool, BrokerError> {
+        let of = of.clone();
+        let read = move |conn: &mut Conn<'_>| {
+            let instance = store::instance::find(conn, &of.instance)?;
+            let is_ready = instance.is_some_and(|i| i.state == InstanceState::Ready);
+            let active = store::operation::active_on_instance(conn, &of.instance)?;
+            let in_hand = active.iter().any(|o| IN_HAND.contains(&o.kind));
+            Ok(in_hand || !is_ready)
+        };
+        Ok(self.store.read(read).await?)
+    }
+
+    /// Writes down what befell a deployment, for its users to be told.
+    pub async fn tell_of(&self, of: &Deployment, message: String) -> Result<(), BrokerError> {
+        let (id, at) = (of.id.clone(), self.clock.now());
+        let write =
+            move |conn: &mut Conn<'_>| store::incident::add(conn, &id, &Incident { at, message });
+        Ok(self.store.write(write).await?)
+    }
+}
+
+/// The deployment of an instance that is in use.
+pub(super) fn usable(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+) -> Result<Deployment, BrokerError> {
+    let found = store::instance::find(conn, instance)?;
+    let Some(found) = found else {
+        let reason = "there is no such service instance";
+        return Err(BrokerError::NotFound(reason.to_owned()));
+    };
+    if found.state != InstanceState::Ready {
+        let reason = "the service instance is not ready, so nothing of it can be repaired";
+        return Err(BrokerError::Concurrency(reason.to_owned()));
+    }
+    let (deployment, _) = store::deployment::of_instance(conn, instance)?
+        .ok_or_else(|| StoreError::Missing("the instance's deployment".to_owned()))?;
+    Ok(deployment)
+}
+
+fn running(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<Option<Operation>, BrokerError> {
+    let mut active = store::operation::active_on_instance(conn, instance)?;
+    active.retain(|operation| operation.kind == OperationKind::Repair);
+    Ok(active.pop())
+}
+
+fn accept(conn: &mut Conn<'_>, operation: Operation) -> Result<Operation, BrokerError> {
+    let key = format!("repair {}", operation.instance);
+    store::operation::insert(conn, &operation, Some(&key))?;
+    Ok(operation)
+}
+
+/// The replacement of a member that users are told of: one that is under way, or the last one while it
+/// failed not long ago.
+pub(super) fn watch(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+    now: chrono::DateTime<chrono::Utc>,
+) -> Result<Option<RepairWatch>, StoreError> {
+    let kinds = [OperationKind::Repair];
+    let newest = store::operation::newest(conn, instance, None, &kinds)?;
+    Ok(newest.and_then(|operation| {
+        let failure = match operation.state {
+            OperationState::Queued | OperationState::Running => None,
+            OperationState::Failed | OperationState::Stuck
+                if now - operation.updated_at < REPAIRS_COUNTED =>
+            {
+                Some(operation.failure.unwrap_or_default())
+            }
+            _ => return None,
+        };
+        let repair = operation.repair?;
+        Some(RepairWatch { repair, failure })
+    }))
+}

@@ -1,0 +1,313 @@
+//! A database whose majority is lost: what it can be made of again, and what is lost by that. Pure:
+//! whoever asks brings what was seen.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+
+use super::{backup::Manifest, ids::BackupId};
+
+/// What an operator wants a database made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecoverFrom {
+    /// What a member still has; without a name, the one that knows most.
+    Survivor(Option<String>),
+    /// A backup; without an id, the newest.
+    Backup(Option<BackupId>),
+}
+
+/// A member as its process and its disk tell of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remains {
+    /// Its name.
+    pub member: String,
+    /// It follows a leader, or is it.
+    pub serves: bool,
+    /// What it still has; none: its data is gone.
+    pub data: Option<DataLeft>,
+}
+
+/// What a member still has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DataLeft {
+    /// The newest revision in it; absent where that could not be read in time.
+    pub revision: Option<i64>,
+    /// When it was written to last.
+    pub written_at: DateTime<Utc>,
+}
+
+/// What a database is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecoverySource {
+    /// What this member has.
+    Survivor(String),
+    /// What this backup has.
+    Backup(Box<Manifest>),
+}
+
+/// What a recovery would do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovery {
+    /// What the database would be made of, or why there is none, in a sentence.
+    pub source: Result<RecoverySource, String>,
+    /// The revision that it would have; absent where that is not known.
+    pub revision: Option<i64>,
+    /// The moment that it would be of.
+    pub of: Option<DateTime<Utc>>,
+    /// What is lost by it and what else to think of, in sentences.
+    pub lost: Vec<String>,
+    /// The members as they are.
+    pub members: Vec<Remains>,
+}
+
+impl Recovery {
+    /// Whether most members serve, so that there is nothing to recover.
+    pub fn is_idle(members: &[Remains]) -> bool {
+        members.iter().filter(|m| m.serves).count() * 2 > members.len()
+    }
+
+    /// What a recovery would do now. `backups`: the complete ones, newest first.
+    pub fn plan(
+        wanted: &RecoverFrom,
+        members: Vec<Remains>,
+        backups: &[Manifest],
+        now: DateTime<Utc>,
+    ) -> Self {
+        let mut plan = Self {
+            source: Err(String::new()),
+            revision: None,
+            of: None,
+            lost: Vec::new(),
+            members,
+        };
+        if Self::is_idle(&plan.members) {
+            let text = "Most members serve: there is nothing to recover. One that does not is \
+                        replaced, not recovered from.";
+            plan.source = Err(text.to_owned());
+            return plan;
+        }
+        match wanted {
+            RecoverFrom::Survivor(name) => plan.of_survivor(name.as_deref(), backups),
+            RecoverFrom::Backup(id) => plan.of_backup(id.as_ref(), backups, now),
+        }
+        if plan.source.is_ok() {
+            plan.tell_of_others();
+        }
+        plan
+    }
+
+    fn best(&self) -> Option<(&Remains, DataLeft)> {
+        let left = self.members.iter().filter_map(|m| Some((m, m.data?)));
+        left.max_by_key(|(_, data)| (data.revision, data.written_at))
+    }
+
+    fn of_survivor(&mut self, name: Option<&str>, backups: &[Manifest]) {
+        let chosen = match name {
+            None => self.best(),
+            Some(name) => {
+                let found = self.members.iter().find(|m| m.member == name);
+                let Some(found) = found else {
+                    self.source = Err(format!("There is no member {name:?}."));
+                    return;
+                };
+                found.data.map(|data| (found, data))
+            }
+        };
+        let Some((member, data)) = chosen else {
+            self.source = Err(match name {
+                Some(name) => format!("Member {name} has lost its data."),
+                None => "No member has its data any more: use a backup.".to_owned(),
+            });
+            return;
+        };
+        let (member, at) = (member.member.clone(), time(data.written_at));
+        let revision = told(data.revision);
+        self.lost = vec![
+            format!("The database becomes what {member} has: {revision}, written last at {at}."),
+            format!("What was written later than that, or never reached {member}, is lost."),
+        ];
+        if let Some(backup) = backups.first() {
+            self.lost.push(format!(
+                "The newest backup is of {}, revision {}.",
+                time(backup.started_at),
+                backup.content.revision
+            ));
+        }
+        (self.revision, self.of) = (data.revision, Some(data.written_at));
+        self.source = Ok(RecoverySource::Survivor(member));
+    }
+
+    fn of_backup(&mut self, id: Option<&BackupId>, backups: &[Manifest], now: DateTime<Utc>) {
+        let wanted = |backup: &&Manifest| id.is_none_or(|id| backup.backup_id == *id);
+        let Some(backup) = backups.iter().find(wanted) else {
+            self.source = Err(match id {
+                Some(id) => format!("There is no complete backup {id} of it."),
+                None => "There is no complete backup of it.".to_owned(),
+            });
+            return;
+        };
+        let (content, at) = (&backup.content, backup.started_at);
+        let minutes = (now - at).num_minutes().max(0);
+        self.lost = vec![
+            format!(
+                "The database becomes what it was at {}: revision {}, {} keys.",
+                time(at),
+                content.revision,
+                content.keys
+            ),
+            format!("What was written since then is lost: {minutes} minutes."),
+        ];
+        if let Some((member, data)) = self.best() {
+            let known = match data.revision {
+                Some(revision) => {
+                    let more = revision.saturating_sub(content.revision).max(0);
+                    format!("{more} revisions more")
+                }
+                None => "perhaps more".to_owned(),
+            };
+            let (member, at) = (&member.member, time(data.written_at));
+            self.lost.push(format!(
+                "Member {member} has {known}, written last at {at}: it can be recovered from, too."
+            ));
+        }
+        (self.revision, self.of) = (Some(content.revision), Some(at));
+        self.source = Ok(RecoverySource::Backup(Box::new(backup.clone())));
+    }
+
+    fn tell_of_others(&mut self) {
+        let chosen = match &self.source {
+            Ok(RecoverySource::Survivor(member)) => Some(member.clone()),
+            _ => None,
+        };
+        let left = self.members.iter().filter(|m| m.data.is_some());
+        let left: Vec<&str> = left
+            .map(|m| m.member.as_str())
+            .filter(|name| Some(*name) != chosen.as_deref())
+            .collect();
+        let could_serve = left.len() + usize::from(chosen.is_some());
+        if could_serve * 2 > self.members.len() {
+            self.lost.push(format!(
+                "Most members still have their data ({} too): if they can be brought back, nothing \
+                 is lost, and nothing has to be recovered.",
+                left.join(", ")
+            ));
+        }
+        self.lost.push(
+            "What the members have now is kept aside on their disk. Users, passwords and addresses \
+             stay as they are."
+                .to_owned(),
+        );
+    }
+}
+
+fn told(revision: Option<i64>) -> String {
+    revision.map_or_else(
+        || "a revision that could not be read".to_owned(),
+        |revision| format!("revision {revision}"),
+    )
+}
+
+fn time(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+    use serde_json::json;
+
+    use super::*;
+
+    fn at(minutes: i64) -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::minutes(minutes)
+    }
+
+    fn member(name: &str, revision: Option<i64>) -> Remains {
+        Remains {
+            member: name.to_owned(),
+            serves: false,
+            data: revision.map(|revision| DataLeft {
+                revision: Some(revision),
+                written_at: at(50),
+            }),
+        }
+    }
+
+    fn backup(revision: i64, minutes: i64) -> Manifest {
+        let id = format!("{revision:024x}");
+        serde_json::from_value(json!({
+            "format": 1, "backup_id": id, "kind": "on_demand", "instance_id": "i",
+            "deployment_id": id, "service_id": "s",
+            "tenant": { "platform": "p", "organization": "o", "space": "s" },
+            "engine": "etcd", "version": "3.6.16", "units": 1,
+            "content": { "revision": revision, "keys": 3 },
+            "stored": { "snapshot_bytes": 1, "snapshot_sha256": "", "object_bytes": 1,
+                "object_sha256": "", "compression": "zstd" },
+            "requested_at": at(minutes), "started_at": at(minutes), "finished_at": at(minutes),
+        }))
+        .expect("a manifest")
+    }
+
+    fn plan(wanted: &RecoverFrom, members: &[Remains], backups: &[Manifest]) -> Recovery {
+        Recovery::plan(wanted, members.to_vec(), backups, at(60))
+    }
+
+    const SURVIVOR: RecoverFrom = RecoverFrom::Survivor(None);
+    const BACKUP: RecoverFrom = RecoverFrom::Backup(None);
+
+    #[test]
+    fn a_majority_that_serves_is_left_alone() {
+        let mut members = [
+            member("m0", Some(9)),
+            member("m1", Some(9)),
+            member("m2", None),
+        ];
+        members[0].serves = true;
+        members[1].serves = true;
+        for wanted in [SURVIVOR, BACKUP] {
+            assert!(plan(&wanted, &members, &[backup(5, 30)]).source.is_err());
+        }
+        members[1].serves = false;
+        assert!(plan(&SURVIVOR, &members, &[]).source.is_ok());
+    }
+
+    #[test]
+    fn the_survivor_that_knows_most_is_taken_unless_one_is_named() {
+        let members = [
+            member("m0", Some(7)),
+            member("m1", Some(9)),
+            member("m2", None),
+        ];
+        let best = plan(&SURVIVOR, &members, &[]);
+        assert_eq!(best.source, Ok(RecoverySource::Survivor("m1".to_owned())));
+        assert_eq!(best.revision, Some(9));
+        assert!(best.lost[0].contains("revision 9"), "{:?}", best.lost);
+        assert!(best.lost.iter().any(|text| text.contains("m0 too")));
+        let named = RecoverFrom::Survivor(Some("m0".to_owned()));
+        assert_eq!(plan(&named, &members, &[]).revision, Some(7));
+        for name in ["m2", "m3"] {
+            let wanted = RecoverFrom::Survivor(Some(name.to_owned()));
+            assert!(plan(&wanted, &members, &[]).source.is_err(), "{name}");
+        }
+        let none = ["m0", "m1", "m2"].map(|name| member(name, None));
+        assert!(plan(&SURVIVOR, &none, &[backup(5, 30)]).source.is_err());
+    }
+
+    #[test]
+    fn a_backup_tells_what_it_lacks() {
+        let members = [
+            member("m0", Some(9)),
+            member("m1", None),
+            member("m2", None),
+        ];
+        let backups = [backup(5, 30), backup(2, 10)];
+        let newest = plan(&BACKUP, &members, &backups);
+        assert_eq!(newest.revision, Some(5));
+        let lost = newest.lost.join(" ");
+        assert!(lost.contains("30 minutes"), "{lost}");
+        assert!(lost.contains("m0 has 4 revisions more"), "{lost}");
+        assert!(!lost.contains("Most members still have"), "{lost}");
+        let older = RecoverFrom::Backup(Some(backups[1].backup_id.clone()));
+        assert_eq!(plan(&older, &members, &backups).revision, Some(2));
+        assert!(plan(&BACKUP, &members, &[]).source.is_err());
+        assert!(plan(&older, &members, &backups[..1]).source.is_err());
+    }
+}

@@ -1,0 +1,283 @@
+//! Replaces a member that lost what it kept.
+//!
+//! A member without its data is another member: the others count on what the old one knew. So the old
+//! one leaves the cluster first, its home is emptied only when it has left, and a new one comes in
+//! its place, with the same name and the same addresses. Where the version has learners, it has no
+//! vote before it has caught up.
+//!
+//! Nothing is taken away unless a majority serves without the member: each step that takes looks anew.
+//! When a step fails for good, what is left is a cluster that serves, and a member whose data is
+//! missing or that is [`Membership::Joining`]: the next repair begins from there.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep};
+
+use super::{Definition, Ending, Outcome, Step, StepError, Work, members};
+use crate::{
+    model::{
+        alert::Incident,
+        deployment::{Deployment, DeploymentSecrets, Membership},
+        failure::chain,
+        limits::{AGREEMENT_POLL, CHANGE_WAIT, JOIN_TIMEOUT},
+        observation::Observation,
+        operation::Operation,
+        repair::{Repair, time_to_start},
+    },
+    provisioner::ProvisionerError,
+    store::{self, Conn, StoreError},
+};
+
+/// Repair.
+pub const DEFINITION: Definition = Definition {
+    steps: &[
+        Step {
+            name: "look",
+            title: "Looking whether the others serve without it",
+            run: |w| Box::pin(look(w)),
+        },
+        Step {
+            name: "remove",
+            title: "Taking the member out of its cluster",
+            run: |w| Box::pin(remove(w)),
+        },
+        Step {
+            name: "wipe",
+            title: "Emptying the member's home",
+            run: |w| Box::pin(wipe(w)),
+        },
+        Step {
+            name: "add",
+            title: "Taking a new member into the cluster",
+            run: |w| Box::pin(add(w)),
+        },
+        Step {
+            name: "start",
+            title: "Starting the new member",
+            run: |w| Box::pin(start(w)),
+        },
+        Step {
+            name: "join",
+            title: "Waiting until the new member has caught up",
+            run: |w| Box::pin(join(w)),
+        },
+    ],
+    cleanup: &[Step {
+        name: "cleanup_member",
+        title: "Starting the member as it was",
+        run: |w| Box::pin(put_back(w)),
+    }],
+    succeed,
+    fail: |_: &mut Conn<'_>, _: &Ending<'_>, _| Ok(()),
+};
+
+/// A member that is replaced, in its deployment as that is now.
+struct Place {
+    deployment: Deployment,
+    secrets: DeploymentSecrets,
+    index: usize,
+}
+
+impl Place {
+    /// That of the member which a repair names.
+    async fn of(work: &Work) -> Result<Self, StepError> {
+        let member = repair(&work.operation)?.member.as_str();
+        let (deployment, secrets) = work.allocated().await?;
+        let index = deployment.place_of(member);
+        Ok(Self {
+            index: index.ok_or_else(|| StepError::last(format!("there is no member {member}")))?,
+            deployment,
+            secrets,
+        })
+    }
+
+    fn name(&self) -> &str {
+        &self.deployment.members[self.index].name
+    }
+
+    fn is_joined(&self) -> bool {
+        self.deployment.members[self.index].membership.is_joined()
+    }
+
+    /// Fails unless a majority serves without the member. Members that elect a leader are waited for.
+    async fn check_others(&self, work: &Work) -> Result<(), StepError> {
+        let engine = work.engine(&self.deployment)?;
+        let deadline = Instant::now() + CHANGE_WAIT;
+        loop {
+            let seen = Observation {
+                members: engine.observe(&self.deployment, &self.secrets).await?,
+                observed_at: work.parts.clock.now(),
+            };
+            if seen.majority_without(self.index) {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                let name = self.name();
+                return Err(StepError::last(format!(
+                    "too few members serve without {name}; nothing may be taken from them"
+                )));
+            }
+            sleep(AGREEMENT_POLL).await;
+        }
+    }
+
+    /// Takes the member out of the cluster; it does not run from then on.
+    async fn remove(&self, work: &Work) -> Result<(), StepError> {
+        self.check_others(work).await?;
+        let engine = work.engine(&self.deployment)?;
+        let provisioner = &work.cluster(&self.deployment)?.provisioner;
+        let heir = (self.index + 1) % self.deployment.members.len();
+        // The others would find a leader by themselves, only later.
+        if let Err(error) = engine
+            .hand_over(&self.deployment, &self.secrets, heir)
+            .await
+        {
+            log::info!(operation:% = work.operation.id; "{}", chain(&error));
+        }
+        provisioner
+            .stop(&self.deployment.id, self.name(), Duration::ZERO)
+            .await?;
+        self.check_others(work).await?;
+        engine
+            .remove_member(&self.deployment, &self.secrets, self.index)
+            .await?;
+        Ok(())
+    }
+
+    async fn wipe(&self, work: &Work) -> Result<(), StepError> {
+        let provisioner = &work.cluster(&self.deployment)?.provisioner;
+        provisioner.wipe(&self.deployment.id, self.name()).await?;
+        Ok(())
+    }
+
+    /// Takes a new member into the cluster. That it comes is written down before.
+    async fn add(&mut self, work: &Work) -> Result<(), StepError> {
+        self.check_others(work).await?;
+        self.set_membership(work, Membership::Joining).await?;
+        let engine = work.engine(&self.deployment)?;
+        engine
+            .add_member(&self.deployment, &self.secrets, self.index)
+            .await?;
+        Ok(())
+    }
+
+    /// Starts the member as it is decided now.
+    async fn start(&self, work: &Work) -> Result<(), StepError> {
+        let engine = work.engine(&self.deployment)?;
+        let access = self.deployment.access();
+        let servers = engine.servers(&self.deployment, &self.secrets, access);
+        let provisioner = &work.cluster(&self.deployment)?.provisioner;
+        provisioner.start(&servers[self.index]).await?;
+        Ok(())
+    }
+
+    /// Waits until the new member has a vote and serves like the others; it has a time of its own for
+    /// that, by how much it has to catch up.
+    async fn join(&mut self, work: &Work) -> Result<(), StepError> {
+        let bytes = members::bytes_on_disk(work, &self.deployment).await?;
+        let patience = JOIN_TIMEOUT + time_to_start(bytes);
+        let engine = work.engine(&self.deployment)?;
+        engine
+            .join(&self.deployment, &self.secrets, self.index, patience)
+            .await?;
+        let access = self.deployment.access();
+        members::await_ready(work, &self.deployment, &self.secrets, access).await?;
+        self.set_membership(work, Membership::Joined).await?;
+        // It runs so already; from now on it is not started without its data.
+        self.start(work).await
+    }
+
+    async fn set_membership(&mut self, work: &Work, now: Membership) -> Result<(), StepError> {
+        self.deployment.members[self.index].membership = now;
+        let (id, members) = (self.deployment.id.clone(), self.deployment.members.clone());
+        work.write(move |conn| store::deployment::set_members(conn, &id, &members))
+            .await
+    }
+}
+
+fn repair(operation: &Operation) -> Result<&Repair, StepError> {
+    let repair = operation.repair.as_ref();
+    repair.ok_or_else(|| StepError::last("the repair does not say what it repairs"))
+}
+
+async fn look(work: Arc<Work>) -> Result<Outcome, StepError> {
+    Place::of(&work).await?.check_others(&work).await?;
+    Outcome::done()
+}
+
+async fn remove(work: Arc<Work>) -> Result<Outcome, StepError> {
+    Place::of(&work).await?.remove(&work).await?;
+    Outcome::done()
+}
+
+async fn wipe(work: Arc<Work>) -> Result<Outcome, StepError> {
+    Place::of(&work).await?.wipe(&work).await?;
+    Outcome::done()
+}
+
+async fn add(work: Arc<Work>) -> Result<Outcome, StepError> {
+    Place::of(&work).await?.add(&work).await?;
+    Outcome::done()
+}
+
+async fn start(work: Arc<Work>) -> Result<Outcome, StepError> {
+    Place::of(&work).await?.start(&work).await?;
+    Outcome::done()
+}
+
+async fn join(work: Arc<Work>) -> Result<Outcome, StepError> {
+    Place::of(&work).await?.join(&work).await?;
+    Outcome::done()
+}
+
+/// All of it at once, for whoever meets such a member on the way: each call begins from the beginning.
+pub async fn replace(work: &Work, member: &str) -> Result<(), StepError> {
+    let (deployment, secrets) = work.allocated().await?;
+    let index = deployment.place_of(member);
+    let mut place = Place {
+        index: index.ok_or_else(|| StepError::last(format!("there is no member {member}")))?,
+        deployment,
+        secrets,
+    };
+    log::warn!(operation:% = work.operation.id, member; "the member lost its data and is replaced");
+    place.remove(work).await?;
+    place.wipe(work).await?;
+    place.add(work).await?;
+    place.start(work).await?;
+    place.join(work).await
+}
+
+/// A member that was only stopped goes on. One that has left, or whose data is gone, stays as it is:
+/// the next repair takes it from there.
+async fn put_back(work: Arc<Work>) -> Result<Outcome, StepError> {
+    // It goes with the instance.
+    if work.was_halted().await? {
+        return Outcome::done();
+    }
+    let place = Place::of(&work).await?;
+    if !place.is_joined() {
+        return Outcome::done();
+    }
+    let engine = work.engine(&place.deployment)?;
+    let access = place.deployment.access();
+    let servers = engine.servers(&place.deployment, &place.secrets, access);
+    let provisioner = &work.cluster(&place.deployment)?.provisioner;
+    match provisioner.start(&servers[place.index]).await {
+        Ok(()) | Err(ProvisionerError::DataLost { .. }) => Outcome::done(),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Users are told of it for a while.
+fn succeed(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
+    let (operation, at) = (ending.operation, ending.now);
+    let found = store::deployment::of_instance(conn, &operation.instance)?;
+    let (Some((deployment, _)), Some(repair)) = (found, &operation.repair) else {
+        return Ok(());
+    };
+    let message = format!(
+        "Member {} {}. It was replaced, and holds again what the others hold.",
+        repair.member, repair.because
+    );
+    store::incident::add(conn, &deployment.id, &Incident { at, message })
+}

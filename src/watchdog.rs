@@ -1,0 +1,348 @@
+//! Watches over members: one that lost what it kept is replaced, one that hangs is ended and started
+//! anew.
+//!
+//! Invariants: it touches a member only while a majority of sound ones serves, one at a time, and
+//! never while an operation has the members in hand. A loss is known by what is found in the member's
+//! home, by its last words, or by the others; that it hangs, by signs of life that do not come.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use futures::{StreamExt as _, stream};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    broker::{Broker, BrokerError, Observer, RepairBegun},
+    engine::SharedEngine,
+    model::{
+        deployment::{Deployment, Member, Membership},
+        failure::chain,
+        ids::DeploymentId,
+        limits::{
+            DAMAGED_ENDS_MIN, DIFFERENCE_INTERVAL, LIVENESS_INTERVAL, LOOKS_AT_ONCE,
+            WATCHDOG_INTERVAL,
+        },
+        observation::Observation,
+        repair::{Damage, Liveness, Patient, Repair, hang_patience, next_hung, next_repair},
+    },
+    provisioner::{self, ProvisionerError, SharedProvisioner},
+};
+
+/// Watches over members.
+pub struct Watchdog {
+    broker: Arc<Broker>,
+    /// With looks of its own: those of pages and of clients must not hold it up.
+    observer: Box<dyn Observer>,
+    engines: BTreeMap<String, SharedEngine>,
+    provisioners: BTreeMap<String, SharedProvisioner>,
+    known: Mutex<HashMap<DeploymentId, Known>>,
+}
+
+/// What is remembered of one deployment.
+#[derive(Debug, Default)]
+struct Known {
+    /// When its members were asked last for a sign of life.
+    asked: Option<Instant>,
+    /// Since when each member runs and gives no sign of life, in member order.
+    silent_since: Vec<Option<Instant>>,
+    /// When its members were asked last whether they hold the same.
+    compared: Option<Instant>,
+    /// What was logged last of it that stays as it is.
+    told: Option<&'static str>,
+}
+
+/// Why a look came to nothing.
+#[derive(Debug, thiserror::Error)]
+enum WatchError {
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    #[error(transparent)]
+    Provisioner(#[from] ProvisionerError),
+}
+
+impl Watchdog {
+    /// A watchdog over all members of this broker.
+    pub fn new(
+        broker: Arc<Broker>,
+        observer: Box<dyn Observer>,
+        engines: BTreeMap<String, SharedEngine>,
+        provisioners: BTreeMap<String, SharedProvisioner>,
+    ) -> Self {
+        Self {
+            broker,
+            observer,
+            engines,
+            provisioners,
+            known: Mutex::default(),
+        }
+    }
+
+    /// Watches until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut fails = false;
+        while !stop.is_cancelled() {
+            match self.look_at_all().await {
+                Ok(()) => fails = false,
+                Err(error) => {
+                    if !fails {
+                        log::error!("cannot watch over members: {}", chain(&error));
+                    }
+                    fails = true;
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = sleep(WATCHDOG_INTERVAL) => {}
+            }
+        }
+    }
+
+    async fn look_at_all(&self) -> Result<(), BrokerError> {
+        let mut all = Vec::new();
+        for engine in self.engines.keys() {
+            all.extend(self.broker.usable_deployments(engine.clone()).await?);
+        }
+        let there: HashSet<&DeploymentId> = all.iter().map(|deployment| &deployment.id).collect();
+        self.known().retain(|id, _| there.contains(id));
+        stream::iter(&all)
+            .for_each_concurrent(LOOKS_AT_ONCE, |deployment| async move {
+                if let Err(error) = self.look_at(deployment).await {
+                    log::warn!(deployment:% = deployment.id; "{}", chain(&error));
+                }
+            })
+            .await;
+        Ok(())
+    }
+
+    async fn look_at(&self, deployment: &Deployment) -> Result<(), WatchError> {
+        let (Some(engine), Some(provisioner)) = (
+            self.engines.get(&deployment.engine),
+            self.provisioners.get(&deployment.cluster),
+        ) else {
+            return Ok(());
+        };
+        let processes = provisioner.observe(&deployment.id).await?;
+        let mut damages = Vec::new();
+        for member in &deployment.members {
+            let process = processes.iter().find(|p| p.member == member.name);
+            damages.push(damage(deployment, member, process, engine, provisioner).await?);
+        }
+        if damages.iter().any(Option::is_some) && self.broker.is_in_hand(deployment).await? {
+            // It is being seen to, or will look different afterwards.
+            return Ok(());
+        }
+        let compares = self.is_due(deployment, |known| &mut known.compared, DIFFERENCE_INTERVAL)
+            // Where strangers may raise alarms, they are no proof.
+            && !engine.profile().strangers_say_full(deployment.version);
+        if (compares || damages.iter().any(Option::is_some))
+            && let Some(seen) = self.observer.look(deployment).await
+        {
+            self.repair(deployment, &damages, &seen, compares).await?;
+        }
+        if self.is_due(deployment, |known| &mut known.asked, LIVENESS_INTERVAL)
+            && let Some(alive) = self.observer.alive(deployment).await
+        {
+            self.end_hung(deployment, engine, provisioner, &processes, &alive)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Has a damaged member replaced, if the others do without it.
+    async fn repair(
+        &self,
+        deployment: &Deployment,
+        damages: &[Option<Damage>],
+        seen: &Observation,
+        compares: bool,
+    ) -> Result<(), WatchError> {
+        let patients = seen.members.iter().zip(damages).map(|(member, damage)| {
+            let differs = (compares && member.differs()).then_some(Damage::Differs);
+            Patient {
+                serves: member.serves(),
+                damage: damage.or(differs),
+            }
+        });
+        let patients: Vec<Patient> = patients.collect();
+        if patients.iter().all(|patient| patient.damage.is_none()) {
+            self.is_new(deployment, None);
+            return Ok(());
+        }
+        let Some((place, because)) = next_repair(&patients) else {
+            let text = "Members lost their data, and too few serve without them. The operator can \
+                        recover the database from what is left, or from a backup.";
+            return self.tell_once(deployment, text).await;
+        };
+        let member = deployment.members[place].name.clone();
+        let repair = Repair { member, because };
+        let name = repair.member.as_str();
+        match self
+            .broker
+            .repair_damaged(deployment, repair.clone())
+            .await?
+        {
+            RepairBegun::Begun => {
+                log::warn!(deployment:% = deployment.id, member = name;
+                    "the member {because}; it is replaced");
+            }
+            RepairBegun::Waits => {}
+            RepairBegun::TooOften => {
+                let text = "A member lost its data again, after members were replaced so often \
+                            within a day that the broker leaves it to the operator.";
+                self.tell_once(deployment, text).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends and starts anew a member that hangs, if the others go on.
+    async fn end_hung(
+        &self,
+        deployment: &Deployment,
+        engine: &SharedEngine,
+        provisioner: &SharedProvisioner,
+        processes: &[provisioner::Observation],
+        alive: &[bool],
+    ) -> Result<(), WatchError> {
+        let runs = |member: &Member| {
+            let process = processes.iter().find(|p| p.member == member.name);
+            process.is_some_and(|process| process.running)
+        };
+        let silent: Vec<bool> = (deployment.members.iter().zip(alive))
+            .map(|(member, alive)| !alive && runs(member))
+            .collect();
+        if !silent.contains(&true) || self.broker.is_in_hand(deployment).await? {
+            if let Some(known) = self.known().get_mut(&deployment.id) {
+                known.silent_since.clear();
+            }
+            return Ok(());
+        }
+        let members = self.liveness(deployment, &silent, alive);
+        let bytes = bytes_on_disk(deployment, engine, provisioner).await;
+        let Some(place) = next_hung(&members, hang_patience(bytes)) else {
+            return Ok(());
+        };
+        let name = &deployment.members[place].name;
+        log::warn!(deployment:% = deployment.id, member = name.as_str();
+            "the member gave no sign of life for {:?} while the others serve; it is ended and \
+             started anew", members[place].silent_for.unwrap_or_default());
+        provisioner.restart(&deployment.id, name).await?;
+        if let Some(known) = self.known().get_mut(&deployment.id) {
+            known.silent_since.clear();
+        }
+        let text = format!(
+            "Member {name} gave no sign of life while the others served. The broker ended it and \
+             started it anew."
+        );
+        self.broker.tell_of(deployment, text).await?;
+        Ok(())
+    }
+
+    /// Notes which members are silent now, and tells for how long they are.
+    fn liveness(&self, deployment: &Deployment, silent: &[bool], alive: &[bool]) -> Vec<Liveness> {
+        let now = Instant::now();
+        let mut all = self.known();
+        let known = all.entry(deployment.id.clone()).or_default();
+        known.silent_since.resize(silent.len(), None);
+        for (since, silent) in known.silent_since.iter_mut().zip(silent) {
+            *since = silent.then(|| since.unwrap_or(now));
+        }
+        let of = |(since, alive): (&Option<Instant>, &bool)| Liveness {
+            answers: *alive,
+            silent_for: since.map(|since| now - since),
+        };
+        known.silent_since.iter().zip(alive).map(of).collect()
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<DeploymentId, Known>> {
+        // Every change of the map is one call, so it is whole even after a panic.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether something is due that is done every `interval`; if so, it counts as done.
+    fn is_due(
+        &self,
+        deployment: &Deployment,
+        last: impl Fn(&mut Known) -> &mut Option<Instant>,
+        interval: std::time::Duration,
+    ) -> bool {
+        let now = Instant::now();
+        let mut all = self.known();
+        let last = last(all.entry(deployment.id.clone()).or_default());
+        let due = last.is_none_or(|last| now - last >= interval);
+        if due {
+            *last = Some(now);
+        }
+        due
+    }
+
+    /// Tells operators and users what stays as it is, once.
+    async fn tell_once(
+        &self,
+        deployment: &Deployment,
+        text: &'static str,
+    ) -> Result<(), WatchError> {
+        if self.is_new(deployment, Some(text)) {
+            log::error!(deployment:% = deployment.id; "{text}");
+            self.broker.tell_of(deployment, text.to_owned()).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether this was not what was told of a deployment last; from now on it is.
+    fn is_new(&self, deployment: &Deployment, text: Option<&'static str>) -> bool {
+        let mut all = self.known();
+        let known = all.entry(deployment.id.clone()).or_default();
+        std::mem::replace(&mut known.told, text) != text
+    }
+}
+
+/// What is wrong with what a member kept, as far as its home and its last words tell.
+async fn damage(
+    deployment: &Deployment,
+    member: &Member,
+    process: Option<&provisioner::Observation>,
+    engine: &SharedEngine,
+    provisioner: &SharedProvisioner,
+) -> Result<Option<Damage>, ProvisionerError> {
+    if member.membership == Membership::Joining {
+        return Ok(Some(Damage::Unfinished));
+    }
+    let Some(process) = process else {
+        return Ok(None);
+    };
+    if process.has_lost_data {
+        return Ok(Some(Damage::Lost));
+    }
+    if process.running || process.restarts < DAMAGED_ENDS_MIN {
+        return Ok(None);
+    }
+    let words = provisioner.last_words(&deployment.id, &member.name).await?;
+    let tells = words.is_some_and(|words| engine.tells_damage(&words));
+    Ok(tells.then_some(Damage::Damaged))
+}
+
+/// How large the largest member's database is on its disk, in bytes; what cannot be looked at counts
+/// nothing.
+async fn bytes_on_disk(
+    deployment: &Deployment,
+    engine: &SharedEngine,
+    provisioner: &SharedProvisioner,
+) -> u64 {
+    let wanted = engine.database_file();
+    let mut largest = 0;
+    for member in &deployment.members {
+        let seen = provisioner
+            .files(&deployment.id, &member.name, wanted.folder)
+            .await;
+        let files = seen.into_iter().flatten();
+        let databases = files.filter(|file| (wanted.has)(&file.name));
+        largest = databases
+            .map(|file| file.bytes_on_disk)
+            .fold(largest, u64::max);
+    }
+    largest
+}
