@@ -95,9 +95,9 @@ impl Broker {
     /// OSB "Polling Last Operation for Service Instances".
     ///
     /// `token` is OSB's `operation`. Our own token tells of its own operation, also of an older
-    /// one; an unknown or absent one tells of the newest. A finished deletion is `Gone` for whoever
-    /// has its token, unless the operator chose otherwise, and succeeded for everybody else:
-    /// platforms and conformance suites ask for either.
+    /// one; an unknown or absent one tells of the newest. A finished deletion has succeeded; whoever
+    /// has its token is told `Gone` where the operator chose that: conformance suites ask for
+    /// either.
     pub async fn instance_status(
         &self,
         instance: InstanceId,

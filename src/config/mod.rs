@@ -132,8 +132,8 @@ pub struct Settings {
     #[arg(long, env = "COMPOSE_BROKER_TENANT_KEYS")]
     pub tenant_keys: Option<String>,
 
-    /// What a poll with the token of a deletion that is done is told: gone (410) or succeeded (200)
-    #[arg(long, env = "COMPOSE_BROKER_DELETED_POLL", default_value = "gone")]
+    /// What a poll with the token of a deletion that is done is told: succeeded (200) or gone (410)
+    #[arg(long, env = "COMPOSE_BROKER_DELETED_POLL", default_value = "succeeded")]
     pub deleted_poll: String,
 
     /// What is logged, in env_logger's language

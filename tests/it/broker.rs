@@ -353,7 +353,7 @@ impl TestBroker {
         let accepted = self.delete_instance(id).await;
         assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
         let end = self.instance_end(id, &accepted.body).await;
-        assert_eq!(end["state"], "gone", "{end}");
+        assert_eq!(end["state"], "succeeded", "{end}");
     }
 
     /// Takes a backup and waits for its end; returns the backup as it is listed.

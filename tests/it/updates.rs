@@ -250,7 +250,7 @@ async fn a_deletion_ends_an_update() {
         assert_eq!(refused.body["error"], "ConcurrencyError", "{refused:?}");
         drop(held);
         let end = broker.instance_end("i", &deletion.body).await;
-        assert_eq!(end["state"], "gone", "{end}");
+        assert_eq!(end["state"], "succeeded", "{end}");
         assert_eq!(broker.members(), Vec::<i32>::new());
         assert!(!inside.work_is_remembered("i").await);
     }

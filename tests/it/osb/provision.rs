@@ -226,7 +226,7 @@ async fn osb_051_an_id_that_is_being_deleted_takes_nothing_and_is_free_afterward
         coded(&bench.put("i", change).await, "ConcurrencyError");
     }
     drop(held);
-    assert_eq!(bench.end("i", &deletion).await["state"], "gone");
+    assert_eq!(bench.end("i", &deletion).await["state"], "succeeded");
     let _held = bench.script.hold(OperationKind::Provision, "allocate");
     let anew = bench.put("i", json!({ "space_guid": "other" })).await;
     assert!(![token(&made), token(&deletion)].contains(&token(&anew)));
