@@ -276,6 +276,7 @@ impl App {
             restore_scope: config.restore_scope,
             tenant_keys: config.tenant_keys,
             deleted_poll: config.deleted_poll,
+            deployment_names: config.deployment_names.clone(),
             public_url: public_url.clone(),
             doorkeeper,
             downloads: Downloads::on(runtime),

@@ -3,7 +3,10 @@
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use super::{Broker, BrokerError, binding_key, update::check_not_updating};
+use super::{
+    Broker, BrokerError, binding_key, instance::with_reason, status::OF_BINDING,
+    update::check_not_updating,
+};
 use crate::{
     model::{
         binding::{
@@ -159,7 +162,7 @@ impl Broker {
             if instance.is_some_and(|i| i.state == InstanceState::Deleting) {
                 return Err(being_deleted());
             }
-            return repeated(conn, existing, &identity, now);
+            return repeated(conn, existing, &identity, request.accepts_incomplete, now);
         }
         let Some(instance) = instance else {
             return Err(no_such_instance());
@@ -379,17 +382,29 @@ fn repeated(
     conn: &mut Conn<'_>,
     existing: Binding,
     identity: &BindIdentity,
+    accepts_incomplete: bool,
     now: DateTime<Utc>,
 ) -> Result<BindDecision, BrokerError> {
     match existing.state {
         BindingState::Deleting => Err(BrokerError::Concurrency(
             "the service binding of this id is being deleted; try again when it is gone".to_owned(),
         )),
+        BindingState::Failed => {
+            let (instance, id) = (&existing.instance, &existing.id);
+            let newest = store::operation::newest(conn, instance, Some(id), &OF_BINDING)?;
+            let is_same = existing.request == *identity;
+            match newest {
+                // As with instances: the token is the way to the reason.
+                Some(failed)
+                    if is_same && accepts_incomplete && failed.kind == OperationKind::Bind =>
+                {
+                    Ok(BindDecision::Running(failed.id))
+                }
+                newest => Err(failed_before(newest)),
+            }
+        }
         _ if existing.request != *identity => Err(BrokerError::Conflict(
             "another service binding has this id".to_owned(),
-        )),
-        BindingState::Failed => Err(BrokerError::Conflict(
-            "the service binding of this id failed; unbind it first".to_owned(),
         )),
         BindingState::Ready if !existing.is_expired(now) => {
             Ok(BindDecision::Exists(Box::new(existing)))
@@ -409,6 +424,16 @@ fn repeated(
             Ok(BindDecision::Running(operation.id))
         }
     }
+}
+
+/// The refusal where a binding of this id failed.
+fn failed_before(newest: Option<Operation>) -> BrokerError {
+    let what = match newest.as_ref().map(|operation| operation.kind) {
+        Some(OperationKind::Unbind) => "the service binding of this id could not be removed",
+        _ => "the service binding of this id failed",
+    };
+    let reason = newest.and_then(|operation| operation.failure);
+    BrokerError::Conflict(with_reason(what, reason, "unbind it first"))
 }
 
 fn no_such_instance() -> BrokerError {

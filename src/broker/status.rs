@@ -83,13 +83,15 @@ pub fn status_of(operation: &Operation) -> OperationStatus {
     }
 }
 
-const OF_INSTANCE: [OperationKind; 4] = [
+/// The operations that OSB tells of an instance.
+pub(super) const OF_INSTANCE: [OperationKind; 4] = [
     OperationKind::Provision,
     OperationKind::Restore,
     OperationKind::Update,
     OperationKind::Deprovision,
 ];
-const OF_BINDING: [OperationKind; 2] = [OperationKind::Bind, OperationKind::Unbind];
+/// The operations that OSB tells of a binding.
+pub(super) const OF_BINDING: [OperationKind; 2] = [OperationKind::Bind, OperationKind::Unbind];
 
 impl Broker {
     /// OSB "Polling Last Operation for Service Instances".

@@ -122,7 +122,7 @@ fn credentials(
         .connection_strings(deployment, user);
     let mut fields = json!({
         "db_type": deployment.engine,
-        "name": deployment.name(),
+        "name": deployment.name,
         "deployment_id": deployment.id,
         "ca_certificate_base64": BASE64.encode(&secrets.ca_certificate),
         "maps": [],

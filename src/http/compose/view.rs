@@ -452,7 +452,7 @@ pub fn deployment(broker: &Broker, view: &DeploymentView) -> DeploymentBody {
     DeploymentBody {
         id: deployment.id.clone(),
         account_id: account_id(&view.instance.tenant),
-        name: deployment.name(),
+        name: deployment.name.clone(),
         instance_id: view.instance.id.clone(),
         instance_name: view.instance.name.clone(),
         r#type: deployment.engine.clone(),

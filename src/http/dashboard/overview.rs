@@ -239,6 +239,7 @@ fn alert_lines(view: &InstanceView, seen: &Observation) -> Vec<AlertLine> {
 fn kind_text(kind: BackupKind) -> &'static str {
     match kind {
         BackupKind::OnDemand => "on demand",
+        BackupKind::Safety => "before an upgrade",
         BackupKind::Daily => "daily",
         BackupKind::Weekly => "weekly",
         BackupKind::Monthly => "monthly",

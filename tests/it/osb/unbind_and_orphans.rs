@@ -85,7 +85,10 @@ async fn osb_104_the_same_deletion_has_the_same_token_and_then_all_is_gone() {
     coded(&bench.put_binding("b", json!({})).await, "ConcurrencyError");
     assert_eq!(bench.fetch_binding("b").await.status, StatusCode::NOT_FOUND);
     drop(held);
-    assert_eq!(bench.end_of_binding("b", &unbind).await["state"], "succeeded");
+    assert_eq!(
+        bench.end_of_binding("b", &unbind).await["state"],
+        "succeeded"
+    );
     assert_eq!(bench.delete_binding("b").await.status, StatusCode::GONE);
     let held = bench.script.hold(OperationKind::Deprovision, "destroy");
     let deletion = bench.delete_instance("i").await;
@@ -175,7 +178,10 @@ async fn osb_109_a_deletion_halts_a_bind() {
     let halted = bench.poll_binding("b", Some(token(&bind))).await;
     assert_eq!(state(&halted), "failed");
     drop(held);
-    assert_eq!(bench.end_of_binding("b", &unbind).await["state"], "succeeded");
+    assert_eq!(
+        bench.end_of_binding("b", &unbind).await["state"],
+        "succeeded"
+    );
     let (users, _) = inside.users_and_roles("i", &own).await;
     assert_eq!(users, [etcd::user(&own)]);
     assert_eq!(bench.fetch_binding("b").await.status, StatusCode::NOT_FOUND);
