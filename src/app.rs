@@ -298,7 +298,7 @@ impl App {
             keys,
             catalog,
             clock: surroundings.clock,
-            api_root: format!("{public_url}/api"),
+            public_url: public_url.clone(),
         });
         let api = Api {
             broker: broker.clone(),

@@ -320,8 +320,15 @@ impl Broker {
             .ok_or_else(|| StoreError::Missing("the credentials of a usable binding".to_owned()))?;
         let plain = self.keys.open(&binding.credentials_context(), sealed)?;
         let issued: IssuedCredentials = serde_json::from_slice(&plain)?;
+        let mut credentials: Value = serde_json::from_str(issued.credentials.expose())?;
+        // What an earlier broker issued has no address of the dashboard.
+        let api = credentials.get_mut("instance_administration_api");
+        if let Some(Value::Object(api)) = api {
+            api.entry("dashboard_url")
+                .or_insert_with(|| self.dashboard_url(&binding.instance).into());
+        }
         Ok(FetchedBinding {
-            credentials: serde_json::from_str(issued.credentials.expose())?,
+            credentials,
             endpoints: issued.endpoints,
             parameters: binding.parameters.clone(),
             life: binding.life(),

@@ -123,7 +123,15 @@ async fn what_cannot_be_restored_is_refused_with_a_sentence_that_helps() {
     let reason = refusal(&broker, from("source", &failed), same.clone()).await;
     assert_says(&reason, &[text(&failed["id"]), "failed", "another"]);
     let reason = refusal(&broker, from("source", &expired), same.clone()).await;
-    assert_says(&reason, &[text(&expired["id"]), "expired", "listed"]);
+    assert_says(
+        &reason,
+        &[
+            text(&expired["id"]),
+            "gave way to",
+            text(&good["id"]),
+            "listed",
+        ],
+    );
     let older = with(from("source", &good), json!({ "db_version": "3.4.23" }));
     let reason = refusal(&broker, older, same.clone()).await;
     assert_says(&reason, &["3.4.23", "3.5.16", "older"]);

@@ -207,8 +207,10 @@ struct AdministrationApi {
     /// The deployment.
     #[schema(value_type = OwnId)]
     deployment_id: String,
-    /// The bearer token.
+    /// The bearer token; it signs in at the dashboard too.
     token: String,
+    /// The instance's page for people.
+    dashboard_url: String,
 }
 
 /// How an operation fares.
