@@ -533,7 +533,7 @@ fn retention(on_demand_kept: u32) -> Vec<(&'static str, String)> {
         (
             title(BackupKind::Safety),
             format!(
-                "taken before each upgrade: the {SAFETY_BACKUPS_MAX} most recent ones, for {}",
+                "for {}, {SAFETY_BACKUPS_MAX} at most",
                 counted(SAFETY_KEPT.num_days(), "day")
             ),
         ),
