@@ -287,6 +287,7 @@ impl App {
             restore_scope: config.restore_scope,
             tenant_keys: config.tenant_keys,
             deleted_poll: config.deleted_poll,
+            deployment_names: config.deployment_names.clone(),
             public_url: public_url.clone(),
             audit_days: config.audit_days,
             accesses: Accesses::default(),
@@ -316,7 +317,7 @@ impl App {
             keys,
             catalog,
             clock: surroundings.clock,
-            api_root: format!("{public_url}/api"),
+            public_url: public_url.clone(),
         });
         let api = Api {
             broker: broker.clone(),

@@ -13,7 +13,7 @@ use crate::{
 #[derive(Deserialize)]
 pub struct Backup {
     pub id: String,
-    /// `on_demand`, `daily`, `weekly` or `monthly`.
+    /// `on_demand`, `safety`, `daily`, `weekly` or `monthly`.
     #[serde(rename = "type")]
     pub kind: String,
     /// `pending`, `running`, `complete` or `failed`.

@@ -69,11 +69,25 @@ pub(super) fn back_up_in(
         ));
     }
     let active = store::operation::active_on_instance(conn, &instance.id)?;
-    if let Some(running) = active.into_iter().find(|o| o.kind == OperationKind::Backup) {
-        return Ok(running);
+    for running in active
+        .into_iter()
+        .filter(|o| o.kind == OperationKind::Backup)
+    {
+        if !is_for_an_upgrade(conn, &running)? {
+            return Ok(running);
+        }
     }
     let operation = accept(conn, &instance.id, &instance.deployment, None, origin, now)?;
     Ok(operation)
+}
+
+/// Whether a backup is taken for an upgrade: it goes by itself, and is nobody's answer.
+fn is_for_an_upgrade(conn: &mut Conn<'_>, operation: &Operation) -> Result<bool, StoreError> {
+    let backup = match &operation.backup {
+        Some(id) => store::backup::find(conn, id)?,
+        None => None,
+    };
+    Ok(backup.is_some_and(|backup| backup.kind == BackupKind::Safety))
 }
 
 /// Writes a backup down that is to be taken now: the one door for users and for the schedule.
@@ -86,7 +100,8 @@ pub(super) fn accept(
     now: DateTime<Utc>,
 ) -> Result<Operation, StoreError> {
     let key = backup_key(instance);
-    write_down(conn, (instance, deployment), period, &key, origin, now)
+    let what = (period.map_or(BackupKind::OnDemand, Period::kind), period);
+    write_down(conn, (instance, deployment), what, &key, origin, now)
 }
 
 /// The same for the backup before an upgrade, which is taken for itself: one that is being taken
@@ -99,14 +114,14 @@ pub(super) fn accept_before_upgrade(
     now: DateTime<Utc>,
 ) -> Result<Operation, StoreError> {
     let key = format!("backup before {upgrade}");
-    write_down(conn, of, None, &key, origin, now)
+    write_down(conn, of, (BackupKind::Safety, None), &key, origin, now)
 }
 
 /// `exclusive`: what nobody else may work on meanwhile.
 fn write_down(
     conn: &mut Conn<'_>,
     (instance, deployment): (&InstanceId, &DeploymentId),
-    period: Option<Period>,
+    (kind, period): (BackupKind, Option<Period>),
     exclusive: &str,
     origin: &'static str,
     now: DateTime<Utc>,
@@ -121,7 +136,7 @@ fn write_down(
         instance: instance.clone(),
         deployment: deployment.clone(),
         operation: operation.id.clone(),
-        kind: period.map_or(BackupKind::OnDemand, Period::kind),
+        kind,
         period,
         state: BackupState::Pending,
         failure: None,

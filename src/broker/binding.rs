@@ -3,7 +3,10 @@
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use super::{Broker, BrokerError, binding_key, update::check_not_updating};
+use super::{
+    Broker, BrokerError, binding_key, instance::with_reason, status::OF_BINDING,
+    update::check_not_updating,
+};
 use crate::{
     caller::Caller,
     model::{
@@ -165,7 +168,7 @@ impl Broker {
             if instance.is_some_and(|i| i.state == InstanceState::Deleting) {
                 return Err(being_deleted());
             }
-            return repeated(conn, existing, &identity, now);
+            return repeated(conn, existing, &identity, request.accepts_incomplete, now);
         }
         let Some(instance) = instance else {
             return Err(no_such_instance());
@@ -348,8 +351,15 @@ impl Broker {
             .ok_or_else(|| StoreError::Missing("the credentials of a usable binding".to_owned()))?;
         let plain = self.keys.open(&binding.credentials_context(), sealed)?;
         let issued: IssuedCredentials = serde_json::from_slice(&plain)?;
+        let mut credentials: Value = serde_json::from_str(issued.credentials.expose())?;
+        // What an earlier broker issued has no address of the dashboard.
+        let api = credentials.get_mut("instance_administration_api");
+        if let Some(Value::Object(api)) = api {
+            api.entry("dashboard_url")
+                .or_insert_with(|| self.dashboard_url(&binding.instance).into());
+        }
         Ok(FetchedBinding {
-            credentials: serde_json::from_str(issued.credentials.expose())?,
+            credentials,
             endpoints: issued.endpoints,
             parameters: binding.parameters.clone(),
             life: binding.life(),
@@ -410,17 +420,29 @@ fn repeated(
     conn: &mut Conn<'_>,
     existing: Binding,
     identity: &BindIdentity,
+    accepts_incomplete: bool,
     now: DateTime<Utc>,
 ) -> Result<BindDecision, BrokerError> {
     match existing.state {
         BindingState::Deleting => Err(BrokerError::Concurrency(
             "the service binding of this id is being deleted; try again when it is gone".to_owned(),
         )),
+        BindingState::Failed => {
+            let (instance, id) = (&existing.instance, &existing.id);
+            let newest = store::operation::newest(conn, instance, Some(id), &OF_BINDING)?;
+            let is_same = existing.request == *identity;
+            match newest {
+                // As with instances: the token is the way to the reason.
+                Some(failed)
+                    if is_same && accepts_incomplete && failed.kind == OperationKind::Bind =>
+                {
+                    Ok(BindDecision::Running(failed.id))
+                }
+                newest => Err(failed_before(newest)),
+            }
+        }
         _ if existing.request != *identity => Err(BrokerError::Conflict(
             "another service binding has this id".to_owned(),
-        )),
-        BindingState::Failed => Err(BrokerError::Conflict(
-            "the service binding of this id failed; unbind it first".to_owned(),
         )),
         BindingState::Ready if !existing.is_expired(now) => {
             Ok(BindDecision::Exists(Box::new(existing)))
@@ -440,6 +462,16 @@ fn repeated(
             Ok(BindDecision::Running(operation.id))
         }
     }
+}
+
+/// The refusal where a binding of this id failed.
+fn failed_before(newest: Option<Operation>) -> BrokerError {
+    let what = match newest.as_ref().map(|operation| operation.kind) {
+        Some(OperationKind::Unbind) => "the service binding of this id could not be removed",
+        _ => "the service binding of this id failed",
+    };
+    let reason = newest.and_then(|operation| operation.failure);
+    BrokerError::Conflict(with_reason(what, reason, "unbind it first"))
 }
 
 fn no_such_instance() -> BrokerError {

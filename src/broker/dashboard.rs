@@ -16,7 +16,7 @@ use crate::{
         catalog::Placement,
         deployment::{Deployment, DeploymentSecrets, Notes},
         ids::{BackupId, InstanceId, OperationId},
-        instance::{Instance, InstanceState},
+        instance::{Instance, InstanceState, dashboard_url},
         limits::{INSTANCES_ON_A_PAGE, RECIPES_MAX},
         operation::{Operation, OperationKind},
         session::{Scope, Session},
@@ -129,11 +129,7 @@ impl InstanceView {
 impl Broker {
     /// Where the dashboard of an instance is.
     pub fn dashboard_url(&self, instance: &InstanceId) -> String {
-        format!(
-            "{}/dashboard/instances/{}",
-            self.public_url,
-            instance.in_path()
-        )
+        dashboard_url(&self.public_url, instance)
     }
 
     /// What a session may see of an instance.

@@ -88,13 +88,22 @@ impl Broker {
         })
     }
 
-    /// The deployment of that id behind an instance.
+    /// The deployment of that id, when it is among [`Self::deployments_from`] an instance.
     pub async fn deployment(
         &self,
         instance: InstanceId,
         id: &DeploymentId,
     ) -> Result<DeploymentView, BrokerError> {
-        let view = self.deployment_of(instance).await?;
+        let wanted = id.clone();
+        let found = self.store.read(move |conn| {
+            let of = store::instance::of_deployment(conn, &wanted)?.map(|of| of.id);
+            match of {
+                Some(of) if of == instance || descends(conn, &of, &instance)? => Ok(Some(of)),
+                _ => Ok(None),
+            }
+        });
+        let of = found.await?.ok_or_else(|| no_such("deployment"))?;
+        let view = self.deployment_of(of).await?;
         if view.deployment.id == *id {
             Ok(view)
         } else {
@@ -179,9 +188,8 @@ impl Broker {
             .collect())
     }
 
-    /// One operation of an instance with its deployment. The restores of instances that the broker
-    /// itself made of this one's backups count as its own: their recipes are polled where they were
-    /// asked for.
+    /// One operation of an instance with its deployment, or of one that the broker itself restored
+    /// from it: whoever has one address for all polls there what was asked for there.
     pub async fn recipe(
         &self,
         of: InstanceId,
@@ -191,9 +199,7 @@ impl Broker {
             let Some(operation) = store::operation::find(conn, &id)? else {
                 return Ok(None);
             };
-            let seen = operation.instance == of
-                || operation.kind == OperationKind::Restore
-                    && descends(conn, &operation.instance, &of)?;
+            let seen = operation.instance == of || descends(conn, &operation.instance, &of)?;
             Ok(seen.then_some(operation))
         });
         let operation = found.await?.ok_or_else(|| no_such("recipe"))?;

@@ -355,7 +355,7 @@ fn message(id: &str, expires: i64, holder: &Holder) -> String {
 /// The name of a backup in the administration API.
 pub fn backup_name(deployment: &Deployment, backup: &Backup) -> String {
     let time = backup.created_at.format("%Y-%m-%d_%H-%M-%S");
-    format!("{}_{time}_utc_{}", deployment.name(), backup.kind)
+    format!("{}_{time}_utc_{}", deployment.name, backup.kind)
 }
 
 /// The same name as a file has it: a platform's instance id may hold anything.

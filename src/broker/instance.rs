@@ -3,12 +3,12 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Broker, BrokerError, instance_key, target::Target};
+use super::{Broker, BrokerError, instance_key, status::OF_INSTANCE, target::Target};
 use crate::{
     model::{
         backup::Manifest,
         catalog::Plan,
-        deployment::Deployment,
+        deployment::{Deployment, Shape},
         ids::{DeploymentId, InstanceId, OperationId},
         instance::{Instance, InstanceState, ProvisionIdentity, normal_form},
         limits::PLATFORM_NAME_BYTES_MAX,
@@ -91,6 +91,20 @@ pub struct InstanceLabels {
     pub units: u32,
 }
 
+impl InstanceLabels {
+    /// The same of an instance that becomes something else.
+    pub fn becoming(self, goal: Option<Shape>) -> Self {
+        match goal {
+            None => self,
+            Some(Shape { version, units }) => Self {
+                version,
+                units,
+                ..self
+            },
+        }
+    }
+}
+
 /// Who asks for an instance.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Asker<'a> {
@@ -155,8 +169,14 @@ impl Broker {
             return Err(taken());
         }
         if let Some(existing) = store::instance::find(conn, &request.instance)? {
-            let same = existing.request == identity && self.is_owner(&existing, request);
-            return repeated(conn, &existing, same, request.accepts_incomplete);
+            let owner = self.is_owner(&existing, request);
+            let asked = Asked {
+                // What the broker named and made by itself was asked for by no platform.
+                the_same: owner && existing.restored_from.is_none() && existing.request == identity,
+                by_its_owner: owner,
+                accepts_incomplete: request.accepts_incomplete,
+            };
+            return repeated(conn, &existing, asked);
         }
         if !request.accepts_incomplete {
             return Err(BrokerError::AsyncRequired);
@@ -175,6 +195,13 @@ impl Broker {
         let target = self.target(conn, &offering, &plan, &asked, source.as_ref())?;
         self.check_quotas(conn, &tenant, &plan, target.units)?;
         let engine = &offering.rules.engine;
+        let name = match (asker, text_of_context(request, INSTANCE_NAME)) {
+            // Whoever asked for a restore under a name finds it under that name.
+            (Asker::Neighbour { .. }, Some(name)) => name,
+            _ => self
+                .deployment_names
+                .name(engine, &target.cluster.id, &request.instance),
+        };
         accept(
             conn,
             Accepted {
@@ -182,6 +209,7 @@ impl Broker {
                 identity,
                 tenant,
                 engine,
+                name,
                 target,
                 source,
             },
@@ -253,6 +281,8 @@ struct Accepted<'a> {
     identity: ProvisionIdentity,
     tenant: Tenant,
     engine: &'a str,
+    /// What the deployment is called.
+    name: String,
     target: Target<'a>,
     source: Option<Manifest>,
 }
@@ -269,6 +299,7 @@ fn accept(
     let deployment = Deployment {
         id: DeploymentId::generate(now),
         instance: request.instance.clone(),
+        name: accepted.name,
         cluster: target.cluster.id.clone(),
         engine: accepted.engine.to_owned(),
         version: target.version,
@@ -353,24 +384,44 @@ fn taken() -> BrokerError {
     BrokerError::Conflict("another service instance has this id".to_owned())
 }
 
+/// A request for an instance whose id is there.
+#[derive(Clone, Copy)]
+struct Asked {
+    /// It is what the instance was asked for with.
+    the_same: bool,
+    by_its_owner: bool,
+    accepts_incomplete: bool,
+}
+
 fn repeated(
     conn: &mut Conn<'_>,
     existing: &Instance,
-    is_same_request: bool,
-    accepts_incomplete: bool,
+    asked: Asked,
 ) -> Result<Provisioned, BrokerError> {
     match existing.state {
         InstanceState::Deleting => Err(BrokerError::Concurrency(
             "the service instance of this id is being deleted; try again when it is gone"
                 .to_owned(),
         )),
-        // What the broker named and made by itself was asked for by no platform.
-        _ if existing.restored_from.is_some() || !is_same_request => Err(taken()),
-        InstanceState::Failed => Err(BrokerError::Conflict(
-            "the service instance of this id failed; deprovision it first".to_owned(),
-        )),
+        InstanceState::Failed => {
+            let newest = store::operation::newest(conn, &existing.id, None, &OF_INSTANCE)?;
+            match newest {
+                // Korifi asks again before each poll: the token is its way to the reason.
+                Some(failed)
+                    if asked.the_same
+                        && asked.accepts_incomplete
+                        && makes_instances(failed.kind) =>
+                {
+                    Ok(Provisioned::Accepted(failed.id))
+                }
+                // Only whoever it belongs to is told why.
+                newest if asked.by_its_owner => Err(failed_before(newest)),
+                _ => Err(taken()),
+            }
+        }
+        _ if !asked.the_same => Err(taken()),
         InstanceState::Ready => Ok(Provisioned::Exists),
-        InstanceState::Provisioning if !accepts_incomplete => Err(BrokerError::AsyncRequired),
+        InstanceState::Provisioning if !asked.accepts_incomplete => Err(BrokerError::AsyncRequired),
         InstanceState::Provisioning => {
             let kinds = [OperationKind::Provision, OperationKind::Restore];
             let operation = store::operation::newest(conn, &existing.id, None, &kinds)?;
@@ -379,6 +430,30 @@ fn repeated(
             })?;
             Ok(Provisioned::Accepted(operation.id))
         }
+    }
+}
+
+fn makes_instances(kind: OperationKind) -> bool {
+    matches!(kind, OperationKind::Provision | OperationKind::Restore)
+}
+
+/// The refusal where an instance of this id failed.
+fn failed_before(newest: Option<Operation>) -> BrokerError {
+    let deleted = newest.as_ref().map(|o| o.kind) == Some(OperationKind::Deprovision);
+    let what = if deleted {
+        "the service instance of this id could not be deleted"
+    } else {
+        "the service instance of this id failed"
+    };
+    let reason = newest.and_then(|operation| operation.failure);
+    BrokerError::Conflict(with_reason(what, reason, "deprovision it first"))
+}
+
+/// A refusal because of an earlier failure: what failed, why, and what to do.
+pub(super) fn with_reason(what: &str, reason: Option<String>, remedy: &str) -> String {
+    match reason {
+        Some(reason) => format!("{what}: {}; {remedy}", reason.trim_end_matches('.')),
+        None => format!("{what}; {remedy}"),
     }
 }
 

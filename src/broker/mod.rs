@@ -15,6 +15,7 @@ use crate::{
         engine::Profile,
         ids::{BindingId, InstanceId, OperationId},
         limits::SYNC_WAIT,
+        name::DeploymentNames,
         operation::{DeletedPoll, Operation, OperationState},
         placement::Cluster,
         tenant::{RestoreScope, TenantKeys},
@@ -92,10 +93,9 @@ pub enum BrokerError {
     /// The id is taken by something else.
     #[error("{0}")]
     Conflict(String),
-    /// The platform must accept an asynchronous answer.
-    #[error(
-        "this plan needs a client that accepts asynchronous operations (accepts_incomplete=true)"
-    )]
+    /// The platform must accept an asynchronous answer. The client library of service-catalog and
+    /// Service Manager compares the text with the specification's sentence, word by word.
+    #[error("This service plan requires client support for asynchronous service operations.")]
     AsyncRequired,
     /// Something else is being done there.
     #[error("{0}")]
@@ -189,6 +189,8 @@ pub struct Broker {
     pub tenant_keys: TenantKeys,
     /// What a poll with the token of a deletion that is done is told.
     pub deleted_poll: DeletedPoll,
+    /// How deployments are called.
+    pub deployment_names: DeploymentNames,
     /// Where clients reach the broker, without a slash at the end.
     pub public_url: String,
     /// How many days the audit is kept; absent: for ever.

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     model::{
-        backup::{BackupState, Manifest},
+        backup::{Backup, BackupState, Manifest},
         catalog::{Offering, Placement, Plan},
         deployment::Deployment,
         ids::{BackupId, InstanceId},
@@ -24,6 +24,7 @@ use crate::{
         name,
         operation::{Operation, OperationKind},
         placement::{self, Candidate, Cluster},
+        retention::displaced_by,
         tenant::Tenant,
         version::Version,
     },
@@ -420,6 +421,9 @@ fn manifest_of(
     let backup = store::backup::find(conn, &id)?
         .filter(|backup| backup.instance == source.id)
         .ok_or_else(unknown_backup)?;
+    if backup.state == BackupState::Expired {
+        return refuse(removed(conn, source, &backup)?);
+    }
     match (backup.state, backup.manifest) {
         (BackupState::Complete, Some(manifest)) => Ok(manifest),
         (BackupState::Pending | BackupState::Running, _) => refuse(format!(
@@ -432,6 +436,21 @@ fn manifest_of(
             "backup {id} has expired; choose one that is still listed"
         )),
     }
+}
+
+/// Says why a backup is not there any more.
+fn removed(conn: &mut Conn<'_>, source: &Instance, backup: &Backup) -> Result<String, StoreError> {
+    let all = store::backup::of_instance(conn, &source.id)?;
+    let (id, kind) = (&backup.id, backup.kind);
+    Ok(match displaced_by(backup, &all) {
+        Some(newer) => format!(
+            "backup {id} gave way to a newer on-demand backup, {}; choose one that is still listed",
+            newer.id
+        ),
+        None => format!(
+            "backup {id} has expired, as {kind} backups do; choose one that is still listed"
+        ),
+    })
 }
 
 /// See [`Broker::restores_of`].

@@ -85,21 +85,23 @@ pub fn status_of(operation: &Operation) -> OperationStatus {
     }
 }
 
-const OF_INSTANCE: [OperationKind; 4] = [
+/// The operations that OSB tells of an instance.
+pub(super) const OF_INSTANCE: [OperationKind; 4] = [
     OperationKind::Provision,
     OperationKind::Restore,
     OperationKind::Update,
     OperationKind::Deprovision,
 ];
-const OF_BINDING: [OperationKind; 2] = [OperationKind::Bind, OperationKind::Unbind];
+/// The operations that OSB tells of a binding.
+pub(super) const OF_BINDING: [OperationKind; 2] = [OperationKind::Bind, OperationKind::Unbind];
 
 impl Broker {
     /// OSB "Polling Last Operation for Service Instances".
     ///
     /// `token` is OSB's `operation`. Our own token tells of its own operation, also of an older
-    /// one; an unknown or absent one tells of the newest. A finished deletion is `Gone` for whoever
-    /// has its token, unless the operator chose otherwise, and succeeded for everybody else:
-    /// platforms and conformance suites ask for either.
+    /// one; an unknown or absent one tells of the newest. A finished deletion has succeeded; whoever
+    /// has its token is told `Gone` where the operator chose that: conformance suites ask for
+    /// either.
     pub async fn instance_status(
         &self,
         instance: InstanceId,

@@ -151,6 +151,9 @@ impl Office {
             restore_scope: RestoreScope::Space,
             tenant_keys: TenantKeys::default(),
             deleted_poll: DeletedPoll::Gone,
+            deployment_names: "compose-broker-{engine}-{instance}"
+                .parse()
+                .expect("a form"),
             public_url: "http://broker".to_owned(),
             downloads: Downloads::on(tokio::runtime::Handle::current()),
             observer: Box::new(Nobody),

@@ -233,6 +233,7 @@ impl Session {
         name: &str,
         parameters: Option<Value>,
         plan: Option<&str>,
+        force: bool,
         wait: bool,
     ) -> Result<()> {
         if parameters.is_none() && plan.is_none() {
@@ -240,6 +241,20 @@ impl Session {
             return Err(Error::Usage(text.into()));
         }
         let instance = self.book.instance(name)?;
+        if parameters
+            .as_ref()
+            .is_some_and(|p| p[DELETE_PROTECTION] == false)
+        {
+            let waiting = "a deletion that a platform goes on asking for deletes it at once";
+            sure(
+                force,
+                &format!("this lets service instance {name} be deleted: {waiting}"),
+                &format!(
+                    "Really lift the protection of {name}? It can be deleted then, and {waiting}."
+                ),
+                "changed",
+            )?;
+        }
         let catalog = self.catalog().await?;
         let mut change = json!({});
         if let Some(parameters) = parameters {
@@ -395,22 +410,28 @@ fn json_of(instance: &Instance, standing: &Standing) -> Value {
 ///
 /// It is not, or nobody can be asked.
 pub fn certain(force: bool, what: &str) -> Result<()> {
+    let question = format!("Really delete {what}?");
+    sure(force, &format!("this deletes {what}"), &question, "deleted")
+}
+
+/// Asks a question whose answer is no unless somebody says yes; `does` says what `--force` would do
+/// where nobody can be asked, `done` what was not done when they say no.
+fn sure(force: bool, does: &str, question: &str, done: &str) -> Result<()> {
     if force {
         return Ok(());
     }
     let (input, mut output) = (io::stdin(), io::stderr());
     if !input.is_terminal() || !output.is_terminal() {
-        return Err(Error::Usage(format!(
-            "this deletes {what}; say --force where nobody can be asked"
-        )));
+        let text = format!("{does}; say --force where nobody can be asked");
+        return Err(Error::Usage(text));
     }
-    let _ = write!(output, "Really delete {what}? [yN] ");
+    let _ = write!(output, "{question} [yN] ");
     let _ = output.flush();
     let mut answer = String::new();
     let read = input.lock().read_line(&mut answer);
     if read.is_ok() && ["y", "yes"].contains(&answer.trim().to_lowercase().as_str()) {
         Ok(())
     } else {
-        Err(Error::Failed("nothing was deleted".into()))
+        Err(Error::Failed(format!("nothing was {done}")))
     }
 }

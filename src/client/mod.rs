@@ -83,6 +83,9 @@ enum Command {
         /// The plan to change to
         #[arg(short, long)]
         plan: Option<String>,
+        /// Lift a protection against deletion without asking
+        #[arg(short, long)]
+        force: bool,
         #[command(flatten)]
         patience: Patience,
     },
@@ -385,10 +388,11 @@ impl Session {
                 name,
                 parameters,
                 plan,
+                force,
                 patience,
             } => {
-                let parameters = parameters.read()?;
-                self.update_service(&name, parameters, plan.as_deref(), patience.wait)
+                let (parameters, plan) = (parameters.read()?, plan.as_deref());
+                self.update_service(&name, parameters, plan, force, patience.wait)
                     .await
             }
             Command::UpgradeService {
@@ -404,7 +408,7 @@ impl Session {
                 ..
             } => {
                 let parameters = serde_json::json!({ "db_version": version });
-                self.update_service(&name, Some(parameters), None, patience.wait)
+                self.update_service(&name, Some(parameters), None, false, patience.wait)
                     .await
             }
             Command::UpgradeService { name, patience, .. } => {

@@ -23,6 +23,7 @@ use crate::{
         bom::without_bom,
         certificate::CertificateFiles,
         limits::{AUDIT_DAYS_MAX, REQUESTS_PER_SECOND_MAX},
+        name::DeploymentNames,
         operation::DeletedPoll,
         placement::PortRange,
         proxy::TrustedProxies,
@@ -138,9 +139,18 @@ pub struct Settings {
     #[arg(long, env = "COMPOSE_BROKER_TENANT_KEYS")]
     pub tenant_keys: Option<String>,
 
-    /// What a poll with the token of a deletion that is done is told: gone (410) or succeeded (200)
-    #[arg(long, env = "COMPOSE_BROKER_DELETED_POLL", default_value = "gone")]
+    /// What a poll with the token of a deletion that is done is told: succeeded (200) or gone (410)
+    #[arg(long, env = "COMPOSE_BROKER_DELETED_POLL", default_value = "succeeded")]
     pub deleted_poll: String,
+
+    /// How deployments are called in the Compose API and in credentials, with {instance}, {engine} and
+    /// {cluster} filled in; a deployment keeps the name that it was made with
+    #[arg(
+        long,
+        env = "COMPOSE_BROKER_DEPLOYMENT_NAMES",
+        default_value = "compose-broker-{engine}-{instance}"
+    )]
+    pub deployment_names: String,
 
     /// What is logged, in env_logger's language
     #[arg(long, env = "COMPOSE_BROKER_LOG", default_value = "info")]
@@ -261,6 +271,8 @@ pub struct Config {
     pub tenant_keys: TenantKeys,
     /// What a poll with the token of a deletion that is done is told.
     pub deleted_poll: DeletedPoll,
+    /// How deployments are called.
+    pub deployment_names: DeploymentNames,
     /// What is logged.
     pub log: String,
     /// How records are written.
@@ -424,6 +436,10 @@ impl Config {
                 ("succeeded", DeletedPoll::Succeeded),
             ],
         )?;
+        let deployment_names = settings
+            .deployment_names
+            .parse()
+            .map_err(|e| wrong("COMPOSE_BROKER_DEPLOYMENT_NAMES", e))?;
         logging::check_filter(&settings.log).map_err(|e| wrong("COMPOSE_BROKER_LOG", e))?;
         let log_format = one_of(
             "COMPOSE_BROKER_LOG_FORMAT",
@@ -518,6 +534,7 @@ impl Config {
             restore_scope,
             tenant_keys,
             deleted_poll,
+            deployment_names,
             log: settings.log.clone(),
             log_format,
             clock_offset_file: settings.clock_offset_file.clone(),

@@ -27,6 +27,10 @@ pub struct ComposeError(#[from] pub HttpError);
 #[error(transparent)]
 pub struct PageError(#[from] pub HttpError);
 
+/// Why a request was refused, in the answer's own words; beside the answer, for the log.
+#[derive(Debug, Clone)]
+pub struct Refusal(pub String);
+
 /// The body of an error of OSB.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Error)]
@@ -191,8 +195,17 @@ impl HttpError {
     fn respond(&self, body: &impl Serialize) -> HttpResponse {
         self.log();
         let mut response = HttpResponse::build(self.status()).json(body);
-        self.say_how(&mut response);
+        self.annotate(&mut response);
         response
+    }
+
+    /// What stands beside every body: how to come again, and the reason for our log.
+    fn annotate(&self, response: &mut HttpResponse) {
+        self.say_how(response);
+        if self.status().is_client_error() {
+            let refusal = Refusal(self.to_string());
+            response.extensions_mut().insert(refusal);
+        }
     }
 
     /// Tells when to come again, or in what form, where that is known.
@@ -288,7 +301,7 @@ impl PageError {
     /// The answer with a page that knows more than the error.
     pub fn with_page(&self, page: impl FnOnce(StatusCode) -> HttpResponse) -> HttpResponse {
         let mut response = page(self.status_code());
-        self.0.say_how(&mut response);
+        self.0.annotate(&mut response);
         response
     }
 }
@@ -332,9 +345,11 @@ pub async fn no_such_method(request: HttpRequest) -> HttpResponse {
 
 fn plain(request: &HttpRequest, status: StatusCode, reason: &str) -> HttpResponse {
     let mut response = HttpResponse::build(status);
-    if request.path().starts_with("/api/") {
+    let mut response = if request.path().starts_with("/api/") {
         response.json(ComposeErrorBody::new(reason.to_owned()))
     } else {
         response.json(OsbErrorBody::new(reason.to_owned()))
-    }
+    };
+    response.extensions_mut().insert(Refusal(reason.to_owned()));
+    response
 }

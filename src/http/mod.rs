@@ -190,6 +190,9 @@ pub fn routes(config: &mut web::ServiceConfig) {
                 .service(either("/clusters").route(web::get().to(compose::clusters)))
                 .service(either("/clusters/{cluster}").route(web::get().to(compose::cluster)))
                 .service(either("/databases").route(web::get().to(compose::databases)))
+                .service(either("/datacenters").route(web::get().to(compose::datacenters)))
+                .service(either("/accounts").route(web::get().to(compose::accounts)))
+                .service(either("/user").route(web::get().to(compose::user)))
                 .default_service(web::to(error::no_such_route)),
         )
         .service(
@@ -218,6 +221,9 @@ pub fn routes(config: &mut web::ServiceConfig) {
                         .wrap(from_fn(door::guard))
                         .service(page("").route(web::get().to(instances::page)))
                         .service(page("/{instance}").route(web::get().to(overview::page)))
+                        .service(
+                            page("/{instance}/protection").route(web::post().to(overview::protect)),
+                        )
                         .service(
                             page("/{instance}/backups")
                                 .route(web::get().to(backups::page))

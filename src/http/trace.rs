@@ -1,12 +1,14 @@
 //! One log record for each request, the platform's request identity on each answer, whether the
 //! answer may be kept, and who is behind it for the audit.
 //!
-//! Neither bodies nor queries nor credentials are logged: parameters and links are secrets.
+//! Neither bodies nor queries nor credentials are logged: parameters and links are secrets. Some
+//! platforms throw a refusal's text away, so the log has it too. Texts of ours put what a request
+//! holds in quotes, and of what is quoted nothing is logged.
 
 use std::time::Instant;
 
 use actix_web::{
-    Error, HttpMessage as _,
+    Error, HttpMessage as _, HttpResponse,
     body::MessageBody,
     dev::{ServiceRequest, ServiceResponse},
     http::{
@@ -19,8 +21,11 @@ use actix_web::{
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde_json::Value;
 
-use super::{Api, origin::ClientAddress};
-use crate::{caller::Caller, model::limits::CALLER_NAME_CHARS_MAX};
+use super::{Api, error::Refusal, origin::ClientAddress};
+use crate::{
+    caller::Caller,
+    model::limits::{CALLER_NAME_CHARS_MAX, REFUSAL_CHARS_MAX},
+};
 
 /// Chosen by the platform for each request, and given back (OSB v2.15).
 const REQUEST_IDENTITY: HeaderName = HeaderName::from_static("x-broker-api-request-identity");
@@ -80,7 +85,8 @@ pub async fn trace(
         level,
         method:% = method, path, status = response.status().as_u16(),
         micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
-        request = request_id, from, vcap = vcap_id, trace, api, user;
+        request = request_id, from, vcap = vcap_id, trace, api, user,
+        reason = reason(response.response());
         "request"
     );
     let headers = response.headers_mut();
@@ -101,6 +107,33 @@ fn door_of(path: &str) -> &'static str {
         Some("operator") => "operator",
         _ => "osb",
     }
+}
+
+/// Why a request was refused; empty where it was not.
+fn reason<B>(response: &HttpResponse<B>) -> String {
+    let extensions = response.extensions();
+    let refusal = extensions.get::<Refusal>();
+    refusal.map_or_else(String::new, |Refusal(text)| unquoted(text))
+}
+
+/// A text of ours on one line, without what stands in its quotes.
+fn unquoted(text: &str) -> String {
+    let mut kept = String::new();
+    let (mut quoted, mut escaped) = (false, false);
+    for c in text.chars() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => {
+                kept.push_str(if quoted { "\u{2026}\"" } else { "\"" });
+                quoted = !quoted;
+            }
+            _ if quoted => {}
+            c if c.is_control() => kept.extend(c.escape_debug()),
+            c => kept.push(c),
+        }
+    }
+    kept.chars().take(REFUSAL_CHARS_MAX).collect()
 }
 
 fn text(value: Option<&HeaderValue>) -> String {
@@ -169,6 +202,22 @@ mod tests {
             assert_eq!(caller.platform.as_deref(), Some(platform));
             assert_eq!(caller.user.as_deref(), Some("ada"));
         }
+    }
+
+    #[test]
+    fn of_a_refusal_nothing_is_kept_that_the_request_held() {
+        for (told, kept) in [
+            (
+                "db_version \"9.9\" is not available",
+                "db_version \"\u{2026}\" is not available",
+            ),
+            ("a \"\\\"b\\\\\" c \"d", "a \"\u{2026}\" c \""),
+            ("one\ntwo\u{1b}", "one\\ntwo\\u{1b}"),
+            ("plain: 1, 2", "plain: 1, 2"),
+        ] {
+            assert_eq!(unquoted(told), kept);
+        }
+        assert_eq!(unquoted(&"x".repeat(2_000)).len(), REFUSAL_CHARS_MAX);
     }
 
     #[test]

@@ -19,6 +19,8 @@ use super::{
 pub enum BackupKind {
     /// A user asked for it.
     OnDemand,
+    /// Taken by the broker before it upgrades the instance.
+    Safety,
     /// Taken by the schedule, kept as the day's.
     Daily,
     /// Taken by the schedule, kept as the week's.
@@ -29,12 +31,19 @@ pub enum BackupKind {
 
 impl BackupKind {
     /// All kinds.
-    pub const ALL: [Self; 4] = [Self::OnDemand, Self::Daily, Self::Weekly, Self::Monthly];
+    pub const ALL: [Self; 5] = [
+        Self::OnDemand,
+        Self::Safety,
+        Self::Daily,
+        Self::Weekly,
+        Self::Monthly,
+    ];
 
     /// The name used in the store, in manifests and by the Compose API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::OnDemand => "on_demand",
+            Self::Safety => "safety",
             Self::Daily => "daily",
             Self::Weekly => "weekly",
             Self::Monthly => "monthly",
@@ -43,7 +52,7 @@ impl BackupKind {
 
     /// Whether the schedule takes it.
     pub fn is_scheduled(self) -> bool {
-        self != Self::OnDemand
+        matches!(self, Self::Daily | Self::Weekly | Self::Monthly)
     }
 
     /// The kind of that name.

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use jsonschema::error::ValidationErrorKind;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -125,6 +126,7 @@ struct PlanDocument {
     metadata: Option<serde_json::Map<String, Value>>,
     // Korifi takes an absent `free` for false, everybody else for true: it is always written out.
     free: bool,
+    // Korifi shows an absent one as false, whatever the offering says: it is written out too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     bindable: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -259,26 +261,61 @@ pub struct Plan {
 
 /// The schema that request parameters are held to: the very one that the catalog shows.
 #[derive(Debug, Default)]
-pub struct ParameterSchema(Option<jsonschema::Validator>);
+pub struct ParameterSchema(Option<Compiled>);
+
+#[derive(Debug)]
+struct Compiled {
+    schema: Value,
+    validator: jsonschema::Validator,
+}
 
 impl ParameterSchema {
     /// Says what does not fit, naming the field.
     pub fn check(&self, parameters: &Value) -> Result<(), String> {
-        let Some(validator) = &self.0 else {
+        let Some(Compiled { schema, validator }) = &self.0 else {
             return Ok(());
         };
-        match validator.iter_errors(parameters).next() {
-            None => Ok(()),
-            Some(error) => {
-                let at = error.instance_path().to_string();
-                Err(if at.is_empty() {
-                    error.to_string()
-                } else {
-                    format!("{at}: {error}")
-                })
+        let Some(error) = validator.iter_errors(parameters).next() else {
+            return Ok(());
+        };
+        let said = match error.kind() {
+            ValidationErrorKind::AdditionalProperties { unexpected } => {
+                let place = error.schema_path().to_string();
+                unknown(unexpected, &properties_beside(schema, &place))
             }
-        }
+            _ => error.to_string(),
+        };
+        let at = error.instance_path().to_string();
+        Err(if at.is_empty() {
+            said
+        } else {
+            format!("{at}: {said}")
+        })
     }
+}
+
+/// The names that a schema knows, in its order; `place` is the pointer to one of its keywords.
+fn properties_beside<'a>(schema: &'a Value, place: &str) -> Vec<&'a str> {
+    let around = place.rsplit_once('/').map_or("", |(around, _)| around);
+    let properties = schema
+        .pointer(around)
+        .and_then(|s| s["properties"].as_object());
+    let names = properties.into_iter().flat_map(|p| p.keys());
+    names.map(String::as_str).collect()
+}
+
+/// Says which names there are, to somebody who gave others.
+fn unknown(given: &[String], known: &[&str]) -> String {
+    let given: Vec<String> = given.iter().map(|name| format!("{name:?}")).collect();
+    let is = if given.len() == 1 { "is" } else { "are" };
+    let given = given.join(", ");
+    if known.is_empty() {
+        return format!("{given} {is} not known here: there are no parameters");
+    }
+    format!(
+        "{given} {is} none of its parameters; these are: {}",
+        known.join(", ")
+    )
 }
 
 impl Catalog {
@@ -291,8 +328,13 @@ impl Catalog {
         if !violations.is_empty() {
             return Err(CatalogErrors(violations));
         }
-        let document: Document = serde_path_to_error::deserialize(&value)
+        let mut document: Document = serde_path_to_error::deserialize(&value)
             .map_err(|e| one(error(&e.path().to_string(), e.inner().to_string())))?;
+        for offering in &mut document.services {
+            for plan in &mut offering.plans {
+                plan.bindable.get_or_insert(offering.bindable);
+            }
+        }
         let mut shown = serde_json::json!({ "services": document.services });
         let served = Served::new(shown.to_string());
         hide_rotation(&mut shown);
@@ -441,9 +483,11 @@ impl Plan {
 }
 
 fn compile(schema: Option<InputSchema>, path: &str) -> Result<ParameterSchema, CatalogError> {
-    let compiled = schema.map(|schema| check::compile(&schema.parameters));
-    let compiled = compiled.transpose().map_err(|e| error(path, e))?;
-    Ok(ParameterSchema(compiled))
+    let compiled = schema.map(|InputSchema { parameters: schema }| {
+        let validator = check::compile(&schema).map_err(|e| error(path, e))?;
+        Ok(Compiled { schema, validator })
+    });
+    Ok(ParameterSchema(compiled.transpose()?))
 }
 
 fn error(path: &str, reason: impl Into<String>) -> CatalogError {
@@ -587,7 +631,7 @@ mod tests {
             plan.provision_schema
                 .check(&json!({"unit": 4}))
                 .expect_err("a typo")
-                .contains("unit")
+                .contains("\"unit\" is none of its parameters")
         );
         assert!(plan.bind_schema.check(&json!({"x": 1})).is_err());
     }

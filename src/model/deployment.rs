@@ -17,6 +17,9 @@ pub struct Deployment {
     pub id: DeploymentId,
     /// The instance in front of it.
     pub instance: InstanceId,
+    /// What it is called in the Compose API and in credentials, from the beginning on: the name that
+    /// a restore was given, else what [`DeploymentNames`](super::name::DeploymentNames) makes.
+    pub name: String,
     /// The placement target it lives on.
     pub cluster: String,
     /// The engine's name.
@@ -83,12 +86,6 @@ impl Deployment {
     /// The place of the member of that name.
     pub fn place_of(&self, member: &str) -> Option<usize> {
         self.members.iter().position(|known| known.name == member)
-    }
-
-    /// The deployment's name in the Compose API: the instance id is its fourth part, where clients
-    /// look for it.
-    pub fn name(&self) -> String {
-        format!("compose-broker-{}-{}", self.engine, self.instance)
     }
 
     /// Where clients reach the members, in member order.

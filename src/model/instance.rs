@@ -12,6 +12,11 @@ use super::{
 /// The parameter of an update that protects an instance against deletion.
 pub const DELETE_PROTECTION: &str = "delete_protection";
 
+/// Where the dashboard of an instance is; `public_url` is where clients reach the broker.
+pub fn dashboard_url(public_url: &str, instance: &InstanceId) -> String {
+    format!("{public_url}/dashboard/instances/{}", instance.in_path())
+}
+
 /// Where an instance is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InstanceState {

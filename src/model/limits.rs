@@ -266,8 +266,12 @@ pub const REFUSALS_TOLD_APART_MAX: usize = 100;
 pub const AUDIT_DAYS_MAX: u32 = 36_500;
 /// Entries of the audit that are forgotten at one look.
 pub const AUDIT_FORGOTTEN_AT_ONCE: i64 = 500;
+/// Longest form of deployments' names, in bytes.
+pub const DEPLOYMENT_NAMES_BYTES_MAX: usize = 100;
 /// What is kept of a name that a platform tells of a user or a request, in characters.
 pub const CALLER_NAME_CHARS_MAX: usize = 255;
+/// What the log keeps of the reason why a request was refused, in characters.
+pub const REFUSAL_CHARS_MAX: usize = 500;
 /// Longest notes beside a deployment, in bytes.
 pub const NOTES_BYTES_MAX: usize = 4096;
 /// Longest billing code beside a deployment, in bytes.
@@ -359,6 +363,10 @@ pub const DAILY_KEPT: chrono::Duration = chrono::Duration::days(7);
 pub const WEEKLY_KEPT: chrono::Duration = chrono::Duration::days(28);
 /// How long a monthly backup is kept, in calendar months.
 pub const MONTHLY_KEPT: chrono::Months = chrono::Months::new(3);
+/// How long a backup of before an upgrade is kept.
+pub const SAFETY_KEPT: chrono::Duration = chrono::Duration::days(7);
+/// Backups of before upgrades that an instance has at most, the newest ones.
+pub const SAFETY_BACKUPS_MAX: usize = 3;
 /// How long rows of failed backups, and of removed ones, are kept, with their operations and prunes.
 pub const BACKUP_HISTORY_KEPT: chrono::Duration = chrono::Duration::days(30);
 
@@ -380,6 +388,8 @@ pub const SIGN_IN_REST_OF_ALL: Duration = Duration::from_secs(1);
 pub const SIGN_IN_PEERS_MAX: usize = 4096;
 /// On-demand backups that the dashboard shows at first.
 pub const ON_DEMAND_SHOWN: usize = 3;
+/// Backups of before upgrades that the dashboard shows at first: one more is on its way.
+pub const SAFETY_SHOWN: usize = 4;
 /// Daily backups that the dashboard shows at first.
 pub const DAILY_SHOWN: usize = 8;
 /// Weekly backups that the dashboard shows at first.

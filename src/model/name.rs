@@ -1,8 +1,62 @@
-//! Names of the instances that the broker makes by itself. Platforms name theirs as they like.
+//! Names of the instances that the broker makes by itself, and of deployments. Platforms name their
+//! instances as they like.
+
+use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
 
-use super::limits::INSTANCE_NAME_CHARS_MAX;
+use super::{
+    ids::InstanceId,
+    limits::{DEPLOYMENT_NAMES_BYTES_MAX, INSTANCE_NAME_CHARS_MAX},
+};
+
+/// How deployments are called: a text with `{instance}` in it, and where wanted with `{engine}` and
+/// `{cluster}`. Scripts cut the instance's id out of the name, so each installation has the form that
+/// its scripts know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeploymentNames(String);
+
+const INSTANCE: &str = "{instance}";
+const ENGINE: &str = "{engine}";
+const CLUSTER: &str = "{cluster}";
+
+/// A text is no form of names.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is no form of names: it needs {INSTANCE} once, may have {ENGINE} and {CLUSTER}, and has \
+     up to {DEPLOYMENT_NAMES_BYTES_MAX} letters, digits and the characters - _ . beside them"
+)]
+pub struct DeploymentNamesError(String);
+
+impl FromStr for DeploymentNames {
+    type Err = DeploymentNamesError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let rest = [INSTANCE, ENGINE, CLUSTER]
+            .iter()
+            .fold(text.to_owned(), |rest, place| rest.replace(place, ""));
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if text.matches(INSTANCE).count() == 1
+            && text.len() <= DEPLOYMENT_NAMES_BYTES_MAX
+            && rest.chars().all(is_plain)
+        {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(DeploymentNamesError(text.to_owned()))
+        }
+    }
+}
+
+impl DeploymentNames {
+    /// The name of an instance's deployment.
+    pub fn name(&self, engine: &str, cluster: &str, instance: &InstanceId) -> String {
+        // The id comes last: whatever a platform has in it stays as it is.
+        self.0
+            .replace(ENGINE, engine)
+            .replace(CLUSTER, cluster)
+            .replace(INSTANCE, instance.as_str())
+    }
+}
 
 /// A text is no name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +94,41 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn deployments_are_called_in_the_form_that_scripts_know() {
+        let called = |form: &str, instance: &str| {
+            let form: DeploymentNames = form.parse().expect("a form");
+            form.name("etcd", "blue", &instance.parse().expect("an id"))
+        };
+        for (form, instance, name) in [
+            (
+                "compose-broker-{engine}-{instance}",
+                "i-1",
+                "compose-broker-etcd-i-1",
+            ),
+            ("bmix-eu-yp-{instance}", "i", "bmix-eu-yp-i"),
+            (
+                "{cluster}_{instance}.{engine}",
+                "{engine} {cluster}",
+                "blue_{engine} {cluster}.etcd",
+            ),
+        ] {
+            assert_eq!(called(form, instance), name);
+        }
+        let longer = format!("{{instance}}{}", "x".repeat(DEPLOYMENT_NAMES_BYTES_MAX));
+        for bad in [
+            "",
+            "x",
+            "{instance}{instance}",
+            "{instance} x",
+            "{instance}-{plan}",
+            "{instance}/",
+            &longer,
+        ] {
+            assert!(bad.parse::<DeploymentNames>().is_err(), "{bad:?}");
+        }
+    }
 
     #[test]
     fn names_that_need_no_quotes_are_names() {

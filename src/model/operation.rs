@@ -283,9 +283,9 @@ pub const HALTED: &str = "stopped, because it is being deleted";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeletedPoll {
     /// That what was deleted is gone.
-    #[default]
     Gone,
     /// That the operation succeeded.
+    #[default]
     Succeeded,
 }
 

@@ -1,6 +1,7 @@
 //! Which backups are kept: a verdict with its reason for each, by pure decision.
 //!
-//! Scheduled backups go by age, on-demand ones by number. The newest good backup of an instance
+//! Scheduled backups go by age, on-demand ones by number, those of before upgrades by both. No kind
+//! displaces another. The newest good backup of an instance
 //! never goes by age alone, and nothing that is not good displaces anything.
 
 use std::cmp::Reverse;
@@ -10,7 +11,9 @@ use chrono::{DateTime, Utc};
 use super::{
     backup::{Backup, BackupKind, BackupState},
     ids::BackupId,
-    limits::{BACKUP_HISTORY_KEPT, DAILY_KEPT, MONTHLY_KEPT, WEEKLY_KEPT},
+    limits::{
+        BACKUP_HISTORY_KEPT, DAILY_KEPT, MONTHLY_KEPT, SAFETY_BACKUPS_MAX, SAFETY_KEPT, WEEKLY_KEPT,
+    },
 };
 
 /// What becomes of one backup.
@@ -24,7 +27,7 @@ pub struct Verdict {
     pub reason: &'static str,
 }
 
-/// When the age of a good scheduled backup is reached; none for what does not go by age. It may be
+/// When the age of a good backup is reached; none for what does not go by age. It may be
 /// kept beyond that: as the newest good one, and until the next backup of its instance ends.
 pub fn expires_at(backup: &Backup) -> Option<DateTime<Utc>> {
     if backup.state != BackupState::Complete {
@@ -33,6 +36,7 @@ pub fn expires_at(backup: &Backup) -> Option<DateTime<Utc>> {
     let taken_at = backup.taken_at();
     match backup.kind {
         BackupKind::OnDemand => None,
+        BackupKind::Safety => Some(taken_at + SAFETY_KEPT),
         BackupKind::Daily => Some(taken_at + DAILY_KEPT),
         BackupKind::Weekly => Some(taken_at + WEEKLY_KEPT),
         BackupKind::Monthly => Some(taken_at + MONTHLY_KEPT),
@@ -44,17 +48,22 @@ pub fn expires_at(backup: &Backup) -> Option<DateTime<Utc>> {
 pub fn verdicts(backups: &[Backup], on_demand_kept: u32, now: DateTime<Utc>) -> Vec<Verdict> {
     let good = newest_first(backups.iter().filter(|b| b.state == BackupState::Complete));
     let newest_good = good.first().map(|b| &b.id);
-    let newest_on_demand: Vec<&BackupId> = good
-        .iter()
-        .filter(|b| b.kind == BackupKind::OnDemand)
-        .take(on_demand_kept as usize)
-        .map(|b| &b.id)
-        .collect();
+    let newest_of = |kind: BackupKind, number: usize| -> Vec<&BackupId> {
+        let of_kind = good.iter().filter(|b| b.kind == kind);
+        of_kind.take(number).map(|b| &b.id).collect()
+    };
+    let newest_on_demand = newest_of(BackupKind::OnDemand, on_demand_kept as usize);
+    let newest_safety = newest_of(BackupKind::Safety, SAFETY_BACKUPS_MAX);
     let verdict = |backup: &Backup| match (backup.state, expires_at(backup)) {
         (BackupState::Complete, None) if newest_on_demand.contains(&&backup.id) => {
             (true, "among the most recent successful on-demand backups")
         }
         (BackupState::Complete, None) => (false, "a newer on-demand backup succeeded"),
+        (BackupState::Complete, _)
+            if backup.kind == BackupKind::Safety && !newest_safety.contains(&&backup.id) =>
+        {
+            (false, "newer backups of before upgrades succeeded")
+        }
         (BackupState::Complete, Some(end)) if now < end => (true, "not old enough to go"),
         (BackupState::Complete, Some(_)) if newest_good == Some(&backup.id) => {
             (true, "the newest good backup")
@@ -79,6 +88,14 @@ fn newest_first<'a>(backups: impl Iterator<Item = &'a Backup>) -> Vec<&'a Backup
     let mut backups: Vec<&Backup> = backups.collect();
     backups.sort_by_key(|b| Reverse((b.created_at, b.id.clone())));
     backups
+}
+
+/// What took the place of an on-demand backup that was removed: the newest one that is there.
+pub fn displaced_by<'a>(removed: &Backup, backups: &'a [Backup]) -> Option<&'a Backup> {
+    let good = newest_first(backups.iter().filter(|b| b.state == BackupState::Complete));
+    let newer = |b: &&Backup| b.kind == BackupKind::OnDemand && b.created_at > removed.created_at;
+    let is_displaced = removed.kind == BackupKind::OnDemand;
+    good.into_iter().find(newer).filter(|_| is_displaced)
 }
 
 /// Whether the row of a backup that holds no bytes is forgotten: it failed, or was removed, long

@@ -89,7 +89,7 @@ impl fmt::Display for Period {
         let form = match self.kind {
             BackupKind::Monthly => "%Y-%m",
             BackupKind::Weekly => "%G-W%V",
-            BackupKind::Daily | BackupKind::OnDemand => "%Y-%m-%d",
+            BackupKind::Daily | BackupKind::OnDemand | BackupKind::Safety => "%Y-%m-%d",
         };
         write!(f, "{}", self.first_day.format(form))
     }

@@ -86,6 +86,15 @@ impl Tenant {
     }
 }
 
+impl Tenant {
+    /// What its platform says of it, without placeholders: for people.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let ids = self.account.values().map(String::as_str);
+        let places = [self.organization.as_str(), self.space.as_str()];
+        ids.chain(places).filter(|name| !is_placeholder(name))
+    }
+}
+
 /// Whether a text stands where a platform has no such id: it says nothing (`-`), is all zeros, or
 /// is a word for that.
 fn is_placeholder(id: &str) -> bool {

@@ -14,6 +14,7 @@ use crate::{
             BindParameters, Binding, BindingSecrets, BindingState, Endpoint, IssuedCredentials,
         },
         deployment::{Deployment, DeploymentSecrets},
+        instance::dashboard_url,
         secret::Secret,
     },
     seal,
@@ -122,7 +123,7 @@ fn credentials(
         .connection_strings(deployment, user);
     let mut fields = json!({
         "db_type": deployment.engine,
-        "name": deployment.name(),
+        "name": deployment.name,
         "deployment_id": deployment.id,
         "ca_certificate_base64": BASE64.encode(&secrets.ca_certificate),
         "maps": [],
@@ -130,10 +131,12 @@ fn credentials(
     });
     if let Some(token) = token {
         fields["instance_administration_api"] = json!({
-            "root": work.parts.api_root,
+            "root": format!("{}/api", work.parts.public_url),
             "instance_id": deployment.instance,
             "deployment_id": deployment.id,
             "token": token.expose(),
+            // The token signs in there, and some platforms show no address of it.
+            "dashboard_url": dashboard_url(&work.parts.public_url, &deployment.instance),
         });
     }
     for (i, uri) in strings.uris.iter().enumerate() {

@@ -70,8 +70,8 @@ pub struct Parts {
     pub catalog: Arc<CurrentCatalog>,
     /// The time of day.
     pub clock: Clock,
-    /// Root of the administration API, as bindings tell it: `<public url>/api`.
-    pub api_root: String,
+    /// Where clients reach the broker, as bindings tell it; without a slash at the end.
+    pub public_url: String,
 }
 
 impl Parts {

@@ -30,6 +30,7 @@ struct Row {
     members: String,
     sealed_secrets: Option<String>,
     closed_since: Option<NaiveDateTime>,
+    name: String,
 }
 
 impl Row {
@@ -37,6 +38,7 @@ impl Row {
         let deployment = Deployment {
             id: parse("a deployment's id", &self.id)?,
             instance: parse("an instance's id", &self.instance_id)?,
+            name: self.name,
             cluster: self.cluster_id,
             engine: self.engine,
             version: parse("a deployment's version", &self.version)?,
@@ -61,6 +63,7 @@ pub fn insert(conn: &mut Conn<'_>, deployment: &Deployment) -> Result<(), StoreE
         members: to_json(&deployment.members)?,
         sealed_secrets: None,
         closed_since: deployment.closed_since.map(|at| at.naive_utc()),
+        name: deployment.name.clone(),
     };
     each!(conn, |c| diesel::insert_into(deployments::table)
         .values(row)

@@ -32,6 +32,7 @@ diesel::table! {
         members -> Text,
         sealed_secrets -> Nullable<Text>,
         closed_since -> Nullable<Timestamp>,
+        name -> Text,
     }
 }
 

@@ -105,7 +105,7 @@ async fn deprovision(broker: &TestBroker, id: &str) {
     let accepted = answer(broker.osb(Method::DELETE, &path)).await;
     assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
     let end = broker.instance_end(id, &accepted.body).await;
-    assert_eq!(end["state"], "gone", "{end}");
+    assert_eq!(end["state"], "succeeded", "{end}");
 }
 
 /// The reason of a refused request for an Enterprise instance.

@@ -162,7 +162,7 @@ async fn halt(broker: &TestBroker, accepted: &Answer, held: InForce) {
     }
     drop(held);
     let end = broker.instance_end("i", &deletion.body).await;
-    assert_eq!(end["state"], "gone");
+    assert_eq!(end["state"], "succeeded");
     let halted = poll(broker, "i", Some(provision)).await;
     assert_eq!(halted.body["state"], "failed", "{halted:?}");
     assert_nothing_left(broker);

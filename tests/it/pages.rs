@@ -866,6 +866,51 @@ async fn an_instance_that_is_not_ready_has_a_page_too() {
     drop(held);
 }
 
+/// A platform's deletion may be waiting for the protection to be lifted.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_is_protected_at_once_and_given_up_only_by_who_knows_what_waits() {
+    let broker = TestBroker::start().await;
+    broker.provision("i", json!({})).await;
+    let credentials = broker.bind("i", "b").await;
+    let browser = Visitor::with_token(&broker, &credentials).await;
+    let (overview, path) = (overview("i"), "/dashboard/instances/i/protection");
+    let csrf = browser.csrf(&overview).await;
+    let form = async |fields: &[(&str, &str)]| {
+        let fields = [&[("csrf", csrf.as_str())], fields].concat();
+        browser.post(path, &fields).await
+    };
+    let refused = browser.post(path, &[("protect", "yes")]).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    let protected = form(&[("protect", "yes")]).await;
+    assert_eq!(
+        protected.status,
+        StatusCode::SEE_OTHER,
+        "{}",
+        protected.body
+    );
+    let page = browser.get(&overview).await.body;
+    assert!(
+        page.contains("a platform&rsquo;s deletion may be waiting"),
+        "{page}"
+    );
+    let deletion = broker.delete_instance("i").await;
+    assert_eq!(deletion.status, StatusCode::UNPROCESSABLE_ENTITY);
+    for unsure in [
+        &[("protect", "no")][..],
+        &[("protect", "no"), ("sure", "")],
+        &[],
+    ] {
+        let refused = form(unsure).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{unsure:?}");
+    }
+    let deletion = broker.delete_instance("i").await;
+    assert_eq!(deletion.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let lifted = form(&[("protect", "no"), ("sure", "yes")]).await;
+    assert_eq!(lifted.status, StatusCode::SEE_OTHER, "{}", lifted.body);
+    assert_eq!(broker.unbind("i", "b").await.status, StatusCode::OK);
+    broker.deprovision("i").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_audit_knows_who_was_signed_in() {
     let broker = TestBroker::start().await;

@@ -93,8 +93,8 @@ async fn a_user_restores_without_the_platform_and_the_platform_finds_what_was_ma
     assert_eq!(made["instance_name"], "copy");
     let id = text(&made["instance_id"]);
     assert!(id.parse::<uuid::Uuid>().is_ok(), "{id}");
-    // Clients of the platform's form read the instance's id off the deployment's name.
-    assert_eq!(text(&made["name"]).splitn(4, '-').last(), Some(id));
+    // Clients look for it by the name that they asked for.
+    assert_eq!(made["name"], "copy");
     let copy = for_instance(&mine, id);
     let recipe = format!("/recipes/{}", text(&made["provision_recipe_id"]));
     let here = answer(broker.compose(Method::GET, &mine, &recipe)).await;
@@ -131,6 +131,7 @@ async fn a_user_restores_without_the_platform_and_the_platform_finds_what_was_ma
         20
     );
     assert_eq!(theirs["deployment_id"], made["id"]);
+    assert_eq!(theirs["name"], "copy");
     // The way leads from the source to what came of it, and not back.
     let back = for_instance(&theirs, "source");
     assert_eq!(status(&broker, &back, "/").await, StatusCode::NOT_FOUND);
@@ -241,7 +242,7 @@ async fn nobody_else_reaches_what_was_restored() {
     let poll = format!("{}/last_operation", instance_path(id));
     assert_eq!(broker.end_of(&poll).await["state"], "succeeded");
     let end = broker.instance_end("source", &deleting.body).await;
-    assert_eq!(end["state"], "gone");
+    assert_eq!(end["state"], "succeeded");
     let theirs = broker.bind(id, "b").await;
     assert_eq!(
         etcd::dump(&mut etcd::connect(&theirs).await).await.len(),
@@ -298,6 +299,10 @@ async fn names_are_given_and_taken_once() {
         names.push(text(&made["instance_name"]).to_owned());
     }
     let first = names[0].clone();
+    let listed = answer(broker.compose(Method::GET, &mine, "/deployments")).await;
+    let listed = listed.body["_embedded"]["deployments"].clone();
+    let listed = listed.as_array().expect("deployments").clone();
+    assert!(listed.iter().any(|of| of["name"] == first), "{listed:?}");
     let time = first.strip_prefix("etcd-restore-").expect("a made name");
     assert!(
         chrono::NaiveDateTime::parse_from_str(time, "%Y-%m-%d-%H-%M-%S").is_ok(),

@@ -341,7 +341,7 @@ async fn users_and_the_schedule_keep_out_of_each_others_way() {
     let deletion = calendar.broker.delete_instance("i").await;
     drop(held);
     let end = calendar.broker.instance_end("i", &deletion.body).await;
-    assert_eq!(end["state"], "gone", "{end}");
+    assert_eq!(end["state"], "succeeded", "{end}");
     assert_eq!(inside.next_scheduled("i").await, None);
 }
 

@@ -92,6 +92,7 @@ async fn a_wrong_setting_stops_the_start_with_one_line_that_names_it() {
         ("ENCRYPTION_KEYS", "short".to_owned()),
         ("RESTORE_SCOPE", "galaxy".to_owned()),
         ("DELETED_POLL", "perhaps".to_owned()),
+        ("DEPLOYMENT_NAMES", "db-{plan}".to_owned()),
         ("LOG", "compose_broker=loud".to_owned()),
         ("LOG_FORMAT", "xml".to_owned()),
         ("CLOCK_OFFSET_FILE", nowhere.clone()),

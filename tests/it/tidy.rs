@@ -4,6 +4,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 /// Each room with the rooms that it may use beside itself.
@@ -483,6 +484,28 @@ fn the_tests_that_are_promised_exist() {
         };
         assert!(found, "there is no test {name}");
     }
+}
+
+/// A build script deep among the dependencies asks for protoc, minutes after a build has begun.
+#[test]
+fn what_a_bare_build_lacks_is_said_before_anything_is_compiled() {
+    let wrapper = root().join("scripts/rustc");
+    let run = |protoc: &str| {
+        let mut command = Command::new("/bin/bash");
+        command.arg(&wrapper).args(["/bin/echo", "compiles"]);
+        command.env("PROTOC", protoc).env_remove("PROTOC_INCLUDE");
+        command.output().expect("an end")
+    };
+    let lacking = run("/nowhere/protoc");
+    let said = String::from_utf8(lacking.stderr).expect("a text");
+    assert!(!lacking.status.success() && lacking.stdout.is_empty());
+    for package in ["protobuf-compiler", "libprotobuf-dev", "make setup"] {
+        assert!(said.contains(package), "{package}: {said}");
+    }
+    assert_eq!(run("protoc").stdout, b"compiles\n");
+    // And where it is read first.
+    let readme = fs::read_to_string(root().join("README.md")).expect("a text");
+    assert!(readme.contains("`protobuf-compiler` and `libprotobuf-dev`"));
 }
 
 /// The rooms that a line of the map's table is about: those in its first cell.

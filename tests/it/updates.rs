@@ -250,7 +250,7 @@ async fn a_deletion_ends_an_update() {
         assert_eq!(refused.body["error"], "ConcurrencyError", "{refused:?}");
         drop(held);
         let end = broker.instance_end("i", &deletion.body).await;
-        assert_eq!(end["state"], "gone", "{end}");
+        assert_eq!(end["state"], "succeeded", "{end}");
         assert_eq!(broker.members(), Vec::<i32>::new());
         assert!(!inside.work_is_remembered("i").await);
     }
@@ -411,6 +411,7 @@ async fn an_upgrade_goes_line_by_line_under_a_client_that_writes() {
         fetched(&broker).await["maintenance_info"]["version"],
         "3.3.25"
     );
+    let mine = broker.back_up(&credentials).await;
     // What `cf upgrade-service` sends.
     let upgrade = json!({
         "maintenance_info": { "version": NEWEST, "description": "any" },
@@ -429,6 +430,14 @@ async fn an_upgrade_goes_line_by_line_under_a_client_that_writes() {
     let backup = &backups.body["_embedded"]["backups"][0];
     assert_eq!(backup["status"], "complete", "{backup}");
     assert_eq!(backup["version"], "3.3.25");
+    // It is of its own kind, ends by itself, and the user's own one is still there.
+    assert_eq!(backup["type"], "safety");
+    assert!(backup["expires_at"].is_string(), "{backup}");
+    let theirs = &backups.body["_embedded"]["backups"][1];
+    assert_eq!(
+        (&theirs["id"], &theirs["status"]),
+        (&mine["id"], &json!("complete"))
+    );
     let recipes = compose(&broker, Method::GET, &credentials, "/recipes").await;
     let recipes = recipes.body["_embedded"]["recipes"].as_array().cloned();
     let recipe = recipes

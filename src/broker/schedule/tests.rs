@@ -62,6 +62,7 @@ impl Room {
             version: "3.5.16".parse().expect("a version"),
             units: 1,
             members: Vec::new(),
+            name: "a-deployment".to_owned(),
             closed_since: None,
         };
         let schedule = Schedule::begin(id.clone(), begin());

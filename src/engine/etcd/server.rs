@@ -272,6 +272,7 @@ mod tests {
             version: version.parse().expect("a version"),
             units: 2,
             members: vec![member(0), member(1)],
+            name: "a-deployment".to_owned(),
             closed_since: None,
         }
     }

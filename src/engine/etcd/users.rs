@@ -324,6 +324,7 @@ mod tests {
             version: "3.5.30".parse().expect("a version"),
             units: 1,
             members: vec![member("m0", 2379), member("m1", 2381)],
+            name: "a-deployment".to_owned(),
             closed_since: None,
         };
         let user = DatabaseUser {

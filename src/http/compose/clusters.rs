@@ -45,21 +45,27 @@ pub struct ClusterBody {
     tags: Vec<String>,
 }
 
+/// Whoever runs the broker.
+pub fn operator() -> Tenant {
+    Tenant {
+        platform: "compose-broker".to_owned(),
+        organization: String::new(),
+        space: String::new(),
+        account: Default::default(),
+    }
+}
+
+const PROVIDER: &str = "local";
+
 impl ClusterBody {
     fn of(cluster: &Cluster) -> Self {
-        let operator = Tenant {
-            platform: "compose-broker".to_owned(),
-            organization: String::new(),
-            space: String::new(),
-            account: Default::default(),
-        };
         Self {
             id: cluster.id.clone(),
-            account_id: view::account_id(&operator),
+            account_id: view::account_id(&operator()),
             account_slug: String::new(),
             name: cluster.name.clone(),
             kind: "public",
-            provider: "local",
+            provider: PROVIDER,
             region: cluster.id.clone(),
             multitenant: true,
             created_at: None,
@@ -85,6 +91,42 @@ pub async fn clusters(api: web::Data<Api>, request: HttpRequest) -> Answer {
             clusters: found.into_iter().map(ClusterBody::of).collect(),
         },
     }))
+}
+
+/// The places that databases can be in.
+#[derive(Serialize, ToSchema)]
+pub struct Datacenters {
+    datacenters: Vec<Datacenter>,
+}
+
+/// A place that databases can be in: a cluster, in other words.
+#[derive(Serialize, ToSchema)]
+pub struct Datacenter {
+    /// The cluster's id.
+    region: String,
+    provider: &'static str,
+    /// Both, with a colon between them.
+    slug: String,
+}
+
+/// Lists the datacenters: one for each of the clusters.
+#[utoipa::path(
+    get, path = "/api/2016-07/instances/{instance}/datacenters", operation_id = "datacenters",
+    responses(
+        (status = 200, description = "The datacenters", body = view::Embedded<Datacenters>),
+        (status = 404, description = "There is no such instance, or none that the token leads to"),
+    )
+)]
+pub async fn datacenters(api: web::Data<Api>, request: HttpRequest) -> Answer {
+    let instance = path_id(&request, "instance")?;
+    let found = api.broker.clusters_seen_from(instance).await?;
+    let datacenter = |cluster: &Cluster| Datacenter {
+        region: cluster.id.clone(),
+        provider: PROVIDER,
+        slug: format!("{PROVIDER}:{}", cluster.id),
+    };
+    let datacenters = found.into_iter().map(datacenter).collect();
+    Ok(HttpResponse::Ok().json(view::Embedded::new(Datacenters { datacenters })))
 }
 
 /// Fetches a cluster.

@@ -31,6 +31,7 @@ use crate::{
     },
 };
 
+mod accounts;
 mod alerts;
 mod change;
 mod clusters;
@@ -40,15 +41,25 @@ pub mod document;
 mod logfiles;
 mod view;
 
+pub use accounts::{accounts, user};
 pub use alerts::alerts;
 pub use change::{relieve, scale, scalings, upgrade, versions};
-pub use clusters::{cluster, clusters};
+pub use clusters::{cluster, clusters, datacenters};
 pub use databases::databases;
 pub use deployments::{annotate, deployments};
 pub use logfiles::{download_log, logfile, logfiles};
 use view::{Backups, DownloadableBackupBody, Embedded, InstanceBody, Recipes};
 
 type Answer = Result<HttpResponse, ComposeError>;
+
+/// Who was let in.
+#[derive(Debug, Clone)]
+pub enum Admitted {
+    /// The holder of the token of an instance's binding.
+    Binding(InstanceId, BindingId),
+    /// The platform, with the broker's own credentials.
+    Platform,
+}
 
 /// Lets a request in when its token is good for the instance in its path. Of a cluster's own
 /// service instance the platform may know too: it made that one.
@@ -58,19 +69,20 @@ pub async fn guard<B: MessageBody + 'static>(
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
     match check_token(&api, &request).await {
-        Ok(binding) => {
-            let caller = match binding {
-                Some(binding) => Caller {
+        Ok(admitted) => {
+            let caller = match &admitted {
+                Admitted::Binding(_, binding) => Caller {
                     platform: Some("compose".to_owned()),
                     user: Some(format!("binding {binding}")),
                     ..Caller::current()
                 },
-                None => Caller::current(),
+                Admitted::Platform => Caller::current(),
             };
             if let Some(token) = bearer(request.headers()) {
                 let holder = api.broker.holder(token);
                 request.extensions_mut().insert(holder);
             }
+            request.extensions_mut().insert(admitted);
             let response = caller.during(next.call(request)).await?;
             Ok(response.map_into_left_body())
         }
@@ -81,12 +93,11 @@ pub async fn guard<B: MessageBody + 'static>(
     }
 }
 
-/// Returns the binding that the token belongs to; none where the broker's credentials let in.
-async fn check_token(api: &Api, request: &ServiceRequest) -> Result<Option<BindingId>, HttpError> {
+async fn check_token(api: &Api, request: &ServiceRequest) -> Result<Admitted, HttpError> {
     let asked: Result<InstanceId, _> = path_id(request.request(), "instance");
     let cluster = asked.as_ref().ok().and_then(|id| api.broker.cluster_of(id));
     if cluster.is_some() && check_basic(request.headers(), api).is_ok() {
-        return Ok(None);
+        return Ok(Admitted::Platform);
     }
     let token = bearer(request.headers())
         .ok_or(HttpError::Unauthorized)?
@@ -101,11 +112,11 @@ async fn check_token(api: &Api, request: &ServiceRequest) -> Result<Option<Bindi
     }
     let asked = known(asked, "instance")?;
     let may = match cluster {
-        Some(cluster) => api.broker.runs_on(granted, cluster).await?,
-        None => api.broker.reaches(granted, asked).await?,
+        Some(cluster) => api.broker.runs_on(granted.clone(), cluster).await?,
+        None => api.broker.reaches(granted.clone(), asked).await?,
     };
     if may {
-        Ok(Some(binding))
+        Ok(Admitted::Binding(granted, binding))
     } else {
         Err(BrokerError::NotFound("there is no such instance".to_owned()).into())
     }
@@ -117,7 +128,7 @@ fn holder(request: &HttpRequest) -> Result<Holder, HttpError> {
     holder.ok_or(HttpError::Unauthorized)
 }
 
-/// The path's deployment, when it is the one of the path's instance.
+/// The path's deployment, when it is among those that the path's instance lists.
 async fn deployment_in_path(api: &Api, request: &HttpRequest) -> Result<DeploymentView, HttpError> {
     let instance = path_id(request, "instance")?;
     // An id that cannot be one is as unknown as any other.

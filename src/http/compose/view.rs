@@ -142,13 +142,15 @@ struct DeploymentLinks {
     alerts: TemplatedLink,
     backups: TemplatedLink,
     cluster: TemplatedLink,
+    /// Its page for people.
+    compose_web_ui: TemplatedLink,
     logfiles: TemplatedLink,
     recipes: TemplatedLink,
     scalings: TemplatedLink,
     versions: TemplatedLink,
 }
 
-/// A place in the API, as a URI template.
+/// A place, as a URI template where it says so.
 #[derive(Serialize, ToSchema)]
 struct TemplatedLink {
     href: String,
@@ -399,6 +401,11 @@ pub fn account_id(tenant: &Tenant) -> String {
     fingerprint(&names)[..24].to_owned()
 }
 
+/// Users are bindings here, with ids like all others.
+pub fn user_id(instance: &InstanceId, user: &str) -> String {
+    fingerprint(&format!("{instance}\0{user}"))[..24].to_owned()
+}
+
 /// The Compose API knows members as capsules, with ids like all others.
 pub fn capsule_id(deployment: &Deployment, member: &str) -> String {
     fingerprint(&format!("{}\0{member}", deployment.id))[..24].to_owned()
@@ -452,7 +459,7 @@ pub fn deployment(broker: &Broker, view: &DeploymentView) -> DeploymentBody {
     DeploymentBody {
         id: deployment.id.clone(),
         account_id: account_id(&view.instance.tenant),
-        name: deployment.name(),
+        name: deployment.name.clone(),
         instance_id: view.instance.id.clone(),
         instance_name: view.instance.name.clone(),
         r#type: deployment.engine.clone(),
@@ -478,6 +485,10 @@ pub fn deployment(broker: &Broker, view: &DeploymentView) -> DeploymentBody {
             alerts: link("alerts"),
             backups: link("backups"),
             cluster: templated(&cluster_url(&broker.public_url, deployment)),
+            compose_web_ui: TemplatedLink {
+                href: broker.dashboard_url(&view.instance.id),
+                templated: false,
+            },
             logfiles: link("logfiles"),
             recipes: link("recipes"),
             scalings: link("scalings"),

@@ -29,7 +29,8 @@ use crate::{
         ids::{BackupId, OperationId},
         limits::{
             BACKUPS_ON_A_PAGE, BACKUPS_PLOTTED, DAILY_KEPT, DAILY_SHOWN, MONTHLY_KEPT,
-            MONTHLY_SHOWN, ON_DEMAND_SHOWN, WEEKLY_KEPT, WEEKLY_SHOWN,
+            MONTHLY_SHOWN, ON_DEMAND_SHOWN, SAFETY_BACKUPS_MAX, SAFETY_KEPT, SAFETY_SHOWN,
+            WEEKLY_KEPT, WEEKLY_SHOWN,
         },
         name,
         operation::{Operation, OperationState},
@@ -38,8 +39,9 @@ use crate::{
     },
 };
 
-const KINDS: [BackupKind; 4] = [
+const KINDS: [BackupKind; 5] = [
     BackupKind::OnDemand,
+    BackupKind::Safety,
     BackupKind::Daily,
     BackupKind::Weekly,
     BackupKind::Monthly,
@@ -50,6 +52,7 @@ const KINDS: [BackupKind; 4] = [
 fn shown_at_first(kind: BackupKind) -> usize {
     match kind {
         BackupKind::OnDemand => ON_DEMAND_SHOWN,
+        BackupKind::Safety => SAFETY_SHOWN,
         BackupKind::Daily => DAILY_SHOWN,
         BackupKind::Weekly => WEEKLY_SHOWN,
         BackupKind::Monthly => MONTHLY_SHOWN,
@@ -59,6 +62,7 @@ fn shown_at_first(kind: BackupKind) -> usize {
 fn title(kind: BackupKind) -> &'static str {
     match kind {
         BackupKind::OnDemand => "On demand",
+        BackupKind::Safety => "Safety",
         BackupKind::Daily => "Daily",
         BackupKind::Weekly => "Weekly",
         BackupKind::Monthly => "Monthly",
@@ -373,11 +377,15 @@ fn groups(
         .into_iter()
         .filter(|kind| shown.kind.is_none_or(|shown| shown == *kind));
     kinds
-        .map(|kind| {
+        .filter_map(|kind| {
             let (backups, count) = shown.of(kind, &view.backups);
+            let is_rare = kind == BackupKind::Safety && shown.kind.is_none();
+            if is_rare && count == 0 {
+                return None;
+            }
             let page = shown.kind.map_or(0, |_| shown.page);
             let name = title(kind).to_lowercase();
-            Group {
+            Some(Group {
                 id: kind.as_str(),
                 title: title(kind),
                 count,
@@ -389,7 +397,7 @@ fn groups(
                     .into_iter()
                     .map(|backup| row(view, backup, options))
                     .collect(),
-            }
+            })
         })
         .collect()
 }
@@ -524,6 +532,13 @@ fn retention(on_demand_kept: u32) -> Vec<(&'static str, String)> {
         (title(BackupKind::Weekly), format!("for {weeks}")),
         (title(BackupKind::Monthly), format!("for {months}")),
         (title(BackupKind::OnDemand), on_demand),
+        (
+            title(BackupKind::Safety),
+            format!(
+                "for {}, {SAFETY_BACKUPS_MAX} at most",
+                counted(SAFETY_KEPT.num_days(), "day")
+            ),
+        ),
     ]
 }
 

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::{
     Answer, Api,
     command::line,
+    door::see_other,
     id_in_path, path_of,
     shell::{Place, Shell, answer},
     show::{Moment, counted, size},
@@ -14,12 +15,12 @@ use super::{
     work::Work,
 };
 use crate::{
-    broker::{Broker, InstanceView, Restored},
-    http::compose,
+    broker::{Broker, InstanceView, Restored, UpdateRequest},
+    http::{compose, error::HttpError, request::Form},
     model::{
         alert::{self, Alert, Gravity},
         backup::BackupKind,
-        instance::{Instance, InstanceState},
+        instance::{DELETE_PROTECTION, Instance, InstanceState},
         limits::{MEMBERS, QUOTA_NEAR_PERCENT, TASKS_SHOWN},
         observation::{MemberHealth, MemberObservation, Observation},
         operation::Operation,
@@ -52,6 +53,7 @@ struct OverviewPage {
     faults: Option<String>,
     facts: Vec<Fact>,
     is_ready: bool,
+    is_protected: bool,
     usage: Option<Usage>,
     quota: String,
     members: Vec<Member>,
@@ -130,6 +132,36 @@ pub async fn page(
     Ok(answer(StatusCode::OK, &page))
 }
 
+/// `POST /dashboard/instances/:iid/protection`
+pub async fn protect(
+    api: web::Data<Api>,
+    session: web::ReqData<Session>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> Answer {
+    let form = Form::read(payload).await?;
+    api.broker.check_form_token(&session, form.text("csrf"))?;
+    let id = id_in_path(&request, "instance")?;
+    let view = api.broker.instance_view(&session, id).await?;
+    let protected = match (form.text("protect"), form.text("sure")) {
+        ("yes", _) => true,
+        ("no", "yes") => false,
+        ("no", _) => {
+            let reason = "The protection stays: say that you know of the deletion that may be \
+                          waiting.";
+            return Err(HttpError::bad_request(reason).into());
+        }
+        _ => {
+            let reason = "It is either to be protected or not.";
+            return Err(HttpError::bad_request(reason).into());
+        }
+    };
+    let parameters = json!({ DELETE_PROTECTION: protected });
+    let update = UpdateRequest::of(&view.of.instance, parameters, "dashboard");
+    api.broker.update(update).await?;
+    Ok(see_other(&path_of(&view.of.instance.id)))
+}
+
 fn overview(broker: &Broker, session: &Session, view: &InstanceView) -> OverviewPage {
     let (instance, deployment) = (&view.of.instance, &view.of.deployment);
     let is_ready = instance.state == InstanceState::Ready;
@@ -188,6 +220,7 @@ fn overview(broker: &Broker, session: &Session, view: &InstanceView) -> Overview
         newer: newest.map(|transition| transition.to.to_string()),
         facts: facts(broker, view),
         is_ready,
+        is_protected: instance.is_protected(),
         usage: seen
             .as_ref()
             .and_then(|seen| usage(seen, deployment.quota_bytes())),
@@ -235,6 +268,7 @@ fn alert_lines(view: &InstanceView, seen: &Observation) -> Vec<AlertLine> {
 fn kind_text(kind: BackupKind) -> &'static str {
     match kind {
         BackupKind::OnDemand => "on demand",
+        BackupKind::Safety => "before an upgrade",
         BackupKind::Daily => "daily",
         BackupKind::Weekly => "weekly",
         BackupKind::Monthly => "monthly",

@@ -117,8 +117,8 @@ pub struct MaintenanceInfo {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct AcceptsIncomplete {
-    /// Whether the client takes a 202 and asks on. Only `true` says so.
-    accepts_incomplete: Option<bool>,
+    /// Whether the client takes a 202 and asks on: `true` says so, and any other text does not.
+    accepts_incomplete: Option<String>,
 }
 
 /// What is to be deleted, once more.
@@ -131,8 +131,8 @@ pub struct Deletion {
     /// Its plan.
     #[param(min_length = 1)]
     plan_id: String,
-    /// Whether the client takes a 202 and asks on. Only `true` says so.
-    accepts_incomplete: Option<bool>,
+    /// Whether the client takes a 202 and asks on: `true` says so, and any other text does not.
+    accepts_incomplete: Option<String>,
 }
 
 /// What is asked for, once more.

@@ -13,6 +13,7 @@ use actix_web::{
     middleware::Next,
     web,
 };
+use serde_json::{Value, json};
 
 use super::{
     Api,
@@ -25,7 +26,7 @@ use crate::{
         self, BindRequest, Bound, DeprovisionRequest, OperationStatus, ProvisionRequest,
         StatusState, UnbindRequest, Unbound, UpdateRequest, Updated,
     },
-    model::{ids::InstanceId, limits::RETRY_AFTER_SECONDS},
+    model::{ids::InstanceId, limits::RETRY_AFTER_SECONDS, update::Change},
 };
 
 pub mod document;
@@ -33,8 +34,8 @@ mod view;
 
 use document::CatalogBody;
 use view::{
-    Accepted, Done, FetchedBindingBody, Instance, InstanceMetadata, MaintenanceVersion,
-    ProvisionAccepted, Provisioned,
+    Accepted, Done, FetchedBindingBody, Instance, InstanceAccepted, InstanceDone, InstanceMetadata,
+    MaintenanceVersion,
 };
 
 type Answer = Result<HttpResponse, OsbError>;
@@ -46,8 +47,8 @@ struct ApiMinor(u32);
 // Fields are told to platforms that know them; older platforms' schemas refuse them.
 
 /// Bindings tell of `endpoints` since then.
-const ENDPOINTS_SINCE: ApiMinor = ApiMinor(15);
-/// Bindings and instances tell of `metadata` since then.
+const ENDPOINTS_SINCE: ApiMinor = ApiMinor(16);
+/// Bindings tell of `metadata` since then; of instances, see [`knows_metadata`].
 const METADATA_SINCE: ApiMinor = ApiMinor(16);
 /// Plans tell of `binding_rotatable` since then.
 const ROTATION_SINCE: ApiMinor = ApiMinor(17);
@@ -140,9 +141,9 @@ fn mime() -> header::ContentType {
     put, path = "/v2/service_instances/{instance}", operation_id = "provision",
     params(requests::AcceptsIncomplete), request_body = requests::ProvisionBody,
     responses(
-        (status = 202, description = "Accepted, or accepted before", body = ProvisionAccepted),
-        (status = 200, description = "The same was asked for before, and is usable", body = Provisioned),
-        (status = 409, description = "The id is another one's, or that of an instance that failed"),
+        (status = 202, description = "Accepted, or accepted before; also when that failed: its `operation` tells why", body = InstanceAccepted),
+        (status = 200, description = "The same was asked for before, and is usable", body = InstanceDone),
+        (status = 409, description = "The id is another one's, or its deletion failed"),
         (status = 422, description = "`AsyncRequired`, `ConcurrencyError` or `MaintenanceInfoConflict`"),
     )
 )]
@@ -162,15 +163,16 @@ pub async fn provision(api: web::Data<Api>, request: HttpRequest, payload: web::
         accepts_incomplete: accepts_incomplete(&request),
     };
     let told = provision.instance.clone();
+    let knows_metadata = knows_metadata(&request, provision.context.as_ref());
     let provisioned = api.broker.provision(provision).await?;
-    let metadata = metadata(&api, &request, told).await?;
+    let metadata = metadata(&api, told).await?.filter(|_| knows_metadata);
     Ok(match provisioned {
-        broker::Provisioned::Exists => HttpResponse::Ok().json(Provisioned {
+        broker::Provisioned::Exists => HttpResponse::Ok().json(InstanceDone {
             dashboard_url,
             metadata,
         }),
         broker::Provisioned::Accepted(operation) => {
-            HttpResponse::Accepted().json(ProvisionAccepted {
+            HttpResponse::Accepted().json(InstanceAccepted {
                 operation,
                 dashboard_url,
                 metadata,
@@ -179,15 +181,16 @@ pub async fn provision(api: web::Data<Api>, request: HttpRequest, payload: web::
     })
 }
 
-/// OSB's `metadata` of an instance, for platforms that know it.
-async fn metadata(
-    api: &Api,
-    request: &HttpRequest,
-    instance: InstanceId,
-) -> Result<Option<InstanceMetadata>, OsbError> {
-    if minor_of(request) < METADATA_SINCE {
-        return Ok(None);
-    }
+/// Whether whoever asks for an instance may be told of `metadata`. Cloud Controller keeps it and
+/// announces 2.15, which has no such field: suites for that version refuse it. They send no context,
+/// in which Cloud Controller says who it is.
+fn knows_metadata(request: &HttpRequest, context: Option<&Value>) -> bool {
+    let is_platform = context.is_some_and(|context| context.get("platform").is_some());
+    is_platform || minor_of(request) >= METADATA_SINCE
+}
+
+/// OSB's `metadata` of an instance.
+async fn metadata(api: &Api, instance: InstanceId) -> Result<Option<InstanceMetadata>, OsbError> {
     let labels = api.broker.labels(instance).await?;
     Ok(labels.map(InstanceMetadata::of))
 }
@@ -213,7 +216,7 @@ pub async fn fetch_instance(api: web::Data<Api>, request: HttpRequest) -> Answer
         plan_id: fetched.plan_id,
         parameters: fetched.parameters,
         maintenance_info: version.map(|version| MaintenanceVersion { version }),
-        metadata: metadata(&api, &request, instance).await?,
+        metadata: metadata(&api, instance).await?,
     }))
 }
 
@@ -224,17 +227,18 @@ pub async fn fetch_instance(api: web::Data<Api>, request: HttpRequest) -> Answer
     patch, path = "/v2/service_instances/{instance}", operation_id = "update",
     params(requests::AcceptsIncomplete), request_body = requests::UpdateBody,
     responses(
-        (status = 202, description = "Accepted, or accepted before", body = Accepted),
-        (status = 200, description = "Nothing is to be done", body = Done),
+        (status = 202, description = "Accepted, or accepted before", body = InstanceAccepted),
+        (status = 200, description = "Nothing is (left) to be done", body = InstanceDone),
         (status = 404, description = "There is none of this id"),
         (status = 422, description = "`AsyncRequired`, `ConcurrencyError`, `MaintenanceInfoConflict`, or without a code: the instance cannot become that"),
     )
 )]
 pub async fn update(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
-    let instance = path_id(&request, "instance")?;
+    let instance: InstanceId = path_id(&request, "instance")?;
+    let dashboard_url = api.broker.dashboard_url(&instance);
     let body = Body::read(&request, payload).await?;
     let update = UpdateRequest {
-        instance,
+        instance: instance.clone(),
         service_id: body.required_text("service_id")?,
         plan_id: body.optional_text("plan_id")?,
         context: body.object("context")?,
@@ -243,11 +247,22 @@ pub async fn update(api: web::Data<Api>, request: HttpRequest, payload: web::Pay
         accepts_incomplete: accepts_incomplete(&request),
         origin: "osb",
     };
-    Ok(match api.broker.update(update).await? {
-        Updated::Done => HttpResponse::Ok().json(Done {}),
+    let updated = api.broker.update(update).await?;
+    // Cloud Controller keeps what an update tells, and nothing where it tells nothing.
+    let labels = api.broker.labels(instance).await?;
+    Ok(match updated {
+        Updated::Done => HttpResponse::Ok().json(InstanceDone {
+            dashboard_url,
+            metadata: labels.map(InstanceMetadata::of),
+        }),
         Updated::Accepted(operation) => {
-            let operation = operation.id;
-            HttpResponse::Accepted().json(Accepted { operation })
+            let goal = operation.change.as_ref().map(Change::goal);
+            let labels = labels.map(|labels| labels.becoming(goal));
+            HttpResponse::Accepted().json(InstanceAccepted {
+                operation: operation.id,
+                dashboard_url,
+                metadata: labels.map(InstanceMetadata::of),
+            })
         }
     })
 }
@@ -308,10 +323,10 @@ pub async fn instance_last_operation(api: web::Data<Api>, request: HttpRequest) 
     params(requests::AcceptsIncomplete), request_body = requests::BindBody,
     responses(
         (status = 201, description = "Made, for a client that waited", body = view::Binding),
-        (status = 202, description = "Accepted, or accepted before", body = Accepted),
+        (status = 202, description = "Accepted, or accepted before; also when that failed: its `operation` tells why", body = Accepted),
         (status = 200, description = "The same was asked for before, and is usable", body = view::Binding),
         (status = 404, description = "There is no such instance"),
-        (status = 409, description = "The id is another one's, or that of a binding that failed or has expired"),
+        (status = 409, description = "The id is another one's, or that of a binding that has expired; or it failed and the client does not poll"),
         (status = 422, description = "`ConcurrencyError`"),
     )
 )]
@@ -363,7 +378,7 @@ pub async fn fetch_binding(api: web::Data<Api>, request: HttpRequest) -> Answer 
     let fetched = api.broker.binding(instance, binding).await?;
     Ok(HttpResponse::Ok().json(FetchedBindingBody {
         binding: view::binding(&fetched, minor_of(&request)),
-        parameters: fetched.parameters,
+        parameters: Some(fetched.parameters).filter(|sent| *sent != json!({})),
     }))
 }
 

@@ -16,26 +16,26 @@ use crate::{
     },
 };
 
-/// An instance that is there.
+/// An instance that is as it was asked for.
 #[derive(Serialize, ToSchema)]
-pub struct Provisioned {
+pub struct InstanceDone {
     /// The instance's page for people.
     pub dashboard_url: String,
-    /// For platforms of 2.16 and newer.
+    /// What platforms show of it; of a provision, not for suites of versions before 2.16.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub metadata: Option<InstanceMetadata>,
 }
 
-/// An instance that is being made.
+/// An instance that is being made or changed.
 #[derive(Serialize, ToSchema)]
-pub struct ProvisionAccepted {
+pub struct InstanceAccepted {
     /// What to ask `last_operation` with.
     #[schema(value_type = OwnId)]
     pub operation: OperationId,
     /// The instance's page for people.
     pub dashboard_url: String,
-    /// For platforms of 2.16 and newer.
+    /// What it will be; of a provision, not for suites of versions before 2.16.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub metadata: Option<InstanceMetadata>,
@@ -69,7 +69,7 @@ pub struct Instance {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub maintenance_info: Option<MaintenanceVersion>,
-    /// For platforms of 2.16 and newer.
+    /// What platforms show of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub metadata: Option<InstanceMetadata>,
@@ -123,7 +123,7 @@ pub struct Binding {
     /// What an application connects with.
     #[schema(value_type = Credentials)]
     credentials: Value,
-    /// Where an application must be able to connect to; for platforms of 2.15 and newer.
+    /// Where an application must be able to connect to; for platforms of 2.16 and newer.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     endpoints: Option<Vec<Endpoint>>,
@@ -139,9 +139,10 @@ pub struct FetchedBindingBody {
     /// The binding.
     #[serde(flatten)]
     pub binding: Binding,
-    /// Its parameters, as they were sent.
-    #[schema(value_type = Object)]
-    pub parameters: Value,
+    /// Its parameters, as they were sent; absent when there were none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<Object>)]
+    pub parameters: Option<Value>,
 }
 
 /// Where an application must be able to connect to.
@@ -206,8 +207,10 @@ struct AdministrationApi {
     /// The deployment.
     #[schema(value_type = OwnId)]
     deployment_id: String,
-    /// The bearer token.
+    /// The bearer token; it signs in at the dashboard too.
     token: String,
+    /// The instance's page for people.
+    dashboard_url: String,
 }
 
 /// How an operation fares.

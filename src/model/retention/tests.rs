@@ -34,8 +34,9 @@ fn kept(backups: &[Backup], on_demand: u32, now: DateTime<Utc>) -> Vec<bool> {
 
 #[test]
 fn each_kind_has_its_age() {
-    use BackupKind::{Daily, Monthly, Weekly};
+    use BackupKind::{Daily, Monthly, Safety, Weekly};
     for (kind, taken, end) in [
+        (Safety, "2026-06-01T10:00:00Z", "2026-06-08T10:00:00Z"),
         (Daily, "2026-06-01T10:00:00Z", "2026-06-08T10:00:00Z"),
         (Daily, "2028-02-25T10:00:00Z", "2028-03-03T10:00:00Z"),
         (Weekly, "2026-06-01T10:00:00Z", "2026-06-29T10:00:00Z"),
@@ -99,6 +100,27 @@ fn a_failed_backup_never_displaces_a_good_one() {
 }
 
 #[test]
+fn a_backup_of_before_an_upgrade_displaces_none_of_a_user_and_three_of_them_stay() {
+    use BackupKind::{OnDemand, Safety};
+    let second = |s| at(NOW) + TimeDelta::seconds(s);
+    let good = |s, kind| backup(second(s), kind, BackupState::Complete);
+    let mut backups = vec![good(0, OnDemand)];
+    backups.extend((1..=4).map(|s| good(s, Safety)));
+    assert_eq!(
+        kept(&backups, 1, second(10)),
+        [true, false, true, true, true]
+    );
+    backups.push(good(5, OnDemand));
+    assert_eq!(
+        kept(&backups, 1, second(10)),
+        [false, false, true, true, true, true]
+    );
+    assert_eq!(displaced_by(&backups[0], &backups), Some(&backups[5]));
+    assert_eq!(displaced_by(&backups[1], &backups), None);
+    assert_eq!(displaced_by(&backups[5], &backups), None);
+}
+
+#[test]
 fn ages_count_from_the_request_unless_the_clock_was_set_back() {
     let mut taken = backup(at(NOW), BackupKind::Daily, BackupState::Complete);
     assert_eq!(expires_at(&taken), Some(at(NOW) + TimeDelta::days(7)));
@@ -126,11 +148,11 @@ fn rows_without_bytes_are_forgotten_after_a_while() {
 }
 
 fn any_backup() -> impl Strategy<Value = Backup> {
-    use BackupKind::{Daily, Monthly, OnDemand, Weekly};
+    use BackupKind::{Daily, Monthly, OnDemand, Safety, Weekly};
     use BackupState::{Complete, Expired, Failed, Pending, Running};
     (
         0i64..200 * 24 * 3600,
-        prop::sample::select(vec![OnDemand, Daily, Weekly, Monthly]),
+        prop::sample::select(vec![OnDemand, Safety, Daily, Weekly, Monthly]),
         prop::sample::select(vec![Complete, Complete, Expired, Failed, Pending, Running]),
     )
         .prop_map(|(second, kind, state)| backup(at(NOW) + TimeDelta::seconds(second), kind, state))
@@ -156,7 +178,15 @@ proptest! {
         for stays in staying.iter().filter(on_demand) {
             prop_assert!(going.iter().filter(on_demand).all(|goes| stays.created_at >= goes.created_at));
         }
-        prop_assert!(going.iter().all(|goes| expires_at(goes).is_none_or(|end| end <= now)));
+        let safety = |b: &&&Backup| b.kind == BackupKind::Safety && is_good(b);
+        prop_assert!(staying.iter().filter(safety).count() <= SAFETY_BACKUPS_MAX);
+        let in_time = |b: &&&Backup| expires_at(b).is_some_and(|end| now < end);
+        // What goes before its time is one of too many of before upgrades.
+        for goes in going.iter().filter(in_time) {
+            prop_assert!(safety(&goes));
+            let newer = staying.iter().filter(safety).filter(|b| b.created_at >= goes.created_at);
+            prop_assert_eq!(newer.count(), SAFETY_BACKUPS_MAX);
+        }
         let old = |b: &&Backup| expires_at(b).is_some_and(|end| end <= now);
         prop_assert!(staying.iter().filter(|b| old(b)).count() <= 1);
         if let Some(newest) = backups.iter().filter(is_good).max_by_key(|b| (b.created_at, b.id.clone())) {

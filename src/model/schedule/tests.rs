@@ -128,7 +128,9 @@ impl World {
                 BackupKind::OnDemand => {
                     assert_ne!(Some(&backup.id), newest_on_demand.map(|(id, _)| id));
                 }
-                BackupKind::Daily => assert!(age >= TimeDelta::days(7), "{age}"),
+                BackupKind::Daily | BackupKind::Safety => {
+                    assert!(age >= TimeDelta::days(7), "{age}");
+                }
                 BackupKind::Weekly => assert!(age >= TimeDelta::weeks(4), "{age}"),
                 BackupKind::Monthly => {
                     let three_months_ago = self.now - Months::new(3);

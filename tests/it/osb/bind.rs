@@ -258,12 +258,7 @@ async fn osb_t5_fields_are_told_to_platforms_that_know_them() {
     for (minor, binding, instance, rotatable) in [
         (13, vec!["credentials"], vec!["dashboard_url"], false),
         (14, vec!["credentials"], vec!["dashboard_url"], false),
-        (
-            15,
-            vec!["credentials", "endpoints"],
-            vec!["dashboard_url"],
-            false,
-        ),
+        (15, vec!["credentials"], vec!["dashboard_url"], false),
         (
             16,
             vec!["credentials", "endpoints", "metadata"],

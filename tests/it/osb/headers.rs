@@ -539,7 +539,7 @@ async fn osb_016_who_gives_up_waiting_can_still_delete_what_comes_of_it() {
     let orphan = bench.delete_binding("b").await;
     drop(held);
     let end = bench.end_of_binding("b", &orphan).await;
-    assert_eq!(end["state"], "gone", "{end}");
+    assert_eq!(end["state"], "succeeded", "{end}");
     assert_eq!(bench.fetch_binding("b").await.status, StatusCode::NOT_FOUND);
 }
 

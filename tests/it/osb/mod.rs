@@ -25,6 +25,7 @@ mod durability;
 mod fetch;
 mod headers;
 mod last_operation;
+mod platforms;
 mod provision;
 mod unbind_and_orphans;
 mod update;

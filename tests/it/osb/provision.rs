@@ -206,11 +206,15 @@ async fn osb_049_a_repeat_is_compared_with_what_was_asked_for_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn osb_050_the_id_of_a_failed_instance_is_a_conflict_until_it_is_deleted() {
+async fn osb_050_the_id_of_a_failed_instance_tells_why_until_it_is_deleted() {
     let bench = Bench::new().await;
-    bench.fail_to_provision("i").await;
+    let failed = bench.fail_to_provision("i").await;
     let again = bench.put("i", json!({})).await;
-    assert!(refused(&again, StatusCode::CONFLICT).contains("deprovision"));
+    assert_eq!(token(&again), token(&failed));
+    let other = bench
+        .put("i", json!({ "parameters": { "units": 2 } }))
+        .await;
+    assert!(refused(&other, StatusCode::CONFLICT).contains("deprovision"));
     bench.deprovision("i").await;
     let _held = bench.script.hold(OperationKind::Provision, "allocate");
     token(&bench.put("i", json!({})).await);
@@ -226,7 +230,7 @@ async fn osb_051_an_id_that_is_being_deleted_takes_nothing_and_is_free_afterward
         coded(&bench.put("i", change).await, "ConcurrencyError");
     }
     drop(held);
-    assert_eq!(bench.end("i", &deletion).await["state"], "gone");
+    assert_eq!(bench.end("i", &deletion).await["state"], "succeeded");
     let _held = bench.script.hold(OperationKind::Provision, "allocate");
     let anew = bench.put("i", json!({ "space_guid": "other" })).await;
     assert!(![token(&made), token(&deletion)].contains(&token(&anew)));
@@ -335,7 +339,7 @@ async fn osb_056_the_dashboard_s_address_is_told_from_the_first_answer_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn osb_057_labels_are_texts_and_told_from_2_16_on() {
+async fn osb_057_labels_are_texts_and_told_to_platforms() {
     let bench = Bench::new().await;
     let held = bench.script.hold(OperationKind::Provision, "allocate");
     let body = provision_body(&json!({ "parameters": { "units": 2, "db_version": "3.5.16" } }));
@@ -349,6 +353,11 @@ async fn osb_057_labels_are_texts_and_told_from_2_16_on() {
         token(&accepted);
         let metadata = accepted.body.get("metadata");
         assert_eq!(metadata, told.then_some(&expected), "2.{minor}");
+        // Who says who it is, is told in any case.
+        let named = super::with(body.clone(), &json!({ "context": { "platform": "x" } }));
+        let request = bench.as_minor(minor, Method::PUT, &path);
+        let accepted = answer(request.json(&named)).await;
+        assert_eq!(accepted.body["metadata"], expected, "2.{minor}");
     }
     drop(held);
     let accepted = answer(bench.osb(Method::PUT, &path).json(&body)).await;
@@ -358,9 +367,9 @@ async fn osb_057_labels_are_texts_and_told_from_2_16_on() {
         (done.status, &done.body["metadata"]),
         (StatusCode::OK, &expected)
     );
-    for (minor, told) in [(15, None), (16, Some(&expected))] {
+    for minor in [13, 15, 16] {
         let fetched = answer(bench.as_minor(minor, Method::GET, &instance_path("i"))).await;
-        assert_eq!(fetched.body.get("metadata"), told, "2.{minor}");
+        assert_eq!(fetched.body["metadata"], expected, "2.{minor}");
     }
 }
 

@@ -85,13 +85,16 @@ async fn osb_104_the_same_deletion_has_the_same_token_and_then_all_is_gone() {
     coded(&bench.put_binding("b", json!({})).await, "ConcurrencyError");
     assert_eq!(bench.fetch_binding("b").await.status, StatusCode::NOT_FOUND);
     drop(held);
-    assert_eq!(bench.end_of_binding("b", &unbind).await["state"], "gone");
+    assert_eq!(
+        bench.end_of_binding("b", &unbind).await["state"],
+        "succeeded"
+    );
     assert_eq!(bench.delete_binding("b").await.status, StatusCode::GONE);
     let held = bench.script.hold(OperationKind::Deprovision, "destroy");
     let deletion = bench.delete_instance("i").await;
     assert_eq!(token(&bench.delete_instance("i").await), token(&deletion));
     drop(held);
-    assert_eq!(bench.end("i", &deletion).await["state"], "gone");
+    assert_eq!(bench.end("i", &deletion).await["state"], "succeeded");
     assert_eq!(bench.delete_instance("i").await.status, StatusCode::GONE);
 }
 
@@ -106,7 +109,7 @@ async fn osb_105_a_deletion_halts_a_provision_and_deletes_what_there_is_of_it() 
     let deletion = bench.delete_instance("i").await;
     assert!(!token(&deletion).is_empty());
     drop(held);
-    assert_eq!(bench.end("i", &deletion).await["state"], "gone");
+    assert_eq!(bench.end("i", &deletion).await["state"], "succeeded");
     assert_nothing_left(&bench).await;
 }
 
@@ -121,7 +124,7 @@ async fn osb_106_a_halted_provision_has_failed_and_the_deletion_has_a_token_of_i
     assert_eq!(state(&poll(&provision).await), "failed");
     assert_eq!(state(&poll(&deletion).await), "in progress");
     drop(held);
-    assert_eq!(bench.end("i", &deletion).await["state"], "gone");
+    assert_eq!(bench.end("i", &deletion).await["state"], "succeeded");
     assert_eq!(state(&poll(&provision).await), "failed");
 }
 
@@ -151,7 +154,7 @@ async fn osb_108_a_deletion_halts_an_update_too() {
     assert_eq!(halted.body["instance_usable"], false);
     assert_eq!(halted.body["update_repeatable"], false);
     drop(held);
-    assert_eq!(bench.end("i", &deletion).await["state"], "gone");
+    assert_eq!(bench.end("i", &deletion).await["state"], "succeeded");
     assert_nothing_left(&bench).await;
 }
 
@@ -175,7 +178,10 @@ async fn osb_109_a_deletion_halts_a_bind() {
     let halted = bench.poll_binding("b", Some(token(&bind))).await;
     assert_eq!(state(&halted), "failed");
     drop(held);
-    assert_eq!(bench.end_of_binding("b", &unbind).await["state"], "gone");
+    assert_eq!(
+        bench.end_of_binding("b", &unbind).await["state"],
+        "succeeded"
+    );
     let (users, _) = inside.users_and_roles("i", &own).await;
     assert_eq!(users, [etcd::user(&own)]);
     assert_eq!(bench.fetch_binding("b").await.status, StatusCode::NOT_FOUND);
@@ -199,7 +205,7 @@ async fn osb_110_an_instance_is_deleted_with_its_bindings() {
     let halted = bench.poll_binding("late", Some(token(&late))).await;
     assert_eq!(state(&halted), "failed");
     drop((held, held_bind));
-    assert_eq!(bench.end("i", &deletion).await["state"], "gone");
+    assert_eq!(bench.end("i", &deletion).await["state"], "succeeded");
     assert!(etcd::connect_to(&credentials, "uri").await.is_err());
     for binding in ["b", "late"] {
         let fetched = bench.fetch_binding(binding).await;
@@ -249,7 +255,7 @@ async fn osb_112_what_lost_to_a_deletion_does_not_come_back() {
     .await;
     let deletion = bench.delete_instance("i").await;
     drop(held);
-    assert_eq!(bench.end("i", &deletion).await["state"], "gone");
+    assert_eq!(bench.end("i", &deletion).await["state"], "succeeded");
     let provision = bench.poll("i", Some(token(&provision))).await;
     assert_eq!(state(&provision), "failed");
     let ended = inside.newest("i", OperationKind::Provision).await.state;
@@ -287,7 +293,7 @@ async fn osb_114_a_deletion_that_failed_is_told_and_may_be_asked_for_again() {
     assert_eq!(bench.fetch("i").await.status, StatusCode::NOT_FOUND);
     let again = bench.delete_instance("i").await;
     assert_ne!(token(&again), token(&first));
-    assert_eq!(bench.end("i", &again).await["state"], "gone");
+    assert_eq!(bench.end("i", &again).await["state"], "succeeded");
     assert_nothing_left(&bench).await;
 }
 

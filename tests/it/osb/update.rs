@@ -17,7 +17,9 @@ fn units(units: u32) -> Value {
 
 fn done(answer: &Answer) {
     assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
-    assert_eq!(answer.body, json!({}));
+    assert_eq!(answer.body["metadata"]["labels"]["engine"], "etcd");
+    assert!(answer.body["dashboard_url"].is_string(), "{answer:?}");
+    assert_eq!(answer.body.get("operation"), None, "{answer:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -72,6 +72,7 @@ impl Lab {
             version: version.parse().expect("a version"),
             units: 1,
             members: members.collect(),
+            name: "a-deployment".to_owned(),
             closed_since: None,
         };
         Self {

@@ -1,0 +1,92 @@
+//! Who a token is of, and whose its instance is.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{
+    Admitted, Answer,
+    clusters::operator,
+    view::{self, Embedded},
+};
+use crate::{
+    http::{Api, request::path_id},
+    model::{ids::InstanceId, tenant::Tenant},
+};
+
+/// Accounts.
+#[derive(Serialize, ToSchema)]
+pub struct Accounts {
+    accounts: Vec<Account>,
+}
+
+/// An owner of instances.
+#[derive(Serialize, ToSchema)]
+pub struct Account {
+    /// The same as each deployment's `account_id`.
+    id: String,
+    /// The same.
+    slug: String,
+    /// What the platform says of it, such as organization and space; empty for whoever runs the
+    /// broker.
+    name: String,
+}
+
+impl Account {
+    fn of(tenant: &Tenant) -> Self {
+        let id = view::account_id(tenant);
+        let names: Vec<&str> = tenant.names().collect();
+        Self {
+            slug: id.clone(),
+            id,
+            name: names.join(" / "),
+        }
+    }
+}
+
+/// Whom a token was given to.
+#[derive(Serialize, ToSchema)]
+pub struct User {
+    /// Made of the instance's and the binding's id.
+    id: String,
+    /// The binding; `platform` where the broker's own credentials let in.
+    name: String,
+}
+
+/// Lists the account that the instance is of.
+#[utoipa::path(
+    get, path = "/api/2016-07/instances/{instance}/accounts", operation_id = "accounts",
+    responses(
+        (status = 200, description = "The account", body = Embedded<Accounts>),
+        (status = 404, description = "There is no such instance, or none that the token leads to"),
+    )
+)]
+pub async fn accounts(api: web::Data<Api>, request: HttpRequest) -> Answer {
+    let id: InstanceId = path_id(&request, "instance")?;
+    let account = match api.broker.cluster_of(&id) {
+        Some(_) => Account::of(&operator()),
+        None => Account::of(&api.broker.deployment_of(id).await?.instance.tenant),
+    };
+    let accounts = vec![account];
+    Ok(HttpResponse::Ok().json(Embedded::new(Accounts { accounts })))
+}
+
+/// Tells whom the token was given to.
+#[utoipa::path(
+    get, path = "/api/2016-07/instances/{instance}/user", operation_id = "user",
+    responses(
+        (status = 200, description = "The user", body = User),
+        (status = 404, description = "There is no such instance, or none that the token leads to"),
+    )
+)]
+pub async fn user(admitted: web::ReqData<Admitted>, request: HttpRequest) -> Answer {
+    let asked: InstanceId = path_id(&request, "instance")?;
+    let (instance, name) = match admitted.into_inner() {
+        Admitted::Binding(instance, binding) => (instance, format!("binding {binding}")),
+        Admitted::Platform => (asked, "platform".to_owned()),
+    };
+    Ok(HttpResponse::Ok().json(User {
+        id: view::user_id(&instance, &name),
+        name,
+    }))
+}
