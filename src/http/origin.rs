@@ -76,7 +76,7 @@ pub enum Client {
 
 impl Client {
     /// One at an address. Whoever has one address of version 6 has the 2^64 around it.
-    fn at(ClientAddress(address): ClientAddress) -> Self {
+    pub fn at(ClientAddress(address): ClientAddress) -> Self {
         Self::Address(match address {
             IpAddr::V4(_) => address,
             IpAddr::V6(address) => {

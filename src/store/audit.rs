@@ -78,6 +78,24 @@ pub fn done(
     add(conn, &entry)
 }
 
+/// Writes down what an operator had done about an operation.
+pub fn ordered(
+    conn: &mut Conn<'_>,
+    what: AtOnce,
+    operation: &Operation,
+    at: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    let entry = Entry {
+        at,
+        action: what.as_str(),
+        origin: "operator",
+        instance: operation.instance.as_str(),
+        binding: operation.binding.as_ref().map(BindingId::as_str),
+        operation: operation.id.as_str(),
+    };
+    add(conn, &entry)
+}
+
 struct Entry<'a> {
     at: DateTime<Utc>,
     action: &'a str,

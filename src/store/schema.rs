@@ -152,6 +152,8 @@ diesel::table! {
         updated_at -> Timestamp,
         change -> Nullable<Text>,
         delete_prefix -> Nullable<Text>,
+        trouble -> Nullable<Text>,
+        abandoned -> Bool,
     }
 }
 
@@ -161,6 +163,12 @@ diesel::table! {
         name -> Text,
         failures -> Integer,
         result -> Nullable<Text>,
+        shortages -> Integer,
+        spent_ms -> BigInt,
+        waited_ms -> BigInt,
+        last_error -> Nullable<Text>,
+        failed_at -> Nullable<Timestamp>,
+        begun_at -> Nullable<Timestamp>,
     }
 }
 

@@ -77,6 +77,8 @@ pub(super) async fn agreed_version(cluster: &Cluster<'_>) -> Result<Version, Eng
     const DOING: &str = "asking for the version that the members agree on";
     let failed = |source| EngineError::Call {
         doing: DOING,
+        meaning: "a member does not tell it".to_owned(),
+        is_final: false,
         source,
     };
     let tls = TlsConnector::from(Arc::new(tls(cluster).map_err(failed)?));

@@ -34,6 +34,7 @@ use crate::{
 };
 
 pub mod document;
+pub mod operations;
 
 /// Where store and backup store disagree.
 #[derive(Serialize, ToSchema)]
