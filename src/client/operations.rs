@@ -37,8 +37,9 @@ pub enum Operations {
 #[derive(Debug, clap::Args)]
 pub struct Wanted {
     /// Only those in this state: queued, running, succeeded, failed, stuck or abandoned
-    #[arg(long = "in-state", value_name = "STATE")]
-    state: Option<String>,
+    // The client's own settings have a `state` already.
+    #[arg(long, value_name = "STATE")]
+    in_state: Option<String>,
     /// Only those of this kind, such as provision or backup
     #[arg(long)]
     kind: Option<String>,
@@ -84,7 +85,7 @@ impl Session {
         let numbers = [wanted.older_than, wanted.limit].map(|n| n.map(|n| n.to_string()));
         let [older_than, limit] = numbers.each_ref().map(Option::as_deref);
         let asked = [
-            ("state", wanted.state.as_deref()),
+            ("state", wanted.in_state.as_deref()),
             ("kind", wanted.kind.as_deref()),
             ("instance", wanted.instance.as_deref()),
             ("older_than", older_than),
