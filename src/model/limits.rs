@@ -96,6 +96,8 @@ pub const CLEANUP_BACKOFF_FIRST: Duration = Duration::from_secs(5);
 pub const DELETION_BACKOFF_MAX: Duration = Duration::from_secs(15 * 60);
 /// What failed tries of a clean-up may take that a deletion waits for: it removes what is left.
 pub const HALTED_CLEANUP_PATIENCE: Duration = Duration::from_secs(60);
+/// Longest pause between two tries of such a clean-up.
+pub const HALTED_CLEANUP_BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// How long is waited until the machine and the store have enough again of what they are short of.
 pub const SHORTAGE_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 /// A pause up to this keeps the operation's place; in a longer one others have it.

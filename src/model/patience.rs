@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     limits::{
-        CLEANUP_BACKOFF_FIRST, CLEANUP_PATIENCE, DELETION_BACKOFF_MAX, HALTED_CLEANUP_PATIENCE,
-        PATIENCE, PATIENCE_BYTES_PER_SECOND, RELIEF_PATIENCE, SHORTAGE_PATIENCE,
-        STEP_BACKOFF_FIRST, STEP_BACKOFF_MAX, STEP_TRIES_MIN,
+        CLEANUP_BACKOFF_FIRST, CLEANUP_PATIENCE, DELETION_BACKOFF_MAX, HALTED_CLEANUP_BACKOFF_MAX,
+        HALTED_CLEANUP_PATIENCE, PATIENCE, PATIENCE_BYTES_PER_SECOND, RELIEF_PATIENCE,
+        SHORTAGE_PATIENCE, STEP_BACKOFF_FIRST, STEP_BACKOFF_MAX, STEP_TRIES_MIN,
     },
     operation::OperationKind,
 };
@@ -148,6 +148,7 @@ impl Default for Patience {
                 ..deletion
             },
             halted_cleanup: Tries {
+                longest_pause: HALTED_CLEANUP_BACKOFF_MAX,
                 budget: HALTED_CLEANUP_PATIENCE,
                 ..forward
             },

@@ -678,14 +678,24 @@ fn log_step(
     message: &str,
     source: Option<&(dyn std::error::Error + Send + Sync + 'static)>,
 ) {
-    let source = source
-        .map(|s| format!(": {}", chain(s)))
-        .unwrap_or_default();
+    let error = with_causes(message, source);
     log::warn!(
         operation:% = operation.id, kind:% = operation.kind, instance:% = operation.instance,
         step = step.name;
-        "a step failed: {message}{source}"
+        "a step failed: {error}"
     );
+}
+
+/// Why a step failed, with all causes: the first of them may be what users are told already.
+fn with_causes(
+    message: &str,
+    source: Option<&(dyn std::error::Error + Send + Sync + 'static)>,
+) -> String {
+    match source.map(|source| chain(source)) {
+        None => message.to_owned(),
+        Some(causes) if causes.starts_with(message) => causes,
+        Some(causes) => format!("{message}: {causes}"),
+    }
 }
 
 fn log_failure(error: &StoreError, what: &str) {

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use super::{Direction, Interruption, Runner, Tried, Way, log_step};
+use super::{Direction, Interruption, Runner, Tried, Way, log_step, with_causes};
 use crate::{
     model::{
-        failure::{chain, kept},
+        failure::kept,
         limits::{PAUSE_AHEAD_MAX, PAUSE_IN_PLACE_MAX},
         operation::{Claim, Operation, OperationKind},
         patience::{Cause, Course, Moment, Trial, Trouble, Verdict},
@@ -38,10 +38,7 @@ impl Runner {
     ) -> Result<Tried, StoreError> {
         let (message, source) = (failure.message, failure.source.as_deref());
         log_step(step, operation, &message, source);
-        let error = source.map_or_else(
-            || message.clone(),
-            |source| format!("{message}: {}", chain(source)),
-        );
+        let error = with_causes(&message, source);
         let heed_halt = direction == Direction::Forward;
         let names = direction.steps(definition(operation.kind)).iter();
         let names: Vec<&str> = names.map(|step| step.name).collect();
@@ -51,6 +48,10 @@ impl Runner {
         let decided = self.parts.store.write(move |conn| {
             store::operation::fence(conn, &counted)?;
             let operation = store::operation::get(conn, &counted.operation)?;
+            // Whoever halted it waits for no pause.
+            if heed_halt && operation.halted {
+                return Ok(None);
+            }
             let course = course(conn, direction, &operation)?;
             let mut trials = store::operation::trials(conn, &counted.operation)?;
             let own = trials.entry(step.name.to_owned()).or_default();
@@ -88,11 +89,13 @@ impl Runner {
             {
                 store::operation::postpone(conn, &counted, now + pause.min(PAUSE_AHEAD_MAX))?;
             }
-            Ok((verdict, trouble))
+            Ok(Some((verdict, trouble)))
         });
         let (verdict, trouble) = match decided.await {
             Err(StoreError::Fenced) => return Ok(Tried::Ended(Way::Lost)),
-            other => other?,
+            Err(error) => return Err(error),
+            Ok(None) => return Ok(Tried::Ended(Way::Halted)),
+            Ok(Some(decided)) => decided,
         };
         let pause = match verdict {
             Verdict::GiveUp => {
