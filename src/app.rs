@@ -25,6 +25,7 @@ use crate::{
     guard::Guard,
     http::{
         Api,
+        gate::Room,
         health::Readiness,
         origin::Rates,
         server::{ServerError, server},
@@ -35,6 +36,8 @@ use crate::{
         catalog::{Catalog, CatalogError, CatalogErrors, CurrentCatalog},
         engine::Profile,
         ids::InstanceId,
+        limits::OPEN_FILES_ENOUGH,
+        patience::Patience,
         secret::Credentials,
         version::Version,
     },
@@ -142,6 +145,8 @@ pub struct Surroundings {
     pub clock: Clock,
     /// Deliberate faults.
     pub faults: Arc<dyn Faults>,
+    /// How long what fails in passing is tried again.
+    pub patience: Patience,
     /// Whether what is due is asked for: scheduled backups, ends of bindings, room in full
     /// databases, members that lost their data or hang. Tests that let days pass or databases fill
     /// for other reasons go without.
@@ -166,6 +171,7 @@ impl Default for Surroundings {
         Self {
             clock: Clock::system(),
             faults: Arc::new(NoFaults),
+            patience: Patience::default(),
             scheduled: true,
         }
     }
@@ -326,10 +332,12 @@ impl App {
             readiness: Readiness::default(),
             rates: Rates::new(config.requests_per_second),
         };
-        let server = server(listener, api, certificate.as_ref()).map_err(|error| match error {
-            ServerError::Listen(source) => listen(source),
-            ServerError::Tls(error) => error.into(),
-        })?;
+        let room = Room::within(open_files());
+        let server =
+            server(listener, api, certificate.as_ref(), room).map_err(|error| match error {
+                ServerError::Listen(source) => listen(source),
+                ServerError::Tls(error) => error.into(),
+            })?;
         let served = broker.clone();
         let stop = CancellationToken::new();
         let scheduling = if surroundings.scheduled {
@@ -347,13 +355,14 @@ impl App {
         } else {
             tokio::spawn(stop.clone().cancelled_owned())
         };
+        let runner = Runner::new(parts, surroundings.faults, surroundings.patience);
         Ok(Self {
             address,
             public_url,
             first_plan,
             server: server.handle(),
             serving: tokio::spawn(server),
-            running: tokio::spawn(Runner::new(parts, surroundings.faults).run(stop.clone())),
+            running: tokio::spawn(runner.run(stop.clone())),
             scheduling,
             guarding,
             watching,
@@ -423,6 +432,19 @@ impl App {
         }
         self.broker.note_all_counted().await;
     }
+}
+
+/// How many files this process may have open. Members have limits of their own.
+fn open_files() -> u64 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = limit.unwrap_or(u64::MAX);
+    if limit < OPEN_FILES_ENOUGH {
+        log::warn!(
+            "the system lets this process have {limit} files open: few connections are taken, and \
+             work may have to wait; raise the hard limit (LimitNOFILE, ulimit -Hn)"
+        );
+    }
+    limit
 }
 
 /// Why the catalog is not replaced.

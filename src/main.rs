@@ -114,6 +114,20 @@ fn no_core_dumps() {
     }
 }
 
+/// Each connection and each file takes one of the files that a process may have open, and the soft
+/// limit is low on most systems: for programs that cannot tell larger numbers, of which this is none.
+fn all_files_allowed() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        eprintln!("compose-broker: the limit of open files stays as it is: {error}");
+    }
+}
+
 fn failure(error: &(dyn std::error::Error + 'static)) -> ExitCode {
     complain(&chain(error));
     ExitCode::FAILURE
@@ -186,6 +200,7 @@ async fn serve(settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
         }
     };
     logging::start(&config.log, config.log_format);
+    all_files_allowed();
     let data_dir = config.data_dir.display().to_string();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -38,6 +38,7 @@ mod expiry;
 mod instance;
 mod logfile;
 mod observation;
+mod oversight;
 mod owner;
 mod quota;
 mod reconcile;
@@ -67,6 +68,7 @@ pub use instance::{
 };
 pub use logfile::{LogError, LogLink, Logs, logfile_id, logfile_name};
 pub use observation::Observer;
+pub use oversight::{OperationDetail, OperationsPage, OperationsQuery};
 pub use owner::OwnerFinding;
 pub use reconcile::{Finding, Repair, Repaired};
 pub use repair::RepairBegun;
@@ -127,8 +129,8 @@ pub enum BrokerError {
     #[error("Too many sign-ins failed. Try again in {} s.", .0.as_secs())]
     Throttled(std::time::Duration),
     /// It was begun, but did not end in the time that the client waits.
-    #[error("the operation goes on, but did not end within {} s", SYNC_WAIT.as_secs())]
-    StillRunning,
+    #[error("the operation goes on, but did not end within {wait} s: {0}", wait = SYNC_WAIT.as_secs())]
+    StillRunning(String),
     /// It was begun and failed.
     #[error("{0}")]
     Failed(String),
@@ -265,7 +267,7 @@ impl Broker {
                 .await?;
             match operation.state {
                 OperationState::Succeeded => return Ok(operation),
-                OperationState::Failed | OperationState::Stuck => {
+                OperationState::Failed | OperationState::Stuck | OperationState::Abandoned => {
                     let failure = operation.failure.unwrap_or_default();
                     return Err(BrokerError::Failed(failure));
                 }
@@ -278,7 +280,8 @@ impl Broker {
                 () = tokio::time::sleep_until(look_again) => {}
             }
             if Instant::now() >= deadline {
-                return Err(BrokerError::StillRunning);
+                let told = status_of(&operation).description;
+                return Err(BrokerError::StillRunning(told));
             }
         }
     }

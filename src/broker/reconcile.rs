@@ -57,6 +57,20 @@ pub enum Finding {
         /// Whether they are a whole backup of a deployment that is there.
         adoptable: bool,
     },
+    /// An operator gave an operation up, and this is left of it: deleting the instance or the binding
+    /// removes it, or the operation's retry.
+    Abandoned {
+        /// The operation.
+        #[schema(value_type = String)]
+        operation: OperationId,
+        /// What it did.
+        kind: String,
+        /// The instance.
+        #[schema(value_type = String)]
+        instance: InstanceId,
+        /// What is left.
+        left: Vec<String>,
+    },
     /// An object that is none of ours; it is left alone.
     Foreign {
         /// Its name.
@@ -122,6 +136,14 @@ impl Broker {
                 None => break,
             }
         }
+        for (operation, left) in self.abandoned().await? {
+            findings.push(Finding::Abandoned {
+                operation: operation.id,
+                kind: operation.kind.as_str().to_owned(),
+                instance: operation.instance,
+                left,
+            });
+        }
         let foreign = listed.foreign.into_iter();
         findings.extend(foreign.map(|object| Finding::Foreign { object }));
         Ok(findings)
@@ -148,7 +170,7 @@ impl Broker {
                         Repair::Left
                     }
                 }
-                Finding::Foreign { .. } => Repair::Left,
+                Finding::Abandoned { .. } | Finding::Foreign { .. } => Repair::Left,
             };
             log::warn!("store and backup store disagree: {finding:?}: {repair:?}");
             repaired.push(Repaired { finding, repair });

@@ -92,7 +92,10 @@ impl Broker {
             move |conn: &mut Conn<'_>| store::operation::newest(conn, &instance, None, &kinds);
         let last = self.store.read(read).await?;
         Ok(last.is_some_and(|last| {
-            matches!(last.state, OperationState::Failed | OperationState::Stuck)
+            matches!(
+                last.state,
+                OperationState::Failed | OperationState::Stuck | OperationState::Abandoned
+            )
         }))
     }
 

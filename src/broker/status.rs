@@ -47,18 +47,20 @@ pub fn status_of(operation: &Operation) -> OperationStatus {
                 .clone()
                 .unwrap_or_else(|| HALTED.to_owned()),
         ),
-        OperationState::Queued | OperationState::Running => match &operation.failure {
-            Some(failure) => (
-                StatusState::InProgress,
-                format!("Cleaning up after: {failure}"),
-            ),
-            None => (StatusState::InProgress, operation.progress.to_string()),
-        },
+        OperationState::Queued | OperationState::Running => {
+            let goes_on = match &operation.failure {
+                Some(failure) => format!("Cleaning up after: {failure}"),
+                None => operation.progress.to_string(),
+            };
+            let trouble = operation.trouble.as_ref();
+            let trouble = trouble.map_or_else(String::new, |trouble| format!("; {trouble}"));
+            (StatusState::InProgress, goes_on + &trouble)
+        }
         OperationState::Succeeded => (
             StatusState::Succeeded,
             "All operations have completed successfully".to_owned(),
         ),
-        OperationState::Failed | OperationState::Stuck => (
+        OperationState::Failed | OperationState::Stuck | OperationState::Abandoned => (
             StatusState::Failed,
             operation
                 .failure
@@ -165,11 +167,7 @@ impl Broker {
             })
             .await?;
         if let Some(operation) = by_token {
-            let deletes = matches!(
-                operation.kind,
-                OperationKind::Deprovision | OperationKind::Unbind
-            );
-            let is_gone = deletes && operation.state == OperationState::Succeeded;
+            let is_gone = operation.kind.deletes() && operation.state == OperationState::Succeeded;
             if is_gone && deleted_poll == DeletedPoll::Gone {
                 return Err(BrokerError::Gone);
             }

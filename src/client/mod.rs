@@ -27,6 +27,7 @@ mod error;
 mod http;
 mod instances;
 mod keys;
+mod operations;
 mod osb;
 mod show;
 mod versions;
@@ -36,6 +37,7 @@ use book::Book;
 use catalog::Catalog;
 use error::{Error, Result};
 use http::Http;
+use operations::Operations;
 use osb::Osb;
 use show::{Output, Show, note};
 
@@ -211,6 +213,9 @@ enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// For operators: look at what the broker works on, and at what does not get on
+    #[command(subcommand)]
+    Operations(Operations),
 }
 
 #[derive(Debug, clap::Args)]
@@ -261,6 +266,12 @@ impl Subcommand for Client {
             let about = command.get_about().cloned().unwrap_or_default();
             let command = <Form as clap::Args>::augment_args(command);
             let command = <ClientSettings as clap::Args>::augment_args(command);
+            // Where a command has commands of its own, these take the settings too.
+            let command = if command.has_subcommands() {
+                command.mut_args(|setting| setting.global(true))
+            } else {
+                command
+            };
             command.about(about).after_help(CLIENT_SECRETS_HELP)
         })
     }
@@ -487,6 +498,7 @@ impl Session {
                 to,
                 force,
             } => self.download(&name, &backup, to, force).await,
+            Command::Operations(command) => self.operations(command).await,
         }
     }
 

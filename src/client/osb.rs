@@ -109,6 +109,19 @@ impl Osb {
         self.call(Method::GET, &url, None).await?.expect(200)
     }
 
+    /// Asks for what is for operators, at `path` below their place.
+    pub async fn operator(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, &str)],
+        expected: u16,
+    ) -> Result<Value> {
+        let path = [&["operator"], path].concat();
+        let url = below(&self.base, &path, query);
+        self.call(method, &url, None).await?.expect(expected)
+    }
+
     /// Asks for an instance.
     pub async fn provision(
         &self,

@@ -33,10 +33,14 @@ pub enum EngineError {
     #[error("the members are not ready: {0}")]
     NotReady(String),
     /// A member refused or broke off a call.
-    #[error("{doing}")]
+    #[error("{doing}: {meaning}")]
     Call {
         /// What was being done.
         doing: &'static str,
+        /// What came of it, for people.
+        meaning: String,
+        /// Whether the same would be refused again, however often it is asked for.
+        is_final: bool,
         /// What the member said.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,

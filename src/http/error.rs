@@ -168,7 +168,7 @@ impl HttpError {
                 | BrokerError::Protected => StatusCode::UNPROCESSABLE_ENTITY,
                 BrokerError::Denied(_) => StatusCode::FORBIDDEN,
                 BrokerError::Busy | BrokerError::Throttled(_) => StatusCode::TOO_MANY_REQUESTS,
-                BrokerError::StillRunning
+                BrokerError::StillRunning(_)
                 | BrokerError::Failed(_)
                 | BrokerError::Store(_)
                 | BrokerError::Seal(_)

@@ -11,6 +11,7 @@ use self::{
     dashboard::{backups, door, instances, overview, versions},
     error::{ComposeError, OsbError, PageError},
     health::Readiness,
+    operator::operations,
     origin::{Rates, limited},
 };
 use crate::{
@@ -22,6 +23,7 @@ mod advisory;
 mod compose;
 mod dashboard;
 mod error;
+pub mod gate;
 pub mod health;
 mod openapi;
 mod operator;
@@ -119,6 +121,18 @@ pub fn routes(config: &mut web::ServiceConfig) {
                 .service(
                     only("/instances/{instance}/repair")
                         .route(web::post().to(operator::members::repair)),
+                )
+                .service(only("/operations").route(web::get().to(operations::list)))
+                .service(
+                    only("/operations/{operation}").route(web::get().to(operations::show)),
+                )
+                .service(
+                    only("/operations/{operation}/retry")
+                        .route(web::post().to(operations::retry)),
+                )
+                .service(
+                    only("/operations/{operation}/abandon")
+                        .route(web::post().to(operations::abandon)),
                 )
                 .default_service(web::to(error::no_such_route)),
         )

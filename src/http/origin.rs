@@ -77,7 +77,7 @@ pub enum Client {
 
 impl Client {
     /// One at an address.
-    fn at(ClientAddress(address): ClientAddress) -> Self {
+    pub fn at(ClientAddress(address): ClientAddress) -> Self {
         Self::Address(network(address))
     }
 }

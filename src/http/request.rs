@@ -73,6 +73,8 @@ struct PathIds {
     recipe: String,
     #[serde(default)]
     logfile: String,
+    #[serde(default)]
+    operation: String,
 }
 
 /// An id from the path, decoded once. `name` is the name of its place in the route.
@@ -92,6 +94,7 @@ where
         "backup" => ids.backup,
         "recipe" => ids.recipe,
         "logfile" => ids.logfile,
+        "operation" => ids.operation,
         _ => String::new(),
     };
     // What is not UTF-8 comes as replacement characters: two such ids would be one.

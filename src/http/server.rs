@@ -1,17 +1,36 @@
 //! The HTTP server itself.
+//!
+//! It is put together from actix's parts, since its own builder lets nobody look at connections
+//! before they speak: see [`gate`](super::gate).
 
-use std::{io, net::TcpListener, sync::Arc};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+};
 
-use actix_web::{App, HttpServer, dev::Server, middleware::from_fn, web};
+use actix_http::{HttpService, Protocol, error::DispatchError};
+use actix_server::Server;
+use actix_service::{IntoServiceFactory as _, ServiceFactoryExt as _, fn_service, map_config};
+use actix_web::{App, dev::AppConfig, middleware::from_fn, web};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::either::Either;
 
 use super::{
     Api,
+    gate::{Connection, Gate, Room},
     openapi::Documents,
     path, routes,
     tls::{ServerCertificate, TlsError},
     trace,
 };
-use crate::model::limits::{DRAIN_TIMEOUT, HTTP_WORKERS, REQUEST_HEAD_TIMEOUT};
+use crate::model::limits::{
+    DISCONNECT_TIMEOUT, DRAIN_TIMEOUT, HTTP_WORKERS, REQUEST_HEAD_TIMEOUT, TLS_HANDSHAKE_TIMEOUT,
+};
+
+/// What the two sides agree to speak over TLS, the better one in front.
+const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// Why there is no server.
 #[derive(Debug, thiserror::Error)]
@@ -24,31 +43,81 @@ pub enum ServerError {
     Tls(#[from] TlsError),
 }
 
-/// A server on `listener`, with TLS where there is a certificate; it runs when it is awaited, and
-/// is stopped through its handle.
+/// A server on `listener` with `room` for connections, with TLS where there is a certificate; it
+/// runs when it is awaited, and is stopped through its handle.
 pub fn server(
     listener: TcpListener,
     api: Api,
     certificate: Option<&Arc<ServerCertificate>>,
+    room: Room,
 ) -> Result<Server, ServerError> {
+    let gate = Gate::new(room, api.proxies.clone());
+    let tls = certificate.map(tls).transpose()?;
     let api = web::Data::new(api);
     let documents = web::Data::new(Documents::default());
-    let server = HttpServer::new(move || {
-        App::new()
+    let server = Server::build()
+        .workers(HTTP_WORKERS)
+        // Connections are taken before the gate sees them: as many as this wait for it, and the
+        // rest in the system's queue.
+        .max_concurrent_connections(room.at_the_gate() / HTTP_WORKERS)
+        .shutdown_timeout(DRAIN_TIMEOUT.as_secs())
+        .disable_signals();
+    let stops = server.graceful_shutdown_signal();
+    let server = server.listen("http", listener, move || {
+        let app = App::new()
             .app_data(api.clone())
             .app_data(documents.clone())
             .configure(routes)
             .wrap(from_fn(trace::trace))
-            .wrap(from_fn(path::one_slash_in_front))
-    })
-    .workers(HTTP_WORKERS)
-    .client_request_timeout(REQUEST_HEAD_TIMEOUT)
-    .shutdown_timeout(DRAIN_TIMEOUT.as_secs())
-    .disable_signals();
-    let server = match certificate {
-        // HTTP/2 and 1.1, as the client likes.
-        Some(certificate) => server.listen_rustls_0_23(listener, certificate.server_config()?)?,
-        None => server.listen(listener)?,
-    };
+            .wrap(from_fn(path::one_slash_in_front));
+        let app = app
+            .into_factory()
+            .map_err(|error: actix_web::Error| error.error_response());
+        let stops = stops.clone();
+        let http = HttpService::build()
+            .graceful_shutdown_signal(move || {
+                let stops = stops.clone();
+                async move { stops.notified().await }
+            })
+            .client_request_timeout(REQUEST_HEAD_TIMEOUT)
+            .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+            .finish(map_config(app, |()| AppConfig::default()));
+        let (gate, tls) = (gate.clone(), tls.clone());
+        fn_service(move |stream| enter(stream, gate.clone(), tls.clone())).and_then(http)
+    })?;
     Ok(server.run())
+}
+
+/// HTTP/2 and 1.1, as the client likes.
+fn tls(certificate: &Arc<ServerCertificate>) -> Result<TlsAcceptor, TlsError> {
+    let mut config = certificate.server_config()?;
+    config.alpn_protocols = ALPN.map(<[u8]>::to_vec).into();
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+type Entered = (
+    Either<Connection, TlsStream<Connection>>,
+    Protocol,
+    Option<SocketAddr>,
+);
+
+/// The way of a new connection to the routes.
+async fn enter(
+    stream: TcpStream,
+    gate: Arc<Gate>,
+    tls: Option<TlsAcceptor>,
+) -> Result<Entered, DispatchError> {
+    let peer = stream.peer_addr()?;
+    let no_room = || io::Error::from(io::ErrorKind::ConnectionRefused);
+    let connection = gate.admit(stream, peer).ok_or_else(no_room)?;
+    let Some(tls) = tls else {
+        return Ok((Either::Left(connection), Protocol::Http1, Some(peer)));
+    };
+    let greeted = timeout(TLS_HANDSHAKE_TIMEOUT, tls.accept(connection)).await;
+    let stream = greeted.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let protocol = match stream.get_ref().1.alpn_protocol() {
+        Some(b"h2") => Protocol::Http2,
+        _ => Protocol::Http1,
+    };
+    Ok((Either::Right(stream), protocol, Some(peer)))
 }

@@ -19,6 +19,10 @@ pub enum AtOnce {
     Owner,
     /// Repairs of what the store and the backup store disagreed about.
     Reconciliation,
+    /// An operator had an operation tried again.
+    Retry,
+    /// An operator gave an operation up.
+    Abandon,
 }
 
 impl AtOnce {
@@ -31,6 +35,8 @@ impl AtOnce {
             Self::Catalog => "catalog",
             Self::Owner => "owner",
             Self::Reconciliation => "reconciliation",
+            Self::Retry => "retry",
+            Self::Abandon => "abandon",
         }
     }
 }

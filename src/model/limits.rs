@@ -18,6 +18,16 @@ pub const BURST_SECONDS: u32 = 10;
 pub const REQUESTS_PER_SECOND_MAX: u32 = 1_000_000;
 /// After so many requests, clients that have not come for a while are forgotten.
 pub const CLIENTS_TIDIED_EVERY: u32 = 4096;
+/// Connections that are held at once, where the system lets the broker have files enough.
+pub const CONNECTIONS_MAX: usize = 8192;
+/// Connections that one client may hold at least, however few there are.
+pub const CONNECTIONS_OF_CLIENT_MIN: usize = 16;
+/// With fewer open files than this, the start warns.
+pub const OPEN_FILES_ENOUGH: u64 = 1024;
+/// A client has this long for the greetings of TLS.
+pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
+/// A connection that is closed has this long to take what was sent last.
+pub const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A client has this long to send its request head.
 pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// A client has this long to send its whole body.
@@ -63,15 +73,40 @@ pub const LEASE: Duration = Duration::from_secs(15);
 pub const LEASE_RENEWAL: Duration = Duration::from_secs(1);
 /// How often the runner looks for work that it was not told of.
 pub const CLAIM_INTERVAL: Duration = Duration::from_secs(1);
-/// A lease or a pause that ends further ahead than this was written under a clock that was set
-/// back since, and counts no more.
-pub const AHEAD_MAX: Duration = Duration::from_secs(60);
-/// Tries of one step before the operation gives up.
-pub const STEP_ATTEMPTS_MAX: u32 = 5;
+/// A lease that ends further ahead than this was written under a clock that was set back since, and
+/// counts no more.
+pub const LEASE_AHEAD_MAX: Duration = Duration::from_secs(60);
+/// A step that fails in passing is tried at least so often before the operation gives up.
+pub const STEP_TRIES_MIN: u32 = 3;
 /// Pause before the second try of a step; doubled for each further one.
 pub const STEP_BACKOFF_FIRST: Duration = Duration::from_millis(200);
 /// Longest pause between two tries of a step.
-pub const STEP_BACKOFF_MAX: Duration = Duration::from_secs(5);
+pub const STEP_BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// What failed tries of one operation and their pauses may take before it gives up and cleans up.
+pub const PATIENCE: Duration = Duration::from_secs(3600);
+/// A backup or a restore has a second more for so many bytes that it moves.
+pub const PATIENCE_BYTES_PER_SECOND: u64 = 1024 * 1024;
+/// The same of making room: whoever watches over full databases asks again soon.
+pub const RELIEF_PATIENCE: Duration = Duration::from_secs(60);
+/// The same of clean-ups and deletions: three days. Then an operator must look at it.
+pub const CLEANUP_PATIENCE: Duration = Duration::from_secs(3 * 24 * 3600);
+/// Pause before the second try of a clean-up's step; doubled for each further one.
+pub const CLEANUP_BACKOFF_FIRST: Duration = Duration::from_secs(5);
+/// Longest pause between two tries of a clean-up or a deletion.
+pub const DELETION_BACKOFF_MAX: Duration = Duration::from_secs(15 * 60);
+/// What failed tries of a clean-up may take that a deletion waits for: it removes what is left.
+pub const HALTED_CLEANUP_PATIENCE: Duration = Duration::from_secs(60);
+/// Longest pause between two tries of such a clean-up.
+pub const HALTED_CLEANUP_BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How long is waited until the machine and the store have enough again of what they are short of.
+pub const SHORTAGE_PATIENCE: Duration = Duration::from_secs(24 * 3600);
+/// A pause up to this keeps the operation's place; in a longer one others have it.
+pub const PAUSE_IN_PLACE_MAX: Duration = Duration::from_secs(2);
+/// A pause that ends further ahead than this was written under a clock that was set back since, and
+/// counts no more.
+pub const PAUSE_AHEAD_MAX: Duration = Duration::from_secs(16 * 60);
+/// What is kept of why a try failed, in characters.
+pub const ERROR_CHARS_MAX: usize = 2000;
 /// Shortest pause between two progress writes of one operation.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -268,6 +303,8 @@ pub const AUDIT_DAYS_MAX: u32 = 36_500;
 pub const AUDIT_FORGOTTEN_AT_ONCE: i64 = 500;
 /// Longest form of deployments' names, in bytes.
 pub const DEPLOYMENT_NAMES_BYTES_MAX: usize = 100;
+/// Operations that are listed at once for operators.
+pub const OPERATIONS_PAGE_MAX: i64 = 200;
 /// What is kept of a name that a platform tells of a user or a request, in characters.
 pub const CALLER_NAME_CHARS_MAX: usize = 255;
 /// What the log keeps of the reason why a request was refused, in characters.

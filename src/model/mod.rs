@@ -23,6 +23,8 @@ pub mod logfile;
 pub mod name;
 pub mod observation;
 pub mod operation;
+pub mod oversight;
+pub mod patience;
 pub mod placement;
 pub mod proxy;
 pub mod queue;

@@ -9,6 +9,7 @@ use super::{
     backup::Manifest,
     ids::{BackupId, BindingId, InstanceId, OperationId},
     limits::{HEAVY_OPERATIONS_AT_ONCE, LIGHT_OPERATIONS_AT_ONCE},
+    patience::Trouble,
     repair::Repair,
     update::Change,
 };
@@ -70,6 +71,11 @@ impl OperationKind {
             | Self::Repair
             | Self::Recover => Weight::Heavy,
         }
+    }
+
+    /// Whether it deletes: then it is its own clean-up.
+    pub fn deletes(self) -> bool {
+        matches!(self, Self::Deprovision | Self::Unbind)
     }
 
     /// Whether it begins only after the end of an operation of the kind `older` that was accepted
@@ -198,9 +204,21 @@ pub enum OperationState {
     Failed,
     /// Given up, and the clean-up failed too: an operator must look at it.
     Stuck,
+    /// Given up by an operator, as it was.
+    Abandoned,
 }
 
 impl OperationState {
+    /// All states.
+    pub const ALL: [Self; 6] = [
+        Self::Queued,
+        Self::Running,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Stuck,
+        Self::Abandoned,
+    ];
+
     /// The name used in the store.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -209,20 +227,13 @@ impl OperationState {
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
             Self::Stuck => "stuck",
+            Self::Abandoned => "abandoned",
         }
     }
 
     /// The state of that name.
     pub fn parse(text: &str) -> Option<Self> {
-        [
-            Self::Queued,
-            Self::Running,
-            Self::Succeeded,
-            Self::Failed,
-            Self::Stuck,
-        ]
-        .into_iter()
-        .find(|state| state.as_str() == text)
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
     }
 
     /// Whether work is still to come.
@@ -364,8 +375,12 @@ pub struct Operation {
     pub halted: bool,
     /// How far it has come.
     pub progress: Progress,
+    /// What keeps it from getting on; none while it gets on.
+    pub trouble: Option<Trouble>,
     /// Why it failed, for people. On an active operation: it is cleaning up.
     pub failure: Option<String>,
+    /// An operator wants nothing more done for it.
+    pub abandoned: bool,
     /// Where it came from: `osb`, `compose`, `dashboard`, or one of [`OWN_ORIGINS`].
     pub origin: String,
     /// Counts claims; a worker of an older epoch can no longer write.
@@ -399,7 +414,9 @@ impl Operation {
             waits_for: WaitsFor::Nothing,
             halted: false,
             progress: Progress::default(),
+            trouble: None,
             failure: None,
+            abandoned: false,
             origin: origin.to_owned(),
             epoch: 0,
             created_at: now,
@@ -417,20 +434,8 @@ pub struct Claim {
     pub epoch: i64,
 }
 
-/// The pause before something is tried again that failed `attempts` times so far.
-pub fn backoff(
-    attempts: u32,
-    first: std::time::Duration,
-    longest: std::time::Duration,
-) -> std::time::Duration {
-    let doublings = attempts.saturating_sub(1).min(16);
-    first.saturating_mul(1 << doublings).min(longest)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -451,15 +456,6 @@ mod tests {
         progress.steps_done = 4;
         progress.bytes_total = 0;
         assert_eq!(progress.to_string(), "Taking the snapshot (step 4 of 4)");
-    }
-
-    #[test]
-    fn pauses_double_up_to_the_longest() {
-        let (first, longest) = (Duration::from_millis(200), Duration::from_secs(5));
-        let pauses: Vec<u64> = [1, 2, 3, 6, 1000]
-            .map(|n| u64::try_from(backoff(n, first, longest).as_millis()).expect("small"))
-            .to_vec();
-        assert_eq!(pauses, [200, 400, 800, 5000, 5000]);
     }
 
     #[test]

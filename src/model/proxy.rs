@@ -30,7 +30,9 @@ impl FromStr for TrustedProxies {
 }
 
 impl TrustedProxies {
-    fn has(&self, address: IpAddr) -> bool {
+    /// Whether the word of whoever has this address counts.
+    pub fn has(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
     }
 

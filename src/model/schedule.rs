@@ -17,7 +17,7 @@ use super::{
         SCHEDULE_AHEAD_MAX, SCHEDULE_BEGINS_AFTER, SCHEDULE_RETRY_FIRST, SCHEDULE_RETRY_MAX,
         SCHEDULE_WAITS,
     },
-    operation::backoff,
+    patience::backoff,
 };
 
 /// Minutes of a day.

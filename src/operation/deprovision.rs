@@ -67,6 +67,7 @@ fn succeed(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
         store::deployment::delete(conn, &deployment.id)?;
     }
     store::operation::forget_work_of_instance(conn, id)?;
+    store::oversight::nothing_is_left(conn, id, None)?;
     store::instance::delete(conn, id)
 }
 

@@ -1,6 +1,10 @@
 //! Why a step failed, and whether trying again can help.
 //!
-//! The message is for the user: no path, no secret. The source is for the log.
+//! The message is for the user: no path, no secret. The source is for the log and for operators.
+
+use std::{error::Error, io};
+
+use rustix::io::Errno;
 
 use crate::{
     backup_store::BackupStoreError, engine::EngineError, provisioner::ProvisionerError,
@@ -15,6 +19,16 @@ pub enum StepError {
     /// It may work the next time.
     #[error("{message}")]
     Passing {
+        /// For people.
+        message: String,
+        /// For the log.
+        #[source]
+        source: Option<Source>,
+    },
+    /// The machine or the store is short of something. Nobody knows whether it would work, so this
+    /// counts as no try.
+    #[error("{message}")]
+    Shortage {
         /// For people.
         message: String,
         /// For the log.
@@ -44,11 +58,34 @@ impl StepError {
         }
     }
 
+    /// The machine or the store is short of something.
+    pub fn shortage(message: impl Into<String>) -> Self {
+        Self::Shortage {
+            message: message.into(),
+            source: None,
+        }
+    }
+
     /// A failure that stays.
     pub fn last(message: impl Into<String>) -> Self {
         Self::Last {
             message: message.into(),
             source: None,
+        }
+    }
+
+    /// A failure that may pass, or a shortage where one is at the bottom of it.
+    fn from_below(message: String, source: impl Into<Source>) -> Self {
+        let source = source.into();
+        let shortage = shortage(source.as_ref()).map(words);
+        let source = Some(source);
+        match shortage {
+            None => Self::Passing { message, source },
+            Some(why) if message.ends_with(&why) => Self::Shortage { message, source },
+            Some(why) => Self::Shortage {
+                message: format!("{message}: {why}"),
+                source,
+            },
         }
     }
 
@@ -74,10 +111,15 @@ impl StepError {
 
 impl From<StoreError> for StepError {
     fn from(error: StoreError) -> Self {
+        let is_short = error.is_shortage();
         match error {
             StoreError::Fenced => Self::Fenced,
             StoreError::Missing(_) | StoreError::Unreadable(_) => Self::Last {
                 message: "the broker's own records are incomplete".to_owned(),
+                source: Some(error.into()),
+            },
+            _ if is_short => Self::Shortage {
+                message: "the broker's store does not answer".to_owned(),
                 source: Some(error.into()),
             },
             _ => Self::Passing {
@@ -90,19 +132,19 @@ impl From<StoreError> for StepError {
 
 impl From<EngineError> for StepError {
     fn from(error: EngineError) -> Self {
-        let message = match &error {
-            EngineError::NotReady(_) => "the members are not ready".to_owned(),
-            other => other.to_string(),
-        };
+        let message = error.to_string();
         match error {
             EngineError::Unexpected(_) => Self::Last {
                 message,
                 source: None,
             },
-            _ => Self::Passing {
+            EngineError::Call { is_final: true, .. }
+            | EngineError::Output { .. }
+            | EngineError::Certificates(_) => Self::Last {
                 message,
                 source: Some(error.into()),
             },
+            _ => Self::from_below(message, error),
         }
     }
 }
@@ -118,20 +160,32 @@ impl From<ProvisionerError> for StepError {
             other => other,
         };
         let message = match &error {
-            ProvisionerError::Io { .. } => "the cluster's machine refused".to_owned(),
-            ProvisionerError::DiskFull { .. } => "the cluster's disk is too full for it".to_owned(),
-            ProvisionerError::TaskFailed { binary, .. } => format!("{binary} failed"),
+            ProvisionerError::Io { source, .. } => {
+                format!("the cluster's machine refused: {}", words(source))
+            }
+            ProvisionerError::DiskFull { needed, free } => {
+                format!(
+                    "the cluster's disk is too full for it: {}",
+                    room(*needed, *free)
+                )
+            }
+            ProvisionerError::TaskFailed { binary, status, .. } => {
+                format!("{binary} failed ({status})")
+            }
             other => other.to_string(),
         };
-        match error {
-            ProvisionerError::NotInstalled { .. } => Self::Last {
+        match &error {
+            ProvisionerError::NotInstalled { .. } | ProvisionerError::BadName(_) => Self::Last {
                 message,
                 source: Some(error.into()),
             },
-            _ => Self::Passing {
-                message,
-                source: Some(error.into()),
-            },
+            ProvisionerError::TaskFailed { output, .. } if tells_of_shortage(output) => {
+                Self::Shortage {
+                    message,
+                    source: Some(error.into()),
+                }
+            }
+            _ => Self::from_below(message, error),
         }
     }
 }
@@ -139,23 +193,97 @@ impl From<ProvisionerError> for StepError {
 impl From<BackupStoreError> for StepError {
     fn from(error: BackupStoreError) -> Self {
         let message = match &error {
-            BackupStoreError::Io { .. } => "the backup store refused".to_owned(),
-            BackupStoreError::Full { .. } => "the backup store is too full for it".to_owned(),
+            BackupStoreError::Io { source, .. } => {
+                format!("the backup store refused: {}", words(source))
+            }
+            BackupStoreError::Full { needed, free } => {
+                format!(
+                    "the backup store is too full for it: {}",
+                    room(*needed, *free)
+                )
+            }
             BackupStoreError::NotFound(_) => "its bytes are missing".to_owned(),
             BackupStoreError::Damaged { reason, .. } => format!("it is damaged: {reason}"),
             other => other.to_string(),
         };
         match error {
-            BackupStoreError::Damaged { .. } | BackupStoreError::NotFound(_) => Self::Last {
+            BackupStoreError::Damaged { .. }
+            | BackupStoreError::NotFound(_)
+            | BackupStoreError::BadName(_) => Self::Last {
                 message,
                 source: Some(error.into()),
             },
-            _ => Self::Passing {
-                message,
-                source: Some(error.into()),
-            },
+            _ => Self::from_below(message, error),
         }
     }
+}
+
+/// What the system is short of, or where it cannot write for now, at the bottom of an error.
+fn shortage<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
+    const SHORT: [Errno; 7] = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOSPC,
+        Errno::DQUOT,
+        Errno::IO,
+        Errno::ROFS,
+        Errno::NOMEM,
+    ];
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            let code = error.raw_os_error();
+            if SHORT.iter().any(|errno| Some(errno.raw_os_error()) == code) {
+                return Some(error);
+            }
+            // What an error of the system's kind was made of is not its source.
+            if let Some(inner) = error.get_ref()
+                && let Some(found) = shortage(inner)
+            {
+                return Some(found);
+            }
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// Whether a program says that the system is short of something.
+fn tells_of_shortage(printed: &str) -> bool {
+    let printed = printed.to_lowercase();
+    [
+        "too many open files",
+        "no space left on device",
+        "disk quota exceeded",
+        "input/output error",
+        "read-only file system",
+        "cannot allocate memory",
+    ]
+    .iter()
+    .any(|text| printed.contains(text))
+}
+
+/// What the system said, without names of files.
+fn words(error: &io::Error) -> String {
+    let said = match error.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code).to_string(),
+        None => error.kind().to_string(),
+    };
+    let end = said.find(" (os error").unwrap_or(said.len());
+    said[..end].to_lowercase()
+}
+
+fn room(needed: u64, free: u64) -> String {
+    let megabytes = |bytes: u64| bytes.div_ceil(1024 * 1024);
+    // A write that found no room knows no number.
+    if needed <= free {
+        return format!("{} MB are free", megabytes(free));
+    }
+    format!(
+        "{} MB are needed, {} MB are free",
+        megabytes(needed),
+        free / (1024 * 1024)
+    )
 }
 
 impl From<SealError> for StepError {
@@ -163,6 +291,76 @@ impl From<SealError> for StepError {
         Self::Last {
             message: "the broker cannot open or seal its secrets".to_owned(),
             source: Some(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn io(errno: Errno) -> io::Error {
+        io::Error::from_raw_os_error(errno.raw_os_error())
+    }
+
+    #[test]
+    fn what_the_system_is_short_of_is_a_shortage_however_deep_it_lies() {
+        for errno in [
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::NOSPC,
+            Errno::IO,
+            Errno::ROFS,
+        ] {
+            let inner = BackupStoreError::Io {
+                doing: "writing /data/backups/x".to_owned(),
+                source: io(errno),
+            };
+            let outer = ProvisionerError::Io {
+                doing: "staging".to_owned(),
+                source: io::Error::from(inner),
+            };
+            let error = StepError::from(outer);
+            let StepError::Shortage { message, .. } = &error else {
+                panic!("{error:?}");
+            };
+            assert!(!message.contains("/data"), "{message}");
+            let engine = EngineError::Call {
+                doing: "taking a snapshot",
+                meaning: "a member cannot be reached".to_owned(),
+                is_final: false,
+                source: Box::new(io::Error::other(io(errno))),
+            };
+            let error = StepError::from(engine);
+            assert!(matches!(error, StepError::Shortage { .. }), "{error:?}");
+        }
+        let refused = ProvisionerError::Io {
+            doing: "starting /data/engines/etcd".to_owned(),
+            source: io(Errno::CONNREFUSED),
+        };
+        let error = StepError::from(refused);
+        assert!(matches!(error, StepError::Passing { .. }), "{error:?}");
+        assert_eq!(
+            error.to_string(),
+            "the cluster's machine refused: connection refused"
+        );
+    }
+
+    #[test]
+    fn a_program_that_finds_no_room_has_not_failed() {
+        for (output, is_short) in [
+            ("open /x: too many open files", true),
+            ("write /x: No space left on device", true),
+            ("snapshot file integrity check failed", false),
+        ] {
+            let failed = ProvisionerError::TaskFailed {
+                binary: "etcdutl",
+                status: "exit status: 1".to_owned(),
+                output: output.to_owned(),
+            };
+            let error = StepError::from(failed);
+            assert_eq!(matches!(error, StepError::Shortage { .. }), is_short);
+            assert_eq!(error.to_string(), "etcdutl failed (exit status: 1)");
         }
     }
 }

@@ -21,6 +21,8 @@ pub enum Moment {
 pub enum Fault {
     /// The step fails and may be tried again.
     Fail,
+    /// The machine is short of something that the step needs.
+    Shortage,
     /// The step fails for good.
     FailForGood,
     /// The step panics (at [`Moment::Begun`]).

@@ -4,6 +4,8 @@
 //! epoch; no transaction stays open while a step runs; a step's try is written down before it and
 //! its result after it; a worker that hears nothing from the store for a lease's time stops. A
 //! crash loses nothing: whoever claims the operation next goes on after the last recorded step.
+//! What fails in passing is tried again for as long as [`Patience`] says; in all but short pauses
+//! its place is somebody else's.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -25,15 +27,17 @@ use crate::{
         failure::chain,
         ids::OperationId,
         limits::{
-            AHEAD_MAX, CLAIM_INTERVAL, HISTORY_KEPT, LEASE, LEASE_RENEWAL, PROGRESS_INTERVAL,
-            STEP_ATTEMPTS_MAX, STEP_BACKOFF_FIRST, STEP_BACKOFF_MAX,
+            CLAIM_INTERVAL, HISTORY_KEPT, LEASE, LEASE_RENEWAL, PAUSE_AHEAD_MAX, PROGRESS_INTERVAL,
         },
-        operation::{
-            Claim, HALTED, Operation, OperationKind, OperationState, Progress, Weight, backoff,
-        },
+        operation::{Claim, HALTED, Operation, OperationKind, OperationState, Progress, Weight},
+        patience::{Cause, Patience},
     },
     store::{self, StoreError, queue::Look},
 };
+
+mod tries;
+
+use tries::Failure;
 
 /// How often old history is looked for.
 const HISTORY_INTERVAL: Duration = Duration::from_secs(3600);
@@ -42,6 +46,7 @@ const HISTORY_INTERVAL: Duration = Duration::from_secs(3600);
 pub struct Runner {
     parts: Arc<Parts>,
     faults: Arc<dyn Faults>,
+    patience: Patience,
     /// This process among others.
     owner: String,
     running: Mutex<HashMap<OperationId, OperationKind>>,
@@ -61,6 +66,22 @@ enum Way {
     Lost,
 }
 
+/// The two lists of steps that an operation has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Forward,
+    CleanUp,
+}
+
+impl Direction {
+    fn steps(self, definition: &'static Definition) -> &'static [Step] {
+        match self {
+            Self::Forward => definition.steps,
+            Self::CleanUp => definition.cleanup,
+        }
+    }
+}
+
 /// Why a running step was broken off.
 enum Interruption {
     Halted,
@@ -68,12 +89,13 @@ enum Interruption {
 }
 
 impl Runner {
-    /// A runner; `faults` decides about deliberate faults.
-    pub fn new(parts: Arc<Parts>, faults: Arc<dyn Faults>) -> Arc<Self> {
+    /// A runner that is so patient; `faults` decides about deliberate faults.
+    pub fn new(parts: Arc<Parts>, faults: Arc<dyn Faults>, patience: Patience) -> Arc<Self> {
         let owner = uuid::Uuid::new_v4().to_string();
         Arc::new(Self {
             parts,
             faults,
+            patience,
             owner,
             running: Mutex::default(),
         })
@@ -216,7 +238,8 @@ impl Runner {
                 let way = if operation.halted {
                     Way::Halted
                 } else {
-                    self.go(definition.steps, &operation, claim, true).await?
+                    self.go(definition, Direction::Forward, &operation, claim)
+                        .await?
                 };
                 let way = match way {
                     // Whoever had it halted counts on that: what is being deleted must not
@@ -235,19 +258,32 @@ impl Runner {
                 failure
             }
         };
+        if operation.abandoned {
+            let state = OperationState::Abandoned;
+            return self
+                .fail(definition, &operation, claim, state, failure)
+                .await;
+        }
         match self
-            .go(definition.cleanup, &operation, claim, false)
+            .go(definition, Direction::CleanUp, &operation, claim)
             .await?
         {
             Way::Through => {
-                self.fail(
-                    definition,
-                    &operation,
-                    claim,
-                    OperationState::Failed,
-                    failure,
-                )
-                .await
+                // What was to be deleted is there still, and there is no other way to clean it up.
+                let state = if operation.kind.deletes() && !operation.halted {
+                    OperationState::Stuck
+                } else {
+                    OperationState::Failed
+                };
+                if state == OperationState::Stuck {
+                    log::error!(
+                        operation:% = operation.id, kind:% = operation.kind,
+                        instance:% = operation.instance;
+                        "stuck: it failed ({failure}); an operator must look at it"
+                    );
+                }
+                self.fail(definition, &operation, claim, state, failure)
+                    .await
             }
             Way::Failed(also) => {
                 log::error!(
@@ -330,14 +366,15 @@ impl Runner {
             .await
     }
 
-    /// Goes through `steps`, from the first that is not recorded.
+    /// Goes through the steps of one direction, from the first that is not recorded.
     async fn go(
         &self,
-        steps: &'static [Step],
+        definition: &'static Definition,
+        direction: Direction,
         operation: &Operation,
         claim: &Claim,
-        heed_halt: bool,
     ) -> Result<Way, StoreError> {
+        let steps = direction.steps(definition);
         let id = claim.operation.clone();
         let done = self
             .parts
@@ -362,7 +399,7 @@ impl Runner {
                 ..Progress::default()
             };
             match self
-                .try_step(step, progress, operation, claim, heed_halt)
+                .try_step(step, progress, direction, operation, claim)
                 .await?
             {
                 Tried::Done => {
@@ -384,10 +421,11 @@ impl Runner {
         &self,
         step: &'static Step,
         progress: Progress,
+        direction: Direction,
         operation: &Operation,
         claim: &Claim,
-        heed_halt: bool,
     ) -> Result<Tried, StoreError> {
+        let heed_halt = direction == Direction::Forward;
         let (store, now) = (&self.parts.store, self.parts.clock.now());
         let begun = claim.clone();
         let began = store
@@ -402,14 +440,15 @@ impl Runner {
             Ok(halted) if halted && heed_halt => return Ok(Tried::Ended(Way::Halted)),
             Ok(_) => {}
         }
+        let tried = Instant::now();
         let outcome = match self.run_step(step, operation, claim, heed_halt).await {
             Ok(outcome) => outcome,
             Err(Interruption::Halted) => return Ok(Tried::Ended(Way::Halted)),
             Err(Interruption::Lost) => return Ok(Tried::Ended(Way::Lost)),
         };
-        let claim = claim.clone();
-        match outcome {
+        let failure = match outcome {
             Ok(Outcome::Done(result)) => {
+                let claim = claim.clone();
                 let recorded = store
                     .write(move |conn| {
                         store::operation::record_step(conn, &claim, step.name, &result)
@@ -419,51 +458,59 @@ impl Runner {
                     Err(StoreError::Fenced) => return Ok(Tried::Ended(Way::Lost)),
                     other => other?,
                 }
-                match self.faults.at(operation, step.name, Moment::Recorded) {
+                return match self.faults.at(operation, step.name, Moment::Recorded) {
                     Some(Fault::Die) => Ok(Tried::Ended(self.die(operation).await?)),
                     _ => Ok(Tried::Done),
-                }
+                };
             }
-            Ok(Outcome::Again) => Ok(Tried::Again),
+            Ok(Outcome::Again) => {
+                let claim = claim.clone();
+                let gets_on =
+                    store.write(move |conn| store::operation::set_trouble(conn, &claim, None));
+                return match gets_on.await {
+                    Err(StoreError::Fenced) => Ok(Tried::Ended(Way::Lost)),
+                    other => other.map(|()| Tried::Again),
+                };
+            }
             Ok(Outcome::Later(pause)) => {
-                let not_before = now + pause.min(AHEAD_MAX);
+                let (claim, not_before) = (claim.clone(), now + pause.min(PAUSE_AHEAD_MAX));
                 store
                     .write(move |conn| store::operation::postpone(conn, &claim, not_before))
                     .await?;
-                Ok(Tried::Ended(Way::Postponed))
+                return Ok(Tried::Ended(Way::Postponed));
             }
-            Ok(Outcome::StartOver(why)) => {
-                let again = self
-                    .count_failure(step, operation, &claim, &why, None, heed_halt)
-                    .await?;
-                if matches!(again, Tried::Again) {
-                    store
-                        .write(move |conn| store::operation::forget_results(conn, &claim))
-                        .await?;
-                    return Ok(Tried::StartOver);
-                }
-                Ok(again)
-            }
-            Err(StepError::Fenced) => Ok(Tried::Ended(Way::Lost)),
-            Err(StepError::Passing { message, source }) => {
-                self.count_failure(
-                    step,
-                    operation,
-                    &claim,
-                    &message,
-                    source.as_deref(),
-                    heed_halt,
-                )
-                .await
-            }
+            Err(StepError::Fenced) => return Ok(Tried::Ended(Way::Lost)),
             Err(StepError::Last { message, source }) => {
                 log_step(step, operation, &message, source.as_deref());
-                Ok(Tried::Ended(Way::Failed(format!(
+                return Ok(Tried::Ended(Way::Failed(format!(
                     "{} failed: {message}",
                     step.title
-                ))))
+                ))));
             }
-        }
+            Ok(Outcome::StartOver(message)) => Failure {
+                cause: Cause::Failure,
+                starts_over: true,
+                message,
+                source: None,
+                took: tried.elapsed(),
+            },
+            Err(StepError::Passing { message, source }) => Failure {
+                cause: Cause::Failure,
+                starts_over: false,
+                message,
+                source,
+                took: tried.elapsed(),
+            },
+            Err(StepError::Shortage { message, source }) => Failure {
+                cause: Cause::Shortage,
+                starts_over: false,
+                message,
+                source,
+                took: tried.elapsed(),
+            },
+        };
+        self.after_failure(step, direction, operation, claim, failure)
+            .await
     }
 
     /// Runs a step beside its heartbeat, with the faults that are asked for.
@@ -484,6 +531,7 @@ impl Runner {
         match self.faults.at(operation, step.name, Moment::Begun) {
             Some(Fault::Fail) => return Ok(Err(StepError::passing("a deliberate fault"))),
             Some(Fault::FailForGood) => return Ok(Err(StepError::last("a deliberate fault"))),
+            Some(Fault::Shortage) => return Ok(Err(StepError::shortage("a deliberate shortage"))),
             Some(Fault::Die) => return Err(lost(self.die(operation).await)),
             Some(Fault::Panic) => panics = true,
             Some(Fault::Repeat) | None => {}
@@ -505,6 +553,9 @@ impl Runner {
                 Some(Fault::Die) => return Err(lost(self.die(operation).await)),
                 Some(Fault::Fail) => return Ok(Err(StepError::passing("a deliberate fault"))),
                 Some(Fault::FailForGood) => return Ok(Err(StepError::last("a deliberate fault"))),
+                Some(Fault::Shortage) => {
+                    return Ok(Err(StepError::shortage("a deliberate shortage")));
+                }
                 Some(Fault::Panic) | None => return Ok(outcome),
             }
         }
@@ -570,46 +621,6 @@ impl Runner {
             .await;
         matches!(read, Ok(Some(operation)) if operation.halted)
     }
-
-    /// Counts a failure; pauses before the next try, or ends the way.
-    async fn count_failure(
-        &self,
-        step: &'static Step,
-        operation: &Operation,
-        claim: &Claim,
-        message: &str,
-        source: Option<&(dyn std::error::Error + Send + Sync + 'static)>,
-        heed_halt: bool,
-    ) -> Result<Tried, StoreError> {
-        log_step(step, operation, message, source);
-        let counted = claim.clone();
-        let failures = self
-            .parts
-            .store
-            .write(move |conn| store::operation::count_failure(conn, &counted, step.name))
-            .await;
-        let failures = match failures {
-            Err(StoreError::Fenced) => return Ok(Tried::Ended(Way::Lost)),
-            other => other?,
-        };
-        if failures >= STEP_ATTEMPTS_MAX {
-            return Ok(Tried::Ended(Way::Failed(format!(
-                "{} failed: {message}",
-                step.title
-            ))));
-        }
-        let idle = Meter::default();
-        let pause = backoff(failures, STEP_BACKOFF_FIRST, STEP_BACKOFF_MAX);
-        tokio::select! {
-            () = tokio::time::sleep(pause) => Ok(Tried::Again),
-            interruption = self.heartbeat(claim, &idle, heed_halt) => {
-                Ok(Tried::Ended(match interruption {
-                    Interruption::Halted => Way::Halted,
-                    Interruption::Lost => Way::Lost,
-                }))
-            }
-        }
-    }
 }
 
 /// Runs a step; a mistake of ours in it is a failure like any other, so it is counted and has an
@@ -667,14 +678,24 @@ fn log_step(
     message: &str,
     source: Option<&(dyn std::error::Error + Send + Sync + 'static)>,
 ) {
-    let source = source
-        .map(|s| format!(": {}", chain(s)))
-        .unwrap_or_default();
+    let error = with_causes(message, source);
     log::warn!(
         operation:% = operation.id, kind:% = operation.kind, instance:% = operation.instance,
         step = step.name;
-        "a step failed: {message}{source}"
+        "a step failed: {error}"
     );
+}
+
+/// Why a step failed, with all causes: the first of them may be what users are told already.
+fn with_causes(
+    message: &str,
+    source: Option<&(dyn std::error::Error + Send + Sync + 'static)>,
+) -> String {
+    match source.map(|source| chain(source)) {
+        None => message.to_owned(),
+        Some(causes) if causes.starts_with(message) => causes,
+        Some(causes) => format!("{message}: {causes}"),
+    }
 }
 
 fn log_failure(error: &StoreError, what: &str) {

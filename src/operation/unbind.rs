@@ -25,6 +25,7 @@ fn succeed(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
     let Some(id) = &ending.operation.binding else {
         return Ok(());
     };
+    store::oversight::nothing_is_left(conn, instance, Some(id))?;
     match store::binding::find(conn, instance, id)? {
         Some(binding) if binding.state == BindingState::Expiring => {
             store::binding::retire(conn, instance, id)

@@ -157,6 +157,26 @@ pub fn forget(conn: &mut Conn<'_>, before: DateTime<Utc>, limit: i64) -> Result<
     .execute(c))?)
 }
 
+/// Writes down what an operator had done about an operation.
+pub fn ordered(
+    conn: &mut Conn<'_>,
+    what: AtOnce,
+    operation: &Operation,
+    at: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    let entry = Entry {
+        at,
+        action: what.as_str(),
+        origin: "operator",
+        instance: operation.instance.as_str(),
+        binding: operation.binding.as_ref().map(BindingId::as_str),
+        operation: operation.id.as_str(),
+        backup: None,
+        times: 1,
+    };
+    add(conn, &entry, Caller::current())
+}
+
 struct Entry<'a> {
     at: DateTime<Utc>,
     action: &'a str,

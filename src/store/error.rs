@@ -40,7 +40,42 @@ impl From<DieselError> for StoreError {
     }
 }
 
+/// What databases say when their machine is short of something, or somebody else holds them up.
+const SHORT: [&str; 12] = [
+    "database or disk is full",
+    "disk I/O error",
+    "unable to open database file",
+    "readonly database",
+    "database is locked",
+    "table is locked",
+    "out of memory",
+    "No space left",
+    "too many open files",
+    "Too many open files",
+    "too many clients",
+    "timeout",
+];
+
 impl StoreError {
+    /// Whether the database may do the same a little later: it was short of something, or gave no
+    /// answer in time.
+    pub fn is_shortage(&self) -> bool {
+        match self {
+            Self::Connection(_) => true,
+            Self::Database(DieselError::DatabaseError(kind, told)) => match kind {
+                DatabaseErrorKind::ClosedConnection
+                | DatabaseErrorKind::UnableToSendCommand
+                | DatabaseErrorKind::SerializationFailure
+                | DatabaseErrorKind::ReadOnlyTransaction => true,
+                DatabaseErrorKind::Unknown => {
+                    SHORT.iter().any(|text| told.message().contains(text))
+                }
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
     /// Wraps what a row's conversion said.
     pub(super) fn unreadable(what: &str, reason: impl std::fmt::Display) -> Self {
         Self::Unreadable(format!("{what}: {reason}"))

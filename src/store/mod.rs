@@ -30,6 +30,7 @@ pub mod incident;
 pub mod instance;
 pub mod notes;
 pub mod operation;
+pub mod oversight;
 pub mod queue;
 pub mod schedule;
 mod schema;

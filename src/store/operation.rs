@@ -3,7 +3,7 @@
 //! A claim begins a new epoch. Whatever a worker writes for its operation passes [`fence`] in the
 //! same transaction, so a worker that lost its claim changes nothing any more.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use diesel::{dsl::max, prelude::*};
@@ -17,13 +17,14 @@ use super::{
 use crate::model::{
     ids::{BackupId, BindingId, InstanceId, OperationId},
     operation::{Claim, Operation, OperationKind, OperationState, Progress, WaitsFor},
+    patience::{Trial, Trouble},
 };
 
 pub(super) const ACTIVE: [&str; 2] = ["queued", "running"];
 
 #[derive(Queryable, Insertable)]
 #[diesel(table_name = operations)]
-struct Row {
+pub(super) struct Row {
     id: String,
     kind: String,
     instance_id: String,
@@ -41,9 +42,9 @@ struct Row {
     bytes_total: i64,
     failure: Option<String>,
     origin: String,
-    owner: Option<String>,
-    lease_until: Option<NaiveDateTime>,
-    not_before: NaiveDateTime,
+    pub(super) owner: Option<String>,
+    pub(super) lease_until: Option<NaiveDateTime>,
+    pub(super) not_before: NaiveDateTime,
     epoch: i64,
     created_at: NaiveDateTime,
     updated_at: NaiveDateTime,
@@ -51,10 +52,12 @@ struct Row {
     delete_prefix: Option<String>,
     repair: Option<String>,
     survivor: Option<String>,
+    trouble: Option<String>,
+    abandoned: bool,
 }
 
 impl Row {
-    fn into_model(self) -> Result<Operation, StoreError> {
+    pub(super) fn into_model(self) -> Result<Operation, StoreError> {
         let id = |what, text: Option<String>| -> Result<Option<_>, StoreError> {
             text.map(|text| parse(what, &text)).transpose()
         };
@@ -95,7 +98,12 @@ impl Row {
                 bytes_done: self.bytes_done.unsigned_abs(),
                 bytes_total: self.bytes_total.unsigned_abs(),
             },
+            trouble: self
+                .trouble
+                .map(|text| from_json("an operation's trouble", &text))
+                .transpose()?,
             failure: self.failure,
+            abandoned: self.abandoned,
             origin: self.origin,
             epoch: self.epoch,
             created_at: self.created_at.and_utc(),
@@ -143,6 +151,8 @@ pub fn insert(
         delete_prefix: operation.delete_prefix.clone(),
         repair: operation.repair.as_ref().map(to_json).transpose()?,
         survivor: operation.survivor.clone(),
+        trouble: None,
+        abandoned: operation.abandoned,
     };
     each!(conn, |c| diesel::insert_into(operations::table)
         .values(row)
@@ -292,14 +302,16 @@ pub fn repairs_since(
         .get_result(c))?)
 }
 
-/// Tells an active operation to stop, and gives up what it had for itself.
+/// Tells an active operation to stop, and gives up what it had for itself. One that waits for its
+/// next try is due at once.
 pub fn halt(conn: &mut Conn<'_>, id: &OperationId) -> Result<(), StoreError> {
     each!(conn, |c| diesel::update(
         operations::table.find(id.as_str())
     )
     .set((
         operations::halted.eq(true),
-        operations::exclusive_key.eq(None::<String>)
+        operations::exclusive_key.eq(None::<String>),
+        operations::not_before.eq(operations::created_at),
     ))
     .execute(c))?;
     conn.operations_changed = true;
@@ -384,41 +396,101 @@ pub fn begin_step(
         operations::updated_at.eq(now.naive_utc()),
     ))
     .execute(c))?;
-    if step_failures(conn, &claim.operation, name)?.is_none() {
+    let known: Option<i32> = each!(conn, |c| operation_steps::table
+        .find((claim.operation.as_str(), name))
+        .select(operation_steps::failures)
+        .first(c)
+        .optional())?;
+    if known.is_none() {
         each!(conn, |c| diesel::insert_into(operation_steps::table)
             .values((
                 operation_steps::operation_id.eq(claim.operation.as_str()),
                 operation_steps::name.eq(name),
                 operation_steps::failures.eq(0),
+                operation_steps::begun_at.eq(now.naive_utc()),
             ))
             .execute(c))?;
     }
     Ok(get(conn, &claim.operation)?.halted)
 }
 
-fn step_failures(
-    conn: &mut Conn<'_>,
-    id: &OperationId,
-    name: &str,
-) -> Result<Option<i32>, StoreError> {
-    Ok(each!(conn, |c| operation_steps::table
-        .find((id.as_str(), name))
-        .select(operation_steps::failures)
-        .first(c)
-        .optional())?)
+/// What the tries of each step of an operation have come to, by name.
+pub fn trials(conn: &mut Conn<'_>, id: &OperationId) -> Result<HashMap<String, Trial>, StoreError> {
+    let rows: Vec<(String, i32, i32, i64, i64)> = each!(conn, |c| operation_steps::table
+        .filter(operation_steps::operation_id.eq(id.as_str()))
+        .select((
+            operation_steps::name,
+            operation_steps::failures,
+            operation_steps::shortages,
+            operation_steps::spent_ms,
+            operation_steps::waited_ms,
+        ))
+        .load(c))?;
+    let trial = |(name, failures, shortages, spent, waited): (String, i32, i32, i64, i64)| {
+        let trial = Trial {
+            failures: failures.unsigned_abs(),
+            shortages: shortages.unsigned_abs(),
+            spent: Duration::from_millis(spent.unsigned_abs()),
+            waited: Duration::from_millis(waited.unsigned_abs()),
+        };
+        (name, trial)
+    };
+    Ok(rows.into_iter().map(trial).collect())
 }
 
-/// Writes down that a step failed; returns how often it has by now. A crash of the broker is no
-/// failure of the step.
-pub fn count_failure(conn: &mut Conn<'_>, claim: &Claim, name: &str) -> Result<u32, StoreError> {
+/// A try that failed.
+pub struct FailedTry<'a> {
+    /// The step, by name.
+    pub step: &'a str,
+    /// What the step's tries have come to with this one.
+    pub trial: Trial,
+    /// What users are told.
+    pub trouble: &'a Trouble,
+    /// What operators are told.
+    pub error: &'a str,
+    /// When it failed.
+    pub at: DateTime<Utc>,
+}
+
+/// Writes down that a step failed. A crash of the broker is no failure of the step.
+pub fn note_failure(
+    conn: &mut Conn<'_>,
+    claim: &Claim,
+    failed: &FailedTry<'_>,
+) -> Result<(), StoreError> {
     fence(conn, claim)?;
-    let failures = step_failures(conn, &claim.operation, name)?.unwrap_or(0) + 1;
+    let count = |tries: u32| i32::try_from(tries).unwrap_or(i32::MAX);
+    let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    let trial = failed.trial;
     each!(conn, |c| diesel::update(
-        operation_steps::table.find((claim.operation.as_str(), name))
+        operation_steps::table.find((claim.operation.as_str(), failed.step))
     )
-    .set(operation_steps::failures.eq(failures))
+    .set((
+        operation_steps::failures.eq(count(trial.failures)),
+        operation_steps::shortages.eq(count(trial.shortages)),
+        operation_steps::spent_ms.eq(millis(trial.spent)),
+        operation_steps::waited_ms.eq(millis(trial.waited)),
+        operation_steps::last_error.eq(failed.error),
+        operation_steps::failed_at.eq(failed.at.naive_utc()),
+    ))
     .execute(c))?;
-    Ok(failures.unsigned_abs())
+    set_trouble(conn, claim, Some(failed.trouble))
+}
+
+/// Writes down what keeps an operation from getting on, or that it gets on.
+pub fn set_trouble(
+    conn: &mut Conn<'_>,
+    claim: &Claim,
+    trouble: Option<&Trouble>,
+) -> Result<(), StoreError> {
+    fence(conn, claim)?;
+    let text = trouble.map(to_json).transpose()?;
+    each!(conn, |c| diesel::update(
+        operations::table.find(claim.operation.as_str())
+    )
+    .set(operations::trouble.eq(text))
+    .execute(c))?;
+    Ok(())
 }
 
 /// Writes down that a step is done, with its result.
@@ -435,7 +507,7 @@ pub fn record_step(
     )
     .set(operation_steps::result.eq(text))
     .execute(c))?;
-    Ok(())
+    set_trouble(conn, claim, None)
 }
 
 /// The results of the steps that are done, by name.
@@ -513,7 +585,7 @@ pub fn give_up(conn: &mut Conn<'_>, claim: &Claim, failure: &str) -> Result<(), 
     )
     .set(operations::failure.eq(failure))
     .execute(c))?;
-    Ok(())
+    set_trouble(conn, claim, None)
 }
 
 /// Lets go of an operation until `not_before`.
@@ -551,6 +623,7 @@ pub fn finish(
         operations::state.eq(state.as_str()),
         operations::owner.eq(None::<String>),
         operations::lease_until.eq(None::<NaiveDateTime>),
+        operations::trouble.eq(None::<String>),
         operations::updated_at.eq(now.naive_utc()),
     ))
     .execute(c))?;

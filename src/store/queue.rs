@@ -18,7 +18,7 @@ use super::{
 };
 use crate::model::{
     ids::OperationId,
-    limits::AHEAD_MAX,
+    limits::{LEASE_AHEAD_MAX, PAUSE_AHEAD_MAX},
     operation::{Claim, OWN_ORIGINS, Operation, OperationKind, OperationState, WaitsFor},
     queue::{self, Party, Place, Shares},
 };
@@ -107,7 +107,7 @@ fn running(conn: &mut Conn<'_>, look: &Look<'_>) -> Result<Vec<Place>, StoreErro
     let now = look.now.naive_utc();
     let seen: Vec<Seen> = each!(conn, |c| sql_query(&query)
         .bind::<Timestamp, _>(now)
-        .bind::<Timestamp, _>(now + AHEAD_MAX)
+        .bind::<Timestamp, _>(now + LEASE_AHEAD_MAX)
         .load(c))?;
     let places = seen.into_iter().map(|seen| seen.into_place().1);
     Ok(places.collect())
@@ -128,7 +128,7 @@ fn due(conn: &mut Conn<'_>, look: &Look<'_>) -> Result<Vec<(String, Place)>, Sto
              LEFT JOIN instances i ON i.id = o.instance_id
              LEFT JOIN deployments d ON d.instance_id = o.instance_id
              WHERE o.state IN ({active}) AND o.kind IN ({kinds})
-               AND (o.not_before <= $1 OR o.not_before > $2 OR o.halted)
+               AND (o.not_before <= $1 OR o.not_before > $2)
                AND (o.lease_until IS NULL OR o.lease_until < $3 OR o.lease_until > $4)
          ) AS seen
          WHERE place <= $5
@@ -136,12 +136,11 @@ fn due(conn: &mut Conn<'_>, look: &Look<'_>) -> Result<Vec<(String, Place)>, Sto
          LIMIT $6"
     );
     let now: NaiveDateTime = look.now.naive_utc();
-    let too_far_ahead = now + AHEAD_MAX;
     let seen: Vec<Seen> = each!(conn, |c| sql_query(&query)
         .bind::<Timestamp, _>(now)
-        .bind::<Timestamp, _>(too_far_ahead)
+        .bind::<Timestamp, _>(now + PAUSE_AHEAD_MAX)
         .bind::<Timestamp, _>(now)
-        .bind::<Timestamp, _>(too_far_ahead)
+        .bind::<Timestamp, _>(now + LEASE_AHEAD_MAX)
         .bind::<BigInt, _>(SEEN_OF_TENANT_MAX)
         .bind::<BigInt, _>(SEEN_MAX)
         .load(c))?;

@@ -165,6 +165,8 @@ diesel::table! {
         delete_prefix -> Nullable<Text>,
         repair -> Nullable<Text>,
         survivor -> Nullable<Text>,
+        trouble -> Nullable<Text>,
+        abandoned -> Bool,
     }
 }
 
@@ -174,6 +176,12 @@ diesel::table! {
         name -> Text,
         failures -> Integer,
         result -> Nullable<Text>,
+        shortages -> Integer,
+        spent_ms -> BigInt,
+        waited_ms -> BigInt,
+        last_error -> Nullable<Text>,
+        failed_at -> Nullable<Timestamp>,
+        begun_at -> Nullable<Timestamp>,
     }
 }
 

@@ -160,9 +160,23 @@ impl TestBroker {
     /// A broker in a process of its own, the very program that is shipped, with all that it prints
     /// in [`Self::printed`].
     pub async fn spawn(flags: &[&str]) -> Self {
+        let program = Command::new(env!("CARGO_BIN_EXE_compose-broker"));
+        Self::spawn_by(program, flags).await
+    }
+
+    /// The same, where the system lets the broker have only so many files open: a soft limit and a
+    /// hard one.
+    pub async fn spawn_within(soft: u32, hard: u32) -> Self {
+        let mut program = Command::new("prlimit");
+        program
+            .arg(format!("--nofile={soft}:{hard}"))
+            .arg(env!("CARGO_BIN_EXE_compose-broker"));
+        Self::spawn_by(program, &[]).await
+    }
+
+    async fn spawn_by(mut command: Command, flags: &[&str]) -> Self {
         let mut broker = Self::stopped(new_folder(), flags);
         let log = fs::File::create(broker.folder.join("printed")).expect("a file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_compose-broker"));
         command
             .args(&broker.flags)
             .stdin(Stdio::null())

@@ -18,7 +18,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use compose_broker::{
     app::Surroundings,
     clock::Clock,
-    model::operation::{Operation, OperationKind},
+    model::{
+        operation::{Operation, OperationKind},
+        patience::{Patience, Tries},
+    },
     operation::fault::{Fault, Faults, Moment},
 };
 
@@ -45,10 +48,31 @@ pub fn ahead() -> TimeDelta {
     *AHEAD
 }
 
+/// A patience that is soon at its end: five tries within some seconds, whatever is tried. What
+/// fails for good would else be seen to do so after an hour, and what is stuck after days.
+pub fn little_patience() -> Patience {
+    let tries = Tries {
+        first_pause: Duration::from_millis(200),
+        longest_pause: Duration::from_secs(5),
+        budget: Duration::ZERO,
+    };
+    Patience {
+        tries_min: 5,
+        forward: tries,
+        bytes_per_second: u64::MAX,
+        deletion: tries,
+        relief: tries,
+        cleanup: tries,
+        halted_cleanup: tries,
+        ..Patience::default()
+    }
+}
+
 /// The surroundings of a broker that nothing happens to.
 pub fn surroundings() -> Surroundings {
     Surroundings {
         clock: Clock::new(now),
+        patience: little_patience(),
         ..Surroundings::default()
     }
 }
@@ -186,6 +210,12 @@ impl Script {
     /// dropped.
     pub fn fail(&self, kind: OperationKind, step: &'static str) -> InForce {
         self.rule(kind, step, Moment::Begun, Some(Fault::FailForGood))
+    }
+
+    /// Lets every operation of a kind fail in this way at its step `step`, until the result is
+    /// dropped.
+    pub fn trip(&self, kind: OperationKind, step: &'static str, fault: Fault) -> InForce {
+        self.rule(kind, step, Moment::Begun, Some(fault))
     }
 
     fn rule(

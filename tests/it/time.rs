@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::{
     broker::{TestBroker, answer, eventually, text},
-    control::{Script, TestClock},
+    control::{Script, TestClock, surroundings},
     faults::assert_same_story,
     inside::Inside,
 };
@@ -43,6 +43,7 @@ impl Jumps {
             }),
             // Days that pass have their own backups.
             scheduled: false,
+            ..surroundings()
         }
     }
 }

@@ -30,6 +30,7 @@ pub(super) mod says {
     pub(crate) const REFUSED_LOGINS: [&str; 2] = [WRONG_PASSWORD, NO_USER];
     pub(crate) const USER_EXISTS: &str = "user name already exists";
     pub(crate) const NO_USER: &str = "user name not found";
+    pub(crate) const NO_USER_TOLD: &str = "user name is empty";
     pub(crate) const NO_ROLE: &str = "role name not found";
     pub(crate) const ROLE_EXISTS: &str = "role name already exists";
     /// Somebody changed users meanwhile; the two texts are of the server and of its log of changes.
@@ -102,8 +103,53 @@ impl Fault {
         }
     }
 
+    /// Whether etcd refuses for what it is asked, and will do so again.
+    fn is_final(&self) -> bool {
+        // gRPC's numbers, as above: a wrong argument, a right that is missing, an unknown call.
+        const FINAL: [i32; 3] = [3, 7, 12];
+        match self {
+            Self::Final(_) => true,
+            Self::Call(etcd_client::Error::GRpcStatus(status)) => {
+                // A member that is behind lets in nobody whom it does not know yet.
+                let behind = [says::WRONG_PASSWORD, says::NO_USER_TOLD];
+                FINAL.contains(&(status.code() as i32))
+                    && !self.is_passing()
+                    && !behind.iter().any(|text| self.says(text))
+            }
+            _ => false,
+        }
+    }
+
+    /// What it means, for people: in no library's words.
+    pub(super) fn meaning(&self) -> String {
+        match self {
+            Self::Final(error) => error.to_string(),
+            Self::Silent(time) => format!("no answer within {} s", time.as_secs()),
+            Self::Call(etcd_client::Error::TransportError(error)) => {
+                let why = refused_by_system(error).map(|why| format!(": {why}"));
+                format!("a member cannot be reached{}", why.unwrap_or_default())
+            }
+            Self::Call(etcd_client::Error::GRpcStatus(status)) => {
+                let said = status.message();
+                // What etcd itself says is a sentence of its own; the rest is a library's.
+                let own = ["etcdserver: ", "auth: ", "mvcc: "];
+                let own = own.iter().find_map(|who| said.strip_prefix(who));
+                match (own, status.source()) {
+                    (Some(own), _) => format!("etcd refuses: {own}"),
+                    (None, Some(source)) => {
+                        let why = refused_by_system(source).map(|why| format!(": {why}"));
+                        format!("a member does not answer{}", why.unwrap_or_default())
+                    }
+                    (None, None) => format!("a member refuses: {}", status.code().description()),
+                }
+            }
+            Self::Call(_) => "the call could not be made".to_owned(),
+        }
+    }
+
     /// The fault as the engine's error.
     pub(super) fn into_engine_error(self, doing: &'static str) -> EngineError {
+        let (meaning, is_final) = (self.meaning(), self.is_final());
         let source: Box<dyn Error + Send + Sync> = match self {
             Self::Final(error) => return error,
             Self::Silent(time) => Box::new(io::Error::new(
@@ -115,8 +161,25 @@ impl Fault {
             Self::Call(etcd_client::Error::GRpcStatus(status)) => Box::new(status),
             Self::Call(error) => Box::new(error),
         };
-        EngineError::Call { doing, source }
+        EngineError::Call {
+            doing,
+            meaning,
+            is_final,
+            source,
+        }
     }
+}
+
+/// What the system said at the bottom of an error, when it did.
+pub(super) fn refused_by_system(error: &(dyn Error + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return Some(error.kind().to_string());
+        }
+        next = error.source();
+    }
+    None
 }
 
 /// Whether this is a refusal with this text.

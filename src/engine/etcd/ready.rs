@@ -11,7 +11,6 @@ use crate::{
     engine::EngineError,
     model::{
         deployment::Member,
-        failure::chain,
         limits::{LISTEN_TIMEOUT, READY_LOOK_TIMEOUT, READY_POLL, READY_TIMEOUT},
     },
 };
@@ -79,7 +78,7 @@ async fn listens(member: &Member) -> Result<(), NotYet> {
     let connecting = connect(&member.host, member.client_port);
     match timeout(READY_LOOK_TIMEOUT, connecting).await {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(waiting(member, &error.to_string())),
+        Ok(Err(error)) => Err(waiting(member, &error.kind().to_string())),
         Err(_) => Err(waiting(member, "does not accept connections")),
     }
 }
@@ -94,7 +93,7 @@ async fn serves(cluster: &Cluster<'_>, member: &Member) -> Result<u64, NotYet> {
             fault.into_engine_error("logging in to a member that starts"),
         )),
         Ok(Err(Fault::Final(error))) => Err(NotYet::Failed(error)),
-        Ok(Err(fault)) => Err(waiting(member, &reason(fault))),
+        Ok(Err(fault)) => Err(waiting(member, &fault.meaning())),
         Err(_) => Err(waiting(member, "does not answer")),
     }
 }
@@ -123,7 +122,7 @@ async fn leader(cluster: &Cluster<'_>, member: &Member) -> Result<u64, Fault> {
 }
 
 fn refused(message: &str) -> bool {
-    ["user name is empty", "permission denied"]
+    [says::NO_USER_TOLD, "permission denied"]
         .iter()
         .any(|text| message.contains(text))
 }
@@ -136,8 +135,4 @@ async fn read(client: &mut Client) -> Result<(), Fault> {
 
 fn waiting(member: &Member, reason: &str) -> NotYet {
     NotYet::Waiting(format!("{}: {reason}", member.name))
-}
-
-fn reason(fault: Fault) -> String {
-    chain(&fault.into_engine_error("asking a member"))
 }

@@ -80,6 +80,8 @@ pub(super) async fn agreed_version(cluster: &Cluster<'_>) -> Result<Version, Eng
     const DOING: &str = "asking for the version that the members agree on";
     let failed = |source| EngineError::Call {
         doing: DOING,
+        meaning: "a member does not tell it".to_owned(),
+        is_final: false,
         source,
     };
     let tls = TlsConnector::from(Arc::new(tls(cluster).map_err(failed)?));
@@ -123,6 +125,8 @@ fn tls(cluster: &Cluster<'_>) -> Result<ClientConfig, AnyError> {
 pub(super) async fn alive(cluster: &Cluster<'_>) -> Result<Vec<bool>, EngineError> {
     let tls = tls(cluster).map_err(|source| EngineError::Call {
         doing: "asking for a sign of life",
+        meaning: "no connection can be secured".to_owned(),
+        is_final: false,
         source,
     })?;
     let tls = TlsConnector::from(Arc::new(tls));

@@ -530,7 +530,9 @@ pub fn recipe(of: &DeploymentView, operation: &Operation) -> RecipeBody {
         OperationState::Queued => RecipeStatus::Waiting,
         OperationState::Running => RecipeStatus::Running,
         OperationState::Succeeded => RecipeStatus::Complete,
-        OperationState::Failed | OperationState::Stuck => RecipeStatus::Failed,
+        OperationState::Failed | OperationState::Stuck | OperationState::Abandoned => {
+            RecipeStatus::Failed
+        }
     };
     let (template, name) = recipe_words(operation);
     RecipeBody {

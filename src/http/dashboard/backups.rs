@@ -311,7 +311,9 @@ fn message_of_backup(operation: &Operation, again: bool) -> Message {
             Message::good("A backup is in progress.")
         }
         OperationState::Succeeded => Message::good("The backup is complete."),
-        OperationState::Failed | OperationState::Stuck => Message::bad("The backup", operation),
+        OperationState::Failed | OperationState::Stuck | OperationState::Abandoned => {
+            Message::bad("The backup", operation)
+        }
     }
 }
 
@@ -328,7 +330,7 @@ fn message_of_restore(restored: &Restored) -> Message {
         OperationState::Succeeded => {
             Message::good(format!("The restore is complete: {name} is ready."))
         }
-        OperationState::Failed | OperationState::Stuck => {
+        OperationState::Failed | OperationState::Stuck | OperationState::Abandoned => {
             Message::bad(&format!("The restore into {name}"), &restored.restore)
         }
     };

@@ -76,6 +76,8 @@ pub fn told_of_task(operation: &Operation) -> Told {
         OperationState::Queued => say("Waiting", WAITS),
         OperationState::Running => say("In progress", GOES_ON),
         OperationState::Succeeded => say("Complete", GOOD),
-        OperationState::Failed | OperationState::Stuck => say("Failed", BAD),
+        OperationState::Failed | OperationState::Stuck | OperationState::Abandoned => {
+            say("Failed", BAD)
+        }
     }
 }

@@ -4,9 +4,10 @@
 #![allow(dead_code, reason = "types of documents alone")]
 
 use serde_json::Value;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::{IntoParams, ToSchema, openapi::Object};
 
-use super::scalars::{DatabaseVersion, OwnId};
+use super::scalars::{DatabaseVersion, OwnId, words};
+use crate::model::operation::{OperationKind, OperationState};
 
 /// Parameters of a plan, in the catalog's own schemas: the document takes their place.
 #[derive(ToSchema)]
@@ -179,6 +180,38 @@ pub struct AuditQuery {
     /// At most so many.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<i64>,
+}
+
+/// Which operations are asked for.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct OperationsQuery {
+    /// Only those in this state.
+    #[param(schema_with = states)]
+    state: Option<String>,
+    /// Only those of this kind.
+    #[param(schema_with = kinds)]
+    kind: Option<String>,
+    /// Only those of this instance.
+    #[param(pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", max_length = 255)]
+    instance: Option<String>,
+    /// Only those that were accepted longer ago than so many seconds.
+    #[param(minimum = 0)]
+    older_than: Option<u32>,
+    /// Only those that were accepted before this one.
+    #[param(pattern = "^[0-9a-f]{24}$")]
+    before: Option<String>,
+    /// At most so many.
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<i64>,
+}
+
+fn states() -> Object {
+    words(OperationState::ALL.iter().map(|state| state.as_str()))
+}
+
+fn kinds() -> Object {
+    words(OperationKind::ALL.iter().map(|kind| kind.as_str()))
 }
 
 /// What is written beside a deployment.

@@ -173,6 +173,7 @@ fn parameters() -> Value {
         place("cluster", "PlatformId", "The cluster"),
         place("logfile", "OwnId", "The logfile"),
         place("recipe", "OwnId", "The recipe"),
+        place("operation", "OwnId", "The operation"),
         header(
             "X-Broker-API-Version",
             "The version of OSB that is spoken: 2.x",

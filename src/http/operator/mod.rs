@@ -35,6 +35,7 @@ use crate::{
 
 pub mod document;
 pub mod members;
+pub mod operations;
 
 /// Where store and backup store disagree.
 #[derive(Serialize, ToSchema)]

@@ -1,0 +1,40 @@
+//! Operations as operators see them.
+
+use chrono::{DateTime, Utc};
+
+use super::{operation::Operation, patience::Trial};
+
+/// Who works on an operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// The worker's process.
+    pub owner: String,
+    /// Until when others leave it alone.
+    pub until: DateTime<Utc>,
+}
+
+/// An operation, as operators see it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Overseen {
+    /// The operation.
+    pub operation: Operation,
+    /// Before this it is not gone on with.
+    pub not_before: DateTime<Utc>,
+    /// Who works on it.
+    pub lease: Option<Lease>,
+}
+
+/// What came of a step so far.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepSeen {
+    /// Its name.
+    pub name: String,
+    /// Whether it is done; unknown of an operation that has ended, which forgets it.
+    pub is_done: bool,
+    /// What its tries have come to.
+    pub trial: Trial,
+    /// Why the last failed try did, with all causes.
+    pub last_error: Option<String>,
+    /// When that was.
+    pub failed_at: Option<DateTime<Utc>>,
+}
