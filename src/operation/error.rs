@@ -121,6 +121,9 @@ impl From<ProvisionerError> for StepError {
             ProvisionerError::Io { .. } => "the cluster's machine refused".to_owned(),
             ProvisionerError::DiskFull { .. } => "the cluster's disk is too full for it".to_owned(),
             ProvisionerError::TaskFailed { binary, .. } => format!("{binary} failed"),
+            ProvisionerError::RunsElsewhere { .. } => {
+                "its members run in another folder of the cluster's machine".to_owned()
+            }
             other => other.to_string(),
         };
         match error {

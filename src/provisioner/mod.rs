@@ -63,6 +63,27 @@ pub enum ProvisionerError {
         /// The folder that both were given.
         folder: String,
     },
+    /// A deployment of this cluster runs in another folder: one of the two is a copy.
+    #[error(
+        "deployment {deployment} runs in another folder already (process {pid} in {place}): one of \
+         the two is a copy. Go on with the other one, or end its members and start again"
+    )]
+    RunsElsewhere {
+        /// The deployment.
+        deployment: String,
+        /// One of its processes.
+        pid: i32,
+        /// Where that was started.
+        place: String,
+    },
+    /// A port of a member is not free.
+    #[error("port {port} of member {member} is taken by another process")]
+    PortTaken {
+        /// The member.
+        member: String,
+        /// The port.
+        port: u16,
+    },
     /// The data of a member that is wanted running was to be removed.
     #[error("member {member} has to be stopped first")]
     NotStopped {

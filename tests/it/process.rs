@@ -86,6 +86,17 @@ pub async fn refused(settings: &Settings) -> Output {
     ended.expect("a process")
 }
 
+/// The one line that a broker said when it refused to start, naming `setting`.
+pub fn assert_one_line(refused: &Output, setting: &str) {
+    let said = String::from_utf8_lossy(&refused.stderr);
+    let what = format!("{setting}: {}: {said}", refused.status);
+    assert!(!refused.status.success(), "{what}");
+    assert_eq!(said.lines().count(), 1, "{what}");
+    assert!(said.starts_with("compose-broker: "), "{what}");
+    assert!(said.contains(setting), "{what}");
+    assert!(refused.stdout.is_empty(), "{what}");
+}
+
 impl BrokerProcess {
     /// Starts a broker and waits until it serves.
     pub async fn start() -> Self {

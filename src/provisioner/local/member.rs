@@ -14,15 +14,16 @@ use std::{
 use super::{
     backoff::Backoff,
     discovery::Programs,
-    folders::{self, MemberFolder},
-    printed,
-    process::{self, PlacedProcess, ProcessId},
+    folders::{self, FolderId, MemberFolder},
+    ports, printed,
+    process::{self, OwnProcess, PlacedProcess},
     record::{self, ProcessRecord, ServerRecord, Wanted},
 };
 use crate::{
     model::{
         failure::chain,
-        limits::{MEMBER_LOG_BYTES_MAX, STOP_GRACE},
+        ids::DeploymentId,
+        limits::{MEMBER_LOG_BYTES_MAX, PORT_WAIT, STOP_GRACE},
         server::Server,
     },
     provisioner::{Observation, ProvisionerError},
@@ -35,7 +36,7 @@ type Result<T> = std::result::Result<T, ProvisionerError>;
 pub(super) struct Member {
     folder: MemberFolder,
     record: Option<ServerRecord>,
-    process: Option<ProcessId>,
+    process: Option<OwnProcess>,
     /// The same process, if this broker started it: a child has to be waited for.
     child: Option<Child>,
     exit_status: Option<ExitStatus>,
@@ -72,13 +73,32 @@ impl Member {
         );
         if let Some(known) = known {
             member.restarts = known.restarts;
-            let alive = known.process.is_alive().map_err(member.failed("looking"))?;
-            member.process = alive.then_some(known.process);
+            // A copied record names a process of the folder that it was copied from.
+            let process = known.process.in_place(&member.folder.home());
+            member.process = process.map_err(member.failed("looking at"))?;
         }
         if member.process.is_none() {
             member.adopt_stray(running)?;
         }
+        member.call_back_from_where_it_was()?;
         Ok(member)
+    }
+
+    /// A process whose folder was moved goes on writing where the folder was: it is ended, to be
+    /// started anew by the first look.
+    fn call_back_from_where_it_was(&mut self) -> Result<()> {
+        let Some(process) = &self.process else {
+            return Ok(());
+        };
+        if process.was_moved().map_err(self.failed("looking at"))? {
+            self.log_event(
+                log::Level::Warn,
+                "runs in a folder that was moved; it is ended, and started anew where that is now",
+            );
+            process.end(STOP_GRACE).map_err(self.failed("stopping"))?;
+            self.process = None;
+        }
+        Ok(())
     }
 
     /// A broker that crashed right after it had started a process has not written it down.
@@ -92,7 +112,7 @@ impl Member {
                 log::Level::Warn,
                 "found its process, which was not written down",
             );
-            self.process = Some(stray.id.clone());
+            self.process = Some(stray.process.clone());
             self.save_process()?;
         }
         Ok(())
@@ -117,7 +137,7 @@ impl Member {
             self.save_record(record)?;
         }
         self.backoff = Backoff::new(Instant::now());
-        self.launch(programs, self.restarts)
+        self.launch(programs, self.restarts, PORT_WAIT)
     }
 
     /// See [`crate::provisioner::Provisioner::stop`].
@@ -185,7 +205,7 @@ impl Member {
         }
         let started = self
             .end_process(programs, STOP_GRACE)
-            .and_then(|()| self.launch(programs, self.restarts + 1));
+            .and_then(|()| self.launch(programs, self.restarts + 1, Duration::ZERO));
         match started {
             Ok(()) => self.log_event(log::Level::Info, "was started again"),
             Err(_) => _ = self.backoff.ended(Duration::ZERO, Instant::now()),
@@ -211,12 +231,12 @@ impl Member {
         self.wait_for_child().map_err(self.failed("waiting for"))?;
         let process = self.process.as_ref();
         process.map_or(Ok(false), |p| {
-            p.is_alive().map_err(self.failed("looking at"))
+            p.id.is_alive().map_err(self.failed("looking at"))
         })
     }
 
     /// The process that runs for this member, as far as is known.
-    pub(super) fn process(&self) -> Option<&ProcessId> {
+    pub(super) fn process(&self) -> Option<&OwnProcess> {
         self.process.as_ref()
     }
 
@@ -248,9 +268,9 @@ impl Member {
         &self,
         programs: &Programs,
         wanted: impl Fn(&PlacedProcess) -> bool,
-    ) -> io::Result<Vec<ProcessId>> {
-        let all = process::processes_below(self.folder.path(), programs.root())?;
-        Ok(all.into_iter().filter(wanted).map(|p| p.id).collect())
+    ) -> io::Result<Vec<OwnProcess>> {
+        let all = process::processes_below(self.folder.path(), programs.root())?.ours;
+        Ok(all.into_iter().filter(wanted).map(|p| p.process).collect())
     }
 
     fn write_files(&self, server: &Server) -> Result<()> {
@@ -271,26 +291,41 @@ impl Member {
     }
 
     fn save_process(&self) -> Result<()> {
-        let Some(process) = self.process.clone() else {
+        let Some(process) = &self.process else {
             return Ok(());
         };
         let record = ProcessRecord {
-            process,
+            process: process.id.clone(),
             restarts: self.restarts,
         };
         record::write(&self.folder.process_record(), &record)
             .map_err(self.failed("writing process.json of"))
     }
 
-    /// Starts the process as the record says. Nothing may run on the home.
-    fn launch(&mut self, programs: &Programs, restarts: u32) -> Result<()> {
+    /// Starts the process as the record says, when its ports are free within `patience`. Nothing
+    /// may run on the home.
+    fn launch(&mut self, programs: &Programs, restarts: u32, patience: Duration) -> Result<()> {
         let record = self
             .record
             .as_ref()
             .expect("a member that is started has a record");
         let binary = programs.binary(&record.engine, record.version, &record.binary)?;
         let folder = &self.folder;
-        let mut command = process::command(&binary, &folder.home());
+        let home = folder.home();
+        // What the broker found when it started may have changed since.
+        let found = process::processes_below(folder.path(), programs.root())
+            .map_err(self.failed("looking at"))?;
+        if let Some(namesake) = found.namesake(folder.deployment.as_str()) {
+            return Err(runs_elsewhere(&folder.deployment, namesake));
+        }
+        ports::all_free(&record.ports, patience).map_err(|port| ProvisionerError::PortTaken {
+            member: folder.name.clone(),
+            port,
+        })?;
+        let stands_in = FolderId::of(&home)
+            .and_then(|id| id.ok_or(io::ErrorKind::NotFound.into()))
+            .map_err(self.failed("looking at the home of"))?;
+        let mut command = process::command(&binary, &home);
         command.args(record.args.iter().map(|arg| folder.fill_in(arg)));
         command.envs(
             record
@@ -309,7 +344,8 @@ impl Member {
         self.exit_status = None;
         self.running_since = Instant::now();
         self.restarts = restarts;
-        self.process = Some(ProcessId::of_child(pid).map_err(self.failed("looking at"))?);
+        let process = OwnProcess::of_child(pid, stands_in);
+        self.process = Some(process.map_err(self.failed("looking at"))?);
         self.save_process()
     }
 
@@ -338,11 +374,23 @@ pub(super) fn observe(folder: &MemberFolder) -> io::Result<Option<Observation>> 
     Ok(Some(Observation {
         member: folder.name.clone(),
         running: match &process {
-            Some(known) => known.process.is_alive()?,
+            Some(known) => known.process.in_place(&folder.home())?.is_some(),
             None => false,
         },
         restarts: process.map_or(0, |known| known.restarts),
     }))
+}
+
+/// Why nothing is started here of a deployment that runs in another folder.
+pub(super) fn runs_elsewhere(
+    deployment: &DeploymentId,
+    namesake: &process::Elsewhere,
+) -> ProvisionerError {
+    ProvisionerError::RunsElsewhere {
+        deployment: deployment.to_string(),
+        pid: namesake.pid,
+        place: namesake.place.display().to_string(),
+    }
 }
 
 fn open_log(folder: &MemberFolder) -> io::Result<File> {

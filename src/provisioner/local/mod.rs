@@ -20,6 +20,7 @@ mod deployment;
 mod discovery;
 mod folders;
 mod member;
+mod ports;
 mod printed;
 mod process;
 mod record;
@@ -33,7 +34,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{File, TryLockError},
     io,
-    net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -43,8 +43,13 @@ use std::{
 use async_trait::async_trait;
 
 use self::{
-    deployment::Deployment, discovery::Programs, folders::DeploymentFolder, printed::Reading,
-    process::PlacedProcess, staging::UnfinishedFile, task::RunningTask,
+    deployment::Deployment,
+    discovery::Programs,
+    folders::DeploymentFolder,
+    printed::Reading,
+    process::{Found, PlacedProcess},
+    staging::UnfinishedFile,
+    task::RunningTask,
 };
 use super::{FileSeen, Observation, Provisioner, ProvisionerError};
 use crate::{
@@ -63,9 +68,6 @@ pub use self::discovery::EngineBinaries;
 
 type Result<T> = std::result::Result<T, ProvisionerError>;
 type SharedDeployment = Arc<tokio::sync::Mutex<Deployment>>;
-
-/// Where members of this machine are reached.
-const HOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
 /// Runs members as processes of this machine.
 pub struct LocalProvisioner {
@@ -111,7 +113,7 @@ impl LocalProvisioner {
         supervisor::supervise(&cluster);
         Ok(Arc::new(Self {
             cluster,
-            host: HOST.to_string(),
+            host: ports::HOST.to_string(),
         }))
     }
 }
@@ -121,8 +123,15 @@ impl Cluster {
     fn take_over(&self) -> Result<()> {
         let failed = || ProvisionerError::while_doing("taking over the cluster");
         let running = self.running().map_err(failed())?;
-        self.kill_tasks(&running).map_err(failed())?;
         let (ids, half_destroyed) = folders::deployments_in(&self.folder).map_err(failed())?;
+        // Before anything is touched: a copy would begin the same databases a second time.
+        for id in ids.iter().chain(&half_destroyed) {
+            if let Some(namesake) = running.namesake(id.as_str()) {
+                return Err(member::runs_elsewhere(id, namesake));
+            }
+        }
+        let running = running.ours;
+        self.kill_tasks(&running).map_err(failed())?;
         for id in half_destroyed {
             // Whoever wanted it destroyed will ask again.
             if let Err(error) = Deployment::new(&self.folder, &id).destroy(&self.programs) {
@@ -143,7 +152,7 @@ impl Cluster {
         Ok(())
     }
 
-    fn running(&self) -> io::Result<Vec<PlacedProcess>> {
+    fn running(&self) -> io::Result<Found> {
         process::processes_below(&self.folder, self.programs.root())
     }
 
@@ -152,7 +161,7 @@ impl Cluster {
         let is_task = |process: &&PlacedProcess| !folders::is_home(&self.folder, &process.place);
         process::kill_all(|| {
             let tasks = running.iter().filter(is_task);
-            Ok(tasks.map(|process| process.id.clone()).collect())
+            Ok(tasks.map(|found| found.process.clone()).collect())
         })
     }
 
@@ -205,9 +214,7 @@ impl Provisioner for LocalProvisioner {
     }
 
     fn port_is_free(&self, port: u16) -> bool {
-        // The standard library sets SO_REUSEADDR, as the members do: on Linux, a listener is in
-        // the way nevertheless, and old connections in TIME_WAIT are not.
-        port != 0 && TcpListener::bind((HOST, port)).is_ok()
+        ports::is_free(port)
     }
 
     async fn room_for(&self, bytes: u64) -> Result<()> {
