@@ -313,7 +313,7 @@ impl Member {
         let folder = &self.folder;
         let home = folder.home();
         // What the broker found when it started may have changed since.
-        let found = process::processes_below(folder.path(), programs.root())
+        let found = process::processes_below(folder.deployment_folder(), programs.root())
             .map_err(self.failed("looking at"))?;
         if let Some(namesake) = found.namesake(folder.deployment.as_str()) {
             return Err(runs_elsewhere(&folder.deployment, namesake));
