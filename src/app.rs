@@ -20,7 +20,7 @@ use crate::{
         self, Broker, BrokerError, CatalogRefusal, Doorkeeper, Downloads, LostPlans,
         keeps_all_plans,
     },
-    config::{CatalogFile, Config, LocalCluster},
+    config::{CatalogFile, Config, ConfigError, LocalCluster},
     engine::{SharedEngine, etcd},
     guard::Guard,
     http::{
@@ -52,6 +52,10 @@ use crate::{
     seal::{KeyRing, SealError},
     store::{self, Conn, Store, StoreError},
 };
+
+mod folders;
+
+pub use folders::FolderError;
 
 /// How [`StartError`] is told in one line, with all its causes.
 pub use crate::model::failure::chain;
@@ -115,6 +119,31 @@ pub enum StartError {
          {0}; list them, with \"enabled\": false if they shall take nothing new"
     )]
     ClusterGone(String),
+    /// A setting that shows to be wrong only when something is made.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The database is new, and other things are not.
+    #[error(
+        "COMPOSE_BROKER_DATABASE_URL: the database is a new one, but there are {0}. If it was lost, \
+         put its copy back; to begin with an empty one beside them, start once with --accept \
+         database"
+    )]
+    NewDatabase(String),
+    /// The folder of what the broker keeps is not what it seems.
+    #[error("COMPOSE_BROKER_DATA_DIR")]
+    DataFolder(#[source] FolderError),
+    /// The folder of backups is not what it seems.
+    #[error("COMPOSE_BROKER_BACKUP_STORE")]
+    BackupFolder(#[source] FolderError),
+    /// The folder of a cluster is not what it seems.
+    #[error("cluster {cluster:?} (COMPOSE_BROKER_DATA_DIR, COMPOSE_BROKER_CLUSTERS)")]
+    ClusterFolder {
+        /// The cluster's id.
+        cluster: String,
+        /// What is wrong with the folder.
+        #[source]
+        source: FolderError,
+    },
     /// The folder of backups cannot be used.
     #[error("COMPOSE_BROKER_BACKUP_STORE")]
     BackupStore(#[from] BackupStoreError),
@@ -206,12 +235,16 @@ impl App {
             .clone()
             .map(ServerCertificate::load)
             .transpose()?;
+        folders::check_before_store(&config)?;
         let store = Arc::new(Store::open(config.database_url.expose())?);
+        let checked = folders::check(&store, &config, surroundings.clock.now()).await?;
         check_keys(&store, &config.keys).await?;
         renew_seals(&store, &config.keys).await?;
         check_clusters(&store, &config.clusters).await?;
         let catalog = Arc::new(CurrentCatalog::new(check_plans(&store, catalog).await?));
-        let backups: SharedBackupStore = Arc::new(FolderStore::open(config.backup_folder.clone())?);
+        config.keep()?;
+        let backups = FolderStore::open(config.backup_folder.clone())?;
+        let backups: SharedBackupStore = Arc::new(backups.marked(checked.mark(&store).await?));
         let clusters = open_clusters(&config).await?;
         let versions: BTreeMap<String, BTreeMap<String, Vec<_>>> = clusters
             .iter()
@@ -522,6 +555,12 @@ pub enum LinkError {
     /// The store does not open, or the key ring is not the broker's.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// No broker ever ran with these settings.
+    #[error(
+        "COMPOSE_BROKER_DATA_DIR: {0} has no key ring, so no broker keeps its things there; give the \
+         settings of the one that runs"
+    )]
+    NoBroker(String),
     /// There is nothing that it could lead to.
     #[error("there is no service instance {0:?}")]
     NoInstance(String),
@@ -539,6 +578,9 @@ pub async fn dashboard_link(
 ) -> Result<String, LinkError> {
     let none = || LinkError::NoInstance(instance.to_owned());
     let id: InstanceId = instance.parse().map_err(|_| none())?;
+    if config.has_new_keys() {
+        return Err(LinkError::NoBroker(config.data_dir.display().to_string()));
+    }
     let store = Store::open_for_reading(config.database_url.expose()).map_err(StartError::from)?;
     let store = Arc::new(store);
     check_keys(&store, &config.keys).await?;

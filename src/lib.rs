@@ -22,6 +22,7 @@ pub mod store;
 
 pub mod caller;
 pub mod clock;
+pub mod folder;
 pub mod model;
 pub mod seal;
 pub mod stream;

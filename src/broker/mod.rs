@@ -230,7 +230,8 @@ impl Broker {
 
     /// Fails when the broker cannot do anything useful at the moment.
     pub async fn check_ready(&self) -> Result<(), BrokerError> {
-        Ok(self.store.ping().await?)
+        self.store.ping().await?;
+        Ok(self.backups.check().await?)
     }
 
     /// Waits for the end of an operation, for clients that cannot ask again.

@@ -33,6 +33,7 @@ use crate::{
 mod client;
 mod clusters;
 
+pub use crate::model::marker::Accepted;
 pub use client::{CLIENT_SECRETS_HELP, ClientConfig, ClientSettings};
 pub use clusters::LocalCluster;
 
@@ -207,7 +208,7 @@ impl CatalogFile {
     }
 }
 
-/// The settings, checked; folders and generated secrets are there.
+/// The settings, checked. Nothing is made or written before [`Config::keep`] is called.
 #[derive(Debug)]
 pub struct Config {
     /// Address and port to serve HTTP on.
@@ -252,6 +253,18 @@ pub struct Config {
     pub log_format: LogFormat,
     /// What moves the broker's clock; absent: nothing does, and it is the machine's.
     pub clock_offset_file: Option<PathBuf>,
+    /// What an operator accepts for this start.
+    pub accepted: Vec<Accepted>,
+    /// Secrets that were made because there were none.
+    made: Vec<Made>,
+}
+
+/// A secret that was made, and is not written down yet.
+#[derive(Debug)]
+struct Made {
+    setting: &'static str,
+    file: &'static str,
+    secret: Secret,
 }
 
 /// What Cloud Foundry tells an application about itself.
@@ -300,7 +313,7 @@ impl CloudFoundry {
 }
 
 impl Config {
-    /// Checks the settings and makes what is to be made at the first start.
+    /// Checks the settings. Secrets that are not set and not there are made, and not yet kept.
     pub fn load(settings: &Settings) -> Result<Self, ConfigError> {
         let variable = |name: &str| std::env::var(name).ok();
         Self::check(
@@ -407,7 +420,7 @@ impl Config {
                 format!("{}: {e}", settings.catalog.display()),
             )
         })?;
-        let data_dir = private_folder(&settings.data_dir).map_err(|e| {
+        let data_dir = full_path(&settings.data_dir).map_err(|e| {
             wrong(
                 "COMPOSE_BROKER_DATA_DIR",
                 format!("{}: {e}", settings.data_dir.display()),
@@ -437,19 +450,22 @@ impl Config {
         };
         let clusters = clusters::read(settings.clusters.as_deref(), &defaults)
             .map_err(|reason| wrong("COMPOSE_BROKER_CLUSTERS", reason))?;
+        let mut kept = Kept {
+            folder: &data_dir,
+            made: Vec::new(),
+        };
         let username = match &settings.username {
             Some(name) => name.clone(),
-            None => kept(&data_dir, "username", || Ok(Secret::new("broker")))
-                .map_err(|e| wrong("COMPOSE_BROKER_USERNAME", e))?
+            None => kept
+                .find_or_make("COMPOSE_BROKER_USERNAME", USERNAME, || {
+                    Ok::<_, io::Error>(Secret::new("broker"))
+                })?
                 .expose()
                 .to_owned(),
         };
         let password = match secrets.password {
             Some(password) => password,
-            None => kept(&data_dir, "password", || {
-                random_secret().map_err(io::Error::other)
-            })
-            .map_err(|e| wrong("COMPOSE_BROKER_PASSWORD", e))?,
+            None => kept.find_or_make("COMPOSE_BROKER_PASSWORD", PASSWORD, random_secret)?,
         };
         if username.is_empty() || username.contains(':') {
             return Err(wrong("COMPOSE_BROKER_USERNAME", "is empty or has a colon"));
@@ -460,11 +476,13 @@ impl Config {
         let more_credentials = more_credentials(secrets.more_credentials.as_ref())?;
         let ring = match secrets.encryption_keys {
             Some(ring) => ring,
-            None => kept(&data_dir, "encryption_keys", || {
-                KeyRing::generate().map_err(io::Error::other)
-            })
-            .map_err(|e| wrong("COMPOSE_BROKER_ENCRYPTION_KEYS", e))?,
+            None => kept.find_or_make(
+                "COMPOSE_BROKER_ENCRYPTION_KEYS",
+                KEY_RING,
+                KeyRing::generate,
+            )?,
         };
+        let made = kept.made;
         let keys = KeyRing::parse(ring.expose())
             .map(Arc::new)
             .map_err(|e| wrong("COMPOSE_BROKER_ENCRYPTION_KEYS", e))?;
@@ -490,9 +508,45 @@ impl Config {
             log_format,
             clock_offset_file: settings.clock_offset_file.clone(),
             data_dir,
+            accepted: Vec::new(),
+            made,
         })
     }
+
+    /// Makes the folder for everything that the broker keeps, unless it is there.
+    pub fn make_data_dir(&self) -> Result<(), ConfigError> {
+        private_folder(&self.data_dir).map_err(|e| {
+            let reason = format!("{}: {e}", self.data_dir.display());
+            wrong("COMPOSE_BROKER_DATA_DIR", reason)
+        })
+    }
+
+    /// Makes the folders that are not there, and writes down the secrets that were made.
+    pub fn keep(&self) -> Result<(), ConfigError> {
+        self.make_data_dir()?;
+        for local in &self.clusters {
+            private_folder(&local.folder).map_err(|e| {
+                let (place, id) = (local.folder.display(), &local.cluster.id);
+                let reason = format!("data_dir {place} of cluster {id:?}: {e}");
+                wrong("COMPOSE_BROKER_CLUSTERS", reason)
+            })?;
+        }
+        for made in &self.made {
+            write(&self.data_dir, made.file, &made.secret).map_err(|e| wrong(made.setting, e))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the key ring was made just now, so that it opens nothing that a broker ever sealed.
+    pub fn has_new_keys(&self) -> bool {
+        self.made.iter().any(|made| made.file == KEY_RING)
+    }
 }
+
+/// The files of secrets that are made at a first start.
+const USERNAME: &str = "username";
+const PASSWORD: &str = "password";
+const KEY_RING: &str = "encryption_keys";
 
 fn one_of<T: Copy>(
     setting: &'static str,
@@ -562,29 +616,76 @@ fn check_url(text: &str) -> Result<String, ConfigError> {
     }
 }
 
-/// Makes a folder that only its owner can look into, and returns its full path.
-fn private_folder(path: &Path) -> io::Result<PathBuf> {
+/// Makes a folder that only its owner can look into, unless it is there.
+fn private_folder(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
-        .create(path)?;
-    path.canonicalize()
+        .create(path)
 }
 
-/// Reads a secret that was made at the first start; makes it at this one when it is not there.
-fn kept(
-    folder: &Path,
-    name: &str,
-    make: impl FnOnce() -> io::Result<Secret>,
-) -> io::Result<Secret> {
-    let path = folder.join(name);
-    match fs::read_to_string(&path) {
-        Ok(text) => return Ok(Secret::new(text.trim())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
+/// The one true path of a folder that is there or can be made.
+fn full_path(path: &Path) -> io::Result<PathBuf> {
+    let absolute = std::path::absolute(path)?;
+    let (mut there, mut missing) = (absolute.as_path(), Vec::new());
+    loop {
+        match there.canonicalize() {
+            Ok(found) if !found.is_dir() => return Err(io::ErrorKind::NotADirectory.into()),
+            Ok(found) => {
+                return Ok(missing
+                    .iter()
+                    .rev()
+                    .fold(found, |path, name| path.join(name)));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let (Some(parent), Some(name)) = (there.parent(), there.file_name()) else {
+                    return Err(error);
+                };
+                missing.push(name);
+                there = parent;
+            }
+            Err(error) => return Err(error),
+        }
     }
-    let secret = make()?;
-    // Whole or not at all: a half-written key would be taken for the key at the next start.
+}
+
+/// The secrets in a folder.
+struct Kept<'a> {
+    folder: &'a Path,
+    made: Vec<Made>,
+}
+
+impl Kept<'_> {
+    /// Reads a secret that was made at the first start; makes it at this one when it is not there.
+    fn find_or_make<E: std::fmt::Display>(
+        &mut self,
+        setting: &'static str,
+        file: &'static str,
+        make: impl FnOnce() -> Result<Secret, E>,
+    ) -> Result<Secret, ConfigError> {
+        match fs::read_to_string(self.folder.join(file)) {
+            Ok(text) => return Ok(Secret::new(text.trim())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(wrong(setting, error)),
+        }
+        let secret = make().map_err(|error| wrong(setting, error))?;
+        self.made.push(Made {
+            setting,
+            file,
+            secret: secret.clone(),
+        });
+        Ok(secret)
+    }
+}
+
+/// Writes a secret down, whole or not at all: a half-written key would be taken for the key at the
+/// next start. One that is there by now is another start's.
+fn write(folder: &Path, name: &str, secret: &Secret) -> io::Result<()> {
+    let path = folder.join(name);
+    if path.exists() {
+        let reason = "another start has made it meanwhile; start again";
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, reason));
+    }
     let unfinished = folder.join(format!(".{name}.new"));
     let mut file = fs::OpenOptions::new()
         .write(true)
@@ -595,8 +696,7 @@ fn kept(
     io::Write::write_all(&mut file, format!("{}\n", secret.expose()).as_bytes())?;
     file.sync_all()?;
     fs::rename(&unfinished, &path)?;
-    fs::File::open(folder)?.sync_all()?;
-    Ok(secret)
+    fs::File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]
@@ -640,12 +740,17 @@ mod tests {
             CloudFoundry::default(),
         )
         .expect("a configuration");
+        assert!(!first.data_dir.exists() && first.has_new_keys());
+        first.keep().expect("kept");
         let second = Config::check(
             &settings,
             SecretSettings::default(),
             CloudFoundry::default(),
         )
         .expect("a configuration");
+        assert!(!second.has_new_keys());
+        second.keep().expect("kept");
+        assert!(first.keep().is_err(), "a start that came late");
         assert_eq!(first.password, second.password);
         let sealed = first.keys.seal("c", b"x").expect("sealed");
         assert_eq!(second.keys.open("c", &sealed).expect("opens"), b"x");

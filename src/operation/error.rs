@@ -121,6 +121,9 @@ impl From<ProvisionerError> for StepError {
             ProvisionerError::Io { .. } => "the cluster's machine refused".to_owned(),
             ProvisionerError::DiskFull { .. } => "the cluster's disk is too full for it".to_owned(),
             ProvisionerError::TaskFailed { binary, .. } => format!("{binary} failed"),
+            ProvisionerError::FolderGone { .. } => {
+                "the cluster's folder is not there; its operator has to look".to_owned()
+            }
             ProvisionerError::RunsElsewhere { .. } => {
                 "its members run in another folder of the cluster's machine".to_owned()
             }
@@ -143,6 +146,9 @@ impl From<BackupStoreError> for StepError {
     fn from(error: BackupStoreError) -> Self {
         let message = match &error {
             BackupStoreError::Io { .. } => "the backup store refused".to_owned(),
+            BackupStoreError::Absent { .. } => {
+                "the backup store is not there; its operator has to look".to_owned()
+            }
             BackupStoreError::Full { .. } => "the backup store is too full for it".to_owned(),
             BackupStoreError::NotFound(_) => "its bytes are missing".to_owned(),
             BackupStoreError::Damaged { reason, .. } => format!("it is damaged: {reason}"),

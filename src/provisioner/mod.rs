@@ -63,6 +63,15 @@ pub enum ProvisionerError {
         /// The folder that both were given.
         folder: String,
     },
+    /// The cluster's path leads elsewhere by now.
+    #[error(
+        "the cluster folder {folder} is not the one that the broker started with: is its disk \
+         mounted?"
+    )]
+    FolderGone {
+        /// The folder.
+        folder: String,
+    },
     /// A deployment of this cluster runs in another folder: one of the two is a copy.
     #[error(
         "deployment {deployment} runs in another folder already (process {pid} in {place}): one of \

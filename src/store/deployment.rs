@@ -210,6 +210,23 @@ pub fn on_other_clusters(
         .collect()
 }
 
+/// The deployments on a cluster that members were allocated for, at most `limit`.
+pub fn allocated_on(
+    conn: &mut Conn<'_>,
+    cluster: &str,
+    limit: i64,
+) -> Result<Vec<DeploymentId>, StoreError> {
+    let ids: Vec<String> = each!(conn, |c| deployments::table
+        .filter(deployments::cluster_id.eq(cluster))
+        .filter(deployments::sealed_secrets.is_not_null())
+        .select(deployments::id)
+        .order(deployments::id)
+        .limit(limit)
+        .load(c))?;
+    let ids = ids.iter().map(|id| parse("a deployment's id", id));
+    ids.collect()
+}
+
 /// Keeps a deployment's members and secrets, and reserves its members' ports.
 pub fn allocate(
     conn: &mut Conn<'_>,

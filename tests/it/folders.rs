@@ -1,29 +1,306 @@
 //! Folders that are not what they seem: copies, swaps, disks that are not mounted. They are
 //! recognised before anything is written or deleted.
 
-use std::{path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use serde_json::json;
+use diesel::{Connection as _, RunQueryDsl as _, SqliteConnection, sql_query};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
 
-use crate::process::{BrokerProcess, assert_one_line, refused};
+use crate::{
+    broker::{TestBroker, answer, eventually, kill, new_folder, text},
+    etcd,
+    inside::Inside,
+    process::{BrokerProcess, assert_one_line, command, refused, refused_with, settings},
+};
+
+const MARKER: &str = ".compose-broker.json";
 
 /// Copies a folder as `cp -a` does.
 fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to.parent().expect("a folder above")).expect("a folder");
     let copied = Command::new("cp").arg("-a").args([from, to]).status();
     assert!(copied.expect("cp").success());
 }
 
+/// Takes a folder away, as when its disk is not mounted; returns where it is.
+fn take_away(folder: &Path) -> PathBuf {
+    let away = folder.with_extension("away");
+    fs::rename(folder, &away).expect("moved");
+    away
+}
+
+/// A broker in a process of its own with an instance `i`, which has a key.
+async fn with_an_instance() -> (BrokerProcess, Value) {
+    let broker = BrokerProcess::start().await;
+    broker.provision("i", json!({})).await;
+    let credentials = broker.bind("i", "app").await;
+    etcd::fill(&mut etcd::connect(&credentials).await, 1, "v").await;
+    (broker, credentials)
+}
+
+async fn readiness(broker: &TestBroker) -> (StatusCode, String) {
+    let answer = answer(broker.anonymous(Method::GET, "/readyz")).await;
+    (answer.status, text(&answer.body["status"]).to_owned())
+}
+
+async fn is_ready(broker: &TestBroker, wanted: StatusCode) -> String {
+    eventually("readiness is looked at anew", || async {
+        let (status, told) = readiness(broker).await;
+        (status == wanted).then_some(told)
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_on_a_copy_leaves_the_original_s_members_alone() {
-    let original = BrokerProcess::start().await;
-    let accepted = original.put_instance("i", json!({})).await;
-    original.instance_end("i", &accepted.body).await;
+    let (original, _) = with_an_instance().await;
     let members = original.members();
     assert_eq!(members.len(), 3);
 
     let other = BrokerProcess::stopped_with(|_| ());
     copy(&original.data_dir(), &other.data_dir());
-    assert_one_line(&refused(other.settings()).await, "is a copy");
+    let told = refused(other.settings()).await;
+    assert_one_line(&told, "COMPOSE_BROKER_DATA_DIR");
+    assert_one_line(&told, "is a copy of");
+    // Whatever its operator says, the same databases do not run a second time.
+    let accepted = ["--accept", "data", "--accept", "cluster:local"];
+    let told = refused_with(&accepted, other.settings()).await;
+    assert_one_line(&told, "runs in another folder already");
     assert_eq!(original.members(), members);
     assert_eq!(other.members(), [0; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_was_moved_goes_on_at_its_new_place() {
+    let (mut original, credentials) = with_an_instance().await;
+    let before = etcd::dump(&mut etcd::connect(&credentials).await).await;
+    original.kill();
+    let mut moved = BrokerProcess::stopped_with(|_| ());
+    fs::create_dir_all(moved.data_dir().parent().expect("a folder")).expect("a folder");
+    fs::rename(original.data_dir(), moved.data_dir()).expect("moved");
+
+    moved.start_again().await;
+    eventually("all members run at the new place", || async {
+        (moved.members().len() == 3 && original.members().is_empty()).then_some(())
+    })
+    .await;
+    eventually("they serve", || async {
+        let mut client = etcd::connect_to(&credentials, "uri").await.ok()?;
+        client.get("k", None).await.ok()
+    })
+    .await;
+    let after = etcd::dump(&mut etcd::connect(&credentials).await).await;
+    assert_eq!(after, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_disk_the_backup_store_is_neither_used_nor_made_anew() {
+    let (mut broker, credentials) = with_an_instance().await;
+    let good = broker.back_up(&credentials).await;
+    assert_eq!(good["status"], "complete", "{good}");
+    Inside::of(&broker).idle("i").await;
+    let backups = broker.data_dir().join("backups");
+    let manifest = |root: &Path| {
+        let folder = root.join(text(&good["deployment_id"]));
+        folder.join(text(&good["id"])).join("manifest.json")
+    };
+
+    // While the broker runs.
+    let away = take_away(&backups);
+    let told = is_ready(&broker, StatusCode::SERVICE_UNAVAILABLE).await;
+    assert_eq!(told, "the backup store is not there");
+    let failed = broker.back_up(&credentials).await;
+    assert_eq!(failed["status"], "failed", "{failed}");
+    let reason = text(&failed["status_detail"]);
+    assert!(reason.contains("the backup store is not there"), "{reason}");
+    for method in [Method::GET, Method::POST] {
+        let request = broker.osb(method, "/operator/reconciliation");
+        let looked = answer(request).await;
+        assert_eq!(
+            looked.status,
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "{looked:?}"
+        );
+    }
+    assert!(!backups.exists());
+
+    // At a start, whether or not there is a folder.
+    broker.kill();
+    assert_one_line(
+        &refused(broker.settings()).await,
+        "COMPOSE_BROKER_BACKUP_STORE",
+    );
+    assert!(!backups.exists());
+    fs::create_dir(&backups).expect("where a disk would be mounted");
+    let told = refused(broker.settings()).await;
+    assert_one_line(&told, "COMPOSE_BROKER_BACKUP_STORE");
+    assert_one_line(&told, "--accept backups");
+    assert_eq!(fs::read_dir(&backups).expect("a folder").count(), 0);
+
+    fs::remove_dir(&backups).expect("an empty folder");
+    fs::rename(&away, &backups).expect("mounted");
+    broker.start_again().await;
+    assert!(manifest(&backups).exists());
+    let next = broker.back_up(&credentials).await;
+    assert_eq!(next["status"], "complete", "{next}");
+    Inside::of(&broker).idle("i").await;
+    assert!(!manifest(&backups).exists(), "retention goes on");
+
+    // A copy that lacks the marker; its operator knows better.
+    broker.kill();
+    fs::remove_file(backups.join(MARKER)).expect("a marker");
+    assert_one_line(
+        &refused(broker.settings()).await,
+        "COMPOSE_BROKER_BACKUP_STORE",
+    );
+    broker.spawn_with(&["--accept", "backups"]);
+    broker.serving().await;
+    assert!(backups.join(MARKER).exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_disk_no_member_of_a_cluster_is_started() {
+    let (mut broker, _) = with_an_instance().await;
+    let cluster = broker.data_dir().join("clusters/local");
+    let away = take_away(&cluster);
+    let killed = broker.members()[0];
+    kill(killed);
+    eventually("the broker tells", || async {
+        broker
+            .logged()
+            .contains("no member is started")
+            .then_some(())
+    })
+    .await;
+    let unbound = broker.unbind("i", "app").await;
+    assert_eq!(
+        unbound.status,
+        StatusCode::OK,
+        "binds need no folder: {unbound:?}"
+    );
+    assert!(!cluster.exists());
+    broker.kill();
+    let told = refused(broker.settings()).await;
+    assert_one_line(&told, "\"local\"");
+    assert_one_line(&told, "--accept cluster:local");
+    assert!(!cluster.exists());
+
+    fs::rename(&away, &cluster).expect("mounted");
+    broker.start_again().await;
+    eventually("three members again", || async {
+        (broker.members().len() == 3).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn folders_that_changed_places_are_told_apart() {
+    let (mut one, mut other) = (BrokerProcess::start().await, BrokerProcess::start().await);
+    one.kill();
+    other.kill();
+    let backups = [&one, &other].map(|broker| broker.data_dir().join("backups"));
+    let away = take_away(&backups[0]);
+    fs::rename(&backups[1], &backups[0]).expect("moved");
+    fs::rename(&away, &backups[1]).expect("moved");
+    for broker in [&one, &other] {
+        let told = refused(broker.settings()).await;
+        assert_one_line(&told, "COMPOSE_BROKER_BACKUP_STORE");
+        assert_one_line(&told, "is not the folder that the broker knows");
+    }
+}
+
+/// Makes of a folder what a broker that knew no markers left there.
+fn forget_markers(data: &Path) {
+    for folder in ["", "backups", "clusters/local"] {
+        fs::remove_file(data.join(folder).join(MARKER)).expect("a marker");
+    }
+    let file = data.join("broker.db").display().to_string();
+    let mut database = SqliteConnection::establish(&file).expect("a database");
+    let forgotten = sql_query("DELETE FROM folders").execute(&mut database);
+    assert_eq!(forgotten.expect("deleted"), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn folders_of_before_there_were_markers_are_known_by_what_is_in_them() {
+    let (mut broker, credentials) = with_an_instance().await;
+    broker.back_up(&credentials).await;
+    Inside::of(&broker).idle("i").await;
+    broker.kill();
+    let data = broker.data_dir();
+    forget_markers(&data);
+
+    for (folder, setting) in [
+        ("backups", "COMPOSE_BROKER_BACKUP_STORE"),
+        ("clusters/local", "COMPOSE_BROKER_CLUSTERS"),
+    ] {
+        let folder = data.join(folder);
+        let away = take_away(&folder);
+        fs::create_dir(&folder).expect("an empty folder");
+        assert_one_line(&refused(broker.settings()).await, setting);
+        assert_eq!(fs::read_dir(&folder).expect("a folder").count(), 0);
+        fs::remove_dir(&folder).expect("an empty folder");
+        fs::rename(&away, &folder).expect("moved");
+        assert!(!data.join(MARKER).exists(), "nothing is marked by halves");
+    }
+    broker.start_again().await;
+    for folder in ["", "backups", "clusters/local"] {
+        assert!(data.join(folder).join(MARKER).exists(), "{folder}");
+    }
+    broker.kill_and_start_again().await;
+    assert_eq!(broker.members().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_database_does_not_begin_beside_clusters_that_are_not_empty() {
+    let (mut broker, _) = with_an_instance().await;
+    broker.kill();
+    let data = broker.data_dir();
+    let lost = data.join("lost");
+    fs::create_dir(&lost).expect("a folder");
+    for name in ["broker.db", "broker.db-wal", "broker.db-shm"] {
+        if data.join(name).exists() {
+            fs::rename(data.join(name), lost.join(name)).expect("moved");
+        }
+    }
+    let told = refused(broker.settings()).await;
+    assert_one_line(&told, "COMPOSE_BROKER_DATABASE_URL");
+    assert_one_line(&told, "1 deployment(s) in");
+    assert!(!data.join("broker.db").exists());
+    assert_eq!(broker.members().len(), 3);
+
+    broker.spawn_with(&["--accept", "database"]);
+    broker.serving().await;
+    assert_eq!(broker.members().len(), 3);
+    broker.kill_and_start_again().await;
+}
+
+#[test]
+fn a_dashboard_link_is_asked_for_without_making_anything() {
+    let folder = new_folder();
+    for there in [false, true] {
+        let settings = settings(&folder);
+        let data = folder.join("data");
+        if there {
+            fs::create_dir_all(&data).expect("a folder");
+        }
+        let mut told = command(&["dashboard-link", "i"], &settings);
+        let told = told.output().expect("an end");
+        assert_one_line(&told, "COMPOSE_BROKER_DATA_DIR");
+        assert_one_line(&told, "no broker keeps its things there");
+        assert_eq!(data.exists(), there);
+        if there {
+            assert_eq!(fs::read_dir(&data).expect("a folder").count(), 0);
+            // A file that is somebody else's.
+            fs::write(data.join("encryption_keys"), "k:AAAA").expect("a file");
+            let told = command(&["dashboard-link", "i"], &settings).output();
+            assert_one_line(&told.expect("an end"), "COMPOSE_BROKER_ENCRYPTION_KEYS");
+            assert_eq!(fs::read_dir(&data).expect("a folder").count(), 1);
+        }
+    }
+    fs::remove_dir_all(&folder).expect("removed");
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Each room with the rooms that it may use beside itself.
-const ROOMS: [(&str, &[&str]); 20] = [
+const ROOMS: [(&str, &[&str]); 21] = [
     ("main", &["app", "client", "config", "logging"]),
     (
         "app",
@@ -17,6 +17,7 @@ const ROOMS: [(&str, &[&str]); 20] = [
             "clock",
             "config",
             "engine",
+            "folder",
             "guard",
             "http",
             "logbook",
@@ -61,12 +62,13 @@ const ROOMS: [(&str, &[&str]); 20] = [
             "stream",
         ],
     ),
-    ("backup_store", &["model", "seal", "stream"]),
+    ("backup_store", &["folder", "model", "seal", "stream"]),
     ("engine", &["model", "seal", "stream"]),
-    ("provisioner", &["model", "stream"]),
+    ("provisioner", &["folder", "model", "stream"]),
     ("store", &["caller", "model"]),
     ("caller", &[]),
     ("clock", &[]),
+    ("folder", &["model"]),
     ("model", &[]),
     ("seal", &["model"]),
 ];

@@ -34,41 +34,6 @@ const BLOCK_BYTES: u64 = 512;
 const PRIVATE_FOLDER: u32 = 0o700;
 const PRIVATE_FILE: u32 = 0o600;
 
-/// A folder by what it is, not by how it is called: one that was moved, or has a second path, is the
-/// same; a copy is another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct FolderId {
-    device: u64,
-    inode: u64,
-}
-
-impl FolderId {
-    /// What a path leads to now; none when nothing is there.
-    pub(super) fn of(path: &Path) -> io::Result<Option<Self>> {
-        match fs::metadata(path) {
-            Ok(seen) => Ok(Some(Self::from(&seen))),
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) =>
-            {
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
-    }
-}
-
-impl From<&fs::Metadata> for FolderId {
-    fn from(seen: &fs::Metadata) -> Self {
-        Self {
-            device: seen.dev(),
-            inode: seen.ino(),
-        }
-    }
-}
-
 /// The folder of one deployment.
 #[derive(Debug, Clone)]
 pub(super) struct DeploymentFolder {

@@ -14,12 +14,13 @@ use std::{
 use super::{
     backoff::Backoff,
     discovery::Programs,
-    folders::{self, FolderId, MemberFolder},
+    folders::{self, MemberFolder},
     ports, printed,
     process::{self, OwnProcess, PlacedProcess},
     record::{self, ProcessRecord, ServerRecord, Wanted},
 };
 use crate::{
+    folder::FolderId,
     model::{
         failure::chain,
         ids::DeploymentId,

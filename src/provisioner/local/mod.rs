@@ -35,7 +35,7 @@ use std::{
     fs::{File, TryLockError},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::Duration,
     time::Instant,
 };
@@ -53,6 +53,7 @@ use self::{
 };
 use super::{FileSeen, Observation, Provisioner, ProvisionerError};
 use crate::{
+    folder::FolderId,
     model::{
         failure::chain,
         ids::DeploymentId,
@@ -78,6 +79,10 @@ pub struct LocalProvisioner {
 /// A cluster folder and what is known of it.
 struct Cluster {
     folder: PathBuf,
+    /// What the folder was when its lock was taken.
+    id: Option<FolderId>,
+    /// Whether the path led elsewhere at the supervisor's last look.
+    is_elsewhere: AtomicBool,
     programs: Programs,
     deployments: Mutex<BTreeMap<DeploymentId, SharedDeployment>>,
     /// Held until the last action has ended.
@@ -102,8 +107,13 @@ impl LocalProvisioner {
         .map_err(ProvisionerError::while_doing(format!(
             "looking for engines in {engines}"
         )))?;
+        let id = FolderId::of(&folder).map_err(ProvisionerError::while_doing(
+            "looking at the cluster folder",
+        ))?;
         let cluster = Arc::new(Cluster {
             folder,
+            id,
+            is_elsewhere: AtomicBool::new(false),
             programs,
             deployments: Mutex::default(),
             _lock: lock,
@@ -119,6 +129,21 @@ impl LocalProvisioner {
 }
 
 impl Cluster {
+    /// Fails when the cluster's path does not lead to the folder any more whose lock is held, as
+    /// when its disk is no longer mounted: what would be started there would begin anew with
+    /// nothing.
+    fn check(&self) -> Result<()> {
+        let id = FolderId::of(&self.folder).map_err(ProvisionerError::while_doing(
+            "looking at the cluster folder",
+        ))?;
+        if id.is_some() && id == self.id {
+            return Ok(());
+        }
+        Err(ProvisionerError::FolderGone {
+            folder: self.folder.display().to_string(),
+        })
+    }
+
     /// Adopts what an earlier broker left here.
     fn take_over(&self) -> Result<()> {
         let failed = || ProvisionerError::while_doing("taking over the cluster");
@@ -199,7 +224,11 @@ impl Cluster {
             .clone();
         let mut deployment = deployment.lock_owned().await;
         let cluster = self.clone();
-        blocking(move || change(&cluster, &mut deployment)).await
+        blocking(move || {
+            cluster.check()?;
+            change(&cluster, &mut deployment)
+        })
+        .await
     }
 }
 

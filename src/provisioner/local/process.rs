@@ -34,9 +34,9 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::folders::FolderId;
-use crate::model::limits::{
-    EXEC_WAIT, KILL_WAIT, MEMBER_OOM_SCORE, MEMBER_OPEN_FILES_MAX, PROCESS_POLL,
+use crate::{
+    folder::FolderId,
+    model::limits::{EXEC_WAIT, KILL_WAIT, MEMBER_OOM_SCORE, MEMBER_OPEN_FILES_MAX, PROCESS_POLL},
 };
 
 /// The environment variable that holds the place of a process.
