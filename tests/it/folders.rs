@@ -70,7 +70,9 @@ async fn a_broker_on_a_copy_leaves_the_original_s_members_alone() {
     // Whatever its operator says, the same databases do not run a second time.
     let accepted = ["--accept", "data", "--accept", "cluster:local"];
     let told = refused_with(&accepted, other.settings()).await;
-    assert_one_line(&told, "runs in another folder already");
+    let told = String::from_utf8_lossy(&told.stderr);
+    let last = told.lines().last().unwrap_or_default();
+    assert!(last.contains("runs in another folder already"), "{told}");
     assert_eq!(original.members(), members);
     assert_eq!(other.members(), [0; 0]);
 }
@@ -177,12 +179,6 @@ async fn without_its_disk_no_member_of_a_cluster_is_started() {
             .then_some(())
     })
     .await;
-    let unbound = broker.unbind("i", "app").await;
-    assert_eq!(
-        unbound.status,
-        StatusCode::OK,
-        "binds need no folder: {unbound:?}"
-    );
     assert!(!cluster.exists());
     broker.kill();
     let told = refused(broker.settings()).await;
