@@ -20,6 +20,7 @@ use crate::{
         self, Broker, BrokerError, CatalogRefusal, Doorkeeper, Downloads, LostPlans,
         keeps_all_plans,
     },
+    census::ClusterCensus,
     config::{CatalogFile, Config, ConfigError, LocalCluster},
     engine::{SharedEngine, etcd},
     guard::Guard,
@@ -289,6 +290,7 @@ impl App {
         let provisioners: BTreeMap<String, _> = provisioners
             .map(|(id, parts)| (id.clone(), parts.provisioner.clone()))
             .collect();
+        let census = ClusterCensus::new(provisioners.clone());
         let logbook = Logbook::new(provisioners.clone(), engines.clone());
         let mut credentials = vec![Credentials {
             username: config.username,
@@ -312,6 +314,7 @@ impl App {
             doorkeeper,
             downloads: Downloads::on(runtime),
             observer: Box::new(observer),
+            census: Box::new(census),
             logs: Box::new(logbook),
         });
         let guard = Guard::new(

@@ -2,6 +2,7 @@
 
 // In layer order: each imports only what stands below it.
 pub mod app;
+pub mod census;
 pub mod client;
 pub mod config;
 pub mod logbook;

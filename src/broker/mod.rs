@@ -24,6 +24,7 @@ use crate::{
     store::{self, Store, StoreError},
 };
 
+mod adopt;
 mod alert;
 mod audit;
 mod backup;
@@ -52,6 +53,7 @@ mod update;
 mod upgrade;
 mod versions;
 
+pub use adopt::{AdoptedDeployment, Census, CensusError, Stray};
 pub use audit::{AuditPage, AuditQuery};
 pub use binding::{BindRequest, Bound, FetchedBinding, UnbindRequest, Unbound};
 pub use catalog::{CatalogRefusal, LostPlan, LostPlans, keeps_all_plans};
@@ -136,6 +138,9 @@ pub enum BrokerError {
     /// The backup store did not do its part.
     #[error("the backup store did not answer")]
     BackupStore(#[from] BackupStoreError),
+    /// The clusters did not do their part.
+    #[error("the clusters cannot be looked at")]
+    Clusters(#[from] CensusError),
     /// What members print cannot be read.
     #[error("the members' logs cannot be read")]
     Logs(#[from] LogError),
@@ -190,6 +195,8 @@ pub struct Broker {
     pub downloads: Downloads,
     /// Tells how deployments fare.
     pub observer: Box<dyn Observer>,
+    /// Tells what is on the clusters.
+    pub census: Box<dyn Census>,
     /// Reads what members print.
     pub logs: Box<dyn Logs>,
 }

@@ -17,6 +17,10 @@ pub enum AtOnce {
     Catalog,
     /// Repairs of what the store and the backup store disagreed about.
     Reconciliation,
+    /// A deployment that the store did not know is an instance's again.
+    Adoption,
+    /// A deployment that the store did not know was removed.
+    Removal,
 }
 
 impl AtOnce {
@@ -28,6 +32,8 @@ impl AtOnce {
             Self::Notes => "notes",
             Self::Catalog => "catalog",
             Self::Reconciliation => "reconciliation",
+            Self::Adoption => "adoption",
+            Self::Removal => "removal",
         }
     }
 }

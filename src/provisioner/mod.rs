@@ -12,7 +12,7 @@ use crate::{
     model::{
         ids::DeploymentId,
         logfile::{LogPart, Logfile},
-        server::{Server, Task},
+        server::{MemberSeen, Server, Task},
         version::Version,
     },
     stream::{ByteStream, TextStream},
@@ -182,6 +182,11 @@ pub trait Provisioner: Send + Sync {
         &self,
         deployment: &DeploymentId,
     ) -> Result<Vec<Observation>, ProvisionerError>;
+
+    /// The members of a deployment as they were last described, sorted by name. An unknown deployment
+    /// has none.
+    async fn members(&self, deployment: &DeploymentId)
+    -> Result<Vec<MemberSeen>, ProvisionerError>;
 
     /// The files in a folder of a member's home, sorted by name. `folder` is seen from the home; one
     /// that is not there has none.

@@ -80,6 +80,16 @@ pub fn of_instance(
     row.map(Row::into_model).transpose()
 }
 
+/// Whether there is a deployment of that id.
+pub fn is_known(conn: &mut Conn<'_>, id: &DeploymentId) -> Result<bool, StoreError> {
+    let found: Option<String> = each!(conn, |c| deployments::table
+        .find(id.as_str())
+        .select(deployments::id)
+        .first(c)
+        .optional())?;
+    Ok(found.is_some())
+}
+
 /// The usable deployments of an engine, in the order of their ids.
 pub fn usable(conn: &mut Conn<'_>, engine: &str) -> Result<Vec<Deployment>, StoreError> {
     let rows: Vec<Row> = each!(conn, |c| deployments::table

@@ -12,7 +12,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    broker::{TestBroker, answer, eventually, kill, new_folder, text},
+    broker::{Answer, TestBroker, answer, eventually, kill, new_folder, text},
     etcd,
     inside::Inside,
     process::{BrokerProcess, assert_one_line, command, refused, refused_with, settings},
@@ -273,6 +273,123 @@ async fn a_new_database_does_not_begin_beside_clusters_that_are_not_empty() {
     broker.serving().await;
     assert_eq!(broker.members().len(), 3);
     broker.kill_and_start_again().await;
+}
+
+async fn findings(broker: &TestBroker) -> Vec<Value> {
+    let found = answer(broker.osb(Method::GET, "/operator/reconciliation")).await;
+    assert_eq!(found.status, StatusCode::OK, "{found:?}");
+    found.body["findings"].as_array().expect("a list").clone()
+}
+
+async fn decide(broker: &TestBroker, deployment: &str, choice: &str) -> Answer {
+    let body = json!({
+        "deployment_id": deployment, "cluster_id": "local", "choice": choice,
+    });
+    answer(broker.osb(Method::POST, "/operator/reconcile").json(&body)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deployments_that_a_new_database_does_not_know_are_adopted_or_removed() {
+    let (mut broker, credentials) = with_an_instance().await;
+    let before = etcd::dump(&mut etcd::connect(&credentials).await).await;
+    let backup = broker.back_up(&credentials).await;
+    Inside::of(&broker).idle("i").await;
+    broker.provision("gone", json!({})).await;
+    let (gone, _) = Inside::of(&broker)
+        .deployment("gone")
+        .await
+        .expect("a deployment");
+    let members = broker.members();
+    broker.kill();
+    for name in ["broker.db", "broker.db-wal", "broker.db-shm"] {
+        let _ = fs::remove_file(broker.data_dir().join(name));
+    }
+    broker.spawn_with(&["--accept", "database"]);
+    broker.serving().await;
+
+    let deployment = text(&credentials["deployment_id"]).to_owned();
+    let found = findings(&broker).await;
+    let strays: Vec<&Value> = found
+        .iter()
+        .filter(|of| of["finding"] == "deployment_without_row")
+        .collect();
+    assert_eq!(strays.len(), 2, "{found:?}");
+    let ours = strays
+        .iter()
+        .find(|of| of["deployment"] == deployment.as_str());
+    let expected = json!({
+        "finding": "deployment_without_row", "deployment": deployment, "cluster": "local",
+        "instance": "i", "backup": backup["id"], "adoptable": true,
+    });
+    assert_eq!(**ours.expect("a finding"), expected);
+
+    // Its backups are what it is adopted from.
+    let path = "/operator/reconciliation?delete_leftovers=true";
+    let repaired = answer(broker.osb(Method::POST, path)).await;
+    let left = |of: &Value| of["repair"] == "left";
+    let repaired = repaired.body["findings"].as_array().expect("a list");
+    assert!(repaired.iter().all(left), "{repaired:?}");
+
+    let unknown = decide(&broker, &"0".repeat(24), "adopt").await;
+    assert_eq!(unknown.status, StatusCode::NOT_FOUND, "{unknown:?}");
+    let hopeless = decide(&broker, gone.id.as_str(), "adopt").await;
+    assert_eq!(hopeless.status, StatusCode::BAD_REQUEST, "{hopeless:?}");
+    let wrong = decide(&broker, &deployment, "both").await;
+    assert_eq!(wrong.status, StatusCode::BAD_REQUEST, "{wrong:?}");
+    let adopted = decide(&broker, &deployment, "adopt").await;
+    assert_eq!(adopted.status, StatusCode::OK, "{adopted:?}");
+    let expected = json!({
+        "choice": "adopt", "deployment_id": deployment, "instance_id": "i", "backups_adopted": 1,
+    });
+    assert_eq!(adopted.body, expected);
+    assert_eq!(broker.members(), members, "nobody notices");
+
+    // All that can be done with an instance.
+    let bound = broker.bind("i", "new").await;
+    assert_eq!(etcd::dump(&mut etcd::connect(&bound).await).await, before);
+    let next = broker.back_up(&bound).await;
+    assert_eq!(next["status"], "complete", "{next}");
+    let restored = json!({ "source_service_instance_id": "i", "backup_id": next["id"] });
+    broker.provision("copy", restored).await;
+
+    let removed = decide(&broker, gone.id.as_str(), "remove").await;
+    assert_eq!(removed.status, StatusCode::OK, "{removed:?}");
+    for id in [&deployment, gone.id.as_str()] {
+        let again = decide(&broker, id, "remove").await;
+        assert_eq!(again.status, StatusCode::NOT_FOUND, "{again:?}");
+    }
+    assert_eq!(broker.members().len(), 6);
+    assert_eq!(findings(&broker).await, [json!(null); 0]);
+    let audit = answer(broker.osb(Method::GET, "/operator/audit")).await;
+    let entries = audit.body["entries"].as_array().expect("a list").clone();
+    for action in ["adoption", "removal"] {
+        assert!(
+            entries.iter().any(|entry| entry["action"] == action),
+            "{action}"
+        );
+    }
+    for id in ["i", "copy"] {
+        broker.deprovision(id).await;
+    }
+    assert_eq!(broker.members(), [0; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_usable_instance_whose_deployment_is_nowhere_is_found() {
+    let (mut broker, credentials) = with_an_instance().await;
+    broker.kill();
+    broker.members().into_iter().for_each(kill);
+    let deployment = text(&credentials["deployment_id"]).to_owned();
+    fs::remove_dir_all(broker.data_dir().join("clusters/local").join(&deployment))
+        .expect("a lost disk");
+    broker.start_again().await;
+    let expected = json!({
+        "finding": "row_without_deployment", "instance": "i", "deployment": deployment,
+        "cluster": "local",
+    });
+    assert_eq!(findings(&broker).await, [expected]);
+    broker.deprovision("i").await;
+    assert_eq!(findings(&broker).await, [json!(null); 0]);
 }
 
 #[test]

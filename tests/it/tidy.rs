@@ -7,13 +7,14 @@ use std::{
 };
 
 /// Each room with the rooms that it may use beside itself.
-const ROOMS: [(&str, &[&str]); 21] = [
+const ROOMS: [(&str, &[&str]); 22] = [
     ("main", &["app", "client", "config", "logging"]),
     (
         "app",
         &[
             "backup_store",
             "broker",
+            "census",
             "clock",
             "config",
             "engine",
@@ -42,6 +43,7 @@ const ROOMS: [(&str, &[&str]); 21] = [
         "logbook",
         &["broker", "engine", "model", "provisioner", "stream"],
     ),
+    ("census", &["broker", "model", "provisioner"]),
     ("scheduler", &["broker", "model"]),
     ("guard", &["broker", "engine", "model", "provisioner"]),
     (

@@ -25,7 +25,7 @@ use crate::{
         failure::chain,
         ids::DeploymentId,
         limits::{MEMBER_LOG_BYTES_MAX, PORT_WAIT, STOP_GRACE},
-        server::Server,
+        server::{MemberSeen, Server},
     },
     provisioner::{Observation, ProvisionerError},
 };
@@ -379,6 +379,17 @@ pub(super) fn observe(folder: &MemberFolder) -> io::Result<Option<Observation>> 
             None => false,
         },
         restarts: process.map_or(0, |known| known.restarts),
+    }))
+}
+
+/// What is written down about a member.
+pub(super) fn described(folder: &MemberFolder, host: &str) -> io::Result<Option<MemberSeen>> {
+    let record: Option<ServerRecord> = record::read(&folder.server_record())?;
+    Ok(record.map(|record| MemberSeen {
+        name: folder.name.clone(),
+        version: record.version,
+        host: host.to_owned(),
+        ports: record.ports,
     }))
 }
 

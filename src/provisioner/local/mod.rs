@@ -59,7 +59,7 @@ use crate::{
         ids::DeploymentId,
         limits::{CLUSTER_LOCK_WAIT, PROCESS_POLL},
         logfile::{LogPart, Logfile},
-        server::{Server, Task},
+        server::{MemberSeen, Server, Task},
         version::Version,
     },
     stream::{ByteStream, TextStream},
@@ -288,6 +288,22 @@ impl Provisioner for LocalProvisioner {
             let members = folder.all_members().and_then(|members| {
                 let observed = members.iter().map(member::observe);
                 observed.collect::<io::Result<Vec<_>>>()
+            });
+            Ok(members.map_err(failed)?.into_iter().flatten().collect())
+        })
+        .await
+    }
+
+    async fn members(&self, deployment: &DeploymentId) -> Result<Vec<MemberSeen>> {
+        let folder = DeploymentFolder::new(&self.cluster.folder, deployment);
+        let failed = ProvisionerError::while_doing(format!("looking at deployment {deployment}"));
+        let host = self.host.clone();
+        blocking(move || {
+            let members = folder.all_members().and_then(|members| {
+                let seen = members
+                    .iter()
+                    .map(|folder| member::described(folder, &host));
+                seen.collect::<io::Result<Vec<_>>>()
             });
             Ok(members.map_err(failed)?.into_iter().flatten().collect())
         })
