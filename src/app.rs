@@ -20,7 +20,8 @@ use crate::{
         self, Accesses, Broker, BrokerError, CatalogRefusal, Doorkeeper, Downloads, LostPlans,
         keeps_all_plans,
     },
-    config::{CatalogFile, Config, LocalCluster},
+    census::ClusterCensus,
+    config::{CatalogFile, Config, ConfigError, LocalCluster},
     engine::{SharedEngine, etcd},
     guard::Guard,
     http::{
@@ -56,6 +57,10 @@ use crate::{
     store::{self, Conn, Store, StoreError},
     watchdog::Watchdog,
 };
+
+mod folders;
+
+pub use folders::FolderError;
 
 /// How [`StartError`] is told in one line, with all its causes.
 pub use crate::model::failure::chain;
@@ -122,6 +127,31 @@ pub enum StartError {
          {0}; list them, with \"enabled\": false if they shall take nothing new"
     )]
     ClusterGone(String),
+    /// A setting that shows to be wrong only when something is made.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The database is new, and other things are not.
+    #[error(
+        "COMPOSE_BROKER_DATABASE_URL: the database is a new one, but there are {0}. If it was lost, \
+         put its copy back; to begin with an empty one beside them, start once with --accept \
+         database"
+    )]
+    NewDatabase(String),
+    /// The folder of what the broker keeps is not what it seems.
+    #[error("COMPOSE_BROKER_DATA_DIR")]
+    DataFolder(#[source] FolderError),
+    /// The folder of backups is not what it seems.
+    #[error("COMPOSE_BROKER_BACKUP_STORE")]
+    BackupFolder(#[source] FolderError),
+    /// The folder of a cluster is not what it seems.
+    #[error("cluster {cluster:?} (COMPOSE_BROKER_DATA_DIR, COMPOSE_BROKER_CLUSTERS)")]
+    ClusterFolder {
+        /// The cluster's id.
+        cluster: String,
+        /// What is wrong with the folder.
+        #[source]
+        source: FolderError,
+    },
     /// The folder of backups cannot be used.
     #[error("COMPOSE_BROKER_BACKUP_STORE")]
     BackupStore(#[from] BackupStoreError),
@@ -200,10 +230,14 @@ pub struct App {
 impl App {
     /// Builds and starts a broker. When this returns, requests are served.
     ///
-    /// Members come first: whatever else stops the start, databases that should run do. What is
-    /// wrong with a cluster is told in its turn.
+    /// Members come first: whatever else stops the start, databases that should run do, unless it is
+    /// in doubt whose they are. What is wrong with a cluster is told in its turn.
     pub async fn start(config: Config, surroundings: Surroundings) -> Result<Self, StartError> {
-        let opened = open_clusters(&config.clusters).await;
+        let mut opened = Opened::default();
+        let url = Some(config.database_url.expose());
+        for local in folders::beyond_doubt(&config.clusters, url).await {
+            opened.open(local).await;
+        }
         let engines: BTreeMap<String, SharedEngine> = [Arc::new(etcd::Etcd) as SharedEngine]
             .map(|e| (e.name().to_owned(), e))
             .into();
@@ -222,13 +256,20 @@ impl App {
             .clone()
             .map(ServerCertificate::load)
             .transpose()?;
+        folders::check_before_store(&config)?;
         let store = Arc::new(Store::open(config.database_url.expose())?);
+        let checked = folders::check(&store, &config, surroundings.clock.now()).await?;
         check_keys(&store, &config.keys).await?;
         renew_seals(&store, &config.keys).await?;
         check_clusters(&store, &config.clusters).await?;
         let catalog = Arc::new(CurrentCatalog::new(check_plans(&store, catalog).await?));
-        let backups: SharedBackupStore = Arc::new(FolderStore::open(config.backup_folder.clone())?);
-        let clusters = opened?;
+        config.keep()?;
+        let backups = FolderStore::open(config.backup_folder.clone())?;
+        let backups: SharedBackupStore = Arc::new(backups.marked(checked.mark(&store).await?));
+        for local in &config.clusters {
+            opened.open(local).await;
+        }
+        let clusters = opened.all()?;
         let versions: BTreeMap<String, BTreeMap<String, Vec<_>>> = clusters
             .iter()
             .map(|(id, cluster)| {
@@ -263,6 +304,7 @@ impl App {
         let provisioners: BTreeMap<String, _> = provisioners
             .map(|(id, parts)| (id.clone(), parts.provisioner.clone()))
             .collect();
+        let census = ClusterCensus::new(provisioners.clone());
         let [observer, guards, watchdogs] = [(); 3].map(|()| {
             EngineObserver::new(
                 store.clone(),
@@ -300,6 +342,7 @@ impl App {
             doorkeeper,
             downloads: Downloads::on(runtime),
             observer: Box::new(observer),
+            census: Box::new(census),
             logs: Box::new(logbook),
         });
         let guard = Guard::new(
@@ -574,6 +617,12 @@ pub enum LinkError {
     /// The store does not open, or the key ring is not the broker's.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// No broker ever ran with these settings.
+    #[error(
+        "COMPOSE_BROKER_DATA_DIR: {0} has no key ring, so no broker keeps its things there; give the \
+         settings of the one that runs"
+    )]
+    NoBroker(String),
     /// There is nothing that it could lead to.
     #[error("there is no service instance {0:?}; give its id, as the platform has it")]
     NoInstance(String),
@@ -599,6 +648,9 @@ pub async fn dashboard_link(
 ) -> Result<String, LinkError> {
     let none = || LinkError::NoInstance(instance.to_owned());
     let id: InstanceId = instance.parse().map_err(|_| none())?;
+    if config.has_new_keys() {
+        return Err(LinkError::NoBroker(config.data_dir.display().to_string()));
+    }
     let store = Store::open_for_reading(config.database_url.expose()).map_err(StartError::from)?;
     let store = Arc::new(store);
     check_keys(&store, &config.keys).await?;
@@ -673,8 +725,9 @@ async fn check_clusters(store: &Arc<Store>, clusters: &[LocalCluster]) -> Result
 /// Starts the members that should run, where the broker itself cannot be started for its settings:
 /// nobody looks after them until one is. What is wrong with a cluster, the next start tells.
 pub async fn start_members(clusters: &[LocalCluster]) {
-    for local in clusters {
-        let _ = open_cluster(local).await;
+    let mut opened = Opened::default();
+    for local in folders::beyond_doubt(clusters, None).await {
+        opened.open(local).await;
     }
 }
 
@@ -697,17 +750,26 @@ async fn open_cluster(local: &LocalCluster) -> Result<Arc<LocalProvisioner>, Sta
     })
 }
 
-async fn open_clusters(all: &[LocalCluster]) -> Result<BTreeMap<String, ClusterParts>, StartError> {
-    let mut clusters = BTreeMap::new();
-    let mut failure = None;
-    for local in all {
+/// Clusters that were opened, so that their members run.
+#[derive(Default)]
+struct Opened {
+    clusters: BTreeMap<String, ClusterParts>,
+    /// Why some were not, by the id of the cluster.
+    failures: BTreeMap<String, StartError>,
+}
+
+impl Opened {
+    /// Opens a cluster once. Where it fails, the members of the others are started all the same.
+    async fn open(&mut self, local: &LocalCluster) {
         let id = &local.cluster.id;
+        if self.clusters.contains_key(id) || self.failures.contains_key(id) {
+            return;
+        }
         let provisioner = match open_cluster(local).await {
             Ok(provisioner) => provisioner,
-            // The members of the others are started all the same.
             Err(error) => {
-                failure = failure.or(Some(error));
-                continue;
+                self.failures.insert(id.clone(), error);
+                return;
             }
         };
         let limit = local.cluster.operations_at_once.map(usize::try_from);
@@ -716,10 +778,14 @@ async fn open_clusters(all: &[LocalCluster]) -> Result<BTreeMap<String, ClusterP
             ports: local.ports,
             operations_at_once: limit.and_then(Result::ok),
         };
-        clusters.insert(id.clone(), parts);
+        self.clusters.insert(id.clone(), parts);
     }
-    match failure {
-        None => Ok(clusters),
-        Some(error) => Err(error),
+
+    /// All of them; fails when one could not be opened.
+    fn all(self) -> Result<BTreeMap<String, ClusterParts>, StartError> {
+        match self.failures.into_values().next() {
+            None => Ok(self.clusters),
+            Some(error) => Err(error),
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 // In layer order: each imports only what stands below it.
 pub mod app;
+pub mod census;
 pub mod client;
 pub mod config;
 pub mod logbook;
@@ -23,6 +24,7 @@ pub mod store;
 
 pub mod caller;
 pub mod clock;
+pub mod folder;
 pub mod model;
 pub mod seal;
 pub mod stream;

@@ -11,7 +11,7 @@ use clap_complete::{generate, shells};
 use compose_broker::{
     app::{App, Clock, Surroundings, chain, check_catalog, dashboard_link, start_members},
     client::{self, Client},
-    config::{CatalogFile, Config, SECRETS_HELP, Settings},
+    config::{Accepted, CatalogFile, Config, SECRETS_HELP, Settings},
     logging,
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -37,7 +37,15 @@ enum CatalogCommand {
 enum Command {
     /// Serve the OSB and Compose APIs and run the work behind them
     #[command(after_help = SECRETS_HELP)]
-    Serve(Box<Settings>),
+    Serve {
+        #[command(flatten)]
+        settings: Box<Settings>,
+        /// For one start, after a look: go on although this is not what the broker knows
+        /// (data, backups, cluster:ID: the folder as it is; database: a new one) [default: nothing]
+        // No variable: what is accepted once would be accepted at every later start.
+        #[arg(long, value_name = "WHAT")]
+        accept: Vec<Accepted>,
+    },
     /// Print a link that opens the dashboard of an instance once, within 15 minutes
     #[command(
         long_about = "Print a link that opens the dashboard of an instance once, within 15 minutes. \
@@ -88,7 +96,7 @@ fn main() -> ExitCode {
     };
     runtime.block_on(async {
         let done = match command {
-            Command::Serve(settings) => serve(&settings).await,
+            Command::Serve { settings, accept } => serve(&settings, accept).await,
             Command::DashboardLink { instance, settings } => link(&instance, &settings).await,
             Command::Client(client) => return client::run(*client, Clock::system()).await,
             // Done above: they need nothing that runs.
@@ -190,8 +198,11 @@ fn completion(shell: Shell) -> ExitCode {
     printed(&script, ExitCode::SUCCESS)
 }
 
-async fn serve(settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
-    let config = match Config::load(settings) {
+async fn serve(
+    settings: &Settings,
+    accept: Vec<Accepted>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let mut config = match Config::load(settings) {
         Ok(config) => config,
         Err(error) => {
             // After the machine was started anew, databases must not wait for somebody to mend it.
@@ -199,6 +210,7 @@ async fn serve(settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
             return Err(error.into());
         }
     };
+    config.accepted = accept;
     logging::start(&config.log, config.log_format);
     all_files_allowed();
     let data_dir = config.data_dir.display().to_string();

@@ -25,7 +25,11 @@ use uuid::Uuid;
 
 use super::{BackupStore, BackupStoreError, object};
 use crate::{
-    model::limits::{CHUNK_BYTES, DISK_RESERVE_BYTES},
+    folder,
+    model::{
+        ids::FolderMark,
+        limits::{CHUNK_BYTES, DISK_RESERVE_BYTES},
+    },
     stream::ByteStream,
 };
 
@@ -39,13 +43,23 @@ const MAKE_FOLDER_ATTEMPTS: u32 = 5;
 #[derive(Debug, Clone)]
 pub struct FolderStore {
     root: PathBuf,
+    /// What the folder's marker has to say; none: nothing is asked of it.
+    mark: Option<FolderMark>,
 }
 
 impl FolderStore {
     /// The store in the folder `root`, which is made when it is not there.
     pub fn open(root: PathBuf) -> Result<Self, BackupStoreError> {
         make_folder(&root).map_err(failed("cannot open the folder of backups", ""))?;
-        Ok(Self { root })
+        Ok(Self { root, mark: None })
+    }
+
+    /// The same store, which from now on is only where this mark is.
+    pub fn marked(self, mark: FolderMark) -> Self {
+        Self {
+            mark: Some(mark),
+            ..self
+        }
     }
 
     fn place(&self, name: &str) -> Result<Place, BackupStoreError> {
@@ -68,6 +82,7 @@ impl FolderStore {
         written: &mut u64,
     ) -> Result<(), BackupStoreError> {
         let place = self.place(name)?;
+        self.check().await?;
         let failed = || failed("cannot store", name);
         let (temporary, file) = blocking(move || Temporary::create(place))
             .await
@@ -87,6 +102,7 @@ impl FolderStore {
     }
 
     async fn free_bytes(&self) -> Result<u64, BackupStoreError> {
+        self.check().await?;
         let root = self.root.clone();
         let volume = blocking(move || Ok(rustix::fs::statvfs(&root)?))
             .await
@@ -97,6 +113,25 @@ impl FolderStore {
 
 #[async_trait]
 impl BackupStore for FolderStore {
+    async fn check(&self) -> Result<(), BackupStoreError> {
+        let Some(mark) = &self.mark else {
+            return Ok(());
+        };
+        let root = self.root.clone();
+        let found = blocking(move || folder::marker(&root))
+            .await
+            .map_err(failed("cannot read the marker of the backup store", ""))?;
+        let reason = match found {
+            Some(found) if found.id == *mark => return Ok(()),
+            Some(found) => format!("its marker is {}, not {mark}", found.id),
+            None => format!("it has no {}", folder::MARKER),
+        };
+        Err(BackupStoreError::Absent {
+            folder: self.root.display().to_string(),
+            reason,
+        })
+    }
+
     async fn put(&self, name: &str, content: ByteStream) -> Result<u64, BackupStoreError> {
         let mut written = 0;
         match self.write(name, content, &mut written).await {
@@ -122,13 +157,17 @@ impl BackupStore for FolderStore {
         };
         match opened.await {
             Ok(file) => Ok(ReaderStream::with_capacity(file, CHUNK_BYTES).boxed()),
-            Err(error) if is_absent(&error) => Err(BackupStoreError::NotFound(name.to_owned())),
+            Err(error) if is_absent(&error) => {
+                self.check().await?;
+                Err(BackupStoreError::NotFound(name.to_owned()))
+            }
             Err(error) => Err(failed("cannot open", name)(error)),
         }
     }
 
     async fn delete(&self, name: &str) -> Result<(), BackupStoreError> {
         let place = self.place(name)?;
+        self.check().await?;
         blocking(move || place.clear())
             .await
             .map_err(failed("cannot delete", name))
@@ -140,6 +179,7 @@ impl BackupStore for FolderStore {
         if !folder.is_empty() && !object::is_name(folder) {
             return Err(BackupStoreError::BadName(prefix.to_owned()));
         }
+        self.check().await?;
         let (root, folder) = (self.root.clone(), folder.to_owned());
         let mut names = blocking(move || names_below(&root, &folder))
             .await
@@ -384,6 +424,7 @@ mod tests {
 
     use super::*;
     use crate::backup_store::samples::{broken, chunked, collect, noise, store, whole};
+    use crate::model::marker::Marker;
 
     /// Everything below the root, folders and hidden files too.
     fn everything(store: &FolderStore) -> Vec<PathBuf> {
@@ -538,7 +579,10 @@ mod tests {
         let (_folder, store) = store();
         let root = store.root.clone();
         let content = stream::iter(0..CHUNKS).map(move |chunk| {
-            let written = match everything(&FolderStore { root: root.clone() }) {
+            let written = match everything(&FolderStore {
+                root: root.clone(),
+                mark: None,
+            }) {
                 found if found.is_empty() => 0,
                 found => found.iter().map(|path| file_bytes(path)).sum(),
             };
@@ -637,6 +681,41 @@ mod tests {
             Err(BackupStoreError::BadName(_))
         ));
         assert!(folder.path().join("secret").exists());
+    }
+
+    #[tokio::test]
+    async fn a_store_without_its_mark_is_neither_read_nor_changed() {
+        let (_folder, store) = store();
+        let [mark, other] = ["a", "b"].map(|digit| digit.repeat(24).parse().expect("an id"));
+        let marker = |id: &FolderMark| Marker {
+            folder: "backups".to_owned(),
+            id: id.clone(),
+            path: None,
+        };
+        let store = store.marked(mark);
+        for there in [None, Some(marker(&other))] {
+            if let Some(marker) = &there {
+                folder::mark(&store.root, marker).expect("marked");
+            }
+            let results = [
+                store.put("a/b", whole(&noise(1))).await.map(drop),
+                store.get("a/b").await.map(drop),
+                store.delete("a/b").await,
+                store.list("").await.map(drop),
+                store.room_for(1).await,
+                store.check().await,
+            ];
+            for result in results {
+                assert!(
+                    matches!(result, Err(BackupStoreError::Absent { .. })),
+                    "{there:?}: {result:?}"
+                );
+            }
+        }
+        let mark = store.mark.clone().expect("a mark");
+        folder::mark(&store.root, &marker(&mark)).expect("marked");
+        store.put("a/b", whole(&noise(1))).await.expect("stored");
+        assert_eq!(store.list("").await.expect("listed"), ["a/b"]);
     }
 
     #[tokio::test]

@@ -22,6 +22,16 @@ pub enum BackupStoreError {
     /// There is no object of that name.
     #[error("the backup store has no object {0}")]
     NotFound(String),
+    /// What is there is not the store that the broker knows.
+    #[error(
+        "{folder} is not the backup store that the broker knows ({reason}): is its disk mounted?"
+    )]
+    Absent {
+        /// Where it was looked for.
+        folder: String,
+        /// What does not fit.
+        reason: String,
+    },
     /// The text does not name an object.
     #[error("{0:?} is not the name of an object")]
     BadName(String),
@@ -73,7 +83,9 @@ impl BackupStoreError {
 impl From<BackupStoreError> for io::Error {
     fn from(error: BackupStoreError) -> Self {
         let kind = match &error {
-            BackupStoreError::NotFound(_) => io::ErrorKind::NotFound,
+            BackupStoreError::NotFound(_) | BackupStoreError::Absent { .. } => {
+                io::ErrorKind::NotFound
+            }
             BackupStoreError::BadName(_) => io::ErrorKind::InvalidInput,
             BackupStoreError::Full { .. } => io::ErrorKind::StorageFull,
             BackupStoreError::Damaged { .. } | BackupStoreError::BrokenSource(_) => {
@@ -85,9 +97,14 @@ impl From<BackupStoreError> for io::Error {
     }
 }
 
-/// A place for objects. Every method refuses what [`object::is_name`] refuses.
+/// A place for objects. Every method refuses what [`object::is_name`] refuses, and does nothing
+/// where [`BackupStore::check`] fails.
 #[async_trait]
 pub trait BackupStore: Send + Sync {
+    /// Fails when what is there is not the store that the broker knows, as when a disk is not
+    /// mounted: nothing is missing then, and nothing may be written or deleted.
+    async fn check(&self) -> Result<(), BackupStoreError>;
+
     /// Stores all of `content` under `name`, durably, replacing an object of that name; returns
     /// the number of bytes. When the stream or the store fails, or the call is dropped, nothing
     /// new is left under `name`. The stream's own failure comes out as

@@ -618,6 +618,9 @@ mod tests {
 
     #[async_trait]
     impl BackupStore for FailingStore {
+        async fn check(&self) -> Result<(), BackupStoreError> {
+            Ok(())
+        }
         async fn put(&self, _: &str, _: ByteStream) -> Result<u64, BackupStoreError> {
             Ok(0)
         }

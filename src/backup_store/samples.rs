@@ -86,6 +86,7 @@ pub fn manifest(stored: StoredSnapshot) -> Manifest {
         instance_id: "instance-1".parse().expect("an id"),
         deployment_id: DEPLOYMENT.parse().expect("an id"),
         service_id: "etcd-service".into(),
+        plan_id: Some("standard-plan".into()),
         tenant: Tenant {
             platform: "cloudfoundry".into(),
             organization: "org-1".into(),

@@ -25,6 +25,7 @@ use crate::{
     store::{self, Store, StoreError},
 };
 
+mod adopt;
 mod alert;
 mod audit;
 mod backup;
@@ -57,6 +58,7 @@ mod update;
 mod upgrade;
 mod versions;
 
+pub use adopt::{AdoptedDeployment, Census, CensusError, Stray};
 pub use audit::{Accesses, AuditPage, AuditQuery};
 pub use binding::{BindRequest, Bound, FetchedBinding, UnbindRequest, Unbound};
 pub use catalog::{CatalogRefusal, LostPlan, LostPlans, keeps_all_plans};
@@ -143,6 +145,9 @@ pub enum BrokerError {
     /// The backup store did not do its part.
     #[error("the backup store did not answer")]
     BackupStore(#[from] BackupStoreError),
+    /// The clusters did not do their part.
+    #[error("the clusters cannot be looked at")]
+    Clusters(#[from] CensusError),
     /// What members print cannot be read.
     #[error("the members' logs cannot be read")]
     Logs(#[from] LogError),
@@ -205,6 +210,8 @@ pub struct Broker {
     pub downloads: Downloads,
     /// Tells how deployments fare.
     pub observer: Box<dyn Observer>,
+    /// Tells what is on the clusters.
+    pub census: Box<dyn Census>,
     /// Reads what members print.
     pub logs: Box<dyn Logs>,
 }
@@ -251,7 +258,8 @@ impl Broker {
 
     /// Fails when the broker cannot do anything useful at the moment.
     pub async fn check_ready(&self) -> Result<(), BrokerError> {
-        Ok(self.store.ping().await?)
+        self.store.ping().await?;
+        Ok(self.backups.check().await?)
     }
 
     /// Waits for the end of an operation, for clients that cannot ask again.

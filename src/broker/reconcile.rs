@@ -1,4 +1,4 @@
-//! Holds what the store says against what the backup store has.
+//! Holds what the store says against what the backup store and the clusters have.
 //!
 //! The two may disagree after a disk was lost, a store was put back to an older state, or a
 //! clean-up could not finish. Looking finds and changes nothing; repairing is done on command
@@ -9,7 +9,7 @@
 //! looked at a second time by itself; a repair looks once more, in the transaction that changes the
 //! row; bytes are believed only after they were read back against their manifest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -70,6 +70,33 @@ pub enum Finding {
         instance: InstanceId,
         /// What is left.
         left: Vec<String>,
+    },
+    /// A deployment on a cluster that no row accounts for.
+    DeploymentWithoutRow {
+        /// The deployment.
+        #[schema(value_type = String)]
+        deployment: DeploymentId,
+        /// The cluster.
+        cluster: String,
+        /// The instance that it is of, where a backup tells.
+        #[schema(required, value_type = Option<String>)]
+        instance: Option<InstanceId>,
+        /// The newest backup that tells so.
+        #[schema(required, value_type = Option<String>)]
+        backup: Option<BackupId>,
+        /// Whether the deployment can be adopted.
+        adoptable: bool,
+    },
+    /// A usable instance of whose deployment nothing is on its cluster.
+    RowWithoutDeployment {
+        /// The instance.
+        #[schema(value_type = String)]
+        instance: InstanceId,
+        /// The deployment.
+        #[schema(value_type = String)]
+        deployment: DeploymentId,
+        /// The cluster.
+        cluster: String,
     },
     /// An object that is none of ours; it is left alone.
     Foreign {
@@ -144,16 +171,24 @@ impl Broker {
                 left,
             });
         }
+        findings.extend(self.unmatched_deployments().await?);
         let foreign = listed.foreign.into_iter();
         findings.extend(foreign.map(|object| Finding::Foreign { object }));
         Ok(findings)
     }
 
     /// Repairs what [`Broker::reconciliation`] finds: backups without bytes fail, whole backups
-    /// without a row are listed again, and other leftovers are deleted if `delete` says so.
+    /// without a row are listed again, and other leftovers are deleted if `delete` says so. The
+    /// backups of a deployment without a row stay: it can be adopted with them alone.
     pub async fn reconcile(&self, delete: bool) -> Result<Vec<Repaired>, BrokerError> {
         let mut repaired = Vec::new();
-        for finding in self.reconciliation().await? {
+        let findings = self.reconciliation().await?;
+        let stray = |finding: &Finding| match finding {
+            Finding::DeploymentWithoutRow { deployment, .. } => Some(deployment.clone()),
+            _ => None,
+        };
+        let strays: BTreeSet<DeploymentId> = findings.iter().filter_map(stray).collect();
+        for finding in findings {
             let repair = match &finding {
                 Finding::BytesMissing { backup, .. } => self.mark_failed(backup).await?,
                 Finding::Leftover {
@@ -164,15 +199,18 @@ impl Broker {
                 } => {
                     if *adoptable && self.adopt(deployment, backup).await? {
                         Repair::Adopted
-                    } else if delete {
+                    } else if delete && !strays.contains(deployment) {
                         self.delete_leftover(deployment, backup).await?
                     } else {
                         Repair::Left
                     }
                 }
-                Finding::Abandoned { .. } | Finding::Foreign { .. } => Repair::Left,
+                Finding::DeploymentWithoutRow { .. }
+                | Finding::RowWithoutDeployment { .. }
+                | Finding::Abandoned { .. }
+                | Finding::Foreign { .. } => Repair::Left,
             };
-            log::warn!("store and backup store disagree: {finding:?}: {repair:?}");
+            log::warn!("what the store says is not what is there: {finding:?}: {repair:?}");
             repaired.push(Repaired { finding, repair });
         }
         if repaired
@@ -307,7 +345,7 @@ impl Broker {
     }
 
     /// Lists a backup again whose row is lost, if its bytes are those that its manifest tells of.
-    async fn adopt(
+    pub(super) async fn adopt(
         &self,
         deployment: &DeploymentId,
         backup: &BackupId,

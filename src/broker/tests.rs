@@ -18,7 +18,7 @@ use crate::{
         catalog::Catalog,
         deployment::Deployment,
         engine::Obstacle,
-        ids::BackupId,
+        ids::{BackupId, DeploymentId},
         instance::InstanceState,
         limits::{PLATFORM_NAME_BYTES_MAX, UNIT_BYTES},
         logfile::{LogPart, Logfile},
@@ -26,6 +26,7 @@ use crate::{
         operation::DeletedPoll,
         recovery::Remains,
         secret::{Credentials, Secret},
+        server::MemberSeen,
     },
     stream::ByteStream,
 };
@@ -69,6 +70,31 @@ impl Observer for Nobody {
 
     fn obstacles(&self, _: &Deployment, _: Version) -> BoxFuture<'static, Option<Vec<Obstacle>>> {
         Box::pin(async { None })
+    }
+}
+
+impl Census for Nobody {
+    fn deployments<'a>(
+        &'a self,
+        _: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<DeploymentId>, CensusError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn members<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a DeploymentId,
+    ) -> BoxFuture<'a, Result<Vec<MemberSeen>, CensusError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn remove<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a DeploymentId,
+    ) -> BoxFuture<'a, Result<(), CensusError>> {
+        Box::pin(async { Ok(()) })
     }
 }
 
@@ -157,6 +183,7 @@ impl Office {
             public_url: "http://broker".to_owned(),
             downloads: Downloads::on(tokio::runtime::Handle::current()),
             observer: Box::new(Nobody),
+            census: Box::new(Nobody),
             logs: Box::new(Nobody),
         };
         Self {
@@ -230,6 +257,7 @@ impl Office {
                     instance_id: of.clone(),
                     deployment_id: deployment.id.clone(),
                     service_id: instance.service_id.clone(),
+                    plan_id: None,
                     tenant: instance.tenant.clone(),
                     engine: "etcd".to_owned(),
                     version: deployment.version,

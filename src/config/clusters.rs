@@ -7,7 +7,7 @@ use std::{
 
 use serde::Deserialize;
 
-use super::private_folder;
+use super::kept::full_path;
 use crate::model::{
     bom::without_bom,
     ids::InstanceId,
@@ -165,13 +165,13 @@ fn check_ports(entries: &[Entry], own: PortRange) -> Result<(), String> {
     Ok(())
 }
 
-/// Makes the cluster's folder, so that its one true path is known.
+/// Finds out the one true path of the cluster's folder.
 fn open(entry: Entry, defaults: &Defaults<'_>) -> Result<LocalCluster, String> {
     let folder = match &entry.data_dir {
         Some(folder) => folder.clone(),
         None => defaults.data_dir.join("clusters").join(&entry.id),
     };
-    let folder = private_folder(&folder).map_err(|e: io::Error| {
+    let folder = full_path(&folder).map_err(|e: io::Error| {
         let place = folder.display();
         format!("data_dir {place} of cluster {:?}: {e}", entry.id)
     })?;
@@ -231,7 +231,7 @@ mod tests {
     fn check(folder: &Path, clusters: Value) -> Result<Vec<LocalCluster>, String> {
         let file = folder.join("clusters.json");
         fs::write(&file, clusters.to_string()).expect("a file");
-        let data = private_folder(&folder.join("data")).expect("a folder");
+        let data = full_path(&folder.join("data")).expect("a folder");
         let defaults = Defaults {
             backup_folder: &data.join("backups"),
             data_dir: &data,

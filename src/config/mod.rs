@@ -8,14 +8,12 @@ use std::{
     fs, io,
     net::SocketAddr,
     ops::RangeInclusive,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use chrono::{DateTime, Utc};
 use clap::Args;
-use serde_json::Value;
 
 use crate::{
     logging::{self, LogFormat},
@@ -34,10 +32,15 @@ use crate::{
 };
 
 mod client;
+mod cloud_foundry;
 mod clusters;
+mod kept;
 
+pub use crate::model::marker::Accepted;
 pub use client::{CLIENT_SECRETS_HELP, ClientConfig, ClientSettings};
+use cloud_foundry::CloudFoundry;
 pub use clusters::LocalCluster;
+use kept::{KEY_RING, Kept, Made, PASSWORD, USERNAME, full_path};
 
 /// A setting that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -228,7 +231,7 @@ impl CatalogFile {
     }
 }
 
-/// The settings, checked; folders and generated secrets are there.
+/// The settings, checked. Nothing is made or written before [`Config::keep`] is called.
 #[derive(Debug)]
 pub struct Config {
     /// Address and port to serve HTTP on.
@@ -279,55 +282,14 @@ pub struct Config {
     pub log_format: LogFormat,
     /// What moves the broker's clock; absent: nothing does, and it is the machine's.
     pub clock_offset_file: Option<PathBuf>,
-}
-
-/// What Cloud Foundry tells an application about itself.
-#[derive(Debug, Default)]
-struct CloudFoundry {
-    port: Option<u16>,
-    url: Option<String>,
-    database_url: Option<Secret>,
-}
-
-impl CloudFoundry {
-    fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let json = |name: &'static str| -> Result<Option<Value>, ConfigError> {
-            let text = variable(name);
-            text.map(|t| serde_json::from_str(&t).map_err(|e| wrong(name, e)))
-                .transpose()
-        };
-        let application = json("VCAP_APPLICATION")?;
-        let port = match variable("PORT") {
-            // A variable of this name outside of Cloud Foundry is somebody else's.
-            Some(text) if application.is_some() => Some(
-                text.parse()
-                    .map_err(|_| wrong("PORT", "is not a TCP port"))?,
-            ),
-            _ => None,
-        };
-        let uri = application
-            .as_ref()
-            .and_then(|a| a["application_uris"][0].as_str());
-        let services = json("VCAP_SERVICES")?;
-        let database_url = services
-            .as_ref()
-            .and_then(Value::as_object)
-            .into_iter()
-            .flat_map(|labels| labels.values())
-            .filter_map(Value::as_array)
-            .flatten()
-            .filter_map(|service| service["credentials"]["uri"].as_str())
-            .find(|uri| uri.starts_with("postgres://") || uri.starts_with("postgresql://"));
-        Ok(Self {
-            port,
-            url: uri.map(|uri| format!("https://{uri}")),
-            database_url: database_url.map(Secret::new),
-        })
-    }
+    /// What an operator accepts for this start.
+    pub accepted: Vec<Accepted>,
+    /// Secrets that were made because there were none.
+    made: Vec<Made>,
 }
 
 impl Config {
-    /// Checks the settings and makes what is to be made at the first start.
+    /// Checks the settings. Secrets that are not set and not there are made, and not yet kept.
     pub fn load(settings: &Settings) -> Result<Self, ConfigError> {
         let variable = |name: &str| std::env::var(name).ok();
         Self::check(
@@ -469,7 +431,7 @@ impl Config {
                 format!("{}: {e}", settings.catalog.display()),
             )
         })?;
-        let data_dir = private_folder(&settings.data_dir).map_err(|e| {
+        let data_dir = full_path(&settings.data_dir).map_err(|e| {
             wrong(
                 "COMPOSE_BROKER_DATA_DIR",
                 format!("{}: {e}", settings.data_dir.display()),
@@ -483,19 +445,22 @@ impl Config {
             });
         let backup_folder = backup_folder(settings, &data_dir)?;
         let clusters = clusters(settings, &data_dir, &backup_folder, port_range)?;
+        let mut kept = Kept {
+            folder: &data_dir,
+            made: Vec::new(),
+        };
         let username = match &settings.username {
             Some(name) => name.clone(),
-            None => kept(&data_dir, "username", || Ok(Secret::new("broker")))
-                .map_err(|e| wrong("COMPOSE_BROKER_USERNAME", e))?
+            None => kept
+                .find_or_make("COMPOSE_BROKER_USERNAME", USERNAME, || {
+                    Ok::<_, io::Error>(Secret::new("broker"))
+                })?
                 .expose()
                 .to_owned(),
         };
         let password = match secrets.password {
             Some(password) => password,
-            None => kept(&data_dir, "password", || {
-                random_secret().map_err(io::Error::other)
-            })
-            .map_err(|e| wrong("COMPOSE_BROKER_PASSWORD", e))?,
+            None => kept.find_or_make("COMPOSE_BROKER_PASSWORD", PASSWORD, random_secret)?,
         };
         if username.is_empty() || username.contains(':') {
             return Err(wrong("COMPOSE_BROKER_USERNAME", "is empty or has a colon"));
@@ -506,11 +471,13 @@ impl Config {
         let more_credentials = more_credentials(secrets.more_credentials.as_ref())?;
         let ring = match secrets.encryption_keys {
             Some(ring) => ring,
-            None => kept(&data_dir, "encryption_keys", || {
-                KeyRing::generate().map_err(io::Error::other)
-            })
-            .map_err(|e| wrong("COMPOSE_BROKER_ENCRYPTION_KEYS", e))?,
+            None => kept.find_or_make(
+                "COMPOSE_BROKER_ENCRYPTION_KEYS",
+                KEY_RING,
+                KeyRing::generate,
+            )?,
         };
+        let made = kept.made;
         let keys = KeyRing::parse(ring.expose())
             .map(Arc::new)
             .map_err(|e| wrong("COMPOSE_BROKER_ENCRYPTION_KEYS", e))?;
@@ -539,6 +506,8 @@ impl Config {
             log_format,
             clock_offset_file: settings.clock_offset_file.clone(),
             data_dir,
+            accepted: Vec::new(),
+            made,
         })
     }
 }
@@ -653,43 +622,6 @@ fn check_url(text: &str) -> Result<String, ConfigError> {
     }
 }
 
-/// Makes a folder that only its owner can look into, and returns its full path.
-fn private_folder(path: &Path) -> io::Result<PathBuf> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)?;
-    path.canonicalize()
-}
-
-/// Reads a secret that was made at the first start; makes it at this one when it is not there.
-fn kept(
-    folder: &Path,
-    name: &str,
-    make: impl FnOnce() -> io::Result<Secret>,
-) -> io::Result<Secret> {
-    let path = folder.join(name);
-    match fs::read_to_string(&path) {
-        Ok(text) => return Ok(Secret::new(without_bom(&text).trim())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    let secret = make()?;
-    // Whole or not at all: a half-written key would be taken for the key at the next start.
-    let unfinished = folder.join(format!(".{name}.new"));
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&unfinished)?;
-    io::Write::write_all(&mut file, format!("{}\n", secret.expose()).as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&unfinished, &path)?;
-    fs::File::open(folder)?.sync_all()?;
-    Ok(secret)
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -731,12 +663,17 @@ mod tests {
             CloudFoundry::default(),
         )
         .expect("a configuration");
+        assert!(!first.data_dir.exists() && first.has_new_keys());
+        first.keep().expect("kept");
         let second = Config::check(
             &settings,
             SecretSettings::default(),
             CloudFoundry::default(),
         )
         .expect("a configuration");
+        assert!(!second.has_new_keys());
+        second.keep().expect("kept");
+        assert!(first.keep().is_err(), "a start that came late");
         assert_eq!(first.password, second.password);
         let sealed = first.keys.seal("c", b"x").expect("sealed");
         assert_eq!(second.keys.open("c", &sealed).expect("opens"), b"x");

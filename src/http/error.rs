@@ -173,6 +173,7 @@ impl HttpError {
                 | BrokerError::Store(_)
                 | BrokerError::Seal(_)
                 | BrokerError::BackupStore(_)
+                | BrokerError::Clusters(_)
                 | BrokerError::Logs(_)
                 | BrokerError::Unreadable(_) => StatusCode::INTERNAL_SERVER_ERROR,
             },

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::Api;
 use crate::{
-    broker::Broker,
+    broker::{Broker, BrokerError},
     model::{
         failure::chain,
         limits::{READINESS_FRESH, READINESS_TIMEOUT},
@@ -40,7 +40,7 @@ pub async fn alive() -> HttpResponse {
     HttpResponse::Ok().json(Health { status: "ok" })
 }
 
-/// Tells whether the store answers too.
+/// Tells whether the store answers too, and whether the backup store is there.
 #[utoipa::path(
     method(get, head), path = "/readyz", operation_id = "ready", security(()),
     responses(
@@ -67,7 +67,11 @@ async fn look(broker: &Broker) -> Found {
         Ok(Ok(())) => (StatusCode::OK, "ready"),
         Ok(Err(error)) => {
             log::warn!("not ready: {}", chain(&error));
-            (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer")
+            let status = match error {
+                BrokerError::BackupStore(_) => "the backup store is not there",
+                _ => "the store does not answer",
+            };
+            (StatusCode::SERVICE_UNAVAILABLE, status)
         }
         Err(_) => (
             StatusCode::SERVICE_UNAVAILABLE,

@@ -107,6 +107,9 @@ pub fn routes(config: &mut web::ServiceConfig) {
                         .route(web::get().to(operator::reconciliation))
                         .route(web::post().to(operator::reconcile)),
                 )
+                .service(
+                    only("/reconcile").route(web::post().to(operator::reconcile_deployment)),
+                )
                 .service(only("/audit").route(web::get().to(operator::audit)))
                 .service(
                     only("/owners")

@@ -23,6 +23,10 @@ pub enum AtOnce {
     Retry,
     /// An operator gave an operation up.
     Abandon,
+    /// A deployment that the store did not know is an instance's again.
+    Adoption,
+    /// A deployment that the store did not know was removed.
+    Removal,
 }
 
 impl AtOnce {
@@ -37,6 +41,8 @@ impl AtOnce {
             Self::Reconciliation => "reconciliation",
             Self::Retry => "retry",
             Self::Abandon => "abandon",
+            Self::Adoption => "adoption",
+            Self::Removal => "removal",
         }
     }
 }

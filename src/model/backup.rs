@@ -146,8 +146,12 @@ impl Backup {
 
     /// The place that the credentials in this backup's manifest are sealed for.
     pub fn seal_context(&self) -> String {
-        format!("backup credentials {}", self.id)
+        seal_context(&self.id)
     }
+}
+
+fn seal_context(backup: &BackupId) -> String {
+    format!("backup credentials {backup}")
 }
 
 /// The version of the manifest's own form.
@@ -169,6 +173,9 @@ pub struct Manifest {
     pub deployment_id: DeploymentId,
     /// The service offering's id.
     pub service_id: String,
+    /// The plan's id; backups of earlier versions do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan_id: Option<String>,
     /// The owner.
     pub tenant: Tenant,
     /// The engine.
@@ -194,6 +201,11 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// The place that [`Manifest::sealed_credentials`] are sealed for.
+    pub fn seal_context(&self) -> String {
+        seal_context(&self.backup_id)
+    }
+
     /// The size that an instance must have to hold what is in this backup, in units.
     pub fn units_needed(&self) -> u32 {
         let units = self.stored.snapshot_bytes.div_ceil(UNIT_BYTES).max(1);

@@ -160,6 +160,10 @@ own_id!(
     LogfileId
 );
 own_id!(
+    /// What stands in the marker of a folder that the broker keeps things in.
+    FolderMark
+);
+own_id!(
     /// A durable operation: OSB's `operation` token and Compose's recipe id are this same id.
     OperationId
 );

@@ -232,6 +232,9 @@ pub const KILL_WAIT: Duration = Duration::from_secs(10);
 pub const EXEC_WAIT: Duration = Duration::from_millis(500);
 /// Pause between two looks at a process that is starting or ending.
 pub const PROCESS_POLL: Duration = Duration::from_millis(10);
+/// A member that is started waits this long for its ports, which a process that has just ended may
+/// have for a moment.
+pub const PORT_WAIT: Duration = Duration::from_secs(1);
 /// A binary that is asked for its version must have answered after this long.
 pub const VERSION_PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a starting broker waits for an ending one to let go of the cluster folder.

@@ -20,6 +20,7 @@ pub mod ids;
 pub mod instance;
 pub mod limits;
 pub mod logfile;
+pub mod marker;
 pub mod name;
 pub mod observation;
 pub mod operation;

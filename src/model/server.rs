@@ -67,6 +67,19 @@ pub struct DataOfServer {
     pub suffix: String,
 }
 
+/// A member by what is written down about it where it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberSeen {
+    /// Its name.
+    pub name: String,
+    /// The version that it runs, or would.
+    pub version: Version,
+    /// The host that it is reached at.
+    pub host: String,
+    /// TCP ports it listens on, in the order of [`Server::ports`].
+    pub ports: Vec<u16>,
+}
+
 /// A command that runs once beside a member's data and ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Task {

@@ -152,6 +152,7 @@ async fn describe(work: Arc<Work>) -> Result<Outcome, StepError> {
         instance_id: backup.instance.clone(),
         deployment_id: backup.deployment.clone(),
         service_id: instance.service_id,
+        plan_id: Some(instance.plan_id),
         tenant: instance.tenant,
         engine: deployment.engine.clone(),
         version: deployment.version,

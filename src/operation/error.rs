@@ -172,6 +172,12 @@ impl From<ProvisionerError> for StepError {
             ProvisionerError::TaskFailed { binary, status, .. } => {
                 format!("{binary} failed ({status})")
             }
+            ProvisionerError::FolderGone { .. } => {
+                "the cluster's folder is not there; its operator has to look".to_owned()
+            }
+            ProvisionerError::RunsElsewhere { .. } => {
+                "its members run in another folder of the cluster's machine".to_owned()
+            }
             other => other.to_string(),
         };
         match &error {
@@ -179,6 +185,13 @@ impl From<ProvisionerError> for StepError {
                 message,
                 source: Some(error.into()),
             },
+            // Its disk is not mounted, or it was copied: that is for the operator to mend.
+            ProvisionerError::FolderGone { .. } | ProvisionerError::RunsElsewhere { .. } => {
+                Self::Shortage {
+                    message,
+                    source: Some(error.into()),
+                }
+            }
             ProvisionerError::TaskFailed { output, .. } if tells_of_shortage(output) => {
                 Self::Shortage {
                     message,
@@ -202,6 +215,9 @@ impl From<BackupStoreError> for StepError {
                     room(*needed, *free)
                 )
             }
+            BackupStoreError::Absent { .. } => {
+                "the backup store is not there; its operator has to look".to_owned()
+            }
             BackupStoreError::NotFound(_) => "its bytes are missing".to_owned(),
             BackupStoreError::Damaged { reason, .. } => format!("it is damaged: {reason}"),
             other => other.to_string(),
@@ -210,6 +226,11 @@ impl From<BackupStoreError> for StepError {
             BackupStoreError::Damaged { .. }
             | BackupStoreError::NotFound(_)
             | BackupStoreError::BadName(_) => Self::Last {
+                message,
+                source: Some(error.into()),
+            },
+            // Its disk is not mounted: that is for the operator to mend.
+            BackupStoreError::Absent { .. } => Self::Shortage {
                 message,
                 source: Some(error.into()),
             },

@@ -13,7 +13,7 @@ use crate::{
     model::{
         ids::DeploymentId,
         logfile::{LogPart, Logfile},
-        server::{Server, Task},
+        server::{MemberSeen, Server, Task},
         version::Version,
     },
     stream::{ByteStream, TextStream},
@@ -63,6 +63,36 @@ pub enum ProvisionerError {
     InUse {
         /// The folder that both were given.
         folder: String,
+    },
+    /// The cluster's path leads elsewhere by now.
+    #[error(
+        "the cluster folder {folder} is not the one that the broker started with: is its disk \
+         mounted?"
+    )]
+    FolderGone {
+        /// The folder.
+        folder: String,
+    },
+    /// A deployment of this cluster runs in another folder: one of the two is a copy.
+    #[error(
+        "deployment {deployment} runs in another folder already (process {pid} in {place}): one of \
+         the two is a copy. Go on with the other one, or end its members and start again"
+    )]
+    RunsElsewhere {
+        /// The deployment.
+        deployment: String,
+        /// One of its processes.
+        pid: i32,
+        /// Where that was started.
+        place: String,
+    },
+    /// A port of a member is not free.
+    #[error("port {port} of member {member} is taken by another process")]
+    PortTaken {
+        /// The member.
+        member: String,
+        /// The port.
+        port: u16,
     },
     /// The data of a member that is wanted running was to be removed.
     #[error("member {member} has to be stopped first")]
@@ -177,6 +207,11 @@ pub trait Provisioner: Send + Sync {
         &self,
         deployment: &DeploymentId,
     ) -> Result<Vec<Observation>, ProvisionerError>;
+
+    /// The members of a deployment as they were last described, sorted by name. An unknown deployment
+    /// has none.
+    async fn members(&self, deployment: &DeploymentId)
+    -> Result<Vec<MemberSeen>, ProvisionerError>;
 
     /// The files in a folder of a member's home, sorted by name. `folder` is seen from the home; one
     /// that is not there has none.

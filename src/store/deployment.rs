@@ -83,6 +83,16 @@ pub fn of_instance(
     row.map(Row::into_model).transpose()
 }
 
+/// Whether there is a deployment of that id.
+pub fn is_known(conn: &mut Conn<'_>, id: &DeploymentId) -> Result<bool, StoreError> {
+    let found: Option<String> = each!(conn, |c| deployments::table
+        .find(id.as_str())
+        .select(deployments::id)
+        .first(c)
+        .optional())?;
+    Ok(found.is_some())
+}
+
 /// The usable deployments of an engine, in the order of their ids.
 pub fn usable(conn: &mut Conn<'_>, engine: &str) -> Result<Vec<Deployment>, StoreError> {
     let rows: Vec<Row> = each!(conn, |c| deployments::table
@@ -210,6 +220,23 @@ pub fn on_other_clusters(
     rows.into_iter()
         .map(|(id, cluster)| Ok((parse("an instance's id", &id)?, cluster)))
         .collect()
+}
+
+/// The deployments on a cluster that members were allocated for, at most `limit`.
+pub fn allocated_on(
+    conn: &mut Conn<'_>,
+    cluster: &str,
+    limit: i64,
+) -> Result<Vec<DeploymentId>, StoreError> {
+    let ids: Vec<String> = each!(conn, |c| deployments::table
+        .filter(deployments::cluster_id.eq(cluster))
+        .filter(deployments::sealed_secrets.is_not_null())
+        .select(deployments::id)
+        .order(deployments::id)
+        .limit(limit)
+        .load(c))?;
+    let ids = ids.iter().map(|id| parse("a deployment's id", id));
+    ids.collect()
 }
 
 /// Keeps a deployment's members and secrets, and reserves its members' ports.

@@ -6,6 +6,7 @@
 //! `synchronous=FULL`: what was said to be written survives a power cut.
 
 use std::{
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -26,6 +27,7 @@ pub mod backup;
 pub mod binding;
 pub mod deployment;
 mod error;
+pub mod folder;
 pub mod incident;
 pub mod instance;
 pub mod notes;
@@ -152,14 +154,14 @@ struct Pragmas {
 impl CustomizeConnection<SqliteConnection, diesel::r2d2::Error> for Pragmas {
     fn on_acquire(&self, connection: &mut SqliteConnection) -> Result<(), diesel::r2d2::Error> {
         let busy = BUSY_TIMEOUT.as_millis();
-        let read_only = i32::from(self.read_only);
+        // Written down in the file: whoever only looks leaves it as it is.
+        let journal = if self.read_only {
+            "PRAGMA query_only = 1;"
+        } else {
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
+        };
         connection
-            .batch_execute(&format!(
-                "PRAGMA busy_timeout = {busy};
-                 PRAGMA journal_mode = WAL;
-                 PRAGMA synchronous = FULL;
-                 PRAGMA query_only = {read_only};"
-            ))
+            .batch_execute(&format!("PRAGMA busy_timeout = {busy}; {journal}"))
             .map_err(diesel::r2d2::Error::QueryError)
     }
 }
@@ -191,9 +193,12 @@ impl Store {
     /// database that is not there is not made.
     pub fn open_for_reading(url: &str) -> Result<Self, StoreError> {
         let Some(path) = url.strip_prefix("sqlite://") else {
-            return Self::open(url);
+            return Ok(Self {
+                pools: Self::postgres_pools(url)?,
+                changes: watch::Sender::new(0),
+            });
         };
-        if !std::path::Path::new(path).exists() {
+        if !Path::new(path).exists() {
             return Err(StoreError::Address(
                 "no broker has kept anything there yet".to_owned(),
             ));
@@ -225,24 +230,41 @@ impl Store {
 
     #[cfg(feature = "postgres")]
     fn open_postgres(url: &str) -> Result<Pools, StoreError> {
+        let pools = Self::postgres_pools(url)?;
+        if let Pools::Postgres(pool) = &pools {
+            let mut connection = pool.get().map_err(connection_error)?;
+            connection
+                .run_pending_migrations(POSTGRES_MIGRATIONS)
+                .map_err(StoreError::Migration)?;
+        }
+        Ok(pools)
+    }
+
+    #[cfg(not(feature = "postgres"))]
+    fn open_postgres(url: &str) -> Result<Pools, StoreError> {
+        Self::postgres_pools(url)
+    }
+
+    #[cfg(feature = "postgres")]
+    fn postgres_pools(url: &str) -> Result<Pools, StoreError> {
         let pool = Pool::builder()
             .max_size(READERS + 1)
             .connection_timeout(CONNECTION_TIMEOUT)
             .build(ConnectionManager::<diesel::PgConnection>::new(url))
             .map_err(connection_error)?;
-        let mut connection = pool.get().map_err(connection_error)?;
-        connection
-            .run_pending_migrations(POSTGRES_MIGRATIONS)
-            .map_err(StoreError::Migration)?;
-        drop(connection);
         Ok(Pools::Postgres(pool))
     }
 
     #[cfg(not(feature = "postgres"))]
-    fn open_postgres(_url: &str) -> Result<Pools, StoreError> {
+    fn postgres_pools(_url: &str) -> Result<Pools, StoreError> {
         Err(StoreError::Address(
             "this binary was built without PostgreSQL (cargo feature \"postgres\")".to_owned(),
         ))
+    }
+
+    /// The file of the database at `url`; none for one that is reached in another way.
+    pub fn file(url: &str) -> Option<&Path> {
+        url.strip_prefix("sqlite://").map(Path::new)
     }
 
     /// Whether this process is the only one that can use the database, so that whatever another

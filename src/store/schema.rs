@@ -46,6 +46,13 @@ diesel::table! {
 }
 
 diesel::table! {
+    folders (name) {
+        name -> Text,
+        marker -> Text,
+    }
+}
+
+diesel::table! {
     notes (deployment_id) {
         deployment_id -> Text,
         text -> Text,

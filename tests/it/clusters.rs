@@ -213,8 +213,9 @@ async fn instances_and_restores_land_where_they_are_asked_to() {
         deprovision(&broker, id).await;
     }
     let left = fs::read_dir(folder.join("blue")).expect("a folder");
-    let left: Vec<_> = left.flatten().map(|entry| entry.file_name()).collect();
-    assert_eq!(left, [".lock"]);
+    let mut left: Vec<_> = left.flatten().map(|entry| entry.file_name()).collect();
+    left.sort();
+    assert_eq!(left, [".compose-broker.json", ".lock"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

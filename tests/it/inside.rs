@@ -204,7 +204,9 @@ pub fn files_without_ids(broker: &TestBroker) -> Vec<String> {
 pub fn files_of_deployments(broker: &TestBroker) -> Vec<String> {
     let of_deployments = |file: &String| {
         let folders = ["clusters/", "backups/"];
-        folders.iter().any(|folder| file.starts_with(folder)) && !file.ends_with("/.lock")
+        let own = ["/.lock", "/.compose-broker.json"];
+        folders.iter().any(|folder| file.starts_with(folder))
+            && !own.iter().any(|name| file.ends_with(name))
     };
     broker.files().into_iter().filter(of_deployments).collect()
 }

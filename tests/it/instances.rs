@@ -9,6 +9,7 @@ use crate::{
         Answer, SERVICE, STANDARD, TestBroker, answer, eventually, instance_path, port_range, text,
     },
     control::{InForce, Script},
+    inside::files_of_deployments,
     transport::description,
 };
 
@@ -78,8 +79,7 @@ fn assert_nothing_left(broker: &TestBroker) {
     let of_members = |file: &String| file.starts_with("clusters/") && file.contains("/m");
     let left: Vec<String> = broker.files().into_iter().filter(of_members).collect();
     assert_eq!(left, Vec::<String>::new());
-    let backups: Vec<String> = broker
-        .files()
+    let backups: Vec<String> = files_of_deployments(broker)
         .into_iter()
         .filter(|file| file.starts_with("backups/"))
         .collect();

@@ -38,6 +38,7 @@ mod disk;
 mod dying_members;
 mod etcd;
 mod faults;
+mod folders;
 mod full;
 mod halts;
 mod ids;

@@ -80,10 +80,28 @@ pub fn command(arguments: &[&str], settings: &Settings) -> Command {
 
 /// Runs a broker that is expected to refuse its settings.
 pub async fn refused(settings: &Settings) -> Output {
-    let mut command = tokio::process::Command::from(command(&["serve"], settings));
+    refused_with(&[], settings).await
+}
+
+/// The same with further arguments.
+pub async fn refused_with(arguments: &[&str], settings: &Settings) -> Output {
+    let arguments = [&["serve"], arguments].concat();
+    let mut command = tokio::process::Command::from(command(&arguments, settings));
     let ended = timeout(REFUSAL, command.kill_on_drop(true).output()).await;
     let ended = ended.unwrap_or_else(|_| panic!("the broker goes on with {settings:?}"));
     ended.expect("a process")
+}
+
+/// The one line that a broker said when it refused to start, naming `setting`.
+pub fn assert_one_line(refused: &Output, setting: &str) {
+    let said = String::from_utf8_lossy(&refused.stderr);
+    let what = format!("{setting}: {}: {said}", refused.status);
+    assert!(!refused.status.success(), "{what}");
+    assert_eq!(said.lines().count(), 1, "{what}");
+    assert!(said.starts_with("compose-broker: "), "{what}");
+    assert!(said.contains(setting), "{what}");
+    assert!(!said.contains("hidden"), "{what}");
+    assert!(refused.stdout.is_empty(), "{what}");
 }
 
 impl BrokerProcess {
@@ -117,9 +135,14 @@ impl BrokerProcess {
 
     /// Starts the broker, which does not run.
     pub fn spawn(&mut self) {
+        self.spawn_with(&[]);
+    }
+
+    /// The same with further arguments.
+    pub fn spawn_with(&mut self, arguments: &[&str]) {
         assert!(self.child.is_none(), "the broker runs already");
         let log = File::options().create(true).append(true).open(self.log());
-        let mut command = command(&["serve"], &self.settings);
+        let mut command = command(&[&["serve"], arguments].concat(), &self.settings);
         if !self.settings.contains_key("CLOCK_OFFSET_FILE") {
             set_clock(&mut command, &self.folder);
         }

@@ -1,6 +1,6 @@
 //! How a broker starts, and what it says when it does not.
 
-use std::{net::TcpListener, process::Output};
+use std::net::TcpListener;
 
 use clap::{Args as _, Command};
 use compose_broker::config;
@@ -10,23 +10,11 @@ use serde_json::json;
 use crate::{
     broker::{answer, eventually, kill},
     etcd,
-    process::{BrokerProcess, Settings, command, refused, settings},
+    process::{BrokerProcess, Settings, assert_one_line, command, refused, settings},
 };
 
 /// What operators read of the settings.
 const OPERATING: &str = include_str!("../../docs/operating.md");
-
-/// The one line that a broker said when it refused to start, naming `setting`.
-fn assert_one_line(refused: &Output, setting: &str) {
-    let said = String::from_utf8_lossy(&refused.stderr);
-    let what = format!("{setting}: {}: {said}", refused.status);
-    assert!(!refused.status.success(), "{what}");
-    assert_eq!(said.lines().count(), 1, "{what}");
-    assert!(said.starts_with("compose-broker: "), "{what}");
-    assert!(said.contains(setting), "{what}");
-    assert!(!said.contains("hidden"), "{what}");
-    assert!(refused.stdout.is_empty(), "{what}");
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_117_a_second_broker_keeps_away_from_the_first_one_s_data() {

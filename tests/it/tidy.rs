@@ -8,16 +8,18 @@ use std::{
 };
 
 /// Each room with the rooms that it may use beside itself.
-const ROOMS: [(&str, &[&str]); 21] = [
+const ROOMS: [(&str, &[&str]); 23] = [
     ("main", &["app", "client", "config", "logging"]),
     (
         "app",
         &[
             "backup_store",
             "broker",
+            "census",
             "clock",
             "config",
             "engine",
+            "folder",
             "guard",
             "http",
             "logbook",
@@ -51,6 +53,7 @@ const ROOMS: [(&str, &[&str]); 21] = [
         "logbook",
         &["broker", "engine", "model", "provisioner", "stream"],
     ),
+    ("census", &["broker", "model", "provisioner"]),
     ("scheduler", &["broker", "model"]),
     ("guard", &["broker", "engine", "model", "provisioner"]),
     ("watchdog", &["broker", "engine", "model", "provisioner"]),
@@ -80,12 +83,13 @@ const ROOMS: [(&str, &[&str]); 21] = [
             "stream",
         ],
     ),
-    ("backup_store", &["model", "seal", "stream"]),
+    ("backup_store", &["folder", "model", "seal", "stream"]),
     ("engine", &["model", "seal", "stream"]),
-    ("provisioner", &["model", "stream"]),
+    ("provisioner", &["folder", "model", "stream"]),
     ("store", &["caller", "model"]),
     ("caller", &[]),
     ("clock", &[]),
+    ("folder", &["model"]),
     ("model", &[]),
     ("seal", &["model"]),
 ];

@@ -237,6 +237,22 @@ pub struct DryRun {
     dry_run: Option<bool>,
 }
 
+/// What shall become of a deployment without a row.
+#[derive(ToSchema)]
+pub struct ReconcileBody {
+    /// The deployment.
+    #[schema(pattern = "^[0-9a-f]{24}$")]
+    deployment_id: String,
+    /// The cluster that it is on.
+    #[schema(min_length = 1)]
+    cluster_id: String,
+    /// `adopt` or `remove`.
+    #[schema(pattern = "^(adopt|remove)$")]
+    choice: String,
+    /// The plan of its instance, where no backup tells.
+    plan_id: Option<String>,
+}
+
 /// How room shall be made.
 #[derive(ToSchema)]
 pub struct ReliefBody {

@@ -18,7 +18,7 @@ const RULES: Rules = Rules {
         ("429", "Too many requests"),
         ("500", "The broker's own fault"),
     ],
-    of_bodies: &[],
+    of_bodies: rules::OF_BODIES,
     request_headers: &["X-Broker-API-Request-Identity"],
 };
 
@@ -31,6 +31,7 @@ const RULES: Rules = Rules {
     paths(
         super::reconciliation,
         super::reconcile,
+        super::reconcile_deployment,
         super::audit,
         super::versions,
         super::owners,

@@ -21,13 +21,13 @@ use super::{
         requests,
         scalars::{DatabaseVersion, OwnId, PlatformId, Time},
     },
-    request::{check_basic, query},
+    request::{Body, check_basic, query},
 };
 use crate::{
-    broker::{AuditPage, AuditQuery, Finding, OwnerFinding, Repaired, VersionInUse},
+    broker::{AuditPage, AuditQuery, Finding, OwnerFinding, Repaired, Stray, VersionInUse},
     model::{
         audit::AuditEntry,
-        ids::{BackupId, BindingId, InstanceId, OperationId},
+        ids::{BackupId, BindingId, DeploymentId, InstanceId, OperationId},
         tenant::Tenant,
         version::Version,
     },
@@ -236,6 +236,72 @@ pub async fn reconcile(api: web::Data<Api>, request: HttpRequest) -> Answer {
     };
     let findings = api.broker.reconcile(delete).await?;
     Ok(HttpResponse::Ok().json(Findings { findings }))
+}
+
+/// What came of a choice.
+#[derive(Serialize, ToSchema)]
+#[serde(tag = "choice", rename_all = "snake_case")]
+enum Reconciled {
+    /// The deployment is the instance's again.
+    Adopt {
+        /// The deployment.
+        #[schema(value_type = OwnId)]
+        deployment_id: DeploymentId,
+        /// The instance.
+        #[schema(value_type = PlatformId)]
+        instance_id: InstanceId,
+        /// Its backups that are listed again.
+        backups_adopted: usize,
+    },
+    /// The deployment is gone; its backups are not.
+    Remove {
+        /// The deployment.
+        #[schema(value_type = OwnId)]
+        deployment_id: DeploymentId,
+    },
+}
+
+/// Adopts a deployment that has no row, with what its backups tell of it, or removes it.
+#[utoipa::path(
+    post, path = "/operator/reconcile", operation_id = "reconcile_deployment",
+    request_body = requests::ReconcileBody,
+    responses(
+        (status = 200, description = "It is done", body = Reconciled),
+        (status = 400, description = "Something in the body is wrong, or no backup tells enough"),
+        (status = 404, description = "There is no such deployment without a row"),
+        (status = 409, description = "Its instance or a port of its members is taken"),
+    )
+)]
+pub async fn reconcile_deployment(
+    api: web::Data<Api>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> Answer {
+    let body = Body::read(&request, payload).await?;
+    let id: Option<DeploymentId> = body.id("deployment_id")?;
+    let stray = Stray {
+        cluster: body.required_text("cluster_id")?,
+        deployment: id.ok_or_else(|| HttpError::bad_request("deployment_id is missing"))?,
+    };
+    let choice = body.required_text("choice")?;
+    let plan = body.text("plan_id")?;
+    let deployment_id = stray.deployment.clone();
+    let done = match choice.as_str() {
+        "adopt" => {
+            let adopted = api.broker.adopt_deployment(&stray, plan.as_deref()).await?;
+            Reconciled::Adopt {
+                deployment_id,
+                instance_id: adopted.instance,
+                backups_adopted: adopted.backups,
+            }
+        }
+        "remove" => {
+            api.broker.remove_deployment(&stray).await?;
+            Reconciled::Remove { deployment_id }
+        }
+        _ => return Err(HttpError::bad_request("choice must be adopt or remove").into()),
+    };
+    Ok(HttpResponse::Ok().json(done))
 }
 
 /// Tells who had what done, newest first.

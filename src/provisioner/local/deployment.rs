@@ -89,12 +89,12 @@ impl Deployment {
         // The data goes away, so there is nothing to be gained from a gentle end. Processes may
         // be known by the old path or by the new one.
         process::kill_all(|| {
-            let mut all = process::processes_below(&path, programs.root())?;
-            all.extend(process::processes_below(&destroyed, programs.root())?);
+            let mut all = process::processes_below(&path, programs.root())?.ours;
+            all.extend(process::processes_below(&destroyed, programs.root())?.ours);
             let known = self.members.values().filter_map(Member::process).cloned();
             Ok(all
                 .into_iter()
-                .map(|process| process.id)
+                .map(|found| found.process)
                 .chain(known)
                 .collect())
         })?;

@@ -73,6 +73,7 @@ impl DeploymentFolder {
         MemberFolder {
             deployment: self.deployment.clone(),
             name: name.to_owned(),
+            deployment_folder: self.path.clone(),
             path: self.members().join(name),
             stage: self.stage(),
             aside: self.path.join("aside"),
@@ -95,6 +96,7 @@ impl DeploymentFolder {
 pub(super) struct MemberFolder {
     pub(super) deployment: DeploymentId,
     pub(super) name: String,
+    deployment_folder: PathBuf,
     path: PathBuf,
     stage: PathBuf,
     aside: PathBuf,
@@ -104,6 +106,11 @@ impl MemberFolder {
     /// The folder itself: the place of the member's tasks.
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The folder of its deployment, with those of all its members.
+    pub(super) fn deployment_folder(&self) -> &Path {
+        &self.deployment_folder
     }
 
     /// The member's own folder: the place of its server.

@@ -15,15 +15,17 @@ use super::{
     backoff::Backoff,
     discovery::Programs,
     folders::{self, MemberFolder},
-    printed,
-    process::{self, PlacedProcess, ProcessId},
+    ports, printed,
+    process::{self, OwnProcess, PlacedProcess},
     record::{self, ProcessRecord, ServerRecord, Wanted},
 };
 use crate::{
+    folder::FolderId,
     model::{
         failure::chain,
-        limits::{MEMBER_LOG_BYTES_MAX, RESTART_BACKOFF_RESET, STOP_GRACE},
-        server::{DataOfServer, Server},
+        ids::DeploymentId,
+        limits::{MEMBER_LOG_BYTES_MAX, PORT_WAIT, RESTART_BACKOFF_RESET, STOP_GRACE},
+        server::{DataOfServer, MemberSeen, Server},
     },
     provisioner::{Observation, ProvisionerError},
 };
@@ -35,7 +37,7 @@ type Result<T> = std::result::Result<T, ProvisionerError>;
 pub(super) struct Member {
     folder: MemberFolder,
     record: Option<ServerRecord>,
-    process: Option<ProcessId>,
+    process: Option<OwnProcess>,
     /// The same process, if this broker started it: a child has to be waited for.
     child: Option<Child>,
     exit_status: Option<ExitStatus>,
@@ -76,13 +78,32 @@ impl Member {
         if let Some(known) = known {
             member.restarts = known.restarts;
             member.printed_from = known.printed_from;
-            let alive = known.process.is_alive().map_err(member.failed("looking"))?;
-            member.process = alive.then_some(known.process);
+            // A copied record names a process of the folder that it was copied from.
+            let process = known.process.in_place(&member.folder.home());
+            member.process = process.map_err(member.failed("looking at"))?;
         }
         if member.process.is_none() {
             member.adopt_stray(running)?;
         }
+        member.call_back_from_where_it_was()?;
         Ok(member)
+    }
+
+    /// A process whose folder was moved goes on writing where the folder was: it is ended, to be
+    /// started anew by the first look.
+    fn call_back_from_where_it_was(&mut self) -> Result<()> {
+        let Some(process) = &self.process else {
+            return Ok(());
+        };
+        if process.was_moved().map_err(self.failed("looking at"))? {
+            self.log_event(
+                log::Level::Warn,
+                "runs in a folder that was moved; it is ended, and started anew where that is now",
+            );
+            process.end(STOP_GRACE).map_err(self.failed("stopping"))?;
+            self.process = None;
+        }
+        Ok(())
     }
 
     /// A broker that crashed right after it had started a process has not written it down.
@@ -96,7 +117,7 @@ impl Member {
                 log::Level::Warn,
                 "found its process, which was not written down",
             );
-            self.process = Some(stray.id.clone());
+            self.process = Some(stray.process.clone());
             self.save_process()?;
         }
         Ok(())
@@ -133,7 +154,7 @@ impl Member {
             self.save_record(record)?;
         }
         self.backoff = Backoff::new(Instant::now());
-        self.launch(programs, self.restarts)
+        self.launch(programs, self.restarts, PORT_WAIT)
     }
 
     /// See [`crate::provisioner::Provisioner::restart`].
@@ -145,7 +166,7 @@ impl Member {
         self.end_process(programs, Duration::ZERO)?;
         self.check_data()?;
         self.backoff = Backoff::new(Instant::now());
-        self.launch(programs, self.restarts + 1)
+        self.launch(programs, self.restarts + 1, PORT_WAIT)
     }
 
     /// See [`crate::provisioner::Provisioner::stop`].
@@ -249,7 +270,7 @@ impl Member {
         let started = self
             .end_process(programs, STOP_GRACE)
             .and_then(|()| self.check_data())
-            .and_then(|()| self.launch(programs, self.restarts + 1));
+            .and_then(|()| self.launch(programs, self.restarts + 1, Duration::ZERO));
         match started {
             Ok(()) => self.log_event(log::Level::Info, "was started again"),
             Err(_) => _ = self.backoff.ended(Duration::ZERO, Instant::now()),
@@ -297,12 +318,12 @@ impl Member {
         self.wait_for_child().map_err(self.failed("waiting for"))?;
         let process = self.process.as_ref();
         process.map_or(Ok(false), |p| {
-            p.is_alive().map_err(self.failed("looking at"))
+            p.id.is_alive().map_err(self.failed("looking at"))
         })
     }
 
     /// The process that runs for this member, as far as is known.
-    pub(super) fn process(&self) -> Option<&ProcessId> {
+    pub(super) fn process(&self) -> Option<&OwnProcess> {
         self.process.as_ref()
     }
 
@@ -334,9 +355,9 @@ impl Member {
         &self,
         programs: &Programs,
         wanted: impl Fn(&PlacedProcess) -> bool,
-    ) -> io::Result<Vec<ProcessId>> {
-        let all = process::processes_below(self.folder.path(), programs.root())?;
-        Ok(all.into_iter().filter(wanted).map(|p| p.id).collect())
+    ) -> io::Result<Vec<OwnProcess>> {
+        let all = process::processes_below(self.folder.path(), programs.root())?.ours;
+        Ok(all.into_iter().filter(wanted).map(|p| p.process).collect())
     }
 
     fn write_files(&self, server: &Server) -> Result<()> {
@@ -357,11 +378,11 @@ impl Member {
     }
 
     fn save_process(&self) -> Result<()> {
-        let Some(process) = self.process.clone() else {
+        let Some(process) = &self.process else {
             return Ok(());
         };
         let record = ProcessRecord {
-            process,
+            process: process.id.clone(),
             restarts: self.restarts,
             printed_from: self.printed_from,
         };
@@ -369,15 +390,30 @@ impl Member {
             .map_err(self.failed("writing process.json of"))
     }
 
-    /// Starts the process as the record says. Nothing may run on the home.
-    fn launch(&mut self, programs: &Programs, restarts: u32) -> Result<()> {
+    /// Starts the process as the record says, when its ports are free within `patience`. Nothing
+    /// may run on the home.
+    fn launch(&mut self, programs: &Programs, restarts: u32, patience: Duration) -> Result<()> {
         let record = self
             .record
             .as_ref()
             .expect("a member that is started has a record");
         let binary = programs.binary(&record.engine, record.version, &record.binary)?;
         let folder = &self.folder;
-        let mut command = process::command(&binary, &folder.home());
+        let home = folder.home();
+        // What the broker found when it started may have changed since.
+        let found = process::processes_below(folder.deployment_folder(), programs.root())
+            .map_err(self.failed("looking at"))?;
+        if let Some(namesake) = found.namesake(folder.deployment.as_str()) {
+            return Err(runs_elsewhere(&folder.deployment, namesake));
+        }
+        ports::all_free(&record.ports, patience).map_err(|port| ProvisionerError::PortTaken {
+            member: folder.name.clone(),
+            port,
+        })?;
+        let stands_in = FolderId::of(&home)
+            .and_then(|id| id.ok_or(io::ErrorKind::NotFound.into()))
+            .map_err(self.failed("looking at the home of"))?;
+        let mut command = process::command(&binary, &home);
         command.args(record.args.iter().map(|arg| folder.fill_in(arg)));
         command.envs(
             record
@@ -398,7 +434,8 @@ impl Member {
         self.running_since = Instant::now();
         self.restarts = restarts;
         self.printed_from = printed_from;
-        self.process = Some(ProcessId::of_child(pid).map_err(self.failed("looking at"))?);
+        let process = OwnProcess::of_child(pid, stands_in);
+        self.process = Some(process.map_err(self.failed("looking at"))?);
         self.save_process()
     }
 
@@ -424,7 +461,7 @@ pub(super) fn observe(folder: &MemberFolder) -> io::Result<Option<Observation>> 
         return Ok(None);
     };
     let process = record::read::<ProcessRecord>(&folder.process_record())?;
-    let running = is_alive(process.as_ref())?;
+    let running = is_alive(folder, process.as_ref())?;
     let needed = server.data.filter(|_| !running);
     let has_data = needed.map(|data| has_data(folder, &data)).transpose()?;
     Ok(Some(Observation {
@@ -439,27 +476,53 @@ pub(super) fn observe(folder: &MemberFolder) -> io::Result<Option<Observation>> 
 pub(super) fn runs_as(folder: &MemberFolder, wanted: &ServerRecord) -> io::Result<bool> {
     let server = record::read::<ServerRecord>(&folder.server_record())?;
     let process = record::read::<ProcessRecord>(&folder.process_record())?;
-    Ok(server.is_some_and(|server| server.runs_as(wanted)) && is_alive(process.as_ref())?)
+    Ok(server.is_some_and(|server| server.runs_as(wanted)) && is_alive(folder, process.as_ref())?)
 }
 
 /// The end of what a member's last process printed, at most `bytes_max`, by what is on disk alone;
 /// none while it runs.
 pub(super) fn last_words(folder: &MemberFolder, bytes_max: u64) -> io::Result<Option<String>> {
     match record::read::<ProcessRecord>(&folder.process_record())? {
-        Some(known) if !known.process.is_alive()? => {
+        Some(known) if !is_alive(folder, Some(&known))? => {
             Ok(Some(printed::end(folder, known.printed_from, bytes_max)?))
         }
         _ => Ok(None),
     }
 }
 
-fn is_alive(process: Option<&ProcessRecord>) -> io::Result<bool> {
-    process.map_or(Ok(false), |known| known.process.is_alive())
+fn is_alive(folder: &MemberFolder, process: Option<&ProcessRecord>) -> io::Result<bool> {
+    let home = folder.home();
+    process.map_or(Ok(false), |known| {
+        Ok(known.process.in_place(&home)?.is_some())
+    })
 }
 
 fn has_data(folder: &MemberFolder, data: &DataOfServer) -> io::Result<bool> {
     let names = folders::names_in(&folder.home().join(&data.folder))?;
     Ok(names.iter().any(|name| name.ends_with(&data.suffix)))
+}
+
+/// What is written down about a member.
+pub(super) fn described(folder: &MemberFolder, host: &str) -> io::Result<Option<MemberSeen>> {
+    let record: Option<ServerRecord> = record::read(&folder.server_record())?;
+    Ok(record.map(|record| MemberSeen {
+        name: folder.name.clone(),
+        version: record.version,
+        host: host.to_owned(),
+        ports: record.ports,
+    }))
+}
+
+/// Why nothing is started here of a deployment that runs in another folder.
+pub(super) fn runs_elsewhere(
+    deployment: &DeploymentId,
+    namesake: &process::Elsewhere,
+) -> ProvisionerError {
+    ProvisionerError::RunsElsewhere {
+        deployment: deployment.to_string(),
+        pid: namesake.pid,
+        place: namesake.place.display().to_string(),
+    }
 }
 
 fn open_log(folder: &MemberFolder) -> io::Result<File> {

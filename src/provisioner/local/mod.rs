@@ -20,6 +20,7 @@ mod deployment;
 mod discovery;
 mod folders;
 mod member;
+mod ports;
 mod printed;
 mod process;
 mod record;
@@ -33,9 +34,8 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{File, TryLockError},
     io,
-    net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::Duration,
     time::Instant,
 };
@@ -44,17 +44,24 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 
 use self::{
-    deployment::Deployment, discovery::Programs, folders::DeploymentFolder, printed::Reading,
-    process::PlacedProcess, record::ServerRecord, staging::UnfinishedFile, task::RunningTask,
+    deployment::Deployment,
+    discovery::Programs,
+    folders::DeploymentFolder,
+    printed::Reading,
+    process::{Found, PlacedProcess},
+    record::ServerRecord,
+    staging::UnfinishedFile,
+    task::RunningTask,
 };
 use super::{FileSeen, Observation, Provisioner, ProvisionerError};
 use crate::{
+    folder::FolderId,
     model::{
         failure::chain,
         ids::DeploymentId,
         limits::{CHUNK_BYTES, CLUSTER_LOCK_WAIT, LAST_WORDS_BYTES_MAX, PROCESS_POLL},
         logfile::{LogPart, Logfile},
-        server::{Server, Task},
+        server::{MemberSeen, Server, Task},
         version::Version,
     },
     stream::{ByteStream, TextStream},
@@ -65,9 +72,6 @@ pub use self::discovery::EngineBinaries;
 type Result<T> = std::result::Result<T, ProvisionerError>;
 type SharedDeployment = Arc<tokio::sync::Mutex<Deployment>>;
 
-/// Where members of this machine are reached.
-const HOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
-
 /// Runs members as processes of this machine.
 pub struct LocalProvisioner {
     cluster: Arc<Cluster>,
@@ -77,6 +81,10 @@ pub struct LocalProvisioner {
 /// A cluster folder and what is known of it.
 struct Cluster {
     folder: PathBuf,
+    /// What the folder was when its lock was taken.
+    id: Option<FolderId>,
+    /// Whether the path led elsewhere at the supervisor's last look.
+    is_elsewhere: AtomicBool,
     programs: Programs,
     deployments: Mutex<BTreeMap<DeploymentId, SharedDeployment>>,
     /// Held until the last action has ended.
@@ -101,8 +109,13 @@ impl LocalProvisioner {
         .map_err(ProvisionerError::while_doing(format!(
             "looking for engines in {engines}"
         )))?;
+        let id = FolderId::of(&folder).map_err(ProvisionerError::while_doing(
+            "looking at the cluster folder",
+        ))?;
         let cluster = Arc::new(Cluster {
             folder,
+            id,
+            is_elsewhere: AtomicBool::new(false),
             programs,
             deployments: Mutex::default(),
             _lock: lock,
@@ -118,18 +131,40 @@ impl LocalProvisioner {
         supervisor::supervise(&cluster);
         Ok(Arc::new(Self {
             cluster,
-            host: HOST.to_string(),
+            host: ports::HOST.to_string(),
         }))
     }
 }
 
 impl Cluster {
+    /// Fails when the cluster's path does not lead to the folder any more whose lock is held, as
+    /// when its disk is no longer mounted: what would be started there would begin anew with
+    /// nothing.
+    fn check(&self) -> Result<()> {
+        let id = FolderId::of(&self.folder).map_err(ProvisionerError::while_doing(
+            "looking at the cluster folder",
+        ))?;
+        if id.is_some() && id == self.id {
+            return Ok(());
+        }
+        Err(ProvisionerError::FolderGone {
+            folder: self.folder.display().to_string(),
+        })
+    }
+
     /// Adopts what an earlier broker left here.
     fn take_over(&self) -> Result<()> {
         let failed = || ProvisionerError::while_doing("taking over the cluster");
         let running = self.running().map_err(failed())?;
-        self.kill_tasks(&running).map_err(failed())?;
         let (ids, half_destroyed) = folders::deployments_in(&self.folder).map_err(failed())?;
+        // Before anything is touched: a copy would begin the same databases a second time.
+        for id in ids.iter().chain(&half_destroyed) {
+            if let Some(namesake) = running.namesake(id.as_str()) {
+                return Err(member::runs_elsewhere(id, namesake));
+            }
+        }
+        let running = running.ours;
+        self.kill_tasks(&running).map_err(failed())?;
         for id in half_destroyed {
             // Whoever wanted it destroyed will ask again.
             if let Err(error) = Deployment::new(&self.folder, &id).destroy(&self.programs) {
@@ -150,7 +185,7 @@ impl Cluster {
         Ok(())
     }
 
-    fn running(&self) -> io::Result<Vec<PlacedProcess>> {
+    fn running(&self) -> io::Result<Found> {
         process::processes_below(&self.folder, self.programs.root())
     }
 
@@ -159,7 +194,7 @@ impl Cluster {
         let is_task = |process: &&PlacedProcess| !folders::is_home(&self.folder, &process.place);
         process::kill_all(|| {
             let tasks = running.iter().filter(is_task);
-            Ok(tasks.map(|process| process.id.clone()).collect())
+            Ok(tasks.map(|found| found.process.clone()).collect())
         })
     }
 
@@ -197,7 +232,11 @@ impl Cluster {
             .clone();
         let mut deployment = deployment.lock_owned().await;
         let cluster = self.clone();
-        blocking(move || change(&cluster, &mut deployment)).await
+        blocking(move || {
+            cluster.check()?;
+            change(&cluster, &mut deployment)
+        })
+        .await
     }
 }
 
@@ -212,9 +251,7 @@ impl Provisioner for LocalProvisioner {
     }
 
     fn port_is_free(&self, port: u16) -> bool {
-        // The standard library sets SO_REUSEADDR, as the members do: on Linux, a listener is in
-        // the way nevertheless, and old connections in TIME_WAIT are not.
-        port != 0 && TcpListener::bind((HOST, port)).is_ok()
+        ports::is_free(port)
     }
 
     async fn room_for(&self, bytes: u64) -> Result<()> {
@@ -278,6 +315,22 @@ impl Provisioner for LocalProvisioner {
             let members = folder.all_members().and_then(|members| {
                 let observed = members.iter().map(member::observe);
                 observed.collect::<io::Result<Vec<_>>>()
+            });
+            Ok(members.map_err(failed)?.into_iter().flatten().collect())
+        })
+        .await
+    }
+
+    async fn members(&self, deployment: &DeploymentId) -> Result<Vec<MemberSeen>> {
+        let folder = DeploymentFolder::new(&self.cluster.folder, deployment);
+        let failed = ProvisionerError::while_doing(format!("looking at deployment {deployment}"));
+        let host = self.host.clone();
+        blocking(move || {
+            let members = folder.all_members().and_then(|members| {
+                let seen = members
+                    .iter()
+                    .map(|folder| member::described(folder, &host));
+                seen.collect::<io::Result<Vec<_>>>()
             });
             Ok(members.map_err(failed)?.into_iter().flatten().collect())
         })

@@ -3,12 +3,12 @@
 //! It holds the cluster weakly and ends when nobody else holds it. A deployment in whose members
 //! an action is under way is left alone until the next round.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Weak, atomic::Ordering};
 
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Cluster;
-use crate::model::limits::SUPERVISION_INTERVAL;
+use crate::model::{failure::chain, limits::SUPERVISION_INTERVAL};
 
 /// Looks after all members of a cluster from now on.
 pub(super) fn supervise(cluster: &Arc<Cluster>) {
@@ -32,6 +32,20 @@ async fn rounds(cluster: Weak<Cluster>) {
 
 /// One look at all members.
 pub(super) fn one_round(cluster: &Cluster) {
+    let looked = cluster.check();
+    let was_elsewhere = cluster
+        .is_elsewhere
+        .swap(looked.is_err(), Ordering::Relaxed);
+    match looked {
+        Ok(()) if was_elsewhere => log::info!("the cluster folder is there again"),
+        Ok(()) => {}
+        Err(error) => {
+            if !was_elsewhere {
+                log::error!("no member is started: {}", chain(&error));
+            }
+            return;
+        }
+    }
     for deployment in cluster.known_deployments() {
         if let Ok(mut deployment) = deployment.try_lock() {
             deployment.look_after(&cluster.programs);

@@ -4,7 +4,7 @@
 use std::{
     fs,
     io::Write,
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     os::unix::fs::PermissionsExt,
     process::Stdio,
     time::{Duration, Instant},
@@ -15,7 +15,7 @@ use chrono::Utc;
 use futures::{FutureExt, StreamExt, stream};
 use tempfile::TempDir;
 
-use super::{process::ProcessId, record::ProcessRecord, *};
+use super::{ports::HOST, process::ProcessId, record::ProcessRecord, *};
 use crate::model::limits::STOP_GRACE;
 use crate::model::{
     limits::{
@@ -26,6 +26,7 @@ use crate::model::{
     server::{Program, ServerFile},
 };
 
+mod copies;
 mod loss;
 
 /// Longer than anything here takes, even on a busy machine.
@@ -111,7 +112,8 @@ impl World {
     }
 
     fn running(&self) -> Vec<PlacedProcess> {
-        process::processes_below(&self.cluster(), &self.engines).unwrap()
+        let found = process::processes_below(&self.cluster(), &self.engines);
+        found.unwrap().ours
     }
 
     /// How often the sleeper was started, by its own account.
@@ -123,7 +125,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        let _ = process::kill_all(|| Ok(self.running().into_iter().map(|p| p.id).collect()));
+        let _ = process::kill_all(|| Ok(self.running().into_iter().map(|p| p.process).collect()));
     }
 }
 
@@ -207,7 +209,13 @@ async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 }
 
 fn kill(process: &ProcessId) {
-    process::kill_all(|| Ok(vec![process.clone()])).unwrap();
+    let pid = rustix::process::Pid::from_raw(process.pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while process.is_alive().unwrap() {
+        assert!(Instant::now() < deadline, "a process that does not end");
+        std::thread::sleep(PROCESS_POLL);
+    }
 }
 
 async fn observed(provisioner: &LocalProvisioner, id: &DeploymentId) -> Observation {
@@ -496,7 +504,7 @@ async fn destroy_leaves_nothing() {
     assert!(!world.cluster().join(id.as_str()).exists());
     let left = world.running();
     assert_eq!(left.len(), 1, "{left:?}");
-    assert_eq!(left[0].id, world.process(&other));
+    assert_eq!(left[0].process.id, world.process(&other));
     eventually("it is forgotten", async || {
         provisioner.cluster.known_deployments().len() == 1
     })
@@ -615,7 +623,10 @@ async fn a_task_ends_with_its_future_and_with_its_broker() {
     run.abort();
     let server = world.process(&id);
     eventually("the task is gone", async || {
-        world.running().iter().all(|process| process.id == server)
+        world
+            .running()
+            .iter()
+            .all(|found| found.process.id == server)
     })
     .await;
     drop(run.await);

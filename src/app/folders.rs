@@ -1,0 +1,365 @@
+//! Whether the folders in the settings are the broker's own: looked at before anything is written
+//! or deleted in one of them.
+//!
+//! A marker is written before the store gets to know its id. When a start breaks off in between,
+//! the next one takes the id from the marker.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use chrono::{DateTime, Utc};
+
+use super::StartError;
+use crate::{
+    backup_store::object,
+    config::{Config, LocalCluster},
+    folder,
+    model::{
+        ids::{DeploymentId, FolderMark},
+        marker::{Accepted, FolderName, Look, Marker, Refusal},
+    },
+    store::{self, Store},
+};
+
+/// Rows whose files are looked for, to recognise a folder that has no marker yet.
+const ROWS_LOOKED_AT: i64 = 1000;
+
+/// Why a folder is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// It is a copy.
+    #[error(
+        "{} is a copy of {}, which is still there: use that one, or end its broker and members and \
+         rename it; or start once with --accept {name}", folder.display(), original.display()
+    )]
+    Copy {
+        /// The folder.
+        folder: PathBuf,
+        /// What it was copied from.
+        original: PathBuf,
+        /// Which one it is.
+        name: FolderName,
+    },
+    /// Its marker is missing, or all that should be in it.
+    #[error(
+        "{} is not the folder that the broker knows, since it has {lacks}: is its disk mounted? If \
+         the content is lost for good, start once with --accept {name}", folder.display()
+    )]
+    Missing {
+        /// The folder.
+        folder: PathBuf,
+        /// What was looked for.
+        lacks: String,
+        /// Which one it is.
+        name: FolderName,
+    },
+    /// It has another one's marker.
+    #[error(
+        "{} is not the folder that the broker knows: its {} says that it is {found}, not {known}. Is \
+         the right disk mounted there? To take it as it is, start once with --accept {name}",
+        folder.display(), folder::MARKER
+    )]
+    Foreign {
+        /// The folder.
+        folder: PathBuf,
+        /// What its marker says.
+        found: FolderMark,
+        /// What the store knows.
+        known: String,
+        /// Which one it is.
+        name: FolderName,
+    },
+    /// It cannot be looked at.
+    #[error("{}", folder.display())]
+    Unreadable {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The folders that were looked at, with the ids that they will have. Nothing is written yet.
+pub(super) struct Checked {
+    folders: Vec<(Folder, Look, FolderMark)>,
+}
+
+struct Folder {
+    name: FolderName,
+    path: PathBuf,
+}
+
+/// The folders of a configuration.
+fn folders(config: &Config) -> Vec<Folder> {
+    let own = [
+        (FolderName::Data, config.data_dir.clone()),
+        (FolderName::Backups, config.backup_folder.clone()),
+    ];
+    let clusters = config.clusters.iter().map(|local| {
+        let name = FolderName::Cluster(local.cluster.id.clone());
+        (name, local.folder.clone())
+    });
+    own.into_iter()
+        .chain(clusters)
+        .map(|(name, path)| Folder { name, path })
+        .collect()
+}
+
+/// The clusters whose folders are beyond doubt before anything else is looked at: they have the marker
+/// of a cluster of that name and are no copies, and the store knows no other id, where it can be read.
+pub(super) async fn beyond_doubt<'a>(
+    clusters: &'a [LocalCluster],
+    database_url: Option<&str>,
+) -> Vec<&'a LocalCluster> {
+    let known = known_so_far(database_url).await;
+    let is_own = |local: &&LocalCluster| {
+        let name = FolderName::Cluster(local.cluster.id.clone()).to_string();
+        let Ok(Some(marker)) = folder::marker(&local.folder) else {
+            return false;
+        };
+        let is_copy = folder::original_of(&local.folder, &marker);
+        let is_known = known.get(&name).is_none_or(|known| *known == marker.id);
+        marker.folder == name && is_known && matches!(is_copy, Ok(None))
+    };
+    clusters.iter().filter(is_own).collect()
+}
+
+/// What the store knows of folders; nothing where it cannot be read, as one of an earlier version.
+async fn known_so_far(database_url: Option<&str>) -> BTreeMap<String, FolderMark> {
+    let Some(Ok(store)) = database_url.map(Store::open_for_reading) else {
+        return BTreeMap::new();
+    };
+    let known = Arc::new(store).read(store::folder::known).await;
+    known.unwrap_or_default()
+}
+
+/// Fails where a database file is about to be made beside clusters or backups: it was lost, or its
+/// disk is not mounted, and the databases would run on without anybody who knows of them.
+pub(super) fn check_before_store(config: &Config) -> Result<(), StartError> {
+    let Some(file) = Store::file(config.database_url.expose()) else {
+        return Ok(());
+    };
+    if !file.exists() {
+        check_nothing_is_held(config)?;
+        if file.starts_with(&config.data_dir) {
+            config.make_data_dir()?;
+        }
+    }
+    Ok(())
+}
+
+fn check_nothing_is_held(config: &Config) -> Result<(), StartError> {
+    if config.accepted.contains(&Accepted::Database) {
+        log::warn!("the database is a new one, as was accepted");
+        return Ok(());
+    }
+    let mut held = Vec::new();
+    for folder in folders(config) {
+        let count = deployments_in(&folder.path).map_err(|source| folder.unreadable(source))?;
+        let path = folder.path.display();
+        match &folder.name {
+            _ if count == 0 => {}
+            FolderName::Data => {}
+            FolderName::Backups => held.push(format!("backups of {count} deployment(s) in {path}")),
+            FolderName::Cluster(_) => held.push(format!("{count} deployment(s) in {path}")),
+        }
+    }
+    if held.is_empty() {
+        return Ok(());
+    }
+    Err(StartError::NewDatabase(held.join(", ")))
+}
+
+/// Deployments that have something in a folder.
+fn deployments_in(folder: &Path) -> io::Result<usize> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        entries => entries?,
+    };
+    let mut count = 0;
+    for entry in entries {
+        let name = entry?.file_name();
+        let id = name.to_str().map(str::parse::<DeploymentId>);
+        count += usize::from(id.is_some_and(|id| id.is_ok()));
+    }
+    Ok(count)
+}
+
+/// Looks at every folder, and fails when one is not what the store knows.
+pub(super) async fn check(
+    store: &Arc<Store>,
+    config: &Config,
+    now: DateTime<Utc>,
+) -> Result<Checked, StartError> {
+    if store.read(store::folder::is_unused).await? {
+        check_nothing_is_held(config)?;
+    }
+    let mut checked = Vec::new();
+    for folder in folders(config) {
+        let look = folder.look(store, config).await?;
+        let accepted = Accepted::Folder(folder.name.clone());
+        let id = match look.decide() {
+            Ok(id) => id,
+            Err(refusal) if config.accepted.contains(&accepted) => {
+                let path = folder.path.display();
+                log::warn!(folder:% = path; "accepted as it is: {}", folder.error(refusal, &look));
+                look.accept()
+            }
+            Err(refusal) => return Err(folder.refused(folder.error(refusal, &look))),
+        };
+        let id = id.unwrap_or_else(|| FolderMark::generate(now));
+        checked.push((folder, look, id));
+    }
+    Ok(Checked { folders: checked })
+}
+
+impl Folder {
+    async fn look(&self, store: &Arc<Store>, config: &Config) -> Result<Look, StartError> {
+        let marker = folder::marker(&self.path).map_err(|source| self.unreadable(source))?;
+        // A copy of backups is as good as the backups.
+        let original = match &marker {
+            Some(marker) if self.name != FolderName::Backups => {
+                folder::original_of(&self.path, marker).map_err(|e| self.unreadable(e))?
+            }
+            _ => None,
+        };
+        let (promised, evident) = match &self.name {
+            FolderName::Data => self.own_files(store, config).await?,
+            FolderName::Backups => self.backups(store).await?,
+            FolderName::Cluster(id) => self.members(store, id.clone()).await?,
+        };
+        let name = self.name.to_string();
+        let known = store.read(store::folder::known).await?.remove(&name);
+        Ok(Look {
+            // Brokers that share a database have a folder each for what is their own.
+            known: known.filter(|_| self.name != FolderName::Data || store.is_private()),
+            marker,
+            promised,
+            evident,
+            original,
+        })
+    }
+
+    /// A folder with the database in it is the one that the database was in.
+    async fn own_files(
+        &self,
+        store: &Arc<Store>,
+        config: &Config,
+    ) -> Result<(bool, bool), StartError> {
+        let file = Store::file(config.database_url.expose());
+        if !store.is_private() || file.is_some_and(|file| file.starts_with(&self.path)) {
+            return Ok((false, false));
+        }
+        let promised = !store.read(store::folder::is_unused).await?;
+        let evident = match fs::read_dir(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            entries => entries.map_err(|e| self.unreadable(e))?.next().is_some(),
+        };
+        Ok((promised, evident))
+    }
+
+    async fn backups(&self, store: &Arc<Store>) -> Result<(bool, bool), StartError> {
+        let complete = store
+            .read(|conn| store::backup::complete_after(conn, None, ROWS_LOOKED_AT))
+            .await?;
+        let is_there = |(backup, deployment): &(_, _)| {
+            let manifest = object::manifest(deployment, backup);
+            self.path.join(manifest).exists()
+        };
+        Ok((!complete.is_empty(), complete.iter().any(is_there)))
+    }
+
+    async fn members(
+        &self,
+        store: &Arc<Store>,
+        cluster: String,
+    ) -> Result<(bool, bool), StartError> {
+        let allocated = store
+            .read(move |conn| store::deployment::allocated_on(conn, &cluster, ROWS_LOOKED_AT))
+            .await?;
+        let is_there = |id: &DeploymentId| self.path.join(id.as_str()).exists();
+        Ok((!allocated.is_empty(), allocated.iter().any(is_there)))
+    }
+
+    fn error(&self, refusal: Refusal, look: &Look) -> FolderError {
+        let (folder, name) = (self.path.clone(), self.name.clone());
+        match refusal {
+            Refusal::Copy(original) => FolderError::Copy {
+                folder,
+                original,
+                name,
+            },
+            Refusal::Missing => FolderError::Missing {
+                folder,
+                lacks: match &look.known {
+                    Some(id) => format!(
+                        "no {} with {{\"folder\":\"{name}\",\"id\":\"{id}\"}}",
+                        folder::MARKER
+                    ),
+                    None => "nothing of what the database says is in it".to_owned(),
+                },
+                name,
+            },
+            Refusal::Foreign(found) => FolderError::Foreign {
+                folder,
+                found,
+                known: look
+                    .known
+                    .as_ref()
+                    .map_or_else(|| "one of its own".to_owned(), FolderMark::to_string),
+                name,
+            },
+        }
+    }
+
+    fn unreadable(&self, source: io::Error) -> StartError {
+        self.refused(FolderError::Unreadable {
+            folder: self.path.clone(),
+            source,
+        })
+    }
+
+    fn refused(&self, error: FolderError) -> StartError {
+        match &self.name {
+            FolderName::Data => StartError::DataFolder(error),
+            FolderName::Backups => StartError::BackupFolder(error),
+            FolderName::Cluster(id) => StartError::ClusterFolder {
+                cluster: id.clone(),
+                source: error,
+            },
+        }
+    }
+}
+
+impl Checked {
+    /// Marks the folders, which are there by now, and lets the store know; returns the id of the
+    /// folder of backups.
+    pub(super) async fn mark(self, store: &Arc<Store>) -> Result<FolderMark, StartError> {
+        let mut backups = None;
+        for (folder, look, id) in self.folders {
+            let marker = Marker {
+                folder: folder.name.to_string(),
+                id: id.clone(),
+                path: Some(folder.path.clone()),
+            };
+            if look.marker.as_ref() != Some(&marker) {
+                folder::mark(&folder.path, &marker).map_err(|source| folder.unreadable(source))?;
+            }
+            if folder.name == FolderName::Backups {
+                backups = Some(id.clone());
+            }
+            if look.known.as_ref() != Some(&id) {
+                let name = folder.name;
+                store
+                    .write(move |conn| store::folder::know(conn, &name, &id))
+                    .await?;
+            }
+        }
+        Ok(backups.expect("the folder of backups is among them"))
+    }
+}

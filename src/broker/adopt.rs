@@ -1,0 +1,414 @@
+//! Deployments that the store does not know, and rows whose deployment is nowhere: after a
+//! database was lost or put back to an older state, or after a cluster's disk was.
+//!
+//! Looking changes nothing. A deployment is adopted or removed only on an operator's word, one at a
+//! time. What it takes to adopt one stands beside its backups: whose it is, and its secrets, sealed
+//! under the key ring. Its members run on meanwhile.
+
+use std::collections::BTreeSet;
+
+use futures::future::BoxFuture;
+use serde_json::json;
+
+use super::{Broker, BrokerError, reconcile::Finding};
+use crate::{
+    backup_store::{BackupStoreError, object, pipeline},
+    model::{
+        audit::AtOnce,
+        backup::Manifest,
+        deployment::{Deployment, DeploymentSecrets, Member, Membership, Shape},
+        ids::{BackupId, DeploymentId, InstanceId},
+        instance::{Instance, InstanceState, ProvisionIdentity, normal_form},
+        name::DeploymentNames,
+        placement::PortRange,
+        schedule::Schedule,
+        server::MemberSeen,
+    },
+    store,
+};
+
+/// Why the clusters could not be looked at.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct CensusError(Box<dyn std::error::Error + Send + Sync>);
+
+impl CensusError {
+    /// Because of `source`.
+    pub fn new(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self(Box::new(source))
+    }
+}
+
+/// Whoever can tell what is on the clusters, whatever the store knows of it.
+pub trait Census: Send + Sync {
+    /// Every deployment of which anything is left on a cluster.
+    fn deployments<'a>(
+        &'a self,
+        cluster: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<DeploymentId>, CensusError>>;
+
+    /// Its members, by what is written down about them where they run.
+    fn members<'a>(
+        &'a self,
+        cluster: &'a str,
+        deployment: &'a DeploymentId,
+    ) -> BoxFuture<'a, Result<Vec<MemberSeen>, CensusError>>;
+
+    /// Ends and removes everything of a deployment.
+    fn remove<'a>(
+        &'a self,
+        cluster: &'a str,
+        deployment: &'a DeploymentId,
+    ) -> BoxFuture<'a, Result<(), CensusError>>;
+}
+
+/// A deployment without a row that an operator decides about.
+#[derive(Debug, Clone)]
+pub struct Stray {
+    /// The cluster that it is on.
+    pub cluster: String,
+    /// The deployment.
+    pub deployment: DeploymentId,
+}
+
+/// What came of an adoption.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdoptedDeployment {
+    /// The instance that the deployment is behind of again.
+    pub instance: InstanceId,
+    /// Its backups that are listed again.
+    pub backups: usize,
+}
+
+impl Broker {
+    /// Deployments on the clusters that no row knows, and usable instances whose deployment is not
+    /// on its cluster.
+    pub(super) async fn unmatched_deployments(&self) -> Result<Vec<Finding>, BrokerError> {
+        let mut findings = Vec::new();
+        let mut placed = BTreeSet::new();
+        for cluster in &self.clusters {
+            for deployment in self.census.deployments(&cluster.id).await? {
+                placed.insert((cluster.id.clone(), deployment.clone()));
+                let stray = Stray {
+                    cluster: cluster.id.clone(),
+                    deployment,
+                };
+                if !self.is_stray(&stray).await? {
+                    continue;
+                }
+                let manifest = self.newest_manifest(&stray.deployment).await?;
+                let adoptable = match &manifest {
+                    Some(manifest) => self.can_be_adopted(&stray, manifest).await?,
+                    None => false,
+                };
+                findings.push(Finding::DeploymentWithoutRow {
+                    deployment: stray.deployment,
+                    cluster: stray.cluster,
+                    instance: manifest.as_ref().map(|m| m.instance_id.clone()),
+                    backup: manifest.map(|manifest| manifest.backup_id),
+                    adoptable,
+                });
+            }
+        }
+        let mut usable = Vec::new();
+        for engine in self.profiles.keys() {
+            usable.extend(self.usable_deployments(engine.clone()).await?);
+        }
+        for deployment in usable {
+            let place = (deployment.cluster.clone(), deployment.id.clone());
+            // It may have been made since the clusters were looked at: once more then.
+            if !placed.contains(&place) && self.is_away(&deployment).await? {
+                findings.push(Finding::RowWithoutDeployment {
+                    instance: deployment.instance,
+                    deployment: deployment.id,
+                    cluster: deployment.cluster,
+                });
+            }
+        }
+        Ok(findings)
+    }
+
+    /// Takes a deployment without a row for that of the instance which its newest backup tells of,
+    /// with all its backups. `plan`: the instance's plan, where no backup tells.
+    pub async fn adopt_deployment(
+        &self,
+        stray: &Stray,
+        plan: Option<&str>,
+    ) -> Result<AdoptedDeployment, BrokerError> {
+        self.check_stray(stray).await?;
+        let manifest = self.newest_manifest(&stray.deployment).await?;
+        let manifest = manifest.ok_or_else(|| {
+            BrokerError::BadRequest(format!(
+                "no backup of deployment {} tells whose it is and opens with the key ring",
+                stray.deployment
+            ))
+        })?;
+        let instance = self.adopted_instance(&manifest, plan)?;
+        let members = self.members_seen(stray).await?;
+        let deployment = adopted_deployment(&self.deployment_names, &manifest, stray, &members)?;
+        let secrets = self.secrets_of(&manifest)?;
+        let sealed = self
+            .keys
+            .seal(&deployment.seal_context(), &serde_json::to_vec(&secrets)?)?;
+        let now = self.clock.now();
+        let id = instance.id.clone();
+        self.store
+            .decide(move |conn| {
+                check_free(conn, &instance, &deployment)?;
+                store::instance::insert(conn, &instance)?;
+                store::deployment::insert(conn, &deployment)?;
+                store::deployment::allocate(conn, &deployment, &sealed)?;
+                let schedule = Schedule::begin(instance.id.clone(), now);
+                store::schedule::begin(conn, &schedule, &deployment.cluster)?;
+                let (what, id) = (AtOnce::Adoption, Some(&instance.id));
+                store::audit::done(conn, what, "operator", id, now)?;
+                Ok::<_, BrokerError>(())
+            })
+            .await?;
+        log::warn!(deployment:% = stray.deployment, instance:% = id; "adopted from its backups");
+        let mut backups = 0;
+        for backup in self.backups_of(&stray.deployment).await? {
+            backups += usize::from(self.adopt(&stray.deployment, &backup).await?);
+        }
+        Ok(AdoptedDeployment {
+            instance: id,
+            backups,
+        })
+    }
+
+    /// Ends and removes a deployment without a row. Its backups stay.
+    pub async fn remove_deployment(&self, stray: &Stray) -> Result<(), BrokerError> {
+        self.check_stray(stray).await?;
+        let now = self.clock.now();
+        // Before it is begun: a removal that breaks off was asked for nevertheless.
+        self.store
+            .write(move |conn| store::audit::done(conn, AtOnce::Removal, "operator", None, now))
+            .await?;
+        log::warn!(
+            deployment:% = stray.deployment, cluster = stray.cluster.as_str();
+            "it has no row, and is removed as its operator asked"
+        );
+        self.census
+            .remove(&stray.cluster, &stray.deployment)
+            .await?;
+        Ok(())
+    }
+
+    /// Whether a deployment is on a cluster and has no row. Its row goes after it, and comes before
+    /// it: so the row is looked for first.
+    pub(super) async fn is_stray(&self, stray: &Stray) -> Result<bool, BrokerError> {
+        let id = stray.deployment.clone();
+        let known = self
+            .store
+            .read(move |conn| store::deployment::is_known(conn, &id));
+        if known.await? || !self.clusters.iter().any(|c| c.id == stray.cluster) {
+            return Ok(false);
+        }
+        let there = self.census.deployments(&stray.cluster).await?;
+        Ok(there.contains(&stray.deployment))
+    }
+
+    async fn check_stray(&self, stray: &Stray) -> Result<(), BrokerError> {
+        if self.is_stray(stray).await? {
+            return Ok(());
+        }
+        Err(BrokerError::NotFound(format!(
+            "there is no deployment {} without a row on cluster {:?}",
+            stray.deployment, stray.cluster
+        )))
+    }
+
+    /// Whether nothing of a usable deployment is on its cluster, and it still counts as usable.
+    async fn is_away(&self, deployment: &Deployment) -> Result<bool, BrokerError> {
+        let there = self.census.deployments(&deployment.cluster).await?;
+        if there.contains(&deployment.id) {
+            return Ok(false);
+        }
+        let id = deployment.instance.clone();
+        let instance = self
+            .store
+            .read(move |conn| store::instance::find(conn, &id))
+            .await?;
+        Ok(instance.is_some_and(|instance| {
+            instance.state == InstanceState::Ready && instance.deployment == deployment.id
+        }))
+    }
+
+    async fn can_be_adopted(
+        &self,
+        stray: &Stray,
+        manifest: &Manifest,
+    ) -> Result<bool, BrokerError> {
+        let members = self.members_seen(stray).await?;
+        let Ok(deployment) = adopted_deployment(&self.deployment_names, manifest, stray, &members)
+        else {
+            return Ok(false);
+        };
+        let instance = manifest.instance_id.clone();
+        let taken = self.store.read(move |conn| {
+            let taken = store::instance::find(conn, &instance)?.is_some();
+            Ok(taken || taken_port(conn, &deployment)?.is_some())
+        });
+        Ok(!taken.await?)
+    }
+
+    async fn members_seen(&self, stray: &Stray) -> Result<Vec<MemberSeen>, BrokerError> {
+        Ok(self
+            .census
+            .members(&stray.cluster, &stray.deployment)
+            .await?)
+    }
+
+    /// The backups that objects of a deployment are of, newest first: ids sort by age.
+    async fn backups_of(&self, deployment: &DeploymentId) -> Result<Vec<BackupId>, BrokerError> {
+        let prefix = object::of_deployment(deployment);
+        let names = self.backups.list(&prefix).await?;
+        let ids: BTreeSet<BackupId> = names
+            .iter()
+            .filter_map(|name| name.strip_prefix(&prefix)?.split('/').next()?.parse().ok())
+            .collect();
+        Ok(ids.into_iter().rev().collect())
+    }
+
+    /// The newest manifest of a deployment whose secrets open with the key ring.
+    async fn newest_manifest(
+        &self,
+        deployment: &DeploymentId,
+    ) -> Result<Option<Manifest>, BrokerError> {
+        for backup in self.backups_of(deployment).await? {
+            let read = pipeline::read_manifest(self.backups.as_ref(), deployment, &backup).await;
+            match read {
+                Ok(manifest) if self.secrets_of(&manifest).is_ok() => return Ok(Some(manifest)),
+                Ok(_) | Err(BackupStoreError::NotFound(_) | BackupStoreError::Damaged { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(None)
+    }
+
+    fn secrets_of(&self, manifest: &Manifest) -> Result<DeploymentSecrets, BrokerError> {
+        let sealed = manifest.sealed_credentials.as_deref().unwrap_or_default();
+        let plain = self.keys.open(&manifest.seal_context(), sealed)?;
+        Ok(serde_json::from_slice(&plain)?)
+    }
+
+    /// The instance that a manifest tells of. What the platform said of it beside its owner is lost.
+    fn adopted_instance(
+        &self,
+        manifest: &Manifest,
+        plan: Option<&str>,
+    ) -> Result<Instance, BrokerError> {
+        let plan_id = plan.or(manifest.plan_id.as_deref()).ok_or_else(|| {
+            BrokerError::BadRequest(
+                "the backups do not tell the instance's plan: give its plan_id".to_owned(),
+            )
+        })?;
+        let (offering, plan) = self.offering_and_plan(&manifest.service_id, plan_id)?;
+        Ok(Instance {
+            id: manifest.instance_id.clone(),
+            service_id: offering.id.clone(),
+            plan_id: plan.id.clone(),
+            tenant: manifest.tenant.clone(),
+            name: None,
+            restored_from: None,
+            deployment: manifest.deployment_id.clone(),
+            context: json!({}),
+            parameters: normal_form(None),
+            request: ProvisionIdentity {
+                service_id: offering.id.clone(),
+                plan_id: plan.id.clone(),
+                organization: manifest.tenant.organization.clone(),
+                space: manifest.tenant.space.clone(),
+                parameters: normal_form(None),
+            },
+            state: InstanceState::Ready,
+            created_at: manifest.requested_at,
+        })
+    }
+}
+
+/// The deployment as its newest backup and the records of its members tell of it.
+fn adopted_deployment(
+    names: &DeploymentNames,
+    manifest: &Manifest,
+    stray: &Stray,
+    seen: &[MemberSeen],
+) -> Result<Deployment, BrokerError> {
+    let oldest = seen.iter().map(|member| member.version).min();
+    let version = oldest.ok_or_else(|| {
+        BrokerError::BadRequest(format!(
+            "of deployment {} no member is left that could be run",
+            stray.deployment
+        ))
+    })?;
+    let members = seen.iter().map(|member| {
+        let [client_port, peer_port] = member.ports[..] else {
+            let text = format!("member {} does not have two ports", member.name);
+            return Err(BrokerError::BadRequest(text));
+        };
+        let shape = Shape {
+            version: member.version,
+            units: manifest.units,
+        };
+        Ok(Member {
+            name: member.name.clone(),
+            host: member.host.clone(),
+            client_port,
+            peer_port,
+            shape: (member.version != version).then_some(shape),
+            checkpointing: false,
+            membership: Membership::Joined,
+        })
+    });
+    Ok(Deployment {
+        id: stray.deployment.clone(),
+        instance: manifest.instance_id.clone(),
+        name: names.name(&manifest.engine, &stray.cluster, &manifest.instance_id),
+        cluster: stray.cluster.clone(),
+        engine: manifest.engine.clone(),
+        version,
+        units: manifest.units,
+        members: members.collect::<Result<_, _>>()?,
+        closed_since: None,
+    })
+}
+
+fn check_free(
+    conn: &mut store::Conn<'_>,
+    instance: &Instance,
+    deployment: &Deployment,
+) -> Result<(), BrokerError> {
+    if store::instance::find(conn, &instance.id)?.is_some()
+        || store::deployment::is_known(conn, &deployment.id)?
+    {
+        return Err(BrokerError::Conflict(format!(
+            "there is a service instance {:?} already",
+            instance.id.as_str()
+        )));
+    }
+    match taken_port(conn, deployment)? {
+        None => Ok(()),
+        Some(port) => Err(BrokerError::Conflict(format!(
+            "port {port} of its members is another deployment's"
+        ))),
+    }
+}
+
+/// A port of the members that another deployment holds.
+fn taken_port(
+    conn: &mut store::Conn<'_>,
+    deployment: &Deployment,
+) -> Result<Option<u16>, store::StoreError> {
+    for member in &deployment.members {
+        for port in [member.client_port, member.peer_port] {
+            let alone = PortRange {
+                first: port,
+                last: port,
+            };
+            if store::deployment::free_ports(conn, &member.host, alone)?.is_empty() {
+                return Ok(Some(port));
+            }
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,138 @@
+//! What a first start makes: folders, and the secrets that no setting gives. Nothing is written
+//! before the settings and folders were looked at.
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use super::{Config, ConfigError, wrong};
+use crate::model::{bom::without_bom, secret::Secret};
+
+/// The files of secrets that are made at a first start.
+pub(super) const USERNAME: &str = "username";
+pub(super) const PASSWORD: &str = "password";
+pub(super) const KEY_RING: &str = "encryption_keys";
+
+/// A secret that was made, and is not written down yet.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) setting: &'static str,
+    pub(super) file: &'static str,
+    pub(super) secret: Secret,
+}
+
+impl Config {
+    /// Makes the folder for everything that the broker keeps, unless it is there.
+    pub fn make_data_dir(&self) -> Result<(), ConfigError> {
+        private_folder(&self.data_dir).map_err(|e| {
+            let reason = format!("{}: {e}", self.data_dir.display());
+            wrong("COMPOSE_BROKER_DATA_DIR", reason)
+        })
+    }
+
+    /// Makes the folders that are not there, and writes down the secrets that were made.
+    pub fn keep(&self) -> Result<(), ConfigError> {
+        self.make_data_dir()?;
+        for local in &self.clusters {
+            private_folder(&local.folder).map_err(|e| {
+                let (place, id) = (local.folder.display(), &local.cluster.id);
+                let reason = format!("data_dir {place} of cluster {id:?}: {e}");
+                wrong("COMPOSE_BROKER_CLUSTERS", reason)
+            })?;
+        }
+        for made in &self.made {
+            write(&self.data_dir, made.file, &made.secret).map_err(|e| wrong(made.setting, e))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the key ring was made just now, so that it opens nothing that a broker ever sealed.
+    pub fn has_new_keys(&self) -> bool {
+        self.made.iter().any(|made| made.file == KEY_RING)
+    }
+}
+
+/// Makes a folder that only its owner can look into, unless it is there.
+fn private_folder(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+}
+
+/// The one true path of a folder that is there or can be made.
+pub(super) fn full_path(path: &Path) -> io::Result<PathBuf> {
+    let absolute = std::path::absolute(path)?;
+    let (mut there, mut missing) = (absolute.as_path(), Vec::new());
+    loop {
+        match there.canonicalize() {
+            Ok(found) if !found.is_dir() => return Err(io::ErrorKind::NotADirectory.into()),
+            Ok(found) => {
+                return Ok(missing
+                    .iter()
+                    .rev()
+                    .fold(found, |path, name| path.join(name)));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let (Some(parent), Some(name)) = (there.parent(), there.file_name()) else {
+                    return Err(error);
+                };
+                missing.push(name);
+                there = parent;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The secrets in a folder.
+pub(super) struct Kept<'a> {
+    pub(super) folder: &'a Path,
+    pub(super) made: Vec<Made>,
+}
+
+impl Kept<'_> {
+    /// Reads a secret that was made at the first start; makes it at this one when it is not there.
+    pub(super) fn find_or_make<E: std::fmt::Display>(
+        &mut self,
+        setting: &'static str,
+        file: &'static str,
+        make: impl FnOnce() -> Result<Secret, E>,
+    ) -> Result<Secret, ConfigError> {
+        match fs::read_to_string(self.folder.join(file)) {
+            Ok(text) => return Ok(Secret::new(without_bom(&text).trim())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(wrong(setting, error)),
+        }
+        let secret = make().map_err(|error| wrong(setting, error))?;
+        self.made.push(Made {
+            setting,
+            file,
+            secret: secret.clone(),
+        });
+        Ok(secret)
+    }
+}
+
+/// Writes a secret down, whole or not at all: a half-written key would be taken for the key at the
+/// next start. One that is there by now is another start's.
+fn write(folder: &Path, name: &str, secret: &Secret) -> io::Result<()> {
+    let path = folder.join(name);
+    if path.exists() {
+        let reason = "another start has made it meanwhile; start again";
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, reason));
+    }
+    let unfinished = folder.join(format!(".{name}.new"));
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&unfinished)?;
+    io::Write::write_all(&mut file, format!("{}\n", secret.expose()).as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&unfinished, &path)?;
+    fs::File::open(folder)?.sync_all()
+}
