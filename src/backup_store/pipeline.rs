@@ -733,6 +733,7 @@ mod tests {
           "instance_id": "instance-1",
           "deployment_id": "5ae85b45e5717f0001533192",
           "service_id": "etcd-service",
+          "plan_id": "standard-plan",
           "tenant": {
             "platform": "cloudfoundry",
             "organization": "org-1",

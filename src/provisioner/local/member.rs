@@ -245,7 +245,10 @@ impl Member {
             Err(error) => {
                 let trouble = chain(&error);
                 if self.trouble.as_ref() != Some(&trouble) {
-                    self.log_event(log::Level::Error, &trouble);
+                    log::error!(
+                        deployment:% = self.folder.deployment, member = self.folder.name.as_str();
+                        "{trouble}"
+                    );
                     self.trouble = Some(trouble);
                 }
             }
