@@ -21,12 +21,20 @@ pub use current::CurrentCatalog;
 
 /// A violation, with the place where it stands.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("at {path}: {reason}")]
+#[error("{}{reason}", at(.path))]
 pub struct CatalogError {
     /// JSON path, for example `services[0].plans[1].id`.
     pub path: String,
     /// What is wrong.
     pub reason: String,
+}
+
+/// Where a violation stands; nothing when it is of the whole.
+fn at(path: &str) -> String {
+    if path.is_empty() {
+        return String::new();
+    }
+    format!("at {path}: ")
 }
 
 /// Everything that is wrong with a catalog; never empty.
