@@ -196,7 +196,7 @@ async fn osb_097_no_end_is_forgotten_over_restarts_failures_and_deletions() {
     clock.shift(TimeDelta::minutes(20));
     eventually("a failure", || async {
         let newest = inside.newest("i", OperationKind::Unbind).await;
-        (newest.origin == "expiry" && newest.state == OperationState::Failed).then_some(())
+        (newest.origin == "expiry" && newest.state == OperationState::Stuck).then_some(())
     })
     .await;
     let gone = fetch(&broker, "stubborn").await;

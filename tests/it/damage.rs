@@ -94,8 +94,11 @@ async fn assert_not_restored(broker: &TestBroker, backup: &Value, damage: &str) 
     );
     let fetched = answer(broker.osb(Method::GET, &instance_path("copy"))).await;
     assert_eq!(fetched.status, StatusCode::NOT_FOUND, "{damage}");
+    // The same request leads to the reason; another one is refused.
     let again = broker.put_instance("copy", parameters).await;
-    description(&again, StatusCode::CONFLICT);
+    assert_eq!(again.body["operation"], accepted.body["operation"]);
+    let other = broker.put_instance("copy", json!({})).await;
+    description(&other, StatusCode::CONFLICT);
     broker.deprovision("copy").await;
     let staged = |file: &String| file.contains("snapshot.db") && !file.starts_with("backups/");
     assert!(
