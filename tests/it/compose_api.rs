@@ -18,8 +18,27 @@ use crate::{
 async fn get(broker: &TestBroker, credentials: &Value, path: &str) -> Answer {
     let plain = answer(broker.compose(Method::GET, credentials, path)).await;
     let slash = answer(broker.compose(Method::GET, credentials, &format!("{path}/"))).await;
-    assert_eq!((plain.status, &plain.body), (slash.status, &slash.body));
+    assert_eq!(plain.status, slash.status);
+    assert_eq!(without_ends(&plain.body), without_ends(&slash.body));
     plain
+}
+
+/// An answer without what follows the address of each link: until when it is good differs from
+/// second to second.
+fn without_ends(value: &Value) -> Value {
+    match value {
+        Value::String(link) if link.contains("expires=") => {
+            json!(link.split('?').next().unwrap_or_default())
+        }
+        Value::Array(all) => all.iter().map(without_ends).collect(),
+        Value::Object(fields) => {
+            let fields = fields
+                .iter()
+                .map(|(name, of)| (name.clone(), without_ends(of)));
+            Value::Object(fields.collect())
+        }
+        other => other.clone(),
+    }
 }
 
 async fn found(broker: &TestBroker, credentials: &Value, path: &str) -> Value {
