@@ -55,6 +55,7 @@ use crate::{
     scheduler,
     seal::{KeyRing, SealError},
     store::{self, Conn, Store, StoreError},
+    timekeeper::Timekeeper,
     watchdog::Watchdog,
 };
 
@@ -221,6 +222,7 @@ pub struct App {
     scheduling: JoinHandle<()>,
     guarding: JoinHandle<()>,
     watching: JoinHandle<()>,
+    timekeeping: JoinHandle<()>,
     stop: CancellationToken,
     certificate: Option<Arc<ServerCertificate>>,
     broker: Arc<Broker>,
@@ -260,6 +262,7 @@ impl App {
         let store = Arc::new(Store::open(config.database_url.expose())?);
         let checked = folders::check(&store, &config, surroundings.clock.now()).await?;
         check_keys(&store, &config.keys).await?;
+        let time = Arc::new(Timekeeper::start(&store, surroundings.clock.clone()).await?);
         renew_seals(&store, &config.keys).await?;
         check_clusters(&store, &config.clusters).await?;
         let catalog = Arc::new(CurrentCatalog::new(check_plans(&store, catalog).await?));
@@ -327,6 +330,7 @@ impl App {
             catalog: catalog.clone(),
             keys: keys.clone(),
             clock: surroundings.clock.clone(),
+            time: time.clone(),
             backups: backups.clone(),
             clusters: config.clusters.into_iter().map(|c| c.cluster).collect(),
             versions,
@@ -366,6 +370,7 @@ impl App {
             keys,
             catalog,
             clock: surroundings.clock,
+            time: time.clone(),
             public_url: public_url.clone(),
         });
         let api = Api {
@@ -383,21 +388,16 @@ impl App {
             })?;
         let served = broker.clone();
         let stop = CancellationToken::new();
-        let scheduling = if surroundings.scheduled {
-            tokio::spawn(scheduler::run(broker, stop.clone()))
+        let [scheduling, guarding, watching] = if surroundings.scheduled {
+            [
+                tokio::spawn(scheduler::run(broker, stop.clone())),
+                tokio::spawn(guard.run(stop.clone())),
+                tokio::spawn(watchdog.run(stop.clone())),
+            ]
         } else {
-            tokio::spawn(stop.clone().cancelled_owned())
+            [(); 3].map(|()| tokio::spawn(stop.clone().cancelled_owned()))
         };
-        let guarding = if surroundings.scheduled {
-            tokio::spawn(guard.run(stop.clone()))
-        } else {
-            tokio::spawn(stop.clone().cancelled_owned())
-        };
-        let watching = if surroundings.scheduled {
-            tokio::spawn(watchdog.run(stop.clone()))
-        } else {
-            tokio::spawn(stop.clone().cancelled_owned())
-        };
+        let timekeeping = tokio::spawn(time.run(stop.clone()));
         let runner = Runner::new(parts, surroundings.faults, surroundings.patience);
         Ok(Self {
             address,
@@ -409,6 +409,7 @@ impl App {
             scheduling,
             guarding,
             watching,
+            timekeeping,
             stop,
             certificate,
             broker: served,
@@ -454,6 +455,7 @@ impl App {
             _ = &mut self.scheduling => io::Error::other("the scheduler ended"),
             _ = &mut self.guarding => io::Error::other("the guard ended"),
             _ = &mut self.watching => io::Error::other("the watchdog ended"),
+            _ = &mut self.timekeeping => io::Error::other("the timekeeper ended"),
         }
     }
 
@@ -466,6 +468,7 @@ impl App {
             ("scheduler", self.scheduling),
             ("guard", self.guarding),
             ("watchdog", self.watching),
+            ("timekeeper", self.timekeeping),
             ("runner", self.running),
         ];
         for (what, task) in tasks {

@@ -17,6 +17,8 @@ pub mod watchdog;
 pub mod broker;
 pub mod operation;
 
+pub mod timekeeper;
+
 pub mod backup_store;
 pub mod engine;
 pub mod provisioner;

@@ -22,7 +22,7 @@ pub async fn run(broker: Arc<Broker>, stop: CancellationToken) {
     while !stop.is_cancelled() {
         changes.mark_unchanged();
         backups.tell(broker.back_up_due().await);
-        ends.tell(broker.expire_bindings(broker.clock.now()).await);
+        ends.tell(broker.expire_bindings().await);
         broker.note_counted().await;
         audit.tell(broker.forget_audit().await);
         tokio::select! {

@@ -3,7 +3,7 @@
 //!
 //! Nothing is kept in memory: what is due stands in the store, so a restart forgets no end, and
 //! several replicas may look at the same time. The time of day decides, as applications are told
-//! it: a clock that is set forward ends bindings, one that is set back brings none back.
+//! it, while the clock is believed ([`crate::timekeeper`]); one that is set back brings none back.
 
 use chrono::{DateTime, Utc};
 
@@ -15,13 +15,18 @@ use crate::{
         instance::InstanceState,
         limits::{EXPIRIES_AT_ONCE, EXPIRY_RETRY},
         operation::EXPIRY,
+        trust::Trusted,
     },
     store::{self, Conn},
 };
 
 impl Broker {
-    /// Queues the end of each binding whose time is over by `now`; returns how many.
-    pub async fn expire_bindings(&self, now: DateTime<Utc>) -> Result<usize, BrokerError> {
+    /// Queues the end of each binding whose time is over, unless the clock is in doubt; returns how
+    /// many.
+    pub async fn expire_bindings(&self) -> Result<usize, BrokerError> {
+        let Some(now) = self.time.trusted().map(Trusted::time) else {
+            return Ok(0);
+        };
         let due = self
             .store
             .read(move |conn| store::binding::due_to_expire(conn, now, EXPIRIES_AT_ONCE))

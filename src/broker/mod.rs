@@ -23,6 +23,7 @@ use crate::{
     },
     seal::{KeyRing, SealError},
     store::{self, Store, StoreError},
+    timekeeper::Timekeeper,
 };
 
 mod adopt;
@@ -31,6 +32,7 @@ mod audit;
 mod backup;
 mod binding;
 mod catalog;
+mod clock;
 mod cluster;
 mod dashboard;
 mod deployment;
@@ -58,6 +60,7 @@ mod update;
 mod upgrade;
 mod versions;
 
+pub use crate::timekeeper::Standing as ClockStanding;
 pub use adopt::{AdoptedDeployment, Census, CensusError, Stray};
 pub use audit::{Accesses, AuditPage, AuditQuery};
 pub use binding::{BindRequest, Bound, FetchedBinding, UnbindRequest, Unbound};
@@ -179,6 +182,8 @@ pub struct Broker {
     pub keys: Arc<KeyRing>,
     /// The time of day.
     pub clock: Clock,
+    /// The gate in front of what cannot be undone.
+    pub time: Arc<Timekeeper>,
     /// Where backups lie. Read from here; written by nobody but operations and the repair that an
     /// operator asks for.
     pub backups: SharedBackupStore,

@@ -193,13 +193,17 @@ impl Broker {
             created_at: now,
             expires_at: now + TimeDelta::seconds(SESSION_TTL.as_secs().cast_signed()),
         };
-        let row = session.clone();
+        let (row, trusted) = (session.clone(), self.time.trusted());
         self.store
             .decide(move |conn| {
-                if let Some(link) = link {
-                    use_link(conn, &link, now)?;
+                // A link that was used must not be forgotten before it is good for nothing.
+                if let Some(now) = trusted {
+                    store::session::forget_expired(conn, now)?;
                 }
-                store::session::insert(conn, &row, now)?;
+                if let Some(link) = link {
+                    use_link(conn, &link)?;
+                }
+                store::session::insert(conn, &row)?;
                 Ok::<_, BrokerError>(())
             })
             .await?;
@@ -361,11 +365,11 @@ impl Broker {
     }
 }
 
-fn use_link(conn: &mut Conn<'_>, link: &Link, now: DateTime<Utc>) -> Result<(), BrokerError> {
+fn use_link(conn: &mut Conn<'_>, link: &Link) -> Result<(), BrokerError> {
     if !link.leads(conn)? {
         return Err(bad_link());
     }
-    match store::session::use_link(conn, &link.nonce, link.expires_at, now) {
+    match store::session::use_link(conn, &link.nonce, link.expires_at) {
         Err(StoreError::Duplicate) => Err(bad_link()),
         other => Ok(other?),
     }

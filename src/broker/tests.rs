@@ -27,6 +27,7 @@ use crate::{
         recovery::Remains,
         secret::{Credentials, Secret},
         server::MemberSeen,
+        trust::KnownTime,
     },
     stream::ByteStream,
 };
@@ -151,6 +152,10 @@ impl Office {
         let backups = FolderStore::open(folder.path().join("backups")).expect("a folder");
         let ring = KeyRing::generate().expect("a key ring");
         let keys = Arc::new(KeyRing::parse(ring.expose()).expect("a key ring"));
+        let store = Arc::new(Store::open(&url).expect("a store"));
+        let clock = Clock::new(now);
+        let known = KnownTime::begin(&clock.read());
+        let time = Timekeeper::knowing(store.clone(), clock.clone(), known);
         let broker = Broker {
             audit_days: None,
             accesses: Accesses::default(),
@@ -161,12 +166,13 @@ impl Office {
                     password: Secret::new("word"),
                 }],
             ),
-            store: Arc::new(Store::open(&url).expect("a store")),
+            time: Arc::new(time),
+            store,
             catalog: Arc::new(CurrentCatalog::new(
                 Catalog::parse(catalog, &["etcd"]).expect("a catalog"),
             )),
             keys,
-            clock: Clock::new(now),
+            clock,
             backups: Arc::new(backups),
             clusters,
             versions: installed

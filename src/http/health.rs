@@ -18,6 +18,9 @@ use crate::{
     },
 };
 
+/// What is told of a clock that is not trusted.
+const CLOCK_IN_DOUBT: &str = "the clock is in doubt: nothing is removed by age";
+
 /// What was found last. Anybody may ask, and each look takes the store's one place for writers.
 #[derive(Default)]
 pub struct Readiness(Mutex<Option<(Instant, Found)>>);
@@ -29,6 +32,9 @@ type Found = (StatusCode, &'static str);
 pub struct Health {
     /// In a few words.
     status: &'static str,
+    /// What its operator should look at, though it can do its work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'static str>,
 }
 
 /// Tells that the process serves.
@@ -37,7 +43,10 @@ pub struct Health {
     responses((status = 200, description = "It does", body = Health))
 )]
 pub async fn alive() -> HttpResponse {
-    HttpResponse::Ok().json(Health { status: "ok" })
+    HttpResponse::Ok().json(Health {
+        status: "ok",
+        detail: None,
+    })
 }
 
 /// Tells whether the store answers too, and whether the backup store is there.
@@ -59,7 +68,9 @@ pub async fn ready(api: web::Data<Api>) -> HttpResponse {
             found
         }
     };
-    HttpResponse::build(code).json(Health { status })
+    let doubts = api.broker.clock_standing().doubt.is_some();
+    let detail = doubts.then_some(CLOCK_IN_DOUBT);
+    HttpResponse::build(code).json(Health { status, detail })
 }
 
 async fn look(broker: &Broker) -> Found {

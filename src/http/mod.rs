@@ -112,6 +112,11 @@ pub fn routes(config: &mut web::ServiceConfig) {
                 )
                 .service(only("/audit").route(web::get().to(operator::audit)))
                 .service(
+                    only("/clock")
+                        .route(web::get().to(operator::clock::show))
+                        .route(web::post().to(operator::clock::trust)),
+                )
+                .service(
                     only("/owners")
                         .route(web::get().to(operator::owners))
                         .route(web::post().to(operator::change_owners)),

@@ -23,6 +23,8 @@ pub enum AtOnce {
     Retry,
     /// An operator gave an operation up.
     Abandon,
+    /// An operator said that the clock is right.
+    Clock,
     /// A deployment that the store did not know is an instance's again.
     Adoption,
     /// A deployment that the store did not know was removed.
@@ -41,6 +43,7 @@ impl AtOnce {
             Self::Reconciliation => "reconciliation",
             Self::Retry => "retry",
             Self::Abandon => "abandon",
+            Self::Clock => "clock",
             Self::Adoption => "adoption",
             Self::Removal => "removal",
         }

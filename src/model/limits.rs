@@ -252,6 +252,20 @@ pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 /// Disk that must stay free on the volume of backups and restores, in bytes.
 pub const DISK_RESERVE_BYTES: u64 = 64 * 1024 * 1024;
 
+/// So far the clock may be from what it should show, and is believed still: more than time servers
+/// move it by, less than anything that is kept lives.
+pub const CLOCK_MARGIN: chrono::Duration = chrono::Duration::minutes(5);
+/// Of the time that has passed, one part in so many may be a correction of the clock.
+pub const CLOCK_SLEW: i32 = 500;
+/// A machine that is started again may have been off so long without anybody doubting its clock.
+pub const CLOCK_DOWNTIME_MAX: chrono::Duration = chrono::Duration::days(2);
+/// A clock in doubt is believed after it went on evenly for so long.
+pub const CLOCK_GRACE: chrono::Duration = chrono::Duration::hours(24);
+/// How often the clock is looked at.
+pub const CLOCK_LOOK: Duration = Duration::from_secs(1);
+/// How often what is known of the time is written down.
+pub const CLOCK_KEPT_EVERY: Duration = Duration::from_secs(5 * 60);
+
 /// How long finished operations of instances that are gone are kept, to be asked for. Those of
 /// instances that are there stay, but for backups without bytes, see [`BACKUP_HISTORY_KEPT`].
 pub const HISTORY_KEPT: chrono::Duration = chrono::Duration::days(30);

@@ -40,5 +40,6 @@ pub mod session;
 pub mod tenant;
 pub mod throttle;
 pub mod trail;
+pub mod trust;
 pub mod update;
 pub mod version;

@@ -30,6 +30,7 @@ use crate::{
     provisioner::SharedProvisioner,
     seal::KeyRing,
     store::{self, Conn, Store, StoreError},
+    timekeeper::Timekeeper,
 };
 
 mod backup;
@@ -70,6 +71,8 @@ pub struct Parts {
     pub catalog: Arc<CurrentCatalog>,
     /// The time of day.
     pub clock: Clock,
+    /// The gate in front of what cannot be undone.
+    pub time: Arc<Timekeeper>,
     /// Where clients reach the broker, as bindings tell it; without a slash at the end.
     pub public_url: String,
 }

@@ -1,4 +1,5 @@
-//! Removes the backups of an instance that retention gives up.
+//! Removes the backups of an instance that retention gives up, unless the clock is in doubt: then all
+//! stays until the next prune.
 
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use crate::{
         limits::{BACKUP_HISTORY_KEPT, RESTORE_WATCH},
         operation::OperationKind,
         retention,
+        trust::Trusted,
     },
     store,
 };
@@ -42,7 +44,10 @@ pub const DEFINITION: Definition = Definition {
 async fn expire(work: Arc<Work>) -> Result<Outcome, StepError> {
     let instance = work.operation.instance.clone();
     let kept = work.parts.on_demand_kept(&work.instance().await?);
-    let now = work.parts.clock.now();
+    let Some(trusted) = work.parts.time.trusted() else {
+        return Outcome::done();
+    };
+    let now = trusted.time();
     let in_use = work
         .write(move |conn| {
             let backups = store::backup::of_instance(conn, &instance)?;
@@ -56,7 +61,7 @@ async fn expire(work: Arc<Work>) -> Result<Outcome, StepError> {
                     std::slice::from_ref(&verdict.backup),
                 )?;
                 if read_by.is_empty() {
-                    store::backup::expire(conn, &verdict.backup, now)?;
+                    store::backup::expire(conn, &verdict.backup, trusted)?;
                 } else {
                     in_use = true;
                 }
@@ -92,7 +97,9 @@ async fn delete(work: Arc<Work>) -> Result<Outcome, StepError> {
 /// removed them: with one of each a day they would grow for ever.
 async fn forget(work: Arc<Work>) -> Result<Outcome, StepError> {
     let instance = work.operation.instance.clone();
-    let now = work.parts.clock.now();
+    let Some(now) = work.parts.time.trusted().map(Trusted::time) else {
+        return Outcome::done();
+    };
     work.write(move |conn| {
         let before = now - BACKUP_HISTORY_KEPT;
         let mut operations =

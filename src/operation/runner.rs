@@ -144,7 +144,10 @@ impl Runner {
     }
 
     async fn forget_history(&self) {
-        let before = self.parts.clock.now() - HISTORY_KEPT;
+        let Some(now) = self.parts.time.trusted() else {
+            return;
+        };
+        let before = now.before(HISTORY_KEPT);
         let forgotten = self
             .parts
             .store

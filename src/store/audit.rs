@@ -14,6 +14,7 @@ use crate::model::{
     ids::{BackupId, BindingId, InstanceId},
     operation::Operation,
     trail::Told,
+    trust::Trusted,
 };
 
 #[derive(Queryable)]
@@ -131,8 +132,8 @@ pub fn oldest(conn: &mut Conn<'_>) -> Result<Option<DateTime<Utc>>, StoreError> 
 
 /// Forgets the oldest entries from before `before`, at most `limit`; returns how many. The database
 /// lets go of nothing later.
-pub fn forget(conn: &mut Conn<'_>, before: DateTime<Utc>, limit: i64) -> Result<usize, StoreError> {
-    let before = before.naive_utc();
+pub fn forget(conn: &mut Conn<'_>, before: Trusted, limit: i64) -> Result<usize, StoreError> {
+    let before = before.time().naive_utc();
     let oldest: Vec<(i64, NaiveDateTime)> = each!(conn, |c| audit::table
         .select((audit::id, audit::at))
         .order(audit::id)
@@ -312,7 +313,8 @@ mod tests {
     async fn only_what_is_old_is_forgotten_and_the_database_keeps_the_rest() {
         let (store, _folder) = with_an_entry().await;
         let at = all(&store).await[0].at;
-        let forget = |before| store.write(move |conn| super::forget(conn, before, 10));
+        let forget =
+            |before| store.write(move |conn| super::forget(conn, Trusted::assumed(before), 10));
         assert_eq!(forget(at).await.expect("looked"), 0);
         let hand = store.write(|conn| {
             each!(conn, |c| diesel::delete(audit::table).execute(c))?;

@@ -12,6 +12,7 @@ use crate::model::{
     backup::{Backup, BackupKind, BackupState, Manifest},
     ids::{BackupId, DeploymentId, InstanceId},
     schedule::Period,
+    trust::Trusted,
 };
 
 #[derive(Queryable, Insertable)]
@@ -198,11 +199,11 @@ pub fn fail(
 }
 
 /// Says that retention gave a backup up: from now on nobody is sent to its bytes.
-pub fn expire(conn: &mut Conn<'_>, id: &BackupId, now: DateTime<Utc>) -> Result<(), StoreError> {
+pub fn expire(conn: &mut Conn<'_>, id: &BackupId, now: Trusted) -> Result<(), StoreError> {
     each!(conn, |c| diesel::update(backups::table.find(id.as_str()))
         .set((
             backups::state.eq(BackupState::Expired.as_str()),
-            backups::finished_at.eq(now.naive_utc()),
+            backups::finished_at.eq(now.time().naive_utc()),
         ))
         .execute(c))?;
     Ok(())

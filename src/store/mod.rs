@@ -30,6 +30,7 @@ mod error;
 pub mod folder;
 pub mod incident;
 pub mod instance;
+pub mod known_time;
 pub mod notes;
 pub mod operation;
 pub mod oversight;

@@ -18,6 +18,7 @@ use crate::model::{
     ids::{BackupId, BindingId, InstanceId, OperationId},
     operation::{Claim, Operation, OperationKind, OperationState, Progress, WaitsFor},
     patience::{Trial, Trouble},
+    trust::Trusted,
 };
 
 pub(super) const ACTIVE: [&str; 2] = ["queued", "running"];
@@ -660,12 +661,12 @@ pub fn release_claims(conn: &mut Conn<'_>, owner: Option<&str>) -> Result<(), St
 
 /// Removes what ended before `age` and is told of nowhere any more: operations of instances that
 /// are gone.
-pub fn forget_history(conn: &mut Conn<'_>, before: DateTime<Utc>) -> Result<usize, StoreError> {
+pub fn forget_history(conn: &mut Conn<'_>, before: Trusted) -> Result<usize, StoreError> {
     use super::schema::instances;
     let live = instances::table.select(instances::id);
     let old: Vec<String> = each!(conn, |c| operations::table
         .filter(operations::state.ne_all(ACTIVE))
-        .filter(operations::updated_at.lt(before.naive_utc()))
+        .filter(operations::updated_at.lt(before.time().naive_utc()))
         .filter(operations::instance_id.ne_all(live))
         .select(operations::id)
         .limit(1000)

@@ -119,6 +119,13 @@ diesel::table! {
 }
 
 diesel::table! {
+    known_time (id) {
+        id -> Integer,
+        state -> Text,
+    }
+}
+
+diesel::table! {
     backups (id) {
         id -> Text,
         instance_id -> Text,

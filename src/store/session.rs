@@ -10,6 +10,7 @@ use super::{
 use crate::model::{
     ids::InstanceId,
     session::{Origin, Scope, Session},
+    trust::Trusted,
 };
 
 #[derive(Queryable, Insertable)]
@@ -23,16 +24,8 @@ struct Row {
     expires_at: NaiveDateTime,
 }
 
-/// Adds a session, and forgets those whose time has run out.
-pub fn insert(
-    conn: &mut Conn<'_>,
-    session: &Session,
-    now: DateTime<Utc>,
-) -> Result<(), StoreError> {
-    each!(conn, |c| diesel::delete(
-        sessions::table.filter(sessions::expires_at.le(now.naive_utc()))
-    )
-    .execute(c))?;
+/// Adds a session.
+pub fn insert(conn: &mut Conn<'_>, session: &Session) -> Result<(), StoreError> {
     let (way, mark) = session.origin.as_strs();
     let row = Row {
         fingerprint: session.fingerprint.clone(),
@@ -102,18 +95,27 @@ pub fn link_is_used(conn: &mut Conn<'_>, nonce: &str) -> Result<bool, StoreError
     Ok(found.is_some())
 }
 
-/// Writes down that a one-time link is used; `Duplicate` when it was before. Forgets links that
-/// have expired.
+/// Forgets sessions whose time has run out, and one-time links that are good for nothing any more,
+/// used or not.
+pub fn forget_expired(conn: &mut Conn<'_>, now: Trusted) -> Result<(), StoreError> {
+    let now = now.time().naive_utc();
+    each!(conn, |c| diesel::delete(
+        sessions::table.filter(sessions::expires_at.le(now))
+    )
+    .execute(c))?;
+    each!(conn, |c| diesel::delete(
+        used_links::table.filter(used_links::expires_at.le(now))
+    )
+    .execute(c))?;
+    Ok(())
+}
+
+/// Writes down that a one-time link is used; `Duplicate` when it was before.
 pub fn use_link(
     conn: &mut Conn<'_>,
     nonce: &str,
     expires_at: DateTime<Utc>,
-    now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
-    each!(conn, |c| diesel::delete(
-        used_links::table.filter(used_links::expires_at.le(now.naive_utc()))
-    )
-    .execute(c))?;
     each!(conn, |c| diesel::insert_into(used_links::table)
         .values((
             used_links::nonce.eq(nonce),

@@ -21,6 +21,7 @@ use compose_broker::{
     model::{
         operation::{Operation, OperationKind},
         patience::{Patience, Tries},
+        trust::Reading,
     },
     operation::fault::{Fault, Faults, Moment},
 };
@@ -96,6 +97,8 @@ pub struct TestClock(Arc<Mutex<Hands>>);
 struct Hands {
     /// How far it is ahead of [`now`].
     ahead: TimeDelta,
+    /// How far it shows another time than it should.
+    wrong_by: TimeDelta,
     /// What it shows while it stands still.
     stopped_at: Option<DateTime<Utc>>,
 }
@@ -124,7 +127,13 @@ impl TestClock {
         self.shift(TimeDelta::from_std(time).expect("a time"));
     }
 
-    /// Puts the clock forward, or back.
+    /// Lets the clock show another time without any having passed.
+    pub fn jump(&self, by: TimeDelta) {
+        self.shift(by);
+        self.hands().wrong_by += by;
+    }
+
+    /// Puts the clock forward, or back, as time that passes.
     pub fn shift(&self, by: TimeDelta) {
         let mut hands = self.hands();
         let shown = hands.show();
@@ -162,7 +171,15 @@ impl TestClock {
     /// The clock for a broker.
     pub fn clock(&self) -> Clock {
         let clock = self.clone();
-        Clock::new(move || clock.now())
+        Clock::read_by(move || {
+            let hands = clock.hands();
+            let time = hands.show();
+            Reading {
+                time,
+                elapsed: time - hands.wrong_by - DateTime::UNIX_EPOCH,
+                boot: "a test's".to_owned(),
+            }
+        })
     }
 
     fn hands(&self) -> MutexGuard<'_, Hands> {

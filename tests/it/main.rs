@@ -20,6 +20,7 @@ mod chromium;
 mod chromium_self;
 mod client;
 mod client_stub;
+mod clock_jumps;
 mod clusters;
 mod compose_api;
 mod connections;

@@ -8,7 +8,7 @@ use std::{
 };
 
 /// Each room with the rooms that it may use beside itself.
-const ROOMS: [(&str, &[&str]); 23] = [
+const ROOMS: [(&str, &[&str]); 24] = [
     ("main", &["app", "client", "config", "logging"]),
     (
         "app",
@@ -30,6 +30,7 @@ const ROOMS: [(&str, &[&str]); 23] = [
             "scheduler",
             "seal",
             "store",
+            "timekeeper",
             "watchdog",
         ],
     ),
@@ -67,6 +68,7 @@ const ROOMS: [(&str, &[&str]); 23] = [
             "seal",
             "store",
             "stream",
+            "timekeeper",
         ],
     ),
     (
@@ -81,6 +83,7 @@ const ROOMS: [(&str, &[&str]); 23] = [
             "seal",
             "store",
             "stream",
+            "timekeeper",
         ],
     ),
     ("backup_store", &["folder", "model", "seal", "stream"]),
@@ -88,7 +91,8 @@ const ROOMS: [(&str, &[&str]); 23] = [
     ("provisioner", &["folder", "model", "stream"]),
     ("store", &["caller", "model"]),
     ("caller", &[]),
-    ("clock", &[]),
+    ("clock", &["model"]),
+    ("timekeeper", &["clock", "model", "store"]),
     ("folder", &["model"]),
     ("model", &[]),
     ("seal", &["model"]),

@@ -237,6 +237,14 @@ pub struct DryRun {
     dry_run: Option<bool>,
 }
 
+/// What time it is.
+#[derive(ToSchema)]
+pub struct ClockBody {
+    /// The time, by another clock than the broker's.
+    #[schema(format = DateTime)]
+    time: String,
+}
+
 /// What shall become of a deployment without a row.
 #[derive(ToSchema)]
 pub struct ReconcileBody {

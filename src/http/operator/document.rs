@@ -34,6 +34,8 @@ const RULES: Rules = Rules {
         super::reconcile_deployment,
         super::audit,
         super::versions,
+        super::clock::show,
+        super::clock::trust,
         super::owners,
         super::change_owners,
         super::members::repair,

@@ -33,6 +33,7 @@ use crate::{
     },
 };
 
+pub mod clock;
 pub mod document;
 pub mod members;
 pub mod operations;
