@@ -323,6 +323,7 @@ impl Broker {
             },
             state: InstanceState::Ready,
             created_at: manifest.requested_at,
+            ordinal: 0,
         })
     }
 }

@@ -141,6 +141,8 @@ fn write_down(
         state: BackupState::Pending,
         failure: None,
         created_at: now,
+        ordinal: 0,
+        namesake: 0,
         finished_at: None,
         manifest: None,
     };

@@ -182,7 +182,7 @@ impl Broker {
         let operations: Vec<Operation> = facts
             .operations
             .into_iter()
-            .filter(|operation| operation.created_at >= instance.created_at)
+            .filter(|operation| operation.ordinal >= instance.ordinal)
             .collect();
         let provision = operations
             .iter()

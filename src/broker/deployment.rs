@@ -177,14 +177,14 @@ impl Broker {
 
     /// The operations of an instance, newest first; none of an earlier one that had the same id.
     pub async fn recipes(&self, of: &Instance) -> Result<Vec<Operation>, BrokerError> {
-        let (instance, since) = (of.id.clone(), of.created_at);
+        let (instance, since) = (of.id.clone(), of.ordinal);
         let all = self
             .store
             .read(move |conn| store::operation::of_instance(conn, &instance, RECIPES_MAX))
             .await?;
         Ok(all
             .into_iter()
-            .filter(|operation| operation.created_at >= since)
+            .filter(|operation| operation.ordinal >= since)
             .collect())
     }
 
@@ -205,7 +205,7 @@ impl Broker {
         let operation = found.await?.ok_or_else(|| no_such("recipe"))?;
         let view = self.deployment_of(operation.instance.clone()).await?;
         // An earlier instance may have had the same id.
-        if operation.created_at < view.instance.created_at {
+        if operation.ordinal < view.instance.ordinal {
             return Err(no_such("recipe"));
         }
         Ok((view, operation))

@@ -352,10 +352,14 @@ fn message(id: &str, expires: i64, holder: &Holder) -> String {
     format!("{id} {expires} {holder}")
 }
 
-/// The name of a backup in the administration API.
+/// The name of a backup in the administration API; no two of an instance have the same.
 pub fn backup_name(deployment: &Deployment, backup: &Backup) -> String {
     let time = backup.created_at.format("%Y-%m-%d_%H-%M-%S");
-    format!("{}_{time}_utc_{}", deployment.name, backup.kind)
+    let name = format!("{}_{time}_utc_{}", deployment.name, backup.kind);
+    match backup.namesake {
+        0 => name,
+        others => format!("{name}_{}", others + 1),
+    }
 }
 
 /// The same name as a file has it: a platform's instance id may hold anything.

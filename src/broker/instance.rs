@@ -328,6 +328,7 @@ fn accept(
         request: accepted.identity,
         state: InstanceState::Provisioning,
         created_at: now,
+        ordinal: 0,
     };
     let kind = match accepted.source {
         None => OperationKind::Provision,

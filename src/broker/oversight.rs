@@ -286,8 +286,7 @@ fn later(conn: &mut Conn<'_>, operation: &Operation) -> Result<Option<Operation>
         newest.push(of_binding);
     }
     let is_later = |other: &Operation| {
-        other.id != operation.id
-            && (other.created_at, &other.id) > (operation.created_at, &operation.id)
+        other.id != operation.id && (other.ordinal, &other.id) > (operation.ordinal, &operation.id)
     };
     Ok(newest.into_iter().flatten().find(is_later))
 }

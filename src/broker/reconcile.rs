@@ -407,6 +407,8 @@ fn adopted(manifest: Manifest, operation: OperationId) -> Backup {
         state: BackupState::Complete,
         failure: None,
         created_at: manifest.requested_at,
+        ordinal: 0,
+        namesake: 0,
         finished_at: Some(manifest.finished_at),
         manifest: Some(Manifest {
             sealed_credentials: None,

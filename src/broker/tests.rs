@@ -255,6 +255,8 @@ impl Office {
                 state,
                 failure: None,
                 created_at: now(),
+                ordinal: 0,
+                namesake: 0,
                 finished_at: complete.then(now),
                 manifest: complete.then(|| Manifest {
                     format: MANIFEST_FORMAT,

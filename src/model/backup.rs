@@ -130,6 +130,11 @@ pub struct Backup {
     pub failure: Option<String>,
     /// When it was asked for.
     pub created_at: DateTime<Utc>,
+    /// Its place among all: what was asked for later has a higher one, whatever the clock showed.
+    /// Given by the store, and never shown.
+    pub ordinal: i64,
+    /// How many backups of its instance have the same name without this. Given by the store.
+    pub namesake: u32,
     /// When it was complete, failed or expired.
     pub finished_at: Option<DateTime<Utc>>,
     /// What is stored; there once the backup is complete.
@@ -137,11 +142,17 @@ pub struct Backup {
 }
 
 impl Backup {
-    /// Since when its age counts: it was asked for then. Where the clock was set back, requests are
-    /// kept in their order and lie ahead; then the end tells better.
+    /// Since when its age counts: it was asked for then. Where the clock was set back, earlier versions
+    /// let requests lie ahead, to keep them in their order; then the end tells better.
     pub fn taken_at(&self) -> DateTime<Utc> {
         self.finished_at
             .map_or(self.created_at, |end| end.min(self.created_at))
+    }
+
+    /// What tells the older of two backups of an instance. One whose row was lost has the place of
+    /// the one before it.
+    pub fn order(&self) -> (i64, DateTime<Utc>, &BackupId) {
+        (self.ordinal, self.created_at, &self.id)
     }
 
     /// The place that the credentials in this backup's manifest are sealed for.

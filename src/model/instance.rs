@@ -82,6 +82,8 @@ pub struct Instance {
     pub state: InstanceState,
     /// When it was asked for.
     pub created_at: DateTime<Utc>,
+    /// The place of the operation that made it; given by the store.
+    pub ordinal: i64,
 }
 
 impl Instance {

@@ -421,6 +421,9 @@ pub const MONTHLY_KEPT: chrono::Months = chrono::Months::new(3);
 pub const SAFETY_KEPT: chrono::Duration = chrono::Duration::days(7);
 /// Backups of before upgrades that an instance has at most, the newest ones.
 pub const SAFETY_BACKUPS_MAX: usize = 3;
+/// Scheduled backups of an instance that one run of the retention removes at most: as many as a day
+/// adds kinds of.
+pub const SCHEDULED_REMOVED_AT_ONCE: usize = 3;
 /// How long rows of failed backups, and of removed ones, are kept, with their operations and prunes.
 pub const BACKUP_HISTORY_KEPT: chrono::Duration = chrono::Duration::days(30);
 

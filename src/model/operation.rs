@@ -387,6 +387,9 @@ pub struct Operation {
     pub epoch: i64,
     /// When it was accepted.
     pub created_at: DateTime<Utc>,
+    /// Its place among all: what was asked for later has a higher one, whatever the clock showed.
+    /// Given by the store, and never shown.
+    pub ordinal: i64,
     /// When it last changed.
     pub updated_at: DateTime<Utc>,
 }
@@ -420,6 +423,7 @@ impl Operation {
             origin: origin.to_owned(),
             epoch: 0,
             created_at: now,
+            ordinal: 0,
             updated_at: now,
         }
     }

@@ -12,7 +12,8 @@ use super::{
     backup::{Backup, BackupKind, BackupState},
     ids::BackupId,
     limits::{
-        BACKUP_HISTORY_KEPT, DAILY_KEPT, MONTHLY_KEPT, SAFETY_BACKUPS_MAX, SAFETY_KEPT, WEEKLY_KEPT,
+        BACKUP_HISTORY_KEPT, DAILY_KEPT, MONTHLY_KEPT, SAFETY_BACKUPS_MAX, SAFETY_KEPT,
+        SCHEDULED_REMOVED_AT_ONCE, WEEKLY_KEPT,
     },
 };
 
@@ -84,16 +85,31 @@ pub fn verdicts(backups: &[Backup], on_demand_kept: u32, now: DateTime<Utc>) -> 
         .collect()
 }
 
+/// What goes in one run: of the scheduled backups only the oldest few, so that no mistake about ages
+/// takes them all at once. The others go in the next run.
+pub fn going(backups: &[Backup], on_demand_kept: u32, now: DateTime<Utc>) -> Vec<BackupId> {
+    let verdicts = verdicts(backups, on_demand_kept, now);
+    let judged = backups.iter().zip(verdicts);
+    let mut going: Vec<&Backup> = judged.filter(|(_, v)| !v.keep).map(|(b, _)| b).collect();
+    going.sort_by_key(|b| b.order());
+    let mut scheduled = 0;
+    going.retain(|backup| {
+        scheduled += usize::from(backup.kind.is_scheduled());
+        !backup.kind.is_scheduled() || scheduled <= SCHEDULED_REMOVED_AT_ONCE
+    });
+    going.into_iter().map(|backup| backup.id.clone()).collect()
+}
+
 fn newest_first<'a>(backups: impl Iterator<Item = &'a Backup>) -> Vec<&'a Backup> {
     let mut backups: Vec<&Backup> = backups.collect();
-    backups.sort_by_key(|b| Reverse((b.created_at, b.id.clone())));
+    backups.sort_by_key(|b| Reverse(b.order()));
     backups
 }
 
 /// What took the place of an on-demand backup that was removed: the newest one that is there.
 pub fn displaced_by<'a>(removed: &Backup, backups: &'a [Backup]) -> Option<&'a Backup> {
     let good = newest_first(backups.iter().filter(|b| b.state == BackupState::Complete));
-    let newer = |b: &&Backup| b.kind == BackupKind::OnDemand && b.created_at > removed.created_at;
+    let newer = |b: &&Backup| b.kind == BackupKind::OnDemand && b.order() > removed.order();
     let is_displaced = removed.kind == BackupKind::OnDemand;
     good.into_iter().find(newer).filter(|_| is_displaced)
 }

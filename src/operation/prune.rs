@@ -52,16 +52,11 @@ async fn expire(work: Arc<Work>) -> Result<Outcome, StepError> {
         .write(move |conn| {
             let backups = store::backup::of_instance(conn, &instance)?;
             let mut in_use = false;
-            for verdict in retention::verdicts(&backups, kept, now) {
-                if verdict.keep {
-                    continue;
-                }
-                let read_by = store::operation::restores_reading(
-                    conn,
-                    std::slice::from_ref(&verdict.backup),
-                )?;
+            for backup in retention::going(&backups, kept, now) {
+                let read_by =
+                    store::operation::restores_reading(conn, std::slice::from_ref(&backup))?;
                 if read_by.is_empty() {
-                    store::backup::expire(conn, &verdict.backup, trusted)?;
+                    store::backup::expire(conn, &backup, trusted)?;
                 } else {
                     in_use = true;
                 }

@@ -1,13 +1,13 @@
 //! Rows of backups.
 
-use chrono::{DateTime, NaiveDateTime, Utc};
+use chrono::{DateTime, NaiveDateTime, SubsecRound as _, TimeDelta, Utc};
 use diesel::{
     dsl::{max, sql},
     prelude::*,
     sql_types::Bool,
 };
 
-use super::{Conn, StoreError, each, from_json, in_order, known, parse, schema::backups, to_json};
+use super::{Conn, StoreError, each, from_json, known, parse, schema::backups, to_json};
 use crate::model::{
     backup::{Backup, BackupKind, BackupState, Manifest},
     ids::{BackupId, DeploymentId, InstanceId},
@@ -29,6 +29,8 @@ struct Row {
     created_at: NaiveDateTime,
     finished_at: Option<NaiveDateTime>,
     period: Option<String>,
+    ordinal: i64,
+    namesake: i32,
 }
 
 impl Row {
@@ -46,6 +48,8 @@ impl Row {
             state: known("a backup's state", &self.state, BackupState::parse)?,
             failure: self.failure,
             created_at: self.created_at.and_utc(),
+            ordinal: self.ordinal,
+            namesake: self.namesake.unsigned_abs(),
             finished_at: self.finished_at.map(|at| at.and_utc()),
             manifest: self
                 .manifest
@@ -55,25 +59,41 @@ impl Row {
     }
 }
 
-/// Adds the backup whose row was lost, with the times that its manifest tells.
+/// Adds the backup whose row was lost, with the times that its manifest tells, and the place of the
+/// one before it.
 pub fn adopt(conn: &mut Conn<'_>, backup: &Backup) -> Result<(), StoreError> {
-    insert_at(conn, backup, backup.created_at.naive_utc())
+    let before: Option<i64> = each!(conn, |c| backups::table
+        .filter(backups::instance_id.eq(backup.instance.as_str()))
+        .filter(backups::created_at.le(backup.created_at.naive_utc()))
+        .select(max(backups::ordinal))
+        .first(c))?;
+    insert_at(conn, backup, before.unwrap_or_default())
 }
 
 /// Adds a backup; `Duplicate` when its period has one that is not failed.
 pub fn insert(conn: &mut Conn<'_>, backup: &Backup) -> Result<(), StoreError> {
-    let newest: Option<NaiveDateTime> = each!(conn, |c| backups::table
-        .filter(backups::instance_id.eq(backup.instance.as_str()))
-        .select(max(backups::created_at))
+    let last: Option<i64> = each!(conn, |c| backups::table
+        .select(max(backups::ordinal))
         .first(c))?;
-    insert_at(conn, backup, in_order(backup.created_at, newest))
+    insert_at(conn, backup, last.unwrap_or_default() + 1)
 }
 
-fn insert_at(
-    conn: &mut Conn<'_>,
-    backup: &Backup,
-    created_at: NaiveDateTime,
-) -> Result<(), StoreError> {
+/// The number that tells a backup from others of its instance, kind and second: the clock may come
+/// by there again.
+fn next_namesake(conn: &mut Conn<'_>, backup: &Backup) -> Result<i32, StoreError> {
+    let second = backup.created_at.trunc_subsecs(0).naive_utc();
+    let last: Option<i32> = each!(conn, |c| backups::table
+        .filter(backups::instance_id.eq(backup.instance.as_str()))
+        .filter(backups::kind.eq(backup.kind.as_str()))
+        .filter(backups::created_at.ge(second))
+        .filter(backups::created_at.lt(second + TimeDelta::seconds(1)))
+        .select(max(backups::namesake))
+        .first(c))?;
+    Ok(last.map_or(0, |last| last + 1))
+}
+
+fn insert_at(conn: &mut Conn<'_>, backup: &Backup, ordinal: i64) -> Result<(), StoreError> {
+    let namesake = next_namesake(conn, backup)?;
     let row = Row {
         id: backup.id.to_string(),
         instance_id: backup.instance.to_string(),
@@ -83,9 +103,11 @@ fn insert_at(
         state: backup.state.as_str().to_owned(),
         failure: backup.failure.clone(),
         manifest: backup.manifest.as_ref().map(to_json).transpose()?,
-        created_at,
+        created_at: backup.created_at.naive_utc(),
         finished_at: backup.finished_at.map(|at| at.naive_utc()),
         period: backup.period.map(|period| period.to_string()),
+        ordinal,
+        namesake,
     };
     each!(conn, |c| diesel::insert_into(backups::table)
         .values(row)
@@ -106,7 +128,11 @@ pub fn find(conn: &mut Conn<'_>, id: &BackupId) -> Result<Option<Backup>, StoreE
 pub fn of_instance(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<Vec<Backup>, StoreError> {
     let rows: Vec<Row> = each!(conn, |c| backups::table
         .filter(backups::instance_id.eq(instance.as_str()))
-        .order((backups::created_at.desc(), backups::id.desc()))
+        .order((
+            backups::ordinal.desc(),
+            backups::created_at.desc(),
+            backups::id.desc(),
+        ))
         .load(c))?;
     rows.into_iter().map(Row::into_model).collect()
 }

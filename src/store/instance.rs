@@ -34,6 +34,7 @@ struct Row {
     name: Option<String>,
     restored_from: Option<String>,
     account: String,
+    ordinal: i64,
 }
 
 impl Row {
@@ -54,6 +55,7 @@ impl Row {
             name: instance.name.clone(),
             restored_from: instance.restored_from.as_ref().map(DeploymentId::to_string),
             account: to_json(&instance.tenant.account)?,
+            ordinal: instance.ordinal,
         })
     }
 
@@ -79,13 +81,17 @@ impl Row {
                 .restored_from
                 .map(|id| parse("a deployment's id", &id))
                 .transpose()?,
+            ordinal: self.ordinal,
         })
     }
 }
 
-/// Adds an instance; `Duplicate` when its id is taken.
+/// Adds an instance; `Duplicate` when its id is taken. What is asked for from now on comes after it.
 pub fn insert(conn: &mut Conn<'_>, instance: &Instance) -> Result<(), StoreError> {
-    let row = Row::from_model(instance)?;
+    let row = Row {
+        ordinal: super::operation::next_ordinal(conn)?,
+        ..Row::from_model(instance)?
+    };
     each!(conn, |c| diesel::insert_into(instances::table)
         .values(row)
         .execute(c))?;

@@ -11,7 +11,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chrono::{DateTime, NaiveDateTime, Utc};
 use diesel::{
     Connection as _, RunQueryDsl, SqliteConnection,
     connection::SimpleConnection,
@@ -47,9 +46,6 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a starting broker waits for an ending one to let go of the database file.
 const DATABASE_LOCK_WAIT: Duration = Duration::from_secs(2);
-/// What lies between two moments at least that are kept in order: what both databases can tell
-/// apart.
-const ORDER_TICK: Duration = Duration::from_micros(1);
 /// Connections that only read.
 const READERS: u32 = 4;
 
@@ -452,13 +448,6 @@ async fn on_a_blocking_thread<T: Send + 'static, E: From<StoreError> + Send + 's
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         Err(error) => Err(connection_error(error).into()),
     }
-}
-
-/// When something came, later than the newest before it: its order is that of coming, also when
-/// the clock was set back meanwhile.
-fn in_order(now: DateTime<Utc>, newest: Option<NaiveDateTime>) -> NaiveDateTime {
-    let now = now.naive_utc();
-    newest.map_or(now, |newest| now.max(newest + ORDER_TICK))
 }
 
 fn to_json(value: &impl serde::Serialize) -> Result<String, StoreError> {

@@ -10,7 +10,7 @@ use diesel::{dsl::max, prelude::*};
 use serde_json::Value;
 
 use super::{
-    Conn, StoreError, each, from_json, in_order, known, parse,
+    Conn, StoreError, each, from_json, known, parse,
     schema::{deployments, operation_steps, operations},
     to_json,
 };
@@ -55,6 +55,7 @@ pub(super) struct Row {
     survivor: Option<String>,
     trouble: Option<String>,
     abandoned: bool,
+    ordinal: i64,
 }
 
 impl Row {
@@ -108,9 +109,18 @@ impl Row {
             origin: self.origin,
             epoch: self.epoch,
             created_at: self.created_at.and_utc(),
+            ordinal: self.ordinal,
             updated_at: self.updated_at.and_utc(),
         })
     }
+}
+
+/// The place of what is asked for next.
+pub(super) fn next_ordinal(conn: &mut Conn<'_>) -> Result<i64, StoreError> {
+    let last: Option<i64> = each!(conn, |c| operations::table
+        .select(max(operations::ordinal))
+        .first(c))?;
+    Ok(last.unwrap_or_default() + 1)
 }
 
 /// Accepts an operation, and writes down for whom. `exclusive` is what nobody else may work on meanwhile: `Duplicate` when
@@ -120,10 +130,7 @@ pub fn insert(
     operation: &Operation,
     exclusive: Option<&str>,
 ) -> Result<(), StoreError> {
-    let newest: Option<NaiveDateTime> = each!(conn, |c| operations::table
-        .filter(operations::instance_id.eq(operation.instance.as_str()))
-        .select(max(operations::created_at))
-        .first(c))?;
+    let ordinal = next_ordinal(conn)?;
     let row = Row {
         id: operation.id.to_string(),
         kind: operation.kind.as_str().to_owned(),
@@ -146,7 +153,7 @@ pub fn insert(
         lease_until: None,
         not_before: operation.created_at.naive_utc(),
         epoch: operation.epoch,
-        created_at: in_order(operation.created_at, newest),
+        created_at: operation.created_at.naive_utc(),
         updated_at: operation.updated_at.naive_utc(),
         change: operation.change.as_ref().map(to_json).transpose()?,
         delete_prefix: operation.delete_prefix.clone(),
@@ -154,6 +161,7 @@ pub fn insert(
         survivor: operation.survivor.clone(),
         trouble: None,
         abandoned: operation.abandoned,
+        ordinal,
     };
     each!(conn, |c| diesel::insert_into(operations::table)
         .values(row)
@@ -189,7 +197,7 @@ pub fn active_on_instance(
     models(each!(conn, |c| operations::table
         .filter(operations::instance_id.eq(instance.as_str()))
         .filter(operations::state.eq_any(ACTIVE))
-        .order((operations::created_at, operations::id))
+        .order((operations::ordinal, operations::id))
         .load(c))?)
 }
 
@@ -209,7 +217,7 @@ pub fn of_instance(
 ) -> Result<Vec<Operation>, StoreError> {
     models(each!(conn, |c| operations::table
         .filter(operations::instance_id.eq(instance.as_str()))
-        .order((operations::created_at.desc(), operations::id.desc()))
+        .order((operations::ordinal.desc(), operations::id.desc()))
         .limit(limit)
         .load(c))?)
 }
@@ -226,7 +234,7 @@ pub fn newest(
         let mut query = operations::table
             .filter(operations::instance_id.eq(instance.as_str()))
             .filter(operations::kind.eq_any(kinds))
-            .order((operations::created_at.desc(), operations::id.desc()))
+            .order((operations::ordinal.desc(), operations::id.desc()))
             .into_boxed();
         if let Some(binding) = binding {
             query = query.filter(operations::binding_id.eq(binding.as_str()));

@@ -47,12 +47,12 @@ fn overseen(row: Row) -> Result<Overseen, StoreError> {
 
 /// The operations that pass a filter, the newest first, at most `limit`.
 pub fn list(conn: &mut Conn<'_>, filter: &Filter, limit: i64) -> Result<Vec<Overseen>, StoreError> {
-    let after: Option<(NaiveDateTime, String)> = match &filter.after {
+    let after: Option<(i64, String)> = match &filter.after {
         None => None,
         Some(id) => {
             let found = each!(conn, |c| operations::table
                 .find(id.as_str())
-                .select((operations::created_at, operations::id))
+                .select((operations::ordinal, operations::id))
                 .first(c)
                 .optional())?;
             Some(found.ok_or_else(|| StoreError::Missing("the operation".to_owned()))?)
@@ -60,7 +60,7 @@ pub fn list(conn: &mut Conn<'_>, filter: &Filter, limit: i64) -> Result<Vec<Over
     };
     let rows: Vec<Row> = each!(conn, |c| {
         let mut query = operations::table
-            .order((operations::created_at.desc(), operations::id.desc()))
+            .order((operations::ordinal.desc(), operations::id.desc()))
             .limit(limit)
             .into_boxed();
         if let Some(state) = filter.state {
@@ -77,9 +77,9 @@ pub fn list(conn: &mut Conn<'_>, filter: &Filter, limit: i64) -> Result<Vec<Over
         }
         if let Some((at, id)) = after {
             query = query.filter(
-                operations::created_at
+                operations::ordinal
                     .lt(at)
-                    .or(operations::created_at.eq(at).and(operations::id.lt(id))),
+                    .or(operations::ordinal.eq(at).and(operations::id.lt(id))),
             );
         }
         query.load(c)

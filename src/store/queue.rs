@@ -231,7 +231,7 @@ fn must_wait(conn: &mut Conn<'_>, operation: &Operation) -> Result<bool, StoreEr
             WaitsFor::Binding => other.binding == operation.binding,
             WaitsFor::Instance => true,
         };
-        let is_older = (other.created_at, &other.id) < (operation.created_at, &operation.id);
+        let is_older = (other.ordinal, &other.id) < (operation.ordinal, &operation.id);
         other.id != operation.id && (barred || is_older && operation.kind.follows(other.kind))
     }))
 }

@@ -18,6 +18,7 @@ diesel::table! {
         name -> Nullable<Text>,
         restored_from -> Nullable<Text>,
         account -> Text,
+        ordinal -> BigInt,
     }
 }
 
@@ -138,6 +139,8 @@ diesel::table! {
         created_at -> Timestamp,
         finished_at -> Nullable<Timestamp>,
         period -> Nullable<Text>,
+        ordinal -> BigInt,
+        namesake -> Integer,
     }
 }
 
@@ -181,6 +184,7 @@ diesel::table! {
         survivor -> Nullable<Text>,
         trouble -> Nullable<Text>,
         abandoned -> Bool,
+        ordinal -> BigInt,
     }
 }
 

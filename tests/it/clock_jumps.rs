@@ -1,12 +1,15 @@
 //! Clocks that show another time without any having passed: nothing is lost by their word.
 
-use std::{fs, path::Path};
+use std::{collections::HashSet, fs, path::Path};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use compose_broker::model::{
-    ids::InstanceId,
-    operation::{OperationKind, OperationState, SCHEDULE},
-    schedule::{minute_of_day, slot_after},
+use compose_broker::{
+    app::Surroundings,
+    model::{
+        ids::InstanceId,
+        operation::{OperationKind, OperationState, SCHEDULE},
+        schedule::{minute_of_day, slot_after},
+    },
 };
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -227,5 +230,64 @@ async fn the_clock_file_lets_days_pass_and_shows_jumps_as_what_they_are() {
             ahead(before);
             assert_eq!(clock_told(&broker).await["trusted"], true);
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_shown_is_the_true_time_and_what_came_later_is_newer() {
+    let clock = TestClock::default();
+    clock.set(BEGIN.parse().expect("a time"));
+    let surroundings = Surroundings {
+        scheduled: false,
+        ..clock.surroundings()
+    };
+    let broker = TestBroker::start_with(&[], surroundings).await;
+    let inside = Inside::of(&broker);
+    let ahead = TimeDelta::seconds(600);
+    clock.jump(ahead);
+    broker.provision("i", json!({})).await;
+    let credentials = broker.bind("i", "b").await;
+    let early = broker.back_up(&credentials).await;
+    inside.idle("i").await;
+    // Both of the others are asked for in one second.
+    clock.jump(-ahead);
+    clock.stop();
+    let first = broker.back_up(&credentials).await;
+    inside.idle("i").await;
+    let second = broker.back_up(&credentials).await;
+    inside.idle("i").await;
+    let requested = |backup: &Value| -> DateTime<Utc> {
+        let text = text(&backup["requested_at"]);
+        text.parse().expect("a time")
+    };
+    for backup in [&first, &second] {
+        let differs = clock.now() - requested(backup);
+        assert!(differs < TimeDelta::seconds(1), "{backup}");
+    }
+    assert!(requested(&early) > requested(&first));
+    let names: HashSet<&str> = [&early, &first, &second]
+        .map(|backup| text(&backup["name"]))
+        .into();
+    assert_eq!(names.len(), 3, "{names:?}");
+    // The plan keeps one: that which was asked for last.
+    assert_eq!(
+        complete(&broker, &credentials).await,
+        [text(&second["id"]).to_owned()]
+    );
+    let path = format!(
+        "/deployments/{}/recipes",
+        text(&credentials["deployment_id"])
+    );
+    let listed = answer(broker.compose(Method::GET, &credentials, &path)).await;
+    let recipes = listed.body["_embedded"]["recipes"].as_array();
+    let recipes = recipes.expect("recipes");
+    let kinds = inside.operations("i").await;
+    assert_eq!(recipes.len(), kinds.len(), "{listed:?}");
+    for (recipe, operation) in recipes.iter().zip(kinds) {
+        assert_eq!(recipe["id"], operation.id.to_string());
+        assert!(
+            text(&recipe["created_at"]) <= text(&recipe["updated_at"]),
+            "{recipe}"
+        );
     }
 }

@@ -143,6 +143,7 @@ fn instance(id: &InstanceId, deployment: &DeploymentId) -> Instance {
         },
         state: InstanceState::Ready,
         created_at: begin(),
+        ordinal: 0,
     }
 }
 

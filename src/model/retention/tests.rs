@@ -22,6 +22,8 @@ fn backup(at: DateTime<Utc>, kind: BackupKind, state: BackupState) -> Backup {
         state,
         failure: None,
         created_at: at,
+        ordinal: 0,
+        namesake: 0,
         finished_at: Some(at + TimeDelta::seconds(5)),
         manifest: None,
     }
@@ -118,6 +120,49 @@ fn a_backup_of_before_an_upgrade_displaces_none_of_a_user_and_three_of_them_stay
     assert_eq!(displaced_by(&backups[0], &backups), Some(&backups[5]));
     assert_eq!(displaced_by(&backups[1], &backups), None);
     assert_eq!(displaced_by(&backups[5], &backups), None);
+}
+
+#[test]
+fn a_mistake_about_ages_does_not_take_all_at_once() {
+    let mut backups: Vec<Backup> = (0..8)
+        .map(|day| {
+            backup(
+                at(NOW) + TimeDelta::days(day),
+                BackupKind::Daily,
+                BackupState::Complete,
+            )
+        })
+        .collect();
+    let ids: Vec<BackupId> = backups.iter().map(|b| b.id.clone()).collect();
+    let years_later = at(NOW) + TimeDelta::days(3650);
+    for gone in [0..3, 3..6, 6..7, 7..7] {
+        assert_eq!(going(&backups, 1, years_later), ids[gone.clone()]);
+        for backup in &mut backups[gone] {
+            backup.state = BackupState::Expired;
+        }
+    }
+}
+
+#[test]
+fn the_newest_is_the_one_that_was_asked_for_last_whatever_the_clock_showed() {
+    let of = |minutes, ordinal| Backup {
+        ordinal,
+        ..backup(
+            at(NOW) + TimeDelta::minutes(minutes),
+            BackupKind::OnDemand,
+            BackupState::Complete,
+        )
+    };
+    let backups = [of(10, 1), of(0, 2), of(0, 3)];
+    assert_eq!(kept(&backups, 1, at(NOW)), [false, false, true]);
+    assert_eq!(displaced_by(&backups[0], &backups), Some(&backups[2]));
+    // One whose row was lost comes after the one before it.
+    let lost = Backup {
+        ordinal: 2,
+        ..of(1, 2)
+    };
+    let backups = [of(10, 1), of(0, 2), lost, of(5, 3)];
+    assert_eq!(kept(&backups, 2, at(NOW)), [false, false, true, true]);
 }
 
 #[test]

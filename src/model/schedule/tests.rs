@@ -82,12 +82,9 @@ impl World {
     }
 
     fn end(&mut self, kind: BackupKind, period: Option<Period>, succeeds: bool) {
-        let newest = self.backups.iter().map(|b| b.created_at).max();
-        let created_at = newest.map_or(self.now, |newest| {
-            self.now.max(newest + TimeDelta::microseconds(1))
-        });
+        let newest = self.backups.iter().map(|b| b.ordinal).max();
         let backup = Backup {
-            id: BackupId::generate(created_at),
+            id: BackupId::generate(self.now),
             instance: instance(),
             deployment: "5ae85b45e5717f0001533192".parse().expect("an id"),
             operation: "5ae85b45e5717f0001533193".parse().expect("an id"),
@@ -99,7 +96,9 @@ impl World {
                 BackupState::Failed
             },
             failure: None,
-            created_at,
+            created_at: self.now,
+            ordinal: newest.unwrap_or_default() + 1,
+            namesake: 0,
             finished_at: Some(self.now),
             manifest: None,
         };
