@@ -360,11 +360,17 @@ async fn roll_back(work: Arc<Work>) -> Result<Outcome, StepError> {
         repair::replace(&work, &lost).await?;
         return Ok(Outcome::Again);
     }
-    let all_ahead = deployment
-        .members
-        .iter()
-        .all(|member| deployment.shape_of(member) == ahead);
-    if all_ahead && is_final(&work, &deployment, &secrets, ahead).await? {
+    let is_behind = |member: &Member| deployment.shape_of(member) != ahead;
+    let places = (0..).zip(&deployment.members);
+    let behind = places.filter(|(_, member)| is_behind(member));
+    let behind: Vec<usize> = behind.map(|(place, _)| place).collect();
+    if behind.len() <= 1 && is_final(&work, &deployment, &secrets, ahead).await? {
+        if let Some(&member) = behind.first() {
+            // They agreed while this one was taken back: they do not let it in any more.
+            let forth = Move { member, heir: None };
+            change_member(&work, deployment, &secrets, forth, ahead, false).await?;
+            return Ok(Outcome::Again);
+        }
         members::start_as_decided(&work, &deployment, &secrets).await?;
         if !has_way_back {
             settle(&work, deployment, &secrets, ahead).await?;

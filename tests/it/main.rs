@@ -75,5 +75,6 @@ mod trail;
 mod transport;
 mod updates;
 mod user;
+mod way_back;
 mod webdriver;
 mod words;

@@ -3,8 +3,6 @@
 
 use std::{
     collections::HashSet,
-    fs,
-    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -32,7 +30,7 @@ use crate::{
     alerts,
     broker::{
         Answer, ENTERPRISE, SERVICE, STANDARD, TestBroker, answer, binding_path, eventually,
-        instance_path, new_folder, processes_below, text,
+        instance_path, new_folder, text,
     },
     control::{self, Script},
     etcd,
@@ -41,9 +39,9 @@ use crate::{
     transport::description,
 };
 
-const NEWEST: &str = "3.7.3";
+pub const NEWEST: &str = "3.7.3";
 /// What an instance gets that asks for no version.
-const DEFAULT: &str = "3.6.16";
+pub const DEFAULT: &str = "3.6.16";
 
 /// Asks for an update of `i`, as Cloud Foundry does unless `change` says otherwise.
 async fn patch(broker: &TestBroker, change: Value) -> Answer {
@@ -59,7 +57,7 @@ async fn send(broker: &TestBroker, path: &str, change: Value) -> Answer {
     answer(broker.osb(Method::PATCH, path).json(&body)).await
 }
 
-fn to(version: &str) -> Value {
+pub fn to(version: &str) -> Value {
     json!({ "parameters": { "db_version": version } })
 }
 
@@ -68,13 +66,13 @@ fn units(units: u32) -> Value {
 }
 
 /// Asks for an update and waits for its end.
-async fn updated(broker: &TestBroker, change: Value) -> Value {
+pub async fn updated(broker: &TestBroker, change: Value) -> Value {
     let accepted = patch(broker, change).await;
     assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
     broker.instance_end("i", &accepted.body).await
 }
 
-async fn fetched(broker: &TestBroker) -> Value {
+pub async fn fetched(broker: &TestBroker) -> Value {
     let fetched = answer(broker.osb(Method::GET, &instance_path("i"))).await;
     assert_eq!(fetched.status, StatusCode::OK, "{fetched:?}");
     fetched.body
@@ -86,7 +84,7 @@ async fn compose(broker: &TestBroker, method: Method, of: &Value, path: &str) ->
 }
 
 /// The version and the units of each member's process, as its command line says.
-fn running(broker: &TestBroker) -> Vec<(String, u64)> {
+pub fn running(broker: &TestBroker) -> Vec<(String, u64)> {
     let mut members: Vec<_> = broker
         .members()
         .into_iter()
@@ -107,7 +105,7 @@ fn running(broker: &TestBroker) -> Vec<(String, u64)> {
     members
 }
 
-fn all(version: &str, units: u64) -> Vec<(String, u64)> {
+pub fn all(version: &str, units: u64) -> Vec<(String, u64)> {
     vec![(version.to_owned(), units); 3]
 }
 
@@ -286,15 +284,15 @@ async fn an_instance_grows_no_further_than_its_cluster_and_takes_its_room_at_onc
 }
 
 /// Writes one key after the other, as an application does that tries again through another member.
-struct Writer {
+pub struct Writer {
     stop: Arc<AtomicBool>,
     task: JoinHandle<Written>,
 }
 
 /// What came of writing.
 #[derive(Debug)]
-struct Written {
-    keys: usize,
+pub struct Written {
+    pub keys: usize,
     errors: usize,
     longest_gap: Duration,
 }
@@ -303,13 +301,13 @@ struct Written {
 const WRITE_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl Writer {
-    fn start(credentials: &Value) -> Self {
+    pub fn start(credentials: &Value) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let task = tokio::spawn(write(credentials.clone(), stop.clone()));
         Self { stop, task }
     }
 
-    async fn end(self) -> Written {
+    pub async fn end(self) -> Written {
         self.stop.store(true, Ordering::Relaxed);
         self.task.await.expect("an end")
     }
@@ -379,7 +377,7 @@ async fn updated_while_written(
 }
 
 /// Every member serves the same keys to the binding's user, and to nobody with an empty password.
-async fn assert_same_everywhere(credentials: &Value, keys: usize) {
+pub async fn assert_same_everywhere(credentials: &Value, keys: usize) {
     // A write that its client gave up may still be under way.
     eventually("the same keys everywhere", || async {
         let mut seen = Vec::new();
@@ -487,7 +485,7 @@ async fn clusters_with_a_past_get_to_the_newest_line() {
 }
 
 /// Whether a member still writes its state down again and again, which slows it.
-fn members_are_checkpointing(broker: &TestBroker) -> bool {
+pub fn members_are_checkpointing(broker: &TestBroker) -> bool {
     broker.members().into_iter().any(|pid| {
         let line = procfs::process::Process::new(pid).and_then(|p| p.cmdline());
         let line = line.expect("a command line");
@@ -646,16 +644,16 @@ async fn an_administration_client_scales_and_upgrades() {
 }
 
 /// Faults of one step of updates, in the passes over it that are counted here.
-struct Passes {
-    fault: Fault,
-    moments: &'static [Moment],
-    from: usize,
-    upto: usize,
-    passed: Mutex<usize>,
+pub struct Passes {
+    pub fault: Fault,
+    pub moments: &'static [Moment],
+    pub from: usize,
+    pub upto: usize,
+    pub passed: Mutex<usize>,
 }
 
 impl Passes {
-    fn surroundings(self) -> (Arc<Self>, Surroundings) {
+    pub fn surroundings(self) -> (Arc<Self>, Surroundings) {
         let passes = Arc::new(self);
         let surroundings = Surroundings {
             faults: passes.clone(),
@@ -703,138 +701,6 @@ async fn a_worker_that_dies_at_every_member_is_made_up_for() {
     assert!(*passes.passed.lock().expect("a count") >= DEATHS);
     assert_eq!(running(&broker), all(NEWEST, 2));
     assert_same_everywhere(&credentials, written.keys).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn members_are_taken_back_when_an_upgrade_fails_on_the_way() {
-    taken_back("3.4.23", NEWEST).await;
-}
-
-/// Lets an update fail when its members have agreed on their new line, and it does not know yet.
-struct FailsWhenAgreed {
-    /// What the members print when they have agreed.
-    agreed: String,
-    data: PathBuf,
-    done: AtomicBool,
-}
-
-impl Faults for FailsWhenAgreed {
-    fn at(&self, operation: &Operation, step: &str, moment: Moment) -> Option<Fault> {
-        let is_there = operation.kind == OperationKind::Update && step == "roll";
-        if !is_there || moment != Moment::Begun || self.done.load(Ordering::Relaxed) {
-            return None;
-        }
-        let versions = running_in(&self.data);
-        if versions.len() < 3 || versions.iter().any(|version| version != DEFAULT) {
-            return None;
-        }
-        // Each of them has been started as the new version: they agree within some seconds.
-        let begun = std::time::Instant::now();
-        while !printed_by_members(&self.data).contains(&self.agreed) {
-            assert!(begun.elapsed() < Duration::from_secs(60), "no agreement");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        self.done.store(true, Ordering::Relaxed);
-        Some(Fault::FailForGood)
-    }
-}
-
-/// The version of each member that runs below a folder.
-fn running_in(data: &Path) -> Vec<String> {
-    let versions = processes_below(data).into_iter().filter_map(|pid| {
-        let line = procfs::process::Process::new(pid).and_then(|p| p.cmdline());
-        let line = line.ok()?;
-        Some(line.first()?.rsplit('/').nth(1)?.to_owned())
-    });
-    versions.collect()
-}
-
-fn printed_by_members(data: &Path) -> String {
-    let mut all = String::new();
-    let mut folders = vec![data.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for file in fs::read_dir(folder).into_iter().flatten().flatten() {
-            let path = file.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.ends_with("member.log") {
-                all += &fs::read_to_string(path).unwrap_or_default();
-            }
-        }
-    }
-    all
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn members_are_taken_back_from_a_line_that_they_have_agreed_on() {
-    let folder = new_folder();
-    let faults = Arc::new(FailsWhenAgreed {
-        agreed: r#""to":"3.6""#.to_owned(),
-        data: folder.clone(),
-        done: AtomicBool::default(),
-    });
-    let surroundings = Surroundings {
-        faults: faults.clone(),
-        ..control::surroundings()
-    };
-    let broker = TestBroker::start_in(folder, &[], surroundings).await;
-    broker
-        .provision("i", json!({ "db_version": "3.5.35" }))
-        .await;
-    let credentials = broker.bind("i", "b").await;
-    let before = fetched(&broker).await;
-    let writer = Writer::start(&credentials);
-    let end = updated(&broker, to(DEFAULT)).await;
-    assert!(faults.done.load(Ordering::Relaxed), "it was never broken");
-    assert_eq!(end["state"], "failed", "{end}");
-    assert_eq!(end["instance_usable"], true, "{end}");
-    assert_eq!(fetched(&broker).await, before);
-    assert_eq!(running(&broker), all("3.5.35", 1));
-    assert!(!members_are_checkpointing(&broker));
-    // And forward again, which members refuse while a way back is open.
-    let end = updated(&broker, to(DEFAULT)).await;
-    assert_eq!(end["state"], "succeeded", "{end}");
-    let written = writer.end().await;
-    assert_eq!(running(&broker), all(DEFAULT, 1));
-    assert_same_everywhere(&credentials, written.keys).await;
-}
-
-async fn taken_back(from: &str, goal: &str) {
-    // One member is changed, then two, then all of them: but not the deployment.
-    for changed in 1..=3 {
-        let (_, surroundings) = Passes {
-            fault: Fault::FailForGood,
-            moments: &[Moment::Begun],
-            from: changed + 1,
-            upto: changed + 1,
-            passed: Mutex::default(),
-        }
-        .surroundings();
-        let broker = TestBroker::start_with(&[], surroundings).await;
-        broker.provision("i", json!({ "db_version": from })).await;
-        let credentials = broker.bind("i", "b").await;
-        let before = fetched(&broker).await;
-        let writer = Writer::start(&credentials);
-        let change = json!({ "parameters": { "db_version": goal, "units": 2 } });
-        let end = updated(&broker, change.clone()).await;
-        assert_eq!(end["state"], "failed", "{end}");
-        assert_eq!(end["instance_usable"], true, "{end}");
-        assert_eq!(end["update_repeatable"], true, "{end}");
-        let after = fetched(&broker).await;
-        assert_eq!(after["parameters"], before["parameters"]);
-        let version = text(&after["maintenance_info"]["version"]).to_owned();
-        let whole = if version == NEWEST { 2 } else { 1 };
-        assert_eq!(running(&broker), all(&version, whole), "after {changed}");
-        assert!(
-            changed == 3 || version == "3.4.23",
-            "after {changed}: {version}"
-        );
-        let end = updated(&broker, change).await;
-        assert_eq!(end["state"], "succeeded", "{end}");
-        let written = writer.end().await;
-        assert_eq!(running(&broker), all(NEWEST, 2));
-        assert_same_everywhere(&credentials, written.keys).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

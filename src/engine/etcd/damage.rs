@@ -2,7 +2,7 @@
 //! on offer (docs/etcd.md has the table).
 
 /// What stands in such last words. None of these passes: the next start ends the same way.
-const TELLING: [&str; 15] = [
+const TELLING: [&str; 18] = [
     // Its log is shorter than what it had promised to the others.
     "Was the raft log corrupted, truncated, or lost?",
     "has already been bootstrapped",
@@ -12,6 +12,10 @@ const TELLING: [&str; 15] = [
     "wal: file not found",
     "wal: snapshot not found",
     "wal: slice bounds out of range",
+    // What stands where an entry of the log should be is none.
+    r#""error":"proto: "#,
+    "(proto: ",
+    "cannot be repaired",
     "cannot use none as id",
     "failed to find database snapshot file",
     "invalid database",
@@ -76,6 +80,9 @@ mod tests {
             "fatal error: fault",
             r#"{"level":"fatal","ts":"2026-11-27T09:15:44.395492Z","msg":"discovery failed","error":"member d7 has already been bootstrapped"}"#,
             r#"{"level":"panic","ts":"2026-11-27T09:14:56.684100Z","msg":"failed to open database","error":"invalid database"}"#,
+            r#"{"level":"fatal","ts":"2026-11-27T17:10:08.639572Z","msg":"discovery failed","error":"proto: cannot parse invalid wire-format data"}"#,
+            r#"{"level":"fatal","ts":"2026-11-27T17:11:48.465716Z","msg":"discovery failed","error":"proto: integer overflow"}"#,
+            "2026-11-27 09:10:45.261250 C | etcdserver: read wal error (proto: wrong wireType = 1 for field Data) and cannot be repaired",
         ] {
             assert!(is_told(told), "{told}");
             assert!(is_told(&format!("other words\n{told}\nand more")), "{told}");
@@ -90,6 +97,7 @@ mod tests {
             "panic: open data/member/snap/db: too many open files",
             r#"{"level":"warn","msg":"apply request took too long","request":"key:\"crc mismatch\""}"#,
             r#"2026-11-27 09:08:45.028045 W | etcdserver: request "key:\"panic: invalid database\"" took too long"#,
+            r#"{"level":"warn","msg":"x","request":"key:\"proto: integer overflow cannot be repaired\""}"#,
             r#"{"level":"warn","msg":"x","request":"key:\"the member has been permanently removed from the cluster\""}"#,
             "panic: ",
             "",

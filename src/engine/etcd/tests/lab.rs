@@ -196,16 +196,17 @@ impl Lab {
     /// Waits until a member has ended by itself; returns what it printed.
     pub async fn last_words(&mut self, index: usize) -> String {
         let mut child = self.running.remove(index);
+        let log = self.home(&self.deployment.members[index].name).join("log");
+        let words = || String::from_utf8_lossy(&fs::read(&log).expect("a log")).into_owned();
         let begun = tokio::time::Instant::now();
         while child.try_wait().expect("a look").is_none() {
             if begun.elapsed() > HEALTHY_AFTER {
                 child.kill().expect("killed");
-                panic!("the member goes on");
+                panic!("the member goes on: {}", words());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        let log = self.home(&self.deployment.members[index].name).join("log");
-        String::from_utf8_lossy(&fs::read(log).expect("a log")).into_owned()
+        words()
     }
 
     /// Waits until the members agree on a line.
