@@ -371,6 +371,7 @@ impl App {
             catalog,
             clock: surroundings.clock,
             time: time.clone(),
+            backup_grace: chrono::TimeDelta::hours(config.backup_grace_hours.into()),
             public_url: public_url.clone(),
         });
         let api = Api {

@@ -82,6 +82,8 @@ impl Broker {
             .env("COMPOSE_BROKER_USERNAME", &username)
             .env("COMPOSE_BROKER_PASSWORD", &password)
             .env("COMPOSE_BROKER_CLOCK_OFFSET_FILE", &clock)
+            // The calendar goes by the days of the retention alone.
+            .env("COMPOSE_BROKER_BACKUP_GRACE_HOURS", "0")
             .stdin(Stdio::null())
             .stdout(log_file)
             .stderr(log_too)

@@ -145,6 +145,7 @@ fn write_down(
         namesake: 0,
         finished_at: None,
         manifest: None,
+        removal: None,
     };
     store::backup::insert(conn, &backup)?;
     store::operation::insert(conn, &operation, Some(exclusive))?;

@@ -49,6 +49,7 @@ mod recover;
 mod relief;
 mod repair;
 mod restore;
+mod retention;
 mod schedule;
 mod session;
 mod status;

@@ -414,6 +414,7 @@ fn adopted(manifest: Manifest, operation: OperationId) -> Backup {
             sealed_credentials: None,
             ..manifest
         }),
+        removal: None,
     }
 }
 

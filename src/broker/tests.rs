@@ -286,6 +286,7 @@ impl Office {
                     finished_at: now(),
                     sealed_credentials: None,
                 }),
+                removal: None,
             };
             store::backup::insert(conn, &backup)?;
             Ok(id)

@@ -35,6 +35,7 @@ impl Session {
                     .as_u64()
                     .map_or(String::new(), |keys| keys.to_string()),
                 backup["size_bytes"].as_u64().map_or(String::new(), size),
+                self.kept_until(backup),
             ]
         });
         let head = [
@@ -45,9 +46,26 @@ impl Session {
             "VERSION",
             "KEYS",
             "SIZE",
+            "KEPT UNTIL",
         ];
         let shown = table(head, rows);
         self.show.result(&shown, &json!({ "backups": backups }))
+    }
+
+    /// Until when a backup is kept, and why no longer, as far as that is known.
+    fn kept_until(&self, backup: &Value) -> String {
+        let removal = &backup["removal"];
+        if removal.is_object() {
+            return format!(
+                "{}: {}",
+                self.time(&removal["at"]),
+                text(&removal["reason"])
+            );
+        }
+        match &backup["expires_at"] {
+            Value::Null => String::new(),
+            end => self.time(end),
+        }
     }
 
     /// `create-backup`

@@ -20,7 +20,7 @@ use crate::{
     model::{
         bom::without_bom,
         certificate::CertificateFiles,
-        limits::{AUDIT_DAYS_MAX, REQUESTS_PER_SECOND_MAX},
+        limits::{AUDIT_DAYS_MAX, BACKUP_GRACE_HOURS_MAX, REQUESTS_PER_SECOND_MAX},
         name::DeploymentNames,
         operation::DeletedPoll,
         placement::PortRange,
@@ -132,6 +132,10 @@ pub struct Settings {
     /// How many days the audit is kept; 0: for ever
     #[arg(long, env = "COMPOSE_BROKER_AUDIT_DAYS", default_value = "0")]
     pub audit_days: String,
+
+    /// How many hours a backup that is old enough to go is kept on, marked; 0: it goes at once
+    #[arg(long, env = "COMPOSE_BROKER_BACKUP_GRACE_HOURS", default_value = "24")]
+    pub backup_grace_hours: String,
 
     /// How far a restore may reach for its source: space or organization
     #[arg(long, env = "COMPOSE_BROKER_RESTORE_SCOPE", default_value = "space")]
@@ -268,6 +272,8 @@ pub struct Config {
     pub tenant_operations: usize,
     /// How many days the audit is kept; absent: for ever.
     pub audit_days: Option<u32>,
+    /// How many hours lie between the mark of a backup that is old enough to go and its end.
+    pub backup_grace_hours: u32,
     /// How far a restore may reach for its source.
     pub restore_scope: RestoreScope,
     /// The ids of contexts that tell tenants apart, where the operator names them.
@@ -377,6 +383,11 @@ impl Config {
             "COMPOSE_BROKER_AUDIT_DAYS",
             &settings.audit_days,
             0..=AUDIT_DAYS_MAX,
+        )?;
+        let backup_grace_hours = number(
+            "COMPOSE_BROKER_BACKUP_GRACE_HOURS",
+            &settings.backup_grace_hours,
+            0..=BACKUP_GRACE_HOURS_MAX,
         )?;
         let restore_scope = one_of(
             "COMPOSE_BROKER_RESTORE_SCOPE",
@@ -498,6 +509,7 @@ impl Config {
             tenant_units: Some(tenant_units).filter(|units| *units > 0),
             tenant_operations: usize::try_from(tenant_operations).unwrap_or(usize::MAX),
             audit_days: Some(audit_days).filter(|days| *days > 0),
+            backup_grace_hours,
             restore_scope,
             tenant_keys,
             deleted_poll,

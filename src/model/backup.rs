@@ -139,6 +139,17 @@ pub struct Backup {
     pub finished_at: Option<DateTime<Utc>>,
     /// What is stored; there once the backup is complete.
     pub manifest: Option<Manifest>,
+    /// Why and when it goes, once that is decided. Until then it is as good as any.
+    pub removal: Option<Removal>,
+}
+
+/// The removal of a backup that lies ahead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removal {
+    /// Why, for people.
+    pub reason: String,
+    /// From when on its bytes go.
+    pub at: DateTime<Utc>,
 }
 
 impl Backup {

@@ -421,9 +421,12 @@ pub const MONTHLY_KEPT: chrono::Months = chrono::Months::new(3);
 pub const SAFETY_KEPT: chrono::Duration = chrono::Duration::days(7);
 /// Backups of before upgrades that an instance has at most, the newest ones.
 pub const SAFETY_BACKUPS_MAX: usize = 3;
-/// Scheduled backups of an instance that one run of the retention removes at most: as many as a day
-/// adds kinds of.
-pub const SCHEDULED_REMOVED_AT_ONCE: usize = 3;
+/// Backups of an instance that are marked at a time to go by their age: as many as a day adds kinds of.
+pub const REMOVED_BY_AGE_AT_ONCE: usize = 3;
+/// The longest time between mark and end of a backup, in hours: a year.
+pub const BACKUP_GRACE_HOURS_MAX: u32 = 8_760;
+/// Instances whose backups are looked at in one look for such ends.
+pub const REMOVALS_AT_ONCE: i64 = 100;
 /// How long rows of failed backups, and of removed ones, are kept, with their operations and prunes.
 pub const BACKUP_HISTORY_KEPT: chrono::Duration = chrono::Duration::days(30);
 

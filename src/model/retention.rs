@@ -3,17 +3,22 @@
 //! Scheduled backups go by age, on-demand ones by number, those of before upgrades by both. No kind
 //! displaces another. The newest good backup of an instance
 //! never goes by age alone, and nothing that is not good displaces anything.
+//!
+//! What goes by age goes in two steps: it is marked with the reason and the date, and its bytes go when a
+//! grace is over, unless the reason is gone by then. Only so many of an instance are marked at a time,
+//! so that no mistake about ages takes them all. What gives way to a newer one goes at once: no clock
+//! decides that.
 
 use std::cmp::Reverse;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{
-    backup::{Backup, BackupKind, BackupState},
+    backup::{Backup, BackupKind, BackupState, Removal},
     ids::BackupId,
     limits::{
-        BACKUP_HISTORY_KEPT, DAILY_KEPT, MONTHLY_KEPT, SAFETY_BACKUPS_MAX, SAFETY_KEPT,
-        SCHEDULED_REMOVED_AT_ONCE, WEEKLY_KEPT,
+        BACKUP_HISTORY_KEPT, DAILY_KEPT, MONTHLY_KEPT, REMOVED_BY_AGE_AT_ONCE, SAFETY_BACKUPS_MAX,
+        SAFETY_KEPT, WEEKLY_KEPT,
     },
 };
 
@@ -26,6 +31,17 @@ pub struct Verdict {
     pub keep: bool,
     /// Why.
     pub reason: &'static str,
+}
+
+/// What is to be done about a backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// It is told why and when it goes.
+    Mark(BackupId, Removal),
+    /// What it was marked for is no more.
+    Unmark(BackupId),
+    /// It goes.
+    Remove(BackupId),
 }
 
 /// When the age of a good backup is reached; none for what does not go by age. It may be
@@ -85,19 +101,58 @@ pub fn verdicts(backups: &[Backup], on_demand_kept: u32, now: DateTime<Utc>) -> 
         .collect()
 }
 
-/// What goes in one run: of the scheduled backups only the oldest few, so that no mistake about ages
-/// takes them all at once. The others go in the next run.
-pub fn going(backups: &[Backup], on_demand_kept: u32, now: DateTime<Utc>) -> Vec<BackupId> {
+/// What is to be done about the backups of one instance, the oldest in front. `grace` lies between
+/// mark and end.
+pub fn decisions(
+    backups: &[Backup],
+    on_demand_kept: u32,
+    now: DateTime<Utc>,
+    grace: TimeDelta,
+) -> Vec<Decision> {
     let verdicts = verdicts(backups, on_demand_kept, now);
-    let judged = backups.iter().zip(verdicts);
-    let mut going: Vec<&Backup> = judged.filter(|(_, v)| !v.keep).map(|(b, _)| b).collect();
-    going.sort_by_key(|b| b.order());
-    let mut scheduled = 0;
-    going.retain(|backup| {
-        scheduled += usize::from(backup.kind.is_scheduled());
-        !backup.kind.is_scheduled() || scheduled <= SCHEDULED_REMOVED_AT_ONCE
-    });
-    going.into_iter().map(|backup| backup.id.clone()).collect()
+    let mut judged: Vec<(&Backup, Verdict)> = backups.iter().zip(verdicts).collect();
+    judged.sort_by_key(|(backup, _)| backup.order());
+    let is_marked = |(backup, verdict): &&(&Backup, Verdict)| {
+        !verdict.keep && backup.removal.is_some() && backup.state == BackupState::Complete
+    };
+    let mut places = REMOVED_BY_AGE_AT_ONCE.saturating_sub(judged.iter().filter(is_marked).count());
+    let mut decisions = Vec::new();
+    for (backup, verdict) in judged {
+        let id = backup.id.clone();
+        let goes_by_age = expires_at(backup).is_some_and(|end| end <= now);
+        match &backup.removal {
+            _ if backup.state != BackupState::Complete => {}
+            Some(_) if verdict.keep => decisions.push(Decision::Unmark(id)),
+            None if verdict.keep => {}
+            _ if !goes_by_age => decisions.push(Decision::Remove(id)),
+            Some(removal) if removal.at <= now => decisions.push(Decision::Remove(id)),
+            // The grace has become shorter, or the clock was ahead.
+            Some(removal) if removal.at > now + grace => {
+                decisions.push(Decision::Mark(
+                    id,
+                    removal_after(verdict.reason, now + grace),
+                ));
+            }
+            Some(_) => {}
+            None if places == 0 => {}
+            None => {
+                places -= 1;
+                decisions.push(if grace.is_zero() {
+                    Decision::Remove(id)
+                } else {
+                    Decision::Mark(id, removal_after(verdict.reason, now + grace))
+                });
+            }
+        }
+    }
+    decisions
+}
+
+fn removal_after(reason: &str, at: DateTime<Utc>) -> Removal {
+    Removal {
+        reason: reason.to_owned(),
+        at,
+    }
 }
 
 fn newest_first<'a>(backups: impl Iterator<Item = &'a Backup>) -> Vec<&'a Backup> {

@@ -73,6 +73,8 @@ pub struct Parts {
     pub clock: Clock,
     /// The gate in front of what cannot be undone.
     pub time: Arc<Timekeeper>,
+    /// How long a backup that is old enough to go is kept on.
+    pub backup_grace: chrono::TimeDelta,
     /// Where clients reach the broker, as bindings tell it; without a slash at the end.
     pub public_url: String,
 }

@@ -7,12 +7,13 @@ use super::{Definition, Outcome, Step, StepError, Work, backup::remove_objects};
 use crate::{
     model::{
         backup::{Backup, BackupState},
+        ids::BackupId,
         limits::{BACKUP_HISTORY_KEPT, RESTORE_WATCH},
         operation::OperationKind,
-        retention,
+        retention::{self, Decision},
         trust::Trusted,
     },
-    store,
+    store::{self, Conn, StoreError},
 };
 
 /// Prune.
@@ -44,21 +45,22 @@ pub const DEFINITION: Definition = Definition {
 async fn expire(work: Arc<Work>) -> Result<Outcome, StepError> {
     let instance = work.operation.instance.clone();
     let kept = work.parts.on_demand_kept(&work.instance().await?);
+    let grace = work.parts.backup_grace;
     let Some(trusted) = work.parts.time.trusted() else {
         return Outcome::done();
     };
-    let now = trusted.time();
     let in_use = work
         .write(move |conn| {
             let backups = store::backup::of_instance(conn, &instance)?;
             let mut in_use = false;
-            for backup in retention::going(&backups, kept, now) {
-                let read_by =
-                    store::operation::restores_reading(conn, std::slice::from_ref(&backup))?;
-                if read_by.is_empty() {
-                    store::backup::expire(conn, &backup, trusted)?;
-                } else {
-                    in_use = true;
+            for decision in retention::decisions(&backups, kept, trusted.time(), grace) {
+                match decision {
+                    Decision::Mark(id, removal) => {
+                        store::backup::set_removal(conn, &id, Some(&removal))?;
+                    }
+                    Decision::Unmark(id) => store::backup::set_removal(conn, &id, None)?,
+                    Decision::Remove(id) if is_read(conn, &id)? => in_use = true,
+                    Decision::Remove(id) => store::backup::expire(conn, &id, trusted)?,
                 }
             }
             Ok(in_use)
@@ -69,6 +71,11 @@ async fn expire(work: Arc<Work>) -> Result<Outcome, StepError> {
     } else {
         Outcome::done()
     }
+}
+
+fn is_read(conn: &mut Conn<'_>, backup: &BackupId) -> Result<bool, StoreError> {
+    let readers = store::operation::restores_reading(conn, std::slice::from_ref(backup))?;
+    Ok(!readers.is_empty())
 }
 
 /// Deletes the bytes first, then forgets what they were.

@@ -9,7 +9,7 @@ use diesel::{
 
 use super::{Conn, StoreError, each, from_json, known, parse, schema::backups, to_json};
 use crate::model::{
-    backup::{Backup, BackupKind, BackupState, Manifest},
+    backup::{Backup, BackupKind, BackupState, Manifest, Removal},
     ids::{BackupId, DeploymentId, InstanceId},
     schedule::Period,
     trust::Trusted,
@@ -31,6 +31,8 @@ struct Row {
     period: Option<String>,
     ordinal: i64,
     namesake: i32,
+    removal: Option<String>,
+    removal_at: Option<NaiveDateTime>,
 }
 
 impl Row {
@@ -55,6 +57,13 @@ impl Row {
                 .manifest
                 .map(|text| from_json("a backup's manifest", &text))
                 .transpose()?,
+            removal: self
+                .removal
+                .zip(self.removal_at)
+                .map(|(reason, at)| Removal {
+                    reason,
+                    at: at.and_utc(),
+                }),
         })
     }
 }
@@ -108,6 +117,14 @@ fn insert_at(conn: &mut Conn<'_>, backup: &Backup, ordinal: i64) -> Result<(), S
         period: backup.period.map(|period| period.to_string()),
         ordinal,
         namesake,
+        removal: backup
+            .removal
+            .as_ref()
+            .map(|removal| removal.reason.clone()),
+        removal_at: backup
+            .removal
+            .as_ref()
+            .map(|removal| removal.at.naive_utc()),
     };
     each!(conn, |c| diesel::insert_into(backups::table)
         .values(row)
@@ -224,12 +241,45 @@ pub fn fail(
     Ok(())
 }
 
+/// Says why and when a backup goes, or that it stays.
+pub fn set_removal(
+    conn: &mut Conn<'_>,
+    id: &BackupId,
+    removal: Option<&Removal>,
+) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::update(backups::table.find(id.as_str()))
+        .set((
+            backups::removal.eq(removal.map(|removal| removal.reason.clone())),
+            backups::removal_at.eq(removal.map(|removal| removal.at.naive_utc())),
+        ))
+        .execute(c))?;
+    Ok(())
+}
+
+/// The instances with a backup whose bytes are to go by now, at most `limit`.
+pub fn due_to_go(
+    conn: &mut Conn<'_>,
+    now: Trusted,
+    limit: i64,
+) -> Result<Vec<InstanceId>, StoreError> {
+    let found: Vec<String> = each!(conn, |c| backups::table
+        .filter(backups::removal_at.le(now.time().naive_utc()))
+        .filter(backups::state.eq(BackupState::Complete.as_str()))
+        .select(backups::instance_id)
+        .distinct()
+        .limit(limit)
+        .load(c))?;
+    let parsed = found.iter().map(|id| parse("an instance's id", id));
+    parsed.collect()
+}
+
 /// Says that retention gave a backup up: from now on nobody is sent to its bytes.
 pub fn expire(conn: &mut Conn<'_>, id: &BackupId, now: Trusted) -> Result<(), StoreError> {
     each!(conn, |c| diesel::update(backups::table.find(id.as_str()))
         .set((
             backups::state.eq(BackupState::Expired.as_str()),
             backups::finished_at.eq(now.time().naive_utc()),
+            backups::removal_at.eq(None::<NaiveDateTime>),
         ))
         .execute(c))?;
     Ok(())

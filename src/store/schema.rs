@@ -141,6 +141,8 @@ diesel::table! {
         period -> Nullable<Text>,
         ordinal -> BigInt,
         namesake -> Integer,
+        removal -> Nullable<Text>,
+        removal_at -> Nullable<Timestamp>,
     }
 }
 

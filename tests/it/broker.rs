@@ -134,6 +134,8 @@ impl TestBroker {
             ("--port-range", port_range()),
             // Tests look again and again, and many at once.
             ("--requests-per-second", "0".to_owned()),
+            // What is old enough goes while a test looks.
+            ("--backup-grace-hours", "0".to_owned()),
         ];
         let mut line = vec!["serve".to_owned()];
         for (name, value) in defaults {

@@ -43,13 +43,17 @@ fn slot_of(instance: &str, after: DateTime<Utc>) -> DateTime<Utc> {
 
 impl Calendar {
     async fn begin() -> Self {
+        Self::begin_with(&[]).await
+    }
+
+    async fn begin_with(flags: &[&str]) -> Self {
         let (clock, script) = (TestClock::default(), Script::default());
         clock.set(at(BEGIN));
         let surroundings = Surroundings {
             clock: clock.clock(),
             ..script.surroundings()
         };
-        let broker = TestBroker::start_with(&[], surroundings).await;
+        let broker = TestBroker::start_with(flags, surroundings).await;
         broker.provision("i", json!({})).await;
         let credentials = broker.bind("i", "b").await;
         Self {
@@ -171,6 +175,53 @@ async fn every_day_is_backed_up_as_what_it_counts_for() {
     }
     calendar.broker.provision("i", json!({})).await;
     assert!(inside.next_scheduled("i").await.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_old_enough_is_marked_and_goes_when_its_grace_is_over() {
+    let calendar = Calendar::begin_with(&["--backup-grace-hours", "12"]).await;
+    let inside = Inside::of(&calendar.broker);
+    let [month, week, day, next] = [
+        ["monthly", "2025-06", "complete"],
+        ["weekly", "2025-W24", "complete"],
+        ["daily", "2025-06-12", "complete"],
+        ["weekly", "2025-W25", "complete"],
+    ];
+    calendar.to_next_slot();
+    calendar.eventually(&[month]).await;
+    calendar.to_next_slot();
+    calendar.eventually(&[week, month]).await;
+    calendar.to_next_slot();
+    calendar.eventually(&[day, week, month]).await;
+    calendar.to_next_slot_after(TimeDelta::days(7));
+    calendar.eventually(&[next, day, week, month]).await;
+    inside.idle("i").await;
+    let listed = calendar.listed().await;
+    let removal = &listed[1]["removal"];
+    assert_eq!(removal["reason"], "old enough to go");
+    let goes = at(text(&removal["at"]));
+    assert!(goes > calendar.now() + TimeDelta::hours(11), "{removal}");
+    assert!(goes <= calendar.now() + TimeDelta::hours(12), "{removal}");
+    for kept in [0, 2, 3] {
+        assert_eq!(listed[kept]["removal"], Value::Null, "{listed:?}");
+    }
+    // Until then it is as good as any.
+    assert_eq!(listed[1]["is_restorable"], true);
+    let parameters = json!({
+        "source_service_instance_id": "i", "backup_id": listed[1]["id"],
+    });
+    calendar.broker.provision("copy", parameters).await;
+    // Nothing else is due then that could take it along.
+    calendar.clock.set(goes + TimeDelta::seconds(1));
+    calendar.eventually(&[next, week, month]).await;
+    inside.idle("i").await;
+    let prunes = inside.operations("i").await;
+    let prunes = prunes.iter().filter(|o| o.kind == OperationKind::Prune);
+    assert_eq!(
+        prunes.count(),
+        5,
+        "one for each backup, and one for the end"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -62,6 +62,8 @@ async fn a_wrong_setting_stops_the_start_with_one_line_that_names_it() {
             "ftp://ada:hidden@broker.example.org".to_owned(),
         ),
         ("AUDIT_DAYS", "for ever".to_owned()),
+        ("BACKUP_GRACE_HOURS", "1 day".to_owned()),
+        ("BACKUP_GRACE_HOURS", "8761".to_owned()),
         ("DATABASE_URL", "mysql://db".to_owned()),
         ("DATABASE_URL", format!("sqlite://{nowhere}")),
         ("DATA_DIR", file("plain", "")),

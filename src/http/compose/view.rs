@@ -298,6 +298,9 @@ pub struct BackupBody {
     /// When a complete scheduled one is old enough to go.
     #[schema(required, value_type = Option<Time>)]
     expires_at: Option<String>,
+    /// Why and when its bytes go, once that is decided.
+    #[schema(required)]
+    removal: Option<RemovalBody>,
     /// The recipe that takes it.
     #[schema(value_type = OwnId)]
     recipe_id: OperationId,
@@ -322,6 +325,16 @@ pub struct BackupBody {
     /// Where it is.
     #[serde(rename = "_links")]
     links: BackupLinks,
+}
+
+/// The removal of a backup that lies ahead.
+#[derive(Serialize, ToSchema)]
+struct RemovalBody {
+    /// Why.
+    reason: String,
+    /// From when on.
+    #[schema(value_type = Time)]
+    at: String,
 }
 
 /// Where a backup is.
@@ -631,6 +644,14 @@ pub fn backup(public_url: &str, deployment: &Deployment, backup: &Backup) -> Bac
         requested_at: time(backup.created_at),
         period: backup.period.map(|period| period.to_string()),
         expires_at: retention::expires_at(backup).map(time),
+        removal: backup
+            .removal
+            .as_ref()
+            .filter(|_| usable)
+            .map(|removal| RemovalBody {
+                reason: removal.reason.clone(),
+                at: time(removal.at),
+            }),
         recipe_id: backup.operation.clone(),
         version: manifest.map(|m| m.version),
         size_bytes: manifest.map(|m| m.stored.snapshot_bytes),

@@ -135,6 +135,8 @@ struct Row {
     facts: Vec<(&'static str, String)>,
     expires: Option<Moment>,
     expiry: &'static str,
+    /// Why it goes, once that is decided.
+    removal: Option<String>,
     options: Option<Options>,
 }
 
@@ -441,6 +443,10 @@ fn row(view: &InstanceView, backup: &Backup, options: &[(BackupId, RestoreOption
         facts,
         expires,
         expiry,
+        removal: backup
+            .removal
+            .as_ref()
+            .map(|removal| removal.reason.clone()),
         options: restore.map(|(_, options)| restore_of(view, backup, options)),
     }
 }
@@ -509,6 +515,9 @@ fn versions(options: &RestoreOptions) -> Vec<Choice> {
 
 /// When a backup goes: a time, or what it depends on.
 fn expiry(view: &InstanceView, backup: &Backup) -> (Option<Moment>, &'static str) {
+    if let Some(removal) = &backup.removal {
+        return (Some(Moment::new(removal.at, view.now)), "");
+    }
     if let Some(end) = expires_at(backup) {
         return (Some(Moment::new(end, view.now)), "");
     }

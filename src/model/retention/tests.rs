@@ -26,6 +26,7 @@ fn backup(at: DateTime<Utc>, kind: BackupKind, state: BackupState) -> Backup {
         namesake: 0,
         finished_at: Some(at + TimeDelta::seconds(5)),
         manifest: None,
+        removal: None,
     }
 }
 
@@ -122,25 +123,106 @@ fn a_backup_of_before_an_upgrade_displaces_none_of_a_user_and_three_of_them_stay
     assert_eq!(displaced_by(&backups[5], &backups), None);
 }
 
-#[test]
-fn a_mistake_about_ages_does_not_take_all_at_once() {
-    let mut backups: Vec<Backup> = (0..8)
-        .map(|day| {
-            backup(
-                at(NOW) + TimeDelta::days(day),
-                BackupKind::Daily,
-                BackupState::Complete,
-            )
+fn dailies(days: i64) -> Vec<Backup> {
+    let of = |day| {
+        backup(
+            at(NOW) + TimeDelta::days(day),
+            BackupKind::Daily,
+            BackupState::Complete,
+        )
+    };
+    (0..days).map(of).collect()
+}
+
+/// Does what is decided at `now`; returns the places of those that went.
+fn decide(backups: &mut [Backup], now: DateTime<Utc>, grace: TimeDelta) -> Vec<usize> {
+    let place = |id: &BackupId| backups.iter().position(|b| b.id == *id).expect("a backup");
+    let decided: Vec<(usize, Decision)> = decisions(backups, 1, now, grace)
+        .into_iter()
+        .map(|decision| match &decision {
+            Decision::Mark(id, _) | Decision::Unmark(id) | Decision::Remove(id) => {
+                (place(id), decision)
+            }
         })
         .collect();
-    let ids: Vec<BackupId> = backups.iter().map(|b| b.id.clone()).collect();
-    let years_later = at(NOW) + TimeDelta::days(3650);
-    for gone in [0..3, 3..6, 6..7, 7..7] {
-        assert_eq!(going(&backups, 1, years_later), ids[gone.clone()]);
-        for backup in &mut backups[gone] {
-            backup.state = BackupState::Expired;
+    let mut gone = Vec::new();
+    for (place, decision) in decided {
+        match decision {
+            Decision::Mark(_, removal) => backups[place].removal = Some(removal),
+            Decision::Unmark(_) => backups[place].removal = None,
+            Decision::Remove(_) => {
+                backups[place].state = BackupState::Expired;
+                gone.push(place);
+            }
         }
     }
+    gone
+}
+
+fn marked(backups: &[Backup]) -> Vec<usize> {
+    let marked = (0..)
+        .zip(backups)
+        .filter(|(_, b)| b.removal.is_some() && b.state == BackupState::Complete);
+    marked.map(|(place, _)| place).collect()
+}
+
+#[test]
+fn a_mistake_about_ages_does_not_take_all_at_once() {
+    let mut backups = dailies(8);
+    let years_later = at(NOW) + TimeDelta::days(3650);
+    for gone in [vec![0, 1, 2], vec![3, 4, 5], vec![6], vec![]] {
+        assert_eq!(decide(&mut backups, years_later, TimeDelta::zero()), gone);
+    }
+    let mut backups = dailies(8);
+    let grace = TimeDelta::days(1);
+    let moment = TimeDelta::microseconds(1);
+    for (days, gone, then) in [
+        (0, vec![], vec![0, 1, 2]),
+        (1, vec![0, 1, 2], vec![]),
+        (1, vec![], vec![3, 4, 5]),
+        (2, vec![3, 4, 5], vec![]),
+        (2, vec![], vec![6]),
+        (3, vec![6], vec![]),
+        (3, vec![], vec![]),
+    ] {
+        let now = years_later + TimeDelta::days(days);
+        assert_eq!(decide(&mut backups, now, grace), gone, "after {days} days");
+        assert_eq!(marked(&backups), then, "after {days} days");
+        assert_eq!(
+            decide(&mut backups.clone(), now + grace - moment, grace),
+            [0; 0]
+        );
+    }
+}
+
+#[test]
+fn what_is_marked_stays_when_the_reason_is_gone() {
+    let mut backups = dailies(8);
+    let grace = TimeDelta::days(1);
+    let ahead = at(NOW) + TimeDelta::days(3650);
+    decide(&mut backups, ahead, grace);
+    assert_eq!(marked(&backups), [0, 1, 2]);
+    let removal = backups[0].removal.clone().expect("a mark");
+    assert_eq!(removal.reason, "old enough to go");
+    assert_eq!(removal.at, ahead + grace);
+    // The clock is right again; the first one is old enough nonetheless, and goes when it should.
+    let now = at(NOW) + TimeDelta::days(7);
+    assert_eq!(decide(&mut backups, now, grace), [0; 0]);
+    assert_eq!(marked(&backups), [0]);
+    assert_eq!(backups[0].removal.clone().expect("a mark").at, now + grace);
+    assert_eq!(decide(&mut backups, now + grace, grace), [0]);
+}
+
+#[test]
+fn what_gives_way_to_a_newer_one_goes_at_once() {
+    use BackupKind::{OnDemand, Safety};
+    let second = |s| at(NOW) + TimeDelta::seconds(s);
+    let good = |s, kind| backup(second(s), kind, BackupState::Complete);
+    let mut backups = vec![good(0, OnDemand), good(1, OnDemand)];
+    backups.extend((2..6).map(|s| good(s, Safety)));
+    let gone = decide(&mut backups, second(10), TimeDelta::days(1));
+    assert_eq!(gone, [0, 2]);
+    assert_eq!(marked(&backups), [0; 0]);
 }
 
 #[test]

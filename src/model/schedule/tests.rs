@@ -101,6 +101,7 @@ impl World {
             namesake: 0,
             finished_at: Some(self.now),
             manifest: None,
+            removal: None,
         };
         if succeeds {
             self.good.push((backup.id.clone(), kind));
