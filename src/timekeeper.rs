@@ -5,8 +5,9 @@
 //! [`crate::model::trust`] decides; here is what it is decided from: the clock, and what was known
 //! last, which outlives the broker in the store.
 //!
-//! Nothing is held up but that. Backups are taken, bindings made and times shown by the clock as it
-//! is: it may be the right one.
+//! Nothing is held up but that. Bindings are made and times shown by the clock as it is: it may be the
+//! right one. The schedule goes on by the time that is known while the clock is ahead: else a backup
+//! would have a date that it never gets too old for.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -75,6 +76,15 @@ impl Timekeeper {
     pub fn trusted(&self) -> Option<Trusted> {
         let (known, reading) = self.look();
         known.trusted(&reading)
+    }
+
+    /// The time that the schedule goes by: the clock's, but not that of one that is ahead and in doubt.
+    pub fn scheduling(&self) -> DateTime<Utc> {
+        let (known, reading) = self.look();
+        match known.doubt {
+            Some(_) => reading.time.min(known.time),
+            None => reading.time,
+        }
     }
 
     /// How the clock stands.

@@ -56,9 +56,17 @@ async fn with_an_instance() -> (TestBroker, TestClock) {
 
 /// Lets time pass to a moment after the next slot of instance `i`.
 fn to_next_slot(clock: &TestClock) {
+    to_next_slot_of(clock, TimeDelta::zero());
+}
+
+/// The same where the clock is wrong by so much; returns how much time passed.
+fn to_next_slot_of(clock: &TestClock, wrong_by: TimeDelta) -> TimeDelta {
     let id: InstanceId = "i".parse().expect("an id");
-    let slot: DateTime<Utc> = slot_after(clock.now(), minute_of_day(&id));
-    clock.set(slot + TimeDelta::seconds(1));
+    let now = clock.now() - wrong_by;
+    let slot: DateTime<Utc> = slot_after(now, minute_of_day(&id));
+    let passes = slot + TimeDelta::seconds(1) - now;
+    clock.shift(passes);
+    passes
 }
 
 async fn bind_for(broker: &TestBroker, binding: &str, seconds: u32) -> Value {
@@ -119,7 +127,8 @@ async fn a_clock_that_runs_ten_years_ahead_removes_nothing() {
         to_next_slot(&clock);
         scheduled(&broker, day).await;
     }
-    let ends = bind_for(&broker, "ends", 3600).await;
+    clock.shift(TimeDelta::hours(12));
+    let ends = bind_for(&broker, "ends", 86_400).await;
     let before = complete(&broker, &credentials).await;
     assert_eq!(before.len(), DAYS);
     assert_eq!(ready_detail(&broker).await, None);
@@ -130,18 +139,29 @@ async fn a_clock_that_runs_ten_years_ahead_removes_nothing() {
     assert!(told["doubted_since"].is_string(), "{told}");
     let detail = ready_detail(&broker).await.expect("a detail");
     assert!(detail.contains("clock"), "{detail}");
-    // By that clock a backup is due, and everything is old.
+    // By that clock everything is old. The schedule goes on by the time that passes.
+    to_next_slot_of(&clock, TEN_YEARS);
     scheduled(&broker, DAYS + 1).await;
     clock.jump(-TEN_YEARS);
     assert_eq!(clock_told(&broker).await["trusted"], true);
     assert_eq!(ready_detail(&broker).await, None);
     let after = complete(&broker, &credentials).await;
-    assert!(before.iter().all(|id| after.contains(id)), "{after:?}");
+    assert_eq!(after[1..], before);
+    let path = format!(
+        "/deployments/{}/backups/{}",
+        text(&credentials["deployment_id"]),
+        after[0]
+    );
+    let meanwhile = answer(broker.compose(Method::GET, &credentials, &path)).await;
+    let requested: DateTime<Utc> = text(&meanwhile.body["requested_at"])
+        .parse()
+        .expect("a time");
+    assert!(requested <= clock.now(), "{meanwhile:?}");
     assert_eq!(ends_by_expiry(&broker).await, 0);
     let api = answer(broker.compose(Method::GET, &ends, "")).await;
     assert_eq!(api.status, StatusCode::OK, "{api:?}");
     // It goes on by itself: what is over now ends.
-    clock.shift(TimeDelta::minutes(61));
+    clock.shift(TimeDelta::hours(13));
     eventually("the end of a binding", || async {
         (ends_by_expiry(&broker).await == 1).then_some(())
     })
@@ -155,6 +175,8 @@ async fn a_clock_that_is_wrong_ends_no_binding_until_it_proved_itself_or_an_oper
         bind_for(&broker, "b", 3600).await;
         let month = TimeDelta::days(31);
         clock.jump(month);
+        assert_eq!(clock_told(&broker).await["trusted"], false);
+        let passed = to_next_slot_of(&clock, month);
         scheduled(&broker, 1).await;
         assert_eq!(ends_by_expiry(&broker).await, 0);
         // Another broker of this store knows no better.
@@ -178,7 +200,7 @@ async fn a_clock_that_is_wrong_ends_no_binding_until_it_proved_itself_or_an_oper
             let entries = audit.body["entries"].as_array().expect("entries").clone();
             assert!(entries.iter().any(|e| e["action"] == "clock"), "{audit:?}");
         } else {
-            clock.shift(TimeDelta::hours(23));
+            clock.shift(TimeDelta::hours(23) - passed);
             assert_eq!(clock_told(&broker).await["trusted"], false);
             clock.shift(TimeDelta::hours(1));
             assert_eq!(clock_told(&broker).await["trusted"], true);
