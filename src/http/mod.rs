@@ -110,6 +110,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
                 .service(
                     only("/reconcile").route(web::post().to(operator::reconcile_deployment)),
                 )
+                .service(only("/volumes").route(web::get().to(operator::volumes::list)))
                 .service(only("/audit").route(web::get().to(operator::audit)))
                 .service(
                     only("/clock")

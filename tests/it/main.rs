@@ -61,6 +61,7 @@ mod recover;
 mod repair;
 mod restore_here;
 mod restores;
+mod room;
 mod saboteur;
 mod schedule;
 mod secrecy;
