@@ -37,6 +37,7 @@ mod catalog;
 mod clock;
 mod cluster;
 mod dashboard;
+mod defragment;
 mod deployment;
 mod download;
 mod expiry;

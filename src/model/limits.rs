@@ -390,6 +390,20 @@ pub const QUOTA_OPENED_PERCENT: u64 = 90;
 /// Storage is given back when so much of a database's file, in percent, holds nothing: a member
 /// serves nobody meanwhile.
 pub const UNUSED_PERCENT_MIN: u64 = 10;
+/// At night, storage is given back of a database's file of which more than this part, in percent,
+/// holds nothing.
+pub const FRAGMENTED_PERCENT: u64 = 50;
+/// The same only of a file with at least this many bytes: 64 MiB.
+pub const FRAGMENTED_BYTES_MIN: u64 = 64 * 1024 * 1024;
+/// The hour (UTC) in which the night begins for that.
+pub const NIGHT_BEGINS_HOUR: i64 = 1;
+/// How many hours it has.
+pub const NIGHT_HOURS: i64 = 4;
+/// Pause before a database is looked at again whose turn it is and that could not have it.
+pub const NIGHT_LOOK_PAUSE: Duration = Duration::from_secs(60);
+/// What a member writes anew in a second on a slow or busy disk, in bytes: for the estimate that
+/// users are told.
+pub const DEFRAGMENT_BYTES_PER_SECOND: u64 = 32 * 1024 * 1024;
 /// How often the sizes of databases are looked at.
 pub const GUARD_INTERVAL: Duration = Duration::from_secs(1);
 /// A database's file grows ahead of what is in it, by no more than this, in bytes. One that is this

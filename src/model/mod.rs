@@ -12,6 +12,7 @@ pub mod bom;
 pub mod capacity;
 pub mod catalog;
 pub mod certificate;
+pub mod defragment;
 pub mod deployment;
 pub mod engine;
 pub mod failure;

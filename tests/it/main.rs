@@ -35,6 +35,7 @@ mod dashboard_overview;
 mod dashboard_pictures;
 mod dashboard_sign_in;
 mod dashboard_versions;
+mod defragment;
 mod disk;
 mod dying_members;
 mod etcd;
