@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     backup_store::{BackupStoreError, SharedBackupStore, folder::FolderStore},
     broker::{
-        self, Accesses, Broker, BrokerError, CatalogRefusal, Doorkeeper, Downloads, LostPlans,
+        Accesses, Broker, BrokerError, CatalogRefusal, Doorkeeper, Downloads, LostPlans,
         keeps_all_plans,
     },
     census::ClusterCensus,
@@ -36,7 +36,6 @@ use crate::{
     model::{
         catalog::{Catalog, CatalogError, CatalogErrors, CurrentCatalog},
         engine::Profile,
-        ids::InstanceId,
         limits::OPEN_FILES_ENOUGH,
         patience::Patience,
         secret::Credentials,
@@ -56,12 +55,15 @@ use crate::{
     seal::{KeyRing, SealError},
     store::{self, Conn, Store, StoreError},
     timekeeper::Timekeeper,
+    volumes::Volumes,
     watchdog::Watchdog,
 };
 
 mod folders;
+mod link;
 
 pub use folders::FolderError;
+pub use link::{LinkError, dashboard_link};
 
 /// How [`StartError`] is told in one line, with all its causes.
 pub use crate::model::failure::chain;
@@ -223,6 +225,7 @@ pub struct App {
     guarding: JoinHandle<()>,
     watching: JoinHandle<()>,
     timekeeping: JoinHandle<()>,
+    measuring: JoinHandle<()>,
     stop: CancellationToken,
     certificate: Option<Arc<ServerCertificate>>,
     broker: Arc<Broker>,
@@ -301,6 +304,9 @@ impl App {
             .map(|(name, engine)| (name.clone(), engine.profile()))
             .collect();
         tell_of_faults(&profiles, &versions);
+        let volumes = Arc::new(Volumes::of(store.clone(), folders::places(&config)));
+        let rules: Vec<_> = config.clusters.iter().map(|c| c.cluster.clone()).collect();
+        volumes.begin(&rules).await;
         let keys = config.keys.clone();
         let runtime = tokio::runtime::Handle::current();
         let provisioners = clusters.iter();
@@ -332,7 +338,7 @@ impl App {
             clock: surroundings.clock.clone(),
             time: time.clone(),
             backups: backups.clone(),
-            clusters: config.clusters.into_iter().map(|c| c.cluster).collect(),
+            clusters: rules,
             versions,
             profiles,
             units_per_tenant: config.tenant_units,
@@ -345,6 +351,7 @@ impl App {
             accesses: Accesses::default(),
             doorkeeper,
             downloads: Downloads::on(runtime),
+            volumes: volumes.clone(),
             observer: Box::new(observer),
             census: Box::new(census),
             logs: Box::new(logbook),
@@ -399,6 +406,7 @@ impl App {
             [(); 3].map(|()| tokio::spawn(stop.clone().cancelled_owned()))
         };
         let timekeeping = tokio::spawn(time.run(stop.clone()));
+        let measuring = tokio::spawn(volumes.run(stop.clone()));
         let runner = Runner::new(parts, surroundings.faults, surroundings.patience);
         Ok(Self {
             address,
@@ -411,6 +419,7 @@ impl App {
             guarding,
             watching,
             timekeeping,
+            measuring,
             stop,
             certificate,
             broker: served,
@@ -457,7 +466,16 @@ impl App {
             _ = &mut self.guarding => io::Error::other("the guard ended"),
             _ = &mut self.watching => io::Error::other("the watchdog ended"),
             _ = &mut self.timekeeping => io::Error::other("the timekeeper ended"),
+            _ = &mut self.measuring => io::Error::other("the look at the volumes ended"),
         }
+    }
+
+    /// Stops for good: the process ends then. The store stays open until it does: with its last
+    /// connection SQLite would remove the log of the database, and with it the room that the next start
+    /// needs where the disk is full.
+    pub async fn end(self) {
+        std::mem::forget(self.broker.clone());
+        self.stop().await;
     }
 
     /// Stops: requests that run are answered, operations are left for the next start, members go
@@ -470,6 +488,7 @@ impl App {
             ("guard", self.guarding),
             ("watchdog", self.watching),
             ("timekeeper", self.timekeeping),
+            ("look at the volumes", self.measuring),
             ("runner", self.running),
         ];
         for (what, task) in tasks {
@@ -557,7 +576,9 @@ async fn check_plans(store: &Arc<Store>, catalog: Catalog) -> Result<Catalog, St
     let checked = store.decide(move |conn| keeps_all_plans(conn, &catalog).map(|()| catalog));
     checked.await.map_err(|refusal| match refusal {
         CatalogRefusal::Lost(lost) => StartError::CatalogLost(lost),
-        CatalogRefusal::Broker(BrokerError::Store(error)) => error.into(),
+        CatalogRefusal::Broker(BrokerError::Store(error) | BrokerError::StoreFull(error)) => {
+            error.into()
+        }
         CatalogRefusal::Broker(error) => StartError::CatalogCheck(error),
     })
 }
@@ -613,76 +634,6 @@ fn renew_seals_in(conn: &mut Conn<'_>, keys: &KeyRing) -> Result<usize, StartErr
         }
     }
     Ok(count)
-}
-
-/// Why no link is made. Each is one line.
-#[derive(Debug, thiserror::Error)]
-pub enum LinkError {
-    /// The store does not open, or the key ring is not the broker's.
-    #[error(transparent)]
-    Start(#[from] StartError),
-    /// No broker ever ran with these settings.
-    #[error(
-        "COMPOSE_BROKER_DATA_DIR: {0} has no key ring, so no broker keeps its things there; give the \
-         settings of the one that runs"
-    )]
-    NoBroker(String),
-    /// There is nothing that it could lead to.
-    #[error("there is no service instance {0:?}; give its id, as the platform has it")]
-    NoInstance(String),
-    /// It is a name, and a link leads to an id.
-    #[error("{name:?} is the name of a service instance; give its id: {ids}")]
-    Name {
-        /// The name.
-        name: String,
-        /// The ids of instances that have it.
-        ids: String,
-    },
-    /// No random bytes.
-    #[error(transparent)]
-    Seal(#[from] SealError),
-}
-
-/// Makes a one-time link to the dashboard of an instance, beside the broker that runs with the
-/// same configuration. Nothing is written: the link is signed, and the broker will know it.
-pub async fn dashboard_link(
-    config: &Config,
-    instance: &str,
-    clock: &Clock,
-) -> Result<String, LinkError> {
-    let none = || LinkError::NoInstance(instance.to_owned());
-    let id: InstanceId = instance.parse().map_err(|_| none())?;
-    if config.has_new_keys() {
-        return Err(LinkError::NoBroker(config.data_dir.display().to_string()));
-    }
-    let store = Store::open_for_reading(config.database_url.expose()).map_err(StartError::from)?;
-    let store = Arc::new(store);
-    check_keys(&store, &config.keys).await?;
-    let wanted = id.clone();
-    let found = store
-        .read(move |conn| {
-            let named = store::instance::of_name(conn, wanted.as_str(), NAMED_MAX)?;
-            Ok((broker::linkable(conn, &wanted)?, named))
-        })
-        .await;
-    let instance = match found.map_err(StartError::from)? {
-        (Some(instance), _) => instance,
-        (None, named) if named.is_empty() => return Err(none()),
-        (None, named) => {
-            let ids: Vec<&str> = named.iter().map(InstanceId::as_str).collect();
-            return Err(LinkError::Name {
-                name: id.to_string(),
-                ids: ids.join(", "),
-            });
-        }
-    };
-    let public_url = public_url(config, config.listen);
-    Ok(broker::dashboard_link(
-        &config.keys,
-        &public_url,
-        &instance,
-        clock.now(),
-    )?)
 }
 
 fn public_url(config: &Config, address: SocketAddr) -> String {

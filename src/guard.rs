@@ -4,6 +4,8 @@
 //! database is looked at every second: at the sizes of its files first, which costs next to nothing
 //! and waits for no member, and at its members only where these are near a limit or where strangers
 //! may say that it is full. What is done about it is an operation like others.
+//!
+//! At night it looks once at each of them for storage that its files have and do not use.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -11,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::NaiveDate;
 use futures::{StreamExt as _, future::join_all, stream};
 use tokio::{
     task::AbortHandle,
@@ -22,12 +25,13 @@ use crate::{
     broker::{Broker, BrokerError, Observer},
     engine::SharedEngine,
     model::{
+        defragment::{Storage, night_turn},
         deployment::Deployment,
         failure::chain,
         full::{Fullness, Need},
         ids::DeploymentId,
         limits::{
-            FILE_AHEAD_BYTES, FULL_LOOK_INTERVAL, GUARD_INTERVAL, LOOKS_AT_ONCE,
+            FILE_AHEAD_BYTES, FULL_LOOK_INTERVAL, GUARD_INTERVAL, LOOKS_AT_ONCE, NIGHT_LOOK_PAUSE,
             QUOTA_RELIEF_PERCENT, RELIEF_PAUSE, RELIEF_PAUSE_FAILED, RELIEF_PAUSE_NEAR,
             RELIEF_PAUSE_UNCHANGED, UNSAFE_LOOK_INTERVAL,
         },
@@ -43,6 +47,16 @@ pub struct Guard {
     engines: BTreeMap<String, SharedEngine>,
     provisioners: BTreeMap<String, SharedProvisioner>,
     known: Mutex<HashMap<DeploymentId, Known>>,
+    nights: Mutex<HashMap<DeploymentId, Night>>,
+}
+
+/// What is remembered of a database's turn at night.
+#[derive(Debug, Clone, Copy)]
+struct Night {
+    /// The night, as the day that it belongs to.
+    of: NaiveDate,
+    /// When it is looked at again; none: its turn is over.
+    next_look: Option<Instant>,
 }
 
 /// What is remembered of one database.
@@ -70,6 +84,7 @@ impl Guard {
             engines,
             provisioners,
             known: Mutex::default(),
+            nights: Mutex::default(),
         }
     }
 
@@ -104,8 +119,10 @@ impl Guard {
         }
         let there: HashSet<&DeploymentId> = all.iter().map(|deployment| &deployment.id).collect();
         self.known().retain(|id, _| there.contains(id));
+        self.nights().retain(|id, _| there.contains(id));
         stream::iter(&all)
             .for_each_concurrent(LOOKS_AT_ONCE, |deployment| async move {
+                self.take_turn(deployment);
                 if let Err(error) = self.look_at(deployment).await {
                     log::warn!(deployment:% = deployment.id; "{}", chain(&error));
                 }
@@ -147,6 +164,58 @@ impl Guard {
             }
         }
         Ok(())
+    }
+
+    /// Begins to look for unused storage when it is the deployment's turn to give it back.
+    fn take_turn(self: &Arc<Self>, deployment: &Deployment) {
+        let Some(night) = night_turn(&deployment.instance, self.broker.clock.now()) else {
+            return;
+        };
+        let now = Instant::now();
+        let later = Night {
+            of: night,
+            next_look: Some(now + NIGHT_LOOK_PAUSE),
+        };
+        {
+            let mut nights = self.nights();
+            let known = nights.get(&deployment.id).filter(|known| known.of == night);
+            if known.is_some_and(|known| known.next_look.is_none_or(|next| now < next)) {
+                return;
+            }
+            nights.insert(deployment.id.clone(), later);
+        }
+        let (this, of) = (self.clone(), deployment.clone());
+        tokio::spawn(async move {
+            match this.defragment(&of).await {
+                Ok(false) => {}
+                Ok(true) => {
+                    let over = Night {
+                        next_look: None,
+                        ..later
+                    };
+                    this.nights().insert(of.id, over);
+                }
+                Err(error) => log::warn!(deployment:% = of.id; "{}", chain(&error)),
+            }
+        });
+    }
+
+    /// Has unused storage given back where that is worth it; returns whether the turn is over. While
+    /// a member is down, or something else is being done, it is not.
+    async fn defragment(&self, deployment: &Deployment) -> Result<bool, BrokerError> {
+        let Some(seen) = self.observer.look(deployment).await else {
+            return Ok(false);
+        };
+        if seen.serving() < seen.members.len() {
+            return Ok(false);
+        }
+        if !self
+            .broker
+            .defragments_by_night(deployment, Storage::of(&seen))
+        {
+            return Ok(true);
+        }
+        self.broker.defragment_by_night(deployment).await
     }
 
     async fn look_at_members(
@@ -212,6 +281,10 @@ impl Guard {
             found.extend(seen.filter(|file| (wanted.has)(&file.name)));
         }
         found
+    }
+
+    fn nights(&self) -> MutexGuard<'_, HashMap<DeploymentId, Night>> {
+        self.nights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<DeploymentId, Known>> {

@@ -23,6 +23,7 @@ pub mod backup_store;
 pub mod engine;
 pub mod provisioner;
 pub mod store;
+pub mod volumes;
 
 pub mod caller;
 pub mod clock;

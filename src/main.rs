@@ -232,7 +232,7 @@ async fn serve(
         }
     }
     log::info!("stopping; the databases go on");
-    app.stop().await;
+    app.end().await;
     Ok(())
 }
 

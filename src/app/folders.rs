@@ -21,8 +21,10 @@ use crate::{
     model::{
         ids::{DeploymentId, FolderMark},
         marker::{Accepted, FolderName, Look, Marker, Refusal},
+        volume::Content,
     },
     store::{self, Store},
+    volumes::Place,
 };
 
 /// Rows whose files are looked for, to recognise a folder that has no marker yet.
@@ -107,6 +109,23 @@ fn folders(config: &Config) -> Vec<Folder> {
     own.into_iter()
         .chain(clusters)
         .map(|(name, path)| Folder { name, path })
+        .collect()
+}
+
+/// The folders whose volumes are looked at.
+pub(super) fn places(config: &Config) -> Vec<Place> {
+    let store = Store::file(config.database_url.expose()).and_then(Path::parent);
+    let store = store.map(|folder| (Content::Store, folder.to_owned()));
+    let members = config.clusters.iter().map(|local| {
+        let content = Content::Members(local.cluster.id.clone());
+        (content, local.folder.clone())
+    });
+    let backups = (Content::Backups, config.backup_folder.clone());
+    store
+        .into_iter()
+        .chain(members)
+        .chain([backups])
+        .map(|(content, folder)| Place { content, folder })
         .collect()
 }
 

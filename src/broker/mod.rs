@@ -20,10 +20,12 @@ use crate::{
         placement::Cluster,
         tenant::{RestoreScope, TenantKeys},
         version::Version,
+        volume::Volume,
     },
     seal::{KeyRing, SealError},
     store::{self, Store, StoreError},
     timekeeper::Timekeeper,
+    volumes::Volumes,
 };
 
 mod adopt;
@@ -35,6 +37,7 @@ mod catalog;
 mod clock;
 mod cluster;
 mod dashboard;
+mod defragment;
 mod deployment;
 mod download;
 mod expiry;
@@ -143,6 +146,12 @@ pub enum BrokerError {
     /// The store did not do its part.
     #[error("the broker's store did not answer")]
     Store(#[source] StoreError),
+    /// The store's disk is full.
+    #[error(
+        "the disk of the broker's store is full, so nothing new is accepted; its operator has to make \
+         room"
+    )]
+    StoreFull(#[source] StoreError),
     /// A secret could not be opened or made.
     #[error("the broker cannot open or seal its secrets")]
     Seal(#[from] SealError),
@@ -168,6 +177,7 @@ impl From<StoreError> for BrokerError {
             StoreError::Duplicate => Self::Concurrency(
                 "another request for the same thing came first; try again".to_owned(),
             ),
+            full if full.is_full() => Self::StoreFull(full),
             other => Self::Store(other),
         }
     }
@@ -214,6 +224,8 @@ pub struct Broker {
     pub doorkeeper: Doorkeeper,
     /// Sends downloads, apart from the threads that answer requests.
     pub downloads: Downloads,
+    /// How much room there is for what the broker keeps.
+    pub volumes: Arc<Volumes>,
     /// Tells how deployments fare.
     pub observer: Box<dyn Observer>,
     /// Tells what is on the clusters.
@@ -266,6 +278,11 @@ impl Broker {
     pub async fn check_ready(&self) -> Result<(), BrokerError> {
         self.store.ping().await?;
         Ok(self.backups.check().await?)
+    }
+
+    /// The volumes of store, members and backups, as they were seen last.
+    pub fn volumes(&self) -> Vec<Volume> {
+        self.volumes.seen()
     }
 
     /// Waits for the end of an operation, for clients that cannot ask again.

@@ -388,8 +388,11 @@ fn left_behind(conn: &mut Conn<'_>, operation: &Operation) -> Result<Vec<String>
             "what the members of deployment {} had, kept aside as {}",
             deployment.id, operation.id
         )],
-        // Objects are looked for in the backup store itself; the other two lose nothing.
-        OperationKind::Backup | OperationKind::Prune | OperationKind::Relief => Vec::new(),
+        // Objects are looked for in the backup store itself; the others lose nothing.
+        OperationKind::Backup
+        | OperationKind::Prune
+        | OperationKind::Relief
+        | OperationKind::Defragment => Vec::new(),
     })
 }
 

@@ -15,12 +15,13 @@ use crate::{
 };
 
 /// What has an instance's members in hand: nobody else may end one meanwhile.
-const IN_HAND: [OperationKind; 7] = [
+const IN_HAND: [OperationKind; 8] = [
     OperationKind::Provision,
     OperationKind::Restore,
     OperationKind::Update,
     OperationKind::Deprovision,
     OperationKind::Relief,
+    OperationKind::Defragment,
     OperationKind::Repair,
     OperationKind::Recover,
 ];

@@ -5,6 +5,7 @@ use super::{Broker, BrokerError, instance::ProvisionParameters};
 use crate::{
     model::{
         backup::Manifest,
+        capacity::Placed,
         catalog::{Offering, Plan},
         limits::{UNITS_DEFAULT, UNITS_MAX},
         placement::{self, Candidate, Cluster},
@@ -39,8 +40,19 @@ impl Broker {
 
     /// The clusters with what is in use of each.
     pub(super) fn candidates(&self, conn: &mut Conn<'_>) -> Result<Vec<Candidate<'_>>, StoreError> {
-        let clusters = self.clusters.iter();
-        clusters.map(|cluster| candidate(conn, cluster)).collect()
+        let mut placed = Vec::new();
+        for cluster in &self.clusters {
+            placed.push((
+                cluster.id.as_str(),
+                store::deployment::placed_on(conn, &cluster.id)?,
+            ));
+        }
+        let candidate = |(cluster, (_, of_it)): (_, &(&str, Placed))| Candidate {
+            cluster,
+            placed: *of_it,
+            volume_bytes: self.volumes.bytes_for(&cluster.id, &placed),
+        };
+        Ok(self.clusters.iter().zip(&placed).map(candidate).collect())
     }
 
     /// [`Self::target`] for whoever asks often: nothing is counted anew.
@@ -85,22 +97,6 @@ impl Broker {
             units,
         })
     }
-}
-
-/// A cluster with what is in use of it, which is counted where there is a limit.
-pub(super) fn candidate<'a>(
-    conn: &mut Conn<'_>,
-    cluster: &'a Cluster,
-) -> Result<Candidate<'a>, StoreError> {
-    let units_used = if cluster.capacity_units.is_some() {
-        store::deployment::units_on(conn, &cluster.id)?
-    } else {
-        0
-    };
-    Ok(Candidate {
-        cluster,
-        units_used,
-    })
 }
 
 /// The size of what is restored, when nobody asks for another one.

@@ -157,6 +157,7 @@ impl Office {
         let known = KnownTime::begin(&clock.read());
         let time = Timekeeper::knowing(store.clone(), clock.clone(), known);
         let broker = Broker {
+            volumes: Arc::new(Volumes::of(store.clone(), Vec::new())),
             audit_days: None,
             accesses: Accesses::default(),
             doorkeeper: Doorkeeper::new(

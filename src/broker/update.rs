@@ -9,7 +9,6 @@ use super::{
     Broker, BrokerError, backup,
     instance::{check_maintenance, name_in},
     instance_key,
-    target::candidate,
 };
 use crate::{
     model::{
@@ -21,6 +20,7 @@ use crate::{
         limits::UNITS_MAX,
         observation::Observation,
         operation::{Operation, OperationKind},
+        placement::Candidate,
         update::{Change, UpdateIdentity, fits, merged},
         version::Version,
     },
@@ -298,11 +298,11 @@ impl Broker {
         store::deployment::placing_alone(conn)?;
         self.units_within_quota(conn, &instance.tenant, more)?
             .map_err(|refusal| refused(refusal.to_string(), true))?;
-        let cluster = self.clusters.iter().find(|c| c.id == deployment.cluster);
-        let Some(cluster) = cluster else {
-            return Ok(());
-        };
-        match candidate(conn, cluster)?.units_free() {
+        let candidates = self.candidates(conn)?;
+        let cluster = candidates
+            .iter()
+            .find(|candidate| candidate.cluster.id == deployment.cluster);
+        match cluster.and_then(Candidate::units_free_to_grow) {
             Some(free) if free < u64::from(more) => {
                 let reason = format!(
                     "the instance's cluster has no room for {more} more unit(s), {free} are free; \

@@ -66,7 +66,9 @@ impl Broker {
                 let text = format!("It runs {wanted} already.");
                 preflight.reasons.push(text);
             }
-            Rehearsed::Refused(error @ (BrokerError::Store(_) | BrokerError::Seal(_))) => {
+            Rehearsed::Refused(
+                error @ (BrokerError::Store(_) | BrokerError::StoreFull(_) | BrokerError::Seal(_)),
+            ) => {
                 return Err(error);
             }
             Rehearsed::Refused(refusal) => preflight.reasons.push(sentence(&refusal.to_string())),

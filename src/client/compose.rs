@@ -90,6 +90,18 @@ impl<'a> Compose<'a> {
         self.send(Method::POST, &path, Some(&body), 202).await
     }
 
+    /// What giving unused storage back would do.
+    pub async fn defragmentation(&self) -> Result<Value> {
+        let path = ["deployments", &self.deployment, "defragmentations"];
+        self.call(Method::GET, &path, 200).await
+    }
+
+    /// Asks for unused storage to be given back; what goes on then is a recipe.
+    pub async fn begin_defragmentation(&self) -> Result<Value> {
+        let path = ["deployments", &self.deployment, "defragmentations"];
+        self.call(Method::POST, &path, 202).await
+    }
+
     /// How a recipe fares.
     pub async fn recipe(&self, id: &str) -> Result<Value> {
         self.call(Method::GET, &["recipes", id], 200).await

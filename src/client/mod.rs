@@ -119,6 +119,17 @@ enum Command {
         #[command(flatten)]
         patience: Patience,
     },
+    /// Give storage back that the files of a service instance do not use: each member in turn answers
+    /// nobody meanwhile
+    Defragment {
+        /// The instance
+        name: String,
+        /// Tell what it would do and how long it takes, and do nothing
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        patience: Patience,
+    },
     /// Delete a service instance with its keys
     DeleteService {
         /// The instance
@@ -431,6 +442,11 @@ impl Session {
                 delete_prefix,
                 patience,
             } => self.make_room(&name, delete_prefix, patience.wait).await,
+            Command::Defragment {
+                name,
+                dry_run,
+                patience,
+            } => self.defragment(&name, dry_run, patience.wait).await,
             Command::DeleteService {
                 name,
                 certainty,

@@ -1,12 +1,14 @@
 //! Commands about the versions and the room of a database, by the Compose API.
 
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use super::{
     Session,
     error::{Error, Result},
     show::{fields, table},
 };
+use crate::model::limits::OBSERVATION_FRESH;
 
 impl Session {
     /// `versions`: the version of an instance with its known faults, and what it can be taken to.
@@ -126,5 +128,54 @@ impl Session {
             ("detail", text("status_detail")),
         ]);
         self.show.result(&shown, &recipe)
+    }
+
+    /// `defragment`
+    pub async fn defragment(&self, name: &str, dry_run: bool, wait: bool) -> Result<()> {
+        let (storage, recipe) = self
+            .with_api(name, async |api| {
+                let before = api.defragmentation().await?;
+                if dry_run {
+                    return Ok((before, Value::Null));
+                }
+                if let Some(stall) = before["stall_seconds"].as_u64() {
+                    self.show.note(&format!(
+                        "each member in turn answers nobody for about {stall} s"
+                    ));
+                }
+                let recipe = api.begin_defragmentation().await?;
+                let id = recipe["id"].as_str().unwrap_or_default().to_owned();
+                if !wait {
+                    self.show.note("it goes on by itself");
+                    return Ok((before, recipe));
+                }
+                let title = format!("defragment {name}");
+                let left = "storage is being given back; it goes on without you";
+                self.wait_for_recipe(api, &title, left, &id).await?;
+                // What members tell is up to so old.
+                sleep(OBSERVATION_FRESH).await;
+                Ok((api.defragmentation().await?, api.recipe(&id).await?))
+            })
+            .await?;
+        let megabytes = |field: &str| {
+            let bytes = storage[field].as_u64()?;
+            Some(format!("{} MB", bytes.div_ceil(1024 * 1024)))
+        };
+        let stall = storage["stall_seconds"].as_u64();
+        let text = |field: &str| recipe[field].as_str().map(str::to_owned);
+        let shown = fields([
+            ("service instance", Some(name.to_owned())),
+            ("allocated", megabytes("allocated_bytes")),
+            ("used", megabytes("used_bytes")),
+            ("would come back", megabytes("unused_bytes")),
+            (
+                "stall of each member",
+                stall.map(|s| format!("about {s} s")),
+            ),
+            ("status", text("status")),
+            ("detail", text("status_detail")),
+        ]);
+        let told = if dry_run { &storage } else { &recipe };
+        self.show.result(&shown, told)
     }
 }

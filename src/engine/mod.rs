@@ -311,6 +311,15 @@ pub trait Engine: Send + Sync {
         secrets: &DeploymentSecrets,
     ) -> Result<(), EngineError>;
 
+    /// The same of the member at `place` alone, and only while all members serve: an earlier call that
+    /// broke off may go on at another one, which then stands still.
+    async fn give_back_of(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+        place: usize,
+    ) -> Result<(), EngineError>;
+
     /// Deletes every key that begins with `prefix`; returns how many.
     async fn delete_keys(
         &self,

@@ -171,6 +171,7 @@ impl HttpError {
                 BrokerError::StillRunning(_)
                 | BrokerError::Failed(_)
                 | BrokerError::Store(_)
+                | BrokerError::StoreFull(_)
                 | BrokerError::Seal(_)
                 | BrokerError::BackupStore(_)
                 | BrokerError::Clusters(_)

@@ -15,11 +15,14 @@ use crate::{
     model::{
         failure::chain,
         limits::{READINESS_FRESH, READINESS_TIMEOUT},
+        volume::Level,
     },
 };
 
 /// What is told of a clock that is not trusted.
 const CLOCK_IN_DOUBT: &str = "the clock is in doubt: nothing is removed by age";
+/// What is told of a store that cannot be written.
+const STORE_FULL: &str = "the store takes no writes: its disk is full";
 
 /// What was found last. Anybody may ask, and each look takes the store's one place for writers.
 #[derive(Default)]
@@ -34,7 +37,8 @@ pub struct Health {
     status: &'static str,
     /// What its operator should look at, though it can do its work.
     #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<&'static str>,
+    #[schema(nullable = false)]
+    detail: Option<String>,
 }
 
 /// Tells that the process serves.
@@ -49,7 +53,7 @@ pub async fn alive() -> HttpResponse {
     })
 }
 
-/// Tells whether the store answers too, and whether the backup store is there.
+/// Tells whether the store takes writes too, and whether the backup store is there.
 #[utoipa::path(
     method(get, head), path = "/readyz", operation_id = "ready", security(()),
     responses(
@@ -68,8 +72,7 @@ pub async fn ready(api: web::Data<Api>) -> HttpResponse {
             found
         }
     };
-    let doubts = api.broker.clock_standing().doubt.is_some();
-    let detail = doubts.then_some(CLOCK_IN_DOUBT);
+    let detail = detail(&api.broker);
     HttpResponse::build(code).json(Health { status, detail })
 }
 
@@ -80,6 +83,7 @@ async fn look(broker: &Broker) -> Found {
             log::warn!("not ready: {}", chain(&error));
             let status = match error {
                 BrokerError::BackupStore(_) => "the backup store is not there",
+                BrokerError::StoreFull(_) => STORE_FULL,
                 _ => "the store does not answer",
             };
             (StatusCode::SERVICE_UNAVAILABLE, status)
@@ -88,5 +92,22 @@ async fn look(broker: &Broker) -> Found {
             StatusCode::SERVICE_UNAVAILABLE,
             "the store does not answer in time",
         ),
+    }
+}
+
+/// What its operator should look at.
+fn detail(broker: &Broker) -> Option<String> {
+    let in_doubt = broker.clock_standing().doubt.is_some();
+    let clock = in_doubt.then_some(CLOCK_IN_DOUBT);
+    let found: Vec<&str> = clock.into_iter().chain(volume_detail(broker)).collect();
+    (!found.is_empty()).then(|| found.join("; "))
+}
+
+/// What is told of volumes that run out. Which ones, operators are told elsewhere.
+fn volume_detail(broker: &Broker) -> Option<&'static str> {
+    match broker.volumes().iter().map(|volume| volume.level).max()? {
+        Level::Ample => None,
+        Level::Low => Some("a volume is nearly full"),
+        Level::Full => Some("a volume is full"),
     }
 }

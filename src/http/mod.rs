@@ -110,6 +110,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
                 .service(
                     only("/reconcile").route(web::post().to(operator::reconcile_deployment)),
                 )
+                .service(only("/volumes").route(web::get().to(operator::volumes::list)))
                 .service(only("/audit").route(web::get().to(operator::audit)))
                 .service(
                     only("/clock")
@@ -197,6 +198,11 @@ pub fn routes(config: &mut web::ServiceConfig) {
                         .route(web::post().to(compose::relieve)),
                 )
                 .service(
+                    either("/deployments/{deployment}/defragmentations")
+                        .route(web::get().to(compose::defragmentation))
+                        .route(web::post().to(compose::defragment)),
+                )
+                .service(
                     either("/deployments/{deployment}/logfiles")
                         .route(web::get().to(compose::logfiles)),
                 )
@@ -245,6 +251,10 @@ pub fn routes(config: &mut web::ServiceConfig) {
                         .service(page("/{instance}").route(web::get().to(overview::page)))
                         .service(
                             page("/{instance}/protection").route(web::post().to(overview::protect)),
+                        )
+                        .service(
+                            page("/{instance}/defragmentation")
+                                .route(web::post().to(overview::defragment)),
                         )
                         .service(
                             page("/{instance}/backups")

@@ -19,6 +19,8 @@ pub struct Profile {
     pub default_line: (u32, u32),
     /// Faults of versions, the gravest in front.
     pub advisories: &'static [Advisory],
+    /// The advisory of versions that may damage data when they give unused storage back.
+    pub unsound_giving_back: Option<&'static str>,
     /// A command line for people that shows the members at these URLs, as who logs in with
     /// `user:password`.
     pub command_line: fn(Version, &[String], &str) -> String,
@@ -232,6 +234,13 @@ impl Profile {
     pub fn full_is_safe(&self, version: Version) -> bool {
         let since = self.line(version).and_then(|line| line.full_is_safe_from);
         since.is_some_and(|since| version.patch >= since)
+    }
+
+    /// Whether giving unused storage back cannot damage a version's data.
+    pub fn gives_back_soundly(&self, version: Version) -> bool {
+        let is_it = |advisory: &&Advisory| Some(advisory.id) == self.unsound_giving_back;
+        let unsound = self.advisories.iter().find(is_it);
+        !unsound.is_some_and(|advisory| advisory.affects(version))
     }
 
     /// Whether somebody without a login may say that the database is full.

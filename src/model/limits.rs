@@ -251,6 +251,19 @@ pub const MANIFEST_BYTES_MAX: usize = 64 * 1024;
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 /// Disk that must stay free on the volume of backups and restores, in bytes.
 pub const DISK_RESERVE_BYTES: u64 = 64 * 1024 * 1024;
+/// A volume with less than this part of it free, in percent, is low.
+pub const VOLUME_LOW_PERCENT: u64 = 10;
+/// A volume with this much free is not low, however large it is, in bytes: 4 GiB.
+pub const VOLUME_LOW_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+/// A volume has recovered when this part of what it was short of, in percent, is free.
+pub const VOLUME_RECOVERY_PERCENT: u64 = 110;
+/// How often it is measured what members have of their volumes.
+pub const MEMBERS_MEASURED_EVERY: Duration = Duration::from_secs(30);
+/// How often volumes are looked at.
+pub const VOLUMES_LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// What the store's file has in reserve, and its log as well, in bytes: for some thousand operations
+/// while the disk is full.
+pub const STORE_RESERVE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// So far the clock may be from what it should show, and is believed still: more than time servers
 /// move it by, less than anything that is kept lives.
@@ -287,6 +300,9 @@ pub const READINESS_TIMEOUT: Duration = Duration::from_secs(3);
 /// Disk that a member needs before it holds anything, in bytes: etcd sets two files of 64 MB aside
 /// for its log.
 pub const MEMBER_BYTES_MIN: u64 = 128 * 1024 * 1024;
+/// What a member's log of changes has at most, in bytes: etcd keeps five files of 64 MB, and sets the
+/// next one aside.
+pub const MEMBER_WAL_BYTES_MAX: u64 = 6 * 64 * 1024 * 1024;
 /// Unused ports that are looked for before some of them are reserved: more than one deployment
 /// needs, since others reserve at the same time.
 pub const PORTS_LOOKED_AT: usize = 128;
@@ -374,6 +390,20 @@ pub const QUOTA_OPENED_PERCENT: u64 = 90;
 /// Storage is given back when so much of a database's file, in percent, holds nothing: a member
 /// serves nobody meanwhile.
 pub const UNUSED_PERCENT_MIN: u64 = 10;
+/// At night, storage is given back of a database's file of which more than this part, in percent,
+/// holds nothing.
+pub const FRAGMENTED_PERCENT: u64 = 50;
+/// The same only of a file with at least this many bytes: 64 MiB.
+pub const FRAGMENTED_BYTES_MIN: u64 = 64 * 1024 * 1024;
+/// The hour (UTC) in which the night begins for that.
+pub const NIGHT_BEGINS_HOUR: i64 = 1;
+/// How many hours it has.
+pub const NIGHT_HOURS: i64 = 4;
+/// Pause before a database is looked at again whose turn it is and that could not have it.
+pub const NIGHT_LOOK_PAUSE: Duration = Duration::from_secs(60);
+/// What a member writes anew in a second on a slow or busy disk, in bytes: for the estimate that
+/// users are told.
+pub const DEFRAGMENT_BYTES_PER_SECOND: u64 = 32 * 1024 * 1024;
 /// How often the sizes of databases are looked at.
 pub const GUARD_INTERVAL: Duration = Duration::from_secs(1);
 /// A database's file grows ahead of what is in it, by no more than this, in bytes. One that is this

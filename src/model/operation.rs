@@ -36,6 +36,8 @@ pub enum OperationKind {
     /// Makes room in a database that is full, or about to be; closes it to all but the broker while
     /// its version is not safe full, and opens it again.
     Relief,
+    /// Gives the storage back that a database's files do not use.
+    Defragment,
     /// Replaces a member that lost what it kept.
     Repair,
     /// Makes a database anew, in its place, whose majority is lost.
@@ -44,7 +46,7 @@ pub enum OperationKind {
 
 impl OperationKind {
     /// All kinds.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Provision,
         Self::Restore,
         Self::Update,
@@ -54,6 +56,7 @@ impl OperationKind {
         Self::Backup,
         Self::Prune,
         Self::Relief,
+        Self::Defragment,
         Self::Repair,
         Self::Recover,
     ];
@@ -68,6 +71,7 @@ impl OperationKind {
             | Self::Restore
             | Self::Update
             | Self::Backup
+            | Self::Defragment
             | Self::Repair
             | Self::Recover => Weight::Heavy,
         }
@@ -86,7 +90,8 @@ impl OperationKind {
     /// update follows the backup that was taken for it; two backups of one instance would take
     /// each other's tool away. An update, a relief and a repair all start members anew,
     /// and a relief compares the users with the bindings that there are. While a member is
-    /// replaced, the others are one short, and must not be asked for more than they have to.
+    /// replaced, the others are one short, and must not be asked for more than they have to; nor while
+    /// one of them stands still to give storage back.
     pub fn follows(self, older: Self) -> bool {
         match self {
             Self::Update => {
@@ -96,6 +101,7 @@ impl OperationKind {
                         | Self::Unbind
                         | Self::Backup
                         | Self::Relief
+                        | Self::Defragment
                         | Self::Repair
                         | Self::Recover
                 )
@@ -107,8 +113,15 @@ impl OperationKind {
                         | Self::Unbind
                         | Self::Backup
                         | Self::Relief
+                        | Self::Defragment
                         | Self::Update
                         | Self::Recover
+                )
+            }
+            Self::Defragment => {
+                matches!(
+                    older,
+                    Self::Backup | Self::Update | Self::Relief | Self::Repair | Self::Recover
                 )
             }
             Self::Bind | Self::Unbind => {
@@ -117,16 +130,26 @@ impl OperationKind {
                     Self::Update | Self::Relief | Self::Repair | Self::Recover
                 )
             }
-            Self::Relief => matches!(older, Self::Update | Self::Repair | Self::Recover),
+            Self::Relief => {
+                matches!(
+                    older,
+                    Self::Update | Self::Defragment | Self::Repair | Self::Recover
+                )
+            }
             Self::Backup => {
                 matches!(
                     older,
-                    Self::Update | Self::Backup | Self::Repair | Self::Recover
+                    Self::Update | Self::Backup | Self::Defragment | Self::Repair | Self::Recover
                 )
             }
             // The others would wait for members that do not come back: those that have members in
             // hand are halted, and end at once.
-            Self::Recover => matches!(older, Self::Update | Self::Relief | Self::Repair),
+            Self::Recover => {
+                matches!(
+                    older,
+                    Self::Update | Self::Relief | Self::Defragment | Self::Repair
+                )
+            }
             Self::Provision | Self::Restore | Self::Deprovision | Self::Prune => false,
         }
     }
@@ -143,6 +166,7 @@ impl OperationKind {
             Self::Backup => "backup",
             Self::Prune => "prune",
             Self::Relief => "relief",
+            Self::Defragment => "defragment",
             Self::Repair => "repair",
             Self::Recover => "recover",
         }
@@ -272,7 +296,7 @@ impl WaitsFor {
 }
 
 /// Where operations come from that nobody asked for: the broker does them by itself.
-pub const OWN_ORIGINS: [&str; 5] = [SCHEDULE, RETENTION, EXPIRY, GUARD, WATCHDOG];
+pub const OWN_ORIGINS: [&str; 6] = [SCHEDULE, RETENTION, EXPIRY, GUARD, NIGHT, WATCHDOG];
 /// Of scheduled backups.
 pub const SCHEDULE: &str = "schedule";
 /// Of the removal of backups whose time is over.
@@ -282,6 +306,9 @@ pub const EXPIRY: &str = "expiry";
 
 /// Of what is done about databases that are full.
 pub const GUARD: &str = "guard";
+
+/// Of what is done at night about files that hold little.
+pub const NIGHT: &str = "night";
 
 /// Of the replacement of members that lost what they kept.
 pub const WATCHDOG: &str = "watchdog";

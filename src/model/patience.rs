@@ -112,7 +112,7 @@ pub struct Patience {
     pub bytes_per_second: u64,
     /// Of deletions, which are their own clean-up.
     pub deletion: Tries,
-    /// Of making room: whoever watches over full databases asks again soon.
+    /// Of making room and giving storage back: whoever watches over databases asks again soon.
     pub relief: Tries,
     /// Of clean-ups.
     pub cleanup: Tries,
@@ -182,7 +182,7 @@ impl Patience {
             Course::CleanUp { halted: false } => self.cleanup,
             Course::Forward { kind, bytes } => match kind {
                 OperationKind::Deprovision | OperationKind::Unbind => self.deletion,
-                OperationKind::Relief => self.relief,
+                OperationKind::Relief | OperationKind::Defragment => self.relief,
                 _ => Tries {
                     budget: self.forward.budget
                         + Duration::from_secs(bytes / self.bytes_per_second.max(1)),

@@ -2,7 +2,9 @@
 
 use serde::Deserialize;
 
-use super::{catalog::Placement, ids::InstanceId, limits::SNAPSHOTS_AT_ONCE_PER_CLUSTER};
+use super::{
+    capacity::Placed, catalog::Placement, ids::InstanceId, limits::SNAPSHOTS_AT_ONCE_PER_CLUSTER,
+};
 
 /// A placement target, as the rules know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,7 +17,8 @@ pub struct Cluster {
     pub service_instance_id: Option<InstanceId>,
     /// Whether it takes new instances. What it has is looked after in any case.
     pub enabled: bool,
-    /// The units of all its instances together; absent: no limit.
+    /// The units of all its instances together, where the operator says so; absent: as many as its
+    /// volume has room for.
     pub capacity_units: Option<u32>,
     /// Backups that the schedule lets run at once on it; absent: the limit that all have.
     pub snapshots_at_once: Option<u32>,
@@ -90,15 +93,34 @@ impl std::fmt::Display for PortRange {
 pub struct Candidate<'a> {
     /// The cluster.
     pub cluster: &'a Cluster,
-    /// The units of the instances that are on it, whatever state they are in.
-    pub units_used: u64,
+    /// The instances that are on it, whatever state they are in.
+    pub placed: Placed,
+    /// What its volume has for its members, in bytes; absent: it is not known.
+    pub volume_bytes: Option<u64>,
 }
 
 impl Candidate<'_> {
-    /// The units that it has left; none: as many as you like.
+    /// The units that a new instance may have; none: as many as you like.
     pub fn units_free(&self) -> Option<u64> {
-        let capacity = self.cluster.capacity_units.map(u64::from);
-        capacity.map(|capacity| capacity.saturating_sub(self.units_used))
+        self.units_free_beside(self.placed.and_instance())
+    }
+
+    /// The units by which the instances that are there may grow; none: as many as you like.
+    pub fn units_free_to_grow(&self) -> Option<u64> {
+        self.units_free_beside(self.placed)
+    }
+
+    fn units_free_beside(&self, placed: Placed) -> Option<u64> {
+        match self.cluster.capacity_units {
+            Some(capacity) => Some(u64::from(capacity).saturating_sub(placed.units)),
+            None => self.volume_bytes.map(|bytes| placed.units_free(bytes)),
+        }
+    }
+
+    /// The units that there are in all; none: no limit.
+    fn capacity(&self) -> Option<u64> {
+        let own = self.cluster.capacity_units.map(u64::from);
+        own.or_else(|| Some(self.placed.units + self.units_free()?))
     }
 
     fn has_room_for(&self, units: u32) -> bool {
@@ -137,7 +159,7 @@ pub enum PlacementRefusal {
         /// The units that are left.
         free: u64,
         /// The units that there are.
-        capacity: u32,
+        capacity: u64,
         /// Those that have room.
         available: String,
     },
@@ -153,7 +175,7 @@ pub enum PlacementRefusal {
         /// The units that are left.
         free: u64,
         /// The units that there are.
-        capacity: u32,
+        capacity: u64,
     },
     /// Both ways of naming were used, for different clusters.
     #[error("cluster_id and cluster_service_instance_id name different clusters; give one of them")]
@@ -210,7 +232,7 @@ pub fn place<'a>(
             chosen
         }
     };
-    match (chosen.units_free(), chosen.cluster.capacity_units) {
+    match (chosen.units_free(), chosen.capacity()) {
         (Some(free), Some(capacity)) if free < u64::from(units) => Err(match placement {
             Placement::Default => PlacementRefusal::DefaultFull {
                 units,
@@ -249,7 +271,11 @@ mod tests {
         let both = clusters.iter().zip(used);
         both.map(|(cluster, used)| Candidate {
             cluster,
-            units_used: *used,
+            placed: Placed {
+                units: *used,
+                instances: 1,
+            },
+            volume_bytes: None,
         })
         .collect()
     }
@@ -314,6 +340,33 @@ mod tests {
         // A capacity that was made smaller than what is in use is no debt.
         let refusal = placed(Chosen, Some("a"), 1, [40, 0, 0, 0]).expect_err("full");
         assert!(refusal.contains("0 of 4"), "{refusal}");
+    }
+
+    #[test]
+    fn without_a_number_the_volume_is_the_limit() {
+        const GB: u64 = 1024 * 1024 * 1024;
+        let clusters = [cluster("a", true, None), cluster("b", true, Some(7))];
+        let on = |cluster, volume_bytes| Candidate {
+            cluster,
+            placed: Placed {
+                units: 2,
+                instances: 1,
+            },
+            volume_bytes,
+        };
+        let free = |volume_bytes| on(&clusters[0], volume_bytes).units_free();
+        assert_eq!(free(None), None);
+        assert_eq!(free(Some(GB)), Some(0));
+        assert_eq!(free(Some(8 * GB)), Some(3));
+        // What is there has its logs already.
+        let grows = on(&clusters[0], Some(8 * GB)).units_free_to_grow();
+        assert_eq!(grows, Some(4));
+        // The operator's word counts, whatever the volume has.
+        assert_eq!(on(&clusters[1], Some(GB)).units_free(), Some(5));
+        let candidates = [on(&clusters[0], Some(8 * GB))];
+        let refusal = place(Placement::Default, None, None, 32, &candidates);
+        let refusal = refusal.expect_err("full").to_string();
+        assert!(refusal.contains("32 unit(s), 3 of 5 are free"), "{refusal}");
     }
 
     #[test]

@@ -118,6 +118,10 @@ impl From<StoreError> for StepError {
                 message: "the broker's own records are incomplete".to_owned(),
                 source: Some(error.into()),
             },
+            full if full.is_full() => Self::Shortage {
+                message: "the disk of the broker's store is full".to_owned(),
+                source: Some(full.into()),
+            },
             _ if is_short => Self::Shortage {
                 message: "the broker's store does not answer".to_owned(),
                 source: Some(error.into()),

@@ -35,6 +35,7 @@ use crate::{
 
 mod backup;
 mod bind;
+mod defragment;
 mod deprovision;
 mod error;
 pub mod fault;
@@ -189,6 +190,7 @@ pub fn definition(kind: OperationKind) -> &'static Definition {
         OperationKind::Backup => &backup::DEFINITION,
         OperationKind::Prune => &prune::DEFINITION,
         OperationKind::Relief => &relief::DEFINITION,
+        OperationKind::Defragment => &defragment::DEFINITION,
         OperationKind::Repair => &repair::DEFINITION,
         OperationKind::Recover => &recover::DEFINITION,
     }

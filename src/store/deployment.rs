@@ -3,7 +3,10 @@
 use std::collections::HashSet;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
-use diesel::{dsl::sum, prelude::*};
+use diesel::{
+    dsl::{count_star, sum},
+    prelude::*,
+};
 
 use super::{
     Conn, StoreError, each, from_json, parse,
@@ -11,6 +14,7 @@ use super::{
     to_json,
 };
 use crate::model::{
+    capacity::Placed,
     deployment::{Deployment, Member},
     ids::{DeploymentId, InstanceId},
     instance::InstanceState,
@@ -158,15 +162,18 @@ pub fn set_sealed(conn: &mut Conn<'_>, id: &DeploymentId, sealed: &str) -> Resul
     Ok(())
 }
 
-/// The units of all instances on a cluster, whatever state they are in; of those that are becoming
-/// larger, the units that they become. [`placing_alone`] keeps it true until the transaction ends.
-pub fn units_on(conn: &mut Conn<'_>, cluster: &str) -> Result<u64, StoreError> {
-    let units: Option<i64> = each!(conn, |c| deployments::table
+/// All instances on a cluster, whatever state they are in; of those that are becoming larger, the units
+/// that they become. [`placing_alone`] keeps it true until the transaction ends.
+pub fn placed_on(conn: &mut Conn<'_>, cluster: &str) -> Result<Placed, StoreError> {
+    let (units, instances): (Option<i64>, i64) = each!(conn, |c| deployments::table
         .filter(deployments::cluster_id.eq(cluster))
-        .select(sum(deployments::units))
+        .select((sum(deployments::units), count_star()))
         .first(c))?;
     let growth = growth(conn, |_, deployment| Ok(deployment.cluster == cluster))?;
-    Ok(units.unwrap_or(0).unsigned_abs() + growth)
+    Ok(Placed {
+        units: units.unwrap_or(0).unsigned_abs() + growth,
+        instances: instances.unsigned_abs(),
+    })
 }
 
 /// The same of a tenant's instances, wherever they are.

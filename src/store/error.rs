@@ -40,6 +40,9 @@ impl From<DieselError> for StoreError {
     }
 }
 
+/// What databases say when their disk is full.
+const FULL: [&str; 2] = ["database or disk is full", "No space left"];
+
 /// What databases say when their machine is short of something, or somebody else holds them up.
 const SHORT: [&str; 12] = [
     "database or disk is full",
@@ -74,6 +77,14 @@ impl StoreError {
             },
             _ => false,
         }
+    }
+
+    /// Whether the database's disk is full.
+    pub fn is_full(&self) -> bool {
+        let Self::Database(DieselError::DatabaseError(_, told)) = self else {
+            return false;
+        };
+        FULL.iter().any(|text| told.message().contains(text))
     }
 
     /// Wraps what a row's conversion said.

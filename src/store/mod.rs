@@ -6,7 +6,7 @@
 //! `synchronous=FULL`: what was said to be written survives a power cut.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -34,6 +34,7 @@ pub mod notes;
 pub mod operation;
 pub mod oversight;
 pub mod queue;
+mod reserve;
 pub mod schedule;
 mod schema;
 pub mod session;
@@ -61,6 +62,8 @@ pub struct Store {
 
 enum Pools {
     Sqlite {
+        /// The database's file.
+        path: PathBuf,
         /// None where the store is open for reading only.
         writer: Option<SqliteWriter>,
         readers: Pool<ConnectionManager<SqliteConnection>>,
@@ -201,8 +204,9 @@ impl Store {
             ));
         }
         let pools = Pools::Sqlite {
+            path: path.into(),
             writer: None,
-            readers: sqlite_pool(path, READERS, true)?,
+            readers: sqlite_pool(&looked_at_only(path), READERS, true)?,
         };
         Ok(Self {
             pools,
@@ -220,6 +224,7 @@ impl Store {
         drop(connection);
         let writer = Some(SqliteWriter { pool, _lock: lock });
         Ok(Pools::Sqlite {
+            path: path.into(),
             writer,
             readers: sqlite_pool(path, READERS, true)?,
         })
@@ -387,14 +392,28 @@ impl Store {
         self.changes.subscribe()
     }
 
-    /// Whether the database takes what would be written to it. Nothing is.
+    /// Finds out whether the database takes writes: one row is written.
     pub async fn ping(self: &Arc<Self>) -> Result<(), StoreError> {
+        const LOOK: &str = "INSERT INTO readiness (id, looks) VALUES (1, 1) \
+                            ON CONFLICT (id) DO UPDATE SET looks = readiness.looks + 1";
         self.write(|conn| {
-            each!(conn, |c| diesel::sql_query("SELECT 1").execute(c))?;
+            each!(conn, |c| diesel::sql_query(LOOK).execute(c))?;
             Ok(())
         })
         .await
     }
+}
+
+/// SQLite's address of a file that is not written to. Whoever opens it so does not remove the
+/// database's log either, which has the store's reserve.
+fn looked_at_only(path: &str) -> String {
+    // What has a meaning of its own in an address.
+    let path = path
+        .replace('%', "%25")
+        .replace('?', "%3f")
+        .replace('#', "%23");
+    let root = if path.starts_with('/') { "//" } else { "" };
+    format!("file:{root}{path}?mode=ro")
 }
 
 fn sqlite_pool(
@@ -404,6 +423,9 @@ fn sqlite_pool(
 ) -> Result<Pool<ConnectionManager<SqliteConnection>>, StoreError> {
     Pool::builder()
         .max_size(size)
+        // With the last connection its log goes, and what is in reserve there.
+        .max_lifetime(None)
+        .idle_timeout(None)
         .connection_timeout(CONNECTION_TIMEOUT)
         .connection_customizer(Box::new(Pragmas { read_only }))
         .build(ConnectionManager::<SqliteConnection>::new(path))

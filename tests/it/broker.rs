@@ -31,6 +31,8 @@ const LOOKS_MAX: u32 = 250;
 const STOPPED_WITHIN: Duration = Duration::from_secs(20);
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(20);
+/// Units that a cluster takes in tests that are not about that.
+pub const CAPACITY_UNITS: u32 = 10_000;
 /// Ports of one test's broker; 6 for each instance.
 const PORTS: u16 = 90;
 /// The first port of the first broker, and how many brokers can have some: below the ports that the
@@ -126,12 +128,21 @@ impl TestBroker {
     /// A broker as it is before its start.
     fn stopped(folder: PathBuf, flags: &[&str]) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let clusters = folder.join("clusters.json");
+        if !flags.contains(&"--clusters") {
+            // What it takes must not depend on the disk of the machine that tests run on.
+            let local = json!([
+                { "id": "local", "name": "This machine", "capacity_units": CAPACITY_UNITS },
+            ]);
+            fs::write(&clusters, local.to_string()).expect("a file");
+        }
         let defaults = [
             ("--listen", "127.0.0.1:0".to_owned()),
             ("--data-dir", folder.join("data").display().to_string()),
             ("--catalog", root.join("catalog.json").display().to_string()),
             ("--engines-dir", engines_dir().display().to_string()),
             ("--port-range", port_range()),
+            ("--clusters", clusters.display().to_string()),
             // Tests look again and again, and many at once.
             ("--requests-per-second", "0".to_owned()),
             // What is old enough goes while a test looks.
@@ -162,41 +173,60 @@ impl TestBroker {
     /// A broker in a process of its own, the very program that is shipped, with all that it prints
     /// in [`Self::printed`].
     pub async fn spawn(flags: &[&str]) -> Self {
-        let program = Command::new(env!("CARGO_BIN_EXE_compose-broker"));
-        Self::spawn_by(program, flags).await
+        Self::spawn_in(new_folder(), flags).await
+    }
+
+    /// The same with everything below `folder`.
+    pub async fn spawn_in(folder: PathBuf, flags: &[&str]) -> Self {
+        let mut broker = Self::stopped(folder, flags);
+        broker.begin_process(program()).await;
+        broker
     }
 
     /// The same, where the system lets the broker have only so many files open: a soft limit and a
     /// hard one.
     pub async fn spawn_within(soft: u32, hard: u32) -> Self {
-        let mut program = Command::new("prlimit");
-        program
+        let mut limited = Command::new("prlimit");
+        limited
             .arg(format!("--nofile={soft}:{hard}"))
-            .arg(env!("CARGO_BIN_EXE_compose-broker"));
-        Self::spawn_by(program, &[]).await
+            .arg(program().get_program());
+        let mut broker = Self::stopped(new_folder(), &[]);
+        broker.begin_process(limited).await;
+        broker
     }
 
-    async fn spawn_by(mut command: Command, flags: &[&str]) -> Self {
-        let mut broker = Self::stopped(new_folder(), flags);
-        let log = fs::File::create(broker.folder.join("printed")).expect("a file");
+    async fn begin_process(&mut self, mut command: Command) {
+        let log = fs::File::create(self.folder.join("printed")).expect("a file");
         command
-            .args(&broker.flags)
+            .args(&self.flags)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a handle"))
             .stderr(log);
-        control::set_clock(&mut command, &broker.folder);
-        broker.child = Some(command.spawn().expect("a process"));
+        control::set_clock(&mut command, &self.folder);
+        self.child = Some(command.spawn().expect("a process"));
         let serves = || async {
-            let printed = broker.printed();
+            let printed = self.printed();
             let url = printed.split_once("compose-broker serves ")?.1;
             url.split_once('\n').map(|(url, _)| url.to_owned())
         };
-        broker.url = eventually("the start of a broker", serves).await;
-        let kept = |name| fs::read_to_string(broker.data_dir().join(name)).expect("a file");
+        self.url = eventually("the start of a broker", serves).await;
+        let kept = |name| fs::read_to_string(self.data_dir().join(name)).expect("a file");
         let (username, password) = (kept("username"), kept("password"));
-        username.trim().clone_into(&mut broker.username);
-        password.trim().clone_into(&mut broker.password);
-        broker
+        username.trim().clone_into(&mut self.username);
+        password.trim().clone_into(&mut self.password);
+    }
+
+    /// Tells a process of its own to end, as a service manager does, and waits for that.
+    pub fn end_process(&mut self) {
+        let mut child = self.child.take().expect("a process");
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+        assert!(child.wait().expect("an end").success());
+    }
+
+    /// Starts it again in the same folder.
+    pub async fn spawn_again(&mut self) {
+        self.begin_process(program()).await;
     }
 
     /// All that a broker in a process of its own has printed.
@@ -451,6 +481,11 @@ impl Drop for TestBroker {
             let _ = fs::remove_dir_all(folder);
         }
     }
+}
+
+/// The very program that is shipped.
+fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_compose-broker"))
 }
 
 /// Ends one process at once.

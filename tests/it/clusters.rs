@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use crate::{
     broker::{
-        Answer, ENTERPRISE, SERVICE, STANDARD, TestBroker, answer, binding_path, encoded,
-        engines_dir, instance_path, new_folder, port_range, text,
+        Answer, CAPACITY_UNITS, ENTERPRISE, SERVICE, STANDARD, TestBroker, answer, binding_path,
+        encoded, engines_dir, instance_path, new_folder, port_range, text,
     },
     control::{Script, surroundings},
     etcd,
@@ -46,12 +46,12 @@ pub fn described(folder: &Path) -> Value {
     json!([
         {
             "id": "red", "name": "Red", "service_instance_id": RED,
-            "port_range": port_range(),
+            "port_range": port_range(), "capacity_units": CAPACITY_UNITS,
             "engines_dir": engines(folder, "red-engines", &["3.4.23", "3.5.16"]),
         },
         {
             "id": "blue", "name": "Blue", "service_instance_id": BLUE,
-            "port_range": port_range(),
+            "port_range": port_range(), "capacity_units": CAPACITY_UNITS,
             "data_dir": folder.join("blue"),
             "engines_dir": engines(folder, "blue-engines", &["3.5.30"]),
         },

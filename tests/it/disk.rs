@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -10,7 +11,9 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    broker::{ENTERPRISE, SERVICE, TestBroker, answer, instance_path, new_folder, text},
+    broker::{
+        CAPACITY_UNITS, ENTERPRISE, SERVICE, TestBroker, answer, instance_path, new_folder, text,
+    },
     control::surroundings,
     etcd,
 };
@@ -49,6 +52,17 @@ impl Volume {
         let filler = self.0.join("lost+found");
         let bytes = vec![0; usize::try_from(free - megabytes * 1024 * 1024).expect("a size")];
         fs::write(&filler, bytes).expect("a file");
+        filler
+    }
+
+    /// Takes all that is free; returns the file that has it.
+    pub fn fill(&self) -> PathBuf {
+        let filler = self.0.join(format!("filler-{}", uuid::Uuid::new_v4()));
+        let mut file = fs::File::create(&filler).expect("a file");
+        let block = vec![0; 64 * 1024];
+        for bytes in [block.len(), 1] {
+            while file.write_all(&block[..bytes]).is_ok() {}
+        }
         filler
     }
 
@@ -136,7 +150,10 @@ async fn assert_fails_cleanly(broker: &TestBroker, volume: &Volume, parameters: 
 async fn an_instance_that_does_not_fit_on_its_cluster_fails_and_says_so() {
     let folder = new_folder();
     let file = folder.join("clusters.json");
-    let clusters = json!([{ "id": "large", "name": "x" }, { "id": "small", "name": "x" }]);
+    // As operators may do at their own risk: the small one would take nothing.
+    let clusters = ["large", "small"]
+        .map(|id| json!({ "id": id, "name": "x", "capacity_units": CAPACITY_UNITS }));
+    let clusters = json!(clusters);
     fs::write(&file, clusters.to_string()).expect("a file");
     let small = folder.join("data/clusters/small");
     let Some(volume) = Volume::mount(&small, 100) else {

@@ -41,6 +41,7 @@ async fn story(broker: &TestBroker) -> Value {
     broker.provision("copy", from_backup(&backup)).await;
     let copy = broker.bind("copy", "app").await;
     relieve(broker, &source).await;
+    defragment(broker, &source).await;
     repair(broker, &source).await;
     recover(broker, &source).await;
     update(broker, json!({ "db_version": "3.6.16", "units": 2 })).await;
@@ -68,6 +69,19 @@ async fn relieve(broker: &TestBroker, of: &Value) {
     assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
     let end = broker.recipe_end(of, &accepted.body).await;
     assert_eq!(end["status"], "complete", "{end}");
+}
+
+/// Has unused storage given back.
+async fn defragment(broker: &TestBroker, of: &Value) {
+    let path = format!(
+        "/deployments/{}/defragmentations",
+        text(&of["deployment_id"])
+    );
+    let accepted = answer(broker.compose(Method::POST, of, &path)).await;
+    assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
+    let end = broker.recipe_end(of, &accepted.body).await;
+    assert_eq!(end["status"], "complete", "{end}");
+    assert_eq!(end["name"], "Defragment the database");
 }
 
 /// Replaces a member of the instance `source`.

@@ -21,17 +21,18 @@ use crate::{
 };
 
 /// Somebody with a browser's cookie, whom nothing is done for that they did not ask for.
-struct Visitor<'a> {
+pub struct Visitor<'a> {
     broker: &'a TestBroker,
     http: reqwest::Client,
     cookie: String,
 }
 
+/// What came back.
 #[derive(Debug)]
-struct Page {
-    status: StatusCode,
+pub struct Page {
+    pub status: StatusCode,
     headers: header::HeaderMap,
-    body: String,
+    pub body: String,
 }
 
 impl Page {
@@ -53,7 +54,7 @@ impl<'a> Visitor<'a> {
         }
     }
 
-    async fn with_token(broker: &'a TestBroker, credentials: &Value) -> Self {
+    pub async fn with_token(broker: &'a TestBroker, credentials: &Value) -> Self {
         let mut visitor = Self::of(broker);
         let token = text(&credentials["instance_administration_api"]["token"]);
         let page = visitor.sign_in(&[("way", "token"), ("token", token)]).await;
@@ -78,11 +79,11 @@ impl<'a> Visitor<'a> {
         }
     }
 
-    async fn get(&self, path: &str) -> Page {
+    pub async fn get(&self, path: &str) -> Page {
         page(self.request(Method::GET, path)).await
     }
 
-    async fn post(&self, path: &str, fields: &[(&str, &str)]) -> Page {
+    pub async fn post(&self, path: &str, fields: &[(&str, &str)]) -> Page {
         page(with_form(self.request(Method::POST, path), fields)).await
     }
 
@@ -99,7 +100,7 @@ impl<'a> Visitor<'a> {
     }
 
     /// What the forms of a page carry.
-    async fn csrf(&self, path: &str) -> String {
+    pub async fn csrf(&self, path: &str) -> String {
         let page = self.get(path).await;
         between(&page.body, "name=\"csrf\" value=\"", "\"").to_owned()
     }

@@ -254,8 +254,8 @@ async fn a_plan_says_who_chooses_the_cluster() {
     let folder = new_folder();
     let file = folder.join("clusters.json");
     let clusters = json!([
-        { "id": "near", "name": "Near" },
-        { "id": "far", "name": "Far", "service_instance_id": "cluster-instance" },
+        { "id": "near", "name": "Near", "capacity_units": 8 },
+        { "id": "far", "name": "Far", "service_instance_id": "cluster-instance", "capacity_units": 8 },
         { "id": "closed", "name": "Closed", "enabled": false, "service_instance_id": "closed-instance" },
     ]);
     fs::write(&file, clusters.to_string()).expect("a file");

@@ -8,7 +8,7 @@ use std::{
 };
 
 /// Each room with the rooms that it may use beside itself.
-const ROOMS: [(&str, &[&str]); 24] = [
+const ROOMS: [(&str, &[&str]); 25] = [
     ("main", &["app", "client", "config", "logging"]),
     (
         "app",
@@ -31,6 +31,7 @@ const ROOMS: [(&str, &[&str]); 24] = [
             "seal",
             "store",
             "timekeeper",
+            "volumes",
             "watchdog",
         ],
     ),
@@ -69,6 +70,7 @@ const ROOMS: [(&str, &[&str]); 24] = [
             "store",
             "stream",
             "timekeeper",
+            "volumes",
         ],
     ),
     (
@@ -89,6 +91,7 @@ const ROOMS: [(&str, &[&str]); 24] = [
     ("backup_store", &["folder", "model", "seal", "stream"]),
     ("engine", &["model", "seal", "stream"]),
     ("provisioner", &["folder", "model", "stream"]),
+    ("volumes", &["model", "store"]),
     ("store", &["caller", "model"]),
     ("caller", &[]),
     ("clock", &["model"]),

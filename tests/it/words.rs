@@ -269,7 +269,10 @@ async fn a_byte_order_mark_is_no_part_of_what_is_written() {
         path.display().to_string()
     };
     let catalog = marked("catalog.json", &catalog_file().to_string());
-    let clusters = marked("clusters.json", r#"[{ "id": "local", "name": "Here" }]"#);
+    let clusters = marked(
+        "clusters.json",
+        r#"[{ "id": "local", "name": "Here", "capacity_units": 8 }]"#,
+    );
     marked("data/username", "ada\r\n");
     marked("data/password", "word\r\n");
     let checked = command(&["catalog", "check", &catalog], &Settings::new()).output();

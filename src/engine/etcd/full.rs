@@ -51,7 +51,8 @@ async fn leader_last(cluster: &Cluster<'_>) -> Vec<usize> {
     places
 }
 
-async fn defragment(cluster: &Cluster<'_>, index: usize) -> Result<(), EngineError> {
+/// Lets the member at place `index` give back what it does not use.
+pub(super) async fn defragment(cluster: &Cluster<'_>, index: usize) -> Result<(), EngineError> {
     const DOING: &str = "giving unused storage back";
     let once = async {
         let mut client = cluster.client(&cluster.deployment.members[index]).await?;

@@ -5,6 +5,9 @@ use crate::model::engine::{Advisory, Affected, Entry, Line, Profile, Severity};
 
 use super::{NAME, users};
 
+/// The advisory of versions whose data a defragmentation may damage.
+const DAMAGED_BY_DEFRAGMENTATION: &str = "etcd#20271";
+
 /// etcd's lines, faults, and what follows what.
 pub static PROFILE: Profile = Profile {
     name: NAME,
@@ -82,6 +85,7 @@ pub static PROFILE: Profile = Profile {
     ],
     default_line: (3, 6),
     advisories: &ADVISORIES,
+    unsound_giving_back: Some(DAMAGED_BY_DEFRAGMENTATION),
     command_line: users::command_line,
 };
 
@@ -162,7 +166,7 @@ static ADVISORIES: [Advisory; 21] = [
         ],
     },
     Advisory {
-        id: "etcd#20271",
+        id: DAMAGED_BY_DEFRAGMENTATION,
         severity: Severity::Serious,
         summary: "A defragmentation while a member receives a snapshot may damage its data.",
         affected: &[until(4, 38), until(5, 23), until(6, 5)],

@@ -262,6 +262,17 @@ impl Engine for Etcd {
         full::give_back(&open(deployment, secrets)?).await
     }
 
+    async fn give_back_of(
+        &self,
+        deployment: &Deployment,
+        secrets: &DeploymentSecrets,
+        place: usize,
+    ) -> Result<(), EngineError> {
+        let cluster = open(deployment, secrets)?;
+        ready::all_serve(&cluster).await?;
+        full::defragment(&cluster, place).await
+    }
+
     async fn delete_keys(
         &self,
         deployment: &Deployment,

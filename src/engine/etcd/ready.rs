@@ -59,6 +59,15 @@ pub(super) async fn wait(cluster: &Cluster<'_>) -> Result<(), EngineError> {
     }
 }
 
+/// Fails unless all members serve at this moment. One that stands still tells its status all the same,
+/// but neither lets anybody in nor reads.
+pub(super) async fn all_serve(cluster: &Cluster<'_>) -> Result<(), EngineError> {
+    look(cluster).await.map_err(|not_yet| match not_yet {
+        NotYet::Waiting(reason) => EngineError::NotReady(reason),
+        NotYet::Failed(error) => error,
+    })
+}
+
 /// One look at all members. The cheap question comes first, so that a look at members which do
 /// not listen yet costs next to nothing.
 async fn look(cluster: &Cluster<'_>) -> Result<(), NotYet> {

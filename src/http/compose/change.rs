@@ -132,8 +132,7 @@ pub async fn upgrade(api: web::Data<Api>, request: HttpRequest, payload: web::Pa
 pub async fn scalings(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let seen = api.broker.observation(&of.deployment);
-    let database_bytes = seen.and_then(|seen| seen.database_bytes());
-    Ok(HttpResponse::Ok().json(view::scalings(&of.deployment, database_bytes)))
+    Ok(HttpResponse::Ok().json(view::scalings(&of.deployment, seen.as_deref())))
 }
 
 /// Gives a deployment another size, in place.
@@ -174,6 +173,39 @@ pub async fn relieve(api: web::Data<Api>, request: HttpRequest, payload: web::Pa
     let prefix = body.section("deployment")?.text("delete_prefix")?;
     let instance = of.instance.id.clone();
     let operation = api.broker.relieve(instance, prefix, "compose").await?;
+    Ok(HttpResponse::Accepted().json(view::recipe(&of, &operation)))
+}
+
+/// Tells what giving unused storage back would do, and how long members would stand still.
+#[utoipa::path(
+    get, path = "/api/2016-07/instances/{instance}/deployments/{deployment}/defragmentations",
+    operation_id = "defragmentation",
+    responses(
+        (status = 200, description = "What it would do", body = view::DefragmentationBody),
+        (status = 404, description = "There is no such deployment, or none that the token leads to"),
+    )
+)]
+pub async fn defragmentation(api: web::Data<Api>, request: HttpRequest) -> Answer {
+    let of = deployment_in_path(&api, &request).await?;
+    let storage = api.broker.storage(&of).await;
+    let by_night = api.broker.defragments_by_night(&of.deployment, storage);
+    Ok(HttpResponse::Ok().json(view::defragmentation(storage, by_night)))
+}
+
+/// Gives unused storage back: one member after the other, the leader last, while all of them serve.
+#[utoipa::path(
+    post, path = "/api/2016-07/instances/{instance}/deployments/{deployment}/defragmentations",
+    operation_id = "defragment",
+    responses(
+        (status = 202, description = "Accepted, or under way already", body = view::RecipeBody),
+        (status = 404, description = "There is no such deployment, or none that the token leads to"),
+        (status = 422, description = "The instance is not ready, or it is full and closed"),
+    )
+)]
+pub async fn defragment(api: web::Data<Api>, request: HttpRequest) -> Answer {
+    let of = deployment_in_path(&api, &request).await?;
+    let instance = of.instance.id.clone();
+    let operation = api.broker.defragment(instance, "compose").await?;
     Ok(HttpResponse::Accepted().json(view::recipe(&of, &operation)))
 }
 

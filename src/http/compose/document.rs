@@ -56,6 +56,8 @@ const RULES: Rules = Rules {
         super::recipe,
         super::change::versions,
         super::change::upgrade,
+        super::change::defragmentation,
+        super::change::defragment,
         super::change::scalings,
         super::change::scale,
         super::change::relieve,

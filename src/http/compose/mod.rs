@@ -43,7 +43,7 @@ mod view;
 
 pub use accounts::{accounts, user};
 pub use alerts::alerts;
-pub use change::{relieve, scale, scalings, upgrade, versions};
+pub use change::{defragment, defragmentation, relieve, scale, scalings, upgrade, versions};
 pub use clusters::{cluster, clusters, datacenters};
 pub use databases::databases;
 pub use deployments::{annotate, deployments};

@@ -16,10 +16,12 @@ use crate::{
     },
     model::{
         backup::{Backup, BackupKind, BackupState},
+        defragment::Storage,
         deployment::Deployment,
         engine::{KnownFault, Transition},
         ids::{BackupId, DeploymentId, InstanceId, OperationId},
         limits::{UNIT_BYTES, UNITS_DEFAULT, UNITS_MAX},
+        observation::Observation,
         operation::{Operation, OperationKind, OperationState},
         retention,
         tenant::Tenant,
@@ -235,6 +237,27 @@ pub struct Recipes {
     pub recipes: Vec<RecipeBody>,
 }
 
+/// What giving unused storage back would do.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Defragmentation)]
+pub struct DefragmentationBody {
+    /// What the file of the member has that most would come back of, in bytes; none when no member
+    /// tells.
+    #[schema(required)]
+    allocated_bytes: Option<u64>,
+    /// What of it holds something, in bytes; none where the version does not tell.
+    #[schema(required)]
+    used_bytes: Option<u64>,
+    /// What would come back, in bytes, on that member.
+    #[schema(required)]
+    unused_bytes: Option<u64>,
+    /// About how long each member would answer nobody, one after the other, in seconds.
+    #[schema(required)]
+    stall_seconds: Option<u64>,
+    /// Whether the broker does it by itself in the coming night.
+    by_night: bool,
+}
+
 /// The sizes of a deployment.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Scalings)]
@@ -245,6 +268,13 @@ pub struct ScalingsBody {
     used_units: u64,
     /// What a deployment has unless more was asked for.
     starting_units: u32,
+    /// What the database's file has on the member with the largest one, in bytes: what the quota is
+    /// held against. None as long as that is not known.
+    #[schema(required)]
+    allocated_bytes: Option<u64>,
+    /// What of a file holds something, in bytes; none where the version does not tell.
+    #[schema(required)]
+    used_bytes: Option<u64>,
     /// The smallest size that it can have now.
     minimum_units: u64,
     /// The largest.
@@ -530,6 +560,7 @@ pub fn recipe_words(operation: &Operation) -> (&'static str, Cow<'static, str>) 
         OperationKind::Backup => ("Recipes::Deployment::Backup", "Backup"),
         OperationKind::Prune => ("Recipes::Deployment::Prune", "Remove expired backups"),
         OperationKind::Relief => ("Recipes::Deployment::Run", "Make room in the database"),
+        OperationKind::Defragment => ("Recipes::Deployment::Run", "Defragment the database"),
         OperationKind::Recover => ("Recipes::Deployment::Run", "Recover the database"),
         OperationKind::Repair => return ("Recipes::Deployment::Run", name_of_repair(operation)),
     };
@@ -593,22 +624,36 @@ fn name_of_repair(operation: &Operation) -> Cow<'static, str> {
     }
 }
 
-/// The sizes of a deployment. `database_bytes`: what its database has on each member, if known.
-pub fn scalings(deployment: &Deployment, database_bytes: Option<u64>) -> ScalingsBody {
+/// The sizes of a deployment, of whose members this was seen.
+pub fn scalings(deployment: &Deployment, seen: Option<&Observation>) -> ScalingsBody {
     const MEGABYTE: u64 = 1024 * 1024;
     let unit = UNIT_BYTES / MEGABYTE;
     // A database that fills its units does not fit them.
+    let database_bytes = seen.and_then(Observation::database_bytes);
     let used = database_bytes.map_or(0, |bytes| bytes / UNIT_BYTES + 1);
     ScalingsBody {
         allocated_units: deployment.units,
         used_units: used,
         starting_units: UNITS_DEFAULT,
+        allocated_bytes: database_bytes,
+        used_bytes: seen.and_then(Observation::used_bytes),
         minimum_units: used.max(u64::from(UNITS_DEFAULT)),
         maximum_units: UNITS_MAX,
         memory_per_unit_in_mb: 0,
         storage_per_unit_in_mb: unit,
         unit_size_in_mb: unit,
         unit_type: "data",
+    }
+}
+
+/// What giving unused storage back would do.
+pub fn defragmentation(storage: Option<Storage>, by_night: bool) -> DefragmentationBody {
+    DefragmentationBody {
+        allocated_bytes: storage.map(|storage| storage.allocated),
+        used_bytes: storage.and_then(|storage| storage.used),
+        unused_bytes: storage.and_then(Storage::unused),
+        stall_seconds: storage.map(|storage| storage.stall().as_secs()),
+        by_night,
     }
 }
 

@@ -20,6 +20,7 @@ use crate::{
     model::{
         alert::{self, Alert, Gravity},
         backup::BackupKind,
+        defragment::Storage,
         instance::{DELETE_PROTECTION, Instance, InstanceState},
         limits::{MEMBERS, QUOTA_NEAR_PERCENT, TASKS_SHOWN},
         observation::{MemberHealth, MemberObservation, Observation},
@@ -54,6 +55,7 @@ struct OverviewPage {
     facts: Vec<Fact>,
     is_ready: bool,
     is_protected: bool,
+    can_defragment: bool,
     usage: Option<Usage>,
     quota: String,
     members: Vec<Member>,
@@ -92,6 +94,8 @@ struct Usage {
     quota: u64,
     high: u64,
     text: String,
+    /// What of it holds something, and what giving the rest back would do.
+    held: String,
 }
 
 struct Member {
@@ -130,6 +134,22 @@ pub async fn page(
     let view = api.broker.instance_view(&session, id).await?;
     let page = overview(&api.broker, &session, &view);
     Ok(answer(StatusCode::OK, &page))
+}
+
+/// `POST /dashboard/instances/:iid/defragmentation`
+pub async fn defragment(
+    api: web::Data<Api>,
+    session: web::ReqData<Session>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> Answer {
+    let form = Form::read(payload).await?;
+    api.broker.check_form_token(&session, form.text("csrf"))?;
+    let id = id_in_path(&request, "instance")?;
+    let view = api.broker.instance_view(&session, id).await?;
+    let instance = view.of.instance.id.clone();
+    api.broker.defragment(instance, "dashboard").await?;
+    Ok(see_other(&path_of(&view.of.instance.id)))
 }
 
 /// `POST /dashboard/instances/:iid/protection`
@@ -221,6 +241,7 @@ fn overview(broker: &Broker, session: &Session, view: &InstanceView) -> Overview
         facts: facts(broker, view),
         is_ready,
         is_protected: instance.is_protected(),
+        can_defragment: is_ready && !is_closed,
         usage: seen
             .as_ref()
             .and_then(|seen| usage(seen, deployment.quota_bytes())),
@@ -343,7 +364,27 @@ fn usage(seen: &Observation, quota: u64) -> Option<Usage> {
         // From here on somebody should do something.
         high: quota / 100 * QUOTA_NEAR_PERCENT,
         text: format!("{} of {} ({percent} %)", size(used), size(quota)),
+        held: Storage::of(seen).map_or_else(String::new, held),
     })
+}
+
+/// What of the files holds something, and what it would cost to have the rest back.
+fn held(storage: Storage) -> String {
+    let stall = storage.stall().as_secs();
+    let cost = format!("each member in turn answers nobody for about {stall} s meanwhile");
+    match (storage.used, storage.unused()) {
+        (Some(used), Some(unused)) => format!(
+            "Allocated: {}, used: {}. Defragmenting would give {} back; {cost}.",
+            size(storage.allocated),
+            size(used),
+            size(unused)
+        ),
+        _ => format!(
+            "Allocated: {}; this version does not tell what of it is used. When it is \
+             defragmented, {cost}.",
+            size(storage.allocated)
+        ),
+    }
 }
 
 fn member(seen: &MemberObservation) -> Member {

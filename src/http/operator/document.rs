@@ -44,6 +44,7 @@ const RULES: Rules = Rules {
         super::operations::show,
         super::operations::retry,
         super::operations::abandon,
+        super::volumes::list,
         health::alive,
         health::ready,
     ),

@@ -37,6 +37,7 @@ pub mod clock;
 pub mod document;
 pub mod members;
 pub mod operations;
+pub mod volumes;
 
 /// Where store and backup store disagree.
 #[derive(Serialize, ToSchema)]

@@ -81,6 +81,7 @@ static ENGINE: Profile = Profile {
             }],
         },
     ],
+    unsound_giving_back: None,
     command_line: |version, urls, login| format!("{version} {urls:?} {login}"),
 };
 

@@ -115,6 +115,19 @@ async fn gives_unused_storage_back(version: &str) {
     }
     let after = look(&lab).await.database_bytes.expect("a size");
     assert!(after < before / 2, "{after} of {before}");
+    // One alone does so only while the others serve.
+    let alone = || Etcd.give_back_of(&lab.deployment, &lab.secrets, 0);
+    lab.pause(2);
+    let refused = alone().await;
+    assert!(
+        matches!(refused, Err(EngineError::NotReady(_))),
+        "{refused:?}"
+    );
+    lab.go_on(2);
+    let begun = Instant::now();
+    while let Err(error) = alone().await {
+        assert!(begun.elapsed() < PATIENCE, "{error:?}");
+    }
     let all = etcd_client::GetOptions::new()
         .with_all_keys()
         .with_count_only();

@@ -1,0 +1,92 @@
+//! Unused storage of databases that is given back: asked for by users, or by whoever watches over
+//! their sizes at night.
+
+use super::{Broker, BrokerError, DeploymentView};
+use crate::{
+    model::{
+        defragment::Storage,
+        deployment::Deployment,
+        ids::InstanceId,
+        instance::InstanceState,
+        operation::{NIGHT, Operation, OperationKind},
+    },
+    store::{self, Conn},
+};
+
+impl Broker {
+    /// Accepts to give unused storage of an instance's database back. While that is being done, tells
+    /// of it; it waits for whatever else has the members in hand.
+    pub async fn defragment(
+        &self,
+        instance: InstanceId,
+        origin: &'static str,
+    ) -> Result<Operation, BrokerError> {
+        let now = self.clock.now();
+        let operation = Operation::queued(OperationKind::Defragment, &instance, origin, now);
+        self.store
+            .decide(move |conn| defragment_in(conn, operation))
+            .await
+    }
+
+    /// Has that done at night, unless something else is being done there; returns whether it was
+    /// accepted.
+    pub async fn defragment_by_night(&self, of: &Deployment) -> Result<bool, BrokerError> {
+        let now = self.clock.now();
+        let operation = Operation::queued(OperationKind::Defragment, &of.instance, NIGHT, now);
+        let decided = self.store.decide(move |conn| {
+            let active = store::operation::active_on_instance(conn, &operation.instance)?;
+            if !active.is_empty() {
+                return Ok(false);
+            }
+            match defragment_in(conn, operation) {
+                Ok(_) => Ok(true),
+                // It is being deleted, gone, or closed.
+                Err(BrokerError::Concurrency(_) | BrokerError::NotFound(_)) => Ok(false),
+                Err(other) => Err(other),
+            }
+        });
+        decided.await
+    }
+
+    /// Whether that is done at night as it is now. Where a version is known to damage data when it gives
+    /// storage back at a bad moment, its users decide.
+    pub fn defragments_by_night(&self, of: &Deployment, storage: Option<Storage>) -> bool {
+        let profile = self.profile(&of.engine).ok();
+        let is_sound = profile.is_some_and(|profile| profile.gives_back_soundly(of.version));
+        is_sound && storage.is_some_and(Storage::is_fragmented)
+    }
+
+    /// What the files of a deployment's database have and use, as its members tell now; none when
+    /// nobody does.
+    pub async fn storage(&self, of: &DeploymentView) -> Option<Storage> {
+        let seen = self.seen_now(&of.deployment).await?;
+        Storage::of(&seen)
+    }
+}
+
+fn defragment_in(conn: &mut Conn<'_>, operation: Operation) -> Result<Operation, BrokerError> {
+    let Some(instance) = store::instance::find(conn, &operation.instance)? else {
+        let reason = "there is no such instance";
+        return Err(BrokerError::NotFound(reason.to_owned()));
+    };
+    if instance.state != InstanceState::Ready {
+        let reason = "the instance is not ready, so its members cannot give anything back";
+        return Err(BrokerError::Concurrency(reason.to_owned()));
+    }
+    let mut active = store::operation::active_on_instance(conn, &instance.id)?;
+    if let Some(place) = active
+        .iter()
+        .position(|other| other.kind == OperationKind::Defragment)
+    {
+        return Ok(active.swap_remove(place));
+    }
+    let deployment = store::deployment::of_instance(conn, &instance.id)?;
+    if deployment.is_some_and(|(deployment, _)| deployment.closed_since.is_some()) {
+        let reason =
+            "the database is full and closed to its users; ask for room to be made instead";
+        return Err(BrokerError::Concurrency(reason.to_owned()));
+    }
+    let key = format!("defragment {}", instance.id);
+    store::operation::insert(conn, &operation, Some(&key))?;
+    Ok(operation)
+}
