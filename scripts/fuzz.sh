@@ -110,10 +110,12 @@ compose() {
 
 # A backup is pushed out by those that fuzzing takes, unless all are kept.
 jq '.services[].plans[].broker.on_demand_backups_kept = 1000' catalog.json >"$work/catalog.json"
+# What databases may become need not fit on this disk.
+echo '[{"id":"local","name":"This machine","capacity_units":1000}]' >"$work/clusters.json"
 ports=$(free_ports)
 # Requests come faster here than from any one client that is let in.
 "$broker" serve --listen 127.0.0.1:0 --data-dir "$work/data" --port-range "$ports" \
-    --catalog "$work/catalog.json" --requests-per-second 0 >"$work/log" 2>&1 </dev/null &
+    --catalog "$work/catalog.json" --clusters "$work/clusters.json" --requests-per-second 0 >"$work/log" 2>&1 </dev/null &
 pid=$!
 serves() { grep -q 'compose-broker serves ' "$work/log"; }
 until_true 60 serves

@@ -65,6 +65,11 @@ impl Broker {
         let clock = place.join("clock");
         set_behind(&clock, calendar::BEGINS_BEHIND)?;
 
+        // Its databases are tiny: what they may become need not fit on this disk.
+        let clusters = place.join("clusters.json");
+        let local = r#"[{ "id": "local", "name": "This machine", "capacity_units": 1000 }]"#;
+        fs::write(&clusters, local).context("writing down the cluster")?;
+
         let mut command = Command::new(&binary);
         // Settings of another broker must not get into the story; only the engines are shared.
         for (name, _) in env::vars_os() {
@@ -78,6 +83,7 @@ impl Broker {
             .arg("serve")
             .env("COMPOSE_BROKER_LISTEN", &listen)
             .env("COMPOSE_BROKER_DATA_DIR", &data)
+            .env("COMPOSE_BROKER_CLUSTERS", &clusters)
             .env("COMPOSE_BROKER_PORT_RANGE", port_range)
             .env("COMPOSE_BROKER_USERNAME", &username)
             .env("COMPOSE_BROKER_PASSWORD", &password)

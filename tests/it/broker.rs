@@ -128,21 +128,13 @@ impl TestBroker {
     /// A broker as it is before its start.
     fn stopped(folder: PathBuf, flags: &[&str]) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let clusters = folder.join("clusters.json");
-        if !flags.contains(&"--clusters") {
-            // What it takes must not depend on the disk of the machine that tests run on.
-            let local = json!([
-                { "id": "local", "name": "This machine", "capacity_units": CAPACITY_UNITS },
-            ]);
-            fs::write(&clusters, local.to_string()).expect("a file");
-        }
         let defaults = [
             ("--listen", "127.0.0.1:0".to_owned()),
             ("--data-dir", folder.join("data").display().to_string()),
             ("--catalog", root.join("catalog.json").display().to_string()),
             ("--engines-dir", engines_dir().display().to_string()),
             ("--port-range", port_range()),
-            ("--clusters", clusters.display().to_string()),
+            ("--clusters", wide_cluster(&folder)),
             // Tests look again and again, and many at once.
             ("--requests-per-second", "0".to_owned()),
             // What is old enough goes while a test looks.
@@ -481,6 +473,17 @@ impl Drop for TestBroker {
             let _ = fs::remove_dir_all(folder);
         }
     }
+}
+
+/// The file of a cluster that takes whatever a test puts on it: that must not depend on the disk of
+/// the machine that tests run on.
+pub fn wide_cluster(folder: &Path) -> String {
+    let file = folder.join("cluster.json");
+    let local = json!([
+        { "id": "local", "name": "This machine", "capacity_units": CAPACITY_UNITS },
+    ]);
+    fs::write(&file, local.to_string()).expect("a file");
+    file.display().to_string()
 }
 
 /// The very program that is shipped.

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal};
 use tokio::time::timeout;
 
 use crate::{
-    broker::{TestBroker, engines_dir, eventually, kill, new_folder, port_range},
+    broker::{TestBroker, engines_dir, eventually, kill, new_folder, port_range, wide_cluster},
     control::set_clock,
 };
 
@@ -116,6 +116,7 @@ impl BrokerProcess {
     pub fn stopped_with(change: impl FnOnce(&mut Settings)) -> Self {
         let folder = new_folder();
         let mut settings = settings(&folder);
+        settings.insert("CLUSTERS", wide_cluster(&folder));
         change(&mut settings);
         let url = format!("http://{}", settings["LISTEN"]);
         let (username, password) = (USERNAME.to_owned(), PASSWORD.to_owned());
