@@ -38,6 +38,7 @@ use crate::{
         engine::Profile,
         limits::OPEN_FILES_ENOUGH,
         patience::Patience,
+        renewal::CertificateLife,
         secret::Credentials,
         version::Version,
     },
@@ -180,6 +181,8 @@ pub struct Surroundings {
     pub faults: Arc<dyn Faults>,
     /// How long what fails in passing is tried again.
     pub patience: Patience,
+    /// How long certificates of deployments live.
+    pub certificate_life: CertificateLife,
     /// Whether what is due is asked for: scheduled backups, ends of bindings, room in full
     /// databases, members that lost their data or hang. Tests that let days pass or databases fill
     /// for other reasons go without.
@@ -205,6 +208,7 @@ impl Default for Surroundings {
             clock: Clock::system(),
             faults: Arc::new(NoFaults),
             patience: Patience::default(),
+            certificate_life: CertificateLife::default(),
             scheduled: true,
         }
     }
@@ -309,8 +313,8 @@ impl App {
         volumes.begin(&rules).await;
         let keys = config.keys.clone();
         let runtime = tokio::runtime::Handle::current();
-        let provisioners = clusters.iter();
-        let provisioners: BTreeMap<String, _> = provisioners
+        let provisioners: BTreeMap<String, _> = clusters
+            .iter()
             .map(|(id, parts)| (id.clone(), parts.provisioner.clone()))
             .collect();
         let census = ClusterCensus::new(provisioners.clone());
@@ -348,6 +352,7 @@ impl App {
             deployment_names: config.deployment_names.clone(),
             public_url: public_url.clone(),
             audit_days: config.audit_days,
+            certificate_life: surroundings.certificate_life,
             accesses: Accesses::default(),
             doorkeeper,
             downloads: Downloads::on(runtime),
@@ -379,6 +384,7 @@ impl App {
             clock: surroundings.clock,
             time: time.clone(),
             backup_grace: chrono::TimeDelta::hours(config.backup_grace_hours.into()),
+            certificate_life: surroundings.certificate_life,
             public_url: public_url.clone(),
         });
         let api = Api {

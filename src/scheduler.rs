@@ -1,5 +1,6 @@
-//! Asks for what is due: scheduled backups, the end of bindings and of backups whose time is over, and
-//! of entries of the audit where the operator wants one. A clockwork in front of the same door that users knock at.
+//! Asks for what is due: scheduled backups, the end of bindings and of backups whose time is over,
+//! renewals of certificates, and the end of entries of the audit where the operator wants one. A
+//! clockwork in front of the same door that users knock at.
 //!
 //! It decides nothing and remembers nothing: what is due and what was done is in the store, so
 //! that a restart, or a second one of its kind, does nothing twice.
@@ -19,12 +20,14 @@ pub async fn run(broker: Arc<Broker>, stop: CancellationToken) {
     let mut backups = Watch::over("scheduled backups", "begin");
     let mut ends = Watch::over("ends of bindings", "begin");
     let mut old = Watch::over("backups that are old enough to go", "are removed");
+    let mut renewals = Watch::over("renewals of certificates", "begin");
     let mut audit = Watch::over("old entries of the audit", "are forgotten");
     while !stop.is_cancelled() {
         changes.mark_unchanged();
         backups.tell(broker.back_up_due().await);
         ends.tell(broker.expire_bindings().await);
         old.tell(broker.prune_due().await);
+        renewals.tell(broker.renew_due().await);
         broker.note_counted().await;
         audit.tell(broker.forget_audit().await);
         tokio::select! {

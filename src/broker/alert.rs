@@ -16,6 +16,7 @@ use crate::{
         limits::{ALERT_LOOK_TIMEOUT, INCIDENT_TOLD},
         observation::Observation,
         operation::OperationKind,
+        renewal::Outlook,
         version::Version,
     },
     store::{self, Conn, StoreError},
@@ -66,6 +67,7 @@ impl Broker {
             incidents: beside.incidents,
             repair: beside.repair,
             is_recovered: beside.is_recovered,
+            certificates: beside.certificates,
             engine,
             version,
         }
@@ -86,6 +88,7 @@ pub(super) struct Beside {
     incidents: Vec<Incident>,
     repair: Option<RepairWatch>,
     is_recovered: bool,
+    certificates: Option<Outlook>,
 }
 
 /// Reads what is told of a database beside its deployment.
@@ -105,6 +108,7 @@ pub(super) fn beside(
         incidents: store::incident::since(conn, &of.id, now - INCIDENT_TOLD)?,
         repair: repair::watch(conn, &of.instance, now)?,
         is_recovered: active.iter().any(|o| o.kind == OperationKind::Recover),
+        certificates: store::renewal::find(conn, &of.id)?,
     })
 }
 

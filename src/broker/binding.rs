@@ -1,5 +1,6 @@
 //! Bind, fetch bindings and unbind.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
@@ -11,8 +12,8 @@ use crate::{
     caller::Caller,
     model::{
         binding::{
-            BindIdentity, BindParameters, Binding, BindingSecrets, BindingState, Endpoint,
-            IssuedCredentials, Life,
+            AUTHORITIES, BindIdentity, BindParameters, Binding, BindingSecrets, BindingState,
+            Endpoint, IssuedCredentials, Life,
         },
         engine::list,
         ids::{BindingId, InstanceId, OperationId},
@@ -113,7 +114,7 @@ impl Broker {
             .await?
         {
             BindDecision::Exists(binding) => {
-                let opened = self.open_binding(&binding)?;
+                let opened = self.open_binding(&binding).await?;
                 self.note_credentials(instance, id).await;
                 Ok(Bound::Exists(opened))
             }
@@ -337,14 +338,16 @@ impl Broker {
             Some(binding) if binding.is_expired(self.clock.now()) => Err(BrokerError::NotFound(
                 "the service binding has expired".to_owned(),
             )),
-            Some(binding) if binding.state == BindingState::Ready => self.open_binding(&binding),
+            Some(binding) if binding.state == BindingState::Ready => {
+                self.open_binding(&binding).await
+            }
             _ => Err(BrokerError::NotFound(
                 "there is no such service binding (yet)".to_owned(),
             )),
         }
     }
 
-    fn open_binding(&self, binding: &Binding) -> Result<FetchedBinding, BrokerError> {
+    async fn open_binding(&self, binding: &Binding) -> Result<FetchedBinding, BrokerError> {
         let sealed = binding
             .sealed_credentials
             .as_deref()
@@ -357,6 +360,10 @@ impl Broker {
         if let Some(Value::Object(api)) = api {
             api.entry("dashboard_url")
                 .or_insert_with(|| self.dashboard_url(&binding.instance).into());
+        }
+        if let Some(authorities) = self.authorities_of(&binding.instance).await? {
+            // Since it was issued, others may have come.
+            credentials[AUTHORITIES] = BASE64.encode(authorities).into();
         }
         Ok(FetchedBinding {
             credentials,

@@ -14,7 +14,7 @@ use crate::{
         alert::{BackupWatch, DatabaseWatch},
         backup::{Backup, BackupState},
         catalog::Placement,
-        deployment::{Deployment, DeploymentSecrets, Notes},
+        deployment::{Deployment, Notes},
         ids::{BackupId, InstanceId, OperationId},
         instance::{Instance, InstanceState, dashboard_url},
         limits::{INSTANCES_ON_A_PAGE, RECIPES_MAX},
@@ -171,14 +171,7 @@ impl Broker {
             .await?;
         let (instance, (deployment, sealed), facts, source_seen) =
             found.ok_or_else(no_such_page)?;
-        let ca_certificate = match sealed {
-            Some(sealed) => {
-                let plain = self.keys.open(&deployment.seal_context(), &sealed)?;
-                let secrets: DeploymentSecrets = serde_json::from_slice(&plain)?;
-                Some(secrets.ca_certificate)
-            }
-            None => None,
-        };
+        let ca_certificate = self.trusted_authorities(&deployment, sealed.as_deref())?;
         let operations: Vec<Operation> = facts
             .operations
             .into_iter()

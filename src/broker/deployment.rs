@@ -4,7 +4,7 @@ use super::{Broker, BrokerError, token::descends};
 use crate::{
     model::{
         audit::AtOnce,
-        deployment::{Deployment, DeploymentSecrets, Notes},
+        deployment::{Deployment, Notes},
         engine::Transition,
         ids::{DeploymentId, InstanceId, OperationId},
         instance::Instance,
@@ -70,14 +70,7 @@ impl Broker {
         let (Some(instance), Some((deployment, sealed))) = (instance, found) else {
             return Err(no_such("instance"));
         };
-        let ca_certificate = match sealed {
-            Some(sealed) => {
-                let plain = self.keys.open(&deployment.seal_context(), &sealed)?;
-                let secrets: DeploymentSecrets = serde_json::from_slice(&plain)?;
-                Some(secrets.ca_certificate)
-            }
-            None => None,
-        };
+        let ca_certificate = self.trusted_authorities(&deployment, sealed.as_deref())?;
         let provision = provision.map(|o| o.id);
         Ok(DeploymentView {
             instance,

@@ -18,6 +18,7 @@ use crate::{
         name::DeploymentNames,
         operation::{DeletedPoll, Operation, OperationState},
         placement::Cluster,
+        renewal::CertificateLife,
         tenant::{RestoreScope, TenantKeys},
         version::Version,
         volume::Volume,
@@ -50,6 +51,7 @@ mod quota;
 mod reconcile;
 mod recover;
 mod relief;
+mod renewal;
 mod repair;
 mod restore;
 mod retention;
@@ -218,6 +220,8 @@ pub struct Broker {
     pub public_url: String,
     /// How many days the audit is kept; absent: for ever.
     pub audit_days: Option<u32>,
+    /// How long certificates of deployments live.
+    pub certificate_life: CertificateLife,
     /// Who got to see what, until it is written down.
     pub accesses: Accesses,
     /// Who may see the dashboard.

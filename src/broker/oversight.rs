@@ -392,7 +392,8 @@ fn left_behind(conn: &mut Conn<'_>, operation: &Operation) -> Result<Vec<String>
         OperationKind::Backup
         | OperationKind::Prune
         | OperationKind::Relief
-        | OperationKind::Defragment => Vec::new(),
+        | OperationKind::Defragment
+        | OperationKind::Renew => Vec::new(),
     })
 }
 

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// What has an instance's members in hand: nobody else may end one meanwhile.
-const IN_HAND: [OperationKind; 8] = [
+pub(super) const IN_HAND: [OperationKind; 9] = [
     OperationKind::Provision,
     OperationKind::Restore,
     OperationKind::Update,
@@ -24,6 +24,7 @@ const IN_HAND: [OperationKind; 8] = [
     OperationKind::Defragment,
     OperationKind::Repair,
     OperationKind::Recover,
+    OperationKind::Renew,
 ];
 
 /// What came of asking for a repair that the watchdog found to be needed.

@@ -25,6 +25,7 @@ use crate::{
         observation::Observation,
         operation::DeletedPoll,
         recovery::Remains,
+        renewal::CertificateLife,
         secret::{Credentials, Secret},
         server::MemberSeen,
         trust::KnownTime,
@@ -159,6 +160,7 @@ impl Office {
         let broker = Broker {
             volumes: Arc::new(Volumes::of(store.clone(), Vec::new())),
             audit_days: None,
+            certificate_life: CertificateLife::default(),
             accesses: Accesses::default(),
             doorkeeper: Doorkeeper::new(
                 &keys,

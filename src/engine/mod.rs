@@ -7,6 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 
 use crate::{
     model::{
@@ -16,6 +17,7 @@ use crate::{
         engine::{Obstacle, Profile},
         ids::DeploymentId,
         observation::MemberObservation,
+        renewal::{Certificates, Renewal},
         secret::Secret,
         server::{Server, Task},
         version::Version,
@@ -125,11 +127,26 @@ pub trait Engine: Send + Sync {
         self.profile().name
     }
 
-    /// New secrets for the new deployment `id` whose members are reached at `host`.
+    /// New secrets for the new deployment `id` whose members are reached at `host`. `certificates`: how
+    /// long those are good for, seen from `now`.
     fn generate_secrets(
         &self,
         id: &DeploymentId,
         host: &str,
+        certificates: &Certificates,
+        now: DateTime<Utc>,
+    ) -> Result<DeploymentSecrets, EngineError>;
+
+    /// The secrets of a deployment after a renewal. `certificates`: how long those are good for from
+    /// then on, seen from `now`.
+    fn renew_secrets(
+        &self,
+        id: &DeploymentId,
+        host: &str,
+        secrets: &DeploymentSecrets,
+        what: Renewal,
+        certificates: &Certificates,
+        now: DateTime<Utc>,
     ) -> Result<DeploymentSecrets, EngineError>;
 
     /// The members of a deployment as servers to run. Needs the deployment's members.

@@ -128,6 +128,10 @@ pub fn routes(config: &mut web::ServiceConfig) {
                         .route(web::post().to(operator::members::recover)),
                 )
                 .service(
+                    only("/instances/{instance}/renew")
+                        .route(web::post().to(operator::members::renew)),
+                )
+                .service(
                     only("/instances/{instance}/repair")
                         .route(web::post().to(operator::members::repair)),
                 )

@@ -6,10 +6,11 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use super::{
     engine::{KnownFault, Severity},
     limits::{
-        BACKUP_FAILURES_TELLING, BACKUP_LATE_AFTER, FAULTS_TOLD_MAX, QUOTA_CRITICAL_PERCENT,
-        QUOTA_NEAR_PERCENT, SCHEDULE_BEGINS_AFTER, UNIT_BYTES,
+        BACKUP_FAILURES_TELLING, BACKUP_LATE_AFTER, CERTIFICATE_END_TOLD, FAULTS_TOLD_MAX,
+        QUOTA_CRITICAL_PERCENT, QUOTA_NEAR_PERCENT, SCHEDULE_BEGINS_AFTER, UNIT_BYTES,
     },
     observation::{MemberHealth, MemberObservation, Observation},
+    renewal::Outlook,
     repair::Repair,
     schedule::{Schedule, minute_of_day, slot_after},
     version::Version,
@@ -89,6 +90,8 @@ pub struct DatabaseWatch {
     pub repair: Option<RepairWatch>,
     /// It is being made anew of what is left, or of a backup.
     pub is_recovered: bool,
+    /// What lies ahead of its certificates; none where nobody has looked yet.
+    pub certificates: Option<Outlook>,
 }
 
 /// What is known of the replacement of a member.
@@ -128,9 +131,56 @@ pub fn alerts(
         }],
     };
     found.extend(of_database(database));
+    found.extend(of_certificates(now, database));
     found.extend(of_backups(now, backups));
     found.sort_by_key(|alert| alert.gravity);
     found
+}
+
+/// Certificates that should have been renewed long ago, and the next authority, which clients have to
+/// know before it issues.
+fn of_certificates(now: DateTime<Utc>, database: &DatabaseWatch) -> Vec<Alert> {
+    let Some(outlook) = database.certificates else {
+        return Vec::new();
+    };
+    let told = |at: DateTime<Utc>| at - now <= CERTIFICATE_END_TOLD;
+    let alert = |gravity, message| Alert {
+        gravity,
+        member: None,
+        message,
+    };
+    let date = |at: DateTime<Utc>| at.format("%Y-%m-%d");
+    let ends = outlook.ends_at;
+    let end = told(ends).then(|| {
+        let (gravity, says) = if ends > now {
+            (Gravity::Warning, "ends")
+        } else {
+            (Gravity::Critical, "has ended")
+        };
+        let message = format!(
+            "The certificate of its members {says} on {}, and could not be renewed so far; nobody can \
+             connect after its end. The broker tries again each day, and needs all members to serve: \
+             bring back those that do not. What else is in the way, the operator finds in the \
+             operations of the kind renew.",
+            date(ends)
+        );
+        alert(gravity, message)
+    });
+    let change = outlook.changes_at.map(|at| {
+        let gravity = if told(at) {
+            Gravity::Warning
+        } else {
+            Gravity::Notice
+        };
+        let message = format!(
+            "Its members get certificates of a new authority on {}. Credentials tell the new one beside \
+             the old one: fetch them anew, or bind anew, before that day. Clients with older credentials \
+             cannot connect from then on.",
+            date(at)
+        );
+        alert(gravity, message)
+    });
+    end.into_iter().chain(change).collect()
 }
 
 /// Members that do not serve. The others go on as long as they are more.

@@ -238,6 +238,9 @@ pub struct BindingSecrets {
     pub token: Secret,
 }
 
+/// The field of credentials with the certificates of the authorities to trust.
+pub const AUTHORITIES: &str = "ca_certificate_base64";
+
 /// What a binding hands to its application.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IssuedCredentials {

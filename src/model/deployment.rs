@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     ids::{DeploymentId, InstanceId},
     limits::{BILLING_CODE_BYTES_MAX, NOTES_BYTES_MAX, UNIT_BYTES},
+    renewal::Certificates,
     secret::Secret,
     version::Version,
 };
@@ -215,6 +216,44 @@ pub struct DeploymentSecrets {
     pub member_key: Secret,
     /// Password of the engine's administrator.
     pub root_password: Secret,
+    /// How long the certificates are good for; absent in those of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<Certificates>,
+    /// The authority that is trusted and does not issue yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_authority: Option<Authority>,
+    /// Certificate of the authority that has issued before, and is trusted still (PEM).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former_ca_certificate: Option<String>,
+}
+
+impl DeploymentSecrets {
+    /// The certificates of all authorities that are trusted (PEM), the one that issues in front.
+    pub fn trusted(&self) -> String {
+        let next = self.next_authority.as_ref().map(|next| &next.certificate);
+        let others = next.into_iter().chain(&self.former_ca_certificate);
+        others.fold(self.ca_certificate.clone(), |mut all, other| {
+            if !all.ends_with('\n') {
+                all.push('\n');
+            }
+            all + other
+        })
+    }
+
+    /// The time of the certificates of the deployment `id`.
+    pub fn certificates(&self, id: &DeploymentId) -> Certificates {
+        let of_before = || Certificates::of_before(id.made_at());
+        self.certificates.clone().unwrap_or_else(of_before)
+    }
+}
+
+/// An authority of a deployment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authority {
+    /// Its certificate (PEM).
+    pub certificate: String,
+    /// Its private key (PEM).
+    pub key: Secret,
 }
 
 /// How members let clients in.

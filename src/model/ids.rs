@@ -70,6 +70,12 @@ macro_rules! own_id {
                 let (random, _) = uuid::Uuid::new_v4().as_u64_pair();
                 Self(format!("{seconds:08x}{random:016x}"))
             }
+
+            /// When it was made, to the second.
+            pub fn made_at(&self) -> DateTime<Utc> {
+                let seconds = u32::from_str_radix(&self.0[..8], 16).unwrap_or_default();
+                DateTime::from_timestamp(seconds.into(), 0).unwrap_or_default()
+            }
         }
 
         impl TryFrom<String> for $name {

@@ -168,10 +168,31 @@ pub const OBSERVATIONS_REMEMBERED_MAX: usize = 1000;
 /// How often a snapshot is begun anew because somebody wrote at that very moment, before it is
 /// taken with a revision that is not known at once.
 pub const SNAPSHOT_BEGINS_MAX: u32 = 3;
-/// How long the certificates of a deployment are good for, in days.
-pub const CERTIFICATE_DAYS: u32 = 3653;
+/// How long the authority of a deployment is good for.
+pub const AUTHORITY_LIFE: chrono::Duration = chrono::Duration::days(3653);
+/// So long before its end, the one after it is trusted too, and told with credentials.
+pub const AUTHORITY_FOLLOWED_BEFORE: chrono::Duration = chrono::Duration::days(731);
+/// So long before its end, the one after it issues certificates.
+pub const AUTHORITY_CHANGES_BEFORE: chrono::Duration = chrono::Duration::days(366);
+/// Where it was not trusted for long by then, it may take until so long before that end.
+pub const AUTHORITY_CHANGES_AT_LATEST: chrono::Duration = chrono::Duration::days(91);
+/// How long the certificate is good for that members show.
+pub const CERTIFICATE_LIFE: chrono::Duration = chrono::Duration::days(731);
+/// So long before its end, it is renewed.
+pub const CERTIFICATE_RENEWED_BEFORE: chrono::Duration = chrono::Duration::days(183);
+/// From so long before its end on, users and operators are told that a certificate is not renewed; and
+/// that another authority issues from then on.
+pub const CERTIFICATE_END_TOLD: chrono::Duration = chrono::Duration::days(60);
+/// A renewal of certificates that failed is tried again after this time.
+pub const RENEWAL_RETRY: chrono::Duration = chrono::Duration::days(1);
+/// One that waits for other work on its members is begun after this time.
+pub const RENEWAL_BUSY: chrono::Duration = chrono::Duration::minutes(10);
+/// Renewals of all deployments that are begun before others have ended: thousands may be due at once.
+pub const RENEWALS_AT_ONCE: i64 = 4;
+/// Deployments of earlier versions whose certificates are looked at in one go.
+pub const CERTIFICATES_LOOKED_AT: i64 = 20;
 /// How far a certificate's life begins in the past, for clocks that are behind.
-pub const CERTIFICATE_BACKDATE: Duration = Duration::from_secs(3600);
+pub const CERTIFICATE_BACKDATE: chrono::Duration = chrono::Duration::days(1);
 /// A snapshot stream that is silent for this long is broken.
 pub const SNAPSHOT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The engine's restore command on one member.

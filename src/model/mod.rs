@@ -33,6 +33,7 @@ pub mod proxy;
 pub mod queue;
 pub mod quota;
 pub mod recovery;
+pub mod renewal;
 pub mod repair;
 pub mod retention;
 pub mod schedule;

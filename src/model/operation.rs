@@ -42,11 +42,13 @@ pub enum OperationKind {
     Repair,
     /// Makes a database anew, in its place, whose majority is lost.
     Recover,
+    /// Renews the certificates of a deployment, member by member.
+    Renew,
 }
 
 impl OperationKind {
     /// All kinds.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Provision,
         Self::Restore,
         Self::Update,
@@ -59,6 +61,7 @@ impl OperationKind {
         Self::Defragment,
         Self::Repair,
         Self::Recover,
+        Self::Renew,
     ];
 
     /// How much it holds a worker up.
@@ -73,7 +76,8 @@ impl OperationKind {
             | Self::Backup
             | Self::Defragment
             | Self::Repair
-            | Self::Recover => Weight::Heavy,
+            | Self::Recover
+            | Self::Renew => Weight::Heavy,
         }
     }
 
@@ -104,9 +108,10 @@ impl OperationKind {
                         | Self::Defragment
                         | Self::Repair
                         | Self::Recover
+                        | Self::Renew
                 )
             }
-            Self::Repair => {
+            Self::Repair | Self::Renew => {
                 matches!(
                     older,
                     Self::Bind
@@ -116,30 +121,42 @@ impl OperationKind {
                         | Self::Defragment
                         | Self::Update
                         | Self::Recover
+                        | Self::Renew
+                        | Self::Repair
                 )
             }
             Self::Defragment => {
                 matches!(
                     older,
-                    Self::Backup | Self::Update | Self::Relief | Self::Repair | Self::Recover
+                    Self::Backup
+                        | Self::Update
+                        | Self::Relief
+                        | Self::Repair
+                        | Self::Recover
+                        | Self::Renew
                 )
             }
             Self::Bind | Self::Unbind => {
                 matches!(
                     older,
-                    Self::Update | Self::Relief | Self::Repair | Self::Recover
+                    Self::Update | Self::Relief | Self::Repair | Self::Recover | Self::Renew
                 )
             }
             Self::Relief => {
                 matches!(
                     older,
-                    Self::Update | Self::Defragment | Self::Repair | Self::Recover
+                    Self::Update | Self::Defragment | Self::Repair | Self::Recover | Self::Renew
                 )
             }
             Self::Backup => {
                 matches!(
                     older,
-                    Self::Update | Self::Backup | Self::Defragment | Self::Repair | Self::Recover
+                    Self::Update
+                        | Self::Backup
+                        | Self::Defragment
+                        | Self::Repair
+                        | Self::Recover
+                        | Self::Renew
                 )
             }
             // The others would wait for members that do not come back: those that have members in
@@ -147,7 +164,7 @@ impl OperationKind {
             Self::Recover => {
                 matches!(
                     older,
-                    Self::Update | Self::Relief | Self::Defragment | Self::Repair
+                    Self::Update | Self::Relief | Self::Defragment | Self::Repair | Self::Renew
                 )
             }
             Self::Provision | Self::Restore | Self::Deprovision | Self::Prune => false,
@@ -169,6 +186,7 @@ impl OperationKind {
             Self::Defragment => "defragment",
             Self::Repair => "repair",
             Self::Recover => "recover",
+            Self::Renew => "renew",
         }
     }
 
@@ -296,7 +314,7 @@ impl WaitsFor {
 }
 
 /// Where operations come from that nobody asked for: the broker does them by itself.
-pub const OWN_ORIGINS: [&str; 6] = [SCHEDULE, RETENTION, EXPIRY, GUARD, NIGHT, WATCHDOG];
+pub const OWN_ORIGINS: [&str; 7] = [SCHEDULE, RETENTION, EXPIRY, GUARD, NIGHT, WATCHDOG, RENEWAL];
 /// Of scheduled backups.
 pub const SCHEDULE: &str = "schedule";
 /// Of the removal of backups whose time is over.
@@ -312,6 +330,9 @@ pub const NIGHT: &str = "night";
 
 /// Of the replacement of members that lost what they kept.
 pub const WATCHDOG: &str = "watchdog";
+
+/// Of certificates that are renewed because their end comes near.
+pub const RENEWAL: &str = "renewal";
 
 /// What users are told of an operation that gave way to a deletion.
 pub const HALTED: &str = "stopped, because it is being deleted";

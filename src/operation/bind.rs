@@ -11,7 +11,8 @@ use crate::{
     engine::DatabaseUser,
     model::{
         binding::{
-            BindParameters, Binding, BindingSecrets, BindingState, Endpoint, IssuedCredentials,
+            AUTHORITIES, BindParameters, Binding, BindingSecrets, BindingState, Endpoint,
+            IssuedCredentials,
         },
         deployment::{Deployment, DeploymentSecrets},
         instance::dashboard_url,
@@ -125,7 +126,7 @@ fn credentials(
         "db_type": deployment.engine,
         "name": deployment.name,
         "deployment_id": deployment.id,
-        "ca_certificate_base64": BASE64.encode(&secrets.ca_certificate),
+        AUTHORITIES: BASE64.encode(secrets.trusted()),
         "maps": [],
         "uri_cli": strings.cli.expose(),
     });

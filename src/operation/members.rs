@@ -18,6 +18,7 @@ use crate::{
             MEMBER_BYTES_MIN, MEMBERS, PORTS_LOOKED_AT, READY_TIMEOUT,
         },
         observation,
+        renewal::Certificates,
         repair::{Liveness, next_hung, time_to_start},
         server::Server,
     },
@@ -41,9 +42,12 @@ pub async fn allocate(work: &Work) -> Result<Outcome, StepError> {
         .await?;
     let (host, range) = (cluster.provisioner.host().to_owned(), cluster.ports);
     let unused = unused_ports(work, cluster).await?;
-    let secrets = work
-        .engine(&deployment)?
-        .generate_secrets(&deployment.id, &host)?;
+    let life = work.parts.certificate_life;
+    let now = work.parts.clock.now();
+    let certificates = Certificates::new(now, &life);
+    let secrets =
+        work.engine(&deployment)?
+            .generate_secrets(&deployment.id, &host, &certificates, now)?;
     let sealed = work.seal(&deployment.seal_context(), &secrets)?;
     let allocated = work.write(move |conn| {
         // Chosen where they are reserved: others allocate at the same time.
@@ -74,6 +78,7 @@ pub async fn allocate(work: &Work) -> Result<Outcome, StepError> {
             ..deployment
         };
         store::deployment::allocate(conn, &deployment, &sealed)?;
+        store::renewal::set(conn, &deployment.id, &certificates.outlook(&life))?;
         Ok(true)
     });
     if allocated.await? {

@@ -26,6 +26,7 @@ use crate::{
         operation::{Claim, Operation, OperationKind, Weight},
         placement::PortRange,
         queue::Shares,
+        renewal::CertificateLife,
     },
     provisioner::SharedProvisioner,
     seal::KeyRing,
@@ -45,6 +46,7 @@ mod provision;
 mod prune;
 mod recover;
 mod relief;
+mod renew;
 mod repair;
 mod restore;
 pub mod runner;
@@ -76,6 +78,8 @@ pub struct Parts {
     pub time: Arc<Timekeeper>,
     /// How long a backup that is old enough to go is kept on.
     pub backup_grace: chrono::TimeDelta,
+    /// How long certificates of deployments live.
+    pub certificate_life: CertificateLife,
     /// Where clients reach the broker, as bindings tell it; without a slash at the end.
     pub public_url: String,
 }
@@ -193,6 +197,7 @@ pub fn definition(kind: OperationKind) -> &'static Definition {
         OperationKind::Defragment => &defragment::DEFINITION,
         OperationKind::Repair => &repair::DEFINITION,
         OperationKind::Recover => &recover::DEFINITION,
+        OperationKind::Renew => &renew::DEFINITION,
     }
 }
 

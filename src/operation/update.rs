@@ -186,7 +186,7 @@ async fn roll(work: Arc<Work>) -> Result<Outcome, StepError> {
 }
 
 /// The standings, when one of them leads.
-fn led(standings: Vec<Standing>) -> Result<Vec<Standing>, StepError> {
+pub(super) fn led(standings: Vec<Standing>) -> Result<Vec<Standing>, StepError> {
     if standings.iter().any(|standing| standing.leads) {
         Ok(standings)
     } else {
@@ -238,7 +238,7 @@ async fn newest_checkpoints(
 }
 
 /// How the members stand; `moved` says of each whether it was changed already.
-async fn standings(
+pub(super) async fn standings(
     work: &Work,
     deployment: &Deployment,
     secrets: &DeploymentSecrets,
@@ -265,13 +265,8 @@ async fn change_member(
     shape: Shape,
     checkpointing: bool,
 ) -> Result<(), StepError> {
-    let engine = work.engine(&deployment)?;
-    let provisioner = &work.cluster(&deployment)?.provisioner;
-    if let Some(heir) = next.heir
-        // The others would find a new leader by themselves, only later.
-        && let Err(error) = engine.hand_over(&deployment, secrets, heir).await
-    {
-        log::warn!(operation:% = work.operation.id; "{}", chain(&error));
+    if let Some(heir) = next.heir {
+        hand_over(work, &deployment, secrets, heir).await?;
     }
     let own = (shape != deployment.shape()).then_some(shape);
     let member = &mut deployment.members[next.member];
@@ -279,8 +274,24 @@ async fn change_member(
     let decided = deployment.clone();
     work.write(move |conn| store::deployment::reshape(conn, &decided))
         .await?;
+    let engine = work.engine(&deployment)?;
     let servers = engine.servers(&deployment, secrets, deployment.access());
+    let provisioner = &work.cluster(&deployment)?.provisioner;
     provisioner.start(&servers[next.member]).await?;
+    Ok(())
+}
+
+/// Has another member lead. Where that fails, the others find a new leader by themselves, only later.
+pub(super) async fn hand_over(
+    work: &Work,
+    deployment: &Deployment,
+    secrets: &DeploymentSecrets,
+    heir: usize,
+) -> Result<(), StepError> {
+    let engine = work.engine(deployment)?;
+    if let Err(error) = engine.hand_over(deployment, secrets, heir).await {
+        log::warn!(operation:% = work.operation.id; "{}", chain(&error));
+    }
     Ok(())
 }
 

@@ -329,6 +329,7 @@ pub fn release(conn: &mut Conn<'_>, id: &DeploymentId) -> Result<(), StoreError>
     .execute(c))?;
     set_members(conn, id, &[])?;
     set_closed(conn, id, None)?;
+    super::renewal::forget(conn, id)?;
     each!(conn, |c| diesel::update(
         deployments::table.find(id.as_str())
     )

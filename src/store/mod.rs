@@ -34,6 +34,7 @@ pub mod notes;
 pub mod operation;
 pub mod oversight;
 pub mod queue;
+pub mod renewal;
 mod reserve;
 pub mod schedule;
 mod schema;

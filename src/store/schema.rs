@@ -223,7 +223,18 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    renewals (deployment_id) {
+        deployment_id -> Text,
+        due_at -> Timestamp,
+        ends_at -> Timestamp,
+        changes_at -> Nullable<Timestamp>,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(instances, deployments);
+diesel::allow_tables_to_appear_in_same_query!(instances, renewals);
+diesel::allow_tables_to_appear_in_same_query!(deployments, renewals);
 diesel::allow_tables_to_appear_in_same_query!(instances, operations);
 diesel::allow_tables_to_appear_in_same_query!(instances, schedules);
 diesel::allow_tables_to_appear_in_same_query!(deployments, operations);

@@ -44,6 +44,7 @@ async fn story(broker: &TestBroker) -> Value {
     defragment(broker, &source).await;
     repair(broker, &source).await;
     recover(broker, &source).await;
+    renew(broker, &source).await;
     update(broker, json!({ "db_version": "3.6.16", "units": 2 })).await;
     inside.idle("source").await;
     let seen = json!({
@@ -94,6 +95,17 @@ async fn repair(broker: &TestBroker, of: &Value) {
     let end = broker.recipe_end(of, &recipe).await;
     assert_eq!(end["status"], "complete", "{end}");
     assert_eq!(end["name"], "Replace member m2");
+}
+
+/// Gives the members of `source` another certificate.
+async fn renew(broker: &TestBroker, of: &Value) {
+    let path = "/operator/instances/source/renew";
+    let accepted = answer(broker.osb(Method::POST, path)).await;
+    assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
+    let recipe = json!({ "id": accepted.body["operation"] });
+    let end = broker.recipe_end(of, &recipe).await;
+    assert_eq!(end["status"], "complete", "{end}");
+    assert_eq!(end["name"], "Renew the certificates");
 }
 
 /// Makes the database of `source` anew of what a member still has.

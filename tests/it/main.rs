@@ -59,6 +59,7 @@ mod rates;
 mod raw;
 mod reconcile;
 mod recover;
+mod renewals;
 mod repair;
 mod restore_here;
 mod restores;

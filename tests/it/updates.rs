@@ -293,8 +293,8 @@ pub struct Writer {
 #[derive(Debug)]
 pub struct Written {
     pub keys: usize,
-    errors: usize,
-    longest_gap: Duration,
+    pub errors: usize,
+    pub longest_gap: Duration,
 }
 
 /// How long the writer waits for one answer.
@@ -357,7 +357,7 @@ async fn write(credentials: Value, stop: Arc<AtomicBool>) -> Written {
 }
 
 /// What nobody may see of an update, also on a busy machine: elections take about a second.
-const GAP_MAX: Duration = Duration::from_secs(10);
+pub const GAP_MAX: Duration = Duration::from_secs(10);
 
 /// Updates `i` while its application writes; returns what came of that.
 async fn updated_while_written(

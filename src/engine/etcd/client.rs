@@ -214,11 +214,11 @@ impl<'a> Cluster<'a> {
         secrets: &'a DeploymentSecrets,
         access: Access,
     ) -> Result<Self, EngineError> {
-        let authority = Certificate::from_pem(&secrets.ca_certificate);
+        let authority = Certificate::from_pem(secrets.trusted());
         let mut tls = TlsOptions::new().ca_certificate(authority);
         let root = match access {
             Access::Passwords => None,
-            Access::Certificates => Some(certificates::root_client(&deployment.id, secrets)?),
+            Access::Certificates => Some(certificates::root_client(secrets)?),
         };
         if let Some(root) = &root {
             let (certificate, key) = (&root.certificate, root.key.expose());

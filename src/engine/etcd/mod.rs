@@ -32,6 +32,7 @@ mod tests;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 
 use self::client::Cluster;
 use super::{
@@ -43,6 +44,7 @@ use crate::model::{
     engine::{Obstacle, Profile},
     ids::DeploymentId,
     observation::MemberObservation,
+    renewal::{Certificates, Renewal},
     server::{Server, Task},
     version::Version,
 };
@@ -77,8 +79,22 @@ impl Engine for Etcd {
         &self,
         id: &DeploymentId,
         host: &str,
+        certificates: &Certificates,
+        now: DateTime<Utc>,
     ) -> Result<DeploymentSecrets, EngineError> {
-        certificates::generate_secrets(id, host)
+        certificates::generate_secrets(id, host, certificates, now)
+    }
+
+    fn renew_secrets(
+        &self,
+        id: &DeploymentId,
+        host: &str,
+        secrets: &DeploymentSecrets,
+        what: Renewal,
+        certificates: &Certificates,
+        now: DateTime<Utc>,
+    ) -> Result<DeploymentSecrets, EngineError> {
+        certificates::renew(id, host, secrets, what, certificates, now)
     }
 
     fn servers(

@@ -106,9 +106,9 @@ type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
 fn tls(cluster: &Cluster<'_>) -> Result<ClientConfig, AnyError> {
     let mut authorities = RootCertStore::empty();
-    authorities.add(CertificateDer::from_pem_slice(
-        cluster.secrets.ca_certificate.as_bytes(),
-    )?)?;
+    for authority in CertificateDer::pem_slice_iter(cluster.secrets.trusted().as_bytes()) {
+        authorities.add(authority?)?;
+    }
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_root_certificates(authorities);

@@ -176,7 +176,7 @@ fn identity_args(deployment: &Deployment, member: &Member) -> [String; 4] {
 fn files(secrets: &DeploymentSecrets) -> Vec<ServerFile> {
     let file = |name, contents| ServerFile { name, contents };
     vec![
-        file(CA_FILE, Secret::new(secrets.ca_certificate.as_str())),
+        file(CA_FILE, Secret::new(secrets.trusted())),
         file(
             CERTIFICATE_FILE,
             Secret::new(secrets.member_certificate.as_str()),
@@ -284,6 +284,9 @@ mod tests {
             member_certificate: "certificate".to_owned(),
             member_key: Secret::new("SECRET"),
             root_password: Secret::new("SECRET"),
+            certificates: None,
+            next_authority: None,
+            former_ca_certificate: None,
         }
     }
 

@@ -103,7 +103,7 @@ pub struct DeploymentBody {
     cluster_id: String,
     /// Its size.
     units: u32,
-    /// Certificate of its own authority (PEM, in base64), once it is made.
+    /// The certificates of its own authorities to trust (PEM, in base64), once there are some.
     #[schema(required)]
     ca_certificate_base64: Option<String>,
     /// Where its members are; in lists it is not told.
@@ -200,7 +200,7 @@ pub struct RecipeBody {
     #[schema(required, value_type = Option<OwnId>)]
     backup_id: Option<BackupId>,
     /// Where it came from: `osb`, `compose`, `dashboard`, `schedule`, `retention`, `expiry`,
-    /// `guard`, `watchdog`, `operator`.
+    /// `guard`, `watchdog`, `renewal`, `operator`.
     source: String,
     /// When it was asked for.
     #[schema(value_type = Time)]
@@ -562,6 +562,7 @@ pub fn recipe_words(operation: &Operation) -> (&'static str, Cow<'static, str>) 
         OperationKind::Relief => ("Recipes::Deployment::Run", "Make room in the database"),
         OperationKind::Defragment => ("Recipes::Deployment::Run", "Defragment the database"),
         OperationKind::Recover => ("Recipes::Deployment::Run", "Recover the database"),
+        OperationKind::Renew => ("Recipes::Deployment::Run", "Renew the certificates"),
         OperationKind::Repair => return ("Recipes::Deployment::Run", name_of_repair(operation)),
     };
     (template, name.into())

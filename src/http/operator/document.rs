@@ -38,6 +38,7 @@ const RULES: Rules = Rules {
         super::clock::trust,
         super::owners,
         super::change_owners,
+        super::members::renew,
         super::members::repair,
         super::members::recover,
         super::operations::list,

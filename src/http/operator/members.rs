@@ -69,6 +69,22 @@ pub async fn repair(api: web::Data<Api>, request: HttpRequest, payload: web::Pay
     Ok(HttpResponse::Accepted().json(Accepted::of(&operation)))
 }
 
+/// Gives the members of a database another certificate, one member after the other, and does what else is
+/// due about its certificates. The broker does so by itself long before they end.
+#[utoipa::path(
+    post, path = "/operator/instances/{instance}/renew", operation_id = "renew",
+    responses(
+        (status = 202, description = "The certificates are being renewed", body = Accepted),
+        (status = 404, description = "There is no such instance"),
+        (status = 422, description = "The instance is not ready"),
+    )
+)]
+pub async fn renew(api: web::Data<Api>, request: HttpRequest) -> Answer {
+    let instance: InstanceId = path_id(&request, "instance")?;
+    let operation = api.broker.renew(instance, ORIGIN).await?;
+    Ok(HttpResponse::Accepted().json(Accepted::of(&operation)))
+}
+
 /// What a recovery would do.
 #[derive(Serialize, ToSchema)]
 pub struct RecoveryPlan {

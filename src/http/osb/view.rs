@@ -184,9 +184,9 @@ struct Credentials {
     uri_direct_1: String,
     /// The third member.
     uri_direct_2: String,
-    /// A command line; it expects the authority's certificate in `ca.pem`.
+    /// A command line; it expects the authorities' certificates in `ca.pem`.
     uri_cli: String,
-    /// Certificate of the deployment's own authority (PEM, in base64).
+    /// The certificates of the deployment's own authorities to trust (PEM, in base64).
     ca_certificate_base64: String,
     /// Always empty.
     maps: Vec<String>,

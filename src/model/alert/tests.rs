@@ -67,6 +67,7 @@ fn database() -> DatabaseWatch {
         incidents: Vec::new(),
         repair: None,
         is_recovered: false,
+        certificates: None,
     }
 }
 
@@ -94,6 +95,39 @@ fn silent() -> MemberHealth {
 fn nothing_is_told_of_what_is_well() {
     let well = seen(vec![serving(1, &[]), serving(2, &[]), serving(3, &[])]);
     assert_eq!(told(Some(&well)), []);
+}
+
+#[test]
+fn certificates_are_told_of_from_60_days_before_their_end_until_they_are_renewed() {
+    let gravities = |ends_in: i64, changes_in: Option<i64>| {
+        let day = |days| at(0) + TimeDelta::days(days);
+        let outlook = Outlook {
+            due_at: day(-200),
+            ends_at: day(ends_in),
+            changes_at: changes_in.map(day),
+        };
+        let database = DatabaseWatch {
+            certificates: Some(outlook),
+            ..database()
+        };
+        let well = seen(vec![serving(1, &[]), serving(2, &[]), serving(3, &[])]);
+        let none_late = watch("i", 0, None);
+        let alerts = alerts(at(0), &database, Some(&well), &none_late);
+        let told = alerts.into_iter().map(|a| (a.gravity, a.message));
+        told.collect::<Vec<_>>()
+    };
+    assert_eq!(gravities(61, None), []);
+    let near = gravities(60, None);
+    assert_eq!(near[0].0, Gravity::Warning);
+    assert!(near[0].1.contains("bring back"), "{near:?}");
+    let over = gravities(0, None);
+    assert_eq!(over[0].0, Gravity::Critical);
+    assert!(over[0].1.contains("has ended"), "{over:?}");
+    let early = gravities(700, Some(61));
+    assert_eq!(early[0].0, Gravity::Notice);
+    let soon = gravities(700, Some(60));
+    assert_eq!(soon[0].0, Gravity::Warning);
+    assert!(soon[0].1.contains("fetch them anew"), "{soon:?}");
 }
 
 #[test]

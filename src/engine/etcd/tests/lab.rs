@@ -19,6 +19,7 @@ use crate::{
     model::{
         deployment::{Access, Deployment, DeploymentSecrets, Member, Membership, Shape},
         ids::DeploymentId,
+        renewal::{CertificateLife, Certificates},
         server::{HOME, Program, STAGE, Server, Task},
         version::Version,
     },
@@ -53,8 +54,12 @@ pub struct Lab {
 
 impl Lab {
     pub fn new(version: &str, members: usize) -> Self {
-        let id = DeploymentId::generate(Utc::now());
-        let secrets = Etcd.generate_secrets(&id, HOST).expect("secrets");
+        let now = Utc::now();
+        let id = DeploymentId::generate(now);
+        let certificates = Certificates::new(now, &CertificateLife::default());
+        let secrets = Etcd
+            .generate_secrets(&id, HOST, &certificates, now)
+            .expect("secrets");
         let members = (0..members).map(|index| Member {
             name: format!("m{index}"),
             host: HOST.to_owned(),

@@ -1,0 +1,169 @@
+//! Certificates of deployments that are renewed: before they end, or as an operator asks for it.
+
+use chrono::{DateTime, Utc};
+
+use super::{
+    Broker, BrokerError,
+    repair::{IN_HAND, usable},
+};
+use crate::{
+    model::{
+        deployment::{Deployment, DeploymentSecrets},
+        failure::chain,
+        ids::{DeploymentId, InstanceId},
+        limits::{CERTIFICATES_LOOKED_AT, RENEWAL_BUSY, RENEWAL_RETRY, RENEWALS_AT_ONCE},
+        operation::{Operation, OperationKind, RENEWAL},
+        renewal::Certificates,
+        trust::Trusted,
+    },
+    store::{self, Conn, StoreError},
+};
+
+impl Broker {
+    /// Begins the renewals that are due, unless the clock is in doubt; returns how many.
+    pub async fn renew_due(&self) -> Result<usize, BrokerError> {
+        let Some(now) = self.time.trusted().map(Trusted::time) else {
+            return Ok(0);
+        };
+        let unknown = self
+            .store
+            .read(|conn| store::renewal::missing(conn, CERTIFICATES_LOOKED_AT));
+        for instance in unknown.await? {
+            self.look_at_certificates(instance).await?;
+        }
+        let due = self.store.read(move |conn| {
+            let free = RENEWALS_AT_ONCE - store::renewal::active(conn)?;
+            store::renewal::due(conn, now, free.max(0))
+        });
+        let mut begun = 0;
+        for (instance, deployment) in due.await? {
+            let decided = self
+                .store
+                .write(move |conn| begin(conn, &instance, &deployment, now));
+            begun += usize::from(decided.await?);
+        }
+        Ok(begun)
+    }
+
+    /// Accepts to give the members of an instance another certificate, and to do what else is due. While
+    /// that goes on, tells of it.
+    pub async fn renew(
+        &self,
+        instance: InstanceId,
+        origin: &'static str,
+    ) -> Result<Operation, BrokerError> {
+        let now = self.clock.now();
+        self.store
+            .decide(move |conn| {
+                usable(conn, &instance)?;
+                let mut active = store::operation::active_on_instance(conn, &instance)?;
+                active.retain(|operation| operation.kind == OperationKind::Renew);
+                if let Some(running) = active.pop() {
+                    return Ok(running);
+                }
+                Ok(queue(conn, &instance, origin, now)?)
+            })
+            .await
+    }
+
+    /// [`Self::trusted_authorities`] of the deployment behind an instance, as it is now.
+    pub(super) async fn authorities_of(
+        &self,
+        instance: &InstanceId,
+    ) -> Result<Option<String>, BrokerError> {
+        let instance = instance.clone();
+        let found = self
+            .store
+            .read(move |conn| store::deployment::of_instance(conn, &instance))
+            .await?;
+        match found {
+            Some((deployment, sealed)) => self.trusted_authorities(&deployment, sealed.as_deref()),
+            None => Ok(None),
+        }
+    }
+
+    /// The certificates of the authorities that whoever uses a deployment trusts (PEM); none before it
+    /// has any.
+    pub(super) fn trusted_authorities(
+        &self,
+        deployment: &Deployment,
+        sealed: Option<&str>,
+    ) -> Result<Option<String>, BrokerError> {
+        let secrets = self.secrets(deployment, sealed)?;
+        Ok(secrets.map(|secrets| secrets.trusted()))
+    }
+
+    fn secrets(
+        &self,
+        deployment: &Deployment,
+        sealed: Option<&str>,
+    ) -> Result<Option<DeploymentSecrets>, BrokerError> {
+        let Some(sealed) = sealed else {
+            return Ok(None);
+        };
+        let plain = self.keys.open(&deployment.seal_context(), sealed)?;
+        Ok(Some(serde_json::from_slice(&plain)?))
+    }
+
+    /// An earlier version of the broker made them, or they were adopted.
+    async fn look_at_certificates(&self, instance: InstanceId) -> Result<(), BrokerError> {
+        let id = instance.clone();
+        let found = self
+            .store
+            .read(move |conn| store::deployment::of_instance(conn, &id));
+        let Some((deployment, sealed)) = found.await? else {
+            return Ok(());
+        };
+        let certificates = match self.secrets(&deployment, sealed.as_deref()) {
+            Ok(Some(secrets)) => secrets.certificates(&deployment.id),
+            Ok(None) => return Ok(()),
+            // The others are not held up by it.
+            Err(error) => {
+                log::error!(deployment:% = deployment.id;
+                    "when its certificates end cannot be read: {}", chain(&error));
+                Certificates::of_before(deployment.id.made_at())
+            }
+        };
+        let outlook = certificates.outlook(&self.certificate_life);
+        let write = move |conn: &mut Conn<'_>| {
+            // Released meanwhile, or renewed, they are somebody else's affair.
+            let now = store::deployment::of_instance(conn, &instance)?;
+            let is_same = now.is_some_and(|(_, now)| now == sealed);
+            if is_same && store::renewal::find(conn, &deployment.id)?.is_none() {
+                store::renewal::set(conn, &deployment.id, &outlook)?;
+            }
+            Ok(())
+        };
+        Ok(self.store.write(write).await?)
+    }
+}
+
+/// Returns whether a renewal was queued. One that fails is tried again after [`RENEWAL_RETRY`].
+fn begin(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+    deployment: &DeploymentId,
+    now: DateTime<Utc>,
+) -> Result<bool, StoreError> {
+    let active = store::operation::active_on_instance(conn, instance)?;
+    let is_busy = active.iter().any(|o| IN_HAND.contains(&o.kind));
+    if is_busy {
+        store::renewal::put_off(conn, deployment, now + RENEWAL_BUSY)?;
+        return Ok(false);
+    }
+    store::renewal::put_off(conn, deployment, now + RENEWAL_RETRY)?;
+    queue(conn, instance, RENEWAL, now)?;
+    Ok(true)
+}
+
+fn queue(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+    origin: &str,
+    now: DateTime<Utc>,
+) -> Result<Operation, StoreError> {
+    let operation = Operation::queued(OperationKind::Renew, instance, origin, now);
+    let key = format!("renewal {instance}");
+    store::operation::insert(conn, &operation, Some(&key))?;
+    Ok(operation)
+}

@@ -1,0 +1,207 @@
+//! Renews the certificates of a deployment, member by member, while it serves.
+//!
+//! What is new is written down before a member runs with it, and nothing further is made before all
+//! members run with what was made last: so the next authority issues nothing before all trust it. A
+//! member is started anew only while all others serve, the leader last.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use chrono::{DateTime, Utc};
+use tokio::time::{Instant, sleep};
+
+use super::{Definition, Ending, Outcome, Step, StepError, Work, members, relief, update};
+use crate::{
+    model::{
+        deployment::{Deployment, DeploymentSecrets, Member},
+        limits::{AGREEMENT_POLL, CHANGE_WAIT},
+        operation::OWN_ORIGINS,
+        renewal::Renewal,
+        trust::Trusted,
+        update::next_move,
+    },
+    store::{self, Conn},
+};
+
+/// Renewal.
+pub const DEFINITION: Definition = Definition {
+    steps: &[
+        Step {
+            name: "renew",
+            title: "Renewing the certificates, member by member",
+            run: |w| Box::pin(renew(w)),
+        },
+        Step {
+            name: "note",
+            title: "Writing down when the next ones are due",
+            run: |w| Box::pin(note(w)),
+        },
+    ],
+    // Members that have come along and those that have not get on with each other.
+    cleanup: &[],
+    succeed: |_: &mut Conn<'_>, _: &Ending<'_>| Ok(()),
+    fail: |_: &mut Conn<'_>, _: &Ending<'_>, _| Ok(()),
+};
+
+/// Brings one member along, or makes what is due when all have come along; done when nothing is.
+async fn renew(work: Arc<Work>) -> Result<Outcome, StepError> {
+    // Whoever has not heard of the next authority is shut out when it issues, and there is no way back.
+    let now = work.parts.time.trusted().map(Trusted::time);
+    let now = now.ok_or_else(|| {
+        StepError::passing("the broker's clock is in doubt, and certificates go by it")
+    })?;
+    let life = work.parts.certificate_life;
+    let (deployment, secrets) = work.allocated().await?;
+    let certificates = secrets.certificates(&deployment.id);
+    let behind = behind(&work, &deployment, &secrets).await?;
+    // Members whose certificates have ended do not find together one by one.
+    let is_started = behind.is_empty() && certificates.outlook(&life).ends_at > now;
+    let wait = if is_started {
+        CHANGE_WAIT
+    } else {
+        Duration::ZERO
+    };
+    if certificates.have_ended(now) && !most_serve(&work, &deployment, &secrets, wait).await? {
+        if behind.is_empty() && !make_due(&work, &deployment, &secrets, now).await? {
+            return Err(StepError::passing("most members do not serve"));
+        }
+        let (deployment, secrets) = work.allocated().await?;
+        members::start_what_can(&work, &deployment, &secrets).await?;
+        return Ok(Outcome::Again);
+    }
+    if let Some(lost) = members::lost(&work, &deployment).await? {
+        return Err(StepError::last(format!(
+            "member {lost} has lost its data, and is replaced first"
+        )));
+    }
+    if behind.is_empty() || behind.len() == deployment.members.len() {
+        members::check_serving(&work, &deployment, &secrets).await?;
+    } else {
+        // The last one that was started may have much to read.
+        members::await_ready(&work, &deployment, &secrets, deployment.access()).await?;
+    }
+    if !behind.is_empty() {
+        // No relief comes in between.
+        if !relief::close_if_unsafe(&work, &deployment, &secrets).await? {
+            bring_along(&work, &deployment, &secrets, &behind).await?;
+        }
+        return Ok(Outcome::Again);
+    }
+    if make_due(&work, &deployment, &secrets, now).await? {
+        return Ok(Outcome::Again);
+    }
+    Outcome::done()
+}
+
+/// The names of the members that do not run with what was made last.
+async fn behind(
+    work: &Work,
+    deployment: &Deployment,
+    secrets: &DeploymentSecrets,
+) -> Result<HashSet<String>, StepError> {
+    let provisioner = &work.cluster(deployment)?.provisioner;
+    let engine = work.engine(deployment)?;
+    let mut behind = HashSet::new();
+    for server in engine.servers(deployment, secrets, deployment.access()) {
+        if !provisioner.runs_as(&server).await? {
+            behind.insert(server.member);
+        }
+    }
+    Ok(behind)
+}
+
+/// Whether a majority serves, or does so within `wait`.
+async fn most_serve(
+    work: &Work,
+    deployment: &Deployment,
+    secrets: &DeploymentSecrets,
+    wait: Duration,
+) -> Result<bool, StepError> {
+    let engine = work.engine(deployment)?;
+    let deadline = Instant::now() + wait;
+    loop {
+        let seen = engine.observe(deployment, secrets).await?;
+        let serving = seen.iter().filter(|member| member.serves()).count();
+        if serving * 2 > seen.len() {
+            return Ok(true);
+        }
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        sleep(AGREEMENT_POLL).await;
+    }
+}
+
+/// Starts the member anew that comes next.
+async fn bring_along(
+    work: &Work,
+    deployment: &Deployment,
+    secrets: &DeploymentSecrets,
+    behind: &HashSet<String>,
+) -> Result<(), StepError> {
+    let has_come = |member: &Member| !behind.contains(&member.name);
+    let standings = update::standings(work, deployment, secrets, has_come).await?;
+    let Some(next) = next_move(&update::led(standings)?) else {
+        return Ok(());
+    };
+    if let Some(heir) = next.heir {
+        update::hand_over(work, deployment, secrets, heir).await?;
+    }
+    let engine = work.engine(deployment)?;
+    let servers = engine.servers(deployment, secrets, deployment.access());
+    let provisioner = &work.cluster(deployment)?.provisioner;
+    provisioner.start(&servers[next.member]).await?;
+    members::await_ready(work, deployment, secrets, deployment.access()).await
+}
+
+/// Makes what is due, and writes it down; returns whether anything was.
+async fn make_due(
+    work: &Work,
+    deployment: &Deployment,
+    secrets: &DeploymentSecrets,
+    now: DateTime<Utc>,
+) -> Result<bool, StepError> {
+    let life = work.parts.certificate_life;
+    let operation = &work.operation;
+    let by_itself = OWN_ORIGINS.contains(&operation.origin.as_str());
+    let asked_by = (!by_itself).then_some(&operation.id);
+    let certificates = secrets.certificates(&deployment.id);
+    let Some(what) = certificates.due(now, asked_by, &life) else {
+        return Ok(false);
+    };
+    let renewed = certificates.renewed(what, now, &operation.id, &life);
+    let host = work.cluster(deployment)?.provisioner.host();
+    let secrets = work.engine(deployment)?.renew_secrets(
+        &deployment.id,
+        host,
+        secrets,
+        what,
+        &renewed,
+        now,
+    )?;
+    let sealed = work.seal(&deployment.seal_context(), &secrets)?;
+    let id = deployment.id.clone();
+    work.write(move |conn| store::deployment::set_sealed(conn, &id, &sealed))
+        .await?;
+    log::info!(deployment:% = deployment.id; "{}", told(what));
+    Ok(true)
+}
+
+/// What was done, for the log.
+fn told(what: Renewal) -> &'static str {
+    match what {
+        Renewal::Follow => "its next authority is made, and trusted from now on",
+        Renewal::Change => "its next authority issues from now on",
+        Renewal::Retire => "its former authority has ended, and is trusted no more",
+        Renewal::Members => "its members get another certificate",
+    }
+}
+
+/// All members have come along.
+async fn note(work: Arc<Work>) -> Result<Outcome, StepError> {
+    let (deployment, secrets) = work.allocated().await?;
+    let certificates = secrets.certificates(&deployment.id);
+    let outlook = certificates.outlook(&work.parts.certificate_life);
+    work.write(move |conn| store::renewal::set(conn, &deployment.id, &outlook))
+        .await?;
+    Outcome::done()
+}
