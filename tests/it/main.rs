@@ -38,6 +38,7 @@ mod dashboard_versions;
 mod disk;
 mod dying_members;
 mod etcd;
+mod fair_shares;
 mod faults;
 mod folders;
 mod full;
