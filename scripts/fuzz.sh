@@ -115,7 +115,8 @@ echo '[{"id":"local","name":"This machine","capacity_units":1000}]' >"$work/clus
 ports=$(free_ports)
 # Requests come faster here than from any one client that is let in.
 "$broker" serve --listen 127.0.0.1:0 --data-dir "$work/data" --port-range "$ports" \
-    --catalog "$work/catalog.json" --clusters "$work/clusters.json" --requests-per-second 0 >"$work/log" 2>&1 </dev/null &
+    --catalog "$work/catalog.json" --clusters "$work/clusters.json" --requests-per-second 0 \
+    --backup-pause 0 --failed-sign-ins 0 >"$work/log" 2>&1 </dev/null &
 pid=$!
 serves() { grep -q 'compose-broker serves ' "$work/log"; }
 until_true 60 serves

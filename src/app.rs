@@ -334,7 +334,7 @@ impl App {
             password: config.password,
         }];
         credentials.extend(config.more_credentials);
-        let doorkeeper = Doorkeeper::new(&keys, &credentials);
+        let doorkeeper = Doorkeeper::new(&keys, &credentials, config.failed_sign_ins);
         let broker = Arc::new(Broker {
             store: store.clone(),
             catalog: catalog.clone(),
@@ -353,6 +353,7 @@ impl App {
             public_url: public_url.clone(),
             audit_days: config.audit_days,
             certificate_life: surroundings.certificate_life,
+            on_demand_pause: config.on_demand_pause,
             accesses: Accesses::default(),
             doorkeeper,
             downloads: Downloads::on(runtime),

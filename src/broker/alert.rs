@@ -34,7 +34,7 @@ impl Broker {
         let (backups, beside) = self
             .store
             .read(move |conn| {
-                let backups = store::backup::of_instance(conn, &instance.id)?;
+                let backups = store::backup::complete_of(conn, &instance.id)?;
                 let watch = backup_watch(conn, &instance, &backups)?;
                 Ok((watch, beside(conn, &deployment, now)?))
             })
@@ -112,7 +112,7 @@ pub(super) fn beside(
     })
 }
 
-/// What is known of an instance's scheduled backups; `backups` are all that it has.
+/// What is known of an instance's scheduled backups; `backups` are at least all that are complete.
 pub(super) fn backup_watch(
     conn: &mut Conn<'_>,
     instance: &Instance,

@@ -1,5 +1,7 @@
 //! Take and list backups.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 
 use super::{Broker, BrokerError, backup_key};
@@ -16,28 +18,24 @@ use crate::{
 
 impl Broker {
     /// Accepts a backup of an instance. While one is being taken, tells of that one: clients
-    /// repeat the request when they hear nothing.
+    /// repeat the request when they hear nothing. Fails when the last one was asked for not long ago.
     pub async fn back_up(
         &self,
         instance: InstanceId,
         origin: &'static str,
     ) -> Result<Operation, BrokerError> {
-        let now = self.clock.now();
+        let (pause, now) = (self.on_demand_pause, self.clock.now());
         self.store
-            .decide(move |conn| back_up_in(conn, &instance, origin, now))
+            .decide(move |conn| back_up_in(conn, &instance, origin, pause, now))
             .await
     }
 
     /// The backups of an instance that are listed, newest first: expired ones are not.
     pub async fn backups(&self, instance: InstanceId) -> Result<Vec<Backup>, BrokerError> {
-        let backups = self
+        Ok(self
             .store
-            .read(move |conn| store::backup::of_instance(conn, &instance))
-            .await?;
-        Ok(backups
-            .into_iter()
-            .filter(|b| b.state != BackupState::Expired)
-            .collect())
+            .read(move |conn| store::backup::listed(conn, &instance))
+            .await?)
     }
 
     /// One backup of an instance that is listed.
@@ -56,6 +54,7 @@ pub(super) fn back_up_in(
     conn: &mut Conn<'_>,
     instance: &InstanceId,
     origin: &'static str,
+    pause: Duration,
     now: DateTime<Utc>,
 ) -> Result<Operation, BrokerError> {
     let Some(instance) = store::instance::find(conn, instance)? else {
@@ -77,8 +76,20 @@ pub(super) fn back_up_in(
             return Ok(running);
         }
     }
+    let last = store::backup::last_on_demand(conn, &instance.id)?;
+    if let Some(wait) = last.and_then(|last| wait_after(last, pause, now)) {
+        return Err(BrokerError::TooSoon(wait));
+    }
     let operation = accept(conn, &instance.id, &instance.deployment, None, origin, now)?;
     Ok(operation)
+}
+
+/// How long the next on-demand backup has to wait, in whole seconds. A clock that was set back holds
+/// nobody up.
+fn wait_after(last: DateTime<Utc>, pause: Duration, now: DateTime<Utc>) -> Option<Duration> {
+    let passed = (now - last).to_std().ok()?;
+    let wait = pause.checked_sub(passed).filter(|wait| !wait.is_zero())?;
+    Some(Duration::from_secs(wait.as_secs() + 1))
 }
 
 /// Whether a backup is taken for an upgrade: it goes by itself, and is nobody's answer.

@@ -511,6 +511,27 @@ fn unbind_in(
     end_binding(conn, &binding, BindingState::Deleting, "osb", now)
 }
 
+/// Lets nobody in with a binding from here on, nor anybody go on making it; its database user is there
+/// still. Returns the operation that ends it, when there is one.
+pub(super) fn close_binding(
+    conn: &mut Conn<'_>,
+    binding: &Binding,
+    state: BindingState,
+) -> Result<Option<OperationId>, StoreError> {
+    let (instance, id) = (&binding.instance, &binding.id);
+    store::binding::revoke_tokens(conn, instance, id)?;
+    store::binding::set_state(conn, instance, id, state)?;
+    let active = store::operation::active_on_instance(conn, instance)?;
+    let on_binding = || active.iter().filter(|o| o.binding.as_ref() == Some(id));
+    if let Some(running) = on_binding().find(|o| o.kind == OperationKind::Unbind) {
+        return Ok(Some(running.id.clone()));
+    }
+    for operation in on_binding() {
+        store::operation::halt(conn, &operation.id)?;
+    }
+    Ok(None)
+}
+
 /// Queues the removal of a binding's user, unless that is under way; a bind that runs is halted.
 /// The binding is in state `state` from then on.
 pub(super) fn end_binding(
@@ -521,19 +542,11 @@ pub(super) fn end_binding(
     now: DateTime<Utc>,
 ) -> Result<OperationId, BrokerError> {
     let (instance, id) = (&binding.instance, &binding.id);
-    // The tokens are of no use from here on; the database user follows.
-    store::binding::revoke_tokens(conn, instance, id)?;
-    store::binding::set_state(conn, instance, id, state)?;
     store::binding::set_expiry_due(conn, instance, id, None)?;
-    let active = store::operation::active_on_instance(conn, instance)?;
-    let on_binding = || active.iter().filter(|o| o.binding.as_ref() == Some(id));
-    if let Some(running) = on_binding().find(|o| o.kind == OperationKind::Unbind) {
-        return Ok(running.id.clone());
+    if let Some(running) = close_binding(conn, binding, state)? {
+        return Ok(running);
     }
     check_not_updating(conn, instance)?;
-    for operation in on_binding() {
-        store::operation::halt(conn, &operation.id)?;
-    }
     let operation = Operation {
         binding: Some(id.clone()),
         waits_for: WaitsFor::Binding,

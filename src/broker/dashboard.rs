@@ -148,7 +148,7 @@ impl Broker {
                 let Some(deployment) = store::deployment::of_instance(conn, &id)? else {
                     return Ok(None);
                 };
-                let backups = store::backup::of_instance(conn, &id)?;
+                let backups = store::backup::listed(conn, &id)?;
                 let facts = Facts {
                     notes: store::notes::of(conn, &deployment.0.id)?,
                     watch: backup_watch(conn, &instance, &backups)?,
@@ -190,11 +190,7 @@ impl Broker {
             plan: plan_name,
             placement: plan.map_or(Placement::Default, |p| p.rules.placement),
             on_demand_kept: plan.map_or(1, |p| p.rules.on_demand_backups_kept),
-            backups: facts
-                .backups
-                .into_iter()
-                .filter(|b| b.state != BackupState::Expired)
-                .collect(),
+            backups: facts.backups,
             operations,
             next_backup: facts
                 .watch
@@ -288,11 +284,12 @@ impl Broker {
         id: InstanceId,
     ) -> Result<BackUpNow, BrokerError> {
         let (session, now) = (session.clone(), self.clock.now());
+        let pause = self.on_demand_pause;
         self.store
             .decide(move |conn| {
                 let instance = reached(conn, &session, &id)?.ok_or_else(no_such_page)?;
                 let active = store::operation::active_on_instance(conn, &instance.id)?;
-                let operation = back_up_in(conn, &id, "dashboard", now)?;
+                let operation = back_up_in(conn, &id, "dashboard", pause, now)?;
                 Ok(if active.iter().any(|o| o.id == operation.id) {
                     BackUpNow::Running(operation.id)
                 } else {

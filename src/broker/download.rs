@@ -14,8 +14,8 @@ use chrono::DateTime;
 use futures::StreamExt as _;
 use tokio::{
     runtime::Handle,
-    sync::{Semaphore, mpsc},
-    time::timeout,
+    sync::mpsc,
+    time::{Instant, timeout},
 };
 
 use super::{Broker, BrokerError, token::descends};
@@ -25,11 +25,12 @@ use crate::{
     model::{
         backup::{Backup, BackupState, Manifest},
         deployment::Deployment,
+        download::{Pace, Taker},
         holder::Holder,
         ids::{BackupId, BindingId, DeploymentId, InstanceId},
         limits::{
             DOWNLOAD_CHUNKS_AHEAD, DOWNLOAD_LENGTHS_REMEMBERED_MAX, DOWNLOAD_LINK_TTL,
-            DOWNLOAD_STALL_MAX, DOWNLOADS_AT_ONCE,
+            DOWNLOAD_STALL_MAX,
         },
         trail::{Access, Accessed},
     },
@@ -93,6 +94,7 @@ pub struct BackupDownload {
     object: String,
     manifest: Manifest,
     access: Access,
+    taker: Taker,
 }
 
 /// A download that has begun.
@@ -103,11 +105,26 @@ pub struct Download {
     pub content: ByteStream,
 }
 
+/// A download's place; it is free again when this goes.
+struct Place {
+    sent: Arc<Mutex<Vec<Taker>>>,
+    taker: Taker,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(i) = sent.iter().position(|taker| *taker == self.taker) {
+            sent.swap_remove(i);
+        }
+    }
+}
+
 /// Where downloads are made: unpacking and packing costs time that the threads which answer
 /// requests do not have, and only so many are made at once.
 pub struct Downloads {
     runtime: Handle,
-    places: Arc<Semaphore>,
+    sent: Arc<Mutex<Vec<Taker>>>,
     /// How long archives are that were measured.
     lengths: Mutex<HashMap<BackupId, u64>>,
 }
@@ -117,7 +134,7 @@ impl Downloads {
     pub fn on(runtime: Handle) -> Self {
         Self {
             runtime,
-            places: Arc::new(Semaphore::new(DOWNLOADS_AT_ONCE)),
+            sent: Arc::default(),
             lengths: Mutex::default(),
         }
     }
@@ -126,24 +143,37 @@ impl Downloads {
         self.lengths.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets `content` be made elsewhere, a few chunks ahead of its reader. A reader that stalls
-    /// loses it, and its place.
-    pub(super) fn send(&self, mut content: ByteStream) -> Result<ByteStream, BrokerError> {
-        let place = self
-            .places
-            .clone()
-            .try_acquire_owned()
-            .map_err(|_| BrokerError::Busy)?;
+    fn place_for(&self, taker: Taker) -> Result<Place, BrokerError> {
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        if !taker.has_place(&sent) {
+            return Err(BrokerError::Busy);
+        }
+        sent.push(taker.clone());
+        let sent = self.sent.clone();
+        Ok(Place { sent, taker })
+    }
+
+    /// Lets `content` be made elsewhere, a few chunks ahead of its reader. A reader that stalls, or
+    /// is too slow in all, loses it, and its place.
+    pub(super) fn send(
+        &self,
+        taker: Taker,
+        mut content: ByteStream,
+    ) -> Result<ByteStream, BrokerError> {
+        let place = self.place_for(taker)?;
         let (chunks, mut reader) = mpsc::channel(DOWNLOAD_CHUNKS_AHEAD);
         self.runtime.spawn(async move {
-            let _place = place;
+            let mut pace = Pace::default();
             while let Some(chunk) = content.next().await {
-                match timeout(DOWNLOAD_STALL_MAX, chunks.send(Part::Chunk(chunk))).await {
-                    Ok(Ok(())) => {}
+                let (bytes, begun) = (chunk.as_ref().map_or(0, Bytes::len), Instant::now());
+                match timeout(pace.patience(), chunks.send(Part::Chunk(chunk))).await {
+                    Ok(Ok(())) => pace.took(bytes, begun.elapsed()),
                     // Nobody reads any more.
                     Ok(Err(_)) | Err(_) => return,
                 }
             }
+            // Whoever reads the end may have the next one at once.
+            drop(place);
             // Only who reads this far has all of it; that nobody does is no trouble.
             let _ = timeout(DOWNLOAD_STALL_MAX, chunks.send(Part::End)).await;
         });
@@ -270,16 +300,16 @@ impl Broker {
         let known = async {
             let of = self
                 .deployment(link.instance.clone(), &link.deployment)
-                .await?
-                .deployment;
+                .await?;
             Ok((of, self.backup(link.instance, link.backup).await?))
         };
-        let (deployment, backup) = known.await.map_err(as_bad_link)?;
+        let (of, backup) = known.await.map_err(as_bad_link)?;
         let complete = backup.state == BackupState::Complete;
         let manifest = backup.manifest.clone().filter(|_| complete);
         let manifest = manifest.ok_or_else(bad_link)?;
         Ok(BackupDownload {
-            file_name: file_name(&deployment, &backup),
+            file_name: file_name(&of.deployment, &backup),
+            taker: Taker::of(&of.instance, Caller::current().address),
             tag: archive::tag(&manifest),
             object: object::snapshot(&backup.deployment, &backup.id),
             access: held.access(Accessed::Backup, &backup.instance, Some(&backup.id)),
@@ -300,7 +330,7 @@ impl Broker {
             Some(part) => archive::part(all, part),
             None => all,
         };
-        let content = self.downloads.send(wanted)?;
+        let content = self.downloads.send(of.taker, wanted)?;
         self.note(of.access).await;
         Ok(Download {
             file_name: of.file_name,
@@ -314,7 +344,9 @@ impl Broker {
         if let Some(length) = self.downloads.lengths().get(&of.backup) {
             return Ok(*length);
         }
-        let mut content = self.downloads.send(self.archive(of).await?)?;
+        let mut content = self
+            .downloads
+            .send(of.taker.clone(), self.archive(of).await?)?;
         let mut length = 0;
         while let Some(chunk) = content.next().await {
             let unpack = |e| BackupStoreError::unpack(e, BackupStoreError::of_source);

@@ -1,5 +1,5 @@
 //! The end of bindings whose time is over: their tokens are refused at once, and an operation
-//! removes their users.
+//! removes their users, of one binding of an instance after the other.
 //!
 //! Nothing is kept in memory: what is due stands in the store, so a restart forgets no end, and
 //! several replicas may look at the same time. The time of day decides, as applications are told
@@ -7,14 +7,18 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{Broker, BrokerError, binding::end_binding, update::check_not_updating};
+use super::{
+    Broker, BrokerError,
+    binding::{close_binding, end_binding},
+    update::check_not_updating,
+};
 use crate::{
     model::{
         binding::BindingState,
         ids::{BindingId, InstanceId},
         instance::InstanceState,
-        limits::{EXPIRIES_AT_ONCE, EXPIRY_RETRY},
-        operation::EXPIRY,
+        limits::{EXPIRIES_AT_ONCE, EXPIRY_RETRY, EXPIRY_TURN_MAX},
+        operation::{EXPIRY, Operation, OperationKind},
         trust::Trusted,
     },
     store::{self, Conn},
@@ -64,6 +68,12 @@ fn expire(
             store::binding::revoke_tokens(conn, instance, id)?;
             Some(now + EXPIRY_RETRY)
         }
+        // One at a time: members that do not answer hold no more of the broker's work up than that.
+        // The end of the one before brings this one's turn.
+        _ if is_ending_another(conn, instance, id)? => {
+            close_binding(conn, &binding, BindingState::Expiring)?;
+            Some(now + EXPIRY_TURN_MAX)
+        }
         _ => {
             end_binding(conn, &binding, BindingState::Expiring, EXPIRY, now)?;
             return Ok(true);
@@ -71,6 +81,19 @@ fn expire(
     };
     store::binding::set_expiry_due(conn, instance, id, later)?;
     Ok(false)
+}
+
+/// Whether the broker is about to end another binding of the instance whose time is over.
+fn is_ending_another(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+    id: &BindingId,
+) -> Result<bool, BrokerError> {
+    let active = store::operation::active_on_instance(conn, instance)?;
+    let is_end = |o: &Operation| o.kind == OperationKind::Unbind && o.origin == EXPIRY;
+    Ok(active
+        .iter()
+        .any(|o| is_end(o) && o.binding.as_ref() != Some(id)))
 }
 
 fn is_updating(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<bool, BrokerError> {

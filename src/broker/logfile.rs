@@ -5,8 +5,10 @@ use futures::future::BoxFuture;
 
 use super::{Broker, BrokerError, DeploymentView, Download, download::as_bad_link};
 use crate::{
+    caller::Caller,
     model::{
         deployment::Deployment,
+        download::Taker,
         holder::Holder,
         ids::{DeploymentId, InstanceId, LogfileId},
         logfile::{LogPart, Logfile},
@@ -124,7 +126,8 @@ impl Broker {
         let (of, log) = known.await.map_err(as_bad_link)?;
         let content = self.logs.read(&of.deployment, &log.member, log.part);
         let content = content.await?.ok_or_else(no_such_log)?;
-        let content = self.downloads.send(content)?;
+        let taker = Taker::of(&of.instance, Caller::current().address);
+        let content = self.downloads.send(taker, content)?;
         self.note(held.access(Accessed::Log, &of.instance.id, None))
             .await;
         Ok(Download {

@@ -131,11 +131,16 @@ pub enum BrokerError {
     )]
     Protected,
     /// Too much of the same is being done already.
-    #[error("too many downloads are being sent at the moment; try again later")]
+    #[error(
+        "too many downloads are being sent at the moment, or too many of this instance or to this address; try again later"
+    )]
     Busy,
     /// Who asks may not: what was shown is not good.
     #[error("{0}")]
     Denied(String),
+    /// A backup was asked for so soon after the one before; the next one is taken after this long.
+    #[error("the last backup of this instance was asked for not long ago; try again in {} s", .0.as_secs())]
+    TooSoon(std::time::Duration),
     /// Too many sign-ins failed; nothing is looked at for so long.
     #[error("Too many sign-ins failed. Try again in {} s.", .0.as_secs())]
     Throttled(std::time::Duration),
@@ -222,6 +227,8 @@ pub struct Broker {
     pub audit_days: Option<u32>,
     /// How long certificates of deployments live.
     pub certificate_life: CertificateLife,
+    /// Least time between two on-demand backups of an instance.
+    pub on_demand_pause: std::time::Duration,
     /// Who got to see what, until it is written down.
     pub accesses: Accesses,
     /// Who may see the dashboard.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Broker, BrokerError, repair::usable};
 use crate::{
     model::{
-        backup::{BackupState, Manifest},
+        backup::Manifest,
         deployment::Deployment,
         ids::InstanceId,
         operation::{Operation, OperationKind, RestoreSource},
@@ -98,10 +98,7 @@ fn recoverable(
     instance: &InstanceId,
 ) -> Result<(Deployment, Vec<Manifest>), BrokerError> {
     let deployment = usable(conn, instance)?;
-    let backups = store::backup::of_instance(conn, instance)?;
-    let complete = backups
-        .into_iter()
-        .filter(|backup| backup.state == BackupState::Complete);
+    let complete = store::backup::complete_of(conn, instance)?.into_iter();
     let mut manifests: Vec<Manifest> = complete.filter_map(|backup| backup.manifest).collect();
     manifests.sort_by_key(|manifest| std::cmp::Reverse(manifest.started_at));
     Ok((deployment, manifests))

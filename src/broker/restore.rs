@@ -440,7 +440,7 @@ fn manifest_of(
 
 /// Says why a backup is not there any more.
 fn removed(conn: &mut Conn<'_>, source: &Instance, backup: &Backup) -> Result<String, StoreError> {
-    let all = store::backup::of_instance(conn, &source.id)?;
+    let all = store::backup::complete_of(conn, &source.id)?;
     let (id, kind) = (&backup.id, backup.kind);
     Ok(match displaced_by(backup, &all) {
         Some(newer) => format!(

@@ -64,9 +64,14 @@ fn due(
     limit: i64,
 ) -> Result<(Vec<DueOn>, Places, HashSet<InstanceId>), StoreError> {
     let mut busy = HashSet::new();
-    for (instance, cluster) in store::operation::instances_being_backed_up(conn)? {
-        places.take(&cluster);
-        busy.insert(instance);
+    for backup in store::operation::backups_under_way(conn)? {
+        // What users have only asked for takes no place yet, nor does what waits for members to
+        // answer again.
+        let is_next = backup.is_scheduled && backup.not_before <= now;
+        if backup.is_running || is_next {
+            places.take(&backup.cluster, backup.is_scheduled);
+        }
+        busy.insert(backup.instance);
     }
     let mut found = Vec::new();
     for cluster in places.free() {
@@ -100,7 +105,7 @@ fn accept_due(
         let turn = schedule.turn(now, busy.contains(instance), &taken);
         if let Some(period) = turn.take {
             accept(conn, instance, &deployment, Some(period), SCHEDULE, now)?;
-            places.take(&cluster);
+            places.take(&cluster, true);
             accepted += 1;
         }
         store::schedule::set(conn, &turn.then)?;

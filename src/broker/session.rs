@@ -16,6 +16,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::{Broker, BrokerError, token::descends};
 use crate::{
     model::{
+        address::network,
         ids::InstanceId,
         instance::{Instance, InstanceState},
         limits::{DASHBOARD_LINK_TTL, SESSION_TTL},
@@ -68,11 +69,12 @@ pub struct Doorkeeper {
 
 impl Doorkeeper {
     /// Knows the operator's credentials by marks, which a copy of the store does not give away.
-    pub fn new(keys: &KeyRing, operators: &[Credentials]) -> Self {
+    /// Each address may show wrong credentials so often in a row; 0: any number.
+    pub fn new(keys: &KeyRing, operators: &[Credentials], failures: u32) -> Self {
         let mark = |known: &Credentials| keys.sign(OPERATOR, known.joined().expose());
         Self {
             operator_marks: operators.iter().map(mark).collect(),
-            failures: Mutex::default(),
+            failures: Mutex::new(Throttle::new(failures)),
         }
     }
 
@@ -140,20 +142,31 @@ impl Broker {
     /// all; too many of them, and nothing is looked at for a while.
     pub async fn sign_in(&self, peer: IpAddr, way: SignInWay) -> Result<SignedIn, BrokerError> {
         let now = self.clock.now();
-        self.doorkeeper
-            .failures()
-            .check(&peer, now)
-            .map_err(|wait| BrokerError::Throttled(wait.max(Duration::from_secs(1))))?;
+        self.may_show_credentials(peer)?;
         let signed_in = self.open_session(way, now).await;
         match &signed_in {
             Ok(SignedIn { session, .. }) => self.note_sign_in(session, peer).await,
             Err(BrokerError::Denied(_)) => {
-                self.doorkeeper.failures().failed(peer, now);
+                self.credentials_were_wrong(peer);
                 self.note_refusal("dashboard", Some(peer)).await;
             }
             Err(_) => {}
         }
         signed_in
+    }
+
+    /// Fails when too many credentials were wrong that came from there, at whichever door.
+    pub fn may_show_credentials(&self, peer: IpAddr) -> Result<(), BrokerError> {
+        self.doorkeeper
+            .failures()
+            .check(&network(peer), self.clock.now())
+            .map_err(|wait| BrokerError::Throttled(wait.max(Duration::from_secs(1))))
+    }
+
+    /// Counts wrong credentials.
+    pub fn credentials_were_wrong(&self, peer: IpAddr) {
+        let now = self.clock.now();
+        self.doorkeeper.failures().failed(network(peer), now);
     }
 
     async fn note_sign_in(&self, session: &Session, peer: IpAddr) {

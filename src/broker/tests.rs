@@ -1,6 +1,6 @@
 //! The use cases on a store without a runner: what is decided, and nothing done about it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
@@ -20,7 +20,7 @@ use crate::{
         engine::Obstacle,
         ids::{BackupId, DeploymentId},
         instance::InstanceState,
-        limits::{PLATFORM_NAME_BYTES_MAX, UNIT_BYTES},
+        limits::{PLATFORM_NAME_BYTES_MAX, SIGN_IN_FAILURES_OF_PEER, UNIT_BYTES},
         logfile::{LogPart, Logfile},
         observation::Observation,
         operation::DeletedPoll,
@@ -161,6 +161,7 @@ impl Office {
             volumes: Arc::new(Volumes::of(store.clone(), Vec::new())),
             audit_days: None,
             certificate_life: CertificateLife::default(),
+            on_demand_pause: Duration::ZERO,
             accesses: Accesses::default(),
             doorkeeper: Doorkeeper::new(
                 &keys,
@@ -168,6 +169,7 @@ impl Office {
                     username: "ada".to_owned(),
                     password: Secret::new("word"),
                 }],
+                SIGN_IN_FAILURES_OF_PEER,
             ),
             time: Arc::new(time),
             store,

@@ -10,6 +10,7 @@ use std::{
     ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use chrono::{DateTime, Utc};
@@ -20,7 +21,10 @@ use crate::{
     model::{
         bom::without_bom,
         certificate::CertificateFiles,
-        limits::{AUDIT_DAYS_MAX, BACKUP_GRACE_HOURS_MAX, REQUESTS_PER_SECOND_MAX},
+        limits::{
+            AUDIT_DAYS_MAX, BACKUP_GRACE_HOURS_MAX, FAILED_SIGN_INS_MAX,
+            ON_DEMAND_PAUSE_SECONDS_MAX, REQUESTS_PER_SECOND_MAX,
+        },
         name::DeploymentNames,
         operation::DeletedPoll,
         placement::PortRange,
@@ -34,12 +38,14 @@ use crate::{
 mod client;
 mod cloud_foundry;
 mod clusters;
+mod credentials;
 mod kept;
 
 pub use crate::model::marker::Accepted;
 pub use client::{CLIENT_SECRETS_HELP, ClientConfig, ClientSettings};
 use cloud_foundry::CloudFoundry;
 pub use clusters::LocalCluster;
+use credentials::more_credentials;
 use kept::{KEY_RING, Kept, Made, PASSWORD, USERNAME, full_path};
 
 /// A setting that cannot be used.
@@ -128,6 +134,14 @@ pub struct Settings {
     /// namespace)
     #[arg(long, env = "COMPOSE_BROKER_TENANT_OPERATIONS", default_value = "4")]
     pub tenant_operations: String,
+
+    /// Least seconds between two on-demand backups of an instance; 0: none
+    #[arg(long, env = "COMPOSE_BROKER_BACKUP_PAUSE", default_value = "30")]
+    pub backup_pause: String,
+
+    /// Wrong credentials that an address may show in a row before it has to wait; 0: any number
+    #[arg(long, env = "COMPOSE_BROKER_FAILED_SIGN_INS", default_value = "10")]
+    pub failed_sign_ins: String,
 
     /// How many days the audit is kept; 0: for ever
     #[arg(long, env = "COMPOSE_BROKER_AUDIT_DAYS", default_value = "0")]
@@ -270,6 +284,10 @@ pub struct Config {
     pub tenant_units: Option<u32>,
     /// Heavy operations that one tenant may have running at once.
     pub tenant_operations: usize,
+    /// Least time between two on-demand backups of an instance.
+    pub on_demand_pause: Duration,
+    /// Wrong credentials that an address may show in a row before it has to wait; 0: any number.
+    pub failed_sign_ins: u32,
     /// How many days the audit is kept; absent: for ever.
     pub audit_days: Option<u32>,
     /// How many hours lie between the mark of a backup that is old enough to go and its end.
@@ -378,6 +396,16 @@ impl Config {
             "COMPOSE_BROKER_TENANT_OPERATIONS",
             &settings.tenant_operations,
             1..=u32::MAX,
+        )?;
+        let backup_pause = number(
+            "COMPOSE_BROKER_BACKUP_PAUSE",
+            &settings.backup_pause,
+            0..=ON_DEMAND_PAUSE_SECONDS_MAX,
+        )?;
+        let failed_sign_ins = number(
+            "COMPOSE_BROKER_FAILED_SIGN_INS",
+            &settings.failed_sign_ins,
+            0..=FAILED_SIGN_INS_MAX,
         )?;
         let audit_days = number(
             "COMPOSE_BROKER_AUDIT_DAYS",
@@ -508,6 +536,8 @@ impl Config {
             requests_per_second,
             tenant_units: Some(tenant_units).filter(|units| *units > 0),
             tenant_operations: usize::try_from(tenant_operations).unwrap_or(usize::MAX),
+            on_demand_pause: Duration::from_secs(backup_pause.into()),
+            failed_sign_ins,
             audit_days: Some(audit_days).filter(|days| *days > 0),
             backup_grace_hours,
             restore_scope,
@@ -581,28 +611,6 @@ fn number(
             format!("{text:?} is not a whole number from {first} to {last}"),
         )
     })
-}
-
-/// Reads pairs of user and password. What is wrong with one is told without it.
-fn more_credentials(setting: Option<&Secret>) -> Result<Vec<Credentials>, ConfigError> {
-    let text = setting.map_or("", Secret::expose);
-    let entries = text.split(',').map(str::trim);
-    entries
-        .filter(|entry| !entry.is_empty())
-        .enumerate()
-        .map(|(i, entry)| match entry.split_once(':') {
-            Some((username, password)) if !username.is_empty() && !password.is_empty() => {
-                Ok(Credentials {
-                    username: username.to_owned(),
-                    password: Secret::new(password),
-                })
-            }
-            _ => {
-                let reason = format!("entry {} is not user:password", i + 1);
-                Err(wrong("COMPOSE_BROKER_MORE_CREDENTIALS", reason))
-            }
-        })
-        .collect()
 }
 
 fn check_url(text: &str) -> Result<String, ConfigError> {

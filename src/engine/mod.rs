@@ -43,6 +43,8 @@ pub enum EngineError {
         meaning: String,
         /// Whether the same would be refused again, however often it is asked for.
         is_final: bool,
+        /// Whether no member answered, or those that did have no majority.
+        is_silence: bool,
         /// What the member said.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
@@ -65,6 +67,19 @@ pub enum EngineError {
     /// A password could not be made.
     #[error("cannot make a password")]
     Password(#[from] SealError),
+}
+
+impl EngineError {
+    /// Whether the members gave no answer.
+    pub fn is_silence(&self) -> bool {
+        matches!(
+            self,
+            Self::Call {
+                is_silence: true,
+                ..
+            }
+        )
+    }
 }
 
 /// A snapshot that is being taken.

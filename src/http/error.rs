@@ -167,7 +167,9 @@ impl HttpError {
                 | BrokerError::UpdateRefused { .. }
                 | BrokerError::Protected => StatusCode::UNPROCESSABLE_ENTITY,
                 BrokerError::Denied(_) => StatusCode::FORBIDDEN,
-                BrokerError::Busy | BrokerError::Throttled(_) => StatusCode::TOO_MANY_REQUESTS,
+                BrokerError::Busy | BrokerError::TooSoon(_) | BrokerError::Throttled(_) => {
+                    StatusCode::TOO_MANY_REQUESTS
+                }
                 BrokerError::StillRunning(_)
                 | BrokerError::Failed(_)
                 | BrokerError::Store(_)
@@ -212,7 +214,9 @@ impl HttpError {
 
     /// Tells when to come again, or in what form, where that is known.
     fn say_how(&self, response: &mut HttpResponse) {
-        if let Self::TooMany(wait) | Self::Broker(BrokerError::Throttled(wait)) = self {
+        if let Self::TooMany(wait)
+        | Self::Broker(BrokerError::TooSoon(wait) | BrokerError::Throttled(wait)) = self
+        {
             let wait = header::HeaderValue::from(wait.as_secs());
             response.headers_mut().insert(header::RETRY_AFTER, wait);
         }

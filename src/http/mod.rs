@@ -157,6 +157,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
         )
         .service(
             either("/api/2016-07/instances/{instance}/deployments/{deployment}/logfiles/{logfile}/download")
+                .wrap(from_fn(limited::<ComposeError, _>))
                 .route(web::get().to(compose::download_log)),
         )
         .service(

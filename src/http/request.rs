@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use subtle::{Choice, ConstantTimeEq as _};
 
-use super::{Api, error::HttpError};
+use super::{Api, error::HttpError, origin::ClientAddress};
 use crate::model::{
     bom::bytes_without_bom,
     ids::IdError,
@@ -33,11 +33,14 @@ fn authorization<'a>(headers: &'a header::HeaderMap, scheme: &str) -> Option<&'a
     given.eq_ignore_ascii_case(scheme).then(|| rest.trim())
 }
 
-/// Checks HTTP Basic credentials, in a time that tells nothing about how much of them is right.
-pub fn check_basic(headers: &header::HeaderMap, api: &Api) -> Result<(), HttpError> {
-    let sent = authorization(headers, "basic")
-        .and_then(|value| BASE64.decode(value).ok())
-        .unwrap_or_default();
+/// Checks HTTP Basic credentials, in a time that tells nothing about how much of them is right;
+/// where too many were wrong, not at all. Who shows none guesses nothing.
+pub fn check_basic(request: &HttpRequest, api: &Api) -> Result<(), HttpError> {
+    let sent = authorization(request.headers(), "basic").ok_or(HttpError::Unauthorized)?;
+    if let Some(ClientAddress(address)) = ClientAddress::of(request) {
+        api.broker.may_show_credentials(address)?;
+    }
+    let sent = BASE64.decode(sent).unwrap_or_default();
     // Digests have one length, whatever was sent.
     let digest = |bytes: &[u8]| ring::digest::digest(&ring::digest::SHA256, bytes);
     let sent = digest(&sent);
@@ -47,10 +50,12 @@ pub fn check_basic(headers: &header::HeaderMap, api: &Api) -> Result<(), HttpErr
         good | sent.as_ref().ct_eq(known.as_ref())
     });
     if bool::from(good) {
-        Ok(())
-    } else {
-        Err(HttpError::Unauthorized)
+        return Ok(());
     }
+    if let Some(ClientAddress(address)) = ClientAddress::of(request) {
+        api.broker.credentials_were_wrong(address);
+    }
+    Err(HttpError::Unauthorized)
 }
 
 /// The bearer token of a request.

@@ -57,6 +57,9 @@ pub const KEY_PREFIX_BYTES_MAX: usize = 1024;
 pub const EXPIRIES_AT_ONCE: i64 = 100;
 /// Pause before the end of a binding is tried again that could not be brought about.
 pub const EXPIRY_RETRY: Duration = Duration::from_secs(10);
+/// A binding whose end waits for another's of its instance is looked at again after this long, should
+/// that one's end not have brought its turn.
+pub const EXPIRY_TURN_MAX: Duration = Duration::from_secs(10 * 60);
 
 /// How long a download link is good for.
 pub const DOWNLOAD_LINK_TTL: Duration = Duration::from_secs(15 * 60);
@@ -67,6 +70,18 @@ pub const HEAVY_OPERATIONS_AT_ONCE: usize = 8;
 pub const LIGHT_OPERATIONS_AT_ONCE: usize = 16;
 /// Light operations that one tenant may have running at once.
 pub const LIGHT_OPERATIONS_OF_TENANT: usize = LIGHT_OPERATIONS_AT_ONCE / 2;
+/// Light operations of one instance that run at once: its members may not answer.
+pub const LIGHT_OPERATIONS_OF_INSTANCE: usize = 2;
+/// Places of each weight that are kept for what nobody asked for, as for scheduled backups.
+pub const PLACES_KEPT: usize = 1;
+/// What nobody asked for is late when it has been due for this long, and comes first then.
+pub const UNASKED_LATE_AFTER: Duration = Duration::from_secs(60);
+/// Looks at members that are silent in a row, before they are left alone for a while.
+pub const SILENT_LOOKS_MAX: u32 = 3;
+/// For how long silent members are left alone at first; doubled for each further silent look.
+pub const SILENT_REST_FIRST: Duration = Duration::from_secs(10);
+/// For how long silent members are left alone at most.
+pub const SILENT_REST_MAX: Duration = Duration::from_secs(3600);
 /// A worker that was not heard of for this long is taken for dead.
 pub const LEASE: Duration = Duration::from_secs(15);
 /// How often a worker renews its lease and looks whether it was told to halt.
@@ -300,9 +315,11 @@ pub const CLOCK_LOOK: Duration = Duration::from_secs(1);
 /// How often what is known of the time is written down.
 pub const CLOCK_KEPT_EVERY: Duration = Duration::from_secs(5 * 60);
 
-/// How long finished operations of instances that are gone are kept, to be asked for. Those of
-/// instances that are there stay, but for backups without bytes, see [`BACKUP_HISTORY_KEPT`].
+/// How long finished operations are kept, to be asked for. Of an instance that is there the newest of
+/// each kind stays; those of backups go with their rows, see [`BACKUP_HISTORY_KEPT`].
 pub const HISTORY_KEPT: chrono::Duration = chrono::Duration::days(30);
+/// Finished operations that are forgotten at one look.
+pub const HISTORY_FORGOTTEN_AT_ONCE: i64 = 500;
 
 /// Instances whose owners are looked at in one transaction.
 pub const OWNERS_PAGE: i64 = 500;
@@ -335,11 +352,18 @@ pub const CRASH_WATCH: Duration = Duration::from_millis(500);
 pub const RESTORE_WATCH: Duration = Duration::from_secs(1);
 /// Downloads that are sent at once.
 pub const DOWNLOADS_AT_ONCE: usize = 8;
+/// Downloads of what all instances of one tenant have that are sent at once.
+pub const DOWNLOADS_OF_TENANT: usize = DOWNLOADS_AT_ONCE / 2;
+/// Downloads of what one instance has that are sent at once, and to one address.
+pub const DOWNLOADS_OF_ONE: usize = 2;
+/// What a client takes of its download in a second at least, in bytes.
+pub const DOWNLOAD_BYTES_PER_SECOND_MIN: u64 = 16 * 1024;
 /// Chunks of a download that wait for their client.
 pub const DOWNLOAD_CHUNKS_AHEAD: usize = 4;
 /// Backups whose downloads' lengths are remembered.
 pub const DOWNLOAD_LENGTHS_REMEMBERED_MAX: usize = 1000;
-/// A client that takes nothing of its download for this long has gone.
+/// A client that takes nothing of its download for this long has gone; so has one that takes so much
+/// longer than it should ([`DOWNLOAD_BYTES_PER_SECOND_MIN`]), over the whole of it.
 pub const DOWNLOAD_STALL_MAX: Duration = Duration::from_secs(60);
 /// Instances that are named when a catalog would take their plan away.
 pub const LOST_INSTANCES_NAMED_MAX: i64 = 20;
@@ -371,6 +395,10 @@ pub const BILLING_CODE_BYTES_MAX: usize = 255;
 pub const DEPLOYMENTS_MAX: usize = 200;
 /// Recipes that are listed at once.
 pub const RECIPES_MAX: i64 = 200;
+/// Failed backups of an instance that are listed, the newest ones.
+pub const FAILED_BACKUPS_LISTED_MAX: i64 = 50;
+/// Rows of backups of long ago that one run of the retention forgets.
+pub const BACKUPS_FORGOTTEN_AT_ONCE: i64 = 1000;
 /// How much likelier than the broker a member is ended when memory runs out (Linux `oom_score_adj`).
 pub const MEMBER_OOM_SCORE: u32 = 500;
 
@@ -462,6 +490,9 @@ pub const INCIDENTS_TOLD_MAX: i64 = 10;
 /// How long whoever asks for alerts waits for a look at the members.
 pub const ALERT_LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Longest pause between on-demand backups of an instance that may be set, in seconds: a day.
+pub const ON_DEMAND_PAUSE_SECONDS_MAX: u32 = 24 * 3600;
+
 /// How long a daily backup is kept.
 pub const DAILY_KEPT: chrono::Duration = chrono::Duration::days(7);
 /// How long a weekly backup is kept.
@@ -487,11 +518,15 @@ pub const SESSION_TTL: Duration = Duration::from_secs(2 * 60 * 60);
 pub const DASHBOARD_LINK_TTL: Duration = Duration::from_secs(15 * 60);
 /// Longest form that the dashboard reads, in bytes.
 pub const FORM_BYTES_MAX: usize = 16 * 1024;
-/// Sign-ins that may fail in a row from one address before it has to wait.
+/// Wrong credentials that an address may show in a row before it has to wait, by default; of IPv6
+/// a network of 64 bits.
 pub const SIGN_IN_FAILURES_OF_PEER: u32 = 10;
+/// Highest number of them that may be set.
+pub const FAILED_SIGN_INS_MAX: u32 = 1_000_000;
 /// An address that had to wait may fail once more after this long.
 pub const SIGN_IN_REST_OF_PEER: Duration = Duration::from_secs(30);
-/// Sign-ins that may fail in a row from all addresses together.
+/// Wrong credentials that all addresses together may show in a row, before those have to wait that
+/// did.
 pub const SIGN_IN_FAILURES_OF_ALL: u32 = 100;
 /// After this long all addresses together may fail once more.
 pub const SIGN_IN_REST_OF_ALL: Duration = Duration::from_secs(1);

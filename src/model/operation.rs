@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     backup::Manifest,
     ids::{BackupId, BindingId, InstanceId, OperationId},
-    limits::{HEAVY_OPERATIONS_AT_ONCE, LIGHT_OPERATIONS_AT_ONCE},
+    limits::{HEAVY_OPERATIONS_AT_ONCE, LIGHT_OPERATIONS_AT_ONCE, PLACES_KEPT},
     patience::Trouble,
     repair::Repair,
     update::Change,
@@ -84,6 +84,22 @@ impl OperationKind {
     /// Whether it deletes: then it is its own clean-up.
     pub fn deletes(self) -> bool {
         matches!(self, Self::Deprovision | Self::Unbind)
+    }
+
+    /// Whether it only asks members for something: of no use while they do not answer. What mends
+    /// them, stops them or has other work to do is not of that kind.
+    pub fn asks_members(self) -> bool {
+        matches!(self, Self::Bind | Self::Unbind | Self::Backup)
+    }
+
+    /// The same of its clean-up.
+    pub fn clean_up_asks_members(self) -> bool {
+        self == Self::Bind
+    }
+
+    /// Whether its success tells that members answer, or that there are none any more.
+    pub fn touches_members(self) -> bool {
+        self != Self::Prune
     }
 
     /// Whether it begins only after the end of an operation of the kind `older` that was accepted
@@ -224,6 +240,11 @@ impl Weight {
         }
     }
 
+    /// How many of those places are for what nobody asked for.
+    pub fn kept(self) -> usize {
+        PLACES_KEPT
+    }
+
     /// The kinds of this weight.
     pub fn kinds(self) -> Vec<OperationKind> {
         OperationKind::ALL
@@ -315,6 +336,9 @@ impl WaitsFor {
 
 /// Where operations come from that nobody asked for: the broker does them by itself.
 pub const OWN_ORIGINS: [&str; 7] = [SCHEDULE, RETENTION, EXPIRY, GUARD, NIGHT, WATCHDOG, RENEWAL];
+/// Those of them whose time has come. What retention removes follows backups, and there is as much of it
+/// as users ask for; what is done by night can wait.
+pub const UNASKED_ORIGINS: [&str; 5] = [SCHEDULE, EXPIRY, GUARD, WATCHDOG, RENEWAL];
 /// Of scheduled backups.
 pub const SCHEDULE: &str = "schedule";
 /// Of the removal of backups whose time is over.

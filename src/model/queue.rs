@@ -1,17 +1,19 @@
 //! Whose operation is begun next, when more is asked for than can be done at once. Pure.
 //!
-//! Everybody has a share of the places, and each cluster; nobody's share is all of them. Of those
-//! who wait, the party with the least under way comes first: however much one asks for, another's
-//! single request gets the next place that becomes free.
+//! Whoever an instance belongs to pays for all that is done for it, also for what the broker does by
+//! itself. Every payer has a share of the places, each instance and each cluster; nobody's share is
+//! all of them. What the broker does by itself and is late comes first. Of the rest, the payer with
+//! the least under way does: however much one asks for, another's single request gets the next place
+//! that becomes free.
 
 use std::collections::BTreeMap;
 
-/// For whom an operation is done.
+/// Who pays for an operation with its places.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Party {
-    /// What the broker does by itself: scheduled backups, expired backups and bindings.
-    Broker,
-    /// What a tenant asked for; the ids that tell it from others, as they are stored.
+pub enum Payer {
+    /// Nobody: the instance is gone.
+    Nobody,
+    /// Whoever the instance belongs to; the ids that tell a tenant from others, as they are stored.
     Tenant {
         /// The kind of platform.
         platform: String,
@@ -27,24 +29,39 @@ pub enum Party {
 /// What an operation takes up while it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// For whom it is.
-    pub party: Party,
+    /// Who pays for it.
+    pub payer: Payer,
+    /// The instance that it is done for, by id.
+    pub instance: String,
     /// Where it is done; absent: the deployment is gone.
     pub cluster: Option<String>,
+    /// Nobody asked for it: its time has come, or a member needs it.
+    pub unasked: bool,
+    /// It is unasked, and has been due for long.
+    pub late: bool,
 }
 
 /// The most that runs at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shares {
-    /// For one tenant. What the broker does by itself has limits where it is asked for.
+    /// Paid by one tenant. What nobody asked for may take one more: no tenant can keep its own
+    /// backups from being taken.
     pub tenant: usize,
+    /// For one instance: one whose members do not answer holds its places for long.
+    pub instance: usize,
     /// On one cluster, by id; those that are not named have no limit.
     pub clusters: BTreeMap<String, usize>,
 }
 
 impl Shares {
     fn have_room(&self, place: &Place, running: &[Place]) -> bool {
-        let of_party = || running.iter().filter(|r| r.party == place.party).count();
+        let of_payer = || running.iter().filter(|r| r.payer == place.payer).count();
+        let for_instance = || {
+            running
+                .iter()
+                .filter(|r| r.instance == place.instance)
+                .count()
+        };
         let on_cluster = || {
             running
                 .iter()
@@ -52,20 +69,24 @@ impl Shares {
                 .count()
         };
         let most = place.cluster.as_ref().and_then(|id| self.clusters.get(id));
-        (place.party == Party::Broker || of_party() < self.tenant)
+        let of_tenant = self.tenant + usize::from(place.unasked);
+        (place.payer == Payer::Nobody || of_payer() < of_tenant)
+            && for_instance() < self.instance
             && most.is_none_or(|most| on_cluster() < *most)
     }
 }
 
 /// Which of `waiting`, the oldest first, is begun beside `running`; none when all must wait on.
-pub fn next(waiting: &[Place], running: &[Place], shares: &Shares) -> Option<usize> {
-    let may_begin = |(_, place): &(usize, &Place)| shares.have_room(place, running);
-    let under_way = |(i, place): &(usize, &Place)| {
-        let of_party = running.iter().filter(|r| r.party == place.party);
-        (of_party.count(), *i)
+/// `asked`: whether there is a place for what somebody asked for; one for the rest there is.
+pub fn next(waiting: &[Place], running: &[Place], shares: &Shares, asked: bool) -> Option<usize> {
+    let may_begin =
+        |(_, place): &(usize, &Place)| (asked || place.unasked) && shares.have_room(place, running);
+    let turn = |(i, place): &(usize, &Place)| {
+        let of_payer = running.iter().filter(|r| r.payer == place.payer);
+        (!place.late, of_payer.count(), *i)
     };
     let chosen = waiting.iter().enumerate().filter(may_begin);
-    chosen.min_by_key(under_way).map(|(i, _)| i)
+    chosen.min_by_key(turn).map(|(i, _)| i)
 }
 
 #[cfg(test)]
@@ -74,15 +95,27 @@ mod tests {
 
     use super::*;
 
+    /// Somebody's place; the instance is the only one in its space.
     fn place(space: &str, cluster: &str) -> Place {
         Place {
-            party: Party::Tenant {
+            payer: Payer::Tenant {
                 platform: "p".into(),
                 organization: "o".into(),
                 space: space.into(),
                 account: "{}".into(),
             },
+            instance: space.into(),
             cluster: Some(cluster.into()),
+            unasked: false,
+            late: false,
+        }
+    }
+
+    fn unasked(space: &str, late: bool) -> Place {
+        Place {
+            unasked: true,
+            late,
+            ..place(space, "c")
         }
     }
 
@@ -90,6 +123,7 @@ mod tests {
         let named = clusters.iter().map(|(id, most)| ((*id).to_owned(), *most));
         Shares {
             tenant,
+            instance: usize::MAX,
             clusters: named.collect(),
         }
     }
@@ -99,47 +133,84 @@ mod tests {
         let burst = vec![place("a", "c"); 20];
         let mut waiting = burst.clone();
         waiting.push(place("b", "c"));
-        assert_eq!(next(&waiting, &[], &shares(4, &[])), Some(0));
-        assert_eq!(next(&waiting, &burst[..1], &shares(4, &[])), Some(20));
-        assert_eq!(next(&burst, &burst[..4], &shares(4, &[])), None);
+        assert_eq!(next(&waiting, &[], &shares(4, &[]), true), Some(0));
+        assert_eq!(next(&waiting, &burst[..1], &shares(4, &[]), true), Some(20));
+        assert_eq!(next(&burst, &burst[..4], &shares(4, &[]), true), None);
     }
 
     #[test]
     fn a_cluster_that_has_enough_to_do_does_not_hold_up_others() {
         let waiting = [place("a", "slow"), place("b", "slow"), place("a", "fast")];
         let limits = shares(4, &[("slow", 1)]);
-        assert_eq!(next(&waiting, &[place("c", "slow")], &limits), Some(2));
+        let running = [place("c", "slow")];
+        assert_eq!(next(&waiting, &running, &limits, true), Some(2));
     }
 
     #[test]
-    fn what_the_broker_does_by_itself_has_no_share() {
-        let own = Place {
-            party: Party::Broker,
-            cluster: None,
+    fn an_instance_that_holds_its_places_for_long_leaves_the_others_theirs() {
+        let mut limits = shares(8, &[]);
+        limits.instance = 2;
+        let running = vec![unasked("a", true); 2];
+        let mut waiting = vec![unasked("a", true); 20];
+        assert_eq!(next(&waiting, &running, &limits, true), None);
+        let of_the_same_tenant = Place {
+            instance: "another".to_owned(),
+            ..place("a", "c")
         };
+        waiting.push(of_the_same_tenant);
+        assert_eq!(next(&waiting, &running, &limits, true), Some(20));
+    }
+
+    #[test]
+    fn what_nobody_asked_for_is_paid_like_the_rest_and_has_one_place_more() {
+        let waiting = [unasked("a", false)];
+        let limits = shares(1, &[]);
+        let asked = place("a", "c");
         assert_eq!(
-            next(
-                std::slice::from_ref(&own),
-                &vec![own.clone(); 9],
-                &shares(1, &[])
-            ),
+            next(&waiting, std::slice::from_ref(&asked), &limits, true),
             Some(0)
         );
+        let running = [asked, unasked("a", false)];
+        assert_eq!(next(&waiting, &running, &limits, true), None);
+    }
+
+    #[test]
+    fn the_last_place_is_for_what_nobody_asks_for() {
+        let waiting = [place("a", "c"), unasked("b", false)];
+        assert_eq!(next(&waiting, &[], &shares(4, &[]), false), Some(1));
+        assert_eq!(next(&waiting[..1], &[], &shares(4, &[]), false), None);
+    }
+
+    #[test]
+    fn what_is_late_comes_first_within_its_share() {
+        let waiting = [place("b", "c"), unasked("a", true)];
+        let running = [place("a", "c")];
+        assert_eq!(next(&waiting, &running, &shares(4, &[]), true), Some(1));
+        let running = vec![unasked("a", true); 5];
+        assert_eq!(next(&waiting, &running, &shares(4, &[]), true), Some(0));
+    }
+
+    #[test]
+    fn what_is_left_of_an_instance_that_is_gone_has_no_share() {
+        let left = Place {
+            payer: Payer::Nobody,
+            cluster: None,
+            ..place("a", "c")
+        };
+        let running = vec![left.clone(); 9];
+        assert_eq!(next(&[left], &running, &shares(1, &[]), true), Some(0));
     }
 
     fn any_place() -> impl Strategy<Value = Place> {
-        let party = prop_oneof![
-            1 => Just(None),
-            4 => prop::sample::select(vec!["a", "b", "c"]).prop_map(Some),
-        ];
+        let space = prop::sample::select(vec!["a", "b", "c"]);
         let cluster = prop::sample::select(vec!["x", "y"]);
-        (party, cluster).prop_map(|(space, cluster)| match space {
-            Some(space) => place(space, cluster),
-            None => Place {
-                party: Party::Broker,
-                cluster: Some(cluster.to_owned()),
+        (space, cluster, any::<bool>(), any::<bool>()).prop_map(
+            |(space, cluster, unasked, late)| Place {
+                unasked,
+                late: unasked && late,
+                ..place(space, cluster)
             },
-        })
+        )
     }
 
     proptest! {
@@ -147,24 +218,35 @@ mod tests {
         fn shares_are_kept_and_no_place_is_left_empty(
             mut waiting in prop::collection::vec(any_place(), 0..30),
             tenant in 1usize..5,
+            instance in 1usize..5,
             on_x in 1usize..5,
             places in 1usize..10,
         ) {
-            let limits = shares(tenant, &[("x", on_x)]);
+            let limits = Shares { instance, ..shares(tenant, &[("x", on_x)]) };
             let mut running: Vec<Place> = Vec::new();
-            while running.len() < places && let Some(i) = next(&waiting, &running, &limits) {
+            while running.len() < places
+                && let Some(i) = next(&waiting, &running, &limits, true)
+            {
                 let begun = waiting.remove(i);
-                let count = |all: &[Place]| all.iter().filter(|p| p.party == begun.party).count();
-                let least = waiting
+                let count = |all: &[Place]| all.iter().filter(|p| p.payer == begun.payer).count();
+                let free: Vec<&Place> = waiting
                     .iter()
                     .filter(|p| limits.have_room(p, &running))
-                    .map(|p| running.iter().filter(|r| r.party == p.party).count())
+                    .collect();
+                prop_assert!(begun.late || free.iter().all(|p| !p.late));
+                let least = free
+                    .iter()
+                    .filter(|p| p.late == begun.late)
+                    .map(|p| running.iter().filter(|r| r.payer == p.payer).count())
                     .min();
                 prop_assert!(least.is_none_or(|least| count(&running) <= least));
                 running.push(begun);
             }
-            for party in running.iter().map(|p| &p.party).filter(|p| **p != Party::Broker) {
-                prop_assert!(running.iter().filter(|r| r.party == *party).count() <= tenant);
+            for place in &running {
+                let of_payer = running.iter().filter(|r| r.payer == place.payer).count();
+                prop_assert!(of_payer <= tenant + 1);
+                let for_it = running.iter().filter(|r| r.instance == place.instance).count();
+                prop_assert!(for_it <= instance);
             }
             let on = |id: &str| running.iter().filter(|r| r.cluster.as_deref() == Some(id)).count();
             prop_assert!(on("x") <= on_x);

@@ -209,22 +209,53 @@ impl Schedule {
 /// Where scheduled backups can begin: so many in all, and so many on each cluster.
 #[derive(Debug, Clone)]
 pub struct Places {
-    in_all: usize,
-    on: BTreeMap<String, usize>,
+    in_all: Taken,
+    on: BTreeMap<String, Taken>,
+}
+
+/// How many places there are, and how many are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Taken {
+    most: usize,
+    by_all: usize,
+    by_schedule: usize,
+}
+
+impl Taken {
+    fn none_of(most: usize) -> Self {
+        Self {
+            most,
+            by_all: 0,
+            by_schedule: 0,
+        }
+    }
+
+    /// One place is the schedule's own, however many users have taken.
+    fn has_more(self) -> bool {
+        self.most > 0 && (self.by_all < self.most || self.by_schedule == 0)
+    }
+
+    fn take(&mut self, by_schedule: bool) {
+        self.by_all += 1;
+        self.by_schedule += usize::from(by_schedule);
+    }
 }
 
 impl Places {
     /// So many in all, and so many on each cluster.
     pub fn new(in_all: usize, on: impl IntoIterator<Item = (String, usize)>) -> Self {
         Self {
-            in_all,
-            on: on.into_iter().collect(),
+            in_all: Taken::none_of(in_all),
+            on: on
+                .into_iter()
+                .map(|(cluster, most)| (cluster, Taken::none_of(most)))
+                .collect(),
         }
     }
 
     /// Whether there is a place on a cluster.
     pub fn are_free(&self, cluster: &str) -> bool {
-        self.in_all > 0 && self.on.get(cluster).is_some_and(|places| *places > 0)
+        self.in_all.has_more() && self.on.get(cluster).is_some_and(|taken| taken.has_more())
     }
 
     /// The clusters with a place.
@@ -234,10 +265,10 @@ impl Places {
     }
 
     /// Fills a place; what users begin may take more than there are.
-    pub fn take(&mut self, cluster: &str) {
-        self.in_all = self.in_all.saturating_sub(1);
-        if let Some(places) = self.on.get_mut(cluster) {
-            *places = places.saturating_sub(1);
+    pub fn take(&mut self, cluster: &str, by_schedule: bool) {
+        self.in_all.take(by_schedule);
+        if let Some(taken) = self.on.get_mut(cluster) {
+            taken.take(by_schedule);
         }
     }
 }

@@ -1,14 +1,15 @@
-//! How often sign-ins may fail: so often in a row, then once in a while; per address and in all.
+//! How often credentials may be wrong: so often in a row, then once in a while; per address and in
+//! all.
 //!
-//! Only failures count, so nobody who knows their secret is held up by themselves.
+//! Only failures count, so nobody who knows their secret is held up by themselves; and what all have
+//! done together holds up nobody who has not failed.
 
 use std::{collections::HashMap, hash::Hash, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::limits::{
-    SIGN_IN_FAILURES_OF_ALL, SIGN_IN_FAILURES_OF_PEER, SIGN_IN_PEERS_MAX, SIGN_IN_REST_OF_ALL,
-    SIGN_IN_REST_OF_PEER,
+    SIGN_IN_FAILURES_OF_ALL, SIGN_IN_PEERS_MAX, SIGN_IN_REST_OF_ALL, SIGN_IN_REST_OF_PEER,
 };
 
 /// Failures that are not forgiven yet.
@@ -53,13 +54,17 @@ impl Debt {
 /// The failures of everybody.
 #[derive(Debug)]
 pub struct Throttle<Peer> {
+    /// Failures in a row that a peer may have; 0: any number.
+    of_peer: u32,
     peers: HashMap<Peer, Debt>,
     all: Debt,
 }
 
-impl<Peer: Hash + Eq> Default for Throttle<Peer> {
-    fn default() -> Self {
+impl<Peer: Hash + Eq + Clone> Throttle<Peer> {
+    /// Nobody has failed yet; each peer may so often in a row, 0: any number.
+    pub fn new(of_peer: u32) -> Self {
         Self {
+            of_peer,
             peers: HashMap::new(),
             all: Debt {
                 failures: 0,
@@ -67,31 +72,39 @@ impl<Peer: Hash + Eq> Default for Throttle<Peer> {
             },
         }
     }
-}
 
-impl<Peer: Hash + Eq> Throttle<Peer> {
     /// Whether a peer may try now; else how long it has to wait.
     pub fn check(&self, peer: &Peer, now: DateTime<Utc>) -> Result<(), Duration> {
-        let all = self.all.at(now, SIGN_IN_REST_OF_ALL);
-        let mut wait = all.wait(now, SIGN_IN_FAILURES_OF_ALL, SIGN_IN_REST_OF_ALL);
-        if let Some(debt) = self.peers.get(peer) {
-            let debt = debt.at(now, SIGN_IN_REST_OF_PEER);
-            wait = wait.max(debt.wait(now, SIGN_IN_FAILURES_OF_PEER, SIGN_IN_REST_OF_PEER));
+        let debt = self.peers.get(peer);
+        let Some(debt) = debt.map(|debt| debt.at(now, SIGN_IN_REST_OF_PEER)) else {
+            return Ok(());
+        };
+        if debt.failures == 0 {
+            return Ok(());
         }
+        let all = self.all.at(now, SIGN_IN_REST_OF_ALL);
+        let of_all = all.wait(now, SIGN_IN_FAILURES_OF_ALL, SIGN_IN_REST_OF_ALL);
+        let wait = of_all.max(debt.wait(now, self.of_peer, SIGN_IN_REST_OF_PEER));
         if wait.is_zero() { Ok(()) } else { Err(wait) }
     }
 
     /// Counts a failure of a peer.
     pub fn failed(&mut self, peer: Peer, now: DateTime<Utc>) {
+        if self.of_peer == 0 {
+            return;
+        }
         self.all = self.all.at(now, SIGN_IN_REST_OF_ALL);
         self.all.failures = self.all.failures.saturating_add(1);
         if self.peers.len() >= SIGN_IN_PEERS_MAX {
             self.peers
                 .retain(|_, debt| debt.at(now, SIGN_IN_REST_OF_PEER).failures > 0);
         }
-        if self.peers.len() >= SIGN_IN_PEERS_MAX {
-            // So many at once are held up together.
-            self.peers.clear();
+        if self.peers.len() >= SIGN_IN_PEERS_MAX && !self.peers.contains_key(&peer) {
+            // Whoever has been good for longest is forgotten.
+            let oldest = self.peers.iter().min_by_key(|(_, debt)| debt.since);
+            if let Some(oldest) = oldest.map(|(peer, _)| peer.clone()) {
+                self.peers.remove(&oldest);
+            }
         }
         let debt = self.peers.entry(peer).or_insert(Debt {
             failures: 0,
@@ -107,6 +120,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::limits::SIGN_IN_FAILURES_OF_PEER;
 
     fn at(second: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_700_000_000 + second, 0).expect("a time")
@@ -118,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_fails_too_often_waits_and_others_do_not() {
-        let mut throttle = Throttle::default();
+        let mut throttle = Throttle::new(SIGN_IN_FAILURES_OF_PEER);
         for _ in 0..SIGN_IN_FAILURES_OF_PEER {
             assert_eq!(throttle.check(&"a", at(0)), Ok(()));
             throttle.failed("a", at(0));
@@ -136,18 +150,28 @@ mod tests {
     }
 
     #[test]
-    fn many_peers_together_wait_too() {
-        let mut throttle = Throttle::default();
+    fn many_peers_together_wait_too_and_hold_up_nobody_else() {
+        let mut throttle = Throttle::new(SIGN_IN_FAILURES_OF_PEER);
         for peer in 0..SIGN_IN_FAILURES_OF_ALL {
             throttle.failed(peer, at(0));
         }
-        assert!(throttle.check(&9999, at(0)).is_err());
-        assert_eq!(throttle.check(&9999, at(secs(SIGN_IN_REST_OF_ALL))), Ok(()));
+        assert!(throttle.check(&0, at(0)).is_err());
+        assert_eq!(throttle.check(&0, at(secs(SIGN_IN_REST_OF_ALL))), Ok(()));
+        assert_eq!(throttle.check(&9999, at(0)), Ok(()));
+    }
+
+    #[test]
+    fn where_there_is_no_limit_nobody_waits() {
+        let mut throttle = Throttle::new(0);
+        for _ in 0..2 * SIGN_IN_FAILURES_OF_ALL {
+            throttle.failed("a", at(0));
+        }
+        assert_eq!(throttle.check(&"a", at(0)), Ok(()));
     }
 
     #[test]
     fn memory_has_an_end() {
-        let mut throttle = Throttle::default();
+        let mut throttle = Throttle::new(SIGN_IN_FAILURES_OF_PEER);
         for peer in 0..SIGN_IN_PEERS_MAX * 2 {
             throttle.failed(peer, at(i64::try_from(peer).expect("small")));
         }
@@ -157,7 +181,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_more_failures_get_through_than_allowed(pauses in prop::collection::vec(0i64..40, 1..200)) {
-            let mut throttle = Throttle::default();
+            let mut throttle = Throttle::new(SIGN_IN_FAILURES_OF_PEER);
             let (mut now, mut through) = (0, 0u32);
             for pause in pauses {
                 now += pause;
@@ -172,7 +196,7 @@ mod tests {
 
         #[test]
         fn a_clock_that_jumps_back_locks_nobody_out_for_long(back in 1i64..1_000_000) {
-            let mut throttle = Throttle::default();
+            let mut throttle = Throttle::new(SIGN_IN_FAILURES_OF_PEER);
             for _ in 0..SIGN_IN_FAILURES_OF_PEER {
                 throttle.failed("a", at(0));
             }

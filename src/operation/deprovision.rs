@@ -40,7 +40,8 @@ async fn delete_backups(work: Arc<Work>) -> Result<Outcome, StepError> {
     let instance = work.operation.instance.clone();
     let reading = work
         .read(move |conn| {
-            let backups = store::backup::of_instance(conn, &instance)?;
+            // A restore reads what is complete, which stays so until it has ended.
+            let backups = store::backup::complete_of(conn, &instance)?;
             let ids: Vec<BackupId> = backups.into_iter().map(|b| b.id).collect();
             store::operation::restores_reading(conn, &ids)
         })

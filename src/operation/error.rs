@@ -58,6 +58,18 @@ impl StepError {
         }
     }
 
+    /// Members that do not answer.
+    pub(super) fn silence(meaning: &str) -> Self {
+        let error = EngineError::Call {
+            doing: "asking the members",
+            meaning: meaning.to_owned(),
+            is_final: false,
+            is_silence: true,
+            source: io::Error::from(io::ErrorKind::TimedOut).into(),
+        };
+        error.into()
+    }
+
     /// The machine or the store is short of something.
     pub fn shortage(message: impl Into<String>) -> Self {
         Self::Shortage {
@@ -87,6 +99,16 @@ impl StepError {
                 source,
             },
         }
+    }
+
+    /// Whether members gave no answer.
+    pub fn is_silence(&self) -> bool {
+        let source = match self {
+            Self::Passing { source, .. } => source.as_ref(),
+            _ => None,
+        };
+        let engine = source.and_then(|source| source.downcast_ref::<EngineError>());
+        engine.is_some_and(EngineError::is_silence)
     }
 
     /// The same failure, if it stays, told of a certain thing.
@@ -354,6 +376,7 @@ mod tests {
                 doing: "taking a snapshot",
                 meaning: "a member cannot be reached".to_owned(),
                 is_final: false,
+                is_silence: false,
                 source: Box::new(io::Error::other(io(errno))),
             };
             let error = StepError::from(engine);

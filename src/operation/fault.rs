@@ -21,6 +21,8 @@ pub enum Moment {
 pub enum Fault {
     /// The step fails and may be tried again.
     Fail,
+    /// The members do not answer (at [`Moment::Begun`]).
+    Silence,
     /// The machine is short of something that the step needs.
     Shortage,
     /// The step fails for good.

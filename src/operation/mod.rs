@@ -22,7 +22,9 @@ use crate::{
         catalog::CurrentCatalog,
         deployment::{Deployment, DeploymentSecrets},
         instance::Instance,
-        limits::LIGHT_OPERATIONS_OF_TENANT,
+        limits::{
+            HEAVY_OPERATIONS_AT_ONCE, LIGHT_OPERATIONS_OF_INSTANCE, LIGHT_OPERATIONS_OF_TENANT,
+        },
         operation::{Claim, Operation, OperationKind, Weight},
         placement::PortRange,
         queue::Shares,
@@ -100,6 +102,7 @@ impl Parts {
         match weight {
             Weight::Light => Shares {
                 tenant: LIGHT_OPERATIONS_OF_TENANT,
+                instance: LIGHT_OPERATIONS_OF_INSTANCE,
                 clusters: BTreeMap::new(),
             },
             Weight::Heavy => {
@@ -108,6 +111,7 @@ impl Parts {
                 };
                 Shares {
                     tenant: self.tenant_operations,
+                    instance: HEAVY_OPERATIONS_AT_ONCE,
                     clusters: self.clusters.iter().filter_map(limit).collect(),
                 }
             }

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use super::{Definition, Outcome, Step, StepError, Work, backup::remove_objects};
 use crate::{
     model::{
-        backup::{Backup, BackupState},
         ids::BackupId,
-        limits::{BACKUP_HISTORY_KEPT, RESTORE_WATCH},
+        limits::{BACKUP_HISTORY_KEPT, BACKUPS_FORGOTTEN_AT_ONCE, RESTORE_WATCH},
         operation::OperationKind,
         retention::{self, Decision},
         trust::Trusted,
@@ -51,7 +50,7 @@ async fn expire(work: Arc<Work>) -> Result<Outcome, StepError> {
     };
     let in_use = work
         .write(move |conn| {
-            let backups = store::backup::of_instance(conn, &instance)?;
+            let backups = store::backup::complete_of(conn, &instance)?;
             let mut in_use = false;
             for decision in retention::decisions(&backups, kept, trusted.time(), grace) {
                 match decision {
@@ -82,14 +81,11 @@ fn is_read(conn: &mut Conn<'_>, backup: &BackupId) -> Result<bool, StoreError> {
 async fn delete(work: Arc<Work>) -> Result<Outcome, StepError> {
     let instance = work.operation.instance.clone();
     let backups = work
-        .read(move |conn| store::backup::of_instance(conn, &instance))
+        .read(move |conn| store::backup::given_up(conn, &instance))
         .await?;
-    let has_bytes =
-        |backup: &&Backup| backup.state == BackupState::Expired && backup.manifest.is_some();
-    for backup in backups.iter().filter(has_bytes) {
-        remove_objects(&work, backup).await?;
-        let id = backup.id.clone();
-        work.write(move |conn| store::backup::forget_bytes(conn, &id))
+    for backup in backups {
+        remove_objects(&work, &backup).await?;
+        work.write(move |conn| store::backup::forget_bytes(conn, &backup.id))
             .await?;
     }
     Outcome::done()
@@ -107,7 +103,8 @@ async fn forget(work: Arc<Work>) -> Result<Outcome, StepError> {
         let mut operations =
             store::operation::ended_before(conn, &instance, OperationKind::Prune, before)?;
         let ended = store::operation::ended_before(conn, &instance, OperationKind::Backup, before)?;
-        for backup in store::backup::of_instance(conn, &instance)? {
+        let limit = BACKUPS_FORGOTTEN_AT_ONCE;
+        for backup in store::backup::history(conn, &instance, before, limit)? {
             // The row of a backup whose operation is stuck tells an operator where to look.
             if retention::is_history(&backup, now) && ended.contains(&backup.operation) {
                 store::backup::forget(conn, &backup.id)?;

@@ -24,12 +24,14 @@ use super::{
 };
 use crate::{
     model::{
+        breaker::Breaker,
         failure::chain,
-        ids::OperationId,
+        ids::{InstanceId, OperationId},
         limits::{
-            CLAIM_INTERVAL, HISTORY_KEPT, LEASE, LEASE_RENEWAL, PAUSE_AHEAD_MAX, PROGRESS_INTERVAL,
+            CLAIM_INTERVAL, HISTORY_FORGOTTEN_AT_ONCE, HISTORY_KEPT, LEASE, LEASE_RENEWAL,
+            PAUSE_AHEAD_MAX, PROGRESS_INTERVAL,
         },
-        operation::{Claim, HALTED, Operation, OperationKind, OperationState, Progress, Weight},
+        operation::{Claim, HALTED, Operation, OperationState, Progress, UNASKED_ORIGINS, Weight},
         patience::{Cause, Patience},
     },
     store::{self, StoreError, queue::Look},
@@ -49,7 +51,27 @@ pub struct Runner {
     patience: Patience,
     /// This process among others.
     owner: String,
-    running: Mutex<HashMap<OperationId, OperationKind>>,
+    running: Mutex<HashMap<OperationId, Taken>>,
+    /// Of instances whose members were silent.
+    breakers: Mutex<HashMap<InstanceId, Breaker>>,
+    /// From when on [`Breaker`]s count the time.
+    begun: Instant,
+}
+
+/// A place that an operation has.
+#[derive(Debug, Clone, Copy)]
+struct Taken {
+    weight: Weight,
+    unasked: bool,
+}
+
+impl Taken {
+    fn by(operation: &Operation) -> Self {
+        Self {
+            weight: operation.kind.weight(),
+            unasked: UNASKED_ORIGINS.contains(&operation.origin.as_str()),
+        }
+    }
 }
 
 /// How the way through a list of steps ended.
@@ -98,6 +120,8 @@ impl Runner {
             patience,
             owner,
             running: Mutex::default(),
+            breakers: Mutex::default(),
+            begun: Instant::now(),
         })
     }
 
@@ -118,8 +142,13 @@ impl Runner {
         while !stop.is_cancelled() {
             while workers.try_join_next().is_some() {}
             if Instant::now() >= next_cleaning {
-                next_cleaning = Instant::now() + HISTORY_INTERVAL;
-                self.forget_history().await;
+                let is_more = self.forget_history().await;
+                let pause = if is_more {
+                    CLAIM_INTERVAL
+                } else {
+                    HISTORY_INTERVAL
+                };
+                next_cleaning = Instant::now() + pause;
             }
             changes.mark_unchanged();
             for (operation, claim) in self.claim().await {
@@ -143,52 +172,69 @@ impl Runner {
         }
     }
 
-    async fn forget_history(&self) {
-        let Some(now) = self.parts.time.trusted() else {
-            return;
-        };
-        let before = now.before(HISTORY_KEPT);
-        let forgotten = self
-            .parts
-            .store
-            .write(move |conn| store::operation::forget_history(conn, before))
-            .await;
-        if let Err(error) = forgotten {
-            log_failure(&error, "cannot remove old operations");
+    /// Forgets some of what ended long ago; returns whether there may be more.
+    async fn forget_history(&self) -> bool {
+        match self.forget_some_history().await {
+            Ok(is_more) => is_more,
+            Err(error) => {
+                log_failure(&error, "cannot remove old operations");
+                false
+            }
         }
     }
 
+    async fn forget_some_history(&self) -> Result<bool, StoreError> {
+        let Some(now) = self.parts.time.trusted() else {
+            return Ok(false);
+        };
+        let (store, before) = (&self.parts.store, now.before(HISTORY_KEPT));
+        // Looking takes longer than a writer should be kept waiting.
+        let look = move |conn: &mut store::Conn<'_>| {
+            store::operation::history(conn, before, HISTORY_FORGOTTEN_AT_ONCE)
+        };
+        let old = store.read(look).await?;
+        if old.is_empty() {
+            return Ok(false);
+        }
+        store
+            .write(move |conn| store::operation::forget(conn, &old))
+            .await?;
+        Ok(true)
+    }
+
     async fn claim(&self) -> Vec<(Operation, Claim)> {
-        let running: Vec<(OperationId, OperationKind)> = self
-            .running()
-            .iter()
-            .map(|(id, kind)| (id.clone(), *kind))
-            .collect();
-        let free = Weight::ALL.map(|weight| {
-            let busy = running
+        let (busy_with, taken): (Vec<OperationId>, Vec<Taken>) = {
+            let running = self.running();
+            running
                 .iter()
-                .filter(|(_, kind)| kind.weight() == weight)
-                .count();
-            let places = weight.at_once().saturating_sub(busy);
-            (weight.kinds(), places, self.parts.shares(weight))
+                .map(|(id, taken)| (id.clone(), *taken))
+                .unzip()
+        };
+        let free = Weight::ALL.map(|weight| {
+            let of_weight = || taken.iter().filter(|taken| taken.weight == weight);
+            let asked = of_weight().filter(|taken| !taken.unasked).count();
+            let places = weight.at_once().saturating_sub(of_weight().count());
+            let for_asked = (weight.at_once() - weight.kept()).saturating_sub(asked);
+            let shares = self.parts.shares(weight);
+            (weight.kinds(), places, for_asked, shares)
         });
-        if free.iter().all(|(_, places, _)| *places == 0) {
+        if free.iter().all(|(_, places, ..)| *places == 0) {
             return Vec::new();
         }
-        let busy_with: Vec<OperationId> = running.into_iter().map(|(id, _)| id).collect();
         let (owner, now) = (self.owner.clone(), self.parts.clock.now());
         let claimed = self
             .parts
             .store
             .write(move |conn| {
                 let mut claims = Vec::new();
-                for (kinds, places, shares) in &free {
+                for (kinds, places, asked, shares) in &free {
                     let look = Look {
                         owner: &owner,
                         now,
                         lease_until: now + LEASE,
                         kinds,
                         places: *places,
+                        asked: *asked,
                         shares,
                         busy_with: &busy_with,
                     };
@@ -201,7 +247,7 @@ impl Runner {
             Ok(claims) => {
                 let begun = claims
                     .iter()
-                    .map(|(operation, _)| (operation.id.clone(), operation.kind));
+                    .map(|(operation, _)| (operation.id.clone(), Taken::by(operation)));
                 self.running().extend(begun);
                 claims
             }
@@ -212,7 +258,7 @@ impl Runner {
         }
     }
 
-    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<OperationId, OperationKind>> {
+    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<OperationId, Taken>> {
         self.running
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -339,6 +385,9 @@ impl Runner {
             })
             .await?;
         if succeeded {
+            if operation.kind.touches_members() {
+                self.breakers().remove(&operation.instance);
+            }
             log::info!(operation:% = operation.id, kind:% = operation.kind; "succeeded");
         }
         Ok(succeeded)
@@ -436,12 +485,22 @@ impl Runner {
                 store::operation::begin_step(conn, &begun, step.name, &progress, now)
             })
             .await;
-        match began {
+        let halted = match began {
             Err(StoreError::Fenced) => return Ok(Tried::Ended(Way::Lost)),
             Err(error) => return Err(error),
             // Told between two steps, when nobody listened.
             Ok(halted) if halted && heed_halt => return Ok(Tried::Ended(Way::Halted)),
-            Ok(_) => {}
+            Ok(halted) => halted,
+        };
+        let asks = match direction {
+            Direction::Forward => operation.kind.asks_members(),
+            // A deletion waits for the end of what it halted.
+            Direction::CleanUp => operation.kind.clean_up_asks_members() && !halted,
+        };
+        if asks && let Some(rest) = self.rest(&operation.instance) {
+            return self
+                .after_failure(step, direction, operation, claim, Failure::unasked(rest))
+                .await;
         }
         let tried = Instant::now();
         let outcome = match self.run_step(step, operation, claim, heed_halt).await {
@@ -449,6 +508,7 @@ impl Runner {
             Err(Interruption::Halted) => return Ok(Tried::Ended(Way::Halted)),
             Err(Interruption::Lost) => return Ok(Tried::Ended(Way::Lost)),
         };
+        self.heed_silence(operation, &outcome);
         let failure = match outcome {
             Ok(Outcome::Done(result)) => {
                 let claim = claim.clone();
@@ -496,6 +556,7 @@ impl Runner {
                 message,
                 source: None,
                 took: tried.elapsed(),
+                rest: self.rest(&operation.instance).filter(|_| asks),
             },
             Err(StepError::Passing { message, source }) => Failure {
                 cause: Cause::Failure,
@@ -503,6 +564,7 @@ impl Runner {
                 message,
                 source,
                 took: tried.elapsed(),
+                rest: self.rest(&operation.instance).filter(|_| asks),
             },
             Err(StepError::Shortage { message, source }) => Failure {
                 cause: Cause::Shortage,
@@ -510,10 +572,39 @@ impl Runner {
                 message,
                 source,
                 took: tried.elapsed(),
+                rest: self.rest(&operation.instance).filter(|_| asks),
             },
         };
         self.after_failure(step, direction, operation, claim, failure)
             .await
+    }
+
+    /// Learns from a try of a step that members did not answer.
+    fn heed_silence(&self, operation: &Operation, outcome: &Result<Outcome, StepError>) {
+        let silent = matches!(outcome, Err(error) if error.is_silence());
+        if !silent || !operation.kind.asks_members() {
+            return;
+        }
+        let (instance, now) = (&operation.instance, self.begun.elapsed());
+        let mut breakers = self.breakers();
+        breakers.retain(|_, breaker| !breaker.is_old(now));
+        let breaker = breakers.entry(instance.clone()).or_default();
+        breaker.silent(now);
+        if let Some(rest) = breaker.rest(now) {
+            let seconds = rest.as_secs();
+            log::warn!(instance:% = instance; "its members do not answer: left alone for {seconds} s");
+        }
+    }
+
+    /// For how long the members of an instance are left alone.
+    fn rest(&self, instance: &InstanceId) -> Option<Duration> {
+        self.breakers().get(instance)?.rest(self.begun.elapsed())
+    }
+
+    fn breakers(&self) -> std::sync::MutexGuard<'_, HashMap<InstanceId, Breaker>> {
+        self.breakers
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Runs a step beside its heartbeat, with the faults that are asked for.
@@ -533,6 +624,7 @@ impl Runner {
         let mut panics = false;
         match self.faults.at(operation, step.name, Moment::Begun) {
             Some(Fault::Fail) => return Ok(Err(StepError::passing("a deliberate fault"))),
+            Some(Fault::Silence) => return Ok(Err(StepError::silence("a deliberate silence"))),
             Some(Fault::FailForGood) => return Ok(Err(StepError::last("a deliberate fault"))),
             Some(Fault::Shortage) => return Ok(Err(StepError::shortage("a deliberate shortage"))),
             Some(Fault::Die) => return Err(lost(self.die(operation).await)),
@@ -559,7 +651,7 @@ impl Runner {
                 Some(Fault::Shortage) => {
                     return Ok(Err(StepError::shortage("a deliberate shortage")));
                 }
-                Some(Fault::Panic) | None => return Ok(outcome),
+                Some(Fault::Panic | Fault::Silence) | None => return Ok(outcome),
             }
         }
     }

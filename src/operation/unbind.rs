@@ -28,10 +28,11 @@ fn succeed(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
     store::oversight::nothing_is_left(conn, instance, Some(id))?;
     match store::binding::find(conn, instance, id)? {
         Some(binding) if binding.state == BindingState::Expiring => {
-            store::binding::retire(conn, instance, id)
+            store::binding::retire(conn, instance, id)?;
         }
-        _ => store::binding::delete(conn, instance, id),
+        _ => store::binding::delete(conn, instance, id)?,
     }
+    store::binding::expire_next(conn, instance, ending.now)
 }
 
 fn fail(conn: &mut Conn<'_>, ending: &Ending<'_>, _failure: &str) -> Result<(), StoreError> {
@@ -43,6 +44,7 @@ fn fail(conn: &mut Conn<'_>, ending: &Ending<'_>, _failure: &str) -> Result<(), 
     if binding.is_some_and(|b| b.state != BindingState::Expiring) {
         store::binding::set_state(conn, instance, id, BindingState::Failed)?;
     }
+    store::binding::expire_next(conn, instance, ending.now)?;
     // Nobody may ask for the deletion again: the time of a binding is over all the same.
     let again = ending.now + EXPIRY_RETRY;
     store::binding::set_expiry_due(conn, instance, id, Some(again))

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, NaiveDateTime, SubsecRound as _, TimeDelta, Utc};
 use diesel::{
-    dsl::{max, sql},
+    dsl::{Eq, Filter, max, sql},
     prelude::*,
     sql_types::Bool,
 };
@@ -11,6 +11,7 @@ use super::{Conn, StoreError, each, from_json, known, parse, schema::backups, to
 use crate::model::{
     backup::{Backup, BackupKind, BackupState, Manifest, Removal},
     ids::{BackupId, DeploymentId, InstanceId},
+    limits::FAILED_BACKUPS_LISTED_MAX,
     schedule::Period,
     trust::Trusted,
 };
@@ -141,10 +142,13 @@ pub fn find(conn: &mut Conn<'_>, id: &BackupId) -> Result<Option<Backup>, StoreE
     row.map(Row::into_model).transpose()
 }
 
-/// Every backup of an instance, newest first.
+fn of(instance: &InstanceId) -> Filter<backups::table, Eq<backups::instance_id, &str>> {
+    backups::table.filter(backups::instance_id.eq(instance.as_str()))
+}
+
+/// Every backup of an instance, newest first: any number of them failed.
 pub fn of_instance(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<Vec<Backup>, StoreError> {
-    let rows: Vec<Row> = each!(conn, |c| backups::table
-        .filter(backups::instance_id.eq(instance.as_str()))
+    let rows: Vec<Row> = each!(conn, |c| of(instance)
         .order((
             backups::ordinal.desc(),
             backups::created_at.desc(),
@@ -152,6 +156,86 @@ pub fn of_instance(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<Vec<Bac
         ))
         .load(c))?;
     rows.into_iter().map(Row::into_model).collect()
+}
+
+/// What is listed of an instance's backups, newest first: all but those that retention gave up, and of
+/// those that failed the newest [`FAILED_BACKUPS_LISTED_MAX`].
+pub fn listed(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<Vec<Backup>, StoreError> {
+    let failed: Vec<String> = each!(conn, |c| of(instance)
+        .filter(backups::state.eq(BackupState::Failed.as_str()))
+        .order((backups::ordinal.desc(), backups::id.desc()))
+        .limit(FAILED_BACKUPS_LISTED_MAX)
+        .select(backups::id)
+        .load(c))?;
+    let others = [BackupState::Failed, BackupState::Expired].map(BackupState::as_str);
+    let rows: Vec<Row> = each!(conn, |c| of(instance)
+        .filter(
+            backups::state
+                .ne_all(others)
+                .or(backups::id.eq_any(&failed))
+        )
+        .order((
+            backups::ordinal.desc(),
+            backups::created_at.desc(),
+            backups::id.desc(),
+        ))
+        .load(c))?;
+    rows.into_iter().map(Row::into_model).collect()
+}
+
+/// The complete backups of an instance, newest first: as many as retention keeps.
+pub fn complete_of(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<Vec<Backup>, StoreError> {
+    let rows: Vec<Row> = each!(conn, |c| of(instance)
+        .filter(backups::state.eq(BackupState::Complete.as_str()))
+        .order((
+            backups::ordinal.desc(),
+            backups::created_at.desc(),
+            backups::id.desc(),
+        ))
+        .load(c))?;
+    rows.into_iter().map(Row::into_model).collect()
+}
+
+/// The backups of an instance that retention gave up and whose bytes are there still.
+pub fn given_up(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<Vec<Backup>, StoreError> {
+    let rows: Vec<Row> = each!(conn, |c| of(instance)
+        .filter(backups::state.eq(BackupState::Expired.as_str()))
+        .filter(backups::manifest.is_not_null())
+        .load(c))?;
+    rows.into_iter().map(Row::into_model).collect()
+}
+
+/// Backups of an instance that have held no bytes since `before`, the oldest ones, at most `limit`.
+pub fn history(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+    before: DateTime<Utc>,
+    limit: i64,
+) -> Result<Vec<Backup>, StoreError> {
+    let over = [BackupState::Failed, BackupState::Expired].map(BackupState::as_str);
+    let rows: Vec<Row> = each!(conn, |c| of(instance)
+        .filter(backups::state.eq_any(over))
+        .filter(backups::manifest.is_null())
+        .filter(backups::finished_at.le(before.naive_utc()))
+        .order((backups::ordinal, backups::id))
+        .limit(limit)
+        .load(c))?;
+    rows.into_iter().map(Row::into_model).collect()
+}
+
+/// When the newest on-demand backup of an instance was asked for, whatever came of it.
+pub fn last_on_demand(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+) -> Result<Option<DateTime<Utc>>, StoreError> {
+    let newest: Option<NaiveDateTime> = each!(conn, |c| backups::table
+        .filter(backups::instance_id.eq(instance.as_str()))
+        .filter(backups::kind.eq(BackupKind::OnDemand.as_str()))
+        .order((backups::ordinal.desc(), backups::created_at.desc()))
+        .select(backups::created_at)
+        .first(c)
+        .optional())?;
+    Ok(newest.map(|at| at.and_utc()))
 }
 
 /// The complete backups with their deployments, by id, at most `limit` of those after `after`.
@@ -307,4 +391,62 @@ pub fn delete_of_instance(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<
     )
     .execute(c))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{model::ids::OperationId, store::Store};
+
+    #[tokio::test]
+    async fn failed_backups_without_end_make_no_list_without_end() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let url = format!("sqlite://{}", folder.path().join("db").display());
+        let store = Arc::new(Store::open(&url).expect("a store"));
+        let instance: InstanceId = "i".parse().expect("an id");
+        let now = Utc::now();
+        let backup = |state| Backup {
+            id: BackupId::generate(now),
+            instance: instance.clone(),
+            deployment: DeploymentId::generate(now),
+            operation: OperationId::generate(now),
+            kind: BackupKind::OnDemand,
+            period: None,
+            state,
+            failure: None,
+            created_at: now,
+            ordinal: 0,
+            namesake: 0,
+            finished_at: Some(now),
+            manifest: None,
+            removal: None,
+        };
+        let failed = usize::try_from(FAILED_BACKUPS_LISTED_MAX).expect("small") + 10;
+        let mut all = vec![backup(BackupState::Complete), backup(BackupState::Expired)];
+        all.extend((0..failed).map(|_| backup(BackupState::Failed)));
+        all.push(backup(BackupState::Pending));
+        let expected: Vec<BackupId> = all
+            .iter()
+            .enumerate()
+            .filter(|(i, b)| b.state != BackupState::Expired && (*i == 0 || *i >= 12))
+            .map(|(_, b)| b.id.clone())
+            .rev()
+            .collect();
+        let long_ago = now - TimeDelta::days(1);
+        let (shown, history) = store
+            .write(move |conn| {
+                all.iter().try_for_each(|backup| insert(conn, backup))?;
+                let before = super::history(conn, &instance, long_ago, 1000)?;
+                assert!(before.is_empty());
+                let history = super::history(conn, &instance, now, 3)?;
+                Ok((listed(conn, &instance)?, history))
+            })
+            .await
+            .expect("rows");
+        let shown: Vec<BackupId> = shown.into_iter().map(|b| b.id).collect();
+        assert_eq!(shown, expected);
+        assert_eq!(history.len(), 3, "no more than asked for");
+    }
 }

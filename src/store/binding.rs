@@ -192,6 +192,30 @@ pub fn set_expiry_due(
     Ok(())
 }
 
+/// Brings the turn of the binding of an instance that has waited longest for its end, behind others'.
+pub fn expire_next(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    let now = now.naive_utc();
+    let next: Option<String> = each!(conn, |c| bindings::table
+        .filter(bindings::instance_id.eq(instance.as_str()))
+        .filter(bindings::state.eq(BindingState::Expiring.as_str()))
+        .filter(bindings::expiry_due.gt(now))
+        .order((bindings::expires_at, bindings::id))
+        .select(bindings::id)
+        .first(c)
+        .optional())?;
+    let Some(next) = next else { return Ok(()) };
+    each!(conn, |c| diesel::update(
+        bindings::table.find((instance.as_str(), next.as_str()))
+    )
+    .set(bindings::expiry_due.eq(now))
+    .execute(c))?;
+    Ok(())
+}
+
 /// Leaves nothing of a binding whose time is over but that it was there.
 pub fn retire(
     conn: &mut Conn<'_>,

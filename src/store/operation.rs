@@ -6,7 +6,12 @@
 use std::{collections::HashMap, time::Duration};
 
 use chrono::{DateTime, NaiveDateTime, Utc};
-use diesel::{dsl::max, prelude::*};
+use diesel::{
+    dsl::max,
+    prelude::*,
+    sql_query,
+    sql_types::{BigInt, Text, Timestamp},
+};
 use serde_json::Value;
 
 use super::{
@@ -16,7 +21,7 @@ use super::{
 };
 use crate::model::{
     ids::{BackupId, BindingId, InstanceId, OperationId},
-    operation::{Claim, Operation, OperationKind, OperationState, Progress, WaitsFor},
+    operation::{Claim, Operation, OperationKind, OperationState, Progress, SCHEDULE, WaitsFor},
     patience::{Trial, Trouble},
     trust::Trusted,
 };
@@ -260,18 +265,46 @@ pub fn restores_reading(
         .load(c))?)
 }
 
-/// The instances of which a backup is queued or being taken, with their clusters.
-pub fn instances_being_backed_up(
-    conn: &mut Conn<'_>,
-) -> Result<HashMap<InstanceId, String>, StoreError> {
-    let rows: Vec<(String, String)> = each!(conn, |c| operations::table
+/// A backup that is queued or being taken.
+#[derive(Debug)]
+pub struct BackupUnderWay {
+    /// Of which instance.
+    pub instance: InstanceId,
+    /// On which cluster.
+    pub cluster: String,
+    /// Whether somebody works on it.
+    pub is_running: bool,
+    /// Nobody begins it before then.
+    pub not_before: DateTime<Utc>,
+    /// Whether the schedule asked for it.
+    pub is_scheduled: bool,
+}
+
+/// The backups that are queued or being taken.
+pub fn backups_under_way(conn: &mut Conn<'_>) -> Result<Vec<BackupUnderWay>, StoreError> {
+    type Row = (String, String, String, String, NaiveDateTime);
+    let rows: Vec<Row> = each!(conn, |c| operations::table
         .inner_join(deployments::table.on(deployments::instance_id.eq(operations::instance_id)))
         .filter(operations::state.eq_any(ACTIVE))
         .filter(operations::kind.eq(OperationKind::Backup.as_str()))
-        .select((operations::instance_id, deployments::cluster_id))
+        .select((
+            operations::instance_id,
+            deployments::cluster_id,
+            operations::state,
+            operations::origin,
+            operations::not_before
+        ))
         .load(c))?;
     rows.into_iter()
-        .map(|(instance, cluster)| Ok((parse("an instance's id", &instance)?, cluster)))
+        .map(|(instance, cluster, state, origin, not_before)| {
+            Ok(BackupUnderWay {
+                instance: parse("an instance's id", &instance)?,
+                cluster,
+                is_running: state == OperationState::Running.as_str(),
+                is_scheduled: origin == SCHEDULE,
+                not_before: not_before.and_utc(),
+            })
+        })
         .collect()
 }
 
@@ -667,35 +700,57 @@ pub fn release_claims(conn: &mut Conn<'_>, owner: Option<&str>) -> Result<(), St
     Ok(())
 }
 
-/// Removes what ended before `age` and is told of nowhere any more: operations of instances that
-/// are gone.
-pub fn forget_history(conn: &mut Conn<'_>, before: Trusted) -> Result<usize, StoreError> {
-    use super::schema::instances;
-    let live = instances::table.select(instances::id);
-    let old: Vec<String> = each!(conn, |c| operations::table
-        .filter(operations::state.ne_all(ACTIVE))
-        .filter(operations::updated_at.lt(before.time().naive_utc()))
-        .filter(operations::instance_id.ne_all(live))
-        .select(operations::id)
-        .limit(1000)
-        .load(c))?;
-    remove(conn, &old)?;
-    Ok(old.len())
+/// Operations that ended before `before` and that need not be told of any more, at most `limit`. Of an
+/// instance, and of a binding, that is there the newest of each kind is not among them, nor what an
+/// operator has to look at; its backups and their removals go with the backups' rows.
+pub fn history(
+    conn: &mut Conn<'_>,
+    before: Trusted,
+    limit: i64,
+) -> Result<Vec<OperationId>, StoreError> {
+    #[derive(QueryableByName)]
+    struct Old {
+        #[diesel(sql_type = Text)]
+        id: String,
+    }
+    let before = before.time().naive_utc();
+    let old: Vec<Old> = each!(conn, |c| sql_query(
+        "SELECT o.id FROM operations o
+         WHERE o.updated_at < $1 AND o.state NOT IN ('queued', 'running') AND (
+             NOT EXISTS (SELECT 1 FROM instances i WHERE i.id = o.instance_id)
+             OR o.state IN ('succeeded', 'failed') AND o.kind NOT IN ('backup', 'prune') AND (
+                 EXISTS (
+                     SELECT 1 FROM operations newer
+                     WHERE newer.instance_id = o.instance_id AND newer.kind = o.kind
+                       AND coalesce(newer.binding_id, '') = coalesce(o.binding_id, '')
+                       AND newer.ordinal > o.ordinal
+                 )
+                 OR o.binding_id IS NOT NULL AND NOT EXISTS (
+                     SELECT 1 FROM bindings b
+                     WHERE b.instance_id = o.instance_id AND b.id = o.binding_id
+                 )
+             )
+         )
+         ORDER BY o.updated_at
+         LIMIT $2"
+    )
+    .bind::<Timestamp, _>(before)
+    .bind::<BigInt, _>(limit)
+    .load(c))?;
+    old.iter()
+        .map(|row| parse("an operation's id", &row.id))
+        .collect()
 }
 
 /// Removes operations that ended, with their steps.
 pub fn forget(conn: &mut Conn<'_>, ids: &[OperationId]) -> Result<(), StoreError> {
-    let ids: Vec<String> = ids.iter().map(OperationId::to_string).collect();
-    remove(conn, &ids)
-}
-
-fn remove(conn: &mut Conn<'_>, ids: &[String]) -> Result<(), StoreError> {
+    let ids: Vec<&str> = ids.iter().map(OperationId::as_str).collect();
     each!(conn, |c| diesel::delete(
-        operation_steps::table.filter(operation_steps::operation_id.eq_any(ids))
+        operation_steps::table.filter(operation_steps::operation_id.eq_any(&ids))
     )
     .execute(c))?;
     each!(conn, |c| diesel::delete(
-        operations::table.filter(operations::id.eq_any(ids))
+        operations::table.filter(operations::id.eq_any(&ids))
     )
     .execute(c))?;
     Ok(())

@@ -1,7 +1,8 @@
 //! The queue: which operations are due, whose they are, and the claims on them.
 //!
 //! A burst of one tenant is seen in part only, so that others' operations are seen however many it
-//! is; which of those that are seen begins is decided by [`crate::model::queue`].
+//! is, and so is a burst for one of its instances; which of those that are seen begins is decided by
+//! [`crate::model::queue`].
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use diesel::{
@@ -18,9 +19,9 @@ use super::{
 };
 use crate::model::{
     ids::OperationId,
-    limits::{LEASE_AHEAD_MAX, PAUSE_AHEAD_MAX},
-    operation::{Claim, OWN_ORIGINS, Operation, OperationKind, OperationState, WaitsFor},
-    queue::{self, Party, Place, Shares},
+    limits::{LEASE_AHEAD_MAX, PAUSE_AHEAD_MAX, UNASKED_LATE_AFTER},
+    operation::{Claim, Operation, OperationKind, OperationState, UNASKED_ORIGINS, WaitsFor},
+    queue::{self, Payer, Place, Shares},
 };
 
 /// Due operations of one tenant that are looked at for one claim; more are left for the next one.
@@ -40,6 +41,8 @@ pub struct Look<'a> {
     pub kinds: &'a [OperationKind],
     /// How many are claimed at most.
     pub places: usize,
+    /// How many of them, at most, that somebody asked for.
+    pub asked: usize,
     /// How the places are shared, over all replicas.
     pub shares: &'a Shares,
     /// What the owner works on already.
@@ -51,7 +54,11 @@ struct Seen {
     #[diesel(sql_type = Text)]
     id: String,
     #[diesel(sql_type = Text)]
+    instance_id: String,
+    #[diesel(sql_type = Text)]
     origin: String,
+    #[diesel(sql_type = Timestamp)]
+    not_before: NaiveDateTime,
     #[diesel(sql_type = Nullable<Text>)]
     platform: Option<String>,
     #[diesel(sql_type = Nullable<Text>)]
@@ -65,21 +72,25 @@ struct Seen {
 }
 
 impl Seen {
-    fn into_place(self) -> (String, Place) {
-        let is_own = OWN_ORIGINS.contains(&self.origin.as_str());
-        let party = match (self.platform, self.organization, self.space, self.account) {
-            (Some(platform), Some(organization), Some(space), Some(account)) if !is_own => {
-                Party::Tenant {
-                    platform,
-                    organization,
-                    space,
-                    account,
-                }
-            }
-            _ => Party::Broker,
+    fn into_place(self, now: NaiveDateTime) -> (String, Place) {
+        let payer = match (self.platform, self.organization, self.space, self.account) {
+            (Some(platform), Some(organization), Some(space), Some(account)) => Payer::Tenant {
+                platform,
+                organization,
+                space,
+                account,
+            },
+            _ => Payer::Nobody,
         };
-        let cluster = self.cluster_id;
-        (self.id, Place { party, cluster })
+        let unasked = UNASKED_ORIGINS.contains(&self.origin.as_str());
+        let place = Place {
+            payer,
+            instance: self.instance_id,
+            cluster: self.cluster_id,
+            unasked,
+            late: unasked && self.not_before + UNASKED_LATE_AFTER < now,
+        };
+        (self.id, place)
     }
 }
 
@@ -97,7 +108,8 @@ fn kinds_of(look: &Look<'_>) -> String {
 fn running(conn: &mut Conn<'_>, look: &Look<'_>) -> Result<Vec<Place>, StoreError> {
     let kinds = kinds_of(look);
     let query = format!(
-        "SELECT o.id, o.origin, i.platform, i.organization, i.space, i.account, d.cluster_id
+        "SELECT o.id, o.instance_id, o.origin, o.not_before,
+                i.platform, i.organization, i.space, i.account, d.cluster_id
          FROM operations o
          LEFT JOIN instances i ON i.id = o.instance_id
          LEFT JOIN deployments d ON d.instance_id = o.instance_id
@@ -109,27 +121,35 @@ fn running(conn: &mut Conn<'_>, look: &Look<'_>) -> Result<Vec<Place>, StoreErro
         .bind::<Timestamp, _>(now)
         .bind::<Timestamp, _>(now + LEASE_AHEAD_MAX)
         .load(c))?;
-    let places = seen.into_iter().map(|seen| seen.into_place().1);
+    let places = seen.into_iter().map(|seen| seen.into_place(now).1);
     Ok(places.collect())
 }
 
 /// What is due and nobody alive works on, each tenant's oldest first.
 fn due(conn: &mut Conn<'_>, look: &Look<'_>) -> Result<Vec<(String, Place)>, StoreError> {
-    let (kinds, active, own) = (kinds_of(look), listed(ACTIVE), listed(OWN_ORIGINS));
+    let (kinds, active, unasked) = (kinds_of(look), listed(ACTIVE), listed(UNASKED_ORIGINS));
     let query = format!(
-        "SELECT id, origin, platform, organization, space, account, cluster_id FROM (
-             SELECT o.id, o.origin, o.not_before,
-                    i.platform, i.organization, i.space, i.account, d.cluster_id,
+        "SELECT id, instance_id, origin, not_before,
+                platform, organization, space, account, cluster_id FROM (
+             SELECT of_instance.*,
                     row_number() OVER (
-                        PARTITION BY i.platform, i.organization, i.space, i.account, o.origin IN ({own})
-                        ORDER BY o.not_before, o.id
+                        PARTITION BY platform, organization, space, account, origin IN ({unasked})
+                        ORDER BY turn, not_before, id
                     ) AS place
-             FROM operations o
-             LEFT JOIN instances i ON i.id = o.instance_id
-             LEFT JOIN deployments d ON d.instance_id = o.instance_id
-             WHERE o.state IN ({active}) AND o.kind IN ({kinds})
-               AND (o.not_before <= $1 OR o.not_before > $2)
-               AND (o.lease_until IS NULL OR o.lease_until < $3 OR o.lease_until > $4)
+             FROM (
+                 SELECT o.id, o.instance_id, o.origin, o.not_before,
+                        i.platform, i.organization, i.space, i.account, d.cluster_id,
+                        row_number() OVER (
+                            PARTITION BY o.instance_id, o.origin IN ({unasked})
+                            ORDER BY o.not_before, o.id
+                        ) AS turn
+                 FROM operations o
+                 LEFT JOIN instances i ON i.id = o.instance_id
+                 LEFT JOIN deployments d ON d.instance_id = o.instance_id
+                 WHERE o.state IN ({active}) AND o.kind IN ({kinds})
+                   AND (o.not_before <= $1 OR o.not_before > $2)
+                   AND (o.lease_until IS NULL OR o.lease_until < $3 OR o.lease_until > $4)
+             ) AS of_instance
          ) AS seen
          WHERE place <= $5
          ORDER BY place, not_before, id
@@ -144,7 +164,8 @@ fn due(conn: &mut Conn<'_>, look: &Look<'_>) -> Result<Vec<(String, Place)>, Sto
         .bind::<BigInt, _>(SEEN_OF_TENANT_MAX)
         .bind::<BigInt, _>(SEEN_MAX)
         .load(c))?;
-    Ok(seen.into_iter().map(Seen::into_place).collect())
+    let places = seen.into_iter().map(|seen| seen.into_place(now));
+    Ok(places.collect())
 }
 
 /// Claims operations that are due and that nobody alive works on.
@@ -161,12 +182,13 @@ pub fn claim(conn: &mut Conn<'_>, look: &Look<'_>) -> Result<Vec<(Operation, Cla
     alone(conn, "claims")?;
     let mut running = running(conn, look)?;
     let (mut ids, mut waiting): (Vec<String>, Vec<Place>) = due.into_iter().unzip();
-    let mut claims = Vec::new();
+    let (mut claims, mut asked) = (Vec::new(), 0);
     while claims.len() < look.places
-        && let Some(next) = queue::next(&waiting, &running, look.shares)
+        && let Some(next) = queue::next(&waiting, &running, look.shares, asked < look.asked)
     {
         let (id, place) = (ids.remove(next), waiting.remove(next));
         if let Some(claimed) = claim_one(conn, look, &id)? {
+            asked += usize::from(!place.unasked);
             running.push(place);
             claims.push(claimed);
         }

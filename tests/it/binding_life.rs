@@ -213,7 +213,7 @@ async fn osb_097_no_end_is_forgotten_over_restarts_failures_and_deletions() {
     .await;
 
     // The platform gives it up while its end is under way: it is gone, not expired.
-    put(&broker, "given up", life.clone()).await;
+    credentials(&put(&broker, "given up", life.clone()).await);
     let held = script.hold(OperationKind::Unbind, "remove_user");
     clock.shift(TimeDelta::minutes(20));
     eventually("its end", || async {

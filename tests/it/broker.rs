@@ -139,6 +139,7 @@ impl TestBroker {
             ("--requests-per-second", "0".to_owned()),
             // What is old enough goes while a test looks.
             ("--backup-grace-hours", "0".to_owned()),
+            ("--backup-pause", "0".to_owned()),
         ];
         let mut line = vec!["serve".to_owned()];
         for (name, value) in defaults {

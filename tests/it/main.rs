@@ -39,6 +39,7 @@ mod defragment;
 mod disk;
 mod dying_members;
 mod etcd;
+mod fair_shares;
 mod faults;
 mod folders;
 mod full;

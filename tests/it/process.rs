@@ -48,6 +48,8 @@ pub fn settings(folder: &Path) -> Settings {
         ("CATALOG", path(root.join("catalog.json"))),
         ("ENGINES_DIR", path(engines_dir())),
         ("PORT_RANGE", port_range()),
+        // Tests back up again and again.
+        ("BACKUP_PAUSE", "0".to_owned()),
         ("USERNAME", USERNAME.to_owned()),
         ("PASSWORD", PASSWORD.to_owned()),
     ]

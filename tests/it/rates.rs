@@ -37,6 +37,12 @@ async fn too_many_requests_are_refused_in_each_dialect() {
     // Before credentials are looked at: guessing them is what the limit is for, too.
     let (_, refused) = until_refused(|| broker.anonymous(Method::GET, "/operator/audit")).await;
     description(&refused, StatusCode::TOO_MANY_REQUESTS);
+    // Links that carry their own permission are no way around.
+    for of in ["backups/b", "logfiles/l"] {
+        let path = format!("/api/2016-07/instances/i/deployments/d/{of}/download");
+        let (_, refused) = until_refused(|| broker.anonymous(Method::GET, &path)).await;
+        assert!(refused.body["errors"]["base"][0].is_string(), "{refused:?}");
+    }
     loop {
         let page = broker
             .anonymous(Method::GET, "/dashboard/sign-in")

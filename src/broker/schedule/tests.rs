@@ -96,8 +96,10 @@ impl Room {
                 lease_until: now + TimeDelta::seconds(10),
                 kinds: &[OperationKind::Backup],
                 places: 1000,
+                asked: 1000,
                 shares: &Shares {
                     tenant: 1000,
+                    instance: 1000,
                     clusters: BTreeMap::new(),
                 },
                 busy_with: &[],
@@ -258,7 +260,7 @@ async fn no_more_are_taken_than_there_are_places() {
 }
 
 #[tokio::test]
-async fn what_a_user_asked_for_is_waited_for_and_takes_a_place() {
+async fn what_a_user_asked_for_is_waited_for_and_takes_no_place_before_it_begins() {
     let room = Room::new();
     let (id, other) = (room.add("i", "a").await, room.add("other", "a").await);
     let now = begin() + Days::new(3);
@@ -268,9 +270,9 @@ async fn what_a_user_asked_for_is_waited_for_and_takes_a_place() {
         accept(conn, &instance, &found.deployment, None, "compose", now)
     })
     .await;
-    assert_eq!(room.tick(&places(9, &[("a", 1)]), now).await, 0);
-    assert_eq!(room.tick(&many(), now).await, 1);
+    assert_eq!(room.tick(&places(9, &[("a", 1)]), now).await, 1);
     assert_eq!(room.backups(&other).await.len(), 1);
+    assert_eq!(room.tick(&many(), now).await, 0);
     room.end(&id, BackupState::Complete, now).await;
     assert_eq!(room.tick(&many(), now).await, 0, "a minute is waited");
     assert_eq!(room.tick(&many(), now + TimeDelta::minutes(1)).await, 1);
@@ -290,4 +292,81 @@ async fn a_schedule_of_a_clock_that_was_far_ahead_is_made_anew() {
         .write(move |conn| store::schedule::find(conn, &found))
         .await;
     assert_eq!(schedule.map(|s| s.next_at), Some(slot + Days::new(1)));
+}
+
+#[tokio::test]
+async fn users_backups_without_end_leave_the_schedule_a_place() {
+    let room = Room::new();
+    let limits = places(2, &[("c", 2)]);
+    let due = room.add("due", "c").await;
+    let mut busy = Vec::new();
+    for i in 0..4 {
+        busy.push(room.add(&format!("busy {i}"), "c").await);
+    }
+    let now = slot_after(begin(), minute_of_day(&due)) + TimeDelta::days(1);
+    for id in busy.clone() {
+        room.write(move |conn| {
+            let deployment = store::instance::get(conn, &id)?.deployment;
+            accept(conn, &id, &deployment, None, "compose", now)?;
+            Ok(())
+        })
+        .await;
+    }
+    // All of them run.
+    room.write(move |conn| {
+        let look = Look {
+            owner: "test",
+            now,
+            lease_until: now + TimeDelta::seconds(10),
+            kinds: &[OperationKind::Backup],
+            places: 1000,
+            asked: 1000,
+            shares: &Shares {
+                tenant: 1000,
+                instance: 1000,
+                clusters: BTreeMap::new(),
+            },
+            busy_with: &[],
+        };
+        let claimed = store::queue::claim(conn, &look)?;
+        assert_eq!(claimed.len(), 4);
+        Ok(())
+    })
+    .await;
+    assert_eq!(room.tick(&limits, now).await, 1);
+    assert_eq!(room.tick(&limits, now).await, 0);
+    assert_eq!(room.backups(&due).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_backup_that_waits_for_its_next_try_leaves_its_place_to_others() {
+    let room = Room::new();
+    let limits = places(1, &[("c", 1)]);
+    let silent = room.add("silent", "c").await;
+    let now = begin() + Days::new(3);
+    assert_eq!(room.tick(&limits, now).await, 1);
+    room.add("other", "c").await;
+    assert_eq!(room.tick(&limits, now).await, 0);
+    let operation = room.backups(&silent).await.swap_remove(0).operation;
+    room.write(move |conn| {
+        let look = Look {
+            owner: "test",
+            now,
+            lease_until: now + TimeDelta::seconds(10),
+            kinds: &[OperationKind::Backup],
+            places: 1,
+            asked: 1,
+            shares: &Shares {
+                tenant: 1,
+                instance: 1,
+                clusters: BTreeMap::new(),
+            },
+            busy_with: &[],
+        };
+        let (claimed, claim) = store::queue::claim(conn, &look)?.swap_remove(0);
+        assert_eq!(claimed.id, operation);
+        store::operation::postpone(conn, &claim, now + TimeDelta::minutes(10))
+    })
+    .await;
+    assert_eq!(room.tick(&limits, now).await, 1);
 }

@@ -120,6 +120,18 @@ impl Fault {
         }
     }
 
+    /// Whether no answer came, or that there is no majority: not what etcd thinks of the call.
+    fn is_silence(&self) -> bool {
+        const UNAVAILABLE: i32 = 14;
+        match self {
+            Self::Silent(_) | Self::Call(etcd_client::Error::TransportError(_)) => true,
+            Self::Call(etcd_client::Error::GRpcStatus(status)) => {
+                status.source().is_some() || status.code() as i32 == UNAVAILABLE
+            }
+            Self::Call(_) | Self::Final(_) => false,
+        }
+    }
+
     /// What it means, for people: in no library's words.
     pub(super) fn meaning(&self) -> String {
         match self {
@@ -150,6 +162,7 @@ impl Fault {
     /// The fault as the engine's error.
     pub(super) fn into_engine_error(self, doing: &'static str) -> EngineError {
         let (meaning, is_final) = (self.meaning(), self.is_final());
+        let is_silence = self.is_silence();
         let source: Box<dyn Error + Send + Sync> = match self {
             Self::Final(error) => return error,
             Self::Silent(time) => Box::new(io::Error::new(
@@ -165,6 +178,7 @@ impl Fault {
             doing,
             meaning,
             is_final,
+            is_silence,
             source,
         }
     }

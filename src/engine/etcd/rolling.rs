@@ -82,6 +82,7 @@ pub(super) async fn agreed_version(cluster: &Cluster<'_>) -> Result<Version, Eng
         doing: DOING,
         meaning: "a member does not tell it".to_owned(),
         is_final: false,
+        is_silence: false,
         source,
     };
     let tls = TlsConnector::from(Arc::new(tls(cluster).map_err(failed)?));
@@ -127,6 +128,7 @@ pub(super) async fn alive(cluster: &Cluster<'_>) -> Result<Vec<bool>, EngineErro
         doing: "asking for a sign of life",
         meaning: "no connection can be secured".to_owned(),
         is_final: false,
+        is_silence: false,
         source,
     })?;
     let tls = TlsConnector::from(Arc::new(tls));

@@ -96,9 +96,16 @@ pub async fn guard<B: MessageBody + 'static>(
 async fn check_token(api: &Api, request: &ServiceRequest) -> Result<Admitted, HttpError> {
     let asked: Result<InstanceId, _> = path_id(request.request(), "instance");
     let cluster = asked.as_ref().ok().and_then(|id| api.broker.cluster_of(id));
-    if cluster.is_some() && check_basic(request.headers(), api).is_ok() {
-        return Ok(Admitted::Platform);
+    if cluster.is_some() {
+        match check_basic(request.request(), api) {
+            Ok(()) => return Ok(Admitted::Platform),
+            // What it shows may be a token.
+            Err(HttpError::Unauthorized) => {}
+            Err(throttled) => return Err(throttled),
+        }
     }
+    // A wrong token is counted nowhere: none can be guessed, and applications go on to show theirs
+    // after its end.
     let token = bearer(request.headers())
         .ok_or(HttpError::Unauthorized)?
         .to_owned();
@@ -209,6 +216,7 @@ pub async fn backups(api: web::Data<Api>, request: HttpRequest) -> Answer {
         (status = 202, description = "Accepted", body = view::RecipeBody),
         (status = 404, description = "There is no such deployment, or none that the token leads to"),
         (status = 422, description = "The instance is not ready"),
+        (status = 429, description = "The last backup was asked for not long ago"),
     )
 )]
 pub async fn back_up(api: web::Data<Api>, request: HttpRequest) -> Answer {

@@ -202,7 +202,7 @@ pub async fn guard<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
-    match check_basic(request.headers(), &api) {
+    match check_basic(request.request(), &api) {
         Ok(()) => Ok(next.call(request).await?.map_into_left_body()),
         Err(error) => {
             let response = OsbError(error).error_response();

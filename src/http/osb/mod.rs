@@ -62,7 +62,7 @@ pub async fn guard<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
-    let checked = check_basic(request.headers(), &api).and_then(|()| api_minor(request.headers()));
+    let checked = check_basic(request.request(), &api).and_then(|()| api_minor(request.headers()));
     match checked {
         Ok(minor) => {
             request.extensions_mut().insert(minor);

@@ -24,6 +24,22 @@ pub(super) struct Failure {
     pub(super) message: String,
     pub(super) source: Option<Box<dyn std::error::Error + Send + Sync>>,
     pub(super) took: Duration,
+    /// For how long nobody asks the members of the instance for anything.
+    pub(super) rest: Option<Duration>,
+}
+
+impl Failure {
+    /// Of a try that was none: the members did not answer others, and are left alone.
+    pub(super) fn unasked(rest: Duration) -> Self {
+        Self {
+            cause: Cause::Failure,
+            starts_over: false,
+            message: "the members do not answer; they are left alone for a while".to_owned(),
+            source: None,
+            took: Duration::ZERO,
+            rest: Some(rest),
+        }
+    }
 }
 
 impl Runner {
@@ -44,6 +60,7 @@ impl Runner {
         let names: Vec<&str> = names.map(|step| step.name).collect();
         let (patience, now) = (self.patience, self.parts.clock.now());
         let (cause, starts_over, took) = (failure.cause, failure.starts_over, failure.took);
+        let rest = failure.rest.unwrap_or_default();
         let counted = claim.clone();
         let decided = self.parts.store.write(move |conn| {
             store::operation::fence(conn, &counted)?;
@@ -63,7 +80,12 @@ impl Runner {
                 waited: all.waited + trial.waited,
                 ..all
             });
-            let verdict = patience.verdict(course, cause, own, all);
+            let verdict = match patience.verdict(course, cause, own, all) {
+                // A deletion waits for its end.
+                Verdict::Again(pause) if operation.halted => Verdict::Again(pause),
+                Verdict::Again(pause) => Verdict::Again(pause.max(rest).min(PAUSE_AHEAD_MAX)),
+                Verdict::GiveUp => Verdict::GiveUp,
+            };
             if let Verdict::Again(pause) = verdict {
                 own.took(cause, pause);
             }
@@ -87,7 +109,7 @@ impl Runner {
             if let Verdict::Again(pause) = verdict
                 && pause > PAUSE_IN_PLACE_MAX
             {
-                store::operation::postpone(conn, &counted, now + pause.min(PAUSE_AHEAD_MAX))?;
+                store::operation::postpone(conn, &counted, now + pause)?;
             }
             Ok(Some((verdict, trouble)))
         });
