@@ -10,6 +10,7 @@ use crate::{
         backup::{Backup, BackupKind, BackupState},
         ids::{BackupId, DeploymentId, InstanceId, OperationId},
         instance::InstanceState,
+        limits::ON_DEMAND_IN_A_ROW,
         operation::{Operation, OperationKind},
         schedule::Period,
     },
@@ -76,19 +77,21 @@ pub(super) fn back_up_in(
             return Ok(running);
         }
     }
-    let last = store::backup::last_on_demand(conn, &instance.id)?;
-    if let Some(wait) = last.and_then(|last| wait_after(last, pause, now)) {
+    let first = store::backup::nth_on_demand(conn, &instance.id, ON_DEMAND_IN_A_ROW)?;
+    if let Some(wait) = first.and_then(|first| wait_after(first, pause, now)) {
         return Err(BrokerError::TooSoon(wait));
     }
     let operation = accept(conn, &instance.id, &instance.deployment, None, origin, now)?;
     Ok(operation)
 }
 
-/// How long the next on-demand backup has to wait, in whole seconds. A clock that was set back holds
-/// nobody up.
-fn wait_after(last: DateTime<Utc>, pause: Duration, now: DateTime<Utc>) -> Option<Duration> {
-    let passed = (now - last).to_std().ok()?;
-    let wait = pause.checked_sub(passed).filter(|wait| !wait.is_zero())?;
+/// How long the next on-demand backup has to wait, in whole seconds, when so many were asked for
+/// since `first`. A clock that was set back holds nobody up.
+fn wait_after(first: DateTime<Utc>, pause: Duration, now: DateTime<Utc>) -> Option<Duration> {
+    let passed = (now - first).to_std().ok()?;
+    let wait = (pause * ON_DEMAND_IN_A_ROW)
+        .checked_sub(passed)
+        .filter(|wait| !wait.is_zero())?;
     Some(Duration::from_secs(wait.as_secs() + 1))
 }
 

@@ -139,7 +139,7 @@ pub enum BrokerError {
     #[error("{0}")]
     Denied(String),
     /// A backup was asked for so soon after the one before; the next one is taken after this long.
-    #[error("the last backup of this instance was asked for not long ago; try again in {} s", .0.as_secs())]
+    #[error("the last backups of this instance were asked for not long ago; try again in {} s", .0.as_secs())]
     TooSoon(std::time::Duration),
     /// Too many sign-ins failed; nothing is looked at for so long.
     #[error("Too many sign-ins failed. Try again in {} s.", .0.as_secs())]
@@ -227,7 +227,7 @@ pub struct Broker {
     pub audit_days: Option<u32>,
     /// How long certificates of deployments live.
     pub certificate_life: CertificateLife,
-    /// Least time between two on-demand backups of an instance.
+    /// Time between on-demand backups of an instance, after some in a row.
     pub on_demand_pause: std::time::Duration,
     /// Who got to see what, until it is written down.
     pub accesses: Accesses,

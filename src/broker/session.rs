@@ -22,7 +22,7 @@ use crate::{
         limits::{DASHBOARD_LINK_TTL, SESSION_TTL},
         secret::{Credentials, Secret},
         session::{Origin, Scope, Session},
-        throttle::Throttle,
+        throttle::{Door, Throttle},
         trail::{Access, Accessed},
     },
     seal::{KeyRing, SealError, fingerprint, random_secret},
@@ -142,12 +142,12 @@ impl Broker {
     /// all; too many of them, and nothing is looked at for a while.
     pub async fn sign_in(&self, peer: IpAddr, way: SignInWay) -> Result<SignedIn, BrokerError> {
         let now = self.clock.now();
-        self.may_show_credentials(peer)?;
+        self.may_show_credentials(peer, Door::Page)?;
         let signed_in = self.open_session(way, now).await;
         match &signed_in {
             Ok(SignedIn { session, .. }) => self.note_sign_in(session, peer).await,
             Err(BrokerError::Denied(_)) => {
-                self.credentials_were_wrong(peer);
+                self.credentials_were_wrong(peer, Door::Page);
                 self.note_refusal("dashboard", Some(peer)).await;
             }
             Err(_) => {}
@@ -156,17 +156,17 @@ impl Broker {
     }
 
     /// Fails when too many credentials were wrong that came from there, at whichever door.
-    pub fn may_show_credentials(&self, peer: IpAddr) -> Result<(), BrokerError> {
+    pub fn may_show_credentials(&self, peer: IpAddr, door: Door) -> Result<(), BrokerError> {
         self.doorkeeper
             .failures()
-            .check(&network(peer), self.clock.now())
+            .check(&network(peer), door, self.clock.now())
             .map_err(|wait| BrokerError::Throttled(wait.max(Duration::from_secs(1))))
     }
 
     /// Counts wrong credentials.
-    pub fn credentials_were_wrong(&self, peer: IpAddr) {
+    pub fn credentials_were_wrong(&self, peer: IpAddr, door: Door) {
         let now = self.clock.now();
-        self.doorkeeper.failures().failed(network(peer), now);
+        self.doorkeeper.failures().failed(network(peer), door, now);
     }
 
     async fn note_sign_in(&self, session: &Session, peer: IpAddr) {

@@ -135,7 +135,7 @@ pub struct Settings {
     #[arg(long, env = "COMPOSE_BROKER_TENANT_OPERATIONS", default_value = "4")]
     pub tenant_operations: String,
 
-    /// Least seconds between two on-demand backups of an instance; 0: none
+    /// Seconds between on-demand backups of an instance, after five in a row; 0: none
     #[arg(long, env = "COMPOSE_BROKER_BACKUP_PAUSE", default_value = "30")]
     pub backup_pause: String,
 
@@ -284,7 +284,7 @@ pub struct Config {
     pub tenant_units: Option<u32>,
     /// Heavy operations that one tenant may have running at once.
     pub tenant_operations: usize,
-    /// Least time between two on-demand backups of an instance.
+    /// Time between on-demand backups of an instance, after some in a row.
     pub on_demand_pause: Duration,
     /// Wrong credentials that an address may show in a row before it has to wait; 0: any number.
     pub failed_sign_ins: u32,

@@ -19,6 +19,7 @@ use crate::model::{
     bom::bytes_without_bom,
     ids::IdError,
     limits::{AUTHORIZATION_BYTES_MAX, BODY_BYTES_MAX, FORM_BYTES_MAX, REQUEST_BODY_TIMEOUT},
+    throttle::Door,
 };
 
 /// How what is compressed with gzip begins (RFC 1952).
@@ -38,7 +39,7 @@ fn authorization<'a>(headers: &'a header::HeaderMap, scheme: &str) -> Option<&'a
 pub fn check_basic(request: &HttpRequest, api: &Api) -> Result<(), HttpError> {
     let sent = authorization(request.headers(), "basic").ok_or(HttpError::Unauthorized)?;
     if let Some(ClientAddress(address)) = ClientAddress::of(request) {
-        api.broker.may_show_credentials(address)?;
+        api.broker.may_show_credentials(address, Door::Api)?;
     }
     let sent = BASE64.decode(sent).unwrap_or_default();
     // Digests have one length, whatever was sent.
@@ -53,7 +54,7 @@ pub fn check_basic(request: &HttpRequest, api: &Api) -> Result<(), HttpError> {
         return Ok(());
     }
     if let Some(ClientAddress(address)) = ClientAddress::of(request) {
-        api.broker.credentials_were_wrong(address);
+        api.broker.credentials_were_wrong(address, Door::Api);
     }
     Err(HttpError::Unauthorized)
 }

@@ -490,6 +490,9 @@ pub const INCIDENTS_TOLD_MAX: i64 = 10;
 /// How long whoever asks for alerts waits for a look at the members.
 pub const ALERT_LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// On-demand backups of an instance that may follow each other at once; more of them come one for each
+/// pause that passes.
+pub const ON_DEMAND_IN_A_ROW: u32 = 5;
 /// Longest pause between on-demand backups of an instance that may be set, in seconds: a day.
 pub const ON_DEMAND_PAUSE_SECONDS_MAX: u32 = 24 * 3600;
 
@@ -518,9 +521,12 @@ pub const SESSION_TTL: Duration = Duration::from_secs(2 * 60 * 60);
 pub const DASHBOARD_LINK_TTL: Duration = Duration::from_secs(15 * 60);
 /// Longest form that the dashboard reads, in bytes.
 pub const FORM_BYTES_MAX: usize = 16 * 1024;
-/// Wrong credentials that an address may show in a row before it has to wait, by default; of IPv6
-/// a network of 64 bits.
+/// Wrong credentials that an address may show the dashboard in a row before it has to wait, by default;
+/// of IPv6 a network of 64 bits.
 pub const SIGN_IN_FAILURES_OF_PEER: u32 = 10;
+/// So many that are shown to an API count like one that is shown to the dashboard: people type, and
+/// programs ask again until they are told the new password.
+pub const SIGN_IN_FAILURES_OF_PROGRAMS: u32 = 20;
 /// Highest number of them that may be set.
 pub const FAILED_SIGN_INS_MAX: u32 = 1_000_000;
 /// An address that had to wait may fail once more after this long.

@@ -1,5 +1,5 @@
 //! How often credentials may be wrong: so often in a row, then once in a while; per address and in
-//! all.
+//! all, at all doors together. A failure at a page weighs more than one of a program.
 //!
 //! Only failures count, so nobody who knows their secret is held up by themselves; and what all have
 //! done together holds up nobody who has not failed.
@@ -9,10 +9,40 @@ use std::{collections::HashMap, hash::Hash, time::Duration};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::limits::{
-    SIGN_IN_FAILURES_OF_ALL, SIGN_IN_PEERS_MAX, SIGN_IN_REST_OF_ALL, SIGN_IN_REST_OF_PEER,
+    SIGN_IN_FAILURES_OF_ALL, SIGN_IN_FAILURES_OF_PROGRAMS, SIGN_IN_PEERS_MAX, SIGN_IN_REST_OF_ALL,
+    SIGN_IN_REST_OF_PEER,
 };
 
-/// Failures that are not forgiven yet.
+/// Where credentials are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// The dashboard's page, by people.
+    Page,
+    /// An API, by programs.
+    Api,
+}
+
+impl Door {
+    /// What a failure counts.
+    fn weight(self) -> u32 {
+        match self {
+            Self::Page => SIGN_IN_FAILURES_OF_PROGRAMS,
+            Self::Api => 1,
+        }
+    }
+}
+
+/// After this long an address is forgiven a failure of a program.
+fn rest_of_peer() -> Duration {
+    SIGN_IN_REST_OF_PEER / SIGN_IN_FAILURES_OF_PROGRAMS
+}
+
+/// After this long all together are.
+fn rest_of_all() -> Duration {
+    SIGN_IN_REST_OF_ALL / SIGN_IN_FAILURES_OF_PROGRAMS
+}
+
+/// Failures that are not forgiven yet, counted as those of programs.
 #[derive(Debug, Clone, Copy)]
 struct Debt {
     failures: u32,
@@ -41,30 +71,28 @@ impl Debt {
         self
     }
 
-    /// How long to wait until there is room for one more failure; zero when there is.
-    fn wait(&self, now: DateTime<Utc>, most: u32, rest: Duration) -> Duration {
-        if self.failures < most {
-            return Duration::ZERO;
-        }
+    /// How long to wait until there is room for one more failure of this weight; zero when there is.
+    fn wait(&self, now: DateTime<Utc>, weight: u32, most: u32, rest: Duration) -> Duration {
+        let excess = self.failures.saturating_add(weight).saturating_sub(most);
         let passed = (now - self.since).to_std().unwrap_or_default();
-        rest.saturating_sub(passed)
+        (rest * excess).saturating_sub(if excess == 0 { Duration::ZERO } else { passed })
     }
 }
 
 /// The failures of everybody.
 #[derive(Debug)]
 pub struct Throttle<Peer> {
-    /// Failures in a row that a peer may have; 0: any number.
+    /// Failures in a row that a peer may have, counted as those of programs; 0: any number.
     of_peer: u32,
     peers: HashMap<Peer, Debt>,
     all: Debt,
 }
 
 impl<Peer: Hash + Eq + Clone> Throttle<Peer> {
-    /// Nobody has failed yet; each peer may so often in a row, 0: any number.
+    /// Nobody has failed yet; each peer may so often in a row at the page, 0: any number.
     pub fn new(of_peer: u32) -> Self {
         Self {
-            of_peer,
+            of_peer: of_peer.saturating_mul(SIGN_IN_FAILURES_OF_PROGRAMS),
             peers: HashMap::new(),
             all: Debt {
                 failures: 0,
@@ -74,30 +102,32 @@ impl<Peer: Hash + Eq + Clone> Throttle<Peer> {
     }
 
     /// Whether a peer may try now; else how long it has to wait.
-    pub fn check(&self, peer: &Peer, now: DateTime<Utc>) -> Result<(), Duration> {
+    pub fn check(&self, peer: &Peer, door: Door, now: DateTime<Utc>) -> Result<(), Duration> {
         let debt = self.peers.get(peer);
-        let Some(debt) = debt.map(|debt| debt.at(now, SIGN_IN_REST_OF_PEER)) else {
+        let Some(debt) = debt.map(|debt| debt.at(now, rest_of_peer())) else {
             return Ok(());
         };
         if debt.failures == 0 {
             return Ok(());
         }
-        let all = self.all.at(now, SIGN_IN_REST_OF_ALL);
-        let of_all = all.wait(now, SIGN_IN_FAILURES_OF_ALL, SIGN_IN_REST_OF_ALL);
-        let wait = of_all.max(debt.wait(now, self.of_peer, SIGN_IN_REST_OF_PEER));
+        let weight = door.weight();
+        let all = self.all.at(now, rest_of_all());
+        let most = SIGN_IN_FAILURES_OF_ALL * SIGN_IN_FAILURES_OF_PROGRAMS;
+        let of_all = all.wait(now, weight, most, rest_of_all());
+        let wait = of_all.max(debt.wait(now, weight, self.of_peer, rest_of_peer()));
         if wait.is_zero() { Ok(()) } else { Err(wait) }
     }
 
     /// Counts a failure of a peer.
-    pub fn failed(&mut self, peer: Peer, now: DateTime<Utc>) {
+    pub fn failed(&mut self, peer: Peer, door: Door, now: DateTime<Utc>) {
         if self.of_peer == 0 {
             return;
         }
-        self.all = self.all.at(now, SIGN_IN_REST_OF_ALL);
-        self.all.failures = self.all.failures.saturating_add(1);
+        self.all = self.all.at(now, rest_of_all());
+        self.all.failures = self.all.failures.saturating_add(door.weight());
         if self.peers.len() >= SIGN_IN_PEERS_MAX {
             self.peers
-                .retain(|_, debt| debt.at(now, SIGN_IN_REST_OF_PEER).failures > 0);
+                .retain(|_, debt| debt.at(now, rest_of_peer()).failures > 0);
         }
         if self.peers.len() >= SIGN_IN_PEERS_MAX && !self.peers.contains_key(&peer) {
             // Whoever has been good for longest is forgotten.
@@ -110,8 +140,8 @@ impl<Peer: Hash + Eq + Clone> Throttle<Peer> {
             failures: 0,
             since: now,
         });
-        *debt = debt.at(now, SIGN_IN_REST_OF_PEER);
-        debt.failures = debt.failures.saturating_add(1);
+        *debt = debt.at(now, rest_of_peer());
+        debt.failures = debt.failures.saturating_add(door.weight());
     }
 }
 
@@ -134,46 +164,74 @@ mod tests {
     fn a_peer_that_fails_too_often_waits_and_others_do_not() {
         let mut throttle = Throttle::new(SIGN_IN_FAILURES_OF_PEER);
         for _ in 0..SIGN_IN_FAILURES_OF_PEER {
-            assert_eq!(throttle.check(&"a", at(0)), Ok(()));
-            throttle.failed("a", at(0));
+            assert_eq!(throttle.check(&"a", Door::Page, at(0)), Ok(()));
+            throttle.failed("a", Door::Page, at(0));
         }
-        assert_eq!(throttle.check(&"a", at(0)), Err(SIGN_IN_REST_OF_PEER));
-        assert_eq!(throttle.check(&"b", at(0)), Ok(()));
+        assert_eq!(
+            throttle.check(&"a", Door::Page, at(0)),
+            Err(SIGN_IN_REST_OF_PEER)
+        );
+        assert_eq!(throttle.check(&"b", Door::Page, at(0)), Ok(()));
         let rest = secs(SIGN_IN_REST_OF_PEER);
         assert_eq!(
-            throttle.check(&"a", at(rest - 1)),
+            throttle.check(&"a", Door::Page, at(rest - 1)),
             Err(Duration::from_secs(1))
         );
-        assert_eq!(throttle.check(&"a", at(rest)), Ok(()));
-        throttle.failed("a", at(rest));
-        assert_eq!(throttle.check(&"a", at(rest)), Err(SIGN_IN_REST_OF_PEER));
+        assert_eq!(throttle.check(&"a", Door::Page, at(rest)), Ok(()));
+        throttle.failed("a", Door::Page, at(rest));
+        assert_eq!(
+            throttle.check(&"a", Door::Page, at(rest)),
+            Err(SIGN_IN_REST_OF_PEER)
+        );
+    }
+
+    #[test]
+    fn programs_may_fail_more_often_and_count_at_the_page_too() {
+        let mut throttle = Throttle::new(SIGN_IN_FAILURES_OF_PEER);
+        let often = SIGN_IN_FAILURES_OF_PEER * SIGN_IN_FAILURES_OF_PROGRAMS;
+        for tried in 0..often {
+            assert_eq!(throttle.check(&"a", Door::Api, at(0)), Ok(()), "{tried}");
+            throttle.failed("a", Door::Api, at(0));
+        }
+        let rest = SIGN_IN_REST_OF_PEER / SIGN_IN_FAILURES_OF_PROGRAMS;
+        assert_eq!(throttle.check(&"a", Door::Api, at(0)), Err(rest));
+        assert_eq!(
+            throttle.check(&"a", Door::Page, at(0)),
+            Err(SIGN_IN_REST_OF_PEER)
+        );
+        assert_eq!(throttle.check(&"a", Door::Api, at(2)), Ok(()));
+        assert!(throttle.check(&"a", Door::Page, at(2)).is_err());
+        assert_eq!(throttle.check(&"b", Door::Page, at(0)), Ok(()));
     }
 
     #[test]
     fn many_peers_together_wait_too_and_hold_up_nobody_else() {
         let mut throttle = Throttle::new(SIGN_IN_FAILURES_OF_PEER);
         for peer in 0..SIGN_IN_FAILURES_OF_ALL {
-            throttle.failed(peer, at(0));
+            throttle.failed(peer, Door::Page, at(0));
         }
-        assert!(throttle.check(&0, at(0)).is_err());
-        assert_eq!(throttle.check(&0, at(secs(SIGN_IN_REST_OF_ALL))), Ok(()));
-        assert_eq!(throttle.check(&9999, at(0)), Ok(()));
+        assert!(throttle.check(&0, Door::Page, at(0)).is_err());
+        assert_eq!(
+            throttle.check(&0, Door::Page, at(secs(SIGN_IN_REST_OF_ALL))),
+            Ok(())
+        );
+        assert_eq!(throttle.check(&9999, Door::Page, at(0)), Ok(()));
     }
 
     #[test]
     fn where_there_is_no_limit_nobody_waits() {
         let mut throttle = Throttle::new(0);
         for _ in 0..2 * SIGN_IN_FAILURES_OF_ALL {
-            throttle.failed("a", at(0));
+            throttle.failed("a", Door::Page, at(0));
         }
-        assert_eq!(throttle.check(&"a", at(0)), Ok(()));
+        assert_eq!(throttle.check(&"a", Door::Page, at(0)), Ok(()));
     }
 
     #[test]
     fn memory_has_an_end() {
         let mut throttle = Throttle::new(SIGN_IN_FAILURES_OF_PEER);
         for peer in 0..SIGN_IN_PEERS_MAX * 2 {
-            throttle.failed(peer, at(i64::try_from(peer).expect("small")));
+            throttle.failed(peer, Door::Page, at(i64::try_from(peer).expect("small")));
         }
         assert!(throttle.peers.len() <= SIGN_IN_PEERS_MAX);
     }
@@ -185,8 +243,8 @@ mod tests {
             let (mut now, mut through) = (0, 0u32);
             for pause in pauses {
                 now += pause;
-                if throttle.check(&"a", at(now)).is_ok() {
-                    throttle.failed("a", at(now));
+                if throttle.check(&"a", Door::Page, at(now)).is_ok() {
+                    throttle.failed("a", Door::Page, at(now));
                     through += 1;
                 }
             }
@@ -198,9 +256,9 @@ mod tests {
         fn a_clock_that_jumps_back_locks_nobody_out_for_long(back in 1i64..1_000_000) {
             let mut throttle = Throttle::new(SIGN_IN_FAILURES_OF_PEER);
             for _ in 0..SIGN_IN_FAILURES_OF_PEER {
-                throttle.failed("a", at(0));
+                throttle.failed("a", Door::Page, at(0));
             }
-            prop_assert_eq!(throttle.check(&"a", at(-back)), Err(SIGN_IN_REST_OF_PEER));
+            prop_assert_eq!(throttle.check(&"a", Door::Page, at(-back)), Err(SIGN_IN_REST_OF_PEER));
         }
     }
 }

@@ -223,19 +223,21 @@ pub fn history(
     rows.into_iter().map(Row::into_model).collect()
 }
 
-/// When the newest on-demand backup of an instance was asked for, whatever came of it.
-pub fn last_on_demand(
+/// When the `nth` newest on-demand backup of an instance was asked for, whatever came of it; 1 is the newest.
+pub fn nth_on_demand(
     conn: &mut Conn<'_>,
     instance: &InstanceId,
+    nth: u32,
 ) -> Result<Option<DateTime<Utc>>, StoreError> {
-    let newest: Option<NaiveDateTime> = each!(conn, |c| backups::table
+    let found: Option<NaiveDateTime> = each!(conn, |c| backups::table
         .filter(backups::instance_id.eq(instance.as_str()))
         .filter(backups::kind.eq(BackupKind::OnDemand.as_str()))
         .order((backups::ordinal.desc(), backups::created_at.desc()))
         .select(backups::created_at)
+        .offset(i64::from(nth) - 1)
         .first(c)
         .optional())?;
-    Ok(newest.map(|at| at.and_utc()))
+    Ok(found.map(|at| at.and_utc()))
 }
 
 /// The complete backups with their deployments, by id, at most `limit` of those after `after`.

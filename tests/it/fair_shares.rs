@@ -12,7 +12,10 @@ use compose_broker::{
     app::Surroundings,
     model::{
         ids::InstanceId,
-        limits::{SIGN_IN_FAILURES_OF_ALL, SIGN_IN_FAILURES_OF_PEER},
+        limits::{
+            ON_DEMAND_IN_A_ROW, SIGN_IN_FAILURES_OF_ALL, SIGN_IN_FAILURES_OF_PEER,
+            SIGN_IN_FAILURES_OF_PROGRAMS,
+        },
         operation::{Operation, OperationKind, OperationState},
         patience::Patience,
         schedule::{minute_of_day, slot_after},
@@ -39,6 +42,8 @@ use crate::{
 const PROXY: [&str; 2] = ["--trusted-proxies", "127.0.0.1"];
 const LOUD: &str = "203.0.113.9";
 const QUIET: &str = "198.51.100.1";
+/// Wrong credentials that programs at one address may show in a row.
+const OF_PROGRAM: u32 = SIGN_IN_FAILURES_OF_PEER * SIGN_IN_FAILURES_OF_PROGRAMS;
 
 fn from(address: &str, request: RequestBuilder) -> RequestBuilder {
     request.header("X-Forwarded-For", address)
@@ -72,7 +77,7 @@ async fn wrong_credentials_are_slowed_at_all_doors_together() {
             .expect("seconds");
         assert!((1..=30).contains(&wait), "{wait}");
     }
-    assert_eq!(refused, SIGN_IN_FAILURES_OF_PEER);
+    assert_eq!(refused, OF_PROGRAM);
     // No door is another one's way around.
     for path in ["/operator/audit", "/v2/catalog"] {
         let held = answer(wrong(LOUD, path)).await;
@@ -89,18 +94,22 @@ async fn wrong_credentials_are_slowed_at_all_doors_together() {
     // Many in one network are one, and all that have failed wait for each other, but nobody else.
     let network: u128 = "2001:db8::".parse::<Ipv6Addr>().expect("one").to_bits();
     let mut counted = 0;
-    for host in 0..2 * SIGN_IN_FAILURES_OF_PEER {
+    for host in 0..OF_PROGRAM + 10 {
         let address = Ipv6Addr::from_bits(network | u128::from(host + 1)).to_string();
         let answer = answer(wrong(&address, "/v2/catalog")).await;
         counted += u32::from(answer.status == StatusCode::UNAUTHORIZED);
     }
-    assert_eq!(counted, SIGN_IN_FAILURES_OF_PEER);
-    for place in 0..SIGN_IN_FAILURES_OF_ALL {
+    assert_eq!(counted, OF_PROGRAM);
+    for place in 2..SIGN_IN_FAILURES_OF_ALL / SIGN_IN_FAILURES_OF_PEER {
         let address = format!("192.0.2.{place}");
-        let answer = answer(wrong(&address, "/v2/catalog")).await;
-        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{address}");
+        for _ in 0..OF_PROGRAM {
+            let answer = answer(wrong(&address, "/v2/catalog")).await;
+            assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{address}");
+        }
     }
-    let held = answer(wrong("192.0.2.1", "/v2/catalog")).await;
+    let first = answer(wrong("192.0.2.200", "/v2/catalog")).await;
+    assert_eq!(first.status, StatusCode::UNAUTHORIZED);
+    let held = answer(wrong("192.0.2.200", "/v2/catalog")).await;
     assert_eq!(held.status, StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(answer(from(QUIET, right())).await.status, StatusCode::OK);
     clock.forward(Duration::from_secs(600));
@@ -117,14 +126,14 @@ async fn tokens_that_are_over_hold_up_nobody_and_nobody_those_that_are_good() {
     let credentials = broker.bind("i", "b").await;
     // An application that was told nothing goes on as ever, at its platform's address.
     let path = "/api/2016-07/instances/i";
-    for _ in 0..2 * SIGN_IN_FAILURES_OF_PEER {
+    for _ in 0..OF_PROGRAM + 10 {
         let over = broker.anonymous(Method::GET, path).bearer_auth("over");
         let refused = answer(from(LOUD, over)).await;
         assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
     }
     let platform = || from(LOUD, broker.osb(Method::GET, "/v2/catalog"));
     assert_eq!(answer(platform()).await.status, StatusCode::OK);
-    for _ in 0..SIGN_IN_FAILURES_OF_PEER {
+    for _ in 0..OF_PROGRAM {
         let guess = broker.anonymous(Method::GET, "/operator/audit");
         let refused = answer(from(LOUD, guess).basic_auth("x", Some("y"))).await;
         assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
@@ -143,8 +152,10 @@ async fn backups_are_not_taken_one_after_the_other_without_end() {
     let broker = TestBroker::start_with(&flags, clock.surroundings()).await;
     broker.provision("i", json!({})).await;
     let credentials = broker.bind("i", "b").await;
-    broker.back_up(&credentials).await;
-    clock.forward(Duration::from_secs(10));
+    for _ in 0..ON_DEMAND_IN_A_ROW {
+        broker.back_up(&credentials).await;
+    }
+    clock.forward(Duration::from_secs(130));
     let path = format!(
         "/deployments/{}/backups",
         text(&credentials["deployment_id"])

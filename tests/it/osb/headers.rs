@@ -13,7 +13,6 @@ use crate::{
         Answer, ENTERPRISE, SERVICE, STANDARD, TestBroker, answer, binding_path, eventually,
         instance_path, text,
     },
-    control::surroundings,
     inside::Inside,
     process::BrokerProcess,
     raw,
@@ -49,14 +48,9 @@ fn basic(login: &str) -> String {
     format!("Authorization: Basic {}\r\n", BASE64.encode(login))
 }
 
-/// A broker that looks at wrong credentials however many there were.
-async fn unthrottled() -> TestBroker {
-    TestBroker::start_with(&["--failed-sign-ins", "0"], surroundings()).await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_001_nobody_gets_further_than_401_without_the_right_credentials() {
-    let broker = unthrottled().await;
+    let broker = TestBroker::start().await;
     let (username, password) = broker.platform();
     let wrong = [
         String::new(),
@@ -82,7 +76,7 @@ async fn osb_001_nobody_gets_further_than_401_without_the_right_credentials() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_002_a_401_is_a_json_error_with_a_challenge() {
-    let broker = unthrottled().await;
+    let broker = TestBroker::start().await;
     for (method, target) in ROUTES {
         for headers in ["", "Authorization: Basic !!!\r\n", &basic("a:b")] {
             let answer = raw::send(&broker, method, target, headers, "").await;
