@@ -29,9 +29,6 @@ stage setup scripts/setup.sh --browser --fuzz
 stage format cargo fmt --check
 stage lint cargo clippy --all-targets --all-features --locked -- -D warnings
 stage tests cargo test --locked
-# It measures, so nothing else may run beside it.
-stage fairness cargo test --locked --test it -- --ignored --exact --nocapture \
-    fair_shares::one_tenant_that_takes_all_it_can_holds_up_no_other
 stage binaries cargo build --locked --bin compose-broker --example demo
 stage demo "$built/examples/demo" --broker "$built/compose-broker" --plain
 stage fuzz scripts/fuzz.sh
