@@ -88,7 +88,7 @@ impl Broker {
         let mut operations = match found {
             Err(StoreError::Missing(_)) => {
                 let text = "before names no operation that is known (any more)";
-                return Err(BrokerError::BadRequest(text.to_owned()));
+                return Err(BrokerError::NotFound(text.to_owned()));
             }
             other => other?,
         };

@@ -75,6 +75,7 @@ pub async fn repair(api: web::Data<Api>, request: HttpRequest, payload: web::Pay
     post, path = "/operator/instances/{instance}/renew", operation_id = "renew",
     responses(
         (status = 202, description = "The certificates are being renewed", body = Accepted),
+        (status = 400, description = "That is no id"),
         (status = 404, description = "There is no such instance"),
         (status = 422, description = "The instance is not ready"),
     )
@@ -184,9 +185,12 @@ impl From<Recovery> for RecoveryPlan {
 pub async fn recover(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
     let instance: InstanceId = path_id(&request, "instance")?;
     let body = Body::read(&request, payload).await?;
+    // One that is empty is no id.
+    body.optional_text("backup_id")?;
+    let (member, backup) = (body.optional_text("member")?, body.id("backup_id")?);
     let wanted = match body.required_text("from")?.as_str() {
-        "survivor" => RecoverFrom::Survivor(body.optional_text("member")?),
-        "backup" => RecoverFrom::Backup(body.id("backup_id")?),
+        "survivor" => RecoverFrom::Survivor(member),
+        "backup" => RecoverFrom::Backup(backup),
         _ => {
             let reason = "from is neither survivor nor backup";
             return Err(HttpError::bad_request(reason).into());

@@ -152,6 +152,7 @@ pub struct StepBody {
     responses(
         (status = 200, description = "Operations", body = Operations),
         (status = 400, description = "Something in the query is wrong"),
+        (status = 404, description = "`before` names no operation that is known (any more)"),
     )
 )]
 pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer {
@@ -214,7 +215,7 @@ fn id_of(request: &HttpRequest) -> Result<OperationId, HttpError> {
 }
 
 fn asked(request: &HttpRequest) -> Result<OperationsQuery, HttpError> {
-    let given = |name: &str| query(request, name).filter(|text| !text.is_empty());
+    let given = |name: &str| query(request, name);
     fn read<T>(
         name: &str,
         text: Option<String>,
@@ -226,8 +227,16 @@ fn asked(request: &HttpRequest) -> Result<OperationsQuery, HttpError> {
     Ok(OperationsQuery {
         state: read("state", given("state"), OperationState::parse)?,
         kind: read("kind", given("kind"), OperationKind::parse)?,
-        instance: read("instance", given("instance"), |text| text.parse().ok())?,
-        older_than: read("older_than", given("older_than"), |text| text.parse().ok())?,
+        instance: read(
+            "instance",
+            given("instance").filter(|text| !text.is_empty()),
+            |text| text.parse().ok(),
+        )?,
+        older_than: read("older_than", given("older_than"), |text| {
+            // The document says int32.
+            let seconds: i32 = text.parse().ok()?;
+            u32::try_from(seconds).ok()
+        })?,
         before: read("before", given("before"), |text| text.parse().ok())?,
         limit: read("limit", given("limit"), |text| text.parse().ok())?,
     })
