@@ -200,7 +200,8 @@ async fn operations_are_listed_by_what_is_asked_for_and_shown_in_full() {
         "?older_than=-1",
         "?older_than=x",
         "?before=x",
-        "?before=000000000000000000000000",
+        "?before=",
+        "?older_than=2147483648",
         "?limit=0",
         "?limit=201",
     ] {
@@ -211,6 +212,10 @@ async fn operations_are_listed_by_what_is_asked_for_and_shown_in_full() {
             "{query}: {refused:?}"
         );
     }
+    // It may have been known.
+    let unknown = "/operations?before=000000000000000000000000";
+    let unknown = operator(&broker, Method::GET, unknown).await;
+    assert_eq!(unknown.status, StatusCode::NOT_FOUND, "{unknown:?}");
     for word in ["", "/retry", "/abandon"] {
         let method = if word.is_empty() {
             Method::GET
