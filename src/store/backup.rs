@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, NaiveDateTime, SubsecRound as _, TimeDelta, Utc};
 use diesel::{
-    dsl::{Eq, Filter, max, sql},
+    dsl::{Desc, Eq, Filter, max, sql},
     prelude::*,
     sql_types::Bool,
 };
@@ -72,8 +72,7 @@ impl Row {
 /// Adds the backup whose row was lost, with the times that its manifest tells, and the place of the
 /// one before it.
 pub fn adopt(conn: &mut Conn<'_>, backup: &Backup) -> Result<(), StoreError> {
-    let before: Option<i64> = each!(conn, |c| backups::table
-        .filter(backups::instance_id.eq(backup.instance.as_str()))
+    let before: Option<i64> = each!(conn, |c| of(&backup.instance)
         .filter(backups::created_at.le(backup.created_at.naive_utc()))
         .select(max(backups::ordinal))
         .first(c))?;
@@ -92,8 +91,7 @@ pub fn insert(conn: &mut Conn<'_>, backup: &Backup) -> Result<(), StoreError> {
 /// by there again.
 fn next_namesake(conn: &mut Conn<'_>, backup: &Backup) -> Result<i32, StoreError> {
     let second = backup.created_at.trunc_subsecs(0).naive_utc();
-    let last: Option<i32> = each!(conn, |c| backups::table
-        .filter(backups::instance_id.eq(backup.instance.as_str()))
+    let last: Option<i32> = each!(conn, |c| of(&backup.instance)
         .filter(backups::kind.eq(backup.kind.as_str()))
         .filter(backups::created_at.ge(second))
         .filter(backups::created_at.lt(second + TimeDelta::seconds(1)))
@@ -146,16 +144,28 @@ fn of(instance: &InstanceId) -> Filter<backups::table, Eq<backups::instance_id, 
     backups::table.filter(backups::instance_id.eq(instance.as_str()))
 }
 
+type NewestFirst = (
+    Desc<backups::ordinal>,
+    Desc<backups::created_at>,
+    Desc<backups::id>,
+);
+
+/// An adopted backup has the place of the one before it, so the place alone does not tell.
+fn newest_first() -> NewestFirst {
+    (
+        backups::ordinal.desc(),
+        backups::created_at.desc(),
+        backups::id.desc(),
+    )
+}
+
+fn models(rows: Vec<Row>) -> Result<Vec<Backup>, StoreError> {
+    rows.into_iter().map(Row::into_model).collect()
+}
+
 /// Every backup of an instance, newest first: any number of them failed.
 pub fn of_instance(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<Vec<Backup>, StoreError> {
-    let rows: Vec<Row> = each!(conn, |c| of(instance)
-        .order((
-            backups::ordinal.desc(),
-            backups::created_at.desc(),
-            backups::id.desc(),
-        ))
-        .load(c))?;
-    rows.into_iter().map(Row::into_model).collect()
+    models(each!(conn, |c| of(instance).order(newest_first()).load(c))?)
 }
 
 /// What is listed of an instance's backups, newest first: all but those that retention gave up, and of
@@ -168,41 +178,30 @@ pub fn listed(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<Vec<Backup>,
         .select(backups::id)
         .load(c))?;
     let others = [BackupState::Failed, BackupState::Expired].map(BackupState::as_str);
-    let rows: Vec<Row> = each!(conn, |c| of(instance)
+    models(each!(conn, |c| of(instance)
         .filter(
             backups::state
                 .ne_all(others)
                 .or(backups::id.eq_any(&failed))
         )
-        .order((
-            backups::ordinal.desc(),
-            backups::created_at.desc(),
-            backups::id.desc(),
-        ))
-        .load(c))?;
-    rows.into_iter().map(Row::into_model).collect()
+        .order(newest_first())
+        .load(c))?)
 }
 
 /// The complete backups of an instance, newest first: as many as retention keeps.
 pub fn complete_of(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<Vec<Backup>, StoreError> {
-    let rows: Vec<Row> = each!(conn, |c| of(instance)
+    models(each!(conn, |c| of(instance)
         .filter(backups::state.eq(BackupState::Complete.as_str()))
-        .order((
-            backups::ordinal.desc(),
-            backups::created_at.desc(),
-            backups::id.desc(),
-        ))
-        .load(c))?;
-    rows.into_iter().map(Row::into_model).collect()
+        .order(newest_first())
+        .load(c))?)
 }
 
 /// The backups of an instance that retention gave up and whose bytes are there still.
 pub fn given_up(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<Vec<Backup>, StoreError> {
-    let rows: Vec<Row> = each!(conn, |c| of(instance)
+    models(each!(conn, |c| of(instance)
         .filter(backups::state.eq(BackupState::Expired.as_str()))
         .filter(backups::manifest.is_not_null())
-        .load(c))?;
-    rows.into_iter().map(Row::into_model).collect()
+        .load(c))?)
 }
 
 /// Backups of an instance that have held no bytes since `before`, the oldest ones, at most `limit`.
@@ -213,14 +212,13 @@ pub fn history(
     limit: i64,
 ) -> Result<Vec<Backup>, StoreError> {
     let over = [BackupState::Failed, BackupState::Expired].map(BackupState::as_str);
-    let rows: Vec<Row> = each!(conn, |c| of(instance)
+    models(each!(conn, |c| of(instance)
         .filter(backups::state.eq_any(over))
         .filter(backups::manifest.is_null())
         .filter(backups::finished_at.le(before.naive_utc()))
         .order((backups::ordinal, backups::id))
         .limit(limit)
-        .load(c))?;
-    rows.into_iter().map(Row::into_model).collect()
+        .load(c))?)
 }
 
 /// When the `nth` newest on-demand backup of an instance was asked for, whatever came of it; 1 is the newest.
@@ -229,8 +227,7 @@ pub fn nth_on_demand(
     instance: &InstanceId,
     nth: u32,
 ) -> Result<Option<DateTime<Utc>>, StoreError> {
-    let found: Option<NaiveDateTime> = each!(conn, |c| backups::table
-        .filter(backups::instance_id.eq(instance.as_str()))
+    let found: Option<NaiveDateTime> = each!(conn, |c| of(instance)
         .filter(backups::kind.eq(BackupKind::OnDemand.as_str()))
         .order((backups::ordinal.desc(), backups::created_at.desc()))
         .select(backups::created_at)
@@ -269,8 +266,7 @@ pub fn taken(
     periods: &[Period],
 ) -> Result<Vec<Period>, StoreError> {
     let texts: Vec<String> = periods.iter().map(Period::to_string).collect();
-    let taken: Vec<Option<String>> = each!(conn, |c| backups::table
-        .filter(backups::instance_id.eq(instance.as_str()))
+    let taken: Vec<Option<String>> = each!(conn, |c| of(instance)
         .filter(backups::period.eq_any(&texts))
         // In the words of the partial index: with a variable in it, the index would not be used.
         .filter(sql::<Bool>("state <> 'failed'"))
