@@ -509,7 +509,7 @@ impl Runner {
             Err(Interruption::Lost) => return Ok(Tried::Ended(Way::Lost)),
         };
         self.heed_silence(operation, &outcome);
-        let failure = match outcome {
+        let (cause, starts_over, message, source) = match outcome {
             Ok(Outcome::Done(result)) => {
                 let claim = claim.clone();
                 let recorded = store
@@ -550,30 +550,19 @@ impl Runner {
                     step.title
                 ))));
             }
-            Ok(Outcome::StartOver(message)) => Failure {
-                cause: Cause::Failure,
-                starts_over: true,
-                message,
-                source: None,
-                took: tried.elapsed(),
-                rest: self.rest(&operation.instance).filter(|_| asks),
-            },
-            Err(StepError::Passing { message, source }) => Failure {
-                cause: Cause::Failure,
-                starts_over: false,
-                message,
-                source,
-                took: tried.elapsed(),
-                rest: self.rest(&operation.instance).filter(|_| asks),
-            },
-            Err(StepError::Shortage { message, source }) => Failure {
-                cause: Cause::Shortage,
-                starts_over: false,
-                message,
-                source,
-                took: tried.elapsed(),
-                rest: self.rest(&operation.instance).filter(|_| asks),
-            },
+            Ok(Outcome::StartOver(message)) => (Cause::Failure, true, message, None),
+            Err(StepError::Passing { message, source }) => (Cause::Failure, false, message, source),
+            Err(StepError::Shortage { message, source }) => {
+                (Cause::Shortage, false, message, source)
+            }
+        };
+        let failure = Failure {
+            cause,
+            starts_over,
+            message,
+            source,
+            took: tried.elapsed(),
+            rest: self.rest(&operation.instance).filter(|_| asks),
         };
         self.after_failure(step, direction, operation, claim, failure)
             .await
