@@ -75,7 +75,7 @@ impl Debt {
     fn wait(&self, now: DateTime<Utc>, weight: u32, most: u32, rest: Duration) -> Duration {
         let excess = self.failures.saturating_add(weight).saturating_sub(most);
         let passed = (now - self.since).to_std().unwrap_or_default();
-        (rest * excess).saturating_sub(if excess == 0 { Duration::ZERO } else { passed })
+        (rest * excess).saturating_sub(passed)
     }
 }
 
