@@ -12,7 +12,7 @@ use crate::{
         deployment::Deployment,
         ids::DeploymentId,
         instance::{Instance, InstanceState, ProvisionIdentity},
-        operation::{OperationKind, OperationState},
+        operation::{Claim, Operation, OperationKind, OperationState},
         queue::Shares,
         schedule::{Schedule, minute_of_day, slot_after},
         tenant::Tenant,
@@ -90,21 +90,7 @@ impl Room {
     async fn end(&self, id: &InstanceId, state: BackupState, now: DateTime<Utc>) {
         let newest = self.backups(id).await.swap_remove(0);
         self.write(move |conn| {
-            let look = Look {
-                owner: "test",
-                now,
-                lease_until: now + TimeDelta::seconds(10),
-                kinds: &[OperationKind::Backup],
-                places: 1000,
-                asked: 1000,
-                shares: &Shares {
-                    tenant: 1000,
-                    instance: 1000,
-                    clusters: BTreeMap::new(),
-                },
-                busy_with: &[],
-            };
-            let claimed = store::queue::claim(conn, &look)?;
+            let claimed = claim(conn, 1000, now)?;
             for (operation, claim) in claimed {
                 if operation.id == newest.operation {
                     store::operation::finish(conn, &claim, OperationState::Failed, now)?;
@@ -155,6 +141,29 @@ fn places(in_all: usize, on: &[(&str, usize)]) -> Places {
 
 fn many() -> Places {
     places(1000, &[("a", 1000), ("b", 1000)])
+}
+
+/// Claims the backups that are due, so many at most.
+fn claim(
+    conn: &mut Conn<'_>,
+    most: usize,
+    now: DateTime<Utc>,
+) -> Result<Vec<(Operation, Claim)>, StoreError> {
+    let look = Look {
+        owner: "test",
+        now,
+        lease_until: now + TimeDelta::seconds(10),
+        kinds: &[OperationKind::Backup],
+        places: most,
+        asked: most,
+        shares: &Shares {
+            tenant: most,
+            instance: most,
+            clusters: BTreeMap::new(),
+        },
+        busy_with: &[],
+    };
+    store::queue::claim(conn, &look)
 }
 
 fn first_slot(id: &InstanceId) -> DateTime<Utc> {
@@ -314,21 +323,7 @@ async fn users_backups_without_end_leave_the_schedule_a_place() {
     }
     // All of them run.
     room.write(move |conn| {
-        let look = Look {
-            owner: "test",
-            now,
-            lease_until: now + TimeDelta::seconds(10),
-            kinds: &[OperationKind::Backup],
-            places: 1000,
-            asked: 1000,
-            shares: &Shares {
-                tenant: 1000,
-                instance: 1000,
-                clusters: BTreeMap::new(),
-            },
-            busy_with: &[],
-        };
-        let claimed = store::queue::claim(conn, &look)?;
+        let claimed = claim(conn, 1000, now)?;
         assert_eq!(claimed.len(), 4);
         Ok(())
     })
@@ -349,21 +344,7 @@ async fn a_backup_that_waits_for_its_next_try_leaves_its_place_to_others() {
     assert_eq!(room.tick(&limits, now).await, 0);
     let operation = room.backups(&silent).await.swap_remove(0).operation;
     room.write(move |conn| {
-        let look = Look {
-            owner: "test",
-            now,
-            lease_until: now + TimeDelta::seconds(10),
-            kinds: &[OperationKind::Backup],
-            places: 1,
-            asked: 1,
-            shares: &Shares {
-                tenant: 1,
-                instance: 1,
-                clusters: BTreeMap::new(),
-            },
-            busy_with: &[],
-        };
-        let (claimed, claim) = store::queue::claim(conn, &look)?.swap_remove(0);
+        let (claimed, claim) = claim(conn, 1, now)?.swap_remove(0);
         assert_eq!(claimed.id, operation);
         store::operation::postpone(conn, &claim, now + TimeDelta::minutes(10))
     })
