@@ -8,7 +8,7 @@ use super::{
     Answer, Api,
     command::create_service,
     door::see_other,
-    id_in_path, path_of,
+    form_of, id_in_path, path_of,
     plot::{Plot, Point, plot},
     shell::{Place, Shell, answer},
     show::{Moment, counted, duration, number, size},
@@ -17,11 +17,7 @@ use super::{
 };
 use crate::{
     broker::{BackUpNow, InstanceView, RestoreOptions, RestoreRequest, Restored},
-    http::{
-        compose,
-        error::PageError,
-        request::{Form, query},
-    },
+    http::{compose, error::PageError, request::query},
     model::{
         backup::{Backup, BackupKind, BackupState, Manifest},
         catalog::Placement,
@@ -218,8 +214,7 @@ pub async fn back_up(
     request: HttpRequest,
     payload: web::Payload,
 ) -> Answer {
-    let form = Form::read(payload).await?;
-    api.broker.check_form_token(&session, form.text("csrf"))?;
+    form_of(&api, &session, payload).await?;
     let id = id_in_path(&request, "instance")?;
     let href = format!("{}/backups", path_of(&id));
     Ok(match api.broker.back_up_now(&session, id).await? {
@@ -258,8 +253,7 @@ pub async fn restore(
     request: HttpRequest,
     payload: web::Payload,
 ) -> Answer {
-    let form = Form::read(payload).await?;
-    api.broker.check_form_token(&session, form.text("csrf"))?;
+    let form = form_of(&api, &session, payload).await?;
     let (instance, backup) = (
         id_in_path(&request, "instance")?,
         id_in_path(&request, "backup")?,

@@ -15,7 +15,7 @@ use askama::Template;
 use url::Url;
 
 use super::{
-    Answer, Api, PageError, path_of,
+    Answer, Api, PageError, form_of, path_of,
     shell::{Shell, answer},
 };
 use crate::{
@@ -298,8 +298,7 @@ pub async fn sign_out(
     session: web::ReqData<Session>,
     payload: web::Payload,
 ) -> Answer {
-    let form = Form::read(payload).await?;
-    api.broker.check_form_token(&session, form.text("csrf"))?;
+    form_of(&api, &session, payload).await?;
     api.broker.sign_out(&session).await?;
     let mut response = see_other(SIGN_IN);
     if let Ok(value) = set_cookie(&api, "", 0).parse() {

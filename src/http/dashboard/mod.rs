@@ -9,12 +9,20 @@ use actix_web::{
     dev::{ServiceRequest, ServiceResponse},
     http::header::{self, HeaderName, HeaderValue},
     middleware::Next,
+    web::Payload,
 };
 
-use super::{Api, error::PageError, request::path_id};
+use super::{
+    Api,
+    error::PageError,
+    request::{Form, path_id},
+};
 use crate::{
     broker::no_such_page,
-    model::ids::{IdError, InstanceId},
+    model::{
+        ids::{IdError, InstanceId},
+        session::Session,
+    },
 };
 
 pub mod assets;
@@ -61,6 +69,13 @@ pub async fn guarded_against_harm(
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
     Ok(response)
+}
+
+/// What a form of a page says that was sent in a session. Nobody else knows what the page put into it.
+async fn form_of(api: &Api, session: &Session, payload: Payload) -> Result<Form, PageError> {
+    let form = Form::read(payload).await?;
+    api.broker.check_form_token(session, form.text("csrf"))?;
+    Ok(form)
 }
 
 /// The path of an instance's overview; its other pages are below.

@@ -8,7 +8,7 @@ use super::{
     Answer, Api,
     command::line,
     door::see_other,
-    id_in_path, path_of,
+    form_of, id_in_path, path_of,
     shell::{Place, Shell, answer},
     show::{Moment, counted, size},
     state::{Told, told, told_of_alert, told_of_instance, told_of_task},
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     broker::{Broker, InstanceView, Restored, UpdateRequest},
-    http::{compose, error::HttpError, request::Form},
+    http::{compose, error::HttpError},
     model::{
         alert::{self, Alert, Gravity},
         backup::BackupKind,
@@ -143,8 +143,7 @@ pub async fn defragment(
     request: HttpRequest,
     payload: web::Payload,
 ) -> Answer {
-    let form = Form::read(payload).await?;
-    api.broker.check_form_token(&session, form.text("csrf"))?;
+    form_of(&api, &session, payload).await?;
     let id = id_in_path(&request, "instance")?;
     let view = api.broker.instance_view(&session, id).await?;
     let instance = view.of.instance.id.clone();
@@ -159,8 +158,7 @@ pub async fn protect(
     request: HttpRequest,
     payload: web::Payload,
 ) -> Answer {
-    let form = Form::read(payload).await?;
-    api.broker.check_form_token(&session, form.text("csrf"))?;
+    let form = form_of(&api, &session, payload).await?;
     let id = id_in_path(&request, "instance")?;
     let view = api.broker.instance_view(&session, id).await?;
     let protected = match (form.text("protect"), form.text("sure")) {

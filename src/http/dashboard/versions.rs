@@ -8,12 +8,12 @@ use serde_json::json;
 use super::{
     Answer, Api,
     door::see_other,
-    id_in_path, path_of,
+    form_of, id_in_path, path_of,
     shell::{Place, Shell, answer},
 };
 use crate::{
     broker::{Broker, InstanceView, Preflight, UpdateRequest},
-    http::request::{Form, query},
+    http::request::query,
     model::{
         engine::{KnownFault, Severity, TransitionMethod},
         session::Session,
@@ -98,8 +98,7 @@ pub async fn upgrade(
     request: HttpRequest,
     payload: web::Payload,
 ) -> Answer {
-    let form = Form::read(payload).await?;
-    api.broker.check_form_token(&session, form.text("csrf"))?;
+    let form = form_of(&api, &session, payload).await?;
     let id = id_in_path(&request, "instance")?;
     let view = api.broker.instance_view(&session, id).await?;
     let parameters = json!({ "db_version": form.text("version") });
