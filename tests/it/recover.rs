@@ -128,9 +128,13 @@ async fn made_anew_of_a_survivor(version: &str) {
 
     lose_all_but(&broker, "i", &["m0"]).await;
     let survivor = process_of(&broker, "m0");
-    let plan = planned(&broker, json!({ "from": "survivor" })).await;
+    // What a member has taken in reaches its file a moment later.
+    let plan = eventually("the survivor's file", || async {
+        let plan = planned(&broker, json!({ "from": "survivor" })).await;
+        (plan["revision"] == newest).then_some(plan)
+    })
+    .await;
     assert_eq!(plan["member"], "m0", "{plan}");
-    assert_eq!(plan["revision"], newest, "{plan}");
     assert_eq!(plan["backup_id"], Value::Null, "{plan}");
     let has_data = |i: usize| plan["members"][i]["has_data"].clone();
     assert_eq!(
