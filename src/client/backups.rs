@@ -16,9 +16,12 @@ use super::{
     error::{Error, Result},
     http::HttpError,
     osb::Place,
-    show::{fields, moment, size, table},
+    show::{fields, moment, table},
 };
-use crate::model::limits::{CLIENT_FIRST_LOOK, CLIENT_POLL};
+use crate::model::{
+    limits::{CLIENT_FIRST_LOOK, CLIENT_POLL},
+    size::size,
+};
 
 impl Session {
     /// `backups`
@@ -52,7 +55,8 @@ impl Session {
         self.show.result(&shown, &json!({ "backups": backups }))
     }
 
-    /// Until when a backup is kept, and why no longer, as far as that is known.
+    /// Until when a backup is kept, and why no longer, as far as that is known. Which newer ones take
+    /// the place of one on demand, the plan says; the broker does not tell how many it keeps.
     fn kept_until(&self, backup: &Value) -> String {
         let removal = &backup["removal"];
         if removal.is_object() {
@@ -62,9 +66,12 @@ impl Session {
                 text(&removal["reason"])
             );
         }
-        match &backup["expires_at"] {
-            Value::Null => String::new(),
-            end => self.time(end),
+        match (&backup["expires_at"], backup["type"].as_str()) {
+            (Value::Null, Some("on_demand")) if backup["status"] == "complete" => {
+                "newer on-demand".to_owned()
+            }
+            (Value::Null, _) => String::new(),
+            (end, _) => self.time(end),
         }
     }
 
@@ -100,6 +107,10 @@ impl Session {
             ("version", backup["version"].as_str().map(str::to_owned)),
             ("keys", backup["keys"].as_u64().map(|keys| keys.to_string())),
             ("size", backup["size_bytes"].as_u64().map(size)),
+            (
+                "kept until",
+                Some(self.kept_until(&backup)).filter(|until| !until.is_empty()),
+            ),
         ]);
         self.show.result(&shown, &backup)
     }

@@ -208,7 +208,12 @@ impl Http {
         tokio::spawn(connection);
         let answer = sender.send_request(request).await;
         answer.map_err(|e| {
-            let why = chain(&e);
+            let why = match chain(&e) {
+                why if e.is_parse() && url.scheme() == "http" => {
+                    format!("{why}; it may speak HTTPS: give https://…")
+                }
+                why => why,
+            };
             HttpError::Lost(format!("{} gave no answer: {why}", place(url)))
         })
     }

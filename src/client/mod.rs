@@ -182,7 +182,7 @@ enum Command {
         /// The instance
         name: String,
     },
-    /// Take a backup of a service instance
+    /// Take a backup of a service instance; older ones on demand give way to it
     CreateBackup {
         /// The instance
         name: String,

@@ -14,6 +14,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 
 use super::error::{Error, Result};
+use crate::model::size::size;
 
 /// Pause between two frames of what turns while something goes on.
 const FRAME: Duration = Duration::from_millis(100);
@@ -130,9 +131,12 @@ impl Progress {
     pub fn bytes(&self, done: u64, total: Option<u64>) {
         if let Some(bar) = &self.bar {
             match total {
-                Some(total) => self.draw(bar, done, total, "{bytes}/{total_bytes}"),
+                Some(total) => {
+                    let counted = format!("{}/{}", size(done), size(total));
+                    self.draw(bar, done, total, &counted);
+                }
                 None => {
-                    bar.set_style(style("{spinner} {bytes} {wide_msg}"));
+                    bar.set_style(style(&format!("{{spinner}} {} {{wide_msg}}", size(done))));
                     bar.set_position(done);
                 }
             }
@@ -279,21 +283,6 @@ pub fn moment(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
     format!("{at} ({count} {unit}{many} {how})")
 }
 
-/// So many bytes.
-pub fn size(bytes: u64) -> String {
-    let (mut scaled, mut unit) = (bytes as f64, "B");
-    for next in ["kB", "MB", "GB"] {
-        if scaled < 1000.0 {
-            break;
-        }
-        (scaled, unit) = (scaled / 1000.0, next);
-    }
-    match unit {
-        "B" => format!("{bytes} B"),
-        _ => format!("{scaled:.1} {unit}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use chrono::TimeDelta;
@@ -361,13 +350,6 @@ mod tests {
             (-86_400 * 3, "2026-11-25 13:57:31 UTC (3 days from now)"),
         ] {
             assert_eq!(moment(now - TimeDelta::seconds(seconds), now), expected);
-        }
-        for (bytes, expected) in [
-            (999, "999 B"),
-            (20_512, "20.5 kB"),
-            (269_200_000, "269.2 MB"),
-        ] {
-            assert_eq!(size(bytes), expected);
         }
     }
 }

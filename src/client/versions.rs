@@ -8,7 +8,7 @@ use super::{
     error::{Error, Result},
     show::{fields, table},
 };
-use crate::model::limits::OBSERVATION_FRESH;
+use crate::model::{limits::OBSERVATION_FRESH, size::size};
 
 impl Session {
     /// `versions`: the version of an instance with its known faults, and what it can be taken to.
@@ -157,17 +157,14 @@ impl Session {
                 Ok((api.defragmentation().await?, api.recipe(&id).await?))
             })
             .await?;
-        let megabytes = |field: &str| {
-            let bytes = storage[field].as_u64()?;
-            Some(format!("{} MB", bytes.div_ceil(1024 * 1024)))
-        };
+        let bytes = |field: &str| storage[field].as_u64().map(size);
         let stall = storage["stall_seconds"].as_u64();
         let text = |field: &str| recipe[field].as_str().map(str::to_owned);
         let shown = fields([
             ("service instance", Some(name.to_owned())),
-            ("allocated", megabytes("allocated_bytes")),
-            ("used", megabytes("used_bytes")),
-            ("would come back", megabytes("unused_bytes")),
+            ("allocated", bytes("allocated_bytes")),
+            ("used", bytes("used_bytes")),
+            ("would come back", bytes("unused_bytes")),
             (
                 "stall of each member",
                 stall.map(|s| format!("about {s} s")),

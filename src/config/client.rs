@@ -5,7 +5,10 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use clap::Args;
+use clap::{
+    Args,
+    builder::{OsStringValueParser, TypedValueParser},
+};
 use url::{Host, Url};
 
 use super::{ConfigError, wrong};
@@ -36,11 +39,11 @@ pub struct ClientSettings {
     pub username: Option<String>,
 
     /// Data folder of a broker, to read its user name and password from [default: ./data]
-    #[arg(long, env = "COMPOSE_BROKER_DATA_DIR")]
+    #[arg(long, env = "COMPOSE_BROKER_DATA_DIR", value_parser = path())]
     pub data_dir: Option<PathBuf>,
 
     /// Certificates of the authorities to trust (PEM file) [default: those of this machine]
-    #[arg(long, env = "COMPOSE_BROKER_CA", value_name = "FILE")]
+    #[arg(long, env = "COMPOSE_BROKER_CA", value_name = "FILE", value_parser = path())]
     pub ca: Option<PathBuf>,
 
     /// Organization of new instances
@@ -63,7 +66,7 @@ pub struct ClientSettings {
 
     /// File with the names of instances and keys
     /// [default: compose-broker/client.json in $XDG_STATE_HOME or ~/.local/state]
-    #[arg(long, env = "COMPOSE_BROKER_STATE", value_name = "FILE")]
+    #[arg(long, env = "COMPOSE_BROKER_STATE", value_name = "FILE", value_parser = path())]
     pub state: Option<PathBuf>,
 
     /// How long the broker may take for an answer, in seconds [default: 60]
@@ -132,6 +135,18 @@ impl ClientConfig {
                 return Err(wrong(setting, "is empty or has a control character"));
             }
         }
+        for (setting, path) in [
+            ("COMPOSE_BROKER_DATA_DIR", &settings.data_dir),
+            ("COMPOSE_BROKER_CA", &settings.ca),
+            ("COMPOSE_BROKER_STATE", &settings.state),
+        ] {
+            if path
+                .as_ref()
+                .is_some_and(|path| path.as_os_str().is_empty())
+            {
+                return Err(wrong(setting, "is empty"));
+            }
+        }
         let state = match &settings.state {
             Some(file) => file.clone(),
             None => {
@@ -153,8 +168,14 @@ impl ClientConfig {
                 return Err(wrong(setting, "is needed for a broker of another machine"));
             };
             let file = folder.join(name);
-            let text = fs::read_to_string(&file)
-                .map_err(|e| wrong(setting, format!("is not set, and {}: {e}", file.display())))?;
+            let text = fs::read_to_string(&file).map_err(|e| {
+                let hint = match &settings.data_dir {
+                    None => "; name the broker's folder with --data-dir",
+                    Some(_) => "",
+                };
+                let reason = format!("is not set, and {}: {e}{hint}", file.display());
+                wrong(setting, reason)
+            })?;
             Ok(Secret::new(without_bom(&text).trim()))
         };
         let username = match &settings.username {
@@ -211,6 +232,11 @@ fn is_of_this_machine(url: &Url) -> bool {
         Some(Host::Domain(name)) => name == "localhost",
         None => false,
     }
+}
+
+/// A path, which may be empty: of that the check tells in one line, by the setting's name.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -288,6 +314,19 @@ mod tests {
         assert!(state(&relative).expect("a file").starts_with("/home/ada"));
         let error = state(&[]).expect_err("no home");
         assert_eq!(error.setting, "COMPOSE_BROKER_STATE");
+    }
+
+    #[test]
+    fn an_empty_path_is_refused_by_its_setting_s_name() {
+        for (flag, setting) in [
+            ("--data-dir", "COMPOSE_BROKER_DATA_DIR"),
+            ("--ca", "COMPOSE_BROKER_CA"),
+            ("--state", "COMPOSE_BROKER_STATE"),
+        ] {
+            let error = load(&["--username", "ada", flag, ""], &[HOME, PASSWORD]);
+            let error = error.expect_err(setting).to_string();
+            assert_eq!(error, format!("{setting}: is empty"));
+        }
     }
 
     #[test]

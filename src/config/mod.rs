@@ -14,7 +14,10 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use clap::Args;
+use clap::{
+    Args,
+    builder::{OsStringValueParser, TypedValueParser as _},
+};
 
 use crate::{
     logging::{self, LogFormat},
@@ -87,6 +90,7 @@ pub struct Settings {
 
     /// Folder for everything that the broker keeps
     #[arg(long, env = "COMPOSE_BROKER_DATA_DIR", default_value = "./data")]
+    #[arg(value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub data_dir: PathBuf,
 
     /// Where backups lie, file:// and an absolute path [default: backups in DATA_DIR]
@@ -471,10 +475,8 @@ impl Config {
             )
         })?;
         let data_dir = full_path(&settings.data_dir).map_err(|e| {
-            wrong(
-                "COMPOSE_BROKER_DATA_DIR",
-                format!("{}: {e}", settings.data_dir.display()),
-            )
+            let reason = format!("{:?}: {e}", settings.data_dir);
+            wrong("COMPOSE_BROKER_DATA_DIR", reason)
         })?;
         let database_url = secrets
             .database_url

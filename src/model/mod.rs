@@ -42,6 +42,7 @@ pub mod schedule;
 pub mod secret;
 pub mod server;
 pub mod session;
+pub mod size;
 pub mod tenant;
 pub mod throttle;
 pub mod trail;

@@ -5,6 +5,10 @@ use std::{fs, fs::File, path::Path, time::Duration};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
 
 use crate::{
     broker::eventually,
@@ -619,7 +623,8 @@ async fn wrong_use_is_refused_before_anything_is_asked() {
     let mut command = user.command(&["services"]);
     command.env_remove("COMPOSE_BROKER_PASSWORD");
     let ran = Ran::of(command.output().await.expect("a process"));
-    ran.must_say(2, "COMPOSE_BROKER_PASSWORD");
+    ran.must_say(2, "COMPOSE_BROKER_PASSWORD: is not set");
+    ran.must_say(2, "; name the broker's folder with --data-dir");
     assert_eq!(stub.methods(), Vec::<String>::new());
 
     // Parameters lie in files, too.
@@ -635,6 +640,25 @@ async fn wrong_use_is_refused_before_anything_is_asked() {
     for request in stub.heard() {
         assert_eq!(request.body["parameters"], json!({ "units": 2 }));
     }
+}
+
+/// A broker with a certificate answers plain HTTP in the language of TLS.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_speaks_http_to_a_broker_with_a_certificate_is_told_to_speak_https() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let serving = tokio::spawn(async move {
+        // TLS 1.2: a fatal alert, unexpected_message.
+        let alert = [21, 3, 3, 0, 2, 2, 10];
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        let heard = stream.read(&mut [0; 1024]).await.expect("a request");
+        assert!(heard > 0);
+        stream.write_all(&alert).await.expect("an alert");
+    });
+    let user = User::of(&url, "ada", "word");
+    let ran = user.run(&["marketplace"]).await;
+    ran.must_say(1, "it may speak HTTPS: give https://…");
+    serving.await.expect("served");
 }
 
 #[tokio::test(flavor = "multi_thread")]

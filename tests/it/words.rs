@@ -20,7 +20,7 @@ use crate::{
     catalog::catalog_file,
     control::surroundings,
     etcd, inside,
-    process::{BrokerProcess, Settings, command},
+    process::{BrokerProcess, Settings, assert_one_line, command, refused},
     transport::description,
 };
 
@@ -89,6 +89,16 @@ fn a_result_that_nobody_reads_is_no_trouble_and_one_that_is_lost_is_told() {
             "{said}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_data_folder_is_told_in_one_line_that_names_the_setting() {
+    let catalog = concat!(env!("CARGO_MANIFEST_DIR"), "/catalog.json");
+    let settings = [("DATA_DIR", ""), ("CATALOG", catalog)];
+    let settings = settings.map(|(name, value)| (name, value.to_owned()));
+    let told = refused(&Settings::from(settings)).await;
+    assert_one_line(&told, "COMPOSE_BROKER_DATA_DIR");
+    assert_eq!(told.status.code(), Some(1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ use super::{
     form_of, id_in_path, path_of,
     plot::{Plot, Point, plot},
     shell::{Place, Shell, answer},
-    show::{Moment, counted, duration, number, size},
+    show::{Moment, counted, duration, number},
     state::{Told, told_of_backup},
     work::Work,
 };
@@ -32,6 +32,7 @@ use crate::{
         operation::{Operation, OperationState},
         retention::expires_at,
         session::Session,
+        size::size,
     },
 };
 

@@ -63,25 +63,6 @@ pub fn counted(count: impl Into<i64>, unit: &str) -> String {
     format!("{count} {unit}{plural}")
 }
 
-/// Bytes in the unit that fits; 1 kB is 2^10 bytes, as quotas have it.
-pub fn size(bytes: u64) -> String {
-    const STEP: u64 = 1024;
-    let mut unit_bytes = 1;
-    let mut units = ["bytes", "kB", "MB", "GB", "TB", "PB"].iter();
-    let mut unit = units.next().unwrap_or(&"");
-    while bytes / unit_bytes >= STEP
-        && let Some(next) = units.next()
-    {
-        unit = next;
-        unit_bytes *= STEP;
-    }
-    if unit_bytes == 1 {
-        return format!("{bytes} {unit}");
-    }
-    let tenths = u128::from(bytes) * 10 / u128::from(unit_bytes);
-    format!("{}.{} {unit}", tenths / 10, tenths % 10)
-}
-
 /// `0.8 s`, `45 s`, `2 min 5 s`.
 pub fn duration(of: TimeDelta) -> String {
     let milliseconds = of.num_milliseconds().max(0);
@@ -149,12 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_durations_and_numbers() {
-        assert_eq!(size(0), "0 bytes");
-        assert_eq!(size(1023), "1023 bytes");
-        assert_eq!(size(1024), "1.0 kB");
-        assert_eq!(size(1_310_720), "1.2 MB");
-        assert_eq!(size(u64::MAX), "16383.9 PB");
+    fn durations_and_numbers() {
         assert_eq!(duration(TimeDelta::milliseconds(840)), "0.8 s");
         assert_eq!(duration(TimeDelta::seconds(45)), "45 s");
         assert_eq!(duration(TimeDelta::seconds(125)), "2 min 5 s");
@@ -167,9 +143,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_time_and_size_can_be_told(seconds in -4_000_000_000i64..4_000_000_000, bytes: u64) {
+        fn every_time_can_be_told(seconds in -4_000_000_000i64..4_000_000_000) {
             prop_assert!(!seen(seconds).is_empty());
-            prop_assert!(size(bytes).len() <= 12);
         }
     }
 }
