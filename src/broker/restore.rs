@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     model::{
-        backup::{Backup, BackupState, Manifest},
+        backup::{Backup, BackupKind, BackupState, Manifest},
         catalog::{Offering, Placement, Plan},
         deployment::Deployment,
         ids::{BackupId, InstanceId},
@@ -359,9 +359,9 @@ impl Broker {
         if matches!(asker, Asker::Platform) && !tenant.is_told_apart(self.restore_scope) {
             return refuse(format!(
                 "nothing in the request tells you from others: organization_guid and space_guid \
-                 are placeholders, and the context has no id of a tenant of the platform {:?}. So \
-                 the broker restores nothing for it; the operator can name the id with \
-                 COMPOSE_BROKER_TENANT_KEYS",
+                 are placeholders, or words that the platform {:?} may send for everybody, and the \
+                 context has no id of a tenant. So the broker restores nothing for it; the operator \
+                 can name what tells tenants apart with COMPOSE_BROKER_TENANT_KEYS",
                 tenant.platform
             ));
         }
@@ -443,6 +443,11 @@ fn removed(conn: &mut Conn<'_>, source: &Instance, backup: &Backup) -> Result<St
     let all = store::backup::complete_of(conn, &source.id)?;
     let (id, kind) = (&backup.id, backup.kind);
     Ok(match displaced_by(backup, &all) {
+        Some(newer) if kind == BackupKind::Safety => format!(
+            "backup {id} gave way to newer backups of before upgrades, such as {}; choose one that is \
+             still listed",
+            newer.id
+        ),
         Some(newer) => format!(
             "backup {id} gave way to a newer on-demand backup, {}; choose one that is still listed",
             newer.id

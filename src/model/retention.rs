@@ -161,12 +161,18 @@ fn newest_first<'a>(backups: impl Iterator<Item = &'a Backup>) -> Vec<&'a Backup
     backups
 }
 
-/// What took the place of an on-demand backup that was removed: the newest one that is there.
+/// What took the place of a backup that was removed, of those of which only so many are kept: the newest
+/// of its kind that is there.
 pub fn displaced_by<'a>(removed: &Backup, backups: &'a [Backup]) -> Option<&'a Backup> {
+    let fewest = match removed.kind {
+        BackupKind::OnDemand => 1,
+        BackupKind::Safety => SAFETY_BACKUPS_MAX,
+        BackupKind::Daily | BackupKind::Weekly | BackupKind::Monthly => return None,
+    };
     let good = newest_first(backups.iter().filter(|b| b.state == BackupState::Complete));
-    let newer = |b: &&Backup| b.kind == BackupKind::OnDemand && b.order() > removed.order();
-    let is_displaced = removed.kind == BackupKind::OnDemand;
-    good.into_iter().find(newer).filter(|_| is_displaced)
+    let newer = |b: &&Backup| b.kind == removed.kind && b.order() > removed.order();
+    let newer: Vec<&Backup> = good.into_iter().filter(newer).collect();
+    newer.first().copied().filter(|_| newer.len() >= fewest)
 }
 
 /// Whether the row of a backup that holds no bytes is forgotten: it failed, or was removed, long

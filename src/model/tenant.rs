@@ -2,11 +2,14 @@
 //!
 //! Invariant: an owner is what the *platform* says of the request, by ids that the platform gives to
 //! no two tenants. Where it gives none, nobody restores: an owner that everybody has owns nothing.
+//! What is known of Cloud Foundry and Kubernetes is known of no other platform: a name that stands
+//! where they have an organization may stand there for everybody.
 
 use std::{collections::BTreeMap, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::limits::PLATFORM_NAME_BYTES_MAX;
 
@@ -73,16 +76,20 @@ impl Tenant {
 
     /// Whether something tells this tenant from all others of its platform, within a scope.
     pub fn is_told_apart(&self, scope: RestoreScope) -> bool {
+        let tells = |place: &str| !is_placeholder(place) && (self.is_known() || is_made(place));
         !self.account.is_empty()
-            || !is_placeholder(&self.organization)
-            || scope == RestoreScope::Space && !is_placeholder(&self.space)
+            || tells(&self.organization)
+            || scope == RestoreScope::Space && tells(&self.space)
+    }
+
+    /// Whether its platform is one whose organizations and spaces are known to be tenants.
+    fn is_known(&self) -> bool {
+        [CLOUD_FOUNDRY, KUBERNETES].contains(&self.platform.as_str())
     }
 
     /// Whether it is known by a place that its platform gives to one tenant alone.
     fn has_places(&self) -> bool {
-        [CLOUD_FOUNDRY, KUBERNETES].contains(&self.platform.as_str())
-            && !is_placeholder(&self.organization)
-            && !is_placeholder(&self.space)
+        self.is_known() && !is_placeholder(&self.organization) && !is_placeholder(&self.space)
     }
 }
 
@@ -100,6 +107,11 @@ impl Tenant {
 fn is_placeholder(id: &str) -> bool {
     let says_something = |c: char| c.is_alphanumeric() && c != '0';
     !id.chars().any(says_something) || PLACEHOLDERS.contains(&id.to_lowercase().as_str())
+}
+
+/// Whether an id was made for one thing alone, as no word is that a platform fills in for everybody.
+fn is_made(id: &str) -> bool {
+    Uuid::try_parse(id).is_ok_and(|id| !id.is_nil() && !id.is_max())
 }
 
 /// Why a request has no owner.
@@ -161,7 +173,8 @@ impl TenantKeys {
     ///
     /// Cloud Foundry's organizations and spaces, and Kubernetes' clusters and namespaces, have ids
     /// of their own. Of other platforms, and where these are placeholders, the ids of the context
-    /// count as well. Where the operator names a platform's ids, all of them must be there.
+    /// count as well. Where the operator names a platform's ids, all of them must be there;
+    /// `organization_guid` and `space_guid` are also looked for beside the context.
     pub fn owner(
         &self,
         organization: &str,
@@ -185,12 +198,19 @@ impl TenantKeys {
             account: BTreeMap::new(),
             platform,
         };
+        let own = |key: &str| match key {
+            "organization_guid" => (!is_placeholder(organization)).then(|| organization.to_owned()),
+            "space_guid" => (!is_placeholder(space)).then(|| space.to_owned()),
+            _ => None,
+        };
         if let Some(keys) = self.0.get(&owner.platform) {
             for key in keys {
-                let id = id(key).ok_or_else(|| OwnerError::Missing {
-                    platform: owner.platform.clone(),
-                    key: key.clone(),
-                })?;
+                let id = id(key)
+                    .or_else(|| own(key))
+                    .ok_or_else(|| OwnerError::Missing {
+                        platform: owner.platform.clone(),
+                        key: key.clone(),
+                    })?;
                 owner.account.insert(key.clone(), id);
             }
         } else if !owner.has_places() {
@@ -261,6 +281,26 @@ mod tests {
         let context = json!({ "platform": "ibmcloud", "account_id": 7, "zone_id": "" });
         let account = owner("o", "s", &context).account;
         assert_eq!(account, BTreeMap::from([("account_id".into(), "7".into())]));
+    }
+
+    #[test]
+    fn a_name_that_an_unknown_platform_may_give_to_everybody_tells_nobody_apart() {
+        let made = "87d7aa07-2ecc-4b1b-b5f2-7cdee74a2f6d";
+        let same = |organization: &str, space: &str| {
+            let context = json!({ "platform": "paas", "customer": "a" });
+            let owner = owner(organization, space, &context);
+            [RestoreScope::Space, RestoreScope::Organization]
+                .map(|scope| owner.may_restore_from(&owner, scope))
+        };
+        assert_eq!(same("default", "default"), [false, false]);
+        assert_eq!(same("default", made), [true, false]);
+        assert_eq!(same(made, "default"), [true, true]);
+        let keys: TenantKeys = "paas:organization_guid".parse().expect("keys");
+        let context = json!({ "platform": "paas" });
+        let of = |organization| keys.owner(organization, "s", Some(&context));
+        let acme = of("acme").expect("an owner");
+        assert!(acme.may_restore_from(&acme, RestoreScope::Space));
+        assert!(matches!(of("-"), Err(OwnerError::Missing { .. })));
     }
 
     #[test]

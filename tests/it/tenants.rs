@@ -12,9 +12,20 @@ use crate::{
 
 /// Asks for an instance as a platform does that has no organizations and spaces.
 async fn put(broker: &TestBroker, id: &str, context: &Value, parameters: Value) -> Answer {
+    put_at("-", broker, id, context, parameters).await
+}
+
+/// Asks for an instance in an organization and a space of the same name.
+async fn put_at(
+    place: &str,
+    broker: &TestBroker,
+    id: &str,
+    context: &Value,
+    parameters: Value,
+) -> Answer {
     let body = json!({
         "service_id": SERVICE, "plan_id": STANDARD,
-        "organization_guid": "-", "space_guid": "-",
+        "organization_guid": place, "space_guid": place,
         "context": context, "parameters": parameters,
     });
     let path = format!("{}?accepts_incomplete=true", instance_path(id));
@@ -102,6 +113,33 @@ async fn tenants_without_organizations_of_their_own_restore_from_each_other_noth
         reason(&too_much).contains("2 of the 2 unit"),
         "{too_much:?}"
     );
+}
+
+/// A platform of which nothing is known sends the same words for everybody, and names its tenants in a
+/// way of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn words_that_a_platform_sends_for_everybody_tell_nobody_apart() {
+    let keys = ["--tenant-keys", "rooms:organization_guid"];
+    let broker = TestBroker::start_with(&keys, surroundings()).await;
+    let of = |platform: &str, customer: &str| json!({ "platform": platform, "customer": customer, "instance_name": customer });
+    for platform in ["paas", "rooms"] {
+        let id = format!("{platform} a");
+        let accepted = put_at("default", &broker, &id, &of(platform, "a"), json!({})).await;
+        assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
+        broker.instance_end(&id, &accepted.body).await;
+        let credentials = broker.bind(&id, "app").await;
+        let backup = broker.back_up(&credentials).await;
+        let copy = format!("{platform} b");
+        let parameters = from(&id, &backup);
+        let restored = put_at("default", &broker, &copy, &of(platform, "b"), parameters).await;
+        if platform == "paas" {
+            let why = reason(&restored);
+            assert!(why.contains("may send for everybody"), "{why}");
+        } else {
+            // The operator says that these do.
+            assert_eq!(restored.status, StatusCode::ACCEPTED, "{restored:?}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -119,7 +119,7 @@ fn a_backup_of_before_an_upgrade_displaces_none_of_a_user_and_three_of_them_stay
         [false, false, true, true, true, true]
     );
     assert_eq!(displaced_by(&backups[0], &backups), Some(&backups[5]));
-    assert_eq!(displaced_by(&backups[1], &backups), None);
+    assert_eq!(displaced_by(&backups[1], &backups), Some(&backups[4]));
     assert_eq!(displaced_by(&backups[5], &backups), None);
 }
 
@@ -223,6 +223,30 @@ fn what_gives_way_to_a_newer_one_goes_at_once() {
     let gone = decide(&mut backups, second(10), TimeDelta::days(1));
     assert_eq!(gone, [0, 2]);
     assert_eq!(marked(&backups), [0; 0]);
+}
+
+#[test]
+fn a_safety_backup_gives_way_to_so_many_newer_ones() {
+    let of = |minutes, state| {
+        backup(
+            at(NOW) + TimeDelta::minutes(minutes),
+            BackupKind::Safety,
+            state,
+        )
+    };
+    let complete = BackupState::Complete;
+    let mut backups = vec![
+        of(0, BackupState::Expired),
+        of(1, complete),
+        of(2, complete),
+    ];
+    assert_eq!(
+        displaced_by(&backups[0], &backups),
+        None,
+        "it was old enough"
+    );
+    backups.push(of(3, complete));
+    assert_eq!(displaced_by(&backups[0], &backups), Some(&backups[3]));
 }
 
 #[test]
