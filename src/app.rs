@@ -50,7 +50,7 @@ use crate::{
     },
     provisioner::{
         ProvisionerError,
-        local::{EngineBinaries, LocalProvisioner},
+        local::{EngineBinaries, LocalProvisioner, not_always_free},
     },
     scheduler,
     seal::{KeyRing, SealError},
@@ -694,6 +694,12 @@ pub async fn start_members(clusters: &[LocalCluster]) {
 }
 
 async fn open_cluster(local: &LocalCluster) -> Result<Arc<LocalProvisioner>, StartError> {
+    if let Some(ports) = not_always_free(local.ports) {
+        log::warn!(cluster = local.cluster.id.as_str();
+            "members get ports of {}, and this machine opens connections of its own from {ports}: a \
+             member's port may be taken by one when it starts. Give the cluster a range outside of \
+             net.ipv4.ip_local_port_range", local.ports);
+    }
     let opened = LocalProvisioner::open(
         local.folder.clone(),
         local.engines_dir.clone(),

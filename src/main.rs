@@ -132,7 +132,7 @@ fn all_files_allowed() {
         maximum,
     };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        eprintln!("compose-broker: the limit of open files stays as it is: {error}");
+        complain(&format!("the limit of open files stays as it is: {error}"));
     }
 }
 

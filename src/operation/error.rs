@@ -204,6 +204,11 @@ impl From<ProvisionerError> for StepError {
             ProvisionerError::RunsElsewhere { .. } => {
                 "its members run in another folder of the cluster's machine".to_owned()
             }
+            ProvisionerError::NotItsFolder { .. } => {
+                "its folder on the cluster's machine belongs to another deployment; the operator \
+                 has to look"
+                    .to_owned()
+            }
             other => other.to_string(),
         };
         match &error {
@@ -211,13 +216,13 @@ impl From<ProvisionerError> for StepError {
                 message,
                 source: Some(error.into()),
             },
-            // Its disk is not mounted, or it was copied: that is for the operator to mend.
-            ProvisionerError::FolderGone { .. } | ProvisionerError::RunsElsewhere { .. } => {
-                Self::Shortage {
-                    message,
-                    source: Some(error.into()),
-                }
-            }
+            // Its disk is not mounted, or it was copied or swapped: that is for the operator to mend.
+            ProvisionerError::FolderGone { .. }
+            | ProvisionerError::RunsElsewhere { .. }
+            | ProvisionerError::NotItsFolder { .. } => Self::Shortage {
+                message,
+                source: Some(error.into()),
+            },
             ProvisionerError::TaskFailed { output, .. } if tells_of_shortage(output) => {
                 Self::Shortage {
                     message,

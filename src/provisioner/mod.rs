@@ -86,8 +86,23 @@ pub enum ProvisionerError {
         /// Where that was started.
         place: String,
     },
+    /// The folder of a deployment is another one's.
+    #[error(
+        "the folder of member {member} of deployment {deployment} belongs to {}: were folders or disks \
+         swapped? Nothing is done with this deployment until each folder is where it was and the \
+         broker is started again",
+        owner.as_deref().unwrap_or("another deployment")
+    )]
+    NotItsFolder {
+        /// The deployment.
+        deployment: String,
+        /// The member by whose name it is called.
+        member: String,
+        /// The member that it belongs to, where that is known.
+        owner: Option<String>,
+    },
     /// A port of a member is not free.
-    #[error("port {port} of member {member} is taken by another process")]
+    #[error("port {port} of member {member} is taken by another process or connection")]
     PortTaken {
         /// The member.
         member: String,

@@ -12,7 +12,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    broker::{Answer, TestBroker, answer, eventually, kill, new_folder, text},
+    broker::{Answer, TestBroker, answer, eventually, instance_path, kill, new_folder, text},
     etcd,
     inside::Inside,
     process::{BrokerProcess, assert_one_line, command, refused, refused_with, settings},
@@ -98,6 +98,69 @@ async fn a_folder_that_was_moved_goes_on_at_its_new_place() {
     .await;
     let after = etcd::dump(&mut etcd::connect(&credentials).await).await;
     assert_eq!(after, before);
+}
+
+/// As when disks are put back in the wrong order: nothing that is asked for one tenant's database is done
+/// to another's.
+#[tokio::test(flavor = "multi_thread")]
+async fn deployments_whose_folders_were_swapped_are_left_alone() {
+    let mut broker = BrokerProcess::start().await;
+    let mut owners = Vec::new();
+    for instance in ["one", "other"] {
+        broker.provision(instance, json!({})).await;
+        let credentials = broker.bind(instance, "app").await;
+        let mut client = etcd::connect(&credentials).await;
+        client.put("whose", instance, None).await.expect("put");
+        let id = text(&credentials["deployment_id"]).to_owned();
+        owners.push((instance, credentials, id));
+    }
+    let cluster = broker.data_dir().join("clusters/local");
+    let swap = || {
+        let [one, other] = [&owners[0].2, &owners[1].2].map(|id| cluster.join(id));
+        let aside = cluster.join("aside");
+        for (from, to) in [(&one, &aside), (&other, &one), (&aside, &other)] {
+            fs::rename(from, to).expect("moved");
+        }
+    };
+    let end_all = |broker: &mut BrokerProcess| {
+        broker.kill();
+        broker.members().into_iter().for_each(kill);
+    };
+    end_all(&mut broker);
+    swap();
+    broker.start_again().await;
+    let logged = broker.logged();
+    let errors = logged
+        .lines()
+        .filter(|line| line.contains("ERROR") && line.contains("were folders or disks swapped?"));
+    assert_eq!(errors.count(), 2, "{logged}");
+    assert_eq!(broker.members(), [0; 0]);
+    let recovery = broker.osb(Method::POST, "/operator/instances/other/recover");
+    let recovery = answer(recovery.json(&json!({ "from": "survivor" }))).await;
+    assert_ne!(recovery.body["possible"], true, "{recovery:?}");
+    let deleted = broker.delete_instance("one").await;
+    assert_eq!(deleted.status, StatusCode::ACCEPTED, "{deleted:?}");
+    let path = format!("{}/last_operation", instance_path("one"));
+    eventually("the deletion says why it waits", || async {
+        let told = answer(broker.osb(Method::GET, &path)).await;
+        assert_eq!(told.body["state"], "in progress", "{told:?}");
+        let why = text(&told.body["description"]);
+        why.contains("belongs to another deployment").then_some(())
+    })
+    .await;
+
+    // Put right, what was asked for is done, and nothing was lost.
+    end_all(&mut broker);
+    swap();
+    broker.start_again().await;
+    broker.instance_end("one", &deleted.body).await;
+    let (_, credentials, _) = &owners[1];
+    let all = eventually("the other one serves", || async {
+        let mut client = etcd::connect_to(credentials, "uri").await.ok()?;
+        client.get("whose", None).await.ok()
+    })
+    .await;
+    assert_eq!(all.kvs()[0].value(), b"other");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use super::{
     folders::{self, DeploymentFolder},
     member::Member,
     process::{self, PlacedProcess},
-    staging,
+    record, staging,
 };
 use crate::{model::ids::DeploymentId, provisioner::ProvisionerError};
 
@@ -34,6 +34,7 @@ impl Deployment {
         running: &[PlacedProcess],
     ) -> Result<Self, ProvisionerError> {
         let mut deployment = Self::new(cluster, id);
+        record::check_owner(&deployment.folder)?;
         let failed = || ProvisionerError::while_doing(format!("taking over deployment {id}"));
         staging::remove_unfinished(&deployment.folder.stage()).map_err(failed())?;
         for folder in deployment.folder.all_members().map_err(failed())? {

@@ -270,8 +270,8 @@ impl Member {
         if !self.backoff.is_due(Instant::now()) {
             return Ok(());
         }
-        let started = self
-            .end_process(programs, STOP_GRACE)
+        let started = record::check_owner_of_member(&self.folder)
+            .and_then(|()| self.end_process(programs, STOP_GRACE))
             .and_then(|()| self.check_data())
             .and_then(|()| self.launch(programs, self.restarts + 1, Duration::ZERO));
         match started {

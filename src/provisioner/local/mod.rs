@@ -61,6 +61,7 @@ use crate::{
         ids::DeploymentId,
         limits::{CHUNK_BYTES, CLUSTER_LOCK_WAIT, LAST_WORDS_BYTES_MAX, PROCESS_POLL},
         logfile::{LogPart, Logfile},
+        placement::PortRange,
         server::{MemberSeen, Server, Task},
         version::Version,
     },
@@ -89,6 +90,16 @@ struct Cluster {
     deployments: Mutex<BTreeMap<DeploymentId, SharedDeployment>>,
     /// Held until the last action has ended.
     _lock: File,
+}
+
+/// The ports of `range` from which this machine opens connections of its own: one of them is taken now
+/// and then when a member needs it.
+pub fn not_always_free(range: PortRange) -> Option<PortRange> {
+    let outgoing = ports::outgoing()?;
+    outgoing.overlaps(&range).then_some(PortRange {
+        first: outgoing.first.max(range.first),
+        last: outgoing.last.min(range.last),
+    })
 }
 
 impl LocalProvisioner {
@@ -234,7 +245,24 @@ impl Cluster {
         let cluster = self.clone();
         blocking(move || {
             cluster.check()?;
+            record::check_owner(&deployment.folder)?;
             change(&cluster, &mut deployment)
+        })
+        .await
+    }
+
+    /// Looks at a deployment as it is on disk, without its lock.
+    async fn look<T: Send + 'static>(
+        &self,
+        id: &DeploymentId,
+        doing: &str,
+        look: impl FnOnce(&DeploymentFolder) -> io::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let folder = DeploymentFolder::new(&self.folder, id);
+        let failed = ProvisionerError::while_doing(format!("{doing} {id}"));
+        blocking(move || {
+            record::check_owner(&folder)?;
+            look(&folder).map_err(failed)
         })
         .await
     }
@@ -272,11 +300,12 @@ impl Provisioner for LocalProvisioner {
 
     async fn runs_as(&self, server: &Server) -> Result<bool> {
         folders::check_member_name(&server.member)?;
-        let deployment = &server.deployment;
-        let folder = DeploymentFolder::new(&self.cluster.folder, deployment).member(&server.member);
-        let wanted = ServerRecord::of(server);
-        let failed = ProvisionerError::while_doing(format!("looking at deployment {deployment}"));
-        blocking(move || member::runs_as(&folder, &wanted).map_err(failed)).await
+        let (name, wanted) = (server.member.clone(), ServerRecord::of(server));
+        let look = move |of: &DeploymentFolder| member::runs_as(&of.member(&name), &wanted);
+        let cluster = &self.cluster;
+        cluster
+            .look(&server.deployment, "looking at deployment", look)
+            .await
     }
 
     async fn restart(&self, deployment: &DeploymentId, member: &str) -> Result<()> {
@@ -309,32 +338,36 @@ impl Provisioner for LocalProvisioner {
     }
 
     async fn observe(&self, deployment: &DeploymentId) -> Result<Vec<Observation>> {
-        let folder = DeploymentFolder::new(&self.cluster.folder, deployment);
-        let failed = ProvisionerError::while_doing(format!("looking at deployment {deployment}"));
-        blocking(move || {
-            let members = folder.all_members().and_then(|members| {
-                let observed = members.iter().map(member::observe);
-                observed.collect::<io::Result<Vec<_>>>()
-            });
-            Ok(members.map_err(failed)?.into_iter().flatten().collect())
-        })
-        .await
+        let look = |of: &DeploymentFolder| {
+            let members = of.all_members()?;
+            let observed = members.iter().map(member::observe);
+            Ok(observed
+                .collect::<io::Result<Vec<_>>>()?
+                .into_iter()
+                .flatten()
+                .collect())
+        };
+        self.cluster
+            .look(deployment, "looking at deployment", look)
+            .await
     }
 
     async fn members(&self, deployment: &DeploymentId) -> Result<Vec<MemberSeen>> {
-        let folder = DeploymentFolder::new(&self.cluster.folder, deployment);
-        let failed = ProvisionerError::while_doing(format!("looking at deployment {deployment}"));
         let host = self.host.clone();
-        blocking(move || {
-            let members = folder.all_members().and_then(|members| {
-                let seen = members
-                    .iter()
-                    .map(|folder| member::described(folder, &host));
-                seen.collect::<io::Result<Vec<_>>>()
-            });
-            Ok(members.map_err(failed)?.into_iter().flatten().collect())
-        })
-        .await
+        let look = move |of: &DeploymentFolder| {
+            let members = of.all_members()?;
+            let seen = members
+                .iter()
+                .map(|folder| member::described(folder, &host));
+            Ok(seen
+                .collect::<io::Result<Vec<_>>>()?
+                .into_iter()
+                .flatten()
+                .collect())
+        };
+        self.cluster
+            .look(deployment, "looking at deployment", look)
+            .await
     }
 
     async fn files(
@@ -345,12 +378,12 @@ impl Provisioner for LocalProvisioner {
     ) -> Result<Vec<FileSeen>> {
         folders::check_member_name(member)?;
         folders::check_folder_name(folder)?;
-        let home = DeploymentFolder::new(&self.cluster.folder, deployment)
-            .member(member)
-            .home();
-        let folder = home.join(folder);
-        let failed = ProvisionerError::while_doing(format!("looking at files of {deployment}"));
-        blocking(move || folders::files_in(&folder).map_err(failed)).await
+        let (member, folder) = (member.to_owned(), folder.to_owned());
+        let look =
+            move |of: &DeploymentFolder| folders::files_in(&of.member(&member).home().join(folder));
+        self.cluster
+            .look(deployment, "looking at files of", look)
+            .await
     }
 
     async fn run(&self, deployment: &DeploymentId, member: &str, task: &Task) -> Result<String> {
@@ -405,12 +438,14 @@ impl Provisioner for LocalProvisioner {
     ) -> Result<()> {
         folders::check_member_name(member)?;
         folders::check_folder_name(path)?;
-        let home = DeploymentFolder::new(&self.cluster.folder, deployment)
-            .member(member)
-            .home();
         let failed = || ProvisionerError::while_doing(format!("reading a file of {deployment}"));
-        let file = tokio::fs::File::open(home.join(path)).await;
-        let file = file.map_err(failed())?;
+        let (member, path) = (member.to_owned(), path.to_owned());
+        let open = move |of: &DeploymentFolder| File::open(of.member(&member).home().join(path));
+        let file = self
+            .cluster
+            .look(deployment, "reading a file of", open)
+            .await?;
+        let file = tokio::fs::File::from_std(file);
         let bytes = file.metadata().await.map_err(failed())?.len();
         let content = tokio_util::io::ReaderStream::with_capacity(file, CHUNK_BYTES);
         self.stage(deployment, name, bytes, content.boxed()).await
@@ -455,16 +490,14 @@ impl Provisioner for LocalProvisioner {
     }
 
     async fn logs(&self, deployment: &DeploymentId) -> Result<Vec<Logfile>> {
-        let folder = DeploymentFolder::new(&self.cluster.folder, deployment);
-        let failed = ProvisionerError::while_doing(format!("listing the logs of {deployment}"));
-        blocking(move || {
-            let members = folder.all_members().and_then(|members| {
-                let logs = members.iter().map(printed::list);
-                logs.collect::<io::Result<Vec<_>>>()
-            });
-            Ok(members.map_err(failed)?.concat())
-        })
-        .await
+        let look = |of: &DeploymentFolder| {
+            let members = of.all_members()?;
+            let logs = members.iter().map(printed::list);
+            Ok(logs.collect::<io::Result<Vec<_>>>()?.concat())
+        };
+        self.cluster
+            .look(deployment, "listing the logs of", look)
+            .await
     }
 
     async fn read_log(
@@ -474,22 +507,30 @@ impl Provisioner for LocalProvisioner {
         part: LogPart,
     ) -> Result<Option<TextStream>> {
         folders::check_member_name(member)?;
-        let folder = DeploymentFolder::new(&self.cluster.folder, deployment).member(member);
-        let failed = ProvisionerError::while_doing(format!("reading a log of {deployment}"));
-        let cluster = self.cluster.clone();
-        let begun = blocking(move || {
-            let engines = cluster.programs.root();
-            Reading::begin(folder, part, &cluster.folder, engines).map_err(failed)
-        });
-        Ok(begun.await?.map(printed_lines))
+        let member = member.to_owned();
+        let (cluster, engines) = (
+            self.cluster.folder.clone(),
+            self.cluster.programs.root().to_owned(),
+        );
+        let begin = move |of: &DeploymentFolder| {
+            Reading::begin(of.member(&member), part, &cluster, &engines)
+        };
+        let begun = self
+            .cluster
+            .look(deployment, "reading a log of", begin)
+            .await?;
+        Ok(begun.map(printed_lines))
     }
 
     async fn last_words(&self, deployment: &DeploymentId, member: &str) -> Result<Option<String>> {
         folders::check_member_name(member)?;
-        let folder = DeploymentFolder::new(&self.cluster.folder, deployment).member(member);
-        let failed = ProvisionerError::while_doing(format!("reading a log of {deployment}"));
-        let read = move || member::last_words(&folder, LAST_WORDS_BYTES_MAX).map_err(failed);
-        blocking(read).await
+        let member = member.to_owned();
+        let look = move |of: &DeploymentFolder| {
+            member::last_words(&of.member(&member), LAST_WORDS_BYTES_MAX)
+        };
+        self.cluster
+            .look(deployment, "reading a log of", look)
+            .await
     }
 
     async fn deployments(&self) -> Result<Vec<DeploymentId>> {

@@ -1,7 +1,7 @@
 //! Ports of this machine: whether somebody has them.
 
 use std::{
-    io,
+    fs, io,
     net::{Ipv4Addr, SocketAddrV4},
     thread,
     time::{Duration, Instant},
@@ -9,7 +9,7 @@ use std::{
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 
-use crate::model::limits::PROCESS_POLL;
+use crate::model::{limits::PROCESS_POLL, placement::PortRange};
 
 /// Where members of this machine are reached.
 pub(super) const HOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
@@ -31,6 +31,14 @@ pub(super) fn all_free(ports: &[u16], patience: Duration) -> Result<(), u16> {
             Some(_) => thread::sleep(PROCESS_POLL),
         }
     }
+}
+
+/// The ports from which this machine opens connections of its own; none where it does not tell.
+pub(super) fn outgoing() -> Option<PortRange> {
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
+    let mut numbers = text.split_whitespace().map(str::parse);
+    let (first, last) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+    Some(PortRange { first, last })
 }
 
 fn take(port: u16) -> io::Result<()> {

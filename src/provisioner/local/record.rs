@@ -5,10 +5,17 @@ use std::{collections::BTreeMap, fmt::Write, fs, io, path::Path};
 use ring::digest;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{folders, process::ProcessId};
-use crate::model::{
-    server::{DataOfServer, Server, ServerFile},
-    version::Version,
+use super::{
+    folders::{self, DeploymentFolder, MemberFolder},
+    process::ProcessId,
+};
+use crate::{
+    model::{
+        ids::DeploymentId,
+        server::{DataOfServer, Server, ServerFile},
+        version::Version,
+    },
+    provisioner::ProvisionerError,
 };
 
 /// What a member is kept in.
@@ -17,6 +24,13 @@ use crate::model::{
 pub(super) enum Wanted {
     Running,
     Stopped,
+}
+
+/// The member that something belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Owner {
+    pub(super) deployment: DeploymentId,
+    pub(super) member: String,
 }
 
 /// `server.json`: a [`Server`] without its secrets. It changes only while no process of the
@@ -36,6 +50,9 @@ pub(super) struct ServerRecord {
     /// What must be in its home before it is started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) data: Option<DataOfServer>,
+    /// Whose it is, wherever its folder lies; absent in those of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) owner: Option<Owner>,
 }
 
 impl ServerRecord {
@@ -53,6 +70,10 @@ impl ServerRecord {
             ports: server.ports.clone(),
             files: server.files.iter().map(hashed).collect(),
             data: server.data.clone(),
+            owner: Some(Owner {
+                deployment: server.deployment.clone(),
+                member: server.member.clone(),
+            }),
         }
     }
 
@@ -60,10 +81,43 @@ impl ServerRecord {
     pub(super) fn runs_as(&self, other: &Self) -> bool {
         let other = Self {
             data: self.data.clone(),
+            owner: self.owner.clone(),
             ..other.clone()
         };
         *self == other
     }
+}
+
+/// Fails when a folder of a deployment has what belongs to another one: folders were swapped, or a disk
+/// was mounted in another's place. Whatever is done there then is done to somebody else's data.
+pub(super) fn check_owner(folder: &DeploymentFolder) -> Result<(), ProvisionerError> {
+    let deployment = &folder.deployment;
+    let failed = ProvisionerError::while_doing(format!("looking at deployment {deployment}"));
+    let members = folder.all_members().map_err(failed)?;
+    members.iter().try_for_each(check_owner_of_member)
+}
+
+/// The same for the folder of one member.
+pub(super) fn check_owner_of_member(folder: &MemberFolder) -> Result<(), ProvisionerError> {
+    // A record that cannot be read is as good as none, here too.
+    let Ok(Some(record)) = read::<ServerRecord>(&folder.server_record()) else {
+        return Ok(());
+    };
+    let deployment = &folder.deployment;
+    let is_its = match &record.owner {
+        Some(owner) => owner.deployment == *deployment && owner.member == folder.name,
+        // Earlier versions named the deployment in the arguments alone.
+        None => (record.args.iter()).any(|arg| arg.contains(deployment.as_str())),
+    };
+    if is_its {
+        return Ok(());
+    }
+    Err(ProvisionerError::NotItsFolder {
+        deployment: deployment.to_string(),
+        member: folder.name.clone(),
+        owner: (record.owner)
+            .map(|of| format!("member {} of deployment {}", of.member, of.deployment)),
+    })
 }
 
 /// `process.json`: the process that was last started for a member.
