@@ -5,9 +5,9 @@
 //! [`crate::model::trust`] decides; here is what it is decided from: the clock, and what was known
 //! last, which outlives the broker in the store.
 //!
-//! Nothing is held up but that. Bindings are made and times shown by the clock as it is: it may be the
-//! right one. The schedule goes on by the time that is known while the clock is ahead: else a backup
-//! would have a date that it never gets too old for.
+//! Nothing is held up but that. Times are shown by the clock as it is: it may be the right one. What
+//! has an end, or a date that its age counts from, goes by the time that is known while the clock is
+//! ahead: else a backup would never get too old, and a binding would outlive its hour by years.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -78,8 +78,9 @@ impl Timekeeper {
         known.trusted(&reading)
     }
 
-    /// The time that the schedule goes by: the clock's, but not that of one that is ahead and in doubt.
-    pub fn scheduling(&self) -> DateTime<Utc> {
+    /// The time that ends and ages count from: the clock's, but not that of one that is ahead and in
+    /// doubt.
+    pub fn plausible(&self) -> DateTime<Utc> {
         let (known, reading) = self.look();
         match known.doubt {
             Some(_) => reading.time.min(known.time),

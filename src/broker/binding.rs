@@ -169,7 +169,8 @@ impl Broker {
             if instance.is_some_and(|i| i.state == InstanceState::Deleting) {
                 return Err(being_deleted());
             }
-            return repeated(conn, existing, &identity, request.accepts_incomplete, now);
+            let known = self.time.plausible();
+            return repeated(conn, existing, &identity, request.accepts_incomplete, known);
         }
         let Some(instance) = instance else {
             return Err(no_such_instance());
@@ -227,7 +228,7 @@ impl Broker {
         if store::instance::find(conn, instance)?.is_none() {
             return Err(no_such_instance());
         }
-        let now = self.clock.now();
+        let now = self.time.plausible();
         match store::binding::find(conn, instance, predecessor)? {
             Some(binding) if binding.state == BindingState::Creating => {
                 Err(BrokerError::Concurrency(
@@ -267,7 +268,7 @@ impl Broker {
             sealed_credentials: None,
             state: BindingState::Creating,
             created_at: operation.created_at,
-            expires_at: asked.expires_at(operation.created_at),
+            expires_at: asked.expires_at(self.time.plausible()),
         };
         let plain = serde_json::to_vec(&secrets)?;
         binding.sealed_secrets = self.keys.seal(&binding.secrets_context(), &plain)?;
@@ -335,9 +336,9 @@ impl Broker {
             .read(move |conn| store::binding::find(conn, &instance, &id))
             .await?;
         match found {
-            Some(binding) if binding.is_expired(self.clock.now()) => Err(BrokerError::NotFound(
-                "the service binding has expired".to_owned(),
-            )),
+            Some(binding) if binding.is_expired(self.time.plausible()) => Err(
+                BrokerError::NotFound("the service binding has expired".to_owned()),
+            ),
             Some(binding) if binding.state == BindingState::Ready => {
                 self.open_binding(&binding).await
             }

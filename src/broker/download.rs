@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use futures::StreamExt as _;
 use tokio::{
     runtime::Handle,
@@ -204,6 +204,13 @@ enum Part {
     End,
 }
 
+/// Whether a link's end has not come, and is no further off than links live: one that was made while the
+/// clock was ahead is good no longer.
+pub(super) fn is_within(end: DateTime<Utc>, now: DateTime<Utc>, life: std::time::Duration) -> bool {
+    let left = (end - now).to_std();
+    left.is_ok_and(|left| !left.is_zero() && left <= life)
+}
+
 impl Broker {
     /// The query of a link to a backup's bytes, good from now on for [`DOWNLOAD_LINK_TTL`], and no
     /// longer than `holder`; none for a backup that has no bytes.
@@ -240,7 +247,9 @@ impl Broker {
         let expires: i64 = expires.parse().map_err(|_| bad_link())?;
         let (holder, signature) = signature.split_once('.').ok_or_else(bad_link)?;
         let holder: Holder = holder.parse().map_err(|_| bad_link())?;
-        let in_time = DateTime::from_timestamp(expires, 0).is_some_and(|at| at > self.clock.now());
+        let now = self.clock.now();
+        let end = DateTime::from_timestamp(expires, 0);
+        let in_time = end.is_some_and(|end| is_within(end, now, DOWNLOAD_LINK_TTL));
         let message = message(id, expires, &holder);
         if !in_time || !self.keys.verify(purpose, &message, signature) {
             return Err(bad_link());

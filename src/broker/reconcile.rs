@@ -315,8 +315,8 @@ impl Broker {
         })
     }
 
-    /// The manifest of a backup that has no row at all, when it belongs to a deployment that is
-    /// there.
+    /// The manifest of a backup that has no row at all, or one that was given up only because its bytes
+    /// were missing, when it belongs to a deployment that is there.
     async fn manifest_to_adopt(
         &self,
         deployment: &DeploymentId,
@@ -341,7 +341,8 @@ impl Broker {
             })
             .await?;
         let is_its_own = found.is_some_and(|(found, _)| found.id == *deployment);
-        Ok((row.is_none() && is_its_own).then_some(manifest))
+        let is_wanted = row.is_none_or(|row| is_lost(&row));
+        Ok((is_wanted && is_its_own).then_some(manifest))
     }
 
     /// Lists a backup again whose row is lost, if its bytes are those that its manifest tells of.
@@ -362,14 +363,19 @@ impl Broker {
             }
             Err(error) => return Err(error.into()),
         }
-        let row = adopted(manifest, OperationId::generate(self.clock.now()));
+        let now = self.clock.now();
+        let row = adopted(manifest.clone(), OperationId::generate(now));
         let adopted = self.store.write(move |conn| {
             let gone = store::deployment::of_instance(conn, &row.instance)?
                 .is_none_or(|(found, _)| found.id != row.deployment);
-            if gone || store::backup::find(conn, &row.id)?.is_some() {
-                return Ok(false);
+            match store::backup::find(conn, &row.id)? {
+                _ if gone => return Ok(false),
+                None => store::backup::adopt(conn, &row)?,
+                Some(before) if is_lost(&before) => {
+                    store::backup::complete(conn, &manifest, manifest.finished_at)?;
+                }
+                Some(_) => return Ok(false),
             }
-            store::backup::adopt(conn, &row)?;
             Ok(true)
         });
         Ok(adopted.await?)
@@ -392,6 +398,11 @@ impl Broker {
         }
         Ok(Repair::Deleted)
     }
+}
+
+/// Whether a backup was given up only because its bytes were missing.
+fn is_lost(backup: &Backup) -> bool {
+    backup.state == BackupState::Failed && backup.failure.as_deref() == Some(LOST)
 }
 
 /// The row of a backup as its manifest tells of it.

@@ -53,6 +53,7 @@ impl Broker {
         origin: &'static str,
     ) -> Result<Operation, BrokerError> {
         let now = self.clock.now();
+        let is_trusted = self.time.trusted().is_some();
         self.store
             .decide(move |conn| {
                 usable(conn, &instance)?;
@@ -60,6 +61,13 @@ impl Broker {
                 active.retain(|operation| operation.kind == OperationKind::Renew);
                 if let Some(running) = active.pop() {
                     return Ok(running);
+                }
+                if !is_trusted {
+                    return Err(BrokerError::Conflict(
+                        "the broker's clock is in doubt, and certificates go by it; put it right, or \
+                         say that it is right (POST /operator/clock)"
+                            .to_owned(),
+                    ));
                 }
                 Ok(queue(conn, &instance, origin, now)?)
             })

@@ -24,7 +24,7 @@ impl Broker {
             SNAPSHOTS_AT_ONCE,
             clusters.map(|c| (c.id.clone(), c.snapshots_at_once())),
         );
-        Ok(back_up_due(&self.store, limits, self.time.scheduling()).await?)
+        Ok(back_up_due(&self.store, limits, self.time.plausible()).await?)
     }
 
     /// Tells of every operation that was accepted, halted or ended: a place may have become free.

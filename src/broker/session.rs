@@ -13,7 +13,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Broker, BrokerError, token::descends};
+use super::{Broker, BrokerError, download::is_within, token::descends};
 use crate::{
     model::{
         address::network,
@@ -159,13 +159,13 @@ impl Broker {
     pub fn may_show_credentials(&self, peer: IpAddr, door: Door) -> Result<(), BrokerError> {
         self.doorkeeper
             .failures()
-            .check(&network(peer), door, self.clock.now())
+            .check(&network(peer), door, self.clock.read().elapsed)
             .map_err(|wait| BrokerError::Throttled(wait.max(Duration::from_secs(1))))
     }
 
     /// Counts wrong credentials.
     pub fn credentials_were_wrong(&self, peer: IpAddr, door: Door) {
-        let now = self.clock.now();
+        let now = self.clock.read().elapsed;
         self.doorkeeper.failures().failed(network(peer), door, now);
     }
 
@@ -291,7 +291,7 @@ impl Broker {
         };
         let good = parts.next().is_none()
             && self.keys.verify(LINK, &message, signature)
-            && link.expires_at > now;
+            && is_within(link.expires_at, now, DASHBOARD_LINK_TTL);
         good.then_some(link)
     }
 

@@ -324,6 +324,7 @@ impl Broker {
         let now = self.clock.now();
         let mut operation = Operation::queued(OperationKind::Update, &instance.id, origin, now);
         if change.upgrades() {
+            let now = self.time.plausible();
             let of = (&instance.id, &instance.deployment);
             let taken = backup::accept_before_upgrade(conn, of, &operation.id, origin, now)?;
             operation.backup = taken.backup;

@@ -1,12 +1,15 @@
 //! How often credentials may be wrong: so often in a row, then once in a while; per address and in
 //! all, at all doors together. A failure at a page weighs more than one of a program.
 //!
+//! Times here are what has passed since the boot: a clock that is set forgives nothing, and keeps nobody
+//! out.
+//!
 //! Only failures count, so nobody who knows their secret is held up by themselves; and what all have
 //! done together holds up nobody who has not failed.
 
 use std::{collections::HashMap, hash::Hash, time::Duration};
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 
 use super::limits::{
     SIGN_IN_FAILURES_OF_ALL, SIGN_IN_FAILURES_OF_PROGRAMS, SIGN_IN_PEERS_MAX, SIGN_IN_REST_OF_ALL,
@@ -47,23 +50,21 @@ fn rest_of_all() -> Duration {
 struct Debt {
     failures: u32,
     /// When the oldest of them began to be forgiven.
-    since: DateTime<Utc>,
+    since: TimeDelta,
 }
 
 impl Debt {
-    /// What is left of it. A clock that was set back forgives nothing and adds nothing.
-    fn at(mut self, now: DateTime<Utc>, rest: Duration) -> Self {
-        let passed = (now - self.since).max(TimeDelta::zero());
-        let forgiven = passed.as_seconds_f64() / rest.as_secs_f64();
-        if forgiven >= f64::from(self.failures) || now < self.since {
-            self.failures = if now < self.since { self.failures } else { 0 };
-            self.since = now;
+    /// What is left of it.
+    fn at(mut self, now: TimeDelta, rest: Duration) -> Self {
+        let forgiven = (now - self.since).as_seconds_f64() / rest.as_secs_f64();
+        if forgiven >= f64::from(self.failures) {
+            (self.failures, self.since) = (0, now);
             return self;
         }
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "not negative, and smaller than a u32 by the guard"
+            reason = "time does not go back, and it is smaller than a u32 by the guard"
         )]
         let whole = forgiven as u32;
         self.failures -= whole;
@@ -72,7 +73,7 @@ impl Debt {
     }
 
     /// How long to wait until there is room for one more failure of this weight; zero when there is.
-    fn wait(&self, now: DateTime<Utc>, weight: u32, most: u32, rest: Duration) -> Duration {
+    fn wait(&self, now: TimeDelta, weight: u32, most: u32, rest: Duration) -> Duration {
         let excess = self.failures.saturating_add(weight).saturating_sub(most);
         let passed = (now - self.since).to_std().unwrap_or_default();
         (rest * excess).saturating_sub(passed)
@@ -96,13 +97,13 @@ impl<Peer: Hash + Eq + Clone> Throttle<Peer> {
             peers: HashMap::new(),
             all: Debt {
                 failures: 0,
-                since: DateTime::UNIX_EPOCH,
+                since: TimeDelta::zero(),
             },
         }
     }
 
     /// Whether a peer may try now; else how long it has to wait.
-    pub fn check(&self, peer: &Peer, door: Door, now: DateTime<Utc>) -> Result<(), Duration> {
+    pub fn check(&self, peer: &Peer, door: Door, now: TimeDelta) -> Result<(), Duration> {
         let debt = self.peers.get(peer);
         let Some(debt) = debt.map(|debt| debt.at(now, rest_of_peer())) else {
             return Ok(());
@@ -119,7 +120,7 @@ impl<Peer: Hash + Eq + Clone> Throttle<Peer> {
     }
 
     /// Counts a failure of a peer.
-    pub fn failed(&mut self, peer: Peer, door: Door, now: DateTime<Utc>) {
+    pub fn failed(&mut self, peer: Peer, door: Door, now: TimeDelta) {
         if self.of_peer == 0 {
             return;
         }
@@ -152,8 +153,8 @@ mod tests {
     use super::*;
     use crate::model::limits::SIGN_IN_FAILURES_OF_PEER;
 
-    fn at(second: i64) -> DateTime<Utc> {
-        DateTime::from_timestamp(1_700_000_000 + second, 0).expect("a time")
+    fn at(second: i64) -> TimeDelta {
+        TimeDelta::seconds(1_000_000 + second)
     }
 
     fn secs(duration: Duration) -> i64 {

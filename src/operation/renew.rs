@@ -46,8 +46,9 @@ pub const DEFINITION: Definition = Definition {
 async fn renew(work: Arc<Work>) -> Result<Outcome, StepError> {
     // Whoever has not heard of the next authority is shut out when it issues, and there is no way back.
     let now = work.parts.time.trusted().map(Trusted::time);
+    // It may stay in doubt for a day, and whatever else is to be done waits behind this.
     let now = now.ok_or_else(|| {
-        StepError::passing("the broker's clock is in doubt, and certificates go by it")
+        StepError::last("the broker's clock is in doubt, and certificates go by it")
     })?;
     let life = work.parts.certificate_life;
     let (deployment, secrets) = work.allocated().await?;

@@ -300,6 +300,7 @@ pub fn complete(
     .set((
         backups::state.eq(BackupState::Complete.as_str()),
         backups::manifest.eq(text),
+        backups::failure.eq(None::<String>),
         backups::finished_at.eq(now.naive_utc()),
     ))
     .execute(c))?;

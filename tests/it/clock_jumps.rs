@@ -142,7 +142,42 @@ async fn a_clock_that_runs_ten_years_ahead_removes_nothing() {
     // By that clock everything is old. The schedule goes on by the time that passes.
     to_next_slot_of(&clock, TEN_YEARS);
     scheduled(&broker, DAYS + 1).await;
+    // Nothing waits for certificates that go by a clock in doubt.
+    let renewal = answer(broker.osb(Method::POST, "/operator/instances/i/renew")).await;
+    let why = description(&renewal, StatusCode::CONFLICT);
+    assert!(why.contains("clock is in doubt"), "{why}");
+    let link = {
+        let all = complete(&broker, &credentials).await;
+        let path = format!(
+            "/deployments/{}/backups/{}",
+            text(&credentials["deployment_id"]),
+            all[0]
+        );
+        let told = answer(broker.compose(Method::GET, &credentials, &path)).await;
+        text(&told.body["download_link"]).to_owned()
+    };
+    let status = reqwest::get(&link).await.expect("an answer").status();
+    assert_eq!(status, StatusCode::OK);
+    // So does what has an end.
+    let hour = bind_for(&broker, "hour", 3600).await;
+    let by_then = clock.now() - TEN_YEARS + TimeDelta::seconds(3600);
     clock.jump(-TEN_YEARS);
+    let api = answer(broker.compose(Method::GET, &hour, "")).await;
+    assert_eq!(api.status, StatusCode::OK, "{api:?}");
+    let path = format!(
+        "{}?service_id={SERVICE}&plan_id={STANDARD}",
+        binding_path("i", "hour")
+    );
+    let fetched = answer(broker.osb(Method::GET, &path)).await;
+    let end: DateTime<Utc> = text(&fetched.body["metadata"]["expires_at"])
+        .parse()
+        .expect("a time");
+    let apart = (end - by_then).abs();
+    assert!(apart < TimeDelta::minutes(10), "{fetched:?}");
+    broker.unbind("i", "hour").await;
+    // A link lives for minutes, not until that clock's time comes.
+    let status = reqwest::get(&link).await.expect("an answer").status();
+    assert_eq!(status, StatusCode::NOT_FOUND);
     assert_eq!(clock_told(&broker).await["trusted"], true);
     assert_eq!(ready_detail(&broker).await, None);
     let after = complete(&broker, &credentials).await;

@@ -127,6 +127,40 @@ async fn a_backup_whose_bytes_are_lost_fails_on_command() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_backup_whose_bytes_were_only_away_is_as_good_as_before() {
+    let broker = TestBroker::start().await;
+    broker.provision("i", json!({})).await;
+    let credentials = broker.bind("i", "app").await;
+    let backup = broker.back_up(&credentials).await;
+    Inside::of(&broker).idle("i").await;
+    let folder = folder(&broker, &backup);
+    let away = folder.with_extension("away");
+    fs::rename(&folder, &away).expect("moved");
+    let path = |link: &str| {
+        let (deployment, id) = (text(&backup["deployment_id"]), text(&backup["id"]));
+        format!("/deployments/{deployment}/backups/{id}{link}")
+    };
+    let told = answer(broker.compose(Method::GET, &credentials, &path(""))).await;
+    let link = text(&told.body["download_link"]).to_owned();
+    let missing = reqwest::get(link).await.expect("an answer");
+    let why = missing.text().await.expect("a body");
+    assert!(why.contains("bytes are missing"), "{why}");
+    let repaired = findings(&broker, Method::POST, "").await;
+    assert_eq!(repaired[0]["repair"], "marked_failed", "{repaired}");
+
+    fs::rename(&away, &folder).expect("moved");
+    let found = look(&broker).await;
+    assert_eq!(found[0]["adoptable"], true, "{found}");
+    let repaired = findings(&broker, Method::POST, "?delete_leftovers=true").await;
+    assert_eq!(repaired[0]["repair"], "adopted", "{repaired}");
+    let listed = listed(&broker, &credentials).await[0].clone();
+    assert_eq!(listed["status"], "complete", "{listed}");
+    assert_eq!(listed["is_restorable"], true, "{listed}");
+    assert_eq!(listed["status_detail"], backup["status_detail"], "{listed}");
+    assert_eq!(look(&broker).await, json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn backups_that_an_older_state_of_the_store_does_not_know_are_listed_again() {
     let (broker, credentials, backup) = with_an_older_store(|_, _| ()).await;
     assert_eq!(listed(&broker, &credentials).await, json!([]));
