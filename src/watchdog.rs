@@ -1,12 +1,14 @@
 //! Watches over members: one that lost what it kept is replaced, one that hangs is ended and started
 //! anew.
 //!
-//! Invariants: it touches a member only while a majority of sound ones serves, one at a time, and
-//! never while an operation has the members in hand. A loss is known by what is found in the member's
+//! Invariants: it takes a member's data only while a majority of sound ones serves, ends one that
+//! hangs only while another one answers, one at a time, and touches none while an operation has the
+//! members in hand. A loss is known by what is found in the member's
 //! home, by its last words, or by the others; that it hangs, by signs of life that do not come.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -26,7 +28,9 @@ use crate::{
             WATCHDOG_INTERVAL,
         },
         observation::Observation,
-        repair::{Damage, Liveness, Patient, Repair, hang_patience, next_hung, next_repair},
+        repair::{
+            Damage, Patient, Repair, Silences, all_hang, hang_patience, next_hung, next_repair,
+        },
     },
     provisioner::{self, ProvisionerError, SharedProvisioner},
 };
@@ -39,6 +43,8 @@ pub struct Watchdog {
     engines: BTreeMap<String, SharedEngine>,
     provisioners: BTreeMap<String, SharedProvisioner>,
     known: Mutex<HashMap<DeploymentId, Known>>,
+    /// What silences are counted from.
+    begun: Instant,
 }
 
 /// What is remembered of one deployment.
@@ -46,8 +52,12 @@ pub struct Watchdog {
 struct Known {
     /// When its members were asked last for a sign of life.
     asked: Option<Instant>,
-    /// Since when each member runs and gives no sign of life, in member order.
-    silent_since: Vec<Option<Instant>>,
+    /// Since when members run and give no sign of life.
+    silences: Silences,
+    /// Why the last look came to nothing.
+    trouble: Option<String>,
+    /// That all of them hang was logged.
+    told_all_hang: bool,
     /// When its members were asked last whether they hold the same.
     compared: Option<Instant>,
     /// What was logged last of it that stays as it is.
@@ -77,6 +87,7 @@ impl Watchdog {
             engines,
             provisioners,
             known: Mutex::default(),
+            begun: Instant::now(),
         }
     }
 
@@ -109,8 +120,14 @@ impl Watchdog {
         self.known().retain(|id, _| there.contains(id));
         stream::iter(&all)
             .for_each_concurrent(LOOKS_AT_ONCE, |deployment| async move {
-                if let Err(error) = self.look_at(deployment).await {
-                    log::warn!(deployment:% = deployment.id; "{}", chain(&error));
+                let trouble = self.look_at(deployment).await.err();
+                let trouble = trouble.map(|error| chain(&error));
+                let before = self.with_known(deployment, |of| {
+                    mem::replace(&mut of.trouble, trouble.clone())
+                });
+                // Trouble that stays is logged once.
+                if let Some(trouble) = trouble.filter(|now| before.as_ref() != Some(now)) {
+                    log::warn!(deployment:% = deployment.id; "{trouble}");
                 }
             })
             .await;
@@ -211,50 +228,48 @@ impl Watchdog {
             let process = processes.iter().find(|p| p.member == member.name);
             process.is_some_and(|process| process.running)
         };
-        let silent: Vec<bool> = (deployment.members.iter().zip(alive))
-            .map(|(member, alive)| !alive && runs(member))
-            .collect();
-        if !silent.contains(&true) || self.broker.is_in_hand(deployment).await? {
-            if let Some(known) = self.known().get_mut(&deployment.id) {
-                known.silent_since.clear();
-            }
+        let seen = deployment.members.iter().zip(alive);
+        let seen: Vec<(bool, bool)> = seen.map(|(m, alive)| (*alive, runs(m))).collect();
+        let members = self.with_known(deployment, |known| {
+            known.silences.note(self.begun.elapsed(), &seen)
+        });
+        // A silence goes on meanwhile: what has members in hand may come again and again.
+        if members.iter().all(|m| m.silent_for.is_none())
+            || self.broker.is_in_hand(deployment).await?
+        {
             return Ok(());
         }
-        let members = self.liveness(deployment, &silent, alive);
         let bytes = bytes_on_disk(deployment, engine, provisioner).await;
-        let Some(place) = next_hung(&members, hang_patience(bytes)) else {
+        let patience = hang_patience(bytes);
+        let hang = all_hang(&members, patience);
+        let were_told = self.with_known(deployment, |known| {
+            mem::replace(&mut known.told_all_hang, hang)
+        });
+        if hang && !were_told {
+            log::error!(deployment:% = deployment.id;
+                "no member gives a sign of life, and all their processes run: look at the machine \
+                 and its disk. None is ended, since nothing tells that it would come back");
+        }
+        let Some(place) = next_hung(&members, patience) else {
             return Ok(());
         };
         let name = &deployment.members[place].name;
         log::warn!(deployment:% = deployment.id, member = name.as_str();
-            "the member gave no sign of life for {:?} while the others serve; it is ended and \
-             started anew", members[place].silent_for.unwrap_or_default());
+            "the member gave no sign of life for {:?} while others did; it is ended and started \
+             anew", members[place].silent_for.unwrap_or_default());
         provisioner.restart(&deployment.id, name).await?;
-        if let Some(known) = self.known().get_mut(&deployment.id) {
-            known.silent_since.clear();
-        }
+        self.with_known(deployment, |known| known.silences.forget());
         let text = format!(
-            "Member {name} gave no sign of life while the others served. The broker ended it and \
-             started it anew."
+            "Member {name} gave no sign of life while others did. The broker ended it and started \
+             it anew."
         );
         self.broker.tell_of(deployment, text).await?;
         Ok(())
     }
 
-    /// Notes which members are silent now, and tells for how long they are.
-    fn liveness(&self, deployment: &Deployment, silent: &[bool], alive: &[bool]) -> Vec<Liveness> {
-        let now = Instant::now();
-        let mut all = self.known();
-        let known = all.entry(deployment.id.clone()).or_default();
-        known.silent_since.resize(silent.len(), None);
-        for (since, silent) in known.silent_since.iter_mut().zip(silent) {
-            *since = silent.then(|| since.unwrap_or(now));
-        }
-        let of = |(since, alive): (&Option<Instant>, &bool)| Liveness {
-            answers: *alive,
-            silent_for: since.map(|since| now - since),
-        };
-        known.silent_since.iter().zip(alive).map(of).collect()
+    /// What is done with all that is remembered of a deployment.
+    fn with_known<T>(&self, deployment: &Deployment, change: impl FnOnce(&mut Known) -> T) -> T {
+        change(self.known().entry(deployment.id.clone()).or_default())
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<DeploymentId, Known>> {
@@ -270,13 +285,14 @@ impl Watchdog {
         interval: std::time::Duration,
     ) -> bool {
         let now = Instant::now();
-        let mut all = self.known();
-        let last = last(all.entry(deployment.id.clone()).or_default());
-        let due = last.is_none_or(|last| now - last >= interval);
-        if due {
-            *last = Some(now);
-        }
-        due
+        self.with_known(deployment, |known| {
+            let last = last(known);
+            let due = last.is_none_or(|last| now - last >= interval);
+            if due {
+                *last = Some(now);
+            }
+            due
+        })
     }
 
     /// Tells operators and users what stays as it is, once.
@@ -294,9 +310,7 @@ impl Watchdog {
 
     /// Whether this was not what was told of a deployment last; from now on it is.
     fn is_new(&self, deployment: &Deployment, text: Option<&'static str>) -> bool {
-        let mut all = self.known();
-        let known = all.entry(deployment.id.clone()).or_default();
-        std::mem::replace(&mut known.told, text) != text
+        self.with_known(deployment, |known| mem::replace(&mut known.told, text)) != text
     }
 }
 

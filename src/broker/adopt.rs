@@ -14,9 +14,11 @@ use super::{Broker, BrokerError, reconcile::Finding};
 use crate::{
     backup_store::{BackupStoreError, object, pipeline},
     model::{
+        address::Address,
         audit::AtOnce,
         backup::Manifest,
         deployment::{Deployment, DeploymentSecrets, Member, Membership, Shape},
+        engine::Profile,
         ids::{BackupId, DeploymentId, InstanceId},
         instance::{Instance, InstanceState, ProvisionIdentity, normal_form},
         name::DeploymentNames,
@@ -145,7 +147,9 @@ impl Broker {
         })?;
         let instance = self.adopted_instance(&manifest, plan)?;
         let members = self.members_seen(stray).await?;
-        let deployment = adopted_deployment(&self.deployment_names, &manifest, stray, &members)?;
+        let profile = self.profile(&manifest.engine)?;
+        let names = &self.deployment_names;
+        let deployment = adopted_deployment(profile, names, &manifest, stray, &members)?;
         let secrets = self.secrets_of(&manifest)?;
         let sealed = self
             .keys
@@ -240,8 +244,9 @@ impl Broker {
         manifest: &Manifest,
     ) -> Result<bool, BrokerError> {
         let members = self.members_seen(stray).await?;
-        let Ok(deployment) = adopted_deployment(&self.deployment_names, manifest, stray, &members)
-        else {
+        let profile = self.profile(&manifest.engine)?;
+        let names = &self.deployment_names;
+        let Ok(deployment) = adopted_deployment(profile, names, manifest, stray, &members) else {
             return Ok(false);
         };
         let instance = manifest.instance_id.clone();
@@ -330,6 +335,7 @@ impl Broker {
 
 /// The deployment as its newest backup and the records of its members tell of it.
 fn adopted_deployment(
+    profile: &Profile,
     names: &DeploymentNames,
     manifest: &Manifest,
     stray: &Stray,
@@ -343,19 +349,21 @@ fn adopted_deployment(
         ))
     })?;
     let members = seen.iter().map(|member| {
-        let [client_port, peer_port] = member.ports[..] else {
-            let text = format!("member {} does not have two ports", member.name);
-            return Err(BrokerError::BadRequest(text));
-        };
+        if member.ports.len() != profile.ports.len() {
+            return Err(BrokerError::BadRequest(format!(
+                "member {} has {} ports, and should have {}",
+                member.name,
+                member.ports.len(),
+                profile.ports.len()
+            )));
+        }
         let shape = Shape {
             version: member.version,
             units: manifest.units,
         };
         Ok(Member {
             name: member.name.clone(),
-            host: member.host.clone(),
-            client_port,
-            peer_port,
+            addresses: profile.addresses(&member.host, &member.ports),
             shape: (member.version != version).then_some(shape),
             checkpointing: false,
             membership: Membership::Joined,
@@ -401,13 +409,13 @@ fn taken_port(
     deployment: &Deployment,
 ) -> Result<Option<u16>, store::StoreError> {
     for member in &deployment.members {
-        for port in [member.client_port, member.peer_port] {
+        for Address { host, port } in member.addresses.values() {
             let alone = PortRange {
-                first: port,
-                last: port,
+                first: *port,
+                last: *port,
             };
-            if store::deployment::free_ports(conn, &member.host, alone)?.is_empty() {
-                return Ok(Some(port));
+            if store::deployment::free_ports(conn, host, alone)?.is_empty() {
+                return Ok(Some(*port));
             }
         }
     }

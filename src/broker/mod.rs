@@ -12,6 +12,7 @@ use crate::{
     clock::Clock,
     model::{
         catalog::{CurrentCatalog, Offering, Plan},
+        deployment::Deployment,
         engine::Profile,
         ids::{BindingId, InstanceId, OperationId},
         limits::SYNC_WAIT,
@@ -163,7 +164,7 @@ pub enum BrokerError {
     #[error("the broker cannot open or seal its secrets")]
     Seal(#[from] SealError),
     /// The backup store did not do its part.
-    #[error("the backup store did not answer")]
+    #[error("{}", meaning_of(.0))]
     BackupStore(#[from] BackupStoreError),
     /// The clusters did not do their part.
     #[error("the clusters cannot be looked at")]
@@ -174,6 +175,22 @@ pub enum BrokerError {
     /// Something recorded cannot be read.
     #[error("the broker cannot read what it recorded")]
     Unreadable(#[from] serde_json::Error),
+}
+
+/// What a failure of the backup store means to who asked.
+fn meaning_of(error: &BackupStoreError) -> &'static str {
+    match error {
+        BackupStoreError::NotFound(_) => "the backup's bytes are missing from the backup store",
+        BackupStoreError::Damaged { .. } => "the backup's bytes are damaged",
+        BackupStoreError::Absent { .. } => {
+            "the backup store is not there; the broker's operator has to look whether its disk is \
+             mounted"
+        }
+        BackupStoreError::Full { .. } => "the backup store is full",
+        BackupStoreError::BadName(_)
+        | BackupStoreError::BrokenSource(_)
+        | BackupStoreError::Io { .. } => "the backup store did not answer",
+    }
 }
 
 impl From<StoreError> for BrokerError {
@@ -275,6 +292,18 @@ impl Broker {
     pub fn profile(&self, engine: &str) -> Result<&'static Profile, BrokerError> {
         let profile = self.profiles.get(engine).copied();
         profile.ok_or_else(|| StoreError::Missing(format!("the engine {engine}")).into())
+    }
+
+    /// Where applications find the members of a deployment; nothing of an engine that is not known.
+    pub fn urls(&self, deployment: &Deployment) -> Vec<String> {
+        let profile = self.profile(&deployment.engine).ok();
+        profile.map_or_else(Vec::new, |profile| profile.urls(deployment))
+    }
+
+    /// How many members a deployment has, or will have.
+    pub fn members_of(&self, deployment: &Deployment) -> usize {
+        let profile = self.profile(&deployment.engine).ok();
+        profile.map_or(deployment.members.len(), |profile| profile.members)
     }
 
     /// The versions of an engine on a cluster.

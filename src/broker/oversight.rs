@@ -10,6 +10,7 @@ use super::{Broker, BrokerError};
 use crate::{
     backup_store::object,
     model::{
+        address::Address,
         audit::AtOnce,
         binding::BindingState,
         deployment::{Deployment, Member},
@@ -408,10 +409,9 @@ fn members_left(deployment: &Deployment) -> Vec<String> {
     let (id, cluster) = (&deployment.id, &deployment.cluster);
     let mut left = vec![format!("folder of deployment {id} on cluster {cluster}")];
     left.extend(deployment.members.iter().map(|member| {
-        format!(
-            "member {} of deployment {id} with its ports {} and {} on {}",
-            member.name, member.client_port, member.peer_port, member.host
-        )
+        let at: Vec<String> = member.addresses.values().map(Address::to_string).collect();
+        let (name, at) = (&member.name, at.join(" and "));
+        format!("member {name} of deployment {id} at {at}")
     }));
     left
 }

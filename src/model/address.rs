@@ -1,6 +1,31 @@
-//! Addresses of clients.
+//! Addresses: where a port is reached, and what counts as one place on the net.
 
-use core::net::{IpAddr, Ipv6Addr};
+use core::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// Where a port of a member is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Address {
+    /// A name, or an address without brackets.
+    pub host: String,
+    /// The TCP port.
+    pub port: u16,
+}
+
+impl fmt::Display for Address {
+    /// As in a URL: an address of version 6 stands in brackets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        match host.contains(':') {
+            true => write!(f, "[{host}]:{port}"),
+            false => write!(f, "{host}:{port}"),
+        }
+    }
+}
 
 /// What is one place on the net: an address of version 4, or the 2^64 around one of version 6, since
 /// whoever has one of those has all of them.

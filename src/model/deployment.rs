@@ -1,9 +1,12 @@
 //! The database cluster behind one instance.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    address::Address,
     ids::{DeploymentId, InstanceId},
     limits::{BILLING_CODE_BYTES_MAX, NOTES_BYTES_MAX, UNIT_BYTES},
     renewal::Certificates,
@@ -88,11 +91,6 @@ impl Deployment {
     pub fn place_of(&self, member: &str) -> Option<usize> {
         self.members.iter().position(|known| known.name == member)
     }
-
-    /// Where clients reach the members, in member order.
-    pub fn client_urls(&self) -> Vec<String> {
-        self.members.iter().map(Member::client_url).collect()
-    }
 }
 
 /// What a member runs as.
@@ -116,12 +114,9 @@ impl Shape {
 pub struct Member {
     /// Its name, unique in the deployment: `m0`, `m1`, ...
     pub name: String,
-    /// The host clients and other members reach it at.
-    pub host: String,
-    /// Port for clients.
-    pub client_port: u16,
-    /// Port for the other members.
-    pub peer_port: u16,
+    /// Where its ports are reached, by the names that its engine gives them
+    /// ([`Profile::ports`](super::engine::Profile::ports)).
+    pub addresses: BTreeMap<String, Address>,
     /// What it runs as while that is not what the deployment is: in the midst of an update.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shape: Option<Shape>,
@@ -156,14 +151,10 @@ impl Membership {
 }
 
 impl Member {
-    /// Where clients reach this member.
-    pub fn client_url(&self) -> String {
-        format!("https://{}:{}", self.host, self.client_port)
-    }
-
-    /// Where the other members reach this member.
-    pub fn peer_url(&self) -> String {
-        format!("https://{}:{}", self.host, self.peer_port)
+    /// Where a port of its engine is reached.
+    pub fn address(&self, port: &str) -> &Address {
+        let address = self.addresses.get(port);
+        address.expect("members are made with all ports of their engine")
     }
 }
 

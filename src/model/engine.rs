@@ -4,15 +4,23 @@
 //! A *line* is all versions of one major and minor number. A new line is one entry in its engine's
 //! table: nothing here names a version.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
-use super::version::{UpgradeRefusal, Version, VersionRefusal};
+use super::{
+    address::Address,
+    deployment::{Deployment, Member},
+    version::{UpgradeRefusal, Version, VersionRefusal},
+};
 
 /// What is known of an engine.
 #[derive(Debug)]
 pub struct Profile {
     /// The engine's name, as in catalogs, manifests and folders.
     pub name: &'static str,
+    /// How many members a deployment has.
+    pub members: usize,
+    /// The ports of each member by name; applications use the first one.
+    pub ports: &'static [&'static str],
     /// Its lines that are known well enough to be offered, oldest first, none left out between.
     pub lines: &'static [Line],
     /// Major and minor number of the line that new instances get whose user names no version.
@@ -21,6 +29,8 @@ pub struct Profile {
     pub advisories: &'static [Advisory],
     /// The advisory of versions that may damage data when they give unused storage back.
     pub unsound_giving_back: Option<&'static str>,
+    /// Where applications find a member, as a URL without a login.
+    pub url: fn(&Address) -> String,
     /// A command line for people that shows the members at these URLs, as who logs in with
     /// `user:password`.
     pub command_line: fn(Version, &[String], &str) -> String,
@@ -204,6 +214,33 @@ impl Advisory {
 }
 
 impl Profile {
+    /// How many ports a deployment needs.
+    pub fn ports_needed(&self) -> usize {
+        self.members * self.ports.len()
+    }
+
+    /// The addresses of a member whose ports are these on `host`, in the order of
+    /// [`Profile::ports`].
+    pub fn addresses(&self, host: &str, ports: &[u16]) -> BTreeMap<String, Address> {
+        let at = |port: &u16| Address {
+            host: host.to_owned(),
+            port: *port,
+        };
+        let names = self.ports.iter().map(|name| (*name).to_owned());
+        names.zip(ports.iter().map(at)).collect()
+    }
+
+    /// Where applications find a member.
+    pub fn entrance<'m>(&self, member: &'m Member) -> &'m Address {
+        member.address(self.ports[0])
+    }
+
+    /// Where applications find the members of a deployment, in member order.
+    pub fn urls(&self, deployment: &Deployment) -> Vec<String> {
+        let members = deployment.members.iter();
+        members.map(|m| (self.url)(self.entrance(m))).collect()
+    }
+
     /// The line of a version, if it is known.
     pub fn line(&self, version: Version) -> Option<&'static Line> {
         let lines: &'static [Line] = self.lines;

@@ -246,6 +246,8 @@ pub const LIVENESS_TIMEOUT: Duration = Duration::from_secs(3);
 /// A member that gave no sign of life for so long, while the others serve, is ended and started
 /// anew; beside that it has the time for its bytes ([`START_BYTES_PER_SECOND`]).
 pub const HANG_AFTER: Duration = Duration::from_secs(60);
+/// How many times as long it is waited where the others are too few.
+pub const HANG_PATIENCES_WITHOUT_MAJORITY: u32 = 3;
 /// How often the watchdog asks members whether they hold what the others hold.
 pub const DIFFERENCE_INTERVAL: Duration = Duration::from_secs(30);
 /// A member whose last words tell of damaged data is replaced when it has ended so often in a row.

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::limits::{HANG_AFTER, START_BYTES_PER_SECOND};
+use super::limits::{HANG_AFTER, HANG_PATIENCES_WITHOUT_MAJORITY, START_BYTES_PER_SECOND};
 
 /// What is wrong with a member that is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,14 +77,61 @@ pub struct Liveness {
 /// The place of the member that is ended and started anew: it runs and gave no sign of life for longer
 /// than `patience`, while a majority does without it. At most one, so that the others are seen to
 /// go on before the next one.
+///
+/// Without a majority the patience is [`HANG_PATIENCES_WITHOUT_MAJORITY`] times as long: nothing is
+/// lost by it, and it may bring the majority back. Where no member answers, none is touched: then it
+/// is rather the machine, or the way to it, that hangs.
 pub fn next_hung(members: &[Liveness], patience: Duration) -> Option<usize> {
-    let answering = members.iter().filter(|m| m.answers).count();
-    if answering * 2 <= members.len() {
-        return None;
+    let patience = match members.iter().filter(|m| m.answers).count() {
+        0 => return None,
+        answering if answering * 2 > members.len() => patience,
+        _ => patience * HANG_PATIENCES_WITHOUT_MAJORITY,
+    };
+    members.iter().position(|m| m.is_silent_beyond(patience))
+}
+
+/// Whether all members run and gave no sign of life for longer than `patience`.
+pub fn all_hang(members: &[Liveness], patience: Duration) -> bool {
+    members.iter().all(|m| m.is_silent_beyond(patience))
+}
+
+impl Liveness {
+    fn is_silent_beyond(&self, patience: Duration) -> bool {
+        !self.answers && self.silent_for.is_some_and(|silent| silent > patience)
     }
-    members
-        .iter()
-        .position(|m| !m.answers && m.silent_for.is_some_and(|silent| silent > patience))
+}
+
+/// Since when each member runs and gives no sign of life, in member order, as what had passed by then
+/// since a moment that all looks share.
+#[derive(Debug, Default)]
+pub struct Silences(Vec<Option<Duration>>);
+
+impl Silences {
+    /// Notes what each member does now, whether it answers and whether it runs; returns for how long
+    /// each is silent. `now`: what has passed since the moment that all looks share.
+    pub fn note(&mut self, now: Duration, members: &[(bool, bool)]) -> Vec<Liveness> {
+        self.0.resize(members.len(), None);
+        let noted = self.0.iter_mut().zip(members);
+        noted
+            .map(|(since, &(answers, runs))| {
+                *since = (runs && !answers).then(|| since.unwrap_or(now));
+                Liveness {
+                    answers,
+                    silent_for: since.map(|since| now.saturating_sub(since)),
+                }
+            })
+            .collect()
+    }
+
+    /// Whether any member is silent.
+    pub fn is_any(&self) -> bool {
+        self.0.iter().any(Option::is_some)
+    }
+
+    /// Begins anew: a member was started.
+    pub fn forget(&mut self) {
+        self.0.clear();
+    }
 }
 
 /// How long a member with so many bytes on its disk may give no sign of life.
@@ -141,6 +188,45 @@ mod tests {
     }
 
     #[test]
+    fn a_silence_lasts_until_a_member_answers_or_does_not_run() {
+        let at = Duration::from_secs;
+        let mut silences = Silences::default();
+        let silent = |seen: Vec<Liveness>| seen.iter().map(|m| m.silent_for).collect::<Vec<_>>();
+        let seconds = |of: u64| Some(Duration::from_secs(of));
+        let (answers, hangs, ended) = ((true, true), (false, true), (false, false));
+        let seen = silences.note(at(0), &[answers, hangs, hangs]);
+        assert_eq!(silent(seen), [None, seconds(0), seconds(0)]);
+        let seen = silences.note(at(9), &[hangs, hangs, ended]);
+        assert_eq!(silent(seen), [seconds(0), seconds(9), None]);
+        silences.forget();
+        let seen = silences.note(at(12), &[answers, hangs, hangs]);
+        assert_eq!(silent(seen), [None, seconds(0), seconds(0)]);
+    }
+
+    #[test]
+    fn members_that_hang_are_ended_sooner_where_a_majority_goes_on() {
+        let answers = Liveness {
+            answers: true,
+            silent_for: None,
+        };
+        let silent = |seconds| Liveness {
+            answers: false,
+            silent_for: Some(Duration::from_secs(seconds)),
+        };
+        let next = |members: &[Liveness]| next_hung(members, Duration::from_secs(60));
+        assert_eq!(next(&[answers, silent(61), answers]), Some(1));
+        assert_eq!(next(&[silent(61), answers, silent(180)]), None);
+        assert_eq!(next(&[silent(61), answers, silent(181)]), Some(2));
+        let all = [silent(999); 3];
+        assert_eq!(next(&all), None);
+        assert!(all_hang(&all, Duration::from_secs(60)));
+        assert!(!all_hang(
+            &[silent(999), silent(9)],
+            Duration::from_secs(60)
+        ));
+    }
+
+    #[test]
     fn large_members_have_longer() {
         assert_eq!(hang_patience(0), HANG_AFTER);
         let large = 8 * 1024 * 1024 * 1024;
@@ -149,7 +235,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_is_a_member_ended_that_answers_or_without_a_majority(
+        fn never_is_a_member_ended_that_answers_or_while_none_does(
             seen in prop::collection::vec((any::<bool>(), prop::option::of(0u64..200)), 1..6),
         ) {
             let members: Vec<Liveness> = seen
@@ -164,8 +250,9 @@ mod tests {
             let answering = members.iter().filter(|m| m.answers).count();
             if let Some(place) = hung {
                 prop_assert!(!members[place].answers);
-                prop_assert!(members[place].silent_for.is_some_and(|s| s > patience));
-                prop_assert!(answering * 2 > members.len());
+                let silent = members[place].silent_for.expect("silent");
+                prop_assert!(silent > patience && answering > 0);
+                prop_assert!(answering * 2 > members.len() || silent > patience * 3);
             }
         }
     }

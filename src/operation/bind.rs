@@ -119,9 +119,9 @@ fn credentials(
     user: &DatabaseUser,
     token: Option<&Secret>,
 ) -> Result<IssuedCredentials, StepError> {
-    let strings = work
-        .engine(deployment)?
-        .connection_strings(deployment, user);
+    let engine = work.engine(deployment)?;
+    let profile = engine.profile();
+    let strings = engine.connection_strings(deployment, user);
     let mut fields = json!({
         "db_type": deployment.engine,
         "name": deployment.name,
@@ -151,9 +151,10 @@ fn credentials(
     let endpoints = deployment
         .members
         .iter()
-        .map(|member| Endpoint {
-            host: member.host.clone(),
-            ports: vec![member.client_port.to_string()],
+        .map(|member| profile.entrance(member))
+        .map(|entrance| Endpoint {
+            host: entrance.host.clone(),
+            ports: vec![entrance.port.to_string()],
             protocol: "tcp".to_owned(),
         })
         .collect();

@@ -5,7 +5,10 @@ use std::{collections::HashSet, time::Duration};
 use futures::future::try_join_all;
 use tokio::time::Instant;
 
-use super::{ClusterParts, Outcome, StepError, Work, bind};
+use super::{
+    ClusterParts, Outcome, StepError, Work, bind,
+    liveness::{Seen, Vigil},
+};
 use crate::{
     engine::{DatabaseUser, EngineError},
     model::{
@@ -15,19 +18,16 @@ use crate::{
         full::Fullness,
         limits::{
             AGREEMENT_POLL, CHANGE_WAIT, CRASH_WATCH, CRASHES_MAX, DAMAGED_ENDS_MIN,
-            MEMBER_BYTES_MIN, MEMBERS, PORTS_LOOKED_AT, READY_TIMEOUT,
+            MEMBER_BYTES_MIN, PORTS_LOOKED_AT, READY_TIMEOUT,
         },
         observation,
         renewal::Certificates,
-        repair::{Liveness, next_hung, time_to_start},
+        repair::time_to_start,
         server::Server,
     },
     provisioner::{Observation, Provisioner, ProvisionerError},
     store,
 };
-
-/// A member has a port for clients and one for the other members.
-const PORTS_PER_MEMBER: usize = 2;
 
 /// Chooses the members, reserves their ports and makes the deployment's secrets.
 pub async fn allocate(work: &Work) -> Result<Outcome, StepError> {
@@ -36,18 +36,18 @@ pub async fn allocate(work: &Work) -> Result<Outcome, StepError> {
         return Outcome::done();
     }
     let cluster = work.cluster(&deployment)?;
+    let engine = work.engine(&deployment)?;
+    let profile = engine.profile();
     cluster
         .provisioner
-        .room_for(MEMBERS as u64 * MEMBER_BYTES_MIN)
+        .room_for(profile.members as u64 * MEMBER_BYTES_MIN)
         .await?;
     let (host, range) = (cluster.provisioner.host().to_owned(), cluster.ports);
     let unused = unused_ports(work, cluster).await?;
     let life = work.parts.certificate_life;
     let now = work.parts.clock.now();
     let certificates = Certificates::new(now, &life);
-    let secrets =
-        work.engine(&deployment)?
-            .generate_secrets(&deployment.id, &host, &certificates, now)?;
+    let secrets = engine.generate_secrets(&deployment.id, &host, &certificates, now)?;
     let sealed = work.seal(&deployment.seal_context(), &secrets)?;
     let allocated = work.write(move |conn| {
         // Chosen where they are reserved: others allocate at the same time.
@@ -55,19 +55,17 @@ pub async fn allocate(work: &Work) -> Result<Outcome, StepError> {
         let ports: Vec<u16> = free
             .into_iter()
             .filter(|port| unused.contains(port))
-            .take(PORTS_PER_MEMBER * MEMBERS)
+            .take(profile.ports_needed())
             .collect();
-        if ports.len() < PORTS_PER_MEMBER * MEMBERS {
+        if ports.len() < profile.ports_needed() {
             return Ok(false);
         }
         let members = ports
-            .chunks_exact(PORTS_PER_MEMBER)
+            .chunks_exact(profile.ports.len())
             .enumerate()
             .map(|(i, ports)| Member {
                 name: format!("m{i}"),
-                host: host.clone(),
-                client_port: ports[0],
-                peer_port: ports[1],
+                addresses: profile.addresses(&host, ports),
                 shape: None,
                 checkpointing: false,
                 membership: Membership::New,
@@ -379,57 +377,37 @@ pub async fn await_ready(
             }
         }
     };
-    let ended = tokio::select! {
-        ready = ready => ready,
-        down = a_member_stays_down(provisioner.as_ref(), deployment) => return Err(down),
-    };
-    if matches!(ended, Err(EngineError::NotReady(_))) {
-        end_hung(work, deployment, secrets).await?;
+    let vigil = Vigil::begin(work, deployment, secrets).await?;
+    tokio::select! {
+        ready = ready => Ok(ready?),
+        down = a_member_stays_down(provisioner.as_ref(), deployment) => Err(down),
+        failed = vigil.keep() => Err(failed),
     }
-    Ok(ended?)
-}
-
-/// Ends and starts anew a member that runs and gives no sign of life while most others do: the
-/// watchdog leaves it to whoever has the members in hand.
-async fn end_hung(
-    work: &Work,
-    deployment: &Deployment,
-    secrets: &DeploymentSecrets,
-) -> Result<(), StepError> {
-    let alive = work.engine(deployment)?.alive(deployment, secrets).await?;
-    let provisioner = &work.cluster(deployment)?.provisioner;
-    let observed = provisioner.observe(&deployment.id).await?;
-    let runs = |name: &str| observed.iter().any(|m| m.member == name && m.running);
-    let members: Vec<Liveness> = (deployment.members.iter().zip(alive))
-        .map(|(member, answers)| Liveness {
-            answers,
-            // It was waited for all the time.
-            silent_for: runs(&member.name).then_some(READY_TIMEOUT),
-        })
-        .collect();
-    let Some(hung) = next_hung(&members, Duration::ZERO) else {
-        return Ok(());
-    };
-    let name = &deployment.members[hung].name;
-    log::warn!(deployment:% = deployment.id, member = name.as_str();
-        "the member gives no sign of life while the others serve; it is ended and started anew");
-    Ok(provisioner.restart(&deployment.id, name).await?)
 }
 
 /// Looks whether all members serve before any of them is touched. Whoever does not serve then does
-/// not start either, so this waits for a moment, and what it finds is told by name.
+/// not start either, so this waits for a moment, and what it finds is told by name. One that hangs is
+/// ended and started anew when its time is over.
 pub async fn check_serving(
     work: &Work,
     deployment: &Deployment,
     secrets: &DeploymentSecrets,
 ) -> Result<(), StepError> {
     let engine = work.engine(deployment)?;
-    let deadline = Instant::now() + CHANGE_WAIT;
+    let mut vigil = Vigil::begin(work, deployment, secrets).await?;
+    let mut deadline = Instant::now() + CHANGE_WAIT;
+    // For one that hangs, and for what comes after it.
+    let longest = deadline + vigil.patience();
     loop {
         let seen = engine.observe(deployment, secrets).await?;
         let Some(down) = seen.iter().find(|member| !member.serves()) else {
             return Ok(());
         };
+        match vigil.look().await? {
+            Seen::Nothing => {}
+            Seen::Silence => deadline = longest,
+            Seen::Restart => deadline = Instant::now() + vigil.patience(),
+        }
         if Instant::now() >= deadline {
             let name = &down.name;
             return Err(StepError::last(format!(

@@ -42,6 +42,7 @@ mod defragment;
 mod deprovision;
 mod error;
 pub mod fault;
+mod liveness;
 mod members;
 mod meter;
 mod provision;

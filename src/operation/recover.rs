@@ -16,7 +16,7 @@ use crate::{
     model::{
         alert::Incident,
         deployment::{Access, Deployment, Membership, Shape},
-        limits::{MEMBERS, STOP_GRACE, SURVIVOR_SETTLES},
+        limits::{STOP_GRACE, SURVIVOR_SETTLES},
         repair::time_to_start,
     },
     provisioner::ProvisionerError,
@@ -118,7 +118,9 @@ async fn look(work: Arc<Work>) -> Result<Outcome, StepError> {
     };
     // The staged snapshot and one copy for each member, beside what is kept aside.
     let provisioner = &work.cluster(&deployment)?.provisioner;
-    provisioner.room_for(bytes * (MEMBERS as u64 + 1)).await?;
+    provisioner
+        .room_for(bytes * (deployment.members.len() as u64 + 1))
+        .await?;
     Outcome::with(&deployment.closed_since)
 }
 

@@ -17,7 +17,7 @@ use crate::{
     model::{
         backup::Manifest,
         deployment::{Access, Deployment},
-        limits::{MEMBERS, STOP_GRACE},
+        limits::STOP_GRACE,
         server::Task,
     },
 };
@@ -90,8 +90,9 @@ pub async fn stage_backup(
         .map_err(|error| unusable(error.into()))?;
     let bytes = manifest.stored.snapshot_bytes;
     let provisioner = &work.cluster(deployment)?.provisioner;
+    let members = work.engine(deployment)?.profile().members;
     // The staged snapshot and one copy for each member.
-    provisioner.room_for(bytes * (MEMBERS as u64 + 1)).await?;
+    provisioner.room_for(bytes * (members as u64 + 1)).await?;
     let counted = work.meter.count(bytes, snapshot);
     provisioner
         .stage(&deployment.id, staged, bytes, counted)

@@ -153,6 +153,11 @@ async fn roll(work: Arc<Work>) -> Result<Outcome, StepError> {
     let to = change.next(deployment.shape());
     let unchanged = |member: &Member| deployment.shape_of(member) != to;
     let is_as_it_was = |member: &Member| unchanged(member) || member.checkpointing;
+    // It does not come back by itself, and no other one is touched without it.
+    if let Some(lost) = members::lost(&work, &deployment).await? {
+        repair::replace(&work, &lost).await?;
+        return Ok(Outcome::Again);
+    }
     members::start_as_decided(&work, &deployment, &secrets).await?;
     // No relief comes in between.
     if relief::close_if_unsafe(&work, &deployment, &secrets).await? {

@@ -253,11 +253,11 @@ pub fn allocate(
     sealed_secrets: &str,
 ) -> Result<(), StoreError> {
     for member in &deployment.members {
-        for port in [member.client_port, member.peer_port] {
+        for address in member.addresses.values() {
             each!(conn, |c| diesel::insert_into(ports::table)
                 .values((
-                    ports::host.eq(&member.host),
-                    ports::port.eq(i32::from(port)),
+                    ports::host.eq(&address.host),
+                    ports::port.eq(i32::from(address.port)),
                     ports::deployment_id.eq(deployment.id.as_str()),
                 ))
                 .execute(c))?;

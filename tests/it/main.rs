@@ -42,6 +42,7 @@ mod etcd;
 mod fair_shares;
 mod faults;
 mod folders;
+mod former;
 mod full;
 mod halts;
 mod ids;

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::{DateTime, TimeDelta, Utc};
 use compose_broker::{
     app::Surroundings,
     engine::etcd::PROFILE,
@@ -603,6 +604,10 @@ async fn an_administration_client_scales_and_upgrades() {
         ["used_bytes", "allocated_bytes"].map(|field| fields.remove(field).expect(field));
     assert!(used.as_u64() > Some(0), "{used}");
     assert!(used.as_u64() <= allocated.as_u64(), "{used} of {allocated}");
+    let observed = fields.remove("observed_at").expect("a moment");
+    let observed: DateTime<Utc> = text(&observed).parse().expect("a time");
+    let ago = control::now() - observed;
+    assert!(ago.abs() < TimeDelta::minutes(1), "{observed}");
     insta::assert_json_snapshot!(told);
     let deployment = text(&of["deployment_id"]);
     let ask = |method, what: &str, body: Value| {

@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-use super::{certificates, security::ROOT};
+use super::{addresses, certificates, security::ROOT};
 
 /// Texts by which etcd tells why it refuses: alike in all versions, while the codes differ.
 pub(super) mod says {
@@ -252,7 +252,7 @@ impl<'a> Cluster<'a> {
         let options = ConnectOptions::new()
             .with_tls(self.tls.clone())
             .with_connect_timeout(ENGINE_CONNECT_TIMEOUT);
-        Ok(Client::connect([member.client_url()], Some(options)).await?)
+        Ok(Client::connect([addresses::url(addresses::client(member))], Some(options)).await?)
     }
 
     /// Logs the client in with the administrator's password.

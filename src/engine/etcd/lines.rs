@@ -1,9 +1,12 @@
 //! What is known of etcd's lines of versions: a new line is one entry here. docs/etcd.md tells
 //! where each fact comes from.
 
-use crate::model::engine::{Advisory, Affected, Entry, Line, Profile, Severity};
+use crate::model::{
+    engine::{Advisory, Affected, Entry, Line, Profile, Severity},
+    limits::MEMBERS,
+};
 
-use super::{NAME, users};
+use super::{NAME, addresses, users};
 
 /// The advisory of versions whose data a defragmentation may damage.
 const DAMAGED_BY_DEFRAGMENTATION: &str = "etcd#20271";
@@ -11,6 +14,8 @@ const DAMAGED_BY_DEFRAGMENTATION: &str = "etcd#20271";
 /// etcd's lines, faults, and what follows what.
 pub static PROFILE: Profile = Profile {
     name: NAME,
+    members: MEMBERS,
+    ports: &addresses::PORTS,
     lines: &[
         Line {
             major: 3,
@@ -86,6 +91,7 @@ pub static PROFILE: Profile = Profile {
     default_line: (3, 6),
     advisories: &ADVISORIES,
     unsound_giving_back: Some(DAMAGED_BY_DEFRAGMENTATION),
+    url: addresses::url,
     command_line: users::command_line,
 };
 

@@ -18,6 +18,7 @@ use crate::{
 };
 
 use super::{
+    addresses,
     client::{Cluster, Fault, says, unless_it_says},
     rolling::ask,
 };
@@ -87,7 +88,7 @@ pub(super) async fn add(cluster: &Cluster<'_>, place: usize) -> Result<(), Engin
 }
 
 fn peer_url(deployment: &Deployment, place: usize) -> String {
-    deployment.members[place].peer_url()
+    addresses::url(addresses::peer(&deployment.members[place]))
 }
 
 /// Waits, for `patience` at the most, until the member at `place` has a vote: one that has none gets

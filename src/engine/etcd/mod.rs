@@ -9,6 +9,7 @@
 //! - A database user's name never stands in a certificate that is lasting: etcd takes a
 //!   certificate's common name for a login.
 
+mod addresses;
 mod certificates;
 mod client;
 mod damage;

@@ -10,12 +10,16 @@ use tokio::{
 use crate::{
     engine::EngineError,
     model::{
+        address::Address,
         deployment::Member,
         limits::{LISTEN_TIMEOUT, READY_LOOK_TIMEOUT, READY_POLL, READY_TIMEOUT},
     },
 };
 
-use super::client::{Cluster, Fault, says};
+use super::{
+    addresses,
+    client::{Cluster, Fault, says},
+};
 
 /// Why a look at the members did not find them ready.
 enum NotYet {
@@ -32,7 +36,7 @@ enum NotYet {
 /// the others either not listening or about to serve.
 pub(super) async fn wait_until_listening(member: &Member) {
     let listening = async {
-        while connect(&member.host, member.peer_port).await.is_err() {
+        while connect(addresses::peer(member)).await.is_err() {
             sleep(READY_POLL).await;
         }
     };
@@ -40,8 +44,8 @@ pub(super) async fn wait_until_listening(member: &Member) {
     let _ = timeout(LISTEN_TIMEOUT, listening).await;
 }
 
-async fn connect(host: &str, port: u16) -> std::io::Result<TcpStream> {
-    TcpStream::connect((host, port)).await
+async fn connect(to: &Address) -> std::io::Result<TcpStream> {
+    TcpStream::connect((to.host.as_str(), to.port)).await
 }
 
 /// Waits until all members serve, agree on a leader, and read what the majority wrote.
@@ -84,7 +88,7 @@ async fn look(cluster: &Cluster<'_>) -> Result<(), NotYet> {
 }
 
 async fn listens(member: &Member) -> Result<(), NotYet> {
-    let connecting = connect(&member.host, member.client_port);
+    let connecting = connect(addresses::client(member));
     match timeout(READY_LOOK_TIMEOUT, connecting).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(waiting(member, &error.kind().to_string())),

@@ -28,7 +28,10 @@ use crate::{
     },
 };
 
-use super::client::{Cluster, Fault};
+use super::{
+    addresses,
+    client::{Cluster, Fault},
+};
 
 /// Longest answer to the question for a version that is read, in bytes.
 const ANSWER_BYTES_MAX: u64 = 16 * 1024;
@@ -145,12 +148,11 @@ async fn get_version(tls: &TlsConnector, member: &Member) -> Result<Version, Any
 }
 
 async fn get(tls: &TlsConnector, member: &Member, path: &str) -> Result<String, AnyError> {
-    let (host, port) = (member.host.as_str(), member.client_port);
-    let connection = TcpStream::connect((host, port)).await?;
-    let name = ServerName::try_from(host.to_owned())?;
+    let address = addresses::client(member);
+    let connection = TcpStream::connect((address.host.as_str(), address.port)).await?;
+    let name = ServerName::try_from(address.host.clone())?;
     let mut connection = tls.connect(name, connection).await?;
-    let request =
-        format!("GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     connection.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     connection

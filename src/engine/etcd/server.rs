@@ -13,7 +13,10 @@ use crate::{
     },
 };
 
-use super::{NAME, PROFILE};
+use super::{
+    NAME, PROFILE,
+    addresses::{self, url},
+};
 
 const CA_FILE: &str = "ca.crt";
 const CERTIFICATE_FILE: &str = "member.crt";
@@ -87,7 +90,7 @@ pub(super) fn servers(
             args: member_args(deployment, member, access),
             env: Vec::new(),
             files: files(secrets),
-            ports: vec![member.client_port, member.peer_port],
+            ports: vec![addresses::client(member).port, addresses::peer(member).port],
             data: member.membership.is_joined().then(|| DataOfServer {
                 folder: LOG.to_owned(),
                 suffix: LOG_SUFFIX.to_owned(),
@@ -102,11 +105,13 @@ const HISTORY_RETENTION: &str = "1h";
 
 fn member_args(deployment: &Deployment, member: &Member, access: Access) -> Vec<String> {
     let shape = deployment.shape_of(member);
+    let client = url(addresses::client(member));
+    let peer = url(addresses::peer(member));
     let mut args = vec![
         format!("--data-dir={}", data_dir()),
-        format!("--listen-client-urls={}", member.client_url()),
-        format!("--advertise-client-urls={}", member.client_url()),
-        format!("--listen-peer-urls={}", member.peer_url()),
+        format!("--listen-client-urls={client}"),
+        format!("--advertise-client-urls={client}"),
+        format!("--listen-peer-urls={peer}"),
         format!("--initial-cluster-state={}", cluster_state(member)),
         format!(
             "--quota-backend-bytes={}",
@@ -163,13 +168,16 @@ fn identity_args(deployment: &Deployment, member: &Member) -> [String; 4] {
     let peers: Vec<String> = deployment
         .members
         .iter()
-        .map(|peer| format!("{}={}", peer.name, peer.peer_url()))
+        .map(|peer| format!("{}={}", peer.name, url(addresses::peer(peer))))
         .collect();
     [
         format!("--name={}", member.name),
         format!("--initial-cluster={}", peers.join(",")),
         format!("--initial-cluster-token={}", deployment.id),
-        format!("--initial-advertise-peer-urls={}", member.peer_url()),
+        format!(
+            "--initial-advertise-peer-urls={}",
+            url(addresses::peer(member))
+        ),
     ]
 }
 
@@ -255,14 +263,9 @@ mod tests {
     use crate::model::server::HOME;
 
     fn deployment(version: &str) -> Deployment {
-        let member = |index: u16| Member {
-            name: format!("m{index}"),
-            host: "127.0.0.1".to_owned(),
-            client_port: 2379 + 2 * index,
-            peer_port: 2380 + 2 * index,
-            shape: None,
-            checkpointing: false,
-            membership: Membership::Joined,
+        let member = |index: u16| {
+            let ports = [2379 + 2 * index, 2380 + 2 * index];
+            addresses::member_at(&format!("m{index}"), "127.0.0.1", ports)
         };
         Deployment {
             id: "5ae85b45e5717f0001533192".parse().expect("an id"),

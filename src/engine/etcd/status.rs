@@ -14,7 +14,10 @@ use crate::model::{
     version::Version,
 };
 
-use super::client::{Cluster, Fault};
+use super::{
+    addresses,
+    client::{Cluster, Fault},
+};
 
 /// How a member says that its storage is full.
 const NOSPACE: &str = "NOSPACE";
@@ -35,7 +38,7 @@ async fn observe_one(cluster: &Cluster<'_>, member: &Member) -> MemberObservatio
     };
     MemberObservation {
         name: member.name.clone(),
-        url: member.client_url(),
+        url: addresses::url(addresses::client(member)),
         health,
     }
 }

@@ -26,6 +26,7 @@ use crate::{
 };
 
 use super::{
+    addresses,
     certificates::MEMBER,
     client::{Cluster, Fault, says, says_so, unless_it_says},
     security::{ROOT, administrate},
@@ -275,11 +276,11 @@ pub(super) fn connection_strings(
         .members
         .iter()
         .map(|member| {
-            let (host, port) = (&member.host, member.client_port);
-            Secret::new(format!("https://{name}:{password}@{host}:{port}"))
+            let address = addresses::client(member);
+            Secret::new(format!("https://{name}:{password}@{address}"))
         })
         .collect();
-    let endpoints = deployment.client_urls();
+    let endpoints = addresses::client_urls(deployment);
     let login = format!("{name}:{password}");
     let cli = Secret::new(command_line(deployment.version, &endpoints, &login));
     ConnectionStrings { uris, cli }
@@ -303,19 +304,10 @@ pub(super) fn command_line(version: Version, endpoints: &[String], login: &str) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::deployment::{Member, Membership};
 
     #[test]
     fn connection_strings_name_every_member() {
-        let member = |name: &str, client_port| Member {
-            name: name.to_owned(),
-            host: "127.0.0.1".to_owned(),
-            client_port,
-            peer_port: 1,
-            shape: None,
-            checkpointing: false,
-            membership: Membership::Joined,
-        };
+        let member = |name, port| addresses::member_at(name, "127.0.0.1", [port, 1]);
         let deployment = Deployment {
             id: "5ae85b45e5717f0001533192".parse().expect("an id"),
             instance: "instance".parse().expect("an id"),
@@ -350,7 +342,7 @@ mod tests {
         assert!(!format!("{strings:?}").contains("word"));
         let old = command_line(
             "3.3.25".parse().expect("a version"),
-            &deployment.client_urls(),
+            &addresses::client_urls(&deployment),
             "ada:word",
         );
         assert_eq!(old, format!("ETCDCTL_API=3 {}", strings.cli.expose()));

@@ -275,6 +275,9 @@ pub struct ScalingsBody {
     /// What of a file holds something, in bytes; none where the version does not tell.
     #[schema(required)]
     used_bytes: Option<u64>,
+    /// When the members told these sizes; none as long as they have not.
+    #[schema(required, value_type = Option<Time>)]
+    observed_at: Option<String>,
     /// The smallest size that it can have now.
     minimum_units: u64,
     /// The largest.
@@ -520,7 +523,7 @@ pub fn deployment(broker: &Broker, view: &DeploymentView) -> DeploymentBody {
         units: deployment.units,
         ca_certificate_base64: view.ca_certificate.as_ref().map(|pem| BASE64.encode(pem)),
         connection_strings: Some(ConnectionStrings {
-            direct: deployment.client_urls(),
+            direct: broker.urls(deployment),
             ..ConnectionStrings::default()
         }),
         provision_recipe_id: view.provision.clone(),
@@ -638,6 +641,7 @@ pub fn scalings(deployment: &Deployment, seen: Option<&Observation>) -> Scalings
         starting_units: UNITS_DEFAULT,
         allocated_bytes: database_bytes,
         used_bytes: seen.and_then(Observation::used_bytes),
+        observed_at: seen.map(|seen| time(seen.observed_at)),
         minimum_units: used.max(u64::from(UNITS_DEFAULT)),
         maximum_units: UNITS_MAX,
         memory_per_unit_in_mb: 0,

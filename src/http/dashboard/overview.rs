@@ -10,7 +10,7 @@ use super::{
     door::see_other,
     form_of, id_in_path, path_of,
     shell::{Place, Shell, answer},
-    show::{Moment, counted, size},
+    show::{Moment, counted},
     state::{Told, told, told_of_alert, told_of_instance, told_of_task},
     work::Work,
 };
@@ -22,10 +22,11 @@ use crate::{
         backup::BackupKind,
         defragment::Storage,
         instance::{DELETE_PROTECTION, Instance, InstanceState},
-        limits::{MEMBERS, QUOTA_NEAR_PERCENT, TASKS_SHOWN},
+        limits::{QUOTA_NEAR_PERCENT, TASKS_SHOWN},
         observation::{MemberHealth, MemberObservation, Observation},
         operation::Operation,
         session::Session,
+        size::size,
     },
 };
 
@@ -202,7 +203,7 @@ fn overview(broker: &Broker, session: &Session, view: &InstanceView) -> Overview
     shell.place = Some(place);
     let endpoint = compose::foundation_endpoint(broker, &instance.id);
     let backups = format!("{endpoint}/deployments/{}/backups", deployment.id);
-    let urls = deployment.client_urls();
+    let urls = broker.urls(deployment);
     let with_login = |url: &String| url.replacen("https://", &format!("https://{LOGIN}@"), 1);
     let change = view.running_change();
     let newest = broker.transitions(deployment).pop();
@@ -334,8 +335,9 @@ fn facts(broker: &Broker, view: &InstanceView) -> Vec<Fact> {
         fact(
             "Size",
             format!(
-                "{}: {quota} on each of {MEMBERS} members",
-                counted(deployment.units, "unit")
+                "{}: {quota} on each of {} members",
+                counted(deployment.units, "unit"),
+                broker.members_of(deployment)
             ),
         ),
         fact("Created", Moment::new(instance.created_at, view.now).exact),

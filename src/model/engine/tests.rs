@@ -34,6 +34,8 @@ const fn entry(leaves_from: u32) -> Option<Entry> {
 /// nothing older than the second.
 static ENGINE: Profile = Profile {
     name: "sample",
+    members: 2,
+    ports: &["sql"],
     lines: &[
         line(1, None),
         line(2, entry(0)),
@@ -82,6 +84,7 @@ static ENGINE: Profile = Profile {
         },
     ],
     unsound_giving_back: None,
+    url: |address| format!("thing://{address}"),
     command_line: |version, urls, login| format!("{version} {urls:?} {login}"),
 };
 

@@ -15,7 +15,13 @@ use futures::TryStreamExt;
 use tempfile::TempDir;
 
 use crate::{
-    engine::{Engine, EngineError, FilesOfMember, Inspection, Snapshot, etcd::Etcd},
+    engine::{
+        Engine, EngineError, FilesOfMember, Inspection, Snapshot,
+        etcd::{
+            Etcd,
+            addresses::{client, member_at, url},
+        },
+    },
     model::{
         deployment::{Access, Deployment, DeploymentSecrets, Member, Membership, Shape},
         ids::DeploymentId,
@@ -61,13 +67,8 @@ impl Lab {
             .generate_secrets(&id, HOST, &certificates, now)
             .expect("secrets");
         let members = (0..members).map(|index| Member {
-            name: format!("m{index}"),
-            host: HOST.to_owned(),
-            client_port: free_port(),
-            peer_port: free_port(),
-            shape: None,
-            checkpointing: false,
             membership: Membership::New,
+            ..member_at(&format!("m{index}"), HOST, [free_port(), free_port()])
         });
         let deployment = Deployment {
             id,
@@ -385,7 +386,7 @@ impl Lab {
         if let Some((name, password)) = user {
             options = options.with_user(name, password);
         }
-        Client::connect([member.client_url()], Some(options)).await
+        Client::connect([url(client(member))], Some(options)).await
     }
 }
 

@@ -199,7 +199,7 @@ async fn tells_by_last_words_what_cannot_be_used(version: &str) {
     let words = lab.last_words(2).await;
     assert!(Etcd.tells_damage(&words), "{version}: {words}");
     // What may pass does not.
-    let port = lab.deployment.members[2].client_port;
+    let port = addresses::client(&lab.deployment.members[2]).port;
     let taken = std::net::TcpListener::bind(("127.0.0.1", port)).expect("a port");
     fs::remove_dir_all(&data).expect("removed");
     lab.deployment.members[2].membership = Membership::New;

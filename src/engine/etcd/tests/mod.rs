@@ -262,7 +262,10 @@ fn shows_its_members(lab: &Lab, user: &DatabaseUser) {
     };
     let output = lab.run("m0", &task).expect("works for its user");
     for member in &lab.deployment.members {
-        assert!(output.contains(&member.client_url()), "{output}");
+        assert!(
+            output.contains(&addresses::url(addresses::client(member))),
+            "{output}"
+        );
     }
 }
 

@@ -1,0 +1,108 @@
+//! Members that hang while an operation has them in hand: the watchdog leaves them to it then.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::{StepError, Work, members};
+use crate::model::{
+    deployment::{Deployment, DeploymentSecrets},
+    limits::LIVENESS_INTERVAL,
+    repair::{Silences, hang_patience, next_hung},
+};
+
+/// Watches over the members of one deployment.
+pub struct Vigil<'w> {
+    work: &'w Work,
+    deployment: &'w Deployment,
+    secrets: &'w DeploymentSecrets,
+    patience: Duration,
+    silences: Silences,
+    begun: Instant,
+    asked: Option<Instant>,
+    seen: Seen,
+}
+
+/// What a look found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// No member hangs, as far as is known.
+    Nothing,
+    /// A member runs and gives no sign of life; it is not ended yet.
+    Silence,
+    /// A member was ended and started anew.
+    Restart,
+}
+
+impl<'w> Vigil<'w> {
+    /// Begins; what was before it does not count.
+    pub async fn begin(
+        work: &'w Work,
+        deployment: &'w Deployment,
+        secrets: &'w DeploymentSecrets,
+    ) -> Result<Self, StepError> {
+        let bytes = members::bytes_on_disk(work, deployment).await?;
+        Ok(Self {
+            work,
+            deployment,
+            secrets,
+            patience: hang_patience(bytes),
+            silences: Silences::default(),
+            begun: Instant::now(),
+            asked: None,
+            seen: Seen::Nothing,
+        })
+    }
+
+    /// For how long a member may be silent before it is ended, where a majority goes on.
+    pub fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// Asks the members for a sign of life, when it is time to; ends and starts anew one that hangs,
+    /// as [`next_hung`] says.
+    pub async fn look(&mut self) -> Result<Seen, StepError> {
+        let now = Instant::now();
+        if self
+            .asked
+            .is_some_and(|asked| now - asked < LIVENESS_INTERVAL)
+        {
+            return Ok(self.seen);
+        }
+        self.asked = Some(now);
+        let (work, deployment) = (self.work, self.deployment);
+        let engine = work.engine(deployment)?;
+        let alive = engine.alive(deployment, self.secrets).await?;
+        let provisioner = &work.cluster(deployment)?.provisioner;
+        let observed = provisioner.observe(&deployment.id).await?;
+        let runs = |name: &str| observed.iter().any(|m| m.member == name && m.running);
+        let seen = deployment.members.iter().zip(alive);
+        let seen: Vec<(bool, bool)> = seen.map(|(m, alive)| (alive, runs(&m.name))).collect();
+        let members = self.silences.note(now - self.begun, &seen);
+        let Some(hung) = next_hung(&members, self.patience) else {
+            self.seen = match self.silences.is_any() {
+                true => Seen::Silence,
+                false => Seen::Nothing,
+            };
+            return Ok(self.seen);
+        };
+        let name = &deployment.members[hung].name;
+        log::warn!(deployment:% = deployment.id, member = name.as_str();
+            "the member gave no sign of life for {:?} while others did; it is ended and started \
+             anew", members[hung].silent_for.unwrap_or_default());
+        provisioner.restart(&deployment.id, name).await?;
+        self.silences.forget();
+        self.seen = Seen::Nothing;
+        Ok(Seen::Restart)
+    }
+
+    /// Goes on until a look fails.
+    pub async fn keep(mut self) -> StepError {
+        loop {
+            sleep(LIVENESS_INTERVAL).await;
+            if let Err(error) = self.look().await {
+                return error;
+            }
+        }
+    }
+}
