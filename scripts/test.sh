@@ -28,6 +28,8 @@ trap report EXIT
 stage setup scripts/setup.sh --browser --fuzz
 stage format cargo fmt --check
 stage lint cargo clippy --all-targets --all-features --locked -- -D warnings
+# Tests wait for databases more than they compute.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) + 1))}
 stage tests cargo test --locked
 stage binaries cargo build --locked --bin compose-broker --example demo
 stage demo "$built/examples/demo" --broker "$built/compose-broker" --plain
