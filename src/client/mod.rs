@@ -29,6 +29,7 @@ mod instances;
 mod keys;
 mod operations;
 mod osb;
+mod recover;
 mod show;
 mod versions;
 mod work;
@@ -39,6 +40,7 @@ use error::{Error, Result};
 use http::Http;
 use operations::Operations;
 use osb::Osb;
+use recover::Recovery;
 use show::{Output, Show, note};
 
 /// What the client can be asked for.
@@ -227,6 +229,8 @@ enum Command {
     /// For operators: look at what the broker works on, and at what does not get on
     #[command(subcommand)]
     Operations(Operations),
+    /// For operators: have a database made anew whose majority is lost
+    Recover(Recovery),
 }
 
 #[derive(Debug, clap::Args)]
@@ -515,6 +519,7 @@ impl Session {
                 force,
             } => self.download(&name, &backup, to, force).await,
             Command::Operations(command) => self.operations(command).await,
+            Command::Recover(recovery) => self.recover(&recovery).await,
         }
     }
 

@@ -139,7 +139,8 @@ impl Session {
     }
 }
 
-fn text(of: &Value, field: &str) -> String {
+/// A field as a text; nothing for none.
+pub fn text(of: &Value, field: &str) -> String {
     match &of[field] {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),

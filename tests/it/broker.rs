@@ -39,6 +39,8 @@ const PORTS: u16 = 90;
 /// system gives to clients.
 const FIRST_PORT: u16 = 10_000;
 const RANGES: u16 = 250;
+/// The range that no new broker gets: the ports of data folders in `former/` are in it.
+const FORMER_RANGE: u16 = 110;
 
 #[derive(clap::Parser)]
 struct Line {
@@ -77,9 +79,19 @@ pub fn new_folder() -> PathBuf {
 pub fn port_range() -> String {
     let random = u16::try_from(uuid::Uuid::new_v4().as_u128() % u128::from(RANGES));
     let random = random.expect("a small number");
-    let mut others = (0..RANGES).map(|i| (random + i) % RANGES);
-    let first = FIRST_PORT + others.find(|i| is_ours_now(*i)).unwrap_or(random) * PORTS;
+    let others = (0..RANGES).map(|i| (random + i) % RANGES);
+    let mut others = others.filter(|range| *range != FORMER_RANGE);
+    let any = if random == FORMER_RANGE { 0 } else { random };
+    let first = FIRST_PORT + others.find(|i| is_ours_now(*i)).unwrap_or(any) * PORTS;
     format!("{first}-{}", first + PORTS - 1)
+}
+
+/// Waits until no other run of the tests has the ports of `former/`.
+pub async fn have_former_ports() {
+    eventually("the former ports", || async {
+        is_ours_now(FORMER_RANGE).then_some(())
+    })
+    .await;
 }
 
 /// Takes a range for as long as this process lives, unless somebody has it.

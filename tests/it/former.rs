@@ -7,19 +7,20 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    broker::{TestBroker, answer, eventually, new_folder, text},
+    broker::{TestBroker, answer, eventually, have_former_ports, new_folder, text},
     control::surroundings,
     etcd,
     inside::{Inside, files_of_deployments},
 };
 
 /// The state of the program at which the folder was made: with SQLite, one cluster, an instance `i` of
-/// etcd 3.5.30 at ports below all others, a binding `app`, twenty keys and a backup.
+/// etcd 3.5.30 at the ports 19980 to 19985, a binding `app`, twenty keys and a backup.
 const FORMER: &str = "031d729";
 const KEYS: usize = 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_data_folder_of_an_earlier_version_goes_on() {
+    have_former_ports().await;
     let folder = new_folder();
     let data = folder.join("data");
     fs::create_dir_all(&data).expect("a folder");

@@ -14,6 +14,7 @@ use crate::{
     etcd,
     inside::{Inside, files_of_deployments},
     repair::{deployment, is_whole, patch, process_of, says, signal, with_keys},
+    user::User,
 };
 
 /// Keys that are written before, and after the backup.
@@ -185,10 +186,25 @@ async fn a_database_is_made_anew_of_its_newest_backup_with_the_users_of_now() {
     lose_all_but(&broker, "i", &[]).await;
     let none = planned(&broker, json!({ "from": "backup" })).await;
     assert_eq!(none["backup_id"], backup["id"], "{none}");
+    let operator = User::of_broker(&broker);
+    let told = operator.does(&["recover", "i", "--from", "backup"]).await;
+    assert!(
+        told.out.contains("What was written since then is lost"),
+        "{told:?}"
+    );
+    assert!(told.err.contains("add --yes"), "{told:?}");
+    let wrong = ["recover", "i", "--from", "backup", "--member", "m0"];
+    operator
+        .run(&wrong)
+        .await
+        .must_say(2, "--member does not go with");
     let no_survivor = ask(&broker, json!({ "from": "survivor", "yes": true })).await;
     assert_eq!(no_survivor.status, StatusCode::CONFLICT, "{no_survivor:?}");
-    let body = json!({ "from": "backup", "backup_id": backup["id"], "yes": true });
-    let end = recovered(&broker, &credentials, body).await;
+    let id = text(&backup["id"]);
+    let said = ["recover", "i", "--from", "backup", "--backup", id, "--yes"];
+    let accepted = operator.asks(&said).await;
+    let recipe = json!({ "id": accepted["operation"] });
+    let end = broker.recipe_end(&credentials, &recipe).await;
     assert_eq!(end["status"], "complete", "{end}");
     for user in [&credentials, &later] {
         assert_eq!(keys(&broker, user).await, KEYS);

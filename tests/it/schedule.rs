@@ -18,6 +18,7 @@ use crate::{
     broker::{TestBroker, answer, eventually, text},
     control::{Script, TestClock},
     inside::Inside,
+    pages::Visitor,
 };
 
 /// A Tuesday. In the past, so that certificates made then are good on the real members' clocks.
@@ -205,6 +206,9 @@ async fn what_is_old_enough_is_marked_and_goes_when_its_grace_is_over() {
     for kept in [0, 2, 3] {
         assert_eq!(listed[kept]["removal"], Value::Null, "{listed:?}");
     }
+    let visitor = Visitor::with_token(&calendar.broker, &calendar.credentials).await;
+    let page = visitor.get("/dashboard/instances/i/backups").await.body;
+    assert_eq!(page.matches("old enough to go").count(), 1, "{page}");
     // Until then it is as good as any.
     assert_eq!(listed[1]["is_restorable"], true);
     let parameters = json!({
@@ -222,6 +226,65 @@ async fn what_is_old_enough_is_marked_and_goes_when_its_grace_is_over() {
         5,
         "one for each backup, and one for the end"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn few_are_marked_at_a_time_and_a_mark_goes_with_its_reason() {
+    let calendar = Calendar::begin_with(&["--backup-grace-hours", "12"]).await;
+    // Ages are looked at only when a week has passed over a handful of days.
+    let held = calendar.script.hold(OperationKind::Prune, "expire");
+    for taken in 1..=6 {
+        calendar.to_next_slot();
+        eventually("a backup", || async {
+            let sight = calendar.sight().await;
+            (sight.len() == taken && sight[0][2] == "complete").then_some(())
+        })
+        .await;
+    }
+    calendar.to_next_slot_after(TimeDelta::days(9));
+    let daily = |day| ["daily", day, "complete"];
+    let days = ["2025-06-15", "2025-06-14", "2025-06-13", "2025-06-12"].map(daily);
+    let [week, month] = [
+        ["weekly", "2025-W24", "complete"],
+        ["monthly", "2025-06", "complete"],
+    ];
+    let newest = ["weekly", "2025-W26", "complete"];
+    let all = [&[newest][..], &days, &[week, month]].concat();
+    calendar.eventually(&all).await;
+    drop(held);
+    let inside = Inside::of(&calendar.broker);
+    inside.idle("i").await;
+    let marked = |listed: &[Value]| -> Vec<String> {
+        let marked = listed.iter().filter(|b| !b["removal"].is_null());
+        marked.map(|b| text(&b["period"]).to_owned()).collect()
+    };
+    let listed = calendar.listed().await;
+    let oldest = ["2025-06-14", "2025-06-13", "2025-06-12"];
+    assert_eq!(marked(&listed), oldest);
+
+    // The newest two are lost, so that one of the marked is the newest good one that there is.
+    for lost in &listed[..2] {
+        let (deployment, id) = (text(&lost["deployment_id"]), text(&lost["id"]));
+        let folder = calendar.broker.data_dir().join("backups").join(deployment);
+        std::fs::remove_dir_all(folder.join(id)).expect("removed");
+    }
+    let repaired = calendar
+        .broker
+        .osb(Method::POST, "/operator/reconciliation");
+    let repaired = answer(repaired).await;
+    assert_eq!(repaired.status, StatusCode::OK, "{repaired:?}");
+    let failing = calendar.script.fail(OperationKind::Backup, "snapshot");
+    calendar.to_next_slot();
+    eventually("the end of those that stay marked", || async {
+        let complete = calendar.sight().await;
+        let complete = complete.iter().filter(|b| b[2] == "complete");
+        let periods: Vec<&str> = complete.map(|b| b[1].as_str()).collect();
+        (periods == ["2025-06-14", "2025-W24", "2025-06"]).then_some(())
+    })
+    .await;
+    drop(failing);
+    inside.idle("i").await;
+    assert_eq!(marked(&calendar.listed().await), [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -77,6 +77,7 @@ pub async fn repair(api: web::Data<Api>, request: HttpRequest, payload: web::Pay
         (status = 202, description = "The certificates are being renewed", body = Accepted),
         (status = 400, description = "That is no id"),
         (status = 404, description = "There is no such instance"),
+        (status = 409, description = "The broker's clock is in doubt"),
         (status = 422, description = "The instance is not ready"),
     )
 )]

@@ -7,6 +7,7 @@ use std::{
     net::{TcpListener, TcpStream},
     os::unix::fs::PermissionsExt,
     process::Stdio,
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -792,9 +793,22 @@ async fn names_that_lead_elsewhere_are_refused() {
     }
 }
 
+/// Below the ports that the machine gives to connections: of those, one that was free is taken by
+/// another test's connection a moment later.
+const PORTS: std::ops::Range<u16> = 16_000..19_900;
+
 fn free_port() -> u16 {
-    let listener = TcpListener::bind((HOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let width = u32::from(PORTS.end - PORTS.start);
+    loop {
+        let step = NEXT
+            .fetch_add(1, Ordering::Relaxed)
+            .wrapping_add(std::process::id());
+        let port = PORTS.start + u16::try_from(step % width).unwrap();
+        if TcpListener::bind((HOST, port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 fn etcd(version: Version, binary: &'static str) -> Program {

@@ -1,0 +1,106 @@
+//! Has a database made anew whose majority is lost. Only a broker's operator may, and says yes after what
+//! that loses was told.
+
+use serde_json::{Value, json};
+
+use super::{
+    Session,
+    error::{Error, Result},
+    operations::text,
+    show::{fields, table},
+};
+
+/// What is recovered, and of what.
+#[derive(Debug, clap::Args)]
+pub struct Recovery {
+    /// The instance's id
+    instance: String,
+    /// What to make the database of
+    #[arg(long, value_enum)]
+    from: Source,
+    /// The member to make it of [default: the one that knows most]
+    #[arg(long, value_name = "NAME")]
+    member: Option<String>,
+    /// The backup to make it of [default: the newest]
+    #[arg(long, value_name = "ID")]
+    backup: Option<String>,
+    /// Do it; without this, only what it would do and lose is told
+    #[arg(long)]
+    yes: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Source {
+    /// What a member still has
+    Survivor,
+    /// A backup
+    Backup,
+}
+
+impl Recovery {
+    fn body(&self) -> Result<Value> {
+        let (from, wrong) = match self.from {
+            Source::Survivor => ("survivor", self.backup.as_ref().map(|_| "--backup")),
+            Source::Backup => ("backup", self.member.as_ref().map(|_| "--member")),
+        };
+        if let Some(wrong) = wrong {
+            let text = format!("{wrong} does not go with --from {from}");
+            return Err(Error::Usage(text));
+        }
+        let mut body = json!({ "from": from, "yes": self.yes });
+        for (field, value) in [("member", &self.member), ("backup_id", &self.backup)] {
+            if let Some(value) = value {
+                body[field] = json!(value);
+            }
+        }
+        Ok(body)
+    }
+}
+
+impl Session {
+    /// `recover`
+    pub async fn recover(&self, of: &Recovery) -> Result<()> {
+        let body = of.body()?;
+        let path = ["instances", &of.instance, "recover"];
+        let status = if of.yes { 202 } else { 200 };
+        let told = self.osb.ask_operator(&path, &body, status).await?;
+        if of.yes {
+            let id = text(&told, "operation");
+            self.show.note(&format!(
+                "it is being done: compose-broker operations show {id}"
+            ));
+            return self.show.result(&fields([("operation", Some(id))]), &told);
+        }
+        self.show.result(&plan(&told), &told)?;
+        if told["possible"] == true {
+            self.show.note("nothing is done yet: add --yes");
+        }
+        Ok(())
+    }
+}
+
+fn plan(told: &Value) -> String {
+    let there = |field: &str| Some(text(told, field)).filter(|text| !text.is_empty());
+    let mut shown = fields([
+        ("possible", there("possible")),
+        ("why not", there("reason")),
+        ("member", there("member")),
+        ("backup", there("backup_id")),
+        ("revision", there("revision")),
+        ("of", there("of")),
+    ]);
+    let listed = |field: &str| told[field].as_array().cloned().unwrap_or_default();
+    for sentence in listed("lost") {
+        shown.push_str("\n\n");
+        shown.push_str(sentence.as_str().unwrap_or_default());
+    }
+    let rows = listed("members").into_iter().map(|member| {
+        ["name", "serves", "has_data", "revision", "written_at"].map(|field| text(&member, field))
+    });
+    shown.push_str("\n\n");
+    shown.push_str(&table(
+        ["MEMBER", "SERVES", "HAS DATA", "REVISION", "WRITTEN AT"],
+        rows,
+    ));
+    shown
+}
