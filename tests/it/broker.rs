@@ -190,12 +190,12 @@ impl TestBroker {
 
     /// The same, where the system lets the broker have only so many files open: a soft limit and a
     /// hard one.
-    pub async fn spawn_within(soft: u32, hard: u32) -> Self {
+    pub async fn spawn_within(soft: u32, hard: u32, flags: &[&str]) -> Self {
         let mut limited = Command::new("prlimit");
         limited
             .arg(format!("--nofile={soft}:{hard}"))
             .arg(program().get_program());
-        let mut broker = Self::stopped(new_folder(), &[]);
+        let mut broker = Self::stopped(new_folder(), flags);
         broker.begin_process(limited).await;
         broker
     }

@@ -41,8 +41,8 @@ async fn is_closed(stream: &mut TcpStream) -> bool {
 
 /// Sees a broker work that may have so many files open, while its clients hold connections; returns
 /// how many of these are left to them.
-async fn works_within(soft: u32, hard: u32) -> usize {
-    let broker = TestBroker::spawn_within(soft, hard).await;
+async fn works_within(soft: u32, hard: u32, flags: &[&str]) -> usize {
+    let broker = TestBroker::spawn_within(soft, hard, flags).await;
     let mut held = hold(&broker).await;
     let ready = answer(broker.anonymous(Method::GET, "/readyz")).await;
     assert_eq!(ready.status, StatusCode::OK, "{ready:?}");
@@ -64,18 +64,26 @@ async fn works_within(soft: u32, hard: u32) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn silent_connections_beyond_a_low_limit_make_room_for_others() {
-    let left = works_within(1024, 1024).await;
-    assert!(left < 1024 / 2, "{left}");
+    // An eighth of the limit for one address.
+    let left = works_within(1024, 1024, &[]).await;
+    assert!(left <= 1024 / 8, "{left}");
+}
+
+/// It speaks for many, which share half of the limit.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trusted_proxy_may_hold_more_than_one_client() {
+    let left = works_within(1024, 1024, &["--trusted-proxies", "127.0.0.1"]).await;
+    assert!(left > 1024 / 8 && left <= 1024 / 2, "{left}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_low_soft_limit_is_none() {
-    works_within(1024, 8192).await;
+    works_within(1024, 8192, &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_very_low_limit_is_told_of() {
-    let broker = TestBroker::spawn_within(256, 256).await;
+    let broker = TestBroker::spawn_within(256, 256, &[]).await;
     let held = hold(&broker).await;
     let ready = answer(broker.anonymous(Method::GET, "/readyz")).await;
     assert_eq!(ready.status, StatusCode::OK, "{ready:?}");
@@ -86,7 +94,7 @@ async fn a_very_low_limit_is_told_of() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_has_spoken_is_not_closed_for_another() {
-    let broker = TestBroker::spawn_within(1024, 1024).await;
+    let broker = TestBroker::spawn_within(1024, 1024, &[]).await;
     let address = broker.url.strip_prefix("http://").expect("an address");
     let mut speaks = TcpStream::connect(address).await.expect("a connection");
     speaks.write_all(b"GET /healthz HT").await.expect("a word");

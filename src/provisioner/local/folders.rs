@@ -89,6 +89,15 @@ impl DeploymentFolder {
             .map(|name| self.member(name))
             .collect())
     }
+
+    /// What a look finds at each member, sorted by the members' names.
+    pub(super) fn look_at_members<T>(
+        &self,
+        look: impl Fn(&MemberFolder) -> io::Result<Option<T>>,
+    ) -> io::Result<Vec<T>> {
+        let members = self.all_members()?;
+        members.iter().filter_map(|m| look(m).transpose()).collect()
+    }
 }
 
 /// The folder of one member.

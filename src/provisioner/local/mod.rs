@@ -46,7 +46,7 @@ use futures::StreamExt as _;
 use self::{
     deployment::Deployment,
     discovery::Programs,
-    folders::DeploymentFolder,
+    folders::{DeploymentFolder, MemberFolder},
     printed::Reading,
     process::{Found, PlacedProcess},
     record::ServerRecord,
@@ -338,34 +338,19 @@ impl Provisioner for LocalProvisioner {
     }
 
     async fn observe(&self, deployment: &DeploymentId) -> Result<Vec<Observation>> {
-        let look = |of: &DeploymentFolder| {
-            let members = of.all_members()?;
-            let observed = members.iter().map(member::observe);
-            Ok(observed
-                .collect::<io::Result<Vec<_>>>()?
-                .into_iter()
-                .flatten()
-                .collect())
-        };
-        self.cluster
+        let look = |of: &DeploymentFolder| of.look_at_members(member::observe);
+        let cluster = &self.cluster;
+        cluster
             .look(deployment, "looking at deployment", look)
             .await
     }
 
     async fn members(&self, deployment: &DeploymentId) -> Result<Vec<MemberSeen>> {
         let host = self.host.clone();
-        let look = move |of: &DeploymentFolder| {
-            let members = of.all_members()?;
-            let seen = members
-                .iter()
-                .map(|folder| member::described(folder, &host));
-            Ok(seen
-                .collect::<io::Result<Vec<_>>>()?
-                .into_iter()
-                .flatten()
-                .collect())
-        };
-        self.cluster
+        let described = move |folder: &MemberFolder| member::described(folder, &host);
+        let look = |of: &DeploymentFolder| of.look_at_members(described);
+        let cluster = &self.cluster;
+        cluster
             .look(deployment, "looking at deployment", look)
             .await
     }
