@@ -5,13 +5,14 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use clap::{
-    Args,
-    builder::{OsStringValueParser, TypedValueParser},
-};
+use clap::Args;
 use url::{Host, Url};
 
-use super::{ConfigError, wrong};
+use super::{
+    ConfigError,
+    paths::{self, path},
+    wrong,
+};
 use crate::model::{
     bom::without_bom,
     limits::CLIENT_REQUEST_TIMEOUT,
@@ -135,18 +136,11 @@ impl ClientConfig {
                 return Err(wrong(setting, "is empty or has a control character"));
             }
         }
-        for (setting, path) in [
-            ("COMPOSE_BROKER_DATA_DIR", &settings.data_dir),
-            ("COMPOSE_BROKER_CA", &settings.ca),
-            ("COMPOSE_BROKER_STATE", &settings.state),
-        ] {
-            if path
-                .as_ref()
-                .is_some_and(|path| path.as_os_str().is_empty())
-            {
-                return Err(wrong(setting, "is empty"));
-            }
-        }
+        paths::check(&[
+            ("COMPOSE_BROKER_DATA_DIR", settings.data_dir.as_deref()),
+            ("COMPOSE_BROKER_CA", settings.ca.as_deref()),
+            ("COMPOSE_BROKER_STATE", settings.state.as_deref()),
+        ])?;
         let state = match &settings.state {
             Some(file) => file.clone(),
             None => {
@@ -232,11 +226,6 @@ fn is_of_this_machine(url: &Url) -> bool {
         Some(Host::Domain(name)) => name == "localhost",
         None => false,
     }
-}
-
-/// A path, which may be empty: of that the check tells in one line, by the setting's name.
-fn path() -> impl TypedValueParser<Value = PathBuf> {
-    OsStringValueParser::new().map(PathBuf::from)
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

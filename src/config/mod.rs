@@ -14,10 +14,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use clap::{
-    Args,
-    builder::{OsStringValueParser, TypedValueParser as _},
-};
+use clap::Args;
 
 use crate::{
     logging::{self, LogFormat},
@@ -43,6 +40,7 @@ mod cloud_foundry;
 mod clusters;
 mod credentials;
 mod kept;
+mod paths;
 
 pub use crate::model::marker::Accepted;
 pub use client::{CLIENT_SECRETS_HELP, ClientConfig, ClientSettings};
@@ -50,6 +48,7 @@ use cloud_foundry::CloudFoundry;
 pub use clusters::LocalCluster;
 use credentials::more_credentials;
 use kept::{KEY_RING, Kept, Made, PASSWORD, USERNAME, full_path};
+use paths::path;
 
 /// A setting that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -81,16 +80,16 @@ pub struct Settings {
 
     /// Certificate to serve HTTPS with, and those between it and its authority (PEM file); read
     /// anew on SIGHUP [default: plain HTTP]
-    #[arg(long, env = "COMPOSE_BROKER_TLS_CERTIFICATE")]
+    #[arg(long, env = "COMPOSE_BROKER_TLS_CERTIFICATE", value_parser = path())]
     pub tls_certificate: Option<PathBuf>,
 
     /// The certificate's private key (PEM file) [default: none]
-    #[arg(long, env = "COMPOSE_BROKER_TLS_KEY")]
+    #[arg(long, env = "COMPOSE_BROKER_TLS_KEY", value_parser = path())]
     pub tls_key: Option<PathBuf>,
 
     /// Folder for everything that the broker keeps
     #[arg(long, env = "COMPOSE_BROKER_DATA_DIR", default_value = "./data")]
-    #[arg(value_parser = OsStringValueParser::new().map(PathBuf::from))]
+    #[arg(value_parser = path())]
     pub data_dir: PathBuf,
 
     /// Where backups lie, file:// and an absolute path [default: backups in DATA_DIR]
@@ -99,14 +98,16 @@ pub struct Settings {
 
     /// The catalog file (JSON)
     #[arg(long, env = "COMPOSE_BROKER_CATALOG", default_value = "catalog.json")]
+    #[arg(value_parser = path())]
     pub catalog: PathBuf,
 
     /// Folder of the engines' binaries: `<engine>/<any name>/<binary>`
     #[arg(long, env = "COMPOSE_BROKER_ENGINES_DIR", default_value = "engines")]
+    #[arg(value_parser = path())]
     pub engines_dir: PathBuf,
 
     /// File that lists the placement targets (JSON) [default: one local cluster, "local"]
-    #[arg(long, env = "COMPOSE_BROKER_CLUSTERS")]
+    #[arg(long, env = "COMPOSE_BROKER_CLUSTERS", value_parser = path())]
     pub clusters: Option<PathBuf>,
 
     /// User name of the platform [default: made at the first start, in DATA_DIR/username]
@@ -187,7 +188,7 @@ pub struct Settings {
 
     /// For demonstrations and tests: file that says by how many seconds the broker's clock is ahead
     /// [default: none, the clock is the machine's]
-    #[arg(long, env = "COMPOSE_BROKER_CLOCK_OFFSET_FILE")]
+    #[arg(long, env = "COMPOSE_BROKER_CLOCK_OFFSET_FILE", value_parser = path())]
     pub clock_offset_file: Option<PathBuf>,
 }
 
@@ -316,6 +317,26 @@ pub struct Config {
     made: Vec<Made>,
 }
 
+impl Settings {
+    fn check_paths(&self) -> Result<(), ConfigError> {
+        paths::check(&[
+            (
+                "COMPOSE_BROKER_TLS_CERTIFICATE",
+                self.tls_certificate.as_deref(),
+            ),
+            ("COMPOSE_BROKER_TLS_KEY", self.tls_key.as_deref()),
+            ("COMPOSE_BROKER_DATA_DIR", Some(&self.data_dir)),
+            ("COMPOSE_BROKER_CATALOG", Some(&self.catalog)),
+            ("COMPOSE_BROKER_ENGINES_DIR", Some(&self.engines_dir)),
+            ("COMPOSE_BROKER_CLUSTERS", self.clusters.as_deref()),
+            (
+                "COMPOSE_BROKER_CLOCK_OFFSET_FILE",
+                self.clock_offset_file.as_deref(),
+            ),
+        ])
+    }
+}
+
 impl Config {
     /// Checks the settings. Secrets that are not set and not there are made, and not yet kept.
     pub fn load(settings: &Settings) -> Result<Self, ConfigError> {
@@ -349,6 +370,7 @@ impl Config {
         secrets: SecretSettings,
         cloud: CloudFoundry,
     ) -> Result<Self, ConfigError> {
+        settings.check_paths()?;
         let listen = match (&settings.listen, cloud.port) {
             (Some(text), _) => text.parse().map_err(|_| {
                 wrong(
@@ -475,7 +497,7 @@ impl Config {
             )
         })?;
         let data_dir = full_path(&settings.data_dir).map_err(|e| {
-            let reason = format!("{:?}: {e}", settings.data_dir);
+            let reason = format!("{}: {e}", settings.data_dir.display());
             wrong("COMPOSE_BROKER_DATA_DIR", reason)
         })?;
         let database_url = secrets
@@ -645,153 +667,4 @@ fn check_url(text: &str) -> Result<String, ConfigError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::Parser;
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use super::*;
-
-    #[derive(Parser)]
-    #[command(args_override_self = true)]
-    struct Command {
-        #[command(flatten)]
-        settings: Settings,
-    }
-
-    fn settings(folder: &Path, flags: &[&str]) -> Settings {
-        let data = folder.join("data").display().to_string();
-        let catalog = concat!(env!("CARGO_MANIFEST_DIR"), "/catalog.json");
-        let mut line = vec!["test", "--data-dir", &data, "--catalog", catalog];
-        line.extend(flags);
-        Command::parse_from(line).settings
-    }
-
-    fn check(flags: &[&str], cloud: CloudFoundry) -> Result<Config, ConfigError> {
-        let folder = tempfile::tempdir().expect("a folder");
-        Config::check(
-            &settings(folder.path(), flags),
-            SecretSettings::default(),
-            cloud,
-        )
-    }
-
-    #[test]
-    fn a_first_start_makes_secrets_that_a_second_one_finds() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let settings = settings(folder.path(), &[]);
-        let first = Config::check(
-            &settings,
-            SecretSettings::default(),
-            CloudFoundry::default(),
-        )
-        .expect("a configuration");
-        assert!(!first.data_dir.exists() && first.has_new_keys());
-        first.keep().expect("kept");
-        let second = Config::check(
-            &settings,
-            SecretSettings::default(),
-            CloudFoundry::default(),
-        )
-        .expect("a configuration");
-        assert!(!second.has_new_keys());
-        second.keep().expect("kept");
-        assert!(first.keep().is_err(), "a start that came late");
-        assert_eq!(first.password, second.password);
-        let sealed = first.keys.seal("c", b"x").expect("sealed");
-        assert_eq!(second.keys.open("c", &sealed).expect("opens"), b"x");
-        for name in ["username", "password", "encryption_keys"] {
-            let file = fs::metadata(first.data_dir.join(name)).expect("a file");
-            assert_eq!(file.permissions().mode() & 0o777, 0o600, "{name}");
-        }
-        let shown = format!("{first:?}");
-        assert!(!shown.contains(first.password.expose()), "{shown}");
-    }
-
-    #[test]
-    fn further_credentials_are_pairs_and_no_secret_is_told_of_a_wrong_one() {
-        let read = |text: &str| more_credentials(Some(&Secret::new(text)));
-        let pairs = read("new:a:b, old:c,\n").expect("pairs");
-        let pairs: Vec<_> = pairs
-            .iter()
-            .map(|c| (c.username.as_str(), c.password.expose()))
-            .collect();
-        assert_eq!(pairs, [("new", "a:b"), ("old", "c")]);
-        assert!(more_credentials(None).expect("none").is_empty());
-        for wrong in ["hidden", "a:b,hidden:", ":hidden"] {
-            let told = read(wrong).expect_err("refused").to_string();
-            assert!(
-                told.contains("MORE_CREDENTIALS") && !told.contains("hidden"),
-                "{told}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_wrong_value_names_its_setting_in_one_line() {
-        let cases: [(&[&str], &str); 11] = [
-            (&["--listen", "nowhere"], "COMPOSE_BROKER_LISTEN"),
-            (&["--public-url", "ftp://x"], "COMPOSE_BROKER_PUBLIC_URL"),
-            (&["--port-range", "9-1"], "COMPOSE_BROKER_PORT_RANGE"),
-            (&["--catalog", "/nonexistent"], "COMPOSE_BROKER_CATALOG"),
-            (&["--clusters", "/nonexistent"], "COMPOSE_BROKER_CLUSTERS"),
-            (
-                &["--backup-store", "file://relative"],
-                "COMPOSE_BROKER_BACKUP_STORE",
-            ),
-            (&["--username", "a:b"], "COMPOSE_BROKER_USERNAME"),
-            (
-                &["--restore-scope", "world"],
-                "COMPOSE_BROKER_RESTORE_SCOPE",
-            ),
-            (&["--log-format", "xml"], "COMPOSE_BROKER_LOG_FORMAT"),
-            (&["--log", "loud"], "COMPOSE_BROKER_LOG"),
-            (&["--listen", "0.0.0.0:1"], "COMPOSE_BROKER_PUBLIC_URL"),
-        ];
-        for (flags, setting) in cases {
-            let text = match check(flags, CloudFoundry::default()) {
-                Ok(_) => panic!("{flags:?} was accepted"),
-                Err(error) => error.to_string(),
-            };
-            assert!(text.starts_with(setting) && !text.contains('\n'), "{text}");
-        }
-    }
-
-    #[test]
-    fn cloud_foundry_fills_in_what_is_not_set() {
-        let vcap = |name: &str| {
-            let text = match name {
-                "PORT" => "8123",
-                "VCAP_APPLICATION" => r#"{"application_uris":["broker.example.org"]}"#,
-                "VCAP_SERVICES" => r#"{"pg":[{"credentials":{"uri":"postgres://u:p@h/d"}}]}"#,
-                _ => return None,
-            };
-            Some(text.to_owned())
-        };
-        let cloud = || CloudFoundry::read(vcap).expect("readable");
-        let config = check(&[], cloud()).expect("a configuration");
-        assert_eq!(config.listen.to_string(), "0.0.0.0:8123");
-        assert_eq!(
-            config.public_url.as_deref(),
-            Some("https://broker.example.org")
-        );
-        assert_eq!(config.database_url.expose(), "postgres://u:p@h/d");
-        let flags = ["--listen", "127.0.0.1:1", "--public-url", "http://x/"];
-        let config = check(&flags, cloud()).expect("a configuration");
-        assert_eq!(config.listen.to_string(), "127.0.0.1:1");
-        assert_eq!(config.public_url.as_deref(), Some("http://x"));
-        let stray = CloudFoundry::read(|name| (name == "PORT").then(|| "x".to_owned()));
-        assert_eq!(stray.expect("not ours").port, None);
-        let secrets = SecretSettings {
-            encryption_keys: Some(Secret::new("short")),
-            ..SecretSettings::default()
-        };
-        let folder = tempfile::tempdir().expect("a folder");
-        let error = Config::check(
-            &settings(folder.path(), &[]),
-            secrets,
-            CloudFoundry::default(),
-        );
-        let error = error.err().map(|e| e.setting);
-        assert_eq!(error, Some("COMPOSE_BROKER_ENCRYPTION_KEYS"));
-    }
-}
+mod tests;

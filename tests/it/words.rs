@@ -92,13 +92,23 @@ fn a_result_that_nobody_reads_is_no_trouble_and_one_that_is_lost_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_empty_data_folder_is_told_in_one_line_that_names_the_setting() {
+async fn an_empty_path_is_told_in_one_line_that_names_the_setting() {
     let catalog = concat!(env!("CARGO_MANIFEST_DIR"), "/catalog.json");
-    let settings = [("DATA_DIR", ""), ("CATALOG", catalog)];
-    let settings = settings.map(|(name, value)| (name, value.to_owned()));
-    let told = refused(&Settings::from(settings)).await;
-    assert_one_line(&told, "COMPOSE_BROKER_DATA_DIR");
-    assert_eq!(told.status.code(), Some(1));
+    for name in [
+        "DATA_DIR",
+        "CATALOG",
+        "ENGINES_DIR",
+        "CLUSTERS",
+        "TLS_CERTIFICATE",
+        "TLS_KEY",
+        "CLOCK_OFFSET_FILE",
+    ] {
+        let mut settings = Settings::from([("CATALOG", catalog.to_owned())]);
+        settings.insert(name, String::new());
+        let told = refused(&settings).await;
+        assert_one_line(&told, &format!("COMPOSE_BROKER_{name}: is empty"));
+        assert_eq!(told.status.code(), Some(1));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,150 @@
+//! Settings as they are given, and what is wrong with them.
+
+use clap::Parser;
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::*;
+
+#[derive(Parser)]
+#[command(args_override_self = true)]
+struct Command {
+    #[command(flatten)]
+    settings: Settings,
+}
+
+fn settings(folder: &Path, flags: &[&str]) -> Settings {
+    let data = folder.join("data").display().to_string();
+    let catalog = concat!(env!("CARGO_MANIFEST_DIR"), "/catalog.json");
+    let mut line = vec!["test", "--data-dir", &data, "--catalog", catalog];
+    line.extend(flags);
+    Command::parse_from(line).settings
+}
+
+fn check(flags: &[&str], cloud: CloudFoundry) -> Result<Config, ConfigError> {
+    let folder = tempfile::tempdir().expect("a folder");
+    Config::check(
+        &settings(folder.path(), flags),
+        SecretSettings::default(),
+        cloud,
+    )
+}
+
+#[test]
+fn a_first_start_makes_secrets_that_a_second_one_finds() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = settings(folder.path(), &[]);
+    let first = Config::check(
+        &settings,
+        SecretSettings::default(),
+        CloudFoundry::default(),
+    )
+    .expect("a configuration");
+    assert!(!first.data_dir.exists() && first.has_new_keys());
+    first.keep().expect("kept");
+    let second = Config::check(
+        &settings,
+        SecretSettings::default(),
+        CloudFoundry::default(),
+    )
+    .expect("a configuration");
+    assert!(!second.has_new_keys());
+    second.keep().expect("kept");
+    assert!(first.keep().is_err(), "a start that came late");
+    assert_eq!(first.password, second.password);
+    let sealed = first.keys.seal("c", b"x").expect("sealed");
+    assert_eq!(second.keys.open("c", &sealed).expect("opens"), b"x");
+    for name in ["username", "password", "encryption_keys"] {
+        let file = fs::metadata(first.data_dir.join(name)).expect("a file");
+        assert_eq!(file.permissions().mode() & 0o777, 0o600, "{name}");
+    }
+    let shown = format!("{first:?}");
+    assert!(!shown.contains(first.password.expose()), "{shown}");
+}
+
+#[test]
+fn further_credentials_are_pairs_and_no_secret_is_told_of_a_wrong_one() {
+    let read = |text: &str| more_credentials(Some(&Secret::new(text)));
+    let pairs = read("new:a:b, old:c,\n").expect("pairs");
+    let pairs: Vec<_> = pairs
+        .iter()
+        .map(|c| (c.username.as_str(), c.password.expose()))
+        .collect();
+    assert_eq!(pairs, [("new", "a:b"), ("old", "c")]);
+    assert!(more_credentials(None).expect("none").is_empty());
+    for wrong in ["hidden", "a:b,hidden:", ":hidden"] {
+        let told = read(wrong).expect_err("refused").to_string();
+        assert!(
+            told.contains("MORE_CREDENTIALS") && !told.contains("hidden"),
+            "{told}"
+        );
+    }
+}
+
+#[test]
+fn a_wrong_value_names_its_setting_in_one_line() {
+    let cases: [(&[&str], &str); 11] = [
+        (&["--listen", "nowhere"], "COMPOSE_BROKER_LISTEN"),
+        (&["--public-url", "ftp://x"], "COMPOSE_BROKER_PUBLIC_URL"),
+        (&["--port-range", "9-1"], "COMPOSE_BROKER_PORT_RANGE"),
+        (&["--catalog", "/nonexistent"], "COMPOSE_BROKER_CATALOG"),
+        (&["--clusters", "/nonexistent"], "COMPOSE_BROKER_CLUSTERS"),
+        (
+            &["--backup-store", "file://relative"],
+            "COMPOSE_BROKER_BACKUP_STORE",
+        ),
+        (&["--username", "a:b"], "COMPOSE_BROKER_USERNAME"),
+        (
+            &["--restore-scope", "world"],
+            "COMPOSE_BROKER_RESTORE_SCOPE",
+        ),
+        (&["--log-format", "xml"], "COMPOSE_BROKER_LOG_FORMAT"),
+        (&["--log", "loud"], "COMPOSE_BROKER_LOG"),
+        (&["--listen", "0.0.0.0:1"], "COMPOSE_BROKER_PUBLIC_URL"),
+    ];
+    for (flags, setting) in cases {
+        let text = match check(flags, CloudFoundry::default()) {
+            Ok(_) => panic!("{flags:?} was accepted"),
+            Err(error) => error.to_string(),
+        };
+        assert!(text.starts_with(setting) && !text.contains('\n'), "{text}");
+    }
+}
+
+#[test]
+fn cloud_foundry_fills_in_what_is_not_set() {
+    let vcap = |name: &str| {
+        let text = match name {
+            "PORT" => "8123",
+            "VCAP_APPLICATION" => r#"{"application_uris":["broker.example.org"]}"#,
+            "VCAP_SERVICES" => r#"{"pg":[{"credentials":{"uri":"postgres://u:p@h/d"}}]}"#,
+            _ => return None,
+        };
+        Some(text.to_owned())
+    };
+    let cloud = || CloudFoundry::read(vcap).expect("readable");
+    let config = check(&[], cloud()).expect("a configuration");
+    assert_eq!(config.listen.to_string(), "0.0.0.0:8123");
+    assert_eq!(
+        config.public_url.as_deref(),
+        Some("https://broker.example.org")
+    );
+    assert_eq!(config.database_url.expose(), "postgres://u:p@h/d");
+    let flags = ["--listen", "127.0.0.1:1", "--public-url", "http://x/"];
+    let config = check(&flags, cloud()).expect("a configuration");
+    assert_eq!(config.listen.to_string(), "127.0.0.1:1");
+    assert_eq!(config.public_url.as_deref(), Some("http://x"));
+    let stray = CloudFoundry::read(|name| (name == "PORT").then(|| "x".to_owned()));
+    assert_eq!(stray.expect("not ours").port, None);
+    let secrets = SecretSettings {
+        encryption_keys: Some(Secret::new("short")),
+        ..SecretSettings::default()
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let error = Config::check(
+        &settings(folder.path(), &[]),
+        secrets,
+        CloudFoundry::default(),
+    );
+    let error = error.err().map(|e| e.setting);
+    assert_eq!(error, Some("COMPOSE_BROKER_ENCRYPTION_KEYS"));
+}
