@@ -29,7 +29,8 @@ use crate::{
         },
         observation::Observation,
         repair::{
-            Damage, Patient, Repair, Silences, all_hang, hang_patience, next_hung, next_repair,
+            Damage, Patient, Repair, Sign, Silences, all_hang, hang_patience, next_hung,
+            next_repair,
         },
     },
     provisioner::{self, ProvisionerError, SharedProvisioner},
@@ -224,14 +225,18 @@ impl Watchdog {
         processes: &[provisioner::Observation],
         alive: &[bool],
     ) -> Result<(), WatchError> {
-        let runs = |member: &Member| {
-            let process = processes.iter().find(|p| p.member == member.name);
-            process.is_some_and(|process| process.running)
-        };
-        let seen = deployment.members.iter().zip(alive);
-        let seen: Vec<(bool, bool)> = seen.map(|(m, alive)| (*alive, runs(m))).collect();
+        let signs = deployment.members.iter().zip(alive);
+        let signs: Vec<Sign> = signs
+            .map(|(member, alive)| {
+                let of_it = |p: &&provisioner::Observation| p.member == member.name && p.running;
+                Sign {
+                    answers: *alive,
+                    restarts: processes.iter().find(of_it).map(|p| p.restarts),
+                }
+            })
+            .collect();
         let members = self.with_known(deployment, |known| {
-            known.silences.note(self.begun.elapsed(), &seen)
+            known.silences.note(self.begun.elapsed(), &signs)
         });
         // A silence goes on meanwhile: what has members in hand may come again and again.
         if members.iter().all(|m| m.silent_for.is_none())

@@ -101,23 +101,47 @@ impl Liveness {
     }
 }
 
-/// Since when each member runs and gives no sign of life, in member order, as what had passed by then
-/// since a moment that all looks share.
+/// Since when the process of each member gives no sign of life, in member order.
 #[derive(Debug, Default)]
-pub struct Silences(Vec<Option<Duration>>);
+pub struct Silences(Vec<Option<Silence>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Silence {
+    /// What had passed since the moment that all looks share.
+    since: Duration,
+    /// How often the process had been started again.
+    restarts: u32,
+}
+
+/// A member at one look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sign {
+    /// It gives a sign of life.
+    pub answers: bool,
+    /// How often its process was started again; none while none runs.
+    pub restarts: Option<u32>,
+}
 
 impl Silences {
-    /// Notes what each member does now, whether it answers and whether it runs; returns for how long
-    /// each is silent. `now`: what has passed since the moment that all looks share.
-    pub fn note(&mut self, now: Duration, members: &[(bool, bool)]) -> Vec<Liveness> {
+    /// Notes what each member does now; returns for how long each is silent. A process that was started
+    /// anew begins anew. `now`: what has passed since the moment that all looks share.
+    pub fn note(&mut self, now: Duration, members: &[Sign]) -> Vec<Liveness> {
         self.0.resize(members.len(), None);
         let noted = self.0.iter_mut().zip(members);
         noted
-            .map(|(since, &(answers, runs))| {
-                *since = (runs && !answers).then(|| since.unwrap_or(now));
+            .map(|(silence, sign)| {
+                let before = silence.filter(|before| Some(before.restarts) == sign.restarts);
+                let begins = |restarts| Silence {
+                    since: now,
+                    restarts,
+                };
+                *silence = match sign.restarts {
+                    Some(restarts) if !sign.answers => Some(before.unwrap_or(begins(restarts))),
+                    _ => None,
+                };
                 Liveness {
-                    answers,
-                    silent_for: since.map(|since| now.saturating_sub(since)),
+                    answers: sign.answers,
+                    silent_for: silence.map(|silence| now.saturating_sub(silence.since)),
                 }
             })
             .collect()
@@ -193,13 +217,21 @@ mod tests {
         let mut silences = Silences::default();
         let silent = |seen: Vec<Liveness>| seen.iter().map(|m| m.silent_for).collect::<Vec<_>>();
         let seconds = |of: u64| Some(Duration::from_secs(of));
-        let (answers, hangs, ended) = ((true, true), (false, true), (false, false));
+        let sign = |answers, restarts| Sign { answers, restarts };
+        let (answers, hangs, ended) =
+            (sign(true, Some(0)), sign(false, Some(0)), sign(false, None));
         let seen = silences.note(at(0), &[answers, hangs, hangs]);
         assert_eq!(silent(seen), [None, seconds(0), seconds(0)]);
         let seen = silences.note(at(9), &[hangs, hangs, ended]);
         assert_eq!(silent(seen), [seconds(0), seconds(9), None]);
+        let seen = silences.note(at(12), &[answers, sign(false, Some(1)), hangs]);
+        assert_eq!(
+            silent(seen),
+            [None, seconds(0), seconds(0)],
+            "another process"
+        );
         silences.forget();
-        let seen = silences.note(at(12), &[answers, hangs, hangs]);
+        let seen = silences.note(at(15), &[answers, hangs, hangs]);
         assert_eq!(silent(seen), [None, seconds(0), seconds(0)]);
     }
 

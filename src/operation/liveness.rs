@@ -5,10 +5,13 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::{StepError, Work, members};
-use crate::model::{
-    deployment::{Deployment, DeploymentSecrets},
-    limits::LIVENESS_INTERVAL,
-    repair::{Silences, hang_patience, next_hung},
+use crate::{
+    model::{
+        deployment::{Deployment, DeploymentSecrets},
+        limits::LIVENESS_INTERVAL,
+        repair::{Sign, Silences, hang_patience, next_hung},
+    },
+    provisioner::Observation,
 };
 
 /// Watches over the members of one deployment.
@@ -75,10 +78,15 @@ impl<'w> Vigil<'w> {
         let alive = engine.alive(deployment, self.secrets).await?;
         let provisioner = &work.cluster(deployment)?.provisioner;
         let observed = provisioner.observe(&deployment.id).await?;
-        let runs = |name: &str| observed.iter().any(|m| m.member == name && m.running);
-        let seen = deployment.members.iter().zip(alive);
-        let seen: Vec<(bool, bool)> = seen.map(|(m, alive)| (alive, runs(&m.name))).collect();
-        let members = self.silences.note(now - self.begun, &seen);
+        let signs = deployment.members.iter().zip(alive);
+        let signs: Vec<Sign> = signs
+            .map(|(member, answers)| {
+                let of_it = |p: &&Observation| p.member == member.name && p.running;
+                let restarts = observed.iter().find(of_it).map(|p| p.restarts);
+                Sign { answers, restarts }
+            })
+            .collect();
+        let members = self.silences.note(now - self.begun, &signs);
         let Some(hung) = next_hung(&members, self.patience) else {
             self.seen = match self.silences.is_any() {
                 true => Seen::Silence,
