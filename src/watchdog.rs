@@ -29,11 +29,10 @@ use crate::{
         },
         observation::Observation,
         repair::{
-            Damage, Patient, Repair, Sign, Silences, all_hang, hang_patience, next_hung,
-            next_repair,
+            Damage, Patient, Repair, Silences, all_hang, hang_patience, next_hung, next_repair,
         },
     },
-    provisioner::{self, ProvisionerError, SharedProvisioner},
+    provisioner::{self, ProvisionerError, SharedProvisioner, signs_of_life},
 };
 
 /// Watches over members.
@@ -225,16 +224,7 @@ impl Watchdog {
         processes: &[provisioner::Observation],
         alive: &[bool],
     ) -> Result<(), WatchError> {
-        let signs = deployment.members.iter().zip(alive);
-        let signs: Vec<Sign> = signs
-            .map(|(member, alive)| {
-                let of_it = |p: &&provisioner::Observation| p.member == member.name && p.running;
-                Sign {
-                    answers: *alive,
-                    restarts: processes.iter().find(of_it).map(|p| p.restarts),
-                }
-            })
-            .collect();
+        let signs = signs_of_life(deployment, alive, processes);
         let members = self.with_known(deployment, |known| {
             known.silences.note(self.begun.elapsed(), &signs)
         });

@@ -98,7 +98,7 @@ impl Session {
             .collect();
         let told = self
             .osb
-            .operator(Method::GET, &["operations"], &query, 200)
+            .operator(Method::GET, &["operations"], &query, None, 200)
             .await?;
         let Some(listed) = told["operations"].as_array() else {
             let text = "the broker's answer lists no operations";
@@ -135,7 +135,7 @@ impl Session {
     async fn about(&self, method: Method, id: &str, verb: Option<&str>) -> Result<Value> {
         let path: Vec<&str> = ["operations", id].into_iter().chain(verb).collect();
         let status = if verb.is_some() { 202 } else { 200 };
-        self.osb.operator(method, &path, &[], status).await
+        self.osb.operator(method, &path, &[], None, status).await
     }
 }
 

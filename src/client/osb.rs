@@ -115,20 +115,12 @@ impl Osb {
         method: Method,
         path: &[&str],
         query: &[(&str, &str)],
+        body: Option<&Value>,
         expected: u16,
     ) -> Result<Value> {
         let path = [&["operator"], path].concat();
         let url = below(&self.base, &path, query);
-        self.call(method, &url, None).await?.expect(expected)
-    }
-
-    /// Asks for something that operators have done, at `path` below their place.
-    pub async fn ask_operator(&self, path: &[&str], body: &Value, expected: u16) -> Result<Value> {
-        let path = [&["operator"], path].concat();
-        let url = below(&self.base, &path, &[]);
-        self.call(Method::POST, &url, Some(body))
-            .await?
-            .expect(expected)
+        self.call(method, &url, body).await?.expect(expected)
     }
 
     /// Asks for an instance.

@@ -1,6 +1,7 @@
 //! Has a database made anew whose majority is lost. Only a broker's operator may, and says yes after what
 //! that loses was told.
 
+use hyper::Method;
 use serde_json::{Value, json};
 
 use super::{
@@ -63,7 +64,10 @@ impl Session {
         let body = of.body()?;
         let path = ["instances", &of.instance, "recover"];
         let status = if of.yes { 202 } else { 200 };
-        let told = self.osb.ask_operator(&path, &body, status).await?;
+        let asked = self
+            .osb
+            .operator(Method::POST, &path, &[], Some(&body), status);
+        let told = asked.await?;
         if of.yes {
             let id = text(&told, "operation");
             self.show.note(&format!(

@@ -9,9 +9,9 @@ use crate::{
     model::{
         deployment::{Deployment, DeploymentSecrets},
         limits::LIVENESS_INTERVAL,
-        repair::{Sign, Silences, hang_patience, next_hung},
+        repair::{Silences, hang_patience, next_hung},
     },
-    provisioner::Observation,
+    provisioner::signs_of_life,
 };
 
 /// Watches over the members of one deployment.
@@ -23,7 +23,6 @@ pub struct Vigil<'w> {
     silences: Silences,
     begun: Instant,
     asked: Option<Instant>,
-    seen: Seen,
 }
 
 /// What a look found.
@@ -53,7 +52,6 @@ impl<'w> Vigil<'w> {
             silences: Silences::default(),
             begun: Instant::now(),
             asked: None,
-            seen: Seen::Nothing,
         })
     }
 
@@ -70,7 +68,7 @@ impl<'w> Vigil<'w> {
             .asked
             .is_some_and(|asked| now - asked < LIVENESS_INTERVAL)
         {
-            return Ok(self.seen);
+            return Ok(self.seen());
         }
         self.asked = Some(now);
         let (work, deployment) = (self.work, self.deployment);
@@ -78,21 +76,10 @@ impl<'w> Vigil<'w> {
         let alive = engine.alive(deployment, self.secrets).await?;
         let provisioner = &work.cluster(deployment)?.provisioner;
         let observed = provisioner.observe(&deployment.id).await?;
-        let signs = deployment.members.iter().zip(alive);
-        let signs: Vec<Sign> = signs
-            .map(|(member, answers)| {
-                let of_it = |p: &&Observation| p.member == member.name && p.running;
-                let restarts = observed.iter().find(of_it).map(|p| p.restarts);
-                Sign { answers, restarts }
-            })
-            .collect();
+        let signs = signs_of_life(deployment, &alive, &observed);
         let members = self.silences.note(now - self.begun, &signs);
         let Some(hung) = next_hung(&members, self.patience) else {
-            self.seen = match self.silences.is_any() {
-                true => Seen::Silence,
-                false => Seen::Nothing,
-            };
-            return Ok(self.seen);
+            return Ok(self.seen());
         };
         let name = &deployment.members[hung].name;
         log::warn!(deployment:% = deployment.id, member = name.as_str();
@@ -100,8 +87,14 @@ impl<'w> Vigil<'w> {
              anew", members[hung].silent_for.unwrap_or_default());
         provisioner.restart(&deployment.id, name).await?;
         self.silences.forget();
-        self.seen = Seen::Nothing;
         Ok(Seen::Restart)
+    }
+
+    fn seen(&self) -> Seen {
+        match self.silences.is_any() {
+            true => Seen::Silence,
+            false => Seen::Nothing,
+        }
     }
 
     /// Goes on until a look fails.

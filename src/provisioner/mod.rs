@@ -11,8 +11,10 @@ use chrono::{DateTime, Utc};
 
 use crate::{
     model::{
+        deployment::Deployment,
         ids::DeploymentId,
         logfile::{LogPart, Logfile},
+        repair::Sign,
         server::{MemberSeen, Server, Task},
         version::Version,
     },
@@ -156,6 +158,25 @@ pub struct Observation {
     pub restarts: u32,
     /// It is not started, because what it kept is gone.
     pub has_lost_data: bool,
+}
+
+/// What each member of a deployment shows of its life, in member order: whether it is `alive`, and the
+/// process that it has.
+pub fn signs_of_life(
+    deployment: &Deployment,
+    alive: &[bool],
+    processes: &[Observation],
+) -> Vec<Sign> {
+    let members = deployment.members.iter().zip(alive);
+    members
+        .map(|(member, answers)| {
+            let of_it = |process: &&Observation| process.member == member.name && process.running;
+            Sign {
+                answers: *answers,
+                restarts: processes.iter().find(of_it).map(|process| process.restarts),
+            }
+        })
+        .collect()
 }
 
 /// A file of a member.

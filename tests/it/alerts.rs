@@ -1,13 +1,10 @@
 //! Alerts: what goes wrong is told, and is told no more when it is well again.
 
-use compose_broker::{
-    app::Surroundings,
-    model::{
-        limits::{
-            BACKUP_FAILURES_TELLING, BACKUP_LATE_AFTER, SCHEDULE_RETRY_FIRST, SCHEDULE_RETRY_MAX,
-        },
-        operation::{Operation, OperationKind, OperationState},
+use compose_broker::model::{
+    limits::{
+        BACKUP_FAILURES_TELLING, BACKUP_LATE_AFTER, SCHEDULE_RETRY_FIRST, SCHEDULE_RETRY_MAX,
     },
+    operation::{Operation, OperationKind, OperationState},
 };
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -121,11 +118,7 @@ async fn failed_backups(inside: &Inside, times: u32) {
 #[tokio::test(flavor = "multi_thread")]
 async fn scheduled_backups_that_fail_are_told_of_and_late_ones_more_so() {
     let (clock, script) = (TestClock::default(), Script::default());
-    let surroundings = Surroundings {
-        clock: clock.clock(),
-        ..script.surroundings()
-    };
-    let broker = TestBroker::start_with(&[], surroundings).await;
+    let broker = TestBroker::start_with(&[], script.surroundings_at(&clock)).await;
     broker.provision("i", json!({})).await;
     let credentials = broker.bind("i", "b").await;
     let failing = script.fail(OperationKind::Backup, "snapshot");

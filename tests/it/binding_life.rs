@@ -80,11 +80,7 @@ fn time(told: &Value) -> DateTime<Utc> {
 /// A broker with instance `i`, whose clock and steps are in the test's hand.
 async fn with_an_instance(parameters: Value) -> (TestBroker, TestClock, Script) {
     let (clock, script) = (TestClock::default(), Script::default());
-    let surroundings = Surroundings {
-        clock: clock.clock(),
-        ..script.surroundings()
-    };
-    let broker = TestBroker::start_with(&[], surroundings).await;
+    let broker = TestBroker::start_with(&[], script.surroundings_at(&clock)).await;
     broker.provision("i", parameters).await;
     (broker, clock, script)
 }

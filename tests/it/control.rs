@@ -263,6 +263,14 @@ impl Script {
         }
     }
 
+    /// The same with a clock in the test's hand.
+    pub fn surroundings_at(&self, clock: &TestClock) -> Surroundings {
+        Surroundings {
+            clock: clock.clock(),
+            ..self.surroundings()
+        }
+    }
+
     fn rules(&self) -> MutexGuard<'_, Vec<Rule>> {
         self.0.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -4,13 +4,10 @@
 use std::{fs, path::Path};
 
 use chrono::{DateTime, Days, NaiveTime, TimeDelta, Utc};
-use compose_broker::{
-    app::Surroundings,
-    model::{
-        ids::InstanceId,
-        operation::OperationKind,
-        schedule::{minute_of_day, slot_after},
-    },
+use compose_broker::model::{
+    ids::InstanceId,
+    operation::OperationKind,
+    schedule::{minute_of_day, slot_after},
 };
 use reqwest::{Method, StatusCode};
 use serde_json::json;
@@ -42,11 +39,7 @@ async fn pictures_for_the_docs() {
             .and_time(midnight)
             .and_utc(),
     );
-    let surroundings = Surroundings {
-        clock: clock.clock(),
-        ..script.surroundings()
-    };
-    let broker = TestBroker::start_with(&[], surroundings).await;
+    let broker = TestBroker::start_with(&[], script.surroundings_at(&clock)).await;
     let body = json!({
         "service_id": SERVICE, "plan_id": STANDARD,
         "organization_guid": "c1a9d7a4-1d5f-4c08-9b57-3d2f60c9f1ab",

@@ -241,11 +241,7 @@ async fn members_that_do_not_answer_are_left_alone_for_a_while() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ends_of_bindings_of_an_instance_follow_each_other_and_let_nobody_in_meanwhile() {
     let (clock, script) = (TestClock::default(), Script::default());
-    let surroundings = Surroundings {
-        clock: clock.clock(),
-        ..script.surroundings()
-    };
-    let broker = TestBroker::start_with(&[], surroundings).await;
+    let broker = TestBroker::start_with(&[], script.surroundings_at(&clock)).await;
     broker.provision("i", json!({})).await;
     let inside = Inside::of(&broker);
     let body = json!({

@@ -80,6 +80,16 @@ async fn with_an_older_store(
     (broker, credentials, backup)
 }
 
+/// A broker with an instance `i` and a backup of it, and nothing under way.
+async fn with_a_backup() -> (TestBroker, Value, Value) {
+    let broker = TestBroker::start().await;
+    broker.provision("i", json!({})).await;
+    let credentials = broker.bind("i", "app").await;
+    let backup = broker.back_up(&credentials).await;
+    Inside::of(&broker).idle("i").await;
+    (broker, credentials, backup)
+}
+
 fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a folder");
     for file in fs::read_dir(from).expect("a folder") {
@@ -90,11 +100,7 @@ fn copy_folder(from: &Path, to: &Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_whose_bytes_are_lost_fails_on_command() {
-    let broker = TestBroker::start().await;
-    broker.provision("i", json!({})).await;
-    let credentials = broker.bind("i", "app").await;
-    let backup = broker.back_up(&credentials).await;
-    Inside::of(&broker).idle("i").await;
+    let (broker, credentials, backup) = with_a_backup().await;
     assert_eq!(look(&broker).await, json!([]));
 
     let folder = folder(&broker, &backup);
@@ -128,11 +134,7 @@ async fn a_backup_whose_bytes_are_lost_fails_on_command() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_whose_bytes_were_only_away_is_as_good_as_before() {
-    let broker = TestBroker::start().await;
-    broker.provision("i", json!({})).await;
-    let credentials = broker.bind("i", "app").await;
-    let backup = broker.back_up(&credentials).await;
-    Inside::of(&broker).idle("i").await;
+    let (broker, credentials, backup) = with_a_backup().await;
     let folder = folder(&broker, &backup);
     let away = folder.with_extension("away");
     fs::rename(&folder, &away).expect("moved");

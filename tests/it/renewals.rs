@@ -459,11 +459,7 @@ async fn a_member_that_loses_its_data_midway_is_replaced_first() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_renewed_is_told_of_from_60_days_on_until_it_is() {
     let (script, clock) = (Script::default(), TestClock::default());
-    let surroundings = Surroundings {
-        clock: clock.clock(),
-        ..script.surroundings()
-    };
-    let broker = TestBroker::start_with(&[], surroundings).await;
+    let broker = TestBroker::start_with(&[], script.surroundings_at(&clock)).await;
     broker
         .provision("i", json!({ "db_version": "3.7.3" }))
         .await;
@@ -545,11 +541,7 @@ async fn no_authority_comes_or_goes_by_a_clock_in_doubt() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renewal_gives_way_to_all_else_while_the_clock_is_in_doubt() {
     let (clock, script) = (TestClock::default(), Script::default());
-    let surroundings = Surroundings {
-        clock: clock.clock(),
-        ..script.surroundings()
-    };
-    let broker = TestBroker::start_with(&[], surroundings).await;
+    let broker = TestBroker::start_with(&[], script.surroundings_at(&clock)).await;
     broker.provision("i", json!({})).await;
     let held = script.hold(OperationKind::Renew, "renew");
     let path = "/operator/instances/i/renew";

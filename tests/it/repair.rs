@@ -29,7 +29,7 @@ use crate::{
         Answer, SERVICE, TestBroker, answer, eventually, instance_path, kill, new_folder,
         processes_below, text,
     },
-    control::{self, Script},
+    control::{self, InForce, Script},
     etcd,
     inside::Inside,
 };
@@ -482,20 +482,26 @@ async fn a_majority_that_hangs_is_started_anew_one_after_the_other() {
     is_whole(&credentials, "m2").await;
 }
 
+/// An update of `i` that has checked everything and has touched no member yet.
+async fn held_before_it_rolls(broker: &TestBroker, script: &Script) -> (InForce, Answer) {
+    let held = script.hold(OperationKind::Update, "roll");
+    let accepted = patch(broker, json!({ "units": 2 })).await;
+    let inside = Inside::of(broker);
+    eventually("an update that is held", || async {
+        let update = inside.newest("i", OperationKind::Update).await;
+        inside.is_recorded(&update, "check").await.then_some(())
+    })
+    .await;
+    (held, accepted)
+}
+
 /// A member that loses its data while an update has the members in hand is replaced by it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_loses_its_data_during_an_update_is_replaced_by_it() {
     let script = Script::default();
     let broker = TestBroker::start_with(&[], script.surroundings()).await;
     let credentials = with_keys(&broker, "3.6.16").await;
-    let held = script.hold(OperationKind::Update, "roll");
-    let accepted = patch(&broker, json!({ "units": 2 })).await;
-    let inside = Inside::of(&broker);
-    eventually("an update that is held", || async {
-        let update = inside.newest("i", OperationKind::Update).await;
-        inside.is_recorded(&update, "check").await.then_some(())
-    })
-    .await;
+    let (held, accepted) = held_before_it_rolls(&broker, &script).await;
     lose(&broker, "m2").await;
     drop(held);
     let end = broker.instance_end("i", &accepted.body).await;
@@ -511,14 +517,7 @@ async fn a_member_that_hangs_during_an_update_is_started_anew_by_it() {
     let script = Script::default();
     let broker = TestBroker::start_with(&[], script.surroundings()).await;
     let credentials = with_keys(&broker, "3.6.16").await;
-    let held = script.hold(OperationKind::Update, "roll");
-    let accepted = patch(&broker, json!({ "units": 2 })).await;
-    let inside = Inside::of(&broker);
-    eventually("an update that is held", || async {
-        let update = inside.newest("i", OperationKind::Update).await;
-        inside.is_recorded(&update, "check").await.then_some(())
-    })
-    .await;
+    let (held, accepted) = held_before_it_rolls(&broker, &script).await;
     signal(process_of(&broker, "m1").expect("a process"), Signal::STOP);
     drop(held);
     let begun = Instant::now();

@@ -1,7 +1,7 @@
 //! Restores that a user of the source asks the broker itself for: the new instance's name, who may
 //! reach it, and that it is an instance like any other.
 
-use compose_broker::{app::Surroundings, model::operation::OperationKind};
+use compose_broker::model::operation::OperationKind;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -265,11 +265,7 @@ async fn nobody_else_reaches_what_was_restored() {
 async fn names_are_given_and_taken_once() {
     let script = Script::default();
     let clock = TestClock::default();
-    let surroundings = Surroundings {
-        clock: clock.clock(),
-        ..script.surroundings()
-    };
-    let broker = TestBroker::start_with(&[], surroundings).await;
+    let broker = TestBroker::start_with(&[], script.surroundings_at(&clock)).await;
     let (mine, backup) = source(&broker, json!({ "db_version": "3.4.23" })).await;
     let held = script.hold(OperationKind::Restore, "allocate");
     // A platform's own name counts, also one that looks like ours.

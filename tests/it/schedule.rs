@@ -50,11 +50,7 @@ impl Calendar {
     async fn begin_with(flags: &[&str]) -> Self {
         let (clock, script) = (TestClock::default(), Script::default());
         clock.set(at(BEGIN));
-        let surroundings = Surroundings {
-            clock: clock.clock(),
-            ..script.surroundings()
-        };
-        let broker = TestBroker::start_with(flags, surroundings).await;
+        let broker = TestBroker::start_with(flags, script.surroundings_at(&clock)).await;
         broker.provision("i", json!({})).await;
         let credentials = broker.bind("i", "b").await;
         Self {

@@ -24,7 +24,17 @@ pub(super) fn peer(member: &Member) -> &Address {
 /// Where clients reach the members, in member order.
 pub(super) fn client_urls(deployment: &Deployment) -> Vec<String> {
     let members = deployment.members.iter();
-    members.map(|member| url(client(member))).collect()
+    members.map(client_url).collect()
+}
+
+/// Where clients reach a member, as a URL.
+pub(super) fn client_url(member: &Member) -> String {
+    url(client(member))
+}
+
+/// Where the other members reach a member, as a URL.
+pub(super) fn peer_url(member: &Member) -> String {
+    url(peer(member))
 }
 
 /// Members speak TLS alone, to clients and to each other.
@@ -35,17 +45,9 @@ pub(super) fn url(address: &Address) -> String {
 /// A member that was part of its cluster once, at these ports.
 #[cfg(test)]
 pub(super) fn member_at(name: &str, host: &str, ports: [u16; 2]) -> Member {
-    let at = |port| Address {
-        host: host.to_owned(),
-        port,
-    };
     Member {
         name: name.to_owned(),
-        addresses: PORTS
-            .map(str::to_owned)
-            .into_iter()
-            .zip(ports.map(at))
-            .collect(),
+        addresses: super::PROFILE.addresses(host, &ports),
         shape: None,
         checkpointing: false,
         membership: crate::model::deployment::Membership::Joined,

@@ -252,7 +252,7 @@ impl<'a> Cluster<'a> {
         let options = ConnectOptions::new()
             .with_tls(self.tls.clone())
             .with_connect_timeout(ENGINE_CONNECT_TIMEOUT);
-        Ok(Client::connect([addresses::url(addresses::client(member))], Some(options)).await?)
+        Ok(Client::connect([addresses::client_url(member)], Some(options)).await?)
     }
 
     /// Logs the client in with the administrator's password.

@@ -88,7 +88,7 @@ pub(super) async fn add(cluster: &Cluster<'_>, place: usize) -> Result<(), Engin
 }
 
 fn peer_url(deployment: &Deployment, place: usize) -> String {
-    addresses::url(addresses::peer(&deployment.members[place]))
+    addresses::peer_url(&deployment.members[place])
 }
 
 /// Waits, for `patience` at the most, until the member at `place` has a vote: one that has none gets

@@ -13,10 +13,7 @@ use crate::{
     },
 };
 
-use super::{
-    NAME, PROFILE,
-    addresses::{self, url},
-};
+use super::{NAME, PROFILE, addresses};
 
 const CA_FILE: &str = "ca.crt";
 const CERTIFICATE_FILE: &str = "member.crt";
@@ -105,8 +102,8 @@ const HISTORY_RETENTION: &str = "1h";
 
 fn member_args(deployment: &Deployment, member: &Member, access: Access) -> Vec<String> {
     let shape = deployment.shape_of(member);
-    let client = url(addresses::client(member));
-    let peer = url(addresses::peer(member));
+    let client = addresses::client_url(member);
+    let peer = addresses::peer_url(member);
     let mut args = vec![
         format!("--data-dir={}", data_dir()),
         format!("--listen-client-urls={client}"),
@@ -168,7 +165,7 @@ fn identity_args(deployment: &Deployment, member: &Member) -> [String; 4] {
     let peers: Vec<String> = deployment
         .members
         .iter()
-        .map(|peer| format!("{}={}", peer.name, url(addresses::peer(peer))))
+        .map(|peer| format!("{}={}", peer.name, addresses::peer_url(peer)))
         .collect();
     [
         format!("--name={}", member.name),
@@ -176,7 +173,7 @@ fn identity_args(deployment: &Deployment, member: &Member) -> [String; 4] {
         format!("--initial-cluster-token={}", deployment.id),
         format!(
             "--initial-advertise-peer-urls={}",
-            url(addresses::peer(member))
+            addresses::peer_url(member)
         ),
     ]
 }

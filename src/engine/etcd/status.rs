@@ -38,7 +38,7 @@ async fn observe_one(cluster: &Cluster<'_>, member: &Member) -> MemberObservatio
     };
     MemberObservation {
         name: member.name.clone(),
-        url: addresses::url(addresses::client(member)),
+        url: addresses::client_url(member),
         health,
     }
 }

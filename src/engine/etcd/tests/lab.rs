@@ -19,7 +19,7 @@ use crate::{
         Engine, EngineError, FilesOfMember, Inspection, Snapshot,
         etcd::{
             Etcd,
-            addresses::{client, member_at, url},
+            addresses::{client_url, member_at},
         },
     },
     model::{
@@ -386,7 +386,7 @@ impl Lab {
         if let Some((name, password)) = user {
             options = options.with_user(name, password);
         }
-        Client::connect([url(client(member))], Some(options)).await
+        Client::connect([client_url(member)], Some(options)).await
     }
 }
 

@@ -262,10 +262,7 @@ fn shows_its_members(lab: &Lab, user: &DatabaseUser) {
     };
     let output = lab.run("m0", &task).expect("works for its user");
     for member in &lab.deployment.members {
-        assert!(
-            output.contains(&addresses::url(addresses::client(member))),
-            "{output}"
-        );
+        assert!(output.contains(&addresses::client_url(member)), "{output}");
     }
 }
 
