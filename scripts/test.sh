@@ -7,8 +7,16 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 built=${CARGO_TARGET_DIR:-target}/debug
 summary=()
 
+# What each test that fell said, which the rest of the output may be too long for.
+told=$(mktemp)
+
 report() {
     local status=$?
+    if ((status)); then
+        printf '\n== what fell\n'
+        grep -A 6 'panicked at ' "$told" || true
+    fi
+    rm -f "$told"
     printf '\n== durations\n'
     printf '%s\n' "${summary[@]}"
     exit "$status"
@@ -30,7 +38,11 @@ stage format cargo fmt --check
 stage lint cargo clippy --all-targets --all-features --locked -- -D warnings
 # Tests wait for databases more than they compute.
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) + 1))}
-stage tests cargo test --locked
+run_tests() {
+    # The first lines of a panic say more than where it came through.
+    RUST_BACKTRACE=0 cargo test --locked 2>&1 | tee "$told"
+}
+stage tests run_tests
 stage binaries cargo build --locked --bin compose-broker --example demo
 stage demo "$built/examples/demo" --broker "$built/compose-broker" --plain
 stage fuzz scripts/fuzz.sh

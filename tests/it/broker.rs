@@ -24,7 +24,7 @@ pub const STANDARD: &str = "b8a0d3f4-7c1e-4b5f-9a52-1de2c4f60a11";
 pub const ENTERPRISE: &str = "c2f7e6a9-0d4b-4c83-b1f6-58a9e3d7b212";
 
 /// Whatever a test waits for must have come by then, also on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 /// How often members are looked for that are left at the end.
 const LOOKS_MAX: u32 = 250;
 /// A broker that is no longer needed has this long to let go of its work.

@@ -86,13 +86,15 @@ pub async fn fill(client: &mut Client, count: usize, value: &str) {
 
 /// All keys and values, by key.
 pub async fn dump(client: &mut Client) -> Vec<(String, String)> {
+    read(client).await.expect("a get")
+}
+
+/// All keys and values, by key, of a member that may not answer.
+pub async fn read(client: &mut Client) -> Result<Vec<(String, String)>, etcd_client::Error> {
     let all = client
         .get("", Some(GetOptions::new().with_all_keys()))
-        .await
-        .expect("a get");
+        .await?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    all.kvs()
-        .iter()
-        .map(|kv| (text(kv.key()), text(kv.value())))
-        .collect()
+    let pairs = all.kvs().iter();
+    Ok(pairs.map(|kv| (text(kv.key()), text(kv.value()))).collect())
 }

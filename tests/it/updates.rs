@@ -383,8 +383,9 @@ pub async fn assert_same_everywhere(credentials: &Value, keys: usize) {
     eventually("the same keys everywhere", || async {
         let mut seen = Vec::new();
         for field in ["uri", "uri_direct_1", "uri_direct_2"] {
-            let mut member = etcd::connect_to(credentials, field).await.expect("a login");
-            let found = etcd::dump(&mut member).await;
+            // On a busy machine an election may be under way again.
+            let mut member = etcd::connect_to(credentials, field).await.ok()?;
+            let found = etcd::read(&mut member).await.ok()?;
             assert!(found.len() >= keys, "{} of {keys} keys", found.len());
             seen.push(found);
         }
