@@ -25,6 +25,8 @@ pub mod provisioner;
 pub mod store;
 pub mod volumes;
 
+pub mod workbench;
+
 pub mod caller;
 pub mod clock;
 pub mod folder;

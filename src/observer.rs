@@ -22,6 +22,7 @@ use crate::{
     clock::Clock,
     engine::{EngineError, SharedEngine},
     model::{
+        backup::SnapshotContent,
         deployment::{Deployment, DeploymentSecrets, Member},
         engine::Obstacle,
         failure::chain,
@@ -332,11 +333,22 @@ impl Looker {
             .get(&deployment.cluster)
             .ok_or_else(|| LookError::UnknownCluster(deployment.cluster.clone()))?;
         let mut remains = Vec::new();
-        for (member, seen) in deployment.members.iter().zip(&seen.members) {
+        let members = deployment.members.iter().zip(&seen.members);
+        for (place, (member, seen)) in members.enumerate() {
             let mut data = data_left(deployment, member, engine, provisioner).await?;
             if let Some(data) = data.as_mut().filter(|_| !serving) {
-                let reading = revision(deployment, member, engine, provisioner);
-                data.revision = timeout(SURVEY_TIMEOUT, reading).await.ok().flatten();
+                let reading = engine.survey(deployment, place, provisioner.as_ref());
+                match timeout(SURVEY_TIMEOUT, reading).await {
+                    Ok(Ok(content)) => data.content = content,
+                    Ok(Err(error)) => {
+                        log::warn!(deployment:% = deployment.id, member = member.name.as_str();
+                        "{}", chain(&error))
+                    }
+                    Err(_) => {
+                        log::warn!(deployment:% = deployment.id, member = member.name.as_str();
+                        "its data was not read in time")
+                    }
+                }
             }
             remains.push(Remains {
                 member: member.name.clone(),
@@ -417,45 +429,9 @@ async fn data_left(
         .await?;
     let database = files.iter().find(|file| (wanted.has)(&file.name));
     Ok(database.filter(|_| !lost).map(|file| DataLeft {
-        revision: None,
+        content: SnapshotContent::default(),
         written_at: file.written_at,
     }))
-}
-
-/// The newest revision in a member's database, by a copy of it: the member may have it open.
-async fn revision(
-    deployment: &Deployment,
-    member: &Member,
-    engine: &SharedEngine,
-    provisioner: &SharedProvisioner,
-) -> Option<i64> {
-    let wanted = engine.database_file();
-    let id = &deployment.id;
-    let files = provisioner
-        .files(id, &member.name, wanted.folder)
-        .await
-        .ok()?;
-    let file = files.into_iter().find(|file| (wanted.has)(&file.name))?;
-    let path = format!("{}/{}", wanted.folder, file.name);
-    let copy = format!("survey-{}.db", member.name);
-    let read = async {
-        provisioner
-            .stage_file(id, &member.name, &path, &copy)
-            .await?;
-        let task = engine.inspect_task(deployment.shape_of(member).version, &copy);
-        provisioner.run(id, &member.name, &task).await
-    };
-    let printed = read.await;
-    if let Err(error) = provisioner.unstage(id, &copy).await {
-        log::warn!(deployment:% = id; "{}", chain(&error));
-    }
-    let revision = printed.map(|printed| engine.parse_inspection(&printed).ok());
-    revision
-        .inspect_err(|error| {
-            log::warn!(deployment:% = id, member = member.name.as_str(); "{}", chain(error));
-        })
-        .ok()?
-        .map(|inspection| inspection.revision)
 }
 
 /// A look that is under way; however it ends, the next one may begin.

@@ -9,7 +9,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::{BackupStoreError, folder::FolderStore};
 use crate::{
     model::{
-        backup::{BackupKind, MANIFEST_FORMAT, Manifest, SnapshotContent, StoredSnapshot},
+        backup::{BackupKind, MANIFEST_FORMAT, Manifest, StoredSnapshot},
         tenant::Tenant,
     },
     stream::ByteStream,
@@ -96,10 +96,7 @@ pub fn manifest(stored: StoredSnapshot) -> Manifest {
         engine: "etcd".into(),
         version: "3.5.16".parse().expect("a version"),
         units: 1,
-        content: SnapshotContent {
-            revision: 1234,
-            keys: 56,
-        },
+        content: [("revision", 1234), ("keys", 56)].into(),
         stored,
         requested_at: at(0),
         started_at: at(1),

@@ -15,6 +15,7 @@ use crate::{
         backup::{Backup, BackupState},
         catalog::Placement,
         deployment::{Deployment, Notes},
+        engine::Profile,
         ids::{BackupId, InstanceId, OperationId},
         instance::{Instance, InstanceState, dashboard_url},
         limits::{INSTANCES_ON_A_PAGE, RECIPES_MAX},
@@ -29,6 +30,8 @@ use crate::{
 pub struct InstanceView {
     /// The instance and its deployment.
     pub of: DeploymentView,
+    /// What is known of its engine; absent: this broker has it no more.
+    pub profile: Option<&'static Profile>,
     /// The offering's name; its id when the catalog has it no more.
     pub offering: String,
     /// The plan's name; its id when the catalog has it no more.
@@ -186,6 +189,7 @@ impl Broker {
         let offering = catalog.offering(&instance.service_id);
         let plan = offering.and_then(|o| o.plan(&instance.plan_id));
         Ok(InstanceView {
+            profile: self.profile(&deployment.engine).ok(),
             offering: offering_name,
             plan: plan_name,
             placement: plan.map_or(Placement::Default, |p| p.rules.placement),

@@ -29,7 +29,8 @@ impl Broker {
         let (deployment, backups) = self.store.read(read).await??;
         let members = self.survey(&deployment).await?;
         let now = self.clock.now();
-        Ok(Recovery::plan(&wanted, members, &backups, now))
+        let profile = self.profile(&deployment.engine)?;
+        Ok(Recovery::plan(profile, &wanted, members, &backups, now))
     }
 
     /// Accepts a recovery. While one goes on, tells of that. What has the members in hand gives way: it

@@ -11,10 +11,7 @@ use crate::{
     backup_store::folder::FolderStore,
     engine::etcd,
     model::{
-        backup::{
-            Backup, BackupKind, BackupState, MANIFEST_FORMAT, Manifest, SnapshotContent,
-            StoredSnapshot,
-        },
+        backup::{Backup, BackupKind, BackupState, MANIFEST_FORMAT, Manifest, StoredSnapshot},
         catalog::Catalog,
         deployment::Deployment,
         engine::Obstacle,
@@ -275,10 +272,7 @@ impl Office {
                     engine: "etcd".to_owned(),
                     version: deployment.version,
                     units: deployment.units,
-                    content: SnapshotContent {
-                        revision: 1,
-                        keys: 0,
-                    },
+                    content: [("revision", 1), ("keys", 0)].into(),
                     stored: StoredSnapshot {
                         snapshot_bytes: bytes,
                         snapshot_sha256: String::new(),

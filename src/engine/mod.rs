@@ -19,11 +19,12 @@ use crate::{
         observation::MemberObservation,
         renewal::{Certificates, Renewal},
         secret::Secret,
-        server::{Server, Task},
+        server::Server,
         version::Version,
     },
     seal::SealError,
     stream::ByteStream,
+    workbench::{ProvisionerError, Workbench},
 };
 
 pub mod etcd;
@@ -67,6 +68,9 @@ pub enum EngineError {
     /// A password could not be made.
     #[error("cannot make a password")]
     Password(#[from] SealError),
+    /// What was to be done where members run was not done.
+    #[error(transparent)]
+    Workbench(#[from] ProvisionerError),
 }
 
 impl EngineError {
@@ -87,19 +91,29 @@ pub struct Snapshot {
     /// About how many bytes will come, for progress.
     pub bytes_expected: u64,
     /// What is in the snapshot, when nobody wrote at the moment it was begun. Otherwise the stored
-    /// snapshot tells ([`Engine::inspect_task`], then [`Engine::keys_at`] with its revision).
+    /// snapshot tells ([`Engine::describe`]).
     pub known: Option<SnapshotContent>,
     /// The snapshot. It ends without an error only when the engine sent all of it; whether it is
     /// whole is for the reader to check ([`Engine::check_trailer`]).
     pub content: ByteStream,
 }
 
-/// What the engine's own tool reads from a snapshot file.
+/// What an engine finds out about a stored snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Inspection {
-    /// The newest revision among the stored entries. It is the snapshot's own revision unless the
-    /// newest entries were compacted away; [`Engine::keys_at`] fails in that case.
-    pub revision: i64,
+pub enum Description {
+    /// This is in it.
+    Content(SnapshotContent),
+    /// It cannot be told any more, for this reason: another snapshot has to be taken.
+    Unknown(String),
+}
+
+/// What a member's data is made of: a file on the stage, by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seed<'a> {
+    /// A snapshot.
+    Snapshot(&'a str),
+    /// What [`Engine::salvage`] has put there.
+    Salvage(&'a str),
 }
 
 /// A user of the database, for one binding.
@@ -172,18 +186,32 @@ pub trait Engine: Send + Sync {
         access: Access,
     ) -> Vec<Server>;
 
-    /// The task that fills the home of member `index` from the staged snapshot `file`.
-    fn restore_task(&self, deployment: &Deployment, index: usize, file: &str) -> Task;
+    /// Fills the home of the member at `place`, which is empty, from `seed`.
+    async fn seed(
+        &self,
+        deployment: &Deployment,
+        place: usize,
+        seed: Seed<'_>,
+        bench: &dyn Workbench,
+    ) -> Result<(), EngineError>;
 
-    /// The task that fills the home of member `index` from the staged `file`, a copy of the
-    /// [database file](Engine::database_file) of a member that does not run.
-    fn reseed_task(&self, deployment: &Deployment, index: usize, file: &str) -> Task;
+    /// Puts what the member at `place` has on the stage, under the name `staged`. It does not run.
+    async fn salvage(
+        &self,
+        deployment: &Deployment,
+        place: usize,
+        staged: &str,
+        bench: &dyn Workbench,
+    ) -> Result<(), EngineError>;
 
-    /// The task that reads the staged snapshot `file`, with the tools of `version`.
-    fn inspect_task(&self, version: Version, file: &str) -> Task;
-
-    /// Understands what [`Engine::inspect_task`] printed.
-    fn parse_inspection(&self, output: &str) -> Result<Inspection, EngineError>;
+    /// What the data of the member at `place` holds, as far as that can be told without asking the
+    /// member, which may run.
+    async fn survey(
+        &self,
+        deployment: &Deployment,
+        place: usize,
+        bench: &dyn Workbench,
+    ) -> Result<SnapshotContent, EngineError>;
 
     /// Waits for [`LISTEN_TIMEOUT`](crate::model::limits::LISTEN_TIMEOUT) at the most until a
     /// member that was just started listens for the others. Members are started one after the
@@ -393,14 +421,16 @@ pub trait Engine: Send + Sync {
         secrets: &DeploymentSecrets,
     ) -> Result<Snapshot, EngineError>;
 
-    /// Live keys of a running deployment at `revision`. Fails when anything up to a later revision
-    /// was compacted: what was at `revision` can then no longer be told.
-    async fn keys_at(
+    /// Opens the snapshot `staged` of a running deployment with the engine's own tool, and tells what
+    /// is in it. `known`: what [`Snapshot::known`] said of it.
+    async fn describe(
         &self,
         deployment: &Deployment,
         secrets: &DeploymentSecrets,
-        revision: i64,
-    ) -> Result<i64, EngineError>;
+        staged: &str,
+        known: Option<&SnapshotContent>,
+        bench: &dyn Workbench,
+    ) -> Result<Description, EngineError>;
 
     /// Makes a user that has its rights and may do nothing else; one that is there already gets
     /// the given password.

@@ -52,7 +52,7 @@ impl ClientAddress {
         Some(Self(proxies.client(peer?.ip(), passed.into_iter())))
     }
 
-    /// Of a request that [`super::trace`] has seen.
+    /// Of a request that `super::trace` has seen.
     pub fn of(request: &HttpRequest) -> Option<Self> {
         request.extensions().get().copied()
     }

@@ -1,6 +1,6 @@
 //! Backups and the manifests that stand beside them.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -236,13 +236,23 @@ impl Manifest {
     }
 }
 
-/// What the engine says is in a snapshot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SnapshotContent {
-    /// The newest revision.
-    pub revision: i64,
-    /// Live keys at that revision.
-    pub keys: i64,
+/// What the engine says is in a snapshot: figures by name. Which there are, and what they mean, the
+/// engine's [`Profile::content`](super::engine::Profile::content) says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SnapshotContent(pub BTreeMap<String, i64>);
+
+impl SnapshotContent {
+    /// One of the figures; none where it is not told.
+    pub fn get(&self, figure: &str) -> Option<i64> {
+        self.0.get(figure).copied()
+    }
+}
+
+impl<const N: usize> From<[(&str, i64); N]> for SnapshotContent {
+    fn from(figures: [(&str, i64); N]) -> Self {
+        Self(figures.map(|(name, count)| (name.to_owned(), count)).into())
+    }
 }
 
 /// The bytes of a stored snapshot.

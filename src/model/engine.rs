@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, fmt};
 
 use super::{
     address::Address,
+    backup::SnapshotContent,
     deployment::{Deployment, Member},
     version::{UpgradeRefusal, Version, VersionRefusal},
 };
@@ -29,11 +30,26 @@ pub struct Profile {
     pub advisories: &'static [Advisory],
     /// The advisory of versions that may damage data when they give unused storage back.
     pub unsound_giving_back: Option<&'static str>,
+    /// The figures of what a snapshot holds, in the order in which people are told of them.
+    pub content: &'static [Figure],
     /// Where applications find a member, as a URL without a login.
     pub url: fn(&Address) -> String,
     /// A command line for people that shows the members at these URLs, as who logs in with
     /// `user:password`.
     pub command_line: fn(Version, &[String], &str) -> String,
+}
+
+/// A figure of what a snapshot holds.
+#[derive(Debug)]
+pub struct Figure {
+    /// Its name, as in manifests.
+    pub name: &'static str,
+    /// What it counts, many of them: `keys`.
+    pub plural: &'static str,
+    /// It grows with every change. Of two states of one database, the one that has more is newer.
+    pub counts_changes: bool,
+    /// The figure in words, from its value and from how that is written: `499 keys`.
+    pub words: fn(i64, &str) -> String,
 }
 
 /// What is known of one line. Patches are counted within the line.
@@ -239,6 +255,30 @@ impl Profile {
     pub fn urls(&self, deployment: &Deployment) -> Vec<String> {
         let members = deployment.members.iter();
         members.map(|m| (self.url)(self.entrance(m))).collect()
+    }
+
+    /// What a snapshot holds, in words. `written`: how a number is written.
+    pub fn content_in_words(
+        &self,
+        content: &SnapshotContent,
+        written: impl Fn(i64) -> String,
+    ) -> String {
+        let told = self.content.iter().filter_map(|figure| {
+            let value = content.get(figure.name)?;
+            Some((figure.words)(value, &written(value)))
+        });
+        told.collect::<Vec<_>>().join(", ")
+    }
+
+    /// The figure that grows with every change; none: the engine has none.
+    pub fn changes(&self) -> Option<&'static Figure> {
+        let content: &'static [Figure] = self.content;
+        content.iter().find(|figure| figure.counts_changes)
+    }
+
+    /// How many changes made what a snapshot holds; none where that is not told.
+    pub fn changes_in(&self, content: &SnapshotContent) -> Option<i64> {
+        content.get(self.changes()?.name)
     }
 
     /// The line of a version, if it is known.
@@ -528,4 +568,4 @@ pub fn list(available: &[Version]) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

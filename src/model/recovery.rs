@@ -3,7 +3,11 @@
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
-use super::{backup::Manifest, ids::BackupId};
+use super::{
+    backup::{Manifest, SnapshotContent},
+    engine::Profile,
+    ids::BackupId,
+};
 
 /// What an operator wants a database made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,10 +30,10 @@ pub struct Remains {
 }
 
 /// What a member still has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DataLeft {
-    /// The newest revision in it; absent where that could not be read in time.
-    pub revision: Option<i64>,
+    /// What is in it; empty where that could not be read in time.
+    pub content: SnapshotContent,
     /// When it was written to last.
     pub written_at: DateTime<Utc>,
 }
@@ -48,8 +52,8 @@ pub enum RecoverySource {
 pub struct Recovery {
     /// What the database would be made of, or why there is none, in a sentence.
     pub source: Result<RecoverySource, String>,
-    /// The revision that it would have; absent where that is not known.
-    pub revision: Option<i64>,
+    /// What it would hold, as far as that is known.
+    pub content: SnapshotContent,
     /// The moment that it would be of.
     pub of: Option<DateTime<Utc>>,
     /// What is lost by it and what else to think of, in sentences.
@@ -64,8 +68,10 @@ impl Recovery {
         members.iter().filter(|m| m.serves).count() * 2 > members.len()
     }
 
-    /// What a recovery would do now. `backups`: the complete ones, newest first.
+    /// What a recovery of a database of the engine `profile` would do now. `backups`: the complete
+    /// ones, newest first.
     pub fn plan(
+        profile: &Profile,
         wanted: &RecoverFrom,
         members: Vec<Remains>,
         backups: &[Manifest],
@@ -73,7 +79,7 @@ impl Recovery {
     ) -> Self {
         let mut plan = Self {
             source: Err(String::new()),
-            revision: None,
+            content: SnapshotContent::default(),
             of: None,
             lost: Vec::new(),
             members,
@@ -85,8 +91,8 @@ impl Recovery {
             return plan;
         }
         match wanted {
-            RecoverFrom::Survivor(name) => plan.of_survivor(name.as_deref(), backups),
-            RecoverFrom::Backup(id) => plan.of_backup(id.as_ref(), backups, now),
+            RecoverFrom::Survivor(name) => plan.of_survivor(profile, name.as_deref(), backups),
+            RecoverFrom::Backup(id) => plan.of_backup(profile, id.as_ref(), backups, now),
         }
         if plan.source.is_ok() {
             plan.tell_of_others();
@@ -94,21 +100,22 @@ impl Recovery {
         plan
     }
 
-    fn best(&self) -> Option<(&Remains, DataLeft)> {
-        let left = self.members.iter().filter_map(|m| Some((m, m.data?)));
-        left.max_by_key(|(_, data)| (data.revision, data.written_at))
+    fn best(&self, profile: &Profile) -> Option<(&Remains, &DataLeft)> {
+        let left = self.members.iter();
+        let left = left.filter_map(|member| Some((member, member.data.as_ref()?)));
+        left.max_by_key(|(_, data)| (profile.changes_in(&data.content), data.written_at))
     }
 
-    fn of_survivor(&mut self, name: Option<&str>, backups: &[Manifest]) {
+    fn of_survivor(&mut self, profile: &Profile, name: Option<&str>, backups: &[Manifest]) {
         let chosen = match name {
-            None => self.best(),
+            None => self.best(profile),
             Some(name) => {
                 let found = self.members.iter().find(|m| m.member == name);
                 let Some(found) = found else {
                     self.source = Err(format!("There is no member {name:?}."));
                     return;
                 };
-                found.data.map(|data| (found, data))
+                found.data.as_ref().map(|data| (found, data))
             }
         };
         let Some((member, data)) = chosen else {
@@ -118,24 +125,30 @@ impl Recovery {
             });
             return;
         };
-        let (member, at) = (member.member.clone(), time(data.written_at));
-        let revision = told(data.revision);
+        let (member, data) = (member.member.clone(), data.clone());
+        let (at, has) = (time(data.written_at), told(profile, &data.content));
         self.lost = vec![
-            format!("The database becomes what {member} has: {revision}, written last at {at}."),
+            format!("The database becomes what {member} has: {has}, written last at {at}."),
             format!("What was written later than that, or never reached {member}, is lost."),
         ];
         if let Some(backup) = backups.first() {
             self.lost.push(format!(
-                "The newest backup is of {}, revision {}.",
+                "The newest backup is of {}: {}.",
                 time(backup.started_at),
-                backup.content.revision
+                told(profile, &backup.content)
             ));
         }
-        (self.revision, self.of) = (data.revision, Some(data.written_at));
+        (self.content, self.of) = (data.content, Some(data.written_at));
         self.source = Ok(RecoverySource::Survivor(member));
     }
 
-    fn of_backup(&mut self, id: Option<&BackupId>, backups: &[Manifest], now: DateTime<Utc>) {
+    fn of_backup(
+        &mut self,
+        profile: &Profile,
+        id: Option<&BackupId>,
+        backups: &[Manifest],
+        now: DateTime<Utc>,
+    ) {
         let wanted = |backup: &&Manifest| id.is_none_or(|id| backup.backup_id == *id);
         let Some(backup) = backups.iter().find(wanted) else {
             self.source = Err(match id {
@@ -148,27 +161,20 @@ impl Recovery {
         let minutes = (now - at).num_minutes().max(0);
         self.lost = vec![
             format!(
-                "The database becomes what it was at {}: revision {}, {} keys.",
+                "The database becomes what it was at {}: {}.",
                 time(at),
-                content.revision,
-                content.keys
+                told(profile, content)
             ),
             format!("What was written since then is lost: {minutes} minutes."),
         ];
-        if let Some((member, data)) = self.best() {
-            let known = match data.revision {
-                Some(revision) => {
-                    let more = revision.saturating_sub(content.revision).max(0);
-                    format!("{more} revisions more")
-                }
-                None => "perhaps more".to_owned(),
-            };
+        if let Some((member, data)) = self.best(profile) {
+            let known = more(profile, &data.content, content);
             let (member, at) = (&member.member, time(data.written_at));
             self.lost.push(format!(
                 "Member {member} has {known}, written last at {at}: it can be recovered from, too."
             ));
         }
-        (self.revision, self.of) = (Some(content.revision), Some(at));
+        (self.content, self.of) = (content.clone(), Some(at));
         self.source = Ok(RecoverySource::Backup(Box::new(backup.clone())));
     }
 
@@ -198,11 +204,22 @@ impl Recovery {
     }
 }
 
-fn told(revision: Option<i64>) -> String {
-    revision.map_or_else(
-        || "a revision that could not be read".to_owned(),
-        |revision| format!("revision {revision}"),
-    )
+fn told(profile: &Profile, content: &SnapshotContent) -> String {
+    let words = profile.content_in_words(content, |number| number.to_string());
+    if words.is_empty() {
+        return "a state that could not be read".to_owned();
+    }
+    words
+}
+
+/// How much more there is in `found` than in `other`.
+fn more(profile: &Profile, found: &SnapshotContent, other: &SnapshotContent) -> String {
+    let known = profile.changes().and_then(|figure| {
+        let (found, other) = (found.get(figure.name)?, other.get(figure.name)?);
+        let more = found.saturating_sub(other).max(0);
+        Some(format!("{more} {} more", figure.plural))
+    });
+    known.unwrap_or_else(|| "perhaps more".to_owned())
 }
 
 fn time(at: DateTime<Utc>) -> String {
@@ -215,6 +232,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::model::engine::tests::ENGINE;
 
     fn at(minutes: i64) -> DateTime<Utc> {
         DateTime::UNIX_EPOCH + TimeDelta::minutes(minutes)
@@ -225,7 +243,7 @@ mod tests {
             member: name.to_owned(),
             serves: false,
             data: revision.map(|revision| DataLeft {
-                revision: Some(revision),
+                content: [("steps", revision)].into(),
                 written_at: at(50),
             }),
         }
@@ -237,8 +255,8 @@ mod tests {
             "format": 1, "backup_id": id, "kind": "on_demand", "instance_id": "i",
             "deployment_id": id, "service_id": "s",
             "tenant": { "platform": "p", "organization": "o", "space": "s" },
-            "engine": "etcd", "version": "3.6.16", "units": 1,
-            "content": { "revision": revision, "keys": 3 },
+            "engine": "thing", "version": "3.6.16", "units": 1,
+            "content": { "steps": revision, "things": 3 },
             "stored": { "snapshot_bytes": 1, "snapshot_sha256": "", "object_bytes": 1,
                 "object_sha256": "", "compression": "zstd" },
             "requested_at": at(minutes), "started_at": at(minutes), "finished_at": at(minutes),
@@ -247,7 +265,7 @@ mod tests {
     }
 
     fn plan(wanted: &RecoverFrom, members: &[Remains], backups: &[Manifest]) -> Recovery {
-        Recovery::plan(wanted, members.to_vec(), backups, at(60))
+        Recovery::plan(&ENGINE, wanted, members.to_vec(), backups, at(60))
     }
 
     const SURVIVOR: RecoverFrom = RecoverFrom::Survivor(None);
@@ -278,11 +296,15 @@ mod tests {
         ];
         let best = plan(&SURVIVOR, &members, &[]);
         assert_eq!(best.source, Ok(RecoverySource::Survivor("m1".to_owned())));
-        assert_eq!(best.revision, Some(9));
-        assert!(best.lost[0].contains("revision 9"), "{:?}", best.lost);
+        assert_eq!(best.content.get("steps"), Some(9));
+        assert!(
+            best.lost[0].contains("has: step 9, written"),
+            "{:?}",
+            best.lost
+        );
         assert!(best.lost.iter().any(|text| text.contains("m0 too")));
         let named = RecoverFrom::Survivor(Some("m0".to_owned()));
-        assert_eq!(plan(&named, &members, &[]).revision, Some(7));
+        assert_eq!(plan(&named, &members, &[]).content.get("steps"), Some(7));
         for name in ["m2", "m3"] {
             let wanted = RecoverFrom::Survivor(Some(name.to_owned()));
             assert!(plan(&wanted, &members, &[]).source.is_err(), "{name}");
@@ -300,13 +322,14 @@ mod tests {
         ];
         let backups = [backup(5, 30), backup(2, 10)];
         let newest = plan(&BACKUP, &members, &backups);
-        assert_eq!(newest.revision, Some(5));
+        assert_eq!(newest.content.get("steps"), Some(5));
         let lost = newest.lost.join(" ");
         assert!(lost.contains("30 minutes"), "{lost}");
-        assert!(lost.contains("m0 has 4 revisions more"), "{lost}");
+        assert!(lost.contains("m0 has 4 steps more"), "{lost}");
         assert!(!lost.contains("Most members still have"), "{lost}");
         let older = RecoverFrom::Backup(Some(backups[1].backup_id.clone()));
-        assert_eq!(plan(&older, &members, &backups).revision, Some(2));
+        let of_older = plan(&older, &members, &backups).content;
+        assert_eq!(of_older, [("steps", 2), ("things", 3)].into());
         assert!(plan(&BACKUP, &members, &[]).source.is_err());
         assert!(plan(&older, &members, &backups[..1]).source.is_err());
     }

@@ -13,7 +13,7 @@ use super::{ids::DeploymentId, secret::Secret, version::Version};
 /// In an argument or a file name: the member's own lasting folder.
 pub const HOME: &str = "{home}";
 /// In an argument: the deployment's folder for files that are handed to tasks
-/// (see [`crate::provisioner::Provisioner::stage`]).
+/// (see [`crate::workbench::Workbench::stage`]).
 pub const STAGE: &str = "{stage}";
 
 /// A program of an engine, in one version.

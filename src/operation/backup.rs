@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Definition, Ending, Outcome, Step, StepError, Work};
 use crate::{
     backup_store::{object, pipeline},
+    engine::Description,
     model::{
         backup::{Backup, MANIFEST_FORMAT, Manifest, SnapshotContent, StoredSnapshot},
         operation::{Operation, OperationKind, RETENTION},
@@ -93,11 +94,12 @@ async fn snapshot(work: Arc<Work>) -> Result<Outcome, StepError> {
     })
 }
 
-/// Reads the stored bytes back, checks them, and lets the engine's own tool open them.
+/// Reads the stored bytes back, checks them, and lets the engine's own tool open them and tell what is in
+/// them.
 async fn read_back(work: Arc<Work>) -> Result<Outcome, StepError> {
     let backup = backup(&work).await?;
     let taken: Taken = work.result(SNAPSHOT).await?;
-    let (deployment, _) = work.allocated().await?;
+    let (deployment, secrets) = work.allocated().await?;
     let engine = work.engine(&deployment)?;
     let provisioner = &work.cluster(&deployment)?.provisioner;
     let name = object::snapshot(&backup.deployment, &backup.id);
@@ -108,42 +110,28 @@ async fn read_back(work: Arc<Work>) -> Result<Outcome, StepError> {
     provisioner
         .stage(&deployment.id, &file, bytes, content)
         .await?;
-    let task = engine.inspect_task(deployment.version, &file);
-    let printed = provisioner
-        .run(&deployment.id, &deployment.members[0].name, &task)
+    let known = taken.content.as_ref();
+    let found = engine
+        .describe(&deployment, &secrets, &file, known, provisioner.as_ref())
         .await?;
     provisioner.unstage(&deployment.id, &file).await?;
-    Outcome::with(&engine.parse_inspection(&printed)?.revision)
+    match found {
+        Description::Content(content) => Outcome::with(&content),
+        Description::Unknown(reason) => Ok(Outcome::StartOver(reason)),
+    }
 }
 
-/// Finds out what the snapshot holds and puts the manifest beside it.
+/// Puts the manifest beside the snapshot.
 async fn describe(work: Arc<Work>) -> Result<Outcome, StepError> {
     let backup = backup(&work).await?;
     let instance = work.instance().await?;
     let taken: Taken = work.result(SNAPSHOT).await?;
     let (deployment, secrets) = work.allocated().await?;
-    let inspected: i64 = work.result(READ_BACK).await?;
-    let content = match taken.content {
-        Some(content) if inspected > content.revision => {
-            return Ok(Outcome::StartOver(
-                "the snapshot holds more than was known of it".to_owned(),
-            ));
-        }
-        Some(content) => content,
-        None => {
-            let engine = work.engine(&deployment)?;
-            match engine.keys_at(&deployment, &secrets, inspected).await {
-                Ok(keys) => SnapshotContent {
-                    revision: inspected,
-                    keys,
-                },
-                Err(error) => {
-                    return Ok(Outcome::StartOver(format!(
-                        "the keys at the snapshot's revision cannot be counted any more: {error}"
-                    )));
-                }
-            }
-        }
+    let found: serde_json::Value = work.result(READ_BACK).await?;
+    let Ok(content) = serde_json::from_value::<SnapshotContent>(found) else {
+        // Earlier versions put down a number there.
+        let reason = "an earlier version of the broker read it back";
+        return Ok(Outcome::StartOver(reason.to_owned()));
     };
     let manifest = Manifest {
         format: MANIFEST_FORMAT,

@@ -160,6 +160,7 @@ impl From<EngineError> for StepError {
     fn from(error: EngineError) -> Self {
         let message = error.to_string();
         match error {
+            EngineError::Workbench(error) => error.into(),
             EngineError::Unexpected(_) => Self::Last {
                 message,
                 source: None,

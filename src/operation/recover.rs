@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{Definition, Ending, Outcome, Step, StepError, Work, members, restore};
 use crate::{
+    engine::Seed,
     model::{
         alert::Incident,
         deployment::{Access, Deployment, Membership, Shape},
@@ -177,20 +178,9 @@ async fn fetch(work: Arc<Work>) -> Result<Outcome, StepError> {
         restore::stage_backup(&work, &deployment, SNAPSHOT).await?;
         return Outcome::done();
     };
-    let files = work.engine(&deployment)?.database_file();
-    let provisioner = &work.cluster(&deployment)?.provisioner;
-    let name = &deployment.members[place].name;
-    let seen = provisioner
-        .files(&deployment.id, name, files.folder)
-        .await?;
-    let file = seen.into_iter().find(|file| (files.has)(&file.name));
-    let Some(file) = file else {
-        return Err(StepError::last(format!("member {name} has no database")));
-    };
-    let path = format!("{}/{}", files.folder, file.name);
-    provisioner
-        .stage_file(&deployment.id, name, &path, SNAPSHOT)
-        .await?;
+    let bench = work.cluster(&deployment)?.provisioner.as_ref();
+    let engine = work.engine(&deployment)?;
+    engine.salvage(&deployment, place, SNAPSHOT, bench).await?;
     Outcome::done()
 }
 
@@ -222,16 +212,11 @@ async fn seed(work: Arc<Work>) -> Result<Outcome, StepError> {
     let decided = deployment.clone();
     work.write(move |conn| store::deployment::reshape(conn, &decided))
         .await?;
-    let engine = work.engine(&deployment)?;
-    let is_backup = work.operation.survivor.is_none();
-    let task = |index: usize| {
-        if is_backup {
-            engine.restore_task(&deployment, index, SNAPSHOT)
-        } else {
-            engine.reseed_task(&deployment, index, SNAPSHOT)
-        }
+    let seed = match work.operation.survivor {
+        None => Seed::Snapshot(SNAPSHOT),
+        Some(_) => Seed::Salvage(SNAPSHOT),
     };
-    restore::seed_members(&work, &deployment, task).await?;
+    restore::seed_members(&work, &deployment, seed).await?;
     Outcome::done()
 }
 
@@ -315,9 +300,8 @@ fn succeed(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
     let of = match (&operation.survivor, &operation.source) {
         (Some(member), _) => format!("what member {member} still had"),
         (None, Some(source)) => format!(
-            "the backup of {}, revision {}",
-            source.manifest.started_at.format("%Y-%m-%dT%H:%M:%SZ"),
-            source.manifest.content.revision
+            "the backup of {}",
+            source.manifest.started_at.format("%Y-%m-%dT%H:%M:%SZ")
         ),
         (None, None) => "what was left".to_owned(),
     };

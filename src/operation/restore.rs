@@ -14,11 +14,11 @@ use super::{
 };
 use crate::{
     backup_store::{object, pipeline},
+    engine::Seed,
     model::{
         backup::Manifest,
         deployment::{Access, Deployment},
         limits::STOP_GRACE,
-        server::Task,
     },
 };
 
@@ -102,35 +102,27 @@ pub async fn stage_backup(
 
 async fn seed(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, _) = work.allocated().await?;
-    let engine = work.engine(&deployment)?;
-    let task = |index| engine.restore_task(&deployment, index, SNAPSHOT);
-    seed_members(&work, &deployment, task).await?;
+    seed_members(&work, &deployment, Seed::Snapshot(SNAPSHOT)).await?;
     Outcome::done()
 }
 
-/// Fills the homes of all members anew, each by its `task`.
+/// Fills the homes of all members anew from `seed`.
 pub async fn seed_members(
     work: &Work,
     deployment: &Deployment,
-    task: impl Fn(usize) -> Task,
+    seed: Seed<'_>,
 ) -> Result<(), StepError> {
-    let provisioner = &work.cluster(deployment)?.provisioner;
-    try_join_all(
-        deployment
-            .members
-            .iter()
-            .enumerate()
-            .map(|(index, member)| {
-                let task = task(index);
-                let id = deployment.id.clone();
-                async move {
-                    provisioner.stop(&id, &member.name, STOP_GRACE).await?;
-                    provisioner.wipe(&id, &member.name).await?;
-                    provisioner.run(&id, &member.name, &task).await
-                }
-            }),
-    )
-    .await?;
+    let engine = work.engine(deployment)?;
+    let provisioner = work.cluster(deployment)?.provisioner.as_ref();
+    let id = &deployment.id;
+    let seeded = deployment.members.iter().enumerate();
+    let seeded = seeded.map(|(place, member)| async move {
+        provisioner.stop(id, &member.name, STOP_GRACE).await?;
+        provisioner.wipe(id, &member.name).await?;
+        engine.seed(deployment, place, seed, provisioner).await?;
+        Ok::<_, StepError>(())
+    });
+    try_join_all(seeded).await?;
     Ok(())
 }
 

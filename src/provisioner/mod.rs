@@ -4,7 +4,7 @@
 //! the broker: dropping a provisioner stops nothing, and the next one adopts what runs. Every
 //! method may be called again after a crash or a time-out, with the same result.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -15,135 +15,16 @@ use crate::{
         ids::DeploymentId,
         logfile::{LogPart, Logfile},
         repair::Sign,
-        server::{MemberSeen, Server, Task},
+        server::{MemberSeen, Server},
         version::Version,
     },
-    stream::{ByteStream, TextStream},
+    stream::TextStream,
+    workbench::Workbench,
 };
 
+pub use crate::workbench::ProvisionerError;
+
 pub mod local;
-
-/// Why a provisioner could not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum ProvisionerError {
-    /// The program is not installed (any more).
-    #[error("{engine} {version} is not installed on this cluster")]
-    NotInstalled {
-        /// The engine's name.
-        engine: String,
-        /// The version that is missing.
-        version: Version,
-    },
-    /// A task ended with a failure; its output says why.
-    #[error("{binary} failed ({status}): {output}")]
-    TaskFailed {
-        /// The binary that was run.
-        binary: &'static str,
-        /// How it ended.
-        status: String,
-        /// The end of what it printed.
-        output: String,
-    },
-    /// A task took longer than it may.
-    #[error("{binary} did not end within {} s", timeout.as_secs())]
-    TaskTimeout {
-        /// The binary that was run.
-        binary: &'static str,
-        /// The task's limit.
-        timeout: Duration,
-    },
-    /// The disk has not the room.
-    #[error("not enough disk space: {needed} bytes needed, {free} bytes free")]
-    DiskFull {
-        /// Bytes that were asked for.
-        needed: u64,
-        /// Bytes that are free.
-        free: u64,
-    },
-    /// Another broker looks after the same cluster.
-    #[error("another broker already uses the cluster folder {folder}")]
-    InUse {
-        /// The folder that both were given.
-        folder: String,
-    },
-    /// The cluster's path leads elsewhere by now.
-    #[error(
-        "the cluster folder {folder} is not the one that the broker started with: is its disk \
-         mounted?"
-    )]
-    FolderGone {
-        /// The folder.
-        folder: String,
-    },
-    /// A deployment of this cluster runs in another folder: one of the two is a copy.
-    #[error(
-        "deployment {deployment} runs in another folder already (process {pid} in {place}): one of \
-         the two is a copy. Go on with the other one, or end its members and start again"
-    )]
-    RunsElsewhere {
-        /// The deployment.
-        deployment: String,
-        /// One of its processes.
-        pid: i32,
-        /// Where that was started.
-        place: String,
-    },
-    /// The folder of a deployment is another one's.
-    #[error(
-        "the folder of member {member} of deployment {deployment} belongs to {}: were folders or disks \
-         swapped? Nothing is done with this deployment until each folder is where it was and the \
-         broker is started again",
-        owner.as_deref().unwrap_or("another deployment")
-    )]
-    NotItsFolder {
-        /// The deployment.
-        deployment: String,
-        /// The member by whose name it is called.
-        member: String,
-        /// The member that it belongs to, where that is known.
-        owner: Option<String>,
-    },
-    /// A port of a member is not free.
-    #[error("port {port} of member {member} is taken by another process or connection")]
-    PortTaken {
-        /// The member.
-        member: String,
-        /// The port.
-        port: u16,
-    },
-    /// The data of a member that is wanted running was to be removed.
-    #[error("member {member} has to be stopped first")]
-    NotStopped {
-        /// The member's name.
-        member: String,
-    },
-    /// A member that has served once was to be started, and finds nothing of what it kept.
-    #[error("member {member} has lost its data")]
-    DataLost {
-        /// The member's name.
-        member: String,
-    },
-    /// A name that could lead out of its folder.
-    #[error("{0:?} is no name for a member or a file")]
-    BadName(String),
-    /// The machine refused.
-    #[error("{doing}")]
-    Io {
-        /// What was being done.
-        doing: String,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-}
-
-impl ProvisionerError {
-    /// Says what was being done when the system refused; for `map_err`.
-    pub(crate) fn while_doing(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        let doing = doing.into();
-        |source| Self::Io { doing, source }
-    }
-}
 
 /// How one member fares.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,7 +75,7 @@ pub struct FileSeen {
 
 /// A place that runs members.
 #[async_trait]
-pub trait Provisioner: Send + Sync {
+pub trait Provisioner: Workbench {
     /// The versions of `engine` whose binaries are all installed, oldest first; found by asking the
     /// binaries.
     fn versions(&self, engine: &str) -> Vec<Version>;
@@ -258,37 +139,6 @@ pub trait Provisioner: Send + Sync {
         folder: &str,
     ) -> Result<Vec<FileSeen>, ProvisionerError>;
 
-    /// Runs a task in the home of `member` (made when missing) and returns what it printed to its
-    /// standard output. Dropping the future ends the task. A member has one task at a time: a new
-    /// one ends what is left of an earlier one. The member's server may run meanwhile.
-    async fn run(
-        &self,
-        deployment: &DeploymentId,
-        member: &str,
-        task: &Task,
-    ) -> Result<String, ProvisionerError>;
-
-    /// Hands a file to the tasks of a deployment, as `{stage}/name`. Replaces one of that name.
-    /// `bytes_expected` is checked against the free disk before the first byte is written.
-    /// A stream that fails leaves no file.
-    async fn stage(
-        &self,
-        deployment: &DeploymentId,
-        name: &str,
-        bytes_expected: u64,
-        content: ByteStream,
-    ) -> Result<(), ProvisionerError>;
-
-    /// Hands a copy of a file in a member's home to the tasks of its deployment, as `{stage}/name`.
-    /// `path` is seen from the home. Dropping the future leaves no file.
-    async fn stage_file(
-        &self,
-        deployment: &DeploymentId,
-        member: &str,
-        path: &str,
-        name: &str,
-    ) -> Result<(), ProvisionerError>;
-
     /// Moves all that a stopped member has in its home aside, under the name `aside`, and leaves the
     /// home empty; refused while the member is wanted running. What was moved there before stays.
     async fn set_aside(
@@ -306,9 +156,6 @@ pub trait Provisioner: Send + Sync {
         member: &str,
         aside: &str,
     ) -> Result<(), ProvisionerError>;
-
-    /// Removes a staged file; one that is not there is fine.
-    async fn unstage(&self, deployment: &DeploymentId, name: &str) -> Result<(), ProvisionerError>;
 
     /// Ends and removes everything of the deployment: processes, data, staged files. Afterwards
     /// nothing is left, also of what a crashed broker left half made.

@@ -8,7 +8,7 @@ use std::{
 };
 
 /// Each room with the rooms that it may use beside itself.
-const ROOMS: [(&str, &[&str]); 25] = [
+const ROOMS: [(&str, &[&str]); 26] = [
     ("main", &["app", "client", "config", "logging"]),
     (
         "app",
@@ -89,8 +89,9 @@ const ROOMS: [(&str, &[&str]); 25] = [
         ],
     ),
     ("backup_store", &["folder", "model", "seal", "stream"]),
-    ("engine", &["model", "seal", "stream"]),
-    ("provisioner", &["folder", "model", "stream"]),
+    ("engine", &["model", "seal", "stream", "workbench"]),
+    ("provisioner", &["folder", "model", "stream", "workbench"]),
+    ("workbench", &["model", "stream"]),
     ("volumes", &["model", "store"]),
     ("store", &["caller", "model"]),
     ("caller", &[]),

@@ -6,7 +6,7 @@ use crate::model::{
     limits::MEMBERS,
 };
 
-use super::{NAME, addresses, users};
+use super::{NAME, addresses, snapshot_file, users};
 
 /// The advisory of versions whose data a defragmentation may damage.
 const DAMAGED_BY_DEFRAGMENTATION: &str = "etcd#20271";
@@ -91,6 +91,7 @@ pub static PROFILE: Profile = Profile {
     default_line: (3, 6),
     advisories: &ADVISORIES,
     unsound_giving_back: Some(DAMAGED_BY_DEFRAGMENTATION),
+    content: &snapshot_file::CONTENT,
     url: addresses::url,
     command_line: users::command_line,
 };

@@ -22,6 +22,7 @@ mod rolling;
 mod security;
 mod server;
 mod snapshot;
+mod snapshot_file;
 mod status;
 mod upgrade;
 mod users;
@@ -37,17 +38,21 @@ use chrono::{DateTime, Utc};
 
 use self::client::Cluster;
 use super::{
-    ConnectionStrings, DatabaseUser, Engine, EngineError, FilesOfMember, Inspection, Snapshot,
+    ConnectionStrings, DatabaseUser, Description, Engine, EngineError, FilesOfMember, Seed,
+    Snapshot,
 };
-use crate::model::{
-    backup::SnapshotContent,
-    deployment::{Access, Deployment, DeploymentSecrets, Member},
-    engine::{Obstacle, Profile},
-    ids::DeploymentId,
-    observation::MemberObservation,
-    renewal::{Certificates, Renewal},
-    server::{Server, Task},
-    version::Version,
+use crate::{
+    model::{
+        backup::SnapshotContent,
+        deployment::{Access, Deployment, DeploymentSecrets, Member},
+        engine::{Obstacle, Profile},
+        ids::DeploymentId,
+        observation::MemberObservation,
+        renewal::{Certificates, Renewal},
+        server::Server,
+        version::Version,
+    },
+    workbench::Workbench,
 };
 
 pub use self::{
@@ -107,20 +112,33 @@ impl Engine for Etcd {
         server::servers(deployment, secrets, access)
     }
 
-    fn restore_task(&self, deployment: &Deployment, index: usize, file: &str) -> Task {
-        server::restore_task(deployment, index, file)
+    async fn seed(
+        &self,
+        deployment: &Deployment,
+        place: usize,
+        seed: Seed<'_>,
+        bench: &dyn Workbench,
+    ) -> Result<(), EngineError> {
+        snapshot_file::seed(deployment, place, seed, bench).await
     }
 
-    fn reseed_task(&self, deployment: &Deployment, index: usize, file: &str) -> Task {
-        server::reseed_task(deployment, index, file)
+    async fn salvage(
+        &self,
+        deployment: &Deployment,
+        place: usize,
+        staged: &str,
+        bench: &dyn Workbench,
+    ) -> Result<(), EngineError> {
+        snapshot_file::salvage(deployment, place, staged, bench).await
     }
 
-    fn inspect_task(&self, version: Version, file: &str) -> Task {
-        server::inspect_task(version, file)
-    }
-
-    fn parse_inspection(&self, output: &str) -> Result<Inspection, EngineError> {
-        server::parse_inspection(output)
+    async fn survey(
+        &self,
+        deployment: &Deployment,
+        place: usize,
+        bench: &dyn Workbench,
+    ) -> Result<SnapshotContent, EngineError> {
+        snapshot_file::survey(deployment, place, bench).await
     }
 
     async fn wait_until_listening(&self, member: &Member) {
@@ -334,13 +352,16 @@ impl Engine for Etcd {
         snapshot::begin(&open(deployment, secrets)?).await
     }
 
-    async fn keys_at(
+    async fn describe(
         &self,
         deployment: &Deployment,
         secrets: &DeploymentSecrets,
-        revision: i64,
-    ) -> Result<i64, EngineError> {
-        verify::keys_at(&open(deployment, secrets)?, revision).await
+        staged: &str,
+        known: Option<&SnapshotContent>,
+        bench: &dyn Workbench,
+    ) -> Result<Description, EngineError> {
+        let cluster = open(deployment, secrets)?;
+        snapshot_file::describe(&cluster, staged, known, bench).await
     }
 
     async fn add_user(

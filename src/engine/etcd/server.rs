@@ -1,14 +1,12 @@
-//! What runs: the flags of members and of the tools that restore and inspect. Pure.
-
-use serde::Deserialize;
+//! What runs: the flags of members. Pure.
 
 use crate::{
-    engine::{EngineError, FilesOfMember, Inspection},
+    engine::FilesOfMember,
     model::{
         deployment::{Access, Deployment, DeploymentSecrets, Member, Membership, Shape},
-        limits::{INSPECT_TASK_TIMEOUT, RESTORE_TASK_TIMEOUT, UNSAFE_QUOTA_FACTOR},
+        limits::UNSAFE_QUOTA_FACTOR,
         secret::Secret,
-        server::{DataOfServer, HOME, Program, STAGE, Server, ServerFile, Task},
+        server::{DataOfServer, HOME, Program, Server, ServerFile},
         version::Version,
     },
 };
@@ -31,22 +29,25 @@ pub(super) const CHECKPOINTS: FilesOfMember = FilesOfMember {
     has: |name| name.ends_with(".snap"),
 };
 
+/// The name of the file that is the database.
+pub(super) const DATABASE_NAME: &str = "db";
+
 /// The database itself. It grows in steps, ahead of what is in it.
 pub(super) const DATABASE: FilesOfMember = FilesOfMember {
     folder: SNAPSHOTS,
-    has: |name| name == "db",
+    has: |name| name == DATABASE_NAME,
 };
 
 /// Where a member keeps its data.
-fn data_dir() -> String {
+pub(super) fn data_dir() -> String {
     format!("{HOME}/data")
 }
 
-fn at_least(version: Version, major: u32, minor: u32) -> bool {
+pub(super) fn at_least(version: Version, major: u32, minor: u32) -> bool {
     (version.major, version.minor) >= (major, minor)
 }
 
-fn program(version: Version, binary: &'static str) -> Program {
+pub(super) fn program(version: Version, binary: &'static str) -> Program {
     Program {
         engine: NAME,
         version,
@@ -161,7 +162,7 @@ fn hard_quota_bytes(deployment: &Deployment, shape: Shape) -> u64 {
 }
 
 /// Who a member is in its cluster: the same when it is started and when it is restored.
-fn identity_args(deployment: &Deployment, member: &Member) -> [String; 4] {
+pub(super) fn identity_args(deployment: &Deployment, member: &Member) -> [String; 4] {
     let peers: Vec<String> = deployment
         .members
         .iter()
@@ -190,76 +191,12 @@ fn files(secrets: &DeploymentSecrets) -> Vec<ServerFile> {
     ]
 }
 
-/// The tool that works on snapshot files, and what it needs in its environment.
-fn snapshot_tool(version: Version) -> (Program, Vec<(&'static str, String)>) {
-    if at_least(version, 3, 5) {
-        (program(version, "etcdutl"), Vec::new())
-    } else {
-        let env = vec![("ETCDCTL_API", "3".to_owned())];
-        (program(version, "etcdctl"), env)
-    }
-}
-
-/// The task that makes the data of member `index` out of the staged snapshot `file`. The tool
-/// checks the snapshot's own checksum and refuses a home that holds data already.
-pub(super) fn restore_task(deployment: &Deployment, index: usize, file: &str) -> Task {
-    let (program, env) = snapshot_tool(deployment.version);
-    let mut args = vec![
-        "snapshot".to_owned(),
-        "restore".to_owned(),
-        format!("{STAGE}/{file}"),
-        format!("--data-dir={}", data_dir()),
-    ];
-    args.extend(identity_args(deployment, &deployment.members[index]));
-    Task {
-        program,
-        args,
-        env,
-        timeout: RESTORE_TASK_TIMEOUT,
-    }
-}
-
-/// The same from a copy of a member's database file, which has no checksum.
-pub(super) fn reseed_task(deployment: &Deployment, index: usize, file: &str) -> Task {
-    let mut task = restore_task(deployment, index, file);
-    task.args.push("--skip-hash-check".to_owned());
-    task
-}
-
-/// The task that tells what is in the staged snapshot `file`.
-pub(super) fn inspect_task(version: Version, file: &str) -> Task {
-    let (program, env) = snapshot_tool(version);
-    let file = format!("{STAGE}/{file}");
-    let args = ["snapshot", "status", &file, "--write-out=json"].map(str::to_owned);
-    Task {
-        program,
-        args: args.into(),
-        env,
-        timeout: INSPECT_TASK_TIMEOUT,
-    }
-}
-
-/// Understands what [`inspect_task`] printed. Its key count is left alone: it counts entries of
-/// the history before 3.6, and live keys from then on.
-pub(super) fn parse_inspection(output: &str) -> Result<Inspection, EngineError> {
-    #[derive(Deserialize)]
-    struct Status {
-        revision: i64,
-    }
-    serde_json::from_str(output.trim())
-        .map(|Status { revision }| Inspection { revision })
-        .map_err(|error| EngineError::Output {
-            tool: "snapshot status",
-            reason: error.to_string(),
-        })
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::model::server::HOME;
 
-    fn deployment(version: &str) -> Deployment {
+    pub(in super::super) fn deployment(version: &str) -> Deployment {
         let member = |index: u16| {
             let ports = [2379 + 2 * index, 2380 + 2 * index];
             addresses::member_at(&format!("m{index}"), "127.0.0.1", ports)
@@ -290,11 +227,11 @@ mod tests {
         }
     }
 
-    fn version(text: &str) -> Version {
+    pub(in super::super) fn version(text: &str) -> Version {
         text.parse().expect("a version")
     }
 
-    const IDENTITY: [&str; 4] = [
+    pub(in super::super) const IDENTITY: [&str; 4] = [
         "--name=m1",
         "--initial-cluster=m0=https://127.0.0.1:2380,m1=https://127.0.0.1:2382",
         "--initial-cluster-token=5ae85b45e5717f0001533192",
@@ -451,47 +388,6 @@ mod tests {
         };
         assert_eq!(asked(Access::Certificates), [true, true]);
         assert_eq!(asked(Access::Passwords), [false, false]);
-    }
-
-    #[test]
-    fn a_member_is_restored_as_the_one_that_will_run() {
-        let new = restore_task(&deployment("3.5.16"), 1, "snapshot.db");
-        assert_eq!(new.program.binary, "etcdutl");
-        assert!(new.env.is_empty());
-        let mut args = vec![
-            "snapshot",
-            "restore",
-            "{stage}/snapshot.db",
-            "--data-dir={home}/data",
-        ];
-        args.extend(IDENTITY);
-        assert_eq!(new.args, args);
-
-        let old = restore_task(&deployment("3.4.23"), 1, "snapshot.db");
-        assert_eq!(old.program.binary, "etcdctl");
-        assert_eq!(old.env, [("ETCDCTL_API", "3".to_owned())]);
-        assert_eq!(old.args, args);
-    }
-
-    #[test]
-    fn a_snapshot_is_inspected_with_the_tools_of_the_version() {
-        let task = inspect_task(version("3.3.25"), "snapshot.db");
-        assert_eq!(task.program.binary, "etcdctl");
-        assert_eq!(
-            task.args,
-            [
-                "snapshot",
-                "status",
-                "{stage}/snapshot.db",
-                "--write-out=json"
-            ]
-        );
-        let output = r#"{"hash":3121519834,"revision":606,"totalKey":907,"totalSize":69632}"#;
-        assert_eq!(
-            parse_inspection(output).expect("understood"),
-            Inspection { revision: 606 }
-        );
-        assert!(parse_inspection("Error: invalid database").is_err());
     }
 
     #[test]

@@ -4,7 +4,10 @@ use etcd_client::{Client, EventType, GetOptions, WatchOptions};
 
 use crate::{engine::EngineError, model::backup::SnapshotContent};
 
-use super::client::{Cluster, Fault};
+use super::{
+    client::{Cluster, Fault},
+    snapshot_file::figures,
+};
 
 /// Live keys at `revision`.
 pub(super) async fn keys_at(cluster: &Cluster<'_>, revision: i64) -> Result<i64, EngineError> {
@@ -41,16 +44,17 @@ pub(super) async fn content(
 }
 
 async fn compare(mut client: Client, expected: &SnapshotContent) -> Result<(), Fault> {
+    let (revision_expected, keys_expected) = figures(expected)?;
     let revision = current_revision(&mut client).await?;
-    if revision < expected.revision {
-        return Err(different("revision", revision, expected.revision));
+    if revision < revision_expected {
+        return Err(different("revision", revision, revision_expected));
     }
-    let keys = count(client.clone(), expected.revision).await?;
-    if keys != expected.keys {
-        return Err(different("number of keys", keys, expected.keys));
+    let keys = count(client.clone(), revision_expected).await?;
+    if keys != keys_expected {
+        return Err(different("number of keys", keys, keys_expected));
     }
-    if revision > expected.revision {
-        check_only_deleted(&mut client, expected.revision, revision).await?;
+    if revision > revision_expected {
+        check_only_deleted(&mut client, revision_expected, revision).await?;
     }
     Ok(())
 }

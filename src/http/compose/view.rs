@@ -707,8 +707,8 @@ pub fn backup(public_url: &str, deployment: &Deployment, backup: &Backup) -> Bac
         size_bytes: manifest.map(|m| m.stored.snapshot_bytes),
         stored_bytes: manifest.map(|m| m.stored.object_bytes),
         sha256: manifest.map(|m| m.stored.snapshot_sha256.clone()),
-        revision: manifest.map(|m| m.content.revision),
-        keys: manifest.map(|m| m.content.keys),
+        revision: manifest.and_then(|m| m.content.get("revision")),
+        keys: manifest.and_then(|m| m.content.get("keys")),
         links: BackupLinks {
             this: Link {
                 href: backup_url(public_url, deployment, backup),

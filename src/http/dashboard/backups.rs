@@ -428,13 +428,7 @@ fn row(view: &InstanceView, backup: &Backup, options: &[(BackupId, RestoreOption
         version: manifest.map_or_else(String::new, |m| m.version.to_string()),
         failure: backup.failure.clone(),
         work: work.filter(|o| o.state.is_active()).map(Work::of),
-        content: manifest.map_or_else(String::new, |m| {
-            format!(
-                "Revision {}, {}",
-                number(m.content.revision),
-                keys(m.content.keys)
-            )
-        }),
+        content: content(view, manifest),
         facts,
         expires,
         expiry,
@@ -446,9 +440,16 @@ fn row(view: &InstanceView, backup: &Backup, options: &[(BackupId, RestoreOption
     }
 }
 
-fn keys(count: i64) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{} key{plural}", number(count))
+/// What is in a backup, as the beginning of a sentence.
+fn content(view: &InstanceView, manifest: Option<&Manifest>) -> String {
+    let told = view.profile.zip(manifest);
+    let words = told.map(|(profile, m)| profile.content_in_words(&m.content, number));
+    let words = words.unwrap_or_default();
+    let mut letters = words.chars();
+    let first = letters.next();
+    first.map_or_else(String::new, |first| {
+        format!("{}{}", first.to_uppercase(), letters.as_str())
+    })
 }
 
 fn restore_of(view: &InstanceView, backup: &Backup, options: &RestoreOptions) -> Options {

@@ -140,8 +140,11 @@ impl From<Remains> for MemberLeft {
             name: of.member,
             serves: of.serves,
             has_data: of.data.is_some(),
-            revision: of.data.and_then(|data| data.revision),
-            written_at: of.data.map(|data| time(data.written_at)),
+            revision: of
+                .data
+                .as_ref()
+                .and_then(|data| data.content.get("revision")),
+            written_at: of.data.as_ref().map(|data| time(data.written_at)),
         }
     }
 }
@@ -159,7 +162,7 @@ impl From<Recovery> for RecoveryPlan {
             reason,
             member,
             backup_id,
-            revision: of.revision,
+            revision: of.content.get("revision"),
             of: of.of.map(time),
             lost: of.lost,
             members: of.members.into_iter().map(MemberLeft::from).collect(),

@@ -32,7 +32,7 @@ const fn entry(leaves_from: u32) -> Option<Entry> {
 
 /// Four lines. The third is entered from the tenth patch of the second on, the fourth restores
 /// nothing older than the second.
-static ENGINE: Profile = Profile {
+pub(in crate::model) static ENGINE: Profile = Profile {
     name: "sample",
     members: 2,
     ports: &["sql"],
@@ -84,6 +84,20 @@ static ENGINE: Profile = Profile {
         },
     ],
     unsound_giving_back: None,
+    content: &[
+        Figure {
+            name: "steps",
+            plural: "steps",
+            counts_changes: true,
+            words: |_, written| format!("step {written}"),
+        },
+        Figure {
+            name: "things",
+            plural: "things",
+            counts_changes: false,
+            words: |_, written| format!("{written} things"),
+        },
+    ],
     url: |address| format!("thing://{address}"),
     command_line: |version, urls, login| format!("{version} {urls:?} {login}"),
 };

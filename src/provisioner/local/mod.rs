@@ -66,6 +66,7 @@ use crate::{
         version::Version,
     },
     stream::{ByteStream, TextStream},
+    workbench::Workbench,
 };
 
 pub use self::discovery::EngineBinaries;
@@ -269,6 +270,84 @@ impl Cluster {
 }
 
 #[async_trait]
+impl Workbench for LocalProvisioner {
+    async fn run(&self, deployment: &DeploymentId, member: &str, task: &Task) -> Result<String> {
+        folders::check_member_name(member)?;
+        let member = member.to_owned();
+        let (binary, timeout) = (task.program.binary, task.timeout);
+        let task = task.clone();
+        let begin = move |cluster: &Cluster, deployment: &mut Deployment| {
+            deployment.member(&member).kill_tasks(&cluster.programs)?;
+            begin_task(&deployment.folder.member(&member), &task, &cluster.programs)
+        };
+        let ended = self.cluster.change(deployment, begin).await?;
+        let ended = ended.end(timeout).await;
+        let ended = ended.map_err(ProvisionerError::while_doing(format!("running {binary}")))?;
+        match ended {
+            Some(ended) if ended.status.success() => Ok(ended.output()),
+            Some(ended) => Err(ProvisionerError::TaskFailed {
+                binary,
+                status: ended.status.to_string(),
+                output: ended.last_words(),
+            }),
+            None => Err(ProvisionerError::TaskTimeout { binary, timeout }),
+        }
+    }
+
+    async fn stage(
+        &self,
+        deployment: &DeploymentId,
+        name: &str,
+        bytes_expected: u64,
+        content: ByteStream,
+    ) -> Result<()> {
+        folders::check_file_name(name)?;
+        let name = name.to_owned();
+        let begin = move |_: &Cluster, deployment: &mut Deployment| {
+            UnfinishedFile::create(&deployment.folder.stage(), bytes_expected)
+        };
+        let mut file = self.cluster.change(deployment, begin).await?;
+        file.fill(content).await?;
+        let finish = move |_: &Cluster, deployment: &mut Deployment| {
+            file.finish(&deployment.folder.stage().join(name))
+        };
+        self.cluster.change(deployment, finish).await
+    }
+
+    async fn stage_file(
+        &self,
+        deployment: &DeploymentId,
+        member: &str,
+        path: &str,
+        name: &str,
+    ) -> Result<()> {
+        folders::check_member_name(member)?;
+        folders::check_folder_name(path)?;
+        let failed = || ProvisionerError::while_doing(format!("reading a file of {deployment}"));
+        let (member, path) = (member.to_owned(), path.to_owned());
+        let open = move |of: &DeploymentFolder| File::open(of.member(&member).home().join(path));
+        let file = self
+            .cluster
+            .look(deployment, "reading a file of", open)
+            .await?;
+        let file = tokio::fs::File::from_std(file);
+        let bytes = file.metadata().await.map_err(failed())?.len();
+        let content = tokio_util::io::ReaderStream::with_capacity(file, CHUNK_BYTES);
+        self.stage(deployment, name, bytes, content.boxed()).await
+    }
+
+    async fn unstage(&self, deployment: &DeploymentId, name: &str) -> Result<()> {
+        folders::check_file_name(name)?;
+        let name = name.to_owned();
+        let remove = move |_: &Cluster, deployment: &mut Deployment| {
+            folders::remove_file(&deployment.folder.stage().join(&name))
+                .map_err(ProvisionerError::while_doing(format!("removing {name}")))
+        };
+        self.cluster.change(deployment, remove).await
+    }
+}
+
+#[async_trait]
 impl Provisioner for LocalProvisioner {
     fn versions(&self, engine: &str) -> Vec<Version> {
         self.cluster.programs.versions(engine)
@@ -371,71 +450,6 @@ impl Provisioner for LocalProvisioner {
             .await
     }
 
-    async fn run(&self, deployment: &DeploymentId, member: &str, task: &Task) -> Result<String> {
-        folders::check_member_name(member)?;
-        let member = member.to_owned();
-        let (binary, timeout) = (task.program.binary, task.timeout);
-        let task = task.clone();
-        let begin = move |cluster: &Cluster, deployment: &mut Deployment| {
-            deployment.member(&member).kill_tasks(&cluster.programs)?;
-            begin_task(&deployment.folder.member(&member), &task, &cluster.programs)
-        };
-        let ended = self.cluster.change(deployment, begin).await?;
-        let ended = ended.end(timeout).await;
-        let ended = ended.map_err(ProvisionerError::while_doing(format!("running {binary}")))?;
-        match ended {
-            Some(ended) if ended.status.success() => Ok(ended.output()),
-            Some(ended) => Err(ProvisionerError::TaskFailed {
-                binary,
-                status: ended.status.to_string(),
-                output: ended.last_words(),
-            }),
-            None => Err(ProvisionerError::TaskTimeout { binary, timeout }),
-        }
-    }
-
-    async fn stage(
-        &self,
-        deployment: &DeploymentId,
-        name: &str,
-        bytes_expected: u64,
-        content: ByteStream,
-    ) -> Result<()> {
-        folders::check_file_name(name)?;
-        let name = name.to_owned();
-        let begin = move |_: &Cluster, deployment: &mut Deployment| {
-            UnfinishedFile::create(&deployment.folder.stage(), bytes_expected)
-        };
-        let mut file = self.cluster.change(deployment, begin).await?;
-        file.fill(content).await?;
-        let finish = move |_: &Cluster, deployment: &mut Deployment| {
-            file.finish(&deployment.folder.stage().join(name))
-        };
-        self.cluster.change(deployment, finish).await
-    }
-
-    async fn stage_file(
-        &self,
-        deployment: &DeploymentId,
-        member: &str,
-        path: &str,
-        name: &str,
-    ) -> Result<()> {
-        folders::check_member_name(member)?;
-        folders::check_folder_name(path)?;
-        let failed = || ProvisionerError::while_doing(format!("reading a file of {deployment}"));
-        let (member, path) = (member.to_owned(), path.to_owned());
-        let open = move |of: &DeploymentFolder| File::open(of.member(&member).home().join(path));
-        let file = self
-            .cluster
-            .look(deployment, "reading a file of", open)
-            .await?;
-        let file = tokio::fs::File::from_std(file);
-        let bytes = file.metadata().await.map_err(failed())?.len();
-        let content = tokio_util::io::ReaderStream::with_capacity(file, CHUNK_BYTES);
-        self.stage(deployment, name, bytes, content.boxed()).await
-    }
-
     async fn set_aside(&self, deployment: &DeploymentId, member: &str, aside: &str) -> Result<()> {
         folders::check_member_name(member)?;
         folders::check_file_name(aside)?;
@@ -456,16 +470,6 @@ impl Provisioner for LocalProvisioner {
             member.put_back(&cluster.programs, &aside)
         };
         self.cluster.change(deployment, move_back).await
-    }
-
-    async fn unstage(&self, deployment: &DeploymentId, name: &str) -> Result<()> {
-        folders::check_file_name(name)?;
-        let name = name.to_owned();
-        let remove = move |_: &Cluster, deployment: &mut Deployment| {
-            folders::remove_file(&deployment.folder.stage().join(&name))
-                .map_err(ProvisionerError::while_doing(format!("removing {name}")))
-        };
-        self.cluster.change(deployment, remove).await
     }
 
     async fn destroy(&self, deployment: &DeploymentId) -> Result<()> {

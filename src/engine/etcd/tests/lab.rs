@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use async_trait::async_trait;
 use chrono::Utc;
 use etcd_client::{Certificate, Client, ConnectOptions, TlsOptions};
 use futures::TryStreamExt;
@@ -16,19 +17,22 @@ use tempfile::TempDir;
 
 use crate::{
     engine::{
-        Engine, EngineError, FilesOfMember, Inspection, Snapshot,
+        Description, Engine, EngineError, FilesOfMember, Seed, Snapshot,
         etcd::{
             Etcd,
             addresses::{client_url, member_at},
         },
     },
     model::{
+        backup::SnapshotContent,
         deployment::{Access, Deployment, DeploymentSecrets, Member, Membership, Shape},
         ids::DeploymentId,
         renewal::{CertificateLife, Certificates},
         server::{HOME, Program, STAGE, Server, Task},
         version::Version,
     },
+    stream::ByteStream,
+    workbench::{ProvisionerError, Workbench},
 };
 
 const HOST: &str = "127.0.0.1";
@@ -280,22 +284,6 @@ impl Lab {
         }
     }
 
-    /// Runs a task in the home of a member and returns what it printed.
-    pub fn run(&self, member: &str, task: &Task) -> Result<String, String> {
-        let home = self.home(member);
-        let output = Command::new(binary(&task.program))
-            .args(self.placed(&task.args, &home))
-            .env_clear()
-            .envs(task.env.iter().map(|(name, value)| (name, value)))
-            .output()
-            .expect("run");
-        if output.status.success() {
-            Ok(String::from_utf8(output.stdout).expect("text"))
-        } else {
-            Err(String::from_utf8_lossy(&output.stderr).into_owned())
-        }
-    }
-
     pub fn home(&self, member: &str) -> PathBuf {
         let home = self.folder.path().join(member);
         fs::create_dir_all(&home).expect("a home");
@@ -313,22 +301,23 @@ impl Lab {
     }
 
     /// Puts a file where tasks find it.
-    pub fn stage(&self, name: &str, content: &[u8]) {
+    pub fn put_on_stage(&self, name: &str, content: &[u8]) {
         fs::write(self.folder.path().join(name), content).expect("staged");
     }
 
-    pub fn inspect(&self, content: &[u8]) -> Inspection {
-        self.stage("inspected", content);
-        let task = Etcd.inspect_task(self.deployment.version, "inspected");
-        let output = self.run("m0", &task).expect("inspected");
-        Etcd.parse_inspection(&output).expect("understood")
+    pub async fn describe(&self, content: &[u8], known: Option<&SnapshotContent>) -> Description {
+        self.put_on_stage("described", content);
+        Etcd.describe(&self.deployment, &self.secrets, "described", known, self)
+            .await
+            .expect("described")
     }
 
-    pub fn restore(&self, content: &[u8]) {
-        self.stage("restored", content);
-        for (index, member) in self.deployment.members.iter().enumerate() {
-            let task = Etcd.restore_task(&self.deployment, index, "restored");
-            self.run(&member.name, &task).expect("restored");
+    pub async fn restore(&self, content: &[u8]) {
+        self.put_on_stage("restored", content);
+        for place in 0..self.deployment.members.len() {
+            Etcd.seed(&self.deployment, place, Seed::Snapshot("restored"), self)
+                .await
+                .expect("restored");
         }
     }
 
@@ -387,6 +376,62 @@ impl Lab {
             options = options.with_user(name, password);
         }
         Client::connect([client_url(member)], Some(options)).await
+    }
+}
+
+/// Its folder is the stage, and has the members' homes in it.
+#[async_trait]
+impl Workbench for Lab {
+    async fn run(
+        &self,
+        _: &DeploymentId,
+        member: &str,
+        task: &Task,
+    ) -> Result<String, ProvisionerError> {
+        let home = self.home(member);
+        let output = Command::new(binary(&task.program))
+            .args(self.placed(&task.args, &home))
+            .env_clear()
+            .envs(task.env.iter().map(|(name, value)| (name, value)))
+            .output()
+            .expect("run");
+        if output.status.success() {
+            return Ok(String::from_utf8(output.stdout).expect("text"));
+        }
+        Err(ProvisionerError::TaskFailed {
+            binary: task.program.binary,
+            status: output.status.to_string(),
+            output: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
+    async fn stage(
+        &self,
+        _: &DeploymentId,
+        name: &str,
+        _: u64,
+        content: ByteStream,
+    ) -> Result<(), ProvisionerError> {
+        let chunks: Vec<_> = content.try_collect().await.expect("a whole stream");
+        self.put_on_stage(name, &chunks.concat());
+        Ok(())
+    }
+
+    async fn stage_file(
+        &self,
+        _: &DeploymentId,
+        member: &str,
+        path: &str,
+        name: &str,
+    ) -> Result<(), ProvisionerError> {
+        let copied = fs::copy(self.home(member).join(path), self.folder.path().join(name));
+        copied.map_err(ProvisionerError::while_doing("copying"))?;
+        Ok(())
+    }
+
+    async fn unstage(&self, _: &DeploymentId, name: &str) -> Result<(), ProvisionerError> {
+        fs::remove_file(self.folder.path().join(name)).expect("unstaged");
+        Ok(())
     }
 }
 

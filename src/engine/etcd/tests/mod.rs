@@ -212,7 +212,7 @@ async fn one_user(lab: &Lab) {
     ada.put("key", "value", None).await.expect("put");
     ada.put([255, 255], "value", None).await.expect("put");
     assert_eq!(ada.get("key", None).await.expect("got").kvs().len(), 1);
-    shows_its_members(lab, &user("ada", "second"));
+    shows_its_members(lab, &user("ada", "second")).await;
 
     let denied = [
         message(ada.user_add("eve", "password", None).await),
@@ -238,8 +238,8 @@ async fn one_user(lab: &Lab) {
 }
 
 /// The command line that people are given works for the user it is given to.
-fn shows_its_members(lab: &Lab, user: &DatabaseUser) {
-    lab.stage("ca.pem", lab.secrets.ca_certificate.as_bytes());
+async fn shows_its_members(lab: &Lab, user: &DatabaseUser) {
+    lab.put_on_stage("ca.pem", lab.secrets.ca_certificate.as_bytes());
     let strings = Etcd.connection_strings(&lab.deployment, user);
     let words: Vec<&str> = strings.cli.expose().split(' ').collect();
     let (env, words) = match words.strip_prefix(&["ETCDCTL_API=3"]) {
@@ -247,7 +247,7 @@ fn shows_its_members(lab: &Lab, user: &DatabaseUser) {
         None => (Vec::new(), &words[..]),
     };
     assert_eq!(words[0], "etcdctl");
-    let task = Task {
+    let task = crate::model::server::Task {
         program: crate::model::server::Program {
             engine: NAME,
             version: lab.deployment.version,
@@ -260,7 +260,8 @@ fn shows_its_members(lab: &Lab, user: &DatabaseUser) {
         env,
         timeout: Duration::from_secs(10),
     };
-    let output = lab.run("m0", &task).expect("works for its user");
+    let output = lab.run(&lab.deployment.id, "m0", &task).await;
+    let output = output.expect("works for its user");
     for member in &lab.deployment.members {
         assert!(output.contains(&addresses::client_url(member)), "{output}");
     }
@@ -295,6 +296,10 @@ async fn many_users(lab: &Lab) {
     assert!(roles.roles().iter().all(|role| role == "root"));
 }
 
+fn content_of(revision: i64, keys: i64) -> SnapshotContent {
+    [("revision", revision), ("keys", keys)].into()
+}
+
 fn assert_whole(content: &[u8]) {
     let (before, trailer) = content.split_at(content.len() - 32);
     let digest = ring::digest::digest(&ring::digest::SHA256, before);
@@ -311,27 +316,27 @@ async fn takes_snapshots_whose_content_is_known(version: &str) {
     let snapshot = lab.snapshot().await;
     let bytes_expected = snapshot.bytes_expected;
     let known = snapshot.known.clone().expect("nobody wrote");
-    assert_eq!((known.revision, known.keys), (22, 19));
+    assert_eq!(known, content_of(22, 19));
     let content = read_all(snapshot).await;
     // Only about so many: etcd may give its file another page between the two.
     assert!((content.len() as u64).abs_diff(bytes_expected) <= 16 * 4096);
     assert_whole(&content);
-    assert_eq!(lab.inspect(&content).revision, known.revision);
+    for told in [Some(&known), None] {
+        let described = lab.describe(&content, told).await;
+        assert_eq!(described, Description::Content(known.clone()));
+    }
 
     let snapshots = write_and_save(&lab, root.clone()).await;
     for snapshot in snapshots {
         let known = snapshot.known.clone();
         let content = read_all(snapshot).await;
         assert_whole(&content);
-        let inspected = lab.inspect(&content).revision;
-        if let Some(known) = known {
-            assert_eq!(known.revision, inspected);
-        }
-        let keys = Etcd
-            .keys_at(&lab.deployment, &lab.secrets, inspected)
-            .await
-            .expect("counted");
-        assert_eq!(keys, 19 + inspected - 22);
+        let Description::Content(found) = lab.describe(&content, None).await else {
+            panic!("its keys can be counted");
+        };
+        let revision = found.get("revision").expect("a revision");
+        assert_eq!(found, content_of(revision, 19 + revision - 22));
+        assert_eq!(known.unwrap_or_else(|| found.clone()), found);
     }
 
     newest_entry_compacted_away(&lab, root).await;
@@ -349,15 +354,26 @@ async fn newest_entry_compacted_away(lab: &Lab, mut root: Client) {
 
     let snapshot = lab.snapshot().await;
     let known = snapshot.known.clone().expect("nobody wrote");
-    assert_eq!(known.revision, newest);
-    let inspected = lab.inspect(&read_all(snapshot).await).revision;
-    let keys = Etcd.keys_at(&lab.deployment, &lab.secrets, inspected).await;
+    assert_eq!(known.get("revision"), Some(newest));
+    let content = read_all(snapshot).await;
+    let described = lab.describe(&content, None).await;
     if lab.deployment.version.minor < 5 {
-        assert!(inspected < newest);
-        assert!(matches!(keys, Err(EngineError::Call { .. })));
+        assert!(
+            matches!(described, Description::Unknown(_)),
+            "{described:?}"
+        );
     } else {
-        assert_eq!((inspected, keys.expect("counted")), (newest, known.keys));
+        assert_eq!(described, Description::Content(known.clone()));
     }
+    let described = lab.describe(&content, Some(&known)).await;
+    assert_eq!(described, Description::Content(known.clone()));
+    // What is in it cannot be newer than what was known.
+    let older = content_of(1, 1);
+    let described = lab.describe(&content, Some(&older)).await;
+    assert!(
+        matches!(described, Description::Unknown(_)),
+        "{described:?}"
+    );
 }
 
 /// Takes snapshots while somebody writes new keys all the time.
@@ -441,7 +457,7 @@ async fn source_snapshot(version: &str) -> (Vec<u8>, SnapshotContent, Secret) {
 async fn restores(from: &str, to: &str) {
     let (content, expected, old_password) = source_snapshot(from).await;
     let mut lab = Lab::new(to, 3);
-    lab.restore(&content);
+    lab.restore(&content).await;
     lab.start(Access::Certificates).await;
 
     assert!(message(lab.anonymous().await.get("a", None).await) != "no error");
@@ -478,10 +494,8 @@ async fn verify(lab: &Lab, access: Access, expected: &SnapshotContent) -> Result
 
 async fn wrong_content_is_noticed(lab: &Lab, right: &SnapshotContent) {
     for (revision, keys) in [(0, 1), (1, 0), (-1, 0)] {
-        let wrong = SnapshotContent {
-            revision: right.revision + revision,
-            keys: right.keys + keys,
-        };
+        let figure = |name| right.get(name).expect("a figure");
+        let wrong = content_of(figure("revision") + revision, figure("keys") + keys);
         let noticed = verify(lab, Access::Passwords, &wrong).await;
         assert!(
             matches!(noticed, Err(EngineError::Unexpected(_))),
@@ -499,10 +513,10 @@ async fn lets_leases_end_after_a_restore(version: &str) {
     root.put("leased", "", Some(leased)).await.expect("put");
     let snapshot = source.snapshot().await;
     let expected = snapshot.known.clone().expect("nobody wrote");
-    assert_eq!(expected.keys, 6);
+    assert_eq!(expected.get("keys"), Some(6));
 
     let mut lab = Lab::new(version, 1);
-    lab.restore(&read_all(snapshot).await);
+    lab.restore(&read_all(snapshot).await).await;
     lab.start(Access::Certificates).await;
     lab.secure_restored().await.expect("secured");
     lab.stop();
@@ -537,7 +551,7 @@ async fn takes_over_a_source_without_users(version: &str) {
     }
 
     let mut lab = Lab::new(version, 1);
-    lab.restore(&content);
+    lab.restore(&content).await;
     lab.start(Access::Certificates).await;
     for _ in 0..2 {
         lab.secure_restored().await.expect("secured");
@@ -563,7 +577,7 @@ async fn survives_the_loss_of_a_member(version: &str) {
     add_user(&lab, &user("ada", "password")).await;
 
     let mut snapshot = lab.snapshot().await;
-    let known = snapshot.known.as_ref().map(|known| known.keys);
+    let known = snapshot.known.as_ref().and_then(|known| known.get("keys"));
     assert_eq!(known, Some(30));
     snapshot
         .content
