@@ -711,6 +711,7 @@ async fn open_cluster(local: &LocalCluster) -> Result<Arc<LocalProvisioner>, Sta
             required: |version| etcd::binaries(*version),
             offered: |version| etcd::PROFILE.offers(*version),
         }],
+        local.ports,
     );
     opened.await.map_err(|source| StartError::Cluster {
         cluster: local.cluster.id.clone(),
@@ -743,7 +744,6 @@ impl Opened {
         let limit = local.cluster.operations_at_once.map(usize::try_from);
         let parts = ClusterParts {
             provisioner,
-            ports: local.ports,
             operations_at_once: limit.and_then(Result::ok),
         };
         self.clusters.insert(id.clone(), parts);

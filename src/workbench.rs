@@ -94,6 +94,9 @@ pub enum ProvisionerError {
         /// The member that it belongs to, where that is known.
         owner: Option<String>,
     },
+    /// A new member finds no port.
+    #[error("the cluster has no free ports left")]
+    NoFreePort,
     /// A port of a member is not free.
     #[error("port {port} of member {member} is taken by another process or connection")]
     PortTaken {

@@ -14,7 +14,6 @@ use super::{Broker, BrokerError, reconcile::Finding};
 use crate::{
     backup_store::{BackupStoreError, object, pipeline},
     model::{
-        address::Address,
         audit::AtOnce,
         backup::Manifest,
         deployment::{Deployment, DeploymentSecrets, Member, Membership, Shape},
@@ -22,7 +21,6 @@ use crate::{
         ids::{BackupId, DeploymentId, InstanceId},
         instance::{Instance, InstanceState, ProvisionIdentity, normal_form},
         name::DeploymentNames,
-        placement::PortRange,
         schedule::Schedule,
         server::MemberSeen,
     },
@@ -408,16 +406,8 @@ fn taken_port(
     conn: &mut store::Conn<'_>,
     deployment: &Deployment,
 ) -> Result<Option<u16>, store::StoreError> {
-    for member in &deployment.members {
-        for Address { host, port } in member.addresses.values() {
-            let alone = PortRange {
-                first: *port,
-                last: *port,
-            };
-            if store::deployment::free_ports(conn, host, alone)?.is_empty() {
-                return Ok(Some(*port));
-            }
-        }
-    }
-    Ok(None)
+    let held = store::deployment::addresses(conn)?;
+    let mut own = deployment.members.iter().flat_map(|m| m.addresses.values());
+    let taken = own.find(|address| held.contains(address));
+    Ok(taken.map(|address| address.port))
 }

@@ -15,7 +15,6 @@ use crate::{
         binding::Rights,
         deployment::{Access, Deployment, DeploymentSecrets, Member},
         engine::{Obstacle, Profile},
-        ids::DeploymentId,
         observation::MemberObservation,
         renewal::{Certificates, Renewal},
         secret::Secret,
@@ -156,12 +155,11 @@ pub trait Engine: Send + Sync {
         self.profile().name
     }
 
-    /// New secrets for the new deployment `id` whose members are reached at `host`. `certificates`: how
-    /// long those are good for, seen from `now`.
+    /// New secrets for a new deployment, whose members have their addresses. `certificates`: how long
+    /// those are good for, seen from `now`.
     fn generate_secrets(
         &self,
-        id: &DeploymentId,
-        host: &str,
+        deployment: &Deployment,
         certificates: &Certificates,
         now: DateTime<Utc>,
     ) -> Result<DeploymentSecrets, EngineError>;
@@ -170,8 +168,7 @@ pub trait Engine: Send + Sync {
     /// then on, seen from `now`.
     fn renew_secrets(
         &self,
-        id: &DeploymentId,
-        host: &str,
+        deployment: &Deployment,
         secrets: &DeploymentSecrets,
         what: Renewal,
         certificates: &Certificates,

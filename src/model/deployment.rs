@@ -1,6 +1,6 @@
 //! The database cluster behind one instance.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -85,6 +85,12 @@ impl Deployment {
             member.shape = None;
         }
         self
+    }
+
+    /// The hosts at which its members are reached.
+    pub fn hosts(&self) -> BTreeSet<&str> {
+        let addresses = self.members.iter().flat_map(|m| m.addresses.values());
+        addresses.map(|address| address.host.as_str()).collect()
     }
 
     /// The place of the member of that name.

@@ -230,11 +230,6 @@ impl Advisory {
 }
 
 impl Profile {
-    /// How many ports a deployment needs.
-    pub fn ports_needed(&self) -> usize {
-        self.members * self.ports.len()
-    }
-
     /// The addresses of a member whose ports are these on `host`, in the order of
     /// [`Profile::ports`].
     pub fn addresses(&self, host: &str, ports: &[u16]) -> BTreeMap<String, Address> {

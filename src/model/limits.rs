@@ -343,9 +343,8 @@ pub const MEMBER_BYTES_MIN: u64 = 128 * 1024 * 1024;
 /// What a member's log of changes has at most, in bytes: etcd keeps five files of 64 MB, and sets the
 /// next one aside.
 pub const MEMBER_WAL_BYTES_MAX: u64 = 6 * 64 * 1024 * 1024;
-/// Unused ports that are looked for before some of them are reserved: more than one deployment
-/// needs, since others reserve at the same time.
-pub const PORTS_LOOKED_AT: usize = 128;
+/// How often places for a deployment's members are chosen anew because others reserved them first.
+pub const PLACE_TRIES_MAX: u32 = 20;
 /// A starting member that ended by itself this often will not come up.
 pub const CRASHES_MAX: u32 = 4;
 /// How often starting members are looked at.

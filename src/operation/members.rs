@@ -1,24 +1,25 @@
 //! What several operations do with the members of a deployment.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use futures::future::try_join_all;
 use tokio::time::Instant;
 
 use super::{
-    ClusterParts, Outcome, StepError, Work, bind,
+    Outcome, StepError, Work, bind,
     liveness::{Seen, Vigil},
 };
 use crate::{
     engine::{DatabaseUser, EngineError},
     model::{
+        address::Address,
         alert::Incident,
         binding::BindingState,
         deployment::{Access, Deployment, DeploymentSecrets, Member, Membership},
         full::Fullness,
         limits::{
             AGREEMENT_POLL, CHANGE_WAIT, CRASH_WATCH, CRASHES_MAX, DAMAGED_ENDS_MIN,
-            MEMBER_BYTES_MIN, PORTS_LOOKED_AT, READY_TIMEOUT,
+            MEMBER_BYTES_MIN, PLACE_TRIES_MAX, READY_TIMEOUT,
         },
         observation,
         renewal::Certificates,
@@ -29,7 +30,7 @@ use crate::{
     store,
 };
 
-/// Chooses the members, reserves their ports and makes the deployment's secrets.
+/// Chooses the members' places, reserves them and makes the deployment's secrets.
 pub async fn allocate(work: &Work) -> Result<Outcome, StepError> {
     let deployment = work.deployment().await?;
     if !deployment.members.is_empty() {
@@ -42,66 +43,57 @@ pub async fn allocate(work: &Work) -> Result<Outcome, StepError> {
         .provisioner
         .room_for(profile.members as u64 * MEMBER_BYTES_MIN)
         .await?;
-    let (host, range) = (cluster.provisioner.host().to_owned(), cluster.ports);
-    let unused = unused_ports(work, cluster).await?;
-    let life = work.parts.certificate_life;
-    let now = work.parts.clock.now();
-    let certificates = Certificates::new(now, &life);
-    let secrets = engine.generate_secrets(&deployment.id, &host, &certificates, now)?;
-    let sealed = work.seal(&deployment.seal_context(), &secrets)?;
-    let allocated = work.write(move |conn| {
-        // Chosen where they are reserved: others allocate at the same time.
-        let free = store::deployment::free_ports(conn, &host, range)?;
-        let ports: Vec<u16> = free
-            .into_iter()
-            .filter(|port| unused.contains(port))
-            .take(profile.ports_needed())
-            .collect();
-        if ports.len() < profile.ports_needed() {
-            return Ok(false);
-        }
-        let members = ports
-            .chunks_exact(profile.ports.len())
-            .enumerate()
-            .map(|(i, ports)| Member {
-                name: format!("m{i}"),
-                addresses: profile.addresses(&host, ports),
-                shape: None,
-                checkpointing: false,
-                membership: Membership::New,
-            })
-            .collect();
-        let deployment = Deployment {
-            members,
-            ..deployment
+    let names: Vec<String> = (0..profile.members).map(|i| format!("m{i}")).collect();
+    for _ in 0..PLACE_TRIES_MAX {
+        let taken = work.read(store::deployment::addresses).await?;
+        let places = cluster
+            .provisioner
+            .place(&deployment.id, &names, profile.ports, &taken)
+            .await?;
+        let members = names.iter().zip(places);
+        let placed = Deployment {
+            members: members.map(|(name, at)| new_member(name, at)).collect(),
+            ..deployment.clone()
         };
-        store::deployment::allocate(conn, &deployment, &sealed)?;
-        store::renewal::set(conn, &deployment.id, &certificates.outlook(&life))?;
-        Ok(true)
-    });
-    if allocated.await? {
-        Outcome::done()
-    } else {
-        Err(StepError::passing("the cluster has no free ports left"))
+        if reserve(work, placed).await? {
+            return Outcome::done();
+        }
+    }
+    Err(StepError::passing(
+        "others reserve the cluster's ports at the same time",
+    ))
+}
+
+fn new_member(name: &str, addresses: BTreeMap<String, Address>) -> Member {
+    Member {
+        name: name.to_owned(),
+        addresses,
+        shape: None,
+        checkpointing: false,
+        membership: Membership::New,
     }
 }
 
-/// Ports of the cluster's range that neither a deployment nor anybody else uses at the moment.
-async fn unused_ports(work: &Work, cluster: &ClusterParts) -> Result<HashSet<u16>, StepError> {
-    let (host, range) = (cluster.provisioner.host().to_owned(), cluster.ports);
-    let free = work
-        .read(move |conn| store::deployment::free_ports(conn, &host, range))
-        .await?;
-    let provisioner = cluster.provisioner.clone();
-    let look = move || {
-        let unused = free
-            .into_iter()
-            .filter(|port| provisioner.port_is_free(*port));
-        unused.take(PORTS_LOOKED_AT).collect()
-    };
-    tokio::task::spawn_blocking(look)
-        .await
-        .map_err(|_| StepError::passing("the cluster's ports could not be looked at"))
+/// Makes the secrets of a deployment and reserves its members' addresses; returns false when somebody
+/// has reserved one of them meanwhile.
+async fn reserve(work: &Work, placed: Deployment) -> Result<bool, StepError> {
+    let life = work.parts.certificate_life;
+    let now = work.parts.clock.now();
+    let certificates = Certificates::new(now, &life);
+    let engine = work.engine(&placed)?;
+    let secrets = engine.generate_secrets(&placed, &certificates, now)?;
+    let sealed = work.seal(&placed.seal_context(), &secrets)?;
+    work.write(move |conn| {
+        let taken = store::deployment::addresses(conn)?;
+        let mut wanted = placed.members.iter().flat_map(|m| m.addresses.values());
+        if wanted.any(|address| taken.contains(address)) {
+            return Ok(false);
+        }
+        store::deployment::allocate(conn, &placed, &sealed)?;
+        store::renewal::set(conn, &placed.id, &certificates.outlook(&life))?;
+        Ok(true)
+    })
+    .await
 }
 
 /// Makes all members run with `access`, one after the other: a new member asks the others whether

@@ -26,7 +26,6 @@ use crate::{
             HEAVY_OPERATIONS_AT_ONCE, LIGHT_OPERATIONS_OF_INSTANCE, LIGHT_OPERATIONS_OF_TENANT,
         },
         operation::{Claim, Operation, OperationKind, Weight},
-        placement::PortRange,
         queue::Shares,
         renewal::CertificateLife,
     },
@@ -124,8 +123,6 @@ impl Parts {
 pub struct ClusterParts {
     /// What runs members there.
     pub provisioner: SharedProvisioner,
-    /// The ports that members get there.
-    pub ports: PortRange,
     /// Heavy operations that run there at once; absent: no limit.
     pub operations_at_once: Option<usize>,
 }

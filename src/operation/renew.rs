@@ -170,15 +170,9 @@ async fn make_due(
         return Ok(false);
     };
     let renewed = certificates.renewed(what, now, &operation.id, &life);
-    let host = work.cluster(deployment)?.provisioner.host();
-    let secrets = work.engine(deployment)?.renew_secrets(
-        &deployment.id,
-        host,
-        secrets,
-        what,
-        &renewed,
-        now,
-    )?;
+    let secrets = work
+        .engine(deployment)?
+        .renew_secrets(deployment, secrets, what, &renewed, now)?;
     let sealed = work.seal(&deployment.seal_context(), &secrets)?;
     let id = deployment.id.clone();
     work.write(move |conn| store::deployment::set_sealed(conn, &id, &sealed))

@@ -4,13 +4,18 @@
 //! the broker: dropping a provisioner stops nothing, and the next one adopts what runs. Every
 //! method may be called again after a crash or a time-out, with the same result.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
 use crate::{
     model::{
+        address::Address,
         deployment::Deployment,
         ids::DeploymentId,
         logfile::{LogPart, Logfile},
@@ -80,11 +85,16 @@ pub trait Provisioner: Workbench {
     /// binaries.
     fn versions(&self, engine: &str) -> Vec<Version>;
 
-    /// The host under which members are reached.
-    fn host(&self) -> &str;
-
-    /// Whether nobody else uses the TCP port at the moment.
-    fn port_is_free(&self, port: u16) -> bool;
+    /// Chooses where the new `members` of a deployment are reached: for each of them, in their order,
+    /// an address for each of `ports`, by its name. None of `taken`, which others have, is among them.
+    /// Nothing is reserved by it.
+    async fn place(
+        &self,
+        deployment: &DeploymentId,
+        members: &[String],
+        ports: &[&'static str],
+        taken: &HashSet<Address>,
+    ) -> Result<Vec<BTreeMap<String, Address>>, ProvisionerError>;
 
     /// Fails when `bytes` more would not fit on the disk that members live on.
     async fn room_for(&self, bytes: u64) -> Result<(), ProvisionerError>;

@@ -14,11 +14,11 @@ use super::{
     to_json,
 };
 use crate::model::{
+    address::Address,
     capacity::Placed,
     deployment::{Deployment, Member},
     ids::{DeploymentId, InstanceId},
     instance::InstanceState,
-    placement::PortRange,
     tenant::Tenant,
 };
 
@@ -305,20 +305,16 @@ pub fn set_members(
     Ok(())
 }
 
-/// The ports of a host that no deployment holds, lowest first.
-pub fn free_ports(
-    conn: &mut Conn<'_>,
-    host: &str,
-    range: PortRange,
-) -> Result<Vec<u16>, StoreError> {
-    let taken: Vec<i32> = each!(conn, |c| ports::table
-        .filter(ports::host.eq(host))
-        .select(ports::port)
+/// The addresses that deployments hold.
+pub fn addresses(conn: &mut Conn<'_>) -> Result<HashSet<Address>, StoreError> {
+    let held: Vec<(String, i32)> = each!(conn, |c| ports::table
+        .select((ports::host, ports::port))
         .load(c))?;
-    let taken: HashSet<i32> = taken.into_iter().collect();
-    Ok((range.first..=range.last)
-        .filter(|port| !taken.contains(&i32::from(*port)))
-        .collect())
+    let address = |(host, port): (String, i32)| {
+        let port = u16::try_from(port).map_err(|e| StoreError::unreadable("a port", e))?;
+        Ok(Address { host, port })
+    };
+    held.into_iter().map(address).collect()
 }
 
 /// Gives back a deployment's ports and forgets its members and secrets.

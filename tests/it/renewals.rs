@@ -621,10 +621,9 @@ async fn a_database_whose_certificates_have_ended_serves_again() {
             member_ends: before,
             ..secrets.certificates(&deployment.id)
         };
-        let host = &deployment.members[0].address("client").host;
-        let (id, what) = (&deployment.id, Renewal::Members);
+        let what = Renewal::Members;
         *secrets = Etcd
-            .renew_secrets(id, host, secrets, what, &certificates, now)
+            .renew_secrets(deployment, secrets, what, &certificates, now)
             .expect("secrets");
     })
     .await;

@@ -16,7 +16,7 @@ use rcgen::{
 use crate::{
     engine::EngineError,
     model::{
-        deployment::{Authority, DeploymentSecrets},
+        deployment::{Authority, Deployment, DeploymentSecrets},
         ids::DeploymentId,
         limits::CERTIFICATE_BACKDATE,
         renewal::{Certificates, Renewal},
@@ -39,16 +39,15 @@ pub(super) struct Identity {
     pub(super) key: Secret,
 }
 
-/// An authority, a certificate for the members at `host`, and a password for `root`.
+/// An authority, a certificate for the members where they are reached, and a password for `root`.
 pub(super) fn generate_secrets(
-    id: &DeploymentId,
-    host: &str,
+    deployment: &Deployment,
     certificates: &Certificates,
     now: DateTime<Utc>,
 ) -> Result<DeploymentSecrets, EngineError> {
-    let first = new_authority(id, certificates.authority_ends, now)?;
+    let first = new_authority(&deployment.id, certificates.authority_ends, now)?;
     let life = certificates.member_ends - now;
-    let member = members_certificate(host, &first.certificate, &first.key, life)?;
+    let member = members_certificate(deployment, &first.certificate, &first.key, life)?;
     Ok(DeploymentSecrets {
         ca_certificate: first.certificate,
         ca_key: first.key,
@@ -63,8 +62,7 @@ pub(super) fn generate_secrets(
 
 /// The secrets after a renewal at `now`. `certificates`: their time from then on.
 pub(super) fn renew(
-    id: &DeploymentId,
-    host: &str,
+    deployment: &Deployment,
     secrets: &DeploymentSecrets,
     what: Renewal,
     certificates: &Certificates,
@@ -75,7 +73,7 @@ pub(super) fn renew(
     match what {
         Renewal::Follow => {
             let ends = certificates.next_ends.unwrap_or(now);
-            renewed.next_authority = Some(new_authority(id, ends, now)?);
+            renewed.next_authority = Some(new_authority(&deployment.id, ends, now)?);
             return Ok(renewed);
         }
         Renewal::Retire => {
@@ -91,7 +89,7 @@ pub(super) fn renew(
         Renewal::Members => {}
     }
     let life = certificates.member_ends - now;
-    let member = members_certificate(host, &renewed.ca_certificate, &renewed.ca_key, life)?;
+    let member = members_certificate(deployment, &renewed.ca_certificate, &renewed.ca_key, life)?;
     (renewed.member_certificate, renewed.member_key) = (member.certificate, member.key);
     Ok(renewed)
 }
@@ -123,13 +121,13 @@ fn new_authority(
 
 /// Members are clients too: of each other.
 fn members_certificate(
-    host: &str,
+    deployment: &Deployment,
     ca_certificate: &str,
     ca_key: &Secret,
     life: TimeDelta,
 ) -> Result<Identity, EngineError> {
-    let mut names = vec![host.to_owned()];
-    if host != "localhost" {
+    let mut names: Vec<String> = deployment.hosts().into_iter().map(str::to_owned).collect();
+    if !deployment.hosts().contains("localhost") {
         names.push("localhost".to_owned());
     }
     let both = [
@@ -208,6 +206,7 @@ mod tests {
     use x509_parser::{pem::Pem, prelude::Validity};
 
     use super::*;
+    use crate::engine::etcd::server::tests::deployment;
     use crate::model::{ids::OperationId, renewal::CertificateLife};
 
     const HOST: &str = "127.0.0.1";
@@ -259,7 +258,7 @@ mod tests {
     }
 
     struct Deployed {
-        id: DeploymentId,
+        deployment: Deployment,
         secrets: DeploymentSecrets,
         now: DateTime<Utc>,
     }
@@ -267,18 +266,22 @@ mod tests {
     impl Deployed {
         fn new() -> Self {
             let now = Utc::now();
-            let id = DeploymentId::generate(now);
+            let deployment = deployment("3.6.16");
             let certificates = Certificates::new(now, &CertificateLife::default());
-            let secrets = generate_secrets(&id, HOST, &certificates, now).expect("secrets");
-            Self { id, secrets, now }
+            let secrets = generate_secrets(&deployment, &certificates, now).expect("secrets");
+            Self {
+                deployment,
+                secrets,
+                now,
+            }
         }
 
         fn renew(&mut self, what: Renewal, after: TimeDelta) {
             self.now += after;
             let by = OperationId::generate(self.now);
-            let certificates = self.secrets.certificates(&self.id);
+            let certificates = self.secrets.certificates(&self.deployment.id);
             let renewed = certificates.renewed(what, self.now, &by, &CertificateLife::default());
-            let secrets = renew(&self.id, HOST, &self.secrets, what, &renewed, self.now);
+            let secrets = renew(&self.deployment, &self.secrets, what, &renewed, self.now);
             self.secrets = secrets.expect("secrets");
         }
     }
@@ -331,7 +334,7 @@ mod tests {
         assert!(fields.remove("certificates").is_some());
         assert_eq!(fields.len(), 5, "{:?}", fields.keys());
         of.secrets = serde_json::from_value(written).expect("secrets");
-        let certificates = of.secrets.certificates(&of.id);
+        let certificates = of.secrets.certificates(&of.deployment.id);
         assert_eq!(certificates.member_ends, certificates.authority_ends);
         for what in [Renewal::Members, Renewal::Follow, Renewal::Change] {
             of.renew(what, TimeDelta::days(1));

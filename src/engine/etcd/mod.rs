@@ -46,7 +46,6 @@ use crate::{
         backup::SnapshotContent,
         deployment::{Access, Deployment, DeploymentSecrets, Member},
         engine::{Obstacle, Profile},
-        ids::DeploymentId,
         observation::MemberObservation,
         renewal::{Certificates, Renewal},
         server::Server,
@@ -83,24 +82,22 @@ impl Engine for Etcd {
 
     fn generate_secrets(
         &self,
-        id: &DeploymentId,
-        host: &str,
+        deployment: &Deployment,
         certificates: &Certificates,
         now: DateTime<Utc>,
     ) -> Result<DeploymentSecrets, EngineError> {
-        certificates::generate_secrets(id, host, certificates, now)
+        certificates::generate_secrets(deployment, certificates, now)
     }
 
     fn renew_secrets(
         &self,
-        id: &DeploymentId,
-        host: &str,
+        deployment: &Deployment,
         secrets: &DeploymentSecrets,
         what: Renewal,
         certificates: &Certificates,
         now: DateTime<Utc>,
     ) -> Result<DeploymentSecrets, EngineError> {
-        certificates::renew(id, host, secrets, what, certificates, now)
+        certificates::renew(deployment, secrets, what, certificates, now)
     }
 
     fn servers(

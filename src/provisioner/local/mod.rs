@@ -31,7 +31,7 @@ mod task;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fs::{File, TryLockError},
     io,
     path::{Path, PathBuf},
@@ -57,6 +57,7 @@ use super::{FileSeen, Observation, Provisioner, ProvisionerError};
 use crate::{
     folder::FolderId,
     model::{
+        address::Address,
         failure::chain,
         ids::DeploymentId,
         limits::{CHUNK_BYTES, CLUSTER_LOCK_WAIT, LAST_WORDS_BYTES_MAX, PROCESS_POLL},
@@ -78,6 +79,8 @@ type SharedDeployment = Arc<tokio::sync::Mutex<Deployment>>;
 pub struct LocalProvisioner {
     cluster: Arc<Cluster>,
     host: String,
+    /// What members get.
+    ports: PortRange,
 }
 
 /// A cluster folder and what is known of it.
@@ -111,6 +114,7 @@ impl LocalProvisioner {
         cluster_dir: PathBuf,
         engines_dir: PathBuf,
         discover: &[EngineBinaries],
+        ports: PortRange,
     ) -> Result<Arc<Self>> {
         let (folder, lock) = blocking(move || lock_cluster(&cluster_dir)).await?;
         let engines = engines_dir.display().to_string();
@@ -144,6 +148,7 @@ impl LocalProvisioner {
         Ok(Arc::new(Self {
             cluster,
             host: ports::HOST.to_string(),
+            ports,
         }))
     }
 }
@@ -353,12 +358,34 @@ impl Provisioner for LocalProvisioner {
         self.cluster.programs.versions(engine)
     }
 
-    fn host(&self) -> &str {
-        &self.host
-    }
-
-    fn port_is_free(&self, port: u16) -> bool {
-        ports::is_free(port)
+    async fn place(
+        &self,
+        _: &DeploymentId,
+        members: &[String],
+        ports: &[&'static str],
+        taken: &HashSet<Address>,
+    ) -> Result<Vec<BTreeMap<String, Address>>> {
+        let at = |port| Address {
+            host: self.host.clone(),
+            port,
+        };
+        let range = self.ports.first..=self.ports.last;
+        let candidates: Vec<u16> = range.filter(|port| !taken.contains(&at(*port))).collect();
+        let needed = members.len() * ports.len();
+        let free: Vec<u16> = blocking(move || {
+            let free = candidates.into_iter().filter(|port| ports::is_free(*port));
+            Ok(free.take(needed).collect())
+        })
+        .await?;
+        if free.len() < needed {
+            return Err(ProvisionerError::NoFreePort);
+        }
+        let named = |free: &[u16]| {
+            let addresses = free.iter().map(|port| at(*port));
+            let names = ports.iter().map(|name| (*name).to_owned());
+            names.zip(addresses).collect()
+        };
+        Ok(free.chunks_exact(ports.len()).map(named).collect())
     }
 
     async fn room_for(&self, bytes: u64) -> Result<()> {

@@ -29,6 +29,7 @@ use crate::model::{
 
 mod copies;
 mod loss;
+mod places;
 
 /// Longer than anything here takes, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -55,7 +56,14 @@ struct World {
     folder: TempDir,
     engines: PathBuf,
     discover: Vec<EngineBinaries>,
+    ports: PortRange,
 }
+
+/// What members get in tests that are not about that.
+const RANGE: PortRange = PortRange {
+    first: PORTS.start,
+    last: PORTS.end - 1,
+};
 
 impl World {
     fn with_sleeper() -> Self {
@@ -66,6 +74,7 @@ impl World {
             folder,
             engines,
             discover: vec![binaries("sleeper")],
+            ports: RANGE,
         }
     }
 
@@ -86,6 +95,7 @@ impl World {
                 offered: |version| version.major == 3 && version.minor >= 3,
                 ..binaries("etcd")
             }],
+            ports: RANGE,
         }
     }
 
@@ -94,7 +104,13 @@ impl World {
     }
 
     async fn try_open(&self) -> Result<Arc<LocalProvisioner>> {
-        LocalProvisioner::open(self.cluster(), self.engines.clone(), &self.discover).await
+        LocalProvisioner::open(
+            self.cluster(),
+            self.engines.clone(),
+            &self.discover,
+            self.ports,
+        )
+        .await
     }
 
     async fn open(&self) -> Arc<LocalProvisioner> {
@@ -767,22 +783,6 @@ async fn discovery_asks_the_binaries_and_skips_what_is_broken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_port_with_a_listener_is_not_free_and_one_in_time_wait_is() {
-    let world = World::with_sleeper();
-    let provisioner = world.open().await;
-    let listener = TcpListener::bind((HOST, 0)).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    assert!(!provisioner.port_is_free(port));
-    let client = TcpStream::connect((HOST, port)).unwrap();
-    // The side that closes first is left in TIME_WAIT.
-    drop(listener.accept().unwrap());
-    drop(client);
-    drop(listener);
-    eventually("the port is free", async || provisioner.port_is_free(port)).await;
-    assert_eq!(provisioner.host(), "127.0.0.1");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn names_that_lead_elsewhere_are_refused() {
     let world = World::with_sleeper();
     let provisioner = world.open().await;
@@ -874,7 +874,7 @@ async fn real_etcd_runs_is_adopted_killed_saved_restored_and_destroyed() {
         provisioner = world.open().await;
         provisioner.start(&server).await.unwrap();
         assert_eq!(world.process(&id), process);
-        assert!(!provisioner.port_is_free(port));
+        assert!(!ports::is_free(port));
 
         kill(&process);
         let get = etcdctl(version, port, "get key --print-value-only");
@@ -935,7 +935,7 @@ async fn real_etcd_runs_is_adopted_killed_saved_restored_and_destroyed() {
 
         provisioner.destroy(&id).await.unwrap();
         assert!(world.running().is_empty());
-        assert!(provisioner.port_is_free(port));
+        assert!(ports::is_free(port));
     }
     assert_eq!(provisioner.deployments().await.unwrap(), []);
 }

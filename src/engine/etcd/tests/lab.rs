@@ -67,9 +67,6 @@ impl Lab {
         let now = Utc::now();
         let id = DeploymentId::generate(now);
         let certificates = Certificates::new(now, &CertificateLife::default());
-        let secrets = Etcd
-            .generate_secrets(&id, HOST, &certificates, now)
-            .expect("secrets");
         let members = (0..members).map(|index| Member {
             membership: Membership::New,
             ..member_at(&format!("m{index}"), HOST, [free_port(), free_port()])
@@ -85,6 +82,9 @@ impl Lab {
             name: "a-deployment".to_owned(),
             closed_since: None,
         };
+        let secrets = Etcd
+            .generate_secrets(&deployment, &certificates, now)
+            .expect("secrets");
         Self {
             deployment,
             secrets,

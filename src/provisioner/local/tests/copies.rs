@@ -24,7 +24,13 @@ async fn a_copied_cluster_never_touches_what_runs_in_the_original() {
     let process = world.process(&id);
     let copy = copy_of_cluster(&world);
 
-    let opened = LocalProvisioner::open(copy.clone(), world.engines.clone(), &world.discover).await;
+    let opened = LocalProvisioner::open(
+        copy.clone(),
+        world.engines.clone(),
+        &world.discover,
+        world.ports,
+    )
+    .await;
     match opened.map(drop).unwrap_err() {
         ProvisionerError::RunsElsewhere { pid, place, .. } => {
             assert_eq!(
@@ -61,9 +67,14 @@ async fn a_moved_cluster_is_the_same_one_and_its_members_follow() {
     let moved = world.cluster().with_file_name("moved");
     fs::rename(world.cluster(), &moved).unwrap();
 
-    let provisioner = LocalProvisioner::open(moved.clone(), world.engines.clone(), &world.discover)
-        .await
-        .unwrap();
+    let provisioner = LocalProvisioner::open(
+        moved.clone(),
+        world.engines.clone(),
+        &world.discover,
+        world.ports,
+    )
+    .await
+    .unwrap();
     // What it opens by the old path would be another file.
     assert!(!process.is_alive().unwrap());
     eventually("it runs at its new place", async || {
