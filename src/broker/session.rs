@@ -138,17 +138,17 @@ fn bad_link() -> BrokerError {
 }
 
 impl Broker {
-    /// Opens a session for whoever shows something good. Failures are counted per peer and in
+    /// Opens a session for whoever shows something good. Failures are counted per client and in
     /// all; too many of them, and nothing is looked at for a while.
-    pub async fn sign_in(&self, peer: IpAddr, way: SignInWay) -> Result<SignedIn, BrokerError> {
+    pub async fn sign_in(&self, client: IpAddr, way: SignInWay) -> Result<SignedIn, BrokerError> {
         let now = self.clock.now();
-        self.may_show_credentials(peer, Door::Page)?;
+        self.may_show_credentials(client, Door::Page)?;
         let signed_in = self.open_session(way, now).await;
         match &signed_in {
-            Ok(SignedIn { session, .. }) => self.note_sign_in(session, peer).await,
+            Ok(SignedIn { session, .. }) => self.note_sign_in(session, client).await,
             Err(BrokerError::Denied(_)) => {
-                self.credentials_were_wrong(peer, Door::Page);
-                self.note_refusal("dashboard", Some(peer)).await;
+                self.credentials_were_wrong(client, Door::Page);
+                self.note_refusal("dashboard", Some(client)).await;
             }
             Err(_) => {}
         }
@@ -156,20 +156,22 @@ impl Broker {
     }
 
     /// Fails when too many credentials were wrong that came from there, at whichever door.
-    pub fn may_show_credentials(&self, peer: IpAddr, door: Door) -> Result<(), BrokerError> {
+    pub fn may_show_credentials(&self, client: IpAddr, door: Door) -> Result<(), BrokerError> {
         self.doorkeeper
             .failures()
-            .check(&network(peer), door, self.clock.read().elapsed)
+            .check(&network(client), door, self.clock.read().elapsed)
             .map_err(|wait| BrokerError::Throttled(wait.max(Duration::from_secs(1))))
     }
 
     /// Counts wrong credentials.
-    pub fn credentials_were_wrong(&self, peer: IpAddr, door: Door) {
+    pub fn credentials_were_wrong(&self, client: IpAddr, door: Door) {
         let now = self.clock.read().elapsed;
-        self.doorkeeper.failures().failed(network(peer), door, now);
+        self.doorkeeper
+            .failures()
+            .failed(network(client), door, now);
     }
 
-    async fn note_sign_in(&self, session: &Session, peer: IpAddr) {
+    async fn note_sign_in(&self, session: &Session, client: IpAddr) {
         let what = match &session.origin {
             Origin::Link(_) => Accessed::OneTimeLink,
             Origin::Token(_) | Origin::Operator(_) => Accessed::Session,
@@ -187,7 +189,7 @@ impl Broker {
             backup: None,
             platform: user.as_ref().map(|_| "dashboard".to_owned()),
             user,
-            address: Some(peer),
+            address: Some(client),
         };
         self.note(access).await;
     }

@@ -30,6 +30,8 @@ pub struct Profile {
     pub advisories: &'static [Advisory],
     /// The advisory of versions that may damage data when they give unused storage back.
     pub unsound_giving_back: Option<&'static str>,
+    /// What a snapshot is called as a file.
+    pub snapshot_file: &'static str,
     /// The figures of what a snapshot holds, in the order in which people are told of them.
     pub content: &'static [Figure],
     /// Where applications find a member, as a URL without a login.

@@ -524,21 +524,21 @@ pub const DASHBOARD_LINK_TTL: Duration = Duration::from_secs(15 * 60);
 pub const FORM_BYTES_MAX: usize = 16 * 1024;
 /// Wrong credentials that an address may show the dashboard in a row before it has to wait, by default;
 /// of IPv6 a network of 64 bits.
-pub const SIGN_IN_FAILURES_OF_PEER: u32 = 10;
+pub const SIGN_IN_FAILURES_OF_CLIENT: u32 = 10;
 /// So many that are shown to an API count like one that is shown to the dashboard: people type, and
 /// programs ask again until they are told the new password.
 pub const SIGN_IN_FAILURES_OF_PROGRAMS: u32 = 20;
 /// Highest number of them that may be set.
 pub const FAILED_SIGN_INS_MAX: u32 = 1_000_000;
 /// An address that had to wait may fail once more after this long.
-pub const SIGN_IN_REST_OF_PEER: Duration = Duration::from_secs(30);
+pub const SIGN_IN_REST_OF_CLIENT: Duration = Duration::from_secs(30);
 /// Wrong credentials that all addresses together may show in a row, before those have to wait that
 /// did.
 pub const SIGN_IN_FAILURES_OF_ALL: u32 = 100;
 /// After this long all addresses together may fail once more.
 pub const SIGN_IN_REST_OF_ALL: Duration = Duration::from_secs(1);
 /// Addresses whose failures are remembered.
-pub const SIGN_IN_PEERS_MAX: usize = 4096;
+pub const SIGN_IN_CLIENTS_MAX: usize = 4096;
 /// On-demand backups that the dashboard shows at first.
 pub const ON_DEMAND_SHOWN: usize = 3;
 /// Backups of before upgrades that the dashboard shows at first: one more is on its way.

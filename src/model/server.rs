@@ -19,11 +19,11 @@ pub const STAGE: &str = "{stage}";
 /// A program of an engine, in one version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Program {
-    /// The engine's name, for example `etcd`.
+    /// The engine's name.
     pub engine: &'static str,
     /// Which of the installed versions.
     pub version: Version,
-    /// The binary's name, for example `etcdutl`.
+    /// The binary's name.
     pub binary: &'static str,
 }
 

@@ -12,8 +12,8 @@ use std::{collections::HashMap, hash::Hash, time::Duration};
 use chrono::TimeDelta;
 
 use super::limits::{
-    SIGN_IN_FAILURES_OF_ALL, SIGN_IN_FAILURES_OF_PROGRAMS, SIGN_IN_PEERS_MAX, SIGN_IN_REST_OF_ALL,
-    SIGN_IN_REST_OF_PEER,
+    SIGN_IN_CLIENTS_MAX, SIGN_IN_FAILURES_OF_ALL, SIGN_IN_FAILURES_OF_PROGRAMS,
+    SIGN_IN_REST_OF_ALL, SIGN_IN_REST_OF_CLIENT,
 };
 
 /// Where credentials are shown.
@@ -36,8 +36,8 @@ impl Door {
 }
 
 /// After this long an address is forgiven a failure of a program.
-fn rest_of_peer() -> Duration {
-    SIGN_IN_REST_OF_PEER / SIGN_IN_FAILURES_OF_PROGRAMS
+fn rest_of_client() -> Duration {
+    SIGN_IN_REST_OF_CLIENT / SIGN_IN_FAILURES_OF_PROGRAMS
 }
 
 /// After this long all together are.
@@ -82,19 +82,19 @@ impl Debt {
 
 /// The failures of everybody.
 #[derive(Debug)]
-pub struct Throttle<Peer> {
-    /// Failures in a row that a peer may have, counted as those of programs; 0: any number.
-    of_peer: u32,
-    peers: HashMap<Peer, Debt>,
+pub struct Throttle<Client> {
+    /// Failures in a row that a client may have, counted as those of programs; 0: any number.
+    of_client: u32,
+    clients: HashMap<Client, Debt>,
     all: Debt,
 }
 
-impl<Peer: Hash + Eq + Clone> Throttle<Peer> {
-    /// Nobody has failed yet; each peer may so often in a row at the page, 0: any number.
-    pub fn new(of_peer: u32) -> Self {
+impl<Client: Hash + Eq + Clone> Throttle<Client> {
+    /// Nobody has failed yet; each client may so often in a row at the page, 0: any number.
+    pub fn new(of_client: u32) -> Self {
         Self {
-            of_peer: of_peer.saturating_mul(SIGN_IN_FAILURES_OF_PROGRAMS),
-            peers: HashMap::new(),
+            of_client: of_client.saturating_mul(SIGN_IN_FAILURES_OF_PROGRAMS),
+            clients: HashMap::new(),
             all: Debt {
                 failures: 0,
                 since: TimeDelta::zero(),
@@ -102,10 +102,10 @@ impl<Peer: Hash + Eq + Clone> Throttle<Peer> {
         }
     }
 
-    /// Whether a peer may try now; else how long it has to wait.
-    pub fn check(&self, peer: &Peer, door: Door, now: TimeDelta) -> Result<(), Duration> {
-        let debt = self.peers.get(peer);
-        let Some(debt) = debt.map(|debt| debt.at(now, rest_of_peer())) else {
+    /// Whether a client may try now; else how long it has to wait.
+    pub fn check(&self, client: &Client, door: Door, now: TimeDelta) -> Result<(), Duration> {
+        let debt = self.clients.get(client);
+        let Some(debt) = debt.map(|debt| debt.at(now, rest_of_client())) else {
             return Ok(());
         };
         if debt.failures == 0 {
@@ -115,33 +115,33 @@ impl<Peer: Hash + Eq + Clone> Throttle<Peer> {
         let all = self.all.at(now, rest_of_all());
         let most = SIGN_IN_FAILURES_OF_ALL * SIGN_IN_FAILURES_OF_PROGRAMS;
         let of_all = all.wait(now, weight, most, rest_of_all());
-        let wait = of_all.max(debt.wait(now, weight, self.of_peer, rest_of_peer()));
+        let wait = of_all.max(debt.wait(now, weight, self.of_client, rest_of_client()));
         if wait.is_zero() { Ok(()) } else { Err(wait) }
     }
 
-    /// Counts a failure of a peer.
-    pub fn failed(&mut self, peer: Peer, door: Door, now: TimeDelta) {
-        if self.of_peer == 0 {
+    /// Counts a failure of a client.
+    pub fn failed(&mut self, client: Client, door: Door, now: TimeDelta) {
+        if self.of_client == 0 {
             return;
         }
         self.all = self.all.at(now, rest_of_all());
         self.all.failures = self.all.failures.saturating_add(door.weight());
-        if self.peers.len() >= SIGN_IN_PEERS_MAX {
-            self.peers
-                .retain(|_, debt| debt.at(now, rest_of_peer()).failures > 0);
+        if self.clients.len() >= SIGN_IN_CLIENTS_MAX {
+            self.clients
+                .retain(|_, debt| debt.at(now, rest_of_client()).failures > 0);
         }
-        if self.peers.len() >= SIGN_IN_PEERS_MAX && !self.peers.contains_key(&peer) {
+        if self.clients.len() >= SIGN_IN_CLIENTS_MAX && !self.clients.contains_key(&client) {
             // Whoever has been good for longest is forgotten.
-            let oldest = self.peers.iter().min_by_key(|(_, debt)| debt.since);
-            if let Some(oldest) = oldest.map(|(peer, _)| peer.clone()) {
-                self.peers.remove(&oldest);
+            let oldest = self.clients.iter().min_by_key(|(_, debt)| debt.since);
+            if let Some(oldest) = oldest.map(|(client, _)| client.clone()) {
+                self.clients.remove(&oldest);
             }
         }
-        let debt = self.peers.entry(peer).or_insert(Debt {
+        let debt = self.clients.entry(client).or_insert(Debt {
             failures: 0,
             since: now,
         });
-        *debt = debt.at(now, rest_of_peer());
+        *debt = debt.at(now, rest_of_client());
         debt.failures = debt.failures.saturating_add(door.weight());
     }
 }
@@ -151,7 +151,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::limits::SIGN_IN_FAILURES_OF_PEER;
+    use crate::model::limits::SIGN_IN_FAILURES_OF_CLIENT;
 
     fn at(second: i64) -> TimeDelta {
         TimeDelta::seconds(1_000_000 + second)
@@ -162,18 +162,18 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_fails_too_often_waits_and_others_do_not() {
-        let mut throttle = Throttle::new(SIGN_IN_FAILURES_OF_PEER);
-        for _ in 0..SIGN_IN_FAILURES_OF_PEER {
+    fn a_client_that_fails_too_often_waits_and_others_do_not() {
+        let mut throttle = Throttle::new(SIGN_IN_FAILURES_OF_CLIENT);
+        for _ in 0..SIGN_IN_FAILURES_OF_CLIENT {
             assert_eq!(throttle.check(&"a", Door::Page, at(0)), Ok(()));
             throttle.failed("a", Door::Page, at(0));
         }
         assert_eq!(
             throttle.check(&"a", Door::Page, at(0)),
-            Err(SIGN_IN_REST_OF_PEER)
+            Err(SIGN_IN_REST_OF_CLIENT)
         );
         assert_eq!(throttle.check(&"b", Door::Page, at(0)), Ok(()));
-        let rest = secs(SIGN_IN_REST_OF_PEER);
+        let rest = secs(SIGN_IN_REST_OF_CLIENT);
         assert_eq!(
             throttle.check(&"a", Door::Page, at(rest - 1)),
             Err(Duration::from_secs(1))
@@ -182,23 +182,23 @@ mod tests {
         throttle.failed("a", Door::Page, at(rest));
         assert_eq!(
             throttle.check(&"a", Door::Page, at(rest)),
-            Err(SIGN_IN_REST_OF_PEER)
+            Err(SIGN_IN_REST_OF_CLIENT)
         );
     }
 
     #[test]
     fn programs_may_fail_more_often_and_count_at_the_page_too() {
-        let mut throttle = Throttle::new(SIGN_IN_FAILURES_OF_PEER);
-        let often = SIGN_IN_FAILURES_OF_PEER * SIGN_IN_FAILURES_OF_PROGRAMS;
+        let mut throttle = Throttle::new(SIGN_IN_FAILURES_OF_CLIENT);
+        let often = SIGN_IN_FAILURES_OF_CLIENT * SIGN_IN_FAILURES_OF_PROGRAMS;
         for tried in 0..often {
             assert_eq!(throttle.check(&"a", Door::Api, at(0)), Ok(()), "{tried}");
             throttle.failed("a", Door::Api, at(0));
         }
-        let rest = SIGN_IN_REST_OF_PEER / SIGN_IN_FAILURES_OF_PROGRAMS;
+        let rest = SIGN_IN_REST_OF_CLIENT / SIGN_IN_FAILURES_OF_PROGRAMS;
         assert_eq!(throttle.check(&"a", Door::Api, at(0)), Err(rest));
         assert_eq!(
             throttle.check(&"a", Door::Page, at(0)),
-            Err(SIGN_IN_REST_OF_PEER)
+            Err(SIGN_IN_REST_OF_CLIENT)
         );
         assert_eq!(throttle.check(&"a", Door::Api, at(2)), Ok(()));
         assert!(throttle.check(&"a", Door::Page, at(2)).is_err());
@@ -206,10 +206,10 @@ mod tests {
     }
 
     #[test]
-    fn many_peers_together_wait_too_and_hold_up_nobody_else() {
-        let mut throttle = Throttle::new(SIGN_IN_FAILURES_OF_PEER);
-        for peer in 0..SIGN_IN_FAILURES_OF_ALL {
-            throttle.failed(peer, Door::Page, at(0));
+    fn many_clients_together_wait_too_and_hold_up_nobody_else() {
+        let mut throttle = Throttle::new(SIGN_IN_FAILURES_OF_CLIENT);
+        for client in 0..SIGN_IN_FAILURES_OF_ALL {
+            throttle.failed(client, Door::Page, at(0));
         }
         assert!(throttle.check(&0, Door::Page, at(0)).is_err());
         assert_eq!(
@@ -230,17 +230,21 @@ mod tests {
 
     #[test]
     fn memory_has_an_end() {
-        let mut throttle = Throttle::new(SIGN_IN_FAILURES_OF_PEER);
-        for peer in 0..SIGN_IN_PEERS_MAX * 2 {
-            throttle.failed(peer, Door::Page, at(i64::try_from(peer).expect("small")));
+        let mut throttle = Throttle::new(SIGN_IN_FAILURES_OF_CLIENT);
+        for client in 0..SIGN_IN_CLIENTS_MAX * 2 {
+            throttle.failed(
+                client,
+                Door::Page,
+                at(i64::try_from(client).expect("small")),
+            );
         }
-        assert!(throttle.peers.len() <= SIGN_IN_PEERS_MAX);
+        assert!(throttle.clients.len() <= SIGN_IN_CLIENTS_MAX);
     }
 
     proptest! {
         #[test]
         fn no_more_failures_get_through_than_allowed(pauses in prop::collection::vec(0i64..40, 1..200)) {
-            let mut throttle = Throttle::new(SIGN_IN_FAILURES_OF_PEER);
+            let mut throttle = Throttle::new(SIGN_IN_FAILURES_OF_CLIENT);
             let (mut now, mut through) = (0, 0u32);
             for pause in pauses {
                 now += pause;
@@ -249,17 +253,17 @@ mod tests {
                     through += 1;
                 }
             }
-            let earned = u32::try_from(now / secs(SIGN_IN_REST_OF_PEER)).expect("small");
-            prop_assert!(through <= SIGN_IN_FAILURES_OF_PEER + earned);
+            let earned = u32::try_from(now / secs(SIGN_IN_REST_OF_CLIENT)).expect("small");
+            prop_assert!(through <= SIGN_IN_FAILURES_OF_CLIENT + earned);
         }
 
         #[test]
         fn a_clock_that_jumps_back_locks_nobody_out_for_long(back in 1i64..1_000_000) {
-            let mut throttle = Throttle::new(SIGN_IN_FAILURES_OF_PEER);
-            for _ in 0..SIGN_IN_FAILURES_OF_PEER {
+            let mut throttle = Throttle::new(SIGN_IN_FAILURES_OF_CLIENT);
+            for _ in 0..SIGN_IN_FAILURES_OF_CLIENT {
                 throttle.failed("a", Door::Page, at(0));
             }
-            prop_assert_eq!(throttle.check(&"a", Door::Page, at(-back)), Err(SIGN_IN_REST_OF_PEER));
+            prop_assert_eq!(throttle.check(&"a", Door::Page, at(-back)), Err(SIGN_IN_REST_OF_CLIENT));
         }
     }
 }

@@ -145,8 +145,8 @@ async fn forget_history(work: Arc<Work>) -> Result<Outcome, StepError> {
 async fn give_back(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, secrets) = guarded(&work).await?;
     let is_asked_for = work.operation.origin != GUARD;
-    // The member that was asked has forgotten its history; the others still do. Some never tell: etcd
-    // counts what it forgot as unused with its next write, and a full database takes none. So one that
+    // The member that was asked has forgotten its history; the others still do. Some never tell: they
+    // count what they forgot as unused with their next write, and a full database takes none. So one that
     // is of no use as it is gives back what it may have.
     let until = Instant::now() + FORGETTING_SPREADS;
     let mut fullness = members::fullness(&work, &deployment, &secrets).await?;

@@ -58,9 +58,6 @@ pub const DEFINITION: Definition = Definition {
     fail,
 };
 
-/// The snapshot's name on the stage.
-const SNAPSHOT: &str = "snapshot.db";
-
 fn manifest(work: &Work) -> Result<&Manifest, StepError> {
     let source = work.operation.source.as_ref();
     Ok(&source
@@ -71,7 +68,8 @@ fn manifest(work: &Work) -> Result<&Manifest, StepError> {
 /// Puts the snapshot on the stage. It is checked on the way: what is damaged is not staged.
 async fn fetch(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, _) = work.allocated().await?;
-    stage_backup(&work, &deployment, SNAPSHOT).await?;
+    let staged = work.engine(&deployment)?.profile().snapshot_file;
+    stage_backup(&work, &deployment, staged).await?;
     Outcome::done()
 }
 
@@ -102,7 +100,8 @@ pub async fn stage_backup(
 
 async fn seed(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, _) = work.allocated().await?;
-    seed_members(&work, &deployment, Seed::Snapshot(SNAPSHOT)).await?;
+    let staged = work.engine(&deployment)?.profile().snapshot_file;
+    seed_members(&work, &deployment, Seed::Snapshot(staged)).await?;
     Outcome::done()
 }
 
@@ -129,10 +128,9 @@ pub async fn seed_members(
 async fn start(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, _) = work.allocated().await?;
     members::start(&work, Access::Certificates).await?;
-    work.cluster(&deployment)?
-        .provisioner
-        .unstage(&deployment.id, SNAPSHOT)
-        .await?;
+    let staged = work.engine(&deployment)?.profile().snapshot_file;
+    let provisioner = &work.cluster(&deployment)?.provisioner;
+    provisioner.unstage(&deployment.id, staged).await?;
     Outcome::done()
 }
 

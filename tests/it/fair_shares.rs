@@ -13,7 +13,7 @@ use compose_broker::{
     model::{
         ids::InstanceId,
         limits::{
-            ON_DEMAND_IN_A_ROW, SIGN_IN_FAILURES_OF_ALL, SIGN_IN_FAILURES_OF_PEER,
+            ON_DEMAND_IN_A_ROW, SIGN_IN_FAILURES_OF_ALL, SIGN_IN_FAILURES_OF_CLIENT,
             SIGN_IN_FAILURES_OF_PROGRAMS,
         },
         operation::{Operation, OperationKind, OperationState},
@@ -48,7 +48,7 @@ const PROXY: [&str; 2] = ["--trusted-proxies", "127.0.0.1"];
 const LOUD: &str = "203.0.113.9";
 const QUIET: &str = "198.51.100.1";
 /// Wrong credentials that programs at one address may show in a row.
-const OF_PROGRAM: u32 = SIGN_IN_FAILURES_OF_PEER * SIGN_IN_FAILURES_OF_PROGRAMS;
+const OF_PROGRAM: u32 = SIGN_IN_FAILURES_OF_CLIENT * SIGN_IN_FAILURES_OF_PROGRAMS;
 
 fn from(address: &str, request: RequestBuilder) -> RequestBuilder {
     request.header("X-Forwarded-For", address)
@@ -105,7 +105,7 @@ async fn wrong_credentials_are_slowed_at_all_doors_together() {
         counted += u32::from(answer.status == StatusCode::UNAUTHORIZED);
     }
     assert_eq!(counted, OF_PROGRAM);
-    for place in 2..SIGN_IN_FAILURES_OF_ALL / SIGN_IN_FAILURES_OF_PEER {
+    for place in 2..SIGN_IN_FAILURES_OF_ALL / SIGN_IN_FAILURES_OF_CLIENT {
         let address = format!("192.0.2.{place}");
         for _ in 0..OF_PROGRAM {
             let answer = answer(wrong(&address, "/v2/catalog")).await;

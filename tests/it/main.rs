@@ -38,6 +38,7 @@ mod dashboard_versions;
 mod defragment;
 mod disk;
 mod dying_members;
+mod engine_words;
 mod etcd;
 mod fair_shares;
 mod faults;

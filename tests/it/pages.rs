@@ -6,7 +6,9 @@ use std::{path::Path, time::Duration};
 use compose_broker::{
     app::Clock,
     model::{
-        limits::{DASHBOARD_LINK_TTL, SESSION_TTL, SIGN_IN_FAILURES_OF_PEER, SIGN_IN_REST_OF_PEER},
+        limits::{
+            DASHBOARD_LINK_TTL, SESSION_TTL, SIGN_IN_FAILURES_OF_CLIENT, SIGN_IN_REST_OF_CLIENT,
+        },
         operation::OperationKind,
     },
 };
@@ -495,7 +497,7 @@ async fn guessing_has_an_end() {
     clock.stop();
     let broker = TestBroker::start_with(&[], clock.surroundings()).await;
     let mut visitor = Visitor::of(&broker);
-    for _ in 0..SIGN_IN_FAILURES_OF_PEER {
+    for _ in 0..SIGN_IN_FAILURES_OF_CLIENT {
         let refused = visitor.sign_in(&[("way", "token"), ("token", "x")]).await;
         assert_eq!(refused.status, StatusCode::FORBIDDEN);
     }
@@ -503,7 +505,7 @@ async fn guessing_has_an_end() {
     assert_eq!(held.status, StatusCode::TOO_MANY_REQUESTS);
     let wait: u64 = held.header("retry-after").parse().expect("seconds");
     assert!(
-        (1..=SIGN_IN_REST_OF_PEER.as_secs()).contains(&wait),
+        (1..=SIGN_IN_REST_OF_CLIENT.as_secs()).contains(&wait),
         "{wait}"
     );
     assert!(
@@ -513,7 +515,7 @@ async fn guessing_has_an_end() {
     );
     let link = visitor.post("/dashboard/link", &[("code", "x")]).await;
     assert_eq!(link.status, StatusCode::TOO_MANY_REQUESTS);
-    clock.forward(SIGN_IN_REST_OF_PEER);
+    clock.forward(SIGN_IN_REST_OF_CLIENT);
     let entered = visitor.sign_in(&operator_of(&broker)).await;
     assert_eq!(entered.status, StatusCode::SEE_OTHER);
 }

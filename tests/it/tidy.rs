@@ -242,7 +242,7 @@ fn room_of(path: &str) -> &str {
     first.trim_end_matches(".rs")
 }
 
-fn is_test(path: &str) -> bool {
+pub fn is_test(path: &str) -> bool {
     path.split('/')
         .any(|part| part == "tests" || part == "tests.rs")
 }
@@ -397,12 +397,12 @@ fn read_path(words: &[String], mut i: usize, prefix: &str, found: &mut Vec<Strin
     }
 }
 
-fn root() -> PathBuf {
+pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
 }
 
 /// Every file below `folder`, relative to it, with its text.
-fn sources(folder: &Path) -> Vec<(String, String)> {
+pub fn sources(folder: &Path) -> Vec<(String, String)> {
     let mut folders = vec![folder.to_owned()];
     let mut found = Vec::new();
     while let Some(next) = folders.pop() {

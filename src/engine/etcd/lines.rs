@@ -91,6 +91,7 @@ pub static PROFILE: Profile = Profile {
     default_line: (3, 6),
     advisories: &ADVISORIES,
     unsound_giving_back: Some(DAMAGED_BY_DEFRAGMENTATION),
+    snapshot_file: "snapshot.db",
     content: &snapshot_file::CONTENT,
     url: addresses::url,
     command_line: users::command_line,

@@ -84,6 +84,7 @@ pub(in crate::model) static ENGINE: Profile = Profile {
         },
     ],
     unsound_giving_back: None,
+    snapshot_file: "snapshot.thing",
     content: &[
         Figure {
             name: "steps",

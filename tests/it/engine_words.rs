@@ -1,0 +1,125 @@
+//! Only an engine's own folder speaks its language: a second engine finds no rule that was made for the
+//! first.
+
+use crate::tidy::{is_test, root, sources};
+
+/// What etcd alone has or calls so.
+const WORDS: [&str; 4] = ["etcd", "revision", "peer", "snapshot.db"];
+
+/// Where a word stands nevertheless, and why: a file or a folder of `src`, the word, the reason.
+const ALLOWED: [(&str, &str, &str); 23] = [
+    ("engine/etcd/", "", "the engine itself"),
+    ("engine/mod.rs", "etcd", "declares the engine's module"),
+    ("app", "etcd", "makes the map of engines"),
+    (
+        "model/limits.rs",
+        "",
+        "reasons for numbers that were measured on etcd",
+    ),
+    ("model/proxy.rs", "peer", "the other end of a connection"),
+    ("http/gate.rs", "peer", "the other end of a connection"),
+    ("http/origin.rs", "peer", "the other end of a connection"),
+    ("http/server.rs", "peer", "the other end of a connection"),
+    ("http/trace.rs", "peer", "the other end of a connection"),
+    ("http/operator/members.rs", "revision", "a field of the API"),
+    ("http/compose/view.rs", "revision", "a field of the API"),
+    (
+        "http/compose/mod.rs",
+        "snapshot.db",
+        "a file of the download",
+    ),
+    (
+        "backups/archive.rs",
+        "snapshot.db",
+        "a file of the download",
+    ),
+    ("backups/archive.rs", "revision", "of the archive's form"),
+    (
+        "backups/object.rs",
+        "snapshot.db",
+        "the name of stored objects",
+    ),
+    ("backups/samples.rs", "", "a sample for tests"),
+    (
+        "backup_store/archive.rs",
+        "snapshot.db",
+        "a file of the download",
+    ),
+    (
+        "backup_store/archive.rs",
+        "revision",
+        "of the archive's form",
+    ),
+    (
+        "backup_store/object.rs",
+        "snapshot.db",
+        "the name of stored objects",
+    ),
+    ("backup_store/samples.rs", "", "a sample for tests"),
+    (
+        "client/download.rs",
+        "snapshot.db",
+        "a file of the download",
+    ),
+    ("client/recover.rs", "revision", "a field of the API"),
+    ("client/", "etcd", "examples in its help"),
+];
+
+/// The words of etcd that stand in a file and may not. `path` is relative to `src`.
+fn offences(path: &str, text: &str) -> Vec<&'static str> {
+    let text = before_tests(text).to_lowercase();
+    let is_allowed = |word: &str| {
+        ALLOWED.iter().any(|(place, allowed, _)| {
+            path.starts_with(place) && (allowed.is_empty() || *allowed == word)
+        })
+    };
+    let stands = |word: &&str| {
+        let begins = |at: usize| !text[..at].ends_with(|c: char| c.is_ascii_alphanumeric());
+        text.match_indices(*word).any(|(at, _)| begins(at))
+    };
+    let words = WORDS.into_iter().filter(|word| !is_allowed(word));
+    words.filter(stands).collect()
+}
+
+/// A file without its tests, which stand at its end.
+fn before_tests(text: &str) -> &str {
+    let mut from = 0;
+    while let Some(found) = text[from..].find("#[cfg(test)]\n") {
+        let at = from + found;
+        let marked = text[at..].lines().nth(1).unwrap_or_default();
+        if !marked.ends_with(';') {
+            return &text[..at];
+        }
+        from = at + 1;
+    }
+    text
+}
+
+#[test]
+fn only_an_engine_s_own_folder_speaks_its_language() {
+    let mut found = Vec::new();
+    for (path, text) in sources(&root().join("src")) {
+        if !is_test(&path) {
+            let words = offences(&path, &text).into_iter();
+            found.extend(words.map(|word| format!("src/{path}: {word}")));
+        }
+    }
+    found.sort();
+    assert_eq!(found, Vec::<String>::new());
+}
+
+#[test]
+fn every_word_is_found_where_it_may_not_stand() {
+    let found = |text: &str| offences("broker/instance.rs", text);
+    assert_eq!(found("let port = etcd::port();"), ["etcd"]);
+    assert_eq!(found("/// The newest revision."), ["revision"]);
+    assert_eq!(found("member.peer_port"), ["peer"]);
+    assert_eq!(
+        found("const NAME: &str = \"snapshot.db\";"),
+        ["snapshot.db"]
+    );
+    assert_eq!(found("fn speeper() {}"), [""; 0]);
+    let tests = "#[cfg(test)]\nmod samples;\nfn f() {}\n#[cfg(test)]\nmod tests {\n// etcd\n}";
+    assert_eq!(found(tests), [""; 0]);
+    assert_eq!(found(&tests.replace("f()", "etcd()")), ["etcd"]);
+}
