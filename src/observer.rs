@@ -23,7 +23,7 @@ use crate::{
     engine::{EngineError, SharedEngine},
     model::{
         backup::SnapshotContent,
-        deployment::{Deployment, DeploymentSecrets, Member},
+        deployment::{Deployment, DeploymentSecrets, Member, Site},
         engine::Obstacle,
         failure::chain,
         ids::DeploymentId,
@@ -284,7 +284,7 @@ impl Looker {
                 return Ok(Vec::new());
             };
             let engine = self.engine(&deployment)?;
-            Ok::<_, LookError>(engine.alive(&deployment, &secrets).await?)
+            Ok::<_, LookError>(engine.alive(Site::new(&deployment, &secrets)).await?)
         };
         match asking.await {
             Ok(alive) => Some(alive),
@@ -367,7 +367,9 @@ impl Looker {
         match self.find(deployment).await? {
             Some((deployment, secrets)) => {
                 let engine = self.engine(&deployment)?;
-                Ok(engine.obstacles(&deployment, &secrets, to).await?)
+                Ok(engine
+                    .obstacles(Site::new(&deployment, &secrets), to)
+                    .await?)
             }
             None => Ok(Vec::new()),
         }
@@ -401,7 +403,7 @@ impl Looker {
         let members = match self.find(deployment).await? {
             Some((deployment, secrets)) => {
                 let engine = self.engine(&deployment)?;
-                engine.observe(&deployment, &secrets).await?
+                engine.observe(Site::new(&deployment, &secrets)).await?
             }
             None => Vec::new(),
         };

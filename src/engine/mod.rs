@@ -13,7 +13,7 @@ use crate::{
     model::{
         backup::SnapshotContent,
         binding::Rights,
-        deployment::{Access, Deployment, DeploymentSecrets, Member},
+        deployment::{Deployment, DeploymentSecrets, Member, Site},
         engine::{Obstacle, Profile},
         observation::MemberObservation,
         renewal::{Certificates, Renewal},
@@ -176,12 +176,7 @@ pub trait Engine: Send + Sync {
     ) -> Result<DeploymentSecrets, EngineError>;
 
     /// The members of a deployment as servers to run. Needs the deployment's members.
-    fn servers(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-        access: Access,
-    ) -> Vec<Server>;
+    fn servers(&self, site: Site<'_>) -> Vec<Server>;
 
     /// Fills the home of the member at `place`, which is empty, from `seed`.
     async fn seed(
@@ -217,105 +212,60 @@ pub trait Engine: Send + Sync {
     async fn wait_until_listening(&self, member: &Member);
 
     /// Waits until all members serve and agree on a leader.
-    async fn wait_until_ready(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-        access: Access,
-    ) -> Result<(), EngineError>;
+    async fn wait_until_ready(&self, site: Site<'_>) -> Result<(), EngineError>;
 
     /// Makes a new, empty deployment safe: an administrator with the secret password, and no
     /// entry without a password from then on. Fails when anybody else left a trace before.
     ///
-    /// With [`Access::Passwords`] somebody may have come in before and listen from then on, without
-    /// a trace. Only a deployment that ran with [`Access::Certificates`] until it was secured, and
+    /// With [`Access::Passwords`](crate::model::deployment::Access::Passwords) somebody may have come in before and listen from then on, without
+    /// a trace. Only a deployment that ran with [`Access::Certificates`](crate::model::deployment::Access::Certificates) until it was secured, and
     /// was started anew afterwards, is the broker's own for certain.
-    async fn secure_new(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-        access: Access,
-    ) -> Result<(), EngineError>;
+    async fn secure_new(&self, site: Site<'_>) -> Result<(), EngineError>;
 
-    /// Makes a restored deployment safe while it runs with [`Access::Certificates`]: a new
+    /// Makes a restored deployment safe while it runs with [`Access::Certificates`](crate::model::deployment::Access::Certificates): a new
     /// administrator password, every other user and role gone, alarms disarmed.
-    async fn secure_restored(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-    ) -> Result<(), EngineError>;
+    async fn secure_restored(&self, site: Site<'_>) -> Result<(), EngineError>;
 
     /// Compares what a restored deployment holds with what its backup's manifest says.
     async fn verify_content(
         &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-        access: Access,
+        site: Site<'_>,
         expected: &SnapshotContent,
     ) -> Result<(), EngineError>;
 
     /// Makes the member at place `heir` the leader of a running deployment. It must be up to date,
     /// as one is that serves.
-    async fn hand_over(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-        heir: usize,
-    ) -> Result<(), EngineError>;
+    async fn hand_over(&self, site: Site<'_>, heir: usize) -> Result<(), EngineError>;
 
     /// The version that the members of a running deployment have agreed to work by: the oldest one
     /// among them, raised by themselves a moment after the last of them runs a newer one. Only its
     /// line counts. From then on no member can be taken back to an older line.
-    async fn agreed_version(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-    ) -> Result<Version, EngineError>;
+    async fn agreed_version(&self, site: Site<'_>) -> Result<Version, EngineError>;
 
     /// What is in the way of taking the members of a running deployment to `to`; empty when nothing
     /// is.
-    async fn obstacles(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-        to: Version,
-    ) -> Result<Vec<Obstacle>, EngineError>;
+    async fn obstacles(&self, site: Site<'_>, to: Version) -> Result<Vec<Obstacle>, EngineError>;
 
     /// Takes the member at `place`, which does not run any more, out of the cluster that the others
     /// are; ends alarms of members that are no more. One that has left is fine.
-    async fn remove_member(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-        place: usize,
-    ) -> Result<(), EngineError>;
+    async fn remove_member(&self, site: Site<'_>, place: usize) -> Result<(), EngineError>;
 
     /// Has the others take a new member in at `place`, where the old one has left. It has no vote yet
     /// where the version knows of that. One that is in already is fine.
-    async fn add_member(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-        place: usize,
-    ) -> Result<(), EngineError>;
+    async fn add_member(&self, site: Site<'_>, place: usize) -> Result<(), EngineError>;
 
     /// Waits, for `patience` at the most, until the new member at `place` has a vote, which it gets
     /// when it has caught up with the others.
     async fn join(
         &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
+        site: Site<'_>,
         place: usize,
         patience: Duration,
     ) -> Result<(), EngineError>;
 
     /// Whether each member gives a sign of life, in member order. One needs neither a leader nor the
     /// others for that.
-    async fn alive(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-    ) -> Result<Vec<bool>, EngineError>;
+    async fn alive(&self, site: Site<'_>) -> Result<Vec<bool>, EngineError>;
 
     /// Whether a member that has ended tells by its last words that it cannot use what it kept, and
     /// never will. False for whatever may pass.
@@ -327,26 +277,13 @@ pub trait Engine: Send + Sync {
 
     /// Gives running members something to write into their logs that changes nothing of what the
     /// database holds: those that are checkpointing write their state down after it.
-    async fn fill_logs(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-    ) -> Result<(), EngineError>;
+    async fn fill_logs(&self, site: Site<'_>) -> Result<(), EngineError>;
 
     /// Lets members that have all agreed on a newer line go back to that of `to`, one by one.
-    async fn begin_way_back(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-        to: Version,
-    ) -> Result<(), EngineError>;
+    async fn begin_way_back(&self, site: Site<'_>, to: Version) -> Result<(), EngineError>;
 
     /// Ends the way back: members agree on newer lines again. Fine when there is none under way.
-    async fn end_way_back(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-    ) -> Result<(), EngineError>;
+    async fn end_way_back(&self, site: Site<'_>) -> Result<(), EngineError>;
 
     /// The file that is a member's database. Its length is never less than what the members call
     /// the database's size; what it has on the disk is that size, where the disk has no holes of its
@@ -354,76 +291,44 @@ pub trait Engine: Send + Sync {
     fn database_file(&self) -> FilesOfMember;
 
     /// Forgets the database's history: what it took becomes unused storage.
-    async fn forget_history(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-    ) -> Result<(), EngineError>;
+    async fn forget_history(&self, site: Site<'_>) -> Result<(), EngineError>;
 
     /// Gives unused storage back, member by member, the leader last. A member serves nobody
     /// meanwhile.
-    async fn give_back(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-    ) -> Result<(), EngineError>;
+    async fn give_back(&self, site: Site<'_>) -> Result<(), EngineError>;
 
     /// The same of the member at `place` alone, and only while all members serve: an earlier call that
     /// broke off may go on at another one, which then stands still.
-    async fn give_back_of(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-        place: usize,
-    ) -> Result<(), EngineError>;
+    async fn give_back_of(&self, site: Site<'_>, place: usize) -> Result<(), EngineError>;
 
     /// Deletes every key that begins with `prefix`; returns how many.
-    async fn delete_keys(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-        prefix: &str,
-    ) -> Result<u64, EngineError>;
+    async fn delete_keys(&self, site: Site<'_>, prefix: &str) -> Result<u64, EngineError>;
 
     /// Puts right whoever may enter a running deployment: its administrator and `users`, with their
     /// passwords and rights, and nobody else but `others`, who may be there or not. Returns what
     /// was not so before, one sentence each, without secrets.
     async fn restore_users(
         &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
+        site: Site<'_>,
         users: &[DatabaseUser],
         others: &[String],
     ) -> Result<Vec<String>, EngineError>;
 
     /// Lets a deployment take writes again that was full before it got more storage.
-    async fn clear_alarms(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-    ) -> Result<(), EngineError>;
+    async fn clear_alarms(&self, site: Site<'_>) -> Result<(), EngineError>;
 
     /// How the members of a running deployment fare. A member that does not answer is an
     /// observation like others; what fails is asking at all.
-    async fn observe(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-    ) -> Result<Vec<MemberObservation>, EngineError>;
+    async fn observe(&self, site: Site<'_>) -> Result<Vec<MemberObservation>, EngineError>;
 
     /// Begins a snapshot of a running deployment.
-    async fn snapshot(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-    ) -> Result<Snapshot, EngineError>;
+    async fn snapshot(&self, site: Site<'_>) -> Result<Snapshot, EngineError>;
 
     /// Opens the snapshot `staged` of a running deployment with the engine's own tool, and tells what
     /// is in it. `known`: what [`Snapshot::known`] said of it.
     async fn describe(
         &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
+        site: Site<'_>,
         staged: &str,
         known: Option<&SnapshotContent>,
         bench: &dyn Workbench,
@@ -431,21 +336,11 @@ pub trait Engine: Send + Sync {
 
     /// Makes a user that has its rights and may do nothing else; one that is there already gets
     /// the given password.
-    async fn add_user(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-        user: &DatabaseUser,
-    ) -> Result<(), EngineError>;
+    async fn add_user(&self, site: Site<'_>, user: &DatabaseUser) -> Result<(), EngineError>;
 
     /// Removes a user and what was made for it alone; one that is not there is fine. What the user
     /// already listens to may go on until its connection ends.
-    async fn remove_user(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-        name: &str,
-    ) -> Result<(), EngineError>;
+    async fn remove_user(&self, site: Site<'_>, name: &str) -> Result<(), EngineError>;
 
     /// How `user` reaches the deployment.
     fn connection_strings(&self, deployment: &Deployment, user: &DatabaseUser)

@@ -99,6 +99,37 @@ impl Deployment {
     }
 }
 
+/// A deployment as its engine enters it.
+#[derive(Debug, Clone, Copy)]
+pub struct Site<'a> {
+    /// The deployment.
+    pub deployment: &'a Deployment,
+    /// Its secrets.
+    pub secrets: &'a DeploymentSecrets,
+    /// How its members let clients in.
+    pub access: Access,
+}
+
+impl<'a> Site<'a> {
+    /// A deployment whose members let clients in as it was decided.
+    pub fn new(deployment: &'a Deployment, secrets: &'a DeploymentSecrets) -> Self {
+        Self::with_access(deployment, secrets, deployment.access())
+    }
+
+    /// A deployment whose members let clients in so.
+    pub fn with_access(
+        deployment: &'a Deployment,
+        secrets: &'a DeploymentSecrets,
+        access: Access,
+    ) -> Self {
+        Self {
+            deployment,
+            secrets,
+            access,
+        }
+    }
+}
+
 /// What a member runs as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shape {

@@ -12,6 +12,7 @@ use crate::{
     engine::Description,
     model::{
         backup::{Backup, MANIFEST_FORMAT, Manifest, SnapshotContent, StoredSnapshot},
+        deployment::Site,
         operation::{Operation, OperationKind, RETENTION},
     },
     store::{self, Conn, StoreError},
@@ -75,7 +76,7 @@ async fn snapshot(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, secrets) = work.allocated().await?;
     let engine = work.engine(&deployment)?.clone();
     let started_at = work.parts.clock.now();
-    let snapshot = engine.snapshot(&deployment, &secrets).await?;
+    let snapshot = engine.snapshot(Site::new(&deployment, &secrets)).await?;
     work.parts.backups.room_for(snapshot.bytes_expected).await?;
     work.meter.begin(snapshot.bytes_expected);
     let meter = work.meter.clone();
@@ -112,7 +113,12 @@ async fn read_back(work: Arc<Work>) -> Result<Outcome, StepError> {
         .await?;
     let known = taken.content.as_ref();
     let found = engine
-        .describe(&deployment, &secrets, &file, known, provisioner.as_ref())
+        .describe(
+            Site::new(&deployment, &secrets),
+            &file,
+            known,
+            provisioner.as_ref(),
+        )
         .await?;
     provisioner.unstage(&deployment.id, &file).await?;
     match found {

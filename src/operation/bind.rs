@@ -14,7 +14,7 @@ use crate::{
             AUTHORITIES, BindParameters, Binding, BindingSecrets, BindingState, Endpoint,
             IssuedCredentials,
         },
-        deployment::{Deployment, DeploymentSecrets},
+        deployment::{Deployment, DeploymentSecrets, Site},
         instance::dashboard_url,
         secret::Secret,
     },
@@ -75,7 +75,7 @@ async fn add_user(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, secrets) = work.allocated().await?;
     let user = user_of(&work, &binding)?;
     work.engine(&deployment)?
-        .add_user(&deployment, &secrets, &user)
+        .add_user(Site::new(&deployment, &secrets), &user)
         .await?;
     Outcome::done()
 }
@@ -176,7 +176,7 @@ pub async fn remove_user(work: &Work) -> Result<Outcome, StepError> {
     let (deployment, secrets) = work.allocated().await?;
     let engine = work.engine(&deployment)?;
     engine
-        .remove_user(&deployment, &secrets, &binding.database_user)
+        .remove_user(Site::new(&deployment, &secrets), &binding.database_user)
         .await?;
     Outcome::done()
 }

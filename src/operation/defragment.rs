@@ -8,7 +8,7 @@ use super::{Definition, Ending, Outcome, Step, StepError, Work, members, relief}
 use crate::{
     model::{
         defragment::{self, Storage},
-        deployment::{Deployment, DeploymentSecrets},
+        deployment::{Deployment, DeploymentSecrets, Site},
         full::Need,
         observation::MemberObservation,
         operation::NIGHT,
@@ -53,7 +53,9 @@ async fn give_back(work: Arc<Work>) -> Result<Outcome, StepError> {
         };
         room_for_one(&work, &deployment, &seen[place]).await?;
         let engine = work.engine(&deployment)?;
-        engine.give_back_of(&deployment, &secrets, place).await?;
+        engine
+            .give_back_of(Site::new(&deployment, &secrets), place)
+            .await?;
         done.push(place);
     }
 }
@@ -64,7 +66,9 @@ async fn clear_alarms(work: Arc<Work>) -> Result<Outcome, StepError> {
     let fullness = members::fullness(&work, &deployment, &secrets).await?;
     if !fullness.is_closed && fullness.need() == Some(Need::Open) {
         let engine = work.engine(&deployment)?;
-        engine.clear_alarms(&deployment, &secrets).await?;
+        engine
+            .clear_alarms(Site::new(&deployment, &secrets))
+            .await?;
     }
     Outcome::done()
 }
@@ -93,7 +97,7 @@ async fn all_serve(
 ) -> Result<Vec<MemberObservation>, StepError> {
     let seen = work
         .engine(deployment)?
-        .observe(deployment, secrets)
+        .observe(Site::new(deployment, secrets))
         .await?;
     match seen.iter().find(|member| !member.serves()) {
         None => Ok(seen),

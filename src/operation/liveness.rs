@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use super::{StepError, Work, members};
 use crate::{
     model::{
-        deployment::{Deployment, DeploymentSecrets},
+        deployment::{Deployment, DeploymentSecrets, Site},
         limits::LIVENESS_INTERVAL,
         repair::{Silences, hang_patience, next_hung},
     },
@@ -73,7 +73,7 @@ impl<'w> Vigil<'w> {
         self.asked = Some(now);
         let (work, deployment) = (self.work, self.deployment);
         let engine = work.engine(deployment)?;
-        let alive = engine.alive(deployment, self.secrets).await?;
+        let alive = engine.alive(Site::new(deployment, self.secrets)).await?;
         let provisioner = &work.cluster(deployment)?.provisioner;
         let observed = provisioner.observe(&deployment.id).await?;
         let signs = signs_of_life(deployment, &alive, &observed);

@@ -15,7 +15,7 @@ use crate::{
         address::Address,
         alert::Incident,
         binding::BindingState,
-        deployment::{Access, Deployment, DeploymentSecrets, Member, Membership},
+        deployment::{Access, Deployment, DeploymentSecrets, Member, Membership, Site},
         full::Fullness,
         limits::{
             AGREEMENT_POLL, CHANGE_WAIT, CRASH_WATCH, CRASHES_MAX, DAMAGED_ENDS_MIN,
@@ -103,7 +103,7 @@ pub async fn start(work: &Work, access: Access) -> Result<(), StepError> {
     let (deployment, secrets) = work.allocated().await?;
     let provisioner = &work.cluster(&deployment)?.provisioner;
     let engine = work.engine(&deployment)?;
-    let servers = engine.servers(&deployment, &secrets, access);
+    let servers = engine.servers(Site::with_access(&deployment, &secrets, access));
     for (server, member) in servers.iter().zip(&deployment.members) {
         provisioner.start(server).await?;
         engine.wait_until_listening(member).await;
@@ -137,9 +137,9 @@ pub async fn open(work: &Work) -> Result<Outcome, StepError> {
 pub async fn start_anew(work: &Work, access: Access) -> Result<(), StepError> {
     let (deployment, secrets) = work.allocated().await?;
     let provisioner = &work.cluster(&deployment)?.provisioner;
-    let servers = work
-        .engine(&deployment)?
-        .servers(&deployment, &secrets, access);
+    let servers =
+        work.engine(&deployment)?
+            .servers(Site::with_access(&deployment, &secrets, access));
     let stop = |server: Server| async move {
         if provisioner.runs_as(&server).await? {
             return Ok(());
@@ -164,7 +164,7 @@ pub async fn start_as_decided(
     let provisioner = &work.cluster(deployment)?.provisioner;
     let servers = work
         .engine(deployment)?
-        .servers(deployment, secrets, access);
+        .servers(Site::with_access(deployment, secrets, access));
     let observed = provisioner.observe(&deployment.id).await?;
     let runs = |name: &str| observed.iter().any(|m| m.member == name && m.running);
     for server in servers.iter().filter(|server| !runs(&server.member)) {
@@ -185,7 +185,7 @@ pub async fn observe_size(
 ) -> Result<(observation::Observation, u64), StepError> {
     let engine = work.engine(deployment)?;
     let seen = observation::Observation {
-        members: engine.observe(deployment, secrets).await?,
+        members: engine.observe(Site::new(deployment, secrets)).await?,
         observed_at: work.parts.clock.now(),
     };
     match seen.database_bytes() {
@@ -205,7 +205,7 @@ pub async fn start_what_can(
 ) -> Result<(), StepError> {
     let provisioner = &work.cluster(deployment)?.provisioner;
     let engine = work.engine(deployment)?;
-    for server in engine.servers(deployment, secrets, deployment.access()) {
+    for server in engine.servers(Site::with_access(deployment, secrets, deployment.access())) {
         match provisioner.start(&server).await {
             Ok(()) | Err(ProvisionerError::DataLost { .. }) => {}
             Err(error) => return Err(error.into()),
@@ -224,7 +224,7 @@ pub async fn await_majority(
     let bytes = bytes_on_disk(work, deployment).await?;
     let deadline = Instant::now() + READY_TIMEOUT + time_to_start(bytes);
     loop {
-        let seen = engine.observe(deployment, secrets).await?;
+        let seen = engine.observe(Site::new(deployment, secrets)).await?;
         let serving = seen.iter().filter(|member| member.serves()).count();
         if serving * 2 > seen.len() {
             return Ok(());
@@ -332,7 +332,7 @@ pub async fn restore_users(
     let (users, others) = users(work, deployment).await?;
     let engine = work.engine(deployment)?;
     let found = engine
-        .restore_users(deployment, secrets, &users, &others)
+        .restore_users(Site::new(deployment, secrets), &users, &others)
         .await?;
     if found.is_empty() {
         return Ok(());
@@ -363,7 +363,10 @@ pub async fn await_ready(
     let deadline = Instant::now() + time_to_start(bytes);
     let ready = async {
         loop {
-            match engine.wait_until_ready(deployment, secrets, access).await {
+            match engine
+                .wait_until_ready(Site::with_access(deployment, secrets, access))
+                .await
+            {
                 Err(EngineError::NotReady(_)) if Instant::now() < deadline => {}
                 ended => return ended,
             }
@@ -391,7 +394,7 @@ pub async fn check_serving(
     // For one that hangs, and for what comes after it.
     let longest = deadline + vigil.patience();
     loop {
-        let seen = engine.observe(deployment, secrets).await?;
+        let seen = engine.observe(Site::new(deployment, secrets)).await?;
         let Some(down) = seen.iter().find(|member| !member.serves()) else {
             return Ok(());
         };

@@ -7,7 +7,11 @@ use std::sync::Arc;
 
 use super::{Definition, Ending, Outcome, Step, StepError, Work, members};
 use crate::{
-    model::{deployment::Access, instance::InstanceState, schedule::Schedule},
+    model::{
+        deployment::{Access, Site},
+        instance::InstanceState,
+        schedule::Schedule,
+    },
     store::{self, Conn, StoreError},
 };
 
@@ -70,7 +74,11 @@ async fn secure(work: Arc<Work>) -> Result<Outcome, StepError> {
     members::await_ready(&work, &deployment, &secrets, Access::Certificates).await?;
     let engine = work.engine(&deployment)?;
     engine
-        .secure_new(&deployment, &secrets, Access::Certificates)
+        .secure_new(Site::with_access(
+            &deployment,
+            &secrets,
+            Access::Certificates,
+        ))
         .await?;
     Outcome::done()
 }

@@ -16,7 +16,7 @@ use crate::{
     engine::Seed,
     model::{
         alert::Incident,
-        deployment::{Access, Deployment, Membership, Shape},
+        deployment::{Access, Deployment, Membership, Shape, Site},
         limits::{STOP_GRACE, SURVIVOR_SETTLES},
         repair::time_to_start,
     },
@@ -106,7 +106,7 @@ fn shape(work: &Work, deployment: &Deployment) -> Result<Shape, StepError> {
 async fn look(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, secrets) = work.allocated().await?;
     let engine = work.engine(&deployment)?;
-    let seen = engine.observe(&deployment, &secrets).await?;
+    let seen = engine.observe(Site::new(&deployment, &secrets)).await?;
     let serving = seen.iter().filter(|member| member.serves()).count();
     if serving * 2 > seen.len() {
         return Err(StepError::last(
@@ -134,7 +134,11 @@ async fn settle(work: Arc<Work>) -> Result<Outcome, StepError> {
     };
     let engine = work.engine(&deployment)?;
     let provisioner = &work.cluster(&deployment)?.provisioner;
-    let servers = engine.servers(&deployment, &secrets, deployment.access());
+    let servers = engine.servers(Site::with_access(
+        &deployment,
+        &secrets,
+        deployment.access(),
+    ));
     let name = &deployment.members[place].name;
     let is_running = async || -> Result<bool, StepError> {
         let observed = provisioner.observe(&deployment.id).await?;
@@ -235,14 +239,19 @@ async fn secure(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (users, others) = members::users(&work, &deployment).await?;
     let engine = work.engine(&deployment)?;
     engine
-        .restore_users(&deployment, &secrets, &users, &others)
+        .restore_users(Site::new(&deployment, &secrets), &users, &others)
         .await?;
     // Of members that are no more, or of a database that was full: it says so anew if it is.
-    engine.clear_alarms(&deployment, &secrets).await?;
+    engine
+        .clear_alarms(Site::new(&deployment, &secrets))
+        .await?;
     if let Some(source) = &work.operation.source {
         let expected = &source.manifest.content;
         engine
-            .verify_content(&deployment, &secrets, Access::Certificates, expected)
+            .verify_content(
+                Site::with_access(&deployment, &secrets, Access::Certificates),
+                expected,
+            )
             .await?;
     }
     Outcome::done()

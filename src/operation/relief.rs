@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::{Definition, Ending, Outcome, Step, StepError, Work, members};
 use crate::{
     model::{
-        deployment::{Access, Deployment, DeploymentSecrets},
+        deployment::{Access, Deployment, DeploymentSecrets, Site},
         full::Need,
         limits::{FORGETTING_LOOK, FORGETTING_SPREADS},
         operation::GUARD,
@@ -126,7 +126,9 @@ async fn delete_keys(work: Arc<Work>) -> Result<Outcome, StepError> {
     };
     let (deployment, secrets) = guarded(&work).await?;
     let engine = work.engine(&deployment)?;
-    let deleted = engine.delete_keys(&deployment, &secrets, prefix).await?;
+    let deleted = engine
+        .delete_keys(Site::new(&deployment, &secrets), prefix)
+        .await?;
     Outcome::with(&deleted)
 }
 
@@ -137,7 +139,9 @@ async fn forget_history(work: Arc<Work>) -> Result<Outcome, StepError> {
     let fullness = members::fullness(&work, &deployment, &secrets).await?;
     if is_asked_for || fullness.is_short() {
         let engine = work.engine(&deployment)?;
-        engine.forget_history(&deployment, &secrets).await?;
+        engine
+            .forget_history(Site::new(&deployment, &secrets))
+            .await?;
     }
     Outcome::done()
 }
@@ -156,7 +160,7 @@ async fn give_back(work: Arc<Work>) -> Result<Outcome, StepError> {
     }
     if is_asked_for || fullness.wants_room() || fullness.is_short() {
         let engine = work.engine(&deployment)?;
-        engine.give_back(&deployment, &secrets).await?;
+        engine.give_back(Site::new(&deployment, &secrets)).await?;
     }
     Outcome::done()
 }
@@ -179,7 +183,9 @@ async fn open(work: Arc<Work>) -> Result<Outcome, StepError> {
     }
     let engine = work.engine(&deployment)?;
     if fullness.has_room() {
-        engine.clear_alarms(&deployment, &secrets).await?;
+        engine
+            .clear_alarms(Site::new(&deployment, &secrets))
+            .await?;
     }
     if is_closed {
         log::info!(deployment:% = deployment.id; "there is room again, and it is opened to its users");

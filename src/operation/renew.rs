@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::{Definition, Ending, Outcome, Step, StepError, Work, members, relief, update};
 use crate::{
     model::{
-        deployment::{Deployment, DeploymentSecrets, Member},
+        deployment::{Deployment, DeploymentSecrets, Member, Site},
         limits::{AGREEMENT_POLL, CHANGE_WAIT},
         operation::OWN_ORIGINS,
         renewal::Renewal,
@@ -102,7 +102,7 @@ async fn behind(
     let provisioner = &work.cluster(deployment)?.provisioner;
     let engine = work.engine(deployment)?;
     let mut behind = HashSet::new();
-    for server in engine.servers(deployment, secrets, deployment.access()) {
+    for server in engine.servers(Site::with_access(deployment, secrets, deployment.access())) {
         if !provisioner.runs_as(&server).await? {
             behind.insert(server.member);
         }
@@ -120,7 +120,7 @@ async fn most_serve(
     let engine = work.engine(deployment)?;
     let deadline = Instant::now() + wait;
     loop {
-        let seen = engine.observe(deployment, secrets).await?;
+        let seen = engine.observe(Site::new(deployment, secrets)).await?;
         let serving = seen.iter().filter(|member| member.serves()).count();
         if serving * 2 > seen.len() {
             return Ok(true);
@@ -148,7 +148,7 @@ async fn bring_along(
         update::hand_over(work, deployment, secrets, heir).await?;
     }
     let engine = work.engine(deployment)?;
-    let servers = engine.servers(deployment, secrets, deployment.access());
+    let servers = engine.servers(Site::with_access(deployment, secrets, deployment.access()));
     let provisioner = &work.cluster(deployment)?.provisioner;
     provisioner.start(&servers[next.member]).await?;
     members::await_ready(work, deployment, secrets, deployment.access()).await

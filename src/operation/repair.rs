@@ -17,7 +17,7 @@ use super::{Definition, Ending, Outcome, Step, StepError, Work, members};
 use crate::{
     model::{
         alert::Incident,
-        deployment::{Deployment, DeploymentSecrets, Membership},
+        deployment::{Deployment, DeploymentSecrets, Membership, Site},
         failure::chain,
         limits::{AGREEMENT_POLL, CHANGE_WAIT, JOIN_TIMEOUT},
         observation::Observation,
@@ -105,7 +105,9 @@ impl Place {
         let deadline = Instant::now() + CHANGE_WAIT;
         loop {
             let seen = Observation {
-                members: engine.observe(&self.deployment, &self.secrets).await?,
+                members: engine
+                    .observe(Site::new(&self.deployment, &self.secrets))
+                    .await?,
                 observed_at: work.parts.clock.now(),
             };
             if seen.majority_without(self.index) {
@@ -129,7 +131,7 @@ impl Place {
         let heir = (self.index + 1) % self.deployment.members.len();
         // The others would find a leader by themselves, only later.
         if let Err(error) = engine
-            .hand_over(&self.deployment, &self.secrets, heir)
+            .hand_over(Site::new(&self.deployment, &self.secrets), heir)
             .await
         {
             log::info!(operation:% = work.operation.id; "{}", chain(&error));
@@ -139,7 +141,7 @@ impl Place {
             .await?;
         self.check_others(work).await?;
         engine
-            .remove_member(&self.deployment, &self.secrets, self.index)
+            .remove_member(Site::new(&self.deployment, &self.secrets), self.index)
             .await?;
         Ok(())
     }
@@ -156,7 +158,7 @@ impl Place {
         self.set_membership(work, Membership::Joining).await?;
         let engine = work.engine(&self.deployment)?;
         engine
-            .add_member(&self.deployment, &self.secrets, self.index)
+            .add_member(Site::new(&self.deployment, &self.secrets), self.index)
             .await?;
         Ok(())
     }
@@ -165,7 +167,7 @@ impl Place {
     async fn start(&self, work: &Work) -> Result<(), StepError> {
         let engine = work.engine(&self.deployment)?;
         let access = self.deployment.access();
-        let servers = engine.servers(&self.deployment, &self.secrets, access);
+        let servers = engine.servers(Site::with_access(&self.deployment, &self.secrets, access));
         let provisioner = &work.cluster(&self.deployment)?.provisioner;
         provisioner.start(&servers[self.index]).await?;
         Ok(())
@@ -178,7 +180,11 @@ impl Place {
         let patience = JOIN_TIMEOUT + time_to_start(bytes);
         let engine = work.engine(&self.deployment)?;
         engine
-            .join(&self.deployment, &self.secrets, self.index, patience)
+            .join(
+                Site::new(&self.deployment, &self.secrets),
+                self.index,
+                patience,
+            )
             .await?;
         let access = self.deployment.access();
         members::await_ready(work, &self.deployment, &self.secrets, access).await?;
@@ -260,7 +266,7 @@ async fn put_back(work: Arc<Work>) -> Result<Outcome, StepError> {
     }
     let engine = work.engine(&place.deployment)?;
     let access = place.deployment.access();
-    let servers = engine.servers(&place.deployment, &place.secrets, access);
+    let servers = engine.servers(Site::with_access(&place.deployment, &place.secrets, access));
     let provisioner = &work.cluster(&place.deployment)?.provisioner;
     match provisioner.start(&servers[place.index]).await {
         Ok(()) | Err(ProvisionerError::DataLost { .. }) => Outcome::done(),

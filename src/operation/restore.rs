@@ -17,7 +17,7 @@ use crate::{
     engine::Seed,
     model::{
         backup::Manifest,
-        deployment::{Access, Deployment},
+        deployment::{Access, Deployment, Site},
         limits::STOP_GRACE,
     },
 };
@@ -138,7 +138,11 @@ async fn secure(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, secrets) = work.allocated().await?;
     members::await_ready(&work, &deployment, &secrets, Access::Certificates).await?;
     work.engine(&deployment)?
-        .secure_restored(&deployment, &secrets)
+        .secure_restored(Site::with_access(
+            &deployment,
+            &secrets,
+            Access::Certificates,
+        ))
         .await?;
     Outcome::done()
 }
@@ -147,7 +151,10 @@ async fn verify(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, secrets) = work.allocated().await?;
     let expected = &manifest(&work)?.content;
     work.engine(&deployment)?
-        .verify_content(&deployment, &secrets, Access::Passwords, expected)
+        .verify_content(
+            Site::with_access(&deployment, &secrets, Access::Passwords),
+            expected,
+        )
         .await?;
     Outcome::done()
 }

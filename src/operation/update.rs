@@ -19,7 +19,7 @@ use super::{Definition, Ending, Outcome, Step, StepError, Work, members, relief,
 use crate::{
     model::{
         backup::BackupState,
-        deployment::{Deployment, DeploymentSecrets, Member, Shape},
+        deployment::{Deployment, DeploymentSecrets, Member, Shape, Site},
         failure::chain,
         limits::{AGREEMENT_POLL, AGREEMENT_TIMEOUT, CHECKPOINT_TIMEOUT},
         observation::MemberObservation,
@@ -111,10 +111,14 @@ async fn check_obstacles(
 ) -> Result<(), StepError> {
     let engine = work.engine(deployment)?;
     let version = goal.version;
-    let mut found = engine.obstacles(deployment, secrets, version).await?;
+    let mut found = engine
+        .obstacles(Site::new(deployment, secrets), version)
+        .await?;
     if found.iter().any(|obstacle| obstacle.is_mended) {
         members::restore_users(work, deployment, secrets).await?;
-        found = engine.obstacles(deployment, secrets, version).await?;
+        found = engine
+            .obstacles(Site::new(deployment, secrets), version)
+            .await?;
     }
     if found.is_empty() {
         return Ok(());
@@ -210,7 +214,7 @@ async fn await_checkpoints(
     let before = newest_checkpoints(work, deployment).await?;
     let deadline = Instant::now() + CHECKPOINT_TIMEOUT;
     loop {
-        engine.fill_logs(deployment, secrets).await?;
+        engine.fill_logs(Site::new(deployment, secrets)).await?;
         let now = newest_checkpoints(work, deployment).await?;
         if now.iter().zip(&before).all(|(now, before)| now > before) {
             return Ok(());
@@ -251,7 +255,7 @@ pub(super) async fn standings(
 ) -> Result<Vec<Standing>, StepError> {
     let seen = work
         .engine(deployment)?
-        .observe(deployment, secrets)
+        .observe(Site::new(deployment, secrets))
         .await?;
     let standing = |(member, seen): (&Member, &MemberObservation)| Standing {
         moved: moved(member),
@@ -280,7 +284,7 @@ async fn change_member(
     work.write(move |conn| store::deployment::reshape(conn, &decided))
         .await?;
     let engine = work.engine(&deployment)?;
-    let servers = engine.servers(&deployment, secrets, deployment.access());
+    let servers = engine.servers(Site::with_access(&deployment, secrets, deployment.access()));
     let provisioner = &work.cluster(&deployment)?.provisioner;
     provisioner.start(&servers[next.member]).await?;
     Ok(())
@@ -294,7 +298,7 @@ pub(super) async fn hand_over(
     heir: usize,
 ) -> Result<(), StepError> {
     let engine = work.engine(deployment)?;
-    if let Err(error) = engine.hand_over(deployment, secrets, heir).await {
+    if let Err(error) = engine.hand_over(Site::new(deployment, secrets), heir).await {
         log::warn!(operation:% = work.operation.id; "{}", chain(&error));
     }
     Ok(())
@@ -310,12 +314,12 @@ async fn settle(
     let engine = work.engine(&deployment)?;
     if enters_with_way_back(work, &deployment, to)? {
         // Of an earlier try that was taken back: the members would stay at the older line.
-        engine.end_way_back(&deployment, secrets).await?;
+        engine.end_way_back(Site::new(&deployment, secrets)).await?;
     }
     let deadline = Instant::now() + AGREEMENT_TIMEOUT;
     // Before, a member of the line after the next would skip one.
     while !engine
-        .agreed_version(&deployment, secrets)
+        .agreed_version(Site::new(&deployment, secrets))
         .await?
         .same_line(&to.version)
     {
@@ -328,7 +332,7 @@ async fn settle(
     }
     let fullness = members::fullness(work, &deployment, secrets).await?;
     if to.units > deployment.units || fullness.is_full && fullness.has_room() {
-        engine.clear_alarms(&deployment, secrets).await?;
+        engine.clear_alarms(Site::new(&deployment, secrets)).await?;
     }
     let deployment = deployment.reshaped(to);
     work.write(move |conn| store::deployment::reshape(conn, &deployment))
@@ -367,7 +371,9 @@ async fn roll_back(work: Arc<Work>) -> Result<Outcome, StepError> {
         members::await_majority(&work, &deployment, &secrets).await?;
         if has_way_back {
             let engine = work.engine(&deployment)?;
-            engine.end_way_back(&deployment, &secrets).await?;
+            engine
+                .end_way_back(Site::new(&deployment, &secrets))
+                .await?;
         }
         return Outcome::done();
     };
@@ -394,7 +400,7 @@ async fn roll_back(work: Arc<Work>) -> Result<Outcome, StepError> {
         }
         let engine = work.engine(&deployment)?;
         engine
-            .begin_way_back(&deployment, &secrets, back.version)
+            .begin_way_back(Site::new(&deployment, &secrets), back.version)
             .await?;
     } else if standings[next.member].serves {
         members::start_as_decided(&work, &deployment, &secrets).await?;
@@ -415,7 +421,9 @@ async fn is_final(
         return Ok(false);
     }
     let engine = work.engine(deployment)?;
-    let agreed = engine.agreed_version(deployment, secrets).await?;
+    let agreed = engine
+        .agreed_version(Site::new(deployment, secrets))
+        .await?;
     Ok(agreed.same_line(&ahead.version))
 }
 

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use crate::{
     engine::EngineError,
     model::{
-        deployment::{Access, Deployment, DeploymentSecrets, Member},
+        deployment::{Access, Deployment, DeploymentSecrets, Member, Site},
         limits::{
             ENGINE_CALL_TIMEOUT, ENGINE_CONNECT_TIMEOUT, ENGINE_RETRY_FIRST, ENGINE_RETRY_MAX,
         },
@@ -223,11 +223,12 @@ pub(super) struct Cluster<'a> {
 }
 
 impl<'a> Cluster<'a> {
-    pub(super) fn new(
-        deployment: &'a Deployment,
-        secrets: &'a DeploymentSecrets,
-        access: Access,
-    ) -> Result<Self, EngineError> {
+    pub(super) fn new(site: Site<'a>) -> Result<Self, EngineError> {
+        let Site {
+            deployment,
+            secrets,
+            access,
+        } = site;
         let authority = Certificate::from_pem(secrets.trusted());
         let mut tls = TlsOptions::new().ca_certificate(authority);
         let root = match access {

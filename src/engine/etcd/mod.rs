@@ -44,7 +44,7 @@ use super::{
 use crate::{
     model::{
         backup::SnapshotContent,
-        deployment::{Access, Deployment, DeploymentSecrets, Member},
+        deployment::{Deployment, DeploymentSecrets, Member, Site},
         engine::{Obstacle, Profile},
         observation::MemberObservation,
         renewal::{Certificates, Renewal},
@@ -65,14 +65,6 @@ pub const NAME: &str = "etcd";
 /// etcd.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Etcd;
-
-/// The way into a deployment that is made: as its members let clients in.
-fn open<'a>(
-    deployment: &'a Deployment,
-    secrets: &'a DeploymentSecrets,
-) -> Result<Cluster<'a>, EngineError> {
-    Cluster::new(deployment, secrets, deployment.access())
-}
 
 #[async_trait]
 impl Engine for Etcd {
@@ -100,13 +92,8 @@ impl Engine for Etcd {
         certificates::renew(deployment, secrets, what, certificates, now)
     }
 
-    fn servers(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-        access: Access,
-    ) -> Vec<Server> {
-        server::servers(deployment, secrets, access)
+    fn servers(&self, site: Site<'_>) -> Vec<Server> {
+        server::servers(site)
     }
 
     async fn seed(
@@ -142,103 +129,58 @@ impl Engine for Etcd {
         ready::wait_until_listening(member).await;
     }
 
-    async fn wait_until_ready(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-        access: Access,
-    ) -> Result<(), EngineError> {
-        ready::wait(&Cluster::new(deployment, secrets, access)?).await
+    async fn wait_until_ready(&self, site: Site<'_>) -> Result<(), EngineError> {
+        ready::wait(&Cluster::new(site)?).await
     }
 
-    async fn secure_new(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-        access: Access,
-    ) -> Result<(), EngineError> {
-        security::secure_new(&Cluster::new(deployment, secrets, access)?).await
+    async fn secure_new(&self, site: Site<'_>) -> Result<(), EngineError> {
+        security::secure_new(&Cluster::new(site)?).await
     }
 
-    async fn secure_restored(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-    ) -> Result<(), EngineError> {
-        security::secure_restored(&Cluster::new(deployment, secrets, Access::Certificates)?).await
+    async fn secure_restored(&self, site: Site<'_>) -> Result<(), EngineError> {
+        security::secure_restored(&Cluster::new(site)?).await
     }
 
     async fn verify_content(
         &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-        access: Access,
+        site: Site<'_>,
         expected: &SnapshotContent,
     ) -> Result<(), EngineError> {
-        verify::content(&Cluster::new(deployment, secrets, access)?, expected).await
+        verify::content(&Cluster::new(site)?, expected).await
     }
 
-    async fn hand_over(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-        heir: usize,
-    ) -> Result<(), EngineError> {
-        let cluster = open(deployment, secrets)?;
+    async fn hand_over(&self, site: Site<'_>, heir: usize) -> Result<(), EngineError> {
+        let cluster = Cluster::new(site)?;
         rolling::hand_over(&cluster, heir).await
     }
 
-    async fn agreed_version(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-    ) -> Result<Version, EngineError> {
-        rolling::agreed_version(&open(deployment, secrets)?).await
+    async fn agreed_version(&self, site: Site<'_>) -> Result<Version, EngineError> {
+        rolling::agreed_version(&Cluster::new(site)?).await
     }
 
-    async fn obstacles(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-        to: Version,
-    ) -> Result<Vec<Obstacle>, EngineError> {
-        upgrade::obstacles(&open(deployment, secrets)?, to).await
+    async fn obstacles(&self, site: Site<'_>, to: Version) -> Result<Vec<Obstacle>, EngineError> {
+        upgrade::obstacles(&Cluster::new(site)?, to).await
     }
 
-    async fn remove_member(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-        place: usize,
-    ) -> Result<(), EngineError> {
-        membership::remove(&open(deployment, secrets)?, place).await
+    async fn remove_member(&self, site: Site<'_>, place: usize) -> Result<(), EngineError> {
+        membership::remove(&Cluster::new(site)?, place).await
     }
 
-    async fn add_member(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-        place: usize,
-    ) -> Result<(), EngineError> {
-        membership::add(&open(deployment, secrets)?, place).await
+    async fn add_member(&self, site: Site<'_>, place: usize) -> Result<(), EngineError> {
+        membership::add(&Cluster::new(site)?, place).await
     }
 
     async fn join(
         &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
+        site: Site<'_>,
         place: usize,
         patience: Duration,
     ) -> Result<(), EngineError> {
-        membership::join(&open(deployment, secrets)?, place, patience).await
+        membership::join(&Cluster::new(site)?, place, patience).await
     }
 
-    async fn alive(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-    ) -> Result<Vec<bool>, EngineError> {
-        rolling::alive(&open(deployment, secrets)?).await
+    async fn alive(&self, site: Site<'_>) -> Result<Vec<bool>, EngineError> {
+        rolling::alive(&Cluster::new(site)?).await
     }
 
     fn tells_damage(&self, printed: &str) -> bool {
@@ -249,134 +191,79 @@ impl Engine for Etcd {
         server::CHECKPOINTS
     }
 
-    async fn fill_logs(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-    ) -> Result<(), EngineError> {
-        upgrade::fill_logs(&open(deployment, secrets)?).await
+    async fn fill_logs(&self, site: Site<'_>) -> Result<(), EngineError> {
+        upgrade::fill_logs(&Cluster::new(site)?).await
     }
 
-    async fn begin_way_back(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-        to: Version,
-    ) -> Result<(), EngineError> {
-        upgrade::begin_way_back(&open(deployment, secrets)?, to).await
+    async fn begin_way_back(&self, site: Site<'_>, to: Version) -> Result<(), EngineError> {
+        upgrade::begin_way_back(&Cluster::new(site)?, to).await
     }
 
-    async fn end_way_back(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-    ) -> Result<(), EngineError> {
-        upgrade::end_way_back(&open(deployment, secrets)?).await
+    async fn end_way_back(&self, site: Site<'_>) -> Result<(), EngineError> {
+        upgrade::end_way_back(&Cluster::new(site)?).await
     }
 
     fn database_file(&self) -> FilesOfMember {
         server::DATABASE
     }
 
-    async fn forget_history(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-    ) -> Result<(), EngineError> {
-        full::forget_history(&open(deployment, secrets)?).await
+    async fn forget_history(&self, site: Site<'_>) -> Result<(), EngineError> {
+        full::forget_history(&Cluster::new(site)?).await
     }
 
-    async fn give_back(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-    ) -> Result<(), EngineError> {
-        full::give_back(&open(deployment, secrets)?).await
+    async fn give_back(&self, site: Site<'_>) -> Result<(), EngineError> {
+        full::give_back(&Cluster::new(site)?).await
     }
 
-    async fn give_back_of(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-        place: usize,
-    ) -> Result<(), EngineError> {
-        let cluster = open(deployment, secrets)?;
+    async fn give_back_of(&self, site: Site<'_>, place: usize) -> Result<(), EngineError> {
+        let cluster = Cluster::new(site)?;
         ready::all_serve(&cluster).await?;
         full::defragment(&cluster, place).await
     }
 
-    async fn delete_keys(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-        prefix: &str,
-    ) -> Result<u64, EngineError> {
-        full::delete_keys(&open(deployment, secrets)?, prefix).await
+    async fn delete_keys(&self, site: Site<'_>, prefix: &str) -> Result<u64, EngineError> {
+        full::delete_keys(&Cluster::new(site)?, prefix).await
     }
 
     async fn restore_users(
         &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
+        site: Site<'_>,
         users: &[DatabaseUser],
         others: &[String],
     ) -> Result<Vec<String>, EngineError> {
-        users::restore(&open(deployment, secrets)?, users, others).await
+        users::restore(&Cluster::new(site)?, users, others).await
     }
 
-    async fn clear_alarms(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-    ) -> Result<(), EngineError> {
-        security::clear_alarms(&open(deployment, secrets)?).await
+    async fn clear_alarms(&self, site: Site<'_>) -> Result<(), EngineError> {
+        security::clear_alarms(&Cluster::new(site)?).await
     }
 
-    async fn observe(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-    ) -> Result<Vec<MemberObservation>, EngineError> {
-        let cluster = open(deployment, secrets)?;
+    async fn observe(&self, site: Site<'_>) -> Result<Vec<MemberObservation>, EngineError> {
+        let cluster = Cluster::new(site)?;
         Ok(status::observe(&cluster).await)
     }
 
-    async fn snapshot(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-    ) -> Result<Snapshot, EngineError> {
-        snapshot::begin(&open(deployment, secrets)?).await
+    async fn snapshot(&self, site: Site<'_>) -> Result<Snapshot, EngineError> {
+        snapshot::begin(&Cluster::new(site)?).await
     }
 
     async fn describe(
         &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
+        site: Site<'_>,
         staged: &str,
         known: Option<&SnapshotContent>,
         bench: &dyn Workbench,
     ) -> Result<Description, EngineError> {
-        let cluster = open(deployment, secrets)?;
+        let cluster = Cluster::new(site)?;
         snapshot_file::describe(&cluster, staged, known, bench).await
     }
 
-    async fn add_user(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-        user: &DatabaseUser,
-    ) -> Result<(), EngineError> {
-        users::add(&open(deployment, secrets)?, user).await
+    async fn add_user(&self, site: Site<'_>, user: &DatabaseUser) -> Result<(), EngineError> {
+        users::add(&Cluster::new(site)?, user).await
     }
 
-    async fn remove_user(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-        name: &str,
-    ) -> Result<(), EngineError> {
-        users::remove(&open(deployment, secrets)?, name).await
+    async fn remove_user(&self, site: Site<'_>, name: &str) -> Result<(), EngineError> {
+        users::remove(&Cluster::new(site)?, name).await
     }
 
     fn connection_strings(

@@ -3,7 +3,7 @@
 use crate::{
     engine::FilesOfMember,
     model::{
-        deployment::{Access, Deployment, DeploymentSecrets, Member, Membership, Shape},
+        deployment::{Access, Deployment, DeploymentSecrets, Member, Membership, Shape, Site},
         limits::UNSAFE_QUOTA_FACTOR,
         secret::Secret,
         server::{DataOfServer, HOME, Program, Server, ServerFile},
@@ -73,11 +73,12 @@ pub fn parse_version_output(output: &str) -> Option<Version> {
 }
 
 /// The members of a deployment as servers to run.
-pub(super) fn servers(
-    deployment: &Deployment,
-    secrets: &DeploymentSecrets,
-    access: Access,
-) -> Vec<Server> {
+pub(super) fn servers(site: Site<'_>) -> Vec<Server> {
+    let Site {
+        deployment,
+        secrets,
+        access,
+    } = site;
     deployment
         .members
         .iter()
@@ -240,7 +241,11 @@ pub(super) mod tests {
 
     #[test]
     fn members_listen_at_their_host_alone_and_know_each_other_by_certificate() {
-        let servers = servers(&deployment("3.5.30"), &secrets(), Access::Passwords);
+        let servers = servers(Site::with_access(
+            &deployment("3.5.30"),
+            &secrets(),
+            Access::Passwords,
+        ));
         let server = &servers[1];
         assert_eq!(server.member, "m1");
         assert_eq!(server.ports, [2381, 2382]);
@@ -290,7 +295,12 @@ pub(super) mod tests {
         let mut deployment = deployment("3.6.16");
         let mut seen = |membership| {
             deployment.members[0].membership = membership;
-            let server = servers(&deployment, &secrets(), Access::Passwords).swap_remove(0);
+            let server = servers(Site::with_access(
+                &deployment,
+                &secrets(),
+                Access::Passwords,
+            ))
+            .swap_remove(0);
             let state = server.args.into_iter().find(|arg| arg.contains("-state="));
             (state.expect("a state"), server.data.is_some())
         };
@@ -303,7 +313,11 @@ pub(super) mod tests {
     #[test]
     fn versions_differ_in_few_flags() {
         let last = |version| {
-            let args = servers(&deployment(version), &secrets(), Access::Passwords)[0]
+            let args = servers(Site::with_access(
+                &deployment(version),
+                &secrets(),
+                Access::Passwords,
+            ))[0]
                 .args
                 .clone();
             args[18..].to_vec()
@@ -332,7 +346,11 @@ pub(super) mod tests {
     #[test]
     fn members_get_more_than_their_quota_where_full_ones_are_not_safe() {
         let quota = |version| {
-            let servers = servers(&deployment(version), &secrets(), Access::Passwords);
+            let servers = servers(Site::with_access(
+                &deployment(version),
+                &secrets(),
+                Access::Passwords,
+            ));
             let args = servers[0].args.iter();
             args.filter_map(|arg| arg.strip_prefix("--quota-backend-bytes="))
                 .map(|bytes| bytes.parse::<u64>().expect("a number"))
@@ -347,7 +365,11 @@ pub(super) mod tests {
     fn a_member_that_is_checkpointing_writes_its_state_down_at_every_chance() {
         let mut deployment = deployment("3.5.35");
         deployment.members[1].checkpointing = true;
-        let servers = servers(&deployment, &secrets(), Access::Passwords);
+        let servers = servers(Site::with_access(
+            &deployment,
+            &secrets(),
+            Access::Passwords,
+        ));
         let last = |index: usize| servers[index].args.last().cloned();
         assert_eq!(last(0), Some("--snapshot-count=10000".to_owned()));
         assert_eq!(last(1), Some("--snapshot-count=1".to_owned()));
@@ -364,7 +386,11 @@ pub(super) mod tests {
             version: version("3.5.16"),
             units: 4,
         });
-        let servers = servers(&deployment, &secrets(), Access::Passwords);
+        let servers = servers(Site::with_access(
+            &deployment,
+            &secrets(),
+            Access::Passwords,
+        ));
         let seen = servers.iter().map(|server| {
             let quota = server.args.iter().find(|arg| arg.contains("quota"));
             (server.program.version.to_string(), quota.cloned())
@@ -380,7 +406,7 @@ pub(super) mod tests {
     #[test]
     fn certificates_are_asked_of_clients_only_where_they_rule() {
         let asked = |access| {
-            let args = servers(&deployment("3.3.25"), &secrets(), access)[0]
+            let args = servers(Site::with_access(&deployment("3.3.25"), &secrets(), access))[0]
                 .args
                 .clone();
             ["--client-cert-auth", "--trusted-ca-file={home}/ca.crt"]
@@ -402,7 +428,7 @@ pub(super) mod tests {
     #[test]
     fn no_secret_is_an_argument() {
         for access in [Access::Passwords, Access::Certificates] {
-            for server in servers(&deployment("3.5.30"), &secrets(), access) {
+            for server in servers(Site::with_access(&deployment("3.5.30"), &secrets(), access)) {
                 assert!(server.args.iter().all(|arg| !arg.contains("SECRET")));
                 assert!(server.args[0].contains(HOME));
             }

@@ -25,7 +25,7 @@ use crate::{
     },
     model::{
         backup::SnapshotContent,
-        deployment::{Access, Deployment, DeploymentSecrets, Member, Membership, Shape},
+        deployment::{Access, Deployment, DeploymentSecrets, Member, Membership, Shape, Site},
         ids::DeploymentId,
         renewal::{CertificateLife, Certificates},
         server::{HOME, Program, STAGE, Server, Task},
@@ -103,13 +103,13 @@ impl Lab {
     }
 
     pub async fn start(&mut self, access: Access) {
-        let servers = Etcd.servers(&self.deployment, &self.secrets, access);
+        let servers = Etcd.servers(Site::with_access(&self.deployment, &self.secrets, access));
         for (server, member) in servers.iter().zip(&self.deployment.members) {
             let child = self.spawn(server);
             self.running.push(child);
             Etcd.wait_until_listening(member).await;
         }
-        Etcd.wait_until_ready(&self.deployment, &self.secrets, access)
+        Etcd.wait_until_ready(Site::with_access(&self.deployment, &self.secrets, access))
             .await
             .expect("ready");
     }
@@ -154,7 +154,7 @@ impl Lab {
             self.restart(index).await;
         }
         let before = self.newest_files(Etcd.checkpoints());
-        Etcd.fill_logs(&self.deployment, &self.secrets)
+        Etcd.fill_logs(Site::new(&self.deployment, &self.secrets))
             .await
             .expect("filled");
         let newer = |lab: &Self| {
@@ -175,30 +175,36 @@ impl Lab {
         let (of, secrets) = (self.deployment.clone(), self.secrets.clone());
         // Each is done twice: what was not answered may be done.
         for _ in 0..2 {
-            Etcd.remove_member(&of, &secrets, index)
+            Etcd.remove_member(Site::new(&of, &secrets), index)
                 .await
                 .expect("removed");
         }
         let data = self.home(&of.members[index].name).join("data");
         fs::remove_dir_all(data).unwrap_or_default();
         for _ in 0..2 {
-            Etcd.add_member(&of, &secrets, index).await.expect("added");
+            Etcd.add_member(Site::new(&of, &secrets), index)
+                .await
+                .expect("added");
         }
         self.deployment.members[index].membership = Membership::Joining;
         self.begin(index);
-        Etcd.join(&self.deployment, &secrets, index, HEALTHY_AFTER)
+        Etcd.join(Site::new(&self.deployment, &secrets), index, HEALTHY_AFTER)
             .await
             .expect("joined");
-        Etcd.wait_until_ready(&self.deployment, &secrets, self.deployment.access())
-            .await
-            .expect("ready");
+        Etcd.wait_until_ready(Site::with_access(
+            &self.deployment,
+            &secrets,
+            self.deployment.access(),
+        ))
+        .await
+        .expect("ready");
         self.deployment.members[index].membership = Membership::Joined;
     }
 
     /// Starts one member that does not run.
     pub fn begin(&mut self, index: usize) {
         let access = self.deployment.access();
-        let servers = Etcd.servers(&self.deployment, &self.secrets, access);
+        let servers = Etcd.servers(Site::with_access(&self.deployment, &self.secrets, access));
         let child = self.spawn(&servers[index]);
         self.running.insert(index, child);
     }
@@ -221,7 +227,7 @@ impl Lab {
 
     /// Waits until the members agree on a line.
     pub async fn agree_on(&self, version: Version) {
-        let agreed = || Etcd.agreed_version(&self.deployment, &self.secrets);
+        let agreed = || Etcd.agreed_version(Site::new(&self.deployment, &self.secrets));
         while !agreed().await.expect("a version").same_line(&version) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -231,12 +237,20 @@ impl Lab {
         let mut child = self.running.remove(index);
         child.kill().expect("killed");
         child.wait().expect("ended");
-        let servers = Etcd.servers(&self.deployment, &self.secrets, self.deployment.access());
+        let servers = Etcd.servers(Site::with_access(
+            &self.deployment,
+            &self.secrets,
+            self.deployment.access(),
+        ));
         let child = self.spawn(&servers[index]);
         self.running.insert(index, child);
-        Etcd.wait_until_ready(&self.deployment, &self.secrets, self.deployment.access())
-            .await
-            .expect("ready");
+        Etcd.wait_until_ready(Site::with_access(
+            &self.deployment,
+            &self.secrets,
+            self.deployment.access(),
+        ))
+        .await
+        .expect("ready");
     }
 
     /// The name of each member's last file of a kind.
@@ -307,9 +321,14 @@ impl Lab {
 
     pub async fn describe(&self, content: &[u8], known: Option<&SnapshotContent>) -> Description {
         self.put_on_stage("described", content);
-        Etcd.describe(&self.deployment, &self.secrets, "described", known, self)
-            .await
-            .expect("described")
+        Etcd.describe(
+            Site::new(&self.deployment, &self.secrets),
+            "described",
+            known,
+            self,
+        )
+        .await
+        .expect("described")
     }
 
     pub async fn restore(&self, content: &[u8]) {
@@ -322,16 +341,25 @@ impl Lab {
     }
 
     pub async fn secure_new(&self) -> Result<(), EngineError> {
-        Etcd.secure_new(&self.deployment, &self.secrets, Access::Passwords)
-            .await
+        Etcd.secure_new(Site::with_access(
+            &self.deployment,
+            &self.secrets,
+            Access::Passwords,
+        ))
+        .await
     }
 
     pub async fn secure_restored(&self) -> Result<(), EngineError> {
-        Etcd.secure_restored(&self.deployment, &self.secrets).await
+        Etcd.secure_restored(Site::with_access(
+            &self.deployment,
+            &self.secrets,
+            Access::Certificates,
+        ))
+        .await
     }
 
     pub async fn snapshot(&self) -> Snapshot {
-        Etcd.snapshot(&self.deployment, &self.secrets)
+        Etcd.snapshot(Site::new(&self.deployment, &self.secrets))
             .await
             .expect("a snapshot")
     }

@@ -61,9 +61,13 @@ async fn replaces_a_member_that_lost_its_data(version: &str) {
     lab.begin(0);
     lab.lose(LOST);
     lab.begin(LOST);
-    Etcd.wait_until_ready(&lab.deployment, &lab.secrets, Access::Passwords)
-        .await
-        .expect("ready");
+    Etcd.wait_until_ready(Site::with_access(
+        &lab.deployment,
+        &lab.secrets,
+        Access::Passwords,
+    ))
+    .await
+    .expect("ready");
     assert_eq!(keys_of(&lab, LOST).await, 31);
     if let Ok(listed) = lab.root().await.member_list().await {
         assert_eq!(listed.members().len(), 3, "{listed:?}");
@@ -83,7 +87,7 @@ async fn ends_alarms_of_a_member_that_is_replaced(lab: &mut Lab) {
     root.alarm(AlarmAction::Activate, AlarmType::Corrupt, Some(options))
         .await
         .expect("an alarm");
-    let seen = Etcd.observe(&lab.deployment, &lab.secrets).await;
+    let seen = Etcd.observe(Site::new(&lab.deployment, &lab.secrets)).await;
     let seen = seen.expect("a look");
     let differ: Vec<bool> = seen.iter().map(|member| member.differs()).collect();
     assert_eq!(differ, [false, true, false]);
@@ -154,7 +158,7 @@ const HARMS: [Harm; 6] = [
 async fn tells_by_last_words_what_cannot_be_used(version: &str) {
     let mut lab = Lab::secured(version, 3).await;
     // Only a leader that was told by the member what it has notices that it has less.
-    Etcd.hand_over(&lab.deployment, &lab.secrets, 0)
+    Etcd.hand_over(Site::new(&lab.deployment, &lab.secrets), 0)
         .await
         .expect("handed over");
     let mut root = lab.root().await;
@@ -192,7 +196,7 @@ async fn tells_by_last_words_what_cannot_be_used(version: &str) {
     // So does one that was removed while it was away.
     fs::remove_dir_all(&data).expect("removed");
     copy(&good, &data);
-    Etcd.remove_member(&lab.deployment, &lab.secrets, 2)
+    Etcd.remove_member(Site::new(&lab.deployment, &lab.secrets), 2)
         .await
         .expect("removed");
     lab.begin(2);
@@ -212,7 +216,7 @@ async fn tells_by_last_words_what_cannot_be_used(version: &str) {
 async fn gives_signs_of_life(version: &str) {
     let mut lab = Lab::secured(version, 3).await;
     let alive = async |lab: &Lab| {
-        let alive = Etcd.alive(&lab.deployment, &lab.secrets).await;
+        let alive = Etcd.alive(Site::new(&lab.deployment, &lab.secrets)).await;
         alive.expect("asked")
     };
     assert_eq!(alive(&lab).await, [true; 3]);

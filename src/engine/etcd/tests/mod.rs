@@ -9,7 +9,9 @@ use futures::{TryStreamExt, future::join_all};
 
 use self::lab::{Lab, read_all};
 use super::*;
-use crate::model::{binding::Rights, observation::MemberHealth, secret::Secret};
+use crate::model::{
+    binding::Rights, deployment::Access, observation::MemberHealth, secret::Secret,
+};
 
 /// Runs a scenario once for each version.
 macro_rules! for_each_version {
@@ -83,7 +85,7 @@ fn user(name: &str, password: &str) -> DatabaseUser {
 }
 
 async fn add_user(lab: &Lab, user: &DatabaseUser) {
-    Etcd.add_user(&lab.deployment, &lab.secrets, user)
+    Etcd.add_user(Site::new(&lab.deployment, &lab.secrets), user)
         .await
         .expect("added");
 }
@@ -112,9 +114,13 @@ async fn secures_a_new_deployment_and_serves_its_users(version: &str) {
     lab.secure_new().await.expect("secured");
     println!("{version}: ready {ready:?}, secured {:?}", begun.elapsed());
     lab.secure_new().await.expect("secured again");
-    Etcd.wait_until_ready(&lab.deployment, &lab.secrets, Access::Passwords)
-        .await
-        .expect("ready with a password");
+    Etcd.wait_until_ready(Site::with_access(
+        &lab.deployment,
+        &lab.secrets,
+        Access::Passwords,
+    ))
+    .await
+    .expect("ready with a password");
     another_password_is_refused_at_once(&lab).await;
 
     let refused = message(lab.anonymous().await.get("a", None).await);
@@ -125,7 +131,7 @@ async fn secures_a_new_deployment_and_serves_its_users(version: &str) {
 }
 
 async fn observed(lab: &Lab) -> Vec<MemberHealth> {
-    let seen = Etcd.observe(&lab.deployment, &lab.secrets).await;
+    let seen = Etcd.observe(Site::new(&lab.deployment, &lab.secrets)).await;
     let members = seen.expect("a look");
     members.into_iter().map(|member| member.health).collect()
 }
@@ -173,9 +179,13 @@ async fn secures_a_new_deployment_that_nobody_can_reach(version: &str) {
     lab.start(Access::Certificates).await;
     assert!(message(lab.anonymous().await.get("a", None).await) != "no error");
     for _ in 0..2 {
-        Etcd.secure_new(&lab.deployment, &lab.secrets, Access::Certificates)
-            .await
-            .expect("secured");
+        Etcd.secure_new(Site::with_access(
+            &lab.deployment,
+            &lab.secrets,
+            Access::Certificates,
+        ))
+        .await
+        .expect("secured");
     }
     let secured = begun.elapsed();
     lab.stop();
@@ -195,11 +205,19 @@ async fn another_password_is_refused_at_once(lab: &Lab) {
         ..lab.secrets.clone()
     };
     let refused = Etcd
-        .wait_until_ready(&lab.deployment, &wrong, Access::Passwords)
+        .wait_until_ready(Site::with_access(
+            &lab.deployment,
+            &wrong,
+            Access::Passwords,
+        ))
         .await;
     assert!(matches!(refused, Err(EngineError::Call { .. })));
     let refused = Etcd
-        .secure_new(&lab.deployment, &wrong, Access::Passwords)
+        .secure_new(Site::with_access(
+            &lab.deployment,
+            &wrong,
+            Access::Passwords,
+        ))
         .await;
     assert!(matches!(refused, Err(EngineError::Unexpected(_))));
 }
@@ -229,7 +247,7 @@ async fn one_user(lab: &Lab) {
     }
 
     for _ in 0..2 {
-        Etcd.remove_user(&lab.deployment, &lab.secrets, "ada")
+        Etcd.remove_user(Site::new(&lab.deployment, &lab.secrets), "ada")
             .await
             .expect("removed");
     }
@@ -286,7 +304,7 @@ async fn many_users(lab: &Lab) {
     client.put("key", "value", None).await.expect("put");
     let removed = users
         .iter()
-        .map(|user| Etcd.remove_user(&lab.deployment, &lab.secrets, &user.name));
+        .map(|user| Etcd.remove_user(Site::new(&lab.deployment, &lab.secrets), &user.name));
     for removed in join_all(removed).await {
         removed.expect("removed");
     }
@@ -488,8 +506,11 @@ async fn restores(from: &str, to: &str) {
 }
 
 async fn verify(lab: &Lab, access: Access, expected: &SnapshotContent) -> Result<(), EngineError> {
-    Etcd.verify_content(&lab.deployment, &lab.secrets, access, expected)
-        .await
+    Etcd.verify_content(
+        Site::with_access(&lab.deployment, &lab.secrets, access),
+        expected,
+    )
+    .await
 }
 
 async fn wrong_content_is_noticed(lab: &Lab, right: &SnapshotContent) {

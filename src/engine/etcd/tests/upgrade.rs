@@ -40,7 +40,7 @@ async fn writes_its_whole_state_down_when_told_to(version: &str) {
     lab.start(Access::Passwords).await;
     let newest = |lab: &Lab| lab.newest_files(Etcd.checkpoints());
     let at_first = newest(&lab);
-    Etcd.fill_logs(&lab.deployment, &lab.secrets)
+    Etcd.fill_logs(Site::new(&lab.deployment, &lab.secrets))
         .await
         .expect("filled");
     let begun = Instant::now();
@@ -64,7 +64,9 @@ async fn tells_of_learners_and_of_users_without_a_password(from: &str) {
     let lab = Lab::secured(from, 3).await;
     let newest = version("3.7.99");
     let obstacles = || async {
-        let found = Etcd.obstacles(&lab.deployment, &lab.secrets, newest).await;
+        let found = Etcd
+            .obstacles(Site::new(&lab.deployment, &lab.secrets), newest)
+            .await;
         found.expect("asked")
     };
     add_user(&lab, &user("ada", "password")).await;
@@ -121,13 +123,13 @@ async fn goes_back(from: &str, to: &str) {
     lab.agree_on(version(from)).await;
 
     for _ in 0..2 {
-        Etcd.begin_way_back(&lab.deployment, &lab.secrets, version(to))
+        Etcd.begin_way_back(Site::new(&lab.deployment, &lab.secrets), version(to))
             .await
             .expect("begun");
     }
     lab.become_version(version(to)).await;
     for _ in 0..2 {
-        Etcd.end_way_back(&lab.deployment, &lab.secrets)
+        Etcd.end_way_back(Site::new(&lab.deployment, &lab.secrets))
             .await
             .expect("ended");
     }
@@ -138,7 +140,7 @@ async fn goes_back(from: &str, to: &str) {
 
     lab.checkpoint().await;
     lab.become_version(version(from)).await;
-    Etcd.end_way_back(&lab.deployment, &lab.secrets)
+    Etcd.end_way_back(Site::new(&lab.deployment, &lab.secrets))
         .await
         .expect("nothing to end");
     lab.agree_on(version(from)).await;
@@ -156,7 +158,9 @@ async fn a_cluster_with_a_replaced_member_goes_up_the_ladder() {
     fill(&mut ada, 0..5).await;
     lab.replace(2).await;
     for to in ["3.5.35", "3.6.16", "3.7.3"].map(version) {
-        let obstacles = Etcd.obstacles(&lab.deployment, &lab.secrets, to).await;
+        let obstacles = Etcd
+            .obstacles(Site::new(&lab.deployment, &lab.secrets), to)
+            .await;
         assert_eq!(obstacles.expect("asked"), [], "{to}");
         if PROFILE.checkpoints(lab.deployment.version, to) {
             lab.checkpoint().await;
