@@ -160,7 +160,7 @@ fn an_item_without_a_row_or_a_test_is_found() {
 fn documents() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();
-    for folder in ["", "docs", "docs/decisions"] {
+    for folder in ["", "docs", "docs/decisions", "docs/operating"] {
         for entry in fs::read_dir(root.join(folder)).expect("a folder") {
             let name = entry.expect("a file").file_name();
             let name = name.to_string_lossy().into_owned();
