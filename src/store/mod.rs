@@ -500,11 +500,28 @@ mod tests {
 
     use super::*;
 
+    fn store_in(folder: &tempfile::TempDir) -> Arc<Store> {
+        let url = format!("sqlite://{}", folder.path().join("db").display());
+        Arc::new(Store::open(&url).expect("a store"))
+    }
+
+    #[tokio::test]
+    async fn what_only_reads_cannot_write() {
+        fn forget_all(conn: &mut Conn<'_>) -> Result<(), StoreError> {
+            each!(conn, |c| diesel::sql_query("DELETE FROM operations")
+                .execute(c))?;
+            Ok(())
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = store_in(&folder);
+        assert!(store.read(forget_all).await.is_err());
+        store.write(forget_all).await.expect("written");
+    }
+
     #[tokio::test]
     async fn what_follows_in_memory_follows_a_commit_alone() {
         let folder = tempfile::tempdir().expect("a folder");
-        let url = format!("sqlite://{}", folder.path().join("db").display());
-        let store = Arc::new(Store::open(&url).expect("a store"));
+        let store = store_in(&folder);
         let done = Arc::new(AtomicU32::new(0));
         for refused in [true, false] {
             let counted = done.clone();

@@ -75,6 +75,7 @@ mod story;
 mod stub;
 mod tenants;
 mod tidy;
+mod tidy_docs;
 mod time;
 mod tls;
 mod trail;

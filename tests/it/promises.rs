@@ -1,6 +1,5 @@
-//! What the documents promise. `docs/osb.md`: a row and a test for each item of the specification's
-//! list, and no test of an item that its row does not name. All of them: what a link leads to, and what
-//! is said to be in a file of the source.
+//! What `docs/osb.md` promises: a row and a test for each item of the specification's list, and no
+//! test of an item that its row does not name.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -92,7 +91,7 @@ fn offences(doc: &str, tests: &BTreeSet<String>) -> Vec<String> {
 }
 
 /// The tests that this program has and runs, by their full names.
-fn tests() -> BTreeSet<String> {
+pub fn tests() -> BTreeSet<String> {
     let list = |only: &[&str]| -> BTreeSet<String> {
         let myself = env::current_exe().expect("this program");
         let listed = Command::new(myself).arg("--list").args(only).output();
@@ -154,92 +153,4 @@ fn an_item_without_a_row_or_a_test_is_found() {
     assert_eq!(offences(&silent, &tests).len(), 1);
     let wrong = all.replace("osb_047_it_is_so", "osb_047_it_was_so");
     assert_eq!(offences(&wrong, &tests).len(), 2);
-}
-
-/// The documents, with their paths from the root on.
-fn documents() -> Vec<(String, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut found = Vec::new();
-    for folder in ["", "docs", "docs/decisions"] {
-        for entry in fs::read_dir(root.join(folder)).expect("a folder") {
-            let name = entry.expect("a file").file_name();
-            let name = name.to_string_lossy().into_owned();
-            if name.ends_with(".md") {
-                let path = Path::new(folder).join(name).display().to_string();
-                let text = fs::read_to_string(root.join(&path)).expect("a text");
-                found.push((path, text));
-            }
-        }
-    }
-    found
-}
-
-/// The words of a heading, as links name it.
-fn anchor(heading: &str) -> String {
-    let kept = heading.trim_start_matches('#').trim().to_lowercase();
-    let kept = kept.chars().filter_map(|c| match c {
-        ' ' => Some('-'),
-        '-' | '_' => Some(c),
-        c if c.is_alphanumeric() => Some(c),
-        _ => None,
-    });
-    kept.collect()
-}
-
-/// Whether a text has the heading that a link names.
-fn has_anchor(text: &str, wanted: &str) -> bool {
-    let headings = text.lines().filter(|line| line.starts_with('#'));
-    let mut anchors = headings.map(anchor);
-    anchors.any(|anchor| anchor == wanted)
-}
-
-#[test]
-fn links_of_the_documents_lead_somewhere() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut astray = Vec::new();
-    for (path, text) in documents() {
-        let folder = Path::new(&path).parent().expect("a folder");
-        let targets = text.split("](").skip(1);
-        let targets = targets.filter_map(|rest| rest.split_once(')').map(|(target, _)| target));
-        for target in targets.filter(|t| !t.contains("://") && !t.contains(' ')) {
-            let (file, heading) = target.split_once('#').unwrap_or((target, ""));
-            let led = if file.is_empty() {
-                Ok(text.clone())
-            } else {
-                fs::read(root.join(folder).join(file)).map(|b| String::from_utf8_lossy(&b).into())
-            };
-            let is_there =
-                led.is_ok_and(|led: String| heading.is_empty() || has_anchor(&led, heading));
-            if !is_there && !root.join(folder).join(file).is_dir() {
-                astray.push(format!("{path}: {target}"));
-            }
-        }
-    }
-    assert_eq!(astray, Vec::<String>::new());
-}
-
-#[test]
-fn what_is_said_to_be_in_a_file_is_in_it() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let is_name = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    let mut missing = Vec::new();
-    for (path, text) in documents() {
-        let joined = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        let parts: Vec<&str> = joined.split('`').collect();
-        for (i, between) in parts.iter().enumerate() {
-            let [Some(name), Some(file)] = [i.checked_sub(1), Some(i + 1)].map(|at| parts.get(at?))
-            else {
-                continue;
-            };
-            if i % 2 != 0 || *between != " in " || !file.ends_with(".rs") || !is_name(name) {
-                continue;
-            }
-            let source = ["src", ""].map(|folder| fs::read_to_string(root.join(folder).join(file)));
-            let mut sources = source.into_iter().flatten();
-            if !sources.any(|source| source.contains(*name)) {
-                missing.push(format!("{path}: {name} in {file}"));
-            }
-        }
-    }
-    assert_eq!(missing, Vec::<String>::new());
 }

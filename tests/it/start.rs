@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// What operators read of the settings.
-const OPERATING: &str = include_str!("../../docs/operating.md");
+const SETTINGS_PAGE: &str = include_str!("../../docs/operating/settings.md");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_117_a_second_broker_keeps_away_from_the_first_one_s_data() {
@@ -111,7 +111,7 @@ fn help_tells_every_setting_with_its_default() {
         assert!(told.contains("[default: "), "{told}");
         let flag = argument.get_long().expect("a flag");
         let row = format!("| `{name}` | `--{flag}` |");
-        assert!(OPERATING.contains(&row), "operating.md has no row {row}");
+        assert!(SETTINGS_PAGE.contains(&row), "settings.md has no row {row}");
     }
     // Secrets are no flags.
     for name in [
@@ -125,7 +125,7 @@ fn help_tells_every_setting_with_its_default() {
         let told = told.split("COMPOSE_BROKER_").next();
         assert!(told.is_some_and(|t| t.contains("[default: ")), "{name}");
         let row = format!("| `COMPOSE_BROKER_{name}` | none |");
-        assert!(OPERATING.contains(&row), "operating.md has no row {row}");
+        assert!(SETTINGS_PAGE.contains(&row), "settings.md has no row {row}");
         let flag = format!("--{}", name.to_lowercase().replace('_', "-"));
         assert!(!help.contains(&flag), "{flag}");
     }
