@@ -47,6 +47,7 @@ pub(super) struct Measure {
 pub(super) type Measured = Arc<OnceLock<Measure>>;
 
 /// Counts and hashes.
+#[derive(Clone)]
 pub(super) struct Tally {
     digest: Context,
     bytes: u64,
@@ -65,21 +66,11 @@ impl Tally {
         self.bytes += bytes.len() as u64;
     }
 
-    /// How many bytes so far.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// The SHA-256 of the bytes so far.
-    pub fn digest(&self) -> ring::digest::Digest {
-        self.digest.clone().finish()
-    }
-
-    /// The measure of the bytes so far.
-    pub fn measure(&self) -> Measure {
+    /// The measure of all bytes.
+    pub fn measure(self) -> Measure {
         Measure {
             bytes: self.bytes,
-            sha256: hex(self.digest().as_ref()),
+            sha256: hex(self.digest.finish().as_ref()),
         }
     }
 }
@@ -152,7 +143,7 @@ impl Gauge for Expecting {
     }
 
     fn end(self) -> Result<(), BackupStoreError> {
-        let found = self.tally.measure();
+        let found = self.tally.clone().measure();
         if found.bytes != self.expected.bytes {
             let (found, expected) = (found.bytes, self.expected.bytes);
             return Err(self.damaged(&format!("are {found} instead of {expected}")));

@@ -1,7 +1,7 @@
 //! The one way of snapshots into the store and out of it.
 //!
-//! In: engine → length, hash and trailer → zstd → length and hash of the object → store. A
-//! snapshot whose trailer does not hold never gets its name in the store.
+//! In: engine → length and hash → zstd → length and hash of the object → store. A snapshot that the
+//! engine does not end well never gets its name in the store.
 //!
 //! Out: store → length and hash of the object → zstd → length and hash of the snapshot → reader.
 //! The stream ends well only when both were what was stored. A reader that acts on the first bytes
@@ -25,7 +25,7 @@ use tokio_util::io::{ReaderStream, StreamReader};
 
 use super::{
     BackupStore, BackupStoreError,
-    gauge::{Expecting, Gauge, Measured, Measuring, Tally, gauged},
+    gauge::{Expecting, Measured, Measuring, gauged},
     object,
 };
 use crate::{
@@ -37,41 +37,30 @@ use crate::{
     stream::ByteStream,
 };
 
-/// Bytes at the end of a snapshot that the engine may hold a checksum in.
-pub const TRAILER_BYTES: usize = 32;
 /// How objects are compressed, as manifests say it.
 const COMPRESSION: &str = "zstd";
 /// Backups share the machine with databases: the fastest level already takes most of what there
 /// is to take.
 const COMPRESSION_LEVEL: i32 = 1;
 
-/// Stores a snapshot under `name`.
+/// Stores a snapshot under `name`. `progress` is told the bytes of the snapshot so far.
 ///
-/// `check_trailer` gets the snapshot's length, the SHA-256 of everything before its last
-/// [`TRAILER_BYTES`] and those bytes (fewer when the snapshot is shorter), before the object
-/// appears. `progress` is told the bytes of the snapshot so far.
-///
-/// A snapshot that breaks off or whose trailer does not hold is a
-/// [`BackupStoreError::BrokenSource`], and nothing is left of it.
+/// A snapshot that ends with an error is a [`BackupStoreError::BrokenSource`], and nothing is left
+/// of it.
 pub async fn store_snapshot(
     store: &dyn BackupStore,
     name: &str,
     content: ByteStream,
-    check_trailer: impl FnOnce(u64, &[u8], &[u8]) -> Result<(), String> + Send + 'static,
     progress: impl Fn(u64) + Send + Sync + 'static,
 ) -> Result<StoredSnapshot, BackupStoreError> {
     let snapshot = Measured::default();
     let object = Measured::default();
-    let content = gauged(
-        content,
-        SnapshotGauge {
-            before: Tally::new(),
-            trailer: Vec::new(),
-            check_trailer,
-            progress,
-            measured: snapshot.clone(),
-        },
-    );
+    let mut passed = 0;
+    let content = content.inspect_ok(move |chunk| {
+        passed += chunk.len() as u64;
+        progress(passed);
+    });
+    let content = gauged(content.boxed(), Measuring::new(snapshot.clone()));
     let compressed = gauged(compress(content), Measuring::new(object.clone()));
     let stored_bytes = store.put(name, compressed).await?;
     let (Some(snapshot), Some(object)) = (snapshot.get(), object.get()) else {
@@ -242,45 +231,6 @@ fn decompress(object: ByteStream, name: String) -> ByteStream {
     .boxed()
 }
 
-/// Measures a snapshot on its way in and has its trailer checked at the end. The last bytes are
-/// held back from the hash, so that one hash serves both the trailer and the manifest.
-struct SnapshotGauge<C, P> {
-    before: Tally,
-    trailer: Vec<u8>,
-    check_trailer: C,
-    progress: P,
-    measured: Measured,
-}
-
-impl<C, P> Gauge for SnapshotGauge<C, P>
-where
-    C: FnOnce(u64, &[u8], &[u8]) -> Result<(), String> + Send + 'static,
-    P: Fn(u64) + Send + 'static,
-{
-    fn pass(&mut self, chunk: &[u8]) -> Result<(), BackupStoreError> {
-        let release = (self.trailer.len() + chunk.len()).saturating_sub(TRAILER_BYTES);
-        let of_trailer = release.min(self.trailer.len());
-        let (released, held) = chunk.split_at(release - of_trailer);
-        self.before.add(&self.trailer[..of_trailer]);
-        self.before.add(released);
-        self.trailer.drain(..of_trailer);
-        self.trailer.extend_from_slice(held);
-        (self.progress)(self.before.bytes() + self.trailer.len() as u64);
-        Ok(())
-    }
-
-    fn end(self) -> Result<(), BackupStoreError> {
-        let mut all = self.before;
-        let digest_before = all.digest();
-        all.add(&self.trailer);
-        (self.check_trailer)(all.bytes(), digest_before.as_ref(), &self.trailer)
-            .map_err(BackupStoreError::BrokenSource)?;
-        // A gauge ends once, so the place is free.
-        let _ = self.measured.set(all.measure());
-        Ok(())
-    }
-}
-
 fn damaged(object: &str, reason: impl Into<String>) -> BackupStoreError {
     BackupStoreError::Damaged {
         object: object.to_owned(),
@@ -336,7 +286,7 @@ mod tests {
     }
 
     async fn stored(store: &FolderStore, name: &str, content: &Bytes) -> StoredSnapshot {
-        store_snapshot(store, name, whole(content), |_, _, _| Ok(()), |_| ())
+        store_snapshot(store, name, whole(content), |_| ())
             .await
             .expect("stored")
     }
@@ -371,26 +321,16 @@ mod tests {
         );
     }
 
-    /// Stores and reads back; the trailer check must have seen the right bytes.
+    /// Stores and reads back.
     async fn round_trip(content: Bytes, sizes: Vec<usize>) {
         let (folder, store) = samples::store();
         let told = Arc::new(AtomicU64::new(0));
-        let (before, trailer) = content.split_at(content.len().saturating_sub(TRAILER_BYTES));
-        let seen = (
-            content.len() as u64,
-            digest(&SHA256, before).as_ref().to_vec(),
-            trailer.to_vec(),
-        );
-        let check = move |length, digest_before: &[u8], trailer: &[u8]| {
-            assert_eq!(seen, (length, digest_before.to_vec(), trailer.to_vec()));
-            Ok(())
-        };
         let progress = {
             let told = told.clone();
             move |bytes| told.store(bytes, Ordering::Relaxed)
         };
         let source = samples::chunked(&content, &sizes);
-        let stored = store_snapshot(&store, NAME, source, check, progress)
+        let stored = store_snapshot(&store, NAME, source, progress)
             .await
             .expect("stored");
 
@@ -440,28 +380,13 @@ mod tests {
     async fn a_source_that_breaks_off_is_told_and_leaves_nothing() {
         let (folder, store) = samples::store();
         let source = broken(&noise(3_000_000));
-        let result = store_snapshot(&store, NAME, source, |_, _, _| Ok(()), |_| ()).await;
+        let result = store_snapshot(&store, NAME, source, |_| ()).await;
         assert!(
             matches!(&result, Err(BackupStoreError::BrokenSource(reason))
                 if reason == "the member went away"),
             "{result:?}"
         );
         assert!(is_empty(folder.path()));
-    }
-
-    #[tokio::test]
-    async fn a_trailer_that_does_not_hold_is_told_and_leaves_nothing() {
-        let (folder, store) = samples::store();
-        for length in [0, 100, 3_000_000] {
-            let check = |_, _: &[u8], _: &[u8]| Err("the hash does not fit".to_owned());
-            let result = store_snapshot(&store, NAME, whole(&noise(length)), check, |_| ()).await;
-            assert!(
-                matches!(&result, Err(BackupStoreError::BrokenSource(reason))
-                    if reason == "the hash does not fit"),
-                "{result:?}"
-            );
-            assert!(is_empty(folder.path()));
-        }
     }
 
     fn is_empty(folder: &std::path::Path) -> bool {
@@ -651,7 +576,7 @@ mod tests {
     #[tokio::test]
     async fn a_store_that_did_not_take_all_is_noticed() {
         let content = whole(&noise(10));
-        let result = store_snapshot(&FailingStore, NAME, content, |_, _, _| Ok(()), |_| ()).await;
+        let result = store_snapshot(&FailingStore, NAME, content, |_| ()).await;
         assert!(matches!(result, Err(BackupStoreError::Damaged { .. })));
     }
 

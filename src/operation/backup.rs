@@ -73,7 +73,7 @@ async fn snapshot(work: Arc<Work>) -> Result<Outcome, StepError> {
     work.write(move |conn| store::backup::set_running(conn, &id))
         .await?;
     let (deployment, secrets) = work.allocated().await?;
-    let engine = work.engine(&deployment)?.clone();
+    let engine = work.engine(&deployment)?;
     let started_at = work.parts.clock.now();
     let snapshot = engine.snapshot(&deployment, &secrets).await?;
     work.parts.backups.room_for(snapshot.bytes_expected).await?;
@@ -83,7 +83,6 @@ async fn snapshot(work: Arc<Work>) -> Result<Outcome, StepError> {
         work.parts.backups.as_ref(),
         &object::snapshot(&backup.deployment, &backup.id),
         snapshot.content,
-        move |length, digest, trailer| engine.check_trailer(length, digest, trailer),
         move |bytes| meter.set(bytes),
     )
     .await?;
