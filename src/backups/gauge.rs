@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use futures::{StreamExt, TryStreamExt, stream};
 use ring::digest::{Context, SHA256};
 
-use super::BackupStoreError;
+use super::{error::BackupStoreError, name::ObjectName};
 use crate::{seal::hex, stream::ByteStream};
 
 /// Something that looks at passing bytes.
@@ -107,29 +107,26 @@ impl Gauge for Measuring {
 pub(super) struct Expecting {
     tally: Tally,
     expected: Measure,
-    object: String,
+    object: ObjectName,
     what: &'static str,
 }
 
 impl Expecting {
     /// `what` of `object` passes: the `stored bytes` themselves, or the `snapshot bytes` in them.
-    pub fn new(what: &'static str, object: &str, bytes: u64, sha256: &str) -> Self {
+    pub fn new(what: &'static str, object: &ObjectName, bytes: u64, sha256: &str) -> Self {
         Self {
             tally: Tally::new(),
             expected: Measure {
                 bytes,
                 sha256: sha256.to_owned(),
             },
-            object: object.to_owned(),
+            object: object.clone(),
             what,
         }
     }
 
     fn damaged(&self, reason: &str) -> BackupStoreError {
-        BackupStoreError::Damaged {
-            object: self.object.clone(),
-            reason: format!("its {} {reason}", self.what),
-        }
+        BackupStoreError::damaged(&self.object, format!("its {} {reason}", self.what))
     }
 }
 
