@@ -228,7 +228,11 @@ impl Place {
 
     /// Removes the object, its leftovers and the folders that are empty then, durably.
     fn clear(&self) -> io::Result<()> {
-        allow_absent(fs::remove_file(self.target()))?;
+        match fs::remove_file(self.target()) {
+            // A folder is no object.
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => {}
+            removed => allow_absent(removed)?,
+        }
         self.clear_leftovers()?;
         self.sync_up_from(self.remove_empty_folders()?)
     }
@@ -519,8 +523,12 @@ fn allow_absent(result: io::Result<()>) -> io::Result<()> {
     })
 }
 
+/// Whether nothing is there, also because what would be a folder on the way is an object.
 fn is_absent(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
 }
 
 fn is_full(error: &io::Error) -> bool {

@@ -1,13 +1,13 @@
 //! What a folder does beside what every store does.
 
-use std::{os::unix::fs::PermissionsExt, process::Command};
+use std::os::unix::fs::PermissionsExt;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
 
 use super::*;
 use crate::{
-    backups::samples::{broken, chunked, collect, noise, whole},
+    backups::samples::{broken, collect, noise, whole},
     model::marker::Marker,
 };
 
@@ -289,69 +289,4 @@ async fn more_than_the_disk_has_does_not_fit() {
         store.room_for(u64::MAX).await,
         Err(BackupStoreError::Full { needed: u64::MAX, free }) if free > DISK_RESERVE_BYTES
     ));
-}
-
-/// A small file system of its own.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    const BYTES: u64 = 1024 * 1024;
-
-    fn mount() -> Option<Self> {
-        let folder = tempfile::tempdir().expect("a folder");
-        let mounted = Command::new("mount")
-            .args([
-                "-t",
-                "tmpfs",
-                "-o",
-                &format!("size={}", Self::BYTES),
-                "tmpfs",
-            ])
-            .arg(folder.path())
-            .status();
-        mounted
-            .is_ok_and(|status| status.success())
-            .then(|| Self(folder))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.0.path()).status();
-    }
-}
-
-#[tokio::test]
-async fn a_full_disk_is_told_and_left_clean() {
-    let Some(disk) = SmallDisk::mount() else {
-        eprintln!("skipped: this machine does not permit mounting a small disk");
-        return;
-    };
-    let store = FolderStore::open(disk.0.path().join("backups")).expect("a store");
-    let kept = noise(200_000);
-    store
-        .put(&name("a/kept"), whole(&kept))
-        .await
-        .expect("stored");
-    let large = noise(1_500_000);
-    // In one chunk, the very last write is the one that fails.
-    for chunk in [32 * 1024, large.len()] {
-        let result = store.put(&name("a/b/c"), chunked(&large, &[chunk])).await;
-        assert!(
-            matches!(result, Err(BackupStoreError::Full { needed, free })
-                if needed > free && free > SmallDisk::BYTES / 2),
-            "{result:?}"
-        );
-    }
-    assert_eq!(list(&store, "").await, ["a/kept"]);
-    assert_eq!(content_of(&store, "a/kept").await, kept);
-    assert_eq!(everything(&store).len(), 2);
-    assert!(matches!(
-        store.room_for(1).await,
-        Err(BackupStoreError::Full { .. })
-    ));
-    store
-        .put(&name("a/b/c"), whole(&noise(500_000)))
-        .await
-        .expect("fits");
 }
