@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    backup_store::{BackupStoreError, SharedBackupStore, folder::FolderStore},
+    backups::{BackupStoreError, Vault, store::folder::FolderStore},
     broker::{
         Accesses, Broker, BrokerError, CatalogRefusal, Doorkeeper, Downloads, LostPlans,
         keeps_all_plans,
@@ -275,7 +275,7 @@ impl App {
         let catalog = Arc::new(CurrentCatalog::new(check_plans(&store, catalog).await?));
         config.keep()?;
         let backups = FolderStore::open(config.backup_folder.clone())?;
-        let backups: SharedBackupStore = Arc::new(backups.marked(checked.mark(&store).await?));
+        let backups = Vault::over(backups.marked(checked.mark(&store).await?));
         for local in &config.clusters {
             opened.open(local).await;
         }

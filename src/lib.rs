@@ -19,7 +19,7 @@ pub mod operation;
 
 pub mod timekeeper;
 
-pub mod backup_store;
+pub mod backups;
 pub mod engine;
 pub mod provisioner;
 pub mod store;

@@ -15,7 +15,7 @@ use chrono::{DateTime, Utc};
 
 use super::StartError;
 use crate::{
-    backup_store::object,
+    backups::{Vault, store::folder::FolderStore},
     config::{Config, LocalCluster},
     folder,
     model::{
@@ -286,11 +286,13 @@ impl Folder {
         let complete = store
             .read(|conn| store::backup::complete_after(conn, None, ROWS_LOOKED_AT))
             .await?;
-        let is_there = |(backup, deployment): &(_, _)| {
-            let manifest = object::manifest(deployment, backup);
-            self.path.join(manifest).exists()
-        };
-        Ok((!complete.is_empty(), complete.iter().any(is_there)))
+        let vault = Vault::over(FolderStore::at(self.path.clone()));
+        for (backup, deployment) in &complete {
+            if !vault.stored(deployment, backup).await?.objects.is_empty() {
+                return Ok((true, true));
+            }
+        }
+        Ok((!complete.is_empty(), false))
     }
 
     async fn members(

@@ -12,13 +12,13 @@ use serde_json::json;
 
 use super::{Broker, BrokerError, reconcile::Finding};
 use crate::{
-    backup_store::{BackupStoreError, object, pipeline},
+    backups::BackupStoreError,
     model::{
         audit::AtOnce,
         backup::Manifest,
         deployment::{Deployment, DeploymentSecrets, Member, Membership, Shape},
         engine::Profile,
-        ids::{BackupId, DeploymentId, InstanceId},
+        ids::{DeploymentId, InstanceId},
         instance::{Instance, InstanceState, ProvisionIdentity, normal_form},
         name::DeploymentNames,
         schedule::Schedule,
@@ -169,7 +169,7 @@ impl Broker {
             .await?;
         log::warn!(deployment:% = stray.deployment, instance:% = id; "adopted from its backups");
         let mut backups = 0;
-        for backup in self.backups_of(&stray.deployment).await? {
+        for backup in self.backups.backups_of(&stray.deployment).await? {
             backups += usize::from(self.adopt(&stray.deployment, &backup).await?);
         }
         Ok(AdoptedDeployment {
@@ -262,25 +262,13 @@ impl Broker {
             .await?)
     }
 
-    /// The backups that objects of a deployment are of, newest first: ids sort by age.
-    async fn backups_of(&self, deployment: &DeploymentId) -> Result<Vec<BackupId>, BrokerError> {
-        let prefix = object::of_deployment(deployment);
-        let names = self.backups.list(&prefix).await?;
-        let ids: BTreeSet<BackupId> = names
-            .iter()
-            .filter_map(|name| name.strip_prefix(&prefix)?.split('/').next()?.parse().ok())
-            .collect();
-        Ok(ids.into_iter().rev().collect())
-    }
-
     /// The newest manifest of a deployment whose secrets open with the key ring.
     async fn newest_manifest(
         &self,
         deployment: &DeploymentId,
     ) -> Result<Option<Manifest>, BrokerError> {
-        for backup in self.backups_of(deployment).await? {
-            let read = pipeline::read_manifest(self.backups.as_ref(), deployment, &backup).await;
-            match read {
+        for backup in self.backups.backups_of(deployment).await? {
+            match self.backups.read_manifest(deployment, &backup).await {
                 Ok(manifest) if self.secrets_of(&manifest).is_ok() => return Ok(Some(manifest)),
                 Ok(_) | Err(BackupStoreError::NotFound(_) | BackupStoreError::Damaged { .. }) => {}
                 Err(error) => return Err(error.into()),

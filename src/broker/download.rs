@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{Broker, BrokerError, token::descends};
 use crate::{
-    backup_store::{BackupStoreError, archive, object, pipeline},
+    backups::{BackupStoreError, archive},
     caller::Caller,
     model::{
         backup::{Backup, BackupState, Manifest},
@@ -91,7 +91,6 @@ pub struct BackupDownload {
     /// The same as long as its bytes are.
     pub tag: String,
     backup: BackupId,
-    object: String,
     manifest: Manifest,
     access: Access,
     taker: Taker,
@@ -320,7 +319,6 @@ impl Broker {
             file_name: file_name(&of.deployment, &backup),
             taker: Taker::of(&of.instance, Caller::current().address),
             tag: archive::tag(&manifest),
-            object: object::snapshot(&backup.deployment, &backup.id),
             access: held.access(Accessed::Backup, &backup.instance, Some(&backup.id)),
             backup: backup.id,
             manifest,
@@ -334,7 +332,7 @@ impl Broker {
         of: BackupDownload,
         part: Option<RangeInclusive<u64>>,
     ) -> Result<Download, BrokerError> {
-        let all = self.archive(&of).await?;
+        let all = self.backups.archive(&of.manifest).await?;
         let wanted = match part {
             Some(part) => archive::part(all, part),
             None => all,
@@ -353,9 +351,8 @@ impl Broker {
         if let Some(length) = self.downloads.lengths().get(&of.backup) {
             return Ok(*length);
         }
-        let mut content = self
-            .downloads
-            .send(of.taker.clone(), self.archive(of).await?)?;
+        let archive = self.backups.archive(&of.manifest).await?;
+        let mut content = self.downloads.send(of.taker.clone(), archive)?;
         let mut length = 0;
         while let Some(chunk) = content.next().await {
             let unpack = |e| BackupStoreError::unpack(e, BackupStoreError::of_source);
@@ -367,12 +364,6 @@ impl Broker {
         }
         lengths.insert(of.backup.clone(), length);
         Ok(length)
-    }
-
-    async fn archive(&self, of: &BackupDownload) -> Result<ByteStream, BrokerError> {
-        let (object, stored) = (&of.object, &of.manifest.stored);
-        let snapshot = pipeline::open_snapshot(self.backups.as_ref(), object, stored).await?;
-        Ok(archive::download(snapshot, &of.manifest))
     }
 }
 

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::time::Instant;
 
 use crate::{
-    backup_store::{BackupStoreError, SharedBackupStore},
+    backups::{BackupStoreError, Vault},
     clock::Clock,
     model::{
         catalog::{CurrentCatalog, Offering, Plan},
@@ -187,9 +187,9 @@ fn meaning_of(error: &BackupStoreError) -> &'static str {
              mounted"
         }
         BackupStoreError::Full { .. } => "the backup store is full",
-        BackupStoreError::BadName(_)
-        | BackupStoreError::BrokenSource(_)
-        | BackupStoreError::Io { .. } => "the backup store did not answer",
+        BackupStoreError::BrokenSource(_) | BackupStoreError::Io { .. } => {
+            "the backup store did not answer"
+        }
     }
 }
 
@@ -221,7 +221,7 @@ pub struct Broker {
     pub time: Arc<Timekeeper>,
     /// Where backups lie. Read from here; written by nobody but operations and the repair that an
     /// operator asks for.
-    pub backups: SharedBackupStore,
+    pub backups: Vault,
     /// The placement targets; the first enabled one is the default.
     pub clusters: Vec<Cluster>,
     /// The versions of each engine on each cluster: cluster id, then engine.

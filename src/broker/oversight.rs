@@ -8,7 +8,6 @@ use chrono::{DateTime, Utc};
 
 use super::{Broker, BrokerError};
 use crate::{
-    backup_store::object,
     model::{
         address::Address,
         audit::AtOnce,
@@ -223,9 +222,8 @@ impl Broker {
         let Some(backup) = found.await? else {
             return Ok(Vec::new());
         };
-        let prefix = object::of_backup(&backup.deployment, &backup.id);
-        let names = self.backups.list(&prefix).await?;
-        let told = names.into_iter().map(|name| format!("object {name}"));
+        let stored = self.backups.stored(&backup.deployment, &backup.id).await?;
+        let told = stored.objects.iter().map(|name| format!("object {name}"));
         Ok(told.collect())
     }
 }

@@ -9,19 +9,20 @@
 //! looked at a second time by itself; a repair looks once more, in the transaction that changes the
 //! row; bytes are believed only after they were read back against their manifest.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
+use futures::TryStreamExt;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{Broker, BrokerError};
 use crate::{
-    backup_store::{BackupStoreError, object, pipeline},
+    backups::{BackupStoreError, Found},
     model::{
         audit::AtOnce,
         backup::{Backup, BackupState, Manifest},
         ids::{BackupId, DeploymentId, InstanceId, OperationId},
-        limits::RECONCILE_PAGE,
+        limits::{RECONCILE_PAGE, UNFINISHED_PUT_AGE},
     },
     store,
 };
@@ -129,19 +130,23 @@ pub struct Repaired {
     pub repair: Repair,
 }
 
-/// All objects, by the backup that their names say.
-struct Listed {
-    backups: BTreeMap<(DeploymentId, BackupId), Vec<String>>,
-    foreign: Vec<String>,
-}
-
 impl Broker {
     /// Compares all rows of backups with all objects.
     pub async fn reconciliation(&self) -> Result<Vec<Finding>, BrokerError> {
-        let listed = sort_out(self.backups.list("").await?);
         let mut findings = Vec::new();
-        for (deployment, backup) in listed.backups.keys() {
-            findings.extend(self.leftover(deployment, backup).await?);
+        let (mut whole, mut foreign) = (BTreeSet::new(), Vec::new());
+        let mut listed = self.backups.list();
+        while let Some(found) = listed.try_next().await? {
+            match found {
+                Found::Backup(stored) => {
+                    let (deployment, backup) = (&stored.deployment, &stored.backup);
+                    findings.extend(self.leftover(deployment, backup).await?);
+                    if stored.missing().is_none() {
+                        whole.insert((stored.deployment, stored.backup));
+                    }
+                }
+                Found::Foreign(name) => foreign.push(name.to_string()),
+            }
         }
         let mut after = None;
         loop {
@@ -152,9 +157,7 @@ impl Broker {
                 })
                 .await?;
             for (id, deployment) in &page {
-                let key = (deployment.clone(), id.clone());
-                let there = listed.backups.get(&key).map_or(&[][..], Vec::as_slice);
-                if missing_of(deployment, id, there).is_some() {
+                if !whole.contains(&(deployment.clone(), id.clone())) {
                     findings.extend(self.bytes_missing(deployment, id).await?);
                 }
             }
@@ -172,14 +175,18 @@ impl Broker {
             });
         }
         findings.extend(self.unmatched_deployments().await?);
-        let foreign = listed.foreign.into_iter();
-        findings.extend(foreign.map(|object| Finding::Foreign { object }));
+        findings.extend(
+            foreign
+                .into_iter()
+                .map(|object| Finding::Foreign { object }),
+        );
         Ok(findings)
     }
 
     /// Repairs what [`Broker::reconciliation`] finds: backups without bytes fail, whole backups
-    /// without a row are listed again, and other leftovers are deleted if `delete` says so. The
-    /// backups of a deployment without a row stay: it can be adopted with them alone.
+    /// without a row are listed again. If `delete` says so, other leftovers are deleted, and what
+    /// was begun long ago and never finished. The backups of a deployment without a row stay: it
+    /// can be adopted with them alone.
     pub async fn reconcile(&self, delete: bool) -> Result<Vec<Repaired>, BrokerError> {
         let mut repaired = Vec::new();
         let findings = self.reconciliation().await?;
@@ -213,6 +220,13 @@ impl Broker {
             log::warn!("what the store says is not what is there: {finding:?}: {repair:?}");
             repaired.push(Repaired { finding, repair });
         }
+        if delete {
+            // Beside a backup that is there they are no finding, and take room all the same.
+            let swept = self.backups.sweep(UNFINISHED_PUT_AGE).await?;
+            if swept > 0 {
+                log::warn!(swept; "removed from the backup store what was never finished");
+            }
+        }
         if repaired
             .iter()
             .any(|repaired| repaired.repair != Repair::Left)
@@ -236,20 +250,17 @@ impl Broker {
         if self.accounts_for(backup).await? {
             return Ok(None);
         }
-        let objects = self
-            .backups
-            .list(&object::of_backup(deployment, backup))
-            .await?;
+        let stored = self.backups.stored(deployment, backup).await?;
         // Once more: a backup may have failed and been cleaned up since the objects were listed.
-        if objects.is_empty() || self.accounts_for(backup).await? {
+        if stored.objects.is_empty() || self.accounts_for(backup).await? {
             return Ok(None);
         }
         let manifest = self.manifest_to_adopt(deployment, backup).await?;
-        let whole = missing_of(deployment, backup, &objects).is_none();
+        let whole = stored.missing().is_none();
         Ok(Some(Finding::Leftover {
-            deployment: deployment.clone(),
-            backup: backup.clone(),
-            objects,
+            objects: stored.objects.iter().map(ToString::to_string).collect(),
+            deployment: stored.deployment,
+            backup: stored.backup,
             adoptable: whole && manifest.is_some(),
         }))
     }
@@ -278,11 +289,8 @@ impl Broker {
         deployment: &DeploymentId,
         backup: &BackupId,
     ) -> Result<Option<Finding>, BrokerError> {
-        let there = self
-            .backups
-            .list(&object::of_backup(deployment, backup))
-            .await?;
-        let Some(object) = missing_of(deployment, backup, &there) else {
+        let stored = self.backups.stored(deployment, backup).await?;
+        let Some(object) = stored.missing() else {
             return Ok(None);
         };
         let row = self.row(backup).await?;
@@ -291,7 +299,7 @@ impl Broker {
         Ok(row.map(|row| Finding::BytesMissing {
             backup: row.id,
             instance: row.instance,
-            object,
+            object: object.to_string(),
         }))
     }
 
@@ -322,8 +330,7 @@ impl Broker {
         deployment: &DeploymentId,
         backup: &BackupId,
     ) -> Result<Option<Manifest>, BrokerError> {
-        let manifest = pipeline::read_manifest(self.backups.as_ref(), deployment, backup).await;
-        let manifest = match manifest {
+        let manifest = match self.backups.read_manifest(deployment, backup).await {
             Ok(manifest) => manifest,
             Err(BackupStoreError::NotFound(_) | BackupStoreError::Damaged { .. }) => {
                 return Ok(None);
@@ -354,9 +361,7 @@ impl Broker {
         let Some(manifest) = self.manifest_to_adopt(deployment, backup).await? else {
             return Ok(false);
         };
-        let name = object::snapshot(deployment, backup);
-        let bytes = self.backups.as_ref();
-        match pipeline::verify_snapshot(bytes, &name, &manifest.stored, |_| ()).await {
+        match self.backups.verify(&manifest).await {
             Ok(()) => {}
             Err(BackupStoreError::Damaged { .. } | BackupStoreError::NotFound(_)) => {
                 return Ok(false);
@@ -386,16 +391,10 @@ impl Broker {
         deployment: &DeploymentId,
         backup: &BackupId,
     ) -> Result<Repair, BrokerError> {
-        let Some(Finding::Leftover { mut objects, .. }) = self.leftover(deployment, backup).await?
-        else {
+        if self.leftover(deployment, backup).await?.is_none() {
             return Ok(Repair::Left);
-        };
-        // The manifest last: while anything is left, it says whose it was.
-        let manifest = object::manifest(deployment, backup);
-        objects.sort_by_key(|name| *name == manifest);
-        for name in objects {
-            self.backups.delete(&name).await?;
         }
+        self.backups.remove(deployment, backup).await?;
         Ok(Repair::Deleted)
     }
 }
@@ -427,33 +426,4 @@ fn adopted(manifest: Manifest, operation: OperationId) -> Backup {
         }),
         removal: None,
     }
-}
-
-fn sort_out(names: Vec<String>) -> Listed {
-    let mut listed = Listed {
-        backups: BTreeMap::new(),
-        foreign: Vec::new(),
-    };
-    for name in names {
-        match owner_of(&name) {
-            Some(owner) => listed.backups.entry(owner).or_default().push(name),
-            None => listed.foreign.push(name),
-        }
-    }
-    listed
-}
-
-fn owner_of(name: &str) -> Option<(DeploymentId, BackupId)> {
-    let (deployment, rest) = name.split_once('/')?;
-    let (backup, _) = rest.split_once('/')?;
-    Some((deployment.parse().ok()?, backup.parse().ok()?))
-}
-
-/// The first object of a backup that is not among `there`.
-fn missing_of(deployment: &DeploymentId, backup: &BackupId, there: &[String]) -> Option<String> {
-    let objects = [
-        object::snapshot(deployment, backup),
-        object::manifest(deployment, backup),
-    ];
-    objects.into_iter().find(|name| !there.contains(name))
 }

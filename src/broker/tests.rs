@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    backup_store::folder::FolderStore,
+    backups::{Vault, store::memory::MemoryStore},
     engine::etcd,
     model::{
         backup::{Backup, BackupKind, BackupState, MANIFEST_FORMAT, Manifest, StoredSnapshot},
@@ -147,7 +147,6 @@ impl Office {
             ("far", versions(&["3.5.16"])),
             ("off", versions(&["3.5.30"])),
         ];
-        let backups = FolderStore::open(folder.path().join("backups")).expect("a folder");
         let ring = KeyRing::generate().expect("a key ring");
         let keys = Arc::new(KeyRing::parse(ring.expose()).expect("a key ring"));
         let store = Arc::new(Store::open(&url).expect("a store"));
@@ -175,7 +174,7 @@ impl Office {
             )),
             keys,
             clock,
-            backups: Arc::new(backups),
+            backups: Vault::over(MemoryStore::default()),
             clusters,
             versions: installed
                 .map(|(id, v)| (id.to_owned(), BTreeMap::from([("etcd".to_owned(), v)])))

@@ -92,8 +92,7 @@ pub struct Snapshot {
     /// What is in the snapshot, when nobody wrote at the moment it was begun. Otherwise the stored
     /// snapshot tells ([`Engine::describe`]).
     pub known: Option<SnapshotContent>,
-    /// The snapshot. It ends without an error only when the engine sent all of it; whether it is
-    /// whole is for the reader to check ([`Engine::check_trailer`]).
+    /// The snapshot. It ends without an error only when the engine sent all of it and it is whole.
     pub content: ByteStream,
 }
 
@@ -348,15 +347,6 @@ pub trait Engine: Send + Sync {
 
     /// Lines that a member printed, without what would let a reader of them in.
     fn without_secrets(&self, printed: &str) -> String;
-
-    /// What of a finished snapshot's last bytes and length tells that it is whole. `digest_before`
-    /// is the SHA-256 of everything before the last 32 bytes, `trailer` those 32 bytes.
-    fn check_trailer(
-        &self,
-        length: u64,
-        digest_before: &[u8],
-        trailer: &[u8],
-    ) -> Result<(), String>;
 }
 
 /// An engine, shared.

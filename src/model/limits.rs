@@ -325,6 +325,9 @@ pub const HISTORY_FORGOTTEN_AT_ONCE: i64 = 500;
 
 /// Instances whose owners are looked at in one transaction.
 pub const OWNERS_PAGE: i64 = 500;
+/// How old something must be that a put left which broke off, before a repair removes it. A put
+/// that is under way writes all the time.
+pub const UNFINISHED_PUT_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Rows of backups that are held against their objects at once.
 pub const RECONCILE_PAGE: i64 = 1000;
 

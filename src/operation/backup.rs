@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{Definition, Ending, Outcome, Step, StepError, Work};
 use crate::{
-    backup_store::{object, pipeline},
     engine::Description,
     model::{
         backup::{Backup, MANIFEST_FORMAT, Manifest, SnapshotContent, StoredSnapshot},
@@ -74,20 +73,18 @@ async fn snapshot(work: Arc<Work>) -> Result<Outcome, StepError> {
     work.write(move |conn| store::backup::set_running(conn, &id))
         .await?;
     let (deployment, secrets) = work.allocated().await?;
-    let engine = work.engine(&deployment)?.clone();
+    let engine = work.engine(&deployment)?;
     let started_at = work.parts.clock.now();
     let snapshot = engine.snapshot(Site::new(&deployment, &secrets)).await?;
     work.parts.backups.room_for(snapshot.bytes_expected).await?;
     work.meter.begin(snapshot.bytes_expected);
     let meter = work.meter.clone();
-    let stored = pipeline::store_snapshot(
-        work.parts.backups.as_ref(),
-        &object::snapshot(&backup.deployment, &backup.id),
-        snapshot.content,
-        move |length, digest, trailer| engine.check_trailer(length, digest, trailer),
-        move |bytes| meter.set(bytes),
-    )
-    .await?;
+    let progress = move |bytes| meter.set(bytes);
+    let stored = work
+        .parts
+        .backups
+        .take_in(&backup.deployment, &backup.id, snapshot.content, progress)
+        .await?;
     Outcome::with(&Taken {
         stored,
         content: snapshot.known,
@@ -103,9 +100,12 @@ async fn read_back(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, secrets) = work.allocated().await?;
     let engine = work.engine(&deployment)?;
     let provisioner = &work.cluster(&deployment)?.provisioner;
-    let name = object::snapshot(&backup.deployment, &backup.id);
     let bytes = taken.stored.snapshot_bytes;
-    let stored = pipeline::open_snapshot(work.parts.backups.as_ref(), &name, &taken.stored).await?;
+    let stored = work
+        .parts
+        .backups
+        .open_stored(&backup.deployment, &backup.id, &taken.stored)
+        .await?;
     let content = work.meter.count(bytes, stored);
     let file = staged_name(&backup);
     provisioner
@@ -164,7 +164,7 @@ async fn describe(work: Arc<Work>) -> Result<Outcome, StepError> {
         sealed_credentials: Some(sealed),
         ..manifest.clone()
     };
-    pipeline::write_manifest(work.parts.backups.as_ref(), &with_credentials).await?;
+    work.parts.backups.write_manifest(&with_credentials).await?;
     Outcome::with(&manifest)
 }
 
@@ -175,24 +175,16 @@ fn staged_name(backup: &Backup) -> String {
 
 async fn remove_bytes(work: Arc<Work>) -> Result<Outcome, StepError> {
     let backup = backup(&work).await?;
-    remove_objects(&work, &backup).await?;
+    work.parts
+        .backups
+        .remove(&backup.deployment, &backup.id)
+        .await?;
     let deployment = work.deployment().await?;
     let provisioner = &work.cluster(&deployment)?.provisioner;
     provisioner
         .unstage(&deployment.id, &staged_name(&backup))
         .await?;
     Outcome::done()
-}
-
-/// Deletes a backup's objects, the manifest last: while anything is left, it can be found.
-pub async fn remove_objects(work: &Work, backup: &Backup) -> Result<(), StepError> {
-    let prefix = object::of_backup(&backup.deployment, &backup.id);
-    let mut names = work.parts.backups.list(&prefix).await?;
-    object::manifests_last(&mut names);
-    for name in names {
-        work.parts.backups.delete(&name).await?;
-    }
-    Ok(())
 }
 
 /// The backup counts from here on, and retention is queued with it.

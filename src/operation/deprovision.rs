@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use super::{Definition, Ending, Outcome, Step, StepError, Work, members};
 use crate::{
-    backup_store::object,
     model::{ids::BackupId, instance::InstanceState, limits::RESTORE_WATCH},
     store::{self, Conn, StoreError},
 };
@@ -50,12 +49,7 @@ async fn delete_backups(work: Arc<Work>) -> Result<Outcome, StepError> {
         return Ok(Outcome::Later(RESTORE_WATCH));
     }
     let deployment = work.deployment().await?;
-    let backups = work.parts.backups.as_ref();
-    let mut names = backups.list(&object::of_deployment(&deployment.id)).await?;
-    object::manifests_last(&mut names);
-    for name in names {
-        backups.delete(&name).await?;
-    }
+    work.parts.backups.remove_all(&deployment.id).await?;
     Outcome::done()
 }
 

@@ -7,8 +7,8 @@ use std::{error::Error, io};
 use rustix::io::Errno;
 
 use crate::{
-    backup_store::BackupStoreError, engine::EngineError, provisioner::ProvisionerError,
-    seal::SealError, store::StoreError,
+    backups::BackupStoreError, engine::EngineError, provisioner::ProvisionerError, seal::SealError,
+    store::StoreError,
 };
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
@@ -255,9 +255,7 @@ impl From<BackupStoreError> for StepError {
             other => other.to_string(),
         };
         match error {
-            BackupStoreError::Damaged { .. }
-            | BackupStoreError::NotFound(_)
-            | BackupStoreError::BadName(_) => Self::Last {
+            BackupStoreError::Damaged { .. } | BackupStoreError::NotFound(_) => Self::Last {
                 message,
                 source: Some(error.into()),
             },

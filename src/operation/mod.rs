@@ -15,7 +15,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
-    backup_store::SharedBackupStore,
+    backups::Vault,
     clock::Clock,
     engine::SharedEngine,
     model::{
@@ -69,7 +69,7 @@ pub struct Parts {
     /// Heavy operations that one tenant may have running at once.
     pub tenant_operations: usize,
     /// Where backups lie.
-    pub backups: SharedBackupStore,
+    pub backups: Vault,
     /// What seals secrets.
     pub keys: Arc<KeyRing>,
     /// The offerings and plans.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Definition, Outcome, Step, StepError, Work, backup::remove_objects};
+use super::{Definition, Outcome, Step, StepError, Work};
 use crate::{
     model::{
         ids::BackupId,
@@ -84,7 +84,10 @@ async fn delete(work: Arc<Work>) -> Result<Outcome, StepError> {
         .read(move |conn| store::backup::given_up(conn, &instance))
         .await?;
     for backup in backups {
-        remove_objects(&work, &backup).await?;
+        work.parts
+            .backups
+            .remove(&backup.deployment, &backup.id)
+            .await?;
         work.write(move |conn| store::backup::forget_bytes(conn, &backup.id))
             .await?;
     }

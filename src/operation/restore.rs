@@ -13,7 +13,6 @@ use super::{
     provision::{ALLOCATE, CLEANUP, OPEN, fail, succeed},
 };
 use crate::{
-    backup_store::{object, pipeline},
     engine::Seed,
     model::{
         backup::Manifest,
@@ -82,8 +81,10 @@ pub async fn stage_backup(
     let manifest = manifest(work)?;
     let unusable =
         |error: StepError| error.about(format!("backup {} cannot be used", manifest.backup_id));
-    let name = object::snapshot(&manifest.deployment_id, &manifest.backup_id);
-    let snapshot = pipeline::open_snapshot(work.parts.backups.as_ref(), &name, &manifest.stored)
+    let snapshot = work
+        .parts
+        .backups
+        .open(manifest)
         .await
         .map_err(|error| unusable(error.into()))?;
     let bytes = manifest.stored.snapshot_bytes;

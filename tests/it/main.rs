@@ -6,7 +6,7 @@
 //! [`saboteur`] breaks work, [`raw`] speaks HTTP as no decent client would, [`user`] is a person
 //! with the client at a terminal, [`stub`] a broker that does as it is told, [`chromium`] a person
 //! at a browser, over [`webdriver`]. [`osb`] has one test for each thing that the specification
-//! asks for.
+//! asks for, and [`contract`] what each trait promises, for all that implement it.
 
 mod alerts;
 mod audit;
@@ -24,6 +24,7 @@ mod clock_jumps;
 mod clusters;
 mod compose_api;
 mod connections;
+mod contract;
 mod control;
 mod crash;
 mod damage;

@@ -24,6 +24,7 @@ mod server;
 mod snapshot;
 mod snapshot_file;
 mod status;
+mod trailer;
 mod upgrade;
 mod users;
 mod verify;
@@ -276,14 +277,5 @@ impl Engine for Etcd {
 
     fn without_secrets(&self, printed: &str) -> String {
         printed::without_secrets(printed)
-    }
-
-    fn check_trailer(
-        &self,
-        length: u64,
-        digest_before: &[u8],
-        trailer: &[u8],
-    ) -> Result<(), String> {
-        snapshot::check_trailer(length, digest_before, trailer)
     }
 }

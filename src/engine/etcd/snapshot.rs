@@ -28,13 +28,9 @@ use crate::{
 use super::{
     client::{Cluster, Fault},
     snapshot_file,
+    trailer::{TRAILER_BYTES, checked},
     verify::{count, current_revision},
 };
-
-/// What stands at the end of a snapshot: the SHA-256 of the rest.
-const TRAILER_BYTES: u64 = 32;
-/// The database in front of it consists of pages, whose size is a multiple of this.
-const PAGE_BYTES: u64 = 512;
 
 const DOING: &str = "taking a snapshot";
 
@@ -107,9 +103,9 @@ async fn begin_on(mut source: Source) -> Result<Snapshot, Fault> {
             None => None,
         };
         return Ok(Snapshot {
-            bytes_expected: source.database_bytes + TRAILER_BYTES,
+            bytes_expected: source.database_bytes + TRAILER_BYTES as u64,
             known,
-            content: bytes(first, stream, source.client),
+            content: checked(bytes(first, stream, source.client)),
         });
     }
 }
@@ -162,21 +158,4 @@ fn bytes(first: SnapshotResponse, stream: SnapshotStreaming, client: Client) -> 
 
 fn chunk(message: &SnapshotResponse) -> Bytes {
     Bytes::copy_from_slice(message.blob())
-}
-
-/// Whether the end of a snapshot tells that it is whole.
-pub(super) fn check_trailer(
-    length: u64,
-    digest_before: &[u8],
-    trailer: &[u8],
-) -> Result<(), String> {
-    if length % PAGE_BYTES != TRAILER_BYTES {
-        return Err(format!(
-            "{length} bytes are not whole pages and a checksum: it was cut off"
-        ));
-    }
-    if digest_before != trailer {
-        return Err("its checksum does not fit: it was changed".to_owned());
-    }
-    Ok(())
 }

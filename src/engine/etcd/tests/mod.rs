@@ -321,8 +321,7 @@ fn content_of(revision: i64, keys: i64) -> SnapshotContent {
 fn assert_whole(content: &[u8]) {
     let (before, trailer) = content.split_at(content.len() - 32);
     let digest = ring::digest::digest(&ring::digest::SHA256, before);
-    let length = content.len() as u64;
-    assert_eq!(Etcd.check_trailer(length, digest.as_ref(), trailer), Ok(()));
+    assert_eq!((content.len() % 512, digest.as_ref()), (32, trailer));
 }
 
 async fn takes_snapshots_whose_content_is_known(version: &str) {

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use futures::{StreamExt, TryStreamExt, stream};
 use ring::digest::{Context, SHA256};
 
-use super::BackupStoreError;
+use super::{error::BackupStoreError, name::ObjectName};
 use crate::{seal::hex, stream::ByteStream};
 
 /// Something that looks at passing bytes.
@@ -47,6 +47,7 @@ pub(super) struct Measure {
 pub(super) type Measured = Arc<OnceLock<Measure>>;
 
 /// Counts and hashes.
+#[derive(Clone)]
 pub(super) struct Tally {
     digest: Context,
     bytes: u64,
@@ -65,21 +66,11 @@ impl Tally {
         self.bytes += bytes.len() as u64;
     }
 
-    /// How many bytes so far.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// The SHA-256 of the bytes so far.
-    pub fn digest(&self) -> ring::digest::Digest {
-        self.digest.clone().finish()
-    }
-
-    /// The measure of the bytes so far.
-    pub fn measure(&self) -> Measure {
+    /// The measure of all bytes.
+    pub fn measure(self) -> Measure {
         Measure {
             bytes: self.bytes,
-            sha256: hex(self.digest().as_ref()),
+            sha256: hex(self.digest.finish().as_ref()),
         }
     }
 }
@@ -116,29 +107,26 @@ impl Gauge for Measuring {
 pub(super) struct Expecting {
     tally: Tally,
     expected: Measure,
-    object: String,
+    object: ObjectName,
     what: &'static str,
 }
 
 impl Expecting {
     /// `what` of `object` passes: the `stored bytes` themselves, or the `snapshot bytes` in them.
-    pub fn new(what: &'static str, object: &str, bytes: u64, sha256: &str) -> Self {
+    pub fn new(what: &'static str, object: &ObjectName, bytes: u64, sha256: &str) -> Self {
         Self {
             tally: Tally::new(),
             expected: Measure {
                 bytes,
                 sha256: sha256.to_owned(),
             },
-            object: object.to_owned(),
+            object: object.clone(),
             what,
         }
     }
 
     fn damaged(&self, reason: &str) -> BackupStoreError {
-        BackupStoreError::Damaged {
-            object: self.object.clone(),
-            reason: format!("its {} {reason}", self.what),
-        }
+        BackupStoreError::damaged(&self.object, format!("its {} {reason}", self.what))
     }
 }
 
@@ -152,7 +140,7 @@ impl Gauge for Expecting {
     }
 
     fn end(self) -> Result<(), BackupStoreError> {
-        let found = self.tally.measure();
+        let found = self.tally.clone().measure();
         if found.bytes != self.expected.bytes {
             let (found, expected) = (found.bytes, self.expected.bytes);
             return Err(self.damaged(&format!("are {found} instead of {expected}")));

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use chrono::DateTime;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::{BackupStoreError, folder::FolderStore};
+use super::BackupStoreError;
 use crate::{
     model::{
         backup::{BackupKind, MANIFEST_FORMAT, Manifest, StoredSnapshot},
@@ -17,13 +17,6 @@ use crate::{
 
 pub const DEPLOYMENT: &str = "5ae85b45e5717f0001533192";
 pub const BACKUP: &str = "5ae85b45e5717f00015331aa";
-
-/// A store in a new folder, which goes with the first value.
-pub fn store() -> (tempfile::TempDir, FolderStore) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let store = FolderStore::open(folder.path().join("backups")).expect("a store");
-    (folder, store)
-}
 
 /// Bytes that compress a little, as a database does.
 pub fn noise(length: usize) -> Bytes {

@@ -1,20 +1,9 @@
-//! Where the bytes of backups live.
-//!
-//! An object appears whole under its name or not at all, and stays until it is deleted. Names are
-//! made by the broker from its own ids alone (see [`object`]). What is stored is trusted only
-//! after it was read back (see [`pipeline`]).
+//! What goes wrong with the bytes of backups.
 
-use std::{io, sync::Arc};
+use std::io;
 
-use async_trait::async_trait;
-
-use crate::{model::failure::chain, stream::ByteStream};
-
-pub mod archive;
-pub mod folder;
-mod gauge;
-pub mod object;
-pub mod pipeline;
+use super::name::ObjectName;
+use crate::model::failure::chain;
 
 /// Why the store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -32,9 +21,6 @@ pub enum BackupStoreError {
         /// What does not fit.
         reason: String,
     },
-    /// The text does not name an object.
-    #[error("{0:?} is not the name of an object")]
-    BadName(String),
     /// The disk has not the room.
     #[error("the backup store is full: {needed} bytes needed, {free} bytes free")]
     Full {
@@ -66,6 +52,23 @@ pub enum BackupStoreError {
 }
 
 impl BackupStoreError {
+    /// The object of that name is damaged.
+    pub(super) fn damaged(object: &ObjectName, reason: impl Into<String>) -> Self {
+        Self::Damaged {
+            object: object.to_string(),
+            reason: reason.into(),
+        }
+    }
+
+    /// What the failure of a stream means that reads an object: the store's fault, where the error
+    /// does not say more.
+    pub(super) fn of_reading(object: &ObjectName, error: io::Error) -> Self {
+        Self::unpack(error, |source| Self::Io {
+            doing: format!("cannot read {object}"),
+            source,
+        })
+    }
+
     /// Takes back out what [`io::Error::from`] packed for the way through a [`ByteStream`]; an
     /// error that is none of ours becomes what `otherwise` makes of it.
     pub fn unpack(error: io::Error, otherwise: impl FnOnce(io::Error) -> Self) -> Self {
@@ -86,7 +89,6 @@ impl From<BackupStoreError> for io::Error {
             BackupStoreError::NotFound(_) | BackupStoreError::Absent { .. } => {
                 io::ErrorKind::NotFound
             }
-            BackupStoreError::BadName(_) => io::ErrorKind::InvalidInput,
             BackupStoreError::Full { .. } => io::ErrorKind::StorageFull,
             BackupStoreError::Damaged { .. } | BackupStoreError::BrokenSource(_) => {
                 io::ErrorKind::InvalidData
@@ -96,37 +98,3 @@ impl From<BackupStoreError> for io::Error {
         io::Error::new(kind, error)
     }
 }
-
-/// A place for objects. Every method refuses what [`object::is_name`] refuses, and does nothing
-/// where [`BackupStore::check`] fails.
-#[async_trait]
-pub trait BackupStore: Send + Sync {
-    /// Fails when what is there is not the store that the broker knows, as when a disk is not
-    /// mounted: nothing is missing then, and nothing may be written or deleted.
-    async fn check(&self) -> Result<(), BackupStoreError>;
-
-    /// Stores all of `content` under `name`, durably, replacing an object of that name; returns
-    /// the number of bytes. When the stream or the store fails, or the call is dropped, nothing
-    /// new is left under `name`. The stream's own failure comes out as
-    /// [`BackupStoreError::of_source`] has it.
-    async fn put(&self, name: &str, content: ByteStream) -> Result<u64, BackupStoreError>;
-
-    /// Opens the object for reading.
-    async fn get(&self, name: &str) -> Result<ByteStream, BackupStoreError>;
-
-    /// Removes the object and what unfinished puts left of it; one that is not there is fine.
-    async fn delete(&self, name: &str) -> Result<(), BackupStoreError>;
-
-    /// The names that begin with `prefix`, sorted. A name of which there is nothing but what an
-    /// unfinished put left is among them, so that deleting every listed name leaves nothing.
-    async fn list(&self, prefix: &str) -> Result<Vec<String>, BackupStoreError>;
-
-    /// Fails when `bytes` more would not fit, where the store can tell.
-    async fn room_for(&self, bytes: u64) -> Result<(), BackupStoreError>;
-}
-
-/// A store, shared.
-pub type SharedBackupStore = Arc<dyn BackupStore>;
-
-#[cfg(test)]
-mod samples;

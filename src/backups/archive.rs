@@ -23,7 +23,8 @@ use tokio_util::io::StreamReader;
 
 use super::{
     gauge::{Expecting, gauged},
-    object, pipeline,
+    manifest,
+    name::ObjectName,
 };
 use crate::{
     model::{backup::Manifest, limits::CHUNK_BYTES},
@@ -44,10 +45,10 @@ const END: [u8; 2 * BLOCK_BYTES] = [0; 2 * BLOCK_BYTES];
 /// The files are for the one who unpacks them alone.
 const FILE_MODE: u32 = 0o600;
 
-/// The archive of `snapshot`. The sealed credentials stay here: they are the operator's.
+/// The archive of a snapshot. The sealed credentials stay here: they are the operator's.
 pub fn download(snapshot: ByteStream, manifest: &Manifest) -> ByteStream {
     let stored = &manifest.stored;
-    let name = object::snapshot(&manifest.deployment_id, &manifest.backup_id);
+    let name = ObjectName::snapshot(&manifest.deployment_id, &manifest.backup_id);
     let snapshot = gauged(
         snapshot,
         Expecting::new(
@@ -100,7 +101,7 @@ pub fn part(content: ByteStream, part: RangeInclusive<u64>) -> ByteStream {
 }
 
 fn told(manifest: &Manifest) -> Bytes {
-    pipeline::manifest_json(&Manifest {
+    manifest::to_json(&Manifest {
         sealed_credentials: None,
         ..manifest.clone()
     })
@@ -188,7 +189,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        backup_store::{
+        backups::{
             BackupStoreError,
             samples::{self, broken, collect, collect_ours, noise, whole},
         },
@@ -338,9 +339,9 @@ mod tests {
     async fn the_archive_tells_what_is_damaged() {
         let manifest = manifest_of(&noise(100));
         let result = collect_ours(download(whole(&noise(101)), &manifest)).await;
-        let name = object::snapshot(&manifest.deployment_id, &manifest.backup_id);
+        let name = ObjectName::snapshot(&manifest.deployment_id, &manifest.backup_id);
         assert!(
-            matches!(&result, Err(BackupStoreError::Damaged { object, .. }) if *object == name),
+            matches!(&result, Err(BackupStoreError::Damaged { object, .. }) if object == name.as_str()),
             "{result:?}"
         );
     }

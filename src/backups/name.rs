@@ -1,0 +1,145 @@
+//! Names of objects.
+//!
+//! A name is made of parts with `/` between them and comes from our own ids alone, so that no
+//! text of a platform or user ever becomes part of a path. Everything of one backup, and of one
+//! deployment, has a common prefix that no other one shares.
+
+use std::fmt;
+
+use crate::model::ids::{BackupId, DeploymentId};
+
+/// Longest part of a name, in bytes: what file systems allow, less what a temporary name adds.
+const PART_BYTES_MAX: usize = 200;
+
+/// How the names of manifests end.
+const MANIFEST: &str = "/manifest.json";
+
+/// The name of an object, in ASCII. Names are ordered by their bytes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ObjectName(String);
+
+impl ObjectName {
+    /// The snapshot of a backup.
+    pub fn snapshot(deployment: &DeploymentId, backup: &BackupId) -> Self {
+        Self(format!("{deployment}/{backup}/snapshot.db.zst"))
+    }
+
+    /// The manifest of a backup.
+    pub fn manifest(deployment: &DeploymentId, backup: &BackupId) -> Self {
+        Self(format!("{deployment}/{backup}{MANIFEST}"))
+    }
+
+    /// The name that a store found; none when `text` is the name of no object.
+    pub fn found(text: &str) -> Option<Self> {
+        text.split('/').all(is_part).then(|| Self(text.to_owned()))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it is that of a manifest.
+    pub(super) fn is_manifest(&self) -> bool {
+        self.0.ends_with(MANIFEST)
+    }
+
+    /// The backup whose object has this name; none for what the broker did not store.
+    pub(super) fn owner(&self) -> Option<(DeploymentId, BackupId)> {
+        let (deployment, rest) = self.0.split_once('/')?;
+        let (backup, _) = rest.split_once('/')?;
+        Some((deployment.parse().ok()?, backup.parse().ok()?))
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The prefix of everything of one backup.
+pub(super) fn of_backup(deployment: &DeploymentId, backup: &BackupId) -> String {
+    format!("{deployment}/{backup}/")
+}
+
+/// The prefix of everything of one deployment.
+pub(super) fn of_deployment(deployment: &DeploymentId) -> String {
+    format!("{deployment}/")
+}
+
+/// Whether `text` can be one part of a name. Parts never begin with a dot: that keeps out `..`
+/// and leaves hidden names to the stores themselves.
+pub(super) fn is_part(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    !text.is_empty()
+        && text.len() <= PART_BYTES_MAX
+        && !text.starts_with('.')
+        && text.bytes().all(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_made_of_our_own_ids() {
+        let deployment = "5ae85b45e5717f0001533192".parse().expect("an id");
+        let backup = "5ae85b45e5717f00015331aa".parse().expect("an id");
+        let names = [
+            ObjectName::snapshot(&deployment, &backup),
+            ObjectName::manifest(&deployment, &backup),
+        ];
+        assert_eq!(
+            names.each_ref().map(ObjectName::as_str),
+            [
+                "5ae85b45e5717f0001533192/5ae85b45e5717f00015331aa/snapshot.db.zst",
+                "5ae85b45e5717f0001533192/5ae85b45e5717f00015331aa/manifest.json",
+            ]
+        );
+        for name in names {
+            assert_eq!(ObjectName::found(name.as_str()), Some(name.clone()));
+            assert_eq!(name.owner(), Some((deployment.clone(), backup.clone())));
+            assert!(name.as_str().starts_with(&of_backup(&deployment, &backup)));
+            assert!(name.as_str().starts_with(&of_deployment(&deployment)));
+        }
+    }
+
+    #[test]
+    fn what_the_broker_did_not_store_has_no_owner() {
+        for text in [
+            "readme.txt",
+            "5ae85b45e5717f0001533192/readme.txt",
+            "a/b/manifest.json",
+        ] {
+            let name = ObjectName::found(text).expect("a name");
+            assert_eq!(name.owner(), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn hostile_names_are_none() {
+        let long = "x".repeat(PART_BYTES_MAX + 1);
+        for text in [
+            "",
+            "/",
+            "/etc/passwd",
+            "a/",
+            "a//b",
+            ".",
+            "..",
+            "a/../b",
+            "../a",
+            "a/.",
+            ".a",
+            "a\0b",
+            "a\\b",
+            "a b",
+            "é",
+            "a\n",
+            &long,
+        ] {
+            assert_eq!(ObjectName::found(text), None, "{text:?}");
+        }
+    }
+}

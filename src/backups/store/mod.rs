@@ -1,0 +1,51 @@
+//! Stores of objects: a place for bytes under names, which knows nothing of backups.
+//!
+//! An object appears whole under its name or not at all, and stays until it is deleted.
+//! `tests/it/contract/backup_store.rs` has what every store must hold to, and is run on each.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+
+use super::{error::BackupStoreError, name::ObjectName};
+use crate::stream::ByteStream;
+
+pub mod folder;
+pub mod memory;
+
+/// Names, sorted by their bytes; the first error ends the stream.
+pub type NameStream = BoxStream<'static, Result<ObjectName, BackupStoreError>>;
+
+/// A place for objects. A method does nothing where [`BackupStore::check`] fails.
+#[async_trait]
+pub trait BackupStore: Send + Sync {
+    /// Fails when what is there is not the store that the broker knows, as when a disk is not
+    /// mounted: nothing is missing then, and nothing may be written or deleted.
+    async fn check(&self) -> Result<(), BackupStoreError>;
+
+    /// Stores all of `content` under `name`, durably, replacing an object of that name; returns
+    /// the number of bytes. When the stream or the store fails, or the call is dropped, nothing
+    /// new is left under `name`. The stream's own failure comes out as
+    /// [`BackupStoreError::of_source`] has it. Of two puts of one name at once, one may fail.
+    async fn put(&self, name: &ObjectName, content: ByteStream) -> Result<u64, BackupStoreError>;
+
+    /// Opens the object for reading, from its byte number `from` on, counted from 0; behind its end
+    /// there is nothing.
+    async fn get(&self, name: &ObjectName, from: u64) -> Result<ByteStream, BackupStoreError>;
+
+    /// Removes the object and what unfinished puts left of it; one that is not there is fine.
+    async fn delete(&self, name: &ObjectName) -> Result<(), BackupStoreError>;
+
+    /// The names that begin with `prefix`, each once. A name of which there is nothing but what an
+    /// unfinished put left is among them, so that deleting every listed name leaves nothing. There
+    /// may be millions: a store holds only a part of them at a time.
+    fn list(&self, prefix: &str) -> NameStream;
+
+    /// Fails when `bytes` more would not fit, where the store can tell.
+    async fn room_for(&self, bytes: u64) -> Result<(), BackupStoreError>;
+
+    /// Removes what unfinished puts left that is older than that, and no object; returns how many
+    /// puts it was of. A put that is under way is younger.
+    async fn sweep(&self, older_than: Duration) -> Result<u64, BackupStoreError>;
+}

@@ -1,0 +1,3 @@
+//! What each trait promises, run on every implementation that there is: one file for each trait.
+
+mod backup_store;
