@@ -27,8 +27,8 @@ use crate::{
     http::{
         Api,
         gate::Room,
-        health::Readiness,
         origin::Rates,
+        readiness::Readiness,
         server::{ServerError, server},
         tls::{ServerCertificate, TlsError},
     },

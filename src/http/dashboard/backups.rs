@@ -8,6 +8,7 @@ use super::{
     Answer, Api,
     command::create_service,
     door::see_other,
+    error::PageError,
     form_of, id_in_path, path_of,
     plot::{Plot, Point, plot},
     shell::{Place, Shell, answer},
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     broker::{BackUpNow, InstanceView, RestoreOptions, RestoreRequest, Restored},
-    http::{compose, error::PageError, request::query},
+    http::{compose, request::query},
     model::{
         backup::{Backup, BackupKind, BackupState, Manifest},
         catalog::Placement,
