@@ -52,6 +52,7 @@ mod renew;
 mod repair;
 mod restore;
 pub mod runner;
+mod sizes;
 mod unbind;
 mod update;
 

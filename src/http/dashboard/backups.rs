@@ -20,7 +20,7 @@ use crate::{
     broker::{BackUpNow, InstanceView, RestoreOptions, RestoreRequest, Restored},
     http::{compose, request::query},
     model::{
-        backup::{Backup, BackupKind, BackupState, Manifest},
+        backup::{Backup, BackupState, Manifest},
         catalog::Placement,
         holder::Holder,
         ids::{BackupId, OperationId},
@@ -31,6 +31,7 @@ use crate::{
         },
         name,
         operation::{Operation, OperationState},
+        period::BackupKind,
         retention::expires_at,
         session::Session,
         size::size,
