@@ -121,6 +121,7 @@ impl Parts {
 }
 
 /// A placement target, as operations use it.
+#[derive(Clone)]
 pub struct ClusterParts {
     /// What runs members there.
     pub provisioner: SharedProvisioner,

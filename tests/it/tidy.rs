@@ -601,7 +601,7 @@ fn what_belongs_in_one_room_is_found_in_others() {
         ("broker/mod.rs", "use reqwest::StatusCode;"),
         ("broker/mod.rs", "fn f() -> http::StatusCode { todo!() }"),
         ("operation/backup.rs", "use etcd_client::Client;"),
-        ("app.rs", "fn f() { std::env::var(N); }"),
+        ("app/mod.rs", "fn f() { std::env::var(N); }"),
         ("provisioner/mod.rs", "use std::{env, fs};"),
         ("broker/mod.rs", "fn f() { chrono::Utc::now(); }"),
         ("model/ids.rs", "fn f() { let now = Utc::now(); }"),
