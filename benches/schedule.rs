@@ -18,10 +18,10 @@ use chrono::{DateTime, Datelike as _, Days, TimeDelta, Utc};
 use compose_broker::{
     broker::back_up_due,
     model::{
-        backup::BackupKind,
         ids::InstanceId,
         limits::{SNAPSHOTS_AT_ONCE, SNAPSHOTS_AT_ONCE_PER_CLUSTER},
-        schedule::{Period, Places, Schedule, minute_of_day, slot_at},
+        period::{BackupKind, Period},
+        schedule::{Places, Schedule, minute_of_day, slot_at},
     },
     store::Store,
 };

@@ -13,7 +13,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 
-use super::StartError;
+use super::error::{FolderError, StartError};
 use crate::{
     backups::{Vault, store::folder::FolderStore},
     config::{Config, LocalCluster},
@@ -29,62 +29,6 @@ use crate::{
 
 /// Rows whose files are looked for, to recognise a folder that has no marker yet.
 const ROWS_LOOKED_AT: i64 = 1000;
-
-/// Why a folder is not used.
-#[derive(Debug, thiserror::Error)]
-pub enum FolderError {
-    /// It is a copy.
-    #[error(
-        "{} is a copy of {}, which is still there: use that one, or end its broker and members and \
-         rename it; or start once with --accept {name}", folder.display(), original.display()
-    )]
-    Copy {
-        /// The folder.
-        folder: PathBuf,
-        /// What it was copied from.
-        original: PathBuf,
-        /// Which one it is.
-        name: FolderName,
-    },
-    /// Its marker is missing, or all that should be in it.
-    #[error(
-        "{} is not the folder that the broker knows, since it has {lacks}: is its disk mounted? If \
-         the content is lost for good, start once with --accept {name}", folder.display()
-    )]
-    Missing {
-        /// The folder.
-        folder: PathBuf,
-        /// What was looked for.
-        lacks: String,
-        /// Which one it is.
-        name: FolderName,
-    },
-    /// It has another one's marker.
-    #[error(
-        "{} is not the folder that the broker knows: its {} says that it is {found}, not {known}. Is \
-         the right disk mounted there? To take it as it is, start once with --accept {name}",
-        folder.display(), folder::MARKER
-    )]
-    Foreign {
-        /// The folder.
-        folder: PathBuf,
-        /// What its marker says.
-        found: FolderMark,
-        /// What the store knows.
-        known: String,
-        /// Which one it is.
-        name: FolderName,
-    },
-    /// It cannot be looked at.
-    #[error("{}", folder.display())]
-    Unreadable {
-        /// The folder.
-        folder: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-}
 
 /// The folders that were looked at, with the ids that they will have. Nothing is written yet.
 pub(super) struct Checked {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{NAMED_MAX, StartError, check_keys, public_url};
+use super::{NAMED_MAX, StartError, listen::public_url, seals::check_keys};
 use crate::{
     broker,
     clock::Clock,

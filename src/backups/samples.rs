@@ -9,7 +9,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::BackupStoreError;
 use crate::{
     model::{
-        backup::{BackupKind, MANIFEST_FORMAT, Manifest, StoredSnapshot},
+        backup::{MANIFEST_FORMAT, Manifest, StoredSnapshot},
+        period::BackupKind,
         tenant::Tenant,
     },
     stream::ByteStream,

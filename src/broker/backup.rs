@@ -7,12 +7,12 @@ use chrono::{DateTime, Utc};
 use super::{Broker, BrokerError, backup_key};
 use crate::{
     model::{
-        backup::{Backup, BackupKind, BackupState},
+        backup::{Backup, BackupState},
         ids::{BackupId, DeploymentId, InstanceId, OperationId},
         instance::InstanceState,
         limits::ON_DEMAND_IN_A_ROW,
         operation::{Operation, OperationKind},
-        schedule::Period,
+        period::{BackupKind, Period},
     },
     store::{self, Conn, StoreError},
 };

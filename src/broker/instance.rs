@@ -1,6 +1,5 @@
 //! Provision, fetch and deprovision service instances.
 
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Broker, BrokerError, instance_key, status::OF_INSTANCE, target::Target};
@@ -13,6 +12,7 @@ use crate::{
         instance::{Instance, InstanceState, ProvisionIdentity, normal_form},
         limits::PLATFORM_NAME_BYTES_MAX,
         operation::{Operation, OperationKind, RestoreSource, WaitsFor},
+        parameters::ProvisionParameters,
         tenant::Tenant,
         version::Version,
     },
@@ -117,17 +117,6 @@ pub(super) enum Asker<'a> {
         /// Where the user came from, as operations name it.
         origin: &'static str,
     },
-}
-
-/// The parameters of a provision request, as the schemas of the catalog describe them.
-#[derive(Debug, Default, Deserialize)]
-pub(super) struct ProvisionParameters {
-    pub source_service_instance_id: Option<String>,
-    pub backup_id: Option<String>,
-    pub cluster_id: Option<String>,
-    pub cluster_service_instance_id: Option<String>,
-    pub db_version: Option<String>,
-    pub units: Option<u32>,
 }
 
 impl Broker {

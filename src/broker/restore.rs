@@ -11,18 +11,20 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Broker, BrokerError,
-    instance::{Asker, INSTANCE_NAME, ProvisionParameters, ProvisionRequest},
+    instance::{Asker, INSTANCE_NAME, ProvisionRequest},
     target::units_of_a_restore,
 };
 use crate::{
     model::{
-        backup::{Backup, BackupKind, BackupState, Manifest},
+        backup::{Backup, BackupState, Manifest},
         catalog::{Offering, Placement, Plan},
         deployment::Deployment,
         ids::{BackupId, InstanceId},
         instance::{Instance, InstanceState, normal_form},
         name,
         operation::{Operation, OperationKind},
+        parameters::ProvisionParameters,
+        period::BackupKind,
         placement::{self, Candidate, Cluster},
         retention::displaced_by,
         tenant::Tenant,

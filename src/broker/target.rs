@@ -1,13 +1,14 @@
 //! What an instance becomes: its cluster, version and size. The one set of rules for whoever asks
 //! for an instance, and for whoever wants to know beforehand what would be refused.
 
-use super::{Broker, BrokerError, instance::ProvisionParameters};
+use super::{Broker, BrokerError};
 use crate::{
     model::{
         backup::Manifest,
         capacity::Placed,
         catalog::{Offering, Plan},
         limits::{UNITS_DEFAULT, UNITS_MAX},
+        parameters::ProvisionParameters,
         placement::{self, Candidate, Cluster},
         version::Version,
     },

@@ -11,7 +11,7 @@ use crate::{
     backups::{Vault, store::memory::MemoryStore},
     engine::etcd,
     model::{
-        backup::{Backup, BackupKind, BackupState, MANIFEST_FORMAT, Manifest, StoredSnapshot},
+        backup::{Backup, BackupState, MANIFEST_FORMAT, Manifest, StoredSnapshot},
         catalog::Catalog,
         deployment::Deployment,
         engine::Obstacle,
@@ -21,6 +21,7 @@ use crate::{
         logfile::{LogPart, Logfile},
         observation::Observation,
         operation::DeletedPoll,
+        period::BackupKind,
         recovery::Remains,
         renewal::CertificateLife,
         secret::{Credentials, Secret},

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
@@ -20,6 +19,7 @@ use crate::{
         limits::UNITS_MAX,
         observation::Observation,
         operation::{Operation, OperationKind},
+        parameters::UpdateParameters,
         placement::Candidate,
         update::{Change, UpdateIdentity, fits, merged},
         version::Version,
@@ -71,13 +71,6 @@ pub enum Updated {
     Done,
     /// It is being worked on.
     Accepted(Box<Operation>),
-}
-
-/// The parameters of an update, as the schemas of the catalog describe them.
-#[derive(Debug, Default, Deserialize)]
-struct UpdateParameters {
-    db_version: Option<String>,
-    units: Option<u32>,
 }
 
 fn refused(reason: impl Into<String>, repeatable: bool) -> BrokerError {

@@ -13,8 +13,7 @@ use super::{
     book::{Instance, Key, Kind, Last},
     compose::Compose,
     download,
-    error::{Error, Result},
-    http::HttpError,
+    error::{Error, HttpError, Result},
     osb::Place,
     show::{fields, moment, table},
 };

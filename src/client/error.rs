@@ -2,7 +2,6 @@
 
 use std::{io, path::PathBuf};
 
-use super::http::HttpError;
 use crate::config::ConfigError;
 
 /// What the client's functions return.
@@ -50,6 +49,20 @@ pub struct Refusal {
     pub code: Option<String>,
     /// What the broker says.
     pub description: Option<String>,
+}
+
+/// Why a request has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// The broker has not heard of it.
+    #[error("{0}")]
+    NotSent(String),
+    /// Nobody can know whether the broker did it.
+    #[error("{0}")]
+    Lost(String),
+    /// The user wants it no longer.
+    #[error("interrupted")]
+    Interrupted,
 }
 
 impl Refusal {

@@ -26,7 +26,7 @@ use tokio_util::{either::Either, sync::CancellationToken};
 use url::{Host, Url};
 
 use super::{
-    error::{Error, Refusal, Result},
+    error::{Error, HttpError, Refusal, Result},
     show::note,
 };
 use crate::model::{
@@ -35,20 +35,6 @@ use crate::model::{
     limits::{CLIENT_ANSWER_BYTES_MAX, CLIENT_CONNECT_TIMEOUT, DOWNLOAD_STALL_MAX},
     secret::Credentials,
 };
-
-/// Why a request has no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum HttpError {
-    /// The broker has not heard of it.
-    #[error("{0}")]
-    NotSent(String),
-    /// Nobody can know whether the broker did it.
-    #[error("{0}")]
-    Lost(String),
-    /// The user wants it no longer.
-    #[error("interrupted")]
-    Interrupted,
-}
 
 /// An answer that was read whole.
 #[derive(Debug)]

@@ -15,8 +15,8 @@ use uuid::Uuid;
 
 use super::{
     book::{Instance, Kind, Last, Said},
-    error::{Error, Result},
-    http::{Answer, Http, HttpError, basic, below},
+    error::{Error, HttpError, Result},
+    http::{Answer, Http, basic, below},
     show::Progress,
 };
 use crate::model::{

@@ -12,8 +12,7 @@ use tokio::time::sleep;
 use super::{
     Session,
     book::{Instance, Kind, Last, Said},
-    error::{Error, Result},
-    http::HttpError,
+    error::{Error, HttpError, Result},
     osb::{Accepted, Place, State},
 };
 use crate::model::limits::{ORPHAN_RETRY_FIRST, ORPHAN_TRIES_MAX};

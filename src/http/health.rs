@@ -3,32 +3,19 @@
 
 use actix_web::{HttpResponse, http::StatusCode, web};
 use serde::Serialize;
-use tokio::{
-    sync::Mutex,
-    time::{Instant, timeout},
-};
+use tokio::time::timeout;
 use utoipa::ToSchema;
 
-use super::Api;
+use super::{Api, readiness::Found};
 use crate::{
     broker::{Broker, BrokerError},
-    model::{
-        failure::chain,
-        limits::{READINESS_FRESH, READINESS_TIMEOUT},
-        volume::Level,
-    },
+    model::{failure::chain, limits::READINESS_TIMEOUT, volume::Level},
 };
 
 /// What is told of a clock that is not trusted.
 const CLOCK_IN_DOUBT: &str = "the clock is in doubt: nothing is removed by age";
 /// What is told of a store that cannot be written.
 const STORE_FULL: &str = "the store takes no writes: its disk is full";
-
-/// What was found last. Anybody may ask, and each look takes the store's one place for writers.
-#[derive(Default)]
-pub struct Readiness(Mutex<Option<(Instant, Found)>>);
-
-type Found = (StatusCode, &'static str);
 
 /// How the broker fares.
 #[derive(Serialize, ToSchema)]
@@ -62,16 +49,7 @@ pub async fn alive() -> HttpResponse {
     )
 )]
 pub async fn ready(api: web::Data<Api>) -> HttpResponse {
-    // Who comes during a look is told what it finds.
-    let mut last = api.readiness.0.lock().await;
-    let (code, status) = match *last {
-        Some((at, found)) if at.elapsed() < READINESS_FRESH => found,
-        _ => {
-            let found = look(&api.broker).await;
-            *last = Some((Instant::now(), found));
-            found
-        }
-    };
+    let (code, status) = api.readiness.found(look(&api.broker)).await;
     let detail = detail(&api.broker);
     HttpResponse::build(code).json(Health { status, detail })
 }

@@ -3,51 +3,36 @@
 //! Order of checks on `/v2`: credentials, version, path, body. Every answer is JSON (downloads
 //! apart) and echoes the platform's request identity.
 
-use std::sync::Arc;
-
 use actix_web::{middleware::from_fn, web};
 
 use self::{
-    dashboard::{backups, door, instances, overview, versions},
-    error::{ComposeError, OsbError, PageError},
-    health::Readiness,
-    operator::operations,
-    origin::{Rates, limited},
+    compose::error::ComposeError,
+    dashboard::{backups, door, error::PageError, instances, overview, versions},
+    limit::limited,
+    operator::{error::OperatorError, operations},
+    osb::error::OsbError,
 };
-use crate::{
-    broker::Broker,
-    model::{proxy::TrustedProxies, secret::Credentials},
-};
-
 mod advisory;
+mod api;
 mod compose;
 mod dashboard;
 mod error;
+mod fallback;
 pub mod gate;
-pub mod health;
+mod health;
+mod limit;
 mod openapi;
 mod operator;
 pub mod origin;
 mod osb;
 mod path;
+pub mod readiness;
 mod request;
 pub mod server;
 pub mod tls;
 mod trace;
 
-/// What the handlers work with.
-pub struct Api {
-    /// The use cases.
-    pub broker: Arc<Broker>,
-    /// The platforms' credentials; each of them lets in.
-    pub credentials: Vec<Credentials>,
-    /// Whose word counts about where a request comes from.
-    pub proxies: TrustedProxies,
-    /// What was found when somebody last asked whether the broker is ready.
-    pub readiness: Readiness,
-    /// How many requests are taken of each client; absent: any number.
-    pub rates: Option<Rates>,
-}
+pub use api::Api;
 
 /// Every route.
 pub fn routes(config: &mut web::ServiceConfig) {
@@ -68,7 +53,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
                 .service(only("/osb.json").route(web::get().to(openapi::osb)))
                 .service(only("/compose.json").route(web::get().to(openapi::compose)))
                 .service(only("/operator.json").route(web::get().to(openapi::operator)))
-                .default_service(web::to(error::no_such_route)),
+                .default_service(web::to(fallback::no_such_route)),
         )
         .service(
             web::scope("/v2")
@@ -96,12 +81,12 @@ pub fn routes(config: &mut web::ServiceConfig) {
                     only("/service_instances/{instance}/service_bindings/{binding}/last_operation")
                         .route(web::get().to(osb::binding_last_operation)),
                 )
-                .default_service(web::to(error::no_such_route)),
+                .default_service(web::to(fallback::no_such_route)),
         )
         .service(
             web::scope("/operator")
                 .wrap(from_fn(operator::guard))
-                .wrap(from_fn(limited::<OsbError, _>))
+                .wrap(from_fn(limited::<OperatorError, _>))
                 .service(
                     only("/reconciliation")
                         .route(web::get().to(operator::reconciliation))
@@ -147,7 +132,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
                     only("/operations/{operation}/abandon")
                         .route(web::post().to(operations::abandon)),
                 )
-                .default_service(web::to(error::no_such_route)),
+                .default_service(web::to(fallback::no_such_route)),
         )
         // The link carries its own permission.
         .service(
@@ -226,7 +211,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
                 .service(either("/datacenters").route(web::get().to(compose::datacenters)))
                 .service(either("/accounts").route(web::get().to(compose::accounts)))
                 .service(either("/user").route(web::get().to(compose::user)))
-                .default_service(web::to(error::no_such_route)),
+                .default_service(web::to(fallback::no_such_route)),
         )
         .service(
             web::scope("/dashboard")
@@ -243,7 +228,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
                         .route(web::get().to(door::link_page))
                         .route(web::post().to(door::redeem)),
                 )
-                .service(page("/assets/{asset}").route(web::get().to(dashboard::assets::asset)))
+                .service(page("/assets/{asset}").route(web::get().to(dashboard::asset)))
                 .service(
                     page("/sign-out")
                         .wrap(from_fn(door::guard))
@@ -279,26 +264,26 @@ pub fn routes(config: &mut web::ServiceConfig) {
                             page("/{instance}/backups/{backup}/download")
                                 .route(web::get().to(backups::download)),
                         )
-                        .default_service(web::to(error::no_such_page)),
+                        .default_service(web::to(dashboard::error::no_such_page)),
                 )
-                .default_service(web::to(error::no_such_page)),
+                .default_service(web::to(dashboard::error::no_such_page)),
         )
-        .default_service(web::to(error::no_such_route));
+        .default_service(web::to(fallback::no_such_route));
 }
 
 /// A resource whose other methods are answered in JSON too.
 fn only(path: &str) -> actix_web::Resource {
-    web::resource(path).default_service(web::to(error::no_such_method))
+    web::resource(path).default_service(web::to(fallback::no_such_method))
 }
 
 /// The same for pages of the dashboard.
 fn page(path: &str) -> actix_web::Resource {
     web::resource([path.to_owned(), format!("{path}/")])
-        .default_service(web::to(error::no_such_page_method))
+        .default_service(web::to(dashboard::error::no_such_page_method))
 }
 
 /// The same for paths that clients of the Compose API write with and without a slash at the end.
 fn either(path: &str) -> actix_web::Resource {
     web::resource([path.to_owned(), format!("{path}/")])
-        .default_service(web::to(error::no_such_method))
+        .default_service(web::to(fallback::no_such_method))
 }

@@ -12,12 +12,8 @@ use std::{
 };
 
 use actix_web::{
-    Error, HttpMessage as _, HttpRequest, ResponseError,
-    body::{EitherBody, MessageBody},
-    dev::{ServiceRequest, ServiceResponse},
+    HttpMessage as _, HttpRequest,
     http::header::{HeaderMap, X_FORWARDED_FOR},
-    middleware::Next,
-    web,
 };
 use governor::{
     Quota, RateLimiter,
@@ -25,7 +21,7 @@ use governor::{
     state::keyed::HashMapStateStore,
 };
 
-use super::{Api, error::HttpError};
+use super::error::HttpError;
 use crate::model::{
     address::network,
     ids::InstanceId,
@@ -112,30 +108,6 @@ impl Rates {
             // The header has whole seconds.
             HttpError::TooMany(wait.max(Duration::from_secs(1)))
         })
-    }
-}
-
-/// Lets a request in unless too many came from its address; `E` is how this is told.
-pub async fn limited<E, B>(
-    api: web::Data<Api>,
-    request: ServiceRequest,
-    next: Next<B>,
-) -> Result<ServiceResponse<EitherBody<B>>, Error>
-where
-    E: From<HttpError> + ResponseError,
-    B: MessageBody + 'static,
-{
-    let address = ClientAddress::of(request.request());
-    let counted = match (&api.rates, address) {
-        (Some(rates), Some(address)) => rates.count(Client::at(address)),
-        _ => Ok(()),
-    };
-    match counted {
-        Ok(()) => Ok(next.call(request).await?.map_into_left_body()),
-        Err(error) => {
-            let response = E::from(error).error_response();
-            Ok(request.into_response(response).map_into_right_body())
-        }
     }
 }
 

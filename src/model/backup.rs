@@ -1,6 +1,6 @@
 //! Backups and the manifests that stand beside them.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -8,64 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::{
     ids::{BackupId, DeploymentId, InstanceId, OperationId},
     limits::{UNIT_BYTES, UNITS_MAX},
-    schedule::Period,
+    period::{BackupKind, Period},
     tenant::Tenant,
     version::Version,
 };
-
-/// Why a backup was taken; decides how long it is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BackupKind {
-    /// A user asked for it.
-    OnDemand,
-    /// Taken by the broker before it upgrades the instance.
-    Safety,
-    /// Taken by the schedule, kept as the day's.
-    Daily,
-    /// Taken by the schedule, kept as the week's.
-    Weekly,
-    /// Taken by the schedule, kept as the month's.
-    Monthly,
-}
-
-impl BackupKind {
-    /// All kinds.
-    pub const ALL: [Self; 5] = [
-        Self::OnDemand,
-        Self::Safety,
-        Self::Daily,
-        Self::Weekly,
-        Self::Monthly,
-    ];
-
-    /// The name used in the store, in manifests and by the Compose API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::OnDemand => "on_demand",
-            Self::Safety => "safety",
-            Self::Daily => "daily",
-            Self::Weekly => "weekly",
-            Self::Monthly => "monthly",
-        }
-    }
-
-    /// Whether the schedule takes it.
-    pub fn is_scheduled(self) -> bool {
-        matches!(self, Self::Daily | Self::Weekly | Self::Monthly)
-    }
-
-    /// The kind of that name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
-    }
-}
-
-impl fmt::Display for BackupKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// Where a backup is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

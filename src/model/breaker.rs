@@ -9,8 +9,8 @@
 use std::time::Duration;
 
 use super::{
+    backoff::backoff,
     limits::{SILENT_LOOKS_MAX, SILENT_REST_FIRST, SILENT_REST_MAX},
-    patience::backoff,
 };
 
 /// How the members of a deployment answered last.

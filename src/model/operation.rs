@@ -9,8 +9,8 @@ use super::{
     backup::Manifest,
     ids::{BackupId, BindingId, InstanceId, OperationId},
     limits::{HEAVY_OPERATIONS_AT_ONCE, LIGHT_OPERATIONS_AT_ONCE, PLACES_KEPT},
-    patience::Trouble,
     repair::Repair,
+    trouble::Trouble,
     update::Change,
 };
 

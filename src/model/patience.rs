@@ -4,12 +4,10 @@
 //! clock: so neither a clock that jumps nor a broker that was away for a day uses up anybody's
 //! patience.
 
-use std::{fmt, time::Duration};
-
-use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 use super::{
+    backoff::backoff,
     limits::{
         CLEANUP_BACKOFF_FIRST, CLEANUP_PATIENCE, DELETION_BACKOFF_MAX, HALTED_CLEANUP_BACKOFF_MAX,
         HALTED_CLEANUP_PATIENCE, PATIENCE, PATIENCE_BYTES_PER_SECOND, RELIEF_PATIENCE,
@@ -193,55 +191,6 @@ impl Patience {
     }
 }
 
-/// The pause before something is tried again that failed `attempts` times so far.
-pub fn backoff(attempts: u32, first: Duration, longest: Duration) -> Duration {
-    let doublings = attempts.saturating_sub(1).min(16);
-    first.saturating_mul(1 << doublings).min(longest)
-}
-
-/// What keeps an operation from getting on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trouble {
-    /// Tries that came to nothing.
-    pub tries: u32,
-    /// When the first of them did.
-    pub since: DateTime<Utc>,
-    /// What the last of them came to, for people.
-    pub reason: String,
-}
-
-impl fmt::Display for Trouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let next = Ordinal(self.tries.saturating_add(1));
-        let since = Moment(self.since);
-        write!(f, "{next} try, since {since}: {}", self.reason)
-    }
-}
-
-/// A moment, for people.
-pub struct Moment(pub DateTime<Utc>);
-
-impl fmt::Display for Moment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0.format("%Y-%m-%d %H:%M:%S UTC"))
-    }
-}
-
-struct Ordinal(u32);
-
-impl fmt::Display for Ordinal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ending = match (self.0 % 100, self.0 % 10) {
-            (11..=13, _) => "th",
-            (_, 1) => "st",
-            (_, 2) => "nd",
-            (_, 3) => "rd",
-            _ => "th",
-        };
-        write!(f, "{}{ending}", self.0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -310,41 +259,5 @@ mod tests {
         trial.count(Cause::Failure, QUICK);
         let verdict = patience.verdict(BIND, Cause::Failure, trial, trial);
         assert_eq!(verdict, Verdict::Again(STEP_BACKOFF_MAX));
-    }
-
-    #[test]
-    fn pauses_double_up_to_the_longest() {
-        let (first, longest) = (Duration::from_millis(200), Duration::from_secs(5));
-        let pauses: Vec<u64> = [1, 2, 3, 6, 1000]
-            .map(|n| u64::try_from(backoff(n, first, longest).as_millis()).expect("small"))
-            .to_vec();
-        assert_eq!(pauses, [200, 400, 800, 5000, 5000]);
-    }
-
-    #[test]
-    fn trouble_reads_like_a_sentence() {
-        let since = "2026-11-27T08:33:01.5Z".parse().expect("a moment");
-        let told = |tries| {
-            let reason = "the members are not ready: m0 does not answer".to_owned();
-            Trouble {
-                tries,
-                since,
-                reason,
-            }
-            .to_string()
-        };
-        assert_eq!(
-            told(2),
-            "3rd try, since 2026-11-27 08:33:01 UTC: the members are not ready: m0 does not answer"
-        );
-        for (tries, said) in [
-            (1, "2nd"),
-            (3, "4th"),
-            (10, "11th"),
-            (20, "21st"),
-            (111, "112th"),
-        ] {
-            assert!(told(tries).starts_with(said), "{said}");
-        }
     }
 }

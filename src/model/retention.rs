@@ -14,12 +14,13 @@ use std::cmp::Reverse;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{
-    backup::{Backup, BackupKind, BackupState, Removal},
+    backup::{Backup, BackupState, Removal},
     ids::BackupId,
     limits::{
         BACKUP_HISTORY_KEPT, DAILY_KEPT, MONTHLY_KEPT, REMOVED_BY_AGE_AT_ONCE, SAFETY_BACKUPS_MAX,
         SAFETY_KEPT, WEEKLY_KEPT,
     },
+    period::BackupKind,
 };
 
 /// What becomes of one backup.

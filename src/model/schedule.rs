@@ -6,18 +6,18 @@
 //! has none yet, else the week's, else the day's; so a week that loses its day to a month has the
 //! next one. All of it is in UTC, and nothing here knows what time it is.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::collections::BTreeMap;
 
-use chrono::{DateTime, Datelike as _, Days, NaiveDate, TimeDelta, Utc};
+use chrono::{DateTime, Days, NaiveDate, TimeDelta, Utc};
 
 use super::{
-    backup::BackupKind,
+    backoff::backoff,
     ids::InstanceId,
     limits::{
         SCHEDULE_AHEAD_MAX, SCHEDULE_BEGINS_AFTER, SCHEDULE_RETRY_FIRST, SCHEDULE_RETRY_MAX,
         SCHEDULE_WAITS,
     },
-    patience::backoff,
+    period::Period,
 };
 
 /// Minutes of a day.
@@ -54,73 +54,6 @@ pub fn slot_at(now: DateTime<Utc>, minute: u32) -> DateTime<Utc> {
 /// The first slot after `now`.
 pub fn slot_after(now: DateTime<Utc>, minute: u32) -> DateTime<Utc> {
     slot_at(now, minute) + Days::new(1)
-}
-
-/// What one scheduled backup stands for: a day, an ISO week or a calendar month. An instance has at
-/// most one backup for each that is not failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Period {
-    kind: BackupKind,
-    first_day: NaiveDate,
-}
-
-impl Period {
-    /// The periods that `day` belongs to, the one that comes first in front: month, week, day.
-    pub fn all_of(day: NaiveDate) -> [Self; 3] {
-        let into_week = Days::new(u64::from(day.weekday().num_days_from_monday()));
-        let into_month = Days::new(u64::from(day.day0()));
-        [
-            (BackupKind::Monthly, day - into_month),
-            (BackupKind::Weekly, day - into_week),
-            (BackupKind::Daily, day),
-        ]
-        .map(|(kind, first_day)| Self { kind, first_day })
-    }
-
-    /// The kind of backup that stands for it.
-    pub fn kind(self) -> BackupKind {
-        self.kind
-    }
-}
-
-impl fmt::Display for Period {
-    /// A day is `2026-11-22`, a week `2026-W47`, a month `2026-11`: the text tells the kind.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let form = match self.kind {
-            BackupKind::Monthly => "%Y-%m",
-            BackupKind::Weekly => "%G-W%V",
-            BackupKind::Daily | BackupKind::OnDemand | BackupKind::Safety => "%Y-%m-%d",
-        };
-        write!(f, "{}", self.first_day.format(form))
-    }
-}
-
-/// A text is no period.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("is no day, week or month")]
-pub struct PeriodError;
-
-impl FromStr for Period {
-    type Err = PeriodError;
-
-    fn from_str(text: &str) -> Result<Self, PeriodError> {
-        let forms = [
-            (BackupKind::Daily, text.to_owned(), "%Y-%m-%d"),
-            (BackupKind::Weekly, format!("{text}-1"), "%G-W%V-%u"),
-            (BackupKind::Monthly, format!("{text}-01"), "%Y-%m-%d"),
-        ];
-        let read = |(kind, text, form): (_, String, _)| {
-            let first_day = NaiveDate::parse_from_str(&text, form).ok()?;
-            Some(Self { kind, first_day })
-        };
-        let found = forms.into_iter().find_map(read).ok_or(PeriodError)?;
-        // One text for each: chrono also takes signs, spaces and missing zeros.
-        if found.to_string() == text {
-            Ok(found)
-        } else {
-            Err(PeriodError)
-        }
-    }
 }
 
 /// When an instance is looked at next. What was taken is not kept here: the backups themselves tell.

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::{Definition, Ending, Outcome, Step, StepError, Work, members, relief};
+use super::{Definition, Ending, Outcome, Step, StepError, Work, relief, sizes};
 use crate::{
     model::{
         defragment::{self, Storage},
@@ -63,7 +63,7 @@ async fn give_back(work: Arc<Work>) -> Result<Outcome, StepError> {
 /// A database that was full takes writes again where there is room now.
 async fn clear_alarms(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, secrets) = work.allocated().await?;
-    let fullness = members::fullness(&work, &deployment, &secrets).await?;
+    let fullness = sizes::fullness(&work, &deployment, &secrets).await?;
     if !fullness.is_closed && fullness.need() == Some(Need::Open) {
         let engine = work.engine(&deployment)?;
         engine

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::{StepError, Work, members};
+use super::{StepError, Work, sizes};
 use crate::{
     model::{
         deployment::{Deployment, DeploymentSecrets, Site},
@@ -43,7 +43,7 @@ impl<'w> Vigil<'w> {
         deployment: &'w Deployment,
         secrets: &'w DeploymentSecrets,
     ) -> Result<Self, StepError> {
-        let bytes = members::bytes_on_disk(work, deployment).await?;
+        let bytes = sizes::bytes_on_disk(work, deployment).await?;
         Ok(Self {
             work,
             deployment,

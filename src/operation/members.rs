@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::{
     Outcome, StepError, Work, bind,
     liveness::{Seen, Vigil},
+    sizes,
 };
 use crate::{
     engine::{DatabaseUser, EngineError},
@@ -16,12 +17,10 @@ use crate::{
         alert::Incident,
         binding::BindingState,
         deployment::{Access, Deployment, DeploymentSecrets, Member, Membership, Site},
-        full::Fullness,
         limits::{
             AGREEMENT_POLL, CHANGE_WAIT, CRASH_WATCH, CRASHES_MAX, DAMAGED_ENDS_MIN,
             MEMBER_BYTES_MIN, PLACE_TRIES_MAX, READY_TIMEOUT,
         },
-        observation,
         renewal::Certificates,
         repair::time_to_start,
         server::Server,
@@ -177,25 +176,6 @@ pub async fn start_as_decided(
     Ok(())
 }
 
-/// What the members say now, and how large the largest one's database is by that, in bytes.
-pub async fn observe_size(
-    work: &Work,
-    deployment: &Deployment,
-    secrets: &DeploymentSecrets,
-) -> Result<(observation::Observation, u64), StepError> {
-    let engine = work.engine(deployment)?;
-    let seen = observation::Observation {
-        members: engine.observe(Site::new(deployment, secrets)).await?,
-        observed_at: work.parts.clock.now(),
-    };
-    match seen.database_bytes() {
-        Some(bytes) => Ok((seen, bytes)),
-        None => Err(StepError::passing(
-            "no member tells how large the database is",
-        )),
-    }
-}
-
 /// Makes the members run as is decided for each of them, as far as they can: one whose data is gone
 /// is left to its repair. Waits for none.
 pub async fn start_what_can(
@@ -221,7 +201,7 @@ pub async fn await_majority(
     secrets: &DeploymentSecrets,
 ) -> Result<(), StepError> {
     let engine = work.engine(deployment)?;
-    let bytes = bytes_on_disk(work, deployment).await?;
+    let bytes = sizes::bytes_on_disk(work, deployment).await?;
     let deadline = Instant::now() + READY_TIMEOUT + time_to_start(bytes);
     loop {
         let seen = engine.observe(Site::new(deployment, secrets)).await?;
@@ -256,42 +236,6 @@ pub async fn lost(work: &Work, deployment: &Deployment) -> Result<Option<String>
         }
     }
     Ok(None)
-}
-
-/// How full a deployment's database is now.
-pub async fn fullness(
-    work: &Work,
-    deployment: &Deployment,
-    secrets: &DeploymentSecrets,
-) -> Result<Fullness, StepError> {
-    let (seen, _) = observe_size(work, deployment, secrets).await?;
-    let profile = work.engine(deployment)?.profile();
-    let is_safe = profile.full_is_safe(deployment.version);
-    let is_closed = deployment.closed_since.is_some();
-    Ok(Fullness::of(
-        &seen,
-        deployment.quota_bytes(),
-        is_safe,
-        is_closed,
-    ))
-}
-
-/// How large the largest member's database is on its disk, in bytes. It is known at once, however
-/// busy the members are.
-pub async fn bytes_on_disk(work: &Work, deployment: &Deployment) -> Result<u64, StepError> {
-    let files = work.engine(deployment)?.database_file();
-    let provisioner = &work.cluster(deployment)?.provisioner;
-    let mut largest = 0;
-    for member in &deployment.members {
-        let seen = provisioner
-            .files(&deployment.id, &member.name, files.folder)
-            .await?;
-        let databases = seen.iter().filter(|file| (files.has)(&file.name));
-        largest = databases
-            .map(|file| file.bytes_on_disk)
-            .fold(largest, u64::max);
-    }
-    Ok(largest)
 }
 
 /// Whether no member of a deployment runs.
@@ -359,7 +303,7 @@ pub async fn await_ready(
 ) -> Result<(), StepError> {
     let engine = work.engine(deployment)?;
     let provisioner = &work.cluster(deployment)?.provisioner;
-    let bytes = bytes_on_disk(work, deployment).await?;
+    let bytes = sizes::bytes_on_disk(work, deployment).await?;
     let deadline = Instant::now() + time_to_start(bytes);
     let ready = async {
         loop {

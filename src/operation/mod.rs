@@ -52,6 +52,7 @@ mod renew;
 mod repair;
 mod restore;
 pub mod runner;
+mod sizes;
 mod unbind;
 mod update;
 
@@ -120,6 +121,7 @@ impl Parts {
 }
 
 /// A placement target, as operations use it.
+#[derive(Clone)]
 pub struct ClusterParts {
     /// What runs members there.
     pub provisioner: SharedProvisioner,

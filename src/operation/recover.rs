@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 use futures::future::try_join_all;
 use tokio::time::{Instant, sleep};
 
-use super::{Definition, Ending, Outcome, Step, StepError, Work, members, restore};
+use super::{Definition, Ending, Outcome, Step, StepError, Work, members, restore, sizes};
 use crate::{
     engine::Seed,
     model::{
@@ -115,7 +115,7 @@ async fn look(work: Arc<Work>) -> Result<Outcome, StepError> {
     }
     let bytes = match &work.operation.source {
         Some(source) => source.manifest.stored.snapshot_bytes,
-        None => members::bytes_on_disk(&work, &deployment).await?,
+        None => sizes::bytes_on_disk(&work, &deployment).await?,
     };
     // The staged snapshot and one copy for each member, beside what is kept aside.
     let provisioner = &work.cluster(&deployment)?.provisioner;
@@ -155,7 +155,7 @@ async fn settle(work: Arc<Work>) -> Result<Outcome, StepError> {
         }
         other => other?,
     }
-    let bytes = members::bytes_on_disk(&work, &deployment).await?;
+    let bytes = sizes::bytes_on_disk(&work, &deployment).await?;
     let until = Instant::now() + SURVIVOR_SETTLES + time_to_start(bytes);
     while Instant::now() < until {
         if !is_running().await? {
@@ -261,7 +261,7 @@ async fn secure(work: Arc<Work>) -> Result<Outcome, StepError> {
 async fn open(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, secrets) = work.allocated().await?;
     if deployment.closed_since.is_some() {
-        let fullness = members::fullness(&work, &deployment, &secrets).await?;
+        let fullness = sizes::fullness(&work, &deployment, &secrets).await?;
         if !(fullness.is_safe_full || fullness.has_room()) {
             return Outcome::done();
         }

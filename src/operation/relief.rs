@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, sleep};
 
-use super::{Definition, Ending, Outcome, Step, StepError, Work, members};
+use super::{Definition, Ending, Outcome, Step, StepError, Work, members, sizes};
 use crate::{
     model::{
         deployment::{Access, Deployment, DeploymentSecrets, Site},
@@ -93,9 +93,9 @@ pub async fn close_if_unsafe(
         return Ok(false);
     }
     // Members may be too busy to answer, or stopped so that nobody can write any more.
-    let must_close = members::bytes_on_disk(work, deployment).await? >= deployment.quota_bytes()
+    let must_close = sizes::bytes_on_disk(work, deployment).await? >= deployment.quota_bytes()
         || members::are_stopped(work, deployment).await?
-        || members::fullness(work, deployment, secrets).await?.need() == Some(Need::Close);
+        || sizes::fullness(work, deployment, secrets).await?.need() == Some(Need::Close);
     if !must_close {
         return Ok(false);
     }
@@ -103,7 +103,7 @@ pub async fn close_if_unsafe(
     set_closed(work, deployment, true).await?;
     members::start_anew(work, Access::Certificates).await?;
     let (closed, secrets) = work.allocated().await?;
-    if members::fullness(work, &closed, &secrets).await?.is_full {
+    if sizes::fullness(work, &closed, &secrets).await?.is_full {
         let text = "The database was full, and its version checks no rights then: whoever reached \
                     it may have deleted keys, until it was closed a moment later.";
         members::tell(work, deployment, text.to_owned()).await?;
@@ -136,7 +136,7 @@ async fn forget_history(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, secrets) = guarded(&work).await?;
     // Watches count on it; whoever asks for room knows.
     let is_asked_for = work.operation.origin != GUARD;
-    let fullness = members::fullness(&work, &deployment, &secrets).await?;
+    let fullness = sizes::fullness(&work, &deployment, &secrets).await?;
     if is_asked_for || fullness.is_short() {
         let engine = work.engine(&deployment)?;
         engine
@@ -153,10 +153,10 @@ async fn give_back(work: Arc<Work>) -> Result<Outcome, StepError> {
     // count what they forgot as unused with their next write, and a full database takes none. So one that
     // is of no use as it is gives back what it may have.
     let until = Instant::now() + FORGETTING_SPREADS;
-    let mut fullness = members::fullness(&work, &deployment, &secrets).await?;
+    let mut fullness = sizes::fullness(&work, &deployment, &secrets).await?;
     while !is_asked_for && fullness.is_short() && !fullness.wants_room() && Instant::now() < until {
         sleep(FORGETTING_LOOK).await;
-        fullness = members::fullness(&work, &deployment, &secrets).await?;
+        fullness = sizes::fullness(&work, &deployment, &secrets).await?;
     }
     if is_asked_for || fullness.wants_room() || fullness.is_short() {
         let engine = work.engine(&deployment)?;
@@ -172,7 +172,7 @@ async fn open(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, secrets) = work.allocated().await?;
     members::await_ready(&work, &deployment, &secrets, access).await?;
     let (deployment, secrets) = guarded(&work).await?;
-    let fullness = members::fullness(&work, &deployment, &secrets).await?;
+    let fullness = sizes::fullness(&work, &deployment, &secrets).await?;
     let is_closed = deployment.closed_since.is_some();
     if is_closed {
         // Nobody can undo it, and whoever was in before it was closed may have left something.

@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
-use super::{Definition, Ending, Outcome, Step, StepError, Work, members};
+use super::{Definition, Ending, Outcome, Step, StepError, Work, members, sizes};
 use crate::{
     model::{
         alert::Incident,
@@ -176,7 +176,7 @@ impl Place {
     /// Waits until the new member has a vote and serves like the others; it has a time of its own for
     /// that, by how much it has to catch up.
     async fn join(&mut self, work: &Work) -> Result<(), StepError> {
-        let bytes = members::bytes_on_disk(work, &self.deployment).await?;
+        let bytes = sizes::bytes_on_disk(work, &self.deployment).await?;
         let patience = JOIN_TIMEOUT + time_to_start(bytes);
         let engine = work.engine(&self.deployment)?;
         engine

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, sleep};
 
-use super::{Definition, Ending, Outcome, Step, StepError, Work, members, relief, repair};
+use super::{Definition, Ending, Outcome, Step, StepError, Work, members, relief, repair, sizes};
 use crate::{
     model::{
         backup::BackupState,
@@ -136,7 +136,7 @@ async fn check_size(
     secrets: &DeploymentSecrets,
     goal: Shape,
 ) -> Result<(), StepError> {
-    let (seen, bytes) = members::observe_size(work, deployment, secrets).await?;
+    let (seen, bytes) = sizes::observe_size(work, deployment, secrets).await?;
     if seen.serving() < deployment.members.len() {
         return Err(StepError::passing(
             "not all members tell how large the database is",
@@ -330,7 +330,7 @@ async fn settle(
         }
         sleep(AGREEMENT_POLL).await;
     }
-    let fullness = members::fullness(work, &deployment, secrets).await?;
+    let fullness = sizes::fullness(work, &deployment, secrets).await?;
     if to.units > deployment.units || fullness.is_full && fullness.has_room() {
         engine.clear_alarms(Site::new(&deployment, secrets)).await?;
     }

@@ -9,10 +9,10 @@ use diesel::{
 
 use super::{Conn, StoreError, each, from_json, known, parse, schema::backups, to_json};
 use crate::model::{
-    backup::{Backup, BackupKind, BackupState, Manifest, Removal},
+    backup::{Backup, BackupState, Manifest, Removal},
     ids::{BackupId, DeploymentId, InstanceId},
     limits::FAILED_BACKUPS_LISTED_MAX,
-    schedule::Period,
+    period::{BackupKind, Period},
     trust::Trusted,
 };
 

@@ -22,7 +22,8 @@ use super::{
 use crate::model::{
     ids::{BackupId, BindingId, InstanceId, OperationId},
     operation::{Claim, Operation, OperationKind, OperationState, Progress, SCHEDULE, WaitsFor},
-    patience::{Trial, Trouble},
+    patience::Trial,
+    trouble::Trouble,
     trust::Trusted,
 };
 

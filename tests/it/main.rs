@@ -18,6 +18,7 @@ mod catalog;
 mod catalog_life;
 mod chromium;
 mod chromium_self;
+mod circles;
 mod client;
 mod client_stub;
 mod clock_jumps;

@@ -250,7 +250,7 @@ pub fn is_test(path: &str) -> bool {
 }
 
 /// The code without comments and without the insides of texts and characters.
-fn without_texts(text: &str) -> String {
+pub fn without_texts(text: &str) -> String {
     let chars: Vec<char> = text.chars().collect();
     let mut code = String::new();
     let mut i = 0;
@@ -314,7 +314,7 @@ fn end_of_quoted(chars: &[char], i: usize, quote: char) -> usize {
 }
 
 /// The code without what is compiled for tests alone.
-fn without_tests(code: &str) -> String {
+pub fn without_tests(code: &str) -> String {
     const MARK: &str = "#[cfg(test)]";
     let mut rest = code;
     let mut kept = String::new();
@@ -331,9 +331,9 @@ fn end_of_item(code: &str) -> usize {
     for (i, c) in code.char_indices() {
         match c {
             ';' if depth == 0 => return i + 1,
-            '{' => depth += 1,
+            '{' | '(' | '[' => depth += 1,
             '}' if depth == 1 => return i + 1,
-            '}' => depth -= 1,
+            '}' | ')' | ']' => depth -= 1,
             _ => {}
         }
     }
@@ -341,7 +341,7 @@ fn end_of_item(code: &str) -> usize {
 }
 
 /// Every path in the code, such as `std::fs::read`, those in braces made whole.
-fn paths(code: &str) -> Vec<String> {
+pub fn paths(code: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word = String::new();
     for c in code.chars() {
@@ -603,7 +603,7 @@ fn what_belongs_in_one_room_is_found_in_others() {
         ("broker/mod.rs", "use reqwest::StatusCode;"),
         ("broker/mod.rs", "fn f() -> http::StatusCode { todo!() }"),
         ("operation/backup.rs", "use etcd_client::Client;"),
-        ("app.rs", "fn f() { std::env::var(N); }"),
+        ("app/mod.rs", "fn f() { std::env::var(N); }"),
         (
             "operation/backup.rs",
             "use crate::backups::{Vault, store::BackupStore};",
@@ -644,10 +644,11 @@ fn a_file_without_a_first_sentence_or_without_an_end_is_found() {
 
 #[test]
 fn an_item_for_tests_ends_where_it_ends() {
-    let code = "a\n#[cfg(test)]\nmod tests;\nb\n#[cfg(test)]\nmod t { fn f() { {} } }\nc";
+    let code = "a\n#[cfg(test)]\nmod tests;\nb\n#[cfg(test)]\nmod t { fn f() { {} } }\nc\n\
+                #[cfg(test)]\nfn f(a: [u8; 2]) { g(); }\nd";
     let kept = without_tests(code);
     let kept: Vec<&str> = kept.split_whitespace().collect();
-    assert_eq!(kept, ["a", "b", "c"]);
+    assert_eq!(kept, ["a", "b", "c", "d"]);
     assert_eq!(
         paths("use a::{b::{c, d}, e::*};").as_slice(),
         ["use", "a::b::c", "a::b::d", "a::e"]

@@ -25,7 +25,9 @@ use crate::{
     seal::random_secret,
 };
 
-use super::security::ROOT;
+/// The administrator, as a user and as a role. etcd gives both names their meaning, and takes the
+/// common name of a client's certificate for a login.
+pub(super) const ROOT: &str = "root";
 
 /// Common name of the members' certificate; no database user is ever named so.
 pub(super) const MEMBER: &str = "member";

@@ -20,7 +20,10 @@ use crate::{
     },
 };
 
-use super::{addresses, certificates, security::ROOT};
+use super::{
+    addresses,
+    certificates::{self, ROOT},
+};
 
 /// Texts by which etcd tells why it refuses: alike in all versions, while the codes differ.
 pub(super) mod says {

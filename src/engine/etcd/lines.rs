@@ -6,7 +6,7 @@ use crate::model::{
     limits::MEMBERS,
 };
 
-use super::{NAME, addresses, snapshot_file, users};
+use super::{NAME, addresses, figures, users};
 
 /// The advisory of versions whose data a defragmentation may damage.
 const DAMAGED_BY_DEFRAGMENTATION: &str = "etcd#20271";
@@ -92,7 +92,7 @@ pub static PROFILE: Profile = Profile {
     advisories: &ADVISORIES,
     unsound_giving_back: Some(DAMAGED_BY_DEFRAGMENTATION),
     snapshot_file: "snapshot.db",
-    content: &snapshot_file::CONTENT,
+    content: &figures::CONTENT,
     url: addresses::url,
     command_line: users::command_line,
 };

@@ -13,6 +13,7 @@ mod addresses;
 mod certificates;
 mod client;
 mod damage;
+mod figures;
 mod full;
 mod lines;
 mod membership;

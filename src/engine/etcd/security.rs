@@ -4,10 +4,10 @@ use etcd_client::{AlarmAction, AlarmOptions, AlarmType, Client, GetOptions};
 
 use crate::engine::EngineError;
 
-use super::client::{Cluster, Fault, says, unless_it_says};
-
-/// The administrator, as a user and as a role. etcd gives both names their meaning.
-pub(super) const ROOT: &str = "root";
+use super::{
+    certificates::ROOT,
+    client::{Cluster, Fault, says, unless_it_says},
+};
 
 /// Revision of an etcd that was never written to.
 const FIRST_REVISION: i64 = 1;

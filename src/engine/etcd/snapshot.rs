@@ -27,7 +27,7 @@ use crate::{
 
 use super::{
     client::{Cluster, Fault},
-    snapshot_file,
+    figures,
     trailer::{TRAILER_BYTES, checked},
     verify::{count, current_revision},
 };
@@ -138,7 +138,7 @@ fn empty() -> Fault {
 async fn content(client: &Client, revision: i64) -> Option<SnapshotContent> {
     let keys = timeout(ENGINE_CALL_TIMEOUT, count(client.clone(), revision)).await;
     let keys = keys.ok()?.ok()?;
-    Some(snapshot_file::content(revision, keys))
+    Some(figures::content(revision, keys))
 }
 
 /// The snapshot's bytes. Read to the real end of the stream: the count of remaining bytes that

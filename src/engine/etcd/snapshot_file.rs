@@ -10,7 +10,6 @@ use crate::{
     model::{
         backup::SnapshotContent,
         deployment::{Deployment, Member},
-        engine::Figure,
         limits::{INSPECT_TASK_TIMEOUT, RESTORE_TASK_TIMEOUT},
         server::{Program, STAGE, Task},
         version::Version,
@@ -20,45 +19,10 @@ use crate::{
 
 use super::{
     client::Cluster,
+    figures::{content, figures, newest},
     server::{DATABASE, DATABASE_NAME, at_least, data_dir, identity_args, program},
     verify,
 };
-
-/// The figure of the newest revision in a snapshot.
-const REVISION: &str = "revision";
-/// The figure of the live keys at that revision.
-const KEYS: &str = "keys";
-
-/// What is told of a snapshot.
-pub(super) const CONTENT: [Figure; 2] = [
-    Figure {
-        name: REVISION,
-        plural: "revisions",
-        counts_changes: true,
-        words: |_, written| format!("revision {written}"),
-    },
-    Figure {
-        name: KEYS,
-        plural: "keys",
-        counts_changes: false,
-        words: |keys, written| format!("{written} key{}", if keys == 1 { "" } else { "s" }),
-    },
-];
-
-/// What is in a snapshot of `revision`.
-pub(super) fn content(revision: i64, keys: i64) -> SnapshotContent {
-    [(REVISION, revision), (KEYS, keys)].into()
-}
-
-/// The newest revision and the live keys that a manifest tells of.
-pub(super) fn figures(content: &SnapshotContent) -> Result<(i64, i64), EngineError> {
-    let figure = |name| {
-        content.get(name).ok_or_else(|| {
-            EngineError::Unexpected(format!("the backup's manifest tells of no {name}"))
-        })
-    };
-    Ok((figure(REVISION)?, figure(KEYS)?))
-}
 
 /// What is in the snapshot `staged` of a running deployment. The tool tells the newest revision among
 /// the stored entries: it is the snapshot's own, unless the newest entries were compacted away. Then
@@ -149,7 +113,7 @@ pub(super) async fn survey(
     };
     let revision = read.await;
     bench.unstage(&deployment.id, &copy).await?;
-    Ok([(REVISION, revision?)].into())
+    Ok(newest(revision?))
 }
 
 /// The newest revision in the file `staged`, by the tools of `version` in the home of a member.

@@ -27,9 +27,9 @@ use crate::{
 
 use super::{
     addresses,
-    certificates::MEMBER,
+    certificates::{MEMBER, ROOT},
     client::{Cluster, Fault, says, says_so, unless_it_says},
-    security::{ROOT, administrate},
+    security::administrate,
 };
 
 /// The gates at which changes of users wait, each for one sixteenth of all deployments.

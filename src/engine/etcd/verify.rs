@@ -6,7 +6,7 @@ use crate::{engine::EngineError, model::backup::SnapshotContent};
 
 use super::{
     client::{Cluster, Fault},
-    snapshot_file::figures,
+    figures::figures,
 };
 
 /// Live keys at `revision`.

@@ -3,12 +3,10 @@
 use serde_json::{Value, json};
 use utoipa::OpenApi;
 
-use crate::http::{
-    error::ComposeErrorBody,
-    openapi::{
-        rules::{self, Rules},
-        scalars,
-    },
+use super::error::ComposeErrorBody;
+use crate::http::openapi::{
+    rules::{self, Rules},
+    scalars,
 };
 
 const RULES: Rules = Rules {

@@ -14,7 +14,7 @@ use actix_web::{
 
 use super::{
     Api,
-    error::{ComposeError, HttpError},
+    error::HttpError,
     openapi::requests,
     origin::Client,
     request::{Body, bearer, check_basic, path_id, query, wanted_range},
@@ -38,6 +38,7 @@ mod clusters;
 mod databases;
 mod deployments;
 pub mod document;
+pub mod error;
 mod logfiles;
 mod view;
 
@@ -47,6 +48,7 @@ pub use change::{defragment, defragmentation, relieve, scale, scalings, upgrade,
 pub use clusters::{cluster, clusters, datacenters};
 pub use databases::databases;
 pub use deployments::{annotate, deployments};
+use error::ComposeError;
 pub use logfiles::{download_log, logfile, logfiles};
 use view::{Backups, DownloadableBackupBody, Embedded, InstanceBody, Recipes};
 

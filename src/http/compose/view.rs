@@ -15,7 +15,7 @@ use crate::{
         openapi::scalars::{DatabaseVersion, OwnId, PlatformId, Time, words},
     },
     model::{
-        backup::{Backup, BackupKind, BackupState},
+        backup::{Backup, BackupState},
         defragment::Storage,
         deployment::Deployment,
         engine::{KnownFault, Transition},
@@ -23,6 +23,7 @@ use crate::{
         limits::{UNIT_BYTES, UNITS_DEFAULT, UNITS_MAX},
         observation::Observation,
         operation::{Operation, OperationKind, OperationState},
+        period::BackupKind,
         retention,
         tenant::Tenant,
         version::Version,

@@ -5,12 +5,11 @@
 use std::sync::LazyLock;
 
 use actix_web::{
-    HttpRequest, HttpResponse,
+    HttpResponse,
     http::header::{CACHE_CONTROL, CONTENT_TYPE},
 };
 
-use super::PageError;
-use crate::{broker::no_such_page, seal::fingerprint};
+use crate::seal::fingerprint;
 
 /// Where assets are.
 const FOLDER: &str = "/dashboard/assets/";
@@ -79,12 +78,12 @@ pub fn paths() -> Paths {
     }
 }
 
-/// `GET /dashboard/assets/:name`
-pub async fn asset(request: HttpRequest) -> Result<HttpResponse, PageError> {
-    let asset = ASSETS.iter().find(|asset| asset.path == request.path());
-    let asset = asset.ok_or_else(no_such_page)?;
-    Ok(HttpResponse::Ok()
+/// The answer with the asset at a path; none where there is no asset.
+pub fn answer(path: &str) -> Option<HttpResponse> {
+    let asset = ASSETS.iter().find(|asset| asset.path == path)?;
+    let answer = HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, asset.content_type))
         .insert_header((CACHE_CONTROL, "public, max-age=31536000, immutable"))
-        .body(asset.content))
+        .body(asset.content);
+    Some(answer)
 }

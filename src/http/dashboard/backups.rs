@@ -8,6 +8,7 @@ use super::{
     Answer, Api,
     command::create_service,
     door::see_other,
+    error::PageError,
     form_of, id_in_path, path_of,
     plot::{Plot, Point, plot},
     shell::{Place, Shell, answer},
@@ -17,9 +18,9 @@ use super::{
 };
 use crate::{
     broker::{BackUpNow, InstanceView, RestoreOptions, RestoreRequest, Restored},
-    http::{compose, error::PageError, request::query},
+    http::{compose, request::query},
     model::{
-        backup::{Backup, BackupKind, BackupState, Manifest},
+        backup::{Backup, BackupState, Manifest},
         catalog::Placement,
         holder::Holder,
         ids::{BackupId, OperationId},
@@ -30,6 +31,7 @@ use crate::{
         },
         name,
         operation::{Operation, OperationState},
+        period::BackupKind,
         retention::expires_at,
         session::Session,
         size::size,

@@ -15,7 +15,9 @@ use askama::Template;
 use url::Url;
 
 use super::{
-    Answer, Api, PageError, form_of, path_of,
+    Answer, Api,
+    error::PageError,
+    form_of, path_of,
     shell::{Shell, answer},
 };
 use crate::{

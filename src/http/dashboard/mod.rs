@@ -14,7 +14,6 @@ use actix_web::{
 
 use super::{
     Api,
-    error::PageError,
     request::{Form, path_id},
 };
 use crate::{
@@ -25,10 +24,11 @@ use crate::{
     },
 };
 
-pub mod assets;
+mod assets;
 pub mod backups;
 mod command;
 pub mod door;
+pub mod error;
 pub mod instances;
 pub mod overview;
 mod plot;
@@ -38,7 +38,7 @@ mod state;
 pub mod versions;
 mod work;
 
-pub use shell::error_page;
+use error::PageError;
 
 /// What it is called on its pages.
 pub const PRODUCT: &str = "compose-broker";
@@ -69,6 +69,11 @@ pub async fn guarded_against_harm(
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
     Ok(response)
+}
+
+/// `GET /dashboard/assets/:name`
+pub async fn asset(request: HttpRequest) -> Answer {
+    Ok(assets::answer(request.path()).ok_or_else(no_such_page)?)
 }
 
 /// What a form of a page says that was sent in a session. Nobody else knows what the page put into it.

@@ -19,12 +19,12 @@ use crate::{
     http::{compose, error::HttpError},
     model::{
         alert::{self, Alert, Gravity},
-        backup::BackupKind,
         defragment::Storage,
         instance::{DELETE_PROTECTION, Instance, InstanceState},
         limits::{QUOTA_NEAR_PERCENT, TASKS_SHOWN},
         observation::{MemberHealth, MemberObservation, Observation},
         operation::Operation,
+        period::BackupKind,
         session::Session,
         size::size,
     },

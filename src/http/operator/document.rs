@@ -4,12 +4,12 @@ use serde_json::{Value, json};
 use utoipa::OpenApi;
 
 use crate::http::{
-    error::OsbErrorBody,
     health,
     openapi::{
         rules::{self, Rules},
         scalars,
     },
+    osb::error::OsbErrorBody,
 };
 
 const RULES: Rules = Rules {

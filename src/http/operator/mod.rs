@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use super::{
     Api,
     advisory::AdvisoryBody,
-    error::{HttpError, OsbError},
+    error::HttpError,
     openapi::{
         requests,
         scalars::{DatabaseVersion, OwnId, PlatformId, Time},
@@ -35,9 +35,12 @@ use crate::{
 
 pub mod clock;
 pub mod document;
+pub mod error;
 pub mod members;
 pub mod operations;
 pub mod volumes;
+
+use error::OperatorError;
 
 /// Where store and backup store disagree.
 #[derive(Serialize, ToSchema)]
@@ -194,7 +197,7 @@ impl From<Tenant> for OwnerBody {
     }
 }
 
-type Answer = Result<HttpResponse, OsbError>;
+type Answer = Result<HttpResponse, OperatorError>;
 
 /// Lets a request in that has the broker's credentials.
 pub async fn guard<B: MessageBody + 'static>(
@@ -205,7 +208,7 @@ pub async fn guard<B: MessageBody + 'static>(
     match check_basic(request.request(), &api) {
         Ok(()) => Ok(next.call(request).await?.map_into_left_body()),
         Err(error) => {
-            let response = OsbError(error).error_response();
+            let response = OperatorError(error).error_response();
             Ok(request.into_response(response).map_into_right_body())
         }
     }

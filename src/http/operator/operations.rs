@@ -21,7 +21,7 @@ use crate::{
         ids::{BackupId, BindingId, InstanceId, OperationId},
         operation::{OperationKind, OperationState},
         oversight::{Overseen, StepSeen},
-        patience::Trouble,
+        trouble::Trouble,
     },
 };
 

@@ -3,12 +3,10 @@
 use serde_json::{Value, json};
 use utoipa::{OpenApi, ToSchema};
 
-use crate::http::{
-    error::OsbErrorBody,
-    openapi::{
-        rules::{self, Rules},
-        scalars,
-    },
+use super::error::OsbErrorBody;
+use crate::http::openapi::{
+    rules::{self, Rules},
+    scalars,
 };
 
 const RULES: Rules = Rules {

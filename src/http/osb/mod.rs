@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::{
     Api,
-    error::{HttpError, OsbError},
+    error::HttpError,
     openapi::requests,
     request::{Body, accepts_incomplete, check_basic, is_known, path_id, query},
 };
@@ -30,9 +30,11 @@ use crate::{
 };
 
 pub mod document;
+pub mod error;
 mod view;
 
 use document::CatalogBody;
+use error::OsbError;
 use view::{
     Accepted, Done, FetchedBindingBody, Instance, InstanceAccepted, InstanceDone, InstanceMetadata,
     MaintenanceVersion,

@@ -2,13 +2,14 @@
 
 use std::collections::HashSet;
 
-use chrono::Months;
+use chrono::{Datelike as _, Months};
 use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
     backup::{Backup, BackupState},
     ids::BackupId,
+    period::BackupKind,
     retention,
 };
 
@@ -255,37 +256,6 @@ fn a_slot_is_the_newest_that_has_come() {
 }
 
 #[test]
-fn a_day_belongs_to_a_month_a_week_and_itself() {
-    for (of, expected) in [
-        ("2026-11-22", ["2026-11", "2026-W47", "2026-11-22"]),
-        ("2026-11-23", ["2026-11", "2026-W48", "2026-11-23"]),
-        ("2028-02-29", ["2028-02", "2028-W09", "2028-02-29"]),
-        // Weeks that reach over a new year belong to the year that has more of their days.
-        ("2026-12-31", ["2026-12", "2026-W53", "2026-12-31"]),
-        ("2027-01-01", ["2027-01", "2026-W53", "2027-01-01"]),
-        ("2024-12-30", ["2024-12", "2025-W01", "2024-12-30"]),
-    ] {
-        let periods = Period::all_of(day(of));
-        assert_eq!(periods.map(|p| p.to_string()), expected);
-        assert_eq!(periods.map(|p| period(&p.to_string())), periods);
-        use BackupKind::{Daily, Monthly, Weekly};
-        assert_eq!(periods.map(Period::kind), [Monthly, Weekly, Daily]);
-    }
-    for text in [
-        "",
-        "2026",
-        "2026-13",
-        "2026-W54",
-        "2027-W53",
-        "2026-02-29",
-        "2026-1",
-        "+2026-11",
-    ] {
-        assert_eq!(text.parse::<Period>(), Err(PeriodError), "{text}");
-    }
-}
-
-#[test]
 fn the_month_comes_before_the_week_and_the_week_before_the_day() {
     // 2026-05-30 is a Saturday, 2026-06-01 a Monday that begins a month.
     let mut world = World::begin(at("2026-05-29T20:00:00Z"));
@@ -330,7 +300,7 @@ fn february_has_29_days_in_a_leap_year() {
         let mut taken = Vec::new();
         while !taken.contains(&"03".to_owned()) {
             let period = world.next_day();
-            let first = period.first_day.to_string();
+            let first = period.to_string();
             taken.push(if period.kind() == BackupKind::Monthly {
                 first[5..7].to_owned()
             } else {
@@ -585,14 +555,5 @@ proptest! {
             world.next_day();
         }
         world.assert_sound();
-    }
-
-    #[test]
-    fn texts_of_periods_are_read_back(days in 0..20_000_u64) {
-        let day = day("2000-01-01") + Days::new(days);
-        for period in Period::all_of(day) {
-            prop_assert_eq!(period.to_string().parse(), Ok(period));
-            prop_assert!(Period::all_of(period.first_day).contains(&period));
-        }
     }
 }

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::model::limits::{RESTART_BACKOFF_FIRST, RESTART_BACKOFF_MAX, RESTART_BACKOFF_RESET};
+use crate::model::{
+    backoff::backoff,
+    limits::{RESTART_BACKOFF_FIRST, RESTART_BACKOFF_MAX, RESTART_BACKOFF_RESET},
+};
 
 /// Longer and longer pauses, until the member has run well for a while.
 #[derive(Debug)]
@@ -28,10 +31,8 @@ impl Backoff {
         if ran >= RESTART_BACKOFF_RESET {
             self.ends = 0;
         }
-        let pause = RESTART_BACKOFF_FIRST
-            .saturating_mul(2u32.saturating_pow(self.ends))
-            .min(RESTART_BACKOFF_MAX);
         self.ends = self.ends.saturating_add(1);
+        let pause = backoff(self.ends, RESTART_BACKOFF_FIRST, RESTART_BACKOFF_MAX);
         self.due = now + pause;
         pause
     }

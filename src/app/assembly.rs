@@ -1,0 +1,137 @@
+//! How the parts of a broker are put together.
+
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+
+use super::{Surroundings, checks::Kept, clusters::World};
+use crate::{
+    broker::{Accesses, Broker, Doorkeeper, Downloads},
+    census::ClusterCensus,
+    config::Config,
+    guard::Guard,
+    http::{Api, origin::Rates, readiness::Readiness},
+    logbook::Logbook,
+    model::secret::Credentials,
+    observer::EngineObserver,
+    operation::Parts,
+    volumes::Volumes,
+    watchdog::Watchdog,
+};
+
+/// What the parts are made of: the settings, what the broker keeps, and what it works on.
+pub(super) struct Materials<'a> {
+    pub(super) config: &'a Config,
+    pub(super) surroundings: &'a Surroundings,
+    pub(super) public_url: &'a str,
+    pub(super) kept: &'a Kept,
+    pub(super) world: &'a World,
+    pub(super) volumes: &'a Arc<Volumes>,
+}
+
+impl Materials<'_> {
+    /// The use cases.
+    pub(super) fn broker(&self) -> Arc<Broker> {
+        let config = self.config;
+        let provisioners = self.world.provisioners();
+        let doorkeeper = Doorkeeper::new(&config.keys, &self.credentials(), config.failed_sign_ins);
+        Arc::new(Broker {
+            store: self.kept.store.clone(),
+            catalog: self.kept.catalog.clone(),
+            keys: config.keys.clone(),
+            clock: self.surroundings.clock.clone(),
+            time: self.kept.time.clone(),
+            backups: self.kept.backups.clone(),
+            clusters: config.clusters.iter().map(|c| c.cluster.clone()).collect(),
+            versions: self.world.versions.clone(),
+            profiles: self.world.profiles(),
+            units_per_tenant: config.tenant_units,
+            restore_scope: config.restore_scope,
+            tenant_keys: config.tenant_keys.clone(),
+            deleted_poll: config.deleted_poll,
+            deployment_names: config.deployment_names.clone(),
+            public_url: self.public_url.to_owned(),
+            audit_days: config.audit_days,
+            certificate_life: self.surroundings.certificate_life,
+            on_demand_pause: config.on_demand_pause,
+            accesses: Accesses::default(),
+            doorkeeper,
+            downloads: Downloads::on(Handle::current()),
+            volumes: self.volumes.clone(),
+            observer: Box::new(self.observer()),
+            census: Box::new(ClusterCensus::new(provisioners.clone())),
+            logs: Box::new(Logbook::new(provisioners, self.world.engines.clone())),
+        })
+    }
+
+    fn observer(&self) -> EngineObserver {
+        EngineObserver::new(
+            self.kept.store.clone(),
+            self.config.keys.clone(),
+            self.world.engines.clone(),
+            self.world.provisioners(),
+            self.surroundings.clock.clone(),
+            Handle::current(),
+        )
+    }
+
+    /// What watches over the sizes of databases.
+    pub(super) fn guard(&self, broker: &Arc<Broker>) -> Guard {
+        Guard::new(
+            broker.clone(),
+            Box::new(self.observer()),
+            self.world.engines.clone(),
+            self.world.provisioners(),
+        )
+    }
+
+    /// What watches over members.
+    pub(super) fn watchdog(&self, broker: &Arc<Broker>) -> Watchdog {
+        Watchdog::new(
+            broker.clone(),
+            Box::new(self.observer()),
+            self.world.engines.clone(),
+            self.world.provisioners(),
+        )
+    }
+
+    /// What operations work with.
+    pub(super) fn parts(&self) -> Arc<Parts> {
+        let config = self.config;
+        Arc::new(Parts {
+            store: self.kept.store.clone(),
+            engines: self.world.engines.clone(),
+            clusters: self.world.clusters.clone(),
+            tenant_operations: config.tenant_operations,
+            backups: self.kept.backups.clone(),
+            keys: config.keys.clone(),
+            catalog: self.kept.catalog.clone(),
+            clock: self.surroundings.clock.clone(),
+            time: self.kept.time.clone(),
+            backup_grace: chrono::TimeDelta::hours(config.backup_grace_hours.into()),
+            certificate_life: self.surroundings.certificate_life,
+            public_url: self.public_url.to_owned(),
+        })
+    }
+
+    /// What the handlers of requests work with.
+    pub(super) fn api(&self, broker: &Arc<Broker>) -> Api {
+        Api {
+            broker: broker.clone(),
+            credentials: self.credentials(),
+            proxies: self.config.trusted_proxies.clone(),
+            readiness: Readiness::default(),
+            rates: Rates::new(self.config.requests_per_second),
+        }
+    }
+
+    /// Each of them lets the platform in.
+    fn credentials(&self) -> Vec<Credentials> {
+        let first = Credentials {
+            username: self.config.username.clone(),
+            password: self.config.password.clone(),
+        };
+        let more = self.config.more_credentials.iter().cloned();
+        std::iter::once(first).chain(more).collect()
+    }
+}

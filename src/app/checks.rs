@@ -1,0 +1,90 @@
+//! What the broker keeps, opened and checked: nothing is served before all of it is in order.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, SubsecRound as _, Utc};
+
+use super::{
+    ENGINES, StartError,
+    clusters::check_clusters,
+    folders,
+    seals::{check_keys, renew_seals},
+};
+use crate::{
+    backups::{Vault, store::folder::FolderStore},
+    broker::{BrokerError, CatalogRefusal, keeps_all_plans},
+    clock::Clock,
+    config::{CatalogFile, Config},
+    model::catalog::{Catalog, CatalogError, CatalogErrors, CurrentCatalog},
+    store::Store,
+    timekeeper::Timekeeper,
+};
+
+/// What the broker keeps.
+pub(super) struct Kept {
+    pub(super) store: Arc<Store>,
+    pub(super) time: Arc<Timekeeper>,
+    /// A catalog under which every instance has a plan.
+    pub(super) catalog: Arc<CurrentCatalog>,
+    pub(super) backups: Vault,
+}
+
+impl Kept {
+    /// Opens it, each part once those that tell whether it is the right one are checked.
+    pub(super) async fn open(
+        config: &Config,
+        clock: &Clock,
+        catalog: Catalog,
+    ) -> Result<Self, StartError> {
+        folders::check_before_store(config)?;
+        let store = Arc::new(Store::open(config.database_url.expose())?);
+        let checked = folders::check(&store, config, clock.now()).await?;
+        check_keys(&store, &config.keys).await?;
+        let time = Arc::new(Timekeeper::start(&store, clock.clone()).await?);
+        renew_seals(&store, &config.keys).await?;
+        check_clusters(&store, &config.clusters).await?;
+        let catalog = Arc::new(CurrentCatalog::new(check_plans(&store, catalog).await?));
+        config.keep()?;
+        let backups = FolderStore::open(config.backup_folder.clone())?;
+        let backups = Vault::over(backups.marked(checked.mark(&store).await?));
+        Ok(Self {
+            store,
+            time,
+            catalog,
+            backups,
+        })
+    }
+}
+
+/// How many services and plans a catalog has, or everything that is wrong with it.
+pub fn check_catalog(text: &str) -> Result<(usize, usize), Vec<CatalogError>> {
+    match Catalog::parse(text, &ENGINES) {
+        Ok(catalog) => Ok(catalog.counts()),
+        Err(CatalogErrors(violations)) => Err(violations),
+    }
+}
+
+/// The catalog in a file, changed when the file was.
+pub(super) fn parse_catalog(
+    file: &CatalogFile,
+    now: DateTime<Utc>,
+) -> Result<Catalog, CatalogErrors> {
+    let catalog = Catalog::parse(&file.text, &ENGINES)?;
+    Ok(match file.modified {
+        // HTTP knows whole seconds, and nothing was changed in the future.
+        Some(modified) => catalog.modified_at(modified.min(now).trunc_subsecs(0)),
+        None => catalog,
+    })
+}
+
+/// Refuses a catalog under which an instance would have no plan.
+async fn check_plans(store: &Arc<Store>, catalog: Catalog) -> Result<Catalog, StartError> {
+    let checked = store.decide(move |conn| keeps_all_plans(conn, &catalog).map(|()| catalog));
+    checked.await.map_err(|refusal| match refusal {
+        CatalogRefusal::Lost(lost) => StartError::CatalogLost(lost),
+        CatalogRefusal::Broker(BrokerError::Store(error) | BrokerError::StoreFull(error)) => {
+            error.into()
+        }
+        CatalogRefusal::Broker(error) => StartError::CatalogCheck(error),
+    })
+}

@@ -1,0 +1,233 @@
+//! The composition root: builds the parts from the configuration, starts server, runner and
+//! scheduler, and stops them.
+
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use actix_web::dev::ServerHandle;
+use tokio::task::JoinHandle;
+
+use self::{
+    assembly::Materials,
+    checks::{Kept, parse_catalog},
+    clusters::{Opened, World, tell_of_faults, warn_of_missing},
+    error::ReloadError,
+    listen::Listener,
+    tasks::Tasks,
+};
+use crate::{
+    broker::Broker,
+    config::{CatalogFile, Config},
+    engine::etcd,
+    http::tls::ServerCertificate,
+    model::{patience::Patience, renewal::CertificateLife},
+    operation::{
+        fault::{Faults, NoFaults},
+        runner::Runner,
+    },
+    scheduler,
+    volumes::Volumes,
+};
+
+mod assembly;
+mod checks;
+mod clusters;
+mod error;
+mod folders;
+mod link;
+mod listen;
+mod seals;
+mod tasks;
+
+pub use checks::check_catalog;
+pub use clusters::start_members;
+pub use error::{FolderError, StartError};
+pub use link::{LinkError, dashboard_link};
+
+/// How [`StartError`] is told in one line, with all its causes.
+pub use crate::model::failure::chain;
+
+/// What [`dashboard_link`] asks for the time.
+pub use crate::clock::Clock;
+
+/// The engines that this broker has.
+const ENGINES: [&str; 1] = [etcd::NAME];
+
+/// Instances that a message names; of more it is said that there are more.
+const NAMED_MAX: i64 = 10;
+
+/// What a broker gets from outside of its configuration.
+pub struct Surroundings {
+    /// The time of day.
+    pub clock: Clock,
+    /// Deliberate faults.
+    pub faults: Arc<dyn Faults>,
+    /// How long what fails in passing is tried again.
+    pub patience: Patience,
+    /// How long certificates of deployments live.
+    pub certificate_life: CertificateLife,
+    /// Whether what is due is asked for: scheduled backups, ends of bindings, room in full
+    /// databases, members that lost their data or hang. Tests that let days pass or databases fill
+    /// for other reasons go without.
+    pub scheduled: bool,
+}
+
+impl Surroundings {
+    /// Those that a configuration asks for.
+    pub fn of(config: &Config) -> Self {
+        let moved = config.clock_offset_file.clone().inspect(|file| {
+            log::warn!(file:% = file.display(); "the clock is moved: this is for demonstrations only");
+        });
+        Self {
+            clock: moved.map_or_else(Clock::system, Clock::moved_by),
+            ..Self::default()
+        }
+    }
+}
+
+impl Default for Surroundings {
+    fn default() -> Self {
+        Self {
+            clock: Clock::system(),
+            faults: Arc::new(NoFaults),
+            patience: Patience::default(),
+            certificate_life: CertificateLife::default(),
+            scheduled: true,
+        }
+    }
+}
+
+/// A broker that runs.
+pub struct App {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Where clients reach it.
+    pub public_url: String,
+    /// Names of an offering and a plan to begin with.
+    pub first_plan: (String, String),
+    server: ServerHandle,
+    serving: JoinHandle<io::Result<()>>,
+    tasks: Tasks,
+    certificate: Option<Arc<ServerCertificate>>,
+    broker: Arc<Broker>,
+    catalog_path: PathBuf,
+}
+
+impl App {
+    /// Builds and starts a broker. When this returns, requests are served.
+    ///
+    /// Members come first: whatever else stops the start, databases that should run do, unless it is
+    /// in doubt whose they are. What is wrong with a cluster is told in its turn.
+    pub async fn start(config: Config, surroundings: Surroundings) -> Result<Self, StartError> {
+        let url = Some(config.database_url.expose());
+        let mut opened = Opened::beyond_doubt(&config.clusters, url).await;
+        let catalog = parse_catalog(&config.catalog, surroundings.clock.now())?;
+        let first_plan = catalog.first_plan();
+        let listener = Listener::bind(&config)?;
+        let kept = Kept::open(&config, &surroundings.clock, catalog).await?;
+        opened.open_all(&config.clusters).await;
+        let world = World::new(opened, &config.clusters)?;
+        warn_of_missing(&kept.catalog.get(), &world.versions);
+        tell_of_faults(&world.profiles(), &world.versions);
+        let materials = Materials {
+            config: &config,
+            surroundings: &surroundings,
+            public_url: &listener.public_url.clone(),
+            volumes: &volumes(&config, &kept).await,
+            kept: &kept,
+            world: &world,
+        };
+        let broker = materials.broker();
+        let (address, public_url) = (listener.address, listener.public_url.clone());
+        let certificate = listener.certificate.clone();
+        let server = listener.server(materials.api(&broker))?;
+        Ok(Self {
+            address,
+            public_url,
+            first_plan,
+            server: server.handle(),
+            tasks: tasks(&materials, &broker),
+            serving: tokio::spawn(server),
+            certificate,
+            broker,
+            catalog_path: config.catalog.path,
+        })
+    }
+
+    /// Reads anew what may change while the broker runs. What cannot be used is told, and the old
+    /// stays in use.
+    pub async fn reload(&self) {
+        match self.reload_catalog().await {
+            Ok(()) => log::info!("the catalog was read anew"),
+            Err(error) => log::error!("the catalog stays what it was: {}", chain(&error)),
+        }
+        if let Some(certificate) = &self.certificate {
+            match certificate.reload() {
+                Ok(()) => log::info!("the listener's certificate was read anew"),
+                Err(error) => log::error!(
+                    "the listener's certificate stays what it was: {}",
+                    chain(&error)
+                ),
+            }
+        }
+    }
+
+    async fn reload_catalog(&self) -> Result<(), ReloadError> {
+        let file = CatalogFile::read(&self.catalog_path)?;
+        let catalog = parse_catalog(&file, self.broker.clock.now())?;
+        self.broker.replace_catalog(catalog).await?;
+        warn_of_missing(&self.broker.catalog.get(), &self.broker.versions);
+        Ok(())
+    }
+
+    /// Waits until server, runner or scheduler ends by itself, which only happens when something is
+    /// badly wrong: then nothing may be promised any more.
+    pub async fn failed(&mut self) -> io::Error {
+        tokio::select! {
+            served = &mut self.serving => match served {
+                Ok(Err(error)) => error,
+                _ => io::Error::other("the server ended"),
+            },
+            what = self.tasks.ended() => io::Error::other(format!("the {what} ended")),
+        }
+    }
+
+    /// Stops for good: the process ends then. The store stays open until it does: with its last
+    /// connection SQLite would remove the log of the database, and with it the room that the next start
+    /// needs where the disk is full.
+    pub async fn end(self) {
+        std::mem::forget(self.broker.clone());
+        self.stop().await;
+    }
+
+    /// Stops: requests that run are answered, operations are left for the next start, members go
+    /// on.
+    pub async fn stop(self) {
+        self.server.stop(true).await;
+        self.tasks.stop().await;
+        self.broker.note_all_counted().await;
+    }
+}
+
+/// The volumes, looked at once.
+async fn volumes(config: &Config, kept: &Kept) -> Arc<Volumes> {
+    let volumes = Arc::new(Volumes::of(kept.store.clone(), folders::places(config)));
+    let clusters: Vec<_> = config.clusters.iter().map(|c| c.cluster.clone()).collect();
+    volumes.begin(&clusters).await;
+    volumes
+}
+
+/// Begins what works beside the server.
+fn tasks(of: &Materials<'_>, broker: &Arc<Broker>) -> Tasks {
+    let mut tasks = Tasks::new();
+    if of.surroundings.scheduled {
+        tasks.begin("scheduler", |stop| scheduler::run(broker.clone(), stop));
+        tasks.begin("guard", |stop| of.guard(broker).run(stop));
+        tasks.begin("watchdog", |stop| of.watchdog(broker).run(stop));
+    }
+    tasks.begin("timekeeper", |stop| of.kept.time.clone().run(stop));
+    tasks.begin("look at the volumes", |stop| of.volumes.clone().run(stop));
+    let (faults, patience) = (of.surroundings.faults.clone(), of.surroundings.patience);
+    let runner = Runner::new(of.parts(), faults, patience);
+    tasks.begin("runner", |stop| runner.run(stop));
+    tasks
+}

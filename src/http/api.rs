@@ -1,0 +1,23 @@
+//! What handlers have at hand.
+
+use std::sync::Arc;
+
+use super::{origin::Rates, readiness::Readiness};
+use crate::{
+    broker::Broker,
+    model::{proxy::TrustedProxies, secret::Credentials},
+};
+
+/// What the handlers work with.
+pub struct Api {
+    /// The use cases.
+    pub broker: Arc<Broker>,
+    /// The platforms' credentials; each of them lets in.
+    pub credentials: Vec<Credentials>,
+    /// Whose word counts about where a request comes from.
+    pub proxies: TrustedProxies,
+    /// What was found when somebody last asked whether the broker is ready.
+    pub readiness: Readiness,
+    /// How many requests are taken of each client; absent: any number.
+    pub rates: Option<Rates>,
+}
