@@ -434,8 +434,8 @@ fn the_form_of_a_manifest() {
       "version": "3.5.16",
       "units": 1,
       "content": {
-        "revision": 1234,
-        "keys": 56
+        "keys": 56,
+        "revision": 1234
       },
       "stored": {
         "snapshot_bytes": 20512,
