@@ -250,7 +250,7 @@ impl Broker {
         let instance = manifest.instance_id.clone();
         let taken = self.store.read(move |conn| {
             let taken = store::instance::find(conn, &instance)?.is_some();
-            Ok(taken || taken_port(conn, &deployment)?.is_some())
+            Ok(taken || store::deployment::held_by_another(conn, &deployment)?.is_some())
         });
         Ok(!taken.await?)
     }
@@ -381,21 +381,11 @@ fn check_free(
             instance.id.as_str()
         )));
     }
-    match taken_port(conn, deployment)? {
+    match store::deployment::held_by_another(conn, deployment)? {
         None => Ok(()),
-        Some(port) => Err(BrokerError::Conflict(format!(
-            "port {port} of its members is another deployment's"
+        Some(address) => Err(BrokerError::Conflict(format!(
+            "port {} of its members is another deployment's",
+            address.port
         ))),
     }
-}
-
-/// A port of the members that another deployment holds.
-fn taken_port(
-    conn: &mut store::Conn<'_>,
-    deployment: &Deployment,
-) -> Result<Option<u16>, store::StoreError> {
-    let held = store::deployment::addresses(conn)?;
-    let mut own = deployment.members.iter().flat_map(|m| m.addresses.values());
-    let taken = own.find(|address| held.contains(address));
-    Ok(taken.map(|address| address.port))
 }

@@ -9,6 +9,7 @@ use crate::{
         limits::VERSION_BYTES_MAX,
         observation::MemberHealth,
         operation::Operation,
+        sentence::capitalized,
         version::Version,
     },
     store::StoreError,
@@ -184,8 +185,5 @@ fn sentence(text: &str) -> String {
     if !word.chars().all(char::is_alphabetic) {
         return format!("{text}.");
     }
-    let mut letters = text.chars();
-    let first = letters.next().map(char::to_uppercase);
-    let capital: String = first.into_iter().flatten().collect();
-    format!("{capital}{}.", letters.as_str())
+    format!("{}.", capitalized(text))
 }

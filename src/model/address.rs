@@ -5,6 +5,8 @@ use core::{
     net::{IpAddr, Ipv6Addr},
 };
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// Where a port of a member is reached.
@@ -25,6 +27,16 @@ impl fmt::Display for Address {
             false => write!(f, "{host}:{port}"),
         }
     }
+}
+
+/// Addresses on `host` by the names of their ports: `numbers` in the order of `names`.
+pub fn by_name(host: &str, names: &[&str], numbers: &[u16]) -> BTreeMap<String, Address> {
+    let at = |port: &u16| Address {
+        host: host.to_owned(),
+        port: *port,
+    };
+    let names = names.iter().map(|name| (*name).to_owned());
+    names.zip(numbers.iter().map(at)).collect()
 }
 
 /// What is one place on the net: an address of version 4, or the 2^64 around one of version 6, since

@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use super::{
-    address::Address,
+    address::{self, Address},
     backup::SnapshotContent,
     deployment::{Deployment, Member},
     version::{UpgradeRefusal, Version, VersionRefusal},
@@ -235,12 +235,7 @@ impl Profile {
     /// The addresses of a member whose ports are these on `host`, in the order of
     /// [`Profile::ports`].
     pub fn addresses(&self, host: &str, ports: &[u16]) -> BTreeMap<String, Address> {
-        let at = |port: &u16| Address {
-            host: host.to_owned(),
-            port: *port,
-        };
-        let names = self.ports.iter().map(|name| (*name).to_owned());
-        names.zip(ports.iter().map(at)).collect()
+        address::by_name(host, self.ports, ports)
     }
 
     /// Where applications find a member.

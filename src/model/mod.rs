@@ -43,6 +43,7 @@ pub mod repair;
 pub mod retention;
 pub mod schedule;
 pub mod secret;
+pub mod sentence;
 pub mod server;
 pub mod session;
 pub mod size;

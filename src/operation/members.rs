@@ -83,9 +83,7 @@ async fn reserve(work: &Work, placed: Deployment) -> Result<bool, StepError> {
     let secrets = engine.generate_secrets(&placed, &certificates, now)?;
     let sealed = work.seal(&placed.seal_context(), &secrets)?;
     work.write(move |conn| {
-        let taken = store::deployment::addresses(conn)?;
-        let mut wanted = placed.members.iter().flat_map(|m| m.addresses.values());
-        if wanted.any(|address| taken.contains(address)) {
+        if store::deployment::held_by_another(conn, &placed)?.is_some() {
             return Ok(false);
         }
         store::deployment::allocate(conn, &placed, &sealed)?;

@@ -91,6 +91,10 @@ impl Place {
         })
     }
 
+    fn site(&self) -> Site<'_> {
+        Site::new(&self.deployment, &self.secrets)
+    }
+
     fn name(&self) -> &str {
         &self.deployment.members[self.index].name
     }
@@ -105,9 +109,7 @@ impl Place {
         let deadline = Instant::now() + CHANGE_WAIT;
         loop {
             let seen = Observation {
-                members: engine
-                    .observe(Site::new(&self.deployment, &self.secrets))
-                    .await?,
+                members: engine.observe(self.site()).await?,
                 observed_at: work.parts.clock.now(),
             };
             if seen.majority_without(self.index) {
@@ -130,19 +132,14 @@ impl Place {
         let provisioner = &work.cluster(&self.deployment)?.provisioner;
         let heir = (self.index + 1) % self.deployment.members.len();
         // The others would find a leader by themselves, only later.
-        if let Err(error) = engine
-            .hand_over(Site::new(&self.deployment, &self.secrets), heir)
-            .await
-        {
+        if let Err(error) = engine.hand_over(self.site(), heir).await {
             log::info!(operation:% = work.operation.id; "{}", chain(&error));
         }
         provisioner
             .stop(&self.deployment.id, self.name(), Duration::ZERO)
             .await?;
         self.check_others(work).await?;
-        engine
-            .remove_member(Site::new(&self.deployment, &self.secrets), self.index)
-            .await?;
+        engine.remove_member(self.site(), self.index).await?;
         Ok(())
     }
 
@@ -157,9 +154,7 @@ impl Place {
         self.check_others(work).await?;
         self.set_membership(work, Membership::Joining).await?;
         let engine = work.engine(&self.deployment)?;
-        engine
-            .add_member(Site::new(&self.deployment, &self.secrets), self.index)
-            .await?;
+        engine.add_member(self.site(), self.index).await?;
         Ok(())
     }
 
@@ -179,13 +174,7 @@ impl Place {
         let bytes = sizes::bytes_on_disk(work, &self.deployment).await?;
         let patience = JOIN_TIMEOUT + time_to_start(bytes);
         let engine = work.engine(&self.deployment)?;
-        engine
-            .join(
-                Site::new(&self.deployment, &self.secrets),
-                self.index,
-                patience,
-            )
-            .await?;
+        engine.join(self.site(), self.index, patience).await?;
         let access = self.deployment.access();
         members::await_ready(work, &self.deployment, &self.secrets, access).await?;
         self.set_membership(work, Membership::Joined).await?;

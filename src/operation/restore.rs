@@ -64,10 +64,15 @@ fn manifest(work: &Work) -> Result<&Manifest, StepError> {
         .manifest)
 }
 
+/// The snapshot's name on the stage.
+fn staged_name(work: &Work, deployment: &Deployment) -> Result<&'static str, StepError> {
+    Ok(work.engine(deployment)?.profile().snapshot_file)
+}
+
 /// Puts the snapshot on the stage. It is checked on the way: what is damaged is not staged.
 async fn fetch(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, _) = work.allocated().await?;
-    let staged = work.engine(&deployment)?.profile().snapshot_file;
+    let staged = staged_name(&work, &deployment)?;
     stage_backup(&work, &deployment, staged).await?;
     Outcome::done()
 }
@@ -101,7 +106,7 @@ pub async fn stage_backup(
 
 async fn seed(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, _) = work.allocated().await?;
-    let staged = work.engine(&deployment)?.profile().snapshot_file;
+    let staged = staged_name(&work, &deployment)?;
     seed_members(&work, &deployment, Seed::Snapshot(staged)).await?;
     Outcome::done()
 }
@@ -129,7 +134,7 @@ pub async fn seed_members(
 async fn start(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, _) = work.allocated().await?;
     members::start(&work, Access::Certificates).await?;
-    let staged = work.engine(&deployment)?.profile().snapshot_file;
+    let staged = staged_name(&work, &deployment)?;
     let provisioner = &work.cluster(&deployment)?.provisioner;
     provisioner.unstage(&deployment.id, staged).await?;
     Outcome::done()

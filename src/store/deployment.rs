@@ -305,6 +305,16 @@ pub fn set_members(
     Ok(())
 }
 
+/// An address of a deployment's members that another one holds.
+pub fn held_by_another(
+    conn: &mut Conn<'_>,
+    deployment: &Deployment,
+) -> Result<Option<Address>, StoreError> {
+    let held = addresses(conn)?;
+    let mut own = deployment.members.iter().flat_map(|m| m.addresses.values());
+    Ok(own.find(|address| held.contains(*address)).cloned())
+}
+
 /// The addresses that deployments hold.
 pub fn addresses(conn: &mut Conn<'_>) -> Result<HashSet<Address>, StoreError> {
     let held: Vec<(String, i32)> = each!(conn, |c| ports::table

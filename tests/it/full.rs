@@ -303,15 +303,10 @@ async fn alerts_of_grave_things(broker: &TestBroker, of: &Value) -> Vec<String> 
         .collect()
 }
 
-/// Waits for an alert that says so.
-async fn says(broker: &TestBroker, of: &Value, what: &str) {
-    eventually(what, || async {
-        let told = alerts_of_grave_things(broker, of).await;
-        told.iter()
-            .any(|message| message.contains(what))
-            .then_some(())
-    })
-    .await;
+/// Whether an alert says so.
+async fn is_told(broker: &TestBroker, of: &Value, what: &str) -> bool {
+    let told = alerts_of_grave_things(broker, of).await;
+    told.iter().any(|message| message.contains(what))
 }
 
 async fn is_closed_and_says_so(broker: &TestBroker, credentials: &Value) {
@@ -319,7 +314,9 @@ async fn is_closed_and_says_so(broker: &TestBroker, credentials: &Value) {
     // more, and the next write closes it again.
     eventually("a database that is closed and says so", || async {
         let closed = "nobody but the broker is let in: the database is full";
-        says(broker, credentials, closed).await;
+        if !is_told(broker, credentials, closed).await {
+            return None;
+        }
         let refused = timeout(CALL, async {
             let mut client = etcd::connect_to(credentials, "uri").await?;
             client.get(SECRET, None).await
@@ -362,7 +359,9 @@ async fn is_relieved(broker: &TestBroker, credentials: &Value) {
 /// While it is filled on, as above.
 async fn is_full_and_says_so(broker: &TestBroker, credentials: &Value) {
     eventually("a database that is full and says so", || async {
-        says(broker, credentials, "NOSPACE").await;
+        if !is_told(broker, credentials, "NOSPACE").await {
+            return None;
+        }
         let mut client = etcd::connect_to(credentials, "uri").await.ok()?;
         client.get(SECRET, None).await.expect("readable");
         let refused = client.put("/more", vec![7; 1_000_000], None).await;

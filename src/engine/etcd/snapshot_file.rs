@@ -10,6 +10,7 @@ use crate::{
     model::{
         backup::SnapshotContent,
         deployment::{Deployment, Member},
+        failure::chain,
         limits::{INSPECT_TASK_TIMEOUT, RESTORE_TASK_TIMEOUT},
         server::{Program, STAGE, Task},
         version::Version,
@@ -112,7 +113,9 @@ pub(super) async fn survey(
         inspect(deployment, member, version, &copy, bench).await
     };
     let revision = read.await;
-    bench.unstage(&deployment.id, &copy).await?;
+    if let Err(error) = bench.unstage(&deployment.id, &copy).await {
+        log::warn!(deployment:% = deployment.id; "{}", chain(&error));
+    }
     Ok(newest(revision?))
 }
 

@@ -33,6 +33,7 @@ use crate::{
         operation::{Operation, OperationState},
         period::BackupKind,
         retention::expires_at,
+        sentence::capitalized,
         session::Session,
         size::size,
     },
@@ -446,12 +447,7 @@ fn row(view: &InstanceView, backup: &Backup, options: &[(BackupId, RestoreOption
 fn content(view: &InstanceView, manifest: Option<&Manifest>) -> String {
     let told = view.profile.zip(manifest);
     let words = told.map(|(profile, m)| profile.content_in_words(&m.content, number));
-    let words = words.unwrap_or_default();
-    let mut letters = words.chars();
-    let first = letters.next();
-    first.map_or_else(String::new, |first| {
-        format!("{}{}", first.to_uppercase(), letters.as_str())
-    })
+    capitalized(&words.unwrap_or_default())
 }
 
 fn restore_of(view: &InstanceView, backup: &Backup, options: &RestoreOptions) -> Options {

@@ -57,7 +57,7 @@ use super::{FileSeen, Observation, Provisioner, ProvisionerError};
 use crate::{
     folder::FolderId,
     model::{
-        address::Address,
+        address::{self, Address},
         failure::chain,
         ids::DeploymentId,
         limits::{CHUNK_BYTES, CLUSTER_LOCK_WAIT, LAST_WORDS_BYTES_MAX, PROCESS_POLL},
@@ -365,27 +365,21 @@ impl Provisioner for LocalProvisioner {
         ports: &[&'static str],
         taken: &HashSet<Address>,
     ) -> Result<Vec<BTreeMap<String, Address>>> {
-        let at = |port| Address {
-            host: self.host.clone(),
-            port,
-        };
-        let range = self.ports.first..=self.ports.last;
-        let candidates: Vec<u16> = range.filter(|port| !taken.contains(&at(*port))).collect();
-        let needed = members.len() * ports.len();
+        let own = taken.iter().filter(|address| address.host == self.host);
+        let taken: HashSet<u16> = own.map(|address| address.port).collect();
+        let (range, needed) = (self.ports, members.len() * ports.len());
         let free: Vec<u16> = blocking(move || {
-            let free = candidates.into_iter().filter(|port| ports::is_free(*port));
+            let free = (range.first..=range.last)
+                .filter(|port| !taken.contains(port) && ports::is_free(*port));
             Ok(free.take(needed).collect())
         })
         .await?;
         if free.len() < needed {
             return Err(ProvisionerError::NoFreePort);
         }
-        let named = |free: &[u16]| {
-            let addresses = free.iter().map(|port| at(*port));
-            let names = ports.iter().map(|name| (*name).to_owned());
-            names.zip(addresses).collect()
-        };
-        Ok(free.chunks_exact(ports.len()).map(named).collect())
+        let of_members = free.chunks_exact(ports.len());
+        let named = of_members.map(|free| address::by_name(&self.host, ports, free));
+        Ok(named.collect())
     }
 
     async fn room_for(&self, bytes: u64) -> Result<()> {

@@ -29,10 +29,7 @@ fn tenant() -> DatabaseUser {
 
 async fn look(lab: &Lab) -> Fullness {
     let seen = Observation {
-        members: Etcd
-            .observe(Site::new(&lab.deployment, &lab.secrets))
-            .await
-            .expect("a look"),
+        members: Etcd.observe(lab.site()).await.expect("a look"),
         observed_at: chrono::DateTime::UNIX_EPOCH,
     };
     let is_safe = PROFILE.full_is_safe(lab.deployment.version);
@@ -86,9 +83,7 @@ async fn lets_strangers_say_that_it_is_full_as_is_told_of_it(version: &str) {
     assert_eq!(said.is_ok(), told, "{}", message(said));
     assert_eq!(look(&lab).await.is_full, told);
     for _ in 0..2 {
-        Etcd.clear_alarms(Site::new(&lab.deployment, &lab.secrets))
-            .await
-            .expect("cleared");
+        Etcd.clear_alarms(lab.site()).await.expect("cleared");
     }
     assert!(!look(&lab).await.is_full);
 }
@@ -101,24 +96,18 @@ async fn gives_unused_storage_back(version: &str) {
         root.put(key, vec![7; 100_000], None).await.expect("put");
     }
     let before = look(&lab).await.database_bytes.expect("a size");
-    let deleted = Etcd.delete_keys(Site::new(&lab.deployment, &lab.secrets), "/old/");
+    let deleted = Etcd.delete_keys(lab.site(), "/old/");
     assert_eq!(deleted.await.expect("deleted"), 30);
-    let none = Etcd
-        .delete_keys(Site::new(&lab.deployment, &lab.secrets), "")
-        .await;
+    let none = Etcd.delete_keys(lab.site(), "").await;
     assert!(matches!(none, Err(EngineError::Unexpected(_))));
     for _ in 0..2 {
-        Etcd.forget_history(Site::new(&lab.deployment, &lab.secrets))
-            .await
-            .expect("forgotten");
-        Etcd.give_back(Site::new(&lab.deployment, &lab.secrets))
-            .await
-            .expect("given back");
+        Etcd.forget_history(lab.site()).await.expect("forgotten");
+        Etcd.give_back(lab.site()).await.expect("given back");
     }
     let after = look(&lab).await.database_bytes.expect("a size");
     assert!(after < before / 2, "{after} of {before}");
     // One alone does so only while the others serve.
-    let alone = || Etcd.give_back_of(Site::new(&lab.deployment, &lab.secrets), 0);
+    let alone = || Etcd.give_back_of(lab.site(), 0);
     lab.pause(2);
     let refused = alone().await;
     assert!(
@@ -169,7 +158,7 @@ async fn finds_whoever_came_in(version: &str) {
     lab.stop();
     lab.start(Access::Certificates).await;
     lab.deployment.closed_since = Some(chrono::DateTime::UNIX_EPOCH);
-    let restore = || Etcd.restore_users(Site::new(&lab.deployment, &lab.secrets), &users, &others);
+    let restore = || Etcd.restore_users(lab.site(), &users, &others);
     let found = restore().await.expect("restored");
     for what in ["switched off", "\"eve\"", "\"backdoor\"", "tenant", "ada"] {
         assert!(

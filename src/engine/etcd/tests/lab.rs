@@ -154,9 +154,7 @@ impl Lab {
             self.restart(index).await;
         }
         let before = self.newest_files(Etcd.checkpoints());
-        Etcd.fill_logs(Site::new(&self.deployment, &self.secrets))
-            .await
-            .expect("filled");
+        Etcd.fill_logs(self.site()).await.expect("filled");
         let newer = |lab: &Self| {
             let now = lab.newest_files(Etcd.checkpoints());
             now.iter().zip(&before).all(|(now, before)| now > before)
@@ -227,7 +225,7 @@ impl Lab {
 
     /// Waits until the members agree on a line.
     pub async fn agree_on(&self, version: Version) {
-        let agreed = || Etcd.agreed_version(Site::new(&self.deployment, &self.secrets));
+        let agreed = || Etcd.agreed_version(self.site());
         while !agreed().await.expect("a version").same_line(&version) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -319,16 +317,16 @@ impl Lab {
         fs::write(self.folder.path().join(name), content).expect("staged");
     }
 
+    /// The deployment, entered as was decided.
+    pub fn site(&self) -> Site<'_> {
+        Site::new(&self.deployment, &self.secrets)
+    }
+
     pub async fn describe(&self, content: &[u8], known: Option<&SnapshotContent>) -> Description {
         self.put_on_stage("described", content);
-        Etcd.describe(
-            Site::new(&self.deployment, &self.secrets),
-            "described",
-            known,
-            self,
-        )
-        .await
-        .expect("described")
+        Etcd.describe(self.site(), "described", known, self)
+            .await
+            .expect("described")
     }
 
     pub async fn restore(&self, content: &[u8]) {
@@ -359,9 +357,7 @@ impl Lab {
     }
 
     pub async fn snapshot(&self) -> Snapshot {
-        Etcd.snapshot(Site::new(&self.deployment, &self.secrets))
-            .await
-            .expect("a snapshot")
+        Etcd.snapshot(self.site()).await.expect("a snapshot")
     }
 
     /// A client of the first member that nobody logged in.

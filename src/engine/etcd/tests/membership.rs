@@ -87,7 +87,7 @@ async fn ends_alarms_of_a_member_that_is_replaced(lab: &mut Lab) {
     root.alarm(AlarmAction::Activate, AlarmType::Corrupt, Some(options))
         .await
         .expect("an alarm");
-    let seen = Etcd.observe(Site::new(&lab.deployment, &lab.secrets)).await;
+    let seen = Etcd.observe(lab.site()).await;
     let seen = seen.expect("a look");
     let differ: Vec<bool> = seen.iter().map(|member| member.differs()).collect();
     assert_eq!(differ, [false, true, false]);
@@ -158,9 +158,7 @@ const HARMS: [Harm; 6] = [
 async fn tells_by_last_words_what_cannot_be_used(version: &str) {
     let mut lab = Lab::secured(version, 3).await;
     // Only a leader that was told by the member what it has notices that it has less.
-    Etcd.hand_over(Site::new(&lab.deployment, &lab.secrets), 0)
-        .await
-        .expect("handed over");
+    Etcd.hand_over(lab.site(), 0).await.expect("handed over");
     let mut root = lab.root().await;
     for index in 0..30 {
         let value = vec![b'a' + index; 3000];
@@ -196,9 +194,7 @@ async fn tells_by_last_words_what_cannot_be_used(version: &str) {
     // So does one that was removed while it was away.
     fs::remove_dir_all(&data).expect("removed");
     copy(&good, &data);
-    Etcd.remove_member(Site::new(&lab.deployment, &lab.secrets), 2)
-        .await
-        .expect("removed");
+    Etcd.remove_member(lab.site(), 2).await.expect("removed");
     lab.begin(2);
     let words = lab.last_words(2).await;
     assert!(Etcd.tells_damage(&words), "{version}: {words}");
@@ -216,7 +212,7 @@ async fn tells_by_last_words_what_cannot_be_used(version: &str) {
 async fn gives_signs_of_life(version: &str) {
     let mut lab = Lab::secured(version, 3).await;
     let alive = async |lab: &Lab| {
-        let alive = Etcd.alive(Site::new(&lab.deployment, &lab.secrets)).await;
+        let alive = Etcd.alive(lab.site()).await;
         alive.expect("asked")
     };
     assert_eq!(alive(&lab).await, [true; 3]);

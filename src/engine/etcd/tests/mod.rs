@@ -85,9 +85,7 @@ fn user(name: &str, password: &str) -> DatabaseUser {
 }
 
 async fn add_user(lab: &Lab, user: &DatabaseUser) {
-    Etcd.add_user(Site::new(&lab.deployment, &lab.secrets), user)
-        .await
-        .expect("added");
+    Etcd.add_user(lab.site(), user).await.expect("added");
 }
 
 async fn fill(client: &mut Client, keys: std::ops::Range<usize>) {
@@ -131,7 +129,7 @@ async fn secures_a_new_deployment_and_serves_its_users(version: &str) {
 }
 
 async fn observed(lab: &Lab) -> Vec<MemberHealth> {
-    let seen = Etcd.observe(Site::new(&lab.deployment, &lab.secrets)).await;
+    let seen = Etcd.observe(lab.site()).await;
     let members = seen.expect("a look");
     members.into_iter().map(|member| member.health).collect()
 }
@@ -247,9 +245,7 @@ async fn one_user(lab: &Lab) {
     }
 
     for _ in 0..2 {
-        Etcd.remove_user(Site::new(&lab.deployment, &lab.secrets), "ada")
-            .await
-            .expect("removed");
+        Etcd.remove_user(lab.site(), "ada").await.expect("removed");
     }
     assert!(message(ada.get("key", None).await) != "no error");
     assert!(message(lab.login("ada", "second").await).contains("authentication failed"));
@@ -304,7 +300,7 @@ async fn many_users(lab: &Lab) {
     client.put("key", "value", None).await.expect("put");
     let removed = users
         .iter()
-        .map(|user| Etcd.remove_user(Site::new(&lab.deployment, &lab.secrets), &user.name));
+        .map(|user| Etcd.remove_user(lab.site(), &user.name));
     for removed in join_all(removed).await {
         removed.expect("removed");
     }

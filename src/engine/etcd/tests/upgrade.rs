@@ -40,9 +40,7 @@ async fn writes_its_whole_state_down_when_told_to(version: &str) {
     lab.start(Access::Passwords).await;
     let newest = |lab: &Lab| lab.newest_files(Etcd.checkpoints());
     let at_first = newest(&lab);
-    Etcd.fill_logs(Site::new(&lab.deployment, &lab.secrets))
-        .await
-        .expect("filled");
+    Etcd.fill_logs(lab.site()).await.expect("filled");
     let begun = Instant::now();
     while newest(&lab)
         .iter()
@@ -64,9 +62,7 @@ async fn tells_of_learners_and_of_users_without_a_password(from: &str) {
     let lab = Lab::secured(from, 3).await;
     let newest = version("3.7.99");
     let obstacles = || async {
-        let found = Etcd
-            .obstacles(Site::new(&lab.deployment, &lab.secrets), newest)
-            .await;
+        let found = Etcd.obstacles(lab.site(), newest).await;
         found.expect("asked")
     };
     add_user(&lab, &user("ada", "password")).await;
@@ -123,15 +119,13 @@ async fn goes_back(from: &str, to: &str) {
     lab.agree_on(version(from)).await;
 
     for _ in 0..2 {
-        Etcd.begin_way_back(Site::new(&lab.deployment, &lab.secrets), version(to))
+        Etcd.begin_way_back(lab.site(), version(to))
             .await
             .expect("begun");
     }
     lab.become_version(version(to)).await;
     for _ in 0..2 {
-        Etcd.end_way_back(Site::new(&lab.deployment, &lab.secrets))
-            .await
-            .expect("ended");
+        Etcd.end_way_back(lab.site()).await.expect("ended");
     }
     lab.agree_on(version(to)).await;
     let mut ada = lab.login("ada", "password").await.expect("logged in");
@@ -140,9 +134,7 @@ async fn goes_back(from: &str, to: &str) {
 
     lab.checkpoint().await;
     lab.become_version(version(from)).await;
-    Etcd.end_way_back(Site::new(&lab.deployment, &lab.secrets))
-        .await
-        .expect("nothing to end");
+    Etcd.end_way_back(lab.site()).await.expect("nothing to end");
     lab.agree_on(version(from)).await;
     let mut ada = lab.login("ada", "password").await.expect("logged in");
     assert_eq!(ada.get("key 7", None).await.expect("got").count(), 1);
@@ -158,9 +150,7 @@ async fn a_cluster_with_a_replaced_member_goes_up_the_ladder() {
     fill(&mut ada, 0..5).await;
     lab.replace(2).await;
     for to in ["3.5.35", "3.6.16", "3.7.3"].map(version) {
-        let obstacles = Etcd
-            .obstacles(Site::new(&lab.deployment, &lab.secrets), to)
-            .await;
+        let obstacles = Etcd.obstacles(lab.site(), to).await;
         assert_eq!(obstacles.expect("asked"), [], "{to}");
         if PROFILE.checkpoints(lab.deployment.version, to) {
             lab.checkpoint().await;
