@@ -1,6 +1,7 @@
 //! A broker for one test, in this process: its own folder, its own ports, nothing left afterwards.
 
 use std::{
+    collections::VecDeque,
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -74,15 +75,17 @@ pub fn new_folder() -> PathBuf {
     folder.expect("a folder").keep()
 }
 
-/// A range of ports that no other broker of a test on this machine has, as long as there are some;
-/// whatever else is in use is passed over.
+/// A range of ports that no other broker of a test on this machine has. When all are taken, this
+/// process gives again what it gave longest ago: that broker has ended, or has its members' ports. Two
+/// that choose ports of one range at the same moment take them from each other.
 pub fn port_range() -> String {
     let random = u16::try_from(uuid::Uuid::new_v4().as_u128() % u128::from(RANGES));
     let random = random.expect("a small number");
     let others = (0..RANGES).map(|i| (random + i) % RANGES);
     let mut others = others.filter(|range| *range != FORMER_RANGE);
     let any = if random == FORMER_RANGE { 0 } else { random };
-    let first = FIRST_PORT + others.find(|i| is_ours_now(*i)).unwrap_or(any) * PORTS;
+    let range = others.find(|i| is_ours_now(*i)).or_else(longest_ours);
+    let first = FIRST_PORT + range.unwrap_or(any) * PORTS;
     format!("{first}-{}", first + PORTS - 1)
 }
 
@@ -94,17 +97,30 @@ pub async fn have_former_ports() {
     .await;
 }
 
+/// The ranges that this process has taken, with their locks, the one that was given longest ago in
+/// front.
+static OURS: Mutex<VecDeque<(u16, File)>> = Mutex::new(VecDeque::new());
+
 /// Takes a range for as long as this process lives, unless somebody has it.
 fn is_ours_now(range: u16) -> bool {
-    static OURS: Mutex<Vec<File>> = Mutex::new(Vec::new());
     let folder = std::env::temp_dir().join("compose-broker-test-ports");
     let _ = fs::create_dir(&folder);
     let lock = File::create(folder.join(range.to_string())).expect("a file to lock");
     let is_ours = lock.try_lock().is_ok();
     if is_ours {
-        OURS.lock().expect("our locks").push(lock);
+        let mut ours = OURS.lock().expect("our locks");
+        ours.push_back((range, lock));
     }
     is_ours
+}
+
+/// Gives the range again that this process gave longest ago.
+fn longest_ours() -> Option<u16> {
+    let mut ours = OURS.lock().expect("our locks");
+    let place = ours.iter().position(|(range, _)| *range != FORMER_RANGE)?;
+    let (range, lock) = ours.remove(place)?;
+    ours.push_back((range, lock));
+    Some(range)
 }
 
 /// Waits until `look` gives something.
