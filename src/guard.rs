@@ -272,7 +272,7 @@ impl Guard {
         let Some(provisioner) = self.provisioners.get(&deployment.cluster) else {
             return found;
         };
-        let wanted = engine.database_file();
+        let wanted = engine.profile().database_file;
         for member in &deployment.members {
             let seen = provisioner
                 .files(&deployment.id, &member.name, wanted.folder)

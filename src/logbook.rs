@@ -85,7 +85,7 @@ impl Logs for Logbook {
             let begun = begun.await.map_err(LogError::new)?;
             Ok(begun.map(|(printed, engine)| {
                 let clean = move |lines: std::io::Result<String>| {
-                    lines.map(|lines| Bytes::from(engine.without_secrets(&lines)))
+                    lines.map(|lines| Bytes::from((engine.profile().without_secrets)(&lines)))
                 };
                 printed.map(clean).boxed()
             }))

@@ -326,7 +326,7 @@ impl Looker {
 
     async fn remains(&self, deployment: &Deployment) -> Result<Vec<Remains>, LookError> {
         let seen = self.ask(deployment).await?;
-        let serving = seen.serving() * 2 > seen.members.len();
+        let serving = seen.is_usable();
         let engine = self.engine(deployment)?;
         let provisioner = self
             .provisioners
@@ -400,14 +400,13 @@ impl Looker {
 
     async fn ask(&self, deployment: &Deployment) -> Result<Observation, LookError> {
         // As it is now: its members may have been allocated since it was asked for.
+        let engine = self.engine(deployment)?;
         let members = match self.find(deployment).await? {
-            Some((deployment, secrets)) => {
-                let engine = self.engine(&deployment)?;
-                engine.observe(Site::new(&deployment, &secrets)).await?
-            }
+            Some((deployment, secrets)) => engine.observe(Site::new(&deployment, &secrets)).await?,
             None => Vec::new(),
         };
         Ok(Observation {
+            needed: engine.profile().members_needed,
             members,
             observed_at: self.clock.now(),
         })
@@ -425,7 +424,7 @@ async fn data_left(
     let lost = observed
         .iter()
         .any(|m| m.member == member.name && m.has_lost_data);
-    let wanted = engine.database_file();
+    let wanted = engine.profile().database_file;
     let files = provisioner
         .files(&deployment.id, &member.name, wanted.folder)
         .await?;

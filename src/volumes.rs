@@ -38,6 +38,7 @@ pub struct Place {
 pub struct Volumes {
     store: Arc<Store>,
     places: Vec<Place>,
+    members: usize,
     seen: Mutex<Vec<Volume>>,
     rooms: Mutex<Vec<Room>>,
 }
@@ -53,10 +54,13 @@ struct Room {
 
 impl Volumes {
     /// Knows of nothing yet.
-    pub fn of(store: Arc<Store>, places: Vec<Place>) -> Self {
+    ///
+    /// `members`: those of each instance; where engines differ, the most.
+    pub fn of(store: Arc<Store>, places: Vec<Place>, members: usize) -> Self {
         Self {
             store,
             places,
+            members,
             seen: Mutex::default(),
             rooms: Mutex::default(),
         }
@@ -77,7 +81,7 @@ impl Volumes {
             .iter()
             .filter(|(id, _)| *id != cluster && holds(room, id));
         Some(others.fold(room.bytes, |left, (_, placed)| {
-            left.saturating_sub(placed.bytes())
+            left.saturating_sub(placed.bytes(self.members))
         }))
     }
 
@@ -89,13 +93,32 @@ impl Volumes {
             log::warn!("{NOT_MEASURED}: {error}");
         }
         for room in self.rooms().iter() {
-            warn_of_promises(room, clusters);
+            self.warn_of_promises(room, clusters);
         }
         for volume in self.seen().iter().filter(|volume| volume.is_shared()) {
             log::warn!(
                 "one volume holds {}: when one of them fills it, the others suffer too; give each a \
                  volume of its own",
                 volume.content()
+            );
+        }
+    }
+
+    /// Tells where the operator promises more than a volume has.
+    fn warn_of_promises(&self, room: &Room, clusters: &[Cluster]) {
+        let here = |cluster: &&Cluster| room.clusters.contains(&cluster.id);
+        let promised = clusters
+            .iter()
+            .filter(here)
+            .filter_map(|c| c.capacity_units);
+        let promised: u64 = promised.map(u64::from).sum();
+        let there = Placed::units_at_most(room.bytes, self.members);
+        if promised > there {
+            let names: Vec<String> = room.clusters.iter().map(|id| format!("{id:?}")).collect();
+            log::warn!(
+                "capacity_units promises {promised} unit(s) on the volume of cluster {}, which has room \
+                 for {there}: it can fill up",
+                names.join(", ")
             );
         }
     }
@@ -266,25 +289,6 @@ fn bytes_in(folder: &Path) -> io::Result<u64> {
     Ok(bytes)
 }
 
-/// Tells where the operator promises more than a volume has.
-fn warn_of_promises(room: &Room, clusters: &[Cluster]) {
-    let here = |cluster: &&Cluster| room.clusters.contains(&cluster.id);
-    let promised = clusters
-        .iter()
-        .filter(here)
-        .filter_map(|c| c.capacity_units);
-    let promised: u64 = promised.map(u64::from).sum();
-    let there = Placed::units_at_most(room.bytes);
-    if promised > there {
-        let names: Vec<String> = room.clusters.iter().map(|id| format!("{id:?}")).collect();
-        log::warn!(
-            "capacity_units promises {promised} unit(s) on the volume of cluster {}, which has room \
-             for {there}: it can fill up",
-            names.join(", ")
-        );
-    }
-}
-
 /// The volume of a folder, and its room.
 fn look_at_one(folder: &Path) -> io::Result<(u64, Space)> {
     let device = fs::metadata(folder)?.dev();
@@ -299,6 +303,8 @@ fn look_at_one(folder: &Path) -> io::Result<(u64, Space)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const MEMBERS: usize = 3;
 
     #[tokio::test]
     async fn what_is_placed_counts_once_and_for_all_clusters_of_a_volume() {
@@ -316,7 +322,7 @@ mod tests {
         let written = 1024 * 1024;
         fs::write(places[0].folder.join("members/file"), vec![1; written]).expect("a file");
         assert!(bytes_in(&places[0].folder).expect("a size") >= written as u64);
-        let volumes = Volumes::of(store, places.to_vec());
+        let volumes = Volumes::of(store, places.to_vec(), MEMBERS);
         assert_eq!(
             volumes.bytes_for("a", &[]),
             None,
@@ -331,7 +337,7 @@ mod tests {
         };
         let placed = [("a", one), ("b", Placed::default()), ("elsewhere", one)];
         assert_eq!(volumes.bytes_for("a", &placed), Some(bytes));
-        let left = bytes.saturating_sub(one.bytes());
+        let left = bytes.saturating_sub(one.bytes(MEMBERS));
         assert_eq!(volumes.bytes_for("b", &placed), Some(left));
         let seen = volumes.seen();
         assert_eq!(seen.len(), 1, "{seen:?}");

@@ -188,7 +188,7 @@ impl Watchdog {
             self.is_new(deployment, None);
             return Ok(());
         }
-        let Some((place, because)) = next_repair(&patients) else {
+        let Some((place, because)) = next_repair(&patients, seen.needed) else {
             let text = "Members lost their data, and too few serve without them. The operator can \
                         recover the database from what is left, or from a backup.";
             return self.tell_once(deployment, text).await;
@@ -245,7 +245,7 @@ impl Watchdog {
                 "no member gives a sign of life, and all their processes run: look at the machine \
                  and its disk. None is ended, since nothing tells that it would come back");
         }
-        let Some(place) = next_hung(&members, patience) else {
+        let Some(place) = next_hung(&members, engine.profile().members_needed, patience) else {
             return Ok(());
         };
         let name = &deployment.members[place].name;
@@ -330,7 +330,7 @@ async fn damage(
         return Ok(None);
     }
     let words = provisioner.last_words(&deployment.id, &member.name).await?;
-    let tells = words.is_some_and(|words| engine.tells_damage(&words));
+    let tells = words.is_some_and(|words| (engine.profile().tells_damage)(&words));
     Ok(tells.then_some(Damage::Damaged))
 }
 
@@ -341,7 +341,7 @@ async fn bytes_on_disk(
     engine: &SharedEngine,
     provisioner: &SharedProvisioner,
 ) -> u64 {
-    let wanted = engine.database_file();
+    let wanted = engine.profile().database_file;
     let mut largest = 0;
     for member in &deployment.members {
         let seen = provisioner

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chrono::{DateTime, SubsecRound as _, Utc};
 
 use super::{
-    ENGINES, StartError,
+    StartError, Surroundings,
     clusters::check_clusters,
     folders,
     seals::{check_keys, renew_seals},
@@ -58,18 +58,19 @@ impl Kept {
 
 /// How many services and plans a catalog has, or everything that is wrong with it.
 pub fn check_catalog(text: &str) -> Result<(usize, usize), Vec<CatalogError>> {
-    match Catalog::parse(text, &ENGINES) {
+    match Catalog::parse(text, &Surroundings::default().engine_names()) {
         Ok(catalog) => Ok(catalog.counts()),
         Err(CatalogErrors(violations)) => Err(violations),
     }
 }
 
-/// The catalog in a file, changed when the file was.
+/// The catalog in a file, changed when the file was. Its plans are of these engines.
 pub(super) fn parse_catalog(
     file: &CatalogFile,
+    engines: &[&str],
     now: DateTime<Utc>,
 ) -> Result<Catalog, CatalogErrors> {
-    let catalog = Catalog::parse(&file.text, &ENGINES)?;
+    let catalog = Catalog::parse(&file.text, engines)?;
     Ok(match file.modified {
         // HTTP knows whole seconds, and nothing was changed in the future.
         Some(modified) => catalog.modified_at(modified.min(now).trunc_subsecs(0)),

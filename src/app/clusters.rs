@@ -32,10 +32,13 @@ pub(super) struct World {
 
 impl World {
     /// Fails when a cluster could not be opened, or has no version of any engine.
-    pub(super) fn new(opened: Opened, locals: &[LocalCluster]) -> Result<Self, StartError> {
-        let engines: BTreeMap<String, SharedEngine> = [Arc::new(etcd::Etcd) as SharedEngine]
-            .map(|e| (e.name().to_owned(), e))
-            .into();
+    pub(super) fn new(
+        opened: Opened,
+        engines: &[SharedEngine],
+        locals: &[LocalCluster],
+    ) -> Result<Self, StartError> {
+        let named = engines.iter().map(|e| (e.name().to_owned(), e.clone()));
+        let engines: BTreeMap<String, SharedEngine> = named.collect();
         let clusters = opened.all()?;
         let versions = versions(&engines, &clusters);
         check_versions(&versions, locals)?;
@@ -52,6 +55,12 @@ impl World {
         engines
             .map(|(name, engine)| (name.clone(), engine.profile()))
             .collect()
+    }
+
+    /// Members of an instance of the engine that has most.
+    pub(super) fn members_at_most(&self) -> usize {
+        let members = self.engines.values().map(|e| e.profile().members);
+        members.max().unwrap_or_default()
     }
 
     /// What runs members, by the id of the cluster.
@@ -153,7 +162,7 @@ pub(super) async fn check_clusters(
 /// Starts the members that should run, where the broker itself cannot be started for its settings:
 /// nobody looks after them until one is. What is wrong with a cluster, the next start tells.
 pub async fn start_members(clusters: &[LocalCluster]) {
-    Opened::beyond_doubt(clusters, None).await;
+    Opened::beyond_doubt(clusters, None, BTreeMap::new()).await;
 }
 
 async fn open_cluster(local: &LocalCluster) -> Result<Arc<LocalProvisioner>, StartError> {
@@ -186,14 +195,24 @@ async fn open_cluster(local: &LocalCluster) -> Result<Arc<LocalProvisioner>, Sta
 #[derive(Default)]
 pub(super) struct Opened {
     clusters: BTreeMap<String, ClusterParts>,
+    /// What runs the members of a cluster that this machine does not.
+    given: BTreeMap<String, SharedProvisioner>,
     /// Why some were not, by the id of the cluster.
     failures: BTreeMap<String, StartError>,
 }
 
 impl Opened {
     /// Opens those of the clusters that are beyond doubt the broker's own, `url` being its database.
-    pub(super) async fn beyond_doubt(clusters: &[LocalCluster], url: Option<&str>) -> Self {
-        let mut opened = Self::default();
+    /// Clusters whose provisioner is `given`, by id, need none of their own.
+    pub(super) async fn beyond_doubt(
+        clusters: &[LocalCluster],
+        url: Option<&str>,
+        given: BTreeMap<String, SharedProvisioner>,
+    ) -> Self {
+        let mut opened = Self {
+            given,
+            ..Self::default()
+        };
         opened
             .open_all(folders::beyond_doubt(clusters, url).await)
             .await;
@@ -213,7 +232,7 @@ impl Opened {
         if self.clusters.contains_key(id) || self.failures.contains_key(id) {
             return;
         }
-        let provisioner = match open_cluster(local).await {
+        let provisioner = match self.provisioner(local).await {
             Ok(provisioner) => provisioner,
             Err(error) => {
                 self.failures.insert(id.clone(), error);
@@ -226,6 +245,13 @@ impl Opened {
             operations_at_once: limit.and_then(Result::ok),
         };
         self.clusters.insert(id.clone(), parts);
+    }
+
+    async fn provisioner(&self, local: &LocalCluster) -> Result<SharedProvisioner, StartError> {
+        match self.given.get(&local.cluster.id) {
+            Some(given) => Ok(given.clone()),
+            None => Ok(open_cluster(local).await?),
+        }
     }
 
     /// All of them; fails when one could not be opened.

@@ -1,7 +1,7 @@
 //! The composition root: builds the parts from the configuration, starts server, runner and
 //! scheduler, and stops them.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use actix_web::dev::ServerHandle;
 use tokio::task::JoinHandle;
@@ -17,13 +17,14 @@ use self::{
 use crate::{
     broker::Broker,
     config::{CatalogFile, Config},
-    engine::etcd,
+    engine::{SharedEngine, etcd},
     http::tls::ServerCertificate,
     model::{patience::Patience, renewal::CertificateLife},
     operation::{
         fault::{Faults, NoFaults},
         runner::Runner,
     },
+    provisioner::SharedProvisioner,
     scheduler,
     volumes::Volumes,
 };
@@ -49,9 +50,6 @@ pub use crate::model::failure::chain;
 /// What [`dashboard_link`] asks for the time.
 pub use crate::clock::Clock;
 
-/// The engines that this broker has.
-const ENGINES: [&str; 1] = [etcd::NAME];
-
 /// Instances that a message names; of more it is said that there are more.
 const NAMED_MAX: i64 = 10;
 
@@ -69,6 +67,10 @@ pub struct Surroundings {
     /// databases, members that lost their data or hang. Tests that let days pass or databases fill
     /// for other reasons go without.
     pub scheduled: bool,
+    /// The kinds of databases that there are.
+    pub engines: Vec<SharedEngine>,
+    /// What runs the members of a cluster, by its id; of others, this machine does.
+    pub provisioners: BTreeMap<String, SharedProvisioner>,
 }
 
 impl Surroundings {
@@ -84,6 +86,12 @@ impl Surroundings {
     }
 }
 
+impl Surroundings {
+    fn engine_names(&self) -> Vec<&'static str> {
+        self.engines.iter().map(|engine| engine.name()).collect()
+    }
+}
+
 impl Default for Surroundings {
     fn default() -> Self {
         Self {
@@ -92,6 +100,8 @@ impl Default for Surroundings {
             patience: Patience::default(),
             certificate_life: CertificateLife::default(),
             scheduled: true,
+            engines: vec![Arc::new(etcd::Etcd)],
+            provisioners: BTreeMap::new(),
         }
     }
 }
@@ -119,20 +129,22 @@ impl App {
     /// in doubt whose they are. What is wrong with a cluster is told in its turn.
     pub async fn start(config: Config, surroundings: Surroundings) -> Result<Self, StartError> {
         let url = Some(config.database_url.expose());
-        let mut opened = Opened::beyond_doubt(&config.clusters, url).await;
-        let catalog = parse_catalog(&config.catalog, surroundings.clock.now())?;
+        let given = surroundings.provisioners.clone();
+        let mut opened = Opened::beyond_doubt(&config.clusters, url, given).await;
+        let engines = surroundings.engine_names();
+        let catalog = parse_catalog(&config.catalog, &engines, surroundings.clock.now())?;
         let first_plan = catalog.first_plan();
         let listener = Listener::bind(&config)?;
         let kept = Kept::open(&config, &surroundings.clock, catalog).await?;
         opened.open_all(&config.clusters).await;
-        let world = World::new(opened, &config.clusters)?;
+        let world = World::new(opened, &surroundings.engines, &config.clusters)?;
         warn_of_missing(&kept.catalog.get(), &world.versions);
         tell_of_faults(&world.profiles(), &world.versions);
         let materials = Materials {
             config: &config,
             surroundings: &surroundings,
             public_url: &listener.public_url.clone(),
-            volumes: &volumes(&config, &kept).await,
+            volumes: &volumes(&config, &kept, world.members_at_most()).await,
             kept: &kept,
             world: &world,
         };
@@ -173,7 +185,8 @@ impl App {
 
     async fn reload_catalog(&self) -> Result<(), ReloadError> {
         let file = CatalogFile::read(&self.catalog_path)?;
-        let catalog = parse_catalog(&file, self.broker.clock.now())?;
+        let engines: Vec<&str> = self.broker.profiles.keys().map(String::as_str).collect();
+        let catalog = parse_catalog(&file, &engines, self.broker.clock.now())?;
         self.broker.replace_catalog(catalog).await?;
         warn_of_missing(&self.broker.catalog.get(), &self.broker.versions);
         Ok(())
@@ -209,8 +222,9 @@ impl App {
 }
 
 /// The volumes, looked at once.
-async fn volumes(config: &Config, kept: &Kept) -> Arc<Volumes> {
-    let volumes = Arc::new(Volumes::of(kept.store.clone(), folders::places(config)));
+async fn volumes(config: &Config, kept: &Kept, members: usize) -> Arc<Volumes> {
+    let places = folders::places(config);
+    let volumes = Arc::new(Volumes::of(kept.store.clone(), places, members));
     let clusters: Vec<_> = config.clusters.iter().map(|c| c.cluster.clone()).collect();
     volumes.begin(&clusters).await;
     volumes

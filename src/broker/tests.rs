@@ -155,7 +155,7 @@ impl Office {
         let known = KnownTime::begin(&clock.read());
         let time = Timekeeper::knowing(store.clone(), clock.clone(), known);
         let broker = Broker {
-            volumes: Arc::new(Volumes::of(store.clone(), Vec::new())),
+            volumes: Arc::new(Volumes::of(store.clone(), Vec::new(), 3)),
             audit_days: None,
             certificate_life: CertificateLife::default(),
             on_demand_pause: Duration::ZERO,

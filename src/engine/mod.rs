@@ -125,28 +125,93 @@ pub struct DatabaseUser {
     pub rights: Rights,
 }
 
-/// Files that an engine's member has, below its home.
+/// Which secrets an engine makes.
 #[derive(Debug, Clone, Copy)]
-pub struct FilesOfMember {
-    /// Their folder, seen from the member's home.
-    pub folder: &'static str,
-    /// Whether a file of that name is one.
-    pub has: fn(&str) -> bool,
+pub enum Issue<'a> {
+    /// All of them, for a new deployment, whose members have their addresses.
+    First,
+    /// What a renewal makes anew.
+    Renewal {
+        /// The secrets as they are.
+        secrets: &'a DeploymentSecrets,
+        /// What is renewed.
+        what: Renewal,
+    },
 }
 
-/// How applications reach a deployment as one user.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConnectionStrings {
-    /// One URI for each member; the first is the main one.
-    pub uris: Vec<Secret>,
-    /// A command line for people.
-    pub cli: Secret,
+/// What a deployment holds that is made safe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holding {
+    /// Nothing: it is new.
+    Nothing,
+    /// A backup, with the users and roles of its source.
+    Backup,
 }
 
-/// A kind of database.
+/// What becomes of one member's part in the cluster of a running deployment. Each is fine when it is so
+/// already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemberChange {
+    /// It becomes the leader. It must be up to date, as one is that serves.
+    Lead,
+    /// It leaves the cluster that the others are; it does not run any more. Alarms of members that are
+    /// no more end.
+    Leave,
+    /// The others take a new one in at the place where the old one has left. It has no vote yet where
+    /// the version knows of that.
+    Enter,
+    /// The new one has a vote, which it gets when it has caught up with the others; that is waited for.
+    Vote {
+        /// The most time that it may take.
+        patience: Duration,
+    },
+}
+
+/// What members need on their way to another line of versions and back, beside being started as that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passage {
+    /// They get something to write into their logs that changes nothing of what the database holds:
+    /// those that are [checkpointing](crate::model::deployment::Member::checkpointing) write their
+    /// state down after it.
+    FillLogs,
+    /// Members that have all agreed on a newer line may go back to that of this version, one by one.
+    BeginWayBack(Version),
+    /// The way back ends: members agree on newer lines again. Fine when there is none under way.
+    EndWayBack,
+}
+
+/// What gives a database room again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relief<'a> {
+    /// Every key that begins with this is deleted.
+    DeleteKeys(&'a str),
+    /// The history is forgotten: what it took becomes unused storage.
+    ForgetHistory,
+    /// Unused storage is given back, member by member, the leader last. A member serves nobody
+    /// meanwhile.
+    GiveBack,
+    /// The same of the member at this place alone, and only while all members serve: an earlier call
+    /// that broke off may go on at another one, which then stands still.
+    GiveBackOf(usize),
+    /// A deployment that was full takes writes again.
+    ClearAlarms,
+}
+
+/// What becomes of one database user.
+#[derive(Debug, Clone, Copy)]
+pub enum UserChange<'a> {
+    /// It is there, has its rights and may do nothing else; one that is there already gets the given
+    /// password.
+    Add(&'a DatabaseUser),
+    /// It is not there any more, nor what was made for it alone. What it already listens to may go on
+    /// until its connection ends.
+    Remove(&'a str),
+}
+
+/// A kind of database. What can be said of it without asking a member is in its [`Profile`].
 #[async_trait]
 pub trait Engine: Send + Sync {
-    /// What is known of the engine: its versions, and which may follow which.
+    /// What is known of the engine: its versions, which may follow which, its files and its words.
     fn profile(&self) -> &'static Profile;
 
     /// The engine's name, as in catalogs, manifests and folders.
@@ -154,22 +219,12 @@ pub trait Engine: Send + Sync {
         self.profile().name
     }
 
-    /// New secrets for a new deployment, whose members have their addresses. `certificates`: how long
-    /// those are good for, seen from `now`.
-    fn generate_secrets(
+    /// The secrets of a deployment. `certificates`: how long those are good for from then on, seen from
+    /// `now`.
+    fn secrets(
         &self,
         deployment: &Deployment,
-        certificates: &Certificates,
-        now: DateTime<Utc>,
-    ) -> Result<DeploymentSecrets, EngineError>;
-
-    /// The secrets of a deployment after a renewal. `certificates`: how long those are good for from
-    /// then on, seen from `now`.
-    fn renew_secrets(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-        what: Renewal,
+        issue: Issue<'_>,
         certificates: &Certificates,
         now: DateTime<Utc>,
     ) -> Result<DeploymentSecrets, EngineError>;
@@ -207,118 +262,35 @@ pub trait Engine: Send + Sync {
     /// Waits for [`LISTEN_TIMEOUT`](crate::model::limits::LISTEN_TIMEOUT) at the most until a
     /// member that was just started listens for the others. Members are started one after the
     /// other with this in between. It never fails: what is wrong with a member that does not
-    /// listen, [`Engine::wait_until_ready`] finds out.
-    async fn wait_until_listening(&self, member: &Member);
+    /// listen, [`Engine::ready`] finds out.
+    async fn listening(&self, member: &Member);
 
     /// Waits until all members serve and agree on a leader.
-    async fn wait_until_ready(&self, site: Site<'_>) -> Result<(), EngineError>;
+    async fn ready(&self, site: Site<'_>) -> Result<(), EngineError>;
 
-    /// Makes a new, empty deployment safe: an administrator with the secret password, and no
-    /// entry without a password from then on. Fails when anybody else left a trace before.
+    /// Makes a deployment safe.
     ///
-    /// With [`Access::Passwords`](crate::model::deployment::Access::Passwords) somebody may have come in before and listen from then on, without
-    /// a trace. Only a deployment that ran with [`Access::Certificates`](crate::model::deployment::Access::Certificates) until it was secured, and
-    /// was started anew afterwards, is the broker's own for certain.
-    async fn secure_new(&self, site: Site<'_>) -> Result<(), EngineError>;
-
-    /// Makes a restored deployment safe while it runs with [`Access::Certificates`](crate::model::deployment::Access::Certificates): a new
+    /// Of a new one ([`Holding::Nothing`]): an administrator with the secret password, and no entry
+    /// without a password from then on. Fails when anybody else left a trace before. With
+    /// [`Access::Passwords`](crate::model::deployment::Access::Passwords) somebody may have come in
+    /// before and listen from then on, without a trace. Only a deployment that ran with
+    /// [`Access::Certificates`](crate::model::deployment::Access::Certificates) until it was secured,
+    /// and was started anew afterwards, is the broker's own for certain.
+    ///
+    /// Of a restored one ([`Holding::Backup`]), which runs with `Access::Certificates`: a new
     /// administrator password, every other user and role gone, alarms disarmed.
-    async fn secure_restored(&self, site: Site<'_>) -> Result<(), EngineError>;
+    async fn secure(&self, site: Site<'_>, holding: Holding) -> Result<(), EngineError>;
 
     /// Compares what a restored deployment holds with what its backup's manifest says.
-    async fn verify_content(
-        &self,
-        site: Site<'_>,
-        expected: &SnapshotContent,
-    ) -> Result<(), EngineError>;
+    async fn verify(&self, site: Site<'_>, expected: &SnapshotContent) -> Result<(), EngineError>;
 
-    /// Makes the member at place `heir` the leader of a running deployment. It must be up to date,
-    /// as one is that serves.
-    async fn hand_over(&self, site: Site<'_>, heir: usize) -> Result<(), EngineError>;
-
-    /// The version that the members of a running deployment have agreed to work by: the oldest one
-    /// among them, raised by themselves a moment after the last of them runs a newer one. Only its
-    /// line counts. From then on no member can be taken back to an older line.
-    async fn agreed_version(&self, site: Site<'_>) -> Result<Version, EngineError>;
-
-    /// What is in the way of taking the members of a running deployment to `to`; empty when nothing
-    /// is.
-    async fn obstacles(&self, site: Site<'_>, to: Version) -> Result<Vec<Obstacle>, EngineError>;
-
-    /// Takes the member at `place`, which does not run any more, out of the cluster that the others
-    /// are; ends alarms of members that are no more. One that has left is fine.
-    async fn remove_member(&self, site: Site<'_>, place: usize) -> Result<(), EngineError>;
-
-    /// Has the others take a new member in at `place`, where the old one has left. It has no vote yet
-    /// where the version knows of that. One that is in already is fine.
-    async fn add_member(&self, site: Site<'_>, place: usize) -> Result<(), EngineError>;
-
-    /// Waits, for `patience` at the most, until the new member at `place` has a vote, which it gets
-    /// when it has caught up with the others.
-    async fn join(
-        &self,
-        site: Site<'_>,
-        place: usize,
-        patience: Duration,
-    ) -> Result<(), EngineError>;
+    /// The state of the members of a running deployment. A member that does not answer is an
+    /// observation like others; what fails is asking at all.
+    async fn observe(&self, site: Site<'_>) -> Result<Vec<MemberObservation>, EngineError>;
 
     /// Whether each member gives a sign of life, in member order. One needs neither a leader nor the
     /// others for that.
     async fn alive(&self, site: Site<'_>) -> Result<Vec<bool>, EngineError>;
-
-    /// Whether a member that has ended tells by its last words that it cannot use what it kept, and
-    /// never will. False for whatever may pass.
-    fn tells_damage(&self, printed: &str) -> bool;
-
-    /// Where a member that is [checkpointing](crate::model::deployment::Member::checkpointing)
-    /// leaves its whole state, each time in a file of a later name.
-    fn checkpoints(&self) -> FilesOfMember;
-
-    /// Gives running members something to write into their logs that changes nothing of what the
-    /// database holds: those that are checkpointing write their state down after it.
-    async fn fill_logs(&self, site: Site<'_>) -> Result<(), EngineError>;
-
-    /// Lets members that have all agreed on a newer line go back to that of `to`, one by one.
-    async fn begin_way_back(&self, site: Site<'_>, to: Version) -> Result<(), EngineError>;
-
-    /// Ends the way back: members agree on newer lines again. Fine when there is none under way.
-    async fn end_way_back(&self, site: Site<'_>) -> Result<(), EngineError>;
-
-    /// The file that is a member's database. Its length is never less than what the members call
-    /// the database's size; what it has on the disk is that size, where the disk has no holes of its
-    /// own.
-    fn database_file(&self) -> FilesOfMember;
-
-    /// Forgets the database's history: what it took becomes unused storage.
-    async fn forget_history(&self, site: Site<'_>) -> Result<(), EngineError>;
-
-    /// Gives unused storage back, member by member, the leader last. A member serves nobody
-    /// meanwhile.
-    async fn give_back(&self, site: Site<'_>) -> Result<(), EngineError>;
-
-    /// The same of the member at `place` alone, and only while all members serve: an earlier call that
-    /// broke off may go on at another one, which then stands still.
-    async fn give_back_of(&self, site: Site<'_>, place: usize) -> Result<(), EngineError>;
-
-    /// Deletes every key that begins with `prefix`; returns how many.
-    async fn delete_keys(&self, site: Site<'_>, prefix: &str) -> Result<u64, EngineError>;
-
-    /// Puts right whoever may enter a running deployment: its administrator and `users`, with their
-    /// passwords and rights, and nobody else but `others`, who may be there or not. Returns what
-    /// was not so before, one sentence each, without secrets.
-    async fn restore_users(
-        &self,
-        site: Site<'_>,
-        users: &[DatabaseUser],
-        others: &[String],
-    ) -> Result<Vec<String>, EngineError>;
-
-    /// Lets a deployment take writes again that was full before it got more storage.
-    async fn clear_alarms(&self, site: Site<'_>) -> Result<(), EngineError>;
-
-    /// How the members of a running deployment fare. A member that does not answer is an
-    /// observation like others; what fails is asking at all.
-    async fn observe(&self, site: Site<'_>) -> Result<Vec<MemberObservation>, EngineError>;
 
     /// Begins a snapshot of a running deployment.
     async fn snapshot(&self, site: Site<'_>) -> Result<Snapshot, EngineError>;
@@ -333,20 +305,41 @@ pub trait Engine: Send + Sync {
         bench: &dyn Workbench,
     ) -> Result<Description, EngineError>;
 
-    /// Makes a user that has its rights and may do nothing else; one that is there already gets
-    /// the given password.
-    async fn add_user(&self, site: Site<'_>, user: &DatabaseUser) -> Result<(), EngineError>;
+    /// The version that the members of a running deployment have agreed to work by: the oldest one
+    /// among them, raised by themselves a moment after the last of them runs a newer one. Only its
+    /// line counts. From then on no member can be taken back to an older line.
+    async fn agreed_version(&self, site: Site<'_>) -> Result<Version, EngineError>;
 
-    /// Removes a user and what was made for it alone; one that is not there is fine. What the user
-    /// already listens to may go on until its connection ends.
-    async fn remove_user(&self, site: Site<'_>, name: &str) -> Result<(), EngineError>;
+    /// What is in the way of taking the members of a running deployment to `to`; empty when nothing
+    /// is.
+    async fn obstacles(&self, site: Site<'_>, to: Version) -> Result<Vec<Obstacle>, EngineError>;
 
-    /// How `user` reaches the deployment.
-    fn connection_strings(&self, deployment: &Deployment, user: &DatabaseUser)
-    -> ConnectionStrings;
+    /// Does what members need for a change of their line.
+    async fn pass(&self, site: Site<'_>, passage: Passage) -> Result<(), EngineError>;
 
-    /// Lines that a member printed, without what would let a reader of them in.
-    fn without_secrets(&self, printed: &str) -> String;
+    /// Changes what the member at `place` is in its cluster.
+    async fn change_member(
+        &self,
+        site: Site<'_>,
+        place: usize,
+        change: MemberChange,
+    ) -> Result<(), EngineError>;
+
+    /// Gives a database room; returns how many keys it deleted.
+    async fn relieve(&self, site: Site<'_>, relief: Relief<'_>) -> Result<u64, EngineError>;
+
+    /// Changes one user of a running deployment.
+    async fn change_user(&self, site: Site<'_>, change: UserChange<'_>) -> Result<(), EngineError>;
+
+    /// Puts right whoever may enter a running deployment: its administrator and `users`, with their
+    /// passwords and rights, and nobody else but `others`, who may be there or not. Returns what
+    /// was not so before, one sentence each, without secrets.
+    async fn restore_users(
+        &self,
+        site: Site<'_>,
+        users: &[DatabaseUser],
+        others: &[String],
+    ) -> Result<Vec<String>, EngineError>;
 }
 
 /// An engine, shared.

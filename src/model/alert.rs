@@ -183,10 +183,9 @@ fn of_certificates(now: DateTime<Utc>, database: &DatabaseWatch) -> Vec<Alert> {
     end.into_iter().chain(change).collect()
 }
 
-/// Members that do not serve. The others go on as long as they are more.
+/// Members that do not serve. The others go on as long as they are enough.
 fn of_members(seen: &Observation) -> Vec<Alert> {
-    let majority = seen.serving() * 2 > seen.members.len();
-    let gravity = if majority {
+    let gravity = if seen.is_usable() {
         Gravity::Warning
     } else {
         Gravity::Critical

@@ -4,9 +4,11 @@
 //! A database may grow to its quota whenever its users like, so all of it counts from the moment that
 //! it is promised, however small the database is. What is placed and what it has written already are
 //! the same bytes: the room of a volume is what is free *and* what members have of it.
+//!
+//! `members` is how many of them each instance has, whatever its engine: where engines differ, the most.
 
 use super::limits::{
-    DISK_RESERVE_BYTES, MEMBER_LOG_BYTES_MAX, MEMBER_WAL_BYTES_MAX, MEMBERS, UNIT_BYTES, UNITS_MAX,
+    DISK_RESERVE_BYTES, MEMBER_LOG_BYTES_MAX, MEMBER_WAL_BYTES_MAX, UNIT_BYTES, UNITS_MAX,
 };
 
 /// What is placed somewhere: everything that was accepted and is not gone.
@@ -21,20 +23,20 @@ pub struct Placed {
 impl Placed {
     /// What its members may have in all, in bytes: their quotas, and beside them their logs of changes
     /// and what they print.
-    pub fn bytes(self) -> u64 {
+    pub fn bytes(self, members: usize) -> u64 {
         let beside = MEMBER_WAL_BYTES_MAX + 2 * MEMBER_LOG_BYTES_MAX;
         let of_each_member = self
             .units
             .saturating_mul(UNIT_BYTES)
             .saturating_add(self.instances.saturating_mul(beside));
-        of_each_member.saturating_mul(MEMBERS as u64)
+        of_each_member.saturating_mul(members as u64)
     }
 
     /// The least volume that holds it, in bytes: with the staged file of one restore, backup or
     /// defragmentation of the largest instance that there may be, and a reserve.
-    pub fn volume_bytes(self) -> u64 {
+    pub fn volume_bytes(self, members: usize) -> u64 {
         let in_flight = self.units.min(u64::from(UNITS_MAX)) * UNIT_BYTES;
-        self.bytes()
+        self.bytes(members)
             .saturating_add(in_flight)
             .saturating_add(DISK_RESERVE_BYTES)
     }
@@ -56,16 +58,18 @@ impl Placed {
     }
 
     /// The units that may be added on a volume that has `bytes` for members.
-    pub fn units_free(self, bytes: u64) -> u64 {
-        largest(bytes, |units| self.and_units(units).volume_bytes() <= bytes)
+    pub fn units_free(self, bytes: u64, members: usize) -> u64 {
+        largest(bytes, |units| {
+            self.and_units(units).volume_bytes(members) <= bytes
+        })
     }
 
     /// The most units that instances may have there in all, when they are as few as can be: each has a
     /// log of its own.
-    pub fn units_at_most(bytes: u64) -> u64 {
+    pub fn units_at_most(bytes: u64, members: usize) -> u64 {
         largest(bytes, |units| {
             let instances = units.div_ceil(u64::from(UNITS_MAX));
-            Self { units, instances }.volume_bytes() <= bytes
+            Self { units, instances }.volume_bytes(members) <= bytes
         })
     }
 }
@@ -90,6 +94,7 @@ mod tests {
 
     use super::*;
 
+    const MEMBERS: usize = 3;
     const GB: u64 = 1024 * 1024 * 1024;
 
     fn one() -> Placed {
@@ -106,7 +111,7 @@ mod tests {
             (34 * GB, 32),
             (1000 * GB, 1320),
         ] {
-            assert_eq!(one().units_free(bytes), expected, "{bytes}");
+            assert_eq!(one().units_free(bytes, MEMBERS), expected, "{bytes}");
         }
     }
 
@@ -114,12 +119,15 @@ mod tests {
     fn each_instance_has_a_log_of_its_own() {
         let volume = 100 * GB;
         let mut placed = Placed::default();
-        while placed.and_instance().units_free(volume) > 0 {
+        while placed.and_instance().units_free(volume, MEMBERS) > 0 {
             placed = placed.and_instance().and_units(1);
         }
         assert_eq!(placed.units, placed.instances);
-        assert!(placed.units < one().units_free(volume) / 2, "{placed:?}");
-        assert!(Placed::units_at_most(volume) > placed.units);
+        assert!(
+            placed.units < one().units_free(volume, MEMBERS) / 2,
+            "{placed:?}"
+        );
+        assert!(Placed::units_at_most(volume, MEMBERS) > placed.units);
     }
 
     proptest! {
@@ -128,11 +136,11 @@ mod tests {
             bytes in 0u64..1 << 46, units in 0u64..5000, instances in 0u64..500,
         ) {
             let placed = Placed { units, instances };
-            let free = placed.units_free(bytes);
+            let free = placed.units_free(bytes, MEMBERS);
             if free > 0 {
-                prop_assert!(placed.and_units(free).volume_bytes() <= bytes);
+                prop_assert!(placed.and_units(free).volume_bytes(MEMBERS) <= bytes);
             }
-            prop_assert!(placed.and_units(free + 1).volume_bytes() > bytes);
+            prop_assert!(placed.and_units(free + 1).volume_bytes(MEMBERS) > bytes);
         }
 
         #[test]
@@ -141,11 +149,11 @@ mod tests {
             instances in 0u64..500, less in 0u64..5000,
         ) {
             let placed = Placed { units, instances };
-            let free = placed.units_free(bytes);
-            prop_assert!(placed.units_free(bytes + more) >= free);
-            prop_assert!(placed.and_instance().units_free(bytes) <= free);
+            let free = placed.units_free(bytes, MEMBERS);
+            prop_assert!(placed.units_free(bytes + more, MEMBERS) >= free);
+            prop_assert!(placed.and_instance().units_free(bytes, MEMBERS) <= free);
             let fewer = Placed { units: units.saturating_sub(less), instances };
-            prop_assert!(fewer.units_free(bytes) >= free);
+            prop_assert!(fewer.units_free(bytes, MEMBERS) >= free);
         }
 
         /// However instances come and grow, as long as each was accepted.
@@ -156,15 +164,15 @@ mod tests {
             let mut placed = Placed::default();
             for (units, is_new) in asked {
                 let before = if is_new || placed.instances == 0 { placed.and_instance() } else { placed };
-                if before.units_free(bytes) >= units {
+                if before.units_free(bytes, MEMBERS) >= units {
                     placed = before.and_units(units);
                 }
             }
             if placed.instances > 0 {
-                prop_assert!(placed.volume_bytes() <= bytes);
+                prop_assert!(placed.volume_bytes(MEMBERS) <= bytes);
                 // No instance has more than it may.
                 if placed.units <= placed.instances * u64::from(UNITS_MAX) {
-                    prop_assert!(placed.units <= Placed::units_at_most(bytes));
+                    prop_assert!(placed.units <= Placed::units_at_most(bytes, MEMBERS));
                 }
             }
         }
@@ -172,8 +180,8 @@ mod tests {
         #[test]
         fn nothing_overflows(units in any::<u64>(), instances in any::<u64>(), bytes in any::<u64>()) {
             let placed = Placed { units, instances };
-            prop_assert!(placed.units_free(bytes) <= bytes / UNIT_BYTES);
-            prop_assert!(Placed::units_at_most(bytes) <= bytes / UNIT_BYTES);
+            prop_assert!(placed.units_free(bytes, MEMBERS) <= bytes / UNIT_BYTES);
+            prop_assert!(Placed::units_at_most(bytes, MEMBERS) <= bytes / UNIT_BYTES);
         }
     }
 }

@@ -176,6 +176,7 @@ mod tests {
     #[test]
     fn what_is_told_is_of_the_member_that_wastes_most() {
         let seen = |members: Vec<MemberObservation>| Observation {
+            needed: 2,
             members,
             observed_at: DateTime::UNIX_EPOCH,
         };

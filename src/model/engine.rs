@@ -10,6 +10,7 @@ use super::{
     address::{self, Address},
     backup::SnapshotContent,
     deployment::{Deployment, Member},
+    secret::Secret,
     version::{UpgradeRefusal, Version, VersionRefusal},
 };
 
@@ -20,6 +21,8 @@ pub struct Profile {
     pub name: &'static str,
     /// How many members a deployment has.
     pub members: usize,
+    /// As many of them must serve so that the database can be used.
+    pub members_needed: usize,
     /// The ports of each member by name; applications use the first one.
     pub ports: &'static [&'static str],
     /// Its lines that are known well enough to be offered, oldest first, none left out between.
@@ -36,9 +39,40 @@ pub struct Profile {
     pub content: &'static [Figure],
     /// Where applications find a member, as a URL without a login.
     pub url: fn(&Address) -> String,
+    /// The same with a login, `user:password`.
+    pub uri: fn(&Address, &str) -> String,
     /// A command line for people that shows the members at these URLs, as who logs in with
     /// `user:password`.
     pub command_line: fn(Version, &[String], &str) -> String,
+    /// The file that is a member's database. Its length is never less than what the members call the
+    /// database's size; what it has on the disk is that size, where the disk has no holes of its own.
+    pub database_file: FilesOfMember,
+    /// Where a member that is [checkpointing](Member::checkpointing) leaves its whole state, each time
+    /// in a file of a later name.
+    pub checkpoints: FilesOfMember,
+    /// Whether a member that has ended tells by its last words that it cannot use what it kept, and
+    /// never will. False for whatever may pass.
+    pub tells_damage: fn(&str) -> bool,
+    /// Lines that a member printed, without what would let a reader of them in.
+    pub without_secrets: fn(&str) -> String,
+}
+
+/// Files that an engine's member has, below its home.
+#[derive(Debug, Clone, Copy)]
+pub struct FilesOfMember {
+    /// Their folder, seen from the member's home.
+    pub folder: &'static str,
+    /// Whether a file of that name is one.
+    pub has: fn(&str) -> bool,
+}
+
+/// How applications reach a deployment as one user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionStrings {
+    /// One URI for each member; the first is the main one.
+    pub uris: Vec<Secret>,
+    /// A command line for people.
+    pub cli: Secret,
 }
 
 /// A figure of what a snapshot holds.
@@ -249,6 +283,23 @@ impl Profile {
         members.map(|m| (self.url)(self.entrance(m))).collect()
     }
 
+    /// How the user `name` reaches a deployment with its password.
+    pub fn connection_strings(
+        &self,
+        deployment: &Deployment,
+        name: &str,
+        password: &Secret,
+    ) -> ConnectionStrings {
+        let login = format!("{name}:{}", password.expose());
+        let members = deployment.members.iter();
+        let uri = |member| Secret::new((self.uri)(self.entrance(member), &login));
+        let cli = (self.command_line)(deployment.version, &self.urls(deployment), &login);
+        ConnectionStrings {
+            uris: members.map(uri).collect(),
+            cli: Secret::new(cli),
+        }
+    }
+
     /// What a snapshot holds, in words. `written`: how a number is written.
     pub fn content_in_words(
         &self,
@@ -425,6 +476,12 @@ impl Profile {
         to >= from && self.line(to).is_some_and(reaches)
     }
 
+    /// The line that comes after another, by number.
+    fn line_after(&self, line: (u32, u32)) -> Option<(u32, u32)> {
+        let mut numbers = self.lines.iter().map(Line::number);
+        numbers.find(|number| *number > line)
+    }
+
     /// The version that an update asks for by name; it must be available.
     pub fn for_upgrade(
         &self,
@@ -447,17 +504,16 @@ impl Profile {
         if wanted < current {
             return Err(UpgradeRefusal::Older { wanted, current });
         }
-        if wanted.major != current.major {
-            return Err(UpgradeRefusal::OtherMajor { wanted, current });
-        }
         let newest = |line: (u32, u32)| {
             let of_line = available.iter().filter(|v| v.line() == line);
             of_line.max().copied()
         };
         let mut path = Vec::new();
         let mut at = current;
-        while at.line() != wanted.line() {
-            let next = (at.major, at.minor + 1);
+        while at.line() < wanted.line() {
+            let next = self
+                .line_after(at.line())
+                .ok_or(UpgradeRefusal::NoWay { wanted, current })?;
             let to = if next == wanted.line() {
                 Some(wanted)
             } else {

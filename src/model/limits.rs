@@ -38,8 +38,6 @@ pub const SYNC_WAIT: Duration = Duration::from_secs(40);
 /// Seconds that a platform is asked to wait between two polls.
 pub const RETRY_AFTER_SECONDS: u32 = 2;
 
-/// Members of every deployment.
-pub const MEMBERS: usize = 3;
 /// Storage quota of one unit on each member, in bytes.
 pub const UNIT_BYTES: u64 = 256 * 1024 * 1024;
 /// Units of an instance that asks for none.
@@ -247,7 +245,7 @@ pub const LIVENESS_TIMEOUT: Duration = Duration::from_secs(3);
 /// anew; beside that it has the time for its bytes ([`START_BYTES_PER_SECOND`]).
 pub const HANG_AFTER: Duration = Duration::from_secs(60);
 /// How many times as long it is waited where the others are too few.
-pub const HANG_PATIENCES_WITHOUT_MAJORITY: u32 = 3;
+pub const HANG_PATIENCES_WITHOUT_SERVICE: u32 = 3;
 /// How often the watchdog asks members whether they hold what the others hold.
 pub const DIFFERENCE_INTERVAL: Duration = Duration::from_secs(30);
 /// A member whose last words tell of damaged data is replaced when it has ended so often in a row.
@@ -346,6 +344,8 @@ pub const MEMBER_BYTES_MIN: u64 = 128 * 1024 * 1024;
 /// What a member's log of changes has at most, in bytes: etcd keeps five files of 64 MB, and sets the
 /// next one aside.
 pub const MEMBER_WAL_BYTES_MAX: u64 = 6 * 64 * 1024 * 1024;
+/// Memory of a member beside its database, in bytes.
+pub const MEMBER_MEMORY_BYTES: u64 = 256 * 1024 * 1024;
 /// How often places for a deployment's members are chosen anew because others reserved them first.
 pub const PLACE_TRIES_MAX: u32 = 20;
 /// A starting member that ended by itself this often will not come up.

@@ -11,6 +11,9 @@ use super::limits::OBSERVATION_TIMEOUT;
 pub struct Observation {
     /// The members, in member order; empty until some are allocated.
     pub members: Vec<MemberObservation>,
+    /// As many must serve so that the database can be used, as its
+    /// [engine](super::engine::Profile::members_needed) says.
+    pub needed: usize,
     /// When it was looked.
     pub observed_at: DateTime<Utc>,
 }
@@ -49,7 +52,7 @@ pub enum MemberHealth {
         /// What it complains of; full storage, above all.
         complaints: Vec<String>,
     },
-    /// It answers, but there is no majority to follow.
+    /// It answers, but has no leader to follow.
     WithoutLeader,
     /// It does not answer.
     Silent(Silence),
@@ -137,16 +140,17 @@ impl Observation {
         self.members.iter().filter(|member| member.serves()).count()
     }
 
-    /// Whether a majority serves, whatever becomes of the member at `place`.
-    pub fn majority_without(&self, place: usize) -> bool {
+    /// Whether enough members serve so that the database can be used, whatever becomes of the one at
+    /// `place`.
+    pub fn is_usable_without(&self, place: usize) -> bool {
         let others = self.members.iter().enumerate();
         let serving = others.filter(|(i, member)| *i != place && member.serves());
-        serving.count() * 2 > self.members.len()
+        serving.count() >= self.needed
     }
 
-    /// Whether a majority serves, so that the database can be used.
+    /// Whether enough members serve so that the database can be used.
     pub fn is_usable(&self) -> bool {
-        self.serving() * 2 > self.members.len()
+        !self.members.is_empty() && self.serving() >= self.needed
     }
 
     /// How many changes the member knows of that knows of most; none when no member tells.

@@ -97,6 +97,8 @@ pub struct Candidate<'a> {
     pub placed: Placed,
     /// What its volume has for its members, in bytes; absent: it is not known.
     pub volume_bytes: Option<u64>,
+    /// Members of each instance there; where engines differ, the most.
+    pub members: usize,
 }
 
 impl Candidate<'_> {
@@ -113,7 +115,10 @@ impl Candidate<'_> {
     fn units_free_beside(&self, placed: Placed) -> Option<u64> {
         match self.cluster.capacity_units {
             Some(capacity) => Some(u64::from(capacity).saturating_sub(placed.units)),
-            None => self.volume_bytes.map(|bytes| placed.units_free(bytes)),
+            None => {
+                let free = |bytes| placed.units_free(bytes, self.members);
+                self.volume_bytes.map(free)
+            }
         }
     }
 
@@ -276,6 +281,7 @@ mod tests {
                 instances: 1,
             },
             volume_bytes: None,
+            members: 3,
         })
         .collect()
     }
@@ -353,6 +359,7 @@ mod tests {
                 instances: 1,
             },
             volume_bytes,
+            members: 3,
         };
         let free = |volume_bytes| on(&clusters[0], volume_bytes).units_free();
         assert_eq!(free(None), None);

@@ -63,9 +63,9 @@ pub struct Recovery {
 }
 
 impl Recovery {
-    /// Whether most members serve, so that there is nothing to recover.
-    pub fn is_idle(members: &[Remains]) -> bool {
-        members.iter().filter(|m| m.serves).count() * 2 > members.len()
+    /// Whether as many members serve as are `needed`, so that there is nothing to recover.
+    pub fn is_idle(members: &[Remains], needed: usize) -> bool {
+        members.iter().filter(|m| m.serves).count() >= needed
     }
 
     /// What a recovery of a database of the engine `profile` would do now. `backups`: the complete
@@ -84,8 +84,8 @@ impl Recovery {
             lost: Vec::new(),
             members,
         };
-        if Self::is_idle(&plan.members) {
-            let text = "Most members serve: there is nothing to recover. One that does not is \
+        if Self::is_idle(&plan.members, profile.members_needed) {
+            let text = "Enough members serve: there is nothing to recover. One that does not is \
                         replaced, not recovered from.";
             plan.source = Err(text.to_owned());
             return plan;
@@ -95,7 +95,7 @@ impl Recovery {
             RecoverFrom::Backup(id) => plan.of_backup(profile, id.as_ref(), backups, now),
         }
         if plan.source.is_ok() {
-            plan.tell_of_others();
+            plan.tell_of_others(profile.members_needed);
         }
         plan
     }
@@ -178,7 +178,7 @@ impl Recovery {
         self.source = Ok(RecoverySource::Backup(Box::new(backup.clone())));
     }
 
-    fn tell_of_others(&mut self) {
+    fn tell_of_others(&mut self, needed: usize) {
         let chosen = match &self.source {
             Ok(RecoverySource::Survivor(member)) => Some(member.clone()),
             _ => None,
@@ -189,9 +189,9 @@ impl Recovery {
             .filter(|name| Some(*name) != chosen.as_deref())
             .collect();
         let could_serve = left.len() + usize::from(chosen.is_some());
-        if could_serve * 2 > self.members.len() {
+        if could_serve >= needed {
             self.lost.push(format!(
-                "Most members still have their data ({} too): if they can be brought back, nothing \
+                "Enough members still have their data ({} too): if they can be brought back, nothing \
                  is lost, and nothing has to be recovered.",
                 left.join(", ")
             ));
@@ -326,7 +326,7 @@ mod tests {
         let lost = newest.lost.join(" ");
         assert!(lost.contains("30 minutes"), "{lost}");
         assert!(lost.contains("m0 has 4 steps more"), "{lost}");
-        assert!(!lost.contains("Most members still have"), "{lost}");
+        assert!(!lost.contains("Enough members still have"), "{lost}");
         let older = RecoverFrom::Backup(Some(backups[1].backup_id.clone()));
         let of_older = plan(&older, &members, &backups).content;
         assert_eq!(of_older, [("steps", 2), ("things", 3)].into());

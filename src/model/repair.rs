@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::limits::{HANG_AFTER, HANG_PATIENCES_WITHOUT_MAJORITY, START_BYTES_PER_SECOND};
+use super::limits::{HANG_AFTER, HANG_PATIENCES_WITHOUT_SERVICE, START_BYTES_PER_SECOND};
 
 /// What is wrong with a member that is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,11 +54,11 @@ pub struct Patient {
     pub damage: Option<Damage>,
 }
 
-/// The place of the member that is replaced next, and why: the first that is damaged, if a majority
-/// of sound members serves without it. To take a member away from fewer could lose what they know.
-pub fn next_repair(members: &[Patient]) -> Option<(usize, Damage)> {
+/// The place of the member that is replaced next, and why: the first that is damaged, if as many sound
+/// members serve without it as are `needed`. To take a member away from fewer could lose what they know.
+pub fn next_repair(members: &[Patient], needed: usize) -> Option<(usize, Damage)> {
     let sound = members.iter().filter(|m| m.serves && m.damage.is_none());
-    if sound.count() * 2 <= members.len() {
+    if sound.count() < needed {
         return None;
     }
     let damaged = members.iter().enumerate();
@@ -75,17 +75,17 @@ pub struct Liveness {
 }
 
 /// The place of the member that is ended and started anew: it runs and gave no sign of life for longer
-/// than `patience`, while a majority does without it. At most one, so that the others are seen to
-/// go on before the next one.
+/// than `patience`, while as many as are `needed` do without it. At most one, so that the others are
+/// seen to go on before the next one.
 ///
-/// Without a majority the patience is [`HANG_PATIENCES_WITHOUT_MAJORITY`] times as long: nothing is
-/// lost by it, and it may bring the majority back. Where no member answers, none is touched: then it
+/// With fewer the patience is [`HANG_PATIENCES_WITHOUT_SERVICE`] times as long: nothing is lost by it,
+/// and it may bring the service back. Where no member answers, none is touched: then it
 /// is rather the machine, or the way to it, that hangs.
-pub fn next_hung(members: &[Liveness], patience: Duration) -> Option<usize> {
+pub fn next_hung(members: &[Liveness], needed: usize, patience: Duration) -> Option<usize> {
     let patience = match members.iter().filter(|m| m.answers).count() {
         0 => return None,
-        answering if answering * 2 > members.len() => patience,
-        _ => patience * HANG_PATIENCES_WITHOUT_MAJORITY,
+        answering if answering >= needed => patience,
+        _ => patience * HANG_PATIENCES_WITHOUT_SERVICE,
     };
     members.iter().position(|m| m.is_silent_beyond(patience))
 }
@@ -178,6 +178,8 @@ mod tests {
         serves: true,
         damage: None,
     };
+    /// Of three members.
+    const NEEDED: usize = 2;
     const LOST: Patient = Patient {
         serves: false,
         damage: Some(Damage::Lost),
@@ -193,11 +195,14 @@ mod tests {
 
     #[test]
     fn a_damaged_member_is_replaced_only_while_a_majority_serves_without_it() {
-        assert_eq!(next_repair(&[SOUND, SOUND, SOUND]), None);
-        assert_eq!(next_repair(&[SOUND, SOUND, DOWN]), None);
-        assert_eq!(next_repair(&[SOUND, LOST, SOUND]), Some((1, Damage::Lost)));
+        assert_eq!(next_repair(&[SOUND, SOUND, SOUND], NEEDED), None);
+        assert_eq!(next_repair(&[SOUND, SOUND, DOWN], NEEDED), None);
         assert_eq!(
-            next_repair(&[DIFFERS, SOUND, SOUND]),
+            next_repair(&[SOUND, LOST, SOUND], NEEDED),
+            Some((1, Damage::Lost))
+        );
+        assert_eq!(
+            next_repair(&[DIFFERS, SOUND, SOUND], NEEDED),
             Some((0, Damage::Differs))
         );
         for few in [
@@ -206,9 +211,9 @@ mod tests {
             [LOST, LOST, LOST],
             [SOUND, LOST, DIFFERS],
         ] {
-            assert_eq!(next_repair(&few), None, "{few:?}");
+            assert_eq!(next_repair(&few, NEEDED), None, "{few:?}");
         }
-        assert_eq!(next_repair(&[LOST]), None);
+        assert_eq!(next_repair(&[LOST], NEEDED), None);
     }
 
     #[test]
@@ -245,7 +250,7 @@ mod tests {
             answers: false,
             silent_for: Some(Duration::from_secs(seconds)),
         };
-        let next = |members: &[Liveness]| next_hung(members, Duration::from_secs(60));
+        let next = |members: &[Liveness]| next_hung(members, NEEDED, Duration::from_secs(60));
         assert_eq!(next(&[answers, silent(61), answers]), Some(1));
         assert_eq!(next(&[silent(61), answers, silent(180)]), None);
         assert_eq!(next(&[silent(61), answers, silent(181)]), Some(2));
@@ -278,7 +283,7 @@ mod tests {
                 })
                 .collect();
             let patience = Duration::from_secs(60);
-            let hung = next_hung(&members, patience);
+            let hung = next_hung(&members, NEEDED, patience);
             let answering = members.iter().filter(|m| m.answers).count();
             if let Some(place) = hung {
                 prop_assert!(!members[place].answers);

@@ -1,8 +1,8 @@
 //! What a member needs to run: the shared language of engines and provisioners.
 //!
 //! An engine describes a [`Server`] or a [`Task`]; a provisioner runs it. Neither knows the other.
-//! Arguments may contain [`HOME`] and [`STAGE`], which the provisioner replaces by the places it
-//! gives to the member and to the deployment.
+//! Arguments may contain [`HOME`], [`FILES`] and [`STAGE`], which the provisioner replaces by the
+//! places it gives to the member and to the deployment.
 
 use std::time::Duration;
 
@@ -12,6 +12,9 @@ use super::{ids::DeploymentId, secret::Secret, version::Version};
 
 /// In an argument or a file name: the member's own lasting folder.
 pub const HOME: &str = "{home}";
+/// In an argument: the folder of the [files](Server::files) that a member is given. It lies apart from
+/// the home, which may be emptied or put aside while the files stay.
+pub const FILES: &str = "{files}";
 /// In an argument: the deployment's folder for files that are handed to tasks
 /// (see [`crate::workbench::Workbench::stage`]).
 pub const STAGE: &str = "{stage}";
@@ -27,10 +30,10 @@ pub struct Program {
     pub binary: &'static str,
 }
 
-/// A file that stands in the member's home before the member starts; readable by the owner alone.
+/// A file that is there before the member starts; readable by the owner alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerFile {
-    /// Name inside the home, without folders.
+    /// Name inside [`FILES`], without folders.
     pub name: &'static str,
     /// Its text; private keys are among these.
     pub contents: Secret,
@@ -53,8 +56,21 @@ pub struct Server {
     pub files: Vec<ServerFile>,
     /// TCP ports the member listens on.
     pub ports: Vec<u16>,
+    /// What it may use at most.
+    pub resources: Resources,
     /// What must be in its home for it to be started; absent: nothing has to be.
     pub data: Option<DataOfServer>,
+}
+
+/// What a member may use. A provisioner that divides machines among members reserves it; one whose
+/// members share a machine has no use for it, and is given only what its volume was found to have room
+/// for ([`Placed`](super::capacity::Placed)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resources {
+    /// Bytes in its home: its database, what it writes beside that, and what it needs to copy it.
+    pub disk_bytes: u64,
+    /// Bytes of memory.
+    pub memory_bytes: u64,
 }
 
 /// Files in a member's home that it cannot do without: a server that has served once, and finds none

@@ -183,14 +183,6 @@ pub enum UpgradeRefusal {
         /// What runs.
         current: Version,
     },
-    /// Another major version.
-    #[error("{current} cannot be upgraded to {wanted} in place; migrate by a restore")]
-    OtherMajor {
-        /// What was asked for.
-        wanted: Version,
-        /// What runs.
-        current: Version,
-    },
 }
 
 #[cfg(test)]

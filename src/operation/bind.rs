@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{Definition, Ending, Outcome, Step, StepError, Work};
 use crate::{
-    engine::DatabaseUser,
+    engine::{DatabaseUser, UserChange},
     model::{
         binding::{
             AUTHORITIES, BindParameters, Binding, BindingSecrets, BindingState, Endpoint,
@@ -75,7 +75,7 @@ async fn add_user(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, secrets) = work.allocated().await?;
     let user = user_of(&work, &binding)?;
     work.engine(&deployment)?
-        .add_user(Site::new(&deployment, &secrets), &user)
+        .change_user(Site::new(&deployment, &secrets), UserChange::Add(&user))
         .await?;
     Outcome::done()
 }
@@ -119,9 +119,8 @@ fn credentials(
     user: &DatabaseUser,
     token: Option<&Secret>,
 ) -> Result<IssuedCredentials, StepError> {
-    let engine = work.engine(deployment)?;
-    let profile = engine.profile();
-    let strings = engine.connection_strings(deployment, user);
+    let profile = work.engine(deployment)?.profile();
+    let strings = profile.connection_strings(deployment, &user.name, &user.password);
     let mut fields = json!({
         "db_type": deployment.engine,
         "name": deployment.name,
@@ -176,7 +175,10 @@ pub async fn remove_user(work: &Work) -> Result<Outcome, StepError> {
     let (deployment, secrets) = work.allocated().await?;
     let engine = work.engine(&deployment)?;
     engine
-        .remove_user(Site::new(&deployment, &secrets), &binding.database_user)
+        .change_user(
+            Site::new(&deployment, &secrets),
+            UserChange::Remove(&binding.database_user),
+        )
         .await?;
     Outcome::done()
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::{Definition, Ending, Outcome, Step, StepError, Work, relief, sizes};
 use crate::{
+    engine::Relief,
     model::{
         defragment::{self, Storage},
         deployment::{Deployment, DeploymentSecrets, Site},
@@ -54,7 +55,7 @@ async fn give_back(work: Arc<Work>) -> Result<Outcome, StepError> {
         room_for_one(&work, &deployment, &seen[place]).await?;
         let engine = work.engine(&deployment)?;
         engine
-            .give_back_of(Site::new(&deployment, &secrets), place)
+            .relieve(Site::new(&deployment, &secrets), Relief::GiveBackOf(place))
             .await?;
         done.push(place);
     }
@@ -67,7 +68,7 @@ async fn clear_alarms(work: Arc<Work>) -> Result<Outcome, StepError> {
     if !fullness.is_closed && fullness.need() == Some(Need::Open) {
         let engine = work.engine(&deployment)?;
         engine
-            .clear_alarms(Site::new(&deployment, &secrets))
+            .relieve(Site::new(&deployment, &secrets), Relief::ClearAlarms)
             .await?;
     }
     Outcome::done()

@@ -55,7 +55,7 @@ impl<'w> Vigil<'w> {
         })
     }
 
-    /// For how long a member may be silent before it is ended, where a majority goes on.
+    /// For how long a member may be silent before it is ended, where the others go on.
     pub fn patience(&self) -> Duration {
         self.patience
     }
@@ -78,7 +78,7 @@ impl<'w> Vigil<'w> {
         let observed = provisioner.observe(&deployment.id).await?;
         let signs = signs_of_life(deployment, &alive, &observed);
         let members = self.silences.note(now - self.begun, &signs);
-        let Some(hung) = next_hung(&members, self.patience) else {
+        let Some(hung) = next_hung(&members, engine.profile().members_needed, self.patience) else {
             return Ok(self.seen());
         };
         let name = &deployment.members[hung].name;

@@ -11,7 +11,7 @@ use super::{
     sizes,
 };
 use crate::{
-    engine::{DatabaseUser, EngineError},
+    engine::{DatabaseUser, EngineError, Issue},
     model::{
         address::Address,
         alert::Incident,
@@ -80,7 +80,7 @@ async fn reserve(work: &Work, placed: Deployment) -> Result<bool, StepError> {
     let now = work.parts.clock.now();
     let certificates = Certificates::new(now, &life);
     let engine = work.engine(&placed)?;
-    let secrets = engine.generate_secrets(&placed, &certificates, now)?;
+    let secrets = engine.secrets(&placed, Issue::First, &certificates, now)?;
     let sealed = work.seal(&placed.seal_context(), &secrets)?;
     work.write(move |conn| {
         if store::deployment::held_by_another(conn, &placed)?.is_some() {
@@ -103,7 +103,7 @@ pub async fn start(work: &Work, access: Access) -> Result<(), StepError> {
     let servers = engine.servers(Site::with_access(&deployment, &secrets, access));
     for (server, member) in servers.iter().zip(&deployment.members) {
         provisioner.start(server).await?;
-        engine.wait_until_listening(member).await;
+        engine.listening(member).await;
     }
     Ok(())
 }
@@ -192,23 +192,21 @@ pub async fn start_what_can(
     Ok(())
 }
 
-/// Waits until a majority serves.
-pub async fn await_majority(
+/// Waits until enough members serve so that the database can be used.
+pub async fn await_usable(
     work: &Work,
     deployment: &Deployment,
     secrets: &DeploymentSecrets,
 ) -> Result<(), StepError> {
-    let engine = work.engine(deployment)?;
     let bytes = sizes::bytes_on_disk(work, deployment).await?;
     let deadline = Instant::now() + READY_TIMEOUT + time_to_start(bytes);
     loop {
-        let seen = engine.observe(Site::new(deployment, secrets)).await?;
-        let serving = seen.iter().filter(|member| member.serves()).count();
-        if serving * 2 > seen.len() {
+        let seen = work.observe(Site::new(deployment, secrets)).await?;
+        if seen.is_usable() {
             return Ok(());
         }
         if Instant::now() >= deadline {
-            return Err(StepError::passing("most members do not serve"));
+            return Err(StepError::passing("too few members serve"));
         }
         tokio::time::sleep(AGREEMENT_POLL).await;
     }
@@ -228,7 +226,7 @@ pub async fn lost(work: &Work, deployment: &Deployment) -> Result<Option<String>
             }
             false => None,
         };
-        let tells = words.is_some_and(|words| engine.tells_damage(&words));
+        let tells = words.is_some_and(|words| (engine.profile().tells_damage)(&words));
         if member.has_lost_data || tells {
             return Ok(Some(member.member));
         }
@@ -306,7 +304,7 @@ pub async fn await_ready(
     let ready = async {
         loop {
             match engine
-                .wait_until_ready(Site::with_access(deployment, secrets, access))
+                .ready(Site::with_access(deployment, secrets, access))
                 .await
             {
                 Err(EngineError::NotReady(_)) if Instant::now() < deadline => {}

@@ -20,11 +20,12 @@ use crate::{
     engine::SharedEngine,
     model::{
         catalog::CurrentCatalog,
-        deployment::{Deployment, DeploymentSecrets},
+        deployment::{Deployment, DeploymentSecrets, Site},
         instance::Instance,
         limits::{
             HEAVY_OPERATIONS_AT_ONCE, LIGHT_OPERATIONS_OF_INSTANCE, LIGHT_OPERATIONS_OF_TENANT,
         },
+        observation::Observation,
         operation::{Claim, Operation, OperationKind, Weight},
         queue::Shares,
         renewal::CertificateLife,
@@ -300,6 +301,16 @@ impl Work {
     pub fn engine(&self, deployment: &Deployment) -> Result<&SharedEngine, StepError> {
         self.parts.engines.get(&deployment.engine).ok_or_else(|| {
             StepError::last(format!("this broker has no engine {}", deployment.engine))
+        })
+    }
+
+    /// The members of a deployment as they are now.
+    pub async fn observe(&self, site: Site<'_>) -> Result<Observation, StepError> {
+        let engine = self.engine(site.deployment)?;
+        Ok(Observation {
+            members: engine.observe(site).await?,
+            needed: engine.profile().members_needed,
+            observed_at: self.parts.clock.now(),
         })
     }
 

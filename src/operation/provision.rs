@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::{Definition, Ending, Outcome, Step, StepError, Work, members};
 use crate::{
+    engine::Holding,
     model::{
         deployment::{Access, Site},
         instance::InstanceState,
@@ -74,11 +75,10 @@ async fn secure(work: Arc<Work>) -> Result<Outcome, StepError> {
     members::await_ready(&work, &deployment, &secrets, Access::Certificates).await?;
     let engine = work.engine(&deployment)?;
     engine
-        .secure_new(Site::with_access(
-            &deployment,
-            &secrets,
-            Access::Certificates,
-        ))
+        .secure(
+            Site::with_access(&deployment, &secrets, Access::Certificates),
+            Holding::Nothing,
+        )
         .await?;
     Outcome::done()
 }

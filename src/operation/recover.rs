@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{Definition, Ending, Outcome, Step, StepError, Work, members, restore, sizes};
 use crate::{
-    engine::Seed,
+    engine::{Relief, Seed},
     model::{
         alert::Incident,
         deployment::{Access, Deployment, Membership, Shape, Site},
@@ -105,12 +105,10 @@ fn shape(work: &Work, deployment: &Deployment) -> Result<Shape, StepError> {
 
 async fn look(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, secrets) = work.allocated().await?;
-    let engine = work.engine(&deployment)?;
-    let seen = engine.observe(Site::new(&deployment, &secrets)).await?;
-    let serving = seen.iter().filter(|member| member.serves()).count();
-    if serving * 2 > seen.len() {
+    let seen = work.observe(Site::new(&deployment, &secrets)).await?;
+    if seen.is_usable() {
         return Err(StepError::last(
-            "most members serve by now; there is nothing to recover",
+            "enough members serve by now; there is nothing to recover",
         ));
     }
     let bytes = match &work.operation.source {
@@ -243,12 +241,12 @@ async fn secure(work: Arc<Work>) -> Result<Outcome, StepError> {
         .await?;
     // Of members that are no more, or of a database that was full: it says so anew if it is.
     engine
-        .clear_alarms(Site::new(&deployment, &secrets))
+        .relieve(Site::new(&deployment, &secrets), Relief::ClearAlarms)
         .await?;
     if let Some(source) = &work.operation.source {
         let expected = &source.manifest.content;
         engine
-            .verify_content(
+            .verify(
                 Site::with_access(&deployment, &secrets, Access::Certificates),
                 expected,
             )

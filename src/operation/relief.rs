@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{Definition, Ending, Outcome, Step, StepError, Work, members, sizes};
 use crate::{
+    engine::Relief,
     model::{
         deployment::{Access, Deployment, DeploymentSecrets, Site},
         full::Need,
@@ -127,7 +128,7 @@ async fn delete_keys(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, secrets) = guarded(&work).await?;
     let engine = work.engine(&deployment)?;
     let deleted = engine
-        .delete_keys(Site::new(&deployment, &secrets), prefix)
+        .relieve(Site::new(&deployment, &secrets), Relief::DeleteKeys(prefix))
         .await?;
     Outcome::with(&deleted)
 }
@@ -140,7 +141,7 @@ async fn forget_history(work: Arc<Work>) -> Result<Outcome, StepError> {
     if is_asked_for || fullness.is_short() {
         let engine = work.engine(&deployment)?;
         engine
-            .forget_history(Site::new(&deployment, &secrets))
+            .relieve(Site::new(&deployment, &secrets), Relief::ForgetHistory)
             .await?;
     }
     Outcome::done()
@@ -160,7 +161,9 @@ async fn give_back(work: Arc<Work>) -> Result<Outcome, StepError> {
     }
     if is_asked_for || fullness.wants_room() || fullness.is_short() {
         let engine = work.engine(&deployment)?;
-        engine.give_back(Site::new(&deployment, &secrets)).await?;
+        engine
+            .relieve(Site::new(&deployment, &secrets), Relief::GiveBack)
+            .await?;
     }
     Outcome::done()
 }
@@ -184,7 +187,7 @@ async fn open(work: Arc<Work>) -> Result<Outcome, StepError> {
     let engine = work.engine(&deployment)?;
     if fullness.has_room() {
         engine
-            .clear_alarms(Site::new(&deployment, &secrets))
+            .relieve(Site::new(&deployment, &secrets), Relief::ClearAlarms)
             .await?;
     }
     if is_closed {

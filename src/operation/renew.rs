@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{Definition, Ending, Outcome, Step, StepError, Work, members, relief, update};
 use crate::{
+    engine::Issue,
     model::{
         deployment::{Deployment, DeploymentSecrets, Member, Site},
         limits::{AGREEMENT_POLL, CHANGE_WAIT},
@@ -61,9 +62,9 @@ async fn renew(work: Arc<Work>) -> Result<Outcome, StepError> {
     } else {
         Duration::ZERO
     };
-    if certificates.have_ended(now) && !most_serve(&work, &deployment, &secrets, wait).await? {
+    if certificates.have_ended(now) && !are_usable(&work, &deployment, &secrets, wait).await? {
         if behind.is_empty() && !make_due(&work, &deployment, &secrets, now).await? {
-            return Err(StepError::passing("most members do not serve"));
+            return Err(StepError::passing("too few members serve"));
         }
         let (deployment, secrets) = work.allocated().await?;
         members::start_what_can(&work, &deployment, &secrets).await?;
@@ -110,19 +111,17 @@ async fn behind(
     Ok(behind)
 }
 
-/// Whether a majority serves, or does so within `wait`.
-async fn most_serve(
+/// Whether enough members serve so that the database can be used, or do so within `wait`.
+async fn are_usable(
     work: &Work,
     deployment: &Deployment,
     secrets: &DeploymentSecrets,
     wait: Duration,
 ) -> Result<bool, StepError> {
-    let engine = work.engine(deployment)?;
     let deadline = Instant::now() + wait;
     loop {
-        let seen = engine.observe(Site::new(deployment, secrets)).await?;
-        let serving = seen.iter().filter(|member| member.serves()).count();
-        if serving * 2 > seen.len() {
+        let seen = work.observe(Site::new(deployment, secrets)).await?;
+        if seen.is_usable() {
             return Ok(true);
         }
         if Instant::now() >= deadline {
@@ -170,9 +169,12 @@ async fn make_due(
         return Ok(false);
     };
     let renewed = certificates.renewed(what, now, &operation.id, &life);
-    let secrets = work
-        .engine(deployment)?
-        .renew_secrets(deployment, secrets, what, &renewed, now)?;
+    let secrets = work.engine(deployment)?.secrets(
+        deployment,
+        Issue::Renewal { secrets, what },
+        &renewed,
+        now,
+    )?;
     let sealed = work.seal(&deployment.seal_context(), &secrets)?;
     let id = deployment.id.clone();
     work.write(move |conn| store::deployment::set_sealed(conn, &id, &sealed))

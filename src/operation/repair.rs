@@ -5,7 +5,7 @@
 //! its place, with the same name and the same addresses. Where the version has learners, it has no
 //! vote before it has caught up.
 //!
-//! Nothing is taken away unless a majority serves without the member: each step that takes looks anew.
+//! Nothing is taken away unless enough members serve without it: each step that takes looks anew.
 //! When a step fails for good, what is left is a cluster that serves, and a member whose data is
 //! missing or that is [`Membership::Joining`]: the next repair begins from there.
 
@@ -15,12 +15,12 @@ use tokio::time::{Instant, sleep};
 
 use super::{Definition, Ending, Outcome, Step, StepError, Work, members, sizes};
 use crate::{
+    engine::MemberChange,
     model::{
         alert::Incident,
         deployment::{Deployment, DeploymentSecrets, Membership, Site},
         failure::chain,
         limits::{AGREEMENT_POLL, CHANGE_WAIT, JOIN_TIMEOUT},
-        observation::Observation,
         operation::Operation,
         repair::{Repair, time_to_start},
     },
@@ -103,16 +103,12 @@ impl Place {
         self.deployment.members[self.index].membership.is_joined()
     }
 
-    /// Fails unless a majority serves without the member. Members that elect a leader are waited for.
+    /// Fails unless enough members serve without this one. Members that elect a leader are waited for.
     async fn check_others(&self, work: &Work) -> Result<(), StepError> {
-        let engine = work.engine(&self.deployment)?;
         let deadline = Instant::now() + CHANGE_WAIT;
         loop {
-            let seen = Observation {
-                members: engine.observe(self.site()).await?,
-                observed_at: work.parts.clock.now(),
-            };
-            if seen.majority_without(self.index) {
+            let seen = work.observe(self.site()).await?;
+            if seen.is_usable_without(self.index) {
                 return Ok(());
             }
             if Instant::now() >= deadline {
@@ -132,14 +128,19 @@ impl Place {
         let provisioner = &work.cluster(&self.deployment)?.provisioner;
         let heir = (self.index + 1) % self.deployment.members.len();
         // The others would find a leader by themselves, only later.
-        if let Err(error) = engine.hand_over(self.site(), heir).await {
+        if let Err(error) = engine
+            .change_member(self.site(), heir, MemberChange::Lead)
+            .await
+        {
             log::info!(operation:% = work.operation.id; "{}", chain(&error));
         }
         provisioner
             .stop(&self.deployment.id, self.name(), Duration::ZERO)
             .await?;
         self.check_others(work).await?;
-        engine.remove_member(self.site(), self.index).await?;
+        engine
+            .change_member(self.site(), self.index, MemberChange::Leave)
+            .await?;
         Ok(())
     }
 
@@ -154,7 +155,9 @@ impl Place {
         self.check_others(work).await?;
         self.set_membership(work, Membership::Joining).await?;
         let engine = work.engine(&self.deployment)?;
-        engine.add_member(self.site(), self.index).await?;
+        engine
+            .change_member(self.site(), self.index, MemberChange::Enter)
+            .await?;
         Ok(())
     }
 
@@ -174,7 +177,9 @@ impl Place {
         let bytes = sizes::bytes_on_disk(work, &self.deployment).await?;
         let patience = JOIN_TIMEOUT + time_to_start(bytes);
         let engine = work.engine(&self.deployment)?;
-        engine.join(self.site(), self.index, patience).await?;
+        engine
+            .change_member(self.site(), self.index, MemberChange::Vote { patience })
+            .await?;
         let access = self.deployment.access();
         members::await_ready(work, &self.deployment, &self.secrets, access).await?;
         self.set_membership(work, Membership::Joined).await?;

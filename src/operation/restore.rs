@@ -13,7 +13,7 @@ use super::{
     provision::{ALLOCATE, CLEANUP, OPEN, fail, succeed},
 };
 use crate::{
-    engine::Seed,
+    engine::{Holding, Seed},
     model::{
         backup::Manifest,
         deployment::{Access, Deployment, Site},
@@ -144,11 +144,10 @@ async fn secure(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, secrets) = work.allocated().await?;
     members::await_ready(&work, &deployment, &secrets, Access::Certificates).await?;
     work.engine(&deployment)?
-        .secure_restored(Site::with_access(
-            &deployment,
-            &secrets,
-            Access::Certificates,
-        ))
+        .secure(
+            Site::with_access(&deployment, &secrets, Access::Certificates),
+            Holding::Backup,
+        )
         .await?;
     Outcome::done()
 }
@@ -157,7 +156,7 @@ async fn verify(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, secrets) = work.allocated().await?;
     let expected = &manifest(&work)?.content;
     work.engine(&deployment)?
-        .verify_content(
+        .verify(
             Site::with_access(&deployment, &secrets, Access::Passwords),
             expected,
         )

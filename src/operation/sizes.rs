@@ -13,11 +13,7 @@ pub async fn observe_size(
     deployment: &Deployment,
     secrets: &DeploymentSecrets,
 ) -> Result<(Observation, u64), StepError> {
-    let engine = work.engine(deployment)?;
-    let seen = Observation {
-        members: engine.observe(Site::new(deployment, secrets)).await?,
-        observed_at: work.parts.clock.now(),
-    };
+    let seen = work.observe(Site::new(deployment, secrets)).await?;
     match seen.database_bytes() {
         Some(bytes) => Ok((seen, bytes)),
         None => Err(StepError::passing(
@@ -47,7 +43,7 @@ pub async fn fullness(
 /// How large the largest member's database is on its disk, in bytes. It is known at once, however
 /// busy the members are.
 pub async fn bytes_on_disk(work: &Work, deployment: &Deployment) -> Result<u64, StepError> {
-    let files = work.engine(deployment)?.database_file();
+    let files = work.engine(deployment)?.profile().database_file;
     let provisioner = &work.cluster(deployment)?.provisioner;
     let mut largest = 0;
     for member in &deployment.members {

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{Definition, Ending, Outcome, Step, StepError, Work, members, relief, repair, sizes};
 use crate::{
+    engine::{MemberChange, Passage, Relief},
     model::{
         backup::BackupState,
         deployment::{Deployment, DeploymentSecrets, Member, Shape, Site},
@@ -214,7 +215,9 @@ async fn await_checkpoints(
     let before = newest_checkpoints(work, deployment).await?;
     let deadline = Instant::now() + CHECKPOINT_TIMEOUT;
     loop {
-        engine.fill_logs(Site::new(deployment, secrets)).await?;
+        engine
+            .pass(Site::new(deployment, secrets), Passage::FillLogs)
+            .await?;
         let now = newest_checkpoints(work, deployment).await?;
         if now.iter().zip(&before).all(|(now, before)| now > before) {
             return Ok(());
@@ -233,7 +236,7 @@ async fn newest_checkpoints(
     work: &Work,
     deployment: &Deployment,
 ) -> Result<Vec<Option<String>>, StepError> {
-    let files = work.engine(deployment)?.checkpoints();
+    let files = work.engine(deployment)?.profile().checkpoints;
     let provisioner = &work.cluster(deployment)?.provisioner;
     let mut newest = Vec::new();
     for member in &deployment.members {
@@ -298,7 +301,10 @@ pub(super) async fn hand_over(
     heir: usize,
 ) -> Result<(), StepError> {
     let engine = work.engine(deployment)?;
-    if let Err(error) = engine.hand_over(Site::new(deployment, secrets), heir).await {
+    if let Err(error) = engine
+        .change_member(Site::new(deployment, secrets), heir, MemberChange::Lead)
+        .await
+    {
         log::warn!(operation:% = work.operation.id; "{}", chain(&error));
     }
     Ok(())
@@ -314,7 +320,9 @@ async fn settle(
     let engine = work.engine(&deployment)?;
     if enters_with_way_back(work, &deployment, to)? {
         // Of an earlier try that was taken back: the members would stay at the older line.
-        engine.end_way_back(Site::new(&deployment, secrets)).await?;
+        engine
+            .pass(Site::new(&deployment, secrets), Passage::EndWayBack)
+            .await?;
     }
     let deadline = Instant::now() + AGREEMENT_TIMEOUT;
     // Before, a member of the line after the next would skip one.
@@ -332,7 +340,9 @@ async fn settle(
     }
     let fullness = sizes::fullness(work, &deployment, secrets).await?;
     if to.units > deployment.units || fullness.is_full && fullness.has_room() {
-        engine.clear_alarms(Site::new(&deployment, secrets)).await?;
+        engine
+            .relieve(Site::new(&deployment, secrets), Relief::ClearAlarms)
+            .await?;
     }
     let deployment = deployment.reshaped(to);
     work.write(move |conn| store::deployment::reshape(conn, &deployment))
@@ -368,11 +378,11 @@ async fn roll_back(work: Arc<Work>) -> Result<Outcome, StepError> {
     let Some(next) = next_move(&standings) else {
         // One that was down before is not waited for: it is as it was.
         members::start_what_can(&work, &deployment, &secrets).await?;
-        members::await_majority(&work, &deployment, &secrets).await?;
+        members::await_usable(&work, &deployment, &secrets).await?;
         if has_way_back {
             let engine = work.engine(&deployment)?;
             engine
-                .end_way_back(Site::new(&deployment, &secrets))
+                .pass(Site::new(&deployment, &secrets), Passage::EndWayBack)
                 .await?;
         }
         return Outcome::done();
@@ -400,7 +410,10 @@ async fn roll_back(work: Arc<Work>) -> Result<Outcome, StepError> {
         }
         let engine = work.engine(&deployment)?;
         engine
-            .begin_way_back(Site::new(&deployment, &secrets), back.version)
+            .pass(
+                Site::new(&deployment, &secrets),
+                Passage::BeginWayBack(back.version),
+            )
             .await?;
     } else if standings[next.member].serves {
         members::start_as_decided(&work, &deployment, &secrets).await?;

@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex},
 };
 
@@ -10,9 +11,9 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use chrono::TimeDelta;
 use compose_broker::{
     app::Surroundings,
-    engine::{Engine as _, etcd::Etcd},
+    engine::{Engine as _, Issue, etcd::Etcd},
     model::{
-        deployment::DeploymentSecrets,
+        deployment::{Deployment, DeploymentSecrets},
         operation::{Operation, OperationKind, OperationState},
         renewal::{CertificateLife, Certificates, Renewal},
     },
@@ -142,12 +143,18 @@ async fn renew(broker: &TestBroker) -> Operation {
     inside.newest("i", OperationKind::Renew).await
 }
 
+/// What a member is given beside its data.
+fn files_of(broker: &TestBroker, deployment: &Deployment, member: &str) -> PathBuf {
+    let data = data_of(broker, deployment, member);
+    let member = data.parent().and_then(Path::parent).expect("a member");
+    member.join("files")
+}
+
 /// What members have on their disks as trusted.
 async fn trusted_by_members(broker: &TestBroker) -> Vec<usize> {
     let deployment = deployment(broker).await;
     let trusted = ["m0", "m1", "m2"].map(|member| {
-        let home = data_of(broker, &deployment, member);
-        let file = home.parent().expect("a home").join("ca.crt");
+        let file = files_of(broker, &deployment, member).join("ca.crt");
         count(&fs::read_to_string(file).expect("a file"))
     });
     trusted.to_vec()
@@ -623,16 +630,20 @@ async fn a_database_whose_certificates_have_ended_serves_again() {
         };
         let what = Renewal::Members;
         *secrets = Etcd
-            .renew_secrets(deployment, secrets, what, &certificates, now)
+            .secrets(
+                deployment,
+                Issue::Renewal { secrets, what },
+                &certificates,
+                now,
+            )
             .expect("secrets");
     })
     .await;
     let deployment = deployment(&broker).await;
     for member in ["m0", "m1", "m2"] {
-        let home = data_of(&broker, &deployment, member);
-        let home = home.parent().expect("a home");
-        fs::write(home.join("member.crt"), &ended.member_certificate).expect("a file");
-        fs::write(home.join("member.key"), ended.member_key.expose()).expect("a file");
+        let files = files_of(&broker, &deployment, member);
+        fs::write(files.join("member.crt"), &ended.member_certificate).expect("a file");
+        fs::write(files.join("member.key"), ended.member_key.expose()).expect("a file");
         kill(process_of(&broker, member).expect("a process"));
     }
     broker.start_again(surroundings()).await;

@@ -13,7 +13,7 @@ use compose_broker::{
     app::Surroundings,
     model::{
         deployment::Deployment,
-        limits::{HANG_AFTER, HANG_PATIENCES_WITHOUT_MAJORITY, REPAIRS_MAX},
+        limits::{HANG_AFTER, HANG_PATIENCES_WITHOUT_SERVICE, REPAIRS_MAX},
         operation::{Operation, OperationKind, OperationState},
     },
     operation::fault::{Fault, Faults, Moment},
@@ -467,7 +467,7 @@ async fn a_majority_that_hangs_is_started_anew_one_after_the_other() {
         signal(pid, Signal::STOP);
     }
     // Longer than anything else is waited for.
-    let until = HANG_AFTER * HANG_PATIENCES_WITHOUT_MAJORITY;
+    let until = HANG_AFTER * HANG_PATIENCES_WITHOUT_SERVICE;
     while begun.elapsed() < until {
         assert_eq!(process_of(&broker, "m0"), Some(hung[0]));
         tokio::time::sleep(Duration::from_secs(5)).await;

@@ -1,9 +1,6 @@
 //! Where members are reached. Each has a port for clients and one for the other members.
 
-use crate::model::{
-    address::Address,
-    deployment::{Deployment, Member},
-};
+use crate::model::{address::Address, deployment::Member};
 
 const CLIENT: &str = "client";
 const PEER: &str = "peer";
@@ -21,12 +18,6 @@ pub(super) fn peer(member: &Member) -> &Address {
     member.address(PEER)
 }
 
-/// Where clients reach the members, in member order.
-pub(super) fn client_urls(deployment: &Deployment) -> Vec<String> {
-    let members = deployment.members.iter();
-    members.map(client_url).collect()
-}
-
 /// Where clients reach a member, as a URL.
 pub(super) fn client_url(member: &Member) -> String {
     url(client(member))
@@ -40,6 +31,11 @@ pub(super) fn peer_url(member: &Member) -> String {
 /// Members speak TLS alone, to clients and to each other.
 pub(super) fn url(address: &Address) -> String {
     format!("https://{address}")
+}
+
+/// The same with a login, `user:password`.
+pub(super) fn uri(address: &Address, login: &str) -> String {
+    format!("https://{login}@{address}")
 }
 
 /// A member that was part of its cluster once, at these ports.

@@ -42,7 +42,7 @@ pub(super) struct Identity {
 }
 
 /// An authority, a certificate for the members where they are reached, and a password for `root`.
-pub(super) fn generate_secrets(
+pub(super) fn first(
     deployment: &Deployment,
     certificates: &Certificates,
     now: DateTime<Utc>,
@@ -270,7 +270,7 @@ mod tests {
             let now = Utc::now();
             let deployment = deployment("3.6.16");
             let certificates = Certificates::new(now, &CertificateLife::default());
-            let secrets = generate_secrets(&deployment, &certificates, now).expect("secrets");
+            let secrets = first(&deployment, &certificates, now).expect("secrets");
             Self {
                 deployment,
                 secrets,

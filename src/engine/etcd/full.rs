@@ -6,18 +6,34 @@ use etcd_client::{Client, CompactionOptions, DeleteOptions};
 use tokio::time::timeout;
 
 use crate::{
-    engine::EngineError,
+    engine::{EngineError, Relief},
     model::limits::{DEFRAGMENT_TIMEOUT, ENGINE_CALL_TIMEOUT},
 };
 
 use super::{
     client::{Cluster, Fault, says, unless_it_says},
+    ready, security,
     status::observe,
     verify::current_revision,
 };
 
+/// Gives a database room; returns how many keys are deleted.
+pub(super) async fn relieve(cluster: &Cluster<'_>, relief: Relief<'_>) -> Result<u64, EngineError> {
+    match relief {
+        Relief::DeleteKeys(prefix) => return delete_keys(cluster, prefix).await,
+        Relief::ForgetHistory => forget_history(cluster).await?,
+        Relief::GiveBack => give_back(cluster).await?,
+        Relief::GiveBackOf(place) => {
+            ready::all_serve(cluster).await?;
+            defragment(cluster, place).await?;
+        }
+        Relief::ClearAlarms => security::clear_alarms(cluster).await?,
+    }
+    Ok(0)
+}
+
 /// Forgets the history: whatever was deleted or written anew becomes unused storage.
-pub(super) async fn forget_history(cluster: &Cluster<'_>) -> Result<(), EngineError> {
+async fn forget_history(cluster: &Cluster<'_>) -> Result<(), EngineError> {
     cluster
         .trying_as_root("forgetting the history", compact)
         .await
@@ -25,7 +41,7 @@ pub(super) async fn forget_history(cluster: &Cluster<'_>) -> Result<(), EngineEr
 
 /// Lets each member that serves give back what it does not use, the leader last: a member answers
 /// nobody meanwhile.
-pub(super) async fn give_back(cluster: &Cluster<'_>) -> Result<(), EngineError> {
+async fn give_back(cluster: &Cluster<'_>) -> Result<(), EngineError> {
     for index in leader_last(cluster).await {
         defragment(cluster, index).await?;
     }
@@ -52,7 +68,7 @@ async fn leader_last(cluster: &Cluster<'_>) -> Vec<usize> {
 }
 
 /// Lets the member at place `index` give back what it does not use.
-pub(super) async fn defragment(cluster: &Cluster<'_>, index: usize) -> Result<(), EngineError> {
+async fn defragment(cluster: &Cluster<'_>, index: usize) -> Result<(), EngineError> {
     const DOING: &str = "giving unused storage back";
     let once = async {
         let mut client = cluster.client(&cluster.deployment.members[index]).await?;
@@ -77,7 +93,7 @@ async fn timed(
 }
 
 /// Deletes every key with a prefix.
-pub(super) async fn delete_keys(cluster: &Cluster<'_>, prefix: &str) -> Result<u64, EngineError> {
+async fn delete_keys(cluster: &Cluster<'_>, prefix: &str) -> Result<u64, EngineError> {
     // Without one, etcd would delete nothing or everything, as it is asked; nobody means that.
     if prefix.is_empty() {
         let text = "keys are deleted by a prefix, and there is none".to_owned();

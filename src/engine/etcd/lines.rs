@@ -1,12 +1,9 @@
 //! What is known of etcd's lines of versions: a new line is one entry here. docs/etcd.md tells
 //! where each fact comes from.
 
-use crate::model::{
-    engine::{Advisory, Affected, Entry, Line, Profile, Severity},
-    limits::MEMBERS,
-};
+use crate::model::engine::{Advisory, Affected, Entry, Line, Profile, Severity};
 
-use super::{NAME, addresses, figures, users};
+use super::{NAME, addresses, damage, figures, files, printed, users};
 
 /// The advisory of versions whose data a defragmentation may damage.
 const DAMAGED_BY_DEFRAGMENTATION: &str = "etcd#20271";
@@ -14,7 +11,8 @@ const DAMAGED_BY_DEFRAGMENTATION: &str = "etcd#20271";
 /// etcd's lines, faults, and what follows what.
 pub static PROFILE: Profile = Profile {
     name: NAME,
-    members: MEMBERS,
+    members: 3,
+    members_needed: 2,
     ports: &addresses::PORTS,
     lines: &[
         Line {
@@ -94,7 +92,12 @@ pub static PROFILE: Profile = Profile {
     snapshot_file: "snapshot.db",
     content: &figures::CONTENT,
     url: addresses::url,
+    uri: addresses::uri,
     command_line: users::command_line,
+    database_file: files::DATABASE,
+    checkpoints: files::CHECKPOINTS,
+    tells_damage: damage::is_told,
+    without_secrets: printed::without_secrets,
 };
 
 /// A line that is entered by nothing but a newer binary.

@@ -14,6 +14,7 @@ mod certificates;
 mod client;
 mod damage;
 mod figures;
+mod files;
 mod full;
 mod lines;
 mod membership;
@@ -33,15 +34,13 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
 use self::client::Cluster;
 use super::{
-    ConnectionStrings, DatabaseUser, Description, Engine, EngineError, FilesOfMember, Seed,
-    Snapshot,
+    DatabaseUser, Description, Engine, EngineError, Holding, Issue, MemberChange, Passage, Relief,
+    Seed, Snapshot, UserChange,
 };
 use crate::{
     model::{
@@ -49,7 +48,7 @@ use crate::{
         deployment::{Deployment, DeploymentSecrets, Member, Site},
         engine::{Obstacle, Profile},
         observation::MemberObservation,
-        renewal::{Certificates, Renewal},
+        renewal::Certificates,
         server::Server,
         version::Version,
     },
@@ -74,24 +73,19 @@ impl Engine for Etcd {
         &lines::PROFILE
     }
 
-    fn generate_secrets(
+    fn secrets(
         &self,
         deployment: &Deployment,
+        issue: Issue<'_>,
         certificates: &Certificates,
         now: DateTime<Utc>,
     ) -> Result<DeploymentSecrets, EngineError> {
-        certificates::generate_secrets(deployment, certificates, now)
-    }
-
-    fn renew_secrets(
-        &self,
-        deployment: &Deployment,
-        secrets: &DeploymentSecrets,
-        what: Renewal,
-        certificates: &Certificates,
-        now: DateTime<Utc>,
-    ) -> Result<DeploymentSecrets, EngineError> {
-        certificates::renew(deployment, secrets, what, certificates, now)
+        match issue {
+            Issue::First => certificates::first(deployment, certificates, now),
+            Issue::Renewal { secrets, what } => {
+                certificates::renew(deployment, secrets, what, certificates, now)
+            }
+        }
     }
 
     fn servers(&self, site: Site<'_>) -> Vec<Server> {
@@ -127,122 +121,32 @@ impl Engine for Etcd {
         snapshot_file::survey(deployment, place, bench).await
     }
 
-    async fn wait_until_listening(&self, member: &Member) {
-        ready::wait_until_listening(member).await;
+    async fn listening(&self, member: &Member) {
+        ready::listening(member).await;
     }
 
-    async fn wait_until_ready(&self, site: Site<'_>) -> Result<(), EngineError> {
+    async fn ready(&self, site: Site<'_>) -> Result<(), EngineError> {
         ready::wait(&Cluster::new(site)?).await
     }
 
-    async fn secure_new(&self, site: Site<'_>) -> Result<(), EngineError> {
-        security::secure_new(&Cluster::new(site)?).await
+    async fn secure(&self, site: Site<'_>, holding: Holding) -> Result<(), EngineError> {
+        let cluster = Cluster::new(site)?;
+        match holding {
+            Holding::Nothing => security::secure_new(&cluster).await,
+            Holding::Backup => security::secure_restored(&cluster).await,
+        }
     }
 
-    async fn secure_restored(&self, site: Site<'_>) -> Result<(), EngineError> {
-        security::secure_restored(&Cluster::new(site)?).await
-    }
-
-    async fn verify_content(
-        &self,
-        site: Site<'_>,
-        expected: &SnapshotContent,
-    ) -> Result<(), EngineError> {
+    async fn verify(&self, site: Site<'_>, expected: &SnapshotContent) -> Result<(), EngineError> {
         verify::content(&Cluster::new(site)?, expected).await
     }
 
-    async fn hand_over(&self, site: Site<'_>, heir: usize) -> Result<(), EngineError> {
-        let cluster = Cluster::new(site)?;
-        rolling::hand_over(&cluster, heir).await
-    }
-
-    async fn agreed_version(&self, site: Site<'_>) -> Result<Version, EngineError> {
-        rolling::agreed_version(&Cluster::new(site)?).await
-    }
-
-    async fn obstacles(&self, site: Site<'_>, to: Version) -> Result<Vec<Obstacle>, EngineError> {
-        upgrade::obstacles(&Cluster::new(site)?, to).await
-    }
-
-    async fn remove_member(&self, site: Site<'_>, place: usize) -> Result<(), EngineError> {
-        membership::remove(&Cluster::new(site)?, place).await
-    }
-
-    async fn add_member(&self, site: Site<'_>, place: usize) -> Result<(), EngineError> {
-        membership::add(&Cluster::new(site)?, place).await
-    }
-
-    async fn join(
-        &self,
-        site: Site<'_>,
-        place: usize,
-        patience: Duration,
-    ) -> Result<(), EngineError> {
-        membership::join(&Cluster::new(site)?, place, patience).await
+    async fn observe(&self, site: Site<'_>) -> Result<Vec<MemberObservation>, EngineError> {
+        Ok(status::observe(&Cluster::new(site)?).await)
     }
 
     async fn alive(&self, site: Site<'_>) -> Result<Vec<bool>, EngineError> {
         rolling::alive(&Cluster::new(site)?).await
-    }
-
-    fn tells_damage(&self, printed: &str) -> bool {
-        damage::is_told(printed)
-    }
-
-    fn checkpoints(&self) -> FilesOfMember {
-        server::CHECKPOINTS
-    }
-
-    async fn fill_logs(&self, site: Site<'_>) -> Result<(), EngineError> {
-        upgrade::fill_logs(&Cluster::new(site)?).await
-    }
-
-    async fn begin_way_back(&self, site: Site<'_>, to: Version) -> Result<(), EngineError> {
-        upgrade::begin_way_back(&Cluster::new(site)?, to).await
-    }
-
-    async fn end_way_back(&self, site: Site<'_>) -> Result<(), EngineError> {
-        upgrade::end_way_back(&Cluster::new(site)?).await
-    }
-
-    fn database_file(&self) -> FilesOfMember {
-        server::DATABASE
-    }
-
-    async fn forget_history(&self, site: Site<'_>) -> Result<(), EngineError> {
-        full::forget_history(&Cluster::new(site)?).await
-    }
-
-    async fn give_back(&self, site: Site<'_>) -> Result<(), EngineError> {
-        full::give_back(&Cluster::new(site)?).await
-    }
-
-    async fn give_back_of(&self, site: Site<'_>, place: usize) -> Result<(), EngineError> {
-        let cluster = Cluster::new(site)?;
-        ready::all_serve(&cluster).await?;
-        full::defragment(&cluster, place).await
-    }
-
-    async fn delete_keys(&self, site: Site<'_>, prefix: &str) -> Result<u64, EngineError> {
-        full::delete_keys(&Cluster::new(site)?, prefix).await
-    }
-
-    async fn restore_users(
-        &self,
-        site: Site<'_>,
-        users: &[DatabaseUser],
-        others: &[String],
-    ) -> Result<Vec<String>, EngineError> {
-        users::restore(&Cluster::new(site)?, users, others).await
-    }
-
-    async fn clear_alarms(&self, site: Site<'_>) -> Result<(), EngineError> {
-        security::clear_alarms(&Cluster::new(site)?).await
-    }
-
-    async fn observe(&self, site: Site<'_>) -> Result<Vec<MemberObservation>, EngineError> {
-        let cluster = Cluster::new(site)?;
-        Ok(status::observe(&cluster).await)
     }
 
     async fn snapshot(&self, site: Site<'_>) -> Result<Snapshot, EngineError> {
@@ -256,27 +160,59 @@ impl Engine for Etcd {
         known: Option<&SnapshotContent>,
         bench: &dyn Workbench,
     ) -> Result<Description, EngineError> {
+        snapshot_file::describe(&Cluster::new(site)?, staged, known, bench).await
+    }
+
+    async fn agreed_version(&self, site: Site<'_>) -> Result<Version, EngineError> {
+        rolling::agreed_version(&Cluster::new(site)?).await
+    }
+
+    async fn obstacles(&self, site: Site<'_>, to: Version) -> Result<Vec<Obstacle>, EngineError> {
+        upgrade::obstacles(&Cluster::new(site)?, to).await
+    }
+
+    async fn pass(&self, site: Site<'_>, passage: Passage) -> Result<(), EngineError> {
         let cluster = Cluster::new(site)?;
-        snapshot_file::describe(&cluster, staged, known, bench).await
+        match passage {
+            Passage::FillLogs => upgrade::fill_logs(&cluster).await,
+            Passage::BeginWayBack(to) => upgrade::begin_way_back(&cluster, to).await,
+            Passage::EndWayBack => upgrade::end_way_back(&cluster).await,
+        }
     }
 
-    async fn add_user(&self, site: Site<'_>, user: &DatabaseUser) -> Result<(), EngineError> {
-        users::add(&Cluster::new(site)?, user).await
-    }
-
-    async fn remove_user(&self, site: Site<'_>, name: &str) -> Result<(), EngineError> {
-        users::remove(&Cluster::new(site)?, name).await
-    }
-
-    fn connection_strings(
+    async fn change_member(
         &self,
-        deployment: &Deployment,
-        user: &DatabaseUser,
-    ) -> ConnectionStrings {
-        users::connection_strings(deployment, user)
+        site: Site<'_>,
+        place: usize,
+        change: MemberChange,
+    ) -> Result<(), EngineError> {
+        let cluster = Cluster::new(site)?;
+        match change {
+            MemberChange::Lead => rolling::hand_over(&cluster, place).await,
+            MemberChange::Leave => membership::remove(&cluster, place).await,
+            MemberChange::Enter => membership::add(&cluster, place).await,
+            MemberChange::Vote { patience } => membership::join(&cluster, place, patience).await,
+        }
     }
 
-    fn without_secrets(&self, printed: &str) -> String {
-        printed::without_secrets(printed)
+    async fn relieve(&self, site: Site<'_>, relief: Relief<'_>) -> Result<u64, EngineError> {
+        full::relieve(&Cluster::new(site)?, relief).await
+    }
+
+    async fn change_user(&self, site: Site<'_>, change: UserChange<'_>) -> Result<(), EngineError> {
+        let cluster = Cluster::new(site)?;
+        match change {
+            UserChange::Add(user) => users::add(&cluster, user).await,
+            UserChange::Remove(name) => users::remove(&cluster, name).await,
+        }
+    }
+
+    async fn restore_users(
+        &self,
+        site: Site<'_>,
+        users: &[DatabaseUser],
+        others: &[String],
+    ) -> Result<Vec<String>, EngineError> {
+        users::restore(&Cluster::new(site)?, users, others).await
     }
 }

@@ -34,7 +34,7 @@ enum NotYet {
 /// A new member asks the others whether it was in their cluster before, and waits a whole second
 /// for each that listens already and does not serve yet. One that is started a moment later finds
 /// the others either not listening or about to serve.
-pub(super) async fn wait_until_listening(member: &Member) {
+pub(super) async fn listening(member: &Member) {
     let listening = async {
         while connect(addresses::peer(member)).await.is_err() {
             sleep(READY_POLL).await;

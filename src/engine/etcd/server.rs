@@ -1,47 +1,22 @@
 //! What runs: the flags of members. Pure.
 
-use crate::{
-    engine::FilesOfMember,
-    model::{
-        deployment::{Access, Deployment, DeploymentSecrets, Member, Membership, Shape, Site},
-        limits::UNSAFE_QUOTA_FACTOR,
-        secret::Secret,
-        server::{DataOfServer, HOME, Program, Server, ServerFile},
-        version::Version,
-    },
+use crate::model::{
+    deployment::{Access, Deployment, DeploymentSecrets, Member, Membership, Shape, Site},
+    limits::{MEMBER_MEMORY_BYTES, MEMBER_WAL_BYTES_MAX, UNSAFE_QUOTA_FACTOR},
+    secret::Secret,
+    server::{DataOfServer, FILES, Program, Resources, Server, ServerFile},
+    version::Version,
 };
 
-use super::{NAME, PROFILE, addresses};
+use super::{NAME, PROFILE, addresses, files::data_dir};
 
 const CA_FILE: &str = "ca.crt";
 const CERTIFICATE_FILE: &str = "member.crt";
 const KEY_FILE: &str = "member.key";
 
-const SNAPSHOTS: &str = "data/member/snap";
 /// Where a member keeps its log of changes: without it etcd takes itself for a new member.
 const LOG: &str = "data/member/wal";
 const LOG_SUFFIX: &str = ".wal";
-
-/// Where a member writes its whole state down: `<term>-<index>.snap`, both in hexadecimal digits, so
-/// that later ones have later names.
-pub(super) const CHECKPOINTS: FilesOfMember = FilesOfMember {
-    folder: SNAPSHOTS,
-    has: |name| name.ends_with(".snap"),
-};
-
-/// The name of the file that is the database.
-pub(super) const DATABASE_NAME: &str = "db";
-
-/// The database itself. It grows in steps, ahead of what is in it.
-pub(super) const DATABASE: FilesOfMember = FilesOfMember {
-    folder: SNAPSHOTS,
-    has: |name| name == DATABASE_NAME,
-};
-
-/// Where a member keeps its data.
-pub(super) fn data_dir() -> String {
-    format!("{HOME}/data")
-}
 
 pub(super) fn at_least(version: Version, major: u32, minor: u32) -> bool {
     (version.major, version.minor) >= (major, minor)
@@ -90,6 +65,7 @@ pub(super) fn servers(site: Site<'_>) -> Vec<Server> {
             env: Vec::new(),
             files: files(secrets),
             ports: vec![addresses::client(member).port, addresses::peer(member).port],
+            resources: resources(deployment, deployment.shape_of(member)),
             data: member.membership.is_joined().then(|| DataOfServer {
                 folder: LOG.to_owned(),
                 suffix: LOG_SUFFIX.to_owned(),
@@ -116,11 +92,11 @@ fn member_args(deployment: &Deployment, member: &Member, access: Access) -> Vec<
             "--quota-backend-bytes={}",
             hard_quota_bytes(deployment, shape)
         ),
-        format!("--cert-file={HOME}/{CERTIFICATE_FILE}"),
-        format!("--key-file={HOME}/{KEY_FILE}"),
-        format!("--peer-cert-file={HOME}/{CERTIFICATE_FILE}"),
-        format!("--peer-key-file={HOME}/{KEY_FILE}"),
-        format!("--peer-trusted-ca-file={HOME}/{CA_FILE}"),
+        format!("--cert-file={FILES}/{CERTIFICATE_FILE}"),
+        format!("--key-file={FILES}/{KEY_FILE}"),
+        format!("--peer-cert-file={FILES}/{CERTIFICATE_FILE}"),
+        format!("--peer-key-file={FILES}/{KEY_FILE}"),
+        format!("--peer-trusted-ca-file={FILES}/{CA_FILE}"),
         "--peer-client-cert-auth".to_owned(),
         // Without this, every change ever made counts against the quota, and a tenant, who may not
         // compact since 3.5.30, would be locked out by his own history.
@@ -130,7 +106,7 @@ fn member_args(deployment: &Deployment, member: &Member, access: Access) -> Vec<
     args.extend(identity_args(deployment, member));
     if access == Access::Certificates {
         args.push("--client-cert-auth".to_owned());
-        args.push(format!("--trusted-ca-file={HOME}/{CA_FILE}"));
+        args.push(format!("--trusted-ca-file={FILES}/{CA_FILE}"));
     }
     if let Some(line) = PROFILE.line(shape.version) {
         args.extend(line.flags.iter().map(|flag| (*flag).to_owned()));
@@ -159,6 +135,16 @@ fn hard_quota_bytes(deployment: &Deployment, shape: Shape) -> u64 {
         shape.quota_bytes()
     } else {
         shape.quota_bytes() * UNSAFE_QUOTA_FACTOR
+    }
+}
+
+/// A full database is copied when a member gives storage back, and lies beside its log. It is mapped into
+/// memory, beside what the member itself needs.
+fn resources(deployment: &Deployment, shape: Shape) -> Resources {
+    let quota = hard_quota_bytes(deployment, shape);
+    Resources {
+        disk_bytes: 2 * quota + MEMBER_WAL_BYTES_MAX,
+        memory_bytes: shape.quota_bytes() + MEMBER_MEMORY_BYTES,
     }
 }
 
@@ -258,11 +244,11 @@ pub(super) mod tests {
             "--listen-peer-urls=https://127.0.0.1:2382",
             "--initial-cluster-state=existing",
             "--quota-backend-bytes=1073741824",
-            "--cert-file={home}/member.crt",
-            "--key-file={home}/member.key",
-            "--peer-cert-file={home}/member.crt",
-            "--peer-key-file={home}/member.key",
-            "--peer-trusted-ca-file={home}/ca.crt",
+            "--cert-file={files}/member.crt",
+            "--key-file={files}/member.key",
+            "--peer-cert-file={files}/member.crt",
+            "--peer-key-file={files}/member.key",
+            "--peer-trusted-ca-file={files}/ca.crt",
             "--peer-client-cert-auth",
             "--auto-compaction-mode=periodic",
             "--auto-compaction-retention=1h",
@@ -373,10 +359,6 @@ pub(super) mod tests {
         let last = |index: usize| servers[index].args.last().cloned();
         assert_eq!(last(0), Some("--snapshot-count=10000".to_owned()));
         assert_eq!(last(1), Some("--snapshot-count=1".to_owned()));
-        assert!((CHECKPOINTS.has)("0000000000000002-000000000000000d.snap"));
-        assert!(!(CHECKPOINTS.has)("db"));
-        assert!((DATABASE.has)("db"));
-        assert!(!(DATABASE.has)("0000000000000002-000000000000000d.snap.db"));
     }
 
     #[test]
@@ -409,7 +391,7 @@ pub(super) mod tests {
             let args = servers(Site::with_access(&deployment("3.3.25"), &secrets(), access))[0]
                 .args
                 .clone();
-            ["--client-cert-auth", "--trusted-ca-file={home}/ca.crt"]
+            ["--client-cert-auth", "--trusted-ca-file={files}/ca.crt"]
                 .map(|flag| args.iter().any(|arg| arg == flag))
         };
         assert_eq!(asked(Access::Certificates), [true, true]);

@@ -21,7 +21,8 @@ use crate::{
 use super::{
     client::Cluster,
     figures::{content, figures, newest},
-    server::{DATABASE, DATABASE_NAME, at_least, data_dir, identity_args, program},
+    files::{DATABASE, DATABASE_NAME, data_dir},
+    server::{at_least, identity_args, program},
     verify,
 };
 

@@ -15,18 +15,16 @@ use etcd_client::{Client, Permission, PermissionType};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
-    engine::{ConnectionStrings, DatabaseUser, EngineError},
+    engine::{DatabaseUser, EngineError},
     model::{
         binding::{Rights, Role},
         deployment::Deployment,
         limits::{STRANGER_NAME_CHARS_MAX, STRANGERS_TOLD_MAX, USER_CHANGES_AT_ONCE},
-        secret::Secret,
         version::Version,
     },
 };
 
 use super::{
-    addresses,
     certificates::{MEMBER, ROOT},
     client::{Cluster, Fault, says, says_so, unless_it_says},
     security::administrate,
@@ -266,26 +264,6 @@ pub(super) async fn without_password(cluster: &Cluster<'_>) -> Result<Vec<String
     Ok(open)
 }
 
-/// How `user` reaches the deployment.
-pub(super) fn connection_strings(
-    deployment: &Deployment,
-    user: &DatabaseUser,
-) -> ConnectionStrings {
-    let (name, password) = (&user.name, user.password.expose());
-    let uris = deployment
-        .members
-        .iter()
-        .map(|member| {
-            let address = addresses::client(member);
-            Secret::new(format!("https://{name}:{password}@{address}"))
-        })
-        .collect();
-    let endpoints = addresses::client_urls(deployment);
-    let login = format!("{name}:{password}");
-    let cli = Secret::new(command_line(deployment.version, &endpoints, &login));
-    ConnectionStrings { uris, cli }
-}
-
 /// A command line that lists the members, for people; `login` is `user:password`. The tool speaks
 /// version 3 of the interface by itself since 3.4, and newer ones complain when they are told to.
 pub(super) fn command_line(version: Version, endpoints: &[String], login: &str) -> String {
@@ -303,7 +281,11 @@ pub(super) fn command_line(version: Version, endpoints: &[String], login: &str) 
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{PROFILE, addresses},
+        *,
+    };
+    use crate::model::secret::Secret;
 
     #[test]
     fn connection_strings_name_every_member() {
@@ -319,12 +301,7 @@ mod tests {
             name: "a-deployment".to_owned(),
             closed_since: None,
         };
-        let user = DatabaseUser {
-            name: "ada".to_owned(),
-            password: Secret::new("word"),
-            rights: Rights::default(),
-        };
-        let strings = connection_strings(&deployment, &user);
+        let strings = PROFILE.connection_strings(&deployment, "ada", &Secret::new("word"));
         let uris: Vec<&str> = strings.uris.iter().map(Secret::expose).collect();
         assert_eq!(
             uris,
@@ -342,7 +319,7 @@ mod tests {
         assert!(!format!("{strings:?}").contains("word"));
         let old = command_line(
             "3.3.25".parse().expect("a version"),
-            &addresses::client_urls(&deployment),
+            &PROFILE.urls(&deployment),
             "ada:word",
         );
         assert_eq!(old, format!("ETCDCTL_API=3 {}", strings.cli.expose()));

@@ -47,6 +47,7 @@ fn seen(members: Vec<MemberHealth>) -> Observation {
         health,
     };
     Observation {
+        needed: 2,
         members: members.into_iter().enumerate().map(member).collect(),
         observed_at: at(0),
     }

@@ -6,6 +6,7 @@
 //! <cluster>/<deployment>/aside/<name>/<member>/home/   what a member had before a recovery
 //! <cluster>/<deployment>/members/<member>/
 //!     home/                                  the member's own
+//!     files/                                 what it is given: certificates and keys
 //!     server.json                            what is wanted of it
 //!     process.json                           the process that was started for it
 //!     member.log, member.log.1               what it printed (member.log.new: a copy in the making)
@@ -127,6 +128,11 @@ impl MemberFolder {
         self.path.join("home")
     }
 
+    /// What the server is given.
+    pub(super) fn files(&self) -> PathBuf {
+        self.path.join("files")
+    }
+
     /// Where what was in the home goes when it is set aside under a name.
     pub(super) fn aside(&self, name: &str) -> PathBuf {
         self.aside.join(name).join(&self.name).join("home")
@@ -157,6 +163,7 @@ impl MemberFolder {
     pub(super) fn fill_in(&self, text: &str) -> String {
         // Lossless: a cluster folder whose path is no UTF-8 is refused when it is opened.
         text.replace(server::HOME, &self.home().to_string_lossy())
+            .replace(server::FILES, &self.files().to_string_lossy())
             .replace(server::STAGE, &self.stage.to_string_lossy())
     }
 }

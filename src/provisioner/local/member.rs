@@ -5,7 +5,7 @@
 //! is made good by the next look.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
     process::{Child, ExitStatus},
     time::{Duration, Instant},
@@ -364,10 +364,15 @@ impl Member {
     }
 
     fn write_files(&self, server: &Server) -> Result<()> {
-        let home = self.folder.home();
+        let (home, files) = (self.folder.home(), self.folder.files());
         folders::create_folder(&home).map_err(self.failed("making the home of"))?;
+        folders::create_folder(&files).map_err(self.failed("making the files of"))?;
         for file in &server.files {
-            folders::write_file(&home.join(file.name), file.contents.expose().as_bytes())
+            folders::write_file(&files.join(file.name), file.contents.expose().as_bytes())
+                .and_then(|()| {
+                    // Earlier versions put it there.
+                    folders::missing_is_fine(fs::remove_file(home.join(file.name))).map(|_| ())
+                })
                 .map_err(self.failed("writing the files of"))?;
         }
         Ok(())

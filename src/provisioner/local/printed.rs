@@ -17,7 +17,7 @@ use super::folders::{self, MemberFolder};
 use crate::model::{
     limits::{CHUNK_BYTES, LOG_LINE_BYTES_MAX},
     logfile::{LogPart, Logfile},
-    server::HOME,
+    server::{FILES, HOME},
 };
 
 /// In a log: the folder of all engines.
@@ -136,6 +136,7 @@ impl Reading {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let places = vec![
             (text(&folder.home()), HOME),
+            (text(&folder.files()), FILES),
             (text(cluster), CLUSTER),
             (text(engines), ENGINES),
         ];

@@ -24,7 +24,7 @@ use crate::model::{
         TASK_OUTPUT_BYTES_MAX,
     },
     secret::Secret,
-    server::{Program, ServerFile},
+    server::{Program, Resources, ServerFile},
 };
 
 mod copies;
@@ -188,6 +188,12 @@ fn sleeper(binary: &'static str) -> Program {
     }
 }
 
+/// This machine reserves nothing.
+const RESOURCES: Resources = Resources {
+    disk_bytes: 0,
+    memory_bytes: 0,
+};
+
 fn server(id: &DeploymentId) -> Server {
     Server {
         deployment: id.clone(),
@@ -199,6 +205,7 @@ fn server(id: &DeploymentId) -> Server {
             name: "server.key",
             contents: Secret::new("the private key"),
         }],
+        resources: RESOURCES,
         ports: vec![],
         data: None,
     }
@@ -287,12 +294,12 @@ async fn a_member_is_private_bounded_and_detached() {
     provisioner.start(&server(&id)).await.unwrap();
     eventually("it started", async || world.starts(&id) == 1).await;
     let folder = world.member(&id);
-    let home = folder.home();
+    let (home, files) = (folder.home(), folder.files());
 
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&home), 0o700);
     assert_eq!(mode(folder.path()), 0o700);
-    assert_eq!(mode(&home.join("server.key")), 0o600);
+    assert_eq!(mode(&files.join("server.key")), 0o600);
     for file in [
         folder.server_record(),
         folder.process_record(),
@@ -300,7 +307,7 @@ async fn a_member_is_private_bounded_and_detached() {
     ] {
         assert_eq!(mode(&file), 0o600, "{}", file.display());
     }
-    let key = fs::read_to_string(home.join("server.key")).unwrap();
+    let key = fs::read_to_string(files.join("server.key")).unwrap();
     assert_eq!(key, "the private key");
     let record = fs::read_to_string(folder.server_record()).unwrap();
     assert!(!record.contains("private key"), "{record}");
@@ -442,7 +449,7 @@ async fn a_stopped_member_stays_stopped() {
     assert_eq!(fs::read_dir(world.member(&id).home()).unwrap().count(), 0);
     provisioner.start(&server(&id)).await.unwrap();
     assert!(observed(&provisioner, &id).await.running);
-    assert!(world.member(&id).home().join("server.key").exists());
+    assert!(world.member(&id).files().join("server.key").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -832,6 +839,7 @@ fn etcd_server(id: &DeploymentId, version: Version, port: u16) -> Server {
         args: args.split_whitespace().map(str::to_owned).collect(),
         env: vec![],
         files: vec![],
+        resources: RESOURCES,
         ports: vec![port],
         data: None,
         ..server(id)

@@ -29,6 +29,7 @@ fn tenant() -> DatabaseUser {
 
 async fn look(lab: &Lab) -> Fullness {
     let seen = Observation {
+        needed: PROFILE.members_needed,
         members: Etcd.observe(lab.site()).await.expect("a look"),
         observed_at: chrono::DateTime::UNIX_EPOCH,
     };
@@ -83,7 +84,9 @@ async fn lets_strangers_say_that_it_is_full_as_is_told_of_it(version: &str) {
     assert_eq!(said.is_ok(), told, "{}", message(said));
     assert_eq!(look(&lab).await.is_full, told);
     for _ in 0..2 {
-        Etcd.clear_alarms(lab.site()).await.expect("cleared");
+        Etcd.relieve(lab.site(), Relief::ClearAlarms)
+            .await
+            .expect("cleared");
     }
     assert!(!look(&lab).await.is_full);
 }
@@ -96,18 +99,22 @@ async fn gives_unused_storage_back(version: &str) {
         root.put(key, vec![7; 100_000], None).await.expect("put");
     }
     let before = look(&lab).await.database_bytes.expect("a size");
-    let deleted = Etcd.delete_keys(lab.site(), "/old/");
+    let deleted = Etcd.relieve(lab.site(), Relief::DeleteKeys("/old/"));
     assert_eq!(deleted.await.expect("deleted"), 30);
-    let none = Etcd.delete_keys(lab.site(), "").await;
+    let none = Etcd.relieve(lab.site(), Relief::DeleteKeys("")).await;
     assert!(matches!(none, Err(EngineError::Unexpected(_))));
     for _ in 0..2 {
-        Etcd.forget_history(lab.site()).await.expect("forgotten");
-        Etcd.give_back(lab.site()).await.expect("given back");
+        Etcd.relieve(lab.site(), Relief::ForgetHistory)
+            .await
+            .expect("forgotten");
+        Etcd.relieve(lab.site(), Relief::GiveBack)
+            .await
+            .expect("given back");
     }
     let after = look(&lab).await.database_bytes.expect("a size");
     assert!(after < before / 2, "{after} of {before}");
     // One alone does so only while the others serve.
-    let alone = || Etcd.give_back_of(lab.site(), 0);
+    let alone = || Etcd.relieve(lab.site(), Relief::GiveBackOf(0));
     lab.pause(2);
     let refused = alone().await;
     assert!(

@@ -17,18 +17,19 @@ use tempfile::TempDir;
 
 use crate::{
     engine::{
-        Description, Engine, EngineError, FilesOfMember, Seed, Snapshot,
+        Description, Engine, EngineError, Holding, Issue, MemberChange, Passage, Seed, Snapshot,
         etcd::{
-            Etcd,
+            Etcd, PROFILE,
             addresses::{client_url, member_at},
         },
     },
     model::{
         backup::SnapshotContent,
         deployment::{Access, Deployment, DeploymentSecrets, Member, Membership, Shape, Site},
+        engine::FilesOfMember,
         ids::DeploymentId,
         renewal::{CertificateLife, Certificates},
-        server::{HOME, Program, STAGE, Server, Task},
+        server::{FILES, HOME, Program, STAGE, Server, Task},
         version::Version,
     },
     stream::ByteStream,
@@ -83,7 +84,7 @@ impl Lab {
             closed_since: None,
         };
         let secrets = Etcd
-            .generate_secrets(&deployment, &certificates, now)
+            .secrets(&deployment, Issue::First, &certificates, now)
             .expect("secrets");
         Self {
             deployment,
@@ -107,9 +108,9 @@ impl Lab {
         for (server, member) in servers.iter().zip(&self.deployment.members) {
             let child = self.spawn(server);
             self.running.push(child);
-            Etcd.wait_until_listening(member).await;
+            Etcd.listening(member).await;
         }
-        Etcd.wait_until_ready(Site::with_access(&self.deployment, &self.secrets, access))
+        Etcd.ready(Site::with_access(&self.deployment, &self.secrets, access))
             .await
             .expect("ready");
     }
@@ -153,10 +154,12 @@ impl Lab {
             self.deployment.members[index].checkpointing = true;
             self.restart(index).await;
         }
-        let before = self.newest_files(Etcd.checkpoints());
-        Etcd.fill_logs(self.site()).await.expect("filled");
+        let before = self.newest_files(PROFILE.checkpoints);
+        Etcd.pass(self.site(), Passage::FillLogs)
+            .await
+            .expect("filled");
         let newer = |lab: &Self| {
-            let now = lab.newest_files(Etcd.checkpoints());
+            let now = lab.newest_files(PROFILE.checkpoints);
             now.iter().zip(&before).all(|(now, before)| now > before)
         };
         while !newer(self) {
@@ -173,23 +176,26 @@ impl Lab {
         let (of, secrets) = (self.deployment.clone(), self.secrets.clone());
         // Each is done twice: what was not answered may be done.
         for _ in 0..2 {
-            Etcd.remove_member(Site::new(&of, &secrets), index)
+            Etcd.change_member(Site::new(&of, &secrets), index, MemberChange::Leave)
                 .await
                 .expect("removed");
         }
         let data = self.home(&of.members[index].name).join("data");
         fs::remove_dir_all(data).unwrap_or_default();
         for _ in 0..2 {
-            Etcd.add_member(Site::new(&of, &secrets), index)
+            Etcd.change_member(Site::new(&of, &secrets), index, MemberChange::Enter)
                 .await
                 .expect("added");
         }
         self.deployment.members[index].membership = Membership::Joining;
         self.begin(index);
-        Etcd.join(Site::new(&self.deployment, &secrets), index, HEALTHY_AFTER)
+        let vote = MemberChange::Vote {
+            patience: HEALTHY_AFTER,
+        };
+        Etcd.change_member(Site::new(&self.deployment, &secrets), index, vote)
             .await
             .expect("joined");
-        Etcd.wait_until_ready(Site::with_access(
+        Etcd.ready(Site::with_access(
             &self.deployment,
             &secrets,
             self.deployment.access(),
@@ -242,7 +248,7 @@ impl Lab {
         ));
         let child = self.spawn(&servers[index]);
         self.running.insert(index, child);
-        Etcd.wait_until_ready(Site::with_access(
+        Etcd.ready(Site::with_access(
             &self.deployment,
             &self.secrets,
             self.deployment.access(),
@@ -307,6 +313,7 @@ impl Lab {
         args.iter()
             .map(|arg| {
                 arg.replace(HOME, home.expect("text"))
+                    .replace(FILES, home.expect("text"))
                     .replace(STAGE, stage.expect("text"))
             })
             .collect()
@@ -339,20 +346,18 @@ impl Lab {
     }
 
     pub async fn secure_new(&self) -> Result<(), EngineError> {
-        Etcd.secure_new(Site::with_access(
-            &self.deployment,
-            &self.secrets,
-            Access::Passwords,
-        ))
+        Etcd.secure(
+            Site::with_access(&self.deployment, &self.secrets, Access::Passwords),
+            Holding::Nothing,
+        )
         .await
     }
 
     pub async fn secure_restored(&self) -> Result<(), EngineError> {
-        Etcd.secure_restored(Site::with_access(
-            &self.deployment,
-            &self.secrets,
-            Access::Certificates,
-        ))
+        Etcd.secure(
+            Site::with_access(&self.deployment, &self.secrets, Access::Certificates),
+            Holding::Backup,
+        )
         .await
     }
 

@@ -61,7 +61,7 @@ async fn replaces_a_member_that_lost_its_data(version: &str) {
     lab.begin(0);
     lab.lose(LOST);
     lab.begin(LOST);
-    Etcd.wait_until_ready(Site::with_access(
+    Etcd.ready(Site::with_access(
         &lab.deployment,
         &lab.secrets,
         Access::Passwords,
@@ -158,7 +158,9 @@ const HARMS: [Harm; 6] = [
 async fn tells_by_last_words_what_cannot_be_used(version: &str) {
     let mut lab = Lab::secured(version, 3).await;
     // Only a leader that was told by the member what it has notices that it has less.
-    Etcd.hand_over(lab.site(), 0).await.expect("handed over");
+    Etcd.change_member(lab.site(), 0, MemberChange::Lead)
+        .await
+        .expect("handed over");
     let mut root = lab.root().await;
     for index in 0..30 {
         let value = vec![b'a' + index; 3000];
@@ -181,7 +183,7 @@ async fn tells_by_last_words_what_cannot_be_used(version: &str) {
     copy(&data, &good);
     // An ordinary end tells of nothing.
     let words = fs::read_to_string(home.join("log")).expect("a log");
-    assert!(!Etcd.tells_damage(&words), "{words}");
+    assert!(!(PROFILE.tells_damage)(&words), "{words}");
     for (harm, harm_it) in HARMS {
         fs::remove_dir_all(&data).expect("removed");
         copy(&good, &data);
@@ -189,15 +191,17 @@ async fn tells_by_last_words_what_cannot_be_used(version: &str) {
         println!("{version}: {harm}");
         lab.begin(2);
         let words = lab.last_words(2).await;
-        assert!(Etcd.tells_damage(&words), "{version}, {harm}: {words}");
+        assert!((PROFILE.tells_damage)(&words), "{version}, {harm}: {words}");
     }
     // So does one that was removed while it was away.
     fs::remove_dir_all(&data).expect("removed");
     copy(&good, &data);
-    Etcd.remove_member(lab.site(), 2).await.expect("removed");
+    Etcd.change_member(lab.site(), 2, MemberChange::Leave)
+        .await
+        .expect("removed");
     lab.begin(2);
     let words = lab.last_words(2).await;
-    assert!(Etcd.tells_damage(&words), "{version}: {words}");
+    assert!((PROFILE.tells_damage)(&words), "{version}: {words}");
     // What may pass does not.
     let port = addresses::client(&lab.deployment.members[2]).port;
     let taken = std::net::TcpListener::bind(("127.0.0.1", port)).expect("a port");
@@ -206,7 +210,7 @@ async fn tells_by_last_words_what_cannot_be_used(version: &str) {
     lab.begin(2);
     let words = lab.last_words(2).await;
     drop(taken);
-    assert!(!Etcd.tells_damage(&words), "{version}: {words}");
+    assert!(!(PROFILE.tells_damage)(&words), "{version}: {words}");
 }
 
 async fn gives_signs_of_life(version: &str) {

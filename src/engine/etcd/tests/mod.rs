@@ -85,7 +85,9 @@ fn user(name: &str, password: &str) -> DatabaseUser {
 }
 
 async fn add_user(lab: &Lab, user: &DatabaseUser) {
-    Etcd.add_user(lab.site(), user).await.expect("added");
+    Etcd.change_user(lab.site(), UserChange::Add(user))
+        .await
+        .expect("added");
 }
 
 async fn fill(client: &mut Client, keys: std::ops::Range<usize>) {
@@ -112,7 +114,7 @@ async fn secures_a_new_deployment_and_serves_its_users(version: &str) {
     lab.secure_new().await.expect("secured");
     println!("{version}: ready {ready:?}, secured {:?}", begun.elapsed());
     lab.secure_new().await.expect("secured again");
-    Etcd.wait_until_ready(Site::with_access(
+    Etcd.ready(Site::with_access(
         &lab.deployment,
         &lab.secrets,
         Access::Passwords,
@@ -177,11 +179,10 @@ async fn secures_a_new_deployment_that_nobody_can_reach(version: &str) {
     lab.start(Access::Certificates).await;
     assert!(message(lab.anonymous().await.get("a", None).await) != "no error");
     for _ in 0..2 {
-        Etcd.secure_new(Site::with_access(
-            &lab.deployment,
-            &lab.secrets,
-            Access::Certificates,
-        ))
+        Etcd.secure(
+            Site::with_access(&lab.deployment, &lab.secrets, Access::Certificates),
+            Holding::Nothing,
+        )
         .await
         .expect("secured");
     }
@@ -203,7 +204,7 @@ async fn another_password_is_refused_at_once(lab: &Lab) {
         ..lab.secrets.clone()
     };
     let refused = Etcd
-        .wait_until_ready(Site::with_access(
+        .ready(Site::with_access(
             &lab.deployment,
             &wrong,
             Access::Passwords,
@@ -211,11 +212,10 @@ async fn another_password_is_refused_at_once(lab: &Lab) {
         .await;
     assert!(matches!(refused, Err(EngineError::Call { .. })));
     let refused = Etcd
-        .secure_new(Site::with_access(
-            &lab.deployment,
-            &wrong,
-            Access::Passwords,
-        ))
+        .secure(
+            Site::with_access(&lab.deployment, &wrong, Access::Passwords),
+            Holding::Nothing,
+        )
         .await;
     assert!(matches!(refused, Err(EngineError::Unexpected(_))));
 }
@@ -245,7 +245,9 @@ async fn one_user(lab: &Lab) {
     }
 
     for _ in 0..2 {
-        Etcd.remove_user(lab.site(), "ada").await.expect("removed");
+        Etcd.change_user(lab.site(), UserChange::Remove("ada"))
+            .await
+            .expect("removed");
     }
     assert!(message(ada.get("key", None).await) != "no error");
     assert!(message(lab.login("ada", "second").await).contains("authentication failed"));
@@ -254,7 +256,7 @@ async fn one_user(lab: &Lab) {
 /// The command line that people are given works for the user it is given to.
 async fn shows_its_members(lab: &Lab, user: &DatabaseUser) {
     lab.put_on_stage("ca.pem", lab.secrets.ca_certificate.as_bytes());
-    let strings = Etcd.connection_strings(&lab.deployment, user);
+    let strings = PROFILE.connection_strings(&lab.deployment, &user.name, &user.password);
     let words: Vec<&str> = strings.cli.expose().split(' ').collect();
     let (env, words) = match words.strip_prefix(&["ETCDCTL_API=3"]) {
         Some(words) => (vec![("ETCDCTL_API", "3".to_owned())], words),
@@ -300,7 +302,7 @@ async fn many_users(lab: &Lab) {
     client.put("key", "value", None).await.expect("put");
     let removed = users
         .iter()
-        .map(|user| Etcd.remove_user(lab.site(), &user.name));
+        .map(|user| Etcd.change_user(lab.site(), UserChange::Remove(&user.name)));
     for removed in join_all(removed).await {
         removed.expect("removed");
     }
@@ -501,7 +503,7 @@ async fn restores(from: &str, to: &str) {
 }
 
 async fn verify(lab: &Lab, access: Access, expected: &SnapshotContent) -> Result<(), EngineError> {
-    Etcd.verify_content(
+    Etcd.verify(
         Site::with_access(&lab.deployment, &lab.secrets, access),
         expected,
     )

@@ -38,9 +38,11 @@ async fn writes_its_whole_state_down_when_told_to(version: &str) {
         member.checkpointing = true;
     }
     lab.start(Access::Passwords).await;
-    let newest = |lab: &Lab| lab.newest_files(Etcd.checkpoints());
+    let newest = |lab: &Lab| lab.newest_files(PROFILE.checkpoints);
     let at_first = newest(&lab);
-    Etcd.fill_logs(lab.site()).await.expect("filled");
+    Etcd.pass(lab.site(), Passage::FillLogs)
+        .await
+        .expect("filled");
     let begun = Instant::now();
     while newest(&lab)
         .iter()
@@ -119,13 +121,15 @@ async fn goes_back(from: &str, to: &str) {
     lab.agree_on(version(from)).await;
 
     for _ in 0..2 {
-        Etcd.begin_way_back(lab.site(), version(to))
+        Etcd.pass(lab.site(), Passage::BeginWayBack(version(to)))
             .await
             .expect("begun");
     }
     lab.become_version(version(to)).await;
     for _ in 0..2 {
-        Etcd.end_way_back(lab.site()).await.expect("ended");
+        Etcd.pass(lab.site(), Passage::EndWayBack)
+            .await
+            .expect("ended");
     }
     lab.agree_on(version(to)).await;
     let mut ada = lab.login("ada", "password").await.expect("logged in");
@@ -134,7 +138,9 @@ async fn goes_back(from: &str, to: &str) {
 
     lab.checkpoint().await;
     lab.become_version(version(from)).await;
-    Etcd.end_way_back(lab.site()).await.expect("nothing to end");
+    Etcd.pass(lab.site(), Passage::EndWayBack)
+        .await
+        .expect("nothing to end");
     lab.agree_on(version(from)).await;
     let mut ada = lab.login("ada", "password").await.expect("logged in");
     assert_eq!(ada.get("key 7", None).await.expect("got").count(), 1);
