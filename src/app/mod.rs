@@ -118,14 +118,14 @@ impl App {
     /// Members come first: whatever else stops the start, databases that should run do, unless it is
     /// in doubt whose they are. What is wrong with a cluster is told in its turn.
     pub async fn start(config: Config, surroundings: Surroundings) -> Result<Self, StartError> {
-        let url = Some(config.database_url.expose());
-        let mut opened = Opened::beyond_doubt(&config.clusters, url).await;
+        let url = Some(config.places.database_url.expose());
+        let mut opened = Opened::beyond_doubt(&config.places.clusters, url).await;
         let catalog = parse_catalog(&config.catalog, surroundings.clock.now())?;
         let first_plan = catalog.first_plan();
         let listener = Listener::bind(&config)?;
         let kept = Kept::open(&config, &surroundings.clock, catalog).await?;
-        opened.open_all(&config.clusters).await;
-        let world = World::new(opened, &config.clusters)?;
+        opened.open_all(&config.places.clusters).await;
+        let world = World::new(opened, &config.places.clusters)?;
         warn_of_missing(&kept.catalog.get(), &world.versions);
         tell_of_faults(&world.profiles(), &world.versions);
         let materials = Materials {
@@ -211,7 +211,12 @@ impl App {
 /// The volumes, looked at once.
 async fn volumes(config: &Config, kept: &Kept) -> Arc<Volumes> {
     let volumes = Arc::new(Volumes::of(kept.store.clone(), folders::places(config)));
-    let clusters: Vec<_> = config.clusters.iter().map(|c| c.cluster.clone()).collect();
+    let clusters: Vec<_> = config
+        .places
+        .clusters
+        .iter()
+        .map(|c| c.cluster.clone())
+        .collect();
     volumes.begin(&clusters).await;
     volumes
 }
