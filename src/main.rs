@@ -211,9 +211,9 @@ async fn serve(
         }
     };
     config.accepted = accept;
-    logging::start(&config.log, config.log_format);
+    logging::start(&config.logging.filter, config.logging.format);
     all_files_allowed();
-    let data_dir = config.data_dir.display().to_string();
+    let data_dir = config.places.data_dir.display().to_string();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;

@@ -34,26 +34,35 @@ impl Materials<'_> {
     pub(super) fn broker(&self) -> Arc<Broker> {
         let config = self.config;
         let provisioners = self.world.provisioners();
-        let doorkeeper = Doorkeeper::new(&config.keys, &self.credentials(), config.failed_sign_ins);
+        let doorkeeper = Doorkeeper::new(
+            &config.access.keys,
+            &self.credentials(),
+            config.limits.failed_sign_ins,
+        );
         Arc::new(Broker {
             store: self.kept.store.clone(),
             catalog: self.kept.catalog.clone(),
-            keys: config.keys.clone(),
+            keys: config.access.keys.clone(),
             clock: self.surroundings.clock.clone(),
             time: self.kept.time.clone(),
             backups: self.kept.backups.clone(),
-            clusters: config.clusters.iter().map(|c| c.cluster.clone()).collect(),
+            clusters: config
+                .places
+                .clusters
+                .iter()
+                .map(|c| c.cluster.clone())
+                .collect(),
             versions: self.world.versions.clone(),
             profiles: self.world.profiles(),
-            units_per_tenant: config.tenant_units,
-            restore_scope: config.restore_scope,
-            tenant_keys: config.tenant_keys.clone(),
-            deleted_poll: config.deleted_poll,
-            deployment_names: config.deployment_names.clone(),
+            units_per_tenant: config.limits.tenant_units,
+            restore_scope: config.conventions.restore_scope,
+            tenant_keys: config.conventions.tenant_keys.clone(),
+            deleted_poll: config.conventions.deleted_poll,
+            deployment_names: config.conventions.deployment_names.clone(),
             public_url: self.public_url.to_owned(),
-            audit_days: config.audit_days,
+            audit_days: config.retention.audit_days,
             certificate_life: self.surroundings.certificate_life,
-            on_demand_pause: config.on_demand_pause,
+            on_demand_pause: config.limits.on_demand_pause,
             accesses: Accesses::default(),
             doorkeeper,
             downloads: Downloads::on(Handle::current()),
@@ -67,7 +76,7 @@ impl Materials<'_> {
     fn observer(&self) -> EngineObserver {
         EngineObserver::new(
             self.kept.store.clone(),
-            self.config.keys.clone(),
+            self.config.access.keys.clone(),
             self.world.engines.clone(),
             self.world.provisioners(),
             self.surroundings.clock.clone(),
@@ -102,13 +111,13 @@ impl Materials<'_> {
             store: self.kept.store.clone(),
             engines: self.world.engines.clone(),
             clusters: self.world.clusters.clone(),
-            tenant_operations: config.tenant_operations,
+            tenant_operations: config.limits.tenant_operations,
             backups: self.kept.backups.clone(),
-            keys: config.keys.clone(),
+            keys: config.access.keys.clone(),
             catalog: self.kept.catalog.clone(),
             clock: self.surroundings.clock.clone(),
             time: self.kept.time.clone(),
-            backup_grace: chrono::TimeDelta::hours(config.backup_grace_hours.into()),
+            backup_grace: chrono::TimeDelta::hours(config.retention.backup_grace_hours.into()),
             certificate_life: self.surroundings.certificate_life,
             public_url: self.public_url.to_owned(),
         })
@@ -119,19 +128,16 @@ impl Materials<'_> {
         Api {
             broker: broker.clone(),
             credentials: self.credentials(),
-            proxies: self.config.trusted_proxies.clone(),
+            proxies: self.config.listening.trusted_proxies.clone(),
             readiness: Readiness::default(),
-            rates: Rates::new(self.config.requests_per_second),
+            rates: Rates::new(self.config.limits.requests_per_second),
         }
     }
 
     /// Each of them lets the platform in.
     fn credentials(&self) -> Vec<Credentials> {
-        let first = Credentials {
-            username: self.config.username.clone(),
-            password: self.config.password.clone(),
-        };
-        let more = self.config.more_credentials.iter().cloned();
-        std::iter::once(first).chain(more).collect()
+        let access = &self.config.access;
+        let platform = std::iter::once(&access.platform);
+        platform.chain(&access.more).cloned().collect()
     }
 }

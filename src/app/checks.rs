@@ -37,15 +37,15 @@ impl Kept {
         catalog: Catalog,
     ) -> Result<Self, StartError> {
         folders::check_before_store(config)?;
-        let store = Arc::new(Store::open(config.database_url.expose())?);
+        let store = Arc::new(Store::open(config.places.database_url.expose())?);
         let checked = folders::check(&store, config, clock.now()).await?;
-        check_keys(&store, &config.keys).await?;
+        check_keys(&store, &config.access.keys).await?;
         let time = Arc::new(Timekeeper::start(&store, clock.clone()).await?);
-        renew_seals(&store, &config.keys).await?;
-        check_clusters(&store, &config.clusters).await?;
+        renew_seals(&store, &config.access.keys).await?;
+        check_clusters(&store, &config.places.clusters).await?;
         let catalog = Arc::new(CurrentCatalog::new(check_plans(&store, catalog).await?));
         config.keep()?;
-        let backups = FolderStore::open(config.backup_folder.clone())?;
+        let backups = FolderStore::open(config.places.backup_folder.clone())?;
         let backups = Vault::over(backups.marked(checked.mark(&store).await?));
         Ok(Self {
             store,

@@ -43,10 +43,10 @@ struct Folder {
 /// The folders of a configuration.
 fn folders(config: &Config) -> Vec<Folder> {
     let own = [
-        (FolderName::Data, config.data_dir.clone()),
-        (FolderName::Backups, config.backup_folder.clone()),
+        (FolderName::Data, config.places.data_dir.clone()),
+        (FolderName::Backups, config.places.backup_folder.clone()),
     ];
-    let clusters = config.clusters.iter().map(|local| {
+    let clusters = config.places.clusters.iter().map(|local| {
         let name = FolderName::Cluster(local.cluster.id.clone());
         (name, local.folder.clone())
     });
@@ -58,13 +58,13 @@ fn folders(config: &Config) -> Vec<Folder> {
 
 /// The folders whose volumes are looked at.
 pub(super) fn places(config: &Config) -> Vec<Place> {
-    let store = Store::file(config.database_url.expose()).and_then(Path::parent);
+    let store = Store::file(config.places.database_url.expose()).and_then(Path::parent);
     let store = store.map(|folder| (Content::Store, folder.to_owned()));
-    let members = config.clusters.iter().map(|local| {
+    let members = config.places.clusters.iter().map(|local| {
         let content = Content::Members(local.cluster.id.clone());
         (content, local.folder.clone())
     });
-    let backups = (Content::Backups, config.backup_folder.clone());
+    let backups = (Content::Backups, config.places.backup_folder.clone());
     store
         .into_iter()
         .chain(members)
@@ -104,12 +104,12 @@ async fn known_so_far(database_url: Option<&str>) -> BTreeMap<String, FolderMark
 /// Fails where a database file is about to be made beside clusters or backups: it was lost, or its
 /// disk is not mounted, and the databases would run on without anybody who knows of them.
 pub(super) fn check_before_store(config: &Config) -> Result<(), StartError> {
-    let Some(file) = Store::file(config.database_url.expose()) else {
+    let Some(file) = Store::file(config.places.database_url.expose()) else {
         return Ok(());
     };
     if !file.exists() {
         check_nothing_is_held(config)?;
-        if file.starts_with(&config.data_dir) {
+        if file.starts_with(&config.places.data_dir) {
             config.make_data_dir()?;
         }
     }
@@ -214,7 +214,7 @@ impl Folder {
         store: &Arc<Store>,
         config: &Config,
     ) -> Result<(bool, bool), StartError> {
-        let file = Store::file(config.database_url.expose());
+        let file = Store::file(config.places.database_url.expose());
         if !store.is_private() || file.is_some_and(|file| file.starts_with(&self.path)) {
             return Ok((false, false));
         }

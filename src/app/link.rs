@@ -50,11 +50,14 @@ pub async fn dashboard_link(
     let none = || LinkError::NoInstance(instance.to_owned());
     let id: InstanceId = instance.parse().map_err(|_| none())?;
     if config.has_new_keys() {
-        return Err(LinkError::NoBroker(config.data_dir.display().to_string()));
+        return Err(LinkError::NoBroker(
+            config.places.data_dir.display().to_string(),
+        ));
     }
-    let store = Store::open_for_reading(config.database_url.expose()).map_err(StartError::from)?;
+    let store =
+        Store::open_for_reading(config.places.database_url.expose()).map_err(StartError::from)?;
     let store = Arc::new(store);
-    check_keys(&store, &config.keys).await?;
+    check_keys(&store, &config.access.keys).await?;
     let wanted = id.clone();
     let found = store
         .read(move |conn| {
@@ -73,9 +76,9 @@ pub async fn dashboard_link(
             });
         }
     };
-    let public_url = public_url(config, config.listen);
+    let public_url = public_url(config, config.listening.address);
     Ok(broker::dashboard_link(
-        &config.keys,
+        &config.access.keys,
         &public_url,
         &instance,
         clock.now(),

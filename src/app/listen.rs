@@ -36,15 +36,15 @@ impl Listener {
     /// Takes the address, and reads the certificate.
     pub(super) fn bind(config: &Config) -> Result<Self, StartError> {
         let failed = |source| StartError::Listen {
-            address: config.listen,
+            address: config.listening.address,
             source,
         };
-        let socket = TcpListener::bind(config.listen).map_err(failed)?;
+        let socket = TcpListener::bind(config.listening.address).map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
-        let certificate = config.tls.clone().map(ServerCertificate::load);
+        let certificate = config.listening.tls.clone().map(ServerCertificate::load);
         Ok(Self {
             socket,
-            asked: config.listen,
+            asked: config.listening.address,
             address,
             public_url: public_url(config, address),
             certificate: certificate.transpose()?,
@@ -67,12 +67,12 @@ impl Listener {
 
 /// Where clients reach a broker that listens on `address`.
 pub(super) fn public_url(config: &Config, address: SocketAddr) -> String {
-    let scheme = if config.tls.is_some() {
+    let scheme = if config.listening.tls.is_some() {
         "https"
     } else {
         "http"
     };
-    let url = config.public_url.clone();
+    let url = config.listening.public_url.clone();
     url.unwrap_or_else(|| format!("{scheme}://{address}"))
 }
 

@@ -128,16 +128,16 @@ impl App {
     /// Members come first: whatever else stops the start, databases that should run do, unless it is
     /// in doubt whose they are. What is wrong with a cluster is told in its turn.
     pub async fn start(config: Config, surroundings: Surroundings) -> Result<Self, StartError> {
-        let url = Some(config.database_url.expose());
+        let url = Some(config.places.database_url.expose());
         let given = surroundings.provisioners.clone();
-        let mut opened = Opened::beyond_doubt(&config.clusters, url, given).await;
+        let mut opened = Opened::beyond_doubt(&config.places.clusters, url, given).await;
         let engines = surroundings.engine_names();
         let catalog = parse_catalog(&config.catalog, &engines, surroundings.clock.now())?;
         let first_plan = catalog.first_plan();
         let listener = Listener::bind(&config)?;
         let kept = Kept::open(&config, &surroundings.clock, catalog).await?;
-        opened.open_all(&config.clusters).await;
-        let world = World::new(opened, &surroundings.engines, &config.clusters)?;
+        opened.open_all(&config.places.clusters).await;
+        let world = World::new(opened, &surroundings.engines, &config.places.clusters)?;
         warn_of_missing(&kept.catalog.get(), &world.versions);
         tell_of_faults(&world.profiles(), &world.versions);
         let materials = Materials {
@@ -225,7 +225,12 @@ impl App {
 async fn volumes(config: &Config, kept: &Kept, members: usize) -> Arc<Volumes> {
     let places = folders::places(config);
     let volumes = Arc::new(Volumes::of(kept.store.clone(), places, members));
-    let clusters: Vec<_> = config.clusters.iter().map(|c| c.cluster.clone()).collect();
+    let clusters: Vec<_> = config
+        .places
+        .clusters
+        .iter()
+        .map(|c| c.cluster.clone())
+        .collect();
     volumes.begin(&clusters).await;
     volumes
 }

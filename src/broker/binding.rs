@@ -15,9 +15,10 @@ use crate::{
             AUTHORITIES, BindIdentity, BindParameters, Binding, BindingSecrets, BindingState,
             Endpoint, IssuedCredentials, Life,
         },
+        catalog::Plan,
         engine::list,
         ids::{BindingId, InstanceId, OperationId},
-        instance::{InstanceState, normal_form},
+        instance::{Instance, InstanceState, normal_form},
         operation::{Operation, OperationKind, WaitsFor},
         trail::{Access, Accessed},
     },
@@ -133,38 +134,19 @@ impl Broker {
         conn: &mut Conn<'_>,
         request: BindRequest,
     ) -> Result<BindDecision, BrokerError> {
-        if request.predecessor.as_ref() == Some(&request.binding) {
-            return Err(BrokerError::BadRequest(
-                "predecessor_binding_id is the service binding's own id".to_owned(),
-            ));
-        }
         let existing = store::binding::find(conn, &request.instance, &request.binding)?;
-        // A repeat must not need the predecessor any more.
-        let inherited = match (&request.predecessor, &existing) {
-            (None, _) => None,
-            (Some(_), Some(existing)) => Some(existing.request.clone()),
-            (Some(id), None) => Some(self.inheritance(conn, &request.instance, id)?),
-        };
-        let own_parameters = inherited.as_ref().map(|i| i.parameters.clone());
-        let identity = identity(&request, inherited)?;
-        if existing.is_none() && own_parameters.is_some_and(|own| own != identity.parameters) {
-            return Err(BrokerError::BadRequest(
-                "a service binding with a predecessor has that one's parameters; send none"
-                    .to_owned(),
-            ));
-        }
+        let identity = self.identity(conn, &request, existing.as_ref())?;
         let (_, plan) = self.offering_and_plan(&identity.service_id, &identity.plan_id)?;
         plan.bind_schema
             .check(&identity.parameters)
             .map_err(|reason| {
-                BrokerError::BadRequest(format!(
+                bad(format!(
                     "the parameters do not fit the plan's schema: {reason}"
                 ))
             })?;
         let asked = BindParameters::read(&identity.parameters)
-            .map_err(|refusal| BrokerError::BadRequest(refusal.to_string()))?;
+            .map_err(|refusal| bad(refusal.to_string()))?;
         let instance = store::instance::find(conn, &request.instance)?;
-        let now = self.clock.now();
         if let Some(existing) = existing {
             if instance.is_some_and(|i| i.state == InstanceState::Deleting) {
                 return Err(being_deleted());
@@ -172,50 +154,50 @@ impl Broker {
             let known = self.time.plausible();
             return repeated(conn, existing, &identity, request.accepts_incomplete, known);
         }
-        let Some(instance) = instance else {
-            return Err(no_such_instance());
-        };
-        if (&instance.service_id, &instance.plan_id) != (&identity.service_id, &identity.plan_id) {
-            return Err(BrokerError::BadRequest(
-                "service_id and plan_id are not those of the service instance".to_owned(),
-            ));
-        }
-        if !plan.bindable {
-            return Err(BrokerError::BadRequest(
-                "this plan cannot be bound".to_owned(),
-            ));
-        }
-        if identity.predecessor.is_some() && !plan.binding_rotatable {
-            return Err(BrokerError::BadRequest(
-                "service bindings of this plan cannot be rotated".to_owned(),
-            ));
-        }
-        match instance.state {
-            InstanceState::Ready => {}
-            InstanceState::Provisioning => {
-                return Err(BrokerError::Concurrency(
-                    "the service instance is not ready yet".to_owned(),
-                ));
-            }
-            InstanceState::Deleting | InstanceState::Failed => {
-                return Err(BrokerError::Concurrency(
-                    "the service instance is being deleted or has failed".to_owned(),
-                ));
-            }
-        }
+        let instance = instance.ok_or_else(no_such_instance)?;
+        check_plan(&instance, &plan, &identity)?;
+        check_state(instance.state)?;
         check_not_updating(conn, &instance.id)?;
         if asked.rights().are_limited() {
             self.check_limits_hold(conn, &instance.id)?;
         }
         let operation = Operation {
             binding: Some(request.binding.clone()),
-            ..Operation::queued(OperationKind::Bind, &instance.id, "osb", now)
+            ..Operation::queued(OperationKind::Bind, &instance.id, "osb", self.clock.now())
         };
         let binding = self.new_binding(&request, identity, &asked, &operation)?;
         store::binding::insert(conn, &binding)?;
         let key = binding_key(&instance.id, &binding.id);
         store::operation::insert(conn, &operation, Some(&key))?;
         Ok(BindDecision::Running(operation.id))
+    }
+
+    /// What is asked for: the request, with what a new binding has from its predecessor.
+    fn identity(
+        &self,
+        conn: &mut Conn<'_>,
+        request: &BindRequest,
+        existing: Option<&Binding>,
+    ) -> Result<BindIdentity, BrokerError> {
+        if request.predecessor.as_ref() == Some(&request.binding) {
+            return Err(bad(
+                "predecessor_binding_id is the service binding's own id",
+            ));
+        }
+        let inherited = match (&request.predecessor, existing) {
+            (None, _) => None,
+            // A repeat must not need the predecessor any more.
+            (Some(_), Some(existing)) => Some(existing.request.clone()),
+            (Some(id), None) => Some(self.inheritance(conn, &request.instance, id)?),
+        };
+        let own_parameters = inherited.as_ref().map(|i| i.parameters.clone());
+        let identity = identity(request, inherited)?;
+        if existing.is_none() && own_parameters.is_some_and(|own| own != identity.parameters) {
+            return Err(bad(
+                "a service binding with a predecessor has that one's parameters; send none",
+            ));
+        }
+        Ok(identity)
     }
 
     /// What a new binding has from the one that it takes over from.
@@ -391,6 +373,42 @@ impl Broker {
 }
 
 /// What a request asks for, in full.
+fn bad(reason: impl Into<String>) -> BrokerError {
+    BrokerError::BadRequest(reason.into())
+}
+
+/// Refuses what the plan of the instance does not have.
+fn check_plan(
+    instance: &Instance,
+    plan: &Plan,
+    identity: &BindIdentity,
+) -> Result<(), BrokerError> {
+    if (&instance.service_id, &instance.plan_id) != (&identity.service_id, &identity.plan_id) {
+        return Err(bad(
+            "service_id and plan_id are not those of the service instance",
+        ));
+    }
+    if !plan.bindable {
+        return Err(bad("this plan cannot be bound"));
+    }
+    if identity.predecessor.is_some() && !plan.binding_rotatable {
+        return Err(bad("service bindings of this plan cannot be rotated"));
+    }
+    Ok(())
+}
+
+/// Refuses to bind what is not usable.
+fn check_state(state: InstanceState) -> Result<(), BrokerError> {
+    let reason = match state {
+        InstanceState::Ready => return Ok(()),
+        InstanceState::Provisioning => "the service instance is not ready yet",
+        InstanceState::Deleting | InstanceState::Failed => {
+            "the service instance is being deleted or has failed"
+        }
+    };
+    Err(BrokerError::Concurrency(reason.to_owned()))
+}
+
 fn identity(
     request: &BindRequest,
     inherited: Option<BindIdentity>,

@@ -22,7 +22,7 @@ use crate::{
         operation::{Operation, OperationKind},
         session::{Scope, Session},
     },
-    store::{self, StoreError},
+    store::{self, Conn, StoreError},
 };
 
 /// All that is known of one instance.
@@ -67,6 +67,59 @@ struct Facts {
     beside: Beside,
     restores: Vec<Restored>,
     source: Option<Instance>,
+}
+
+/// An instance as it was found.
+struct Found {
+    instance: Instance,
+    /// With its sealed secrets.
+    deployment: (Deployment, Option<String>),
+    facts: Facts,
+}
+
+/// Reads an instance, if the session may see it.
+fn found(
+    conn: &mut Conn<'_>,
+    session: &Session,
+    id: &InstanceId,
+    now: DateTime<Utc>,
+) -> Result<Option<Found>, StoreError> {
+    let Some(instance) = reached(conn, session, id)? else {
+        return Ok(None);
+    };
+    let Some(deployment) = store::deployment::of_instance(conn, id)? else {
+        return Ok(None);
+    };
+    let backups = store::backup::listed(conn, id)?;
+    let facts = Facts {
+        notes: store::notes::of(conn, &deployment.0.id)?,
+        watch: backup_watch(conn, &instance, &backups)?,
+        beside: beside(conn, &deployment.0, now)?,
+        backups,
+        operations: store::operation::of_instance(conn, id, RECIPES_MAX)?,
+        restores: restores_in(conn, &instance)?,
+        source: source_seen(conn, session, &instance)?,
+    };
+    Ok(Some(Found {
+        instance,
+        deployment,
+        facts,
+    }))
+}
+
+/// The instance that one was restored from, if the session may see it.
+fn source_seen(
+    conn: &mut Conn<'_>,
+    session: &Session,
+    instance: &Instance,
+) -> Result<Option<Instance>, StoreError> {
+    let Some(deployment) = &instance.restored_from else {
+        return Ok(None);
+    };
+    match store::instance::of_deployment(conn, deployment)? {
+        Some(source) => Ok(reached(conn, session, &source.id)?.map(|_| source)),
+        None => Ok(None),
+    }
 }
 
 /// What came of asking for a backup.
@@ -144,36 +197,13 @@ impl Broker {
         let (session, now) = (session.clone(), self.clock.now());
         let found = self
             .store
-            .read(move |conn| {
-                let Some(instance) = reached(conn, &session, &id)? else {
-                    return Ok(None);
-                };
-                let Some(deployment) = store::deployment::of_instance(conn, &id)? else {
-                    return Ok(None);
-                };
-                let backups = store::backup::listed(conn, &id)?;
-                let facts = Facts {
-                    notes: store::notes::of(conn, &deployment.0.id)?,
-                    watch: backup_watch(conn, &instance, &backups)?,
-                    beside: beside(conn, &deployment.0, now)?,
-                    backups,
-                    operations: store::operation::of_instance(conn, &id, RECIPES_MAX)?,
-                    restores: restores_in(conn, &instance)?,
-                    source: match &instance.restored_from {
-                        Some(deployment) => store::instance::of_deployment(conn, deployment)?,
-                        None => None,
-                    },
-                };
-                let source_id = facts.source.as_ref().map(|source| source.id.clone());
-                let source_seen = match source_id {
-                    Some(id) => reached(conn, &session, &id)?.is_some(),
-                    None => false,
-                };
-                Ok(Some((instance, deployment, facts, source_seen)))
-            })
+            .read(move |conn| found(conn, &session, &id, now))
             .await?;
-        let (instance, (deployment, sealed), facts, source_seen) =
-            found.ok_or_else(no_such_page)?;
+        let Found {
+            instance,
+            deployment: (deployment, sealed),
+            facts,
+        } = found.ok_or_else(no_such_page)?;
         let ca_certificate = self.trusted_authorities(&deployment, sealed.as_deref())?;
         let operations: Vec<Operation> = facts
             .operations
@@ -204,7 +234,7 @@ impl Broker {
             watch: facts.watch,
             database: self.database_watch(&deployment, facts.beside),
             restores: facts.restores,
-            source: facts.source.filter(|_| source_seen),
+            source: facts.source,
             now,
             of: DeploymentView {
                 instance,

@@ -142,19 +142,9 @@ impl Broker {
             parameters,
             maintenance_version: request.maintenance_version.clone(),
         };
-        let at_once = |conn: &mut Conn<'_>, what| {
-            let (origin, now) = (request.origin, self.clock.now());
-            store::audit::done(conn, what, origin, Some(&instance.id), now)
-        };
         // Some platforms send it along with everything.
         if let Some(context) = &request.context {
-            // A context that tells no name takes none away.
-            let name = name_in(context)?.or_else(|| instance.name.clone());
-            if *context != instance.context || name != instance.name {
-                check_name_is_free(conn, &instance, name.as_deref())?;
-                store::instance::set_context(conn, &instance.id, context, name.as_deref())?;
-                at_once(conn, AtOnce::Context)?;
-            }
+            self.take_over_context(conn, &instance, context, request.origin)?;
         }
         let active = store::operation::active_on_instance(conn, &instance.id)?;
         let running = active.into_iter().find(|o| o.kind == OperationKind::Update);
@@ -171,11 +161,10 @@ impl Broker {
             None => {}
         }
         let after = merged(&instance.parameters, &identity.parameters);
-        let in_one_shape = deployment.is_in_one_shape();
-        if goal == deployment.shape() && in_one_shape {
+        if goal == deployment.shape() && deployment.is_in_one_shape() {
             if after != instance.parameters {
                 store::instance::set_parameters(conn, &instance.id, &after)?;
-                at_once(conn, AtOnce::Parameters)?;
+                self.done_at_once(conn, AtOnce::Parameters, &instance.id, request.origin)?;
             }
             return Ok(Updated::Done);
         }
@@ -192,6 +181,36 @@ impl Broker {
         self.check_capacity(conn, &instance, &deployment, goal)?;
         let operation = self.accept_update(conn, &instance, change, request.origin)?;
         Ok(Updated::Accepted(Box::new(operation)))
+    }
+
+    /// Writes down what the platform says of the instance now.
+    fn take_over_context(
+        &self,
+        conn: &mut Conn<'_>,
+        instance: &Instance,
+        context: &Value,
+        origin: &'static str,
+    ) -> Result<(), BrokerError> {
+        // A context that tells no name takes none away.
+        let name = name_in(context)?.or_else(|| instance.name.clone());
+        if *context == instance.context && name == instance.name {
+            return Ok(());
+        }
+        check_name_is_free(conn, instance, name.as_deref())?;
+        store::instance::set_context(conn, &instance.id, context, name.as_deref())?;
+        self.done_at_once(conn, AtOnce::Context, &instance.id, origin)
+    }
+
+    /// Adds to the audit what needed no operation.
+    fn done_at_once(
+        &self,
+        conn: &mut Conn<'_>,
+        what: AtOnce,
+        instance: &InstanceId,
+        origin: &'static str,
+    ) -> Result<(), BrokerError> {
+        let now = self.clock.now();
+        Ok(store::audit::done(conn, what, origin, Some(instance), now)?)
     }
 
     /// The instance's own plan, when the request names no other one.

@@ -6,8 +6,9 @@ use super::{Broker, BrokerError, DeploymentView, UpdateRequest, Updated};
 use crate::{
     model::{
         deployment::{Deployment, Shape},
+        engine::{Obstacle, Profile},
         limits::VERSION_BYTES_MAX,
-        observation::MemberHealth,
+        observation::{MemberHealth, MemberObservation},
         operation::Operation,
         sentence::capitalized,
         version::Version,
@@ -109,18 +110,8 @@ impl Broker {
         let profile = self.profile(&deployment.engine)?;
         match self.observer.look(deployment).await {
             Some(seen) => {
-                for member in &seen.members {
-                    let name = &member.name;
-                    match &member.health {
-                        MemberHealth::Serving { .. } => {}
-                        MemberHealth::WithoutLeader => preflight
-                            .reasons
-                            .push(format!("The member {name} has no leader.")),
-                        MemberHealth::Silent(why) => preflight
-                            .reasons
-                            .push(format!("The member {name} does not answer: {why}.")),
-                    }
-                }
+                let reasons = seen.members.iter().filter_map(not_serving);
+                preflight.reasons.extend(reasons);
             }
             None => preflight
                 .reasons
@@ -129,52 +120,70 @@ impl Broker {
         if preflight.reasons.is_empty() {
             let goal = preflight.path.last().copied().unwrap_or(preflight.from);
             match self.observer.obstacles(deployment, goal).await {
+                Some(obstacles) => add_obstacles(preflight, obstacles),
                 None => preflight
                     .reasons
                     .push("The broker could not ask the members.".to_owned()),
-                Some(obstacles) => {
-                    if obstacles.is_empty() {
-                        let text = "No member is a learner, and no user can log in without a \
-                                    password.";
-                        preflight.notes.push(text.to_owned());
-                    }
-                    for obstacle in obstacles {
-                        if obstacle.is_mended {
-                            let text =
-                                format!("{}; the upgrade puts it right first", obstacle.text);
-                            preflight.notes.push(sentence(&text));
-                        } else {
-                            preflight.reasons.push(sentence(&obstacle.text));
-                        }
-                    }
-                }
             }
         }
         preflight
             .notes
             .push("A backup is taken first; when it fails, nothing is changed.".to_owned());
-        let mut at = preflight.from;
-        for to in preflight.path.clone() {
-            if to.same_line(&at) && Some(&to) != preflight.path.last() {
-                let (major, minor) = (at.major, at.minor);
-                preflight.notes.push(format!(
-                    "{to} comes first: {at} may not leave the line {major}.{minor}."
-                ));
-            }
-            if profile.checkpoints(at, to) {
-                let starts = if at == preflight.from {
-                    "starts anew once more and "
-                } else {
-                    ""
-                };
-                preflight.notes.push(format!(
-                    "Before {to} every member {starts}writes its whole state down."
-                ));
-            }
-            at = to;
-        }
+        preflight.notes.extend(stages(profile, preflight));
         Ok(())
     }
+}
+
+/// Why a member stands in the way, unless it serves.
+fn not_serving(member: &MemberObservation) -> Option<String> {
+    let name = &member.name;
+    match &member.health {
+        MemberHealth::Serving { .. } => None,
+        MemberHealth::WithoutLeader => Some(format!("The member {name} has no leader.")),
+        MemberHealth::Silent(why) => Some(format!("The member {name} does not answer: {why}.")),
+    }
+}
+
+/// What the members tell of obstacles: what the upgrade puts right is a note, all else a reason.
+fn add_obstacles(preflight: &mut Preflight, obstacles: Vec<Obstacle>) {
+    if obstacles.is_empty() {
+        let text = "No member is a learner, and no user can log in without a password.";
+        preflight.notes.push(text.to_owned());
+    }
+    for obstacle in obstacles {
+        if obstacle.is_mended {
+            let text = format!("{}; the upgrade puts it right first", obstacle.text);
+            preflight.notes.push(sentence(&text));
+        } else {
+            preflight.reasons.push(sentence(&obstacle.text));
+        }
+    }
+}
+
+/// What is special about the versions on the way.
+fn stages(profile: &Profile, preflight: &Preflight) -> Vec<String> {
+    let mut notes = Vec::new();
+    let mut at = preflight.from;
+    for to in preflight.path.iter().copied() {
+        if to.same_line(&at) && Some(&to) != preflight.path.last() {
+            let (major, minor) = (at.major, at.minor);
+            notes.push(format!(
+                "{to} comes first: {at} may not leave the line {major}.{minor}."
+            ));
+        }
+        if profile.checkpoints(at, to) {
+            let starts = if at == preflight.from {
+                "starts anew once more and "
+            } else {
+                ""
+            };
+            notes.push(format!(
+                "Before {to} every member {starts}writes its whole state down."
+            ));
+        }
+        at = to;
+    }
+    notes
 }
 
 /// With a capital letter and a full stop.

@@ -1,8 +1,6 @@
 //! Commands about backups, by the Compose API. It wants the token of a binding: that of a key which
 //! the instance has, else of one that is made for the command alone.
 
-use std::path::PathBuf;
-
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -11,6 +9,7 @@ use uuid::Uuid;
 use super::{
     Session,
     book::{Instance, Key, Kind, Last},
+    command::DownloadBackup,
     compose::Compose,
     download,
     error::{Error, HttpError, Result},
@@ -152,18 +151,18 @@ impl Session {
     }
 
     /// `download-backup`
-    pub async fn download(
-        &self,
-        name: &str,
-        backup: &str,
-        to: Option<PathBuf>,
-        force: bool,
-    ) -> Result<()> {
+    pub async fn download(&self, asked: DownloadBackup) -> Result<()> {
+        let DownloadBackup {
+            name,
+            backup,
+            to,
+            force,
+        } = asked;
         if let Some(file) = &to {
             download::check_target(file, force)?;
         }
         let told = self
-            .with_api(name, async |api| api.backup(backup).await)
+            .with_api(&name, async |api| api.backup(&backup).await)
             .await?;
         let Some(link) = told["download_link"].as_str() else {
             return Err(Error::Failed(format!(

@@ -10,6 +10,7 @@ use super::{
     Session,
     book::{Instance, Kind, Last, Plan, Said, check_id},
     catalog::{Catalog, Offer},
+    command::{CreateService, RestoreBackup, UpdateService, UpgradeService},
     error::{Error, Result},
     osb::{Accepted, NotCreated, Place},
     show::{fields, table},
@@ -18,47 +19,53 @@ use super::{
 use crate::model::{instance::DELETE_PROTECTION, limits::CLIENT_LOOKS_AT_ONCE};
 
 /// What is asked for when an instance is made.
-pub struct New {
+struct New {
     /// What to call it.
-    pub name: String,
+    name: String,
     /// Its id, if the user chose one.
-    pub id: Option<String>,
+    id: Option<String>,
     /// Its parameters.
-    pub parameters: Option<Value>,
+    parameters: Option<Value>,
 }
 
 impl Session {
     /// `create-service`
-    pub async fn create_service(
-        &self,
-        offering: &str,
-        plan: &str,
-        new: New,
-        wait: bool,
-    ) -> Result<()> {
+    pub async fn create_service(&self, asked: CreateService) -> Result<()> {
+        let new = New {
+            name: asked.name,
+            id: asked.id,
+            parameters: asked.parameters.read()?,
+        };
         let catalog = self.catalog().await?;
-        let offer = catalog.find(offering, plan)?;
+        let offer = catalog.find(&asked.offering, &asked.plan)?;
         let owner = (self.organization.clone(), self.space.clone());
-        self.create(offer, owner, new, wait).await
+        self.create(offer, owner, new, asked.patience.wait).await
     }
 
     /// `restore-backup`: a new instance beside the one that the backup was taken of.
-    pub async fn restore(
-        &self,
-        source: &str,
-        mut new: New,
-        plan: Option<&str>,
-        wait: bool,
-    ) -> Result<()> {
-        let source = self.book.instance(source)?;
-        let catalog = self.catalog().await?;
-        let offer = catalog.other_plan(&source, plan.unwrap_or(&source.plan.name))?;
-        if let Some(parameters) = &mut new.parameters {
-            parameters["source_service_instance_id"] = source.id.into();
+    pub async fn restore(&self, asked: RestoreBackup) -> Result<()> {
+        let none = || Value::Object(serde_json::Map::new());
+        let mut parameters = asked.parameters.read()?.unwrap_or_else(none);
+        if let Some(version) = asked.db_version {
+            parameters["db_version"] = version.into();
         }
+        if let Some(units) = asked.units {
+            parameters["units"] = units.into();
+        }
+        parameters["backup_id"] = asked.backup.into();
+        let source = self.book.instance(&asked.name)?;
+        let catalog = self.catalog().await?;
+        let plan = asked.plan.as_ref().unwrap_or(&source.plan.name);
+        let offer = catalog.other_plan(&source, plan)?;
+        parameters["source_service_instance_id"] = source.id.into();
+        let new = New {
+            name: asked.new_name,
+            id: None,
+            parameters: Some(parameters),
+        };
         // Backups stay with their owner.
         let owner = (source.organization, source.space);
-        self.create(offer, owner, new, wait).await
+        self.create(offer, owner, new, asked.patience.wait).await
     }
 
     async fn create(
@@ -228,15 +235,9 @@ impl Session {
     }
 
     /// `update-service`
-    pub async fn update_service(
-        &self,
-        name: &str,
-        parameters: Option<Value>,
-        plan: Option<&str>,
-        force: bool,
-        wait: bool,
-    ) -> Result<()> {
-        if parameters.is_none() && plan.is_none() {
+    pub async fn update_service(&self, asked: UpdateService) -> Result<()> {
+        let (name, parameters) = (&asked.name, asked.parameters.read()?);
+        if parameters.is_none() && asked.plan.is_none() {
             let text = "say what to change: -c for parameters, -p for the plan";
             return Err(Error::Usage(text.into()));
         }
@@ -247,7 +248,7 @@ impl Session {
         {
             let waiting = "a deletion that a platform goes on asking for deletes it at once";
             sure(
-                force,
+                asked.force,
                 &format!("this lets service instance {name} be deleted: {waiting}"),
                 &format!(
                     "Really lift the protection of {name}? It can be deleted then, and {waiting}."
@@ -261,12 +262,12 @@ impl Session {
             change["parameters"] = parameters;
         }
         let mut next_plan = None;
-        if let Some(plan) = plan {
+        if let Some(plan) = &asked.plan {
             let plan = catalog.other_plan(&instance, plan)?.plan();
             change["plan_id"] = json!(plan.id);
             next_plan = Some(plan);
         }
-        self.change(&instance, &catalog, &change, next_plan, wait)
+        self.change(&instance, &catalog, &change, next_plan, asked.patience.wait)
             .await
     }
 
@@ -283,7 +284,25 @@ impl Session {
     }
 
     /// `upgrade-service`
-    pub async fn upgrade_service(&self, name: &str, wait: bool) -> Result<()> {
+    pub async fn upgrade_service(&self, asked: UpgradeService) -> Result<()> {
+        let (name, wait) = (&asked.name, asked.patience.wait);
+        match asked.db_version {
+            version if asked.dry_run => self.rehearse_upgrade(name, version).await,
+            Some(version) => self.upgrade_to(name, &version, wait).await,
+            None => self.upgrade_with_plan(name, wait).await,
+        }
+    }
+
+    /// To a version that the user named.
+    async fn upgrade_to(&self, name: &str, version: &str, wait: bool) -> Result<()> {
+        let instance = self.book.instance(name)?;
+        let catalog = self.catalog().await?;
+        let change = json!({ "parameters": { "db_version": version } });
+        self.change(&instance, &catalog, &change, None, wait).await
+    }
+
+    /// To the version that the plan has now.
+    async fn upgrade_with_plan(&self, name: &str, wait: bool) -> Result<()> {
         let instance = self.book.instance(name)?;
         let catalog = self.catalog().await?;
         let offer = catalog.of(&instance);

@@ -141,50 +141,11 @@ impl ClientConfig {
             ("COMPOSE_BROKER_CA", settings.ca.as_deref()),
             ("COMPOSE_BROKER_STATE", settings.state.as_deref()),
         ])?;
-        let state = match &settings.state {
-            Some(file) => file.clone(),
-            None => {
-                let home = || variable("HOME").map(|home| PathBuf::from(home).join(".local/state"));
-                let folder = variable("XDG_STATE_HOME").map(PathBuf::from);
-                let folder = folder.filter(|folder| folder.is_absolute()).or_else(home);
-                let reason = "is needed where there is no home folder";
-                let folder = folder.ok_or_else(|| wrong("COMPOSE_BROKER_STATE", reason))?;
-                folder.join("compose-broker/client.json")
-            }
-        };
-        // A password of this machine is nothing to tell to others.
-        let data_dir = match &settings.data_dir {
-            Some(folder) => Some(folder.clone()),
-            None => is_of_this_machine(&broker).then(|| DATA_DIR.into()),
-        };
-        let kept = |setting, name| {
-            let Some(folder) = &data_dir else {
-                return Err(wrong(setting, "is needed for a broker of another machine"));
-            };
-            let file = folder.join(name);
-            let text = fs::read_to_string(&file).map_err(|e| {
-                let hint = match &settings.data_dir {
-                    None => "; name the broker's folder with --data-dir",
-                    Some(_) => "",
-                };
-                let reason = format!("is not set, and {}: {e}{hint}", file.display());
-                wrong(setting, reason)
-            })?;
-            Ok(Secret::new(without_bom(&text).trim()))
-        };
-        let username = match &settings.username {
-            Some(name) => name.clone(),
-            None => kept("COMPOSE_BROKER_USERNAME", "username")?
-                .expose()
-                .to_owned(),
-        };
-        let password = match variable("COMPOSE_BROKER_PASSWORD") {
-            Some(password) => Secret::new(password),
-            None => kept("COMPOSE_BROKER_PASSWORD", "password")?,
-        };
+        let state = state_file(settings, &variable)?;
+        let credentials = credentials(settings, &broker, variable("COMPOSE_BROKER_PASSWORD"))?;
         Ok(Self {
             broker,
-            credentials: Credentials { username, password },
+            credentials,
             ca: settings.ca.clone(),
             organization: settings.organization.clone(),
             space: settings.space.clone(),
@@ -196,6 +157,61 @@ impl ClientConfig {
                 .unwrap_or_else(|| "unknown".into()),
         })
     }
+}
+
+/// The file of names.
+fn state_file(
+    settings: &ClientSettings,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<PathBuf, ConfigError> {
+    if let Some(file) = &settings.state {
+        return Ok(file.clone());
+    }
+    let home = || variable("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+    let folder = variable("XDG_STATE_HOME").map(PathBuf::from);
+    let folder = folder.filter(|folder| folder.is_absolute()).or_else(home);
+    let reason = "is needed where there is no home folder";
+    let folder = folder.ok_or_else(|| wrong("COMPOSE_BROKER_STATE", reason))?;
+    Ok(folder.join("compose-broker/client.json"))
+}
+
+/// Those that the settings give, else those that a broker of this machine keeps.
+fn credentials(
+    settings: &ClientSettings,
+    broker: &Url,
+    password: Option<String>,
+) -> Result<Credentials, ConfigError> {
+    // A password of this machine is nothing to tell to others.
+    let data_dir = match &settings.data_dir {
+        Some(folder) => Some(folder.clone()),
+        None => is_of_this_machine(broker).then(|| DATA_DIR.into()),
+    };
+    let kept = |setting, name| {
+        let Some(folder) = &data_dir else {
+            return Err(wrong(setting, "is needed for a broker of another machine"));
+        };
+        let file = folder.join(name);
+        let text = fs::read_to_string(&file).map_err(|e| {
+            let hint = match &settings.data_dir {
+                None => "; name the broker's folder with --data-dir",
+                Some(_) => "",
+            };
+            let reason = format!("is not set, and {}: {e}{hint}", file.display());
+            wrong(setting, reason)
+        })?;
+        Ok(Secret::new(without_bom(&text).trim()))
+    };
+    let username = match &settings.username {
+        Some(name) => name.clone(),
+        None => kept("COMPOSE_BROKER_USERNAME", "username")?
+            .expose()
+            .to_owned(),
+    };
+    let password = match password {
+        Some(password) => Secret::new(password),
+        None => kept("COMPOSE_BROKER_PASSWORD", "password")?,
+    };
+    Ok(Credentials { username, password })
 }
 
 /// A broker's address, without a slash at its end.

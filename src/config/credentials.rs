@@ -1,7 +1,90 @@
-//! The setting of further credentials that are let in.
+//! Who is let in, and the key ring: from the settings, from what an earlier start made, or made by this
+//! one.
 
-use super::{ConfigError, wrong};
-use crate::model::secret::{Credentials, Secret};
+use std::{io, path::Path, sync::Arc};
+
+use super::{
+    ConfigError,
+    kept::{KEY_RING, Kept, Made, PASSWORD, USERNAME},
+    settings::SecretSettings,
+    wrong,
+};
+use crate::{
+    model::secret::{Credentials, Secret},
+    seal::{KeyRing, random_secret},
+};
+
+/// Who is let in, and what seals secrets.
+#[derive(Debug)]
+pub struct Access {
+    /// The platform's credentials.
+    pub platform: Credentials,
+    /// Further credentials that are let in.
+    pub more: Vec<Credentials>,
+    /// What seals secrets.
+    pub keys: Arc<KeyRing>,
+    /// Secrets that were made because there were none.
+    pub(super) made: Vec<Made>,
+}
+
+impl Access {
+    pub(super) fn check(
+        username: Option<&str>,
+        secrets: SecretSettings,
+        data_dir: &Path,
+    ) -> Result<Self, ConfigError> {
+        let mut kept = Kept {
+            folder: data_dir,
+            made: Vec::new(),
+        };
+        let platform = platform(username, secrets.password, &mut kept)?;
+        let more = more_credentials(secrets.more_credentials.as_ref())?;
+        let ring = match secrets.encryption_keys {
+            Some(ring) => ring,
+            None => kept.find_or_make(
+                "COMPOSE_BROKER_ENCRYPTION_KEYS",
+                KEY_RING,
+                KeyRing::generate,
+            )?,
+        };
+        let keys = KeyRing::parse(ring.expose())
+            .map(Arc::new)
+            .map_err(|e| wrong("COMPOSE_BROKER_ENCRYPTION_KEYS", e))?;
+        Ok(Self {
+            platform,
+            more,
+            keys,
+            made: kept.made,
+        })
+    }
+}
+
+fn platform(
+    username: Option<&str>,
+    password: Option<Secret>,
+    kept: &mut Kept<'_>,
+) -> Result<Credentials, ConfigError> {
+    let username = match username {
+        Some(name) => name.to_owned(),
+        None => kept
+            .find_or_make("COMPOSE_BROKER_USERNAME", USERNAME, || {
+                Ok::<_, io::Error>(Secret::new("broker"))
+            })?
+            .expose()
+            .to_owned(),
+    };
+    let password = match password {
+        Some(password) => password,
+        None => kept.find_or_make("COMPOSE_BROKER_PASSWORD", PASSWORD, random_secret)?,
+    };
+    if username.is_empty() || username.contains(':') {
+        return Err(wrong("COMPOSE_BROKER_USERNAME", "is empty or has a colon"));
+    }
+    if password.expose().is_empty() {
+        return Err(wrong("COMPOSE_BROKER_PASSWORD", "is empty"));
+    }
+    Ok(Credentials { username, password })
+}
 
 /// Reads pairs of user and password. What is wrong with one is told without it.
 pub(super) fn more_credentials(setting: Option<&Secret>) -> Result<Vec<Credentials>, ConfigError> {

@@ -26,8 +26,8 @@ pub(super) struct Made {
 impl Config {
     /// Makes the folder for everything that the broker keeps, unless it is there.
     pub fn make_data_dir(&self) -> Result<(), ConfigError> {
-        private_folder(&self.data_dir).map_err(|e| {
-            let reason = format!("{}: {e}", self.data_dir.display());
+        private_folder(&self.places.data_dir).map_err(|e| {
+            let reason = format!("{}: {e}", self.places.data_dir.display());
             wrong("COMPOSE_BROKER_DATA_DIR", reason)
         })
     }
@@ -35,22 +35,23 @@ impl Config {
     /// Makes the folders that are not there, and writes down the secrets that were made.
     pub fn keep(&self) -> Result<(), ConfigError> {
         self.make_data_dir()?;
-        for local in &self.clusters {
+        for local in &self.places.clusters {
             private_folder(&local.folder).map_err(|e| {
                 let (place, id) = (local.folder.display(), &local.cluster.id);
                 let reason = format!("data_dir {place} of cluster {id:?}: {e}");
                 wrong("COMPOSE_BROKER_CLUSTERS", reason)
             })?;
         }
-        for made in &self.made {
-            write(&self.data_dir, made.file, &made.secret).map_err(|e| wrong(made.setting, e))?;
+        for made in &self.access.made {
+            write(&self.places.data_dir, made.file, &made.secret)
+                .map_err(|e| wrong(made.setting, e))?;
         }
         Ok(())
     }
 
     /// Whether the key ring was made just now, so that it opens nothing that a broker ever sealed.
     pub fn has_new_keys(&self) -> bool {
-        self.made.iter().any(|made| made.file == KEY_RING)
+        self.access.made.iter().any(|made| made.file == KEY_RING)
     }
 }
 

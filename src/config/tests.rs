@@ -3,7 +3,8 @@
 use clap::Parser;
 use std::os::unix::fs::PermissionsExt as _;
 
-use super::*;
+use super::{credentials::more_credentials, *};
+use crate::model::secret::Secret;
 
 #[derive(Parser)]
 #[command(args_override_self = true)]
@@ -39,7 +40,7 @@ fn a_first_start_makes_secrets_that_a_second_one_finds() {
         CloudFoundry::default(),
     )
     .expect("a configuration");
-    assert!(!first.data_dir.exists() && first.has_new_keys());
+    assert!(!first.places.data_dir.exists() && first.has_new_keys());
     first.keep().expect("kept");
     let second = Config::check(
         &settings,
@@ -50,15 +51,21 @@ fn a_first_start_makes_secrets_that_a_second_one_finds() {
     assert!(!second.has_new_keys());
     second.keep().expect("kept");
     assert!(first.keep().is_err(), "a start that came late");
-    assert_eq!(first.password, second.password);
-    let sealed = first.keys.seal("c", b"x").expect("sealed");
-    assert_eq!(second.keys.open("c", &sealed).expect("opens"), b"x");
+    assert_eq!(
+        first.access.platform.password,
+        second.access.platform.password
+    );
+    let sealed = first.access.keys.seal("c", b"x").expect("sealed");
+    assert_eq!(second.access.keys.open("c", &sealed).expect("opens"), b"x");
     for name in ["username", "password", "encryption_keys"] {
-        let file = fs::metadata(first.data_dir.join(name)).expect("a file");
+        let file = fs::metadata(first.places.data_dir.join(name)).expect("a file");
         assert_eq!(file.permissions().mode() & 0o777, 0o600, "{name}");
     }
     let shown = format!("{first:?}");
-    assert!(!shown.contains(first.password.expose()), "{shown}");
+    assert!(
+        !shown.contains(first.access.platform.password.expose()),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -123,16 +130,16 @@ fn cloud_foundry_fills_in_what_is_not_set() {
     };
     let cloud = || CloudFoundry::read(vcap).expect("readable");
     let config = check(&[], cloud()).expect("a configuration");
-    assert_eq!(config.listen.to_string(), "0.0.0.0:8123");
+    assert_eq!(config.listening.address.to_string(), "0.0.0.0:8123");
     assert_eq!(
-        config.public_url.as_deref(),
+        config.listening.public_url.as_deref(),
         Some("https://broker.example.org")
     );
-    assert_eq!(config.database_url.expose(), "postgres://u:p@h/d");
+    assert_eq!(config.places.database_url.expose(), "postgres://u:p@h/d");
     let flags = ["--listen", "127.0.0.1:1", "--public-url", "http://x/"];
     let config = check(&flags, cloud()).expect("a configuration");
-    assert_eq!(config.listen.to_string(), "127.0.0.1:1");
-    assert_eq!(config.public_url.as_deref(), Some("http://x"));
+    assert_eq!(config.listening.address.to_string(), "127.0.0.1:1");
+    assert_eq!(config.listening.public_url.as_deref(), Some("http://x"));
     let stray = CloudFoundry::read(|name| (name == "PORT").then(|| "x".to_owned()));
     assert_eq!(stray.expect("not ours").port, None);
     let secrets = SecretSettings {

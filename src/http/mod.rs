@@ -47,94 +47,107 @@ pub fn routes(config: &mut web::ServiceConfig) {
                 .route(web::get().to(health::ready))
                 .route(web::head().to(health::ready)),
         )
-        .service(
-            web::scope("/openapi")
-                .wrap(from_fn(limited::<OsbError, _>))
-                .service(only("/osb.json").route(web::get().to(openapi::osb)))
-                .service(only("/compose.json").route(web::get().to(openapi::compose)))
-                .service(only("/operator.json").route(web::get().to(openapi::operator)))
-                .default_service(web::to(fallback::no_such_route)),
-        )
-        .service(
-            web::scope("/v2")
-                .wrap(from_fn(osb::guard))
-                .wrap(from_fn(limited::<OsbError, _>))
-                .service(only("/catalog").route(web::get().to(osb::catalog)))
-                .service(
-                    only("/service_instances/{instance}")
-                        .route(web::put().to(osb::provision))
-                        .route(web::get().to(osb::fetch_instance))
-                        .route(web::patch().to(osb::update))
-                        .route(web::delete().to(osb::deprovision)),
-                )
-                .service(
-                    only("/service_instances/{instance}/last_operation")
-                        .route(web::get().to(osb::instance_last_operation)),
-                )
-                .service(
-                    only("/service_instances/{instance}/service_bindings/{binding}")
-                        .route(web::put().to(osb::bind))
-                        .route(web::get().to(osb::fetch_binding))
-                        .route(web::delete().to(osb::unbind)),
-                )
-                .service(
-                    only("/service_instances/{instance}/service_bindings/{binding}/last_operation")
-                        .route(web::get().to(osb::binding_last_operation)),
-                )
-                .default_service(web::to(fallback::no_such_route)),
-        )
-        .service(
-            web::scope("/operator")
-                .wrap(from_fn(operator::guard))
-                .wrap(from_fn(limited::<OperatorError, _>))
-                .service(
-                    only("/reconciliation")
-                        .route(web::get().to(operator::reconciliation))
-                        .route(web::post().to(operator::reconcile)),
-                )
-                .service(
-                    only("/reconcile").route(web::post().to(operator::reconcile_deployment)),
-                )
-                .service(only("/volumes").route(web::get().to(operator::volumes::list)))
-                .service(only("/audit").route(web::get().to(operator::audit)))
-                .service(
-                    only("/clock")
-                        .route(web::get().to(operator::clock::show))
-                        .route(web::post().to(operator::clock::trust)),
-                )
-                .service(
-                    only("/owners")
-                        .route(web::get().to(operator::owners))
-                        .route(web::post().to(operator::change_owners)),
-                )
-                .service(only("/versions").route(web::get().to(operator::versions)))
-                .service(
-                    only("/instances/{instance}/recover")
-                        .route(web::post().to(operator::members::recover)),
-                )
-                .service(
-                    only("/instances/{instance}/renew")
-                        .route(web::post().to(operator::members::renew)),
-                )
-                .service(
-                    only("/instances/{instance}/repair")
-                        .route(web::post().to(operator::members::repair)),
-                )
-                .service(only("/operations").route(web::get().to(operations::list)))
-                .service(
-                    only("/operations/{operation}").route(web::get().to(operations::show)),
-                )
-                .service(
-                    only("/operations/{operation}/retry")
-                        .route(web::post().to(operations::retry)),
-                )
-                .service(
-                    only("/operations/{operation}/abandon")
-                        .route(web::post().to(operations::abandon)),
-                )
-                .default_service(web::to(fallback::no_such_route)),
-        )
-        // The link carries its own permission.
+        .configure(openapi_routes)
+        .configure(osb_routes)
+        .configure(operator_routes)
+        .configure(compose_routes)
+        .configure(dashboard_routes)
+        .default_service(web::to(fallback::no_such_route));
+}
+
+/// The documents of the APIs.
+fn openapi_routes(config: &mut web::ServiceConfig) {
+    config.service(
+        web::scope("/openapi")
+            .wrap(from_fn(limited::<OsbError, _>))
+            .service(only("/osb.json").route(web::get().to(openapi::osb)))
+            .service(only("/compose.json").route(web::get().to(openapi::compose)))
+            .service(only("/operator.json").route(web::get().to(openapi::operator)))
+            .default_service(web::to(fallback::no_such_route)),
+    );
+}
+
+/// The Open Service Broker API.
+fn osb_routes(config: &mut web::ServiceConfig) {
+    config.service(
+        web::scope("/v2")
+            .wrap(from_fn(osb::guard))
+            .wrap(from_fn(limited::<OsbError, _>))
+            .service(only("/catalog").route(web::get().to(osb::catalog)))
+            .service(
+                only("/service_instances/{instance}")
+                    .route(web::put().to(osb::provision))
+                    .route(web::get().to(osb::fetch_instance))
+                    .route(web::patch().to(osb::update))
+                    .route(web::delete().to(osb::deprovision)),
+            )
+            .service(
+                only("/service_instances/{instance}/last_operation")
+                    .route(web::get().to(osb::instance_last_operation)),
+            )
+            .service(
+                only("/service_instances/{instance}/service_bindings/{binding}")
+                    .route(web::put().to(osb::bind))
+                    .route(web::get().to(osb::fetch_binding))
+                    .route(web::delete().to(osb::unbind)),
+            )
+            .service(
+                only("/service_instances/{instance}/service_bindings/{binding}/last_operation")
+                    .route(web::get().to(osb::binding_last_operation)),
+            )
+            .default_service(web::to(fallback::no_such_route)),
+    );
+}
+
+/// The operator's API.
+fn operator_routes(config: &mut web::ServiceConfig) {
+    config.service(
+        web::scope("/operator")
+            .wrap(from_fn(operator::guard))
+            .wrap(from_fn(limited::<OperatorError, _>))
+            .service(
+                only("/reconciliation")
+                    .route(web::get().to(operator::reconciliation))
+                    .route(web::post().to(operator::reconcile)),
+            )
+            .service(only("/reconcile").route(web::post().to(operator::reconcile_deployment)))
+            .service(only("/volumes").route(web::get().to(operator::volumes::list)))
+            .service(only("/audit").route(web::get().to(operator::audit)))
+            .service(
+                only("/clock")
+                    .route(web::get().to(operator::clock::show))
+                    .route(web::post().to(operator::clock::trust)),
+            )
+            .service(
+                only("/owners")
+                    .route(web::get().to(operator::owners))
+                    .route(web::post().to(operator::change_owners)),
+            )
+            .service(only("/versions").route(web::get().to(operator::versions)))
+            .service(
+                only("/instances/{instance}/recover")
+                    .route(web::post().to(operator::members::recover)),
+            )
+            .service(
+                only("/instances/{instance}/renew").route(web::post().to(operator::members::renew)),
+            )
+            .service(
+                only("/instances/{instance}/repair")
+                    .route(web::post().to(operator::members::repair)),
+            )
+            .service(only("/operations").route(web::get().to(operations::list)))
+            .service(only("/operations/{operation}").route(web::get().to(operations::show)))
+            .service(only("/operations/{operation}/retry").route(web::post().to(operations::retry)))
+            .service(
+                only("/operations/{operation}/abandon").route(web::post().to(operations::abandon)),
+            )
+            .default_service(web::to(fallback::no_such_route)),
+    );
+}
+
+/// The Compose API. A link of a download carries its own permission.
+fn compose_routes(config: &mut web::ServiceConfig) {
+    config
         .service(
             either("/api/2016-07/instances/{instance}/deployments/{deployment}/backups/{backup}/download")
                 .wrap(from_fn(limited::<ComposeError, _>))
@@ -212,63 +225,66 @@ pub fn routes(config: &mut web::ServiceConfig) {
                 .service(either("/accounts").route(web::get().to(compose::accounts)))
                 .service(either("/user").route(web::get().to(compose::user)))
                 .default_service(web::to(fallback::no_such_route)),
-        )
-        .service(
-            web::scope("/dashboard")
-                .wrap(from_fn(limited::<PageError, _>))
-                .wrap(from_fn(dashboard::guarded_against_harm))
-                .service(page("").route(web::get().to(door::home)))
-                .service(
-                    page("/sign-in")
-                        .route(web::get().to(door::sign_in_page))
-                        .route(web::post().to(door::sign_in)),
-                )
-                .service(
-                    page("/link")
-                        .route(web::get().to(door::link_page))
-                        .route(web::post().to(door::redeem)),
-                )
-                .service(page("/assets/{asset}").route(web::get().to(dashboard::asset)))
-                .service(
-                    page("/sign-out")
-                        .wrap(from_fn(door::guard))
-                        .route(web::post().to(door::sign_out)),
-                )
-                .service(
-                    web::scope("/instances")
-                        .wrap(from_fn(door::guard))
-                        .service(page("").route(web::get().to(instances::page)))
-                        .service(page("/{instance}").route(web::get().to(overview::page)))
-                        .service(
-                            page("/{instance}/protection").route(web::post().to(overview::protect)),
-                        )
-                        .service(
-                            page("/{instance}/defragmentation")
-                                .route(web::post().to(overview::defragment)),
-                        )
-                        .service(
-                            page("/{instance}/backups")
-                                .route(web::get().to(backups::page))
-                                .route(web::post().to(backups::back_up)),
-                        )
-                        .service(
-                            page("/{instance}/versions")
-                                .route(web::get().to(versions::page))
-                                .route(web::post().to(versions::upgrade)),
-                        )
-                        .service(
-                            page("/{instance}/backups/{backup}/restore")
-                                .route(web::post().to(backups::restore)),
-                        )
-                        .service(
-                            page("/{instance}/backups/{backup}/download")
-                                .route(web::get().to(backups::download)),
-                        )
-                        .default_service(web::to(dashboard::error::no_such_page)),
-                )
-                .default_service(web::to(dashboard::error::no_such_page)),
-        )
-        .default_service(web::to(fallback::no_such_route));
+        );
+}
+
+/// Pages for people.
+fn dashboard_routes(config: &mut web::ServiceConfig) {
+    config.service(
+        web::scope("/dashboard")
+            .wrap(from_fn(limited::<PageError, _>))
+            .wrap(from_fn(dashboard::guarded_against_harm))
+            .service(page("").route(web::get().to(door::home)))
+            .service(
+                page("/sign-in")
+                    .route(web::get().to(door::sign_in_page))
+                    .route(web::post().to(door::sign_in)),
+            )
+            .service(
+                page("/link")
+                    .route(web::get().to(door::link_page))
+                    .route(web::post().to(door::redeem)),
+            )
+            .service(page("/assets/{asset}").route(web::get().to(dashboard::asset)))
+            .service(
+                page("/sign-out")
+                    .wrap(from_fn(door::guard))
+                    .route(web::post().to(door::sign_out)),
+            )
+            .service(
+                web::scope("/instances")
+                    .wrap(from_fn(door::guard))
+                    .service(page("").route(web::get().to(instances::page)))
+                    .service(page("/{instance}").route(web::get().to(overview::page)))
+                    .service(
+                        page("/{instance}/protection").route(web::post().to(overview::protect)),
+                    )
+                    .service(
+                        page("/{instance}/defragmentation")
+                            .route(web::post().to(overview::defragment)),
+                    )
+                    .service(
+                        page("/{instance}/backups")
+                            .route(web::get().to(backups::page))
+                            .route(web::post().to(backups::back_up)),
+                    )
+                    .service(
+                        page("/{instance}/versions")
+                            .route(web::get().to(versions::page))
+                            .route(web::post().to(versions::upgrade)),
+                    )
+                    .service(
+                        page("/{instance}/backups/{backup}/restore")
+                            .route(web::post().to(backups::restore)),
+                    )
+                    .service(
+                        page("/{instance}/backups/{backup}/download")
+                            .route(web::get().to(backups::download)),
+                    )
+                    .default_service(web::to(dashboard::error::no_such_page)),
+            )
+            .default_service(web::to(dashboard::error::no_such_page)),
+    );
 }
 
 /// A resource whose other methods are answered in JSON too.

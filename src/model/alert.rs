@@ -274,108 +274,120 @@ fn told(complaint: &str, database: &DatabaseWatch) -> String {
 
 /// What is known of the database whatever its members tell.
 fn of_database(database: &DatabaseWatch) -> Vec<Alert> {
+    let incidents = database.incidents.iter().map(|incident| {
+        let message = format!("{}: {}", time(incident.at), incident.message);
+        of_all(Gravity::Warning, message)
+    });
+    [
+        of_recovery(database),
+        of_closing(database),
+        of_repair(database),
+        of_limits(database),
+    ]
+    .into_iter()
+    .flatten()
+    .chain(incidents)
+    .chain(of_faults(database))
+    .collect()
+}
+
+/// An alert about the database as a whole.
+fn of_all(gravity: Gravity, message: String) -> Alert {
+    Alert {
+        gravity,
+        member: None,
+        message,
+    }
+}
+
+fn of_recovery(database: &DatabaseWatch) -> Option<Alert> {
+    let message = "Most members were lost. The operator has the database made anew; until that is \
+                   done, nobody is let in.";
+    database
+        .is_recovered
+        .then(|| of_all(Gravity::Critical, message.to_owned()))
+}
+
+fn of_closing(database: &DatabaseWatch) -> Option<Alert> {
+    // Nothing can be done about it while the database is recovered.
+    let since = database.closed_since.filter(|_| !database.is_recovered)?;
     let (engine, version) = (&database.engine, database.version);
-    let mut found = Vec::new();
-    let mut add = |gravity, message: String| {
-        found.push(Alert {
-            gravity,
-            member: None,
-            message,
-        });
+    let upgrade = match database.safe_full_from {
+        Some(safe) => format!(", or upgrade to {safe}"),
+        None => String::new(),
     };
-    if database.is_recovered {
-        add(
-            Gravity::Critical,
-            "Most members were lost. The operator has the database made anew; until that is done, \
-             nobody is let in."
-                .to_owned(),
-        );
-    }
-    // Nothing can be done about it meanwhile.
-    let closed_since = database.closed_since.filter(|_| !database.is_recovered);
-    if let Some(since) = closed_since {
-        let upgrade = match database.safe_full_from {
-            Some(safe) => format!(", or upgrade to {safe}"),
-            None => String::new(),
-        };
-        add(
-            Gravity::Critical,
-            format!(
-                "Since {} nobody but the broker is let in: the database is full, and {engine} \
-                 {version} checks no rights while it is. Ask for more units, have the broker delete \
-                 keys (reliefs of the administration API){upgrade}. The broker opens it when there \
-                 is room.",
-                time(since)
-            ),
-        );
-    }
-    if let Some(RepairWatch { repair, failure }) = &database.repair {
-        let (member, because) = (&repair.member, repair.because);
-        match failure {
-            None => add(
-                Gravity::Warning,
-                format!(
-                    "Member {member} {because}. The broker is replacing it; the others serve \
-                     meanwhile."
-                ),
-            ),
-            Some(failure) => add(
-                Gravity::Critical,
-                format!(
-                    "Member {member} {because}, and replacing it failed: {failure}. The operator can \
-                     have it replaced again."
-                ),
-            ),
-        }
-    }
-    if database.limits_not_held > 0 {
-        let upgrade = match database.limits_held_by {
-            Some(version) => format!("upgrade to {version}"),
-            None => "no version here does".to_owned(),
-        };
-        add(
-            Gravity::Critical,
-            format!(
-                "{} binding(s) have a role or a prefix, and {engine} {version} does not hold users \
-                 to them: {upgrade}.",
-                database.limits_not_held
-            ),
-        );
-    }
-    for incident in &database.incidents {
-        add(
+    let message = format!(
+        "Since {} nobody but the broker is let in: the database is full, and {engine} {version} \
+         checks no rights while it is. Ask for more units, have the broker delete keys (reliefs of \
+         the administration API){upgrade}. The broker opens it when there is room.",
+        time(since)
+    );
+    Some(of_all(Gravity::Critical, message))
+}
+
+fn of_repair(database: &DatabaseWatch) -> Option<Alert> {
+    let RepairWatch { repair, failure } = database.repair.as_ref()?;
+    let (member, because) = (&repair.member, repair.because);
+    Some(match failure {
+        None => of_all(
             Gravity::Warning,
-            format!("{}: {}", time(incident.at), incident.message),
-        );
-    }
-    if let Some(worst) = database.faults.first() {
-        let gravity = match worst.severity {
-            Severity::LetsStrangersIn | Severity::Serious => Gravity::Warning,
-            Severity::Minor => Gravity::Notice,
-        };
-        let advice = match database.faultless {
-            Some(version) => format!(" {version} has none of them: upgrade."),
-            None => String::new(),
-        };
-        let shown: Vec<String> = database
-            .faults
-            .iter()
-            .take(FAULTS_TOLD_MAX)
-            .map(KnownFault::to_string)
-            .collect();
-        let more = match database.faults.len().saturating_sub(FAULTS_TOLD_MAX) {
-            0 => String::new(),
-            more => format!(" And {more} more."),
-        };
-        add(
-            gravity,
             format!(
-                "{engine} {version} has known faults. {}{more}{advice}",
-                shown.join(" ")
+                "Member {member} {because}. The broker is replacing it; the others serve meanwhile."
             ),
-        );
+        ),
+        Some(failure) => of_all(
+            Gravity::Critical,
+            format!(
+                "Member {member} {because}, and replacing it failed: {failure}. The operator can \
+                 have it replaced again."
+            ),
+        ),
+    })
+}
+
+fn of_limits(database: &DatabaseWatch) -> Option<Alert> {
+    if database.limits_not_held == 0 {
+        return None;
     }
-    found
+    let (engine, version) = (&database.engine, database.version);
+    let upgrade = match database.limits_held_by {
+        Some(version) => format!("upgrade to {version}"),
+        None => "no version here does".to_owned(),
+    };
+    let message = format!(
+        "{} binding(s) have a role or a prefix, and {engine} {version} does not hold users to them: \
+         {upgrade}.",
+        database.limits_not_held
+    );
+    Some(of_all(Gravity::Critical, message))
+}
+
+fn of_faults(database: &DatabaseWatch) -> Option<Alert> {
+    let worst = database.faults.first()?;
+    let (engine, version) = (&database.engine, database.version);
+    let gravity = match worst.severity {
+        Severity::LetsStrangersIn | Severity::Serious => Gravity::Warning,
+        Severity::Minor => Gravity::Notice,
+    };
+    let advice = match database.faultless {
+        Some(version) => format!(" {version} has none of them: upgrade."),
+        None => String::new(),
+    };
+    let shown: Vec<String> = database
+        .faults
+        .iter()
+        .take(FAULTS_TOLD_MAX)
+        .map(KnownFault::to_string)
+        .collect();
+    let more = match database.faults.len().saturating_sub(FAULTS_TOLD_MAX) {
+        0 => String::new(),
+        more => format!(" And {more} more."),
+    };
+    let message = format!(
+        "{engine} {version} has known faults. {}{more}{advice}",
+        shown.join(" ")
+    );
+    Some(of_all(gravity, message))
 }
 
 /// When the next scheduled backup is late, if none comes before: an instance has a slot a day.

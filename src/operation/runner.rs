@@ -29,17 +29,17 @@ use crate::{
         ids::{InstanceId, OperationId},
         limits::{
             CLAIM_INTERVAL, HISTORY_FORGOTTEN_AT_ONCE, HISTORY_KEPT, LEASE, LEASE_RENEWAL,
-            PAUSE_AHEAD_MAX, PROGRESS_INTERVAL,
+            PROGRESS_INTERVAL,
         },
         operation::{Claim, HALTED, Operation, OperationState, Progress, UNASKED_ORIGINS, Weight},
-        patience::{Cause, Patience},
+        patience::Patience,
     },
     store::{self, StoreError, queue::Look},
 };
 
 mod tries;
 
-use tries::Failure;
+use tries::Tried;
 
 /// How often old history is looked for.
 const HISTORY_INTERVAL: Duration = Duration::from_secs(3600);
@@ -108,6 +108,15 @@ impl Direction {
 enum Interruption {
     Halted,
     Lost,
+}
+
+impl From<Interruption> for Way {
+    fn from(interruption: Interruption) -> Self {
+        match interruption {
+            Interruption::Halted => Self::Halted,
+            Interruption::Lost => Self::Lost,
+        }
+    }
 }
 
 impl Runner {
@@ -468,106 +477,6 @@ impl Runner {
         Ok(Way::Through)
     }
 
-    /// One try of one step, up to its record.
-    async fn try_step(
-        &self,
-        step: &'static Step,
-        progress: Progress,
-        direction: Direction,
-        operation: &Operation,
-        claim: &Claim,
-    ) -> Result<Tried, StoreError> {
-        let heed_halt = direction == Direction::Forward;
-        let (store, now) = (&self.parts.store, self.parts.clock.now());
-        let begun = claim.clone();
-        let began = store
-            .write(move |conn| {
-                store::operation::begin_step(conn, &begun, step.name, &progress, now)
-            })
-            .await;
-        let halted = match began {
-            Err(StoreError::Fenced) => return Ok(Tried::Ended(Way::Lost)),
-            Err(error) => return Err(error),
-            // Told between two steps, when nobody listened.
-            Ok(halted) if halted && heed_halt => return Ok(Tried::Ended(Way::Halted)),
-            Ok(halted) => halted,
-        };
-        let asks = match direction {
-            Direction::Forward => operation.kind.asks_members(),
-            // A deletion waits for the end of what it halted.
-            Direction::CleanUp => operation.kind.clean_up_asks_members() && !halted,
-        };
-        if asks && let Some(rest) = self.rest(&operation.instance) {
-            return self
-                .after_failure(step, direction, operation, claim, Failure::unasked(rest))
-                .await;
-        }
-        let tried = Instant::now();
-        let outcome = match self.run_step(step, operation, claim, heed_halt).await {
-            Ok(outcome) => outcome,
-            Err(Interruption::Halted) => return Ok(Tried::Ended(Way::Halted)),
-            Err(Interruption::Lost) => return Ok(Tried::Ended(Way::Lost)),
-        };
-        self.heed_silence(operation, &outcome);
-        let (cause, starts_over, message, source) = match outcome {
-            Ok(Outcome::Done(result)) => {
-                let claim = claim.clone();
-                let recorded = store
-                    .write(move |conn| {
-                        store::operation::record_step(conn, &claim, step.name, &result)
-                    })
-                    .await;
-                match recorded {
-                    Err(StoreError::Fenced) => return Ok(Tried::Ended(Way::Lost)),
-                    other => other?,
-                }
-                return match self.faults.at(operation, step.name, Moment::Recorded) {
-                    Some(Fault::Die) => Ok(Tried::Ended(self.die(operation).await?)),
-                    _ => Ok(Tried::Done),
-                };
-            }
-            Ok(Outcome::Again) => {
-                let claim = claim.clone();
-                let gets_on =
-                    store.write(move |conn| store::operation::set_trouble(conn, &claim, None));
-                return match gets_on.await {
-                    Err(StoreError::Fenced) => Ok(Tried::Ended(Way::Lost)),
-                    other => other.map(|()| Tried::Again),
-                };
-            }
-            Ok(Outcome::Later(pause)) => {
-                let (claim, not_before) = (claim.clone(), now + pause.min(PAUSE_AHEAD_MAX));
-                store
-                    .write(move |conn| store::operation::postpone(conn, &claim, not_before))
-                    .await?;
-                return Ok(Tried::Ended(Way::Postponed));
-            }
-            Err(StepError::Fenced) => return Ok(Tried::Ended(Way::Lost)),
-            Err(StepError::Last { message, source }) => {
-                log_step(step, operation, &message, source.as_deref());
-                return Ok(Tried::Ended(Way::Failed(format!(
-                    "{} failed: {message}",
-                    step.title
-                ))));
-            }
-            Ok(Outcome::StartOver(message)) => (Cause::Failure, true, message, None),
-            Err(StepError::Passing { message, source }) => (Cause::Failure, false, message, source),
-            Err(StepError::Shortage { message, source }) => {
-                (Cause::Shortage, false, message, source)
-            }
-        };
-        let failure = Failure {
-            cause,
-            starts_over,
-            message,
-            source,
-            took: tried.elapsed(),
-            rest: self.rest(&operation.instance).filter(|_| asks),
-        };
-        self.after_failure(step, direction, operation, claim, failure)
-            .await
-    }
-
     /// Learns from a try of a step that members did not answer.
     fn heed_silence(&self, operation: &Operation, outcome: &Result<Outcome, StepError>) {
         let silent = matches!(outcome, Err(error) if error.is_silence());
@@ -724,18 +633,6 @@ async fn run_safely(
         .catch_unwind()
         .await
         .unwrap_or_else(|_| Err(StepError::passing("the broker made a mistake")))
-}
-
-/// What came of one try of a step.
-enum Tried {
-    /// Done and recorded.
-    Done,
-    /// To be tried again.
-    Again,
-    /// All steps are to be done anew.
-    StartOver,
-    /// The way ends here.
-    Ended(Way),
 }
 
 struct Running<'a> {

@@ -184,8 +184,8 @@ impl TestBroker {
     async fn begin(&mut self, surroundings: Surroundings) {
         let settings = Line::parse_from(&self.flags).settings;
         let config = Config::load(&settings).expect("a configuration");
-        self.username = config.username.clone();
-        self.password = config.password.expose().to_owned();
+        self.username = config.access.platform.username.clone();
+        self.password = config.access.platform.password.expose().to_owned();
         let app = App::start(config, surroundings).await.expect("a broker");
         self.url = app.public_url.clone();
         self.app = Some(app);

@@ -190,15 +190,10 @@ fn overview(broker: &Broker, session: &Session, view: &InstanceView) -> Overview
     } else {
         None
     };
-    let is_active = |restored: &Restored| restored.restore.state.is_active();
     let place = Place::of(view);
     let mut shell = Shell::signed_in(place.name.clone(), broker, session);
     shell.here = "overview";
-    shell.under_way = view.operations.iter().any(|o| o.state.is_active())
-        || view.restores.iter().any(is_active)
-        || (is_ready && seen.is_none());
-    // Whoever reads that a member is down wants to see it come back.
-    shell.under_way |= seen.as_ref().is_some_and(|s| s.serving() < s.members.len());
+    shell.under_way = is_under_way(view, seen.as_deref());
     let href = place.href.clone();
     shell.place = Some(place);
     let endpoint = compose::foundation_endpoint(broker, &instance.id);
@@ -222,20 +217,9 @@ fn overview(broker: &Broker, session: &Session, view: &InstanceView) -> Overview
             .map_or_else(Vec::new, |seen| alert_lines(view, seen)),
         change: change.map(Work::of),
         failure: failure(view),
-        backup: view.newest_good_backup().map(|backup| GoodBackup {
-            taken: Moment::new(backup.created_at, view.now),
-            size: backup
-                .manifest
-                .as_ref()
-                .map_or_else(String::new, |m| size(m.stored.snapshot_bytes)),
-            kind: kind_text(backup.kind),
-        }),
+        backup: good_backup(view),
         type_and_version: format!("{} ({})", deployment.engine, deployment.version),
-        faults: match view.database.faults.len() {
-            0 => None,
-            1 => Some("1 known fault".to_owned()),
-            count => Some(format!("{count} known faults")),
-        },
+        faults: faults(view.database.faults.len()),
         newer: newest.map(|transition| transition.to.to_string()),
         facts: facts(broker, view),
         is_ready,
@@ -256,10 +240,9 @@ fn overview(broker: &Broker, session: &Session, view: &InstanceView) -> Overview
             .map(|operation| task(view, operation))
             .collect(),
         uris: urls.iter().map(with_login).collect::<Vec<_>>().join("\n"),
-        cli: broker.profile(&deployment.engine).map_or_else(
-            |_| String::new(),
-            |of| (of.command_line)(deployment.version, &urls, LOGIN),
-        ),
+        cli: view.profile.map_or_else(String::new, |of| {
+            (of.command_line)(deployment.version, &urls, LOGIN)
+        }),
         certificate: view.of.ca_certificate.clone(),
         curl: line(&["curl", "-sS", "-H", "Authorization: Bearer TOKEN", &backups]),
         endpoint,
@@ -270,6 +253,37 @@ fn overview(broker: &Broker, session: &Session, view: &InstanceView) -> Overview
             .restored_from
             .as_ref()
             .map(|_| bind_call(broker, instance)),
+    }
+}
+
+/// Whether the page is worth fetching again by itself.
+fn is_under_way(view: &InstanceView, seen: Option<&Observation>) -> bool {
+    let is_active = |restored: &Restored| restored.restore.state.is_active();
+    let waits_for_look = match seen {
+        None => view.of.instance.state == InstanceState::Ready,
+        // A reader who sees that a member is down wants to see it come back.
+        Some(seen) => seen.serving() < seen.members.len(),
+    };
+    waits_for_look
+        || view.operations.iter().any(|o| o.state.is_active())
+        || view.restores.iter().any(is_active)
+}
+
+fn good_backup(view: &InstanceView) -> Option<GoodBackup> {
+    let backup = view.newest_good_backup()?;
+    let manifest = backup.manifest.as_ref();
+    Some(GoodBackup {
+        taken: Moment::new(backup.created_at, view.now),
+        size: manifest.map_or_else(String::new, |m| size(m.stored.snapshot_bytes)),
+        kind: kind_text(backup.kind),
+    })
+}
+
+fn faults(count: usize) -> Option<String> {
+    match count {
+        0 => None,
+        1 => Some("1 known fault".to_owned()),
+        count => Some(format!("{count} known faults")),
     }
 }
 

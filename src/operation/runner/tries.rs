@@ -1,37 +1,55 @@
-//! What comes after a try that came to nothing: the next one, in a moment or later, or the end of
-//! the way.
+//! One try of a step, and what comes after one that came to nothing: the next one, in a moment or later,
+//! or the end of the way.
 
 use std::time::Duration;
 
-use super::{Direction, Interruption, Runner, Tried, Way, log_step, with_causes};
+use chrono::{DateTime, Utc};
+use tokio::time::Instant;
+
+use super::{Direction, Runner, Way, log_step, with_causes};
 use crate::{
     model::{
         failure::kept,
         limits::{PAUSE_AHEAD_MAX, PAUSE_IN_PLACE_MAX},
-        operation::{Claim, Operation, OperationKind},
-        patience::{Cause, Course, Trial, Verdict},
+        operation::{Claim, Operation, OperationKind, Progress},
+        patience::{Cause, Course, Patience, Trial, Verdict},
         trouble::{Moment, Trouble},
     },
-    operation::{Meter, Step, definition},
+    operation::{Meter, Outcome, Step, StepError, definition, fault},
     store::{self, Conn, StoreError, operation::FailedTry},
 };
 
+/// What came of one try of a step.
+pub(super) enum Tried {
+    /// Done and recorded.
+    Done,
+    /// To be tried again.
+    Again,
+    /// All steps are to be done anew.
+    StartOver,
+    /// The way ends here.
+    Ended(Way),
+}
+
+/// The claim is somebody else's by now.
+const LOST: Tried = Tried::Ended(Way::Lost);
+
 /// A try that came to nothing, and may do better the next time.
-pub(super) struct Failure {
-    pub(super) cause: Cause,
+struct Failure {
+    cause: Cause,
     /// The next try begins with the first step.
-    pub(super) starts_over: bool,
+    starts_over: bool,
     /// For people.
-    pub(super) message: String,
-    pub(super) source: Option<Box<dyn std::error::Error + Send + Sync>>,
-    pub(super) took: Duration,
+    message: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    took: Duration,
     /// For how long nobody asks the members of the instance for anything.
-    pub(super) rest: Option<Duration>,
+    rest: Option<Duration>,
 }
 
 impl Failure {
     /// Of a try that was none: the members did not answer others, and are left alone.
-    pub(super) fn unasked(rest: Duration) -> Self {
+    fn unasked(rest: Duration) -> Self {
         Self {
             cause: Cause::Failure,
             starts_over: false,
@@ -44,8 +62,137 @@ impl Failure {
 }
 
 impl Runner {
+    /// One try of one step, up to its record.
+    pub(super) async fn try_step(
+        &self,
+        step: &'static Step,
+        progress: Progress,
+        direction: Direction,
+        operation: &Operation,
+        claim: &Claim,
+    ) -> Result<Tried, StoreError> {
+        let heed_halt = direction == Direction::Forward;
+        let now = self.parts.clock.now();
+        let Some(halted) = self.begin_step(step, progress, claim, now).await? else {
+            return Ok(LOST);
+        };
+        // Told between two steps, when nobody listened.
+        if halted && heed_halt {
+            return Ok(Tried::Ended(Way::Halted));
+        }
+        let asks = match direction {
+            Direction::Forward => operation.kind.asks_members(),
+            // A deletion waits for the end of what it halted.
+            Direction::CleanUp => operation.kind.clean_up_asks_members() && !halted,
+        };
+        if asks && let Some(rest) = self.rest(&operation.instance) {
+            return self
+                .after_failure(step, direction, operation, claim, Failure::unasked(rest))
+                .await;
+        }
+        let tried = Instant::now();
+        let outcome = match self.run_step(step, operation, claim, heed_halt).await {
+            Ok(outcome) => outcome,
+            Err(interruption) => return Ok(Tried::Ended(interruption.into())),
+        };
+        self.heed_silence(operation, &outcome);
+        let (cause, starts_over, message, source) = match outcome {
+            Ok(Outcome::Done(result)) => return self.record(step, operation, claim, result).await,
+            Ok(Outcome::Again) => return self.gets_on(claim).await,
+            Ok(Outcome::Later(pause)) => {
+                return self.postpone(claim, now + pause.min(PAUSE_AHEAD_MAX)).await;
+            }
+            Err(StepError::Fenced) => return Ok(LOST),
+            Err(StepError::Last { message, source }) => {
+                log_step(step, operation, &message, source.as_deref());
+                let failed = format!("{} failed: {message}", step.title);
+                return Ok(Tried::Ended(Way::Failed(failed)));
+            }
+            Ok(Outcome::StartOver(message)) => (Cause::Failure, true, message, None),
+            Err(StepError::Passing { message, source }) => (Cause::Failure, false, message, source),
+            Err(StepError::Shortage { message, source }) => {
+                (Cause::Shortage, false, message, source)
+            }
+        };
+        let failure = Failure {
+            cause,
+            starts_over,
+            message,
+            source,
+            took: tried.elapsed(),
+            rest: self.rest(&operation.instance).filter(|_| asks),
+        };
+        self.after_failure(step, direction, operation, claim, failure)
+            .await
+    }
+
+    /// Writes down that a step begins; tells whether the operation was halted. None: the claim is lost.
+    async fn begin_step(
+        &self,
+        step: &'static Step,
+        progress: Progress,
+        claim: &Claim,
+        now: DateTime<Utc>,
+    ) -> Result<Option<bool>, StoreError> {
+        let claim = claim.clone();
+        unless_lost(
+            self.parts
+                .store
+                .write(move |conn| {
+                    store::operation::begin_step(conn, &claim, step.name, &progress, now)
+                })
+                .await,
+        )
+    }
+
+    /// Writes down that a step is done, and what came of it.
+    async fn record(
+        &self,
+        step: &'static Step,
+        operation: &Operation,
+        claim: &Claim,
+        result: serde_json::Value,
+    ) -> Result<Tried, StoreError> {
+        let claim = claim.clone();
+        let store = &self.parts.store;
+        let recorded = store
+            .write(move |conn| store::operation::record_step(conn, &claim, step.name, &result))
+            .await;
+        if unless_lost(recorded)?.is_none() {
+            return Ok(LOST);
+        }
+        match self
+            .faults
+            .at(operation, step.name, fault::Moment::Recorded)
+        {
+            Some(fault::Fault::Die) => Ok(Tried::Ended(self.die(operation).await?)),
+            _ => Ok(Tried::Done),
+        }
+    }
+
+    /// Forgets the trouble of a step that gets on, and is to be tried again.
+    async fn gets_on(&self, claim: &Claim) -> Result<Tried, StoreError> {
+        let claim = claim.clone();
+        let store = &self.parts.store;
+        let forgotten = store.write(move |conn| store::operation::set_trouble(conn, &claim, None));
+        Ok(unless_lost(forgotten.await)?.map_or(LOST, |()| Tried::Again))
+    }
+
+    /// Gives the claim back, not to be taken again before a moment.
+    async fn postpone(
+        &self,
+        claim: &Claim,
+        not_before: DateTime<Utc>,
+    ) -> Result<Tried, StoreError> {
+        let claim = claim.clone();
+        let store = &self.parts.store;
+        let postponed =
+            store.write(move |conn| store::operation::postpone(conn, &claim, not_before));
+        Ok(unless_lost(postponed.await)?.map_or(LOST, |()| Tried::Ended(Way::Postponed)))
+    }
+
     /// Counts a failure, and pauses before the next try, goes on later, or ends the way.
-    pub(super) async fn after_failure(
+    async fn after_failure(
         &self,
         step: &'static Step,
         direction: Direction,
@@ -53,72 +200,24 @@ impl Runner {
         claim: &Claim,
         failure: Failure,
     ) -> Result<Tried, StoreError> {
-        let (message, source) = (failure.message, failure.source.as_deref());
-        log_step(step, operation, &message, source);
-        let error = with_causes(&message, source);
+        log_step(step, operation, &failure.message, failure.source.as_deref());
         let heed_halt = direction == Direction::Forward;
+        let starts_over = failure.starts_over;
         let names = direction.steps(definition(operation.kind)).iter();
-        let names: Vec<&str> = names.map(|step| step.name).collect();
-        let (patience, now) = (self.patience, self.parts.clock.now());
-        let (cause, starts_over, took) = (failure.cause, failure.starts_over, failure.took);
-        let rest = failure.rest.unwrap_or_default();
-        let counted = claim.clone();
-        let decided = self.parts.store.write(move |conn| {
-            store::operation::fence(conn, &counted)?;
-            let operation = store::operation::get(conn, &counted.operation)?;
-            // Whoever halted it waits for no pause.
-            if heed_halt && operation.halted {
-                return Ok(None);
-            }
-            let course = course(conn, direction, &operation)?;
-            let mut trials = store::operation::trials(conn, &counted.operation)?;
-            let own = trials.entry(step.name.to_owned()).or_default();
-            own.count(cause, took);
-            let mut own = *own;
-            let of_way = names.iter().filter_map(|name| trials.get(*name));
-            let all = of_way.fold(Trial::default(), |all, trial| Trial {
-                spent: all.spent + trial.spent,
-                waited: all.waited + trial.waited,
-                ..all
-            });
-            let verdict = match patience.verdict(course, cause, own, all) {
-                // A deletion waits for its end.
-                Verdict::Again(pause) if operation.halted => Verdict::Again(pause),
-                Verdict::Again(pause) => Verdict::Again(pause.max(rest).min(PAUSE_AHEAD_MAX)),
-                Verdict::GiveUp => Verdict::GiveUp,
-            };
-            if let Verdict::Again(pause) = verdict {
-                own.took(cause, pause);
-            }
-            let before = operation.trouble;
-            let trouble = Trouble {
-                tries: before.as_ref().map_or(0, |trouble| trouble.tries) + 1,
-                since: before.map_or(now, |trouble| trouble.since),
-                reason: kept(&message),
-            };
-            let failed = FailedTry {
-                step: step.name,
-                trial: own,
-                trouble: &trouble,
-                error: &kept(&error),
-                at: now,
-            };
-            store::operation::note_failure(conn, &counted, &failed)?;
-            if starts_over && verdict != Verdict::GiveUp {
-                store::operation::forget_results(conn, &counted)?;
-            }
-            if let Verdict::Again(pause) = verdict
-                && pause > PAUSE_IN_PLACE_MAX
-            {
-                store::operation::postpone(conn, &counted, now + pause)?;
-            }
-            Ok(Some((verdict, trouble)))
-        });
-        let (verdict, trouble) = match decided.await {
-            Err(StoreError::Fenced) => return Ok(Tried::Ended(Way::Lost)),
-            Err(error) => return Err(error),
-            Ok(None) => return Ok(Tried::Ended(Way::Halted)),
-            Ok(Some(decided)) => decided,
+        let count = Count {
+            claim: claim.clone(),
+            step: step.name,
+            way: names.map(|step| step.name).collect(),
+            direction,
+            patience: self.patience,
+            now: self.parts.clock.now(),
+            failure,
+        };
+        let counted = self.parts.store.write(move |conn| count.write(conn));
+        let (verdict, trouble) = match unless_lost(counted.await)? {
+            None => return Ok(LOST),
+            Some(None) => return Ok(Tried::Ended(Way::Halted)),
+            Some(Some(counted)) => counted,
         };
         let pause = match verdict {
             Verdict::GiveUp => {
@@ -138,12 +237,98 @@ impl Runner {
                 Tried::Again
             }),
             interruption = self.heartbeat(claim, &idle, heed_halt) => {
-                Ok(Tried::Ended(match interruption {
-                    Interruption::Halted => Way::Halted,
-                    Interruption::Lost => Way::Lost,
-                }))
+                Ok(Tried::Ended(interruption.into()))
             }
         }
+    }
+}
+
+/// None: the claim is lost.
+fn unless_lost<T>(written: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match written {
+        Ok(value) => Ok(Some(value)),
+        Err(StoreError::Fenced) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A failure that is to be counted.
+struct Count {
+    claim: Claim,
+    step: &'static str,
+    /// The names of all steps in the same direction.
+    way: Vec<&'static str>,
+    direction: Direction,
+    patience: Patience,
+    now: DateTime<Utc>,
+    failure: Failure,
+}
+
+impl Count {
+    /// Writes the failure down, and what follows of it; tells that, and the trouble so far. None: the
+    /// operation was halted, which waits for no pause.
+    fn write(self, conn: &mut Conn<'_>) -> Result<Option<(Verdict, Trouble)>, StoreError> {
+        store::operation::fence(conn, &self.claim)?;
+        let operation = store::operation::get(conn, &self.claim.operation)?;
+        if self.direction == Direction::Forward && operation.halted {
+            return Ok(None);
+        }
+        let (verdict, trial) = self.verdict(conn, &operation)?;
+        let message = kept(&self.failure.message);
+        let before = operation.trouble;
+        let trouble = Trouble {
+            tries: before.as_ref().map_or(0, |trouble| trouble.tries) + 1,
+            since: before.map_or(self.now, |trouble| trouble.since),
+            reason: message,
+        };
+        let error = with_causes(&self.failure.message, self.failure.source.as_deref());
+        let failed = FailedTry {
+            step: self.step,
+            trial,
+            trouble: &trouble,
+            error: &kept(&error),
+            at: self.now,
+        };
+        store::operation::note_failure(conn, &self.claim, &failed)?;
+        if self.failure.starts_over && verdict != Verdict::GiveUp {
+            store::operation::forget_results(conn, &self.claim)?;
+        }
+        if let Verdict::Again(pause) = verdict
+            && pause > PAUSE_IN_PLACE_MAX
+        {
+            store::operation::postpone(conn, &self.claim, self.now + pause)?;
+        }
+        Ok(Some((verdict, trouble)))
+    }
+
+    /// What follows, and the trials of the step with this one.
+    fn verdict(
+        &self,
+        conn: &mut Conn<'_>,
+        operation: &Operation,
+    ) -> Result<(Verdict, Trial), StoreError> {
+        let (cause, rest) = (self.failure.cause, self.failure.rest.unwrap_or_default());
+        let course = course(conn, self.direction, operation)?;
+        let mut trials = store::operation::trials(conn, &self.claim.operation)?;
+        let own = trials.entry(self.step.to_owned()).or_default();
+        own.count(cause, self.failure.took);
+        let mut own = *own;
+        let of_way = self.way.iter().filter_map(|name| trials.get(*name));
+        let all = of_way.fold(Trial::default(), |all, trial| Trial {
+            spent: all.spent + trial.spent,
+            waited: all.waited + trial.waited,
+            ..all
+        });
+        let verdict = match self.patience.verdict(course, cause, own, all) {
+            // A deletion waits for its end.
+            Verdict::Again(pause) if operation.halted => Verdict::Again(pause),
+            Verdict::Again(pause) => Verdict::Again(pause.max(rest).min(PAUSE_AHEAD_MAX)),
+            Verdict::GiveUp => Verdict::GiveUp,
+        };
+        if let Verdict::Again(pause) = verdict {
+            own.took(cause, pause);
+        }
+        Ok((verdict, own))
     }
 }
 

@@ -1,0 +1,414 @@
+//! The settings group by group: what is read of each, and what is wrong with it. A group's type is what the
+//! rest of the broker gets of it.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{
+    CatalogFile, ConfigError,
+    cloud_foundry::CloudFoundry,
+    clusters::{self, LocalCluster},
+    kept::full_path,
+    settings::Settings,
+    wrong,
+};
+use crate::{
+    logging::{self, LogFormat},
+    model::{
+        bom::without_bom,
+        certificate::CertificateFiles,
+        limits::{
+            AUDIT_DAYS_MAX, BACKUP_GRACE_HOURS_MAX, FAILED_SIGN_INS_MAX,
+            ON_DEMAND_PAUSE_SECONDS_MAX, REQUESTS_PER_SECOND_MAX,
+        },
+        name::DeploymentNames,
+        operation::DeletedPoll,
+        placement::PortRange,
+        proxy::TrustedProxies,
+        secret::Secret,
+        tenant::{RestoreScope, TenantKeys},
+    },
+};
+
+/// Where the broker is reached.
+#[derive(Debug)]
+pub struct Listening {
+    /// Address and port to serve HTTP on.
+    pub address: SocketAddr,
+    /// Where clients reach the broker, without a slash at the end; absent: where it listens.
+    pub public_url: Option<String>,
+    /// The listener's certificate; absent: plain HTTP.
+    pub tls: Option<CertificateFiles>,
+    /// Whose word counts about where a request comes from.
+    pub trusted_proxies: TrustedProxies,
+}
+
+impl Listening {
+    pub(super) fn check(settings: &Settings, cloud: &CloudFoundry) -> Result<Self, ConfigError> {
+        let address = match (&settings.listen, cloud.port) {
+            (Some(text), _) => text.parse().map_err(|_| {
+                wrong(
+                    "COMPOSE_BROKER_LISTEN",
+                    format!("{text:?} is not of the form 127.0.0.1:8080"),
+                )
+            })?,
+            (None, Some(port)) => SocketAddr::from(([0, 0, 0, 0], port)),
+            (None, None) => SocketAddr::from(([127, 0, 0, 1], 8080)),
+        };
+        let public_url = settings.public_url.as_ref().or(cloud.url.as_ref());
+        let public_url = public_url.map(|text| check_url(text)).transpose()?;
+        if address.ip().is_unspecified() && public_url.is_none() {
+            let reason = "is needed when the broker listens on all addresses";
+            return Err(wrong("COMPOSE_BROKER_PUBLIC_URL", reason));
+        }
+        Ok(Self {
+            address,
+            public_url,
+            tls: certificate_files(settings)?,
+            trusted_proxies: parsed(
+                "COMPOSE_BROKER_TRUSTED_PROXIES",
+                settings.trusted_proxies.as_deref().unwrap_or_default(),
+            )?,
+        })
+    }
+}
+
+/// What one client or tenant may have.
+#[derive(Debug)]
+pub struct Limits {
+    /// Requests that are taken of each client and second; 0: any number.
+    pub requests_per_second: u32,
+    /// Wrong credentials that an address may show in a row before it has to wait; 0: any number.
+    pub failed_sign_ins: u32,
+    /// The most units of all instances of one tenant together; absent: no limit.
+    pub tenant_units: Option<u32>,
+    /// Heavy operations that one tenant may have running at once.
+    pub tenant_operations: usize,
+    /// Time between on-demand backups of an instance, after some in a row.
+    pub on_demand_pause: Duration,
+}
+
+impl Limits {
+    pub(super) fn check(settings: &Settings) -> Result<Self, ConfigError> {
+        let requests_per_second = number(
+            "COMPOSE_BROKER_REQUESTS_PER_SECOND",
+            &settings.requests_per_second,
+            0..=REQUESTS_PER_SECOND_MAX,
+        )?;
+        let tenant_units = number(
+            "COMPOSE_BROKER_TENANT_UNITS",
+            &settings.tenant_units,
+            0..=u32::MAX,
+        )?;
+        let tenant_operations = number(
+            "COMPOSE_BROKER_TENANT_OPERATIONS",
+            &settings.tenant_operations,
+            1..=u32::MAX,
+        )?;
+        let backup_pause = number(
+            "COMPOSE_BROKER_BACKUP_PAUSE",
+            &settings.backup_pause,
+            0..=ON_DEMAND_PAUSE_SECONDS_MAX,
+        )?;
+        let failed_sign_ins = number(
+            "COMPOSE_BROKER_FAILED_SIGN_INS",
+            &settings.failed_sign_ins,
+            0..=FAILED_SIGN_INS_MAX,
+        )?;
+        Ok(Self {
+            requests_per_second,
+            failed_sign_ins,
+            tenant_units: Some(tenant_units).filter(|units| *units > 0),
+            tenant_operations: usize::try_from(tenant_operations).unwrap_or(usize::MAX),
+            on_demand_pause: Duration::from_secs(backup_pause.into()),
+        })
+    }
+}
+
+/// How long things are kept.
+#[derive(Debug)]
+pub struct Retention {
+    /// How many days the audit is kept; absent: for ever.
+    pub audit_days: Option<u32>,
+    /// How many hours lie between the mark of a backup that is old enough to go and its end.
+    pub backup_grace_hours: u32,
+}
+
+impl Retention {
+    pub(super) fn check(settings: &Settings) -> Result<Self, ConfigError> {
+        let audit_days = number(
+            "COMPOSE_BROKER_AUDIT_DAYS",
+            &settings.audit_days,
+            0..=AUDIT_DAYS_MAX,
+        )?;
+        let backup_grace_hours = number(
+            "COMPOSE_BROKER_BACKUP_GRACE_HOURS",
+            &settings.backup_grace_hours,
+            0..=BACKUP_GRACE_HOURS_MAX,
+        )?;
+        Ok(Self {
+            audit_days: Some(audit_days).filter(|days| *days > 0),
+            backup_grace_hours,
+        })
+    }
+}
+
+/// How the broker answers platforms, where they differ.
+#[derive(Debug)]
+pub struct Conventions {
+    /// How far a restore may reach for its source.
+    pub restore_scope: RestoreScope,
+    /// The ids of contexts that tell tenants apart, where the operator names them.
+    pub tenant_keys: TenantKeys,
+    /// What a poll with the token of a deletion that is done is told.
+    pub deleted_poll: DeletedPoll,
+    /// How deployments are called.
+    pub deployment_names: DeploymentNames,
+}
+
+impl Conventions {
+    pub(super) fn check(settings: &Settings) -> Result<Self, ConfigError> {
+        Ok(Self {
+            restore_scope: one_of(
+                "COMPOSE_BROKER_RESTORE_SCOPE",
+                &settings.restore_scope,
+                &[
+                    ("space", RestoreScope::Space),
+                    ("organization", RestoreScope::Organization),
+                ],
+            )?,
+            tenant_keys: parsed(
+                "COMPOSE_BROKER_TENANT_KEYS",
+                settings.tenant_keys.as_deref().unwrap_or_default(),
+            )?,
+            deleted_poll: one_of(
+                "COMPOSE_BROKER_DELETED_POLL",
+                &settings.deleted_poll,
+                &[
+                    ("gone", DeletedPoll::Gone),
+                    ("succeeded", DeletedPoll::Succeeded),
+                ],
+            )?,
+            deployment_names: parsed(
+                "COMPOSE_BROKER_DEPLOYMENT_NAMES",
+                &settings.deployment_names,
+            )?,
+        })
+    }
+}
+
+/// What is logged, and how.
+#[derive(Debug)]
+pub struct Logging {
+    /// What is logged, in env_logger's language.
+    pub filter: String,
+    /// How records are written.
+    pub format: LogFormat,
+}
+
+impl Logging {
+    pub(super) fn check(settings: &Settings) -> Result<Self, ConfigError> {
+        logging::check_filter(&settings.log).map_err(|e| wrong("COMPOSE_BROKER_LOG", e))?;
+        let format = one_of(
+            "COMPOSE_BROKER_LOG_FORMAT",
+            &settings.log_format,
+            &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+        )?;
+        Ok(Self {
+            filter: settings.log.clone(),
+            format,
+        })
+    }
+}
+
+/// Where the broker's things lie, and its members run.
+#[derive(Debug)]
+pub struct Places {
+    /// Folder for everything that the broker keeps.
+    pub data_dir: PathBuf,
+    /// The broker's own store.
+    pub database_url: Secret,
+    /// Folder of backups.
+    pub backup_folder: PathBuf,
+    /// The placement targets; the first enabled one is the default.
+    pub clusters: Vec<LocalCluster>,
+}
+
+impl Places {
+    pub(super) fn check(
+        settings: &Settings,
+        database_url: Option<Secret>,
+    ) -> Result<Self, ConfigError> {
+        let ports = parsed("COMPOSE_BROKER_PORT_RANGE", &settings.port_range)?;
+        let data_dir = full_path(&settings.data_dir).map_err(|e| {
+            let reason = format!("{}: {e}", settings.data_dir.display());
+            wrong("COMPOSE_BROKER_DATA_DIR", reason)
+        })?;
+        let database_url = database_url.unwrap_or_else(|| {
+            Secret::new(format!("sqlite://{}", data_dir.join("broker.db").display()))
+        });
+        let backup_folder = backup_folder(settings, &data_dir)?;
+        let clusters = clusters(settings, &data_dir, &backup_folder, ports)?;
+        Ok(Self {
+            data_dir,
+            database_url,
+            backup_folder,
+            clusters,
+        })
+    }
+}
+
+/// See [`super::Config::clusters_alone`].
+pub(super) fn clusters_alone(settings: &Settings) -> Vec<LocalCluster> {
+    let Ok(data_dir) = settings.data_dir.canonicalize() else {
+        return Vec::new();
+    };
+    // Members that are there have their ports already, and their backups lie elsewhere.
+    let ports = settings.port_range.parse().unwrap_or(PortRange {
+        first: 1,
+        last: u16::MAX,
+    });
+    let backups = backup_folder(settings, &data_dir).unwrap_or_else(|_| data_dir.join("backups"));
+    clusters(settings, &data_dir, &backups, ports).unwrap_or_default()
+}
+
+fn backup_folder(settings: &Settings, data_dir: &Path) -> Result<PathBuf, ConfigError> {
+    match &settings.backup_store {
+        None => Ok(data_dir.join("backups")),
+        Some(text) => match text.strip_prefix("file://").map(Path::new) {
+            Some(path) if path.is_absolute() => Ok(path.to_owned()),
+            _ => {
+                let reason = format!("{text:?} is not file:// and an absolute path");
+                Err(wrong("COMPOSE_BROKER_BACKUP_STORE", reason))
+            }
+        },
+    }
+}
+
+fn clusters(
+    settings: &Settings,
+    data_dir: &Path,
+    backup_folder: &Path,
+    ports: PortRange,
+) -> Result<Vec<LocalCluster>, ConfigError> {
+    let defaults = clusters::Defaults {
+        data_dir,
+        backup_folder,
+        engines_dir: &settings.engines_dir,
+        ports,
+    };
+    clusters::read(settings.clusters.as_deref(), &defaults)
+        .map_err(|reason| wrong("COMPOSE_BROKER_CLUSTERS", reason))
+}
+
+/// The catalog, which is read and not yet understood.
+pub(super) fn catalog(settings: &Settings) -> Result<CatalogFile, ConfigError> {
+    CatalogFile::read(&settings.catalog).map_err(|e| {
+        let reason = format!("{}: {e}", settings.catalog.display());
+        wrong("COMPOSE_BROKER_CATALOG", reason)
+    })
+}
+
+/// The file that moves the broker's clock; it has a number of seconds already.
+pub(super) fn clock_offset_file(settings: &Settings) -> Result<Option<PathBuf>, ConfigError> {
+    let Some(file) = &settings.clock_offset_file else {
+        return Ok(None);
+    };
+    let refused = |error: &dyn std::fmt::Display| {
+        let reason = format!("{} has no number of seconds: {error}", file.display());
+        wrong("COMPOSE_BROKER_CLOCK_OFFSET_FILE", reason)
+    };
+    let text = fs::read_to_string(file).map_err(|e| refused(&e))?;
+    let seconds = without_bom(&text).trim().parse::<i64>();
+    seconds.map_err(|e| refused(&e))?;
+    Ok(Some(file.clone()))
+}
+
+fn certificate_files(settings: &Settings) -> Result<Option<CertificateFiles>, ConfigError> {
+    match (&settings.tls_certificate, &settings.tls_key) {
+        (Some(certificate), Some(key)) => Ok(Some(CertificateFiles {
+            certificate: certificate.clone(),
+            key: key.clone(),
+        })),
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(wrong(
+            "COMPOSE_BROKER_TLS_KEY",
+            "is needed beside the certificate",
+        )),
+        (None, Some(_)) => Err(wrong(
+            "COMPOSE_BROKER_TLS_CERTIFICATE",
+            "is needed beside the key",
+        )),
+    }
+}
+
+fn parsed<T>(setting: &'static str, text: &str) -> Result<T, ConfigError>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    text.parse().map_err(|e| wrong(setting, e))
+}
+
+fn one_of<T: Copy>(
+    setting: &'static str,
+    text: &str,
+    values: &[(&str, T)],
+) -> Result<T, ConfigError> {
+    let found = values.iter().find(|(name, _)| *name == text);
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let names: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
+        wrong(
+            setting,
+            format!("{text:?} is not one of: {}", names.join(", ")),
+        )
+    })
+}
+
+fn number(
+    setting: &'static str,
+    text: &str,
+    range: RangeInclusive<u32>,
+) -> Result<u32, ConfigError> {
+    let number = text.trim().parse().ok().filter(|n| range.contains(n));
+    number.ok_or_else(|| {
+        let (first, last) = (range.start(), range.end());
+        wrong(
+            setting,
+            format!("{text:?} is not a whole number from {first} to {last}"),
+        )
+    })
+}
+
+fn check_url(text: &str) -> Result<String, ConfigError> {
+    let reason = || {
+        // What is no URL may hold a password all the same.
+        let shown = if text.contains('@') { "it" } else { text };
+        wrong(
+            "COMPOSE_BROKER_PUBLIC_URL",
+            format!("{shown:?} is not an http(s) URL"),
+        )
+    };
+    if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        let reason = "has blanks or control characters";
+        return Err(wrong("COMPOSE_BROKER_PUBLIC_URL", reason));
+    }
+    let url = url::Url::parse(text).map_err(|_| reason())?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(wrong(
+            "COMPOSE_BROKER_PUBLIC_URL",
+            "holds a user name or a password; it goes into links that everybody sees",
+        ));
+    }
+    let plain = url.query().is_none() && url.fragment().is_none() && url.has_host();
+    if matches!(url.scheme(), "http" | "https") && plain {
+        // As it was understood, so that nothing in it needs an escape elsewhere.
+        Ok(url.as_str().trim_end_matches('/').to_owned())
+    } else {
+        Err(reason())
+    }
+}

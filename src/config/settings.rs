@@ -1,0 +1,197 @@
+//! The settings as they are written: flags, environment variables, and what `--help` says of them.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{
+    ConfigError,
+    paths::{self, path},
+};
+use crate::model::secret::Secret;
+
+/// The settings as they are written.
+#[derive(Debug, Clone, Args)]
+pub struct Settings {
+    /// Address and port to serve HTTP on [default: 127.0.0.1:8080, or all addresses and $PORT]
+    #[arg(long, env = "COMPOSE_BROKER_LISTEN")]
+    pub listen: Option<String>,
+
+    /// Where clients reach the broker; goes into links and credentials [default: http://LISTEN]
+    #[arg(long, env = "COMPOSE_BROKER_PUBLIC_URL")]
+    pub public_url: Option<String>,
+
+    /// Certificate to serve HTTPS with, and those between it and its authority (PEM file); read
+    /// anew on SIGHUP [default: plain HTTP]
+    #[arg(long, env = "COMPOSE_BROKER_TLS_CERTIFICATE", value_parser = path())]
+    pub tls_certificate: Option<PathBuf>,
+
+    /// The certificate's private key (PEM file) [default: none]
+    #[arg(long, env = "COMPOSE_BROKER_TLS_KEY", value_parser = path())]
+    pub tls_key: Option<PathBuf>,
+
+    /// Folder for everything that the broker keeps
+    #[arg(long, env = "COMPOSE_BROKER_DATA_DIR", default_value = "./data")]
+    #[arg(value_parser = path())]
+    pub data_dir: PathBuf,
+
+    /// Where backups lie, file:// and an absolute path [default: backups in DATA_DIR]
+    #[arg(long, env = "COMPOSE_BROKER_BACKUP_STORE")]
+    pub backup_store: Option<String>,
+
+    /// The catalog file (JSON)
+    #[arg(long, env = "COMPOSE_BROKER_CATALOG", default_value = "catalog.json")]
+    #[arg(value_parser = path())]
+    pub catalog: PathBuf,
+
+    /// Folder of the engines' binaries: `<engine>/<any name>/<binary>`
+    #[arg(long, env = "COMPOSE_BROKER_ENGINES_DIR", default_value = "engines")]
+    #[arg(value_parser = path())]
+    pub engines_dir: PathBuf,
+
+    /// File that lists the placement targets (JSON) [default: one local cluster, "local"]
+    #[arg(long, env = "COMPOSE_BROKER_CLUSTERS", value_parser = path())]
+    pub clusters: Option<PathBuf>,
+
+    /// User name of the platform [default: made at the first start, in DATA_DIR/username]
+    #[arg(long, env = "COMPOSE_BROKER_USERNAME")]
+    pub username: Option<String>,
+
+    /// TCP ports for members on this machine, 6 for each instance
+    #[arg(long, env = "COMPOSE_BROKER_PORT_RANGE", default_value = "20000-29999")]
+    pub port_range: String,
+
+    /// Proxies whose X-Forwarded-For counts: addresses and networks, separated by commas
+    /// [default: none]
+    #[arg(long, env = "COMPOSE_BROKER_TRUSTED_PROXIES")]
+    pub trusted_proxies: Option<String>,
+
+    /// Requests that are taken of each client and second, ten times as many at once; 0: any number
+    #[arg(
+        long,
+        env = "COMPOSE_BROKER_REQUESTS_PER_SECOND",
+        default_value = "100"
+    )]
+    pub requests_per_second: String,
+
+    /// The most units of all instances of one space (or namespace) together; 0: any number
+    #[arg(long, env = "COMPOSE_BROKER_TENANT_UNITS", default_value = "0")]
+    pub tenant_units: String,
+
+    /// Operations that start databases or move their bytes, and that run at once for one space (or
+    /// namespace)
+    #[arg(long, env = "COMPOSE_BROKER_TENANT_OPERATIONS", default_value = "4")]
+    pub tenant_operations: String,
+
+    /// Seconds between on-demand backups of an instance, after five in a row; 0: none
+    #[arg(long, env = "COMPOSE_BROKER_BACKUP_PAUSE", default_value = "30")]
+    pub backup_pause: String,
+
+    /// Wrong credentials that an address may show in a row before it has to wait; 0: any number
+    #[arg(long, env = "COMPOSE_BROKER_FAILED_SIGN_INS", default_value = "10")]
+    pub failed_sign_ins: String,
+
+    /// How many days the audit is kept; 0: for ever
+    #[arg(long, env = "COMPOSE_BROKER_AUDIT_DAYS", default_value = "0")]
+    pub audit_days: String,
+
+    /// How many hours a backup that is old enough to go is kept on, marked; 0: it goes at once
+    #[arg(long, env = "COMPOSE_BROKER_BACKUP_GRACE_HOURS", default_value = "24")]
+    pub backup_grace_hours: String,
+
+    /// How far a restore may reach for its source: space or organization
+    #[arg(long, env = "COMPOSE_BROKER_RESTORE_SCOPE", default_value = "space")]
+    pub restore_scope: String,
+
+    /// The ids of contexts by which platforms tell tenants apart: platform:key+key, separated by
+    /// commas [default: those of the platforms that are known]
+    #[arg(long, env = "COMPOSE_BROKER_TENANT_KEYS")]
+    pub tenant_keys: Option<String>,
+
+    /// What a poll with the token of a deletion that is done is told: succeeded (200) or gone (410)
+    #[arg(long, env = "COMPOSE_BROKER_DELETED_POLL", default_value = "succeeded")]
+    pub deleted_poll: String,
+
+    /// How deployments are called in the Compose API and in credentials, with {instance}, {engine} and
+    /// {cluster} filled in; a deployment keeps the name that it was made with
+    #[arg(
+        long,
+        env = "COMPOSE_BROKER_DEPLOYMENT_NAMES",
+        default_value = "compose-broker-{engine}-{instance}"
+    )]
+    pub deployment_names: String,
+
+    /// What is logged, in env_logger's language
+    #[arg(long, env = "COMPOSE_BROKER_LOG", default_value = "info")]
+    pub log: String,
+
+    /// How records are written: text or json
+    #[arg(long, env = "COMPOSE_BROKER_LOG_FORMAT", default_value = "text")]
+    pub log_format: String,
+
+    /// For demonstrations and tests: file that says by how many seconds the broker's clock is ahead
+    /// [default: none, the clock is the machine's]
+    #[arg(long, env = "COMPOSE_BROKER_CLOCK_OFFSET_FILE", value_parser = path())]
+    pub clock_offset_file: Option<PathBuf>,
+}
+
+/// What `--help` says of the settings that hold secrets. They are no flags: everybody on the
+/// machine can read the flags of a process.
+pub const SECRETS_HELP: &str = "\
+Settings that hold secrets are taken from the environment only:
+  COMPOSE_BROKER_DATABASE_URL     The broker's own store, sqlite:// and a path or postgres://
+                                  [default: broker.db in DATA_DIR]
+  COMPOSE_BROKER_PASSWORD         Password of the platform
+                                  [default: made at the first start, in DATA_DIR/password]
+  COMPOSE_BROKER_MORE_CREDENTIALS Further credentials that are let in, to change them without a
+                                  gap: user:password, separated by commas
+                                  [default: none]
+  COMPOSE_BROKER_ENCRYPTION_KEYS  Key ring for secrets at rest: name:base64 of 32 bytes, newest
+                                  first, separated by commas
+                                  [default: made at the first start, in DATA_DIR/encryption_keys]
+
+On Cloud Foundry, PORT, VCAP_APPLICATION and VCAP_SERVICES fill in for LISTEN, PUBLIC_URL and
+DATABASE_URL.";
+
+/// The settings that hold secrets, as they are written.
+#[derive(Debug, Default)]
+pub(super) struct SecretSettings {
+    pub(super) database_url: Option<Secret>,
+    pub(super) password: Option<Secret>,
+    pub(super) more_credentials: Option<Secret>,
+    pub(super) encryption_keys: Option<Secret>,
+}
+
+impl SecretSettings {
+    /// Takes them from the environment, or from what stands for it.
+    pub(super) fn read(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let secret = |name| variable(name).map(Secret::new);
+        Self {
+            database_url: secret("COMPOSE_BROKER_DATABASE_URL"),
+            password: secret("COMPOSE_BROKER_PASSWORD"),
+            more_credentials: secret("COMPOSE_BROKER_MORE_CREDENTIALS"),
+            encryption_keys: secret("COMPOSE_BROKER_ENCRYPTION_KEYS"),
+        }
+    }
+}
+
+impl Settings {
+    /// Fails with the first of the paths that is empty.
+    pub(super) fn check_paths(&self) -> Result<(), ConfigError> {
+        paths::check(&[
+            (
+                "COMPOSE_BROKER_TLS_CERTIFICATE",
+                self.tls_certificate.as_deref(),
+            ),
+            ("COMPOSE_BROKER_TLS_KEY", self.tls_key.as_deref()),
+            ("COMPOSE_BROKER_DATA_DIR", Some(&self.data_dir)),
+            ("COMPOSE_BROKER_CATALOG", Some(&self.catalog)),
+            ("COMPOSE_BROKER_ENGINES_DIR", Some(&self.engines_dir)),
+            ("COMPOSE_BROKER_CLUSTERS", self.clusters.as_deref()),
+            (
+                "COMPOSE_BROKER_CLOCK_OFFSET_FILE",
+                self.clock_offset_file.as_deref(),
+            ),
+        ])
+    }
+}
