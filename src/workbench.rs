@@ -105,6 +105,15 @@ pub enum ProvisionerError {
         /// The port.
         port: u16,
     },
+    /// A member was to listen where this machine is not.
+    #[error(
+        "members are to listen at {address}, and this machine does not have that address; the operator \
+         has to give it one, or the cluster another address to listen at"
+    )]
+    NotOurAddress {
+        /// The address.
+        address: std::net::IpAddr,
+    },
     /// The data of a member that is wanted running was to be removed.
     #[error("member {member} has to be stopped first")]
     NotStopped {

@@ -243,6 +243,7 @@ impl Opened {
         let parts = ClusterParts {
             provisioner,
             operations_at_once: limit.and_then(Result::ok),
+            exposure: local.cluster.exposure.clone(),
         };
         self.clusters.insert(id.clone(), parts);
     }

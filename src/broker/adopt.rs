@@ -17,7 +17,7 @@ use crate::{
         audit::AtOnce,
         backup::Manifest,
         deployment::{Deployment, DeploymentSecrets, Member, Membership, Shape},
-        engine::Profile,
+        engine::{PortUser, Profile},
         ids::{DeploymentId, InstanceId},
         instance::{Instance, InstanceState, ProvisionIdentity, normal_form},
         name::DeploymentNames,
@@ -335,12 +335,19 @@ fn adopted_deployment(
         ))
     })?;
     let members = seen.iter().map(|member| {
-        if member.ports.len() != profile.ports.len() {
+        let addresses = match member.addresses.is_empty() {
+            true => profile.addresses(&member.host, &member.ports),
+            false => member.addresses.clone(),
+        };
+        // The broker goes without a port of its own where there is none.
+        let mut needed = profile
+            .ports
+            .iter()
+            .filter(|p| p.used_by != PortUser::Broker);
+        if let Some(port) = needed.find(|port| !addresses.contains_key(port.name)) {
+            let (name, port) = (&member.name, port.name);
             return Err(BrokerError::BadRequest(format!(
-                "member {} has {} ports, and should have {}",
-                member.name,
-                member.ports.len(),
-                profile.ports.len()
+                "member {name} has no port {port}"
             )));
         }
         let shape = Shape {
@@ -349,7 +356,7 @@ fn adopted_deployment(
         };
         Ok(Member {
             name: member.name.clone(),
-            addresses: profile.addresses(&member.host, &member.ports),
+            addresses,
             shape: (member.version != version).then_some(shape),
             checkpointing: false,
             membership: Membership::Joined,

@@ -22,6 +22,7 @@ use crate::{
         observation::Observation,
         operation::DeletedPoll,
         period::BackupKind,
+        reach::Exposure,
         recovery::Remains,
         renewal::CertificateLife,
         secret::{Credentials, Secret},
@@ -137,6 +138,7 @@ impl Office {
             capacity_units,
             snapshots_at_once: None,
             operations_at_once: None,
+            exposure: Exposure::default(),
         };
         let clusters = vec![
             cluster("near", "Near", true, None),

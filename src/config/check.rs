@@ -30,6 +30,7 @@ use crate::{
         operation::DeletedPoll,
         placement::PortRange,
         proxy::TrustedProxies,
+        reach::Exposure,
         secret::Secret,
         tenant::{RestoreScope, TenantKeys},
     },
@@ -253,7 +254,8 @@ impl Places {
             Secret::new(format!("sqlite://{}", data_dir.join("broker.db").display()))
         });
         let backup_folder = backup_folder(settings, &data_dir)?;
-        let clusters = clusters(settings, &data_dir, &backup_folder, ports)?;
+        let exposure = settings.members.exposure()?;
+        let clusters = clusters(settings, &data_dir, &backup_folder, ports, &exposure)?;
         Ok(Self {
             data_dir,
             database_url,
@@ -274,7 +276,9 @@ pub(super) fn clusters_alone(settings: &Settings) -> Vec<LocalCluster> {
         last: u16::MAX,
     });
     let backups = backup_folder(settings, &data_dir).unwrap_or_else(|_| data_dir.join("backups"));
-    clusters(settings, &data_dir, &backups, ports).unwrap_or_default()
+    // They go on as they were started, whatever is wrong with who reaches them.
+    let exposure = settings.members.exposure().unwrap_or_default();
+    clusters(settings, &data_dir, &backups, ports, &exposure).unwrap_or_default()
 }
 
 fn backup_folder(settings: &Settings, data_dir: &Path) -> Result<PathBuf, ConfigError> {
@@ -295,12 +299,14 @@ fn clusters(
     data_dir: &Path,
     backup_folder: &Path,
     ports: PortRange,
+    exposure: &Exposure,
 ) -> Result<Vec<LocalCluster>, ConfigError> {
     let defaults = clusters::Defaults {
         data_dir,
         backup_folder,
         engines_dir: &settings.engines_dir,
         ports,
+        exposure,
     };
     clusters::read(settings.clusters.as_deref(), &defaults)
         .map_err(|reason| wrong("COMPOSE_BROKER_CLUSTERS", reason))

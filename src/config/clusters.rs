@@ -1,18 +1,80 @@
-//! The file of clusters: read and checked as a whole, before anything is begun.
+//! Clusters: their file, read and checked as a whole before anything is begun, and who reaches their
+//! members.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
+use clap::Args;
 use serde::Deserialize;
 
-use super::kept::full_path;
+use super::{ConfigError, kept::full_path, wrong};
 use crate::model::{
     bom::without_bom,
     ids::InstanceId,
     placement::{Cluster, PortRange},
+    reach::{ExposedVersion, Exposure, Reach, check_host, stands_for_all},
 };
+
+/// Who reaches the members of clusters that say nothing else.
+#[derive(Debug, Clone, Args)]
+pub struct MemberSettings {
+    /// Address that members listen at for applications; 0.0.0.0 or ::, all addresses of the machine
+    #[arg(
+        long,
+        env = "COMPOSE_BROKER_MEMBER_LISTEN",
+        default_value = "127.0.0.1"
+    )]
+    pub member_listen: String,
+
+    /// Name or address by which applications find members; goes into credentials and certificates
+    /// [default: MEMBER_LISTEN; required when that is all addresses]
+    #[arg(long, env = "COMPOSE_BROKER_MEMBER_HOST")]
+    pub member_host: Option<String>,
+
+    /// Versions that let strangers in and are served all the same where applications come from
+    /// elsewhere: "etcd 3.5.35", separated by commas [default: none]
+    #[arg(long, env = "COMPOSE_BROKER_MEMBER_EXPOSED_VERSIONS")]
+    pub member_exposed_versions: Option<String>,
+}
+
+impl MemberSettings {
+    pub(super) fn exposure(&self) -> Result<Exposure, ConfigError> {
+        const LISTEN: &str = "COMPOSE_BROKER_MEMBER_LISTEN";
+        const HOST: &str = "COMPOSE_BROKER_MEMBER_HOST";
+        const VERSIONS: &str = "COMPOSE_BROKER_MEMBER_EXPOSED_VERSIONS";
+        let listen = listen_of(&self.member_listen).map_err(|e| wrong(LISTEN, e))?;
+        let host = host_of(self.member_host.as_deref(), listen).map_err(|e| wrong(HOST, e))?;
+        let versions = self.member_exposed_versions.as_deref().unwrap_or_default();
+        let versions = versions.split(',').filter(|text| !text.trim().is_empty());
+        let versions = versions.map(|text| text.trim().parse());
+        Ok(Exposure {
+            reach: Reach { listen, host },
+            versions: versions
+                .collect::<Result<_, _>>()
+                .map_err(|e| wrong(VERSIONS, e))?,
+        })
+    }
+}
+
+fn listen_of(text: &str) -> Result<IpAddr, String> {
+    let address = text.parse::<IpAddr>();
+    address.map_err(|_| format!("{text:?} is not an IP address, as in: 0.0.0.0"))
+}
+
+fn host_of(text: Option<&str>, listen: IpAddr) -> Result<String, String> {
+    match text {
+        Some(text) => check_host(text).map_err(|e| e.to_string()),
+        None if stands_for_all(listen) => Err(format!(
+            "is needed when members listen at all addresses ({listen}): the name or address by which \
+             applications find them"
+        )),
+        None => Ok(listen.to_string()),
+    }
+}
 
 /// A cluster on this machine, with all that it takes to open it.
 #[derive(Debug, Clone)]
@@ -33,6 +95,7 @@ pub(super) struct Defaults<'a> {
     pub backup_folder: &'a Path,
     pub engines_dir: &'a Path,
     pub ports: PortRange,
+    pub exposure: &'a Exposure,
 }
 
 /// A cluster as it is written.
@@ -50,6 +113,36 @@ struct Entry {
     capacity_units: Option<u32>,
     snapshots_at_once: Option<u32>,
     operations_at_once: Option<u32>,
+    listen: Option<String>,
+    host: Option<String>,
+    exposed_versions: Option<BTreeSet<ExposedVersion>>,
+}
+
+impl Entry {
+    /// What it does not say is as it is for all. One that listens elsewhere has another host.
+    fn exposure(&self, of_all: &Exposure) -> Result<Exposure, String> {
+        let told = |field: &'static str| {
+            let id = self.id.clone();
+            move |reason: String| format!("{field} of cluster {id:?}: {reason}")
+        };
+        let listen = self.listen.as_deref().map(listen_of).transpose();
+        let listen = listen.map_err(told("listen"))?;
+        let host = match (&self.host, listen) {
+            (None, None) => of_all.reach.host.clone(),
+            (host, listen) => {
+                let listen = listen.unwrap_or(of_all.reach.listen);
+                host_of(host.as_deref(), listen).map_err(told("host"))?
+            }
+        };
+        let versions = self.exposed_versions.as_ref();
+        Ok(Exposure {
+            reach: Reach {
+                listen: listen.unwrap_or(of_all.reach.listen),
+                host,
+            },
+            versions: versions.unwrap_or(&of_all.versions).clone(),
+        })
+    }
 }
 
 fn yes() -> bool {
@@ -74,6 +167,9 @@ pub(super) fn read(
             capacity_units: None,
             snapshots_at_once: None,
             operations_at_once: None,
+            listen: None,
+            host: None,
+            exposed_versions: None,
         }],
         Some(file) => {
             let in_file = |reason: &dyn std::fmt::Display| format!("{}: {reason}", file.display());
@@ -175,6 +271,7 @@ fn open(entry: Entry, defaults: &Defaults<'_>) -> Result<LocalCluster, String> {
         let place = folder.display();
         format!("data_dir {place} of cluster {:?}: {e}", entry.id)
     })?;
+    let exposure = entry.exposure(defaults.exposure)?;
     Ok(LocalCluster {
         folder,
         engines_dir: entry
@@ -189,6 +286,7 @@ fn open(entry: Entry, defaults: &Defaults<'_>) -> Result<LocalCluster, String> {
             capacity_units: entry.capacity_units,
             snapshots_at_once: entry.snapshots_at_once,
             operations_at_once: entry.operations_at_once,
+            exposure,
         },
     })
 }
@@ -237,6 +335,13 @@ mod tests {
             data_dir: &data,
             engines_dir: Path::new("engines"),
             ports: "20000-29999".parse().expect("a range"),
+            exposure: &Exposure {
+                reach: Reach {
+                    listen: "192.0.2.7".parse().expect("an address"),
+                    host: "db.example".to_owned(),
+                },
+                versions: BTreeSet::new(),
+            },
         };
         read(Some(&file), &defaults)
     }
@@ -270,6 +375,34 @@ mod tests {
             (rules.capacity_units, rules.snapshots_at_once),
             (Some(8), Some(2))
         );
+    }
+
+    #[test]
+    fn a_cluster_says_who_reaches_its_members() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let clusters = json!([
+            { "id": "as-all", "name": "A" },
+            { "id": "near", "name": "B", "listen": "127.0.0.1" },
+            { "id": "named", "name": "C", "host": "other.example" },
+            { "id": "all", "name": "D", "listen": "::", "host": "2001:DB8::1",
+              "exposed_versions": ["etcd 3.5.35"] },
+        ]);
+        let clusters = check(folder.path(), clusters).expect("clusters");
+        let told: Vec<(String, String)> = clusters
+            .iter()
+            .map(|of| &of.cluster.exposure.reach)
+            .map(|reach| (reach.listen.to_string(), reach.host.clone()))
+            .collect();
+        let expected = [
+            ("192.0.2.7", "db.example"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("192.0.2.7", "other.example"),
+            ("::", "2001:db8::1"),
+        ]
+        .map(|(listen, host)| (listen.to_owned(), host.to_owned()));
+        assert_eq!(told, expected);
+        let versions = |i: usize| clusters[i].cluster.exposure.versions.len();
+        assert_eq!((versions(0), versions(3)), (0, 1));
     }
 
     #[test]
@@ -309,6 +442,23 @@ mod tests {
                 "capacity_units",
             ),
             (two(json!({ "snapshots_at_once": 0 }), none()), "snapshots"),
+            (
+                two(json!({ "listen": "db.example" }), none()),
+                "listen of cluster \"a\"",
+            ),
+            (
+                two(json!({ "listen": "0.0.0.0" }), none()),
+                "host of cluster \"a\": is needed",
+            ),
+            (
+                two(json!({ "host": "https://db.example" }), none()),
+                "without a port, a path or https://",
+            ),
+            (two(json!({ "host": "::" }), none()), "all addresses"),
+            (
+                two(json!({ "exposed_versions": ["3.5.35"] }), none()),
+                "an engine and a version",
+            ),
             (
                 two(json!({ "service_instance_id": "" }), none()),
                 "is empty",

@@ -26,7 +26,7 @@ pub use crate::model::marker::Accepted;
 pub use check::{Conventions, Limits, Listening, Logging, Places, Retention};
 pub use client::{CLIENT_SECRETS_HELP, ClientConfig, ClientSettings};
 use cloud_foundry::CloudFoundry;
-pub use clusters::LocalCluster;
+pub use clusters::{LocalCluster, MemberSettings};
 pub use credentials::Access;
 use settings::SecretSettings;
 pub use settings::{SECRETS_HELP, Settings};

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::{
     ConfigError,
+    clusters::MemberSettings,
     paths::{self, path},
 };
 use crate::model::secret::Secret;
@@ -57,9 +58,12 @@ pub struct Settings {
     #[arg(long, env = "COMPOSE_BROKER_USERNAME")]
     pub username: Option<String>,
 
-    /// TCP ports for members on this machine, 6 for each instance
+    /// TCP ports for members on this machine, 6 for each instance, 9 where others reach it
     #[arg(long, env = "COMPOSE_BROKER_PORT_RANGE", default_value = "20000-29999")]
     pub port_range: String,
+
+    #[command(flatten)]
+    pub members: MemberSettings,
 
     /// Proxies whose X-Forwarded-For counts: addresses and networks, separated by commas
     /// [default: none]

@@ -89,7 +89,7 @@ fn further_credentials_are_pairs_and_no_secret_is_told_of_a_wrong_one() {
 
 #[test]
 fn a_wrong_value_names_its_setting_in_one_line() {
-    let cases: [(&[&str], &str); 11] = [
+    let cases: [(&[&str], &str); 16] = [
         (&["--listen", "nowhere"], "COMPOSE_BROKER_LISTEN"),
         (&["--public-url", "ftp://x"], "COMPOSE_BROKER_PUBLIC_URL"),
         (&["--port-range", "9-1"], "COMPOSE_BROKER_PORT_RANGE"),
@@ -107,6 +107,17 @@ fn a_wrong_value_names_its_setting_in_one_line() {
         (&["--log-format", "xml"], "COMPOSE_BROKER_LOG_FORMAT"),
         (&["--log", "loud"], "COMPOSE_BROKER_LOG"),
         (&["--listen", "0.0.0.0:1"], "COMPOSE_BROKER_PUBLIC_URL"),
+        (&["--member-listen", "all"], "COMPOSE_BROKER_MEMBER_LISTEN"),
+        (
+            &["--member-listen", "0.0.0.0"],
+            "COMPOSE_BROKER_MEMBER_HOST: is needed",
+        ),
+        (&["--member-listen", "::"], "COMPOSE_BROKER_MEMBER_HOST"),
+        (&["--member-host", "db:2379"], "COMPOSE_BROKER_MEMBER_HOST"),
+        (
+            &["--member-exposed-versions", "3.5.35"],
+            "COMPOSE_BROKER_MEMBER_EXPOSED_VERSIONS",
+        ),
     ];
     for (flags, setting) in cases {
         let text = match check(flags, CloudFoundry::default()) {

@@ -2,7 +2,7 @@
 
 use core::{
     fmt,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use std::collections::BTreeMap;
@@ -16,12 +16,47 @@ pub struct Address {
     pub host: String,
     /// The TCP port.
     pub port: u16,
+    /// What the member binds, where that is not `host`: an address of the broker's own machine, or all
+    /// of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen: Option<IpAddr>,
+}
+
+impl Address {
+    /// A port that is bound where it is reached.
+    pub fn at(host: &str, port: u16) -> Self {
+        Self {
+            host: host.to_owned(),
+            port,
+            listen: None,
+        }
+    }
+
+    /// A port that the broker's machine alone reaches.
+    pub fn on_loopback(port: u16) -> Self {
+        Self::at(&Ipv4Addr::LOCALHOST.to_string(), port)
+    }
+
+    /// What the member binds. A name is one of where the member runs, and of nobody else there.
+    pub fn binds(&self) -> SocketAddr {
+        let host = || self.host.parse().unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+        SocketAddr::new(self.listen.unwrap_or_else(host), self.port)
+    }
+
+    /// What is held so that no two have it: of the broker's own machine a port, whoever reaches it.
+    #[must_use]
+    pub fn held(&self) -> Self {
+        match self.listen {
+            Some(_) => Self::on_loopback(self.port),
+            None => self.clone(),
+        }
+    }
 }
 
 impl fmt::Display for Address {
     /// As in a URL: an address of version 6 stands in brackets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port } = self;
+        let Self { host, port, .. } = self;
         match host.contains(':') {
             true => write!(f, "[{host}]:{port}"),
             false => write!(f, "{host}:{port}"),
@@ -31,10 +66,7 @@ impl fmt::Display for Address {
 
 /// Addresses on `host` by the names of their ports: `numbers` in the order of `names`.
 pub fn by_name(host: &str, names: &[&str], numbers: &[u16]) -> BTreeMap<String, Address> {
-    let at = |port: &u16| Address {
-        host: host.to_owned(),
-        port: *port,
-    };
+    let at = |port: &u16| Address::at(host, *port);
     let names = names.iter().map(|name| (*name).to_owned());
     names.zip(numbers.iter().map(at)).collect()
 }

@@ -9,6 +9,7 @@ use super::{
     address::Address,
     ids::{DeploymentId, InstanceId},
     limits::{BILLING_CODE_BYTES_MAX, NOTES_BYTES_MAX, UNIT_BYTES},
+    reach::stands_for_all,
     renewal::Certificates,
     secret::Secret,
     version::Version,
@@ -87,10 +88,16 @@ impl Deployment {
         self
     }
 
-    /// The hosts at which its members are reached.
-    pub fn hosts(&self) -> BTreeSet<&str> {
-        let addresses = self.members.iter().flat_map(|m| m.addresses.values());
-        addresses.map(|address| address.host.as_str()).collect()
+    /// The hosts at which its members may be reached: by name, by what they bind, and by loopback. All
+    /// addresses are none.
+    pub fn hosts(&self) -> BTreeSet<String> {
+        let addresses = || self.members.iter().flat_map(|m| m.addresses.values());
+        let bound = addresses().filter_map(|address| address.listen);
+        let bound = bound.filter(|listen| !stands_for_all(*listen));
+        let hosts = addresses().map(|address| address.host.clone());
+        let loopback = ["127.0.0.1", "::1", "localhost"].map(str::to_owned);
+        let listed = bound.map(|listen| listen.to_string());
+        hosts.chain(listed).chain(loopback).collect()
     }
 
     /// The place of the member of that name.

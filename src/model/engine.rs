@@ -23,8 +23,8 @@ pub struct Profile {
     pub members: usize,
     /// As many of them must serve so that the database can be used.
     pub members_needed: usize,
-    /// The ports of each member by name; applications use the first one.
-    pub ports: &'static [&'static str],
+    /// The ports of each member.
+    pub ports: &'static [Port],
     /// Its lines that are known well enough to be offered, oldest first, none left out between.
     pub lines: &'static [Line],
     /// Major and minor number of the line that new instances get whose user names no version.
@@ -73,6 +73,27 @@ pub struct ConnectionStrings {
     pub uris: Vec<Secret>,
     /// A command line for people.
     pub cli: Secret,
+}
+
+/// A port that each member has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Port {
+    /// Its name: addresses of members go by it.
+    pub name: &'static str,
+    /// Who connects to it.
+    pub used_by: PortUser,
+}
+
+/// Who connects to a port of a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortUser {
+    /// Applications, from wherever the cluster lets them.
+    Applications,
+    /// The other members.
+    Members,
+    /// The broker, where applications must not be able to take all connections. Members whose port
+    /// for applications is on the broker's machine alone have none.
+    Broker,
 }
 
 /// A figure of what a snapshot holds.
@@ -269,12 +290,27 @@ impl Profile {
     /// The addresses of a member whose ports are these on `host`, in the order of
     /// [`Profile::ports`].
     pub fn addresses(&self, host: &str, ports: &[u16]) -> BTreeMap<String, Address> {
-        address::by_name(host, self.ports, ports)
+        let names: Vec<&str> = self.ports.iter().map(|port| port.name).collect();
+        address::by_name(host, &names, ports)
+    }
+
+    /// The name of the port that applications use.
+    pub fn port_of_applications(&self) -> &'static str {
+        let is_it = |port: &&Port| port.used_by == PortUser::Applications;
+        let port = self.ports.iter().find(is_it);
+        port.expect("every engine serves applications").name
     }
 
     /// Where applications find a member.
     pub fn entrance<'m>(&self, member: &'m Member) -> &'m Address {
-        member.address(self.ports[0])
+        member.address(self.port_of_applications())
+    }
+
+    /// Whether whoever reaches a member of this version may get at data or users without a login.
+    pub fn lets_strangers_in(&self, version: Version) -> bool {
+        let lets_in = |a: &&Advisory| a.severity == Severity::LetsStrangersIn;
+        let mut advisories = self.advisories.iter().filter(lets_in);
+        advisories.any(|advisory| advisory.affects(version))
     }
 
     /// Where applications find the members of a deployment, in member order.

@@ -37,6 +37,7 @@ pub mod placement;
 pub mod proxy;
 pub mod queue;
 pub mod quota;
+pub mod reach;
 pub mod recovery;
 pub mod renewal;
 pub mod repair;

@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use super::{
     capacity::Placed, catalog::Placement, ids::InstanceId, limits::SNAPSHOTS_AT_ONCE_PER_CLUSTER,
+    reach::Exposure,
 };
 
 /// A placement target, as the rules know it.
@@ -25,6 +26,8 @@ pub struct Cluster {
     /// Operations that start databases or move their bytes, and that run at once on it; absent: as
     /// many as there are places for.
     pub operations_at_once: Option<u32>,
+    /// What it shows of its members to applications.
+    pub exposure: Exposure,
 }
 
 impl Cluster {
@@ -269,6 +272,7 @@ mod tests {
             capacity_units,
             snapshots_at_once: None,
             operations_at_once: None,
+            exposure: Exposure::default(),
         }
     }
 

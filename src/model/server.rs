@@ -4,11 +4,11 @@
 //! Arguments may contain [`HOME`], [`FILES`] and [`STAGE`], which the provisioner replaces by the
 //! places it gives to the member and to the deployment.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ids::DeploymentId, secret::Secret, version::Version};
+use super::{address::Address, ids::DeploymentId, secret::Secret, version::Version};
 
 /// In an argument or a file name: the member's own lasting folder.
 pub const HOME: &str = "{home}";
@@ -54,8 +54,8 @@ pub struct Server {
     pub env: Vec<(&'static str, String)>,
     /// Files that must be there first.
     pub files: Vec<ServerFile>,
-    /// TCP ports the member listens on.
-    pub ports: Vec<u16>,
+    /// What the member listens at, by the names of its ports.
+    pub addresses: BTreeMap<String, Address>,
     /// What it may use at most.
     pub resources: Resources,
     /// What must be in its home for it to be started; absent: nothing has to be.
@@ -90,9 +90,12 @@ pub struct MemberSeen {
     pub name: String,
     /// The version that it runs, or would.
     pub version: Version,
-    /// The host that it is reached at.
+    /// What it listens at ([`Server::addresses`]); empty where an earlier version wrote it down.
+    pub addresses: BTreeMap<String, Address>,
+    /// The host that one of an earlier version is reached at.
     pub host: String,
-    /// TCP ports it listens on, in the order of [`Server::ports`].
+    /// TCP ports it listens on; those of an earlier version are in the order in which its engine has
+    /// them.
     pub ports: Vec<u16>,
 }
 

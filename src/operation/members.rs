@@ -42,12 +42,13 @@ pub async fn allocate(work: &Work) -> Result<Outcome, StepError> {
         .provisioner
         .room_for(profile.members as u64 * MEMBER_BYTES_MIN)
         .await?;
+    let reach = cluster.exposure.reach_of(profile, &deployment);
     let names: Vec<String> = (0..profile.members).map(|i| format!("m{i}")).collect();
     for _ in 0..PLACE_TRIES_MAX {
         let taken = work.read(store::deployment::addresses).await?;
         let places = cluster
             .provisioner
-            .place(&deployment.id, &names, profile.ports, &taken)
+            .place(&deployment.id, &names, profile.ports, &reach, &taken)
             .await?;
         let members = names.iter().zip(places);
         let placed = Deployment {

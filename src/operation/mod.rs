@@ -28,6 +28,7 @@ use crate::{
         observation::Observation,
         operation::{Claim, Operation, OperationKind, Weight},
         queue::Shares,
+        reach::Exposure,
         renewal::CertificateLife,
     },
     provisioner::SharedProvisioner,
@@ -128,6 +129,8 @@ pub struct ClusterParts {
     pub provisioner: SharedProvisioner,
     /// Heavy operations that run there at once; absent: no limit.
     pub operations_at_once: Option<usize>,
+    /// What it shows of its members to applications.
+    pub exposure: Exposure,
 }
 
 /// One named step.

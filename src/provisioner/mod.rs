@@ -17,8 +17,10 @@ use crate::{
     model::{
         address::Address,
         deployment::Deployment,
+        engine::Port,
         ids::DeploymentId,
         logfile::{LogPart, Logfile},
+        reach::Reach,
         repair::Sign,
         server::{MemberSeen, Server},
         version::Version,
@@ -86,13 +88,15 @@ pub trait Provisioner: Workbench {
     fn versions(&self, engine: &str) -> Vec<Version>;
 
     /// Chooses where the new `members` of a deployment are reached: for each of them, in their order,
-    /// an address for each of `ports`, by its name. None of `taken`, which others have, is among them.
-    /// Nothing is reserved by it.
+    /// an address for each of `ports`, by its name. Applications reach theirs as `reach` says, and
+    /// the broker has a port of its own where that asks for one. None of `taken`, which others have
+    /// ([`Address::held`]), is among them. Nothing is reserved by it.
     async fn place(
         &self,
         deployment: &DeploymentId,
         members: &[String],
-        ports: &[&'static str],
+        ports: &[Port],
+        reach: &Reach,
         taken: &HashSet<Address>,
     ) -> Result<Vec<BTreeMap<String, Address>>, ProvisionerError>;
 

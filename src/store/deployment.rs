@@ -254,13 +254,7 @@ pub fn allocate(
 ) -> Result<(), StoreError> {
     for member in &deployment.members {
         for address in member.addresses.values() {
-            each!(conn, |c| diesel::insert_into(ports::table)
-                .values((
-                    ports::host.eq(&address.host),
-                    ports::port.eq(i32::from(address.port)),
-                    ports::deployment_id.eq(deployment.id.as_str()),
-                ))
-                .execute(c))?;
+            hold(conn, &deployment.id, address)?;
         }
     }
     set_members(conn, &deployment.id, &deployment.members)?;
@@ -270,6 +264,46 @@ pub fn allocate(
     .set(deployments::sealed_secrets.eq(sealed_secrets))
     .execute(c))?;
     Ok(())
+}
+
+fn hold(conn: &mut Conn<'_>, id: &DeploymentId, address: &Address) -> Result<(), StoreError> {
+    let held = address.held();
+    each!(conn, |c| diesel::insert_into(ports::table)
+        .values((
+            ports::host.eq(&held.host),
+            ports::port.eq(i32::from(held.port)),
+            ports::deployment_id.eq(id.as_str()),
+        ))
+        .execute(c))?;
+    Ok(())
+}
+
+/// Keeps where the members of a deployment are reached now, and holds the addresses among these that it
+/// does not hold yet; returns false when somebody else holds one of them.
+pub fn readdress(
+    conn: &mut Conn<'_>,
+    id: &DeploymentId,
+    members: &[Member],
+) -> Result<bool, StoreError> {
+    let own: Vec<(String, i32)> = each!(conn, |c| ports::table
+        .filter(ports::deployment_id.eq(id.as_str()))
+        .select((ports::host, ports::port))
+        .load(c))?;
+    let all = addresses(conn)?;
+    for address in members.iter().flat_map(|m| m.addresses.values()) {
+        let held = address.held();
+        let is_own =
+            |(host, port): &(String, i32)| *host == held.host && *port == i32::from(held.port);
+        if own.iter().any(is_own) {
+            continue;
+        }
+        if all.contains(&held) {
+            return Ok(false);
+        }
+        hold(conn, id, address)?;
+    }
+    set_members(conn, id, members)?;
+    Ok(true)
 }
 
 /// Keeps the version and the size that a deployment and each of its members have now.
@@ -312,17 +346,17 @@ pub fn held_by_another(
 ) -> Result<Option<Address>, StoreError> {
     let held = addresses(conn)?;
     let mut own = deployment.members.iter().flat_map(|m| m.addresses.values());
-    Ok(own.find(|address| held.contains(*address)).cloned())
+    Ok(own.find(|address| held.contains(&address.held())).cloned())
 }
 
-/// The addresses that deployments hold.
+/// The addresses that deployments hold ([`Address::held`]).
 pub fn addresses(conn: &mut Conn<'_>) -> Result<HashSet<Address>, StoreError> {
     let held: Vec<(String, i32)> = each!(conn, |c| ports::table
         .select((ports::host, ports::port))
         .load(c))?;
     let address = |(host, port): (String, i32)| {
         let port = u16::try_from(port).map_err(|e| StoreError::unreadable("a port", e))?;
-        Ok(Address { host, port })
+        Ok(Address::at(&host, port))
     };
     held.into_iter().map(address).collect()
 }

@@ -1,12 +1,32 @@
-//! Where members are reached. Each has a port for clients and one for the other members.
+//! Where members are reached. Each has a port for clients and one for the other members. Where clients
+//! come from elsewhere, there is one for the broker too: etcd limits connections by listener, so that
+//! those who take all of one leave the other alone.
 
-use crate::model::{address::Address, deployment::Member};
+use crate::model::{
+    address::Address,
+    deployment::Member,
+    engine::{Port, PortUser},
+};
 
 const CLIENT: &str = "client";
 const PEER: &str = "peer";
+const BROKER: &str = "broker";
 
-/// The ports of each member; applications use the first one.
-pub(super) const PORTS: [&str; 2] = [CLIENT, PEER];
+/// The ports of each member. Members of earlier versions have the first two.
+pub(super) const PORTS: [Port; 3] = [
+    Port {
+        name: CLIENT,
+        used_by: PortUser::Applications,
+    },
+    Port {
+        name: PEER,
+        used_by: PortUser::Members,
+    },
+    Port {
+        name: BROKER,
+        used_by: PortUser::Broker,
+    },
+];
 
 /// Where clients reach a member.
 pub(super) fn client(member: &Member) -> &Address {
@@ -16,6 +36,22 @@ pub(super) fn client(member: &Member) -> &Address {
 /// Where the other members reach a member.
 pub(super) fn peer(member: &Member) -> &Address {
     member.address(PEER)
+}
+
+/// Where the broker reaches a member.
+pub(super) fn own(member: &Member) -> &Address {
+    let own = member.addresses.get(BROKER);
+    own.unwrap_or_else(|| client(member))
+}
+
+/// What a member binds for clients, the broker among them.
+pub(super) fn bound_urls(member: &Member) -> String {
+    let own = member.addresses.get(BROKER);
+    let all = [client(member)].into_iter().chain(own);
+    let bound: Vec<String> = all
+        .map(|address| format!("https://{}", address.binds()))
+        .collect();
+    bound.join(",")
 }
 
 /// Where clients reach a member, as a URL.

@@ -128,10 +128,7 @@ fn members_certificate(
     ca_key: &Secret,
     life: TimeDelta,
 ) -> Result<Identity, EngineError> {
-    let mut names: Vec<String> = deployment.hosts().into_iter().map(str::to_owned).collect();
-    if !deployment.hosts().contains("localhost") {
-        names.push("localhost".to_owned());
-    }
+    let names = deployment.hosts().into_iter().collect();
     let both = [
         ExtendedKeyUsagePurpose::ServerAuth,
         ExtendedKeyUsagePurpose::ClientAuth,

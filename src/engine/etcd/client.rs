@@ -256,7 +256,8 @@ impl<'a> Cluster<'a> {
         let options = ConnectOptions::new()
             .with_tls(self.tls.clone())
             .with_connect_timeout(ENGINE_CONNECT_TIMEOUT);
-        Ok(Client::connect([addresses::client_url(member)], Some(options)).await?)
+        let url = addresses::url(addresses::own(member));
+        Ok(Client::connect([url], Some(options)).await?)
     }
 
     /// Logs the client in with the administrator's password.

@@ -88,7 +88,7 @@ async fn look(cluster: &Cluster<'_>) -> Result<(), NotYet> {
 }
 
 async fn listens(member: &Member) -> Result<(), NotYet> {
-    let connecting = connect(addresses::client(member));
+    let connecting = connect(addresses::own(member));
     match timeout(READY_LOOK_TIMEOUT, connecting).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(waiting(member, &error.kind().to_string())),

@@ -148,7 +148,7 @@ async fn get_version(tls: &TlsConnector, member: &Member) -> Result<Version, Any
 }
 
 async fn get(tls: &TlsConnector, member: &Member, path: &str) -> Result<String, AnyError> {
-    let address = addresses::client(member);
+    let address = addresses::own(member);
     let connection = TcpStream::connect((address.host.as_str(), address.port)).await?;
     let name = ServerName::try_from(address.host.clone())?;
     let mut connection = tls.connect(name, connection).await?;

@@ -64,7 +64,7 @@ pub(super) fn servers(site: Site<'_>) -> Vec<Server> {
             args: member_args(deployment, member, access),
             env: Vec::new(),
             files: files(secrets),
-            ports: vec![addresses::client(member).port, addresses::peer(member).port],
+            addresses: member.addresses.clone(),
             resources: resources(deployment, deployment.shape_of(member)),
             data: member.membership.is_joined().then(|| DataOfServer {
                 folder: LOG.to_owned(),
@@ -84,7 +84,7 @@ fn member_args(deployment: &Deployment, member: &Member, access: Access) -> Vec<
     let peer = addresses::peer_url(member);
     let mut args = vec![
         format!("--data-dir={}", data_dir()),
-        format!("--listen-client-urls={client}"),
+        format!("--listen-client-urls={}", addresses::bound_urls(member)),
         format!("--advertise-client-urls={client}"),
         format!("--listen-peer-urls={peer}"),
         format!("--initial-cluster-state={}", cluster_state(member)),
@@ -181,7 +181,7 @@ fn files(secrets: &DeploymentSecrets) -> Vec<ServerFile> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::model::server::HOME;
+    use crate::model::{address::Address, reach::Reach, server::HOME};
 
     pub(in super::super) fn deployment(version: &str) -> Deployment {
         let member = |index: u16| {
@@ -234,7 +234,8 @@ pub(super) mod tests {
         ));
         let server = &servers[1];
         assert_eq!(server.member, "m1");
-        assert_eq!(server.ports, [2381, 2382]);
+        let ports: Vec<u16> = server.addresses.values().map(|at| at.port).collect();
+        assert_eq!(ports, [2381, 2382]);
         assert_eq!(server.program.binary, "etcd");
         assert!(server.env.is_empty());
         let mut args = vec![
@@ -274,6 +275,54 @@ pub(super) mod tests {
                 ("member.key", "SECRET")
             ]
         );
+    }
+
+    #[test]
+    fn applications_and_the_broker_have_a_listener_each_where_applications_come_from_elsewhere() {
+        let mut deployment = deployment("3.6.16");
+        let urls = |deployment: &Deployment| {
+            let servers = servers(Site::with_access(deployment, &secrets(), Access::Passwords));
+            let args = servers[1].args.iter().filter(|arg| arg.contains("urls="));
+            args.cloned().collect::<Vec<_>>()
+        };
+        let of = |listen: &str, host: &str| Reach {
+            listen: listen.parse().expect("an address"),
+            host: host.to_owned(),
+        };
+        deployment.members[1]
+            .addresses
+            .insert("broker".to_owned(), Address::on_loopback(2400));
+        for (listen, host, bound, told) in [
+            ("0.0.0.0", "db.example", "0.0.0.0", "db.example"),
+            ("192.0.2.7", "192.0.2.7", "192.0.2.7", "192.0.2.7"),
+            ("::", "2001:db8::1", "[::]", "[2001:db8::1]"),
+        ] {
+            let moved = of(listen, host).applied_to(deployment.clone(), &PROFILE);
+            assert_eq!(
+                urls(&moved),
+                [
+                    format!("--listen-client-urls=https://{bound}:2381,https://127.0.0.1:2400"),
+                    format!("--advertise-client-urls=https://{told}:2381"),
+                    "--listen-peer-urls=https://127.0.0.1:2382".to_owned(),
+                    "--initial-advertise-peer-urls=https://127.0.0.1:2382".to_owned(),
+                ]
+            );
+            assert_eq!(
+                addresses::own(&moved.members[1]).to_string(),
+                "127.0.0.1:2400"
+            );
+            let hosts = moved.hosts();
+            assert!(
+                hosts.contains(host) && hosts.contains("127.0.0.1"),
+                "{hosts:?}"
+            );
+            assert!(
+                !hosts.contains("0.0.0.0") && !hosts.contains("::"),
+                "{hosts:?}"
+            );
+        }
+        let back = Reach::loopback().applied_to(deployment.clone(), &PROFILE);
+        assert_eq!(back, deployment);
     }
 
     #[test]

@@ -36,7 +36,10 @@ pub(in crate::model) static ENGINE: Profile = Profile {
     name: "sample",
     members: 2,
     members_needed: 1,
-    ports: &["sql"],
+    ports: &[Port {
+        name: "sql",
+        used_by: PortUser::Applications,
+    }],
     lines: &[
         line(1, None),
         line(2, entry(0)),

@@ -15,7 +15,8 @@ use super::{
     backoff::Backoff,
     discovery::Programs,
     folders::{self, MemberFolder},
-    ports, printed,
+    ports::{self, NotFree},
+    printed,
     process::{self, OwnProcess, PlacedProcess},
     record::{self, ProcessRecord, ServerRecord, Wanted},
 };
@@ -414,9 +415,12 @@ impl Member {
         if let Some(namesake) = found.namesake(folder.deployment.as_str()) {
             return Err(runs_elsewhere(&folder.deployment, namesake));
         }
-        ports::all_free(&record.ports, patience).map_err(|port| ProvisionerError::PortTaken {
-            member: folder.name.clone(),
-            port,
+        ports::all_free(&record.listens_at(), patience).map_err(|error| match error {
+            NotFree::Taken(port) => ProvisionerError::PortTaken {
+                member: folder.name.clone(),
+                port,
+            },
+            NotFree::Elsewhere(address) => ProvisionerError::NotOurAddress { address },
         })?;
         let stands_in = FolderId::of(&home)
             .and_then(|id| id.ok_or(io::ErrorKind::NotFound.into()))
@@ -516,6 +520,7 @@ pub(super) fn described(folder: &MemberFolder, host: &str) -> io::Result<Option<
     Ok(record.map(|record| MemberSeen {
         name: folder.name.clone(),
         version: record.version,
+        addresses: record.addresses,
         host: host.to_owned(),
         ports: record.ports,
     }))

@@ -34,6 +34,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     fs::{File, TryLockError},
     io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::Duration,
@@ -57,12 +58,14 @@ use super::{FileSeen, Observation, Provisioner, ProvisionerError};
 use crate::{
     folder::FolderId,
     model::{
-        address::{self, Address},
+        address::Address,
+        engine::{Port, PortUser},
         failure::chain,
         ids::DeploymentId,
         limits::{CHUNK_BYTES, CLUSTER_LOCK_WAIT, LAST_WORDS_BYTES_MAX, PROCESS_POLL},
         logfile::{LogPart, Logfile},
         placement::PortRange,
+        reach::Reach,
         server::{MemberSeen, Server, Task},
         version::Version,
     },
@@ -78,7 +81,6 @@ type SharedDeployment = Arc<tokio::sync::Mutex<Deployment>>;
 /// Runs members as processes of this machine.
 pub struct LocalProvisioner {
     cluster: Arc<Cluster>,
-    host: String,
     /// What members get.
     ports: PortRange,
 }
@@ -145,11 +147,7 @@ impl LocalProvisioner {
         })
         .await?;
         supervisor::supervise(&cluster);
-        Ok(Arc::new(Self {
-            cluster,
-            host: ports::HOST.to_string(),
-            ports,
-        }))
+        Ok(Arc::new(Self { cluster, ports }))
     }
 }
 
@@ -362,24 +360,45 @@ impl Provisioner for LocalProvisioner {
         &self,
         _: &DeploymentId,
         members: &[String],
-        ports: &[&'static str],
+        ports: &[Port],
+        reach: &Reach,
         taken: &HashSet<Address>,
     ) -> Result<Vec<BTreeMap<String, Address>>> {
-        let own = taken.iter().filter(|address| address.host == self.host);
-        let taken: HashSet<u16> = own.map(|address| address.port).collect();
+        let taken: HashSet<u16> = taken
+            .iter()
+            .filter(|address| **address == Address::on_loopback(address.port))
+            .map(|address| address.port)
+            .collect();
+        let needs = |port: &&Port| port.used_by != PortUser::Broker || reach.keeps_broker_apart();
+        let ports: Vec<&Port> = ports.iter().filter(needs).collect();
         let (range, needed) = (self.ports, members.len() * ports.len());
+        let listen = reach.listen;
         let free: Vec<u16> = blocking(move || {
-            let free = (range.first..=range.last)
-                .filter(|port| !taken.contains(port) && ports::is_free(*port));
+            if !ports::is_ours(listen) {
+                return Err(ProvisionerError::NotOurAddress { address: listen });
+            }
+            let is_free = |port: &u16| {
+                let at = [ports::on_loopback(*port), SocketAddr::new(listen, *port)];
+                !taken.contains(port) && at.into_iter().all(ports::is_free)
+            };
+            let free = (range.first..=range.last).filter(is_free);
             Ok(free.take(needed).collect())
         })
         .await?;
         if free.len() < needed {
             return Err(ProvisionerError::NoFreePort);
         }
-        let of_members = free.chunks_exact(ports.len());
-        let named = of_members.map(|free| address::by_name(&self.host, ports, free));
-        Ok(named.collect())
+        let at = |(port, number): (&&Port, &u16)| {
+            let address = match port.used_by {
+                PortUser::Applications => reach.address(*number),
+                PortUser::Members | PortUser::Broker => Address::on_loopback(*number),
+            };
+            (port.name.to_owned(), address)
+        };
+        let of_members = free.chunks_exact(ports.len().max(1));
+        Ok(of_members
+            .map(|free| ports.iter().zip(free).map(at).collect())
+            .collect())
     }
 
     async fn room_for(&self, bytes: u64) -> Result<()> {
@@ -446,7 +465,7 @@ impl Provisioner for LocalProvisioner {
     }
 
     async fn members(&self, deployment: &DeploymentId) -> Result<Vec<MemberSeen>> {
-        let host = self.host.clone();
+        let host = ports::HOST.to_string();
         let described = move |folder: &MemberFolder| member::described(folder, &host);
         let look = |of: &DeploymentFolder| of.look_at_members(described);
         let cluster = &self.cluster;

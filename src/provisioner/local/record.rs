@@ -1,16 +1,18 @@
 //! What is written down about a member, so that the next broker can go on.
 
-use std::{collections::BTreeMap, fmt::Write, fs, io, path::Path};
+use std::{collections::BTreeMap, fmt::Write, fs, io, net::SocketAddr, path::Path};
 
 use ring::digest;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     folders::{self, DeploymentFolder, MemberFolder},
+    ports,
     process::ProcessId,
 };
 use crate::{
     model::{
+        address::Address,
         ids::DeploymentId,
         server::{DataOfServer, Server, ServerFile},
         version::Version,
@@ -45,6 +47,9 @@ pub(super) struct ServerRecord {
     pub(super) args: Vec<String>,
     pub(super) env: Vec<(String, String)>,
     pub(super) ports: Vec<u16>,
+    /// Absent in those of earlier versions, which listen at 127.0.0.1.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) addresses: BTreeMap<String, Address>,
     /// Name and SHA-256 of each file, so that a change is noticed.
     pub(super) files: BTreeMap<String, String>,
     /// What must be in its home before it is started.
@@ -67,7 +72,8 @@ impl ServerRecord {
             binary: server.program.binary.to_owned(),
             args: server.args.clone(),
             env: server.env.iter().map(owned).collect(),
-            ports: server.ports.clone(),
+            ports: server.addresses.values().map(|at| at.port).collect(),
+            addresses: server.addresses.clone(),
             files: server.files.iter().map(hashed).collect(),
             data: server.data.clone(),
             owner: Some(Owner {
@@ -77,9 +83,21 @@ impl ServerRecord {
         }
     }
 
+    /// What it listens at.
+    pub(super) fn listens_at(&self) -> Vec<SocketAddr> {
+        if self.addresses.is_empty() {
+            let of_before = self.ports.iter();
+            return of_before.map(|port| ports::on_loopback(*port)).collect();
+        }
+        self.addresses.values().map(Address::binds).collect()
+    }
+
     /// Whether both describe the same process: what is asked before a start changes nothing of it.
+    /// Where it listens, its arguments and files say.
     pub(super) fn runs_as(&self, other: &Self) -> bool {
         let other = Self {
+            ports: self.ports.clone(),
+            addresses: self.addresses.clone(),
             data: self.data.clone(),
             owner: self.owner.clone(),
             ..other.clone()

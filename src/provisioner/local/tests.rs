@@ -206,7 +206,7 @@ fn server(id: &DeploymentId) -> Server {
             contents: Secret::new("the private key"),
         }],
         resources: RESOURCES,
-        ports: vec![],
+        addresses: BTreeMap::new(),
         data: None,
     }
 }
@@ -840,7 +840,7 @@ fn etcd_server(id: &DeploymentId, version: Version, port: u16) -> Server {
         env: vec![],
         files: vec![],
         resources: RESOURCES,
-        ports: vec![port],
+        addresses: BTreeMap::from([("p".to_owned(), Address::on_loopback(port))]),
         data: None,
         ..server(id)
     }
@@ -882,7 +882,7 @@ async fn real_etcd_runs_is_adopted_killed_saved_restored_and_destroyed() {
         provisioner = world.open().await;
         provisioner.start(&server).await.unwrap();
         assert_eq!(world.process(&id), process);
-        assert!(!ports::is_free(port));
+        assert!(!ports::is_free(ports::on_loopback(port)));
 
         kill(&process);
         let get = etcdctl(version, port, "get key --print-value-only");
@@ -943,7 +943,7 @@ async fn real_etcd_runs_is_adopted_killed_saved_restored_and_destroyed() {
 
         provisioner.destroy(&id).await.unwrap();
         assert!(world.running().is_empty());
-        assert!(ports::is_free(port));
+        assert!(ports::is_free(ports::on_loopback(port)));
     }
     assert_eq!(provisioner.deployments().await.unwrap(), []);
 }

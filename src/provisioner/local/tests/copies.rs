@@ -97,7 +97,7 @@ async fn a_member_waits_for_ports_that_somebody_else_has() {
     let stranger = TcpListener::bind((HOST, 0)).unwrap();
     let port = stranger.local_addr().unwrap().port();
     let server = Server {
-        ports: vec![port],
+        addresses: BTreeMap::from([("p".to_owned(), Address::on_loopback(port))]),
         ..server(&id)
     };
     let refused = provisioner.start(&server).await.unwrap_err();

@@ -1,18 +1,37 @@
 //! Where new members are reached.
 
 use super::*;
+use crate::model::engine::{Port, PortUser};
+
+const PORTS: [Port; 3] = [
+    Port {
+        name: "sql",
+        used_by: PortUser::Applications,
+    },
+    Port {
+        name: "copies",
+        used_by: PortUser::Members,
+    },
+    Port {
+        name: "own",
+        used_by: PortUser::Broker,
+    },
+];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_with_a_listener_is_not_free_and_one_in_time_wait_is() {
     let listener = TcpListener::bind((HOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
-    assert!(!ports::is_free(port));
+    assert!(!ports::is_free(ports::on_loopback(port)));
     let client = TcpStream::connect((HOST, port)).unwrap();
     // The side that closes first is left in TIME_WAIT.
     drop(listener.accept().unwrap());
     drop(client);
     drop(listener);
-    eventually("the port is free", async || ports::is_free(port)).await;
+    eventually("the port is free", async || {
+        ports::is_free(ports::on_loopback(port))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -21,7 +40,7 @@ async fn new_members_get_ports_that_nobody_has() {
         let first = free_port();
         // The second of three; nobody has the others.
         let listener = TcpListener::bind((HOST, first + 1));
-        if let (Ok(listener), true) = (listener, ports::is_free(first + 2)) {
+        if let (Ok(listener), true) = (listener, ports::is_free(ports::on_loopback(first + 2))) {
             break (first, listener);
         }
     };
@@ -35,12 +54,14 @@ async fn new_members_get_ports_that_nobody_has() {
     let place = |members: &[&str], taken: HashSet<Address>| {
         let members: Vec<String> = members.iter().map(|name| (*name).to_owned()).collect();
         let (provisioner, id) = (provisioner.clone(), id.clone());
-        async move { provisioner.place(&id, &members, &["sql"], &taken).await }
+        let reach = Reach::loopback();
+        async move {
+            provisioner
+                .place(&id, &members, &PORTS[..1], &reach, &taken)
+                .await
+        }
     };
-    let at = |port| Address {
-        host: HOST.to_string(),
-        port,
-    };
+    let at = Address::on_loopback;
     let both = place(&["m0", "m1"], HashSet::new()).await.unwrap();
     let expected = [first, first + 2].map(|port| BTreeMap::from([("sql".to_owned(), at(port))]));
     assert_eq!(both, expected);
@@ -52,10 +73,53 @@ async fn new_members_get_ports_that_nobody_has() {
         "{full:?}"
     );
     drop(listener);
-    let elsewhere = Address {
-        host: "another.example".to_owned(),
-        port: first,
-    };
+    let elsewhere = Address::at("another.example", first);
     let three = place(&["m0", "m1", "m2"], HashSet::from([elsewhere])).await;
     assert_eq!(three.unwrap().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn applications_alone_come_from_elsewhere() {
+    let provisioner = World::with_sleeper().open().await;
+    let id = new_id();
+    let place = |listen: &str, host: &str, ports: &'static [Port]| {
+        let reach = Reach {
+            listen: listen.parse().unwrap(),
+            host: host.to_owned(),
+        };
+        let (provisioner, id) = (provisioner.clone(), id.clone());
+        async move {
+            let (members, taken) = (["m0".to_owned()], HashSet::new());
+            let placed = provisioner
+                .place(&id, &members, ports, &reach, &taken)
+                .await;
+            placed.map(|mut of| of.remove(0))
+        }
+    };
+    let near = place("127.0.0.1", "127.0.0.1", &PORTS).await.unwrap();
+    assert_eq!(near.len(), 2, "{near:?}");
+    assert!(near.values().all(|at| *at == Address::on_loopback(at.port)));
+    for (listen, host, shown) in [
+        ("0.0.0.0", "db.example", "db.example:"),
+        ("::", "2001:db8::1", "[2001:db8::1]:"),
+        ("127.0.0.2", "127.0.0.2", "127.0.0.2:"),
+    ] {
+        let far = place(listen, host, &PORTS).await.unwrap();
+        let ports: HashSet<u16> = far.values().map(|at| at.port).collect();
+        assert_eq!(ports.len(), far.len(), "{far:?}");
+        assert!(far["sql"].to_string().starts_with(shown), "{far:?}");
+        assert_eq!(far["sql"].binds().ip().to_string(), listen);
+        assert_eq!(far["copies"], Address::on_loopback(far["copies"].port));
+        assert_eq!(far.contains_key("own"), listen != "127.0.0.2");
+        if let Some(own) = far.get("own") {
+            assert_eq!(*own, Address::on_loopback(own.port));
+        }
+        // Whatever applications call it, it is a port of this machine.
+        assert_eq!(far["sql"].held(), Address::on_loopback(far["sql"].port));
+    }
+    let nowhere = place("192.0.2.1", "db.example", &PORTS).await;
+    assert!(
+        matches!(nowhere, Err(ProvisionerError::NotOurAddress { .. })),
+        "{nowhere:?}"
+    );
 }

@@ -1,0 +1,352 @@
+//! Where applications reach the members of a cluster, and which versions are served there.
+//!
+//! Members and the broker reach members by loopback, whatever applications do. Invariant: a version
+//! that lets strangers in is served beyond the broker's machine only where the operator names it.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use serde::Deserialize;
+
+use super::{
+    address::Address,
+    deployment::Deployment,
+    engine::Profile,
+    version::{Version, VersionError},
+};
+
+/// The longest name of a host (RFC 1035), in bytes.
+const HOST_BYTES_MAX: usize = 253;
+/// The longest part of one between two dots.
+const LABEL_BYTES_MAX: usize = 63;
+
+/// Where applications reach members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reach {
+    /// The address that members bind for applications: one of the broker's machine, or all of them.
+    pub listen: IpAddr,
+    /// The name or address by which applications find it, without brackets.
+    pub host: String,
+}
+
+impl Reach {
+    /// Programs on the broker's machine alone.
+    pub fn loopback() -> Self {
+        let listen = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        Self {
+            listen,
+            host: listen.to_string(),
+        }
+    }
+
+    /// Whether nobody but programs on the broker's machine finds members there.
+    pub fn is_loopback(&self) -> bool {
+        let host: Result<IpAddr, _> = self.host.parse();
+        let is_local = host.map_or(self.host == "localhost", |host| host.is_loopback());
+        self.listen.is_loopback() && is_local
+    }
+
+    /// Whether the broker needs a port of its own at each member: where others may take all
+    /// connections of the port for applications, and where the host may be a name that the broker's
+    /// machine does not know.
+    pub fn keeps_broker_apart(&self) -> bool {
+        !self.listen.is_loopback() || self.host != self.listen.to_string()
+    }
+
+    /// Where applications reach this port of a member.
+    pub fn address(&self, port: u16) -> Address {
+        let plain = Self::loopback() == *self;
+        Address {
+            host: self.host.clone(),
+            port,
+            listen: (!plain).then_some(self.listen),
+        }
+    }
+
+    /// The deployment with its members where applications reach them so. Ports stay.
+    #[must_use]
+    pub fn applied_to(&self, mut deployment: Deployment, profile: &Profile) -> Deployment {
+        let name = profile.port_of_applications();
+        for member in &mut deployment.members {
+            if let Some(address) = member.addresses.get_mut(name) {
+                *address = self.address(address.port);
+            }
+        }
+        deployment
+    }
+}
+
+/// What a cluster shows of its members to applications.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exposure {
+    /// Where applications reach them.
+    pub reach: Reach,
+    /// Versions that let strangers in and are served there all the same.
+    pub versions: BTreeSet<ExposedVersion>,
+}
+
+impl Default for Exposure {
+    fn default() -> Self {
+        Self {
+            reach: Reach::loopback(),
+            versions: BTreeSet::new(),
+        }
+    }
+}
+
+impl Exposure {
+    /// Whether members of a version may be reached beyond the broker's machine.
+    pub fn serves(&self, profile: &Profile, version: Version) -> bool {
+        let named = |of: &ExposedVersion| of.engine == profile.name && of.version == version;
+        self.reach.is_loopback()
+            || !profile.lets_strangers_in(version)
+            || self.versions.iter().any(named)
+    }
+
+    /// Where applications reach the members of a deployment: on the broker's machine alone while one
+    /// of the versions that they run must not be reached from elsewhere.
+    pub fn reach_of(&self, profile: &Profile, deployment: &Deployment) -> Reach {
+        let members = deployment.members.iter();
+        let mut versions = members.map(|member| deployment.shape_of(member).version);
+        let all = self.serves(profile, deployment.version)
+            && versions.all(|version| self.serves(profile, version));
+        if all {
+            self.reach.clone()
+        } else {
+            Reach::loopback()
+        }
+    }
+
+    /// Those of `available` that may be reached where the cluster's members are.
+    pub fn served<'v>(
+        &'v self,
+        profile: &'v Profile,
+        available: &'v [Version],
+    ) -> impl Iterator<Item = Version> + 'v {
+        let versions = available.iter().copied();
+        versions.filter(|version| self.serves(profile, *version))
+    }
+}
+
+/// A version of an engine that an operator names: `etcd 3.5.35`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ExposedVersion {
+    /// The engine's name.
+    pub engine: String,
+    /// The version.
+    pub version: Version,
+}
+
+impl fmt::Display for ExposedVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.engine, self.version)
+    }
+}
+
+/// A text names no version of an engine.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ExposedVersionError {
+    /// There is no engine in front.
+    #[error("{0:?} is not an engine and a version, as in: etcd 3.5.35")]
+    NoEngine(String),
+    /// There is no version behind it.
+    #[error(transparent)]
+    NoVersion(#[from] VersionError),
+}
+
+impl std::str::FromStr for ExposedVersion {
+    type Err = ExposedVersionError;
+
+    fn from_str(text: &str) -> Result<Self, ExposedVersionError> {
+        let no_engine = || ExposedVersionError::NoEngine(text.to_owned());
+        let (engine, version) = text.trim().split_once(' ').ok_or_else(no_engine)?;
+        Ok(Self {
+            engine: engine.to_owned(),
+            version: version.trim().parse()?,
+        })
+    }
+}
+
+impl TryFrom<String> for ExposedVersion {
+    type Error = ExposedVersionError;
+
+    fn try_from(text: String) -> Result<Self, ExposedVersionError> {
+        text.parse()
+    }
+}
+
+/// Why applications cannot be given a host. Each says what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HostError {
+    /// It has more than a name.
+    #[error(
+        "{0:?} is no host: give a name or an address alone, without a port, a path or https://"
+    )]
+    NotAlone(String),
+    /// It is an address that means all of them.
+    #[error("{0} means all addresses of a machine; give the one that applications connect to")]
+    Wildcard(IpAddr),
+    /// It cannot be a name.
+    #[error("{0:?} is neither an IP address nor a name of letters, digits, - and dots")]
+    BadName(String),
+}
+
+/// Checks what applications are to find members by; returns it as it is written in credentials.
+pub fn check_host(text: &str) -> Result<String, HostError> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        if stands_for_all(address) {
+            return Err(HostError::Wildcard(address));
+        }
+        return Ok(address.to_string());
+    }
+    let odd = |c: char| c.is_whitespace() || c.is_control() || ":/?#@[]%\\".contains(c);
+    if text.contains(odd) {
+        return Err(HostError::NotAlone(text.to_owned()));
+    }
+    if is_name(text) {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err(HostError::BadName(text.to_owned()))
+    }
+}
+
+/// Whether an address means all addresses of a machine, in one of its forms.
+pub fn stands_for_all(address: IpAddr) -> bool {
+    address.to_canonical().is_unspecified()
+}
+
+/// A name that every client takes for one: some take 10.1 for 10.0.0.1.
+fn is_name(text: &str) -> bool {
+    let fits = |label: &str| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        (1..=LABEL_BYTES_MAX).contains(&label.len())
+            && label.bytes().all(plain)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let in_urls = url::Host::parse(text);
+    let stays = matches!(in_urls, Ok(url::Host::Domain(name)) if name.eq_ignore_ascii_case(text));
+    text.len() <= HOST_BYTES_MAX && text.split('.').all(fits) && stays
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn reach(listen: &str, host: &str) -> Reach {
+        Reach {
+            listen: listen.parse().expect("an address"),
+            host: host.to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_is_beyond_the_machine_has_a_port_for_the_broker() {
+        for (listen, host, is_loopback, apart) in [
+            ("127.0.0.1", "127.0.0.1", true, false),
+            ("127.0.0.2", "127.0.0.2", true, false),
+            ("::1", "::1", true, false),
+            ("127.0.0.1", "localhost", true, true),
+            // Whoever forwards there brings strangers.
+            ("127.0.0.1", "db.example", false, true),
+            ("127.0.0.1", "192.0.2.7", false, true),
+            ("192.0.2.7", "192.0.2.7", false, true),
+            ("192.0.2.7", "localhost", false, true),
+            ("0.0.0.0", "db.example", false, true),
+            ("::", "2001:db8::1", false, true),
+        ] {
+            let of = reach(listen, host);
+            assert_eq!(of.is_loopback(), is_loopback, "{listen} {host}");
+            assert_eq!(of.keeps_broker_apart(), apart, "{listen} {host}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_version_6_are_in_brackets_and_know_what_is_bound() {
+        let at = reach("::", "2001:db8::1").address(2379);
+        assert_eq!(at.to_string(), "[2001:db8::1]:2379");
+        assert_eq!(at.binds().to_string(), "[::]:2379");
+        let at = reach("0.0.0.0", "db.example").address(2379);
+        assert_eq!(at.to_string(), "db.example:2379");
+        assert_eq!(at.binds().to_string(), "0.0.0.0:2379");
+        let plain = Reach::loopback().address(2379);
+        assert_eq!(plain, Address::at("127.0.0.1", 2379));
+        assert_eq!(plain.binds().to_string(), "127.0.0.1:2379");
+    }
+
+    #[test]
+    fn hosts() {
+        for good in [
+            "db.example.org",
+            "db",
+            "a-1.example",
+            "192.0.2.7",
+            "2001:db8::1",
+            "localhost",
+            "1and1.example",
+        ] {
+            assert_eq!(check_host(good), Ok(good.to_owned()));
+        }
+        assert_eq!(check_host("DB.Example"), Ok("db.example".to_owned()));
+        assert_eq!(check_host("2001:DB8:0::1"), Ok("2001:db8::1".to_owned()));
+        for bad in ["0.0.0.0", "::", "::ffff:0.0.0.0"] {
+            assert!(
+                matches!(check_host(bad), Err(HostError::Wildcard(_))),
+                "{bad}"
+            );
+        }
+        for bad in [
+            "https://db.example",
+            "db.example:2379",
+            "db example",
+            "[2001:db8::1]",
+            "fe80::1%eth0",
+            "user@db",
+            "db/x",
+            "db\n",
+        ] {
+            assert!(
+                matches!(check_host(bad), Err(HostError::NotAlone(_))),
+                "{bad}"
+            );
+        }
+        let long = ["x".repeat(63).as_str(); 5].join(".");
+        for bad in [
+            "", ".", "db.", "-db", "db-", "d_b", "*.db", "10.1", "ä", "db.0x7f", &long,
+        ] {
+            assert!(
+                matches!(check_host(bad), Err(HostError::BadName(_))),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn versions_are_named_with_their_engine() {
+        let named: ExposedVersion = "etcd 3.5.35".parse().expect("a version");
+        assert_eq!(named.to_string(), "etcd 3.5.35");
+        for bad in ["", "etcd", "3.5.35", "etcd 3.5"] {
+            assert!(bad.parse::<ExposedVersion>().is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_host_that_is_taken_stands_in_a_url_as_it_is(text in "\\PC{0,40}|[a-z0-9.:-]{0,30}") {
+            if let Ok(host) = check_host(&text) {
+                let url = format!("https://{}", Address::at(&host, 2379));
+                let parsed = url::Url::parse(&url).expect("a URL");
+                prop_assert_eq!(parsed.port(), Some(2379));
+                let shown = parsed.host_str().expect("a host");
+                prop_assert_eq!(shown.trim_matches(['[', ']']), host);
+                prop_assert_eq!(parsed.path(), "/");
+            }
+        }
+    }
+}
