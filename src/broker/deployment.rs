@@ -162,10 +162,13 @@ impl Broker {
     pub fn transitions(&self, deployment: &Deployment) -> Vec<Transition> {
         let available = self.versions_on(&deployment.cluster, &deployment.engine);
         // An engine that this broker does not have leads nowhere.
-        self.profile(&deployment.engine).map_or_else(
-            |_| Vec::new(),
-            |of| of.transitions(deployment.version, available),
-        )
+        let Ok(profile) = self.profile(&deployment.engine) else {
+            return Vec::new();
+        };
+        let exposure = self.exposure(&deployment.cluster);
+        let mut transitions = profile.transitions(deployment.version, available);
+        transitions.retain(|transition| exposure.serves(profile, transition.to));
+        transitions
     }
 
     /// The operations of an instance, newest first; none of an earlier one that had the same id.

@@ -19,6 +19,7 @@ use crate::{
         name::DeploymentNames,
         operation::{DeletedPoll, Operation, OperationState},
         placement::Cluster,
+        reach::Exposure,
         renewal::CertificateLife,
         tenant::{RestoreScope, TenantKeys},
         version::Version,
@@ -318,6 +319,12 @@ impl Broker {
             .get(cluster)
             .and_then(|v| v.get(engine))
             .map_or(&[], Vec::as_slice)
+    }
+
+    /// What a cluster shows of its members to applications; nothing of one that is not known.
+    fn exposure(&self, cluster: &str) -> Exposure {
+        let known = self.clusters.iter().find(|known| known.id == cluster);
+        known.map_or_else(Exposure::default, |known| known.exposure.clone())
     }
 
     /// Fails when the broker cannot do anything useful at the moment.

@@ -86,11 +86,20 @@ impl Broker {
         let available = self.versions_on(&cluster.id, &offering.rules.engine);
         let wanted = asked.db_version.as_deref();
         let profile = self.profile(&offering.rules.engine)?;
+        let exposure = &cluster.exposure;
+        let served = exposure.served(profile, available);
         let version = match source {
+            // Whoever names no version gets one that is served there.
+            None if wanted.is_none() && !served.is_empty() => profile.for_new(None, &served),
             None => profile.for_new(wanted, available),
             Some(manifest) => profile.for_restore(manifest.version, wanted, available),
         }
         .map_err(|refusal| BrokerError::BadRequest(refusal.to_string()))?;
+        let fits = |v: &Version| source.is_none_or(|of| profile.restores(of.version, *v));
+        let instead: Vec<Version> = served.into_iter().filter(fits).collect();
+        exposure
+            .check(profile, version, &instead)
+            .map_err(|refusal| BrokerError::BadRequest(refusal.to_string()))?;
         if let Some(manifest) = source {
             check_size(manifest, units)?;
         }

@@ -292,8 +292,28 @@ impl Broker {
         if hops.is_empty() {
             return Ok(vec![goal]);
         }
+        self.check_exposure(deployment, &hops)?;
         let through = |version| Shape { version, ..goal };
         Ok(hops.into_iter().map(through).collect())
+    }
+
+    /// Members that are kept on loopback go through any version, to one that may be reached.
+    fn check_exposure(&self, deployment: &Deployment, hops: &[Version]) -> Result<(), BrokerError> {
+        let profile = self.profile(&deployment.engine)?;
+        let exposure = self.exposure(&deployment.cluster);
+        let is_reached = profile.is_reached_from_elsewhere(deployment);
+        let looked_at = if is_reached {
+            hops
+        } else {
+            &hops[hops.len() - 1..]
+        };
+        let available = self.versions_on(&deployment.cluster, &deployment.engine);
+        let newer = available.iter().copied();
+        let newer: Vec<Version> = newer.filter(|v| *v > deployment.version).collect();
+        looked_at
+            .iter()
+            .try_for_each(|version| exposure.check(profile, *version, &newer))
+            .map_err(|refusal| refused(refusal.to_string(), false))
     }
 
     fn check_capacity(

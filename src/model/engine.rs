@@ -10,6 +10,7 @@ use super::{
     address::{self, Address},
     backup::SnapshotContent,
     deployment::{Deployment, Member},
+    reach::Reach,
     secret::Secret,
     version::{UpgradeRefusal, Version, VersionRefusal},
 };
@@ -313,6 +314,12 @@ impl Profile {
         advisories.any(|advisory| advisory.affects(version))
     }
 
+    /// Whether a member of a deployment is reached from elsewhere than the broker's machine.
+    pub fn is_reached_from_elsewhere(&self, deployment: &Deployment) -> bool {
+        let mut members = deployment.members.iter();
+        members.any(|member| !Reach::of(self.entrance(member)).is_loopback())
+    }
+
     /// Where applications find the members of a deployment, in member order.
     pub fn urls(&self, deployment: &Deployment) -> Vec<String> {
         let members = deployment.members.iter();
@@ -507,7 +514,7 @@ impl Profile {
     }
 
     /// Whether a backup of `from` can be restored into `to`.
-    fn restores(&self, from: Version, to: Version) -> bool {
+    pub fn restores(&self, from: Version, to: Version) -> bool {
         let reaches = |line: &Line| line.restores_from <= from.line();
         to >= from && self.line(to).is_some_and(reaches)
     }

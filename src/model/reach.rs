@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::{
     address::Address,
     deployment::Deployment,
-    engine::Profile,
+    engine::{Profile, Severity, list},
     version::{Version, VersionError},
 };
 
@@ -39,6 +39,14 @@ impl Reach {
         Self {
             listen,
             host: listen.to_string(),
+        }
+    }
+
+    /// What leads to an address.
+    pub fn of(address: &Address) -> Self {
+        Self {
+            listen: address.binds().ip(),
+            host: address.host.clone(),
         }
     }
 
@@ -121,14 +129,48 @@ impl Exposure {
     }
 
     /// Those of `available` that may be reached where the cluster's members are.
-    pub fn served<'v>(
-        &'v self,
-        profile: &'v Profile,
-        available: &'v [Version],
-    ) -> impl Iterator<Item = Version> + 'v {
+    pub fn served(&self, profile: &Profile, available: &[Version]) -> Vec<Version> {
         let versions = available.iter().copied();
-        versions.filter(|version| self.serves(profile, *version))
+        versions
+            .filter(|version| self.serves(profile, *version))
+            .collect()
     }
+
+    /// Fails when members of a version may not be reached where the cluster's are. `instead`: what could
+    /// be had in its place.
+    pub fn check(
+        &self,
+        profile: &Profile,
+        version: Version,
+        instead: &[Version],
+    ) -> Result<(), ExposureRefusal> {
+        if self.serves(profile, version) {
+            return Ok(());
+        }
+        let faults = profile.known_faults(version).into_iter();
+        let faults = faults.filter(|fault| fault.severity == Severity::LetsStrangersIn);
+        let faults: Vec<&str> = faults.map(|fault| fault.id).collect();
+        Err(ExposureRefusal {
+            engine: profile.name,
+            version,
+            faults: faults.join(", "),
+            instead: list(&self.served(profile, instead)),
+        })
+    }
+}
+
+/// A version is not served where the cluster's members are reached.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{engine} {version} has faults that let whoever reaches it in without a login ({faults}), and \
+     members of this cluster are reached from other machines; choose a db_version without them, one of: \
+     {instead}"
+)]
+pub struct ExposureRefusal {
+    engine: &'static str,
+    version: Version,
+    faults: String,
+    instead: String,
 }
 
 /// A version of an engine that an operator names: `etcd 3.5.35`.
@@ -238,6 +280,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::{
+        deployment::{Member, Membership, Shape},
+        engine::tests::ENGINE,
+    };
 
     fn reach(listen: &str, host: &str) -> Reach {
         Reach {
@@ -334,6 +380,82 @@ mod tests {
         for bad in ["", "etcd", "3.5.35", "etcd 3.5"] {
             assert!(bad.parse::<ExposedVersion>().is_err(), "{bad}");
         }
+    }
+
+    fn v(text: &str) -> Version {
+        text.parse().expect("a version")
+    }
+
+    /// The made-up engine's 3.4.2 and later let strangers in.
+    const FAULTY: [&str; 2] = ["3.4.2", "3.4.9"];
+
+    fn exposed(listen: &str, host: &str, named: &[&str]) -> Exposure {
+        let named = named.iter().map(|text| text.parse().expect("a version"));
+        Exposure {
+            reach: reach(listen, host),
+            versions: named.collect(),
+        }
+    }
+
+    #[test]
+    fn versions_that_let_strangers_in_are_served_beyond_loopback_where_they_are_named_alone() {
+        let near = exposed("127.0.0.1", "localhost", &[]);
+        let far = exposed("0.0.0.0", "db.example", &[]);
+        let named = exposed("0.0.0.0", "db.example", &["sample 3.4.2", "other 3.4.9"]);
+        for version in ["3.1.5", "3.4.1"] {
+            for of in [&near, &far, &named] {
+                assert!(of.serves(&ENGINE, v(version)), "{version}");
+            }
+        }
+        for version in FAULTY {
+            assert!(near.serves(&ENGINE, v(version)), "{version}");
+            assert!(!far.serves(&ENGINE, v(version)), "{version}");
+            assert_eq!(named.serves(&ENGINE, v(version)), version == "3.4.2");
+        }
+        let all = [v("3.4.9"), v("3.4.1"), v("3.3.6")];
+        let refusal = far.check(&ENGINE, v("3.4.9"), &all).expect_err("refused");
+        let refusal = refusal.to_string();
+        assert!(refusal.contains("sample 3.4.9"), "{refusal}");
+        assert!(refusal.contains("(open)"), "{refusal}");
+        assert!(refusal.ends_with("one of: 3.4.1, 3.3.6"), "{refusal}");
+    }
+
+    #[test]
+    fn a_deployment_stays_on_loopback_while_one_of_its_members_lets_strangers_in() {
+        let far = exposed("0.0.0.0", "db.example", &[]);
+        let member = |version: Option<&str>| Member {
+            name: "m0".to_owned(),
+            addresses: ENGINE.addresses("127.0.0.1", &[1]),
+            shape: version.map(|version| Shape {
+                version: v(version),
+                units: 1,
+            }),
+            checkpointing: false,
+            membership: Membership::Joined,
+        };
+        let deployment = |version: &str, members: &[Option<&str>]| Deployment {
+            id: "5ae85b45e5717f0001533192".parse().expect("an id"),
+            instance: "instance".parse().expect("an id"),
+            cluster: "here".to_owned(),
+            engine: ENGINE.name.to_owned(),
+            version: v(version),
+            units: 1,
+            members: members.iter().copied().map(member).collect(),
+            name: "a-deployment".to_owned(),
+            closed_since: None,
+        };
+        for (version, members, is_reached) in [
+            ("3.4.1", [None, None], true),
+            ("3.4.2", [None, None], false),
+            ("3.4.1", [None, Some("3.4.2")], false),
+            ("3.4.2", [Some("3.4.1"), Some("3.4.1")], false),
+        ] {
+            let reach = far.reach_of(&ENGINE, &deployment(version, &members));
+            assert_eq!(reach == far.reach, is_reached, "{version} {members:?}");
+            assert_eq!(reach == Reach::loopback(), !is_reached);
+        }
+        let moved = far.reach.applied_to(deployment("3.4.1", &[None]), &ENGINE);
+        assert_eq!(ENGINE.urls(&moved), ["thing://db.example:1"]);
     }
 
     proptest! {
