@@ -1,5 +1,5 @@
 //! Asks for what is due: scheduled backups, the end of bindings and of backups whose time is over,
-//! renewals of certificates, and the end of entries of the audit where the operator wants one. A
+//! renewals of certificates, members that applications should reach elsewhere, and the end of entries of the audit where the operator wants one. A
 //! clockwork in front of the same door that users knock at.
 //!
 //! It decides nothing and remembers nothing: what is due and what was done is in the store, so
@@ -7,11 +7,15 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     broker::{Broker, BrokerError},
-    model::{failure::chain, limits::SCHEDULE_INTERVAL},
+    model::{
+        failure::chain,
+        limits::{ADDRESSES_LOOK, SCHEDULE_INTERVAL},
+    },
 };
 
 /// Looks for what is due until `stop`: every second, and whenever a backup may have ended.
@@ -21,6 +25,11 @@ pub async fn run(broker: Arc<Broker>, stop: CancellationToken) {
     let mut ends = Watch::over("ends of bindings", "begin");
     let mut old = Watch::over("backups that are old enough to go", "are removed");
     let mut renewals = Watch::over("renewals of certificates", "begin");
+    let mut addresses = Watch::over(
+        "members that applications should reach elsewhere",
+        "are moved",
+    );
+    let (begun_at, mut look_at) = (broker.clock.now(), Instant::now());
     let mut audit = Watch::over("old entries of the audit", "are forgotten");
     while !stop.is_cancelled() {
         changes.mark_unchanged();
@@ -28,6 +37,10 @@ pub async fn run(broker: Arc<Broker>, stop: CancellationToken) {
         ends.tell(broker.expire_bindings().await);
         old.tell(broker.prune_due().await);
         renewals.tell(broker.renew_due().await);
+        if Instant::now() >= look_at {
+            addresses.tell(broker.readdress_due(begun_at).await);
+            look_at = Instant::now() + ADDRESSES_LOOK;
+        }
         broker.note_counted().await;
         audit.tell(broker.forget_audit().await);
         tokio::select! {

@@ -7,9 +7,12 @@ use std::{
 
 use super::{NAMED_MAX, StartError, folders};
 use crate::{
+    broker::Broker,
     config::LocalCluster,
     engine::{SharedEngine, etcd},
-    model::{catalog::Catalog, engine::Profile, version::Version},
+    model::{
+        catalog::Catalog, deployment::Deployment, engine::Profile, failure::chain, version::Version,
+    },
     operation::ClusterParts,
     provisioner::{
         SharedProvisioner,
@@ -122,6 +125,28 @@ pub(super) fn tell_of_faults(profiles: &BTreeMap<String, &'static Profile>, vers
         if !ids.is_empty() {
             log::warn!("{engine} {version} has known faults: {}", ids.join(", "));
         }
+    }
+}
+
+/// Tells of databases that are not reached where others of their cluster are.
+pub(super) async fn tell_of_kept(broker: &Broker) {
+    let kept = match broker.kept_on_loopback().await {
+        Ok(kept) => kept,
+        Err(error) => return log::error!("cannot look who reaches members: {}", chain(&error)),
+    };
+    let named = usize::try_from(NAMED_MAX).unwrap_or_default();
+    let told = |of: &Deployment| format!("{} ({} {})", of.instance.as_str(), of.engine, of.version);
+    let mut told: Vec<String> = kept.iter().take(named).map(told).collect();
+    if kept.len() > named {
+        told.push(format!("and {} more", kept.len() - named));
+    }
+    if !told.is_empty() {
+        log::warn!(
+            "programs on this machine alone reach {} instance(s), whose version lets strangers in: {}; \
+             upgrade them, or name the version in exposed_versions",
+            kept.len(),
+            told.join(", ")
+        );
     }
 }
 

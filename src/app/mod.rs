@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use self::{
     assembly::Materials,
     checks::{Kept, parse_catalog},
-    clusters::{Opened, World, tell_of_faults, warn_of_missing},
+    clusters::{Opened, World, tell_of_faults, tell_of_kept, warn_of_missing},
     error::ReloadError,
     listen::Listener,
     tasks::Tasks,
@@ -149,6 +149,7 @@ impl App {
             world: &world,
         };
         let broker = materials.broker();
+        tell_of_kept(&broker).await;
         let (address, public_url) = (listener.address, listener.public_url.clone());
         let certificate = listener.certificate.clone();
         let server = listener.server(materials.api(&broker))?;

@@ -55,6 +55,7 @@ impl Broker {
         };
         let limits = |v: Version| profile.is_some_and(|p| p.limits_users(v));
         let is_safe = |v: Version| profile.is_some_and(|p| p.full_is_safe(v));
+        let keeps_out = |v: Version| profile.is_some_and(|p| !p.lets_strangers_in(v));
         DatabaseWatch {
             quota_bytes: of.quota_bytes(),
             faults: self.known_faults(&engine, version),
@@ -63,6 +64,8 @@ impl Broker {
             limits_held_by: nearest(&limits),
             is_safe_full: is_safe(version),
             safe_full_from: nearest(&is_safe),
+            is_kept_on_loopback: self.is_kept_on_loopback(of),
+            reachable_from: nearest(&keeps_out),
             closed_since: of.closed_since,
             incidents: beside.incidents,
             repair: beside.repair,

@@ -50,6 +50,7 @@ mod observation;
 mod oversight;
 mod owner;
 mod quota;
+mod readdress;
 mod reconcile;
 mod recover;
 mod relief;

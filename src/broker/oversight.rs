@@ -392,7 +392,8 @@ fn left_behind(conn: &mut Conn<'_>, operation: &Operation) -> Result<Vec<String>
         | OperationKind::Prune
         | OperationKind::Relief
         | OperationKind::Defragment
-        | OperationKind::Renew => Vec::new(),
+        | OperationKind::Renew
+        | OperationKind::Readdress => Vec::new(),
     })
 }
 

@@ -32,7 +32,8 @@ impl Broker {
             self.look_at_certificates(instance).await?;
         }
         let due = self.store.read(move |conn| {
-            let free = RENEWALS_AT_ONCE - store::renewal::active(conn)?;
+            let free =
+                RENEWALS_AT_ONCE - store::operation::active_of_kind(conn, OperationKind::Renew)?;
             store::renewal::due(conn, now, free.max(0))
         });
         let mut begun = 0;

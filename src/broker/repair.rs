@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// What has an instance's members in hand: nobody else may end one meanwhile.
-pub(super) const IN_HAND: [OperationKind; 9] = [
+pub(super) const IN_HAND: [OperationKind; 10] = [
     OperationKind::Provision,
     OperationKind::Restore,
     OperationKind::Update,
@@ -25,6 +25,7 @@ pub(super) const IN_HAND: [OperationKind; 9] = [
     OperationKind::Repair,
     OperationKind::Recover,
     OperationKind::Renew,
+    OperationKind::Readdress,
 ];
 
 /// What came of asking for a repair that the watchdog found to be needed.

@@ -82,6 +82,11 @@ pub struct DatabaseWatch {
     pub is_safe_full: bool,
     /// The nearest version that does, where one is available.
     pub safe_full_from: Option<Version>,
+    /// Its members are reached on the broker's machine alone, while those of its cluster are reached from
+    /// elsewhere: the version lets strangers in.
+    pub is_kept_on_loopback: bool,
+    /// The nearest version that does not, where one is available.
+    pub reachable_from: Option<Version>,
     /// Since when nobody but the broker is let in.
     pub closed_since: Option<DateTime<Utc>>,
     /// What befell it lately, newest first.
@@ -283,6 +288,7 @@ fn of_database(database: &DatabaseWatch) -> Vec<Alert> {
         of_closing(database),
         of_repair(database),
         of_limits(database),
+        of_loopback(database),
     ]
     .into_iter()
     .flatten()
@@ -360,6 +366,22 @@ fn of_limits(database: &DatabaseWatch) -> Option<Alert> {
         database.limits_not_held
     );
     Some(of_all(Gravity::Critical, message))
+}
+
+fn of_loopback(database: &DatabaseWatch) -> Option<Alert> {
+    if !database.is_kept_on_loopback {
+        return None;
+    }
+    let (engine, version) = (&database.engine, database.version);
+    let upgrade = match database.reachable_from {
+        Some(version) => format!("Upgrade to {version}: the broker then moves the members."),
+        None => "No version here is without them.".to_owned(),
+    };
+    let message = format!(
+        "Only programs on the broker's own machine reach this database: {engine} {version} has faults \
+         that let whoever reaches it in without a login. {upgrade}"
+    );
+    Some(of_all(Gravity::Warning, message))
 }
 
 fn of_faults(database: &DatabaseWatch) -> Option<Alert> {

@@ -200,6 +200,11 @@ impl Member {
         let address = self.addresses.get(port);
         address.expect("members are made with all ports of their engine")
     }
+
+    /// Whether it has a port of its engine: those of earlier versions may have fewer.
+    pub fn has_port(&self, port: &str) -> bool {
+        self.addresses.contains_key(port)
+    }
 }
 
 /// What users write down beside a deployment, for themselves; it does nothing.
@@ -260,6 +265,9 @@ pub struct DeploymentSecrets {
     /// Certificate of the authority that has issued before, and is trusted still (PEM).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub former_ca_certificate: Option<String>,
+    /// The hosts that the members' certificate names; empty in those of earlier versions.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub hosts: BTreeSet<String>,
 }
 
 impl DeploymentSecrets {

@@ -202,6 +202,13 @@ pub const RENEWAL_RETRY: chrono::Duration = chrono::Duration::days(1);
 pub const RENEWAL_BUSY: chrono::Duration = chrono::Duration::minutes(10);
 /// Renewals of all deployments that are begun before others have ended: thousands may be due at once.
 pub const RENEWALS_AT_ONCE: i64 = 4;
+/// How often is looked for members that applications should reach elsewhere.
+pub const ADDRESSES_LOOK: Duration = Duration::from_secs(5);
+/// A move of members to other addresses that failed is tried again after this time.
+pub const READDRESS_RETRY: chrono::Duration = chrono::Duration::hours(1);
+/// Moves of all deployments that are begun before others have ended: a change of the configuration moves
+/// all.
+pub const READDRESSES_AT_ONCE: i64 = 4;
 /// Deployments of earlier versions whose certificates are looked at in one go.
 pub const CERTIFICATES_LOOKED_AT: i64 = 20;
 /// How far a certificate's life begins in the past, for clocks that are behind.

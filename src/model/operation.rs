@@ -44,11 +44,13 @@ pub enum OperationKind {
     Recover,
     /// Renews the certificates of a deployment, member by member.
     Renew,
+    /// Moves the members of a deployment to where applications reach them now, one after the other.
+    Readdress,
 }
 
 impl OperationKind {
     /// All kinds.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Provision,
         Self::Restore,
         Self::Update,
@@ -62,6 +64,7 @@ impl OperationKind {
         Self::Repair,
         Self::Recover,
         Self::Renew,
+        Self::Readdress,
     ];
 
     /// How much it holds a worker up.
@@ -77,7 +80,8 @@ impl OperationKind {
             | Self::Defragment
             | Self::Repair
             | Self::Recover
-            | Self::Renew => Weight::Heavy,
+            | Self::Renew
+            | Self::Readdress => Weight::Heavy,
         }
     }
 
@@ -125,9 +129,10 @@ impl OperationKind {
                         | Self::Repair
                         | Self::Recover
                         | Self::Renew
+                        | Self::Readdress
                 )
             }
-            Self::Repair | Self::Renew => {
+            Self::Repair | Self::Renew | Self::Readdress => {
                 matches!(
                     older,
                     Self::Bind
@@ -138,6 +143,7 @@ impl OperationKind {
                         | Self::Update
                         | Self::Recover
                         | Self::Renew
+                        | Self::Readdress
                         | Self::Repair
                 )
             }
@@ -150,18 +156,29 @@ impl OperationKind {
                         | Self::Repair
                         | Self::Recover
                         | Self::Renew
+                        | Self::Readdress
                 )
             }
             Self::Bind | Self::Unbind => {
                 matches!(
                     older,
-                    Self::Update | Self::Relief | Self::Repair | Self::Recover | Self::Renew
+                    Self::Update
+                        | Self::Relief
+                        | Self::Repair
+                        | Self::Recover
+                        | Self::Renew
+                        | Self::Readdress
                 )
             }
             Self::Relief => {
                 matches!(
                     older,
-                    Self::Update | Self::Defragment | Self::Repair | Self::Recover | Self::Renew
+                    Self::Update
+                        | Self::Defragment
+                        | Self::Repair
+                        | Self::Recover
+                        | Self::Renew
+                        | Self::Readdress
                 )
             }
             Self::Backup => {
@@ -173,6 +190,7 @@ impl OperationKind {
                         | Self::Repair
                         | Self::Recover
                         | Self::Renew
+                        | Self::Readdress
                 )
             }
             // The others would wait for members that do not come back: those that have members in
@@ -180,7 +198,12 @@ impl OperationKind {
             Self::Recover => {
                 matches!(
                     older,
-                    Self::Update | Self::Relief | Self::Defragment | Self::Repair | Self::Renew
+                    Self::Update
+                        | Self::Relief
+                        | Self::Defragment
+                        | Self::Repair
+                        | Self::Renew
+                        | Self::Readdress
                 )
             }
             Self::Provision | Self::Restore | Self::Deprovision | Self::Prune => false,
@@ -203,6 +226,7 @@ impl OperationKind {
             Self::Repair => "repair",
             Self::Recover => "recover",
             Self::Renew => "renew",
+            Self::Readdress => "readdress",
         }
     }
 
@@ -335,10 +359,19 @@ impl WaitsFor {
 }
 
 /// Where operations come from that nobody asked for: the broker does them by itself.
-pub const OWN_ORIGINS: [&str; 7] = [SCHEDULE, RETENTION, EXPIRY, GUARD, NIGHT, WATCHDOG, RENEWAL];
+pub const OWN_ORIGINS: [&str; 8] = [
+    SCHEDULE,
+    RETENTION,
+    EXPIRY,
+    GUARD,
+    NIGHT,
+    WATCHDOG,
+    RENEWAL,
+    CONFIGURATION,
+];
 /// Those of them whose time has come. What retention removes follows backups, and there is as much of it
 /// as users ask for; what is done by night can wait.
-pub const UNASKED_ORIGINS: [&str; 5] = [SCHEDULE, EXPIRY, GUARD, WATCHDOG, RENEWAL];
+pub const UNASKED_ORIGINS: [&str; 6] = [SCHEDULE, EXPIRY, GUARD, WATCHDOG, RENEWAL, CONFIGURATION];
 /// Of scheduled backups.
 pub const SCHEDULE: &str = "schedule";
 /// Of the removal of backups whose time is over.
@@ -357,6 +390,9 @@ pub const WATCHDOG: &str = "watchdog";
 
 /// Of certificates that are renewed because their end comes near.
 pub const RENEWAL: &str = "renewal";
+
+/// Of members that are moved because the configuration says where applications reach them.
+pub const CONFIGURATION: &str = "configuration";
 
 /// What users are told of an operation that gave way to a deletion.
 pub const HALTED: &str = "stopped, because it is being deleted";

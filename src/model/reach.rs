@@ -13,8 +13,8 @@ use serde::Deserialize;
 
 use super::{
     address::Address,
-    deployment::Deployment,
-    engine::{Profile, Severity, list},
+    deployment::{Deployment, Member},
+    engine::{Port, PortUser, Profile, Severity, list},
     version::{Version, VersionError},
 };
 
@@ -72,6 +72,14 @@ impl Reach {
             port,
             listen: (!plain).then_some(self.listen),
         }
+    }
+
+    /// Whether applications reach a member so, and it has all the ports that this asks for.
+    pub fn is_of(&self, member: &Member, profile: &Profile) -> bool {
+        let entrance = profile.entrance(member);
+        let needs = |port: &&Port| port.used_by == PortUser::Broker && self.keeps_broker_apart();
+        let mut needed = profile.ports.iter().filter(needs);
+        *entrance == self.address(entrance.port) && needed.all(|port| member.has_port(port.name))
     }
 
     /// The deployment with its members where applications reach them so. Ports stay.
@@ -281,7 +289,7 @@ mod tests {
 
     use super::*;
     use crate::model::{
-        deployment::{Member, Membership, Shape},
+        deployment::{Membership, Shape},
         engine::tests::ENGINE,
     };
 

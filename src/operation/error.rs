@@ -213,7 +213,9 @@ impl From<ProvisionerError> for StepError {
             other => other.to_string(),
         };
         match &error {
-            ProvisionerError::NotInstalled { .. } | ProvisionerError::BadName(_) => Self::Last {
+            ProvisionerError::NotInstalled { .. }
+            | ProvisionerError::BadName(_)
+            | ProvisionerError::NotOurAddress { .. } => Self::Last {
                 message,
                 source: Some(error.into()),
             },

@@ -48,6 +48,7 @@ mod members;
 mod meter;
 mod provision;
 mod prune;
+mod readdress;
 mod recover;
 mod relief;
 mod renew;
@@ -206,6 +207,7 @@ pub fn definition(kind: OperationKind) -> &'static Definition {
         OperationKind::Repair => &repair::DEFINITION,
         OperationKind::Recover => &recover::DEFINITION,
         OperationKind::Renew => &renew::DEFINITION,
+        OperationKind::Readdress => &readdress::DEFINITION,
     }
 }
 

@@ -95,7 +95,7 @@ async fn renew(work: Arc<Work>) -> Result<Outcome, StepError> {
 }
 
 /// The names of the members that do not run with what was made last.
-async fn behind(
+pub(super) async fn behind(
     work: &Work,
     deployment: &Deployment,
     secrets: &DeploymentSecrets,
@@ -194,7 +194,7 @@ fn told(what: Renewal) -> &'static str {
 }
 
 /// All members have come along.
-async fn note(work: Arc<Work>) -> Result<Outcome, StepError> {
+pub(super) async fn note(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, secrets) = work.allocated().await?;
     let certificates = secrets.certificates(&deployment.id);
     let outlook = certificates.outlook(&work.parts.certificate_life);

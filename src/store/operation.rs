@@ -250,6 +250,15 @@ pub fn newest(
     row.map(Row::into_model).transpose()
 }
 
+/// How many operations of a kind are under way, or will be.
+pub fn active_of_kind(conn: &mut Conn<'_>, kind: OperationKind) -> Result<i64, StoreError> {
+    Ok(each!(conn, |c| operations::table
+        .filter(operations::kind.eq(kind.as_str()))
+        .filter(operations::state.eq_any(ACTIVE))
+        .count()
+        .get_result(c))?)
+}
+
 /// The active restores and recoveries whose source is one of `backups`.
 pub fn restores_reading(
     conn: &mut Conn<'_>,

@@ -4,15 +4,12 @@ use chrono::{DateTime, NaiveDateTime, Utc};
 use diesel::prelude::*;
 
 use super::{
-    Conn, StoreError, each,
-    operation::ACTIVE,
-    parse,
-    schema::{deployments, instances, operations, renewals},
+    Conn, StoreError, each, parse,
+    schema::{deployments, instances, renewals},
 };
 use crate::model::{
     ids::{DeploymentId, InstanceId},
     instance::InstanceState,
-    operation::OperationKind,
     renewal::Outlook,
 };
 
@@ -61,15 +58,6 @@ pub fn find(conn: &mut Conn<'_>, deployment: &DeploymentId) -> Result<Option<Out
         ends_at: ends_at.and_utc(),
         changes_at: changes_at.map(|at| at.and_utc()),
     }))
-}
-
-/// How many renewals are under way, or will be.
-pub fn active(conn: &mut Conn<'_>) -> Result<i64, StoreError> {
-    Ok(each!(conn, |c| operations::table
-        .filter(operations::kind.eq(OperationKind::Renew.as_str()))
-        .filter(operations::state.eq_any(ACTIVE))
-        .count()
-        .get_result(c))?)
 }
 
 /// Deployments in use whose renewal is due, at most `limit`, the most urgent in front.

@@ -17,14 +17,16 @@ use tokio::sync::OnceCell;
 
 use crate::{
     broker::{SERVICE, STANDARD, TestBroker, answer, eventually, text},
+    control::surroundings,
     etcd,
     inside::{Inside, files_of_deployments, files_without_ids},
-    recover,
+    readdress, recover,
     saboteur::{Saboteur, cleanup_names, names},
 };
 
-/// The story that every operation has a part in, and all that can be seen of it.
-async fn story(broker: &TestBroker) -> Value {
+/// The story that every operation has a part in, and all that can be seen of it. In its midst the broker
+/// is started `again`.
+async fn story(broker: &mut TestBroker, again: Surroundings) -> Value {
     let inside = Inside::of(broker);
     broker
         .provision("source", json!({ "db_version": "3.5.35" }))
@@ -45,6 +47,10 @@ async fn story(broker: &TestBroker) -> Value {
     repair(broker, &source).await;
     recover(broker, &source).await;
     renew(broker, &source).await;
+    readdress::restart(broker, "127.0.0.1", "localhost", again).await;
+    for instance in ["source", "copy"] {
+        readdress::moved(broker, instance, 1).await;
+    }
     update(broker, json!({ "db_version": "3.6.16", "units": 2 })).await;
     inside.idle("source").await;
     let seen = json!({
@@ -187,22 +193,25 @@ async fn assert_nothing_is_left(broker: &TestBroker, inside: &Inside) {
 /// What the story looks like when nothing is broken; told once for all tests.
 async fn undisturbed() -> &'static Value {
     static TOLD: OnceCell<Value> = OnceCell::const_new();
-    TOLD.get_or_init(|| async { story(&TestBroker::start().await).await })
-        .await
+    TOLD.get_or_init(|| async {
+        let mut broker = TestBroker::start_with(&readdress::AT_FIRST, surroundings()).await;
+        story(&mut broker, surroundings()).await
+    })
+    .await
 }
 
 /// Tells the story with faults, and compares it with the undisturbed one.
 async fn assert_harmless(faults: &[(Moment, Fault)]) {
     let saboteur = Saboteur::everywhere(faults);
-    assert_same_story(saboteur.surroundings()).await;
+    assert_same_story(|| saboteur.surroundings()).await;
     assert_eq!(saboteur.spared(), [], "steps that were not broken");
 }
 
 /// Tells the story in other surroundings, and compares it with the undisturbed one.
-pub async fn assert_same_story(surroundings: Surroundings) {
+pub async fn assert_same_story(surroundings: impl Fn() -> Surroundings) {
     let expected = undisturbed().await;
-    let broker = TestBroker::start_with(&[], surroundings).await;
-    let seen = story(&broker).await;
+    let mut broker = TestBroker::start_with(&readdress::AT_FIRST, surroundings()).await;
+    let seen = story(&mut broker, surroundings()).await;
     let pretty = |value| serde_json::to_string_pretty(value).expect("JSON");
     assert_eq!(pretty(&seen), pretty(expected));
 }

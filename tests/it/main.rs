@@ -62,6 +62,7 @@ mod promises;
 mod protection;
 mod rates;
 mod raw;
+mod readdress;
 mod reconcile;
 mod recover;
 mod renewals;

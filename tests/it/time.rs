@@ -64,12 +64,12 @@ impl Faults for Jumps {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_put_forward_in_every_step_changes_nothing() {
-    assert_same_story(Jumps::surroundings(JUMP_IN_EVERY_STEP)).await;
+    assert_same_story(|| Jumps::surroundings(JUMP_IN_EVERY_STEP)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_put_back_in_every_step_changes_nothing() {
-    assert_same_story(Jumps::surroundings(-JUMP_IN_EVERY_STEP)).await;
+    assert_same_story(|| Jumps::surroundings(-JUMP_IN_EVERY_STEP)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

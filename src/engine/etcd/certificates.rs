@@ -59,6 +59,7 @@ pub(super) fn first(
         certificates: Some(certificates.clone()),
         next_authority: None,
         former_ca_certificate: None,
+        hosts: deployment.hosts(),
     })
 }
 
@@ -93,6 +94,7 @@ pub(super) fn renew(
     let life = certificates.member_ends - now;
     let member = members_certificate(deployment, &renewed.ca_certificate, &renewed.ca_key, life)?;
     (renewed.member_certificate, renewed.member_key) = (member.certificate, member.key);
+    renewed.hosts = deployment.hosts();
     Ok(renewed)
 }
 
@@ -331,6 +333,7 @@ mod tests {
         let mut written = serde_json::to_value(&of.secrets).expect("JSON");
         let fields = written.as_object_mut().expect("fields");
         assert!(fields.remove("certificates").is_some());
+        assert!(fields.remove("hosts").is_some());
         assert_eq!(fields.len(), 5, "{:?}", fields.keys());
         of.secrets = serde_json::from_value(written).expect("secrets");
         let certificates = of.secrets.certificates(&of.deployment.id);

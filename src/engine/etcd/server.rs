@@ -211,6 +211,7 @@ pub(super) mod tests {
             certificates: None,
             next_authority: None,
             former_ca_certificate: None,
+            hosts: std::collections::BTreeSet::new(),
         }
     }
 

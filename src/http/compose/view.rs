@@ -567,6 +567,10 @@ pub fn recipe_words(operation: &Operation) -> (&'static str, Cow<'static, str>) 
         OperationKind::Defragment => ("Recipes::Deployment::Run", "Defragment the database"),
         OperationKind::Recover => ("Recipes::Deployment::Run", "Recover the database"),
         OperationKind::Renew => ("Recipes::Deployment::Run", "Renew the certificates"),
+        OperationKind::Readdress => {
+            let name = "Move the members to other addresses";
+            ("Recipes::Deployment::Run", name)
+        }
         OperationKind::Repair => return ("Recipes::Deployment::Run", name_of_repair(operation)),
     };
     (template, name.into())

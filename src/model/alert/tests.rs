@@ -64,6 +64,8 @@ fn database() -> DatabaseWatch {
         limits_held_by: None,
         is_safe_full: true,
         safe_full_from: None,
+        is_kept_on_loopback: false,
+        reachable_from: None,
         closed_since: None,
         incidents: Vec::new(),
         repair: None,

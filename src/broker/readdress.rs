@@ -1,0 +1,110 @@
+//! Members that are moved to where applications reach them now: after a change of the configuration, or
+//! of the version that they run.
+
+use chrono::{DateTime, Utc};
+
+use super::{Broker, BrokerError, repair::IN_HAND};
+use crate::{
+    model::{
+        deployment::Deployment,
+        limits::{READDRESS_RETRY, READDRESSES_AT_ONCE},
+        operation::{CONFIGURATION, Operation, OperationKind, OperationState},
+    },
+    store::{self, Conn, StoreError},
+};
+
+impl Broker {
+    /// Begins to move the members of deployments that are reached elsewhere than they should be; returns
+    /// how many. One that failed after `since` is tried again after
+    /// [`READDRESS_RETRY`]; what failed before failed with another configuration.
+    pub async fn readdress_due(&self, since: DateTime<Utc>) -> Result<usize, BrokerError> {
+        // They get other certificates, and these go by the clock.
+        if self.time.trusted().is_none() {
+            return Ok(0);
+        }
+        let due = self.usable().await?;
+        let due = due.into_iter().filter(|of| !self.is_at_home(of));
+        let now = self.clock.now();
+        let mut begun = 0;
+        for deployment in due {
+            let queued = self
+                .store
+                .write(move |conn| begin(conn, &deployment, since, now));
+            match queued.await? {
+                Begun::Queued => begun += 1,
+                Begun::Waits => {}
+                Begun::Full => break,
+            }
+        }
+        Ok(begun)
+    }
+
+    /// The deployments of usable instances that are kept on loopback because their version lets strangers
+    /// in.
+    pub async fn kept_on_loopback(&self) -> Result<Vec<Deployment>, BrokerError> {
+        let mut kept = self.usable().await?;
+        kept.retain(|deployment| self.is_kept_on_loopback(deployment));
+        Ok(kept)
+    }
+
+    async fn usable(&self) -> Result<Vec<Deployment>, BrokerError> {
+        let mut all = Vec::new();
+        for engine in self.profiles.keys() {
+            all.extend(self.usable_deployments(engine.clone()).await?);
+        }
+        Ok(all)
+    }
+
+    /// Whether applications reach all members where they should.
+    fn is_at_home(&self, deployment: &Deployment) -> bool {
+        let Ok(profile) = self.profile(&deployment.engine) else {
+            return true;
+        };
+        let reach = self
+            .exposure(&deployment.cluster)
+            .reach_of(profile, deployment);
+        let mut members = deployment.members.iter();
+        members.all(|member| reach.is_of(member, profile))
+    }
+
+    /// Whether a deployment is reached on the broker's machine alone because of its version.
+    pub(super) fn is_kept_on_loopback(&self, deployment: &Deployment) -> bool {
+        let exposure = self.exposure(&deployment.cluster);
+        let profile = self.profile(&deployment.engine);
+        profile.is_ok_and(|of| exposure.reach_of(of, deployment) != exposure.reach)
+    }
+}
+
+enum Begun {
+    Queued,
+    /// Something else has its members in hand, or it failed not long ago.
+    Waits,
+    /// So many are moved at the moment that no other one is.
+    Full,
+}
+
+fn begin(
+    conn: &mut Conn<'_>,
+    deployment: &Deployment,
+    since: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Result<Begun, StoreError> {
+    let kind = OperationKind::Readdress;
+    if store::operation::active_of_kind(conn, kind)? >= READDRESSES_AT_ONCE {
+        return Ok(Begun::Full);
+    }
+    let instance = &deployment.instance;
+    let active = store::operation::active_on_instance(conn, instance)?;
+    if active.iter().any(|o| IN_HAND.contains(&o.kind)) {
+        return Ok(Begun::Waits);
+    }
+    let last = store::operation::newest(conn, instance, None, &[kind])?;
+    let failed = last.filter(|o| o.state != OperationState::Succeeded);
+    if failed.is_some_and(|o| o.updated_at > since && o.updated_at + READDRESS_RETRY > now) {
+        return Ok(Begun::Waits);
+    }
+    let operation = Operation::queued(kind, instance, CONFIGURATION, now);
+    let key = format!("readdress {instance}");
+    store::operation::insert(conn, &operation, Some(&key))?;
+    Ok(Begun::Queued)
+}

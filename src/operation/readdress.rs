@@ -1,0 +1,226 @@
+//! Moves the members of a deployment to where applications reach them now, one after the other, while it
+//! serves.
+//!
+//! A certificate that names where they are reached before and after is written down first. Then each
+//! member is started anew with it at its new addresses, which are written down just before; so whoever
+//! goes on after a crash reads there what is left to do. A member is touched only while all others
+//! serve, the leader last.
+
+use std::sync::Arc;
+
+use super::{Definition, Ending, Outcome, Step, StepError, Work, members, relief, renew, update};
+use crate::{
+    engine::Issue,
+    model::{
+        deployment::{Deployment, DeploymentSecrets, Member, Site},
+        engine::{Port, PortUser},
+        failure::chain,
+        limits::PLACE_TRIES_MAX,
+        reach::Reach,
+        renewal::Renewal,
+        trust::Trusted,
+        update::next_move,
+    },
+    store::{self, Conn},
+};
+
+/// Readdress.
+pub const DEFINITION: Definition = Definition {
+    steps: &[
+        Step {
+            name: "certify",
+            title: "Making a certificate for the new addresses",
+            run: |w| Box::pin(certify(w)),
+        },
+        Step {
+            name: "move",
+            title: "Moving the members to their new addresses, one after the other",
+            run: |w| Box::pin(move_next(w)),
+        },
+        Step {
+            name: "note",
+            title: "Writing down when the next certificates are due",
+            run: |w| Box::pin(renew::note(w)),
+        },
+    ],
+    // Members that were moved and those that were not get on with each other.
+    cleanup: &[],
+    succeed: |_: &mut Conn<'_>, _: &Ending<'_>| Ok(()),
+    fail: |_: &mut Conn<'_>, _: &Ending<'_>, _| Ok(()),
+};
+
+/// Where applications are to reach a deployment.
+fn reach(work: &Work, deployment: &Deployment) -> Result<Reach, StepError> {
+    let profile = work.engine(deployment)?.profile();
+    let exposure = &work.cluster(deployment)?.exposure;
+    Ok(exposure.reach_of(profile, deployment))
+}
+
+/// Makes the certificate, unless the one that there is names all of the addresses.
+async fn certify(work: Arc<Work>) -> Result<Outcome, StepError> {
+    let now = work.parts.time.trusted().map(Trusted::time);
+    let now = now.ok_or_else(|| {
+        StepError::last("the broker's clock is in doubt, and certificates go by it")
+    })?;
+    let (deployment, secrets) = work.allocated().await?;
+    let engine = work.engine(&deployment)?;
+    let moved = reach(&work, &deployment)?.applied_to(deployment.clone(), engine.profile());
+    let both = Deployment {
+        members: [deployment.members.as_slice(), &moved.members].concat(),
+        ..deployment
+    };
+    if both.hosts().is_subset(&secrets.hosts) {
+        return Outcome::done();
+    }
+    let (life, by) = (work.parts.certificate_life, &work.operation.id);
+    let (what, certificates) = (Renewal::Members, secrets.certificates(&both.id));
+    let renewed = certificates.renewed(what, now, by, &life);
+    let issue = Issue::Renewal {
+        secrets: &secrets,
+        what,
+    };
+    let secrets = engine.secrets(&both, issue, &renewed, now)?;
+    let sealed = work.seal(&both.seal_context(), &secrets)?;
+    work.write(move |conn| store::deployment::set_sealed(conn, &both.id, &sealed))
+        .await?;
+    Outcome::done()
+}
+
+/// Moves one member, or finishes when all are moved.
+async fn move_next(work: Arc<Work>) -> Result<Outcome, StepError> {
+    let (deployment, secrets) = work.allocated().await?;
+    let profile = work.engine(&deployment)?.profile();
+    let reach = reach(&work, &deployment)?;
+    if let Some(lost) = members::lost(&work, &deployment).await? {
+        return Err(StepError::last(format!(
+            "member {lost} has lost its data, and is replaced first"
+        )));
+    }
+    let behind = renew::behind(&work, &deployment, &secrets).await?;
+    let is_moved = |member: &Member| reach.is_of(member, profile);
+    let mut places = (0..).zip(&deployment.members);
+    let decided =
+        |(_, member): &(usize, &Member)| is_moved(member) && behind.contains(&member.name);
+    if let Some((place, _)) = places.find(decided) {
+        start_decided(&work, &deployment, &secrets, place).await?;
+        return Ok(Outcome::Again);
+    }
+    let waiting = deployment.members.iter().filter(|m| !is_moved(m)).count();
+    if waiting == deployment.members.len() {
+        members::check_serving(&work, &deployment, &secrets).await?;
+    } else {
+        // The last one that was started may have much to read.
+        members::await_ready(&work, &deployment, &secrets, deployment.access()).await?;
+    }
+    if waiting == 0 {
+        return Outcome::done();
+    }
+    // No relief comes in between.
+    if !relief::close_if_unsafe(&work, &deployment, &secrets).await? {
+        let standings = update::standings(&work, &deployment, &secrets, is_moved).await?;
+        if let Some(next) = next_move(&update::led(standings)?) {
+            if let Some(heir) = next.heir {
+                update::hand_over(&work, &deployment, &secrets, heir).await?;
+            }
+            move_member(&work, deployment, &secrets, next.member, &reach).await?;
+        }
+    }
+    Ok(Outcome::Again)
+}
+
+/// Starts a member at the addresses that were decided for it, before a crash came in between. Until then
+/// it does not answer where it is asked, though it may serve.
+async fn start_decided(
+    work: &Work,
+    deployment: &Deployment,
+    secrets: &DeploymentSecrets,
+    place: usize,
+) -> Result<(), StepError> {
+    let site = Site::new(deployment, secrets);
+    let seen = work.engine(deployment)?.observe(site).await?;
+    let mut others = (0..).zip(&seen).filter(|(of, _)| *of != place);
+    if let Some((_, down)) = others.find(|(_, seen)| !seen.serves()) {
+        let name = &down.name;
+        return Err(StepError::passing(format!(
+            "member {name} does not serve, and no other one is moved meanwhile"
+        )));
+    }
+    start(work, deployment, secrets, place).await
+}
+
+async fn start(
+    work: &Work,
+    deployment: &Deployment,
+    secrets: &DeploymentSecrets,
+    place: usize,
+) -> Result<(), StepError> {
+    let servers = work
+        .engine(deployment)?
+        .servers(Site::new(deployment, secrets));
+    let provisioner = &work.cluster(deployment)?.provisioner;
+    provisioner.start(&servers[place]).await?;
+    members::await_ready(work, deployment, secrets, deployment.access()).await
+}
+
+/// Writes the new addresses of a member down, and starts it there. Where it cannot be started there, it
+/// goes back to where it was.
+async fn move_member(
+    work: &Work,
+    deployment: Deployment,
+    secrets: &DeploymentSecrets,
+    place: usize,
+    reach: &Reach,
+) -> Result<(), StepError> {
+    let moved = decide(work, &deployment, place, reach).await?;
+    let servers = work.engine(&moved)?.servers(Site::new(&moved, secrets));
+    let provisioner = &work.cluster(&moved)?.provisioner;
+    if let Err(error) = provisioner.start(&servers[place]).await {
+        let name = &deployment.members[place].name;
+        log::warn!(operation:% = work.operation.id, member = name.as_str();
+            "it cannot be started at its new addresses, and goes back: {}", chain(&error));
+        let (id, members) = (deployment.id.clone(), deployment.members.clone());
+        work.write(move |conn| store::deployment::set_members(conn, &id, &members))
+            .await?;
+        start(work, &deployment, secrets, place).await?;
+        return Err(StepError::last(format!(
+            "member {name} cannot be started at its new addresses, and goes on at the old ones: {}",
+            StepError::from(error)
+        )));
+    }
+    members::await_ready(work, &moved, secrets, moved.access()).await
+}
+
+/// Writes down where a member is reached from its next start on, with the ports that it lacks.
+async fn decide(
+    work: &Work,
+    deployment: &Deployment,
+    place: usize,
+    reach: &Reach,
+) -> Result<Deployment, StepError> {
+    let profile = work.engine(deployment)?.profile();
+    let provisioner = &work.cluster(deployment)?.provisioner;
+    let new = reach.applied_to(deployment.clone(), profile);
+    let mut moved = deployment.clone();
+    moved.members[place] = new.members[place].clone();
+    let own = &moved.members[place];
+    let lacks = |port: &&Port| port.used_by == PortUser::Broker && !own.has_port(port.name);
+    let lacking: Vec<Port> = profile.ports.iter().filter(lacks).copied().collect();
+    let names = [own.name.clone()];
+    for _ in 0..PLACE_TRIES_MAX {
+        let taken = work.read(store::deployment::addresses).await?;
+        // Also where no port is lacking: the machine may not have the address to listen at.
+        let placed = provisioner
+            .place(&deployment.id, &names, &lacking, reach, &taken)
+            .await?;
+        let member = &mut moved.members[place];
+        member.addresses.extend(placed.into_iter().flatten());
+        let (id, members) = (deployment.id.clone(), moved.members.clone());
+        let write = work.write(move |conn| store::deployment::readdress(conn, &id, &members));
+        if write.await? {
+            return Ok(moved);
+        }
+    }
+    Err(StepError::passing(
+        "others reserve the cluster's ports at the same time",
+    ))
+}

@@ -1,0 +1,234 @@
+//! Members that are moved to where applications reach them now, after the configuration was changed or
+//! the version that kept them where they were.
+
+use std::sync::{Arc, Mutex};
+
+use compose_broker::{
+    app::Surroundings,
+    model::operation::{Operation, OperationKind, OperationState},
+    operation::fault::{Fault, Faults, Moment},
+};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::{
+    broker::{SERVICE, TestBroker, answer, binding_path, eventually, instance_path, text},
+    control::surroundings,
+    etcd,
+    inside::Inside,
+    repair::says,
+    updates::{GAP_MAX, Writer, assert_same_everywhere},
+};
+
+/// A name that nobody resolves: the broker's own calls do without.
+const UNRESOLVABLE: &str = "db.example.invalid";
+
+/// Starts a broker again, with members that applications reach elsewhere. The broker itself stays where
+/// it is, since credentials tell that.
+pub async fn restart(broker: &mut TestBroker, listen: &str, host: &str, with: Surroundings) {
+    let address = broker.address().to_string();
+    broker.stop().await;
+    broker.change_flag("--listen", &address);
+    broker.change_flag("--member-listen", listen);
+    broker.change_flag("--member-host", host);
+    broker.start_again(with).await;
+}
+
+/// The flags that [`restart`] changes, with what there is without them.
+pub const AT_FIRST: [&str; 4] = ["--member-listen", "127.0.0.1", "--member-host", "127.0.0.1"];
+
+/// Waits until so many moves of the members of an instance have succeeded.
+pub async fn moved(broker: &TestBroker, instance: &str, times: usize) {
+    let inside = Inside::of(broker);
+    eventually(&format!("{times} moves of {instance}"), || async {
+        let all = inside.operations(instance).await;
+        let moves = all.iter().filter(|o| o.kind == OperationKind::Readdress);
+        let states: Vec<OperationState> = moves.map(|o| o.state).collect();
+        assert!(!states.contains(&OperationState::Failed), "{all:?}");
+        (states == vec![OperationState::Succeeded; times]).then_some(())
+    })
+    .await;
+    inside.idle(instance).await;
+}
+
+/// Where the credentials of a new binding lead: the host of each URI.
+async fn hosts(credentials: &Value) -> Vec<String> {
+    let fields = ["uri", "uri_direct_1", "uri_direct_2"];
+    let hosts = fields.map(|field| {
+        let uri: url::Url = text(&credentials[field]).parse().expect("a URI");
+        uri.host_str().expect("a host").to_owned()
+    });
+    assert!(text(&credentials["uri_cli"]).contains(&format!("https://{}:", hosts[0])));
+    hosts.to_vec()
+}
+
+async fn fetched(broker: &TestBroker, binding: &str) -> Value {
+    let fetched = answer(broker.osb(Method::GET, &binding_path("i", binding))).await;
+    assert_eq!(fetched.status, StatusCode::OK, "{fetched:?}");
+    fetched.body
+}
+
+/// A worker that dies again and again while it moves members.
+#[derive(Default)]
+struct Deadly {
+    deaths: Mutex<usize>,
+}
+
+impl Faults for Deadly {
+    fn at(&self, operation: &Operation, _: &str, moment: Moment) -> Option<Fault> {
+        let mut deaths = self.deaths.lock().expect("a count");
+        let kills = operation.kind == OperationKind::Readdress && *deaths > 0;
+        let kills = kills && matches!(moment, Moment::Begun | Moment::Done);
+        *deaths -= usize::from(kills);
+        kills.then_some(Fault::Die)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_move_while_they_serve_and_old_credentials_go_on_where_the_address_does() {
+    let mut broker = TestBroker::start_with(&AT_FIRST, surroundings()).await;
+    broker.provision("i", json!({})).await;
+    let first = broker.bind("i", "first").await;
+    assert_eq!(hosts(&first).await, ["127.0.0.1"; 3]);
+    assert_eq!(Inside::of(&broker).ports_reserved().await, 6);
+
+    // The same address under a name: the broker has a port of its own from then on.
+    let writer = Writer::start(&first);
+    restart(&mut broker, "127.0.0.1", "localhost", surroundings()).await;
+    moved(&broker, "i", 1).await;
+    let written = writer.end().await;
+    println!("{written:?}");
+    assert!(written.longest_gap < GAP_MAX, "{written:?}");
+    assert_eq!(Inside::of(&broker).ports_reserved().await, 9);
+    let named = broker.bind("i", "named").await;
+    assert_eq!(hosts(&named).await, ["localhost"; 3]);
+    assert_same_everywhere(&named, written.keys).await;
+    assert_same_everywhere(&first, written.keys).await;
+    // Whoever fetches credentials again learns where members are now.
+    let again = fetched(&broker, "first").await;
+    assert_eq!(hosts(&again["credentials"]).await, ["localhost"; 3]);
+    assert_eq!(again["endpoints"][2]["host"], "localhost", "{again}");
+    assert_eq!(
+        etcd::password(&again["credentials"]),
+        etcd::password(&first)
+    );
+
+    // Elsewhere: what was bound before is not served any more.
+    restart(&mut broker, "::1", "::1", surroundings()).await;
+    moved(&broker, "i", 2).await;
+    let sixth = broker.bind("i", "sixth").await;
+    assert_eq!(hosts(&sixth).await, ["[::1]"; 3]);
+    assert_same_everywhere(&sixth, written.keys).await;
+    assert!(etcd::connect_to(&first, "uri").await.is_err());
+    let backup = broker.back_up(&sixth).await;
+    assert_eq!(backup["status"], "complete", "{backup}");
+
+    // Back again, with the ports that they have.
+    restart(&mut broker, "127.0.0.1", "127.0.0.1", surroundings()).await;
+    moved(&broker, "i", 3).await;
+    assert_same_everywhere(&first, written.keys).await;
+    assert_eq!(Inside::of(&broker).ports_reserved().await, 9);
+    broker.deprovision("i").await;
+    assert_eq!(Inside::of(&broker).ports_reserved().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_dies_again_and_again_moves_all_members_all_the_same() {
+    const DEATHS: usize = 16;
+    let mut broker = TestBroker::start_with(&AT_FIRST, surroundings()).await;
+    broker.provision("i", json!({})).await;
+    let first = broker.bind("i", "first").await;
+    let deadly = Arc::new(Deadly {
+        deaths: Mutex::new(DEATHS),
+    });
+    let with = Surroundings {
+        faults: deadly.clone(),
+        ..surroundings()
+    };
+    let writer = Writer::start(&first);
+    restart(&mut broker, "127.0.0.1", UNRESOLVABLE, with).await;
+    moved(&broker, "i", 1).await;
+    let written = writer.end().await;
+    println!("{written:?}");
+    assert!(written.longest_gap < GAP_MAX, "{written:?}");
+    assert_eq!(*deadly.deaths.lock().expect("a count"), 0);
+    let named = broker.bind("i", "named").await;
+    assert_eq!(hosts(&named).await, [UNRESOLVABLE; 3]);
+    assert_same_everywhere(&first, written.keys).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_lets_strangers_in_stays_on_loopback_until_it_is_upgraded() {
+    let mut broker = TestBroker::start_with(&AT_FIRST, surroundings()).await;
+    broker
+        .provision("i", json!({ "db_version": "3.5.35" }))
+        .await;
+    broker.provision("safe", json!({})).await;
+    let first = broker.bind("i", "first").await;
+    restart(&mut broker, "127.0.0.1", UNRESOLVABLE, surroundings()).await;
+    moved(&broker, "safe", 1).await;
+    let safe = broker.bind("safe", "app").await;
+    assert_eq!(hosts(&safe).await, [UNRESOLVABLE; 3]);
+    let backup = broker.back_up(&safe).await;
+    assert_eq!(backup["status"], "complete", "{backup}");
+    moved(&broker, "i", 0).await;
+    assert_eq!(
+        hosts(&broker.bind("i", "second").await).await,
+        ["127.0.0.1"; 3]
+    );
+    says(
+        &broker,
+        &first,
+        "Only programs on the broker's own machine reach",
+    )
+    .await;
+    says(&broker, &first, "Upgrade to 3.6.16").await;
+
+    let refused = broker
+        .put_instance("new", json!({ "db_version": "3.5.35" }))
+        .await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{refused:?}");
+    assert!(
+        text(&refused.body["description"]).contains("3.6.16"),
+        "{refused:?}"
+    );
+    let update = async |version: &str| {
+        let path = format!("{}?accepts_incomplete=true", instance_path("i"));
+        let body = json!({ "service_id": SERVICE, "parameters": { "db_version": version } });
+        answer(broker.osb(Method::PATCH, &path).json(&body)).await
+    };
+    let upgraded = update("3.6.16").await;
+    assert_eq!(upgraded.status, StatusCode::ACCEPTED, "{upgraded:?}");
+    let end = broker.instance_end("i", &upgraded.body).await;
+    assert_eq!(end["state"], "succeeded", "{end}");
+    moved(&broker, "i", 1).await;
+    assert_eq!(
+        hosts(&broker.bind("i", "third").await).await,
+        [UNRESOLVABLE; 3]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_cannot_listen_there_stay_where_they_are() {
+    let mut broker = TestBroker::start_with(&AT_FIRST, surroundings()).await;
+    broker.provision("i", json!({})).await;
+    let first = broker.bind("i", "first").await;
+    // An address for examples: no machine has it.
+    restart(&mut broker, "192.0.2.1", "192.0.2.1", surroundings()).await;
+    let inside = Inside::of(&broker);
+    let failure = eventually("a move that fails", || async {
+        let all = inside.operations("i").await;
+        let moves = all.into_iter().find(|o| o.kind == OperationKind::Readdress);
+        moves.filter(|o| o.state == OperationState::Failed)?.failure
+    })
+    .await;
+    assert!(failure.contains("does not have that address"), "{failure}");
+    assert_same_everywhere(&first, 0).await;
+    let later = broker.bind("i", "later").await;
+    assert_eq!(hosts(&later).await, ["127.0.0.1"; 3]);
+    let refused = broker.put_instance("new", json!({})).await;
+    assert_eq!(refused.status, StatusCode::ACCEPTED, "{refused:?}");
+    let end = broker.instance_end("new", &refused.body).await;
+    assert_eq!(end["state"], "failed", "{end}");
+    assert!(text(&end["description"]).contains("192.0.2.1"), "{end}");
+}
