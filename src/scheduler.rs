@@ -1,13 +1,13 @@
 //! Asks for what is due: scheduled backups, the end of bindings and of backups whose time is over,
-//! renewals of certificates, members that applications should reach elsewhere, and the end of entries of the audit where the operator wants one. A
-//! clockwork in front of the same door that users knock at.
+//! renewals of certificates, and the end of entries of the audit where the operator wants one; and for
+//! the moves of members that applications should reach elsewhere. A clockwork in front of the same door
+//! that users knock at.
 //!
 //! It decides nothing and remembers nothing: what is due and what was done is in the store, so
 //! that a restart, or a second one of its kind, does nothing twice.
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -25,11 +25,6 @@ pub async fn run(broker: Arc<Broker>, stop: CancellationToken) {
     let mut ends = Watch::over("ends of bindings", "begin");
     let mut old = Watch::over("backups that are old enough to go", "are removed");
     let mut renewals = Watch::over("renewals of certificates", "begin");
-    let mut addresses = Watch::over(
-        "members that applications should reach elsewhere",
-        "are moved",
-    );
-    let (begun_at, mut look_at) = (broker.clock.now(), Instant::now());
     let mut audit = Watch::over("old entries of the audit", "are forgotten");
     while !stop.is_cancelled() {
         changes.mark_unchanged();
@@ -37,16 +32,29 @@ pub async fn run(broker: Arc<Broker>, stop: CancellationToken) {
         ends.tell(broker.expire_bindings().await);
         old.tell(broker.prune_due().await);
         renewals.tell(broker.renew_due().await);
-        if Instant::now() >= look_at {
-            addresses.tell(broker.readdress_due(begun_at).await);
-            look_at = Instant::now() + ADDRESSES_LOOK;
-        }
         broker.note_counted().await;
         audit.tell(broker.forget_audit().await);
         tokio::select! {
             () = stop.cancelled() => {}
             _ = changes.changed() => {}
             () = tokio::time::sleep(SCHEDULE_INTERVAL) => {}
+        }
+    }
+}
+
+/// Has members moved to where applications should reach them, until `stop`. That goes by the settings,
+/// not by the time.
+pub async fn move_members(broker: Arc<Broker>, stop: CancellationToken) {
+    let mut moves = Watch::over(
+        "members that applications should reach elsewhere",
+        "are moved",
+    );
+    let begun_at = broker.clock.now();
+    while !stop.is_cancelled() {
+        moves.tell(broker.readdress_due(begun_at).await);
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(ADDRESSES_LOOK) => {}
         }
     }
 }

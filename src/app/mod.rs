@@ -244,6 +244,9 @@ fn tasks(of: &Materials<'_>, broker: &Arc<Broker>) -> Tasks {
         tasks.begin("guard", |stop| of.guard(broker).run(stop));
         tasks.begin("watchdog", |stop| of.watchdog(broker).run(stop));
     }
+    tasks.begin("mover of members", |stop| {
+        scheduler::move_members(broker.clone(), stop)
+    });
     tasks.begin("timekeeper", |stop| of.kept.time.clone().run(stop));
     tasks.begin("look at the volumes", |stop| of.volumes.clone().run(stop));
     let (faults, patience) = (of.surroundings.faults.clone(), of.surroundings.patience);

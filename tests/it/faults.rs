@@ -18,24 +18,25 @@ use tokio::sync::OnceCell;
 use crate::{
     broker::{SERVICE, STANDARD, TestBroker, answer, eventually, text},
     control::surroundings,
+    database::Database,
     etcd,
-    inside::{Inside, files_of_deployments, files_without_ids},
-    readdress, recover,
+    inside::{Inside, files_of_deployments},
+    readdress,
     saboteur::{Saboteur, cleanup_names, names},
 };
 
 /// The story that every operation has a part in, and all that can be seen of it. In its midst the broker
 /// is started `again`.
-async fn story(broker: &mut TestBroker, again: Surroundings) -> Value {
+async fn story(of: &Database, broker: &mut TestBroker, again: Surroundings) -> Value {
+    let [old, new] = of.versions();
     let inside = Inside::of(broker);
     broker
-        .provision("source", json!({ "db_version": "3.5.35" }))
+        .provision("source", json!({ "db_version": old }))
         .await;
     let source = broker.bind("source", "app").await;
-    let mut database = etcd::connect(&source).await;
-    etcd::fill(&mut database, 20, "v").await;
+    of.fill(&source, 20, "v").await;
     broker.back_up(&source).await;
-    etcd::fill(&mut database, 30, "w").await;
+    of.fill(&source, 30, "w").await;
     let backup = broker.back_up(&source).await;
     broker.bind("source", "short-lived").await;
     let unbound = broker.unbind("source", "short-lived").await;
@@ -44,27 +45,27 @@ async fn story(broker: &mut TestBroker, again: Surroundings) -> Value {
     let copy = broker.bind("copy", "app").await;
     relieve(broker, &source).await;
     defragment(broker, &source).await;
-    repair(broker, &source).await;
-    recover(broker, &source).await;
+    repair(broker, &source, of.last_member()).await;
+    recover(of, broker, &source).await;
     renew(broker, &source).await;
     readdress::restart(broker, "127.0.0.1", "localhost", again).await;
     for instance in ["source", "copy"] {
         readdress::moved(broker, instance, 1).await;
     }
-    update(broker, json!({ "db_version": "3.6.16", "units": 2 })).await;
+    update(broker, json!({ "db_version": new, "units": 2 })).await;
     inside.idle("source").await;
     let seen = json!({
-        "source": sight(broker, &inside, "source", &source).await,
-        "copy": sight(broker, &inside, "copy", &copy).await,
-        "files": files_without_ids(broker),
-        "members": broker.members().len(),
+        "source": sight(of, broker, &inside, "source", &source).await,
+        "copy": sight(of, broker, &inside, "copy", &copy).await,
+        "files": of.files_without_ids(broker),
+        "members": of.running(broker).len(),
         "ports": inside.ports_reserved().await,
     });
     for id in ["copy", "source"] {
         broker.deprovision(id).await;
         assert!(!inside.work_is_remembered(id).await, "{id}");
     }
-    assert_nothing_is_left(broker, &inside).await;
+    assert_nothing_is_left(of, broker, &inside).await;
     seen
 }
 
@@ -92,15 +93,15 @@ async fn defragment(broker: &TestBroker, of: &Value) {
 }
 
 /// Replaces a member of the instance `source`.
-async fn repair(broker: &TestBroker, of: &Value) {
+async fn repair(broker: &TestBroker, of: &Value, member: &str) {
     let path = "/operator/instances/source/repair";
     let request = broker.osb(Method::POST, path);
-    let accepted = answer(request.json(&json!({ "member": "m2" }))).await;
+    let accepted = answer(request.json(&json!({ "member": member }))).await;
     assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
     let recipe = json!({ "id": accepted.body["operation"] });
     let end = broker.recipe_end(of, &recipe).await;
     assert_eq!(end["status"], "complete", "{end}");
-    assert_eq!(end["name"], "Replace member m2");
+    assert_eq!(end["name"], format!("Replace member {member}"));
 }
 
 /// Gives the members of `source` another certificate.
@@ -115,8 +116,8 @@ async fn renew(broker: &TestBroker, of: &Value) {
 }
 
 /// Makes the database of `source` anew of what a member still has.
-async fn recover(broker: &TestBroker, of: &Value) {
-    recover::lose_all_but(broker, "source", &["m0"]).await;
+async fn recover(database: &Database, broker: &TestBroker, of: &Value) {
+    database.lose_all_but_one(broker, "source").await;
     let path = "/operator/instances/source/recover";
     let body = json!({ "from": "survivor", "yes": true });
     let recipe = eventually("a majority that is lost", || async {
@@ -147,22 +148,26 @@ fn from_backup(backup: &Value) -> Value {
 }
 
 /// All that can be seen of an instance, without what differs from run to run.
-async fn sight(broker: &TestBroker, inside: &Inside, id: &str, credentials: &Value) -> Value {
+async fn sight(
+    of: &Database,
+    broker: &TestBroker,
+    inside: &Inside,
+    id: &str,
+    credentials: &Value,
+) -> Value {
     let fetched = answer(broker.osb(Method::GET, &format!("/v2/service_instances/{id}"))).await;
     let mut parameters = fetched.body["parameters"].clone();
     if !parameters["backup_id"].is_null() {
         parameters["backup_id"] = json!("ID");
     }
-    let (users, roles) = inside.users_and_roles(id, credentials).await;
+    let users = of.users(inside, id, credentials).await;
     assert_eq!(users, [etcd::user(credentials)]);
-    assert_eq!(roles, users);
     let fields: Vec<&String> = credentials.as_object().expect("fields").keys().collect();
-    let mut database = etcd::connect(credentials).await;
     json!({
         "fetched": [fetched.status.as_u16(), fetched.body["plan_id"], parameters,
             fetched.body["maintenance_info"]],
         "fields": fields,
-        "keys": etcd::dump(&mut database).await,
+        "keys": of.dump(credentials).await,
         "backups": backups(broker, credentials).await,
         "outcomes": format!("{:?}", inside.outcomes(id).await),
     })
@@ -184,65 +189,74 @@ async fn backups(broker: &TestBroker, credentials: &Value) -> Vec<Value> {
 }
 
 /// No process, no port and no file of any deployment.
-async fn assert_nothing_is_left(broker: &TestBroker, inside: &Inside) {
-    assert_eq!(broker.members(), Vec::<i32>::new());
+async fn assert_nothing_is_left(of: &Database, broker: &TestBroker, inside: &Inside) {
+    assert_eq!(of.running(broker), Vec::<String>::new());
     assert_eq!(inside.ports_reserved().await, 0);
-    assert_eq!(files_of_deployments(broker), Vec::<String>::new());
+    assert_eq!(of.files(broker), Vec::<String>::new());
 }
 
-/// What the story looks like when nothing is broken; told once for all tests.
-async fn undisturbed() -> &'static Value {
-    static TOLD: OnceCell<Value> = OnceCell::const_new();
-    TOLD.get_or_init(|| async {
-        let mut broker = TestBroker::start_with(&readdress::AT_FIRST, surroundings()).await;
-        story(&mut broker, surroundings()).await
-    })
-    .await
+/// What the story of a kind of database looks like when nothing is broken; told once for all tests.
+async fn undisturbed(of: &Database) -> &'static Value {
+    static OF_ETCD: OnceCell<Value> = OnceCell::const_new();
+    static OF_MEMORY: OnceCell<Value> = OnceCell::const_new();
+    let told = match of {
+        Database::Etcd => &OF_ETCD,
+        Database::Memory(_) => &OF_MEMORY,
+    };
+    told.get_or_init(|| tell(of, surroundings)).await
+}
+
+async fn tell(of: &Database, surroundings: impl Fn() -> Surroundings) -> Value {
+    let mut broker = of.broker(&readdress::AT_FIRST, surroundings()).await;
+    story(of, &mut broker, of.surroundings(surroundings())).await
 }
 
 /// Tells the story with faults, and compares it with the undisturbed one.
-async fn assert_harmless(faults: &[(Moment, Fault)]) {
+async fn assert_harmless(of: &Database, faults: &[(Moment, Fault)]) {
     let saboteur = Saboteur::everywhere(faults);
-    assert_same_story(|| saboteur.surroundings()).await;
+    assert_same_story(of, || saboteur.surroundings()).await;
     assert_eq!(saboteur.spared(), [], "steps that were not broken");
 }
 
 /// Tells the story in other surroundings, and compares it with the undisturbed one.
-pub async fn assert_same_story(surroundings: impl Fn() -> Surroundings) {
-    let expected = undisturbed().await;
-    let mut broker = TestBroker::start_with(&readdress::AT_FIRST, surroundings()).await;
-    let seen = story(&mut broker, surroundings()).await;
+pub async fn assert_same_story(of: &Database, surroundings: impl Fn() -> Surroundings) {
+    let expected = undisturbed(of).await;
+    let seen = tell(of, surroundings).await;
     let pretty = |value| serde_json::to_string_pretty(value).expect("JSON");
     assert_eq!(pretty(&seen), pretty(expected));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_step_that_fails_or_panics_once_is_tried_again() {
-    assert_harmless(&[(Moment::Begun, Fault::Panic), (Moment::Done, Fault::Fail)]).await;
+async fn a_step_that_fails_or_panics_once_is_tried_again(of: Database) {
+    assert_harmless(
+        &of,
+        &[(Moment::Begun, Fault::Panic), (Moment::Done, Fault::Fail)],
+    )
+    .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_step_that_runs_twice_ends_as_if_it_had_run_once() {
-    assert_harmless(&[(Moment::Done, Fault::Repeat)]).await;
+async fn a_step_that_runs_twice_ends_as_if_it_had_run_once(of: Database) {
+    assert_harmless(&of, &[(Moment::Done, Fault::Repeat)]).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_dies_before_its_record_is_made_up_for() {
-    assert_harmless(&[(Moment::Done, Fault::Die)]).await;
+async fn a_worker_that_dies_before_its_record_is_made_up_for(of: Database) {
+    assert_harmless(&of, &[(Moment::Done, Fault::Die)]).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_dies_between_two_steps_is_made_up_for() {
-    assert_harmless(&[(Moment::Begun, Fault::Die), (Moment::Recorded, Fault::Die)]).await;
+async fn a_worker_that_dies_between_two_steps_is_made_up_for(of: Database) {
+    assert_harmless(
+        &of,
+        &[(Moment::Begun, Fault::Die), (Moment::Recorded, Fault::Die)],
+    )
+    .await;
 }
 
 /// What a platform is told of work that a test broke for good.
 const BROKEN: &str = "a deliberate fault";
 
 /// A broker that can be broken, with a look inside.
-async fn breakable() -> (Arc<Saboteur>, TestBroker, Inside) {
+async fn breakable(of: &Database) -> (Arc<Saboteur>, TestBroker, Inside) {
     let saboteur = Saboteur::everywhere(&[]);
-    let broker = TestBroker::start_with(&[], saboteur.surroundings()).await;
+    let broker = of.broker(&[], saboteur.surroundings()).await;
     let inside = Inside::of(&broker);
     (saboteur, broker, inside)
 }
@@ -262,15 +276,14 @@ async fn provision_in_vain(broker: &TestBroker, id: &str, parameters: &Value) {
     assert_eq!(fetched.status, StatusCode::NOT_FOUND, "{fetched:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_provision_that_fails_for_good_leaves_nothing_behind() {
-    let (saboteur, broker, inside) = breakable().await;
+async fn a_provision_that_fails_for_good_leaves_nothing_behind(of: Database) {
+    let (saboteur, broker, inside) = breakable(&of).await;
     let kind = OperationKind::Provision;
     for step in names(kind) {
         saboteur.break_for_good(kind, step);
         provision_in_vain(&broker, "i", &json!({})).await;
         assert_eq!(inside.newest("i", kind).await.state, OperationState::Failed);
-        assert_nothing_is_left(&broker, &inside).await;
+        assert_nothing_is_left(&of, &broker, &inside).await;
         saboteur.rest();
         broker.deprovision("i").await;
     }
@@ -281,7 +294,7 @@ async fn a_provision_that_fails_for_good_leaves_nothing_behind() {
         assert_eq!(inside.newest("i", kind).await.state, OperationState::Stuck);
         saboteur.rest();
         broker.deprovision("i").await;
-        assert_nothing_is_left(&broker, &inside).await;
+        assert_nothing_is_left(&of, &broker, &inside).await;
         assert!(!inside.work_is_remembered("i").await);
     }
     broker.provision("i", json!({})).await;
@@ -295,19 +308,17 @@ async fn a_provision_that_fails_for_good_leaves_nothing_behind() {
         saboteur.rest();
     }
     broker.deprovision("i").await;
-    assert_nothing_is_left(&broker, &inside).await;
+    assert_nothing_is_left(&of, &broker, &inside).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_restore_that_fails_for_good_leaves_nothing_behind() {
-    let (saboteur, broker, inside) = breakable().await;
+async fn a_restore_that_fails_for_good_leaves_nothing_behind(of: Database) {
+    let (saboteur, broker, inside) = breakable(&of).await;
     broker.provision("source", json!({})).await;
     let credentials = broker.bind("source", "app").await;
-    let mut source = etcd::connect(&credentials).await;
-    etcd::fill(&mut source, 20, "v").await;
+    of.fill(&credentials, 20, "v").await;
     let parameters = from_backup(&broker.back_up(&credentials).await);
     inside.idle("source").await;
-    let before = (files_of_deployments(&broker), broker.members());
+    let before = (of.files(&broker), of.running(&broker));
     let kind = OperationKind::Restore;
     let stuck = cleanup_names(kind).map(|cleanup| ("start", Some(cleanup)));
     for (step, cleanup) in names(kind).map(|step| (step, None)).chain(stuck) {
@@ -319,35 +330,25 @@ async fn a_restore_that_fails_for_good_leaves_nothing_behind() {
             assert_eq!(ended, OperationState::Stuck);
         } else {
             assert_eq!(ended, OperationState::Failed);
-            assert_eq!(inside.ports_reserved().await, 6, "after {step}");
-            assert_eq!(broker.members(), before.1, "after {step}");
+            assert_eq!(inside.ports_reserved().await, of.ports(), "after {step}");
+            assert_eq!(of.running(&broker), before.1, "after {step}");
         }
         saboteur.rest();
         broker.deprovision("copy").await;
-        assert_eq!(inside.ports_reserved().await, 6, "after {step}");
-        assert_eq!(broker.members(), before.1, "after {step}");
-        assert_same_deployments(&files_of_deployments(&broker), &before.0);
+        assert_eq!(inside.ports_reserved().await, of.ports(), "after {step}");
+        assert_eq!(of.running(&broker), before.1, "after {step}");
+        assert_eq!(of.files(&broker), before.0);
     }
     broker.provision("copy", parameters).await;
     let copy = broker.bind("copy", "app").await;
-    let mut copy = etcd::connect(&copy).await;
-    assert_eq!(etcd::dump(&mut copy).await, etcd::dump(&mut source).await);
-}
-
-/// A database that runs makes and removes files as it likes; everything else must be the same.
-fn assert_same_deployments(files: &[String], before: &[String]) {
-    let lasting = |files: &[String]| -> Vec<String> {
-        let lasting = files.iter().filter(|file| !file.contains("/home/"));
-        lasting.cloned().collect()
-    };
-    assert_eq!(lasting(files), lasting(before));
+    assert_eq!(of.dump(&copy).await, of.dump(&credentials).await);
 }
 
 /// An instance with a binding and some keys.
-async fn with_an_instance(broker: &TestBroker) -> Value {
+async fn with_an_instance(of: &Database, broker: &TestBroker) -> Value {
     broker.provision("i", json!({})).await;
     let credentials = broker.bind("i", "app").await;
-    etcd::fill(&mut etcd::connect(&credentials).await, 20, "v").await;
+    of.fill(&credentials, 20, "v").await;
     credentials
 }
 
@@ -366,12 +367,10 @@ async fn binding_end(broker: &TestBroker, method: Method, binding: &str) -> Valu
         .await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_binding_that_fails_for_good_leaves_no_user_behind() {
-    let (saboteur, broker, inside) = breakable().await;
-    let credentials = with_an_instance(&broker).await;
-    let own = vec![etcd::user(&credentials)];
-    let only_own = (own.clone(), own);
+async fn a_binding_that_fails_for_good_leaves_no_user_behind(of: Database) {
+    let (saboteur, broker, inside) = breakable(&of).await;
+    let credentials = with_an_instance(&of, &broker).await;
+    let only_own = [etcd::user(&credentials)];
     let kind = OperationKind::Bind;
     let stuck = cleanup_names(kind).map(|cleanup| ("issue", Some(cleanup)));
     for (step, cleanup) in names(kind).map(|step| (step, None)).chain(stuck) {
@@ -383,17 +382,17 @@ async fn a_binding_that_fails_for_good_leaves_no_user_behind() {
             assert_eq!(ended, OperationState::Stuck);
         } else {
             assert_eq!(ended, OperationState::Failed);
-            let left = inside.users_and_roles("i", &credentials).await;
+            let left = of.users(&inside, "i", &credentials).await;
             assert_eq!(left, only_own, "after {step}");
         }
         saboteur.rest();
         let unbound = broker.unbind("i", "b").await;
         assert_eq!(unbound.status, StatusCode::OK, "{unbound:?}");
-        let left = inside.users_and_roles("i", &credentials).await;
+        let left = of.users(&inside, "i", &credentials).await;
         assert_eq!(left, only_own, "after {step}");
     }
     let bound = broker.bind("i", "b").await;
-    etcd::dump(&mut etcd::connect(&bound).await).await;
+    of.dump(&bound).await;
     let kind = OperationKind::Unbind;
     for step in names(kind) {
         saboteur.break_for_good(kind, step);
@@ -404,16 +403,15 @@ async fn a_binding_that_fails_for_good_leaves_no_user_behind() {
     }
     let gone = binding_end(&broker, Method::DELETE, "b").await;
     assert_eq!(gone["state"], "succeeded", "{gone}");
-    assert_eq!(inside.users_and_roles("i", &credentials).await, only_own);
+    assert_eq!(of.users(&inside, "i", &credentials).await, only_own);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_backup_that_fails_for_good_leaves_no_object_behind() {
-    let (saboteur, broker, inside) = breakable().await;
-    let credentials = with_an_instance(&broker).await;
+async fn a_backup_that_fails_for_good_leaves_no_object_behind(of: Database) {
+    let (saboteur, broker, inside) = breakable(&of).await;
+    let credentials = with_an_instance(&of, &broker).await;
     let good = broker.back_up(&credentials).await;
     inside.idle("i").await;
-    let before = files_of_deployments(&broker);
+    let before = of.files(&broker);
     let kind = OperationKind::Backup;
     let stuck = cleanup_names(kind).map(|cleanup| ("describe", Some(cleanup)));
     for (step, cleanup) in names(kind).map(|step| (step, None)).chain(stuck) {
@@ -428,7 +426,7 @@ async fn a_backup_that_fails_for_good_leaves_no_object_behind() {
             assert_eq!(ended, OperationState::Stuck);
         } else {
             assert_eq!(ended, OperationState::Failed);
-            assert_same_deployments(&files_of_deployments(&broker), &before);
+            assert_eq!(of.files(&broker), before);
         }
         saboteur.rest();
     }
@@ -465,5 +463,41 @@ async fn a_backup_that_fails_for_good_leaves_no_object_behind() {
         );
     }
     broker.deprovision("i").await;
-    assert_nothing_is_left(&broker, &inside).await;
+    assert_nothing_is_left(&of, &broker, &inside).await;
+}
+
+/// Runs tests with a kind of database.
+macro_rules! with {
+    ($kind:ident, $database:expr, $($test:ident)+) => {
+        mod $kind {
+            use crate::database::Database;
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $test() {
+                    super::$test($database).await;
+                }
+            )+
+        }
+    };
+}
+
+with! {
+    in_memory, Database::in_memory(),
+    a_step_that_fails_or_panics_once_is_tried_again
+    a_step_that_runs_twice_ends_as_if_it_had_run_once
+    a_worker_that_dies_before_its_record_is_made_up_for
+    a_worker_that_dies_between_two_steps_is_made_up_for
+    a_provision_that_fails_for_good_leaves_nothing_behind
+    a_restore_that_fails_for_good_leaves_nothing_behind
+    a_binding_that_fails_for_good_leaves_no_user_behind
+    a_backup_that_fails_for_good_leaves_no_object_behind
+}
+
+// What only real members show: that each of their calls may be made twice, and that nothing of a
+// process or of a folder is left.
+with! {
+    on_etcd, Database::Etcd,
+    a_step_that_runs_twice_ends_as_if_it_had_run_once
+    a_worker_that_dies_between_two_steps_is_made_up_for
+    a_restore_that_fails_for_good_leaves_nothing_behind
 }

@@ -17,6 +17,7 @@ use serde_json::json;
 use crate::{
     broker::{TestBroker, answer, eventually, text},
     control::{Script, TestClock, surroundings},
+    database::Database,
     faults::assert_same_story,
     inside::Inside,
 };
@@ -64,12 +65,14 @@ impl Faults for Jumps {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_put_forward_in_every_step_changes_nothing() {
-    assert_same_story(|| Jumps::surroundings(JUMP_IN_EVERY_STEP)).await;
+    let jumps = || Jumps::surroundings(JUMP_IN_EVERY_STEP);
+    assert_same_story(&Database::in_memory(), jumps).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_put_back_in_every_step_changes_nothing() {
-    assert_same_story(|| Jumps::surroundings(-JUMP_IN_EVERY_STEP)).await;
+    let jumps = || Jumps::surroundings(-JUMP_IN_EVERY_STEP);
+    assert_same_story(&Database::in_memory(), jumps).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,686 @@
+//! A cluster in memory. Its members are functions that are given a home; a process is the fact that
+//! one of them was called and did not end.
+//!
+//! It outlives brokers, as processes do. Members that end by themselves are started again whenever
+//! somebody looks at the cluster.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use compose_broker::{
+    model::{
+        address::Address,
+        engine::{Port, PortUser},
+        ids::DeploymentId,
+        logfile::{LogPart, Logfile},
+        reach::Reach,
+        server::{FILES, HOME, MemberSeen, STAGE, Server, Task},
+        version::Version,
+    },
+    provisioner::{FileSeen, Observation, Provisioner},
+    stream::{ByteStream, TextStream},
+    workbench::{ProvisionerError, Workbench},
+};
+use futures::{StreamExt, TryStreamExt, stream};
+
+use crate::control::now;
+
+type Result<T> = std::result::Result<T, ProvisionerError>;
+
+/// Files by their paths, seen from their folder.
+pub type Files = BTreeMap<String, Vec<u8>>;
+
+/// Members' ports.
+const PORTS: std::ops::RangeInclusive<u16> = 1..=600;
+/// All that fits, in bytes.
+const CAPACITY_BYTES: u64 = 1 << 40;
+
+/// What a program sees of the place where it runs.
+pub struct Place<'a> {
+    pub args: &'a [String],
+    pub home: &'a mut Files,
+    stage: &'a mut Files,
+    given: &'a Files,
+}
+
+impl Place<'_> {
+    /// A file by the path that it has in an argument.
+    pub fn read(&self, path: &str) -> Option<&Vec<u8>> {
+        let (folder, name) = path.split_once('/')?;
+        match folder {
+            HOME => self.home.get(name),
+            STAGE => self.stage.get(name),
+            FILES => self.given.get(name),
+            _ => None,
+        }
+    }
+
+    /// The value of the argument `--name=value`.
+    pub fn flag(&self, name: &str) -> Option<&str> {
+        flag(self.args, name)
+    }
+}
+
+/// The value of the argument `--name=value`.
+pub fn flag<'a>(args: &'a [String], name: &str) -> Option<&'a str> {
+    let of = |arg: &'a String| {
+        arg.strip_prefix("--")?
+            .strip_prefix(name)?
+            .strip_prefix('=')
+    };
+    args.iter().find_map(of)
+}
+
+/// How a task ends.
+pub enum Ended {
+    /// Well, having printed this.
+    Printed(String),
+    /// With a failure, having printed this.
+    Failed(String),
+    /// Not by itself.
+    Never,
+}
+
+/// The programs of an engine in one version.
+#[derive(Clone, Copy)]
+pub struct Installed {
+    pub engine: &'static str,
+    pub version: Version,
+    /// Begins as a server; what it prints. An error: it ends at once, with these last words.
+    pub serve: fn(&mut Place<'_>) -> std::result::Result<String, String>,
+    /// Runs once, under the name of its binary.
+    pub run: fn(&str, &mut Place<'_>) -> Ended,
+}
+
+/// A cluster in memory.
+pub struct MemoryCluster {
+    installed: Vec<Installed>,
+    deployments: Mutex<BTreeMap<DeploymentId, Deployment>>,
+}
+
+#[derive(Default)]
+struct Deployment {
+    members: BTreeMap<String, Member>,
+    stage: Files,
+}
+
+#[derive(Default)]
+struct Member {
+    server: Option<Server>,
+    wanted: bool,
+    running: bool,
+    restarts: u32,
+    lost: bool,
+    home: Files,
+    given: Files,
+    aside: BTreeMap<String, Files>,
+    printed: String,
+    /// Where the output of the last process begins.
+    printed_from: usize,
+}
+
+/// A member whose process runs.
+pub struct Running<'a> {
+    pub server: &'a Server,
+    pub home: &'a mut Files,
+}
+
+impl MemoryCluster {
+    pub fn new(installed: Vec<Installed>) -> Arc<Self> {
+        Arc::new(Self {
+            installed,
+            deployments: Mutex::default(),
+        })
+    }
+
+    /// Does something with the members of a deployment that run.
+    pub fn visit<T>(
+        &self,
+        deployment: &DeploymentId,
+        visit: impl FnOnce(&mut [Running<'_>]) -> T,
+    ) -> T {
+        let mut all = self.all();
+        let mut running = Vec::new();
+        if let Some(deployment) = all.get_mut(deployment) {
+            deployment.look_after(&self.installed);
+            let members = deployment.members.values_mut();
+            running.extend(
+                members
+                    .filter(|member| member.running)
+                    .filter_map(|member| {
+                        Some(Running {
+                            server: member.server.as_ref()?,
+                            home: &mut member.home,
+                        })
+                    }),
+            );
+        }
+        visit(&mut running)
+    }
+
+    /// The deployment whose member listens at a port.
+    pub fn listening_at(&self, port: u16) -> Option<DeploymentId> {
+        let all = self.all();
+        let has = |member: &Member| {
+            member.running
+                && member
+                    .server
+                    .as_ref()
+                    .is_some_and(|of| listens_at(of, port))
+        };
+        let found = all.iter().find(|(_, of)| of.members.values().any(has));
+        found.map(|(id, _)| id.clone())
+    }
+
+    /// Takes from a member all that it keeps, and ends its process.
+    pub fn lose(&self, deployment: &DeploymentId, member: &str) {
+        let mut all = self.all();
+        let member = all
+            .get_mut(deployment)
+            .and_then(|of| of.members.get_mut(member));
+        let member = member.expect("a member");
+        member.home.clear();
+        member.running = false;
+    }
+
+    /// Leaves a file in a member's home.
+    pub fn leave(&self, deployment: &DeploymentId, member: &str, path: &str) {
+        let mut all = self.all();
+        let member = all
+            .get_mut(deployment)
+            .and_then(|of| of.members.get_mut(member));
+        let member = member.expect("a member");
+        member.home.insert(path.to_owned(), Vec::new());
+    }
+
+    /// The members whose process runs, with their deployments.
+    pub fn running(&self) -> Vec<String> {
+        let all = self.all();
+        let members = all
+            .iter()
+            .flat_map(|(id, of)| of.members.iter().map(move |m| (id, m)));
+        let running = members.filter(|(_, (_, member))| member.running);
+        running
+            .map(|(id, (name, _))| format!("{id} {name}"))
+            .collect()
+    }
+
+    /// The names of all files, without ids of deployments and without what is in homes.
+    pub fn files(&self) -> Vec<String> {
+        let all = self.all();
+        let mut found = Vec::new();
+        for deployment in all.values() {
+            found.extend(
+                deployment
+                    .stage
+                    .keys()
+                    .map(|name| format!("memory/stage/{name}")),
+            );
+            for (name, member) in &deployment.members {
+                found.extend(
+                    member
+                        .given
+                        .keys()
+                        .map(|file| format!("memory/{name}/{file}")),
+                );
+                found.extend(member.aside.keys().map(|_| format!("memory/{name}/aside")));
+            }
+        }
+        found.sort();
+        found
+    }
+
+    fn all(&self) -> MutexGuard<'_, BTreeMap<DeploymentId, Deployment>> {
+        let all = self.deployments.lock();
+        all.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn free(&self) -> u64 {
+        let all = self.all();
+        let used = all.values().map(|of| {
+            let homes = of.members.values().flat_map(|m| m.home.values());
+            homes
+                .chain(of.stage.values())
+                .map(|f| f.len() as u64)
+                .sum::<u64>()
+        });
+        CAPACITY_BYTES.saturating_sub(used.sum())
+    }
+
+    fn check_room(&self, needed: u64) -> Result<()> {
+        let free = self.free();
+        if needed <= free {
+            return Ok(());
+        }
+        Err(ProvisionerError::DiskFull { needed, free })
+    }
+
+    fn installed(&self, engine: &str, version: Version) -> Result<&Installed> {
+        let mut all = self.installed.iter();
+        let found = all.find(|one| one.engine == engine && one.version == version);
+        found.ok_or_else(|| ProvisionerError::NotInstalled {
+            engine: engine.to_owned(),
+            version,
+        })
+    }
+}
+
+impl Deployment {
+    /// Starts again what ended by itself.
+    fn look_after(&mut self, installed: &[Installed]) {
+        let names: Vec<String> = self.members.keys().cloned().collect();
+        for name in names {
+            let member = &self.members[&name];
+            if member.wanted && !member.running {
+                let _ = self.launch(&name, installed, true);
+            }
+        }
+    }
+
+    fn launch(&mut self, name: &str, installed: &[Installed], is_again: bool) -> Result<()> {
+        let member = self.members.get_mut(name).expect("a member");
+        let server = member.server.clone().expect("a member that was described");
+        member.lost = !member.has_its_data(&server);
+        if member.lost {
+            return Err(ProvisionerError::DataLost {
+                member: name.to_owned(),
+            });
+        }
+        let program = &server.program;
+        let mut all = installed.iter();
+        let found = all.find(|one| one.engine == program.engine && one.version == program.version);
+        let installed = found.expect("a program that was looked for");
+        member.restarts += u32::from(is_again);
+        member.printed_from = member.printed.len();
+        let served = (installed.serve)(&mut Place {
+            args: &server.args,
+            home: &mut member.home,
+            stage: &mut self.stage,
+            given: &member.given,
+        });
+        member.running = served.is_ok();
+        let words = served.unwrap_or_else(|words| words);
+        member.printed.push_str(&words);
+        Ok(())
+    }
+}
+
+impl Member {
+    fn has_its_data(&self, server: &Server) -> bool {
+        let Some(data) = &server.data else {
+            return true;
+        };
+        let is_data = |path: &String| {
+            let name = path.strip_prefix(&format!("{}/", data.folder));
+            name.is_some_and(|name| name.ends_with(&data.suffix))
+        };
+        self.home.keys().any(is_data)
+    }
+
+    fn is_described(&self, server: &Server) -> bool {
+        // What is asked before a start changes nothing of the process.
+        let data = server.data.clone();
+        let same = |known: &Server| {
+            Server {
+                data,
+                ..known.clone()
+            } == *server
+        };
+        self.server.as_ref().is_some_and(same)
+    }
+
+    fn must_be_stopped(&self, name: &str) -> Result<()> {
+        match self.wanted {
+            false => Ok(()),
+            true => Err(ProvisionerError::NotStopped {
+                member: name.to_owned(),
+            }),
+        }
+    }
+}
+
+/// Whether a member has a port.
+pub fn listens_at(server: &Server, port: u16) -> bool {
+    server
+        .addresses
+        .values()
+        .any(|address| address.port == port)
+}
+
+/// A name of a member or a file.
+fn check(name: &str) -> Result<()> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
+        return Err(ProvisionerError::BadName(name.to_owned()));
+    }
+    Ok(())
+}
+
+fn check_path(path: &str) -> Result<()> {
+    path.split('/').try_for_each(check)
+}
+
+fn no_such_file(doing: &str) -> ProvisionerError {
+    ProvisionerError::Io {
+        doing: doing.to_owned(),
+        source: io::ErrorKind::NotFound.into(),
+    }
+}
+
+#[async_trait]
+impl Workbench for MemoryCluster {
+    async fn run(&self, deployment: &DeploymentId, member: &str, task: &Task) -> Result<String> {
+        check(member)?;
+        let installed = *self.installed(task.program.engine, task.program.version)?;
+        let binary = task.program.binary;
+        let ended = {
+            let mut all = self.all();
+            let of = all.entry(deployment.clone()).or_default();
+            let member = of.members.entry(member.to_owned()).or_default();
+            (installed.run)(
+                binary,
+                &mut Place {
+                    args: &task.args,
+                    home: &mut member.home,
+                    stage: &mut of.stage,
+                    given: &member.given,
+                },
+            )
+        };
+        match ended {
+            Ended::Printed(printed) => Ok(printed),
+            Ended::Failed(output) => Err(ProvisionerError::TaskFailed {
+                binary,
+                status: "exit status: 1".to_owned(),
+                output,
+            }),
+            Ended::Never => {
+                tokio::time::sleep(task.timeout).await;
+                Err(ProvisionerError::TaskTimeout {
+                    binary,
+                    timeout: task.timeout,
+                })
+            }
+        }
+    }
+
+    async fn stage(
+        &self,
+        deployment: &DeploymentId,
+        name: &str,
+        bytes_expected: u64,
+        content: ByteStream,
+    ) -> Result<()> {
+        check(name)?;
+        self.check_room(bytes_expected)?;
+        let chunks: io::Result<Vec<_>> = content.try_collect().await;
+        let mut all = self.all();
+        let stage = &mut all.entry(deployment.clone()).or_default().stage;
+        stage.remove(name);
+        let chunks = chunks.map_err(|source| ProvisionerError::Io {
+            doing: format!("staging {name}"),
+            source,
+        })?;
+        stage.insert(name.to_owned(), chunks.concat());
+        Ok(())
+    }
+
+    async fn stage_file(
+        &self,
+        deployment: &DeploymentId,
+        member: &str,
+        path: &str,
+        name: &str,
+    ) -> Result<()> {
+        check(member)?;
+        check(name)?;
+        check_path(path)?;
+        let mut all = self.all();
+        let of = all.get_mut(deployment);
+        let missing = || no_such_file("staging a member's file");
+        let of = of.ok_or_else(missing)?;
+        let home = of.members.get(member).map(|member| &member.home);
+        let file = home.and_then(|home| home.get(path)).ok_or_else(missing)?;
+        of.stage.insert(name.to_owned(), file.clone());
+        Ok(())
+    }
+
+    async fn unstage(&self, deployment: &DeploymentId, name: &str) -> Result<()> {
+        check(name)?;
+        if let Some(of) = self.all().get_mut(deployment) {
+            of.stage.remove(name);
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Provisioner for MemoryCluster {
+    fn versions(&self, engine: &str) -> Vec<Version> {
+        let of_engine = self.installed.iter().filter(|one| one.engine == engine);
+        let versions: BTreeSet<Version> = of_engine.map(|one| one.version).collect();
+        versions.into_iter().collect()
+    }
+
+    async fn place(
+        &self,
+        _: &DeploymentId,
+        members: &[String],
+        ports: &[Port],
+        reach: &Reach,
+        taken: &HashSet<Address>,
+    ) -> Result<Vec<BTreeMap<String, Address>>> {
+        let taken: HashSet<u16> = taken.iter().map(|address| address.port).collect();
+        let mut free = PORTS.filter(|port| !taken.contains(port));
+        let needs = |port: &&Port| port.used_by != PortUser::Broker || reach.keeps_broker_apart();
+        let of_member = |_| {
+            let mut addresses = BTreeMap::new();
+            for port in ports.iter().filter(needs) {
+                let number = free.next().ok_or(ProvisionerError::NoFreePort)?;
+                let address = match port.used_by {
+                    PortUser::Applications => reach.address(number),
+                    PortUser::Members | PortUser::Broker => Address::on_loopback(number),
+                };
+                addresses.insert(port.name.to_owned(), address);
+            }
+            Ok(addresses)
+        };
+        members.iter().map(of_member).collect()
+    }
+
+    async fn room_for(&self, bytes: u64) -> Result<()> {
+        self.check_room(bytes)
+    }
+
+    async fn start(&self, server: &Server) -> Result<()> {
+        self.installed(server.program.engine, server.program.version)?;
+        check(&server.member)?;
+        for file in &server.files {
+            check(file.name)?;
+        }
+        let mut all = self.all();
+        let of = all.entry(server.deployment.clone()).or_default();
+        let member = of.members.entry(server.member.clone()).or_default();
+        let is_described = member.is_described(server);
+        member.wanted = true;
+        if is_described && member.running {
+            member.server = Some(server.clone());
+            return Ok(());
+        }
+        member.running = false;
+        if !is_described {
+            member.restarts = 0;
+        }
+        member.server = Some(server.clone());
+        let given = server.files.iter();
+        let given = given.map(|f| (f.name.to_owned(), f.contents.expose().as_bytes().to_vec()));
+        member.given.extend(given);
+        of.launch(&server.member, &self.installed, false)
+    }
+
+    async fn runs_as(&self, server: &Server) -> Result<bool> {
+        let mut all = self.all();
+        let of = all.get_mut(&server.deployment);
+        let member = of.and_then(|of| of.members.get(&server.member));
+        Ok(member.is_some_and(|member| member.running && member.is_described(server)))
+    }
+
+    async fn restart(&self, deployment: &DeploymentId, member: &str) -> Result<()> {
+        let mut all = self.all();
+        let Some(of) = all.get_mut(deployment) else {
+            return Ok(());
+        };
+        match of.members.get_mut(member) {
+            Some(known) if known.wanted => known.running = false,
+            _ => return Ok(()),
+        }
+        of.launch(member, &self.installed, true)
+    }
+
+    async fn stop(&self, deployment: &DeploymentId, member: &str, _: Duration) -> Result<()> {
+        let mut all = self.all();
+        let of = all.get_mut(deployment);
+        if let Some(member) = of.and_then(|of| of.members.get_mut(member)) {
+            (member.wanted, member.running) = (false, false);
+            member.restarts = 0;
+        }
+        Ok(())
+    }
+
+    async fn wipe(&self, deployment: &DeploymentId, member: &str) -> Result<()> {
+        let mut all = self.all();
+        let of = all.get_mut(deployment);
+        if let Some(known) = of.and_then(|of| of.members.get_mut(member)) {
+            known.must_be_stopped(member)?;
+            known.home.clear();
+        }
+        Ok(())
+    }
+
+    async fn observe(&self, deployment: &DeploymentId) -> Result<Vec<Observation>> {
+        let mut all = self.all();
+        let Some(of) = all.get_mut(deployment) else {
+            return Ok(Vec::new());
+        };
+        of.look_after(&self.installed);
+        let described = of.members.iter().filter(|(_, m)| m.server.is_some());
+        let seen = described.map(|(name, member)| Observation {
+            member: name.clone(),
+            running: member.running,
+            restarts: member.restarts,
+            has_lost_data: member.lost,
+        });
+        Ok(seen.collect())
+    }
+
+    async fn members(&self, deployment: &DeploymentId) -> Result<Vec<MemberSeen>> {
+        let all = self.all();
+        let members = all
+            .get(deployment)
+            .into_iter()
+            .flat_map(|of| of.members.values());
+        let servers = members.filter_map(|member| member.server.as_ref());
+        let seen = servers.map(|server| MemberSeen {
+            name: server.member.clone(),
+            version: server.program.version,
+            addresses: server.addresses.clone(),
+            host: String::new(),
+            ports: Vec::new(),
+        });
+        Ok(seen.collect())
+    }
+
+    async fn files(
+        &self,
+        deployment: &DeploymentId,
+        member: &str,
+        folder: &str,
+    ) -> Result<Vec<FileSeen>> {
+        check_path(folder)?;
+        let all = self.all();
+        let member = all.get(deployment).and_then(|of| of.members.get(member));
+        let files = member.into_iter().flat_map(|member| &member.home);
+        let in_folder = files.filter_map(|(path, bytes)| {
+            let name = path.strip_prefix(folder)?.strip_prefix('/')?;
+            (!name.contains('/')).then(|| FileSeen {
+                name: name.to_owned(),
+                bytes: bytes.len() as u64,
+                bytes_on_disk: bytes.len() as u64,
+                written_at: now(),
+            })
+        });
+        Ok(in_folder.collect())
+    }
+
+    async fn set_aside(&self, deployment: &DeploymentId, member: &str, aside: &str) -> Result<()> {
+        check(aside)?;
+        let mut all = self.all();
+        let of = all.get_mut(deployment);
+        if let Some(known) = of.and_then(|of| of.members.get_mut(member)) {
+            known.must_be_stopped(member)?;
+            let home = std::mem::take(&mut known.home);
+            known.aside.entry(aside.to_owned()).or_insert(home);
+        }
+        Ok(())
+    }
+
+    async fn put_back(&self, deployment: &DeploymentId, member: &str, aside: &str) -> Result<()> {
+        check(aside)?;
+        self.stop(deployment, member, Duration::ZERO).await?;
+        let mut all = self.all();
+        let of = all.get_mut(deployment);
+        if let Some(known) = of.and_then(|of| of.members.get_mut(member))
+            && let Some(home) = known.aside.remove(aside)
+        {
+            known.home = home;
+        }
+        Ok(())
+    }
+
+    async fn destroy(&self, deployment: &DeploymentId) -> Result<()> {
+        self.all().remove(deployment);
+        Ok(())
+    }
+
+    async fn logs(&self, deployment: &DeploymentId) -> Result<Vec<Logfile>> {
+        let all = self.all();
+        let members = all.get(deployment).into_iter().flat_map(|of| &of.members);
+        let with_log = members.filter(|(_, member)| !member.printed.is_empty());
+        let logs = with_log.map(|(name, member)| Logfile {
+            member: name.clone(),
+            part: LogPart::Current,
+            bytes: member.printed.len() as u64,
+            written_at: now(),
+        });
+        Ok(logs.collect())
+    }
+
+    async fn read_log(
+        &self,
+        deployment: &DeploymentId,
+        member: &str,
+        part: LogPart,
+    ) -> Result<Option<TextStream>> {
+        let all = self.all();
+        let member = all.get(deployment).and_then(|of| of.members.get(member));
+        let printed = member.map(|member| member.printed.clone());
+        let printed = printed.filter(|p| part == LogPart::Current && !p.is_empty());
+        Ok(printed.map(|printed| stream::iter([Ok(printed)]).boxed()))
+    }
+
+    async fn last_words(&self, deployment: &DeploymentId, member: &str) -> Result<Option<String>> {
+        let all = self.all();
+        let member = all.get(deployment).and_then(|of| of.members.get(member));
+        let ended = member.filter(|member| member.server.is_some() && !member.running);
+        Ok(ended.map(|member| member.printed[member.printed_from..].to_owned()))
+    }
+
+    async fn deployments(&self) -> Result<Vec<DeploymentId>> {
+        Ok(self.all().keys().cloned().collect())
+    }
+}

@@ -1,0 +1,8 @@
+//! An engine and a cluster in memory: whole stories in milliseconds, and the cheap place for faults.
+//!
+//! They keep the contracts that every engine and every provisioner keeps (`contract/`), so the
+//! operations cannot tell them from real ones. They never stand where a test is about etcd, processes
+//! or a disk.
+
+pub mod cluster;
+pub mod pair;

@@ -1,0 +1,872 @@
+//! An engine in memory that is unlike etcd wherever it may be: two members, a primary and a replica of
+//! which one is enough, one port each, keys and no count of changes in its snapshots, and versions whose
+//! lines are major numbers.
+//!
+//! A member's database is one file in its home. What is written goes to the primary; the replica copies
+//! it whenever somebody looks at the two. When the primary is gone, the replica takes its place.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use compose_broker::{
+    engine::{
+        DatabaseUser, Description, Engine, EngineError, Holding, Issue, MemberChange, Passage,
+        Relief, Seed, Snapshot, UserChange,
+    },
+    model::{
+        backup::SnapshotContent,
+        binding::Role,
+        deployment::{Access, Authority, Deployment, DeploymentSecrets, Member, Membership, Site},
+        engine::{Entry, Figure, FilesOfMember, Line, Obstacle, Port, PortUser, Profile},
+        observation::{MemberHealth, MemberObservation, Silence, SilenceCause},
+        renewal::{Certificates, Renewal},
+        secret::Secret,
+        server::{DataOfServer, FILES, HOME, Program, Resources, STAGE, Server, ServerFile, Task},
+        version::Version,
+    },
+    workbench::Workbench,
+};
+use futures::{StreamExt, stream};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::cluster::{Ended, Files, Installed, MemoryCluster, Place, Running, flag, listens_at};
+
+/// The engine's name.
+pub const NAME: &str = "pair";
+/// Its versions that are installed, oldest first.
+pub const VERSIONS: [&str; 3] = ["1.4.2", "2.0.5", "3.1.0"];
+/// The members' port.
+const PORT: &str = "sql";
+/// The database's file, and where it lies.
+const FOLDER: &str = "data";
+const BASE: &str = "data/base.db";
+/// Ends a snapshot that is whole.
+const END: &str = "\nend";
+/// A member with this runs and serves nobody: it is in doubt whether it has all that was written.
+pub const DOUBT: &str = "data/doubt";
+/// What a member says that cannot read its file.
+const UNREADABLE: &str = "the database cannot be read\n";
+
+const fn line(major: u32, minor: u32, entry: Option<Entry>) -> Line {
+    Line {
+        major,
+        minor,
+        offered_from: 0,
+        restores_from: (1, 4),
+        entry,
+        limits_users_from: Some(0),
+        full_is_safe_from: Some(0),
+        alarms_guarded_from: Some(0),
+        flags: &[],
+    }
+}
+
+pub static PROFILE: Profile = Profile {
+    name: NAME,
+    members: 2,
+    members_needed: 1,
+    ports: &[Port {
+        name: PORT,
+        used_by: PortUser::Applications,
+    }],
+    lines: &[
+        line(1, 4, None),
+        line(
+            2,
+            0,
+            Some(Entry {
+                leaves_from: 0,
+                checkpointed: false,
+                has_way_back: false,
+            }),
+        ),
+        line(
+            3,
+            1,
+            Some(Entry {
+                leaves_from: 0,
+                checkpointed: true,
+                has_way_back: true,
+            }),
+        ),
+    ],
+    default_line: (2, 0),
+    advisories: &[],
+    unsound_giving_back: None,
+    snapshot_file: "snapshot.pair",
+    content: &[Figure {
+        name: "keys",
+        plural: "keys",
+        counts_changes: false,
+        words: |_, written| format!("{written} keys"),
+    }],
+    url: |address| format!("pair://{address}"),
+    uri: |address, login| format!("pair://{login}@{address}"),
+    command_line: |_, urls, login| format!("pair --login={login} {}", urls.join(" ")),
+    database_file: FilesOfMember {
+        folder: FOLDER,
+        has: |name| name == "base.db",
+    },
+    checkpoints: FilesOfMember {
+        folder: FOLDER,
+        has: |name| name.ends_with(".state"),
+    },
+    tells_damage: |printed| printed.ends_with(UNREADABLE),
+    without_secrets: str::to_owned,
+};
+
+/// The programs, for a cluster.
+pub fn installed() -> Vec<Installed> {
+    let of = |version: &str| Installed {
+        engine: NAME,
+        version: version.parse().expect("a version"),
+        serve,
+        run,
+    };
+    VERSIONS.map(of).into()
+}
+
+/// A database, as a member keeps it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+struct Base {
+    /// The deployment that it belongs to.
+    of: String,
+    /// The members that are part of it.
+    members: Vec<String>,
+    /// The one that takes what is written.
+    primary: String,
+    /// Grows with each new primary.
+    term: u64,
+    keys: BTreeMap<String, String>,
+    users: BTreeMap<String, User>,
+    /// The administrator's password; none: everybody may do everything.
+    administrator: Option<String>,
+    changes: i64,
+    /// Bytes that hold nothing any more.
+    unused: u64,
+    is_full: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct User {
+    password: String,
+    is_reader: bool,
+    prefix: String,
+}
+
+impl User {
+    fn of(user: &DatabaseUser) -> Self {
+        Self {
+            password: user.password.expose().to_owned(),
+            is_reader: user.rights.role == Role::Reader,
+            prefix: user.rights.prefix.clone(),
+        }
+    }
+}
+
+impl Base {
+    fn read(home: &Files) -> Option<Self> {
+        serde_json::from_slice(home.get(BASE)?).ok()
+    }
+
+    fn write(&self, home: &mut Files) {
+        let bytes = serde_json::to_vec(self).expect("JSON");
+        home.insert(BASE.to_owned(), bytes);
+    }
+
+    fn used_bytes(&self) -> u64 {
+        let keys = self.keys.iter();
+        keys.map(|(key, value)| (key.len() + value.len()) as u64)
+            .sum()
+    }
+
+    fn content(&self) -> SnapshotContent {
+        [("keys", i64::try_from(self.keys.len()).expect("few keys"))].into()
+    }
+}
+
+/// A member begins: with what it has, with nothing as a new database, or to copy its primary.
+fn serve(place: &mut Place<'_>) -> Result<String, String> {
+    let name = place.flag("name").expect("a name").to_owned();
+    let began = format!("{name} begins\n");
+    if place.read(&format!("{FILES}/key")).is_none() {
+        return Err("no key\n".to_owned());
+    }
+    if place.home.contains_key(BASE) {
+        return match Base::read(place.home) {
+            Some(_) => Ok(began),
+            None => Err(UNREADABLE.to_owned()),
+        };
+    }
+    let members = place.flag("members").expect("members").split(',');
+    let base = Base {
+        of: place.flag("of").expect("a deployment").to_owned(),
+        members: match place.flag("state") {
+            Some("new") => members.map(str::to_owned).collect(),
+            _ => Vec::new(),
+        },
+        ..Base::default()
+    };
+    base.write(place.home);
+    Ok(began)
+}
+
+/// The tool: `restore FILE` from a snapshot or a database, and `count FILE`.
+fn run(binary: &str, place: &mut Place<'_>) -> Ended {
+    assert_eq!(binary, "pairtool");
+    let [command, file, ..] = place.args else {
+        return Ended::Failed("a command and a file are needed".to_owned());
+    };
+    let read = place
+        .read(file)
+        .map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    let base = read.as_deref().and_then(|text| {
+        // A database that is not a snapshot has no such end.
+        let text = text.strip_suffix(END).unwrap_or(text);
+        serde_json::from_str::<Base>(text).ok()
+    });
+    let Some(base) = base else {
+        return Ended::Failed(format!("{file}: {UNREADABLE}"));
+    };
+    match command.as_str() {
+        "count" => Ended::Printed(base.keys.len().to_string()),
+        "restore" => {
+            let members = place.flag("members").expect("members").split(',');
+            let restored = Base {
+                of: place.flag("of").expect("a deployment").to_owned(),
+                members: members.map(str::to_owned).collect(),
+                primary: String::new(),
+                term: 0,
+                ..base
+            };
+            restored.write(place.home);
+            Ended::Printed(String::new())
+        }
+        other => Ended::Failed(format!("no command {other}")),
+    }
+}
+
+/// The engine, over the members of one cluster.
+pub struct Pair(pub Arc<MemoryCluster>);
+
+/// The members of a database that run, and what they hold.
+struct Members<'r, 'm> {
+    running: &'r mut [Running<'m>],
+    /// The place of the primary among them.
+    primary: usize,
+    base: Base,
+}
+
+impl Members<'_, '_> {
+    /// What was changed goes to every member.
+    fn write(&mut self) {
+        self.base.changes += 1;
+        self.copy();
+    }
+
+    fn copy(&mut self) {
+        let base = &self.base;
+        for member in self.running.iter_mut() {
+            if base.members.contains(&member.server.member) {
+                member.home.remove(DOUBT);
+                base.write(member.home);
+            }
+        }
+    }
+}
+
+fn silent(doing: &'static str) -> EngineError {
+    EngineError::Call {
+        doing,
+        meaning: "no member answers".to_owned(),
+        is_final: false,
+        is_silence: true,
+        source: "nothing runs".into(),
+    }
+}
+
+fn tool(deployment: &Deployment, args: Vec<String>) -> Task {
+    Task {
+        program: program(deployment.version, "pairtool"),
+        args,
+        env: Vec::new(),
+        timeout: std::time::Duration::from_secs(10),
+    }
+}
+
+fn program(version: Version, binary: &'static str) -> Program {
+    Program {
+        engine: NAME,
+        version,
+        binary,
+    }
+}
+
+fn names(deployment: &Deployment) -> String {
+    let names: Vec<&str> = deployment.members.iter().map(|m| m.name.as_str()).collect();
+    names.join(",")
+}
+
+/// Finds the primary among the members that run, or makes one, and lets the others copy it.
+fn together<'r, 'm>(running: &'r mut [Running<'m>]) -> Option<Members<'r, 'm>> {
+    let bases = running
+        .iter()
+        .map(|member| match member.home.contains_key(DOUBT) {
+            true => None,
+            false => Base::read(member.home),
+        });
+    let bases = bases
+        .enumerate()
+        .filter_map(|(place, base)| Some((place, base?)));
+    let of_members =
+        bases.filter(|(place, base)| base.members.contains(&running[*place].server.member));
+    let (place, mut base) = of_members.max_by_key(|(_, base)| (base.term, base.changes))?;
+    let is_primary = |member: &Running<'_>| member.server.member == base.primary;
+    let primary = match running.iter().position(is_primary) {
+        Some(primary) => primary,
+        None => {
+            base.primary.clone_from(&running[place].server.member);
+            base.term += 1;
+            place
+        }
+    };
+    let mut members = Members {
+        running,
+        primary,
+        base,
+    };
+    members.copy();
+    Some(members)
+}
+
+impl Pair {
+    /// Does something with the members of a deployment, which must serve.
+    fn ask<T>(
+        &self,
+        site: Site<'_>,
+        doing: &'static str,
+        ask: impl FnOnce(&mut Members<'_, '_>) -> Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
+        self.0
+            .visit(&site.deployment.id, |running| match together(running) {
+                Some(mut members) => ask(&mut members),
+                None => Err(silent(doing)),
+            })
+    }
+
+    /// What an application does with a database: `uri` as it was given to it. An error is what the
+    /// member says.
+    fn enter<T>(
+        &self,
+        uri: &str,
+        act: impl FnOnce(&User, &mut Members<'_, '_>) -> Result<T, String>,
+    ) -> Result<T, String> {
+        let uri: url::Url = uri.parse().expect("a URI");
+        let port = uri.port().expect("a port");
+        let deployment = self.0.listening_at(port).ok_or("nobody listens")?;
+        self.0.visit(&deployment, |running| {
+            let at = |m: &&Running<'_>| listens_at(m.server, port);
+            let access = running
+                .iter()
+                .find(at)
+                .and_then(|m| flag(&m.server.args, "access"));
+            if access != Some("passwords") {
+                return Err("a certificate is needed".to_owned());
+            }
+            let mut members = together(running).ok_or("no database")?;
+            let user = members.base.users.get(uri.username()).cloned();
+            let user = user.filter(|user| Some(user.password.as_str()) == uri.password());
+            act(&user.ok_or("wrong password")?, &mut members)
+        })
+    }
+
+    /// Writes a key as an application.
+    pub fn put(&self, uri: &str, key: &str, value: &str) -> Result<(), String> {
+        self.enter(uri, |user, members| {
+            if user.is_reader || !key.starts_with(&user.prefix) {
+                return Err("no right to do this".to_owned());
+            }
+            let args = &members.running[members.primary].server.args;
+            let quota: u64 = flag(args, "quota")
+                .and_then(|q| q.parse().ok())
+                .expect("a quota");
+            let base = &mut members.base;
+            if base.used_bytes() + base.unused + value.len() as u64 > quota {
+                base.is_full = true;
+            }
+            if base.is_full {
+                members.write();
+                return Err("the database is full".to_owned());
+            }
+            base.keys.insert(key.to_owned(), value.to_owned());
+            members.write();
+            Ok(())
+        })
+    }
+
+    /// All keys, as an application.
+    pub fn keys(&self, uri: &str) -> Result<BTreeMap<String, String>, String> {
+        self.enter(uri, |user, members| {
+            let keys = members.base.keys.iter();
+            let seen = keys.filter(|(key, _)| key.starts_with(&user.prefix));
+            Ok(seen.map(|(k, v)| (k.clone(), v.clone())).collect())
+        })
+    }
+
+    /// The names of a deployment's users.
+    pub fn users(&self, site: Site<'_>) -> Vec<String> {
+        let names = self.ask(site, "listing users", |members| {
+            Ok(members.base.users.keys().cloned().collect())
+        });
+        names.expect("a database")
+    }
+}
+
+/// Keys and certificates are texts that differ: nobody speaks TLS here.
+fn new_secret(what: &str) -> String {
+    format!("{what} {}\n", Uuid::new_v4())
+}
+
+#[async_trait]
+impl Engine for Pair {
+    fn profile(&self) -> &'static Profile {
+        &PROFILE
+    }
+
+    fn secrets(
+        &self,
+        deployment: &Deployment,
+        issue: Issue<'_>,
+        certificates: &Certificates,
+        _: DateTime<Utc>,
+    ) -> Result<DeploymentSecrets, EngineError> {
+        let (secrets, what) = match issue {
+            Issue::Renewal { secrets, what } => (secrets, what),
+            Issue::First => {
+                return Ok(DeploymentSecrets {
+                    ca_certificate: new_secret("authority"),
+                    ca_key: Secret::new(new_secret("key of an authority")),
+                    member_certificate: new_secret("certificate"),
+                    member_key: Secret::new(new_secret("key")),
+                    root_password: Secret::new(Uuid::new_v4().to_string()),
+                    certificates: Some(certificates.clone()),
+                    next_authority: None,
+                    former_ca_certificate: None,
+                    hosts: deployment.hosts(),
+                });
+            }
+        };
+        let mut renewed = DeploymentSecrets {
+            certificates: Some(certificates.clone()),
+            ..secrets.clone()
+        };
+        match what {
+            Renewal::Follow => {
+                renewed.next_authority = Some(Authority {
+                    certificate: new_secret("authority"),
+                    key: Secret::new(new_secret("key of an authority")),
+                });
+                return Ok(renewed);
+            }
+            Renewal::Retire => {
+                renewed.former_ca_certificate = None;
+                return Ok(renewed);
+            }
+            Renewal::Change => {
+                if let Some(next) = renewed.next_authority.take() {
+                    renewed.former_ca_certificate = Some(renewed.ca_certificate);
+                    (renewed.ca_certificate, renewed.ca_key) = (next.certificate, next.key);
+                }
+            }
+            Renewal::Members => {}
+        }
+        renewed.hosts = deployment.hosts();
+        renewed.member_certificate = new_secret("certificate");
+        renewed.member_key = Secret::new(new_secret("key"));
+        Ok(renewed)
+    }
+
+    fn servers(&self, site: Site<'_>) -> Vec<Server> {
+        let Site {
+            deployment,
+            secrets,
+            access,
+        } = site;
+        let access = match access {
+            Access::Passwords => "passwords",
+            Access::Certificates => "certificates",
+        };
+        let server = |member: &Member| {
+            let shape = deployment.shape_of(member);
+            let state = match member.membership {
+                Membership::New => "new",
+                Membership::Joining | Membership::Joined => "existing",
+            };
+            let mut args = vec![
+                format!("--name={}", member.name),
+                format!("--of={}", deployment.id),
+                format!("--members={}", names(deployment)),
+                format!("--state={state}"),
+                format!("--access={access}"),
+                format!("--quota={}", shape.quota_bytes()),
+                format!("--key={FILES}/key"),
+            ];
+            if member.checkpointing {
+                args.push("--checkpoints".to_owned());
+            }
+            let file = |name, contents| ServerFile { name, contents };
+            Server {
+                deployment: deployment.id.clone(),
+                member: member.name.clone(),
+                program: program(shape.version, "paird"),
+                args,
+                env: Vec::new(),
+                files: vec![
+                    file("authorities", Secret::new(secrets.trusted())),
+                    file(
+                        "certificate",
+                        Secret::new(secrets.member_certificate.as_str()),
+                    ),
+                    file("key", secrets.member_key.clone()),
+                ],
+                addresses: member.addresses.clone(),
+                resources: Resources {
+                    disk_bytes: shape.quota_bytes(),
+                    memory_bytes: shape.quota_bytes(),
+                },
+                data: member.membership.is_joined().then(|| DataOfServer {
+                    folder: FOLDER.to_owned(),
+                    suffix: ".db".to_owned(),
+                }),
+            }
+        };
+        deployment.members.iter().map(server).collect()
+    }
+
+    async fn seed(
+        &self,
+        deployment: &Deployment,
+        place: usize,
+        seed: Seed<'_>,
+        bench: &dyn Workbench,
+    ) -> Result<(), EngineError> {
+        let (Seed::Snapshot(staged) | Seed::Salvage(staged)) = seed;
+        let args = vec![
+            "restore".to_owned(),
+            format!("{STAGE}/{staged}"),
+            format!("--of={}", deployment.id),
+            format!("--members={}", names(deployment)),
+        ];
+        let member = &deployment.members[place].name;
+        bench
+            .run(&deployment.id, member, &tool(deployment, args))
+            .await?;
+        Ok(())
+    }
+
+    async fn salvage(
+        &self,
+        deployment: &Deployment,
+        place: usize,
+        staged: &str,
+        bench: &dyn Workbench,
+    ) -> Result<(), EngineError> {
+        let member = &deployment.members[place].name;
+        bench
+            .stage_file(&deployment.id, member, BASE, staged)
+            .await?;
+        Ok(())
+    }
+
+    async fn survey(
+        &self,
+        deployment: &Deployment,
+        place: usize,
+        bench: &dyn Workbench,
+    ) -> Result<SnapshotContent, EngineError> {
+        let member = &deployment.members[place].name;
+        count(deployment, member, &format!("{HOME}/{BASE}"), bench).await
+    }
+
+    async fn listening(&self, _: &Member) {}
+
+    async fn ready(&self, site: Site<'_>) -> Result<(), EngineError> {
+        let wanted = site.deployment.members.len();
+        self.ask(site, "waiting for members", |members| {
+            let names = members.running.iter().map(|m| &m.server.member);
+            let serving = names
+                .filter(|name| members.base.members.contains(name))
+                .count();
+            match serving == wanted {
+                true => Ok(()),
+                false => Err(EngineError::NotReady(format!(
+                    "{serving} of {wanted} serve"
+                ))),
+            }
+        })
+    }
+
+    async fn secure(&self, site: Site<'_>, holding: Holding) -> Result<(), EngineError> {
+        let password = Some(site.secrets.root_password.expose().to_owned());
+        self.ask(site, "securing a database", |members| {
+            let base = &mut members.base;
+            match holding {
+                Holding::Nothing if base.administrator == password => return Ok(()),
+                Holding::Nothing if base.changes > 0 => {
+                    let text = "somebody was there first".to_owned();
+                    return Err(EngineError::Unexpected(text));
+                }
+                Holding::Nothing => {}
+                Holding::Backup => {
+                    base.users.clear();
+                    base.is_full = false;
+                }
+            }
+            base.administrator = password;
+            members.write();
+            Ok(())
+        })
+    }
+
+    async fn verify(&self, site: Site<'_>, expected: &SnapshotContent) -> Result<(), EngineError> {
+        self.ask(site, "comparing a database", |members| {
+            let found = members.base.content();
+            match found == *expected {
+                true => Ok(()),
+                false => Err(EngineError::Unexpected(format!(
+                    "{found:?} is there, and {expected:?} is in the backup"
+                ))),
+            }
+        })
+    }
+
+    async fn observe(&self, site: Site<'_>) -> Result<Vec<MemberObservation>, EngineError> {
+        let deployment = site.deployment;
+        Ok(self.0.visit(&deployment.id, |running| {
+            let runs: Vec<String> = running.iter().map(|m| m.server.member.clone()).collect();
+            let members = together(running);
+            let observe = |member: &Member| {
+                let of_it = |m: &&Running<'_>| m.server.member == member.name;
+                let found = members.as_ref().and_then(|all| {
+                    let running = all.running.iter().find(of_it)?;
+                    all.base
+                        .members
+                        .contains(&member.name)
+                        .then_some((all, running))
+                });
+                let silence = || Silence {
+                    cause: SilenceCause::Unreachable,
+                    detail: "it does not run".to_owned(),
+                };
+                MemberObservation {
+                    name: member.name.clone(),
+                    url: (PROFILE.url)(member.address(PORT)),
+                    health: match found {
+                        None if runs.contains(&member.name) => MemberHealth::WithoutLeader,
+                        None => MemberHealth::Silent(silence()),
+                        Some((all, running)) => MemberHealth::Serving {
+                            leads: all.base.primary == member.name,
+                            version: running.server.program.version.to_string(),
+                            database_bytes: all.base.used_bytes() + all.base.unused,
+                            used_bytes: Some(all.base.used_bytes()),
+                            changes: all.base.changes,
+                            is_full: all.base.is_full,
+                            differs: false,
+                            complaints: Vec::new(),
+                        },
+                    },
+                }
+            };
+            deployment.members.iter().map(observe).collect()
+        }))
+    }
+
+    async fn alive(&self, site: Site<'_>) -> Result<Vec<bool>, EngineError> {
+        Ok(self.0.visit(&site.deployment.id, |running| {
+            let runs = |name: &str| running.iter().any(|m| m.server.member == name);
+            let members = site.deployment.members.iter();
+            members.map(|member| runs(&member.name)).collect()
+        }))
+    }
+
+    async fn snapshot(&self, site: Site<'_>) -> Result<Snapshot, EngineError> {
+        self.ask(site, "taking a snapshot", |members| {
+            let mut bytes = serde_json::to_vec(&members.base).expect("JSON");
+            bytes.extend(END.as_bytes());
+            let chunks: Vec<_> = bytes
+                .chunks(64)
+                .map(|c| Ok(Bytes::copy_from_slice(c)))
+                .collect();
+            Ok(Snapshot {
+                bytes_expected: bytes.len() as u64,
+                known: None,
+                content: stream::iter(chunks).boxed(),
+            })
+        })
+    }
+
+    async fn describe(
+        &self,
+        site: Site<'_>,
+        staged: &str,
+        _: Option<&SnapshotContent>,
+        bench: &dyn Workbench,
+    ) -> Result<Description, EngineError> {
+        let member = &site.deployment.members[0].name;
+        let file = format!("{STAGE}/{staged}");
+        let content = count(site.deployment, member, &file, bench).await?;
+        Ok(Description::Content(content))
+    }
+
+    async fn agreed_version(&self, site: Site<'_>) -> Result<Version, EngineError> {
+        self.ask(site, "asking for the version", |members| {
+            let versions = members.running.iter().map(|m| m.server.program.version);
+            Ok(versions.min().expect("a member that runs"))
+        })
+    }
+
+    async fn obstacles(&self, _: Site<'_>, _: Version) -> Result<Vec<Obstacle>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    async fn pass(&self, site: Site<'_>, passage: Passage) -> Result<(), EngineError> {
+        self.ask(site, "preparing for another version", |members| {
+            if passage == Passage::FillLogs {
+                for member in members.running.iter_mut() {
+                    if member.server.args.iter().any(|arg| arg == "--checkpoints") {
+                        let files = member.home.keys().filter(|f| f.ends_with(".state"));
+                        let name = format!("{FOLDER}/{:04}.state", files.count());
+                        member.home.insert(name, Vec::new());
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    async fn change_member(
+        &self,
+        site: Site<'_>,
+        place: usize,
+        change: MemberChange,
+    ) -> Result<(), EngineError> {
+        let name = site.deployment.members[place].name.clone();
+        self.ask(site, "changing a member", |members| {
+            let runs = members.running.iter().any(|m| m.server.member == name);
+            let base = &mut members.base;
+            let is_in = base.members.contains(&name);
+            match change {
+                MemberChange::Lead if is_in && runs => {
+                    base.primary = name;
+                    base.term += 1;
+                }
+                MemberChange::Vote { .. } if is_in && runs => return Ok(()),
+                MemberChange::Lead | MemberChange::Vote { .. } => {
+                    return Err(EngineError::NotReady(format!("{name} does not serve")));
+                }
+                MemberChange::Leave => base.members.retain(|member| *member != name),
+                MemberChange::Enter if is_in => return Ok(()),
+                MemberChange::Enter => base.members.push(name),
+            }
+            members.copy();
+            Ok(())
+        })
+    }
+
+    async fn relieve(&self, site: Site<'_>, relief: Relief<'_>) -> Result<u64, EngineError> {
+        self.ask(site, "making room", |members| {
+            let base = &mut members.base;
+            let mut deleted = 0;
+            match relief {
+                Relief::DeleteKeys("") => {
+                    let text = "keys are deleted by a prefix".to_owned();
+                    return Err(EngineError::Unexpected(text));
+                }
+                Relief::DeleteKeys(prefix) => {
+                    let before = (base.keys.len(), base.used_bytes());
+                    base.keys.retain(|key, _| !key.starts_with(prefix));
+                    deleted = (before.0 - base.keys.len()) as u64;
+                    base.unused += before.1 - base.used_bytes();
+                    base.changes += 1;
+                }
+                Relief::ForgetHistory => {}
+                Relief::GiveBack | Relief::GiveBackOf(_) => base.unused = 0,
+                Relief::ClearAlarms => base.is_full = false,
+            }
+            members.copy();
+            Ok(deleted)
+        })
+    }
+
+    async fn change_user(&self, site: Site<'_>, change: UserChange<'_>) -> Result<(), EngineError> {
+        self.ask(site, "changing a user", |members| {
+            let users = &mut members.base.users;
+            match change {
+                UserChange::Add(user) => {
+                    if user.name.is_empty() || user.password.expose().is_empty() {
+                        let text = "a user needs a name and a password".to_owned();
+                        return Err(EngineError::Unexpected(text));
+                    }
+                    users.insert(user.name.clone(), User::of(user));
+                }
+                UserChange::Remove(name) => _ = users.remove(name),
+            }
+            members.copy();
+            Ok(())
+        })
+    }
+
+    async fn restore_users(
+        &self,
+        site: Site<'_>,
+        users: &[DatabaseUser],
+        others: &[String],
+    ) -> Result<Vec<String>, EngineError> {
+        let password = Some(site.secrets.root_password.expose().to_owned());
+        self.ask(site, "restoring users", |members| {
+            let base = &mut members.base;
+            let mut found = Vec::new();
+            if base.administrator != password {
+                base.administrator = password;
+                found.push("The administrator's password was changed.".to_owned());
+            }
+            let is_ours = |name: &String| {
+                users.iter().any(|user| user.name == *name) || others.contains(name)
+            };
+            base.users.retain(|name, _| {
+                let ours = is_ours(name);
+                if !ours {
+                    found.push(format!("There was a user {name}."));
+                }
+                ours
+            });
+            for user in users {
+                let wanted = User::of(user);
+                if base.users.get(&user.name) != Some(&wanted) {
+                    found.push(format!("The user {} was not as it was made.", user.name));
+                    base.users.insert(user.name.clone(), wanted);
+                }
+            }
+            members.copy();
+            Ok(found)
+        })
+    }
+}
+
+async fn count(
+    deployment: &Deployment,
+    member: &str,
+    file: &str,
+    bench: &dyn Workbench,
+) -> Result<SnapshotContent, EngineError> {
+    let task = tool(deployment, vec!["count".to_owned(), file.to_owned()]);
+    let printed = bench.run(&deployment.id, member, &task).await?;
+    let keys: i64 = printed.parse().map_err(|_| EngineError::Output {
+        tool: "pairtool",
+        reason: format!("{printed:?} is no number"),
+    })?;
+    Ok([("keys", keys)].into())
+}
