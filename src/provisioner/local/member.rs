@@ -380,6 +380,8 @@ impl Member {
     }
 
     fn save_record(&mut self, record: ServerRecord) -> Result<()> {
+        // A disk that was replaced has nothing of the member.
+        folders::create_folder(self.folder.path()).map_err(self.failed("making the folder of"))?;
         record::write(&self.folder.server_record(), &record)
             .map_err(self.failed("writing server.json of"))?;
         self.record = Some(record);

@@ -326,6 +326,7 @@ impl Workbench for LocalProvisioner {
     ) -> Result<()> {
         folders::check_member_name(member)?;
         folders::check_folder_name(path)?;
+        folders::check_file_name(name)?;
         let failed = || ProvisionerError::while_doing(format!("reading a file of {deployment}"));
         let (member, path) = (member.to_owned(), path.to_owned());
         let open = move |of: &DeploymentFolder| File::open(of.member(&member).home().join(path));
