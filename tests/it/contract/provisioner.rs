@@ -494,7 +494,9 @@ async fn a_task_tells_what_it_printed_or_why_it_failed<K: Kind>() {
     assert_eq!(said.expect("a word"), "a word\n");
     let failed = at.run(&id, "m0", &task(&["fail"])).await;
     match failed {
-        Err(ProvisionerError::TaskFailed { output, .. }) => assert_eq!(output.trim_end(), "the reason"),
+        Err(ProvisionerError::TaskFailed { output, .. }) => {
+            assert_eq!(output.trim_end(), "the reason")
+        }
         other => panic!("{other:?}"),
     }
     let hanging = Task {
@@ -626,7 +628,10 @@ async fn nothing_is_left_of_what_is_destroyed<K: Kind>() {
     assert_eq!(all, both);
     for _ in 0..2 {
         at.destroy(&id).await.expect("destroyed");
-        assert_eq!(at.deployments().await.expect("one"), [other.clone()]);
+        assert_eq!(
+            at.deployments().await.expect("one"),
+            std::slice::from_ref(&other)
+        );
         assert_eq!(observed(at, &id).await, None);
         assert_eq!(at.members(&id).await.expect("none"), []);
         assert_eq!(at.logs(&id).await.expect("none"), []);
