@@ -63,6 +63,8 @@ missing_packages() {
         python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
     fi
     if [[ -z $browser ]]; then return; fi
+    # for tests with an application on a machine of its own
+    has ip || echo iproute2
     has chromium || echo chromium
     has chromedriver || echo chromium-driver
     has_axe || has npm || echo npm

@@ -13,7 +13,7 @@ use crate::{
     model::{
         binding::{
             AUTHORITIES, BindIdentity, BindParameters, Binding, BindingSecrets, BindingState,
-            Endpoint, IssuedCredentials, Life,
+            Endpoint, IssuedCredentials, Life, endpoints, tell_addresses,
         },
         catalog::Plan,
         engine::list,
@@ -336,7 +336,7 @@ impl Broker {
             .as_deref()
             .ok_or_else(|| StoreError::Missing("the credentials of a usable binding".to_owned()))?;
         let plain = self.keys.open(&binding.credentials_context(), sealed)?;
-        let issued: IssuedCredentials = serde_json::from_slice(&plain)?;
+        let mut issued: IssuedCredentials = serde_json::from_slice(&plain)?;
         let mut credentials: Value = serde_json::from_str(issued.credentials.expose())?;
         // What an earlier broker issued has no address of the dashboard.
         let api = credentials.get_mut("instance_administration_api");
@@ -344,9 +344,20 @@ impl Broker {
             api.entry("dashboard_url")
                 .or_insert_with(|| self.dashboard_url(&binding.instance).into());
         }
-        if let Some(authorities) = self.authorities_of(&binding.instance).await? {
-            // Since it was issued, others may have come.
+        // Since it was issued, other authorities may have come, and the members may have moved.
+        if let Some((deployment, authorities)) = self.trusted_in(&binding.instance).await? {
             credentials[AUTHORITIES] = BASE64.encode(authorities).into();
+            let profile = self.profile(&deployment.engine)?;
+            let now = endpoints(profile, &deployment);
+            if issued.endpoints != now {
+                let own = self
+                    .keys
+                    .open(&binding.secrets_context(), &binding.sealed_secrets)?;
+                let own: BindingSecrets = serde_json::from_slice(&own)?;
+                let (name, password) = (&binding.database_user, &own.password);
+                tell_addresses(&mut credentials, profile, &deployment, name, password);
+                issued.endpoints = now;
+            }
         }
         Ok(FetchedBinding {
             credentials,

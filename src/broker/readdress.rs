@@ -64,7 +64,7 @@ impl Broker {
             .exposure(&deployment.cluster)
             .reach_of(profile, deployment);
         let mut members = deployment.members.iter();
-        members.all(|member| reach.is_of(member, profile))
+        members.all(|member| profile.is_reached(member, &reach))
     }
 
     /// Whether a deployment is reached on the broker's machine alone because of its version.

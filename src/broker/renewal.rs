@@ -75,20 +75,22 @@ impl Broker {
             .await
     }
 
-    /// [`Self::trusted_authorities`] of the deployment behind an instance, as it is now.
-    pub(super) async fn authorities_of(
+    /// The deployment behind an instance, as it is now, and its [`Self::trusted_authorities`]; none
+    /// before it has any.
+    pub(super) async fn trusted_in(
         &self,
         instance: &InstanceId,
-    ) -> Result<Option<String>, BrokerError> {
+    ) -> Result<Option<(Deployment, String)>, BrokerError> {
         let instance = instance.clone();
         let found = self
             .store
             .read(move |conn| store::deployment::of_instance(conn, &instance))
             .await?;
-        match found {
-            Some((deployment, sealed)) => self.trusted_authorities(&deployment, sealed.as_deref()),
-            None => Ok(None),
-        }
+        let Some((deployment, sealed)) = found else {
+            return Ok(None);
+        };
+        let trusted = self.trusted_authorities(&deployment, sealed.as_deref())?;
+        Ok(trusted.map(|trusted| (deployment, trusted)))
     }
 
     /// The certificates of the authorities that whoever uses a deployment trusts (PEM); none before it

@@ -22,6 +22,7 @@ use crate::{
     model::{
         bom::without_bom,
         certificate::CertificateFiles,
+        exposure::Exposure,
         limits::{
             AUDIT_DAYS_MAX, BACKUP_GRACE_HOURS_MAX, FAILED_SIGN_INS_MAX,
             ON_DEMAND_PAUSE_SECONDS_MAX, REQUESTS_PER_SECOND_MAX,
@@ -30,7 +31,6 @@ use crate::{
         operation::DeletedPoll,
         placement::PortRange,
         proxy::TrustedProxies,
-        reach::Exposure,
         secret::Secret,
         tenant::{RestoreScope, TenantKeys},
     },

@@ -13,10 +13,12 @@ use serde::Deserialize;
 
 use super::{ConfigError, kept::full_path, wrong};
 use crate::model::{
+    address::stands_for_all,
     bom::without_bom,
+    exposure::{ExposedVersion, Exposure},
     ids::InstanceId,
     placement::{Cluster, PortRange},
-    reach::{ExposedVersion, Exposure, Reach, check_host, stands_for_all},
+    reach::{Reach, check_host},
 };
 
 /// Who reaches the members of clusters that say nothing else.
@@ -36,7 +38,7 @@ pub struct MemberSettings {
     pub member_host: Option<String>,
 
     /// Versions that let strangers in and are served all the same where applications come from
-    /// elsewhere: "etcd 3.5.35", separated by commas [default: none]
+    /// elsewhere: engine, space, version; separated by commas [default: none]
     #[arg(long, env = "COMPOSE_BROKER_MEMBER_EXPOSED_VERSIONS")]
     pub member_exposed_versions: Option<String>,
 }
@@ -385,7 +387,7 @@ mod tests {
             { "id": "near", "name": "B", "listen": "127.0.0.1" },
             { "id": "named", "name": "C", "host": "other.example" },
             { "id": "all", "name": "D", "listen": "::", "host": "2001:DB8::1",
-              "exposed_versions": ["etcd 3.5.35"] },
+              "exposed_versions": ["sample 3.5.35"] },
         ]);
         let clusters = check(folder.path(), clusters).expect("clusters");
         let told: Vec<(String, String)> = clusters
@@ -457,7 +459,7 @@ mod tests {
             (two(json!({ "host": "::" }), none()), "all addresses"),
             (
                 two(json!({ "exposed_versions": ["3.5.35"] }), none()),
-                "an engine and a version",
+                "an engine and a version of it",
             ),
             (
                 two(json!({ "service_instance_id": "" }), none()),

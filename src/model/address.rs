@@ -71,6 +71,11 @@ pub fn by_name(host: &str, names: &[&str], numbers: &[u16]) -> BTreeMap<String, 
     names.zip(numbers.iter().map(at)).collect()
 }
 
+/// Whether an address means all addresses of a machine, in one of its forms.
+pub fn stands_for_all(address: IpAddr) -> bool {
+    address.to_canonical().is_unspecified()
+}
+
 /// What is one place on the net: an address of version 4, or the 2^64 around one of version 6, since
 /// whoever has one of those has all of them.
 pub fn network(address: IpAddr) -> IpAddr {

@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
+    deployment::Deployment,
+    engine::Profile,
     ids::{BindingId, InstanceId},
     limits::{BINDING_LIFE_SECONDS_MAX, BINDING_LIFE_SECONDS_MIN, KEY_PREFIX_BYTES_MAX},
     secret::Secret,
@@ -248,6 +250,40 @@ pub struct IssuedCredentials {
     pub credentials: Secret,
     /// OSB `endpoints`.
     pub endpoints: Vec<Endpoint>,
+}
+
+/// Tells in credentials how the user `name` reaches a deployment.
+pub fn tell_addresses(
+    credentials: &mut Value,
+    profile: &Profile,
+    deployment: &Deployment,
+    name: &str,
+    password: &Secret,
+) {
+    let strings = profile.connection_strings(deployment, name, password);
+    credentials["uri_cli"] = strings.cli.expose().into();
+    for (i, uri) in strings.uris.iter().enumerate() {
+        let field = if i == 0 {
+            "uri".to_owned()
+        } else {
+            format!("uri_direct_{i}")
+        };
+        credentials[field] = uri.expose().into();
+    }
+}
+
+/// Where applications must be able to connect to, to use a deployment.
+pub fn endpoints(profile: &Profile, deployment: &Deployment) -> Vec<Endpoint> {
+    let members = deployment.members.iter();
+    let endpoint = |member| {
+        let entrance = profile.entrance(member);
+        Endpoint {
+            host: entrance.host.clone(),
+            ports: vec![entrance.port.to_string()],
+            protocol: "tcp".to_owned(),
+        }
+    };
+    members.map(endpoint).collect()
 }
 
 /// OSB's endpoint: where an application must be able to connect to.

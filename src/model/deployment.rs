@@ -6,10 +6,9 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    address::Address,
+    address::{Address, stands_for_all},
     ids::{DeploymentId, InstanceId},
     limits::{BILLING_CODE_BYTES_MAX, NOTES_BYTES_MAX, UNIT_BYTES},
-    reach::stands_for_all,
     renewal::Certificates,
     secret::Secret,
     version::Version,

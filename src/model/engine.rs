@@ -314,6 +314,26 @@ impl Profile {
         advisories.any(|advisory| advisory.affects(version))
     }
 
+    /// Whether applications reach a member so, and it has all the ports that this asks for.
+    pub fn is_reached(&self, member: &Member, reach: &Reach) -> bool {
+        let entrance = self.entrance(member);
+        let needs = |port: &&Port| port.used_by == PortUser::Broker && reach.keeps_broker_apart();
+        let mut needed = self.ports.iter().filter(needs);
+        *entrance == reach.address(entrance.port) && needed.all(|port| member.has_port(port.name))
+    }
+
+    /// A deployment with its members where applications are to reach them. Ports stay.
+    #[must_use]
+    pub fn moved_to(&self, reach: &Reach, mut deployment: Deployment) -> Deployment {
+        let name = self.port_of_applications();
+        for member in &mut deployment.members {
+            if let Some(address) = member.addresses.get_mut(name) {
+                *address = reach.address(address.port);
+            }
+        }
+        deployment
+    }
+
     /// Whether a member of a deployment is reached from elsewhere than the broker's machine.
     pub fn is_reached_from_elsewhere(&self, deployment: &Deployment) -> bool {
         let mut members = deployment.members.iter();

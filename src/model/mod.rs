@@ -18,6 +18,7 @@ pub mod defragment;
 pub mod deployment;
 pub mod download;
 pub mod engine;
+pub mod exposure;
 pub mod failure;
 pub mod full;
 pub mod holder;

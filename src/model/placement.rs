@@ -3,8 +3,8 @@
 use serde::Deserialize;
 
 use super::{
-    capacity::Placed, catalog::Placement, ids::InstanceId, limits::SNAPSHOTS_AT_ONCE_PER_CLUSTER,
-    reach::Exposure,
+    capacity::Placed, catalog::Placement, exposure::Exposure, ids::InstanceId,
+    limits::SNAPSHOTS_AT_ONCE_PER_CLUSTER,
 };
 
 /// A placement target, as the rules know it.

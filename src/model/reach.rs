@@ -1,22 +1,9 @@
-//! Where applications reach the members of a cluster, and which versions are served there.
-//!
-//! Members and the broker reach members by loopback, whatever applications do. Invariant: a version
-//! that lets strangers in is served beyond the broker's machine only where the operator names it.
+//! Where applications reach members. Members and the broker reach members by loopback, whatever
+//! applications do.
 
-use std::{
-    collections::BTreeSet,
-    fmt,
-    net::{IpAddr, Ipv4Addr},
-};
+use core::net::{IpAddr, Ipv4Addr};
 
-use serde::Deserialize;
-
-use super::{
-    address::Address,
-    deployment::{Deployment, Member},
-    engine::{Port, PortUser, Profile, Severity, list},
-    version::{Version, VersionError},
-};
+use super::address::{Address, stands_for_all};
 
 /// The longest name of a host (RFC 1035), in bytes.
 const HOST_BYTES_MAX: usize = 253;
@@ -73,160 +60,6 @@ impl Reach {
             listen: (!plain).then_some(self.listen),
         }
     }
-
-    /// Whether applications reach a member so, and it has all the ports that this asks for.
-    pub fn is_of(&self, member: &Member, profile: &Profile) -> bool {
-        let entrance = profile.entrance(member);
-        let needs = |port: &&Port| port.used_by == PortUser::Broker && self.keeps_broker_apart();
-        let mut needed = profile.ports.iter().filter(needs);
-        *entrance == self.address(entrance.port) && needed.all(|port| member.has_port(port.name))
-    }
-
-    /// The deployment with its members where applications reach them so. Ports stay.
-    #[must_use]
-    pub fn applied_to(&self, mut deployment: Deployment, profile: &Profile) -> Deployment {
-        let name = profile.port_of_applications();
-        for member in &mut deployment.members {
-            if let Some(address) = member.addresses.get_mut(name) {
-                *address = self.address(address.port);
-            }
-        }
-        deployment
-    }
-}
-
-/// What a cluster shows of its members to applications.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exposure {
-    /// Where applications reach them.
-    pub reach: Reach,
-    /// Versions that let strangers in and are served there all the same.
-    pub versions: BTreeSet<ExposedVersion>,
-}
-
-impl Default for Exposure {
-    fn default() -> Self {
-        Self {
-            reach: Reach::loopback(),
-            versions: BTreeSet::new(),
-        }
-    }
-}
-
-impl Exposure {
-    /// Whether members of a version may be reached beyond the broker's machine.
-    pub fn serves(&self, profile: &Profile, version: Version) -> bool {
-        let named = |of: &ExposedVersion| of.engine == profile.name && of.version == version;
-        self.reach.is_loopback()
-            || !profile.lets_strangers_in(version)
-            || self.versions.iter().any(named)
-    }
-
-    /// Where applications reach the members of a deployment: on the broker's machine alone while one
-    /// of the versions that they run must not be reached from elsewhere.
-    pub fn reach_of(&self, profile: &Profile, deployment: &Deployment) -> Reach {
-        let members = deployment.members.iter();
-        let mut versions = members.map(|member| deployment.shape_of(member).version);
-        let all = self.serves(profile, deployment.version)
-            && versions.all(|version| self.serves(profile, version));
-        if all {
-            self.reach.clone()
-        } else {
-            Reach::loopback()
-        }
-    }
-
-    /// Those of `available` that may be reached where the cluster's members are.
-    pub fn served(&self, profile: &Profile, available: &[Version]) -> Vec<Version> {
-        let versions = available.iter().copied();
-        versions
-            .filter(|version| self.serves(profile, *version))
-            .collect()
-    }
-
-    /// Fails when members of a version may not be reached where the cluster's are. `instead`: what could
-    /// be had in its place.
-    pub fn check(
-        &self,
-        profile: &Profile,
-        version: Version,
-        instead: &[Version],
-    ) -> Result<(), ExposureRefusal> {
-        if self.serves(profile, version) {
-            return Ok(());
-        }
-        let faults = profile.known_faults(version).into_iter();
-        let faults = faults.filter(|fault| fault.severity == Severity::LetsStrangersIn);
-        let faults: Vec<&str> = faults.map(|fault| fault.id).collect();
-        Err(ExposureRefusal {
-            engine: profile.name,
-            version,
-            faults: faults.join(", "),
-            instead: list(&self.served(profile, instead)),
-        })
-    }
-}
-
-/// A version is not served where the cluster's members are reached.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{engine} {version} has faults that let whoever reaches it in without a login ({faults}), and \
-     members of this cluster are reached from other machines; choose a db_version without them, one of: \
-     {instead}"
-)]
-pub struct ExposureRefusal {
-    engine: &'static str,
-    version: Version,
-    faults: String,
-    instead: String,
-}
-
-/// A version of an engine that an operator names: `etcd 3.5.35`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(try_from = "String")]
-pub struct ExposedVersion {
-    /// The engine's name.
-    pub engine: String,
-    /// The version.
-    pub version: Version,
-}
-
-impl fmt::Display for ExposedVersion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.engine, self.version)
-    }
-}
-
-/// A text names no version of an engine.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ExposedVersionError {
-    /// There is no engine in front.
-    #[error("{0:?} is not an engine and a version, as in: etcd 3.5.35")]
-    NoEngine(String),
-    /// There is no version behind it.
-    #[error(transparent)]
-    NoVersion(#[from] VersionError),
-}
-
-impl std::str::FromStr for ExposedVersion {
-    type Err = ExposedVersionError;
-
-    fn from_str(text: &str) -> Result<Self, ExposedVersionError> {
-        let no_engine = || ExposedVersionError::NoEngine(text.to_owned());
-        let (engine, version) = text.trim().split_once(' ').ok_or_else(no_engine)?;
-        Ok(Self {
-            engine: engine.to_owned(),
-            version: version.trim().parse()?,
-        })
-    }
-}
-
-impl TryFrom<String> for ExposedVersion {
-    type Error = ExposedVersionError;
-
-    fn try_from(text: String) -> Result<Self, ExposedVersionError> {
-        text.parse()
-    }
 }
 
 /// Why applications cannot be given a host. Each says what to do.
@@ -264,11 +97,6 @@ pub fn check_host(text: &str) -> Result<String, HostError> {
     }
 }
 
-/// Whether an address means all addresses of a machine, in one of its forms.
-pub fn stands_for_all(address: IpAddr) -> bool {
-    address.to_canonical().is_unspecified()
-}
-
 /// A name that every client takes for one: some take 10.1 for 10.0.0.1.
 fn is_name(text: &str) -> bool {
     let fits = |label: &str| {
@@ -288,10 +116,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{
-        deployment::{Membership, Shape},
-        engine::tests::ENGINE,
-    };
 
     fn reach(listen: &str, host: &str) -> Reach {
         Reach {
@@ -379,91 +203,6 @@ mod tests {
                 "{bad}"
             );
         }
-    }
-
-    #[test]
-    fn versions_are_named_with_their_engine() {
-        let named: ExposedVersion = "etcd 3.5.35".parse().expect("a version");
-        assert_eq!(named.to_string(), "etcd 3.5.35");
-        for bad in ["", "etcd", "3.5.35", "etcd 3.5"] {
-            assert!(bad.parse::<ExposedVersion>().is_err(), "{bad}");
-        }
-    }
-
-    fn v(text: &str) -> Version {
-        text.parse().expect("a version")
-    }
-
-    /// The made-up engine's 3.4.2 and later let strangers in.
-    const FAULTY: [&str; 2] = ["3.4.2", "3.4.9"];
-
-    fn exposed(listen: &str, host: &str, named: &[&str]) -> Exposure {
-        let named = named.iter().map(|text| text.parse().expect("a version"));
-        Exposure {
-            reach: reach(listen, host),
-            versions: named.collect(),
-        }
-    }
-
-    #[test]
-    fn versions_that_let_strangers_in_are_served_beyond_loopback_where_they_are_named_alone() {
-        let near = exposed("127.0.0.1", "localhost", &[]);
-        let far = exposed("0.0.0.0", "db.example", &[]);
-        let named = exposed("0.0.0.0", "db.example", &["sample 3.4.2", "other 3.4.9"]);
-        for version in ["3.1.5", "3.4.1"] {
-            for of in [&near, &far, &named] {
-                assert!(of.serves(&ENGINE, v(version)), "{version}");
-            }
-        }
-        for version in FAULTY {
-            assert!(near.serves(&ENGINE, v(version)), "{version}");
-            assert!(!far.serves(&ENGINE, v(version)), "{version}");
-            assert_eq!(named.serves(&ENGINE, v(version)), version == "3.4.2");
-        }
-        let all = [v("3.4.9"), v("3.4.1"), v("3.3.6")];
-        let refusal = far.check(&ENGINE, v("3.4.9"), &all).expect_err("refused");
-        let refusal = refusal.to_string();
-        assert!(refusal.contains("sample 3.4.9"), "{refusal}");
-        assert!(refusal.contains("(open)"), "{refusal}");
-        assert!(refusal.ends_with("one of: 3.4.1, 3.3.6"), "{refusal}");
-    }
-
-    #[test]
-    fn a_deployment_stays_on_loopback_while_one_of_its_members_lets_strangers_in() {
-        let far = exposed("0.0.0.0", "db.example", &[]);
-        let member = |version: Option<&str>| Member {
-            name: "m0".to_owned(),
-            addresses: ENGINE.addresses("127.0.0.1", &[1]),
-            shape: version.map(|version| Shape {
-                version: v(version),
-                units: 1,
-            }),
-            checkpointing: false,
-            membership: Membership::Joined,
-        };
-        let deployment = |version: &str, members: &[Option<&str>]| Deployment {
-            id: "5ae85b45e5717f0001533192".parse().expect("an id"),
-            instance: "instance".parse().expect("an id"),
-            cluster: "here".to_owned(),
-            engine: ENGINE.name.to_owned(),
-            version: v(version),
-            units: 1,
-            members: members.iter().copied().map(member).collect(),
-            name: "a-deployment".to_owned(),
-            closed_since: None,
-        };
-        for (version, members, is_reached) in [
-            ("3.4.1", [None, None], true),
-            ("3.4.2", [None, None], false),
-            ("3.4.1", [None, Some("3.4.2")], false),
-            ("3.4.2", [Some("3.4.1"), Some("3.4.1")], false),
-        ] {
-            let reach = far.reach_of(&ENGINE, &deployment(version, &members));
-            assert_eq!(reach == far.reach, is_reached, "{version} {members:?}");
-            assert_eq!(reach == Reach::loopback(), !is_reached);
-        }
-        let moved = far.reach.applied_to(deployment("3.4.1", &[None]), &ENGINE);
-        assert_eq!(ENGINE.urls(&moved), ["thing://db.example:1"]);
     }
 
     proptest! {

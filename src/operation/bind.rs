@@ -11,8 +11,8 @@ use crate::{
     engine::{DatabaseUser, UserChange},
     model::{
         binding::{
-            AUTHORITIES, BindParameters, Binding, BindingSecrets, BindingState, Endpoint,
-            IssuedCredentials,
+            AUTHORITIES, BindParameters, Binding, BindingSecrets, BindingState, IssuedCredentials,
+            endpoints, tell_addresses,
         },
         deployment::{Deployment, DeploymentSecrets, Site},
         instance::dashboard_url,
@@ -120,14 +120,12 @@ fn credentials(
     token: Option<&Secret>,
 ) -> Result<IssuedCredentials, StepError> {
     let profile = work.engine(deployment)?.profile();
-    let strings = profile.connection_strings(deployment, &user.name, &user.password);
     let mut fields = json!({
         "db_type": deployment.engine,
         "name": deployment.name,
         "deployment_id": deployment.id,
         AUTHORITIES: BASE64.encode(secrets.trusted()),
         "maps": [],
-        "uri_cli": strings.cli.expose(),
     });
     if let Some(token) = token {
         fields["instance_administration_api"] = json!({
@@ -139,27 +137,10 @@ fn credentials(
             "dashboard_url": dashboard_url(&work.parts.public_url, &deployment.instance),
         });
     }
-    for (i, uri) in strings.uris.iter().enumerate() {
-        let name = if i == 0 {
-            "uri".to_owned()
-        } else {
-            format!("uri_direct_{i}")
-        };
-        fields[name] = json!(uri.expose());
-    }
-    let endpoints = deployment
-        .members
-        .iter()
-        .map(|member| profile.entrance(member))
-        .map(|entrance| Endpoint {
-            host: entrance.host.clone(),
-            ports: vec![entrance.port.to_string()],
-            protocol: "tcp".to_owned(),
-        })
-        .collect();
+    tell_addresses(&mut fields, profile, deployment, &user.name, &user.password);
     Ok(IssuedCredentials {
         credentials: Secret::new(fields.to_string()),
-        endpoints,
+        endpoints: endpoints(profile, deployment),
     })
 }
 

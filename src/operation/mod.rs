@@ -21,6 +21,7 @@ use crate::{
     model::{
         catalog::CurrentCatalog,
         deployment::{Deployment, DeploymentSecrets, Site},
+        exposure::Exposure,
         instance::Instance,
         limits::{
             HEAVY_OPERATIONS_AT_ONCE, LIGHT_OPERATIONS_OF_INSTANCE, LIGHT_OPERATIONS_OF_TENANT,
@@ -28,7 +29,6 @@ use crate::{
         observation::Observation,
         operation::{Claim, Operation, OperationKind, Weight},
         queue::Shares,
-        reach::Exposure,
         renewal::CertificateLife,
     },
     provisioner::SharedProvisioner,

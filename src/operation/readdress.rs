@@ -64,7 +64,8 @@ async fn certify(work: Arc<Work>) -> Result<Outcome, StepError> {
     })?;
     let (deployment, secrets) = work.allocated().await?;
     let engine = work.engine(&deployment)?;
-    let moved = reach(&work, &deployment)?.applied_to(deployment.clone(), engine.profile());
+    let moved = reach(&work, &deployment)?;
+    let moved = engine.profile().moved_to(&moved, deployment.clone());
     let both = Deployment {
         members: [deployment.members.as_slice(), &moved.members].concat(),
         ..deployment
@@ -97,7 +98,7 @@ async fn move_next(work: Arc<Work>) -> Result<Outcome, StepError> {
         )));
     }
     let behind = renew::behind(&work, &deployment, &secrets).await?;
-    let is_moved = |member: &Member| reach.is_of(member, profile);
+    let is_moved = |member: &Member| profile.is_reached(member, &reach);
     let mut places = (0..).zip(&deployment.members);
     let decided =
         |(_, member): &(usize, &Member)| is_moved(member) && behind.contains(&member.name);
@@ -199,7 +200,7 @@ async fn decide(
 ) -> Result<Deployment, StepError> {
     let profile = work.engine(deployment)?.profile();
     let provisioner = &work.cluster(deployment)?.provisioner;
-    let new = reach.applied_to(deployment.clone(), profile);
+    let new = profile.moved_to(reach, deployment.clone());
     let mut moved = deployment.clone();
     moved.members[place] = new.members[place].clone();
     let own = &moved.members[place];

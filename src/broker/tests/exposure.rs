@@ -5,7 +5,8 @@ use crate::{
     broker::{UpdateRequest, Updated},
     model::{
         deployment::{Member, Membership},
-        reach::{ExposedVersion, Reach},
+        exposure::ExposedVersion,
+        reach::Reach,
     },
 };
 

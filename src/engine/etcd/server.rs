@@ -298,7 +298,7 @@ pub(super) mod tests {
             ("192.0.2.7", "192.0.2.7", "192.0.2.7", "192.0.2.7"),
             ("::", "2001:db8::1", "[::]", "[2001:db8::1]"),
         ] {
-            let moved = of(listen, host).applied_to(deployment.clone(), &PROFILE);
+            let moved = PROFILE.moved_to(&of(listen, host), deployment.clone());
             assert_eq!(
                 urls(&moved),
                 [
@@ -322,7 +322,7 @@ pub(super) mod tests {
                 "{hosts:?}"
             );
         }
-        let back = Reach::loopback().applied_to(deployment.clone(), &PROFILE);
+        let back = PROFILE.moved_to(&Reach::loopback(), deployment.clone());
         assert_eq!(back, deployment);
     }
 
