@@ -20,6 +20,7 @@ mod error;
 mod fallback;
 pub mod gate;
 mod health;
+mod id;
 mod limit;
 mod openapi;
 mod operator;

@@ -1,16 +1,15 @@
-//! Reading requests: credentials, paths, queries and bodies, forgiving where OSB asks for it.
+//! Reading requests: credentials, queries and bodies, forgiving where OSB asks for it.
 
 use std::time::SystemTime;
 
 use actix_web::{
-    FromRequest as _, HttpRequest,
+    HttpRequest,
     http::header::{
         self, ByteRangeSpec, EntityTag, Header as _, IfModifiedSince, IfNoneMatch, IfRange, Range,
     },
     web,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use serde::Deserialize;
 use serde_json::{Map, Value};
 use subtle::{Choice, ConstantTimeEq as _};
 
@@ -62,52 +61,6 @@ pub fn check_basic(request: &HttpRequest, api: &Api) -> Result<(), HttpError> {
 /// The bearer token of a request.
 pub fn bearer(headers: &header::HeaderMap) -> Option<&str> {
     authorization(headers, "bearer").filter(|token| !token.is_empty())
-}
-
-/// The ids that paths hold; each path has some of them.
-#[derive(Deserialize)]
-struct PathIds {
-    #[serde(default)]
-    instance: String,
-    #[serde(default)]
-    binding: String,
-    #[serde(default)]
-    deployment: String,
-    #[serde(default)]
-    backup: String,
-    #[serde(default)]
-    recipe: String,
-    #[serde(default)]
-    logfile: String,
-    #[serde(default)]
-    operation: String,
-}
-
-/// An id from the path, decoded once. `name` is the name of its place in the route.
-pub fn path_id<T>(request: &HttpRequest, name: &'static str) -> Result<T, HttpError>
-where
-    T: std::str::FromStr<Err = IdError>,
-{
-    let wrong = |reason: String| HttpError::bad_request(format!("the {name} id {reason}"));
-    let ids = web::Path::<PathIds>::extract(request)
-        .into_inner()
-        .map_err(|e| wrong(e.to_string()))?
-        .into_inner();
-    let text = match name {
-        "instance" => ids.instance,
-        "binding" => ids.binding,
-        "deployment" => ids.deployment,
-        "backup" => ids.backup,
-        "recipe" => ids.recipe,
-        "logfile" => ids.logfile,
-        "operation" => ids.operation,
-        _ => String::new(),
-    };
-    // What is not UTF-8 comes as replacement characters: two such ids would be one.
-    if text.contains(char::REPLACEMENT_CHARACTER) {
-        return Err(wrong("is not UTF-8".to_owned()));
-    }
-    text.parse().map_err(|e: IdError| wrong(e.to_string()))
 }
 
 /// Whether the client has it already. Who names tags is not asked for a time.

@@ -1,16 +1,17 @@
 //! Who a token is of, and whose its instance is.
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
     Admitted, Answer,
     clusters::operator,
+    id::Id,
     view::{self, Embedded},
 };
 use crate::{
-    http::{Api, request::path_id},
+    http::Api,
     model::{ids::InstanceId, tenant::Tenant},
 };
 
@@ -61,8 +62,7 @@ pub struct User {
         (status = 404, description = "There is no such instance, or none that the token leads to"),
     )
 )]
-pub async fn accounts(api: web::Data<Api>, request: HttpRequest) -> Answer {
-    let id: InstanceId = path_id(&request, "instance")?;
+pub async fn accounts(api: web::Data<Api>, Id(id): Id<InstanceId>) -> Answer {
     let account = match api.broker.cluster_of(&id) {
         Some(_) => Account::of(&operator()),
         None => Account::of(&api.broker.deployment_of(id).await?.instance.tenant),
@@ -79,8 +79,7 @@ pub async fn accounts(api: web::Data<Api>, request: HttpRequest) -> Answer {
         (status = 404, description = "There is no such instance, or none that the token leads to"),
     )
 )]
-pub async fn user(admitted: web::ReqData<Admitted>, request: HttpRequest) -> Answer {
-    let asked: InstanceId = path_id(&request, "instance")?;
+pub async fn user(admitted: web::ReqData<Admitted>, Id(asked): Id<InstanceId>) -> Answer {
     let (instance, name) = match admitted.into_inner() {
         Admitted::Binding(instance, binding) => (instance, format!("binding {binding}")),
         Admitted::Platform => (asked, "platform".to_owned()),

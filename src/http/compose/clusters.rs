@@ -4,11 +4,11 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Answer, view};
+use super::{Answer, id::Id, view};
 use crate::{
     broker::BrokerError,
-    http::{Api, request::path_id},
-    model::{placement::Cluster, tenant::Tenant},
+    http::Api,
+    model::{ids::InstanceId, placement::Cluster, tenant::Tenant},
 };
 
 /// The clusters.
@@ -83,8 +83,7 @@ impl ClusterBody {
         (status = 404, description = "There is no such instance, or none that the token leads to"),
     )
 )]
-pub async fn clusters(api: web::Data<Api>, request: HttpRequest) -> Answer {
-    let instance = path_id(&request, "instance")?;
+pub async fn clusters(api: web::Data<Api>, Id(instance): Id<InstanceId>) -> Answer {
     let found = api.broker.clusters_seen_from(instance).await?;
     Ok(HttpResponse::Ok().json(ClusterList {
         embedded: EmbeddedClusters {
@@ -117,8 +116,7 @@ pub struct Datacenter {
         (status = 404, description = "There is no such instance, or none that the token leads to"),
     )
 )]
-pub async fn datacenters(api: web::Data<Api>, request: HttpRequest) -> Answer {
-    let instance = path_id(&request, "instance")?;
+pub async fn datacenters(api: web::Data<Api>, Id(instance): Id<InstanceId>) -> Answer {
     let found = api.broker.clusters_seen_from(instance).await?;
     let datacenter = |cluster: &Cluster| Datacenter {
         region: cluster.id.clone(),
@@ -137,8 +135,11 @@ pub async fn datacenters(api: web::Data<Api>, request: HttpRequest) -> Answer {
         (status = 404, description = "There is no such cluster, or none that the instance's user may know of"),
     )
 )]
-pub async fn cluster(api: web::Data<Api>, request: HttpRequest) -> Answer {
-    let instance = path_id(&request, "instance")?;
+pub async fn cluster(
+    api: web::Data<Api>,
+    Id(instance): Id<InstanceId>,
+    request: HttpRequest,
+) -> Answer {
     let id = request.match_info().query("cluster");
     let seen = api.broker.clusters_seen_from(instance).await?;
     let found = seen.into_iter().find(|cluster| cluster.id == id);

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Answer;
+use super::{Answer, id::Id};
 use crate::{
     broker::Broker,
-    http::{Api, advisory::AdvisoryBody, request::path_id},
-    model::{engine::is_preferred, version::Version},
+    http::{Api, advisory::AdvisoryBody},
+    model::{engine::is_preferred, ids::InstanceId, version::Version},
 };
 
 /// The databases.
@@ -92,8 +92,7 @@ const STABLE: &str = "stable";
         (status = 404, description = "There is no such instance, or none that the token leads to"),
     )
 )]
-pub async fn databases(api: web::Data<Api>, request: HttpRequest) -> Answer {
-    let instance = path_id(&request, "instance")?;
+pub async fn databases(api: web::Data<Api>, Id(instance): Id<InstanceId>) -> Answer {
     let found = api.broker.versions_seen_from(instance).await?;
     let applications = found
         .into_iter()

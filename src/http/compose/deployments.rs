@@ -7,13 +7,12 @@ use utoipa::ToSchema;
 
 use super::{
     Answer, deployment_in_path,
+    id::Id,
     view::{self, DeploymentBody, Embedded},
 };
-use crate::http::{
-    Api,
-    error::HttpError,
-    openapi::requests,
-    request::{Body, path_id},
+use crate::{
+    http::{Api, error::HttpError, openapi::requests, request::Body},
+    model::ids::InstanceId,
 };
 
 /// Deployments.
@@ -30,8 +29,7 @@ pub struct Deployments {
         (status = 404, description = "There is no such instance, or none that the token leads to"),
     )
 )]
-pub async fn deployments(api: web::Data<Api>, request: HttpRequest) -> Answer {
-    let instance = path_id(&request, "instance")?;
+pub async fn deployments(api: web::Data<Api>, Id(instance): Id<InstanceId>) -> Answer {
     let found = api.broker.deployments_from(instance).await?;
     let deployments = found
         .iter()

@@ -4,7 +4,11 @@ use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Answer, deployment_in_path, holder, known, view};
+use super::{
+    Answer, deployment_in_path, holder,
+    id::{Id, LinkIds},
+    view,
+};
 use crate::{
     broker::{LogLink, logfile_id, logfile_name},
     http::{
@@ -13,7 +17,7 @@ use crate::{
             requests,
             scalars::{OwnId, Time},
         },
-        request::{path_id, query},
+        request::query,
     },
     model::{
         deployment::Deployment,
@@ -106,9 +110,8 @@ pub async fn logfiles(api: web::Data<Api>, request: HttpRequest) -> Answer {
         (status = 404, description = "There is no such logfile, or none that the token leads to"),
     )
 )]
-pub async fn logfile(api: web::Data<Api>, request: HttpRequest) -> Answer {
+pub async fn logfile(api: web::Data<Api>, Id(id): Id<LogfileId>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
-    let id = known(path_id(&request, "logfile"), "logfile")?;
     let log = api.broker.logfile(&of, &id).await?;
     let url = view::deployment_url(&api.broker.public_url, &of.deployment);
     let holder = holder(&request)?;
@@ -128,11 +131,15 @@ pub async fn logfile(api: web::Data<Api>, request: HttpRequest) -> Answer {
         (status = 404, description = "The link is not good (any more)"),
     )
 )]
-pub async fn download_log(api: web::Data<Api>, request: HttpRequest) -> Answer {
+pub async fn download_log(
+    api: web::Data<Api>,
+    ids: LinkIds<LogfileId>,
+    request: HttpRequest,
+) -> Answer {
     let link = LogLink {
-        instance: known(path_id(&request, "instance"), "logfile")?,
-        deployment: known(path_id(&request, "deployment"), "logfile")?,
-        logfile: known(path_id(&request, "logfile"), "logfile")?,
+        instance: ids.instance,
+        deployment: ids.deployment,
+        logfile: ids.leads_to,
         expires: query(&request, "expires").unwrap_or_default(),
         signature: query(&request, "signature").unwrap_or_default(),
     };

@@ -17,7 +17,7 @@ use super::{
     error::HttpError,
     openapi::requests,
     origin::Client,
-    request::{Body, bearer, check_basic, path_id, query, wanted_range},
+    request::{Body, bearer, check_basic, query, wanted_range},
 };
 use crate::{
     broker::{Broker, BrokerError, DeploymentView, DownloadLink, RestoreRequest},
@@ -26,7 +26,7 @@ use crate::{
         backup::Backup,
         deployment::Deployment,
         holder::Holder,
-        ids::{BindingId, DeploymentId, InstanceId},
+        ids::{BackupId, BindingId, DeploymentId, InstanceId},
         operation::Operation,
     },
 };
@@ -39,6 +39,7 @@ mod databases;
 mod deployments;
 pub mod document;
 pub mod error;
+mod id;
 mod logfiles;
 mod view;
 
@@ -49,6 +50,7 @@ pub use clusters::{cluster, clusters, datacenters};
 pub use databases::databases;
 pub use deployments::{annotate, deployments};
 use error::ComposeError;
+use id::{Id, LinkIds, RecipeId, known};
 pub use logfiles::{download_log, logfile, logfiles};
 use view::{Backups, DownloadableBackupBody, Embedded, InstanceBody, Recipes};
 
@@ -96,7 +98,7 @@ pub async fn guard<B: MessageBody + 'static>(
 }
 
 async fn check_token(api: &Api, request: &ServiceRequest) -> Result<Admitted, HttpError> {
-    let asked: Result<InstanceId, _> = path_id(request.request(), "instance");
+    let asked = known::<InstanceId>(request.request());
     let cluster = asked.as_ref().ok().and_then(|id| api.broker.cluster_of(id));
     if cluster.is_some() {
         match check_basic(request.request(), api) {
@@ -119,7 +121,7 @@ async fn check_token(api: &Api, request: &ServiceRequest) -> Result<Admitted, Ht
     if let Some(rates) = &api.rates {
         rates.count(Client::Instance(granted.clone()))?;
     }
-    let asked = known(asked, "instance")?;
+    let asked = asked?;
     let may = match cluster {
         Some(cluster) => api.broker.runs_on(granted.clone(), cluster).await?,
         None => api.broker.reaches(granted.clone(), asked).await?,
@@ -139,14 +141,8 @@ fn holder(request: &HttpRequest) -> Result<Holder, HttpError> {
 
 /// The path's deployment, when it is among those that the path's instance lists.
 async fn deployment_in_path(api: &Api, request: &HttpRequest) -> Result<DeploymentView, HttpError> {
-    let instance = path_id(request, "instance")?;
-    // An id that cannot be one is as unknown as any other.
-    let id: DeploymentId = known(path_id(request, "deployment"), "deployment")?;
+    let (instance, id) = (known(request)?, known::<DeploymentId>(request)?);
     Ok(api.broker.deployment(instance, &id).await?)
-}
-
-fn known<T>(id: Result<T, HttpError>, what: &str) -> Result<T, HttpError> {
-    id.map_err(|_| BrokerError::NotFound(format!("there is no such {what}")).into())
 }
 
 /// Tells what an instance's id stands for.
@@ -158,8 +154,7 @@ fn known<T>(id: Result<T, HttpError>, what: &str) -> Result<T, HttpError> {
         (status = 404, description = "There is no such instance, or none that the token leads to"),
     )
 )]
-pub async fn instance(api: web::Data<Api>, request: HttpRequest) -> Answer {
-    let id = path_id(&request, "instance")?;
+pub async fn instance(api: web::Data<Api>, Id(id): Id<InstanceId>) -> Answer {
     if let Some(cluster) = api.broker.cluster_of(&id) {
         return Ok(HttpResponse::Ok().json(InstanceBody {
             id,
@@ -239,9 +234,8 @@ pub async fn back_up(api: web::Data<Api>, request: HttpRequest) -> Answer {
         (status = 404, description = "There is no such backup, or none that the token leads to"),
     )
 )]
-pub async fn backup(api: web::Data<Api>, request: HttpRequest) -> Answer {
+pub async fn backup(api: web::Data<Api>, Id(id): Id<BackupId>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
-    let id = known(path_id(&request, "backup"), "backup")?;
     let backup = api.broker.backup(of.instance.id.clone(), id).await?;
     Ok(HttpResponse::Ok().json(DownloadableBackupBody {
         backup: view::backup(&api.broker.public_url, &of.deployment, &backup),
@@ -285,9 +279,13 @@ pub async fn download_link(
         (status = 409, description = "Another instance has the name"),
     )
 )]
-pub async fn restore(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
+pub async fn restore(
+    api: web::Data<Api>,
+    Id(id): Id<BackupId>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
-    let id = known(path_id(&request, "backup"), "backup")?;
     let body = Body::read_or_nothing(&request, payload).await?;
     let wanted = body.section("deployment")?;
     let backup = api.broker.backup(of.instance.id.clone(), id).await?;
@@ -328,11 +326,11 @@ pub async fn restore(api: web::Data<Api>, request: HttpRequest, payload: web::Pa
         (status = 404, description = "The link is not good (any more)"),
     )
 )]
-pub async fn download(api: web::Data<Api>, request: HttpRequest) -> Answer {
+pub async fn download(api: web::Data<Api>, ids: LinkIds<BackupId>, request: HttpRequest) -> Answer {
     let link = DownloadLink {
-        instance: known(path_id(&request, "instance"), "backup")?,
-        deployment: known(path_id(&request, "deployment"), "backup")?,
-        backup: known(path_id(&request, "backup"), "backup")?,
+        instance: ids.instance,
+        deployment: ids.deployment,
+        backup: ids.leads_to,
         expires: query(&request, "expires").unwrap_or_default(),
         signature: query(&request, "signature").unwrap_or_default(),
     };
@@ -392,9 +390,11 @@ pub async fn deployment_recipes(api: web::Data<Api>, request: HttpRequest) -> An
         (status = 404, description = "There is no such recipe, or none that the token leads to"),
     )
 )]
-pub async fn recipe(api: web::Data<Api>, request: HttpRequest) -> Answer {
-    let instance = path_id(&request, "instance")?;
-    let id = known(path_id(&request, "recipe"), "recipe")?;
+pub async fn recipe(
+    api: web::Data<Api>,
+    Id(instance): Id<InstanceId>,
+    Id(RecipeId(id)): Id<RecipeId>,
+) -> Answer {
     let (of, operation) = api.broker.recipe(instance, id).await?;
     Ok(HttpResponse::Ok().json(view::recipe(&of, &operation)))
 }

@@ -9,7 +9,9 @@ use super::{
     command::create_service,
     door::see_other,
     error::PageError,
-    form_of, id_in_path, path_of,
+    form_of,
+    id::Id,
+    path_of,
     plot::{Plot, Point, plot},
     shell::{Place, Shell, answer},
     show::{Moment, counted, duration, number},
@@ -23,7 +25,7 @@ use crate::{
         backup::{Backup, BackupState, Manifest},
         catalog::Placement,
         holder::Holder,
-        ids::{BackupId, OperationId},
+        ids::{BackupId, InstanceId, OperationId},
         limits::{
             BACKUPS_ON_A_PAGE, BACKUPS_PLOTTED, DAILY_KEPT, DAILY_SHOWN, MONTHLY_KEPT,
             MONTHLY_SHOWN, ON_DEMAND_SHOWN, SAFETY_BACKUPS_MAX, SAFETY_KEPT, SAFETY_SHOWN,
@@ -167,9 +169,9 @@ struct Drawn {
 pub async fn page(
     api: web::Data<Api>,
     session: web::ReqData<Session>,
+    Id(id): Id<InstanceId>,
     request: HttpRequest,
 ) -> Answer {
-    let id = id_in_path(&request, "instance")?;
     let view = api.broker.instance_view(&session, id).await?;
     let shown = Shown::asked_for(&request);
     let on_page: Vec<&Backup> = KINDS
@@ -215,11 +217,10 @@ pub async fn page(
 pub async fn back_up(
     api: web::Data<Api>,
     session: web::ReqData<Session>,
-    request: HttpRequest,
+    Id(id): Id<InstanceId>,
     payload: web::Payload,
 ) -> Answer {
     form_of(&api, &session, payload).await?;
-    let id = id_in_path(&request, "instance")?;
     let href = format!("{}/backups", path_of(&id));
     Ok(match api.broker.back_up_now(&session, id).await? {
         BackUpNow::Accepted(operation) => see_other(&format!("{href}?operation={operation}")),
@@ -233,12 +234,9 @@ pub async fn back_up(
 pub async fn download(
     api: web::Data<Api>,
     session: web::ReqData<Session>,
-    request: HttpRequest,
+    Id(instance): Id<InstanceId>,
+    Id(backup): Id<BackupId>,
 ) -> Answer {
-    let (instance, backup) = (
-        id_in_path(&request, "instance")?,
-        id_in_path(&request, "backup")?,
-    );
     let (view, backup) = api.broker.backup_view(&session, instance, backup).await?;
     let holder = Holder::Session(session.fingerprint.clone());
     let link = compose::download_link(&api.broker, &holder, &view.of.deployment, &backup).await?;
@@ -254,14 +252,11 @@ pub async fn download(
 pub async fn restore(
     api: web::Data<Api>,
     session: web::ReqData<Session>,
-    request: HttpRequest,
+    Id(instance): Id<InstanceId>,
+    Id(backup): Id<BackupId>,
     payload: web::Payload,
 ) -> Answer {
     let form = form_of(&api, &session, payload).await?;
-    let (instance, backup) = (
-        id_in_path(&request, "instance")?,
-        id_in_path(&request, "backup")?,
-    );
     let (view, backup) = api.broker.backup_view(&session, instance, backup).await?;
     let field = |name: &str| Some(form.text(name).trim().to_owned()).filter(|t| !t.is_empty());
     let restore = RestoreRequest {

@@ -12,16 +12,10 @@ use actix_web::{
     web::Payload,
 };
 
-use super::{
-    Api,
-    request::{Form, path_id},
-};
+use super::{Api, request::Form};
 use crate::{
     broker::no_such_page,
-    model::{
-        ids::{IdError, InstanceId},
-        session::Session,
-    },
+    model::{ids::InstanceId, session::Session},
 };
 
 mod assets;
@@ -29,6 +23,7 @@ pub mod backups;
 mod command;
 pub mod door;
 pub mod error;
+mod id;
 pub mod instances;
 pub mod overview;
 mod plot;
@@ -86,12 +81,4 @@ async fn form_of(api: &Api, session: &Session, payload: Payload) -> Result<Form,
 /// The path of an instance's overview; its other pages are below.
 fn path_of(instance: &InstanceId) -> String {
     format!("/dashboard/instances/{}", instance.in_path())
-}
-
-/// An id from a page's path. One that cannot be is as unknown as any other.
-fn id_in_path<T>(request: &HttpRequest, name: &'static str) -> Result<T, PageError>
-where
-    T: std::str::FromStr<Err = IdError>,
-{
-    path_id(request, name).map_err(|_| no_such_page().into())
 }

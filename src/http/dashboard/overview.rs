@@ -1,6 +1,6 @@
 //! The overview of one instance: how it is, how large, how to reach it, what was done to it.
 
-use actix_web::{HttpRequest, http::StatusCode, web};
+use actix_web::{http::StatusCode, web};
 use askama::Template;
 use serde_json::json;
 
@@ -8,7 +8,9 @@ use super::{
     Answer, Api,
     command::line,
     door::see_other,
-    form_of, id_in_path, path_of,
+    form_of,
+    id::Id,
+    path_of,
     shell::{Place, Shell, answer},
     show::{Moment, counted},
     state::{Told, told, told_of_alert, told_of_instance, told_of_task},
@@ -20,6 +22,7 @@ use crate::{
     model::{
         alert::{self, Alert, Gravity},
         defragment::Storage,
+        ids::InstanceId,
         instance::{DELETE_PROTECTION, Instance, InstanceState},
         limits::{QUOTA_NEAR_PERCENT, TASKS_SHOWN},
         observation::{MemberHealth, MemberObservation, Observation},
@@ -129,9 +132,8 @@ struct Link {
 pub async fn page(
     api: web::Data<Api>,
     session: web::ReqData<Session>,
-    request: HttpRequest,
+    Id(id): Id<InstanceId>,
 ) -> Answer {
-    let id = id_in_path(&request, "instance")?;
     let view = api.broker.instance_view(&session, id).await?;
     let page = overview(&api.broker, &session, &view);
     Ok(answer(StatusCode::OK, &page))
@@ -141,11 +143,10 @@ pub async fn page(
 pub async fn defragment(
     api: web::Data<Api>,
     session: web::ReqData<Session>,
-    request: HttpRequest,
+    Id(id): Id<InstanceId>,
     payload: web::Payload,
 ) -> Answer {
     form_of(&api, &session, payload).await?;
-    let id = id_in_path(&request, "instance")?;
     let view = api.broker.instance_view(&session, id).await?;
     let instance = view.of.instance.id.clone();
     api.broker.defragment(instance, "dashboard").await?;
@@ -156,11 +157,10 @@ pub async fn defragment(
 pub async fn protect(
     api: web::Data<Api>,
     session: web::ReqData<Session>,
-    request: HttpRequest,
+    Id(id): Id<InstanceId>,
     payload: web::Payload,
 ) -> Answer {
     let form = form_of(&api, &session, payload).await?;
-    let id = id_in_path(&request, "instance")?;
     let view = api.broker.instance_view(&session, id).await?;
     let protected = match (form.text("protect"), form.text("sure")) {
         ("yes", _) => true,

@@ -8,7 +8,9 @@ use serde_json::json;
 use super::{
     Answer, Api,
     door::see_other,
-    form_of, id_in_path, path_of,
+    form_of,
+    id::Id,
+    path_of,
     shell::{Place, Shell, answer},
 };
 use crate::{
@@ -16,6 +18,7 @@ use crate::{
     http::request::query,
     model::{
         engine::{KnownFault, Severity, TransitionMethod},
+        ids::InstanceId,
         session::Session,
         version::Version,
     },
@@ -63,9 +66,9 @@ struct Rehearsal {
 pub async fn page(
     api: web::Data<Api>,
     session: web::ReqData<Session>,
+    Id(id): Id<InstanceId>,
     request: HttpRequest,
 ) -> Answer {
-    let id = id_in_path(&request, "instance")?;
     let view = api.broker.instance_view(&session, id).await?;
     let asked = query(&request, "version").filter(|version| !version.is_empty());
     let rehearsal = match asked {
@@ -95,11 +98,10 @@ pub async fn page(
 pub async fn upgrade(
     api: web::Data<Api>,
     session: web::ReqData<Session>,
-    request: HttpRequest,
+    Id(id): Id<InstanceId>,
     payload: web::Payload,
 ) -> Answer {
     let form = form_of(&api, &session, payload).await?;
-    let id = id_in_path(&request, "instance")?;
     let view = api.broker.instance_view(&session, id).await?;
     let parameters = json!({ "db_version": form.text("version") });
     let update = UpdateRequest::of(&view.of.instance, parameters, "dashboard");

@@ -15,7 +15,8 @@ use crate::{
             requests,
             scalars::{OwnId, Time},
         },
-        request::{Body, path_id},
+        osb::id::Id,
+        request::Body,
     },
     model::{
         ids::{BackupId, InstanceId, OperationId},
@@ -61,8 +62,12 @@ impl Accepted {
         (status = 422, description = "The instance is not ready, or another member is being replaced"),
     )
 )]
-pub async fn repair(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
-    let instance: InstanceId = path_id(&request, "instance")?;
+pub async fn repair(
+    api: web::Data<Api>,
+    Id(instance): Id<InstanceId>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> Answer {
     let body = Body::read(&request, payload).await?;
     let member = body.required_text("member")?;
     let operation = api.broker.repair(instance, member, ORIGIN).await?;
@@ -81,8 +86,7 @@ pub async fn repair(api: web::Data<Api>, request: HttpRequest, payload: web::Pay
         (status = 422, description = "The instance is not ready"),
     )
 )]
-pub async fn renew(api: web::Data<Api>, request: HttpRequest) -> Answer {
-    let instance: InstanceId = path_id(&request, "instance")?;
+pub async fn renew(api: web::Data<Api>, Id(instance): Id<InstanceId>) -> Answer {
     let operation = api.broker.renew(instance, ORIGIN).await?;
     Ok(HttpResponse::Accepted().json(Accepted::of(&operation)))
 }
@@ -186,8 +190,12 @@ impl From<Recovery> for RecoveryPlan {
         (status = 422, description = "The instance is not ready"),
     )
 )]
-pub async fn recover(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
-    let instance: InstanceId = path_id(&request, "instance")?;
+pub async fn recover(
+    api: web::Data<Api>,
+    Id(instance): Id<InstanceId>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> Answer {
     let body = Body::read(&request, payload).await?;
     // One that is empty is no id.
     body.optional_text("backup_id")?;

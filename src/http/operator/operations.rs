@@ -15,7 +15,8 @@ use crate::{
             requests,
             scalars::{OwnId, PlatformId, Time},
         },
-        request::{path_id, query},
+        osb::id::Id,
+        request::query,
     },
     model::{
         ids::{BackupId, BindingId, InstanceId, OperationId},
@@ -173,8 +174,8 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer {
         (status = 404, description = "There is no such operation (any more)"),
     )
 )]
-pub async fn show(api: web::Data<Api>, request: HttpRequest) -> Answer {
-    let detail = api.broker.operation(id_of(&request)?).await?;
+pub async fn show(api: web::Data<Api>, Id(id): Id<OperationId>) -> Answer {
+    let detail = api.broker.operation(id).await?;
     Ok(HttpResponse::Ok().json(in_full(&detail, api.broker.clock.now())))
 }
 
@@ -189,8 +190,8 @@ pub async fn show(api: web::Data<Api>, request: HttpRequest) -> Answer {
         (status = 422, description = "Something else is being done to the same"),
     )
 )]
-pub async fn retry(api: web::Data<Api>, request: HttpRequest) -> Answer {
-    let detail = api.broker.retry_operation(id_of(&request)?).await?;
+pub async fn retry(api: web::Data<Api>, Id(id): Id<OperationId>) -> Answer {
+    let detail = api.broker.retry_operation(id).await?;
     Ok(HttpResponse::Accepted().json(in_full(&detail, api.broker.clock.now())))
 }
 
@@ -205,13 +206,9 @@ pub async fn retry(api: web::Data<Api>, request: HttpRequest) -> Answer {
         (status = 409, description = "It has ended"),
     )
 )]
-pub async fn abandon(api: web::Data<Api>, request: HttpRequest) -> Answer {
-    let detail = api.broker.abandon_operation(id_of(&request)?).await?;
+pub async fn abandon(api: web::Data<Api>, Id(id): Id<OperationId>) -> Answer {
+    let detail = api.broker.abandon_operation(id).await?;
     Ok(HttpResponse::Accepted().json(in_full(&detail, api.broker.clock.now())))
-}
-
-fn id_of(request: &HttpRequest) -> Result<OperationId, HttpError> {
-    path_id(request, "operation")
 }
 
 fn asked(request: &HttpRequest) -> Result<OperationsQuery, HttpError> {

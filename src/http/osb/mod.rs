@@ -19,22 +19,28 @@ use super::{
     Api,
     error::HttpError,
     openapi::requests,
-    request::{Body, accepts_incomplete, check_basic, is_known, path_id, query},
+    request::{Body, accepts_incomplete, check_basic, is_known, query},
 };
 use crate::{
     broker::{
         self, BindRequest, Bound, DeprovisionRequest, OperationStatus, ProvisionRequest,
         StatusState, UnbindRequest, Unbound, UpdateRequest, Updated,
     },
-    model::{ids::InstanceId, limits::RETRY_AFTER_SECONDS, update::Change},
+    model::{
+        ids::{BindingId, InstanceId},
+        limits::RETRY_AFTER_SECONDS,
+        update::Change,
+    },
 };
 
 pub mod document;
 pub mod error;
+pub mod id;
 mod view;
 
 use document::CatalogBody;
 use error::OsbError;
+use id::Id;
 use view::{
     Accepted, Done, FetchedBindingBody, Instance, InstanceAccepted, InstanceDone, InstanceMetadata,
     MaintenanceVersion,
@@ -149,8 +155,12 @@ fn mime() -> header::ContentType {
         (status = 422, description = "`AsyncRequired`, `ConcurrencyError` or `MaintenanceInfoConflict`"),
     )
 )]
-pub async fn provision(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
-    let instance: InstanceId = path_id(&request, "instance")?;
+pub async fn provision(
+    api: web::Data<Api>,
+    Id(instance): Id<InstanceId>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> Answer {
     let dashboard_url = api.broker.dashboard_url(&instance);
     let body = Body::read(&request, payload).await?;
     let provision = ProvisionRequest {
@@ -206,8 +216,11 @@ async fn metadata(api: &Api, instance: InstanceId) -> Result<Option<InstanceMeta
         (status = 404, description = "There is none of this id, or none that is usable yet"),
     )
 )]
-pub async fn fetch_instance(api: web::Data<Api>, request: HttpRequest) -> Answer {
-    let instance: InstanceId = path_id(&request, "instance")?;
+pub async fn fetch_instance(
+    api: web::Data<Api>,
+    Id(instance): Id<InstanceId>,
+    request: HttpRequest,
+) -> Answer {
     let dashboard_url = api.broker.dashboard_url(&instance);
     let fetched = api.broker.instance(instance.clone()).await?;
     let knows = minor_of(&request) >= MAINTENANCE_INFO_SINCE;
@@ -235,8 +248,12 @@ pub async fn fetch_instance(api: web::Data<Api>, request: HttpRequest) -> Answer
         (status = 422, description = "`AsyncRequired`, `ConcurrencyError`, `MaintenanceInfoConflict`, or without a code: the instance cannot become that"),
     )
 )]
-pub async fn update(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
-    let instance: InstanceId = path_id(&request, "instance")?;
+pub async fn update(
+    api: web::Data<Api>,
+    Id(instance): Id<InstanceId>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> Answer {
     let dashboard_url = api.broker.dashboard_url(&instance);
     let body = Body::read(&request, payload).await?;
     let update = UpdateRequest {
@@ -279,8 +296,11 @@ pub async fn update(api: web::Data<Api>, request: HttpRequest, payload: web::Pay
         (status = 422, description = "`AsyncRequired`, or without a code: the instance is protected"),
     )
 )]
-pub async fn deprovision(api: web::Data<Api>, request: HttpRequest) -> Answer {
-    let instance = path_id(&request, "instance")?;
+pub async fn deprovision(
+    api: web::Data<Api>,
+    Id(instance): Id<InstanceId>,
+    request: HttpRequest,
+) -> Answer {
     let required = |name: &str| {
         query(&request, name)
             .filter(|value| !value.is_empty())
@@ -309,8 +329,11 @@ pub async fn deprovision(api: web::Data<Api>, request: HttpRequest) -> Answer {
         (status = 410, description = "The deletion that is asked for is done"),
     )
 )]
-pub async fn instance_last_operation(api: web::Data<Api>, request: HttpRequest) -> Answer {
-    let instance = path_id(&request, "instance")?;
+pub async fn instance_last_operation(
+    api: web::Data<Api>,
+    Id(instance): Id<InstanceId>,
+    request: HttpRequest,
+) -> Answer {
     let status = api
         .broker
         .instance_status(instance, query(&request, "operation"))
@@ -332,11 +355,13 @@ pub async fn instance_last_operation(api: web::Data<Api>, request: HttpRequest) 
         (status = 422, description = "`ConcurrencyError`"),
     )
 )]
-pub async fn bind(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
-    let (instance, binding) = (
-        path_id(&request, "instance")?,
-        path_id(&request, "binding")?,
-    );
+pub async fn bind(
+    api: web::Data<Api>,
+    Id(instance): Id<InstanceId>,
+    Id(binding): Id<BindingId>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> Answer {
     let minor = minor_of(&request);
     let body = Body::read(&request, payload).await?;
     let predecessor = body.id("predecessor_binding_id")?;
@@ -372,11 +397,12 @@ pub async fn bind(api: web::Data<Api>, request: HttpRequest, payload: web::Paylo
         (status = 404, description = "There is none of this id, or none that is usable"),
     )
 )]
-pub async fn fetch_binding(api: web::Data<Api>, request: HttpRequest) -> Answer {
-    let (instance, binding) = (
-        path_id(&request, "instance")?,
-        path_id(&request, "binding")?,
-    );
+pub async fn fetch_binding(
+    api: web::Data<Api>,
+    Id(instance): Id<InstanceId>,
+    Id(binding): Id<BindingId>,
+    request: HttpRequest,
+) -> Answer {
     let fetched = api.broker.binding(instance, binding).await?;
     Ok(HttpResponse::Ok().json(FetchedBindingBody {
         binding: view::binding(&fetched, minor_of(&request)),
@@ -396,11 +422,12 @@ pub async fn fetch_binding(api: web::Data<Api>, request: HttpRequest) -> Answer 
         (status = 422, description = "`ConcurrencyError`"),
     )
 )]
-pub async fn unbind(api: web::Data<Api>, request: HttpRequest) -> Answer {
-    let (instance, binding) = (
-        path_id(&request, "instance")?,
-        path_id(&request, "binding")?,
-    );
+pub async fn unbind(
+    api: web::Data<Api>,
+    Id(instance): Id<InstanceId>,
+    Id(binding): Id<BindingId>,
+    request: HttpRequest,
+) -> Answer {
     // An unknown binding is gone, whatever else is missing: the ids are checked against the known.
     let unbind = UnbindRequest {
         instance,
@@ -428,11 +455,12 @@ pub async fn unbind(api: web::Data<Api>, request: HttpRequest) -> Answer {
         (status = 410, description = "The deletion that is asked for is done"),
     )
 )]
-pub async fn binding_last_operation(api: web::Data<Api>, request: HttpRequest) -> Answer {
-    let (instance, binding) = (
-        path_id(&request, "instance")?,
-        path_id(&request, "binding")?,
-    );
+pub async fn binding_last_operation(
+    api: web::Data<Api>,
+    Id(instance): Id<InstanceId>,
+    Id(binding): Id<BindingId>,
+    request: HttpRequest,
+) -> Answer {
     let token = query(&request, "operation");
     let status = api.broker.binding_status(instance, binding, token).await?;
     Ok(last_operation(&status))
