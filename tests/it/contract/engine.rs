@@ -6,7 +6,6 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use chrono::Utc;
 use compose_broker::{
     engine::{
         DatabaseUser, Description, EngineError, Holding, Issue, MemberChange, Passage, Relief,
@@ -35,6 +34,7 @@ use serde_json::json;
 
 use crate::{
     broker::{engines_dir, eventually, kill, port_range, processes_below},
+    control::now,
     etcd,
     memory::{
         cluster::MemoryCluster,
@@ -164,7 +164,7 @@ struct Deployed {
 }
 
 fn certificates() -> Certificates {
-    Certificates::new(Utc::now(), &CertificateLife::default())
+    Certificates::new(now(), &CertificateLife::default())
 }
 
 impl Deployed {
@@ -172,7 +172,7 @@ impl Deployed {
     async fn placed(kind: &impl Kind, version: &str) -> Self {
         let engine = kind.engine();
         let profile = engine.profile();
-        let id = DeploymentId::generate(Utc::now());
+        let id = DeploymentId::generate(now());
         let names: Vec<String> = (0..profile.members).map(|i| format!("m{i}")).collect();
         let provisioner = kind.provisioner();
         let running = provisioner.deployments().await.expect("deployments");
@@ -203,7 +203,7 @@ impl Deployed {
                 .collect(),
             closed_since: None,
         };
-        let secrets = engine.secrets(&deployment, Issue::First, &certificates(), Utc::now());
+        let secrets = engine.secrets(&deployment, Issue::First, &certificates(), now());
         Self {
             secrets: secrets.expect("secrets"),
             deployment,
@@ -382,7 +382,7 @@ async fn secrets_are_renewed_piece_by_piece<K: Kind>() {
     assert_ne!(of.secrets.ca_certificate, other.secrets.ca_certificate);
     let renew = |secrets: &DeploymentSecrets, what| {
         let issue = Issue::Renewal { secrets, what };
-        let renewed = engine.secrets(&of.deployment, issue, &certificates(), Utc::now());
+        let renewed = engine.secrets(&of.deployment, issue, &certificates(), now());
         renewed.expect("secrets")
     };
     let first = &of.secrets;

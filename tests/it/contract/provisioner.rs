@@ -15,7 +15,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use chrono::Utc;
 use compose_broker::{
     model::{
         address::Address,
@@ -38,6 +37,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::{
     broker::{eventually, kill, port_range},
+    control::now,
     memory::cluster::{Ended, Installed, MemoryCluster},
 };
 
@@ -175,7 +175,7 @@ impl Drop for Local {
 }
 
 fn new_id() -> DeploymentId {
-    DeploymentId::generate(Utc::now())
+    DeploymentId::generate(now())
 }
 
 fn program(version: &str) -> Program {
