@@ -1,55 +1,117 @@
 //! Ids in paths. Each API has its own answer to one that cannot be: the extractor beside its handlers.
 
-use std::{collections::HashMap, str::FromStr};
+use std::str::FromStr;
 
 use actix_web::{FromRequest as _, HttpRequest, web};
+use serde::Deserialize;
 
 use super::error::HttpError;
 use crate::model::ids::{
     BackupId, BindingId, DeploymentId, IdError, InstanceId, LogfileId, OperationId,
 };
 
+/// The ids that paths hold, as they are written; each path has some of them.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub struct PathIds {
+    instance: String,
+    binding: String,
+    deployment: String,
+    backup: String,
+    pub(super) recipe: String,
+    logfile: String,
+    operation: String,
+}
+
 /// An id that has a place in routes.
 pub trait PathId: FromStr<Err = IdError> {
     /// The place's name, and what people are told that it is.
     const PLACE: &'static str;
+
+    /// What a path has in that place.
+    fn in_path(ids: PathIds) -> String;
 }
 
 impl PathId for InstanceId {
     const PLACE: &'static str = "instance";
+
+    fn in_path(ids: PathIds) -> String {
+        ids.instance
+    }
 }
 
 impl PathId for BindingId {
     const PLACE: &'static str = "binding";
+
+    fn in_path(ids: PathIds) -> String {
+        ids.binding
+    }
 }
 
 impl PathId for DeploymentId {
     const PLACE: &'static str = "deployment";
+
+    fn in_path(ids: PathIds) -> String {
+        ids.deployment
+    }
 }
 
 impl PathId for BackupId {
     const PLACE: &'static str = "backup";
+
+    fn in_path(ids: PathIds) -> String {
+        ids.backup
+    }
 }
 
 impl PathId for LogfileId {
     const PLACE: &'static str = "logfile";
+
+    fn in_path(ids: PathIds) -> String {
+        ids.logfile
+    }
 }
 
 impl PathId for OperationId {
     const PLACE: &'static str = "operation";
+
+    fn in_path(ids: PathIds) -> String {
+        ids.operation
+    }
 }
 
 /// The id in a request's path, decoded once.
 pub fn path_id<T: PathId>(request: &HttpRequest) -> Result<T, HttpError> {
     let wrong = |reason: String| HttpError::bad_request(format!("the {} id {reason}", T::PLACE));
-    let mut ids = web::Path::<HashMap<String, String>>::extract(request)
+    let ids = web::Path::<PathIds>::extract(request)
         .into_inner()
         .map_err(|e| wrong(e.to_string()))?
         .into_inner();
-    let text = ids.remove(T::PLACE).unwrap_or_default();
+    let text = T::in_path(ids);
     // What is not UTF-8 comes as replacement characters: two such ids would be one.
     if text.contains(char::REPLACEMENT_CHARACTER) {
         return Err(wrong("is not UTF-8".to_owned()));
     }
     text.parse().map_err(|e: IdError| wrong(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    #[test]
+    fn an_id_is_read_from_its_own_place() {
+        let own = "0123456789abcdef01234567";
+        let request = TestRequest::default()
+            .param("instance", "a%2Fb")
+            .param("backup", own)
+            .to_http_request();
+        let instance: InstanceId = path_id(&request).expect("an id");
+        let backup: BackupId = path_id(&request).expect("an id");
+        assert_eq!((instance.as_str(), backup.as_str()), ("a/b", own));
+        let missing = path_id::<BindingId>(&request).map_err(|e| e.to_string());
+        assert_eq!(missing.expect_err("none"), "the binding id is empty");
+    }
 }

@@ -12,7 +12,7 @@ use crate::{
     broker::BrokerError,
     http::{
         error::HttpError,
-        id::{PathId, path_id},
+        id::{PathId, PathIds, path_id},
     },
     model::ids::{DeploymentId, IdError, InstanceId, OperationId},
 };
@@ -51,6 +51,10 @@ impl FromStr for RecipeId {
 
 impl PathId for RecipeId {
     const PLACE: &'static str = "recipe";
+
+    fn in_path(ids: PathIds) -> String {
+        ids.recipe
+    }
 }
 
 /// The ids in the path of a link that carries its own permission. Where one of them cannot be, there is
