@@ -34,8 +34,8 @@ const fn entry(leaves_from: u32) -> Option<Entry> {
 /// nothing older than the second.
 pub(in crate::model) static ENGINE: Profile = Profile {
     name: "sample",
-    members: 2,
-    members_needed: 1,
+    members: 3,
+    members_needed: 2,
     ports: &[Port {
         name: "sql",
         used_by: PortUser::Applications,
