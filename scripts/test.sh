@@ -43,6 +43,15 @@ run_tests() {
     RUST_BACKTRACE=0 cargo test --locked 2>&1 | tee "$told"
 }
 stage tests run_tests
+# The store's contract once more, with the server that the tests start by themselves.
+run_postgres() {
+    if ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && ! command -v initdb >/dev/null; then
+        echo 'SKIPPED: PostgreSQL is not installed here (Debian: postgresql), so that nothing was tried with it'
+        return
+    fi
+    RUST_BACKTRACE=0 cargo test --locked --features postgres --test it contract::store 2>&1 | tee "$told"
+}
+stage postgres run_postgres
 stage binaries cargo build --locked --bin compose-broker --example demo
 stage demo "$built/examples/demo" --broker "$built/compose-broker" --plain
 stage fuzz scripts/fuzz.sh

@@ -179,8 +179,6 @@ impl Broker {
             Asker::Neighbour { source, .. } => source.tenant.clone(),
         };
         let source = self.restore_source(conn, asker, &tenant, &offering, &asked)?;
-        // What is counted now stays true until the new instance is among it.
-        store::deployment::placing_alone(conn)?;
         let target = self.target(conn, &offering, &plan, &asked, source.as_ref())?;
         self.check_quotas(conn, &tenant, &plan, target.units)?;
         let engine = &offering.rules.engine;

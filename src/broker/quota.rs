@@ -1,5 +1,5 @@
-//! What a tenant may have: counted in the transaction that adds to it, after
-//! [`store::deployment::placing_alone`].
+//! What a tenant may have: counted in the transaction that adds to it, and nobody else adds to it
+//! meanwhile.
 
 use super::{Broker, BrokerError};
 use crate::{

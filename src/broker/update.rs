@@ -327,7 +327,6 @@ impl Broker {
         if more == 0 {
             return Ok(());
         }
-        store::deployment::placing_alone(conn)?;
         self.units_within_quota(conn, &instance.tenant, more)?
             .map_err(|refusal| refused(refusal.to_string(), true))?;
         let candidates = self.candidates(conn)?;

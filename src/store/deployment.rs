@@ -163,7 +163,7 @@ pub fn set_sealed(conn: &mut Conn<'_>, id: &DeploymentId, sealed: &str) -> Resul
 }
 
 /// All instances on a cluster, whatever state they are in; of those that are becoming larger, the units
-/// that they become. [`placing_alone`] keeps it true until the transaction ends.
+/// that they become. It stays true until a transaction that writes ends.
 pub fn placed_on(conn: &mut Conn<'_>, cluster: &str) -> Result<Placed, StoreError> {
     let (units, instances): (Option<i64>, i64) = each!(conn, |c| deployments::table
         .filter(deployments::cluster_id.eq(cluster))
@@ -205,11 +205,6 @@ fn growth(
         }
     }
     Ok(units)
-}
-
-/// Lets nobody else count units and instances until the transaction ends.
-pub fn placing_alone(conn: &mut Conn<'_>) -> Result<(), StoreError> {
-    super::alone(conn, "placement")
 }
 
 /// Instances that are on none of `clusters`, with the cluster that they are on, at most `limit`.

@@ -12,7 +12,7 @@ use crate::model::{
 };
 
 diesel::define_sql_function! {
-    /// Small letters; of ASCII alone in SQLite.
+    /// Small letters; of ASCII alone in SQLite. So both sides of a comparison are made small by it.
     fn lower(text: diesel::sql_types::Text) -> diesel::sql_types::Text;
 }
 
@@ -116,7 +116,6 @@ pub fn search(
     most: usize,
 ) -> Result<Vec<Instance>, StoreError> {
     let escaped = text
-        .to_ascii_lowercase()
         .replace('\\', "\\\\")
         .replace('%', "\\%")
         .replace('_', "\\_");
@@ -125,13 +124,15 @@ pub fn search(
     let rows: Vec<Row> = each!(conn, |c| instances::table
         .filter(
             lower(instances::id)
-                .like(&pattern)
+                .like(lower(&pattern))
                 .escape('\\')
-                .or(instances::deployment_id.like(&pattern).escape('\\'))
-                .or(lower(instances::organization).like(&pattern).escape('\\'))
-                .or(lower(instances::space).like(&pattern).escape('\\'))
-                .or(lower(instances::account).like(&pattern).escape('\\'))
-                .or(lower(instances::context).like(&pattern).escape('\\'))
+                .or(instances::deployment_id.like(lower(&pattern)).escape('\\'))
+                .or(lower(instances::organization)
+                    .like(lower(&pattern))
+                    .escape('\\'))
+                .or(lower(instances::space).like(lower(&pattern)).escape('\\'))
+                .or(lower(instances::account).like(lower(&pattern)).escape('\\'))
+                .or(lower(instances::context).like(lower(&pattern)).escape('\\'))
         )
         .order((instances::created_at.desc(), instances::id.desc()))
         .limit(limit(most))

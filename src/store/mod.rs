@@ -1,9 +1,12 @@
 //! What the broker knows, durably: the only place with SQL.
 //!
 //! Invariants: a 202 is sent only after [`Store::write`] returned; every write of an operation's
-//! worker passes [`operation::fence`]; nothing here decides, it keeps and finds. SQLite has one
-//! writer and several readers (several writers starve each other), in WAL mode with
-//! `synchronous=FULL`: what was said to be written survives a power cut.
+//! worker passes [`operation::fence`]; nothing here decides, it keeps and finds. Of all
+//! transactions that write, one is open at a time, so what one has read stays true until it ends.
+//!
+//! SQLite has one writer and several readers (several writers starve each other), in WAL mode with
+//! `synchronous=FULL`: what was said to be written survives a power cut. A process has the same of
+//! PostgreSQL, and the writers of several processes take turns by a lock.
 
 use std::{
     path::{Path, PathBuf},
@@ -70,8 +73,15 @@ enum Pools {
         readers: Pool<ConnectionManager<SqliteConnection>>,
     },
     #[cfg(feature = "postgres")]
-    Postgres(Pool<ConnectionManager<diesel::PgConnection>>),
+    Postgres {
+        /// None where the store is open for reading only.
+        writer: Option<PostgresPool>,
+        readers: PostgresPool,
+    },
 }
+
+#[cfg(feature = "postgres")]
+type PostgresPool = Pool<ConnectionManager<diesel::PgConnection>>;
 
 struct SqliteWriter {
     pool: Pool<ConnectionManager<SqliteConnection>>,
@@ -130,22 +140,10 @@ macro_rules! each {
 }
 use each;
 
-/// Lets nobody else do the same on another connection until the transaction ends. SQLite has one
-/// writer anyway.
-fn alone(conn: &mut Conn<'_>, what: &'static str) -> Result<(), StoreError> {
-    match &mut conn.link {
-        Link::Sqlite(_) => {
-            let _ = what;
-        }
-        #[cfg(feature = "postgres")]
-        Link::Postgres(c) => {
-            diesel::sql_query("SELECT pg_advisory_xact_lock(hashtext($1))")
-                .bind::<diesel::sql_types::Text, _>(what)
-                .execute(*c)?;
-        }
-    }
-    Ok(())
-}
+/// The lock of whoever writes: this number, which is ours, and one for the schema that the tables are
+/// in, so that brokers with schemas of their own do not wait for each other.
+#[cfg(feature = "postgres")]
+const POSTGRES_LOCK: &str = "(1668246896, hashtext(current_schema()::text))";
 
 #[derive(Debug)]
 struct Pragmas {
@@ -195,7 +193,7 @@ impl Store {
     pub fn open_for_reading(url: &str) -> Result<Self, StoreError> {
         let Some(path) = url.strip_prefix("sqlite://") else {
             return Ok(Self {
-                pools: Self::postgres_pools(url)?,
+                pools: Self::look_at_postgres(url)?,
                 changes: watch::Sender::new(0),
             });
         };
@@ -233,33 +231,36 @@ impl Store {
 
     #[cfg(feature = "postgres")]
     fn open_postgres(url: &str) -> Result<Pools, StoreError> {
-        let pools = Self::postgres_pools(url)?;
-        if let Pools::Postgres(pool) = &pools {
-            let mut connection = pool.get().map_err(connection_error)?;
-            connection
-                .run_pending_migrations(POSTGRES_MIGRATIONS)
-                .map_err(StoreError::Migration)?;
-        }
-        Ok(pools)
+        let writer = postgres_pool(url, 1)?;
+        let mut connection = writer.get().map_err(connection_error)?;
+        // Replicas begin at the same time, and each step is made once.
+        connection.batch_execute(&format!("SELECT pg_advisory_lock{POSTGRES_LOCK}"))?;
+        connection
+            .run_pending_migrations(POSTGRES_MIGRATIONS)
+            .map_err(StoreError::Migration)?;
+        connection.batch_execute(&format!("SELECT pg_advisory_unlock{POSTGRES_LOCK}"))?;
+        drop(connection);
+        Ok(Pools::Postgres {
+            writer: Some(writer),
+            readers: postgres_pool(url, READERS)?,
+        })
+    }
+
+    #[cfg(feature = "postgres")]
+    fn look_at_postgres(url: &str) -> Result<Pools, StoreError> {
+        Ok(Pools::Postgres {
+            writer: None,
+            readers: postgres_pool(url, READERS)?,
+        })
     }
 
     #[cfg(not(feature = "postgres"))]
     fn open_postgres(url: &str) -> Result<Pools, StoreError> {
-        Self::postgres_pools(url)
-    }
-
-    #[cfg(feature = "postgres")]
-    fn postgres_pools(url: &str) -> Result<Pools, StoreError> {
-        let pool = Pool::builder()
-            .max_size(READERS + 1)
-            .connection_timeout(CONNECTION_TIMEOUT)
-            .build(ConnectionManager::<diesel::PgConnection>::new(url))
-            .map_err(connection_error)?;
-        Ok(Pools::Postgres(pool))
+        Self::look_at_postgres(url)
     }
 
     #[cfg(not(feature = "postgres"))]
-    fn postgres_pools(_url: &str) -> Result<Pools, StoreError> {
+    fn look_at_postgres(_url: &str) -> Result<Pools, StoreError> {
         Err(StoreError::Address(
             "this binary was built without PostgreSQL (cargo feature \"postgres\")".to_owned(),
         ))
@@ -276,7 +277,7 @@ impl Store {
         match &self.pools {
             Pools::Sqlite { .. } => true,
             #[cfg(feature = "postgres")]
-            Pools::Postgres(_) => false,
+            Pools::Postgres { .. } => false,
         }
     }
 
@@ -301,7 +302,7 @@ impl Store {
     }
 
     /// Like [`Store::write`], for work that looks, decides and may refuse with an error of its
-    /// own, which undoes all of it. So `work` changes nothing but the database: what follows in
+    /// own, which undoes all of it. Nobody else writes meanwhile, here or on another replica. So `work` changes nothing but the database: what follows in
     /// memory waits for the commit, see [`Conn::once_committed`].
     pub async fn decide<T, E, F>(self: &Arc<Self>, work: F) -> Result<T, E>
     where
@@ -323,8 +324,8 @@ impl Store {
                 connection.transaction(|c| work(&mut Conn::new(Link::Sqlite(c), Caller::default())))
             }
             #[cfg(feature = "postgres")]
-            Pools::Postgres(pool) => {
-                let mut connection = pool.get().map_err(connection_error)?;
+            Pools::Postgres { readers, .. } => {
+                let mut connection = readers.get().map_err(connection_error)?;
                 connection
                     .build_transaction()
                     .read_only()
@@ -342,9 +343,7 @@ impl Store {
         let (mut changed, mut once_committed) = (false, Vec::<Box<dyn FnOnce()>>::new());
         let result = match &self.pools {
             Pools::Sqlite { writer, .. } => {
-                let writer = writer.as_ref().ok_or_else(|| {
-                    StoreError::Address("the store is open for reading only".to_owned())
-                })?;
+                let writer = writer.as_ref().ok_or_else(reads_only)?;
                 let mut connection = writer.pool.get().map_err(connection_error)?;
                 let result = connection.immediate_transaction(|c| {
                     let mut conn = Conn::new(Link::Sqlite(c), caller);
@@ -360,9 +359,15 @@ impl Store {
                 result
             }
             #[cfg(feature = "postgres")]
-            Pools::Postgres(pool) => {
-                let mut connection = pool.get().map_err(connection_error)?;
+            Pools::Postgres { writer, .. } => {
+                let writer = writer.as_ref().ok_or_else(reads_only)?;
+                let mut connection = writer.get().map_err(connection_error)?;
                 let result = connection.transaction(|c| {
+                    // In front, so that all that is read is as the last writer left it.
+                    c.batch_execute(&format!(
+                        "SET LOCAL lock_timeout = {}; SELECT pg_advisory_xact_lock{POSTGRES_LOCK}",
+                        BUSY_TIMEOUT.as_millis()
+                    ))?;
                     let mut conn = Conn::new(Link::Postgres(c), caller);
                     let result = work(&mut conn);
                     changed = conn.operations_changed;
@@ -403,6 +408,19 @@ impl Store {
         })
         .await
     }
+}
+
+fn reads_only() -> StoreError {
+    StoreError::Address("the store is open for reading only".to_owned())
+}
+
+#[cfg(feature = "postgres")]
+fn postgres_pool(url: &str, size: u32) -> Result<PostgresPool, StoreError> {
+    Pool::builder()
+        .max_size(size)
+        .connection_timeout(CONNECTION_TIMEOUT)
+        .build(ConnectionManager::new(url))
+        .map_err(connection_error)
 }
 
 /// SQLite's address of a file that is not written to. Whoever opens it so does not remove the

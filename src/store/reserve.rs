@@ -27,7 +27,7 @@ impl Store {
         let path = match &self.pools {
             Pools::Sqlite { path, .. } => path,
             #[cfg(feature = "postgres")]
-            Pools::Postgres(_) => return Ok(false),
+            Pools::Postgres { .. } => return Ok(false),
         };
         let log = log_of(path);
         let log_bytes = fs::metadata(log).map(|file| file.len()).unwrap_or(0);

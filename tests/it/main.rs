@@ -6,7 +6,7 @@
 //! [`saboteur`] breaks work, [`raw`] speaks HTTP as no decent client would, [`user`] is a person
 //! with the client at a terminal, [`stub`] a broker that does as it is told, [`chromium`] a person
 //! at a browser, over [`webdriver`]. [`osb`] has one test for each thing that the specification
-//! asks for, and [`contract`] what each trait promises, for all that implement it.
+//! asks for, and [`contract`] what each trait and the store promise, for all that implement it.
 
 mod alerts;
 mod audit;
@@ -60,6 +60,8 @@ mod operations;
 mod osb;
 mod pages;
 mod patience;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod process;
 mod promises;
 mod protection;

@@ -1,5 +1,6 @@
-//! What each trait promises, run on every implementation that there is: one file for each trait.
+//! What each trait and the store promise, run on every implementation that there is: one file for each.
 
 mod backup_store;
 mod engine;
 mod provisioner;
+mod store;

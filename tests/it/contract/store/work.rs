@@ -1,0 +1,352 @@
+//! What the queue promises: claims, leases, the fence, results of steps and keys.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use chrono::TimeDelta;
+use compose_broker::{
+    model::{
+        operation::{Claim, Operation, OperationKind, OperationState, Progress, WaitsFor},
+        patience::Trial,
+        trouble::Trouble,
+    },
+    store::{Conn, Store, StoreError, notes, operation, oversight},
+};
+use futures::future::join_all;
+use serde_json::json;
+
+use super::{
+    Kind, LEASE, MANY, accept, backup_of, claim, claim_one, found, noon, note, own, read, seconds,
+    trusted, write,
+};
+
+pub(super) async fn an_operation_has_one_claimer<K: Kind>() {
+    const OPERATIONS: usize = 24;
+    let Some(kind) = K::new() else { return };
+    let stores = [kind.store().clone(), kind.replica()];
+    let all: Vec<Operation> = (0..OPERATIONS)
+        .map(|i| backup_of(&format!("i{i}")))
+        .collect();
+    accept(kind.store(), &all).await;
+    let claim_all = async |store: &Arc<Store>| {
+        let mut claims = Vec::new();
+        loop {
+            let more = claim(store, "somebody", noon(), 3).await;
+            if more.is_empty() {
+                return claims;
+            }
+            claims.extend(more);
+        }
+    };
+    let claims = join_all(stores.iter().cycle().take(6).map(claim_all)).await;
+    let claims = claims.concat();
+    assert_eq!(claims.len(), OPERATIONS);
+    let ids: HashSet<_> = claims.iter().map(|(o, _)| o.id.clone()).collect();
+    assert_eq!(ids.len(), OPERATIONS);
+    for (operation, claim) in claims {
+        assert_eq!((claim.epoch, operation.epoch), (1, 1));
+        assert_eq!(operation.state, OperationState::Running);
+    }
+}
+
+pub(super) async fn what_is_due_is_claimed_the_oldest_first<K: Kind>() {
+    let Some(kind) = K::new() else { return };
+    let store = kind.store();
+    let at = |instance: &str, created: i64| Operation {
+        created_at: seconds(created),
+        ..backup_of(instance)
+    };
+    let [third, first, second] = [at("a", 3), at("b", 1), at("c", 2)];
+    let ahead = at("d", 60);
+    let other = Operation {
+        kind: OperationKind::Bind,
+        ..at("e", 0)
+    };
+    let deletion = Operation {
+        kind: OperationKind::Deprovision,
+        waits_for: WaitsFor::Instance,
+        ..at("b", 9)
+    };
+    let all = [&third, &first, &second, &ahead, &other, &deletion];
+    accept(store, &all.map(Clone::clone)).await;
+    assert!(claim(store, "w", seconds(10), 0).await.is_empty());
+    let two = claim(store, "w", seconds(10), 2).await;
+    let ids = |claims: &[(Operation, Claim)]| -> Vec<_> {
+        claims.iter().map(|(o, _)| o.id.clone()).collect()
+    };
+    assert_eq!(ids(&two), [first.id.clone(), second.id]);
+    let rest = claim(store, "w", seconds(10), 9).await;
+    assert_eq!(ids(&rest), [third.id]);
+    // The deletion waits for what its instance has under way.
+    assert!(claim(store, "w", seconds(10), 9).await.is_empty());
+    let done = two[0].1.clone();
+    write(store, move |conn| {
+        operation::finish(conn, &done, OperationState::Succeeded, seconds(11))
+    })
+    .await;
+    assert_eq!(ids(&claim(store, "w", seconds(12), 9).await), [deletion.id]);
+}
+
+pub(super) async fn a_claim_lasts_as_long_as_it_is_renewed<K: Kind>() {
+    let Some(kind) = K::new() else { return };
+    let (store, replica) = (kind.store(), kind.replica());
+    let backup = backup_of("i");
+    accept(store, std::slice::from_ref(&backup)).await;
+    let first = claim_one(store, "first", noon()).await.expect("a claim");
+    let end = noon() + LEASE;
+    assert_eq!(claim_one(&replica, "second", end).await, None);
+    let renewed = first.clone();
+    let halted = write(store, move |conn| {
+        operation::renew(
+            conn,
+            &renewed,
+            seconds(1),
+            seconds(1) + LEASE,
+            (7, u64::MAX),
+        )
+    })
+    .await;
+    assert!(!halted);
+    let seen = found(store, &backup.id).await;
+    assert_eq!(seen.updated_at, seconds(1));
+    assert_eq!(seen.progress.bytes_done, 7);
+    assert_eq!(seen.progress.bytes_total, i64::MAX.unsigned_abs());
+    let micro = TimeDelta::microseconds(1);
+    assert_eq!(
+        claim_one(&replica, "second", seconds(1) + LEASE).await,
+        None
+    );
+    let second = claim_one(&replica, "second", seconds(1) + LEASE + micro).await;
+    let second = second.expect("nobody renewed it");
+    assert_eq!((first.epoch, second.epoch), (1, 2));
+    // What ends cleanly frees its claims alone.
+    write(store, |conn| operation::release_claims(conn, Some("first"))).await;
+    assert_eq!(claim_one(store, "third", seconds(17)).await, None);
+    write(store, |conn| {
+        operation::release_claims(conn, Some("second"))
+    })
+    .await;
+    let third = claim_one(store, "third", seconds(17))
+        .await
+        .expect("a claim");
+    assert_eq!(third.epoch, 3);
+    write(store, move |conn| {
+        operation::postpone(conn, &third, seconds(60))
+    })
+    .await;
+    assert_eq!(claim_one(store, "fourth", seconds(59)).await, None);
+    assert_eq!(
+        claim_one(store, "fourth", seconds(60))
+            .await
+            .map(|c| c.epoch),
+        Some(4)
+    );
+}
+
+pub(super) async fn an_old_worker_changes_nothing<K: Kind>() {
+    type Write = fn(&mut Conn<'_>, &Claim) -> Result<(), StoreError>;
+    const WRITES: [Write; 11] = [
+        |conn, claim| operation::fence(conn, claim),
+        |conn, claim| operation::renew(conn, claim, noon(), noon(), (1, 1)).map(drop),
+        |conn, claim| {
+            let progress = Progress::default();
+            operation::begin_step(conn, claim, "old", &progress, noon()).map(drop)
+        },
+        |conn, claim| {
+            let trouble = Trouble {
+                tries: 1,
+                since: noon(),
+                reason: "old".to_owned(),
+            };
+            let failed = operation::FailedTry {
+                step: "step",
+                trial: Trial::default(),
+                trouble: &trouble,
+                error: "old",
+                at: noon(),
+            };
+            operation::note_failure(conn, claim, &failed)
+        },
+        |conn, claim| operation::set_trouble(conn, claim, None),
+        |conn, claim| operation::record_step(conn, claim, "step", &json!("old")),
+        |conn, claim| operation::forget_results(conn, claim),
+        |conn, claim| operation::give_up(conn, claim, "old"),
+        |conn, claim| operation::postpone(conn, claim, noon()),
+        |conn, claim| operation::finish(conn, claim, OperationState::Failed, noon()),
+        // Whatever else stands in the same transaction.
+        |conn, claim| {
+            note(conn, "old")?;
+            operation::fence(conn, claim)
+        },
+    ];
+    let Some(kind) = K::new() else { return };
+    let (store, replica) = (kind.store(), kind.replica());
+    accept(store, &[backup_of("i")]).await;
+    let old = claim_one(store, "old", noon()).await.expect("a claim");
+    let late = noon() + LEASE * 2;
+    let new = claim_one(&replica, "new", late).await.expect("a claim");
+    let step = new.clone();
+    write(&replica, move |conn| {
+        operation::begin_step(conn, &step, "step", &Progress::default(), noon())?;
+        operation::record_step(conn, &step, "step", &json!("new"))
+    })
+    .await;
+    let state = async || {
+        let of = new.operation.clone();
+        read(store, move |conn| {
+            Ok((
+                operation::get(conn, &of)?,
+                operation::step_results(conn, &of)?,
+                operation::trials(conn, &of)?,
+                notes::of(conn, &own(1))?,
+                oversight::find(conn, &of)?.map(|seen| seen.not_before),
+            ))
+        })
+        .await
+    };
+    let before = state().await;
+    let refuse = async |claim: &Claim| {
+        for (i, old_write) in WRITES.into_iter().enumerate() {
+            let claim = claim.clone();
+            let result = store.write(move |conn| old_write(conn, &claim)).await;
+            assert!(matches!(result, Err(StoreError::Fenced)), "{i}: {result:?}");
+        }
+    };
+    refuse(&old).await;
+    assert_eq!(state().await, before);
+    // Nor does the last one, once all is over.
+    let end = new.clone();
+    write(&replica, move |conn| {
+        operation::finish(conn, &end, OperationState::Succeeded, late)
+    })
+    .await;
+    let before = state().await;
+    refuse(&new).await;
+    assert_eq!(state().await, before);
+}
+
+pub(super) async fn results_of_steps_are_kept_until_the_work_is_over<K: Kind>() {
+    let Some(kind) = K::new() else { return };
+    let store = kind.store();
+    let backup = backup_of("i");
+    accept(store, std::slice::from_ref(&backup)).await;
+    let mut now = noon();
+    let progress = Progress {
+        step: "Taking a snapshot".to_owned(),
+        steps_done: 1,
+        steps_total: 2,
+        ..Progress::default()
+    };
+    let trial = Trial {
+        failures: 2,
+        shortages: 1,
+        spent: Duration::from_millis(1500),
+        waited: Duration::from_secs(7),
+    };
+    let trouble = Trouble {
+        tries: 3,
+        since: noon(),
+        reason: "it does not answer".to_owned(),
+    };
+    let result = json!({"key": "a secret", "parts": [1, 2.5, null]});
+    // As often as its worker dies.
+    for _ in 0..2 {
+        let claim = claim_one(store, "w", now).await.expect("a claim");
+        let (begun, noted, kept) = (progress.clone(), trouble.clone(), result.clone());
+        write(store, move |conn| {
+            for name in ["first", "second"] {
+                operation::begin_step(conn, &claim, name, &begun, noon())?;
+            }
+            operation::record_step(conn, &claim, "first", &kept)?;
+            let failed = operation::FailedTry {
+                step: "second",
+                trial,
+                trouble: &noted,
+                error: "the very error",
+                at: noon(),
+            };
+            operation::note_failure(conn, &claim, &failed)
+        })
+        .await;
+        let of = backup.id.clone();
+        let (results, trials, steps) = read(store, move |conn| {
+            let results = operation::step_results(conn, &of)?;
+            Ok((
+                results,
+                operation::trials(conn, &of)?,
+                oversight::steps(conn, &of)?,
+            ))
+        })
+        .await;
+        assert_eq!(
+            results.into_iter().collect::<Vec<_>>(),
+            [("first".to_owned(), result.clone())]
+        );
+        assert_eq!(
+            (trials["first"], trials["second"]),
+            (Trial::default(), trial)
+        );
+        let told: Vec<_> = steps.iter().map(|s| (s.name.as_str(), s.is_done)).collect();
+        assert_eq!(told, [("first", true), ("second", false)]);
+        assert_eq!(steps[1].last_error.as_deref(), Some("the very error"));
+        let seen = found(store, &backup.id).await;
+        assert_eq!(seen.trouble.as_ref(), Some(&trouble));
+        assert_eq!(seen.progress, progress);
+        now += LEASE * 2;
+    }
+    let last = claim_one(store, "w", now).await.expect("a claim");
+    let of = backup.id.clone();
+    let (results, trials) = write(store, move |conn| {
+        operation::finish(conn, &last, OperationState::Succeeded, now)?;
+        operation::forget_work(conn, &of)?;
+        Ok((
+            operation::step_results(conn, &of)?,
+            operation::trials(conn, &of)?,
+        ))
+    })
+    .await;
+    assert!(results.is_empty(), "{results:?}");
+    assert_eq!(trials.len(), 2);
+    let seen = found(store, &backup.id).await;
+    assert_eq!((seen.progress.steps_done, seen.trouble), (2, None));
+    // Its instance is gone: then it is, too, in its time.
+    let look = |before| move |conn: &mut Conn<'_>| operation::history(conn, trusted(before), MANY);
+    assert_eq!(read(store, look(now)).await, []);
+    let old = read(store, look(now + TimeDelta::microseconds(1))).await;
+    assert_eq!(old, std::slice::from_ref(&backup.id));
+    let trials = write(store, move |conn| {
+        operation::forget(conn, &old)?;
+        operation::trials(conn, &old[0])
+    });
+    assert!(trials.await.is_empty());
+    let left = read(store, move |conn| operation::find(conn, &backup.id)).await;
+    assert_eq!(left, None);
+}
+
+pub(super) async fn one_active_operation_has_a_key<K: Kind>() {
+    let Some(kind) = K::new() else { return };
+    let stores = [kind.store().clone(), kind.replica()];
+    let ask = async |store: &Arc<Store>| {
+        let backup = backup_of("i");
+        let of = backup.id.clone();
+        let accepted = store.write(move |conn| operation::insert(conn, &backup, Some("i")));
+        accepted.await.map(|()| of)
+    };
+    let answers = join_all(stores.iter().cycle().take(6).map(ask)).await;
+    let (accepted, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+    assert_eq!(accepted.len(), 1);
+    for refused in refused {
+        refused!(refused, StoreError::Duplicate);
+    }
+    let [store, replica] = &stores;
+    // What halts gives it up, and so does what ends.
+    let halted = accepted.into_iter().flatten().next().expect("one");
+    write(store, move |conn| operation::halt(conn, &halted)).await;
+    let second = ask(replica).await.expect("accepted");
+    refused!(ask(store).await, StoreError::Duplicate);
+    let claims = claim(store, "w", noon(), 2).await;
+    let ended = claims.into_iter().find(|(o, _)| o.id == second);
+    // A backup follows the one before it.
+    assert!(ended.is_none());
+    write(store, move |conn| operation::halt(conn, &second)).await;
+    ask(store).await.expect("accepted");
+}
