@@ -2,6 +2,7 @@
 //! folder alone. It ends, and its folder goes, when the tests have ended, however they did.
 
 use std::{
+    cmp::Reverse,
     env, fs,
     os::unix::{fs::chown, process::CommandExt as _},
     path::{Path, PathBuf},
@@ -41,32 +42,30 @@ struct Server {
 /// An empty database; none where PostgreSQL is not installed, and a line that says so.
 pub fn new_database() -> Option<String> {
     static SERVER: OnceLock<Option<Server>> = OnceLock::new();
-    let server = SERVER.get_or_init(|| {
-        let programs = programs();
-        if programs.is_none() {
-            println!(
-                "SKIPPED: PostgreSQL is not installed here (Debian: postgresql), so that nothing \
-                 was tried with it"
-            );
-        }
-        programs.map(|programs| Server::start(&programs))
-    });
+    let server = SERVER.get_or_init(|| programs().map(|programs| Server::start(&programs)));
+    if server.is_none() {
+        println!(
+            "SKIPPED: PostgreSQL is not installed here (Debian: postgresql), so that nothing was \
+             tried with it"
+        );
+    }
     server.as_ref().map(Server::new_database)
 }
 
-/// Where the server's programs are; Debian has a folder for each version.
+/// Where the newest server's programs are; Debian has a folder for each version.
 fn programs() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
-    let mut folders: Vec<PathBuf> = versions.flatten().map(|v| v.path().join("bin")).collect();
-    folders.sort();
+    let version = |folder: &PathBuf| folder.file_name()?.to_str()?.parse::<u32>().ok();
+    let mut versions: Vec<PathBuf> = versions.flatten().map(|entry| entry.path()).collect();
+    versions.sort_by_key(|folder| Reverse(version(folder)));
     let path = env::var_os("PATH").unwrap_or_default();
-    folders.extend(env::split_paths(&path));
-    let is_whole = |folder: &PathBuf| {
+    let folders = versions.into_iter().map(|folder| folder.join("bin"));
+    let mut folders = folders.chain(env::split_paths(&path));
+    folders.find(|folder| {
         ["initdb", "postgres"]
             .iter()
             .all(|p| folder.join(p).is_file())
-    };
-    folders.into_iter().find(is_whole)
+    })
 }
 
 impl Server {

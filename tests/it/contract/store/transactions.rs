@@ -112,7 +112,7 @@ pub(super) async fn whoever_waits_is_woken_by_work_alone<K: Kind>() {
     let store = kind.store();
     let mut changes = store.changes();
     write(store, |conn| note(conn, "nothing to do")).await;
-    read(store, |conn| operation::active_updates(conn)).await;
+    read(store, operation::active_updates).await;
     assert!(!changes.has_changed().expect("a store"));
     let backup = backup_of("i");
     let waiting = timeout(SOON, changes.changed());
