@@ -53,8 +53,6 @@ enum LookError {
     Store(#[from] StoreError),
     #[error("the broker cannot open its secrets")]
     Seal(#[from] SealError),
-    #[error("the broker cannot read its secrets")]
-    Unreadable(#[from] serde_json::Error),
     #[error("the members cannot be asked")]
     Engine(#[from] EngineError),
     #[error("this broker has no engine {0}")]
@@ -388,8 +386,7 @@ impl Looker {
         let Some((deployment, Some(sealed))) = found else {
             return Ok(None);
         };
-        let plain = self.keys.open(&deployment.seal_context(), &sealed)?;
-        let secrets: DeploymentSecrets = serde_json::from_slice(&plain)?;
+        let secrets = self.keys.open_as(&deployment.seal_context(), &sealed)?;
         Ok(Some((deployment, secrets)))
     }
 

@@ -11,6 +11,8 @@ use ring::{
     rand::{SecureRandom, SystemRandom},
 };
 
+use serde::de::DeserializeOwned;
+
 use crate::model::secret::Secret;
 
 /// Bytes of one key.
@@ -28,6 +30,9 @@ pub enum SealError {
     /// The bytes or their place were changed.
     #[error("does not open: it was changed, or belongs elsewhere")]
     Forged,
+    /// What was sealed is of another form than is asked for.
+    #[error("opens, and is not what it should be")]
+    Unreadable(#[source] serde_json::Error),
     /// The ring itself.
     #[error("the key ring is not a list of name:base64 of 32 bytes, separated by commas")]
     Ring,
@@ -136,6 +141,16 @@ impl KeyRing {
             .len();
         buffer.truncate(length);
         Ok(buffer)
+    }
+
+    /// Opens what was sealed as JSON for this place.
+    pub fn open_as<T: DeserializeOwned>(
+        &self,
+        context: &str,
+        sealed: &str,
+    ) -> Result<T, SealError> {
+        let plain = self.open(context, sealed)?;
+        serde_json::from_slice(&plain).map_err(SealError::Unreadable)
     }
 
     /// The same secret under the first key; none when it is under that one already.

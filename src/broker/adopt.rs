@@ -279,8 +279,7 @@ impl Broker {
 
     fn secrets_of(&self, manifest: &Manifest) -> Result<DeploymentSecrets, BrokerError> {
         let sealed = manifest.sealed_credentials.as_deref().unwrap_or_default();
-        let plain = self.keys.open(&manifest.seal_context(), sealed)?;
-        Ok(serde_json::from_slice(&plain)?)
+        Ok(self.keys.open_as(&manifest.seal_context(), sealed)?)
     }
 
     /// The instance that a manifest tells of. What the platform said of it beside its owner is lost.

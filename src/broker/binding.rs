@@ -335,8 +335,8 @@ impl Broker {
             .sealed_credentials
             .as_deref()
             .ok_or_else(|| StoreError::Missing("the credentials of a usable binding".to_owned()))?;
-        let plain = self.keys.open(&binding.credentials_context(), sealed)?;
-        let mut issued: IssuedCredentials = serde_json::from_slice(&plain)?;
+        let context = binding.credentials_context();
+        let mut issued: IssuedCredentials = self.keys.open_as(&context, sealed)?;
         let mut credentials: Value = serde_json::from_str(issued.credentials.expose())?;
         // What an earlier broker issued has no address of the dashboard.
         let api = credentials.get_mut("instance_administration_api");
@@ -350,10 +350,8 @@ impl Broker {
             let profile = self.profile(&deployment.engine)?;
             let now = endpoints(profile, &deployment);
             if issued.endpoints != now {
-                let own = self
-                    .keys
-                    .open(&binding.secrets_context(), &binding.sealed_secrets)?;
-                let own: BindingSecrets = serde_json::from_slice(&own)?;
+                let context = binding.secrets_context();
+                let own: BindingSecrets = self.keys.open_as(&context, &binding.sealed_secrets)?;
                 let (name, password) = (&binding.database_user, &own.password);
                 tell_addresses(&mut credentials, profile, &deployment, name, password);
                 issued.endpoints = now;

@@ -112,8 +112,7 @@ impl Broker {
         let Some(sealed) = sealed else {
             return Ok(None);
         };
-        let plain = self.keys.open(&deployment.seal_context(), sealed)?;
-        Ok(Some(serde_json::from_slice(&plain)?))
+        Ok(Some(self.keys.open_as(&deployment.seal_context(), sealed)?))
     }
 
     /// An earlier version of the broker made them, or they were adopted.

@@ -302,8 +302,9 @@ impl Store {
     }
 
     /// Like [`Store::write`], for work that looks, decides and may refuse with an error of its
-    /// own, which undoes all of it. Nobody else writes meanwhile, here or on another replica. So `work` changes nothing but the database: what follows in
-    /// memory waits for the commit, see [`Conn::once_committed`].
+    /// own, which undoes all of it. Nobody else writes meanwhile, here or on another replica. So
+    /// `work` changes nothing but the database: what follows in memory waits for the commit, see
+    /// [`Conn::once_committed`].
     pub async fn decide<T, E, F>(self: &Arc<Self>, work: F) -> Result<T, E>
     where
         T: Send + 'static,
