@@ -49,6 +49,17 @@ pub enum OperationKind {
 }
 
 impl OperationKind {
+    /// Those that start members anew, replace them or let them stand still.
+    const HAVE_MEMBERS_IN_HAND: [Self; 7] = [
+        Self::Update,
+        Self::Relief,
+        Self::Defragment,
+        Self::Repair,
+        Self::Recover,
+        Self::Renew,
+        Self::Readdress,
+    ];
+
     /// All kinds.
     pub const ALL: [Self; 14] = [
         Self::Provision,
@@ -117,95 +128,20 @@ impl OperationKind {
     /// replaced, the others are one short, and must not be asked for more than they have to; nor while
     /// one of them stands still to give storage back.
     pub fn follows(self, older: Self) -> bool {
+        let in_hand = Self::HAVE_MEMBERS_IN_HAND.contains(&older);
+        let changes_users = matches!(older, Self::Bind | Self::Unbind);
         match self {
-            Self::Update => {
-                matches!(
-                    older,
-                    Self::Bind
-                        | Self::Unbind
-                        | Self::Backup
-                        | Self::Relief
-                        | Self::Defragment
-                        | Self::Repair
-                        | Self::Recover
-                        | Self::Renew
-                        | Self::Readdress
-                )
-            }
             Self::Repair | Self::Renew | Self::Readdress => {
-                matches!(
-                    older,
-                    Self::Bind
-                        | Self::Unbind
-                        | Self::Backup
-                        | Self::Relief
-                        | Self::Defragment
-                        | Self::Update
-                        | Self::Recover
-                        | Self::Renew
-                        | Self::Readdress
-                        | Self::Repair
-                )
+                in_hand || changes_users || older == Self::Backup
             }
-            Self::Defragment => {
-                matches!(
-                    older,
-                    Self::Backup
-                        | Self::Update
-                        | Self::Relief
-                        | Self::Repair
-                        | Self::Recover
-                        | Self::Renew
-                        | Self::Readdress
-                )
-            }
-            Self::Bind | Self::Unbind => {
-                matches!(
-                    older,
-                    Self::Update
-                        | Self::Relief
-                        | Self::Repair
-                        | Self::Recover
-                        | Self::Renew
-                        | Self::Readdress
-                )
-            }
-            Self::Relief => {
-                matches!(
-                    older,
-                    Self::Update
-                        | Self::Defragment
-                        | Self::Repair
-                        | Self::Recover
-                        | Self::Renew
-                        | Self::Readdress
-                )
-            }
-            Self::Backup => {
-                matches!(
-                    older,
-                    Self::Update
-                        | Self::Backup
-                        | Self::Defragment
-                        | Self::Repair
-                        | Self::Recover
-                        | Self::Renew
-                        | Self::Readdress
-                )
-            }
+            Self::Update => (in_hand && older != self) || changes_users || older == Self::Backup,
+            Self::Defragment => (in_hand && older != self) || older == Self::Backup,
+            Self::Relief => in_hand && older != self,
             // The others would wait for members that do not come back: those that have members in
             // hand are halted, and end at once.
-            Self::Recover => {
-                matches!(
-                    older,
-                    Self::Update
-                        | Self::Relief
-                        | Self::Defragment
-                        | Self::Repair
-                        | Self::Renew
-                        | Self::Readdress
-                )
-            }
+            Self::Recover => in_hand && older != self,
+            Self::Bind | Self::Unbind => in_hand && older != Self::Defragment,
+            Self::Backup => (in_hand && older != Self::Relief) || older == Self::Backup,
             Self::Provision | Self::Restore | Self::Deprovision | Self::Prune => false,
         }
     }
