@@ -122,7 +122,7 @@ fn check_size(manifest: &Manifest, units: u32) -> Result<(), BrokerError> {
         return Ok(());
     }
     Err(BrokerError::BadRequest(format!(
-        "the backup holds {} MB, more than the {units} unit(s) asked for; give units as at least \
+        "the backup holds {} MiB, more than the {units} unit(s) asked for; give units as at least \
          {needed}",
         manifest.stored.snapshot_bytes.div_ceil(1024 * 1024),
     )))

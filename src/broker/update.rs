@@ -414,10 +414,10 @@ fn check_size(
     if fits(bytes, goal) {
         return Ok(());
     }
-    let megabytes = bytes.div_ceil(1024 * 1024);
+    let mebibytes = bytes.div_ceil(1024 * 1024);
     let (units, quota) = (goal.units, goal.quota_bytes() / (1024 * 1024));
     let reason = format!(
-        "the database has {megabytes} MB and does not fit {units} unit(s), {quota} MB; \
+        "the database has {mebibytes} MiB and does not fit {units} unit(s), {quota} MiB; \
          deleting keys makes it smaller once room is made"
     );
     Err(refused(reason, false))

@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn how_far_it_is_stands_in_its_description() {
         for (text, expected) in [
-            ("Fetching (step 2 of 7), 57.8 of 269.2 MB", Some((2, 7))),
+            ("Fetching (step 2 of 7), 57.8 of 269.2 MiB", Some((2, 7))),
             ("Creating service (10% complete).", Some((10, 100))),
             ("step 9 of 7", None),
             ("step x of 7", None),

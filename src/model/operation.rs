@@ -368,15 +368,15 @@ impl fmt::Display for Progress {
         let step = (self.steps_done + 1).min(self.steps_total);
         write!(f, "{} (step {step} of {})", self.step, self.steps_total)?;
         if self.bytes_total > 0 {
-            let (done, total) = (megabytes(self.bytes_done), megabytes(self.bytes_total));
-            write!(f, ", {done} of {total} MB")?;
+            let (done, total) = (mebibytes(self.bytes_done), mebibytes(self.bytes_total));
+            write!(f, ", {done} of {total} MiB")?;
         }
         Ok(())
     }
 }
 
-/// In the unit of quotas: 1 MB is 2^20 bytes.
-fn megabytes(bytes: u64) -> String {
+/// In the unit of quotas: 1 MiB is 2^20 bytes.
+fn mebibytes(bytes: u64) -> String {
     let tenths = u128::from(bytes) * 10 / (1024 * 1024);
     format!("{}.{}", tenths / 10, tenths % 10)
 }
@@ -499,7 +499,7 @@ mod tests {
         };
         assert_eq!(
             progress.to_string(),
-            "Taking the snapshot (step 2 of 4), 1.2 of 2.0 MB"
+            "Taking the snapshot (step 2 of 4), 1.2 of 2.0 MiB"
         );
         progress.steps_done = 4;
         progress.bytes_total = 0;

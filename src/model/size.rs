@@ -1,10 +1,10 @@
 //! Sizes, for people.
 
-/// Bytes in the unit that fits: `20.0 kB`. 1 kB is 2^10 bytes, as quotas count.
+/// Bytes in the unit that fits: `20.0 KiB`. As quotas count: 1 KiB is 2^10 bytes.
 pub fn size(bytes: u64) -> String {
     const STEP: u64 = 1024;
     let (mut unit_bytes, mut unit) = (1, "bytes");
-    for next in ["kB", "MB", "GB", "TB", "PB"] {
+    for next in ["KiB", "MiB", "GiB", "TiB", "PiB"] {
         if bytes / unit_bytes < STEP {
             break;
         }
@@ -28,10 +28,10 @@ mod tests {
         for (bytes, expected) in [
             (0, "0 bytes"),
             (1023, "1023 bytes"),
-            (1024, "1.0 kB"),
-            (20_512, "20.0 kB"),
-            (1_310_720, "1.2 MB"),
-            (u64::MAX, "16383.9 PB"),
+            (1024, "1.0 KiB"),
+            (20_512, "20.0 KiB"),
+            (1_310_720, "1.2 MiB"),
+            (u64::MAX, "16383.9 PiB"),
         ] {
             assert_eq!(size(bytes), expected);
         }

@@ -327,14 +327,14 @@ fn words(error: &io::Error) -> String {
 }
 
 fn room(needed: u64, free: u64) -> String {
-    let megabytes = |bytes: u64| bytes.div_ceil(1024 * 1024);
+    let mebibytes = |bytes: u64| bytes.div_ceil(1024 * 1024);
     // A write that found no room knows no number.
     if needed <= free {
-        return format!("{} MB are free", megabytes(free));
+        return format!("{} MiB are free", mebibytes(free));
     }
     format!(
-        "{} MB are needed, {} MB are free",
-        megabytes(needed),
+        "{} MiB are needed, {} MiB are free",
+        mebibytes(needed),
         free / (1024 * 1024)
     )
 }

@@ -146,7 +146,7 @@ async fn what_cannot_be_restored_is_refused_with_a_sentence_that_helps() {
     for units in 1..=2 {
         let small = with(from("source", &good), json!({ "units": units }));
         let reason = refusal(&broker, small, same.clone()).await;
-        assert_says(&reason, &["600 MB", "units", "at least 3"]);
+        assert_says(&reason, &["600 MiB", "units", "at least 3"]);
     }
     let _held = script.hold(OperationKind::Restore, "allocate");
     for (id, units) in [("large", json!({ "units": 3 })), ("as needed", json!({}))] {

@@ -818,7 +818,7 @@ async fn osb_087_a_full_database_takes_writes_again_when_it_gets_more_and_cannot
     let refused = patch(&broker, units(1)).await;
     let reason = description(&refused, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(
-        reason.contains("does not fit 1 unit(s), 256 MB"),
+        reason.contains("does not fit 1 unit(s), 256 MiB"),
         "{reason}"
     );
     assert_eq!(refused.body["update_repeatable"], false);
