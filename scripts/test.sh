@@ -37,7 +37,7 @@ stage setup scripts/setup.sh --browser --fuzz
 stage format cargo fmt --check
 stage lint cargo clippy --all-targets --all-features --locked -- -D warnings
 # Tests wait for databases more than they compute.
-export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) + 1))}
 run_tests() {
     # The first lines of a panic say more than where it came through.
     RUST_BACKTRACE=0 cargo test --locked 2>&1 | tee "$told"
