@@ -127,7 +127,7 @@ async fn unused_storage_is_given_back_by_night_and_when_somebody_asks() {
         trouble.filter(|reason| reason.contains("does not serve"))
     })
     .await;
-    assert_eq!(storage(&broker, &of).await["by_night"], true);
+    is_wasted(&broker, &of).await;
     signal(still, Signal::CONT);
     inside.idle(&id).await;
     let newest = inside.newest(&id, OperationKind::Defragment).await;
