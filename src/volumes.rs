@@ -71,6 +71,11 @@ impl Volumes {
         self.known().clone()
     }
 
+    /// Members of each instance; where engines differ, the most.
+    pub fn members(&self) -> usize {
+        self.members
+    }
+
     /// What a cluster's volume has for its members beside those of others, in bytes; none where it is
     /// not known. `placed` is what is on each cluster.
     pub fn bytes_for(&self, cluster: &str, placed: &[(&str, Placed)]) -> Option<u64> {

@@ -110,11 +110,7 @@ impl Broker {
                 });
             }
         }
-        let mut usable = Vec::new();
-        for engine in self.profiles.keys() {
-            usable.extend(self.usable_deployments(engine.clone()).await?);
-        }
-        for deployment in usable {
+        for deployment in self.all_usable_deployments().await? {
             let place = (deployment.cluster.clone(), deployment.id.clone());
             // It may have been made since the clusters were looked at: once more then.
             if !placed.contains(&place) && self.is_away(&deployment).await? {

@@ -302,12 +302,6 @@ impl Broker {
         profile.map_or_else(Vec::new, |profile| profile.urls(deployment))
     }
 
-    /// Members of an instance of the engine that has most.
-    pub(super) fn members_at_most(&self) -> usize {
-        let members = self.profiles.values().map(|profile| profile.members);
-        members.max().unwrap_or_default()
-    }
-
     /// How many members a deployment has, or will have.
     pub fn members_of(&self, deployment: &Deployment) -> usize {
         let profile = self.profile(&deployment.engine).ok();

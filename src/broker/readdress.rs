@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{Broker, BrokerError, repair::IN_HAND};
+use super::{Broker, BrokerError};
 use crate::{
     model::{
         deployment::Deployment,
@@ -22,7 +22,7 @@ impl Broker {
         if self.time.trusted().is_none() {
             return Ok(0);
         }
-        let due = self.usable().await?;
+        let due = self.all_usable_deployments().await?;
         let due = due.into_iter().filter(|of| !self.is_at_home(of));
         let now = self.clock.now();
         let mut begun = 0;
@@ -42,17 +42,9 @@ impl Broker {
     /// The deployments of usable instances that are kept on loopback because their version lets strangers
     /// in.
     pub async fn kept_on_loopback(&self) -> Result<Vec<Deployment>, BrokerError> {
-        let mut kept = self.usable().await?;
+        let mut kept = self.all_usable_deployments().await?;
         kept.retain(|deployment| self.is_kept_on_loopback(deployment));
         Ok(kept)
-    }
-
-    async fn usable(&self) -> Result<Vec<Deployment>, BrokerError> {
-        let mut all = Vec::new();
-        for engine in self.profiles.keys() {
-            all.extend(self.usable_deployments(engine.clone()).await?);
-        }
-        Ok(all)
     }
 
     /// Whether applications reach all members where they should.
@@ -95,7 +87,7 @@ fn begin(
     }
     let instance = &deployment.instance;
     let active = store::operation::active_on_instance(conn, instance)?;
-    if active.iter().any(|o| IN_HAND.contains(&o.kind)) {
+    if active.iter().any(|o| o.kind.has_members_in_hand()) {
         return Ok(Begun::Waits);
     }
     let last = store::operation::newest(conn, instance, None, &[kind])?;

@@ -104,6 +104,15 @@ impl Broker {
         let read = move |conn: &mut Conn<'_>| store::deployment::usable(conn, &engine);
         Ok(self.store.read(read).await?)
     }
+
+    /// The same of every engine.
+    pub(super) async fn all_usable_deployments(&self) -> Result<Vec<Deployment>, BrokerError> {
+        let mut all = Vec::new();
+        for engine in self.profiles.keys() {
+            all.extend(self.usable_deployments(engine.clone()).await?);
+        }
+        Ok(all)
+    }
 }
 
 fn running(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<Option<Operation>, BrokerError> {

@@ -2,10 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{
-    Broker, BrokerError,
-    repair::{IN_HAND, usable},
-};
+use super::{Broker, BrokerError, repair::usable};
 use crate::{
     model::{
         deployment::{Deployment, DeploymentSecrets},
@@ -156,7 +153,7 @@ fn begin(
     now: DateTime<Utc>,
 ) -> Result<bool, StoreError> {
     let active = store::operation::active_on_instance(conn, instance)?;
-    let is_busy = active.iter().any(|o| IN_HAND.contains(&o.kind));
+    let is_busy = active.iter().any(|o| o.kind.has_members_in_hand());
     if is_busy {
         store::renewal::put_off(conn, deployment, now + RENEWAL_BUSY)?;
         return Ok(false);

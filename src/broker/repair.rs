@@ -14,20 +14,6 @@ use crate::{
     store::{self, Conn, StoreError},
 };
 
-/// What has an instance's members in hand: nobody else may end one meanwhile.
-pub(super) const IN_HAND: [OperationKind; 10] = [
-    OperationKind::Provision,
-    OperationKind::Restore,
-    OperationKind::Update,
-    OperationKind::Deprovision,
-    OperationKind::Relief,
-    OperationKind::Defragment,
-    OperationKind::Repair,
-    OperationKind::Recover,
-    OperationKind::Renew,
-    OperationKind::Readdress,
-];
-
 /// What came of asking for a repair that the watchdog found to be needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RepairBegun {
@@ -118,7 +104,7 @@ impl Broker {
             let instance = store::instance::find(conn, &of.instance)?;
             let is_ready = instance.is_some_and(|i| i.state == InstanceState::Ready);
             let active = store::operation::active_on_instance(conn, &of.instance)?;
-            let in_hand = active.iter().any(|o| IN_HAND.contains(&o.kind));
+            let in_hand = active.iter().any(|o| o.kind.has_members_in_hand());
             Ok(in_hand || !is_ready)
         };
         Ok(self.store.read(read).await?)

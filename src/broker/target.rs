@@ -48,12 +48,11 @@ impl Broker {
                 store::deployment::placed_on(conn, &cluster.id)?,
             ));
         }
-        let members = self.members_at_most();
         let candidate = |(cluster, (_, of_it)): (_, &(&str, Placed))| Candidate {
             cluster,
             placed: *of_it,
             volume_bytes: self.volumes.bytes_for(&cluster.id, &placed),
-            members,
+            members: self.volumes.members(),
         };
         Ok(self.clusters.iter().zip(&placed).map(candidate).collect())
     }

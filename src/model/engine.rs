@@ -85,6 +85,21 @@ pub struct Port {
     pub used_by: PortUser,
 }
 
+impl Port {
+    /// Whether members have it that applications reach so.
+    pub fn is_needed(&self, reach: &Reach) -> bool {
+        self.used_by != PortUser::Broker || reach.keeps_broker_apart()
+    }
+
+    /// Where it is reached at a member that applications reach so.
+    pub fn address(&self, reach: &Reach, number: u16) -> Address {
+        match self.used_by {
+            PortUser::Applications => reach.address(number),
+            PortUser::Members | PortUser::Broker => Address::on_loopback(number),
+        }
+    }
+}
+
 /// Who connects to a port of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PortUser {
@@ -317,8 +332,7 @@ impl Profile {
     /// Whether applications reach a member so, and it has all the ports that this asks for.
     pub fn is_reached(&self, member: &Member, reach: &Reach) -> bool {
         let entrance = self.entrance(member);
-        let needs = |port: &&Port| port.used_by == PortUser::Broker && reach.keeps_broker_apart();
-        let mut needed = self.ports.iter().filter(needs);
+        let mut needed = self.ports.iter().filter(|port| port.is_needed(reach));
         *entrance == reach.address(entrance.port) && needed.all(|port| member.has_port(port.name))
     }
 

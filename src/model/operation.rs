@@ -49,17 +49,6 @@ pub enum OperationKind {
 }
 
 impl OperationKind {
-    /// Those that start members anew, replace them or let them stand still.
-    const HAVE_MEMBERS_IN_HAND: [Self; 7] = [
-        Self::Update,
-        Self::Relief,
-        Self::Defragment,
-        Self::Repair,
-        Self::Recover,
-        Self::Renew,
-        Self::Readdress,
-    ];
-
     /// All kinds.
     pub const ALL: [Self; 14] = [
         Self::Provision,
@@ -77,6 +66,26 @@ impl OperationKind {
         Self::Renew,
         Self::Readdress,
     ];
+
+    /// Whether it starts members of an instance in use anew, replaces them or lets them stand still.
+    fn changes_members(self) -> bool {
+        matches!(
+            self,
+            Self::Update
+                | Self::Relief
+                | Self::Defragment
+                | Self::Repair
+                | Self::Recover
+                | Self::Renew
+                | Self::Readdress
+        )
+    }
+
+    /// Whether it has an instance's members in hand: nobody else may end one meanwhile.
+    pub fn has_members_in_hand(self) -> bool {
+        self.changes_members()
+            || matches!(self, Self::Provision | Self::Restore | Self::Deprovision)
+    }
 
     /// How much it holds a worker up.
     pub fn weight(self) -> Weight {
@@ -128,7 +137,7 @@ impl OperationKind {
     /// replaced, the others are one short, and must not be asked for more than they have to; nor while
     /// one of them stands still to give storage back.
     pub fn follows(self, older: Self) -> bool {
-        let in_hand = Self::HAVE_MEMBERS_IN_HAND.contains(&older);
+        let in_hand = older.changes_members();
         let changes_users = matches!(older, Self::Bind | Self::Unbind);
         match self {
             Self::Repair | Self::Renew | Self::Readdress => {

@@ -290,6 +290,30 @@ pub async fn tell(work: &Work, deployment: &Deployment, message: String) -> Resu
         .await
 }
 
+/// Fails when a member lost its data: it is replaced before anything else is done with the members.
+pub async fn check_none_lost(work: &Work, deployment: &Deployment) -> Result<(), StepError> {
+    match lost(work, deployment).await? {
+        None => Ok(()),
+        Some(lost) => Err(StepError::last(format!(
+            "member {lost} has lost its data, and is replaced first"
+        ))),
+    }
+}
+
+/// Makes the member at `place` run as is decided for it. Does not wait for it.
+pub async fn start_one(
+    work: &Work,
+    deployment: &Deployment,
+    secrets: &DeploymentSecrets,
+    place: usize,
+) -> Result<(), StepError> {
+    let engine = work.engine(deployment)?;
+    let servers = engine.servers(Site::new(deployment, secrets));
+    let provisioner = &work.cluster(deployment)?.provisioner;
+    provisioner.start(&servers[place]).await?;
+    Ok(())
+}
+
 /// Waits until all members serve, the longer the more they have to read; breaks off when one of them
 /// keeps crashing or has nothing to read.
 pub async fn await_ready(

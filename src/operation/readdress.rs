@@ -10,16 +10,13 @@ use std::sync::Arc;
 
 use super::{Definition, Ending, Outcome, Step, StepError, Work, members, relief, renew, update};
 use crate::{
-    engine::Issue,
     model::{
         deployment::{Deployment, DeploymentSecrets, Member, Site},
-        engine::{Port, PortUser},
+        engine::Port,
         failure::chain,
         limits::PLACE_TRIES_MAX,
         reach::Reach,
         renewal::Renewal,
-        trust::Trusted,
-        update::next_move,
     },
     store::{self, Conn},
 };
@@ -58,10 +55,7 @@ fn reach(work: &Work, deployment: &Deployment) -> Result<Reach, StepError> {
 
 /// Makes the certificate, unless the one that there is names all of the addresses.
 async fn certify(work: Arc<Work>) -> Result<Outcome, StepError> {
-    let now = work.parts.time.trusted().map(Trusted::time);
-    let now = now.ok_or_else(|| {
-        StepError::last("the broker's clock is in doubt, and certificates go by it")
-    })?;
+    let now = renew::trusted_now(&work)?;
     let (deployment, secrets) = work.allocated().await?;
     let engine = work.engine(&deployment)?;
     let moved = reach(&work, &deployment)?;
@@ -73,17 +67,7 @@ async fn certify(work: Arc<Work>) -> Result<Outcome, StepError> {
     if both.hosts().is_subset(&secrets.hosts) {
         return Outcome::done();
     }
-    let (life, by) = (work.parts.certificate_life, &work.operation.id);
-    let (what, certificates) = (Renewal::Members, secrets.certificates(&both.id));
-    let renewed = certificates.renewed(what, now, by, &life);
-    let issue = Issue::Renewal {
-        secrets: &secrets,
-        what,
-    };
-    let secrets = engine.secrets(&both, issue, &renewed, now)?;
-    let sealed = work.seal(&both.seal_context(), &secrets)?;
-    work.write(move |conn| store::deployment::set_sealed(conn, &both.id, &sealed))
-        .await?;
+    renew::write_renewed(&work, &both, &secrets, Renewal::Members, now).await?;
     Outcome::done()
 }
 
@@ -92,11 +76,7 @@ async fn move_next(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, secrets) = work.allocated().await?;
     let profile = work.engine(&deployment)?.profile();
     let reach = reach(&work, &deployment)?;
-    if let Some(lost) = members::lost(&work, &deployment).await? {
-        return Err(StepError::last(format!(
-            "member {lost} has lost its data, and is replaced first"
-        )));
-    }
+    members::check_none_lost(&work, &deployment).await?;
     let behind = renew::behind(&work, &deployment, &secrets).await?;
     let is_moved = |member: &Member| profile.is_reached(member, &reach);
     let mut places = (0..).zip(&deployment.members);
@@ -118,12 +98,9 @@ async fn move_next(work: Arc<Work>) -> Result<Outcome, StepError> {
     }
     // No relief comes in between.
     if !relief::close_if_unsafe(&work, &deployment, &secrets).await? {
-        let standings = update::standings(&work, &deployment, &secrets, is_moved).await?;
-        if let Some(next) = next_move(&update::led(standings)?) {
-            if let Some(heir) = next.heir {
-                update::hand_over(&work, &deployment, &secrets, heir).await?;
-            }
-            move_member(&work, deployment, &secrets, next.member, &reach).await?;
+        let next = update::next_one(&work, &deployment, &secrets, is_moved).await?;
+        if let Some(place) = next {
+            move_member(&work, deployment, &secrets, place, &reach).await?;
         }
     }
     Ok(Outcome::Again)
@@ -155,11 +132,7 @@ async fn start(
     secrets: &DeploymentSecrets,
     place: usize,
 ) -> Result<(), StepError> {
-    let servers = work
-        .engine(deployment)?
-        .servers(Site::new(deployment, secrets));
-    let provisioner = &work.cluster(deployment)?.provisioner;
-    provisioner.start(&servers[place]).await?;
+    members::start_one(work, deployment, secrets, place).await?;
     members::await_ready(work, deployment, secrets, deployment.access()).await
 }
 
@@ -204,7 +177,7 @@ async fn decide(
     let mut moved = deployment.clone();
     moved.members[place] = new.members[place].clone();
     let own = &moved.members[place];
-    let lacks = |port: &&Port| port.used_by == PortUser::Broker && !own.has_port(port.name);
+    let lacks = |port: &&Port| port.is_needed(reach) && !own.has_port(port.name);
     let lacking: Vec<Port> = profile.ports.iter().filter(lacks).copied().collect();
     let names = [own.name.clone()];
     for _ in 0..PLACE_TRIES_MAX {

@@ -18,7 +18,6 @@ use crate::{
         operation::OWN_ORIGINS,
         renewal::Renewal,
         trust::Trusted,
-        update::next_move,
     },
     store::{self, Conn},
 };
@@ -46,11 +45,7 @@ pub const DEFINITION: Definition = Definition {
 /// Brings one member along, or makes what is due when all have come along; done when nothing is.
 async fn renew(work: Arc<Work>) -> Result<Outcome, StepError> {
     // Whoever has not heard of the next authority is shut out when it issues, and there is no way back.
-    let now = work.parts.time.trusted().map(Trusted::time);
-    // It may stay in doubt for a day, and whatever else is to be done waits behind this.
-    let now = now.ok_or_else(|| {
-        StepError::last("the broker's clock is in doubt, and certificates go by it")
-    })?;
+    let now = trusted_now(&work)?;
     let life = work.parts.certificate_life;
     let (deployment, secrets) = work.allocated().await?;
     let certificates = secrets.certificates(&deployment.id);
@@ -70,11 +65,7 @@ async fn renew(work: Arc<Work>) -> Result<Outcome, StepError> {
         members::start_what_can(&work, &deployment, &secrets).await?;
         return Ok(Outcome::Again);
     }
-    if let Some(lost) = members::lost(&work, &deployment).await? {
-        return Err(StepError::last(format!(
-            "member {lost} has lost its data, and is replaced first"
-        )));
-    }
+    members::check_none_lost(&work, &deployment).await?;
     if behind.is_empty() || behind.len() == deployment.members.len() {
         members::check_serving(&work, &deployment, &secrets).await?;
     } else {
@@ -92,6 +83,13 @@ async fn renew(work: Arc<Work>) -> Result<Outcome, StepError> {
         return Ok(Outcome::Again);
     }
     Outcome::done()
+}
+
+/// The time that certificates go by. It may stay in doubt for a day, and whatever else is to be done
+/// waits behind them.
+pub(super) fn trusted_now(work: &Work) -> Result<DateTime<Utc>, StepError> {
+    let now = work.parts.time.trusted().map(Trusted::time);
+    now.ok_or_else(|| StepError::last("the broker's clock is in doubt, and certificates go by it"))
 }
 
 /// The names of the members that do not run with what was made last.
@@ -139,17 +137,11 @@ async fn bring_along(
     behind: &HashSet<String>,
 ) -> Result<(), StepError> {
     let has_come = |member: &Member| !behind.contains(&member.name);
-    let standings = update::standings(work, deployment, secrets, has_come).await?;
-    let Some(next) = next_move(&update::led(standings)?) else {
+    let next = update::next_one(work, deployment, secrets, has_come).await?;
+    let Some(place) = next else {
         return Ok(());
     };
-    if let Some(heir) = next.heir {
-        update::hand_over(work, deployment, secrets, heir).await?;
-    }
-    let engine = work.engine(deployment)?;
-    let servers = engine.servers(Site::with_access(deployment, secrets, deployment.access()));
-    let provisioner = &work.cluster(deployment)?.provisioner;
-    provisioner.start(&servers[next.member]).await?;
+    members::start_one(work, deployment, secrets, place).await?;
     members::await_ready(work, deployment, secrets, deployment.access()).await
 }
 
@@ -168,19 +160,30 @@ async fn make_due(
     let Some(what) = certificates.due(now, asked_by, &life) else {
         return Ok(false);
     };
-    let renewed = certificates.renewed(what, now, &operation.id, &life);
-    let secrets = work.engine(deployment)?.secrets(
-        deployment,
-        Issue::Renewal { secrets, what },
-        &renewed,
-        now,
-    )?;
+    write_renewed(work, deployment, secrets, what, now).await?;
+    log::info!(deployment:% = deployment.id; "{}", told(what));
+    Ok(true)
+}
+
+/// Renews the secrets of a deployment, and writes them down: the members run with them from their next
+/// start on.
+pub(super) async fn write_renewed(
+    work: &Work,
+    deployment: &Deployment,
+    secrets: &DeploymentSecrets,
+    what: Renewal,
+    now: DateTime<Utc>,
+) -> Result<(), StepError> {
+    let certificates = secrets.certificates(&deployment.id);
+    let (life, by) = (work.parts.certificate_life, &work.operation.id);
+    let renewed = certificates.renewed(what, now, by, &life);
+    let issue = Issue::Renewal { secrets, what };
+    let engine = work.engine(deployment)?;
+    let secrets = engine.secrets(deployment, issue, &renewed, now)?;
     let sealed = work.seal(&deployment.seal_context(), &secrets)?;
     let id = deployment.id.clone();
     work.write(move |conn| store::deployment::set_sealed(conn, &id, &sealed))
-        .await?;
-    log::info!(deployment:% = deployment.id; "{}", told(what));
-    Ok(true)
+        .await
 }
 
 /// What was done, for the log.

@@ -163,12 +163,7 @@ impl Place {
 
     /// Starts the member as it is decided now.
     async fn start(&self, work: &Work) -> Result<(), StepError> {
-        let engine = work.engine(&self.deployment)?;
-        let access = self.deployment.access();
-        let servers = engine.servers(Site::with_access(&self.deployment, &self.secrets, access));
-        let provisioner = &work.cluster(&self.deployment)?.provisioner;
-        provisioner.start(&servers[self.index]).await?;
-        Ok(())
+        members::start_one(work, &self.deployment, &self.secrets, self.index).await
     }
 
     /// Waits until the new member has a vote and serves like the others; it has a time of its own for

@@ -196,7 +196,7 @@ async fn roll(work: Arc<Work>) -> Result<Outcome, StepError> {
 }
 
 /// The standings, when one of them leads.
-pub(super) fn led(standings: Vec<Standing>) -> Result<Vec<Standing>, StepError> {
+fn led(standings: Vec<Standing>) -> Result<Vec<Standing>, StepError> {
     if standings.iter().any(|standing| standing.leads) {
         Ok(standings)
     } else {
@@ -250,7 +250,7 @@ async fn newest_checkpoints(
 }
 
 /// How the members stand; `moved` says of each whether it was changed already.
-pub(super) async fn standings(
+async fn standings(
     work: &Work,
     deployment: &Deployment,
     secrets: &DeploymentSecrets,
@@ -286,15 +286,29 @@ async fn change_member(
     let decided = deployment.clone();
     work.write(move |conn| store::deployment::reshape(conn, &decided))
         .await?;
-    let engine = work.engine(&deployment)?;
-    let servers = engine.servers(Site::with_access(&deployment, secrets, deployment.access()));
-    let provisioner = &work.cluster(&deployment)?.provisioner;
-    provisioner.start(&servers[next.member]).await?;
-    Ok(())
+    members::start_one(work, &deployment, secrets, next.member).await
+}
+
+/// The place of the member that comes next, which does not lead any more where another one can; none
+/// when all have come along. `moved` says of each whether it has.
+pub(super) async fn next_one(
+    work: &Work,
+    deployment: &Deployment,
+    secrets: &DeploymentSecrets,
+    moved: impl Fn(&Member) -> bool,
+) -> Result<Option<usize>, StepError> {
+    let standings = standings(work, deployment, secrets, moved).await?;
+    let Some(next) = next_move(&led(standings)?) else {
+        return Ok(None);
+    };
+    if let Some(heir) = next.heir {
+        hand_over(work, deployment, secrets, heir).await?;
+    }
+    Ok(Some(next.member))
 }
 
 /// Has another member lead. Where that fails, the others find a new leader by themselves, only later.
-pub(super) async fn hand_over(
+async fn hand_over(
     work: &Work,
     deployment: &Deployment,
     secrets: &DeploymentSecrets,

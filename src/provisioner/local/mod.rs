@@ -59,7 +59,7 @@ use crate::{
     folder::FolderId,
     model::{
         address::Address,
-        engine::{Port, PortUser},
+        engine::Port,
         failure::chain,
         ids::DeploymentId,
         limits::{CHUNK_BYTES, CLUSTER_LOCK_WAIT, LAST_WORDS_BYTES_MAX, PROCESS_POLL},
@@ -370,8 +370,7 @@ impl Provisioner for LocalProvisioner {
             .filter(|address| **address == Address::on_loopback(address.port))
             .map(|address| address.port)
             .collect();
-        let needs = |port: &&Port| port.used_by != PortUser::Broker || reach.keeps_broker_apart();
-        let ports: Vec<&Port> = ports.iter().filter(needs).collect();
+        let ports: Vec<&Port> = ports.iter().filter(|port| port.is_needed(reach)).collect();
         let (range, needed) = (self.ports, members.len() * ports.len());
         let listen = reach.listen;
         let free: Vec<u16> = blocking(move || {
@@ -389,13 +388,8 @@ impl Provisioner for LocalProvisioner {
         if free.len() < needed {
             return Err(ProvisionerError::NoFreePort);
         }
-        let at = |(port, number): (&&Port, &u16)| {
-            let address = match port.used_by {
-                PortUser::Applications => reach.address(*number),
-                PortUser::Members | PortUser::Broker => Address::on_loopback(*number),
-            };
-            (port.name.to_owned(), address)
-        };
+        let at =
+            |(port, number): (&&Port, &u16)| (port.name.to_owned(), port.address(reach, *number));
         let of_members = free.chunks_exact(ports.len().max(1));
         Ok(of_members
             .map(|free| ports.iter().zip(free).map(at).collect())

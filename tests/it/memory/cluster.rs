@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use compose_broker::{
     model::{
         address::Address,
-        engine::{Port, PortUser},
+        engine::Port,
         ids::DeploymentId,
         logfile::{LogPart, Logfile},
         reach::Reach,
@@ -261,9 +261,7 @@ impl MemoryCluster {
     }
 
     fn installed(&self, engine: &str, version: Version) -> Result<&Installed> {
-        let mut all = self.installed.iter();
-        let found = all.find(|one| one.engine == engine && one.version == version);
-        found.ok_or_else(|| ProvisionerError::NotInstalled {
+        find(&self.installed, engine, version).ok_or_else(|| ProvisionerError::NotInstalled {
             engine: engine.to_owned(),
             version,
         })
@@ -292,9 +290,8 @@ impl Deployment {
             });
         }
         let program = &server.program;
-        let mut all = installed.iter();
-        let found = all.find(|one| one.engine == program.engine && one.version == program.version);
-        let installed = found.expect("a program that was looked for");
+        let installed = find(installed, program.engine, program.version);
+        let installed = installed.expect("a program that was looked for");
         member.restarts += u32::from(is_again);
         member.printed_from = member.printed.len();
         let served = (installed.serve)(&mut Place {
@@ -350,6 +347,11 @@ pub fn listens_at(server: &Server, port: u16) -> bool {
         .addresses
         .values()
         .any(|address| address.port == port)
+}
+
+fn find<'i>(installed: &'i [Installed], engine: &str, version: Version) -> Option<&'i Installed> {
+    let mut all = installed.iter();
+    all.find(|one| one.engine == engine && one.version == version)
 }
 
 /// A name of a member or a file.
@@ -477,16 +479,11 @@ impl Provisioner for MemoryCluster {
     ) -> Result<Vec<BTreeMap<String, Address>>> {
         let taken: HashSet<u16> = taken.iter().map(|address| address.port).collect();
         let mut free = PORTS.filter(|port| !taken.contains(port));
-        let needs = |port: &&Port| port.used_by != PortUser::Broker || reach.keeps_broker_apart();
         let of_member = |_| {
             let mut addresses = BTreeMap::new();
-            for port in ports.iter().filter(needs) {
+            for port in ports.iter().filter(|port| port.is_needed(reach)) {
                 let number = free.next().ok_or(ProvisionerError::NoFreePort)?;
-                let address = match port.used_by {
-                    PortUser::Applications => reach.address(number),
-                    PortUser::Members | PortUser::Broker => Address::on_loopback(number),
-                };
-                addresses.insert(port.name.to_owned(), address);
+                addresses.insert(port.name.to_owned(), port.address(reach, number));
             }
             Ok(addresses)
         };
