@@ -12,9 +12,10 @@ const TELLING: [&str; 18] = [
     "wal: file not found",
     "wal: snapshot not found",
     "wal: slice bounds out of range",
-    // What stands where an entry of the log should be is none.
-    r#""error":"proto: "#,
-    "(proto: ",
+    // What stands where an entry of the log should be is none. A space that does not break comes next in
+    // about every second build: the library wants nobody to read its errors.
+    r#""error":"proto:"#,
+    "(proto:",
     "cannot be repaired",
     "cannot use none as id",
     "failed to find database snapshot file",
@@ -82,6 +83,8 @@ mod tests {
             r#"{"level":"panic","ts":"2026-11-27T09:14:56.684100Z","msg":"failed to open database","error":"invalid database"}"#,
             r#"{"level":"fatal","ts":"2026-11-27T17:10:08.639572Z","msg":"discovery failed","error":"proto: cannot parse invalid wire-format data"}"#,
             r#"{"level":"fatal","ts":"2026-11-27T17:11:48.465716Z","msg":"discovery failed","error":"proto: integer overflow"}"#,
+            "{\"level\":\"fatal\",\"msg\":\"discovery failed\",\"error\":\"proto:\u{a0}cannot parse invalid wire-format data\"}",
+            "2026-11-27 09:10:45.261250 C | etcdserver: read wal error (proto:\u{a0}wrong wireType) and cannot",
             "2026-11-27 09:10:45.261250 C | etcdserver: read wal error (proto: wrong wireType = 1 for field Data) and cannot be repaired",
         ] {
             assert!(is_told(told), "{told}");
