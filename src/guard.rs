@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    broker::{Broker, BrokerError, Observer},
+    broker::{BrokerError, Observer, Upkeep},
     engine::SharedEngine,
     model::{
         defragment::{Storage, night_turn},
@@ -41,7 +41,7 @@ use crate::{
 
 /// Watches over the sizes of databases.
 pub struct Guard {
-    broker: Arc<Broker>,
+    upkeep: Arc<Upkeep>,
     /// With looks of its own: those of pages and of clients must not hold it up.
     observer: Box<dyn Observer>,
     engines: BTreeMap<String, SharedEngine>,
@@ -73,13 +73,13 @@ struct Known {
 impl Guard {
     /// A guard of all databases of this broker.
     pub fn new(
-        broker: Arc<Broker>,
+        upkeep: Arc<Upkeep>,
         observer: Box<dyn Observer>,
         engines: BTreeMap<String, SharedEngine>,
         provisioners: BTreeMap<String, SharedProvisioner>,
     ) -> Self {
         Self {
-            broker,
+            upkeep,
             observer,
             engines,
             provisioners,
@@ -113,10 +113,7 @@ impl Guard {
     }
 
     async fn look_at_all(self: &Arc<Self>) -> Result<(), BrokerError> {
-        let mut all = Vec::new();
-        for engine in self.engines.keys() {
-            all.extend(self.broker.usable_deployments(engine.clone()).await?);
-        }
+        let all = self.upkeep.deployments().await?;
         let there: HashSet<&DeploymentId> = all.iter().map(|deployment| &deployment.id).collect();
         self.known().retain(|id, _| there.contains(id));
         self.nights().retain(|id, _| there.contains(id));
@@ -168,7 +165,7 @@ impl Guard {
 
     /// Begins to look for unused storage when it is the deployment's turn to give it back.
     fn take_turn(self: &Arc<Self>, deployment: &Deployment) {
-        let Some(night) = night_turn(&deployment.instance, self.broker.clock.now()) else {
+        let Some(night) = night_turn(&deployment.instance, self.upkeep.now()) else {
             return;
         };
         let now = Instant::now();
@@ -210,12 +207,12 @@ impl Guard {
             return Ok(false);
         }
         if !self
-            .broker
+            .upkeep
             .defragments_by_night(deployment, Storage::of(&seen))
         {
             return Ok(true);
         }
-        self.broker.defragment_by_night(deployment).await
+        self.upkeep.defragment_by_night(deployment).await
     }
 
     async fn look_at_members(
@@ -231,11 +228,11 @@ impl Guard {
         let Some(need) = fullness.need() else {
             return Ok(());
         };
-        let failed = self.broker.last_relief_failed(deployment).await?;
+        let failed = self.upkeep.last_relief_failed(deployment).await?;
         let pause = pause_before(need, &fullness, failed);
         let changes = seen.changes();
         if self.may_relieve(deployment, &pause, changes)
-            && self.broker.relieve_full(deployment).await?
+            && self.upkeep.relieve_full(deployment).await?
             && let Some(known) = self.known().get_mut(&deployment.id)
         {
             known.last_relief = Some((Instant::now(), changes));
@@ -249,7 +246,7 @@ impl Guard {
     async fn stop_and_close(&self, deployment: &Deployment) -> Result<(), BrokerError> {
         // What was read before may be old: a relief that has closed it meanwhile has started its
         // members for itself.
-        if !self.broker.is_open(deployment).await? {
+        if !self.upkeep.is_open(deployment).await? {
             return Ok(());
         }
         if let Some(provisioner) = self.provisioners.get(&deployment.cluster) {
@@ -261,7 +258,7 @@ impl Guard {
                 }
             }
         }
-        self.broker.relieve_full(deployment).await?;
+        self.upkeep.relieve_full(deployment).await?;
         Ok(())
     }
 

@@ -28,12 +28,12 @@ pub async fn run(broker: Arc<Broker>, stop: CancellationToken) {
     let mut audit = Watch::over("old entries of the audit", "are forgotten");
     while !stop.is_cancelled() {
         changes.mark_unchanged();
-        backups.tell(broker.back_up_due().await);
-        ends.tell(broker.expire_bindings().await);
-        old.tell(broker.prune_due().await);
-        renewals.tell(broker.renew_due().await);
-        broker.note_counted().await;
-        audit.tell(broker.forget_audit().await);
+        backups.tell(broker.schedule.accept_due().await);
+        ends.tell(broker.expiry.end_due().await);
+        old.tell(broker.retention.prune_due().await);
+        renewals.tell(broker.renewals.begin_due().await);
+        broker.audit.note_counted().await;
+        audit.tell(broker.audit.forget().await);
         tokio::select! {
             () = stop.cancelled() => {}
             _ = changes.changed() => {}
@@ -51,7 +51,7 @@ pub async fn move_members(broker: Arc<Broker>, stop: CancellationToken) {
     );
     let begun_at = broker.clock.now();
     while !stop.is_cancelled() {
-        moves.tell(broker.readdress_due(begun_at).await);
+        moves.tell(broker.moves.begin_due(begun_at).await);
         tokio::select! {
             () = stop.cancelled() => {}
             () = tokio::time::sleep(ADDRESSES_LOOK) => {}

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    broker::{Broker, BrokerError, Observer, RepairBegun},
+    broker::{BrokerError, Observer, RepairBegun, Upkeep},
     engine::SharedEngine,
     model::{
         deployment::{Deployment, Member, Membership},
@@ -37,7 +37,7 @@ use crate::{
 
 /// Watches over members.
 pub struct Watchdog {
-    broker: Arc<Broker>,
+    upkeep: Arc<Upkeep>,
     /// With looks of its own: those of pages and of clients must not hold it up.
     observer: Box<dyn Observer>,
     engines: BTreeMap<String, SharedEngine>,
@@ -76,13 +76,13 @@ enum WatchError {
 impl Watchdog {
     /// A watchdog over all members of this broker.
     pub fn new(
-        broker: Arc<Broker>,
+        upkeep: Arc<Upkeep>,
         observer: Box<dyn Observer>,
         engines: BTreeMap<String, SharedEngine>,
         provisioners: BTreeMap<String, SharedProvisioner>,
     ) -> Self {
         Self {
-            broker,
+            upkeep,
             observer,
             engines,
             provisioners,
@@ -112,10 +112,7 @@ impl Watchdog {
     }
 
     async fn look_at_all(&self) -> Result<(), BrokerError> {
-        let mut all = Vec::new();
-        for engine in self.engines.keys() {
-            all.extend(self.broker.usable_deployments(engine.clone()).await?);
-        }
+        let all = self.upkeep.deployments().await?;
         let there: HashSet<&DeploymentId> = all.iter().map(|deployment| &deployment.id).collect();
         self.known().retain(|id, _| there.contains(id));
         stream::iter(&all)
@@ -147,7 +144,7 @@ impl Watchdog {
             let process = processes.iter().find(|p| p.member == member.name);
             damages.push(damage(deployment, member, process, engine, provisioner).await?);
         }
-        if damages.iter().any(Option::is_some) && self.broker.is_in_hand(deployment).await? {
+        if damages.iter().any(Option::is_some) && self.upkeep.is_in_hand(deployment).await? {
             // It is being seen to, or will look different afterwards.
             return Ok(());
         }
@@ -197,7 +194,7 @@ impl Watchdog {
         let repair = Repair { member, because };
         let name = repair.member.as_str();
         match self
-            .broker
+            .upkeep
             .repair_damaged(deployment, repair.clone())
             .await?
         {
@@ -230,7 +227,7 @@ impl Watchdog {
         });
         // A silence goes on meanwhile: what has members in hand may come again and again.
         if members.iter().all(|m| m.silent_for.is_none())
-            || self.broker.is_in_hand(deployment).await?
+            || self.upkeep.is_in_hand(deployment).await?
         {
             return Ok(());
         }
@@ -258,7 +255,7 @@ impl Watchdog {
             "Member {name} gave no sign of life while others did. The broker ended it and started \
              it anew."
         );
-        self.broker.tell_of(deployment, text).await?;
+        self.upkeep.report(deployment, text).await?;
         Ok(())
     }
 
@@ -298,7 +295,7 @@ impl Watchdog {
     ) -> Result<(), WatchError> {
         if self.is_new(deployment, Some(text)) {
             log::error!(deployment:% = deployment.id; "{text}");
-            self.broker.tell_of(deployment, text.to_owned()).await?;
+            self.upkeep.report(deployment, text.to_owned()).await?;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use tokio::runtime::Handle;
 
 use super::{Surroundings, checks::Kept, clusters::World};
 use crate::{
-    broker::{Accesses, Broker, Doorkeeper, Downloads},
+    broker::{Broker, BrokerParts, Doorkeeper, Downloads},
     census::ClusterCensus,
     config::Config,
     guard::Guard,
@@ -39,7 +39,7 @@ impl Materials<'_> {
             &self.credentials(),
             config.limits.failed_sign_ins,
         );
-        Arc::new(Broker {
+        Arc::new(Broker::new(BrokerParts {
             store: self.kept.store.clone(),
             catalog: self.kept.catalog.clone(),
             keys: config.access.keys.clone(),
@@ -53,7 +53,7 @@ impl Materials<'_> {
                 .map(|c| c.cluster.clone())
                 .collect(),
             versions: self.world.versions.clone(),
-            profiles: self.world.profiles(),
+            profiles: self.world.profiles().into(),
             units_per_tenant: config.limits.tenant_units,
             restore_scope: config.conventions.restore_scope,
             tenant_keys: config.conventions.tenant_keys.clone(),
@@ -63,14 +63,13 @@ impl Materials<'_> {
             audit_days: config.retention.audit_days,
             certificate_life: self.surroundings.certificate_life,
             on_demand_pause: config.limits.on_demand_pause,
-            accesses: Accesses::default(),
-            doorkeeper,
+            doorkeeper: Arc::new(doorkeeper),
             downloads: Downloads::on(Handle::current()),
             volumes: self.volumes.clone(),
             observer: Box::new(self.observer()),
-            census: Box::new(ClusterCensus::new(provisioners.clone())),
+            census: Arc::new(ClusterCensus::new(provisioners.clone())),
             logs: Box::new(Logbook::new(provisioners, self.world.engines.clone())),
-        })
+        }))
     }
 
     fn observer(&self) -> EngineObserver {
@@ -87,7 +86,7 @@ impl Materials<'_> {
     /// What watches over the sizes of databases.
     pub(super) fn guard(&self, broker: &Arc<Broker>) -> Guard {
         Guard::new(
-            broker.clone(),
+            broker.upkeep.clone(),
             Box::new(self.observer()),
             self.world.engines.clone(),
             self.world.provisioners(),
@@ -97,7 +96,7 @@ impl Materials<'_> {
     /// What watches over members.
     pub(super) fn watchdog(&self, broker: &Arc<Broker>) -> Watchdog {
         Watchdog::new(
-            broker.clone(),
+            broker.upkeep.clone(),
             Box::new(self.observer()),
             self.world.engines.clone(),
             self.world.provisioners(),

@@ -130,7 +130,7 @@ pub(super) fn tell_of_faults(profiles: &BTreeMap<String, &'static Profile>, vers
 
 /// Tells of databases that are not reached where others of their cluster are.
 pub(super) async fn tell_of_kept(broker: &Broker) {
-    let kept = match broker.kept_on_loopback().await {
+    let kept = match broker.moves.kept_on_loopback().await {
         Ok(kept) => kept,
         Err(error) => return log::error!("cannot look who reaches members: {}", chain(&error)),
     };

@@ -186,7 +186,7 @@ impl App {
 
     async fn reload_catalog(&self) -> Result<(), ReloadError> {
         let file = CatalogFile::read(&self.catalog_path)?;
-        let engines: Vec<&str> = self.broker.profiles.keys().map(String::as_str).collect();
+        let engines: Vec<&str> = self.broker.profiles.engines().collect();
         let catalog = parse_catalog(&file, &engines, self.broker.clock.now())?;
         self.broker.replace_catalog(catalog).await?;
         warn_of_missing(&self.broker.catalog.get(), &self.broker.versions);
@@ -218,7 +218,7 @@ impl App {
     pub async fn stop(self) {
         self.server.stop(true).await;
         self.tasks.stop().await;
-        self.broker.note_all_counted().await;
+        self.broker.audit.note_all_counted().await;
     }
 }
 

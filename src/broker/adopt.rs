@@ -5,26 +5,33 @@
 //! time. What it takes to adopt one stands beside its backups: whose it is, and its secrets, sealed
 //! under the key ring. Its members run on meanwhile.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use futures::future::BoxFuture;
 use serde_json::json;
 
-use super::{Broker, BrokerError, reconcile::Finding};
+use super::{
+    BrokerError, BrokerParts, catalog::offering_and_plan, deployment::usable_deployments,
+    finding::Finding, leftover::Leftovers, profile::Profiles,
+};
 use crate::{
-    backups::BackupStoreError,
+    backups::{BackupStoreError, Vault},
+    clock::Clock,
     model::{
         audit::AtOnce,
         backup::Manifest,
+        catalog::CurrentCatalog,
         deployment::{Deployment, DeploymentSecrets, Member, Membership, Shape},
         engine::{PortUser, Profile},
         ids::{DeploymentId, InstanceId},
         instance::{Instance, InstanceState, ProvisionIdentity, normal_form},
         name::DeploymentNames,
+        placement::Cluster,
         schedule::Schedule,
         server::MemberSeen,
     },
-    store,
+    seal::KeyRing,
+    store::{self, Store},
 };
 
 /// Why the clusters could not be looked at.
@@ -39,7 +46,7 @@ impl CensusError {
     }
 }
 
-/// Whoever can tell what is on the clusters, whatever the store knows of it.
+/// Says what is on the clusters, whatever the store knows of it.
 pub trait Census: Send + Sync {
     /// Every deployment of which anything is left on a cluster.
     fn deployments<'a>(
@@ -80,13 +87,42 @@ pub struct AdoptedDeployment {
     pub backups: usize,
 }
 
-impl Broker {
+/// Finds deployments without a row, adopts and removes them.
+pub struct Strays {
+    store: Arc<Store>,
+    backups: Vault,
+    keys: Arc<KeyRing>,
+    clock: Clock,
+    catalog: Arc<CurrentCatalog>,
+    clusters: Arc<[Cluster]>,
+    profiles: Profiles,
+    names: DeploymentNames,
+    census: Arc<dyn Census>,
+    leftovers: Leftovers,
+}
+
+impl Strays {
+    pub(super) fn new(parts: &BrokerParts, leftovers: Leftovers) -> Self {
+        Self {
+            store: parts.store.clone(),
+            backups: parts.backups.clone(),
+            keys: parts.keys.clone(),
+            clock: parts.clock.clone(),
+            catalog: parts.catalog.clone(),
+            clusters: parts.clusters.clone(),
+            profiles: parts.profiles.clone(),
+            names: parts.deployment_names.clone(),
+            census: parts.census.clone(),
+            leftovers,
+        }
+    }
+
     /// Deployments on the clusters that no row knows, and usable instances whose deployment is not
     /// on its cluster.
-    pub(super) async fn unmatched_deployments(&self) -> Result<Vec<Finding>, BrokerError> {
+    pub(super) async fn unmatched(&self) -> Result<Vec<Finding>, BrokerError> {
         let mut findings = Vec::new();
         let mut placed = BTreeSet::new();
-        for cluster in &self.clusters {
+        for cluster in &*self.clusters {
             for deployment in self.census.deployments(&cluster.id).await? {
                 placed.insert((cluster.id.clone(), deployment.clone()));
                 let stray = Stray {
@@ -110,7 +146,7 @@ impl Broker {
                 });
             }
         }
-        for deployment in self.all_usable_deployments().await? {
+        for deployment in usable_deployments(&self.store, &self.profiles).await? {
             let place = (deployment.cluster.clone(), deployment.id.clone());
             // It may have been made since the clusters were looked at: once more then.
             if !placed.contains(&place) && self.is_away(&deployment).await? {
@@ -126,7 +162,7 @@ impl Broker {
 
     /// Takes a deployment without a row for that of the instance which its newest backup tells of,
     /// with all its backups. `plan`: the instance's plan, where no backup tells.
-    pub async fn adopt_deployment(
+    pub async fn adopt(
         &self,
         stray: &Stray,
         plan: Option<&str>,
@@ -141,8 +177,8 @@ impl Broker {
         })?;
         let instance = self.adopted_instance(&manifest, plan)?;
         let members = self.members_seen(stray).await?;
-        let profile = self.profile(&manifest.engine)?;
-        let names = &self.deployment_names;
+        let profile = self.profiles.get(&manifest.engine)?;
+        let names = &self.names;
         let deployment = adopted_deployment(profile, names, &manifest, stray, &members)?;
         let secrets = self.secrets_of(&manifest)?;
         let sealed = self
@@ -166,7 +202,7 @@ impl Broker {
         log::warn!(deployment:% = stray.deployment, instance:% = id; "adopted from its backups");
         let mut backups = 0;
         for backup in self.backups.backups_of(&stray.deployment).await? {
-            backups += usize::from(self.adopt(&stray.deployment, &backup).await?);
+            backups += usize::from(self.leftovers.adopt(&stray.deployment, &backup).await?);
         }
         Ok(AdoptedDeployment {
             instance: id,
@@ -175,7 +211,7 @@ impl Broker {
     }
 
     /// Ends and removes a deployment without a row. Its backups stay.
-    pub async fn remove_deployment(&self, stray: &Stray) -> Result<(), BrokerError> {
+    pub async fn remove(&self, stray: &Stray) -> Result<(), BrokerError> {
         self.check_stray(stray).await?;
         let now = self.clock.now();
         // Before it is begun: a removal that breaks off was asked for nevertheless.
@@ -194,7 +230,7 @@ impl Broker {
 
     /// Whether a deployment is on a cluster and has no row. Its row goes after it, and comes before
     /// it: so the row is looked for first.
-    pub(super) async fn is_stray(&self, stray: &Stray) -> Result<bool, BrokerError> {
+    async fn is_stray(&self, stray: &Stray) -> Result<bool, BrokerError> {
         let id = stray.deployment.clone();
         let known = self
             .store
@@ -238,8 +274,8 @@ impl Broker {
         manifest: &Manifest,
     ) -> Result<bool, BrokerError> {
         let members = self.members_seen(stray).await?;
-        let profile = self.profile(&manifest.engine)?;
-        let names = &self.deployment_names;
+        let profile = self.profiles.get(&manifest.engine)?;
+        let names = &self.names;
         let Ok(deployment) = adopted_deployment(profile, names, manifest, stray, &members) else {
             return Ok(false);
         };
@@ -289,7 +325,7 @@ impl Broker {
                 "the backups do not tell the instance's plan: give its plan_id".to_owned(),
             )
         })?;
-        let (offering, plan) = self.offering_and_plan(&manifest.service_id, plan_id)?;
+        let (offering, plan) = offering_and_plan(&self.catalog, &manifest.service_id, plan_id)?;
         Ok(Instance {
             id: manifest.instance_id.clone(),
             service_id: offering.id.clone(),

@@ -64,7 +64,7 @@ impl Broker {
             limits_held_by: nearest(&limits),
             is_safe_full: is_safe(version),
             safe_full_from: nearest(&is_safe),
-            is_kept_on_loopback: self.is_kept_on_loopback(of),
+            is_kept_on_loopback: self.moves.is_kept_on_loopback(of),
             reachable_from: nearest(&keeps_out),
             closed_since: of.closed_since,
             incidents: beside.incidents,

@@ -2,13 +2,14 @@
 
 use std::{
     net::IpAddr,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use chrono::TimeDelta;
 
-use super::{Broker, BrokerError};
+use super::{BrokerError, BrokerParts};
 use crate::{
+    clock::Clock,
     model::{
         address::network,
         audit::AuditEntry,
@@ -17,17 +18,19 @@ use crate::{
         limits::{AUDIT_FORGOTTEN_AT_ONCE, AUDIT_PAGE_MAX},
         trail::{Access, Accessed, Told, Trail},
     },
-    store,
+    store::{self, Store},
+    timekeeper::Timekeeper,
 };
 
-/// What is known of accesses since they were last written down.
-#[derive(Debug, Default)]
-pub struct Accesses(Mutex<Trail>);
-
-impl Accesses {
-    fn of<T>(&self, change: impl FnOnce(&mut Trail) -> T) -> T {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
+/// The audit: writes down who got to see what, shows it, and forgets what is old.
+pub struct Audit {
+    store: Arc<Store>,
+    clock: Clock,
+    time: Arc<Timekeeper>,
+    /// How many days entries are kept; absent: for ever.
+    days: Option<u32>,
+    /// Accesses since they were last written down.
+    trail: Mutex<Trail>,
 }
 
 /// Which entries are asked for.
@@ -50,13 +53,27 @@ pub struct AuditPage {
     pub next: Option<i64>,
 }
 
-impl Broker {
+impl Audit {
+    pub(super) fn new(parts: &BrokerParts) -> Self {
+        Self {
+            store: parts.store.clone(),
+            clock: parts.clock.clone(),
+            time: parts.time.clone(),
+            days: parts.audit_days,
+            trail: Mutex::default(),
+        }
+    }
+
+    fn trail(&self) -> MutexGuard<'_, Trail> {
+        self.trail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Writes down that somebody got to see something, before they do. When the store does not take
-    /// it, the log has it: whoever needs a backup because a disk is full must get it.
+    /// it, the log has it: a user who needs a backup because a disk is full must get it.
     pub(super) async fn note(&self, access: Access) {
         let now = self.clock.now();
-        self.tell(self.accesses.of(|trail| trail.notice(access, now)))
-            .await;
+        let entries = self.trail().notice(access, now);
+        self.write_down(entries).await;
     }
 
     /// Writes down that what somebody showed at a door was not good.
@@ -77,15 +94,17 @@ impl Broker {
     /// Writes down what was counted and whose time is over.
     pub async fn note_counted(&self) {
         let now = self.clock.now();
-        self.tell(self.accesses.of(|trail| trail.over(now))).await;
+        let entries = self.trail().over(now);
+        self.write_down(entries).await;
     }
 
     /// Writes down all that was counted: the broker stops.
     pub async fn note_all_counted(&self) {
-        self.tell(self.accesses.of(Trail::end)).await;
+        let entries = self.trail().end();
+        self.write_down(entries).await;
     }
 
-    async fn tell(&self, told: Vec<Told>) {
+    async fn write_down(&self, told: Vec<Told>) {
         if told.is_empty() {
             return;
         }
@@ -117,8 +136,8 @@ impl Broker {
 
     /// Forgets what is older than the operator wants the audit to be, unless the clock is in doubt;
     /// returns how many entries.
-    pub async fn forget_audit(&self) -> Result<usize, BrokerError> {
-        let Some(days) = self.audit_days else {
+    pub async fn forget(&self) -> Result<usize, BrokerError> {
+        let Some(days) = self.days else {
             return Ok(0);
         };
         let Some(now) = self.time.trusted() else {
@@ -136,7 +155,7 @@ impl Broker {
     }
 
     /// The newest entries of the audit.
-    pub async fn audit(&self, query: AuditQuery) -> Result<AuditPage, BrokerError> {
+    pub async fn newest(&self, query: AuditQuery) -> Result<AuditPage, BrokerError> {
         let limit = query.limit.unwrap_or(AUDIT_PAGE_MAX);
         if !(1..=AUDIT_PAGE_MAX).contains(&limit) {
             return Err(BrokerError::BadRequest(format!(

@@ -305,7 +305,7 @@ impl Broker {
             user: caller.user,
             address: caller.address,
         };
-        self.note(access).await;
+        self.audit.note(access).await;
     }
 
     async fn usable_binding(
@@ -345,7 +345,7 @@ impl Broker {
                 .or_insert_with(|| self.dashboard_url(&binding.instance).into());
         }
         // Since it was issued, other authorities may have come, and the members may have moved.
-        if let Some((deployment, authorities)) = self.trusted_in(&binding.instance).await? {
+        if let Some((deployment, authorities)) = self.authorities_of(&binding.instance).await? {
             credentials[AUTHORITIES] = BASE64.encode(authorities).into();
             let profile = self.profile(&deployment.engine)?;
             let now = endpoints(profile, &deployment);

@@ -1,10 +1,15 @@
 //! Which catalog is in force: no instance ever loses its plan.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use super::{Broker, BrokerError};
 use crate::{
-    model::{audit::AtOnce, catalog::Catalog, ids::InstanceId, limits::LOST_INSTANCES_NAMED_MAX},
+    model::{
+        audit::AtOnce,
+        catalog::{Catalog, CurrentCatalog, Offering, Plan},
+        ids::InstanceId,
+        limits::LOST_INSTANCES_NAMED_MAX,
+    },
     store::{self, Conn, StoreError},
 };
 
@@ -85,6 +90,36 @@ pub fn keeps_all_plans(conn: &mut Conn<'_>, catalog: &Catalog) -> Result<(), Cat
     } else {
         Err(LostPlans(lost).into())
     }
+}
+
+/// The offering and its own plan of those ids.
+pub(super) fn offering_and_plan(
+    catalog: &CurrentCatalog,
+    service_id: &str,
+    plan_id: &str,
+) -> Result<(Arc<Offering>, Arc<Plan>), BrokerError> {
+    let catalog = catalog.get();
+    let offering = catalog.offering(service_id).ok_or_else(|| {
+        let named = catalog.offering_named(service_id);
+        let hint = named.map_or_else(String::new, |of| its_id(&of.id));
+        BrokerError::BadRequest(format!(
+            "service_id {service_id:?} is not in the catalog{hint}"
+        ))
+    })?;
+    let plan = offering.plan(plan_id).ok_or_else(|| {
+        let named = offering.plan_named(plan_id);
+        let hint = named.map_or_else(String::new, |plan| its_id(&plan.id));
+        BrokerError::BadRequest(format!(
+            "plan_id {plan_id:?} is not a plan of {}{hint}",
+            offering.name
+        ))
+    })?;
+    Ok((offering.clone(), plan.clone()))
+}
+
+/// What is said to somebody who gave a name where an id is wanted.
+fn its_id(id: &str) -> String {
+    format!(": that is the name; the id is {id:?}")
 }
 
 impl Broker {

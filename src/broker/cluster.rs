@@ -5,9 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Broker, BrokerError};
 use crate::{
-    model::{catalog::Placement, ids::InstanceId, placement::Cluster, version::Version},
+    model::{
+        catalog::Placement, exposure::Exposure, ids::InstanceId, placement::Cluster,
+        version::Version,
+    },
     store,
 };
+
+/// What a cluster shows of its members to applications; nothing of one that is not known.
+pub(super) fn exposure(clusters: &[Cluster], id: &str) -> Exposure {
+    let known = clusters.iter().find(|known| known.id == id);
+    known.map_or_else(Exposure::default, |known| known.exposure.clone())
+}
 
 impl Broker {
     /// The cluster whose own service instance that is. No other service instance may have the id.

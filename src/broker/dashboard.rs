@@ -6,6 +6,7 @@ use super::{
     Broker, BrokerError, DeploymentView, Restored,
     alert::{Beside, backup_watch, beside},
     backup::back_up_in,
+    deployment::trusted_authorities,
     restore::restores_in,
     session::{no_such_page, reached},
 };
@@ -204,7 +205,7 @@ impl Broker {
             deployment: (deployment, sealed),
             facts,
         } = found.ok_or_else(no_such_page)?;
-        let ca_certificate = self.trusted_authorities(&deployment, sealed.as_deref())?;
+        let ca_certificate = trusted_authorities(&self.keys, &deployment, sealed.as_deref())?;
         let operations: Vec<Operation> = facts
             .operations
             .into_iter()

@@ -1,7 +1,7 @@
 //! Unused storage of databases that is given back: asked for by users, or by whoever watches over
 //! their sizes at night.
 
-use super::{Broker, BrokerError, DeploymentView};
+use super::{BrokerError, upkeep::Upkeep};
 use crate::{
     model::{
         defragment::Storage,
@@ -13,7 +13,7 @@ use crate::{
     store::{self, Conn},
 };
 
-impl Broker {
+impl Upkeep {
     /// Accepts to give unused storage of an instance's database back. While that is being done, tells
     /// of it; it waits for whatever else has the members in hand.
     pub async fn defragment(
@@ -51,16 +51,9 @@ impl Broker {
     /// Whether that is done at night as it is now. Where a version is known to damage data when it gives
     /// storage back at a bad moment, its users decide.
     pub fn defragments_by_night(&self, of: &Deployment, storage: Option<Storage>) -> bool {
-        let profile = self.profile(&of.engine).ok();
+        let profile = self.profiles.get(&of.engine).ok();
         let is_sound = profile.is_some_and(|profile| profile.gives_back_soundly(of.version));
         is_sound && storage.is_some_and(Storage::is_fragmented)
-    }
-
-    /// What the files of a deployment's database have and use, as its members tell now; none when
-    /// nobody does.
-    pub async fn storage(&self, of: &DeploymentView) -> Option<Storage> {
-        let seen = self.seen_now(&of.deployment).await?;
-        Storage::of(&seen)
     }
 }
 

@@ -1,17 +1,20 @@
 //! Deployments and their recipes, as the administration API shows them.
 
-use super::{Broker, BrokerError, token::descends};
+use std::sync::Arc;
+
+use super::{Broker, BrokerError, profile::Profiles, token::descends};
 use crate::{
     model::{
         audit::AtOnce,
-        deployment::{Deployment, Notes},
+        deployment::{Deployment, DeploymentSecrets, Notes},
         engine::Transition,
         ids::{DeploymentId, InstanceId, OperationId},
         instance::Instance,
         limits::{DEPLOYMENTS_MAX, RECIPES_MAX},
         operation::{Operation, OperationKind},
     },
-    store::{self, Conn, StoreError},
+    seal::KeyRing,
+    store::{self, Conn, Store, StoreError},
 };
 
 /// A deployment with what belongs to it.
@@ -47,6 +50,42 @@ fn descendants(conn: &mut Conn<'_>, id: &InstanceId) -> Result<Vec<InstanceId>, 
     Ok(found.into_iter().map(|instance| instance.id).collect())
 }
 
+/// What is kept sealed of a deployment; none before it has any.
+pub(super) fn secrets_of(
+    keys: &KeyRing,
+    deployment: &Deployment,
+    sealed: Option<&str>,
+) -> Result<Option<DeploymentSecrets>, BrokerError> {
+    let Some(sealed) = sealed else {
+        return Ok(None);
+    };
+    Ok(Some(keys.open_as(&deployment.seal_context(), sealed)?))
+}
+
+/// The certificates of the authorities that users of a deployment trust (PEM); none before it has any.
+pub(super) fn trusted_authorities(
+    keys: &KeyRing,
+    deployment: &Deployment,
+    sealed: Option<&str>,
+) -> Result<Option<String>, BrokerError> {
+    let secrets = secrets_of(keys, deployment, sealed)?;
+    Ok(secrets.map(|secrets| secrets.trusted()))
+}
+
+/// The deployments of all engines that are in use.
+pub(super) async fn usable_deployments(
+    store: &Arc<Store>,
+    profiles: &Profiles,
+) -> Result<Vec<Deployment>, BrokerError> {
+    let mut all = Vec::new();
+    for engine in profiles.engines() {
+        let engine = engine.to_owned();
+        let of_engine = store.read(move |conn| store::deployment::usable(conn, &engine));
+        all.extend(of_engine.await?);
+    }
+    Ok(all)
+}
+
 impl Broker {
     /// The deployment behind an instance.
     pub async fn deployment_of(&self, id: InstanceId) -> Result<DeploymentView, BrokerError> {
@@ -70,7 +109,7 @@ impl Broker {
         let (Some(instance), Some((deployment, sealed))) = (instance, found) else {
             return Err(no_such("instance"));
         };
-        let ca_certificate = self.trusted_authorities(&deployment, sealed.as_deref())?;
+        let ca_certificate = trusted_authorities(&self.keys, &deployment, sealed.as_deref())?;
         let provision = provision.map(|o| o.id);
         Ok(DeploymentView {
             instance,
@@ -79,6 +118,24 @@ impl Broker {
             ca_certificate,
             provision,
         })
+    }
+
+    /// The deployment behind an instance, as it is now, and its [`trusted_authorities`]; none before it
+    /// has any.
+    pub(super) async fn authorities_of(
+        &self,
+        instance: &InstanceId,
+    ) -> Result<Option<(Deployment, String)>, BrokerError> {
+        let instance = instance.clone();
+        let found = self
+            .store
+            .read(move |conn| store::deployment::of_instance(conn, &instance))
+            .await?;
+        let Some((deployment, sealed)) = found else {
+            return Ok(None);
+        };
+        let trusted = trusted_authorities(&self.keys, &deployment, sealed.as_deref())?;
+        Ok(trusted.map(|trusted| (deployment, trusted)))
     }
 
     /// The deployment of that id, when it is among [`Self::deployments_from`] an instance.

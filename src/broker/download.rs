@@ -1,5 +1,4 @@
-//! Downloads of backups: links that carry their own permission, for a while, and as long as whoever
-//! made them has it.
+//! Downloads of backups, over links that carry their own permission ([`super::link`]).
 
 use std::{
     collections::HashMap,
@@ -10,7 +9,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
 use futures::StreamExt as _;
 use tokio::{
     runtime::Handle,
@@ -18,7 +16,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Broker, BrokerError, token::descends};
+use super::{
+    Broker, BrokerError,
+    link::{as_bad_link, bad_link},
+};
 use crate::{
     backups::{BackupStoreError, archive},
     caller::Caller,
@@ -27,14 +28,10 @@ use crate::{
         deployment::Deployment,
         download::{Pace, Taker},
         holder::Holder,
-        ids::{BackupId, BindingId, DeploymentId, InstanceId},
-        limits::{
-            DOWNLOAD_CHUNKS_AHEAD, DOWNLOAD_LENGTHS_REMEMBERED_MAX, DOWNLOAD_LINK_TTL,
-            DOWNLOAD_STALL_MAX,
-        },
+        ids::{BackupId, DeploymentId, InstanceId},
+        limits::{DOWNLOAD_CHUNKS_AHEAD, DOWNLOAD_LENGTHS_REMEMBERED_MAX, DOWNLOAD_STALL_MAX},
         trail::{Access, Accessed},
     },
-    store,
     stream::ByteStream,
 };
 
@@ -54,34 +51,6 @@ pub struct DownloadLink {
     pub expires: String,
     /// Who made it, and the broker's signature.
     pub signature: String,
-}
-
-/// What whoever follows a link has it from.
-pub(super) struct Held {
-    origin: &'static str,
-    binding: Option<BindingId>,
-    user: String,
-}
-
-impl Held {
-    /// That somebody gets what the link leads to.
-    pub(super) fn access(
-        self,
-        what: Accessed,
-        instance: &InstanceId,
-        backup: Option<&BackupId>,
-    ) -> Access {
-        Access {
-            what,
-            origin: self.origin,
-            instance: Some(instance.clone()),
-            binding: self.binding,
-            backup: backup.cloned(),
-            platform: Some(self.origin.to_owned()),
-            user: Some(self.user),
-            address: Caller::current().address,
-        }
-    }
 }
 
 /// A backup's archive that somebody may have.
@@ -203,13 +172,6 @@ enum Part {
     End,
 }
 
-/// Whether a link's end has not come, and is no further off than links live: one that was made while the
-/// clock was ahead is good no longer.
-pub(super) fn is_within(end: DateTime<Utc>, now: DateTime<Utc>, life: std::time::Duration) -> bool {
-    let left = (end - now).to_std();
-    left.is_ok_and(|left| !left.is_zero() && left <= life)
-}
-
 impl Broker {
     /// The query of a link to a backup's bytes, good from now on for [`DOWNLOAD_LINK_TTL`], and no
     /// longer than `holder`; none for a backup that has no bytes.
@@ -221,81 +183,12 @@ impl Broker {
         if backup.state != BackupState::Complete {
             return Ok(None);
         }
-        let held = self.held(holder, &backup.instance).await?;
+        let held = self.links.held(holder, &backup.instance).await?;
         let held = held.ok_or_else(bad_link)?;
-        self.note(held.access(Accessed::BackupLink, &backup.instance, Some(&backup.id)))
+        self.audit
+            .note(held.access(Accessed::BackupLink, &backup.instance, Some(&backup.id)))
             .await;
-        Ok(Some(self.link_query(PURPOSE, backup.id.as_str(), holder)))
-    }
-
-    /// The query of a link to what has that id, good from now on for [`DOWNLOAD_LINK_TTL`].
-    pub(super) fn link_query(&self, purpose: &str, id: &str, holder: &Holder) -> String {
-        let expires = self.clock.now().timestamp() + DOWNLOAD_LINK_TTL.as_secs().cast_signed();
-        let signature = self.keys.sign(purpose, &message(id, expires, holder));
-        format!("expires={expires}&signature={holder}.{signature}")
-    }
-
-    /// Whose the query of a link is. Fails when it is not good (any more).
-    pub(super) async fn check_query(
-        &self,
-        purpose: &str,
-        (id, instance): (&str, &InstanceId),
-        expires: &str,
-        signature: &str,
-    ) -> Result<Held, BrokerError> {
-        let expires: i64 = expires.parse().map_err(|_| bad_link())?;
-        let (holder, signature) = signature.split_once('.').ok_or_else(bad_link)?;
-        let holder: Holder = holder.parse().map_err(|_| bad_link())?;
-        let now = self.clock.now();
-        let end = DateTime::from_timestamp(expires, 0);
-        let in_time = end.is_some_and(|end| is_within(end, now, DOWNLOAD_LINK_TTL));
-        let message = message(id, expires, &holder);
-        if !in_time || !self.keys.verify(purpose, &message, signature) {
-            return Err(bad_link());
-        }
-        self.held(&holder, instance).await?.ok_or_else(bad_link)
-    }
-
-    /// What a holder has of an instance now; none when that has ended.
-    pub(super) async fn held(
-        &self,
-        holder: &Holder,
-        instance: &InstanceId,
-    ) -> Result<Option<Held>, BrokerError> {
-        match holder {
-            Holder::Token(token) => {
-                let (token, instance) = (token.clone(), instance.clone());
-                let binding = self
-                    .store
-                    .read(move |conn| {
-                        let holder = store::binding::holder_of_token(conn, &token)?;
-                        let Some((granted, binding)) = holder else {
-                            return Ok(None);
-                        };
-                        let reached = granted == instance || descends(conn, &instance, &granted)?;
-                        Ok(reached.then_some(binding))
-                    })
-                    .await?;
-                Ok(binding.map(|binding| Held {
-                    origin: "compose",
-                    user: format!("binding {binding}"),
-                    binding: Some(binding),
-                }))
-            }
-            Holder::Session(fingerprint) => {
-                let Some(session) = self.session_of(fingerprint.clone()).await? else {
-                    return Ok(None);
-                };
-                if !self.session_reaches(&session, instance.clone()).await? {
-                    return Ok(None);
-                }
-                Ok(Some(Held {
-                    origin: "dashboard",
-                    binding: None,
-                    user: self.user_of(&session).await?,
-                }))
-            }
-        }
+        Ok(Some(self.links.query(PURPOSE, backup.id.as_str(), holder)))
     }
 
     /// The backup of a link, for whoever has a good one. A bad link is answered like an unknown
@@ -303,7 +196,8 @@ impl Broker {
     pub async fn backup_download(&self, link: DownloadLink) -> Result<BackupDownload, BrokerError> {
         let asked = (link.backup.as_str(), &link.instance);
         let held = self
-            .check_query(PURPOSE, asked, &link.expires, &link.signature)
+            .links
+            .check(PURPOSE, asked, &link.expires, &link.signature)
             .await?;
         let known = async {
             let of = self
@@ -338,7 +232,7 @@ impl Broker {
             None => all,
         };
         let content = self.downloads.send(of.taker, wanted)?;
-        self.note(of.access).await;
+        self.audit.note(of.access).await;
         Ok(Download {
             file_name: of.file_name,
             content,
@@ -365,23 +259,6 @@ impl Broker {
         lengths.insert(of.backup.clone(), length);
         Ok(length)
     }
-}
-
-fn bad_link() -> BrokerError {
-    let reason = "this link is not good (any more); ask for a new one";
-    BrokerError::NotFound(reason.to_owned())
-}
-
-/// Who has a link learns nothing of what it does not lead to.
-pub(super) fn as_bad_link(error: BrokerError) -> BrokerError {
-    match error {
-        BrokerError::NotFound(_) => bad_link(),
-        other => other,
-    }
-}
-
-fn message(id: &str, expires: i64, holder: &Holder) -> String {
-    format!("{id} {expires} {holder}")
 }
 
 /// The name of a backup in the administration API; no two of an instance have the same.

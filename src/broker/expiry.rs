@@ -5,10 +5,12 @@
 //! several replicas may look at the same time. The time of day decides, as applications are told
 //! it, while the clock is believed ([`crate::timekeeper`]); one that is set back brings none back.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 
 use super::{
-    Broker, BrokerError,
+    BrokerError, BrokerParts,
     binding::{close_binding, end_binding},
     update::check_not_updating,
 };
@@ -21,13 +23,27 @@ use crate::{
         operation::{EXPIRY, Operation, OperationKind},
         trust::Trusted,
     },
-    store::{self, Conn},
+    store::{self, Conn, Store},
+    timekeeper::Timekeeper,
 };
 
-impl Broker {
+/// Ends bindings whose time is over.
+pub struct Expiry {
+    store: Arc<Store>,
+    time: Arc<Timekeeper>,
+}
+
+impl Expiry {
+    pub(super) fn new(parts: &BrokerParts) -> Self {
+        Self {
+            store: parts.store.clone(),
+            time: parts.time.clone(),
+        }
+    }
+
     /// Queues the end of each binding whose time is over, unless the clock is in doubt; returns how
     /// many.
-    pub async fn expire_bindings(&self) -> Result<usize, BrokerError> {
+    pub async fn end_due(&self) -> Result<usize, BrokerError> {
         let Some(now) = self.time.trusted().map(Trusted::time) else {
             return Ok(0);
         };

@@ -3,7 +3,7 @@
 
 use futures::future::BoxFuture;
 
-use super::{Broker, BrokerError, DeploymentView, Download, download::as_bad_link};
+use super::{Broker, BrokerError, DeploymentView, Download, link::as_bad_link};
 use crate::{
     caller::Caller,
     model::{
@@ -105,18 +105,22 @@ impl Broker {
         of: &Deployment,
         log: &Logfile,
     ) -> Result<String, BrokerError> {
-        let held = self.held(holder, &of.instance).await?;
+        let held = self.links.held(holder, &of.instance).await?;
         let held = held.ok_or_else(no_such_log)?;
-        self.note(held.access(Accessed::LogLink, &of.instance, None))
+        self.audit
+            .note(held.access(Accessed::LogLink, &of.instance, None))
             .await;
-        Ok(self.link_query(PURPOSE, logfile_id(&of.id, log).as_str(), holder))
+        Ok(self
+            .links
+            .query(PURPOSE, logfile_id(&of.id, log).as_str(), holder))
     }
 
     /// Opens a log for whoever has a good link to it. A bad link is answered like an old one.
     pub async fn read_log(&self, link: LogLink) -> Result<Download, BrokerError> {
         let asked = (link.logfile.as_str(), &link.instance);
         let held = self
-            .check_query(PURPOSE, asked, &link.expires, &link.signature)
+            .links
+            .check(PURPOSE, asked, &link.expires, &link.signature)
             .await?;
         let known = async {
             let of = self.deployment(link.instance, &link.deployment).await?;
@@ -128,7 +132,8 @@ impl Broker {
         let content = content.await?.ok_or_else(no_such_log)?;
         let taker = Taker::of(&of.instance, Caller::current().address);
         let content = self.downloads.send(taker, content)?;
-        self.note(held.access(Accessed::Log, &of.instance.id, None))
+        self.audit
+            .note(held.access(Accessed::Log, &of.instance.id, None))
             .await;
         Ok(Download {
             file_name: format!("{}_{}", of.deployment.id, logfile_name(&log)),

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     backups::{BackupStoreError, Vault},
@@ -44,11 +44,15 @@ mod defragment;
 mod deployment;
 mod download;
 mod expiry;
+mod finding;
 mod instance;
+mod leftover;
+mod link;
 mod logfile;
 mod observation;
 mod oversight;
 mod owner;
+mod profile;
 mod quota;
 mod readdress;
 mod reconcile;
@@ -67,31 +71,43 @@ mod tests;
 mod token;
 mod update;
 mod upgrade;
+mod upkeep;
 mod versions;
 
 pub use crate::timekeeper::Standing as ClockStanding;
-pub use adopt::{AdoptedDeployment, Census, CensusError, Stray};
-pub use audit::{Accesses, AuditPage, AuditQuery};
+pub use adopt::{AdoptedDeployment, Census, CensusError, Stray, Strays};
+pub use audit::{Audit, AuditPage, AuditQuery};
 pub use binding::{BindRequest, Bound, FetchedBinding, UnbindRequest, Unbound};
 pub use catalog::{CatalogRefusal, LostPlan, LostPlans, keeps_all_plans};
 pub use dashboard::{BackUpNow, InstanceView};
 pub use deployment::DeploymentView;
 pub use download::{BackupDownload, Download, DownloadLink, Downloads, backup_name};
+pub use expiry::Expiry;
+pub use finding::{Finding, Repair, Repaired};
 pub use instance::{
     DeprovisionRequest, FetchedInstance, InstanceLabels, ProvisionRequest, Provisioned,
 };
+pub use link::Links;
 pub use logfile::{LogError, LogLink, Logs, logfile_id, logfile_name};
 pub use observation::Observer;
-pub use oversight::{OperationDetail, OperationsPage, OperationsQuery};
+pub use oversight::{OperationDetail, OperationsPage, OperationsQuery, Oversight};
 pub use owner::OwnerFinding;
-pub use reconcile::{Finding, Repair, Repaired};
+pub use profile::Profiles;
+pub use readdress::Moves;
+pub use reconcile::Reconciler;
+pub use renewal::Renewals;
 pub use repair::RepairBegun;
 pub use restore::{RestoreOptions, RestorePlace, RestoreRequest, Restored};
-pub use schedule::back_up_due;
-pub use session::{Doorkeeper, SignInWay, SignedIn, dashboard_link, linkable, no_such_page};
+pub use retention::Retention;
+pub use schedule::{BackupSchedule, back_up_due};
+pub use session::{
+    Doorkeeper, Sessions, SignInWay, SignedIn, dashboard_link, linkable, no_such_page,
+};
 pub use status::{OperationStatus, StatusState, status_of};
+pub use token::Tokens;
 pub use update::{UpdateRequest, Updated};
 pub use upgrade::Preflight;
+pub use upkeep::Upkeep;
 pub use versions::VersionInUse;
 
 /// Why a use case refused or failed.
@@ -209,8 +225,8 @@ impl From<StoreError> for BrokerError {
     }
 }
 
-/// What the use cases work with.
-pub struct Broker {
+/// What the use cases work with, as it comes from outside.
+pub struct BrokerParts {
     /// The broker's store.
     pub store: Arc<Store>,
     /// The offerings and plans.
@@ -225,75 +241,156 @@ pub struct Broker {
     /// operator asks for.
     pub backups: Vault,
     /// The placement targets; the first enabled one is the default.
-    pub clusters: Vec<Cluster>,
+    pub clusters: Arc<[Cluster]>,
     /// The versions of each engine on each cluster: cluster id, then engine.
     pub versions: BTreeMap<String, BTreeMap<String, Vec<Version>>>,
-    /// What is known of each engine, by its name.
-    pub profiles: BTreeMap<String, &'static Profile>,
+    /// What is known of each engine.
+    pub profiles: Profiles,
     /// The most units of all instances of one tenant together; absent: no limit.
     pub units_per_tenant: Option<u32>,
     /// How far a restore may reach for its source.
     pub restore_scope: RestoreScope,
     /// The ids of contexts that tell tenants apart, where the operator names them.
     pub tenant_keys: TenantKeys,
-    /// What a poll with the token of a deletion that is done is told.
+    /// What a poll with the token of a deletion that is done is answered.
     pub deleted_poll: DeletedPoll,
-    /// How deployments are called.
-    pub deployment_names: DeploymentNames,
     /// Where clients reach the broker, without a slash at the end.
     pub public_url: String,
+    /// Time between on-demand backups of an instance, after some in a row.
+    pub on_demand_pause: std::time::Duration,
+    /// How deployments are called.
+    pub deployment_names: DeploymentNames,
     /// How many days the audit is kept; absent: for ever.
     pub audit_days: Option<u32>,
     /// How long certificates of deployments live.
     pub certificate_life: CertificateLife,
-    /// Time between on-demand backups of an instance, after some in a row.
-    pub on_demand_pause: std::time::Duration,
-    /// Who got to see what, until it is written down.
-    pub accesses: Accesses,
-    /// Who may see the dashboard.
-    pub doorkeeper: Doorkeeper,
+    /// Who signs in as operator, and how often a client may fail to.
+    pub doorkeeper: Arc<Doorkeeper>,
     /// Sends downloads, apart from the threads that answer requests.
     pub downloads: Downloads,
     /// How much room there is for what the broker keeps.
     pub volumes: Arc<Volumes>,
-    /// Tells how deployments fare.
+    /// Says what state deployments are in.
     pub observer: Box<dyn Observer>,
-    /// Tells what is on the clusters.
-    pub census: Box<dyn Census>,
+    /// Says what is on the clusters.
+    pub census: Arc<dyn Census>,
     /// Reads what members print.
     pub logs: Box<dyn Logs>,
 }
 
+/// The use cases. Those about instances and what belongs to them are methods of this type, one file for
+/// each noun; what stands on its own is a type of its own, which says what it needs.
+pub struct Broker {
+    /// The offerings and plans.
+    pub catalog: Arc<CurrentCatalog>,
+    /// The time of day.
+    pub clock: Clock,
+    /// Where clients reach the broker, without a slash at the end.
+    pub public_url: String,
+    /// The versions of each engine on each cluster: cluster id, then engine.
+    pub versions: BTreeMap<String, BTreeMap<String, Vec<Version>>>,
+    /// What is known of each engine.
+    pub profiles: Profiles,
+    /// Who did and saw what.
+    pub audit: Arc<Audit>,
+    /// Tokens of the administration API.
+    pub tokens: Tokens,
+    /// Who may see the dashboard.
+    pub sessions: Arc<Sessions>,
+    /// The operator's view of operations.
+    pub oversight: Oversight,
+    /// Finds and repairs where the store is not what is there.
+    pub reconciler: Reconciler,
+    /// What keeps databases in good state.
+    pub upkeep: Arc<Upkeep>,
+    /// Backups that are due by themselves.
+    pub schedule: BackupSchedule,
+    /// Bindings whose time is over.
+    pub expiry: Expiry,
+    /// Backups whose time has come.
+    pub retention: Retention,
+    /// Certificates that end soon.
+    pub renewals: Renewals,
+    /// Members that applications should reach elsewhere.
+    pub moves: Moves,
+    store: Arc<Store>,
+    keys: Arc<KeyRing>,
+    time: Arc<Timekeeper>,
+    backups: Vault,
+    clusters: Arc<[Cluster]>,
+    units_per_tenant: Option<u32>,
+    restore_scope: RestoreScope,
+    tenant_keys: TenantKeys,
+    deleted_poll: DeletedPoll,
+    deployment_names: DeploymentNames,
+    on_demand_pause: std::time::Duration,
+    links: Links,
+    downloads: Downloads,
+    volumes: Arc<Volumes>,
+    observer: Box<dyn Observer>,
+    logs: Box<dyn Logs>,
+}
+
 impl Broker {
+    /// The use cases over `parts`.
+    pub fn new(parts: BrokerParts) -> Self {
+        let audit = Arc::new(Audit::new(&parts));
+        let oversight = Oversight::new(&parts);
+        let reconciler = Reconciler::new(&parts, oversight.clone());
+        let (schedule, expiry) = (BackupSchedule::new(&parts), Expiry::new(&parts));
+        let (retention, renewals) = (Retention::new(&parts), Renewals::new(&parts));
+        let (moves, upkeep) = (Moves::new(&parts), Arc::new(Upkeep::new(&parts)));
+        let tokens = Tokens::new(parts.store.clone());
+        let sessions = Arc::new(Sessions::new(&parts, tokens.clone(), audit.clone()));
+        let links = Links::new(&parts, sessions.clone());
+        Self {
+            store: parts.store,
+            catalog: parts.catalog,
+            clock: parts.clock,
+            public_url: parts.public_url,
+            versions: parts.versions,
+            profiles: parts.profiles,
+            audit,
+            tokens,
+            sessions,
+            oversight,
+            reconciler,
+            upkeep,
+            schedule,
+            expiry,
+            retention,
+            renewals,
+            moves,
+            keys: parts.keys,
+            time: parts.time,
+            backups: parts.backups,
+            clusters: parts.clusters,
+            units_per_tenant: parts.units_per_tenant,
+            restore_scope: parts.restore_scope,
+            tenant_keys: parts.tenant_keys,
+            deleted_poll: parts.deleted_poll,
+            deployment_names: parts.deployment_names,
+            on_demand_pause: parts.on_demand_pause,
+            links,
+            downloads: parts.downloads,
+            volumes: parts.volumes,
+            observer: parts.observer,
+            logs: parts.logs,
+        }
+    }
+
     /// The offering and its own plan of those ids.
     fn offering_and_plan(
         &self,
         service_id: &str,
         plan_id: &str,
     ) -> Result<(Arc<Offering>, Arc<Plan>), BrokerError> {
-        let catalog = self.catalog.get();
-        let offering = catalog.offering(service_id).ok_or_else(|| {
-            let named = catalog.offering_named(service_id);
-            let hint = named.map_or_else(String::new, |of| its_id(&of.id));
-            BrokerError::BadRequest(format!(
-                "service_id {service_id:?} is not in the catalog{hint}"
-            ))
-        })?;
-        let plan = offering.plan(plan_id).ok_or_else(|| {
-            let named = offering.plan_named(plan_id);
-            let hint = named.map_or_else(String::new, |plan| its_id(&plan.id));
-            BrokerError::BadRequest(format!(
-                "plan_id {plan_id:?} is not a plan of {}{hint}",
-                offering.name
-            ))
-        })?;
-        Ok((offering.clone(), plan.clone()))
+        catalog::offering_and_plan(&self.catalog, service_id, plan_id)
     }
 
     /// What is known of an engine.
     pub fn profile(&self, engine: &str) -> Result<&'static Profile, BrokerError> {
-        let profile = self.profiles.get(engine).copied();
-        profile.ok_or_else(|| StoreError::Missing(format!("the engine {engine}")).into())
+        self.profiles.get(engine)
     }
 
     /// Where applications find the members of a deployment; nothing of an engine that is not known.
@@ -318,8 +415,12 @@ impl Broker {
 
     /// What a cluster shows of its members to applications; nothing of one that is not known.
     fn exposure(&self, cluster: &str) -> Exposure {
-        let known = self.clusters.iter().find(|known| known.id == cluster);
-        known.map_or_else(Exposure::default, |known| known.exposure.clone())
+        cluster::exposure(&self.clusters, cluster)
+    }
+
+    /// Changes with every operation that was accepted, halted or ended: a place may have become free.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.store.changes()
     }
 
     /// Fails when the broker cannot do anything useful at the moment.
@@ -364,11 +465,6 @@ impl Broker {
             }
         }
     }
-}
-
-/// What is said to somebody who gave a name where an id is wanted.
-fn its_id(id: &str) -> String {
-    format!(": that is the name; the id is {id:?}")
 }
 
 fn instance_key(id: &InstanceId) -> String {

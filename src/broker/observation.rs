@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use super::Broker;
+use super::{Broker, DeploymentView};
 use crate::model::{
-    deployment::Deployment, engine::Obstacle, observation::Observation, recovery::Remains,
-    version::Version,
+    defragment::Storage, deployment::Deployment, engine::Obstacle, observation::Observation,
+    recovery::Remains, version::Version,
 };
 
 /// Whoever looks at running deployments. Pages take what was seen last; few use cases wait for a
@@ -44,5 +44,12 @@ impl Broker {
     /// How a deployment fares, see [`Observer::observe`].
     pub fn observation(&self, deployment: &Deployment) -> Option<Arc<Observation>> {
         self.observer.observe(deployment)
+    }
+
+    /// What the files of a deployment's database have and use, as its members tell now; none when
+    /// nobody does.
+    pub async fn storage(&self, of: &DeploymentView) -> Option<Storage> {
+        let seen = self.seen_now(&of.deployment).await?;
+        Storage::of(&seen)
     }
 }

@@ -4,10 +4,14 @@
 //! Invariant: what is tried again is the last that was asked for of its instance, binding or backup.
 //! Else a clean-up would remove what somebody has made since.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 
-use super::{Broker, BrokerError};
+use super::{BrokerError, BrokerParts};
 use crate::{
+    backups::Vault,
+    clock::Clock,
     model::{
         address::Address,
         audit::AtOnce,
@@ -19,7 +23,7 @@ use crate::{
         operation::{Operation, OperationKind, OperationState},
         oversight::{Overseen, StepSeen},
     },
-    store::{self, Conn, StoreError, oversight::Filter},
+    store::{self, Conn, Store, StoreError, oversight::Filter},
 };
 
 /// What is written down of an operation that an operator ended.
@@ -62,7 +66,23 @@ pub struct OperationDetail {
     pub left: Vec<String>,
 }
 
-impl Broker {
+/// Shows operations, has them tried again, gives them up.
+#[derive(Clone)]
+pub struct Oversight {
+    store: Arc<Store>,
+    clock: Clock,
+    backups: Vault,
+}
+
+impl Oversight {
+    pub(super) fn new(parts: &BrokerParts) -> Self {
+        Self {
+            store: parts.store.clone(),
+            clock: parts.clock.clone(),
+            backups: parts.backups.clone(),
+        }
+    }
+
     /// The newest operations of all instances.
     pub async fn operations(&self, query: OperationsQuery) -> Result<OperationsPage, BrokerError> {
         let limit = query.limit.unwrap_or(OPERATIONS_PAGE_MAX);
@@ -122,7 +142,7 @@ impl Broker {
 
     /// Has an operation tried again at once: one that waits for its next try, or one that is stuck
     /// or was abandoned.
-    pub async fn retry_operation(&self, id: OperationId) -> Result<OperationDetail, BrokerError> {
+    pub async fn retry(&self, id: OperationId) -> Result<OperationDetail, BrokerError> {
         let now = self.clock.now();
         let wanted = id.clone();
         self.store
@@ -154,7 +174,7 @@ impl Broker {
 
     /// Gives an operation up. One that does what it was asked for is cleaned up from now on; one that
     /// cleans up, or deletes, is ended as it is; nobody goes on with one that is stuck.
-    pub async fn abandon_operation(&self, id: OperationId) -> Result<OperationDetail, BrokerError> {
+    pub async fn abandon(&self, id: OperationId) -> Result<OperationDetail, BrokerError> {
         let now = self.clock.now();
         let wanted = id.clone();
         self.store

@@ -1,28 +1,54 @@
 //! Members that are moved to where applications reach them now: after a change of the configuration, or
 //! of the version that they run.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 
-use super::{Broker, BrokerError};
+use super::{
+    BrokerError, BrokerParts, cluster::exposure, deployment::usable_deployments, profile::Profiles,
+};
 use crate::{
+    clock::Clock,
     model::{
         deployment::Deployment,
         limits::{READDRESS_RETRY, READDRESSES_AT_ONCE},
         operation::{CONFIGURATION, Operation, OperationKind, OperationState},
+        placement::Cluster,
     },
-    store::{self, Conn, StoreError},
+    store::{self, Conn, Store, StoreError},
+    timekeeper::Timekeeper,
 };
 
-impl Broker {
+/// Has members moved to where applications should reach them.
+pub struct Moves {
+    store: Arc<Store>,
+    clock: Clock,
+    time: Arc<Timekeeper>,
+    clusters: Arc<[Cluster]>,
+    profiles: Profiles,
+}
+
+impl Moves {
+    pub(super) fn new(parts: &BrokerParts) -> Self {
+        Self {
+            store: parts.store.clone(),
+            clock: parts.clock.clone(),
+            time: parts.time.clone(),
+            clusters: parts.clusters.clone(),
+            profiles: parts.profiles.clone(),
+        }
+    }
+
     /// Begins to move the members of deployments that are reached elsewhere than they should be; returns
     /// how many. One that failed after `since` is tried again after
     /// [`READDRESS_RETRY`]; what failed before failed with another configuration.
-    pub async fn readdress_due(&self, since: DateTime<Utc>) -> Result<usize, BrokerError> {
+    pub async fn begin_due(&self, since: DateTime<Utc>) -> Result<usize, BrokerError> {
         // They get other certificates, and these go by the clock.
         if self.time.trusted().is_none() {
             return Ok(0);
         }
-        let due = self.all_usable_deployments().await?;
+        let due = usable_deployments(&self.store, &self.profiles).await?;
         let due = due.into_iter().filter(|of| !self.is_at_home(of));
         let now = self.clock.now();
         let mut begun = 0;
@@ -42,27 +68,26 @@ impl Broker {
     /// The deployments of usable instances that are kept on loopback because their version lets strangers
     /// in.
     pub async fn kept_on_loopback(&self) -> Result<Vec<Deployment>, BrokerError> {
-        let mut kept = self.all_usable_deployments().await?;
+        let mut kept = usable_deployments(&self.store, &self.profiles).await?;
         kept.retain(|deployment| self.is_kept_on_loopback(deployment));
         Ok(kept)
     }
 
     /// Whether applications reach all members where they should.
     fn is_at_home(&self, deployment: &Deployment) -> bool {
-        let Ok(profile) = self.profile(&deployment.engine) else {
+        let Ok(profile) = self.profiles.get(&deployment.engine) else {
             return true;
         };
-        let reach = self
-            .exposure(&deployment.cluster)
-            .reach_of(profile, deployment);
+        let exposure = exposure(&self.clusters, &deployment.cluster);
+        let reach = exposure.reach_of(profile, deployment);
         let mut members = deployment.members.iter();
         members.all(|member| profile.is_reached(member, &reach))
     }
 
     /// Whether a deployment is reached on the broker's machine alone because of its version.
     pub(super) fn is_kept_on_loopback(&self, deployment: &Deployment) -> bool {
-        let exposure = self.exposure(&deployment.cluster);
-        let profile = self.profile(&deployment.engine);
+        let exposure = exposure(&self.clusters, &deployment.cluster);
+        let profile = self.profiles.get(&deployment.engine);
         profile.is_ok_and(|of| exposure.reach_of(of, deployment) != exposure.reach)
     }
 }

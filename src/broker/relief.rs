@@ -1,7 +1,7 @@
 //! Room in databases that are full or about to be: asked for by users, or by whoever watches over
 //! their sizes.
 
-use super::{Broker, BrokerError};
+use super::{BrokerError, upkeep::Upkeep};
 use crate::{
     model::{
         deployment::Deployment,
@@ -13,7 +13,7 @@ use crate::{
     store::{self, Conn},
 };
 
-impl Broker {
+impl Upkeep {
     /// Accepts to make room in an instance's database, and to delete the keys with a prefix before.
     /// While room is being made, tells of that: clients repeat the request when they hear nothing.
     pub async fn relieve(
@@ -97,21 +97,6 @@ impl Broker {
                 OperationState::Failed | OperationState::Stuck | OperationState::Abandoned
             )
         }))
-    }
-
-    /// The deployments of an engine that are in use.
-    pub async fn usable_deployments(&self, engine: String) -> Result<Vec<Deployment>, BrokerError> {
-        let read = move |conn: &mut Conn<'_>| store::deployment::usable(conn, &engine);
-        Ok(self.store.read(read).await?)
-    }
-
-    /// The same of every engine.
-    pub(super) async fn all_usable_deployments(&self) -> Result<Vec<Deployment>, BrokerError> {
-        let mut all = Vec::new();
-        for engine in self.profiles.keys() {
-            all.extend(self.usable_deployments(engine.clone()).await?);
-        }
-        Ok(all)
     }
 }
 

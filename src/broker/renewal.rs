@@ -1,24 +1,47 @@
 //! Certificates of deployments that are renewed: before they end, or as an operator asks for it.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 
-use super::{Broker, BrokerError, repair::usable};
+use super::{BrokerError, BrokerParts, deployment::secrets_of, repair::usable};
 use crate::{
+    clock::Clock,
     model::{
-        deployment::{Deployment, DeploymentSecrets},
         failure::chain,
         ids::{DeploymentId, InstanceId},
         limits::{CERTIFICATES_LOOKED_AT, RENEWAL_BUSY, RENEWAL_RETRY, RENEWALS_AT_ONCE},
         operation::{Operation, OperationKind, RENEWAL},
-        renewal::Certificates,
+        renewal::{CertificateLife, Certificates},
         trust::Trusted,
     },
-    store::{self, Conn, StoreError},
+    seal::KeyRing,
+    store::{self, Conn, Store, StoreError},
+    timekeeper::Timekeeper,
 };
 
-impl Broker {
+/// Begins renewals.
+pub struct Renewals {
+    store: Arc<Store>,
+    keys: Arc<KeyRing>,
+    clock: Clock,
+    time: Arc<Timekeeper>,
+    life: CertificateLife,
+}
+
+impl Renewals {
+    pub(super) fn new(parts: &BrokerParts) -> Self {
+        Self {
+            store: parts.store.clone(),
+            keys: parts.keys.clone(),
+            clock: parts.clock.clone(),
+            time: parts.time.clone(),
+            life: parts.certificate_life,
+        }
+    }
+
     /// Begins the renewals that are due, unless the clock is in doubt; returns how many.
-    pub async fn renew_due(&self) -> Result<usize, BrokerError> {
+    pub async fn begin_due(&self) -> Result<usize, BrokerError> {
         let Some(now) = self.time.trusted().map(Trusted::time) else {
             return Ok(0);
         };
@@ -72,46 +95,6 @@ impl Broker {
             .await
     }
 
-    /// The deployment behind an instance, as it is now, and its [`Self::trusted_authorities`]; none
-    /// before it has any.
-    pub(super) async fn trusted_in(
-        &self,
-        instance: &InstanceId,
-    ) -> Result<Option<(Deployment, String)>, BrokerError> {
-        let instance = instance.clone();
-        let found = self
-            .store
-            .read(move |conn| store::deployment::of_instance(conn, &instance))
-            .await?;
-        let Some((deployment, sealed)) = found else {
-            return Ok(None);
-        };
-        let trusted = self.trusted_authorities(&deployment, sealed.as_deref())?;
-        Ok(trusted.map(|trusted| (deployment, trusted)))
-    }
-
-    /// The certificates of the authorities that whoever uses a deployment trusts (PEM); none before it
-    /// has any.
-    pub(super) fn trusted_authorities(
-        &self,
-        deployment: &Deployment,
-        sealed: Option<&str>,
-    ) -> Result<Option<String>, BrokerError> {
-        let secrets = self.secrets(deployment, sealed)?;
-        Ok(secrets.map(|secrets| secrets.trusted()))
-    }
-
-    fn secrets(
-        &self,
-        deployment: &Deployment,
-        sealed: Option<&str>,
-    ) -> Result<Option<DeploymentSecrets>, BrokerError> {
-        let Some(sealed) = sealed else {
-            return Ok(None);
-        };
-        Ok(Some(self.keys.open_as(&deployment.seal_context(), sealed)?))
-    }
-
     /// An earlier version of the broker made them, or they were adopted.
     async fn look_at_certificates(&self, instance: InstanceId) -> Result<(), BrokerError> {
         let id = instance.clone();
@@ -121,7 +104,7 @@ impl Broker {
         let Some((deployment, sealed)) = found.await? else {
             return Ok(());
         };
-        let certificates = match self.secrets(&deployment, sealed.as_deref()) {
+        let certificates = match secrets_of(&self.keys, &deployment, sealed.as_deref()) {
             Ok(Some(secrets)) => secrets.certificates(&deployment.id),
             Ok(None) => return Ok(()),
             // The others are not held up by it.
@@ -131,7 +114,7 @@ impl Broker {
                 Certificates::of_before(deployment.id.made_at())
             }
         };
-        let outlook = certificates.outlook(&self.certificate_life);
+        let outlook = certificates.outlook(&self.life);
         let write = move |conn: &mut Conn<'_>| {
             // Released meanwhile, or renewed, they are somebody else's affair.
             let now = store::deployment::of_instance(conn, &instance)?;

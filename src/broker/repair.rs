@@ -1,9 +1,9 @@
 //! Members that are replaced: as an operator asks for it, or as the watchdog finds it.
 
-use super::{Broker, BrokerError};
+use super::{BrokerError, upkeep::Upkeep};
 use crate::{
     model::{
-        alert::{Incident, RepairWatch},
+        alert::RepairWatch,
         deployment::Deployment,
         ids::InstanceId,
         instance::InstanceState,
@@ -25,7 +25,7 @@ pub enum RepairBegun {
     TooOften,
 }
 
-impl Broker {
+impl Upkeep {
     /// Accepts to replace a member of an instance. While that goes on, tells of it.
     pub async fn repair(
         &self,
@@ -95,27 +95,6 @@ impl Broker {
                 Ok(RepairBegun::Begun)
             })
             .await
-    }
-
-    /// Whether an operation has the members of a deployment in hand, or it is not in use.
-    pub async fn is_in_hand(&self, of: &Deployment) -> Result<bool, BrokerError> {
-        let of = of.clone();
-        let read = move |conn: &mut Conn<'_>| {
-            let instance = store::instance::find(conn, &of.instance)?;
-            let is_ready = instance.is_some_and(|i| i.state == InstanceState::Ready);
-            let active = store::operation::active_on_instance(conn, &of.instance)?;
-            let in_hand = active.iter().any(|o| o.kind.has_members_in_hand());
-            Ok(in_hand || !is_ready)
-        };
-        Ok(self.store.read(read).await?)
-    }
-
-    /// Writes down what befell a deployment, for its users to be told.
-    pub async fn tell_of(&self, of: &Deployment, message: String) -> Result<(), BrokerError> {
-        let (id, at) = (of.id.clone(), self.clock.now());
-        let write =
-            move |conn: &mut Conn<'_>| store::incident::add(conn, &id, &Incident { at, message });
-        Ok(self.store.write(write).await?)
     }
 }
 

@@ -2,7 +2,9 @@
 //!
 //! What becomes of them is decided anew then, by the operation that removes them.
 
-use super::{Broker, BrokerError};
+use std::sync::Arc;
+
+use super::{BrokerError, BrokerParts};
 use crate::{
     model::{
         ids::InstanceId,
@@ -11,10 +13,24 @@ use crate::{
         operation::{Operation, OperationKind, RETENTION},
         trust::Trusted,
     },
-    store::{self, Conn},
+    store::{self, Conn, Store},
+    timekeeper::Timekeeper,
 };
 
-impl Broker {
+/// Has backups removed whose time has come.
+pub struct Retention {
+    store: Arc<Store>,
+    time: Arc<Timekeeper>,
+}
+
+impl Retention {
+    pub(super) fn new(parts: &BrokerParts) -> Self {
+        Self {
+            store: parts.store.clone(),
+            time: parts.time.clone(),
+        }
+    }
+
     /// Queues a prune of each instance with a backup whose time has come, unless the clock is in
     /// doubt; returns how many.
     pub async fn prune_due(&self) -> Result<usize, BrokerError> {

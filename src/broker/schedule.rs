@@ -2,10 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use chrono::{DateTime, Utc};
-use tokio::sync::watch;
-
-use super::{Broker, BrokerError, backup::accept};
+use super::{BrokerError, BrokerParts, backup::accept};
 use crate::{
     model::{
         ids::InstanceId,
@@ -14,22 +11,35 @@ use crate::{
         schedule::Places,
     },
     store::{self, Conn, Store, StoreError, schedule::Due},
+    timekeeper::Timekeeper,
 };
+use chrono::{DateTime, Utc};
 
-impl Broker {
-    /// Accepts scheduled backups of instances that are due, see [`back_up_due`].
-    pub async fn back_up_due(&self) -> Result<usize, BrokerError> {
-        let clusters = self.clusters.iter();
-        let limits = Places::new(
-            SNAPSHOTS_AT_ONCE,
-            clusters.map(|c| (c.id.clone(), c.snapshots_at_once())),
-        );
-        Ok(back_up_due(&self.store, limits, self.time.plausible()).await?)
+/// Accepts scheduled backups.
+pub struct BackupSchedule {
+    store: Arc<Store>,
+    time: Arc<Timekeeper>,
+    /// How many snapshots are taken at once.
+    places: Places,
+}
+
+impl BackupSchedule {
+    pub(super) fn new(parts: &BrokerParts) -> Self {
+        let clusters = parts.clusters.iter();
+        Self {
+            store: parts.store.clone(),
+            time: parts.time.clone(),
+            places: Places::new(
+                SNAPSHOTS_AT_ONCE,
+                clusters.map(|c| (c.id.clone(), c.snapshots_at_once())),
+            ),
+        }
     }
 
-    /// Tells of every operation that was accepted, halted or ended: a place may have become free.
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.store.changes()
+    /// Accepts scheduled backups of instances that are due, see [`back_up_due`].
+    pub async fn accept_due(&self) -> Result<usize, BrokerError> {
+        let (places, now) = (self.places.clone(), self.time.plausible());
+        Ok(back_up_due(&self.store, places, now).await?)
     }
 }
 

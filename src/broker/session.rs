@@ -6,15 +6,21 @@
 
 use std::{
     net::IpAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Broker, BrokerError, download::is_within, token::descends};
+use super::{
+    BrokerError, BrokerParts,
+    audit::Audit,
+    link::is_within,
+    token::{Tokens, descends},
+};
 use crate::{
+    clock::Clock,
     model::{
         address::network,
         ids::InstanceId,
@@ -26,7 +32,8 @@ use crate::{
         trail::{Access, Accessed},
     },
     seal::{KeyRing, SealError, fingerprint, random_secret},
-    store::{self, Conn, StoreError},
+    store::{self, Conn, Store, StoreError},
+    timekeeper::Timekeeper,
 };
 
 /// What signatures are made for; none serves for another.
@@ -35,7 +42,7 @@ const CSRF: &str = "dashboard form";
 const OPERATOR: &str = "operator";
 
 /// A way to sign in: what somebody shows. A platform's own sign-in (OAuth2, OIDC) would be one
-/// more, with what the platform says of its user, and `prove` would tell what that reaches.
+/// more, with what the platform says of its user, and [`Sessions::sign_in`] would say what that reaches.
 #[derive(Debug)]
 pub enum SignInWay {
     /// A token of the administration API.
@@ -60,7 +67,7 @@ pub struct SignedIn {
     pub session: Session,
 }
 
-/// What sign-ins are held against.
+/// Who signs in as operator, and how often a client may fail to sign in.
 #[derive(Debug)]
 pub struct Doorkeeper {
     operator_marks: Vec<String>,
@@ -81,6 +88,17 @@ impl Doorkeeper {
     fn failures(&self) -> MutexGuard<'_, Throttle<IpAddr>> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Opens, finds and ends sessions.
+pub struct Sessions {
+    store: Arc<Store>,
+    keys: Arc<KeyRing>,
+    clock: Clock,
+    time: Arc<Timekeeper>,
+    tokens: Tokens,
+    audit: Arc<Audit>,
+    doorkeeper: Arc<Doorkeeper>,
 }
 
 /// A one-time link as it was followed.
@@ -137,8 +155,20 @@ fn bad_link() -> BrokerError {
     )
 }
 
-impl Broker {
-    /// Opens a session for whoever shows something good. Failures are counted per client and in
+impl Sessions {
+    pub(super) fn new(parts: &BrokerParts, tokens: Tokens, audit: Arc<Audit>) -> Self {
+        Self {
+            store: parts.store.clone(),
+            keys: parts.keys.clone(),
+            clock: parts.clock.clone(),
+            time: parts.time.clone(),
+            tokens,
+            audit,
+            doorkeeper: parts.doorkeeper.clone(),
+        }
+    }
+
+    /// Opens a session for a visitor who shows something good. Failures are counted per client and in
     /// all; too many of them, and nothing is looked at for a while.
     pub async fn sign_in(&self, client: IpAddr, way: SignInWay) -> Result<SignedIn, BrokerError> {
         let now = self.clock.now();
@@ -148,7 +178,7 @@ impl Broker {
             Ok(SignedIn { session, .. }) => self.note_sign_in(session, client).await,
             Err(BrokerError::Denied(_)) => {
                 self.credentials_were_wrong(client, Door::Page);
-                self.note_refusal("dashboard", Some(client)).await;
+                self.audit.note_refusal("dashboard", Some(client)).await;
             }
             Err(_) => {}
         }
@@ -191,7 +221,7 @@ impl Broker {
             user,
             address: Some(client),
         };
-        self.note(access).await;
+        self.audit.note(access).await;
     }
 
     async fn open_session(
@@ -199,7 +229,7 @@ impl Broker {
         way: SignInWay,
         now: DateTime<Utc>,
     ) -> Result<SignedIn, BrokerError> {
-        let (scope, origin, link) = self.prove(way, now).await?;
+        let (scope, origin, link) = self.check(way, now).await?;
         let cookie = random_secret()?;
         let session = Session {
             fingerprint: fingerprint(cookie.expose()),
@@ -226,14 +256,14 @@ impl Broker {
     }
 
     /// What somebody may see who shows `way`.
-    async fn prove(
+    async fn check(
         &self,
         way: SignInWay,
         now: DateTime<Utc>,
     ) -> Result<(Scope, Origin, Option<Link>), BrokerError> {
         let denied = |reason: &str| Err(BrokerError::Denied(reason.to_owned()));
         match way {
-            SignInWay::Token(token) => match self.instance_of_token(token.expose()).await? {
+            SignInWay::Token(token) => match self.tokens.instance(token.expose()).await? {
                 Some(instance) => {
                     let origin = Origin::Token(fingerprint(token.expose()));
                     Ok((Scope::Instance(instance), origin, None))
@@ -298,15 +328,12 @@ impl Broker {
     }
 
     /// The session of a cookie, if it is good now.
-    pub async fn session(&self, cookie: &str) -> Result<Option<Session>, BrokerError> {
-        self.session_of(fingerprint(cookie)).await
+    pub async fn of_cookie(&self, cookie: &str) -> Result<Option<Session>, BrokerError> {
+        self.find(fingerprint(cookie)).await
     }
 
     /// The session of a cookie with that fingerprint, if it is good now.
-    pub(super) async fn session_of(
-        &self,
-        fingerprint: String,
-    ) -> Result<Option<Session>, BrokerError> {
+    pub(super) async fn find(&self, fingerprint: String) -> Result<Option<Session>, BrokerError> {
         let now = self.clock.now();
         let operator_marks = self.doorkeeper.operator_marks.clone();
         let found = self
@@ -314,7 +341,7 @@ impl Broker {
             .read(move |conn| {
                 let found = store::session::find(conn, &fingerprint)?;
                 match found.filter(|session| session.is_in_time(now)) {
-                    Some(session) if stands(conn, &session, &operator_marks)? => Ok(Some(session)),
+                    Some(session) if holds(conn, &session, &operator_marks)? => Ok(Some(session)),
                     _ => Ok(None),
                 }
             })
@@ -322,7 +349,7 @@ impl Broker {
         Ok(found)
     }
 
-    /// What the audit calls whoever has a session.
+    /// What the audit calls the user of a session.
     pub async fn user_of(&self, session: &Session) -> Result<String, BrokerError> {
         Ok(match &session.origin {
             Origin::Operator(_) => "operator".to_owned(),
@@ -340,11 +367,7 @@ impl Broker {
     }
 
     /// Whether a session reaches an instance.
-    pub async fn session_reaches(
-        &self,
-        session: &Session,
-        id: InstanceId,
-    ) -> Result<bool, BrokerError> {
+    pub async fn reaches(&self, session: &Session, id: InstanceId) -> Result<bool, BrokerError> {
         let session = session.clone();
         let found = self
             .store
@@ -391,7 +414,7 @@ fn use_link(conn: &mut Conn<'_>, link: &Link) -> Result<(), BrokerError> {
 }
 
 /// Whether what a session was opened with still is what it was.
-fn stands(
+fn holds(
     conn: &mut Conn<'_>,
     session: &Session,
     operator_marks: &[String],

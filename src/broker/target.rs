@@ -42,7 +42,7 @@ impl Broker {
     /// The clusters with what is in use of each.
     pub(super) fn candidates(&self, conn: &mut Conn<'_>) -> Result<Vec<Candidate<'_>>, StoreError> {
         let mut placed = Vec::new();
-        for cluster in &self.clusters {
+        for cluster in &*self.clusters {
             placed.push((
                 cluster.id.as_str(),
                 store::deployment::placed_on(conn, &cluster.id)?,

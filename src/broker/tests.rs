@@ -129,6 +129,11 @@ fn now() -> DateTime<Utc> {
 
 impl Office {
     fn open() -> Self {
+        Self::open_with(|_| {})
+    }
+
+    /// With parts that differ by `change`.
+    fn open_with(change: impl FnOnce(&mut BrokerParts)) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let url = format!("sqlite://{}", folder.path().join("broker.db").display());
         let catalog = include_str!("../../catalog.json");
@@ -158,20 +163,19 @@ impl Office {
         let clock = Clock::new(now);
         let known = KnownTime::begin(&clock.read());
         let time = Timekeeper::knowing(store.clone(), clock.clone(), known);
-        let broker = Broker {
+        let mut parts = BrokerParts {
             volumes: Arc::new(Volumes::of(store.clone(), Vec::new(), 3)),
             audit_days: None,
             certificate_life: CertificateLife::default(),
             on_demand_pause: Duration::ZERO,
-            accesses: Accesses::default(),
-            doorkeeper: Doorkeeper::new(
+            doorkeeper: Arc::new(Doorkeeper::new(
                 &keys,
                 &[Credentials {
                     username: "ada".to_owned(),
                     password: Secret::new("word"),
                 }],
                 SIGN_IN_FAILURES_OF_CLIENT,
-            ),
+            )),
             time: Arc::new(time),
             store,
             catalog: Arc::new(CurrentCatalog::new(
@@ -180,11 +184,11 @@ impl Office {
             keys,
             clock,
             backups: Vault::over(MemoryStore::default()),
-            clusters,
+            clusters: clusters.into(),
             versions: installed
                 .map(|(id, v)| (id.to_owned(), BTreeMap::from([("etcd".to_owned(), v)])))
                 .into(),
-            profiles: BTreeMap::from([("etcd".to_owned(), &etcd::PROFILE)]),
+            profiles: BTreeMap::from([("etcd".to_owned(), &etcd::PROFILE)]).into(),
             units_per_tenant: None,
             restore_scope: RestoreScope::Space,
             tenant_keys: TenantKeys::default(),
@@ -195,11 +199,12 @@ impl Office {
             public_url: "http://broker".to_owned(),
             downloads: Downloads::on(tokio::runtime::Handle::current()),
             observer: Box::new(Nobody),
-            census: Box::new(Nobody),
+            census: Arc::new(Nobody),
             logs: Box::new(Nobody),
         };
+        change(&mut parts);
         Self {
-            broker: Arc::new(broker),
+            broker: Arc::new(Broker::new(parts)),
             _folder: folder,
         }
     }
@@ -436,7 +441,11 @@ async fn restores_are_told_newest_first_and_of_their_source_alone() {
         (&other, &made[0], false),
         (&other, &other, true),
     ] {
-        let answer = office.broker.reaches(granted.clone(), asked.clone()).await;
+        let answer = office
+            .broker
+            .tokens
+            .reaches(granted.clone(), asked.clone())
+            .await;
         assert_eq!(answer.expect("an answer"), reached, "{granted} {asked}");
     }
 }

@@ -1,20 +1,29 @@
 //! Tokens of the administration API: each is good for one instance, and for those that the broker
 //! itself restored from it.
 
-use super::{Broker, BrokerError};
+use std::sync::Arc;
+
+use super::BrokerError;
 use crate::{
-    model::{
-        holder::Holder,
-        ids::{BindingId, InstanceId},
-    },
+    model::ids::{BindingId, InstanceId},
     seal::fingerprint,
-    store::{self, Conn, StoreError},
+    store::{self, Conn, Store, StoreError},
 };
 
-impl Broker {
+/// Looks tokens up.
+#[derive(Clone)]
+pub struct Tokens {
+    store: Arc<Store>,
+}
+
+impl Tokens {
+    pub(super) fn new(store: Arc<Store>) -> Self {
+        Self { store }
+    }
+
     /// The instance that a token is for, and the binding that it belongs to. Tokens are kept as
     /// fingerprints: the look-up by the hash of 256 random bits tells nothing by its time.
-    pub async fn holder_of_token(
+    pub async fn holder(
         &self,
         token: &str,
     ) -> Result<Option<(InstanceId, BindingId)>, BrokerError> {
@@ -26,18 +35,13 @@ impl Broker {
         Ok(found)
     }
 
-    /// What links carry that somebody with this token makes.
-    pub fn holder(&self, token: &str) -> Holder {
-        Holder::Token(fingerprint(token))
-    }
-
     /// The instance that a token is for.
-    pub async fn instance_of_token(&self, token: &str) -> Result<Option<InstanceId>, BrokerError> {
-        let holder = self.holder_of_token(token).await?;
+    pub async fn instance(&self, token: &str) -> Result<Option<InstanceId>, BrokerError> {
+        let holder = self.holder(token).await?;
         Ok(holder.map(|(instance, _)| instance))
     }
 
-    /// Whether whoever may administer `granted` may administer `asked`: it is the same, or it was
+    /// Whether a user who may administer `granted` may administer `asked`: it is the same, or it was
     /// restored from it by the broker itself, directly or over instances that are still there.
     /// Nobody else could: no platform made those, so none has bound them yet.
     pub async fn reaches(

@@ -38,7 +38,9 @@ fn authorization<'a>(headers: &'a header::HeaderMap, scheme: &str) -> Option<&'a
 pub fn check_basic(request: &HttpRequest, api: &Api) -> Result<(), HttpError> {
     let sent = authorization(request.headers(), "basic").ok_or(HttpError::Unauthorized)?;
     if let Some(ClientAddress(address)) = ClientAddress::of(request) {
-        api.broker.may_show_credentials(address, Door::Api)?;
+        api.broker
+            .sessions
+            .may_show_credentials(address, Door::Api)?;
     }
     let sent = BASE64.decode(sent).unwrap_or_default();
     // Digests have one length, whatever was sent.
@@ -53,7 +55,9 @@ pub fn check_basic(request: &HttpRequest, api: &Api) -> Result<(), HttpError> {
         return Ok(());
     }
     if let Some(ClientAddress(address)) = ClientAddress::of(request) {
-        api.broker.credentials_were_wrong(address, Door::Api);
+        api.broker
+            .sessions
+            .credentials_were_wrong(address, Door::Api);
     }
     Err(HttpError::Unauthorized)
 }

@@ -72,6 +72,7 @@ pub async fn trace(
         let origin = door_of(&path);
         shared
             .broker
+            .audit
             .note_refusal(origin, client.map(|c| c.0))
             .await;
     }

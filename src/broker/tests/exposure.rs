@@ -12,20 +12,22 @@ use crate::{
 
 /// The cluster "near", reached from elsewhere; versions that are `named` are served all the same.
 fn exposed(named: &[&str]) -> Office {
-    let mut office = Office::open();
-    let broker = Arc::get_mut(&mut office.broker).expect("nobody else has it");
     let named = named.iter().map(|text| text.parse().expect("a version"));
-    broker.clusters[0].exposure = Exposure {
+    let exposure = Exposure {
         reach: Reach {
             listen: "0.0.0.0".parse().expect("an address"),
             host: "db.example".to_owned(),
         },
         versions: named.collect::<std::collections::BTreeSet<ExposedVersion>>(),
     };
-    let installed = versions(&["3.5.16", "3.5.30", "3.5.35", "3.6.16"]);
-    let of_near = BTreeMap::from([("etcd".to_owned(), installed)]);
-    broker.versions.insert("near".to_owned(), of_near);
-    office
+    Office::open_with(|parts| {
+        let mut clusters = parts.clusters.to_vec();
+        clusters[0].exposure = exposure;
+        parts.clusters = clusters.into();
+        let installed = versions(&["3.5.16", "3.5.30", "3.5.35", "3.6.16"]);
+        let of_near = BTreeMap::from([("etcd".to_owned(), installed)]);
+        parts.versions.insert("near".to_owned(), of_near);
+    })
 }
 
 fn refusal(made: Result<(), BrokerError>) -> String {

@@ -172,7 +172,11 @@ pub async fn relieve(api: web::Data<Api>, request: HttpRequest, payload: web::Pa
     let body = Body::read_or_nothing(&request, payload).await?;
     let prefix = body.section("deployment")?.text("delete_prefix")?;
     let instance = of.instance.id.clone();
-    let operation = api.broker.relieve(instance, prefix, "compose").await?;
+    let operation = api
+        .broker
+        .upkeep
+        .relieve(instance, prefix, "compose")
+        .await?;
     Ok(HttpResponse::Accepted().json(view::recipe(&of, &operation)))
 }
 
@@ -188,7 +192,10 @@ pub async fn relieve(api: web::Data<Api>, request: HttpRequest, payload: web::Pa
 pub async fn defragmentation(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let storage = api.broker.storage(&of).await;
-    let by_night = api.broker.defragments_by_night(&of.deployment, storage);
+    let by_night = api
+        .broker
+        .upkeep
+        .defragments_by_night(&of.deployment, storage);
     Ok(HttpResponse::Ok().json(view::defragmentation(storage, by_night)))
 }
 
@@ -205,7 +212,7 @@ pub async fn defragmentation(api: web::Data<Api>, request: HttpRequest) -> Answe
 pub async fn defragment(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let instance = of.instance.id.clone();
-    let operation = api.broker.defragment(instance, "compose").await?;
+    let operation = api.broker.upkeep.defragment(instance, "compose").await?;
     Ok(HttpResponse::Accepted().json(view::recipe(&of, &operation)))
 }
 

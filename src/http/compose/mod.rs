@@ -29,6 +29,7 @@ use crate::{
         ids::{BackupId, BindingId, DeploymentId, InstanceId},
         operation::Operation,
     },
+    seal::fingerprint,
 };
 
 mod accounts;
@@ -83,8 +84,9 @@ pub async fn guard<B: MessageBody + 'static>(
                 Admitted::Platform => Caller::current(),
             };
             if let Some(token) = bearer(request.headers()) {
-                let holder = api.broker.holder(token);
-                request.extensions_mut().insert(holder);
+                request
+                    .extensions_mut()
+                    .insert(Holder::Token(fingerprint(token)));
             }
             request.extensions_mut().insert(admitted);
             let response = caller.during(next.call(request)).await?;
@@ -115,7 +117,8 @@ async fn check_token(api: &Api, request: &ServiceRequest) -> Result<Admitted, Ht
         .to_owned();
     let (granted, binding) = api
         .broker
-        .holder_of_token(&token)
+        .tokens
+        .holder(&token)
         .await?
         .ok_or(HttpError::Unauthorized)?;
     if let Some(rates) = &api.rates {
@@ -124,7 +127,7 @@ async fn check_token(api: &Api, request: &ServiceRequest) -> Result<Admitted, Ht
     let asked = asked?;
     let may = match cluster {
         Some(cluster) => api.broker.runs_on(granted.clone(), cluster).await?,
-        None => api.broker.reaches(granted.clone(), asked).await?,
+        None => api.broker.tokens.reaches(granted.clone(), asked).await?,
     };
     if may {
         Ok(Admitted::Binding(granted, binding))

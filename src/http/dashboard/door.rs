@@ -63,7 +63,7 @@ pub async fn guard<B: MessageBody + 'static>(
             return Ok(next.call(request).await?.map_into_left_body());
         }
         Ok(Some(session)) => {
-            let caller = match api.broker.user_of(&session).await {
+            let caller = match api.broker.sessions.user_of(&session).await {
                 Ok(user) => Caller {
                     platform: Some("dashboard".to_owned()),
                     user: Some(user),
@@ -101,7 +101,7 @@ fn door_of(request: &ServiceRequest) -> String {
 
 async fn session_of(api: &Api, headers: &HeaderMap) -> Result<Option<Session>, HttpError> {
     match cookie(headers) {
-        Some(cookie) => Ok(api.broker.session(cookie).await?),
+        Some(cookie) => Ok(api.broker.sessions.of_cookie(cookie).await?),
         None => Ok(None),
     }
 }
@@ -158,7 +158,7 @@ async fn beginning(api: &Api, session: &Session, next: &str) -> Result<String, H
         (Scope::Operator, None) => INSTANCES.to_owned(),
         (Scope::Instance(own), wanted) => {
             let reached = match wanted.as_deref().and_then(instance_in) {
-                Some(id) => api.broker.session_reaches(session, id).await?,
+                Some(id) => api.broker.sessions.reaches(session, id).await?,
                 None => false,
             };
             let home = || path_of(own);
@@ -258,7 +258,7 @@ async fn enter(
 ) -> Result<HttpResponse, HttpError> {
     let ClientAddress(address) = ClientAddress::of(request)
         .ok_or_else(|| HttpError::bad_request("Nobody knows where this request comes from."))?;
-    let SignedIn { cookie, session } = api.broker.sign_in(address, way).await?;
+    let SignedIn { cookie, session } = api.broker.sessions.sign_in(address, way).await?;
     let mut response = see_other(&beginning(api, &session, next).await?);
     let value = set_cookie(api, cookie.expose(), SESSION_TTL.as_secs());
     if let Ok(value) = value.parse() {
@@ -278,7 +278,7 @@ struct LinkPage<'a> {
 /// mail do not press it.
 pub async fn link_page(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let code = query(&request, "code").unwrap_or_default();
-    api.broker.check_link(&code).await?;
+    api.broker.sessions.check_link(&code).await?;
     let page = LinkPage {
         shell: Shell::new("A link to a dashboard"),
         code: &code,
@@ -301,7 +301,7 @@ pub async fn sign_out(
     payload: web::Payload,
 ) -> Answer {
     form_of(&api, &session, payload).await?;
-    api.broker.sign_out(&session).await?;
+    api.broker.sessions.sign_out(&session).await?;
     let mut response = see_other(SIGN_IN);
     if let Ok(value) = set_cookie(&api, "", 0).parse() {
         response.headers_mut().insert(SET_COOKIE, value);

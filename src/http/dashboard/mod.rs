@@ -74,7 +74,9 @@ pub async fn asset(request: HttpRequest) -> Answer {
 /// What a form of a page says that was sent in a session. Nobody else knows what the page put into it.
 async fn form_of(api: &Api, session: &Session, payload: Payload) -> Result<Form, PageError> {
     let form = Form::read(payload).await?;
-    api.broker.check_form_token(session, form.text("csrf"))?;
+    api.broker
+        .sessions
+        .check_form_token(session, form.text("csrf"))?;
     Ok(form)
 }
 

@@ -149,7 +149,7 @@ pub async fn defragment(
     form_of(&api, &session, payload).await?;
     let view = api.broker.instance_view(&session, id).await?;
     let instance = view.of.instance.id.clone();
-    api.broker.defragment(instance, "dashboard").await?;
+    api.broker.upkeep.defragment(instance, "dashboard").await?;
     Ok(see_other(&path_of(&view.of.instance.id)))
 }
 

@@ -74,7 +74,7 @@ impl Shell {
     pub fn signed_in(title: impl Into<String>, broker: &Broker, session: &Session) -> Self {
         Self {
             visitor: Some(Visitor {
-                csrf: broker.form_token(session),
+                csrf: broker.sessions.form_token(session),
                 is_operator: session.scope == Scope::Operator,
             }),
             ..Self::new(title)

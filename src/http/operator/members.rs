@@ -70,7 +70,7 @@ pub async fn repair(
 ) -> Answer {
     let body = Body::read(&request, payload).await?;
     let member = body.required_text("member")?;
-    let operation = api.broker.repair(instance, member, ORIGIN).await?;
+    let operation = api.broker.upkeep.repair(instance, member, ORIGIN).await?;
     Ok(HttpResponse::Accepted().json(Accepted::of(&operation)))
 }
 
@@ -87,7 +87,7 @@ pub async fn repair(
     )
 )]
 pub async fn renew(api: web::Data<Api>, Id(instance): Id<InstanceId>) -> Answer {
-    let operation = api.broker.renew(instance, ORIGIN).await?;
+    let operation = api.broker.renewals.renew(instance, ORIGIN).await?;
     Ok(HttpResponse::Accepted().json(Accepted::of(&operation)))
 }
 

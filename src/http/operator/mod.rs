@@ -220,7 +220,7 @@ pub async fn guard<B: MessageBody + 'static>(
     responses((status = 200, description = "What was found", body = Findings<Finding>))
 )]
 pub async fn reconciliation(api: web::Data<Api>) -> Answer {
-    let findings = api.broker.reconciliation().await?;
+    let findings = api.broker.reconciler.findings().await?;
     Ok(HttpResponse::Ok().json(Findings { findings }))
 }
 
@@ -239,7 +239,7 @@ pub async fn reconcile(api: web::Data<Api>, request: HttpRequest) -> Answer {
         Some("true") => true,
         Some(_) => return Err(wrong("delete_leftovers").into()),
     };
-    let findings = api.broker.reconcile(delete).await?;
+    let findings = api.broker.reconciler.reconcile(delete).await?;
     Ok(HttpResponse::Ok().json(Findings { findings }))
 }
 
@@ -293,7 +293,12 @@ pub async fn reconcile_deployment(
     let deployment_id = stray.deployment.clone();
     let done = match choice.as_str() {
         "adopt" => {
-            let adopted = api.broker.adopt_deployment(&stray, plan.as_deref()).await?;
+            let adopted = api
+                .broker
+                .reconciler
+                .strays
+                .adopt(&stray, plan.as_deref())
+                .await?;
             Reconciled::Adopt {
                 deployment_id,
                 instance_id: adopted.instance,
@@ -301,7 +306,7 @@ pub async fn reconcile_deployment(
             }
         }
         "remove" => {
-            api.broker.remove_deployment(&stray).await?;
+            api.broker.reconciler.strays.remove(&stray).await?;
             Reconciled::Remove { deployment_id }
         }
         _ => return Err(HttpError::bad_request("choice must be adopt or remove").into()),
@@ -333,7 +338,7 @@ pub async fn audit(api: web::Data<Api>, request: HttpRequest) -> Answer {
         before: number("before")?,
         limit: number("limit")?,
     };
-    let AuditPage { entries, next } = api.broker.audit(asked).await?;
+    let AuditPage { entries, next } = api.broker.audit.newest(asked).await?;
     Ok(HttpResponse::Ok().json(Audit {
         entries: entries.into_iter().map(entry).collect(),
         next_before: next,

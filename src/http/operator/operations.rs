@@ -157,7 +157,8 @@ pub struct StepBody {
     )
 )]
 pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer {
-    let OperationsPage { operations, next } = api.broker.operations(asked(&request)?).await?;
+    let OperationsPage { operations, next } =
+        api.broker.oversight.operations(asked(&request)?).await?;
     let now = api.broker.clock.now();
     Ok(HttpResponse::Ok().json(Operations {
         operations: operations.iter().map(|seen| body(seen, now)).collect(),
@@ -175,7 +176,7 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer {
     )
 )]
 pub async fn show(api: web::Data<Api>, Id(id): Id<OperationId>) -> Answer {
-    let detail = api.broker.operation(id).await?;
+    let detail = api.broker.oversight.operation(id).await?;
     Ok(HttpResponse::Ok().json(in_full(&detail, api.broker.clock.now())))
 }
 
@@ -191,7 +192,7 @@ pub async fn show(api: web::Data<Api>, Id(id): Id<OperationId>) -> Answer {
     )
 )]
 pub async fn retry(api: web::Data<Api>, Id(id): Id<OperationId>) -> Answer {
-    let detail = api.broker.retry_operation(id).await?;
+    let detail = api.broker.oversight.retry(id).await?;
     Ok(HttpResponse::Accepted().json(in_full(&detail, api.broker.clock.now())))
 }
 
@@ -207,7 +208,7 @@ pub async fn retry(api: web::Data<Api>, Id(id): Id<OperationId>) -> Answer {
     )
 )]
 pub async fn abandon(api: web::Data<Api>, Id(id): Id<OperationId>) -> Answer {
-    let detail = api.broker.abandon_operation(id).await?;
+    let detail = api.broker.oversight.abandon(id).await?;
     Ok(HttpResponse::Accepted().json(in_full(&detail, api.broker.clock.now())))
 }
 

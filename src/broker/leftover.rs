@@ -1,0 +1,229 @@
+//! Backups whose row and bytes do not belong together: bytes that no row accounts for, and rows whose
+//! bytes are gone.
+//!
+//! Invariants: a backup that is being taken, removed or read is no finding, since each suspicion is
+//! looked at a second time by itself; a repair looks once more, in the transaction that changes the
+//! row; bytes are believed only after they were read back against their manifest.
+
+use std::sync::Arc;
+
+use super::{
+    BrokerError, BrokerParts,
+    finding::{Finding, Repair},
+};
+use crate::{
+    backups::{BackupStoreError, Vault},
+    clock::Clock,
+    model::{
+        backup::{Backup, BackupState, Manifest},
+        ids::{BackupId, DeploymentId, OperationId},
+    },
+    store::{self, Store},
+};
+
+/// What a user is told of a backup whose bytes were lost.
+const LOST: &str = "its bytes are missing from the backup store";
+
+/// Finds such backups and puts them right.
+#[derive(Clone)]
+pub(super) struct Leftovers {
+    store: Arc<Store>,
+    backups: Vault,
+    clock: Clock,
+}
+
+impl Leftovers {
+    pub(super) fn new(parts: &BrokerParts) -> Self {
+        Self {
+            store: parts.store.clone(),
+            backups: parts.backups.clone(),
+            clock: parts.clock.clone(),
+        }
+    }
+
+    /// The objects of one backup, as they are now, when no row accounts for them.
+    pub(super) async fn find(
+        &self,
+        deployment: &DeploymentId,
+        backup: &BackupId,
+    ) -> Result<Option<Finding>, BrokerError> {
+        if self.accounts_for(backup).await? {
+            return Ok(None);
+        }
+        let stored = self.backups.stored(deployment, backup).await?;
+        // Once more: a backup may have failed and been cleaned up since the objects were listed.
+        if stored.objects.is_empty() || self.accounts_for(backup).await? {
+            return Ok(None);
+        }
+        let manifest = self.manifest_to_adopt(deployment, backup).await?;
+        let whole = stored.missing().is_none();
+        Ok(Some(Finding::Leftover {
+            objects: stored.objects.iter().map(ToString::to_string).collect(),
+            deployment: stored.deployment,
+            backup: stored.backup,
+            adoptable: whole && manifest.is_some(),
+        }))
+    }
+
+    /// Whether a row says why a backup has bytes.
+    async fn accounts_for(&self, backup: &BackupId) -> Result<bool, BrokerError> {
+        Ok(self.row(backup).await?.is_some_and(|row| match row.state {
+            BackupState::Pending | BackupState::Running | BackupState::Complete => true,
+            BackupState::Failed => false,
+            // They are about to go.
+            BackupState::Expired => row.manifest.is_some(),
+        }))
+    }
+
+    async fn row(&self, backup: &BackupId) -> Result<Option<Backup>, BrokerError> {
+        let id = backup.clone();
+        let found = self
+            .store
+            .read(move |conn| store::backup::find(conn, &id))
+            .await?;
+        Ok(found)
+    }
+
+    pub(super) async fn bytes_missing(
+        &self,
+        deployment: &DeploymentId,
+        backup: &BackupId,
+    ) -> Result<Option<Finding>, BrokerError> {
+        let stored = self.backups.stored(deployment, backup).await?;
+        let Some(object) = stored.missing() else {
+            return Ok(None);
+        };
+        let row = self.row(backup).await?;
+        // It may have expired and gone since the rows were read.
+        let row = row.filter(|row| row.state == BackupState::Complete);
+        Ok(row.map(|row| Finding::BytesMissing {
+            backup: row.id,
+            instance: row.instance,
+            object: object.to_string(),
+        }))
+    }
+
+    pub(super) async fn mark_failed(&self, backup: &BackupId) -> Result<Repair, BrokerError> {
+        let (id, now) = (backup.clone(), self.clock.now());
+        let marked = self
+            .store
+            .write(move |conn| {
+                let row = store::backup::find(conn, &id)?;
+                if row.is_none_or(|row| row.state != BackupState::Complete) {
+                    return Ok(false);
+                }
+                store::backup::fail(conn, &id, LOST, now)?;
+                Ok(true)
+            })
+            .await?;
+        Ok(if marked {
+            Repair::MarkedFailed
+        } else {
+            Repair::Left
+        })
+    }
+
+    /// The manifest of a backup that has no row at all, or one that was given up only because its bytes
+    /// were missing, when it belongs to a deployment that is there.
+    async fn manifest_to_adopt(
+        &self,
+        deployment: &DeploymentId,
+        backup: &BackupId,
+    ) -> Result<Option<Manifest>, BrokerError> {
+        let manifest = match self.backups.read_manifest(deployment, backup).await {
+            Ok(manifest) => manifest,
+            Err(BackupStoreError::NotFound(_) | BackupStoreError::Damaged { .. }) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let (id, instance) = (backup.clone(), manifest.instance_id.clone());
+        let (row, found) = self
+            .store
+            .read(move |conn| {
+                Ok((
+                    store::backup::find(conn, &id)?,
+                    store::deployment::of_instance(conn, &instance)?,
+                ))
+            })
+            .await?;
+        let is_its_own = found.is_some_and(|(found, _)| found.id == *deployment);
+        let is_wanted = row.is_none_or(|row| is_lost(&row));
+        Ok((is_wanted && is_its_own).then_some(manifest))
+    }
+
+    /// Lists a backup again whose row is lost, if its bytes are those that its manifest tells of.
+    pub(super) async fn adopt(
+        &self,
+        deployment: &DeploymentId,
+        backup: &BackupId,
+    ) -> Result<bool, BrokerError> {
+        let Some(manifest) = self.manifest_to_adopt(deployment, backup).await? else {
+            return Ok(false);
+        };
+        match self.backups.verify(&manifest).await {
+            Ok(()) => {}
+            Err(BackupStoreError::Damaged { .. } | BackupStoreError::NotFound(_)) => {
+                return Ok(false);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let now = self.clock.now();
+        let row = adopted(manifest.clone(), OperationId::generate(now));
+        let adopted = self.store.write(move |conn| {
+            let gone = store::deployment::of_instance(conn, &row.instance)?
+                .is_none_or(|(found, _)| found.id != row.deployment);
+            match store::backup::find(conn, &row.id)? {
+                _ if gone => return Ok(false),
+                None => store::backup::adopt(conn, &row)?,
+                Some(before) if is_lost(&before) => {
+                    store::backup::complete(conn, &manifest, manifest.finished_at)?;
+                }
+                Some(_) => return Ok(false),
+            }
+            Ok(true)
+        });
+        Ok(adopted.await?)
+    }
+
+    pub(super) async fn delete(
+        &self,
+        deployment: &DeploymentId,
+        backup: &BackupId,
+    ) -> Result<Repair, BrokerError> {
+        if self.find(deployment, backup).await?.is_none() {
+            return Ok(Repair::Left);
+        }
+        self.backups.remove(deployment, backup).await?;
+        Ok(Repair::Deleted)
+    }
+}
+
+/// Whether a backup was given up only because its bytes were missing.
+fn is_lost(backup: &Backup) -> bool {
+    backup.state == BackupState::Failed && backup.failure.as_deref() == Some(LOST)
+}
+
+/// The row of a backup as its manifest tells of it.
+fn adopted(manifest: Manifest, operation: OperationId) -> Backup {
+    Backup {
+        id: manifest.backup_id.clone(),
+        instance: manifest.instance_id.clone(),
+        deployment: manifest.deployment_id.clone(),
+        operation,
+        kind: manifest.kind,
+        // The schedule may have taken another one for it meanwhile; this one goes by its age.
+        period: None,
+        state: BackupState::Complete,
+        failure: None,
+        created_at: manifest.requested_at,
+        ordinal: 0,
+        namesake: 0,
+        finished_at: Some(manifest.finished_at),
+        manifest: Some(Manifest {
+            sealed_credentials: None,
+            ..manifest
+        }),
+        removal: None,
+    }
+}

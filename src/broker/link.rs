@@ -1,0 +1,161 @@
+//! Links to bytes that carry their own permission: good for a while, and as long as the user who made
+//! them has it.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use super::{BrokerError, BrokerParts, session::Sessions, token::descends};
+use crate::{
+    caller::Caller,
+    clock::Clock,
+    model::{
+        holder::Holder,
+        ids::{BackupId, BindingId, InstanceId},
+        limits::DOWNLOAD_LINK_TTL,
+        trail::{Access, Accessed},
+    },
+    seal::KeyRing,
+    store::{self, Store},
+};
+
+/// What gives the follower of a link the right to it.
+pub(super) struct Held {
+    origin: &'static str,
+    binding: Option<BindingId>,
+    user: String,
+}
+
+impl Held {
+    /// That somebody gets what the link leads to.
+    pub(super) fn access(
+        self,
+        what: Accessed,
+        instance: &InstanceId,
+        backup: Option<&BackupId>,
+    ) -> Access {
+        Access {
+            what,
+            origin: self.origin,
+            instance: Some(instance.clone()),
+            binding: self.binding,
+            backup: backup.cloned(),
+            platform: Some(self.origin.to_owned()),
+            user: Some(self.user),
+            address: Caller::current().address,
+        }
+    }
+}
+
+/// Signs links and checks them.
+pub struct Links {
+    store: Arc<Store>,
+    keys: Arc<KeyRing>,
+    clock: Clock,
+    sessions: Arc<Sessions>,
+}
+
+impl Links {
+    pub(super) fn new(parts: &BrokerParts, sessions: Arc<Sessions>) -> Self {
+        Self {
+            store: parts.store.clone(),
+            keys: parts.keys.clone(),
+            clock: parts.clock.clone(),
+            sessions,
+        }
+    }
+
+    /// The query of a link to what has that id, good from now on for [`DOWNLOAD_LINK_TTL`].
+    pub(super) fn query(&self, purpose: &str, id: &str, holder: &Holder) -> String {
+        let expires = self.clock.now().timestamp() + DOWNLOAD_LINK_TTL.as_secs().cast_signed();
+        let signature = self.keys.sign(purpose, &message(id, expires, holder));
+        format!("expires={expires}&signature={holder}.{signature}")
+    }
+
+    /// Whose the query of a link is. Fails when it is not good (any more).
+    pub(super) async fn check(
+        &self,
+        purpose: &str,
+        (id, instance): (&str, &InstanceId),
+        expires: &str,
+        signature: &str,
+    ) -> Result<Held, BrokerError> {
+        let expires: i64 = expires.parse().map_err(|_| bad_link())?;
+        let (holder, signature) = signature.split_once('.').ok_or_else(bad_link)?;
+        let holder: Holder = holder.parse().map_err(|_| bad_link())?;
+        let now = self.clock.now();
+        let end = DateTime::from_timestamp(expires, 0);
+        let in_time = end.is_some_and(|end| is_within(end, now, DOWNLOAD_LINK_TTL));
+        let message = message(id, expires, &holder);
+        if !in_time || !self.keys.verify(purpose, &message, signature) {
+            return Err(bad_link());
+        }
+        self.held(&holder, instance).await?.ok_or_else(bad_link)
+    }
+
+    /// What a holder has of an instance now; none when that has ended.
+    pub(super) async fn held(
+        &self,
+        holder: &Holder,
+        instance: &InstanceId,
+    ) -> Result<Option<Held>, BrokerError> {
+        match holder {
+            Holder::Token(token) => {
+                let (token, instance) = (token.clone(), instance.clone());
+                let binding = self
+                    .store
+                    .read(move |conn| {
+                        let holder = store::binding::holder_of_token(conn, &token)?;
+                        let Some((granted, binding)) = holder else {
+                            return Ok(None);
+                        };
+                        let reached = granted == instance || descends(conn, &instance, &granted)?;
+                        Ok(reached.then_some(binding))
+                    })
+                    .await?;
+                Ok(binding.map(|binding| Held {
+                    origin: "compose",
+                    user: format!("binding {binding}"),
+                    binding: Some(binding),
+                }))
+            }
+            Holder::Session(fingerprint) => {
+                let Some(session) = self.sessions.find(fingerprint.clone()).await? else {
+                    return Ok(None);
+                };
+                if !self.sessions.reaches(&session, instance.clone()).await? {
+                    return Ok(None);
+                }
+                Ok(Some(Held {
+                    origin: "dashboard",
+                    binding: None,
+                    user: self.sessions.user_of(&session).await?,
+                }))
+            }
+        }
+    }
+}
+
+/// Whether a link's end has not come, and is no further off than links live: one that was made while the
+/// clock was ahead is good no longer.
+pub(super) fn is_within(end: DateTime<Utc>, now: DateTime<Utc>, life: std::time::Duration) -> bool {
+    let left = (end - now).to_std();
+    left.is_ok_and(|left| !left.is_zero() && left <= life)
+}
+
+pub(super) fn bad_link() -> BrokerError {
+    let reason = "this link is not good (any more); ask for a new one";
+    BrokerError::NotFound(reason.to_owned())
+}
+
+/// Who has a link learns nothing of what it does not lead to.
+pub(super) fn as_bad_link(error: BrokerError) -> BrokerError {
+    match error {
+        BrokerError::NotFound(_) => bad_link(),
+        other => other,
+    }
+}
+
+fn message(id: &str, expires: i64, holder: &Holder) -> String {
+    format!("{id} {expires} {holder}")
+}

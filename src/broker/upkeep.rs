@@ -1,0 +1,62 @@
+//! What keeps databases in good state: room, unused storage, members that are replaced. Users ask for it,
+//! and so do those that watch over databases. One file for each of these: [`super::relief`],
+//! [`super::defragment`], [`super::repair`].
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use super::{BrokerError, BrokerParts, deployment::usable_deployments, profile::Profiles};
+use crate::{
+    clock::Clock,
+    model::{alert::Incident, deployment::Deployment, instance::InstanceState},
+    store::{self, Conn, Store},
+};
+
+/// Accepts work that keeps databases in good state.
+pub struct Upkeep {
+    pub(super) store: Arc<Store>,
+    pub(super) clock: Clock,
+    pub(super) profiles: Profiles,
+}
+
+impl Upkeep {
+    pub(super) fn new(parts: &BrokerParts) -> Self {
+        Self {
+            store: parts.store.clone(),
+            clock: parts.clock.clone(),
+            profiles: parts.profiles.clone(),
+        }
+    }
+
+    /// The time of day.
+    pub fn now(&self) -> DateTime<Utc> {
+        self.clock.now()
+    }
+
+    /// The deployments that are in use.
+    pub async fn deployments(&self) -> Result<Vec<Deployment>, BrokerError> {
+        usable_deployments(&self.store, &self.profiles).await
+    }
+
+    /// Whether an operation has the members of a deployment in hand, or it is not in use.
+    pub async fn is_in_hand(&self, of: &Deployment) -> Result<bool, BrokerError> {
+        let of = of.clone();
+        let read = move |conn: &mut Conn<'_>| {
+            let instance = store::instance::find(conn, &of.instance)?;
+            let is_ready = instance.is_some_and(|i| i.state == InstanceState::Ready);
+            let active = store::operation::active_on_instance(conn, &of.instance)?;
+            let in_hand = active.iter().any(|o| o.kind.has_members_in_hand());
+            Ok(in_hand || !is_ready)
+        };
+        Ok(self.store.read(read).await?)
+    }
+
+    /// Writes down what befell a deployment, for its users to read.
+    pub async fn report(&self, of: &Deployment, message: String) -> Result<(), BrokerError> {
+        let (id, at) = (of.id.clone(), self.clock.now());
+        let write =
+            move |conn: &mut Conn<'_>| store::incident::add(conn, &id, &Incident { at, message });
+        Ok(self.store.write(write).await?)
+    }
+}
