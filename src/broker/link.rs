@@ -3,9 +3,13 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
+use chrono::DateTime;
 
-use super::{BrokerError, BrokerParts, session::Sessions, token::descends};
+use super::{
+    BrokerError, BrokerParts,
+    session::{Sessions, is_within},
+    token::descends,
+};
 use crate::{
     caller::Caller,
     clock::Clock,
@@ -134,13 +138,6 @@ impl Links {
             }
         }
     }
-}
-
-/// Whether a link's end has not come, and is no further off than links live: one that was made while the
-/// clock was ahead is good no longer.
-pub(super) fn is_within(end: DateTime<Utc>, now: DateTime<Utc>, life: std::time::Duration) -> bool {
-    let left = (end - now).to_std();
-    left.is_ok_and(|left| !left.is_zero() && left <= life)
 }
 
 pub(super) fn bad_link() -> BrokerError {

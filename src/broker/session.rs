@@ -16,7 +16,6 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::{
     BrokerError, BrokerParts,
     audit::Audit,
-    link::is_within,
     token::{Tokens, descends},
 };
 use crate::{
@@ -145,6 +144,13 @@ pub fn dashboard_link(
 pub fn linkable(conn: &mut Conn<'_>, id: &InstanceId) -> Result<Option<Instance>, StoreError> {
     let found = store::instance::find(conn, id)?;
     Ok(found.filter(|instance| instance.state != InstanceState::Deleting))
+}
+
+/// Whether a link's end has not come, and is no further off than links live: one that was made while the
+/// clock was ahead is good no longer.
+pub(super) fn is_within(end: DateTime<Utc>, now: DateTime<Utc>, life: std::time::Duration) -> bool {
+    let left = (end - now).to_std();
+    left.is_ok_and(|left| !left.is_zero() && left <= life)
 }
 
 fn bad_link() -> BrokerError {
