@@ -26,6 +26,7 @@ use crate::{
         ids::{DeploymentId, InstanceId},
         instance::{Instance, InstanceState, ProvisionIdentity, normal_form},
         name::DeploymentNames,
+        origin::Origin,
         placement::Cluster,
         schedule::Schedule,
         server::MemberSeen,
@@ -195,7 +196,7 @@ impl Strays {
                 let schedule = Schedule::begin(instance.id.clone(), now);
                 store::schedule::begin(conn, &schedule, &deployment.cluster)?;
                 let (what, id) = (AtOnce::Adoption, Some(&instance.id));
-                store::audit::done(conn, what, "operator", id, now)?;
+                store::audit::done(conn, what, Origin::Operator, id, now)?;
                 Ok::<_, BrokerError>(())
             })
             .await?;
@@ -216,7 +217,9 @@ impl Strays {
         let now = self.clock.now();
         // Before it is begun: a removal that breaks off was asked for nevertheless.
         self.store
-            .write(move |conn| store::audit::done(conn, AtOnce::Removal, "operator", None, now))
+            .write(move |conn| {
+                store::audit::done(conn, AtOnce::Removal, Origin::Operator, None, now)
+            })
             .await?;
         log::warn!(
             deployment:% = stray.deployment, cluster = stray.cluster.as_str();

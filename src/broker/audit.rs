@@ -16,6 +16,7 @@ use crate::{
         failure::chain,
         ids::InstanceId,
         limits::{AUDIT_FORGOTTEN_AT_ONCE, AUDIT_PAGE_MAX},
+        origin::Origin,
         trail::{Access, Accessed, Told, Trail},
     },
     store::{self, Store},
@@ -77,7 +78,7 @@ impl Audit {
     }
 
     /// Writes down that what somebody showed at a door was not good.
-    pub async fn note_refusal(&self, origin: &'static str, address: Option<IpAddr>) {
+    pub async fn note_refusal(&self, origin: Origin, address: Option<IpAddr>) {
         let access = Access {
             what: Accessed::Refused,
             origin,
@@ -117,7 +118,7 @@ impl Audit {
         for Told { access, times, .. } in &told {
             let text = |of: Option<&str>| of.unwrap_or_default().to_owned();
             log::info!(
-                action = access.what.as_str(), origin = access.origin,
+                action = access.what.as_str(), origin = access.origin.as_str(),
                 instance = text(access.instance.as_ref().map(|id| id.as_str())),
                 binding = text(access.binding.as_ref().map(|id| id.as_str())),
                 backup = text(access.backup.as_ref().map(|id| id.as_str())),

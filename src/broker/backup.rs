@@ -12,6 +12,7 @@ use crate::{
         instance::InstanceState,
         limits::ON_DEMAND_IN_A_ROW,
         operation::{Operation, OperationKind},
+        origin::Origin,
         period::{BackupKind, Period},
     },
     store::{self, Conn, StoreError},
@@ -23,7 +24,7 @@ impl Broker {
     pub async fn back_up(
         &self,
         instance: InstanceId,
-        origin: &'static str,
+        origin: Origin,
     ) -> Result<Operation, BrokerError> {
         let (pause, now) = (self.on_demand_pause, self.clock.now());
         self.store
@@ -54,7 +55,7 @@ impl Broker {
 pub(super) fn back_up_in(
     conn: &mut Conn<'_>,
     instance: &InstanceId,
-    origin: &'static str,
+    origin: Origin,
     pause: Duration,
     now: DateTime<Utc>,
 ) -> Result<Operation, BrokerError> {
@@ -110,7 +111,7 @@ pub(super) fn accept(
     instance: &InstanceId,
     deployment: &DeploymentId,
     period: Option<Period>,
-    origin: &'static str,
+    origin: Origin,
     now: DateTime<Utc>,
 ) -> Result<Operation, StoreError> {
     let key = backup_key(instance);
@@ -124,7 +125,7 @@ pub(super) fn accept_before_upgrade(
     conn: &mut Conn<'_>,
     of: (&InstanceId, &DeploymentId),
     upgrade: &OperationId,
-    origin: &'static str,
+    origin: Origin,
     now: DateTime<Utc>,
 ) -> Result<Operation, StoreError> {
     let key = format!("backup before {upgrade}");
@@ -137,7 +138,7 @@ fn write_down(
     (instance, deployment): (&InstanceId, &DeploymentId),
     (kind, period): (BackupKind, Option<Period>),
     exclusive: &str,
-    origin: &'static str,
+    origin: Origin,
     now: DateTime<Utc>,
 ) -> Result<Operation, StoreError> {
     let id = BackupId::generate(now);

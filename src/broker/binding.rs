@@ -20,6 +20,7 @@ use crate::{
         ids::{BindingId, InstanceId, OperationId},
         instance::{Instance, InstanceState, normal_form},
         operation::{Operation, OperationKind, WaitsFor},
+        origin::Origin,
         trail::{Access, Accessed},
     },
     seal::random_secret,
@@ -163,7 +164,12 @@ impl Broker {
         }
         let operation = Operation {
             binding: Some(request.binding.clone()),
-            ..Operation::queued(OperationKind::Bind, &instance.id, "osb", self.clock.now())
+            ..Operation::queued(
+                OperationKind::Bind,
+                &instance.id,
+                Origin::Osb,
+                self.clock.now(),
+            )
         };
         let binding = self.new_binding(&request, identity, &asked, &operation)?;
         store::binding::insert(conn, &binding)?;
@@ -297,7 +303,7 @@ impl Broker {
         let caller = Caller::current();
         let access = Access {
             what: Accessed::Credentials,
-            origin: "osb",
+            origin: Origin::Osb,
             instance: Some(instance),
             binding: Some(id),
             backup: None,
@@ -536,7 +542,7 @@ fn unbind_in(
     if instance.state == InstanceState::Deleting {
         return Err(being_deleted());
     }
-    end_binding(conn, &binding, BindingState::Deleting, "osb", now)
+    end_binding(conn, &binding, BindingState::Deleting, Origin::Osb, now)
 }
 
 /// Lets nobody in with a binding from here on, nor anybody go on making it; its database user is there
@@ -566,7 +572,7 @@ pub(super) fn end_binding(
     conn: &mut Conn<'_>,
     binding: &Binding,
     state: BindingState,
-    origin: &str,
+    origin: Origin,
     now: DateTime<Utc>,
 ) -> Result<OperationId, BrokerError> {
     let (instance, id) = (&binding.instance, &binding.id);

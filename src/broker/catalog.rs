@@ -9,6 +9,7 @@ use crate::{
         catalog::{Catalog, CurrentCatalog, Offering, Plan},
         ids::InstanceId,
         limits::LOST_INSTANCES_NAMED_MAX,
+        origin::Origin,
     },
     store::{self, Conn, StoreError},
 };
@@ -130,7 +131,7 @@ impl Broker {
         self.store
             .decide(move |conn| {
                 keeps_all_plans(conn, &catalog)?;
-                store::audit::done(conn, AtOnce::Catalog, "operator", None, now)?;
+                store::audit::done(conn, AtOnce::Catalog, Origin::Operator, None, now)?;
                 conn.once_committed(move || current.replace(catalog));
                 Ok(())
             })

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 
 use super::{Broker, BrokerError};
 use crate::{
-    model::{audit::AtOnce, limits::CLOCK_MARGIN},
+    model::{audit::AtOnce, limits::CLOCK_MARGIN, origin::Origin},
     store,
     timekeeper::Standing,
 };
@@ -29,7 +29,7 @@ impl Broker {
         self.store
             .decide(move |conn| {
                 keeper.believe(conn)?;
-                store::audit::done(conn, AtOnce::Clock, "operator", None, now)?;
+                store::audit::done(conn, AtOnce::Clock, Origin::Operator, None, now)?;
                 Ok::<_, BrokerError>(())
             })
             .await?;

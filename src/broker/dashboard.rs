@@ -21,6 +21,7 @@ use crate::{
         instance::{Instance, InstanceState, dashboard_url},
         limits::{INSTANCES_ON_A_PAGE, RECIPES_MAX},
         operation::{Operation, OperationKind},
+        origin::Origin,
         session::{Scope, Session},
     },
     store::{self, Conn, StoreError},
@@ -324,7 +325,7 @@ impl Broker {
             .decide(move |conn| {
                 let instance = reached(conn, &session, &id)?.ok_or_else(no_such_page)?;
                 let active = store::operation::active_on_instance(conn, &instance.id)?;
-                let operation = back_up_in(conn, &id, "dashboard", pause, now)?;
+                let operation = back_up_in(conn, &id, Origin::Dashboard, pause, now)?;
                 Ok(if active.iter().any(|o| o.id == operation.id) {
                     BackUpNow::Running(operation.id)
                 } else {

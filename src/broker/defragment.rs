@@ -8,7 +8,8 @@ use crate::{
         deployment::Deployment,
         ids::InstanceId,
         instance::InstanceState,
-        operation::{NIGHT, Operation, OperationKind},
+        operation::{Operation, OperationKind},
+        origin::Origin,
     },
     store::{self, Conn},
 };
@@ -19,7 +20,7 @@ impl Upkeep {
     pub async fn defragment(
         &self,
         instance: InstanceId,
-        origin: &'static str,
+        origin: Origin,
     ) -> Result<Operation, BrokerError> {
         let now = self.clock.now();
         let operation = Operation::queued(OperationKind::Defragment, &instance, origin, now);
@@ -32,7 +33,8 @@ impl Upkeep {
     /// accepted.
     pub async fn defragment_by_night(&self, of: &Deployment) -> Result<bool, BrokerError> {
         let now = self.clock.now();
-        let operation = Operation::queued(OperationKind::Defragment, &of.instance, NIGHT, now);
+        let operation =
+            Operation::queued(OperationKind::Defragment, &of.instance, Origin::Night, now);
         let decided = self.store.decide(move |conn| {
             let active = store::operation::active_on_instance(conn, &operation.instance)?;
             if !active.is_empty() {

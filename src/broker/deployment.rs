@@ -12,6 +12,7 @@ use crate::{
         instance::Instance,
         limits::{DEPLOYMENTS_MAX, RECIPES_MAX},
         operation::{Operation, OperationKind},
+        origin::Origin,
     },
     seal::KeyRing,
     store::{self, Conn, Store, StoreError},
@@ -183,7 +184,13 @@ impl Broker {
             };
             notes.check().map_err(BrokerError::BadRequest)?;
             store::notes::set(conn, &id, &notes)?;
-            store::audit::done(conn, AtOnce::Notes, "compose", Some(&of_instance), now)?;
+            store::audit::done(
+                conn,
+                AtOnce::Notes,
+                Origin::Compose,
+                Some(&of_instance),
+                now,
+            )?;
             Ok(notes)
         });
         Ok(DeploymentView {

@@ -20,7 +20,8 @@ use crate::{
         ids::{BindingId, InstanceId},
         instance::InstanceState,
         limits::{EXPIRIES_AT_ONCE, EXPIRY_RETRY, EXPIRY_TURN_MAX},
-        operation::{EXPIRY, Operation, OperationKind},
+        operation::{Operation, OperationKind},
+        origin::Origin,
         trust::Trusted,
     },
     store::{self, Conn, Store},
@@ -91,7 +92,7 @@ fn expire(
             Some(now + EXPIRY_TURN_MAX)
         }
         _ => {
-            end_binding(conn, &binding, BindingState::Expiring, EXPIRY, now)?;
+            end_binding(conn, &binding, BindingState::Expiring, Origin::Expiry, now)?;
             return Ok(true);
         }
     };
@@ -106,7 +107,7 @@ fn is_ending_another(
     id: &BindingId,
 ) -> Result<bool, BrokerError> {
     let active = store::operation::active_on_instance(conn, instance)?;
-    let is_end = |o: &Operation| o.kind == OperationKind::Unbind && o.origin == EXPIRY;
+    let is_end = |o: &Operation| o.kind == OperationKind::Unbind && o.origin == Origin::Expiry;
     Ok(active
         .iter()
         .any(|o| is_end(o) && o.binding.as_ref() != Some(id)))

@@ -12,6 +12,7 @@ use crate::{
         instance::{Instance, InstanceState, ProvisionIdentity, normal_form},
         limits::PLATFORM_NAME_BYTES_MAX,
         operation::{Operation, OperationKind, RestoreSource, WaitsFor},
+        origin::Origin,
         parameters::ProvisionParameters,
         tenant::Tenant,
         version::Version,
@@ -115,7 +116,7 @@ pub(super) enum Asker<'a> {
         /// The source of the restore, whose owner gets the new instance.
         source: &'a Instance,
         /// Where the user came from, as operations name it.
-        origin: &'static str,
+        origin: Origin,
     },
 }
 
@@ -295,7 +296,7 @@ fn accept(
         closed_since: None,
     };
     let (origin, restored_from) = match asker {
-        Asker::Platform => ("osb", None),
+        Asker::Platform => (Origin::Osb, None),
         Asker::Neighbour { source, origin } => (origin, Some(source.deployment.clone())),
     };
     let instance = Instance {
@@ -358,7 +359,7 @@ fn deprovision_in(
     }
     let operation = Operation {
         waits_for: WaitsFor::Instance,
-        ..Operation::queued(OperationKind::Deprovision, &instance.id, "osb", now)
+        ..Operation::queued(OperationKind::Deprovision, &instance.id, Origin::Osb, now)
     };
     store::operation::insert(conn, &operation, Some(&instance_key(&instance.id)))?;
     store::instance::set_state(conn, &instance.id, InstanceState::Deleting)?;

@@ -17,6 +17,7 @@ use crate::{
         holder::Holder,
         ids::{BackupId, BindingId, InstanceId},
         limits::DOWNLOAD_LINK_TTL,
+        origin::Origin,
         trail::{Access, Accessed},
     },
     seal::KeyRing,
@@ -25,7 +26,7 @@ use crate::{
 
 /// What gives the follower of a link the right to it.
 pub(super) struct Held {
-    origin: &'static str,
+    origin: Origin,
     binding: Option<BindingId>,
     user: String,
 }
@@ -44,7 +45,7 @@ impl Held {
             instance: Some(instance.clone()),
             binding: self.binding,
             backup: backup.cloned(),
-            platform: Some(self.origin.to_owned()),
+            platform: Some(self.origin.to_string()),
             user: Some(self.user),
             address: Caller::current().address,
         }
@@ -118,7 +119,7 @@ impl Links {
                     })
                     .await?;
                 Ok(binding.map(|binding| Held {
-                    origin: "compose",
+                    origin: Origin::Compose,
                     user: format!("binding {binding}"),
                     binding: Some(binding),
                 }))
@@ -131,7 +132,7 @@ impl Links {
                     return Ok(None);
                 }
                 Ok(Some(Held {
-                    origin: "dashboard",
+                    origin: Origin::Dashboard,
                     binding: None,
                     user: self.sessions.user_of(&session).await?,
                 }))

@@ -13,6 +13,7 @@ use crate::{
         ids::InstanceId,
         instance::Instance,
         limits::OWNERS_PAGE,
+        origin::Origin,
         tenant::{OwnerError, Tenant},
     },
     store::{self, Conn},
@@ -92,7 +93,7 @@ impl Broker {
             if let Some(owner) = new_owner {
                 store::instance::set_tenant(conn, &instance.id, owner)?;
                 let (id, now) = (&instance.id, self.clock.now());
-                store::audit::done(conn, AtOnce::Owner, "operator", Some(id), now)?;
+                store::audit::done(conn, AtOnce::Owner, Origin::Operator, Some(id), now)?;
             }
             findings.push(OwnerFinding {
                 changed: new_owner.is_some(),

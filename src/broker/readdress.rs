@@ -13,7 +13,8 @@ use crate::{
     model::{
         deployment::Deployment,
         limits::{READDRESS_RETRY, READDRESSES_AT_ONCE},
-        operation::{CONFIGURATION, Operation, OperationKind, OperationState},
+        operation::{Operation, OperationKind, OperationState},
+        origin::Origin,
         placement::Cluster,
     },
     store::{self, Conn, Store, StoreError},
@@ -120,7 +121,7 @@ fn begin(
     if failed.is_some_and(|o| o.updated_at > since && o.updated_at + READDRESS_RETRY > now) {
         return Ok(Begun::Waits);
     }
-    let operation = Operation::queued(kind, instance, CONFIGURATION, now);
+    let operation = Operation::queued(kind, instance, Origin::Configuration, now);
     let key = format!("readdress {instance}");
     store::operation::insert(conn, &operation, Some(&key))?;
     Ok(Begun::Queued)

@@ -23,6 +23,7 @@ use crate::{
         audit::AtOnce,
         ids::DeploymentId,
         limits::{RECONCILE_PAGE, UNFINISHED_PUT_AGE},
+        origin::Origin,
     },
     store::{self, Store},
 };
@@ -154,7 +155,7 @@ impl Reconciler {
             let now = self.clock.now();
             self.store
                 .write(move |conn| {
-                    store::audit::done(conn, AtOnce::Reconciliation, "operator", None, now)
+                    store::audit::done(conn, AtOnce::Reconciliation, Origin::Operator, None, now)
                 })
                 .await?;
         }

@@ -10,6 +10,7 @@ use crate::{
         deployment::Deployment,
         ids::InstanceId,
         operation::{Operation, OperationKind, RestoreSource},
+        origin::Origin,
         recovery::{RecoverFrom, Recovery, RecoverySource, Remains},
     },
     store::{self, Conn},
@@ -39,7 +40,7 @@ impl Broker {
         self: &Arc<Self>,
         instance: InstanceId,
         wanted: RecoverFrom,
-        origin: &'static str,
+        origin: Origin,
     ) -> Result<Operation, BrokerError> {
         let find = {
             let instance = instance.clone();

@@ -8,7 +8,8 @@ use crate::{
         ids::InstanceId,
         instance::InstanceState,
         limits::KEY_PREFIX_BYTES_MAX,
-        operation::{GUARD, Operation, OperationKind, OperationState},
+        operation::{Operation, OperationKind, OperationState},
+        origin::Origin,
     },
     store::{self, Conn},
 };
@@ -20,7 +21,7 @@ impl Upkeep {
         &self,
         instance: InstanceId,
         delete_prefix: Option<String>,
-        origin: &'static str,
+        origin: Origin,
     ) -> Result<Operation, BrokerError> {
         let lengths = 1..=KEY_PREFIX_BYTES_MAX;
         if delete_prefix
@@ -60,7 +61,7 @@ impl Upkeep {
             {
                 return Ok(false);
             }
-            let operation = Operation::queued(OperationKind::Relief, &instance, GUARD, now);
+            let operation = Operation::queued(OperationKind::Relief, &instance, Origin::Guard, now);
             match relieve_in(conn, operation) {
                 Ok(_) => Ok(true),
                 // It is being deleted, or gone.
@@ -118,7 +119,7 @@ fn relieve_in(conn: &mut Conn<'_>, operation: Operation) -> Result<Operation, Br
     }
     if let Some(running) = running(conn, &instance.id)? {
         // What the guard began does less than what users ask for.
-        if running.delete_prefix == operation.delete_prefix && running.origin != GUARD {
+        if running.delete_prefix == operation.delete_prefix && running.origin != Origin::Guard {
             return Ok(running);
         }
         let reason = "room is being made in this database; try again when that is done";

@@ -11,7 +11,8 @@ use crate::{
         failure::chain,
         ids::{DeploymentId, InstanceId},
         limits::{CERTIFICATES_LOOKED_AT, RENEWAL_BUSY, RENEWAL_RETRY, RENEWALS_AT_ONCE},
-        operation::{Operation, OperationKind, RENEWAL},
+        operation::{Operation, OperationKind},
+        origin::Origin,
         renewal::{CertificateLife, Certificates},
         trust::Trusted,
     },
@@ -71,7 +72,7 @@ impl Renewals {
     pub async fn renew(
         &self,
         instance: InstanceId,
-        origin: &'static str,
+        origin: Origin,
     ) -> Result<Operation, BrokerError> {
         let now = self.clock.now();
         let is_trusted = self.time.trusted().is_some();
@@ -142,14 +143,14 @@ fn begin(
         return Ok(false);
     }
     store::renewal::put_off(conn, deployment, now + RENEWAL_RETRY)?;
-    queue(conn, instance, RENEWAL, now)?;
+    queue(conn, instance, Origin::Renewal, now)?;
     Ok(true)
 }
 
 fn queue(
     conn: &mut Conn<'_>,
     instance: &InstanceId,
-    origin: &str,
+    origin: Origin,
     now: DateTime<Utc>,
 ) -> Result<Operation, StoreError> {
     let operation = Operation::queued(OperationKind::Renew, instance, origin, now);

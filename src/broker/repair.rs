@@ -8,7 +8,8 @@ use crate::{
         ids::InstanceId,
         instance::InstanceState,
         limits::{REPAIRS_COUNTED, REPAIRS_MAX},
-        operation::{Operation, OperationKind, OperationState, WATCHDOG},
+        operation::{Operation, OperationKind, OperationState},
+        origin::Origin,
         repair::{Damage, Repair},
     },
     store::{self, Conn, StoreError},
@@ -31,7 +32,7 @@ impl Upkeep {
         &self,
         instance: InstanceId,
         member: String,
-        origin: &'static str,
+        origin: Origin,
     ) -> Result<Operation, BrokerError> {
         let now = self.clock.now();
         self.store
@@ -83,13 +84,14 @@ impl Upkeep {
                     return Ok(RepairBegun::Waits);
                 }
                 let since = now - REPAIRS_COUNTED;
-                let lately = store::operation::repairs_since(conn, &of.instance, WATCHDOG, since)?;
+                let lately =
+                    store::operation::repairs_since(conn, &of.instance, Origin::Watchdog, since)?;
                 if lately >= REPAIRS_MAX {
                     return Ok(RepairBegun::TooOften);
                 }
                 let operation = Operation {
                     repair: Some(repair),
-                    ..Operation::queued(OperationKind::Repair, &of.instance, WATCHDOG, now)
+                    ..Operation::queued(OperationKind::Repair, &of.instance, Origin::Watchdog, now)
                 };
                 accept(conn, operation)?;
                 Ok(RepairBegun::Begun)

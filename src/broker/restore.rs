@@ -23,6 +23,7 @@ use crate::{
         instance::{Instance, InstanceState, normal_form},
         name,
         operation::{Operation, OperationKind},
+        origin::Origin,
         parameters::ProvisionParameters,
         period::BackupKind,
         placement::{self, Candidate, Cluster},
@@ -49,7 +50,7 @@ pub struct RestoreRequest {
     /// As the parameter `units` of a provision.
     pub units: Option<u32>,
     /// Where the user came from, as operations name it: `compose`, `dashboard`.
-    pub origin: &'static str,
+    pub origin: Origin,
 }
 
 /// An instance that the broker itself made from a backup, or is making.

@@ -10,7 +10,8 @@ use crate::{
         ids::InstanceId,
         instance::InstanceState,
         limits::REMOVALS_AT_ONCE,
-        operation::{Operation, OperationKind, RETENTION},
+        operation::{Operation, OperationKind},
+        origin::Origin,
         trust::Trusted,
     },
     store::{self, Conn, Store},
@@ -59,7 +60,12 @@ fn prune(conn: &mut Conn<'_>, instance: &InstanceId, now: Trusted) -> Result<boo
     if is_ending || active.iter().any(|o| o.kind == OperationKind::Prune) {
         return Ok(false);
     }
-    let prune = Operation::queued(OperationKind::Prune, instance, RETENTION, now.time());
+    let prune = Operation::queued(
+        OperationKind::Prune,
+        instance,
+        Origin::Retention,
+        now.time(),
+    );
     store::operation::insert(conn, &prune, None)?;
     Ok(true)
 }

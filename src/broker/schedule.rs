@@ -7,7 +7,7 @@ use crate::{
     model::{
         ids::InstanceId,
         limits::{SCHEDULES_LOOKED_AT, SNAPSHOTS_AT_ONCE},
-        operation::SCHEDULE,
+        origin::Origin,
         schedule::Places,
     },
     store::{self, Conn, Store, StoreError, schedule::Due},
@@ -114,7 +114,14 @@ fn accept_due(
         let taken = store::backup::taken(conn, instance, &schedule.periods(now))?;
         let turn = schedule.turn(now, busy.contains(instance), &taken);
         if let Some(period) = turn.take {
-            accept(conn, instance, &deployment, Some(period), SCHEDULE, now)?;
+            accept(
+                conn,
+                instance,
+                &deployment,
+                Some(period),
+                Origin::Schedule,
+                now,
+            )?;
             places.take(&cluster, true);
             accepted += 1;
         }

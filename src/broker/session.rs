@@ -25,8 +25,9 @@ use crate::{
         ids::InstanceId,
         instance::{Instance, InstanceState},
         limits::{DASHBOARD_LINK_TTL, SESSION_TTL},
+        origin::Origin,
         secret::{Credentials, Secret},
-        session::{Origin, Scope, Session},
+        session::{OpenedWith, Scope, Session},
         throttle::{Door, Throttle},
         trail::{Access, Accessed},
     },
@@ -184,7 +185,9 @@ impl Sessions {
             Ok(SignedIn { session, .. }) => self.note_sign_in(session, client).await,
             Err(BrokerError::Denied(_)) => {
                 self.credentials_were_wrong(client, Door::Page);
-                self.audit.note_refusal("dashboard", Some(client)).await;
+                self.audit
+                    .note_refusal(Origin::Dashboard, Some(client))
+                    .await;
             }
             Err(_) => {}
         }
@@ -208,15 +211,15 @@ impl Sessions {
     }
 
     async fn note_sign_in(&self, session: &Session, client: IpAddr) {
-        let what = match &session.origin {
-            Origin::Link(_) => Accessed::OneTimeLink,
-            Origin::Token(_) | Origin::Operator(_) => Accessed::Session,
+        let what = match &session.opened_with {
+            OpenedWith::Link(_) => Accessed::OneTimeLink,
+            OpenedWith::Token(_) | OpenedWith::Operator(_) => Accessed::Session,
         };
         // Somebody else may end the binding at this very moment.
         let user = self.user_of(session).await.ok();
         let access = Access {
             what,
-            origin: "dashboard",
+            origin: Origin::Dashboard,
             instance: match &session.scope {
                 Scope::Instance(id) => Some(id.clone()),
                 Scope::Operator => None,
@@ -235,12 +238,12 @@ impl Sessions {
         way: SignInWay,
         now: DateTime<Utc>,
     ) -> Result<SignedIn, BrokerError> {
-        let (scope, origin, link) = self.check(way, now).await?;
+        let (scope, opened_with, link) = self.check(way, now).await?;
         let cookie = random_secret()?;
         let session = Session {
             fingerprint: fingerprint(cookie.expose()),
             scope,
-            origin,
+            opened_with,
             created_at: now,
             expires_at: now + TimeDelta::seconds(SESSION_TTL.as_secs().cast_signed()),
         };
@@ -266,13 +269,13 @@ impl Sessions {
         &self,
         way: SignInWay,
         now: DateTime<Utc>,
-    ) -> Result<(Scope, Origin, Option<Link>), BrokerError> {
+    ) -> Result<(Scope, OpenedWith, Option<Link>), BrokerError> {
         let denied = |reason: &str| Err(BrokerError::Denied(reason.to_owned()));
         match way {
             SignInWay::Token(token) => match self.tokens.instance(token.expose()).await? {
                 Some(instance) => {
-                    let origin = Origin::Token(fingerprint(token.expose()));
-                    Ok((Scope::Instance(instance), origin, None))
+                    let opened_with = OpenedWith::Token(fingerprint(token.expose()));
+                    Ok((Scope::Instance(instance), opened_with, None))
                 }
                 None => {
                     denied("This token is not good. It may have been removed with its binding.")
@@ -287,14 +290,14 @@ impl Sessions {
                     None,
                     |found, mark| if good(mark) { Some(mark) } else { found },
                 ) {
-                    Some(mark) => Ok((Scope::Operator, Origin::Operator(mark.clone()), None)),
+                    Some(mark) => Ok((Scope::Operator, OpenedWith::Operator(mark.clone()), None)),
                     None => denied("The user name or the password is wrong."),
                 }
             }
             SignInWay::Link(code) => {
                 let link = self.read_link(&code, now).ok_or_else(bad_link)?;
                 let scope = Scope::Instance(link.instance.clone());
-                Ok((scope, Origin::Link(link.nonce.clone()), Some(link)))
+                Ok((scope, OpenedWith::Link(link.nonce.clone()), Some(link)))
             }
         }
     }
@@ -357,10 +360,10 @@ impl Sessions {
 
     /// What the audit calls the user of a session.
     pub async fn user_of(&self, session: &Session) -> Result<String, BrokerError> {
-        Ok(match &session.origin {
-            Origin::Operator(_) => "operator".to_owned(),
-            Origin::Link(_) => "one-time link".to_owned(),
-            Origin::Token(token) => {
+        Ok(match &session.opened_with {
+            OpenedWith::Operator(_) => "operator".to_owned(),
+            OpenedWith::Link(_) => "one-time link".to_owned(),
+            OpenedWith::Token(token) => {
                 let token = token.clone();
                 let holder = self
                     .store
@@ -425,13 +428,13 @@ fn holds(
     session: &Session,
     operator_marks: &[String],
 ) -> Result<bool, StoreError> {
-    match (&session.origin, &session.scope) {
-        (Origin::Token(token), Scope::Instance(instance)) => {
+    match (&session.opened_with, &session.scope) {
+        (OpenedWith::Token(token), Scope::Instance(instance)) => {
             let granted = store::binding::instance_of_token(conn, token)?;
             Ok(granted.as_ref() == Some(instance))
         }
-        (Origin::Link(_), Scope::Instance(instance)) => Ok(linkable(conn, instance)?.is_some()),
-        (Origin::Operator(mark), Scope::Operator) => Ok(operator_marks.contains(mark)),
+        (OpenedWith::Link(_), Scope::Instance(instance)) => Ok(linkable(conn, instance)?.is_some()),
+        (OpenedWith::Operator(mark), Scope::Operator) => Ok(operator_marks.contains(mark)),
         _ => Ok(false),
     }
 }

@@ -22,6 +22,7 @@ use crate::{
         logfile::{LogPart, Logfile},
         observation::Observation,
         operation::DeletedPoll,
+        origin::Origin,
         period::BackupKind,
         recovery::Remains,
         renewal::CertificateLife,
@@ -324,7 +325,7 @@ impl Office {
             version: version.map(|v| v.to_string()),
             cluster: place.map(str::to_owned),
             units: None,
-            origin: "test",
+            origin: Origin::Compose,
         };
         self.broker.restore_here(request).await
     }

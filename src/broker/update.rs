@@ -19,6 +19,7 @@ use crate::{
         limits::UNITS_MAX,
         observation::Observation,
         operation::{Operation, OperationKind},
+        origin::Origin,
         parameters::UpdateParameters,
         placement::Candidate,
         update::{Change, UpdateIdentity, fits, merged},
@@ -45,12 +46,12 @@ pub struct UpdateRequest {
     /// Whether the client takes an answer before the end.
     pub accepts_incomplete: bool,
     /// Where it comes from: `osb`, `compose`.
-    pub origin: &'static str,
+    pub origin: Origin,
 }
 
 impl UpdateRequest {
     /// Asks for other parameters, from elsewhere than the platform.
-    pub fn of(instance: &Instance, parameters: Value, origin: &'static str) -> Self {
+    pub fn of(instance: &Instance, parameters: Value, origin: Origin) -> Self {
         Self {
             instance: instance.id.clone(),
             service_id: instance.service_id.clone(),
@@ -189,7 +190,7 @@ impl Broker {
         conn: &mut Conn<'_>,
         instance: &Instance,
         context: &Value,
-        origin: &'static str,
+        origin: Origin,
     ) -> Result<(), BrokerError> {
         // A context that tells no name takes none away.
         let name = name_in(context)?.or_else(|| instance.name.clone());
@@ -207,7 +208,7 @@ impl Broker {
         conn: &mut Conn<'_>,
         what: AtOnce,
         instance: &InstanceId,
-        origin: &'static str,
+        origin: Origin,
     ) -> Result<(), BrokerError> {
         let now = self.clock.now();
         Ok(store::audit::done(conn, what, origin, Some(instance), now)?)
@@ -350,7 +351,7 @@ impl Broker {
         conn: &mut Conn<'_>,
         instance: &Instance,
         change: Change,
-        origin: &'static str,
+        origin: Origin,
     ) -> Result<Operation, BrokerError> {
         let now = self.clock.now();
         let mut operation = Operation::queued(OperationKind::Update, &instance.id, origin, now);

@@ -10,6 +10,7 @@ use crate::{
         limits::VERSION_BYTES_MAX,
         observation::{MemberHealth, MemberObservation},
         operation::Operation,
+        origin::Origin,
         sentence::capitalized,
         version::Version,
     },
@@ -86,7 +87,7 @@ impl Broker {
 
     async fn rehearse(self: &Arc<Self>, of: &DeploymentView, wanted: &str) -> Rehearsed {
         let parameters = serde_json::json!({ "db_version": wanted });
-        let request = UpdateRequest::of(&of.instance, parameters, "compose");
+        let request = UpdateRequest::of(&of.instance, parameters, Origin::Compose);
         let broker = self.clone();
         let rehearsed = self.store.decide(move |conn| -> Result<(), Rehearsed> {
             Err(match broker.update_in(conn, &request, None) {

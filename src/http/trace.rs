@@ -24,7 +24,10 @@ use serde_json::Value;
 use super::{Api, error::Refusal, origin::ClientAddress};
 use crate::{
     caller::Caller,
-    model::limits::{CALLER_NAME_CHARS_MAX, REFUSAL_CHARS_MAX},
+    model::{
+        limits::{CALLER_NAME_CHARS_MAX, REFUSAL_CHARS_MAX},
+        origin::Origin,
+    },
 };
 
 /// Chosen by the platform for each request, and given back (OSB v2.15).
@@ -102,11 +105,11 @@ pub async fn trace(
 }
 
 /// The door that a path is behind, as the audit names it.
-fn door_of(path: &str) -> &'static str {
+fn door_of(path: &str) -> Origin {
     match path.split('/').nth(1) {
-        Some("api") => "compose",
-        Some("operator") => "operator",
-        _ => "osb",
+        Some("api") => Origin::Compose,
+        Some("operator") => Origin::Operator,
+        _ => Origin::Osb,
     }
 }
 

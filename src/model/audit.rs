@@ -2,7 +2,10 @@
 
 use chrono::{DateTime, Utc};
 
-use super::ids::{BackupId, BindingId, InstanceId, OperationId};
+use super::{
+    ids::{BackupId, BindingId, InstanceId, OperationId},
+    origin::Origin,
+};
 
 /// What was done at once, without an operation; the store's and operators' names of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,8 +63,8 @@ pub struct AuditEntry {
     /// What: the name of the operation's kind, or one of [`AtOnce`], or one of
     /// [`Accessed`](super::trail::Accessed).
     pub action: String,
-    /// The door that it came through: `osb`, `compose`, `dashboard`, `operator`, or the broker itself.
-    pub origin: String,
+    /// The door that it came through, or the broker itself.
+    pub origin: Origin,
     /// The instance; none where it is about the broker as a whole.
     pub instance: Option<InstanceId>,
     /// The binding, where it is about one.

@@ -30,6 +30,7 @@ pub mod marker;
 pub mod name;
 pub mod observation;
 pub mod operation;
+pub mod origin;
 pub mod oversight;
 pub mod parameters;
 pub mod patience;

@@ -9,6 +9,7 @@ use super::{
     backup::Manifest,
     ids::{BackupId, BindingId, InstanceId, OperationId},
     limits::{HEAVY_OPERATIONS_AT_ONCE, LIGHT_OPERATIONS_AT_ONCE, PLACES_KEPT},
+    origin::Origin,
     repair::Repair,
     trouble::Trouble,
     update::Change,
@@ -303,42 +304,6 @@ impl WaitsFor {
     }
 }
 
-/// Where operations come from that nobody asked for: the broker does them by itself.
-pub const OWN_ORIGINS: [&str; 8] = [
-    SCHEDULE,
-    RETENTION,
-    EXPIRY,
-    GUARD,
-    NIGHT,
-    WATCHDOG,
-    RENEWAL,
-    CONFIGURATION,
-];
-/// Those of them whose time has come. What retention removes follows backups, and there is as much of it
-/// as users ask for; what is done by night can wait.
-pub const UNASKED_ORIGINS: [&str; 6] = [SCHEDULE, EXPIRY, GUARD, WATCHDOG, RENEWAL, CONFIGURATION];
-/// Of scheduled backups.
-pub const SCHEDULE: &str = "schedule";
-/// Of the removal of backups whose time is over.
-pub const RETENTION: &str = "retention";
-/// Of the ends of bindings whose time is over.
-pub const EXPIRY: &str = "expiry";
-
-/// Of what is done about databases that are full.
-pub const GUARD: &str = "guard";
-
-/// Of what is done at night about files that hold little.
-pub const NIGHT: &str = "night";
-
-/// Of the replacement of members that lost what they kept.
-pub const WATCHDOG: &str = "watchdog";
-
-/// Of certificates that are renewed because their end comes near.
-pub const RENEWAL: &str = "renewal";
-
-/// Of members that are moved because the configuration says where applications reach them.
-pub const CONFIGURATION: &str = "configuration";
-
 /// What users are told of an operation that gave way to a deletion.
 pub const HALTED: &str = "stopped, because it is being deleted";
 
@@ -434,8 +399,8 @@ pub struct Operation {
     pub failure: Option<String>,
     /// An operator wants nothing more done for it.
     pub abandoned: bool,
-    /// Where it came from: `osb`, `compose`, `dashboard`, or one of [`OWN_ORIGINS`].
-    pub origin: String,
+    /// Where it came from.
+    pub origin: Origin,
     /// Counts claims; a worker of an older epoch can no longer write.
     pub epoch: i64,
     /// When it was accepted.
@@ -452,7 +417,7 @@ impl Operation {
     pub fn queued(
         kind: OperationKind,
         instance: &InstanceId,
-        origin: &str,
+        origin: Origin,
         now: DateTime<Utc>,
     ) -> Self {
         Self {
@@ -473,7 +438,7 @@ impl Operation {
             trouble: None,
             failure: None,
             abandoned: false,
-            origin: origin.to_owned(),
+            origin,
             epoch: 0,
             created_at: now,
             ordinal: 0,

@@ -17,7 +17,7 @@ pub enum Scope {
 
 /// What a session was opened with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
+pub enum OpenedWith {
     /// A token of the administration API, by its fingerprint.
     Token(String),
     /// A one-time link, by its nonce.
@@ -26,7 +26,7 @@ pub enum Origin {
     Operator(String),
 }
 
-impl Origin {
+impl OpenedWith {
     /// The names used in the store: of the way, and of the very thing.
     pub fn as_strs(&self) -> (&'static str, &str) {
         match self {
@@ -36,7 +36,7 @@ impl Origin {
         }
     }
 
-    /// The origin of those names.
+    /// What has those names.
     pub fn parse(way: &str, mark: &str) -> Option<Self> {
         match way {
             "token" => Some(Self::Token(mark.to_owned())),
@@ -55,7 +55,7 @@ pub struct Session {
     /// What it reaches.
     pub scope: Scope,
     /// What it stands on.
-    pub origin: Origin,
+    pub opened_with: OpenedWith,
     /// When it was opened.
     pub created_at: DateTime<Utc>,
     /// When it ends at the latest.
@@ -78,16 +78,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn origins_are_read_back() {
-        for origin in [
-            Origin::Token("t".into()),
-            Origin::Link("l".into()),
-            Origin::Operator("o".into()),
+    fn what_opened_a_session_is_read_back() {
+        for opened_with in [
+            OpenedWith::Token("t".into()),
+            OpenedWith::Link("l".into()),
+            OpenedWith::Operator("o".into()),
         ] {
-            let (way, mark) = origin.as_strs();
-            assert_eq!(Origin::parse(way, mark), Some(origin));
+            let (way, mark) = opened_with.as_strs();
+            assert_eq!(OpenedWith::parse(way, mark), Some(opened_with));
         }
-        assert_eq!(Origin::parse("oidc", "x"), None);
+        assert_eq!(OpenedWith::parse("oidc", "x"), None);
     }
 
     #[test]
@@ -96,7 +96,7 @@ mod tests {
         let session = Session {
             fingerprint: "f".into(),
             scope: Scope::Operator,
-            origin: Origin::Operator("o".into()),
+            opened_with: OpenedWith::Operator("o".into()),
             created_at: at(0),
             expires_at: at(0) + TimeDelta::hours(2),
         };

@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 use super::{
     ids::{BackupId, BindingId, InstanceId},
     limits::{ACCESSES_FOLDED_FOR, ACCESSES_TOLD_APART_MAX, REFUSALS_TOLD_APART_MAX},
+    origin::Origin,
 };
 
 /// What somebody got, or tried to get; the store's and operators' names of it.
@@ -65,8 +66,8 @@ impl Accessed {
 pub struct Access {
     /// What.
     pub what: Accessed,
-    /// The door: `osb`, `compose`, `dashboard`, `operator`.
-    pub origin: &'static str,
+    /// The door.
+    pub origin: Origin,
     /// The instance, where it is about one.
     pub instance: Option<InstanceId>,
     /// The binding, where it is about one.
@@ -201,7 +202,7 @@ mod tests {
     fn access(what: Accessed, address: u32) -> Access {
         Access {
             what,
-            origin: "dashboard",
+            origin: Origin::Dashboard,
             instance: None,
             binding: None,
             backup: None,

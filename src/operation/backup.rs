@@ -12,7 +12,8 @@ use crate::{
     model::{
         backup::{Backup, MANIFEST_FORMAT, Manifest, SnapshotContent, StoredSnapshot},
         deployment::Site,
-        operation::{Operation, OperationKind, RETENTION},
+        operation::{Operation, OperationKind},
+        origin::Origin,
     },
     store::{self, Conn, StoreError},
 };
@@ -223,6 +224,11 @@ fn fail(conn: &mut Conn<'_>, ending: &Ending<'_>, failure: &str) -> Result<(), S
 
 fn queue_prune(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
     let instance = &ending.operation.instance;
-    let prune = Operation::queued(OperationKind::Prune, instance, RETENTION, ending.now);
+    let prune = Operation::queued(
+        OperationKind::Prune,
+        instance,
+        Origin::Retention,
+        ending.now,
+    );
     store::operation::insert(conn, &prune, None)
 }

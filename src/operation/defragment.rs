@@ -12,7 +12,7 @@ use crate::{
         deployment::{Deployment, DeploymentSecrets, Site},
         full::Need,
         observation::MemberObservation,
-        operation::NIGHT,
+        origin::Origin,
     },
     provisioner::ProvisionerError,
     store::Conn,
@@ -39,7 +39,7 @@ pub const DEFINITION: Definition = Definition {
 };
 
 async fn give_back(work: Arc<Work>) -> Result<Outcome, StepError> {
-    let is_asked_for = work.operation.origin != NIGHT;
+    let is_asked_for = work.operation.origin != Origin::Night;
     let mut done = Vec::new();
     loop {
         let (deployment, secrets) = work.allocated().await?;

@@ -16,7 +16,7 @@ use crate::{
         deployment::{Access, Deployment, DeploymentSecrets, Site},
         full::Need,
         limits::{FORGETTING_LOOK, FORGETTING_SPREADS},
-        operation::GUARD,
+        origin::Origin,
     },
     store::{self, Conn, StoreError},
 };
@@ -136,7 +136,7 @@ async fn delete_keys(work: Arc<Work>) -> Result<Outcome, StepError> {
 async fn forget_history(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, secrets) = guarded(&work).await?;
     // Watches count on it; whoever asks for room knows.
-    let is_asked_for = work.operation.origin != GUARD;
+    let is_asked_for = work.operation.origin != Origin::Guard;
     let fullness = sizes::fullness(&work, &deployment, &secrets).await?;
     if is_asked_for || fullness.is_short() {
         let engine = work.engine(&deployment)?;
@@ -149,7 +149,7 @@ async fn forget_history(work: Arc<Work>) -> Result<Outcome, StepError> {
 
 async fn give_back(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, secrets) = guarded(&work).await?;
-    let is_asked_for = work.operation.origin != GUARD;
+    let is_asked_for = work.operation.origin != Origin::Guard;
     // The member that was asked has forgotten its history; the others still do. Some never tell: they
     // count what they forgot as unused with their next write, and a full database takes none. So one that
     // is of no use as it is gives back what it may have.

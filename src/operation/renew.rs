@@ -15,7 +15,6 @@ use crate::{
     model::{
         deployment::{Deployment, DeploymentSecrets, Member, Site},
         limits::{AGREEMENT_POLL, CHANGE_WAIT},
-        operation::OWN_ORIGINS,
         renewal::Renewal,
         trust::Trusted,
     },
@@ -154,8 +153,7 @@ async fn make_due(
 ) -> Result<bool, StepError> {
     let life = work.parts.certificate_life;
     let operation = &work.operation;
-    let by_itself = OWN_ORIGINS.contains(&operation.origin.as_str());
-    let asked_by = (!by_itself).then_some(&operation.id);
+    let asked_by = (!operation.origin.is_own()).then_some(&operation.id);
     let certificates = secrets.certificates(&deployment.id);
     let Some(what) = certificates.due(now, asked_by, &life) else {
         return Ok(false);

@@ -31,7 +31,7 @@ use crate::{
             CLAIM_INTERVAL, HISTORY_FORGOTTEN_AT_ONCE, HISTORY_KEPT, LEASE, LEASE_RENEWAL,
             PROGRESS_INTERVAL,
         },
-        operation::{Claim, HALTED, Operation, OperationState, Progress, UNASKED_ORIGINS, Weight},
+        operation::{Claim, HALTED, Operation, OperationState, Progress, Weight},
         patience::Patience,
     },
     store::{self, StoreError, queue::Look},
@@ -69,7 +69,7 @@ impl Taken {
     fn by(operation: &Operation) -> Self {
         Self {
             weight: operation.kind.weight(),
-            unasked: UNASKED_ORIGINS.contains(&operation.origin.as_str()),
+            unasked: operation.origin.is_unasked(),
         }
     }
 }

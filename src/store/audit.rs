@@ -5,7 +5,7 @@ use chrono::{DateTime, NaiveDateTime, Utc};
 use diesel::prelude::*;
 
 use super::{
-    Conn, StoreError, each, parse,
+    Conn, StoreError, each, known, parse,
     schema::{audit, audit_horizon},
 };
 use crate::caller::Caller;
@@ -13,6 +13,7 @@ use crate::model::{
     audit::{AtOnce, AuditEntry},
     ids::{BackupId, BindingId, InstanceId},
     operation::Operation,
+    origin::Origin,
     trail::Told,
     trust::Trusted,
 };
@@ -45,7 +46,7 @@ impl Row {
             id: self.id,
             at: self.at.and_utc(),
             action: self.action,
-            origin: self.origin,
+            origin: known("an entry's origin", &self.origin, Origin::parse)?,
             instance: instance.transpose()?,
             binding: binding.transpose()?,
             operation: operation.transpose()?,
@@ -64,7 +65,7 @@ pub(super) fn accepted(conn: &mut Conn<'_>, operation: &Operation) -> Result<(),
     let entry = Entry {
         at: operation.created_at,
         action: operation.kind.as_str(),
-        origin: &operation.origin,
+        origin: operation.origin,
         instance: operation.instance.as_str(),
         binding: operation.binding.as_ref().map(BindingId::as_str),
         operation: operation.id.as_str(),
@@ -79,7 +80,7 @@ pub(super) fn accepted(conn: &mut Conn<'_>, operation: &Operation) -> Result<(),
 pub fn done(
     conn: &mut Conn<'_>,
     what: AtOnce,
-    origin: &str,
+    origin: Origin,
     instance: Option<&InstanceId>,
     at: DateTime<Utc>,
 ) -> Result<(), StoreError> {
@@ -168,7 +169,7 @@ pub fn ordered(
     let entry = Entry {
         at,
         action: what.as_str(),
-        origin: "operator",
+        origin: Origin::Operator,
         instance: operation.instance.as_str(),
         binding: operation.binding.as_ref().map(BindingId::as_str),
         operation: operation.id.as_str(),
@@ -181,7 +182,7 @@ pub fn ordered(
 struct Entry<'a> {
     at: DateTime<Utc>,
     action: &'a str,
-    origin: &'a str,
+    origin: Origin,
     instance: &'a str,
     binding: Option<&'a str>,
     operation: &'a str,
@@ -194,7 +195,7 @@ fn add(conn: &mut Conn<'_>, entry: &Entry<'_>, caller: Caller) -> Result<(), Sto
         .values((
             audit::at.eq(entry.at.naive_utc()),
             audit::action.eq(entry.action),
-            audit::origin.eq(entry.origin),
+            audit::origin.eq(entry.origin.as_str()),
             audit::instance_id.eq(entry.instance),
             audit::binding_id.eq(entry.binding),
             audit::operation_id.eq(entry.operation),
@@ -254,7 +255,12 @@ mod tests {
             address: Some(std::net::Ipv4Addr::LOCALHOST.into()),
         };
         let instance: InstanceId = "i".parse().expect("an id");
-        let backup = Operation::queued(OperationKind::Backup, &instance, "compose", Utc::now());
+        let backup = Operation::queued(
+            OperationKind::Backup,
+            &instance,
+            Origin::Compose,
+            Utc::now(),
+        );
         let accept = store.write(move |conn| operation::insert(conn, &backup, None));
         ada.during(accept).await.expect("accepted");
         (store, folder)
@@ -270,8 +276,8 @@ mod tests {
         let (store, _folder) = with_an_entry().await;
         let entry = &all(&store).await[0];
         assert_eq!(
-            (entry.action.as_str(), entry.origin.as_str()),
-            ("backup", "compose")
+            (entry.action.as_str(), entry.origin),
+            ("backup", Origin::Compose)
         );
         assert_eq!(entry.user.as_deref(), Some("ada"));
         assert_eq!(entry.platform.as_deref(), Some("cloudfoundry"));
@@ -283,7 +289,12 @@ mod tests {
     async fn what_is_undone_was_not_written_down() {
         let (store, _folder) = with_an_entry().await;
         let instance: InstanceId = "j".parse().expect("an id");
-        let backup = Operation::queued(OperationKind::Backup, &instance, "compose", Utc::now());
+        let backup = Operation::queued(
+            OperationKind::Backup,
+            &instance,
+            Origin::Compose,
+            Utc::now(),
+        );
         let refused: Result<(), StoreError> = store
             .write(move |conn| {
                 operation::insert(conn, &backup, None)?;

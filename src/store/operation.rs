@@ -21,7 +21,8 @@ use super::{
 };
 use crate::model::{
     ids::{BackupId, BindingId, InstanceId, OperationId},
-    operation::{Claim, Operation, OperationKind, OperationState, Progress, SCHEDULE, WaitsFor},
+    operation::{Claim, Operation, OperationKind, OperationState, Progress, WaitsFor},
+    origin::Origin,
     patience::Trial,
     trouble::Trouble,
     trust::Trusted,
@@ -112,7 +113,7 @@ impl Row {
                 .transpose()?,
             failure: self.failure,
             abandoned: self.abandoned,
-            origin: self.origin,
+            origin: known("an operation's origin", &self.origin, Origin::parse)?,
             epoch: self.epoch,
             created_at: self.created_at.and_utc(),
             ordinal: self.ordinal,
@@ -154,7 +155,7 @@ pub fn insert(
         bytes_done: 0,
         bytes_total: 0,
         failure: operation.failure.clone(),
-        origin: operation.origin.clone(),
+        origin: operation.origin.as_str().to_owned(),
         owner: None,
         lease_until: None,
         not_before: operation.created_at.naive_utc(),
@@ -311,7 +312,7 @@ pub fn backups_under_way(conn: &mut Conn<'_>) -> Result<Vec<BackupUnderWay>, Sto
                 instance: parse("an instance's id", &instance)?,
                 cluster,
                 is_running: state == OperationState::Running.as_str(),
-                is_scheduled: origin == SCHEDULE,
+                is_scheduled: origin == Origin::Schedule.as_str(),
                 not_before: not_before.and_utc(),
             })
         })
@@ -342,13 +343,13 @@ pub fn ended_before(
 pub fn repairs_since(
     conn: &mut Conn<'_>,
     instance: &InstanceId,
-    origin: &str,
+    origin: Origin,
     since: DateTime<Utc>,
 ) -> Result<i64, StoreError> {
     Ok(each!(conn, |c| operations::table
         .filter(operations::instance_id.eq(instance.as_str()))
         .filter(operations::kind.eq(OperationKind::Repair.as_str()))
-        .filter(operations::origin.eq(origin))
+        .filter(operations::origin.eq(origin.as_str()))
         .filter(operations::created_at.gt(since.naive_utc()))
         .count()
         .get_result(c))?)

@@ -20,7 +20,8 @@ use super::{
 use crate::model::{
     ids::OperationId,
     limits::{LEASE_AHEAD_MAX, PAUSE_AHEAD_MAX, UNASKED_LATE_AFTER},
-    operation::{Claim, Operation, OperationKind, OperationState, UNASKED_ORIGINS, WaitsFor},
+    operation::{Claim, Operation, OperationKind, OperationState, WaitsFor},
+    origin::Origin,
     queue::{self, Payer, Place, Shares},
 };
 
@@ -82,7 +83,8 @@ impl Seen {
             },
             _ => Payer::Nobody,
         };
-        let unasked = UNASKED_ORIGINS.contains(&self.origin.as_str());
+        // One that this version does not know is passed over when it is read whole.
+        let unasked = Origin::parse(&self.origin).is_some_and(Origin::is_unasked);
         let place = Place {
             payer,
             instance: self.instance_id,
@@ -102,6 +104,11 @@ fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
 
 fn kinds_of(look: &Look<'_>) -> String {
     listed(look.kinds.iter().map(|kind| kind.as_str()))
+}
+
+fn unasked_origins() -> String {
+    let unasked = Origin::ALL.into_iter().filter(|origin| origin.is_unasked());
+    listed(unasked.map(Origin::as_str))
 }
 
 /// What somebody alive works on, here or on another replica.
@@ -127,7 +134,7 @@ fn running(conn: &mut Conn<'_>, look: &Look<'_>) -> Result<Vec<Place>, StoreErro
 
 /// What is due and nobody alive works on, each tenant's oldest first.
 fn due(conn: &mut Conn<'_>, look: &Look<'_>) -> Result<Vec<(String, Place)>, StoreError> {
-    let (kinds, active, unasked) = (kinds_of(look), listed(ACTIVE), listed(UNASKED_ORIGINS));
+    let (kinds, active, unasked) = (kinds_of(look), listed(ACTIVE), unasked_origins());
     let query = format!(
         "SELECT id, instance_id, origin, not_before,
                 platform, organization, space, account, cluster_id FROM (
@@ -254,4 +261,60 @@ fn must_wait(conn: &mut Conn<'_>, operation: &Operation) -> Result<bool, StoreEr
         let is_older = (other.ordinal, &other.id) < (operation.ordinal, &operation.id);
         other.id != operation.id && (barred || is_older && operation.kind.follows(other.kind))
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use super::*;
+    use crate::store::{Store, operation};
+
+    #[tokio::test]
+    async fn one_of_unknown_origin_is_passed_over_and_the_others_are_claimed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let url = format!("sqlite://{}", folder.path().join("db").display());
+        let store = Arc::new(Store::open(&url).expect("a store"));
+        let now = DateTime::UNIX_EPOCH;
+        let all = Origin::ALL.map(|origin| {
+            let instance = format!("of-{origin}").parse().expect("an id");
+            Operation::queued(OperationKind::Backup, &instance, origin, now)
+        });
+        let strange = all[0].id.clone();
+        let written = store.write(move |conn| {
+            for backup in &all {
+                operation::insert(conn, backup, None)?;
+            }
+            each!(conn, |c| diesel::update(
+                operations::table.find(strange.as_str())
+            )
+            .set(operations::origin.eq("moon"))
+            .execute(c))?;
+            Ok(())
+        });
+        written.await.expect("written");
+        let claimed = store.write(move |conn| {
+            let look = Look {
+                owner: "somebody",
+                now,
+                lease_until: now + chrono::TimeDelta::seconds(1),
+                kinds: &[OperationKind::Backup],
+                places: Origin::ALL.len(),
+                asked: Origin::ALL.len(),
+                shares: &Shares {
+                    tenant: 1,
+                    instance: 1,
+                    clusters: BTreeMap::new(),
+                },
+                busy_with: &[],
+            };
+            claim(conn, &look)
+        });
+        let claimed = claimed.await.expect("a look");
+        let mut origins: Vec<&str> = claimed.iter().map(|(of, _)| of.origin.as_str()).collect();
+        origins.sort_unstable();
+        let mut known: Vec<&str> = Origin::ALL[1..].iter().map(|of| of.as_str()).collect();
+        known.sort_unstable();
+        assert_eq!(origins, known);
+    }
 }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::model::{
     ids::InstanceId,
-    session::{Origin, Scope, Session},
+    session::{OpenedWith, Scope, Session},
     trust::Trusted,
 };
 
@@ -26,7 +26,7 @@ struct Row {
 
 /// Adds a session.
 pub fn insert(conn: &mut Conn<'_>, session: &Session) -> Result<(), StoreError> {
-    let (way, mark) = session.origin.as_strs();
+    let (way, mark) = session.opened_with.as_strs();
     let row = Row {
         fingerprint: session.fingerprint.clone(),
         instance_id: match &session.scope {
@@ -51,8 +51,11 @@ pub fn find(conn: &mut Conn<'_>, fingerprint: &str) -> Result<Option<Session>, S
         .first(c)
         .optional())?;
     row.map(|row| {
-        let origin = Origin::parse(&row.origin, &row.origin_mark).ok_or_else(|| {
-            StoreError::unreadable("a session's origin", format!("{:?} is unknown", row.origin))
+        let opened_with = OpenedWith::parse(&row.origin, &row.origin_mark).ok_or_else(|| {
+            StoreError::unreadable(
+                "what a session was opened with",
+                format!("{:?} is unknown", row.origin),
+            )
         })?;
         let scope = match row.instance_id {
             Some(id) => Scope::Instance(parse("an instance's id", &id)?),
@@ -61,7 +64,7 @@ pub fn find(conn: &mut Conn<'_>, fingerprint: &str) -> Result<Option<Session>, S
         Ok(Session {
             fingerprint: row.fingerprint,
             scope,
-            origin,
+            opened_with,
             created_at: row.created_at.and_utc(),
             expires_at: row.expires_at.and_utc(),
         })

@@ -6,7 +6,10 @@ use std::time::Instant;
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use compose_broker::{
     app::Surroundings,
-    model::operation::{OperationKind, OperationState},
+    model::{
+        operation::{OperationKind, OperationState},
+        origin::Origin,
+    },
     operation::fault::{Fault, Moment},
 };
 use etcd_client::{GetOptions, PutOptions, Txn, TxnOp, WatchOptions};
@@ -92,7 +95,7 @@ async fn expired(broker: &TestBroker, binding: &str) {
         assert!(description(&gone, StatusCode::NOT_FOUND).contains("expired"));
         let all = inside.operations("i").await;
         let ends = |o: &compose_broker::model::operation::Operation| {
-            o.origin == "expiry" && o.binding.as_ref().is_some_and(|b| b.as_str() == binding)
+            o.origin == Origin::Expiry && o.binding.as_ref().is_some_and(|b| b.as_str() == binding)
         };
         let done = all.iter().find(|o| ends(o));
         done.filter(|o| o.state == OperationState::Succeeded)?;
@@ -192,7 +195,7 @@ async fn osb_097_no_end_is_forgotten_over_restarts_failures_and_deletions() {
     clock.shift(TimeDelta::minutes(20));
     eventually("a failure", || async {
         let newest = inside.newest("i", OperationKind::Unbind).await;
-        (newest.origin == "expiry" && newest.state == OperationState::Stuck).then_some(())
+        (newest.origin == Origin::Expiry && newest.state == OperationState::Stuck).then_some(())
     })
     .await;
     let gone = fetch(&broker, "stubborn").await;

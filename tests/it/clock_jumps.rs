@@ -7,7 +7,8 @@ use compose_broker::{
     app::Surroundings,
     model::{
         ids::InstanceId,
-        operation::{OperationKind, OperationState, SCHEDULE},
+        operation::{OperationKind, OperationState},
+        origin::Origin,
         schedule::{minute_of_day, slot_after},
     },
 };
@@ -90,7 +91,7 @@ async fn scheduled(broker: &TestBroker, number: usize) {
     eventually("a scheduled backup", || async {
         let all = inside.operations("i").await;
         let done = all.iter().filter(|o| {
-            o.origin == SCHEDULE
+            o.origin == Origin::Schedule
                 && o.kind == OperationKind::Backup
                 && o.state == OperationState::Succeeded
         });
@@ -102,7 +103,7 @@ async fn scheduled(broker: &TestBroker, number: usize) {
 
 async fn ends_by_expiry(broker: &TestBroker) -> usize {
     let all = Inside::of(broker).operations("i").await;
-    all.iter().filter(|o| o.origin == "expiry").count()
+    all.iter().filter(|o| o.origin == Origin::Expiry).count()
 }
 
 async fn complete(broker: &TestBroker, credentials: &Value) -> Vec<String> {

@@ -4,7 +4,8 @@ use chrono::{TimeDelta, TimeZone as _, Utc};
 use compose_broker::model::{
     ids::InstanceId,
     limits::{FRAGMENTED_BYTES_MIN, NIGHT_BEGINS_HOUR, NIGHT_HOURS},
-    operation::{NIGHT, OperationKind},
+    operation::OperationKind,
+    origin::Origin,
     schedule::minute_of_day,
 };
 use etcd_client::{CompactionOptions, DeleteOptions};
@@ -131,10 +132,7 @@ async fn unused_storage_is_given_back_by_night_and_when_somebody_asks() {
     signal(still, Signal::CONT);
     inside.idle(&id).await;
     let newest = inside.newest(&id, OperationKind::Defragment).await;
-    assert_eq!(
-        (newest.origin.as_str(), newest.failure),
-        ("dashboard", None)
-    );
+    assert_eq!((newest.origin, newest.failure), (Origin::Dashboard, None));
     shrinks(&broker, &of, &wasted).await;
     let page = visitor.get(&overview).await;
     assert!(page.body.contains("Defragmenting would give"), "{page:?}");
@@ -145,7 +143,7 @@ async fn unused_storage_is_given_back_by_night_and_when_somebody_asks() {
     clock.set(night + TimeDelta::seconds(10));
     let operation = eventually("the defragmentation of the night", || async {
         let newest = inside.newest(&id, OperationKind::Defragment).await;
-        (newest.origin == NIGHT && !newest.state.is_active()).then_some(newest)
+        (newest.origin == Origin::Night && !newest.state.is_active()).then_some(newest)
     })
     .await;
     assert_eq!(operation.failure, None);

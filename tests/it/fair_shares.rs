@@ -17,6 +17,7 @@ use compose_broker::{
             SIGN_IN_FAILURES_OF_PROGRAMS,
         },
         operation::{Operation, OperationKind, OperationState},
+        origin::Origin,
         patience::Patience,
         schedule::{minute_of_day, slot_after},
     },
@@ -580,7 +581,7 @@ async fn trial(rounds: usize) -> (Times, Times) {
             .await;
         let active = inside.operations("silent").await;
         let ends = active.iter().filter(|o| {
-            o.kind == OperationKind::Unbind && o.origin == "expiry" && o.state.is_active()
+            o.kind == OperationKind::Unbind && o.origin == Origin::Expiry && o.state.is_active()
         });
         assert!(ends.count() <= 1, "one end of a deployment at a time");
     }

@@ -15,6 +15,7 @@ use compose_broker::{
     model::{
         deployment::{Deployment, DeploymentSecrets},
         operation::{Operation, OperationKind, OperationState},
+        origin::Origin,
         renewal::{CertificateLife, Certificates, Renewal},
     },
     operation::fault::{Fault, Faults, Moment},
@@ -515,7 +516,7 @@ async fn an_operator_has_certificates_replaced_and_is_refused_what_cannot_be() {
     let before = shown_by_all(&credentials).await;
     let ended = renew(&broker).await;
     assert_eq!(ended.state, OperationState::Succeeded, "{ended:?}");
-    assert_eq!(ended.origin, "operator");
+    assert_eq!(ended.origin, Origin::Operator);
     let after = shown_by_all(&credentials).await;
     assert!(after.is_some() && after != before);
     let recipe = json!({ "id": ended.id });

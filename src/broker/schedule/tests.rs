@@ -13,6 +13,7 @@ use crate::{
         ids::DeploymentId,
         instance::{Instance, InstanceState, ProvisionIdentity},
         operation::{Claim, Operation, OperationKind, OperationState},
+        origin::Origin,
         queue::Shares,
         schedule::{Schedule, minute_of_day, slot_after},
         tenant::Tenant,
@@ -224,7 +225,7 @@ async fn a_period_is_taken_once_whatever_the_schedule_says() {
                 &backup.instance,
                 &deployment,
                 backup.period,
-                SCHEDULE,
+                Origin::Schedule,
                 slot,
             )
         })
@@ -276,7 +277,14 @@ async fn what_a_user_asked_for_is_waited_for_and_takes_no_place_before_it_begins
     let instance = id.clone();
     room.write(move |conn| {
         let found = store::instance::get(conn, &instance)?;
-        accept(conn, &instance, &found.deployment, None, "compose", now)
+        accept(
+            conn,
+            &instance,
+            &found.deployment,
+            None,
+            Origin::Compose,
+            now,
+        )
     })
     .await;
     assert_eq!(room.tick(&places(9, &[("a", 1)]), now).await, 1);
@@ -316,7 +324,7 @@ async fn users_backups_without_end_leave_the_schedule_a_place() {
     for id in busy.clone() {
         room.write(move |conn| {
             let deployment = store::instance::get(conn, &id)?.deployment;
-            accept(conn, &id, &deployment, None, "compose", now)?;
+            accept(conn, &id, &deployment, None, Origin::Compose, now)?;
             Ok(())
         })
         .await;

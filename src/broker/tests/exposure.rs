@@ -46,7 +46,7 @@ async fn upgrade(office: &Office, id: &InstanceId, to: &str) -> Result<Updated, 
         .await
         .expect("an instance");
     let parameters = json!({ "db_version": to });
-    let request = UpdateRequest::of(&instance, parameters, "test");
+    let request = UpdateRequest::of(&instance, parameters, Origin::Compose);
     office.broker.update(request).await
 }
 

@@ -17,7 +17,7 @@ use crate::{
         openapi::{requests, scalars::DatabaseVersion},
         request::{Body, query},
     },
-    model::version::Version,
+    model::{origin::Origin, version::Version},
 };
 
 /// Lists the versions that a deployment can be taken to.
@@ -175,7 +175,7 @@ pub async fn relieve(api: web::Data<Api>, request: HttpRequest, payload: web::Pa
     let operation = api
         .broker
         .upkeep
-        .relieve(instance, prefix, "compose")
+        .relieve(instance, prefix, Origin::Compose)
         .await?;
     Ok(HttpResponse::Accepted().json(view::recipe(&of, &operation)))
 }
@@ -212,7 +212,11 @@ pub async fn defragmentation(api: web::Data<Api>, request: HttpRequest) -> Answe
 pub async fn defragment(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let instance = of.instance.id.clone();
-    let operation = api.broker.upkeep.defragment(instance, "compose").await?;
+    let operation = api
+        .broker
+        .upkeep
+        .defragment(instance, Origin::Compose)
+        .await?;
     Ok(HttpResponse::Accepted().json(view::recipe(&of, &operation)))
 }
 
@@ -230,7 +234,7 @@ async fn change(
     of: &DeploymentView,
     parameters: Value,
 ) -> Result<view::RecipeBody, HttpError> {
-    let request = UpdateRequest::of(&of.instance, parameters, "compose");
+    let request = UpdateRequest::of(&of.instance, parameters, Origin::Compose);
     match api.broker.update(request).await? {
         Updated::Accepted(operation) => Ok(view::recipe(of, &operation)),
         // The original answers with a recipe, and there is none for what need not be done.

@@ -28,6 +28,7 @@ use crate::{
         holder::Holder,
         ids::{BackupId, BindingId, DeploymentId, InstanceId},
         operation::Operation,
+        origin::Origin,
     },
     seal::fingerprint,
 };
@@ -223,7 +224,7 @@ pub async fn back_up(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let operation = api
         .broker
-        .back_up(of.instance.id.clone(), "compose")
+        .back_up(of.instance.id.clone(), Origin::Compose)
         .await?;
     Ok(HttpResponse::Accepted().json(view::recipe(&of, &operation)))
 }
@@ -299,7 +300,7 @@ pub async fn restore(
         version: wanted.text("version")?,
         cluster: wanted.text("cluster_id")?,
         units: wanted.count("units")?,
-        origin: "compose",
+        origin: Origin::Compose,
     };
     let restored = api.broker.restore_here(restore).await?;
     let made = api.broker.deployment_of(restored.instance.id).await?;

@@ -602,7 +602,7 @@ pub fn recipe(of: &DeploymentView, operation: &Operation) -> RecipeBody {
         bytes_complete: operation.progress.bytes_done,
         bytes_total: operation.progress.bytes_total,
         backup_id: operation.backup.clone(),
-        source: operation.origin.clone(),
+        source: operation.origin.as_str().to_owned(),
         created_at: time(operation.created_at),
         updated_at: time(operation.updated_at),
         embedded: NoRecipes { recipes: [] },

@@ -33,6 +33,7 @@ use crate::{
         },
         name,
         operation::{Operation, OperationState},
+        origin::Origin,
         period::BackupKind,
         retention::expires_at,
         sentence::capitalized,
@@ -266,7 +267,7 @@ pub async fn restore(
         version: field("version"),
         cluster: field("cluster"),
         units: None,
-        origin: "dashboard",
+        origin: Origin::Dashboard,
     };
     let restored = api.broker.restore_here(restore).await?;
     let href = format!("{}/backups", path_of(&view.of.instance.id));

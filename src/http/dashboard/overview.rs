@@ -27,6 +27,7 @@ use crate::{
         limits::{QUOTA_NEAR_PERCENT, TASKS_SHOWN},
         observation::{MemberHealth, MemberObservation, Observation},
         operation::Operation,
+        origin::Origin,
         period::BackupKind,
         session::Session,
         size::size,
@@ -149,7 +150,10 @@ pub async fn defragment(
     form_of(&api, &session, payload).await?;
     let view = api.broker.instance_view(&session, id).await?;
     let instance = view.of.instance.id.clone();
-    api.broker.upkeep.defragment(instance, "dashboard").await?;
+    api.broker
+        .upkeep
+        .defragment(instance, Origin::Dashboard)
+        .await?;
     Ok(see_other(&path_of(&view.of.instance.id)))
 }
 
@@ -176,7 +180,7 @@ pub async fn protect(
         }
     };
     let parameters = json!({ DELETE_PROTECTION: protected });
-    let update = UpdateRequest::of(&view.of.instance, parameters, "dashboard");
+    let update = UpdateRequest::of(&view.of.instance, parameters, Origin::Dashboard);
     api.broker.update(update).await?;
     Ok(see_other(&path_of(&view.of.instance.id)))
 }

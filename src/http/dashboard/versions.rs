@@ -19,6 +19,7 @@ use crate::{
     model::{
         engine::{KnownFault, Severity, TransitionMethod},
         ids::InstanceId,
+        origin::Origin,
         session::Session,
         version::Version,
     },
@@ -104,7 +105,7 @@ pub async fn upgrade(
     let form = form_of(&api, &session, payload).await?;
     let view = api.broker.instance_view(&session, id).await?;
     let parameters = json!({ "db_version": form.text("version") });
-    let update = UpdateRequest::of(&view.of.instance, parameters, "dashboard");
+    let update = UpdateRequest::of(&view.of.instance, parameters, Origin::Dashboard);
     api.broker.update(update).await?;
     // There it is seen how it goes on.
     Ok(see_other(&path_of(&view.of.instance.id)))

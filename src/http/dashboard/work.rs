@@ -40,7 +40,10 @@ mod tests {
     use chrono::DateTime;
 
     use super::*;
-    use crate::model::operation::{OperationKind, Progress};
+    use crate::model::{
+        operation::{OperationKind, Progress},
+        origin::Origin,
+    };
 
     #[test]
     fn bytes_move_the_bar_within_a_step() {
@@ -48,7 +51,7 @@ mod tests {
         let mut operation = Operation::queued(
             OperationKind::Backup,
             &instance,
-            "dashboard",
+            Origin::Dashboard,
             DateTime::UNIX_EPOCH,
         );
         let bar = |operation: &Operation| {

@@ -21,12 +21,10 @@ use crate::{
     model::{
         ids::{BackupId, InstanceId, OperationId},
         operation::Operation,
+        origin::Origin,
         recovery::{RecoverFrom, Recovery, RecoverySource, Remains},
     },
 };
-
-/// Where such work comes from.
-pub const ORIGIN: &str = "operator";
 
 /// Work that was accepted.
 #[derive(Serialize, ToSchema)]
@@ -70,7 +68,11 @@ pub async fn repair(
 ) -> Answer {
     let body = Body::read(&request, payload).await?;
     let member = body.required_text("member")?;
-    let operation = api.broker.upkeep.repair(instance, member, ORIGIN).await?;
+    let operation = api
+        .broker
+        .upkeep
+        .repair(instance, member, Origin::Operator)
+        .await?;
     Ok(HttpResponse::Accepted().json(Accepted::of(&operation)))
 }
 
@@ -87,7 +89,11 @@ pub async fn repair(
     )
 )]
 pub async fn renew(api: web::Data<Api>, Id(instance): Id<InstanceId>) -> Answer {
-    let operation = api.broker.renewals.renew(instance, ORIGIN).await?;
+    let operation = api
+        .broker
+        .renewals
+        .renew(instance, Origin::Operator)
+        .await?;
     Ok(HttpResponse::Accepted().json(Accepted::of(&operation)))
 }
 
@@ -212,6 +218,9 @@ pub async fn recover(
         let plan = api.broker.plan_recovery(instance, wanted).await?;
         return Ok(HttpResponse::Ok().json(RecoveryPlan::from(plan)));
     }
-    let operation = api.broker.recover(instance, wanted, ORIGIN).await?;
+    let operation = api
+        .broker
+        .recover(instance, wanted, Origin::Operator)
+        .await?;
     Ok(HttpResponse::Accepted().json(Accepted::of(&operation)))
 }

@@ -389,7 +389,7 @@ fn entry(entry: AuditEntry) -> Entry {
         id: entry.id,
         at: entry.at.to_rfc3339_opts(SecondsFormat::Millis, true),
         action: entry.action,
-        origin: entry.origin,
+        origin: entry.origin.as_str().to_owned(),
         instance_id: entry.instance,
         binding_id: entry.binding,
         operation: entry.operation,

@@ -265,7 +265,7 @@ fn body(seen: &Overseen, now: DateTime<Utc>) -> OperationBody {
         instance_id: operation.instance.clone(),
         binding_id: operation.binding.clone(),
         backup_id: operation.backup.clone(),
-        origin: operation.origin.clone(),
+        origin: operation.origin.as_str().to_owned(),
         state: operation.state.as_str().to_owned(),
         description: status_of(operation).description,
         halted: operation.halted,

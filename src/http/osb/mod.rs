@@ -29,6 +29,7 @@ use crate::{
     model::{
         ids::{BindingId, InstanceId},
         limits::RETRY_AFTER_SECONDS,
+        origin::Origin,
         update::Change,
     },
 };
@@ -264,7 +265,7 @@ pub async fn update(
         parameters: body.object("parameters")?,
         maintenance_version: body.maintenance_version()?,
         accepts_incomplete: accepts_incomplete(&request),
-        origin: "osb",
+        origin: Origin::Osb,
     };
     let updated = api.broker.update(update).await?;
     // Cloud Controller keeps what an update tells, and nothing where it tells nothing.

@@ -16,6 +16,7 @@ use compose_broker::{
         ids::{DeploymentId, OperationId},
         instance::{Instance, InstanceState, ProvisionIdentity},
         operation::{Claim, Operation, OperationKind},
+        origin::Origin,
         period::{BackupKind, Period},
         queue::Shares,
         tenant::Tenant,
@@ -126,7 +127,12 @@ fn own<T: std::str::FromStr<Err: std::fmt::Debug>>(number: u32) -> T {
 }
 
 fn backup_of(instance: &str) -> Operation {
-    Operation::queued(OperationKind::Backup, &id(instance), "compose", noon())
+    Operation::queued(
+        OperationKind::Backup,
+        &id(instance),
+        Origin::Compose,
+        noon(),
+    )
 }
 
 fn instance_of(name: &str, organization: &str) -> Instance {

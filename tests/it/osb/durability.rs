@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, fs, sync::Mutex, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use chrono::TimeDelta;
-use compose_broker::model::operation::{OperationKind, OperationState, SCHEDULE};
+use compose_broker::model::{
+    operation::{OperationKind, OperationState},
+    origin::Origin,
+};
 use diesel::{
     Connection as _, QueryableByName, RunQueryDsl as _, SqliteConnection,
     connection::{Instrumentation, InstrumentationEvent, set_default_instrumentation},
@@ -135,7 +138,9 @@ async fn osb_118_a_clock_that_jumps_ends_nothing_and_forgets_nothing() {
     let inside = Inside::of(&bench);
     eventually("the schedule's backup", || async {
         let all = inside.operations("i").await;
-        all.iter().any(|o| o.origin == SCHEDULE).then_some(())
+        all.iter()
+            .any(|o| o.origin == Origin::Schedule)
+            .then_some(())
     })
     .await;
     inside.idle("i").await;
