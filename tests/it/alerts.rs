@@ -118,7 +118,7 @@ async fn failed_backups(inside: &Inside, times: u32) {
 #[tokio::test(flavor = "multi_thread")]
 async fn scheduled_backups_that_fail_are_told_of_and_late_ones_more_so() {
     let (clock, script) = (TestClock::default(), Script::default());
-    let broker = TestBroker::start_with(&[], script.surroundings_at(&clock)).await;
+    let broker = TestBroker::in_memory_with(&[], script.surroundings_at(&clock)).await;
     broker.provision("i", json!({})).await;
     let credentials = broker.bind("i", "b").await;
     let failing = script.fail(OperationKind::Backup, "snapshot");

@@ -107,7 +107,7 @@ async fn osb_008_who_had_what_done_is_written_down_with_the_work() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_audit_is_told_in_pages_to_whoever_has_the_credentials() {
-    let broker = TestBroker::start().await;
+    let broker = TestBroker::in_memory().await;
     assert_eq!(
         audit(&broker, "").await.body,
         json!({ "entries": [], "next_before": null })
@@ -162,7 +162,7 @@ async fn the_audit_is_told_in_pages_to_whoever_has_the_credentials() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_done_at_once_is_written_down_too() {
-    let broker = TestBroker::start().await;
+    let broker = TestBroker::in_memory().await;
     broker.provision("i", json!({})).await;
     let credentials = broker.bind("i", "b").await;
     let path = format!("{}?accepts_incomplete=true", instance_path("i"));

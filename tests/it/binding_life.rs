@@ -21,6 +21,7 @@ use crate::{
         Answer, ENTERPRISE, SERVICE, STANDARD, TestBroker, answer, binding_path, eventually, text,
     },
     control::{Script, TestClock},
+    database::Database,
     etcd,
     inside::Inside,
     saboteur::Saboteur,
@@ -60,18 +61,11 @@ fn credentials(made: &Answer) -> &Value {
     &made.body["credentials"]
 }
 
-/// Whether the database lets these credentials in.
-async fn logs_in(credentials: &Value) -> bool {
-    match etcd::connect_to(credentials, "uri").await {
-        Ok(mut client) => client.get("/app/k", None).await.is_ok(),
-        Err(_) => false,
-    }
-}
-
 /// Whether database and administration API let these credentials in.
 async fn lets_in(broker: &TestBroker, credentials: &Value) -> [bool; 2] {
     let api = answer(broker.compose(Method::GET, credentials, "")).await;
-    [logs_in(credentials).await, api.status == StatusCode::OK]
+    let database = broker.database.lets_in(credentials).await;
+    [database, api.status == StatusCode::OK]
 }
 
 fn time(told: &Value) -> DateTime<Utc> {
@@ -81,9 +75,12 @@ fn time(told: &Value) -> DateTime<Utc> {
 }
 
 /// A broker with instance `i`, whose clock and steps are in the test's hand.
-async fn with_an_instance(parameters: Value) -> (TestBroker, TestClock, Script) {
+async fn with_an_instance(
+    database: Database,
+    parameters: Value,
+) -> (TestBroker, TestClock, Script) {
     let (clock, script) = (TestClock::default(), Script::default());
-    let broker = TestBroker::start_with(&[], script.surroundings_at(&clock)).await;
+    let broker = database.broker(&[], script.surroundings_at(&clock)).await;
     broker.provision("i", parameters).await;
     (broker, clock, script)
 }
@@ -106,7 +103,7 @@ async fn expired(broker: &TestBroker, binding: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_097_a_binding_ends_when_its_time_is_over() {
-    let (broker, clock, _script) = with_an_instance(json!({})).await;
+    let (broker, clock, _script) = with_an_instance(Database::Etcd, json!({})).await;
     let lasting = put(&broker, "lasting", json!({})).await;
     assert_eq!(lasting.body.get("metadata"), None);
     let before = clock.now().trunc_subsecs(0);
@@ -171,7 +168,7 @@ async fn osb_097_a_binding_ends_when_its_time_is_over() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_097_no_end_is_forgotten_over_restarts_failures_and_deletions() {
-    let (mut broker, clock, script) = with_an_instance(json!({})).await;
+    let (mut broker, clock, script) = with_an_instance(Database::in_memory(), json!({})).await;
     // Long enough to be used on a slow machine, too.
     let life = json!({ "expires_in": 600 });
     // Its time is over while no broker runs.
@@ -186,7 +183,7 @@ async fn osb_097_no_end_is_forgotten_over_restarts_failures_and_deletions() {
     broker.restart_with(surroundings).await;
     let clock = later;
     expired(&broker, "slept").await;
-    assert!(!logs_in(credentials(&slept)).await);
+    assert!(!broker.database.lets_in(credentials(&slept)).await);
 
     // Its user cannot be removed at first.
     let inside = Inside::of(&broker);
@@ -265,7 +262,7 @@ async fn osb_097_no_end_is_forgotten_over_restarts_failures_and_deletions() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_098_a_binding_takes_over_from_another_one() {
-    let (broker, clock, script) = with_an_instance(json!({})).await;
+    let (broker, clock, script) = with_an_instance(Database::Etcd, json!({})).await;
     let parameters = json!({ "role": "reader", "prefix": "/app/", "expires_in": 3600 });
     let begun = Instant::now();
     let old = put(&broker, "old", parameters.clone()).await;
@@ -287,7 +284,7 @@ async fn osb_098_a_binding_takes_over_from_another_one() {
     assert_eq!(fetch(&broker, "new").await.body["parameters"], parameters);
     for made in [&old, &new] {
         let credentials = credentials(made);
-        assert!(logs_in(credentials).await);
+        assert!(broker.database.lets_in(credentials).await);
         let mut client = etcd::connect(credentials).await;
         assert!(client.put("/app/k", "v", None).await.is_err());
         assert!(client.get("/other", None).await.is_err());
@@ -350,7 +347,7 @@ async fn osb_098_a_binding_takes_over_from_another_one() {
     // The predecessor goes, and its successors stay; a repeat does not need it.
     assert_eq!(broker.unbind("i", "old").await.status, StatusCode::OK);
     assert_eq!(rotate(&broker, "new", "old").await.status, StatusCode::OK);
-    assert!(logs_in(credentials(&new)).await);
+    assert!(broker.database.lets_in(credentials(&new)).await);
     clock.shift(TimeDelta::hours(2));
     expired(&broker, "new").await;
     let late = rotate(&broker, "newest", "new").await;
@@ -373,7 +370,7 @@ async fn osb_098_a_binding_takes_over_from_another_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_changes_nothing_and_a_prefix_is_kept() {
-    let (broker, _clock, _script) = with_an_instance(json!({})).await;
+    let (broker, _clock, _script) = with_an_instance(Database::Etcd, json!({})).await;
     let all = broker.bind("i", "all").await;
     let mut writer = etcd::connect(&all).await;
     for key in ["/app", "/app/k", "/app0", "zzz"] {
@@ -400,7 +397,7 @@ async fn a_reader_changes_nothing_and_a_prefix_is_kept() {
             .collect();
         same.sort();
         assert_eq!(same, fields);
-        assert!(logs_in(credentials(made)).await);
+        assert!(broker.database.lets_in(credentials(made)).await);
     }
     let mut reader = etcd::connect(credentials(&reader)).await;
     let everything = GetOptions::new().with_all_keys();
@@ -475,7 +472,8 @@ async fn a_reader_changes_nothing_and_a_prefix_is_kept() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_that_a_version_does_not_keep_are_not_promised() {
-    let (broker, _clock, _script) = with_an_instance(json!({ "db_version": "3.5.16" })).await;
+    let (broker, _clock, _script) =
+        with_an_instance(Database::Etcd, json!({ "db_version": "3.5.16" })).await;
     for limits in [json!({ "role": "reader" }), json!({ "prefix": "/app/" })] {
         let refused = put(&broker, "b", limits).await;
         assert!(description(&refused, StatusCode::BAD_REQUEST).contains("3.5.16"));

@@ -18,7 +18,10 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::control::{self, surroundings};
+use crate::{
+    control::{self, surroundings},
+    database::Database,
+};
 
 pub const SERVICE: &str = "6f1c9f0e-52a4-4a39-8e0b-3c1f5b7a9d10";
 pub const STANDARD: &str = "b8a0d3f4-7c1e-4b5f-9a52-1de2c4f60a11";
@@ -52,6 +55,8 @@ struct Line {
 /// A running broker.
 pub struct TestBroker {
     pub url: String,
+    /// Real ones, unless a test is about nothing that differs in memory.
+    pub database: Database,
     http: reqwest::Client,
     username: String,
     password: String,
@@ -146,9 +151,30 @@ impl TestBroker {
         Self::start_in(new_folder(), flags, surroundings).await
     }
 
+    /// A broker whose databases are in memory.
+    pub async fn in_memory() -> Self {
+        Self::in_memory_with(&[], surroundings()).await
+    }
+
+    /// The same with further flags, another clock, faults.
+    pub async fn in_memory_with(flags: &[&str], surroundings: Surroundings) -> Self {
+        Database::in_memory().broker(flags, surroundings).await
+    }
+
     /// A broker whose data folder is `data` below `folder`, which goes with it.
     pub async fn start_in(folder: PathBuf, flags: &[&str], surroundings: Surroundings) -> Self {
+        Self::start_on(Database::Etcd, folder, flags, surroundings).await
+    }
+
+    /// The same with databases of this kind; the catalog must have plans of them.
+    pub async fn start_on(
+        database: Database,
+        folder: PathBuf,
+        flags: &[&str],
+        surroundings: Surroundings,
+    ) -> Self {
         let mut broker = Self::stopped(folder, flags);
+        broker.database = database;
         broker.begin(surroundings).await;
         broker
     }
@@ -186,6 +212,7 @@ impl TestBroker {
         let config = Config::load(&settings).expect("a configuration");
         self.username = config.access.platform.username.clone();
         self.password = config.access.platform.password.expose().to_owned();
+        let surroundings = self.database.surroundings(surroundings);
         let app = App::start(config, surroundings).await.expect("a broker");
         self.url = app.public_url.clone();
         self.app = Some(app);
@@ -300,6 +327,7 @@ impl TestBroker {
         let http = reqwest::Client::builder().pool_max_idle_per_host(0).build();
         Self {
             url,
+            database: Database::Etcd,
             http: http.expect("a client"),
             username,
             password,
@@ -459,6 +487,11 @@ impl TestBroker {
             ended.then_some(answer.body)
         })
         .await
+    }
+
+    /// The members that run, also in memory.
+    pub fn running(&self) -> Vec<String> {
+        self.database.running(self)
     }
 
     /// Every process that this broker's members are, by pid.

@@ -1,10 +1,6 @@
 //! What the marketplace shows.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, process::Command};
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -19,9 +15,8 @@ pub fn catalog_file() -> Value {
     serde_json::from_str(include_str!("../../catalog.json")).expect("JSON")
 }
 
-/// The catalog with a second service of one plan (`second-service`, `second-plan`), as a file in
-/// `folder`.
-pub fn two_services_file(folder: &Path) -> PathBuf {
+/// The catalog with a second service of one plan (`second-service`, `second-plan`).
+pub fn two_services() -> Value {
     let mut catalog = catalog_file();
     let mut second = catalog["services"][0].clone();
     second["id"] = json!("second-service");
@@ -32,9 +27,7 @@ pub fn two_services_file(folder: &Path) -> PathBuf {
         .as_array_mut()
         .expect("services")
         .push(second);
-    let file = folder.join("two.json");
-    fs::write(&file, catalog.to_string()).expect("a file");
-    file
+    catalog
 }
 
 async fn catalog(broker: &TestBroker) -> Value {

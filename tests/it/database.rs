@@ -1,12 +1,13 @@
 //! The kinds of databases that a story can be told with: real etcd, and the engine in memory.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, sync::Arc};
 
 use compose_broker::{app::Surroundings, model::deployment::Site};
 use serde_json::Value;
 
 use crate::{
     broker::{TestBroker, new_folder, text},
+    catalog::catalog_file,
     etcd,
     inside::{Inside, files_of_deployments, files_without_ids},
     memory::{
@@ -46,14 +47,34 @@ impl Database {
 
     /// A broker of such databases.
     pub async fn broker(&self, flags: &[&str], surroundings: Surroundings) -> TestBroker {
+        self.broker_with(&catalog_file(), flags, surroundings).await
+    }
+
+    /// A broker whose catalog, a file `catalog.json`, is one of etcd but for the databases.
+    pub async fn broker_with(
+        &self,
+        catalog: &Value,
+        flags: &[&str],
+        surroundings: Surroundings,
+    ) -> TestBroker {
         let folder = new_folder();
+        let file = folder.join("catalog.json");
         let catalog = match self {
-            Self::Etcd => None,
-            Self::Memory(_) => Some(catalog_of_pair(&folder)),
+            Self::Etcd => catalog.to_string(),
+            Self::Memory(_) => of_pair(catalog.clone()).to_string(),
         };
-        let catalog = catalog.iter().flat_map(|file| ["--catalog", file]);
+        fs::write(&file, catalog).expect("a file");
+        let catalog = ["--catalog", file.to_str().expect("UTF-8")];
         let flags: Vec<&str> = flags.iter().copied().chain(catalog).collect();
-        TestBroker::start_in(folder, &flags, self.surroundings(surroundings)).await
+        TestBroker::start_on(self.clone(), folder.clone(), &flags, surroundings).await
+    }
+
+    /// The engine's name.
+    pub fn engine(&self) -> &'static str {
+        match self {
+            Self::Etcd => "etcd",
+            Self::Memory(_) => pair::NAME,
+        }
     }
 
     /// A version, and one that it is upgraded to.
@@ -77,6 +98,17 @@ impl Database {
         match self {
             Self::Etcd => "m2",
             Self::Memory(_) => "m1",
+        }
+    }
+
+    /// Whether a database lets these credentials in; where they are held to a prefix, to `/app/`.
+    pub async fn lets_in(&self, credentials: &Value) -> bool {
+        match self {
+            Self::Etcd => match etcd::connect_to(credentials, "uri").await {
+                Ok(mut client) => client.get("/app/k", None).await.is_ok(),
+                Err(_) => false,
+            },
+            Self::Memory(pair) => pair.keys(text(&credentials["uri"])).is_ok(),
         }
     }
 
@@ -138,7 +170,7 @@ impl Database {
         }
     }
 
-    /// The processes that members are.
+    /// The members that run: their processes, or their names.
     pub fn running(&self, broker: &TestBroker) -> Vec<String> {
         match self {
             Self::Etcd => broker.members().iter().map(ToString::to_string).collect(),
@@ -166,11 +198,8 @@ impl Database {
     }
 }
 
-/// The catalog that is shipped, with plans of the engine in memory.
-fn catalog_of_pair(folder: &Path) -> String {
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("catalog.json");
-    let text = fs::read_to_string(shipped).expect("a catalog");
-    let mut catalog: Value = serde_json::from_str(&text).expect("JSON");
+/// A catalog with its plans as those of the engine in memory.
+fn of_pair(mut catalog: Value) -> Value {
     let services = catalog["services"].as_array_mut().expect("services");
     for service in services {
         service["broker"]["engine"] = pair::NAME.into();
@@ -178,7 +207,5 @@ fn catalog_of_pair(folder: &Path) -> String {
             plan["maintenance_info"]["version"] = pair::VERSIONS[2].into();
         }
     }
-    let file = folder.join("catalog.json");
-    fs::write(&file, catalog.to_string()).expect("a file");
-    file.display().to_string()
+    catalog
 }

@@ -59,7 +59,7 @@ fn from(address: &str, request: RequestBuilder) -> RequestBuilder {
 async fn wrong_credentials_are_slowed_at_all_doors_together() {
     let clock = TestClock::default();
     clock.stop();
-    let broker = TestBroker::start_with(&PROXY, clock.surroundings()).await;
+    let broker = TestBroker::in_memory_with(&PROXY, clock.surroundings()).await;
     let wrong = |address: &str, path: &str| {
         let request = broker
             .anonymous(Method::GET, path)
@@ -126,7 +126,7 @@ async fn wrong_credentials_are_slowed_at_all_doors_together() {
 async fn wrong_credentials_are_forgiven_by_the_time_that_passes_whatever_the_clock_shows() {
     let clock = TestClock::default();
     clock.stop();
-    let broker = TestBroker::start_with(&PROXY, clock.surroundings()).await;
+    let broker = TestBroker::in_memory_with(&PROXY, clock.surroundings()).await;
     for _ in 0..=OF_PROGRAM {
         let guess = broker.anonymous(Method::GET, "/operator/audit");
         answer(from(LOUD, guess).basic_auth("x", Some("y"))).await;
@@ -148,7 +148,7 @@ async fn wrong_credentials_are_forgiven_by_the_time_that_passes_whatever_the_clo
 async fn tokens_that_are_over_hold_up_nobody_and_nobody_those_that_are_good() {
     let clock = TestClock::default();
     clock.stop();
-    let broker = TestBroker::start_with(&PROXY, clock.surroundings()).await;
+    let broker = TestBroker::in_memory_with(&PROXY, clock.surroundings()).await;
     broker.put_instance("i", json!({})).await;
     Inside::of(&broker).idle("i").await;
     let credentials = broker.bind("i", "b").await;
@@ -177,7 +177,7 @@ async fn backups_are_not_taken_one_after_the_other_without_end() {
     let clock = TestClock::default();
     clock.stop();
     let flags = ["--backup-pause", "30"];
-    let broker = TestBroker::start_with(&flags, clock.surroundings()).await;
+    let broker = TestBroker::in_memory_with(&flags, clock.surroundings()).await;
     broker.provision("i", json!({})).await;
     let credentials = broker.bind("i", "b").await;
     for _ in 0..ON_DEMAND_IN_A_ROW {
@@ -242,7 +242,7 @@ async fn members_that_do_not_answer_are_left_alone_for_a_while() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ends_of_bindings_of_an_instance_follow_each_other_and_let_nobody_in_meanwhile() {
     let (clock, script) = (TestClock::default(), Script::default());
-    let broker = TestBroker::start_with(&[], script.surroundings_at(&clock)).await;
+    let broker = TestBroker::in_memory_with(&[], script.surroundings_at(&clock)).await;
     broker.provision("i", json!({})).await;
     let inside = Inside::of(&broker);
     let body = json!({
@@ -303,7 +303,7 @@ async fn what_an_instance_had_done_long_ago_is_forgotten_but_for_the_newest() {
         scheduled: false,
         ..clock.surroundings()
     };
-    let mut broker = TestBroker::start_with(&[], surroundings()).await;
+    let mut broker = TestBroker::in_memory_with(&[], surroundings()).await;
     broker.provision("i", json!({})).await;
     let kept = broker.bind("i", "kept").await;
     for _ in 0..2 {
@@ -505,7 +505,7 @@ async fn trial(rounds: usize) -> (Times, Times) {
     let clock = TestClock::default();
     let limits = ["--tenant-operations", "1", "--requests-per-second", "500"];
     let flags = [&PROXY[..], &limits].concat();
-    let broker = TestBroker::start_with(&flags, clock.surroundings()).await;
+    let broker = TestBroker::in_memory_with(&flags, clock.surroundings()).await;
     for (space, id) in [("loud", "silent"), ("loud", "busy"), ("quiet", "quiet")] {
         let accepted = broker.put_instance_in(space, id, json!({})).await;
         let end = broker.instance_end(id, &accepted.body).await;

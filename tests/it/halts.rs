@@ -10,7 +10,7 @@ use crate::{
         SERVICE, STANDARD, TestBroker, answer, binding_path, eventually, instance_path, text,
     },
     control::Script,
-    inside::{Inside, files_of_deployments},
+    inside::Inside,
     saboteur::names,
 };
 
@@ -30,7 +30,7 @@ async fn delete_after_each_step(
     script: &Script,
     (kind, parameters): (OperationKind, Value),
 ) {
-    let before = (broker.members(), inside.ports_reserved().await);
+    let before = (broker.running(), inside.ports_reserved().await);
     for step in names(kind) {
         let held = script.hold_after(kind, step);
         let made = broker.put_instance("i", parameters.clone()).await;
@@ -43,7 +43,7 @@ async fn delete_after_each_step(
         assert_eq!(end["state"], "succeeded", "after {step}: {end}");
         let ended = inside.newest("i", kind).await.state;
         assert_eq!(ended, OperationState::Failed, "after {step}");
-        let after = (broker.members(), inside.ports_reserved().await);
+        let after = (broker.running(), inside.ports_reserved().await);
         assert_eq!(after, before, "after {step}");
     }
 }
@@ -51,11 +51,11 @@ async fn delete_after_each_step(
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_112_an_instance_that_is_deleted_between_two_steps_never_becomes_usable() {
     let script = Script::default();
-    let broker = TestBroker::start_with(&[], script.surroundings()).await;
+    let broker = TestBroker::in_memory_with(&[], script.surroundings()).await;
     let inside = Inside::of(&broker);
     let provision = (OperationKind::Provision, json!({}));
     delete_after_each_step(&broker, &inside, &script, provision).await;
-    assert_eq!(files_of_deployments(&broker), Vec::<String>::new());
+    assert_eq!(broker.database.files(&broker), Vec::<String>::new());
     broker.provision("source", json!({})).await;
     let credentials = broker.bind("source", "b").await;
     let backup = broker.back_up(&credentials).await;
@@ -104,7 +104,7 @@ async fn change_binding(broker: &TestBroker, method: Method) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_whose_instance_is_deleted_between_two_steps_goes_with_it() {
     let script = Script::default();
-    let broker = TestBroker::start_with(&[], script.surroundings()).await;
+    let broker = TestBroker::in_memory_with(&[], script.surroundings()).await;
     let inside = Inside::of(&broker);
     let kind = OperationKind::Backup;
     for step in names(kind) {
@@ -123,7 +123,7 @@ async fn a_backup_whose_instance_is_deleted_between_two_steps_goes_with_it() {
         let end = broker.instance_end("i", &deleted.body).await;
         assert_eq!(end["state"], "succeeded", "after {step}: {end}");
         assert_eq!(inside.newest("i", kind).await.state, OperationState::Failed);
-        assert_eq!(files_of_deployments(&broker), Vec::<String>::new());
+        assert_eq!(broker.database.files(&broker), Vec::<String>::new());
         let gone = answer(broker.osb(Method::GET, &instance_path("i"))).await;
         assert_eq!(gone.status, StatusCode::NOT_FOUND, "{gone:?}");
     }

@@ -37,7 +37,7 @@ fn paths(document: &Value) -> impl Iterator<Item = (String, Vec<String>)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn documents_are_told_to_anybody_and_not_twice() {
-    let broker = TestBroker::start().await;
+    let broker = TestBroker::in_memory().await;
     for document in DOCUMENTS {
         let first = answer(broker.anonymous(Method::GET, document)).await;
         assert_eq!(first.body["openapi"], "3.1.0");
@@ -52,7 +52,7 @@ async fn documents_are_told_to_anybody_and_not_twice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_documented_operation_is_there_and_other_methods_are_told_so() {
-    let broker = TestBroker::start().await;
+    let broker = TestBroker::in_memory().await;
     for document in ["/openapi/osb.json", "/openapi/operator.json"] {
         let document = fetch(&broker, document).await;
         for (path, methods) in paths(&document) {

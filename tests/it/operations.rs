@@ -20,6 +20,7 @@ use crate::{
         text,
     },
     control::{Script, little_patience, surroundings},
+    database::Database,
     etcd,
     inside::{Inside, files_of_deployments},
     user::User,
@@ -32,13 +33,13 @@ const LONG: Tries = Tries {
     budget: Duration::from_secs(6000),
 };
 
-async fn broker_with(script: &Script, patience: Patience) -> TestBroker {
+async fn broker_with(database: Database, script: &Script, patience: Patience) -> TestBroker {
     let surroundings = Surroundings {
         faults: Arc::new(script.clone()),
         patience,
         ..surroundings()
     };
-    TestBroker::start_with(&[], surroundings).await
+    database.broker(&[], surroundings).await
 }
 
 /// Long pauses forward, and in the clean-up.
@@ -120,7 +121,7 @@ async fn findings(broker: &TestBroker) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn operations_are_listed_by_what_is_asked_for_and_shown_in_full() {
     let script = Script::default();
-    let broker = broker_with(&script, waiting()).await;
+    let broker = broker_with(Database::in_memory(), &script, waiting()).await;
     broker.provision("i", json!({})).await;
     let credentials = broker.bind("i", "b").await;
     let fails = script.trip(OperationKind::Provision, "start", Fault::Fail);
@@ -266,7 +267,7 @@ async fn operations_are_listed_by_what_is_asked_for_and_shown_in_full() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_is_tried_again_at_an_operators_word() {
     let script = Script::default();
-    let broker = broker_with(&script, waiting()).await;
+    let broker = broker_with(Database::in_memory(), &script, waiting()).await;
     let fails = script.trip(OperationKind::Provision, "start", Fault::Fail);
     let id = begin(&broker, "i").await;
     waits(&broker, &id).await;
@@ -286,7 +287,7 @@ async fn what_waits_is_tried_again_at_an_operators_word() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_stuck_tells_what_is_left_and_is_cleaned_up_at_an_operators_word() {
     let script = Script::default();
-    let broker = broker_with(&script, little_patience()).await;
+    let broker = broker_with(Database::Etcd, &script, little_patience()).await;
     let fails = script.fail(OperationKind::Provision, "secure");
     let cannot = script.fail(OperationKind::Provision, "cleanup_members");
     let id = begin(&broker, "i").await;
@@ -311,7 +312,7 @@ async fn what_is_stuck_tells_what_is_left_and_is_cleaned_up_at_an_operators_word
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_that_was_made_since_is_removed_by_what_is_tried_again() {
     let script = Script::default();
-    let broker = broker_with(&script, little_patience()).await;
+    let broker = broker_with(Database::in_memory(), &script, little_patience()).await;
     let fails = script.fail(OperationKind::Provision, "secure");
     let cannot = script.fail(OperationKind::Provision, "cleanup_members");
     let id = begin(&broker, "i").await;
@@ -346,7 +347,7 @@ async fn nothing_that_was_made_since_is_removed_by_what_is_tried_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_given_up_is_cleaned_up_and_given_up_again_it_is_left_and_told_of() {
     let script = Script::default();
-    let broker = broker_with(&script, waiting()).await;
+    let broker = broker_with(Database::Etcd, &script, waiting()).await;
     let fails = script.trip(OperationKind::Provision, "secure", Fault::Fail);
     let cannot = script.trip(OperationKind::Provision, "cleanup_members", Fault::Fail);
     let id = begin(&broker, "i").await;
@@ -394,7 +395,7 @@ async fn what_is_given_up_is_cleaned_up_and_given_up_again_it_is_left_and_told_o
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deletion_that_cannot_be_done_is_stuck_and_goes_on_at_an_operators_word() {
     let script = Script::default();
-    let broker = broker_with(&script, little_patience()).await;
+    let broker = broker_with(Database::Etcd, &script, little_patience()).await;
     broker.provision("i", json!({})).await;
     let credentials = broker.bind("i", "b").await;
     broker.back_up(&credentials).await;
@@ -442,7 +443,7 @@ async fn what_is_being_worked_on_is_taken_from_its_worker() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_at_a_terminal_has_the_same() {
     let script = Script::default();
-    let broker = broker_with(&script, waiting()).await;
+    let broker = broker_with(Database::in_memory(), &script, waiting()).await;
     let operator = User::of_broker(&broker);
     let fails = script.trip(OperationKind::Provision, "start", Fault::Fail);
     let id = begin(&broker, "i").await;

@@ -165,7 +165,7 @@ fn code_of(link: &str) -> &str {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_way_in_opens_what_it_is_for() {
-    let broker = TestBroker::start().await;
+    let broker = TestBroker::in_memory().await;
     broker.provision("mine", json!({})).await;
     broker.provision("foreign", json!({})).await;
     let credentials = broker.bind("mine", "key").await;
@@ -256,7 +256,7 @@ async fn each_way_in_opens_what_it_is_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_opens_one_instance_once_and_not_for_long() {
     let clock = TestClock::default();
-    let broker = TestBroker::start_with(&[], clock.surroundings()).await;
+    let broker = TestBroker::in_memory_with(&[], clock.surroundings()).await;
     broker.put_instance("mine", json!({})).await;
     let link = broker.dashboard_link("mine", &clock.clock()).await;
     let link = link.expect("a link");
@@ -330,7 +330,7 @@ async fn a_link_of_the_command_line_is_made_by_the_broker_s_clock() {
 async fn a_session_ends_with_what_it_stands_on() {
     let clock = TestClock::default();
     let surroundings = || clock.surroundings();
-    let mut broker = TestBroker::start_with(&[], surroundings()).await;
+    let mut broker = TestBroker::in_memory_with(&[], surroundings()).await;
     broker.provision("mine", json!({})).await;
     let credentials = broker.bind("mine", "key").await;
     let other = broker.bind("mine", "other").await;
@@ -381,7 +381,7 @@ async fn a_session_ends_with_what_it_stands_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_answer_keeps_browsers_from_harm() {
-    let broker = TestBroker::start().await;
+    let broker = TestBroker::in_memory().await;
     broker.put_instance("mine", json!({})).await;
     let operator = Visitor::operator(&broker).await;
     let sign_in = operator.get("/dashboard/sign-in").await;
@@ -438,7 +438,7 @@ async fn every_answer_keeps_browsers_from_harm() {
     }
     // Where TLS is in front, the cookie never leaves it.
     let flags = ["--public-url", "https://broker.example.org"];
-    let broker = TestBroker::start_with(&flags, surroundings()).await;
+    let broker = TestBroker::in_memory_with(&flags, surroundings()).await;
     let secure = format!("http://{}", broker.address());
     let mut visitor = Visitor::of(&broker);
     let request = visitor.http.post(format!("{secure}/dashboard/sign-in"));
@@ -452,7 +452,7 @@ async fn every_answer_keeps_browsers_from_harm() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_other_site_can_sign_in_or_change_anything() {
-    let broker = TestBroker::start().await;
+    let broker = TestBroker::in_memory().await;
     broker.provision("mine", json!({})).await;
     let visitor = Visitor::of(&broker);
     let own = broker.url.clone();
@@ -495,7 +495,7 @@ async fn no_other_site_can_sign_in_or_change_anything() {
 async fn guessing_has_an_end() {
     let clock = TestClock::default();
     clock.stop();
-    let broker = TestBroker::start_with(&[], clock.surroundings()).await;
+    let broker = TestBroker::in_memory_with(&[], clock.surroundings()).await;
     let mut visitor = Visitor::of(&broker);
     for _ in 0..SIGN_IN_FAILURES_OF_CLIENT {
         let refused = visitor.sign_in(&[("way", "token"), ("token", "x")]).await;
@@ -522,7 +522,7 @@ async fn guessing_has_an_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_signs_in_gets_where_they_wanted_and_nowhere_else() {
-    let broker = TestBroker::start().await;
+    let broker = TestBroker::in_memory().await;
     broker.provision("my own", json!({})).await;
     let credentials = broker.bind("my own", "key").await;
     let token = text(&credentials["instance_administration_api"]["token"]);
@@ -577,7 +577,7 @@ async fn who_signs_in_gets_where_they_wanted_and_nowhere_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_texts_are_texts() {
-    let broker = TestBroker::start().await;
+    let broker = TestBroker::in_memory().await;
     let id = "<script>alert('1')</script>\"&'--/..";
     let body = json!({
         "service_id": crate::broker::SERVICE, "plan_id": crate::broker::STANDARD,
@@ -626,7 +626,7 @@ async fn hostile_texts_are_texts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_tells_where_the_dashboard_is() {
-    let broker = TestBroker::start().await;
+    let broker = TestBroker::in_memory().await;
     let id = "odd id/?";
     let url = format!("{}{}", broker.url, "/dashboard/instances/odd%20id%2F%3F");
     let accepted = broker.put_instance(id, json!({})).await;
@@ -650,7 +650,7 @@ async fn osb_tells_where_the_dashboard_is() {
 #[tokio::test(flavor = "multi_thread")]
 async fn operators_find_instances() {
     let script = Script::default();
-    let broker = TestBroker::start_with(&[], script.surroundings()).await;
+    let broker = TestBroker::in_memory_with(&[], script.surroundings()).await;
     let held = script.hold(OperationKind::Provision, "allocate");
     for i in 0..60 {
         broker
@@ -830,7 +830,7 @@ async fn a_restore_is_begun_followed_and_opened() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_that_is_not_ready_has_a_page_too() {
     let script = Script::default();
-    let broker = TestBroker::start_with(&[], script.surroundings()).await;
+    let broker = TestBroker::in_memory_with(&[], script.surroundings()).await;
     let held = script.hold(OperationKind::Provision, "allocate");
     let accepted = broker.put_instance("young", json!({})).await;
     let operator = Visitor::operator(&broker).await;
@@ -916,7 +916,7 @@ async fn an_instance_is_protected_at_once_and_given_up_only_by_who_knows_what_wa
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_audit_knows_who_was_signed_in() {
-    let broker = TestBroker::start().await;
+    let broker = TestBroker::in_memory().await;
     broker.provision("i", json!({})).await;
     let credentials = broker.bind("i", "b").await;
     let path = backups("i");

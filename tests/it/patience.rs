@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::{
     broker::{TestBroker, answer, binding_path, eventually, instance_path, text},
     control::{Script, little_patience, surroundings},
-    inside::{Inside, files_of_deployments},
+    inside::Inside,
 };
 
 /// Pauses that no test waits for.
@@ -33,7 +33,7 @@ async fn broker_with(script: &Script, patience: Patience, flags: &[&str]) -> Tes
         patience,
         ..surroundings()
     };
-    TestBroker::start_with(flags, surroundings).await
+    TestBroker::in_memory_with(flags, surroundings).await
 }
 
 /// Asks for an instance; returns where to ask how that goes.
@@ -156,7 +156,7 @@ async fn a_deletion_interrupts_what_waits_for_its_next_try() {
     let path = begin(&broker, "i").await;
     told(&broker, &path, "2nd try, since ").await;
     broker.deprovision("i").await;
-    assert_eq!(files_of_deployments(&broker), Vec::<String>::new());
+    assert_eq!(broker.database.files(&broker), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -182,7 +182,7 @@ async fn a_clean_up_goes_on_until_it_works() {
     let inside = Inside::of(&broker);
     let ended = inside.newest("i", OperationKind::Provision).await.state;
     assert_eq!(ended, OperationState::Failed);
-    assert_eq!(files_of_deployments(&broker), Vec::<String>::new());
+    assert_eq!(broker.database.files(&broker), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -198,12 +198,16 @@ async fn a_deletion_waits_for_no_clean_up_that_does_not_get_on() {
     let path = begin(&broker, "i").await;
     told(&broker, &path, "2nd try, since ").await;
     broker.deprovision("i").await;
-    assert_eq!(files_of_deployments(&broker), Vec::<String>::new());
+    assert_eq!(broker.database.files(&broker), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_of_a_database_that_does_not_answer_says_so() {
-    let broker = broker_with(&Script::default(), Patience::default(), &[]).await;
+    let surroundings = Surroundings {
+        patience: Patience::default(),
+        ..surroundings()
+    };
+    let broker = TestBroker::start_with(&[], surroundings).await;
     broker.provision("i", json!({})).await;
     let credentials = broker.bind("i", "b").await;
     let members = broker.members();

@@ -114,7 +114,7 @@ async fn osb_061_a_tenant_has_no_more_than_it_may_however_it_asks() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_becomes_no_larger_than_its_tenant_may_have() {
     let flags = ["--tenant-units", "2"];
-    let broker = TestBroker::start_with(&flags, surroundings()).await;
+    let broker = TestBroker::in_memory_with(&flags, surroundings()).await;
     broker.provision("i", json!({})).await;
     let refused = update(&broker, "i", json!({ "units": 3 })).await;
     let reason = description(&refused, StatusCode::UNPROCESSABLE_ENTITY);
@@ -146,7 +146,7 @@ async fn begun(broker: &TestBroker, ids: &[String]) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_burst_of_one_tenant_does_not_hold_up_the_single_request_of_another() {
     let script = Script::default();
-    let broker = TestBroker::start_with(&[], script.surroundings()).await;
+    let broker = TestBroker::in_memory_with(&[], script.surroundings()).await;
     let held = script.hold(OperationKind::Provision, "allocate");
     let burst: Vec<String> = (0..12).map(|i| format!("burst-{i}")).collect();
     for id in &burst {

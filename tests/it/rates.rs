@@ -23,7 +23,7 @@ async fn until_refused(ask: impl Fn() -> RequestBuilder) -> (u32, Answer) {
 #[tokio::test(flavor = "multi_thread")]
 async fn too_many_requests_are_refused_in_each_dialect() {
     let flags = ["--requests-per-second", "1"];
-    let broker = TestBroker::start_with(&flags, surroundings()).await;
+    let broker = TestBroker::in_memory_with(&flags, surroundings()).await;
     let (taken, refused) = until_refused(|| broker.osb(Method::GET, "/v2/catalog")).await;
     assert!(taken >= 10, "{taken}");
     let reason = description(&refused, StatusCode::TOO_MANY_REQUESTS);
@@ -71,7 +71,7 @@ async fn a_client_behind_a_trusted_proxy_is_known_by_its_own_address() {
         "--trusted-proxies",
         "127.0.0.0/8",
     ];
-    let broker = TestBroker::start_with(&flags, surroundings()).await;
+    let broker = TestBroker::in_memory_with(&flags, surroundings()).await;
     let from = |client: &str| {
         let request = broker.osb(Method::GET, "/v2/catalog");
         request.header("X-Forwarded-For", client)
@@ -96,7 +96,7 @@ async fn nobody_else_is_believed_about_where_a_request_comes_from() {
         "--trusted-proxies",
         "192.0.2.0/24",
     ];
-    let broker = TestBroker::start_with(&flags, surroundings()).await;
+    let broker = TestBroker::in_memory_with(&flags, surroundings()).await;
     let invented = std::sync::atomic::AtomicU32::new(0);
     let (taken, _) = until_refused(|| {
         let number = invented.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -118,7 +118,7 @@ async fn the_holders_of_an_instance_s_tokens_count_together_wherever_they_are() 
         "--trusted-proxies",
         "127.0.0.1",
     ];
-    let broker = TestBroker::start_with(&flags, surroundings()).await;
+    let broker = TestBroker::in_memory_with(&flags, surroundings()).await;
     broker.put_instance("i", serde_json::json!({})).await;
     Inside::of(&broker).idle("i").await;
     let credentials = broker.bind("i", "b").await;

@@ -13,8 +13,9 @@ use crate::{
         Answer, ENTERPRISE, SERVICE, STANDARD, TestBroker, answer, encoded, eventually,
         instance_path, new_folder, text,
     },
-    catalog::two_services_file,
+    catalog::two_services,
     control::{Script, surroundings},
+    database::Database,
     etcd,
     inside::Inside,
     transport::description,
@@ -49,7 +50,7 @@ fn with(mut parameters: Value, more: Value) -> Value {
 
 /// The reason of a refusal after which there is nothing.
 async fn refusal(broker: &TestBroker, parameters: Value, change: Value) -> String {
-    let members = broker.members();
+    let members = broker.running();
     let refused = restore(broker, "refused", parameters, change).await;
     let reason = description(&refused, StatusCode::BAD_REQUEST).to_owned();
     assert_eq!(refused.body.get("error"), None);
@@ -60,7 +61,7 @@ async fn refusal(broker: &TestBroker, parameters: Value, change: Value) -> Strin
         broker.delete_instance("refused").await.status,
         StatusCode::GONE
     );
-    assert_eq!(broker.members(), members);
+    assert_eq!(broker.running(), members);
     reason
 }
 
@@ -174,10 +175,9 @@ fn pretend_size(broker: &TestBroker, backup: &Value, bytes: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_tenant_s_source_is_refused_like_an_unknown_one() {
-    let folder = new_folder();
-    let file = two_services_file(&folder);
-    let flags = ["--catalog", file.to_str().expect("UTF-8")];
-    let broker = TestBroker::start_in(folder.clone(), &flags, surroundings()).await;
+    let catalog = two_services();
+    let database = Database::in_memory();
+    let broker = database.broker_with(&catalog, &[], surroundings()).await;
     broker.provision("source", json!({})).await;
     let backup = broker.back_up(&broker.bind("source", "b").await).await;
     let strangers = [
@@ -228,7 +228,7 @@ async fn another_tenant_s_source_is_refused_like_an_unknown_one() {
 async fn a_wider_scope_reaches_the_organization_and_no_further() {
     let script = Script::default();
     let flags = ["--restore-scope", "organization"];
-    let broker = TestBroker::start_with(&flags, script.surroundings()).await;
+    let broker = TestBroker::in_memory_with(&flags, script.surroundings()).await;
     broker.provision("source", json!({})).await;
     let backup = broker.back_up(&broker.bind("source", "b").await).await;
     for stranger in [

@@ -1,4 +1,4 @@
-//! Backups that nobody asks for: days, weeks and months that pass, on real databases.
+//! Backups that nobody asks for: days, weeks and months that pass.
 
 use std::collections::HashSet;
 
@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use crate::{
     broker::{TestBroker, answer, eventually, text},
     control::{Script, TestClock},
+    database::Database,
     inside::Inside,
     pages::Visitor,
 };
@@ -48,9 +49,14 @@ impl Calendar {
     }
 
     async fn begin_with(flags: &[&str]) -> Self {
+        Self::begin_on(Database::in_memory(), flags).await
+    }
+
+    async fn begin_on(database: Database, flags: &[&str]) -> Self {
         let (clock, script) = (TestClock::default(), Script::default());
         clock.set(at(BEGIN));
-        let broker = TestBroker::start_with(flags, script.surroundings_at(&clock)).await;
+        let surroundings = script.surroundings_at(&clock);
+        let broker = database.broker(flags, surroundings).await;
         broker.provision("i", json!({})).await;
         let credentials = broker.bind("i", "b").await;
         Self {
@@ -125,7 +131,7 @@ impl Calendar {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_day_is_backed_up_as_what_it_counts_for() {
-    let calendar = Calendar::begin().await;
+    let calendar = Calendar::begin_on(Database::Etcd, &[]).await;
     assert_eq!(calendar.listed().await, [] as [Value; 0]);
     let first = calendar.to_next_slot();
     let month = ["monthly", "2025-06", "complete"];

@@ -120,7 +120,7 @@ async fn tenants_without_organizations_of_their_own_restore_from_each_other_noth
 #[tokio::test(flavor = "multi_thread")]
 async fn words_that_a_platform_sends_for_everybody_tell_nobody_apart() {
     let keys = ["--tenant-keys", "rooms:organization_guid"];
-    let broker = TestBroker::start_with(&keys, surroundings()).await;
+    let broker = TestBroker::in_memory_with(&keys, surroundings()).await;
     let of = |platform: &str, customer: &str| json!({ "platform": platform, "customer": customer, "instance_name": customer });
     for platform in ["paas", "rooms"] {
         let id = format!("{platform} a");
@@ -144,7 +144,7 @@ async fn words_that_a_platform_sends_for_everybody_tell_nobody_apart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_is_not_told_apart_restores_by_the_token_of_the_instance_alone() {
-    let broker = TestBroker::start().await;
+    let broker = TestBroker::in_memory().await;
     let nobody = json!({ "platform": "service-manager" });
     provision(&broker, "i", &nobody, json!({})).await;
     let credentials = broker.bind("i", "app").await;
@@ -170,7 +170,7 @@ async fn whoever_is_not_told_apart_restores_by_the_token_of_the_instance_alone()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn instances_keep_their_owner_until_an_operator_says_otherwise() {
-    let mut broker = TestBroker::start().await;
+    let mut broker = TestBroker::in_memory().await;
     let of = |tenant: &str| json!({ "platform": "ours", "department": tenant });
     provision(&broker, "i", &of("a"), json!({})).await;
     let credentials = broker.bind("i", "app").await;

@@ -84,7 +84,7 @@ async fn status_of(link: &str) -> StatusCode {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_got_what_is_written_down_before_they_have_it() {
-    let broker = TestBroker::start().await;
+    let broker = TestBroker::in_memory().await;
     broker.provision("i", json!({})).await;
     let credentials = broker.bind("i", "b").await;
     assert_eq!(times(&broker, "credentials").await, 0, "the bind says it");
@@ -184,7 +184,7 @@ async fn who_got_what_is_written_down_before_they_have_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sign_ins_good_and_bad_are_written_down() {
     let clock = TestClock::default();
-    let broker = TestBroker::start_with(&[], clock.surroundings()).await;
+    let broker = TestBroker::in_memory_with(&[], clock.surroundings()).await;
     broker.provision("i", json!({})).await;
     let credentials = broker.bind("i", "b").await;
     session(&broker, &[("way", "token"), ("token", token(&credentials))]).await;
@@ -257,7 +257,7 @@ async fn a_flood_of_wrong_credentials_does_not_fill_the_audit() {
     const TRIES: usize = 300;
     let flags = ["--trusted-proxies", "127.0.0.1"];
     let clock = TestClock::default();
-    let mut broker = TestBroker::start_with(&flags, clock.surroundings()).await;
+    let mut broker = TestBroker::in_memory_with(&flags, clock.surroundings()).await;
     let tried = || async {
         let paths = ["/v2/catalog", "/operator/audit", "/api/2016-07/instances/i"];
         for (i, path) in (0..TRIES).zip(paths.iter().cycle()) {
@@ -299,7 +299,7 @@ async fn a_flood_of_wrong_credentials_does_not_fill_the_audit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_audit_is_kept_for_as_long_as_the_operator_says() {
     let clock = TestClock::default();
-    let mut broker = TestBroker::start_with(&[], clock.surroundings()).await;
+    let mut broker = TestBroker::in_memory_with(&[], clock.surroundings()).await;
     broker.put_instance("old", json!({})).await;
     broker.delete_instance("old").await;
     assert_eq!(entries(&broker, "provision").await.len(), 1);
@@ -320,7 +320,7 @@ async fn the_audit_is_kept_for_as_long_as_the_operator_says() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_one_time_link_leads_to_no_other_instance_of_the_same_id() {
     let clock = TestClock::default();
-    let broker = TestBroker::start_with(&[], clock.surroundings()).await;
+    let broker = TestBroker::in_memory_with(&[], clock.surroundings()).await;
     broker.put_instance_in("ours", "i", json!({})).await;
     let link = broker.dashboard_link("i", &clock.clock()).await;
     let link = link.expect("a link");
@@ -342,7 +342,7 @@ async fn a_one_time_link_leads_to_no_other_instance_of_the_same_id() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn links_end_with_whoever_they_were_made_for() {
-    let broker = TestBroker::start().await;
+    let broker = TestBroker::in_memory().await;
     broker.provision("i", json!({})).await;
     let (ours, theirs) = (
         broker.bind("i", "ours").await,
@@ -398,7 +398,7 @@ fn cache_control(answer: &Answer) -> &str {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_answer_is_kept_on_its_way_unless_it_may_be() {
-    let broker = TestBroker::start().await;
+    let broker = TestBroker::in_memory().await;
     broker.provision("i", json!({})).await;
     let credentials = broker.bind("i", "b").await;
     let deployment = format!("/deployments/{}", text(&credentials["deployment_id"]));

@@ -18,17 +18,9 @@ fn credentials(answer: &Answer) -> &Value {
     &answer.body["credentials"]
 }
 
-/// Whether the database lets these credentials in.
-async fn logs_in(credentials: &Value) -> bool {
-    match etcd::connect_to(credentials, "uri").await {
-        Ok(mut client) => client.get("k", None).await.is_ok(),
-        Err(_) => false,
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_088_a_binding_is_made_at_once_or_later_and_told_with_credentials_when_it_is_made() {
-    let bench = Bench::with_instance(json!({})).await;
+    let bench = Bench::with_etcd(json!({})).await;
     let made = bench.put_binding_waiting("now", json!({})).await;
     assert_eq!(made.status, StatusCode::CREATED);
     credentials(&made);
@@ -147,12 +139,17 @@ async fn osb_094_who_cannot_poll_is_answered_and_who_polls_can_fetch_at_once() {
         told.then_some(())
     })
     .await;
-    assert!(logs_in(credentials(&bench.fetch_binding("later").await)).await);
+    assert!(
+        bench
+            .database
+            .lets_in(credentials(&bench.fetch_binding("later").await))
+            .await
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_095_endpoints_have_hosts_ports_and_a_protocol() {
-    let bench = Bench::with_instance(json!({})).await;
+    let bench = Bench::with_etcd(json!({})).await;
     let made = bench.put_binding_waiting("b", json!({})).await;
     let endpoints = made.body["endpoints"].as_array().expect("endpoints");
     assert_eq!(endpoints.len(), 3);
@@ -183,7 +180,7 @@ async fn osb_096_a_binding_is_fetched_when_it_is_made() {
     drop(held);
     bench.end_of_binding("b", &accepted).await;
     let fetched = bench.fetch_binding("b").await;
-    assert!(logs_in(credentials(&fetched)).await);
+    assert!(bench.database.lets_in(credentials(&fetched)).await);
     assert_eq!(fetched.body["parameters"], parameters);
     assert!(fetched.body["metadata"]["expires_at"].is_string());
     assert!(fetched.body["endpoints"].is_array());
@@ -229,7 +226,7 @@ async fn osb_100_an_application_may_have_several_bindings() {
     let other = bench.put_binding_waiting("other", app).await;
     let (one, other) = (credentials(&one), credentials(&other));
     assert_ne!(etcd::user(one), etcd::user(other));
-    assert!(logs_in(one).await && logs_in(other).await);
+    assert!(bench.database.lets_in(one).await && bench.database.lets_in(other).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -329,5 +326,5 @@ async fn osb_t8_a_binding_id_is_free_again_and_plans_may_have_small_names() {
     assert_eq!(bench.unbind("i", "b").await.status, StatusCode::OK);
     let second = bench.bind("i", "b").await;
     assert_ne!(etcd::password(&first), etcd::password(&second));
-    assert!(logs_in(&second).await && !logs_in(&first).await);
+    assert!(bench.database.lets_in(&second).await && !bench.database.lets_in(&first).await);
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Bench, ids, provision_body, refused, token, with};
 use crate::{
     broker::{ENTERPRISE, SERVICE, STANDARD, answer, binding_path, instance_path, text},
-    catalog::{catalog_file, two_services_file},
+    catalog::{catalog_file, two_services},
     inside::Inside,
     process::{Settings, command},
 };
@@ -79,14 +79,14 @@ fn assert_field_violates(object: &str, field: &str, value: &Value, place: &str) 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_023_the_catalog_has_an_offering() {
-    let bench = Bench::new().await;
+    let bench = Bench::on_etcd().await;
     assert!(!offerings(&served(&bench, 17).await).is_empty());
     assert_violates("/services", &json!([]), "services");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_024_offerings_and_plans_have_what_they_must_have() {
-    let bench = Bench::new().await;
+    let bench = Bench::on_etcd().await;
     let catalog = served(&bench, 17).await;
     for thing in offerings(&catalog).iter().chain(plans(&catalog)) {
         for field in ["id", "name", "description"] {
@@ -138,10 +138,7 @@ async fn osb_025_ids_and_names_are_used_once() {
         });
         assert_eq!(found, [format!("services[1].{field}")]);
     }
-    let folder = tempfile::tempdir().expect("a folder");
-    let mut two: Value =
-        serde_json::from_slice(&fs::read(two_services_file(folder.path())).expect("a file"))
-            .expect("JSON");
+    let mut two = two_services();
     assert_eq!(
         violations(|catalog| *catalog = two.clone()),
         Vec::<String>::new()
@@ -153,7 +150,7 @@ async fn osb_025_ids_and_names_are_used_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_026_ids_are_the_same_after_a_restart_and_in_each_release() {
-    let mut bench = Bench::new().await;
+    let mut bench = Bench::on_etcd().await;
     let before = served(&bench, 17).await;
     // What platforms have written down: another id here would be another offering.
     assert_eq!(before["services"][0]["id"], SERVICE);
@@ -183,7 +180,7 @@ async fn osb_027_names_are_fit_for_command_lines() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_028_descriptions_and_tags_fit_into_cloud_controller() {
-    let bench = Bench::new().await;
+    let bench = Bench::on_etcd().await;
     let catalog = served(&bench, 17).await;
     for thing in offerings(&catalog).iter().chain(plans(&catalog)) {
         assert!(text(&thing["description"]).chars().count() <= 255);
@@ -203,7 +200,7 @@ async fn osb_028_descriptions_and_tags_fit_into_cloud_controller() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_029_nothing_is_required_of_the_platform() {
-    let bench = Bench::new().await;
+    let bench = Bench::on_etcd().await;
     for offering in offerings(&served(&bench, 17).await) {
         assert_eq!(offering.get("requires"), None);
     }
@@ -213,7 +210,7 @@ async fn osb_029_nothing_is_required_of_the_platform() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_030_metadata_is_an_object_and_shareable_a_boolean() {
-    let bench = Bench::new().await;
+    let bench = Bench::on_etcd().await;
     let catalog = served(&bench, 17).await;
     for thing in offerings(&catalog).iter().chain(plans(&catalog)) {
         assert!(thing["metadata"].is_object());
@@ -226,7 +223,7 @@ async fn osb_030_metadata_is_an_object_and_shareable_a_boolean() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_031_plan_updateable_is_spelt_as_the_specification_does() {
-    let bench = Bench::new().await;
+    let bench = Bench::on_etcd().await;
     let catalog = served(&bench, 17).await;
     assert_eq!(catalog["services"][0]["plan_updateable"], false);
     // What would be believed by a platform must be true here, at the offering and at the plan.
@@ -244,7 +241,7 @@ async fn osb_031_plan_updateable_is_spelt_as_the_specification_does() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_032_each_plan_says_whether_it_is_free() {
-    let bench = Bench::new().await;
+    let bench = Bench::on_etcd().await;
     for plan in plans(&served(&bench, 17).await) {
         assert!(plan["free"].is_boolean(), "{plan}");
     }
@@ -275,7 +272,7 @@ async fn osb_033_what_is_called_retrievable_can_be_retrieved() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_034_platforms_are_told_how_long_work_may_take() {
-    let bench = Bench::new().await;
+    let bench = Bench::on_etcd().await;
     for plan in plans(&served(&bench, 17).await) {
         let seconds = plan["maximum_polling_duration"].as_u64();
         // Longer than a restore may take: half an hour for the one command, twice.
@@ -293,7 +290,7 @@ async fn osb_034_platforms_are_told_how_long_work_may_take() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_035_maintenance_info_is_a_version_and_a_description() {
-    let bench = Bench::new().await;
+    let bench = Bench::on_etcd().await;
     for plan in plans(&served(&bench, 17).await) {
         let info = plan["maintenance_info"].as_object().expect("an object");
         assert!(
@@ -317,7 +314,7 @@ async fn osb_035_maintenance_info_is_a_version_and_a_description() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_036_schemas_are_of_draft_04_and_stand_alone() {
-    let bench = Bench::new().await;
+    let bench = Bench::on_etcd().await;
     for plan in plans(&served(&bench, 17).await) {
         let schemas = &plan["schemas"];
         for schema in [
@@ -439,7 +436,7 @@ async fn osb_038_what_is_newer_than_the_caller_is_not_shown_and_what_is_shown_wo
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_040_the_catalog_is_ready_made_and_needs_nothing_else() {
-    let bench = Bench::new().await;
+    let bench = Bench::on_etcd().await;
     let bytes = async || {
         let request = bench.osb(Method::GET, "/v2/catalog");
         let response = request.send().await.expect("an answer");

@@ -109,7 +109,7 @@ async fn osb_117_a_second_broker_on_the_same_store_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_118_a_clock_that_jumps_ends_nothing_and_forgets_nothing() {
-    let bench = Bench::new().await;
+    let bench = Bench::on_etcd().await;
     let failed = bench.fail_to_provision("failed").await;
     let held = bench.script.hold(OperationKind::Provision, "allocate");
     let running = bench.put("i", json!({})).await;
@@ -177,7 +177,7 @@ async fn keys_in_use(bench: &Bench) -> BTreeSet<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_119_secrets_are_sealed_and_the_key_ring_is_rotated_without_losing_any() {
-    let mut bench = Bench::with_instance(json!({})).await;
+    let mut bench = Bench::with_etcd(json!({})).await;
     let first = bench.bind("i", "first").await;
     let api_token = text(&first["instance_administration_api"]["token"]).to_owned();
     for secret in [etcd::password(&first), api_token] {
@@ -404,7 +404,7 @@ async fn count_queries() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_121_members_that_hang_hang_nobody_else() {
-    let bench = Bench::with_instance(json!({})).await;
+    let bench = Bench::with_etcd(json!({})).await;
     bench.bind("i", "b").await;
     for member in bench.members() {
         kill_process(Pid::from_raw(member).expect("a pid"), Signal::STOP).expect("a signal");
@@ -453,7 +453,7 @@ async fn osb_122_a_broker_that_is_told_to_end_loses_nothing_that_it_accepted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_122_a_broker_whose_store_is_out_of_reach_says_so_and_shows_its_catalog() {
-    let bench = Bench::new().await;
+    let bench = Bench::on_etcd().await;
     let ready = async || answer(bench.anonymous(Method::GET, "/readyz")).await;
     assert_eq!(ready().await.status, StatusCode::OK);
     let failed = bench.fail_to_provision("i").await;

@@ -13,7 +13,7 @@ use crate::{
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_073_an_instance_is_told_with_all_that_platforms_read() {
     let parameters = json!({ "units": 1, "db_version": "3.5.16" });
-    let bench = Bench::with_instance(parameters.clone()).await;
+    let bench = Bench::with_etcd(parameters.clone()).await;
     let mut expected = json!({
         "service_id": SERVICE, "plan_id": STANDARD, "parameters": parameters,
         "dashboard_url": format!("{}/dashboard/instances/i", bench.url),

@@ -333,7 +333,7 @@ async fn osb_009_an_identity_of_another_platform_than_the_context_is_kept_as_it_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_010_what_is_unknown_is_ignored_everywhere_but_in_parameters() {
-    let bench = Bench::new().await;
+    let bench = Bench::on_etcd().await;
     let _held = bench.script.hold(OperationKind::Provision, "allocate");
     let unknown = json!({ "deep": [null, { "x": 1 }] });
     let change = json!({
@@ -490,7 +490,7 @@ async fn osb_015_a_refusal_leaves_everything_as_it_was() {
         assert!(answer.status.is_client_error(), "{change}: {answer:?}");
     }
     assert_never_made(&bench, "i").await;
-    assert_eq!(bench.members(), Vec::<i32>::new());
+    assert_eq!(bench.running(), Vec::<String>::new());
     let _held = bench.script.hold(OperationKind::Provision, "allocate");
     let accepted = bench.put("i", json!({})).await;
     let inside = Inside::of(&bench);

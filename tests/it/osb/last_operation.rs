@@ -240,7 +240,7 @@ async fn osb_070_usable_and_repeatable_are_said_where_they_mean_something() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_071_an_instance_whose_update_failed_is_called_usable_and_is() {
-    let bench = Bench::with_instance(json!({ "db_version": "3.5.16" })).await;
+    let bench = Bench::with_etcd(json!({ "db_version": "3.5.16" })).await;
     let members = bench.members();
     let failing = bench.script.fail(OperationKind::Update, "check");
     let upgrade = json!({ "parameters": { "db_version": "3.5.30" } });

@@ -89,7 +89,7 @@ fn labels(version: &str, units: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cloud_controller_keeps_what_an_instance_is_and_no_update_wipes_it() {
-    let bench = Bench::new().await;
+    let bench = Bench::on_etcd().await;
     let path = asynchronously(&instance_path("i"));
     let dashboard = json!(format!("{}/dashboard/instances/i", bench.url));
     let create = cloud_controller_creates(&json!({ "parameters": { "db_version": "3.5.16" } }));

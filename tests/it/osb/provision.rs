@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 
 use super::{Bench, assert_never_made, coded, provision_body, refused, state, token};
 use crate::{
-    broker::{Answer, ENTERPRISE, STANDARD, answer, instance_path, new_folder, text},
-    catalog::{catalog_file, two_services_file},
+    broker::{Answer, ENTERPRISE, STANDARD, answer, instance_path, text},
+    catalog::{catalog_file, two_services},
+    database::Database,
     inside::Inside,
     process::BrokerProcess,
 };
@@ -77,9 +78,7 @@ async fn osb_042_a_field_that_is_missing_or_empty_is_a_400_that_names_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_043_a_plan_is_one_of_its_own_service() {
-    let folder = new_folder();
-    let file = std::fs::read(two_services_file(&folder)).expect("a file");
-    let bench = Bench::with_catalog(&serde_json::from_slice(&file).expect("JSON")).await;
+    let bench = Bench::with_catalog(&two_services()).await;
     let _held = bench.script.hold(OperationKind::Provision, "allocate");
     for (field, change) in [
         ("service_id", json!({ "service_id": "unknown" })),
@@ -142,7 +141,7 @@ async fn osb_046_the_same_request_when_it_is_done_is_a_200_with_the_same_dashboa
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_047_a_different_request_under_the_same_id_conflicts() {
-    let bench = Bench::new().await;
+    let bench = Bench::on_etcd().await;
     let held = bench.script.hold(OperationKind::Provision, "allocate");
     let first = bench.put("i", json!({ "parameters": parameters() })).await;
     for change in others() {
@@ -157,7 +156,7 @@ async fn osb_047_a_different_request_under_the_same_id_conflicts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_048_parameters_are_compared_as_json_values_and_context_not_at_all() {
-    let bench = Bench::new().await;
+    let bench = Bench::on_etcd().await;
     let _held = bench.script.hold(OperationKind::Provision, "allocate");
     let first = bench.put("i", json!({ "parameters": parameters() })).await;
     let parameters = parameters();
@@ -181,7 +180,7 @@ async fn osb_048_parameters_are_compared_as_json_values_and_context_not_at_all()
 async fn osb_049_a_repeat_is_compared_with_what_was_asked_for_first() {
     let mut catalog = catalog_file();
     catalog["services"][0]["plans"][0]["maintenance_info"]["version"] = json!("3.5.16");
-    let mut bench = Bench::with_catalog(&catalog).await;
+    let mut bench = Bench::of(Database::Etcd, &catalog, &[]).await;
     let first = json!({ "maintenance_info": { "version": "3.5.16" } });
     let accepted = bench.put("i", first.clone()).await;
     assert_eq!(bench.end("i", &accepted).await["state"], "succeeded");
@@ -241,7 +240,7 @@ async fn osb_052_a_maintenance_version_that_is_not_the_catalog_s_conflicts() {
     let mut catalog = catalog_file();
     let plan = catalog["services"][0]["plans"][0].as_object_mut();
     plan.expect("a plan").remove("maintenance_info");
-    let bench = Bench::with_catalog(&catalog).await;
+    let bench = Bench::of(Database::Etcd, &catalog, &[]).await;
     let _held = bench.script.hold(OperationKind::Provision, "allocate");
     let version = |version: Value| json!({ "maintenance_info": { "version": version } });
     coded(
@@ -282,7 +281,7 @@ async fn osb_053_the_plan_s_whole_maintenance_info_may_come_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_054_parameters_that_do_not_fit_are_a_400_that_names_them() {
-    let bench = Bench::new().await;
+    let bench = Bench::on_etcd().await;
     for (field, parameters) in [
         ("units", json!({ "units": 0 })),
         ("units", json!({ "units": 33 })),
@@ -340,7 +339,7 @@ async fn osb_056_the_dashboard_s_address_is_told_from_the_first_answer_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_057_labels_are_texts_and_told_to_platforms() {
-    let bench = Bench::new().await;
+    let bench = Bench::on_etcd().await;
     let held = bench.script.hold(OperationKind::Provision, "allocate");
     let body = provision_body(&json!({ "parameters": { "units": 2, "db_version": "3.5.16" } }));
     let path = format!("{}?accepts_incomplete=true", instance_path("i"));

@@ -28,7 +28,7 @@ async fn reached(bench: &Bench, accepted: &Answer, step: &str) {
 
 /// Checks that nothing is left of any instance but the memory of it.
 async fn assert_nothing_left(bench: &Bench) {
-    assert_eq!(bench.members(), Vec::<i32>::new());
+    assert_eq!(bench.running(), Vec::<String>::new());
     assert_eq!(files_of_deployments(bench), Vec::<String>::new());
     assert_eq!(Inside::of(bench).ports_reserved().await, 0);
 }
@@ -100,12 +100,12 @@ async fn osb_104_the_same_deletion_has_the_same_token_and_then_all_is_gone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_105_a_deletion_halts_a_provision_and_deletes_what_there_is_of_it() {
-    let bench = Bench::new().await;
+    let bench = Bench::on_etcd().await;
     // Members run by then.
     let held = bench.script.hold(OperationKind::Provision, "secure");
     let provision = bench.put("i", json!({})).await;
     reached(&bench, &provision, "step 3").await;
-    assert_eq!(bench.members().len(), 3);
+    assert_eq!(bench.running().len(), 3);
     let deletion = bench.delete_instance("i").await;
     assert!(!token(&deletion).is_empty());
     drop(held);
@@ -182,7 +182,7 @@ async fn osb_109_a_deletion_halts_a_bind() {
         bench.end_of_binding("b", &unbind).await["state"],
         "succeeded"
     );
-    let (users, _) = inside.users_and_roles("i", &own).await;
+    let users = bench.database.users(&inside, "i", &own).await;
     assert_eq!(users, [etcd::user(&own)]);
     assert_eq!(bench.fetch_binding("b").await.status, StatusCode::NOT_FOUND);
 }
@@ -206,7 +206,7 @@ async fn osb_110_an_instance_is_deleted_with_its_bindings() {
     assert_eq!(state(&halted), "failed");
     drop((held, held_bind));
     assert_eq!(bench.end("i", &deletion).await["state"], "succeeded");
-    assert!(etcd::connect_to(&credentials, "uri").await.is_err());
+    assert!(!bench.database.lets_in(&credentials).await);
     for binding in ["b", "late"] {
         let fetched = bench.fetch_binding(binding).await;
         assert_eq!(fetched.status, StatusCode::NOT_FOUND);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Bench, coded, refused, token};
 use crate::{
     broker::{Answer, ENTERPRISE, STANDARD, answer, instance_path},
-    catalog::two_services_file,
+    catalog::two_services,
     inside::Inside,
 };
 
@@ -15,21 +15,20 @@ fn units(units: u32) -> Value {
     json!({ "parameters": { "units": units } })
 }
 
-fn done(answer: &Answer) {
+fn done(bench: &Bench, answer: &Answer) {
     assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
-    assert_eq!(answer.body["metadata"]["labels"]["engine"], "etcd");
+    let engine = bench.database.engine();
+    assert_eq!(answer.body["metadata"]["labels"]["engine"], engine);
     assert!(answer.body["dashboard_url"].is_string(), "{answer:?}");
     assert_eq!(answer.body.get("operation"), None, "{answer:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_078_an_update_is_of_an_instance_that_is_there_and_of_its_service() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = std::fs::read(two_services_file(folder.path())).expect("a file");
-    let bench = Bench::with_catalog(&serde_json::from_slice(&file).expect("JSON")).await;
+    let bench = Bench::with_catalog(&two_services()).await;
     refused(&bench.patch(json!({})).await, StatusCode::NOT_FOUND);
     bench.provision("i", json!({})).await;
-    done(&bench.patch(json!({})).await);
+    done(&bench, &bench.patch(json!({})).await);
     for service in [
         json!(null),
         json!(""),
@@ -50,16 +49,16 @@ async fn osb_078_an_update_is_of_an_instance_that_is_there_and_of_its_service() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_079_what_cloud_foundry_always_sends_resets_nothing() {
-    let bench = Bench::with_instance(json!({ "units": 1, "db_version": "3.5.16" })).await;
-    let before = (bench.fetch("i").await.body, bench.members());
+    let bench = Bench::with_etcd(json!({ "units": 1, "db_version": "3.5.16" })).await;
+    let before = (bench.fetch("i").await.body, bench.running());
     for change in [
         json!({ "plan_id": STANDARD, "parameters": {} }),
         json!({ "plan_id": null, "parameters": {} }),
         json!({ "plan_id": STANDARD, "parameters": {}, "context": { "instance_name": "new" } }),
         json!({ "previous_values": { "plan_id": STANDARD, "organization_id": "o" } }),
     ] {
-        done(&bench.patch(change).await);
-        assert_eq!((bench.fetch("i").await.body, bench.members()), before);
+        done(&bench, &bench.patch(change).await);
+        assert_eq!((bench.fetch("i").await.body, bench.running()), before);
     }
 }
 
@@ -72,7 +71,7 @@ async fn osb_080_a_renamed_instance_is_known_at_once_by_its_new_name() {
         // Not even a platform that can wait is made to.
         let body = json!({ "service_id": super::ids()["service_id"], "context": context });
         let request = bench.osb(Method::PATCH, &instance_path("i"));
-        done(&answer(request.json(&body)).await);
+        done(&bench, &answer(request.json(&body)).await);
         assert_eq!(inside.instance("i").await.context, context);
     }
     assert_eq!(inside.outcomes("i").await.len(), 1);
@@ -80,17 +79,23 @@ async fn osb_080_a_renamed_instance_is_known_at_once_by_its_new_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_081_parameters_are_merged_and_held_to_the_plan_s_schema() {
-    let bench = Bench::with_instance(json!({ "db_version": "3.5.16" })).await;
+    let bench = Bench::with_etcd(json!({ "db_version": "3.5.16" })).await;
     let parameters = async || bench.fetch("i").await.body["parameters"].clone();
     let mut body = super::ids();
     let path = instance_path("i");
-    done(&answer(bench.osb(Method::PATCH, &path).json(&body)).await);
+    done(
+        &bench,
+        &answer(bench.osb(Method::PATCH, &path).json(&body)).await,
+    );
     for none in [json!(null), json!({})] {
         body["parameters"] = none;
-        done(&answer(bench.osb(Method::PATCH, &path).json(&body)).await);
+        done(
+            &bench,
+            &answer(bench.osb(Method::PATCH, &path).json(&body)).await,
+        );
     }
     assert_eq!(parameters().await, json!({ "db_version": "3.5.16" }));
-    done(&bench.patch(units(1)).await);
+    done(&bench, &bench.patch(units(1)).await);
     let merged = json!({ "db_version": "3.5.16", "units": 1 });
     assert_eq!(parameters().await, merged);
     // What a provision takes is not what an update takes.
@@ -108,7 +113,7 @@ async fn osb_081_parameters_are_merged_and_held_to_the_plan_s_schema() {
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_082_an_instance_keeps_its_plan() {
     let bench = Bench::with_instance(json!({})).await;
-    let before = (bench.fetch("i").await.body, bench.members());
+    let before = (bench.fetch("i").await.body, bench.running());
     for change in [
         json!({ "plan_id": ENTERPRISE }),
         json!({ "plan_id": ENTERPRISE, "parameters": { "units": 2 } }),
@@ -120,14 +125,15 @@ async fn osb_082_an_instance_keeps_its_plan() {
     }
     let unknown = bench.patch(json!({ "plan_id": "unknown" })).await;
     refused(&unknown, StatusCode::BAD_REQUEST);
-    assert_eq!((bench.fetch("i").await.body, bench.members()), before);
+    assert_eq!((bench.fetch("i").await.body, bench.running()), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_083_the_same_update_has_the_same_token_and_another_one_waits() {
-    let bench = Bench::with_instance(json!({ "db_version": "3.7.3" })).await;
-    done(&bench.patch(units(1)).await);
+    let bench = Bench::with_etcd(json!({ "db_version": "3.7.3" })).await;
+    done(&bench, &bench.patch(units(1)).await);
     done(
+        &bench,
         &bench
             .patch(json!({ "maintenance_info": { "version": "3.7.3" } }))
             .await,
@@ -149,12 +155,12 @@ async fn osb_083_the_same_update_has_the_same_token_and_another_one_waits() {
     }
     drop(held);
     assert_eq!(bench.end("i", &first).await["state"], "succeeded");
-    done(&bench.patch(units(2)).await);
+    done(&bench, &bench.patch(units(2)).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_084_the_catalog_s_maintenance_version_is_an_upgrade_and_another_one_a_conflict() {
-    let bench = Bench::with_instance(json!({ "db_version": "3.5.16" })).await;
+    let bench = Bench::with_etcd(json!({ "db_version": "3.5.16" })).await;
     let inside = Inside::of(&bench);
     for version in ["3.5.16", "3.7.2", "garbage", ""] {
         let change = json!({ "maintenance_info": { "version": version } });
@@ -187,8 +193,8 @@ async fn osb_085_an_update_that_takes_time_needs_who_can_wait() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn osb_086_a_refused_or_failed_update_changes_nothing() {
-    let bench = Bench::with_instance(json!({ "db_version": "3.5.16" })).await;
-    let before = (bench.fetch("i").await.body, bench.members());
+    let bench = Bench::with_etcd(json!({ "db_version": "3.5.16" })).await;
+    let before = (bench.fetch("i").await.body, bench.running());
     let context = Inside::of(&bench).instance("i").await.context;
     for change in [
         json!({ "service_id": "unknown", "context": { "x": 1 } }),
@@ -203,7 +209,7 @@ async fn osb_086_a_refused_or_failed_update_changes_nothing() {
     let update = bench.patch(units(2)).await;
     assert_eq!(bench.end("i", &update).await["state"], "failed");
     drop(failing);
-    assert_eq!((bench.fetch("i").await.body, bench.members()), before);
+    assert_eq!((bench.fetch("i").await.body, bench.running()), before);
     let inside = Inside::of(&bench);
     assert_eq!(inside.instance("i").await.context, context);
     let newest = inside.newest("i", OperationKind::Update).await;
