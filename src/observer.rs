@@ -2,8 +2,8 @@
 //!
 //! Invariants: no page waits for a member, however it fares: an answer is what was seen last, and a
 //! question begins the next look. Only so many looks are under way, and only so many deployments
-//! are remembered, whoever asks how often. What is seen is told; who decides by it,
-//! [`broker::Observer`](crate::broker::Observer) says.
+//! are remembered, whoever asks how often. What any observer of the broker sees, all of them remember.
+//! What is seen is told; who decides by it, [`broker::Observer`](crate::broker::Observer) says.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -28,8 +28,8 @@ use crate::{
         failure::chain,
         ids::DeploymentId,
         limits::{
-            LOOKS_AT_ONCE, OBSERVATION_FRESH, OBSERVATION_USABLE, OBSERVATIONS_REMEMBERED_MAX,
-            PREFLIGHT_TIMEOUT, PREFLIGHTS_AT_ONCE, SURVEY_TIMEOUT,
+            LOOKS_AT_ONCE, OBSERVATION_FRESH, OBSERVATION_KEPT, OBSERVATION_USABLE,
+            OBSERVATIONS_REMEMBERED_MAX, PREFLIGHT_TIMEOUT, PREFLIGHTS_AT_ONCE, SURVEY_TIMEOUT,
         },
         observation::Observation,
         recovery::{DataLeft, Remains},
@@ -72,10 +72,15 @@ struct Looker {
     places: Semaphore,
     /// Of those who ask for obstacles: they ask more, and must not hold up looks.
     preflights: Semaphore,
-    seen: Mutex<HashMap<DeploymentId, Seen>>,
+    memory: Arc<Memory>,
 }
 
+/// What all observers of a broker have seen.
+#[derive(Debug, Default)]
+pub struct Memory(Mutex<HashMap<DeploymentId, Seen>>);
+
 /// What is remembered of one deployment.
+#[derive(Debug)]
 struct Seen {
     /// When the last look ended, or the first began.
     at: Instant,
@@ -86,13 +91,15 @@ struct Seen {
 }
 
 impl EngineObserver {
-    /// An observer whose looks run on `runtime`.
+    /// An observer whose looks run on `runtime`, and which remembers what others see that have the same
+    /// memory.
     pub fn new(
         store: Arc<Store>,
         keys: Arc<KeyRing>,
         engines: BTreeMap<String, SharedEngine>,
         provisioners: BTreeMap<String, SharedProvisioner>,
         clock: Clock,
+        memory: Arc<Memory>,
         runtime: Handle,
     ) -> Self {
         let looker = Arc::new(Looker {
@@ -103,7 +110,7 @@ impl EngineObserver {
             clock,
             places: Semaphore::new(LOOKS_AT_ONCE),
             preflights: Semaphore::new(PREFLIGHTS_AT_ONCE),
-            seen: Mutex::default(),
+            memory,
         });
         Self { looker, runtime }
     }
@@ -118,6 +125,13 @@ impl Observer for EngineObserver {
                 .spawn(async move { looker.look(deployment).await });
         }
         last
+    }
+
+    fn seen(&self, deployment: &Deployment) -> Option<Arc<Observation>> {
+        let seen = self.looker.memory.lock();
+        let last = seen.get(&deployment.id)?;
+        let observation = last.observation.clone()?;
+        (last.at.elapsed() < OBSERVATION_KEPT).then_some(observation)
     }
 
     fn recent(&self, deployment: &Deployment) -> BoxFuture<'static, Option<Arc<Observation>>> {
@@ -165,23 +179,28 @@ impl Observer for EngineObserver {
     }
 }
 
-impl Looker {
-    fn seen(&self) -> MutexGuard<'_, HashMap<DeploymentId, Seen>> {
+impl Memory {
+    fn lock(&self) -> MutexGuard<'_, HashMap<DeploymentId, Seen>> {
         // Every change of the map is one call, so it is whole even after a panic.
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Makes room for a deployment; returns whether it has a place.
+    fn has_place(seen: &mut HashMap<DeploymentId, Seen>, id: &DeploymentId) -> bool {
+        if !seen.contains_key(id) && seen.len() >= OBSERVATIONS_REMEMBERED_MAX {
+            seen.retain(|_, s| s.looking || s.at.elapsed() < OBSERVATION_KEPT);
+        }
+        seen.contains_key(id) || seen.len() < OBSERVATIONS_REMEMBERED_MAX
+    }
+}
+
+impl Looker {
     /// What was seen last, unless that is too long ago; and whether the caller must look now.
     fn recall(&self, id: &DeploymentId) -> (Option<Arc<Observation>>, bool) {
         let now = Instant::now();
-        let mut seen = self.seen();
-        if !seen.contains_key(id) {
-            if seen.len() >= OBSERVATIONS_REMEMBERED_MAX {
-                seen.retain(|_, s| s.looking || now - s.at < OBSERVATION_USABLE);
-            }
-            if seen.len() >= OBSERVATIONS_REMEMBERED_MAX {
-                return (None, false);
-            }
+        let mut seen = self.memory.lock();
+        if !Memory::has_place(&mut seen, id) {
+            return (None, false);
         }
         let first = !seen.contains_key(id);
         let entry = seen.entry(id.clone()).or_insert(Seen {
@@ -206,24 +225,27 @@ impl Looker {
     /// that are under way may have asked before something happened.
     async fn recent(&self, deployment: &Deployment) -> Option<Arc<Observation>> {
         let since = Instant::now();
-        let known = self.seen().get(&deployment.id).and_then(|seen| {
+        let known = self.memory.lock().get(&deployment.id).and_then(|seen| {
             let is_fresh = since - seen.since < OBSERVATION_FRESH;
             seen.observation.clone().filter(|_| is_fresh)
         });
         if known.is_some() {
             return known;
         }
-        let observation = self.look_now(deployment).await?;
-        self.remember(&deployment.id, observation.clone(), since);
-        Some(observation)
+        self.look_now(deployment).await
     }
 
     /// Keeps what a look told that began at `since`, and logs what members that have fallen silent
-    /// say of it. Only what is shown is remembered: a deployment that nobody shows has no place.
-    fn remember(&self, id: &DeploymentId, observation: Arc<Observation>, since: Instant) {
-        let mut all = self.seen();
-        if !all.contains_key(id) && all.len() >= OBSERVATIONS_REMEMBERED_MAX {
-            return;
+    /// say of it. Returns it with what the looks before it tell.
+    fn remember(
+        &self,
+        id: &DeploymentId,
+        mut observation: Observation,
+        since: Instant,
+    ) -> Arc<Observation> {
+        let mut all = self.memory.lock();
+        if !Memory::has_place(&mut all, id) {
+            return Arc::new(observation);
         }
         let seen = all.entry(id.clone()).or_insert(Seen {
             at: since,
@@ -231,8 +253,14 @@ impl Looker {
             observation: None,
             since,
         });
+        let is_recent = since.saturating_duration_since(seen.at) < OBSERVATION_KEPT;
+        let before = seen.observation.as_ref().filter(|_| is_recent);
+        if let Some(before) = before.filter(|before| before.is_like(&observation)) {
+            observation.since = before.since;
+        }
+        let observation = Arc::new(observation);
         if seen.observation.is_some() && seen.since > since {
-            return;
+            return observation;
         }
         let before = seen.observation.replace(observation.clone());
         (seen.at, seen.since) = (Instant::now(), since);
@@ -251,23 +279,22 @@ impl Looker {
                 );
             }
         }
+        observation
     }
 
     async fn look(self: Arc<Self>, deployment: Deployment) {
-        let looking = Looking {
+        let _looking = Looking {
             looker: &self,
             id: deployment.id.clone(),
-            since: Instant::now(),
         };
-        if let Some(observation) = self.look_now(&deployment).await {
-            looking.end(observation);
-        }
+        self.look_now(&deployment).await;
     }
 
     async fn look_now(&self, deployment: &Deployment) -> Option<Arc<Observation>> {
         let _place = self.places.acquire().await.ok()?;
+        let began = Instant::now();
         match self.ask(deployment).await {
-            Ok(observation) => Some(Arc::new(observation)),
+            Ok(observation) => Some(self.remember(&deployment.id, observation, began)),
             Err(error) => {
                 log::warn!(deployment:% = deployment.id; "cannot look at it: {}", chain(&error));
                 None
@@ -402,11 +429,8 @@ impl Looker {
             Some((deployment, secrets)) => engine.observe(Site::new(&deployment, &secrets)).await?,
             None => Vec::new(),
         };
-        Ok(Observation {
-            needed: engine.profile().members_needed,
-            members,
-            observed_at: self.clock.now(),
-        })
+        let needed = engine.profile().members_needed;
+        Ok(Observation::first(members, needed, self.clock.now()))
     }
 }
 
@@ -436,18 +460,11 @@ async fn data_left(
 struct Looking<'a> {
     looker: &'a Looker,
     id: DeploymentId,
-    since: Instant,
-}
-
-impl Looking<'_> {
-    fn end(self, observation: Arc<Observation>) {
-        self.looker.remember(&self.id, observation, self.since);
-    }
 }
 
 impl Drop for Looking<'_> {
     fn drop(&mut self) {
-        if let Some(seen) = self.looker.seen().get_mut(&self.id) {
+        if let Some(seen) = self.looker.memory.lock().get_mut(&self.id) {
             seen.looking = false;
         }
     }

@@ -13,7 +13,7 @@ use crate::{
     http::{Api, origin::Rates, readiness::Readiness},
     logbook::Logbook,
     model::secret::Credentials,
-    observer::EngineObserver,
+    observer::{EngineObserver, Memory},
     operation::Parts,
     volumes::Volumes,
     watchdog::Watchdog,
@@ -27,6 +27,8 @@ pub(super) struct Materials<'a> {
     pub(super) kept: &'a Kept,
     pub(super) world: &'a World,
     pub(super) volumes: &'a Arc<Volumes>,
+    /// What was seen of deployments, by each part that looks at them.
+    pub(super) seen: Arc<Memory>,
 }
 
 impl Materials<'_> {
@@ -79,6 +81,7 @@ impl Materials<'_> {
             self.world.engines.clone(),
             self.world.provisioners(),
             self.surroundings.clock.clone(),
+            self.seen.clone(),
             Handle::current(),
         )
     }

@@ -147,6 +147,7 @@ impl App {
             volumes: &volumes(&config, &kept, world.members_at_most()).await,
             kept: &kept,
             world: &world,
+            seen: Arc::default(),
         };
         let broker = materials.broker();
         tell_of_kept(&broker).await;

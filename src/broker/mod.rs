@@ -45,6 +45,7 @@ mod deployment;
 mod download;
 mod expiry;
 mod finding;
+mod health;
 mod instance;
 mod leftover;
 mod link;

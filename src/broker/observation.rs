@@ -17,6 +17,10 @@ pub trait Observer: Send + Sync {
     /// under way; who asks again a second later finds it.
     fn observe(&self, deployment: &Deployment) -> Option<Arc<Observation>>;
 
+    /// What was seen last of a deployment, by whoever looked at it; none where that is too long ago to
+    /// tell of its health. Begins no look.
+    fn seen(&self, deployment: &Deployment) -> Option<Arc<Observation>>;
+
     /// What was seen of a deployment within [`OBSERVATION_FRESH`](crate::model::limits::OBSERVATION_FRESH),
     /// by a look that is waited for where there was none. None when that comes to nothing.
     fn recent(&self, deployment: &Deployment) -> BoxFuture<'static, Option<Arc<Observation>>>;
@@ -51,5 +55,10 @@ impl Broker {
     pub async fn storage(&self, of: &DeploymentView) -> Option<Storage> {
         let seen = self.seen_now(&of.deployment).await?;
         Storage::of(&seen)
+    }
+
+    /// What was seen of it last, see [`Observer::seen`].
+    pub fn last_seen(&self, deployment: &Deployment) -> Option<Arc<Observation>> {
+        self.observer.seen(deployment)
     }
 }

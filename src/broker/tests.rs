@@ -56,6 +56,10 @@ impl Observer for Nobody {
         None
     }
 
+    fn seen(&self, _: &Deployment) -> Option<Arc<Observation>> {
+        None
+    }
+
     fn look(&self, _: &Deployment) -> BoxFuture<'static, Option<Arc<Observation>>> {
         Box::pin(async { None })
     }

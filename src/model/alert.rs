@@ -306,7 +306,7 @@ fn of_all(gravity: Gravity, message: String) -> Alert {
     }
 }
 
-fn of_recovery(database: &DatabaseWatch) -> Option<Alert> {
+pub(super) fn of_recovery(database: &DatabaseWatch) -> Option<Alert> {
     let message = "Most members were lost. The operator has the database made anew; until that is \
                    done, nobody is let in.";
     database
@@ -314,7 +314,7 @@ fn of_recovery(database: &DatabaseWatch) -> Option<Alert> {
         .then(|| of_all(Gravity::Critical, message.to_owned()))
 }
 
-fn of_closing(database: &DatabaseWatch) -> Option<Alert> {
+pub(super) fn of_closing(database: &DatabaseWatch) -> Option<Alert> {
     // Nothing can be done about it while the database is recovered.
     let since = database.closed_since.filter(|_| !database.is_recovered)?;
     let (engine, version) = (&database.engine, database.version);
@@ -331,7 +331,7 @@ fn of_closing(database: &DatabaseWatch) -> Option<Alert> {
     Some(of_all(Gravity::Critical, message))
 }
 
-fn of_repair(database: &DatabaseWatch) -> Option<Alert> {
+pub(super) fn of_repair(database: &DatabaseWatch) -> Option<Alert> {
     let RepairWatch { repair, failure } = database.repair.as_ref()?;
     let (member, because) = (&repair.member, repair.because);
     Some(match failure {

@@ -179,6 +179,7 @@ mod tests {
             needed: 2,
             members,
             observed_at: DateTime::UNIX_EPOCH,
+            since: DateTime::UNIX_EPOCH,
         };
         assert_eq!(Storage::of(&seen(Vec::new())), None);
         let wastes = member(false, 90, Some(10));

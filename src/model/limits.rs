@@ -166,8 +166,11 @@ pub const READY_LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 pub const OBSERVATION_TIMEOUT: Duration = Duration::from_secs(3);
 /// What was seen of a deployment within this time is told without looking again.
 pub const OBSERVATION_FRESH: Duration = Duration::from_secs(2);
-/// What was seen longer ago than this is not told any more.
+/// What was seen longer ago than this is not told any more of members.
 pub const OBSERVATION_USABLE: Duration = Duration::from_secs(15);
+/// What was seen longer ago than this tells nothing of the health of a deployment. The watchdog looks
+/// more often than that.
+pub const OBSERVATION_KEPT: Duration = Duration::from_secs(90);
 /// Deployments that are looked at at once.
 pub const LOOKS_AT_ONCE: usize = 8;
 /// Longest text that is taken for a version, in bytes.
@@ -177,7 +180,7 @@ pub const PREFLIGHTS_AT_ONCE: usize = 2;
 /// Whoever asks what is in the way of an upgrade waits no longer than this.
 pub const PREFLIGHT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Deployments whose last observation is remembered at once.
-pub const OBSERVATIONS_REMEMBERED_MAX: usize = 1000;
+pub const OBSERVATIONS_REMEMBERED_MAX: usize = 10_000;
 /// How often a snapshot is begun anew because somebody wrote at that very moment, before it is
 /// taken with a revision that is not known at once.
 pub const SNAPSHOT_BEGINS_MAX: u32 = 3;
@@ -563,6 +566,8 @@ pub const MONTHLY_SHOWN: usize = 4;
 pub const BACKUPS_ON_A_PAGE: usize = 20;
 /// Backups in the dashboard's plot, the newest ones.
 pub const BACKUPS_PLOTTED: usize = 60;
+/// Operations of one instance that are stuck and told of with its health, the newest ones.
+pub const STUCK_TOLD_MAX: i64 = 10;
 /// Tasks that the dashboard's overview shows.
 pub const TASKS_SHOWN: usize = 8;
 /// Instances on one page of the operators' list.

@@ -21,6 +21,7 @@ pub mod engine;
 pub mod exposure;
 pub mod failure;
 pub mod full;
+pub mod health;
 pub mod holder;
 pub mod ids;
 pub mod instance;

@@ -16,6 +16,8 @@ pub struct Observation {
     pub needed: usize,
     /// When it was looked.
     pub observed_at: DateTime<Utc>,
+    /// Since when looks in a row have shown what [`Observation::is_like`] compares.
+    pub since: DateTime<Utc>,
 }
 
 /// How one member fares.
@@ -116,6 +118,26 @@ impl MemberObservation {
 }
 
 impl Observation {
+    /// A look at `at` that nothing is known of before.
+    pub fn first(members: Vec<MemberObservation>, needed: usize, at: DateTime<Utc>) -> Self {
+        Self {
+            members,
+            needed,
+            observed_at: at,
+            since: at,
+        }
+    }
+
+    /// Whether the database fares as it did at another look: whether it can be used, takes writes, and
+    /// has all its members.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let fares = |of: &Self| {
+            let all_serve = of.serving() == of.members.len();
+            (of.is_usable(), of.is_full(), all_serve)
+        };
+        fares(self) == fares(other)
+    }
+
     /// Whether a member says that it takes no more writes, since its storage is full.
     pub fn is_full(&self) -> bool {
         let full =

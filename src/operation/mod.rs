@@ -311,11 +311,9 @@ impl Work {
     /// The members of a deployment as they are now.
     pub async fn observe(&self, site: Site<'_>) -> Result<Observation, StepError> {
         let engine = self.engine(site.deployment)?;
-        Ok(Observation {
-            members: engine.observe(site).await?,
-            needed: engine.profile().members_needed,
-            observed_at: self.parts.clock.now(),
-        })
+        let members = engine.observe(site).await?;
+        let needed = engine.profile().members_needed;
+        Ok(Observation::first(members, needed, self.parts.clock.now()))
     }
 
     /// The cluster of a deployment.

@@ -50,6 +50,7 @@ fn seen(members: Vec<MemberHealth>) -> Observation {
         needed: 2,
         members: members.into_iter().enumerate().map(member).collect(),
         observed_at: at(0),
+        since: at(0),
     }
 }
 

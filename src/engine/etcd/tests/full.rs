@@ -32,6 +32,7 @@ async fn look(lab: &Lab) -> Fullness {
         needed: PROFILE.members_needed,
         members: Etcd.observe(lab.site()).await.expect("a look"),
         observed_at: chrono::DateTime::UNIX_EPOCH,
+        since: chrono::DateTime::UNIX_EPOCH,
     };
     let is_safe = PROFILE.full_is_safe(lab.deployment.version);
     Fullness::of(&seen, lab.deployment.quota_bytes(), is_safe, false)

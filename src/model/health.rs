@@ -1,0 +1,383 @@
+//! How an instance is, in one word and a sentence or two: the worst of what is done to it, of its
+//! alerts, and of what was seen of its members. Pure: whoever asks brings what is known.
+//!
+//! Invariants: what nobody has seen is never called well. That an operation ended well says nothing of
+//! the instance. Something worse that is known never makes the word better.
+
+use chrono::{DateTime, Utc};
+
+use super::{
+    alert::{Alert, DatabaseWatch, Gravity, of_closing, of_recovery, of_repair},
+    instance::InstanceState,
+    observation::Observation,
+    operation::{Operation, OperationKind},
+    sentence::capitalized,
+    trouble::Moment,
+};
+
+/// How an instance is, in a word; the best in front.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HealthState {
+    /// All of its members serve.
+    Ready,
+    /// Something is being done to it.
+    Changing,
+    /// Nobody has seen its members lately.
+    Unknown,
+    /// It can be used, and something of it does not work.
+    Degraded,
+    /// It is full: it can be read, and takes no writes.
+    ReadOnly,
+    /// It is being deleted.
+    Deleting,
+    /// It could not be made, or not be deleted.
+    Failed,
+    /// What was done to it failed, and so did the clean-up: its operator has to act.
+    Stuck,
+    /// It cannot be used.
+    Down,
+}
+
+impl HealthState {
+    /// All states.
+    pub const ALL: [Self; 9] = [
+        Self::Ready,
+        Self::Changing,
+        Self::Unknown,
+        Self::Degraded,
+        Self::ReadOnly,
+        Self::Deleting,
+        Self::Failed,
+        Self::Stuck,
+        Self::Down,
+    ];
+
+    /// For programs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Changing => "changing",
+            Self::Unknown => "unknown",
+            Self::Degraded => "degraded",
+            Self::ReadOnly => "read_only",
+            Self::Deleting => "deleting",
+            Self::Failed => "failed",
+            Self::Stuck => "stuck",
+            Self::Down => "down",
+        }
+    }
+
+    /// For people.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::Changing => "Changing",
+            Self::Unknown => "Unknown",
+            Self::Degraded => "Degraded",
+            Self::ReadOnly => "Read-only (full)",
+            Self::Deleting => "Deleting",
+            Self::Failed => "Failed",
+            Self::Stuck => "Stuck",
+            Self::Down => "Down",
+        }
+    }
+
+    /// The state that programs call so.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+/// How an instance is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// In a word.
+    pub state: HealthState,
+    /// What is the matter, since when, and what to do about it, for people.
+    pub message: String,
+    /// Since when, as far as that is known.
+    pub since: Option<DateTime<Utc>>,
+}
+
+impl Health {
+    /// Of an instance of which nothing is known.
+    pub fn unknown() -> Self {
+        Self {
+            state: HealthState::Unknown,
+            message:
+                "The broker has not seen the members lately. It looks at them now: ask again in a \
+                      few seconds."
+                    .to_owned(),
+            since: None,
+        }
+    }
+
+    fn new(state: HealthState, since: DateTime<Utc>, message: String) -> Self {
+        Self {
+            state,
+            message,
+            since: Some(since),
+        }
+    }
+
+    fn of_alert(state: HealthState, alert: &Alert, since: Option<DateTime<Utc>>) -> Self {
+        Self {
+            state,
+            message: alert.message.clone(),
+            since,
+        }
+    }
+}
+
+/// Where an instance is in its life, and what is done to it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Life {
+    /// Where it is.
+    pub state: InstanceState,
+    /// When it was asked for.
+    pub created_at: DateTime<Utc>,
+    /// What is queued or running, oldest first.
+    pub under_way: Vec<Operation>,
+    /// What is stuck, and was not done since.
+    pub stuck: Vec<Operation>,
+    /// The last making or deletion of it, where that failed.
+    pub failed: Option<Operation>,
+}
+
+impl Life {
+    /// When an operation of one of these kinds was accepted that goes on.
+    fn since(&self, kinds: &[OperationKind]) -> Option<DateTime<Utc>> {
+        let mut found = self.under_way.iter();
+        found
+            .find(|o| kinds.contains(&o.kind))
+            .map(|o| o.created_at)
+    }
+
+    /// The operation that has the members in hand, or will.
+    fn change(&self) -> Option<&Operation> {
+        let mut found = self.under_way.iter();
+        found.find(|o| o.kind.has_members_in_hand() && !o.halted)
+    }
+}
+
+/// How an instance is. `seen`: what was seen last of its members, none where that is too long ago;
+/// `alerts`: [all of it](super::alert::alerts), as of the same look.
+pub fn health(
+    life: &Life,
+    database: &DatabaseWatch,
+    seen: Option<&Observation>,
+    alerts: &[Alert],
+) -> Health {
+    let mut found: Vec<Health> = of_life(life).into_iter().collect();
+    found.extend(life.stuck.iter().map(of_stuck));
+    if life.state == InstanceState::Ready {
+        found.extend(of_access(life, database));
+        found.push(of_members(seen));
+        found.extend(of_storage(seen));
+        found.extend(of_damage(life, database));
+        found.extend(alerts.iter().filter_map(of_alert));
+    }
+    let worse = |a: Health, b: Health| if b.state > a.state { b } else { a };
+    let mut worst = found.into_iter().reduce(worse);
+    let meanwhile = life.change().filter(|_| life.state == InstanceState::Ready);
+    if let (Some(worst), Some(change)) = (worst.as_mut(), meanwhile)
+        && worst.state > HealthState::Changing
+    {
+        let doing = doing(change.kind);
+        worst.message += &format!(" Meanwhile {doing} is under way.");
+    }
+    worst.unwrap_or_else(Health::unknown)
+}
+
+/// What an operation does, as the subject of a sentence.
+fn doing(kind: OperationKind) -> &'static str {
+    match kind {
+        OperationKind::Provision => "its creation",
+        OperationKind::Restore => "its creation from a backup",
+        OperationKind::Update => "its update",
+        OperationKind::Deprovision => "its deletion",
+        OperationKind::Bind => "the creation of credentials",
+        OperationKind::Unbind => "the removal of credentials",
+        OperationKind::Backup => "a backup",
+        OperationKind::Prune => "the removal of old backups",
+        OperationKind::Relief => "the making of room",
+        OperationKind::Defragment => "its defragmentation",
+        OperationKind::Repair => "the replacement of a member",
+        OperationKind::Recover => "its recovery",
+        OperationKind::Renew => "the renewal of its certificates",
+        OperationKind::Readdress => "the move of its members to other addresses",
+    }
+}
+
+/// How an operation stands that goes on: how far, and what keeps it.
+fn standing(operation: &Operation) -> String {
+    let trouble = operation.trouble.as_ref();
+    let trouble = trouble.map_or_else(String::new, |trouble| format!("; {trouble}"));
+    match &operation.failure {
+        Some(failure) => format!("cleaning up after: {failure}{trouble}"),
+        None => format!("{}{trouble}", operation.progress),
+    }
+}
+
+fn of_life(life: &Life) -> Option<Health> {
+    let changing = |since, message| Health::new(HealthState::Changing, since, message);
+    Some(match life.state {
+        InstanceState::Ready => {
+            let change = life.change()?;
+            let since = change.created_at;
+            let (doing, stands) = (capitalized(doing(change.kind)), standing(change));
+            let message = format!(
+                "{doing} is under way since {}: {stands}. The database serves meanwhile; nothing has to \
+                 be done.",
+                Moment(since)
+            );
+            changing(since, message)
+        }
+        InstanceState::Provisioning => {
+            let since = life.created_at;
+            let stands = life.change().map_or_else(String::new, |change| {
+                let stands = standing(change);
+                format!(": {stands}")
+            });
+            let message = format!(
+                "It is being made since {}{stands}. It can be used when that is done.",
+                Moment(since)
+            );
+            changing(since, message)
+        }
+        InstanceState::Deleting => {
+            let since = life.since(&[OperationKind::Deprovision]);
+            let when = since.map_or_else(String::new, |at| format!(" since {}", Moment(at)));
+            Health {
+                state: HealthState::Deleting,
+                message: format!("It is being deleted{when}, with its backups and bindings."),
+                since,
+            }
+        }
+        InstanceState::Failed => of_failure(life),
+    })
+}
+
+fn of_failure(life: &Life) -> Health {
+    let Some(failed) = &life.failed else {
+        let message = "It could not be made. Delete it, and make it anew.".to_owned();
+        return Health::new(HealthState::Failed, life.created_at, message);
+    };
+    let advice = if failed.kind == OperationKind::Deprovision {
+        "Delete it again; if that fails too, ask whoever runs the broker."
+    } else {
+        "Delete it, and make it anew."
+    };
+    let message = format!(
+        "{} failed at {}{}. {advice}",
+        capitalized(doing(failed.kind)),
+        Moment(failed.updated_at),
+        because(failed)
+    );
+    Health::new(HealthState::Failed, failed.updated_at, message)
+}
+
+/// Why an operation failed, behind a colon.
+fn because(operation: &Operation) -> String {
+    let failure = operation.failure.as_deref().unwrap_or_default();
+    let failure = failure.trim_end_matches('.');
+    if failure.is_empty() {
+        String::new()
+    } else {
+        format!(": {failure}")
+    }
+}
+
+fn of_stuck(operation: &Operation) -> Health {
+    let message = format!(
+        "{} failed, and so did the clean-up, at {}{}. Whoever runs the broker has to retry it or give \
+         it up.",
+        capitalized(doing(operation.kind)),
+        Moment(operation.updated_at),
+        because(operation)
+    );
+    Health::new(HealthState::Stuck, operation.updated_at, message)
+}
+
+/// Whether anybody but the broker is let in.
+fn of_access(life: &Life, database: &DatabaseWatch) -> Option<Health> {
+    if let Some(alert) = of_recovery(database) {
+        let since = life.since(&[OperationKind::Recover]);
+        return Some(Health::of_alert(HealthState::Down, &alert, since));
+    }
+    let alert = of_closing(database)?;
+    let since = database.closed_since;
+    Some(Health::of_alert(HealthState::Down, &alert, since))
+}
+
+fn of_members(seen: Option<&Observation>) -> Health {
+    let Some(seen) = seen.filter(|seen| !seen.members.is_empty()) else {
+        return Health::unknown();
+    };
+    let (serving, all, needed) = (seen.serving(), seen.members.len(), seen.needed);
+    let at = Moment(seen.since);
+    let serve = match serving {
+        0 => format!("None of {all} members serves"),
+        1 => format!("1 of {all} members serves"),
+        _ => format!("{serving} of {all} members serve"),
+    };
+    let silent = seen.members.iter().filter(|member| !member.serves());
+    let silent: Vec<&str> = silent.map(|member| member.name.as_str()).collect();
+    let not = if silent.len() == 1 {
+        "does not"
+    } else {
+        "do not"
+    };
+    let (state, message) = if !seen.is_usable() {
+        let message = format!(
+            "{serve} since {at}, and {needed} must: it can be neither read nor written. The broker \
+             starts members again by itself; what does not come back within minutes, whoever runs the \
+             broker can recover."
+        );
+        (HealthState::Down, message)
+    } else if serving < all {
+        let message = format!(
+            "{serve} since {at}; {} {not}. It can be used; the broker starts members again by itself.",
+            silent.join(", ")
+        );
+        (HealthState::Degraded, message)
+    } else {
+        let members = if all == 1 {
+            "Its member serves".to_owned()
+        } else {
+            format!("All {all} members serve")
+        };
+        let message = format!("{members} since {at}. Nothing has to be done.");
+        (HealthState::Ready, message)
+    };
+    Health::new(state, seen.since, message)
+}
+
+fn of_storage(seen: Option<&Observation>) -> Option<Health> {
+    let seen = seen.filter(|seen| seen.is_full())?;
+    let message = format!(
+        "It is full since {}: it can be read and takes no writes. Ask for more units, or delete keys: \
+         the broker then makes room and lets it take writes again.",
+        Moment(seen.since)
+    );
+    Some(Health::new(HealthState::ReadOnly, seen.since, message))
+}
+
+/// A member that lost what it kept.
+fn of_damage(life: &Life, database: &DatabaseWatch) -> Option<Health> {
+    let alert = of_repair(database)?;
+    let since = life.since(&[OperationKind::Repair]);
+    Some(Health::of_alert(HealthState::Degraded, &alert, since))
+}
+
+fn of_alert(alert: &Alert) -> Option<Health> {
+    let state = match alert.gravity {
+        Gravity::Critical => HealthState::Degraded,
+        Gravity::Unknown => HealthState::Unknown,
+        Gravity::Warning | Gravity::Notice => return None,
+    };
+    Some(Health::of_alert(state, alert, None))
+}
+
+#[cfg(test)]
+mod tests;
