@@ -104,6 +104,7 @@
   const swap = (page) => {
     const busy = "data-under-way";
     document.body.toggleAttribute(busy, page.body.hasAttribute(busy));
+    if (document.title !== page.title) document.title = page.title;
     document.querySelectorAll("[data-live]").forEach((region) => {
       const fresh = page.getElementById(region.id);
       if (!fresh || news(fresh) === seen.get(region)) return;

@@ -7,19 +7,22 @@ use super::{
     alert::{Beside, backup_watch, beside},
     backup::back_up_in,
     deployment::trusted_authorities,
+    health::life,
     restore::restores_in,
     session::{no_such_page, reached},
 };
 use crate::{
     model::{
-        alert::{BackupWatch, DatabaseWatch},
+        alert::{Alert, BackupWatch, DatabaseWatch, alerts},
         backup::{Backup, BackupState},
         catalog::Placement,
         deployment::{Deployment, Notes},
         engine::Profile,
+        health::{Health, Life, health},
         ids::{BackupId, InstanceId, OperationId},
         instance::{Instance, InstanceState, dashboard_url},
         limits::{INSTANCES_ON_A_PAGE, RECIPES_MAX},
+        observation::Observation,
         operation::{Operation, OperationKind},
         origin::Origin,
         session::{Scope, Session},
@@ -48,6 +51,8 @@ pub struct InstanceView {
     pub operations: Vec<Operation>,
     /// When the schedule takes the next backup.
     pub next_backup: Option<DateTime<Utc>>,
+    /// Where it is in its life, and what is done to it.
+    pub life: Life,
     /// What is known of its scheduled backups.
     pub watch: BackupWatch,
     /// What is known of its database beside what its members tell.
@@ -65,6 +70,7 @@ struct Facts {
     notes: Notes,
     backups: Vec<Backup>,
     operations: Vec<Operation>,
+    life: Life,
     watch: BackupWatch,
     beside: Beside,
     restores: Vec<Restored>,
@@ -98,6 +104,7 @@ fn found(
         watch: backup_watch(conn, &instance, &backups)?,
         beside: beside(conn, &deployment.0, now)?,
         backups,
+        life: life(conn, &instance)?,
         operations: store::operation::of_instance(conn, id, RECIPES_MAX)?,
         restores: restores_in(conn, &instance)?,
         source: source_seen(conn, session, &instance)?,
@@ -124,6 +131,17 @@ fn source_seen(
     }
 }
 
+/// An instance as it stands in a list.
+#[derive(Debug)]
+pub struct InstanceListed {
+    /// The instance.
+    pub instance: Instance,
+    /// Its deployment; none where it has just gone.
+    pub deployment: Option<Deployment>,
+    /// How it is, as its members were seen last.
+    pub health: Health,
+}
+
 /// What came of asking for a backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BackUpNow {
@@ -141,6 +159,19 @@ impl InstanceView {
             .name
             .as_deref()
             .unwrap_or_else(|| instance.id.as_str())
+    }
+
+    /// What somebody should know of it, as of a look at its members; nothing while it is made or deleted.
+    pub fn alerts(&self, seen: Option<&Observation>) -> Vec<Alert> {
+        match self.life.state {
+            InstanceState::Ready => alerts(self.now, &self.database, seen, &self.watch),
+            _ => Vec::new(),
+        }
+    }
+
+    /// How it is, as of a look at its members.
+    pub fn health(&self, seen: Option<&Observation>) -> Health {
+        health(&self.life, &self.database, seen, &self.alerts(seen))
     }
 
     /// The backup that is being taken.
@@ -233,6 +264,7 @@ impl Broker {
                 .schedule
                 .as_ref()
                 .map(|schedule| schedule.next_at),
+            life: facts.life,
             watch: facts.watch,
             database: self.database_watch(&deployment, facts.beside),
             restores: facts.restores,
@@ -261,38 +293,48 @@ impl Broker {
         Ok((view, backup))
     }
 
-    /// Instances in which a text stands, newest first, with their deployments, and whether there are
-    /// more of them. Only operators see more than their own.
+    /// Instances in which a text stands, newest first, and whether there are more of them. Only operators
+    /// see more than their own.
     pub async fn instances_found(
         &self,
         session: &Session,
         text: &str,
         page: usize,
-    ) -> Result<(Vec<(Instance, Option<Deployment>)>, bool), BrokerError> {
+    ) -> Result<(Vec<InstanceListed>, bool), BrokerError> {
         if session.scope != Scope::Operator {
             return Err(no_such_page());
         }
+        self.instances(text, page).await
+    }
+
+    /// Instances in which a text stands, newest first, on a page of all of them, and whether there are
+    /// more.
+    pub async fn instances(
+        &self,
+        text: &str,
+        page: usize,
+    ) -> Result<(Vec<InstanceListed>, bool), BrokerError> {
         // No store keeps such a text, and not every one can be asked for it.
         if text.contains('\0') {
             return Ok((Vec::new(), false));
         }
         let text = text.to_owned();
         let skipped = page.saturating_sub(1).saturating_mul(INSTANCES_ON_A_PAGE);
-        let mut found = self
-            .store
-            .read(move |conn| -> Result<Vec<_>, StoreError> {
-                // One more tells that there are more.
-                let found = store::instance::search(conn, &text, skipped, INSTANCES_ON_A_PAGE + 1)?;
-                let with_deployment = |instance: Instance| {
-                    let deployment = store::deployment::of_instance(conn, &instance.id)?;
-                    Ok((instance, deployment.map(|(deployment, _)| deployment)))
-                };
-                found.into_iter().map(with_deployment).collect()
-            })
-            .await?;
+        // One more tells that there are more.
+        let find = move |conn: &mut Conn<'_>| {
+            store::instance::search(conn, &text, skipped, INSTANCES_ON_A_PAGE + 1)
+        };
+        let mut found = self.store.read(find).await?;
         let more = found.len() > INSTANCES_ON_A_PAGE;
         found.truncate(INSTANCES_ON_A_PAGE);
-        Ok((found, more))
+        let healths = self.healths(found.clone()).await?;
+        let listed = found.into_iter().zip(healths);
+        let listed = listed.map(|(instance, (deployment, health))| InstanceListed {
+            instance,
+            deployment,
+            health,
+        });
+        Ok((listed.collect(), more))
     }
 
     /// The names of an offering and its plan; their ids where the catalog has them no more.

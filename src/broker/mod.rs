@@ -80,7 +80,7 @@ pub use adopt::{AdoptedDeployment, Census, CensusError, Stray, Strays};
 pub use audit::{Audit, AuditPage, AuditQuery};
 pub use binding::{BindRequest, Bound, FetchedBinding, UnbindRequest, Unbound};
 pub use catalog::{CatalogRefusal, LostPlan, LostPlans, keeps_all_plans};
-pub use dashboard::{BackUpNow, InstanceView};
+pub use dashboard::{BackUpNow, InstanceListed, InstanceView};
 pub use deployment::DeploymentView;
 pub use download::{BackupDownload, Download, DownloadLink, Downloads, backup_name};
 pub use expiry::Expiry;

@@ -3,6 +3,7 @@
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use futures::{StreamExt as _, stream};
+use hyper::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -16,7 +17,9 @@ use super::{
     show::{fields, table},
     work::{Standing, Work, look_at},
 };
-use crate::model::{instance::DELETE_PROTECTION, limits::CLIENT_LOOKS_AT_ONCE};
+use crate::model::{
+    health::HealthState, instance::DELETE_PROTECTION, limits::CLIENT_LOOKS_AT_ONCE,
+};
 
 /// What is asked for when an instance is made.
 struct New {
@@ -170,6 +173,7 @@ impl Session {
             standing.description = "the broker tells of no such instance".into();
         }
         let fetched = fetched.unwrap_or_default();
+        let health = self.health(&instance).await;
         // Settled meanwhile: the plan may be another one.
         let instance = self.book.instance(name)?;
         let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -183,6 +187,7 @@ impl Session {
             ("id", Some(instance.id.clone())),
             ("offering", Some(instance.offering.clone())),
             ("plan", Some(instance.plan.name.clone())),
+            ("health", health.as_ref().map(health_in_full)),
             ("last operation", Some(standing.text())),
             ("version", version.clone()),
             (
@@ -199,6 +204,7 @@ impl Session {
             ("keys", (!keys.is_empty()).then(|| keys.join(", "))),
         ]);
         let mut value = json_of(&instance, &standing);
+        value["health"] = json!(health);
         value["version"] = json!(version);
         value["upgrade"] = json!(upgrade);
         value["parameters"] = parameters.clone();
@@ -209,13 +215,15 @@ impl Session {
     /// `services`
     pub async fn services(&self) -> Result<()> {
         let instances = self.book.instances()?;
-        let standings: Vec<Result<Standing>> = stream::iter(&instances)
-            .map(|instance| self.standing(Place::of(instance), &instance.last))
-            .buffered(CLIENT_LOOKS_AT_ONCE)
-            .collect()
-            .await;
+        let looks = stream::iter(&instances).map(|instance| async move {
+            let standing = self.standing(Place::of(instance), &instance.last).await;
+            (standing, self.health(instance).await)
+        });
+        let looks: Vec<(Result<Standing>, Option<Value>)> =
+            looks.buffered(CLIENT_LOOKS_AT_ONCE).collect().await;
         let (mut rows, mut values) = (Vec::new(), Vec::new());
-        for (instance, standing) in instances.iter().zip(standings) {
+        let is_told = looks.iter().any(|(_, health)| health.is_some());
+        for (instance, (standing, health)) in instances.iter().zip(looks) {
             let standing = standing?;
             if standing.kind == Kind::Delete && standing.is_done() {
                 continue;
@@ -225,13 +233,42 @@ impl Session {
                 instance.offering.clone(),
                 instance.plan.name.clone(),
                 instance.keys.len().to_string(),
+                health.as_ref().map_or("", health_word).to_owned(),
                 standing.text(),
             ]);
-            values.push(json_of(instance, &standing));
+            let mut value = json_of(instance, &standing);
+            value["health"] = json!(health);
+            values.push(value);
         }
-        let head = ["NAME", "OFFERING", "PLAN", "KEYS", "LAST OPERATION"];
-        let shown = table(head, rows);
+        let head = [
+            "NAME",
+            "OFFERING",
+            "PLAN",
+            "KEYS",
+            "HEALTH",
+            "LAST OPERATION",
+        ];
+        let shown = if is_told {
+            table(head, rows)
+        } else {
+            let [name, offering, plan, keys, _, last] = head;
+            let rows = rows.into_iter();
+            table(
+                [name, offering, plan, keys, last],
+                rows.map(|[name, offering, plan, keys, _, last]| {
+                    [name, offering, plan, keys, last]
+                }),
+            )
+        };
         self.show.result(&shown, &json!({ "services": values }))
+    }
+
+    /// How an instance is, as a broker of this kind tells its operators; none where it does not.
+    async fn health(&self, instance: &Instance) -> Option<Value> {
+        let path = ["instances", &instance.id];
+        let told = self.osb.operator(Method::GET, &path, &[], None, 200).await;
+        let health = told.ok()?["health"].take();
+        health["state"].is_string().then_some(health)
     }
 
     /// `update-service`
@@ -409,6 +446,17 @@ pub fn work_on<'a>(instance: &'a Instance, offer: Option<Offer<'_>>) -> Work<'a>
         what: format!("service instance {}", instance.name),
         longest: offer.and_then(|offer| offer.longest()),
     }
+}
+
+/// The word for the health that a broker tells, as it stands on its pages; its own where we know none.
+fn health_word(health: &Value) -> &str {
+    let told = health["state"].as_str().unwrap_or_default();
+    HealthState::parse(told).map_or(told, |state| state.word())
+}
+
+fn health_in_full(health: &Value) -> String {
+    let message = health["message"].as_str().unwrap_or_default();
+    format!("{}: {message}", health_word(health))
 }
 
 fn json_of(instance: &Instance, standing: &Standing) -> Value {

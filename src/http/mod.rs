@@ -15,6 +15,7 @@ use self::{
 mod advisory;
 mod api;
 mod compose;
+mod condition;
 mod dashboard;
 mod error;
 mod fallback;
@@ -125,6 +126,8 @@ fn operator_routes(config: &mut web::ServiceConfig) {
                     .route(web::post().to(operator::change_owners)),
             )
             .service(only("/versions").route(web::get().to(operator::versions)))
+            .service(only("/instances").route(web::get().to(operator::instances::list)))
+            .service(only("/instances/{instance}").route(web::get().to(operator::instances::show)))
             .service(
                 only("/instances/{instance}/recover")
                     .route(web::post().to(operator::members::recover)),

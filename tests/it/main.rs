@@ -49,6 +49,7 @@ mod folders;
 mod former;
 mod full;
 mod halts;
+mod health;
 mod ids;
 mod inside;
 mod instances;

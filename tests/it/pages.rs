@@ -835,7 +835,7 @@ async fn an_instance_that_is_not_ready_has_a_page_too() {
     let accepted = broker.put_instance("young", json!({})).await;
     let operator = Visitor::operator(&broker).await;
     let page = operator.get(&overview("young")).await;
-    assert!(page.body.contains("Being made") && page.body.contains("id=\"progress\""));
+    assert!(page.body.contains("Changing") && page.body.contains("id=\"progress\""));
     assert!(page.body.contains("<body data-under-way>"));
     let page = operator.get(&backups("young")).await;
     assert!(page.body.contains("id=\"no-backup\"") && page.body.contains(" disabled"));
@@ -861,11 +861,15 @@ async fn an_instance_that_is_not_ready_has_a_page_too() {
     broker.instance_end("failed", &accepted.body).await;
     drop(failing);
     let page = operator.get(&overview("failed")).await;
-    assert!(page.body.contains("id=\"failure\""), "{}", page.body);
+    assert!(
+        page.body.contains("Its creation failed at "),
+        "{}",
+        page.body
+    );
     let held = script.hold(OperationKind::Deprovision, "destroy");
     broker.delete_instance("failed").await;
     let page = operator.get(&overview("failed")).await;
-    assert!(page.body.contains("Being deleted"), "{}", page.body);
+    assert!(page.body.contains("Deleting"), "{}", page.body);
     drop(held);
 }
 

@@ -31,9 +31,12 @@ pub struct Deployments {
 )]
 pub async fn deployments(api: web::Data<Api>, Id(instance): Id<InstanceId>) -> Answer {
     let found = api.broker.deployments_from(instance).await?;
+    let instances = found.iter().map(|of| of.instance.clone()).collect();
+    let healths = api.broker.healths(instances).await?;
     let deployments = found
         .iter()
-        .map(|of| view::listed_deployment(&api.broker, of))
+        .zip(healths)
+        .map(|(of, (_, health))| view::listed_deployment(&api.broker, of, health))
         .collect();
     Ok(HttpResponse::Ok().json(Embedded::new(Deployments { deployments })))
 }
@@ -53,7 +56,8 @@ pub async fn annotate(api: web::Data<Api>, request: HttpRequest, payload: web::P
     let notes = text(wanted.as_ref(), "notes")?;
     let billing_code = text(wanted.as_ref(), "customer_billing_code")?;
     let written = api.broker.annotate(of, notes, billing_code).await?;
-    Ok(HttpResponse::Ok().json(view::deployment(&api.broker, &written)))
+    let health = api.broker.health(&written).await?;
+    Ok(HttpResponse::Ok().json(view::deployment(&api.broker, &written, health)))
 }
 
 /// A text that may be empty; none when it is absent or `null`.

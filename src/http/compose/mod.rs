@@ -187,7 +187,8 @@ pub async fn instance(api: web::Data<Api>, Id(id): Id<InstanceId>) -> Answer {
 )]
 pub async fn deployment(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let view = deployment_in_path(&api, &request).await?;
-    Ok(HttpResponse::Ok().json(view::deployment(&api.broker, &view)))
+    let health = api.broker.health(&view).await?;
+    Ok(HttpResponse::Ok().json(view::deployment(&api.broker, &view, health)))
 }
 
 /// Lists backups, newest first.
@@ -304,7 +305,8 @@ pub async fn restore(
     };
     let restored = api.broker.restore_here(restore).await?;
     let made = api.broker.deployment_of(restored.instance.id).await?;
-    Ok(HttpResponse::Accepted().json(view::deployment(&api.broker, &made)))
+    let health = api.broker.health(&made).await?;
+    Ok(HttpResponse::Accepted().json(view::deployment(&api.broker, &made, health)))
 }
 
 /// Downloads a backup, with the link's own permission.

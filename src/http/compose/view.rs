@@ -12,6 +12,7 @@ use crate::{
     broker::{Broker, DeploymentView, backup_name, status_of},
     http::{
         advisory::AdvisoryBody,
+        condition::HealthBody,
         openapi::scalars::{DatabaseVersion, OwnId, PlatformId, Time, words},
     },
     model::{
@@ -19,6 +20,7 @@ use crate::{
         defragment::Storage,
         deployment::Deployment,
         engine::{KnownFault, Transition},
+        health::Health,
         ids::{BackupId, DeploymentId, InstanceId, OperationId},
         limits::{UNIT_BYTES, UNITS_DEFAULT, UNITS_MAX},
         observation::Observation,
@@ -88,6 +90,8 @@ pub struct DeploymentBody {
     version: Version,
     /// The known faults of that version, the gravest in front.
     advisories: Vec<AdvisoryBody>,
+    /// How it is.
+    health: HealthBody,
     /// Since when nobody but the broker is let in, because the database is full; `null` while it is
     /// open.
     #[schema(required, value_type = Option<Time>)]
@@ -490,7 +494,7 @@ pub fn backup_url(public_url: &str, deployment: &Deployment, backup: &Backup) ->
 }
 
 /// A deployment. Passwords belong to bindings and are not shown.
-pub fn deployment(broker: &Broker, view: &DeploymentView) -> DeploymentBody {
+pub fn deployment(broker: &Broker, view: &DeploymentView, health: Health) -> DeploymentBody {
     let deployment = &view.deployment;
     let url = deployment_url(&broker.public_url, deployment);
     let faults = broker.known_faults(&deployment.engine, deployment.version);
@@ -512,6 +516,7 @@ pub fn deployment(broker: &Broker, view: &DeploymentView) -> DeploymentBody {
         r#type: deployment.engine.clone(),
         version: deployment.version,
         advisories: faults.iter().map(AdvisoryBody::of).collect(),
+        health: health.into(),
         closed_since: deployment.closed_since.map(time),
         created_at: time(view.instance.created_at),
         notes: view.notes.text.clone(),
@@ -545,10 +550,10 @@ pub fn deployment(broker: &Broker, view: &DeploymentView) -> DeploymentBody {
 }
 
 /// A deployment as it stands in a list.
-pub fn listed_deployment(broker: &Broker, view: &DeploymentView) -> DeploymentBody {
+pub fn listed_deployment(broker: &Broker, view: &DeploymentView, health: Health) -> DeploymentBody {
     DeploymentBody {
         connection_strings: None,
-        ..deployment(broker, view)
+        ..deployment(broker, view, health)
     }
 }
 

@@ -7,9 +7,12 @@ use super::{
     Answer, Api, path_of,
     shell::{Shell, answer},
     show::Moment,
-    state::{Told, told_of_instance},
+    state::{Told, told_of_health},
 };
-use crate::{http::request::query, model::session::Session};
+use crate::{
+    http::request::query,
+    model::{health::HealthState, session::Session},
+};
 
 #[derive(Template)]
 #[template(path = "instances.html", whitespace = "minimize")]
@@ -31,6 +34,8 @@ struct Row {
     version: String,
     faults: usize,
     told: Told,
+    /// What is the matter.
+    message: String,
     created: Moment,
 }
 
@@ -45,14 +50,19 @@ pub async fn page(
     let number: usize = number.unwrap_or(1).clamp(1, 1_000_000);
     let (found, more) = api.broker.instances_found(&session, &text, number).await?;
     let now = api.broker.clock.now();
-    let rows = found.into_iter().map(|(instance, deployment)| {
-        let version = deployment
+    // What nobody has seen lately is being looked at.
+    let waits = found
+        .iter()
+        .any(|of| of.health.state == HealthState::Unknown);
+    let rows = found.into_iter().map(|of| {
+        let (instance, health) = (of.instance, of.health);
+        let version = of
+            .deployment
             .as_ref()
             .map(|of| format!("{} {}", of.engine, of.version));
-        let is_closed = deployment
-            .as_ref()
-            .is_some_and(|of| of.closed_since.is_some());
-        let faults = deployment.map(|of| api.broker.known_faults(&of.engine, of.version).len());
+        let faults = of
+            .deployment
+            .map(|of| api.broker.known_faults(&of.engine, of.version).len());
         let (offering, plan) = api.broker.offering_name(&instance);
         let tenant = &instance.tenant;
         Row {
@@ -64,7 +74,8 @@ pub async fn page(
             space: tenant.space.clone(),
             version: version.unwrap_or_default(),
             faults: faults.unwrap_or_default(),
-            told: told_of_instance(instance.state, is_closed),
+            told: told_of_health(health.state),
+            message: health.message,
             created: Moment::new(instance.created_at, now),
         }
     });
@@ -76,6 +87,7 @@ pub async fn page(
     };
     let mut shell = Shell::signed_in("All instances", &api.broker, &session);
     shell.here = "instances";
+    shell.under_way = waits;
     let page = InstancesPage {
         shell,
         rows: rows.collect(),

@@ -13,15 +13,16 @@ use super::{
     path_of,
     shell::{Place, Shell, answer},
     show::{Moment, counted},
-    state::{Told, told, told_of_alert, told_of_instance, told_of_task},
+    state::{Told, told_of_alert, told_of_health, told_of_task},
     work::Work,
 };
 use crate::{
     broker::{Broker, InstanceView, Restored, UpdateRequest},
     http::{compose, error::HttpError},
     model::{
-        alert::{self, Alert, Gravity},
+        alert::{Alert, Gravity},
         defragment::Storage,
+        health::Health,
         ids::InstanceId,
         instance::{DELETE_PROTECTION, Instance, InstanceState},
         limits::{QUOTA_NEAR_PERCENT, TASKS_SHOWN},
@@ -34,11 +35,6 @@ use crate::{
     },
 };
 
-/// What can be done about a database that is closed to its users.
-const ADVICE_WHEN_CLOSED: &str = "Its version checks no rights while it is full, so nobody but the \
-                                  broker is let in. Ask for more units, have the broker delete keys, \
-                                  or upgrade to 3.6 or newer. It is opened when there is room.";
-
 /// What stands for a user's name and password, which are the binding's alone.
 const LOGIN: &str = "USER:PASSWORD";
 
@@ -49,10 +45,11 @@ struct OverviewPage {
     name: String,
     href: String,
     state: Told,
-    advice: Option<&'static str>,
+    /// What is the matter, since when, and what to do.
+    message: String,
+    since: Option<Moment>,
     alerts: Vec<AlertLine>,
     change: Option<Work>,
-    failure: Option<String>,
     backup: Option<GoodBackup>,
     type_and_version: String,
     newer: Option<String>,
@@ -125,7 +122,7 @@ struct Task {
 struct Link {
     href: String,
     name: String,
-    told: Told,
+    told: Option<Told>,
     work: Option<Work>,
 }
 
@@ -136,7 +133,10 @@ pub async fn page(
     Id(id): Id<InstanceId>,
 ) -> Answer {
     let view = api.broker.instance_view(&session, id).await?;
-    let page = overview(&api.broker, &session, &view);
+    let restored = view.restores.iter().map(|of| of.instance.clone());
+    let healths = api.broker.healths(restored.collect()).await?;
+    let healths: Vec<Health> = healths.into_iter().map(|(_, health)| health).collect();
+    let page = overview(&api.broker, &session, &view, &healths);
     Ok(answer(StatusCode::OK, &page))
 }
 
@@ -185,7 +185,13 @@ pub async fn protect(
     Ok(see_other(&path_of(&view.of.instance.id)))
 }
 
-fn overview(broker: &Broker, session: &Session, view: &InstanceView) -> OverviewPage {
+/// `restored`: how the instances are that were restored from it.
+fn overview(
+    broker: &Broker,
+    session: &Session,
+    view: &InstanceView,
+    restored: &[Health],
+) -> OverviewPage {
     let (instance, deployment) = (&view.of.instance, &view.of.deployment);
     let is_ready = instance.state == InstanceState::Ready;
     let is_closed = is_ready && deployment.closed_since.is_some();
@@ -194,8 +200,11 @@ fn overview(broker: &Broker, session: &Session, view: &InstanceView) -> Overview
     } else {
         None
     };
+    let last_seen = seen.clone().or_else(|| broker.last_seen(deployment));
+    let health = view.health(last_seen.as_deref());
     let place = Place::of(view);
-    let mut shell = Shell::signed_in(place.name.clone(), broker, session);
+    let title = format!("{}: {}", place.name, health.state.word());
+    let mut shell = Shell::signed_in(title, broker, session);
     shell.here = "overview";
     shell.under_way = is_under_way(view, seen.as_deref());
     let href = place.href.clone();
@@ -210,17 +219,13 @@ fn overview(broker: &Broker, session: &Session, view: &InstanceView) -> Overview
         shell,
         name: view.name().to_owned(),
         href,
-        state: told_of_instance(instance.state, is_closed),
-        advice: if is_closed {
-            Some(ADVICE_WHEN_CLOSED)
-        } else {
-            advice(instance.state)
-        },
+        state: told_of_health(health.state),
+        message: health.message,
+        since: health.since.map(|since| Moment::new(since, view.now)),
         alerts: seen
             .as_deref()
             .map_or_else(Vec::new, |seen| alert_lines(view, seen)),
         change: change.map(Work::of),
-        failure: failure(view),
         backup: good_backup(view),
         type_and_version: format!("{} ({})", deployment.engine, deployment.version),
         faults: faults(view.database.faults.len()),
@@ -251,7 +256,12 @@ fn overview(broker: &Broker, session: &Session, view: &InstanceView) -> Overview
         curl: line(&["curl", "-sS", "-H", "Authorization: Bearer TOKEN", &backups]),
         endpoint,
         deployment: deployment.id.to_string(),
-        restores: view.restores.iter().map(link_to_restored).collect(),
+        restores: view
+            .restores
+            .iter()
+            .zip(restored)
+            .map(|(of, health)| link_to_restored(of, health))
+            .collect(),
         source: view.source.as_ref().map(link_to),
         bind: instance
             .restored_from
@@ -297,7 +307,7 @@ fn alert_lines(view: &InstanceView, seen: &Observation) -> Vec<AlertLine> {
         text: alert.message,
         told: told_of_alert(alert.gravity),
     };
-    let found = alert::alerts(view.now, &view.database, Some(seen), &view.watch);
+    let found = view.alerts(Some(seen));
     // What is good to know of a version stands beside it.
     let shown = |alert: &Alert| alert.gravity != Gravity::Notice;
     found.into_iter().filter(shown).map(line).collect()
@@ -311,27 +321,6 @@ fn kind_text(kind: BackupKind) -> &'static str {
         BackupKind::Weekly => "weekly",
         BackupKind::Monthly => "monthly",
     }
-}
-
-fn advice(state: InstanceState) -> Option<&'static str> {
-    match state {
-        InstanceState::Ready => None,
-        InstanceState::Provisioning => {
-            Some("It is being made. This page follows; nothing needs to be done.")
-        }
-        InstanceState::Failed => Some(
-            "It cannot be used. The one thing left to do is to delete it, where it was asked for.",
-        ),
-        InstanceState::Deleting => Some("It is being deleted, with its backups and bindings."),
-    }
-}
-
-/// Why an instance that failed did.
-fn failure(view: &InstanceView) -> Option<String> {
-    let failed = view.of.instance.state == InstanceState::Failed;
-    let of_instance = |o: &&Operation| o.binding.is_none() && o.failure.is_some();
-    let newest = view.operations.iter().find(of_instance);
-    newest.filter(|_| failed).and_then(|o| o.failure.clone())
 }
 
 fn facts(broker: &Broker, view: &InstanceView) -> Vec<Fact> {
@@ -469,14 +458,15 @@ fn link_to(instance: &Instance) -> Link {
             .name
             .clone()
             .unwrap_or_else(|| instance.id.to_string()),
-        told: told(instance.state),
+        told: None,
         work: None,
     }
 }
 
-fn link_to_restored(restored: &Restored) -> Link {
+fn link_to_restored(restored: &Restored, health: &Health) -> Link {
     let active = restored.restore.state.is_active();
     Link {
+        told: Some(told_of_health(health.state)),
         work: active.then(|| Work::of(&restored.restore)),
         ..link_to(&restored.instance)
     }

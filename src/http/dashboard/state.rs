@@ -3,7 +3,7 @@
 use crate::model::{
     alert::Gravity,
     backup::BackupState,
-    instance::InstanceState,
+    health::HealthState,
     operation::{Operation, OperationState},
 };
 
@@ -29,23 +29,16 @@ fn say(text: &'static str, (icon, tone): (&'static str, &'static str)) -> Told {
     Told { text, icon, tone }
 }
 
-/// Where an instance is in its life.
-pub fn told(state: InstanceState) -> Told {
-    match state {
-        InstanceState::Provisioning => say("Being made", GOES_ON),
-        InstanceState::Ready => say("Ready", GOOD),
-        InstanceState::Failed => say("Failed", BAD),
-        InstanceState::Deleting => say("Being deleted", GOES_ON),
-    }
-}
-
-/// The same, for whoever knows whether its database is closed to its users.
-pub fn told_of_instance(state: InstanceState, is_closed: bool) -> Told {
-    if is_closed {
-        say("Closed: its storage is full", BAD)
-    } else {
-        told(state)
-    }
+/// How an instance is.
+pub fn told_of_health(state: HealthState) -> Told {
+    let how = match state {
+        HealthState::Ready => GOOD,
+        HealthState::Changing | HealthState::Deleting => GOES_ON,
+        HealthState::Unknown => UNKNOWN,
+        HealthState::Degraded | HealthState::ReadOnly => WARNING,
+        HealthState::Failed | HealthState::Stuck | HealthState::Down => BAD,
+    };
+    say(state.word(), how)
 }
 
 /// Where a backup is in its life.

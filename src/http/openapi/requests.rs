@@ -206,6 +206,17 @@ pub struct OperationsQuery {
     limit: Option<i64>,
 }
 
+/// Which instances are asked for.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct InstancesQuery {
+    /// Only those in whose id, name, organization or space this stands.
+    q: Option<String>,
+    /// The page, from 1 on.
+    #[param(minimum = 1, maximum = 65535)]
+    page: Option<u16>,
+}
+
 fn states() -> Object {
     words(OperationState::ALL.iter().map(|state| state.as_str()))
 }

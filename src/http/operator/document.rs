@@ -38,6 +38,8 @@ const RULES: Rules = Rules {
         super::clock::trust,
         super::owners,
         super::change_owners,
+        super::instances::list,
+        super::instances::show,
         super::members::renew,
         super::members::repair,
         super::members::recover,

@@ -36,6 +36,7 @@ use crate::{
 pub mod clock;
 pub mod document;
 pub mod error;
+pub mod instances;
 pub mod members;
 pub mod operations;
 pub mod volumes;

@@ -1,0 +1,188 @@
+//! The health of an instance: the same word at every interface, and a true one.
+
+use compose_broker::model::operation::OperationKind;
+use etcd_client::{AlarmAction, AlarmType};
+use reqwest::{Method, StatusCode};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::{
+    broker::{TestBroker, answer, eventually, text},
+    control::{Script, surroundings},
+    dashboard::Visit,
+    inside::Inside,
+    user::User,
+};
+
+/// What operators are told of an instance.
+async fn told(broker: &TestBroker, instance: &str) -> Value {
+    let path = format!("/operator/instances/{instance}");
+    let told = answer(broker.osb(Method::GET, &path)).await;
+    assert_eq!(told.status, StatusCode::OK, "{told:?}");
+    told.body["health"].clone()
+}
+
+/// What the list of all instances tells of one.
+async fn listed(broker: &TestBroker, instance: &str) -> Value {
+    let list = answer(broker.osb(Method::GET, "/operator/instances")).await;
+    assert_eq!(list.status, StatusCode::OK, "{list:?}");
+    let all = list.body["instances"].as_array().expect("a list").clone();
+    let found = all.into_iter().find(|of| of["instance_id"] == instance);
+    found.expect("the instance")["health"].clone()
+}
+
+/// Waits until an instance is so.
+async fn becomes(broker: &TestBroker, instance: &str, state: &str) -> Value {
+    eventually(&format!("the health {state}"), || async {
+        let health = told(broker, instance).await;
+        (health["state"] == state).then_some(health)
+    })
+    .await
+}
+
+fn signal(members: &[i32], signal: Signal) {
+    for pid in members {
+        let pid = Pid::from_raw(*pid).expect("a process");
+        kill_process(pid, signal).expect("a signal");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_do_not_answer_are_told_of_in_the_same_word_everywhere() {
+    let broker = TestBroker::start().await;
+    let user = User::of_broker(&broker);
+    user.does(&["create-service", "compose-for-etcd", "Standard", "db", "-w"])
+        .await;
+    user.does(&["create-service-key", "db", "app", "--wait"])
+        .await;
+    let key = user.does(&["service-key", "db", "app"]).await.json();
+    let known = user.asks(&["service", "db"]).await;
+    let instance = text(&known["id"]);
+    let ready = becomes(&broker, instance, "ready").await;
+    assert!(text(&ready["message"]).starts_with("All 3 members serve since "));
+
+    let members = broker.members();
+    signal(&members[..1], Signal::STOP);
+    let degraded = becomes(&broker, instance, "degraded").await;
+    assert!(text(&degraded["message"]).starts_with("2 of 3 members serve since "));
+    signal(&members[..2], Signal::STOP);
+    becomes(&broker, instance, "down").await;
+    signal(&members, Signal::STOP);
+    let down = becomes(&broker, instance, "down").await;
+    assert!(!down["since"].is_null(), "{down}");
+
+    // The same word at every interface, whatever the last operation came to.
+    let path = format!("/deployments/{}", text(&key["deployment_id"]));
+    let deployment = answer(broker.compose(Method::GET, &key, &path)).await;
+    assert_eq!(deployment.body["health"]["state"], "down");
+    let all = answer(broker.compose(Method::GET, &key, "/deployments")).await;
+    let first = &all.body["_embedded"]["deployments"][0];
+    assert_eq!(first["health"]["state"], "down");
+    assert_eq!(listed(&broker, instance).await["state"], "down");
+    let service = user.does(&["service", "db"]).await.out;
+    assert!(service.contains("health:           Down: "), "{service}");
+    let services = user.does(&["services"]).await.out;
+    let row = services.lines().nth(1).expect("a row");
+    assert!(
+        row.contains("Down") && row.contains("create succeeded"),
+        "{row}"
+    );
+
+    signal(&members, Signal::CONT);
+    becomes(&broker, instance, "ready").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_has_just_started_calls_nothing_well_that_it_has_not_seen() {
+    let mut broker = TestBroker::start().await;
+    broker.provision("db", json!({})).await;
+    becomes(&broker, "db", "ready").await;
+    let members = broker.members();
+    signal(&members, Signal::STOP);
+    broker.restart_with(surroundings()).await;
+    let first = listed(&broker, "db").await;
+    assert!(
+        ["unknown", "down"].contains(&text(&first["state"])),
+        "{first}"
+    );
+    // By itself: nobody asks for a look.
+    eventually("a look", || async {
+        (listed(&broker, "db").await["state"] == "down").then_some(())
+    })
+    .await;
+    signal(&members, Signal::CONT);
+    becomes(&broker, "db", "ready").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_life_is_told_of_in_its_own_words() {
+    let script = Script::default();
+    let broker = TestBroker::start_with(&[], script.surroundings()).await;
+    let held = script.hold(OperationKind::Provision, "allocate");
+    let accepted = broker.put_instance("db", json!({})).await;
+    let made = becomes(&broker, "db", "changing").await;
+    assert!(text(&made["message"]).starts_with("It is being made since "));
+    drop(held);
+    broker.instance_end("db", &accepted.body).await;
+    becomes(&broker, "db", "ready").await;
+    let held = script.hold(OperationKind::Deprovision, "destroy");
+    broker.delete_instance("db").await;
+    let deleted = becomes(&broker, "db", "deleting").await;
+    assert!(text(&deleted["message"]).starts_with("It is being deleted since "));
+    drop(held);
+
+    let failing = script.fail(OperationKind::Provision, "start");
+    let accepted = broker.put_instance("failed", json!({})).await;
+    broker.instance_end("failed", &accepted.body).await;
+    drop(failing);
+    let failed = becomes(&broker, "failed", "failed").await;
+    assert!(text(&failed["message"]).starts_with("Its creation failed at "));
+    assert!(text(&failed["message"]).ends_with("Delete it, and make it anew."));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_database_can_be_read_and_says_so() {
+    let script = Script::default();
+    let broker = TestBroker::start_with(&[], script.surroundings()).await;
+    // A version that goes on checking rights while it is full.
+    broker
+        .provision("db", json!({ "db_version": "3.7.3" }))
+        .await;
+    let credentials = broker.bind("db", "b").await;
+    let held = script.hold(OperationKind::Relief, "open");
+    let mut administrator = Inside::of(&broker).administrator("db", &credentials).await;
+    let raised = administrator
+        .alarm(AlarmAction::Activate, AlarmType::Nospace, None)
+        .await;
+    raised.expect("an alarm");
+    let full = becomes(&broker, "db", "read_only").await;
+    assert!(text(&full["message"]).starts_with("It is full since "));
+    drop(held);
+    becomes(&broker, "db", "ready").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_headline_follows_the_members() {
+    let broker = TestBroker::start().await;
+    broker.provision("db", json!({})).await;
+    let credentials = broker.bind("db", "b").await;
+    becomes(&broker, "db", "ready").await;
+    let members = broker.members();
+    signal(&members[..2], Signal::STOP);
+    becomes(&broker, "db", "down").await;
+    let visit = Visit::to(broker).await;
+    visit.sign_in(&credentials).await;
+    let page = &visit.page;
+    page.arrives_at("/instances/db").await;
+    page.says("#state-text", "Down").await;
+    page.says("#health", "of 3 members serves since").await;
+    let title = page.eval("document.title").await;
+    assert!(text(&title).starts_with("db: Down"), "{title}");
+    page.look_over("a headline of what is down").await;
+    signal(&members[..2], Signal::CONT);
+    // By itself.
+    page.says("#state-text", "Ready").await;
+    let title = page.eval("document.title").await;
+    assert!(text(&title).starts_with("db: Ready"), "{title}");
+    visit.check().await;
+}
