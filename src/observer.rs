@@ -16,6 +16,7 @@ use tokio::{
     sync::Semaphore,
     time::{Instant, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     broker::Observer,
@@ -44,6 +45,14 @@ use crate::{
 pub struct EngineObserver {
     looker: Arc<Looker>,
     runtime: Handle,
+    /// Ends looks that nobody waits for: they would go on behind a broker that has stopped.
+    stop: CancellationToken,
+}
+
+impl Drop for EngineObserver {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
 }
 
 /// Why a look came to nothing.
@@ -112,7 +121,11 @@ impl EngineObserver {
             preflights: Semaphore::new(PREFLIGHTS_AT_ONCE),
             memory,
         });
-        Self { looker, runtime }
+        Self {
+            looker,
+            runtime,
+            stop: CancellationToken::new(),
+        }
     }
 }
 
@@ -120,9 +133,10 @@ impl Observer for EngineObserver {
     fn observe(&self, deployment: &Deployment) -> Option<Arc<Observation>> {
         let (last, look_again) = self.looker.recall(&deployment.id);
         if look_again {
-            let (looker, deployment) = (self.looker.clone(), deployment.clone());
+            let look = self.looker.clone().look(deployment.clone());
+            let stop = self.stop.clone();
             self.runtime
-                .spawn(async move { looker.look(deployment).await });
+                .spawn(async move { stop.run_until_cancelled(look).await });
         }
         last
     }

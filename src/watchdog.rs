@@ -159,21 +159,11 @@ impl Watchdog {
         if self.is_due(deployment, |known| &mut known.asked, LIVENESS_INTERVAL)
             && let Some(alive) = self.observer.alive(deployment).await
         {
-            self.have_seen(deployment, &alive);
+            self.upkeep.look_if_unwell(deployment, &alive);
             self.end_hung(deployment, engine, provisioner, &processes, &alive)
                 .await?;
         }
         Ok(())
-    }
-
-    /// Has a look begun at a deployment that is not well, or that nobody has seen: whoever asks for its
-    /// health is told what was seen last.
-    fn have_seen(&self, deployment: &Deployment, alive: &[bool]) {
-        let seen = self.broker.last_seen(deployment);
-        let serves = seen.is_some_and(|seen| seen.serving() == seen.members.len());
-        if !serves || !alive.iter().all(|alive| *alive) {
-            self.broker.observation(deployment);
-        }
     }
 
     /// Has a damaged member replaced, if the others do without it.

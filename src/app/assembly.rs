@@ -68,7 +68,7 @@ impl Materials<'_> {
             doorkeeper: Arc::new(doorkeeper),
             downloads: Downloads::on(Handle::current()),
             volumes: self.volumes.clone(),
-            observer: Box::new(self.observer()),
+            observer: Arc::new(self.observer()),
             census: Arc::new(ClusterCensus::new(provisioners.clone())),
             logs: Box::new(Logbook::new(provisioners, self.world.engines.clone())),
         }))

@@ -272,7 +272,7 @@ pub struct BrokerParts {
     /// How much room there is for what the broker keeps.
     pub volumes: Arc<Volumes>,
     /// Says what state deployments are in.
-    pub observer: Box<dyn Observer>,
+    pub observer: Arc<dyn Observer>,
     /// Says what is on the clusters.
     pub census: Arc<dyn Census>,
     /// Reads what members print.
@@ -328,7 +328,7 @@ pub struct Broker {
     links: Links,
     downloads: Downloads,
     volumes: Arc<Volumes>,
-    observer: Box<dyn Observer>,
+    observer: Arc<dyn Observer>,
     logs: Box<dyn Logs>,
 }
 
@@ -461,7 +461,7 @@ impl Broker {
                 () = tokio::time::sleep_until(look_again) => {}
             }
             if Instant::now() >= deadline {
-                let told = status_of(&operation).description;
+                let told = status_of(&operation, self.clock.now()).description;
                 return Err(BrokerError::StillRunning(told));
             }
         }

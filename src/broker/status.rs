@@ -1,5 +1,6 @@
 //! How operations fare, as platforms and API clients ask for it. Reading changes nothing.
 
+use chrono::{DateTime, Utc};
 use tokio::time::timeout;
 
 use super::{Broker, BrokerError};
@@ -36,8 +37,8 @@ pub struct OperationStatus {
     pub update_repeatable: Option<bool>,
 }
 
-/// What an operation's row says to whoever asks for it.
-pub fn status_of(operation: &Operation) -> OperationStatus {
+/// What an operation's row says to whoever asks for it at `now`.
+pub fn status_of(operation: &Operation, now: DateTime<Utc>) -> OperationStatus {
     let (state, description) = match operation.state {
         // Halted work has failed for whoever asked for it, whatever its clean-up still does.
         _ if operation.halted => (
@@ -53,7 +54,8 @@ pub fn status_of(operation: &Operation) -> OperationStatus {
                 None => operation.progress.to_string(),
             };
             let trouble = operation.trouble.as_ref();
-            let trouble = trouble.map_or_else(String::new, |trouble| format!("; {trouble}"));
+            let trouble =
+                trouble.map_or_else(String::new, |trouble| format!("; {}", trouble.told(now)));
             (StatusState::InProgress, goes_on + &trouble)
         }
         OperationState::Succeeded => (
@@ -171,11 +173,11 @@ impl Broker {
             if is_gone && deleted_poll == DeletedPoll::Gone {
                 return Err(BrokerError::Gone);
             }
-            return Ok(status_of(&operation));
+            return Ok(status_of(&operation, self.clock.now()));
         }
         newest
             .as_ref()
-            .map(status_of)
+            .map(|operation| status_of(operation, self.clock.now()))
             .ok_or_else(|| BrokerError::NotFound("nothing was ever done under this id".to_owned()))
     }
 }

@@ -203,7 +203,7 @@ impl Office {
                 .expect("a form"),
             public_url: "http://broker".to_owned(),
             downloads: Downloads::on(tokio::runtime::Handle::current()),
-            observer: Box::new(Nobody),
+            observer: Arc::new(Nobody),
             census: Arc::new(Nobody),
             logs: Box::new(Nobody),
         };

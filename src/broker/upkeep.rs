@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::{BrokerError, BrokerParts, deployment::usable_deployments, profile::Profiles};
+use super::{
+    BrokerError, BrokerParts, deployment::usable_deployments, observation::Observer,
+    profile::Profiles,
+};
 use crate::{
     clock::Clock,
     model::{alert::Incident, deployment::Deployment, instance::InstanceState},
@@ -18,6 +21,8 @@ pub struct Upkeep {
     pub(super) store: Arc<Store>,
     pub(super) clock: Clock,
     pub(super) profiles: Profiles,
+    /// The one whose looks pages show.
+    observer: Arc<dyn Observer>,
 }
 
 impl Upkeep {
@@ -26,6 +31,7 @@ impl Upkeep {
             store: parts.store.clone(),
             clock: parts.clock.clone(),
             profiles: parts.profiles.clone(),
+            observer: parts.observer.clone(),
         }
     }
 
@@ -37,6 +43,16 @@ impl Upkeep {
     /// The deployments that are in use.
     pub async fn deployments(&self) -> Result<Vec<Deployment>, BrokerError> {
         usable_deployments(&self.store, &self.profiles).await
+    }
+
+    /// Begins a look at a deployment that is not well, or that nobody has seen, by whether each of its
+    /// members is alive: its health is shown as it was seen last.
+    pub fn look_if_unwell(&self, deployment: &Deployment, alive: &[bool]) {
+        let seen = self.observer.seen(deployment);
+        let serves = seen.is_some_and(|seen| seen.serving() == seen.members.len());
+        if !serves || !alive.iter().all(|alive| *alive) {
+            self.observer.observe(deployment);
+        }
     }
 
     /// Whether an operation has the members of a deployment in hand, or it is not in use.

@@ -24,7 +24,15 @@ use crate::model::{
 impl Session {
     /// `backups`
     pub async fn backups(&self, name: &str) -> Result<()> {
-        let backups = self.with_api(name, async |api| api.backups().await).await?;
+        let listed = self.with_api(name, async |api| {
+            let backups = api.backups().await?;
+            let mut stand = Vec::new();
+            for backup in &backups {
+                stand.extend(stands(api, backup).await);
+            }
+            Ok((backups, stand))
+        });
+        let (backups, stand) = listed.await?;
         let rows = backups.iter().map(|backup| {
             [
                 text(&backup["id"]),
@@ -49,7 +57,11 @@ impl Session {
             "SIZE",
             "KEPT UNTIL",
         ];
-        let shown = table(head, rows);
+        let mut shown = table(head, rows);
+        if !stand.is_empty() {
+            shown.push_str("\n\n");
+            shown.push_str(&stand.join("\n"));
+        }
         self.show.result(&shown, &json!({ "backups": backups }))
     }
 
@@ -269,6 +281,20 @@ impl Session {
         let told = text(at);
         let at: Option<DateTime<Utc>> = told.parse().ok();
         at.map_or(told, |at| moment(at, self.clock.now()))
+    }
+}
+
+/// Why a backup failed, or how one stands that is being taken.
+async fn stands(api: &Compose<'_>, backup: &Value) -> Option<String> {
+    let id = text(&backup["id"]);
+    match backup["status"].as_str()? {
+        "failed" => Some(format!("{id} failed: {}", text(&backup["status_detail"]))),
+        "pending" | "running" => {
+            // It may have ended meanwhile, and be forgotten.
+            let recipe = api.recipe(&text(&backup["recipe_id"])).await.ok()?;
+            Some(format!("{id}: {}", text(&recipe["status_detail"])))
+        }
+        _ => None,
     }
 }
 

@@ -259,6 +259,18 @@ fn of_storage(seen: &Observation, database: &DatabaseWatch) -> Vec<Alert> {
     found
 }
 
+/// What a member complains of, in words: what it itself says where it is not known.
+pub fn meaning_of(complaint: &str) -> String {
+    let complaint = complaint.trim();
+    if complaint.contains("NOSPACE") {
+        "it is full: it takes no writes. Add units, delete keys or defragment".to_owned()
+    } else if complaint.contains("CORRUPT") {
+        "it does not hold what the others hold, and takes no writes".to_owned()
+    } else {
+        format!("it complains: {complaint}")
+    }
+}
+
 /// What a member complains of, and what can be done.
 fn told(complaint: &str, database: &DatabaseWatch) -> String {
     let complaint = complaint.trim();

@@ -97,9 +97,10 @@ async fn a_broker_that_has_just_started_calls_nothing_well_that_it_has_not_seen(
     let mut broker = TestBroker::start().await;
     broker.provision("db", json!({})).await;
     becomes(&broker, "db", "ready").await;
+    broker.stop().await;
     let members = broker.members();
     signal(&members, Signal::STOP);
-    broker.restart_with(surroundings()).await;
+    broker.start_again(surroundings()).await;
     let first = listed(&broker, "db").await;
     assert!(
         ["unknown", "down"].contains(&text(&first["state"])),
@@ -142,14 +143,12 @@ async fn a_life_is_told_of_in_its_own_words() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_database_can_be_read_and_says_so() {
-    let script = Script::default();
-    let broker = TestBroker::start_with(&[], script.surroundings()).await;
+    let broker = TestBroker::start().await;
     // A version that goes on checking rights while it is full.
     broker
         .provision("db", json!({ "db_version": "3.7.3" }))
         .await;
     let credentials = broker.bind("db", "b").await;
-    let held = script.hold(OperationKind::Relief, "open");
     let mut administrator = Inside::of(&broker).administrator("db", &credentials).await;
     let raised = administrator
         .alarm(AlarmAction::Activate, AlarmType::Nospace, None)
@@ -157,7 +156,10 @@ async fn a_full_database_can_be_read_and_says_so() {
     raised.expect("an alarm");
     let full = becomes(&broker, "db", "read_only").await;
     assert!(text(&full["message"]).starts_with("It is full since "));
-    drop(held);
+    let ended = administrator
+        .alarm(AlarmAction::Deactivate, AlarmType::Nospace, None)
+        .await;
+    ended.expect("no alarm");
     becomes(&broker, "db", "ready").await;
 }
 

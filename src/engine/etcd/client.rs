@@ -46,6 +46,26 @@ pub(super) mod says {
     pub(crate) const WAY_BACK_BEGUN: &str = "cluster has a downgrade job in progress";
     pub(crate) const NO_WAY_BACK: &str = "no inflight downgrade";
 
+    /// What users should be told of etcd's refusals in other words than its own.
+    pub(crate) const IN_WORDS: [(&str, &str); 4] = [
+        (
+            "database space exceeded",
+            "etcd is full: it takes no writes. Add units, delete keys or defragment",
+        ),
+        (
+            "corrupt cluster",
+            "etcd takes no requests, since its members do not hold the same",
+        ),
+        (
+            "no leader",
+            "the members have no leader: too few of them serve",
+        ),
+        (
+            "request timed out",
+            "etcd did not answer in its own time: too few members serve, or they are slow",
+        ),
+    ];
+
     /// Whether a member is of a version that does not know the call.
     pub(crate) fn is_unknown_call(error: &etcd_client::Error) -> bool {
         // gRPC's number; its name is in a crate that we do not use ourselves.
@@ -149,7 +169,9 @@ impl Fault {
                 // What etcd itself says is a sentence of its own; the rest is a library's.
                 let own = ["etcdserver: ", "auth: ", "mvcc: "];
                 let own = own.iter().find_map(|who| said.strip_prefix(who));
+                let known = says::IN_WORDS.iter().find(|(text, _)| said.contains(text));
                 match (own, status.source()) {
+                    (Some(_), _) if let Some((_, words)) = known => (*words).to_owned(),
                     (Some(own), _) => format!("etcd refuses: {own}"),
                     (None, Some(source)) => {
                         let why = refused_by_system(source).map(|why| format!(": {why}"));

@@ -177,7 +177,7 @@ pub async fn relieve(api: web::Data<Api>, request: HttpRequest, payload: web::Pa
         .upkeep
         .relieve(instance, prefix, Origin::Compose)
         .await?;
-    Ok(HttpResponse::Accepted().json(view::recipe(&of, &operation)))
+    Ok(HttpResponse::Accepted().json(view::recipe(&of, &operation, api.broker.clock.now())))
 }
 
 /// Tells what giving unused storage back would do, and how long members would stand still.
@@ -217,7 +217,7 @@ pub async fn defragment(api: web::Data<Api>, request: HttpRequest) -> Answer {
         .upkeep
         .defragment(instance, Origin::Compose)
         .await?;
-    Ok(HttpResponse::Accepted().json(view::recipe(&of, &operation)))
+    Ok(HttpResponse::Accepted().json(view::recipe(&of, &operation, api.broker.clock.now())))
 }
 
 /// A field of the body's `deployment`.
@@ -236,7 +236,7 @@ async fn change(
 ) -> Result<view::RecipeBody, HttpError> {
     let request = UpdateRequest::of(&of.instance, parameters, Origin::Compose);
     match api.broker.update(request).await? {
-        Updated::Accepted(operation) => Ok(view::recipe(of, &operation)),
+        Updated::Accepted(operation) => Ok(view::recipe(of, &operation, api.broker.clock.now())),
         // The original answers with a recipe, and there is none for what need not be done.
         Updated::Done => Err(BrokerError::UpdateRefused {
             reason: "the deployment is just so already".to_owned(),

@@ -227,7 +227,7 @@ pub async fn back_up(api: web::Data<Api>, request: HttpRequest) -> Answer {
         .broker
         .back_up(of.instance.id.clone(), Origin::Compose)
         .await?;
-    Ok(HttpResponse::Accepted().json(view::recipe(&of, &operation)))
+    Ok(HttpResponse::Accepted().json(view::recipe(&of, &operation, api.broker.clock.now())))
 }
 
 /// Fetches a backup, with a link to its bytes.
@@ -383,7 +383,9 @@ pub async fn download(api: web::Data<Api>, ids: LinkIds<BackupId>, request: Http
 pub async fn deployment_recipes(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let operations = api.broker.recipes(&of.instance).await?;
-    let recipes = operations.iter().map(|o| view::recipe(&of, o)).collect();
+    let now = api.broker.clock.now();
+    let recipes = operations.iter().map(|o| view::recipe(&of, o, now));
+    let recipes = recipes.collect();
     Ok(HttpResponse::Ok().json(Embedded::new(Recipes { recipes })))
 }
 
@@ -402,5 +404,5 @@ pub async fn recipe(
     Id(RecipeId(id)): Id<RecipeId>,
 ) -> Answer {
     let (of, operation) = api.broker.recipe(instance, id).await?;
-    Ok(HttpResponse::Ok().json(view::recipe(&of, &operation)))
+    Ok(HttpResponse::Ok().json(view::recipe(&of, &operation, api.broker.clock.now())))
 }

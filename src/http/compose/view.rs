@@ -582,7 +582,7 @@ pub fn recipe_words(operation: &Operation) -> (&'static str, Cow<'static, str>) 
 }
 
 /// A recipe: an operation, in Compose's words.
-pub fn recipe(of: &DeploymentView, operation: &Operation) -> RecipeBody {
+pub fn recipe(of: &DeploymentView, operation: &Operation, now: DateTime<Utc>) -> RecipeBody {
     let status = match operation.state {
         _ if operation.halted => RecipeStatus::Failed,
         OperationState::Queued => RecipeStatus::Waiting,
@@ -601,7 +601,7 @@ pub fn recipe(of: &DeploymentView, operation: &Operation) -> RecipeBody {
         template,
         name: name.into_owned(),
         status,
-        status_detail: status_of(operation).description,
+        status_detail: status_of(operation, now).description,
         operations_complete: operation.progress.steps_done,
         operations_total: operation.progress.steps_total,
         bytes_complete: operation.progress.bytes_done,

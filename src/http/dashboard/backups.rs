@@ -15,7 +15,7 @@ use super::{
     plot::{Plot, Point, plot},
     shell::{Place, Shell, answer},
     show::{Moment, counted, duration, number},
-    state::{Told, told_of_backup},
+    state::{Told, asked_by, told_of_backup},
     work::Work,
 };
 use crate::{
@@ -205,7 +205,7 @@ pub async fn page(
         engine: view.of.deployment.engine.clone(),
         message: message(&view, &request),
         refusal: view.refusal_of_backup(),
-        running: running.map(Work::of),
+        running: running.map(|o| Work::of(o, view.now)),
         next: view.next_backup.map(|at| Moment::new(at, view.now)),
         retention: retention(view.on_demand_kept),
         groups: groups(&view, &shown, &options),
@@ -417,6 +417,9 @@ fn row(view: &InstanceView, backup: &Backup, options: &[(BackupId, RestoreOption
     }
     let restore = options.iter().find(|(id, _)| *id == backup.id);
     let work = view.operations.iter().find(|o| o.id == backup.operation);
+    if let Some(operation) = work {
+        facts.push(("Asked for by", asked_by(operation.origin).to_owned()));
+    }
     let (expires, expiry) = expiry(view, backup);
     Row {
         id: backup.id.clone(),
@@ -426,7 +429,9 @@ fn row(view: &InstanceView, backup: &Backup, options: &[(BackupId, RestoreOption
         size: manifest.map_or_else(String::new, |m| size(m.stored.snapshot_bytes)),
         version: manifest.map_or_else(String::new, |m| m.version.to_string()),
         failure: backup.failure.clone(),
-        work: work.filter(|o| o.state.is_active()).map(Work::of),
+        work: work
+            .filter(|o| o.state.is_active())
+            .map(|o| Work::of(o, view.now)),
         content: content(view, manifest),
         facts,
         expires,

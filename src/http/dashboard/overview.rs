@@ -1,7 +1,8 @@
 //! The overview of one instance: how it is, how large, how to reach it, what was done to it.
 
-use actix_web::{http::StatusCode, web};
+use actix_web::{HttpRequest, http::StatusCode, web};
 use askama::Template;
+use chrono::{DateTime, Utc};
 use serde_json::json;
 
 use super::{
@@ -12,18 +13,18 @@ use super::{
     id::Id,
     path_of,
     shell::{Place, Shell, answer},
-    show::{Moment, counted},
-    state::{Told, told_of_alert, told_of_health, told_of_task},
+    show::{Moment, counted, duration},
+    state::{Told, asked_by, told_of_alert, told_of_health, told_of_task},
     work::Work,
 };
 use crate::{
     broker::{Broker, InstanceView, Restored, UpdateRequest},
-    http::{compose, error::HttpError},
+    http::{compose, error::HttpError, request::query},
     model::{
-        alert::{Alert, Gravity},
+        alert::{Alert, Gravity, meaning_of},
         defragment::Storage,
         health::Health,
-        ids::InstanceId,
+        ids::{InstanceId, OperationId},
         instance::{DELETE_PROTECTION, Instance, InstanceState},
         limits::{QUOTA_NEAR_PERCENT, TASKS_SHOWN},
         observation::{MemberHealth, MemberObservation, Observation},
@@ -63,6 +64,10 @@ struct OverviewPage {
     members: Vec<Member>,
     observed: Option<Moment>,
     tasks: Vec<Task>,
+    /// Where the tasks before those are.
+    older_tasks: Option<String>,
+    /// Where the newest are; none: these are.
+    newest_tasks: Option<String>,
     uris: String,
     cli: String,
     certificate: Option<String>,
@@ -115,6 +120,10 @@ struct Task {
     name: String,
     told: Told,
     began: Moment,
+    /// Who asked for it.
+    by: &'static str,
+    /// How long it took; none: it goes on.
+    took: Option<String>,
     detail: String,
     work: Option<Work>,
 }
@@ -130,13 +139,15 @@ struct Link {
 pub async fn page(
     api: web::Data<Api>,
     session: web::ReqData<Session>,
+    request: HttpRequest,
     Id(id): Id<InstanceId>,
 ) -> Answer {
     let view = api.broker.instance_view(&session, id).await?;
     let restored = view.restores.iter().map(|of| of.instance.clone());
     let healths = api.broker.healths(restored.collect()).await?;
     let healths: Vec<Health> = healths.into_iter().map(|(_, health)| health).collect();
-    let page = overview(&api.broker, &session, &view, &healths);
+    let before = query(&request, "before").and_then(|id| id.parse().ok());
+    let page = overview(&api.broker, &session, &view, &healths, before.as_ref());
     Ok(answer(StatusCode::OK, &page))
 }
 
@@ -185,13 +196,21 @@ pub async fn protect(
     Ok(see_other(&path_of(&view.of.instance.id)))
 }
 
-/// `restored`: how the instances are that were restored from it.
+/// `restored`: how the instances are that were restored from it; `before`: the task before which those
+/// come that are shown, none: the newest are.
 fn overview(
     broker: &Broker,
     session: &Session,
     view: &InstanceView,
     restored: &[Health],
+    before: Option<&OperationId>,
 ) -> OverviewPage {
+    let (tasks, more) = tasks_before(&view.operations, before);
+    let newest_tasks = before.map(|_| format!("{}#h-tasks", path_of(&view.of.instance.id)));
+    let older_tasks = tasks.last().filter(|_| more).map(|last| {
+        let href = path_of(&view.of.instance.id);
+        format!("{href}?before={}#h-tasks", last.id)
+    });
     let (instance, deployment) = (&view.of.instance, &view.of.deployment);
     let is_ready = instance.state == InstanceState::Ready;
     let is_closed = is_ready && deployment.closed_since.is_some();
@@ -225,7 +244,7 @@ fn overview(
         alerts: seen
             .as_deref()
             .map_or_else(Vec::new, |seen| alert_lines(view, seen)),
-        change: change.map(Work::of),
+        change: change.map(|o| Work::of(o, view.now)),
         backup: good_backup(view),
         type_and_version: format!("{} ({})", deployment.engine, deployment.version),
         faults: faults(view.database.faults.len()),
@@ -242,12 +261,9 @@ fn overview(
             .as_ref()
             .map_or_else(Vec::new, |s| s.members.iter().map(member).collect()),
         observed: seen.map(|seen| Moment::new(seen.observed_at, view.now)),
-        tasks: view
-            .operations
-            .iter()
-            .take(TASKS_SHOWN)
-            .map(|operation| task(view, operation))
-            .collect(),
+        tasks: tasks.iter().map(|o| task(view, o)).collect(),
+        older_tasks,
+        newest_tasks,
         uris: urls.iter().map(with_login).collect::<Vec<_>>().join("\n"),
         cli: view.profile.map_or_else(String::new, |of| {
             (of.command_line)(deployment.version, &urls, LOGIN)
@@ -260,7 +276,7 @@ fn overview(
             .restores
             .iter()
             .zip(restored)
-            .map(|(of, health)| link_to_restored(of, health))
+            .map(|(of, health)| link_to_restored(of, health, view.now))
             .collect(),
         source: view.source.as_ref().map(link_to),
         bind: instance
@@ -412,7 +428,8 @@ fn member(seen: &MemberObservation) -> Member {
                     version.clone(),
                 )
             } else {
-                let text = format!("serves, but: {}", complaints.join("; "));
+                let complaints: Vec<String> = complaints.iter().map(|c| meaning_of(c)).collect();
+                let text = format!("serves, but {}", complaints.join("; "));
                 (text, "!", "warn", role, version.clone())
             }
         }
@@ -439,15 +456,25 @@ fn member(seen: &MemberObservation) -> Member {
     }
 }
 
+/// The tasks that a page shows, newest first, and whether there are older ones.
+fn tasks_before<'a>(all: &'a [Operation], before: Option<&OperationId>) -> (&'a [Operation], bool) {
+    let from = before.and_then(|before| all.iter().position(|o| o.id == *before));
+    let all = &all[from.map_or(0, |place| place + 1)..];
+    (&all[..all.len().min(TASKS_SHOWN)], all.len() > TASKS_SHOWN)
+}
+
 fn task(view: &InstanceView, operation: &Operation) -> Task {
     let active = operation.state.is_active() && !operation.halted;
+    let took = operation.updated_at - operation.created_at;
     Task {
+        by: asked_by(operation.origin),
+        took: (!operation.state.is_active()).then(|| duration(took)),
         id: operation.id.to_string(),
         name: compose::recipe_name(operation),
         told: told_of_task(operation),
         began: Moment::new(operation.created_at, view.now),
         detail: operation.failure.clone().unwrap_or_default(),
-        work: active.then(|| Work::of(operation)),
+        work: active.then(|| Work::of(operation, view.now)),
     }
 }
 
@@ -463,11 +490,11 @@ fn link_to(instance: &Instance) -> Link {
     }
 }
 
-fn link_to_restored(restored: &Restored, health: &Health) -> Link {
+fn link_to_restored(restored: &Restored, health: &Health, now: DateTime<Utc>) -> Link {
     let active = restored.restore.state.is_active();
     Link {
         told: Some(told_of_health(health.state)),
-        work: active.then(|| Work::of(&restored.restore)),
+        work: active.then(|| Work::of(&restored.restore, now)),
         ..link_to(&restored.instance)
     }
 }

@@ -5,6 +5,7 @@ use crate::model::{
     backup::BackupState,
     health::HealthState,
     operation::{Operation, OperationState},
+    origin::Origin,
 };
 
 /// How a state is told.
@@ -72,5 +73,22 @@ pub fn told_of_task(operation: &Operation) -> Told {
         OperationState::Failed | OperationState::Stuck | OperationState::Abandoned => {
             say("Failed", BAD)
         }
+    }
+}
+
+/// Who asked for a task, by where it came from.
+pub fn asked_by(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Osb => "the platform",
+        Origin::Compose => "the administration API",
+        Origin::Dashboard => "a visitor of this page",
+        Origin::Operator => "the operator",
+        Origin::Schedule => "the schedule",
+        Origin::Retention => "the rules of retention",
+        Origin::Expiry => "the end of a binding",
+        Origin::Guard | Origin::Night => "the broker, for room",
+        Origin::Watchdog => "the broker, for a member",
+        Origin::Renewal => "the broker, for certificates",
+        Origin::Configuration => "the broker, for new settings",
     }
 }

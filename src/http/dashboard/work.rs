@@ -1,5 +1,7 @@
 //! How far a piece of work is, for a bar and its label.
 
+use chrono::{DateTime, Utc};
+
 use crate::{broker::status_of, model::operation::Operation};
 
 /// Parts of a whole bar for each step, so that bytes move it too.
@@ -16,8 +18,8 @@ pub struct Work {
 }
 
 impl Work {
-    /// How far an operation is.
-    pub fn of(operation: &Operation) -> Self {
+    /// How far an operation is at `now`.
+    pub fn of(operation: &Operation, now: DateTime<Utc>) -> Self {
         let progress = &operation.progress;
         let total = u64::from(progress.steps_total) * PARTS;
         let within = match progress.bytes_total {
@@ -28,7 +30,7 @@ impl Work {
             }
         };
         Self {
-            text: status_of(operation).description,
+            text: status_of(operation, now).description,
             done: (u64::from(progress.steps_done) * PARTS + within).min(total),
             total: total.max(1),
         }
@@ -37,8 +39,6 @@ impl Work {
 
 #[cfg(test)]
 mod tests {
-    use chrono::DateTime;
-
     use super::*;
     use crate::model::{
         operation::{OperationKind, Progress},
@@ -55,7 +55,7 @@ mod tests {
             DateTime::UNIX_EPOCH,
         );
         let bar = |operation: &Operation| {
-            let work = Work::of(operation);
+            let work = Work::of(operation, DateTime::UNIX_EPOCH);
             (work.done, work.total)
         };
         assert_eq!(bar(&operation), (0, 1));

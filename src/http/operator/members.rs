@@ -38,10 +38,10 @@ pub struct Accepted {
 
 impl Accepted {
     /// What is told of an operation.
-    pub fn of(operation: &Operation) -> Self {
+    pub fn of(operation: &Operation, now: DateTime<Utc>) -> Self {
         Self {
             operation: operation.id.clone(),
-            description: status_of(operation).description,
+            description: status_of(operation, now).description,
         }
     }
 }
@@ -73,7 +73,7 @@ pub async fn repair(
         .upkeep
         .repair(instance, member, Origin::Operator)
         .await?;
-    Ok(HttpResponse::Accepted().json(Accepted::of(&operation)))
+    Ok(HttpResponse::Accepted().json(Accepted::of(&operation, api.broker.clock.now())))
 }
 
 /// Gives the members of a database another certificate, one member after the other, and does what else is
@@ -94,7 +94,7 @@ pub async fn renew(api: web::Data<Api>, Id(instance): Id<InstanceId>) -> Answer 
         .renewals
         .renew(instance, Origin::Operator)
         .await?;
-    Ok(HttpResponse::Accepted().json(Accepted::of(&operation)))
+    Ok(HttpResponse::Accepted().json(Accepted::of(&operation, api.broker.clock.now())))
 }
 
 /// What a recovery would do.
@@ -222,5 +222,5 @@ pub async fn recover(
         .broker
         .recover(instance, wanted, Origin::Operator)
         .await?;
-    Ok(HttpResponse::Accepted().json(Accepted::of(&operation)))
+    Ok(HttpResponse::Accepted().json(Accepted::of(&operation, api.broker.clock.now())))
 }

@@ -252,6 +252,7 @@ fn body(seen: &Overseen, now: DateTime<Utc>) -> OperationBody {
             tries,
             since,
             reason,
+            ..
         } = trouble;
         TroubleBody {
             tries: *tries,
@@ -267,7 +268,7 @@ fn body(seen: &Overseen, now: DateTime<Utc>) -> OperationBody {
         backup_id: operation.backup.clone(),
         origin: operation.origin.as_str().to_owned(),
         state: operation.state.as_str().to_owned(),
-        description: status_of(operation).description,
+        description: status_of(operation, now).description,
         halted: operation.halted,
         cleaning_up: operation.state.is_active() && operation.failure.is_some(),
         failure: operation.failure.clone(),

@@ -7,6 +7,7 @@ use crate::model::{
     alert::{BackupWatch, RepairWatch, alerts},
     observation::{MemberHealth, MemberObservation, Silence, SilenceCause},
     operation::{OperationState, Progress},
+    origin::Origin,
     repair::{Damage, Repair},
 };
 
@@ -85,7 +86,7 @@ fn operation(kind: OperationKind, state: OperationState, failure: Option<&str>) 
             ..Progress::default()
         },
         updated_at: at(30),
-        ..Operation::queued(kind, &instance, "osb", at(20))
+        ..Operation::queued(kind, &instance, Origin::Osb, at(20))
     }
 }
 

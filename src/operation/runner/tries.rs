@@ -280,6 +280,10 @@ impl Count {
             tries: before.as_ref().map_or(0, |trouble| trouble.tries) + 1,
             since: before.map_or(self.now, |trouble| trouble.since),
             reason: message,
+            next: match verdict {
+                Verdict::Again(pause) => Some(self.now + pause),
+                Verdict::GiveUp => None,
+            },
         };
         let error = with_causes(&self.failure.message, self.failure.source.as_deref());
         let failed = FailedTry {
@@ -338,6 +342,7 @@ fn failed_for_good(step: &Step, trouble: &Trouble) -> String {
         tries,
         since,
         reason,
+        ..
     } = trouble;
     if *tries == 1 {
         return format!("{} failed: {reason}", step.title);

@@ -156,6 +156,7 @@ pub(super) async fn an_old_worker_changes_nothing<K: Kind>() {
                 tries: 1,
                 since: noon(),
                 reason: "old".to_owned(),
+                next: None,
             };
             let failed = operation::FailedTry {
                 step: "step",
@@ -246,6 +247,7 @@ pub(super) async fn results_of_steps_are_kept_until_the_work_is_over<K: Kind>() 
         tries: 3,
         since: noon(),
         reason: "it does not answer".to_owned(),
+        next: Some(noon()),
     };
     let result = json!({"key": "a secret", "parts": [1, 2.5, null]});
     // As often as its worker dies.
