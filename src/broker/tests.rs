@@ -16,6 +16,7 @@ use crate::{
         deployment::Deployment,
         engine::Obstacle,
         exposure::Exposure,
+        health::HealthState,
         ids::{BackupId, DeploymentId},
         instance::InstanceState,
         limits::{PLATFORM_NAME_BYTES_MAX, SIGN_IN_FAILURES_OF_CLIENT, UNIT_BYTES},
@@ -519,4 +520,28 @@ async fn a_platform_names_its_instances_as_it_likes() {
             "{refused:?}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_looked_at_is_not_called_well() {
+    let office = Office::open();
+    office.instance("seen-by-nobody", STANDARD, json!({})).await;
+    let made = office.provision("being-made", STANDARD, json!({})).await;
+    made.expect("accepted");
+    let (listed, more) = office.broker.instances("", 1).await.expect("a list");
+    assert!(!more);
+    let state_of = |id: &str| {
+        let found = listed.iter().find(|of| of.instance.id.as_str() == id);
+        found.expect("an instance").health.state
+    };
+    assert_eq!(state_of("being-made"), HealthState::Changing);
+    // The store has it as ready: nobody has seen its members. What was accepted to be made goes on.
+    assert_ne!(state_of("seen-by-nobody"), HealthState::Ready);
+    let view = office
+        .broker
+        .deployment_of("seen-by-nobody".parse().expect("an id"))
+        .await
+        .expect("a deployment");
+    let health = office.broker.health(&view).await.expect("its health");
+    assert_eq!(health.state, HealthState::Unknown);
 }

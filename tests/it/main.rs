@@ -70,6 +70,7 @@ mod rates;
 mod raw;
 mod reach;
 mod readdress;
+mod reasons;
 mod reconcile;
 mod recover;
 mod renewals;

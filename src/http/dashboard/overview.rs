@@ -23,7 +23,7 @@ use crate::{
     model::{
         alert::{Alert, Gravity, meaning_of},
         defragment::Storage,
-        health::Health,
+        health::{Health, HealthState},
         ids::{InstanceId, OperationId},
         instance::{DELETE_PROTECTION, Instance, InstanceState},
         limits::{QUOTA_NEAR_PERCENT, TASKS_SHOWN},
@@ -225,7 +225,8 @@ fn overview(
     let title = format!("{}: {}", place.name, health.state.word());
     let mut shell = Shell::signed_in(title, broker, session);
     shell.here = "overview";
-    shell.under_way = is_under_way(view, seen.as_deref());
+    let looks = |health: &Health| health.state == HealthState::Unknown;
+    shell.under_way = is_under_way(view, seen.as_deref()) || restored.iter().any(looks);
     let href = place.href.clone();
     shell.place = Some(place);
     let endpoint = compose::foundation_endpoint(broker, &instance.id);
@@ -386,7 +387,7 @@ fn usage(seen: &Observation, quota: u64) -> Option<Usage> {
         quota,
         // From here on somebody should do something.
         high: quota / 100 * QUOTA_NEAR_PERCENT,
-        text: format!("{} of {} ({percent} %)", size(used), size(quota)),
+        text: format!("{} of {} allocated ({percent} %)", size(used), size(quota)),
         held: Storage::of(seen).map_or_else(String::new, held),
     })
 }

@@ -1,0 +1,64 @@
+//! Reasons: why work failed, who asked for it and how long it took, on the page and in the client.
+
+use compose_broker::model::{limits::TASKS_SHOWN, operation::OperationKind};
+
+use crate::{
+    broker::{TestBroker, text},
+    control::Script,
+    pages::Visitor,
+    user::User,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_backup_says_why_and_tasks_say_who_asked() {
+    let script = Script::default();
+    let broker = TestBroker::start_with(&[], script.surroundings()).await;
+    let user = User::of_broker(&broker);
+    user.does(&["create-service", "compose-for-etcd", "Standard", "db", "-w"])
+        .await;
+    user.does(&["create-service-key", "db", "app", "--wait"])
+        .await;
+    let key = user.does(&["service-key", "db", "app"]).await.json();
+    let failing = script.fail(OperationKind::Backup, "snapshot");
+    let failed = user.run(&["create-backup", "db", "--wait"]).await;
+    failed.must_say(1, "failed");
+    drop(failing);
+    let listed = user.does(&["backups", "db"]).await.out;
+    let id = user.asks(&["backups", "db"]).await["backups"][0]["id"].clone();
+    let why = format!("\n{} failed: Taking the snapshot failed", text(&id));
+    assert!(listed.contains(&why), "{listed}");
+
+    // More tasks than a page shows.
+    for _ in 0..TASKS_SHOWN {
+        user.does(&["create-service-key", "db", "more", "--wait"])
+            .await;
+        user.does(&["delete-service-key", "db", "more", "--force", "--wait"])
+            .await;
+    }
+    let known = user.asks(&["service", "db"]).await;
+    let overview = format!("/dashboard/instances/{}", text(&known["id"]));
+    let visitor = Visitor::with_token(&broker, &key).await;
+    let page = visitor.get(&overview).await.body;
+    assert!(page.contains("asked for by the platform, took "), "{page}");
+    assert!(!page.contains("id=\"newest-tasks\""), "{page}");
+    let mut older = page;
+    for _ in 0..4 {
+        let Some(link) = link_of(&older, "older-tasks") else {
+            break;
+        };
+        older = visitor.get(&link).await.body;
+        assert!(older.contains("id=\"newest-tasks\""), "{older}");
+    }
+    assert!(older.contains("<b>Provision</b>"), "{older}");
+    assert!(
+        older.contains("asked for by the administration API"),
+        "{older}"
+    );
+}
+
+/// Where the link of that id leads, without its fragment.
+fn link_of(page: &str, id: &str) -> Option<String> {
+    let (_, link) = page.split_once(&format!("id=\"{id}\" href=\""))?;
+    let (link, _) = link.split_once(['#', '"'])?;
+    Some(link.to_owned())
+}
