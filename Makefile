@@ -34,7 +34,9 @@ fuzz: ## send a broker thousands of requests made from its OpenAPI documents
 	$(CARGO) build --locked --bin compose-broker
 	@scripts/fuzz.sh
 
-bench: ## measure the scheduler with up to a million instances, and tenants beside each other
+bench: ## measure requests and the scheduler with up to a million instances, and tenants beside each other
+	@scripts/setup.sh --bench
+	$(CARGO) bench --locked --bench requests
 	$(CARGO) bench --locked --bench schedule
 	$(CARGO) test --locked --test it -- --ignored --exact --nocapture \
 		fair_shares::one_tenant_that_takes_all_it_can_holds_up_no_other

@@ -9,8 +9,9 @@
 #                       megabytes that a first look should not wait for.
 #   setup.sh --fuzz     also what scripts/fuzz.sh needs: schemathesis, in a Python
 #                       environment of its own in tools/schemathesis/.
+#   setup.sh --bench    also what loads a broker that is measured: wrk.
 #
-# Both may be given.
+# Several may be given.
 set -euo pipefail
 
 # The accessibility checker, and the SHA-512 of its package.
@@ -22,6 +23,7 @@ axe=$here/../tools/axe
 schemathesis=$here/../tools/schemathesis
 browser=
 fuzz=
+bench=
 
 say() { echo "setup: $*"; }
 warn() { echo "setup: $*" >&2; }
@@ -62,6 +64,7 @@ missing_packages() {
         # Debian keeps what makes environments in a package of its own.
         python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
     fi
+    if [[ -n $bench ]]; then has wrk || echo wrk; fi
     if [[ -z $browser ]]; then return; fi
     # for tests with an application on a machine of its own
     has ip || echo iproute2
@@ -188,7 +191,8 @@ main() {
         case $1 in
             --browser) browser=yes ;;
             --fuzz) fuzz=yes ;;
-            *) warn "usage: setup.sh [--browser] [--fuzz]" && return 2 ;;
+            --bench) bench=yes ;;
+            *) warn "usage: setup.sh [--browser] [--fuzz] [--bench]" && return 2 ;;
         esac
         shift
     done
