@@ -79,8 +79,10 @@ pub(super) fn parse_catalog(
 }
 
 /// Refuses a catalog under which an instance would have no plan.
-async fn check_plans(store: &Arc<Store>, catalog: Catalog) -> Result<Catalog, StartError> {
-    let checked = store.decide(move |conn| keeps_all_plans(conn, &catalog).map(|()| catalog));
+async fn check_plans(store: &Arc<Store>, catalog: Catalog) -> Result<Arc<Catalog>, StartError> {
+    let catalog = Arc::new(catalog);
+    let checked =
+        store.decide(move |conn| keeps_all_plans(conn, &catalog).map(|()| catalog.clone()));
     checked.await.map_err(|refusal| match refusal {
         CatalogRefusal::Lost(lost) => StartError::CatalogLost(lost),
         CatalogRefusal::Broker(BrokerError::Store(error) | BrokerError::StoreFull(error)) => {

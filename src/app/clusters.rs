@@ -168,7 +168,7 @@ pub(super) async fn check_clusters(
     let ids: Vec<String> = clusters.map(|cluster| cluster.id.clone()).collect();
     let limit = NAMED_MAX + 1;
     let homeless = store
-        .read(move |conn| store::deployment::on_other_clusters(conn, &ids, limit))
+        .scan(move |conn| store::deployment::on_other_clusters(conn, &ids, limit))
         .await?;
     let mut named: Vec<String> = homeless
         .iter()

@@ -228,7 +228,7 @@ impl Folder {
 
     async fn backups(&self, store: &Arc<Store>) -> Result<(bool, bool), StartError> {
         let complete = store
-            .read(|conn| store::backup::complete_after(conn, None, ROWS_LOOKED_AT))
+            .scan(|conn| store::backup::complete_after(conn, None, ROWS_LOOKED_AT))
             .await?;
         let vault = Vault::over(FolderStore::at(self.path.clone()));
         for (backup, deployment) in &complete {
@@ -245,7 +245,7 @@ impl Folder {
         cluster: String,
     ) -> Result<(bool, bool), StartError> {
         let allocated = store
-            .read(move |conn| store::deployment::allocated_on(conn, &cluster, ROWS_LOOKED_AT))
+            .scan(move |conn| store::deployment::allocated_on(conn, &cluster, ROWS_LOOKED_AT))
             .await?;
         let is_there = |id: &DeploymentId| self.path.join(id.as_str()).exists();
         Ok((!allocated.is_empty(), allocated.iter().any(is_there)))

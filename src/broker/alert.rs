@@ -33,7 +33,7 @@ impl Broker {
         let now = self.clock.now();
         let (backups, beside) = self
             .store
-            .read(move |conn| {
+            .scan(move |conn| {
                 let backups = store::backup::complete_of(conn, &instance.id)?;
                 let watch = backup_watch(conn, &instance, &backups)?;
                 Ok((watch, beside(conn, &deployment, now)?))

@@ -165,7 +165,7 @@ impl Audit {
         }
         let mut entries = self
             .store
-            .read(move |conn| {
+            .scan(move |conn| {
                 let instance = query.instance.as_ref();
                 store::audit::newest(conn, instance, query.before, limit + 1)
             })

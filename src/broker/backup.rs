@@ -36,7 +36,7 @@ impl Broker {
     pub async fn backups(&self, instance: InstanceId) -> Result<Vec<Backup>, BrokerError> {
         Ok(self
             .store
-            .read(move |conn| store::backup::listed(conn, &instance))
+            .scan(move |conn| store::backup::listed(conn, &instance))
             .await?)
     }
 

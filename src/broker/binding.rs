@@ -112,7 +112,7 @@ impl Broker {
         let broker = self.clone();
         match self
             .store
-            .decide(move |conn| broker.bind_in(conn, request))
+            .decide(move |conn| broker.bind_in(conn, &request))
             .await?
         {
             BindDecision::Exists(binding) => {
@@ -133,10 +133,10 @@ impl Broker {
     fn bind_in(
         &self,
         conn: &mut Conn<'_>,
-        request: BindRequest,
+        request: &BindRequest,
     ) -> Result<BindDecision, BrokerError> {
         let existing = store::binding::find(conn, &request.instance, &request.binding)?;
-        let identity = self.identity(conn, &request, existing.as_ref())?;
+        let identity = self.identity(conn, request, existing.as_ref())?;
         let (_, plan) = self.offering_and_plan(&identity.service_id, &identity.plan_id)?;
         plan.bind_schema
             .check(&identity.parameters)
@@ -171,7 +171,7 @@ impl Broker {
                 self.clock.now(),
             )
         };
-        let binding = self.new_binding(&request, identity, &asked, &operation)?;
+        let binding = self.new_binding(request, identity, &asked, &operation)?;
         store::binding::insert(conn, &binding)?;
         let key = binding_key(&instance.id, &binding.id);
         store::operation::insert(conn, &operation, Some(&key))?;

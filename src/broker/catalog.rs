@@ -128,10 +128,12 @@ impl Broker {
     /// under the old one meanwhile.
     pub async fn replace_catalog(&self, catalog: Catalog) -> Result<(), CatalogRefusal> {
         let (current, now) = (self.catalog.clone(), self.clock.now());
+        let catalog = Arc::new(catalog);
         self.store
             .decide(move |conn| {
                 keeps_all_plans(conn, &catalog)?;
                 store::audit::done(conn, AtOnce::Catalog, Origin::Operator, None, now)?;
+                let (current, catalog) = (current.clone(), catalog.clone());
                 conn.once_committed(move || current.replace(catalog));
                 Ok(())
             })

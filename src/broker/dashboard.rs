@@ -230,7 +230,7 @@ impl Broker {
         let (session, now) = (session.clone(), self.clock.now());
         let found = self
             .store
-            .read(move |conn| found(conn, &session, &id, now))
+            .scan(move |conn| found(conn, &session, &id, now))
             .await?;
         let Found {
             instance,
@@ -324,7 +324,7 @@ impl Broker {
         let find = move |conn: &mut Conn<'_>| {
             store::instance::search(conn, &text, skipped, INSTANCES_ON_A_PAGE + 1)
         };
-        let mut found = self.store.read(find).await?;
+        let mut found = self.store.scan(find).await?;
         let more = found.len() > INSTANCES_ON_A_PAGE;
         found.truncate(INSTANCES_ON_A_PAGE);
         let healths = self.healths(found.clone()).await?;

@@ -25,7 +25,7 @@ impl Upkeep {
         let now = self.clock.now();
         let operation = Operation::queued(OperationKind::Defragment, &instance, origin, now);
         self.store
-            .decide(move |conn| defragment_in(conn, operation))
+            .decide(move |conn| defragment_in(conn, &operation))
             .await
     }
 
@@ -40,7 +40,7 @@ impl Upkeep {
             if !active.is_empty() {
                 return Ok(false);
             }
-            match defragment_in(conn, operation) {
+            match defragment_in(conn, &operation) {
                 Ok(_) => Ok(true),
                 // It is being deleted, gone, or closed.
                 Err(BrokerError::Concurrency(_) | BrokerError::NotFound(_)) => Ok(false),
@@ -59,7 +59,7 @@ impl Upkeep {
     }
 }
 
-fn defragment_in(conn: &mut Conn<'_>, operation: Operation) -> Result<Operation, BrokerError> {
+fn defragment_in(conn: &mut Conn<'_>, operation: &Operation) -> Result<Operation, BrokerError> {
     let Some(instance) = store::instance::find(conn, &operation.instance)? else {
         let reason = "there is no such instance";
         return Err(BrokerError::NotFound(reason.to_owned()));
@@ -82,6 +82,6 @@ fn defragment_in(conn: &mut Conn<'_>, operation: Operation) -> Result<Operation,
         return Err(BrokerError::Concurrency(reason.to_owned()));
     }
     let key = format!("defragment {}", instance.id);
-    store::operation::insert(conn, &operation, Some(&key))?;
-    Ok(operation)
+    store::operation::insert(conn, operation, Some(&key))?;
+    Ok(operation.clone())
 }

@@ -81,7 +81,7 @@ pub(super) async fn usable_deployments(
     let mut all = Vec::new();
     for engine in profiles.engines() {
         let engine = engine.to_owned();
-        let of_engine = store.read(move |conn| store::deployment::usable(conn, &engine));
+        let of_engine = store.scan(move |conn| store::deployment::usable(conn, &engine));
         all.extend(of_engine.await?);
     }
     Ok(all)
@@ -179,8 +179,8 @@ impl Broker {
             }
             let before = store::notes::of(conn, &id)?;
             let notes = Notes {
-                text: text.unwrap_or(before.text),
-                billing_code: billing_code.unwrap_or(before.billing_code),
+                text: text.clone().unwrap_or(before.text),
+                billing_code: billing_code.clone().unwrap_or(before.billing_code),
             };
             notes.check().map_err(BrokerError::BadRequest)?;
             store::notes::set(conn, &id, &notes)?;
@@ -206,7 +206,7 @@ impl Broker {
         &self,
         id: InstanceId,
     ) -> Result<Vec<DeploymentView>, BrokerError> {
-        let instances = self.store.read(move |conn| descendants(conn, &id)).await?;
+        let instances = self.store.scan(move |conn| descendants(conn, &id)).await?;
         let mut found = Vec::new();
         for instance in instances {
             match self.deployment_of(instance).await {
@@ -240,7 +240,7 @@ impl Broker {
         let (instance, since) = (of.id.clone(), of.ordinal);
         let all = self
             .store
-            .read(move |conn| store::operation::of_instance(conn, &instance, RECIPES_MAX))
+            .scan(move |conn| store::operation::of_instance(conn, &instance, RECIPES_MAX))
             .await?;
         Ok(all
             .into_iter()

@@ -79,6 +79,8 @@ pub struct FetchedInstance {
     pub parameters: Value,
     /// OSB `maintenance_info.version`: the version that runs, where the plan has one.
     pub maintenance_version: Option<Version>,
+    /// What users may read of it.
+    pub labels: InstanceLabels,
 }
 
 /// What users of a platform may read of an instance beside its name (OSB `metadata.labels`).
@@ -93,6 +95,14 @@ pub struct InstanceLabels {
 }
 
 impl InstanceLabels {
+    fn of(deployment: Deployment) -> Self {
+        Self {
+            engine: deployment.engine,
+            version: deployment.version,
+            units: deployment.units,
+        }
+    }
+
     /// The same of an instance that becomes something else.
     pub fn becoming(self, goal: Option<Shape>) -> Self {
         match goal {
@@ -226,6 +236,7 @@ impl Broker {
                     plan_id: instance.plan_id,
                     parameters: instance.parameters,
                     maintenance_version: maintained.then_some(deployment.version),
+                    labels: InstanceLabels::of(deployment),
                 })
             }
             _ => Err(BrokerError::NotFound(
@@ -241,11 +252,7 @@ impl Broker {
             .store
             .read(move |conn| store::deployment::of_instance(conn, &id))
             .await?;
-        Ok(found.map(|(deployment, _)| InstanceLabels {
-            engine: deployment.engine,
-            version: deployment.version,
-            units: deployment.units,
-        }))
+        Ok(found.map(|(deployment, _)| InstanceLabels::of(deployment)))
     }
 
     /// Accepts the deletion of an instance. Whatever else is being done to it is halted.

@@ -103,7 +103,7 @@ impl Oversight {
         };
         let found = self
             .store
-            .read(move |conn| store::oversight::list(conn, &filter, limit + 1))
+            .scan(move |conn| store::oversight::list(conn, &filter, limit + 1))
             .await;
         let mut operations = match found {
             Err(StoreError::Missing(_)) => {
@@ -209,7 +209,7 @@ impl Oversight {
         let mut found = Vec::new();
         loop {
             let asked = filter.clone();
-            let page = self.store.read(move |conn| {
+            let page = self.store.scan(move |conn| {
                 let seen = store::oversight::list(conn, &asked, OPERATIONS_PAGE_MAX)?;
                 let operations = seen.into_iter().map(|seen| seen.operation);
                 operations

@@ -62,7 +62,7 @@ impl Broker {
             let page = if change {
                 self.store.decide(look).await
             } else {
-                self.store.read(move |conn| Ok(look(conn))).await?
+                self.store.scan(move |conn| Ok(look(conn))).await?
             };
             let Some((last, findings)) = page? else {
                 return Ok(found);

@@ -73,7 +73,7 @@ impl Reconciler {
         loop {
             let page = self
                 .store
-                .read(move |conn| {
+                .scan(move |conn| {
                     store::backup::complete_after(conn, after.as_ref(), RECONCILE_PAGE)
                 })
                 .await?;

@@ -27,7 +27,7 @@ impl Broker {
         wanted: RecoverFrom,
     ) -> Result<Recovery, BrokerError> {
         let read = move |conn: &mut Conn<'_>| Ok(recoverable(conn, &instance));
-        let (deployment, backups) = self.store.read(read).await??;
+        let (deployment, backups) = self.store.scan(read).await??;
         let members = self.survey(&deployment).await?;
         let now = self.clock.now();
         let profile = self.profile(&deployment.engine)?;
@@ -59,15 +59,15 @@ impl Broker {
                     return Ok(running);
                 }
                 let queued = Operation::queued(OperationKind::Recover, &instance, origin, now);
-                let operation = match source {
+                let operation = match &source {
                     RecoverySource::Survivor(member) => Operation {
-                        survivor: Some(member),
+                        survivor: Some(member.clone()),
                         ..queued
                     },
                     RecoverySource::Backup(manifest) => Operation {
                         backup: Some(manifest.backup_id.clone()),
                         source: Some(RestoreSource {
-                            manifest: *manifest,
+                            manifest: Manifest::clone(manifest),
                         }),
                         ..queued
                     },

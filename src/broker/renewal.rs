@@ -48,7 +48,7 @@ impl Renewals {
         };
         let unknown = self
             .store
-            .read(|conn| store::renewal::missing(conn, CERTIFICATES_LOOKED_AT));
+            .scan(|conn| store::renewal::missing(conn, CERTIFICATES_LOOKED_AT));
         for instance in unknown.await? {
             self.look_at_certificates(instance).await?;
         }

@@ -56,7 +56,10 @@ impl Upkeep {
                 }
                 let because = Damage::Told;
                 let operation = Operation {
-                    repair: Some(Repair { member, because }),
+                    repair: Some(Repair {
+                        member: member.clone(),
+                        because,
+                    }),
                     ..Operation::queued(OperationKind::Repair, &instance, origin, now)
                 };
                 accept(conn, operation)
@@ -90,7 +93,7 @@ impl Upkeep {
                     return Ok(RepairBegun::TooOften);
                 }
                 let operation = Operation {
-                    repair: Some(repair),
+                    repair: Some(repair.clone()),
                     ..Operation::queued(OperationKind::Repair, &of.instance, Origin::Watchdog, now)
                 };
                 accept(conn, operation)?;

@@ -199,7 +199,7 @@ impl Broker {
     ) -> Result<Vec<RestoreOptions>, BrokerError> {
         let broker = self.clone();
         self.store
-            .read(move |conn| Ok(broker.restore_options_in(conn, &source, &backups)))
+            .scan(move |conn| Ok(broker.restore_options_in(conn, &source, &backups)))
             .await?
     }
 

@@ -59,7 +59,9 @@ pub async fn back_up_due(
     if !any {
         return Ok(0);
     }
-    store.write(move |conn| accept_due(conn, limits, now)).await
+    store
+        .write(move |conn| accept_due(conn, limits.clone(), now))
+        .await
 }
 
 /// An instance that is due, on its cluster.

@@ -254,8 +254,8 @@ impl Sessions {
                 if let Some(now) = trusted {
                     store::session::forget_expired(conn, now)?;
                 }
-                if let Some(link) = link {
-                    use_link(conn, &link)?;
+                if let Some(link) = &link {
+                    use_link(conn, link)?;
                 }
                 store::session::insert(conn, &row)?;
                 Ok::<_, BrokerError>(())

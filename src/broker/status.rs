@@ -164,7 +164,10 @@ impl Broker {
                     }),
                     None => None,
                 };
-                let newest = store::operation::newest(conn, &instance, binding.as_ref(), kinds)?;
+                let newest = match by_token {
+                    Some(_) => None,
+                    None => store::operation::newest(conn, &instance, binding.as_ref(), kinds)?,
+                };
                 Ok((by_token, newest))
             })
             .await?;

@@ -71,8 +71,8 @@ impl Upkeep {
     /// Writes down what befell a deployment, for its users to read.
     pub async fn report(&self, of: &Deployment, message: String) -> Result<(), BrokerError> {
         let (id, at) = (of.id.clone(), self.clock.now());
-        let write =
-            move |conn: &mut Conn<'_>| store::incident::add(conn, &id, &Incident { at, message });
+        let incident = Incident { at, message };
+        let write = move |conn: &mut Conn<'_>| store::incident::add(conn, &id, &incident);
         Ok(self.store.write(write).await?)
     }
 }

@@ -50,7 +50,7 @@ impl Broker {
             }
         }
         let engines: Vec<String> = self.profiles.engines().map(str::to_owned).collect();
-        let running = self.store.read(move |conn| {
+        let running = self.store.scan(move |conn| {
             let of = |engine: &String| store::deployment::usable(conn, engine);
             engines.iter().map(of).collect::<Result<Vec<_>, _>>()
         });

@@ -339,6 +339,12 @@ pub const UNFINISHED_PUT_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Rows of backups that are held against their objects at once.
 pub const RECONCILE_PAGE: i64 = 1000;
 
+/// Threads that serve HTTP read a few rows themselves, unless the last such read took longer than this.
+pub const STORE_READ_SLOW: Duration = Duration::from_millis(50);
+/// Decisions that are made durable together, and for how long more of them join the first.
+pub const DECISIONS_TOGETHER_MAX: usize = 128;
+/// See [`DECISIONS_TOGETHER_MAX`].
+pub const DECISIONS_TOGETHER_TIME: Duration = Duration::from_millis(5);
 /// Threads that serve HTTP.
 pub const HTTP_WORKERS: usize = 2;
 /// A broker that is told to stop lets running requests end for this long.

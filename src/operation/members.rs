@@ -45,7 +45,7 @@ pub async fn allocate(work: &Work) -> Result<Outcome, StepError> {
     let reach = cluster.exposure.reach_of(profile, &deployment);
     let names: Vec<String> = (0..profile.members).map(|i| format!("m{i}")).collect();
     for _ in 0..PLACE_TRIES_MAX {
-        let taken = work.read(store::deployment::addresses).await?;
+        let taken = work.scan(store::deployment::addresses).await?;
         let places = cluster
             .provisioner
             .place(&deployment.id, &names, profile.ports, &reach, &taken)
@@ -286,7 +286,8 @@ pub async fn restore_users(
 /// Writes down what befell a deployment, for its users to be told.
 pub async fn tell(work: &Work, deployment: &Deployment, message: String) -> Result<(), StepError> {
     let (id, at) = (deployment.id.clone(), work.parts.clock.now());
-    work.write(move |conn| store::incident::add(conn, &id, &Incident { at, message }))
+    let incident = Incident { at, message };
+    work.write(move |conn| store::incident::add(conn, &id, &incident))
         .await
 }
 

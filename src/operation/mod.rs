@@ -232,10 +232,18 @@ impl Work {
         Ok(self.parts.store.read(work).await?)
     }
 
+    /// Reads what may be much.
+    pub async fn scan<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Conn<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StepError> {
+        Ok(self.parts.store.scan(work).await?)
+    }
+
     /// Writes to the store, as long as the claim holds.
     pub async fn write<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Conn<'_>) -> Result<T, StoreError> + Send + 'static,
+        work: impl Fn(&mut Conn<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StepError> {
         let claim = self.claim.clone();
         let write = move |conn: &mut Conn<'_>| {

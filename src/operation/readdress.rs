@@ -181,7 +181,7 @@ async fn decide(
     let lacking: Vec<Port> = profile.ports.iter().filter(lacks).copied().collect();
     let names = [own.name.clone()];
     for _ in 0..PLACE_TRIES_MAX {
-        let taken = work.read(store::deployment::addresses).await?;
+        let taken = work.scan(store::deployment::addresses).await?;
         // Also where no port is lacking: the machine may not have the address to listen at.
         let placed = provisioner
             .place(&deployment.id, &names, &lacking, reach, &taken)

@@ -201,7 +201,7 @@ impl Runner {
         let look = move |conn: &mut store::Conn<'_>| {
             store::operation::history(conn, before, HISTORY_FORGOTTEN_AT_ONCE)
         };
-        let old = store.read(look).await?;
+        let old = store.scan(look).await?;
         if old.is_empty() {
             return Ok(false);
         }

@@ -6,6 +6,7 @@ use diesel::prelude::*;
 
 use super::{
     Conn, StoreError, each, known, parse,
+    prepared::Prepared,
     schema::{audit, audit_horizon},
 };
 use crate::caller::Caller;
@@ -176,7 +177,8 @@ pub fn ordered(
         backup: None,
         times: 1,
     };
-    add(conn, &entry, Caller::current())
+    let caller = conn.caller.clone();
+    add(conn, &entry, caller)
 }
 
 struct Entry<'a> {
@@ -191,22 +193,21 @@ struct Entry<'a> {
 }
 
 fn add(conn: &mut Conn<'_>, entry: &Entry<'_>, caller: Caller) -> Result<(), StoreError> {
-    each!(conn, |c| diesel::insert_into(audit::table)
-        .values((
-            audit::at.eq(entry.at.naive_utc()),
-            audit::action.eq(entry.action),
-            audit::origin.eq(entry.origin.as_str()),
-            audit::instance_id.eq(entry.instance),
-            audit::binding_id.eq(entry.binding),
-            audit::operation_id.eq(entry.operation),
-            audit::platform.eq(caller.platform),
-            audit::actor.eq(caller.user),
-            audit::request_id.eq(caller.request_id),
-            audit::backup_id.eq(entry.backup),
-            audit::address.eq(caller.address.map(|address| address.to_string())),
-            audit::times.eq(entry.times),
-        ))
-        .execute(c))?;
+    let insert = diesel::insert_into(audit::table).values((
+        audit::at.eq(entry.at.naive_utc()),
+        audit::action.eq(entry.action),
+        audit::origin.eq(entry.origin.as_str()),
+        audit::instance_id.eq(entry.instance),
+        audit::binding_id.eq(entry.binding),
+        audit::operation_id.eq(entry.operation),
+        audit::platform.eq(caller.platform),
+        audit::actor.eq(caller.user),
+        audit::request_id.eq(caller.request_id),
+        audit::backup_id.eq(entry.backup),
+        audit::address.eq(caller.address.map(|address| address.to_string())),
+        audit::times.eq(entry.times),
+    ));
+    each!(conn, |c| Prepared(insert).execute(c))?;
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use diesel::prelude::*;
 
 use super::{
     Conn, StoreError, each, from_json, known, parse,
+    prepared::Prepared,
     schema::{bindings, tokens},
     to_json,
 };
@@ -62,9 +63,8 @@ pub fn insert(conn: &mut Conn<'_>, binding: &Binding) -> Result<(), StoreError> 
         expires_at: binding.expires_at.map(|at| at.naive_utc()),
         expiry_due: binding.expires_at.map(|at| at.naive_utc()),
     };
-    each!(conn, |c| diesel::insert_into(bindings::table)
-        .values(row)
-        .execute(c))?;
+    let insert = diesel::insert_into(bindings::table).values(row);
+    each!(conn, |c| Prepared(insert).execute(c))?;
     Ok(())
 }
 

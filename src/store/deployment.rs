@@ -10,6 +10,7 @@ use diesel::{
 
 use super::{
     Conn, StoreError, each, from_json, parse,
+    prepared::Prepared,
     schema::{deployments, instances, ports},
     to_json,
 };
@@ -69,9 +70,8 @@ pub fn insert(conn: &mut Conn<'_>, deployment: &Deployment) -> Result<(), StoreE
         closed_since: deployment.closed_since.map(|at| at.naive_utc()),
         name: deployment.name.clone(),
     };
-    each!(conn, |c| diesel::insert_into(deployments::table)
-        .values(row)
-        .execute(c))?;
+    let insert = diesel::insert_into(deployments::table).values(row);
+    each!(conn, |c| Prepared(insert).execute(c))?;
     Ok(())
 }
 

@@ -4,7 +4,9 @@ use chrono::NaiveDateTime;
 use diesel::prelude::*;
 use serde_json::Value;
 
-use super::{Conn, StoreError, each, from_json, known, parse, schema::instances, to_json};
+use super::{
+    Conn, StoreError, each, from_json, known, parse, prepared::Prepared, schema::instances, to_json,
+};
 use crate::model::{
     ids::{DeploymentId, InstanceId},
     instance::{Instance, InstanceState},
@@ -92,9 +94,8 @@ pub fn insert(conn: &mut Conn<'_>, instance: &Instance) -> Result<(), StoreError
         ordinal: super::operation::next_ordinal(conn)?,
         ..Row::from_model(instance)?
     };
-    each!(conn, |c| diesel::insert_into(instances::table)
-        .values(row)
-        .execute(c))?;
+    let insert = diesel::insert_into(instances::table).values(row);
+    each!(conn, |c| Prepared(insert).execute(c))?;
     Ok(())
 }
 

@@ -4,9 +4,9 @@
 //! worker passes [`operation::fence`]; nothing here decides, it keeps and finds. Of all
 //! transactions that write, one is open at a time, so what one has read stays true until it ends.
 //!
-//! SQLite has one writer and several readers (several writers starve each other), in WAL mode with
-//! `synchronous=FULL`: what was said to be written survives a power cut. A process has the same of
-//! PostgreSQL, and the writers of several processes take turns by a lock.
+//! SQLite has one writer (`writer`; several would starve each other) and several readers (`readers`), in
+//! WAL mode with `synchronous=FULL`: what was said to be written survives a power cut. A process has the
+//! same of PostgreSQL, and the writers of several processes take turns by a lock.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,8 +15,8 @@ use std::{
 };
 
 use diesel::{
-    Connection as _, RunQueryDsl, SqliteConnection,
-    connection::SimpleConnection,
+    Connection as _, RunQueryDsl as _, SqliteConnection,
+    connection::SimpleConnection as _,
     r2d2::{ConnectionManager, CustomizeConnection, Pool},
 };
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
@@ -36,14 +36,19 @@ pub mod known_time;
 pub mod notes;
 pub mod operation;
 pub mod oversight;
+mod prepared;
 pub mod queue;
+mod readers;
 pub mod renewal;
 mod reserve;
 pub mod schedule;
 mod schema;
 pub mod session;
+mod writer;
 
 pub use error::StoreError;
+use readers::Readers;
+use writer::{Database, Writer};
 
 /// A statement waits this long for a lock before it fails.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -51,8 +56,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a starting broker waits for an ending one to let go of the database file.
 const DATABASE_LOCK_WAIT: Duration = Duration::from_secs(2);
-/// Connections that only read.
-const READERS: u32 = 4;
+/// Connections to PostgreSQL that only read.
+#[cfg(feature = "postgres")]
+const POSTGRES_READERS: u32 = 4;
 
 const SQLITE_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 #[cfg(feature = "postgres")]
@@ -60,34 +66,24 @@ const POSTGRES_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/po
 
 /// The broker's store.
 pub struct Store {
-    pools: Pools,
+    /// None where the store is open for reading only.
+    writer: Option<Writer>,
+    reading: Reading,
     changes: watch::Sender<u64>,
 }
 
-enum Pools {
+enum Reading {
     Sqlite {
         /// The database's file.
         path: PathBuf,
-        /// None where the store is open for reading only.
-        writer: Option<SqliteWriter>,
-        readers: Pool<ConnectionManager<SqliteConnection>>,
+        readers: Readers,
     },
     #[cfg(feature = "postgres")]
-    Postgres {
-        /// None where the store is open for reading only.
-        writer: Option<PostgresPool>,
-        readers: PostgresPool,
-    },
+    Postgres(PostgresPool),
 }
 
 #[cfg(feature = "postgres")]
 type PostgresPool = Pool<ConnectionManager<diesel::PgConnection>>;
-
-struct SqliteWriter {
-    pool: Pool<ConnectionManager<SqliteConnection>>,
-    /// Held while the store is open: nobody else may take this process's claims for dead.
-    _lock: std::fs::File,
-}
 
 /// A connection inside a transaction; what the functions of this module's files work on.
 pub struct Conn<'a> {
@@ -110,7 +106,7 @@ impl<'a> Conn<'a> {
     }
 
     /// Has something done in memory once the transaction is durable, and not at all when it is
-    /// undone. No other transaction of this process writes to SQLite before that.
+    /// undone. Nothing else is decided in this process before that.
     pub fn once_committed(&mut self, change: impl FnOnce() + 'static) {
         self.once_committed.push(Box::new(change));
     }
@@ -120,6 +116,17 @@ enum Link<'a> {
     Sqlite(&'a mut SqliteConnection),
     #[cfg(feature = "postgres")]
     Postgres(&'a mut diesel::PgConnection),
+}
+
+impl Link<'_> {
+    /// The same for a shorter time.
+    fn again(&mut self) -> Link<'_> {
+        match self {
+            Link::Sqlite(connection) => Link::Sqlite(connection),
+            #[cfg(feature = "postgres")]
+            Link::Postgres(connection) => Link::Postgres(connection),
+        }
+    }
 }
 
 /// Runs the same diesel code on whichever database the connection leads to.
@@ -173,7 +180,7 @@ impl Store {
     /// Opens the database at `url` (`sqlite:///path` or `postgres://...`) and brings it to this
     /// version.
     pub fn open(url: &str) -> Result<Self, StoreError> {
-        let pools = if let Some(path) = url.strip_prefix("sqlite://") {
+        let (database, reading) = if let Some(path) = url.strip_prefix("sqlite://") {
             Self::open_sqlite(path)?
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             Self::open_postgres(url)?
@@ -182,55 +189,55 @@ impl Store {
                 "the address must begin with sqlite:// or postgres://".to_owned(),
             ));
         };
+        let changes = watch::Sender::new(0);
         Ok(Self {
-            pools,
-            changes: watch::Sender::new(0),
+            writer: Some(Writer::begin(database, changes.clone())?),
+            reading,
+            changes,
         })
     }
 
     /// Opens the database at `url` beside the broker that works with it, to look at it. A SQLite
     /// database that is not there is not made.
     pub fn open_for_reading(url: &str) -> Result<Self, StoreError> {
-        let Some(path) = url.strip_prefix("sqlite://") else {
-            return Ok(Self {
-                pools: Self::look_at_postgres(url)?,
-                changes: watch::Sender::new(0),
-            });
-        };
-        if !Path::new(path).exists() {
-            return Err(StoreError::Address(
-                "no broker has kept anything there yet".to_owned(),
-            ));
-        }
-        let pools = Pools::Sqlite {
-            path: path.into(),
-            writer: None,
-            readers: sqlite_pool(&looked_at_only(path), READERS, true)?,
+        let reading = match url.strip_prefix("sqlite://") {
+            None => Self::look_at_postgres(url)?,
+            Some(path) if Path::new(path).exists() => Reading::Sqlite {
+                path: path.into(),
+                readers: Readers::of(&looked_at_only(path))?,
+            },
+            Some(_) => {
+                return Err(StoreError::Address(
+                    "no broker has kept anything there yet".to_owned(),
+                ));
+            }
         };
         Ok(Self {
-            pools,
+            writer: None,
+            reading,
             changes: watch::Sender::new(0),
         })
     }
 
-    fn open_sqlite(path: &str) -> Result<Pools, StoreError> {
+    fn open_sqlite(path: &str) -> Result<(Database, Reading), StoreError> {
         let lock = lock_beside(path)?;
-        let pool = sqlite_pool(path, 1, false)?;
-        let mut connection = pool.get().map_err(connection_error)?;
+        let mut connection = connect(path, false)?;
         connection
             .run_pending_migrations(SQLITE_MIGRATIONS)
             .map_err(StoreError::Migration)?;
-        drop(connection);
-        let writer = Some(SqliteWriter { pool, _lock: lock });
-        Ok(Pools::Sqlite {
+        let reading = Reading::Sqlite {
             path: path.into(),
-            writer,
-            readers: sqlite_pool(path, READERS, true)?,
-        })
+            readers: Readers::of(path)?,
+        };
+        let database = Database::Sqlite {
+            connection,
+            _lock: lock,
+        };
+        Ok((database, reading))
     }
 
     #[cfg(feature = "postgres")]
-    fn open_postgres(url: &str) -> Result<Pools, StoreError> {
+    fn open_postgres(url: &str) -> Result<(Database, Reading), StoreError> {
         let writer = postgres_pool(url, 1)?;
         let mut connection = writer.get().map_err(connection_error)?;
         // Replicas begin at the same time, and each step is made once.
@@ -240,30 +247,22 @@ impl Store {
             .map_err(StoreError::Migration)?;
         connection.batch_execute(&format!("SELECT pg_advisory_unlock{POSTGRES_LOCK}"))?;
         drop(connection);
-        Ok(Pools::Postgres {
-            writer: Some(writer),
-            readers: postgres_pool(url, READERS)?,
-        })
+        Ok((Database::Postgres(writer), Self::look_at_postgres(url)?))
     }
 
     #[cfg(feature = "postgres")]
-    fn look_at_postgres(url: &str) -> Result<Pools, StoreError> {
-        Ok(Pools::Postgres {
-            writer: None,
-            readers: postgres_pool(url, READERS)?,
-        })
+    fn look_at_postgres(url: &str) -> Result<Reading, StoreError> {
+        Ok(Reading::Postgres(postgres_pool(url, POSTGRES_READERS)?))
     }
 
     #[cfg(not(feature = "postgres"))]
-    fn open_postgres(url: &str) -> Result<Pools, StoreError> {
-        Self::look_at_postgres(url)
+    fn open_postgres(_url: &str) -> Result<(Database, Reading), StoreError> {
+        Err(without_postgres())
     }
 
     #[cfg(not(feature = "postgres"))]
-    fn look_at_postgres(_url: &str) -> Result<Pools, StoreError> {
-        Err(StoreError::Address(
-            "this binary was built without PostgreSQL (cargo feature \"postgres\")".to_owned(),
-        ))
+    fn look_at_postgres(_url: &str) -> Result<Reading, StoreError> {
+        Err(without_postgres())
     }
 
     /// The file of the database at `url`; none for one that is reached in another way.
@@ -274,58 +273,88 @@ impl Store {
     /// Whether this process is the only one that can use the database, so that whatever another
     /// worker had claimed is free again.
     pub fn is_private(&self) -> bool {
-        match &self.pools {
-            Pools::Sqlite { .. } => true,
+        match &self.reading {
+            Reading::Sqlite { .. } => true,
             #[cfg(feature = "postgres")]
-            Pools::Postgres { .. } => false,
+            Reading::Postgres(_) => false,
         }
     }
 
-    /// Reads. All of `work` sees one state of the database.
+    /// Reads a few rows that an index leads to; of more, see [`Store::scan`]. All of `work` sees one
+    /// state of the database.
     pub async fn read<T, F>(self: &Arc<Self>, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&mut Conn<'_>) -> Result<T, StoreError> + Send + 'static,
     {
-        let store = self.clone();
-        on_a_blocking_thread(move || store.read_blocking(work)).await
+        match &self.reading {
+            Reading::Sqlite { readers, .. } if !readers.are_slow() => {
+                // Nothing here waits, so a task that reads and reads would let no other one in.
+                tokio::task::consume_budget().await;
+                readers.read_here(work)
+            }
+            _ => self.read_elsewhere(true, work).await,
+        }
     }
 
-    /// Writes, in one transaction: all of `work` or nothing. It is durable when this returns. The
-    /// transaction ends also when the caller no longer waits for it.
-    pub async fn write<T, F>(self: &Arc<Self>, work: F) -> Result<T, StoreError>
+    /// Reads what may be much, without keeping the thread that asks from anything else. All of `work`
+    /// sees one state of the database.
+    pub async fn scan<T, F>(self: &Arc<Self>, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&mut Conn<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.read_elsewhere(false, work).await
+    }
+
+    async fn read_elsewhere<T, F>(
+        self: &Arc<Self>,
+        is_short: bool,
+        work: F,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Conn<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        let store = self.clone();
+        on_a_blocking_thread(move || store.read_blocking(is_short, work)).await
+    }
+
+    /// Writes: all of `work` or nothing. It is durable when this returns. It is done also when the
+    /// caller no longer waits for it. See [`Store::decide`].
+    pub async fn write<T, F>(self: &Arc<Self>, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Fn(&mut Conn<'_>) -> Result<T, StoreError> + Send + 'static,
     {
         self.decide(work).await
     }
 
     /// Like [`Store::write`], for work that looks, decides and may refuse with an error of its
-    /// own, which undoes all of it. Nobody else writes meanwhile, here or on another replica. So
-    /// `work` changes nothing but the database: what follows in memory waits for the commit, see
+    /// own, which undoes all of it. Nobody else writes meanwhile, here or on another replica.
+    ///
+    /// Several decisions share a transaction, so `work` may be run once more when all of it was undone:
+    /// it changes nothing but the database, and what follows in memory waits for the commit, see
     /// [`Conn::once_committed`].
     pub async fn decide<T, E, F>(self: &Arc<Self>, work: F) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
-        F: FnOnce(&mut Conn<'_>) -> Result<T, E> + Send + 'static,
+        F: Fn(&mut Conn<'_>) -> Result<T, E> + Send + 'static,
     {
-        let (store, caller) = (self.clone(), Caller::current());
-        on_a_blocking_thread(move || store.decide_blocking(caller, work)).await
+        let writer = self.writer.as_ref().ok_or_else(reads_only)?;
+        writer.decide(Caller::current(), work).await
     }
 
     fn read_blocking<T>(
         &self,
+        is_short: bool,
         work: impl FnOnce(&mut Conn<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        match &self.pools {
-            Pools::Sqlite { readers, .. } => {
-                let mut connection = readers.get().map_err(connection_error)?;
-                connection.transaction(|c| work(&mut Conn::new(Link::Sqlite(c), Caller::default())))
-            }
+        match &self.reading {
+            Reading::Sqlite { readers, .. } => readers.read_there(is_short, work),
             #[cfg(feature = "postgres")]
-            Pools::Postgres { readers, .. } => {
+            Reading::Postgres(readers) => {
                 let mut connection = readers.get().map_err(connection_error)?;
                 connection
                     .build_transaction()
@@ -334,63 +363,6 @@ impl Store {
                     .run(|c| work(&mut Conn::new(Link::Postgres(c), Caller::default())))
             }
         }
-    }
-
-    fn decide_blocking<T, E: From<StoreError>>(
-        &self,
-        caller: Caller,
-        work: impl FnOnce(&mut Conn<'_>) -> Result<T, E>,
-    ) -> Result<T, E> {
-        let (mut changed, mut once_committed) = (false, Vec::<Box<dyn FnOnce()>>::new());
-        let result = match &self.pools {
-            Pools::Sqlite { writer, .. } => {
-                let writer = writer.as_ref().ok_or_else(reads_only)?;
-                let mut connection = writer.pool.get().map_err(connection_error)?;
-                let result = connection.immediate_transaction(|c| {
-                    let mut conn = Conn::new(Link::Sqlite(c), caller);
-                    let result = work(&mut conn);
-                    changed = conn.operations_changed;
-                    once_committed = conn.once_committed;
-                    result.map_err(Abort::Refused)
-                });
-                // While the connection is held.
-                if result.is_ok() {
-                    once_committed.into_iter().for_each(|change| change());
-                }
-                result
-            }
-            #[cfg(feature = "postgres")]
-            Pools::Postgres { writer, .. } => {
-                let writer = writer.as_ref().ok_or_else(reads_only)?;
-                let mut connection = writer.get().map_err(connection_error)?;
-                let result = connection.transaction(|c| {
-                    // In front, so that all that is read is as the last writer left it.
-                    c.batch_execute(&format!(
-                        "SET LOCAL lock_timeout = {}; SELECT pg_advisory_xact_lock{POSTGRES_LOCK}",
-                        BUSY_TIMEOUT.as_millis()
-                    ))?;
-                    let mut conn = Conn::new(Link::Postgres(c), caller);
-                    let result = work(&mut conn);
-                    changed = conn.operations_changed;
-                    once_committed = conn.once_committed;
-                    result.map_err(Abort::Refused)
-                });
-                // While the connection is held.
-                if result.is_ok() {
-                    once_committed.into_iter().for_each(|change| change());
-                }
-                result
-            }
-        };
-        let value = result.map_err(|abort| match abort {
-            Abort::Refused(error) => error,
-            Abort::Broken(error) => StoreError::from(error).into(),
-        })?;
-        if changed {
-            self.changes
-                .send_modify(|count| *count = count.wrapping_add(1));
-        }
-        Ok(value)
     }
 
     /// Tells of every operation that this process accepted, halted or ended. Other replicas'
@@ -409,6 +381,13 @@ impl Store {
         })
         .await
     }
+}
+
+#[cfg(not(feature = "postgres"))]
+fn without_postgres() -> StoreError {
+    StoreError::Address(
+        "this binary was built without PostgreSQL (cargo feature \"postgres\")".to_owned(),
+    )
 }
 
 fn reads_only() -> StoreError {
@@ -436,10 +415,19 @@ fn looked_at_only(path: &str) -> String {
     format!("file:{root}{path}?mode=ro")
 }
 
+/// A connection to a database file that no pool has.
+fn connect(file: &str, read_only: bool) -> Result<SqliteConnection, StoreError> {
+    let mut connection = SqliteConnection::establish(file).map_err(connection_error)?;
+    Pragmas { read_only }
+        .on_acquire(&mut connection)
+        .map_err(connection_error)?;
+    Ok(connection)
+}
+
+/// Connections to a database file that only read.
 fn sqlite_pool(
-    path: &str,
+    file: &str,
     size: u32,
-    read_only: bool,
 ) -> Result<Pool<ConnectionManager<SqliteConnection>>, StoreError> {
     Pool::builder()
         .max_size(size)
@@ -447,8 +435,8 @@ fn sqlite_pool(
         .max_lifetime(None)
         .idle_timeout(None)
         .connection_timeout(CONNECTION_TIMEOUT)
-        .connection_customizer(Box::new(Pragmas { read_only }))
-        .build(ConnectionManager::<SqliteConnection>::new(path))
+        .connection_customizer(Box::new(Pragmas { read_only: true }))
+        .build(ConnectionManager::<SqliteConnection>::new(file))
         .map_err(connection_error)
 }
 
@@ -466,20 +454,6 @@ fn lock_beside(path: &str) -> Result<std::fs::File, StoreError> {
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(lock)
-}
-
-/// Why a transaction is undone.
-enum Abort<E> {
-    /// Its work says so.
-    Refused(E),
-    /// The database says so.
-    Broken(diesel::result::Error),
-}
-
-impl<E> From<diesel::result::Error> for Abort<E> {
-    fn from(error: diesel::result::Error) -> Self {
-        Self::Broken(error)
-    }
 }
 
 async fn on_a_blocking_thread<T: Send + 'static, E: From<StoreError> + Send + 'static>(

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::{
     Conn, StoreError, each, from_json, known, parse,
+    prepared::Prepared,
     schema::{deployments, operation_steps, operations},
     to_json,
 };
@@ -170,9 +171,10 @@ pub fn insert(
         abandoned: operation.abandoned,
         ordinal,
     };
-    each!(conn, |c| diesel::insert_into(operations::table)
-        .values(row)
-        .execute(c))?;
+    each!(conn, |c| Prepared(
+        diesel::insert_into(operations::table).values(row)
+    )
+    .execute(c))?;
     super::audit::accepted(conn, operation)?;
     conn.operations_changed = true;
     Ok(())
@@ -201,11 +203,11 @@ pub fn active_on_instance(
     conn: &mut Conn<'_>,
     instance: &InstanceId,
 ) -> Result<Vec<Operation>, StoreError> {
-    models(each!(conn, |c| operations::table
+    let active = operations::table
         .filter(operations::instance_id.eq(instance.as_str()))
         .filter(operations::state.eq_any(ACTIVE))
-        .order((operations::ordinal, operations::id))
-        .load(c))?)
+        .order((operations::ordinal, operations::id));
+    models(each!(conn, |c| Prepared(active).load(c))?)
 }
 
 /// The updates that are queued or running.
@@ -246,7 +248,7 @@ pub fn newest(
         if let Some(binding) = binding {
             query = query.filter(operations::binding_id.eq(binding.as_str()));
         }
-        query.first(c).optional()
+        Prepared(query.limit(1)).get_result(c).optional()
     })?;
     row.map(Row::into_model).transpose()
 }
@@ -383,15 +385,13 @@ pub fn halt_because(conn: &mut Conn<'_>, id: &OperationId, reason: &str) -> Resu
 
 /// Fails with `Fenced` unless the claim still holds.
 pub fn fence(conn: &mut Conn<'_>, claim: &Claim) -> Result<(), StoreError> {
-    let holds = each!(conn, |c| diesel::update(
-        operations::table
-            .find(claim.operation.as_str())
-            .filter(operations::epoch.eq(claim.epoch))
-            .filter(operations::state.eq(OperationState::Running.as_str()))
-    )
+    let held = operations::table
+        .find(claim.operation.as_str())
+        .filter(operations::epoch.eq(claim.epoch))
+        .filter(operations::state.eq(OperationState::Running.as_str()));
     // A write, so that the row stays ours until the transaction ends.
-    .set(operations::epoch.eq(claim.epoch))
-    .execute(c))?;
+    let hold = diesel::update(held).set(operations::epoch.eq(claim.epoch));
+    let holds = each!(conn, |c| Prepared(hold).execute(c))?;
     if holds == 1 {
         Ok(())
     } else {

@@ -11,7 +11,7 @@ use std::{ffi::OsString, fs, path::Path, sync::Arc};
 
 use diesel::{QueryableByName, RunQueryDsl, connection::SimpleConnection, sql_types::BigInt};
 
-use super::{Pools, Store, StoreError, each};
+use super::{Reading, Store, StoreError, each};
 use crate::model::limits::STORE_RESERVE_BYTES;
 
 #[derive(QueryableByName)]
@@ -24,10 +24,10 @@ impl Store {
     /// Makes the reserve where it is missing or half used up; returns whether it did. A server's
     /// database has its own disk, and its own ways.
     pub async fn keep_reserve(self: &Arc<Self>) -> Result<bool, StoreError> {
-        let path = match &self.pools {
-            Pools::Sqlite { path, .. } => path,
+        let path = match &self.reading {
+            Reading::Sqlite { path, .. } => path,
             #[cfg(feature = "postgres")]
-            Pools::Postgres { .. } => return Ok(false),
+            Reading::Postgres(_) => return Ok(false),
         };
         let log = log_of(path);
         let log_bytes = fs::metadata(log).map(|file| file.len()).unwrap_or(0);
@@ -49,7 +49,7 @@ impl Store {
     /// What of the database's file holds nothing, in bytes.
     async fn unused_bytes(self: &Arc<Self>) -> Result<u64, StoreError> {
         let found = self
-            .read(|conn| {
+            .scan(|conn| {
                 let query = diesel::sql_query(
                     "SELECT freelist_count * page_size AS bytes \
                      FROM pragma_freelist_count(), pragma_page_size()",

@@ -223,7 +223,7 @@ pub async fn fetch_instance(
     request: HttpRequest,
 ) -> Answer {
     let dashboard_url = api.broker.dashboard_url(&instance);
-    let fetched = api.broker.instance(instance.clone()).await?;
+    let fetched = api.broker.instance(instance).await?;
     let knows = minor_of(&request) >= MAINTENANCE_INFO_SINCE;
     let version = fetched.maintenance_version.filter(|_| knows);
     Ok(HttpResponse::Ok().json(Instance {
@@ -232,7 +232,7 @@ pub async fn fetch_instance(
         plan_id: fetched.plan_id,
         parameters: fetched.parameters,
         maintenance_info: version.map(|version| MaintenanceVersion { version }),
-        metadata: metadata(&api, instance).await?,
+        metadata: Some(InstanceMetadata::of(fetched.labels)),
     }))
 }
 

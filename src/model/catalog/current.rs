@@ -10,8 +10,8 @@ pub struct CurrentCatalog(RwLock<Arc<Catalog>>);
 
 impl CurrentCatalog {
     /// Begins with `catalog`.
-    pub fn new(catalog: Catalog) -> Self {
-        Self(RwLock::new(Arc::new(catalog)))
+    pub fn new(catalog: impl Into<Arc<Catalog>>) -> Self {
+        Self(RwLock::new(catalog.into()))
     }
 
     /// The catalog as it is now.
@@ -21,8 +21,8 @@ impl CurrentCatalog {
     }
 
     /// From now on `catalog` is in force.
-    pub fn replace(&self, catalog: Catalog) {
+    pub fn replace(&self, catalog: Arc<Catalog>) {
         let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        *current = Arc::new(catalog);
+        *current = catalog;
     }
 }

@@ -267,7 +267,7 @@ struct Count {
 impl Count {
     /// Writes the failure down, and what follows of it; tells that, and the trouble so far. None: the
     /// operation was halted, which waits for no pause.
-    fn write(self, conn: &mut Conn<'_>) -> Result<Option<(Verdict, Trouble)>, StoreError> {
+    fn write(&self, conn: &mut Conn<'_>) -> Result<Option<(Verdict, Trouble)>, StoreError> {
         store::operation::fence(conn, &self.claim)?;
         let operation = store::operation::get(conn, &self.claim.operation)?;
         if self.direction == Direction::Forward && operation.halted {

@@ -1,0 +1,326 @@
+//! The one that writes: a thread with the one connection for it.
+//!
+//! Decisions that wait are made together, in one transaction: the disk is asked once for all of them.
+//! Each has a savepoint, so that a refusal undoes its own changes alone, and sees what those before it
+//! have changed. Nobody has an answer before all of it is durable.
+//!
+//! Where the transaction as a whole comes to nothing (the disk is full, say), each of its decisions is
+//! made once more in a transaction of its own: what one of them meets is nobody else's matter. So a
+//! decision may be run more than once, and of all but the last run nothing is left.
+
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::mpsc::{Receiver, Sender, channel},
+    thread::JoinHandle,
+    time::Instant,
+};
+
+use diesel::{QueryResult, SqliteConnection};
+use tokio::sync::{oneshot, watch};
+
+use super::{Conn, Link, StoreError, connection_error, prepared};
+use crate::{
+    caller::Caller,
+    model::limits::{DECISIONS_TOGETHER_MAX, DECISIONS_TOGETHER_TIME},
+};
+
+/// Where decisions are handed in.
+pub(super) struct Writer {
+    /// There until the store ends.
+    jobs: Option<Sender<Box<dyn Job>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the thread writes to.
+pub(super) enum Database {
+    /// A file.
+    Sqlite {
+        connection: SqliteConnection,
+        /// Held while the store is open: nobody else may take this process's claims for dead.
+        _lock: std::fs::File,
+    },
+    /// One connection, which is made anew when it is lost.
+    #[cfg(feature = "postgres")]
+    Postgres(super::PostgresPool),
+}
+
+impl Writer {
+    /// Begins the thread. `changes` counts what is committed of operations.
+    pub(super) fn begin(
+        database: Database,
+        changes: watch::Sender<u64>,
+    ) -> Result<Self, StoreError> {
+        let (sender, jobs) = channel();
+        let desk = Desk {
+            database,
+            jobs,
+            changes,
+        };
+        let thread = std::thread::Builder::new().name("store".to_owned());
+        let thread = thread
+            .spawn(move || desk.serve())
+            .map_err(connection_error)?;
+        Ok(Self {
+            jobs: Some(sender),
+            thread: Some(thread),
+        })
+    }
+
+    /// Has `work` done, and waits until it is durable.
+    pub(super) async fn decide<T, E, F>(&self, caller: Caller, work: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: Fn(&mut Conn<'_>) -> Result<T, E> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let decision = Decision {
+            work,
+            caller,
+            result: None,
+            answer,
+        };
+        let ended = || connection_error(std::io::Error::other("the store has ended"));
+        let jobs = self.jobs.as_ref().ok_or_else(ended)?;
+        jobs.send(Box::new(decision)).map_err(|_| ended())?;
+        match answered.await {
+            Ok(Ok(result)) => result,
+            Ok(Err(panic)) => resume_unwind(panic),
+            Err(_) => Err(ended().into()),
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.jobs = None;
+        // The last that has the store may be a decision, which the thread itself lets go of.
+        if let Some(thread) = self.thread.take()
+            && thread.thread().id() != std::thread::current().id()
+        {
+            // It has told of what it met to whoever asked.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A decision, whatever its result is.
+trait Job: Send {
+    /// Runs it.
+    fn run(&mut self, link: Link<'_>) -> Run;
+    /// Lets whoever asked have the result; of one that was kept, what came of the commit.
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>);
+}
+
+/// What a run of a decision came to.
+#[derive(Default)]
+struct Run {
+    is_kept: bool,
+    operations_changed: bool,
+    once_committed: Vec<Box<dyn FnOnce()>>,
+}
+
+struct Decision<T, E, F> {
+    work: F,
+    caller: Caller,
+    result: Option<Result<Result<T, E>, Box<dyn Any + Send>>>,
+    answer: oneshot::Sender<Result<Result<T, E>, Box<dyn Any + Send>>>,
+}
+
+impl<T, E, F> Job for Decision<T, E, F>
+where
+    T: Send,
+    E: From<StoreError> + Send,
+    F: Fn(&mut Conn<'_>) -> Result<T, E> + Send,
+{
+    fn run(&mut self, link: Link<'_>) -> Run {
+        let mut conn = Conn::new(link, self.caller.clone());
+        // What it has changed is undone, as after a refusal.
+        let result = catch_unwind(AssertUnwindSafe(|| (self.work)(&mut conn)));
+        let is_kept = matches!(result, Ok(Ok(_)));
+        self.result = Some(result);
+        if !is_kept {
+            return Run::default();
+        }
+        Run {
+            is_kept,
+            operations_changed: conn.operations_changed,
+            once_committed: conn.once_committed,
+        }
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
+        let Self {
+            work,
+            result,
+            answer,
+            ..
+        } = *self;
+        // First, so that whoever has the answer does not share with this thread what it holds.
+        drop(work);
+        let told = match (result, committed) {
+            (Some(Ok(Ok(_))) | None, Err(error)) => Ok(Err(error.into())),
+            (Some(result), _) => result,
+            (None, Ok(())) => return,
+        };
+        // The one that asked may have gone.
+        let _ = answer.send(told);
+    }
+}
+
+/// A decision that was run.
+struct Decided {
+    job: Box<dyn Job>,
+    run: Run,
+}
+
+impl Decided {
+    fn not_run(job: Box<dyn Job>) -> Self {
+        let run = Run::default();
+        Self { job, run }
+    }
+}
+
+/// Why a transaction came to nothing.
+struct Failure {
+    error: StoreError,
+    /// Whether it is certain that nothing of it was kept.
+    is_undone: bool,
+}
+
+impl Failure {
+    fn before_commit(error: StoreError) -> Self {
+        Self {
+            error,
+            is_undone: true,
+        }
+    }
+}
+
+/// What the thread works with.
+struct Desk {
+    database: Database,
+    jobs: Receiver<Box<dyn Job>>,
+    changes: watch::Sender<u64>,
+}
+
+impl Desk {
+    fn serve(mut self) {
+        while let Ok(first) = self.jobs.recv() {
+            let mut decided = Vec::new();
+            match self.transaction(first, DECISIONS_TOGETHER_MAX, &mut decided) {
+                Err(failure) if failure.is_undone && decided.len() > 1 => {
+                    for Decided { job, .. } in decided {
+                        let mut alone = Vec::new();
+                        let made = self.transaction(job, 1, &mut alone);
+                        self.end(alone, made);
+                    }
+                }
+                made => self.end(decided, made),
+            }
+        }
+    }
+
+    /// Runs `first`, and what comes meanwhile, at most so many, in one transaction.
+    fn transaction(
+        &mut self,
+        first: Box<dyn Job>,
+        most: usize,
+        decided: &mut Vec<Decided>,
+    ) -> Result<(), Failure> {
+        #[cfg(feature = "postgres")]
+        let mut pooled;
+        let mut link = match &mut self.database {
+            Database::Sqlite { connection, .. } => Link::Sqlite(connection),
+            #[cfg(feature = "postgres")]
+            Database::Postgres(pool) => match pool.get() {
+                Ok(connection) => {
+                    pooled = connection;
+                    Link::Postgres(&mut pooled)
+                }
+                Err(error) => {
+                    decided.push(Decided::not_run(first));
+                    return Err(Failure::before_commit(connection_error(error)));
+                }
+            },
+        };
+        let made = match prepared::begin_to_write(&mut link) {
+            Ok(()) => run_all(&mut link, &self.jobs, first, most, decided),
+            Err(error) => {
+                decided.push(Decided::not_run(first));
+                Err(error)
+            }
+        };
+        let made = match made {
+            Ok(()) => prepared::commit(&mut link).map_err(|error| Failure {
+                error: error.into(),
+                // A server may have kept it, and the word of that was lost.
+                is_undone: matches!(link, Link::Sqlite(_)),
+            }),
+            Err(error) => Err(Failure::before_commit(error.into())),
+        };
+        if made.is_err() {
+            // Most failures have ended it already.
+            let _ = prepared::roll_back(&mut link);
+        }
+        made
+    }
+
+    /// Does what follows a transaction, and answers.
+    fn end(&self, decided: Vec<Decided>, made: Result<(), Failure>) {
+        let mut failure = made.err().map(|failure| failure.error);
+        let mut jobs = Vec::new();
+        let mut changed = false;
+        for Decided { job, run } in decided {
+            jobs.push(job);
+            if failure.is_none() {
+                changed |= run.operations_changed;
+                run.once_committed.into_iter().for_each(|change| change());
+            }
+        }
+        if changed {
+            self.changes
+                .send_modify(|count| *count = count.wrapping_add(1));
+        }
+        for job in jobs {
+            job.answer(match failure.take() {
+                None => Ok(()),
+                Some(error) => {
+                    failure = Some(connection_error(std::io::Error::other(error.to_string())));
+                    Err(error)
+                }
+            });
+        }
+    }
+}
+
+fn run_all(
+    link: &mut Link<'_>,
+    jobs: &Receiver<Box<dyn Job>>,
+    first: Box<dyn Job>,
+    most: usize,
+    decided: &mut Vec<Decided>,
+) -> QueryResult<()> {
+    let begun = Instant::now();
+    let mut next = Some(first);
+    while let Some(mut job) = next.take() {
+        if let Err(error) = prepared::set_savepoint(link) {
+            decided.push(Decided::not_run(job));
+            return Err(error);
+        }
+        let run = job.run(link.again());
+        let (is_kept, follows) = (run.is_kept, !run.once_committed.is_empty());
+        decided.push(Decided { job, run });
+        if !is_kept {
+            prepared::undo_to_savepoint(link)?;
+        }
+        // Fails where an error was passed over that ended the transaction.
+        prepared::release_savepoint(link)?;
+        // What follows in memory comes before anything else is decided.
+        if !follows && decided.len() < most && begun.elapsed() < DECISIONS_TOGETHER_TIME {
+            next = jobs.try_recv().ok();
+        }
+    }
+    Ok(())
+}
