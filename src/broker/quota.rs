@@ -20,9 +20,14 @@ impl Broker {
         plan: &Plan,
         units: u32,
     ) -> Result<(), BrokerError> {
+        let most = plan.rules.instances_per_tenant;
         let instances = Allowance {
-            used: store::instance::count_of(conn, tenant, &plan.id)?,
-            most: plan.rules.instances_per_tenant,
+            // Counting takes the longer the more there are.
+            used: match most {
+                Some(_) => store::instance::count_of(conn, tenant, &plan.id)?,
+                None => 0,
+            },
+            most,
         };
         one_more_instance(&plan.name, instances)
             .and(self.units_within_quota(conn, tenant, units)?)

@@ -429,8 +429,7 @@ pub(super) fn check_not_updating(
     conn: &mut Conn<'_>,
     instance: &InstanceId,
 ) -> Result<(), BrokerError> {
-    let active = store::operation::active_on_instance(conn, instance)?;
-    if active.iter().any(|o| o.kind == OperationKind::Update) {
+    if store::operation::is_active(conn, instance, OperationKind::Update)? {
         return Err(being_updated());
     }
     Ok(())

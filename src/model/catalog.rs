@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use jsonschema::error::ValidationErrorKind;
 use serde::{Deserialize, Serialize};
@@ -71,8 +72,8 @@ pub struct Catalog {
 /// A body such as that of `GET /v2/catalog`, and what it is compared by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Served {
-    /// The body.
-    pub body: String,
+    /// The body, which all answers share.
+    pub body: Bytes,
     /// What is the same as long as the body is, over restarts too: 32 hexadecimal digits.
     pub tag: String,
     /// When it was changed, if that is known: a whole second.
@@ -86,7 +87,7 @@ impl Served {
         let hex = |byte: &u8| format!("{byte:02x}");
         Self {
             tag: digest.as_ref().iter().take(16).map(hex).collect(),
-            body,
+            body: body.into(),
             modified: None,
         }
     }
@@ -538,8 +539,9 @@ mod tests {
     #[test]
     fn our_own_catalog_is_sound_and_keeps_our_rules_to_itself() {
         let catalog = Catalog::parse(OURS, &["etcd"]).expect("sound");
-        assert!(!catalog.served(true).body.contains("\"broker\""));
-        let served: Value = serde_json::from_str(&catalog.served(true).body).expect("JSON");
+        let shown = String::from_utf8_lossy(&catalog.served(true).body);
+        assert!(!shown.contains("\"broker\""));
+        let served: Value = serde_json::from_str(&shown).expect("JSON");
         let offering = &served["services"][0];
         assert_eq!(offering["name"], "compose-for-etcd");
         assert_eq!(offering["plans"][0]["name"], "Standard");

@@ -3,15 +3,12 @@
 use std::collections::HashSet;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
-use diesel::{
-    dsl::{count_star, sum},
-    prelude::*,
-};
+use diesel::{dsl::sum, prelude::*};
 
 use super::{
     Conn, StoreError, each, from_json, parse,
     prepared::Prepared,
-    schema::{deployments, instances, ports},
+    schema::{deployments, instances, placed, ports},
     to_json,
 };
 use crate::model::{
@@ -165,13 +162,16 @@ pub fn set_sealed(conn: &mut Conn<'_>, id: &DeploymentId, sealed: &str) -> Resul
 /// All instances on a cluster, whatever state they are in; of those that are becoming larger, the units
 /// that they become. It stays true until a transaction that writes ends.
 pub fn placed_on(conn: &mut Conn<'_>, cluster: &str) -> Result<Placed, StoreError> {
-    let (units, instances): (Option<i64>, i64) = each!(conn, |c| deployments::table
-        .filter(deployments::cluster_id.eq(cluster))
-        .select((sum(deployments::units), count_star()))
-        .first(c))?;
+    // Counted by the database, whenever a deployment comes, goes or grows.
+    let found: Option<(i64, i64)> = each!(conn, |c| placed::table
+        .find(cluster)
+        .select((placed::units, placed::instances))
+        .first(c)
+        .optional())?;
+    let (units, instances) = found.unwrap_or_default();
     let growth = growth(conn, |_, deployment| Ok(deployment.cluster == cluster))?;
     Ok(Placed {
-        units: units.unwrap_or(0).unsigned_abs() + growth,
+        units: units.unsigned_abs() + growth,
         instances: instances.unsigned_abs(),
     })
 }

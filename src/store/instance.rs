@@ -5,7 +5,8 @@ use diesel::prelude::*;
 use serde_json::Value;
 
 use super::{
-    Conn, StoreError, each, from_json, known, parse, prepared::Prepared, schema::instances, to_json,
+    Conn, StoreError, each, from_json, known, parse, prepared::Prepared, queue::look_anew,
+    schema::instances, to_json,
 };
 use crate::model::{
     ids::{DeploymentId, InstanceId},
@@ -281,7 +282,7 @@ pub fn set_tenant(conn: &mut Conn<'_>, id: &InstanceId, tenant: &Tenant) -> Resu
             instances::account.eq(&account),
         ))
         .execute(c))?;
-    Ok(())
+    look_anew(conn, id.as_str())
 }
 
 /// Keeps what the platform says of an instance now, and what it calls it.
@@ -315,5 +316,5 @@ pub fn set_parameters(
 pub fn delete(conn: &mut Conn<'_>, id: &InstanceId) -> Result<(), StoreError> {
     each!(conn, |c| diesel::delete(instances::table.find(id.as_str()))
         .execute(c))?;
-    Ok(())
+    look_anew(conn, id.as_str())
 }

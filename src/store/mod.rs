@@ -225,6 +225,9 @@ impl Store {
         connection
             .run_pending_migrations(SQLITE_MIGRATIONS)
             .map_err(StoreError::Migration)?;
+        connection.immediate_transaction(|c| {
+            queue::fill(&mut Conn::new(Link::Sqlite(c), Caller::default()))
+        })?;
         let reading = Reading::Sqlite {
             path: path.into(),
             readers: Readers::of(path)?,
@@ -245,6 +248,8 @@ impl Store {
         connection
             .run_pending_migrations(POSTGRES_MIGRATIONS)
             .map_err(StoreError::Migration)?;
+        connection
+            .transaction(|c| queue::fill(&mut Conn::new(Link::Postgres(c), Caller::default())))?;
         connection.batch_execute(&format!("SELECT pg_advisory_unlock{POSTGRES_LOCK}"))?;
         drop(connection);
         Ok((Database::Postgres(writer), Self::look_at_postgres(url)?))

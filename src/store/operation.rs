@@ -7,16 +7,17 @@ use std::{collections::HashMap, time::Duration};
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use diesel::{
-    dsl::max,
+    dsl::{max, sql},
     prelude::*,
     sql_query,
-    sql_types::{BigInt, Text, Timestamp},
+    sql_types::{BigInt, Bool, Text, Timestamp},
 };
 use serde_json::Value;
 
 use super::{
     Conn, StoreError, each, from_json, known, parse,
     prepared::Prepared,
+    queue::{look_anew, look_at_new},
     schema::{deployments, operation_steps, operations},
     to_json,
 };
@@ -30,6 +31,8 @@ use crate::model::{
 };
 
 pub(super) const ACTIVE: [&str; 2] = ["queued", "running"];
+/// The same as the indexes of active operations have it, which serve whoever says it in these words.
+const IS_ACTIVE: &str = "state IN ('queued', 'running')";
 
 #[derive(Queryable, Insertable)]
 #[diesel(table_name = operations)]
@@ -177,7 +180,7 @@ pub fn insert(
     .execute(c))?;
     super::audit::accepted(conn, operation)?;
     conn.operations_changed = true;
-    Ok(())
+    look_at_new(conn, operation)
 }
 
 /// The operation of that id.
@@ -205,17 +208,17 @@ pub fn active_on_instance(
 ) -> Result<Vec<Operation>, StoreError> {
     let active = operations::table
         .filter(operations::instance_id.eq(instance.as_str()))
-        .filter(operations::state.eq_any(ACTIVE))
+        .filter(sql::<Bool>(IS_ACTIVE))
         .order((operations::ordinal, operations::id));
     models(each!(conn, |c| Prepared(active).load(c))?)
 }
 
 /// The updates that are queued or running.
 pub fn active_updates(conn: &mut Conn<'_>) -> Result<Vec<Operation>, StoreError> {
-    models(each!(conn, |c| operations::table
+    let updates = operations::table
         .filter(operations::kind.eq(OperationKind::Update.as_str()))
-        .filter(operations::state.eq_any(ACTIVE))
-        .load(c))?)
+        .filter(sql::<Bool>(IS_ACTIVE));
+    models(each!(conn, |c| Prepared(updates).load(c))?)
 }
 
 /// All operations of an instance, newest first, at most `limit`.
@@ -255,11 +258,27 @@ pub fn newest(
 
 /// How many operations of a kind are under way, or will be.
 pub fn active_of_kind(conn: &mut Conn<'_>, kind: OperationKind) -> Result<i64, StoreError> {
-    Ok(each!(conn, |c| operations::table
+    let active = operations::table
         .filter(operations::kind.eq(kind.as_str()))
-        .filter(operations::state.eq_any(ACTIVE))
-        .count()
-        .get_result(c))?)
+        .filter(sql::<Bool>(IS_ACTIVE))
+        .count();
+    Ok(each!(conn, |c| Prepared(active).get_result(c))?)
+}
+
+/// Whether an operation of a kind is under way on an instance, or will be.
+pub fn is_active(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+    kind: OperationKind,
+) -> Result<bool, StoreError> {
+    let active = operations::table
+        .filter(operations::instance_id.eq(instance.as_str()))
+        .filter(operations::kind.eq(kind.as_str()))
+        .filter(sql::<Bool>(IS_ACTIVE))
+        .select(operations::id)
+        .limit(1);
+    let found: Option<String> = each!(conn, |c| Prepared(active).get_result(c).optional())?;
+    Ok(found.is_some())
 }
 
 /// The active restores and recoveries whose source is one of `backups`.
@@ -296,18 +315,18 @@ pub struct BackupUnderWay {
 /// The backups that are queued or being taken.
 pub fn backups_under_way(conn: &mut Conn<'_>) -> Result<Vec<BackupUnderWay>, StoreError> {
     type Row = (String, String, String, String, NaiveDateTime);
-    let rows: Vec<Row> = each!(conn, |c| operations::table
+    let under_way = operations::table
         .inner_join(deployments::table.on(deployments::instance_id.eq(operations::instance_id)))
-        .filter(operations::state.eq_any(ACTIVE))
+        .filter(sql::<Bool>(IS_ACTIVE))
         .filter(operations::kind.eq(OperationKind::Backup.as_str()))
         .select((
             operations::instance_id,
             deployments::cluster_id,
             operations::state,
             operations::origin,
-            operations::not_before
-        ))
-        .load(c))?;
+            operations::not_before,
+        ));
+    let rows: Vec<Row> = each!(conn, |c| Prepared(under_way).load(c))?;
     rows.into_iter()
         .map(|(instance, cluster, state, origin, not_before)| {
             Ok(BackupUnderWay {
@@ -370,7 +389,7 @@ pub fn halt(conn: &mut Conn<'_>, id: &OperationId) -> Result<(), StoreError> {
     ))
     .execute(c))?;
     conn.operations_changed = true;
-    Ok(())
+    look_anew_at(conn, id)
 }
 
 /// Tells an active operation to stop for a reason that whoever asked for it is told.
@@ -658,7 +677,17 @@ pub fn postpone(
         operations::not_before.eq(not_before.naive_utc()),
     ))
     .execute(c))?;
-    Ok(())
+    look_anew_at(conn, &claim.operation)
+}
+
+/// The queue, after a change of an operation.
+pub(super) fn look_anew_at(conn: &mut Conn<'_>, id: &OperationId) -> Result<(), StoreError> {
+    let instance: Option<String> = each!(conn, |c| operations::table
+        .find(id.as_str())
+        .select(operations::instance_id)
+        .first(c)
+        .optional())?;
+    instance.map_or(Ok(()), |instance| look_anew(conn, &instance))
 }
 
 /// Ends an operation.
@@ -688,7 +717,7 @@ pub fn finish(
         .execute(c))?;
     }
     conn.operations_changed = true;
-    Ok(())
+    look_anew_at(conn, &claim.operation)
 }
 
 /// Frees the claims of `owner`, or every claim: for a process that knows that it is alone with

@@ -10,7 +10,7 @@ use diesel::prelude::*;
 
 use super::{
     Conn, StoreError, each,
-    operation::{ACTIVE, Row, trials},
+    operation::{ACTIVE, Row, look_anew_at, trials},
     schema::{operation_steps, operations},
 };
 use crate::model::{
@@ -161,7 +161,7 @@ pub fn retry(
         .execute(c))?;
     }
     conn.operations_changed = true;
-    Ok(())
+    look_anew_at(conn, id)
 }
 
 /// Takes an active operation from whoever works on it. It has failed for this reason, and is cleaned
@@ -193,7 +193,7 @@ pub fn give_up(
     ))
     .execute(c))?;
     conn.operations_changed = true;
-    Ok(())
+    look_anew_at(conn, id)
 }
 
 /// Says that nobody goes on with an operation that is stuck.

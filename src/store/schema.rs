@@ -191,6 +191,33 @@ diesel::table! {
 }
 
 diesel::table! {
+    waiting (instance_id, line) {
+        instance_id -> Text,
+        line -> Text,
+        payer -> Text,
+        due -> Timestamp,
+        operation_id -> Text,
+    }
+}
+
+diesel::table! {
+    lanes (line, payer) {
+        line -> Text,
+        payer -> Text,
+        due -> Timestamp,
+        operation_id -> Text,
+    }
+}
+
+diesel::table! {
+    placed (cluster_id) {
+        cluster_id -> Text,
+        units -> BigInt,
+        instances -> BigInt,
+    }
+}
+
+diesel::table! {
     operation_steps (operation_id, name) {
         operation_id -> Text,
         name -> Text,

@@ -324,3 +324,68 @@ fn run_all(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex, mpsc};
+
+    use diesel::RunQueryDsl as _;
+    use futures::future::join_all;
+
+    use super::super::{Conn, Store, StoreError, each};
+
+    fn run(conn: &mut Conn<'_>, statement: &str) -> Result<(), StoreError> {
+        each!(conn, |c| diesel::sql_query(statement).execute(c))?;
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn what_spoils_a_transaction_is_told_to_the_one_that_did_and_the_others_are_made_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let url = format!("sqlite://{}", folder.path().join("db").display());
+        let store = Arc::new(Store::open(&url).expect("a store"));
+        store
+            .write(|conn| run(conn, "CREATE TABLE made (i INTEGER)"))
+            .await
+            .expect("a table");
+        let (go_on, waits) = mpsc::channel::<()>();
+        let holding = store.write(move |conn| {
+            // The last of its transaction.
+            conn.once_committed(|| ());
+            waits.recv().expect("the others");
+            Ok(())
+        });
+        let runs = Arc::new(Mutex::new(Vec::new()));
+        let decide = |i: usize| {
+            let runs = runs.clone();
+            store.write(move |conn| {
+                runs.lock().expect("no panic").push(i);
+                run(conn, &format!("INSERT INTO made VALUES ({i})"))?;
+                match i {
+                    // As SQLite does by itself when its disk is full.
+                    2 => run(conn, "ROLLBACK"),
+                    _ => Ok(()),
+                }
+            })
+        };
+        let all = async {
+            let deciding = join_all((0..4).map(decide));
+            tokio::pin!(deciding);
+            assert!(futures::poll!(&mut deciding).is_pending());
+            go_on.send(()).expect("it waits");
+            deciding.await
+        };
+        // In the order in which they are handed in.
+        let (held, all) = tokio::join!(holding, all);
+        held.expect("held");
+        let made: Vec<bool> = all.iter().map(Result::is_ok).collect();
+        assert_eq!(made, [true, true, false, true], "{all:?}");
+        let runs = runs.lock().expect("no panic").clone();
+        assert!(runs.len() > 4, "{runs:?}");
+        let rows = store.write(|conn| {
+            let kept = diesel::sql_query("DELETE FROM made");
+            Ok(each!(conn, |c| kept.execute(c))?)
+        });
+        assert_eq!(rows.await.expect("rows"), 3);
+    }
+}

@@ -45,7 +45,7 @@ impl Room {
 
     async fn write<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Conn<'_>) -> Result<T, StoreError> + Send + 'static,
+        work: impl Fn(&mut Conn<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> T {
         self.store.write(work).await.expect("a write")
     }

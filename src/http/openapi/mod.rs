@@ -153,8 +153,8 @@ fn modernise(schema: &mut Value) {
 }
 
 /// Puts the plans' own schemas where the document speaks of parameters.
-fn show_parameters(document: &mut Value, catalog: &str) {
-    let catalog: Value = serde_json::from_str(catalog).unwrap_or_default();
+fn show_parameters(document: &mut Value, catalog: impl AsRef<[u8]>) {
+    let catalog: Value = serde_json::from_slice(catalog.as_ref()).unwrap_or_default();
     for (name, what, place) in [
         (
             "ProvisionParameters",

@@ -229,7 +229,7 @@ fn kept_backup(number: u32, period: Option<&str>) -> Backup {
 
 async fn write<T: Send + 'static>(
     store: &Arc<Store>,
-    work: impl FnOnce(&mut Conn<'_>) -> Result<T, StoreError> + Send + 'static,
+    work: impl Fn(&mut Conn<'_>) -> Result<T, StoreError> + Send + 'static,
 ) -> T {
     store.write(work).await.expect("written")
 }
@@ -308,6 +308,7 @@ macro_rules! contract {
             contract!(@tests $kind:
                 transactions::decisions_are_one_at_a_time,
                 transactions::what_is_refused_or_panics_leaves_nothing,
+                transactions::decisions_that_wait_are_made_together_and_refused_each_by_itself,
                 transactions::a_read_sees_one_state_and_what_was_committed,
                 transactions::whoever_waits_is_woken_by_work_alone,
                 work::an_operation_has_one_claimer,

@@ -17,7 +17,8 @@ use futures::{FutureExt, future::join_all};
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{
-    Kind, MANY, SOON, accept, backup_of, claim_one, id, noon, note, own, read, text_of_note, write,
+    Kind, MANY, SOON, accept, backup_of, claim, claim_one, id, noon, note, own, read, text_of_note,
+    write,
 };
 
 pub(super) async fn decisions_are_one_at_a_time<K: Kind>() {
@@ -54,6 +55,7 @@ pub(super) async fn what_is_refused_or_panics_leaves_nothing<K: Kind>() {
         store.write(move |conn| -> Result<(), StoreError> {
             note(conn, "half")?;
             operation::insert(conn, &backup_of("i"), None)?;
+            let followed = followed.clone();
             conn.once_committed(move || {
                 followed.fetch_add(1, Ordering::SeqCst);
             });
@@ -81,17 +83,70 @@ pub(super) async fn what_is_refused_or_panics_leaves_nothing<K: Kind>() {
     store.ping().await.expect("it takes writes");
 }
 
+pub(super) async fn decisions_that_wait_are_made_together_and_refused_each_by_itself<K: Kind>() {
+    const WAITING: usize = 30;
+    let Some(kind) = K::new() else { return };
+    let store = kind.store();
+    let (begun, has_begun) = oneshot::channel();
+    let (go_on, waits) = mpsc::channel::<()>();
+    let begun = std::sync::Mutex::new(Some(begun));
+    let holding = store.write(move |conn| {
+        let begun = begun.lock().expect("no panic").take();
+        begun.expect("one run").send(()).expect("the test waits");
+        waits.recv_timeout(SOON).expect("the others");
+        note(conn, "held")
+    });
+    let all = async {
+        has_begun.await.expect("a writer that is busy");
+        let decide = |i: usize| {
+            store.write(move |conn| {
+                let seen = notes::of(conn, &own(1))?.text;
+                note(conn, &format!("{seen} {i}"))?;
+                operation::insert(conn, &backup_of(&format!("i{i}")), None)?;
+                match i % 3 {
+                    0 => Err(StoreError::Missing("a reason".to_owned())),
+                    _ => Ok(()),
+                }
+            })
+        };
+        let deciding: Vec<_> = (0..WAITING).map(decide).collect();
+        let deciding = join_all(deciding);
+        tokio::pin!(deciding);
+        // Handed in, each of them.
+        assert!(futures::poll!(&mut deciding).is_pending());
+        go_on.send(()).expect("it waits");
+        deciding.await
+    };
+    let (held, all) = tokio::join!(holding, all);
+    held.expect("written");
+    for (i, result) in all.iter().enumerate() {
+        assert_eq!(result.is_err(), i % 3 == 0, "{i}: {result:?}");
+    }
+    let kept = (0..WAITING).filter(|i| i % 3 != 0);
+    let expected = kept
+        .clone()
+        .fold("held".to_owned(), |text, i| format!("{text} {i}"));
+    assert_eq!(text_of_note(store).await, expected);
+    let claims = claim(store, "w", noon(), WAITING).await;
+    assert_eq!(claims.len(), kept.count());
+}
+
 pub(super) async fn a_read_sees_one_state_and_what_was_committed<K: Kind>() {
     let Some(kind) = K::new() else { return };
     let (store, replica) = (kind.store(), kind.replica());
     write(store, |conn| note(conn, "old")).await;
     let (begun, has_begun) = oneshot::channel();
     let (written, is_written) = mpsc::channel::<()>();
-    let looking = store.read(move |conn| {
-        let first = notes::of(conn, &own(1))?.text;
-        begun.send(()).expect("the test waits");
-        is_written.recv_timeout(SOON).expect("a write meanwhile");
-        Ok((first, notes::of(conn, &own(1))?.text))
+    let reading = store.clone();
+    // Whoever reads a few rows keeps its thread.
+    let looking = tokio::spawn(async move {
+        let look = reading.read(move |conn| {
+            let first = notes::of(conn, &own(1))?.text;
+            begun.send(()).expect("the test waits");
+            is_written.recv_timeout(SOON).expect("a write meanwhile");
+            Ok((first, notes::of(conn, &own(1))?.text))
+        });
+        look.await.expect("read")
     });
     let writing = async {
         has_begun.await.expect("a read");
@@ -102,7 +157,10 @@ pub(super) async fn a_read_sees_one_state_and_what_was_committed<K: Kind>() {
         written.send(()).expect("the read waits");
     };
     let (seen, ()) = tokio::join!(looking, writing);
-    assert_eq!(seen.expect("read"), ("old".to_owned(), "old".to_owned()));
+    assert_eq!(
+        seen.expect("no panic"),
+        ("old".to_owned(), "old".to_owned())
+    );
     assert!(store.read(|conn| note(conn, "never")).await.is_err());
     assert_eq!(text_of_note(store).await, "new");
 }
