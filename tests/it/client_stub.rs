@@ -355,7 +355,10 @@ async fn many_clients_lose_none_of_each_other_s_names() {
         .collect();
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(user.services().await, ["orders"]);
-    assert_eq!(stub.methods(), ["PUT"], "a name is written down first");
+    let mut asked = stub.methods();
+    // How an instance is, a list asks for.
+    asked.retain(|method| method != "GET");
+    assert_eq!(asked, ["PUT"], "a name is written down first");
     drop(lock);
     for child in all {
         let ended = child.expect("a process").wait_with_output().await;
