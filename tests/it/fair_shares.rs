@@ -505,7 +505,7 @@ async fn trial(rounds: usize) -> (Times, Times) {
     let clock = TestClock::default();
     let limits = ["--tenant-operations", "1", "--requests-per-second", "500"];
     let flags = [&PROXY[..], &limits].concat();
-    let broker = TestBroker::in_memory_with(&flags, clock.surroundings()).await;
+    let broker = TestBroker::start_with(&flags, clock.surroundings()).await;
     for (space, id) in [("loud", "silent"), ("loud", "busy"), ("quiet", "quiet")] {
         let accepted = broker.put_instance_in(space, id, json!({})).await;
         let end = broker.instance_end(id, &accepted.body).await;

@@ -830,7 +830,7 @@ async fn a_restore_is_begun_followed_and_opened() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_that_is_not_ready_has_a_page_too() {
     let script = Script::default();
-    let broker = TestBroker::in_memory_with(&[], script.surroundings()).await;
+    let broker = TestBroker::start_with(&[], script.surroundings()).await;
     let held = script.hold(OperationKind::Provision, "allocate");
     let accepted = broker.put_instance("young", json!({})).await;
     let operator = Visitor::operator(&broker).await;
