@@ -454,7 +454,16 @@ fn boot_id() -> io::Result<&'static str> {
 /// What the kernel says of a process that has not ended.
 fn living(pid: i32) -> io::Result<Option<Stat>> {
     let stat = unless_foreign(Process::new(pid).and_then(|process| process.stat()))?;
-    Ok(stat.filter(|stat| !matches!(stat.state, 'Z' | 'X')))
+    Ok(stat.filter(|stat| !has_ended(stat)))
+}
+
+/// Whether all threads of a process have ended. The kernel tells of the first one: when a process is
+/// killed on a busy machine, others may write and have its ports and locks a while longer.
+fn has_ended(stat: &Stat) -> bool {
+    match stat.state {
+        'Z' => stat.num_threads <= 1,
+        state => state == 'X',
+    }
 }
 
 /// `None` for a process that is gone or another user's. Any other trouble, such as no file handle
@@ -518,6 +527,17 @@ mod tests {
         assert!(!process.id.is_alive().unwrap());
         child.wait().unwrap();
         kill_all(|| Ok(below().into_iter().map(|found| found.process).collect())).unwrap();
+    }
+
+    #[test]
+    fn a_process_has_ended_with_its_last_thread() {
+        let mut stat = Process::myself().unwrap().stat().unwrap();
+        assert!(!has_ended(&stat));
+        stat.state = 'Z';
+        for (threads, ended) in [(2, false), (1, true), (0, true)] {
+            stat.num_threads = threads;
+            assert_eq!(has_ended(&stat), ended, "{threads}");
+        }
     }
 
     #[test]
