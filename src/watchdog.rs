@@ -10,6 +10,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use futures::{StreamExt as _, stream};
@@ -42,6 +43,8 @@ pub struct Watchdog {
     observer: Box<dyn Observer>,
     engines: BTreeMap<String, SharedEngine>,
     provisioners: BTreeMap<String, SharedProvisioner>,
+    /// How long a small member may give no sign of life.
+    hang_after: Duration,
     known: Mutex<HashMap<DeploymentId, Known>>,
     /// What silences are counted from.
     begun: Instant,
@@ -80,12 +83,14 @@ impl Watchdog {
         observer: Box<dyn Observer>,
         engines: BTreeMap<String, SharedEngine>,
         provisioners: BTreeMap<String, SharedProvisioner>,
+        hang_after: Duration,
     ) -> Self {
         Self {
             upkeep,
             observer,
             engines,
             provisioners,
+            hang_after,
             known: Mutex::default(),
             begun: Instant::now(),
         }
@@ -233,7 +238,7 @@ impl Watchdog {
             return Ok(());
         }
         let bytes = bytes_on_disk(deployment, engine, provisioner).await;
-        let patience = hang_patience(bytes);
+        let patience = hang_patience(self.hang_after, bytes);
         let hang = all_hang(&members, patience);
         let were_told = self.with_known(deployment, |known| {
             mem::replace(&mut known.told_all_hang, hang)

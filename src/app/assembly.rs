@@ -103,6 +103,7 @@ impl Materials<'_> {
             Box::new(self.observer()),
             self.world.engines.clone(),
             self.world.provisioners(),
+            self.surroundings.hang_after,
         )
     }
 
@@ -120,6 +121,7 @@ impl Materials<'_> {
             clock: self.surroundings.clock.clone(),
             time: self.kept.time.clone(),
             backup_grace: chrono::TimeDelta::hours(config.retention.backup_grace_hours.into()),
+            hang_after: self.surroundings.hang_after,
             certificate_life: self.surroundings.certificate_life,
             public_url: self.public_url.to_owned(),
         })

@@ -1,7 +1,7 @@
 //! The composition root: builds the parts from the configuration, starts server, runner and
 //! scheduler, and stops them.
 
-use std::{collections::BTreeMap, io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use actix_web::dev::ServerHandle;
 use tokio::task::JoinHandle;
@@ -19,7 +19,7 @@ use crate::{
     config::{CatalogFile, Config},
     engine::{SharedEngine, etcd},
     http::tls::ServerCertificate,
-    model::{patience::Patience, renewal::CertificateLife},
+    model::{limits::HANG_AFTER, patience::Patience, renewal::CertificateLife},
     operation::{
         fault::{Faults, NoFaults},
         runner::Runner,
@@ -61,6 +61,8 @@ pub struct Surroundings {
     pub faults: Arc<dyn Faults>,
     /// How long what fails in passing is tried again.
     pub patience: Patience,
+    /// How long a member may give no sign of life while others do.
+    pub hang_after: Duration,
     /// How long certificates of deployments live.
     pub certificate_life: CertificateLife,
     /// Whether what is due is asked for: scheduled backups, ends of bindings, room in full
@@ -98,6 +100,7 @@ impl Default for Surroundings {
             clock: Clock::system(),
             faults: Arc::new(NoFaults),
             patience: Patience::default(),
+            hang_after: HANG_AFTER,
             certificate_life: CertificateLife::default(),
             scheduled: true,
             engines: vec![Arc::new(etcd::Etcd)],

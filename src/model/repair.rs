@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::limits::{HANG_AFTER, HANG_PATIENCES_WITHOUT_SERVICE, START_BYTES_PER_SECOND};
+use super::limits::{HANG_PATIENCES_WITHOUT_SERVICE, START_BYTES_PER_SECOND};
 
 /// What is wrong with a member that is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,9 +158,9 @@ impl Silences {
     }
 }
 
-/// How long a member with so many bytes on its disk may give no sign of life.
-pub fn hang_patience(bytes: u64) -> Duration {
-    HANG_AFTER + time_to_start(bytes)
+/// How long a member with so many bytes on its disk may give no sign of life; a small one: `after`.
+pub fn hang_patience(after: Duration, bytes: u64) -> Duration {
+    after + time_to_start(bytes)
 }
 
 /// What a member that starts needs for its bytes, at the most.
@@ -172,7 +172,7 @@ pub fn time_to_start(bytes: u64) -> Duration {
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::limits::HANG_AFTER, *};
 
     const SOUND: Patient = Patient {
         serves: true,
@@ -265,9 +265,10 @@ mod tests {
 
     #[test]
     fn large_members_have_longer() {
-        assert_eq!(hang_patience(0), HANG_AFTER);
+        assert_eq!(hang_patience(HANG_AFTER, 0), HANG_AFTER);
         let large = 8 * 1024 * 1024 * 1024;
-        assert_eq!(hang_patience(large), HANG_AFTER + Duration::from_secs(1024));
+        let longer = HANG_AFTER + Duration::from_secs(1024);
+        assert_eq!(hang_patience(HANG_AFTER, large), longer);
     }
 
     proptest! {

@@ -48,7 +48,7 @@ impl<'w> Vigil<'w> {
             work,
             deployment,
             secrets,
-            patience: hang_patience(bytes),
+            patience: hang_patience(work.parts.hang_after, bytes),
             silences: Silences::default(),
             begun: Instant::now(),
             asked: None,

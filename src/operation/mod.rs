@@ -86,6 +86,8 @@ pub struct Parts {
     pub backup_grace: chrono::TimeDelta,
     /// How long certificates of deployments live.
     pub certificate_life: CertificateLife,
+    /// How long a member may give no sign of life while others do.
+    pub hang_after: Duration,
     /// Where clients reach the broker, as bindings tell it; without a slash at the end.
     pub public_url: String,
 }
