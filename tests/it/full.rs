@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use compose_broker::model::limits::UNIT_BYTES;
+use compose_broker::model::limits::{FULL_LOOK_INTERVAL, UNIT_BYTES};
 use etcd_client::{AlarmAction, AlarmType, Client, DeleteOptions, PutOptions};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -33,8 +33,9 @@ async fn filling_a_database_of_any_line_opens_nothing() {
     }
 }
 
-/// How long strangers and the tenant itself try, from the moment on when it is full.
-const TRIED_FOR: Duration = Duration::from_secs(30);
+/// How long strangers and the tenant itself try, from the moment on when it is full: longer than from one
+/// look of the broker to the next.
+const TRIED_FOR: Duration = FULL_LOOK_INTERVAL.saturating_add(Duration::from_secs(5));
 /// Longer than one call of theirs takes when it is answered.
 const CALL: Duration = Duration::from_secs(2);
 const SECRET: &str = "/secret";
