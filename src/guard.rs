@@ -36,7 +36,7 @@ use crate::{
             RELIEF_PAUSE_UNCHANGED, UNSAFE_LOOK_INTERVAL,
         },
     },
-    provisioner::{FileSeen, SharedProvisioner},
+    provisioner::{FileSeen, SharedProvisioner, files_of_all},
 };
 
 /// Watches over the sizes of databases.
@@ -262,22 +262,12 @@ impl Guard {
         Ok(())
     }
 
-    /// The files of the members' databases. What cannot be looked at is left out: its member is
-    /// being made or removed.
+    /// The files of the members' databases.
     async fn files(&self, deployment: &Deployment, engine: &SharedEngine) -> Vec<FileSeen> {
-        let mut found = Vec::new();
         let Some(provisioner) = self.provisioners.get(&deployment.cluster) else {
-            return found;
+            return Vec::new();
         };
-        let wanted = engine.profile().database_file;
-        for member in &deployment.members {
-            let seen = provisioner
-                .files(&deployment.id, &member.name, wanted.folder)
-                .await;
-            let seen = seen.into_iter().flatten();
-            found.extend(seen.filter(|file| (wanted.has)(&file.name)));
-        }
-        found
+        files_of_all(provisioner, deployment, &engine.profile().database_file).await
     }
 
     fn nights(&self) -> MutexGuard<'_, HashMap<DeploymentId, Night>> {

@@ -36,7 +36,7 @@ use crate::{
         recovery::{DataLeft, Remains},
         version::Version,
     },
-    provisioner::{ProvisionerError, SharedProvisioner},
+    provisioner::{ProvisionerError, SharedProvisioner, files_of},
     seal::{KeyRing, SealError},
     store::{self, Store, StoreError},
 };
@@ -460,10 +460,8 @@ async fn data_left(
         .iter()
         .any(|m| m.member == member.name && m.has_lost_data);
     let wanted = engine.profile().database_file;
-    let files = provisioner
-        .files(&deployment.id, &member.name, wanted.folder)
-        .await?;
-    let database = files.iter().find(|file| (wanted.has)(&file.name));
+    let files = files_of(provisioner, &deployment.id, &member.name, &wanted).await?;
+    let database = files.first();
     Ok(database.filter(|_| !lost).map(|file| DataLeft {
         content: SnapshotContent::default(),
         written_at: file.written_at,

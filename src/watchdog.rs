@@ -33,7 +33,7 @@ use crate::{
             Damage, Patient, Repair, Silences, all_hang, hang_patience, next_hung, next_repair,
         },
     },
-    provisioner::{self, ProvisionerError, SharedProvisioner, signs_of_life},
+    provisioner::{self, ProvisionerError, SharedProvisioner, files_of_all, signs_of_life},
 };
 
 /// Watches over members.
@@ -237,8 +237,9 @@ impl Watchdog {
         {
             return Ok(());
         }
-        let bytes = bytes_on_disk(deployment, engine, provisioner).await;
-        let patience = hang_patience(self.hang_after, bytes);
+        let files = files_of_all(provisioner, deployment, &engine.profile().database_file).await;
+        let largest = files.iter().map(|file| file.bytes_on_disk).max();
+        let patience = hang_patience(self.hang_after, largest.unwrap_or(0));
         let hang = all_hang(&members, patience);
         let were_told = self.with_known(deployment, |known| {
             mem::replace(&mut known.told_all_hang, hang)
@@ -335,26 +336,4 @@ async fn damage(
     let words = provisioner.last_words(&deployment.id, &member.name).await?;
     let tells = words.is_some_and(|words| (engine.profile().tells_damage)(&words));
     Ok(tells.then_some(Damage::Damaged))
-}
-
-/// How large the largest member's database is on its disk, in bytes; what cannot be looked at counts
-/// nothing.
-async fn bytes_on_disk(
-    deployment: &Deployment,
-    engine: &SharedEngine,
-    provisioner: &SharedProvisioner,
-) -> u64 {
-    let wanted = engine.profile().database_file;
-    let mut largest = 0;
-    for member in &deployment.members {
-        let seen = provisioner
-            .files(&deployment.id, &member.name, wanted.folder)
-            .await;
-        let files = seen.into_iter().flatten();
-        let databases = files.filter(|file| (wanted.has)(&file.name));
-        largest = databases
-            .map(|file| file.bytes_on_disk)
-            .fold(largest, u64::max);
-    }
-    largest
 }

@@ -1,10 +1,13 @@
 //! How large and how full the database of a deployment is.
 
 use super::{StepError, Work};
-use crate::model::{
-    deployment::{Deployment, DeploymentSecrets, Site},
-    full::Fullness,
-    observation::Observation,
+use crate::{
+    model::{
+        deployment::{Deployment, DeploymentSecrets, Site},
+        full::Fullness,
+        observation::Observation,
+    },
+    provisioner::files_of,
 };
 
 /// What the members say now, and how large the largest one's database is by that, in bytes.
@@ -43,17 +46,13 @@ pub async fn fullness(
 /// How large the largest member's database is on its disk, in bytes. It is known at once, however
 /// busy the members are.
 pub async fn bytes_on_disk(work: &Work, deployment: &Deployment) -> Result<u64, StepError> {
-    let files = work.engine(deployment)?.profile().database_file;
+    let wanted = work.engine(deployment)?.profile().database_file;
     let provisioner = &work.cluster(deployment)?.provisioner;
     let mut largest = 0;
     for member in &deployment.members {
-        let seen = provisioner
-            .files(&deployment.id, &member.name, files.folder)
-            .await?;
-        let databases = seen.iter().filter(|file| (files.has)(&file.name));
-        largest = databases
-            .map(|file| file.bytes_on_disk)
-            .fold(largest, u64::max);
+        let seen = files_of(provisioner, &deployment.id, &member.name, &wanted).await?;
+        let databases = seen.iter().map(|file| file.bytes_on_disk);
+        largest = databases.fold(largest, u64::max);
     }
     Ok(largest)
 }

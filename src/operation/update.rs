@@ -26,6 +26,7 @@ use crate::{
         observation::MemberObservation,
         update::{Change, Move, Standing, fits, next_move},
     },
+    provisioner::files_of,
     store::{self, Conn, StoreError},
 };
 
@@ -236,15 +237,12 @@ async fn newest_checkpoints(
     work: &Work,
     deployment: &Deployment,
 ) -> Result<Vec<Option<String>>, StepError> {
-    let files = work.engine(deployment)?.profile().checkpoints;
+    let wanted = work.engine(deployment)?.profile().checkpoints;
     let provisioner = &work.cluster(deployment)?.provisioner;
     let mut newest = Vec::new();
     for member in &deployment.members {
-        let seen = provisioner
-            .files(&deployment.id, &member.name, files.folder)
-            .await?;
-        let names = seen.into_iter().map(|file| file.name);
-        newest.push(names.filter(|name| (files.has)(name)).max());
+        let seen = files_of(provisioner, &deployment.id, &member.name, &wanted).await?;
+        newest.push(seen.into_iter().map(|file| file.name).max());
     }
     Ok(newest)
 }

@@ -17,7 +17,7 @@ use crate::{
     model::{
         address::Address,
         deployment::Deployment,
-        engine::Port,
+        engine::{FilesOfMember, Port},
         ids::DeploymentId,
         logfile::{LogPart, Logfile},
         reach::Reach,
@@ -78,6 +78,33 @@ pub struct FileSeen {
     pub bytes_on_disk: u64,
     /// When it was written to last.
     pub written_at: DateTime<Utc>,
+}
+
+/// Those files of a member that an engine means by `wanted`, sorted by name.
+pub async fn files_of(
+    provisioner: &SharedProvisioner,
+    deployment: &DeploymentId,
+    member: &str,
+    wanted: &FilesOfMember,
+) -> Result<Vec<FileSeen>, ProvisionerError> {
+    let mut found = provisioner.files(deployment, member, wanted.folder).await?;
+    found.retain(|file| (wanted.has)(&file.name));
+    Ok(found)
+}
+
+/// The same of all members of a deployment. What cannot be looked at is left out: its member is being
+/// made or removed.
+pub async fn files_of_all(
+    provisioner: &SharedProvisioner,
+    deployment: &Deployment,
+    wanted: &FilesOfMember,
+) -> Vec<FileSeen> {
+    let mut found = Vec::new();
+    for member in &deployment.members {
+        let seen = files_of(provisioner, &deployment.id, &member.name, wanted).await;
+        found.extend(seen.into_iter().flatten());
+    }
+    found
 }
 
 /// A place that runs members.
