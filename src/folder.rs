@@ -1,13 +1,8 @@
 //! Folders of the machine: which one a path leads to, and the marker that says whose it is.
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    path::Path,
-};
+use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
-use crate::model::marker::Marker;
+use crate::{disk, model::marker::Marker};
 
 /// The marker's file. Hidden, so that no object and no deployment has its name.
 pub const MARKER: &str = ".compose-broker.json";
@@ -44,19 +39,9 @@ pub fn marker(folder: &Path) -> io::Result<Option<Marker>> {
 
 /// Writes a folder's marker, whole or not at all.
 pub fn mark(folder: &Path, marker: &Marker) -> io::Result<()> {
-    let unfinished = folder.join(format!("{MARKER}.new"));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&unfinished)?;
     let mut text = serde_json::to_vec_pretty(marker)?;
     text.push(b'\n');
-    file.write_all(&text)?;
-    file.sync_all()?;
-    fs::rename(&unfinished, folder.join(MARKER))?;
-    File::open(folder)?.sync_all()
+    disk::write(&folder.join(MARKER), &text)
 }
 
 /// The folder that this one is a copy of: where its marker says that it is stands another one with
@@ -77,12 +62,11 @@ pub fn original_of(folder: &Path, marker: &Marker) -> io::Result<Option<std::pat
     Ok(is_another.then(|| path.to_owned()))
 }
 
-/// `None` for what is not there.
+/// `None` for what is not there, also where a file lies on the way.
 fn there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
-    use io::ErrorKind::{NotADirectory, NotFound};
     match found {
         Ok(found) => Ok(Some(found)),
-        Err(error) if matches!(error.kind(), NotFound | NotADirectory) => Ok(None),
+        Err(error) if disk::is_absent(&error) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -29,6 +29,7 @@ pub mod workbench;
 
 pub mod caller;
 pub mod clock;
+pub mod disk;
 pub mod folder;
 pub mod model;
 pub mod seal;

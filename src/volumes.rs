@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    disk,
     model::{
         capacity::Placed,
         failure::chain,
@@ -251,7 +252,7 @@ fn rooms_of(places: &[Place]) -> io::Result<Vec<Room>> {
         let Content::Members(cluster) = &place.content else {
             continue;
         };
-        let bytes = bytes_in(&place.folder)?;
+        let bytes = disk::bytes_below(&place.folder)?;
         let (device, space) = look_at_one(&place.folder)?;
         if let Some((_, room)) = found.iter_mut().find(|(id, _)| *id == device) {
             room.clusters.push(cluster.clone());
@@ -267,42 +268,10 @@ fn rooms_of(places: &[Place]) -> io::Result<Vec<Room>> {
     Ok(found.into_iter().map(|(_, room)| room).collect())
 }
 
-/// What everything below a folder has on the disk. Members write, turn over and remove files meanwhile:
-/// what is gone by now has nothing.
-fn bytes_in(folder: &Path) -> io::Result<u64> {
-    const BLOCK_BYTES: u64 = 512;
-    let mut bytes = 0_u64;
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let entries = match fs::read_dir(&folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            entries => entries?,
-        };
-        for entry in entries {
-            let entry = entry?;
-            // Links are not followed.
-            let found = match entry.metadata() {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                found => found?,
-            };
-            bytes = bytes.saturating_add(found.blocks().saturating_mul(BLOCK_BYTES));
-            if found.is_dir() {
-                folders.push(entry.path());
-            }
-        }
-    }
-    Ok(bytes)
-}
-
 /// The volume of a folder, and its room.
 fn look_at_one(folder: &Path) -> io::Result<(u64, Space)> {
     let device = fs::metadata(folder)?.dev();
-    let volume = rustix::fs::statvfs(folder)?;
-    let space = Space {
-        total: volume.f_blocks.saturating_mul(volume.f_frsize),
-        free: volume.f_bavail.saturating_mul(volume.f_frsize),
-    };
-    Ok((device, space))
+    Ok((device, disk::space(folder)?))
 }
 
 #[cfg(test)]
@@ -326,7 +295,7 @@ mod tests {
         });
         let written = 1024 * 1024;
         fs::write(places[0].folder.join("members/file"), vec![1; written]).expect("a file");
-        assert!(bytes_in(&places[0].folder).expect("a size") >= written as u64);
+        assert!(disk::bytes_below(&places[0].folder).expect("a size") >= written as u64);
         let volumes = Volumes::of(store, places.to_vec(), MEMBERS);
         assert_eq!(
             volumes.bytes_for("a", &[]),

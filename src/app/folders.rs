@@ -17,7 +17,7 @@ use super::error::{FolderError, StartError};
 use crate::{
     backups::{Vault, store::folder::FolderStore},
     config::{Config, LocalCluster},
-    folder,
+    disk, folder,
     model::{
         ids::{DeploymentId, FolderMark},
         marker::{Accepted, FolderName, Look, Marker, Refusal},
@@ -140,17 +140,11 @@ fn check_nothing_is_held(config: &Config) -> Result<(), StartError> {
 
 /// Deployments that have something in a folder.
 fn deployments_in(folder: &Path) -> io::Result<usize> {
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        entries => entries?,
-    };
-    let mut count = 0;
-    for entry in entries {
-        let name = entry?.file_name();
-        let id = name.to_str().map(str::parse::<DeploymentId>);
-        count += usize::from(id.is_some_and(|id| id.is_ok()));
-    }
-    Ok(count)
+    let names = disk::names_in(folder)?;
+    let ids = names
+        .iter()
+        .filter(|name| name.parse::<DeploymentId>().is_ok());
+    Ok(ids.count())
 }
 
 /// Looks at every folder, and fails when one is not what the store knows.
@@ -219,10 +213,8 @@ impl Folder {
             return Ok((false, false));
         }
         let promised = !store.read(store::folder::is_unused).await?;
-        let evident = match fs::read_dir(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-            entries => entries.map_err(|e| self.unreadable(e))?.next().is_some(),
-        };
+        let entries = disk::there(fs::read_dir(&self.path)).map_err(|e| self.unreadable(e))?;
+        let evident = entries.is_some_and(|mut entries| entries.next().is_some());
         Ok((promised, evident))
     }
 

@@ -7,17 +7,15 @@
 //! nobody knows of. The file is replaced whole, under a lock of its own that no request is made
 //! under, and is its owner's alone.
 
-use std::{
-    fs::{self, File},
-    io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
-    path::PathBuf,
-};
+use std::{fs, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Result};
-use crate::model::{bom::bytes_without_bom, limits::PLATFORM_NAME_BYTES_MAX};
+use crate::{
+    disk,
+    model::{bom::bytes_without_bom, limits::PLATFORM_NAME_BYTES_MAX},
+};
 
 /// The form of the file.
 const VERSION: u32 = 1;
@@ -287,42 +285,25 @@ impl Book {
     fn change<T>(&self, change: impl FnOnce(&mut Vec<Instance>) -> Result<T>) -> Result<T> {
         let wrong = |e| Error::file(&self.file)(e);
         if let Some(folder) = self.file.parent() {
-            let made = fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(folder);
-            made.map_err(Error::file(folder))?;
+            disk::make_folder(folder).map_err(Error::file(folder))?;
         }
         // Another file than the one that is replaced. The lock ends with the handle.
         let lock = self.file.with_extension("lock");
-        let locked = private().open(&lock).and_then(|file| {
-            file.lock()?;
-            Ok(file)
-        });
-        let _locked = locked.map_err(Error::file(&lock))?;
+        let _locked = disk::lock(&lock).map_err(Error::file(&lock))?;
         let mut pages = self.read()?;
         let done = change(&mut pages.instances)?;
         let text = serde_json::to_vec_pretty(&pages).map_err(|e| wrong(e.into()))?;
-        let new = self.file.with_extension("new");
-        let written = private().truncate(true).open(&new).and_then(|mut file| {
-            file.write_all(&text)?;
-            file.sync_all()
-        });
-        written.map_err(Error::file(&new))?;
-        fs::rename(&new, &self.file).map_err(wrong)?;
+        disk::write(&self.file, &text).map_err(wrong)?;
         Ok(done)
     }
 
     fn read(&self) -> Result<Pages> {
-        let text = match fs::read(&self.file) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Pages {
-                    version: VERSION,
-                    instances: Vec::new(),
-                });
-            }
-            Err(error) => return Err(Error::file(&self.file)(error)),
+        let found = disk::there(fs::read(&self.file)).map_err(Error::file(&self.file))?;
+        let Some(text) = found else {
+            return Ok(Pages {
+                version: VERSION,
+                instances: Vec::new(),
+            });
         };
         let pages: Pages = serde_json::from_slice(bytes_without_bom(&text))
             .map_err(|e| Error::file(&self.file)(e.into()))?;
@@ -332,12 +313,6 @@ impl Book {
         }
         Ok(pages)
     }
-}
-
-fn private() -> fs::OpenOptions {
-    let mut options = File::options();
-    options.write(true).create(true).mode(0o600);
-    options
 }
 
 /// Whether an id can be a part of a path that means nothing else.

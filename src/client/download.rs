@@ -5,30 +5,30 @@
 //! leads to no other folder.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
 };
 
 use async_compression::tokio::bufread::GzipDecoder;
 use ring::digest::{Context, SHA256};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::Value;
 use tokio::{
-    fs::OpenOptions,
     io::{AsyncWriteExt as _, BufReader},
     task::spawn_blocking,
 };
 use tokio_util::io::SyncIoBridge;
 use url::Url;
-use uuid::Uuid;
 
 use super::{
     error::{Error, Result},
     http::Http,
     show::Progress,
 };
-use crate::model::limits::{CHUNK_BYTES, MANIFEST_BYTES_MAX};
+use crate::{
+    disk::{self, Unfinished},
+    model::limits::{CHUNK_BYTES, MANIFEST_BYTES_MAX},
+};
 
 /// What a backup is called when its own name is no good as a file's.
 const NAME: &str = "backup";
@@ -65,12 +65,10 @@ pub async fn download(
     force: bool,
     progress: &Progress,
 ) -> Result<u64> {
-    let part = Part::beside(file);
-    let path = &part.0;
+    let (unfinished, out) = Unfinished::beside(file).map_err(Error::file(file))?;
+    let path = unfinished.path();
     let wrong = |error| Error::file(path)(error);
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true).mode(0o600);
-    let mut out = options.open(path).await.map_err(wrong)?;
+    let mut out = tokio::fs::File::from_std(out);
     let mut download = http.download(link).await?;
     let mut bytes = 0;
     while let Some(chunk) = download.next().await? {
@@ -78,37 +76,20 @@ pub async fn download(
         bytes += chunk.len() as u64;
         progress.bytes(bytes, download.length);
     }
-    out.sync_all().await.map_err(wrong)?;
+    disk::sync(&mut out).await.map_err(wrong)?;
     if let Some(expected) = sha256 {
         check(path, expected).await.map_err(|error| {
             Error::Failed(format!("what was downloaded is not the backup: {error}"))
         })?;
     }
-    let moved = match force {
-        true => fs::rename(path, file),
-        false => renameat_with(CWD, path, CWD, file, RenameFlags::NOREPLACE).map_err(Into::into),
+    let published = match force {
+        true => unfinished.publish(),
+        false => unfinished.publish_new(),
     };
-    match moved {
+    match published {
         Ok(()) => Ok(bytes),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(there_already(file)),
         Err(error) => Err(Error::file(file)(error)),
-    }
-}
-
-/// A file that is not done; it goes when nobody needs it any more.
-struct Part(PathBuf);
-
-impl Part {
-    fn beside(file: &Path) -> Self {
-        let name = file.file_name().unwrap_or(NAME.as_ref()).to_string_lossy();
-        Self(file.with_file_name(format!(".{name}.{}.part", Uuid::new_v4().simple())))
-    }
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        // Done, it has another name.
-        let _ = fs::remove_file(&self.0);
     }
 }
 
@@ -230,7 +211,7 @@ mod tests {
         ] {
             let folder = tempfile::tempdir().expect("a folder");
             let file = folder.path().join("archive");
-            fs::write(&file, bytes).expect("a file");
+            std::fs::write(&file, bytes).expect("a file");
             let found = check(&file, &sha256).await;
             assert_eq!(found.is_ok(), good, "{case}: {found:?}");
         }

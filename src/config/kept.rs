@@ -3,12 +3,14 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use super::{Config, ConfigError, wrong};
-use crate::model::{bom::without_bom, secret::Secret};
+use crate::{
+    disk,
+    model::{bom::without_bom, secret::Secret},
+};
 
 /// The files of secrets that are made at a first start.
 pub(super) const USERNAME: &str = "username";
@@ -26,7 +28,7 @@ pub(super) struct Made {
 impl Config {
     /// Makes the folder for everything that the broker keeps, unless it is there.
     pub fn make_data_dir(&self) -> Result<(), ConfigError> {
-        private_folder(&self.places.data_dir).map_err(|e| {
+        disk::make_folder(&self.places.data_dir).map_err(|e| {
             let reason = format!("{}: {e}", self.places.data_dir.display());
             wrong("COMPOSE_BROKER_DATA_DIR", reason)
         })
@@ -36,7 +38,7 @@ impl Config {
     pub fn keep(&self) -> Result<(), ConfigError> {
         self.make_data_dir()?;
         for local in &self.places.clusters {
-            private_folder(&local.folder).map_err(|e| {
+            disk::make_folder(&local.folder).map_err(|e| {
                 let (place, id) = (local.folder.display(), &local.cluster.id);
                 let reason = format!("data_dir {place} of cluster {id:?}: {e}");
                 wrong("COMPOSE_BROKER_CLUSTERS", reason)
@@ -53,14 +55,6 @@ impl Config {
     pub fn has_new_keys(&self) -> bool {
         self.access.made.iter().any(|made| made.file == KEY_RING)
     }
-}
-
-/// Makes a folder that only its owner can look into, unless it is there.
-fn private_folder(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
 }
 
 /// The one true path of a folder that is there or can be made.
@@ -102,10 +96,9 @@ impl Kept<'_> {
         file: &'static str,
         make: impl FnOnce() -> Result<Secret, E>,
     ) -> Result<Secret, ConfigError> {
-        match fs::read_to_string(self.folder.join(file)) {
-            Ok(text) => return Ok(Secret::new(without_bom(&text).trim())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(wrong(setting, error)),
+        let found = disk::there(fs::read_to_string(self.folder.join(file)));
+        if let Some(text) = found.map_err(|error| wrong(setting, error))? {
+            return Ok(Secret::new(without_bom(&text).trim()));
         }
         let secret = make().map_err(|error| wrong(setting, error))?;
         self.made.push(Made {
@@ -120,20 +113,12 @@ impl Kept<'_> {
 /// Writes a secret down, whole or not at all: a half-written key would be taken for the key at the
 /// next start. One that is there by now is another start's.
 fn write(folder: &Path, name: &str, secret: &Secret) -> io::Result<()> {
-    let path = folder.join(name);
-    if path.exists() {
+    let contents = format!("{}\n", secret.expose());
+    disk::write_new(&folder.join(name), contents.as_bytes()).map_err(|error| {
+        if error.kind() != io::ErrorKind::AlreadyExists {
+            return error;
+        }
         let reason = "another start has made it meanwhile; start again";
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, reason));
-    }
-    let unfinished = folder.join(format!(".{name}.new"));
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&unfinished)?;
-    io::Write::write_all(&mut file, format!("{}\n", secret.expose()).as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&unfinished, &path)?;
-    fs::File::open(folder)?.sync_all()
+        io::Error::new(io::ErrorKind::AlreadyExists, reason)
+    })
 }

@@ -283,8 +283,11 @@ pub const PROCESS_POLL: Duration = Duration::from_millis(10);
 pub const PORT_WAIT: Duration = Duration::from_secs(1);
 /// A binary that is asked for its version must have answered after this long.
 pub const VERSION_PROBE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a starting broker waits for an ending one to let go of the cluster folder.
-pub const CLUSTER_LOCK_WAIT: Duration = Duration::from_secs(2);
+/// How long a starting broker waits for an ending one to let go of its database file or a cluster's
+/// folder.
+pub const LOCK_WAIT: Duration = Duration::from_secs(2);
+/// Pause between two tries to lock these.
+pub const LOCK_POLL: Duration = Duration::from_millis(10);
 /// Open files of one member.
 pub const MEMBER_OPEN_FILES_MAX: u64 = 16 * 1024;
 

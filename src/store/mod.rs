@@ -9,9 +9,11 @@
 //! same of PostgreSQL, and the writers of several processes take turns by a lock.
 
 use std::{
+    fs::TryLockError,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use diesel::{
@@ -22,7 +24,7 @@ use diesel::{
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use tokio::sync::watch;
 
-use crate::caller::Caller;
+use crate::{caller::Caller, disk};
 
 pub mod audit;
 pub mod backup;
@@ -54,8 +56,6 @@ use writer::{Database, Writer};
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// A request waits this long for a connection before it fails.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a starting broker waits for an ending one to let go of the database file.
-const DATABASE_LOCK_WAIT: Duration = Duration::from_secs(2);
 /// Connections to PostgreSQL that only read.
 #[cfg(feature = "postgres")]
 const POSTGRES_READERS: u32 = 4;
@@ -445,20 +445,18 @@ fn sqlite_pool(
         .map_err(connection_error)
 }
 
-/// Takes the lock beside a database file; waits a moment for a broker that is just ending.
+/// Takes the lock beside a database file.
 fn lock_beside(path: &str) -> Result<std::fs::File, StoreError> {
-    let lock = std::fs::File::create(format!("{path}.lock")).map_err(connection_error)?;
-    let deadline = Instant::now() + DATABASE_LOCK_WAIT;
-    while let Err(error) = lock.try_lock() {
-        if Instant::now() >= deadline {
-            log::debug!("{path}.lock: {error}");
-            return Err(StoreError::Address(
-                "another broker uses this database file".to_owned(),
-            ));
+    let path = format!("{path}.lock");
+    disk::lock_soon(Path::new(&path)).map_err(|error| match error {
+        TryLockError::WouldBlock => {
+            StoreError::Address("another broker uses this database file".to_owned())
         }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(lock)
+        TryLockError::Error(error) => connection_error(io::Error::new(
+            error.kind(),
+            format!("cannot lock {path}: {error}"),
+        )),
+    })
 }
 
 async fn on_a_blocking_thread<T: Send + 'static, E: From<StoreError> + Send + 'static>(

@@ -8,7 +8,7 @@ use std::{
 };
 
 /// Each room with the rooms that it may use beside itself.
-const ROOMS: [(&str, &[&str]); 26] = [
+const ROOMS: [(&str, &[&str]); 27] = [
     ("main", &["app", "client", "config", "logging"]),
     (
         "app",
@@ -18,6 +18,7 @@ const ROOMS: [(&str, &[&str]); 26] = [
             "census",
             "clock",
             "config",
+            "disk",
             "engine",
             "folder",
             "guard",
@@ -35,8 +36,8 @@ const ROOMS: [(&str, &[&str]); 26] = [
             "watchdog",
         ],
     ),
-    ("client", &["clock", "config", "model"]),
-    ("config", &["logging", "model", "seal"]),
+    ("client", &["clock", "config", "disk", "model"]),
+    ("config", &["disk", "logging", "model", "seal"]),
     ("logging", &[]),
     ("http", &["broker", "caller", "logging", "model", "seal"]),
     (
@@ -88,16 +89,20 @@ const ROOMS: [(&str, &[&str]); 26] = [
             "timekeeper",
         ],
     ),
-    ("backups", &["folder", "model", "seal", "stream"]),
+    ("backups", &["disk", "folder", "model", "seal", "stream"]),
     ("engine", &["model", "seal", "stream", "workbench"]),
-    ("provisioner", &["folder", "model", "stream", "workbench"]),
+    (
+        "provisioner",
+        &["disk", "folder", "model", "stream", "workbench"],
+    ),
     ("workbench", &["model", "stream"]),
-    ("volumes", &["model", "store"]),
-    ("store", &["caller", "model"]),
+    ("volumes", &["disk", "model", "store"]),
+    ("store", &["caller", "disk", "model"]),
     ("caller", &[]),
     ("clock", &["model"]),
     ("timekeeper", &["clock", "model", "store"]),
-    ("folder", &["model"]),
+    ("folder", &["disk", "model"]),
+    ("disk", &["model"]),
     ("model", &[]),
     ("seal", &["model"]),
 ];
@@ -106,7 +111,7 @@ const ROOMS: [(&str, &[&str]); 26] = [
 const LEAVES: [&str; 2] = ["lib", "stream"];
 
 /// What only one room uses.
-const ALONE: [(&str, &str); 8] = [
+const ALONE: [(&str, &str); 12] = [
     ("diesel", "store"),
     ("diesel_migrations", "store"),
     ("actix_web", "http"),
@@ -115,6 +120,10 @@ const ALONE: [(&str, &str); 8] = [
     ("clap::Args", "config"),
     ("crate::backups::store", "backups"),
     ("Utc::now", "clock"),
+    ("rustix::fs::statvfs", "disk"),
+    ("rustix::fs::renameat_with", "disk"),
+    ("std::os::unix::fs::DirBuilderExt", "disk"),
+    ("std::os::unix::fs::OpenOptionsExt", "disk"),
 ];
 
 /// What the model does without: it is pure.

@@ -14,7 +14,6 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -27,11 +26,11 @@ use tokio::{
     task::spawn_blocking,
 };
 use tokio_util::io::ReaderStream;
-use uuid::Uuid;
 
 use super::{BackupStore, NameStream};
 use crate::{
     backups::{BackupStoreError, ObjectName, name::is_part},
+    disk::{self, Unfinished},
     folder,
     model::{
         ids::FolderMark,
@@ -40,9 +39,6 @@ use crate::{
     stream::ByteStream,
 };
 
-/// Backups are for the broker's own user alone.
-const FOLDER_MODE: u32 = 0o700;
-const FILE_MODE: u32 = 0o600;
 /// How often a put makes its folder anew when a delete beside it has just removed it as empty.
 const MAKE_FOLDER_ATTEMPTS: u32 = 5;
 
@@ -57,7 +53,7 @@ pub struct FolderStore {
 impl FolderStore {
     /// The store in the folder `root`, which is made when it is not there.
     pub fn open(root: PathBuf) -> Result<Self, BackupStoreError> {
-        make_folder(&root).map_err(failed("cannot open the folder of backups"))?;
+        disk::make_folder(&root).map_err(failed("cannot open the folder of backups"))?;
         Ok(Self::at(root))
     }
 
@@ -94,30 +90,24 @@ impl FolderStore {
         let place = self.place(name);
         self.check().await?;
         let failed = || failed(format!("cannot store {name}"));
-        let (temporary, file) = blocking(move || Temporary::create(place))
-            .await
-            .map_err(failed())?;
+        let (begun, file) = blocking(move || Begun::at(place)).await.map_err(failed())?;
         let mut file = File::from_std(file);
         while let Some(chunk) = content.next().await {
             let chunk = chunk.map_err(BackupStoreError::of_source)?;
             *written += chunk.len() as u64;
             file.write_all(&chunk).await.map_err(failed())?;
         }
-        // Without the flush, the error of the last write would be lost.
-        file.flush().await.map_err(failed())?;
-        file.sync_all().await.map_err(failed())?;
-        blocking(move || temporary.publish())
-            .await
-            .map_err(failed())
+        disk::sync(&mut file).await.map_err(failed())?;
+        blocking(move || begun.publish()).await.map_err(failed())
     }
 
     async fn free_bytes(&self) -> Result<u64, BackupStoreError> {
         self.check().await?;
         let root = self.root.clone();
-        let volume = blocking(move || Ok(rustix::fs::statvfs(&root)?))
+        let space = blocking(move || disk::space(&root))
             .await
             .map_err(failed("cannot tell the free room for backups"))?;
-        Ok(volume.f_bavail.saturating_mul(volume.f_frsize))
+        Ok(space.free)
     }
 }
 
@@ -146,7 +136,7 @@ impl BackupStore for FolderStore {
         let mut written = 0;
         match self.write(name, content, &mut written).await {
             Ok(()) => Ok(written),
-            Err(BackupStoreError::Io { source, .. }) if is_full(&source) => {
+            Err(BackupStoreError::Io { source, .. }) if disk::is_full(&source) => {
                 Err(BackupStoreError::Full {
                     needed: written,
                     free: self.free_bytes().await?,
@@ -170,7 +160,7 @@ impl BackupStore for FolderStore {
         };
         match opened.await {
             Ok(file) => Ok(ReaderStream::with_capacity(file, CHUNK_BYTES).boxed()),
-            Err(error) if is_absent(&error) => {
+            Err(error) if disk::is_absent(&error) => {
                 self.check().await?;
                 Err(BackupStoreError::NotFound(name.to_string()))
             }
@@ -268,79 +258,67 @@ impl Place {
         let below_root = |folder: &&Path| *folder != self.root;
         for folder in folder.ancestors().take_while(below_root) {
             // A delete beside this may just have removed a folder that was empty.
-            allow_absent(sync_folder(folder))?;
+            allow_absent(disk::sync_folder(folder))?;
         }
-        sync_folder(&self.root)
+        disk::sync_folder(&self.root)
     }
 }
 
-/// The unfinished file of a put; gone when dropped before it was published.
-struct Temporary {
-    place: Place,
-    path: PathBuf,
-    published: bool,
+/// The unfinished object of a put; gone with its folders when dropped before it was published.
+struct Begun {
+    // Dropped in this order.
+    file: Unfinished,
+    folders: Folders,
 }
 
-impl Temporary {
-    fn create(place: Place) -> io::Result<(Self, fs::File)> {
+/// The folders of an object; those that are empty in the end go.
+struct Folders(Place);
+
+impl Begun {
+    fn at(place: Place) -> io::Result<(Self, fs::File)> {
         // Of two puts of one object at once, the later one wins and the earlier one fails.
         place.clear_leftovers()?;
-        let path = place.folder.join(temporary_name(&place.file));
+        let folders = Folders(place);
+        let begin = |place: &Place| {
+            disk::make_folder(&place.folder)?;
+            Unfinished::beside(&place.target())
+        };
         let mut attempt = 1;
-        let file = loop {
-            match make_folder(&place.folder).and_then(|()| make_file(&path)) {
-                Err(error) if is_absent(&error) && attempt < MAKE_FOLDER_ATTEMPTS => attempt += 1,
+        let (file, opened) = loop {
+            match begin(&folders.0) {
+                Err(error) if disk::is_absent(&error) && attempt < MAKE_FOLDER_ATTEMPTS => {
+                    attempt += 1;
+                }
                 result => break result?,
             }
         };
-        let temporary = Self {
-            place,
-            path,
-            published: false,
-        };
-        Ok((temporary, file))
+        Ok((Self { file, folders }, opened))
     }
 
-    fn publish(mut self) -> io::Result<()> {
-        let target = self.place.target();
-        fs::rename(&self.path, &target)?;
-        self.published = true;
-        self.place
-            .sync_up_from(&self.place.folder)
-            .inspect_err(|_| {
-                // An object that may vanish with the next power cut is none.
-                let _ = fs::remove_file(&target);
-            })
+    fn publish(self) -> io::Result<()> {
+        let place = &self.folders.0;
+        self.file.take_name()?;
+        place.sync_up_from(&place.folder).inspect_err(|_| {
+            // An object that may vanish with the next power cut is none.
+            let _ = fs::remove_file(place.target());
+        })
     }
 }
 
-impl Drop for Temporary {
+impl Drop for Folders {
     fn drop(&mut self) {
-        if self.published {
-            return;
-        }
-        let removed = allow_absent(fs::remove_file(&self.path))
-            .and_then(|()| self.place.remove_empty_folders().map(drop));
-        if let Err(error) = removed {
+        if let Err(error) = self.0.remove_empty_folders() {
             log::warn!(
-                "cannot remove the unfinished {}: {error}",
-                self.path.display()
+                "cannot remove the empty {}: {error}",
+                self.0.folder.display()
             );
         }
     }
 }
 
-fn temporary_name(file: &str) -> String {
-    format!(".{file}.{}.tmp", Uuid::new_v4().simple())
-}
-
-/// The object's file whose temporary name this is.
+/// The object's file that was to be made under this temporary name.
 fn temporary_of(name: &str) -> Option<&str> {
-    let (file, _random) = name
-        .strip_prefix('.')?
-        .strip_suffix(".tmp")?
-        .rsplit_once('.')?;
-    is_part(file).then_some(file)
+    disk::finished_name(name).filter(|file| is_part(file))
 }
 
 /// A walk over the names that begin with a prefix. It holds what is in one folder, and in those
@@ -478,7 +456,7 @@ fn sweep_below(root: &Path, older_than: Duration) -> io::Result<u64> {
 /// Whether nothing was written to a file for so long; one that is gone is not.
 fn is_older(path: &Path, than: Duration) -> io::Result<bool> {
     let modified = match fs::metadata(path) {
-        Err(error) if is_absent(&error) => return Ok(false),
+        Err(error) if disk::is_absent(&error) => return Ok(false),
         metadata => metadata?.modified()?,
     };
     // One of the future is young.
@@ -488,54 +466,20 @@ fn is_older(path: &Path, than: Duration) -> io::Result<bool> {
 /// What is in a folder; nothing when there is no such folder.
 fn entries(folder: &Path) -> io::Result<impl Iterator<Item = io::Result<fs::DirEntry>>> {
     let entries = match fs::read_dir(folder) {
-        Err(error) if is_absent(&error) => None,
+        Err(error) if disk::is_absent(&error) => None,
         result => Some(result?),
     };
     Ok(entries.into_iter().flatten())
 }
 
-fn make_folder(folder: &Path) -> io::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(FOLDER_MODE)
-        .create(folder)
-}
-
-fn make_file(path: &Path) -> io::Result<fs::File> {
-    fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(FILE_MODE)
-        .open(path)
-}
-
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    fs::File::open(folder)?.sync_all()
-}
-
 fn allow_absent(result: io::Result<()>) -> io::Result<()> {
     result.or_else(|error| {
-        if is_absent(&error) {
+        if disk::is_absent(&error) {
             Ok(())
         } else {
             Err(error)
         }
     })
-}
-
-/// Whether nothing is there, also because what would be a folder on the way is an object.
-fn is_absent(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-    )
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
 }
 
 fn failed(doing: impl Into<String>) -> impl FnOnce(io::Error) -> BackupStoreError {

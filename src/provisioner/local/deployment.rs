@@ -9,7 +9,7 @@ use super::{
     process::{self, PlacedProcess},
     record, staging,
 };
-use crate::{model::ids::DeploymentId, provisioner::ProvisionerError};
+use crate::{disk, model::ids::DeploymentId, provisioner::ProvisionerError};
 
 /// A deployment of which something may be here.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ impl Deployment {
         }
         // Under its new name nothing of it is started again, however this goes on.
         folders::remove_folder(&destroyed)?;
-        folders::missing_is_fine(std::fs::rename(&path, &destroyed))?;
+        disk::there(disk::rename(&path, &destroyed))?;
         // The data goes away, so there is nothing to be gained from a gentle end. Processes may
         // be known by the old path or by the new one.
         process::kill_all(|| {

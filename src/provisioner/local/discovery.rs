@@ -14,11 +14,11 @@ use futures::future::join_all;
 use rustix::fs::Access;
 
 use super::{
-    folders::names_in,
     process,
     task::{EndedTask, RunningTask},
 };
 use crate::{
+    disk,
     model::{limits::VERSION_PROBE_TIMEOUT, version::Version},
     provisioner::ProvisionerError,
 };
@@ -53,7 +53,7 @@ impl Programs {
         let mut candidates = Vec::new();
         for engine in engines {
             let folder = root.join(engine.engine);
-            for name in names_in(&folder)? {
+            for name in disk::names_in(&folder)? {
                 let folder = folder.join(name);
                 // Beside the versions there may be files, such as a lock.
                 if folder.is_dir() {

@@ -17,13 +17,12 @@
 //! at all, also after a power failure; no name leads out of its folder.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt as _, OpenOptionsExt},
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use crate::{
+    disk::{self, names_in, there},
     model::{ids::DeploymentId, server},
     provisioner::{FileSeen, ProvisionerError},
 };
@@ -31,10 +30,6 @@ use crate::{
 /// The cluster's lock file.
 pub(super) const LOCK: &str = ".lock";
 const DESTROYED: &str = ".destroyed";
-/// The unit in which Linux tells how much room a file has (stat(2)).
-const BLOCK_BYTES: u64 = 512;
-const PRIVATE_FOLDER: u32 = 0o700;
-const PRIVATE_FILE: u32 = 0o600;
 
 /// The folder of one deployment.
 #[derive(Debug, Clone)]
@@ -216,12 +211,12 @@ pub(super) fn check_folder_name(folder: &str) -> Result<(), ProvisionerError> {
 pub(super) fn files_in(folder: &Path) -> io::Result<Vec<FileSeen>> {
     let mut files = Vec::new();
     for name in names_in(folder)? {
-        let seen = missing_is_fine(fs::symlink_metadata(folder.join(&name)))?;
+        let seen = there(fs::symlink_metadata(folder.join(&name)))?;
         if let Some(seen) = seen.filter(fs::Metadata::is_file) {
             files.push(FileSeen {
                 name,
                 bytes: seen.len(),
-                bytes_on_disk: seen.blocks() * BLOCK_BYTES,
+                bytes_on_disk: disk::bytes_on_disk(&seen),
                 written_at: seen.modified()?.into(),
             });
         }
@@ -229,71 +224,12 @@ pub(super) fn files_in(folder: &Path) -> io::Result<Vec<FileSeen>> {
     Ok(files)
 }
 
-/// Makes a folder, and those above it, for the owner alone; one that is there is fine.
-pub(super) fn create_folder(path: &Path) -> io::Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(PRIVATE_FOLDER)
-        .create(path)
-}
-
-/// Options for opening a file that only its owner may read once it is made.
-pub(super) fn private_file() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.mode(PRIVATE_FILE);
-    options
-}
-
-/// Writes a file so that it is there whole or not at all.
-pub(super) fn write_file(path: &Path, contents: &[u8]) -> io::Result<()> {
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(".new");
-    let mut file = private_file()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(&unfinished)?;
-    file.write_all(contents)?;
-    file.sync_all()?;
-    publish(Path::new(&unfinished), path)
-}
-
-/// Gives a finished file its name, durably.
-pub(super) fn publish(unfinished: &Path, path: &Path) -> io::Result<()> {
-    fs::rename(unfinished, path)?;
-    let folder = path.parent().expect("a file lies in a folder");
-    File::open(folder)?.sync_all()
-}
-
 /// Removes a file; one that is not there is fine.
 pub(super) fn remove_file(path: &Path) -> io::Result<()> {
-    missing_is_fine(fs::remove_file(path)).map(|_| ())
+    there(fs::remove_file(path)).map(|_| ())
 }
 
 /// Removes a folder with all that is in it; one that is not there is fine.
 pub(super) fn remove_folder(path: &Path) -> io::Result<()> {
-    missing_is_fine(fs::remove_dir_all(path)).map(|_| ())
-}
-
-/// `None` for what is not there.
-pub(super) fn missing_is_fine<T>(result: io::Result<T>) -> io::Result<Option<T>> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// The names in a folder, sorted; a folder that is not there has none.
-pub(super) fn names_in(folder: &Path) -> io::Result<Vec<String>> {
-    let Some(entries) = missing_is_fine(fs::read_dir(folder))? else {
-        return Ok(Vec::new());
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        // A name that is no UTF-8 is none of ours.
-        names.extend(entry?.file_name().into_string());
-    }
-    names.sort();
-    Ok(names)
+    there(fs::remove_dir_all(path)).map(|_| ())
 }

@@ -21,6 +21,7 @@ use super::{
     record::{self, ProcessRecord, ServerRecord, Wanted},
 };
 use crate::{
+    disk,
     folder::FolderId,
     model::{
         failure::chain,
@@ -192,7 +193,7 @@ impl Member {
         self.end_process(programs, STOP_GRACE)?;
         let home = self.folder.home();
         folders::remove_folder(&home)
-            .and_then(|()| folders::create_folder(&home))
+            .and_then(|()| disk::make_folder(&home))
             .map_err(self.failed("wiping"))
     }
 
@@ -210,11 +211,11 @@ impl Member {
             if aside.exists() {
                 return Ok(());
             }
-            folders::create_folder(aside.parent().expect("a home lies in a folder"))?;
-            folders::missing_is_fine(std::fs::rename(&home, &aside)).map(|_| ())
+            disk::make_folder(aside.parent().expect("a home lies in a folder"))?;
+            disk::there(disk::rename(&home, &aside)).map(|_| ())
         };
         move_there()
-            .and_then(|()| folders::create_folder(&home))
+            .and_then(|()| disk::make_folder(&home))
             .map_err(self.failed("setting aside what was in the home of"))
     }
 
@@ -227,7 +228,7 @@ impl Member {
             return Ok(());
         }
         folders::remove_folder(&home)
-            .and_then(|()| std::fs::rename(&aside, &home))
+            .and_then(|()| disk::rename(&aside, &home))
             .map_err(self.failed("putting back what was in the home of"))
     }
 
@@ -366,13 +367,13 @@ impl Member {
 
     fn write_files(&self, server: &Server) -> Result<()> {
         let (home, files) = (self.folder.home(), self.folder.files());
-        folders::create_folder(&home).map_err(self.failed("making the home of"))?;
-        folders::create_folder(&files).map_err(self.failed("making the files of"))?;
+        disk::make_folder(&home).map_err(self.failed("making the home of"))?;
+        disk::make_folder(&files).map_err(self.failed("making the files of"))?;
         for file in &server.files {
-            folders::write_file(&files.join(file.name), file.contents.expose().as_bytes())
+            disk::write(&files.join(file.name), file.contents.expose().as_bytes())
                 .and_then(|()| {
                     // Earlier versions put it there.
-                    folders::missing_is_fine(fs::remove_file(home.join(file.name))).map(|_| ())
+                    disk::there(fs::remove_file(home.join(file.name))).map(|_| ())
                 })
                 .map_err(self.failed("writing the files of"))?;
         }
@@ -381,7 +382,7 @@ impl Member {
 
     fn save_record(&mut self, record: ServerRecord) -> Result<()> {
         // A disk that was replaced has nothing of the member.
-        folders::create_folder(self.folder.path()).map_err(self.failed("making the folder of"))?;
+        disk::make_folder(self.folder.path()).map_err(self.failed("making the folder of"))?;
         record::write(&self.folder.server_record(), &record)
             .map_err(self.failed("writing server.json of"))?;
         self.record = Some(record);
@@ -512,7 +513,7 @@ fn is_alive(folder: &MemberFolder, process: Option<&ProcessRecord>) -> io::Resul
 }
 
 fn has_data(folder: &MemberFolder, data: &DataOfServer) -> io::Result<bool> {
-    let names = folders::names_in(&folder.home().join(&data.folder))?;
+    let names = disk::names_in(&folder.home().join(&data.folder))?;
     Ok(names.iter().any(|name| name.ends_with(&data.suffix)))
 }
 
@@ -541,7 +542,7 @@ pub(super) fn runs_elsewhere(
 }
 
 fn open_log(folder: &MemberFolder) -> io::Result<File> {
-    folders::private_file()
+    disk::private_file()
         .create(true)
         .append(true)
         .open(folder.log())

@@ -38,7 +38,6 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::Duration,
-    time::Instant,
 };
 
 use async_trait::async_trait;
@@ -56,13 +55,14 @@ use self::{
 };
 use super::{FileSeen, Observation, Provisioner, ProvisionerError};
 use crate::{
+    disk,
     folder::FolderId,
     model::{
         address::Address,
         engine::Port,
         failure::chain,
         ids::DeploymentId,
-        limits::{CHUNK_BYTES, CLUSTER_LOCK_WAIT, LAST_WORDS_BYTES_MAX, PROCESS_POLL},
+        limits::{CHUNK_BYTES, LAST_WORDS_BYTES_MAX},
         logfile::{LogPart, Logfile},
         placement::PortRange,
         reach::Reach,
@@ -307,13 +307,11 @@ impl Workbench for LocalProvisioner {
         folders::check_file_name(name)?;
         let name = name.to_owned();
         let begin = move |_: &Cluster, deployment: &mut Deployment| {
-            UnfinishedFile::create(&deployment.folder.stage(), bytes_expected)
+            UnfinishedFile::create(deployment.folder.stage(), &name, bytes_expected)
         };
         let mut file = self.cluster.change(deployment, begin).await?;
         file.fill(content).await?;
-        let finish = move |_: &Cluster, deployment: &mut Deployment| {
-            file.finish(&deployment.folder.stage().join(name))
-        };
+        let finish = move |_: &Cluster, _: &mut Deployment| file.finish();
         self.cluster.change(deployment, finish).await
     }
 
@@ -593,7 +591,7 @@ fn begin_task(
             .iter()
             .map(|(name, value)| (name, folder.fill_in(value))),
     );
-    folders::create_folder(&folder.home())
+    disk::make_folder(&folder.home())
         .and_then(|()| RunningTask::spawn(command))
         .map_err(ProvisionerError::while_doing(format!(
             "starting {}",
@@ -605,28 +603,16 @@ fn begin_task(
 fn lock_cluster(folder: &Path) -> Result<(PathBuf, File)> {
     let name = folder.display().to_string();
     let failed = || ProvisionerError::while_doing(format!("opening the cluster folder {name}"));
-    folders::create_folder(folder).map_err(failed())?;
+    disk::make_folder(folder).map_err(failed())?;
     let folder = folder.canonicalize().map_err(failed())?;
     if folder.to_str().is_none() {
         let error = io::Error::new(io::ErrorKind::InvalidInput, "its path is no UTF-8");
         return Err(failed()(error));
     }
-    let lock = folders::private_file()
-        .write(true)
-        .create(true)
-        .open(folder.join(folders::LOCK))
-        .map_err(failed())?;
-    let deadline = Instant::now() + CLUSTER_LOCK_WAIT;
-    loop {
-        match lock.try_lock() {
-            Ok(()) => return Ok((folder, lock)),
-            Err(TryLockError::Error(error)) => return Err(failed()(error)),
-            // A broker that was just told to end may need a moment.
-            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
-                std::thread::sleep(PROCESS_POLL);
-            }
-            Err(TryLockError::WouldBlock) => return Err(ProvisionerError::InUse { folder: name }),
-        }
+    match disk::lock_soon(&folder.join(folders::LOCK)) {
+        Ok(lock) => Ok((folder, lock)),
+        Err(TryLockError::Error(error)) => Err(failed()(error)),
+        Err(TryLockError::WouldBlock) => Err(ProvisionerError::InUse { folder: name }),
     }
 }
 

@@ -13,11 +13,14 @@ use std::{
     path::Path,
 };
 
-use super::folders::{self, MemberFolder};
-use crate::model::{
-    limits::{CHUNK_BYTES, LOG_LINE_BYTES_MAX},
-    logfile::{LogPart, Logfile},
-    server::{FILES, HOME},
+use super::folders::MemberFolder;
+use crate::{
+    disk,
+    model::{
+        limits::{CHUNK_BYTES, LOG_LINE_BYTES_MAX},
+        logfile::{LogPart, Logfile},
+        server::{FILES, HOME},
+    },
 };
 
 /// In a log: the folder of all engines.
@@ -33,7 +36,7 @@ const CUT: &str = " [cut]";
 /// the price for a member that needs to know nothing of it.
 pub(super) fn turn_over(folder: &MemberFolder, bytes_max: u64) -> io::Result<()> {
     let log = folder.log();
-    let Some(found) = folders::missing_is_fine(fs::metadata(&log))? else {
+    let Some(found) = disk::there(fs::metadata(&log))? else {
         return Ok(());
     };
     if found.len() <= bytes_max {
@@ -44,6 +47,7 @@ pub(super) fn turn_over(folder: &MemberFolder, bytes_max: u64) -> io::Result<()>
     emptied.lock()?;
     let unfinished = folder.unfinished_log();
     fs::copy(&log, &unfinished)?;
+    // Not durably: what is printed while a disk takes its time would be lost, too.
     fs::rename(&unfinished, folder.older_log())?;
     // The member appends, so its next line goes to the new beginning.
     emptied.set_len(0)
@@ -53,7 +57,7 @@ pub(super) fn turn_over(folder: &MemberFolder, bytes_max: u64) -> io::Result<()>
 pub(super) fn list(folder: &MemberFolder) -> io::Result<Vec<Logfile>> {
     let mut found = Vec::new();
     for part in LogPart::ALL {
-        if let Some(file) = folders::missing_is_fine(fs::metadata(path(folder, part)))? {
+        if let Some(file) = disk::there(fs::metadata(path(folder, part)))? {
             found.push(Logfile {
                 member: folder.name.clone(),
                 part,
@@ -67,14 +71,14 @@ pub(super) fn list(folder: &MemberFolder) -> io::Result<Vec<Logfile>> {
 
 /// How long a member's current log is, in bytes.
 pub(super) fn length(folder: &MemberFolder) -> io::Result<u64> {
-    let found = folders::missing_is_fine(fs::metadata(folder.log()))?;
+    let found = disk::there(fs::metadata(folder.log()))?;
     Ok(found.map_or(0, |log| log.len()))
 }
 
 /// The end of a member's current log from the byte `from` on, at most `bytes_max`. One that is
 /// shorter than that was turned over meanwhile: all of it is of later.
 pub(super) fn end(folder: &MemberFolder, from: u64, bytes_max: u64) -> io::Result<String> {
-    let Some(log) = folders::missing_is_fine(File::open(folder.log()))? else {
+    let Some(log) = disk::there(File::open(folder.log()))? else {
         return Ok(String::new());
     };
     let length = log.metadata()?.len();
@@ -118,14 +122,14 @@ impl Reading {
         cluster: &Path,
         engines: &Path,
     ) -> io::Result<Option<Self>> {
-        let Some(file) = folders::missing_is_fine(File::open(path(&folder, part)))? else {
+        let Some(file) = disk::there(File::open(path(&folder, part)))? else {
             return Ok(None);
         };
         let older = match part {
             LogPart::Older => None,
             LogPart::Current => {
                 file.lock_shared()?;
-                Some(folders::missing_is_fine(File::open(folder.older_log()))?)
+                Some(disk::there(File::open(folder.older_log()))?)
             }
         };
         let end = file.metadata()?.len();
@@ -230,7 +234,7 @@ impl Reading {
         };
         let identity = |file: fs::Metadata| (file.dev(), file.ino());
         let before = before.as_ref().map(File::metadata).transpose()?;
-        let now = folders::missing_is_fine(fs::metadata(self.folder.older_log()))?;
+        let now = disk::there(fs::metadata(self.folder.older_log()))?;
         Ok(before.map(identity) != now.map(identity))
     }
 }

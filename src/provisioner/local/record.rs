@@ -6,11 +6,12 @@ use ring::digest;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
-    folders::{self, DeploymentFolder, MemberFolder},
+    folders::{DeploymentFolder, MemberFolder},
     ports,
     process::ProcessId,
 };
 use crate::{
+    disk,
     model::{
         address::Address,
         ids::DeploymentId,
@@ -151,13 +152,13 @@ pub(super) struct ProcessRecord {
 
 /// Reads a record; `None` when there is none.
 pub(super) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
-    let text = folders::missing_is_fine(fs::read(path))?;
+    let text = disk::there(fs::read(path))?;
     Ok(text.map(|text| serde_json::from_slice(&text)).transpose()?)
 }
 
 /// Writes a record.
 pub(super) fn write(path: &Path, record: &impl Serialize) -> io::Result<()> {
-    folders::write_file(path, &serde_json::to_vec_pretty(record)?)
+    disk::write(path, &serde_json::to_vec_pretty(record)?)
 }
 
 fn sha256(text: &str) -> String {

@@ -20,8 +20,8 @@ use super::{ports::HOST, process::ProcessId, record::ProcessRecord, *};
 use crate::model::limits::STOP_GRACE;
 use crate::model::{
     limits::{
-        DISK_RESERVE_BYTES, MEMBER_LOG_BYTES_MAX, MEMBER_OPEN_FILES_MAX, RESTART_BACKOFF_FIRST,
-        TASK_OUTPUT_BYTES_MAX,
+        DISK_RESERVE_BYTES, MEMBER_LOG_BYTES_MAX, MEMBER_OPEN_FILES_MAX, PROCESS_POLL,
+        RESTART_BACKOFF_FIRST, TASK_OUTPUT_BYTES_MAX,
     },
     secret::Secret,
     server::{Program, Resources, ServerFile},
@@ -674,7 +674,7 @@ async fn staged_files_are_whole_or_not_there() {
     let provisioner = world.open().await;
     let id = new_id();
     let stage = DeploymentFolder::new(&world.cluster(), &id).stage();
-    let names = || folders::names_in(&stage).unwrap();
+    let names = || disk::names_in(&stage).unwrap();
 
     for text in [&["old"][..], &["n", "ew"]] {
         provisioner
@@ -725,8 +725,9 @@ async fn staged_files_are_whole_or_not_there() {
     assert!(names().is_empty());
 
     // What a killed broker leaves half written.
-    std::mem::forget(UnfinishedFile::create(&stage, 1).unwrap());
-    assert_eq!(names().len(), 1);
+    std::mem::forget(UnfinishedFile::create(stage.clone(), "s.db", 1).unwrap());
+    fs::write(stage.join(".unfinished-of-an-earlier-version"), "half").unwrap();
+    assert_eq!(names().len(), 2);
     drop(provisioner);
     let _provisioner = world.open().await;
     assert!(names().is_empty());

@@ -174,7 +174,9 @@ fn file_bytes(path: &Path) -> u64 {
 fn crash(store: &FolderStore, folder: &str, file: &str) -> PathBuf {
     let folder = store.root.join(folder);
     fs::create_dir_all(&folder).expect("made");
-    let path = folder.join(temporary_name(file));
+    let (unfinished, _) = Unfinished::beside(&folder.join(file)).expect("begun");
+    let path = unfinished.path().to_owned();
+    std::mem::forget(unfinished);
     fs::write(&path, "half").expect("written");
     path
 }
