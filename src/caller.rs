@@ -25,7 +25,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Whoever this task acts for.
+    /// Who this task acts for.
     pub fn current() -> Self {
         CALLER.try_with(Self::clone).unwrap_or_default()
     }

@@ -240,7 +240,7 @@ impl Guard {
         Ok(())
     }
 
-    /// Stops the members of a database that is beyond its quota, and has it closed. Whoever fills it
+    /// Stops the members of a database that is beyond its quota, and has it closed. A tenant who fills it
     /// would slow down all that has to be written down before it is closed, and get through what is
     /// left.
     async fn stop_and_close(&self, deployment: &Deployment) -> Result<(), BrokerError> {

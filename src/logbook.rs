@@ -1,4 +1,4 @@
-//! Reads what members print, for whoever shows it.
+//! Reads what members print, for users to see.
 //!
 //! Invariant: what leaves here has neither secrets of a database nor places of the machine in it:
 //! the engine knows the ones, the provisioner the others.

@@ -219,7 +219,7 @@ async fn serve(
     let mut hang_up = signal(SignalKind::hangup())?;
     let surroundings = Surroundings::of(&config);
     let mut app = App::start(config, surroundings).await?;
-    // The greeting is for whoever looks on; the broker serves without, too.
+    // The greeting is for people who look on; the broker serves without, too.
     if let Err(error) = print(format!("{}\n", welcome(&app, &data_dir)).as_bytes()) {
         log::warn!("nobody was greeted: {error}");
     }

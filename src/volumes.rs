@@ -219,7 +219,7 @@ fn tell(volume: &Volume, before: Level) {
     }
 }
 
-/// The volumes that these places are on. One that cannot be looked at is left out: whoever uses it
+/// The volumes that these places are on. One that cannot be looked at is left out: what uses it
 /// tells what is wrong.
 fn look_at(places: &[Place]) -> Vec<Volume> {
     let mut found: Vec<(u64, Volume)> = Vec::new();

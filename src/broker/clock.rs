@@ -16,7 +16,7 @@ impl Broker {
     }
 
     /// Believes the clock, when it shows the time that an operator says it is. A clock that is wrong
-    /// is put right by whoever runs the machine, not here.
+    /// is put right on the machine, not here.
     pub async fn believe_clock(&self, time: DateTime<Utc>) -> Result<Standing, BrokerError> {
         let (keeper, now) = (self.time.clone(), self.clock.now());
         if (now - time).abs() > CLOCK_MARGIN {

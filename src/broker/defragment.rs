@@ -1,4 +1,4 @@
-//! Unused storage of databases that is given back: asked for by users, or by whoever watches over
+//! Unused storage of databases that is given back: asked for by users, or by the guard that watches over
 //! their sizes at night.
 
 use super::{BrokerError, upkeep::Upkeep};

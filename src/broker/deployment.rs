@@ -199,7 +199,7 @@ impl Broker {
         })
     }
 
-    /// The deployments that whoever may administer an instance may administer: its own, then those
+    /// The deployments that a user who may administer an instance may administer: its own, then those
     /// that the broker itself restored from it, nearest and newest first. At most
     /// [`DEPLOYMENTS_MAX`].
     pub async fn deployments_from(
@@ -249,7 +249,7 @@ impl Broker {
     }
 
     /// One operation of an instance with its deployment, or of one that the broker itself restored
-    /// from it: whoever has one address for all polls there what was asked for there.
+    /// from it: a client that has one address for all polls there what was asked for there.
     pub async fn recipe(
         &self,
         of: InstanceId,

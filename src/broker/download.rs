@@ -140,7 +140,7 @@ impl Downloads {
                     Ok(Err(_)) | Err(_) => return,
                 }
             }
-            // Whoever reads the end may have the next one at once.
+            // The client that reads the end may have the next one at once.
             drop(place);
             // Only who reads this far has all of it; that nobody does is no trouble.
             let _ = timeout(DOWNLOAD_STALL_MAX, chunks.send(Part::End)).await;
@@ -191,7 +191,7 @@ impl Broker {
         Ok(Some(self.links.query(PURPOSE, backup.id.as_str(), holder)))
     }
 
-    /// The backup of a link, for whoever has a good one. A bad link is answered like an unknown
+    /// The backup of a link, for the client that has a good one. A bad link is answered like an unknown
     /// backup, an old one too.
     pub async fn backup_download(&self, link: DownloadLink) -> Result<BackupDownload, BrokerError> {
         let asked = (link.backup.as_str(), &link.instance);

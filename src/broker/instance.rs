@@ -143,7 +143,7 @@ impl Broker {
             .await
     }
 
-    /// The one way to an instance, for whoever asks.
+    /// The one way to an instance, for every caller.
     pub(super) fn provision_in(
         &self,
         conn: &mut Conn<'_>,
@@ -194,7 +194,7 @@ impl Broker {
         self.check_quotas(conn, &tenant, &plan, target.units)?;
         let engine = &offering.rules.engine;
         let name = match (asker, text_of_context(request, INSTANCE_NAME)) {
-            // Whoever asked for a restore under a name finds it under that name.
+            // The user who asked for a restore under a name finds it under that name.
             (Asker::Neighbour { .. }, Some(name)) => name,
             _ => self
                 .deployment_names
@@ -410,7 +410,7 @@ fn repeated(
                 {
                     Ok(Provisioned::Accepted(failed.id))
                 }
-                // Only whoever it belongs to is told why.
+                // Only its owner learns why.
                 newest if asked.by_its_owner => Err(failed_before(newest)),
                 _ => Err(taken()),
             }

@@ -33,7 +33,7 @@ impl LogError {
     }
 }
 
-/// Whoever can read what members print. What comes of it has no secrets in it.
+/// Reads what members print. What comes of it has no secrets in it.
 pub trait Logs: Send + Sync {
     /// The logs that there are of a deployment, by member.
     fn list(&self, deployment: &Deployment) -> BoxFuture<'_, Result<Vec<Logfile>, LogError>>;
@@ -115,7 +115,7 @@ impl Broker {
             .query(PURPOSE, logfile_id(&of.id, log).as_str(), holder))
     }
 
-    /// Opens a log for whoever has a good link to it. A bad link is answered like an old one.
+    /// Opens a log for the client that has a good link to it. A bad link is answered like an old one.
     pub async fn read_log(&self, link: LogLink) -> Result<Download, BrokerError> {
         let asked = (link.logfile.as_str(), &link.instance);
         let held = self

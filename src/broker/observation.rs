@@ -10,7 +10,7 @@ use crate::model::{
     recovery::Remains, version::Version,
 };
 
-/// Whoever looks at running deployments. Pages take what was seen last; few use cases wait for a
+/// Looks at running deployments. Pages take what was seen last; few use cases wait for a
 /// look: alerts, what an upgrade would do, an instance that becomes smaller.
 pub trait Observer: Send + Sync {
     /// What was seen of a deployment a moment ago, without waiting. None while the first look is

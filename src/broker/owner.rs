@@ -41,7 +41,7 @@ impl Broker {
         self.tenant_keys.owner(organization, space, context)
     }
 
-    /// Whether a request comes from whoever asked for an instance that is there. Both requests are
+    /// Whether a request comes from the owner of an instance that is there. Both requests are
     /// compared, not the owner: that one may be of a time when tenants were not told apart.
     pub(super) fn is_owner(&self, instance: &Instance, request: &ProvisionRequest) -> bool {
         self.named_owner(instance) == self.owner(request).ok()

@@ -1,4 +1,4 @@
-//! Room in databases that are full or about to be: asked for by users, or by whoever watches over
+//! Room in databases that are full or about to be: asked for by users, or by the guard that watches over
 //! their sizes.
 
 use super::{BrokerError, upkeep::Upkeep};

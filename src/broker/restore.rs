@@ -272,7 +272,7 @@ impl Broker {
             }
             options.places.push(place);
         }
-        // Whoever takes the first one as it comes gets something.
+        // A user who takes the first one as it comes gets something.
         options
             .places
             .sort_by_key(|place| place.versions.is_empty());
@@ -377,7 +377,7 @@ impl Broker {
     }
 }
 
-/// The instance of that id, when whoever asks may restore from it.
+/// The instance of that id, when the one who asks may restore from it.
 fn restorable(
     conn: &mut Conn<'_>,
     may_restore: impl Fn(&Instance) -> bool,

@@ -123,7 +123,7 @@ fn link_message(instance: &InstanceId, deployment: &str, expires: i64, nonce: &s
 }
 
 /// A link that opens the dashboard of an instance once, within [`DASHBOARD_LINK_TTL`]. It is
-/// signed, not stored: whoever has the key ring can make one while the broker runs.
+/// signed, not stored: the holder of the key ring can make one while the broker runs.
 pub fn dashboard_link(
     keys: &KeyRing,
     public_url: &str,

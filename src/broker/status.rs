@@ -40,7 +40,7 @@ pub struct OperationStatus {
 /// What an operation's row says to whoever asks for it at `now`.
 pub fn status_of(operation: &Operation, now: DateTime<Utc>) -> OperationStatus {
     let (state, description) = match operation.state {
-        // Halted work has failed for whoever asked for it, whatever its clean-up still does.
+        // Halted work has failed for the one who asked for it, whatever its clean-up still does.
         _ if operation.halted => (
             StatusState::Failed,
             operation
@@ -103,7 +103,7 @@ impl Broker {
     /// OSB "Polling Last Operation for Service Instances".
     ///
     /// `token` is OSB's `operation`. Our own token tells of its own operation, also of an older
-    /// one; an unknown or absent one tells of the newest. A finished deletion has succeeded; whoever
+    /// one; an unknown or absent one tells of the newest. A finished deletion has succeeded; a platform that
     /// has its token is told `Gone` where the operator chose that: conformance suites ask for
     /// either.
     pub async fn instance_status(

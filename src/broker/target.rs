@@ -1,5 +1,5 @@
-//! What an instance becomes: its cluster, version and size. The one set of rules for whoever asks
-//! for an instance, and for whoever wants to know beforehand what would be refused.
+//! What an instance becomes: its cluster, version and size. The one set of rules for requests
+//! for an instance, and for questions beforehand of what would be refused.
 
 use super::{Broker, BrokerError};
 use crate::{
@@ -57,7 +57,7 @@ impl Broker {
         Ok(self.clusters.iter().zip(&placed).map(candidate).collect())
     }
 
-    /// [`Self::target`] for whoever asks often: nothing is counted anew.
+    /// [`Self::target`] for many questions in a row: nothing is counted anew.
     pub(super) fn target_among<'a>(
         &self,
         candidates: &[Candidate<'a>],
@@ -88,7 +88,7 @@ impl Broker {
         let exposure = &cluster.exposure;
         let served = exposure.served(profile, available);
         let version = match source {
-            // Whoever names no version gets one that is served there.
+            // A request that names no version gets one that is served there.
             None if wanted.is_none() && !served.is_empty() => profile.for_new(None, &served),
             None => profile.for_new(wanted, available),
             Some(manifest) => profile.for_restore(manifest.version, wanted, available),

@@ -1,4 +1,4 @@
-//! The versions that this broker has, for whoever runs it.
+//! The versions that this broker has, for its operator.
 
 use std::collections::BTreeMap;
 

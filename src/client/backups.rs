@@ -126,7 +126,7 @@ impl Session {
     }
 
     /// Waits for the end of a recipe, under a title such as `back up orders`; `left` is what is
-    /// told whoever waits no longer.
+    /// shown to the user who waits no longer.
     pub(super) async fn wait_for_recipe(
         &self,
         api: &Compose<'_>,

@@ -1,6 +1,6 @@
 //! The names: which instance and which key is meant by what a user calls it.
 //!
-//! OSB knows ids alone and lists nothing, so whoever speaks it has to remember. What is remembered
+//! OSB knows ids alone and lists nothing, so its client has to remember. What is remembered
 //! stands in one file: names, ids, and what is needed to ask for what goes on. Never credentials.
 //!
 //! Invariants: a name is in the file before its id is sent to a broker, so that nothing is made that

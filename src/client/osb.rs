@@ -1,6 +1,6 @@
 //! The Open Service Broker API 2.17, as a platform is to speak it.
 //!
-//! Invariants: every request names the version and itself, and whoever acts; what is asked for may
+//! Invariants: every request names the version and itself, and who acts; what is asked for may
 //! take its time wherever a broker can say how it fares. Answers mean what the specification's table
 //! says: a create that cannot be known to have failed may have left an orphan.
 
@@ -292,7 +292,7 @@ impl Osb {
             let (state, retry_after) = self.state(place, last).await?;
             match state {
                 State::InProgress(description) => progress.say(&description),
-                // It may pass: whoever asks goes on asking.
+                // It may pass: the client goes on asking.
                 State::Unclear(why) => progress.say(&why),
                 over => return Ok(over),
             }

@@ -1,6 +1,6 @@
 //! What goes on at a broker: followed to its end, written down, or cleaned up.
 //!
-//! Invariants: whatever the broker says yes to is in the book before it is waited for, so whoever
+//! Invariants: whatever the broker says yes to is in the book before it is waited for, so a user who
 //! gives up waiting can look later. What may have been made by a request that failed is deleted
 //! again, unless its user chose its id: that may be somebody's database.
 

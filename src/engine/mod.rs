@@ -331,7 +331,7 @@ pub trait Engine: Send + Sync {
     /// Changes one user of a running deployment.
     async fn change_user(&self, site: Site<'_>, change: UserChange<'_>) -> Result<(), EngineError>;
 
-    /// Puts right whoever may enter a running deployment: its administrator and `users`, with their
+    /// Puts right who may enter a running deployment: its administrator and `users`, with their
     /// passwords and rights, and nobody else but `others`, who may be there or not. Returns what
     /// was not so before, one sentence each, without secrets.
     async fn restore_users(

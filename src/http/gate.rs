@@ -300,7 +300,7 @@ mod tests {
         speak(&mut third).await;
         assert!(admit(&gate, "192.0.2.1:4").await.is_none());
         let other = admit(&gate, "192.0.2.2:1").await.expect("room");
-        // All places are taken: the silent one goes, whoever's it is.
+        // All places are taken: the silent one goes, whichever client's it is.
         let mut last = admit(&gate, "192.0.2.3:1").await.expect("room");
         speak(&mut last).await;
         assert!(admit(&gate, "192.0.2.4:1").await.is_none());

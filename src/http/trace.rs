@@ -147,7 +147,7 @@ fn text(value: Option<&HeaderValue>) -> String {
         .to_owned()
 }
 
-/// Whoever is behind a request. A header that cannot be read is taken for absent; nothing depends
+/// The caller behind a request. A header that cannot be read is taken for absent; nothing depends
 /// on it.
 fn caller(headers: &HeaderMap, request_id: &str) -> Caller {
     let originating = || {

@@ -43,7 +43,7 @@ impl Address {
         SocketAddr::new(self.listen.unwrap_or_else(host), self.port)
     }
 
-    /// What is held so that no two have it: of the broker's own machine a port, whoever reaches it.
+    /// What is held so that no two have it: of the broker's own machine a port, on whichever address.
     #[must_use]
     pub fn held(&self) -> Self {
         match self.listen {
@@ -77,7 +77,7 @@ pub fn stands_for_all(address: IpAddr) -> bool {
 }
 
 /// What is one place on the net: an address of version 4, or the 2^64 around one of version 6, since
-/// whoever has one of those has all of them.
+/// a host that has one of those has all of them.
 pub fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,

@@ -1,5 +1,5 @@
 //! What somebody should know of an instance and do something about: members that are down, storage
-//! that runs out, backups that do not come. Pure: whoever asks brings the moment and what was seen.
+//! that runs out, backups that do not come. Pure: the caller brings the moment and what was seen.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
@@ -391,7 +391,7 @@ fn of_loopback(database: &DatabaseWatch) -> Option<Alert> {
     };
     let message = format!(
         "Only programs on the broker's own machine reach this database: {engine} {version} has faults \
-         that let whoever reaches it in without a login. {upgrade}"
+         that let strangers in without a login. {upgrade}"
     );
     Some(of_all(Gravity::Warning, message))
 }

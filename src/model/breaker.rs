@@ -1,7 +1,7 @@
 //! When members that do not answer are left alone. Pure.
 //!
 //! Each look at silent members takes as long as the broker is willing to wait. After some of them in
-//! a row there is none for a while, and longer after each further one; whoever comes after that
+//! a row there is none for a while, and longer after each further one; the first to come after that
 //! while finds out whether they answer again.
 //!
 //! Moments are told by the time since any fixed one, so that no clock that is set changes a rest.
@@ -21,7 +21,7 @@ pub struct Breaker {
 }
 
 impl Breaker {
-    /// Counts a look that got no answer. Whoever looked before the rest began tells nothing new.
+    /// Counts a look that got no answer. A look that began before the rest says nothing new.
     pub fn silent(&mut self, now: Duration) {
         if self.rest(now).is_some() {
             return;

@@ -1,4 +1,4 @@
-//! What databases may be promised on a volume, so that none of them runs out of it. Pure: whoever asks
+//! What databases may be promised on a volume, so that none of them runs out of it. Pure: the caller
 //! brings the numbers.
 //!
 //! A database may grow to its quota whenever its users like, so all of it counts from the moment that

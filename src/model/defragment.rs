@@ -1,4 +1,4 @@
-//! Storage that a database's files have and do not use, and when it is given back. Pure: whoever asks
+//! Storage that a database's files have and do not use, and when it is given back. Pure: the caller
 //! brings the moment and what was seen.
 //!
 //! What is deleted or forgotten leaves its place in the file, to be written over; the file gets

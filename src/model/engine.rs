@@ -179,7 +179,7 @@ pub struct Advisory {
 /// How grave a fault is; the gravest in front.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// Whoever reaches a member gets at data or users without a login.
+    /// Strangers who reach a member get at data or users without a login.
     LetsStrangersIn,
     /// Users can do what they were not given, data is lost or wrong, or members fail.
     Serious,
@@ -322,7 +322,7 @@ impl Profile {
         member.address(self.port_of_applications())
     }
 
-    /// Whether whoever reaches a member of this version may get at data or users without a login.
+    /// Whether strangers who reach a member of this version may get at data or users without a login.
     pub fn lets_strangers_in(&self, version: Version) -> bool {
         let lets_in = |a: &&Advisory| a.severity == Severity::LetsStrangersIn;
         let mut advisories = self.advisories.iter().filter(lets_in);

@@ -89,7 +89,7 @@ impl Exposure {
 /// A version is not served where the cluster's members are reached.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{engine} {version} has faults that let whoever reaches it in without a login ({faults}), and \
+    "{engine} {version} has faults that let strangers in without a login ({faults}), and \
      members of this cluster are reached from other machines; choose a db_version without them, one of: \
      {instead}"
 )]

@@ -1,4 +1,4 @@
-//! What is done about a database whose storage runs out. Pure: whoever asks brings what was seen.
+//! What is done about a database whose storage runs out. Pure: the caller brings what was seen.
 //!
 //! A version that is not *safe full* checks no rights for deletes and for users while it takes no
 //! more writes. Its members are given more storage than the quota, and the broker lets nobody else in

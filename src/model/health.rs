@@ -1,5 +1,5 @@
 //! How an instance is, in one word and a sentence or two: the worst of what is done to it, of its
-//! alerts, and of what was seen of its members. Pure: whoever asks brings what is known.
+//! alerts, and of what was seen of its members. Pure: the caller brings what is known.
 //!
 //! Invariants: what nobody has seen is never called well. That an operation ended well says nothing of
 //! the instance. Something worse that is known never makes the word better.

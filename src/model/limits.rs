@@ -99,7 +99,7 @@ pub const STEP_BACKOFF_MAX: Duration = Duration::from_secs(60);
 pub const PATIENCE: Duration = Duration::from_secs(3600);
 /// A backup or a restore has a second more for so many bytes that it moves.
 pub const PATIENCE_BYTES_PER_SECOND: u64 = 1024 * 1024;
-/// The same of making room: whoever watches over full databases asks again soon.
+/// The same of making room: the guard asks again soon.
 pub const RELIEF_PATIENCE: Duration = Duration::from_secs(60);
 /// The same of clean-ups and deletions: three days. Then an operator must look at it.
 pub const CLEANUP_PATIENCE: Duration = Duration::from_secs(3 * 24 * 3600);
@@ -162,7 +162,7 @@ pub const ENGINE_RETRY_MAX: Duration = Duration::from_millis(500);
 /// One look at a starting member. Long enough that a busy machine answers, short enough that an
 /// answer which got lost while the member started costs little.
 pub const READY_LOOK_TIMEOUT: Duration = Duration::from_secs(2);
-/// One look at a running member, for whoever wants to see how it fares.
+/// One look at the state of a running member.
 pub const OBSERVATION_TIMEOUT: Duration = Duration::from_secs(3);
 /// What was seen of a deployment within this time is told without looking again.
 pub const OBSERVATION_FRESH: Duration = Duration::from_secs(2);
@@ -177,7 +177,7 @@ pub const LOOKS_AT_ONCE: usize = 8;
 pub const VERSION_BYTES_MAX: usize = 32;
 /// Deployments that are asked at once what is in the way of an upgrade.
 pub const PREFLIGHTS_AT_ONCE: usize = 2;
-/// Whoever asks what is in the way of an upgrade waits no longer than this.
+/// A question for what is in the way of an upgrade waits no longer than this.
 pub const PREFLIGHT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Deployments whose last observation is remembered at once.
 pub const OBSERVATIONS_REMEMBERED_MAX: usize = 10_000;
@@ -228,7 +228,7 @@ pub const JOIN_TIMEOUT: Duration = Duration::from_secs(180);
 /// How long a survivor of a lost majority has to write down what it knows, beside the time for its
 /// bytes ([`START_BYTES_PER_SECOND`]): etcd does so ten times a second.
 pub const SURVIVOR_SETTLES: Duration = Duration::from_secs(5);
-/// How long whoever wants to recover a database waits for what its members have.
+/// How long a recovery's request waits for what its members have.
 pub const SURVEY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause between two looks at a member that catches up.
 pub const JOIN_POLL: Duration = Duration::from_millis(200);
@@ -354,7 +354,7 @@ pub const HTTP_WORKERS: usize = 2;
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// What was found when somebody last asked whether the broker is ready is told for so long.
 pub const READINESS_FRESH: Duration = Duration::from_secs(1);
-/// Whoever asks whether the broker is ready waits no longer than this.
+/// A question whether the broker is ready waits no longer than this.
 pub const READINESS_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Disk that a member needs before it holds anything, in bytes: etcd sets two files of 64 MB aside
@@ -510,7 +510,7 @@ pub const FAULTS_TOLD_MAX: usize = 3;
 pub const INCIDENT_TOLD: chrono::Duration = chrono::Duration::days(7);
 /// Incidents of one database that are kept, the newest ones.
 pub const INCIDENTS_TOLD_MAX: i64 = 10;
-/// How long whoever asks for alerts waits for a look at the members.
+/// How long a request for alerts waits for a look at the members.
 pub const ALERT_LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// On-demand backups of an instance that may follow each other at once; more of them come one for each

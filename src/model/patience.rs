@@ -110,7 +110,7 @@ pub struct Patience {
     pub bytes_per_second: u64,
     /// Of deletions, which are their own clean-up.
     pub deletion: Tries,
-    /// Of making room and giving storage back: whoever watches over databases asks again soon.
+    /// Of making room and giving storage back: the guard asks again soon.
     pub relief: Tries,
     /// Of clean-ups.
     pub cleanup: Tries,

@@ -30,7 +30,7 @@ impl FromStr for TrustedProxies {
 }
 
 impl TrustedProxies {
-    /// Whether the word of whoever has this address counts.
+    /// Whether the word of the client at this address counts.
     pub fn has(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))

@@ -1,6 +1,6 @@
 //! Whose operation is begun next, when more is asked for than can be done at once. Pure.
 //!
-//! Whoever an instance belongs to pays for all that is done for it, also for what the broker does by
+//! The tenant of an instance pays for all that is done for it, also for what the broker does by
 //! itself. Every payer has a share of the places, each instance and each cluster; nobody's share is
 //! all of them. What the broker does by itself and is late comes first. Of the rest, the payer with
 //! the least under way does: however much one asks for, another's single request gets the next place
@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 pub enum Payer {
     /// Nobody: the instance is gone.
     Nobody,
-    /// Whoever the instance belongs to; the ids that tell a tenant from others, as they are stored.
+    /// The tenant of the instance; the ids that tell a tenant from others, as they are stored.
     Tenant {
         /// The kind of platform.
         platform: String,

@@ -131,7 +131,7 @@ mod tests {
             ("127.0.0.2", "127.0.0.2", true, false),
             ("::1", "::1", true, false),
             ("127.0.0.1", "localhost", true, true),
-            // Whoever forwards there brings strangers.
+            // A proxy that forwards there brings strangers.
             ("127.0.0.1", "db.example", false, true),
             ("127.0.0.1", "192.0.2.7", false, true),
             ("192.0.2.7", "192.0.2.7", false, true),

@@ -1,5 +1,5 @@
 //! A database whose majority is lost: what it can be made of again, and what is lost by that. Pure:
-//! whoever asks brings what was seen.
+//! the caller brings what was seen.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 

@@ -1,7 +1,7 @@
-//! When the certificates of a deployment are renewed. Pure: whoever asks brings the moment.
+//! When the certificates of a deployment are renewed. Pure: the caller brings the moment.
 //!
 //! The certificate that members show is renewed well before its end, under the same authority. The
-//! authority is followed by another one, in steps far apart: first members and whoever fetches
+//! authority is followed by another one, in steps far apart: first members and those who fetch
 //! credentials trust both, long before the next one issues anything; then it issues, and the former one
 //! stays trusted until its end.
 //!

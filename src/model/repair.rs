@@ -1,4 +1,4 @@
-//! Members that lost what they kept: why one is replaced, and when that may be. Pure: whoever asks
+//! Members that lost what they kept: why one is replaced, and when that may be. Pure: the caller
 //! brings what was seen.
 
 use std::{fmt, time::Duration};

@@ -131,7 +131,7 @@ impl<Client: Hash + Eq + Clone> Throttle<Client> {
                 .retain(|_, debt| debt.at(now, rest_of_client()).failures > 0);
         }
         if self.clients.len() >= SIGN_IN_CLIENTS_MAX && !self.clients.contains_key(&client) {
-            // Whoever has been good for longest is forgotten.
+            // The client that has been good for longest is forgotten.
             let oldest = self.clients.iter().min_by_key(|(_, debt)| debt.since);
             if let Some(oldest) = oldest.map(|(client, _)| client.clone()) {
                 self.clients.remove(&oldest);

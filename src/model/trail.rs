@@ -1,4 +1,4 @@
-//! Who got to see what, and who tried in vain: folded, so that whoever asks again and again fills
+//! Who got to see what, and who tried in vain: folded, so that a client that asks again and again fills
 //! no audit.
 //!
 //! The first access of its kind is told at once. What is like it within [`ACCESSES_FOLDED_FOR`] is

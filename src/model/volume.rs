@@ -1,4 +1,4 @@
-//! The volumes that the broker keeps things on, and when one runs out. Pure: whoever asks brings what
+//! The volumes that the broker keeps things on, and when one runs out. Pure: the caller brings what
 //! was seen.
 
 use std::fmt;

@@ -101,7 +101,7 @@ async fn issue(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, secrets) = work.allocated().await?;
     let own: BindingSecrets = work.open(&binding.secrets_context(), &binding.sealed_secrets)?;
     let user = database_user(&binding, &own)?;
-    // Backups hold every key, so whoever may not read all of them must not have them either.
+    // Backups hold every key, so a user who may not read all of them must not have them either.
     let token = (!user.rights.are_limited()).then_some(&own.token);
     let issued = credentials(&work, &deployment, &secrets, &user, token)?;
     Outcome::with(&Issued {

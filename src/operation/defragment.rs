@@ -74,7 +74,7 @@ async fn clear_alarms(work: Arc<Work>) -> Result<Outcome, StepError> {
     Outcome::done()
 }
 
-/// Fails for good where one more file does not fit on the disk: whoever waited for the disk would hold
+/// Fails for good where one more file does not fit on the disk: an operation that waited for the disk would hold
 /// up backups and updates, and what is unused harms nobody.
 async fn room_for_one(
     work: &Work,

@@ -346,7 +346,7 @@ pub async fn await_ready(
     }
 }
 
-/// Looks whether all members serve before any of them is touched. Whoever does not serve then does
+/// Looks whether all members serve before any of them is touched. A member that does not serve then does
 /// not start either, so this waits for a moment, and what it finds is told by name. One that hangs is
 /// ended and started anew when its time is over.
 pub async fn check_serving(

@@ -2,7 +2,7 @@
 //! serves.
 //!
 //! A certificate that names where they are reached before and after is written down first. Then each
-//! member is started anew with it at its new addresses, which are written down just before; so whoever
+//! member is started anew with it at its new addresses, which are written down just before; so a worker that
 //! goes on after a crash reads there what is left to do. A member is touched only while all others
 //! serve, the leader last.
 

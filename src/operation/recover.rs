@@ -3,7 +3,7 @@
 //!
 //! Nothing is deleted: what the members have is kept aside first, and comes back when a step fails for
 //! good. Until the users are those of the bindings, members let in only the broker: the deployment is
-//! *closed*, so that whoever starts a member meanwhile goes by that. Addresses, certificates and
+//! *closed*, so that work that starts a member meanwhile goes by that. Addresses, certificates and
 //! passwords stay, so what applications were given goes on working.
 
 use std::{sync::Arc, time::Duration};
@@ -230,7 +230,7 @@ async fn start(work: Arc<Work>) -> Result<Outcome, StepError> {
     Outcome::done()
 }
 
-/// Whoever was let in when the data was written may not be by now, and the other way round.
+/// A user who was let in when the data was written may not be by now, and the other way round.
 async fn secure(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, secrets) = work.allocated().await?;
     members::await_ready(&work, &deployment, &secrets, Access::Certificates).await?;

@@ -80,7 +80,7 @@ async fn guarded(work: &Work) -> Result<(Deployment, DeploymentSecrets), StepErr
 }
 
 /// Closes a deployment that is full and checks no rights while it is; returns whether it was so. The
-/// members are killed: anybody may do anything to them. Also for whoever works on its members.
+/// members are killed: anybody may do anything to them. Also for operations that work on its members.
 pub async fn close_if_unsafe(
     work: &Work,
     deployment: &Deployment,
@@ -105,7 +105,7 @@ pub async fn close_if_unsafe(
     members::start_anew(work, Access::Certificates).await?;
     let (closed, secrets) = work.allocated().await?;
     if sizes::fullness(work, &closed, &secrets).await?.is_full {
-        let text = "The database was full, and its version checks no rights then: whoever reached \
+        let text = "The database was full, and its version checks no rights then: clients that reached \
                     it may have deleted keys, until it was closed a moment later.";
         members::tell(work, deployment, text.to_owned()).await?;
     }
@@ -135,7 +135,7 @@ async fn delete_keys(work: Arc<Work>) -> Result<Outcome, StepError> {
 
 async fn forget_history(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, secrets) = guarded(&work).await?;
-    // Watches count on it; whoever asks for room knows.
+    // Watches count on it; the user who asks for room knows.
     let is_asked_for = work.operation.origin != Origin::Guard;
     let fullness = sizes::fullness(&work, &deployment, &secrets).await?;
     if is_asked_for || fullness.is_short() {
@@ -178,7 +178,7 @@ async fn open(work: Arc<Work>) -> Result<Outcome, StepError> {
     let fullness = sizes::fullness(&work, &deployment, &secrets).await?;
     let is_closed = deployment.closed_since.is_some();
     if is_closed {
-        // Nobody can undo it, and whoever was in before it was closed may have left something.
+        // Nobody can undo it, and a client that was in before it was closed may have left something.
         members::restore_users(&work, &deployment, &secrets).await?;
     }
     if fullness.need() != Some(Need::Open) {

@@ -43,7 +43,7 @@ pub const DEFINITION: Definition = Definition {
 
 /// Brings one member along, or makes what is due when all have come along; done when nothing is.
 async fn renew(work: Arc<Work>) -> Result<Outcome, StepError> {
-    // Whoever has not heard of the next authority is shut out when it issues, and there is no way back.
+    // An application that has not heard of the next authority is shut out when it issues, and there is no way back.
     let now = trusted_now(&work)?;
     let life = work.parts.certificate_life;
     let (deployment, secrets) = work.allocated().await?;

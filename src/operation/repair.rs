@@ -225,7 +225,7 @@ async fn join(work: Arc<Work>) -> Result<Outcome, StepError> {
     Outcome::done()
 }
 
-/// All of it at once, for whoever meets such a member on the way: each call begins from the beginning.
+/// All of it at once, for an operation that meets such a member on its way: each call begins from the beginning.
 pub async fn replace(work: &Work, member: &str) -> Result<(), StepError> {
     let (deployment, secrets) = work.allocated().await?;
     let index = deployment.place_of(member);

@@ -3,7 +3,7 @@
 //! Invariants: a step runs only under a claim, and each of its writes is fenced by the claim's
 //! epoch; no transaction stays open while a step runs; a step's try is written down before it and
 //! its result after it; a worker that hears nothing from the store for a lease's time stops. A
-//! crash loses nothing: whoever claims the operation next goes on after the last recorded step.
+//! crash loses nothing: the worker that claims the operation next goes on after the last recorded step.
 //! What fails in passing is tried again for as long as [`Patience`] says; in all but short pauses
 //! its place is somebody else's.
 
@@ -300,7 +300,7 @@ impl Runner {
                         .await?
                 };
                 let way = match way {
-                    // Whoever had it halted counts on that: what is being deleted must not
+                    // The deletion that halted it counts on that: what is being deleted must not
                     // become usable once more.
                     Way::Through if !self.succeed(definition, &operation, claim).await? => {
                         Way::Halted
@@ -419,7 +419,7 @@ impl Runner {
                 let operation = &ended;
                 (definition.fail)(conn, &Ending { operation, now }, &failure)?;
                 if state == OperationState::Stuck {
-                    // Whoever goes on with it needs what was done.
+                    // The worker that goes on with it needs what was done.
                     return Ok(());
                 }
                 store::operation::forget_work(conn, &ended.id)

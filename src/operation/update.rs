@@ -3,7 +3,7 @@
 //! Members are changed one after the other, followers first, and the next one only when all serve
 //! again: two of three always do, so clients that try again notice next to nothing. What a member
 //! is to run as is written down before it is started so, and the deployment's own shape changes
-//! when all of its members have: whoever goes on after a crash reads there what is left to do.
+//! when all of its members have: the worker that goes on after a crash reads there what is left to do.
 //!
 //! Some lines of versions cannot read what an older one has written into its log. Before such a line
 //! every member runs *checkpointing*, until each has been seen to have written its whole state down.

@@ -6,7 +6,7 @@ use diesel::prelude::*;
 use super::{Conn, StoreError, each, schema::incidents};
 use crate::model::{alert::Incident, ids::DeploymentId, limits::INCIDENTS_TOLD_MAX};
 
-/// Writes down what befell a database. Whoever brings it about may do so again and again: what was
+/// Writes down what befell a database. A tenant who brings it about may do so again and again: what was
 /// told before is told anew, and only the newest are kept.
 pub fn add(
     conn: &mut Conn<'_>,

@@ -184,7 +184,7 @@ pub fn is_named(conn: &mut Conn<'_>, tenant: &Tenant, name: &str) -> Result<bool
     Ok(id.is_some())
 }
 
-/// Instances of that name, whoever owns them, at most `limit`.
+/// Instances of that name, of all owners, at most `limit`.
 pub fn of_name(conn: &mut Conn<'_>, name: &str, limit: i64) -> Result<Vec<InstanceId>, StoreError> {
     let ids: Vec<String> = each!(conn, |c| instances::table
         .filter(instances::name.eq(name))

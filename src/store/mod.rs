@@ -89,7 +89,7 @@ type PostgresPool = Pool<ConnectionManager<diesel::PgConnection>>;
 pub struct Conn<'a> {
     link: Link<'a>,
     operations_changed: bool,
-    /// Whoever the work is done for.
+    /// The one that the work is done for.
     caller: Caller,
     /// What is to be done outside of the database once the transaction is durable.
     once_committed: Vec<Box<dyn FnOnce()>>,
@@ -147,7 +147,7 @@ macro_rules! each {
 }
 use each;
 
-/// The lock of whoever writes: this number, which is ours, and one for the schema that the tables are
+/// The lock of a writer: this number, which is ours, and one for the schema that the tables are
 /// in, so that brokers with schemas of their own do not wait for each other.
 #[cfg(feature = "postgres")]
 const POSTGRES_LOCK: &str = "(1668246896, hashtext(current_schema()::text))";
@@ -160,7 +160,7 @@ struct Pragmas {
 impl CustomizeConnection<SqliteConnection, diesel::r2d2::Error> for Pragmas {
     fn on_acquire(&self, connection: &mut SqliteConnection) -> Result<(), diesel::r2d2::Error> {
         let busy = BUSY_TIMEOUT.as_millis();
-        // Written down in the file: whoever only looks leaves it as it is.
+        // Written down in the file: a reader leaves it as it is.
         let journal = if self.read_only {
             "PRAGMA query_only = 1;"
         } else {
@@ -371,7 +371,7 @@ impl Store {
     }
 
     /// Tells of every operation that this process accepted, halted or ended. Other replicas'
-    /// changes are not among these: whoever waits must also look now and then.
+    /// changes are not among these: a waiter must also look now and then.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
@@ -408,7 +408,7 @@ fn postgres_pool(url: &str, size: u32) -> Result<PostgresPool, StoreError> {
         .map_err(connection_error)
 }
 
-/// SQLite's address of a file that is not written to. Whoever opens it so does not remove the
+/// SQLite's address of a file that is not written to. A connection that opens it so does not remove the
 /// database's log either, which has the store's reserve.
 fn looked_at_only(path: &str) -> String {
     // What has a meaning of its own in an address.

@@ -392,7 +392,7 @@ pub fn halt(conn: &mut Conn<'_>, id: &OperationId) -> Result<(), StoreError> {
     look_anew_at(conn, id)
 }
 
-/// Tells an active operation to stop for a reason that whoever asked for it is told.
+/// Tells an active operation to stop, for a reason that the one who asked for it reads.
 pub fn halt_because(conn: &mut Conn<'_>, id: &OperationId, reason: &str) -> Result<(), StoreError> {
     each!(conn, |c| diesel::update(
         operations::table.find(id.as_str())

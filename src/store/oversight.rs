@@ -1,7 +1,7 @@
 //! What operators see of operations, and what they say to them.
 //!
-//! Their word is written as intents are: whoever works on an operation that is abandoned loses its
-//! claim, and whoever claims it next ends it.
+//! Their word is written as intents are: the worker of an operation that is abandoned loses its
+//! claim, and the one that claims it next ends it.
 
 use std::time::Duration;
 
@@ -164,7 +164,7 @@ pub fn retry(
     look_anew_at(conn, id)
 }
 
-/// Takes an active operation from whoever works on it. It has failed for this reason, and is cleaned
+/// Takes an active operation from its worker. It has failed for this reason, and is cleaned
 /// up; or, where `ends`, nothing more is done for it.
 pub fn give_up(
     conn: &mut Conn<'_>,

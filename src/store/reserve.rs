@@ -3,7 +3,7 @@
 //!
 //! It lies within SQLite's own files: pages of the database that hold nothing, and a log that is
 //! longer than it has to be. Both are written over without any need of the disk. A file beside them
-//! that is removed when the disk is full would be a present to whoever filled it: databases of
+//! that is removed when the disk is full would be a present to the tenant that filled it: databases of
 //! users take what is free faster than the broker does. It stays there while no broker runs, too: the
 //! process ends with the store open, see [`App::end`](crate::app::App::end).
 

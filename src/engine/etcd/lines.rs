@@ -119,7 +119,7 @@ const FEWER_ENTRIES: &str = "--snapshot-count=10000";
 /// writes are taken.
 const COMPARED_HASHES: &str = "--feature-gates=CompactHashCheck=true";
 
-/// Faults that touch whoever uses a database of ours. What needs certificates lists, JWT or a debug
+/// Faults that touch users of a database of ours. What needs certificates lists, JWT or a debug
 /// log is left out: members have none of these.
 static ADVISORIES: [Advisory; 21] = [
     Advisory {

@@ -40,7 +40,7 @@ pub(super) async fn listening(member: &Member) {
             sleep(READY_POLL).await;
         }
     };
-    // Whoever waits longer will be told why by the wait for all members.
+    // The wait for all members says why, when it takes longer.
     let _ = timeout(LISTEN_TIMEOUT, listening).await;
 }
 

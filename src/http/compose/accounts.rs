@@ -28,7 +28,7 @@ pub struct Account {
     id: String,
     /// The same.
     slug: String,
-    /// What the platform says of it, such as organization and space; empty for whoever runs the
+    /// What the platform says of it, such as organization and space; empty for the one who runs the
     /// broker.
     name: String,
 }

@@ -29,7 +29,7 @@ pub struct EmbeddedClusters {
 #[schema(as = Cluster)]
 pub struct ClusterBody {
     id: String,
-    /// Of whoever runs the broker: clusters are not the tenant's.
+    /// The operator's account: clusters are not the tenant's.
     account_id: String,
     account_slug: String,
     name: String,
@@ -45,7 +45,7 @@ pub struct ClusterBody {
     tags: Vec<String>,
 }
 
-/// Whoever runs the broker.
+/// The operator's account.
 pub fn operator() -> Tenant {
     Tenant {
         platform: "compose-broker".to_owned(),

@@ -260,7 +260,7 @@ pub fn foundation_endpoint(broker: &Broker, instance: &InstanceId) -> String {
     format!("{url}/api/2016-07/instances/{}", instance.in_path())
 }
 
-/// Where a backup's bytes are, for a while and for whoever has the link, as long as its holder may
+/// Where a backup's bytes are, for a while and for all who have the link, as long as its holder may
 /// have them; none for a backup that has no bytes.
 pub async fn download_link(
     broker: &Broker,

@@ -1,4 +1,4 @@
-//! The dashboard: pages for people who have a database here, and for whoever runs the broker.
+//! The dashboard: pages for people who have a database here, and for the operator.
 //!
 //! Pages are made here, whole, and work without their script. Nothing on them comes from another
 //! host, and every text from outside is escaped by the templates.

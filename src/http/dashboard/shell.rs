@@ -70,7 +70,7 @@ impl Shell {
         }
     }
 
-    /// The frame of a page for whoever has the session.
+    /// The frame of a page for the user of the session.
     pub fn signed_in(title: impl Into<String>, broker: &Broker, session: &Session) -> Self {
         Self {
             visitor: Some(Visitor {
@@ -126,7 +126,7 @@ pub fn error_page(status: StatusCode, message: &str) -> HttpResponse {
         StatusCode::TOO_MANY_REQUESTS => ("Too much at once", "Wait a moment, then try again."),
         status if status.is_server_error() => (
             "Something is wrong on our side",
-            "Your databases go on meanwhile. Try again in a minute; if it stays so, tell whoever \
+            "Your databases go on meanwhile. Try again in a minute; if it stays so, tell the one who \
              runs the broker.",
         ),
         _ => ("That did not work", "Go back, and try again."),

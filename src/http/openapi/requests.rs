@@ -236,7 +236,7 @@ pub struct AnnotateBody {
 struct Annotations {
     /// Notes: up to 4096 bytes.
     notes: Option<String>,
-    /// A code for whoever writes bills: up to 255 bytes.
+    /// A code for billing: up to 255 bytes.
     customer_billing_code: Option<String>,
 }
 

@@ -194,7 +194,7 @@ pub async fn provision(
     })
 }
 
-/// Whether whoever asks for an instance may be told of `metadata`. Cloud Controller keeps it and
+/// Whether the platform that asks for an instance may be sent `metadata`. Cloud Controller keeps it and
 /// announces 2.15, which has no such field: suites for that version refuse it. They send no context,
 /// in which Cloud Controller says who it is.
 fn knows_metadata(request: &HttpRequest, context: Option<&Value>) -> bool {

@@ -1,7 +1,7 @@
 //! All that is wrong with a catalog: what OSB v2.17 and Cloud Controller demand, and what this broker
 //! needs to work with it.
 //!
-//! Everything is looked at, whatever is wrong elsewhere: whoever repairs a file wants to know it all
+//! Everything is looked at, whatever is wrong elsewhere: its author wants to know it all
 //! at once. So these checks work on plain JSON and pass over what has not the right shape, which
 //! [`shape`] tells by itself.
 

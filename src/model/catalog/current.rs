@@ -1,4 +1,4 @@
-//! The catalog that is in force. It is replaced as a whole; whoever works with one keeps it.
+//! The catalog that is in force. It is replaced as a whole; work that has begun keeps the one it has.
 
 use std::sync::{Arc, PoisonError, RwLock};
 

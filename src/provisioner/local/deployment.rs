@@ -1,4 +1,4 @@
-//! One deployment: its members and its folder. Whoever has it has its lock.
+//! One deployment: its members and its folder. Its holder has its lock.
 
 use std::{collections::BTreeMap, io, path::Path};
 

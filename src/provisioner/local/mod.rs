@@ -3,7 +3,7 @@
 //! Each member is a process in a session of its own, described on disk (see `folders`), so it
 //! outlives the broker: the next broker finds it by its process record, or by the marks that each
 //! of our processes carries (see `process`). A full stop of the machine is recovered by the
-//! next start. Whoever runs the broker as a service must let it end alone (systemd:
+//! next start. An operator who runs the broker as a service must let it end alone (systemd:
 //! `KillMode=process`), else the service manager takes the members along.
 //!
 //! Invariants:
@@ -141,7 +141,7 @@ impl LocalProvisioner {
         let taken_over = cluster.clone();
         blocking(move || {
             taken_over.take_over()?;
-            // Whoever opens it may end at once: what should run runs by then.
+            // The one that opens it may end at once: what should run runs by then.
             supervisor::one_round(&taken_over);
             Ok(())
         })
@@ -181,7 +181,7 @@ impl Cluster {
         let running = running.ours;
         self.kill_tasks(&running).map_err(failed())?;
         for id in half_destroyed {
-            // Whoever wanted it destroyed will ask again.
+            // The operation that wanted it destroyed will ask again.
             if let Err(error) = Deployment::new(&self.folder, &id).destroy(&self.programs) {
                 log::warn!(deployment:% = id; "{}", chain(&error));
             }

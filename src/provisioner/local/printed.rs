@@ -2,7 +2,7 @@
 //! grow and are turned over.
 //!
 //! A member appends to its log and knows nothing of it; so a large log is copied away and emptied.
-//! Whoever reads gets what was there when the reading began, and no line of later: a reading that is
+//! A reader gets what was there when the reading began, and no line of later: a reading that is
 //! overtaken goes on in the copy. What tells is the copy's identity on disk, which changes before the
 //! log is emptied.
 

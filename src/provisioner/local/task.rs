@@ -62,7 +62,7 @@ impl RunningTask {
             }),
             Err(_) => {
                 self.kill();
-                // Whoever tries again must not meet it. If even this takes too long, the next
+                // The next try must not meet it. If even this takes too long, the next
                 // task of the member kills it once more.
                 let _ = timeout(KILL_WAIT, self.0.wait()).await;
                 Ok(None)

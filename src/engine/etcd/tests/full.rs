@@ -1,4 +1,4 @@
-//! Databases whose storage runs out: what is told of versions is so, room can be made, and whoever
+//! Databases whose storage runs out: what is told of versions is so, room can be made, and clients that
 //! came in meanwhile is found.
 
 use etcd_client::AlarmOptions;

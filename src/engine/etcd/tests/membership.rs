@@ -76,7 +76,7 @@ async fn replaces_a_member_that_lost_its_data(version: &str) {
     ends_alarms_of_a_member_that_is_replaced(&mut lab).await;
 }
 
-/// Whoever differs keeps everybody from writing, until he is gone and his alarm with him.
+/// A member that differs keeps everybody from writing, until it is gone and its alarm with it.
 async fn ends_alarms_of_a_member_that_is_replaced(lab: &mut Lab) {
     let mut root = lab.root().await;
     let name = &lab.deployment.members[LOST].name;

@@ -135,7 +135,7 @@ fn a_log_is_turned_over_when_it_is_large_alone() {
         [(LogPart::Current, 0), (LogPart::Older, 5 * 303)]
     );
     assert_eq!(numbers(&world.read(LogPart::Older)), [0, 1, 2, 3, 4]);
-    // Whoever reads the older one has it to its end.
+    // A reader of the older one has it to its end.
     let mut reading = world.begin(LogPart::Older).unwrap();
     (0..9).for_each(|_| world.line());
     turn_over(&world.folder, LARGE).unwrap();
