@@ -39,10 +39,10 @@ const LOOK: Duration = Duration::from_millis(20);
 pub const CAPACITY_UNITS: u32 = 10_000;
 /// Ports of one test's broker; 6 for each instance.
 const PORTS: u16 = 90;
-/// The first port of the first broker, and how many brokers can have some: below the ports that the
-/// system gives to clients.
+/// The first port of the first broker, and how many brokers can have some: below the ports of the
+/// library's own tests, which run beside them, and those that the system gives to clients.
 const FIRST_PORT: u16 = 10_000;
-const RANGES: u16 = 250;
+const RANGES: u16 = 200;
 /// The range that no new broker gets: the ports of data folders in `former/` are in it.
 const FORMER_RANGE: u16 = 110;
 
