@@ -5,8 +5,8 @@ use diesel::prelude::*;
 use serde_json::Value;
 
 use super::{
-    Conn, StoreError, each, from_json, known, parse, prepared::Prepared, queue::look_anew,
-    schema::instances, to_json,
+    Conn, StoreError, each, from_json, known, parse, prepared::Prepared, schema::instances,
+    to_json, waiting::look_anew,
 };
 use crate::model::{
     ids::{DeploymentId, InstanceId},

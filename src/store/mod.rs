@@ -46,6 +46,7 @@ mod reserve;
 pub mod schedule;
 mod schema;
 pub mod session;
+mod waiting;
 mod writer;
 
 pub use error::StoreError;
@@ -226,7 +227,7 @@ impl Store {
             .run_pending_migrations(SQLITE_MIGRATIONS)
             .map_err(StoreError::Migration)?;
         connection.immediate_transaction(|c| {
-            queue::fill(&mut Conn::new(Link::Sqlite(c), Caller::default()))
+            waiting::fill(&mut Conn::new(Link::Sqlite(c), Caller::default()))
         })?;
         let reading = Reading::Sqlite {
             path: path.into(),
@@ -249,7 +250,7 @@ impl Store {
             .run_pending_migrations(POSTGRES_MIGRATIONS)
             .map_err(StoreError::Migration)?;
         connection
-            .transaction(|c| queue::fill(&mut Conn::new(Link::Postgres(c), Caller::default())))?;
+            .transaction(|c| waiting::fill(&mut Conn::new(Link::Postgres(c), Caller::default())))?;
         connection.batch_execute(&format!("SELECT pg_advisory_unlock{POSTGRES_LOCK}"))?;
         drop(connection);
         Ok((Database::Postgres(writer), Self::look_at_postgres(url)?))

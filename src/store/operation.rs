@@ -17,9 +17,9 @@ use serde_json::Value;
 use super::{
     Conn, StoreError, each, from_json, known, parse,
     prepared::Prepared,
-    queue::{look_anew, look_at_new},
     schema::{deployments, operation_steps, operations},
     to_json,
+    waiting::{look_anew, look_at_new},
 };
 use crate::model::{
     ids::{BackupId, BindingId, InstanceId, OperationId},

@@ -11,6 +11,7 @@ use crate::{
         deployment::Deployment,
         ids::{DeploymentId, InstanceId},
         instance::{Instance, InstanceState, ProvisionIdentity},
+        origin::Origin,
         tenant::Tenant,
     },
     store::{Store, deployment, instance, operation},
