@@ -177,18 +177,34 @@ fn connection_error(error: impl std::error::Error + Send + Sync + 'static) -> St
     StoreError::Connection(Box::new(error))
 }
 
+/// Where a database is kept.
+enum Kept<'a> {
+    /// In a file, by SQLite.
+    InFile(&'a str),
+    /// On a server, by PostgreSQL.
+    OnServer,
+}
+
+impl<'a> Kept<'a> {
+    fn at(url: &'a str) -> Result<Self, StoreError> {
+        if let Some(path) = url.strip_prefix("sqlite://") {
+            Ok(Self::InFile(path))
+        } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            Ok(Self::OnServer)
+        } else {
+            let reason = "the address must begin with sqlite:// or postgres://";
+            Err(StoreError::Address(reason.to_owned()))
+        }
+    }
+}
+
 impl Store {
     /// Opens the database at `url` (`sqlite:///path` or `postgres://...`) and brings it to this
     /// version.
     pub fn open(url: &str) -> Result<Self, StoreError> {
-        let (database, reading) = if let Some(path) = url.strip_prefix("sqlite://") {
-            Self::open_sqlite(path)?
-        } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            Self::open_postgres(url)?
-        } else {
-            return Err(StoreError::Address(
-                "the address must begin with sqlite:// or postgres://".to_owned(),
-            ));
+        let (database, reading) = match Kept::at(url)? {
+            Kept::InFile(path) => Self::open_sqlite(path)?,
+            Kept::OnServer => Self::open_postgres(url)?,
         };
         let changes = watch::Sender::new(0);
         Ok(Self {
@@ -201,13 +217,13 @@ impl Store {
     /// Opens the database at `url` beside the broker that works with it, to look at it. A SQLite
     /// database that is not there is not made.
     pub fn open_for_reading(url: &str) -> Result<Self, StoreError> {
-        let reading = match url.strip_prefix("sqlite://") {
-            None => Self::look_at_postgres(url)?,
-            Some(path) if Path::new(path).exists() => Reading::Sqlite {
+        let reading = match Kept::at(url)? {
+            Kept::OnServer => Self::look_at_postgres(url)?,
+            Kept::InFile(path) if Path::new(path).exists() => Reading::Sqlite {
                 path: path.into(),
                 readers: Readers::of(&looked_at_only(path))?,
             },
-            Some(_) => {
+            Kept::InFile(_) => {
                 return Err(StoreError::Address(
                     "no broker has kept anything there yet".to_owned(),
                 ));
