@@ -28,7 +28,7 @@ const NOT_MEASURED: &str = "what a cluster can be promised is not looked at anew
 
 /// A folder of the broker.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct ContentFolder {
     /// What lies in it.
     pub content: Content,
     /// Where it is. It is there.
@@ -38,7 +38,7 @@ pub struct Place {
 /// Looks at volumes.
 pub struct Volumes {
     store: Arc<Store>,
-    places: Vec<Place>,
+    places: Vec<ContentFolder>,
     members: usize,
     seen: Mutex<Vec<Volume>>,
     rooms: Mutex<Vec<Room>>,
@@ -57,7 +57,7 @@ impl Volumes {
     /// Knows of nothing yet.
     ///
     /// `members`: those of each instance; where engines differ, the most.
-    pub fn of(store: Arc<Store>, places: Vec<Place>, members: usize) -> Self {
+    pub fn of(store: Arc<Store>, places: Vec<ContentFolder>, members: usize) -> Self {
         Self {
             store,
             places,
@@ -221,7 +221,7 @@ fn tell(volume: &Volume, before: Level) {
 
 /// The volumes that these places are on. One that cannot be looked at is left out: what uses it
 /// tells what is wrong.
-fn look_at(places: &[Place]) -> Vec<Volume> {
+fn look_at(places: &[ContentFolder]) -> Vec<Volume> {
     let mut found: Vec<(u64, Volume)> = Vec::new();
     for place in places {
         let (device, space) = match look_at_one(&place.folder) {
@@ -246,7 +246,7 @@ fn look_at(places: &[Place]) -> Vec<Volume> {
 }
 
 /// What the volumes of members have for them.
-fn rooms_of(places: &[Place]) -> io::Result<Vec<Room>> {
+fn rooms_of(places: &[ContentFolder]) -> io::Result<Vec<Room>> {
     let mut found: Vec<(u64, Room)> = Vec::new();
     for place in places {
         let Content::Members(cluster) = &place.content else {
@@ -288,7 +288,7 @@ mod tests {
         let places = ["a", "b"].map(|id| {
             let place = folder.path().join(id);
             fs::create_dir_all(place.join("members")).expect("a folder");
-            Place {
+            ContentFolder {
                 content: Content::Members(id.to_owned()),
                 folder: place,
             }

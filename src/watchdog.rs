@@ -33,7 +33,7 @@ use crate::{
             Damage, Patient, Repair, Silences, all_hang, hang_patience, next_hung, next_repair,
         },
     },
-    provisioner::{self, ProvisionerError, SharedProvisioner, files_of_all, signs_of_life},
+    provisioner::{ProcessState, ProvisionerError, SharedProvisioner, files_of_all, signs_of_life},
 };
 
 /// Watches over members.
@@ -224,7 +224,7 @@ impl Watchdog {
         deployment: &Deployment,
         engine: &SharedEngine,
         provisioner: &SharedProvisioner,
-        processes: &[provisioner::Observation],
+        processes: &[ProcessState],
         alive: &[bool],
     ) -> Result<(), WatchError> {
         let signs = signs_of_life(deployment, alive, processes);
@@ -317,7 +317,7 @@ impl Watchdog {
 async fn damage(
     deployment: &Deployment,
     member: &Member,
-    process: Option<&provisioner::Observation>,
+    process: Option<&ProcessState>,
     engine: &SharedEngine,
     provisioner: &SharedProvisioner,
 ) -> Result<Option<Damage>, ProvisionerError> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
-use super::{Surroundings, checks::Kept, clusters::World};
+use super::{Surroundings, checks::Kept, clusters::Backends};
 use crate::{
     broker::{Broker, BrokerParts, Doorkeeper, Downloads},
     census::ClusterCensus,
@@ -20,22 +20,22 @@ use crate::{
 };
 
 /// What the parts are made of: the settings, what the broker keeps, and what it works on.
-pub(super) struct Materials<'a> {
+pub(super) struct Assembly<'a> {
     pub(super) config: &'a Config,
     pub(super) surroundings: &'a Surroundings,
     pub(super) public_url: &'a str,
     pub(super) kept: &'a Kept,
-    pub(super) world: &'a World,
+    pub(super) backends: &'a Backends,
     pub(super) volumes: &'a Arc<Volumes>,
     /// What was seen of deployments, by each part that looks at them.
     pub(super) seen: Arc<Memory>,
 }
 
-impl Materials<'_> {
+impl Assembly<'_> {
     /// The use cases.
     pub(super) fn broker(&self) -> Arc<Broker> {
         let config = self.config;
-        let provisioners = self.world.provisioners();
+        let provisioners = self.backends.provisioners();
         let doorkeeper = Doorkeeper::new(
             &config.access.keys,
             &self.credentials(),
@@ -54,8 +54,8 @@ impl Materials<'_> {
                 .iter()
                 .map(|c| c.cluster.clone())
                 .collect(),
-            versions: self.world.versions.clone(),
-            profiles: self.world.profiles().into(),
+            versions: self.backends.versions.clone(),
+            profiles: self.backends.profiles().into(),
             units_per_tenant: config.limits.tenant_units,
             restore_scope: config.conventions.restore_scope,
             tenant_keys: config.conventions.tenant_keys.clone(),
@@ -70,7 +70,7 @@ impl Materials<'_> {
             volumes: self.volumes.clone(),
             observer: Arc::new(self.observer()),
             census: Arc::new(ClusterCensus::new(provisioners.clone())),
-            logs: Box::new(Logbook::new(provisioners, self.world.engines.clone())),
+            logs: Box::new(Logbook::new(provisioners, self.backends.engines.clone())),
         }))
     }
 
@@ -78,8 +78,8 @@ impl Materials<'_> {
         EngineObserver::new(
             self.kept.store.clone(),
             self.config.access.keys.clone(),
-            self.world.engines.clone(),
-            self.world.provisioners(),
+            self.backends.engines.clone(),
+            self.backends.provisioners(),
             self.surroundings.clock.clone(),
             self.seen.clone(),
             Handle::current(),
@@ -91,8 +91,8 @@ impl Materials<'_> {
         Guard::new(
             broker.upkeep.clone(),
             Box::new(self.observer()),
-            self.world.engines.clone(),
-            self.world.provisioners(),
+            self.backends.engines.clone(),
+            self.backends.provisioners(),
         )
     }
 
@@ -101,8 +101,8 @@ impl Materials<'_> {
         Watchdog::new(
             broker.upkeep.clone(),
             Box::new(self.observer()),
-            self.world.engines.clone(),
-            self.world.provisioners(),
+            self.backends.engines.clone(),
+            self.backends.provisioners(),
             self.surroundings.hang_after,
         )
     }
@@ -112,8 +112,8 @@ impl Materials<'_> {
         let config = self.config;
         Arc::new(Parts {
             store: self.kept.store.clone(),
-            engines: self.world.engines.clone(),
-            clusters: self.world.clusters.clone(),
+            engines: self.backends.engines.clone(),
+            clusters: self.backends.clusters.clone(),
             tenant_operations: config.limits.tenant_operations,
             backups: self.kept.backups.clone(),
             keys: config.access.keys.clone(),

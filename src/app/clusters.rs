@@ -24,8 +24,8 @@ use crate::{
 /// The versions that clusters have, by cluster and engine.
 pub(super) type Versions = BTreeMap<String, BTreeMap<String, Vec<Version>>>;
 
-/// What databases are made of: the engines, and the clusters that run them.
-pub(super) struct World {
+/// What is behind the broker: the engines, and the clusters that run them.
+pub(super) struct Backends {
     /// By name.
     pub(super) engines: BTreeMap<String, SharedEngine>,
     /// By id.
@@ -33,7 +33,7 @@ pub(super) struct World {
     pub(super) versions: Versions,
 }
 
-impl World {
+impl Backends {
     /// Fails when a cluster could not be opened, or has no version of any engine.
     pub(super) fn new(
         opened: Opened,

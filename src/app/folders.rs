@@ -24,7 +24,7 @@ use crate::{
         volume::Content,
     },
     store::{self, Store},
-    volumes::Place,
+    volumes::ContentFolder,
 };
 
 /// Rows whose files are looked for, to recognise a folder that has no marker yet.
@@ -57,7 +57,7 @@ fn folders(config: &Config) -> Vec<Folder> {
 }
 
 /// The folders whose volumes are looked at.
-pub(super) fn places(config: &Config) -> Vec<Place> {
+pub(super) fn places(config: &Config) -> Vec<ContentFolder> {
     let store = Store::file(config.places.database_url.expose()).and_then(Path::parent);
     let store = store.map(|folder| (Content::Store, folder.to_owned()));
     let members = config.places.clusters.iter().map(|local| {
@@ -69,7 +69,7 @@ pub(super) fn places(config: &Config) -> Vec<Place> {
         .into_iter()
         .chain(members)
         .chain([backups])
-        .map(|(content, folder)| Place { content, folder })
+        .map(|(content, folder)| ContentFolder { content, folder })
         .collect()
 }
 

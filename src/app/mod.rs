@@ -7,9 +7,9 @@ use actix_web::dev::ServerHandle;
 use tokio::task::JoinHandle;
 
 use self::{
-    assembly::Materials,
+    assembly::Assembly,
     checks::{Kept, parse_catalog},
-    clusters::{Opened, World, tell_of_faults, tell_of_kept, warn_of_missing},
+    clusters::{Backends, Opened, tell_of_faults, tell_of_kept, warn_of_missing},
     error::ReloadError,
     listen::Listener,
     tasks::Tasks,
@@ -140,29 +140,29 @@ impl App {
         let listener = Listener::bind(&config)?;
         let kept = Kept::open(&config, &surroundings.clock, catalog).await?;
         opened.open_all(&config.places.clusters).await;
-        let world = World::new(opened, &surroundings.engines, &config.places.clusters)?;
-        warn_of_missing(&kept.catalog.get(), &world.versions);
-        tell_of_faults(&world.profiles(), &world.versions);
-        let materials = Materials {
+        let backends = Backends::new(opened, &surroundings.engines, &config.places.clusters)?;
+        warn_of_missing(&kept.catalog.get(), &backends.versions);
+        tell_of_faults(&backends.profiles(), &backends.versions);
+        let assembly = Assembly {
             config: &config,
             surroundings: &surroundings,
             public_url: &listener.public_url.clone(),
-            volumes: &volumes(&config, &kept, world.members_at_most()).await,
+            volumes: &volumes(&config, &kept, backends.members_at_most()).await,
             kept: &kept,
-            world: &world,
+            backends: &backends,
             seen: Arc::default(),
         };
-        let broker = materials.broker();
+        let broker = assembly.broker();
         tell_of_kept(&broker).await;
         let (address, public_url) = (listener.address, listener.public_url.clone());
         let certificate = listener.certificate.clone();
-        let server = listener.server(materials.api(&broker))?;
+        let server = listener.server(assembly.api(&broker))?;
         Ok(Self {
             address,
             public_url,
             first_plan,
             server: server.handle(),
-            tasks: tasks(&materials, &broker),
+            tasks: tasks(&assembly, &broker),
             serving: tokio::spawn(server),
             certificate,
             broker,
@@ -241,7 +241,7 @@ async fn volumes(config: &Config, kept: &Kept, members: usize) -> Arc<Volumes> {
 }
 
 /// Begins what works beside the server.
-fn tasks(of: &Materials<'_>, broker: &Arc<Broker>) -> Tasks {
+fn tasks(of: &Assembly<'_>, broker: &Arc<Broker>) -> Tasks {
     let mut tasks = Tasks::new();
     if of.surroundings.scheduled {
         tasks.begin("scheduler", |stop| scheduler::run(broker.clone(), stop));

@@ -25,7 +25,7 @@ use crate::{
         repair::time_to_start,
         server::Server,
     },
-    provisioner::{Observation, Provisioner, ProvisionerError},
+    provisioner::{ProcessState, Provisioner, ProvisionerError},
     store,
 };
 
@@ -403,7 +403,7 @@ async fn a_member_stays_down(provisioner: &dyn Provisioner, deployment: &Deploym
                     ));
                 }
                 // One that crashed before and runs by now is none of these.
-                let down = |m: &&Observation| !m.running && m.restarts >= CRASHES_MAX;
+                let down = |m: &&ProcessState| !m.running && m.restarts >= CRASHES_MAX;
                 if let Some(member) = members.iter().find(down) {
                     return StepError::passing(format!("member {} keeps crashing", member.member));
                 }

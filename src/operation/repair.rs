@@ -72,13 +72,13 @@ pub const DEFINITION: Definition = Definition {
 };
 
 /// A member that is replaced, in its deployment as that is now.
-struct Place {
+struct Replacement {
     deployment: Deployment,
     secrets: DeploymentSecrets,
     index: usize,
 }
 
-impl Place {
+impl Replacement {
     /// That of the member which a repair names.
     async fn of(work: &Work) -> Result<Self, StepError> {
         let member = repair(&work.operation)?.member.as_str();
@@ -196,32 +196,32 @@ fn repair(operation: &Operation) -> Result<&Repair, StepError> {
 }
 
 async fn look(work: Arc<Work>) -> Result<Outcome, StepError> {
-    Place::of(&work).await?.check_others(&work).await?;
+    Replacement::of(&work).await?.check_others(&work).await?;
     Outcome::done()
 }
 
 async fn remove(work: Arc<Work>) -> Result<Outcome, StepError> {
-    Place::of(&work).await?.remove(&work).await?;
+    Replacement::of(&work).await?.remove(&work).await?;
     Outcome::done()
 }
 
 async fn wipe(work: Arc<Work>) -> Result<Outcome, StepError> {
-    Place::of(&work).await?.wipe(&work).await?;
+    Replacement::of(&work).await?.wipe(&work).await?;
     Outcome::done()
 }
 
 async fn add(work: Arc<Work>) -> Result<Outcome, StepError> {
-    Place::of(&work).await?.add(&work).await?;
+    Replacement::of(&work).await?.add(&work).await?;
     Outcome::done()
 }
 
 async fn start(work: Arc<Work>) -> Result<Outcome, StepError> {
-    Place::of(&work).await?.start(&work).await?;
+    Replacement::of(&work).await?.start(&work).await?;
     Outcome::done()
 }
 
 async fn join(work: Arc<Work>) -> Result<Outcome, StepError> {
-    Place::of(&work).await?.join(&work).await?;
+    Replacement::of(&work).await?.join(&work).await?;
     Outcome::done()
 }
 
@@ -229,17 +229,17 @@ async fn join(work: Arc<Work>) -> Result<Outcome, StepError> {
 pub async fn replace(work: &Work, member: &str) -> Result<(), StepError> {
     let (deployment, secrets) = work.allocated().await?;
     let index = deployment.place_of(member);
-    let mut place = Place {
+    let mut replacement = Replacement {
         index: index.ok_or_else(|| StepError::last(format!("there is no member {member}")))?,
         deployment,
         secrets,
     };
     log::warn!(operation:% = work.operation.id, member; "the member lost its data and is replaced");
-    place.remove(work).await?;
-    place.wipe(work).await?;
-    place.add(work).await?;
-    place.start(work).await?;
-    place.join(work).await
+    replacement.remove(work).await?;
+    replacement.wipe(work).await?;
+    replacement.add(work).await?;
+    replacement.start(work).await?;
+    replacement.join(work).await
 }
 
 /// A member that was only stopped goes on. One that has left, or whose data is gone, stays as it is:
@@ -249,15 +249,19 @@ async fn put_back(work: Arc<Work>) -> Result<Outcome, StepError> {
     if work.was_halted().await? {
         return Outcome::done();
     }
-    let place = Place::of(&work).await?;
-    if !place.is_joined() {
+    let replacement = Replacement::of(&work).await?;
+    if !replacement.is_joined() {
         return Outcome::done();
     }
-    let engine = work.engine(&place.deployment)?;
-    let access = place.deployment.access();
-    let servers = engine.servers(Site::with_access(&place.deployment, &place.secrets, access));
-    let provisioner = &work.cluster(&place.deployment)?.provisioner;
-    match provisioner.start(&servers[place.index]).await {
+    let engine = work.engine(&replacement.deployment)?;
+    let access = replacement.deployment.access();
+    let servers = engine.servers(Site::with_access(
+        &replacement.deployment,
+        &replacement.secrets,
+        access,
+    ));
+    let provisioner = &work.cluster(&replacement.deployment)?.provisioner;
+    match provisioner.start(&servers[replacement.index]).await {
         Ok(()) | Err(ProvisionerError::DataLost { .. }) => Outcome::done(),
         Err(error) => Err(error.into()),
     }

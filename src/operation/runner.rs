@@ -39,7 +39,7 @@ use crate::{
 
 mod tries;
 
-use tries::Tried;
+use tries::TryEnd;
 
 /// How often old history is looked for.
 const HISTORY_INTERVAL: Duration = Duration::from_secs(3600);
@@ -74,8 +74,8 @@ impl Taken {
     }
 }
 
-/// How the way through a list of steps ended.
-enum Way {
+/// How a run through a list of steps ended.
+enum RunEnd {
     /// All steps are done.
     Through,
     /// To be gone on later; the claim was given back.
@@ -110,7 +110,7 @@ enum Interruption {
     Lost,
 }
 
-impl From<Interruption> for Way {
+impl From<Interruption> for RunEnd {
     fn from(interruption: Interruption) -> Self {
         match interruption {
             Interruption::Halted => Self::Halted,
@@ -293,24 +293,24 @@ impl Runner {
         let failure = match &operation.failure {
             Some(failure) => failure.clone(),
             None => {
-                let way = if operation.halted {
-                    Way::Halted
+                let end = if operation.halted {
+                    RunEnd::Halted
                 } else {
                     self.go(definition, Direction::Forward, &operation, claim)
                         .await?
                 };
-                let way = match way {
+                let end = match end {
                     // The deletion that halted it counts on that: what is being deleted must not
                     // become usable once more.
-                    Way::Through if !self.succeed(definition, &operation, claim).await? => {
-                        Way::Halted
+                    RunEnd::Through if !self.succeed(definition, &operation, claim).await? => {
+                        RunEnd::Halted
                     }
                     other => other,
                 };
-                let failure = match way {
-                    Way::Through | Way::Postponed | Way::Lost => return Ok(()),
-                    Way::Failed(failure) => failure,
-                    Way::Halted => HALTED.to_owned(),
+                let failure = match end {
+                    RunEnd::Through | RunEnd::Postponed | RunEnd::Lost => return Ok(()),
+                    RunEnd::Failed(failure) => failure,
+                    RunEnd::Halted => HALTED.to_owned(),
                 };
                 self.give_up(claim, &failure).await?;
                 failure
@@ -326,7 +326,7 @@ impl Runner {
             .go(definition, Direction::CleanUp, &operation, claim)
             .await?
         {
-            Way::Through => {
+            RunEnd::Through => {
                 // What was to be deleted is there still, and there is no other way to clean it up.
                 let state = if operation.kind.deletes() && !operation.halted {
                     OperationState::Stuck
@@ -343,7 +343,7 @@ impl Runner {
                 self.fail(definition, &operation, claim, state, failure)
                     .await
             }
-            Way::Failed(also) => {
+            RunEnd::Failed(also) => {
                 log::error!(
                     operation:% = operation.id, kind:% = operation.kind,
                     instance:% = operation.instance;
@@ -358,7 +358,7 @@ impl Runner {
                 )
                 .await
             }
-            Way::Postponed | Way::Lost | Way::Halted => Ok(()),
+            RunEnd::Postponed | RunEnd::Lost | RunEnd::Halted => Ok(()),
         }
     }
 
@@ -434,7 +434,7 @@ impl Runner {
         direction: Direction,
         operation: &Operation,
         claim: &Claim,
-    ) -> Result<Way, StoreError> {
+    ) -> Result<RunEnd, StoreError> {
         let steps = direction.steps(definition);
         let id = claim.operation.clone();
         let done = self
@@ -463,18 +463,18 @@ impl Runner {
                 .try_step(step, progress, direction, operation, claim)
                 .await?
             {
-                Tried::Done => {
+                TryEnd::Done => {
                     recorded.insert(step.name);
                 }
-                Tried::Again => {}
-                Tried::StartOver => {
+                TryEnd::Again => {}
+                TryEnd::StartOver => {
                     recorded.clear();
                     index = 0;
                 }
-                Tried::Ended(way) => return Ok(way),
+                TryEnd::Ended(run) => return Ok(run),
             }
         }
-        Ok(Way::Through)
+        Ok(RunEnd::Through)
     }
 
     /// Learns from a try of a step that members did not answer.
@@ -513,7 +513,7 @@ impl Runner {
         claim: &Claim,
         heed_halt: bool,
     ) -> Result<Result<Outcome, StepError>, Interruption> {
-        let lost = |died: Result<Way, StoreError>| {
+        let lost = |died: Result<RunEnd, StoreError>| {
             if let Err(error) = died {
                 log_failure(&error, "cannot free a claim");
             }
@@ -554,14 +554,14 @@ impl Runner {
         }
     }
 
-    async fn die(&self, operation: &Operation) -> Result<Way, StoreError> {
+    async fn die(&self, operation: &Operation) -> Result<RunEnd, StoreError> {
         let owner = self.owner.clone();
         log::warn!(operation:% = operation.id; "a deliberate death");
         self.parts
             .store
             .write(move |conn| store::operation::release_claims(conn, Some(&owner)))
             .await?;
-        Ok(Way::Lost)
+        Ok(RunEnd::Lost)
     }
 
     /// Keeps the claim and writes the progress down; returns when the step must break off.

@@ -35,7 +35,7 @@ pub mod local;
 
 /// How one member fares.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Observation {
+pub struct ProcessState {
     /// The member's name.
     pub member: String,
     /// Whether its process runs now.
@@ -53,12 +53,12 @@ pub struct Observation {
 pub fn signs_of_life(
     deployment: &Deployment,
     alive: &[bool],
-    processes: &[Observation],
+    processes: &[ProcessState],
 ) -> Vec<Sign> {
     let members = deployment.members.iter().zip(alive);
     members
         .map(|(member, answers)| {
-            let of_it = |process: &&Observation| process.member == member.name && process.running;
+            let of_it = |process: &&ProcessState| process.member == member.name && process.running;
             Sign {
                 answers: *answers,
                 restarts: processes.iter().find(of_it).map(|process| process.restarts),
@@ -164,7 +164,7 @@ pub trait Provisioner: Workbench {
     async fn observe(
         &self,
         deployment: &DeploymentId,
-    ) -> Result<Vec<Observation>, ProvisionerError>;
+    ) -> Result<Vec<ProcessState>, ProvisionerError>;
 
     /// The members of a deployment as they were last described, sorted by name. An unknown deployment
     /// has none.

@@ -70,10 +70,10 @@ impl FolderStore {
         }
     }
 
-    fn place(&self, name: &ObjectName) -> Place {
+    fn place(&self, name: &ObjectName) -> ObjectFile {
         let name = name.as_str();
         let (folder, file) = name.rsplit_once('/').unwrap_or(("", name));
-        Place {
+        ObjectFile {
             root: self.root.clone(),
             folder: self.root.join(folder),
             file: file.to_owned(),
@@ -205,13 +205,13 @@ impl BackupStore for FolderStore {
 
 /// Where one object lives.
 #[derive(Debug)]
-struct Place {
+struct ObjectFile {
     root: PathBuf,
     folder: PathBuf,
     file: String,
 }
 
-impl Place {
+impl ObjectFile {
     fn target(&self) -> PathBuf {
         self.folder.join(&self.file)
     }
@@ -272,14 +272,14 @@ struct Begun {
 }
 
 /// The folders of an object; those that are empty in the end go.
-struct Folders(Place);
+struct Folders(ObjectFile);
 
 impl Begun {
-    fn at(place: Place) -> io::Result<(Self, fs::File)> {
+    fn at(place: ObjectFile) -> io::Result<(Self, fs::File)> {
         // Of two puts of one object at once, the later one wins and the earlier one fails.
         place.clear_leftovers()?;
         let folders = Folders(place);
-        let begin = |place: &Place| {
+        let begin = |place: &ObjectFile| {
             disk::make_folder(&place.folder)?;
             Unfinished::beside(&place.target())
         };
@@ -439,7 +439,7 @@ fn sweep_below(root: &Path, older_than: Duration) -> io::Result<u64> {
                 && let Some(file) = temporary_of(name)
                 && is_older(&path, older_than)?
             {
-                let place = Place {
+                let place = ObjectFile {
                     root: root.to_owned(),
                     folder: folder.clone(),
                     file: file.to_owned(),

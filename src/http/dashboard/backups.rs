@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{
     Answer, Api,
+    bar::Bar,
     command::create_service,
     door::see_other,
     error::PageError,
@@ -13,10 +14,9 @@ use super::{
     id::Id,
     path_of,
     plot::{Plot, Point, plot},
-    shell::{Place, Shell, answer},
+    shell::{Shell, Subject, answer},
     show::{Moment, counted, duration, number},
-    state::{Told, asked_by, told_of_backup},
-    work::Work,
+    state::{Label, asked_by, label_of_backup},
 };
 use crate::{
     broker::{BackUpNow, InstanceView, RestoreOptions, RestoreRequest, Restored},
@@ -80,7 +80,7 @@ struct BackupsPage {
     engine: String,
     message: Option<Message>,
     refusal: Option<&'static str>,
-    running: Option<Work>,
+    running: Option<Bar>,
     next: Option<Moment>,
     retention: Vec<(&'static str, String)>,
     groups: Vec<Group>,
@@ -128,12 +128,12 @@ struct Group {
 struct Row {
     id: BackupId,
     state: &'static str,
-    told: Told,
+    label: Label,
     taken: Moment,
     size: String,
     version: String,
     failure: Option<String>,
-    work: Option<Work>,
+    bar: Option<Bar>,
     content: String,
     facts: Vec<(&'static str, String)>,
     expires: Option<Moment>,
@@ -195,17 +195,17 @@ pub async fn page(
     shell.under_way = running.is_some()
         || view.running_change().is_some()
         || view.restores.iter().any(|r| r.restore.state.is_active());
-    let place = Place::of(&view);
-    let href = format!("{}/backups", place.href);
-    shell.title = format!("Backups of {}", place.name);
-    shell.place = Some(place);
+    let subject = Subject::of(&view);
+    let href = format!("{}/backups", subject.href);
+    shell.title = format!("Backups of {}", subject.name);
+    shell.subject = Some(subject);
     let page = BackupsPage {
         shell,
         href,
         engine: view.of.deployment.engine.clone(),
         message: message(&view, &request),
         refusal: view.refusal_of_backup(),
-        running: running.map(|o| Work::of(o, view.now)),
+        running: running.map(|o| Bar::of(o, view.now)),
         next: view.next_backup.map(|at| Moment::new(at, view.now)),
         retention: retention(view.on_demand_kept),
         groups: groups(&view, &shown, &options),
@@ -424,14 +424,14 @@ fn row(view: &InstanceView, backup: &Backup, options: &[(BackupId, RestoreOption
     Row {
         id: backup.id.clone(),
         state: backup.state.as_str(),
-        told: told_of_backup(backup.state),
+        label: label_of_backup(backup.state),
         taken: Moment::new(backup.created_at, view.now),
         size: manifest.map_or_else(String::new, |m| size(m.stored.snapshot_bytes)),
         version: manifest.map_or_else(String::new, |m| m.version.to_string()),
         failure: backup.failure.clone(),
-        work: work
+        bar: work
             .filter(|o| o.state.is_active())
-            .map(|o| Work::of(o, view.now)),
+            .map(|o| Bar::of(o, view.now)),
         content: content(view, manifest),
         facts,
         expires,

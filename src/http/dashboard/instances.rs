@@ -7,7 +7,7 @@ use super::{
     Answer, Api, path_of,
     shell::{Shell, answer},
     show::Moment,
-    state::{Told, told_of_health},
+    state::{Label, label_of_health},
 };
 use crate::{
     http::request::query,
@@ -33,7 +33,7 @@ struct Row {
     space: String,
     version: String,
     faults: usize,
-    told: Told,
+    label: Label,
     /// What is the matter.
     message: String,
     created: Moment,
@@ -74,7 +74,7 @@ pub async fn page(
             space: tenant.space.clone(),
             version: version.unwrap_or_default(),
             faults: faults.unwrap_or_default(),
-            told: told_of_health(health.state),
+            label: label_of_health(health.state),
             message: health.message,
             created: Moment::new(instance.created_at, now),
         }

@@ -20,6 +20,7 @@ use crate::{
 
 mod assets;
 pub mod backups;
+mod bar;
 mod command;
 pub mod door;
 pub mod error;
@@ -31,7 +32,6 @@ mod shell;
 mod show;
 mod state;
 pub mod versions;
-mod work;
 
 use error::PageError;
 

@@ -7,15 +7,15 @@ use serde_json::json;
 
 use super::{
     Answer, Api,
+    bar::Bar,
     command::line,
     door::see_other,
     form_of,
     id::Id,
     path_of,
-    shell::{Place, Shell, answer},
+    shell::{Shell, Subject, answer},
     show::{Moment, counted, duration},
-    state::{Told, asked_by, told_of_alert, told_of_health, told_of_task},
-    work::Work,
+    state::{Label, asked_by, label_of_alert, label_of_health, label_of_task},
 };
 use crate::{
     broker::{Broker, InstanceView, Restored, UpdateRequest},
@@ -45,12 +45,12 @@ struct OverviewPage {
     shell: Shell,
     name: String,
     href: String,
-    state: Told,
+    state: Label,
     /// What is the matter, since when, and what to do.
     message: String,
     since: Option<Moment>,
     alerts: Vec<AlertLine>,
-    change: Option<Work>,
+    change: Option<Bar>,
     backup: Option<GoodBackup>,
     type_and_version: String,
     newer: Option<String>,
@@ -61,7 +61,7 @@ struct OverviewPage {
     can_defragment: bool,
     usage: Option<Usage>,
     quota: String,
-    members: Vec<Member>,
+    members: Vec<MemberRow>,
     observed: Option<Moment>,
     tasks: Vec<Task>,
     /// Where the tasks before those are.
@@ -81,7 +81,7 @@ struct OverviewPage {
 
 struct AlertLine {
     text: String,
-    told: Told,
+    label: Label,
 }
 
 struct Fact {
@@ -105,7 +105,7 @@ struct Usage {
     held: String,
 }
 
-struct Member {
+struct MemberRow {
     name: String,
     url: String,
     health: String,
@@ -118,21 +118,21 @@ struct Member {
 struct Task {
     id: String,
     name: String,
-    told: Told,
+    label: Label,
     began: Moment,
     /// Who asked for it.
     by: &'static str,
     /// How long it took; none: it goes on.
     took: Option<String>,
     detail: String,
-    work: Option<Work>,
+    bar: Option<Bar>,
 }
 
 struct Link {
     href: String,
     name: String,
-    told: Option<Told>,
-    work: Option<Work>,
+    label: Option<Label>,
+    bar: Option<Bar>,
 }
 
 /// `GET /dashboard/instances/:iid`
@@ -221,14 +221,14 @@ fn overview(
     };
     let last_seen = seen.clone().or_else(|| broker.last_seen(deployment));
     let health = view.health(last_seen.as_deref());
-    let place = Place::of(view);
-    let title = format!("{}: {}", place.name, health.state.word());
+    let subject = Subject::of(view);
+    let title = format!("{}: {}", subject.name, health.state.word());
     let mut shell = Shell::signed_in(title, broker, session);
     shell.here = "overview";
     let looks = |health: &Health| health.state == HealthState::Unknown;
     shell.under_way = is_under_way(view, seen.as_deref()) || restored.iter().any(looks);
-    let href = place.href.clone();
-    shell.place = Some(place);
+    let href = subject.href.clone();
+    shell.subject = Some(subject);
     let endpoint = compose::foundation_endpoint(broker, &instance.id);
     let backups = format!("{endpoint}/deployments/{}/backups", deployment.id);
     let urls = broker.urls(deployment);
@@ -239,13 +239,13 @@ fn overview(
         shell,
         name: view.name().to_owned(),
         href,
-        state: told_of_health(health.state),
+        state: label_of_health(health.state),
         message: health.message,
         since: health.since.map(|since| Moment::new(since, view.now)),
         alerts: seen
             .as_deref()
             .map_or_else(Vec::new, |seen| alert_lines(view, seen)),
-        change: change.map(|o| Work::of(o, view.now)),
+        change: change.map(|o| Bar::of(o, view.now)),
         backup: good_backup(view),
         type_and_version: format!("{} ({})", deployment.engine, deployment.version),
         faults: faults(view.database.faults.len()),
@@ -322,7 +322,7 @@ fn faults(count: usize) -> Option<String> {
 fn alert_lines(view: &InstanceView, seen: &Observation) -> Vec<AlertLine> {
     let line = |alert: Alert| AlertLine {
         text: alert.message,
-        told: told_of_alert(alert.gravity),
+        label: label_of_alert(alert.gravity),
     };
     let found = view.alerts(Some(seen));
     // What is good to know of a version stands beside it.
@@ -411,7 +411,7 @@ fn held(storage: Storage) -> String {
     }
 }
 
-fn member(seen: &MemberObservation) -> Member {
+fn member(seen: &MemberObservation) -> MemberRow {
     let (health, icon, tone, role, version) = match &seen.health {
         MemberHealth::Serving {
             leads,
@@ -446,7 +446,7 @@ fn member(seen: &MemberObservation) -> Member {
             (text, "\u{2715}", "bad", "unknown", String::new())
         }
     };
-    Member {
+    MemberRow {
         name: seen.name.clone(),
         url: seen.url.clone(),
         health,
@@ -472,10 +472,10 @@ fn task(view: &InstanceView, operation: &Operation) -> Task {
         took: (!operation.state.is_active()).then(|| duration(took)),
         id: operation.id.to_string(),
         name: compose::recipe_name(operation),
-        told: told_of_task(operation),
+        label: label_of_task(operation),
         began: Moment::new(operation.created_at, view.now),
         detail: operation.failure.clone().unwrap_or_default(),
-        work: active.then(|| Work::of(operation, view.now)),
+        bar: active.then(|| Bar::of(operation, view.now)),
     }
 }
 
@@ -486,16 +486,16 @@ fn link_to(instance: &Instance) -> Link {
             .name
             .clone()
             .unwrap_or_else(|| instance.id.to_string()),
-        told: None,
-        work: None,
+        label: None,
+        bar: None,
     }
 }
 
 fn link_to_restored(restored: &Restored, health: &Health, now: DateTime<Utc>) -> Link {
     let active = restored.restore.state.is_active();
     Link {
-        told: Some(told_of_health(health.state)),
-        work: active.then(|| Work::of(&restored.restore, now)),
+        label: Some(label_of_health(health.state)),
+        bar: active.then(|| Bar::of(&restored.restore, now)),
         ..link_to(&restored.instance)
     }
 }

@@ -1,4 +1,4 @@
-//! What stands around every page: title, place, navigation; and pages that tell of errors.
+//! What stands around every page: title, subject, navigation; and pages that tell of errors.
 
 use actix_web::{
     HttpResponse,
@@ -19,7 +19,7 @@ pub struct Shell {
     /// The entry of the navigation that the page is, if it is one.
     pub here: &'static str,
     /// The instance that it is about.
-    pub place: Option<Place>,
+    pub subject: Option<Subject>,
     /// Who is signed in.
     pub visitor: Option<Visitor>,
     /// Whether something on the page changes by itself.
@@ -29,7 +29,7 @@ pub struct Shell {
 }
 
 /// The instance that a page is about.
-pub struct Place {
+pub struct Subject {
     /// Its offering.
     pub offering: String,
     /// What it is called.
@@ -38,8 +38,8 @@ pub struct Place {
     pub href: String,
 }
 
-impl Place {
-    /// The place of an instance.
+impl Subject {
+    /// That of the page of an instance.
     pub fn of(view: &InstanceView) -> Self {
         Self {
             offering: view.offering.clone(),
@@ -63,7 +63,7 @@ impl Shell {
         Self {
             title: title.into(),
             here: "",
-            place: None,
+            subject: None,
             visitor: None,
             under_way: false,
             assets: assets::paths(),

@@ -8,8 +8,8 @@ use crate::model::{
     origin::Origin,
 };
 
-/// How a state is told.
-pub struct Told {
+/// What a page shows of a state.
+pub struct Label {
     /// In words.
     pub text: &'static str,
     /// As a sign.
@@ -26,12 +26,12 @@ const WARNING: (&str, &str) = ("!", "warn");
 const UNKNOWN: (&str, &str) = ("?", "warn");
 const PAST: (&str, &str) = ("\u{2013}", "muted");
 
-fn say(text: &'static str, (icon, tone): (&'static str, &'static str)) -> Told {
-    Told { text, icon, tone }
+fn label(text: &'static str, (icon, tone): (&'static str, &'static str)) -> Label {
+    Label { text, icon, tone }
 }
 
 /// How an instance is.
-pub fn told_of_health(state: HealthState) -> Told {
+pub fn label_of_health(state: HealthState) -> Label {
     let how = match state {
         HealthState::Ready => GOOD,
         HealthState::Changing | HealthState::Deleting => GOES_ON,
@@ -39,39 +39,39 @@ pub fn told_of_health(state: HealthState) -> Told {
         HealthState::Degraded | HealthState::ReadOnly => WARNING,
         HealthState::Failed | HealthState::Stuck | HealthState::Down => BAD,
     };
-    say(state.word(), how)
+    label(state.word(), how)
 }
 
 /// Where a backup is in its life.
-pub fn told_of_backup(state: BackupState) -> Told {
+pub fn label_of_backup(state: BackupState) -> Label {
     match state {
-        BackupState::Pending => say("Pending", WAITS),
-        BackupState::Running => say("In progress", GOES_ON),
-        BackupState::Complete => say("Complete", GOOD),
-        BackupState::Failed => say("Failed", BAD),
-        BackupState::Expired => say("Expired", PAST),
+        BackupState::Pending => label("Pending", WAITS),
+        BackupState::Running => label("In progress", GOES_ON),
+        BackupState::Complete => label("Complete", GOOD),
+        BackupState::Failed => label("Failed", BAD),
+        BackupState::Expired => label("Expired", PAST),
     }
 }
 
 /// How bad an alert is.
-pub fn told_of_alert(gravity: Gravity) -> Told {
+pub fn label_of_alert(gravity: Gravity) -> Label {
     match gravity {
-        Gravity::Critical => say("Critical", BAD),
-        Gravity::Warning => say("Warning", WARNING),
-        Gravity::Unknown => say("Unknown", UNKNOWN),
-        Gravity::Notice => say("Notice", UNKNOWN),
+        Gravity::Critical => label("Critical", BAD),
+        Gravity::Warning => label("Warning", WARNING),
+        Gravity::Unknown => label("Unknown", UNKNOWN),
+        Gravity::Notice => label("Notice", UNKNOWN),
     }
 }
 
 /// Where a task is in its life.
-pub fn told_of_task(operation: &Operation) -> Told {
+pub fn label_of_task(operation: &Operation) -> Label {
     match operation.state {
-        _ if operation.halted => say("Stopped", BAD),
-        OperationState::Queued => say("Waiting", WAITS),
-        OperationState::Running => say("In progress", GOES_ON),
-        OperationState::Succeeded => say("Complete", GOOD),
+        _ if operation.halted => label("Stopped", BAD),
+        OperationState::Queued => label("Waiting", WAITS),
+        OperationState::Running => label("In progress", GOES_ON),
+        OperationState::Succeeded => label("Complete", GOOD),
         OperationState::Failed | OperationState::Stuck | OperationState::Abandoned => {
-            say("Failed", BAD)
+            label("Failed", BAD)
         }
     }
 }

@@ -11,7 +11,7 @@ use super::{
     form_of,
     id::Id,
     path_of,
-    shell::{Place, Shell, answer},
+    shell::{Shell, Subject, answer},
 };
 use crate::{
     broker::{Broker, InstanceView, Preflight, UpdateRequest},
@@ -77,10 +77,10 @@ pub async fn page(
         None => None,
     };
     let mut shell = Shell::signed_in("Versions", &api.broker, &session);
-    let place = Place::of(&view);
-    let href = format!("{}/versions", place.href);
-    shell.title = format!("Versions of {}", place.name);
-    shell.place = Some(place);
+    let subject = Subject::of(&view);
+    let href = format!("{}/versions", subject.href);
+    shell.title = format!("Versions of {}", subject.name);
+    shell.subject = Some(subject);
     let deployment = &view.of.deployment;
     let faults = &view.database.faults;
     let page = VersionsPage {

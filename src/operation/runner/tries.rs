@@ -1,12 +1,12 @@
 //! One try of a step, and what comes after one that came to nothing: the next one, in a moment or later,
-//! or the end of the way.
+//! or the end of the run.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
-use super::{Direction, Runner, Way, log_step, with_causes};
+use super::{Direction, RunEnd, Runner, log_step, with_causes};
 use crate::{
     model::{
         failure::kept,
@@ -20,19 +20,19 @@ use crate::{
 };
 
 /// What came of one try of a step.
-pub(super) enum Tried {
+pub(super) enum TryEnd {
     /// Done and recorded.
     Done,
     /// To be tried again.
     Again,
     /// All steps are to be done anew.
     StartOver,
-    /// The way ends here.
-    Ended(Way),
+    /// The run through the steps ends here.
+    Ended(RunEnd),
 }
 
 /// The claim is somebody else's by now.
-const LOST: Tried = Tried::Ended(Way::Lost);
+const LOST: TryEnd = TryEnd::Ended(RunEnd::Lost);
 
 /// A try that came to nothing, and may do better the next time.
 struct Failure {
@@ -70,7 +70,7 @@ impl Runner {
         direction: Direction,
         operation: &Operation,
         claim: &Claim,
-    ) -> Result<Tried, StoreError> {
+    ) -> Result<TryEnd, StoreError> {
         let heed_halt = direction == Direction::Forward;
         let now = self.parts.clock.now();
         let Some(halted) = self.begin_step(step, progress, claim, now).await? else {
@@ -78,7 +78,7 @@ impl Runner {
         };
         // Told between two steps, when nobody listened.
         if halted && heed_halt {
-            return Ok(Tried::Ended(Way::Halted));
+            return Ok(TryEnd::Ended(RunEnd::Halted));
         }
         let asks = match direction {
             Direction::Forward => operation.kind.asks_members(),
@@ -93,7 +93,7 @@ impl Runner {
         let tried = Instant::now();
         let outcome = match self.run_step(step, operation, claim, heed_halt).await {
             Ok(outcome) => outcome,
-            Err(interruption) => return Ok(Tried::Ended(interruption.into())),
+            Err(interruption) => return Ok(TryEnd::Ended(interruption.into())),
         };
         self.heed_silence(operation, &outcome);
         let (cause, starts_over, message, source) = match outcome {
@@ -106,7 +106,7 @@ impl Runner {
             Err(StepError::Last { message, source }) => {
                 log_step(step, operation, &message, source.as_deref());
                 let failed = format!("{} failed: {message}", step.title);
-                return Ok(Tried::Ended(Way::Failed(failed)));
+                return Ok(TryEnd::Ended(RunEnd::Failed(failed)));
             }
             Ok(Outcome::StartOver(message)) => (Cause::Failure, true, message, None),
             Err(StepError::Passing { message, source }) => (Cause::Failure, false, message, source),
@@ -152,7 +152,7 @@ impl Runner {
         operation: &Operation,
         claim: &Claim,
         result: serde_json::Value,
-    ) -> Result<Tried, StoreError> {
+    ) -> Result<TryEnd, StoreError> {
         let claim = claim.clone();
         let store = &self.parts.store;
         let recorded = store
@@ -165,17 +165,17 @@ impl Runner {
             .faults
             .at(operation, step.name, fault::Moment::Recorded)
         {
-            Some(fault::Fault::Die) => Ok(Tried::Ended(self.die(operation).await?)),
-            _ => Ok(Tried::Done),
+            Some(fault::Fault::Die) => Ok(TryEnd::Ended(self.die(operation).await?)),
+            _ => Ok(TryEnd::Done),
         }
     }
 
     /// Forgets the trouble of a step that gets on, and is to be tried again.
-    async fn gets_on(&self, claim: &Claim) -> Result<Tried, StoreError> {
+    async fn gets_on(&self, claim: &Claim) -> Result<TryEnd, StoreError> {
         let claim = claim.clone();
         let store = &self.parts.store;
         let forgotten = store.write(move |conn| store::operation::set_trouble(conn, &claim, None));
-        Ok(unless_lost(forgotten.await)?.map_or(LOST, |()| Tried::Again))
+        Ok(unless_lost(forgotten.await)?.map_or(LOST, |()| TryEnd::Again))
     }
 
     /// Gives the claim back, not to be taken again before a moment.
@@ -183,15 +183,15 @@ impl Runner {
         &self,
         claim: &Claim,
         not_before: DateTime<Utc>,
-    ) -> Result<Tried, StoreError> {
+    ) -> Result<TryEnd, StoreError> {
         let claim = claim.clone();
         let store = &self.parts.store;
         let postponed =
             store.write(move |conn| store::operation::postpone(conn, &claim, not_before));
-        Ok(unless_lost(postponed.await)?.map_or(LOST, |()| Tried::Ended(Way::Postponed)))
+        Ok(unless_lost(postponed.await)?.map_or(LOST, |()| TryEnd::Ended(RunEnd::Postponed)))
     }
 
-    /// Counts a failure, and pauses before the next try, goes on later, or ends the way.
+    /// Counts a failure, and pauses before the next try, goes on later, or ends the run.
     async fn after_failure(
         &self,
         step: &'static Step,
@@ -199,7 +199,7 @@ impl Runner {
         operation: &Operation,
         claim: &Claim,
         failure: Failure,
-    ) -> Result<Tried, StoreError> {
+    ) -> Result<TryEnd, StoreError> {
         log_step(step, operation, &failure.message, failure.source.as_deref());
         let heed_halt = direction == Direction::Forward;
         let starts_over = failure.starts_over;
@@ -207,7 +207,7 @@ impl Runner {
         let count = Count {
             claim: claim.clone(),
             step: step.name,
-            way: names.map(|step| step.name).collect(),
+            steps: names.map(|step| step.name).collect(),
             direction,
             patience: self.patience,
             now: self.parts.clock.now(),
@@ -216,28 +216,28 @@ impl Runner {
         let counted = self.parts.store.write(move |conn| count.write(conn));
         let (verdict, trouble) = match unless_lost(counted.await)? {
             None => return Ok(LOST),
-            Some(None) => return Ok(Tried::Ended(Way::Halted)),
+            Some(None) => return Ok(TryEnd::Ended(RunEnd::Halted)),
             Some(Some(counted)) => counted,
         };
         let pause = match verdict {
             Verdict::GiveUp => {
                 let failed = failed_for_good(step, &trouble);
-                return Ok(Tried::Ended(Way::Failed(failed)));
+                return Ok(TryEnd::Ended(RunEnd::Failed(failed)));
             }
             Verdict::Again(pause) if pause > PAUSE_IN_PLACE_MAX => {
-                return Ok(Tried::Ended(Way::Postponed));
+                return Ok(TryEnd::Ended(RunEnd::Postponed));
             }
             Verdict::Again(pause) => pause,
         };
         let idle = Meter::default();
         tokio::select! {
             () = tokio::time::sleep(pause) => Ok(if starts_over {
-                Tried::StartOver
+                TryEnd::StartOver
             } else {
-                Tried::Again
+                TryEnd::Again
             }),
             interruption = self.heartbeat(claim, &idle, heed_halt) => {
-                Ok(Tried::Ended(interruption.into()))
+                Ok(TryEnd::Ended(interruption.into()))
             }
         }
     }
@@ -257,7 +257,7 @@ struct Count {
     claim: Claim,
     step: &'static str,
     /// The names of all steps in the same direction.
-    way: Vec<&'static str>,
+    steps: Vec<&'static str>,
     direction: Direction,
     patience: Patience,
     now: DateTime<Utc>,
@@ -317,8 +317,8 @@ impl Count {
         let own = trials.entry(self.step.to_owned()).or_default();
         own.count(cause, self.failure.took);
         let mut own = *own;
-        let of_way = self.way.iter().filter_map(|name| trials.get(*name));
-        let all = of_way.fold(Trial::default(), |all, trial| Trial {
+        let of_steps = self.steps.iter().filter_map(|name| trials.get(*name));
+        let all = of_steps.fold(Trial::default(), |all, trial| Trial {
             spent: all.spent + trial.spent,
             waited: all.waited + trial.waited,
             ..all
@@ -354,7 +354,7 @@ fn failed_for_good(step: &Step, trouble: &Trouble) -> String {
     )
 }
 
-/// How patient the way of an operation is to be.
+/// How patient a run through the steps of an operation is to be.
 fn course(
     conn: &mut Conn<'_>,
     direction: Direction,

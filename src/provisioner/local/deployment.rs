@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io, path::Path};
 use super::{
     discovery::Programs,
     folders::{self, DeploymentFolder},
-    member::Member,
+    member::SupervisedMember,
     process::{self, PlacedProcess},
     record, staging,
 };
@@ -15,7 +15,7 @@ use crate::{disk, model::ids::DeploymentId, provisioner::ProvisionerError};
 #[derive(Debug)]
 pub(super) struct Deployment {
     pub(super) folder: DeploymentFolder,
-    members: BTreeMap<String, Member>,
+    members: BTreeMap<String, SupervisedMember>,
 }
 
 impl Deployment {
@@ -39,22 +39,22 @@ impl Deployment {
         staging::remove_unfinished(&deployment.folder.stage()).map_err(failed())?;
         for folder in deployment.folder.all_members().map_err(failed())? {
             let name = folder.name.clone();
-            let member = Member::adopt(folder, running)?;
+            let member = SupervisedMember::adopt(folder, running)?;
             deployment.members.insert(name, member);
         }
         Ok(deployment)
     }
 
     /// The member of that name, to be made or changed.
-    pub(super) fn member(&mut self, name: &str) -> &mut Member {
+    pub(super) fn member(&mut self, name: &str) -> &mut SupervisedMember {
         let folder = &self.folder;
         self.members
             .entry(name.to_owned())
-            .or_insert_with(|| Member::new(folder.member(name)))
+            .or_insert_with(|| SupervisedMember::new(folder.member(name)))
     }
 
     /// The member of that name if there is one.
-    pub(super) fn known_member(&mut self, name: &str) -> Option<&mut Member> {
+    pub(super) fn known_member(&mut self, name: &str) -> Option<&mut SupervisedMember> {
         self.members.get_mut(name)
     }
 
@@ -92,7 +92,11 @@ impl Deployment {
         process::kill_all(|| {
             let mut all = process::processes_below(&path, programs.root())?.ours;
             all.extend(process::processes_below(&destroyed, programs.root())?.ours);
-            let known = self.members.values().filter_map(Member::process).cloned();
+            let known = self
+                .members
+                .values()
+                .filter_map(SupervisedMember::process)
+                .cloned();
             Ok(all
                 .into_iter()
                 .map(|found| found.process)

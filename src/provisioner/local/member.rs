@@ -29,14 +29,14 @@ use crate::{
         limits::{MEMBER_LOG_BYTES_MAX, PORT_WAIT, RESTART_BACKOFF_RESET, STOP_GRACE},
         server::{DataOfServer, MemberSeen, Server},
     },
-    provisioner::{Observation, ProvisionerError},
+    provisioner::{ProcessState, ProvisionerError},
 };
 
 type Result<T> = std::result::Result<T, ProvisionerError>;
 
 /// A member of a deployment, as the broker that looks after it knows it.
 #[derive(Debug)]
-pub(super) struct Member {
+pub(super) struct SupervisedMember {
     folder: MemberFolder,
     record: Option<ServerRecord>,
     process: Option<OwnProcess>,
@@ -52,7 +52,7 @@ pub(super) struct Member {
     trouble: Option<String>,
 }
 
-impl Member {
+impl SupervisedMember {
     pub(super) fn new(folder: MemberFolder) -> Self {
         let now = Instant::now();
         Self {
@@ -471,7 +471,7 @@ impl Member {
 }
 
 /// How a member fares, by what is on disk alone: so nobody has to wait for an action to finish.
-pub(super) fn observe(folder: &MemberFolder) -> io::Result<Option<Observation>> {
+pub(super) fn observe(folder: &MemberFolder) -> io::Result<Option<ProcessState>> {
     let Some(server) = record::read::<ServerRecord>(&folder.server_record())? else {
         return Ok(None);
     };
@@ -479,7 +479,7 @@ pub(super) fn observe(folder: &MemberFolder) -> io::Result<Option<Observation>> 
     let running = is_alive(folder, process.as_ref())?;
     let needed = server.data.filter(|_| !running);
     let has_data = needed.map(|data| has_data(folder, &data)).transpose()?;
-    Ok(Some(Observation {
+    Ok(Some(ProcessState {
         member: folder.name.clone(),
         running,
         restarts: process.map_or(0, |known| known.restarts),

@@ -53,7 +53,7 @@ use self::{
     staging::UnfinishedFile,
     task::RunningTask,
 };
-use super::{FileSeen, Observation, Provisioner, ProvisionerError};
+use super::{FileSeen, ProcessState, Provisioner, ProvisionerError};
 use crate::{
     disk,
     folder::FolderId,
@@ -80,13 +80,13 @@ type SharedDeployment = Arc<tokio::sync::Mutex<Deployment>>;
 
 /// Runs members as processes of this machine.
 pub struct LocalProvisioner {
-    cluster: Arc<Cluster>,
+    cluster: Arc<ClusterFolder>,
     /// What members get.
     ports: PortRange,
 }
 
 /// A cluster folder and what is known of it.
-struct Cluster {
+struct ClusterFolder {
     folder: PathBuf,
     /// What the folder was when its lock was taken.
     id: Option<FolderId>,
@@ -130,7 +130,7 @@ impl LocalProvisioner {
         let id = FolderId::of(&folder).map_err(ProvisionerError::while_doing(
             "looking at the cluster folder",
         ))?;
-        let cluster = Arc::new(Cluster {
+        let cluster = Arc::new(ClusterFolder {
             folder,
             id,
             is_elsewhere: AtomicBool::new(false),
@@ -151,7 +151,7 @@ impl LocalProvisioner {
     }
 }
 
-impl Cluster {
+impl ClusterFolder {
     /// Fails when the cluster's path does not lead to the folder any more whose lock is held, as
     /// when its disk is no longer mounted: what would be started there would begin anew with
     /// nothing.
@@ -238,7 +238,7 @@ impl Cluster {
     async fn change<T: Send + 'static>(
         self: &Arc<Self>,
         id: &DeploymentId,
-        change: impl FnOnce(&Cluster, &mut Deployment) -> Result<T> + Send + 'static,
+        change: impl FnOnce(&ClusterFolder, &mut Deployment) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let deployment = self
             .deployments()
@@ -279,7 +279,7 @@ impl Workbench for LocalProvisioner {
         let member = member.to_owned();
         let (binary, timeout) = (task.program.binary, task.timeout);
         let task = task.clone();
-        let begin = move |cluster: &Cluster, deployment: &mut Deployment| {
+        let begin = move |cluster: &ClusterFolder, deployment: &mut Deployment| {
             deployment.member(&member).kill_tasks(&cluster.programs)?;
             begin_task(&deployment.folder.member(&member), &task, &cluster.programs)
         };
@@ -306,12 +306,12 @@ impl Workbench for LocalProvisioner {
     ) -> Result<()> {
         folders::check_file_name(name)?;
         let name = name.to_owned();
-        let begin = move |_: &Cluster, deployment: &mut Deployment| {
+        let begin = move |_: &ClusterFolder, deployment: &mut Deployment| {
             UnfinishedFile::create(deployment.folder.stage(), &name, bytes_expected)
         };
         let mut file = self.cluster.change(deployment, begin).await?;
         file.fill(content).await?;
-        let finish = move |_: &Cluster, _: &mut Deployment| file.finish();
+        let finish = move |_: &ClusterFolder, _: &mut Deployment| file.finish();
         self.cluster.change(deployment, finish).await
     }
 
@@ -341,7 +341,7 @@ impl Workbench for LocalProvisioner {
     async fn unstage(&self, deployment: &DeploymentId, name: &str) -> Result<()> {
         folders::check_file_name(name)?;
         let name = name.to_owned();
-        let remove = move |_: &Cluster, deployment: &mut Deployment| {
+        let remove = move |_: &ClusterFolder, deployment: &mut Deployment| {
             folders::remove_file(&deployment.folder.stage().join(&name))
                 .map_err(ProvisionerError::while_doing(format!("removing {name}")))
         };
@@ -403,7 +403,7 @@ impl Provisioner for LocalProvisioner {
         folders::check_member_name(&server.member)?;
         let id = server.deployment.clone();
         let server = server.clone();
-        let start = move |cluster: &Cluster, deployment: &mut Deployment| {
+        let start = move |cluster: &ClusterFolder, deployment: &mut Deployment| {
             let member = deployment.member(&server.member);
             member.start(&server, &cluster.programs)
         };
@@ -423,7 +423,7 @@ impl Provisioner for LocalProvisioner {
     async fn restart(&self, deployment: &DeploymentId, member: &str) -> Result<()> {
         folders::check_member_name(member)?;
         let member = member.to_owned();
-        let restart = move |cluster: &Cluster, deployment: &mut Deployment| {
+        let restart = move |cluster: &ClusterFolder, deployment: &mut Deployment| {
             let known = deployment.known_member(&member);
             known.map_or(Ok(()), |member| member.restart(&cluster.programs))
         };
@@ -433,7 +433,7 @@ impl Provisioner for LocalProvisioner {
     async fn stop(&self, deployment: &DeploymentId, member: &str, grace: Duration) -> Result<()> {
         folders::check_member_name(member)?;
         let member = member.to_owned();
-        let stop = move |cluster: &Cluster, deployment: &mut Deployment| {
+        let stop = move |cluster: &ClusterFolder, deployment: &mut Deployment| {
             let known = deployment.known_member(&member);
             known.map_or(Ok(()), |member| member.stop(&cluster.programs, grace))
         };
@@ -443,13 +443,13 @@ impl Provisioner for LocalProvisioner {
     async fn wipe(&self, deployment: &DeploymentId, member: &str) -> Result<()> {
         folders::check_member_name(member)?;
         let member = member.to_owned();
-        let wipe = move |cluster: &Cluster, deployment: &mut Deployment| {
+        let wipe = move |cluster: &ClusterFolder, deployment: &mut Deployment| {
             deployment.member(&member).wipe(&cluster.programs)
         };
         self.cluster.change(deployment, wipe).await
     }
 
-    async fn observe(&self, deployment: &DeploymentId) -> Result<Vec<Observation>> {
+    async fn observe(&self, deployment: &DeploymentId) -> Result<Vec<ProcessState>> {
         let look = |of: &DeploymentFolder| of.look_at_members(member::observe);
         let cluster = &self.cluster;
         cluster
@@ -487,7 +487,7 @@ impl Provisioner for LocalProvisioner {
         folders::check_member_name(member)?;
         folders::check_file_name(aside)?;
         let (member, aside) = (member.to_owned(), aside.to_owned());
-        let move_there = move |cluster: &Cluster, deployment: &mut Deployment| {
+        let move_there = move |cluster: &ClusterFolder, deployment: &mut Deployment| {
             let member = deployment.member(&member);
             member.set_aside(&cluster.programs, &aside)
         };
@@ -498,7 +498,7 @@ impl Provisioner for LocalProvisioner {
         folders::check_member_name(member)?;
         folders::check_file_name(aside)?;
         let (member, aside) = (member.to_owned(), aside.to_owned());
-        let move_back = move |cluster: &Cluster, deployment: &mut Deployment| {
+        let move_back = move |cluster: &ClusterFolder, deployment: &mut Deployment| {
             let member = deployment.member(&member);
             member.put_back(&cluster.programs, &aside)
         };
@@ -506,8 +506,9 @@ impl Provisioner for LocalProvisioner {
     }
 
     async fn destroy(&self, deployment: &DeploymentId) -> Result<()> {
-        let destroy =
-            |cluster: &Cluster, deployment: &mut Deployment| deployment.destroy(&cluster.programs);
+        let destroy = |cluster: &ClusterFolder, deployment: &mut Deployment| {
+            deployment.destroy(&cluster.programs)
+        };
         self.cluster.change(deployment, destroy).await
     }
 

@@ -290,7 +290,7 @@ pub(super) fn processes_below(folder: &Path, engines: &Path) -> io::Result<Found
             continue;
         };
         match place {
-            Place::Ours(place) => found.ours.push(PlacedProcess {
+            Whereabouts::Ours(place) => found.ours.push(PlacedProcess {
                 process: OwnProcess {
                     id: ProcessId::from_stat(&stat)?,
                     stands_in,
@@ -298,7 +298,7 @@ pub(super) fn processes_below(folder: &Path, engines: &Path) -> io::Result<Found
                 place,
                 is_leader: stat.session == stat.pid,
             }),
-            Place::Elsewhere(place) => found.elsewhere.push(Elsewhere {
+            Whereabouts::Elsewhere(place) => found.elsewhere.push(Elsewhere {
                 pid: stat.pid,
                 place,
             }),
@@ -307,7 +307,7 @@ pub(super) fn processes_below(folder: &Path, engines: &Path) -> io::Result<Found
     Ok(found)
 }
 
-enum Place {
+enum Whereabouts {
     /// It is the folder that was asked for, or lies below it.
     Ours(PathBuf),
     /// It carries our mark and stands elsewhere.
@@ -323,7 +323,7 @@ fn place_of(
     process: &Process,
     folder: &Path,
     engines: &Path,
-) -> io::Result<Option<(Place, FolderId)>> {
+) -> io::Result<Option<(Whereabouts, FolderId)>> {
     let deadline = Instant::now() + EXEC_WAIT;
     loop {
         let Some(environment) = unless_foreign(process.environ())? else {
@@ -335,15 +335,20 @@ fn place_of(
         if let Some(mark) = environment.get(OsStr::new(PLACE)) {
             let mark = PathBuf::from(mark);
             let place = match place_below(folder, &mark, &stands_in)? {
-                Some(place) => Place::Ours(place),
-                None => Place::Elsewhere(mark),
+                Some(place) => Whereabouts::Ours(place),
+                None => Whereabouts::Elsewhere(mark),
             };
             return Ok(Some((place, stands_in.id)));
         }
         if !is_below(folder, &stands_in)? {
             return Ok(None);
         }
-        let ours = || Ok(Some((Place::Ours(stands_in.path.clone()), stands_in.id)));
+        let ours = || {
+            Ok(Some((
+                Whereabouts::Ours(stands_in.path.clone()),
+                stands_in.id,
+            )))
+        };
         if unless_foreign(process.exe())?.is_some_and(|exe| exe.starts_with(engines)) {
             return ours();
         }

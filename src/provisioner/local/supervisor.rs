@@ -7,15 +7,15 @@ use std::sync::{Arc, Weak, atomic::Ordering};
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::Cluster;
+use super::ClusterFolder;
 use crate::model::{failure::chain, limits::SUPERVISION_INTERVAL};
 
 /// Looks after all members of a cluster from now on.
-pub(super) fn supervise(cluster: &Arc<Cluster>) {
+pub(super) fn supervise(cluster: &Arc<ClusterFolder>) {
     tokio::spawn(rounds(Arc::downgrade(cluster)));
 }
 
-async fn rounds(cluster: Weak<Cluster>) {
+async fn rounds(cluster: Weak<ClusterFolder>) {
     let mut ticks = interval(SUPERVISION_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -31,7 +31,7 @@ async fn rounds(cluster: Weak<Cluster>) {
 }
 
 /// One look at all members.
-pub(super) fn one_round(cluster: &Cluster) {
+pub(super) fn one_round(cluster: &ClusterFolder) {
     let looked = cluster.check();
     let was_elsewhere = cluster
         .is_elsewhere

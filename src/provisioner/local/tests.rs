@@ -242,7 +242,7 @@ fn kill(process: &ProcessId) {
     }
 }
 
-async fn observed(provisioner: &LocalProvisioner, id: &DeploymentId) -> Observation {
+async fn observed(provisioner: &LocalProvisioner, id: &DeploymentId) -> ProcessState {
     let mut members = provisioner.observe(id).await.unwrap();
     assert_eq!(members.len(), 1, "{members:?}");
     members.remove(0)

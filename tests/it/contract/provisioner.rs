@@ -27,7 +27,7 @@ use compose_broker::{
         server::{DataOfServer, FILES, HOME, Program, Resources, STAGE, Server, ServerFile, Task},
     },
     provisioner::{
-        Observation, Provisioner,
+        ProcessState, Provisioner,
         local::{EngineBinaries, LocalProvisioner},
     },
     stream::ByteStream,
@@ -226,7 +226,7 @@ fn content(text: &'static str) -> ByteStream {
     stream::iter([Ok(Bytes::from(text))]).boxed()
 }
 
-async fn observed(at: &dyn Provisioner, id: &DeploymentId) -> Option<Observation> {
+async fn observed(at: &dyn Provisioner, id: &DeploymentId) -> Option<ProcessState> {
     let mut all = at.observe(id).await.expect("an observation");
     assert!(all.len() <= 1, "{all:?}");
     all.pop()

@@ -22,7 +22,7 @@ use compose_broker::{
         server::{FILES, HOME, MemberSeen, STAGE, Server, Task},
         version::Version,
     },
-    provisioner::{FileSeen, Observation, Provisioner},
+    provisioner::{FileSeen, ProcessState, Provisioner},
     stream::{ByteStream, TextStream},
     workbench::{ProvisionerError, Workbench},
 };
@@ -559,14 +559,14 @@ impl Provisioner for MemoryCluster {
         Ok(())
     }
 
-    async fn observe(&self, deployment: &DeploymentId) -> Result<Vec<Observation>> {
+    async fn observe(&self, deployment: &DeploymentId) -> Result<Vec<ProcessState>> {
         let mut all = self.all();
         let Some(of) = all.get_mut(deployment) else {
             return Ok(Vec::new());
         };
         of.look_after(&self.installed);
         let described = of.members.iter().filter(|(_, m)| m.server.is_some());
-        let seen = described.map(|(name, member)| Observation {
+        let seen = described.map(|(name, member)| ProcessState {
             member: name.clone(),
             running: member.running,
             restarts: member.restarts,

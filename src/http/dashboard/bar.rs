@@ -7,8 +7,8 @@ use crate::{broker::status_of, model::operation::Operation};
 /// Parts of a whole bar for each step, so that bytes move it too.
 const PARTS: u64 = 1000;
 
-/// How far a piece of work is.
-pub struct Work {
+/// How far a piece of work is, for a bar.
+pub struct Bar {
     /// What is being done, for people.
     pub text: String,
     /// Parts done.
@@ -17,7 +17,7 @@ pub struct Work {
     pub total: u64,
 }
 
-impl Work {
+impl Bar {
     /// How far an operation is at `now`.
     pub fn of(operation: &Operation, now: DateTime<Utc>) -> Self {
         let progress = &operation.progress;
@@ -55,8 +55,8 @@ mod tests {
             DateTime::UNIX_EPOCH,
         );
         let bar = |operation: &Operation| {
-            let work = Work::of(operation, DateTime::UNIX_EPOCH);
-            (work.done, work.total)
+            let bar = Bar::of(operation, DateTime::UNIX_EPOCH);
+            (bar.done, bar.total)
         };
         assert_eq!(bar(&operation), (0, 1));
         operation.progress = Progress {
