@@ -13,7 +13,7 @@ use super::{
     compose::Compose,
     download,
     error::{Error, HttpError, Result},
-    osb::Place,
+    osb::Resource,
     show::{fields, moment, table},
 };
 use crate::model::{
@@ -219,7 +219,10 @@ impl Session {
         let instance = self.book.instance(name)?;
         for key in instance.keys.iter().filter(|key| !key.temporary) {
             // One that has expired or is not done yet is of no use.
-            let found = self.osb.fetch(Place::binding(&instance, &key.id)).await?;
+            let found = self
+                .osb
+                .fetch(Resource::binding(&instance, &key.id))
+                .await?;
             let found = found.unwrap_or_default();
             if let Some(api) = Compose::of(self.osb.http(), &found["credentials"]) {
                 return work(&api).await;
@@ -252,7 +255,7 @@ impl Session {
         let credentials = match told {
             Some(credentials) => credentials,
             None => {
-                let found = self.osb.fetch(Place::binding(instance, &key.id)).await?;
+                let found = self.osb.fetch(Resource::binding(instance, &key.id)).await?;
                 found.unwrap_or_default()["credentials"].take()
             }
         };
@@ -265,8 +268,8 @@ impl Session {
 
     /// Takes away a key that was made for one command. A failure is told, and is none of the command.
     async fn forget_key(&self, instance: &Instance, key: &Key) {
-        let place = Place::binding(instance, &key.id);
-        let gone = match self.osb.delete(place).await {
+        let resource = Resource::binding(instance, &key.id);
+        let gone = match self.osb.delete(resource).await {
             Ok(_) => self.book.forget(&instance.id, Some(&key.id)),
             Err(error) => Err(error),
         };

@@ -38,7 +38,7 @@ use crate::model::{
 
 /// An answer that was read whole.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Reply {
     /// Its status.
     pub status: u16,
     /// How long the broker asks to be left alone.
@@ -47,7 +47,7 @@ pub struct Answer {
     pub body: Option<Value>,
 }
 
-impl Answer {
+impl Reply {
     /// What this answer says when it is not what was asked for. Both APIs' ways are known.
     pub fn refusal(&self) -> Refusal {
         let body = self.body.as_ref();
@@ -105,7 +105,7 @@ impl Http {
         url: &Url,
         headers: &[(&'static str, String)],
         body: Option<&Value>,
-    ) -> std::result::Result<Answer, HttpError> {
+    ) -> std::result::Result<Reply, HttpError> {
         let only_reads = method == Method::GET;
         let exchange = async {
             let deadline = tokio::time::Instant::now() + self.timeout;
@@ -128,7 +128,7 @@ impl Http {
                 HttpError::Lost(format!("the answer of {} broke off: {why}", place(url)))
             })?;
             let body = serde_json::from_slice(&whole.to_bytes()).ok();
-            Ok(Answer {
+            Ok(Reply {
                 status,
                 retry_after,
                 body: body.filter(Value::is_object),
@@ -164,7 +164,7 @@ impl Http {
         };
         let status = response.status().as_u16();
         if status != 200 {
-            let refusal = Answer {
+            let refusal = Reply {
                 status,
                 retry_after: None,
                 body: None,

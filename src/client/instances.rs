@@ -13,9 +13,9 @@ use super::{
     catalog::{Catalog, Offer},
     command::{CreateService, RestoreBackup, UpdateService, UpgradeService},
     error::{Error, Result},
-    osb::{Accepted, NotCreated, Place},
+    osb::{Accepted, NotCreated, Resource},
     show::{fields, table},
-    work::{Standing, Work, look_at},
+    work::{Job, Status, look_at},
 };
 use crate::model::{
     health::HealthState, instance::DELETE_PROTECTION, limits::CLIENT_LOOKS_AT_ONCE,
@@ -93,7 +93,7 @@ impl Session {
             keys: Vec::new(),
         };
         self.book.add(&instance)?;
-        let work = work_on(&instance, Some(offer));
+        let job = job_on(&instance, Some(offer));
         let (parameters, maintenance) = (new.parameters.as_ref(), offer.maintenance());
         let asked = self
             .osb
@@ -110,11 +110,11 @@ impl Session {
                     look_at(&instance)
                 )));
             }
-            Err(NotCreated::Orphan(why)) => return Err(self.mitigate(&work, &why).await),
+            Err(NotCreated::Orphan(why)) => return Err(self.mitigate(&job, &why).await),
         };
-        let standing = self.go_on(&work, Kind::Create, &accepted, wait).await?;
+        let status = self.go_on(&job, Kind::Create, &accepted, wait).await?;
         let (Accepted::Done(body) | Accepted::Pending(_, body)) = &accepted;
-        self.tell(&instance, &standing, body["dashboard_url"].as_str())
+        self.tell(&instance, &status, body["dashboard_url"].as_str())
     }
 
     /// `service --id`: an instance that is there, under a name of this machine.
@@ -136,7 +136,7 @@ impl Session {
             },
             keys: Vec::new(),
         };
-        let found = self.osb.fetch(Place::of(&instance)).await?;
+        let found = self.osb.fetch(Resource::of(&instance)).await?;
         let found =
             found.ok_or_else(|| Error::Failed(format!("the broker tells of no instance {id}")))?;
         let id_of = |field: &str| found[field].as_str().unwrap_or_default();
@@ -154,9 +154,9 @@ impl Session {
     /// `service`
     pub async fn service(&self, name: &str) -> Result<()> {
         let instance = self.book.instance(name)?;
-        let place = Place::of(&instance);
-        let mut standing = self.standing(place, &instance.last).await?;
-        if standing.kind == Kind::Delete && standing.is_done() {
+        let resource = Resource::of(&instance);
+        let mut status = self.status(resource, &instance.last).await?;
+        if status.kind == Kind::Delete && status.is_done() {
             let name = &instance.name;
             return Err(Error::Failed(format!("service instance {name} is deleted")));
         }
@@ -164,13 +164,13 @@ impl Session {
         let offer = catalog.of(&instance);
         let retrievable = offer.is_some_and(|offer| offer.instances_retrievable());
         let fetched = match retrievable {
-            true => self.osb.fetch(place).await?,
+            true => self.osb.fetch(resource).await?,
             false => None,
         };
-        if retrievable && fetched.is_none() && standing.is_done() {
+        if retrievable && fetched.is_none() && status.is_done() {
             // Somebody else has deleted it.
-            standing.state = "unknown";
-            standing.description = "the broker tells of no such instance".into();
+            status.state = "unknown";
+            status.description = "the broker tells of no such instance".into();
         }
         let fetched = fetched.unwrap_or_default();
         let health = self.health(&instance).await;
@@ -188,7 +188,7 @@ impl Session {
             ("offering", Some(instance.offering.clone())),
             ("plan", Some(instance.plan.name.clone())),
             ("health", health.as_ref().map(health_in_full)),
-            ("last operation", Some(standing.text())),
+            ("last operation", Some(status.text())),
             ("version", version.clone()),
             (
                 "upgrade to",
@@ -203,7 +203,7 @@ impl Session {
             ("dashboard", text(&fetched["dashboard_url"])),
             ("keys", (!keys.is_empty()).then(|| keys.join(", "))),
         ]);
-        let mut value = json_of(&instance, &standing);
+        let mut value = json_of(&instance, &status);
         value["health"] = json!(health);
         value["version"] = json!(version);
         value["upgrade"] = json!(upgrade);
@@ -216,16 +216,16 @@ impl Session {
     pub async fn services(&self) -> Result<()> {
         let instances = self.book.instances()?;
         let looks = stream::iter(&instances).map(|instance| async move {
-            let standing = self.standing(Place::of(instance), &instance.last).await;
-            (standing, self.health(instance).await)
+            let status = self.status(Resource::of(instance), &instance.last).await;
+            (status, self.health(instance).await)
         });
-        let looks: Vec<(Result<Standing>, Option<Value>)> =
+        let looks: Vec<(Result<Status>, Option<Value>)> =
             looks.buffered(CLIENT_LOOKS_AT_ONCE).collect().await;
         let (mut rows, mut values) = (Vec::new(), Vec::new());
         let is_told = looks.iter().any(|(_, health)| health.is_some());
-        for (instance, (standing, health)) in instances.iter().zip(looks) {
-            let standing = standing?;
-            if standing.kind == Kind::Delete && standing.is_done() {
+        for (instance, (status, health)) in instances.iter().zip(looks) {
+            let status = status?;
+            if status.kind == Kind::Delete && status.is_done() {
                 continue;
             }
             rows.push([
@@ -234,9 +234,9 @@ impl Session {
                 instance.plan.name.clone(),
                 instance.keys.len().to_string(),
                 health.as_ref().map_or("", health_word).to_owned(),
-                standing.text(),
+                status.text(),
             ]);
-            let mut value = json_of(instance, &standing);
+            let mut value = json_of(instance, &status);
             value["health"] = json!(health);
             values.push(value);
         }
@@ -350,19 +350,19 @@ impl Session {
         })?;
         let mut change = json!({ "maintenance_info": newest });
         if offer.is_some_and(|offer| offer.instances_retrievable())
-            && let Some(found) = self.osb.fetch(Place::of(&instance)).await?
+            && let Some(found) = self.osb.fetch(Resource::of(&instance)).await?
         {
             let now = &found["maintenance_info"];
             if now["version"] == newest["version"] {
                 let version = newest["version"].as_str().unwrap_or_default();
                 self.show
                     .note(&format!("{name} has version {version} already"));
-                let standing = Standing {
+                let status = Status {
                     kind: Kind::Update,
                     state: "succeeded",
                     description: String::new(),
                 };
-                return self.tell(&instance, &standing, None);
+                return self.tell(&instance, &status, None);
             }
             if now.is_object() {
                 // Beside the other values of before.
@@ -391,9 +391,9 @@ impl Session {
             instance.next_plan = next_plan;
             Ok(())
         })?;
-        let work = work_on(instance, catalog.of(instance));
-        let standing = self.go_on(&work, Kind::Update, &accepted, wait).await?;
-        self.tell(instance, &standing, None)
+        let job = job_on(instance, catalog.of(instance));
+        let status = self.go_on(&job, Kind::Update, &accepted, wait).await?;
+        self.tell(instance, &status, None)
     }
 
     /// `delete-service`: the keys go first, as a broker may expect.
@@ -402,7 +402,7 @@ impl Session {
         let what = format!("service instance {name} with its keys, its data and its backups");
         certain(force, &what)?;
         // Its keys would be gone before the broker says no. Not every broker tells of instances.
-        let told = self.osb.fetch(Place::of(&instance)).await.ok().flatten();
+        let told = self.osb.fetch(Resource::of(&instance)).await.ok().flatten();
         if told.is_some_and(|told| told["parameters"][DELETE_PROTECTION] == true) {
             return Err(Error::Failed(format!(
                 "service instance {name} is protected against deletion; nothing was deleted. To \
@@ -414,14 +414,14 @@ impl Session {
         for key in &instance.keys {
             self.unbind(&instance, offer, key, true).await?;
         }
-        let accepted = self.osb.delete(Place::of(&instance)).await?;
-        let work = work_on(&instance, offer);
-        let standing = self.go_on(&work, Kind::Delete, &accepted, wait).await?;
-        self.tell(&instance, &standing, None)
+        let accepted = self.osb.delete(Resource::of(&instance)).await?;
+        let job = job_on(&instance, offer);
+        let status = self.go_on(&job, Kind::Delete, &accepted, wait).await?;
+        self.tell(&instance, &status, None)
     }
 
     /// Tells what became of an instance.
-    fn tell(&self, instance: &Instance, done: &Standing, dashboard: Option<&str>) -> Result<()> {
+    fn tell(&self, instance: &Instance, done: &Status, dashboard: Option<&str>) -> Result<()> {
         // What is known now, or was before it went.
         let known = self.book.instance(&instance.name);
         let instance = known.as_ref().unwrap_or(instance);
@@ -440,9 +440,9 @@ impl Session {
 }
 
 /// What is done to an instance.
-pub fn work_on<'a>(instance: &'a Instance, offer: Option<Offer<'_>>) -> Work<'a> {
-    Work {
-        place: Place::of(instance),
+pub fn job_on<'a>(instance: &'a Instance, offer: Option<Offer<'_>>) -> Job<'a> {
+    Job {
+        resource: Resource::of(instance),
         what: format!("service instance {}", instance.name),
         longest: offer.and_then(|offer| offer.longest()),
     }
@@ -459,7 +459,7 @@ fn health_in_full(health: &Value) -> String {
     format!("{}: {message}", health_word(health))
 }
 
-fn json_of(instance: &Instance, standing: &Standing) -> Value {
+fn json_of(instance: &Instance, status: &Status) -> Value {
     let keys: Vec<&str> = instance.keys.iter().map(|key| key.name.as_str()).collect();
     json!({
         "name": instance.name,
@@ -467,7 +467,7 @@ fn json_of(instance: &Instance, standing: &Standing) -> Value {
         "offering": instance.offering,
         "plan": instance.plan.name,
         "keys": keys,
-        "last_operation": standing.json(),
+        "last_operation": status.json(),
     })
 }
 

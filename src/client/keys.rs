@@ -9,9 +9,9 @@ use super::{
     catalog::Offer,
     error::{Error, Result},
     instances::certain,
-    osb::{Accepted, NotCreated, Place},
+    osb::{Accepted, NotCreated, Resource},
     show::{fields, table},
-    work::{Standing, Work},
+    work::{Job, Status},
 };
 
 impl Session {
@@ -32,10 +32,10 @@ impl Session {
             last: Last::asked(Kind::Create),
             temporary: false,
         };
-        let (standing, told) = self
+        let (status, told) = self
             .bind(&instance, offer, &key, parameters.as_ref(), wait)
             .await?;
-        let mut value = json_of(&key, &standing);
+        let mut value = json_of(&key, &status);
         // A broker that tells them once and never again: keep them now or never.
         if offer.is_none_or(|offer| !offer.bindings_retrievable())
             && let Some(credentials) = told
@@ -48,7 +48,7 @@ impl Session {
         let shown = fields([
             ("name", Some(key.name.clone())),
             ("id", Some(key.id.clone())),
-            ("last operation", Some(standing.text())),
+            ("last operation", Some(status.text())),
         ]);
         self.show.result(&shown, &value)
     }
@@ -61,25 +61,25 @@ impl Session {
         key: &Key,
         parameters: Option<&Value>,
         wait: bool,
-    ) -> Result<(Standing, Option<Value>)> {
+    ) -> Result<(Status, Option<Value>)> {
         self.book.add_key(&instance.id, key)?;
-        let work = work_on(instance, offer, key);
+        let job = job_on(instance, offer, key);
         // What is made later has to be fetched then.
         let patiently = offer.is_some_and(|offer| offer.bindings_retrievable());
-        let accepted = match self.osb.bind(work.place, parameters, patiently).await {
+        let accepted = match self.osb.bind(job.resource, parameters, patiently).await {
             Ok(accepted) => accepted,
             Err(NotCreated::Nothing(error)) => {
                 self.book.forget(&instance.id, Some(&key.id))?;
                 return Err(error);
             }
-            Err(NotCreated::Orphan(why)) => return Err(self.mitigate(&work, &why).await),
+            Err(NotCreated::Orphan(why)) => return Err(self.mitigate(&job, &why).await),
         };
-        let standing = self.go_on(&work, Kind::Create, &accepted, wait).await?;
+        let status = self.go_on(&job, Kind::Create, &accepted, wait).await?;
         let credentials = match accepted {
             Accepted::Done(mut body) => Some(body["credentials"].take()),
             Accepted::Pending(..) => None,
         };
-        Ok((standing, credentials))
+        Ok((status, credentials))
     }
 
     /// `service-key`
@@ -98,10 +98,10 @@ impl Session {
                 temporary: false,
             },
         };
-        let place = Place::binding(&instance, &key.id);
-        let Some(mut found) = self.osb.fetch(place).await? else {
-            let standing = self.standing(place, &key.last).await?;
-            let (key, text) = (&key.name, standing.text());
+        let resource = Resource::binding(&instance, &key.id);
+        let Some(mut found) = self.osb.fetch(resource).await? else {
+            let status = self.status(resource, &key.last).await?;
+            let (key, text) = (&key.name, status.text());
             return Err(Error::Failed(format!(
                 "the broker tells of no service key {key} of {name} ({text})"
             )));
@@ -134,13 +134,13 @@ impl Session {
         certain(force, &format!("service key {} of {name}", key.name))?;
         let catalog = self.catalog().await?;
         let offer = catalog.of(&instance);
-        let standing = self.unbind(&instance, offer, key, wait).await?;
+        let status = self.unbind(&instance, offer, key, wait).await?;
         let shown = fields([
             ("name", Some(key.name.clone())),
             ("id", Some(key.id.clone())),
-            ("last operation", Some(standing.text())),
+            ("last operation", Some(status.text())),
         ]);
-        self.show.result(&shown, &json_of(key, &standing))
+        self.show.result(&shown, &json_of(key, &status))
     }
 
     /// Takes a binding away.
@@ -150,21 +150,21 @@ impl Session {
         offer: Option<Offer<'_>>,
         key: &Key,
         wait: bool,
-    ) -> Result<Standing> {
-        let work = work_on(instance, offer, key);
-        let accepted = self.osb.delete(work.place).await?;
-        self.go_on(&work, Kind::Delete, &accepted, wait).await
+    ) -> Result<Status> {
+        let job = job_on(instance, offer, key);
+        let accepted = self.osb.delete(job.resource).await?;
+        self.go_on(&job, Kind::Delete, &accepted, wait).await
     }
 }
 
-fn work_on<'a>(instance: &'a Instance, offer: Option<Offer<'_>>, key: &'a Key) -> Work<'a> {
-    Work {
-        place: Place::binding(instance, &key.id),
+fn job_on<'a>(instance: &'a Instance, offer: Option<Offer<'_>>, key: &'a Key) -> Job<'a> {
+    Job {
+        resource: Resource::binding(instance, &key.id),
         what: format!("service key {} of {}", key.name, instance.name),
         longest: offer.and_then(|offer| offer.longest()),
     }
 }
 
-fn json_of(key: &Key, standing: &Standing) -> Value {
-    json!({ "name": key.name, "id": key.id, "last_operation": standing.json() })
+fn json_of(key: &Key, status: &Status) -> Value {
+    json!({ "name": key.name, "id": key.id, "last_operation": status.json() })
 }

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::{
     book::{Instance, Kind, Last, Said},
     error::{Error, HttpError, Result},
-    http::{Answer, Http, basic, below},
+    http::{Http, Reply, basic, below},
     show::Progress,
 };
 use crate::model::{
@@ -60,9 +60,9 @@ pub enum State {
     Unclear(String),
 }
 
-/// Where something stands: an instance, or the binding with this id.
+/// A resource of the API: an instance, or the binding with this id.
 #[derive(Clone, Copy)]
-pub struct Place<'a> {
+pub struct Resource<'a> {
     /// The instance.
     pub instance: &'a Instance,
     /// The binding of it.
@@ -143,18 +143,22 @@ impl Osb {
         if let Some(maintenance) = maintenance {
             body["maintenance_info"] = maintenance.clone();
         }
-        let url = self.url(Place::of(instance), "", &[("accepts_incomplete", "true")]);
+        let url = self.url(
+            Resource::of(instance),
+            "",
+            &[("accepts_incomplete", "true")],
+        );
         self.create(&url, &body).await
     }
 
     /// Asks for a binding. `patiently`: the broker may take its time, for it can be asked later.
     pub async fn bind(
         &self,
-        place: Place<'_>,
+        resource: Resource<'_>,
         parameters: Option<&Value>,
         patiently: bool,
     ) -> std::result::Result<Accepted, NotCreated> {
-        let instance = place.instance;
+        let instance = resource.instance;
         let mut body = json!({
             "service_id": instance.service_id,
             "plan_id": instance.plan.id,
@@ -164,7 +168,7 @@ impl Osb {
             body["parameters"] = parameters.clone();
         }
         let query = [("accepts_incomplete", "true")];
-        let url = self.url(place, "", if patiently { &query } else { &[] });
+        let url = self.url(resource, "", if patiently { &query } else { &[] });
         self.create(&url, &body).await
     }
 
@@ -184,7 +188,11 @@ impl Osb {
         for (name, value) in change.as_object().into_iter().flatten() {
             body[name] = value.clone();
         }
-        let url = self.url(Place::of(instance), "", &[("accepts_incomplete", "true")]);
+        let url = self.url(
+            Resource::of(instance),
+            "",
+            &[("accepts_incomplete", "true")],
+        );
         let answer = self.call(Method::PATCH, &url, Some(&body)).await?;
         match answer.status {
             200 => answer.expect(200).map(Accepted::Done),
@@ -194,22 +202,22 @@ impl Osb {
     }
 
     /// Asks for a deletion; that something is gone already is as good as that it goes now.
-    pub async fn delete(&self, place: Place<'_>) -> Result<Accepted> {
-        self.deletion(place, true).await
+    pub async fn delete(&self, resource: Resource<'_>) -> Result<Accepted> {
+        self.deletion(resource, true).await
     }
 
     /// Asks for the deletion of what may have been left behind. No user asks for that.
-    pub async fn delete_orphan(&self, place: Place<'_>) -> Result<Accepted> {
-        self.deletion(place, false).await
+    pub async fn delete_orphan(&self, resource: Resource<'_>) -> Result<Accepted> {
+        self.deletion(resource, false).await
     }
 
-    async fn deletion(&self, place: Place<'_>, by_user: bool) -> Result<Accepted> {
+    async fn deletion(&self, resource: Resource<'_>, by_user: bool) -> Result<Accepted> {
         let query = [
-            ("service_id", place.instance.service_id.as_str()),
-            ("plan_id", &place.instance.plan.id),
+            ("service_id", resource.instance.service_id.as_str()),
+            ("plan_id", &resource.instance.plan.id),
             ("accepts_incomplete", "true"),
         ];
-        let url = self.url(place, "", &query);
+        let url = self.url(resource, "", &query);
         let answer = self.send(Method::DELETE, &url, None, by_user).await?;
         match answer.status {
             200 | 410 => Ok(Accepted::Done(Value::Null)),
@@ -219,8 +227,8 @@ impl Osb {
     }
 
     /// What the broker tells of an instance or a binding; nothing when it has none, or tells of none.
-    pub async fn fetch(&self, place: Place<'_>) -> Result<Option<Value>> {
-        let url = self.url(place, "", &[]);
+    pub async fn fetch(&self, resource: Resource<'_>) -> Result<Option<Value>> {
+        let url = self.url(resource, "", &[]);
         let answer = self.call(Method::GET, &url, None).await?;
         match answer.status {
             404 | 410 => Ok(None),
@@ -231,17 +239,17 @@ impl Osb {
     /// How the last that was asked for fares, and how long the broker asks to be left alone.
     pub async fn state(
         &self,
-        place: Place<'_>,
+        resource: Resource<'_>,
         last: &Last,
     ) -> std::result::Result<(State, Option<Duration>), HttpError> {
         let mut query = vec![
-            ("service_id", place.instance.service_id.as_str()),
-            ("plan_id", &place.instance.plan.id),
+            ("service_id", resource.instance.service_id.as_str()),
+            ("plan_id", &resource.instance.plan.id),
         ];
         if let Said::Accepted(Some(operation)) = &last.said {
             query.push(("operation", operation));
         }
-        let url = self.url(place, "last_operation", &query);
+        let url = self.url(resource, "last_operation", &query);
         let answer = match self.call(Method::GET, &url, None).await {
             Ok(answer) => answer,
             Err(HttpError::Interrupted) => return Err(HttpError::Interrupted),
@@ -269,7 +277,7 @@ impl Osb {
     /// The user wants to wait no longer, or the limit is reached.
     pub async fn wait(
         &self,
-        place: Place<'_>,
+        resource: Resource<'_>,
         last: &Last,
         longest: Option<Duration>,
         progress: &Progress,
@@ -289,7 +297,7 @@ impl Osb {
                 () = sleep(pause.min(left)) => {}
                 () = self.http.interrupt().cancelled() => return Err(HttpError::Interrupted.into()),
             }
-            let (state, retry_after) = self.state(place, last).await?;
+            let (state, retry_after) = self.state(resource, last).await?;
             match state {
                 State::InProgress(description) => progress.say(&description),
                 // It may pass: the client goes on asking.
@@ -327,7 +335,7 @@ impl Osb {
         method: Method,
         url: &Url,
         body: Option<&Value>,
-    ) -> std::result::Result<Answer, HttpError> {
+    ) -> std::result::Result<Reply, HttpError> {
         self.send(method, url, body, true).await
     }
 
@@ -337,7 +345,7 @@ impl Osb {
         url: &Url,
         body: Option<&Value>,
         by_user: bool,
-    ) -> std::result::Result<Answer, HttpError> {
+    ) -> std::result::Result<Reply, HttpError> {
         let mut headers = vec![
             self.authorization.clone(),
             ("x-broker-api-version", "2.17".to_owned()),
@@ -349,9 +357,9 @@ impl Osb {
         self.http.call(method, url, &headers, body).await
     }
 
-    fn url(&self, place: Place<'_>, further: &str, query: &[(&str, &str)]) -> Url {
-        let mut path = vec!["v2", "service_instances", &place.instance.id];
-        if let Some(binding) = place.binding {
+    fn url(&self, resource: Resource<'_>, further: &str, query: &[(&str, &str)]) -> Url {
+        let mut path = vec!["v2", "service_instances", &resource.instance.id];
+        if let Some(binding) = resource.binding {
             path.extend(["service_bindings", binding]);
         }
         if !further.is_empty() {
@@ -361,7 +369,7 @@ impl Osb {
     }
 }
 
-impl<'a> Place<'a> {
+impl<'a> Resource<'a> {
     /// Where an instance stands.
     pub fn of(instance: &'a Instance) -> Self {
         Self {
@@ -390,7 +398,7 @@ fn context(instance: &Instance) -> Value {
     })
 }
 
-fn pending(answer: Answer) -> Accepted {
+fn pending(answer: Reply) -> Accepted {
     let body = answer.body.unwrap_or_default();
     let operation = body["operation"].as_str().map(str::to_owned);
     Accepted::Pending(operation, body)

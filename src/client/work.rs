@@ -13,24 +13,24 @@ use super::{
     Session,
     book::{Instance, Kind, Last, Said},
     error::{Error, HttpError, Result},
-    osb::{Accepted, Place, State},
+    osb::{Accepted, Resource, State},
 };
 use crate::model::limits::{ORPHAN_RETRY_FIRST, ORPHAN_TRIES_MAX};
 
 /// Something that a broker is asked to do.
-pub struct Work<'a> {
+pub struct Job<'a> {
     /// To what.
-    pub place: Place<'a>,
+    pub resource: Resource<'a>,
     /// What that is called: `service instance orders`.
     pub what: String,
     /// How long it may take, if the plan says so.
     pub longest: Option<Duration>,
 }
 
-/// How something stands.
+/// What became of the last operation so far.
 #[derive(Debug, Clone)]
-pub struct Standing {
-    /// What it is.
+pub struct Status {
+    /// What the operation does.
     pub kind: Kind,
     /// One of OSB's three words, or `unknown`.
     pub state: &'static str,
@@ -38,7 +38,7 @@ pub struct Standing {
     pub description: String,
 }
 
-impl Standing {
+impl Status {
     /// For programs.
     pub fn json(&self) -> Value {
         json!({
@@ -76,13 +76,13 @@ impl Session {
     /// It ended badly, or nobody knows how, or the user wants to wait no longer.
     pub async fn go_on(
         &self,
-        work: &Work<'_>,
+        job: &Job<'_>,
         kind: Kind,
         accepted: &Accepted,
         wait: bool,
-    ) -> Result<Standing> {
-        let (instance, key) = (&work.place.instance.id, work.place.binding);
-        let over = |description| Standing {
+    ) -> Result<Status> {
+        let (instance, key) = (&job.resource.instance.id, job.resource.binding);
+        let over = |description| Status {
             kind,
             state: "succeeded",
             description,
@@ -90,7 +90,7 @@ impl Session {
         let operation = match accepted {
             Accepted::Done(_) => {
                 self.book.note(instance, key, kind, Said::Done)?;
-                self.settle(&work.place, kind, true)?;
+                self.settle(&job.resource, kind, true)?;
                 return Ok(over(String::new()));
             }
             Accepted::Pending(operation, _) => operation.clone(),
@@ -99,106 +99,108 @@ impl Session {
             .book
             .note(instance, key, kind, Said::Accepted(operation))?;
         if !wait {
-            let look = look_at(work.place.instance);
-            let (word, what) = (kind.as_str(), &work.what);
+            let look = look_at(job.resource.instance);
+            let (word, what) = (kind.as_str(), &job.what);
             self.show.note(&format!(
                 "{word} of {what} goes on; look at it with: {look}"
             ));
-            return Ok(Standing {
+            return Ok(Status {
                 kind,
                 state: "in progress",
                 description: String::new(),
             });
         }
-        match self.follow(work, &last).await? {
+        match self.follow(job, &last).await? {
             State::Failed(description) => {
-                self.settle(&work.place, kind, false)?;
-                let (word, what) = (kind.as_str(), &work.what);
+                self.settle(&job.resource, kind, false)?;
+                let (word, what) = (kind.as_str(), &job.what);
                 Err(Error::Failed(format!(
                     "{word} of {what} failed: {description}"
                 )))
             }
             State::Succeeded(description) => {
-                self.settle(&work.place, kind, true)?;
+                self.settle(&job.resource, kind, true)?;
                 Ok(over(description))
             }
             _ => {
-                self.settle(&work.place, kind, true)?;
+                self.settle(&job.resource, kind, true)?;
                 Ok(over(String::new()))
             }
         }
     }
 
-    async fn follow(&self, work: &Work<'_>, last: &Last) -> Result<State> {
+    async fn follow(&self, job: &Job<'_>, last: &Last) -> Result<State> {
         let word = last.kind.as_str();
-        let progress = self.show.progress(&format!("{word} {}", work.what));
+        let progress = self.show.progress(&format!("{word} {}", job.what));
         let end = self
             .osb
-            .wait(work.place, last, work.longest, &progress)
+            .wait(job.resource, last, job.longest, &progress)
             .await;
         match end {
             Err(Error::Http(HttpError::Interrupted)) => Err(Error::Interrupted(format!(
                 "{word} of {} goes on without you; look at it with: {}",
-                work.what,
-                look_at(work.place.instance)
+                job.what,
+                look_at(job.resource.instance)
             ))),
             end => end,
         }
     }
 
     /// Writes down what an end means for the book.
-    pub fn settle(&self, place: &Place<'_>, kind: Kind, well: bool) -> Result<()> {
-        match (kind, place.binding) {
-            (Kind::Delete, key) if well => self.book.forget(&place.instance.id, key),
-            (Kind::Update, None) => self.book.change_instance(&place.instance.id, |instance| {
-                if let Some(plan) = instance.next_plan.take()
-                    && well
-                {
-                    instance.plan = plan;
-                }
-                Ok(())
-            }),
+    pub fn settle(&self, resource: &Resource<'_>, kind: Kind, well: bool) -> Result<()> {
+        match (kind, resource.binding) {
+            (Kind::Delete, key) if well => self.book.forget(&resource.instance.id, key),
+            (Kind::Update, None) => self
+                .book
+                .change_instance(&resource.instance.id, |instance| {
+                    if let Some(plan) = instance.next_plan.take()
+                        && well
+                    {
+                        instance.plan = plan;
+                    }
+                    Ok(())
+                }),
             _ => Ok(()),
         }
     }
 
     /// How the last stands that was asked for; what is over is written down.
-    pub async fn standing(&self, place: Place<'_>, last: &Last) -> Result<Standing> {
-        let standing = |state, description| Standing {
+    pub async fn status(&self, resource: Resource<'_>, last: &Last) -> Result<Status> {
+        let status = |state, description| Status {
             kind: last.kind,
             state,
             description,
         };
         match &last.said {
-            Said::Done => return Ok(standing("succeeded", String::new())),
+            Said::Done => return Ok(status("succeeded", String::new())),
             Said::Nothing => {
                 let text = "the broker's answer was never heard".to_owned();
-                return Ok(standing("unknown", text));
+                return Ok(status("unknown", text));
             }
             Said::Accepted(_) => {}
         }
-        let (state, _) = self.osb.state(place, last).await?;
+        let (state, _) = self.osb.state(resource, last).await?;
         let (word, description, well) = match state {
-            State::InProgress(text) => return Ok(standing("in progress", text)),
-            State::Unclear(text) => return Ok(standing("unknown", text)),
+            State::InProgress(text) => return Ok(status("in progress", text)),
+            State::Unclear(text) => return Ok(status("unknown", text)),
             State::Succeeded(text) => ("succeeded", text, true),
             State::Gone => ("succeeded", String::new(), true),
             State::Failed(text) => ("failed", text, false),
         };
-        self.settle(&place, last.kind, well)?;
-        Ok(standing(word, description))
+        self.settle(&resource, last.kind, well)?;
+        Ok(status(word, description))
     }
 
     /// Deletes what a request may have made whose answer nobody heard. Tells why, and what is left.
-    pub async fn mitigate(&self, work: &Work<'_>, why: &str) -> Error {
-        let what = &work.what;
+    pub async fn mitigate(&self, job: &Job<'_>, why: &str) -> Error {
+        let what = &job.what;
         self.show.note(&format!(
             "{why}\n{what} may be there all the same: deleting it"
         ));
         let mut pause = ORPHAN_RETRY_FIRST;
         for last_try in (0..ORPHAN_TRIES_MAX).rev() {
-            let failure = match self.osb.delete_orphan(work.place).await {
-                Ok(accepted) => match self.go_on(work, Kind::Delete, &accepted, true).await {
+            let failure = match self.osb.delete_orphan(job.resource).await {
+                Ok(accepted) => match self.go_on(job, Kind::Delete, &accepted, true).await {
                     Ok(_) => return Error::Failed(format!("{why}; nothing is left of {what}")),
                     Err(error) => error,
                 },
@@ -213,7 +215,7 @@ impl Session {
                 () = self.osb.http().interrupt().cancelled() => break,
             }
         }
-        let name = &work.place.instance.name;
+        let name = &job.resource.instance.name;
         Error::Failed(format!(
             "{why}; {what} may have been left behind and is still listed: try to delete it again \
              (compose-broker delete-service {name})"
