@@ -237,8 +237,8 @@ pub(super) fn unless_it_says<T>(
     }
 }
 
-/// A running deployment and the way into it.
-pub(super) struct Cluster<'a> {
+/// Connects to the members of a deployment, as one who is let in.
+pub(super) struct Dialer<'a> {
     pub(super) deployment: &'a Deployment,
     pub(super) secrets: &'a DeploymentSecrets,
     access: Access,
@@ -247,7 +247,7 @@ pub(super) struct Cluster<'a> {
     pub(super) root: Option<certificates::Identity>,
 }
 
-impl<'a> Cluster<'a> {
+impl<'a> Dialer<'a> {
     pub(super) fn new(site: Site<'a>) -> Result<Self, EngineError> {
         let Site {
             deployment,
@@ -348,7 +348,7 @@ impl<'a> Cluster<'a> {
         Err(last.into_engine_error(doing))
     }
 
-    /// [`Cluster::trying`] as the administrator.
+    /// [`Dialer::trying`] as the administrator.
     pub(super) async fn trying_as_root<T, F, Fut>(
         &self,
         doing: &'static str,

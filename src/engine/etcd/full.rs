@@ -11,39 +11,39 @@ use crate::{
 };
 
 use super::{
-    client::{Cluster, Fault, says, unless_it_says},
+    client::{Dialer, Fault, says, unless_it_says},
     ready, security,
     status::observe,
     verify::current_revision,
 };
 
 /// Gives a database room; returns how many keys are deleted.
-pub(super) async fn relieve(cluster: &Cluster<'_>, relief: Relief<'_>) -> Result<u64, EngineError> {
+pub(super) async fn relieve(dialer: &Dialer<'_>, relief: Relief<'_>) -> Result<u64, EngineError> {
     match relief {
-        Relief::DeleteKeys(prefix) => return delete_keys(cluster, prefix).await,
-        Relief::ForgetHistory => forget_history(cluster).await?,
-        Relief::GiveBack => give_back(cluster).await?,
+        Relief::DeleteKeys(prefix) => return delete_keys(dialer, prefix).await,
+        Relief::ForgetHistory => forget_history(dialer).await?,
+        Relief::GiveBack => give_back(dialer).await?,
         Relief::GiveBackOf(place) => {
-            ready::all_serve(cluster).await?;
-            defragment(cluster, place).await?;
+            ready::all_serve(dialer).await?;
+            defragment(dialer, place).await?;
         }
-        Relief::ClearAlarms => security::clear_alarms(cluster).await?,
+        Relief::ClearAlarms => security::clear_alarms(dialer).await?,
     }
     Ok(0)
 }
 
 /// Forgets the history: whatever was deleted or written anew becomes unused storage.
-async fn forget_history(cluster: &Cluster<'_>) -> Result<(), EngineError> {
-    cluster
+async fn forget_history(dialer: &Dialer<'_>) -> Result<(), EngineError> {
+    dialer
         .trying_as_root("forgetting the history", compact)
         .await
 }
 
 /// Lets each member that serves give back what it does not use, the leader last: a member answers
 /// nobody meanwhile.
-async fn give_back(cluster: &Cluster<'_>) -> Result<(), EngineError> {
-    for index in leader_last(cluster).await {
-        defragment(cluster, index).await?;
+async fn give_back(dialer: &Dialer<'_>) -> Result<(), EngineError> {
+    for index in leader_last(dialer).await {
+        defragment(dialer, index).await?;
     }
     Ok(())
 }
@@ -58,8 +58,8 @@ async fn compact(mut client: Client) -> Result<(), Fault> {
 }
 
 /// The places of the members that serve, that of the leader last.
-async fn leader_last(cluster: &Cluster<'_>) -> Vec<usize> {
-    let seen = observe(cluster).await;
+async fn leader_last(dialer: &Dialer<'_>) -> Vec<usize> {
+    let seen = observe(dialer).await;
     let mut places: Vec<usize> = (0..seen.len())
         .filter(|place| seen[*place].serves())
         .collect();
@@ -68,11 +68,11 @@ async fn leader_last(cluster: &Cluster<'_>) -> Vec<usize> {
 }
 
 /// Lets the member at place `index` give back what it does not use.
-async fn defragment(cluster: &Cluster<'_>, index: usize) -> Result<(), EngineError> {
+async fn defragment(dialer: &Dialer<'_>, index: usize) -> Result<(), EngineError> {
     const DOING: &str = "giving unused storage back";
     let once = async {
-        let mut client = cluster.client(&cluster.deployment.members[index]).await?;
-        timed(ENGINE_CALL_TIMEOUT, cluster.become_root(&mut client)).await?;
+        let mut client = dialer.client(&dialer.deployment.members[index]).await?;
+        timed(ENGINE_CALL_TIMEOUT, dialer.become_root(&mut client)).await?;
         timed(DEFRAGMENT_TIMEOUT, async {
             client.defragment().await?;
             Ok(())
@@ -93,13 +93,13 @@ async fn timed(
 }
 
 /// Deletes every key with a prefix.
-async fn delete_keys(cluster: &Cluster<'_>, prefix: &str) -> Result<u64, EngineError> {
+async fn delete_keys(dialer: &Dialer<'_>, prefix: &str) -> Result<u64, EngineError> {
     // Without one, etcd would delete nothing or everything, as it is asked; nobody means that.
     if prefix.is_empty() {
         let text = "keys are deleted by a prefix, and there is none".to_owned();
         return Err(EngineError::Unexpected(text));
     }
-    cluster
+    dialer
         .trying_as_root("deleting keys", |mut client| async move {
             let options = DeleteOptions::new().with_prefix();
             let deleted = client.delete(prefix, Some(options)).await?.deleted();

@@ -19,7 +19,7 @@ use crate::{
 
 use super::{
     addresses,
-    client::{Cluster, Fault, says, unless_it_says},
+    client::{Dialer, Fault, says, unless_it_says},
     rolling::ask,
 };
 
@@ -28,9 +28,9 @@ const LEARNERS_FROM: (u32, u32) = (3, 4);
 
 /// Takes the member at `place` out of the cluster, and ends the alarms of members that are no more:
 /// nobody else would, and some of them keep everybody from writing.
-pub(super) async fn remove(cluster: &Cluster<'_>, place: usize) -> Result<(), EngineError> {
-    let url = &peer_url(cluster.deployment, place);
-    cluster
+pub(super) async fn remove(dialer: &Dialer<'_>, place: usize) -> Result<(), EngineError> {
+    let url = &peer_url(dialer.deployment, place);
+    dialer
         .trying_as_root("removing a member", |mut client| async move {
             let listed = client.member_list().await?;
             let mut left = Vec::new();
@@ -66,15 +66,15 @@ async fn end_alarms_of_others(client: &mut Client, members: &[u64]) -> Result<()
 
 /// Takes a new member into the cluster, at the address of the one at `place`; without a vote, where
 /// all members know of that.
-pub(super) async fn add(cluster: &Cluster<'_>, place: usize) -> Result<(), EngineError> {
-    let deployment = cluster.deployment;
+pub(super) async fn add(dialer: &Dialer<'_>, place: usize) -> Result<(), EngineError> {
+    let deployment = dialer.deployment;
     let url = &peer_url(deployment, place);
     let lines = deployment
         .members
         .iter()
         .map(|member| deployment.shape_of(member).version.line());
     let as_learner = lines.min() >= Some(LEARNERS_FROM);
-    cluster
+    dialer
         .trying_as_root("adding a member", |mut client| async move {
             let listed = client.member_list().await?;
             if listed.members().iter().any(|m| m.peer_urls().contains(url)) {
@@ -94,14 +94,14 @@ fn peer_url(deployment: &Deployment, place: usize) -> String {
 /// Waits, for `patience` at the most, until the member at `place` has a vote: one that has none gets
 /// it when it has caught up.
 pub(super) async fn join(
-    cluster: &Cluster<'_>,
+    dialer: &Dialer<'_>,
     place: usize,
     patience: Duration,
 ) -> Result<(), EngineError> {
     const DOING: &str = "giving a vote to a new member";
     let deadline = Instant::now() + patience;
     loop {
-        let tried = timeout(ENGINE_CALL_TIMEOUT, promote(cluster, place)).await;
+        let tried = timeout(ENGINE_CALL_TIMEOUT, promote(dialer, place)).await;
         let reason = match tried.unwrap_or(Err(Fault::Silent(ENGINE_CALL_TIMEOUT))) {
             Ok(()) => return Ok(()),
             Err(Fault::Final(error)) => return Err(error),
@@ -116,13 +116,13 @@ pub(super) async fn join(
 }
 
 /// Asks the leader itself: with logins on, the others do not pass it on.
-async fn promote(cluster: &Cluster<'_>, place: usize) -> Result<(), Fault> {
-    let members = cluster.deployment.members.iter().enumerate();
+async fn promote(dialer: &Dialer<'_>, place: usize) -> Result<(), Fault> {
+    let members = dialer.deployment.members.iter().enumerate();
     let mut last = Fault::Silent(ENGINE_CALL_TIMEOUT);
     for (_, member) in members.filter(|(i, _)| *i != place) {
-        match ask(cluster, member).await {
+        match ask(dialer, member).await {
             Ok((mut client, id, leader)) if id == leader => {
-                let url = peer_url(cluster.deployment, place);
+                let url = peer_url(dialer.deployment, place);
                 let listed = client.member_list().await?;
                 let of_place = |m: &&etcd_client::Member| m.peer_urls().contains(&url);
                 return match listed.members().iter().find(of_place) {

@@ -37,7 +37,7 @@ mod tests;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
-use self::client::Cluster;
+use self::client::Dialer;
 use super::{
     DatabaseUser, Description, Engine, EngineError, Holding, Issue, MemberChange, Passage, Relief,
     Seed, Snapshot, UserChange,
@@ -126,31 +126,31 @@ impl Engine for Etcd {
     }
 
     async fn ready(&self, site: Site<'_>) -> Result<(), EngineError> {
-        ready::wait(&Cluster::new(site)?).await
+        ready::wait(&Dialer::new(site)?).await
     }
 
     async fn secure(&self, site: Site<'_>, holding: Holding) -> Result<(), EngineError> {
-        let cluster = Cluster::new(site)?;
+        let dialer = Dialer::new(site)?;
         match holding {
-            Holding::Nothing => security::secure_new(&cluster).await,
-            Holding::Backup => security::secure_restored(&cluster).await,
+            Holding::Nothing => security::secure_new(&dialer).await,
+            Holding::Backup => security::secure_restored(&dialer).await,
         }
     }
 
     async fn verify(&self, site: Site<'_>, expected: &SnapshotContent) -> Result<(), EngineError> {
-        verify::content(&Cluster::new(site)?, expected).await
+        verify::content(&Dialer::new(site)?, expected).await
     }
 
     async fn observe(&self, site: Site<'_>) -> Result<Vec<MemberObservation>, EngineError> {
-        Ok(status::observe(&Cluster::new(site)?).await)
+        Ok(status::observe(&Dialer::new(site)?).await)
     }
 
     async fn alive(&self, site: Site<'_>) -> Result<Vec<bool>, EngineError> {
-        rolling::alive(&Cluster::new(site)?).await
+        rolling::alive(&Dialer::new(site)?).await
     }
 
     async fn snapshot(&self, site: Site<'_>) -> Result<Snapshot, EngineError> {
-        snapshot::begin(&Cluster::new(site)?).await
+        snapshot::begin(&Dialer::new(site)?).await
     }
 
     async fn describe(
@@ -160,23 +160,23 @@ impl Engine for Etcd {
         known: Option<&SnapshotContent>,
         bench: &dyn Workbench,
     ) -> Result<Description, EngineError> {
-        snapshot_file::describe(&Cluster::new(site)?, staged, known, bench).await
+        snapshot_file::describe(&Dialer::new(site)?, staged, known, bench).await
     }
 
     async fn agreed_version(&self, site: Site<'_>) -> Result<Version, EngineError> {
-        rolling::agreed_version(&Cluster::new(site)?).await
+        rolling::agreed_version(&Dialer::new(site)?).await
     }
 
     async fn obstacles(&self, site: Site<'_>, to: Version) -> Result<Vec<Obstacle>, EngineError> {
-        upgrade::obstacles(&Cluster::new(site)?, to).await
+        upgrade::obstacles(&Dialer::new(site)?, to).await
     }
 
     async fn pass(&self, site: Site<'_>, passage: Passage) -> Result<(), EngineError> {
-        let cluster = Cluster::new(site)?;
+        let dialer = Dialer::new(site)?;
         match passage {
-            Passage::FillLogs => upgrade::fill_logs(&cluster).await,
-            Passage::BeginWayBack(to) => upgrade::begin_way_back(&cluster, to).await,
-            Passage::EndWayBack => upgrade::end_way_back(&cluster).await,
+            Passage::FillLogs => upgrade::fill_logs(&dialer).await,
+            Passage::BeginWayBack(to) => upgrade::begin_way_back(&dialer, to).await,
+            Passage::EndWayBack => upgrade::end_way_back(&dialer).await,
         }
     }
 
@@ -186,24 +186,24 @@ impl Engine for Etcd {
         place: usize,
         change: MemberChange,
     ) -> Result<(), EngineError> {
-        let cluster = Cluster::new(site)?;
+        let dialer = Dialer::new(site)?;
         match change {
-            MemberChange::Lead => rolling::hand_over(&cluster, place).await,
-            MemberChange::Leave => membership::remove(&cluster, place).await,
-            MemberChange::Enter => membership::add(&cluster, place).await,
-            MemberChange::Vote { patience } => membership::join(&cluster, place, patience).await,
+            MemberChange::Lead => rolling::hand_over(&dialer, place).await,
+            MemberChange::Leave => membership::remove(&dialer, place).await,
+            MemberChange::Enter => membership::add(&dialer, place).await,
+            MemberChange::Vote { patience } => membership::join(&dialer, place, patience).await,
         }
     }
 
     async fn relieve(&self, site: Site<'_>, relief: Relief<'_>) -> Result<u64, EngineError> {
-        full::relieve(&Cluster::new(site)?, relief).await
+        full::relieve(&Dialer::new(site)?, relief).await
     }
 
     async fn change_user(&self, site: Site<'_>, change: UserChange<'_>) -> Result<(), EngineError> {
-        let cluster = Cluster::new(site)?;
+        let dialer = Dialer::new(site)?;
         match change {
-            UserChange::Add(user) => users::add(&cluster, user).await,
-            UserChange::Remove(name) => users::remove(&cluster, name).await,
+            UserChange::Add(user) => users::add(&dialer, user).await,
+            UserChange::Remove(name) => users::remove(&dialer, name).await,
         }
     }
 
@@ -213,6 +213,6 @@ impl Engine for Etcd {
         users: &[DatabaseUser],
         others: &[String],
     ) -> Result<Vec<String>, EngineError> {
-        users::restore(&Cluster::new(site)?, users, others).await
+        users::restore(&Dialer::new(site)?, users, others).await
     }
 }

@@ -18,7 +18,7 @@ use crate::{
 
 use super::{
     addresses,
-    client::{Cluster, Fault, says},
+    client::{Dialer, Fault, says},
 };
 
 /// Why a look at the members did not find them ready.
@@ -49,10 +49,10 @@ async fn connect(to: &Address) -> std::io::Result<TcpStream> {
 }
 
 /// Waits until all members serve, agree on a leader, and read what the majority wrote.
-pub(super) async fn wait(cluster: &Cluster<'_>) -> Result<(), EngineError> {
+pub(super) async fn wait(dialer: &Dialer<'_>) -> Result<(), EngineError> {
     let deadline = Instant::now() + READY_TIMEOUT;
     loop {
-        match look(cluster).await {
+        match look(dialer).await {
             Ok(()) => return Ok(()),
             Err(NotYet::Failed(error)) => return Err(error),
             Err(NotYet::Waiting(reason)) if Instant::now() >= deadline => {
@@ -65,8 +65,8 @@ pub(super) async fn wait(cluster: &Cluster<'_>) -> Result<(), EngineError> {
 
 /// Fails unless all members serve at this moment. One that stands still tells its status all the same,
 /// but neither lets anybody in nor reads.
-pub(super) async fn all_serve(cluster: &Cluster<'_>) -> Result<(), EngineError> {
-    look(cluster).await.map_err(|not_yet| match not_yet {
+pub(super) async fn all_serve(dialer: &Dialer<'_>) -> Result<(), EngineError> {
+    look(dialer).await.map_err(|not_yet| match not_yet {
         NotYet::Waiting(reason) => EngineError::NotReady(reason),
         NotYet::Failed(error) => error,
     })
@@ -74,10 +74,10 @@ pub(super) async fn all_serve(cluster: &Cluster<'_>) -> Result<(), EngineError> 
 
 /// One look at all members. The cheap question comes first, so that a look at members which do
 /// not listen yet costs next to nothing.
-async fn look(cluster: &Cluster<'_>) -> Result<(), NotYet> {
-    let members = &cluster.deployment.members;
+async fn look(dialer: &Dialer<'_>) -> Result<(), NotYet> {
+    let members = &dialer.deployment.members;
     try_join_all(members.iter().map(listens)).await?;
-    let leaders = try_join_all(members.iter().map(|member| serves(cluster, member))).await?;
+    let leaders = try_join_all(members.iter().map(|member| serves(dialer, member))).await?;
     if leaders.windows(2).all(|pair| pair[0] == pair[1]) {
         Ok(())
     } else {
@@ -97,8 +97,8 @@ async fn listens(member: &Member) -> Result<(), NotYet> {
 }
 
 /// Whether the member serves; returns the leader it follows.
-async fn serves(cluster: &Cluster<'_>, member: &Member) -> Result<u64, NotYet> {
-    match timeout(READY_LOOK_TIMEOUT, leader(cluster, member)).await {
+async fn serves(dialer: &Dialer<'_>, member: &Member) -> Result<u64, NotYet> {
+    match timeout(READY_LOOK_TIMEOUT, leader(dialer, member)).await {
         Ok(Ok(0)) => Err(waiting(member, "knows no leader")),
         Ok(Ok(leader)) => Ok(leader),
         // Logins are decided by the majority, so this does not pass.
@@ -113,8 +113,8 @@ async fn serves(cluster: &Cluster<'_>, member: &Member) -> Result<u64, NotYet> {
 
 /// The leader that the member follows, 0 for none. Asks nothing that needs a leader before there
 /// is one: old versions let such a question hang for seconds.
-async fn leader(cluster: &Cluster<'_>, member: &Member) -> Result<u64, Fault> {
-    let mut client = cluster.client(member).await?;
+async fn leader(dialer: &Dialer<'_>, member: &Member) -> Result<u64, Fault> {
+    let mut client = dialer.client(member).await?;
     let early = match client.status().await {
         Ok(status) if status.leader() == 0 => return Ok(0),
         Ok(status) => Some(status.leader()),
@@ -122,7 +122,7 @@ async fn leader(cluster: &Cluster<'_>, member: &Member) -> Result<u64, Fault> {
         Err(etcd_client::Error::GRpcStatus(status)) if refused(status.message()) => None,
         Err(error) => return Err(error.into()),
     };
-    match cluster.become_root(&mut client).await {
+    match dialer.become_root(&mut client).await {
         // A new deployment has no users yet.
         Err(fault) if fault.says(says::AUTH_IS_OFF) => {}
         other => other?,

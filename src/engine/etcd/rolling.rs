@@ -30,31 +30,31 @@ use crate::{
 
 use super::{
     addresses,
-    client::{Cluster, Fault},
+    client::{Dialer, Fault},
 };
 
 /// Longest answer to the question for a version that is read, in bytes.
 const ANSWER_BYTES_MAX: u64 = 16 * 1024;
 
 /// Makes the member at place `heir` the leader.
-pub(super) async fn hand_over(cluster: &Cluster<'_>, heir: usize) -> Result<(), EngineError> {
+pub(super) async fn hand_over(dialer: &Dialer<'_>, heir: usize) -> Result<(), EngineError> {
     const DOING: &str = "handing the leadership over";
-    match timeout(ENGINE_CALL_TIMEOUT, move_leader(cluster, heir)).await {
+    match timeout(ENGINE_CALL_TIMEOUT, move_leader(dialer, heir)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(fault)) => Err(fault.into_engine_error(DOING)),
         Err(_) => Err(Fault::Silent(ENGINE_CALL_TIMEOUT).into_engine_error(DOING)),
     }
 }
 
-async fn move_leader(cluster: &Cluster<'_>, heir: usize) -> Result<(), Fault> {
-    let members = &cluster.deployment.members;
-    let (_, heir, leader) = ask(cluster, &members[heir]).await?;
+async fn move_leader(dialer: &Dialer<'_>, heir: usize) -> Result<(), Fault> {
+    let members = &dialer.deployment.members;
+    let (_, heir, leader) = ask(dialer, &members[heir]).await?;
     if heir == leader {
         return Ok(());
     }
     for member in members {
         // One that is down cannot be the leader.
-        if let Ok((mut client, id, _)) = ask(cluster, member).await
+        if let Ok((mut client, id, _)) = ask(dialer, member).await
             && id == leader
         {
             client.move_leader(heir).await?;
@@ -65,12 +65,9 @@ async fn move_leader(cluster: &Cluster<'_>, heir: usize) -> Result<(), Fault> {
 }
 
 /// A member's own id, and its leader's.
-pub(super) async fn ask(
-    cluster: &Cluster<'_>,
-    member: &Member,
-) -> Result<(Client, u64, u64), Fault> {
-    let mut client = cluster.client(member).await?;
-    cluster.become_root(&mut client).await?;
+pub(super) async fn ask(dialer: &Dialer<'_>, member: &Member) -> Result<(Client, u64, u64), Fault> {
+    let mut client = dialer.client(member).await?;
+    dialer.become_root(&mut client).await?;
     let status = client.status().await?;
     let id = status.header().map_or(0, |header| header.member_id());
     Ok((client, id, status.leader()))
@@ -79,7 +76,7 @@ pub(super) async fn ask(
 /// The newest version that a member knows the others to have agreed on.
 ///
 /// It is told over HTTP alone, to anybody.
-pub(super) async fn agreed_version(cluster: &Cluster<'_>) -> Result<Version, EngineError> {
+pub(super) async fn agreed_version(dialer: &Dialer<'_>) -> Result<Version, EngineError> {
     const DOING: &str = "asking for the version that the members agree on";
     let failed = |source| EngineError::Call {
         doing: DOING,
@@ -88,8 +85,8 @@ pub(super) async fn agreed_version(cluster: &Cluster<'_>) -> Result<Version, Eng
         is_silence: false,
         source,
     };
-    let tls = TlsConnector::from(Arc::new(tls(cluster).map_err(failed)?));
-    let answers = cluster
+    let tls = TlsConnector::from(Arc::new(tls(dialer).map_err(failed)?));
+    let answers = dialer
         .deployment
         .members
         .iter()
@@ -108,15 +105,15 @@ pub(super) async fn agreed_version(cluster: &Cluster<'_>) -> Result<Version, Eng
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
-fn tls(cluster: &Cluster<'_>) -> Result<ClientConfig, AnyError> {
+fn tls(dialer: &Dialer<'_>) -> Result<ClientConfig, AnyError> {
     let mut authorities = RootCertStore::empty();
-    for authority in CertificateDer::pem_slice_iter(cluster.secrets.trusted().as_bytes()) {
+    for authority in CertificateDer::pem_slice_iter(dialer.secrets.trusted().as_bytes()) {
         authorities.add(authority?)?;
     }
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_root_certificates(authorities);
-    let Some(root) = &cluster.root else {
+    let Some(root) = &dialer.root else {
         return Ok(config.with_no_client_auth());
     };
     let certificate = CertificateDer::from_pem_slice(root.certificate.as_bytes())?;
@@ -126,8 +123,8 @@ fn tls(cluster: &Cluster<'_>) -> Result<ClientConfig, AnyError> {
 
 /// Whether each member gives a sign of life: it answers a question that it needs neither the others
 /// nor a login for. One that has no leader answers, too.
-pub(super) async fn alive(cluster: &Cluster<'_>) -> Result<Vec<bool>, EngineError> {
-    let tls = tls(cluster).map_err(|source| EngineError::Call {
+pub(super) async fn alive(dialer: &Dialer<'_>) -> Result<Vec<bool>, EngineError> {
+    let tls = tls(dialer).map_err(|source| EngineError::Call {
         doing: "asking for a sign of life",
         meaning: "no connection can be secured".to_owned(),
         is_final: false,
@@ -135,7 +132,7 @@ pub(super) async fn alive(cluster: &Cluster<'_>) -> Result<Vec<bool>, EngineErro
         source,
     })?;
     let tls = TlsConnector::from(Arc::new(tls));
-    let answers = cluster.deployment.members.iter().map(|member| async {
+    let answers = dialer.deployment.members.iter().map(|member| async {
         let answer = timeout(LIVENESS_TIMEOUT, get(&tls, member, "/version")).await;
         matches!(answer, Ok(Ok(answer)) if !answer.is_empty())
     });

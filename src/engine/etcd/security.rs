@@ -6,7 +6,7 @@ use crate::engine::EngineError;
 
 use super::{
     certificates::ROOT,
-    client::{Cluster, Fault, says, unless_it_says},
+    client::{Dialer, Fault, says, unless_it_says},
 };
 
 /// Revision of an etcd that was never written to.
@@ -15,33 +15,33 @@ const FIRST_REVISION: i64 = 1;
 /// Secures a new deployment. Where passwords alone decide who comes in, until this is done anybody
 /// who reaches it can do anything; so it is looked over afterwards, when nobody else can get in any
 /// more. What this cannot find is a watch: etcd asks who watches only when the watch begins.
-pub(super) async fn secure_new(cluster: &Cluster<'_>) -> Result<(), EngineError> {
-    check_root_password(cluster)?;
-    let secured = cluster.trying("securing a new deployment", |client| {
-        enable_if_off(cluster, client)
+pub(super) async fn secure_new(dialer: &Dialer<'_>) -> Result<(), EngineError> {
+    check_root_password(dialer)?;
+    let secured = dialer.trying("securing a new deployment", |client| {
+        enable_if_off(dialer, client)
     });
     secured.await?;
-    cluster
+    dialer
         .trying_as_root("checking a new deployment", check_untouched)
         .await
 }
 
 /// etcd itself would take an empty password.
-fn check_root_password(cluster: &Cluster<'_>) -> Result<(), EngineError> {
-    if cluster.secrets.root_password.expose().is_empty() {
+fn check_root_password(dialer: &Dialer<'_>) -> Result<(), EngineError> {
+    if dialer.secrets.root_password.expose().is_empty() {
         let text = "the deployment's administrator has an empty password";
         return Err(EngineError::Unexpected(text.to_owned()));
     }
     Ok(())
 }
 
-async fn enable_if_off(cluster: &Cluster<'_>, mut client: Client) -> Result<(), Fault> {
-    match cluster.log_in(&mut client).await {
-        Err(fault) if fault.says(says::AUTH_IS_OFF) => enable(cluster, &mut client).await?,
+async fn enable_if_off(dialer: &Dialer<'_>, mut client: Client) -> Result<(), Fault> {
+    match dialer.log_in(&mut client).await {
+        Err(fault) if fault.says(says::AUTH_IS_OFF) => enable(dialer, &mut client).await?,
         other => return ours(other),
     }
     // The same member, so it knows already that users were switched on.
-    ours(cluster.log_in(&mut client).await)
+    ours(dialer.log_in(&mut client).await)
 }
 
 /// A login that fails for its password tells that somebody else made the administrator.
@@ -54,8 +54,8 @@ fn ours(login: Result<(), Fault>) -> Result<(), Fault> {
     }
 }
 
-async fn enable(cluster: &Cluster<'_>, client: &mut Client) -> Result<(), Fault> {
-    let password = cluster.secrets.root_password.expose();
+async fn enable(dialer: &Dialer<'_>, client: &mut Client) -> Result<(), Fault> {
+    let password = dialer.secrets.root_password.expose();
     unless_it_says(
         client.user_add(ROOT, password, None).await,
         says::USER_EXISTS,
@@ -97,30 +97,30 @@ fn unexpected(what: &str) -> Fault {
 
 /// Takes a restored deployment away from the users of its source. It lets in only who has a
 /// certificate of the new deployment's authority, which is the broker alone.
-pub(super) async fn secure_restored(cluster: &Cluster<'_>) -> Result<(), EngineError> {
-    check_root_password(cluster)?;
-    let taken_over = cluster.trying("securing a restored deployment", |client| {
-        take_over(cluster, client)
+pub(super) async fn secure_restored(dialer: &Dialer<'_>) -> Result<(), EngineError> {
+    check_root_password(dialer)?;
+    let taken_over = dialer.trying("securing a restored deployment", |client| {
+        take_over(dialer, client)
     });
     taken_over.await?;
-    cluster
+    dialer
         .trying("checking a restored deployment", |mut client| async move {
             // With a password now: this also proves the new one.
-            cluster.log_in(&mut client).await?;
+            dialer.log_in(&mut client).await?;
             check_only_root(&mut client).await
         })
         .await
 }
 
-async fn take_over(cluster: &Cluster<'_>, mut client: Client) -> Result<(), Fault> {
+async fn take_over(dialer: &Dialer<'_>, mut client: Client) -> Result<(), Fault> {
     disarm_alarms(&mut client).await?;
     remove_others(&mut client).await?;
-    administrate(cluster, &mut client).await
+    administrate(dialer, &mut client).await
 }
 
 /// Gives the administrator its password and its rights, and has logins asked for.
-pub(super) async fn administrate(cluster: &Cluster<'_>, client: &mut Client) -> Result<(), Fault> {
-    let password = cluster.secrets.root_password.expose();
+pub(super) async fn administrate(dialer: &Dialer<'_>, client: &mut Client) -> Result<(), Fault> {
+    let password = dialer.secrets.root_password.expose();
     let changed = client.user_change_password(ROOT, password).await;
     match changed.map_err(Fault::from) {
         Err(fault) if fault.says(says::NO_USER) => {
@@ -137,8 +137,8 @@ pub(super) async fn administrate(cluster: &Cluster<'_>, client: &mut Client) -> 
 }
 
 /// Lets a deployment that was full take writes again.
-pub(super) async fn clear_alarms(cluster: &Cluster<'_>) -> Result<(), EngineError> {
-    cluster
+pub(super) async fn clear_alarms(dialer: &Dialer<'_>) -> Result<(), EngineError> {
+    dialer
         .trying_as_root("ending alarms", |mut client| async move {
             disarm_alarms(&mut client).await
         })

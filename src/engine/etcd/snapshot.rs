@@ -26,7 +26,7 @@ use crate::{
 };
 
 use super::{
-    client::{Cluster, Fault},
+    client::{Dialer, Fault},
     figures,
     trailer::{TRAILER_BYTES, checked},
     verify::{count, current_revision},
@@ -43,9 +43,9 @@ struct Source {
 }
 
 /// Begins a snapshot of the best member that answers.
-pub(super) async fn begin(cluster: &Cluster<'_>) -> Result<Snapshot, EngineError> {
+pub(super) async fn begin(dialer: &Dialer<'_>) -> Result<Snapshot, EngineError> {
     let mut failure = EngineError::NotReady("it has no members".to_owned());
-    for source in sources(cluster).await {
+    for source in sources(dialer).await {
         match source {
             Ok(source) => match begin_on(source).await {
                 Ok(snapshot) => return Ok(snapshot),
@@ -59,10 +59,10 @@ pub(super) async fn begin(cluster: &Cluster<'_>) -> Result<Snapshot, EngineError
 
 /// The members, best first: followers before the leader, whose work should not be slowed, and the
 /// one that is furthest before those behind; last those that do not answer.
-async fn sources(cluster: &Cluster<'_>) -> Vec<Result<Source, Fault>> {
-    let members = &cluster.deployment.members;
+async fn sources(dialer: &Dialer<'_>) -> Vec<Result<Source, Fault>> {
+    let members = &dialer.deployment.members;
     let asked = members.iter().map(|member| async move {
-        let asking = ask(cluster, member);
+        let asking = ask(dialer, member);
         timeout(ENGINE_CALL_TIMEOUT, asking)
             .await
             .unwrap_or(Err(Fault::Silent(ENGINE_CALL_TIMEOUT)))
@@ -75,9 +75,9 @@ async fn sources(cluster: &Cluster<'_>) -> Vec<Result<Source, Fault>> {
     sources
 }
 
-async fn ask(cluster: &Cluster<'_>, member: &Member) -> Result<Source, Fault> {
-    let mut client = cluster.client(member).await?;
-    cluster.become_root(&mut client).await?;
+async fn ask(dialer: &Dialer<'_>, member: &Member) -> Result<Source, Fault> {
+    let mut client = dialer.client(member).await?;
+    dialer.become_root(&mut client).await?;
     let status = client.status().await?;
     let (id, revision) = status
         .header()

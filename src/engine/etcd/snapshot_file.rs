@@ -19,7 +19,7 @@ use crate::{
 };
 
 use super::{
-    client::Cluster,
+    client::Dialer,
     figures::{content, figures, newest},
     files::{DATABASE, DATABASE_NAME, data_dir},
     server::{at_least, identity_args, program},
@@ -30,12 +30,12 @@ use super::{
 /// the stored entries: it is the snapshot's own, unless the newest entries were compacted away. Then
 /// the keys at it cannot be counted any more.
 pub(super) async fn describe(
-    cluster: &Cluster<'_>,
+    dialer: &Dialer<'_>,
     staged: &str,
     known: Option<&SnapshotContent>,
     bench: &dyn Workbench,
 ) -> Result<Description, EngineError> {
-    let deployment = cluster.deployment;
+    let deployment = dialer.deployment;
     let reader = &deployment.members[0];
     let inspected = inspect(deployment, reader, deployment.version, staged, bench).await?;
     if let Some(known) = known {
@@ -47,7 +47,7 @@ pub(super) async fn describe(
             Description::Content(known.clone())
         });
     }
-    Ok(match verify::keys_at(cluster, inspected).await {
+    Ok(match verify::keys_at(dialer, inspected).await {
         Ok(keys) => Description::Content(content(inspected, keys)),
         Err(error) => Description::Unknown(format!(
             "the keys at the snapshot's revision cannot be counted any more: {error}"

@@ -16,7 +16,7 @@ use crate::model::{
 
 use super::{
     addresses,
-    client::{Cluster, Fault},
+    client::{Dialer, Fault},
 };
 
 /// How a member says that its storage is full.
@@ -25,13 +25,13 @@ const NOSPACE: &str = "NOSPACE";
 const CORRUPT: &str = "CORRUPT";
 
 /// Asks all members at once; one that is down holds nobody up.
-pub(super) async fn observe(cluster: &Cluster<'_>) -> Vec<MemberObservation> {
-    let members = cluster.deployment.members.iter();
-    join_all(members.map(|member| observe_one(cluster, member))).await
+pub(super) async fn observe(dialer: &Dialer<'_>) -> Vec<MemberObservation> {
+    let members = dialer.deployment.members.iter();
+    join_all(members.map(|member| observe_one(dialer, member))).await
 }
 
-async fn observe_one(cluster: &Cluster<'_>, member: &Member) -> MemberObservation {
-    let health = match timeout(OBSERVATION_TIMEOUT, ask(cluster, member)).await {
+async fn observe_one(dialer: &Dialer<'_>, member: &Member) -> MemberObservation {
+    let health = match timeout(OBSERVATION_TIMEOUT, ask(dialer, member)).await {
         Ok(Ok(health)) => health,
         Ok(Err(fault)) => MemberHealth::Silent(silence(fault)),
         Err(_) => MemberHealth::Silent(silence(Fault::Silent(OBSERVATION_TIMEOUT))),
@@ -65,13 +65,13 @@ fn silence(fault: Fault) -> Silence {
     }
 }
 
-async fn ask(cluster: &Cluster<'_>, member: &Member) -> Result<MemberHealth, Fault> {
-    let mut client = cluster.client(member).await?;
+async fn ask(dialer: &Dialer<'_>, member: &Member) -> Result<MemberHealth, Fault> {
+    let mut client = dialer.client(member).await?;
     let status = match client.status().await {
         // New versions tell their status to the administrator alone. Without a majority nobody can
         // log in, so the question without a name comes first.
         Err(etcd_client::Error::GRpcStatus(_)) => {
-            cluster.become_root(&mut client).await?;
+            dialer.become_root(&mut client).await?;
             client.status().await?
         }
         other => other?,

@@ -13,7 +13,7 @@ use crate::{
 };
 
 use super::{
-    client::{Cluster, says, unless_it_says},
+    client::{Dialer, says, unless_it_says},
     rolling::agreed_version,
     users,
 };
@@ -29,13 +29,13 @@ const SOUND_PASSWORDS_FROM: (u32, u32) = (3, 6);
 
 /// What is in the way of taking the members to `to`.
 pub(super) async fn obstacles(
-    cluster: &Cluster<'_>,
+    dialer: &Dialer<'_>,
     to: Version,
 ) -> Result<Vec<Obstacle>, EngineError> {
-    let mut found = learners(cluster).await?;
-    let enters = !cluster.deployment.version.same_line(&to);
-    if enters && cluster.deployment.version.line() < SOUND_PASSWORDS_FROM {
-        let open = users::without_password(cluster).await?;
+    let mut found = learners(dialer).await?;
+    let enters = !dialer.deployment.version.same_line(&to);
+    if enters && dialer.deployment.version.line() < SOUND_PASSWORDS_FROM {
+        let open = users::without_password(dialer).await?;
         found.extend(open.into_iter().map(|user| Obstacle {
             text: format!("the user {user} can log in without a password"),
             is_mended: true,
@@ -44,8 +44,8 @@ pub(super) async fn obstacles(
     Ok(found)
 }
 
-async fn learners(cluster: &Cluster<'_>) -> Result<Vec<Obstacle>, EngineError> {
-    let listed = cluster.trying_as_root("asking for the members", |mut client| async move {
+async fn learners(dialer: &Dialer<'_>) -> Result<Vec<Obstacle>, EngineError> {
+    let listed = dialer.trying_as_root("asking for the members", |mut client| async move {
         Ok(client.member_list().await?)
     });
     let listed = listed.await?;
@@ -64,8 +64,8 @@ async fn learners(cluster: &Cluster<'_>) -> Result<Vec<Obstacle>, EngineError> {
 }
 
 /// Writes entries into the log that change nothing of what the database holds.
-pub(super) async fn fill_logs(cluster: &Cluster<'_>) -> Result<(), EngineError> {
-    cluster
+pub(super) async fn fill_logs(dialer: &Dialer<'_>) -> Result<(), EngineError> {
+    dialer
         .trying_as_root("filling the members' logs", |client| async move {
             for _ in 0..LEASES {
                 let mut client: Client = client.clone();
@@ -78,11 +78,11 @@ pub(super) async fn fill_logs(cluster: &Cluster<'_>) -> Result<(), EngineError> 
 }
 
 /// Lets the members agree on the line of `to`, which is older than what they run.
-pub(super) async fn begin_way_back(cluster: &Cluster<'_>, to: Version) -> Result<(), EngineError> {
-    if agreed_version(cluster).await?.same_line(&to) {
+pub(super) async fn begin_way_back(dialer: &Dialer<'_>, to: Version) -> Result<(), EngineError> {
+    if agreed_version(dialer).await?.same_line(&to) {
         return Ok(());
     }
-    cluster
+    dialer
         .trying_as_root("beginning the way back", |client| async move {
             let target = format!("{}.{}", to.major, to.minor);
             let mut maintenance = client.maintenance_client();
@@ -93,7 +93,7 @@ pub(super) async fn begin_way_back(cluster: &Cluster<'_>, to: Version) -> Result
         })
         .await?;
     let deadline = Instant::now() + AGREEMENT_TIMEOUT;
-    while !agreed_version(cluster).await?.same_line(&to) {
+    while !agreed_version(dialer).await?.same_line(&to) {
         if Instant::now() >= deadline {
             let text = "the members do not agree on the older version".to_owned();
             return Err(EngineError::NotReady(text));
@@ -104,8 +104,8 @@ pub(super) async fn begin_way_back(cluster: &Cluster<'_>, to: Version) -> Result
 }
 
 /// Until this, members that were taken back stay at the older line even when all run a newer one.
-pub(super) async fn end_way_back(cluster: &Cluster<'_>) -> Result<(), EngineError> {
-    cluster
+pub(super) async fn end_way_back(dialer: &Dialer<'_>) -> Result<(), EngineError> {
+    dialer
         .trying_as_root("ending the way back", |client| async move {
             let mut maintenance = client.maintenance_client();
             match maintenance.downgrade(DowngradeOptions::Cancel).await {

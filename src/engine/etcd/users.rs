@@ -26,7 +26,7 @@ use crate::{
 
 use super::{
     certificates::{MEMBER, ROOT},
-    client::{Cluster, Fault, says, says_so, unless_it_says},
+    client::{Dialer, Fault, says, says_so, unless_it_says},
     security::administrate,
 };
 
@@ -44,24 +44,24 @@ async fn turn(deployment: &Deployment) -> SemaphorePermit<'static> {
 }
 
 /// Makes a user with its rights, or gives the one that is there its password.
-pub(super) async fn add(cluster: &Cluster<'_>, user: &DatabaseUser) -> Result<(), EngineError> {
+pub(super) async fn add(dialer: &Dialer<'_>, user: &DatabaseUser) -> Result<(), EngineError> {
     check_name(&user.name)?;
     // etcd itself would take it, and let everybody in.
     if user.password.expose().is_empty() {
         let text = format!("user {} must have a password", user.name);
         return Err(EngineError::Unexpected(text));
     }
-    let _turn = turn(cluster.deployment).await;
-    cluster
+    let _turn = turn(dialer.deployment).await;
+    dialer
         .trying_as_root("adding a database user", |client| add_once(client, user))
         .await
 }
 
 /// Removes a user and its role.
-pub(super) async fn remove(cluster: &Cluster<'_>, name: &str) -> Result<(), EngineError> {
+pub(super) async fn remove(dialer: &Dialer<'_>, name: &str) -> Result<(), EngineError> {
     check_name(name)?;
-    let _turn = turn(cluster.deployment).await;
-    cluster
+    let _turn = turn(dialer.deployment).await;
+    dialer
         .trying_as_root("removing a database user", |client| {
             remove_once(client, name)
         })
@@ -125,19 +125,19 @@ async fn remove_once(mut client: Client, name: &str) -> Result<(), Fault> {
 /// Meant for [`Access::Certificates`](crate::model::deployment::Access::Certificates), where nobody
 /// can undo it meanwhile and the administrator's password need not be known.
 pub(super) async fn restore(
-    cluster: &Cluster<'_>,
+    dialer: &Dialer<'_>,
     users: &[DatabaseUser],
     others: &[String],
 ) -> Result<Vec<String>, EngineError> {
-    let _turn = turn(cluster.deployment).await;
-    let mut found = restore_administrator(cluster).await?;
-    let strangers = cluster.trying_as_root("removing foreign users", |client| {
+    let _turn = turn(dialer.deployment).await;
+    let mut found = restore_administrator(dialer).await?;
+    let strangers = dialer.trying_as_root("removing foreign users", |client| {
         remove_strangers(client, users, others)
     });
     found.extend(strangers.await?);
     for user in users {
-        let restored = cluster.trying_as_root("restoring a database user", |client| {
-            restore_one(cluster, client, user)
+        let restored = dialer.trying_as_root("restoring a database user", |client| {
+            restore_one(dialer, client, user)
         });
         found.extend(restored.await?);
     }
@@ -145,9 +145,9 @@ pub(super) async fn restore(
 }
 
 /// The administrator has its password and its rights, and logins are asked for.
-async fn restore_administrator(cluster: &Cluster<'_>) -> Result<Vec<String>, EngineError> {
-    let login = cluster.trying("logging in as the administrator", |mut client| async move {
-        match cluster.log_in(&mut client).await {
+async fn restore_administrator(dialer: &Dialer<'_>) -> Result<Vec<String>, EngineError> {
+    let login = dialer.trying("logging in as the administrator", |mut client| async move {
+        match dialer.log_in(&mut client).await {
             Err(fault) if fault.says(says::AUTH_IS_OFF) => Ok(Some("Logins were switched off.")),
             Err(fault) if fault.says(says::WRONG_PASSWORD) => {
                 Ok(Some("The administrator's password was changed."))
@@ -158,9 +158,9 @@ async fn restore_administrator(cluster: &Cluster<'_>) -> Result<Vec<String>, Eng
     let Some(found) = login.await? else {
         return Ok(Vec::new());
     };
-    cluster
+    dialer
         .trying_as_root("restoring the administrator", |mut client| async move {
-            administrate(cluster, &mut client).await
+            administrate(dialer, &mut client).await
         })
         .await?;
     Ok(vec![found.to_owned()])
@@ -213,7 +213,7 @@ fn told(names: &[String]) -> String {
 }
 
 async fn restore_one(
-    cluster: &Cluster<'_>,
+    dialer: &Dialer<'_>,
     mut client: Client,
     user: &DatabaseUser,
 ) -> Result<Vec<String>, Fault> {
@@ -236,8 +236,8 @@ async fn restore_one(
                 note("There were further roles");
                 client.user_revoke_role(name, role).await?;
             }
-            let is_right = cluster.authenticates(name, user.password.expose()).await?;
-            if !is_right || cluster.authenticates(name, "").await? {
+            let is_right = dialer.authenticates(name, user.password.expose()).await?;
+            if !is_right || dialer.authenticates(name, "").await? {
                 note("The password was not that");
             }
         }
@@ -250,13 +250,13 @@ async fn restore_one(
 }
 
 /// The users that some member lets in without a password.
-pub(super) async fn without_password(cluster: &Cluster<'_>) -> Result<Vec<String>, EngineError> {
-    let listed = cluster.trying_as_root("asking for the users", |mut client| async move {
+pub(super) async fn without_password(dialer: &Dialer<'_>) -> Result<Vec<String>, EngineError> {
+    let listed = dialer.trying_as_root("asking for the users", |mut client| async move {
         Ok(client.user_list().await?.users().to_vec())
     });
     let mut open = Vec::new();
     for user in listed.await? {
-        let asked = cluster.authenticates(&user, "").await;
+        let asked = dialer.authenticates(&user, "").await;
         if asked.map_err(|fault| fault.into_engine_error("trying a login without a password"))? {
             open.push(user);
         }

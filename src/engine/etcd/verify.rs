@@ -5,13 +5,13 @@ use etcd_client::{Client, EventType, GetOptions, WatchOptions};
 use crate::{engine::EngineError, model::backup::SnapshotContent};
 
 use super::{
-    client::{Cluster, Fault},
+    client::{Dialer, Fault},
     figures::figures,
 };
 
 /// Live keys at `revision`.
-pub(super) async fn keys_at(cluster: &Cluster<'_>, revision: i64) -> Result<i64, EngineError> {
-    cluster
+pub(super) async fn keys_at(dialer: &Dialer<'_>, revision: i64) -> Result<i64, EngineError> {
+    dialer
         .trying_as_root("counting keys", |client| count(client, revision))
         .await
 }
@@ -32,10 +32,10 @@ pub(super) async fn current_revision(client: &mut Client) -> Result<i64, Fault> 
 
 /// Compares a restored deployment with its backup's manifest.
 pub(super) async fn content(
-    cluster: &Cluster<'_>,
+    dialer: &Dialer<'_>,
     expected: &SnapshotContent,
 ) -> Result<(), EngineError> {
-    cluster
+    dialer
         .trying_as_root(
             "comparing a restored deployment with its backup",
             |client| compare(client, expected),
