@@ -82,7 +82,7 @@ pub(super) fn back_up_in(
     if let Some(wait) = first.and_then(|first| wait_after(first, pause, now)) {
         return Err(BrokerError::TooSoon(wait));
     }
-    let operation = accept(conn, &instance.id, &instance.deployment, None, origin, now)?;
+    let operation = queue_backup(conn, &instance.id, &instance.deployment, None, origin, now)?;
     Ok(operation)
 }
 
@@ -105,8 +105,8 @@ fn is_for_an_upgrade(conn: &mut Conn<'_>, operation: &Operation) -> Result<bool,
     Ok(backup.is_some_and(|backup| backup.kind == BackupKind::Safety))
 }
 
-/// Writes a backup down that is to be taken now: the one door for users and for the schedule.
-pub(super) fn accept(
+/// Queues a backup that is to be taken now: the one door for users and for the schedule.
+pub(super) fn queue_backup(
     conn: &mut Conn<'_>,
     instance: &InstanceId,
     deployment: &DeploymentId,
@@ -116,12 +116,12 @@ pub(super) fn accept(
 ) -> Result<Operation, StoreError> {
     let key = backup_key(instance);
     let what = (period.map_or(BackupKind::OnDemand, Period::kind), period);
-    write_down(conn, (instance, deployment), what, &key, origin, now)
+    insert_backup(conn, (instance, deployment), what, &key, origin, now)
 }
 
 /// The same for the backup before an upgrade, which is taken for itself: one that is being taken
 /// already may be of long before the upgrade begins. It waits for that one.
-pub(super) fn accept_before_upgrade(
+pub(super) fn queue_backup_before_upgrade(
     conn: &mut Conn<'_>,
     of: (&InstanceId, &DeploymentId),
     upgrade: &OperationId,
@@ -129,11 +129,11 @@ pub(super) fn accept_before_upgrade(
     now: DateTime<Utc>,
 ) -> Result<Operation, StoreError> {
     let key = format!("backup before {upgrade}");
-    write_down(conn, of, (BackupKind::Safety, None), &key, origin, now)
+    insert_backup(conn, of, (BackupKind::Safety, None), &key, origin, now)
 }
 
 /// `exclusive`: what nobody else may work on meanwhile.
-fn write_down(
+fn insert_backup(
     conn: &mut Conn<'_>,
     (instance, deployment): (&InstanceId, &DeploymentId),
     (kind, period): (BackupKind, Option<Period>),

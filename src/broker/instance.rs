@@ -200,7 +200,7 @@ impl Broker {
                 .deployment_names
                 .name(engine, &target.cluster.id, &request.instance),
         };
-        accept(
+        insert_instance(
             conn,
             Accepted {
                 request,
@@ -282,7 +282,7 @@ struct Accepted<'a> {
     source: Option<Manifest>,
 }
 
-fn accept(
+fn insert_instance(
     conn: &mut Conn<'_>,
     accepted: Accepted<'_>,
     asker: Asker<'_>,

@@ -62,7 +62,7 @@ impl Upkeep {
                     }),
                     ..Operation::queued(OperationKind::Repair, &instance, origin, now)
                 };
-                accept(conn, operation)
+                queue_repair(conn, operation)
             })
             .await
     }
@@ -96,7 +96,7 @@ impl Upkeep {
                     repair: Some(repair.clone()),
                     ..Operation::queued(OperationKind::Repair, &of.instance, Origin::Watchdog, now)
                 };
-                accept(conn, operation)?;
+                queue_repair(conn, operation)?;
                 Ok(RepairBegun::Begun)
             })
             .await
@@ -128,7 +128,7 @@ fn running(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<Option<Operatio
     Ok(active.pop())
 }
 
-fn accept(conn: &mut Conn<'_>, operation: Operation) -> Result<Operation, BrokerError> {
+fn queue_repair(conn: &mut Conn<'_>, operation: Operation) -> Result<Operation, BrokerError> {
     let key = format!("repair {}", operation.instance);
     store::operation::insert(conn, &operation, Some(&key))?;
     Ok(operation)

@@ -213,7 +213,7 @@ impl Broker {
         let (offering, plan) = self.offering_and_plan(&source.service_id, &source.plan_id)?;
         let of_the_source = |found: &Instance| found.deployment == source.deployment;
         let restorable = restorable(conn, of_the_source, &offering, source.id.as_str());
-        let restorable = or_refusal(restorable)?.map(|_| ());
+        let restorable = split_refusal(restorable)?.map(|_| ());
         let nothing = RestoreOptions {
             refusal: restorable.err(),
             name: self.free_name(conn, &source)?,
@@ -238,7 +238,7 @@ impl Broker {
         for backup in backups {
             let mut options = nothing.clone();
             if options.refusal.is_none() {
-                match or_refusal(manifest_of(conn, &source, backup.as_str()))? {
+                match split_refusal(manifest_of(conn, &source, backup.as_str()))? {
                     Ok(manifest) => {
                         let of = (&*offering, &*plan);
                         self.describe(&mut options, of, &clusters, &candidates, &manifest)?;
@@ -295,7 +295,7 @@ impl Broker {
             ..ProvisionParameters::default()
         };
         let target = |asked: &ProvisionParameters| {
-            or_refusal(self.target_among(candidates, offering, plan, asked, Some(manifest)))
+            split_refusal(self.target_among(candidates, offering, plan, asked, Some(manifest)))
         };
         let default = target(&asked)?;
         let mut versions = Vec::new();
@@ -525,7 +525,7 @@ fn given_name(conn: &mut Conn<'_>, tenant: &Tenant, name: &str) -> Result<String
 }
 
 /// Tells a refusal, which is an answer here, from a failure.
-fn or_refusal<T>(result: Result<T, BrokerError>) -> Result<Result<T, String>, BrokerError> {
+fn split_refusal<T>(result: Result<T, BrokerError>) -> Result<Result<T, String>, BrokerError> {
     match result {
         Ok(value) => Ok(Ok(value)),
         Err(BrokerError::BadRequest(refusal)) => Ok(Err(refusal)),

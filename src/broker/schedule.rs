@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use super::{BrokerError, BrokerParts, backup::accept};
+use super::{BrokerError, BrokerParts, backup::queue_backup};
 use crate::{
     model::{
         ids::InstanceId,
@@ -116,7 +116,7 @@ fn accept_due(
         let taken = store::backup::taken(conn, instance, &schedule.periods(now))?;
         let turn = schedule.turn(now, busy.contains(instance), &taken);
         if let Some(period) = turn.take {
-            accept(
+            queue_backup(
                 conn,
                 instance,
                 &deployment,

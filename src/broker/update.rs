@@ -358,7 +358,7 @@ impl Broker {
         if change.upgrades() {
             let now = self.time.plausible();
             let of = (&instance.id, &instance.deployment);
-            let taken = backup::accept_before_upgrade(conn, of, &operation.id, origin, now)?;
+            let taken = backup::queue_backup_before_upgrade(conn, of, &operation.id, origin, now)?;
             operation.backup = taken.backup;
         }
         operation.change = Some(change);

@@ -220,7 +220,7 @@ async fn a_period_is_taken_once_whatever_the_schedule_says() {
         .store
         .write(move |conn| {
             let deployment = backup.deployment.clone();
-            accept(
+            queue_backup(
                 conn,
                 &backup.instance,
                 &deployment,
@@ -277,7 +277,7 @@ async fn what_a_user_asked_for_is_waited_for_and_takes_no_place_before_it_begins
     let instance = id.clone();
     room.write(move |conn| {
         let found = store::instance::get(conn, &instance)?;
-        accept(
+        queue_backup(
             conn,
             &instance,
             &found.deployment,
@@ -324,7 +324,7 @@ async fn users_backups_without_end_leave_the_schedule_a_place() {
     for id in busy.clone() {
         room.write(move |conn| {
             let deployment = store::instance::get(conn, &id)?.deployment;
-            accept(conn, &id, &deployment, None, Origin::Compose, now)?;
+            queue_backup(conn, &id, &deployment, None, Origin::Compose, now)?;
             Ok(())
         })
         .await;
