@@ -35,10 +35,12 @@ const OF_BLOCKING_THREADS: u32 = 4;
 
 /// The place of a connection; empty while it is used, and after a read that went wrong.
 type Place = Arc<Mutex<Option<SqliteConnection>>>;
+/// A thread's place, with the id of its store.
+type OwnPlace = (u64, Weak<Mutex<Option<SqliteConnection>>>);
 
 thread_local! {
     /// This thread's connections, by the store that has them.
-    static OWN: RefCell<Vec<(u64, Weak<Mutex<Option<SqliteConnection>>>)>> =
+    static OWN: RefCell<Vec<OwnPlace>> =
         const { RefCell::new(Vec::new()) };
 }
 
