@@ -33,11 +33,7 @@ impl Broker {
         let now = self.clock.now();
         let (backups, beside) = self
             .store
-            .scan(move |conn| {
-                let backups = store::backup::complete_of(conn, &instance.id)?;
-                let watch = backup_watch(conn, &instance, &backups)?;
-                Ok((watch, beside(conn, &deployment, now)?))
-            })
+            .scan(move |conn| watched(conn, &instance, &deployment, now))
             .await?;
         let seen = self.seen_now(&of.deployment).await;
         let database = self.database_watch(&of.deployment, beside);
@@ -94,6 +90,18 @@ pub(super) struct Beside {
     certificates: Option<Outlook>,
 }
 
+/// Reads what alerts go by beside what members say.
+pub(super) fn watched(
+    conn: &mut Conn<'_>,
+    instance: &Instance,
+    deployment: &Deployment,
+    now: DateTime<Utc>,
+) -> Result<(BackupWatch, Beside), StoreError> {
+    let complete = store::backup::complete_of(conn, &instance.id)?;
+    let backups = backup_watch(conn, instance, &complete)?;
+    Ok((backups, beside(conn, deployment, now)?))
+}
+
 /// Reads what is told of a database beside its deployment.
 pub(super) fn beside(
     conn: &mut Conn<'_>,
@@ -105,12 +113,11 @@ pub(super) fn beside(
         let asked = BindParameters::read(&binding.request.parameters);
         binding.state == BindingState::Ready && asked.is_ok_and(|p| p.rights().are_limited())
     };
-    let active = store::operation::active_on_instance(conn, &of.instance)?;
     Ok(Beside {
         limited: bindings.iter().filter(is_limited).count(),
         incidents: store::incident::since(conn, &of.id, now - INCIDENT_TOLD)?,
         repair: repair::watch(conn, &of.instance, now)?,
-        is_recovered: active.iter().any(|o| o.kind == OperationKind::Recover),
+        is_recovered: store::operation::is_active(conn, &of.instance, OperationKind::Recover)?,
         certificates: store::renewal::find(conn, &of.id)?,
     })
 }

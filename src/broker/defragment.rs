@@ -68,12 +68,9 @@ fn defragment_in(conn: &mut Conn<'_>, operation: &Operation) -> Result<Operation
         let reason = "the instance is not ready, so its members cannot give anything back";
         return Err(BrokerError::Concurrency(reason.to_owned()));
     }
-    let mut active = store::operation::active_on_instance(conn, &instance.id)?;
-    if let Some(place) = active
-        .iter()
-        .position(|other| other.kind == OperationKind::Defragment)
-    {
-        return Ok(active.swap_remove(place));
+    let kind = OperationKind::Defragment;
+    if let Some(running) = store::operation::under_way(conn, &instance.id, kind)? {
+        return Ok(running);
     }
     let deployment = store::deployment::of_instance(conn, &instance.id)?;
     if deployment.is_some_and(|(deployment, _)| deployment.closed_since.is_some()) {

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 
 use super::{
     Broker, BrokerError, DeploymentView,
-    alert::{Beside, backup_watch, beside},
+    alert::{Beside, watched},
     status::OF_INSTANCE,
 };
 use crate::{
@@ -34,11 +34,11 @@ fn read(
     deployment: &Deployment,
     now: DateTime<Utc>,
 ) -> Result<Read, StoreError> {
-    let complete = store::backup::complete_of(conn, &instance.id)?;
+    let (backups, beside) = watched(conn, instance, deployment, now)?;
     Ok(Read {
         life: life(conn, instance)?,
-        backups: backup_watch(conn, instance, &complete)?,
-        beside: beside(conn, deployment, now)?,
+        backups,
+        beside,
     })
 }
 
@@ -84,7 +84,7 @@ impl Broker {
         let now = self.clock.now();
         let found = self
             .store
-            .read(move |conn| read(conn, &instance, &deployment, now));
+            .scan(move |conn| read(conn, &instance, &deployment, now));
         let found = found.await?;
         let seen = match of.instance.state {
             InstanceState::Ready => self.seen_now(&of.deployment).await,
@@ -100,7 +100,7 @@ impl Broker {
         of: Vec<Instance>,
     ) -> Result<Vec<(Option<Deployment>, Health)>, BrokerError> {
         let now = self.clock.now();
-        let found = self.store.read(move |conn| {
+        let found = self.store.scan(move |conn| {
             let each = |instance: &Instance| {
                 let deployment = store::deployment::of_instance(conn, &instance.id)?;
                 let Some((deployment, _)) = deployment else {

@@ -16,6 +16,7 @@ use crate::{
     store::{self, Conn},
 };
 
+const KIND: OperationKind = OperationKind::Recover;
 /// Why an operation was told to halt that had the members in hand.
 const GIVES_WAY: &str = "stopped, because the database is being recovered";
 
@@ -44,9 +45,9 @@ impl Broker {
     ) -> Result<Operation, BrokerError> {
         let find = {
             let instance = instance.clone();
-            move |conn: &mut Conn<'_>| Ok(running(conn, &instance))
+            move |conn: &mut Conn<'_>| store::operation::under_way(conn, &instance, KIND)
         };
-        if let Some(running) = self.store.read(find).await?? {
+        if let Some(running) = self.store.read(find).await? {
             return Ok(running);
         }
         let plan = self.plan_recovery(instance.clone(), wanted).await?;
@@ -55,10 +56,10 @@ impl Broker {
         self.store
             .decide(move |conn| {
                 usable(conn, &instance)?;
-                if let Some(running) = running(conn, &instance)? {
+                if let Some(running) = store::operation::under_way(conn, &instance, KIND)? {
                     return Ok(running);
                 }
-                let queued = Operation::queued(OperationKind::Recover, &instance, origin, now);
+                let queued = Operation::queued(KIND, &instance, origin, now);
                 let operation = match &source {
                     RecoverySource::Survivor(member) => Operation {
                         survivor: Some(member.clone()),
@@ -73,7 +74,7 @@ impl Broker {
                     },
                 };
                 for other in store::operation::active_on_instance(conn, &instance)? {
-                    if OperationKind::Recover.follows(other.kind) {
+                    if KIND.follows(other.kind) {
                         store::operation::halt_because(conn, &other.id, GIVES_WAY)?;
                     }
                 }
@@ -104,10 +105,4 @@ fn recoverable(
     let mut manifests: Vec<Manifest> = complete.filter_map(|backup| backup.manifest).collect();
     manifests.sort_by_key(|manifest| std::cmp::Reverse(manifest.started_at));
     Ok((deployment, manifests))
-}
-
-fn running(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<Option<Operation>, BrokerError> {
-    let active = store::operation::active_on_instance(conn, instance)?;
-    let recovers = |operation: &Operation| operation.kind == OperationKind::Recover;
-    Ok(active.into_iter().find(recovers))
 }

@@ -101,13 +101,6 @@ impl Upkeep {
     }
 }
 
-fn running(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<Option<Operation>, BrokerError> {
-    let active = store::operation::active_on_instance(conn, instance)?;
-    Ok(active
-        .into_iter()
-        .find(|operation| operation.kind == OperationKind::Relief))
-}
-
 fn relieve_in(conn: &mut Conn<'_>, operation: Operation) -> Result<Operation, BrokerError> {
     let Some(instance) = store::instance::find(conn, &operation.instance)? else {
         let reason = "there is no such instance";
@@ -117,7 +110,7 @@ fn relieve_in(conn: &mut Conn<'_>, operation: Operation) -> Result<Operation, Br
         let reason = "the instance is not ready, so there is no room to make";
         return Err(BrokerError::Concurrency(reason.to_owned()));
     }
-    if let Some(running) = running(conn, &instance.id)? {
+    if let Some(running) = store::operation::under_way(conn, &instance.id, OperationKind::Relief)? {
         // What the guard began does less than what users ask for.
         if running.delete_prefix == operation.delete_prefix && running.origin != Origin::Guard {
             return Ok(running);

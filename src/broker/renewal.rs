@@ -79,9 +79,8 @@ impl Renewals {
         self.store
             .decide(move |conn| {
                 usable(conn, &instance)?;
-                let mut active = store::operation::active_on_instance(conn, &instance)?;
-                active.retain(|operation| operation.kind == OperationKind::Renew);
-                if let Some(running) = active.pop() {
+                let kind = OperationKind::Renew;
+                if let Some(running) = store::operation::under_way(conn, &instance, kind)? {
                     return Ok(running);
                 }
                 if !is_trusted {

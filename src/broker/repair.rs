@@ -46,7 +46,9 @@ impl Upkeep {
                         names.join(", ")
                     )));
                 }
-                if let Some(running) = running(conn, &instance)? {
+                if let Some(running) =
+                    store::operation::under_way(conn, &instance, OperationKind::Repair)?
+                {
                     let same = running.repair.as_ref().is_some_and(|r| r.member == member);
                     if same {
                         return Ok(running);
@@ -83,7 +85,7 @@ impl Upkeep {
                     }
                     Err(other) => return Err(other),
                 }
-                if running(conn, &of.instance)?.is_some() {
+                if store::operation::is_active(conn, &of.instance, OperationKind::Repair)? {
                     return Ok(RepairBegun::Waits);
                 }
                 let since = now - REPAIRS_COUNTED;
@@ -120,12 +122,6 @@ pub(super) fn usable(
     let (deployment, _) = store::deployment::of_instance(conn, instance)?
         .ok_or_else(|| StoreError::Missing("the instance's deployment".to_owned()))?;
     Ok(deployment)
-}
-
-fn running(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<Option<Operation>, BrokerError> {
-    let mut active = store::operation::active_on_instance(conn, instance)?;
-    active.retain(|operation| operation.kind == OperationKind::Repair);
-    Ok(active.pop())
 }
 
 fn queue_repair(conn: &mut Conn<'_>, operation: Operation) -> Result<Operation, BrokerError> {

@@ -55,9 +55,8 @@ impl Retention {
 /// sees to it as well.
 fn prune(conn: &mut Conn<'_>, instance: &InstanceId, now: Trusted) -> Result<bool, BrokerError> {
     let found = store::instance::find(conn, instance)?;
-    let active = store::operation::active_on_instance(conn, instance)?;
     let is_ending = found.is_none_or(|found| found.state == InstanceState::Deleting);
-    if is_ending || active.iter().any(|o| o.kind == OperationKind::Prune) {
+    if is_ending || store::operation::is_active(conn, instance, OperationKind::Prune)? {
         return Ok(false);
     }
     let prune = Operation::queued(

@@ -147,8 +147,7 @@ impl Broker {
         if let Some(context) = &request.context {
             self.take_over_context(conn, &instance, context, request.origin)?;
         }
-        let active = store::operation::active_on_instance(conn, &instance.id)?;
-        let running = active.into_iter().find(|o| o.kind == OperationKind::Update);
+        let running = store::operation::under_way(conn, &instance.id, OperationKind::Update)?;
         let is_same = |o: &Operation| o.change.as_ref().is_some_and(|c| c.request == identity);
         let asks_nothing = identity.parameters == normal_form(None)
             && (identity.maintenance_version.is_none() || goal == deployment.shape());

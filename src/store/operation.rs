@@ -265,6 +265,16 @@ pub fn active_of_kind(conn: &mut Conn<'_>, kind: OperationKind) -> Result<i64, S
     Ok(each!(conn, |c| Prepared(active).get_result(c))?)
 }
 
+/// The operation of a kind that is under way on an instance, or will be; the oldest of several.
+pub fn under_way(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+    kind: OperationKind,
+) -> Result<Option<Operation>, StoreError> {
+    let active = active_on_instance(conn, instance)?;
+    Ok(active.into_iter().find(|operation| operation.kind == kind))
+}
+
 /// Whether an operation of a kind is under way on an instance, or will be.
 pub fn is_active(
     conn: &mut Conn<'_>,
