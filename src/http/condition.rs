@@ -1,10 +1,9 @@
 //! How an instance is, as every interface tells it.
 
-use chrono::SecondsFormat;
 use serde::Serialize;
 use utoipa::{ToSchema, openapi::Object};
 
-use super::openapi::scalars::{Time, words};
+use super::openapi::scalars::{Time, time, words};
 use crate::model::health::{Health, HealthState};
 
 /// How an instance is: the worst of what is done to it, of its alerts and of what was seen of its
@@ -27,9 +26,7 @@ impl From<Health> for HealthBody {
         Self {
             state: of.state.as_str(),
             message: of.message,
-            since: of
-                .since
-                .map(|at| at.to_rfc3339_opts(SecondsFormat::Millis, true)),
+            since: of.since.map(time),
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
         Api,
         openapi::{
             requests,
-            scalars::{OwnId, Time},
+            scalars::{OwnId, Time, time},
         },
         request::query,
     },
@@ -80,7 +80,7 @@ impl LogfileBody {
                 LogPart::Current => "running",
                 LogPart::Older => "complete",
             },
-            created_at: view::time(log.written_at),
+            created_at: time(log.written_at),
             size_bytes: log.bytes,
         }
     }

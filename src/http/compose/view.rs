@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::{ToSchema, openapi::Object};
@@ -13,7 +13,7 @@ use crate::{
     http::{
         advisory::AdvisoryBody,
         condition::HealthBody,
-        openapi::scalars::{DatabaseVersion, OwnId, PlatformId, Time, words},
+        openapi::scalars::{DatabaseVersion, OwnId, PlatformId, Time, time, words},
     },
     model::{
         backup::{Backup, BackupState},
@@ -477,11 +477,6 @@ fn cluster_url(public_url: &str, deployment: &Deployment) -> String {
         deployment.instance.in_path(),
         deployment.cluster
     )
-}
-
-/// Times as the original has them: RFC 3339 in UTC, to the millisecond.
-pub fn time(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 /// Where a backup stands in the API.

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use chrono::{DateTime, SecondsFormat, Utc};
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{KnownFormat, Object, ObjectBuilder, RefOr, SchemaFormat, Type, schema::Schema},
@@ -59,6 +60,11 @@ scalar!(
     "2026-11-22T16:20:00.000Z",
     |builder| builder.format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
 );
+
+/// That text of a moment: RFC 3339, to the millisecond, as the original has it.
+pub fn time(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
 
 scalar!(
     /// A version of the database.

@@ -1,7 +1,7 @@
 //! The clock, in an operator's hands.
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::DateTime;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -11,7 +11,10 @@ use crate::{
     http::{
         Api,
         error::HttpError,
-        openapi::{requests, scalars::Time},
+        openapi::{
+            requests,
+            scalars::{Time, time},
+        },
         request::Body,
     },
 };
@@ -39,14 +42,13 @@ pub struct Clock {
 
 impl From<ClockStanding> for Clock {
     fn from(of: ClockStanding) -> Self {
-        let text = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Millis, true);
         let doubt = of.doubt.as_ref();
         Self {
             trusted: doubt.is_none(),
-            shown: text(of.shown),
-            expected: text(of.expected),
+            shown: time(of.shown),
+            expected: time(of.expected),
             ahead_seconds: (of.shown - of.expected).num_seconds(),
-            doubted_since: doubt.map(|doubt| text(doubt.since)),
+            doubted_since: doubt.map(|doubt| time(doubt.since)),
             trusted_in_seconds: doubt.map(|doubt| doubt.rest().num_seconds()),
         }
     }

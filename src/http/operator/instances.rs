@@ -1,7 +1,6 @@
 //! All instances, as operators see them.
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -13,7 +12,7 @@ use crate::{
         condition::HealthBody,
         openapi::{
             requests,
-            scalars::{DatabaseVersion, OwnId, PlatformId, Time},
+            scalars::{DatabaseVersion, OwnId, PlatformId, Time, time},
         },
         osb::id::Id,
         request::query,
@@ -73,10 +72,6 @@ pub struct InstanceBody {
     /// When it was asked for.
     #[schema(value_type = Time)]
     created_at: String,
-}
-
-fn time(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 impl InstanceBody {

@@ -1,7 +1,7 @@
 //! Members of databases, in an operator's hands.
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -13,7 +13,7 @@ use crate::{
         error::HttpError,
         openapi::{
             requests,
-            scalars::{OwnId, Time},
+            scalars::{OwnId, Time, time},
         },
         osb::id::Id,
         request::Body,
@@ -138,10 +138,6 @@ pub struct MemberLeft {
     /// When it was written to last.
     #[schema(required, value_type = Option<Time>)]
     written_at: Option<String>,
-}
-
-fn time(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 impl From<Remains> for MemberLeft {

@@ -9,7 +9,6 @@ use actix_web::{
     middleware::Next,
     web,
 };
-use chrono::SecondsFormat;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -19,7 +18,7 @@ use super::{
     error::HttpError,
     openapi::{
         requests,
-        scalars::{DatabaseVersion, OwnId, PlatformId, Time},
+        scalars::{DatabaseVersion, OwnId, PlatformId, Time, time},
     },
     request::{Body, check_basic, query},
 };
@@ -388,7 +387,7 @@ fn wrong(name: &str) -> HttpError {
 fn entry(entry: AuditEntry) -> Entry {
     Entry {
         id: entry.id,
-        at: entry.at.to_rfc3339_opts(SecondsFormat::Millis, true),
+        at: time(entry.at),
         action: entry.action,
         origin: entry.origin.as_str().to_owned(),
         instance_id: entry.instance,

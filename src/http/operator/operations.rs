@@ -1,7 +1,7 @@
 //! Operations, as operators see them, and what they may do about one that does not get on.
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -13,7 +13,7 @@ use crate::{
         error::HttpError,
         openapi::{
             requests,
-            scalars::{OwnId, PlatformId, Time},
+            scalars::{OwnId, PlatformId, Time, time},
         },
         osb::id::Id,
         request::query,
@@ -238,10 +238,6 @@ fn asked(request: &HttpRequest) -> Result<OperationsQuery, HttpError> {
         before: read("before", given("before"), |text| text.parse().ok())?,
         limit: read("limit", given("limit"), |text| text.parse().ok())?,
     })
-}
-
-fn time(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 fn body(seen: &Overseen, now: DateTime<Utc>) -> OperationBody {
