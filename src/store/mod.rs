@@ -177,20 +177,19 @@ fn connection_error(error: impl std::error::Error + Send + Sync + 'static) -> St
     StoreError::Connection(Box::new(error))
 }
 
-/// Where a database is kept.
-enum Kept<'a> {
-    /// In a file, by SQLite.
-    InFile(&'a str),
-    /// On a server, by PostgreSQL.
-    OnServer,
+/// The database that an address names.
+enum DatabaseUrl<'a> {
+    /// A file, by its path.
+    Sqlite(&'a str),
+    Postgres,
 }
 
-impl<'a> Kept<'a> {
-    fn at(url: &'a str) -> Result<Self, StoreError> {
+impl<'a> DatabaseUrl<'a> {
+    fn parse(url: &'a str) -> Result<Self, StoreError> {
         if let Some(path) = url.strip_prefix("sqlite://") {
-            Ok(Self::InFile(path))
+            Ok(Self::Sqlite(path))
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            Ok(Self::OnServer)
+            Ok(Self::Postgres)
         } else {
             let reason = "the address must begin with sqlite:// or postgres://";
             Err(StoreError::Address(reason.to_owned()))
@@ -202,9 +201,9 @@ impl Store {
     /// Opens the database at `url` (`sqlite:///path` or `postgres://...`) and brings it to this
     /// version.
     pub fn open(url: &str) -> Result<Self, StoreError> {
-        let (database, reading) = match Kept::at(url)? {
-            Kept::InFile(path) => Self::open_sqlite(path)?,
-            Kept::OnServer => Self::open_postgres(url)?,
+        let (database, reading) = match DatabaseUrl::parse(url)? {
+            DatabaseUrl::Sqlite(path) => Self::open_sqlite(path)?,
+            DatabaseUrl::Postgres => Self::open_postgres(url)?,
         };
         let changes = watch::Sender::new(0);
         Ok(Self {
@@ -217,13 +216,13 @@ impl Store {
     /// Opens the database at `url` beside the broker that works with it, to look at it. A SQLite
     /// database that is not there is not made.
     pub fn open_for_reading(url: &str) -> Result<Self, StoreError> {
-        let reading = match Kept::at(url)? {
-            Kept::OnServer => Self::look_at_postgres(url)?,
-            Kept::InFile(path) if Path::new(path).exists() => Reading::Sqlite {
+        let reading = match DatabaseUrl::parse(url)? {
+            DatabaseUrl::Postgres => Self::look_at_postgres(url)?,
+            DatabaseUrl::Sqlite(path) if Path::new(path).exists() => Reading::Sqlite {
                 path: path.into(),
                 readers: Readers::of(&looked_at_only(path))?,
             },
-            Kept::InFile(_) => {
+            DatabaseUrl::Sqlite(_) => {
                 return Err(StoreError::Address(
                     "no broker has kept anything there yet".to_owned(),
                 ));
@@ -289,7 +288,10 @@ impl Store {
 
     /// The file of the database at `url`; none for one that is reached in another way.
     pub fn file(url: &str) -> Option<&Path> {
-        url.strip_prefix("sqlite://").map(Path::new)
+        match DatabaseUrl::parse(url) {
+            Ok(DatabaseUrl::Sqlite(path)) => Some(Path::new(path)),
+            Ok(DatabaseUrl::Postgres) | Err(_) => None,
+        }
     }
 
     /// Whether this process is the only one that can use the database, so that whatever another
