@@ -33,9 +33,12 @@ use compose_broker::{
     },
 };
 use diesel::{
-    Connection as _, QueryDsl as _, RunQueryDsl as _, SqliteConnection,
-    connection::SimpleConnection as _,
+    QueryDsl as _, RunQueryDsl as _, SqliteConnection, connection::SimpleConnection as _,
 };
+
+use crate::numbers::{INSTANCE_ID, connect, make_numbers};
+
+mod numbers;
 
 /// Measurements of each sort, of which the middle one counts.
 const ROUNDS: usize = 3;
@@ -331,18 +334,17 @@ fn fill(data: &Path, instances: u32, waiting: u32) {
     fs::create_dir_all(data).expect("a folder");
     let path = data.join("broker.db");
     drop(Store::open(&format!("sqlite://{}", path.display())).expect("a new store"));
-    let id = "printf('%08x-dcac-4618-89a7-f79e3f1cea6a', (i * 2654435761) % 4294967296)";
+    let id = INSTANCE_ID;
     let request = format!(
         r#"{{"service_id":"{SERVICE}","plan_id":"{PLAN}","organization":"o","space":"s","parameters":{{}}}}"#
     );
     let all = instances + waiting;
     let then = "'2026-11-21 12:00:00.5'";
-    connect(&path)
+    let mut connection = connect(&path);
+    make_numbers(&mut connection, all);
+    connection
         .batch_execute(&format!(
             "BEGIN;
-             CREATE TABLE bench (i INTEGER PRIMARY KEY);
-             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {all})
-                 INSERT INTO bench SELECT i FROM n;
              INSERT INTO instances (id, service_id, plan_id, platform, organization, space, account,
                  deployment_id, context, parameters, request, state, created_at, ordinal)
                  SELECT {id}, '{SERVICE}', '{PLAN}', 'cloudfoundry', 'org',
@@ -361,15 +363,6 @@ fn fill(data: &Path, instances: u32, waiting: u32) {
              COMMIT;"
         ))
         .expect("instances");
-}
-
-fn connect(path: &Path) -> SqliteConnection {
-    let mut connection =
-        SqliteConnection::establish(&path.display().to_string()).expect("a connection");
-    connection
-        .batch_execute("PRAGMA busy_timeout = 10000; PRAGMA synchronous = OFF;")
-        .expect("settings");
-    connection
 }
 
 diesel::table! {

@@ -25,7 +25,11 @@ use compose_broker::{
     },
     store::Store,
 };
-use diesel::{Connection as _, SqliteConnection, connection::SimpleConnection as _};
+use diesel::connection::SimpleConnection as _;
+
+use crate::numbers::{INSTANCE_ID, connect, make_numbers};
+
+mod numbers;
 
 /// Sizes of the store, in instances.
 const INSTANCES: [u32; 3] = [1_000, 100_000, 1_000_000];
@@ -95,15 +99,6 @@ fn looks(instances: u32) {
     );
 }
 
-fn connect(path: &Path) -> SqliteConnection {
-    let mut connection =
-        SqliteConnection::establish(&path.display().to_string()).expect("a connection");
-    connection
-        .batch_execute("PRAGMA busy_timeout = 10000; PRAGMA synchronous = OFF;")
-        .expect("settings");
-    connection
-}
-
 /// Ends what was accepted, and lets the same instances be due again.
 const RESET: &str = "
     DELETE FROM operations WHERE state = 'queued';
@@ -116,16 +111,14 @@ const RESET: &str = "
 /// Fills a store: the first instances are due, the others are spread over the next day.
 fn fill(path: &Path, instances: u32) {
     let mut connection = connect(path);
-    let id = "printf('%08x-dcac-4618-89a7-f79e3f1cea6a', (i * 2654435761) % 4294967296)";
+    make_numbers(&mut connection, instances);
+    let id = INSTANCE_ID;
     let own = |prefix: &str| format!("printf('{prefix}%016x', i)");
     let (deployment, backup, operation) = (own("6b02d81d"), own("6b02d81e"), own("6b02d81f"));
     let (yesterday, utc) = ("'2026-11-21 12:00:00.5'", "'2026-11-21 12:00:01'");
     connection
         .batch_execute(&format!(
             "BEGIN;
-             CREATE TABLE bench (i INTEGER PRIMARY KEY);
-             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {instances})
-                 INSERT INTO bench SELECT i FROM n;
              INSERT INTO instances (id, service_id, plan_id, platform, organization, space,
                  deployment_id, context, parameters, request, state, created_at)
                  SELECT {id}, 'service', 'plan', 'cloudfoundry', 'org', 'space', {deployment},

@@ -469,4 +469,4 @@ fn time(at: DateTime<Utc>) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -242,12 +242,7 @@ async fn a_user_without_a_platform_has_the_whole_story() {
 async fn a_protected_instance_keeps_its_keys_when_it_is_to_be_deleted() {
     let broker = TestBroker::start().await;
     let user = User::of_broker(&broker);
-    let offering = ["compose-for-etcd", "Standard"];
-    user.does(&["create-service", offering[0], offering[1], "db", "--wait"])
-        .await;
-    user.does(&["create-service-key", "db", "app", "--wait"])
-        .await;
-    let key = user.does(&["service-key", "db", "app"]).await.json();
+    let key = user.makes_database().await;
     let protect = |on: bool| format!(r#"{{"delete_protection": {on}}}"#);
     user.does(&["update-service", "db", "-c", &protect(true)])
         .await;

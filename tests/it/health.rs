@@ -51,11 +51,7 @@ fn signal(members: &[i32], signal: Signal) {
 async fn members_that_do_not_answer_are_told_of_in_the_same_word_everywhere() {
     let broker = TestBroker::start().await;
     let user = User::of_broker(&broker);
-    user.does(&["create-service", "compose-for-etcd", "Standard", "db", "-w"])
-        .await;
-    user.does(&["create-service-key", "db", "app", "--wait"])
-        .await;
-    let key = user.does(&["service-key", "db", "app"]).await.json();
+    let key = user.makes_database().await;
     let known = user.asks(&["service", "db"]).await;
     let instance = text(&known["id"]);
     let ready = becomes(&broker, instance, "ready").await;

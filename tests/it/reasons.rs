@@ -14,11 +14,7 @@ async fn a_failed_backup_says_why_and_tasks_say_who_asked() {
     let script = Script::default();
     let broker = TestBroker::start_with(&[], script.surroundings()).await;
     let user = User::of_broker(&broker);
-    user.does(&["create-service", "compose-for-etcd", "Standard", "db", "-w"])
-        .await;
-    user.does(&["create-service-key", "db", "app", "--wait"])
-        .await;
-    let key = user.does(&["service-key", "db", "app"]).await.json();
+    let key = user.makes_database().await;
     let failing = script.fail(OperationKind::Backup, "snapshot");
     let failed = user.run(&["create-backup", "db", "--wait"]).await;
     failed.must_say(1, "failed");

@@ -70,6 +70,15 @@ impl User {
         Self::of(&broker.url, username, password)
     }
 
+    /// Makes a database that is called `db` and a key of it, `app`. Returns what the key has.
+    pub async fn makes_database(&self) -> Value {
+        self.does(&["create-service", "compose-for-etcd", "Standard", "db", "-w"])
+            .await;
+        self.does(&["create-service-key", "db", "app", "--wait"])
+            .await;
+        self.does(&["service-key", "db", "app"]).await.json()
+    }
+
     /// Where the user is.
     pub fn folder(&self) -> &Path {
         &self.folder

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    alert::{BackupWatch, RepairWatch, alerts},
+    alert::{BackupWatch, RepairWatch, alerts, tests::database},
     observation::{MemberHealth, MemberObservation, Silence, SilenceCause},
     operation::{OperationState, Progress},
     origin::Origin,
@@ -52,27 +52,6 @@ fn member((i, member): (usize, &Member)) -> MemberObservation {
 fn seen(members: &[Member]) -> Observation {
     let members = members.iter().enumerate().map(member).collect();
     Observation::first(members, 2, at(60))
-}
-
-fn database() -> DatabaseWatch {
-    DatabaseWatch {
-        engine: "etcd".to_owned(),
-        version: "3.6.16".parse().expect("a version"),
-        quota_bytes: 1 << 28,
-        faults: Vec::new(),
-        faultless: None,
-        limits_not_held: 0,
-        limits_held_by: None,
-        is_safe_full: true,
-        safe_full_from: None,
-        is_kept_on_loopback: false,
-        reachable_from: None,
-        closed_since: None,
-        incidents: Vec::new(),
-        repair: None,
-        is_recovered: false,
-        certificates: None,
-    }
 }
 
 fn operation(kind: OperationKind, state: OperationState, failure: Option<&str>) -> Operation {
