@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
     },
 };
 
-/// Looks for what is due until `stop`: every second, and whenever a backup may have ended.
+/// Looks for what is due until `stop`: every second, and for backups whenever one may have ended.
 pub async fn run(broker: Arc<Broker>, stop: CancellationToken) {
     let mut changes = broker.changes();
     let mut backups = Watch::over("scheduled backups", "begin");
@@ -26,18 +27,23 @@ pub async fn run(broker: Arc<Broker>, stop: CancellationToken) {
     let mut old = Watch::over("backups that are old enough to go", "are removed");
     let mut renewals = Watch::over("renewals of certificates", "begin");
     let mut audit = Watch::over("old entries of the audit", "are forgotten");
+    let mut next_look = Instant::now();
     while !stop.is_cancelled() {
         changes.mark_unchanged();
         backups.tell(broker.schedule.accept_due().await);
-        ends.tell(broker.expiry.end_due().await);
-        old.tell(broker.retention.prune_due().await);
-        renewals.tell(broker.renewals.begin_due().await);
-        broker.audit.note_counted().await;
-        audit.tell(broker.audit.forget().await);
+        // A burst of operations is no reason to look for these more often.
+        if Instant::now() >= next_look {
+            ends.tell(broker.expiry.end_due().await);
+            old.tell(broker.retention.prune_due().await);
+            renewals.tell(broker.renewals.begin_due().await);
+            broker.audit.note_counted().await;
+            audit.tell(broker.audit.forget().await);
+            next_look = Instant::now() + SCHEDULE_INTERVAL;
+        }
         tokio::select! {
             () = stop.cancelled() => {}
             _ = changes.changed() => {}
-            () = tokio::time::sleep(SCHEDULE_INTERVAL) => {}
+            () = tokio::time::sleep_until(next_look) => {}
         }
     }
 }

@@ -165,7 +165,8 @@ impl CustomizeConnection<SqliteConnection, diesel::r2d2::Error> for Pragmas {
         let journal = if self.read_only {
             "PRAGMA query_only = 1;"
         } else {
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
+            // What savepoints undo need not reach a disk.
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY;"
         };
         connection
             .batch_execute(&format!("PRAGMA busy_timeout = {busy}; {journal}"))
