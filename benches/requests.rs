@@ -13,6 +13,8 @@ use std::{
     cell::RefCell,
     collections::BTreeMap,
     fs,
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -214,9 +216,10 @@ impl Server {
             process: command.spawn().expect("a server"),
             port,
         };
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(Instant::now() < deadline, "nobody listens on {port}");
+        let deadline = Instant::now() + Duration::from_secs(120);
+        // A broker listens some time before it serves.
+        while !answers(port) {
+            assert!(Instant::now() < deadline, "nobody answers on {port}");
             std::thread::sleep(Duration::from_millis(50));
         }
         server
@@ -289,8 +292,18 @@ fn pinned(processor: &str, program: &Path) -> Command {
     command
 }
 
+fn answers(port: u16) -> bool {
+    let ask = || {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: b\r\nConnection: close\r\n\r\n")?;
+        stream.read_exact(&mut [0])
+    };
+    ask().is_ok()
+}
+
 fn free_port() -> u16 {
-    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a socket");
     socket.local_addr().expect("an address").port()
 }
 
