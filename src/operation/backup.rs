@@ -190,7 +190,7 @@ async fn remove_bytes(work: Arc<Work>) -> Result<Outcome, StepError> {
 
 /// The backup counts from here on, and retention is queued with it.
 fn succeed(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
-    let results = store::operation::step_results(conn, &ending.operation.id)?;
+    let results = store::step::results(conn, &ending.operation.id)?;
     let manifest: Manifest = results
         .get(DESCRIBE)
         .and_then(|value| serde_json::from_value(value.clone()).ok())

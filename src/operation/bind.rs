@@ -169,7 +169,7 @@ fn succeed(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
     let Some(id) = &operation.binding else {
         return Err(StoreError::Missing("the operation's binding".to_owned()));
     };
-    let results = store::operation::step_results(conn, &operation.id)?;
+    let results = store::step::results(conn, &operation.id)?;
     let issued: Issued = results
         .get(ISSUE)
         .and_then(|value| serde_json::from_value(value.clone()).ok())

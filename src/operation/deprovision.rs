@@ -61,7 +61,7 @@ fn succeed(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
     if let Some((deployment, _)) = store::deployment::of_instance(conn, id)? {
         store::deployment::delete(conn, &deployment.id)?;
     }
-    store::operation::forget_work_of_instance(conn, id)?;
+    store::step::forget_work_of_instance(conn, id)?;
     store::oversight::nothing_is_left(conn, id, None)?;
     store::instance::delete(conn, id)
 }

@@ -303,7 +303,7 @@ impl Work {
     pub async fn result<T: DeserializeOwned>(&self, step: &'static str) -> Result<T, StepError> {
         let id = self.operation.id.clone();
         let mut results = self
-            .read(move |conn| store::operation::step_results(conn, &id))
+            .read(move |conn| store::step::results(conn, &id))
             .await?;
         let value = results
             .remove(step)

@@ -389,7 +389,7 @@ impl Runner {
                 store::operation::finish(conn, &claim, OperationState::Succeeded, now)?;
                 let operation = &ended;
                 (definition.succeed)(conn, &Ending { operation, now })?;
-                store::operation::forget_work(conn, &ended.id)?;
+                store::step::forget_work(conn, &ended.id)?;
                 Ok(true)
             })
             .await?;
@@ -422,7 +422,7 @@ impl Runner {
                     // The worker that goes on with it needs what was done.
                     return Ok(());
                 }
-                store::operation::forget_work(conn, &ended.id)
+                store::step::forget_work(conn, &ended.id)
             })
             .await
     }
@@ -440,7 +440,7 @@ impl Runner {
         let done = self
             .parts
             .store
-            .read(move |conn| store::operation::step_results(conn, &id))
+            .read(move |conn| store::step::results(conn, &id))
             .await?;
         let mut index = 0;
         let mut recorded: HashSet<&str> = steps

@@ -46,6 +46,7 @@ mod reserve;
 pub mod schedule;
 mod schema;
 pub mod session;
+pub mod step;
 mod waiting;
 mod writer;
 

@@ -10,8 +10,9 @@ use diesel::prelude::*;
 
 use super::{
     Conn, StoreError, each,
-    operation::{ACTIVE, Row, look_anew_at, trials},
+    operation::{ACTIVE, Row, look_anew_at},
     schema::{operation_steps, operations},
+    step,
 };
 use crate::model::{
     ids::{BindingId, InstanceId, OperationId},
@@ -114,7 +115,7 @@ pub fn steps(conn: &mut Conn<'_>, id: &OperationId) -> Result<Vec<StepSeen>, Sto
             operation_steps::failed_at,
         ))
         .load(c))?;
-    let trials = trials(conn, id)?;
+    let trials = step::trials(conn, id)?;
     let step = |(name, result, last_error, failed_at): Told| StepSeen {
         trial: trials.get(&name).copied().unwrap_or_default(),
         name,
@@ -206,7 +207,7 @@ pub fn leave(conn: &mut Conn<'_>, id: &OperationId, now: DateTime<Utc>) -> Resul
         operations::updated_at.eq(now.naive_utc()),
     ))
     .execute(c))?;
-    super::operation::forget_work(conn, id)
+    step::forget_work(conn, id)
 }
 
 /// Nothing is left any more of what operations of an instance, or of one of its bindings, could not

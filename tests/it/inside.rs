@@ -89,9 +89,7 @@ impl Inside {
     /// Whether a step of an operation is done and recorded.
     pub async fn is_recorded(&self, operation: &Operation, step: &str) -> bool {
         let id = operation.id.clone();
-        let results = self
-            .read(move |conn| store::operation::step_results(conn, &id))
-            .await;
+        let results = self.read(move |conn| store::step::results(conn, &id)).await;
         results.contains_key(step)
     }
 
@@ -117,9 +115,7 @@ impl Inside {
     pub async fn work_is_remembered(&self, instance: &str) -> bool {
         for operation in self.operations(instance).await {
             let id = operation.id.clone();
-            let results = self
-                .read(move |conn| store::operation::step_results(conn, &id))
-                .await;
+            let results = self.read(move |conn| store::step::results(conn, &id)).await;
             if operation.source.is_some() || !results.is_empty() {
                 return true;
             }

@@ -16,7 +16,7 @@ use crate::{
         trouble::{Moment, Trouble},
     },
     operation::{Meter, Outcome, Step, StepError, definition, fault},
-    store::{self, Conn, StoreError, operation::FailedTry},
+    store::{self, Conn, StoreError, step::FailedTry},
 };
 
 /// What came of one try of a step.
@@ -138,9 +138,7 @@ impl Runner {
         unless_lost(
             self.parts
                 .store
-                .write(move |conn| {
-                    store::operation::begin_step(conn, &claim, step.name, &progress, now)
-                })
+                .write(move |conn| store::step::begin(conn, &claim, step.name, &progress, now))
                 .await,
         )
     }
@@ -156,7 +154,7 @@ impl Runner {
         let claim = claim.clone();
         let store = &self.parts.store;
         let recorded = store
-            .write(move |conn| store::operation::record_step(conn, &claim, step.name, &result))
+            .write(move |conn| store::step::record(conn, &claim, step.name, &result))
             .await;
         if unless_lost(recorded)?.is_none() {
             return Ok(LOST);
@@ -293,9 +291,9 @@ impl Count {
             error: &kept(&error),
             at: self.now,
         };
-        store::operation::note_failure(conn, &self.claim, &failed)?;
+        store::step::note_failure(conn, &self.claim, &failed)?;
         if self.failure.starts_over && verdict != Verdict::GiveUp {
-            store::operation::forget_results(conn, &self.claim)?;
+            store::step::forget_results(conn, &self.claim)?;
         }
         if let Verdict::Again(pause) = verdict
             && pause > PAUSE_IN_PLACE_MAX
@@ -313,7 +311,7 @@ impl Count {
     ) -> Result<(Verdict, Trial), StoreError> {
         let (cause, rest) = (self.failure.cause, self.failure.rest.unwrap_or_default());
         let course = course(conn, self.direction, operation)?;
-        let mut trials = store::operation::trials(conn, &self.claim.operation)?;
+        let mut trials = store::step::trials(conn, &self.claim.operation)?;
         let own = trials.entry(self.step.to_owned()).or_default();
         own.count(cause, self.failure.took);
         let mut own = *own;

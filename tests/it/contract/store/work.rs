@@ -9,7 +9,7 @@ use compose_broker::{
         patience::Trial,
         trouble::Trouble,
     },
-    store::{Conn, Store, StoreError, notes, operation, oversight},
+    store::{Conn, Store, StoreError, notes, operation, oversight, step},
 };
 use futures::future::join_all;
 use serde_json::json;
@@ -149,7 +149,7 @@ pub(super) async fn an_old_worker_changes_nothing<K: Kind>() {
         |conn, claim| operation::renew(conn, claim, noon(), noon(), (1, 1)).map(drop),
         |conn, claim| {
             let progress = Progress::default();
-            operation::begin_step(conn, claim, "old", &progress, noon()).map(drop)
+            step::begin(conn, claim, "old", &progress, noon()).map(drop)
         },
         |conn, claim| {
             let trouble = Trouble {
@@ -158,18 +158,18 @@ pub(super) async fn an_old_worker_changes_nothing<K: Kind>() {
                 reason: "old".to_owned(),
                 next: None,
             };
-            let failed = operation::FailedTry {
+            let failed = step::FailedTry {
                 step: "step",
                 trial: Trial::default(),
                 trouble: &trouble,
                 error: "old",
                 at: noon(),
             };
-            operation::note_failure(conn, claim, &failed)
+            step::note_failure(conn, claim, &failed)
         },
         |conn, claim| operation::set_trouble(conn, claim, None),
-        |conn, claim| operation::record_step(conn, claim, "step", &json!("old")),
-        |conn, claim| operation::forget_results(conn, claim),
+        |conn, claim| step::record(conn, claim, "step", &json!("old")),
+        |conn, claim| step::forget_results(conn, claim),
         |conn, claim| operation::give_up(conn, claim, "old"),
         |conn, claim| operation::postpone(conn, claim, noon()),
         |conn, claim| operation::finish(conn, claim, OperationState::Failed, noon()),
@@ -187,8 +187,8 @@ pub(super) async fn an_old_worker_changes_nothing<K: Kind>() {
     let new = claim_one(&replica, "new", late).await.expect("a claim");
     let step = new.clone();
     write(&replica, move |conn| {
-        operation::begin_step(conn, &step, "step", &Progress::default(), noon())?;
-        operation::record_step(conn, &step, "step", &json!("new"))
+        step::begin(conn, &step, "step", &Progress::default(), noon())?;
+        step::record(conn, &step, "step", &json!("new"))
     })
     .await;
     let state = async || {
@@ -196,8 +196,8 @@ pub(super) async fn an_old_worker_changes_nothing<K: Kind>() {
         read(store, move |conn| {
             Ok((
                 operation::get(conn, &of)?,
-                operation::step_results(conn, &of)?,
-                operation::trials(conn, &of)?,
+                step::results(conn, &of)?,
+                step::trials(conn, &of)?,
                 notes::of(conn, &own(1))?,
                 oversight::find(conn, &of)?.map(|seen| seen.not_before),
             ))
@@ -256,25 +256,25 @@ pub(super) async fn results_of_steps_are_kept_until_the_work_is_over<K: Kind>() 
         let (begun, noted, kept) = (progress.clone(), trouble.clone(), result.clone());
         write(store, move |conn| {
             for name in ["first", "second"] {
-                operation::begin_step(conn, &claim, name, &begun, noon())?;
+                step::begin(conn, &claim, name, &begun, noon())?;
             }
-            operation::record_step(conn, &claim, "first", &kept)?;
-            let failed = operation::FailedTry {
+            step::record(conn, &claim, "first", &kept)?;
+            let failed = step::FailedTry {
                 step: "second",
                 trial,
                 trouble: &noted,
                 error: "the very error",
                 at: noon(),
             };
-            operation::note_failure(conn, &claim, &failed)
+            step::note_failure(conn, &claim, &failed)
         })
         .await;
         let of = backup.id.clone();
         let (results, trials, steps) = read(store, move |conn| {
-            let results = operation::step_results(conn, &of)?;
+            let results = step::results(conn, &of)?;
             Ok((
                 results,
-                operation::trials(conn, &of)?,
+                step::trials(conn, &of)?,
                 oversight::steps(conn, &of)?,
             ))
         })
@@ -299,11 +299,8 @@ pub(super) async fn results_of_steps_are_kept_until_the_work_is_over<K: Kind>() 
     let of = backup.id.clone();
     let (results, trials) = write(store, move |conn| {
         operation::finish(conn, &last, OperationState::Succeeded, now)?;
-        operation::forget_work(conn, &of)?;
-        Ok((
-            operation::step_results(conn, &of)?,
-            operation::trials(conn, &of)?,
-        ))
+        step::forget_work(conn, &of)?;
+        Ok((step::results(conn, &of)?, step::trials(conn, &of)?))
     })
     .await;
     assert!(results.is_empty(), "{results:?}");
@@ -317,7 +314,7 @@ pub(super) async fn results_of_steps_are_kept_until_the_work_is_over<K: Kind>() 
     assert_eq!(old, std::slice::from_ref(&backup.id));
     let trials = write(store, move |conn| {
         operation::forget(conn, &old)?;
-        operation::trials(conn, &old[0])
+        step::trials(conn, &old[0])
     });
     assert!(trials.await.is_empty());
     let left = read(store, move |conn| operation::find(conn, &backup.id)).await;
