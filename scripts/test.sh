@@ -38,8 +38,11 @@ stage format cargo fmt --check
 stage lint cargo clippy --all-targets --all-features --locked -- -D warnings
 # What is shipped has no feature: nothing may be missing or left over in it.
 stage shipped cargo clippy --locked -- -D warnings
-# Tests wait for databases more than they compute.
-export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) + 1))}
+# Tests wait for databases about as much as they compute.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
+# The tests' brokers start hundreds of processes out of one: each costs a copy of its map of memory, which
+# is three times as large with an arena for each thread.
+export MALLOC_ARENA_MAX=${MALLOC_ARENA_MAX:-2}
 run_tests() {
     # The first lines of a panic say more than where it came through.
     RUST_BACKTRACE=0 cargo test --locked --all-features 2>&1 | tee "$told"

@@ -240,10 +240,10 @@ impl Store {
     fn open_sqlite(path: &str) -> Result<(Database, Reading), StoreError> {
         let lock = lock_beside(path)?;
         let mut connection = connect(path, false)?;
-        connection
-            .run_pending_migrations(SQLITE_MIGRATIONS)
-            .map_err(StoreError::Migration)?;
+        // All of them or none: a start that is cut off leaves the schema of before.
         connection.immediate_transaction(|c| {
+            c.run_pending_migrations(SQLITE_MIGRATIONS)
+                .map_err(StoreError::Migration)?;
             waiting::fill(&mut Conn::new(Link::Sqlite(c), Caller::default()))
         })?;
         let reading = Reading::Sqlite {
@@ -261,14 +261,13 @@ impl Store {
     fn open_postgres(url: &str) -> Result<(Database, Reading), StoreError> {
         let writer = postgres_pool(url, 1)?;
         let mut connection = writer.get().map_err(connection_error)?;
-        // Replicas begin at the same time, and each step is made once.
-        connection.batch_execute(&format!("SELECT pg_advisory_lock{POSTGRES_LOCK}"))?;
-        connection
-            .run_pending_migrations(POSTGRES_MIGRATIONS)
-            .map_err(StoreError::Migration)?;
-        connection
-            .transaction(|c| waiting::fill(&mut Conn::new(Link::Postgres(c), Caller::default())))?;
-        connection.batch_execute(&format!("SELECT pg_advisory_unlock{POSTGRES_LOCK}"))?;
+        connection.transaction(|c| {
+            // Replicas begin at the same time, and each step is made once.
+            c.batch_execute(&format!("SELECT pg_advisory_xact_lock{POSTGRES_LOCK}"))?;
+            c.run_pending_migrations(POSTGRES_MIGRATIONS)
+                .map_err(StoreError::Migration)?;
+            waiting::fill(&mut Conn::new(Link::Postgres(c), Caller::default()))
+        })?;
         drop(connection);
         Ok((Database::Postgres(writer), Self::look_at_postgres(url)?))
     }
