@@ -39,6 +39,7 @@ impl Assembly<'_> {
         let doorkeeper = Doorkeeper::new(
             &config.access.keys,
             &self.credentials(),
+            &config.access.read_only,
             config.limits.failed_sign_ins,
         );
         Arc::new(Broker::new(BrokerParts {
@@ -132,6 +133,7 @@ impl Assembly<'_> {
         Api {
             broker: broker.clone(),
             credentials: self.credentials(),
+            read_only: self.config.access.read_only.clone(),
             proxies: self.config.listening.trusted_proxies.clone(),
             readiness: Readiness::default(),
             rates: Rates::new(self.config.limits.requests_per_second),

@@ -128,7 +128,9 @@ impl Links {
                 let Some(session) = self.sessions.find(fingerprint.clone()).await? else {
                     return Ok(None);
                 };
-                if !self.sessions.reaches(&session, instance.clone()).await? {
+                if session.is_read_only()
+                    || !self.sessions.reaches(&session, instance.clone()).await?
+                {
                     return Ok(None);
                 }
                 Ok(Some(Held {

@@ -49,7 +49,7 @@ pub enum SignInWay {
     Token(Secret),
     /// The code of a one-time link, see [`dashboard_link`].
     Link(String),
-    /// The credentials that platforms use.
+    /// The credentials that platforms use, or such as read alone.
     Operator {
         /// User name.
         username: String,
@@ -71,16 +71,24 @@ pub struct SignedIn {
 #[derive(Debug)]
 pub struct Doorkeeper {
     operator_marks: Vec<String>,
+    reader_marks: Vec<String>,
     failures: Mutex<Throttle<IpAddr>>,
 }
 
 impl Doorkeeper {
-    /// Knows the operator's credentials by marks, which a copy of the store does not give away.
-    /// Each address may show wrong credentials so often in a row; 0: any number.
-    pub fn new(keys: &KeyRing, operators: &[Credentials], failures: u32) -> Self {
+    /// Knows the credentials of operators, and of those who only read, by marks, which a copy of the
+    /// store does not give away. Each address may show wrong credentials so often in a row; 0: any
+    /// number.
+    pub fn new(
+        keys: &KeyRing,
+        operators: &[Credentials],
+        readers: &[Credentials],
+        failures: u32,
+    ) -> Self {
         let mark = |known: &Credentials| keys.sign(OPERATOR, known.joined().expose());
         Self {
             operator_marks: operators.iter().map(mark).collect(),
+            reader_marks: readers.iter().map(mark).collect(),
             failures: Mutex::new(Throttle::new(failures)),
         }
     }
@@ -213,7 +221,9 @@ impl Sessions {
     async fn note_sign_in(&self, session: &Session, client: IpAddr) {
         let what = match &session.opened_with {
             OpenedWith::Link(_) => Accessed::OneTimeLink,
-            OpenedWith::Token(_) | OpenedWith::Operator(_) => Accessed::Session,
+            OpenedWith::Token(_) | OpenedWith::Operator(_) | OpenedWith::Reader(_) => {
+                Accessed::Session
+            }
         };
         // Somebody else may end the binding at this very moment.
         let user = self.user_of(session).await.ok();
@@ -285,12 +295,20 @@ impl Sessions {
                 let shown = Credentials { username, password }.joined();
                 let good = |mark: &String| self.keys.verify(OPERATOR, shown.expose(), mark);
                 // All are looked at, whichever it is.
-                let marks = self.doorkeeper.operator_marks.iter();
-                match marks.fold(
-                    None,
-                    |found, mark| if good(mark) { Some(mark) } else { found },
-                ) {
-                    Some(mark) => Ok((Scope::Operator, OpenedWith::Operator(mark.clone()), None)),
+                let known = |marks: &[String]| {
+                    let of = |found, mark: &String| {
+                        if good(mark) {
+                            Some(mark.clone())
+                        } else {
+                            found
+                        }
+                    };
+                    marks.iter().fold(None, of)
+                };
+                let operator = known(&self.doorkeeper.operator_marks).map(OpenedWith::Operator);
+                let reader = known(&self.doorkeeper.reader_marks).map(OpenedWith::Reader);
+                match operator.or(reader) {
+                    Some(opened_with) => Ok((Scope::Operator, opened_with, None)),
                     None => denied("The user name or the password is wrong."),
                 }
             }
@@ -344,13 +362,13 @@ impl Sessions {
     /// The session of a cookie with that fingerprint, if it is good now.
     pub(super) async fn find(&self, fingerprint: String) -> Result<Option<Session>, BrokerError> {
         let now = self.clock.now();
-        let operator_marks = self.doorkeeper.operator_marks.clone();
+        let doorkeeper = self.doorkeeper.clone();
         let found = self
             .store
             .read(move |conn| {
                 let found = store::session::find(conn, &fingerprint)?;
                 match found.filter(|session| session.is_in_time(now)) {
-                    Some(session) if holds(conn, &session, &operator_marks)? => Ok(Some(session)),
+                    Some(session) if holds(conn, &session, &doorkeeper)? => Ok(Some(session)),
                     _ => Ok(None),
                 }
             })
@@ -362,6 +380,7 @@ impl Sessions {
     pub async fn user_of(&self, session: &Session) -> Result<String, BrokerError> {
         Ok(match &session.opened_with {
             OpenedWith::Operator(_) => "operator".to_owned(),
+            OpenedWith::Reader(_) => "read-only operator".to_owned(),
             OpenedWith::Link(_) => "one-time link".to_owned(),
             OpenedWith::Token(token) => {
                 let token = token.clone();
@@ -426,7 +445,7 @@ fn use_link(conn: &mut Conn<'_>, link: &Link) -> Result<(), BrokerError> {
 fn holds(
     conn: &mut Conn<'_>,
     session: &Session,
-    operator_marks: &[String],
+    doorkeeper: &Doorkeeper,
 ) -> Result<bool, StoreError> {
     match (&session.opened_with, &session.scope) {
         (OpenedWith::Token(token), Scope::Instance(instance)) => {
@@ -434,7 +453,10 @@ fn holds(
             Ok(granted.as_ref() == Some(instance))
         }
         (OpenedWith::Link(_), Scope::Instance(instance)) => Ok(linkable(conn, instance)?.is_some()),
-        (OpenedWith::Operator(mark), Scope::Operator) => Ok(operator_marks.contains(mark)),
+        (OpenedWith::Operator(mark), Scope::Operator) => {
+            Ok(doorkeeper.operator_marks.contains(mark))
+        }
+        (OpenedWith::Reader(mark), Scope::Operator) => Ok(doorkeeper.reader_marks.contains(mark)),
         _ => Ok(false),
     }
 }
@@ -455,6 +477,15 @@ pub(super) fn reached(
     } else {
         Ok(None)
     }
+}
+
+/// What somebody is told who may read alone and wants more.
+pub fn read_only() -> BrokerError {
+    BrokerError::Denied(
+        "These credentials read what the operator sees: they change nothing, and no data of users is \
+         given to them. Sign in with the platform's user name and password to do this."
+            .to_owned(),
+    )
 }
 
 /// One answer for what is unknown, foreign or impossible.

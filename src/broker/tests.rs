@@ -180,6 +180,7 @@ impl Office {
                     username: "ada".to_owned(),
                     password: Secret::new("word"),
                 }],
+                &[],
                 SIGN_IN_FAILURES_OF_CLIENT,
             )),
             time: Arc::new(time),

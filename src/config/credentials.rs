@@ -6,7 +6,7 @@ use std::{io, path::Path, sync::Arc};
 use super::{
     ConfigError,
     kept::{KEY_RING, Kept, Made, PASSWORD, USERNAME},
-    settings::SecretSettings,
+    settings::{READ_ONLY_CREDENTIALS, SecretSettings},
     wrong,
 };
 use crate::{
@@ -21,6 +21,8 @@ pub struct Access {
     pub platform: Credentials,
     /// Further credentials that are let in.
     pub more: Vec<Credentials>,
+    /// Credentials that read what the operator reads, and change nothing.
+    pub read_only: Vec<Credentials>,
     /// What seals secrets.
     pub keys: Arc<KeyRing>,
     /// Secrets that were made because there were none.
@@ -38,7 +40,15 @@ impl Access {
             made: Vec::new(),
         };
         let platform = platform(username, secrets.password, &mut kept)?;
-        let more = more_credentials(secrets.more_credentials.as_ref())?;
+        let more = pairs(
+            "COMPOSE_BROKER_MORE_CREDENTIALS",
+            secrets.more_credentials.as_ref(),
+        )?;
+        let read_only = pairs(
+            READ_ONLY_CREDENTIALS,
+            secrets.read_only_credentials.as_ref(),
+        )?;
+        check_apart(&read_only, std::iter::once(&platform).chain(&more))?;
         let ring = match secrets.encryption_keys {
             Some(ring) => ring,
             None => kept.find_or_make(
@@ -53,6 +63,7 @@ impl Access {
         Ok(Self {
             platform,
             more,
+            read_only,
             keys,
             made: kept.made,
         })
@@ -86,9 +97,27 @@ fn platform(
     Ok(Credentials { username, password })
 }
 
+/// A name that reads must not be one that changes: nobody could tell from it what it lets do.
+fn check_apart<'a>(
+    read_only: &[Credentials],
+    mut full: impl Iterator<Item = &'a Credentials>,
+) -> Result<(), ConfigError> {
+    match full.find(|full| read_only.iter().any(|of| of.username == full.username)) {
+        None => Ok(()),
+        Some(full) => {
+            let name = &full.username;
+            let reason = format!("{name} is the name of credentials that may change everything");
+            Err(wrong(READ_ONLY_CREDENTIALS, reason))
+        }
+    }
+}
+
 /// Reads pairs of user and password. What is wrong with one is told without it.
-pub(super) fn more_credentials(setting: Option<&Secret>) -> Result<Vec<Credentials>, ConfigError> {
-    let text = setting.map_or("", Secret::expose);
+pub(super) fn pairs(
+    setting: &'static str,
+    value: Option<&Secret>,
+) -> Result<Vec<Credentials>, ConfigError> {
+    let text = value.map_or("", Secret::expose);
     let entries = text.split(',').map(str::trim);
     entries
         .filter(|entry| !entry.is_empty())
@@ -102,7 +131,7 @@ pub(super) fn more_credentials(setting: Option<&Secret>) -> Result<Vec<Credentia
             }
             _ => {
                 let reason = format!("entry {} is not user:password", i + 1);
-                Err(wrong("COMPOSE_BROKER_MORE_CREDENTIALS", reason))
+                Err(wrong(setting, reason))
             }
         })
         .collect()

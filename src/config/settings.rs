@@ -150,6 +150,9 @@ Settings that hold secrets are taken from the environment only:
   COMPOSE_BROKER_MORE_CREDENTIALS Further credentials that are let in, to change them without a
                                   gap: user:password, separated by commas
                                   [default: none]
+  COMPOSE_BROKER_READ_ONLY_CREDENTIALS  Credentials that read what the operator reads, and change
+                                  nothing: user:password, separated by commas
+                                  [default: none]
   COMPOSE_BROKER_ENCRYPTION_KEYS  Key ring for secrets at rest: name:base64 of 32 bytes, newest
                                   first, separated by commas
                                   [default: made at the first start, in DATA_DIR/encryption_keys]
@@ -157,12 +160,16 @@ Settings that hold secrets are taken from the environment only:
 On Cloud Foundry, PORT, VCAP_APPLICATION and VCAP_SERVICES fill in for LISTEN, PUBLIC_URL and
 DATABASE_URL.";
 
+/// Names the setting of who reads and changes nothing.
+pub(super) const READ_ONLY_CREDENTIALS: &str = "COMPOSE_BROKER_READ_ONLY_CREDENTIALS";
+
 /// The settings that hold secrets, as they are written.
 #[derive(Debug, Default)]
 pub(super) struct SecretSettings {
     pub(super) database_url: Option<Secret>,
     pub(super) password: Option<Secret>,
     pub(super) more_credentials: Option<Secret>,
+    pub(super) read_only_credentials: Option<Secret>,
     pub(super) encryption_keys: Option<Secret>,
 }
 
@@ -174,6 +181,7 @@ impl SecretSettings {
             database_url: secret("COMPOSE_BROKER_DATABASE_URL"),
             password: secret("COMPOSE_BROKER_PASSWORD"),
             more_credentials: secret("COMPOSE_BROKER_MORE_CREDENTIALS"),
+            read_only_credentials: secret(READ_ONLY_CREDENTIALS),
             encryption_keys: secret("COMPOSE_BROKER_ENCRYPTION_KEYS"),
         }
     }

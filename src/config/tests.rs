@@ -3,7 +3,7 @@
 use clap::Parser;
 use std::os::unix::fs::PermissionsExt as _;
 
-use super::{credentials::more_credentials, *};
+use super::{credentials::pairs, *};
 use crate::model::secret::Secret;
 
 #[derive(Parser)]
@@ -70,20 +70,46 @@ fn a_first_start_makes_secrets_that_a_second_one_finds() {
 
 #[test]
 fn further_credentials_are_pairs_and_no_secret_is_told_of_a_wrong_one() {
-    let read = |text: &str| more_credentials(Some(&Secret::new(text)));
-    let pairs = read("new:a:b, old:c,\n").expect("pairs");
-    let pairs: Vec<_> = pairs
+    let setting = "COMPOSE_BROKER_MORE_CREDENTIALS";
+    let read = |text: &str| pairs(setting, Some(&Secret::new(text)));
+    let read_pairs = read("new:a:b, old:c,\n").expect("pairs");
+    let read_pairs: Vec<_> = read_pairs
         .iter()
         .map(|c| (c.username.as_str(), c.password.expose()))
         .collect();
-    assert_eq!(pairs, [("new", "a:b"), ("old", "c")]);
-    assert!(more_credentials(None).expect("none").is_empty());
+    assert_eq!(read_pairs, [("new", "a:b"), ("old", "c")]);
+    assert!(pairs(setting, None).expect("none").is_empty());
     for wrong in ["hidden", "a:b,hidden:", ":hidden"] {
         let told = read(wrong).expect_err("refused").to_string();
         assert!(
             told.contains("MORE_CREDENTIALS") && !told.contains("hidden"),
             "{told}"
         );
+    }
+}
+
+#[test]
+fn who_reads_alone_has_no_name_of_those_who_change() {
+    let load = |read_only: &str| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let secrets = SecretSettings {
+            password: Some(Secret::new("word")),
+            more_credentials: Some(Secret::new("ada:second")),
+            read_only_credentials: Some(Secret::new(read_only)),
+            ..SecretSettings::default()
+        };
+        let settings = settings(folder.path(), &["--username", "platform"]);
+        Config::check(&settings, secrets, CloudFoundry::default())
+    };
+    let read_only = load("watch:hidden").expect("good").access.read_only;
+    assert_eq!(read_only[0].password.expose(), "hidden");
+    for wrong in ["platform:hidden", "x:y,ada:hidden", "hidden"] {
+        let told = load(wrong).expect_err("refused").to_string();
+        assert!(
+            told.starts_with("COMPOSE_BROKER_READ_ONLY_CREDENTIALS: "),
+            "{told}"
+        );
+        assert!(!told.contains("hidden"), "{told}");
     }
 }
 

@@ -14,6 +14,8 @@ pub struct Api {
     pub broker: Arc<Broker>,
     /// The platforms' credentials; each of them lets in.
     pub credentials: Vec<Credentials>,
+    /// Credentials that read what the operator reads, and change nothing.
+    pub read_only: Vec<Credentials>,
     /// Whose word counts about where a request comes from.
     pub proxies: TrustedProxies,
     /// What was found when somebody last asked whether the broker is ready.

@@ -14,11 +14,15 @@ use serde_json::{Map, Value};
 use subtle::{Choice, ConstantTimeEq as _};
 
 use super::{Api, error::HttpError, origin::ClientAddress};
-use crate::model::{
-    bom::bytes_without_bom,
-    ids::IdError,
-    limits::{AUTHORIZATION_BYTES_MAX, BODY_BYTES_MAX, FORM_BYTES_MAX, REQUEST_BODY_TIMEOUT},
-    throttle::Door,
+use crate::{
+    broker::read_only,
+    model::{
+        bom::bytes_without_bom,
+        ids::IdError,
+        limits::{AUTHORIZATION_BYTES_MAX, BODY_BYTES_MAX, FORM_BYTES_MAX, REQUEST_BODY_TIMEOUT},
+        secret::Credentials,
+        throttle::Door,
+    },
 };
 
 /// How what is compressed with gzip begins (RFC 1952).
@@ -33,9 +37,35 @@ fn authorization<'a>(headers: &'a header::HeaderMap, scheme: &str) -> Option<&'a
     given.eq_ignore_ascii_case(scheme).then(|| rest.trim())
 }
 
+/// What credentials let somebody do who shows them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Right {
+    /// All that there is.
+    Change,
+    /// To read what the operator reads.
+    Read,
+}
+
+/// Lets somebody in who may change everything.
+pub fn check_basic(request: &HttpRequest, api: &Api) -> Result<(), HttpError> {
+    match right_of(request, api)? {
+        Right::Change => Ok(()),
+        // They are good at another door.
+        Right::Read => Err(HttpError::Unauthorized),
+    }
+}
+
+/// Lets an operator in: whoever may change everything, and to read also who may read.
+pub fn check_operator(request: &HttpRequest, api: &Api) -> Result<(), HttpError> {
+    match right_of(request, api)? {
+        Right::Read if !request.method().is_safe() => Err(read_only().into()),
+        Right::Change | Right::Read => Ok(()),
+    }
+}
+
 /// Checks HTTP Basic credentials, in a time that tells nothing about how much of them is right;
 /// where too many were wrong, not at all. Who shows none guesses nothing.
-pub fn check_basic(request: &HttpRequest, api: &Api) -> Result<(), HttpError> {
+fn right_of(request: &HttpRequest, api: &Api) -> Result<Right, HttpError> {
     let sent = authorization(request.headers(), "basic").ok_or(HttpError::Unauthorized)?;
     if let Some(ClientAddress(address)) = ClientAddress::of(request) {
         api.broker
@@ -47,12 +77,18 @@ pub fn check_basic(request: &HttpRequest, api: &Api) -> Result<(), HttpError> {
     let digest = |bytes: &[u8]| ring::digest::digest(&ring::digest::SHA256, bytes);
     let sent = digest(&sent);
     // All are looked at, whichever it is.
-    let good = api.credentials.iter().fold(Choice::from(0), |good, known| {
-        let known = digest(known.joined().expose().as_bytes());
-        good | sent.as_ref().ct_eq(known.as_ref())
-    });
-    if bool::from(good) {
-        return Ok(());
+    let among = |known: &[Credentials]| {
+        known.iter().fold(Choice::from(0), |good, known| {
+            let known = digest(known.joined().expose().as_bytes());
+            good | sent.as_ref().ct_eq(known.as_ref())
+        })
+    };
+    let (changes, reads) = (among(&api.credentials), among(&api.read_only));
+    if bool::from(changes) {
+        return Ok(Right::Change);
+    }
+    if bool::from(reads) {
+        return Ok(Right::Read);
     }
     if let Some(ClientAddress(address)) = ClientAddress::of(request) {
         api.broker

@@ -24,6 +24,8 @@ pub enum OpenedWith {
     Link(String),
     /// The operator's credentials, by the broker's own mark of them.
     Operator(String),
+    /// Credentials that read what the operator reads, by the broker's own mark of them.
+    Reader(String),
 }
 
 impl OpenedWith {
@@ -33,6 +35,7 @@ impl OpenedWith {
             Self::Token(mark) => ("token", mark),
             Self::Link(mark) => ("link", mark),
             Self::Operator(mark) => ("operator", mark),
+            Self::Reader(mark) => ("reader", mark),
         }
     }
 
@@ -42,6 +45,7 @@ impl OpenedWith {
             "token" => Some(Self::Token(mark.to_owned())),
             "link" => Some(Self::Link(mark.to_owned())),
             "operator" => Some(Self::Operator(mark.to_owned())),
+            "reader" => Some(Self::Reader(mark.to_owned())),
             _ => None,
         }
     }
@@ -63,6 +67,11 @@ pub struct Session {
 }
 
 impl Session {
+    /// Whether it reads what the operator reads, changes nothing, and has no user's data.
+    pub fn is_read_only(&self) -> bool {
+        matches!(self.opened_with, OpenedWith::Reader(_))
+    }
+
     /// Whether its time has not run out. A session from the future was opened under a clock that
     /// was set back since: it lasts no longer for that.
     pub fn is_in_time(&self, now: DateTime<Utc>) -> bool {
@@ -83,6 +92,7 @@ mod tests {
             OpenedWith::Token("t".into()),
             OpenedWith::Link("l".into()),
             OpenedWith::Operator("o".into()),
+            OpenedWith::Reader("r".into()),
         ] {
             let (way, mark) = opened_with.as_strs();
             assert_eq!(OpenedWith::parse(way, mark), Some(opened_with));

@@ -13,6 +13,7 @@ use clap::Parser as _;
 use compose_broker::{
     app::{self, App, Clock, LinkError, Surroundings},
     config::{Config, Settings},
+    model::secret::{Credentials, Secret},
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
@@ -45,6 +46,17 @@ const FIRST_PORT: u16 = 10_000;
 const RANGES: u16 = 200;
 /// The range that no new broker gets: the ports of data folders in `former/` are in it.
 const FORMER_RANGE: u16 = 110;
+
+/// Who reads what the operator reads, of every broker in this process.
+pub const READER: (&str, &str) = ("watcher", "sees and does nothing");
+
+fn read_only() -> Credentials {
+    let (username, password) = READER;
+    Credentials {
+        username: username.to_owned(),
+        password: Secret::new(password),
+    }
+}
 
 #[derive(clap::Parser)]
 struct Line {
@@ -209,7 +221,8 @@ impl TestBroker {
 
     async fn begin(&mut self, surroundings: Surroundings) {
         let settings = Line::parse_from(&self.flags).settings;
-        let config = Config::load(&settings).expect("a configuration");
+        let mut config = Config::load(&settings).expect("a configuration");
+        config.access.read_only.push(read_only());
         self.username = config.access.platform.username.clone();
         self.password = config.access.platform.password.expose().to_owned();
         let surroundings = self.database.surroundings(surroundings);

@@ -69,6 +69,7 @@ mod protection;
 mod rates;
 mod raw;
 mod reach;
+mod read_only;
 mod readdress;
 mod reasons;
 mod reconcile;

@@ -26,7 +26,7 @@ use crate::{
 pub struct Visitor<'a> {
     broker: &'a TestBroker,
     http: reqwest::Client,
-    cookie: String,
+    pub cookie: String,
 }
 
 /// What came back.
@@ -45,7 +45,7 @@ impl Page {
 }
 
 impl<'a> Visitor<'a> {
-    fn of(broker: &'a TestBroker) -> Self {
+    pub fn of(broker: &'a TestBroker) -> Self {
         let http = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .build();
@@ -89,7 +89,7 @@ impl<'a> Visitor<'a> {
         page(with_form(self.request(Method::POST, path), fields)).await
     }
 
-    async fn sign_in(&mut self, fields: &[(&str, &str)]) -> Page {
+    pub async fn sign_in(&mut self, fields: &[(&str, &str)]) -> Page {
         let page = self.post("/dashboard/sign-in", fields).await;
         self.take_cookie(&page);
         page
@@ -107,7 +107,7 @@ impl<'a> Visitor<'a> {
         between(&page.body, "name=\"csrf\" value=\"", "\"").to_owned()
     }
 
-    async fn is_in(&self, path: &str) -> bool {
+    pub async fn is_in(&self, path: &str) -> bool {
         let page = self.get(path).await;
         match page.status {
             StatusCode::OK => true,

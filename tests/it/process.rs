@@ -205,6 +205,11 @@ impl BrokerProcess {
         fs::read_to_string(self.log()).unwrap_or_default()
     }
 
+    /// Changes settings for the next start.
+    pub fn change_settings(&mut self, change: impl FnOnce(&mut Settings)) {
+        change(&mut self.settings);
+    }
+
     /// The broker's settings.
     pub fn settings(&self) -> &Settings {
         &self.settings

@@ -118,6 +118,7 @@ fn help_tells_every_setting_with_its_default() {
         "DATABASE_URL",
         "PASSWORD",
         "MORE_CREDENTIALS",
+        "READ_ONLY_CREDENTIALS",
         "ENCRYPTION_KEYS",
     ] {
         let told = help.split_once(&format!("COMPOSE_BROKER_{name} "));

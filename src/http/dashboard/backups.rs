@@ -19,7 +19,7 @@ use super::{
     state::{Label, asked_by, label_of_backup},
 };
 use crate::{
-    broker::{BackUpNow, InstanceView, RestoreOptions, RestoreRequest, Restored},
+    broker::{BackUpNow, InstanceView, RestoreOptions, RestoreRequest, Restored, read_only},
     http::{compose, request::query},
     model::{
         backup::{Backup, BackupState, Manifest},
@@ -238,6 +238,9 @@ pub async fn download(
     Id(instance): Id<InstanceId>,
     Id(backup): Id<BackupId>,
 ) -> Answer {
+    if session.is_read_only() {
+        return Err(read_only().into());
+    }
     let (view, backup) = api.broker.backup_view(&session, instance, backup).await?;
     let holder = Holder::Session(session.fingerprint.clone());
     let link = compose::download_link(&api.broker, &holder, &view.of.deployment, &backup).await?;

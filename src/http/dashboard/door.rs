@@ -21,7 +21,7 @@ use super::{
     shell::{Shell, answer},
 };
 use crate::{
-    broker::{BrokerError, SignInWay, SignedIn},
+    broker::{BrokerError, SignInWay, SignedIn, read_only},
     caller::Caller,
     http::{
         error::HttpError,
@@ -40,6 +40,8 @@ use crate::{
 const COOKIE_NAME: &str = "compose_broker_session";
 /// Where the door is.
 const SIGN_IN: &str = "/dashboard/sign-in";
+/// The way out.
+const SIGN_OUT: &str = "/dashboard/sign-out";
 /// Where operators begin.
 const INSTANCES: &str = "/dashboard/instances";
 
@@ -62,6 +64,10 @@ pub async fn guard<B: MessageBody + 'static>(
             request.extensions_mut().insert(session);
             return Ok(next.call(request).await?.map_into_left_body());
         }
+        // Nobody is kept in.
+        Ok(Some(session)) if session.is_read_only() && !is_way_out(request.path()) => {
+            PageError::from(read_only()).error_response()
+        }
         Ok(Some(session)) => {
             let caller = match api.broker.sessions.user_of(&session).await {
                 Ok(user) => Caller {
@@ -82,6 +88,10 @@ pub async fn guard<B: MessageBody + 'static>(
         Err(error) => PageError(error).error_response(),
     };
     Ok(request.into_response(response).map_into_right_body())
+}
+
+fn is_way_out(path: &str) -> bool {
+    path.trim_end_matches('/') == SIGN_OUT
 }
 
 /// The door, with the way back to what was asked for.

@@ -55,6 +55,8 @@ pub struct Visitor {
     pub csrf: String,
     /// Whether every instance is open to them.
     pub is_operator: bool,
+    /// Whether they may change nothing.
+    pub is_read_only: bool,
 }
 
 impl Shell {
@@ -76,6 +78,7 @@ impl Shell {
             visitor: Some(Visitor {
                 csrf: broker.sessions.form_token(session),
                 is_operator: session.scope == Scope::Operator,
+                is_read_only: session.is_read_only(),
             }),
             ..Self::new(title)
         }
@@ -84,6 +87,11 @@ impl Shell {
     /// Whether every instance is open to the visitor.
     pub fn is_operator(&self) -> bool {
         self.visitor.as_ref().is_some_and(|v| v.is_operator)
+    }
+
+    /// Whether the visitor's forms would be taken.
+    pub fn may_change(&self) -> bool {
+        self.visitor.as_ref().is_some_and(|v| !v.is_read_only)
     }
 
     /// What the visitor's forms carry.

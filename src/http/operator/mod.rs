@@ -1,4 +1,5 @@
-//! For operators: what concerns the broker as a whole. The platform's own credentials let in.
+//! For operators: what concerns the broker as a whole. The platform's own credentials let in, and to
+//! read also those that read alone.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +21,7 @@ use super::{
         requests,
         scalars::{DatabaseVersion, OwnId, PlatformId, Time, time},
     },
-    request::{Body, check_basic, query},
+    request::{Body, check_operator, query},
 };
 use crate::{
     broker::{AuditPage, AuditQuery, Finding, OwnerFinding, Repaired, Stray, VersionInUse},
@@ -199,13 +200,13 @@ impl From<Tenant> for OwnerBody {
 
 type Answer = Result<HttpResponse, OperatorError>;
 
-/// Lets a request in that has the broker's credentials.
+/// Lets a request in that has the broker's credentials, or such as read where it reads.
 pub async fn guard<B: MessageBody + 'static>(
     api: web::Data<Api>,
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
-    match check_basic(request.request(), &api) {
+    match check_operator(request.request(), &api) {
         Ok(()) => Ok(next.call(request).await?.map_into_left_body()),
         Err(error) => {
             let response = OperatorError(error).error_response();

@@ -1,0 +1,191 @@
+//! Who reads what the operator reads: sees all of it, changes nothing, and has no user's data.
+
+use reqwest::{Method, RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+
+use crate::{
+    broker::{READER, TestBroker, answer, instance_path, text},
+    pages::Visitor,
+    process::BrokerProcess,
+};
+
+const ROUTES: &str = include_str!("../../src/http/mod.rs");
+
+fn by_reader(request: RequestBuilder) -> RequestBuilder {
+    let (username, password) = READER;
+    request.basic_auth(username, Some(password))
+}
+
+async fn reader<'a>(broker: &'a TestBroker, (username, password): (&str, &str)) -> Visitor<'a> {
+    let mut visitor = Visitor::of(broker);
+    let fields = [
+        ("way", "operator"),
+        ("username", username),
+        ("password", password),
+    ];
+    let page = visitor.sign_in(&fields).await;
+    assert_eq!(page.status, StatusCode::SEE_OTHER, "{page:?}");
+    visitor
+}
+
+/// What the operator's API has: method and path, with something in the place of each parameter.
+async fn operations(broker: &TestBroker) -> Vec<(Method, String)> {
+    let document = answer(broker.anonymous(Method::GET, "/openapi/operator.json")).await;
+    let paths = document.body["paths"].as_object().expect("paths").clone();
+    let mut found = Vec::new();
+    for (path, methods) in paths {
+        if !path.starts_with("/operator") {
+            continue;
+        }
+        let filled = path.replace("{instance}", "i").replace("{operation}", "x");
+        for method in methods.as_object().expect("methods").keys() {
+            let method = method.to_uppercase().parse().expect("a method");
+            found.push((method, filled.clone()));
+        }
+    }
+    assert!(found.len() > 15, "{found:?}");
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_route_of_the_operator_reads_for_a_reader_and_changes_nothing() {
+    let broker = TestBroker::in_memory().await;
+    broker.provision("i", json!({})).await;
+    let audit = || async {
+        let read = by_reader(broker.anonymous(Method::GET, "/operator/audit"));
+        answer(read).await.body["entries"].clone()
+    };
+    let before = audit().await;
+    assert!(!before.as_array().expect("entries").is_empty());
+    let mut changing = 0;
+    for (method, path) in operations(&broker).await {
+        let request = by_reader(broker.anonymous(method.clone(), &path));
+        if method == Method::GET {
+            let status = answer(request).await.status;
+            let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
+            assert!(!refused.contains(&status), "{path}: {status}");
+            continue;
+        }
+        changing += 1;
+        let body = json!({ "member": "m0", "from": "survivor", "yes": true, "choice": "remove",
+            "cluster_id": "local", "deployment_id": "6b095f9057f64fc2a19445a2" });
+        let refused = answer(request.json(&body)).await;
+        assert_eq!(refused.status, StatusCode::FORBIDDEN, "{method} {path}");
+        assert!(text(&refused.body["description"]).contains("change nothing"));
+    }
+    assert!(changing >= 9, "{changing}");
+    assert_eq!(audit().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_is_nobody_to_the_apis_of_platforms_and_users() {
+    let broker = TestBroker::in_memory().await;
+    broker.provision("i", json!({})).await;
+    for (method, path) in [
+        (Method::GET, "/v2/catalog".to_owned()),
+        (Method::GET, instance_path("i")),
+        (Method::DELETE, instance_path("i")),
+        (Method::GET, "/api/2016-07/instances/i".to_owned()),
+        (Method::GET, "/api/2016-07/instances/local".to_owned()),
+    ] {
+        let request = broker
+            .anonymous(method, &path)
+            .header("X-Broker-API-Version", "2.17");
+        let refused = answer(by_reader(request)).await;
+        assert_eq!(refused.status, StatusCode::UNAUTHORIZED, "{path}");
+    }
+}
+
+/// The paths below the dashboard whose forms change something, the door's own apart.
+fn forms() -> Vec<String> {
+    let (_, routes) = ROUTES.split_once("fn dashboard_routes").expect("routes");
+    let (routes, _) = routes.split_once("\n}\n").expect("an end");
+    let mut scope = String::new();
+    let mut found = Vec::new();
+    for piece in routes.split("web::scope(\"").skip(1) {
+        let (name, rest) = piece.split_once('"').expect("a scope");
+        if name == "/dashboard" {
+            continue;
+        }
+        scope = format!("/dashboard{name}");
+        for page in rest.split("page(").skip(1) {
+            let path = page.split('"').nth(1).expect("a path");
+            if page.contains("web::post()") {
+                let path = path.replace("{instance}", "i").replace("{operation}", "x");
+                found.push(format!("{scope}{}", path.replace("{backup}", "b")));
+            }
+        }
+    }
+    assert!(!scope.is_empty() && found.len() >= 5, "{found:?}");
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_page_shows_itself_to_a_reader_and_takes_no_form() {
+    let broker = TestBroker::in_memory().await;
+    broker.provision("i", json!({})).await;
+    let credentials = broker.bind("i", "b").await;
+    broker.back_up(&credentials).await;
+    let visitor = reader(&broker, READER).await;
+    for path in ["", "/i", "/i/backups", "/i/versions"] {
+        let path = format!("/dashboard/instances{path}");
+        let page = visitor.get(&path).await;
+        assert_eq!(page.status, StatusCode::OK, "{path}");
+        assert!(page.body.contains("Read only"), "{path}");
+    }
+    let csrf = visitor.csrf("/dashboard/instances/i").await;
+    let fields = [("csrf", csrf.as_str()), ("version", "3.5.30")];
+    for path in forms() {
+        let refused = visitor.post(&path, &fields).await;
+        assert_eq!(refused.status, StatusCode::FORBIDDEN, "{path}");
+        assert!(refused.body.contains("change nothing"), "{path}");
+    }
+    // A backup is all that a user has.
+    let backups = visitor.get("/dashboard/instances/i/backups").await.body;
+    let (_, row) = backups.split_once("id=\"backup-").expect("a backup");
+    let (backup, _) = row.split_once('"').expect("an end");
+    let path = format!("/dashboard/instances/i/backups/{backup}/download");
+    let refused = visitor.get(&path).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN, "{refused:?}");
+    // Out is a way that everybody has.
+    let out = visitor.post("/dashboard/sign-out", &fields[..1]).await;
+    assert_eq!(out.status, StatusCode::SEE_OTHER, "{out:?}");
+    assert!(!visitor.is_in("/dashboard/instances").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_are_a_setting_and_their_sessions_end_with_it() {
+    let mut broker = BrokerProcess::stopped_with(|settings| {
+        let readers = "watch:first,other:second".to_owned();
+        settings.insert("READ_ONLY_CREDENTIALS", readers);
+    });
+    broker.start_again().await;
+    for (username, password) in [("watch", "first"), ("other", "second")] {
+        let read = broker.anonymous(Method::GET, "/operator/volumes");
+        let read = answer(read.basic_auth(username, Some(password))).await;
+        assert_eq!(read.status, StatusCode::OK, "{username}");
+    }
+    let wrong = broker.anonymous(Method::GET, "/operator/volumes");
+    let wrong = answer(wrong.basic_auth("watch", Some("second"))).await;
+    assert_eq!(wrong.status, StatusCode::UNAUTHORIZED);
+    let cookie = {
+        let visitor = reader(&broker, ("watch", "first")).await;
+        assert!(visitor.is_in("/dashboard/instances").await);
+        visitor.cookie.clone()
+    };
+    let audit: Value = answer(broker.osb(Method::GET, "/operator/audit"))
+        .await
+        .body;
+    let signed_in = &audit["entries"][0];
+    assert_eq!(signed_in["action"], "sign_in", "{audit}");
+    assert_eq!(signed_in["user"], "read-only operator", "{audit}");
+    assert!(!broker.logged().contains("first"));
+    broker.kill();
+    broker.change_settings(|settings| {
+        settings.remove("READ_ONLY_CREDENTIALS");
+    });
+    broker.start_again().await;
+    let mut visitor = Visitor::of(&broker);
+    visitor.cookie = cookie;
+    assert!(!visitor.is_in("/dashboard/instances").await);
+}
