@@ -223,6 +223,7 @@ async fn serve(
     if let Err(error) = print(format!("{}\n", welcome(&app, &data_dir)).as_bytes()) {
         log::warn!("nobody was greeted: {error}");
     }
+    app.announce().await;
     loop {
         tokio::select! {
             _ = terminate.recv() => break,

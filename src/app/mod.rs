@@ -12,6 +12,7 @@ use self::{
     clusters::{Backends, Opened, tell_of_faults, tell_of_kept, warn_of_missing},
     error::ReloadError,
     listen::Listener,
+    service::Heart,
     tasks::Tasks,
 };
 use crate::{
@@ -37,6 +38,7 @@ mod folders;
 mod link;
 mod listen;
 mod seals;
+mod service;
 mod tasks;
 
 pub use checks::check_catalog;
@@ -120,6 +122,8 @@ pub struct App {
     server: ServerHandle,
     serving: JoinHandle<io::Result<()>>,
     tasks: Tasks,
+    /// What says to the service manager that the broker is well.
+    heart: Option<JoinHandle<()>>,
     certificate: Option<Arc<ServerCertificate>>,
     broker: Arc<Broker>,
     catalog_path: PathBuf,
@@ -164,10 +168,23 @@ impl App {
             server: server.handle(),
             tasks: tasks(&assembly, &broker),
             serving: tokio::spawn(server),
+            heart: None,
             certificate,
             broker,
             catalog_path: config.catalog.path,
         })
+    }
+
+    /// Tells the service manager, where there is one, that the broker serves, and from now on that it is
+    /// well.
+    pub async fn announce(&mut self) {
+        let heart = Heart {
+            listener: self.address,
+            broker: self.broker.clone(),
+            tasks: self.tasks.pulses(),
+        };
+        heart.say_ready(&self.public_url).await;
+        self.heart = Some(tokio::spawn(heart.beat()));
     }
 
     /// Reads anew what may change while the broker runs. What cannot be used is told, and the old
@@ -213,6 +230,7 @@ impl App {
     /// connection SQLite would remove the log of the database, and with it the room that the next start
     /// needs where the disk is full.
     pub async fn end(self) {
+        service::say_stopping();
         std::mem::forget(self.broker.clone());
         self.stop().await;
     }
@@ -220,6 +238,9 @@ impl App {
     /// Stops: requests that run are answered, operations are left for the next start, members go
     /// on.
     pub async fn stop(self) {
+        if let Some(heart) = self.heart {
+            heart.abort();
+        }
         self.server.stop(true).await;
         self.tasks.stop().await;
         self.broker.audit.note_all_counted().await;

@@ -424,9 +424,14 @@ impl Broker {
         self.store.changes()
     }
 
+    /// Fails when the store takes no write at the moment.
+    pub async fn check_store(&self) -> Result<(), BrokerError> {
+        Ok(self.store.ping().await?)
+    }
+
     /// Fails when the broker cannot do anything useful at the moment.
     pub async fn check_ready(&self) -> Result<(), BrokerError> {
-        self.store.ping().await?;
+        self.check_store().await?;
         Ok(self.backups.check().await?)
     }
 

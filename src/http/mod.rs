@@ -28,6 +28,7 @@ mod operator;
 pub mod origin;
 mod osb;
 mod path;
+pub mod pulse;
 pub mod readiness;
 mod request;
 pub mod server;

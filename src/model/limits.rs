@@ -357,6 +357,19 @@ pub const READINESS_FRESH: Duration = Duration::from_secs(1);
 /// A question whether the broker is ready waits no longer than this.
 pub const READINESS_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// A listener that neither answers nor closes a connection for so long hangs.
+pub const LISTENER_SILENCE_MAX: Duration = Duration::from_secs(10);
+/// A listener that does not answer yet is asked again after this.
+pub const LISTENER_LOOK: Duration = Duration::from_millis(100);
+/// A store that says nothing for so long, not even that it refuses, hangs.
+pub const STORE_SILENCE_MAX: Duration = Duration::from_secs(30);
+/// A task beside the server that has not moved for so long hangs. All of them look for something every few
+/// seconds.
+pub const TASK_SILENCE_MAX: Duration = Duration::from_secs(120);
+/// In the time within which the service manager wants to hear that the broker is well, it is asked so
+/// often whether it is.
+pub const BEATS_WITHIN: u32 = 3;
+
 /// Disk that a member needs before it holds anything, in bytes: etcd sets two files of 64 MB aside
 /// for its log.
 pub const MEMBER_BYTES_MIN: u64 = 128 * 1024 * 1024;

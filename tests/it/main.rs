@@ -82,6 +82,7 @@ mod room;
 mod saboteur;
 mod schedule;
 mod secrecy;
+mod service;
 mod start;
 mod story;
 mod stub;
