@@ -1,13 +1,17 @@
-// Copy buttons, tabs, and pages that follow what is under way. Every page works without it.
+// Copy buttons, tabs, times that count on, and pages that stay true. Every page works without it.
 (() => {
   "use strict";
   document.documentElement.classList.add("js");
+  const byId = (id) => document.getElementById(id);
+
+  // ---- copy buttons ----
 
   const said = (button, text) => {
-    const label = button.dataset.label || (button.dataset.label = button.textContent);
+    const label = button.textContent;
     const name = button.getAttribute("aria-label") || label;
+    if (label === text) return;
     button.textContent = text;
-    document.getElementById("said").textContent = `${text}: ${name}`;
+    byId("said").textContent = `${text}: ${name}`;
     setTimeout(() => { button.textContent = label; }, 2000);
   };
 
@@ -22,7 +26,7 @@
 
   document.addEventListener("click", async (event) => {
     const button = event.target.closest("button[data-copy]");
-    const element = button && document.getElementById(button.dataset.copy);
+    const element = button && byId(button.dataset.copy);
     if (!element) return;
     let done;
     try {
@@ -35,103 +39,240 @@
     said(button, done ? "Copied" : "Press Ctrl+C");
   });
 
-  const makeTabs = (box, number) => {
+  // ---- tabs ----
+
+  const choose = (list, index, focus) => [...list.children].forEach((tab, i) => {
+    const is = i === index;
+    tab.setAttribute("aria-selected", String(is));
+    tab.tabIndex = is ? 0 : -1;
+    list.parentNode.querySelector(`#${tab.getAttribute("aria-controls")}`).hidden = !is;
+    if (focus && is) tab.focus();
+  });
+
+  // A page as it comes has sections with headings; of those of `page` one is shown, the one that is
+  // shown now.
+  const makeTabs = (page) => page.querySelectorAll("[data-tabs]").forEach((box) => {
     const panels = [...box.querySelectorAll(":scope > section")];
-    const list = document.createElement("div");
+    const list = page.createElement("div");
+    list.id = `${box.id}-tabs`;
     list.setAttribute("role", "tablist");
     list.setAttribute("aria-label", box.dataset.tabs);
-    const show = (index, focus) => tabs.forEach((tab, i) => {
-      tab.setAttribute("aria-selected", String(i === index));
-      tab.tabIndex = i === index ? 0 : -1;
-      panels[i].hidden = i !== index;
-      if (focus && i === index) tab.focus();
-    });
-    const tabs = panels.map((panel, i) => {
+    let chosen = 0;
+    panels.forEach((panel, i) => {
       const heading = panel.querySelector("h3");
-      const tab = document.createElement("button");
+      const tab = page.createElement("button");
       tab.type = "button";
-      tab.id = `tab-${number}-${i}`;
+      tab.id = `${box.id}-tab-${i}`;
       tab.textContent = heading.textContent;
       tab.setAttribute("role", "tab");
-      panel.id = panel.id || `panel-${number}-${i}`;
+      panel.id = panel.id || `${box.id}-panel-${i}`;
       tab.setAttribute("aria-controls", panel.id);
       panel.setAttribute("role", "tabpanel");
       panel.setAttribute("aria-labelledby", tab.id);
       panel.tabIndex = 0;
       heading.hidden = true;
-      tab.addEventListener("click", () => show(i));
+      if (byId(tab.id)?.getAttribute("aria-selected") === "true") chosen = i;
       list.append(tab);
-      return tab;
-    });
-    list.addEventListener("keydown", (event) => {
-      const now = tabs.indexOf(document.activeElement);
-      const to = {
-        ArrowRight: (now + 1) % tabs.length,
-        ArrowLeft: (now + tabs.length - 1) % tabs.length,
-        Home: 0,
-        End: tabs.length - 1,
-      }[event.key];
-      if (to === undefined) return;
-      event.preventDefault();
-      show(to, true);
     });
     box.prepend(list);
-    show(0);
-  };
-  document.querySelectorAll("[data-tabs]").forEach(makeTabs);
+    choose(list, chosen);
+  });
 
-  // What a field holds to begin with may differ from look to look and is no news.
-  const news = (element) => element.innerHTML.replace(/ value="[^"]*"/g, "");
-  const seen = new WeakMap();
-  document.querySelectorAll("[data-live]").forEach((e) => seen.set(e, news(e)));
+  document.addEventListener("click", (event) => {
+    const tab = event.target.closest("[role=tab]");
+    if (tab) choose(tab.parentNode, [...tab.parentNode.children].indexOf(tab));
+  });
+  document.addEventListener("keydown", (event) => {
+    const tab = event.target.closest("[role=tab]");
+    if (!tab) return;
+    const list = tab.parentNode;
+    const now = [...list.children].indexOf(tab);
+    const count = list.children.length;
+    const to = {
+      ArrowRight: (now + 1) % count,
+      ArrowLeft: (now + count - 1) % count,
+      Home: 0,
+      End: count - 1,
+    }[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    choose(list, to, true);
+  });
 
-  // What a user did to a region: rows that are open, fields that were filled in, the focus.
-  const keep = (region) => {
-    const open = [...region.querySelectorAll("details[id]")].map((d) => [d.id, d.open]);
-    const filled = [...region.querySelectorAll("input[id]")]
-      .filter((i) => i.value !== i.defaultValue)
-      .concat([...region.querySelectorAll("select[id]")])
-      .map((i) => [i.id, i.value]);
-    const focus = region.contains(document.activeElement) ? document.activeElement.id : "";
-    return () => {
-      const find = (id) => document.getElementById(id);
-      open.forEach(([id, is]) => { if (find(id)) find(id).open = is; });
-      filled.forEach(([id, value]) => { if (find(id)) find(id).value = value; });
-      if (focus && find(focus)) find(focus).focus({ preventScroll: true });
-    };
-  };
+  // ---- times ----
 
-  const swap = (page) => {
-    const busy = "data-under-way";
-    document.body.toggleAttribute(busy, page.body.hasAttribute(busy));
-    if (document.title !== page.title) document.title = page.title;
-    document.querySelectorAll("[data-live]").forEach((region) => {
-      const fresh = page.getElementById(region.id);
-      if (!fresh || news(fresh) === seen.get(region)) return;
-      seen.set(region, news(fresh));
-      const restore = keep(region);
-      region.replaceChildren(...fresh.childNodes);
-      restore();
-    });
+  // By how much the broker's clock is ahead of this machine's.
+  let ahead = 0;
+  const setClock = (page) => {
+    const now = Date.parse(page.body.dataset.now);
+    if (now) ahead = now - Date.now();
   };
 
-  const follow = async () => {
-    if (!document.body.hasAttribute("data-under-way")) return;
-    let pause = 1000;
-    if (!document.hidden) {
-      try {
-        const answer = await fetch(location.href, { cache: "no-store" });
-        if (answer.redirected || answer.status === 404) return location.reload();
-        if (answer.ok) {
-          swap(new DOMParser().parseFromString(await answer.text(), "text/html"));
-        } else {
-          pause = 5000;
-        }
-      } catch {
-        pause = 5000;
-      }
+  const MINUTE = 60, HOUR = 60 * MINUTE, DAY = 24 * HOUR;
+  // As the broker says it, see show.rs.
+  const relative = (at) => {
+    const passed = (Date.now() + ahead - at) / 1000;
+    const seconds = Math.floor(Math.abs(passed));
+    if (seconds < 10) return "just now";
+    const [length, unit] = seconds < MINUTE ? [1, "second"]
+      : seconds < HOUR ? [MINUTE, "minute"]
+      : seconds < DAY ? [HOUR, "hour"]
+      : seconds < 14 * DAY ? [DAY, "day"]
+      : seconds < 61 * DAY ? [7 * DAY, "week"]
+      : seconds < 730 * DAY ? [30 * DAY, "month"]
+      : [365 * DAY, "year"];
+    const count = Math.floor(seconds / length);
+    const text = `${count} ${unit}${count === 1 ? "" : "s"}`;
+    return passed >= 0 ? `${text} ago` : `in ${text}`;
+  };
+  const countOn = (page) => page.querySelectorAll("time [data-ago]").forEach((part) => {
+    const text = relative(Date.parse(part.closest("time").dateTime));
+    if (part.textContent !== text) part.textContent = text;
+  });
+
+  // ---- pages that stay true ----
+
+  // What differs is changed, and nothing else: the focus, open rows, fields and the place where one
+  // reads stay, and who has the page read out hears what is new alone.
+  const isOurs = (element, name) =>
+    (name === "open" && element.nodeName === "DETAILS")
+    || (name === "value" && element.matches("input:not([type=hidden]), textarea"));
+
+  // What tells something from what stands beside it.
+  const keyOf = (node) => node.id || node.getAttribute?.("aria-labelledby") || "";
+
+  const become = (old, fresh) => {
+    if (old.nodeType !== Node.ELEMENT_NODE) {
+      if (old.data !== fresh.data) old.data = fresh.data;
+      return;
     }
-    setTimeout(follow, pause);
+    for (const { name } of [...old.attributes]) {
+      if (!fresh.hasAttribute(name) && !isOurs(old, name)) old.removeAttribute(name);
+    }
+    for (const { name, value } of fresh.attributes) {
+      if (old.getAttribute(name) !== value && !isOurs(old, name)) old.setAttribute(name, value);
+    }
+    const staying = new Set([...fresh.children].map(keyOf).filter(Boolean));
+    let at = old.firstChild;
+    const drop = () => { const gone = at; at = at.nextSibling; gone.remove(); };
+    for (const next of [...fresh.childNodes]) {
+      while (at && keyOf(at) && !staying.has(keyOf(at))) drop();
+      const key = keyOf(next);
+      let found = key ? [...old.children].find((child) => keyOf(child) === key) : at;
+      const isLike = (node) => node.nodeName === next.nodeName && keyOf(node) === key;
+      if (!key && next.nodeType === Node.ELEMENT_NODE) {
+        while (found && !isLike(found)) found = found.nextSibling;
+        while (found && at !== found && !keyOf(at)) drop();
+      }
+      if (!found || !isLike(found)) {
+        old.insertBefore(document.importNode(next, true), at);
+        continue;
+      }
+      if (found === at) at = at.nextSibling;
+      else old.insertBefore(found, at);
+      become(found, next);
+    }
+    while (at) drop();
   };
-  setTimeout(follow, 1000);
+
+  const show = (page) => {
+    setClock(page);
+    makeTabs(page);
+    countOn(page);
+    const { body } = document;
+    for (const name of ["data-under-way", "data-every", "data-now", "data-page", "data-name"]) {
+      if (page.body.hasAttribute(name)) body.setAttribute(name, page.body.getAttribute(name));
+      else body.removeAttribute(name);
+    }
+    if (document.title !== page.title) document.title = page.title;
+    const focused = document.activeElement;
+    for (const part of ["header", "main"]) {
+      become(document.querySelector(`body > ${part}`), page.querySelector(`body > ${part}`));
+    }
+    // Where the focus was on something that is gone, one goes on from where one is.
+    if (focused !== document.body && !focused.isConnected) {
+      (byId(focused.id) || byId("content")).focus({ preventScroll: true });
+    }
+  };
+
+  let heardAt = Date.now();
+  const tell = (text) => {
+    if (byId("contact").textContent !== text) byId("contact").textContent = text;
+    document.body.classList.toggle("lost", text !== "");
+  };
+  const clockTime = (at) => `${new Date(at + ahead).toISOString().slice(11, 19)} UTC`;
+
+  // The page's instance is gone: nothing on it is true any more.
+  let gone = false;
+  const say = (title, text) => {
+    if (byId("gone")?.textContent === title) return;
+    const heading = document.createElement("h1");
+    heading.id = "gone";
+    heading.textContent = title;
+    const rest = document.createElement("p");
+    rest.textContent = text;
+    const link = document.createElement("a");
+    link.href = "/dashboard";
+    link.textContent = "To your dashboard";
+    byId("content").replaceChildren(heading, rest, link);
+    document.querySelectorAll("header nav, header .where").forEach((part) => part.remove());
+    document.title = title;
+    byId("said").textContent = title;
+  };
+
+  const FATES = {
+    "signed-out": () => location.reload(),
+    deleting: (name) => say(`${name} is being deleted`, "Its credentials are gone, and with them your session."),
+    deleted: (name) => {
+      gone = true;
+      say(`${name} was deleted`, "This page showed it until then.");
+    },
+  };
+
+  // How long an answer may take, and how long to wait after none, in milliseconds.
+  const PATIENCE = 10000, AFTER_NONE = 3000;
+  let timer, isLooking = false;
+  const plan = (pause) => {
+    clearTimeout(timer);
+    if (!document.hidden && !gone) timer = setTimeout(look, pause);
+  };
+
+  const look = async () => {
+    const { page = "", name = "", every } = document.body.dataset;
+    if (isLooking || gone || !every) return;
+    isLooking = true;
+    let pause = AFTER_NONE;
+    try {
+      const answer = await fetch(location.href, {
+        cache: "no-store",
+        headers: { "X-Page": page },
+        signal: AbortSignal.timeout(PATIENCE),
+      });
+      const text = await answer.text();
+      const fate = FATES[answer.headers.get("X-Fate")];
+      if (fate) {
+        fate(name);
+      } else if (answer.redirected || [403, 404].includes(answer.status)) {
+        location.reload();
+      } else if (answer.ok) {
+        show(new DOMParser().parseFromString(text, "text/html"));
+        pause = Number(document.body.dataset.every);
+      } else {
+        throw new Error(`status ${answer.status}`);
+      }
+      heardAt = Date.now();
+      tell("");
+    } catch {
+      // A page that is being left has its questions cut off, too.
+      setTimeout(() => tell(`No contact with the broker since ${clockTime(heardAt)}. What is below is as it was then.`), 300);
+    }
+    isLooking = false;
+    plan(pause);
+  };
+
+  setClock(document);
+  makeTabs(document);
+  setInterval(() => document.hidden || countOn(document), 1000);
+  document.addEventListener("visibilitychange", () => plan(0));
+  if (document.body.dataset.every) plan(Number(document.body.dataset.every));
 })();

@@ -7,6 +7,7 @@ use super::{
     alert::{Beside, backup_watch, beside},
     backup::back_up_in,
     deployment::trusted_authorities,
+    fate::page_code,
     health::life,
     restore::restores_in,
     session::{no_such_page, reached},
@@ -61,6 +62,8 @@ pub struct InstanceView {
     pub restores: Vec<Restored>,
     /// What the broker itself restored it from, if that may be seen.
     pub source: Option<Instance>,
+    /// By what a page of it asks what became of it ([`Broker::fate`]).
+    pub page_code: String,
     /// The moment.
     pub now: DateTime<Utc>,
 }
@@ -269,6 +272,7 @@ impl Broker {
             database: self.database_watch(&deployment, facts.beside),
             restores: facts.restores,
             source: facts.source,
+            page_code: page_code(&self.keys, &instance),
             now,
             of: DeploymentView {
                 instance,

@@ -44,6 +44,7 @@ mod defragment;
 mod deployment;
 mod download;
 mod expiry;
+mod fate;
 mod finding;
 mod health;
 mod instance;
@@ -84,6 +85,7 @@ pub use dashboard::{BackUpNow, InstanceListed, InstanceView};
 pub use deployment::DeploymentView;
 pub use download::{BackupDownload, Download, DownloadLink, Downloads, backup_name};
 pub use expiry::Expiry;
+pub use fate::Fate;
 pub use finding::{Finding, Repair, Repaired};
 pub use instance::{
     DeprovisionRequest, FetchedInstance, InstanceLabels, ProvisionRequest, Provisioned,

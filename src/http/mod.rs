@@ -41,6 +41,11 @@ pub use api::Api;
 pub fn routes(config: &mut web::ServiceConfig) {
     config
         .service(
+            only("/")
+                .route(web::get().to(door::root))
+                .route(web::head().to(door::root)),
+        )
+        .service(
             only("/healthz")
                 .route(web::get().to(health::alive))
                 .route(web::head().to(health::alive)),

@@ -590,6 +590,10 @@ pub const BACKUPS_ON_A_PAGE: usize = 20;
 pub const BACKUPS_PLOTTED: usize = 60;
 /// Operations of one instance that are stuck and told of with its health, the newest ones.
 pub const STUCK_TOLD_MAX: i64 = 10;
+/// How often an open page of the dashboard is fetched again while work is under way.
+pub const PAGE_FOLLOWED_EVERY: Duration = Duration::from_secs(1);
+/// How often an open page of the dashboard is fetched again otherwise.
+pub const PAGE_REFRESHED_EVERY: Duration = Duration::from_secs(5);
 /// Tasks that the dashboard's overview shows.
 pub const TASKS_SHOWN: usize = 8;
 /// Instances on one page of the operators' list.

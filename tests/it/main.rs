@@ -33,6 +33,7 @@ mod dashboard;
 mod dashboard_backups;
 mod dashboard_hostile;
 mod dashboard_keyboard;
+mod dashboard_live;
 mod dashboard_overview;
 mod dashboard_pictures;
 mod dashboard_sign_in;

@@ -192,6 +192,7 @@ pub async fn page(
     let running = view.running_backup();
     let mut shell = Shell::signed_in("Backups", &api.broker, &session);
     shell.here = "backups";
+    shell.follows = true;
     shell.under_way = running.is_some()
         || view.running_change().is_some()
         || view.restores.iter().any(|r| r.restore.state.is_active());

@@ -21,7 +21,7 @@ use super::{
     shell::{Shell, answer},
 };
 use crate::{
-    broker::{BrokerError, SignInWay, SignedIn, read_only},
+    broker::{BrokerError, Fate, SignInWay, SignedIn, read_only},
     caller::Caller,
     http::{
         error::HttpError,
@@ -38,6 +38,10 @@ use crate::{
 
 /// The cookie's name.
 const COOKIE_NAME: &str = "compose_broker_session";
+/// By what an open page asks what became of what it shows.
+const PAGE_CODE: &str = "x-page";
+/// What it is told.
+const FATE: &str = "x-fate";
 /// Where the door is.
 const SIGN_IN: &str = "/dashboard/sign-in";
 /// The way out.
@@ -52,7 +56,8 @@ pub fn see_other(path: &str) -> HttpResponse {
         .finish()
 }
 
-/// Lets a request in that has a good session; everybody else is sent to the door.
+/// Lets a request in that has a good session; everybody else is sent to the door. An open page that asks
+/// whether it is still true learns what became of what it shows.
 pub async fn guard<B: MessageBody + 'static>(
     api: web::Data<Api>,
     request: ServiceRequest,
@@ -61,8 +66,14 @@ pub async fn guard<B: MessageBody + 'static>(
     let response = match session_of(&api, request.headers()).await {
         // What only reads is in no audit, and pages are read again and again.
         Ok(Some(session)) if request.method().is_safe() => {
+            let fate = fate_of(&api, request.headers());
             request.extensions_mut().insert(session);
-            return Ok(next.call(request).await?.map_into_left_body());
+            let response = next.call(request).await?;
+            let is_gone = response.status() == StatusCode::NOT_FOUND;
+            return Ok(match if is_gone { fate.await } else { None } {
+                Some(told) => response.into_response(told).map_into_right_body(),
+                None => response.map_into_left_body(),
+            });
         }
         // Nobody is kept in.
         Ok(Some(session)) if session.is_read_only() && !is_way_out(request.path()) => {
@@ -84,7 +95,10 @@ pub async fn guard<B: MessageBody + 'static>(
             let response = caller.during(next.call(request)).await?;
             return Ok(response.map_into_left_body());
         }
-        Ok(None) => see_other(&door_of(&request)),
+        Ok(None) => match fate_of(&api, request.headers()).await {
+            Some(told) => told,
+            None => see_other(&door_of(&request)),
+        },
         Err(error) => PageError(error).error_response(),
     };
     Ok(request.into_response(response).map_into_right_body())
@@ -92,6 +106,27 @@ pub async fn guard<B: MessageBody + 'static>(
 
 fn is_way_out(path: &str) -> bool {
     path.trim_end_matches('/') == SIGN_OUT
+}
+
+/// What an open page is told in place of itself, which is not to be had any more; none for a visitor
+/// without one.
+fn fate_of(
+    api: &web::Data<Api>,
+    headers: &HeaderMap,
+) -> impl Future<Output = Option<HttpResponse>> + use<> {
+    let code = headers.get(PAGE_CODE).and_then(|code| code.to_str().ok());
+    let (api, code) = (api.clone(), code.map(str::to_owned));
+    async move {
+        let told = match api.broker.fate(&code?).await {
+            Ok(fate) => match fate? {
+                Fate::There => "signed-out",
+                Fate::Deleting => "deleting",
+                Fate::Deleted => "deleted",
+            },
+            Err(error) => return Some(PageError::from(error).error_response()),
+        };
+        Some(HttpResponse::Ok().insert_header((FATE, told)).finish())
+    }
 }
 
 /// The door, with the way back to what was asked for.
@@ -213,6 +248,11 @@ struct SignInPage<'a> {
     shell: Shell,
     message: Option<String>,
     next: &'a str,
+}
+
+/// `GET /`: people who know only where the broker is.
+pub async fn root() -> HttpResponse {
+    see_other("/dashboard")
 }
 
 /// `GET /dashboard`

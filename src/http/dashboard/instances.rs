@@ -25,6 +25,8 @@ struct InstancesPage {
 }
 
 struct Row {
+    /// What tells its row from others.
+    key: String,
     href: String,
     name: String,
     id: String,
@@ -66,6 +68,7 @@ pub async fn page(
         let (offering, plan) = api.broker.offering_name(&instance);
         let tenant = &instance.tenant;
         Row {
+            key: instance.id.in_path(),
             href: path_of(&instance.id),
             name: instance.name.clone().unwrap_or_default(),
             id: instance.id.to_string(),
@@ -87,7 +90,8 @@ pub async fn page(
     };
     let mut shell = Shell::signed_in("All instances", &api.broker, &session);
     shell.here = "instances";
-    shell.under_way = waits;
+    shell.follows = true;
+    shell.awaits = waits;
     let page = InstancesPage {
         shell,
         rows: rows.collect(),

@@ -23,10 +23,11 @@ use crate::{
     model::{
         alert::{Alert, Gravity, meaning_of},
         defragment::Storage,
+        deployment::{Deployment, Member},
         health::{Health, HealthState},
         ids::{InstanceId, OperationId},
         instance::{DELETE_PROTECTION, Instance, InstanceState},
-        limits::{QUOTA_NEAR_PERCENT, TASKS_SHOWN},
+        limits::{OBSERVATION_FRESH, QUOTA_NEAR_PERCENT, TASKS_SHOWN},
         observation::{MemberHealth, MemberObservation, Observation},
         operation::Operation,
         origin::Origin,
@@ -62,6 +63,8 @@ struct OverviewPage {
     usage: Option<Usage>,
     quota: String,
     members: Vec<MemberRow>,
+    /// Why there are none.
+    no_members: &'static str,
     observed: Option<Moment>,
     tasks: Vec<Task>,
     /// Where the tasks before those are.
@@ -99,8 +102,14 @@ struct GoodBackup {
 struct Usage {
     used: u64,
     quota: u64,
-    high: u64,
+    /// From here on somebody should do something.
+    near: u64,
+    /// Beyond this it takes no more writes.
+    full: u64,
     text: String,
+    tone: &'static str,
+    /// What it means for who writes.
+    means: &'static str,
     /// What of it holds something, and what giving the rest back would do.
     held: String,
 }
@@ -226,7 +235,9 @@ fn overview(
     let mut shell = Shell::signed_in(title, broker, session);
     shell.here = "overview";
     let looks = |health: &Health| health.state == HealthState::Unknown;
-    shell.under_way = is_under_way(view, seen.as_deref()) || restored.iter().any(looks);
+    shell.follows = true;
+    shell.under_way = is_under_way(view);
+    shell.awaits = is_ready && awaits(view, seen.as_deref()) || restored.iter().any(looks);
     let href = subject.href.clone();
     shell.subject = Some(subject);
     let endpoint = compose::foundation_endpoint(broker, &instance.id);
@@ -258,9 +269,16 @@ fn overview(
             .as_ref()
             .and_then(|seen| usage(seen, deployment.quota_bytes())),
         quota: size(deployment.quota_bytes()),
-        members: seen
-            .as_ref()
-            .map_or_else(Vec::new, |s| s.members.iter().map(member).collect()),
+        members: match &seen {
+            Some(seen) => seen.members.iter().map(member).collect(),
+            None if is_ready => members_known(deployment, &urls),
+            None => Vec::new(),
+        },
+        no_members: match instance.state {
+            InstanceState::Ready | InstanceState::Provisioning => "None serves yet.",
+            InstanceState::Failed => "None serves.",
+            InstanceState::Deleting => "They are being removed.",
+        },
         observed: seen.map(|seen| Moment::new(seen.observed_at, view.now)),
         tasks: tasks.iter().map(|o| task(view, o)).collect(),
         older_tasks,
@@ -287,17 +305,22 @@ fn overview(
     }
 }
 
-/// Whether the page is worth fetching again by itself.
-fn is_under_way(view: &InstanceView, seen: Option<&Observation>) -> bool {
+/// Whether work is under way that the page shows.
+fn is_under_way(view: &InstanceView) -> bool {
     let is_active = |restored: &Restored| restored.restore.state.is_active();
-    let waits_for_look = match seen {
-        None => view.of.instance.state == InstanceState::Ready,
+    view.operations.iter().any(|o| o.state.is_active()) || view.restores.iter().any(is_active)
+}
+
+/// Whether more is about to be known of the members: a look at them is under way.
+fn awaits(view: &InstanceView, seen: Option<&Observation>) -> bool {
+    match seen {
+        None => true,
         // A reader who sees that a member is down wants to see it come back.
-        Some(seen) => seen.serving() < seen.members.len(),
-    };
-    waits_for_look
-        || view.operations.iter().any(|o| o.state.is_active())
-        || view.restores.iter().any(is_active)
+        Some(seen) => {
+            let age = (view.now - seen.observed_at).to_std().unwrap_or_default();
+            age > OBSERVATION_FRESH || seen.serving() < seen.members.len()
+        }
+    }
 }
 
 fn good_backup(view: &InstanceView) -> Option<GoodBackup> {
@@ -382,11 +405,29 @@ fn usage(seen: &Observation, quota: u64) -> Option<Usage> {
         0 if used > 0 => "under 1".to_owned(),
         percent => percent.to_string(),
     };
+    let near = quota / 100 * QUOTA_NEAR_PERCENT;
+    let (tone, means) = match used {
+        used if used >= quota => (
+            "bad",
+            "It is full: etcd takes no more writes. Delete keys and defragment, or add units.",
+        ),
+        used if used > near => (
+            "warn",
+            "It is nearly full. At its quota etcd takes no more writes. Delete keys and \
+             defragment, or add units.",
+        ),
+        _ => (
+            "",
+            "Storage of each member. At its quota etcd takes no more writes.",
+        ),
+    };
     Some(Usage {
         used: used.min(quota),
         quota,
-        // From here on somebody should do something.
-        high: quota / 100 * QUOTA_NEAR_PERCENT,
+        near,
+        full: quota.saturating_sub(1),
+        tone,
+        means,
         text: format!("{} of {} allocated ({percent} %)", size(used), size(quota)),
         held: Storage::of(seen).map_or_else(String::new, held),
     })
@@ -409,6 +450,21 @@ fn held(storage: Storage) -> String {
             size(storage.allocated)
         ),
     }
+}
+
+/// The members as the store knows them, before anybody has looked at them.
+fn members_known(deployment: &Deployment, urls: &[String]) -> Vec<MemberRow> {
+    let members = deployment.members.iter().enumerate();
+    let row = |(place, member): (usize, &Member)| MemberRow {
+        name: member.name.clone(),
+        url: urls.get(place).cloned().unwrap_or_default(),
+        health: "being looked at".to_owned(),
+        icon: "?",
+        tone: "muted",
+        role: "",
+        version: deployment.shape_of(member).version.to_string(),
+    };
+    members.map(row).collect()
 }
 
 fn member(seen: &MemberObservation) -> MemberRow {

@@ -9,7 +9,10 @@ use askama::Template;
 use super::{assets, path_of};
 use crate::{
     broker::{Broker, InstanceView},
-    model::session::{Scope, Session},
+    model::{
+        limits::{PAGE_FOLLOWED_EVERY, PAGE_REFRESHED_EVERY},
+        session::{Scope, Session},
+    },
 };
 
 /// The frame of a page.
@@ -22,8 +25,15 @@ pub struct Shell {
     pub subject: Option<Subject>,
     /// Who is signed in.
     pub visitor: Option<Visitor>,
-    /// Whether something on the page changes by itself.
+    /// Whether work is under way that the page shows: it is fetched again at once.
     pub under_way: bool,
+    /// Whether something is about to be known that the page shows: it is fetched again soon.
+    pub awaits: bool,
+    /// Whether the page is fetched again while it is open, so that it stays true. Not for what an
+    /// answer to a form shows once.
+    pub follows: bool,
+    /// When it was made, in milliseconds since 1970: the page's times count on from there.
+    pub now: Option<i64>,
     /// Where the assets are.
     pub assets: assets::Paths,
 }
@@ -36,6 +46,8 @@ pub struct Subject {
     pub name: String,
     /// The path of its overview.
     pub href: String,
+    /// By what the page asks what became of it.
+    pub code: String,
 }
 
 impl Subject {
@@ -45,6 +57,7 @@ impl Subject {
             offering: view.offering.clone(),
             name: view.name().to_owned(),
             href: path_of(&view.of.instance.id),
+            code: view.page_code.clone(),
         }
     }
 }
@@ -68,6 +81,9 @@ impl Shell {
             subject: None,
             visitor: None,
             under_way: false,
+            awaits: false,
+            follows: false,
+            now: None,
             assets: assets::paths(),
         }
     }
@@ -80,8 +96,19 @@ impl Shell {
                 is_operator: session.scope == Scope::Operator,
                 is_read_only: session.is_read_only(),
             }),
+            now: Some(broker.clock.now().timestamp_millis()),
             ..Self::new(title)
         }
+    }
+
+    /// After how many milliseconds the page is fetched again; none: it stays as it is.
+    pub fn every(&self) -> Option<u128> {
+        let every = if self.under_way || self.awaits {
+            Some(PAGE_FOLLOWED_EVERY)
+        } else {
+            self.follows.then_some(PAGE_REFRESHED_EVERY)
+        };
+        every.map(|every| every.as_millis())
     }
 
     /// Whether every instance is open to the visitor.
@@ -128,7 +155,7 @@ pub fn error_page(status: StatusCode, message: &str) -> HttpResponse {
         StatusCode::FORBIDDEN => ("Not allowed", "Nothing was changed."),
         StatusCode::NOT_FOUND => (
             "Not found",
-            "An address may have a typing error in it, and what was deleted is gone.",
+            "Check the address; the instance may have been deleted.",
         ),
         StatusCode::CONFLICT => ("Not now", "Nothing was changed."),
         StatusCode::TOO_MANY_REQUESTS => ("Too much at once", "Wait a moment, then try again."),

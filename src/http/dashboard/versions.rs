@@ -77,6 +77,7 @@ pub async fn page(
         None => None,
     };
     let mut shell = Shell::signed_in("Versions", &api.broker, &session);
+    shell.follows = true;
     let subject = Subject::of(&view);
     let href = format!("{}/versions", subject.href);
     shell.title = format!("Versions of {}", subject.name);

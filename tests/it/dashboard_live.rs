@@ -1,0 +1,194 @@
+//! Open pages of the dashboard stay true, whatever happens meanwhile, in a real browser.
+
+use std::time::Duration;
+
+use compose_broker::model::{limits::PAGE_REFRESHED_EVERY, operation::OperationKind};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+use crate::{
+    broker::{TestBroker, eventually, text},
+    chromium::Chromium,
+    control::{Script, surroundings},
+    dashboard::Visit,
+};
+
+/// How often the page was asked for by itself or by its visitor.
+async fn visits(page: &Chromium, path: &str) -> usize {
+    let requests = page.requests().await;
+    requests.iter().filter(|r| r.url.ends_with(path)).count()
+}
+
+/// Waits until the page was asked for once more.
+async fn is_asked_for_again(page: &Chromium, path: &str) {
+    let before = visits(page, path).await;
+    eventually("a page that is asked for again", || async {
+        (visits(page, path).await > before).then_some(())
+    })
+    .await;
+}
+
+/// Whether a visitor looks at the page; browsers without a screen never hide one.
+async fn set_hidden(page: &Chromium, hidden: bool) {
+    page.eval(&format!(
+        "Object.defineProperty(document, 'hidden', {{ value: {hidden}, configurable: true }});
+         document.dispatchEvent(new Event('visibilitychange'))"
+    ))
+    .await;
+}
+
+fn signal(pid: i32, signal: Signal) {
+    let pid = Pid::from_raw(pid).expect("a process");
+    kill_process(pid, signal).expect("a signal");
+}
+
+async fn is_the_same_page(page: &Chromium) {
+    let stayed = page.eval("window.stayed").await;
+    assert_eq!(stayed, true, "the page was loaded anew");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_page_follows_its_instance() {
+    let script = Script::default();
+    let broker = TestBroker::start_with(&[], script.surroundings()).await;
+    let held = script.hold(OperationKind::Provision, "allocate");
+    let accepted = broker.put_instance("db", json!({})).await;
+    let visit = Visit::to(broker).await;
+    let page = &visit.page;
+    visit.sign_in_as_operator().await;
+    visit.open("db", "").await;
+    page.eval("window.stayed = true").await;
+    page.says("#state-text", "Changing").await;
+    assert!(page.all("#connect").await.is_empty());
+
+    // Cards come with what they are about.
+    drop(held);
+    page.says("#state-text", "Ready").await;
+    page.find("#connect [role=tab]").await;
+    page.find("#defragment").await;
+    visit.broker.instance_end("db", &accepted.body).await;
+    page.says("#members", "leader").await;
+    page.says("#usage-now", "allocated").await;
+
+    // What a visitor did stays.
+    page.click("tab", "etcdctl").await;
+    is_asked_for_again(page, "/instances/db").await;
+    let tab = page.focused().await;
+    assert_eq!(tab.name().await.as_deref(), Ok("etcdctl"));
+    assert_eq!(tab.attribute("aria-selected").await.as_deref(), Some("true"));
+    assert_eq!(page.all("[role=tab]").await.len(), 3);
+
+    // Nothing is under way, and the page sees it all the same.
+    let members = visit.broker.members();
+    signal(members[0], Signal::STOP);
+    page.says("#state-text", "Degraded").await;
+    page.says("#members", "does not answer").await;
+    signal(members[0], Signal::CONT);
+    page.says("#state-text", "Ready").await;
+
+    // Nobody looks: nothing is asked for. Somebody looks again: at once.
+    set_hidden(page, true).await;
+    page.eval("fetch('/healthz')").await;
+    let before = visits(page, "/instances/db").await;
+    let twice = 2 * PAGE_REFRESHED_EVERY + Duration::from_secs(1);
+    page.eval(&format!(
+        "new Promise(done => setTimeout(done, {}))",
+        twice.as_millis()
+    ))
+    .await;
+    // One may have been on its way.
+    assert!(visits(page, "/instances/db").await <= before + 1);
+    visit.broker.bind("db", "b").await;
+    set_hidden(page, false).await;
+    page.says("#tasks", "bind").await;
+    is_the_same_page(page).await;
+    visit.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_page_says_when_the_broker_is_gone() {
+    let broker = TestBroker::start().await;
+    broker.provision("db", json!({})).await;
+    let mut visit = Visit::to(broker).await;
+    visit.sign_in_as_operator().await;
+    visit.open("db", "").await;
+    visit.page.eval("window.stayed = true").await;
+    visit.page.says("#members", "leader").await;
+    visit.page.check(&visit.broker.url).await;
+
+    visit.broker.stop().await;
+    visit
+        .page
+        .says("#contact", "No contact with the broker since ")
+        .await;
+    visit.page.says("#contact", "UTC").await;
+    visit.page.says("#members", "leader").await;
+    // It is told to those who do not see it, and times count on.
+    let contact = visit.page.find("#contact").await;
+    assert_eq!(contact.attribute("role").await.as_deref(), Some("status"));
+    let seen = visit.page.text_of(".seen [data-ago]").await;
+    eventually("a time that counts on", || async {
+        (visit.page.text_of(".seen [data-ago]").await != seen).then_some(())
+    })
+    .await;
+    visit.page.look_over("no-contact").await;
+
+    let address = visit.broker.url.trim_start_matches("http://").to_owned();
+    visit.broker.change_flag("--listen", &address);
+    visit.broker.start_again(surroundings()).await;
+    eventually("contact again", || async {
+        visit.page.text_of("#contact").await.is_empty().then_some(())
+    })
+    .await;
+    visit.page.says("#state-text", "Ready").await;
+    is_the_same_page(&visit.page).await;
+    for complaint in visit.page.complaints().await {
+        assert!(complaint.contains("ERR_CONNECTION"), "{complaint}");
+    }
+    visit.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_page_says_when_its_instance_was_deleted() {
+    let script = Script::default();
+    let broker = TestBroker::start_with(&[], script.surroundings()).await;
+    broker.provision("mine", json!({})).await;
+    let credentials = broker.bind("mine", "b").await;
+    let visit = Visit::to(broker).await;
+    let page = &visit.page;
+
+    // The session ends with its instance, and the page knows which of the two it was.
+    visit.sign_in(&credentials).await;
+    page.arrives_at("/instances/mine").await;
+    page.eval("window.stayed = true").await;
+    let held = script.hold(OperationKind::Deprovision, "destroy");
+    visit.broker.delete_instance("mine").await;
+    page.says("h1", "mine is being deleted").await;
+    drop(held);
+    page.says("h1", "mine was deleted").await;
+    page.says("#said", "mine was deleted").await;
+    let title = page.eval("document.title").await;
+    assert_eq!(text(&title), "mine was deleted");
+    is_the_same_page(page).await;
+    page.look_over("deleted").await;
+    page.check(&visit.broker.url).await;
+
+    // An operator's session goes on.
+    visit.broker.provision("other", json!({})).await;
+    visit.sign_in_as_operator().await;
+    visit.open("other", "/backups").await;
+    page.eval("window.stayed = true").await;
+    visit.broker.deprovision("other").await;
+    page.says("h1", "other was deleted").await;
+    is_the_same_page(page).await;
+    page.check(&visit.broker.url).await;
+
+    // A session that ends while its instance goes on is one to sign in again for.
+    visit.broker.provision("third", json!({})).await;
+    let credentials = visit.broker.bind("third", "b").await;
+    visit.sign_in(&credentials).await;
+    page.arrives_at("/instances/third").await;
+    visit.broker.unbind("third", "b").await;
+    page.arrives_at("/dashboard/sign-in?next=").await;
+    page.check(&visit.broker.url).await;
+}
