@@ -75,7 +75,10 @@ async fn an_open_page_follows_its_instance() {
     is_asked_for_again(page, "/instances/db").await;
     let tab = page.focused().await;
     assert_eq!(tab.name().await.as_deref(), Ok("etcdctl"));
-    assert_eq!(tab.attribute("aria-selected").await.as_deref(), Some("true"));
+    assert_eq!(
+        tab.attribute("aria-selected").await.as_deref(),
+        Some("true")
+    );
     assert_eq!(page.all("[role=tab]").await.len(), 3);
 
     // Nothing is under way, and the page sees it all the same.
@@ -100,7 +103,7 @@ async fn an_open_page_follows_its_instance() {
     assert!(visits(page, "/instances/db").await <= before + 1);
     visit.broker.bind("db", "b").await;
     set_hidden(page, false).await;
-    page.says("#tasks", "bind").await;
+    page.says("#tasks", "Bind").await;
     is_the_same_page(page).await;
     visit.check().await;
 }
@@ -137,7 +140,12 @@ async fn an_open_page_says_when_the_broker_is_gone() {
     visit.broker.change_flag("--listen", &address);
     visit.broker.start_again(surroundings()).await;
     eventually("contact again", || async {
-        visit.page.text_of("#contact").await.is_empty().then_some(())
+        visit
+            .page
+            .text_of("#contact")
+            .await
+            .is_empty()
+            .then_some(())
     })
     .await;
     visit.page.says("#state-text", "Ready").await;

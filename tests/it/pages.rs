@@ -850,7 +850,7 @@ async fn an_instance_that_is_not_ready_has_a_page_too() {
     assert!(page.body.contains("id=\"member-m2\""), "{}", page.body);
     let page = eventually("members that were looked at", || async {
         let page = operator.get(&overview("young")).await;
-        page.body.contains("id=\"members\"").then_some(page)
+        page.body.contains("leader").then_some(page)
     })
     .await;
     assert!(

@@ -40,6 +40,9 @@ use crate::{
 /// What stands for a user's name and password, which are the binding's alone.
 const LOGIN: &str = "USER:PASSWORD";
 
+/// What comes of a full database, and what helps.
+const MAKE_ROOM: &str = "takes no more writes. Delete keys and defragment, or add units.";
+
 #[derive(Template)]
 #[template(path = "overview.html", whitespace = "minimize")]
 struct OverviewPage {
@@ -109,7 +112,7 @@ struct Usage {
     text: String,
     tone: &'static str,
     /// What it means for who writes.
-    means: &'static str,
+    means: String,
     /// What of it holds something, and what giving the rest back would do.
     held: String,
 }
@@ -267,7 +270,7 @@ fn overview(
         can_defragment: is_ready && !is_closed,
         usage: seen
             .as_ref()
-            .and_then(|seen| usage(seen, deployment.quota_bytes())),
+            .and_then(|seen| usage(seen, deployment.quota_bytes(), &deployment.engine)),
         quota: size(deployment.quota_bytes()),
         members: match &seen {
             Some(seen) => seen.members.iter().map(member).collect(),
@@ -399,7 +402,7 @@ fn facts(broker: &Broker, view: &InstanceView) -> Vec<Fact> {
     facts
 }
 
-fn usage(seen: &Observation, quota: u64) -> Option<Usage> {
+fn usage(seen: &Observation, quota: u64, engine: &str) -> Option<Usage> {
     let used = seen.database_bytes()?;
     let percent = match u128::from(used) * 100 / u128::from(quota.max(1)) {
         0 if used > 0 => "under 1".to_owned(),
@@ -407,18 +410,14 @@ fn usage(seen: &Observation, quota: u64) -> Option<Usage> {
     };
     let near = quota / 100 * QUOTA_NEAR_PERCENT;
     let (tone, means) = match used {
-        used if used >= quota => (
-            "bad",
-            "It is full: etcd takes no more writes. Delete keys and defragment, or add units.",
-        ),
+        used if used >= quota => ("bad", format!("It is full: {engine} {MAKE_ROOM}")),
         used if used > near => (
             "warn",
-            "It is nearly full. At its quota etcd takes no more writes. Delete keys and \
-             defragment, or add units.",
+            format!("It is nearly full. At its quota {engine} {MAKE_ROOM}"),
         ),
         _ => (
             "",
-            "Storage of each member. At its quota etcd takes no more writes.",
+            format!("Storage of each member. At its quota {engine} takes no more writes."),
         ),
     };
     Some(Usage {
