@@ -30,6 +30,15 @@ impl Caller {
         CALLER.try_with(Self::clone).unwrap_or_default()
     }
 
+    /// The same, called an operator where nobody is named: who acts with the broker's own credentials.
+    pub fn or_operator(self) -> Self {
+        Self {
+            platform: self.platform.or_else(|| Some("compose".to_owned())),
+            user: self.user.or_else(|| Some("operator".to_owned())),
+            ..self
+        }
+    }
+
     /// Does `work` for this caller.
     pub async fn during<T>(self, work: impl Future<Output = T>) -> T {
         CALLER.scope(self, work).await

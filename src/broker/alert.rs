@@ -73,7 +73,7 @@ impl Broker {
     }
 
     /// What was seen a moment ago, or what is seen by a look that is waited for.
-    pub(super) async fn seen_now(&self, deployment: &Deployment) -> Option<Arc<Observation>> {
+    pub async fn seen_now(&self, deployment: &Deployment) -> Option<Arc<Observation>> {
         let look = self.observer.recent(deployment);
         timeout(ALERT_LOOK_TIMEOUT, look).await.ok().flatten()
     }

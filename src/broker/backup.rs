@@ -9,7 +9,7 @@ use crate::{
     model::{
         backup::{Backup, BackupState},
         ids::{BackupId, DeploymentId, InstanceId, OperationId},
-        instance::InstanceState,
+        instance::{Instance, InstanceState},
         limits::ON_DEMAND_IN_A_ROW,
         operation::{Operation, OperationKind},
         origin::Origin,
@@ -19,6 +19,12 @@ use crate::{
 };
 
 impl Broker {
+    /// How many complete backups on demand of an instance are kept.
+    pub fn on_demand_kept(&self, instance: &Instance) -> u32 {
+        let catalog = self.catalog.get();
+        catalog.on_demand_kept(&instance.service_id, &instance.plan_id)
+    }
+
     /// Accepts a backup of an instance. While one is being taken, tells of that one: clients
     /// repeat the request when they hear nothing. Fails when the last one was asked for not long ago.
     pub async fn back_up(

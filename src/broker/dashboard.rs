@@ -259,7 +259,7 @@ impl Broker {
             offering: offering_name,
             plan: plan_name,
             placement: plan.map_or(Placement::Default, |p| p.rules.placement),
-            on_demand_kept: plan.map_or(1, |p| p.rules.on_demand_backups_kept),
+            on_demand_kept: self.on_demand_kept(&instance),
             backups: facts.backups,
             operations,
             next_backup: facts

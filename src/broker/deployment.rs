@@ -88,6 +88,14 @@ pub(super) async fn usable_deployments(
 }
 
 impl Broker {
+    /// Whether there is an instance of that id, however it is.
+    pub async fn has_instance(&self, id: InstanceId) -> Result<bool, BrokerError> {
+        let found = self
+            .store
+            .read(move |conn| store::instance::find(conn, &id));
+        Ok(found.await?.is_some())
+    }
+
     /// The deployment behind an instance.
     pub async fn deployment_of(&self, id: InstanceId) -> Result<DeploymentView, BrokerError> {
         let (instance, found, notes, provision) = self

@@ -28,6 +28,7 @@ use crate::{
 pub(super) struct Held {
     origin: Origin,
     binding: Option<BindingId>,
+    platform: String,
     user: String,
 }
 
@@ -45,7 +46,7 @@ impl Held {
             instance: Some(instance.clone()),
             binding: self.binding,
             backup: backup.cloned(),
-            platform: Some(self.origin.to_string()),
+            platform: Some(self.platform),
             user: Some(self.user),
             address: Caller::current().address,
         }
@@ -120,6 +121,7 @@ impl Links {
                     .await?;
                 Ok(binding.map(|binding| Held {
                     origin: Origin::Compose,
+                    platform: Origin::Compose.to_string(),
                     user: format!("binding {binding}"),
                     binding: Some(binding),
                 }))
@@ -135,10 +137,22 @@ impl Links {
                 }
                 Ok(Some(Held {
                     origin: Origin::Dashboard,
+                    platform: Origin::Dashboard.to_string(),
                     binding: None,
                     user: self.sessions.user_of(&session).await?,
                 }))
             }
+            Holder::Operator(mark) if self.sessions.is_operator(mark) => {
+                // Who makes a link may be known by name; who follows it shows nothing else.
+                let caller = Caller::current().or_operator();
+                Ok(Some(Held {
+                    origin: Origin::Compose,
+                    binding: None,
+                    platform: caller.platform.unwrap_or_default(),
+                    user: caller.user.unwrap_or_default(),
+                }))
+            }
+            Holder::Operator(_) => Ok(None),
         }
     }
 }

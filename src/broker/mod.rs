@@ -103,9 +103,7 @@ pub use repair::RepairBegun;
 pub use restore::{RestoreOptions, RestorePlace, RestoreRequest, Restored};
 pub use retention::Retention;
 pub use schedule::{BackupSchedule, back_up_due};
-pub use session::{
-    Doorkeeper, Sessions, SignInWay, SignedIn, dashboard_link, linkable, no_such_page, read_only,
-};
+pub use session::{Doorkeeper, Sessions, SignInWay, SignedIn, no_such_page, read_only};
 pub use status::{OperationStatus, StatusState, status_of};
 pub use token::Tokens;
 pub use update::{UpdateRequest, Updated};

@@ -22,6 +22,7 @@ use crate::{
     clock::Clock,
     model::{
         address::network,
+        holder::Holder,
         ids::InstanceId,
         instance::{Instance, InstanceState},
         limits::{DASHBOARD_LINK_TTL, SESSION_TTL},
@@ -47,7 +48,7 @@ const OPERATOR: &str = "operator";
 pub enum SignInWay {
     /// A token of the administration API.
     Token(Secret),
-    /// The code of a one-time link, see [`dashboard_link`].
+    /// The code of a one-time link, see [`Sessions::link_to`].
     Link(String),
     /// The credentials that platforms use, or such as read alone.
     Operator {
@@ -131,8 +132,8 @@ fn link_message(instance: &InstanceId, deployment: &str, expires: i64, nonce: &s
 }
 
 /// A link that opens the dashboard of an instance once, within [`DASHBOARD_LINK_TTL`]. It is
-/// signed, not stored: the holder of the key ring can make one while the broker runs.
-pub fn dashboard_link(
+/// signed, not stored: who asks for links writes nothing.
+fn dashboard_link(
     keys: &KeyRing,
     public_url: &str,
     instance: &Instance,
@@ -150,7 +151,10 @@ pub fn dashboard_link(
 }
 
 /// The instance of that id, for somebody who wants to make a link to it.
-pub fn linkable(conn: &mut Conn<'_>, id: &InstanceId) -> Result<Option<Instance>, StoreError> {
+pub(super) fn linkable(
+    conn: &mut Conn<'_>,
+    id: &InstanceId,
+) -> Result<Option<Instance>, StoreError> {
     let found = store::instance::find(conn, id)?;
     Ok(found.filter(|instance| instance.state != InstanceState::Deleting))
 }
@@ -181,6 +185,25 @@ impl Sessions {
             audit,
             doorkeeper: parts.doorkeeper.clone(),
         }
+    }
+
+    /// A link that opens the dashboard of an instance once, see [`DASHBOARD_LINK_TTL`], and its end.
+    pub async fn link_to(
+        &self,
+        public_url: &str,
+        id: InstanceId,
+    ) -> Result<(String, DateTime<Utc>), BrokerError> {
+        let wanted = id.clone();
+        let found = self.store.read(move |conn| linkable(conn, &wanted));
+        let instance = found.await?.ok_or_else(|| {
+            BrokerError::NotFound(format!("there is no service instance \"{id}\""))
+        })?;
+        let now = self.clock.now();
+        let link = dashboard_link(&self.keys, public_url, &instance, now)?;
+        Ok((
+            link,
+            now + TimeDelta::seconds(DASHBOARD_LINK_TTL.as_secs().cast_signed()),
+        ))
     }
 
     /// Opens a session for a visitor who shows something good. Failures are counted per client and in
@@ -293,18 +316,7 @@ impl Sessions {
             },
             SignInWay::Operator { username, password } => {
                 let shown = Credentials { username, password }.joined();
-                let good = |mark: &String| self.keys.verify(OPERATOR, shown.expose(), mark);
-                // All are looked at, whichever it is.
-                let known = |marks: &[String]| {
-                    let of = |found, mark: &String| {
-                        if good(mark) {
-                            Some(mark.clone())
-                        } else {
-                            found
-                        }
-                    };
-                    marks.iter().fold(None, of)
-                };
+                let known = |marks| self.mark_of(marks, shown.expose()).cloned();
                 let operator = known(&self.doorkeeper.operator_marks).map(OpenedWith::Operator);
                 let reader = known(&self.doorkeeper.reader_marks).map(OpenedWith::Reader);
                 match operator.or(reader) {
@@ -411,6 +423,31 @@ impl Sessions {
             .store
             .write(move |conn| store::session::delete(conn, &fingerprint))
             .await?)
+    }
+
+    /// Whose links are that somebody makes who shows these credentials: none where they are not good. They
+    /// end with the credentials.
+    pub fn operator(&self, shown: &str) -> Option<Holder> {
+        let mark = self.mark_of(&self.doorkeeper.operator_marks, shown)?;
+        Some(Holder::Operator(fingerprint(mark)))
+    }
+
+    /// The mark among these of credentials, `NAME:PASSWORD`; none where they are not good.
+    fn mark_of<'a>(&self, marks: &'a [String], shown: &str) -> Option<&'a String> {
+        // All are looked at, whichever it is.
+        marks.iter().fold(None, |found, mark| {
+            if self.keys.verify(OPERATOR, shown, mark) {
+                Some(mark)
+            } else {
+                found
+            }
+        })
+    }
+
+    /// Whether credentials are good still, by the fingerprint of the broker's mark of them.
+    pub(super) fn is_operator(&self, of_mark: &str) -> bool {
+        let mut marks = self.doorkeeper.operator_marks.iter();
+        marks.any(|mark| fingerprint(mark) == of_mark)
     }
 
     /// What each form of a session carries, so that no other site's form can pass for one.

@@ -135,6 +135,10 @@ fn operator_routes(config: &mut web::ServiceConfig) {
             .service(only("/instances").route(web::get().to(operator::instances::list)))
             .service(only("/instances/{instance}").route(web::get().to(operator::instances::show)))
             .service(
+                only("/instances/{instance}/dashboard-link")
+                    .route(web::post().to(operator::instances::dashboard_link)),
+            )
+            .service(
                 only("/instances/{instance}/recover")
                     .route(web::post().to(operator::members::recover)),
             )
@@ -222,6 +226,10 @@ fn compose_routes(config: &mut web::ServiceConfig) {
                 .service(
                     either("/deployments/{deployment}/logfiles/{logfile}")
                         .route(web::get().to(compose::logfile)),
+                )
+                .service(
+                    either("/deployments/{deployment}/members")
+                        .route(web::get().to(compose::members)),
                 )
                 .service(
                     either("/deployments/{deployment}/alerts")

@@ -20,7 +20,7 @@ use crate::{
         bom::bytes_without_bom,
         ids::IdError,
         limits::{AUTHORIZATION_BYTES_MAX, BODY_BYTES_MAX, FORM_BYTES_MAX, REQUEST_BODY_TIMEOUT},
-        secret::Credentials,
+        secret::{Credentials, Secret},
         throttle::Door,
     },
 };
@@ -61,6 +61,17 @@ pub fn check_operator(request: &HttpRequest, api: &Api) -> Result<(), HttpError>
         Right::Read if !request.method().is_safe() => Err(read_only().into()),
         Right::Change | Right::Read => Ok(()),
     }
+}
+
+/// Whether a request shows a user name and a password, and no token.
+pub fn shows_basic(headers: &header::HeaderMap) -> bool {
+    authorization(headers, "basic").is_some()
+}
+
+/// The user name and the password that a request shows, `NAME:PASSWORD`.
+pub fn shown_credentials(headers: &header::HeaderMap) -> Option<Secret> {
+    let sent = BASE64.decode(authorization(headers, "basic")?).ok()?;
+    String::from_utf8(sent).ok().map(Secret::new)
 }
 
 /// Checks HTTP Basic credentials, in a time that tells nothing about how much of them is right;

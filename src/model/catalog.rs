@@ -420,6 +420,14 @@ impl Catalog {
         self.offerings.iter().find(|o| o.id == id)
     }
 
+    /// How many complete backups on demand are kept of an instance of a plan. When the plan is gone, the
+    /// fixed schedule of one.
+    pub fn on_demand_kept(&self, service: &str, plan: &str) -> u32 {
+        self.offering(service)
+            .and_then(|offering| offering.plan(plan))
+            .map_or(1, |plan| plan.rules.on_demand_backups_kept)
+    }
+
     /// The offering of that name.
     pub fn offering_named(&self, name: &str) -> Option<&Arc<Offering>> {
         self.offerings.iter().find(|o| o.name == name)

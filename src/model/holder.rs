@@ -9,6 +9,8 @@ pub enum Holder {
     Token(String),
     /// Somebody with a session of the dashboard, by the fingerprint of its cookie.
     Session(String),
+    /// Somebody with the credentials that platforms use, by the fingerprint of the broker's mark of them.
+    Operator(String),
 }
 
 impl fmt::Display for Holder {
@@ -16,6 +18,7 @@ impl fmt::Display for Holder {
         let (kind, fingerprint) = match self {
             Self::Token(fingerprint) => ('t', fingerprint),
             Self::Session(fingerprint) => ('s', fingerprint),
+            Self::Operator(fingerprint) => ('o', fingerprint),
         };
         write!(f, "{kind}{fingerprint}")
     }
@@ -30,9 +33,16 @@ impl FromStr for Holder {
     type Err = HolderError;
 
     fn from_str(text: &str) -> Result<Self, HolderError> {
-        let token = text.strip_prefix('t').map(|f| Self::Token(f.to_owned()));
-        let session = || text.strip_prefix('s').map(|f| Self::Session(f.to_owned()));
-        token.or_else(session).ok_or(HolderError)
+        let kinds: [(char, fn(String) -> Self); 3] = [
+            ('t', Self::Token),
+            ('s', Self::Session),
+            ('o', Self::Operator),
+        ];
+        let found = kinds.into_iter().find_map(|(kind, holder)| {
+            let fingerprint = text.strip_prefix(kind)?;
+            Some(holder(fingerprint.to_owned()))
+        });
+        found.ok_or(HolderError)
     }
 }
 
@@ -42,7 +52,11 @@ mod tests {
 
     #[test]
     fn holders_are_read_back() {
-        for holder in [Holder::Token("ab".into()), Holder::Session("ab".into())] {
+        for holder in [
+            Holder::Token("ab".into()),
+            Holder::Session("ab".into()),
+            Holder::Operator("ab".into()),
+        ] {
             assert_eq!(
                 holder.to_string().parse::<Holder>().expect("a holder"),
                 holder

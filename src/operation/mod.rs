@@ -96,11 +96,8 @@ impl Parts {
     /// How many successful on-demand backups of an instance are kept. When its plan is gone from
     /// the catalog, the fixed schedule of one.
     pub fn on_demand_kept(&self, instance: &Instance) -> u32 {
-        self.catalog
-            .get()
-            .offering(&instance.service_id)
-            .and_then(|offering| offering.plan(&instance.plan_id))
-            .map_or(1, |plan| plan.rules.on_demand_backups_kept)
+        let catalog = self.catalog.get();
+        catalog.on_demand_kept(&instance.service_id, &instance.plan_id)
     }
 
     /// How the places for operations of a weight are shared.

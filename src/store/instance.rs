@@ -184,17 +184,6 @@ pub fn is_named(conn: &mut Conn<'_>, tenant: &Tenant, name: &str) -> Result<bool
     Ok(id.is_some())
 }
 
-/// Instances of that name, of all owners, at most `limit`.
-pub fn of_name(conn: &mut Conn<'_>, name: &str, limit: i64) -> Result<Vec<InstanceId>, StoreError> {
-    let ids: Vec<String> = each!(conn, |c| instances::table
-        .filter(instances::name.eq(name))
-        .select(instances::id)
-        .order(instances::id)
-        .limit(limit)
-        .load(c))?;
-    ids.iter().map(|id| parse("an instance's id", id)).collect()
-}
-
 /// The instance in front of a deployment.
 pub fn of_deployment(
     conn: &mut Conn<'_>,

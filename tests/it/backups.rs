@@ -278,7 +278,7 @@ async fn without_a_good_token_the_answer_is_invalid_token() {
     let (username, password) = broker.platform();
     let basic = broker
         .anonymous(Method::GET, "/")
-        .basic_auth(username, Some(password));
+        .basic_auth(username, Some(format!("{password}x")));
     let basic = basic.build().expect("a request").headers()["authorization"].clone();
     let basic = basic.to_str().expect("ASCII").to_owned();
     let huge = format!("Bearer {}", "x".repeat(60_000));

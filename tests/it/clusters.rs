@@ -351,9 +351,6 @@ async fn a_cluster_tells_its_id_to_the_platform_and_to_its_users() {
         broker
             .anonymous(Method::GET, &url(BLUE))
             .basic_auth(broker.platform().0, Some("x")),
-        // The platform's credentials lead to clusters alone.
-        broker.osb(Method::GET, &url("on blue")),
-        broker.osb(Method::GET, &url("nobody")),
     ] {
         let refused = answer(request).await;
         assert_eq!(refused.status, StatusCode::UNAUTHORIZED, "{refused:?}");

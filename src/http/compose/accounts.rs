@@ -45,7 +45,7 @@ impl Account {
     }
 }
 
-/// Whom a token was given to.
+/// Who asks.
 #[derive(Serialize, ToSchema)]
 pub struct User {
     /// Made of the instance's and the binding's id.
@@ -71,7 +71,7 @@ pub async fn accounts(api: web::Data<Api>, Id(id): Id<InstanceId>) -> Answer {
     Ok(HttpResponse::Ok().json(Embedded::new(Accounts { accounts })))
 }
 
-/// Tells whom the token was given to.
+/// Tells whom the token was given to; the platform, where it came with its own credentials.
 #[utoipa::path(
     get, path = "/api/2016-07/instances/{instance}/user", operation_id = "user",
     responses(

@@ -13,7 +13,7 @@ const RULES: Rules = Rules {
     always: &[
         (
             "401",
-            "The token is missing or wrong, or its binding has ended",
+            "Token and credentials are missing or wrong, or the token's binding has ended",
         ),
         ("429", "Too many requests"),
         ("500", "The broker's own fault"),
@@ -26,9 +26,10 @@ const RULES: Rules = Rules {
 #[openapi(
     info(
         title = "Compose API 2016-07",
-        description = "What a binding's token opens: the deployment behind one instance. Lists are \
-                       not paged. Where a token does not lead to, there is a 404, whether that \
-                       instance exists or not; a method that a path does not have is a 405.",
+        description = "What a binding's token opens: the deployment behind one instance. The \
+                       platform's own credentials open every instance. Lists are not paged. Where a \
+                       token does not lead to, there is a 404, whether that instance exists or not; a \
+                       method that a path does not have is a 405.",
     ),
     paths(
         super::instance,
@@ -38,6 +39,7 @@ const RULES: Rules = Rules {
         super::logfiles::logfiles,
         super::logfiles::logfile,
         super::logfiles::download_log,
+        super::members::members,
         super::clusters::clusters,
         super::clusters::cluster,
         super::clusters::datacenters,
@@ -61,12 +63,15 @@ const RULES: Rules = Rules {
         super::change::relieve,
     ),
     components(schemas(ComposeErrorBody, scalars::OwnId, scalars::PlatformId)),
-    security(("credentials" = [])),
+    security(("credentials" = []), ("platform" = [])),
 )]
 struct Compose;
 
 /// The document.
 pub fn document() -> Value {
     let scheme = json!({ "type": "http", "scheme": "bearer" });
-    rules::document(Compose::openapi(), &scheme, &RULES)
+    let mut document = rules::document(Compose::openapi(), &scheme, &RULES);
+    let platform = json!({ "type": "http", "scheme": "basic" });
+    document["components"]["securitySchemes"]["platform"] = platform;
+    document
 }

@@ -1,7 +1,8 @@
 //! The Compose 2016-07 API, below an instance: one function for each endpoint.
 //!
 //! A token is good for one instance and what the broker itself restored from it. Every other
-//! instance, known or not, is answered alike.
+//! instance, known or not, is answered alike. The broker's own credentials are good for every
+//! instance: a database that is down gives no new token, and its backups are wanted then.
 
 use actix_web::{
     Error, HttpMessage as _, HttpRequest, HttpResponse, ResponseError as _,
@@ -17,7 +18,7 @@ use super::{
     error::HttpError,
     openapi::requests,
     origin::Client,
-    request::{Body, bearer, check_basic, query, wanted_range},
+    request::{Body, bearer, check_basic, query, shown_credentials, shows_basic, wanted_range},
 };
 use crate::{
     broker::{Broker, BrokerError, DeploymentView, DownloadLink, RestoreRequest},
@@ -43,6 +44,7 @@ pub mod document;
 pub mod error;
 mod id;
 mod logfiles;
+mod members;
 mod view;
 
 pub use accounts::{accounts, user};
@@ -54,6 +56,7 @@ pub use deployments::{annotate, deployments};
 use error::ComposeError;
 use id::{Id, LinkIds, RecipeId, known};
 pub use logfiles::{download_log, logfile, logfiles};
+pub use members::members;
 use view::{Backups, DownloadableBackupBody, Embedded, InstanceBody, Recipes};
 
 type Answer = Result<HttpResponse, ComposeError>;
@@ -67,8 +70,8 @@ pub enum Admitted {
     Platform,
 }
 
-/// Lets a request in when its token is good for the instance in its path. Of a cluster's own
-/// service instance the platform may know too: it made that one.
+/// Lets a request in when its token is good for the instance in its path, or when it has the broker's own
+/// credentials.
 pub async fn guard<B: MessageBody + 'static>(
     api: web::Data<Api>,
     request: ServiceRequest,
@@ -82,12 +85,10 @@ pub async fn guard<B: MessageBody + 'static>(
                     user: Some(format!("binding {binding}")),
                     ..Caller::current()
                 },
-                Admitted::Platform => Caller::current(),
+                Admitted::Platform => Caller::current().or_operator(),
             };
-            if let Some(token) = bearer(request.headers()) {
-                request
-                    .extensions_mut()
-                    .insert(Holder::Token(fingerprint(token)));
+            if let Some(holder) = holder_of(&api, &request, &admitted) {
+                request.extensions_mut().insert(holder);
             }
             request.extensions_mut().insert(admitted);
             let response = caller.during(next.call(request)).await?;
@@ -103,13 +104,13 @@ pub async fn guard<B: MessageBody + 'static>(
 async fn check_token(api: &Api, request: &ServiceRequest) -> Result<Admitted, HttpError> {
     let asked = known::<InstanceId>(request.request());
     let cluster = asked.as_ref().ok().and_then(|id| api.broker.cluster_of(id));
-    if cluster.is_some() {
-        match check_basic(request.request(), api) {
-            Ok(()) => return Ok(Admitted::Platform),
-            // What it shows may be a token.
-            Err(HttpError::Unauthorized) => {}
-            Err(throttled) => return Err(throttled),
+    if shows_basic(request.headers()) {
+        check_basic(request.request(), api)?;
+        let asked = asked?;
+        if cluster.is_none() && !api.broker.has_instance(asked).await? {
+            return Err(no_such_instance());
         }
+        return Ok(Admitted::Platform);
     }
     // A wrong token is counted nowhere: none can be guessed, and applications go on to show theirs
     // after its end.
@@ -133,7 +134,25 @@ async fn check_token(api: &Api, request: &ServiceRequest) -> Result<Admitted, Ht
     if may {
         Ok(Admitted::Binding(granted, binding))
     } else {
-        Err(BrokerError::NotFound("there is no such instance".to_owned()).into())
+        Err(no_such_instance())
+    }
+}
+
+fn no_such_instance() -> HttpError {
+    BrokerError::NotFound("there is no such instance".to_owned()).into()
+}
+
+/// What the links stand on that this request asks for.
+fn holder_of(api: &Api, request: &ServiceRequest, admitted: &Admitted) -> Option<Holder> {
+    match admitted {
+        Admitted::Binding(..) => {
+            let token = bearer(request.headers())?;
+            Some(Holder::Token(fingerprint(token)))
+        }
+        Admitted::Platform => {
+            let shown = shown_credentials(request.headers())?;
+            api.broker.sessions.operator(shown.expose())
+        }
     }
 }
 

@@ -99,6 +99,8 @@ pub struct DeploymentBody {
     /// When the instance was asked for.
     #[schema(value_type = Time)]
     created_at: String,
+    /// How many complete backups on demand are kept: older ones give way to the next.
+    on_demand_backups_kept: u32,
     /// What users wrote down beside it.
     notes: String,
     /// What they are to be billed under, in their own words.
@@ -514,6 +516,7 @@ pub fn deployment(broker: &Broker, view: &DeploymentView, health: Health) -> Dep
         health: health.into(),
         closed_since: deployment.closed_since.map(time),
         created_at: time(view.instance.created_at),
+        on_demand_backups_kept: broker.on_demand_kept(&view.instance),
         notes: view.notes.text.clone(),
         customer_billing_code: view.notes.billing_code.clone(),
         cluster_id: if chosen {

@@ -40,6 +40,7 @@ const RULES: Rules = Rules {
         super::change_owners,
         super::instances::list,
         super::instances::show,
+        super::instances::dashboard_link,
         super::members::renew,
         super::members::repair,
         super::members::recover,

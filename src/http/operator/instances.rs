@@ -130,6 +130,34 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer {
     }))
 }
 
+/// A link to the dashboard.
+#[derive(Serialize, ToSchema)]
+pub struct DashboardLink {
+    /// It opens the dashboard of the instance once.
+    link: String,
+    /// Until when.
+    #[schema(value_type = Time)]
+    expires_at: String,
+}
+
+/// Makes a link that opens the dashboard of an instance once, within 15 minutes.
+#[utoipa::path(
+    post, path = "/operator/instances/{instance}/dashboard-link", operation_id = "dashboard_link",
+    responses(
+        (status = 201, description = "The link", body = DashboardLink),
+        (status = 400, description = "That is no id"),
+        (status = 404, description = "There is no such instance, or it is being deleted"),
+    )
+)]
+pub async fn dashboard_link(api: web::Data<Api>, Id(id): Id<InstanceId>) -> Answer {
+    let url = &api.broker.public_url;
+    let (link, expires) = api.broker.sessions.link_to(url, id).await?;
+    Ok(HttpResponse::Created().json(DashboardLink {
+        link,
+        expires_at: time(expires),
+    }))
+}
+
 /// Tells of an instance, with its health by a look at its members that is waited for.
 #[utoipa::path(
     get, path = "/operator/instances/{instance}", operation_id = "instance",
