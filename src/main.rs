@@ -6,12 +6,15 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
-use clap_complete::{generate, shells};
+use clap::{
+    CommandFactory as _, Parser, Subcommand, ValueEnum,
+    error::{ContextKind, ContextValue},
+};
+use clap_complete::env::{Bash, CompleteEnv, EnvCompleter, Fish, Zsh};
 use compose_broker::{
-    app::{App, Clock, Surroundings, chain, check_catalog, dashboard_link, start_members},
+    app::{App, Clock, Surroundings, chain, check_catalog, start_members},
     client::{self, Client},
-    config::{Accepted, CatalogFile, Config, SECRETS_HELP, Settings},
+    config::{Accepted, CatalogFile, Config, SECRETS_HELP, Settings, program},
     logging,
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -46,18 +49,6 @@ enum Command {
         #[arg(long, value_name = "WHAT")]
         accept: Vec<Accepted>,
     },
-    /// Print a link that opens the dashboard of an instance once, within 15 minutes
-    #[command(
-        long_about = "Print a link that opens the dashboard of an instance once, within 15 minutes. \
-                      It works beside the broker that runs: give it the same settings."
-    )]
-    #[command(after_help = SECRETS_HELP)]
-    DashboardLink {
-        /// The instance's id, as the platform has it
-        instance: String,
-        #[command(flatten)]
-        settings: Box<Settings>,
-    },
     /// Work on catalog files
     #[command(subcommand)]
     Catalog(CatalogCommand),
@@ -77,8 +68,19 @@ enum Shell {
     Fish,
 }
 
+/// Words that may have been meant, of which so many are told.
+const SUGGESTIONS_MAX: usize = 3;
+/// Set where a shell asks how a command line goes on.
+const COMPLETE: &str = "COMPOSE_BROKER_COMPLETE";
+
 fn main() -> ExitCode {
-    let command = CommandLine::parse().command;
+    CompleteEnv::with_factory(CommandLine::command)
+        .var(COMPLETE)
+        .complete();
+    let command = match CommandLine::try_parse() {
+        Ok(line) => line.command,
+        Err(error) => best_first(error).exit(),
+    };
     match &command {
         Command::Catalog(CatalogCommand::Check { file }) => return check(file),
         Command::Completion { shell } => return completion(*shell),
@@ -97,7 +99,6 @@ fn main() -> ExitCode {
     runtime.block_on(async {
         let done = match command {
             Command::Serve { settings, accept } => serve(&settings, accept).await,
-            Command::DashboardLink { instance, settings } => link(&instance, &settings).await,
             Command::Client(client) => return client::run(*client, Clock::system()).await,
             // Done above: they need nothing that runs.
             Command::Catalog(_) | Command::Completion { .. } => Ok(()),
@@ -187,15 +188,29 @@ fn check(file: &Path) -> ExitCode {
     }
 }
 
-fn completion(shell: Shell) -> ExitCode {
-    let mut program = CommandLine::command();
-    let (name, mut script) = ("compose-broker", Vec::new());
-    match shell {
-        Shell::Bash => generate(shells::Bash, &mut program, name, &mut script),
-        Shell::Zsh => generate(shells::Zsh, &mut program, name, &mut script),
-        Shell::Fish => generate(shells::Fish, &mut program, name, &mut script),
+/// What is wrong with a command line, with the word that is most like a wrong one in front.
+fn best_first(mut error: clap::Error) -> clap::Error {
+    if let Some(ContextValue::Strings(words)) = error.get(ContextKind::SuggestedSubcommand) {
+        let best_first = words.iter().rev().take(SUGGESTIONS_MAX).cloned().collect();
+        let words = ContextValue::Strings(best_first);
+        error.insert(ContextKind::SuggestedSubcommand, words);
     }
-    printed(&script, ExitCode::SUCCESS)
+    error
+}
+
+/// The shell asks this program for each word, so that names of this machine are among them.
+fn completion(shell: Shell) -> ExitCode {
+    let shell: &dyn EnvCompleter = match shell {
+        Shell::Bash => &Bash,
+        Shell::Zsh => &Zsh,
+        Shell::Fish => &Fish,
+    };
+    let (name, mut script) = ("compose-broker", Vec::new());
+    let program = program().map_or_else(|| name.to_owned(), |path| path.display().to_string());
+    match shell.write_registration(COMPLETE, name, name, &program, &mut script) {
+        Ok(()) => printed(&script, ExitCode::SUCCESS),
+        Err(error) => failure(&error),
+    }
 }
 
 async fn serve(
@@ -235,14 +250,6 @@ async fn serve(
     log::info!("stopping; the databases go on");
     app.end().await;
     Ok(())
-}
-
-async fn link(instance: &str, settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
-    let config = Config::load(settings)?;
-    // By the broker's clock, which says how long the link is good for.
-    let clock = Surroundings::of(&config).clock;
-    let link = dashboard_link(&config, instance, &clock).await?;
-    Ok(print(format!("{link}\n").as_bytes())?)
 }
 
 fn welcome(app: &App, data_dir: &str) -> String {

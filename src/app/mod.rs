@@ -35,7 +35,6 @@ mod checks;
 mod clusters;
 mod error;
 mod folders;
-mod link;
 mod listen;
 mod seals;
 mod service;
@@ -44,12 +43,11 @@ mod tasks;
 pub use checks::check_catalog;
 pub use clusters::start_members;
 pub use error::{FolderError, StartError};
-pub use link::{LinkError, dashboard_link};
 
 /// How [`StartError`] is told in one line, with all its causes.
 pub use crate::model::failure::chain;
 
-/// What [`dashboard_link`] asks for the time.
+/// What the client asks for the time.
 pub use crate::clock::Clock;
 
 /// Instances that a message names; of more it is said that there are more.

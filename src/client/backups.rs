@@ -1,20 +1,16 @@
-//! Commands about backups, by the Compose API. It wants the token of a binding: that of a key which
-//! the instance has, else of one that is made for the command alone.
+//! Commands about backups, by the Compose API: they work when the database does not.
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use tokio::time::sleep;
-use uuid::Uuid;
 
 use super::{
     Session,
-    book::{Instance, Key, Kind, Last},
     command::DownloadBackup,
     compose::Compose,
     download,
     error::{Error, HttpError, Result},
-    osb::Resource,
-    show::{fields, moment, table},
+    show::{moment, tied_size},
 };
 use crate::model::{
     limits::{CLIENT_FIRST_LOOK, CLIENT_POLL},
@@ -43,8 +39,10 @@ impl Session {
                 backup["keys"]
                     .as_u64()
                     .map_or(String::new(), |keys| keys.to_string()),
-                backup["size_bytes"].as_u64().map_or(String::new(), size),
-                self.kept_until(backup),
+                backup["size_bytes"]
+                    .as_u64()
+                    .map_or(String::new(), tied_size),
+                self.expires(backup),
             ]
         });
         let head = [
@@ -55,9 +53,9 @@ impl Session {
             "VERSION",
             "KEYS",
             "SIZE",
-            "KEPT UNTIL",
+            "EXPIRES",
         ];
-        let mut shown = table(head, rows);
+        let mut shown = self.show.table(head, rows);
         if !stand.is_empty() {
             shown.push_str("\n\n");
             shown.push_str(&stand.join("\n"));
@@ -65,9 +63,9 @@ impl Session {
         self.show.result(&shown, &json!({ "backups": backups }))
     }
 
-    /// Until when a backup is kept, and why no longer, as far as that is known. Which newer ones take
-    /// the place of one on demand, the plan says; the broker does not tell how many it keeps.
-    fn kept_until(&self, backup: &Value) -> String {
+    /// Until when a backup is kept, and why no longer, as far as that is known. One on demand goes by no
+    /// clock: newer ones take its place.
+    fn expires(&self, backup: &Value) -> String {
         let removal = &backup["removal"];
         if removal.is_object() {
             return format!(
@@ -88,6 +86,10 @@ impl Session {
     /// `create-backup`
     pub async fn create_backup(&self, name: &str, wait: bool) -> Result<()> {
         let done = self.with_api(name, async |api| {
+            // Nobody goes without a backup because this cannot be told.
+            if let Ok(Some(replaced)) = replaced(api).await {
+                self.show.note(&replaced);
+            }
             let recipe = api.begin_backup().await?;
             let id = text(&recipe["backup_id"]);
             if !wait {
@@ -109,7 +111,7 @@ impl Session {
         if let Some(backup) = backup.as_object_mut() {
             backup.remove("download_link");
         }
-        let shown = fields([
+        let shown = self.show.fields([
             ("backup", Some(text(&backup["id"]))),
             ("name", Some(text(&backup["name"]))),
             ("status", Some(text(&backup["status"]))),
@@ -118,8 +120,8 @@ impl Session {
             ("keys", backup["keys"].as_u64().map(|keys| keys.to_string())),
             ("size", backup["size_bytes"].as_u64().map(size)),
             (
-                "kept until",
-                Some(self.kept_until(&backup)).filter(|until| !until.is_empty()),
+                "expires",
+                Some(self.expires(&backup)).filter(|end| !end.is_empty()),
             ),
         ]);
         self.show.result(&shown, &backup)
@@ -155,7 +157,10 @@ impl Session {
             };
             let detail = text(&recipe["status_detail"]);
             match recipe["status"].as_str() {
-                Some("complete") => return Ok(()),
+                Some("complete") => {
+                    progress.done();
+                    return Ok(());
+                }
                 Some("running" | "waiting") => progress.say(&detail),
                 _ => return Err(Error::Failed(format!("{title} failed: {detail}"))),
             }
@@ -190,13 +195,14 @@ impl Session {
         let progress = self.show.progress(&format!("download {backup}"));
         let sha256 = told["sha256"].as_str();
         let http = self.osb.http();
-        let done = download::download(http, &link, &file, sha256, force, &progress).await?;
-        drop(progress);
+        let about = told["stored_bytes"].as_u64();
+        let done = download::download(http, &link, &file, sha256, force, about, &progress).await?;
+        progress.done();
         if sha256.is_none() {
             let text = "the broker tells no hash of this backup: it was not compared with any";
             self.show.note(text);
         }
-        let shown = fields([
+        let shown = self.show.fields([
             ("file", Some(file.display().to_string())),
             ("size", Some(size(done))),
             ("sha256 of the snapshot", sha256.map(str::to_owned)),
@@ -210,81 +216,37 @@ impl Session {
         self.show.result(&shown, &value)
     }
 
-    /// Does something with the API of an instance.
-    pub(super) async fn with_api<T>(
-        &self,
-        name: &str,
-        work: impl AsyncFnOnce(&Compose<'_>) -> Result<T>,
-    ) -> Result<T> {
-        let instance = self.book.instance(name)?;
-        for key in instance.keys.iter().filter(|key| !key.temporary) {
-            // One that has expired or is not done yet is of no use.
-            let found = self
-                .osb
-                .fetch(Resource::binding(&instance, &key.id))
-                .await?;
-            let found = found.unwrap_or_default();
-            if let Some(api) = Compose::of(self.osb.http(), &found["credentials"]) {
-                return work(&api).await;
-            }
-        }
-        let key = Key {
-            name: format!("temporary-{}", Uuid::new_v4().simple()),
-            id: Uuid::new_v4().to_string(),
-            last: Last::asked(Kind::Create),
-            temporary: true,
-        };
-        let done = self.with_key(&instance, &key, work).await;
-        // One that was refused is forgotten already.
-        let now = self.book.instance(name);
-        if now.is_ok_and(|now| now.keys.iter().any(|k| k.id == key.id)) {
-            self.forget_key(&instance, &key).await;
-        }
-        done
-    }
-
-    async fn with_key<T>(
-        &self,
-        instance: &Instance,
-        key: &Key,
-        work: impl AsyncFnOnce(&Compose<'_>) -> Result<T>,
-    ) -> Result<T> {
-        let catalog = self.catalog().await?;
-        let offer = catalog.of(instance);
-        let (_, told) = self.bind(instance, offer, key, None, true).await?;
-        let credentials = match told {
-            Some(credentials) => credentials,
-            None => {
-                let found = self.osb.fetch(Resource::binding(instance, &key.id)).await?;
-                found.unwrap_or_default()["credentials"].take()
-            }
-        };
-        let api = Compose::of(self.osb.http(), &credentials).ok_or_else(|| {
-            let text = "the instance has no administration API, and so no backups to ask for";
-            Error::Failed(text.into())
-        })?;
-        work(&api).await
-    }
-
-    /// Takes away a key that was made for one command. A failure is told, and is none of the command.
-    async fn forget_key(&self, instance: &Instance, key: &Key) {
-        let resource = Resource::binding(instance, &key.id);
-        let gone = match self.osb.delete(resource).await {
-            Ok(_) => self.book.forget(&instance.id, Some(&key.id)),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = gone {
-            let (name, key) = (&instance.name, &key.name);
-            self.show
-                .note(&format!("service key {key} of {name} is left: {error}"));
-        }
-    }
-
-    fn time(&self, at: &Value) -> String {
+    pub(super) fn time(&self, at: &Value) -> String {
         let told = text(at);
         let at: Option<DateTime<Utc>> = told.parse().ok();
         at.map_or(told, |at| moment(at, self.clock.now()))
     }
+}
+
+/// Which backup on demand goes when another one is complete, in a sentence; none where none does, or
+/// the broker does not tell how many it keeps.
+async fn replaced(api: &Compose<'_>) -> Result<Option<String>> {
+    let deployment = api.deployment().await?;
+    let kept = deployment["on_demand_backups_kept"].as_u64();
+    let Some(kept) = kept.and_then(|kept| usize::try_from(kept).ok()) else {
+        return Ok(None);
+    };
+    let backups = api.backups().await?;
+    let stays = |backup: &&Value| {
+        backup["type"] == "on_demand"
+            && backup["status"] == "complete"
+            && backup["removal"].is_null()
+    };
+    let oldest = backups.iter().filter(stays).nth(kept.saturating_sub(1));
+    Ok(oldest.map(|backup| {
+        let taken = text(&backup["requested_at"]);
+        let taken = taken.parse::<DateTime<Utc>>();
+        let taken = taken.map_or_else(
+            |_| text(&backup["name"]),
+            |at| at.format("%-d %b, %H:%M UTC").to_string(),
+        );
+        format!("Replaces the on-demand backup of {taken}")
+    }))
 }
 
 /// Why a backup failed, or how one stands that is being taken.

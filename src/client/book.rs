@@ -72,6 +72,14 @@ impl Last {
             said: Said::Nothing,
         }
     }
+
+    /// What was over when this machine heard of it.
+    pub fn done(kind: Kind) -> Self {
+        Self {
+            kind,
+            said: Said::Done,
+        }
+    }
 }
 
 /// A plan by its id and its name.
@@ -92,9 +100,6 @@ pub struct Key {
     pub id: String,
     /// The last that was asked for.
     pub last: Last,
-    /// Made for one command, and gone after it.
-    #[serde(default)]
-    pub temporary: bool,
 }
 
 /// A service instance.
@@ -119,6 +124,9 @@ pub struct Instance {
     pub organization: String,
     /// Whose it is, more closely.
     pub space: String,
+    /// What its user put on it.
+    #[serde(default)]
+    pub tags: Vec<String>,
     /// The last that was asked for.
     pub last: Last,
     /// Its keys.
@@ -166,6 +174,12 @@ impl Book {
         self.file.display().to_string()
     }
 
+    /// The folder that the file is in.
+    pub fn folder(&self) -> PathBuf {
+        let folder = self.file.parent();
+        folder.map_or_else(PathBuf::new, PathBuf::from)
+    }
+
     /// Every instance of the broker, by name.
     pub fn instances(&self) -> Result<Vec<Instance>> {
         let mut found = self.read()?.instances;
@@ -179,8 +193,8 @@ impl Book {
         let found = self.instances()?.into_iter().find(|i| i.name == name);
         found.ok_or_else(|| {
             Error::Failed(format!(
-                "{} knows no service instance {name} of {}",
-                self.file(),
+                "No service instance '{name}' for {}. See `services`; adopt one with `service {name} \
+                 --id ID`",
                 self.broker
             ))
         })
@@ -204,6 +218,29 @@ impl Book {
             pages.push(instance.clone());
             Ok(())
         })
+    }
+
+    /// Gives an instance another name.
+    ///
+    /// # Errors
+    ///
+    /// The name is taken, or the instance is forgotten.
+    pub fn rename(&self, id: &str, name: &str) -> Result<()> {
+        self.check_free(name)?;
+        self.change_instance(id, |instance| {
+            name.clone_into(&mut instance.name);
+            Ok(())
+        })
+    }
+
+    /// Says no to a name that is none, or that an instance has.
+    pub fn check_free(&self, name: &str) -> Result<()> {
+        check_name(name)?;
+        if self.instances()?.iter().any(|i| i.name == name) {
+            let text = format!("there is a service instance {name} already");
+            return Err(Error::Failed(text));
+        }
+        Ok(())
     }
 
     /// Writes down a new key.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{
     book::{Instance, Plan},
     error::{Error, Result},
-    show::table,
+    show::Show,
 };
 
 /// A broker's catalog.
@@ -40,10 +40,11 @@ impl Catalog {
 
     /// Another plan of an instance's offering.
     pub fn other_plan(&self, instance: &Instance, plan: &str) -> Result<Offer<'_>> {
-        let service = self.services().find(|s| s["id"] == instance.service_id);
-        let service =
-            service.ok_or_else(|| missing("offering", &instance.offering, self.services()))?;
-        Self::plan_of(service, plan)
+        let by_id = self.services().find(|s| s["id"] == instance.service_id);
+        match by_id {
+            Some(service) => Self::plan_of(service, plan),
+            None => self.find(&instance.offering, plan),
+        }
     }
 
     fn plan_of<'a>(service: &'a Value, name: &str) -> Result<Offer<'a>> {
@@ -59,13 +60,16 @@ impl Catalog {
         Some(Offer { service, plan })
     }
 
-    /// The plan that an instance has.
+    /// The plan that an instance has. Of one that this machine does not know the names are known alone.
     pub fn of(&self, instance: &Instance) -> Option<Offer<'_>> {
+        if instance.service_id.is_empty() {
+            return self.find(&instance.offering, &instance.plan.name).ok();
+        }
         self.by_ids(&instance.service_id, &instance.plan.id)
     }
 
     /// All that is on offer, for people and for programs. `only`: of this offering.
-    pub fn told(&self, only: Option<&str>) -> Result<(String, Value)> {
+    pub fn told(&self, show: &Show, only: Option<&str>) -> Result<(String, Value)> {
         let services: Vec<&Value> = self
             .services()
             .filter(|s| only.is_none_or(|name| s["name"] == name))
@@ -88,7 +92,7 @@ impl Catalog {
             })
         });
         let head = ["OFFERING", "PLAN", "COSTS", "VERSION", "DESCRIPTION"];
-        Ok((table(head, rows), json!({ "offerings": services })))
+        Ok((show.table(head, rows), json!({ "offerings": services })))
     }
 }
 
@@ -115,6 +119,11 @@ impl Offer<'_> {
     /// Whether the broker tells of instances that it is asked for.
     pub fn instances_retrievable(&self) -> bool {
         self.service["instances_retrievable"] == true
+    }
+
+    /// Whether the broker is told of another name of an instance.
+    pub fn takes_contexts(&self) -> bool {
+        self.service["allow_context_updates"] == true
     }
 
     /// Whether the broker tells of bindings that it is asked for.

@@ -3,9 +3,11 @@
 use std::{fs, path::PathBuf};
 
 use clap::Subcommand;
+use clap_complete::engine::ArgValueCompleter;
 use serde_json::Value;
 
 use super::{
+    completion,
     error::{Error, Result},
     operations::Operations,
     recover::Recovery,
@@ -17,22 +19,26 @@ use crate::model::bom::without_bom;
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// List what the broker has on offer
+    #[command(visible_alias = "m")]
     Marketplace {
         /// Only this offering
         #[arg(short = 'e', long)]
         offering: Option<String>,
     },
     /// Make a service instance
+    #[command(visible_alias = "cs")]
     CreateService(CreateService),
     /// Show a service instance
     Service {
         /// The instance
+        #[arg(add = names())]
         name: String,
-        /// Take up the instance with this id under the name: one that this machine does not know
+        /// Adopt an existing instance by its id and store it under NAME
         #[arg(long)]
         id: Option<String>,
     },
     /// List the service instances that this machine knows
+    #[command(visible_alias = "s")]
     Services,
     /// Change a service instance
     UpdateService(UpdateService),
@@ -41,11 +47,13 @@ pub enum Command {
     /// List the versions that a service instance can be taken to, with their known faults
     Versions {
         /// The instance
+        #[arg(add = names())]
         name: String,
     },
     /// Give unused storage of a service instance back, and let it take writes again if it was full
     MakeRoom {
         /// The instance
+        #[arg(add = names())]
         name: String,
         /// Delete all keys that begin with this before
         #[arg(long, value_name = "PREFIX")]
@@ -57,6 +65,7 @@ pub enum Command {
     /// nobody meanwhile
     Defragment {
         /// The instance
+        #[arg(add = names())]
         name: String,
         /// Tell what it would do and how long it takes, and do nothing
         #[arg(long)]
@@ -65,17 +74,29 @@ pub enum Command {
         patience: Patience,
     },
     /// Delete a service instance with its keys
+    #[command(visible_alias = "ds")]
     DeleteService {
         /// The instance
+        #[arg(add = names())]
         name: String,
         #[command(flatten)]
         certainty: Certainty,
         #[command(flatten)]
         patience: Patience,
     },
+    /// Give a service instance another name
+    RenameService {
+        /// The instance
+        #[arg(add = names())]
+        name: String,
+        /// What to call it from now on
+        new_name: String,
+    },
     /// Make a service key: credentials for an instance
+    #[command(visible_alias = "csk")]
     CreateServiceKey {
         /// The instance
+        #[arg(add = names())]
         name: String,
         /// What to call the key
         key: String,
@@ -87,24 +108,37 @@ pub enum Command {
     /// Print the credentials of a service key
     ServiceKey {
         /// The instance
+        #[arg(add = names())]
         name: String,
         /// The key
+        #[arg(add = keys())]
         key: String,
-        /// Take up the binding with this id under the key's name: one that this machine does not
-        /// know
+        /// Adopt an existing binding by its id and store it under KEY
         #[arg(long)]
         id: Option<String>,
+        /// Print what etcdctl reads from its environment, for a shell:
+        /// eval "$(compose-broker service-key NAME KEY --env)"
+        #[arg(long)]
+        env: bool,
+        /// File for the certificates of the database's authority [default: one beside the file of names]
+        #[arg(long, value_name = "FILE", requires = "env")]
+        cacert: Option<PathBuf>,
     },
     /// List the service keys of an instance
+    #[command(visible_alias = "sk")]
     ServiceKeys {
         /// The instance
+        #[arg(add = names())]
         name: String,
     },
     /// Delete a service key: its credentials are good for nothing afterwards
+    #[command(visible_alias = "dsk")]
     DeleteServiceKey {
         /// The instance
+        #[arg(add = names())]
         name: String,
         /// The key
+        #[arg(add = keys())]
         key: String,
         #[command(flatten)]
         certainty: Certainty,
@@ -114,15 +148,47 @@ pub enum Command {
     /// List the backups of a service instance
     Backups {
         /// The instance
+        #[arg(add = names())]
         name: String,
     },
     /// Take a backup of a service instance; older ones on demand give way to it
     CreateBackup {
         /// The instance
+        #[arg(add = names())]
         name: String,
         #[command(flatten)]
         patience: Patience,
     },
+    /// List what is the matter with a service instance, the worst first
+    Alerts {
+        /// The instance
+        #[arg(add = names())]
+        name: String,
+    },
+    /// List the members of a service instance: how each is, and where applications reach it
+    Members {
+        /// The instance
+        #[arg(add = names())]
+        name: String,
+    },
+    /// Print what the members of a service instance log
+    Logs(Logs),
+    /// List what was done to a service instance, and is being done, the newest first
+    Tasks {
+        /// The instance
+        #[arg(add = names())]
+        name: String,
+    },
+    /// For operators: list who had what done, and who got to see what, the newest first
+    Audit(AuditOf),
+    /// Print a link that opens the dashboard of a service instance once, within 15 minutes
+    DashboardLink {
+        /// The instance
+        #[arg(add = names())]
+        name: String,
+    },
+    /// Show which broker the client speaks to, as whom, and by which settings
+    Settings,
     /// Make a new service instance from a backup of another one
     RestoreBackup(RestoreBackup),
     /// Download a backup, checked down to its hash
@@ -145,6 +211,9 @@ pub struct CreateService {
     pub name: String,
     #[command(flatten)]
     pub parameters: Parameters,
+    /// Tags for the instance, apart by commas: kept in the file of names, and shown
+    #[arg(short, long, value_delimiter = ',')]
+    pub tags: Vec<String>,
     /// The instance's id [default: a new one]
     #[arg(long)]
     pub id: Option<String>,
@@ -156,12 +225,16 @@ pub struct CreateService {
 #[derive(Debug, clap::Args)]
 pub struct UpdateService {
     /// The instance
+    #[arg(add = names())]
     pub name: String,
     #[command(flatten)]
     pub parameters: Parameters,
     /// The plan to change to
     #[arg(short, long)]
     pub plan: Option<String>,
+    /// Tags for the instance in the place of those that it has, apart by commas; "" for none
+    #[arg(short, long, value_delimiter = ',')]
+    pub tags: Option<Vec<String>>,
     /// Lift a protection against deletion without asking
     #[arg(short, long)]
     pub force: bool,
@@ -173,6 +246,7 @@ pub struct UpdateService {
 #[derive(Debug, clap::Args)]
 pub struct UpgradeService {
     /// The instance
+    #[arg(add = names())]
     pub name: String,
     /// The version [default: that of the plan]
     #[arg(long, value_name = "VERSION")]
@@ -188,6 +262,7 @@ pub struct UpgradeService {
 #[derive(Debug, clap::Args)]
 pub struct RestoreBackup {
     /// The instance that the backup was taken of
+    #[arg(add = names())]
     pub name: String,
     /// The backup's id
     pub backup: String,
@@ -212,6 +287,7 @@ pub struct RestoreBackup {
 #[derive(Debug, clap::Args)]
 pub struct DownloadBackup {
     /// The instance
+    #[arg(add = names())]
     pub name: String,
     /// The backup's id
     pub backup: String,
@@ -221,6 +297,37 @@ pub struct DownloadBackup {
     /// Replace the file if it is there
     #[arg(long)]
     pub force: bool,
+}
+
+/// Which logs are printed.
+#[derive(Debug, clap::Args)]
+pub struct Logs {
+    /// The instance
+    #[arg(add = names())]
+    pub name: String,
+    /// Go on with what is logged from now on, until Ctrl-C
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only this member
+    #[arg(short, long, value_name = "NAME")]
+    pub member: Option<String>,
+    /// So many lines of each member [default: 20]
+    #[arg(short = 'n', long, value_name = "NUMBER")]
+    pub lines: Option<usize>,
+}
+
+/// Which entries of the audit are listed.
+#[derive(Debug, clap::Args)]
+pub struct AuditOf {
+    /// Only those of this instance
+    #[arg(add = names())]
+    pub name: Option<String>,
+    /// Only those before this one: how a list ends that has more
+    #[arg(long, value_name = "ID")]
+    pub before: Option<i64>,
+    /// At most so many
+    #[arg(long, value_name = "NUMBER")]
+    pub limit: Option<u32>,
 }
 
 /// Parameters of a request.
@@ -247,10 +354,20 @@ pub struct Certainty {
     pub force: bool,
 }
 
+/// What completes the name of an instance.
+fn names() -> ArgValueCompleter {
+    ArgValueCompleter::new(completion::instances)
+}
+
+/// What completes the name of a key.
+fn keys() -> ArgValueCompleter {
+    ArgValueCompleter::new(completion::keys)
+}
+
 /// How results are told.
 #[derive(Debug, clap::Args)]
 pub struct Form {
-    /// How to tell results
+    /// Output format
     #[arg(short, long, value_enum, default_value = "text", value_name = "FORM")]
     pub output: Output,
 }

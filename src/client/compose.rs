@@ -1,23 +1,106 @@
-//! The Compose API (2016-07) of one instance, by the token of one of its keys.
+//! The Compose API (2016-07) of one instance: by the credentials of a platform, which this broker takes for
+//! every instance, else by the token of a key that the instance has. No key is made for a command: that
+//! would need a database that lives.
 
 use hyper::Method;
 use serde_json::{Value, json};
 use url::Url;
 
 use super::{
+    Session,
+    book::Instance,
     error::{Error, Result},
-    http::{Http, below},
+    http::{Header, Http, below},
+    osb::{Resource, request_identity},
 };
 
-/// The backups of one instance.
+/// The API of one instance.
 pub struct Compose<'a> {
     http: &'a Http,
     base: Url,
     deployment: String,
-    authorization: (&'static str, String),
+    /// What says who asks.
+    who: Vec<Header>,
+}
+
+impl Session {
+    /// Does something with the API of an instance.
+    pub(super) async fn with_api<T>(
+        &self,
+        name: &str,
+        work: impl AsyncFnOnce(&Compose<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let instance = self.any_instance(name).await?;
+        let api = self.api_of(&instance).await?;
+        work(&api).await
+    }
+
+    /// The API of an instance, opened by the credentials of a platform; none, where the broker has none or
+    /// opens it to tokens alone.
+    ///
+    /// # Errors
+    ///
+    /// There is no such instance, or no answer.
+    pub(super) async fn api_of_platform(&self, instance: &str) -> Result<Option<Compose<'_>>> {
+        let root = below(self.osb.base(), &["api"], &[]);
+        Compose::opened(self.osb.http(), &root, instance, self.osb.who()).await
+    }
+
+    async fn api_of(&self, instance: &Instance) -> Result<Compose<'_>> {
+        if let Some(api) = self.api_of_platform(&instance.id).await? {
+            return Ok(api);
+        }
+        for key in &instance.keys {
+            // One that has expired or is not done yet is of no use.
+            let found = self.osb.fetch(Resource::binding(instance, &key.id)).await?;
+            let found = found.unwrap_or_default();
+            if let Some(api) = Compose::of(self.osb.http(), &found["credentials"]) {
+                return Ok(api);
+            }
+        }
+        let name = &instance.name;
+        Err(Error::Failed(format!(
+            "{name} has no administration API that these credentials or one of its keys open, and so no \
+             backups to ask for; a new key may lead to one: compose-broker create-service-key {name} KEY"
+        )))
+    }
 }
 
 impl<'a> Compose<'a> {
+    /// The API of an instance below `root`, for `who`; none, where nothing of the kind answers.
+    ///
+    /// # Errors
+    ///
+    /// There is no such instance, or no answer.
+    pub async fn opened(
+        http: &'a Http,
+        root: &Url,
+        instance: &str,
+        who: Vec<Header>,
+    ) -> Result<Option<Self>> {
+        let mut api = Self {
+            http,
+            base: below(root, &["2016-07", "instances", instance], &[]),
+            deployment: String::new(),
+            who,
+        };
+        let headers = api.headers();
+        let answer = http.call(Method::GET, &api.base, &headers, None).await?;
+        let told = answer.body.as_ref();
+        match (answer.status, told.map(|told| &told["resource_id"])) {
+            (200, Some(Value::String(deployment))) => {
+                deployment.clone_into(&mut api.deployment);
+                Ok(Some(api))
+            }
+            // This API's own way to say so; what is another's says nothing of instances.
+            (404, _) if told.is_some_and(|told| told["errors"]["base"].is_array()) => {
+                Err(answer.refusal().into())
+            }
+            (429, _) => Err(answer.refusal().into()),
+            _ => Ok(None),
+        }
+    }
+
     /// The API that a key's credentials lead to; none, when they lead to none.
     pub fn of(http: &'a Http, credentials: &Value) -> Option<Self> {
         let api = &credentials["instance_administration_api"];
@@ -32,8 +115,14 @@ impl<'a> Compose<'a> {
             http,
             base: below(&root, &path, &[]),
             deployment: text("deployment_id")?.to_owned(),
-            authorization: ("authorization", format!("Bearer {}", text("token")?)),
+            who: vec![("authorization", format!("Bearer {}", text("token")?))],
         })
+    }
+
+    fn headers(&self) -> Vec<Header> {
+        let mut headers = self.who.clone();
+        headers.push(request_identity());
+        headers
     }
 
     /// Every backup, newest first.
@@ -62,6 +151,18 @@ impl<'a> Compose<'a> {
     pub async fn deployment(&self) -> Result<Value> {
         self.call(Method::GET, &["deployments", &self.deployment], 200)
             .await
+    }
+
+    /// What the API tells of a deployment under a name, such as its `alerts`.
+    pub async fn about(&self, what: &str) -> Result<Value> {
+        let path = ["deployments", &self.deployment, what];
+        self.call(Method::GET, &path, 200).await
+    }
+
+    /// One log, with a link to its text.
+    pub async fn logfile(&self, id: &str) -> Result<Value> {
+        let path = ["deployments", &self.deployment, "logfiles", id];
+        self.call(Method::GET, &path, 200).await
     }
 
     /// The ways to newer versions.
@@ -119,8 +220,7 @@ impl<'a> Compose<'a> {
         expected: u16,
     ) -> Result<Value> {
         let url = below(&self.base, path, &[]);
-        let headers = [self.authorization.clone()];
-        let answer = self.http.call(method, &url, &headers, body).await?;
+        let answer = self.http.call(method, &url, &self.headers(), body).await?;
         answer.expect(expected)
     }
 }

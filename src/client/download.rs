@@ -56,13 +56,14 @@ fn there_already(file: &Path) -> Error {
 }
 
 /// Downloads an archive and compares the snapshot in it with `sha256`, if there is one, and with its
-/// own manifest. Returns its length.
+/// own manifest. `about`: how long it may be, where nobody says how long it is. Returns its length.
 pub async fn download(
     http: &Http,
     link: &Url,
     file: &Path,
     sha256: Option<&str>,
     force: bool,
+    about: Option<u64>,
     progress: &Progress,
 ) -> Result<u64> {
     let (unfinished, out) = Unfinished::beside(file).map_err(Error::file(file))?;
@@ -74,7 +75,7 @@ pub async fn download(
     while let Some(chunk) = download.next().await? {
         out.write_all(&chunk).await.map_err(wrong)?;
         bytes += chunk.len() as u64;
-        progress.bytes(bytes, download.length);
+        progress.bytes(bytes, download.length, about);
     }
     disk::sync(&mut out).await.map_err(wrong)?;
     if let Some(expected) = sha256 {

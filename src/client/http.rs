@@ -36,6 +36,9 @@ use crate::model::{
     secret::Credentials,
 };
 
+/// A header of a request: its name and its value.
+pub type Header = (&'static str, String);
+
 /// An answer that was read whole.
 #[derive(Debug)]
 pub struct Reply {
@@ -103,7 +106,7 @@ impl Http {
         &self,
         method: Method,
         url: &Url,
-        headers: &[(&'static str, String)],
+        headers: &[Header],
         body: Option<&Value>,
     ) -> std::result::Result<Reply, HttpError> {
         let only_reads = method == Method::GET;
@@ -273,7 +276,7 @@ impl Download {
 }
 
 /// The header for a user name and a password.
-pub fn basic(credentials: &Credentials) -> (&'static str, String) {
+pub fn basic(credentials: &Credentials) -> Header {
     let joined = BASE64.encode(credentials.joined().expose());
     ("authorization", format!("Basic {joined}"))
 }
@@ -298,7 +301,7 @@ fn place(url: &Url) -> String {
 fn request(
     method: Method,
     url: &Url,
-    headers: &[(&'static str, String)],
+    headers: &[Header],
     body: Option<&Value>,
 ) -> std::result::Result<Request<Full<Bytes>>, HttpError> {
     let host = match (url.host_str(), url.port()) {

@@ -14,7 +14,6 @@ use super::{
     command::{CreateService, RestoreBackup, UpdateService, UpgradeService},
     error::{Error, Result},
     osb::{Accepted, NotCreated, Resource},
-    show::{fields, table},
     work::{Job, Status, look_at},
 };
 use crate::model::{
@@ -29,6 +28,8 @@ struct New {
     id: Option<String>,
     /// Its parameters.
     parameters: Option<Value>,
+    /// What its user puts on it.
+    tags: Vec<String>,
 }
 
 impl Session {
@@ -38,6 +39,7 @@ impl Session {
             name: asked.name,
             id: asked.id,
             parameters: asked.parameters.read()?,
+            tags: without_blanks(asked.tags),
         };
         let catalog = self.catalog().await?;
         let offer = catalog.find(&asked.offering, &asked.plan)?;
@@ -56,7 +58,7 @@ impl Session {
             parameters["units"] = units.into();
         }
         parameters["backup_id"] = asked.backup.into();
-        let source = self.book.instance(&asked.name)?;
+        let source = self.any_instance(&asked.name).await?;
         let catalog = self.catalog().await?;
         let plan = asked.plan.as_ref().unwrap_or(&source.plan.name);
         let offer = catalog.other_plan(&source, plan)?;
@@ -65,6 +67,7 @@ impl Session {
             name: asked.new_name,
             id: None,
             parameters: Some(parameters),
+            tags: Vec::new(),
         };
         // Backups stay with their owner.
         let owner = (source.organization, source.space);
@@ -89,6 +92,7 @@ impl Session {
             next_plan: None,
             organization,
             space,
+            tags: new.tags,
             last: Last::asked(Kind::Create),
             keys: Vec::new(),
         };
@@ -130,10 +134,8 @@ impl Session {
             next_plan: None,
             organization: self.organization.clone(),
             space: self.space.clone(),
-            last: Last {
-                kind: Kind::Create,
-                said: Said::Done,
-            },
+            tags: Vec::new(),
+            last: Last::done(Kind::Create),
             keys: Vec::new(),
         };
         let found = self.osb.fetch(Resource::of(&instance)).await?;
@@ -173,7 +175,7 @@ impl Session {
             status.description = "the broker tells of no such instance".into();
         }
         let fetched = fetched.unwrap_or_default();
-        let health = self.health(&instance).await;
+        let (health, times) = (self.health(&instance).await, self.times(&instance).await);
         // Settled meanwhile: the plan may be another one.
         let instance = self.book.instance(name)?;
         let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -182,13 +184,32 @@ impl Session {
         let upgrade = newest.filter(|newest| version.as_ref().is_some_and(|v| v != newest));
         let keys: Vec<&str> = instance.keys.iter().map(|key| key.name.as_str()).collect();
         let parameters = &fetched["parameters"];
-        let shown = fields([
+        // The version that was asked for once is another one after an upgrade: the true one is told above.
+        let mut told = parameters.as_object().cloned();
+        if version.is_some() {
+            told.iter_mut()
+                .for_each(|told| drop(told.remove("db_version")));
+        }
+        let told = told.filter(|told| !told.is_empty()).map(Value::Object);
+        let shown = self.show.fields([
             ("name", Some(instance.name.clone())),
             ("id", Some(instance.id.clone())),
             ("offering", Some(instance.offering.clone())),
             ("plan", Some(instance.plan.name.clone())),
             ("health", health.as_ref().map(health_in_full)),
+            (
+                "tags",
+                Some(instance.tags.join(", ")).filter(|tags| !tags.is_empty()),
+            ),
             ("last operation", Some(status.text())),
+            (
+                "started",
+                times.as_ref().map(|of| self.time(&of["created_at"])),
+            ),
+            (
+                "updated",
+                times.as_ref().map(|of| self.time(&of["updated_at"])),
+            ),
             ("version", version.clone()),
             (
                 "upgrade to",
@@ -196,15 +217,16 @@ impl Session {
                     .as_ref()
                     .map(|newest| format!("{newest} (upgrade-service)")),
             ),
-            (
-                "parameters",
-                parameters.is_object().then(|| parameters.to_string()),
-            ),
+            ("parameters", told.map(|told| told.to_string())),
             ("dashboard", text(&fetched["dashboard_url"])),
             ("keys", (!keys.is_empty()).then(|| keys.join(", "))),
         ]);
         let mut value = json_of(&instance, &status);
         value["health"] = json!(health);
+        if let Some(times) = times {
+            value["last_operation"]["started"] = times["created_at"].clone();
+            value["last_operation"]["updated"] = times["updated_at"].clone();
+        }
         value["version"] = json!(version);
         value["upgrade"] = json!(upgrade);
         value["parameters"] = parameters.clone();
@@ -215,15 +237,26 @@ impl Session {
     /// `services`
     pub async fn services(&self) -> Result<()> {
         let instances = self.book.instances()?;
+        // Without one, what there is is listed all the same.
+        let catalog = match instances.is_empty() {
+            true => None,
+            false => self.catalog().await.ok(),
+        };
+        let catalog = catalog.as_ref();
         let looks = stream::iter(&instances).map(|instance| async move {
             let status = self.status(Resource::of(instance), &instance.last).await;
-            (status, self.health(instance).await)
+            let offer = catalog.and_then(|catalog| catalog.of(instance));
+            (
+                status,
+                self.health(instance).await,
+                self.upgrade(instance, offer).await,
+            )
         });
-        let looks: Vec<(Result<Status>, Option<Value>)> =
+        let looks: Vec<(Result<Status>, Option<Value>, Upgrade)> =
             looks.buffered(CLIENT_LOOKS_AT_ONCE).collect().await;
         let (mut rows, mut values) = (Vec::new(), Vec::new());
-        let is_told = looks.iter().any(|(_, health)| health.is_some());
-        for (instance, (status, health)) in instances.iter().zip(looks) {
+        let is_told = looks.iter().any(|(_, health, _)| health.is_some());
+        for (instance, (status, health, upgrade)) in instances.iter().zip(looks) {
             let status = status?;
             if status.kind == Kind::Delete && status.is_done() {
                 continue;
@@ -235,9 +268,14 @@ impl Session {
                 instance.keys.len().to_string(),
                 health.as_ref().map_or("", health_word).to_owned(),
                 status.text(),
+                upgrade.in_short().to_owned(),
             ]);
             let mut value = json_of(instance, &status);
             value["health"] = json!(health);
+            value["upgrade"] = match upgrade {
+                Upgrade::To(version) => json!(version),
+                Upgrade::None | Upgrade::Untold => Value::Null,
+            };
             values.push(value);
         }
         let head = [
@@ -247,20 +285,81 @@ impl Session {
             "KEYS",
             "HEALTH",
             "LAST OPERATION",
+            "UPGRADE AVAILABLE",
         ];
         let shown = if is_told {
-            table(head, rows)
+            self.show.table(head, rows)
         } else {
-            let [name, offering, plan, keys, _, last] = head;
+            let [name, offering, plan, keys, _, last, upgrade] = head;
             let rows = rows.into_iter();
-            table(
-                [name, offering, plan, keys, last],
-                rows.map(|[name, offering, plan, keys, _, last]| {
-                    [name, offering, plan, keys, last]
+            self.show.table(
+                [name, offering, plan, keys, last, upgrade],
+                rows.map(|[name, offering, plan, keys, _, last, upgrade]| {
+                    [name, offering, plan, keys, last, upgrade]
                 }),
             )
         };
         self.show.result(&shown, &json!({ "services": values }))
+    }
+
+    /// Whether the plan of an instance has another version than the instance.
+    async fn upgrade(&self, instance: &Instance, offer: Option<Offer<'_>>) -> Upgrade {
+        let newest = offer
+            .filter(|offer| offer.instances_retrievable())
+            .and_then(|offer| offer.maintenance());
+        let newest = newest.and_then(|info| info["version"].as_str().map(str::to_owned));
+        let Some(newest) = newest else {
+            return Upgrade::Untold;
+        };
+        let found = self.osb.fetch(Resource::of(instance)).await.ok().flatten();
+        match found.unwrap_or_default()["maintenance_info"]["version"].as_str() {
+            None => Upgrade::Untold,
+            Some(version) if version == newest => Upgrade::None,
+            Some(_) => Upgrade::To(newest),
+        }
+    }
+
+    /// When the last operation on an instance began and when it last came further, where the broker keeps
+    /// it as a recipe of the same id.
+    async fn times(&self, instance: &Instance) -> Option<Value> {
+        let Said::Accepted(Some(operation)) = &instance.last.said else {
+            return None;
+        };
+        let api = self.api_of_platform(&instance.id).await.ok()??;
+        let recipe = api.recipe(operation).await.ok()?;
+        recipe["created_at"].is_string().then_some(recipe)
+    }
+
+    /// `rename-service`: in the file of names, and at a broker that keeps names.
+    pub async fn rename(&self, name: &str, new_name: &str) -> Result<()> {
+        let known = self.book.instance(name).is_ok();
+        let mut instance = self.any_instance(name).await?;
+        if known {
+            self.book.check_free(new_name)?;
+        }
+        let catalog = self.catalog().await?;
+        let offer = catalog.of(&instance);
+        if let Some(offer) = offer.filter(|offer| offer.takes_contexts()) {
+            new_name.clone_into(&mut instance.name);
+            (instance.service_id, instance.plan) = (offer.service_id(), offer.plan());
+            let accepted = self.osb.update(&instance, &json!({})).await?;
+            if let (Accepted::Pending(..), true) = (&accepted, known) {
+                let job = job_on(&instance, Some(offer));
+                self.go_on(&job, Kind::Update, &accepted, true).await?;
+            }
+        } else if !known {
+            let text = format!("the broker keeps no names of instances, and {name} has none here");
+            return Err(Error::Failed(text));
+        }
+        if known {
+            self.book.rename(&instance.id, new_name)?;
+        }
+        let shown = self.show.fields([
+            ("name", Some(new_name.to_owned())),
+            ("id", Some(instance.id.clone())),
+        ]);
+        let value = json!({ "name": new_name, "id": instance.id });
+        self.show.result(&shown, &value)
     }
 
     /// How an instance is, as a broker of this kind tells its operators; none where it does not.
@@ -274,11 +373,16 @@ impl Session {
     /// `update-service`
     pub async fn update_service(&self, asked: UpdateService) -> Result<()> {
         let (name, parameters) = (&asked.name, asked.parameters.read()?);
-        if parameters.is_none() && asked.plan.is_none() {
-            let text = "say what to change: -c for parameters, -p for the plan";
+        let is_about_tags_alone = parameters.is_none() && asked.plan.is_none();
+        if is_about_tags_alone && asked.tags.is_none() {
+            let text = "say what to change: -c for parameters, -p for the plan, -t for the tags";
             return Err(Error::Usage(text.into()));
         }
         let instance = self.book.instance(name)?;
+        if is_about_tags_alone {
+            self.set_tags(&instance, asked.tags)?;
+            return self.service(name).await;
+        }
         if parameters
             .as_ref()
             .is_some_and(|p| p[DELETE_PROTECTION] == false)
@@ -304,8 +408,20 @@ impl Session {
             change["plan_id"] = json!(plan.id);
             next_plan = Some(plan);
         }
-        self.change(&instance, &catalog, &change, next_plan, asked.patience.wait)
-            .await
+        let wait = asked.patience.wait;
+        self.change(&instance, &catalog, &change, next_plan, wait)
+            .await?;
+        self.set_tags(&instance, asked.tags)
+    }
+
+    fn set_tags(&self, instance: &Instance, tags: Option<Vec<String>>) -> Result<()> {
+        let Some(tags) = tags else {
+            return Ok(());
+        };
+        self.book.change_instance(&instance.id, |instance| {
+            instance.tags = without_blanks(tags);
+            Ok(())
+        })
     }
 
     /// The version that the plan of an instance has now.
@@ -398,7 +514,14 @@ impl Session {
 
     /// `delete-service`: the keys go first, as a broker may expect.
     pub async fn delete_service(&self, name: &str, force: bool, wait: bool) -> Result<()> {
-        let instance = self.book.instance(name)?;
+        // Who wants it gone has what they want.
+        let Some(instance) = self.book.instances()?.into_iter().find(|i| i.name == name) else {
+            self.show.note(&format!(
+                "there is no service instance {name} for {}: nothing to delete",
+                self.book.broker()
+            ));
+            return Ok(());
+        };
         let what = format!("service instance {name} with its keys, its data and its backups");
         certain(force, &what)?;
         // Its keys would be gone before the broker says no. Not every broker tells of instances.
@@ -429,7 +552,7 @@ impl Session {
         if let Some(dashboard) = dashboard {
             value["dashboard_url"] = json!(dashboard);
         }
-        let shown = fields([
+        let shown = self.show.fields([
             ("name", Some(instance.name.clone())),
             ("id", Some(instance.id.clone())),
             ("last operation", Some(done.text())),
@@ -437,6 +560,31 @@ impl Session {
         ]);
         self.show.result(&shown, &value)
     }
+}
+
+/// Whether an instance can be brought to another version.
+enum Upgrade {
+    /// To this one.
+    To(String),
+    /// It has the one of its plan.
+    None,
+    /// The broker does not tell.
+    Untold,
+}
+
+impl Upgrade {
+    fn in_short(&self) -> &str {
+        match self {
+            Self::To(_) => "yes",
+            Self::None => "no",
+            Self::Untold => "",
+        }
+    }
+}
+
+fn without_blanks(tags: Vec<String>) -> Vec<String> {
+    let tags = tags.into_iter().map(|tag| tag.trim().to_owned());
+    tags.filter(|tag| !tag.is_empty()).collect()
 }
 
 /// What is done to an instance.
@@ -467,6 +615,7 @@ fn json_of(instance: &Instance, status: &Status) -> Value {
         "offering": instance.offering,
         "plan": instance.plan.name,
         "keys": keys,
+        "tags": instance.tags,
         "last_operation": status.json(),
     })
 }
@@ -489,7 +638,7 @@ fn sure(force: bool, does: &str, question: &str, done: &str) -> Result<()> {
     }
     let (input, mut output) = (io::stdin(), io::stderr());
     if !input.is_terminal() || !output.is_terminal() {
-        let text = format!("{does}; say --force where nobody can be asked");
+        let text = format!("{does}; no terminal to confirm on: add --force");
         return Err(Error::Usage(text));
     }
     let _ = write!(output, "{question} [yN] ");

@@ -1,16 +1,22 @@
 //! Commands about service keys: bindings without an application.
 
+use std::{
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+};
+
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{
     Session,
-    book::{Instance, Key, Kind, Last, Said, check_id},
+    book::{Instance, Key, Kind, Last, check_id},
     catalog::Offer,
+    environment::{Environment, exports, object},
     error::{Error, Result},
     instances::certain,
     osb::{Accepted, NotCreated, Resource},
-    show::{fields, table},
+    show::Output,
     work::{Job, Status},
 };
 
@@ -30,7 +36,6 @@ impl Session {
             name: key.to_owned(),
             id: Uuid::new_v4().to_string(),
             last: Last::asked(Kind::Create),
-            temporary: false,
         };
         let (status, told) = self
             .bind(&instance, offer, &key, parameters.as_ref(), wait)
@@ -45,7 +50,7 @@ impl Session {
                 .note("the broker tells these credentials only now: keep them");
             return self.show.json(&value);
         }
-        let shown = fields([
+        let shown = self.show.fields([
             ("name", Some(key.name.clone())),
             ("id", Some(key.id.clone())),
             ("last operation", Some(status.text())),
@@ -84,6 +89,36 @@ impl Session {
 
     /// `service-key`
     pub async fn key(&self, name: &str, key: &str, id: Option<&str>) -> Result<()> {
+        let found = self.found_key(name, key, id).await?;
+        // What a key is for stands alone, so that it can be taken as it is.
+        self.show.key(&found)
+    }
+
+    /// `service-key --env`
+    pub async fn key_for_shell(
+        &self,
+        name: &str,
+        key: &str,
+        id: Option<&str>,
+        cacert: Option<PathBuf>,
+    ) -> Result<()> {
+        let found = self.found_key(name, key, id).await?;
+        let of = Environment::of(&found["credentials"]).ok_or_else(|| {
+            Error::Failed(format!(
+                "the credentials of {key} are none of etcd's: --env knows no other database"
+            ))
+        })?;
+        let file = cacert.unwrap_or_else(|| of.default_file(&self.book.folder()));
+        let variables = of.write(&file)?;
+        if io::stdout().is_terminal() && self.show.output() == Output::Text {
+            let text = "these lines hold a password; a shell takes them with: eval \"$(… --env)\"";
+            self.show.note(text);
+        }
+        self.show.result(&exports(&variables), &object(&variables))
+    }
+
+    /// What the broker tells of a key, with its name.
+    async fn found_key(&self, name: &str, key: &str, id: Option<&str>) -> Result<Value> {
         let instance = self.book.instance(name)?;
         id.map_or(Ok(()), check_id)?;
         let key = match id {
@@ -91,11 +126,7 @@ impl Session {
             Some(id) => Key {
                 name: key.to_owned(),
                 id: id.to_owned(),
-                last: Last {
-                    kind: Kind::Create,
-                    said: Said::Done,
-                },
-                temporary: false,
+                last: Last::done(Kind::Create),
             },
         };
         let resource = Resource::binding(&instance, &key.id);
@@ -111,8 +142,7 @@ impl Session {
         }
         found["name"] = json!(key.name);
         found["id"] = json!(key.id);
-        // What a key is for stands alone, so that it can be taken as it is.
-        self.show.key(&found)
+        Ok(found)
     }
 
     /// `service-keys`
@@ -123,19 +153,26 @@ impl Session {
             .iter()
             .map(|key| json!({ "name": key.name, "id": key.id }))
             .collect();
-        let shown = table(["NAME", "ID"], rows);
+        let shown = self.show.table(["NAME", "ID"], rows);
         self.show.result(&shown, &json!({ "keys": values }))
     }
 
     /// `delete-service-key`
     pub async fn delete_key(&self, name: &str, key: &str, force: bool, wait: bool) -> Result<()> {
-        let instance = self.book.instance(name)?;
+        let known = self.book.instances()?.into_iter().find(|i| i.name == name);
+        let Some(instance) = known.filter(|of| of.key(key).is_ok()) else {
+            // Who wants it gone has what they want.
+            self.show.note(&format!(
+                "there is no service key {key} of {name}: nothing to delete"
+            ));
+            return Ok(());
+        };
         let key = instance.key(key)?;
         certain(force, &format!("service key {} of {name}", key.name))?;
         let catalog = self.catalog().await?;
         let offer = catalog.of(&instance);
         let status = self.unbind(&instance, offer, key, wait).await?;
-        let shown = fields([
+        let shown = self.show.fields([
             ("name", Some(key.name.clone())),
             ("id", Some(key.id.clone())),
             ("last operation", Some(status.text())),

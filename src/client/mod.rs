@@ -13,34 +13,46 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
-    config::{CLIENT_SECRETS_HELP, ClientConfig, ClientSettings},
+    config::{CLIENT_SECRETS_HELP, CLIENT_SETTINGS_HEADING, ClientConfig, ClientSettings},
     model::failure::chain,
 };
 
 mod backups;
 mod book;
 mod catalog;
+mod clean;
 mod command;
+mod completion;
 mod compose;
 mod download;
+mod environment;
 mod error;
 mod http;
+mod insight;
 mod instances;
 mod keys;
+mod logs;
 mod operations;
 mod osb;
 mod recover;
 mod show;
+mod table;
+mod target;
 mod versions;
 mod work;
 
 use book::Book;
 use catalog::Catalog;
 use command::{Certainty, Command, Form, Patience};
-use error::Result;
+use error::{Error, HttpError, Result};
 use http::Http;
 use osb::Osb;
 use show::{Show, note};
+
+/// The command that tells of the settings that all others have too.
+const SETTINGS: &str = "settings";
+/// What the help of a command says of them.
+const MORE_HELP: &str = "Which broker, and as whom: compose-broker settings --help";
 
 /// A command of the client with its settings, as one of a program's subcommands.
 #[derive(Debug)]
@@ -60,15 +72,34 @@ impl Subcommand for Client {
             }
             // What the settings say of themselves must not stand for what the command does.
             let about = command.get_about().cloned().unwrap_or_default();
+            // With the settings that the environment gives, optional flags would look as if they were
+            // needed.
+            let usage = usage(&command);
+            let is_about_settings = command.get_name() == SETTINGS;
             let command = <Form as clap::Args>::augment_args(command);
             let command = <ClientSettings as clap::Args>::augment_args(command);
+            let of_broker =
+                |arg: &clap::Arg| arg.get_help_heading() == Some(CLIENT_SETTINGS_HEADING);
+            let command = command.mut_args(|arg| match of_broker(&arg) && !is_about_settings {
+                true => arg.hide(true),
+                false => arg,
+            });
             // Where a command has commands of its own, these take the settings too.
             let command = if command.has_subcommands() {
                 command.mut_args(|setting| setting.global(true))
             } else {
                 command
             };
-            command.about(about).after_help(CLIENT_SECRETS_HELP)
+            let command = match usage {
+                Some(usage) => command.override_usage(usage),
+                None => command,
+            };
+            let more = if is_about_settings {
+                CLIENT_SECRETS_HELP
+            } else {
+                MORE_HELP
+            };
+            command.about(about).after_help(more)
         })
     }
 
@@ -102,20 +133,43 @@ impl FromArgMatches for Client {
     }
 }
 
+/// How a command is written, with what it needs and nothing else; none for one that has commands of its own.
+fn usage(command: &clap::Command) -> Option<String> {
+    if command.has_subcommands() {
+        return None;
+    }
+    let usage = command.clone().render_usage().to_string();
+    let (_, after) = usage.split_once(command.get_name())?;
+    // Of each command there is a form of results, at least.
+    let after = after.trim_start();
+    let after = after.strip_prefix("[OPTIONS]").unwrap_or(after).trim();
+    let words = ["compose-broker", command.get_name(), "[OPTIONS]", after];
+    Some(words.join(" ").trim_end().to_owned())
+}
+
 /// Does what a command asks for. The exit code says how that went: 0 done, 1 failed or refused,
 /// 2 used wrongly, 130 interrupted.
 pub async fn run(client: Client, clock: Clock) -> ExitCode {
-    match serve(client, clock).await {
+    let (done, hint) = match ClientConfig::load(&client.settings) {
+        Ok(config) => {
+            let hint = config.hint;
+            (serve(client, config, clock).await, hint)
+        }
+        Err(error) => (Err(error.into()), None),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             note(&format!("compose-broker: {}", chain(&error)));
+            if let (Error::Http(HttpError::NotSent(_)), Some(hint)) = (&error, hint) {
+                note(hint);
+            }
             error.exit_code().into()
         }
     }
 }
 
-async fn serve(client: Client, clock: Clock) -> Result<()> {
-    let config = ClientConfig::load(&client.settings)?;
+async fn serve(client: Client, config: ClientConfig, clock: Clock) -> Result<()> {
     if config.is_in_the_open() {
         note("warning: the password goes to the broker without encryption");
     }
@@ -124,8 +178,17 @@ async fn serve(client: Client, clock: Clock) -> Result<()> {
     if let Ok(ctrl_c) = signal(SignalKind::interrupt()) {
         tokio::spawn(listen_to_the_user(ctrl_c, interrupt.clone()));
     }
-    let http = Http::new(config.ca, config.timeout, interrupt);
     let broker = config.broker.as_str().trim_end_matches('/').to_owned();
+    let facts = Facts {
+        broker: broker.clone(),
+        username: config.credentials.username.clone(),
+        password_from: config.password_from,
+        authorities: config.ca.as_ref().map_or_else(
+            || "those of this machine".to_owned(),
+            |file| file.display().to_string(),
+        ),
+    };
+    let http = Http::new(config.ca, config.timeout, interrupt);
     let session = Session {
         osb: Osb::new(
             http,
@@ -135,11 +198,12 @@ async fn serve(client: Client, clock: Clock) -> Result<()> {
             config.poll,
         ),
         book: Book::new(config.state, broker),
-        show: Show::new(client.form.output),
+        show: Show::new(client.form.output, config.columns),
         poll: config.poll,
         organization: config.organization,
         space: config.space,
         clock,
+        facts,
     };
     session.serve(client.command).await
 }
@@ -162,13 +226,25 @@ struct Session {
     organization: String,
     space: String,
     clock: Clock,
+    facts: Facts,
+}
+
+/// What `settings` tells.
+struct Facts {
+    broker: String,
+    username: String,
+    password_from: String,
+    authorities: String,
 }
 
 impl Session {
     async fn serve(&self, command: Command) -> Result<()> {
         match command {
             Command::Marketplace { offering } => {
-                let (text, value) = self.catalog().await?.told(offering.as_deref())?;
+                let (text, value) = self
+                    .catalog()
+                    .await?
+                    .told(&self.show, offering.as_deref())?;
                 self.show.result(&text, &value)
             }
             Command::CreateService(asked) => self.create_service(asked).await,
@@ -199,7 +275,15 @@ impl Session {
                 parameters,
                 patience: Patience { wait },
             } => self.create_key(&name, &key, parameters.read()?, wait).await,
-            Command::ServiceKey { name, key, id } => self.key(&name, &key, id.as_deref()).await,
+            Command::ServiceKey {
+                name,
+                key,
+                id,
+                env: true,
+                cacert,
+            } => self.key_for_shell(&name, &key, id.as_deref(), cacert).await,
+            Command::ServiceKey { name, key, id, .. } => self.key(&name, &key, id.as_deref()).await,
+            Command::RenameService { name, new_name } => self.rename(&name, &new_name).await,
             Command::ServiceKeys { name } => self.keys(&name),
             Command::DeleteServiceKey {
                 name,
@@ -207,6 +291,13 @@ impl Session {
                 certainty: Certainty { force },
                 patience: Patience { wait },
             } => self.delete_key(&name, &key, force, wait).await,
+            Command::Alerts { name } => self.alerts(&name).await,
+            Command::Members { name } => self.members(&name).await,
+            Command::Logs(of) => self.logs(&of).await,
+            Command::Tasks { name } => self.tasks(&name).await,
+            Command::Audit(of) => self.audit(&of).await,
+            Command::DashboardLink { name } => self.dashboard_link(&name).await,
+            Command::Settings => self.settings(),
             Command::Backups { name } => self.backups(&name).await,
             Command::CreateBackup { name, patience } => {
                 self.create_backup(&name, patience.wait).await

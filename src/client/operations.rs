@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{
     Session,
     error::{Error, Result},
-    show::{fields, table},
+    show::Show,
 };
 
 /// What an operator can ask for.
@@ -64,19 +64,19 @@ impl Session {
             Operations::List(wanted) => self.list_operations(&wanted).await,
             Operations::Show { operation } => {
                 let told = self.about(Method::GET, &operation, None).await?;
-                self.show.result(&in_full(&told), &told)
+                self.show.result(&in_full(&self.show, &told), &told)
             }
             Operations::Retry { operation } => {
                 let told = self.about(Method::POST, &operation, Some("retry")).await?;
                 self.show.note("it is tried again");
-                self.show.result(&in_full(&told), &told)
+                self.show.result(&in_full(&self.show, &told), &told)
             }
             Operations::Abandon { operation } => {
                 let told = self
                     .about(Method::POST, &operation, Some("abandon"))
                     .await?;
                 self.show.note("it is given up");
-                self.show.result(&in_full(&told), &told)
+                self.show.result(&in_full(&self.show, &told), &told)
             }
         }
     }
@@ -123,7 +123,7 @@ impl Session {
             "ACCEPTED",
             "HOW IT STANDS",
         ];
-        let shown = table(head, rows);
+        let shown = self.show.table(head, rows);
         self.show.result(&shown, &told)?;
         if let Some(next) = told["next_before"].as_str() {
             self.show
@@ -148,14 +148,14 @@ pub fn text(of: &Value, field: &str) -> String {
     }
 }
 
-fn in_full(told: &Value) -> String {
+fn in_full(show: &Show, told: &Value) -> String {
     let there = |field: &str| Some(text(told, field)).filter(|text| !text.is_empty());
     let lease = &told["lease"];
     let worker = lease.is_object().then(|| {
         let (owner, until) = (text(lease, "owner"), text(lease, "until"));
         format!("{owner}, until {until}")
     });
-    let mut shown = fields([
+    let mut shown = show.fields([
         ("operation", there("id")),
         ("kind", there("kind")),
         ("instance", there("instance_id")),
@@ -184,7 +184,7 @@ fn in_full(told: &Value) -> String {
         });
         let head = ["STEP", "DONE", "FAILED", "SHORT", "LAST ERROR"];
         shown.push_str("\n\n");
-        shown.push_str(&table(head, rows));
+        shown.push_str(&show.table(head, rows));
     }
     let left = listed("left_behind");
     if !left.is_empty() {
@@ -192,7 +192,7 @@ fn in_full(told: &Value) -> String {
             .iter()
             .map(|left| [left.as_str().unwrap_or_default().to_owned()]);
         shown.push_str("\n\n");
-        shown.push_str(&table(["LEFT BEHIND"], rows));
+        shown.push_str(&show.table(["LEFT BEHIND"], rows));
     }
     shown
 }

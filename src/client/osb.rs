@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::{
     book::{Instance, Kind, Last, Said},
     error::{Error, HttpError, Result},
-    http::{Http, Reply, basic, below},
+    http::{Header, Http, Reply, basic, below},
     show::Progress,
 };
 use crate::model::{
@@ -73,7 +73,7 @@ pub struct Resource<'a> {
 pub struct Osb {
     http: Http,
     base: Url,
-    authorization: (&'static str, String),
+    authorization: Header,
     identity: String,
     poll: Option<Duration>,
 }
@@ -349,12 +349,27 @@ impl Osb {
         let mut headers = vec![
             self.authorization.clone(),
             ("x-broker-api-version", "2.17".to_owned()),
-            ("x-broker-api-request-identity", Uuid::new_v4().to_string()),
+            request_identity(),
         ];
         if by_user {
-            headers.push(("x-broker-api-originating-identity", self.identity.clone()));
+            headers.push(self.originator());
         }
         self.http.call(method, url, &headers, body).await
+    }
+
+    /// Says who acts.
+    fn originator(&self) -> Header {
+        ("x-broker-api-originating-identity", self.identity.clone())
+    }
+
+    /// Where the broker is.
+    pub fn base(&self) -> &Url {
+        &self.base
+    }
+
+    /// What says who asks, at any of the broker's doors.
+    pub fn who(&self) -> Vec<Header> {
+        vec![self.authorization.clone(), self.originator()]
     }
 
     fn url(&self, resource: Resource<'_>, further: &str, query: &[(&str, &str)]) -> Url {
@@ -385,6 +400,11 @@ impl<'a> Resource<'a> {
             binding: Some(id),
         }
     }
+}
+
+/// A name for a request, by which the broker's log knows it.
+pub fn request_identity() -> Header {
+    ("x-broker-api-request-identity", Uuid::new_v4().to_string())
 }
 
 fn context(instance: &Instance) -> Value {

@@ -8,7 +8,7 @@ use super::{
     Session,
     error::{Error, Result},
     operations::text,
-    show::{fields, table},
+    show::Show,
 };
 
 /// What is recovered, and of what.
@@ -73,9 +73,11 @@ impl Session {
             self.show.note(&format!(
                 "it is being done: compose-broker operations show {id}"
             ));
-            return self.show.result(&fields([("operation", Some(id))]), &told);
+            return self
+                .show
+                .result(&self.show.fields([("operation", Some(id))]), &told);
         }
-        self.show.result(&plan(&told), &told)?;
+        self.show.result(&plan(&self.show, &told), &told)?;
         if told["possible"] == true {
             self.show.note("nothing is done yet: add --yes");
         }
@@ -83,9 +85,9 @@ impl Session {
     }
 }
 
-fn plan(told: &Value) -> String {
+fn plan(show: &Show, told: &Value) -> String {
     let there = |field: &str| Some(text(told, field)).filter(|text| !text.is_empty());
-    let mut shown = fields([
+    let mut shown = show.fields([
         ("possible", there("possible")),
         ("why not", there("reason")),
         ("member", there("member")),
@@ -102,7 +104,7 @@ fn plan(told: &Value) -> String {
         ["name", "serves", "has_data", "revision", "written_at"].map(|field| text(&member, field))
     });
     shown.push_str("\n\n");
-    shown.push_str(&table(
+    shown.push_str(&show.table(
         ["MEMBER", "SERVES", "HAS DATA", "REVISION", "WRITTEN AT"],
         rows,
     ));

@@ -1,20 +1,25 @@
 //! What a user sees: results on the standard output, everything else on the error output.
 //!
 //! Invariant: whatever a broker sends, no control character of it reaches a terminal. Every text
-//! goes through [`clean`] on its way out.
+//! goes through [`clean()`] on its way out.
 
 use std::{
     cell::RefCell,
     io::{self, IsTerminal as _, Write as _},
-    time::Duration,
+    os::fd::AsFd,
+    time::{Duration, Instant},
 };
 
 use chrono::{DateTime, Utc};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 
-use super::error::{Error, Result};
-use crate::model::size::size;
+use super::{
+    clean::{clean, obeyed},
+    error::{Error, Result},
+    table::{self, TIE, columns, cut},
+};
+use crate::model::size;
 
 /// Pause between two frames of what turns while something goes on.
 const FRAME: Duration = Duration::from_millis(100);
@@ -28,15 +33,40 @@ pub enum Output {
     Json,
 }
 
+/// The bar of what goes on, in columns.
+const BAR: usize = 12;
+
 /// The two outputs.
 pub struct Show {
     output: Output,
+    /// The columns that results may take; none: any number.
+    width: Option<usize>,
+    /// The same of what goes on.
+    width_of_notes: Option<usize>,
 }
 
 impl Show {
-    /// Results are told as `output` says.
-    pub fn new(output: Output) -> Self {
-        Self { output }
+    /// Results are told as `output` says, in so many columns as the user names, else as the terminal has.
+    pub fn new(output: Output, columns: Option<usize>) -> Self {
+        Self {
+            output,
+            width: columns.or_else(|| width(io::stdout())),
+            width_of_notes: columns.or_else(|| width(io::stderr())),
+        }
+    }
+
+    /// A table that fits.
+    pub fn table<const N: usize>(
+        &self,
+        head: [&str; N],
+        rows: impl IntoIterator<Item = [String; N]>,
+    ) -> String {
+        table::table(head, rows, self.width)
+    }
+
+    /// Names and values that fit, one below the other; those without a value are left out.
+    pub fn fields<const N: usize>(&self, fields: [(&str, Option<String>); N]) -> String {
+        table::fields(fields, self.width)
     }
 
     /// Tells the result, in the one form or the other.
@@ -45,6 +75,16 @@ impl Show {
             Output::Text => self.print(&lines(text)),
             Output::Json => self.json(value),
         }
+    }
+
+    /// How results are told.
+    pub fn output(&self) -> Output {
+        self.output
+    }
+
+    /// Tells a line of a result that goes on.
+    pub fn line(&self, text: &str) -> Result<()> {
+        self.print(&clean(text))
     }
 
     /// Tells a result that is JSON in any case.
@@ -79,10 +119,12 @@ impl Show {
     /// Begins to show how something goes on.
     pub fn progress(&self, title: &str) -> Progress {
         let title = clean(title);
+        let width = self.width_of_notes.unwrap_or(usize::MAX);
         let bar = io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            bar.set_style(style("{spinner} {wide_msg}"));
-            bar.set_message(title.clone());
+            bar.set_style(style("{spinner} {prefix} {elapsed}"));
+            // Room for what turns, and for the time that has passed.
+            bar.set_prefix(cut(&title, width.saturating_sub(10)));
             bar.enable_steady_tick(FRAME);
             bar
         });
@@ -92,6 +134,8 @@ impl Show {
         Progress {
             title,
             bar,
+            began: Instant::now(),
+            width,
             said: RefCell::default(),
         }
     }
@@ -102,10 +146,20 @@ pub fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{}", lines(text));
 }
 
-/// Something that goes on: a bar on a terminal, else a line whenever there is something new.
+/// How wide the terminal is that this leads to; none: it leads elsewhere.
+fn width(of: impl AsFd + io::IsTerminal) -> Option<usize> {
+    let size = of.is_terminal().then(|| rustix::termios::tcgetwinsize(of));
+    let columns = usize::from(size?.ok()?.ws_col);
+    (columns > 0).then_some(columns)
+}
+
+/// Something that goes on: two lines on a terminal, what it is and how it goes; elsewhere a line whenever
+/// there is something new.
 pub struct Progress {
     title: String,
     bar: Option<ProgressBar>,
+    began: Instant,
+    width: usize,
     said: RefCell<String>,
 }
 
@@ -120,35 +174,48 @@ impl Progress {
             note(&format!("  {clean}"));
             return;
         };
-        match share(text) {
-            Some((done, total)) => self.draw(bar, done, total, "{pos}/{len}"),
-            None => bar.set_style(style("{spinner} {wide_msg}")),
-        }
-        bar.set_message(format!("{}: {clean}", self.title));
+        self.draw(bar, share(text), &clean);
     }
 
-    /// Tells how many bytes there are, of how many if that is known.
-    pub fn bytes(&self, done: u64, total: Option<u64>) {
-        if let Some(bar) = &self.bar {
-            match total {
-                Some(total) => {
-                    let counted = format!("{}/{}", size(done), size(total));
-                    self.draw(bar, done, total, &counted);
-                }
-                None => {
-                    bar.set_style(style(&format!("{{spinner}} {} {{wide_msg}}", size(done))));
-                    bar.set_position(done);
-                }
+    /// Tells how many bytes there are, and of how many if that is known; `about`: of how many it may be,
+    /// where it is not.
+    pub fn bytes(&self, done: u64, total: Option<u64>, about: Option<u64>) {
+        let Some(bar) = &self.bar else {
+            return;
+        };
+        let about = about.filter(|about| done <= *about);
+        let there = size::size(done);
+        let counted = match (total, about) {
+            (Some(total), _) => format!("{there} of {}", size::size(total)),
+            (None, Some(about)) => format!("{there} of about {}", size::size(about)),
+            (None, None) => there,
+        };
+        self.draw(bar, total.or(about).map(|total| (done, total)), &counted);
+    }
+
+    fn draw(&self, bar: &ProgressBar, share: Option<(u64, u64)>, text: &str) {
+        let taken = match share {
+            Some((done, total)) => {
+                bar.set_style(style(&format!(
+                    "{{spinner}} {{prefix}} {{elapsed}}\n  [{{bar:{BAR}}}] {{msg}}"
+                )));
+                bar.set_length(total);
+                bar.set_position(done.min(total));
+                BAR + columns("  [] ")
             }
-        }
+            None => {
+                bar.set_style(style("{spinner} {prefix} {elapsed}\n  {msg}"));
+                columns("  ")
+            }
+        };
+        bar.set_message(cut(text, self.width.saturating_sub(taken + 1)));
     }
 
-    fn draw(&self, bar: &ProgressBar, done: u64, total: u64, counted: &str) {
-        bar.set_style(style(&format!(
-            "{{spinner}} [{{bar:24}}] {counted} {{wide_msg}}"
-        )));
-        bar.set_length(total);
-        bar.set_position(done.min(total));
+    /// It has come to a good end: what stays is how long it took.
+    pub fn done(self) {
+        let (title, took) = (self.title.clone(), duration(self.began.elapsed()));
+        drop(self);
+        note(&format!("{title}: done in {took}"));
     }
 }
 
@@ -160,18 +227,32 @@ impl Drop for Progress {
     }
 }
 
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).expect("the templates above are well formed")
+/// How long something took, for people.
+pub fn duration(took: Duration) -> String {
+    match took.as_secs() {
+        0 => format!("{:.1} s", took.as_secs_f64()),
+        seconds @ ..60 => format!("{seconds} s"),
+        seconds @ ..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        seconds => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+    }
 }
 
-/// How far a description says that something is: `(step 2 of 7)` or `10%`.
+fn style(template: &str) -> ProgressStyle {
+    let style = ProgressStyle::with_template(template);
+    style.expect("the templates above are well formed")
+}
+
+/// How far a description says that something is: `(step 2 of 7)`, of which one is done, or `10%`.
 fn share(text: &str) -> Option<(u64, u64)> {
     let words: Vec<&str> = text
         .split(|c: char| c.is_whitespace() || "(),;:".contains(c))
         .filter(|word| !word.is_empty())
         .collect();
     let of = words.windows(4).find_map(|words| match words {
-        ["step", done, "of", total] => Some((done.parse().ok()?, total.parse().ok()?)),
+        ["step", step, "of", total] => {
+            let (step, total): (u64, u64) = (step.parse().ok()?, total.parse().ok()?);
+            (step <= total).then_some((step.checked_sub(1)?, total))
+        }
         _ => None,
     });
     let percent = || {
@@ -181,25 +262,6 @@ fn share(text: &str) -> Option<(u64, u64)> {
     };
     let (done, total) = of.or_else(|| percent().map(|percent| (percent, 100)))?;
     (done <= total && total > 0).then_some((done, total))
-}
-
-/// A text whose control characters, and those that turn the direction of writing, can be seen
-/// instead of obeyed.
-pub fn clean(text: &str) -> String {
-    let mut clean = String::with_capacity(text.len());
-    for c in text.chars() {
-        if obeyed(c) {
-            clean.extend(c.escape_default());
-        } else {
-            clean.push(c);
-        }
-    }
-    clean
-}
-
-fn obeyed(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A text of several lines, each of them clean.
@@ -223,49 +285,12 @@ fn json(value: &Value) -> String {
     clean
 }
 
-/// A table with its columns in line.
-pub fn table<const N: usize>(
-    head: [&str; N],
-    rows: impl IntoIterator<Item = [String; N]>,
-) -> String {
-    let head = head.map(str::to_owned);
-    let rows: Vec<[String; N]> = std::iter::once(head)
-        .chain(rows.into_iter().map(|row| row.map(|cell| clean(&cell))))
-        .collect();
-    let width = |column: usize| {
-        let widths = rows.iter().map(|row| row[column].chars().count());
-        widths.max().unwrap_or(0)
-    };
-    let widths: [usize; N] = std::array::from_fn(width);
-    let lines: Vec<String> = rows
-        .iter()
-        .map(|row| {
-            let mut line = String::new();
-            for (cell, width) in row.iter().zip(widths) {
-                line.push_str(&format!("{cell:width$}   "));
-            }
-            line.trim_end().to_owned()
-        })
-        .collect();
-    lines.join("\n")
+/// A size that no line ends in.
+pub fn tied_size(bytes: u64) -> String {
+    size::size(bytes).replace(' ', &TIE.to_string())
 }
 
-/// Names and values, one below the other; those without a value are left out.
-pub fn fields<const N: usize>(fields: [(&str, Option<String>); N]) -> String {
-    let there: Vec<(&str, String)> = fields
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, value?)))
-        .collect();
-    let width = there.iter().map(|(name, _)| name.len() + 1).max();
-    let width = width.unwrap_or(0);
-    let lines: Vec<String> = there
-        .iter()
-        .map(|(name, value)| format!("{:width$}   {}", format!("{name}:"), clean(value)))
-        .collect();
-    lines.join("\n")
-}
-
-/// A moment, in UTC and from now.
+/// A moment, in UTC and from now, for tables and fields.
 pub fn moment(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
     let ago = now - at;
     let (seconds, how) = match ago.num_seconds() {
@@ -279,8 +304,8 @@ pub fn moment(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
         _ => (seconds / 86_400, "day"),
     };
     let many = if count == 1 { "" } else { "s" };
-    let at = at.format("%Y-%m-%d %H:%M:%S UTC");
-    format!("{at} ({count} {unit}{many} {how})")
+    let at = at.format("%Y-%m-%d %H:%M:%S");
+    format!("{at}{TIE}UTC ({count}{TIE}{unit}{many}{TIE}{how})")
 }
 
 #[cfg(test)]
@@ -296,11 +321,10 @@ mod tests {
         let evil = "\u{1b}]0;owned\u{7} \u{9b}31m \u{202e}live\r\n\u{7f}";
         let shown = "\\u{1b}]0;owned\\u{7} \\u{9b}31m \\u{202e}live\\r\\n\\u{7f}";
         assert_eq!(clean(evil), shown);
-        assert_eq!(table(["A"], [[evil.to_owned()]]), format!("A\n{shown}"));
-        assert_eq!(
-            fields([("a", Some(evil.to_owned()))]),
-            format!("a:   {shown}")
-        );
+        let told = table::table(["A"], [[evil.to_owned()]], None);
+        assert_eq!(told, format!("A\n{shown}"));
+        let told = table::fields([("a", Some(evil.to_owned()))], None);
+        assert_eq!(told, format!("a:   {shown}"));
         let told = super::json(&json!({ evil: [evil] }));
         assert!(!told.chars().any(|c| c != '\n' && obeyed(c)), "{told}");
         let back: Value = serde_json::from_str(&told).expect("JSON");
@@ -319,16 +343,9 @@ mod tests {
     }
 
     #[test]
-    fn columns_stand_in_line() {
-        let rows = [["a", "b"], ["long", "ö"]].map(|row| row.map(str::to_owned));
-        let expected = "NAME   PLAN\na      b\nlong   ö";
-        assert_eq!(table(["NAME", "PLAN"], rows), expected);
-    }
-
-    #[test]
     fn how_far_it_is_stands_in_its_description() {
         for (text, expected) in [
-            ("Fetching (step 2 of 7), 57.8 of 269.2 MiB", Some((2, 7))),
+            ("Fetching (step 2 of 7), 57.8 of 269.2 MiB", Some((1, 7))),
             ("Creating service (10% complete).", Some((10, 100))),
             ("step 9 of 7", None),
             ("step x of 7", None),
@@ -349,7 +366,16 @@ mod tests {
             (7200, "2026-11-22 11:57:31 UTC (2 hours ago)"),
             (-86_400 * 3, "2026-11-25 13:57:31 UTC (3 days from now)"),
         ] {
-            assert_eq!(moment(now - TimeDelta::seconds(seconds), now), expected);
+            let told = moment(now - TimeDelta::seconds(seconds), now);
+            assert_eq!(told.replace(TIE, " "), expected);
+        }
+        for (seconds, expected) in [
+            (0.44, "0.4 s"),
+            (12.9, "12 s"),
+            (192.0, "3 min 12 s"),
+            (7_260.0, "2 h 1 min"),
+        ] {
+            assert_eq!(duration(Duration::from_secs_f64(seconds)), expected);
         }
     }
 }

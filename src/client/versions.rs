@@ -6,7 +6,6 @@ use tokio::time::sleep;
 use super::{
     Session,
     error::{Error, Result},
-    show::{fields, table},
 };
 use crate::model::{limits::OBSERVATION_FRESH, size::size};
 
@@ -30,7 +29,7 @@ impl Session {
             format!("{running}, which has no known faults.")
         } else {
             let head = ["KNOWN FAULT", "SEVERITY", "FIXED IN", "WHAT CAN HAPPEN"];
-            format!("{running}\n\n{}", table(head, own))
+            format!("{running}\n\n{}", self.show.table(head, own))
         };
         let rows = transitions.iter().map(|transition| {
             let method = match transition["method"].as_str() {
@@ -51,7 +50,7 @@ impl Session {
             };
             [text(transition, "to_version"), method.to_owned(), faults]
         });
-        let ways = table(["VERSION", "BY", "KNOWN FAULTS"], rows);
+        let ways = self.show.table(["VERSION", "BY", "KNOWN FAULTS"], rows);
         let value = json!({
             "version": deployment["version"],
             "advisories": deployment["advisories"],
@@ -77,7 +76,7 @@ impl Session {
         let shown_as = |texts: Vec<String>, between: &str| {
             Some(texts.join(between)).filter(|text| !text.is_empty())
         };
-        let shown = fields([
+        let shown = self.show.fields([
             ("upgrade", Some(name.to_owned())),
             ("from", told["from_version"].as_str().map(str::to_owned)),
             ("to", Some(version.clone())),
@@ -122,7 +121,7 @@ impl Session {
             ));
         }
         let text = |field: &str| recipe[field].as_str().map(str::to_owned);
-        let shown = fields([
+        let shown = self.show.fields([
             ("service instance", Some(name.to_owned())),
             ("status", text("status")),
             ("detail", text("status_detail")),
@@ -160,7 +159,7 @@ impl Session {
         let bytes = |field: &str| storage[field].as_u64().map(size);
         let stall = storage["stall_seconds"].as_u64();
         let text = |field: &str| recipe[field].as_str().map(str::to_owned);
-        let shown = fields([
+        let shown = self.show.fields([
             ("service instance", Some(name.to_owned())),
             ("allocated", bytes("allocated_bytes")),
             ("used", bytes("used_bytes")),

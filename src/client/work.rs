@@ -48,11 +48,12 @@ impl Status {
         })
     }
 
-    /// For people.
+    /// For people. Of what went well there is nothing else to say.
     pub fn text(&self) -> String {
         let head = format!("{} {}", self.kind.as_str(), self.state);
         match self.description.as_str() {
             "" => head,
+            _ if self.is_done() => head,
             description => format!("{head}: {description}"),
         }
     }
@@ -142,6 +143,10 @@ impl Session {
                 job.what,
                 look_at(job.resource.instance)
             ))),
+            Ok(end @ (State::Succeeded(_) | State::Gone)) => {
+                progress.done();
+                Ok(end)
+            }
             end => end,
         }
     }

@@ -3,7 +3,11 @@
 //! Invariants: a password is no flag; the files of a broker's data folder are read for a broker of
 //! this machine alone, unless the folder is named.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Args;
 use url::{Host, Url};
@@ -22,16 +26,25 @@ use crate::model::{
 /// Where a broker keeps what it made at its first start, unless it is told otherwise.
 const DATA_DIR: &str = "./data";
 
+/// What stands above these settings in the help.
+pub const CLIENT_SETTINGS_HEADING: &str = "The broker";
+/// The address of a broker that nothing was said of.
+const DEFAULT_BROKER: &str = "http://127.0.0.1:8080";
+/// Said where nobody answers at that address, and a variable of a broker's is set.
+const LISTEN_HINT: &str = "COMPOSE_BROKER_LISTEN is set, which says where a broker listens; COMPOSE_BROKER_URL says \
+                           where the client finds it, and is not set";
+
 /// The client's settings as they are written.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "The broker")]
+#[command(next_help_heading = CLIENT_SETTINGS_HEADING)]
 pub struct ClientSettings {
     /// Address of the broker
     #[arg(
+        short,
         long,
         env = "COMPOSE_BROKER_URL",
         value_name = "URL",
-        default_value = "http://127.0.0.1:8080"
+        default_value = DEFAULT_BROKER
     )]
     pub broker: String,
 
@@ -91,6 +104,10 @@ pub struct ClientConfig {
     pub broker: Url,
     /// As whom we come.
     pub credentials: Credentials,
+    /// Where the password was taken from.
+    pub password_from: String,
+    /// What to say where the broker cannot be reached.
+    pub hint: Option<&'static str>,
     /// The authorities to trust; absent: those of this machine.
     pub ca: Option<PathBuf>,
     /// The organization of new instances.
@@ -103,6 +120,8 @@ pub struct ClientConfig {
     pub timeout: Duration,
     /// The pause between two looks; absent: as the broker says.
     pub poll: Option<Duration>,
+    /// The columns that results may take (`COLUMNS`); absent: as the terminal has.
+    pub columns: Option<usize>,
     /// Who sits at this terminal, as the system calls them.
     pub user: String,
 }
@@ -142,16 +161,24 @@ impl ClientConfig {
             ("COMPOSE_BROKER_STATE", settings.state.as_deref()),
         ])?;
         let state = state_file(settings, &variable)?;
-        let credentials = credentials(settings, &broker, variable("COMPOSE_BROKER_PASSWORD"))?;
+        let (credentials, password_from) =
+            credentials(settings, &broker, variable("COMPOSE_BROKER_PASSWORD"))?;
+        let is_default = settings.broker == DEFAULT_BROKER;
+        let listens = variable("COMPOSE_BROKER_LISTEN").is_some();
         Ok(Self {
             broker,
             credentials,
+            password_from,
+            hint: (is_default && listens).then_some(LISTEN_HINT),
             ca: settings.ca.clone(),
             organization: settings.organization.clone(),
             space: settings.space.clone(),
             state,
             timeout: settings.timeout.unwrap_or(CLIENT_REQUEST_TIMEOUT),
             poll: settings.poll,
+            columns: variable("COLUMNS")
+                .and_then(|text| text.parse().ok())
+                .filter(|columns| *columns > 0),
             user: variable("USER")
                 .or_else(|| variable("LOGNAME"))
                 .unwrap_or_else(|| "unknown".into()),
@@ -175,12 +202,39 @@ fn state_file(
     Ok(folder.join("compose-broker/client.json"))
 }
 
-/// Those that the settings give, else those that a broker of this machine keeps.
+/// The file of names and the broker's address, as the environment has them: for what completes command
+/// lines.
+pub fn names_of_environment() -> Option<(PathBuf, String)> {
+    #[derive(clap::Parser)]
+    struct Nothing {
+        #[command(flatten)]
+        settings: ClientSettings,
+    }
+    let settings = <Nothing as clap::Parser>::try_parse_from(["client"]);
+    let settings = settings.ok()?.settings;
+    let variable = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+    let broker = address(&settings.broker).ok()?;
+    let broker = broker.as_str().trim_end_matches('/').to_owned();
+    Some((state_file(&settings, variable).ok()?, broker))
+}
+
+/// The words of the command line.
+pub fn words() -> Vec<String> {
+    std::env::args().collect()
+}
+
+/// Where this program is, for a shell that calls it.
+pub fn program() -> Option<PathBuf> {
+    std::env::current_exe().ok()
+}
+
+/// Those that the settings give, else those that a broker of this machine keeps; and where the password is
+/// from.
 fn credentials(
     settings: &ClientSettings,
     broker: &Url,
     password: Option<String>,
-) -> Result<Credentials, ConfigError> {
+) -> Result<(Credentials, String), ConfigError> {
     // A password of this machine is nothing to tell to others.
     let data_dir = match &settings.data_dir {
         Some(folder) => Some(folder.clone()),
@@ -207,11 +261,15 @@ fn credentials(
             .expose()
             .to_owned(),
     };
-    let password = match password {
-        Some(password) => Secret::new(password),
-        None => kept("COMPOSE_BROKER_PASSWORD", "password")?,
+    let (password, from) = match password {
+        Some(password) => (Secret::new(password), "COMPOSE_BROKER_PASSWORD".to_owned()),
+        None => {
+            let password = kept("COMPOSE_BROKER_PASSWORD", "password")?;
+            let folder = data_dir.as_deref().unwrap_or(Path::new(DATA_DIR));
+            (password, folder.join("password").display().to_string())
+        }
     };
-    Ok(Credentials { username, password })
+    Ok((Credentials { username, password }, from))
 }
 
 /// A broker's address, without a slash at its end.
@@ -319,6 +377,20 @@ mod tests {
         assert!(state(&relative).expect("a file").starts_with("/home/ada"));
         let error = state(&[]).expect_err("no home");
         assert_eq!(error.setting, "COMPOSE_BROKER_STATE");
+    }
+
+    #[test]
+    fn a_broker_s_own_variable_is_told_of_where_the_client_s_is_missing() {
+        let listen = ("COMPOSE_BROKER_LISTEN", "127.0.0.1:9000");
+        let hint = |flags: &[&str], variables: &[(&str, &str)]| {
+            let flags = [&["--username", "ada"], flags].concat();
+            let variables = [variables, &[HOME, PASSWORD]].concat();
+            load(&flags, &variables).expect("settings").hint
+        };
+        assert_eq!(hint(&[], &[]), None);
+        assert_eq!(hint(&["-b", "http://127.0.0.1:9000"], &[listen]), None);
+        let told = hint(&[], &[listen]).expect("a hint");
+        assert!(told.contains("COMPOSE_BROKER_URL"), "{told}");
     }
 
     #[test]

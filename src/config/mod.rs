@@ -24,7 +24,10 @@ mod settings;
 
 pub use crate::model::marker::Accepted;
 pub use check::{Conventions, Limits, Listening, Logging, Places, Retention};
-pub use client::{CLIENT_SECRETS_HELP, ClientConfig, ClientSettings};
+pub use client::{
+    CLIENT_SECRETS_HELP, CLIENT_SETTINGS_HEADING, ClientConfig, ClientSettings,
+    names_of_environment, program, words,
+};
 use cloud_foundry::CloudFoundry;
 pub use clusters::{LocalCluster, MemberSettings};
 pub use credentials::Access;

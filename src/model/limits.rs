@@ -609,6 +609,8 @@ pub const CLIENT_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const CLIENT_FIRST_LOOK: Duration = Duration::from_millis(300);
 /// Pause between two looks of the client, where the broker asks for none.
 pub const CLIENT_POLL: Duration = Duration::from_secs(2);
+/// Lines that the client prints of a log, where its user names no number.
+pub const CLIENT_LOG_LINES: usize = 20;
 /// Longest pause that a broker may ask the client for.
 pub const CLIENT_POLL_MAX: Duration = Duration::from_secs(3600);
 /// The client looks no longer than this for the end of an operation, where the plan says nothing.

@@ -11,7 +11,7 @@ use std::{
 
 use clap::Parser as _;
 use compose_broker::{
-    app::{self, App, Clock, LinkError, Surroundings},
+    app::{App, Surroundings},
     config::{Config, Settings},
     model::secret::{Credentials, Secret},
 };
@@ -351,11 +351,14 @@ impl TestBroker {
         }
     }
 
-    /// What `compose-broker dashboard-link` says: the link's path and query.
-    pub async fn dashboard_link(&self, instance: &str, clock: &Clock) -> Result<String, LinkError> {
-        let settings = Line::parse_from(&self.flags).settings;
-        let config = Config::load(&settings).expect("a configuration");
-        let link = app::dashboard_link(&config, instance, clock).await?;
+    /// A one-time link as an operator gets it: its path and query.
+    pub async fn dashboard_link(&self, instance: &str) -> Result<String, Answer> {
+        let path = format!("/operator/instances/{}/dashboard-link", encoded(instance));
+        let made = answer(self.osb(Method::POST, &path)).await;
+        if made.status != StatusCode::CREATED {
+            return Err(made);
+        }
+        let link = text(&made.body["link"]);
         let path = link.find("/dashboard/").expect("a link to the dashboard");
         Ok(link[path..].to_owned())
     }

@@ -3,12 +3,14 @@
 use std::{fs, os::unix::fs::MetadataExt as _, process::Command};
 
 use chrono::TimeDelta;
+use reqwest::Method;
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::{
-    broker::{TestBroker, text},
+    broker::{TestBroker, answer, text},
     control::ahead,
-    etcd,
+    etcd, health,
     user::User,
 };
 
@@ -38,6 +40,7 @@ async fn a_user_without_a_platform_has_the_whole_story() {
     let dashboard = format!("{}/dashboard/instances/{old}", broker.url);
     let expected = json!({
         "name": "old", "id": old, "offering": "compose-for-etcd", "plan": "Standard", "keys": [],
+        "tags": [],
         "dashboard_url": dashboard,
         "last_operation": {
             "type": "create", "state": "succeeded",
@@ -202,13 +205,13 @@ async fn a_user_without_a_platform_has_the_whole_story() {
     other
         .run(&["service", "found"])
         .await
-        .must_say(1, "knows no service instance found");
+        .must_say(1, "No service instance 'found' for ");
     other.does(&["service", "found", "--id", &old]).await;
     assert_eq!(
         other.asks(&["backups", "found"]).await["backups"][0]["id"],
         id
     );
-    // By a key that was made for the question.
+    // No key was needed for the question.
     assert_eq!(
         other.asks(&["service-keys", "found"]).await,
         json!({ "keys": [] })
@@ -264,4 +267,40 @@ async fn a_protected_instance_keeps_its_keys_when_it_is_to_be_deleted() {
     user.does(&[&lift[..], &["--force"]].concat()).await;
     user.does(&delete).await;
     assert!(user.services().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_down_is_had_again_from_its_backups() {
+    let broker = TestBroker::start().await;
+    let user = User::of_broker(&broker);
+    let key = user.makes_database().await;
+    etcd::fill(&mut etcd::connect(&key).await, 7, "v").await;
+    user.does(&["delete-service-key", "db", "app", "--force", "--wait"])
+        .await;
+    let backup = user.asks(&["create-backup", "db", "--wait"]).await;
+    let id = text(&backup["id"]);
+    let members = broker.members();
+    health::signal(&members, Signal::STOP);
+
+    let listed = user.asks(&["backups", "db"]).await;
+    assert_eq!(listed["backups"][0]["id"], id);
+    let got = user.asks(&["download-backup", "db", id]).await;
+    assert_eq!(got["sha256"], backup["sha256"]);
+    // Nobody waits for what cannot be had now.
+    let begun = user.asks(&["create-backup", "db"]).await;
+    assert_ne!(begun["id"], id);
+    user.does(&["restore-backup", "db", id, "again", "--wait"])
+        .await;
+    user.does(&["create-service-key", "again", "app", "-w"])
+        .await;
+    let key = user.does(&["service-key", "again", "app"]).await.json();
+    let keys = etcd::dump(&mut etcd::connect(&key).await).await;
+    assert_eq!(keys.len(), 7);
+    // No key was made of the old one but the one that its user made.
+    let path = "/operator/audit?limit=200";
+    let audit = answer(broker.osb(Method::GET, path)).await.body;
+    let entries = audit["entries"].as_array().expect("entries");
+    let binds = entries.iter().filter(|entry| entry["action"] == "bind");
+    assert_eq!(binds.count(), 2, "{audit:#}");
+    health::signal(&members, Signal::CONT);
 }

@@ -32,7 +32,8 @@ fn is_poll(request: &Heard) -> bool {
     request.target.contains("/last_operation")
 }
 
-const CREATE: [&str; 4] = ["create-service", "db", "small", "orders"];
+/// Makes an instance that is called `orders`.
+pub const CREATE: [&str; 4] = ["create-service", "db", "small", "orders"];
 const CREATE_KEY: [&str; 3] = ["create-service-key", "orders", "app"];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -332,7 +333,8 @@ async fn ctrl_c_leaves_the_work_going() {
     );
 }
 
-fn interrupt(pid: Option<u32>) {
+/// Presses Ctrl-C.
+pub fn interrupt(pid: Option<u32>) {
     let pid = pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).expect("a pid")));
     kill_process(pid.expect("a process"), Signal::INT).expect("a signal");
 }
@@ -471,52 +473,71 @@ fn with_backups(request: &Heard) -> Reply {
     Reply::Json(200, json!({ "credentials": credentials }))
 }
 
+/// What a platform or a token is told of an instance.
+pub fn is_instance(request: &Heard) -> bool {
+    request.method == "GET"
+        && request.target.starts_with("/api/2016-07/instances/")
+        && !request.target.contains("/deployments/")
+        && !request.target.contains("/recipes/")
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_for_one_command_goes_with_it_however_it_ends() {
-    let stub = Stub::start(|request| match request.method.as_str() {
-        _ if request.target.contains("/recipes/") => Reply::Json(
-            200,
-            json!({ "status": "running", "status_detail": "reading" }),
-        ),
-        _ if request.target.contains("/backups/") => Reply::Json(404, json!({})),
-        "POST" => Reply::Json(202, json!({ "id": "r", "backup_id": "b" })),
-        "PUT" if request.target.contains("/service_bindings/") => {
-            let Reply::Json(_, body) = with_backups(request) else {
-                unreachable!("it is JSON");
-            };
-            Reply::Json(201, body)
+async fn backups_are_had_with_a_platform_s_credentials_else_with_a_key_that_is_there() {
+    for by_platform in [true, false] {
+        let stub = Stub::start(move |request| match request.method.as_str() {
+            _ if is_instance(request) && by_platform => {
+                let told = json!({ "id": "i", "resource_type": "deployment", "resource_id": "d" });
+                Reply::Json(200, told)
+            }
+            _ if is_instance(request) => Reply::Json(401, json!({ "errors": "invalid_token" })),
+            _ if request.target.contains("/recipes/") => Reply::Json(
+                200,
+                json!({ "status": "running", "status_detail": "reading" }),
+            ),
+            _ if request.target.contains("/backups/") => Reply::Json(404, json!({})),
+            "POST" => Reply::Json(202, json!({ "id": "r", "backup_id": "b" })),
+            "GET" if request.target.contains("/service_bindings/") => with_backups(request),
+            _ => Reply::Json(201, json!({})),
+        })
+        .await;
+        let user = user_of(&stub);
+        user.does(&CREATE).await;
+        if !by_platform {
+            let refused = user.run(&["create-backup", "orders"]).await;
+            refused.must_say(1, "compose-broker create-service-key orders KEY");
+            user.does(&CREATE_KEY).await;
         }
-        "DELETE" => Reply::Json(200, json!({})),
-        _ => Reply::Json(201, json!({})),
-    })
-    .await;
-    let user = user_of(&stub);
-    user.does(&CREATE).await;
-    let waiting = user.command(&["create-backup", "orders", "--wait"]).spawn();
-    let waiting = waiting.expect("a process");
-    stub.hears("GET", 1).await;
-    assert_eq!(stub.methods()[..4], ["PUT", "PUT", "POST", "GET"]);
-    interrupt(waiting.id());
-    let ran = Ran::of(waiting.wait_with_output().await.expect("an end"));
-    ran.must_say(130, "the backup goes on without you");
-    let failed = user.run(&["download-backup", "orders", "missing"]).await;
-    failed.must_say(1, "404");
-    let heard = stub.heard();
-    let ids = |method: &str| {
-        let of_keys = heard
+        let waiting = user.command(&["create-backup", "orders", "--wait"]).spawn();
+        let waiting = waiting.expect("a process");
+        eventually("a look at the recipe", || async {
+            let heard = stub.heard();
+            let looked = heard.iter().any(|r| r.target.contains("/recipes/"));
+            looked.then_some(())
+        })
+        .await;
+        interrupt(waiting.id());
+        let ran = Ran::of(waiting.wait_with_output().await.expect("an end"));
+        ran.must_say(130, "the backup goes on without you");
+        let failed = user.run(&["download-backup", "orders", "missing"]).await;
+        failed.must_say(1, "404");
+        let heard = stub.heard();
+        // No key is made for a command, so none is left by one that was ended.
+        let keys = heard
             .iter()
-            .filter(|r| r.method == method && r.target.contains("/service_bindings/"));
-        let path = |r: &Heard| r.target.split('?').next().map(str::to_owned);
-        of_keys.filter_map(path).collect::<Vec<_>>()
-    };
-    assert_eq!(ids("PUT").len(), 2);
-    assert_eq!(ids("PUT"), ids("DELETE"));
-    assert_eq!(
-        user.asks(&["service-keys", "orders"]).await["keys"],
-        json!([])
-    );
-    for request in heard.iter().filter(|r| r.target.contains("/deployments/")) {
-        assert_eq!(request.header("authorization"), Some("Bearer t"));
+            .filter(|r| r.target.contains("/service_bindings/"));
+        let made = keys.filter(|r| r.method == "PUT").count();
+        assert_eq!(made, usize::from(!by_platform));
+        let shown = if by_platform {
+            "Basic YWRhOndvcmQ="
+        } else {
+            "Bearer t"
+        };
+        let asked = heard.iter().filter(|r| r.target.contains("/deployments/"));
+        for request in asked {
+            assert_eq!(request.header("authorization"), Some(shown));
+            let named = request.header("x-broker-api-originating-identity");
+            assert_eq!(named.is_some(), by_platform, "{request:?}");
+        }
     }
 }
 
@@ -664,28 +685,152 @@ async fn who_speaks_http_to_a_broker_with_a_certificate_is_told_to_speak_https()
     serving.await.expect("served");
 }
 
+/// What bash offers for a command line that ends in the word that is being written.
+fn offered(user: &User, words: &[&str]) -> Vec<String> {
+    let script = format!(
+        "source <({program} completion bash)\n\
+         COMP_WORDS=({program} \"$@\"); COMP_CWORD=$#; COMP_TYPE=9\n\
+         _clap_complete_compose_broker {program} \"${{!#}}\"\n\
+         printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        program = env!("CARGO_BIN_EXE_compose-broker"),
+    );
+    let ran = std::process::Command::new("bash")
+        .args(["-c", &script, "bash"])
+        .args(words)
+        .env("XDG_STATE_HOME", user.folder().join("state"))
+        .env("COMPOSE_BROKER_URL", user.url())
+        .output();
+    let ran = Ran::of(ran.expect("bash"));
+    assert_eq!(ran.code, 0, "{ran:?}");
+    // What stands behind a word says what it is.
+    let words = ran
+        .out
+        .lines()
+        .filter_map(|line| line.split_whitespace().next());
+    words.map(str::to_owned).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn shells_learn_every_command() {
-    let user = User::of("http://127.0.0.1:1", "ada", "word");
-    for shell in ["bash", "zsh", "fish"] {
+async fn shells_learn_every_command_and_the_names_of_this_machine() {
+    let stub = Stub::start(|request| match request.method.as_str() {
+        "GET" => Reply::Json(404, json!({})),
+        _ => Reply::Json(201, json!({})),
+    })
+    .await;
+    let user = user_of(&stub);
+    user.does(&CREATE).await;
+    user.does(&CREATE_KEY).await;
+    user.does(&["create-service", "db", "small", "others"])
+        .await;
+    for shell in ["zsh", "fish"] {
         let script = user.does(&["completion", shell]).await.out;
-        for word in [
-            "create-service-key",
-            "restore-backup",
-            "dashboard-link",
-            "db-version",
-        ] {
-            assert!(script.contains(word), "{shell}: {word}");
-        }
-        if shell == "bash" {
-            let file = user.folder().join("completion.bash");
-            fs::write(&file, &script).expect("a file");
-            let checked = std::process::Command::new("bash")
-                .arg("-n")
-                .arg(&file)
-                .status();
-            assert!(checked.expect("bash").success());
-        }
+        assert!(script.contains("COMPOSE_BROKER_COMPLETE"), "{script}");
     }
     user.run(&["completion", "tcsh"]).await.must_say(2, "tcsh");
+    let asked = stub.heard().len();
+    let commands = offered(&user, &["create-"]);
+    for command in ["create-service", "create-service-key", "create-backup"] {
+        assert!(commands.contains(&command.to_owned()), "{commands:?}");
+    }
+    for command in [
+        "backups",
+        "service",
+        "delete-service",
+        "logs",
+        "restore-backup",
+    ] {
+        assert_eq!(
+            offered(&user, &[command, "o"]),
+            ["orders", "others"],
+            "{command}"
+        );
+    }
+    assert_eq!(offered(&user, &["backups", "ord"]), ["orders"]);
+    assert_eq!(offered(&user, &["service-key", "orders", ""])[0], "app");
+    assert!(offered(&user, &["upgrade-service", "x", "--db"]).contains(&"--db-version".to_owned()));
+    // Nothing is asked of the broker for that.
+    assert_eq!(stub.heard().len(), asked);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn help_is_about_the_command_and_mistakes_are_told_from_it() {
+    let user = User::of("http://127.0.0.1:1", "ada", "word");
+    let help = user.does(&["create-backup", "--help"]).await.out;
+    assert!(help.starts_with("Take a backup"), "{help}");
+    assert!(help.lines().count() < 30, "{help}");
+    assert!(help.contains("compose-broker settings --help"), "{help}");
+    let settings = user.does(&["settings", "--help"]).await.out;
+    for flag in ["-b, --broker", "--timeout", "COMPOSE_BROKER_PASSWORD"] {
+        assert!(settings.contains(flag), "{settings}");
+    }
+    // Nothing that may be left out stands where something is missing.
+    let missing = user.run(&["create-service", "db"]).await;
+    missing.must_say(
+        2,
+        "Usage: compose-broker create-service [OPTIONS] <OFFERING> <PLAN> <NAME>",
+    );
+    assert!(!missing.err.contains("--broker"), "{missing:?}");
+    let typing = user.run(&["create-servce"]).await;
+    typing.must_say(2, "'create-service', 'create-service-key'");
+    let lost = user.run(&["services"]).await;
+    assert_eq!(lost.code, 0, "{lost:?}: there are none");
+    let lost = user.run(&["marketplace"]).await;
+    lost.must_say(1, "cannot reach http://127.0.0.1:1");
+    assert!(!lost.err.contains("COMPOSE_BROKER_LISTEN"), "{lost:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn short_names_and_flags_are_those_of_cf() {
+    let stub = Stub::start(|request| match request.method.as_str() {
+        _ if is_poll(request) => ended("succeeded", "made"),
+        "GET" if request.target.contains("/service_bindings/") => {
+            Reply::Json(200, json!({ "credentials": { "a": 1 } }))
+        }
+        "GET" if request.target.starts_with("/v2/") => {
+            Reply::Json(200, json!({ "maintenance_info": { "version": "1.0.0" } }))
+        }
+        "GET" => Reply::Json(404, json!({})),
+        "DELETE" => Reply::Json(410, json!({})),
+        _ => Reply::Json(202, json!({ "operation": "o" })),
+    })
+    .await;
+    // The broker is named on the command line, as another one is in the environment.
+    let user = User::of("http://127.0.0.1:1", "ada", "word");
+    let at = ["-b", &stub.url];
+    let does = async |arguments: &[&str]| user.does(&[arguments, &at].concat()).await;
+    assert!(does(&["m"]).await.out.contains("small"));
+    let made = ["cs", "db", "small", "orders", "-t", "red, blue,", "-w"];
+    does(&made).await;
+    does(&["csk", "orders", "app", "-w"]).await;
+    assert!(does(&["sk", "orders"]).await.out.contains("app"));
+    let shown = does(&["service", "orders"]).await.out;
+    assert!(shown.contains("tags:             red, blue"), "{shown}");
+    does(&["update-service", "orders", "-t", "green"]).await;
+    let updates = stub.methods().iter().filter(|m| *m == "PATCH").count();
+    assert_eq!(updates, 0, "tags are kept here");
+    let listed = does(&["s"]).await.out;
+    let mut lines = listed.lines();
+    let head = "NAME     OFFERING   PLAN    KEYS   LAST OPERATION     UPGRADE AVAILABLE";
+    assert_eq!(lines.next(), Some(head));
+    let row = "orders   db         small   1      create succeeded   yes";
+    assert_eq!(lines.next(), Some(row));
+    does(&["rename-service", "orders", "bills"]).await;
+    let named = stub.methods().iter().filter(|m| *m == "PATCH").count();
+    assert_eq!(named, 0, "the offering takes no contexts");
+    let taken = [&["cs", "db", "small", "orders", "-w"], &at[..]].concat();
+    user.does(&taken).await;
+    let again = user
+        .run(&[&["rename-service", "orders", "bills"], &at[..]].concat())
+        .await;
+    again.must_say(1, "there is a service instance bills already");
+    // What is gone is gone: that is no failure.
+    for gone in [
+        &["dsk", "bills", "app", "-f", "-w"][..],
+        &["dsk", "bills", "app", "-f"],
+        &["ds", "bills", "-f", "-w"],
+        &["ds", "bills", "-f"],
+        &["dsk", "bills", "app", "-f"],
+    ] {
+        does(gone).await;
+    }
 }

@@ -1,6 +1,6 @@
 //! The dashboard's doors: every way in leads to what is one's own, and nothing else leads in.
 
-use std::{process::Command, time::Duration};
+use std::time::Duration;
 
 use compose_broker::app::Surroundings;
 use futures::future::join;
@@ -8,24 +8,16 @@ use serde_json::json;
 
 use crate::{
     broker::{TestBroker, eventually, text},
-    control::{TestClock, set_clock},
+    control::TestClock,
     dashboard::Visit,
+    user::User,
 };
 
 /// A link of the command line, for somebody without a token.
-fn link_to(broker: &TestBroker, instance: &str) -> String {
-    let data_dir = broker.data_dir();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_compose-broker"));
-    command
-        .args(["dashboard-link", instance, "--public-url", &broker.url])
-        .arg("--data-dir")
-        .arg(&data_dir);
-    set_clock(&mut command, &data_dir);
-    let made = command.output().expect("an end");
-    assert!(made.status.success(), "{made:?}");
-    let printed = String::from_utf8(made.stdout).expect("a text");
-    let link = printed.split_whitespace().find(|word| word.contains("://"));
-    link.expect("a link").to_owned()
+async fn link_to(broker: &TestBroker, instance: &str) -> String {
+    let user = User::of_broker(broker);
+    let printed = user.does(&["dashboard-link", instance]).await.out;
+    printed.trim_end().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,14 +80,14 @@ async fn every_way_in_leads_to_ones_own_and_nothing_else_does() {
     page.check(&visit.broker.url).await;
 
     // By a link, which is good once and not for long.
-    let link = link_to(&visit.broker, mine);
+    let link = link_to(&visit.broker, mine).await;
     page.open(&link).await;
     page.look_over("link").await;
     page.click("button", "Open the dashboard").await;
     page.arrives_at("/dashboard/instances/mine").await;
     page.check(&visit.broker.url).await;
     page.forget_cookies().await;
-    let late = link_to(&visit.broker, mine);
+    let late = link_to(&visit.broker, mine).await;
     clock.forward(Duration::from_secs(15 * 60));
     for link in [
         &link,

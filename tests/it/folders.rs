@@ -12,10 +12,10 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    broker::{Answer, TestBroker, answer, eventually, instance_path, kill, new_folder, text},
+    broker::{Answer, TestBroker, answer, eventually, instance_path, kill, text},
     etcd,
     inside::Inside,
-    process::{BrokerProcess, assert_one_line, command, refused, refused_with, settings},
+    process::{BrokerProcess, assert_one_line, refused, refused_with},
 };
 
 const MARKER: &str = ".compose-broker.json";
@@ -464,30 +464,4 @@ async fn a_usable_instance_whose_deployment_is_nowhere_is_found() {
     assert_eq!(findings(&broker).await, [expected]);
     broker.deprovision("i").await;
     assert_eq!(findings(&broker).await, [json!(null); 0]);
-}
-
-#[test]
-fn a_dashboard_link_is_asked_for_without_making_anything() {
-    let folder = new_folder();
-    for there in [false, true] {
-        let settings = settings(&folder);
-        let data = folder.join("data");
-        if there {
-            fs::create_dir_all(&data).expect("a folder");
-        }
-        let mut told = command(&["dashboard-link", "i"], &settings);
-        let told = told.output().expect("an end");
-        assert_one_line(&told, "COMPOSE_BROKER_DATA_DIR");
-        assert_one_line(&told, "no broker keeps its things there");
-        assert_eq!(data.exists(), there);
-        if there {
-            assert_eq!(fs::read_dir(&data).expect("a folder").count(), 0);
-            // A file that is somebody else's.
-            fs::write(data.join("encryption_keys"), "k:AAAA").expect("a file");
-            let told = command(&["dashboard-link", "i"], &settings).output();
-            assert_one_line(&told.expect("an end"), "COMPOSE_BROKER_ENCRYPTION_KEYS");
-            assert_eq!(fs::read_dir(&data).expect("a folder").count(), 1);
-        }
-    }
-    fs::remove_dir_all(&folder).expect("removed");
 }

@@ -40,7 +40,8 @@ async fn becomes(broker: &TestBroker, instance: &str, state: &str) -> Value {
     .await
 }
 
-fn signal(members: &[i32], signal: Signal) {
+/// Sends a signal to members.
+pub fn signal(members: &[i32], signal: Signal) {
     for pid in members {
         let pid = Pid::from_raw(*pid).expect("a process");
         kill_process(pid, signal).expect("a signal");

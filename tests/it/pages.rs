@@ -3,23 +3,19 @@
 
 use std::{path::Path, time::Duration};
 
-use compose_broker::{
-    app::Clock,
-    model::{
-        limits::{
-            DASHBOARD_LINK_TTL, SESSION_TTL, SIGN_IN_FAILURES_OF_CLIENT, SIGN_IN_REST_OF_CLIENT,
-        },
-        operation::OperationKind,
-    },
+use compose_broker::model::{
+    limits::{DASHBOARD_LINK_TTL, SESSION_TTL, SIGN_IN_FAILURES_OF_CLIENT, SIGN_IN_REST_OF_CLIENT},
+    operation::OperationKind,
 };
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::{
     broker::{TestBroker, answer, encoded, eventually, instance_path, text},
-    control::{self, Script, TestClock, surroundings},
+    control::{Script, TestClock, surroundings},
     inside::Inside,
-    process::{BrokerProcess, command},
+    process::BrokerProcess,
+    user::User,
 };
 
 /// Somebody with a browser's cookie, whom nothing is done for that they did not ask for.
@@ -259,7 +255,7 @@ async fn a_link_opens_one_instance_once_and_not_for_long() {
     let clock = TestClock::default();
     let broker = TestBroker::in_memory_with(&[], clock.surroundings()).await;
     broker.put_instance("mine", json!({})).await;
-    let link = broker.dashboard_link("mine", &clock.clock()).await;
+    let link = broker.dashboard_link("mine").await;
     let link = link.expect("a link");
 
     let mut visitor = Visitor::of(&broker);
@@ -278,7 +274,7 @@ async fn a_link_opens_one_instance_once_and_not_for_long() {
     assert_eq!(again.status, StatusCode::FORBIDDEN);
     assert_eq!(visitor.get(&link).await.status, StatusCode::FORBIDDEN);
 
-    let late = broker.dashboard_link("mine", &clock.clock()).await;
+    let late = broker.dashboard_link("mine").await;
     let late = late.expect("a link");
     for forged in [
         "",
@@ -295,12 +291,9 @@ async fn a_link_opens_one_instance_once_and_not_for_long() {
         .await;
     assert_eq!(page.status, StatusCode::FORBIDDEN);
 
-    let none = broker.dashboard_link("nobody", &clock.clock()).await;
-    let none = none.expect_err("nothing to lead to").to_string();
-    assert_eq!(
-        none,
-        "there is no service instance \"nobody\"; give its id, as the platform has it"
-    );
+    let none = broker.dashboard_link("nobody").await;
+    let none = none.expect_err("nothing to lead to");
+    assert_eq!(none.status, StatusCode::NOT_FOUND, "{none:?}");
     // The session ends with its instance, also for the next one of this id.
     assert!(visitor.is_in(&overview("mine")).await);
     broker.deprovision("mine").await;
@@ -318,10 +311,9 @@ async fn a_link_of_the_command_line_is_made_by_the_broker_s_clock() {
     });
     broker.start_again().await;
     broker.put_instance("mine", json!({})).await;
-    let made = command(&["dashboard-link", "mine"], broker.settings()).output();
-    let made = made.expect("an end");
-    assert!(made.status.success(), "{made:?}");
-    let printed = String::from_utf8(made.stdout).expect("a text");
+    // By its id, from an empty folder, with nothing but the credentials.
+    let user = User::of_broker(&broker);
+    let printed = user.does(&["dashboard-link", "mine"]).await.out;
     let link = &printed[printed.find("/dashboard/").expect("a link")..];
     let page = Visitor::of(&broker).get(link.trim_end()).await;
     assert_eq!(page.status, StatusCode::OK, "{page:?}");
@@ -470,9 +462,7 @@ async fn no_other_site_can_sign_in_or_change_anything() {
         let answer = page(with_form(request, &operator_of(&broker))).await;
         assert_eq!(answer.status.as_u16(), status, "{name}: {value}");
         let request = visitor.request(Method::POST, "/dashboard/link");
-        let link = broker
-            .dashboard_link("mine", &Clock::new(control::now))
-            .await;
+        let link = broker.dashboard_link("mine").await;
         let link = link.expect("a link");
         let form = [("code", code_of(&link))];
         let answer = page(with_form(request.header(name, value), &form)).await;

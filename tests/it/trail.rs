@@ -13,8 +13,9 @@ use crate::{
         Answer, SERVICE, STANDARD, TestBroker, answer, binding_path, eventually, instance_path,
         text,
     },
-    control::{TestClock, surroundings},
+    control::TestClock,
     process::BrokerProcess,
+    user::User,
 };
 
 /// The entries of the audit with this action, newest first.
@@ -191,7 +192,7 @@ async fn sign_ins_good_and_bad_are_written_down() {
     let operator = operator(&broker);
     let fields: Vec<_> = operator.iter().map(|(k, v)| (*k, v.as_str())).collect();
     session(&broker, &fields).await;
-    let link = broker.dashboard_link("i", &clock.clock()).await;
+    let link = broker.dashboard_link("i").await;
     let link = link.expect("a link");
     let (_, code) = link.split_once("code=").expect("a code");
     let entered = post(&broker, "/dashboard/link", &[("code", code)]).await;
@@ -322,7 +323,7 @@ async fn a_one_time_link_leads_to_no_other_instance_of_the_same_id() {
     let clock = TestClock::default();
     let broker = TestBroker::in_memory_with(&[], clock.surroundings()).await;
     broker.put_instance_in("ours", "i", json!({})).await;
-    let link = broker.dashboard_link("i", &clock.clock()).await;
+    let link = broker.dashboard_link("i").await;
     let link = link.expect("a link");
     let (_, code) = link.split_once("code=").expect("a code");
     broker.deprovision("i").await;
@@ -333,7 +334,7 @@ async fn a_one_time_link_leads_to_no_other_instance_of_the_same_id() {
     assert_eq!(used.status(), StatusCode::FORBIDDEN);
     assert!(!used.headers().contains_key(header::SET_COOKIE));
     // A new one is as good as ever.
-    let link = broker.dashboard_link("i", &clock.clock()).await;
+    let link = broker.dashboard_link("i").await;
     let link = link.expect("a link");
     let (_, code) = link.split_once("code=").expect("a code");
     let used = post(&broker, "/dashboard/link", &[("code", code)]).await;
@@ -461,7 +462,7 @@ async fn what_a_client_sends_makes_no_field_of_the_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_link_of_the_command_line_wants_an_id_and_says_so() {
+async fn an_instance_is_found_by_the_name_that_its_platform_gave_it() {
     let broker = TestBroker::start().await;
     let path = format!("{}?accepts_incomplete=true", instance_path("i"));
     let body = json!({
@@ -470,12 +471,12 @@ async fn a_link_of_the_command_line_wants_an_id_and_says_so() {
         "context": { "platform": "cloudfoundry", "instance_name": "my-database" },
     });
     answer(broker.osb(Method::PUT, &path).json(&body)).await;
-    let clock = surroundings().clock;
-    let told = broker.dashboard_link("my-database", &clock).await;
-    assert_eq!(
-        told.expect_err("no id").to_string(),
-        "\"my-database\" is the name of a service instance; give its id: i"
-    );
+    let user = User::of_broker(&broker);
+    let by_name = user.does(&["dashboard-link", "my-database"]).await.out;
+    assert!(by_name.contains("/dashboard/link?code="), "{by_name}");
+    user.run(&["dashboard-link", "database"])
+        .await
+        .must_say(1, "No service instance 'database' for ");
     for (field, name, id) in [
         ("service_id", "compose-for-etcd", SERVICE),
         ("plan_id", "Standard", STANDARD),

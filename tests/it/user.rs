@@ -84,6 +84,11 @@ impl User {
         &self.folder
     }
 
+    /// The address of the user's broker.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     /// The file with the names.
     pub fn book(&self) -> PathBuf {
         self.folder.join("state/compose-broker/client.json")

@@ -1,0 +1,207 @@
+//! Commands that look at an instance: its alerts, its members, what was done to it and by whom.
+
+use chrono::{DateTime, Utc};
+use hyper::Method;
+use serde_json::{Value, json};
+
+use super::{
+    Session,
+    command::AuditOf,
+    error::{Error, Result},
+    operations::text,
+    show::{duration, tied_size},
+};
+
+impl Session {
+    /// `alerts`
+    pub async fn alerts(&self, name: &str) -> Result<()> {
+        let told = self
+            .with_api(name, async |api| api.about("alerts").await)
+            .await?;
+        let alerts = embedded(&told, "alerts")?;
+        let rows = alerts
+            .iter()
+            .map(|alert| ["status", "message"].map(|field| text(alert, field)));
+        let shown = match alerts.is_empty() {
+            true => "No alerts.".to_owned(),
+            false => self.show.table(["STATUS", "WHAT"], rows),
+        };
+        self.show.result(&shown, &told)
+    }
+
+    /// `members`
+    pub async fn members(&self, name: &str) -> Result<()> {
+        let told = self
+            .with_api(name, async |api| api.about("members").await)
+            .await?;
+        let members = embedded(&told, "members")?;
+        let rows = members.iter().map(|member| {
+            let bytes = |field: &str| member[field].as_u64().map_or(String::new(), tied_size);
+            let state = match (member["status"].as_str(), member["detail"].as_str()) {
+                (Some("serving"), Some(detail)) => format!("serves, but {detail}"),
+                (Some("serving"), None) => "serves".to_owned(),
+                (_, Some(detail)) => detail.to_owned(),
+                (state, None) => state.unwrap_or_default().replace('_', " "),
+            };
+            [
+                text(member, "name"),
+                state,
+                text(member, "role"),
+                text(member, "version"),
+                bytes("allocated_bytes"),
+                bytes("used_bytes"),
+                text(member, "url"),
+            ]
+        });
+        let head = [
+            "MEMBER",
+            "STATE",
+            "ROLE",
+            "VERSION",
+            "ALLOCATED",
+            "USED",
+            "ADDRESS",
+        ];
+        let shown = match members.is_empty() {
+            true => "No member can be asked now.".to_owned(),
+            false => self.show.table(head, rows),
+        };
+        self.show.result(&shown, &told)
+    }
+
+    /// `tasks`
+    pub async fn tasks(&self, name: &str) -> Result<()> {
+        let told = self
+            .with_api(name, async |api| api.about("recipes").await)
+            .await?;
+        let rows = embedded(&told, "recipes")?.iter().map(|recipe| {
+            let moment = |field: &str| -> Option<DateTime<Utc>> {
+                recipe[field].as_str().and_then(|text| text.parse().ok())
+            };
+            let is_over = !matches!(recipe["status"].as_str(), Some("running" | "waiting"));
+            let took = moment("created_at")
+                .zip(moment("updated_at"))
+                .filter(|_| is_over)
+                .and_then(|(began, ended)| (ended - began).to_std().ok());
+            let detail = match recipe["status"].as_str() {
+                Some("complete") => String::new(),
+                _ => text(recipe, "status_detail"),
+            };
+            [
+                text(recipe, "id"),
+                text(recipe, "name"),
+                text(recipe, "status"),
+                text(recipe, "source"),
+                self.time(&recipe["created_at"]),
+                took.map_or(String::new(), duration),
+                detail,
+            ]
+        });
+        let head = ["TASK", "NAME", "STATUS", "BY", "STARTED", "TOOK", "DETAIL"];
+        let shown = self.show.table(head, rows);
+        self.show.result(&shown, &told)
+    }
+
+    /// `audit`
+    pub async fn audit(&self, of: &AuditOf) -> Result<()> {
+        let instance = match &of.name {
+            Some(name) => Some(self.any_instance(name).await?.id),
+            None => None,
+        };
+        let (before, limit) = (
+            of.before.map(|id| id.to_string()),
+            of.limit.map(|limit| limit.to_string()),
+        );
+        let asked = [
+            ("instance", instance.as_deref()),
+            ("before", before.as_deref()),
+            ("limit", limit.as_deref()),
+        ];
+        let query: Vec<(&str, &str)> = asked
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)))
+            .collect();
+        let told = self
+            .osb
+            .operator(Method::GET, &["audit"], &query, None, 200)
+            .await?;
+        let Some(entries) = told["entries"].as_array() else {
+            let text = "the broker's answer lists no entries";
+            return Err(Error::Failed(text.into()));
+        };
+        let rows = entries.iter().map(|entry| {
+            let user = match (entry["user"].as_str(), entry["platform"].as_str()) {
+                (Some(user), Some(platform)) => format!("{user} ({platform})"),
+                (Some(user), None) => user.to_owned(),
+                (None, _) => String::new(),
+            };
+            let times = entry["times"].as_i64().filter(|times| *times > 1);
+            [
+                self.time(&entry["at"]),
+                text(entry, "action"),
+                text(entry, "origin"),
+                user,
+                text(entry, "address"),
+                text(entry, "instance_id"),
+                times.map_or(String::new(), |times| times.to_string()),
+            ]
+        });
+        let head = [
+            "AT",
+            "ACTION",
+            "BY WAY OF",
+            "USER",
+            "FROM",
+            "INSTANCE",
+            "TIMES",
+        ];
+        let shown = self.show.table(head, rows);
+        self.show.result(&shown, &told)?;
+        if let Some(next) = told["next_before"].as_i64() {
+            self.show
+                .note(&format!("there are more: add --before {next}"));
+        }
+        Ok(())
+    }
+
+    /// `dashboard-link`
+    pub async fn dashboard_link(&self, name: &str) -> Result<()> {
+        let instance = self.any_instance(name).await?;
+        let path = ["instances", &instance.id, "dashboard-link"];
+        let told = self
+            .osb
+            .operator(Method::POST, &path, &[], None, 201)
+            .await?;
+        self.show.result(&text(&told, "link"), &told)
+    }
+
+    /// `settings`
+    pub fn settings(&self) -> Result<()> {
+        let facts = &self.facts;
+        let shown = self.show.fields([
+            ("broker", Some(facts.broker.clone())),
+            ("user name", Some(facts.username.clone())),
+            ("password", Some(format!("from {}", facts.password_from))),
+            ("authorities", Some(facts.authorities.clone())),
+            ("organization", Some(self.organization.clone())),
+            ("space", Some(self.space.clone())),
+            ("names", Some(self.book.file())),
+        ]);
+        let value = json!({
+            "broker": facts.broker,
+            "username": facts.username,
+            "password_from": facts.password_from,
+            "authorities": facts.authorities,
+            "organization": self.organization,
+            "space": self.space,
+            "names": self.book.file(),
+        });
+        self.show.result(&shown, &value)
+    }
+}
+
+fn embedded<'a>(told: &'a Value, what: &str) -> Result<&'a Vec<Value>> {
+    told["_embedded"][what]
+        .as_array()
+        .ok_or_else(|| Error::Failed(format!("the broker's answer lists no {what}")))
+}

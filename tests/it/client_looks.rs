@@ -1,0 +1,300 @@
+//! What the client shows of an instance: to whom it belongs or not, in the columns that there are, and for
+//! a shell.
+
+use std::{fs, os::unix::fs::MetadataExt as _, process::Command};
+
+use reqwest::Method;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+use crate::{
+    broker::{TestBroker, answer, engines_dir, eventually, text},
+    client_stub::{CREATE, is_instance},
+    health,
+    stub::{Reply, Stub},
+    user::{Ran, User},
+};
+
+/// A number of days that the clock of the day the tests run on says something else of each day.
+fn without_ages(text: &str) -> String {
+    let mut told = String::new();
+    let mut rest = text;
+    while let Some(end) = rest.find(" days ago)") {
+        let begin = rest[..end].rfind('(').expect("where it begins");
+        told.push_str(&rest[..=begin]);
+        told.push_str(&"N".repeat(end - begin - 1));
+        rest = &rest[end..];
+        told.push_str(" days ago)");
+        rest = &rest[" days ago)".len()..];
+    }
+    told + rest
+}
+
+fn backup(i: u32, kind: &str, status: &str, more: Value) -> Value {
+    let mut backup = json!({
+        "id": format!("6b02d81d552a392a0231493{i}"), "type": kind, "status": status,
+        "requested_at": format!("2020-11-2{i}T09:12:31Z"), "version": "3.6.16",
+        "keys": 1_234, "size_bytes": 268_000_000 + i, "recipe_id": format!("r{i}"),
+    });
+    for (name, value) in more.as_object().expect("fields") {
+        backup[name] = value.clone();
+    }
+    backup
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_fit_their_terminal() {
+    let stub = Stub::start(|request| {
+        let target = request.target.as_str();
+        if is_instance(request) {
+            return Reply::Json(200, json!({ "resource_type": "deployment", "resource_id": "d" }));
+        }
+        if target.ends_with("/backups") {
+            let expires = json!({ "expires_at": "2020-12-04T09:12:31Z" });
+            let failed = json!({
+                "status_detail": "no member answered within 60 s; the next try comes with the next \
+                                  scheduled backup",
+                "version": null, "keys": null, "size_bytes": null,
+            });
+            let backups = [
+                backup(4, "on_demand", "complete", json!({})),
+                backup(3, "daily", "complete", expires),
+                backup(2, "daily", "failed", failed),
+            ];
+            return Reply::Json(200, json!({ "_embedded": { "backups": backups } }));
+        }
+        if target.ends_with("/recipes") {
+            let recipe = |i: u32, name: &str, status: &str, detail: &str| {
+                json!({
+                    "id": format!("6b02d81d552a392a0231493{i}"), "name": name, "status": status,
+                    "source": "compose", "status_detail": detail,
+                    "created_at": format!("2020-11-2{i}T09:12:31Z"),
+                    "updated_at": format!("2020-11-2{i}T09:15:43Z"),
+                })
+            };
+            let recipes = [
+                recipe(4, "Upgrade deployment to version 3.7.3", "running", "Upgrading (step 5 of 7)"),
+                recipe(3, "Backup", "complete", "All operations have completed successfully"),
+            ];
+            return Reply::Json(200, json!({ "_embedded": { "recipes": recipes } }));
+        }
+        if target.ends_with("/members") {
+            let member = |i: u32, status: &str, detail: Value| {
+                json!({
+                    "name": format!("m{i}"), "status": status, "detail": detail, "version": "3.6.16",
+                    "role": if i == 0 { "leader" } else { "follower" },
+                    "allocated_bytes": 268_000_000, "used_bytes": 1_000_000,
+                    "url": format!("https://db.example.org:2000{i}"),
+                })
+            };
+            let silent = json!("it does not answer: no connection to it comes about");
+            let members = [
+                member(0, "serving", Value::Null),
+                member(1, "serving", Value::Null),
+                member(2, "silent", silent),
+            ];
+            return Reply::Json(200, json!({ "_embedded": { "members": members } }));
+        }
+        Reply::Json(201, json!({}))
+    })
+    .await;
+    let user = User::of(&stub.url, "ada", "word");
+    user.does(&CREATE).await;
+    for columns in ["", "80", "60"] {
+        for what in ["backups", "tasks", "members"] {
+            let mut command = user.command(&[what, "orders"]);
+            let ran = Ran::of(
+                command
+                    .env("COLUMNS", columns)
+                    .output()
+                    .await
+                    .expect("an end"),
+            );
+            assert_eq!(ran.code, 0, "{ran:?}");
+            let shown = without_ages(&ran.out);
+            let width = columns.parse().unwrap_or(usize::MAX);
+            for line in shown.lines().take_while(|line| !line.is_empty()) {
+                assert!(line.chars().count() <= width, "{columns}: {line}");
+            }
+            insta::assert_snapshot!(format!("{what}_{columns}"), shown);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_sees_into_instances_that_this_machine_does_not_know() {
+    let broker = TestBroker::start().await;
+    let owner = User::of_broker(&broker);
+    let credentials = owner.makes_database().await;
+    let id = text(&owner.asks(&["service", "db"]).await["id"]).to_owned();
+    let operator = User::of_broker(&broker);
+    assert_eq!(operator.services().await, Vec::<String>::new());
+
+    // By the name that its owner gave it, and by its id.
+    for name in ["db", id.as_str()] {
+        let members = operator.asks(&["members", name]).await;
+        let members = members["_embedded"]["members"]
+            .as_array()
+            .expect("a list")
+            .clone();
+        assert_eq!(members.len(), 3, "{members:?}");
+        let leaders = members.iter().filter(|member| member["role"] == "leader");
+        assert_eq!(leaders.count(), 1, "{members:?}");
+        assert!(members.iter().all(|member| member["status"] == "serving"));
+    }
+    let shown = operator.does(&["members", "db"]).await.out;
+    assert!(shown.starts_with("MEMBER   STATE    ROLE"), "{shown}");
+    let tasks = operator.does(&["tasks", "db"]).await.out;
+    assert!(
+        tasks.contains("Provision") && tasks.contains("Bind"),
+        "{tasks}"
+    );
+    let audit = operator.does(&["audit", "db"]).await.out;
+    assert!(
+        audit.contains("provision") && audit.contains("ada (cloudfoundry)"),
+        "{audit}"
+    );
+    let all = operator.does(&["audit", "--limit", "1"]).await;
+    assert!(all.err.contains("there are more: add --before"), "{all:?}");
+    // Notices tell of the version alone.
+    let alerts = operator.asks(&["alerts", "db"]).await;
+    assert_eq!(alerts["summary"], "ok", "{alerts}");
+    let link = operator.does(&["dashboard-link", "db"]).await.out;
+    let (_, code) = link
+        .trim_end()
+        .split_once(&broker.url)
+        .expect("a link of the broker's");
+    let page = broker
+        .anonymous(Method::GET, code)
+        .send()
+        .await
+        .expect("an answer");
+    assert!(page.status().is_success());
+    let dry = operator.asks(&["defragment", "db", "--dry-run"]).await;
+    assert!(dry["allocated_bytes"].is_u64(), "{dry}");
+    let done = operator.does(&["defragment", "db", "--wait"]).await;
+    assert!(done.err.contains("defragment db: done in "), "{done:?}");
+
+    let member = broker.members()[0];
+    health::signal(&[member], Signal::STOP);
+    eventually("an alert", || async {
+        let told = operator.does(&["alerts", "db"]).await.out;
+        told.contains("does not answer").then_some(())
+    })
+    .await;
+    let shown = operator.does(&["members", "db"]).await.out;
+    assert!(shown.contains("it does not answer"), "{shown}");
+    health::signal(&[member], Signal::CONT);
+
+    // Another name, here and at the broker; the one of before means nothing then.
+    operator.does(&["rename-service", "db", "bills"]).await;
+    let renamed = answer(broker.osb(Method::GET, &format!("/operator/instances/{id}"))).await;
+    assert_eq!(renamed.body["name"], "bills");
+    let lost = operator.run(&["members", "db"]).await;
+    lost.must_say(1, "No service instance 'db' for ");
+    operator.does(&["members", "bills"]).await;
+    owner.does(&["rename-service", "db", "mine"]).await;
+    assert_eq!(owner.services().await, ["mine"]);
+    assert_eq!(
+        owner.does(&["service-key", "mine", "app"]).await.json(),
+        credentials
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_are_printed_by_member_and_followed() {
+    let broker = TestBroker::start().await;
+    let user = User::of_broker(&broker);
+    user.makes_database().await;
+    let all = user.asks(&["logs", "db", "-n", "5"]).await;
+    let logs = all["logs"].as_array().expect("a list");
+    assert_eq!(logs.len(), 3, "{all}");
+    for log in logs {
+        assert_eq!(log["lines"].as_array().expect("lines").len(), 5, "{log}");
+    }
+    let one = user.does(&["logs", "db", "-m", "m1", "-n", "3"]).await.out;
+    assert_eq!(one.lines().count(), 3, "{one}");
+    assert!(one.lines().all(|line| line.starts_with("m1 ")), "{one}");
+    user.run(&["logs", "db", "-m", "m9"])
+        .await
+        .must_say(1, "no member m9");
+
+    let mut following = user.command(&["logs", "db", "-f", "-n", "1"]);
+    let mut following = following.spawn().expect("a process");
+    let printed = following.stdout.take().expect("its output");
+    let mut lines = BufReader::new(printed).lines();
+    for _ in 0..3 {
+        lines.next_line().await.expect("read").expect("a line");
+    }
+    // A member says so when its storage is given back.
+    user.does(&["defragment", "db", "--wait"]).await;
+    loop {
+        let line = lines.next_line().await.expect("read").expect("a line");
+        if line.contains("defragment") {
+            break;
+        }
+    }
+    crate::client_stub::interrupt(following.id());
+    let ended = following.wait().await.expect("an end");
+    assert_eq!(ended.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shell_logs_in_with_what_a_key_says() {
+    let broker = TestBroker::start().await;
+    let user = User::of_broker(&broker);
+    user.makes_database().await;
+    let lines = user.does(&["service-key", "db", "app", "--env"]).await.out;
+    let variables = user.asks(&["service-key", "db", "app", "--env"]).await;
+    let endpoints = text(&variables["ETCDCTL_ENDPOINTS"]);
+    assert_eq!(endpoints.split(',').count(), 3, "{endpoints}");
+    let file = text(&variables["ETCDCTL_CACERT"]);
+    assert!(lines.contains(file), "{lines}");
+    let mode = fs::metadata(file).expect("a file").mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let chosen = user.folder().join("chosen's.pem");
+    let chosen = chosen.to_str().expect("a path");
+    for (version, cacert) in [("3.6.16", None), ("3.4.23", Some(chosen))] {
+        let cacert = cacert.map_or(Vec::new(), |file| vec!["--cacert", file]);
+        let flags = [&["service-key", "db", "app", "--env"], &cacert[..]].concat();
+        let lines = user.does(&flags).await.out;
+        let etcdctl = engines_dir().join("etcd").join(version).join("etcdctl");
+        let script = "eval \"$1\"; \"$2\" put \"it's $3\" v && \"$2\" endpoint health 2>&1";
+        let etcdctl = etcdctl.to_str().expect("a path");
+        let ran = Command::new("bash")
+            .args(["-c", script, "bash", &lines, etcdctl, version])
+            .env_clear()
+            .output();
+        let ran = Ran::of(ran.expect("bash"));
+        assert_eq!(ran.code, 0, "{version}: {ran:?}");
+        assert_eq!(
+            ran.out.matches("is healthy").count(),
+            3,
+            "{version}: {ran:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_backup_replaces_is_told_before() {
+    let broker = TestBroker::in_memory().await;
+    let user = User::of_broker(&broker);
+    user.does(&["cs", "compose-for-etcd", "Standard", "db", "-w"])
+        .await;
+    let first = user.does(&["create-backup", "db", "-w"]).await;
+    assert!(!first.err.contains("Replaces"), "{first:?}");
+    let second = user.does(&["create-backup", "db", "-w"]).await;
+    let mut said = second.err.lines();
+    let told = said.next().expect("a line");
+    assert!(
+        told.starts_with("Replaces the on-demand backup of "),
+        "{told}"
+    );
+    assert!(second.err.contains("back up db: done in "), "{second:?}");
+    let listed = user.does(&["backups", "db"]).await.out;
+    assert!(
+        listed.lines().next().expect("a head").ends_with("EXPIRES"),
+        "{listed}"
+    );
+}
