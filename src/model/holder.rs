@@ -33,16 +33,15 @@ impl FromStr for Holder {
     type Err = HolderError;
 
     fn from_str(text: &str) -> Result<Self, HolderError> {
-        let kinds: [(char, fn(String) -> Self); 3] = [
-            ('t', Self::Token),
-            ('s', Self::Session),
-            ('o', Self::Operator),
-        ];
-        let found = kinds.into_iter().find_map(|(kind, holder)| {
-            let fingerprint = text.strip_prefix(kind)?;
-            Some(holder(fingerprint.to_owned()))
-        });
-        found.ok_or(HolderError)
+        let mut chars = text.chars();
+        let kind = chars.next();
+        let fingerprint = chars.as_str().to_owned();
+        match kind {
+            Some('t') => Ok(Self::Token(fingerprint)),
+            Some('s') => Ok(Self::Session(fingerprint)),
+            Some('o') => Ok(Self::Operator(fingerprint)),
+            _ => Err(HolderError),
+        }
     }
 }
 
