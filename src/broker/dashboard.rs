@@ -26,7 +26,7 @@ use crate::{
         observation::Observation,
         operation::{Operation, OperationKind},
         origin::Origin,
-        session::{Scope, Session},
+        session::Session,
     },
     store::{self, Conn, StoreError},
 };
@@ -295,20 +295,6 @@ impl Broker {
         let backup = view.backups.iter().find(|b| b.id == id).cloned();
         let backup = backup.ok_or_else(no_such_page)?;
         Ok((view, backup))
-    }
-
-    /// Instances in which a text stands, newest first, and whether there are more of them. Only operators
-    /// see more than their own.
-    pub async fn instances_found(
-        &self,
-        session: &Session,
-        text: &str,
-        page: usize,
-    ) -> Result<(Vec<InstanceListed>, bool), BrokerError> {
-        if session.scope != Scope::Operator {
-            return Err(no_such_page());
-        }
-        self.instances(text, page).await
     }
 
     /// Instances in which a text stands, newest first, on a page of all of them, and whether there are

@@ -5,12 +5,13 @@ use chrono::{DateTime, Utc};
 
 use super::{
     Broker, BrokerError, DeploymentView,
-    alert::{Beside, watched},
+    alert::{Beside, backup_watch, beside},
     status::OF_INSTANCE,
 };
 use crate::{
     model::{
         alert::{BackupWatch, alerts},
+        backup::Backup,
         deployment::Deployment,
         health::{Health, Life, health},
         instance::{Instance, InstanceState},
@@ -22,23 +23,27 @@ use crate::{
 };
 
 /// What is read of an instance for its health.
-struct Read {
-    life: Life,
-    backups: BackupWatch,
-    beside: Beside,
+pub(super) struct Read {
+    pub(super) life: Life,
+    pub(super) backups: BackupWatch,
+    pub(super) beside: Beside,
+    /// The newest good backup.
+    pub(super) newest: Option<Backup>,
 }
 
-fn read(
+/// Reads what the health of an instance goes by beside what members say.
+pub(super) fn read(
     conn: &mut Conn<'_>,
     instance: &Instance,
     deployment: &Deployment,
     now: DateTime<Utc>,
 ) -> Result<Read, StoreError> {
-    let (backups, beside) = watched(conn, instance, deployment, now)?;
+    let complete = store::backup::complete_of(conn, &instance.id)?;
     Ok(Read {
         life: life(conn, instance)?,
-        backups,
-        beside,
+        backups: backup_watch(conn, instance, &complete)?,
+        beside: beside(conn, deployment, now)?,
+        newest: complete.into_iter().max_by_key(Backup::taken_at),
     })
 }
 
@@ -131,7 +136,7 @@ impl Broker {
         fresh.or_else(|| self.last_seen(deployment))
     }
 
-    fn health_of(
+    pub(super) fn health_of(
         &self,
         deployment: &Deployment,
         read: Read,

@@ -43,6 +43,7 @@ mod dashboard;
 mod defragment;
 mod deployment;
 mod download;
+mod estate;
 mod expiry;
 mod fate;
 mod finding;
@@ -84,6 +85,7 @@ pub use catalog::{CatalogRefusal, LostPlan, LostPlans, keeps_all_plans};
 pub use dashboard::{BackUpNow, InstanceListed, InstanceView};
 pub use deployment::DeploymentView;
 pub use download::{BackupDownload, Download, DownloadLink, Downloads, backup_name};
+pub use estate::{ClusterSeen, Estate, EstatePage, EstateQuery, Late, Listed, Order};
 pub use expiry::Expiry;
 pub use fate::Fate;
 pub use finding::{Finding, Repair, Repaired};
@@ -330,6 +332,7 @@ pub struct Broker {
     volumes: Arc<Volumes>,
     observer: Arc<dyn Observer>,
     logs: Box<dyn Logs>,
+    estate: estate::Memory,
 }
 
 impl Broker {
@@ -377,6 +380,7 @@ impl Broker {
             volumes: parts.volumes,
             observer: parts.observer,
             logs: parts.logs,
+            estate: estate::Memory::default(),
         }
     }
 

@@ -41,20 +41,24 @@ impl Broker {
 
     /// The clusters with what is in use of each.
     pub(super) fn candidates(&self, conn: &mut Conn<'_>) -> Result<Vec<Candidate<'_>>, StoreError> {
-        let mut placed = Vec::new();
-        for cluster in &*self.clusters {
-            placed.push((
-                cluster.id.as_str(),
-                store::deployment::placed_on(conn, &cluster.id)?,
-            ));
-        }
+        let of = |cluster: &Cluster| store::deployment::placed_on(conn, &cluster.id);
+        let placed: Vec<Placed> = self.clusters.iter().map(of).collect::<Result<_, _>>()?;
+        Ok(self.candidates_with(&placed))
+    }
+
+    /// The clusters with what is in use of each, in their order.
+    pub(super) fn candidates_with(&self, placed: &[Placed]) -> Vec<Candidate<'_>> {
+        let of_all = self.clusters.iter().zip(placed);
+        let placed: Vec<(&str, Placed)> = of_all
+            .map(|(cluster, of_it)| (cluster.id.as_str(), *of_it))
+            .collect();
         let candidate = |(cluster, (_, of_it)): (_, &(&str, Placed))| Candidate {
             cluster,
             placed: *of_it,
             volume_bytes: self.volumes.bytes_for(&cluster.id, &placed),
             members: self.volumes.members(),
         };
-        Ok(self.clusters.iter().zip(&placed).map(candidate).collect())
+        self.clusters.iter().zip(&placed).map(candidate).collect()
     }
 
     /// [`Self::target`] for many questions in a row: nothing is counted anew.

@@ -34,6 +34,7 @@ use crate::{
     stream::ByteStream,
 };
 
+mod estate;
 mod exposure;
 
 const SERVICE: &str = "6f1c9f0e-52a4-4a39-8e0b-3c1f5b7a9d10";

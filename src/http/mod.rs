@@ -7,7 +7,9 @@ use actix_web::{middleware::from_fn, web};
 
 use self::{
     compose::error::ComposeError,
-    dashboard::{backups, door, error::PageError, instances, overview, versions},
+    dashboard::{
+        backups, door, error::PageError, instances, operator as pages, overview, versions,
+    },
     limit::limited,
     operator::{error::OperatorError, operations},
     osb::error::OsbError,
@@ -270,9 +272,31 @@ fn dashboard_routes(config: &mut web::ServiceConfig) {
                     .route(web::post().to(door::sign_out)),
             )
             .service(
+                web::scope("/operations")
+                    .wrap(from_fn(pages::guard))
+                    .wrap(from_fn(door::guard))
+                    .service(page("").route(web::get().to(pages::operations::page)))
+                    .service(page("/{operation}").route(web::get().to(pages::operations::show)))
+                    .service(
+                        page("/{operation}/retry").route(web::post().to(pages::operations::retry)),
+                    )
+                    .service(
+                        page("/{operation}/abandon")
+                            .route(web::post().to(pages::operations::abandon)),
+                    )
+                    .default_service(web::to(dashboard::error::no_such_page)),
+            )
+            .service(for_operators("/late-backups").route(web::get().to(pages::backups::page)))
+            .service(for_operators("/clusters").route(web::get().to(pages::clusters::page)))
+            .service(for_operators("/audit").route(web::get().to(pages::audit::page)))
+            .service(
                 web::scope("/instances")
                     .wrap(from_fn(door::guard))
-                    .service(page("").route(web::get().to(instances::page)))
+                    .service(
+                        page("")
+                            .wrap(from_fn(pages::guard))
+                            .route(web::get().to(instances::page)),
+                    )
                     .service(page("/{instance}").route(web::get().to(overview::page)))
                     .service(
                         page("/{instance}/protection").route(web::post().to(overview::protect)),
@@ -314,6 +338,23 @@ fn only(path: &str) -> actix_web::Resource {
 fn page(path: &str) -> actix_web::Resource {
     web::resource([path.to_owned(), format!("{path}/")])
         .default_service(web::to(dashboard::error::no_such_page_method))
+}
+
+/// The same for pages of operators.
+fn for_operators(
+    path: &str,
+) -> actix_web::Resource<
+    impl actix_web::dev::ServiceFactory<
+        actix_web::dev::ServiceRequest,
+        Config = (),
+        Response = actix_web::dev::ServiceResponse<impl actix_web::body::MessageBody>,
+        Error = actix_web::Error,
+        InitError = (),
+    >,
+> {
+    page(path)
+        .wrap(from_fn(pages::guard))
+        .wrap(from_fn(door::guard))
 }
 
 /// The same for paths that clients of the Compose API write with and without a slash at the end.

@@ -596,6 +596,14 @@ pub const PAGE_FOLLOWED_EVERY: Duration = Duration::from_secs(1);
 pub const PAGE_REFRESHED_EVERY: Duration = Duration::from_secs(5);
 /// Tasks that the dashboard's overview shows.
 pub const TASKS_SHOWN: usize = 8;
+/// What was read of all instances for one list of operators serves others for so long.
+pub const ESTATE_FRESH: Duration = Duration::from_secs(1);
+/// Instances that are read at once for operators' lists.
+pub const ESTATE_PAGE: i64 = 200;
+/// Instances that operators' lists are made of; of more it is said that there are more.
+pub const ESTATE_INSTANCES_MAX: usize = 20_000;
+/// Operations, and entries of the audit, on one page for operators.
+pub const ROWS_ON_A_PAGE: i64 = 50;
 /// Instances on one page of the operators' list.
 pub const INSTANCES_ON_A_PAGE: usize = 50;
 

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
-use diesel::prelude::*;
+use diesel::{dsl::count_star, prelude::*};
 
 use super::{
     Conn, StoreError, each,
@@ -86,6 +86,19 @@ pub fn list(conn: &mut Conn<'_>, filter: &Filter, limit: i64) -> Result<Vec<Over
         query.load(c)
     })?;
     rows.into_iter().map(overseen).collect()
+}
+
+/// How many operations are in each state, of those that are known still.
+pub fn counts(conn: &mut Conn<'_>) -> Result<Vec<(OperationState, u64)>, StoreError> {
+    let rows: Vec<(String, i64)> = each!(conn, |c| operations::table
+        .group_by(operations::state)
+        .select((operations::state, count_star()))
+        .load(c))?;
+    let counted = rows.into_iter().filter_map(|(state, count)| {
+        // What an older version wrote is read by whoever reads the rows themselves.
+        Some((OperationState::parse(&state)?, count.unsigned_abs()))
+    });
+    Ok(counted.collect())
 }
 
 /// One operation.

@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 use crate::{
-    broker::{TestBroker, answer, encoded, text},
+    broker::{READER, TestBroker, answer, encoded, text},
     chromium::Chromium,
 };
 
@@ -58,6 +58,14 @@ impl Visit {
     /// Signs in as whoever runs the broker.
     pub async fn sign_in_as_operator(&self) {
         let (username, password) = self.broker.platform();
+        self.page.open(&self.url("/sign-in")).await;
+        self.show_password(username, password).await;
+        self.page.find("#sign-out").await;
+    }
+
+    /// Signs in as somebody who reads what the operator reads.
+    pub async fn sign_in_as_reader(&self) {
+        let (username, password) = READER;
         self.page.open(&self.url("/sign-in")).await;
         self.show_password(username, password).await;
         self.page.find("#sign-out").await;

@@ -36,6 +36,7 @@ mod dashboard_backups;
 mod dashboard_hostile;
 mod dashboard_keyboard;
 mod dashboard_live;
+mod dashboard_operator;
 mod dashboard_overview;
 mod dashboard_pictures;
 mod dashboard_sign_in;

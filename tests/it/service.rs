@@ -8,7 +8,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     broker::{TestBroker, new_folder},
@@ -17,6 +17,7 @@ use crate::{
 };
 
 const UNIT: &str = include_str!("../../deploy/compose-broker.service");
+const CLUSTERS: &str = include_str!("../../examples/clusters.json");
 const DOCKERFILE: &str = include_str!("../../deploy/Dockerfile");
 
 /// How often the service manager wants to hear that the broker is well.
@@ -184,6 +185,12 @@ fn the_unit_leaves_databases_alone_and_lets_the_broker_find_them_again() {
     let asked = compose_broker::model::limits::LISTENER_SILENCE_MAX
         + compose_broker::model::limits::STORE_SILENCE_MAX;
     assert!(Duration::from_secs(within) > 2 * asked);
+    // What the example writes to, it may.
+    let clusters: Vec<Value> = serde_json::from_str(CLUSTERS).expect("clusters");
+    for folder in clusters.iter().filter_map(|of| of["data_dir"].as_str()) {
+        let may = of_unit("ReadWritePaths").contains(&format!("-{folder}").as_str());
+        assert!(may, "{folder}");
+    }
     // With these a new broker sees nothing of members that an earlier one started.
     assert!(of_unit("PrivateUsers").is_empty() && of_unit("ProcSubset").is_empty());
     assert!(of_unit("DynamicUser").is_empty() && of_unit("PrivatePIDs").is_empty());

@@ -15,7 +15,7 @@ use askama::Template;
 use url::Url;
 
 use super::{
-    Answer, Api,
+    AUDIT, Answer, Api, CLUSTERS, INSTANCES, LATE_BACKUPS, OPERATIONS,
     error::PageError,
     form_of, path_of,
     shell::{Shell, answer},
@@ -46,8 +46,6 @@ const FATE: &str = "x-fate";
 const SIGN_IN: &str = "/dashboard/sign-in";
 /// The way out.
 const SIGN_OUT: &str = "/dashboard/sign-out";
-/// Where operators begin.
-const INSTANCES: &str = "/dashboard/instances";
 
 /// Sends a browser elsewhere.
 pub fn see_other(path: &str) -> HttpResponse {
@@ -136,8 +134,10 @@ fn door_of(request: &ServiceRequest) -> String {
         .path_and_query()
         .map_or("", |path| path.as_str());
     // What was to be done has to be asked for again, on the page that it was asked for on.
-    let page = match path.find("/backups") {
-        Some(at) if request.method() != Method::GET => &path[..at + "/backups".len()],
+    let pages = ["/backups", OPERATIONS];
+    let page_in = |page: &&str| path.find(*page).map(|at| at + page.len());
+    let page = match pages.iter().find_map(page_in) {
+        Some(end) if request.method() != Method::GET => &path[..end],
         _ => path,
     };
     let next: String = url::form_urlencoded::byte_serialize(page.as_bytes()).collect();
@@ -176,9 +176,10 @@ fn own_path(next: &str) -> Option<String> {
     // Any base serves: a path stays on it, everything else leaves it.
     let base = Url::parse("http://own.invalid/").ok()?;
     let url = base.join(next).ok()?;
+    let pages = [INSTANCES, OPERATIONS, LATE_BACKUPS, CLUSTERS, AUDIT];
     let own = url.origin() == base.origin()
         && next.starts_with("/dashboard")
-        && url.path().starts_with(INSTANCES);
+        && pages.iter().any(|page| url.path().starts_with(page));
     own.then(|| match url.query() {
         Some(query) => format!("{}?{query}", url.path()),
         None => url.path().to_owned(),
@@ -383,6 +384,12 @@ mod tests {
             ("javascript:alert(1)", None),
             ("dashboard/instances", None),
             ("/dashboard/sign-out", None),
+            (
+                "/dashboard/operations?state=stuck",
+                Some("/dashboard/operations?state=stuck"),
+            ),
+            ("/dashboard/audit", Some("/dashboard/audit")),
+            ("/dashboard/operations/../sign-out", None),
             ("/dashboard@evil.example/dashboard/instances", None),
         ] {
             assert_eq!(own_path(next).as_deref(), path, "{next}");

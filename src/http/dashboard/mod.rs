@@ -26,6 +26,7 @@ pub mod door;
 pub mod error;
 mod id;
 pub mod instances;
+pub mod operator;
 pub mod overview;
 mod plot;
 mod shell;
@@ -37,6 +38,17 @@ use error::PageError;
 
 /// What it is called on its pages.
 pub const PRODUCT: &str = "compose-broker";
+
+/// Where operators begin: the list of all instances. The pages of each are below.
+const INSTANCES: &str = "/dashboard/instances";
+/// Where the list of operations is.
+const OPERATIONS: &str = "/dashboard/operations";
+/// Where the list of late backups is.
+const LATE_BACKUPS: &str = "/dashboard/late-backups";
+/// Where the list of clusters is.
+const CLUSTERS: &str = "/dashboard/clusters";
+/// Where the audit is.
+const AUDIT: &str = "/dashboard/audit";
 
 type Answer = Result<HttpResponse, PageError>;
 

@@ -76,6 +76,15 @@ pub fn label_of_task(operation: &Operation) -> Label {
     }
 }
 
+/// Where an operation is in its life, for operators: what users need not tell apart, they do.
+pub fn label_of_operation(operation: &Operation) -> Label {
+    match operation.state {
+        OperationState::Stuck => label("Stuck", BAD),
+        OperationState::Abandoned => label("Given up", PAST),
+        _ => label_of_task(operation),
+    }
+}
+
 /// Who asked for a task, by where it came from.
 pub fn asked_by(origin: Origin) -> &'static str {
     match origin {

@@ -1,0 +1,111 @@
+//! Who had what done and who got to see what, as a page.
+
+use actix_web::{HttpRequest, http::StatusCode, web};
+use askama::Template;
+
+use super::{Count, address, counts};
+use crate::{
+    broker::AuditQuery,
+    http::dashboard::{
+        AUDIT, Answer, Api, OPERATIONS, path_of,
+        shell::{Shell, answer},
+        show::Moment,
+    },
+    http::request::query,
+    model::{audit::AuditEntry, limits::ROWS_ON_A_PAGE, session::Session},
+};
+
+#[derive(Template)]
+#[template(path = "operator_audit.html", whitespace = "minimize")]
+struct AuditPage {
+    shell: Shell,
+    counts: Vec<Count>,
+    instance: String,
+    rows: Vec<Row>,
+    newest: Option<String>,
+    older: Option<String>,
+}
+
+struct Row {
+    id: i64,
+    at: Moment,
+    action: String,
+    times: Option<String>,
+    who: String,
+    way: String,
+    address: String,
+    instance: Option<(String, String)>,
+    about: String,
+    operation: Option<(String, String)>,
+}
+
+/// `GET /dashboard/audit`
+pub async fn page(
+    api: web::Data<Api>,
+    session: web::ReqData<Session>,
+    request: HttpRequest,
+) -> Answer {
+    let asked = query(&request, "instance").unwrap_or_default();
+    let instance = asked.trim().to_owned();
+    let before = query(&request, "before").and_then(|before| before.parse().ok());
+    // What is no id is nobody's.
+    let id = (!instance.is_empty()).then(|| instance.parse().ok());
+    let found = match id {
+        Some(None) => crate::broker::AuditPage {
+            entries: Vec::new(),
+            next: None,
+        },
+        id => {
+            let asked = AuditQuery {
+                instance: id.flatten(),
+                before,
+                limit: Some(ROWS_ON_A_PAGE),
+            };
+            api.broker.audit.newest(asked).await?
+        }
+    };
+    let now = api.broker.clock.now();
+    let estate = api.broker.estate().await?;
+    let older = found.next.map(|next| {
+        let before = next.to_string();
+        address(AUDIT, &[("instance", &instance), ("before", &before)])
+    });
+    let mut shell = Shell::signed_in("Audit", &api.broker, &session);
+    shell.here = "audit";
+    shell.follows = true;
+    let page = AuditPage {
+        counts: counts(&api, &estate).await?,
+        rows: found.entries.into_iter().map(|of| row(of, now)).collect(),
+        newest: before.map(|_: i64| address(AUDIT, &[("instance", &instance)])),
+        older,
+        instance,
+        shell,
+    };
+    Ok(answer(StatusCode::OK, &page))
+}
+
+fn row(of: AuditEntry, now: chrono::DateTime<chrono::Utc>) -> Row {
+    let about = [
+        of.binding.map(|id| format!("binding {id}")),
+        of.backup.map(|id| format!("backup {id}")),
+    ];
+    let about: Vec<String> = about.into_iter().flatten().collect();
+    Row {
+        id: of.id,
+        at: Moment::new(of.at, now),
+        action: of.action.replace('_', " "),
+        times: (of.times > 1).then(|| format!("{} times", of.times)),
+        who: match (of.user, of.platform) {
+            (Some(user), Some(platform)) => format!("{user} ({platform})"),
+            (Some(name), None) | (None, Some(name)) => name,
+            (None, None) => String::new(),
+        },
+        way: of.origin.as_str().to_owned(),
+        address: of.address.unwrap_or_default(),
+        instance: of.instance.map(|id| (path_of(&id), id.to_string())),
+        about: about.join(", "),
+        operation: of
+            .operation
+            .map(|id| (format!("{OPERATIONS}/{id}"), id.to_string())),
+    }
+}

@@ -1,0 +1,80 @@
+//! Instances whose scheduled backup did not come, with what is known of it.
+
+use actix_web::{HttpRequest, http::StatusCode, web};
+use askama::Template;
+
+use super::{Count, address, counts, page_number, tries};
+use crate::{
+    http::dashboard::{
+        Answer, Api, LATE_BACKUPS, path_of,
+        shell::{Shell, answer},
+        show::{Moment, counted},
+        state::{Label, label_of_health},
+    },
+    model::session::Session,
+};
+
+#[derive(Template)]
+#[template(path = "operator_late.html", whitespace = "minimize")]
+struct LatePage {
+    shell: Shell,
+    counts: Vec<Count>,
+    rows: Vec<Row>,
+    found: String,
+    newer: Option<String>,
+    older: Option<String>,
+}
+
+struct Row {
+    /// What tells its row from others.
+    key: String,
+    href: String,
+    name: String,
+    id: String,
+    label: Label,
+    since: Moment,
+    newest_good: Option<Moment>,
+    last_backup: Option<Moment>,
+    failures: String,
+}
+
+/// `GET /dashboard/late-backups`
+pub async fn page(
+    api: web::Data<Api>,
+    session: web::ReqData<Session>,
+    request: HttpRequest,
+) -> Answer {
+    let estate = api.broker.estate().await?;
+    let now = api.broker.clock.now();
+    let found = estate.late(page_number(&request));
+    let rows = found.shown.iter().filter_map(|listed| {
+        let late = listed.late?;
+        Some(Row {
+            key: listed.instance.id.in_path(),
+            href: format!("{}/backups", path_of(&listed.instance.id)),
+            name: listed.name().to_owned(),
+            id: listed.instance.id.to_string(),
+            label: label_of_health(listed.health.state),
+            since: Moment::new(late.since, now),
+            newest_good: late.newest_good.map(|at| Moment::new(at, now)),
+            last_backup: listed.last_backup.map(|at| Moment::new(at, now)),
+            failures: match late.failures {
+                0 => "none since then".to_owned(),
+                failures => format!("{} in a row failed", tries(failures)),
+            },
+        })
+    });
+    let link = |page: usize| address(LATE_BACKUPS, &[("page", &page.to_string())]);
+    let mut shell = Shell::signed_in("Late backups", &api.broker, &session);
+    shell.here = "late-backups";
+    shell.follows = true;
+    let page = LatePage {
+        rows: rows.collect(),
+        found: counted(i64::try_from(found.found).unwrap_or(i64::MAX), "instance"),
+        newer: (found.page > 1).then(|| link(found.page - 1)),
+        older: (found.page < found.pages).then(|| link(found.page + 1)),
+        counts: counts(&api, &estate).await?,
+        shell,
+    };
+    Ok(answer(StatusCode::OK, &page))
+}

@@ -1,0 +1,307 @@
+//! Operations of all instances: which go on, which do not, why, and an operator's word on them.
+
+use actix_web::{HttpRequest, http::StatusCode, web};
+use askama::Template;
+use chrono::{DateTime, Utc};
+
+use super::{Choice, Count, address, counts, tries};
+use crate::{
+    broker::{BrokerError, OperationDetail, OperationsPage, OperationsQuery, status_of},
+    http::dashboard::{
+        Answer, Api, OPERATIONS,
+        door::see_other,
+        form_of,
+        id::Id,
+        path_of,
+        shell::{Shell, answer},
+        show::{Moment, counted, duration},
+        state::{Label, asked_by, label_of_operation},
+    },
+    http::request::query,
+    model::{
+        ids::OperationId,
+        limits::ROWS_ON_A_PAGE,
+        operation::{OperationKind, OperationState},
+        oversight::{Overseen, StepSeen},
+        session::Session,
+    },
+};
+
+/// States that a list can be held to, with what people call them.
+const STATES: [(OperationState, &str); 6] = [
+    (OperationState::Queued, "Waiting"),
+    (OperationState::Running, "In progress"),
+    (OperationState::Stuck, "Stuck"),
+    (OperationState::Failed, "Failed"),
+    (OperationState::Abandoned, "Given up"),
+    (OperationState::Succeeded, "Complete"),
+];
+
+#[derive(Template)]
+#[template(path = "operator_operations.html", whitespace = "minimize")]
+struct ListPage {
+    shell: Shell,
+    counts: Vec<Count>,
+    states: Vec<Choice>,
+    kinds: Vec<Choice>,
+    instance: String,
+    rows: Vec<Row>,
+    newest: Option<String>,
+    older: Option<String>,
+}
+
+struct Row {
+    href: String,
+    id: String,
+    kind: String,
+    instance_href: String,
+    instance: String,
+    label: Label,
+    says: String,
+    trouble: Option<String>,
+    next_try: Option<Moment>,
+    by: &'static str,
+    since: Moment,
+    moved: Moment,
+}
+
+impl Row {
+    fn of(seen: &Overseen, now: DateTime<Utc>) -> Self {
+        let operation = &seen.operation;
+        let waits = operation.state == OperationState::Queued && seen.not_before > now;
+        let trouble = operation.trouble.as_ref().map(|trouble| {
+            let tries = tries(trouble.tries);
+            format!("{tries} in a row came to nothing: {}", trouble.reason)
+        });
+        Self {
+            href: format!("{OPERATIONS}/{}", operation.id),
+            id: operation.id.to_string(),
+            kind: operation.kind.to_string(),
+            instance_href: path_of(&operation.instance),
+            instance: operation.instance.to_string(),
+            label: label_of_operation(operation),
+            says: (operation.failure.clone())
+                .unwrap_or_else(|| status_of(operation, now).description),
+            trouble,
+            next_try: waits.then(|| Moment::new(seen.not_before, now)),
+            by: asked_by(operation.origin),
+            since: Moment::new(operation.created_at, now),
+            moved: Moment::new(operation.updated_at, now),
+        }
+    }
+}
+
+/// `GET /dashboard/operations`
+pub async fn page(
+    api: web::Data<Api>,
+    session: web::ReqData<Session>,
+    request: HttpRequest,
+) -> Answer {
+    let given = |name: &str| query(&request, name).unwrap_or_default().trim().to_owned();
+    let (state, kind, instance, before) = (
+        given("state"),
+        given("kind"),
+        given("instance"),
+        given("before"),
+    );
+    let asked = OperationsQuery {
+        state: OperationState::parse(&state),
+        kind: OperationKind::parse(&kind),
+        instance: instance.parse().ok(),
+        before: before.parse().ok(),
+        limit: Some(ROWS_ON_A_PAGE),
+        ..OperationsQuery::default()
+    };
+    // What is no id is nobody's.
+    let is_nobody = asked.instance.is_none() && !instance.is_empty();
+    let found = if is_nobody {
+        OperationsPage {
+            operations: Vec::new(),
+            next: None,
+        }
+    } else {
+        api.broker.oversight.operations(asked).await?
+    };
+    let now = api.broker.clock.now();
+    let link = |before: &str| {
+        let query = [
+            ("state", state.as_str()),
+            ("kind", &kind),
+            ("instance", &instance),
+            ("before", before),
+        ];
+        address(OPERATIONS, &query)
+    };
+    let estate = api.broker.estate().await?;
+    let mut shell = Shell::signed_in("Operations", &api.broker, &session);
+    shell.here = "operations";
+    shell.follows = true;
+    shell.under_way = (found.operations.iter()).any(|seen| seen.operation.state.is_active());
+    let states = STATES.map(|(state, label)| (state.as_str().to_owned(), label.to_owned()));
+    let kinds = OperationKind::ALL.map(|kind| (kind.to_string(), kind.to_string()));
+    let page = ListPage {
+        shell,
+        counts: counts(&api, &estate).await?,
+        states: Choice::among("Any state", states, &state),
+        kinds: Choice::among("Any kind", kinds, &kind),
+        rows: found.operations.iter().map(|of| Row::of(of, now)).collect(),
+        newest: (!before.is_empty()).then(|| link("")),
+        older: found.next.map(|id| link(id.as_str())),
+        instance,
+    };
+    Ok(answer(StatusCode::OK, &page))
+}
+
+#[derive(Template)]
+#[template(path = "operator_operation.html", whitespace = "minimize")]
+struct DetailPage {
+    shell: Shell,
+    row: Row,
+    href: String,
+    facts: Vec<(&'static str, String)>,
+    steps: Vec<Step>,
+    left: Vec<String>,
+    /// What a retry does, where it may be asked for.
+    retry: Option<&'static str>,
+    /// What giving up does, where it may be asked for.
+    abandon: Option<&'static str>,
+}
+
+struct Step {
+    name: String,
+    label: &'static str,
+    tries: String,
+    took: String,
+    error: Option<String>,
+    failed: Option<Moment>,
+}
+
+impl Step {
+    fn of(step: &StepSeen, now: DateTime<Utc>) -> Self {
+        let trial = &step.trial;
+        let spent = chrono::TimeDelta::from_std(trial.spent + trial.waited);
+        Self {
+            name: step.name.clone(),
+            label: if step.is_done { "done" } else { "not done" },
+            tries: match (trial.failures, trial.shortages) {
+                (0, 0) => "none failed".to_owned(),
+                (failures, 0) => format!("{failures} failed"),
+                (failures, short) => format!("{failures} failed, {short} lacked something"),
+            },
+            took: duration(spent.unwrap_or_default()),
+            error: step.last_error.clone(),
+            failed: step.failed_at.map(|at| Moment::new(at, now)),
+        }
+    }
+}
+
+/// `GET /dashboard/operations/:oid`
+pub async fn show(
+    api: web::Data<Api>,
+    session: web::ReqData<Session>,
+    Id(id): Id<OperationId>,
+) -> Answer {
+    let detail = api.broker.oversight.operation(id).await?;
+    let now = api.broker.clock.now();
+    let operation = &detail.seen.operation;
+    let mut shell = Shell::signed_in("", &api.broker, &session);
+    shell.title = format!("{} of {}", operation.kind, operation.instance);
+    shell.here = "operations";
+    shell.follows = true;
+    shell.under_way = operation.state.is_active();
+    let may = shell.may_change();
+    let page = DetailPage {
+        row: Row::of(&detail.seen, now),
+        href: format!("{OPERATIONS}/{}", operation.id),
+        facts: facts(&detail),
+        steps: detail.steps.iter().map(|of| Step::of(of, now)).collect(),
+        retry: what_a_retry_does(&detail.seen).filter(|_| may),
+        abandon: what_giving_up_does(&detail.seen).filter(|_| may),
+        left: detail.left,
+        shell,
+    };
+    Ok(answer(StatusCode::OK, &page))
+}
+
+fn facts(detail: &OperationDetail) -> Vec<(&'static str, String)> {
+    let operation = &detail.seen.operation;
+    let optional = [
+        (
+            "Binding",
+            operation.binding.as_ref().map(ToString::to_string),
+        ),
+        ("Backup", operation.backup.as_ref().map(ToString::to_string)),
+        (
+            "Worked on by",
+            detail.seen.lease.as_ref().map(|lease| lease.owner.clone()),
+        ),
+    ];
+    let mut facts = vec![
+        ("Operation ID", operation.id.to_string()),
+        ("Asked for by", asked_by(operation.origin).to_owned()),
+        ("Begun", counted(operation.epoch, "time")),
+    ];
+    let optional = optional.into_iter();
+    facts.extend(optional.filter_map(|(name, value)| Some((name, value?))));
+    facts
+}
+
+fn what_a_retry_does(seen: &Overseen) -> Option<&'static str> {
+    let operation = &seen.operation;
+    match operation.state {
+        OperationState::Queued => Some("Its next try is made at once, with all patience there is."),
+        OperationState::Stuck | OperationState::Abandoned if operation.kind.deletes() => {
+            Some("It begins anew, from its first step.")
+        }
+        OperationState::Stuck | OperationState::Abandoned => Some(
+            "What is left of it is cleaned up again. What it was to do has to be asked for anew.",
+        ),
+        _ => None,
+    }
+}
+
+fn what_giving_up_does(seen: &Overseen) -> Option<&'static str> {
+    let operation = &seen.operation;
+    match operation.state {
+        OperationState::Queued | OperationState::Running
+            if operation.failure.is_some() || operation.kind.deletes() =>
+        {
+            Some("It ends as it is. What is left of it stays, and is told of here.")
+        }
+        OperationState::Queued | OperationState::Running => {
+            Some("It stops, and what it has made so far is removed.")
+        }
+        OperationState::Stuck => {
+            Some("Nobody goes on with it. What is left of it stays, and is told of here.")
+        }
+        _ => None,
+    }
+}
+
+/// `POST /dashboard/operations/:oid/retry`
+pub async fn retry(
+    api: web::Data<Api>,
+    session: web::ReqData<Session>,
+    Id(id): Id<OperationId>,
+    payload: web::Payload,
+) -> Answer {
+    form_of(&api, &session, payload).await?;
+    api.broker.oversight.retry(id.clone()).await?;
+    Ok(see_other(&format!("{OPERATIONS}/{id}")))
+}
+
+/// `POST /dashboard/operations/:oid/abandon`
+pub async fn abandon(
+    api: web::Data<Api>,
+    session: web::ReqData<Session>,
+    Id(id): Id<OperationId>,
+    payload: web::Payload,
+) -> Answer {
+    let form = form_of(&api, &session, payload).await?;
+    if form.text("sure") != "yes" {
+        let text = "Nothing was given up: say that you are sure.".to_owned();
+        return Err(BrokerError::BadRequest(text).into());
+    }
+    api.broker.oversight.abandon(id.clone()).await?;
+    Ok(see_other(&format!("{OPERATIONS}/{id}")))
+}
