@@ -8,6 +8,7 @@ pub mod config;
 pub mod logbook;
 pub mod logging;
 
+pub mod alerting;
 pub mod guard;
 pub mod http;
 pub mod observer;
@@ -17,6 +18,7 @@ pub mod watchdog;
 pub mod broker;
 pub mod operation;
 
+pub mod metrics;
 pub mod timekeeper;
 
 pub mod backups;

@@ -10,8 +10,9 @@ use crate::{
     census::ClusterCensus,
     config::Config,
     guard::Guard,
-    http::{Api, origin::Rates, readiness::Readiness},
+    http::{Api, metrics::Scrapes, origin::Rates, readiness::Readiness},
     logbook::Logbook,
+    metrics::Metrics,
     model::secret::Credentials,
     observer::{EngineObserver, Memory},
     operation::Parts,
@@ -27,6 +28,7 @@ pub(super) struct Assembly<'a> {
     pub(super) kept: &'a Kept,
     pub(super) backends: &'a Backends,
     pub(super) volumes: &'a Arc<Volumes>,
+    pub(super) metrics: &'a Arc<Metrics>,
     /// What was seen of deployments, by each part that looks at them.
     pub(super) seen: Arc<Memory>,
 }
@@ -125,6 +127,7 @@ impl Assembly<'_> {
             hang_after: self.surroundings.hang_after,
             certificate_life: self.surroundings.certificate_life,
             public_url: self.public_url.to_owned(),
+            metrics: self.metrics.clone(),
         })
     }
 
@@ -137,6 +140,8 @@ impl Assembly<'_> {
             proxies: self.config.listening.trusted_proxies.clone(),
             readiness: Readiness::default(),
             rates: Rates::new(self.config.limits.requests_per_second),
+            metrics: self.metrics.clone(),
+            scrapes: Scrapes::guarded_by(self.config.monitoring.token.clone()),
         }
     }
 

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use actix_web::dev::Server;
+use actix_web::{dev::Server, web::Data};
 
 use super::StartError;
 use crate::{
@@ -13,9 +13,10 @@ use crate::{
     http::{
         Api,
         gate::Room,
-        server::{ServerError, server},
+        server::{ServerError, metrics_server, server},
         tls::ServerCertificate,
     },
+    metrics::{Metrics, timestamp},
     model::limits::OPEN_FILES_ENOUGH,
 };
 
@@ -30,6 +31,8 @@ pub(super) struct Listener {
     pub(super) public_url: String,
     /// What it shows to clients; none: it speaks plain HTTP.
     pub(super) certificate: Option<Arc<ServerCertificate>>,
+    /// The address that metrics have for themselves, where they have one.
+    metrics: Option<TcpListener>,
 }
 
 impl Listener {
@@ -41,6 +44,9 @@ impl Listener {
         };
         let socket = TcpListener::bind(config.listening.address).map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
+        let metrics = config.monitoring.listen.map(|address| {
+            TcpListener::bind(address).map_err(|source| StartError::Listen { address, source })
+        });
         let certificate = config.listening.tls.clone().map(ServerCertificate::load);
         Ok(Self {
             socket,
@@ -48,21 +54,51 @@ impl Listener {
             address,
             public_url: public_url(config, address),
             certificate: certificate.transpose()?,
+            metrics: metrics.transpose()?,
         })
     }
 
-    /// The server of the API, which takes connections once it runs.
-    pub(super) fn server(self, api: Api) -> Result<Server, StartError> {
+    /// Where metrics alone are served.
+    pub(super) fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref()?.local_addr().ok()
+    }
+
+    /// The server of the API, and that of the metrics alone; they take connections once they run.
+    pub(super) fn servers(self, api: Api) -> Result<Vec<Server>, StartError> {
         let room = Room::within(open_files());
-        let made = server(self.socket, api, self.certificate.as_ref(), room);
-        made.map_err(|error| match error {
+        let failed = |error| match error {
             ServerError::Listen(source) => StartError::Listen {
                 address: self.asked,
                 source,
             },
             ServerError::Tls(error) => error.into(),
-        })
+        };
+        let api = Data::new(api);
+        if let Some(certificate) = &self.certificate {
+            tell_of(certificate, &api.metrics);
+        }
+        let certificate = self.certificate.as_ref();
+        let mut servers =
+            vec![server(self.socket, api.clone(), certificate, room).map_err(failed)?];
+        if let Some(socket) = self.metrics {
+            servers.push(metrics_server(socket, api).map_err(failed)?);
+        }
+        Ok(servers)
     }
+}
+
+/// Has metrics tell when the listener's certificate ends.
+fn tell_of(certificate: &Arc<ServerCertificate>, metrics: &Metrics) {
+    let certificate = certificate.clone();
+    metrics.add_source(move |page| {
+        if let Some(ends) = certificate.ends_at() {
+            page.gauge(
+                "listener_certificate_end_timestamp_seconds",
+                "When the certificate ends that the broker shows to its clients",
+                timestamp(ends),
+            );
+        }
+    });
 }
 
 /// Where clients reach a broker that listens on `address`.

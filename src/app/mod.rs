@@ -3,8 +3,9 @@
 
 use std::{collections::BTreeMap, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use actix_web::dev::ServerHandle;
-use tokio::task::JoinHandle;
+use actix_web::dev::{Server, ServerHandle};
+use futures::future::join_all;
+use tokio::task::{JoinHandle, JoinSet};
 
 use self::{
     assembly::Assembly,
@@ -16,10 +17,12 @@ use self::{
     tasks::Tasks,
 };
 use crate::{
+    alerting,
     broker::Broker,
     config::{CatalogFile, Config},
     engine::{SharedEngine, etcd},
     http::tls::ServerCertificate,
+    metrics::Metrics,
     model::{limits::HANG_AFTER, patience::Patience, renewal::CertificateLife},
     operation::{
         fault::{Faults, NoFaults},
@@ -117,8 +120,10 @@ pub struct App {
     pub public_url: String,
     /// Names of an offering and a plan to begin with.
     pub first_plan: (String, String),
-    server: ServerHandle,
-    serving: JoinHandle<io::Result<()>>,
+    /// Where it serves metrics alone, if anywhere.
+    pub metrics_address: Option<SocketAddr>,
+    servers: Vec<ServerHandle>,
+    serving: JoinSet<io::Result<()>>,
     tasks: Tasks,
     /// What says to the service manager that the broker is well.
     heart: Option<JoinHandle<()>>,
@@ -152,20 +157,23 @@ impl App {
             volumes: &volumes(&config, &kept, backends.members_at_most()).await,
             kept: &kept,
             backends: &backends,
+            metrics: &Arc::new(Metrics::new(config.monitoring.instances)),
             seen: Arc::default(),
         };
         let broker = assembly.broker();
         tell_of_kept(&broker).await;
         let (address, public_url) = (listener.address, listener.public_url.clone());
-        let certificate = listener.certificate.clone();
-        let server = listener.server(assembly.api(&broker))?;
+        let (certificate, metrics_address) =
+            (listener.certificate.clone(), listener.metrics_address());
+        let servers = listener.servers(assembly.api(&broker))?;
         Ok(Self {
             address,
             public_url,
             first_plan,
-            server: server.handle(),
+            metrics_address,
+            servers: servers.iter().map(Server::handle).collect(),
             tasks: tasks(&assembly, &broker),
-            serving: tokio::spawn(server),
+            serving: servers.into_iter().collect(),
             heart: None,
             certificate,
             broker,
@@ -216,8 +224,8 @@ impl App {
     /// badly wrong: then nothing may be promised any more.
     pub async fn failed(&mut self) -> io::Error {
         tokio::select! {
-            served = &mut self.serving => match served {
-                Ok(Err(error)) => error,
+            served = self.serving.join_next() => match served {
+                Some(Ok(Err(error))) => error,
                 _ => io::Error::other("the server ended"),
             },
             what = self.tasks.ended() => io::Error::other(format!("the {what} ended")),
@@ -239,7 +247,7 @@ impl App {
         if let Some(heart) = self.heart {
             heart.abort();
         }
-        self.server.stop(true).await;
+        join_all(self.servers.iter().map(|server| server.stop(true))).await;
         self.tasks.stop().await;
         self.broker.audit.note_all_counted().await;
     }
@@ -266,6 +274,9 @@ fn tasks(of: &Assembly<'_>, broker: &Arc<Broker>) -> Tasks {
         tasks.begin("scheduler", |stop| scheduler::run(broker.clone(), stop));
         tasks.begin("guard", |stop| of.guard(broker).run(stop));
         tasks.begin("watchdog", |stop| of.watchdog(broker).run(stop));
+        tasks.begin("round over all instances", |stop| {
+            alerting::run(broker.clone(), of.metrics.clone(), stop)
+        });
     }
     tasks.begin("mover of members", |stop| {
         scheduler::move_members(broker.clone(), stop)

@@ -375,7 +375,7 @@ fn one_of<T: Copy>(
     })
 }
 
-fn number(
+pub(super) fn number(
     setting: &'static str,
     text: &str,
     range: RangeInclusive<u32>,

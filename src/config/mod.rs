@@ -19,6 +19,7 @@ mod cloud_foundry;
 mod clusters;
 mod credentials;
 mod kept;
+mod monitoring;
 mod paths;
 mod settings;
 
@@ -31,6 +32,7 @@ pub use client::{
 use cloud_foundry::CloudFoundry;
 pub use clusters::{LocalCluster, MemberSettings};
 pub use credentials::Access;
+pub use monitoring::Monitoring;
 use settings::SecretSettings;
 pub use settings::{SECRETS_HELP, Settings};
 
@@ -89,6 +91,8 @@ pub struct Config {
     pub conventions: Conventions,
     /// What is logged, and how.
     pub logging: Logging,
+    /// How the broker is watched.
+    pub monitoring: Monitoring,
     /// Where the broker's things lie, and its members run.
     pub places: Places,
     /// The catalog.
@@ -128,6 +132,7 @@ impl Config {
         let retention = Retention::check(settings)?;
         let conventions = Conventions::check(settings)?;
         let logging = Logging::check(settings)?;
+        let monitoring = Monitoring::check(settings, &secrets)?;
         let clock_offset_file = check::clock_offset_file(settings)?;
         let catalog = check::catalog(settings)?;
         let database_url = secrets.database_url.clone().or(cloud.database_url);
@@ -140,6 +145,7 @@ impl Config {
             retention,
             conventions,
             logging,
+            monitoring,
             places,
             catalog,
             clock_offset_file,

@@ -133,6 +133,14 @@ pub struct Settings {
     #[arg(long, env = "COMPOSE_BROKER_LOG_FORMAT", default_value = "text")]
     pub log_format: String,
 
+    /// Address and port to serve the metrics on, and nothing else [default: none; /metrics of LISTEN]
+    #[arg(long, env = "COMPOSE_BROKER_METRICS_LISTEN")]
+    pub metrics_listen: Option<String>,
+
+    /// Instances that metrics tell of one by one; 0: none
+    #[arg(long, env = "COMPOSE_BROKER_METRICS_INSTANCES", default_value = "100")]
+    pub metrics_instances: String,
+
     /// For demonstrations and tests: file that says by how many seconds the broker's clock is ahead
     /// [default: none, the clock is the machine's]
     #[arg(long, env = "COMPOSE_BROKER_CLOCK_OFFSET_FILE", value_parser = path())]
@@ -156,6 +164,9 @@ Settings that hold secrets are taken from the environment only:
   COMPOSE_BROKER_ENCRYPTION_KEYS  Key ring for secrets at rest: name:base64 of 32 bytes, newest
                                   first, separated by commas
                                   [default: made at the first start, in DATA_DIR/encryption_keys]
+  COMPOSE_BROKER_METRICS_TOKEN    What scrapes of the metrics may show instead of the platform's
+                                  credentials (Authorization: Bearer)
+                                  [default: none]
 
 On Cloud Foundry, PORT, VCAP_APPLICATION and VCAP_SERVICES fill in for LISTEN, PUBLIC_URL and
 DATABASE_URL.";
@@ -171,6 +182,7 @@ pub(super) struct SecretSettings {
     pub(super) more_credentials: Option<Secret>,
     pub(super) read_only_credentials: Option<Secret>,
     pub(super) encryption_keys: Option<Secret>,
+    pub(super) metrics_token: Option<Secret>,
 }
 
 impl SecretSettings {
@@ -183,6 +195,7 @@ impl SecretSettings {
             more_credentials: secret("COMPOSE_BROKER_MORE_CREDENTIALS"),
             read_only_credentials: secret(READ_ONLY_CREDENTIALS),
             encryption_keys: secret("COMPOSE_BROKER_ENCRYPTION_KEYS"),
+            metrics_token: secret("COMPOSE_BROKER_METRICS_TOKEN"),
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{origin::Rates, readiness::Readiness};
+use super::{metrics::Scrapes, origin::Rates, readiness::Readiness};
 use crate::{
     broker::Broker,
+    metrics::Metrics,
     model::{proxy::TrustedProxies, secret::Credentials},
 };
 
@@ -22,4 +23,8 @@ pub struct Api {
     pub readiness: Readiness,
     /// How many requests are taken of each client; absent: any number.
     pub rates: Option<Rates>,
+    /// What is counted, and told to scrapes.
+    pub metrics: Arc<Metrics>,
+    /// Who may scrape, and what scrapes were told last.
+    pub scrapes: Scrapes,
 }

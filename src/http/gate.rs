@@ -91,6 +91,16 @@ impl Gate {
         })
     }
 
+    /// The room that it has.
+    pub fn room(&self) -> Room {
+        self.room
+    }
+
+    /// Connections that are open.
+    pub fn held(&self) -> usize {
+        self.open().connections.len()
+    }
+
     /// Lets a connection in that came from `peer`; none where there is no room for it.
     pub fn admit(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) -> Option<Connection> {
         let client = Client::at(ClientAddress(peer.ip().to_canonical()));

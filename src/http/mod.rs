@@ -25,6 +25,7 @@ pub mod gate;
 mod health;
 mod id;
 mod limit;
+pub mod metrics;
 mod openapi;
 mod operator;
 pub mod origin;
@@ -57,11 +58,23 @@ pub fn routes(config: &mut web::ServiceConfig) {
                 .route(web::get().to(health::ready))
                 .route(web::head().to(health::ready)),
         )
+        .service(
+            only("/metrics")
+                .wrap(from_fn(limited::<OperatorError, _>))
+                .route(web::get().to(metrics::scrape)),
+        )
         .configure(openapi_routes)
         .configure(osb_routes)
         .configure(operator_routes)
         .configure(compose_routes)
         .configure(dashboard_routes)
+        .default_service(web::to(fallback::no_such_route));
+}
+
+/// The routes of the address that metrics have for themselves.
+pub fn metrics_routes(config: &mut web::ServiceConfig) {
+    config
+        .service(only("/metrics").route(web::get().to(metrics::scrape_aside)))
         .default_service(web::to(fallback::no_such_route));
 }
 

@@ -20,13 +20,15 @@ use tokio_util::either::Either;
 use super::{
     Api,
     gate::{Connection, Gate, Room},
+    metrics_routes,
     openapi::Documents,
     path, routes,
     tls::{ServerCertificate, TlsError},
     trace,
 };
 use crate::model::limits::{
-    DISCONNECT_TIMEOUT, DRAIN_TIMEOUT, HTTP_WORKERS, REQUEST_HEAD_TIMEOUT, TLS_HANDSHAKE_TIMEOUT,
+    DISCONNECT_TIMEOUT, DRAIN_TIMEOUT, HTTP_WORKERS, REQUEST_HEAD_TIMEOUT, SCRAPE_CONNECTIONS_MAX,
+    TLS_HANDSHAKE_TIMEOUT,
 };
 
 /// What the two sides agree to speak over TLS, the better one in front.
@@ -47,19 +49,56 @@ pub enum ServerError {
 /// runs when it is awaited, and is stopped through its handle.
 pub fn server(
     listener: TcpListener,
-    api: Api,
+    api: web::Data<Api>,
     certificate: Option<&Arc<ServerCertificate>>,
     room: Room,
 ) -> Result<Server, ServerError> {
     let gate = Gate::new(room, api.proxies.clone());
+    tell_of_connections(&api, &gate, room);
     let tls = certificate.map(tls).transpose()?;
-    let api = web::Data::new(api);
+    Ok(serve(listener, api, gate, tls, HTTP_WORKERS, routes)?)
+}
+
+/// A server of the metrics alone.
+pub fn metrics_server(listener: TcpListener, api: web::Data<Api>) -> Result<Server, ServerError> {
+    let room = Room {
+        in_all: SCRAPE_CONNECTIONS_MAX,
+        of_client: SCRAPE_CONNECTIONS_MAX / 2,
+    };
+    let gate = Gate::new(room, api.proxies.clone());
+    Ok(serve(listener, api, gate, None, 1, metrics_routes)?)
+}
+
+/// Has metrics tell how many connections there are.
+fn tell_of_connections(api: &web::Data<Api>, gate: &Arc<Gate>, room: Room) {
+    let gate = Arc::downgrade(gate);
+    let count = |n: usize| f64::from(u32::try_from(n).unwrap_or(u32::MAX));
+    api.metrics.add_source(move |page| {
+        let held = gate.upgrade().map_or(0, |gate| gate.held());
+        page.gauge("http_connections", "Open connections", count(held));
+        page.gauge(
+            "http_connections_max",
+            "The most connections that may be open",
+            count(room.in_all),
+        );
+    });
+}
+
+fn serve(
+    listener: TcpListener,
+    api: web::Data<Api>,
+    gate: Arc<Gate>,
+    tls: Option<TlsAcceptor>,
+    workers: usize,
+    routes: fn(&mut web::ServiceConfig),
+) -> io::Result<Server> {
+    let room = gate.room();
     let documents = web::Data::new(Documents::default());
     let server = Server::build()
-        .workers(HTTP_WORKERS)
+        .workers(workers)
         // Connections are taken before the gate sees them: as many as this wait for it, and the
         // rest in the system's queue.
-        .max_concurrent_connections(room.at_the_gate() / HTTP_WORKERS)
+        .max_concurrent_connections(room.at_the_gate() / workers)
         .shutdown_timeout(DRAIN_TIMEOUT.as_secs())
         .disable_signals();
     let stops = server.graceful_shutdown_signal();

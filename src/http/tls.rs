@@ -9,6 +9,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
+use chrono::{DateTime, Utc};
 use rustls::{
     ServerConfig,
     crypto::{CryptoProvider, ring},
@@ -19,6 +20,7 @@ use rustls::{
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::model::{bom::bytes_without_bom, certificate::CertificateFiles};
 
@@ -83,6 +85,13 @@ impl ServerCertificate {
         // The change is one assignment, so it is whole even after a panic.
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
         Ok(())
+    }
+
+    /// When the certificate ends that clients are shown; none where it does not tell.
+    pub fn ends_at(&self) -> Option<DateTime<Utc>> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let (_, certificate) = X509Certificate::from_der(current.cert.first()?).ok()?;
+        DateTime::from_timestamp(certificate.validity().not_after.timestamp(), 0)
     }
 
     /// TLS 1.2 and 1.3 with this certificate; clients show none.

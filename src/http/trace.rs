@@ -71,6 +71,10 @@ pub async fn trace(
     };
     let shows_something = request.headers().contains_key(AUTHORIZATION);
     let mut response = caller.during(next.call(request)).await?;
+    let (route, status) = (response.request().match_pattern(), response.status());
+    shared
+        .metrics
+        .request(method.as_str(), route, status.as_u16(), began.elapsed());
     if shows_something && response.status() == StatusCode::UNAUTHORIZED {
         let origin = door_of(&path);
         shared
@@ -108,7 +112,7 @@ pub async fn trace(
 fn door_of(path: &str) -> Origin {
     match path.split('/').nth(1) {
         Some("api") => Origin::Compose,
-        Some("operator") => Origin::Operator,
+        Some("operator" | "metrics") => Origin::Operator,
         _ => Origin::Osb,
     }
 }

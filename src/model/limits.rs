@@ -369,6 +369,25 @@ pub const TASK_SILENCE_MAX: Duration = Duration::from_secs(120);
 /// In the time within which the service manager wants to hear that the broker is well, it is asked so
 /// often whether it is.
 pub const BEATS_WITHIN: u32 = 3;
+/// Instances that a round looks at before others may read the store.
+pub const ROUND_PAGE: i64 = 50;
+/// Between two rounds over all instances lies this many times what one took, but neither less nor more
+/// than the next two say.
+pub const ROUND_PAUSES: u32 = 10;
+/// Shortest pause between two rounds over all instances.
+pub const ROUND_PAUSE_MIN: Duration = Duration::from_secs(5);
+/// Longest pause between two rounds over all instances.
+pub const ROUND_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// What a scrape was told is told to others for so long.
+pub const SCRAPE_FRESH: Duration = Duration::from_secs(5);
+/// A scrape waits no longer than this for the store.
+pub const SCRAPE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Connections to the address that metrics have for themselves.
+pub const SCRAPE_CONNECTIONS_MAX: usize = 64;
+/// Instances that metrics may tell of one by one.
+pub const METRICS_INSTANCES_MAX: u32 = 10_000;
+/// Shortest token that scrapes may show, in bytes.
+pub const METRICS_TOKEN_BYTES_MIN: usize = 16;
 
 /// Disk that a member needs before it holds anything, in bytes: etcd sets two files of 64 MB aside
 /// for its log.

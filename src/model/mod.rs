@@ -20,6 +20,7 @@ pub mod download;
 pub mod engine;
 pub mod exposure;
 pub mod failure;
+pub mod figures;
 pub mod full;
 pub mod health;
 pub mod holder;

@@ -18,6 +18,7 @@ use crate::{
     backups::Vault,
     clock::Clock,
     engine::SharedEngine,
+    metrics::Metrics,
     model::{
         catalog::CurrentCatalog,
         deployment::{Deployment, DeploymentSecrets, Site},
@@ -88,6 +89,8 @@ pub struct Parts {
     pub certificate_life: CertificateLife,
     /// How long a member may give no sign of life while others do.
     pub hang_after: Duration,
+    /// Where is counted what comes of them.
+    pub metrics: Arc<Metrics>,
     /// Where clients reach the broker, as bindings tell it; without a slash at the end.
     pub public_url: String,
 }

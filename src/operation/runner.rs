@@ -10,7 +10,7 @@
 use std::{
     collections::{HashMap, HashSet},
     panic::AssertUnwindSafe,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -23,6 +23,7 @@ use super::{
     fault::{Fault, Faults, Moment},
 };
 use crate::{
+    metrics::{Page, label},
     model::{
         breaker::Breaker,
         failure::chain,
@@ -53,10 +54,12 @@ pub struct Runner {
     owner: String,
     running: Mutex<HashMap<OperationId, Taken>>,
     /// Of instances whose members were silent.
-    breakers: Mutex<HashMap<InstanceId, Breaker>>,
+    breakers: Arc<Breakers>,
     /// From when on [`Breaker`]s count the time.
     begun: Instant,
 }
+
+type Breakers = Mutex<HashMap<InstanceId, Breaker>>;
 
 /// A place that an operation has.
 #[derive(Debug, Clone, Copy)]
@@ -123,14 +126,19 @@ impl Runner {
     /// A runner that is so patient; `faults` decides about deliberate faults.
     pub fn new(parts: Arc<Parts>, faults: Arc<dyn Faults>, patience: Patience) -> Arc<Self> {
         let owner = uuid::Uuid::new_v4().to_string();
+        let (breakers, begun) = (Arc::<Breakers>::default(), Instant::now());
+        let told = breakers.clone();
+        parts
+            .metrics
+            .add_source(move |page| tell_of(&lock(&told), begun.elapsed(), page));
         Arc::new(Self {
             parts,
             faults,
             patience,
             owner,
             running: Mutex::default(),
-            breakers: Mutex::default(),
-            begun: Instant::now(),
+            breakers,
+            begun,
         })
     }
 
@@ -267,10 +275,8 @@ impl Runner {
         }
     }
 
-    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<OperationId, Taken>> {
-        self.running
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn running(&self) -> MutexGuard<'_, HashMap<OperationId, Taken>> {
+        lock(&self.running)
     }
 
     async fn work(self: Arc<Self>, operation: Operation, claim: Claim) {
@@ -278,6 +284,9 @@ impl Runner {
         // Whatever happens in there, also a panic, the operation must become claimable again.
         let _done = Running { runner: &self, id };
         if let Err(error) = self.see_through(operation, &claim).await {
+            if matches!(error, StoreError::Fenced) {
+                self.parts.metrics.lease_lost();
+            }
             log::error!(operation:% = claim.operation; "an operation was interrupted: {}", chain(&error));
         }
     }
@@ -394,6 +403,7 @@ impl Runner {
             })
             .await?;
         if succeeded {
+            self.count_end(operation, OperationState::Succeeded);
             if operation.kind.touches_members() {
                 self.breakers().remove(&operation.instance);
             }
@@ -412,19 +422,27 @@ impl Runner {
     ) -> Result<(), StoreError> {
         log::warn!(operation:% = operation.id, kind:% = operation.kind; "failed: {failure}");
         let (claim, now, ended) = (claim.clone(), self.parts.clock.now(), operation.clone());
+        let written = self.parts.store.write(move |conn| {
+            store::operation::finish(conn, &claim, state, now)?;
+            let operation = &ended;
+            (definition.fail)(conn, &Ending { operation, now }, &failure)?;
+            if state == OperationState::Stuck {
+                // The worker that goes on with it needs what was done.
+                return Ok(());
+            }
+            store::step::forget_work(conn, &ended.id)
+        });
+        written.await?;
+        self.count_end(operation, state);
+        Ok(())
+    }
+
+    fn count_end(&self, operation: &Operation, state: OperationState) {
+        let took = self.parts.clock.now() - operation.created_at;
+        let took = took.to_std().unwrap_or_default();
         self.parts
-            .store
-            .write(move |conn| {
-                store::operation::finish(conn, &claim, state, now)?;
-                let operation = &ended;
-                (definition.fail)(conn, &Ending { operation, now }, &failure)?;
-                if state == OperationState::Stuck {
-                    // The worker that goes on with it needs what was done.
-                    return Ok(());
-                }
-                store::step::forget_work(conn, &ended.id)
-            })
-            .await
+            .metrics
+            .operation_ended(operation.kind, state, took);
     }
 
     /// Goes through the steps of one direction, from the first that is not recorded.
@@ -471,7 +489,12 @@ impl Runner {
                     recorded.clear();
                     index = 0;
                 }
-                TryEnd::Ended(run) => return Ok(run),
+                TryEnd::Ended(run) => {
+                    if matches!(run, RunEnd::Lost) {
+                        self.parts.metrics.lease_lost();
+                    }
+                    return Ok(run);
+                }
             }
         }
         Ok(RunEnd::Through)
@@ -499,10 +522,8 @@ impl Runner {
         self.breakers().get(instance)?.rest(self.begun.elapsed())
     }
 
-    fn breakers(&self) -> std::sync::MutexGuard<'_, HashMap<InstanceId, Breaker>> {
-        self.breakers
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn breakers(&self) -> MutexGuard<'_, HashMap<InstanceId, Breaker>> {
+        lock(&self.breakers)
     }
 
     /// Runs a step beside its heartbeat, with the faults that are asked for.
@@ -644,6 +665,28 @@ impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.runner.running().remove(&self.id);
     }
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change of what is in there is one call, so it is whole even after a panic.
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Tells a scrape of breakers: open ones leave members alone, the others count their silences.
+fn tell_of(breakers: &HashMap<InstanceId, Breaker>, now: Duration, page: &mut Page) {
+    let open = breakers
+        .values()
+        .filter(|breaker| breaker.rest(now).is_some());
+    let open = open.count();
+    let states = [("open", open), ("counting", breakers.len() - open)];
+    page.gauges(
+        "breakers",
+        "Instances whose members did not answer: those left alone, and those that may be asked",
+        states.map(|(state, count)| {
+            let count = f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+            (vec![label("state", state)], count)
+        }),
+    );
 }
 
 /// The next change; never, when nobody can tell of changes any more.

@@ -31,6 +31,7 @@ pub mod backup;
 pub mod binding;
 pub mod deployment;
 mod error;
+pub mod figures;
 pub mod folder;
 pub mod incident;
 pub mod instance;

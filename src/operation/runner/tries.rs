@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::{Direction, RunEnd, Runner, log_step, with_causes};
 use crate::{
+    metrics::Tried,
     model::{
         failure::kept,
         limits::{PAUSE_AHEAD_MAX, PAUSE_IN_PLACE_MAX},
@@ -96,6 +97,9 @@ impl Runner {
             Err(interruption) => return Ok(TryEnd::Ended(interruption.into())),
         };
         self.heed_silence(operation, &outcome);
+        if let Some(tried) = tried_so(&outcome) {
+            self.parts.metrics.tried(operation.kind, tried);
+        }
         let (cause, starts_over, message, source) = match outcome {
             Ok(Outcome::Done(result)) => return self.record(step, operation, claim, result).await,
             Ok(Outcome::Again) => return self.gets_on(claim).await,
@@ -239,6 +243,20 @@ impl Runner {
             }
         }
     }
+}
+
+/// What came of a try; nothing of one whose claim is lost.
+fn tried_so(outcome: &Result<Outcome, StepError>) -> Option<Tried> {
+    Some(match outcome {
+        Ok(Outcome::Done(_)) => Tried::Done,
+        Ok(Outcome::Again | Outcome::Later(_)) => Tried::Again,
+        Ok(Outcome::StartOver(_)) => Tried::Failed,
+        Err(StepError::Fenced) => return None,
+        Err(StepError::Last { .. }) => Tried::Refused,
+        Err(StepError::Shortage { .. }) => Tried::Short,
+        Err(error) if error.is_silence() => Tried::Silent,
+        Err(StepError::Passing { .. }) => Tried::Failed,
+    })
 }
 
 /// None: the claim is lost.

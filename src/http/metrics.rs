@@ -1,0 +1,137 @@
+//! Figures for Prometheus: one page, made at most every few seconds, whoever asks.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use subtle::ConstantTimeEq as _;
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
+
+use super::{
+    Api,
+    error::HttpError,
+    operator::error::OperatorError,
+    origin::ClientAddress,
+    request::{bearer, check_operator},
+};
+use crate::{
+    metrics::Page,
+    model::{
+        failure::chain,
+        limits::{SCRAPE_FRESH, SCRAPE_TIMEOUT},
+        secret::Secret,
+        throttle::Door,
+    },
+};
+
+/// The form of the page.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Who may scrape, and what scrapes were told last.
+#[derive(Default)]
+pub struct Scrapes {
+    /// Lets in beside the platforms' credentials.
+    pub token: Option<Secret>,
+    last: Mutex<Option<(Instant, web::Bytes)>>,
+}
+
+impl Scrapes {
+    /// Scrapes that a token lets in, too.
+    pub fn guarded_by(token: Option<Secret>) -> Self {
+        Self {
+            token,
+            last: Mutex::default(),
+        }
+    }
+}
+
+/// Tells all figures to who shows the token, or an operator's credentials.
+pub async fn scrape(
+    api: web::Data<Api>,
+    request: HttpRequest,
+) -> Result<HttpResponse, OperatorError> {
+    check(&request, &api)?;
+    Ok(answer(&api).await)
+}
+
+/// The same at the address that metrics have for themselves: where there is no token, whoever reaches it
+/// is let in.
+pub async fn scrape_aside(
+    api: web::Data<Api>,
+    request: HttpRequest,
+) -> Result<HttpResponse, OperatorError> {
+    if api.scrapes.token.is_some() {
+        check(&request, &api)?;
+    }
+    Ok(answer(&api).await)
+}
+
+fn check(request: &HttpRequest, api: &Api) -> Result<(), HttpError> {
+    let (Some(shown), Some(token)) = (bearer(request.headers()), &api.scrapes.token) else {
+        return check_operator(request, api);
+    };
+    let address = ClientAddress::of(request);
+    let sessions = &api.broker.sessions;
+    if let Some(ClientAddress(address)) = address {
+        sessions.may_show_credentials(address, Door::Api)?;
+    }
+    // Digests have one length, whatever was sent.
+    let digest = |text: &str| ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    if bool::from(
+        digest(shown)
+            .as_ref()
+            .ct_eq(digest(token.expose()).as_ref()),
+    ) {
+        return Ok(());
+    }
+    if let Some(ClientAddress(address)) = address {
+        sessions.credentials_were_wrong(address, Door::Api);
+    }
+    Err(HttpError::Unauthorized)
+}
+
+/// What was told a moment ago, else what is found now. Who comes meanwhile is told the same.
+async fn answer(api: &Api) -> HttpResponse {
+    let mut last = api.scrapes.last.lock().await;
+    let page = match &*last {
+        Some((at, page)) if at.elapsed() < SCRAPE_FRESH => page.clone(),
+        _ => {
+            let page = web::Bytes::from(page(api).await);
+            *last = Some((Instant::now(), page.clone()));
+            page
+        }
+    };
+    HttpResponse::Ok().content_type(OPEN_METRICS).body(page)
+}
+
+async fn page(api: &Api) -> String {
+    let broker = &api.broker;
+    let work = match timeout(SCRAPE_TIMEOUT, broker.work()).await {
+        Ok(Ok(work)) => Some(work),
+        Ok(Err(error)) => {
+            log::warn!("metrics lack what the store tells: {}", chain(&error));
+            None
+        }
+        Err(_) => None,
+    };
+    let page = |page: &mut Page| {
+        let labels = vec![crate::metrics::label("version", env!("CARGO_PKG_VERSION"))];
+        page.gauges("build_info", "The broker; always 1", [(labels, 1.0)]);
+        page.gauge(
+            "store_up",
+            "Whether the store answered this scrape",
+            f64::from(u8::from(work.is_some())),
+        );
+        if let Some(work) = &work {
+            page.work(work, broker.clock.now());
+        }
+        page.volumes(&broker.volumes());
+        let in_doubt = broker.clock_standing().doubt.is_some();
+        page.gauge(
+            "clock_in_doubt",
+            "Whether the clock differs from the time that has passed",
+            f64::from(u8::from(in_doubt)),
+        );
+    };
+    api.metrics.page(page)
+}
