@@ -10,13 +10,20 @@ use prometheus_client::{
 
 use super::Labels;
 use crate::model::{
-    figures::{BackupSeen, InstanceSeen, Round, Work},
+    figures::{BackupSeen, InstanceSeen, PayerClass, Round, Work},
     health::HealthState,
+    operation::{OperationKind, OperationState},
     volume::{Content, Volume},
 };
 
 type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
 
+/// States that are told also of kinds that nothing is in.
+const STATES_TOLD: [OperationState; 3] = [
+    OperationState::Queued,
+    OperationState::Running,
+    OperationState::Stuck,
+];
 /// The names of what is told of the newest backup of all.
 const OF_ALL: [&str; 3] = [
     "backup_last_success_timestamp_seconds",
@@ -72,37 +79,51 @@ impl Page {
 
     /// Adds how the work stands at `now`.
     pub fn work(&mut self, work: &Work, now: DateTime<Utc>) {
+        // A figure that comes and goes is hard to ask for: there are zeros, too.
+        let nothing = || {
+            let each = |kind: OperationKind| STATES_TOLD.map(|state| (kind, state));
+            OperationKind::ALL.into_iter().flat_map(each)
+        };
+        let of = |kind: OperationKind, state: OperationState| {
+            vec![label("kind", kind.as_str()), label("state", state.as_str())]
+        };
+        let no_operations = || nothing().map(|(kind, state)| (of(kind, state), 0.0));
         let operations = || {
-            work.operations.iter().map(|seen| {
-                let (kind, state) = (seen.kind.as_str(), seen.state.as_str());
-                (vec![label("kind", kind), label("state", state)], seen)
-            })
+            let seen = work.operations.iter();
+            seen.map(|seen| (of(seen.kind, seen.state), seen))
         };
         self.gauges(
             "operations",
             "Operations that go on, and those that are left for an operator",
-            operations().map(|(labels, seen)| (labels, float(seen.count))),
+            no_operations().chain(operations().map(|(labels, seen)| (labels, float(seen.count)))),
         );
         self.gauges(
             "operations_oldest_age_seconds",
             "How long ago the oldest of these operations was accepted",
-            operations().map(|(labels, seen)| (labels, seconds(now - seen.oldest))),
+            no_operations()
+                .chain(operations().map(|(labels, seen)| (labels, seconds(now - seen.oldest)))),
         );
+        let of = |kind: OperationKind, payer: PayerClass| {
+            vec![label("kind", kind.as_str()), label("payer", payer.as_str())]
+        };
+        let nobody_waits = || {
+            let each = move |kind| PayerClass::ALL.map(move |payer| (of(kind, payer), 0.0));
+            OperationKind::ALL.into_iter().flat_map(each)
+        };
         let queue = || {
-            work.queue.iter().map(|seen| {
-                let (kind, payer) = (seen.kind.as_str(), seen.class.as_str());
-                (vec![label("kind", kind), label("payer", payer)], seen)
-            })
+            let seen = work.queue.iter();
+            seen.map(|seen| (of(seen.kind, seen.class), seen))
         };
         self.gauges(
             "queue_operations",
             "Operations that could begin and wait for a place, by who pays for them",
-            queue().map(|(labels, seen)| (labels, float(seen.count))),
+            nobody_waits().chain(queue().map(|(labels, seen)| (labels, float(seen.count)))),
         );
         self.gauges(
             "queue_oldest_age_seconds",
             "Since when the first of these operations could begin",
-            queue().map(|(labels, seen)| (labels, seconds(now - seen.oldest))),
+            nobody_waits()
+                .chain(queue().map(|(labels, seen)| (labels, seconds(now - seen.oldest)))),
         );
     }
 

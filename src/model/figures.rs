@@ -35,6 +35,9 @@ pub enum PayerClass {
 }
 
 impl PayerClass {
+    /// All classes.
+    pub const ALL: [Self; 3] = [Self::Tenant, Self::Broker, Self::Nobody];
+
     /// For programs.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -59,6 +59,7 @@ mod inside;
 mod instances;
 mod logfiles;
 mod memory;
+mod metrics;
 mod netns;
 mod openapi;
 mod operations;

@@ -58,7 +58,7 @@ pub fn settings(folder: &Path) -> Settings {
 
 /// A port that nobody listens on. It stays the same over restarts, so it must not be one that the
 /// system gives to clients meanwhile.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let width = u128::from(LISTEN_PORTS.end - LISTEN_PORTS.start);
     loop {
         let random = u16::try_from(uuid::Uuid::new_v4().as_u128() % width).expect("a small number");

@@ -8,11 +8,12 @@ use std::{
 };
 
 /// Each room with the rooms that it may use beside itself.
-const ROOMS: [(&str, &[&str]); 27] = [
+const ROOMS: [(&str, &[&str]); 29] = [
     ("main", &["app", "client", "config", "logging"]),
     (
         "app",
         &[
+            "alerting",
             "backups",
             "broker",
             "census",
@@ -24,6 +25,7 @@ const ROOMS: [(&str, &[&str]); 27] = [
             "guard",
             "http",
             "logbook",
+            "metrics",
             "model",
             "observer",
             "operation",
@@ -39,7 +41,10 @@ const ROOMS: [(&str, &[&str]); 27] = [
     ("client", &["clock", "config", "disk", "model"]),
     ("config", &["disk", "logging", "model", "seal"]),
     ("logging", &[]),
-    ("http", &["broker", "caller", "logging", "model", "seal"]),
+    (
+        "http",
+        &["broker", "caller", "logging", "metrics", "model", "seal"],
+    ),
     (
         "observer",
         &[
@@ -58,6 +63,7 @@ const ROOMS: [(&str, &[&str]); 27] = [
     ),
     ("census", &["broker", "model", "provisioner"]),
     ("scheduler", &["broker", "model"]),
+    ("alerting", &["broker", "metrics", "model"]),
     ("guard", &["broker", "engine", "model", "provisioner"]),
     ("watchdog", &["broker", "engine", "model", "provisioner"]),
     (
@@ -81,6 +87,7 @@ const ROOMS: [(&str, &[&str]); 27] = [
             "clock",
             "engine",
             "logging",
+            "metrics",
             "model",
             "provisioner",
             "seal",
@@ -105,13 +112,15 @@ const ROOMS: [(&str, &[&str]); 27] = [
     ("disk", &["model"]),
     ("model", &[]),
     ("seal", &["model"]),
+    ("metrics", &["model"]),
 ];
 
 /// Rooms that everybody may be in without using anybody.
 const LEAVES: [&str; 2] = ["lib", "stream"];
 
 /// What only one room uses.
-const ALONE: [(&str, &str); 12] = [
+const ALONE: [(&str, &str); 13] = [
+    ("prometheus_client", "metrics"),
     ("diesel", "store"),
     ("diesel_migrations", "store"),
     ("actix_web", "http"),
