@@ -10,7 +10,7 @@ use crate::{
     census::ClusterCensus,
     config::Config,
     guard::Guard,
-    http::{Api, metrics::Scrapes, origin::Rates, readiness::Readiness},
+    http::{Api, origin::Rates, readiness::Readiness, scrapes::Scrapes},
     logbook::Logbook,
     metrics::Metrics,
     model::secret::Credentials,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{metrics::Scrapes, origin::Rates, readiness::Readiness};
+use super::{origin::Rates, readiness::Readiness, scrapes::Scrapes};
 use crate::{
     broker::Broker,
     metrics::Metrics,

@@ -2,10 +2,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use subtle::ConstantTimeEq as _;
-use tokio::{
-    sync::Mutex,
-    time::{Instant, timeout},
-};
+use tokio::time::timeout;
 
 use super::{
     Api,
@@ -16,34 +13,11 @@ use super::{
 };
 use crate::{
     metrics::Page,
-    model::{
-        failure::chain,
-        limits::{SCRAPE_FRESH, SCRAPE_TIMEOUT},
-        secret::Secret,
-        throttle::Door,
-    },
+    model::{failure::chain, limits::SCRAPE_TIMEOUT, throttle::Door},
 };
 
 /// The form of the page.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// Who may scrape, and what scrapes were told last.
-#[derive(Default)]
-pub struct Scrapes {
-    /// Lets in beside the platforms' credentials.
-    pub token: Option<Secret>,
-    last: Mutex<Option<(Instant, web::Bytes)>>,
-}
-
-impl Scrapes {
-    /// Scrapes that a token lets in, too.
-    pub fn guarded_by(token: Option<Secret>) -> Self {
-        Self {
-            token,
-            last: Mutex::default(),
-        }
-    }
-}
 
 /// Tells all figures to who shows the token, or an operator's credentials.
 pub async fn scrape(
@@ -90,17 +64,8 @@ fn check(request: &HttpRequest, api: &Api) -> Result<(), HttpError> {
     Err(HttpError::Unauthorized)
 }
 
-/// What was told a moment ago, else what is found now. Who comes meanwhile is told the same.
 async fn answer(api: &Api) -> HttpResponse {
-    let mut last = api.scrapes.last.lock().await;
-    let page = match &*last {
-        Some((at, page)) if at.elapsed() < SCRAPE_FRESH => page.clone(),
-        _ => {
-            let page = web::Bytes::from(page(api).await);
-            *last = Some((Instant::now(), page.clone()));
-            page
-        }
-    };
+    let page = api.scrapes.page(page(api)).await;
     HttpResponse::Ok().content_type(OPEN_METRICS).body(page)
 }
 

@@ -107,7 +107,7 @@ async fn every_figure_is_on_the_page_for_operators_and_no_other_is() {
     for kind in ["provision", "bind", "backup"] {
         assert_eq!(of(&succeeded(kind)), 1.0, "{kind}");
     }
-    let bind = "{method=\"PUT\",route=\"/v2/service_instances/{instance}/service_bindings/{binding}\",status=\"202\"} ";
+    let bind = "{method=\"PUT\",route=\"/v2/service_instances/{instance}/service_bindings/{binding}\",status=\"201\"} ";
     assert_eq!(of(&format!("http_requests_total{bind}")), 1.0);
     assert!(of("volume_free_bytes{content=\"backups\",cluster=\"\"} ") > 0.0);
     assert!(!page.contains("route=\"/metrics\",status=\"401\""));
