@@ -54,7 +54,7 @@ async fn round(broker: &Broker, begun: Instant) -> Result<Round, BrokerError> {
     let mut instances = Vec::new();
     let mut next = Some(String::new());
     while let Some(after) = next {
-        let (page, last) = broker.look_over(&after).await?;
+        let (page, last) = broker.rounds.look_over(&after).await?;
         instances.extend(page.into_iter().map(|looked| looked.seen));
         next = last;
     }

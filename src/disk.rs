@@ -145,7 +145,7 @@ impl Unfinished {
 
     /// Gives the file its name, which a power failure may still take from it.
     pub fn take_name(mut self) -> io::Result<()> {
-        fs::rename(&self.path, &self.target)?;
+        replace(&self.path, &self.target)?;
         self.has_its_name = true;
         Ok(())
     }
@@ -181,9 +181,14 @@ pub fn finished_name(name: &str) -> Option<&str> {
     Some(file)
 }
 
+/// Gives a file the name of another one, whose place it takes. A power failure may still undo it.
+pub fn replace(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)
+}
+
 /// Moves a file or a folder, durably.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    fs::rename(from, to)?;
+    replace(from, to)?;
     sync_folder(folder_of(to))?;
     if folder_of(from) != folder_of(to) {
         sync_folder(folder_of(from))?;

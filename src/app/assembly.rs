@@ -69,11 +69,11 @@ impl Assembly<'_> {
             certificate_life: self.surroundings.certificate_life,
             on_demand_pause: config.limits.on_demand_pause,
             doorkeeper: Arc::new(doorkeeper),
-            downloads: Downloads::on(Handle::current()),
+            downloads: Arc::new(Downloads::on(Handle::current())),
             volumes: self.volumes.clone(),
             observer: Arc::new(self.observer()),
             census: Arc::new(ClusterCensus::new(provisioners.clone())),
-            logs: Box::new(Logbook::new(provisioners, self.backends.engines.clone())),
+            logs: Arc::new(Logbook::new(provisioners, self.backends.engines.clone())),
         }))
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::TcpListener,
     sync::Arc,
 };
 
@@ -109,6 +110,29 @@ pub(super) fn warn_of_missing(catalog: &Catalog, versions: &Versions) {
             log::warn!(
                 "the plan {plan} is to be upgraded to {engine} {version}, which is not installed"
             );
+        }
+    }
+}
+
+/// Warns of what clusters say of their reach and that leads to nothing: versions that are not on them,
+/// and addresses that this machine does not have.
+pub(super) fn warn_of_reach(locals: &[LocalCluster], versions: &Versions) {
+    for cluster in locals.iter().map(|local| &local.cluster) {
+        let exposure = &cluster.exposure;
+        for named in &exposure.versions {
+            let installed = versions
+                .get(&cluster.id)
+                .and_then(|of| of.get(&named.engine));
+            if !installed.is_some_and(|versions| versions.contains(&named.version)) {
+                log::warn!(cluster = cluster.id.as_str();
+                    "exposed_versions names {named}, which is not installed there: the name has no effect");
+            }
+        }
+        let listen = exposure.reach.listen;
+        if let Err(error) = TcpListener::bind((listen, 0)) {
+            log::warn!(cluster = cluster.id.as_str();
+                "members are to listen on {listen}, where this machine cannot listen: {error}. None starts \
+                 there until it can");
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use self::{
     assembly::Assembly,
     checks::{Kept, parse_catalog},
-    clusters::{Backends, Opened, tell_of_faults, tell_of_kept, warn_of_missing},
+    clusters::{Backends, Opened, tell_of_faults, tell_of_kept, warn_of_missing, warn_of_reach},
     error::ReloadError,
     listen::Listener,
     service::Heart,
@@ -150,6 +150,7 @@ impl App {
         let backends = Backends::new(opened, &surroundings.engines, &config.places.clusters)?;
         warn_of_missing(&kept.catalog.get(), &backends.versions);
         tell_of_faults(&backends.profiles(), &backends.versions);
+        warn_of_reach(&config.places.clusters, &backends.versions);
         let assembly = Assembly {
             config: &config,
             surroundings: &surroundings,
@@ -213,10 +214,13 @@ impl App {
 
     async fn reload_catalog(&self) -> Result<(), ReloadError> {
         let file = CatalogFile::read(&self.catalog_path)?;
-        let engines: Vec<&str> = self.broker.profiles.engines().collect();
+        let engines: Vec<&str> = self.broker.inventory.profiles.engines().collect();
         let catalog = parse_catalog(&file, &engines, self.broker.clock.now())?;
-        self.broker.replace_catalog(catalog).await?;
-        warn_of_missing(&self.broker.catalog.get(), &self.broker.versions);
+        self.broker.catalogs.replace_catalog(catalog).await?;
+        warn_of_missing(
+            &self.broker.inventory.catalog.get(),
+            &self.broker.inventory.versions,
+        );
         Ok(())
     }
 

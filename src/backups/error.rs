@@ -69,8 +69,8 @@ impl BackupStoreError {
         })
     }
 
-    /// Takes back out what [`io::Error::from`] packed for the way through a [`ByteStream`]; an
-    /// error that is none of ours becomes what `otherwise` makes of it.
+    /// Takes back out what [`io::Error::from`] packed for the way through a
+    /// [`ByteStream`](crate::stream::ByteStream); an error that is none of ours becomes what `otherwise` makes of it.
     pub fn unpack(error: io::Error, otherwise: impl FnOnce(io::Error) -> Self) -> Self {
         error.downcast().unwrap_or_else(otherwise)
     }
@@ -82,7 +82,8 @@ impl BackupStoreError {
     }
 }
 
-/// Packed so that it may end a [`ByteStream`]; see [`BackupStoreError::unpack`].
+/// Packed so that it may end a [`ByteStream`](crate::stream::ByteStream); see
+/// [`BackupStoreError::unpack`].
 impl From<BackupStoreError> for io::Error {
     fn from(error: BackupStoreError) -> Self {
         let kind = match &error {

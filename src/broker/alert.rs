@@ -1,93 +1,32 @@
-//! What somebody should know of an instance, see [`crate::model::alert`].
-
-use std::sync::Arc;
+//! What is read of an instance so that somebody is told what they should know of it, see
+//! [`crate::model::alert`].
 
 use chrono::{DateTime, Utc};
-use tokio::time::timeout;
 
-use super::{Broker, BrokerError, DeploymentView, repair};
+use super::repair;
 use crate::{
     model::{
-        alert::{Alert, BackupWatch, DatabaseWatch, Incident, RepairWatch, alerts},
+        alert::{BackupWatch, Incident, RepairWatch},
         backup::{Backup, BackupState},
         binding::{BindParameters, Binding, BindingState},
         deployment::Deployment,
-        instance::{Instance, InstanceState},
-        limits::{ALERT_LOOK_TIMEOUT, INCIDENT_TOLD},
-        observation::Observation,
+        instance::Instance,
+        limits::INCIDENT_TOLD,
         operation::OperationKind,
         renewal::Outlook,
-        version::Version,
     },
     store::{self, Conn, StoreError},
 };
-
-impl Broker {
-    /// What somebody should know of an instance now. While it is made or deleted there is nothing
-    /// to tell that its state does not.
-    pub async fn alerts(&self, of: &DeploymentView) -> Result<Vec<Alert>, BrokerError> {
-        if of.instance.state != InstanceState::Ready {
-            return Ok(Vec::new());
-        }
-        let (instance, deployment) = (of.instance.clone(), of.deployment.clone());
-        let now = self.clock.now();
-        let (backups, beside) = self
-            .store
-            .scan(move |conn| watched(conn, &instance, &deployment, now))
-            .await?;
-        let seen = self.seen_now(&of.deployment).await;
-        let database = self.database_watch(&of.deployment, beside);
-        Ok(alerts(now, &database, seen.as_deref(), &backups))
-    }
-
-    /// What is known of a deployment's database beside what its members tell.
-    pub(super) fn database_watch(&self, of: &Deployment, beside: Beside) -> DatabaseWatch {
-        let (engine, version) = (of.engine.clone(), of.version);
-        let profile = self.profile(&engine).ok();
-        let available = self.versions_on(&of.cluster, &engine);
-        let nearest = |fits: &dyn Fn(Version) -> bool| {
-            let newer = available.iter().copied().filter(|v| *v > version);
-            newer.filter(|v| fits(*v)).min()
-        };
-        let limits = |v: Version| profile.is_some_and(|p| p.limits_users(v));
-        let is_safe = |v: Version| profile.is_some_and(|p| p.full_is_safe(v));
-        let keeps_out = |v: Version| profile.is_some_and(|p| !p.lets_strangers_in(v));
-        DatabaseWatch {
-            quota_bytes: of.quota_bytes(),
-            faults: self.known_faults(&engine, version),
-            faultless: nearest(&|v| self.known_faults(&engine, v).is_empty()),
-            limits_not_held: if limits(version) { 0 } else { beside.limited },
-            limits_held_by: nearest(&limits),
-            is_safe_full: is_safe(version),
-            safe_full_from: nearest(&is_safe),
-            is_kept_on_loopback: self.moves.is_kept_on_loopback(of),
-            reachable_from: nearest(&keeps_out),
-            closed_since: of.closed_since,
-            incidents: beside.incidents,
-            repair: beside.repair,
-            is_recovered: beside.is_recovered,
-            certificates: beside.certificates,
-            engine,
-            version,
-        }
-    }
-
-    /// What was seen a moment ago, or what is seen by a look that is waited for.
-    pub async fn seen_now(&self, deployment: &Deployment) -> Option<Arc<Observation>> {
-        let look = self.observer.recent(deployment);
-        timeout(ALERT_LOOK_TIMEOUT, look).await.ok().flatten()
-    }
-}
 
 /// What is read of a database beside its deployment.
 #[derive(Debug)]
 pub(super) struct Beside {
     /// Bindings that are held to a role or a prefix.
-    limited: usize,
-    incidents: Vec<Incident>,
-    repair: Option<RepairWatch>,
-    is_recovered: bool,
-    certificates: Option<Outlook>,
+    pub(super) limited: usize,
+    pub(super) incidents: Vec<Incident>,
+    pub(super) repair: Option<RepairWatch>,
+    pub(super) is_recovered: bool,
+    pub(super) certificates: Option<Outlook>,
 }
 
 /// Reads what alerts go by beside what members say.

@@ -1,28 +1,38 @@
 //! Take and list backups.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 
-use super::{Broker, BrokerError, backup_key};
+use super::{BrokerError, BrokerParts, backup_key};
 use crate::{
+    clock::Clock,
     model::{
         backup::{Backup, BackupState},
         ids::{BackupId, DeploymentId, InstanceId, OperationId},
-        instance::{Instance, InstanceState},
+        instance::InstanceState,
         limits::ON_DEMAND_IN_A_ROW,
         operation::{Operation, OperationKind},
         origin::Origin,
         period::{BackupKind, Period},
     },
-    store::{self, Conn, StoreError},
+    store::{self, Conn, Store, StoreError},
 };
 
-impl Broker {
-    /// How many complete backups on demand of an instance are kept.
-    pub fn on_demand_kept(&self, instance: &Instance) -> u32 {
-        let catalog = self.catalog.get();
-        catalog.on_demand_kept(&instance.service_id, &instance.plan_id)
+/// Backups of instances, as users ask for them.
+pub struct Backups {
+    store: Arc<Store>,
+    clock: Clock,
+    pause: Duration,
+}
+
+impl Backups {
+    pub(super) fn new(parts: &BrokerParts) -> Self {
+        Self {
+            store: parts.store.clone(),
+            clock: parts.clock.clone(),
+            pause: parts.on_demand_pause,
+        }
     }
 
     /// Accepts a backup of an instance. While one is being taken, tells of that one: clients
@@ -32,7 +42,7 @@ impl Broker {
         instance: InstanceId,
         origin: Origin,
     ) -> Result<Operation, BrokerError> {
-        let (pause, now) = (self.on_demand_pause, self.clock.now());
+        let (pause, now) = (self.pause, self.clock.now());
         self.store
             .decide(move |conn| back_up_in(conn, &instance, origin, pause, now))
             .await

@@ -1,15 +1,24 @@
 //! Bind, fetch bindings and unbind.
 
+use std::sync::Arc;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use super::{
-    Broker, BrokerError, binding_key, instance::with_reason, status::OF_BINDING,
+    BrokerError, BrokerParts,
+    audit::Audit,
+    binding_key,
+    deployment::Deployments,
+    instance::with_reason,
+    inventory::Inventory,
+    status::{OF_BINDING, Statuses},
     update::check_not_updating,
 };
 use crate::{
     caller::Caller,
+    clock::Clock,
     model::{
         binding::{
             AUTHORITIES, BindIdentity, BindParameters, Binding, BindingSecrets, BindingState,
@@ -18,13 +27,14 @@ use crate::{
         catalog::Plan,
         engine::list,
         ids::{BindingId, InstanceId, OperationId},
-        instance::{Instance, InstanceState, normal_form},
+        instance::{Instance, InstanceState, dashboard_url, normal_form},
         operation::{Operation, OperationKind, WaitsFor},
         origin::Origin,
         trail::{Access, Accessed},
     },
-    seal::random_secret,
-    store::{self, Conn, StoreError},
+    seal::{KeyRing, random_secret},
+    store::{self, Conn, Store, StoreError},
+    timekeeper::Timekeeper,
 };
 
 /// OSB "Binding".
@@ -101,18 +111,48 @@ enum BindDecision {
     Running(OperationId),
 }
 
-impl Broker {
+/// Service bindings: makes, tells of and ends them.
+pub struct Bindings {
+    store: Arc<Store>,
+    keys: Arc<KeyRing>,
+    clock: Clock,
+    time: Arc<Timekeeper>,
+    audit: Arc<Audit>,
+    inventory: Arc<Inventory>,
+    deployments: Arc<Deployments>,
+    statuses: Arc<Statuses>,
+    public_url: String,
+}
+
+impl Bindings {
+    pub(super) fn new(
+        parts: &BrokerParts,
+        audit: Arc<Audit>,
+        inventory: Arc<Inventory>,
+        deployments: Arc<Deployments>,
+        statuses: Arc<Statuses>,
+    ) -> Self {
+        Self {
+            store: parts.store.clone(),
+            keys: parts.keys.clone(),
+            clock: parts.clock.clone(),
+            time: parts.time.clone(),
+            audit,
+            inventory,
+            deployments,
+            statuses,
+            public_url: parts.public_url.clone(),
+        }
+    }
+
     /// Accepts a bind request; waits for its end when the platform cannot.
-    pub async fn bind(
-        self: &std::sync::Arc<Self>,
-        request: BindRequest,
-    ) -> Result<Bound, BrokerError> {
+    pub async fn bind(self: &Arc<Self>, request: BindRequest) -> Result<Bound, BrokerError> {
         let (instance, id) = (request.instance.clone(), request.binding.clone());
         let accepts_incomplete = request.accepts_incomplete;
-        let broker = self.clone();
+        let bindings = self.clone();
         match self
             .store
-            .decide(move |conn| broker.bind_in(conn, &request))
+            .decide(move |conn| bindings.bind_in(conn, &request))
             .await?
         {
             BindDecision::Exists(binding) => {
@@ -124,7 +164,7 @@ impl Broker {
                 Ok(Bound::Accepted(operation))
             }
             BindDecision::Running(operation) => {
-                self.wait_for(&operation).await?;
+                self.statuses.wait_for(&operation).await?;
                 Ok(Bound::Created(self.usable_binding(instance, id).await?))
             }
         }
@@ -137,7 +177,9 @@ impl Broker {
     ) -> Result<BindDecision, BrokerError> {
         let existing = store::binding::find(conn, &request.instance, &request.binding)?;
         let identity = self.identity(conn, request, existing.as_ref())?;
-        let (_, plan) = self.offering_and_plan(&identity.service_id, &identity.plan_id)?;
+        let (_, plan) = self
+            .inventory
+            .offering_and_plan(&identity.service_id, &identity.plan_id)?;
         plan.bind_schema
             .check(&identity.parameters)
             .map_err(|reason| {
@@ -272,12 +314,12 @@ impl Broker {
         let found = store::deployment::of_instance(conn, instance)?;
         let (deployment, _) =
             found.ok_or_else(|| StoreError::Missing("the instance's deployment".to_owned()))?;
-        let profile = self.profile(&deployment.engine)?;
+        let profile = self.inventory.profile(&deployment.engine)?;
         if profile.limits_users(deployment.version) {
             return Ok(());
         }
         let (engine, version) = (&deployment.engine, deployment.version);
-        let available = self.versions_on(&deployment.cluster, engine);
+        let available = self.inventory.versions_on(&deployment.cluster, engine);
         let way = match profile.limiting(available).as_slice() {
             [] => "no version that does is available".to_owned(),
             holding => format!("upgrade the instance first, to one of: {}", list(holding)),
@@ -348,12 +390,14 @@ impl Broker {
         let api = credentials.get_mut("instance_administration_api");
         if let Some(Value::Object(api)) = api {
             api.entry("dashboard_url")
-                .or_insert_with(|| self.dashboard_url(&binding.instance).into());
+                .or_insert_with(|| dashboard_url(&self.public_url, &binding.instance).into());
         }
         // Since it was issued, other authorities may have come, and the members may have moved.
-        if let Some((deployment, authorities)) = self.authorities_of(&binding.instance).await? {
+        if let Some((deployment, authorities)) =
+            self.deployments.authorities_of(&binding.instance).await?
+        {
             credentials[AUTHORITIES] = BASE64.encode(authorities).into();
-            let profile = self.profile(&deployment.engine)?;
+            let profile = self.inventory.profile(&deployment.engine)?;
             let now = endpoints(profile, &deployment);
             if issued.endpoints != now {
                 let context = binding.secrets_context();
@@ -382,7 +426,7 @@ impl Broker {
         if accepts_incomplete {
             return Ok(Unbound::Accepted(operation));
         }
-        self.wait_for(&operation).await?;
+        self.statuses.wait_for(&operation).await?;
         Ok(Unbound::Deleted)
     }
 }

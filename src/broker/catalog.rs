@@ -2,8 +2,9 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{Broker, BrokerError};
+use super::{BrokerError, BrokerParts};
 use crate::{
+    clock::Clock,
     model::{
         audit::AtOnce,
         catalog::{Catalog, CurrentCatalog, Offering, Plan},
@@ -11,7 +12,7 @@ use crate::{
         limits::LOST_INSTANCES_NAMED_MAX,
         origin::Origin,
     },
-    store::{self, Conn, StoreError},
+    store::{self, Conn, Store, StoreError},
 };
 
 /// A plan that instances use and that a catalog lacks.
@@ -123,11 +124,26 @@ fn its_id(id: &str) -> String {
     format!(": that is the name; the id is {id:?}")
 }
 
-impl Broker {
+/// Brings catalogs into force.
+pub struct Catalogs {
+    store: Arc<Store>,
+    clock: Clock,
+    current: Arc<CurrentCatalog>,
+}
+
+impl Catalogs {
+    pub(super) fn new(parts: &BrokerParts) -> Self {
+        Self {
+            store: parts.store.clone(),
+            clock: parts.clock.clone(),
+            current: parts.catalog.clone(),
+        }
+    }
+
     /// Brings another catalog into force, unless an instance would lose its plan. Nobody is accepted
     /// under the old one meanwhile.
     pub async fn replace_catalog(&self, catalog: Catalog) -> Result<(), CatalogRefusal> {
-        let (current, now) = (self.catalog.clone(), self.clock.now());
+        let (current, now) = (self.current.clone(), self.clock.now());
         let catalog = Arc::new(catalog);
         self.store
             .decide(move |conn| {

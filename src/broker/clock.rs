@@ -1,24 +1,42 @@
 //! The clock, in an operator's hands.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 
-use super::{Broker, BrokerError};
+use super::{BrokerError, BrokerParts};
 use crate::{
+    clock::Clock,
     model::{audit::AtOnce, limits::CLOCK_MARGIN, origin::Origin},
-    store,
-    timekeeper::Standing,
+    store::{self, Store},
+    timekeeper::{Standing, Timekeeper},
 };
 
-impl Broker {
+/// How far the clock is believed.
+pub struct TrustedTime {
+    store: Arc<Store>,
+    clock: Clock,
+    keeper: Arc<Timekeeper>,
+}
+
+impl TrustedTime {
+    pub(super) fn new(parts: &BrokerParts) -> Self {
+        Self {
+            store: parts.store.clone(),
+            clock: parts.clock.clone(),
+            keeper: parts.time.clone(),
+        }
+    }
+
     /// How the clock stands.
     pub fn clock_standing(&self) -> Standing {
-        self.time.standing()
+        self.keeper.standing()
     }
 
     /// Believes the clock, when it shows the time that an operator says it is. A clock that is wrong
     /// is put right on the machine, not here.
     pub async fn believe_clock(&self, time: DateTime<Utc>) -> Result<Standing, BrokerError> {
-        let (keeper, now) = (self.time.clone(), self.clock.now());
+        let (keeper, now) = (self.keeper.clone(), self.clock.now());
         if (now - time).abs() > CLOCK_MARGIN {
             let shown = now.format("%Y-%m-%dT%H:%M:%SZ");
             return Err(BrokerError::Conflict(format!(
@@ -33,6 +51,6 @@ impl Broker {
                 Ok::<_, BrokerError>(())
             })
             .await?;
-        Ok(self.time.standing())
+        Ok(self.keeper.standing())
     }
 }

@@ -1,29 +1,35 @@
 //! Clusters as their users know them. Some are service instances themselves: the platform knows each
 //! of these by an id of its own, and so do the users of what runs on it.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use super::{Broker, BrokerError};
-use crate::{
-    model::{
-        catalog::Placement, exposure::Exposure, ids::InstanceId, placement::Cluster,
-        version::Version,
-    },
-    store,
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
 };
 
-/// What a cluster shows of its members to applications; nothing of one that is not known.
-pub(super) fn exposure(clusters: &[Cluster], id: &str) -> Exposure {
-    let known = clusters.iter().find(|known| known.id == id);
-    known.map_or_else(Exposure::default, |known| known.exposure.clone())
+use super::{BrokerError, BrokerParts, deployment::Deployments, inventory::Inventory};
+use crate::{
+    model::{catalog::Placement, ids::InstanceId, placement::Cluster, version::Version},
+    store::{self, Store},
+};
+
+/// What clusters have, for those who may know of them.
+pub struct Clusters {
+    pub(super) store: Arc<Store>,
+    pub(super) inventory: Arc<Inventory>,
+    deployments: Arc<Deployments>,
 }
 
-impl Broker {
-    /// The cluster whose own service instance that is. No other service instance may have the id.
-    pub fn cluster_of(&self, service_instance: &InstanceId) -> Option<&Cluster> {
-        let own =
-            |cluster: &&Cluster| cluster.service_instance_id.as_ref() == Some(service_instance);
-        self.clusters.iter().find(own)
+impl Clusters {
+    pub(super) fn new(
+        parts: &BrokerParts,
+        inventory: Arc<Inventory>,
+        deployments: Arc<Deployments>,
+    ) -> Self {
+        Self {
+            store: parts.store.clone(),
+            inventory,
+            deployments,
+        }
     }
 
     /// Whether an instance runs on a cluster: then its users may know which one that is.
@@ -42,17 +48,17 @@ impl Broker {
     /// The clusters that the users of an instance may know of: the one that it runs on, and those
     /// that they may choose where the plan lets them. Of a cluster's own service instance: itself.
     pub async fn clusters_seen_from(&self, id: InstanceId) -> Result<Vec<&Cluster>, BrokerError> {
-        if let Some(cluster) = self.cluster_of(&id) {
+        if let Some(cluster) = self.inventory.cluster_of(&id) {
             return Ok(vec![cluster]);
         }
-        let of = self.deployment_of(id).await?;
-        let catalog = self.catalog.get();
+        let of = self.deployments.deployment_of(id).await?;
+        let catalog = self.inventory.catalog.get();
         let offering = catalog.offering(&of.instance.service_id);
         let plan = offering.and_then(|offering| offering.plan(&of.instance.plan_id));
         let choose = plan.is_some_and(|plan| plan.rules.placement == Placement::Chosen);
         let seen =
             |cluster: &&Cluster| cluster.id == of.deployment.cluster || (choose && cluster.enabled);
-        Ok(self.clusters.iter().filter(seen).collect())
+        Ok(self.inventory.clusters.iter().filter(seen).collect())
     }
 
     /// The versions of each engine on these clusters, oldest first.
@@ -62,7 +68,13 @@ impl Broker {
     ) -> Result<BTreeMap<String, BTreeSet<Version>>, BrokerError> {
         let mut found: BTreeMap<String, BTreeSet<Version>> = BTreeMap::new();
         for cluster in self.clusters_seen_from(id).await? {
-            for (engine, versions) in self.versions.get(&cluster.id).into_iter().flatten() {
+            for (engine, versions) in self
+                .inventory
+                .versions
+                .get(&cluster.id)
+                .into_iter()
+                .flatten()
+            {
                 found.entry(engine.clone()).or_default().extend(versions);
             }
         }

@@ -1,18 +1,23 @@
 //! What the dashboard shows of instances: facts of one moment, read in one transaction.
 
+use std::{sync::Arc, time::Duration};
+
 use chrono::{DateTime, Utc};
 
 use super::{
-    Broker, BrokerError, DeploymentView, Restored,
+    BrokerError, BrokerParts, DeploymentView, Restored,
     alert::{Beside, backup_watch, beside},
     backup::back_up_in,
     deployment::trusted_authorities,
     fate::page_code,
     health::life,
+    inventory::Inventory,
     restore::restores_in,
     session::{no_such_page, reached},
+    vitals::Vitals,
 };
 use crate::{
+    clock::Clock,
     model::{
         alert::{Alert, BackupWatch, DatabaseWatch, alerts},
         backup::{Backup, BackupState},
@@ -21,14 +26,15 @@ use crate::{
         engine::Profile,
         health::{Health, Life, health},
         ids::{BackupId, InstanceId, OperationId},
-        instance::{Instance, InstanceState, dashboard_url},
+        instance::{Instance, InstanceState},
         limits::{INSTANCES_ON_A_PAGE, RECIPES_MAX},
         observation::Observation,
         operation::{Operation, OperationKind},
         origin::Origin,
         session::Session,
     },
-    store::{self, Conn, StoreError},
+    seal::KeyRing,
+    store::{self, Conn, Store, StoreError},
 };
 
 /// All that is known of one instance.
@@ -62,7 +68,7 @@ pub struct InstanceView {
     pub restores: Vec<Restored>,
     /// What the broker itself restored it from, if that may be seen.
     pub source: Option<Instance>,
-    /// By what a page of it asks what became of it ([`Broker::fate`]).
+    /// By what a page of it asks what became of it ([`Fates::of`](super::Fates::of)).
     pub page_code: String,
     /// The moment.
     pub now: DateTime<Utc>,
@@ -218,10 +224,26 @@ impl InstanceView {
     }
 }
 
-impl Broker {
-    /// Where the dashboard of an instance is.
-    pub fn dashboard_url(&self, instance: &InstanceId) -> String {
-        dashboard_url(&self.public_url, instance)
+/// What pages show.
+pub struct Views {
+    store: Arc<Store>,
+    keys: Arc<KeyRing>,
+    clock: Clock,
+    inventory: Arc<Inventory>,
+    vitals: Arc<Vitals>,
+    pause: Duration,
+}
+
+impl Views {
+    pub(super) fn new(parts: &BrokerParts, inventory: Arc<Inventory>, vitals: Arc<Vitals>) -> Self {
+        Self {
+            store: parts.store.clone(),
+            keys: parts.keys.clone(),
+            clock: parts.clock.clone(),
+            inventory,
+            vitals,
+            pause: parts.on_demand_pause,
+        }
     }
 
     /// What a session may see of an instance.
@@ -250,16 +272,16 @@ impl Broker {
             .iter()
             .find(|o| matches!(o.kind, OperationKind::Provision | OperationKind::Restore))
             .map(|o| o.id.clone());
-        let (offering_name, plan_name) = self.offering_name(&instance);
-        let catalog = self.catalog.get();
+        let (offering_name, plan_name) = self.inventory.offering_name(&instance);
+        let catalog = self.inventory.catalog.get();
         let offering = catalog.offering(&instance.service_id);
         let plan = offering.and_then(|o| o.plan(&instance.plan_id));
         Ok(InstanceView {
-            profile: self.profile(&deployment.engine).ok(),
+            profile: self.inventory.profile(&deployment.engine).ok(),
             offering: offering_name,
             plan: plan_name,
             placement: plan.map_or(Placement::Default, |p| p.rules.placement),
-            on_demand_kept: self.on_demand_kept(&instance),
+            on_demand_kept: self.inventory.on_demand_kept(&instance),
             backups: facts.backups,
             operations,
             next_backup: facts
@@ -269,7 +291,7 @@ impl Broker {
                 .map(|schedule| schedule.next_at),
             life: facts.life,
             watch: facts.watch,
-            database: self.database_watch(&deployment, facts.beside),
+            database: self.vitals.database_watch(&deployment, facts.beside),
             restores: facts.restores,
             source: facts.source,
             page_code: page_code(&self.keys, &instance),
@@ -317,7 +339,7 @@ impl Broker {
         let mut found = self.store.scan(find).await?;
         let more = found.len() > INSTANCES_ON_A_PAGE;
         found.truncate(INSTANCES_ON_A_PAGE);
-        let healths = self.healths(found.clone()).await?;
+        let healths = self.vitals.healths(found.clone()).await?;
         let listed = found.into_iter().zip(healths);
         let listed = listed.map(|(instance, (deployment, health))| InstanceListed {
             instance,
@@ -325,23 +347,6 @@ impl Broker {
             health,
         });
         Ok((listed.collect(), more))
-    }
-
-    /// The names of an offering and its plan; their ids where the catalog has them no more.
-    pub fn offering_name(&self, instance: &Instance) -> (String, String) {
-        let catalog = self.catalog.get();
-        let offering = catalog.offering(&instance.service_id);
-        let plan = offering.and_then(|o| o.plan(&instance.plan_id));
-        (
-            offering.map_or_else(|| instance.service_id.clone(), |o| o.name.clone()),
-            plan.map_or_else(|| instance.plan_id.clone(), |p| p.name.clone()),
-        )
-    }
-
-    /// The name of a cluster for people; its id where there is none.
-    pub fn cluster_name(&self, id: &str) -> String {
-        let cluster = self.clusters.iter().find(|cluster| cluster.id == id);
-        cluster.map_or_else(|| id.to_owned(), |cluster| cluster.name.clone())
     }
 
     /// Accepts a backup of an instance that a session may see. While one is being taken it is
@@ -352,7 +357,7 @@ impl Broker {
         id: InstanceId,
     ) -> Result<BackUpNow, BrokerError> {
         let (session, now) = (session.clone(), self.clock.now());
-        let pause = self.on_demand_pause;
+        let pause = self.pause;
         self.store
             .decide(move |conn| {
                 let instance = reached(conn, &session, &id)?.ok_or_else(no_such_page)?;

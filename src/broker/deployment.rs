@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Broker, BrokerError, profile::Profiles, token::descends};
+use super::{BrokerError, BrokerParts, profile::Profiles, token::descends};
 use crate::{
+    clock::Clock,
     model::{
         audit::AtOnce,
         deployment::{Deployment, DeploymentSecrets, Notes},
-        engine::Transition,
         ids::{DeploymentId, InstanceId, OperationId},
         instance::Instance,
         limits::{DEPLOYMENTS_MAX, RECIPES_MAX},
@@ -87,7 +87,22 @@ pub(super) async fn usable_deployments(
     Ok(all)
 }
 
-impl Broker {
+/// Deployments, for those who reach them through an instance.
+pub struct Deployments {
+    store: Arc<Store>,
+    keys: Arc<KeyRing>,
+    clock: Clock,
+}
+
+impl Deployments {
+    pub(super) fn new(parts: &BrokerParts) -> Self {
+        Self {
+            store: parts.store.clone(),
+            keys: parts.keys.clone(),
+            clock: parts.clock.clone(),
+        }
+    }
+
     /// Whether there is an instance of that id, however it is.
     pub async fn has_instance(&self, id: InstanceId) -> Result<bool, BrokerError> {
         let found = self
@@ -228,19 +243,6 @@ impl Broker {
             return Err(no_such("instance"));
         }
         Ok(found)
-    }
-
-    /// The ways to newer versions that a deployment has, oldest first.
-    pub fn transitions(&self, deployment: &Deployment) -> Vec<Transition> {
-        let available = self.versions_on(&deployment.cluster, &deployment.engine);
-        // An engine that this broker does not have leads nowhere.
-        let Ok(profile) = self.profile(&deployment.engine) else {
-            return Vec::new();
-        };
-        let exposure = self.exposure(&deployment.cluster);
-        let mut transitions = profile.transitions(deployment.version, available);
-        transitions.retain(|transition| exposure.serves(profile, transition.to));
-        transitions
     }
 
     /// The operations of an instance, newest first; none of an earlier one that had the same id.

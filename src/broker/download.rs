@@ -17,11 +17,14 @@ use tokio::{
 };
 
 use super::{
-    Broker, BrokerError,
-    link::{as_bad_link, bad_link},
+    BrokerError, BrokerParts,
+    audit::Audit,
+    backup::Backups,
+    deployment::Deployments,
+    link::{Links, as_bad_link, bad_link},
 };
 use crate::{
-    backups::{BackupStoreError, archive},
+    backups::{BackupStoreError, Vault, archive},
     caller::Caller,
     model::{
         backup::{Backup, BackupState, Manifest},
@@ -172,9 +175,36 @@ enum Part {
     End,
 }
 
-impl Broker {
-    /// The query of a link to a backup's bytes, good from now on for [`DOWNLOAD_LINK_TTL`], and no
-    /// longer than `holder`; none for a backup that has no bytes.
+/// Sends the bytes of backups to those who have a link to them.
+pub struct Archives {
+    vault: Vault,
+    links: Arc<Links>,
+    downloads: Arc<Downloads>,
+    audit: Arc<Audit>,
+    deployments: Arc<Deployments>,
+    backups: Arc<Backups>,
+}
+
+impl Archives {
+    pub(super) fn new(
+        parts: &BrokerParts,
+        links: Arc<Links>,
+        audit: Arc<Audit>,
+        deployments: Arc<Deployments>,
+        backups: Arc<Backups>,
+    ) -> Self {
+        Self {
+            vault: parts.backups.clone(),
+            links,
+            downloads: parts.downloads.clone(),
+            audit,
+            deployments,
+            backups,
+        }
+    }
+
+    /// The query of a link to a backup's bytes, good from now on for
+    /// [`DOWNLOAD_LINK_TTL`](crate::model::limits::DOWNLOAD_LINK_TTL), and no longer than `holder`; none for a backup that has no bytes.
     pub async fn download_query(
         &self,
         holder: &Holder,
@@ -201,9 +231,10 @@ impl Broker {
             .await?;
         let known = async {
             let of = self
+                .deployments
                 .deployment(link.instance.clone(), &link.deployment)
                 .await?;
-            Ok((of, self.backup(link.instance, link.backup).await?))
+            Ok((of, self.backups.backup(link.instance, link.backup).await?))
         };
         let (of, backup) = known.await.map_err(as_bad_link)?;
         let complete = backup.state == BackupState::Complete;
@@ -226,7 +257,7 @@ impl Broker {
         of: BackupDownload,
         part: Option<RangeInclusive<u64>>,
     ) -> Result<Download, BrokerError> {
-        let all = self.backups.archive(&of.manifest).await?;
+        let all = self.vault.archive(&of.manifest).await?;
         let wanted = match part {
             Some(part) => archive::part(all, part),
             None => all,
@@ -245,7 +276,7 @@ impl Broker {
         if let Some(length) = self.downloads.lengths().get(&of.backup) {
             return Ok(*length);
         }
-        let archive = self.backups.archive(&of.manifest).await?;
+        let archive = self.vault.archive(&of.manifest).await?;
         let mut content = self.downloads.send(of.taker.clone(), archive)?;
         let mut length = 0;
         while let Some(chunk) = content.next().await {

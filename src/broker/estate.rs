@@ -9,8 +9,15 @@ use std::{cmp::Ordering, sync::Arc};
 use chrono::{DateTime, Utc};
 use tokio::{sync::Mutex, time::Instant};
 
-use super::{Broker, BrokerError, health::read};
+use super::{
+    BrokerError, BrokerParts,
+    health::{Read, read},
+    inventory::Inventory,
+    target::Targets,
+    vitals::Vitals,
+};
 use crate::{
+    clock::Clock,
     model::{
         alert::backup_late_at,
         backup::Backup,
@@ -24,12 +31,12 @@ use crate::{
         placement::Cluster,
         version::Version,
     },
-    store::{self, Conn, StoreError},
+    store::{self, Conn, Store, StoreError},
 };
 
 /// What was read last, and when.
 #[derive(Default)]
-pub(super) struct Memory(Mutex<Option<(Instant, Arc<Estate>)>>);
+struct Memory(Mutex<Option<(Instant, Arc<Estate>)>>);
 
 /// All instances.
 #[derive(Debug, Default)]
@@ -278,10 +285,32 @@ pub struct ClusterSeen {
     pub unseen: usize,
 }
 
-impl Broker {
+/// Reads all instances.
+pub struct Estates {
+    store: Arc<Store>,
+    clock: Clock,
+    inventory: Arc<Inventory>,
+    vitals: Arc<Vitals>,
+    targets: Targets,
+    /// What was read last.
+    memory: Memory,
+}
+
+impl Estates {
+    pub(super) fn new(parts: &BrokerParts, inventory: Arc<Inventory>, vitals: Arc<Vitals>) -> Self {
+        Self {
+            store: parts.store.clone(),
+            clock: parts.clock.clone(),
+            vitals,
+            targets: Targets::new(parts, inventory.clone()),
+            inventory,
+            memory: Memory::default(),
+        }
+    }
+
     /// All instances, as they were a moment ago.
     pub async fn estate(&self) -> Result<Arc<Estate>, BrokerError> {
-        let mut last = self.estate.0.lock().await;
+        let mut last = self.memory.0.lock().await;
         if let Some((at, estate)) = &*last
             && at.elapsed() < ESTATE_FRESH
         {
@@ -340,11 +369,13 @@ impl Broker {
         &self,
         instance: Instance,
         deployment: Deployment,
-        read: super::health::Read,
+        read: Read,
         now: DateTime<Utc>,
     ) -> Listed {
         let is_ready = read.life.state == InstanceState::Ready;
-        let seen = is_ready.then(|| self.last_seen(&deployment)).flatten();
+        let seen = is_ready
+            .then(|| self.vitals.last_seen(&deployment))
+            .flatten();
         let late_at = is_ready.then(|| backup_late_at(&read.backups)).flatten();
         let late = late_at.filter(|at| now >= *at).map(|since| Late {
             since,
@@ -353,7 +384,9 @@ impl Broker {
         });
         let last_backup = read.newest.as_ref().map(Backup::taken_at);
         Listed {
-            health: self.health_of(&deployment, read, seen.as_deref(), now),
+            health: self
+                .vitals
+                .health_of(&deployment, read, seen.as_deref(), now),
             serving: seen.as_deref().map(Observation::serving),
             database_bytes: seen.as_deref().and_then(Observation::database_bytes),
             last_backup,
@@ -365,13 +398,13 @@ impl Broker {
 
     /// The clusters with their room, as they were a moment ago.
     pub async fn clusters_seen(&self, estate: &Estate) -> Result<Vec<ClusterSeen>, BrokerError> {
-        let clusters = self.clusters.clone();
+        let clusters = self.inventory.clusters.clone();
         let placed = self.store.scan(move |conn| {
             let of = |cluster: &Cluster| store::deployment::placed_on(conn, &cluster.id);
             clusters.iter().map(of).collect::<Result<Vec<_>, _>>()
         });
         let placed = placed.await?;
-        let candidates = self.candidates_with(&placed);
+        let candidates = self.targets.candidates_with(&placed);
         let seen = candidates.into_iter().map(|candidate| {
             let cluster = candidate.cluster;
             let on_it = estate.instances.iter().filter_map(|of| {

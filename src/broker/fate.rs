@@ -3,16 +3,18 @@
 //! A session ends with what it was opened with, and often its instance goes then, too. Each page has a
 //! code, signed by the broker, by which its script learns which of the two it was; nobody else can ask.
 
+use std::sync::Arc;
+
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 
-use super::{Broker, BrokerError};
+use super::{BrokerError, BrokerParts};
 use crate::{
     model::{
         ids::InstanceId,
         instance::{Instance, InstanceState},
     },
     seal::KeyRing,
-    store,
+    store::{self, Store},
 };
 
 /// What the signatures are made for.
@@ -41,9 +43,22 @@ fn message(instance: &InstanceId, deployment: &str) -> String {
     format!("{deployment} {instance}")
 }
 
-impl Broker {
+/// Tells pages what became of the instances that they are about.
+pub struct Fates {
+    store: Arc<Store>,
+    keys: Arc<KeyRing>,
+}
+
+impl Fates {
+    pub(super) fn new(parts: &BrokerParts) -> Self {
+        Self {
+            store: parts.store.clone(),
+            keys: parts.keys.clone(),
+        }
+    }
+
     /// What became of the instance that a page with this code is about; none for a code that no page has.
-    pub async fn fate(&self, code: &str) -> Result<Option<Fate>, BrokerError> {
+    pub async fn of(&self, code: &str) -> Result<Option<Fate>, BrokerError> {
         let Some((id, deployment)) = read_code(&self.keys, code) else {
             return Ok(None);
         };

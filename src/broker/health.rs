@@ -1,22 +1,19 @@
-//! How instances are, see [`crate::model::health`]: of one, by a look that is waited for; of many, by
-//! what was seen last.
+//! What is read of an instance for its health, see [`crate::model::health`].
 
 use chrono::{DateTime, Utc};
 
 use super::{
-    Broker, BrokerError, DeploymentView,
     alert::{Beside, backup_watch, beside},
     status::OF_INSTANCE,
 };
 use crate::{
     model::{
-        alert::{BackupWatch, alerts},
+        alert::BackupWatch,
         backup::Backup,
         deployment::Deployment,
-        health::{Health, Life, health},
+        health::Life,
         instance::{Instance, InstanceState},
         limits::STUCK_TOLD_MAX,
-        observation::Observation,
         operation::{Operation, OperationState},
     },
     store::{self, Conn, StoreError, oversight::Filter},
@@ -80,74 +77,4 @@ fn stuck(conn: &mut Conn<'_>, of: &Instance) -> Result<Vec<Operation>, StoreErro
         }
     }
     Ok(stuck)
-}
-
-impl Broker {
-    /// How an instance is now: by a look at its members that is waited for.
-    pub async fn health(&self, of: &DeploymentView) -> Result<Health, BrokerError> {
-        let (instance, deployment) = (of.instance.clone(), of.deployment.clone());
-        let now = self.clock.now();
-        let found = self
-            .store
-            .scan(move |conn| read(conn, &instance, &deployment, now));
-        let found = found.await?;
-        let seen = match of.instance.state {
-            InstanceState::Ready => self.seen_now(&of.deployment).await,
-            _ => None,
-        };
-        Ok(self.health_of(&of.deployment, found, seen.as_deref(), now))
-    }
-
-    /// How instances are, as their members were seen last, with their deployments. Nobody waits for a
-    /// look: those that were not seen lately are looked at behind the answer.
-    pub async fn healths(
-        &self,
-        of: Vec<Instance>,
-    ) -> Result<Vec<(Option<Deployment>, Health)>, BrokerError> {
-        let now = self.clock.now();
-        let found = self.store.scan(move |conn| {
-            let each = |instance: &Instance| {
-                let deployment = store::deployment::of_instance(conn, &instance.id)?;
-                let Some((deployment, _)) = deployment else {
-                    return Ok(None);
-                };
-                let read = read(conn, instance, &deployment, now)?;
-                Ok(Some((deployment, read)))
-            };
-            of.iter().map(each).collect::<Result<Vec<_>, StoreError>>()
-        });
-        let told = found.await?.into_iter().map(|found| {
-            let Some((deployment, read)) = found else {
-                return (None, Health::unknown());
-            };
-            let seen = match read.life.state {
-                InstanceState::Ready => self.look_behind(&deployment),
-                _ => None,
-            };
-            let health = self.health_of(&deployment, read, seen.as_deref(), now);
-            (Some(deployment), health)
-        });
-        Ok(told.collect())
-    }
-
-    /// What was seen last of a deployment. Begins the next look.
-    fn look_behind(&self, deployment: &Deployment) -> Option<std::sync::Arc<Observation>> {
-        let fresh = self.observation(deployment);
-        fresh.or_else(|| self.last_seen(deployment))
-    }
-
-    pub(super) fn health_of(
-        &self,
-        deployment: &Deployment,
-        read: Read,
-        seen: Option<&Observation>,
-        now: DateTime<Utc>,
-    ) -> Health {
-        let database = self.database_watch(deployment, read.beside);
-        let alerts = match read.life.state {
-            InstanceState::Ready => alerts(now, &database, seen, &read.backups),
-            _ => Vec::new(),
-        };
-        health(&read.life, &database, seen, &alerts)
-    }
 }

@@ -1,9 +1,21 @@
 //! Provision, fetch and deprovision service instances.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
-use super::{Broker, BrokerError, instance_key, status::OF_INSTANCE, target::Target};
+use super::{
+    BrokerError, BrokerParts, instance_key,
+    inventory::Inventory,
+    owner::Owners,
+    provision::{Asker, INSTANCE_NAME, ProvisionRequest},
+    quota::Quotas,
+    source::restore_source,
+    status::OF_INSTANCE,
+    target::{Target, Targets},
+};
 use crate::{
+    clock::Clock,
     model::{
         backup::Manifest,
         catalog::Plan,
@@ -11,40 +23,15 @@ use crate::{
         ids::{DeploymentId, InstanceId, OperationId},
         instance::{Instance, InstanceState, ProvisionIdentity, normal_form},
         limits::PLATFORM_NAME_BYTES_MAX,
+        name::DeploymentNames,
         operation::{Operation, OperationKind, RestoreSource, WaitsFor},
         origin::Origin,
         parameters::ProvisionParameters,
-        tenant::Tenant,
+        tenant::{RestoreScope, Tenant},
         version::Version,
     },
-    store::{self, Conn},
+    store::{self, Conn, Store},
 };
-
-/// The field of the context in which platforms name an instance (OSB profile).
-pub(super) const INSTANCE_NAME: &str = "instance_name";
-
-/// OSB "Provisioning".
-#[derive(Debug, Clone)]
-pub struct ProvisionRequest {
-    /// The id that the platform chose.
-    pub instance: InstanceId,
-    /// OSB `service_id`.
-    pub service_id: String,
-    /// OSB `plan_id`.
-    pub plan_id: String,
-    /// OSB `organization_guid`.
-    pub organization: String,
-    /// OSB `space_guid`.
-    pub space: String,
-    /// OSB `context`.
-    pub context: Option<Value>,
-    /// OSB `parameters`.
-    pub parameters: Option<Value>,
-    /// OSB `maintenance_info.version`.
-    pub maintenance_version: Option<String>,
-    /// Whether the platform takes a 202.
-    pub accepts_incomplete: bool,
-}
 
 /// What came of a provision request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,30 +103,41 @@ impl InstanceLabels {
     }
 }
 
-/// Who asks for an instance.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Asker<'a> {
-    /// The platform.
-    Platform,
-    /// A user of the instance in front of this deployment, by a restore of the broker's own.
-    Neighbour {
-        /// The source of the restore, whose owner gets the new instance.
-        source: &'a Instance,
-        /// Where the user came from, as operations name it.
-        origin: Origin,
-    },
+/// Service instances: makes, tells of and deletes them.
+pub struct Instances {
+    store: Arc<Store>,
+    clock: Clock,
+    inventory: Arc<Inventory>,
+    owners: Arc<Owners>,
+    quotas: Quotas,
+    targets: Targets,
+    restore_scope: RestoreScope,
+    deployment_names: DeploymentNames,
 }
 
-impl Broker {
+impl Instances {
+    pub(super) fn new(parts: &BrokerParts, inventory: Arc<Inventory>, owners: Arc<Owners>) -> Self {
+        Self {
+            store: parts.store.clone(),
+            clock: parts.clock.clone(),
+            owners,
+            quotas: Quotas::new(parts),
+            targets: Targets::new(parts, inventory.clone()),
+            inventory,
+            restore_scope: parts.restore_scope,
+            deployment_names: parts.deployment_names.clone(),
+        }
+    }
+
     /// Accepts a provision request, or tells that the same one was accepted before.
     pub async fn provision(
-        self: &std::sync::Arc<Self>,
+        self: &Arc<Self>,
         request: ProvisionRequest,
     ) -> Result<Provisioned, BrokerError> {
         check_texts(&request)?;
-        let broker = self.clone();
+        let instances = self.clone();
         self.store
-            .decide(move |conn| broker.provision_in(conn, &request, Asker::Platform))
+            .decide(move |conn| instances.provision_in(conn, &request, Asker::Platform))
             .await
     }
 
@@ -150,7 +148,9 @@ impl Broker {
         request: &ProvisionRequest,
         asker: Asker<'_>,
     ) -> Result<Provisioned, BrokerError> {
-        let (offering, plan) = self.offering_and_plan(&request.service_id, &request.plan_id)?;
+        let (offering, plan) = self
+            .inventory
+            .offering_and_plan(&request.service_id, &request.plan_id)?;
         let parameters = normal_form(request.parameters.as_ref());
         plan.provision_schema.check(&parameters).map_err(|reason| {
             BrokerError::BadRequest(format!(
@@ -165,11 +165,11 @@ impl Broker {
             space: request.space.clone(),
             parameters: parameters.clone(),
         };
-        if self.cluster_of(&request.instance).is_some() {
+        if self.inventory.cluster_of(&request.instance).is_some() {
             return Err(taken());
         }
         if let Some(existing) = store::instance::find(conn, &request.instance)? {
-            let owner = self.is_owner(&existing, request);
+            let owner = self.owners.is_owner(&existing, request);
             let asked = Asked {
                 // What the broker named and made by itself was asked for by no platform.
                 the_same: owner && existing.restored_from.is_none() && existing.request == identity,
@@ -185,13 +185,23 @@ impl Broker {
             .map_err(|e| BrokerError::BadRequest(format!("the parameters cannot be read: {e}")))?;
         let tenant = match asker {
             Asker::Platform => self
+                .owners
                 .owner(request)
                 .map_err(|refusal| BrokerError::BadRequest(refusal.to_string()))?,
             Asker::Neighbour { source, .. } => source.tenant.clone(),
         };
-        let source = self.restore_source(conn, asker, &tenant, &offering, &asked)?;
-        let target = self.target(conn, &offering, &plan, &asked, source.as_ref())?;
-        self.check_quotas(conn, &tenant, &plan, target.units)?;
+        let source = restore_source(
+            conn,
+            asker,
+            (&tenant, self.restore_scope),
+            &offering,
+            &asked,
+        )?;
+        let target = self
+            .targets
+            .target(conn, &offering, &plan, &asked, source.as_ref())?;
+        self.quotas
+            .check_quotas(conn, &tenant, &plan, target.units)?;
         let engine = &offering.rules.engine;
         let name = match (asker, text_of_context(request, INSTANCE_NAME)) {
             // The user who asked for a restore under a name finds it under that name.
@@ -227,7 +237,7 @@ impl Broker {
             .await?;
         match (instance, deployment) {
             (Some(instance), Some((deployment, _))) if instance.state == InstanceState::Ready => {
-                let catalog = self.catalog.get();
+                let catalog = self.inventory.catalog.get();
                 let offering = catalog.offering(&instance.service_id);
                 let plan = offering.and_then(|offering| offering.plan(&instance.plan_id));
                 let maintained = plan.is_some_and(|plan| plan.maintenance_info.is_some());

@@ -1,9 +1,17 @@
 //! What members print, for their instance's users: lists, and links that carry their own
 //! permission for a while.
 
+use std::sync::Arc;
+
 use futures::future::BoxFuture;
 
-use super::{Broker, BrokerError, DeploymentView, Download, link::as_bad_link};
+use super::{
+    BrokerError, BrokerParts, DeploymentView, Download,
+    audit::Audit,
+    deployment::Deployments,
+    download::Downloads,
+    link::{Links, as_bad_link},
+};
 use crate::{
     caller::Caller,
     model::{
@@ -81,7 +89,31 @@ fn no_such_log() -> BrokerError {
     BrokerError::NotFound("there is no such logfile".to_owned())
 }
 
-impl Broker {
+/// What members print, for those who reach them.
+pub struct Logfiles {
+    logs: Arc<dyn Logs>,
+    links: Arc<Links>,
+    downloads: Arc<Downloads>,
+    audit: Arc<Audit>,
+    deployments: Arc<Deployments>,
+}
+
+impl Logfiles {
+    pub(super) fn new(
+        parts: &BrokerParts,
+        links: Arc<Links>,
+        audit: Arc<Audit>,
+        deployments: Arc<Deployments>,
+    ) -> Self {
+        Self {
+            logs: parts.logs.clone(),
+            links,
+            downloads: parts.downloads.clone(),
+            audit,
+            deployments,
+        }
+    }
+
     /// The logs of a deployment's members, by member.
     pub async fn logfiles(&self, of: &DeploymentView) -> Result<Vec<Logfile>, BrokerError> {
         Ok(self.logs.list(&of.deployment).await?)
@@ -123,7 +155,10 @@ impl Broker {
             .check(PURPOSE, asked, &link.expires, &link.signature)
             .await?;
         let known = async {
-            let of = self.deployment(link.instance, &link.deployment).await?;
+            let of = self
+                .deployments
+                .deployment(link.instance, &link.deployment)
+                .await?;
             let log = self.logfile(&of, &link.logfile).await?;
             Ok((of, log))
         };

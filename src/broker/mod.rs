@@ -5,20 +5,18 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use tokio::{sync::watch, time::Instant};
+use tokio::sync::watch;
 
 use crate::{
     backups::{BackupStoreError, Vault},
     clock::Clock,
     model::{
-        catalog::{CurrentCatalog, Offering, Plan},
-        deployment::Deployment,
-        engine::Profile,
-        exposure::Exposure,
-        ids::{BindingId, InstanceId, OperationId},
+        catalog::CurrentCatalog,
+        ids::{BindingId, InstanceId},
+        instance::dashboard_url,
         limits::SYNC_WAIT,
         name::DeploymentNames,
-        operation::{DeletedPoll, Operation, OperationState},
+        operation::DeletedPoll,
         placement::Cluster,
         renewal::CertificateLife,
         tenant::{RestoreScope, TenantKeys},
@@ -26,7 +24,7 @@ use crate::{
         volume::Volume,
     },
     seal::{KeyRing, SealError},
-    store::{self, Store, StoreError},
+    store::{Store, StoreError},
     timekeeper::Timekeeper,
     volumes::Volumes,
 };
@@ -49,6 +47,7 @@ mod fate;
 mod finding;
 mod health;
 mod instance;
+mod inventory;
 mod leftover;
 mod link;
 mod logfile;
@@ -56,6 +55,7 @@ mod observation;
 mod oversight;
 mod owner;
 mod profile;
+mod provision;
 mod quota;
 mod readdress;
 mod reconcile;
@@ -68,6 +68,7 @@ mod retention;
 mod round;
 mod schedule;
 mod session;
+mod source;
 mod status;
 mod target;
 #[cfg(test)]
@@ -77,43 +78,49 @@ mod update;
 mod upgrade;
 mod upkeep;
 mod versions;
+mod vitals;
 
 pub use crate::timekeeper::Standing as ClockStanding;
 pub use adopt::{AdoptedDeployment, Census, CensusError, Stray, Strays};
 pub use audit::{Audit, AuditPage, AuditQuery};
-pub use binding::{BindRequest, Bound, FetchedBinding, UnbindRequest, Unbound};
-pub use catalog::{CatalogRefusal, LostPlan, LostPlans, keeps_all_plans};
-pub use dashboard::{BackUpNow, InstanceListed, InstanceView};
-pub use deployment::DeploymentView;
-pub use download::{BackupDownload, Download, DownloadLink, Downloads, backup_name};
-pub use estate::{ClusterSeen, Estate, EstatePage, EstateQuery, Late, Listed, Order};
+pub use backup::Backups;
+pub use binding::{BindRequest, Bindings, Bound, FetchedBinding, UnbindRequest, Unbound};
+pub use catalog::{CatalogRefusal, Catalogs, LostPlan, LostPlans, keeps_all_plans};
+pub use clock::TrustedTime;
+pub use cluster::Clusters;
+pub use dashboard::{BackUpNow, InstanceListed, InstanceView, Views};
+pub use deployment::{DeploymentView, Deployments};
+pub use download::{Archives, BackupDownload, Download, DownloadLink, Downloads, backup_name};
+pub use estate::{ClusterSeen, Estate, EstatePage, EstateQuery, Estates, Late, Listed, Order};
 pub use expiry::Expiry;
-pub use fate::Fate;
+pub use fate::{Fate, Fates};
 pub use finding::{Finding, Repair, Repaired};
-pub use instance::{
-    DeprovisionRequest, FetchedInstance, InstanceLabels, ProvisionRequest, Provisioned,
-};
+pub use instance::{DeprovisionRequest, FetchedInstance, InstanceLabels, Instances, Provisioned};
+pub use inventory::Inventory;
 pub use link::Links;
-pub use logfile::{LogError, LogLink, Logs, logfile_id, logfile_name};
+pub use logfile::{LogError, LogLink, Logfiles, Logs, logfile_id, logfile_name};
 pub use observation::Observer;
 pub use oversight::{OperationDetail, OperationsPage, OperationsQuery, Oversight};
-pub use owner::OwnerFinding;
+pub use owner::{OwnerFinding, Owners};
 pub use profile::Profiles;
+pub use provision::ProvisionRequest;
 pub use readdress::Moves;
 pub use reconcile::Reconciler;
+pub use recover::Recoveries;
 pub use renewal::Renewals;
 pub use repair::RepairBegun;
-pub use restore::{RestoreOptions, RestorePlace, RestoreRequest, Restored};
+pub use restore::{RestoreOptions, RestorePlace, RestoreRequest, Restored, Restores};
 pub use retention::Retention;
-pub use round::LookedOver;
+pub use round::{LookedOver, Rounds};
 pub use schedule::{BackupSchedule, back_up_due};
 pub use session::{Doorkeeper, Sessions, SignInWay, SignedIn, no_such_page, read_only};
-pub use status::{OperationStatus, StatusState, status_of};
+pub use status::{OperationStatus, StatusState, Statuses, status_of};
 pub use token::Tokens;
-pub use update::{UpdateRequest, Updated};
-pub use upgrade::Preflight;
+pub use update::{UpdateRequest, Updated, Updates};
+pub use upgrade::{Preflight, Upgrades};
 pub use upkeep::Upkeep;
 pub use versions::VersionInUse;
+pub use vitals::Vitals;
 
 /// Why a use case refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -272,7 +279,7 @@ pub struct BrokerParts {
     /// Who signs in as operator, and how often a client may fail to.
     pub doorkeeper: Arc<Doorkeeper>,
     /// Sends downloads, apart from the threads that answer requests.
-    pub downloads: Downloads,
+    pub downloads: Arc<Downloads>,
     /// How much room there is for what the broker keeps.
     pub volumes: Arc<Volumes>,
     /// Says what state deployments are in.
@@ -280,22 +287,58 @@ pub struct BrokerParts {
     /// Says what is on the clusters.
     pub census: Arc<dyn Census>,
     /// Reads what members print.
-    pub logs: Box<dyn Logs>,
+    pub logs: Arc<dyn Logs>,
 }
 
-/// The use cases. Those about instances and what belongs to them are methods of this type, one file for
-/// each noun; what stands on its own is a type of its own, which says what it needs.
+/// The use cases: one type for each noun, which has the parts that it needs. A type uses those before it in
+/// [`Broker::new`].
 pub struct Broker {
-    /// The offerings and plans.
-    pub catalog: Arc<CurrentCatalog>,
     /// The time of day.
     pub clock: Clock,
     /// Where clients reach the broker, without a slash at the end.
     pub public_url: String,
-    /// The versions of each engine on each cluster: cluster id, then engine.
-    pub versions: BTreeMap<String, BTreeMap<String, Vec<Version>>>,
-    /// What is known of each engine.
-    pub profiles: Profiles,
+    /// What there is to offer.
+    pub inventory: Arc<Inventory>,
+    /// Service instances.
+    pub instances: Arc<Instances>,
+    /// Service bindings.
+    pub bindings: Arc<Bindings>,
+    /// What becomes of instances.
+    pub updates: Arc<Updates>,
+    /// What an upgrade would do.
+    pub upgrades: Upgrades,
+    /// What became of operations.
+    pub statuses: Arc<Statuses>,
+    /// Deployments, as users reach them.
+    pub deployments: Arc<Deployments>,
+    /// What clusters have.
+    pub clusters: Clusters,
+    /// Backups of instances.
+    pub backups: Arc<Backups>,
+    /// The bytes of backups.
+    pub archives: Archives,
+    /// Instances that are made of backups.
+    pub restores: Arc<Restores>,
+    /// What members print.
+    pub logfiles: Logfiles,
+    /// How databases are.
+    pub vitals: Arc<Vitals>,
+    /// Databases that are brought back.
+    pub recoveries: Recoveries,
+    /// What pages show.
+    pub views: Views,
+    /// What became of what pages are about.
+    pub fates: Fates,
+    /// All instances at once.
+    pub estates: Estates,
+    /// All instances, one after the other.
+    pub rounds: Rounds,
+    /// Whose instances are.
+    pub owners: Arc<Owners>,
+    /// The catalog that is in force, and the next one.
+    pub catalogs: Catalogs,
+    /// How far the clock is believed.
+    pub time: TrustedTime,
     /// Who did and saw what.
     pub audit: Arc<Audit>,
     /// Tokens of the administration API.
@@ -317,112 +360,76 @@ pub struct Broker {
     /// Certificates that end soon.
     pub renewals: Renewals,
     /// Members that applications should reach elsewhere.
-    pub moves: Moves,
+    pub moves: Arc<Moves>,
     store: Arc<Store>,
-    keys: Arc<KeyRing>,
-    time: Arc<Timekeeper>,
-    backups: Vault,
-    clusters: Arc<[Cluster]>,
-    units_per_tenant: Option<u32>,
-    restore_scope: RestoreScope,
-    tenant_keys: TenantKeys,
-    deleted_poll: DeletedPoll,
-    deployment_names: DeploymentNames,
-    on_demand_pause: std::time::Duration,
-    links: Links,
-    downloads: Downloads,
+    vault: Vault,
     volumes: Arc<Volumes>,
-    observer: Arc<dyn Observer>,
-    logs: Box<dyn Logs>,
-    estate: estate::Memory,
 }
 
 impl Broker {
     /// The use cases over `parts`.
     pub fn new(parts: BrokerParts) -> Self {
-        let audit = Arc::new(Audit::new(&parts));
-        let oversight = Oversight::new(&parts);
-        let reconciler = Reconciler::new(&parts, oversight.clone());
-        let (schedule, expiry) = (BackupSchedule::new(&parts), Expiry::new(&parts));
-        let (retention, renewals) = (Retention::new(&parts), Renewals::new(&parts));
-        let (moves, upkeep) = (Moves::new(&parts), Arc::new(Upkeep::new(&parts)));
+        let parts = &parts;
+        let (inventory, audit) = (Arc::new(Inventory::new(parts)), Arc::new(Audit::new(parts)));
+        let oversight = Oversight::new(parts);
         let tokens = Tokens::new(parts.store.clone());
-        let sessions = Arc::new(Sessions::new(&parts, tokens.clone(), audit.clone()));
-        let links = Links::new(&parts, sessions.clone());
+        let sessions = Arc::new(Sessions::new(parts, tokens.clone(), audit.clone()));
+        let links = Arc::new(Links::new(parts, sessions.clone()));
+        let moves = Arc::new(Moves::new(parts));
+        let vitals = Arc::new(Vitals::new(parts, inventory.clone(), moves.clone()));
+        let deployments = Arc::new(Deployments::new(parts));
+        let statuses = Arc::new(Statuses::new(parts));
+        let backups = Arc::new(Backups::new(parts));
+        let owners = Arc::new(Owners::new(parts));
+        let instances = Arc::new(Instances::new(parts, inventory.clone(), owners.clone()));
+        let updates = Arc::new(Updates::new(parts, inventory.clone()));
+        let (of, seen) = (inventory.clone(), audit.clone());
+        let bindings = Bindings::new(parts, seen, of, deployments.clone(), statuses.clone());
+        let (kept, seen, from) = (backups.clone(), audit.clone(), deployments.clone());
         Self {
-            store: parts.store,
-            catalog: parts.catalog,
-            clock: parts.clock,
-            public_url: parts.public_url,
-            versions: parts.versions,
-            profiles: parts.profiles,
+            archives: Archives::new(parts, links.clone(), seen, from, kept),
+            logfiles: Logfiles::new(parts, links, audit.clone(), deployments.clone()),
+            restores: Arc::new(Restores::new(parts, inventory.clone(), instances.clone())),
+            upgrades: Upgrades::new(parts, inventory.clone(), updates.clone()),
+            clusters: Clusters::new(parts, inventory.clone(), deployments.clone()),
+            recoveries: Recoveries::new(parts, inventory.clone()),
+            views: Views::new(parts, inventory.clone(), vitals.clone()),
+            fates: Fates::new(parts),
+            rounds: Rounds::new(parts, inventory.clone(), vitals.clone()),
+            estates: Estates::new(parts, inventory.clone(), vitals.clone()),
+            reconciler: Reconciler::new(parts, oversight.clone()),
+            catalogs: Catalogs::new(parts),
+            time: TrustedTime::new(parts),
+            upkeep: Arc::new(Upkeep::new(parts)),
+            schedule: BackupSchedule::new(parts),
+            expiry: Expiry::new(parts),
+            retention: Retention::new(parts),
+            renewals: Renewals::new(parts),
+            bindings: Arc::new(bindings),
+            inventory,
+            instances,
+            updates,
+            statuses,
+            deployments,
+            backups,
+            vitals,
+            owners,
             audit,
             tokens,
             sessions,
             oversight,
-            reconciler,
-            upkeep,
-            schedule,
-            expiry,
-            retention,
-            renewals,
             moves,
-            keys: parts.keys,
-            time: parts.time,
-            backups: parts.backups,
-            clusters: parts.clusters,
-            units_per_tenant: parts.units_per_tenant,
-            restore_scope: parts.restore_scope,
-            tenant_keys: parts.tenant_keys,
-            deleted_poll: parts.deleted_poll,
-            deployment_names: parts.deployment_names,
-            on_demand_pause: parts.on_demand_pause,
-            links,
-            downloads: parts.downloads,
-            volumes: parts.volumes,
-            observer: parts.observer,
-            logs: parts.logs,
-            estate: estate::Memory::default(),
+            clock: parts.clock.clone(),
+            public_url: parts.public_url.clone(),
+            store: parts.store.clone(),
+            vault: parts.backups.clone(),
+            volumes: parts.volumes.clone(),
         }
     }
 
-    /// The offering and its own plan of those ids.
-    fn offering_and_plan(
-        &self,
-        service_id: &str,
-        plan_id: &str,
-    ) -> Result<(Arc<Offering>, Arc<Plan>), BrokerError> {
-        catalog::offering_and_plan(&self.catalog, service_id, plan_id)
-    }
-
-    /// What is known of an engine.
-    pub fn profile(&self, engine: &str) -> Result<&'static Profile, BrokerError> {
-        self.profiles.get(engine)
-    }
-
-    /// Where applications find the members of a deployment; nothing of an engine that is not known.
-    pub fn urls(&self, deployment: &Deployment) -> Vec<String> {
-        let profile = self.profile(&deployment.engine).ok();
-        profile.map_or_else(Vec::new, |profile| profile.urls(deployment))
-    }
-
-    /// How many members a deployment has, or will have.
-    pub fn members_of(&self, deployment: &Deployment) -> usize {
-        let profile = self.profile(&deployment.engine).ok();
-        profile.map_or(deployment.members.len(), |profile| profile.members)
-    }
-
-    /// The versions of an engine on a cluster.
-    fn versions_on(&self, cluster: &str, engine: &str) -> &[Version] {
-        self.versions
-            .get(cluster)
-            .and_then(|v| v.get(engine))
-            .map_or(&[], Vec::as_slice)
-    }
-
-    /// What a cluster shows of its members to applications; nothing of one that is not known.
-    fn exposure(&self, cluster: &str) -> Exposure {
-        cluster::exposure(&self.clusters, cluster)
+    /// Where the dashboard of an instance is.
+    pub fn dashboard_url(&self, instance: &InstanceId) -> String {
+        dashboard_url(&self.public_url, instance)
     }
 
     /// Changes with every operation that was accepted, halted or ended: a place may have become free.
@@ -438,44 +445,12 @@ impl Broker {
     /// Fails when the broker cannot do anything useful at the moment.
     pub async fn check_ready(&self) -> Result<(), BrokerError> {
         self.check_store().await?;
-        Ok(self.backups.check().await?)
+        Ok(self.vault.check().await?)
     }
 
     /// The volumes of store, members and backups, as they were seen last.
     pub fn volumes(&self) -> Vec<Volume> {
         self.volumes.seen()
-    }
-
-    /// Waits for the end of an operation, for clients that cannot ask again.
-    async fn wait_for(&self, id: &OperationId) -> Result<Operation, BrokerError> {
-        let deadline = Instant::now() + SYNC_WAIT;
-        let mut changes = self.store.changes();
-        loop {
-            changes.mark_unchanged();
-            let wanted = id.clone();
-            let operation = self
-                .store
-                .read(move |conn| store::operation::get(conn, &wanted))
-                .await?;
-            match operation.state {
-                OperationState::Succeeded => return Ok(operation),
-                OperationState::Failed | OperationState::Stuck | OperationState::Abandoned => {
-                    let failure = operation.failure.unwrap_or_default();
-                    return Err(BrokerError::Failed(failure));
-                }
-                OperationState::Queued | OperationState::Running => {}
-            }
-            // Another replica's changes are not told of: look now and then.
-            let look_again = (Instant::now() + std::time::Duration::from_millis(500)).min(deadline);
-            tokio::select! {
-                _ = changes.changed() => {}
-                () = tokio::time::sleep_until(look_again) => {}
-            }
-            if Instant::now() >= deadline {
-                let told = status_of(&operation, self.clock.now()).description;
-                return Err(BrokerError::StillRunning(told));
-            }
-        }
     }
 }
 

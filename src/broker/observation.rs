@@ -1,13 +1,12 @@
-//! How deployments fare, as it is shown.
+//! Who looks at deployments.
 
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use super::{Broker, DeploymentView};
 use crate::model::{
-    defragment::Storage, deployment::Deployment, engine::Obstacle, observation::Observation,
-    recovery::Remains, version::Version,
+    deployment::Deployment, engine::Obstacle, observation::Observation, recovery::Remains,
+    version::Version,
 };
 
 /// Looks at running deployments. Pages take what was seen last; few use cases wait for a
@@ -42,23 +41,4 @@ pub trait Observer: Send + Sync {
         deployment: &Deployment,
         to: Version,
     ) -> BoxFuture<'static, Option<Vec<Obstacle>>>;
-}
-
-impl Broker {
-    /// How a deployment fares, see [`Observer::observe`].
-    pub fn observation(&self, deployment: &Deployment) -> Option<Arc<Observation>> {
-        self.observer.observe(deployment)
-    }
-
-    /// What the files of a deployment's database have and use, as its members tell now; none when
-    /// nobody does.
-    pub async fn storage(&self, of: &DeploymentView) -> Option<Storage> {
-        let seen = self.seen_now(&of.deployment).await?;
-        Storage::of(&seen)
-    }
-
-    /// What was seen of it last, see [`Observer::seen`].
-    pub fn last_seen(&self, deployment: &Deployment) -> Option<Arc<Observation>> {
-        self.observer.seen(deployment)
-    }
 }

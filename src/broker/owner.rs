@@ -6,17 +6,18 @@
 
 use std::sync::Arc;
 
-use super::{Broker, BrokerError, ProvisionRequest};
+use super::{BrokerError, BrokerParts, ProvisionRequest};
 use crate::{
+    clock::Clock,
     model::{
         audit::AtOnce,
         ids::InstanceId,
         instance::Instance,
         limits::OWNERS_PAGE,
         origin::Origin,
-        tenant::{OwnerError, Tenant},
+        tenant::{OwnerError, Tenant, TenantKeys},
     },
-    store::{self, Conn},
+    store::{self, Conn, Store},
 };
 
 /// An instance whose request names another owner than it has.
@@ -33,12 +34,27 @@ pub struct OwnerFinding {
     pub changed: bool,
 }
 
-impl Broker {
+/// Who owns an instance.
+pub struct Owners {
+    store: Arc<Store>,
+    clock: Clock,
+    keys: TenantKeys,
+}
+
+impl Owners {
+    pub(super) fn new(parts: &BrokerParts) -> Self {
+        Self {
+            store: parts.store.clone(),
+            clock: parts.clock.clone(),
+            keys: parts.tenant_keys.clone(),
+        }
+    }
+
     /// The owner of an instance that a platform asks for.
     pub(super) fn owner(&self, request: &ProvisionRequest) -> Result<Tenant, OwnerError> {
         let (organization, space) = (&request.organization, &request.space);
         let context = request.context.as_ref();
-        self.tenant_keys.owner(organization, space, context)
+        self.keys.owner(organization, space, context)
     }
 
     /// Whether a request comes from the owner of an instance that is there. Both requests are
@@ -50,15 +66,15 @@ impl Broker {
     fn named_owner(&self, instance: &Instance) -> Option<Tenant> {
         let (organization, space) = (&instance.request.organization, &instance.request.space);
         let context = Some(&instance.context);
-        self.tenant_keys.owner(organization, space, context).ok()
+        self.keys.owner(organization, space, context).ok()
     }
 
     /// The instances whose requests name another owner than they have; `change`: they get it.
     pub async fn owners(self: &Arc<Self>, change: bool) -> Result<Vec<OwnerFinding>, BrokerError> {
         let (mut found, mut after) = (Vec::new(), String::new());
         loop {
-            let (broker, last) = (self.clone(), after.clone());
-            let look = move |conn: &mut Conn<'_>| broker.owners_after(conn, &last, change);
+            let (owners, last) = (self.clone(), after.clone());
+            let look = move |conn: &mut Conn<'_>| owners.owners_after(conn, &last, change);
             let page = if change {
                 self.store.decide(look).await
             } else {

@@ -1,7 +1,7 @@
 //! What a tenant may have: counted in the transaction that adds to it, and nobody else adds to it
 //! meanwhile.
 
-use super::{Broker, BrokerError};
+use super::{BrokerError, BrokerParts};
 use crate::{
     model::{
         catalog::Plan,
@@ -11,7 +11,18 @@ use crate::{
     store::{self, Conn, StoreError},
 };
 
-impl Broker {
+/// What one tenant may have.
+pub(super) struct Quotas {
+    units_per_tenant: Option<u32>,
+}
+
+impl Quotas {
+    pub(super) fn new(parts: &BrokerParts) -> Self {
+        Self {
+            units_per_tenant: parts.units_per_tenant,
+        }
+    }
+
     /// Refuses an instance that is one too many, or too large.
     pub(super) fn check_quotas(
         &self,

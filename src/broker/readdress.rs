@@ -6,7 +6,8 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use super::{
-    BrokerError, BrokerParts, cluster::exposure, deployment::usable_deployments, profile::Profiles,
+    BrokerError, BrokerParts, deployment::usable_deployments, inventory::exposure,
+    profile::Profiles,
 };
 use crate::{
     clock::Clock,

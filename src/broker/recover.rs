@@ -3,8 +3,11 @@
 
 use std::sync::Arc;
 
-use super::{Broker, BrokerError, repair::usable};
+use super::{
+    BrokerError, BrokerParts, inventory::Inventory, observation::Observer, repair::usable,
+};
 use crate::{
+    clock::Clock,
     model::{
         backup::Manifest,
         deployment::Deployment,
@@ -13,14 +16,31 @@ use crate::{
         origin::Origin,
         recovery::{RecoverFrom, Recovery, RecoverySource, Remains},
     },
-    store::{self, Conn},
+    store::{self, Conn, Store},
 };
 
 const KIND: OperationKind = OperationKind::Recover;
 /// Why an operation was told to halt that had the members in hand.
 const GIVES_WAY: &str = "stopped, because the database is being recovered";
 
-impl Broker {
+/// Recovers databases that have lost too many members.
+pub struct Recoveries {
+    store: Arc<Store>,
+    clock: Clock,
+    observer: Arc<dyn Observer>,
+    inventory: Arc<Inventory>,
+}
+
+impl Recoveries {
+    pub(super) fn new(parts: &BrokerParts, inventory: Arc<Inventory>) -> Self {
+        Self {
+            store: parts.store.clone(),
+            clock: parts.clock.clone(),
+            observer: parts.observer.clone(),
+            inventory,
+        }
+    }
+
     /// What a recovery would do now. Changes nothing.
     pub async fn plan_recovery(
         &self,
@@ -31,14 +51,14 @@ impl Broker {
         let (deployment, backups) = self.store.scan(read).await??;
         let members = self.survey(&deployment).await?;
         let now = self.clock.now();
-        let profile = self.profile(&deployment.engine)?;
+        let profile = self.inventory.profile(&deployment.engine)?;
         Ok(Recovery::plan(profile, &wanted, members, &backups, now))
     }
 
     /// Accepts a recovery. While one goes on, tells of that. What has the members in hand gives way: it
     /// waits for members that do not come back.
     pub async fn recover(
-        self: &Arc<Self>,
+        &self,
         instance: InstanceId,
         wanted: RecoverFrom,
         origin: Origin,

@@ -2,7 +2,7 @@
 //! made.
 //!
 //! A platform asks for an instance with the source and the backup among its parameters. A user of
-//! the source asks the broker itself ([`Broker::restore_here`]): then the broker chooses the new
+//! the source asks the broker itself ([`Restores::restore_here`]): then the broker chooses the new
 //! instance's id and name, and goes the platform's way from there. There is no second set of rules.
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -10,13 +10,17 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Broker, BrokerError,
-    instance::{Asker, INSTANCE_NAME, ProvisionRequest},
-    target::units_of_a_restore,
+    BrokerError, BrokerParts,
+    instance::Instances,
+    inventory::Inventory,
+    provision::{Asker, INSTANCE_NAME, ProvisionRequest},
+    source::{manifest_of, restorable},
+    target::{Targets, units_of_a_restore},
 };
 use crate::{
+    clock::Clock,
     model::{
-        backup::{Backup, BackupState, Manifest},
+        backup::Manifest,
         catalog::{Offering, Placement, Plan},
         deployment::Deployment,
         ids::{BackupId, InstanceId},
@@ -25,13 +29,11 @@ use crate::{
         operation::{Operation, OperationKind},
         origin::Origin,
         parameters::ProvisionParameters,
-        period::BackupKind,
         placement::{self, Candidate, Cluster},
-        retention::displaced_by,
         tenant::Tenant,
         version::Version,
     },
-    store::{self, Conn, StoreError},
+    store::{self, Conn, Store, StoreError},
 };
 
 /// A restore into a new instance that the broker makes by itself.
@@ -102,7 +104,30 @@ pub struct RestorePlace {
     pub refusal: Option<String>,
 }
 
-impl Broker {
+/// Restores that users ask the broker itself for.
+pub struct Restores {
+    store: Arc<Store>,
+    clock: Clock,
+    inventory: Arc<Inventory>,
+    instances: Arc<Instances>,
+    targets: Targets,
+}
+
+impl Restores {
+    pub(super) fn new(
+        parts: &BrokerParts,
+        inventory: Arc<Inventory>,
+        instances: Arc<Instances>,
+    ) -> Self {
+        Self {
+            store: parts.store.clone(),
+            clock: parts.clock.clone(),
+            instances,
+            targets: Targets::new(parts, inventory.clone()),
+            inventory,
+        }
+    }
+
     /// Accepts a restore into a new instance of the source's owner, offering and plan.
     ///
     /// It may be repeated: what is being made and is all that the request asks for is the answer,
@@ -111,9 +136,9 @@ impl Broker {
         self: &Arc<Self>,
         request: RestoreRequest,
     ) -> Result<Restored, BrokerError> {
-        let broker = self.clone();
+        let restores = self.clone();
         self.store
-            .decide(move |conn| broker.restore_here_in(conn, &request))
+            .decide(move |conn| restores.restore_here_in(conn, &request))
             .await
     }
 
@@ -148,7 +173,7 @@ impl Broker {
             source: &source,
             origin: request.origin,
         };
-        self.provision_in(conn, &provision, asker)?;
+        self.instances.provision_in(conn, &provision, asker)?;
         let instance = store::instance::get(conn, &provision.instance)?;
         Ok(restored(conn, instance)?)
     }
@@ -160,7 +185,9 @@ impl Broker {
         source: &Instance,
         request: &RestoreRequest,
     ) -> Result<Value, BrokerError> {
-        let (_, plan) = self.offering_and_plan(&source.service_id, &source.plan_id)?;
+        let (_, plan) = self
+            .inventory
+            .offering_and_plan(&source.service_id, &source.plan_id)?;
         let cluster = match (&request.cluster, plan.rules.placement) {
             (Some(cluster), _) => Some(cluster.clone()),
             (None, Placement::Chosen) => Some(deployment_of(conn, source)?.cluster),
@@ -181,7 +208,9 @@ impl Broker {
     }
 
     fn free_name(&self, conn: &mut Conn<'_>, source: &Instance) -> Result<String, BrokerError> {
-        let (offering, _) = self.offering_and_plan(&source.service_id, &source.plan_id)?;
+        let (offering, _) = self
+            .inventory
+            .offering_and_plan(&source.service_id, &source.plan_id)?;
         for name in name::of_restore(&offering.rules.engine, self.clock.now()) {
             if !store::instance::is_named(conn, &source.tenant, &name)? {
                 return Ok(name);
@@ -197,9 +226,9 @@ impl Broker {
         source: InstanceId,
         backups: Vec<BackupId>,
     ) -> Result<Vec<RestoreOptions>, BrokerError> {
-        let broker = self.clone();
+        let restores = self.clone();
         self.store
-            .scan(move |conn| Ok(broker.restore_options_in(conn, &source, &backups)))
+            .scan(move |conn| Ok(restores.restore_options_in(conn, &source, &backups)))
             .await?
     }
 
@@ -210,7 +239,9 @@ impl Broker {
         backups: &[BackupId],
     ) -> Result<Vec<RestoreOptions>, BrokerError> {
         let source = known(conn, source)?;
-        let (offering, plan) = self.offering_and_plan(&source.service_id, &source.plan_id)?;
+        let (offering, plan) = self
+            .inventory
+            .offering_and_plan(&source.service_id, &source.plan_id)?;
         let of_the_source = |found: &Instance| found.deployment == source.deployment;
         let restorable = restorable(conn, of_the_source, &offering, source.id.as_str());
         let restorable = split_refusal(restorable)?.map(|_| ());
@@ -225,15 +256,20 @@ impl Broker {
         };
         let clusters: Vec<&Cluster> = if nothing.chooses_cluster {
             let own = deployment_of(conn, &source)?.cluster;
-            let mut enabled: Vec<_> = self.clusters.iter().filter(|c| c.enabled).collect();
+            let mut enabled: Vec<_> = self
+                .inventory
+                .clusters
+                .iter()
+                .filter(|c| c.enabled)
+                .collect();
             enabled.sort_by_key(|cluster| cluster.id != own);
             enabled
         } else {
-            placement::default_cluster(&self.clusters)
+            placement::default_cluster(&self.inventory.clusters)
                 .into_iter()
                 .collect()
         };
-        let candidates = self.candidates(conn)?;
+        let candidates = self.targets.candidates(conn)?;
         let mut all = Vec::with_capacity(backups.len());
         for backup in backups {
             let mut options = nothing.clone();
@@ -265,7 +301,10 @@ impl Broker {
         for cluster in clusters {
             let place = self.place_of_a_restore(of, cluster, candidates, manifest)?;
             for version in &place.versions {
-                let count = self.known_faults(&of.0.rules.engine, *version).len();
+                let count = self
+                    .inventory
+                    .known_faults(&of.0.rules.engine, *version)
+                    .len();
                 if count > 0 {
                     options.faulty.insert(*version, count);
                 }
@@ -295,11 +334,20 @@ impl Broker {
             ..ProvisionParameters::default()
         };
         let target = |asked: &ProvisionParameters| {
-            split_refusal(self.target_among(candidates, offering, plan, asked, Some(manifest)))
+            split_refusal(self.targets.target_among(
+                candidates,
+                offering,
+                plan,
+                asked,
+                Some(manifest),
+            ))
         };
         let default = target(&asked)?;
         let mut versions = Vec::new();
-        for version in self.versions_on(&cluster.id, &offering.rules.engine) {
+        for version in self
+            .inventory
+            .versions_on(&cluster.id, &offering.rules.engine)
+        {
             asked.db_version = Some(version.to_string());
             if target(&asked)?.is_ok() {
                 versions.push(*version);
@@ -330,138 +378,9 @@ impl Broker {
             });
         Ok(restores.await?)
     }
-
-    /// The manifest of the backup that a provision request names; none when it names none.
-    pub(super) fn restore_source(
-        &self,
-        conn: &mut Conn<'_>,
-        asker: Asker<'_>,
-        tenant: &Tenant,
-        offering: &Offering,
-        asked: &ProvisionParameters,
-    ) -> Result<Option<Manifest>, BrokerError> {
-        let refuse = |reason: String| Err(BrokerError::BadRequest(reason));
-        let (source_id, backup_id) = match (&asked.source_service_instance_id, &asked.backup_id) {
-            (None, None) => return Ok(None),
-            (Some(source), Some(backup)) => (source, backup),
-            (Some(_), None) => {
-                return refuse(
-                    "a restore needs backup_id beside source_service_instance_id; list the \
-                     source's backups to find it"
-                        .to_owned(),
-                );
-            }
-            (None, Some(_)) => {
-                return refuse(
-                    "a restore needs source_service_instance_id beside backup_id: the id of the \
-                     service instance that the backup was taken of"
-                        .to_owned(),
-                );
-            }
-        };
-        if matches!(asker, Asker::Platform) && !tenant.is_told_apart(self.restore_scope) {
-            return refuse(format!(
-                "nothing in the request tells you from others: organization_guid and space_guid \
-                 are placeholders, or words that the platform {:?} may send for everybody, and the \
-                 context has no id of a tenant. So the broker restores nothing for it; the operator \
-                 can name what tells tenants apart with COMPOSE_BROKER_TENANT_KEYS",
-                tenant.platform
-            ));
-        }
-        let may_restore = |source: &Instance| match asker {
-            Asker::Platform => tenant.may_restore_from(&source.tenant, self.restore_scope),
-            Asker::Neighbour { source: own, .. } => source.deployment == own.deployment,
-        };
-        let source = restorable(conn, may_restore, offering, source_id)?;
-        manifest_of(conn, &source, backup_id).map(Some)
-    }
 }
 
-/// The instance of that id, when the one who asks may restore from it.
-fn restorable(
-    conn: &mut Conn<'_>,
-    may_restore: impl Fn(&Instance) -> bool,
-    offering: &Offering,
-    source_id: &str,
-) -> Result<Instance, BrokerError> {
-    // A foreign instance is answered exactly like an unknown one.
-    let unknown_source = || {
-        BrokerError::BadRequest(format!(
-            "source_service_instance_id {source_id:?} is no service instance that you can restore \
-             from; give the id, not the name, of one of your own"
-        ))
-    };
-    let id: InstanceId = source_id.parse().map_err(|_| unknown_source())?;
-    let source = store::instance::find(conn, &id)?
-        .filter(|source| source.state == InstanceState::Ready)
-        .filter(may_restore)
-        .ok_or_else(unknown_source)?;
-    if source.service_id != offering.id {
-        return Err(BrokerError::BadRequest(format!(
-            "source_service_instance_id {source_id:?} is of another service than {}; restore it \
-             with the service that it is of",
-            offering.name
-        )));
-    }
-    Ok(source)
-}
-
-/// The manifest of a backup of an instance, when it can be restored.
-fn manifest_of(
-    conn: &mut Conn<'_>,
-    source: &Instance,
-    backup_id: &str,
-) -> Result<Manifest, BrokerError> {
-    let refuse = |reason: String| Err(BrokerError::BadRequest(reason));
-    let unknown_backup = || {
-        let source_id = source.id.as_str();
-        BrokerError::BadRequest(format!(
-            "the service instance {source_id:?} has no backup {backup_id:?}; list its backups \
-             and choose one of them"
-        ))
-    };
-    let id: BackupId = backup_id.parse().map_err(|_| unknown_backup())?;
-    let backup = store::backup::find(conn, &id)?
-        .filter(|backup| backup.instance == source.id)
-        .ok_or_else(unknown_backup)?;
-    if backup.state == BackupState::Expired {
-        return refuse(removed(conn, source, &backup)?);
-    }
-    match (backup.state, backup.manifest) {
-        (BackupState::Complete, Some(manifest)) => Ok(manifest),
-        (BackupState::Pending | BackupState::Running, _) => refuse(format!(
-            "backup {id} is not finished; wait until its status is complete"
-        )),
-        (BackupState::Failed, _) => refuse(format!(
-            "backup {id} failed and holds nothing; take a new one or choose another"
-        )),
-        (BackupState::Expired | BackupState::Complete, _) => refuse(format!(
-            "backup {id} has expired; choose one that is still listed"
-        )),
-    }
-}
-
-/// Says why a backup is not there any more.
-fn removed(conn: &mut Conn<'_>, source: &Instance, backup: &Backup) -> Result<String, StoreError> {
-    let all = store::backup::complete_of(conn, &source.id)?;
-    let (id, kind) = (&backup.id, backup.kind);
-    Ok(match displaced_by(backup, &all) {
-        Some(newer) if kind == BackupKind::Safety => format!(
-            "backup {id} gave way to newer backups of before upgrades, such as {}; choose one that is \
-             still listed",
-            newer.id
-        ),
-        Some(newer) => format!(
-            "backup {id} gave way to a newer on-demand backup, {}; choose one that is still listed",
-            newer.id
-        ),
-        None => format!(
-            "backup {id} has expired, as {kind} backups do; choose one that is still listed"
-        ),
-    })
-}
-
-/// See [`Broker::restores_of`].
+/// See [`Restores::restores_of`].
 pub(super) fn restores_in(
     conn: &mut Conn<'_>,
     source: &Instance,

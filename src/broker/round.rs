@@ -7,10 +7,13 @@ use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, stream};
 
 use super::{
-    Broker, BrokerError,
+    BrokerError, BrokerParts,
     health::{Read, read},
+    inventory::Inventory,
+    vitals::Vitals,
 };
 use crate::{
+    clock::Clock,
     model::{
         alert::{Alert, alerts, backup_late_at},
         backup::Backup,
@@ -21,7 +24,7 @@ use crate::{
         limits::{LOOKS_AT_ONCE, ROUND_PAGE},
         observation::Observation,
     },
-    store::{self, Conn, StoreError},
+    store::{self, Conn, Store, StoreError},
 };
 
 /// An instance that was looked at.
@@ -37,7 +40,24 @@ pub struct LookedOver {
     pub observation: Option<Arc<Observation>>,
 }
 
-impl Broker {
+/// Looks over all instances, and at how the work stands.
+pub struct Rounds {
+    store: Arc<Store>,
+    clock: Clock,
+    inventory: Arc<Inventory>,
+    vitals: Arc<Vitals>,
+}
+
+impl Rounds {
+    pub(super) fn new(parts: &BrokerParts, inventory: Arc<Inventory>, vitals: Arc<Vitals>) -> Self {
+        Self {
+            store: parts.store.clone(),
+            clock: parts.clock.clone(),
+            inventory,
+            vitals,
+        }
+    }
+
     /// Looks at some instances, those after `after` by id. Also returns after which the others come; none
     /// when there are no more.
     pub async fn look_over(
@@ -64,7 +84,7 @@ impl Broker {
             .into_iter()
             .map(|(instance, deployment, read)| async move {
                 let seen = match read.life.state {
-                    InstanceState::Ready => self.seen_now(&deployment).await,
+                    InstanceState::Ready => self.vitals.seen_now(&deployment).await,
                     _ => None,
                 };
                 self.looked_over(&instance, &deployment, read, seen, now)
@@ -87,14 +107,14 @@ impl Broker {
             beside,
             newest,
         } = read;
-        let database = self.database_watch(deployment, beside);
+        let database = self.vitals.database_watch(deployment, beside);
         let seen = observation.as_deref();
         let told = match life.state {
             InstanceState::Ready => alerts(now, &database, seen, &backups),
             _ => Vec::new(),
         };
         let health = health(&life, &database, seen, &told);
-        let (_, plan) = self.offering_name(instance);
+        let (_, plan) = self.inventory.offering_name(instance);
         let is_backup_late = life.state == InstanceState::Ready
             && backup_late_at(&backups).is_some_and(|late_at| now >= late_at);
         LookedOver {

@@ -1,16 +1,19 @@
 //! How operations fare, as platforms and API clients ask for it. Reading changes nothing.
 
-use chrono::{DateTime, Utc};
-use tokio::time::timeout;
+use std::{sync::Arc, time::Duration};
 
-use super::{Broker, BrokerError};
+use chrono::{DateTime, Utc};
+use tokio::time::{Instant, timeout};
+
+use super::{BrokerError, BrokerParts, observation::Observer};
 use crate::{
+    clock::Clock,
     model::{
         ids::{BindingId, InstanceId, OperationId},
-        limits::ALERT_LOOK_TIMEOUT,
+        limits::{ALERT_LOOK_TIMEOUT, SYNC_WAIT},
         operation::{DeletedPoll, HALTED, Operation, OperationKind, OperationState},
     },
-    store::{self, Conn},
+    store::{self, Conn, Store},
 };
 
 /// OSB's states of a last operation.
@@ -99,7 +102,24 @@ pub(super) const OF_INSTANCE: [OperationKind; 4] = [
 /// The operations that OSB tells of a binding.
 pub(super) const OF_BINDING: [OperationKind; 2] = [OperationKind::Bind, OperationKind::Unbind];
 
-impl Broker {
+/// Tells what became of operations.
+pub struct Statuses {
+    store: Arc<Store>,
+    clock: Clock,
+    observer: Arc<dyn Observer>,
+    deleted_poll: DeletedPoll,
+}
+
+impl Statuses {
+    pub(super) fn new(parts: &BrokerParts) -> Self {
+        Self {
+            store: parts.store.clone(),
+            clock: parts.clock.clone(),
+            observer: parts.observer.clone(),
+            deleted_poll: parts.deleted_poll,
+        }
+    }
+
     /// OSB "Polling Last Operation for Service Instances".
     ///
     /// `token` is OSB's `operation`. Our own token tells of its own operation, also of an older
@@ -182,5 +202,37 @@ impl Broker {
             .as_ref()
             .map(|operation| status_of(operation, self.clock.now()))
             .ok_or_else(|| BrokerError::NotFound("nothing was ever done under this id".to_owned()))
+    }
+
+    /// Waits for the end of an operation, for clients that cannot ask again.
+    pub(super) async fn wait_for(&self, id: &OperationId) -> Result<Operation, BrokerError> {
+        let deadline = Instant::now() + SYNC_WAIT;
+        let mut changes = self.store.changes();
+        loop {
+            changes.mark_unchanged();
+            let wanted = id.clone();
+            let operation = self
+                .store
+                .read(move |conn| store::operation::get(conn, &wanted))
+                .await?;
+            match operation.state {
+                OperationState::Succeeded => return Ok(operation),
+                OperationState::Failed | OperationState::Stuck | OperationState::Abandoned => {
+                    let failure = operation.failure.unwrap_or_default();
+                    return Err(BrokerError::Failed(failure));
+                }
+                OperationState::Queued | OperationState::Running => {}
+            }
+            // Another replica's changes are not told of: look now and then.
+            let look_again = (Instant::now() + Duration::from_millis(500)).min(deadline);
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = tokio::time::sleep_until(look_again) => {}
+            }
+            if Instant::now() >= deadline {
+                let told = status_of(&operation, self.clock.now()).description;
+                return Err(BrokerError::StillRunning(told));
+            }
+        }
     }
 }

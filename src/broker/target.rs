@@ -1,7 +1,9 @@
 //! What an instance becomes: its cluster, version and size. The one set of rules for requests
 //! for an instance, and for questions beforehand of what would be refused.
 
-use super::{Broker, BrokerError};
+use std::sync::Arc;
+
+use super::{BrokerError, BrokerParts, inventory::Inventory};
 use crate::{
     model::{
         backup::Manifest,
@@ -13,6 +15,7 @@ use crate::{
         version::Version,
     },
     store::{self, Conn, StoreError},
+    volumes::Volumes,
 };
 
 /// What was decided about an instance that is to be made.
@@ -25,7 +28,20 @@ pub(super) struct Target<'a> {
     pub units: u32,
 }
 
-impl Broker {
+/// Where instances go.
+pub(super) struct Targets {
+    inventory: Arc<Inventory>,
+    volumes: Arc<Volumes>,
+}
+
+impl Targets {
+    pub(super) fn new(parts: &BrokerParts, inventory: Arc<Inventory>) -> Self {
+        Self {
+            inventory,
+            volumes: parts.volumes.clone(),
+        }
+    }
+
     /// Decides about an instance that is asked for, or that is made from a backup.
     pub(super) fn target(
         &self,
@@ -42,13 +58,18 @@ impl Broker {
     /// The clusters with what is in use of each.
     pub(super) fn candidates(&self, conn: &mut Conn<'_>) -> Result<Vec<Candidate<'_>>, StoreError> {
         let of = |cluster: &Cluster| store::deployment::placed_on(conn, &cluster.id);
-        let placed: Vec<Placed> = self.clusters.iter().map(of).collect::<Result<_, _>>()?;
+        let placed: Vec<Placed> = self
+            .inventory
+            .clusters
+            .iter()
+            .map(of)
+            .collect::<Result<_, _>>()?;
         Ok(self.candidates_with(&placed))
     }
 
     /// The clusters with what is in use of each, in their order.
     pub(super) fn candidates_with(&self, placed: &[Placed]) -> Vec<Candidate<'_>> {
-        let of_all = self.clusters.iter().zip(placed);
+        let of_all = self.inventory.clusters.iter().zip(placed);
         let placed: Vec<(&str, Placed)> = of_all
             .map(|(cluster, of_it)| (cluster.id.as_str(), *of_it))
             .collect();
@@ -58,7 +79,12 @@ impl Broker {
             volume_bytes: self.volumes.bytes_for(&cluster.id, &placed),
             members: self.volumes.members(),
         };
-        self.clusters.iter().zip(&placed).map(candidate).collect()
+        self.inventory
+            .clusters
+            .iter()
+            .zip(&placed)
+            .map(candidate)
+            .collect()
     }
 
     /// [`Self::target`] for many questions in a row: nothing is counted anew.
@@ -86,9 +112,11 @@ impl Broker {
             candidates,
         )
         .map_err(|refusal| BrokerError::BadRequest(refusal.to_string()))?;
-        let available = self.versions_on(&cluster.id, &offering.rules.engine);
+        let available = self
+            .inventory
+            .versions_on(&cluster.id, &offering.rules.engine);
         let wanted = asked.db_version.as_deref();
-        let profile = self.profile(&offering.rules.engine)?;
+        let profile = self.inventory.profile(&offering.rules.engine)?;
         let exposure = &cluster.exposure;
         let served = exposure.served(profile, available);
         let version = match source {

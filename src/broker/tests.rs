@@ -17,7 +17,7 @@ use crate::{
         engine::Obstacle,
         exposure::Exposure,
         health::HealthState,
-        ids::{BackupId, DeploymentId},
+        ids::{BackupId, DeploymentId, OperationId},
         instance::InstanceState,
         limits::{PLATFORM_NAME_BYTES_MAX, SIGN_IN_FAILURES_OF_CLIENT, UNIT_BYTES},
         logfile::{LogPart, Logfile},
@@ -31,6 +31,7 @@ use crate::{
         server::MemberSeen,
         trust::KnownTime,
     },
+    store,
     stream::ByteStream,
 };
 
@@ -205,10 +206,10 @@ impl Office {
                 .parse()
                 .expect("a form"),
             public_url: "http://broker".to_owned(),
-            downloads: Downloads::on(tokio::runtime::Handle::current()),
+            downloads: Arc::new(Downloads::on(tokio::runtime::Handle::current())),
             observer: Arc::new(Nobody),
             census: Arc::new(Nobody),
-            logs: Box::new(Nobody),
+            logs: Arc::new(Nobody),
         };
         change(&mut parts);
         Self {
@@ -239,7 +240,7 @@ impl Office {
             maintenance_version: None,
             accepts_incomplete: true,
         };
-        self.broker.provision(request).await.map(|_| ())
+        self.broker.instances.provision(request).await.map(|_| ())
     }
 
     /// An instance that is usable.
@@ -313,6 +314,7 @@ impl Office {
     async fn options(&self, source: &InstanceId, backup: &BackupId) -> RestoreOptions {
         let options = self
             .broker
+            .restores
             .restore_options(source.clone(), vec![backup.clone()])
             .await;
         options.expect("options").remove(0)
@@ -334,7 +336,7 @@ impl Office {
             units: None,
             origin: Origin::Compose,
         };
-        self.broker.restore_here(request).await
+        self.broker.restores.restore_here(request).await
     }
 }
 
@@ -417,7 +419,11 @@ async fn the_options_say_why_there_are_none() {
         versions(&["3.5.30", "3.5.16", "3.4.23"])
     );
     let nobody: InstanceId = "nobody".parse().expect("an id");
-    let unknown = office.broker.restore_options(nobody, vec![good]).await;
+    let unknown = office
+        .broker
+        .restores
+        .restore_options(nobody, vec![good])
+        .await;
     assert!(matches!(unknown, Err(BrokerError::NotFound(_))));
 }
 
@@ -433,14 +439,14 @@ async fn restores_are_told_newest_first_and_of_their_source_alone() {
         let restored = office.restore(&source, &backup, None, version).await;
         made.push(restored.expect("a restore").instance.id);
     }
-    let told = office.broker.restores_of(source.clone()).await;
+    let told = office.broker.restores.restores_of(source.clone()).await;
     let told: Vec<_> = told.expect("restores").into_iter().collect();
     let mut ids: Vec<_> = told.iter().map(|r| r.instance.id.clone()).collect();
     ids.sort();
     made.sort();
     assert_eq!(ids, made);
     assert!(told.iter().all(|r| r.restore.instance == r.instance.id));
-    let none = office.broker.restores_of(other.clone()).await;
+    let none = office.broker.restores.restores_of(other.clone()).await;
     assert!(none.expect("restores").is_empty());
     for (granted, asked, reached) in [
         (&source, &made[0], true),
@@ -530,7 +536,7 @@ async fn what_nobody_looked_at_is_not_called_well() {
     office.instance("seen-by-nobody", STANDARD, json!({})).await;
     let made = office.provision("being-made", STANDARD, json!({})).await;
     made.expect("accepted");
-    let (listed, more) = office.broker.instances("", 1).await.expect("a list");
+    let (listed, more) = office.broker.views.instances("", 1).await.expect("a list");
     assert!(!more);
     let state_of = |id: &str| {
         let found = listed.iter().find(|of| of.instance.id.as_str() == id);
@@ -541,9 +547,15 @@ async fn what_nobody_looked_at_is_not_called_well() {
     assert_ne!(state_of("seen-by-nobody"), HealthState::Ready);
     let view = office
         .broker
+        .deployments
         .deployment_of("seen-by-nobody".parse().expect("an id"))
         .await
         .expect("a deployment");
-    let health = office.broker.health(&view).await.expect("its health");
+    let health = office
+        .broker
+        .vitals
+        .health(&view)
+        .await
+        .expect("its health");
     assert_eq!(health.state, HealthState::Unknown);
 }

@@ -5,11 +5,16 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{
-    Broker, BrokerError, backup,
+    BrokerError, BrokerParts, backup,
     instance::{check_maintenance, name_in},
     instance_key,
+    inventory::Inventory,
+    observation::Observer,
+    quota::Quotas,
+    target::Targets,
 };
 use crate::{
+    clock::Clock,
     model::{
         audit::AtOnce,
         catalog::Plan,
@@ -25,7 +30,8 @@ use crate::{
         update::{Change, UpdateIdentity, fits, merged},
         version::Version,
     },
-    store::{self, Conn, StoreError},
+    store::{self, Conn, Store, StoreError},
+    timekeeper::Timekeeper,
 };
 
 /// OSB "Updating a Service Instance".
@@ -85,13 +91,36 @@ fn bad(refusal: impl std::fmt::Display) -> BrokerError {
     BrokerError::BadRequest(refusal.to_string())
 }
 
-impl Broker {
+/// Makes instances into something else.
+pub struct Updates {
+    store: Arc<Store>,
+    clock: Clock,
+    time: Arc<Timekeeper>,
+    inventory: Arc<Inventory>,
+    observer: Arc<dyn Observer>,
+    quotas: Quotas,
+    targets: Targets,
+}
+
+impl Updates {
+    pub(super) fn new(parts: &BrokerParts, inventory: Arc<Inventory>) -> Self {
+        Self {
+            store: parts.store.clone(),
+            clock: parts.clock.clone(),
+            time: parts.time.clone(),
+            observer: parts.observer.clone(),
+            quotas: Quotas::new(parts),
+            targets: Targets::new(parts, inventory.clone()),
+            inventory,
+        }
+    }
+
     /// Accepts an update, or finds that there is nothing to do.
     pub async fn update(self: &Arc<Self>, request: UpdateRequest) -> Result<Updated, BrokerError> {
         let seen = self.look_at_size(&request).await?;
-        let broker = self.clone();
+        let updates = self.clone();
         self.store
-            .decide(move |conn| broker.update_in(conn, &request, seen.as_deref()))
+            .decide(move |conn| updates.update_in(conn, &request, seen.as_deref()))
             .await
     }
 
@@ -220,7 +249,9 @@ impl Broker {
         request: &UpdateRequest,
     ) -> Result<Arc<Plan>, BrokerError> {
         let wanted = request.plan_id.as_deref().unwrap_or(&instance.plan_id);
-        let (offering, plan) = self.offering_and_plan(&request.service_id, wanted)?;
+        let (offering, plan) = self
+            .inventory
+            .offering_and_plan(&request.service_id, wanted)?;
         if request.service_id != instance.service_id {
             return Err(bad("service_id is not that of the service instance"));
         }
@@ -256,8 +287,10 @@ impl Broker {
                 "units is {units}; an instance has from 1 to {UNITS_MAX} units"
             )));
         }
-        let available = self.versions_on(&deployment.cluster, &deployment.engine);
-        let profile = self.profile(&deployment.engine)?;
+        let available = self
+            .inventory
+            .versions_on(&deployment.cluster, &deployment.engine);
+        let profile = self.inventory.profile(&deployment.engine)?;
         let wanted = asked.db_version.as_deref();
         let wanted = wanted.map(|v| profile.for_upgrade(v, available));
         let wanted = wanted.transpose().map_err(bad)?;
@@ -279,13 +312,16 @@ impl Broker {
 
     /// The shapes on the way to the goal; the new size is had from the first one on.
     fn path(&self, deployment: &Deployment, goal: Shape) -> Result<Vec<Shape>, BrokerError> {
-        let available = self.versions_on(&deployment.cluster, &deployment.engine);
+        let available = self
+            .inventory
+            .versions_on(&deployment.cluster, &deployment.engine);
         if goal.version != deployment.version && !available.contains(&goal.version) {
             let (engine, version) = (&deployment.engine, goal.version);
             let reason = format!("{engine} {version} is not available at the moment");
             return Err(refused(reason, true));
         }
         let hops = self
+            .inventory
             .profile(&deployment.engine)?
             .hops(deployment.version, goal.version, available)
             .map_err(|refusal| refused(refusal.to_string(), false))?;
@@ -299,15 +335,17 @@ impl Broker {
 
     /// Members that are kept on loopback go through any version, to one that may be reached.
     fn check_exposure(&self, deployment: &Deployment, hops: &[Version]) -> Result<(), BrokerError> {
-        let profile = self.profile(&deployment.engine)?;
-        let exposure = self.exposure(&deployment.cluster);
+        let profile = self.inventory.profile(&deployment.engine)?;
+        let exposure = self.inventory.exposure(&deployment.cluster);
         let is_reached = profile.is_reached_from_elsewhere(deployment);
         let looked_at = if is_reached {
             hops
         } else {
             &hops[hops.len() - 1..]
         };
-        let available = self.versions_on(&deployment.cluster, &deployment.engine);
+        let available = self
+            .inventory
+            .versions_on(&deployment.cluster, &deployment.engine);
         let newer = available.iter().copied();
         let newer: Vec<Version> = newer.filter(|v| *v > deployment.version).collect();
         looked_at
@@ -327,9 +365,10 @@ impl Broker {
         if more == 0 {
             return Ok(());
         }
-        self.units_within_quota(conn, &instance.tenant, more)?
+        self.quotas
+            .units_within_quota(conn, &instance.tenant, more)?
             .map_err(|refusal| refused(refusal.to_string(), true))?;
-        let candidates = self.candidates(conn)?;
+        let candidates = self.targets.candidates(conn)?;
         let cluster = candidates
             .iter()
             .find(|candidate| candidate.cluster.id == deployment.cluster);

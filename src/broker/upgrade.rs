@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Broker, BrokerError, DeploymentView, UpdateRequest, Updated};
+use super::{
+    BrokerError, BrokerParts, DeploymentView, UpdateRequest, Updated, inventory::Inventory,
+    observation::Observer, update::Updates,
+};
 use crate::{
     model::{
         deployment::{Deployment, Shape},
@@ -14,7 +17,7 @@ use crate::{
         sentence::capitalized,
         version::Version,
     },
-    store::StoreError,
+    store::{Store, StoreError},
 };
 
 /// What an upgrade would do.
@@ -45,11 +48,32 @@ impl From<StoreError> for Rehearsed {
     }
 }
 
-impl Broker {
+/// Tells what an upgrade would do.
+pub struct Upgrades {
+    store: Arc<Store>,
+    observer: Arc<dyn Observer>,
+    inventory: Arc<Inventory>,
+    updates: Arc<Updates>,
+}
+
+impl Upgrades {
+    pub(super) fn new(
+        parts: &BrokerParts,
+        inventory: Arc<Inventory>,
+        updates: Arc<Updates>,
+    ) -> Self {
+        Self {
+            store: parts.store.clone(),
+            observer: parts.observer.clone(),
+            inventory,
+            updates,
+        }
+    }
+
     /// What an upgrade of a deployment to `wanted` would do. Nothing is changed: the rules are
     /// those of the upgrade itself, whose decision is taken back.
     pub async fn preflight(
-        self: &Arc<Self>,
+        &self,
         of: &DeploymentView,
         wanted: &str,
     ) -> Result<Preflight, BrokerError> {
@@ -85,12 +109,12 @@ impl Broker {
         Ok(preflight)
     }
 
-    async fn rehearse(self: &Arc<Self>, of: &DeploymentView, wanted: &str) -> Rehearsed {
+    async fn rehearse(&self, of: &DeploymentView, wanted: &str) -> Rehearsed {
         let parameters = serde_json::json!({ "db_version": wanted });
         let request = UpdateRequest::of(&of.instance, parameters, Origin::Compose);
-        let broker = self.clone();
+        let updates = self.updates.clone();
         let rehearsed = self.store.decide(move |conn| -> Result<(), Rehearsed> {
-            Err(match broker.update_in(conn, &request, None) {
+            Err(match updates.update_in(conn, &request, None) {
                 Ok(Updated::Accepted(operation)) => Rehearsed::Accepted(operation),
                 Ok(Updated::Done) => Rehearsed::NothingToDo,
                 Err(refusal) => Rehearsed::Refused(refusal),
@@ -108,7 +132,7 @@ impl Broker {
         deployment: &Deployment,
         preflight: &mut Preflight,
     ) -> Result<(), BrokerError> {
-        let profile = self.profile(&deployment.engine)?;
+        let profile = self.inventory.profile(&deployment.engine)?;
         match self.observer.look(deployment).await {
             Some(seen) => {
                 let reasons = seen.members.iter().filter_map(not_serving);
@@ -121,7 +145,7 @@ impl Broker {
         if preflight.reasons.is_empty() {
             let goal = preflight.path.last().copied().unwrap_or(preflight.from);
             match self.observer.obstacles(deployment, goal).await {
-                Some(obstacles) => add_obstacles(preflight, obstacles),
+                Some(obstacles) => add_obstacles(profile, preflight, obstacles),
                 None => preflight
                     .reasons
                     .push("The broker could not ask the members.".to_owned()),
@@ -146,10 +170,9 @@ fn not_serving(member: &MemberObservation) -> Option<String> {
 }
 
 /// What the members tell of obstacles: what the upgrade puts right is a note, all else a reason.
-fn add_obstacles(preflight: &mut Preflight, obstacles: Vec<Obstacle>) {
+fn add_obstacles(profile: &Profile, preflight: &mut Preflight, obstacles: Vec<Obstacle>) {
     if obstacles.is_empty() {
-        let text = "No member is a learner, and no user can log in without a password.";
-        preflight.notes.push(text.to_owned());
+        preflight.notes.push(profile.unobstructed.to_owned());
     }
     for obstacle in obstacles {
         if obstacle.is_mended {

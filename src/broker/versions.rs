@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Broker, BrokerError};
+use super::{BrokerError, cluster::Clusters};
 use crate::{
     model::{
         engine::{KnownFault, is_preferred},
@@ -30,18 +30,11 @@ pub struct VersionInUse {
     pub faults: Vec<KnownFault>,
 }
 
-impl Broker {
-    /// The known faults of a version, the gravest in front.
-    pub fn known_faults(&self, engine: &str, version: Version) -> Vec<KnownFault> {
-        // Of an engine that this broker does not have, it knows none.
-        self.profile(engine)
-            .map_or_else(|_| Vec::new(), |of| of.known_faults(version))
-    }
-
+impl Clusters {
     /// Every version that a cluster has or an instance runs, by engine, newest first.
     pub async fn versions_in_use(&self) -> Result<Vec<VersionInUse>, BrokerError> {
         let mut found: BTreeMap<(String, Version), (Vec<String>, usize)> = BTreeMap::new();
-        for (cluster, engines) in &self.versions {
+        for (cluster, engines) in &self.inventory.versions {
             for (engine, versions) in engines {
                 for version in versions {
                     let entry = found.entry((engine.clone(), *version)).or_default();
@@ -49,7 +42,12 @@ impl Broker {
                 }
             }
         }
-        let engines: Vec<String> = self.profiles.engines().map(str::to_owned).collect();
+        let engines: Vec<String> = self
+            .inventory
+            .profiles
+            .engines()
+            .map(str::to_owned)
+            .collect();
         let running = self.store.scan(move |conn| {
             let of = |engine: &String| store::deployment::usable(conn, engine);
             engines.iter().map(of).collect::<Result<Vec<_>, _>>()
@@ -68,9 +66,10 @@ impl Broker {
             .map(|((engine, version), (clusters, instances))| VersionInUse {
                 preferred: is_preferred(&version, of(&engine)),
                 limits_users: self
+                    .inventory
                     .profile(&engine)
                     .is_ok_and(|profile| profile.limits_users(version)),
-                faults: self.known_faults(&engine, version),
+                faults: self.inventory.known_faults(&engine, version),
                 engine,
                 version,
                 clusters,

@@ -71,7 +71,7 @@ async fn answer(api: &Api) -> HttpResponse {
 
 async fn page(api: &Api) -> String {
     let broker = &api.broker;
-    let work = match timeout(SCRAPE_TIMEOUT, broker.work()).await {
+    let work = match timeout(SCRAPE_TIMEOUT, broker.rounds.work()).await {
         Ok(Ok(work)) => Some(work),
         Ok(Err(error)) => {
             log::warn!("metrics lack what the store tells: {}", chain(&error));
@@ -91,7 +91,7 @@ async fn page(api: &Api) -> String {
             page.work(work, broker.clock.now());
         }
         page.volumes(&broker.volumes());
-        let in_doubt = broker.clock_standing().doubt.is_some();
+        let in_doubt = broker.time.clock_standing().doubt.is_some();
         page.gauge(
             "clock_in_doubt",
             "Whether the clock differs from the time that has passed",

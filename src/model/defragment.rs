@@ -113,6 +113,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::observation::MemberRole;
 
     const MB: u64 = 1024 * 1024;
 
@@ -128,7 +129,7 @@ mod tests {
             name: "m".to_owned(),
             url: String::new(),
             health: MemberHealth::Serving {
-                leads,
+                role: MemberRole::of(leads),
                 version: "3.6.16".to_owned(),
                 database_bytes: bytes,
                 used_bytes: used,

@@ -54,6 +54,8 @@ pub struct Profile {
     /// Whether a member that has ended tells by its last words that it cannot use what it kept, and
     /// never will. False for whatever may pass.
     pub tells_damage: fn(&str) -> bool,
+    /// What people are told before an upgrade that no member has an obstacle to.
+    pub unobstructed: &'static str,
     /// Lines that a member printed, without what would let a reader of them in.
     pub without_secrets: fn(&str) -> String,
 }
@@ -360,6 +362,14 @@ impl Profile {
         members.map(|m| (self.url)(self.entrance(m))).collect()
     }
 
+    /// How to reach the members of a deployment, in member order, as who logs in with `user:password`.
+    pub fn uris(&self, deployment: &Deployment, login: &str) -> Vec<String> {
+        let members = deployment.members.iter();
+        members
+            .map(|m| (self.uri)(self.entrance(m), login))
+            .collect()
+    }
+
     /// How the user `name` reaches a deployment with its password.
     pub fn connection_strings(
         &self,
@@ -368,11 +378,10 @@ impl Profile {
         password: &Secret,
     ) -> ConnectionStrings {
         let login = format!("{name}:{}", password.expose());
-        let members = deployment.members.iter();
-        let uri = |member| Secret::new((self.uri)(self.entrance(member), &login));
+        let uris = self.uris(deployment, &login).into_iter();
         let cli = (self.command_line)(deployment.version, &self.urls(deployment), &login);
         ConnectionStrings {
-            uris: members.map(uri).collect(),
+            uris: uris.map(Secret::new).collect(),
             cli: Secret::new(cli),
         }
     }

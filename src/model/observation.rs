@@ -31,13 +31,37 @@ pub struct MemberObservation {
     pub health: MemberHealth,
 }
 
+/// What a member is to the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemberRole {
+    /// The others follow it.
+    Leads,
+    /// It follows another one.
+    Follows,
+}
+
+impl MemberRole {
+    /// The role of a member that leads, or does not.
+    pub fn of(leads: bool) -> Self {
+        if leads { Self::Leads } else { Self::Follows }
+    }
+
+    /// What people call a member that has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Leads => "leader",
+            Self::Follows => "follower",
+        }
+    }
+}
+
 /// What a member says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MemberHealth {
     /// It follows a leader, or is it.
     Serving {
-        /// Whether it is the leader.
-        leads: bool,
+        /// What it is to the others.
+        role: MemberRole,
         /// The version that runs.
         version: String,
         /// Size of its database file, in bytes: what its quota is held against.
@@ -113,7 +137,13 @@ impl MemberObservation {
 
     /// Whether it is the leader.
     pub fn leads(&self) -> bool {
-        matches!(self.health, MemberHealth::Serving { leads: true, .. })
+        matches!(
+            &self.health,
+            MemberHealth::Serving {
+                role: MemberRole::Leads,
+                ..
+            }
+        )
     }
 }
 

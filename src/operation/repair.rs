@@ -2,8 +2,8 @@
 //!
 //! A member without its data is another member: the others count on what the old one knew. So the old
 //! one leaves the cluster first, its home is emptied only when it has left, and a new one comes in
-//! its place, with the same name and the same addresses. Where the version has learners, it has no
-//! vote before it has caught up.
+//! its place, with the same name and the same addresses. Where the version can, it gives the new one
+//! no vote before that one has caught up.
 //!
 //! Nothing is taken away unless enough members serve without it: each step that takes looks anew.
 //! When a step fails for good, what is left is a cluster that serves, and a member whose data is

@@ -2,7 +2,7 @@
 //!
 //! Operations wait in lines: those of a kind, asked for or not, on a cluster. In each line the store
 //! keeps two things beside the operations themselves, in the transactions that change these
-//! ([`super::waiting`]): of each instance the operation that comes next (`waiting`), and of each payer the
+//! (`waiting.rs`): of each instance the operation that comes next (`waiting`), and of each payer the
 //! oldest of these (`lanes`). So a claim looks at the first of each line and of each payer that has
 //! something under way, however many wait behind them. Which of those begins is decided by
 //! [`crate::model::queue`].

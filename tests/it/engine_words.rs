@@ -4,7 +4,7 @@
 use crate::tidy::{is_test, root, sources};
 
 /// What etcd alone has or calls so.
-const WORDS: [&str; 4] = ["etcd", "revision", "peer", "snapshot.db"];
+const WORDS: [&str; 5] = ["etcd", "revision", "peer", "learner", "snapshot.db"];
 
 /// Where a word stands nevertheless, and why: a file or a folder of `src`, the word, the reason.
 const ALLOWED: &[(&str, &str, &str)] = &[
@@ -88,8 +88,24 @@ fn only_an_engine_s_own_folder_speaks_its_language() {
             found.extend(words.map(|word| format!("src/{path}: {word}")));
         }
     }
+    for (path, text) in templates() {
+        let words = offences(&path, &text).into_iter();
+        found.extend(words.map(|word| format!("{path}: {word}")));
+    }
     found.sort();
     assert_eq!(found, Vec::<String>::new());
+}
+
+/// The templates of pages, by their names from the root.
+fn templates() -> Vec<(String, String)> {
+    let folder = std::fs::read_dir(root().join("templates")).expect("the templates");
+    let read = |entry: std::io::Result<std::fs::DirEntry>| {
+        let path = entry.expect("a template").path();
+        let name = path.strip_prefix(root()).expect("below the root");
+        let text = std::fs::read_to_string(&path).expect("its text");
+        (name.display().to_string(), text)
+    };
+    folder.map(read).collect()
 }
 
 #[test]
@@ -98,6 +114,7 @@ fn every_word_is_found_where_it_may_not_stand() {
     assert_eq!(found("let port = etcd::port();"), ["etcd"]);
     assert_eq!(found("/// The newest revision."), ["revision"]);
     assert_eq!(found("member.peer_port"), ["peer"]);
+    assert_eq!(found("No member is a learner."), ["learner"]);
     assert_eq!(
         found("const NAME: &str = \"snapshot.db\";"),
         ["snapshot.db"]

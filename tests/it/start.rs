@@ -208,3 +208,21 @@ async fn databases_are_started_before_anything_that_stops_the_start() {
     broker.start_again().await;
     assert_eq!(broker.members().len(), 3);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_of_reach_that_lead_to_nothing_are_logged() {
+    let mut broker = BrokerProcess::stopped_with(|settings| {
+        // Of the addresses that documents may use, so that no machine has it.
+        settings.insert("MEMBER_LISTEN", "192.0.2.77".to_owned());
+        let versions = "ectd 3.5.35, etcd 3.5.99, etcd 3.5.35";
+        settings.insert("MEMBER_EXPOSED_VERSIONS", versions.to_owned());
+    });
+    broker.start_again().await;
+    let log = broker.logged();
+    for named in ["ectd 3.5.35", "etcd 3.5.99"] {
+        let warning = format!("exposed_versions names {named}, which is not installed");
+        assert!(log.contains(&warning), "{named}: {log}");
+    }
+    assert!(!log.contains("names etcd 3.5.35"), "{log}");
+    assert!(log.contains("members are to listen on 192.0.2.77"), "{log}");
+}

@@ -119,7 +119,7 @@ const ROOMS: [(&str, &[&str]); 29] = [
 const LEAVES: [&str; 2] = ["lib", "stream"];
 
 /// What only one room uses.
-const ALONE: [(&str, &str); 13] = [
+const ALONE: [(&str, &str); 14] = [
     ("prometheus_client", "metrics"),
     ("diesel", "store"),
     ("diesel_migrations", "store"),
@@ -131,6 +131,7 @@ const ALONE: [(&str, &str); 13] = [
     ("Utc::now", "clock"),
     ("rustix::fs::statvfs", "disk"),
     ("rustix::fs::renameat_with", "disk"),
+    ("fs::rename", "disk"),
     ("std::os::unix::fs::DirBuilderExt", "disk"),
     ("std::os::unix::fs::OpenOptionsExt", "disk"),
 ];

@@ -11,7 +11,7 @@ async fn estate_of(office: &Office) -> Arc<Estate> {
         let parameters = json!({ "db_version": version });
         office.instance(id, STANDARD, parameters).await;
     }
-    office.broker.estate().await.expect("an estate")
+    office.broker.estates.estate().await.expect("an estate")
 }
 
 fn asked(change: impl FnOnce(&mut EstateQuery)) -> EstateQuery {
@@ -63,6 +63,7 @@ async fn a_cluster_tells_what_is_on_it_and_what_fits() {
     let estate = estate_of(&office).await;
     let clusters = office
         .broker
+        .estates
         .clusters_seen(&estate)
         .await
         .expect("clusters");

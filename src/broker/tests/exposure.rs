@@ -47,7 +47,7 @@ async fn upgrade(office: &Office, id: &InstanceId, to: &str) -> Result<Updated, 
         .expect("an instance");
     let parameters = json!({ "db_version": to });
     let request = UpdateRequest::of(&instance, parameters, Origin::Compose);
-    office.broker.update(request).await
+    office.broker.updates.update(request).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,7 +115,7 @@ async fn an_upgrade_ends_where_strangers_are_kept_out() {
         !is_refused("3.6.16").await,
         "members stay on loopback on the way"
     );
-    let reach = office.broker.clusters[0].exposure.reach.clone();
+    let reach = office.broker.inventory.clusters[0].exposure.reach.clone();
     let of = id.clone();
     let moved = office.broker.store.write(move |conn| {
         let (deployment, _) = store::deployment::of_instance(conn, &of)?.expect("a deployment");

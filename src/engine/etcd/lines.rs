@@ -97,6 +97,7 @@ pub static PROFILE: Profile = Profile {
     database_file: files::DATABASE,
     checkpoints: files::CHECKPOINTS,
     tells_damage: damage::is_told,
+    unobstructed: "No member is a learner, and no user can log in without a password.",
     without_secrets: printed::without_secrets,
 };
 

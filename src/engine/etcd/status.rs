@@ -10,7 +10,7 @@ use crate::model::{
     deployment::Member,
     failure::chain,
     limits::OBSERVATION_TIMEOUT,
-    observation::{MemberHealth, MemberObservation, Silence, SilenceCause},
+    observation::{MemberHealth, MemberObservation, MemberRole, Silence, SilenceCause},
     version::Version,
 };
 
@@ -98,7 +98,7 @@ async fn ask(dialer: &Dialer<'_>, member: &Member) -> Result<MemberHealth, Fault
     }
     let used = u64::try_from(status.raft_used_db_size()).unwrap_or_default();
     Ok(MemberHealth::Serving {
-        leads: id == Some(status.leader()),
+        role: MemberRole::of(id == Some(status.leader())),
         version: status.version().to_owned(),
         database_bytes: u64::try_from(status.db_size()).unwrap_or_default(),
         changes: status.header().map_or(0, |header| header.revision()),

@@ -63,9 +63,16 @@ pub struct User {
     )
 )]
 pub async fn accounts(api: web::Data<Api>, Id(id): Id<InstanceId>) -> Answer {
-    let account = match api.broker.cluster_of(&id) {
+    let account = match api.broker.inventory.cluster_of(&id) {
         Some(_) => Account::of(&operator()),
-        None => Account::of(&api.broker.deployment_of(id).await?.instance.tenant),
+        None => Account::of(
+            &api.broker
+                .deployments
+                .deployment_of(id)
+                .await?
+                .instance
+                .tenant,
+        ),
     };
     let accounts = vec![account];
     Ok(HttpResponse::Ok().json(Embedded::new(Accounts { accounts })))

@@ -77,6 +77,6 @@ impl Alerts {
 )]
 pub async fn alerts(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
-    let found = api.broker.alerts(&of).await?;
+    let found = api.broker.vitals.alerts(&of).await?;
     Ok(HttpResponse::Ok().json(Alerts::of(&of.deployment, found)))
 }

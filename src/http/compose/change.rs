@@ -31,11 +31,14 @@ use crate::{
 )]
 pub async fn versions(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
-    let found = api.broker.transitions(&of.deployment);
+    let found = api.broker.inventory.transitions(&of.deployment);
     let transitions = found
         .iter()
         .map(|t| {
-            let faults = api.broker.known_faults(&of.deployment.engine, t.to);
+            let faults = api
+                .broker
+                .inventory
+                .known_faults(&of.deployment.engine, t.to);
             view::transition(&of.deployment, t, &faults)
         })
         .collect();
@@ -113,7 +116,7 @@ pub async fn upgrade(api: web::Data<Api>, request: HttpRequest, payload: web::Pa
         let wanted = version.as_str();
         let wanted =
             wanted.ok_or_else(|| HttpError::bad_request("deployment.version must be a string"))?;
-        let preflight = api.broker.preflight(&of, wanted).await?;
+        let preflight = api.broker.upgrades.preflight(&of, wanted).await?;
         return Ok(HttpResponse::Ok().json(UpgradeAnswer::Preflight(preflight.into())));
     }
     let recipe = change(&api, &of, json!({ "db_version": version })).await?;
@@ -131,7 +134,7 @@ pub async fn upgrade(api: web::Data<Api>, request: HttpRequest, payload: web::Pa
 )]
 pub async fn scalings(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
-    let seen = api.broker.observation(&of.deployment);
+    let seen = api.broker.vitals.observation(&of.deployment);
     Ok(HttpResponse::Ok().json(view::scalings(&of.deployment, seen.as_deref())))
 }
 
@@ -191,7 +194,7 @@ pub async fn relieve(api: web::Data<Api>, request: HttpRequest, payload: web::Pa
 )]
 pub async fn defragmentation(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
-    let storage = api.broker.storage(&of).await;
+    let storage = api.broker.vitals.storage(&of).await;
     let by_night = api
         .broker
         .upkeep
@@ -235,7 +238,7 @@ async fn change(
     parameters: Value,
 ) -> Result<view::RecipeBody, HttpError> {
     let request = UpdateRequest::of(&of.instance, parameters, Origin::Compose);
-    match api.broker.update(request).await? {
+    match api.broker.updates.update(request).await? {
         Updated::Accepted(operation) => Ok(view::recipe(of, &operation, api.broker.clock.now())),
         // The original answers with a recipe, and there is none for what need not be done.
         Updated::Done => Err(BrokerError::UpdateRefused {

@@ -84,7 +84,7 @@ impl ClusterBody {
     )
 )]
 pub async fn clusters(api: web::Data<Api>, Id(instance): Id<InstanceId>) -> Answer {
-    let found = api.broker.clusters_seen_from(instance).await?;
+    let found = api.broker.clusters.clusters_seen_from(instance).await?;
     Ok(HttpResponse::Ok().json(ClusterList {
         embedded: EmbeddedClusters {
             clusters: found.into_iter().map(ClusterBody::of).collect(),
@@ -117,7 +117,7 @@ pub struct Datacenter {
     )
 )]
 pub async fn datacenters(api: web::Data<Api>, Id(instance): Id<InstanceId>) -> Answer {
-    let found = api.broker.clusters_seen_from(instance).await?;
+    let found = api.broker.clusters.clusters_seen_from(instance).await?;
     let datacenter = |cluster: &Cluster| Datacenter {
         region: cluster.id.clone(),
         provider: PROVIDER,
@@ -141,7 +141,7 @@ pub async fn cluster(
     request: HttpRequest,
 ) -> Answer {
     let id = request.match_info().query("cluster");
-    let seen = api.broker.clusters_seen_from(instance).await?;
+    let seen = api.broker.clusters.clusters_seen_from(instance).await?;
     let found = seen.into_iter().find(|cluster| cluster.id == id);
     let found =
         found.ok_or_else(|| BrokerError::NotFound("there is no such cluster".to_owned()))?;

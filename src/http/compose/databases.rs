@@ -66,6 +66,7 @@ impl Application {
                 preferred,
                 version: version.to_string(),
                 advisories: broker
+                    .inventory
                     .known_faults(&engine, *version)
                     .iter()
                     .map(AdvisoryBody::of)
@@ -93,7 +94,7 @@ const STABLE: &str = "stable";
     )
 )]
 pub async fn databases(api: web::Data<Api>, Id(instance): Id<InstanceId>) -> Answer {
-    let found = api.broker.versions_seen_from(instance).await?;
+    let found = api.broker.clusters.versions_seen_from(instance).await?;
     let applications = found
         .into_iter()
         .map(|(engine, versions)| Application::of(&api.broker, engine, &versions))

@@ -30,9 +30,9 @@ pub struct Deployments {
     )
 )]
 pub async fn deployments(api: web::Data<Api>, Id(instance): Id<InstanceId>) -> Answer {
-    let found = api.broker.deployments_from(instance).await?;
+    let found = api.broker.deployments.deployments_from(instance).await?;
     let instances = found.iter().map(|of| of.instance.clone()).collect();
-    let healths = api.broker.healths(instances).await?;
+    let healths = api.broker.vitals.healths(instances).await?;
     let deployments = found
         .iter()
         .zip(healths)
@@ -55,8 +55,12 @@ pub async fn annotate(api: web::Data<Api>, request: HttpRequest, payload: web::P
     let wanted = Body::read(&request, payload).await?.object("deployment")?;
     let notes = text(wanted.as_ref(), "notes")?;
     let billing_code = text(wanted.as_ref(), "customer_billing_code")?;
-    let written = api.broker.annotate(of, notes, billing_code).await?;
-    let health = api.broker.health(&written).await?;
+    let written = api
+        .broker
+        .deployments
+        .annotate(of, notes, billing_code)
+        .await?;
+    let health = api.broker.vitals.health(&written).await?;
     Ok(HttpResponse::Ok().json(view::deployment(&api.broker, &written, health)))
 }
 

@@ -52,7 +52,7 @@ impl FromStr for RecipeId {
 impl PathId for RecipeId {
     const PLACE: &'static str = "recipe";
 
-    fn in_path(ids: PathIds) -> String {
+    fn in_path(ids: PathIds) -> Option<String> {
         ids.recipe
     }
 }

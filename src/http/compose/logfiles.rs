@@ -96,7 +96,7 @@ impl LogfileBody {
 )]
 pub async fn logfiles(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
-    let found = api.broker.logfiles(&of).await?;
+    let found = api.broker.logfiles.logfiles(&of).await?;
     let body = |log: &Logfile| LogfileBody::of(&of.deployment, log);
     let logfiles = found.iter().map(body).collect();
     Ok(HttpResponse::Ok().json(view::Embedded::new(Logfiles { logfiles })))
@@ -112,10 +112,14 @@ pub async fn logfiles(api: web::Data<Api>, request: HttpRequest) -> Answer {
 )]
 pub async fn logfile(api: web::Data<Api>, Id(id): Id<LogfileId>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
-    let log = api.broker.logfile(&of, &id).await?;
+    let log = api.broker.logfiles.logfile(&of, &id).await?;
     let url = view::deployment_url(&api.broker.public_url, &of.deployment);
     let holder = holder(&request)?;
-    let query = api.broker.log_query(&holder, &of.deployment, &log).await?;
+    let query = api
+        .broker
+        .logfiles
+        .log_query(&holder, &of.deployment, &log)
+        .await?;
     Ok(HttpResponse::Ok().json(DownloadableLogfile {
         logfile: LogfileBody::of(&of.deployment, &log),
         download_link: format!("{url}/logfiles/{id}/download?{query}"),
@@ -143,7 +147,7 @@ pub async fn download_log(
         expires: query(&request, "expires").unwrap_or_default(),
         signature: query(&request, "signature").unwrap_or_default(),
     };
-    let download = api.broker.read_log(link).await?;
+    let download = api.broker.logfiles.read_log(link).await?;
     let disposition = format!("attachment; filename=\"{}\"", download.file_name);
     Ok(HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8"))

@@ -76,7 +76,7 @@ impl MemberBody {
         };
         match &seen.health {
             MemberHealth::Serving {
-                leads,
+                role,
                 version,
                 database_bytes,
                 used_bytes,
@@ -87,7 +87,7 @@ impl MemberBody {
                 Self {
                     status: "serving",
                     detail: Some(complaints.join("; ")).filter(|text| !text.is_empty()),
-                    role: Some(if *leads { "leader" } else { "follower" }),
+                    role: Some(role.as_str()),
                     version: Some(version.clone()),
                     allocated_bytes: Some(*database_bytes),
                     used_bytes: *used_bytes,
@@ -117,7 +117,7 @@ impl MemberBody {
 )]
 pub async fn members(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
-    let seen = api.broker.seen_now(&of.deployment).await;
+    let seen = api.broker.vitals.seen_now(&of.deployment).await;
     let members = seen.map_or_else(Vec::new, |seen| {
         let at = time(seen.observed_at);
         let body = |member: &MemberObservation| MemberBody::of(&of.deployment, member, &at);

@@ -103,11 +103,14 @@ pub async fn guard<B: MessageBody + 'static>(
 
 async fn check_token(api: &Api, request: &ServiceRequest) -> Result<Admitted, HttpError> {
     let asked = known::<InstanceId>(request.request());
-    let cluster = asked.as_ref().ok().and_then(|id| api.broker.cluster_of(id));
+    let cluster = asked
+        .as_ref()
+        .ok()
+        .and_then(|id| api.broker.inventory.cluster_of(id));
     if shows_basic(request.headers()) {
         check_basic(request.request(), api)?;
         let asked = asked?;
-        if cluster.is_none() && !api.broker.has_instance(asked).await? {
+        if cluster.is_none() && !api.broker.deployments.has_instance(asked).await? {
             return Err(no_such_instance());
         }
         return Ok(Admitted::Platform);
@@ -128,7 +131,12 @@ async fn check_token(api: &Api, request: &ServiceRequest) -> Result<Admitted, Ht
     }
     let asked = asked?;
     let may = match cluster {
-        Some(cluster) => api.broker.runs_on(granted.clone(), cluster).await?,
+        Some(cluster) => {
+            api.broker
+                .clusters
+                .runs_on(granted.clone(), cluster)
+                .await?
+        }
         None => api.broker.tokens.reaches(granted.clone(), asked).await?,
     };
     if may {
@@ -165,7 +173,7 @@ fn holder(request: &HttpRequest) -> Result<Holder, HttpError> {
 /// The path's deployment, when it is among those that the path's instance lists.
 async fn deployment_in_path(api: &Api, request: &HttpRequest) -> Result<DeploymentView, HttpError> {
     let (instance, id) = (known(request)?, known::<DeploymentId>(request)?);
-    Ok(api.broker.deployment(instance, &id).await?)
+    Ok(api.broker.deployments.deployment(instance, &id).await?)
 }
 
 /// Tells what an instance's id stands for.
@@ -178,7 +186,7 @@ async fn deployment_in_path(api: &Api, request: &HttpRequest) -> Result<Deployme
     )
 )]
 pub async fn instance(api: web::Data<Api>, Id(id): Id<InstanceId>) -> Answer {
-    if let Some(cluster) = api.broker.cluster_of(&id) {
+    if let Some(cluster) = api.broker.inventory.cluster_of(&id) {
         return Ok(HttpResponse::Ok().json(InstanceBody {
             id,
             resource_type: "cluster",
@@ -186,7 +194,7 @@ pub async fn instance(api: web::Data<Api>, Id(id): Id<InstanceId>) -> Answer {
             cluster_id: Some(cluster.id.clone()),
         }));
     }
-    let view = api.broker.deployment_of(id).await?;
+    let view = api.broker.deployments.deployment_of(id).await?;
     Ok(HttpResponse::Ok().json(InstanceBody {
         id: view.instance.id,
         resource_type: "deployment",
@@ -206,7 +214,7 @@ pub async fn instance(api: web::Data<Api>, Id(id): Id<InstanceId>) -> Answer {
 )]
 pub async fn deployment(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let view = deployment_in_path(&api, &request).await?;
-    let health = api.broker.health(&view).await?;
+    let health = api.broker.vitals.health(&view).await?;
     Ok(HttpResponse::Ok().json(view::deployment(&api.broker, &view, health)))
 }
 
@@ -221,7 +229,7 @@ pub async fn deployment(api: web::Data<Api>, request: HttpRequest) -> Answer {
 )]
 pub async fn backups(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
-    let backups = api.broker.backups(of.instance.id.clone()).await?;
+    let backups = api.broker.backups.backups(of.instance.id.clone()).await?;
     let backups = backups
         .iter()
         .map(|b| view::backup(&api.broker.public_url, &of.deployment, b))
@@ -244,6 +252,7 @@ pub async fn back_up(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let operation = api
         .broker
+        .backups
         .back_up(of.instance.id.clone(), Origin::Compose)
         .await?;
     Ok(HttpResponse::Accepted().json(view::recipe(&of, &operation, api.broker.clock.now())))
@@ -260,7 +269,11 @@ pub async fn back_up(api: web::Data<Api>, request: HttpRequest) -> Answer {
 )]
 pub async fn backup(api: web::Data<Api>, Id(id): Id<BackupId>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
-    let backup = api.broker.backup(of.instance.id.clone(), id).await?;
+    let backup = api
+        .broker
+        .backups
+        .backup(of.instance.id.clone(), id)
+        .await?;
     Ok(HttpResponse::Ok().json(DownloadableBackupBody {
         backup: view::backup(&api.broker.public_url, &of.deployment, &backup),
         download_link: download_link(&api.broker, &holder(&request)?, &of.deployment, &backup)
@@ -287,7 +300,7 @@ pub async fn download_link(
     of: &Deployment,
     backup: &Backup,
 ) -> Result<Option<String>, HttpError> {
-    let query = broker.download_query(holder, backup).await?;
+    let query = broker.archives.download_query(holder, backup).await?;
     let url = view::backup_url(&broker.public_url, of, backup);
     Ok(query.map(|query| format!("{url}/download?{query}")))
 }
@@ -312,7 +325,11 @@ pub async fn restore(
     let of = deployment_in_path(&api, &request).await?;
     let body = Body::read_or_nothing(&request, payload).await?;
     let wanted = body.section("deployment")?;
-    let backup = api.broker.backup(of.instance.id.clone(), id).await?;
+    let backup = api
+        .broker
+        .backups
+        .backup(of.instance.id.clone(), id)
+        .await?;
     let restore = RestoreRequest {
         source: of.instance.id,
         backup: backup.id,
@@ -322,9 +339,13 @@ pub async fn restore(
         units: wanted.count("units")?,
         origin: Origin::Compose,
     };
-    let restored = api.broker.restore_here(restore).await?;
-    let made = api.broker.deployment_of(restored.instance.id).await?;
-    let health = api.broker.health(&made).await?;
+    let restored = api.broker.restores.restore_here(restore).await?;
+    let made = api
+        .broker
+        .deployments
+        .deployment_of(restored.instance.id)
+        .await?;
+    let health = api.broker.vitals.health(&made).await?;
     Ok(HttpResponse::Accepted().json(view::deployment(&api.broker, &made, health)))
 }
 
@@ -359,11 +380,11 @@ pub async fn download(api: web::Data<Api>, ids: LinkIds<BackupId>, request: Http
         expires: query(&request, "expires").unwrap_or_default(),
         signature: query(&request, "signature").unwrap_or_default(),
     };
-    let of = api.broker.backup_download(link).await?;
+    let of = api.broker.archives.backup_download(link).await?;
     let tag = header::EntityTag::new_strong(of.tag.clone());
     let part = match wanted_range(&request, &tag) {
         Some(wanted) => {
-            let length = api.broker.length_of(&of).await?;
+            let length = api.broker.archives.length_of(&of).await?;
             let part = wanted.to_satisfiable_range(length);
             let (first, last) = part.ok_or(HttpError::NoSuchRange(length))?;
             Some((first, last, length))
@@ -371,7 +392,7 @@ pub async fn download(api: web::Data<Api>, ids: LinkIds<BackupId>, request: Http
         None => None,
     };
     let range = part.map(|(first, last, _)| first..=last);
-    let download = api.broker.download(of, range).await?;
+    let download = api.broker.archives.download(of, range).await?;
     let disposition = format!("attachment; filename=\"{}\"", download.file_name);
     let mut response = HttpResponse::Ok();
     response
@@ -401,7 +422,7 @@ pub async fn download(api: web::Data<Api>, ids: LinkIds<BackupId>, request: Http
 )]
 pub async fn deployment_recipes(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
-    let operations = api.broker.recipes(&of.instance).await?;
+    let operations = api.broker.deployments.recipes(&of.instance).await?;
     let now = api.broker.clock.now();
     let recipes = operations.iter().map(|o| view::recipe(&of, o, now));
     let recipes = recipes.collect();
@@ -422,6 +443,6 @@ pub async fn recipe(
     Id(instance): Id<InstanceId>,
     Id(RecipeId(id)): Id<RecipeId>,
 ) -> Answer {
-    let (of, operation) = api.broker.recipe(instance, id).await?;
+    let (of, operation) = api.broker.deployments.recipe(instance, id).await?;
     Ok(HttpResponse::Ok().json(view::recipe(&of, &operation, api.broker.clock.now())))
 }

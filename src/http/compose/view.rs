@@ -494,7 +494,9 @@ pub fn backup_url(public_url: &str, deployment: &Deployment, backup: &Backup) ->
 pub fn deployment(broker: &Broker, view: &DeploymentView, health: Health) -> DeploymentBody {
     let deployment = &view.deployment;
     let url = deployment_url(&broker.public_url, deployment);
-    let faults = broker.known_faults(&deployment.engine, deployment.version);
+    let faults = broker
+        .inventory
+        .known_faults(&deployment.engine, deployment.version);
     let asked = &view.instance.request.parameters;
     let chosen = ["cluster_id", "cluster_service_instance_id"]
         .iter()
@@ -516,7 +518,7 @@ pub fn deployment(broker: &Broker, view: &DeploymentView, health: Health) -> Dep
         health: health.into(),
         closed_since: deployment.closed_since.map(time),
         created_at: time(view.instance.created_at),
-        on_demand_backups_kept: broker.on_demand_kept(&view.instance),
+        on_demand_backups_kept: broker.inventory.on_demand_kept(&view.instance),
         notes: view.notes.text.clone(),
         customer_billing_code: view.notes.billing_code.clone(),
         cluster_id: if chosen {
@@ -527,7 +529,7 @@ pub fn deployment(broker: &Broker, view: &DeploymentView, health: Health) -> Dep
         units: deployment.units,
         ca_certificate_base64: view.ca_certificate.as_ref().map(|pem| BASE64.encode(pem)),
         connection_strings: Some(ConnectionStrings {
-            direct: broker.urls(deployment),
+            direct: broker.inventory.urls(deployment),
             ..ConnectionStrings::default()
         }),
         provision_recipe_id: view.provision.clone(),

@@ -173,7 +173,7 @@ pub async fn page(
     Id(id): Id<InstanceId>,
     request: HttpRequest,
 ) -> Answer {
-    let view = api.broker.instance_view(&session, id).await?;
+    let view = api.broker.views.instance_view(&session, id).await?;
     let shown = Shown::asked_for(&request);
     let on_page: Vec<&Backup> = KINDS
         .iter()
@@ -186,6 +186,7 @@ pub async fn page(
         .collect();
     let options = api
         .broker
+        .restores
         .restore_options(view.of.instance.id.clone(), restorable.clone())
         .await?;
     let options: Vec<_> = restorable.into_iter().zip(options).collect();
@@ -224,7 +225,7 @@ pub async fn back_up(
 ) -> Answer {
     form_of(&api, &session, payload).await?;
     let href = format!("{}/backups", path_of(&id));
-    Ok(match api.broker.back_up_now(&session, id).await? {
+    Ok(match api.broker.views.back_up_now(&session, id).await? {
         BackUpNow::Accepted(operation) => see_other(&format!("{href}?operation={operation}")),
         BackUpNow::Running(operation) => {
             see_other(&format!("{href}?operation={operation}&again=1"))
@@ -242,7 +243,11 @@ pub async fn download(
     if session.is_read_only() {
         return Err(read_only().into());
     }
-    let (view, backup) = api.broker.backup_view(&session, instance, backup).await?;
+    let (view, backup) = api
+        .broker
+        .views
+        .backup_view(&session, instance, backup)
+        .await?;
     let holder = Holder::Session(session.fingerprint.clone());
     let link = compose::download_link(&api.broker, &holder, &view.of.deployment, &backup).await?;
     let link = link.ok_or_else(|| {
@@ -262,7 +267,11 @@ pub async fn restore(
     payload: web::Payload,
 ) -> Answer {
     let form = form_of(&api, &session, payload).await?;
-    let (view, backup) = api.broker.backup_view(&session, instance, backup).await?;
+    let (view, backup) = api
+        .broker
+        .views
+        .backup_view(&session, instance, backup)
+        .await?;
     let field = |name: &str| Some(form.text(name).trim().to_owned()).filter(|t| !t.is_empty());
     let restore = RestoreRequest {
         source: view.of.instance.id.clone(),
@@ -273,7 +282,7 @@ pub async fn restore(
         units: None,
         origin: Origin::Dashboard,
     };
-    let restored = api.broker.restore_here(restore).await?;
+    let restored = api.broker.restores.restore_here(restore).await?;
     let href = format!("{}/backups", path_of(&view.of.instance.id));
     Ok(see_other(&format!(
         "{href}?operation={}",

@@ -115,7 +115,7 @@ fn fate_of(
     let code = headers.get(PAGE_CODE).and_then(|code| code.to_str().ok());
     let (api, code) = (api.clone(), code.map(str::to_owned));
     async move {
-        let told = match api.broker.fate(&code?).await {
+        let told = match api.broker.fates.of(&code?).await {
             Ok(fate) => match fate? {
                 Fate::There => "signed-out",
                 Fate::Deleting => "deleting",

@@ -148,12 +148,12 @@ pub async fn page(
     request: HttpRequest,
 ) -> Answer {
     let asked = Asked::read(&request);
-    let estate = api.broker.estate().await?;
+    let estate = api.broker.estates.estate().await?;
     let found = estate.page(&asked.of);
     // Whoever is shown is looked at, for the next time.
     let usable = (found.shown.iter()).filter(|of| of.instance.state == InstanceState::Ready);
     for deployment in usable.filter_map(|of| of.deployment.as_ref()) {
-        api.broker.observation(deployment);
+        api.broker.vitals.observation(deployment);
     }
     let waits = (found.shown.iter()).any(|of| of.health.state == HealthState::Unknown);
     let deployments = || {
@@ -164,7 +164,7 @@ pub async fn page(
     };
     let versions: BTreeSet<_> = deployments().map(|of| of.version).collect();
     let clusters: BTreeSet<&str> = deployments().map(|of| of.cluster.as_str()).collect();
-    let name = |id: &&str| ((*id).to_owned(), api.broker.cluster_name(id));
+    let name = |id: &&str| ((*id).to_owned(), api.broker.inventory.cluster_name(id));
     let healths = HealthState::ALL.iter().rev();
     let columns = [
         ("Instance", Order::Name),
@@ -214,8 +214,13 @@ fn row(api: &Api, of: &Listed) -> Row {
     let now = api.broker.clock.now();
     let (instance, health, deployment) = (&of.instance, &of.health, of.deployment.as_ref());
     let version = deployment.map(|of| format!("{} {}", of.engine, of.version));
-    let faults = deployment.map(|of| api.broker.known_faults(&of.engine, of.version).len());
-    let (offering, plan) = api.broker.offering_name(instance);
+    let faults = deployment.map(|of| {
+        api.broker
+            .inventory
+            .known_faults(&of.engine, of.version)
+            .len()
+    });
+    let (offering, plan) = api.broker.inventory.offering_name(instance);
     Row {
         key: instance.id.in_path(),
         href: path_of(&instance.id),

@@ -154,9 +154,9 @@ pub async fn page(
     request: HttpRequest,
     Id(id): Id<InstanceId>,
 ) -> Answer {
-    let view = api.broker.instance_view(&session, id).await?;
+    let view = api.broker.views.instance_view(&session, id).await?;
     let restored = view.restores.iter().map(|of| of.instance.clone());
-    let healths = api.broker.healths(restored.collect()).await?;
+    let healths = api.broker.vitals.healths(restored.collect()).await?;
     let healths: Vec<Health> = healths.into_iter().map(|(_, health)| health).collect();
     let before = query(&request, "before").and_then(|id| id.parse().ok());
     let page = overview(&api.broker, &session, &view, &healths, before.as_ref());
@@ -171,7 +171,7 @@ pub async fn defragment(
     payload: web::Payload,
 ) -> Answer {
     form_of(&api, &session, payload).await?;
-    let view = api.broker.instance_view(&session, id).await?;
+    let view = api.broker.views.instance_view(&session, id).await?;
     let instance = view.of.instance.id.clone();
     api.broker
         .upkeep
@@ -188,7 +188,7 @@ pub async fn protect(
     payload: web::Payload,
 ) -> Answer {
     let form = form_of(&api, &session, payload).await?;
-    let view = api.broker.instance_view(&session, id).await?;
+    let view = api.broker.views.instance_view(&session, id).await?;
     let protected = match (form.text("protect"), form.text("sure")) {
         ("yes", _) => true,
         ("no", "yes") => false,
@@ -204,7 +204,7 @@ pub async fn protect(
     };
     let parameters = json!({ DELETE_PROTECTION: protected });
     let update = UpdateRequest::of(&view.of.instance, parameters, Origin::Dashboard);
-    api.broker.update(update).await?;
+    api.broker.updates.update(update).await?;
     Ok(see_other(&path_of(&view.of.instance.id)))
 }
 
@@ -227,11 +227,11 @@ fn overview(
     let is_ready = instance.state == InstanceState::Ready;
     let is_closed = is_ready && deployment.closed_since.is_some();
     let seen = if is_ready {
-        broker.observation(deployment)
+        broker.vitals.observation(deployment)
     } else {
         None
     };
-    let last_seen = seen.clone().or_else(|| broker.last_seen(deployment));
+    let last_seen = seen.clone().or_else(|| broker.vitals.last_seen(deployment));
     let health = view.health(last_seen.as_deref());
     let subject = Subject::of(view);
     let title = format!("{}: {}", subject.name, health.state.word());
@@ -245,10 +245,9 @@ fn overview(
     shell.subject = Some(subject);
     let endpoint = compose::foundation_endpoint(broker, &instance.id);
     let backups = format!("{endpoint}/deployments/{}/backups", deployment.id);
-    let urls = broker.urls(deployment);
-    let with_login = |url: &String| url.replacen("https://", &format!("https://{LOGIN}@"), 1);
+    let urls = broker.inventory.urls(deployment);
     let change = view.running_change();
-    let newest = broker.transitions(deployment).pop();
+    let newest = broker.inventory.transitions(deployment).pop();
     OverviewPage {
         shell,
         name: view.name().to_owned(),
@@ -286,7 +285,9 @@ fn overview(
         tasks: tasks.iter().map(|o| task(view, o)).collect(),
         older_tasks,
         newest_tasks,
-        uris: urls.iter().map(with_login).collect::<Vec<_>>().join("\n"),
+        uris: view
+            .profile
+            .map_or_else(String::new, |of| of.uris(deployment, LOGIN).join("\n")),
         cli: view.profile.map_or_else(String::new, |of| {
             (of.command_line)(deployment.version, &urls, LOGIN)
         }),
@@ -381,13 +382,16 @@ fn facts(broker: &Broker, view: &InstanceView) -> Vec<Fact> {
             id: "instance-id",
         },
         fact("Service", format!("{} {}", view.offering, view.plan)),
-        fact("Cluster", broker.cluster_name(&deployment.cluster)),
+        fact(
+            "Cluster",
+            broker.inventory.cluster_name(&deployment.cluster),
+        ),
         fact(
             "Size",
             format!(
                 "{}: {quota} on each of {} members",
                 counted(deployment.units, "unit"),
-                broker.members_of(deployment)
+                broker.inventory.members_of(deployment)
             ),
         ),
         fact("Created", Moment::new(instance.created_at, view.now).exact),
@@ -469,12 +473,12 @@ fn members_known(deployment: &Deployment, urls: &[String]) -> Vec<MemberRow> {
 fn member(seen: &MemberObservation) -> MemberRow {
     let (health, icon, tone, role, version) = match &seen.health {
         MemberHealth::Serving {
-            leads,
+            role,
             version,
             complaints,
             ..
         } => {
-            let role = if *leads { "leader" } else { "follower" };
+            let role = role.as_str();
             if complaints.is_empty() {
                 (
                     "healthy".to_owned(),

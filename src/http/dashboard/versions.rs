@@ -70,10 +70,16 @@ pub async fn page(
     Id(id): Id<InstanceId>,
     request: HttpRequest,
 ) -> Answer {
-    let view = api.broker.instance_view(&session, id).await?;
+    let view = api.broker.views.instance_view(&session, id).await?;
     let asked = query(&request, "version").filter(|version| !version.is_empty());
     let rehearsal = match asked {
-        Some(version) => Some(api.broker.preflight(&view.of, &version).await?.into()),
+        Some(version) => Some(
+            api.broker
+                .upgrades
+                .preflight(&view.of, &version)
+                .await?
+                .into(),
+        ),
         None => None,
     };
     let mut shell = Shell::signed_in("Versions", &api.broker, &session);
@@ -104,17 +110,17 @@ pub async fn upgrade(
     payload: web::Payload,
 ) -> Answer {
     let form = form_of(&api, &session, payload).await?;
-    let view = api.broker.instance_view(&session, id).await?;
+    let view = api.broker.views.instance_view(&session, id).await?;
     let parameters = json!({ "db_version": form.text("version") });
     let update = UpdateRequest::of(&view.of.instance, parameters, Origin::Dashboard);
-    api.broker.update(update).await?;
+    api.broker.updates.update(update).await?;
     // There it is seen how it goes on.
     Ok(see_other(&path_of(&view.of.instance.id)))
 }
 
 fn ways(broker: &Broker, view: &InstanceView) -> Vec<Way> {
     let deployment = &view.of.deployment;
-    let transitions = broker.transitions(deployment);
+    let transitions = broker.inventory.transitions(deployment);
     let mut versions: Vec<Version> = transitions.iter().map(|t| t.to).collect();
     versions.dedup();
     let leads = |version, method| {
@@ -123,7 +129,7 @@ fn ways(broker: &Broker, view: &InstanceView) -> Vec<Way> {
             .any(|t| t.to == version && t.method == method)
     };
     let way = |version: Version| {
-        let faults = broker.known_faults(&deployment.engine, version);
+        let faults = broker.inventory.known_faults(&deployment.engine, version);
         let ids: Vec<&str> = faults.iter().map(|fault| fault.id).collect();
         Way {
             version: version.to_string(),

@@ -68,7 +68,10 @@ pub async fn osb(
     documents: web::Data<Documents>,
     request: HttpRequest,
 ) -> HttpResponse {
-    serve(&request, &documents.osb(&api.broker.catalog.get()))
+    serve(
+        &request,
+        &documents.osb(&api.broker.inventory.catalog.get()),
+    )
 }
 
 /// `GET /openapi/compose.json`

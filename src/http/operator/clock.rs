@@ -60,7 +60,7 @@ impl From<ClockStanding> for Clock {
     responses((status = 200, description = "How the clock stands", body = Clock))
 )]
 pub async fn show(api: web::Data<Api>) -> Answer {
-    Ok(HttpResponse::Ok().json(Clock::from(api.broker.clock_standing())))
+    Ok(HttpResponse::Ok().json(Clock::from(api.broker.time.clock_standing())))
 }
 
 /// Has the clock trusted from now on, if it shows the time that the body names.
@@ -81,6 +81,6 @@ pub async fn trust(api: web::Data<Api>, request: HttpRequest, payload: web::Payl
     let time = DateTime::parse_from_rfc3339(&time).map_err(|_| {
         HttpError::bad_request("time must be a moment such as 2026-11-27T14:00:00Z")
     })?;
-    let standing = api.broker.believe_clock(time.to_utc()).await?;
+    let standing = api.broker.time.believe_clock(time.to_utc()).await?;
     Ok(HttpResponse::Ok().json(Clock::from(standing)))
 }

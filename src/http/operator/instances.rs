@@ -81,7 +81,7 @@ impl InstanceBody {
         deployment: Option<Deployment>,
         health: Health,
     ) -> Self {
-        let (offering, plan) = broker.offering_name(&instance);
+        let (offering, plan) = broker.inventory.offering_name(&instance);
         Self {
             health: health.into(),
             offering,
@@ -120,7 +120,7 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer {
             .ok_or_else(|| wrong("page"))?
             .into(),
     };
-    let (found, more) = api.broker.instances(text.trim(), page).await?;
+    let (found, more) = api.broker.views.instances(text.trim(), page).await?;
     let bodies = found
         .into_iter()
         .map(|of| InstanceBody::of(&api.broker, of.instance, of.deployment, of.health));
@@ -168,8 +168,8 @@ pub async fn dashboard_link(api: web::Data<Api>, Id(id): Id<InstanceId>) -> Answ
     )
 )]
 pub async fn show(api: web::Data<Api>, Id(id): Id<InstanceId>) -> Answer {
-    let view = api.broker.deployment_of(id).await?;
-    let health = api.broker.health(&view).await?;
+    let view = api.broker.deployments.deployment_of(id).await?;
+    let health = api.broker.vitals.health(&view).await?;
     let body = InstanceBody::of(&api.broker, view.instance, Some(view.deployment), health);
     Ok(HttpResponse::Ok().json(body))
 }

@@ -211,11 +211,16 @@ pub async fn recover(
         }
     };
     if !body.flag("yes")? {
-        let plan = api.broker.plan_recovery(instance, wanted).await?;
+        let plan = api
+            .broker
+            .recoveries
+            .plan_recovery(instance, wanted)
+            .await?;
         return Ok(HttpResponse::Ok().json(RecoveryPlan::from(plan)));
     }
     let operation = api
         .broker
+        .recoveries
         .recover(instance, wanted, Origin::Operator)
         .await?;
     Ok(HttpResponse::Accepted().json(Accepted::of(&operation, api.broker.clock.now())))

@@ -352,7 +352,7 @@ pub async fn audit(api: web::Data<Api>, request: HttpRequest) -> Answer {
     responses((status = 200, description = "The versions, by engine, newest first", body = Versions))
 )]
 pub async fn versions(api: web::Data<Api>) -> Answer {
-    let found = api.broker.versions_in_use().await?;
+    let found = api.broker.clusters.versions_in_use().await?;
     let versions = found.into_iter().map(VersionBody::from).collect();
     Ok(HttpResponse::Ok().json(Versions { versions }))
 }
@@ -376,7 +376,7 @@ pub async fn change_owners(api: web::Data<Api>) -> Answer {
 }
 
 async fn owners_found(api: &Api, change: bool) -> Answer {
-    let found = api.broker.owners(change).await?;
+    let found = api.broker.owners.owners(change).await?;
     let instances = found.into_iter().map(OwnerFindingBody::from).collect();
     Ok(HttpResponse::Ok().json(Owners { instances }))
 }

@@ -122,7 +122,7 @@ fn api_minor(headers: &header::HeaderMap) -> Result<ApiMinor, HttpError> {
     )
 )]
 pub async fn catalog(api: web::Data<Api>, request: HttpRequest) -> HttpResponse {
-    let catalog = api.broker.catalog.get();
+    let catalog = api.broker.inventory.catalog.get();
     let served = catalog.served(minor_of(&request) >= ROTATION_SINCE);
     let tag = EntityTag::new_strong(served.tag.clone());
     let modified = served.modified.map(SystemTime::from);
@@ -177,7 +177,7 @@ pub async fn provision(
     };
     let told = provision.instance.clone();
     let knows_metadata = knows_metadata(&request, provision.context.as_ref());
-    let provisioned = api.broker.provision(provision).await?;
+    let provisioned = api.broker.instances.provision(provision).await?;
     let metadata = metadata(&api, told).await?.filter(|_| knows_metadata);
     Ok(match provisioned {
         broker::Provisioned::Exists => HttpResponse::Ok().json(InstanceDone {
@@ -204,7 +204,7 @@ fn knows_metadata(request: &HttpRequest, context: Option<&Value>) -> bool {
 
 /// OSB's `metadata` of an instance.
 async fn metadata(api: &Api, instance: InstanceId) -> Result<Option<InstanceMetadata>, OsbError> {
-    let labels = api.broker.labels(instance).await?;
+    let labels = api.broker.instances.labels(instance).await?;
     Ok(labels.map(InstanceMetadata::of))
 }
 
@@ -223,7 +223,7 @@ pub async fn fetch_instance(
     request: HttpRequest,
 ) -> Answer {
     let dashboard_url = api.broker.dashboard_url(&instance);
-    let fetched = api.broker.instance(instance).await?;
+    let fetched = api.broker.instances.instance(instance).await?;
     let knows = minor_of(&request) >= MAINTENANCE_INFO_SINCE;
     let version = fetched.maintenance_version.filter(|_| knows);
     Ok(HttpResponse::Ok().json(Instance {
@@ -267,9 +267,9 @@ pub async fn update(
         accepts_incomplete: accepts_incomplete(&request),
         origin: Origin::Osb,
     };
-    let updated = api.broker.update(update).await?;
+    let updated = api.broker.updates.update(update).await?;
     // Cloud Controller keeps what an update tells, and nothing where it tells nothing.
-    let labels = api.broker.labels(instance).await?;
+    let labels = api.broker.instances.labels(instance).await?;
     Ok(match updated {
         Updated::Done => HttpResponse::Ok().json(InstanceDone {
             dashboard_url,
@@ -313,7 +313,7 @@ pub async fn deprovision(
         plan_id: required("plan_id")?,
         accepts_incomplete: accepts_incomplete(&request),
     };
-    let operation = api.broker.deprovision(deprovision).await?;
+    let operation = api.broker.instances.deprovision(deprovision).await?;
     Ok(HttpResponse::Accepted().json(Accepted { operation }))
 }
 
@@ -337,6 +337,7 @@ pub async fn instance_last_operation(
 ) -> Answer {
     let status = api
         .broker
+        .statuses
         .instance_status(instance, query(&request, "operation"))
         .await?;
     Ok(last_operation(&status))
@@ -381,7 +382,7 @@ pub async fn bind(
         predecessor,
         accepts_incomplete: accepts_incomplete(&request),
     };
-    Ok(match api.broker.bind(bind).await? {
+    Ok(match api.broker.bindings.bind(bind).await? {
         Bound::Created(binding) => HttpResponse::Created().json(view::binding(&binding, minor)),
         Bound::Exists(binding) => HttpResponse::Ok().json(view::binding(&binding, minor)),
         Bound::Accepted(operation) => HttpResponse::Accepted().json(Accepted { operation }),
@@ -404,7 +405,7 @@ pub async fn fetch_binding(
     Id(binding): Id<BindingId>,
     request: HttpRequest,
 ) -> Answer {
-    let fetched = api.broker.binding(instance, binding).await?;
+    let fetched = api.broker.bindings.binding(instance, binding).await?;
     Ok(HttpResponse::Ok().json(FetchedBindingBody {
         binding: view::binding(&fetched, minor_of(&request)),
         parameters: Some(fetched.parameters).filter(|sent| *sent != json!({})),
@@ -437,7 +438,7 @@ pub async fn unbind(
         plan_id: query(&request, "plan_id").unwrap_or_default(),
         accepts_incomplete: accepts_incomplete(&request),
     };
-    Ok(match api.broker.unbind(unbind).await? {
+    Ok(match api.broker.bindings.unbind(unbind).await? {
         Unbound::Deleted => HttpResponse::Ok().json(Done {}),
         Unbound::Accepted(operation) => HttpResponse::Accepted().json(Accepted { operation }),
     })
@@ -463,7 +464,11 @@ pub async fn binding_last_operation(
     request: HttpRequest,
 ) -> Answer {
     let token = query(&request, "operation");
-    let status = api.broker.binding_status(instance, binding, token).await?;
+    let status = api
+        .broker
+        .statuses
+        .binding_status(instance, binding, token)
+        .await?;
     Ok(last_operation(&status))
 }
 

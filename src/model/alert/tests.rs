@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{
     ids::InstanceId,
-    observation::{Silence, SilenceCause},
+    observation::{MemberRole, Silence, SilenceCause},
 };
 
 const QUOTA: u64 = UNIT_BYTES;
@@ -29,7 +29,7 @@ fn watch(instance: &str, failures: u32, newest_good: Option<DateTime<Utc>>) -> B
 
 fn serving(database_bytes: u64, complaints: &[&str]) -> MemberHealth {
     MemberHealth::Serving {
-        leads: false,
+        role: MemberRole::Follows,
         version: "3.5.30".to_owned(),
         database_bytes,
         used_bytes: Some(database_bytes),

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{
     alert::{BackupWatch, RepairWatch, alerts, tests::database},
-    observation::{MemberHealth, MemberObservation, Silence, SilenceCause},
+    observation::{MemberHealth, MemberObservation, MemberRole, Silence, SilenceCause},
     operation::{OperationState, Progress},
     origin::Origin,
     repair::{Damage, Repair},
@@ -27,7 +27,7 @@ enum Member {
 fn member((i, member): (usize, &Member)) -> MemberObservation {
     let health = match member {
         Member::Serves | Member::Full => MemberHealth::Serving {
-            leads: i == 0,
+            role: MemberRole::of(i == 0),
             version: "3.6.16".to_owned(),
             database_bytes: 1,
             used_bytes: Some(1),

@@ -48,7 +48,7 @@ pub(super) fn turn_over(folder: &MemberFolder, bytes_max: u64) -> io::Result<()>
     let unfinished = folder.unfinished_log();
     fs::copy(&log, &unfinished)?;
     // Not durably: what is printed while a disk takes its time would be lost, too.
-    fs::rename(&unfinished, folder.older_log())?;
+    disk::replace(&unfinished, &folder.older_log())?;
     // The member appends, so its next line goes to the new beginning.
     emptied.set_len(0)
 }

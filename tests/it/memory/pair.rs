@@ -20,7 +20,7 @@ use compose_broker::{
         binding::Role,
         deployment::{Access, Authority, Deployment, DeploymentSecrets, Member, Membership, Site},
         engine::{Entry, Figure, FilesOfMember, Line, Obstacle, Port, PortUser, Profile},
-        observation::{MemberHealth, MemberObservation, Silence, SilenceCause},
+        observation::{MemberHealth, MemberObservation, MemberRole, Silence, SilenceCause},
         renewal::{Certificates, Renewal},
         secret::Secret,
         server::{DataOfServer, FILES, HOME, Program, Resources, STAGE, Server, ServerFile, Task},
@@ -115,6 +115,7 @@ pub static PROFILE: Profile = Profile {
         has: |name| name.ends_with(".state"),
     },
     tells_damage: |printed| printed.ends_with(UNREADABLE),
+    unobstructed: "Neither member has anything against it.",
     without_secrets: str::to_owned,
 };
 
@@ -668,7 +669,7 @@ impl Engine for Pair {
                         None if runs.contains(&member.name) => MemberHealth::WithoutLeader,
                         None => MemberHealth::Silent(silence()),
                         Some((all, running)) => MemberHealth::Serving {
-                            leads: all.base.primary == member.name,
+                            role: MemberRole::of(all.base.primary == member.name),
                             version: running.server.program.version.to_string(),
                             database_bytes: all.base.used_bytes() + all.base.unused,
                             used_bytes: Some(all.base.used_bytes()),

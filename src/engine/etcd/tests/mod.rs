@@ -10,7 +10,10 @@ use futures::{TryStreamExt, future::join_all};
 use self::lab::{Lab, read_all};
 use super::*;
 use crate::model::{
-    binding::Rights, deployment::Access, observation::MemberHealth, secret::Secret,
+    binding::Rights,
+    deployment::Access,
+    observation::{MemberHealth, MemberRole},
+    secret::Secret,
 };
 
 /// Runs a scenario once for each version.
@@ -139,9 +142,15 @@ async fn observed(lab: &Lab) -> Vec<MemberHealth> {
 async fn tells_how_its_members_fare(version: &str) {
     let mut lab = Lab::secured(version, 3).await;
     let health = observed(&lab).await;
-    let leaders = health
-        .iter()
-        .filter(|h| matches!(h, MemberHealth::Serving { leads: true, .. }));
+    let leaders = health.iter().filter(|h| {
+        matches!(
+            h,
+            MemberHealth::Serving {
+                role: MemberRole::Leads,
+                ..
+            }
+        )
+    });
     assert_eq!(leaders.count(), 1, "{health:?}");
     for member in &health {
         let MemberHealth::Serving {

@@ -65,7 +65,7 @@ pub async fn page(
         }
     };
     let now = api.broker.clock.now();
-    let estate = api.broker.estate().await?;
+    let estate = api.broker.estates.estate().await?;
     let older = found.next.map(|next| {
         let before = next.to_string();
         address(AUDIT, &[("instance", &instance), ("before", &before)])

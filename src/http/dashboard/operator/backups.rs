@@ -44,7 +44,7 @@ pub async fn page(
     session: web::ReqData<Session>,
     request: HttpRequest,
 ) -> Answer {
-    let estate = api.broker.estate().await?;
+    let estate = api.broker.estates.estate().await?;
     let now = api.broker.clock.now();
     let found = estate.late(page_number(&request));
     let rows = found.shown.iter().filter_map(|listed| {

@@ -99,8 +99,8 @@ fn volume(of: &Volume) -> VolumeRow {
 
 /// `GET /dashboard/clusters`
 pub async fn page(api: web::Data<Api>, session: web::ReqData<Session>) -> Answer {
-    let estate = api.broker.estate().await?;
-    let clusters = api.broker.clusters_seen(&estate).await?;
+    let estate = api.broker.estates.estate().await?;
+    let clusters = api.broker.estates.clusters_seen(&estate).await?;
     let mut shell = Shell::signed_in("Clusters", &api.broker, &session);
     shell.here = "clusters";
     shell.follows = true;

@@ -109,7 +109,7 @@ pub async fn counts(api: &Api, estate: &Estate) -> Result<Vec<Count>, BrokerErro
         "bad",
         LATE_BACKUPS.to_owned(),
     ));
-    let operations = api.broker.operation_counts().await?;
+    let operations = api.broker.estates.operation_counts().await?;
     for (state, what, tone) in COUNTED {
         let of_it = operations.iter().find(|(of, _)| *of == state);
         let of_it = of_it.map_or(0, |(_, count)| *count);

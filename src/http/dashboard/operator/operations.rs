@@ -132,7 +132,7 @@ pub async fn page(
         ];
         address(OPERATIONS, &query)
     };
-    let estate = api.broker.estate().await?;
+    let estate = api.broker.estates.estate().await?;
     let mut shell = Shell::signed_in("Operations", &api.broker, &session);
     shell.here = "operations";
     shell.follows = true;

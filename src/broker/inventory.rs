@@ -1,0 +1,135 @@
+//! What there is to offer: the catalog, the clusters, and the versions of each engine on them. No question
+//! here asks the store or a member.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{BrokerError, BrokerParts, catalog, profile::Profiles};
+use crate::model::{
+    catalog::{CurrentCatalog, Offering, Plan},
+    deployment::Deployment,
+    engine::{KnownFault, Profile, Transition},
+    exposure::Exposure,
+    ids::InstanceId,
+    instance::Instance,
+    placement::Cluster,
+    version::Version,
+};
+
+/// What there is to offer.
+pub struct Inventory {
+    /// The offerings and plans.
+    pub catalog: Arc<CurrentCatalog>,
+    /// The placement targets; the first enabled one is the default.
+    pub(super) clusters: Arc<[Cluster]>,
+    /// The versions of each engine on each cluster: cluster id, then engine.
+    pub versions: BTreeMap<String, BTreeMap<String, Vec<Version>>>,
+    /// What is known of each engine.
+    pub profiles: Profiles,
+}
+
+impl Inventory {
+    pub(super) fn new(parts: &BrokerParts) -> Self {
+        Self {
+            catalog: parts.catalog.clone(),
+            clusters: parts.clusters.clone(),
+            versions: parts.versions.clone(),
+            profiles: parts.profiles.clone(),
+        }
+    }
+
+    /// The offering and its own plan of those ids.
+    pub(super) fn offering_and_plan(
+        &self,
+        service_id: &str,
+        plan_id: &str,
+    ) -> Result<(Arc<Offering>, Arc<Plan>), BrokerError> {
+        catalog::offering_and_plan(&self.catalog, service_id, plan_id)
+    }
+
+    /// The names of an offering and its plan; their ids where the catalog has them no more.
+    pub fn offering_name(&self, instance: &Instance) -> (String, String) {
+        let catalog = self.catalog.get();
+        let offering = catalog.offering(&instance.service_id);
+        let plan = offering.and_then(|o| o.plan(&instance.plan_id));
+        (
+            offering.map_or_else(|| instance.service_id.clone(), |o| o.name.clone()),
+            plan.map_or_else(|| instance.plan_id.clone(), |p| p.name.clone()),
+        )
+    }
+
+    /// The name of a cluster for people; its id where there is none.
+    pub fn cluster_name(&self, id: &str) -> String {
+        let cluster = self.clusters.iter().find(|cluster| cluster.id == id);
+        cluster.map_or_else(|| id.to_owned(), |cluster| cluster.name.clone())
+    }
+
+    /// How many complete backups on demand of an instance are kept.
+    pub fn on_demand_kept(&self, instance: &Instance) -> u32 {
+        self.catalog
+            .get()
+            .on_demand_kept(&instance.service_id, &instance.plan_id)
+    }
+
+    /// What is known of an engine.
+    pub fn profile(&self, engine: &str) -> Result<&'static Profile, BrokerError> {
+        self.profiles.get(engine)
+    }
+
+    /// Where applications find the members of a deployment; nothing of an engine that is not known.
+    pub fn urls(&self, deployment: &Deployment) -> Vec<String> {
+        let profile = self.profile(&deployment.engine).ok();
+        profile.map_or_else(Vec::new, |profile| profile.urls(deployment))
+    }
+
+    /// How many members a deployment has, or will have.
+    pub fn members_of(&self, deployment: &Deployment) -> usize {
+        let profile = self.profile(&deployment.engine).ok();
+        profile.map_or(deployment.members.len(), |profile| profile.members)
+    }
+
+    /// The versions of an engine on a cluster.
+    pub(super) fn versions_on(&self, cluster: &str, engine: &str) -> &[Version] {
+        self.versions
+            .get(cluster)
+            .and_then(|v| v.get(engine))
+            .map_or(&[], Vec::as_slice)
+    }
+
+    /// The known faults of a version, the gravest in front.
+    pub fn known_faults(&self, engine: &str, version: Version) -> Vec<KnownFault> {
+        // Of an engine that this broker does not have, it knows none.
+        self.profile(engine)
+            .map_or_else(|_| Vec::new(), |of| of.known_faults(version))
+    }
+
+    /// The ways to newer versions that a deployment has, oldest first.
+    pub fn transitions(&self, deployment: &Deployment) -> Vec<Transition> {
+        let available = self.versions_on(&deployment.cluster, &deployment.engine);
+        // An engine that this broker does not have leads nowhere.
+        let Ok(profile) = self.profile(&deployment.engine) else {
+            return Vec::new();
+        };
+        let exposure = self.exposure(&deployment.cluster);
+        let mut transitions = profile.transitions(deployment.version, available);
+        transitions.retain(|transition| exposure.serves(profile, transition.to));
+        transitions
+    }
+
+    /// The cluster whose own service instance that is. No other service instance may have the id.
+    pub fn cluster_of(&self, service_instance: &InstanceId) -> Option<&Cluster> {
+        let own =
+            |cluster: &&Cluster| cluster.service_instance_id.as_ref() == Some(service_instance);
+        self.clusters.iter().find(own)
+    }
+
+    /// What a cluster shows of its members to applications; nothing of one that is not known.
+    pub(super) fn exposure(&self, cluster: &str) -> Exposure {
+        exposure(&self.clusters, cluster)
+    }
+}
+
+/// What a cluster shows of its members to applications; nothing of one that is not known.
+pub(super) fn exposure(clusters: &[Cluster], id: &str) -> Exposure {
+    let known = clusters.iter().find(|known| known.id == id);
+    known.map_or_else(Exposure::default, |known| known.exposure.clone())
+}

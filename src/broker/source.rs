@@ -1,0 +1,144 @@
+//! What a restore may take its bytes from: the instance and the backup that a request names.
+
+use super::{BrokerError, provision::Asker};
+use crate::{
+    model::{
+        backup::{Backup, BackupState, Manifest},
+        catalog::Offering,
+        ids::{BackupId, InstanceId},
+        instance::{Instance, InstanceState},
+        parameters::ProvisionParameters,
+        period::BackupKind,
+        retention::displaced_by,
+        tenant::{RestoreScope, Tenant},
+    },
+    store::{self, Conn, StoreError},
+};
+
+/// The manifest of the backup that a provision request names; none when it names none.
+pub(super) fn restore_source(
+    conn: &mut Conn<'_>,
+    asker: Asker<'_>,
+    (tenant, scope): (&Tenant, RestoreScope),
+    offering: &Offering,
+    asked: &ProvisionParameters,
+) -> Result<Option<Manifest>, BrokerError> {
+    let refuse = |reason: String| Err(BrokerError::BadRequest(reason));
+    let (source_id, backup_id) = match (&asked.source_service_instance_id, &asked.backup_id) {
+        (None, None) => return Ok(None),
+        (Some(source), Some(backup)) => (source, backup),
+        (Some(_), None) => {
+            return refuse(
+                "a restore needs backup_id beside source_service_instance_id; list the \
+                 source's backups to find it"
+                    .to_owned(),
+            );
+        }
+        (None, Some(_)) => {
+            return refuse(
+                "a restore needs source_service_instance_id beside backup_id: the id of the \
+                 service instance that the backup was taken of"
+                    .to_owned(),
+            );
+        }
+    };
+    if matches!(asker, Asker::Platform) && !tenant.is_told_apart(scope) {
+        return refuse(format!(
+            "nothing in the request tells you from others: organization_guid and space_guid \
+             are placeholders, or words that the platform {:?} may send for everybody, and the \
+             context has no id of a tenant. So the broker restores nothing for it; the operator \
+             can name what tells tenants apart with COMPOSE_BROKER_TENANT_KEYS",
+            tenant.platform
+        ));
+    }
+    let may_restore = |source: &Instance| match asker {
+        Asker::Platform => tenant.may_restore_from(&source.tenant, scope),
+        Asker::Neighbour { source: own, .. } => source.deployment == own.deployment,
+    };
+    let source = restorable(conn, may_restore, offering, source_id)?;
+    manifest_of(conn, &source, backup_id).map(Some)
+}
+
+/// The instance of that id, when the one who asks may restore from it.
+pub(super) fn restorable(
+    conn: &mut Conn<'_>,
+    may_restore: impl Fn(&Instance) -> bool,
+    offering: &Offering,
+    source_id: &str,
+) -> Result<Instance, BrokerError> {
+    // A foreign instance is answered exactly like an unknown one.
+    let unknown_source = || {
+        BrokerError::BadRequest(format!(
+            "source_service_instance_id {source_id:?} is no service instance that you can restore \
+             from; give the id, not the name, of one of your own"
+        ))
+    };
+    let id: InstanceId = source_id.parse().map_err(|_| unknown_source())?;
+    let source = store::instance::find(conn, &id)?
+        .filter(|source| source.state == InstanceState::Ready)
+        .filter(may_restore)
+        .ok_or_else(unknown_source)?;
+    if source.service_id != offering.id {
+        return Err(BrokerError::BadRequest(format!(
+            "source_service_instance_id {source_id:?} is of another service than {}; restore it \
+             with the service that it is of",
+            offering.name
+        )));
+    }
+    Ok(source)
+}
+
+/// The manifest of a backup of an instance, when it can be restored.
+pub(super) fn manifest_of(
+    conn: &mut Conn<'_>,
+    source: &Instance,
+    backup_id: &str,
+) -> Result<Manifest, BrokerError> {
+    let refuse = |reason: String| Err(BrokerError::BadRequest(reason));
+    let unknown_backup = || {
+        let source_id = source.id.as_str();
+        BrokerError::BadRequest(format!(
+            "the service instance {source_id:?} has no backup {backup_id:?}; list its backups \
+             and choose one of them"
+        ))
+    };
+    let id: BackupId = backup_id.parse().map_err(|_| unknown_backup())?;
+    let backup = store::backup::find(conn, &id)?
+        .filter(|backup| backup.instance == source.id)
+        .ok_or_else(unknown_backup)?;
+    if backup.state == BackupState::Expired {
+        return refuse(removed(conn, source, &backup)?);
+    }
+    match (backup.state, backup.manifest) {
+        (BackupState::Complete, Some(manifest)) => Ok(manifest),
+        (BackupState::Pending | BackupState::Running, _) => refuse(format!(
+            "backup {id} is not finished; wait until its status is complete"
+        )),
+        (BackupState::Failed, _) => refuse(format!(
+            "backup {id} failed and holds nothing; take a new one or choose another"
+        )),
+        (BackupState::Expired | BackupState::Complete, _) => refuse(format!(
+            "backup {id} has expired; choose one that is still listed"
+        )),
+    }
+}
+
+/// Says why a backup is not there any more.
+fn removed(conn: &mut Conn<'_>, source: &Instance, backup: &Backup) -> Result<String, StoreError> {
+    let all = store::backup::complete_of(conn, &source.id)?;
+    let (id, kind) = (&backup.id, backup.kind);
+    Ok(match displaced_by(backup, &all) {
+        Some(newer) if kind == BackupKind::Safety => format!(
+            "backup {id} gave way to newer backups of before upgrades, such as {}; choose one that is \
+             still listed",
+            newer.id
+        ),
+        Some(newer) => format!(
+            "backup {id} gave way to a newer on-demand backup, {}; choose one that is still listed",
+            newer.id
+        ),
+        None => format!(
+            "backup {id} has expired, as {kind} backups do; choose one that is still listed"
+        ),
+    })
+}
