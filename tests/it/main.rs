@@ -43,6 +43,7 @@ mod dashboard_sign_in;
 mod dashboard_versions;
 mod database;
 mod defragment;
+mod disaster;
 mod disk;
 mod dying_members;
 mod engine_words;
