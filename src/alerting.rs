@@ -1,31 +1,37 @@
-//! Looks at all instances, round after round: for the metrics, and for alerts of the broker as a whole.
-//! A clockwork that decides nothing.
+//! Looks at all instances, round after round: for the metrics, and to tell the log of what begins and ends:
+//! members that do not answer, backups that are late. A clockwork that decides nothing.
 //!
 //! Between two rounds lies many times what one takes, so that looking takes a small part of the time,
 //! however many instances there are.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    broker::{Broker, BrokerError},
+    broker::{Broker, BrokerError, LookedOver},
     metrics::Metrics,
     model::{
         failure::chain,
         figures::Round,
-        limits::{ROUND_PAUSE_MAX, ROUND_PAUSE_MIN, ROUND_PAUSES},
+        ids::InstanceId,
+        limits::{ROUND_PAUSE_MAX, ROUND_PAUSE_MIN, ROUND_PAUSES, SILENCE_LOGGED_AFTER},
     },
 };
 
 /// Makes rounds until `stop`.
 pub async fn run(broker: Arc<Broker>, metrics: Arc<Metrics>, stop: CancellationToken) {
-    let mut fails = false;
+    let begun_at = Instant::now();
+    let (mut memory, mut fails) = (Memory::default(), false);
     while !stop.is_cancelled() {
         let begun = Instant::now();
-        let made = stop.run_until_cancelled(round(&broker, begun)).await;
-        match made {
+        let looking = round(&broker, &mut memory, begun_at, begun);
+        match stop.run_until_cancelled(looking).await {
             None => return,
             Some(Ok(round)) => {
                 metrics.set_round(round);
@@ -50,19 +56,136 @@ fn pause_after(took: Duration) -> Duration {
     (took * ROUND_PAUSES).clamp(ROUND_PAUSE_MIN, ROUND_PAUSE_MAX)
 }
 
-async fn round(broker: &Broker, begun: Instant) -> Result<Round, BrokerError> {
+async fn round(
+    broker: &Broker,
+    memory: &mut Memory,
+    begun_at: Instant,
+    begun: Instant,
+) -> Result<Round, BrokerError> {
     let mut instances = Vec::new();
     let mut next = Some(String::new());
     while let Some(after) = next {
         let (page, last) = broker.rounds.look_over(&after).await?;
-        instances.extend(page.into_iter().map(|looked| looked.seen));
+        for looked in page {
+            let id = &looked.seen.id;
+            for change in memory.note(&sight(&looked), begun_at.elapsed()) {
+                change.log(id);
+            }
+            instances.push(looked.seen);
+        }
         next = last;
     }
+    let there: HashSet<&InstanceId> = instances.iter().map(|seen| &seen.id).collect();
+    memory.keep(&there);
     Ok(Round {
         ended_at: broker.clock.now(),
         took: begun.elapsed(),
         instances,
     })
+}
+
+/// What is noted of an instance.
+struct Sight<'a> {
+    id: &'a InstanceId,
+    /// Each member, and whether it does not answer; none where nobody could look.
+    members: Option<Vec<(&'a str, bool)>>,
+    is_late: bool,
+}
+
+fn sight(looked: &LookedOver) -> Sight<'_> {
+    let seen = looked.observation.as_deref();
+    let members = seen.map(|seen| {
+        let members = seen.members.iter();
+        members
+            .map(|member| (member.name.as_str(), member.silence().is_some()))
+            .collect()
+    });
+    Sight {
+        id: &looked.seen.id,
+        members,
+        is_late: looked.seen.is_backup_late,
+    }
+}
+
+/// Something that began or ended, once each.
+#[derive(Debug, PartialEq, Eq)]
+enum Change {
+    /// A member has not answered for so long.
+    Silent(String, Duration),
+    /// It does again.
+    Answers(String),
+    /// The scheduled backup is late.
+    Late,
+    /// It has come, or is waited for no more.
+    LateNoMore,
+}
+
+impl Change {
+    fn log(&self, id: &InstanceId) {
+        match self {
+            Self::Silent(member, time) => log::warn!(instance:% = id, member = member.as_str();
+                "the member has not answered for {} s", time.as_secs()),
+            Self::Answers(member) => log::info!(instance:% = id, member = member.as_str();
+                "the member answers again"),
+            Self::Late => log::warn!(instance:% = id; "the scheduled backup is late"),
+            Self::LateNoMore => {
+                log::info!(instance:% = id; "the scheduled backup is late no more");
+            }
+        }
+    }
+}
+
+/// What goes on, by instance.
+#[derive(Default)]
+struct Memory(HashMap<InstanceId, Known>);
+
+#[derive(Default)]
+struct Known {
+    /// Since when a member does not answer, and whether that was told.
+    silent: HashMap<String, (Duration, bool)>,
+    is_late: bool,
+}
+
+impl Memory {
+    /// What has begun or ended of an instance that looks so `now`.
+    fn note(&mut self, sight: &Sight<'_>, now: Duration) -> Vec<Change> {
+        let known = self.0.entry(sight.id.clone()).or_default();
+        let mut changes = Vec::new();
+        for (member, is_silent) in sight.members.iter().flatten() {
+            if !is_silent {
+                if let Some((_, true)) = known.silent.remove(*member) {
+                    changes.push(Change::Answers((*member).to_owned()));
+                }
+                continue;
+            }
+            let silence = known.silent.entry((*member).to_owned());
+            let (since, was_told) = silence.or_insert((now, false));
+            let time = now.saturating_sub(*since);
+            if !*was_told && time >= SILENCE_LOGGED_AFTER {
+                *was_told = true;
+                changes.push(Change::Silent((*member).to_owned(), time));
+            }
+        }
+        if let Some(members) = &sight.members {
+            // Others have taken the places of those that are gone.
+            let there = |name: &String| members.iter().any(|(member, _)| member == name);
+            known.silent.retain(|name, _| there(name));
+        }
+        if sight.is_late != known.is_late {
+            known.is_late = sight.is_late;
+            changes.push(if sight.is_late {
+                Change::Late
+            } else {
+                Change::LateNoMore
+            });
+        }
+        changes
+    }
+
+    /// Forgets instances that are gone.
+    fn keep(&mut self, there: &HashSet<&InstanceId>) {
+        self.0.retain(|id, _| there.contains(id));
+    }
 }
 
 #[cfg(test)]
@@ -74,5 +197,36 @@ mod tests {
         assert_eq!(pause_after(Duration::from_millis(3)), ROUND_PAUSE_MIN);
         assert_eq!(pause_after(Duration::from_secs(2)), Duration::from_secs(20));
         assert_eq!(pause_after(Duration::from_secs(3600)), ROUND_PAUSE_MAX);
+    }
+
+    #[test]
+    fn each_silence_and_each_late_backup_is_told_once_and_its_end_too() {
+        let id: InstanceId = "db".parse().expect("an id");
+        let mut memory = Memory::default();
+        let mut note = |seconds, members: Option<[bool; 2]>, is_late| {
+            let named = |silent: [bool; 2]| vec![("m0", silent[0]), ("m1", silent[1])];
+            let sight = Sight {
+                id: &id,
+                members: members.map(named),
+                is_late,
+            };
+            memory.note(&sight, Duration::from_secs(seconds))
+        };
+        let minute = SILENCE_LOGGED_AFTER.as_secs();
+        let silent = |time| Change::Silent("m1".to_owned(), Duration::from_secs(time));
+        assert_eq!(note(0, Some([false, true]), false), []);
+        assert_eq!(note(minute - 1, Some([true, true]), false), []);
+        // Nobody could look: that is no answer.
+        assert_eq!(note(minute, None, false), []);
+        assert_eq!(
+            note(minute + 1, Some([false, true]), true),
+            [silent(minute + 1), Change::Late]
+        );
+        assert_eq!(note(minute + 9, Some([false, true]), true), []);
+        assert_eq!(
+            note(minute + 20, Some([false, false]), false),
+            [Change::Answers("m1".to_owned()), Change::LateNoMore]
+        );
+        assert_eq!(note(minute + 30, Some([false, false]), false), []);
     }
 }

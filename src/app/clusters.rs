@@ -234,10 +234,13 @@ async fn open_cluster(local: &LocalCluster) -> Result<Arc<LocalProvisioner>, Sta
         }],
         local.ports,
     );
-    opened.await.map_err(|source| StartError::Cluster {
+    let opened = opened.await.map_err(|source| StartError::Cluster {
         cluster: local.cluster.id.clone(),
         source,
-    })
+    })?;
+    log::info!(cluster = local.cluster.id.as_str(), adopted = opened.adopted();
+        "the cluster is opened, with its members that ran");
+    Ok(opened)
 }
 
 /// Clusters that were opened, so that their members run.

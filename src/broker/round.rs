@@ -15,11 +15,11 @@ use super::{
 use crate::{
     clock::Clock,
     model::{
-        alert::{Alert, alerts, backup_late_at},
+        alert::{alerts, backup_late_at},
         backup::Backup,
         deployment::Deployment,
         figures::{BackupSeen, InstanceSeen, Work},
-        health::{Health, health},
+        health::health,
         instance::{Instance, InstanceState},
         limits::{LOOKS_AT_ONCE, ROUND_PAGE},
         observation::Observation,
@@ -32,10 +32,6 @@ use crate::{
 pub struct LookedOver {
     /// In figures.
     pub seen: InstanceSeen,
-    /// How it is.
-    pub health: Health,
-    /// What somebody should know of it; nothing while it is made or deleted.
-    pub alerts: Vec<Alert>,
     /// What its members told; none where nobody could look.
     pub observation: Option<Arc<Observation>>,
 }
@@ -134,8 +130,6 @@ impl Rounds {
                 backup_failures: backups.schedule.map_or(0, |schedule| schedule.failures),
                 certificate_ends: database.certificates.map(|outlook| outlook.ends_at),
             },
-            health,
-            alerts: told,
             observation,
         }
     }

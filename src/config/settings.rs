@@ -126,7 +126,11 @@ pub struct Settings {
     pub deployment_names: String,
 
     /// What is logged, in env_logger's language
-    #[arg(long, env = "COMPOSE_BROKER_LOG", default_value = "info")]
+    #[arg(
+        long,
+        env = "COMPOSE_BROKER_LOG",
+        default_value = "warn,compose_broker=info"
+    )]
     pub log: String,
 
     /// How records are written: text or json

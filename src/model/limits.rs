@@ -378,6 +378,8 @@ pub const ROUND_PAUSES: u32 = 10;
 pub const ROUND_PAUSE_MIN: Duration = Duration::from_secs(5);
 /// Longest pause between two rounds over all instances.
 pub const ROUND_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// A member that does not answer for so long is told of in the log.
+pub const SILENCE_LOGGED_AFTER: Duration = Duration::from_secs(60);
 /// What a scrape was told is told to others for so long.
 pub const SCRAPE_FRESH: Duration = Duration::from_secs(5);
 /// A scrape waits no longer than this for the store.

@@ -45,6 +45,12 @@ impl Deployment {
         Ok(deployment)
     }
 
+    /// Members that have a process.
+    pub(super) fn running(&self) -> usize {
+        let members = self.members.values();
+        members.filter(|member| member.has_process()).count()
+    }
+
     /// The member of that name, to be made or changed.
     pub(super) fn member(&mut self, name: &str) -> &mut SupervisedMember {
         let folder = &self.folder;

@@ -91,6 +91,11 @@ impl SupervisedMember {
         Ok(member)
     }
 
+    /// Whether it has a process that is known.
+    pub(super) fn has_process(&self) -> bool {
+        self.process.is_some()
+    }
+
     /// A process whose folder was moved goes on writing where the folder was: it is ended, to be
     /// started anew by the first look.
     fn call_back_from_where_it_was(&mut self) -> Result<()> {

@@ -83,6 +83,8 @@ pub struct LocalProvisioner {
     cluster: Arc<ClusterFolder>,
     /// What members get.
     ports: PortRange,
+    /// Members that ran when this took the cluster over.
+    adopted: usize,
 }
 
 /// A cluster folder and what is known of it.
@@ -139,15 +141,24 @@ impl LocalProvisioner {
             _lock: lock,
         });
         let taken_over = cluster.clone();
-        blocking(move || {
-            taken_over.take_over()?;
+        let adopted = blocking(move || {
+            let adopted = taken_over.take_over()?;
             // The one that opens it may end at once: what should run runs by then.
             supervisor::one_round(&taken_over);
-            Ok(())
+            Ok(adopted)
         })
         .await?;
         supervisor::supervise(&cluster);
-        Ok(Arc::new(Self { cluster, ports }))
+        Ok(Arc::new(Self {
+            cluster,
+            ports,
+            adopted,
+        }))
+    }
+
+    /// Members that ran when this took the cluster over.
+    pub fn adopted(&self) -> usize {
+        self.adopted
     }
 }
 
@@ -167,8 +178,8 @@ impl ClusterFolder {
         })
     }
 
-    /// Adopts what an earlier broker left here.
-    fn take_over(&self) -> Result<()> {
+    /// Adopts what an earlier broker left here; returns how many members run.
+    fn take_over(&self) -> Result<usize> {
         let failed = || ProvisionerError::while_doing("taking over the cluster");
         let running = self.running().map_err(failed())?;
         let (ids, half_destroyed) = folders::deployments_in(&self.folder).map_err(failed())?;
@@ -186,10 +197,11 @@ impl ClusterFolder {
                 log::warn!(deployment:% = id; "{}", chain(&error));
             }
         }
-        let mut deployments = self.deployments();
+        let (mut deployments, mut adopted) = (self.deployments(), 0);
         for id in ids {
             match Deployment::adopt(&self.folder, &id, &running) {
                 Ok(deployment) => {
+                    adopted += deployment.running();
                     deployments.insert(id, Arc::new(tokio::sync::Mutex::new(deployment)));
                 }
                 // One must not keep all others from being looked after. Its members are known
@@ -197,7 +209,7 @@ impl ClusterFolder {
                 Err(error) => log::error!(deployment:% = id; "{}", chain(&error)),
             }
         }
-        Ok(())
+        Ok(adopted)
     }
 
     fn running(&self) -> io::Result<Found> {

@@ -1,0 +1,36 @@
+//! What a start tells the log: what is served, from where, and by what.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::clusters::Versions;
+use crate::{
+    config::Config,
+    model::failure::chain,
+    store::{self, Store},
+};
+
+/// Tells what this broker is and what it works with.
+pub(super) async fn tell_of_start(config: &Config, store: &Arc<Store>, versions: &Versions) {
+    log::info!(version = env!("CARGO_PKG_VERSION"); "compose-broker starts");
+    let kind = match Store::file(config.places.database_url.expose()) {
+        Some(file) => format!("SQLite in {}", file.display()),
+        // Its address holds a password.
+        None => "PostgreSQL".to_owned(),
+    };
+    log::info!("the store is {kind}");
+    for (cluster, engines) in versions {
+        for (engine, versions) in engines {
+            let versions: BTreeSet<_> = versions.iter().collect();
+            let versions: Vec<String> = versions.iter().map(ToString::to_string).collect();
+            log::info!(cluster = cluster.as_str(); "has {engine} {}", versions.join(", "));
+        }
+    }
+    match store.read(store::folder::known).await {
+        Ok(known) => {
+            for (folder, marker) in known {
+                log::info!("the marker of {folder} is {marker}");
+            }
+        }
+        Err(error) => log::error!("cannot read the ids of folders: {}", chain(&error)),
+    }
+}
