@@ -22,7 +22,7 @@ use crate::{
     model::{
         binding::{
             AUTHORITIES, BindIdentity, BindParameters, Binding, BindingSecrets, BindingState,
-            Endpoint, IssuedCredentials, Life, endpoints, tell_addresses,
+            Endpoint, IssuedCredentials, Life, OnPage, endpoints, tell_addresses,
         },
         catalog::Plan,
         engine::list,
@@ -56,6 +56,18 @@ pub struct BindRequest {
     pub predecessor: Option<BindingId>,
     /// Whether the platform takes a 202.
     pub accepts_incomplete: bool,
+    /// How it is made on the dashboard; none where a platform asks.
+    pub on_page: Option<OnPage>,
+}
+
+impl BindRequest {
+    /// The door that it came through.
+    fn origin(&self) -> Origin {
+        match self.on_page {
+            Some(_) => Origin::Dashboard,
+            None => Origin::Osb,
+        }
+    }
 }
 
 /// What came of a bind request.
@@ -95,6 +107,8 @@ pub struct UnbindRequest {
     pub plan_id: String,
     /// Whether the platform takes a 202.
     pub accepts_incomplete: bool,
+    /// Where it comes from.
+    pub origin: Origin,
 }
 
 /// What came of an unbind request.
@@ -106,8 +120,11 @@ pub enum Unbound {
     Accepted(OperationId),
 }
 
-enum BindDecision {
+/// What a bind request comes to.
+pub(super) enum BindDecision {
+    /// The binding is there already.
     Exists(Box<Binding>),
+    /// It is being made.
     Running(OperationId),
 }
 
@@ -157,7 +174,7 @@ impl Bindings {
         {
             BindDecision::Exists(binding) => {
                 let opened = self.open_binding(&binding).await?;
-                self.note_credentials(instance, id).await;
+                self.note_credentials(instance, id, Origin::Osb).await;
                 Ok(Bound::Exists(opened))
             }
             BindDecision::Running(operation) if accepts_incomplete => {
@@ -170,7 +187,8 @@ impl Bindings {
         }
     }
 
-    fn bind_in(
+    /// The one way to a binding, for every caller.
+    pub(super) fn bind_in(
         &self,
         conn: &mut Conn<'_>,
         request: &BindRequest,
@@ -209,7 +227,7 @@ impl Bindings {
             ..Operation::queued(
                 OperationKind::Bind,
                 &instance.id,
-                Origin::Osb,
+                request.origin(),
                 self.clock.now(),
             )
         };
@@ -337,15 +355,21 @@ impl Bindings {
         id: BindingId,
     ) -> Result<FetchedBinding, BrokerError> {
         let found = self.usable_binding(instance.clone(), id.clone()).await?;
-        self.note_credentials(instance, id).await;
+        self.note_credentials(instance, id, Origin::Osb).await;
         Ok(found)
     }
 
-    async fn note_credentials(&self, instance: InstanceId, id: BindingId) {
+    /// Writes down that somebody gets to see credentials.
+    pub(super) async fn note_credentials(
+        &self,
+        instance: InstanceId,
+        id: BindingId,
+        origin: Origin,
+    ) {
         let caller = Caller::current();
         let access = Access {
             what: Accessed::Credentials,
-            origin: Origin::Osb,
+            origin,
             instance: Some(instance),
             binding: Some(id),
             backup: None,
@@ -369,6 +393,14 @@ impl Bindings {
             Some(binding) if binding.is_expired(self.time.plausible()) => Err(
                 BrokerError::NotFound("the service binding has expired".to_owned()),
             ),
+            Some(binding)
+                if binding.state == BindingState::Ready && binding.sealed_credentials.is_none() =>
+            {
+                Err(BrokerError::NotFound(
+                    "the credentials were shown on the dashboard, once, and are not kept"
+                        .to_owned(),
+                ))
+            }
             Some(binding) if binding.state == BindingState::Ready => {
                 self.open_binding(&binding).await
             }
@@ -378,7 +410,11 @@ impl Bindings {
         }
     }
 
-    async fn open_binding(&self, binding: &Binding) -> Result<FetchedBinding, BrokerError> {
+    /// What the application of a usable binding gets.
+    pub(super) async fn open_binding(
+        &self,
+        binding: &Binding,
+    ) -> Result<FetchedBinding, BrokerError> {
         let sealed = binding
             .sealed_credentials
             .as_deref()
@@ -485,6 +521,7 @@ fn identity(
             bind_resource,
             parameters,
             predecessor: None,
+            on_page: request.on_page.clone(),
         });
     };
     let sent_none = parameters == normal_form(None);
@@ -498,6 +535,7 @@ fn identity(
             parameters
         },
         predecessor: request.predecessor.clone(),
+        on_page: request.on_page.clone(),
     })
 }
 
@@ -568,7 +606,8 @@ fn being_deleted() -> BrokerError {
     BrokerError::Concurrency(reason.to_owned())
 }
 
-fn unbind_in(
+/// The one way to the end of a binding that somebody asks for.
+pub(super) fn unbind_in(
     conn: &mut Conn<'_>,
     request: &UnbindRequest,
     now: DateTime<Utc>,
@@ -586,7 +625,7 @@ fn unbind_in(
     if instance.state == InstanceState::Deleting {
         return Err(being_deleted());
     }
-    end_binding(conn, &binding, BindingState::Deleting, Origin::Osb, now)
+    end_binding(conn, &binding, BindingState::Deleting, request.origin, now)
 }
 
 /// Lets nobody in with a binding from here on, nor anybody go on making it; its database user is there
@@ -632,5 +671,11 @@ pub(super) fn end_binding(
     };
     let key = binding_key(instance, id);
     store::operation::insert(conn, &operation, Some(&key))?;
+    // Who had its token may have let themselves in by others: those go, too.
+    for other in store::binding::of_instance(conn, instance)? {
+        if other.ends_with(id) {
+            end_binding(conn, &other, BindingState::Deleting, origin, now)?;
+        }
+    }
     Ok(operation.id)
 }

@@ -37,6 +37,7 @@ mod binding;
 mod catalog;
 mod clock;
 mod cluster;
+mod credentials;
 mod dashboard;
 mod defragment;
 mod deployment;
@@ -88,6 +89,7 @@ pub use binding::{BindRequest, Bindings, Bound, FetchedBinding, UnbindRequest, U
 pub use catalog::{CatalogRefusal, Catalogs, LostPlan, LostPlans, keeps_all_plans};
 pub use clock::TrustedTime;
 pub use cluster::Clusters;
+pub use credentials::{Credential, Credentials, CredentialsRequest, PageBindings};
 pub use dashboard::{BackUpNow, InstanceListed, InstanceView, Views};
 pub use deployment::{DeploymentView, Deployments};
 pub use download::{Archives, BackupDownload, Download, DownloadLink, Downloads, backup_name};
@@ -303,6 +305,8 @@ pub struct Broker {
     pub instances: Arc<Instances>,
     /// Service bindings.
     pub bindings: Arc<Bindings>,
+    /// Service bindings that visitors of the pages make.
+    pub credentials: PageBindings,
     /// What becomes of instances.
     pub updates: Arc<Updates>,
     /// What an upgrade would do.
@@ -385,6 +389,7 @@ impl Broker {
         let updates = Arc::new(Updates::new(parts, inventory.clone()));
         let (of, seen) = (inventory.clone(), audit.clone());
         let bindings = Bindings::new(parts, seen, of, deployments.clone(), statuses.clone());
+        let bindings = Arc::new(bindings);
         let (kept, seen, from) = (backups.clone(), audit.clone(), deployments.clone());
         Self {
             archives: Archives::new(parts, links.clone(), seen, from, kept),
@@ -405,7 +410,8 @@ impl Broker {
             expiry: Expiry::new(parts),
             retention: Retention::new(parts),
             renewals: Renewals::new(parts),
-            bindings: Arc::new(bindings),
+            credentials: PageBindings::new(parts, bindings.clone()),
+            bindings,
             inventory,
             instances,
             updates,

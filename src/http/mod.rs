@@ -8,7 +8,8 @@ use actix_web::{middleware::from_fn, web};
 use self::{
     compose::error::ComposeError,
     dashboard::{
-        backups, door, error::PageError, instances, operator as pages, overview, versions,
+        backups, credentials, door, error::PageError, instances, operator as pages, overview,
+        versions,
     },
     limit::limited,
     operator::{error::OperatorError, operations},
@@ -323,6 +324,23 @@ fn dashboard_routes(config: &mut web::ServiceConfig) {
                         page("/{instance}/backups")
                             .route(web::get().to(backups::page))
                             .route(web::post().to(backups::back_up)),
+                    )
+                    .service(
+                        page("/{instance}/credentials")
+                            .route(web::get().to(credentials::page))
+                            .route(web::post().to(credentials::make)),
+                    )
+                    .service(
+                        page("/{instance}/credentials/{binding}/show")
+                            .route(web::post().to(credentials::show)),
+                    )
+                    .service(
+                        page("/{instance}/credentials/{binding}/rotate")
+                            .route(web::post().to(credentials::rotate)),
+                    )
+                    .service(
+                        page("/{instance}/credentials/{binding}/revoke")
+                            .route(web::post().to(credentials::revoke)),
                     )
                     .service(
                         page("/{instance}/versions")

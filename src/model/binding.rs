@@ -90,6 +90,20 @@ impl Binding {
             || self.expires_at.is_some_and(|end| end <= now)
     }
 
+    /// Whether it was made with the token of another binding of its instance, and ends with that one.
+    pub fn ends_with(&self, other: &BindingId) -> bool {
+        let with = self
+            .request
+            .on_page
+            .as_ref()
+            .and_then(|made| made.with.as_ref());
+        let is_there = matches!(
+            self.state,
+            BindingState::Creating | BindingState::Ready | BindingState::Failed
+        );
+        is_there && with == Some(other)
+    }
+
     /// How long it lives, if it ends by itself.
     pub fn life(&self) -> Option<Life> {
         self.expires_at.map(|expires_at| Life {
@@ -228,6 +242,19 @@ pub struct BindIdentity {
     /// OSB `predecessor_binding_id`: the binding that this one takes over from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predecessor: Option<BindingId>,
+    /// How it was made on the dashboard; none where a platform asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_page: Option<OnPage>,
+}
+
+/// How a binding was made that no platform asked for: somebody made it on the dashboard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnPage {
+    /// What it is called there.
+    pub name: String,
+    /// The binding of the same instance whose token let its maker in: it ends with that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub with: Option<BindingId>,
 }
 
 /// What only the binding's application may know; chosen before the work begins, so that the

@@ -52,6 +52,19 @@ macro_rules! platform_id {
             }
         }
 
+        impl $name {
+            /// The id as one part of a URL's path: all but letters, digits and `-_~.` as `%XX`.
+            pub fn in_path(&self) -> String {
+                let part = |byte: u8| match byte {
+                    b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' | b'.' => {
+                        char::from(byte).to_string()
+                    }
+                    _ => format!("%{byte:02X}"),
+                };
+                self.0.bytes().map(part).collect()
+            }
+        }
+
         impl_text!($name);
     };
 }
@@ -140,16 +153,10 @@ platform_id!(
     /// A service binding, as the platform names it (OSB `binding_id`). Unique within its instance.
     BindingId
 );
-impl InstanceId {
-    /// The id as one part of a URL's path: all but letters, digits and `-_~.` as `%XX`.
-    pub fn in_path(&self) -> String {
-        let part = |byte: u8| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' | b'.' => {
-                char::from(byte).to_string()
-            }
-            _ => format!("%{byte:02X}"),
-        };
-        self.0.bytes().map(part).collect()
+impl BindingId {
+    /// A new id for a binding that no platform asked for, of the form that platforms use.
+    pub fn generate() -> Self {
+        Self(uuid::Uuid::new_v4().to_string())
     }
 }
 

@@ -625,6 +625,10 @@ pub const ESTATE_PAGE: i64 = 200;
 pub const ESTATE_INSTANCES_MAX: usize = 20_000;
 /// Operations, and entries of the audit, on one page for operators.
 pub const ROWS_ON_A_PAGE: i64 = 50;
+/// Most characters of a name that credentials get on the dashboard.
+pub const CREDENTIALS_NAME_CHARS_MAX: usize = 50;
+/// Bindings of an instance, from which on the dashboard makes no more: its page shows all of them.
+pub const CREDENTIALS_ON_PAGE_MAX: usize = 100;
 /// Instances on one page of the operators' list.
 pub const INSTANCES_ON_A_PAGE: usize = 50;
 

@@ -4,7 +4,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::ids::InstanceId;
+use super::{binding::Binding, ids::InstanceId, instance::Instance};
 
 /// What a session reaches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +70,20 @@ impl Session {
     /// Whether it reads what the operator reads, changes nothing, and has no user's data.
     pub fn is_read_only(&self) -> bool {
         matches!(self.opened_with, OpenedWith::Reader(_))
+    }
+
+    /// Whether its user may end a binding. What a platform asked for it ends itself, and would go on
+    /// naming it when it is gone: only operators end it in the platform's place.
+    pub fn may_end(&self, instance: &Instance, binding: &Binding) -> bool {
+        let made_here = !self.is_read_only() && binding.request.on_page.is_some();
+        made_here || self.may_stand_in_for_platform(instance)
+    }
+
+    /// Whether its user may do to an instance what is the platform's to do where one asked for it.
+    /// What the broker itself restored has nobody else.
+    pub fn may_stand_in_for_platform(&self, instance: &Instance) -> bool {
+        let may = self.scope == Scope::Operator || instance.restored_from.is_some();
+        may && !self.is_read_only()
     }
 
     /// Whether its time has not run out. A session from the future was opened under a clock that

@@ -120,6 +120,20 @@ pub fn set_credentials(
     Ok(())
 }
 
+/// Keeps no more of what a binding's application gets: its maker has seen it.
+pub fn forget_credentials(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+    id: &BindingId,
+) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::update(
+        bindings::table.find((instance.as_str(), id.as_str()))
+    )
+    .set(bindings::sealed_credentials.eq(None::<String>))
+    .execute(c))?;
+    Ok(())
+}
+
 /// Every binding that has secrets.
 pub fn all_sealed(conn: &mut Conn<'_>) -> Result<Vec<Binding>, StoreError> {
     let rows: Vec<Row> = each!(conn, |c| bindings::table

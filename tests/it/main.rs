@@ -33,6 +33,7 @@ mod crash;
 mod damage;
 mod dashboard;
 mod dashboard_backups;
+mod dashboard_credentials;
 mod dashboard_hostile;
 mod dashboard_keyboard;
 mod dashboard_live;
@@ -65,6 +66,7 @@ mod netns;
 mod openapi;
 mod operations;
 mod osb;
+mod page_authority;
 mod pages;
 mod patience;
 #[cfg(feature = "postgres")]

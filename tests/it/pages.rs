@@ -34,7 +34,7 @@ pub struct Page {
 }
 
 impl Page {
-    fn header(&self, name: &str) -> &str {
+    pub fn header(&self, name: &str) -> &str {
         let value = self.headers.get(name);
         value.map_or("", |value| value.to_str().expect("a text"))
     }
@@ -60,7 +60,7 @@ impl<'a> Visitor<'a> {
         visitor
     }
 
-    async fn operator(broker: &'a TestBroker) -> Self {
+    pub async fn operator(broker: &'a TestBroker) -> Self {
         let mut visitor = Self::of(broker);
         let page = visitor.sign_in(&operator_of(broker)).await;
         assert_eq!(page.status, StatusCode::SEE_OTHER, "{page:?}");

@@ -127,6 +127,19 @@ fn fate_of(
     }
 }
 
+/// The page that a form is on, by where the form is sent to.
+fn page_of_form(path: &str) -> &str {
+    const PAGES: [&str; 3] = ["/backups", "/versions", "/credentials"];
+    if path.starts_with(OPERATIONS) {
+        return OPERATIONS;
+    }
+    // Behind the instance, whose id has no slash as it stands in a path.
+    let below = path.match_indices('/').nth(3);
+    let Some((at, _)) = below else { return path };
+    let page = PAGES.into_iter().find(|page| path[at..].starts_with(page));
+    &path[..at + page.map_or(0, str::len)]
+}
+
 /// The door, with the way back to what was asked for.
 fn door_of(request: &ServiceRequest) -> String {
     let path = request
@@ -134,11 +147,9 @@ fn door_of(request: &ServiceRequest) -> String {
         .path_and_query()
         .map_or("", |path| path.as_str());
     // What was to be done has to be asked for again, on the page that it was asked for on.
-    let pages = ["/backups", OPERATIONS];
-    let page_in = |page: &&str| path.find(*page).map(|at| at + page.len());
-    let page = match pages.iter().find_map(page_in) {
-        Some(end) if request.method() != Method::GET => &path[..end],
-        _ => path,
+    let page = match request.method() {
+        &Method::GET => path,
+        _ => page_of_form(path),
     };
     let next: String = url::form_urlencoded::byte_serialize(page.as_bytes()).collect();
     format!("{SIGN_IN}?next={next}")

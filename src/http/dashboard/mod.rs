@@ -22,6 +22,7 @@ mod assets;
 pub mod backups;
 mod bar;
 mod command;
+pub mod credentials;
 pub mod door;
 pub mod error;
 mod id;

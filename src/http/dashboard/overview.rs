@@ -82,7 +82,7 @@ struct OverviewPage {
     curl: String,
     restores: Vec<Link>,
     source: Option<Link>,
-    bind: Option<String>,
+    is_restored: bool,
 }
 
 struct AlertLine {
@@ -302,10 +302,7 @@ fn overview(
             .map(|(of, health)| link_to_restored(of, health, view.now))
             .collect(),
         source: view.source.as_ref().map(link_to),
-        bind: instance
-            .restored_from
-            .as_ref()
-            .map(|_| bind_call(broker, instance)),
+        is_restored: instance.restored_from.is_some(),
     }
 }
 
@@ -557,19 +554,4 @@ fn link_to_restored(restored: &Restored, health: &Health, now: DateTime<Utc>) ->
         bar: active.then(|| Bar::of(&restored.restore, now)),
         ..link_to(&restored.instance)
     }
-}
-
-/// The call that makes a user of a database which no platform knows.
-fn bind_call(broker: &Broker, instance: &Instance) -> String {
-    let url = format!(
-        "{}/v2/service_instances/{}/service_bindings/my-key",
-        broker.public_url,
-        instance.id.in_path()
-    );
-    let body = json!({ "service_id": instance.service_id, "plan_id": instance.plan_id });
-    let body = body.to_string();
-    let version = "X-Broker-API-Version: 2.17";
-    line(&[
-        "curl", "-sS", "-u", LOGIN, "-H", version, "-X", "PUT", &url, "-d", &body,
-    ])
 }

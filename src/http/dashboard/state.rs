@@ -3,6 +3,7 @@
 use crate::model::{
     alert::Gravity,
     backup::BackupState,
+    binding::BindingState,
     health::HealthState,
     operation::{Operation, OperationState},
     origin::Origin,
@@ -50,6 +51,18 @@ pub fn label_of_backup(state: BackupState) -> Label {
         BackupState::Complete => label("Complete", GOOD),
         BackupState::Failed => label("Failed", BAD),
         BackupState::Expired => label("Expired", PAST),
+    }
+}
+
+/// Where credentials are in their life.
+pub fn label_of_binding(state: BindingState) -> Label {
+    match state {
+        BindingState::Creating => label("Being made", GOES_ON),
+        BindingState::Ready => label("Usable", GOOD),
+        BindingState::Failed => label("Failed", BAD),
+        BindingState::Deleting => label("Being revoked", GOES_ON),
+        BindingState::Expiring => label("Ending", GOES_ON),
+        BindingState::Expired => label("Expired", PAST),
     }
 }
 

@@ -381,6 +381,7 @@ pub async fn bind(
         parameters: body.object("parameters")?,
         predecessor,
         accepts_incomplete: accepts_incomplete(&request),
+        on_page: None,
     };
     Ok(match api.broker.bindings.bind(bind).await? {
         Bound::Created(binding) => HttpResponse::Created().json(view::binding(&binding, minor)),
@@ -437,6 +438,7 @@ pub async fn unbind(
         service_id: query(&request, "service_id").unwrap_or_default(),
         plan_id: query(&request, "plan_id").unwrap_or_default(),
         accepts_incomplete: accepts_incomplete(&request),
+        origin: Origin::Osb,
     };
     Ok(match api.broker.bindings.unbind(unbind).await? {
         Unbound::Deleted => HttpResponse::Ok().json(Done {}),

@@ -197,6 +197,7 @@ fn binding_of(instance: &str, name: &str) -> Binding {
             bind_resource: json!({}),
             parameters: json!({}),
             predecessor: None,
+            on_page: None,
         },
         database_user: format!("user of {instance} {name}"),
         sealed_secrets: "sealed".to_owned(),
