@@ -177,6 +177,8 @@ fn insert_backup(
         finished_at: None,
         manifest: None,
         removal: None,
+        note: String::new(),
+        pinned: false,
     };
     store::backup::insert(conn, &backup)?;
     store::operation::insert(conn, &operation, Some(exclusive))?;

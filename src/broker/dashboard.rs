@@ -12,6 +12,7 @@ use super::{
     fate::page_code,
     health::life,
     inventory::Inventory,
+    pin::{Kept, kept},
     restore::restores_in,
     session::{no_such_page, reached},
     vitals::Vitals,
@@ -50,8 +51,8 @@ pub struct InstanceView {
     pub plan: String,
     /// Where the plan's instances go.
     pub placement: Placement,
-    /// How many on-demand backups the plan keeps.
-    pub on_demand_kept: u32,
+    /// How many backups are kept by the plan.
+    pub kept: Kept,
     /// The backups that are listed, newest first.
     pub backups: Vec<Backup>,
     /// Its operations, newest first.
@@ -281,7 +282,7 @@ impl Views {
             offering: offering_name,
             plan: plan_name,
             placement: plan.map_or(Placement::Default, |p| p.rules.placement),
-            on_demand_kept: self.inventory.on_demand_kept(&instance),
+            kept: kept(&self.inventory.catalog, &instance),
             backups: facts.backups,
             operations,
             next_backup: facts

@@ -225,5 +225,7 @@ fn adopted(manifest: Manifest, operation: OperationId) -> Backup {
             ..manifest
         }),
         removal: None,
+        note: String::new(),
+        pinned: false,
     }
 }

@@ -55,6 +55,7 @@ mod logfile;
 mod observation;
 mod oversight;
 mod owner;
+mod pin;
 mod profile;
 mod provision;
 mod quota;
@@ -104,6 +105,7 @@ pub use logfile::{LogError, LogLink, Logfiles, Logs, logfile_id, logfile_name};
 pub use observation::Observer;
 pub use oversight::{OperationDetail, OperationsPage, OperationsQuery, Oversight};
 pub use owner::{OwnerFinding, Owners};
+pub use pin::{BackupChange, Kept, KeptNow, Pins};
 pub use profile::Profiles;
 pub use provision::ProvisionRequest;
 pub use readdress::Moves;
@@ -319,6 +321,8 @@ pub struct Broker {
     pub clusters: Clusters,
     /// Backups of instances.
     pub backups: Arc<Backups>,
+    /// Notes and pins of backups.
+    pub pins: Pins,
     /// The bytes of backups.
     pub archives: Archives,
     /// Instances that are made of backups.
@@ -400,6 +404,7 @@ impl Broker {
             recoveries: Recoveries::new(parts, inventory.clone()),
             views: Views::new(parts, inventory.clone(), vitals.clone()),
             fates: Fates::new(parts),
+            pins: Pins::new(parts),
             rounds: Rounds::new(parts, inventory.clone(), vitals.clone()),
             estates: Estates::new(parts, inventory.clone(), vitals.clone()),
             reconciler: Reconciler::new(parts, oversight.clone()),

@@ -304,6 +304,8 @@ impl Office {
                     sealed_credentials: None,
                 }),
                 removal: None,
+                note: String::new(),
+                pinned: false,
             };
             store::backup::insert(conn, &backup)?;
             Ok(id)

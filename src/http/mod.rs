@@ -207,7 +207,8 @@ fn compose_routes(config: &mut web::ServiceConfig) {
                 )
                 .service(
                     either("/deployments/{deployment}/backups/{backup}")
-                        .route(web::get().to(compose::backup)),
+                        .route(web::get().to(compose::backup))
+                        .route(web::patch().to(compose::change_backup)),
                 )
                 .service(
                     either("/deployments/{deployment}/backups/{backup}/restore")
@@ -350,6 +351,10 @@ fn dashboard_routes(config: &mut web::ServiceConfig) {
                     .service(
                         page("/{instance}/backups/{backup}/restore")
                             .route(web::post().to(backups::restore)),
+                    )
+                    .service(
+                        page("/{instance}/backups/{backup}/keep")
+                            .route(web::post().to(backups::keep)),
                     )
                     .service(
                         page("/{instance}/backups/{backup}/download")

@@ -16,6 +16,12 @@ pub enum AtOnce {
     Parameters,
     /// Notes beside a deployment.
     Notes,
+    /// A note beside a backup.
+    BackupNote,
+    /// A backup is kept beyond its time.
+    Pin,
+    /// A backup is kept no longer than others.
+    Unpin,
     /// Another catalog.
     Catalog,
     /// Another owner of an instance.
@@ -41,6 +47,9 @@ impl AtOnce {
             Self::Context => "context",
             Self::Parameters => "parameters",
             Self::Notes => "notes",
+            Self::BackupNote => "backup_note",
+            Self::Pin => "pin",
+            Self::Unpin => "unpin",
             Self::Catalog => "catalog",
             Self::Owner => "owner",
             Self::Reconciliation => "reconciliation",

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ids::{BackupId, DeploymentId, InstanceId, OperationId},
-    limits::{UNIT_BYTES, UNITS_MAX},
+    limits::{BACKUP_NOTE_BYTES_MAX, UNIT_BYTES, UNITS_MAX},
     period::{BackupKind, Period},
     tenant::Tenant,
     version::Version,
@@ -87,6 +87,21 @@ pub struct Backup {
     pub manifest: Option<Manifest>,
     /// Why and when it goes, once that is decided. Until then it is as good as any.
     pub removal: Option<Removal>,
+    /// What its users want to remember of it; empty where they said nothing.
+    pub note: String,
+    /// Whether its users want it kept: it goes neither by age nor by a newer one.
+    pub pinned: bool,
+}
+
+/// Fails with what is wrong when a note cannot be kept.
+pub fn check_note(note: &str) -> Result<(), String> {
+    if note.len() > BACKUP_NOTE_BYTES_MAX {
+        return Err(format!("note has more than {BACKUP_NOTE_BYTES_MAX} bytes"));
+    }
+    if note.chars().any(char::is_control) {
+        return Err("note has control characters".to_owned());
+    }
+    Ok(())
 }
 
 /// The removal of a backup that lies ahead.

@@ -13,7 +13,7 @@ use jsonschema::error::ValidationErrorKind;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::version::Version;
+use super::{limits::PINNED_BACKUPS_DEFAULT, version::Version};
 
 mod check;
 mod current;
@@ -211,6 +211,9 @@ pub struct PlanRules {
     /// How many successful on-demand backups are kept; the fixed schedule of the original is 1.
     #[serde(default = "one")]
     pub on_demand_backups_kept: u32,
+    /// How many backups of an instance its users may keep beyond their time.
+    #[serde(default = "some_pins")]
+    pub pinned_backups_max: u32,
     /// The most instances of one tenant; absent: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instances_per_tenant: Option<u32>,
@@ -218,6 +221,10 @@ pub struct PlanRules {
 
 fn one() -> u32 {
     1
+}
+
+fn some_pins() -> u32 {
+    PINNED_BACKUPS_DEFAULT
 }
 
 /// Where a plan's instances go.

@@ -446,6 +446,10 @@ pub const CALLER_NAME_CHARS_MAX: usize = 255;
 pub const REFUSAL_CHARS_MAX: usize = 500;
 /// Longest notes beside a deployment, in bytes.
 pub const NOTES_BYTES_MAX: usize = 4096;
+/// Longest note beside a backup, in bytes.
+pub const BACKUP_NOTE_BYTES_MAX: usize = 255;
+/// Backups of one instance that users may keep beyond their time, where the plan does not say.
+pub const PINNED_BACKUPS_DEFAULT: u32 = 3;
 /// Longest billing code beside a deployment, in bytes.
 pub const BILLING_CODE_BYTES_MAX: usize = 255;
 /// Deployments that are listed at once.
@@ -596,7 +600,7 @@ pub const SIGN_IN_REST_OF_ALL: Duration = Duration::from_secs(1);
 /// Addresses whose failures are remembered.
 pub const SIGN_IN_CLIENTS_MAX: usize = 4096;
 /// On-demand backups that the dashboard shows at first.
-pub const ON_DEMAND_SHOWN: usize = 3;
+pub const ON_DEMAND_SHOWN: usize = 8;
 /// Backups of before upgrades that the dashboard shows at first: one more is on its way.
 pub const SAFETY_SHOWN: usize = 4;
 /// Daily backups that the dashboard shows at first.

@@ -1,6 +1,6 @@
 //! Which backups are kept: a verdict with its reason for each, by pure decision.
 //!
-//! Scheduled backups go by age, on-demand ones by number, those of before upgrades by both. No kind
+//! What its users keep, stays. Of the others, scheduled backups go by age, on-demand ones by number, those of before upgrades by both. No kind
 //! displaces another. The newest good backup of an instance
 //! never goes by age alone, and nothing that is not good displaces anything.
 //!
@@ -66,13 +66,15 @@ pub fn expires_at(backup: &Backup) -> Option<DateTime<Utc>> {
 pub fn verdicts(backups: &[Backup], on_demand_kept: u32, now: DateTime<Utc>) -> Vec<Verdict> {
     let good = newest_first(backups.iter().filter(|b| b.state == BackupState::Complete));
     let newest_good = good.first().map(|b| &b.id);
+    // What users keep takes no place of what is kept anyway.
     let newest_of = |kind: BackupKind, number: usize| -> Vec<&BackupId> {
-        let of_kind = good.iter().filter(|b| b.kind == kind);
+        let of_kind = good.iter().filter(|b| b.kind == kind && !b.pinned);
         of_kind.take(number).map(|b| &b.id).collect()
     };
     let newest_on_demand = newest_of(BackupKind::OnDemand, on_demand_kept as usize);
     let newest_safety = newest_of(BackupKind::Safety, SAFETY_BACKUPS_MAX);
     let verdict = |backup: &Backup| match (backup.state, expires_at(backup)) {
+        (BackupState::Complete, _) if backup.pinned => (true, "its users keep it"),
         (BackupState::Complete, None) if newest_on_demand.contains(&&backup.id) => {
             (true, "among the most recent successful on-demand backups")
         }
@@ -171,9 +173,20 @@ pub fn displaced_by<'a>(removed: &Backup, backups: &'a [Backup]) -> Option<&'a B
         BackupKind::Daily | BackupKind::Weekly | BackupKind::Monthly => return None,
     };
     let good = newest_first(backups.iter().filter(|b| b.state == BackupState::Complete));
-    let newer = |b: &&Backup| b.kind == removed.kind && b.order() > removed.order();
+    let newer = |b: &&Backup| b.kind == removed.kind && !b.pinned && b.order() > removed.order();
     let newer: Vec<&Backup> = good.into_iter().filter(newer).collect();
     newer.first().copied().filter(|_| newer.len() >= fewest)
+}
+
+/// Those that go when one more on-demand backup is complete, newest first: usually one, more where the
+/// plan has come to keep fewer.
+pub fn replaced_by_next(backups: &[Backup], on_demand_kept: u32) -> Vec<&Backup> {
+    let is_counted = |b: &&Backup| {
+        b.state == BackupState::Complete && b.kind == BackupKind::OnDemand && !b.pinned
+    };
+    let counted = newest_first(backups.iter().filter(is_counted));
+    let stay = (on_demand_kept as usize).saturating_sub(1);
+    counted.into_iter().skip(stay).collect()
 }
 
 /// Whether the row of a backup that holds no bytes is forgotten: it failed, or was removed, long

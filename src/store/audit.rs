@@ -85,6 +85,27 @@ pub fn done(
     instance: Option<&InstanceId>,
     at: DateTime<Utc>,
 ) -> Result<(), StoreError> {
+    add_done(conn, what, origin, (instance, None), at)
+}
+
+/// The same of one backup of an instance.
+pub fn done_to_backup(
+    conn: &mut Conn<'_>,
+    what: AtOnce,
+    origin: Origin,
+    (instance, backup): (&InstanceId, &BackupId),
+    at: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    add_done(conn, what, origin, (Some(instance), Some(backup)), at)
+}
+
+fn add_done(
+    conn: &mut Conn<'_>,
+    what: AtOnce,
+    origin: Origin,
+    (instance, backup): (Option<&InstanceId>, Option<&BackupId>),
+    at: DateTime<Utc>,
+) -> Result<(), StoreError> {
     let entry = Entry {
         at,
         action: what.as_str(),
@@ -93,7 +114,7 @@ pub fn done(
         instance: instance.map_or("", InstanceId::as_str),
         binding: None,
         operation: "",
-        backup: None,
+        backup: backup.map(BackupId::as_str),
         times: 1,
     };
     let caller = conn.caller.clone();

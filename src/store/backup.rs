@@ -34,6 +34,8 @@ struct Row {
     namesake: i32,
     removal: Option<String>,
     removal_at: Option<NaiveDateTime>,
+    note: String,
+    pinned: bool,
 }
 
 impl Row {
@@ -65,6 +67,8 @@ impl Row {
                     reason,
                     at: at.and_utc(),
                 }),
+            note: self.note,
+            pinned: self.pinned,
         })
     }
 }
@@ -124,6 +128,8 @@ fn insert_at(conn: &mut Conn<'_>, backup: &Backup, ordinal: i64) -> Result<(), S
             .removal
             .as_ref()
             .map(|removal| removal.at.naive_utc()),
+        note: backup.note.clone(),
+        pinned: backup.pinned,
     };
     each!(conn, |c| diesel::insert_into(backups::table)
         .values(row)
@@ -339,6 +345,25 @@ pub fn set_removal(
     Ok(())
 }
 
+/// Writes down what users want to remember of a backup.
+pub fn set_note(conn: &mut Conn<'_>, id: &BackupId, note: &str) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::update(backups::table.find(id.as_str()))
+        .set(backups::note.eq(note))
+        .execute(c))?;
+    Ok(())
+}
+
+/// Says whether users want a backup kept; what was decided of its end is no more then.
+pub fn set_pinned(conn: &mut Conn<'_>, id: &BackupId, pinned: bool) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::update(backups::table.find(id.as_str()))
+        .set(backups::pinned.eq(pinned))
+        .execute(c))?;
+    if pinned {
+        set_removal(conn, id, None)?;
+    }
+    Ok(())
+}
+
 /// The instances with a backup whose bytes are to go by now, at most `limit`.
 pub fn due_to_go(
     conn: &mut Conn<'_>,
@@ -421,6 +446,8 @@ mod tests {
             finished_at: Some(now),
             manifest: None,
             removal: None,
+            note: String::new(),
+            pinned: false,
         };
         let failed = usize::try_from(FAILED_BACKUPS_LISTED_MAX).expect("small") + 10;
         let mut all = vec![backup(BackupState::Complete), backup(BackupState::Expired)];

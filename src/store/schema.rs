@@ -143,6 +143,8 @@ diesel::table! {
         namesake -> Integer,
         removal -> Nullable<Text>,
         removal_at -> Nullable<Timestamp>,
+        note -> Text,
+        pinned -> Bool,
     }
 }
 

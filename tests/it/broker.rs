@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
+    catalog::catalog_file,
     control::{self, surroundings},
     database::Database,
 };
@@ -193,11 +194,10 @@ impl TestBroker {
 
     /// A broker as it is before its start.
     fn stopped(folder: PathBuf, flags: &[&str]) -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let defaults = [
             ("--listen", "127.0.0.1:0".to_owned()),
             ("--data-dir", folder.join("data").display().to_string()),
-            ("--catalog", root.join("catalog.json").display().to_string()),
+            ("--catalog", plain_catalog(&folder)),
             ("--engines-dir", engines_dir().display().to_string()),
             ("--port-range", port_range()),
             ("--clusters", wide_cluster(&folder)),
@@ -551,6 +551,26 @@ impl Drop for TestBroker {
             let _ = fs::remove_dir_all(folder);
         }
     }
+}
+
+/// The catalog that is shipped, but for one on-demand backup of an instance: tests see backups go.
+pub fn with_one_backup(mut catalog: Value) -> Value {
+    let services = catalog["services"].as_array_mut().expect("services");
+    let plans = services.iter_mut().flat_map(|service| {
+        let plans = service["plans"].as_array_mut();
+        plans.expect("plans")
+    });
+    for plan in plans {
+        plan["broker"]["on_demand_backups_kept"] = json!(1);
+    }
+    catalog
+}
+
+fn plain_catalog(folder: &Path) -> String {
+    let file = folder.join("plain-catalog.json");
+    let catalog = with_one_backup(catalog_file());
+    fs::write(&file, catalog.to_string()).expect("a file");
+    file.display().to_string()
 }
 
 /// The file of a cluster that takes whatever a test puts on it: that must not depend on the disk of

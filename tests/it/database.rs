@@ -6,7 +6,7 @@ use compose_broker::{app::Surroundings, model::deployment::Site};
 use serde_json::Value;
 
 use crate::{
-    broker::{TestBroker, new_folder, text},
+    broker::{TestBroker, new_folder, text, with_one_backup},
     catalog::catalog_file,
     etcd,
     inside::{Inside, files_of_deployments, files_without_ids},
@@ -47,7 +47,8 @@ impl Database {
 
     /// A broker of such databases.
     pub async fn broker(&self, flags: &[&str], surroundings: Surroundings) -> TestBroker {
-        self.broker_with(&catalog_file(), flags, surroundings).await
+        let catalog = with_one_backup(catalog_file());
+        self.broker_with(&catalog, flags, surroundings).await
     }
 
     /// A broker whose catalog, a file `catalog.json`, is one of etcd but for the databases.

@@ -70,6 +70,7 @@ mod page_authority;
 mod pages;
 mod patience;
 #[cfg(feature = "postgres")]
+mod pins;
 mod postgres;
 mod process;
 mod promises;

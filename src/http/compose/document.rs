@@ -50,6 +50,7 @@ const RULES: Rules = Rules {
         super::backups,
         super::back_up,
         super::backup,
+        super::change_backup,
         super::restore,
         super::download,
         super::deployment_recipes,

@@ -13,6 +13,8 @@ use actix_web::{
     web,
 };
 
+use serde_json::Value;
+
 use super::{
     Api,
     error::HttpError,
@@ -21,7 +23,9 @@ use super::{
     request::{Body, bearer, check_basic, query, shown_credentials, shows_basic, wanted_range},
 };
 use crate::{
-    broker::{Broker, BrokerError, DeploymentView, DownloadLink, RestoreRequest},
+    broker::{
+        BackupChange, Broker, BrokerError, DeploymentView, DownloadLink, KeptNow, RestoreRequest,
+    },
     caller::Caller,
     model::{
         backup::Backup,
@@ -57,7 +61,7 @@ use error::ComposeError;
 use id::{Id, LinkIds, RecipeId, known};
 pub use logfiles::{download_log, logfile, logfiles};
 pub use members::members;
-use view::{Backups, DownloadableBackupBody, Embedded, InstanceBody, Recipes};
+use view::{BackupList, Backups, DownloadableBackupBody, Embedded, InstanceBody, Recipes};
 
 type Answer = Result<HttpResponse, ComposeError>;
 
@@ -223,18 +227,66 @@ pub async fn deployment(api: web::Data<Api>, request: HttpRequest) -> Answer {
     get, path = "/api/2016-07/instances/{instance}/deployments/{deployment}/backups",
     operation_id = "backups",
     responses(
-        (status = 200, description = "The backups", body = Embedded<Backups>),
+        (status = 200, description = "The backups, and how many are kept", body = BackupList),
         (status = 404, description = "There is no such deployment, or none that the token leads to"),
     )
 )]
 pub async fn backups(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let backups = api.broker.backups.backups(of.instance.id.clone()).await?;
+    let now = KeptNow::of(&backups, api.broker.pins.kept(&of.instance));
     let backups = backups
         .iter()
         .map(|b| view::backup(&api.broker.public_url, &of.deployment, b))
         .collect();
-    Ok(HttpResponse::Ok().json(Embedded::new(Backups { backups })))
+    Ok(HttpResponse::Ok().json(BackupList {
+        embedded: Backups { backups },
+        retention: now.into(),
+    }))
+}
+
+/// Writes a note beside a backup, and whether it is kept beyond its time.
+#[utoipa::path(
+    patch, path = "/api/2016-07/instances/{instance}/deployments/{deployment}/backups/{backup}",
+    operation_id = "change_backup",
+    request_body = requests::ChangeBackupBody,
+    responses(
+        (status = 200, description = "The backup", body = view::BackupBody),
+        (status = 404, description = "There is no such backup, or none that the token leads to"),
+        (status = 422, description = "It is not complete, or as many are kept as the plan lets one keep"),
+    )
+)]
+pub async fn change_backup(
+    api: web::Data<Api>,
+    Id(id): Id<BackupId>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> Answer {
+    let of = deployment_in_path(&api, &request).await?;
+    let wanted = Body::read(&request, payload).await?.object("backup")?;
+    let field = |name| wanted.as_ref().and_then(|wanted| wanted.get(name));
+    let change = BackupChange {
+        note: match field("note") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(note)) => Some(note.clone()),
+            Some(_) => return Err(HttpError::bad_request("backup.note is not a string").into()),
+        },
+        pinned: match field("pinned") {
+            None | Some(Value::Null) => None,
+            Some(Value::Bool(pinned)) => Some(*pinned),
+            Some(_) => {
+                let reason = "backup.pinned is not true or false";
+                return Err(HttpError::bad_request(reason).into());
+            }
+        },
+    };
+    let changed = api
+        .broker
+        .pins
+        .change(of.instance.id.clone(), id, change, Origin::Compose)
+        .await?;
+    let body = view::backup(&api.broker.public_url, &of.deployment, &changed);
+    Ok(HttpResponse::Ok().json(body))
 }
 
 /// Takes a backup. While one is being taken, the answer is its recipe.

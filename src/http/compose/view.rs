@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use utoipa::{ToSchema, openapi::Object};
 
 use crate::{
-    broker::{Broker, DeploymentView, backup_name, status_of},
+    broker::{Broker, DeploymentView, KeptNow, backup_name, status_of},
     http::{
         advisory::AdvisoryBody,
         condition::HealthBody,
@@ -341,6 +341,10 @@ pub struct BackupBody {
     /// Why and when its bytes go, once that is decided.
     #[schema(required)]
     removal: Option<RemovalBody>,
+    /// What its users wrote down beside it; empty for nothing.
+    note: String,
+    /// Whether its users keep it: it goes neither by age nor by a newer one.
+    pinned: bool,
     /// The recipe that takes it.
     #[schema(value_type = OwnId)]
     recipe_id: OperationId,
@@ -394,6 +398,42 @@ pub struct DownloadableBackupBody {
     /// Where its bytes are, without credentials and for 15 minutes; `null` until it is complete.
     #[schema(required)]
     pub download_link: Option<String>,
+}
+
+/// Backups, and how many of them are kept.
+#[derive(Serialize, ToSchema)]
+pub struct BackupList {
+    /// The backups.
+    #[serde(rename = "_embedded")]
+    pub embedded: Backups,
+    /// How many are kept, and what the next on-demand backup does.
+    pub retention: RetentionBody,
+}
+
+/// How many backups are kept, and what the next on-demand backup does.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Retention)]
+pub struct RetentionBody {
+    /// How many successful on-demand backups are kept, beside those that are pinned.
+    on_demand_kept: u32,
+    /// The backups that go when the next on-demand backup is complete, newest first.
+    #[schema(value_type = Vec<OwnId>)]
+    replaced_by_next: Vec<BackupId>,
+    /// How many backups are pinned.
+    pinned: usize,
+    /// How many may be.
+    pinned_max: u32,
+}
+
+impl From<KeptNow> for RetentionBody {
+    fn from(now: KeptNow) -> Self {
+        Self {
+            on_demand_kept: now.kept.on_demand,
+            replaced_by_next: now.replaced_by_next,
+            pinned: now.pinned,
+            pinned_max: now.kept.pinned,
+        }
+    }
 }
 
 /// Backups, newest first.
@@ -712,6 +752,8 @@ pub fn backup(public_url: &str, deployment: &Deployment, backup: &Backup) -> Bac
                 reason: removal.reason.clone(),
                 at: time(removal.at),
             }),
+        note: backup.note.clone(),
+        pinned: backup.pinned,
         recipe_id: backup.operation.clone(),
         version: manifest.map(|m| m.version),
         size_bytes: manifest.map(|m| m.stored.snapshot_bytes),

@@ -19,7 +19,9 @@ use super::{
     state::{Label, asked_by, label_of_backup},
 };
 use crate::{
-    broker::{BackUpNow, InstanceView, RestoreOptions, RestoreRequest, Restored, read_only},
+    broker::{
+        BackUpNow, BackupChange, InstanceView, RestoreOptions, RestoreRequest, Restored, read_only,
+    },
     http::{compose, request::query},
     model::{
         backup::{Backup, BackupState, Manifest},
@@ -35,7 +37,7 @@ use crate::{
         operation::{Operation, OperationState},
         origin::Origin,
         period::BackupKind,
-        retention::expires_at,
+        retention::{expires_at, replaced_by_next},
         sentence::capitalized,
         session::Session,
         size::size,
@@ -82,6 +84,8 @@ struct BackupsPage {
     refusal: Option<&'static str>,
     running: Option<Bar>,
     next: Option<Moment>,
+    /// What the next on-demand backup takes the place of.
+    replaces: Option<String>,
     retention: Vec<(&'static str, String)>,
     groups: Vec<Group>,
     plot: Option<Drawn>,
@@ -140,6 +144,8 @@ struct Row {
     expiry: &'static str,
     /// Why it goes, once that is decided.
     removal: Option<String>,
+    note: String,
+    pinned: bool,
     options: Option<Options>,
 }
 
@@ -209,7 +215,8 @@ pub async fn page(
         refusal: view.refusal_of_backup(),
         running: running.map(|o| Bar::of(o, view.now)),
         next: view.next_backup.map(|at| Moment::new(at, view.now)),
-        retention: retention(view.on_demand_kept),
+        replaces: replaces(&view),
+        retention: retention(&view),
         groups: groups(&view, &shown, &options),
         plot: drawn(&view),
     };
@@ -231,6 +238,37 @@ pub async fn back_up(
             see_other(&format!("{href}?operation={operation}&again=1"))
         }
     })
+}
+
+/// `POST /dashboard/instances/:iid/backups/:bid/keep`
+pub async fn keep(
+    api: web::Data<Api>,
+    session: web::ReqData<Session>,
+    Id(instance): Id<InstanceId>,
+    Id(backup): Id<BackupId>,
+    payload: web::Payload,
+) -> Answer {
+    let form = form_of(&api, &session, payload).await?;
+    let (view, backup) = api
+        .broker
+        .views
+        .backup_view(&session, instance, backup)
+        .await?;
+    let change = BackupChange {
+        note: Some(form.text("note").trim().to_owned()),
+        pinned: Some(form.text("pinned") == "yes"),
+    };
+    let of = view.of.instance.id.clone();
+    let changed = api
+        .broker
+        .pins
+        .change(of, backup.id, change, Origin::Dashboard)
+        .await?;
+    let href = format!("{}/backups", path_of(&view.of.instance.id));
+    Ok(see_other(&format!(
+        "{href}?saved={0}#backup-{0}",
+        changed.id
+    )))
 }
 
 /// `GET /dashboard/instances/:iid/backups/:bid/download`
@@ -296,6 +334,15 @@ fn message(view: &InstanceView, request: &HttpRequest) -> Option<Message> {
         view.running_backup()
             .map(|operation| message_of_backup(operation, false))
     };
+    let saved = query(request, "saved").and_then(|id| id.parse::<BackupId>().ok());
+    let saved = saved.and_then(|id| view.backups.iter().find(|backup| backup.id == id));
+    if let Some(backup) = saved {
+        return Some(Message::good(if backup.pinned {
+            "Saved. The backup is kept until you let go of it."
+        } else {
+            "Saved."
+        }));
+    }
     let Some(id) = query(request, "operation").and_then(|id| id.parse::<OperationId>().ok()) else {
         return running();
     };
@@ -453,6 +500,8 @@ fn row(view: &InstanceView, backup: &Backup, options: &[(BackupId, RestoreOption
             .removal
             .as_ref()
             .map(|removal| removal.reason.clone()),
+        note: backup.note.clone(),
+        pinned: backup.pinned,
         options: restore.map(|(_, options)| restore_of(view, backup, options)),
     }
 }
@@ -526,10 +575,11 @@ fn expiry(view: &InstanceView, backup: &Backup) -> (Option<Moment>, &'static str
     if let Some(removal) = &backup.removal {
         return (Some(Moment::new(removal.at, view.now)), "");
     }
-    if let Some(end) = expires_at(backup) {
+    if let Some(end) = expires_at(backup).filter(|_| !backup.pinned) {
         return (Some(Moment::new(end, view.now)), "");
     }
-    let text = match (backup.state, view.on_demand_kept) {
+    let text = match (backup.state, view.kept.on_demand) {
+        (BackupState::Complete, _) if backup.pinned => "when you let go of it",
         (BackupState::Complete, 1) => "with the next complete on-demand backup",
         (BackupState::Complete, _) => "when enough newer on-demand backups are complete",
         _ => "it holds no bytes",
@@ -537,16 +587,41 @@ fn expiry(view: &InstanceView, backup: &Backup) -> (Option<Moment>, &'static str
     (None, text)
 }
 
+/// What goes when one more on-demand backup is complete, as a sentence.
+fn replaces(view: &InstanceView) -> Option<String> {
+    let gone = replaced_by_next(&view.backups, view.kept.on_demand);
+    let moments: Vec<String> = gone
+        .iter()
+        .map(|backup| backup.created_at.format("%-d %b, %H:%M UTC").to_string())
+        .collect();
+    match moments.as_slice() {
+        [] => None,
+        [one] => Some(format!("Replaces the on-demand backup of {one}.")),
+        all => Some(format!(
+            "Replaces the on-demand backups of {}.",
+            all.join("; ")
+        )),
+    }
+}
+
 /// How long each kind is kept.
-fn retention(on_demand_kept: u32) -> Vec<(&'static str, String)> {
-    let on_demand = match on_demand_kept {
+fn retention(view: &InstanceView) -> Vec<(&'static str, String)> {
+    let on_demand = match view.kept.on_demand {
         1 => "the most recent one".to_owned(),
         kept => format!("the {kept} most recent ones"),
     };
     let days = counted(DAILY_KEPT.num_days(), "day");
     let weeks = counted(WEEKLY_KEPT.num_weeks(), "week");
     let months = counted(MONTHLY_KEPT.as_u32(), "month");
+    let pinned = view.backups.iter().filter(|backup| backup.pinned).count();
     vec![
+        (
+            "Kept by you",
+            format!(
+                "until you let go of it: {pinned} of {} at most",
+                view.kept.pinned
+            ),
+        ),
         (title(BackupKind::Daily), format!("for {days}")),
         (title(BackupKind::Weekly), format!("for {weeks}")),
         (title(BackupKind::Monthly), format!("for {months}")),

@@ -240,6 +240,21 @@ struct Annotations {
     customer_billing_code: Option<String>,
 }
 
+/// What is written beside a backup.
+#[derive(ToSchema)]
+pub struct ChangeBackupBody {
+    backup: Option<BackupChanges>,
+}
+
+/// What is written beside a backup; what is absent or `null` stays as it is.
+#[derive(ToSchema)]
+struct BackupChanges {
+    /// A note: up to 255 bytes, without control characters; empty for none.
+    note: Option<String>,
+    /// Whether it is kept: it goes neither by age nor by a newer one then.
+    pinned: Option<bool>,
+}
+
 /// Whether anything shall be done.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]

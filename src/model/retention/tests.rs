@@ -27,6 +27,8 @@ fn backup(at: DateTime<Utc>, kind: BackupKind, state: BackupState) -> Backup {
         finished_at: Some(at + TimeDelta::seconds(5)),
         manifest: None,
         removal: None,
+        note: String::new(),
+        pinned: false,
     }
 }
 
@@ -121,6 +123,34 @@ fn a_backup_of_before_an_upgrade_displaces_none_of_a_user_and_three_of_them_stay
     assert_eq!(displaced_by(&backups[0], &backups), Some(&backups[5]));
     assert_eq!(displaced_by(&backups[1], &backups), Some(&backups[4]));
     assert_eq!(displaced_by(&backups[5], &backups), None);
+}
+
+#[test]
+fn what_users_keep_goes_neither_by_age_nor_by_a_newer_one() {
+    use BackupKind::{Daily, OnDemand};
+    let days = |days| at(NOW) + TimeDelta::days(days);
+    let good = |day, kind| backup(days(day), kind, BackupState::Complete);
+    let mut backups = [
+        good(0, OnDemand),
+        good(1, Daily),
+        good(2, OnDemand),
+        good(3, OnDemand),
+    ];
+    backups[0].pinned = true;
+    backups[1].pinned = true;
+    let later = days(1000);
+    assert_eq!(kept(&backups, 1, later), [true, true, false, true]);
+    // It takes no place of the others.
+    backups[3].pinned = true;
+    assert_eq!(kept(&backups, 1, later), [true, true, true, true]);
+    assert_eq!(replaced_by_next(&backups, 1), [&backups[2]]);
+    assert_eq!(replaced_by_next(&backups, 2), Vec::<&Backup>::new());
+    assert_eq!(displaced_by(&backups[2], &backups), None);
+    // What was marked before it was kept is marked no more.
+    let reason = removal_after("old enough to go", later);
+    backups[1].removal = Some(reason);
+    let unmarked = Decision::Unmark(backups[1].id.clone());
+    assert_eq!(decisions(&backups, 1, later, TimeDelta::zero()), [unmarked]);
 }
 
 fn dailies(days: i64) -> Vec<Backup> {

@@ -103,6 +103,8 @@ impl World {
             finished_at: Some(self.now),
             manifest: None,
             removal: None,
+            note: String::new(),
+            pinned: false,
         };
         if succeeds {
             self.good.push((backup.id.clone(), kind));

@@ -225,6 +225,8 @@ fn kept_backup(number: u32, period: Option<&str>) -> Backup {
         finished_at: None,
         manifest: None,
         removal: None,
+        note: String::new(),
+        pinned: false,
     }
 }
 

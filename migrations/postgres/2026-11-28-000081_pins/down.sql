@@ -1,0 +1,2 @@
+ALTER TABLE backups DROP COLUMN pinned;
+ALTER TABLE backups DROP COLUMN note;
