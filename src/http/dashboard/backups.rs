@@ -1,7 +1,10 @@
 //! The page of backups: what there is, taking one, downloading, restoring.
 
+use std::collections::BTreeMap;
+
 use actix_web::{HttpRequest, http::StatusCode, web};
 use askama::Template;
+use chrono::{DateTime, NaiveDate, TimeDelta};
 use serde_json::json;
 
 use super::{
@@ -43,6 +46,9 @@ use crate::{
         size::size,
     },
 };
+
+/// A plot of less time than this tells hours, too.
+const PLOT_OF_HOURS: TimeDelta = TimeDelta::days(3);
 
 const KINDS: [BackupKind; 5] = [
     BackupKind::OnDemand,
@@ -89,6 +95,13 @@ struct BackupsPage {
     retention: Vec<(&'static str, String)>,
     groups: Vec<Group>,
     plot: Option<Drawn>,
+    calendar: Vec<Day>,
+}
+
+/// A day in the calendar of what goes.
+struct Day {
+    day: String,
+    goes: String,
 }
 
 /// What is told of the work that a form began.
@@ -167,6 +180,11 @@ struct Choice {
 
 struct Drawn {
     drawing: Plot,
+    /// The upper ends of the axes.
+    top_size: String,
+    top_duration: String,
+    /// The axis of time: its beginning, its middle, its end.
+    days: [String; 3],
     sizes: String,
     durations: String,
     span: String,
@@ -219,6 +237,7 @@ pub async fn page(
         retention: retention(&view),
         groups: groups(&view, &shown, &options),
         plot: drawn(&view),
+        calendar: calendar(&view),
     };
     Ok(answer(StatusCode::OK, &page))
 }
@@ -539,12 +558,30 @@ fn restore_of(view: &InstanceView, backup: &Backup, options: &RestoreOptions) ->
             })
             .collect(),
         note: format!(
-            "Makes a new instance with {}. Its users are its own; this one is left as it is.",
-            counted(options.units, "unit")
+            "Makes a new instance with {} and {} of data. {} Its users are its own; this one is \
+             left as it is.",
+            counted(options.units, "unit"),
+            backup
+                .manifest
+                .as_ref()
+                .map_or_else(String::new, |m| size(m.stored.snapshot_bytes)),
+            restores_took(view),
         ),
         cf,
         ibmcloud,
     }
+}
+
+/// How long a restore may take, by the last ones; nothing where there was none.
+fn restores_took(view: &InstanceView) -> String {
+    let done = |r: &&Restored| r.restore.state == OperationState::Succeeded;
+    view.restores
+        .iter()
+        .find(done)
+        .map_or_else(String::new, |r| {
+            let took = r.restore.updated_at - r.restore.created_at;
+            format!("The last one took {}.", duration(took))
+        })
 }
 
 /// The versions that the backup can be restored into somewhere, newest first.
@@ -604,6 +641,59 @@ fn replaces(view: &InstanceView) -> Option<String> {
     }
 }
 
+/// What goes on which day, by the rules of retention, the next day in front; then what goes otherwise.
+fn calendar(view: &InstanceView) -> Vec<Day> {
+    let complete = || {
+        view.backups
+            .iter()
+            .filter(|b| b.state == BackupState::Complete)
+    };
+    let named = |b: &Backup| {
+        let kind = title(b.kind).to_lowercase();
+        format!("{kind} of {}", b.created_at.format("%-d %b, %H:%M"))
+    };
+    let mut days: BTreeMap<NaiveDate, Vec<String>> = BTreeMap::new();
+    for backup in complete().filter(|backup| !backup.pinned) {
+        let end = backup.removal.as_ref().map(|removal| removal.at);
+        if let Some(end) = end.or_else(|| expires_at(backup)) {
+            days.entry(end.date_naive())
+                .or_default()
+                .push(named(backup));
+        }
+    }
+    let mut calendar: Vec<Day> = days
+        .into_iter()
+        .map(|(day, goes)| Day {
+            day: day.format("%-d %b %Y").to_string(),
+            goes: goes.join("; "),
+        })
+        .collect();
+    let mut add = |day: &str, goes: Vec<String>| {
+        if !goes.is_empty() {
+            let (day, goes) = (day.to_owned(), goes.join("; "));
+            calendar.push(Day { day, goes });
+        }
+    };
+    let replaced = replaced_by_next(&view.backups, view.kept.on_demand);
+    add(
+        "With the next on-demand backup",
+        replaced.iter().map(|b| named(b)).collect(),
+    );
+    let stays = |b: &&Backup| {
+        let by_number = b.kind == BackupKind::OnDemand && !b.pinned;
+        by_number && !replaced.iter().any(|gone| gone.id == b.id)
+    };
+    add(
+        "With later on-demand backups",
+        complete().filter(stays).map(named).collect(),
+    );
+    add(
+        "When you let go of it",
+        complete().filter(|b| b.pinned).map(named).collect(),
+    );
+    calendar
+}
+
 /// How long each kind is kept.
 fn retention(view: &InstanceView) -> Vec<(&'static str, String)> {
     let on_demand = match view.kept.on_demand {
@@ -645,6 +735,7 @@ fn drawn(view: &InstanceView) -> Option<Drawn> {
     let points: Vec<Point> = newest
         .iter()
         .map(|m| Point {
+            at: (m.requested_at - DateTime::UNIX_EPOCH).as_seconds_f64(),
             bytes: m.stored.snapshot_bytes,
             seconds: took(m).as_seconds_f64(),
             label: format!(
@@ -659,8 +750,17 @@ fn drawn(view: &InstanceView) -> Option<Drawn> {
     let bytes = || newest.iter().map(|m| m.stored.snapshot_bytes);
     let times = || newest.iter().map(|m| took(m));
     let (first, last) = (newest.first()?, newest.last()?);
+    let middle = first.requested_at + (last.requested_at - first.requested_at) / 2;
+    let form = if last.requested_at - first.requested_at < PLOT_OF_HOURS {
+        "%-d %b, %H:%M"
+    } else {
+        "%-d %b"
+    };
     Some(Drawn {
         drawing,
+        top_size: size(bytes().max()?),
+        top_duration: duration(times().max()?),
+        days: [first.requested_at, middle, last.requested_at].map(|at| at.format(form).to_string()),
         sizes: format!(
             "Size: {} to {}.",
             size(bytes().min()?),

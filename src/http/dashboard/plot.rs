@@ -1,4 +1,4 @@
-//! A small plot: sizes as bars, durations as a line over them, oldest to the left.
+//! A small plot: sizes as bars, durations as a line over them, each at its time, oldest to the left.
 
 /// Width of the plot in its own units.
 pub const WIDTH: f64 = 600.0;
@@ -7,11 +7,13 @@ pub const HEIGHT: f64 = 110.0;
 /// Fewer points than this tell no story.
 const POINTS_MIN: usize = 2;
 /// The widest a bar may be.
-const BAR_MAX: f64 = 24.0;
+const BAR_MAX: f64 = 10.0;
 
 /// What is plotted of one backup.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Point {
+    /// When it was asked for, in seconds.
+    pub at: f64,
     /// Its size in bytes.
     pub bytes: u64,
     /// How long it took, in seconds.
@@ -53,11 +55,21 @@ pub fn plot(points: &[Point]) -> Option<Plot> {
     let of = |count: usize| count as f64;
     #[expect(clippy::cast_precision_loss, reason = "a plot has some hundred units")]
     let sizes: Vec<f64> = points.iter().map(|point| point.bytes as f64).collect();
-    let place = WIDTH / of(points.len());
-    let width = (place * 0.7).min(BAR_MAX);
+    let width = (WIDTH / of(points.len()) * 0.7).min(BAR_MAX);
     let heights = scaled(&sizes);
     let seconds: Vec<f64> = points.iter().map(|point| point.seconds).collect();
-    let middle = |i: usize| place * (of(i) + 0.5);
+    let times: Vec<f64> = points.iter().map(|point| point.at).collect();
+    let (first, last) = (times[0], times[times.len() - 1]);
+    let middle = |i: usize| {
+        let part = (times[i] - first) / (last - first);
+        // Where all are of one moment, or the clock was set back, there is no part.
+        let part = if part.is_finite() {
+            part.clamp(0.0, 1.0)
+        } else {
+            0.0
+        };
+        width / 2.0 + part * (WIDTH - width)
+    };
     let bars = points.iter().zip(heights).enumerate();
     let bars = bars.map(|(i, (point, height))| Bar {
         x: unit(middle(i) - width / 2.0),
@@ -104,8 +116,9 @@ mod tests {
 
     use super::*;
 
-    fn point(bytes: u64, seconds: f64) -> Point {
+    fn point(at: f64, bytes: u64, seconds: f64) -> Point {
         Point {
+            at,
             bytes,
             seconds,
             label: String::new(),
@@ -114,17 +127,23 @@ mod tests {
 
     #[test]
     fn a_plot_is_scaled_to_its_largest_values() {
-        assert_eq!(plot(&[point(1, 1.0)]), None);
-        let plot = plot(&[point(50, 2.0), point(100, 1.0)]).expect("a plot");
+        assert_eq!(plot(&[point(0.0, 1, 1.0)]), None);
+        let plot = plot(&[
+            point(0.0, 50, 2.0),
+            point(10.0, 20, 0.5),
+            point(40.0, 100, 1.0),
+        ])
+        .expect("a plot");
         let heights: Vec<&str> = plot.bars.iter().map(|bar| bar.height.as_str()).collect();
-        assert_eq!(heights, ["55.0", "110.0"]);
-        assert_eq!(plot.line, "150.0,0.0 450.0,55.0");
+        assert_eq!(heights, ["55.0", "22.0", "110.0"]);
+        // A quarter of the time is a quarter of the way.
+        assert_eq!(plot.line, "5.0,0.0 152.5,82.5 595.0,55.0");
     }
 
     proptest! {
         #[test]
-        fn nothing_leaves_the_plot(values in prop::collection::vec((any::<u64>(), any::<f64>()), 2..80)) {
-            let points: Vec<Point> = values.iter().map(|(b, s)| point(*b, *s)).collect();
+        fn nothing_leaves_the_plot(values in prop::collection::vec((any::<f64>(), any::<u64>(), any::<f64>()), 2..80)) {
+            let points: Vec<Point> = values.iter().map(|(at, b, s)| point(*at, *b, *s)).collect();
             let plot = plot(&points).expect("a plot");
             prop_assert_eq!(plot.bars.len(), points.len());
             let inside = |text: &str, most: f64| {
