@@ -236,6 +236,7 @@ async fn replaced(api: &Compose<'_>) -> Result<Option<String>> {
         backup["type"] == "on_demand"
             && backup["status"] == "complete"
             && backup["removal"].is_null()
+            && backup["pinned"] != true
     };
     let oldest = backups.iter().filter(stays).nth(kept.saturating_sub(1));
     Ok(oldest.map(|backup| {
