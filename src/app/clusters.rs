@@ -32,6 +32,8 @@ pub(super) struct Backends {
     /// By id.
     pub(super) clusters: BTreeMap<String, ClusterParts>,
     pub(super) versions: Versions,
+    /// How many members ran when their cluster was opened, by its id.
+    pub(super) adopted: BTreeMap<String, usize>,
 }
 
 impl Backends {
@@ -43,6 +45,7 @@ impl Backends {
     ) -> Result<Self, StartError> {
         let named = engines.iter().map(|e| (e.name().to_owned(), e.clone()));
         let engines: BTreeMap<String, SharedEngine> = named.collect();
+        let adopted = opened.adopted.clone();
         let clusters = opened.all()?;
         let versions = versions(&engines, &clusters);
         check_versions(&versions, locals)?;
@@ -50,6 +53,7 @@ impl Backends {
             engines,
             clusters,
             versions,
+            adopted,
         })
     }
 
@@ -234,13 +238,10 @@ async fn open_cluster(local: &LocalCluster) -> Result<Arc<LocalProvisioner>, Sta
         }],
         local.ports,
     );
-    let opened = opened.await.map_err(|source| StartError::Cluster {
+    opened.await.map_err(|source| StartError::Cluster {
         cluster: local.cluster.id.clone(),
         source,
-    })?;
-    log::info!(cluster = local.cluster.id.as_str(), adopted = opened.adopted();
-        "the cluster is opened, with its members that ran");
-    Ok(opened)
+    })
 }
 
 /// Clusters that were opened, so that their members run.
@@ -249,6 +250,8 @@ pub(super) struct Opened {
     clusters: BTreeMap<String, ClusterParts>,
     /// What runs the members of a cluster that this machine does not.
     given: BTreeMap<String, SharedProvisioner>,
+    /// How many members ran already, by the id of the cluster.
+    adopted: BTreeMap<String, usize>,
     /// Why some were not, by the id of the cluster.
     failures: BTreeMap<String, StartError>,
 }
@@ -300,11 +303,14 @@ impl Opened {
         self.clusters.insert(id.clone(), parts);
     }
 
-    async fn provisioner(&self, local: &LocalCluster) -> Result<SharedProvisioner, StartError> {
-        match self.given.get(&local.cluster.id) {
-            Some(given) => Ok(given.clone()),
-            None => Ok(open_cluster(local).await?),
+    async fn provisioner(&mut self, local: &LocalCluster) -> Result<SharedProvisioner, StartError> {
+        let id = &local.cluster.id;
+        if let Some(given) = self.given.get(id) {
+            return Ok(given.clone());
         }
+        let opened = open_cluster(local).await?;
+        self.adopted.insert(id.clone(), opened.adopted());
+        Ok(opened)
     }
 
     /// All of them; fails when one could not be opened.

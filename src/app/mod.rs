@@ -149,7 +149,7 @@ impl App {
         let kept = Kept::open(&config, &surroundings.clock, catalog).await?;
         opened.open_all(&config.places.clusters).await;
         let backends = Backends::new(opened, &surroundings.engines, &config.places.clusters)?;
-        told::tell_of_start(&config, &kept.store, &backends.versions).await;
+        told::tell_of_start(&config, &kept.store, &backends).await;
         warn_of_missing(&kept.catalog.get(), &backends.versions);
         tell_of_faults(&backends.profiles(), &backends.versions);
         warn_of_reach(&config.places.clusters, &backends.versions);

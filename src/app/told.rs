@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::clusters::Versions;
+use super::clusters::Backends;
 use crate::{
     config::Config,
     model::failure::chain,
@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Tells what this broker is and what it works with.
-pub(super) async fn tell_of_start(config: &Config, store: &Arc<Store>, versions: &Versions) {
+pub(super) async fn tell_of_start(config: &Config, store: &Arc<Store>, backends: &Backends) {
     log::info!(version = env!("CARGO_PKG_VERSION"); "compose-broker starts");
     let kind = match Store::file(config.places.database_url.expose()) {
         Some(file) => format!("SQLite in {}", file.display()),
@@ -18,7 +18,11 @@ pub(super) async fn tell_of_start(config: &Config, store: &Arc<Store>, versions:
         None => "PostgreSQL".to_owned(),
     };
     log::info!("the store is {kind}");
-    for (cluster, engines) in versions {
+    for (cluster, engines) in &backends.versions {
+        if let Some(adopted) = backends.adopted.get(cluster) {
+            log::info!(cluster = cluster.as_str(), adopted = adopted;
+                "is opened, with its members that ran");
+        }
         for (engine, versions) in engines {
             let versions: BTreeSet<_> = versions.iter().collect();
             let versions: Vec<String> = versions.iter().map(ToString::to_string).collect();

@@ -1,8 +1,8 @@
 //! Which backups are kept: a verdict with its reason for each, by pure decision.
 //!
-//! What its users keep, stays. Of the others, scheduled backups go by age, on-demand ones by number, those of before upgrades by both. No kind
-//! displaces another. The newest good backup of an instance
-//! never goes by age alone, and nothing that is not good displaces anything.
+//! A backup that its users keep stays. Of the others, scheduled backups go by age, on-demand ones by
+//! number, those of before upgrades by both. No kind displaces another. The newest good backup of an
+//! instance never goes by age alone, and nothing that is not good displaces anything.
 //!
 //! What goes by age goes in two steps: it is marked with the reason and the date, and its bytes go when a
 //! grace is over, unless the reason is gone by then. Only so many of an instance are marked at a time,

@@ -205,7 +205,8 @@ async fn assert_recipe(broker: &TestBroker, credentials: &Value, posted: &Value)
 
 async fn assert_backup(broker: &TestBroker, credentials: &Value, posted: &Value) {
     let list = ok(broker, credentials, &deployment(credentials, "/backups")).await;
-    assert_eq!(fields(&list), ["_embedded"]);
+    // Of ours beside what Compose had: what the plan keeps.
+    assert_eq!(fields(&list), ["_embedded", "retention"]);
     let listed = &list["_embedded"]["backups"][0];
     assert_eq!(listed["id"], posted["backup_id"]);
     assert_eq!(listed["deployment_id"], credentials["deployment_id"]);

@@ -566,7 +566,9 @@ pub fn with_one_backup(mut catalog: Value) -> Value {
     catalog
 }
 
-fn plain_catalog(folder: &Path) -> String {
+/// The file of that catalog, below `folder`.
+pub fn plain_catalog(folder: &Path) -> String {
+    fs::create_dir_all(folder).expect("a folder");
     let file = folder.join("plain-catalog.json");
     let catalog = with_one_backup(catalog_file());
     fs::write(&file, catalog.to_string()).expect("a file");

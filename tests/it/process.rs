@@ -14,7 +14,10 @@ use rustix::process::{Pid, Signal};
 use tokio::time::timeout;
 
 use crate::{
-    broker::{TestBroker, engines_dir, eventually, kill, new_folder, port_range, wide_cluster},
+    broker::{
+        TestBroker, engines_dir, eventually, kill, new_folder, plain_catalog, port_range,
+        wide_cluster,
+    },
     control::set_clock,
 };
 
@@ -40,12 +43,11 @@ pub type Settings = BTreeMap<&'static str, String>;
 
 /// The settings of a broker that keeps everything below `folder`.
 pub fn settings(folder: &Path) -> Settings {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let path = |path: PathBuf| path.display().to_string();
     [
         ("LISTEN", format!("127.0.0.1:{}", free_port())),
         ("DATA_DIR", path(folder.join("data"))),
-        ("CATALOG", path(root.join("catalog.json"))),
+        ("CATALOG", plain_catalog(folder)),
         ("ENGINES_DIR", path(engines_dir())),
         ("PORT_RANGE", port_range()),
         // Tests back up again and again.
