@@ -808,7 +808,7 @@ async fn a_restore_is_begun_followed_and_opened() {
         // Its page is open to whoever may see its source, and tells how to reach it.
         let restored = visitor.get(href).await;
         assert_eq!(restored.status, StatusCode::OK);
-        assert!(restored.body.contains("etcd (3.6.16)") && restored.body.contains("id=\"bind\""));
+        assert!(restored.body.contains("etcd (3.6.16)") && restored.body.contains("id=\"reach\""));
         let other = broker.bind("foreign", "key").await;
         let foreign = Visitor::with_token(&broker, &other).await;
         assert_eq!(foreign.get(href).await.status, StatusCode::NOT_FOUND);
