@@ -71,10 +71,10 @@ async fn an_open_page_follows_its_instance() {
     page.says("#usage-now", "allocated").await;
 
     // What a visitor did stays.
-    page.click("tab", "etcdctl").await;
+    page.click("tab", "Command line").await;
     is_asked_for_again(page, "/instances/db").await;
     let tab = page.focused().await;
-    assert_eq!(tab.name().await.as_deref(), Ok("etcdctl"));
+    assert_eq!(tab.name().await.as_deref(), Ok("Command line"));
     assert_eq!(
         tab.attribute("aria-selected").await.as_deref(),
         Some("true")
