@@ -392,7 +392,7 @@ async fn each_refusal_of_a_change_is_logged_with_its_reason_and_nothing_that_was
         ),
         (
             ("POST", compose, String::new()),
-            ["status=401", "the credentials are missing or wrong"],
+            ["status=404", "there is no such instance"],
         ),
         (
             ("POST", "/dashboard/sign-in", format!("token={secret}")),
