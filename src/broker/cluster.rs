@@ -52,9 +52,7 @@ impl Clusters {
             return Ok(vec![cluster]);
         }
         let of = self.deployments.deployment_of(id).await?;
-        let catalog = self.inventory.catalog.get();
-        let offering = catalog.offering(&of.instance.service_id);
-        let plan = offering.and_then(|offering| offering.plan(&of.instance.plan_id));
+        let plan = self.inventory.plan_of(&of.instance);
         let choose = plan.is_some_and(|plan| plan.rules.placement == Placement::Chosen);
         let seen =
             |cluster: &&Cluster| cluster.id == of.deployment.cluster || (choose && cluster.enabled);

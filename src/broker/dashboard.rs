@@ -11,8 +11,7 @@ use super::{
     deployment::trusted_authorities,
     fate::page_code,
     health::life,
-    inventory::Inventory,
-    pin::{Kept, kept},
+    inventory::{Inventory, Kept},
     restore::restores_in,
     session::{no_such_page, reached},
     vitals::Vitals,
@@ -274,15 +273,13 @@ impl Views {
             .find(|o| matches!(o.kind, OperationKind::Provision | OperationKind::Restore))
             .map(|o| o.id.clone());
         let (offering_name, plan_name) = self.inventory.offering_name(&instance);
-        let catalog = self.inventory.catalog.get();
-        let offering = catalog.offering(&instance.service_id);
-        let plan = offering.and_then(|o| o.plan(&instance.plan_id));
+        let plan = self.inventory.plan_of(&instance);
         Ok(InstanceView {
             profile: self.inventory.profile(&deployment.engine).ok(),
             offering: offering_name,
             plan: plan_name,
             placement: plan.map_or(Placement::Default, |p| p.rules.placement),
-            kept: kept(&self.inventory.catalog, &instance),
+            kept: self.inventory.kept(&instance),
             backups: facts.backups,
             operations,
             next_backup: facts

@@ -11,7 +11,7 @@ use tokio::{sync::Mutex, time::Instant};
 
 use super::{
     BrokerError, BrokerParts,
-    health::{Read, read},
+    health::{Read, read_whole},
     inventory::Inventory,
     target::Targets,
     vitals::Vitals,
@@ -19,7 +19,6 @@ use super::{
 use crate::{
     clock::Clock,
     model::{
-        alert::backup_late_at,
         backup::Backup,
         capacity::Placed,
         deployment::Deployment,
@@ -33,10 +32,6 @@ use crate::{
     },
     store::{self, Conn, Store, StoreError},
 };
-
-/// What was read last, and when.
-#[derive(Default)]
-struct Memory(Mutex<Option<(Instant, Arc<Estate>)>>);
 
 /// All instances.
 #[derive(Debug, Default)]
@@ -292,8 +287,8 @@ pub struct Estates {
     inventory: Arc<Inventory>,
     vitals: Arc<Vitals>,
     targets: Targets,
-    /// What was read last.
-    memory: Memory,
+    /// What was read last, and when.
+    last: Mutex<Option<(Instant, Arc<Estate>)>>,
 }
 
 impl Estates {
@@ -304,13 +299,13 @@ impl Estates {
             vitals,
             targets: Targets::new(parts, inventory.clone()),
             inventory,
-            memory: Memory::default(),
+            last: Mutex::default(),
         }
     }
 
     /// All instances, as they were a moment ago.
     pub async fn estate(&self) -> Result<Arc<Estate>, BrokerError> {
-        let mut last = self.memory.0.lock().await;
+        let mut last = self.last.lock().await;
         if let Some((at, estate)) = &*last
             && at.elapsed() < ESTATE_FRESH
         {
@@ -327,17 +322,13 @@ impl Estates {
         loop {
             let from = after.clone();
             let found = self.store.scan(move |conn: &mut Conn<'_>| {
-                let of = |instance: Instance, conn: &mut Conn<'_>| {
-                    let deployment = store::deployment::of_instance(conn, &instance.id)?;
-                    let of = match deployment {
-                        Some((of, _)) => Some((read(conn, &instance, &of, now)?, of)),
-                        None => None,
-                    };
+                let page = store::instance::after(conn, &from, ESTATE_PAGE)?;
+                let of = |instance: Instance| {
+                    let of = read_whole(conn, &instance, now)?;
                     Ok((instance, of))
                 };
-                store::instance::after(conn, &from, ESTATE_PAGE)?
-                    .into_iter()
-                    .map(|instance| of(instance, conn))
+                page.into_iter()
+                    .map(of)
                     .collect::<Result<Vec<_>, StoreError>>()
             });
             let found = found.await?;
@@ -350,7 +341,7 @@ impl Estates {
             }
             after = last.id.to_string();
             let listed = found.into_iter().map(|(instance, of)| match of {
-                Some((read, deployment)) => self.listed(instance, deployment, read, now),
+                Some((deployment, read)) => self.listed(instance, deployment, read, now),
                 None => Listed {
                     instance,
                     deployment: None,
@@ -376,8 +367,7 @@ impl Estates {
         let seen = is_ready
             .then(|| self.vitals.last_seen(&deployment))
             .flatten();
-        let late_at = is_ready.then(|| backup_late_at(&read.backups)).flatten();
-        let late = late_at.filter(|at| now >= *at).map(|since| Late {
+        let late = read.late_since(now).map(|since| Late {
             since,
             newest_good: read.backups.newest_good,
             failures: read.backups.schedule.as_ref().map_or(0, |s| s.failures),

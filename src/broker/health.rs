@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     model::{
-        alert::BackupWatch,
+        alert::{BackupWatch, backup_late_at},
         backup::Backup,
         deployment::Deployment,
         health::Life,
@@ -42,6 +42,28 @@ pub(super) fn read(
         beside: beside(conn, deployment, now)?,
         newest: complete.into_iter().max_by_key(Backup::taken_at),
     })
+}
+
+impl Read {
+    /// Since when the scheduled backup of a usable instance is late; none where it is not.
+    pub(super) fn late_since(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let is_ready = self.life.state == InstanceState::Ready;
+        let late_at = is_ready.then(|| backup_late_at(&self.backups)).flatten();
+        late_at.filter(|at| now >= *at)
+    }
+}
+
+/// The same of an instance whose deployment is not read yet, with that; none where it has just gone.
+pub(super) fn read_whole(
+    conn: &mut Conn<'_>,
+    instance: &Instance,
+    now: DateTime<Utc>,
+) -> Result<Option<(Deployment, Read)>, StoreError> {
+    let Some((deployment, _)) = store::deployment::of_instance(conn, &instance.id)? else {
+        return Ok(None);
+    };
+    let read = read(conn, instance, &deployment, now)?;
+    Ok(Some((deployment, read)))
 }
 
 /// Reads where an instance is in its life.

@@ -237,9 +237,7 @@ impl Instances {
             .await?;
         match (instance, deployment) {
             (Some(instance), Some((deployment, _))) if instance.state == InstanceState::Ready => {
-                let catalog = self.inventory.catalog.get();
-                let offering = catalog.offering(&instance.service_id);
-                let plan = offering.and_then(|offering| offering.plan(&instance.plan_id));
+                let plan = self.inventory.plan_of(&instance);
                 let maintained = plan.is_some_and(|plan| plan.maintenance_info.is_some());
                 Ok(FetchedInstance {
                     service_id: instance.service_id,

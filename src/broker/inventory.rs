@@ -5,15 +5,25 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{BrokerError, BrokerParts, catalog, profile::Profiles};
 use crate::model::{
-    catalog::{CurrentCatalog, Offering, Plan},
+    catalog::{Catalog, CurrentCatalog, Offering, Plan},
     deployment::Deployment,
     engine::{KnownFault, Profile, Transition},
     exposure::Exposure,
     ids::InstanceId,
     instance::Instance,
+    limits::PINNED_BACKUPS_DEFAULT,
     placement::Cluster,
     version::Version,
 };
+
+/// How many backups an instance keeps, by what its plan says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// On-demand backups, beside those that are pinned.
+    pub on_demand: u32,
+    /// Pinned backups, at most.
+    pub pinned: u32,
+}
 
 /// What there is to offer.
 pub struct Inventory {
@@ -63,11 +73,19 @@ impl Inventory {
         cluster.map_or_else(|| id.to_owned(), |cluster| cluster.name.clone())
     }
 
-    /// How many complete backups on demand of an instance are kept.
-    pub fn on_demand_kept(&self, instance: &Instance) -> u32 {
-        self.catalog
-            .get()
-            .on_demand_kept(&instance.service_id, &instance.plan_id)
+    /// The plan of an instance; none where the catalog has it no more.
+    pub(super) fn plan_of(&self, instance: &Instance) -> Option<Arc<Plan>> {
+        plan_in(&self.catalog.get(), instance)
+    }
+
+    /// How many backups an instance keeps. When its plan is gone from the catalog, one on-demand backup.
+    pub fn kept(&self, instance: &Instance) -> Kept {
+        let catalog = self.catalog.get();
+        let pinned = plan_in(&catalog, instance).map(|plan| plan.rules.pinned_backups_max);
+        Kept {
+            on_demand: catalog.on_demand_kept(&instance.service_id, &instance.plan_id),
+            pinned: pinned.unwrap_or(PINNED_BACKUPS_DEFAULT),
+        }
     }
 
     /// What is known of an engine.
@@ -132,4 +150,9 @@ impl Inventory {
 pub(super) fn exposure(clusters: &[Cluster], id: &str) -> Exposure {
     let known = clusters.iter().find(|known| known.id == id);
     known.map_or_else(Exposure::default, |known| known.exposure.clone())
+}
+
+fn plan_in(catalog: &Catalog, instance: &Instance) -> Option<Arc<Plan>> {
+    let offering = catalog.offering(&instance.service_id)?;
+    offering.plan(&instance.plan_id).cloned()
 }

@@ -99,13 +99,13 @@ pub use expiry::Expiry;
 pub use fate::{Fate, Fates};
 pub use finding::{Finding, Repair, Repaired};
 pub use instance::{DeprovisionRequest, FetchedInstance, InstanceLabels, Instances, Provisioned};
-pub use inventory::Inventory;
+pub use inventory::{Inventory, Kept};
 pub use link::Links;
 pub use logfile::{LogError, LogLink, Logfiles, Logs, logfile_id, logfile_name};
 pub use observation::Observer;
 pub use oversight::{OperationDetail, OperationsPage, OperationsQuery, Oversight};
 pub use owner::{OwnerFinding, Owners};
-pub use pin::{BackupChange, Kept, KeptNow, Pins};
+pub use pin::{BackupChange, KeptNow, Pins};
 pub use profile::Profiles;
 pub use provision::ProvisionRequest;
 pub use readdress::Moves;
@@ -404,7 +404,7 @@ impl Broker {
             recoveries: Recoveries::new(parts, inventory.clone()),
             views: Views::new(parts, inventory.clone(), vitals.clone()),
             fates: Fates::new(parts),
-            pins: Pins::new(parts),
+            pins: Pins::new(parts, inventory.clone()),
             rounds: Rounds::new(parts, inventory.clone(), vitals.clone()),
             estates: Estates::new(parts, inventory.clone(), vitals.clone()),
             reconciler: Reconciler::new(parts, oversight.clone()),

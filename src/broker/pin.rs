@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use super::{BrokerError, BrokerParts};
+use super::{
+    BrokerError, BrokerParts,
+    inventory::{Inventory, Kept},
+};
 use crate::{
     clock::Clock,
     model::{
         audit::AtOnce,
         backup::{Backup, BackupState, check_note},
-        catalog::CurrentCatalog,
         ids::{BackupId, InstanceId},
-        instance::Instance,
-        limits::PINNED_BACKUPS_DEFAULT,
         origin::Origin,
         retention::replaced_by_next,
     },
@@ -25,15 +25,6 @@ pub struct BackupChange {
     pub note: Option<String>,
     /// Whether it is kept beyond its time.
     pub pinned: Option<bool>,
-}
-
-/// How many backups an instance keeps, by what its plan says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kept {
-    /// On-demand backups, beside those that are pinned.
-    pub on_demand: u32,
-    /// Pinned backups, at most.
-    pub pinned: u32,
 }
 
 /// What the next on-demand backup of an instance would do, and how many backups are pinned.
@@ -63,32 +54,16 @@ impl KeptNow {
 pub struct Pins {
     store: Arc<Store>,
     clock: Clock,
-    catalog: Arc<CurrentCatalog>,
-}
-
-/// How many backups an instance keeps. When its plan is gone from the catalog, one on-demand backup.
-pub(super) fn kept(catalog: &CurrentCatalog, instance: &Instance) -> Kept {
-    let catalog = catalog.get();
-    let offering = catalog.offering(&instance.service_id);
-    let plan = offering.and_then(|o| o.plan(&instance.plan_id));
-    Kept {
-        on_demand: catalog.on_demand_kept(&instance.service_id, &instance.plan_id),
-        pinned: plan.map_or(PINNED_BACKUPS_DEFAULT, |plan| plan.rules.pinned_backups_max),
-    }
+    inventory: Arc<Inventory>,
 }
 
 impl Pins {
-    pub(super) fn new(parts: &BrokerParts) -> Self {
+    pub(super) fn new(parts: &BrokerParts, inventory: Arc<Inventory>) -> Self {
         Self {
             store: parts.store.clone(),
             clock: parts.clock.clone(),
-            catalog: parts.catalog.clone(),
+            inventory,
         }
-    }
-
-    /// How many backups an instance keeps.
-    pub fn kept(&self, instance: &Instance) -> Kept {
-        kept(&self.catalog, instance)
     }
 
     /// Writes a note beside a backup of an instance, and whether it is kept beyond its time. Fails when
@@ -110,7 +85,7 @@ impl Pins {
             .store
             .read(move |conn| store::instance::find(conn, &of));
         let found = found.await?.ok_or_else(no_such)?;
-        let most = self.kept(&found).pinned;
+        let most = self.inventory.kept(&found).pinned;
         self.store
             .decide(move |conn| {
                 let listed = store::backup::listed(conn, &instance)?;

@@ -8,18 +8,16 @@ use futures::{StreamExt as _, stream};
 
 use super::{
     BrokerError, BrokerParts,
-    health::{Read, read},
+    health::{Read, read_whole},
     inventory::Inventory,
     vitals::Vitals,
 };
 use crate::{
     clock::Clock,
     model::{
-        alert::{alerts, backup_late_at},
         backup::Backup,
         deployment::Deployment,
         figures::{BackupSeen, InstanceSeen, Work},
-        health::health,
         instance::{Instance, InstanceState},
         limits::{LOOKS_AT_ONCE, ROUND_PAGE},
         observation::Observation,
@@ -66,12 +64,9 @@ impl Rounds {
             let page = store::instance::after(conn, &after, ROUND_PAGE)?;
             let last = page.last().map(|instance| instance.id.to_string());
             for instance in page {
-                let Some((deployment, _)) = store::deployment::of_instance(conn, &instance.id)?
-                else {
-                    continue;
-                };
-                let read = read(conn, &instance, &deployment, now)?;
-                found.push((instance, deployment, read));
+                if let Some((deployment, read)) = read_whole(conn, &instance, now)? {
+                    found.push((instance, deployment, read));
+                }
             }
             Ok::<_, StoreError>((found, last))
         });
@@ -97,22 +92,14 @@ impl Rounds {
         observation: Option<Arc<Observation>>,
         now: DateTime<Utc>,
     ) -> LookedOver {
-        let Read {
-            life,
-            backups,
-            beside,
-            newest,
-        } = read;
-        let database = self.vitals.database_watch(deployment, beside);
         let seen = observation.as_deref();
-        let told = match life.state {
-            InstanceState::Ready => alerts(now, &database, seen, &backups),
-            _ => Vec::new(),
-        };
-        let health = health(&life, &database, seen, &told);
+        let backup = read.newest.as_ref().and_then(backup_seen);
+        let is_backup_late = read.late_since(now).is_some();
+        let failures = read.backups.schedule.as_ref().map(|of| of.failures);
+        let certificates = read.beside.certificates.as_ref();
+        let certificate_ends = certificates.map(|outlook| outlook.ends_at);
+        let health = self.vitals.health_of(deployment, read, seen, now);
         let (_, plan) = self.inventory.offering_name(instance);
-        let is_backup_late = life.state == InstanceState::Ready
-            && backup_late_at(&backups).is_some_and(|late_at| now >= late_at);
         LookedOver {
             seen: InstanceSeen {
                 id: instance.id.clone(),
@@ -125,10 +112,10 @@ impl Rounds {
                 members_up: seen.map(Observation::serving),
                 used_bytes: seen.and_then(Observation::database_bytes),
                 quota_bytes: deployment.quota_bytes(),
-                backup: newest.as_ref().and_then(backup_seen),
+                backup,
                 is_backup_late,
-                backup_failures: backups.schedule.map_or(0, |schedule| schedule.failures),
-                certificate_ends: database.certificates.map(|outlook| outlook.ends_at),
+                backup_failures: failures.unwrap_or_default(),
+                certificate_ends,
             },
             observation,
         }

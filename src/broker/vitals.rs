@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::{
     BrokerError, BrokerParts, DeploymentView,
     alert::{Beside, watched},
-    health::{Read, read},
+    health::{Read, read, read_whole},
     inventory::Inventory,
     observation::Observer,
     readdress::Moves,
@@ -26,7 +26,7 @@ use crate::{
         observation::Observation,
         version::Version,
     },
-    store::{self, Store, StoreError},
+    store::{Store, StoreError},
 };
 
 /// How databases are: their health, their alerts, and what was seen of them.
@@ -72,14 +72,7 @@ impl Vitals {
     ) -> Result<Vec<(Option<Deployment>, Health)>, BrokerError> {
         let now = self.clock.now();
         let found = self.store.scan(move |conn| {
-            let each = |instance: &Instance| {
-                let deployment = store::deployment::of_instance(conn, &instance.id)?;
-                let Some((deployment, _)) = deployment else {
-                    return Ok(None);
-                };
-                let read = read(conn, instance, &deployment, now)?;
-                Ok(Some((deployment, read)))
-            };
+            let each = |instance| read_whole(conn, instance, now);
             of.iter().map(each).collect::<Result<Vec<_>, StoreError>>()
         });
         let told = found.await?.into_iter().map(|found| {

@@ -9,6 +9,7 @@ use super::{
     command::AuditOf,
     error::{Error, Result},
     operations::text,
+    osb::given,
     show::{duration, tied_size},
 };
 
@@ -112,15 +113,11 @@ impl Session {
             of.before.map(|id| id.to_string()),
             of.limit.map(|limit| limit.to_string()),
         );
-        let asked = [
+        let query = given([
             ("instance", instance.as_deref()),
             ("before", before.as_deref()),
             ("limit", limit.as_deref()),
-        ];
-        let query: Vec<(&str, &str)> = asked
-            .into_iter()
-            .filter_map(|(name, value)| Some((name, value?)))
-            .collect();
+        ]);
         let told = self
             .osb
             .operator(Method::GET, &["audit"], &query, None, 200)

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{
     Session,
     error::{Error, Result},
+    osb::given,
     show::Show,
 };
 
@@ -84,18 +85,14 @@ impl Session {
     async fn list_operations(&self, wanted: &Wanted) -> Result<()> {
         let numbers = [wanted.older_than, wanted.limit].map(|n| n.map(|n| n.to_string()));
         let [older_than, limit] = numbers.each_ref().map(Option::as_deref);
-        let asked = [
+        let query = given([
             ("state", wanted.in_state.as_deref()),
             ("kind", wanted.kind.as_deref()),
             ("instance", wanted.instance.as_deref()),
             ("older_than", older_than),
             ("before", wanted.before.as_deref()),
             ("limit", limit),
-        ];
-        let query: Vec<(&str, &str)> = asked
-            .into_iter()
-            .filter_map(|(name, value)| Some((name, value?)))
-            .collect();
+        ]);
         let told = self
             .osb
             .operator(Method::GET, &["operations"], &query, None, 200)

@@ -402,6 +402,16 @@ impl<'a> Resource<'a> {
     }
 }
 
+/// Of what may be asked for, what is.
+pub(super) fn given<'a, const N: usize>(
+    asked: [(&'static str, Option<&'a str>); N],
+) -> Vec<(&'static str, &'a str)> {
+    asked
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect()
+}
+
 /// A name for a request, by which the broker's log knows it.
 pub fn request_identity() -> Header {
     ("x-broker-api-request-identity", Uuid::new_v4().to_string())

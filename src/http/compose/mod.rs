@@ -234,7 +234,7 @@ pub async fn deployment(api: web::Data<Api>, request: HttpRequest) -> Answer {
 pub async fn backups(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let backups = api.broker.backups.backups(of.instance.id.clone()).await?;
-    let now = KeptNow::of(&backups, api.broker.pins.kept(&of.instance));
+    let now = KeptNow::of(&backups, api.broker.inventory.kept(&of.instance));
     let backups = backups
         .iter()
         .map(|b| view::backup(&api.broker.public_url, &of.deployment, b))

@@ -558,7 +558,7 @@ pub fn deployment(broker: &Broker, view: &DeploymentView, health: Health) -> Dep
         health: health.into(),
         closed_since: deployment.closed_since.map(time),
         created_at: time(view.instance.created_at),
-        on_demand_backups_kept: broker.inventory.on_demand_kept(&view.instance),
+        on_demand_backups_kept: broker.inventory.kept(&view.instance).on_demand,
         notes: view.notes.text.clone(),
         customer_billing_code: view.notes.billing_code.clone(),
         cluster_id: if chosen {
