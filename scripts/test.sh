@@ -45,7 +45,8 @@ export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
 export MALLOC_ARENA_MAX=${MALLOC_ARENA_MAX:-2}
 run_tests() {
     # The first lines of a panic say more than where it came through.
-    RUST_BACKTRACE=0 cargo test --locked --all-features 2>&1 | tee "$told"
+    # A stage is asked for its end, so that nothing stops at a command that fails by itself.
+    RUST_BACKTRACE=0 cargo test --locked --all-features 2>&1 | tee "$told" || return
     if ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && ! command -v initdb >/dev/null; then
         echo 'SKIPPED: PostgreSQL is not installed here (Debian: postgresql), so that nothing was tried with it'
     fi

@@ -16,7 +16,7 @@ use std::{
 use chrono::NaiveDate;
 use futures::{StreamExt as _, future::join_all, stream};
 use tokio::{
-    task::AbortHandle,
+    task::{AbortHandle, JoinSet},
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
@@ -48,6 +48,9 @@ pub struct Guard {
     provisioners: BTreeMap<String, SharedProvisioner>,
     known: Mutex<HashMap<DeploymentId, Known>>,
     nights: Mutex<HashMap<DeploymentId, Night>>,
+    /// The looks at members that go on. They end with the guard: one that waits for a member keeps
+    /// the cluster open.
+    looks: Mutex<JoinSet<()>>,
 }
 
 /// What is remembered of a database's turn at night.
@@ -85,6 +88,7 @@ impl Guard {
             provisioners,
             known: Mutex::default(),
             nights: Mutex::default(),
+            looks: Mutex::default(),
         }
     }
 
@@ -110,6 +114,16 @@ impl Guard {
                 () = sleep(GUARD_INTERVAL) => {}
             }
         }
+        let mut looks = std::mem::take(&mut *this.looks());
+        looks.shutdown().await;
+    }
+
+    /// Looks at members beside the watch, which goes on.
+    fn begin(&self, look: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        let mut looks = self.looks();
+        // Those that are over are forgotten.
+        while looks.try_join_next().is_some() {}
+        looks.spawn(look)
     }
 
     async fn look_at_all(self: &Arc<Self>) -> Result<(), BrokerError> {
@@ -151,13 +165,13 @@ impl Guard {
         };
         if near && self.begins_look(deployment, pause) {
             let (this, of) = (self.clone(), deployment.clone());
-            let look = tokio::spawn(async move {
+            let look = self.begin(async move {
                 if let Err(error) = this.look_at_members(&of, is_safe).await {
                     log::warn!(deployment:% = of.id; "{}", chain(&error));
                 }
             });
             if let Some(known) = self.known().get_mut(&deployment.id) {
-                known.look = Some(look.abort_handle());
+                known.look = Some(look);
             }
         }
         Ok(())
@@ -182,7 +196,7 @@ impl Guard {
             nights.insert(deployment.id.clone(), later);
         }
         let (this, of) = (self.clone(), deployment.clone());
-        tokio::spawn(async move {
+        self.begin(async move {
             match this.defragment(&of).await {
                 Ok(false) => {}
                 Ok(true) => {
@@ -272,6 +286,10 @@ impl Guard {
 
     fn nights(&self) -> MutexGuard<'_, HashMap<DeploymentId, Night>> {
         self.nights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn looks(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<DeploymentId, Known>> {

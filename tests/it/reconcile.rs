@@ -31,6 +31,7 @@ async fn listed(broker: &TestBroker, credentials: &Value) -> Value {
     let deployment = text(&credentials["deployment_id"]);
     let path = format!("/deployments/{deployment}/backups");
     let answer = answer(broker.compose(Method::GET, credentials, &path)).await;
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
     answer.body["_embedded"]["backups"].clone()
 }
 

@@ -57,10 +57,14 @@ impl Served {
     fn hears_within(&self, limit: Duration) -> Option<String> {
         self.ear.set_read_timeout(Some(limit)).expect("set");
         let mut heard = [0; 1024];
-        match self.ear.recv(&mut heard) {
-            Ok(length) => Some(String::from_utf8_lossy(&heard[..length]).into_owned()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-            Err(error) => panic!("{error}"),
+        loop {
+            match self.ear.recv(&mut heard) {
+                Ok(length) => return Some(String::from_utf8_lossy(&heard[..length]).into_owned()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+                // A child of another test has ended.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => panic!("{error}"),
+            }
         }
     }
 
