@@ -7,14 +7,15 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 built=${CARGO_TARGET_DIR:-target}/debug
 summary=()
 
-# What each test that fell said, which the rest of the output may be too long for.
+# What the stage that runs has printed. What fell in it is told once more at the end: the whole output
+# may be too long to be kept.
 told=$(mktemp)
 
 report() {
     local status=$?
     if ((status)); then
         printf '\n== what fell\n'
-        grep -A 6 'panicked at ' "$told" || true
+        grep -A 6 'panicked at ' "$told" || grep -A 40 '= FAILURES =' "$told" || tail -n 40 "$told"
     fi
     rm -f "$told"
     printf '\n== durations\n'
@@ -27,7 +28,7 @@ stage() {
     local name=$1 start=$SECONDS status=0
     shift
     printf '\n== %s\n' "$name"
-    "$@" || status=$?
+    "$@" 2>&1 | tee "$told" || status=$?
     summary+=("$(printf '%5d s  %-10s %s' $((SECONDS - start)) "$name" "$( ((status)) && echo FAILED || echo ok)")")
     return "$status"
 }
@@ -45,8 +46,8 @@ export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
 export MALLOC_ARENA_MAX=${MALLOC_ARENA_MAX:-2}
 run_tests() {
     # The first lines of a panic say more than where it came through.
-    # A stage is asked for its end, so that nothing stops at a command that fails by itself.
-    RUST_BACKTRACE=0 cargo test --locked --all-features 2>&1 | tee "$told" || return
+    # A stage is asked how it ends, so that nothing stops at a command that fails by itself.
+    RUST_BACKTRACE=0 cargo test --locked --all-features --no-fail-fast || return
     if ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && ! command -v initdb >/dev/null; then
         echo 'SKIPPED: PostgreSQL is not installed here (Debian: postgresql), so that nothing was tried with it'
     fi
