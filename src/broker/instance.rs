@@ -53,6 +53,8 @@ pub struct DeprovisionRequest {
     pub plan_id: String,
     /// Whether the platform takes a 202.
     pub accepts_incomplete: bool,
+    /// Where it comes from.
+    pub origin: Origin,
 }
 
 /// OSB "Fetching a Service Instance".
@@ -349,7 +351,8 @@ fn insert_instance(
     Ok(Provisioned::Accepted(operation.id))
 }
 
-fn deprovision_in(
+/// The one way to the end of an instance, for every caller.
+pub(super) fn deprovision_in(
     conn: &mut Conn<'_>,
     request: &DeprovisionRequest,
     now: chrono::DateTime<chrono::Utc>,
@@ -374,7 +377,12 @@ fn deprovision_in(
     }
     let operation = Operation {
         waits_for: WaitsFor::Instance,
-        ..Operation::queued(OperationKind::Deprovision, &instance.id, Origin::Osb, now)
+        ..Operation::queued(
+            OperationKind::Deprovision,
+            &instance.id,
+            request.origin,
+            now,
+        )
     };
     store::operation::insert(conn, &operation, Some(&instance_key(&instance.id)))?;
     store::instance::set_state(conn, &instance.id, InstanceState::Deleting)?;

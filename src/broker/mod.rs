@@ -70,6 +70,7 @@ mod retention;
 mod round;
 mod schedule;
 mod session;
+mod settings;
 mod source;
 mod status;
 mod target;
@@ -118,6 +119,7 @@ pub use retention::Retention;
 pub use round::{LookedOver, Rounds};
 pub use schedule::{BackupSchedule, back_up_due};
 pub use session::{Doorkeeper, Sessions, SignInWay, SignedIn, no_such_page, read_only};
+pub use settings::{Settings, SizePreflight, Sizes};
 pub use status::{OperationStatus, StatusState, Statuses, status_of};
 pub use token::Tokens;
 pub use update::{UpdateRequest, Updated, Updates};
@@ -313,6 +315,8 @@ pub struct Broker {
     pub updates: Arc<Updates>,
     /// What an upgrade would do.
     pub upgrades: Upgrades,
+    /// What visitors of the pages change about instances themselves.
+    pub settings: Settings,
     /// What became of operations.
     pub statuses: Arc<Statuses>,
     /// Deployments, as users reach them.
@@ -400,6 +404,7 @@ impl Broker {
             logfiles: Logfiles::new(parts, links, audit.clone(), deployments.clone()),
             restores: Arc::new(Restores::new(parts, inventory.clone(), instances.clone())),
             upgrades: Upgrades::new(parts, inventory.clone(), updates.clone()),
+            settings: Settings::new(parts, updates.clone(), vitals.clone()),
             clusters: Clusters::new(parts, inventory.clone(), deployments.clone()),
             recoveries: Recoveries::new(parts, inventory.clone()),
             views: Views::new(parts, inventory.clone(), vitals.clone()),

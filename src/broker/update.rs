@@ -125,7 +125,7 @@ impl Updates {
     }
 
     /// How large the database is, when it may become smaller than it is now.
-    async fn look_at_size(
+    pub(super) async fn look_at_size(
         &self,
         request: &UpdateRequest,
     ) -> Result<Option<Arc<Observation>>, BrokerError> {
@@ -354,6 +354,28 @@ impl Updates {
             .map_err(|refusal| refused(refusal.to_string(), false))
     }
 
+    /// The most units that an instance can have now: its tenant's quota and its cluster's room bound them.
+    pub(super) fn most_units(
+        &self,
+        conn: &mut Conn<'_>,
+        instance: &Instance,
+        deployment: &Deployment,
+    ) -> Result<u32, BrokerError> {
+        let (mut most, mut too_many) = (deployment.units, UNITS_MAX + 1);
+        while too_many > most + 1 {
+            let goal = Shape {
+                units: most.midpoint(too_many),
+                ..deployment.shape()
+            };
+            match self.check_capacity(conn, instance, deployment, goal) {
+                Ok(()) => most = goal.units,
+                Err(BrokerError::UpdateRefused { .. }) => too_many = goal.units,
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(most)
+    }
+
     fn check_capacity(
         &self,
         conn: &mut Conn<'_>,
@@ -406,7 +428,7 @@ impl Updates {
 }
 
 /// Of what the broker itself made of a backup, no two have one name; platforms name as they like.
-fn check_name_is_free(
+pub(super) fn check_name_is_free(
     conn: &mut Conn<'_>,
     instance: &Instance,
     name: Option<&str>,

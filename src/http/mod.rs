@@ -9,7 +9,7 @@ use self::{
     compose::error::ComposeError,
     dashboard::{
         backups, credentials, door, error::PageError, instances, operator as pages, overview,
-        versions,
+        settings, versions,
     },
     limit::limited,
     operator::{error::OperatorError, operations},
@@ -315,9 +315,6 @@ fn dashboard_routes(config: &mut web::ServiceConfig) {
                     )
                     .service(page("/{instance}").route(web::get().to(overview::page)))
                     .service(
-                        page("/{instance}/protection").route(web::post().to(overview::protect)),
-                    )
-                    .service(
                         page("/{instance}/defragmentation")
                             .route(web::post().to(overview::defragment)),
                     )
@@ -342,6 +339,21 @@ fn dashboard_routes(config: &mut web::ServiceConfig) {
                     .service(
                         page("/{instance}/credentials/{binding}/revoke")
                             .route(web::post().to(credentials::revoke)),
+                    )
+                    .service(page("/{instance}/settings").route(web::get().to(settings::page)))
+                    .service(
+                        page("/{instance}/settings/size").route(web::post().to(settings::scale)),
+                    )
+                    .service(
+                        page("/{instance}/settings/name").route(web::post().to(settings::rename)),
+                    )
+                    .service(
+                        page("/{instance}/settings/protection")
+                            .route(web::post().to(settings::protect)),
+                    )
+                    .service(
+                        page("/{instance}/settings/deletion")
+                            .route(web::post().to(settings::delete)),
                     )
                     .service(
                         page("/{instance}/versions")

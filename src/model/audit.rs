@@ -12,6 +12,8 @@ use super::{
 pub enum AtOnce {
     /// A platform's context of an instance.
     Context,
+    /// A name that a visitor of the pages gave an instance.
+    Name,
     /// Parameters of an instance that its members do not notice.
     Parameters,
     /// Notes beside a deployment.
@@ -45,6 +47,7 @@ impl AtOnce {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Context => "context",
+            Self::Name => "name",
             Self::Parameters => "parameters",
             Self::Notes => "notes",
             Self::BackupNote => "backup_note",

@@ -874,8 +874,9 @@ async fn an_instance_is_protected_at_once_and_given_up_only_by_who_knows_what_wa
     broker.provision("i", json!({})).await;
     let credentials = broker.bind("i", "b").await;
     let browser = Visitor::with_token(&broker, &credentials).await;
-    let (overview, path) = (overview("i"), "/dashboard/instances/i/protection");
-    let csrf = browser.csrf(&overview).await;
+    let settings = format!("{}/settings", overview("i"));
+    let path = &format!("{settings}/protection");
+    let csrf = browser.csrf(&settings).await;
     let form = async |fields: &[(&str, &str)]| {
         let fields = [&[("csrf", csrf.as_str())], fields].concat();
         browser.post(path, &fields).await
@@ -889,7 +890,7 @@ async fn an_instance_is_protected_at_once_and_given_up_only_by_who_knows_what_wa
         "{}",
         protected.body
     );
-    let page = browser.get(&overview).await.body;
+    let page = browser.get(&settings).await.body;
     assert!(
         page.contains("a platform&rsquo;s deletion may be waiting"),
         "{page}"

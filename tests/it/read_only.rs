@@ -112,7 +112,8 @@ fn forms() -> Vec<String> {
             let path = page.split('"').nth(1).expect("a path");
             if page.contains("web::post()") {
                 let path = path.replace("{instance}", "i").replace("{operation}", "x");
-                found.push(format!("{scope}{}", path.replace("{backup}", "b")));
+                let path = path.replace("{backup}", "b").replace("{binding}", "b");
+                found.push(format!("{scope}{path}"));
             }
         }
     }
@@ -127,14 +128,36 @@ async fn each_page_shows_itself_to_a_reader_and_takes_no_form() {
     let credentials = broker.bind("i", "b").await;
     broker.back_up(&credentials).await;
     let visitor = reader(&broker, READER).await;
-    for path in ["", "/i", "/i/backups", "/i/versions"] {
+    let user = Visitor::with_token(&broker, &credentials).await;
+    let mut of_users = 0;
+    for path in [
+        "",
+        "/i",
+        "/i/backups",
+        "/i/credentials",
+        "/i/versions?version=3.7.3",
+        "/i/settings",
+        "/i/settings?units=2",
+    ] {
         let path = format!("/dashboard/instances{path}");
         let page = visitor.get(&path).await;
         assert_eq!(page.status, StatusCode::OK, "{path}");
         assert!(page.body.contains("Read only"), "{path}");
+        // No form but the one that leads out, and those that search.
+        let forms = |body: &str| body.matches("<form method=\"post\"").count();
+        assert_eq!(forms(&page.body), 1, "{path}: {}", page.body);
+        let of_user = user.get(&path).await;
+        if of_user.status == StatusCode::OK {
+            of_users += forms(&of_user.body) - 1;
+        }
     }
+    assert!(of_users >= 8, "{of_users} forms that are hidden");
     let csrf = visitor.csrf("/dashboard/instances/i").await;
-    let fields = [("csrf", csrf.as_str()), ("version", "3.5.30")];
+    let fields = [
+        ("csrf", csrf.as_str()),
+        ("version", "3.5.30"),
+        ("confirm", "i"),
+    ];
     for path in forms() {
         let refused = visitor.post(&path, &fields).await;
         assert_eq!(refused.status, StatusCode::FORBIDDEN, "{path}");

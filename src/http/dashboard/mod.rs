@@ -30,6 +30,7 @@ pub mod instances;
 pub mod operator;
 pub mod overview;
 mod plot;
+pub mod settings;
 mod shell;
 mod show;
 mod state;

@@ -3,7 +3,6 @@
 use actix_web::{HttpRequest, http::StatusCode, web};
 use askama::Template;
 use chrono::{DateTime, Utc};
-use serde_json::json;
 
 use super::{
     Answer, Api,
@@ -18,15 +17,15 @@ use super::{
     state::{Label, asked_by, label_of_alert, label_of_health, label_of_task},
 };
 use crate::{
-    broker::{Broker, InstanceView, Restored, UpdateRequest},
-    http::{compose, error::HttpError, request::query},
+    broker::{Broker, InstanceView, Restored},
+    http::{compose, request::query},
     model::{
         alert::{Alert, Gravity, meaning_of},
         defragment::Storage,
         deployment::{Deployment, Member},
         health::{Health, HealthState},
         ids::{InstanceId, OperationId},
-        instance::{DELETE_PROTECTION, Instance, InstanceState},
+        instance::{Instance, InstanceState},
         limits::{OBSERVATION_FRESH, QUOTA_NEAR_PERCENT, TASKS_SHOWN},
         observation::{MemberHealth, MemberObservation, Observation},
         operation::Operation,
@@ -61,7 +60,6 @@ struct OverviewPage {
     faults: Option<String>,
     facts: Vec<Fact>,
     is_ready: bool,
-    is_protected: bool,
     can_defragment: bool,
     usage: Option<Usage>,
     quota: String,
@@ -180,34 +178,6 @@ pub async fn defragment(
     Ok(see_other(&path_of(&view.of.instance.id)))
 }
 
-/// `POST /dashboard/instances/:iid/protection`
-pub async fn protect(
-    api: web::Data<Api>,
-    session: web::ReqData<Session>,
-    Id(id): Id<InstanceId>,
-    payload: web::Payload,
-) -> Answer {
-    let form = form_of(&api, &session, payload).await?;
-    let view = api.broker.views.instance_view(&session, id).await?;
-    let protected = match (form.text("protect"), form.text("sure")) {
-        ("yes", _) => true,
-        ("no", "yes") => false,
-        ("no", _) => {
-            let reason = "The protection stays: say that you know of the deletion that may be \
-                          waiting.";
-            return Err(HttpError::bad_request(reason).into());
-        }
-        _ => {
-            let reason = "It is either to be protected or not.";
-            return Err(HttpError::bad_request(reason).into());
-        }
-    };
-    let parameters = json!({ DELETE_PROTECTION: protected });
-    let update = UpdateRequest::of(&view.of.instance, parameters, Origin::Dashboard);
-    api.broker.updates.update(update).await?;
-    Ok(see_other(&path_of(&view.of.instance.id)))
-}
-
 /// `restored`: how the instances are that were restored from it; `before`: the task before which those
 /// come that are shown, none: the newest are.
 fn overview(
@@ -265,7 +235,6 @@ fn overview(
         newer: newest.map(|transition| transition.to.to_string()),
         facts: facts(broker, view),
         is_ready,
-        is_protected: instance.is_protected(),
         can_defragment: is_ready && !is_closed,
         usage: seen
             .as_ref()

@@ -312,6 +312,7 @@ pub async fn deprovision(
         service_id: required("service_id")?,
         plan_id: required("plan_id")?,
         accepts_incomplete: accepts_incomplete(&request),
+        origin: Origin::Osb,
     };
     let operation = api.broker.instances.deprovision(deprovision).await?;
     Ok(HttpResponse::Accepted().json(Accepted { operation }))

@@ -1,0 +1,341 @@
+//! The page of settings: an instance's size, its name, its protection, its end.
+
+use actix_web::{HttpRequest, http::StatusCode, web};
+use askama::Template;
+use serde_json::json;
+
+use super::{
+    Answer, Api, INSTANCES,
+    door::see_other,
+    form_of,
+    id::Id,
+    path_of,
+    shell::{Shell, Subject, answer},
+    show::counted,
+};
+use crate::{
+    broker::{Broker, InstanceView, Settings, SizePreflight, Sizes, UpdateRequest},
+    http::{error::HttpError, request::query},
+    model::{
+        backup::{Backup, BackupState},
+        ids::InstanceId,
+        instance::{DELETE_PROTECTION, InstanceState},
+        limits::{HISTORY_KEPT, INSTANCE_NAME_CHARS_MAX, UNIT_BYTES, UNITS_MAX},
+        origin::Origin,
+        sentence::capitalized,
+        session::{Scope, Session},
+        size::size,
+    },
+};
+
+#[derive(Template)]
+#[template(path = "settings.html", whitespace = "minimize")]
+struct SettingsPage {
+    shell: Shell,
+    href: String,
+    name: String,
+    name_max: usize,
+    can_rename: bool,
+    is_ready: bool,
+    is_protected: bool,
+    units_max: u32,
+    /// What the field of the size says.
+    wanted: u32,
+    size: String,
+    /// What fits; none while nobody can say.
+    fits: Option<String>,
+    rehearsal: Option<Rehearsal>,
+    deletion: Deletion,
+}
+
+/// What another size would do.
+struct Rehearsal {
+    units: u32,
+    size: String,
+    /// Why it would not be done.
+    refusal: Option<String>,
+    /// What it means for the data.
+    data: &'static str,
+}
+
+/// What stands against a deletion, or what it would take along and leave.
+struct Deletion {
+    refusal: Option<&'static str>,
+    goes: Vec<String>,
+    stays: Vec<String>,
+    /// Whether the platform that asked for it goes on listing it.
+    knows_platform: bool,
+}
+
+/// `GET /dashboard/instances/:iid/settings`
+pub async fn page(
+    api: web::Data<Api>,
+    session: web::ReqData<Session>,
+    Id(id): Id<InstanceId>,
+    request: HttpRequest,
+) -> Answer {
+    let view = api.broker.views.instance_view(&session, id).await?;
+    let (instance, deployment) = (&view.of.instance, &view.of.deployment);
+    let is_ready = instance.state == InstanceState::Ready;
+    let asked = query(&request, "units").and_then(|units| units.parse().ok());
+    let rehearsal = match asked {
+        Some(units) if is_ready => {
+            let preflight = api.broker.settings.preflight_of_size(&view.of, units);
+            Some(rehearsal(preflight.await?, deployment.units))
+        }
+        _ => None,
+    };
+    let fits = match is_ready {
+        true => Some(fits(api.broker.settings.sizes(&view.of).await?)),
+        false => None,
+    };
+    let deletion = deletion(&api.broker, &session, &view).await?;
+    let mut shell = Shell::signed_in("Settings", &api.broker, &session);
+    shell.here = "settings";
+    shell.follows = true;
+    shell.under_way = view.running_change().is_some();
+    let subject = Subject::of(&view);
+    shell.title = format!("Settings of {}", subject.name);
+    let href = format!("{}/settings", subject.href);
+    shell.subject = Some(subject);
+    let page = SettingsPage {
+        shell,
+        href,
+        name: view.name().to_owned(),
+        name_max: INSTANCE_NAME_CHARS_MAX,
+        can_rename: Settings::may_rename(&session, instance)
+            && instance.state != InstanceState::Deleting,
+        is_ready,
+        is_protected: instance.is_protected(),
+        units_max: UNITS_MAX,
+        wanted: asked.unwrap_or(deployment.units),
+        size: sized(deployment.units),
+        fits,
+        rehearsal,
+        deletion,
+    };
+    Ok(answer(StatusCode::OK, &page))
+}
+
+/// `POST /dashboard/instances/:iid/settings/size`
+pub async fn scale(
+    api: web::Data<Api>,
+    session: web::ReqData<Session>,
+    Id(id): Id<InstanceId>,
+    payload: web::Payload,
+) -> Answer {
+    let form = form_of(&api, &session, payload).await?;
+    let view = api.broker.views.instance_view(&session, id).await?;
+    let units: u32 = form
+        .text("units")
+        .trim()
+        .parse()
+        .map_err(|_| HttpError::bad_request("A size is a whole number of units."))?;
+    let parameters = json!({ "units": units });
+    let update = UpdateRequest::of(&view.of.instance, parameters, Origin::Dashboard);
+    api.broker.updates.update(update).await?;
+    // There it is seen how it goes on.
+    Ok(see_other(&path_of(&view.of.instance.id)))
+}
+
+/// `POST /dashboard/instances/:iid/settings/name`
+pub async fn rename(
+    api: web::Data<Api>,
+    session: web::ReqData<Session>,
+    Id(id): Id<InstanceId>,
+    payload: web::Payload,
+) -> Answer {
+    let form = form_of(&api, &session, payload).await?;
+    let name = form.text("name").trim().to_owned();
+    let renamed = api.broker.settings.rename(&session, id.clone(), name);
+    renamed.await?;
+    Ok(see_other(&settings_of(&id)))
+}
+
+/// `POST /dashboard/instances/:iid/settings/protection`
+pub async fn protect(
+    api: web::Data<Api>,
+    session: web::ReqData<Session>,
+    Id(id): Id<InstanceId>,
+    payload: web::Payload,
+) -> Answer {
+    let form = form_of(&api, &session, payload).await?;
+    let view = api.broker.views.instance_view(&session, id).await?;
+    let protected = match (form.text("protect"), form.text("sure")) {
+        ("yes", _) => true,
+        ("no", "yes") => false,
+        ("no", _) => {
+            let reason = "The protection stays: say that you know of the deletion that may be \
+                          waiting.";
+            return Err(HttpError::bad_request(reason).into());
+        }
+        _ => {
+            let reason = "It is either to be protected or not.";
+            return Err(HttpError::bad_request(reason).into());
+        }
+    };
+    let parameters = json!({ DELETE_PROTECTION: protected });
+    let update = UpdateRequest::of(&view.of.instance, parameters, Origin::Dashboard);
+    api.broker.updates.update(update).await?;
+    Ok(see_other(&settings_of(&view.of.instance.id)))
+}
+
+/// `POST /dashboard/instances/:iid/settings/deletion`
+pub async fn delete(
+    api: web::Data<Api>,
+    session: web::ReqData<Session>,
+    Id(id): Id<InstanceId>,
+    payload: web::Payload,
+) -> Answer {
+    let form = form_of(&api, &session, payload).await?;
+    let view = api.broker.views.instance_view(&session, id.clone()).await?;
+    if form.text("confirm").trim() != view.name().trim() {
+        let reason = "Nothing was deleted: the name that was typed is not the instance's.";
+        return Err(HttpError::bad_request(reason).into());
+    }
+    api.broker.settings.delete(&session, id).await?;
+    // Where the instance is listed until it is gone.
+    Ok(see_other(&match &view.source {
+        Some(source) => path_of(&source.id),
+        None if session.scope == Scope::Operator => INSTANCES.to_owned(),
+        None => "/dashboard".to_owned(),
+    }))
+}
+
+fn settings_of(instance: &InstanceId) -> String {
+    format!("{}/settings", path_of(instance))
+}
+
+fn sized(units: u32) -> String {
+    let bytes = UNIT_BYTES.saturating_mul(units.into());
+    format!("{}: {} on each member", counted(units, "unit"), size(bytes))
+}
+
+/// What fits, as sentences.
+fn fits(sizes: Sizes) -> String {
+    let most = format!("There is room for {} at most.", counted(sizes.most, "unit"));
+    match sizes.fewest {
+        Some(fewest) => format!("What it holds fits {}. {most}", counted(fewest, "unit")),
+        None => format!("No member has told yet how much it holds. {most}"),
+    }
+}
+
+fn rehearsal(preflight: SizePreflight, units: u32) -> Rehearsal {
+    let refusal = preflight.refusal.map(|reason| {
+        let reason = reason.trim_end_matches('.');
+        format!("{}.", capitalized(reason))
+    });
+    Rehearsal {
+        units: preflight.units,
+        size: sized(preflight.units),
+        refusal,
+        data: if preflight.units > units {
+            "No data moves."
+        } else {
+            "No data goes: what it holds fits. It takes no more writes once the new size is full."
+        },
+    }
+}
+
+async fn deletion(
+    broker: &Broker,
+    session: &Session,
+    view: &InstanceView,
+) -> Result<Deletion, HttpError> {
+    let instance = &view.of.instance;
+    let refusal = refusal_of_deletion(session, view);
+    if refusal.is_some() {
+        return Ok(Deletion {
+            refusal,
+            goes: Vec::new(),
+            stays: Vec::new(),
+            knows_platform: false,
+        });
+    }
+    let credentials = broker.credentials.of_instance(session, instance.id.clone());
+    let users = credentials.await?.all.len();
+    Ok(Deletion {
+        refusal,
+        goes: vec![
+            database(broker, view),
+            backups(view),
+            format!("Credentials: {users}. Applications that use them are refused at once."),
+        ],
+        stays: stays(broker, view),
+        knows_platform: instance.restored_from.is_none(),
+    })
+}
+
+fn refusal_of_deletion(session: &Session, view: &InstanceView) -> Option<&'static str> {
+    let instance = &view.of.instance;
+    if instance.state == InstanceState::Deleting {
+        Some("The instance is being deleted.")
+    } else if session.is_read_only() {
+        Some("Who only reads deletes nothing.")
+    } else if !session.may_stand_in_for_platform(instance) {
+        Some(
+            "A platform asked for this instance. Delete it there, as with cf delete-service: deleted \
+             here, it would go on being listed there.",
+        )
+    } else if instance.is_protected() {
+        Some("It is protected against deletion. Lift the protection first.")
+    } else {
+        None
+    }
+}
+
+/// What of the database goes.
+fn database(broker: &Broker, view: &InstanceView) -> String {
+    let deployment = &view.of.deployment;
+    let seen = broker.vitals.last_seen(deployment);
+    let members = counted(many(broker.inventory.members_of(deployment)), "member");
+    match seen.and_then(|seen| seen.database_bytes()) {
+        Some(bytes) => format!(
+            "The database: {} on each of {members}, within a minute.",
+            size(bytes)
+        ),
+        None => format!("The database on {members}, within a minute."),
+    }
+}
+
+/// Which of the backups go: all.
+fn backups(view: &InstanceView) -> String {
+    let stored = |b: &&Backup| b.state == BackupState::Complete;
+    let complete: Vec<&Backup> = view.backups.iter().filter(stored).collect();
+    let bytes = complete.iter().filter_map(|b| b.manifest.as_ref());
+    let bytes: u64 = bytes.map(|m| m.stored.object_bytes).sum();
+    let kept = complete.iter().filter(|b| b.pinned).count();
+    let count = counted(many(complete.len()), "backup");
+    match (complete.len(), kept) {
+        (0, _) => "No backups: there are none.".to_owned(),
+        (_, 0) => format!("{count}, {} stored.", size(bytes)),
+        _ => format!(
+            "{count}, {} stored, with the {kept} that you keep.",
+            size(bytes)
+        ),
+    }
+}
+
+/// What stays, and for how long.
+fn stays(broker: &Broker, view: &InstanceView) -> Vec<String> {
+    let mut stays = vec!["Backups that were downloaded.".to_owned()];
+    if !view.restores.is_empty() {
+        let restored = counted(many(view.restores.len()), "instance");
+        stays.push(format!(
+            "{restored} that was restored from it, with data of its own."
+        ));
+    }
+    let days = counted(HISTORY_KEPT.num_days(), "day");
+    let audit = match broker.settings.audit_days {
+        Some(days) => format!("for {}", counted(days, "day")),
+        None => "for ever".to_owned(),
+    };
+    stays.push(format!(
+        "For {days} what was done to it, and in the audit {audit} who asked for it: no data."
+    ));
+    stays
+}
+
+fn many(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
