@@ -33,6 +33,31 @@ const PRIVATE_FILE: u32 = 0o600;
 const BLOCK_BYTES: u64 = 512;
 const UNFINISHED: &str = ".tmp";
 
+/// The one true path of a folder that is there or can be made.
+pub fn full_path(path: &Path) -> io::Result<PathBuf> {
+    let absolute = std::path::absolute(path)?;
+    let (mut there, mut missing) = (absolute.as_path(), Vec::new());
+    loop {
+        match there.canonicalize() {
+            Ok(found) if !found.is_dir() => return Err(io::ErrorKind::NotADirectory.into()),
+            Ok(found) => {
+                return Ok(missing
+                    .iter()
+                    .rev()
+                    .fold(found, |path, name| path.join(name)));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let (Some(parent), Some(name)) = (there.parent(), there.file_name()) else {
+                    return Err(error);
+                };
+                missing.push(name);
+                there = parent;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// Makes a folder, and those above it, durably and for the owner alone; one that is there is fine.
 pub fn make_folder(path: &Path) -> io::Result<()> {
     // Where a relative path begins, something is.

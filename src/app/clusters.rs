@@ -2,23 +2,19 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::TcpListener,
     sync::Arc,
 };
 
 use super::{NAMED_MAX, StartError, folders};
 use crate::{
     broker::Broker,
-    config::LocalCluster,
-    engine::{SharedEngine, etcd},
+    config::ClusterSettings,
+    engine::{self, SharedEngine},
     model::{
         catalog::Catalog, deployment::Deployment, engine::Profile, failure::chain, version::Version,
     },
     operation::ClusterParts,
-    provisioner::{
-        SharedProvisioner,
-        local::{EngineBinaries, LocalProvisioner, not_always_free},
-    },
+    provisioner::SharedProvisioner,
     store::{self, Store},
 };
 
@@ -41,14 +37,14 @@ impl Backends {
     pub(super) fn new(
         opened: Opened,
         engines: &[SharedEngine],
-        locals: &[LocalCluster],
+        settings: &[ClusterSettings],
     ) -> Result<Self, StartError> {
         let named = engines.iter().map(|e| (e.name().to_owned(), e.clone()));
         let engines: BTreeMap<String, SharedEngine> = named.collect();
         let adopted = opened.adopted.clone();
         let clusters = opened.all()?;
         let versions = versions(&engines, &clusters);
-        check_versions(&versions, locals)?;
+        check_versions(&versions, settings)?;
         Ok(Self {
             engines,
             clusters,
@@ -92,16 +88,16 @@ fn versions(
 }
 
 /// Every cluster has a version of some engine.
-fn check_versions(versions: &Versions, locals: &[LocalCluster]) -> Result<(), StartError> {
-    let has_none = |local: &&LocalCluster| {
-        let engines = versions.get(&local.cluster.id);
+fn check_versions(versions: &Versions, settings: &[ClusterSettings]) -> Result<(), StartError> {
+    let has_none = |of: &&ClusterSettings| {
+        let engines = versions.get(&of.cluster.id);
         engines.is_none_or(|engines| engines.values().all(Vec::is_empty))
     };
-    match locals.iter().find(has_none) {
+    match settings.iter().find(has_none) {
         None => Ok(()),
-        Some(local) => Err(StartError::NoEngine {
-            cluster: local.cluster.id.clone(),
-            folder: local.engines_dir.display().to_string(),
+        Some(of) => Err(StartError::NoEngine {
+            cluster: of.cluster.id.clone(),
+            folder: of.backing.engines_from(),
         }),
     }
 }
@@ -118,12 +114,10 @@ pub(super) fn warn_of_missing(catalog: &Catalog, versions: &Versions) {
     }
 }
 
-/// Warns of what clusters say of their reach and that leads to nothing: versions that are not on them,
-/// and addresses that this machine does not have.
-pub(super) fn warn_of_reach(locals: &[LocalCluster], versions: &Versions) {
-    for cluster in locals.iter().map(|local| &local.cluster) {
-        let exposure = &cluster.exposure;
-        for named in &exposure.versions {
+/// Warns of versions that clusters name to have them served to strangers, and that are not on them.
+pub(super) fn warn_of_unused_names(settings: &[ClusterSettings], versions: &Versions) {
+    for cluster in settings.iter().map(|of| &of.cluster) {
+        for named in &cluster.exposure.versions {
             let installed = versions
                 .get(&cluster.id)
                 .and_then(|of| of.get(&named.engine));
@@ -131,12 +125,6 @@ pub(super) fn warn_of_reach(locals: &[LocalCluster], versions: &Versions) {
                 log::warn!(cluster = cluster.id.as_str();
                     "exposed_versions names {named}, which is not installed there: the name has no effect");
             }
-        }
-        let listen = exposure.reach.listen;
-        if let Err(error) = TcpListener::bind((listen, 0)) {
-            log::warn!(cluster = cluster.id.as_str();
-                "members are to listen on {listen}, where this machine cannot listen: {error}. None starts \
-                 there until it can");
         }
     }
 }
@@ -178,12 +166,12 @@ pub(super) async fn tell_of_kept(broker: &Broker) {
     }
 }
 
-/// Holds the clusters against the store: every instance has one to live on, and none is one.
+/// Compares the clusters with the store: every instance has one to live on, and none is one.
 pub(super) async fn check_clusters(
     store: &Arc<Store>,
-    clusters: &[LocalCluster],
+    clusters: &[ClusterSettings],
 ) -> Result<(), StartError> {
-    let clusters = clusters.iter().map(|local| &local.cluster);
+    let clusters = clusters.iter().map(|of| &of.cluster);
     for id in clusters
         .clone()
         .filter_map(|c| c.service_instance_id.clone())
@@ -214,42 +202,15 @@ pub(super) async fn check_clusters(
 
 /// Starts the members that should run, where the broker itself cannot be started for its settings:
 /// nobody looks after them until one is. What is wrong with a cluster, the next start tells.
-pub async fn start_members(clusters: &[LocalCluster]) {
-    Opened::beyond_doubt(clusters, None, BTreeMap::new()).await;
-}
-
-async fn open_cluster(local: &LocalCluster) -> Result<Arc<LocalProvisioner>, StartError> {
-    if let Some(ports) = not_always_free(local.ports) {
-        log::warn!(cluster = local.cluster.id.as_str();
-            "members get ports of {}, and this machine opens connections of its own from {ports}: a \
-             member's port may be taken by one when it starts. Give the cluster a range outside of \
-             net.ipv4.ip_local_port_range", local.ports);
-    }
-    let opened = LocalProvisioner::open(
-        local.folder.clone(),
-        local.engines_dir.clone(),
-        &[EngineBinaries {
-            engine: "etcd",
-            probe: "etcd",
-            probe_args: &["--version"],
-            parse_version: etcd::parse_version_output,
-            required: |version| etcd::binaries(*version),
-            offered: |version| etcd::PROFILE.offers(*version),
-        }],
-        local.ports,
-    );
-    opened.await.map_err(|source| StartError::Cluster {
-        cluster: local.cluster.id.clone(),
-        source,
-    })
+pub async fn start_members(clusters: &[ClusterSettings]) {
+    Opened::beyond_doubt(clusters, None, &engine::all()).await;
 }
 
 /// Clusters that were opened, so that their members run.
-#[derive(Default)]
 pub(super) struct Opened {
+    /// What their engines are known by.
+    profiles: Vec<&'static Profile>,
     clusters: BTreeMap<String, ClusterParts>,
-    /// What runs the members of a cluster that this machine does not.
-    given: BTreeMap<String, SharedProvisioner>,
     /// How many members ran already, by the id of the cluster.
     adopted: BTreeMap<String, usize>,
     /// Why some were not, by the id of the cluster.
@@ -258,15 +219,16 @@ pub(super) struct Opened {
 
 impl Opened {
     /// Opens those of the clusters that are beyond doubt the broker's own, `url` being its database.
-    /// Clusters whose provisioner is `given`, by id, need none of their own.
     pub(super) async fn beyond_doubt(
-        clusters: &[LocalCluster],
+        clusters: &[ClusterSettings],
         url: Option<&str>,
-        given: BTreeMap<String, SharedProvisioner>,
+        engines: &[SharedEngine],
     ) -> Self {
         let mut opened = Self {
-            given,
-            ..Self::default()
+            profiles: engines.iter().map(|engine| engine.profile()).collect(),
+            clusters: BTreeMap::new(),
+            adopted: BTreeMap::new(),
+            failures: BTreeMap::new(),
         };
         opened
             .open_all(folders::beyond_doubt(clusters, url).await)
@@ -275,42 +237,35 @@ impl Opened {
     }
 
     /// Opens the clusters that are not opened yet.
-    pub(super) async fn open_all(&mut self, clusters: impl IntoIterator<Item = &LocalCluster>) {
-        for local in clusters {
-            self.open(local).await;
+    pub(super) async fn open_all(&mut self, clusters: impl IntoIterator<Item = &ClusterSettings>) {
+        for of in clusters {
+            self.open(of).await;
         }
     }
 
     /// Opens a cluster once. Where it fails, the members of the others are started all the same.
-    async fn open(&mut self, local: &LocalCluster) {
-        let id = &local.cluster.id;
+    async fn open(&mut self, of: &ClusterSettings) {
+        let id = &of.cluster.id;
         if self.clusters.contains_key(id) || self.failures.contains_key(id) {
             return;
         }
-        let provisioner = match self.provisioner(local).await {
-            Ok(provisioner) => provisioner,
-            Err(error) => {
+        let opened = match of.backing.open(&of.cluster, &self.profiles).await {
+            Ok(opened) => opened,
+            Err(source) => {
+                let cluster = id.clone();
+                let error = StartError::Cluster { cluster, source };
                 self.failures.insert(id.clone(), error);
                 return;
             }
         };
-        let limit = local.cluster.operations_at_once.map(usize::try_from);
+        self.adopted.insert(id.clone(), opened.adopted);
+        let limit = of.cluster.operations_at_once.map(usize::try_from);
         let parts = ClusterParts {
-            provisioner,
+            provisioner: opened.provisioner,
             operations_at_once: limit.and_then(Result::ok),
-            exposure: local.cluster.exposure.clone(),
+            exposure: of.cluster.exposure.clone(),
         };
         self.clusters.insert(id.clone(), parts);
-    }
-
-    async fn provisioner(&mut self, local: &LocalCluster) -> Result<SharedProvisioner, StartError> {
-        let id = &local.cluster.id;
-        if let Some(given) = self.given.get(id) {
-            return Ok(given.clone());
-        }
-        let opened = open_cluster(local).await?;
-        self.adopted.insert(id.clone(), opened.adopted());
-        Ok(opened)
     }
 
     /// All of them; fails when one could not be opened.

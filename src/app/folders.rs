@@ -16,7 +16,7 @@ use chrono::{DateTime, Utc};
 use super::error::{FolderError, StartError};
 use crate::{
     backups::{Vault, store::folder::FolderStore},
-    config::{Config, LocalCluster},
+    config::{ClusterSettings, Config},
     disk, folder,
     model::{
         ids::{DeploymentId, FolderMark},
@@ -46,9 +46,9 @@ fn folders(config: &Config) -> Vec<Folder> {
         (FolderName::Data, config.places.data_dir.clone()),
         (FolderName::Backups, config.places.backup_folder.clone()),
     ];
-    let clusters = config.places.clusters.iter().map(|local| {
-        let name = FolderName::Cluster(local.cluster.id.clone());
-        (name, local.folder.clone())
+    let clusters = config.places.clusters.iter().filter_map(|of| {
+        let name = FolderName::Cluster(of.cluster.id.clone());
+        Some((name, of.backing.folder()?.to_owned()))
     });
     own.into_iter()
         .chain(clusters)
@@ -60,9 +60,9 @@ fn folders(config: &Config) -> Vec<Folder> {
 pub(super) fn places(config: &Config) -> Vec<ContentFolder> {
     let store = Store::file(config.places.database_url.expose()).and_then(Path::parent);
     let store = store.map(|folder| (Content::Store, folder.to_owned()));
-    let members = config.places.clusters.iter().map(|local| {
-        let content = Content::Members(local.cluster.id.clone());
-        (content, local.folder.clone())
+    let members = config.places.clusters.iter().filter_map(|of| {
+        let content = Content::Members(of.cluster.id.clone());
+        Some((content, of.backing.folder()?.to_owned()))
     });
     let backups = (Content::Backups, config.places.backup_folder.clone());
     store
@@ -76,16 +76,19 @@ pub(super) fn places(config: &Config) -> Vec<ContentFolder> {
 /// The clusters whose folders are beyond doubt before anything else is looked at: they have the marker
 /// of a cluster of that name and are no copies, and the store knows no other id, where it can be read.
 pub(super) async fn beyond_doubt<'a>(
-    clusters: &'a [LocalCluster],
+    clusters: &'a [ClusterSettings],
     database_url: Option<&str>,
-) -> Vec<&'a LocalCluster> {
+) -> Vec<&'a ClusterSettings> {
     let known = known_so_far(database_url).await;
-    let is_own = |local: &&LocalCluster| {
-        let name = FolderName::Cluster(local.cluster.id.clone()).to_string();
-        let Ok(Some(marker)) = folder::marker(&local.folder) else {
+    let is_own = |of: &&ClusterSettings| {
+        let name = FolderName::Cluster(of.cluster.id.clone()).to_string();
+        let Some(folder) = of.backing.folder() else {
             return false;
         };
-        let is_copy = folder::original_of(&local.folder, &marker);
+        let Ok(Some(marker)) = folder::marker(folder) else {
+            return false;
+        };
+        let is_copy = folder::original_of(folder, &marker);
         let is_known = known.get(&name).is_none_or(|known| *known == marker.id);
         marker.folder == name && is_known && matches!(is_copy, Ok(None))
     };

@@ -1,7 +1,7 @@
 //! The composition root: builds the parts from the configuration, starts server, runner and
 //! scheduler, and stops them.
 
-use std::{collections::BTreeMap, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use actix_web::dev::{Server, ServerHandle};
 use futures::future::join_all;
@@ -10,7 +10,9 @@ use tokio::task::{JoinHandle, JoinSet};
 use self::{
     assembly::Assembly,
     checks::{Kept, parse_catalog},
-    clusters::{Backends, Opened, tell_of_faults, tell_of_kept, warn_of_missing, warn_of_reach},
+    clusters::{
+        Backends, Opened, tell_of_faults, tell_of_kept, warn_of_missing, warn_of_unused_names,
+    },
     error::ReloadError,
     listen::Listener,
     service::Heart,
@@ -20,7 +22,7 @@ use crate::{
     alerting,
     broker::Broker,
     config::{CatalogFile, Config},
-    engine::{SharedEngine, etcd},
+    engine::{self, SharedEngine},
     http::tls::ServerCertificate,
     metrics::Metrics,
     model::{limits::HANG_AFTER, patience::Patience, renewal::CertificateLife},
@@ -28,7 +30,6 @@ use crate::{
         fault::{Faults, NoFaults},
         runner::Runner,
     },
-    provisioner::SharedProvisioner,
     scheduler,
     volumes::Volumes,
 };
@@ -75,8 +76,6 @@ pub struct Surroundings {
     pub scheduled: bool,
     /// The kinds of databases that there are.
     pub engines: Vec<SharedEngine>,
-    /// What runs the members of a cluster, by its id; of others, this machine does.
-    pub provisioners: BTreeMap<String, SharedProvisioner>,
 }
 
 impl Surroundings {
@@ -107,8 +106,7 @@ impl Default for Surroundings {
             hang_after: HANG_AFTER,
             certificate_life: CertificateLife::default(),
             scheduled: true,
-            engines: vec![Arc::new(etcd::Etcd)],
-            provisioners: BTreeMap::new(),
+            engines: engine::all(),
         }
     }
 }
@@ -140,19 +138,19 @@ impl App {
     /// in doubt whose they are. What is wrong with a cluster is told in its turn.
     pub async fn start(config: Config, surroundings: Surroundings) -> Result<Self, StartError> {
         let url = Some(config.places.database_url.expose());
-        let given = surroundings.provisioners.clone();
-        let mut opened = Opened::beyond_doubt(&config.places.clusters, url, given).await;
+        let clusters = &config.places.clusters;
+        let mut opened = Opened::beyond_doubt(clusters, url, &surroundings.engines).await;
         let engines = surroundings.engine_names();
         let catalog = parse_catalog(&config.catalog, &engines, surroundings.clock.now())?;
         let first_plan = catalog.first_plan();
         let listener = Listener::bind(&config)?;
         let kept = Kept::open(&config, &surroundings.clock, catalog).await?;
-        opened.open_all(&config.places.clusters).await;
-        let backends = Backends::new(opened, &surroundings.engines, &config.places.clusters)?;
+        opened.open_all(clusters).await;
+        let backends = Backends::new(opened, &surroundings.engines, clusters)?;
         told::tell_of_start(&config, &kept.store, &backends).await;
         warn_of_missing(&kept.catalog.get(), &backends.versions);
         tell_of_faults(&backends.profiles(), &backends.versions);
-        warn_of_reach(&config.places.clusters, &backends.versions);
+        warn_of_unused_names(clusters, &backends.versions);
         let assembly = Assembly {
             config: &config,
             surroundings: &surroundings,

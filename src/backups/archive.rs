@@ -1,7 +1,7 @@
 //! What a user downloads: a gzip'd tar of the snapshot and its manifest.
 //!
-//! The manifest comes last, as it does in the store: when `manifest.json` is there, the
-//! `snapshot.db` before it is whole. A snapshot that is not what the manifest says ends the
+//! The manifest comes last, as it does in the store: when [`MANIFEST_FILE`] is there, the
+//! [`SNAPSHOT_FILE`] before it is whole. A snapshot that is not what the manifest says ends the
 //! archive with an error, so that the download breaks off instead of ending well.
 //!
 //! The archive is made while it is sent and holds a few chunks in memory. It has the same bytes each
@@ -27,7 +27,10 @@ use super::{
     name::ObjectName,
 };
 use crate::{
-    model::{backup::Manifest, limits::CHUNK_BYTES},
+    model::{
+        backup::{MANIFEST_FILE, Manifest, SNAPSHOT_FILE},
+        limits::CHUNK_BYTES,
+    },
     seal::hex,
     stream::ByteStream,
 };
@@ -61,12 +64,12 @@ pub fn download(snapshot: ByteStream, manifest: &Manifest) -> ByteStream {
     let told = told(manifest);
     let rest = [
         padding(stored.snapshot_bytes),
-        header("manifest.json", told.len() as u64, manifest),
+        header(MANIFEST_FILE, told.len() as u64, manifest),
         told.clone(),
         padding(told.len() as u64),
         Bytes::from_static(&END),
     ];
-    let archive = bytes([header("snapshot.db", stored.snapshot_bytes, manifest)])
+    let archive = bytes([header(SNAPSHOT_FILE, stored.snapshot_bytes, manifest)])
         .chain(snapshot)
         .chain(bytes(rest));
     compressed(archive.boxed())

@@ -6,13 +6,13 @@
 
 use std::fmt;
 
-use crate::model::ids::{BackupId, DeploymentId};
+use crate::model::{
+    backup::{MANIFEST_FILE, SNAPSHOT_FILE},
+    ids::{BackupId, DeploymentId},
+};
 
 /// Longest part of a name, in bytes: what file systems allow, less what a temporary name adds.
 const PART_BYTES_MAX: usize = 200;
-
-/// How the names of manifests end.
-const MANIFEST: &str = "/manifest.json";
 
 /// The name of an object, in ASCII. Names are ordered by their bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,12 +21,12 @@ pub struct ObjectName(String);
 impl ObjectName {
     /// The snapshot of a backup.
     pub fn snapshot(deployment: &DeploymentId, backup: &BackupId) -> Self {
-        Self(format!("{deployment}/{backup}/snapshot.db.zst"))
+        Self(format!("{deployment}/{backup}/{SNAPSHOT_FILE}.zst"))
     }
 
     /// The manifest of a backup.
     pub fn manifest(deployment: &DeploymentId, backup: &BackupId) -> Self {
-        Self(format!("{deployment}/{backup}{MANIFEST}"))
+        Self(format!("{deployment}/{backup}/{MANIFEST_FILE}"))
     }
 
     /// The name that a store found; none when `text` is the name of no object.
@@ -41,7 +41,9 @@ impl ObjectName {
 
     /// Whether it is that of a manifest.
     pub(super) fn is_manifest(&self) -> bool {
-        self.0.ends_with(MANIFEST)
+        self.0
+            .rsplit_once('/')
+            .is_some_and(|(_, name)| name == MANIFEST_FILE)
     }
 
     /// The backup whose object has this name; none for what the broker did not store.

@@ -27,7 +27,10 @@ use super::{
 };
 use crate::{
     disk::{self, Unfinished},
-    model::limits::{CHUNK_BYTES, MANIFEST_BYTES_MAX},
+    model::{
+        backup::{MANIFEST_FILE, SNAPSHOT_FILE},
+        limits::{CHUNK_BYTES, MANIFEST_BYTES_MAX},
+    },
 };
 
 /// What a backup is called when its own name is no good as a file's.
@@ -127,7 +130,7 @@ fn read(archive: &mut impl Read) -> io::Result<Found> {
     for entry in tar::Archive::new(archive).entries()? {
         let mut entry = entry?;
         match &*entry.path_bytes() {
-            b"snapshot.db" => {
+            name if name == SNAPSHOT_FILE.as_bytes() => {
                 let mut digest = Context::new(&SHA256);
                 let mut chunk = vec![0; CHUNK_BYTES];
                 loop {
@@ -140,7 +143,7 @@ fn read(archive: &mut impl Read) -> io::Result<Found> {
                 let hex = digest.as_ref().iter().map(|byte| format!("{byte:02x}"));
                 snapshot = Some(hex.collect());
             }
-            b"manifest.json" => {
+            name if name == MANIFEST_FILE.as_bytes() => {
                 let mut text = Vec::new();
                 entry
                     .by_ref()

@@ -12,12 +12,12 @@ use std::{
 use super::{
     CatalogFile, ConfigError,
     cloud_foundry::CloudFoundry,
-    clusters::{self, LocalCluster},
-    kept::full_path,
+    clusters::{self, ClusterSettings},
     settings::Settings,
     wrong,
 };
 use crate::{
+    disk,
     logging::{self, LogFormat},
     model::{
         bom::without_bom,
@@ -34,6 +34,7 @@ use crate::{
         secret::Secret,
         tenant::{RestoreScope, TenantKeys},
     },
+    provisioner::Defaults,
 };
 
 /// Where the broker is reached.
@@ -237,7 +238,7 @@ pub struct Places {
     /// Folder of backups.
     pub backup_folder: PathBuf,
     /// The placement targets; the first enabled one is the default.
-    pub clusters: Vec<LocalCluster>,
+    pub clusters: Vec<ClusterSettings>,
 }
 
 impl Places {
@@ -246,7 +247,7 @@ impl Places {
         database_url: Option<Secret>,
     ) -> Result<Self, ConfigError> {
         let ports = parsed("COMPOSE_BROKER_PORT_RANGE", &settings.port_range)?;
-        let data_dir = full_path(&settings.data_dir).map_err(|e| {
+        let data_dir = disk::full_path(&settings.data_dir).map_err(|e| {
             let reason = format!("{}: {e}", settings.data_dir.display());
             wrong("COMPOSE_BROKER_DATA_DIR", reason)
         })?;
@@ -266,7 +267,7 @@ impl Places {
 }
 
 /// See [`super::Config::clusters_alone`].
-pub(super) fn clusters_alone(settings: &Settings) -> Vec<LocalCluster> {
+pub(super) fn clusters_alone(settings: &Settings) -> Vec<ClusterSettings> {
     let Ok(data_dir) = settings.data_dir.canonicalize() else {
         return Vec::new();
     };
@@ -300,15 +301,17 @@ fn clusters(
     backup_folder: &Path,
     ports: PortRange,
     exposure: &Exposure,
-) -> Result<Vec<LocalCluster>, ConfigError> {
-    let defaults = clusters::Defaults {
-        data_dir,
+) -> Result<Vec<ClusterSettings>, ConfigError> {
+    let of_all = clusters::OfAll {
+        defaults: Defaults {
+            data_dir,
+            engines_dir: &settings.engines_dir,
+            ports,
+        },
         backup_folder,
-        engines_dir: &settings.engines_dir,
-        ports,
         exposure,
     };
-    clusters::read(settings.clusters.as_deref(), &defaults)
+    clusters::read(settings.clusters.as_deref(), &of_all)
         .map_err(|reason| wrong("COMPOSE_BROKER_CLUSTERS", reason))
 }
 

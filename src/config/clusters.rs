@@ -3,22 +3,26 @@
 
 use std::{
     collections::BTreeSet,
-    fs, io,
+    fs,
     net::IpAddr,
     path::{Path, PathBuf},
 };
 
 use clap::Args;
 use serde::Deserialize;
+use serde_json::{Map, Value, json};
 
-use super::{ConfigError, kept::full_path, wrong};
-use crate::model::{
-    address::stands_for_all,
-    bom::without_bom,
-    exposure::{ExposedVersion, Exposure},
-    ids::InstanceId,
-    placement::{Cluster, PortRange},
-    reach::{Reach, check_host},
+use super::{ConfigError, wrong};
+use crate::{
+    model::{
+        address::stands_for_all,
+        bom::without_bom,
+        exposure::{ExposedVersion, Exposure},
+        ids::InstanceId,
+        placement::Cluster,
+        reach::{Reach, check_host},
+    },
+    provisioner::{ClusterKind, Defaults, KINDS, SharedBacking},
 };
 
 /// Who reaches the members of clusters that say nothing else.
@@ -78,49 +82,83 @@ fn host_of(text: Option<&str>, listen: IpAddr) -> Result<String, String> {
     }
 }
 
-/// A cluster on this machine, with all that it takes to open it.
+/// A cluster as its settings say, before it is opened.
 #[derive(Debug, Clone)]
-pub struct LocalCluster {
+pub struct ClusterSettings {
     /// What the rules of placement know of it.
     pub cluster: Cluster,
-    /// The folder of its deployments. No other cluster's folder is, holds or lies in it.
-    pub folder: PathBuf,
-    /// The folder of the engines' binaries on it.
-    pub engines_dir: PathBuf,
-    /// TCP ports for members on it.
-    pub ports: PortRange,
+    /// What runs its members. No other cluster's folder is, holds or lies in its own.
+    pub backing: SharedBacking,
 }
 
-/// What clusters have that say nothing else.
-pub(super) struct Defaults<'a> {
-    pub data_dir: &'a Path,
+/// What holds for all clusters.
+pub(super) struct OfAll<'a> {
+    pub defaults: Defaults<'a>,
     pub backup_folder: &'a Path,
-    pub engines_dir: &'a Path,
-    pub ports: PortRange,
     pub exposure: &'a Exposure,
 }
 
+/// The fields that clusters of every kind may have.
+const FIELDS: [&str; 11] = [
+    "id",
+    "name",
+    "kind",
+    "service_instance_id",
+    "enabled",
+    "capacity_units",
+    "snapshots_at_once",
+    "operations_at_once",
+    "listen",
+    "host",
+    "exposed_versions",
+];
+
 /// A cluster as it is written.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Entry {
     id: String,
     name: String,
+    kind: Option<String>,
     service_instance_id: Option<InstanceId>,
     #[serde(default = "yes")]
     enabled: bool,
-    port_range: Option<PortRange>,
-    data_dir: Option<PathBuf>,
-    engines_dir: Option<PathBuf>,
     capacity_units: Option<u32>,
     snapshots_at_once: Option<u32>,
     operations_at_once: Option<u32>,
     listen: Option<String>,
     host: Option<String>,
     exposed_versions: Option<BTreeSet<ExposedVersion>>,
+    /// What clusters of its kind have.
+    #[serde(flatten)]
+    own: Map<String, Value>,
 }
 
 impl Entry {
+    /// What its members run on.
+    fn backing(&mut self, defaults: &Defaults<'_>) -> Result<SharedBacking, String> {
+        let named = |kind: &&ClusterKind| self.kind.as_deref().is_none_or(|name| name == kind.name);
+        let kind = KINDS.iter().find(named).ok_or_else(|| {
+            let kinds: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
+            let kind = self.kind.as_deref().unwrap_or_default();
+            format!(
+                "kind {kind:?} of cluster {:?} is not one of: {}",
+                self.id,
+                kinds.join(", ")
+            )
+        })?;
+        let is_unknown = |name: &&String| !kind.fields.contains(&name.as_str());
+        if let Some(name) = self.own.keys().find(is_unknown) {
+            let known: Vec<&str> = FIELDS.iter().chain(kind.fields).copied().collect();
+            return Err(format!(
+                "cluster {:?} has an unknown field {name:?}; those of kind {} have: {}",
+                self.id,
+                kind.name,
+                known.join(", ")
+            ));
+        }
+        (kind.read)(&self.id, std::mem::take(&mut self.own), defaults)
+    }
+
     /// What it does not say is as it is for all. One that listens elsewhere has another host.
     fn exposure(&self, of_all: &Exposure) -> Result<Exposure, String> {
         let told = |field: &'static str| {
@@ -155,24 +193,13 @@ fn yes() -> bool {
 /// told in one line.
 pub(super) fn read(
     file: Option<&Path>,
-    defaults: &Defaults<'_>,
-) -> Result<Vec<LocalCluster>, String> {
-    let entries = match file {
-        None => vec![Entry {
-            id: "local".to_owned(),
-            name: "This machine".to_owned(),
-            service_instance_id: None,
-            enabled: true,
-            port_range: None,
-            data_dir: None,
-            engines_dir: None,
-            capacity_units: None,
-            snapshots_at_once: None,
-            operations_at_once: None,
-            listen: None,
-            host: None,
-            exposed_versions: None,
-        }],
+    of_all: &OfAll<'_>,
+) -> Result<Vec<ClusterSettings>, String> {
+    let entries: Vec<Entry> = match file {
+        None => {
+            let own = json!([{ "id": "local", "name": "This machine" }]);
+            serde_json::from_value(own).map_err(|e| e.to_string())?
+        }
         Some(file) => {
             let in_file = |reason: &dyn std::fmt::Display| format!("{}: {reason}", file.display());
             let text = fs::read_to_string(file).map_err(|e| in_file(&e))?;
@@ -181,12 +208,12 @@ pub(super) fn read(
     };
     check_names(&entries)?;
     check_numbers(&entries)?;
-    check_ports(&entries, defaults.ports)?;
-    let clusters: Vec<LocalCluster> = entries
+    let clusters: Vec<ClusterSettings> = entries
         .into_iter()
-        .map(|entry| open(entry, defaults))
+        .map(|entry| understood(entry, of_all))
         .collect::<Result<_, _>>()?;
-    check_folders(&clusters, defaults)?;
+    check_ports(&clusters)?;
+    check_folders(&clusters, of_all)?;
     Ok(clusters)
 }
 
@@ -243,79 +270,61 @@ fn check_numbers(entries: &[Entry]) -> Result<(), String> {
 }
 
 /// Clusters without a range of their own share the broker's. Any other two are apart.
-fn check_ports(entries: &[Entry], own: PortRange) -> Result<(), String> {
-    for (a, b) in pairs(entries) {
-        if a.port_range.is_none() && b.port_range.is_none() {
+fn check_ports(clusters: &[ClusterSettings]) -> Result<(), String> {
+    for (a, b) in pairs(clusters) {
+        let (Some(of_a), Some(of_b)) = (a.backing.ports(), b.backing.ports()) else {
+            continue;
+        };
+        if of_a.is_shared && of_b.is_shared {
             continue;
         }
-        let of = |entry: &Entry| entry.port_range.unwrap_or(own);
-        if of(a).overlaps(&of(b)) {
+        if of_a.range.overlaps(&of_b.range) {
             return Err(format!(
                 "the port ranges of clusters {:?} ({}) and {:?} ({}) overlap; members of both \
                  listen on this machine",
-                a.id,
-                of(a),
-                b.id,
-                of(b)
+                a.cluster.id, of_a.range, b.cluster.id, of_b.range
             ));
         }
     }
     Ok(())
 }
 
-/// Finds out the one true path of the cluster's folder.
-fn open(entry: Entry, defaults: &Defaults<'_>) -> Result<LocalCluster, String> {
-    let folder = match &entry.data_dir {
-        Some(folder) => folder.clone(),
-        None => defaults.data_dir.join("clusters").join(&entry.id),
+fn understood(mut entry: Entry, of_all: &OfAll<'_>) -> Result<ClusterSettings, String> {
+    let backing = entry.backing(&of_all.defaults)?;
+    let exposure = entry.exposure(of_all.exposure)?;
+    let cluster = Cluster {
+        id: entry.id,
+        name: entry.name,
+        service_instance_id: entry.service_instance_id,
+        enabled: entry.enabled,
+        capacity_units: entry.capacity_units,
+        snapshots_at_once: entry.snapshots_at_once,
+        operations_at_once: entry.operations_at_once,
+        exposure,
     };
-    let folder = full_path(&folder).map_err(|e: io::Error| {
-        let place = folder.display();
-        format!("data_dir {place} of cluster {:?}: {e}", entry.id)
-    })?;
-    let exposure = entry.exposure(defaults.exposure)?;
-    Ok(LocalCluster {
-        folder,
-        engines_dir: entry
-            .engines_dir
-            .unwrap_or_else(|| defaults.engines_dir.to_owned()),
-        ports: entry.port_range.unwrap_or(defaults.ports),
-        cluster: Cluster {
-            id: entry.id,
-            name: entry.name,
-            service_instance_id: entry.service_instance_id,
-            enabled: entry.enabled,
-            capacity_units: entry.capacity_units,
-            snapshots_at_once: entry.snapshots_at_once,
-            operations_at_once: entry.operations_at_once,
-            exposure,
-        },
-    })
+    Ok(ClusterSettings { cluster, backing })
 }
 
-fn check_folders(clusters: &[LocalCluster], defaults: &Defaults<'_>) -> Result<(), String> {
-    for (a, b) in pairs(clusters) {
-        if a.folder.starts_with(&b.folder) || b.folder.starts_with(&a.folder) {
+fn check_folders(clusters: &[ClusterSettings], of_all: &OfAll<'_>) -> Result<(), String> {
+    let with_folder =
+        |of: &ClusterSettings| Some((of.cluster.id.clone(), of.backing.folder()?.to_owned()));
+    let folders: Vec<(String, PathBuf)> = clusters.iter().filter_map(with_folder).collect();
+    for ((a, of_a), (b, of_b)) in pairs(&folders) {
+        if of_a.starts_with(of_b) || of_b.starts_with(of_a) {
             return Err(format!(
-                "clusters {:?} and {:?} need folders of their own: {} and {}",
-                a.cluster.id,
-                b.cluster.id,
-                a.folder.display(),
-                b.folder.display()
+                "clusters {a:?} and {b:?} need folders of their own: {} and {}",
+                of_a.display(),
+                of_b.display()
             ));
         }
     }
-    for LocalCluster {
-        cluster, folder, ..
-    } in clusters
-    {
-        let holds_others =
-            defaults.data_dir.starts_with(folder) || defaults.backup_folder.starts_with(folder);
-        if holds_others || folder.starts_with(defaults.backup_folder) {
+    let (data_dir, backups) = (of_all.defaults.data_dir, of_all.backup_folder);
+    for (id, folder) in &folders {
+        let holds_others = data_dir.starts_with(folder) || backups.starts_with(folder);
+        if holds_others || folder.starts_with(backups) {
             return Err(format!(
-                "data_dir {} of cluster {:?} is not the cluster's alone",
-                folder.display(),
-                cluster.id
+                "data_dir {} of cluster {id:?} is not the cluster's alone",
+                folder.display()
             ));
         }
     }
@@ -324,19 +333,20 @@ fn check_folders(clusters: &[LocalCluster], defaults: &Defaults<'_>) -> Result<(
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
-
     use super::*;
+    use crate::{disk::full_path, provisioner::Backing};
 
-    fn check(folder: &Path, clusters: Value) -> Result<Vec<LocalCluster>, String> {
+    fn check(folder: &Path, clusters: Value) -> Result<Vec<ClusterSettings>, String> {
         let file = folder.join("clusters.json");
         fs::write(&file, clusters.to_string()).expect("a file");
         let data = full_path(&folder.join("data")).expect("a folder");
-        let defaults = Defaults {
+        let of_all = OfAll {
+            defaults: Defaults {
+                data_dir: &data,
+                engines_dir: Path::new("engines"),
+                ports: "20000-29999".parse().expect("a range"),
+            },
             backup_folder: &data.join("backups"),
-            data_dir: &data,
-            engines_dir: Path::new("engines"),
-            ports: "20000-29999".parse().expect("a range"),
             exposure: &Exposure {
                 reach: Reach {
                     listen: "192.0.2.7".parse().expect("an address"),
@@ -345,7 +355,7 @@ mod tests {
                 versions: BTreeSet::new(),
             },
         };
-        read(Some(&file), &defaults)
+        read(Some(&file), &of_all)
     }
 
     #[test]
@@ -362,16 +372,19 @@ mod tests {
             },
         ]);
         let clusters = check(folder.path(), clusters).expect("clusters");
-        let at = |i: usize| (&clusters[i], &clusters[i].cluster);
+        let at = |i: usize| (clusters[i].backing.as_ref(), &clusters[i].cluster);
+        let ports = |of: &dyn Backing| of.ports().expect("ports").range.to_string();
         let (shared, rules) = at(0);
-        assert!(shared.folder.ends_with("data/clusters/shared"));
-        assert_eq!(shared.engines_dir, Path::new("engines"));
-        assert_eq!(shared.ports.to_string(), "20000-29999");
+        let folder = shared.folder().expect("a folder");
+        assert!(folder.ends_with("data/clusters/shared"));
+        assert_eq!(shared.engines_from(), "engines");
+        assert_eq!(ports(shared), "20000-29999");
         assert!(rules.enabled && rules.capacity_units.is_none());
         let (blue, rules) = at(2);
-        assert!(blue.folder.ends_with("blue") && blue.folder.is_absolute());
-        assert_eq!(blue.engines_dir, Path::new("blue-engines"));
-        assert_eq!(blue.ports.to_string(), "30000-30099");
+        let folder = blue.folder().expect("a folder");
+        assert!(folder.ends_with("blue") && folder.is_absolute());
+        assert_eq!(blue.engines_from(), "blue-engines");
+        assert_eq!(ports(blue), "30000-30099");
         assert!(!rules.enabled);
         assert_eq!(
             (rules.capacity_units, rules.snapshots_at_once),
@@ -410,10 +423,19 @@ mod tests {
     #[test]
     fn the_example_is_one() {
         let text = include_str!("../../examples/clusters.json");
-        let entries: Vec<Entry> = serde_json::from_str(text).expect("clusters");
-        check_names(&entries).expect("names");
-        check_numbers(&entries).expect("numbers");
-        check_ports(&entries, "20000-29999".parse().expect("a range")).expect("ports");
+        let mut clusters: Value = serde_json::from_str(text).expect("clusters");
+        let folder = tempfile::tempdir().expect("a folder");
+        for (i, cluster) in clusters
+            .as_array_mut()
+            .expect("a list")
+            .iter_mut()
+            .enumerate()
+        {
+            if cluster.get("data_dir").is_some() {
+                cluster["data_dir"] = json!(folder.path().join(i.to_string()));
+            }
+        }
+        check(folder.path(), clusters).expect("clusters");
     }
 
     #[test]
@@ -437,7 +459,18 @@ mod tests {
             (two(json!({ "id": "" }), none()), "letters, digits"),
             (two(json!({ "id": "../x" }), none()), "letters, digits"),
             (two(json!({ "id": "b" }), none()), "\"b\" is used twice"),
-            (two(json!({ "colour": "red" }), none()), "unknown field"),
+            (
+                two(json!({ "colour": "red" }), none()),
+                "cluster \"a\" has an unknown field \"colour\"; those of kind local have: id, name",
+            ),
+            (
+                two(none(), json!({ "kind": "far" })),
+                "kind \"far\" of cluster \"b\" is not one of: local",
+            ),
+            (
+                two(none(), json!({ "kind": "local", "data_dir": 7 })),
+                "cluster \"b\": invalid type",
+            ),
             (two(json!({ "port_range": "9-1" }), none()), "port range"),
             (
                 two(json!({ "capacity_units": 0 }), none()),

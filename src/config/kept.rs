@@ -1,10 +1,7 @@
 //! What a first start makes: folders, and the secrets that no setting gives. Nothing is written
 //! before the settings and folders were looked at.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{fs, io, path::Path};
 
 use super::{Config, ConfigError, wrong};
 use crate::{
@@ -37,9 +34,12 @@ impl Config {
     /// Makes the folders that are not there, and writes down the secrets that were made.
     pub fn keep(&self) -> Result<(), ConfigError> {
         self.make_data_dir()?;
-        for local in &self.places.clusters {
-            disk::make_folder(&local.folder).map_err(|e| {
-                let (place, id) = (local.folder.display(), &local.cluster.id);
+        for of in &self.places.clusters {
+            let Some(folder) = of.backing.folder() else {
+                continue;
+            };
+            disk::make_folder(folder).map_err(|e| {
+                let (place, id) = (folder.display(), &of.cluster.id);
                 let reason = format!("data_dir {place} of cluster {id:?}: {e}");
                 wrong("COMPOSE_BROKER_CLUSTERS", reason)
             })?;
@@ -54,31 +54,6 @@ impl Config {
     /// Whether the key ring was made just now, so that it opens nothing that a broker ever sealed.
     pub fn has_new_keys(&self) -> bool {
         self.access.made.iter().any(|made| made.file == KEY_RING)
-    }
-}
-
-/// The one true path of a folder that is there or can be made.
-pub(super) fn full_path(path: &Path) -> io::Result<PathBuf> {
-    let absolute = std::path::absolute(path)?;
-    let (mut there, mut missing) = (absolute.as_path(), Vec::new());
-    loop {
-        match there.canonicalize() {
-            Ok(found) if !found.is_dir() => return Err(io::ErrorKind::NotADirectory.into()),
-            Ok(found) => {
-                return Ok(missing
-                    .iter()
-                    .rev()
-                    .fold(found, |path, name| path.join(name)));
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let (Some(parent), Some(name)) = (there.parent(), there.file_name()) else {
-                    return Err(error);
-                };
-                missing.push(name);
-                there = parent;
-            }
-            Err(error) => return Err(error),
-        }
     }
 }
 

@@ -30,7 +30,7 @@ pub use client::{
     names_of_environment, program, words,
 };
 use cloud_foundry::CloudFoundry;
-pub use clusters::{LocalCluster, MemberSettings};
+pub use clusters::{ClusterSettings, MemberSettings};
 pub use credentials::Access;
 pub use monitoring::Monitoring;
 use settings::SecretSettings;
@@ -117,7 +117,7 @@ impl Config {
     /// The placement targets alone, whatever is wrong with other settings: their members are started
     /// also where the broker itself cannot be. Empty where not even these can be told, and where no
     /// broker has kept anything yet.
-    pub fn clusters_alone(settings: &Settings) -> Vec<LocalCluster> {
+    pub fn clusters_alone(settings: &Settings) -> Vec<ClusterSettings> {
         check::clusters_alone(settings)
     }
 

@@ -28,6 +28,11 @@ use crate::{
 
 pub mod etcd;
 
+/// The engines that there are. Another one is a line here.
+pub fn all() -> Vec<SharedEngine> {
+    vec![Arc::new(etcd::Etcd)]
+}
+
 /// Why an engine could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {

@@ -183,6 +183,12 @@ pub struct Manifest {
     pub sealed_credentials: Option<String>,
 }
 
+/// What a backup's snapshot is called, packed as an object of the backup store and as a file of a
+/// download. It is the same for every engine: backups of earlier versions have it.
+pub const SNAPSHOT_FILE: &str = "snapshot.db";
+/// What a backup's manifest is called, beside the snapshot.
+pub const MANIFEST_FILE: &str = "manifest.json";
+
 impl Manifest {
     /// The place that [`Manifest::sealed_credentials`] are sealed for.
     pub fn seal_context(&self) -> String {

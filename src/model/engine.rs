@@ -12,6 +12,7 @@ use super::{
     deployment::{Deployment, Member},
     reach::Reach,
     secret::Secret,
+    server::EngineBinaries,
     version::{UpgradeRefusal, Version, VersionRefusal},
 };
 
@@ -24,8 +25,12 @@ pub struct Profile {
     pub members: usize,
     /// As many of them must serve so that the database can be used.
     pub members_needed: usize,
+    /// Disk that a member needs before it holds anything, in bytes.
+    pub member_bytes_min: u64,
     /// The ports of each member.
     pub ports: &'static [Port],
+    /// How its programs are recognised where they are installed.
+    pub binaries: EngineBinaries,
     /// Its lines that are known well enough to be offered, oldest first, none left out between.
     pub lines: &'static [Line],
     /// Major and minor number of the line that new instances get whose user names no version.
@@ -34,7 +39,7 @@ pub struct Profile {
     pub advisories: &'static [Advisory],
     /// The advisory of versions that may damage data when they give unused storage back.
     pub unsound_giving_back: Option<&'static str>,
-    /// What a snapshot is called as a file.
+    /// What a snapshot is called as a file that is handed to the engine's programs.
     pub snapshot_file: &'static str,
     /// The figures of what a snapshot holds, in the order in which people are told of them.
     pub content: &'static [Figure],

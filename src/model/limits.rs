@@ -339,7 +339,7 @@ pub const OWNERS_PAGE: i64 = 500;
 /// How old something must be that a put left which broke off, before a repair removes it. A put
 /// that is under way writes all the time.
 pub const UNFINISHED_PUT_AGE: Duration = Duration::from_secs(24 * 60 * 60);
-/// Rows of backups that are held against their objects at once.
+/// Rows of backups that are compared with their objects at once.
 pub const RECONCILE_PAGE: i64 = 1000;
 
 /// Threads that serve HTTP read a few rows themselves, unless the last such read took longer than this.
@@ -391,14 +391,9 @@ pub const METRICS_INSTANCES_MAX: u32 = 10_000;
 /// Shortest token that scrapes may show, in bytes.
 pub const METRICS_TOKEN_BYTES_MIN: usize = 16;
 
-/// Disk that a member needs before it holds anything, in bytes: etcd sets two files of 64 MB aside
-/// for its log.
-pub const MEMBER_BYTES_MIN: u64 = 128 * 1024 * 1024;
 /// What a member's log of changes has at most, in bytes: etcd keeps five files of 64 MB, and sets the
 /// next one aside.
 pub const MEMBER_WAL_BYTES_MAX: u64 = 6 * 64 * 1024 * 1024;
-/// Memory of a member beside its database, in bytes.
-pub const MEMBER_MEMORY_BYTES: u64 = 256 * 1024 * 1024;
 /// How often places for a deployment's members are chosen anew because others reserved them first.
 pub const PLACE_TRIES_MAX: u32 = 20;
 /// A starting member that ended by itself this often will not come up.

@@ -30,6 +30,23 @@ pub struct Program {
     pub binary: &'static str,
 }
 
+/// How the installed programs of an engine are recognised.
+#[derive(Debug, Clone, Copy)]
+pub struct EngineBinaries {
+    /// The engine's name, which is its folder's name too.
+    pub engine: &'static str,
+    /// The binary that is asked for its version.
+    pub probe: &'static str,
+    /// The arguments that make it say its version.
+    pub probe_args: &'static [&'static str],
+    /// Finds the version in what it printed.
+    pub parse_version: fn(&str) -> Option<Version>,
+    /// The binaries that a version cannot do without.
+    pub required: fn(&Version) -> &'static [&'static str],
+    /// Whether a version may be used at all.
+    pub offered: fn(&Version) -> bool,
+}
+
 /// A file that is there before the member starts; readable by the owner alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerFile {

@@ -19,7 +19,7 @@ use crate::{
         deployment::{Access, Deployment, DeploymentSecrets, Member, Membership, Site},
         limits::{
             AGREEMENT_POLL, CHANGE_WAIT, CRASH_WATCH, CRASHES_MAX, DAMAGED_ENDS_MIN,
-            MEMBER_BYTES_MIN, PLACE_TRIES_MAX, READY_TIMEOUT,
+            PLACE_TRIES_MAX, READY_TIMEOUT,
         },
         renewal::Certificates,
         repair::time_to_start,
@@ -40,7 +40,7 @@ pub async fn allocate(work: &Work) -> Result<Outcome, StepError> {
     let profile = engine.profile();
     cluster
         .provisioner
-        .room_for(profile.members as u64 * MEMBER_BYTES_MIN)
+        .room_for(profile.members as u64 * profile.member_bytes_min)
         .await?;
     let reach = cluster.exposure.reach_of(profile, &deployment);
     let names: Vec<String> = (0..profile.members).map(|i| format!("m{i}")).collect();

@@ -31,9 +31,18 @@ use crate::{
 
 pub use crate::workbench::ProvisionerError;
 
+pub use self::backing::{
+    Backing, ClusterKind, Defaults, MachinePorts, Opened, ReadFields, SharedBacking,
+};
+
+mod backing;
 pub mod local;
 
-/// How one member fares.
+/// The kinds of clusters that there are, the one in front for those that name none. Another one is a
+/// line here.
+pub const KINDS: [ClusterKind; 1] = [local::KIND];
+
+/// The state of one member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessState {
     /// The member's name.
@@ -139,7 +148,7 @@ pub trait Provisioner: Workbench {
     /// Whether the member runs, and was started just as described.
     async fn runs_as(&self, server: &Server) -> Result<bool, ProvisionerError>;
 
-    /// Ends a member at once that is kept running, however it fares, and starts it again as it was
+    /// Ends a member at once that is kept running, in whatever state it is, and starts it again as it was
     /// described last. One that is kept stopped, or unknown, is left alone.
     async fn restart(
         &self,
@@ -160,7 +169,7 @@ pub trait Provisioner: Workbench {
     /// the member is wanted running, even if it does not run at the moment.
     async fn wipe(&self, deployment: &DeploymentId, member: &str) -> Result<(), ProvisionerError>;
 
-    /// How the members of a deployment fare, sorted by name. An unknown deployment has none.
+    /// The states of the members of a deployment, sorted by name. An unknown deployment has none.
     async fn observe(
         &self,
         deployment: &DeploymentId,

@@ -226,6 +226,7 @@ impl TestBroker {
         self.username = config.access.platform.username.clone();
         self.password = config.access.platform.password.expose().to_owned();
         let surroundings = self.database.surroundings(surroundings);
+        self.database.configure(&mut config);
         let app = App::start(config, surroundings).await.expect("a broker");
         self.url = app.public_url.clone();
         self.app = Some(app);

@@ -2,7 +2,7 @@
 
 use std::{fs, sync::Arc};
 
-use compose_broker::{app::Surroundings, model::deployment::Site};
+use compose_broker::{app::Surroundings, config::Config, model::deployment::Site};
 use serde_json::Value;
 
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     etcd,
     inside::{Inside, files_of_deployments, files_without_ids},
     memory::{
-        cluster::MemoryCluster,
+        cluster::{MemoryBacking, MemoryCluster},
         pair::{self, Pair},
     },
     recover,
@@ -39,9 +39,19 @@ impl Database {
             Self::Etcd => of,
             Self::Memory(pair) => Surroundings {
                 engines: vec![pair.clone()],
-                provisioners: [("local".to_owned(), pair.0.clone() as _)].into(),
                 ..of
             },
+        }
+    }
+
+    /// Puts a cluster of such databases in the place of `local`.
+    pub fn configure(&self, config: &mut Config) {
+        if let Self::Memory(pair) = self {
+            for of in &mut config.places.clusters {
+                if of.cluster.id == "local" {
+                    of.backing = Arc::new(MemoryBacking(pair.0.clone()));
+                }
+            }
         }
     }
 

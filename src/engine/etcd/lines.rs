@@ -1,19 +1,31 @@
 //! What is known of etcd's lines of versions: a new line is one entry here. docs/etcd.md tells
 //! where each fact comes from.
 
-use crate::model::engine::{Advisory, Affected, Entry, Line, Profile, Severity};
+use crate::model::{
+    engine::{Advisory, Affected, Entry, Line, Profile, Severity},
+    server::EngineBinaries,
+};
 
-use super::{NAME, addresses, damage, figures, files, printed, users};
+use super::{NAME, addresses, damage, figures, files, printed, programs, users};
 
 /// The advisory of versions whose data a defragmentation may damage.
 const DAMAGED_BY_DEFRAGMENTATION: &str = "etcd#20271";
+
+/// Disk that a member needs before it holds anything, in bytes: etcd sets two files of 64 MB aside for
+/// its log.
+const MEMBER_BYTES_MIN: u64 = 128 * 1024 * 1024;
 
 /// etcd's lines, faults, and what follows what.
 pub static PROFILE: Profile = Profile {
     name: NAME,
     members: 3,
     members_needed: 2,
+    member_bytes_min: MEMBER_BYTES_MIN,
     ports: &addresses::PORTS,
+    binaries: EngineBinaries {
+        offered: |version| PROFILE.offers(*version),
+        ..programs::BINARIES
+    },
     lines: &[
         Line {
             major: 3,

@@ -19,6 +19,7 @@ mod full;
 mod lines;
 mod membership;
 mod printed;
+mod programs;
 mod ready;
 mod rolling;
 mod security;
@@ -55,10 +56,7 @@ use crate::{
     workbench::Workbench,
 };
 
-pub use self::{
-    lines::PROFILE,
-    server::{binaries, parse_version_output},
-};
+pub use self::lines::PROFILE;
 
 /// The engine's name.
 pub const NAME: &str = "etcd";

@@ -2,13 +2,16 @@
 
 use crate::model::{
     deployment::{Access, Deployment, DeploymentSecrets, Member, Membership, Shape, Site},
-    limits::{MEMBER_MEMORY_BYTES, MEMBER_WAL_BYTES_MAX, UNSAFE_QUOTA_FACTOR},
+    limits::{MEMBER_WAL_BYTES_MAX, UNSAFE_QUOTA_FACTOR},
     secret::Secret,
     server::{DataOfServer, FILES, Program, Resources, Server, ServerFile},
     version::Version,
 };
 
 use super::{NAME, PROFILE, addresses, files::data_dir};
+
+/// Memory of a member beside its database, in bytes.
+const MEMBER_MEMORY_BYTES: u64 = 256 * 1024 * 1024;
 
 const CA_FILE: &str = "ca.crt";
 const CERTIFICATE_FILE: &str = "member.crt";
@@ -28,23 +31,6 @@ pub(super) fn program(version: Version, binary: &'static str) -> Program {
         version,
         binary,
     }
-}
-
-/// The binaries that an installed version must have.
-pub fn binaries(version: Version) -> &'static [&'static str] {
-    if at_least(version, 3, 5) {
-        &["etcd", "etcdctl", "etcdutl"]
-    } else {
-        &["etcd", "etcdctl"]
-    }
-}
-
-/// Understands what `etcd --version` prints.
-pub fn parse_version_output(output: &str) -> Option<Version> {
-    output
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("etcd Version:"))
-        .and_then(|version| version.trim().parse().ok())
 }
 
 /// The members of a deployment as servers to run.
@@ -446,15 +432,6 @@ pub(super) mod tests {
         };
         assert_eq!(asked(Access::Certificates), [true, true]);
         assert_eq!(asked(Access::Passwords), [false, false]);
-    }
-
-    #[test]
-    fn versions_tell_their_name_and_have_their_tools() {
-        let output = "etcd Version: 3.5.30\nGit SHA: Not provided\nGo Version: go1.26.4\n";
-        assert_eq!(parse_version_output(output), Some(version("3.5.30")));
-        assert_eq!(parse_version_output("Redis server v=7.0.15"), None);
-        assert_eq!(binaries(version("3.4.23")), ["etcd", "etcdctl"]);
-        assert_eq!(binaries(version("3.5.0")), ["etcd", "etcdctl", "etcdutl"]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! How the members of a running deployment fare.
+//! The state of the members of a running deployment.
 
 use std::error::Error as _;
 

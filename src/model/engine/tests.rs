@@ -36,6 +36,14 @@ pub(in crate::model) static ENGINE: Profile = Profile {
     name: "sample",
     members: 3,
     members_needed: 2,
+    binaries: EngineBinaries {
+        engine: "thing",
+        probe: "thing",
+        probe_args: &[],
+        parse_version: |printed| printed.parse().ok(),
+        required: |_| &[],
+        offered: |_| true,
+    },
     ports: &[Port {
         name: "sql",
         used_by: PortUser::Applications,
@@ -88,6 +96,7 @@ pub(in crate::model) static ENGINE: Profile = Profile {
         },
     ],
     unsound_giving_back: None,
+    member_bytes_min: 0,
     snapshot_file: "snapshot.thing",
     content: &[
         Figure {

@@ -19,26 +19,9 @@ use super::{
 };
 use crate::{
     disk,
-    model::{limits::VERSION_PROBE_TIMEOUT, version::Version},
+    model::{limits::VERSION_PROBE_TIMEOUT, server::EngineBinaries, version::Version},
     provisioner::ProvisionerError,
 };
-
-/// How the binaries of one engine are recognised.
-#[derive(Debug, Clone, Copy)]
-pub struct EngineBinaries {
-    /// The engine's name, which is its folder's name too.
-    pub engine: &'static str,
-    /// The binary that is asked for its version.
-    pub probe: &'static str,
-    /// The arguments that make it say its version.
-    pub probe_args: &'static [&'static str],
-    /// Finds the version in what it printed.
-    pub parse_version: fn(&str) -> Option<Version>,
-    /// The binaries that a version cannot do without.
-    pub required: fn(&Version) -> &'static [&'static str],
-    /// Whether a version may be used at all.
-    pub offered: fn(&Version) -> bool,
-}
 
 /// The programs that are installed.
 #[derive(Debug)]

@@ -475,7 +475,7 @@ impl SupervisedMember {
     }
 }
 
-/// How a member fares, by what is on disk alone: so nobody has to wait for an action to finish.
+/// The state of a member, by what is on disk alone: so nobody has to wait for an action to finish.
 pub(super) fn observe(folder: &MemberFolder) -> io::Result<Option<ProcessState>> {
     let Some(server) = record::read::<ServerRecord>(&folder.server_record())? else {
         return Ok(None);

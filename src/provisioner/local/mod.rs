@@ -15,6 +15,7 @@
 //!   and to finish; they end when dropped.
 //! - Nothing here blocks the runtime: all work on files and processes is done in blocking threads.
 
+mod backing;
 mod backoff;
 mod deployment;
 mod discovery;
@@ -66,14 +67,14 @@ use crate::{
         logfile::{LogPart, Logfile},
         placement::PortRange,
         reach::Reach,
-        server::{MemberSeen, Server, Task},
+        server::{EngineBinaries, MemberSeen, Server, Task},
         version::Version,
     },
     stream::{ByteStream, TextStream},
     workbench::Workbench,
 };
 
-pub use self::discovery::EngineBinaries;
+pub use self::backing::KIND;
 
 type Result<T> = std::result::Result<T, ProvisionerError>;
 type SharedDeployment = Arc<tokio::sync::Mutex<Deployment>>;

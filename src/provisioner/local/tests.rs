@@ -24,7 +24,7 @@ use crate::model::{
         RESTART_BACKOFF_FIRST, TASK_OUTPUT_BYTES_MAX,
     },
     secret::Secret,
-    server::{Program, Resources, ServerFile},
+    server::{EngineBinaries, Program, Resources, ServerFile},
 };
 
 mod copies;

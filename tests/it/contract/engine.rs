@@ -24,10 +24,7 @@ use compose_broker::{
         secret::Secret,
         version::Version,
     },
-    provisioner::{
-        SharedProvisioner,
-        local::{EngineBinaries, LocalProvisioner},
-    },
+    provisioner::{SharedProvisioner, local::LocalProvisioner},
 };
 use futures::StreamExt;
 use serde_json::json;
@@ -80,14 +77,7 @@ impl Kind for OnEtcd {
 
     async fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let binaries = EngineBinaries {
-            engine: etcd_engine::NAME,
-            probe: "etcd",
-            probe_args: &["--version"],
-            parse_version: etcd_engine::parse_version_output,
-            required: |version| etcd_engine::binaries(*version),
-            offered: |version| etcd_engine::PROFILE.offers(*version),
-        };
+        let binaries = etcd_engine::PROFILE.binaries;
         let ports = port_range().parse().expect("ports");
         let cluster = folder.path().join("cluster");
         let opened = LocalProvisioner::open(cluster, engines_dir(), &[binaries], ports).await;

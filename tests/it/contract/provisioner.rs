@@ -24,12 +24,12 @@ use compose_broker::{
         logfile::LogPart,
         reach::Reach,
         secret::Secret,
-        server::{DataOfServer, FILES, HOME, Program, Resources, STAGE, Server, ServerFile, Task},
+        server::{
+            DataOfServer, EngineBinaries, FILES, HOME, Program, Resources, STAGE, Server,
+            ServerFile, Task,
+        },
     },
-    provisioner::{
-        ProcessState, Provisioner,
-        local::{EngineBinaries, LocalProvisioner},
-    },
+    provisioner::{ProcessState, Provisioner, local::LocalProvisioner},
     stream::ByteStream,
     workbench::ProvisionerError,
 };

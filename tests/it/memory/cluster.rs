@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     io,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -15,14 +16,15 @@ use async_trait::async_trait;
 use compose_broker::{
     model::{
         address::Address,
-        engine::Port,
+        engine::{Port, Profile},
         ids::DeploymentId,
         logfile::{LogPart, Logfile},
+        placement::Cluster,
         reach::Reach,
         server::{FILES, HOME, MemberSeen, STAGE, Server, Task},
         version::Version,
     },
-    provisioner::{FileSeen, ProcessState, Provisioner},
+    provisioner::{Backing, FileSeen, MachinePorts, Opened, ProcessState, Provisioner},
     stream::{ByteStream, TextStream},
     workbench::{ProvisionerError, Workbench},
 };
@@ -128,6 +130,37 @@ struct Member {
 pub struct Running<'a> {
     pub server: &'a Server,
     pub home: &'a mut Files,
+}
+
+/// What opens a cluster in memory: it is there already.
+pub struct MemoryBacking(pub Arc<MemoryCluster>);
+
+impl std::fmt::Debug for MemoryBacking {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("memory")
+    }
+}
+
+#[async_trait]
+impl Backing for MemoryBacking {
+    fn folder(&self) -> Option<&Path> {
+        None
+    }
+
+    fn ports(&self) -> Option<MachinePorts> {
+        None
+    }
+
+    fn engines_from(&self) -> String {
+        "memory".to_owned()
+    }
+
+    async fn open(&self, _: &Cluster, _: &[&'static Profile]) -> Result<Opened> {
+        Ok(Opened {
+            provisioner: self.0.clone(),
+            adopted: self.0.running().len(),
+        })
+    }
 }
 
 impl MemoryCluster {

@@ -23,7 +23,10 @@ use compose_broker::{
         observation::{MemberHealth, MemberObservation, MemberRole, Silence, SilenceCause},
         renewal::{Certificates, Renewal},
         secret::Secret,
-        server::{DataOfServer, FILES, HOME, Program, Resources, STAGE, Server, ServerFile, Task},
+        server::{
+            DataOfServer, EngineBinaries, FILES, HOME, Program, Resources, STAGE, Server,
+            ServerFile, Task,
+        },
         version::Version,
     },
     workbench::Workbench,
@@ -68,10 +71,19 @@ pub static PROFILE: Profile = Profile {
     name: NAME,
     members: 2,
     members_needed: 1,
+    member_bytes_min: 1 << 20,
     ports: &[Port {
         name: PORT,
         used_by: PortUser::Applications,
     }],
+    binaries: EngineBinaries {
+        engine: NAME,
+        probe: "pair",
+        probe_args: &["--version"],
+        parse_version: |printed| printed.trim().parse().ok(),
+        required: |_| &["pair"],
+        offered: |version| PROFILE.offers(*version),
+    },
     lines: &[
         line(1, 4, None),
         line(
