@@ -39,6 +39,8 @@ stage format cargo fmt --check
 stage lint cargo clippy --all-targets --all-features --locked -- -D warnings
 # What is shipped has no feature: nothing may be missing or left over in it.
 stage shipped cargo clippy --locked -- -D warnings
+# Links of private items too: the map and the comments name them.
+stage pages env RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items --all-features --locked --quiet
 # Tests wait for databases about as much as they compute.
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
 # The tests' brokers start hundreds of processes out of one: each costs a copy of its map of memory, which

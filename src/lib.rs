@@ -1,4 +1,6 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
+// A test may tell a whole story.
+#![cfg_attr(test, allow(clippy::too_many_lines))]
 
 // In layer order: each imports only what stands below it.
 pub mod app;

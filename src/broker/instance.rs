@@ -171,13 +171,7 @@ impl Instances {
             return Err(taken());
         }
         if let Some(existing) = store::instance::find(conn, &request.instance)? {
-            let owner = self.owners.is_owner(&existing, request);
-            let asked = Asked {
-                // What the broker named and made by itself was asked for by no platform.
-                the_same: owner && existing.restored_from.is_none() && existing.request == identity,
-                by_its_owner: owner,
-                accepts_incomplete: request.accepts_incomplete,
-            };
+            let asked = self.asked_again(&existing, request, &identity);
             return repeated(conn, &existing, asked);
         }
         if !request.accepts_incomplete {
@@ -185,13 +179,7 @@ impl Instances {
         }
         let asked: ProvisionParameters = serde_json::from_value(parameters)
             .map_err(|e| BrokerError::BadRequest(format!("the parameters cannot be read: {e}")))?;
-        let tenant = match asker {
-            Asker::Platform => self
-                .owners
-                .owner(request)
-                .map_err(|refusal| BrokerError::BadRequest(refusal.to_string()))?,
-            Asker::Neighbour { source, .. } => source.tenant.clone(),
-        };
+        let tenant = self.tenant(request, asker)?;
         let source = restore_source(
             conn,
             asker,
@@ -205,13 +193,7 @@ impl Instances {
         self.quotas
             .check_quotas(conn, &tenant, &plan, target.units)?;
         let engine = &offering.rules.engine;
-        let name = match (asker, text_of_context(request, INSTANCE_NAME)) {
-            // The user who asked for a restore under a name finds it under that name.
-            (Asker::Neighbour { .. }, Some(name)) => name,
-            _ => self
-                .deployment_names
-                .name(engine, &target.cluster.id, &request.instance),
-        };
+        let name = self.deployment_name(request, asker, engine, &target.cluster.id);
         insert_instance(
             conn,
             Accepted {
@@ -226,6 +208,49 @@ impl Instances {
             asker,
             self.clock.now(),
         )
+    }
+
+    /// How an instance that is there is asked for once more.
+    fn asked_again(
+        &self,
+        existing: &Instance,
+        request: &ProvisionRequest,
+        identity: &ProvisionIdentity,
+    ) -> Asked {
+        let owner = self.owners.is_owner(existing, request);
+        Asked {
+            // What the broker named and made by itself was asked for by no platform.
+            the_same: owner && existing.restored_from.is_none() && existing.request == *identity,
+            by_its_owner: owner,
+            accepts_incomplete: request.accepts_incomplete,
+        }
+    }
+
+    /// Who owns what is asked for.
+    fn tenant(&self, request: &ProvisionRequest, asker: Asker<'_>) -> Result<Tenant, BrokerError> {
+        match asker {
+            Asker::Platform => self
+                .owners
+                .owner(request)
+                .map_err(|refusal| BrokerError::BadRequest(refusal.to_string())),
+            Asker::Neighbour { source, .. } => Ok(source.tenant.clone()),
+        }
+    }
+
+    fn deployment_name(
+        &self,
+        request: &ProvisionRequest,
+        asker: Asker<'_>,
+        engine: &str,
+        cluster: &str,
+    ) -> String {
+        match (asker, text_of_context(request, INSTANCE_NAME)) {
+            // The user who asked for a restore under a name finds it under that name.
+            (Asker::Neighbour { .. }, Some(name)) => name,
+            _ => self
+                .deployment_names
+                .name(engine, cluster, &request.instance),
+        }
     }
 
     /// A usable instance.

@@ -377,32 +377,8 @@ fn left_behind(conn: &mut Conn<'_>, operation: &Operation) -> Result<Vec<String>
                 .into_iter()
                 .collect()
         }
-        OperationKind::Update => {
-            let whole = deployment.shape();
-            let ahead = deployment
-                .members
-                .iter()
-                .filter(|member| deployment.shape_of(member) != whole || member.checkpointing);
-            let told = |member: &Member| {
-                let own = deployment.shape_of(member);
-                format!(
-                    "member {} of deployment {} as {} with {} unit(s), the others as {} with {}",
-                    member.name, deployment.id, own.version, own.units, whole.version, whole.units
-                )
-            };
-            ahead.map(told).collect()
-        }
-        OperationKind::Repair => {
-            let replaced = deployment
-                .members
-                .iter()
-                .filter(|member| !member.membership.is_joined());
-            let told = |member: &Member| {
-                let (name, id) = (&member.name, &deployment.id);
-                format!("member {name} of deployment {id}, which has not joined the others")
-            };
-            replaced.map(told).collect()
-        }
+        OperationKind::Update => members_ahead(&deployment),
+        OperationKind::Repair => members_outside(&deployment),
         OperationKind::Recover => vec![format!(
             "what the members of deployment {} had, kept aside as {}",
             deployment.id, operation.id
@@ -415,6 +391,33 @@ fn left_behind(conn: &mut Conn<'_>, operation: &Operation) -> Result<Vec<String>
         | OperationKind::Renew
         | OperationKind::Readdress => Vec::new(),
     })
+}
+
+/// The members that an update has changed, and the others not.
+fn members_ahead(deployment: &Deployment) -> Vec<String> {
+    let whole = deployment.shape();
+    let members = deployment.members.iter();
+    let ahead =
+        members.filter(|member| deployment.shape_of(member) != whole || member.checkpointing);
+    let told = |member: &Member| {
+        let own = deployment.shape_of(member);
+        format!(
+            "member {} of deployment {} as {} with {} unit(s), the others as {} with {}",
+            member.name, deployment.id, own.version, own.units, whole.version, whole.units
+        )
+    };
+    ahead.map(told).collect()
+}
+
+/// The members that a repair has replaced, and that are not among the others yet.
+fn members_outside(deployment: &Deployment) -> Vec<String> {
+    let members = deployment.members.iter();
+    let outside = members.filter(|member| !member.membership.is_joined());
+    let told = |member: &Member| {
+        let (name, id) = (&member.name, &deployment.id);
+        format!("member {name} of deployment {id}, which has not joined the others")
+    };
+    outside.map(told).collect()
 }
 
 fn is_done(operation: &Operation) -> bool {

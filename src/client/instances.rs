@@ -157,24 +157,14 @@ impl Session {
     pub async fn service(&self, name: &str) -> Result<()> {
         let instance = self.book.instance(name)?;
         let resource = Resource::of(&instance);
-        let mut status = self.status(resource, &instance.last).await?;
+        let status = self.status(resource, &instance.last).await?;
         if status.kind == Kind::Delete && status.is_done() {
             let name = &instance.name;
             return Err(Error::Failed(format!("service instance {name} is deleted")));
         }
         let catalog = self.catalog().await?;
         let offer = catalog.of(&instance);
-        let retrievable = offer.is_some_and(|offer| offer.instances_retrievable());
-        let fetched = match retrievable {
-            true => self.osb.fetch(resource).await?,
-            false => None,
-        };
-        if retrievable && fetched.is_none() && status.is_done() {
-            // Somebody else has deleted it.
-            status.state = "unknown";
-            status.description = "the broker tells of no such instance".into();
-        }
-        let fetched = fetched.unwrap_or_default();
+        let (status, fetched) = self.fetched(resource, offer, status).await?;
         let (health, times) = (self.health(&instance).await, self.times(&instance).await);
         // Settled meanwhile: the plan may be another one.
         let instance = self.book.instance(name)?;
@@ -182,15 +172,9 @@ impl Session {
         let version = text(&fetched["maintenance_info"]["version"]);
         let newest = offer.and_then(|offer| text(&offer.maintenance()?["version"]));
         let upgrade = newest.filter(|newest| version.as_ref().is_some_and(|v| v != newest));
+        let upgrade_to = upgrade.as_ref().map(|to| format!("{to} (upgrade-service)"));
         let keys: Vec<&str> = instance.keys.iter().map(|key| key.name.as_str()).collect();
         let parameters = &fetched["parameters"];
-        // The version that was asked for once is another one after an upgrade: the true one is told above.
-        let mut told = parameters.as_object().cloned();
-        if version.is_some() {
-            told.iter_mut()
-                .for_each(|told| drop(told.remove("db_version")));
-        }
-        let told = told.filter(|told| !told.is_empty()).map(Value::Object);
         let shown = self.show.fields([
             ("name", Some(instance.name.clone())),
             ("id", Some(instance.id.clone())),
@@ -211,27 +195,41 @@ impl Session {
                 times.as_ref().map(|of| self.time(&of["updated_at"])),
             ),
             ("version", version.clone()),
-            (
-                "upgrade to",
-                upgrade
-                    .as_ref()
-                    .map(|newest| format!("{newest} (upgrade-service)")),
-            ),
-            ("parameters", told.map(|told| told.to_string())),
+            ("upgrade to", upgrade_to),
+            ("parameters", parameters_in_short(parameters, &version)),
             ("dashboard", text(&fetched["dashboard_url"])),
             ("keys", (!keys.is_empty()).then(|| keys.join(", "))),
         ]);
         let mut value = json_of(&instance, &status);
-        value["health"] = json!(health);
         if let Some(times) = times {
             value["last_operation"]["started"] = times["created_at"].clone();
             value["last_operation"]["updated"] = times["updated_at"].clone();
         }
+        value["health"] = json!(health);
         value["version"] = json!(version);
         value["upgrade"] = json!(upgrade);
         value["parameters"] = parameters.clone();
         value["dashboard_url"] = fetched["dashboard_url"].clone();
         self.show.result(&shown, &value)
+    }
+
+    /// What the broker tells of an instance, where it tells of any, and the status that goes with it.
+    async fn fetched(
+        &self,
+        resource: Resource<'_>,
+        offer: Option<Offer<'_>>,
+        mut status: Status,
+    ) -> Result<(Status, Value)> {
+        if !offer.is_some_and(|offer| offer.instances_retrievable()) {
+            return Ok((status, Value::Null));
+        }
+        let fetched = self.osb.fetch(resource).await?;
+        if fetched.is_none() && status.is_done() {
+            // Somebody else has deleted it.
+            status.state = "unknown";
+            status.description = "the broker tells of no such instance".into();
+        }
+        Ok((status, fetched.unwrap_or_default()))
     }
 
     /// `services`
@@ -278,6 +276,12 @@ impl Session {
             };
             values.push(value);
         }
+        let shown = self.table_of_services(rows, is_told);
+        self.show.result(&shown, &json!({ "services": values }))
+    }
+
+    /// A broker that tells nothing of health has no column for it.
+    fn table_of_services(&self, rows: Vec<[String; 7]>, has_health: bool) -> String {
         let head = [
             "NAME",
             "OFFERING",
@@ -287,19 +291,17 @@ impl Session {
             "LAST OPERATION",
             "UPGRADE AVAILABLE",
         ];
-        let shown = if is_told {
-            self.show.table(head, rows)
-        } else {
-            let [name, offering, plan, keys, _, last, upgrade] = head;
-            let rows = rows.into_iter();
-            self.show.table(
-                [name, offering, plan, keys, last, upgrade],
-                rows.map(|[name, offering, plan, keys, _, last, upgrade]| {
-                    [name, offering, plan, keys, last, upgrade]
-                }),
-            )
-        };
-        self.show.result(&shown, &json!({ "services": values }))
+        if has_health {
+            return self.show.table(head, rows);
+        }
+        let [name, offering, plan, keys, _, last, upgrade] = head;
+        let rows = rows.into_iter();
+        self.show.table(
+            [name, offering, plan, keys, last, upgrade],
+            rows.map(|[name, offering, plan, keys, _, last, upgrade]| {
+                [name, offering, plan, keys, last, upgrade]
+            }),
+        )
     }
 
     /// Whether the plan of an instance has another version than the instance.
@@ -600,6 +602,16 @@ pub fn job_on<'a>(instance: &'a Instance, offer: Option<Offer<'_>>) -> Job<'a> {
 fn health_word(health: &Value) -> &str {
     let told = health["state"].as_str().unwrap_or_default();
     HealthState::parse(told).map_or(told, |state| state.word())
+}
+
+/// The parameters in one line, unless there are none. The version that was asked for once is another
+/// one after an upgrade: where the true one is told, it is left out.
+fn parameters_in_short(parameters: &Value, version: &Option<String>) -> Option<String> {
+    let mut told = parameters.as_object()?.clone();
+    if version.is_some() {
+        told.remove("db_version");
+    }
+    (!told.is_empty()).then(|| Value::Object(told).to_string())
 }
 
 fn health_in_full(health: &Value) -> String {

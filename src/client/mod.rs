@@ -238,6 +238,7 @@ struct Facts {
 }
 
 impl Session {
+    #[expect(clippy::too_many_lines, reason = "one line for each command")]
     async fn serve(&self, command: Command) -> Result<()> {
         match command {
             Command::Marketplace { offering } => {

@@ -195,64 +195,7 @@ fn compose_routes(config: &mut web::ServiceConfig) {
                 .wrap(from_fn(limited::<ComposeError, _>))
                 .service(either("").route(web::get().to(compose::instance)))
                 .service(either("/deployments").route(web::get().to(compose::deployments)))
-                .service(
-                    either("/deployments/{deployment}")
-                        .route(web::get().to(compose::deployment))
-                        .route(web::patch().to(compose::annotate)),
-                )
-                .service(
-                    either("/deployments/{deployment}/backups")
-                        .route(web::get().to(compose::backups))
-                        .route(web::post().to(compose::back_up)),
-                )
-                .service(
-                    either("/deployments/{deployment}/backups/{backup}")
-                        .route(web::get().to(compose::backup))
-                        .route(web::patch().to(compose::change_backup)),
-                )
-                .service(
-                    either("/deployments/{deployment}/backups/{backup}/restore")
-                        .route(web::post().to(compose::restore)),
-                )
-                .service(
-                    either("/deployments/{deployment}/recipes")
-                        .route(web::get().to(compose::deployment_recipes)),
-                )
-                .service(
-                    either("/deployments/{deployment}/versions")
-                        .route(web::get().to(compose::versions))
-                        .route(web::patch().to(compose::upgrade)),
-                )
-                .service(
-                    either("/deployments/{deployment}/scalings")
-                        .route(web::get().to(compose::scalings))
-                        .route(web::post().to(compose::scale)),
-                )
-                .service(
-                    either("/deployments/{deployment}/reliefs")
-                        .route(web::post().to(compose::relieve)),
-                )
-                .service(
-                    either("/deployments/{deployment}/defragmentations")
-                        .route(web::get().to(compose::defragmentation))
-                        .route(web::post().to(compose::defragment)),
-                )
-                .service(
-                    either("/deployments/{deployment}/logfiles")
-                        .route(web::get().to(compose::logfiles)),
-                )
-                .service(
-                    either("/deployments/{deployment}/logfiles/{logfile}")
-                        .route(web::get().to(compose::logfile)),
-                )
-                .service(
-                    either("/deployments/{deployment}/members")
-                        .route(web::get().to(compose::members)),
-                )
-                .service(
-                    either("/deployments/{deployment}/alerts")
-                        .route(web::get().to(compose::alerts)),
-                )
+                .configure(deployment_routes)
                 .service(either("/recipes/{recipe}").route(web::get().to(compose::recipe)))
                 .service(either("/clusters").route(web::get().to(compose::clusters)))
                 .service(either("/clusters/{cluster}").route(web::get().to(compose::cluster)))
@@ -262,6 +205,61 @@ fn compose_routes(config: &mut web::ServiceConfig) {
                 .service(either("/user").route(web::get().to(compose::user)))
                 .default_service(web::to(fallback::no_such_route)),
         );
+}
+
+/// What the Compose API has of one deployment.
+fn deployment_routes(config: &mut web::ServiceConfig) {
+    config
+        .service(
+            either("/deployments/{deployment}")
+                .route(web::get().to(compose::deployment))
+                .route(web::patch().to(compose::annotate)),
+        )
+        .service(
+            either("/deployments/{deployment}/backups")
+                .route(web::get().to(compose::backups))
+                .route(web::post().to(compose::back_up)),
+        )
+        .service(
+            either("/deployments/{deployment}/backups/{backup}")
+                .route(web::get().to(compose::backup))
+                .route(web::patch().to(compose::change_backup)),
+        )
+        .service(
+            either("/deployments/{deployment}/backups/{backup}/restore")
+                .route(web::post().to(compose::restore)),
+        )
+        .service(
+            either("/deployments/{deployment}/recipes")
+                .route(web::get().to(compose::deployment_recipes)),
+        )
+        .service(
+            either("/deployments/{deployment}/versions")
+                .route(web::get().to(compose::versions))
+                .route(web::patch().to(compose::upgrade)),
+        )
+        .service(
+            either("/deployments/{deployment}/scalings")
+                .route(web::get().to(compose::scalings))
+                .route(web::post().to(compose::scale)),
+        )
+        .service(
+            either("/deployments/{deployment}/reliefs").route(web::post().to(compose::relieve)),
+        )
+        .service(
+            either("/deployments/{deployment}/defragmentations")
+                .route(web::get().to(compose::defragmentation))
+                .route(web::post().to(compose::defragment)),
+        )
+        .service(
+            either("/deployments/{deployment}/logfiles").route(web::get().to(compose::logfiles)),
+        )
+        .service(
+            either("/deployments/{deployment}/logfiles/{logfile}")
+                .route(web::get().to(compose::logfile)),
+        )
+        .service(either("/deployments/{deployment}/members").route(web::get().to(compose::members)))
+        .service(either("/deployments/{deployment}/alerts").route(web::get().to(compose::alerts)));
 }
 
 /// Pages for people.
@@ -287,95 +285,92 @@ fn dashboard_routes(config: &mut web::ServiceConfig) {
                     .wrap(from_fn(door::guard))
                     .route(web::post().to(door::sign_out)),
             )
-            .service(
-                web::scope("/operations")
-                    .wrap(from_fn(pages::guard))
-                    .wrap(from_fn(door::guard))
-                    .service(page("").route(web::get().to(pages::operations::page)))
-                    .service(page("/{operation}").route(web::get().to(pages::operations::show)))
-                    .service(
-                        page("/{operation}/retry").route(web::post().to(pages::operations::retry)),
-                    )
-                    .service(
-                        page("/{operation}/abandon")
-                            .route(web::post().to(pages::operations::abandon)),
-                    )
-                    .default_service(web::to(dashboard::error::no_such_page)),
-            )
+            .configure(pages_of_operations)
             .service(for_operators("/late-backups").route(web::get().to(pages::backups::page)))
             .service(for_operators("/clusters").route(web::get().to(pages::clusters::page)))
             .service(for_operators("/audit").route(web::get().to(pages::audit::page)))
+            .configure(pages_of_instances)
+            .default_service(web::to(dashboard::error::no_such_page)),
+    );
+}
+
+/// Pages of all operations, for operators.
+fn pages_of_operations(config: &mut web::ServiceConfig) {
+    config.service(
+        web::scope("/operations")
+            .wrap(from_fn(pages::guard))
+            .wrap(from_fn(door::guard))
+            .service(page("").route(web::get().to(pages::operations::page)))
+            .service(page("/{operation}").route(web::get().to(pages::operations::show)))
+            .service(page("/{operation}/retry").route(web::post().to(pages::operations::retry)))
+            .service(page("/{operation}/abandon").route(web::post().to(pages::operations::abandon)))
+            .default_service(web::to(dashboard::error::no_such_page)),
+    );
+}
+
+/// Pages of instances, for who may see each.
+fn pages_of_instances(config: &mut web::ServiceConfig) {
+    config.service(
+        web::scope("/instances")
+            .wrap(from_fn(door::guard))
             .service(
-                web::scope("/instances")
-                    .wrap(from_fn(door::guard))
-                    .service(
-                        page("")
-                            .wrap(from_fn(pages::guard))
-                            .route(web::get().to(instances::page)),
-                    )
-                    .service(page("/{instance}").route(web::get().to(overview::page)))
-                    .service(
-                        page("/{instance}/defragmentation")
-                            .route(web::post().to(overview::defragment)),
-                    )
-                    .service(
-                        page("/{instance}/backups")
-                            .route(web::get().to(backups::page))
-                            .route(web::post().to(backups::back_up)),
-                    )
-                    .service(
-                        page("/{instance}/credentials")
-                            .route(web::get().to(credentials::page))
-                            .route(web::post().to(credentials::make)),
-                    )
-                    .service(
-                        page("/{instance}/credentials/{binding}/show")
-                            .route(web::post().to(credentials::show)),
-                    )
-                    .service(
-                        page("/{instance}/credentials/{binding}/rotate")
-                            .route(web::post().to(credentials::rotate)),
-                    )
-                    .service(
-                        page("/{instance}/credentials/{binding}/revoke")
-                            .route(web::post().to(credentials::revoke)),
-                    )
-                    .service(page("/{instance}/settings").route(web::get().to(settings::page)))
-                    .service(
-                        page("/{instance}/settings/size").route(web::post().to(settings::scale)),
-                    )
-                    .service(
-                        page("/{instance}/settings/name").route(web::post().to(settings::rename)),
-                    )
-                    .service(
-                        page("/{instance}/settings/protection")
-                            .route(web::post().to(settings::protect)),
-                    )
-                    .service(
-                        page("/{instance}/settings/deletion")
-                            .route(web::post().to(settings::delete)),
-                    )
-                    .service(
-                        page("/{instance}/versions")
-                            .route(web::get().to(versions::page))
-                            .route(web::post().to(versions::upgrade)),
-                    )
-                    .service(
-                        page("/{instance}/backups/{backup}/restore")
-                            .route(web::post().to(backups::restore)),
-                    )
-                    .service(
-                        page("/{instance}/backups/{backup}/keep")
-                            .route(web::post().to(backups::keep)),
-                    )
-                    .service(
-                        page("/{instance}/backups/{backup}/download")
-                            .route(web::get().to(backups::download)),
-                    )
-                    .default_service(web::to(dashboard::error::no_such_page)),
+                page("")
+                    .wrap(from_fn(pages::guard))
+                    .route(web::get().to(instances::page)),
+            )
+            .service(page("/{instance}").route(web::get().to(overview::page)))
+            .service(
+                page("/{instance}/defragmentation").route(web::post().to(overview::defragment)),
+            )
+            .service(
+                page("/{instance}/backups")
+                    .route(web::get().to(backups::page))
+                    .route(web::post().to(backups::back_up)),
+            )
+            .service(
+                page("/{instance}/credentials")
+                    .route(web::get().to(credentials::page))
+                    .route(web::post().to(credentials::make)),
+            )
+            .service(
+                page("/{instance}/credentials/{binding}/show")
+                    .route(web::post().to(credentials::show)),
+            )
+            .service(
+                page("/{instance}/credentials/{binding}/rotate")
+                    .route(web::post().to(credentials::rotate)),
+            )
+            .service(
+                page("/{instance}/credentials/{binding}/revoke")
+                    .route(web::post().to(credentials::revoke)),
+            )
+            .configure(settings_of_instances)
+            .service(
+                page("/{instance}/versions")
+                    .route(web::get().to(versions::page))
+                    .route(web::post().to(versions::upgrade)),
+            )
+            .service(
+                page("/{instance}/backups/{backup}/restore")
+                    .route(web::post().to(backups::restore)),
+            )
+            .service(page("/{instance}/backups/{backup}/keep").route(web::post().to(backups::keep)))
+            .service(
+                page("/{instance}/backups/{backup}/download")
+                    .route(web::get().to(backups::download)),
             )
             .default_service(web::to(dashboard::error::no_such_page)),
     );
+}
+
+/// The page where an instance is changed.
+fn settings_of_instances(config: &mut web::ServiceConfig) {
+    config
+        .service(page("/{instance}/settings").route(web::get().to(settings::page)))
+        .service(page("/{instance}/settings/size").route(web::post().to(settings::scale)))
+        .service(page("/{instance}/settings/name").route(web::post().to(settings::rename)))
+        .service(page("/{instance}/settings/protection").route(web::post().to(settings::protect)))
+        .service(page("/{instance}/settings/deletion").route(web::post().to(settings::delete)));
 }
 
 /// A resource whose other methods are answered in JSON too.

@@ -301,29 +301,10 @@ impl Runner {
         );
         let failure = match &operation.failure {
             Some(failure) => failure.clone(),
-            None => {
-                let end = if operation.halted {
-                    RunEnd::Halted
-                } else {
-                    self.go(definition, Direction::Forward, &operation, claim)
-                        .await?
-                };
-                let end = match end {
-                    // The deletion that halted it counts on that: what is being deleted must not
-                    // become usable once more.
-                    RunEnd::Through if !self.succeed(definition, &operation, claim).await? => {
-                        RunEnd::Halted
-                    }
-                    other => other,
-                };
-                let failure = match end {
-                    RunEnd::Through | RunEnd::Postponed | RunEnd::Lost => return Ok(()),
-                    RunEnd::Failed(failure) => failure,
-                    RunEnd::Halted => HALTED.to_owned(),
-                };
-                self.give_up(claim, &failure).await?;
-                failure
-            }
+            None => match self.go_forward(definition, &operation, claim).await? {
+                Some(failure) => failure,
+                None => return Ok(()),
+            },
         };
         if operation.abandoned {
             let state = OperationState::Abandoned;
@@ -369,6 +350,35 @@ impl Runner {
             }
             RunEnd::Postponed | RunEnd::Lost | RunEnd::Halted => Ok(()),
         }
+    }
+
+    /// Does what was asked for, as far as it goes now. Returns why it failed, which is written down;
+    /// none: nothing failed.
+    async fn go_forward(
+        &self,
+        definition: &'static Definition,
+        operation: &Operation,
+        claim: &Claim,
+    ) -> Result<Option<String>, StoreError> {
+        let end = if operation.halted {
+            RunEnd::Halted
+        } else {
+            self.go(definition, Direction::Forward, operation, claim)
+                .await?
+        };
+        let end = match end {
+            // The deletion that halted it counts on that: what is being deleted must not become
+            // usable once more.
+            RunEnd::Through if !self.succeed(definition, operation, claim).await? => RunEnd::Halted,
+            other => other,
+        };
+        let failure = match end {
+            RunEnd::Through | RunEnd::Postponed | RunEnd::Lost => return Ok(None),
+            RunEnd::Failed(failure) => failure,
+            RunEnd::Halted => HALTED.to_owned(),
+        };
+        self.give_up(claim, &failure).await?;
+        Ok(Some(failure))
     }
 
     async fn give_up(&self, claim: &Claim, failure: &str) -> Result<(), StoreError> {

@@ -8,6 +8,8 @@
 //! at a browser, over [`webdriver`]. [`osb`] has one test for each thing that the specification
 //! asks for, and [`contract`] what each trait and the store promise, for all that implement it.
 
+#![allow(clippy::too_many_lines)] // A test may tell a whole story.
+
 mod alerts;
 mod audit;
 mod backups;

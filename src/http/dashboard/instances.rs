@@ -141,6 +141,17 @@ impl Asked {
     }
 }
 
+/// The columns of the list, and what each orders it by.
+const COLUMNS: [(&str, Order); 7] = [
+    ("Instance", Order::Name),
+    ("Health", Order::Health),
+    ("Version", Order::Version),
+    ("Size", Order::Size),
+    ("Last backup", Order::Backup),
+    ("Organization / space", Order::Tenant),
+    ("Created", Order::Created),
+];
+
 /// `GET /dashboard/instances`
 pub async fn page(
     api: web::Data<Api>,
@@ -150,7 +161,7 @@ pub async fn page(
     let asked = Asked::read(&request);
     let estate = api.broker.estates.estate().await?;
     let found = estate.page(&asked.of);
-    // Whoever is shown is looked at, for the next time.
+    // Each instance that is shown is looked at, for the next time.
     let usable = (found.shown.iter()).filter(|of| of.instance.state == InstanceState::Ready);
     for deployment in usable.filter_map(|of| of.deployment.as_ref()) {
         api.broker.vitals.observation(deployment);
@@ -166,15 +177,6 @@ pub async fn page(
     let clusters: BTreeSet<&str> = deployments().map(|of| of.cluster.as_str()).collect();
     let name = |id: &&str| ((*id).to_owned(), api.broker.inventory.cluster_name(id));
     let healths = HealthState::ALL.iter().rev();
-    let columns = [
-        ("Instance", Order::Name),
-        ("Health", Order::Health),
-        ("Version", Order::Version),
-        ("Size", Order::Size),
-        ("Last backup", Order::Backup),
-        ("Organization / space", Order::Tenant),
-        ("Created", Order::Created),
-    ];
     let link = |page: usize| asked.address(page, asked.of.order, asked.of.reverse);
     let mut shell = Shell::signed_in("All instances", &api.broker, &session);
     shell.here = "instances";
@@ -197,7 +199,7 @@ pub async fn page(
         order: asked.of.order.as_str(),
         reverse: asked.of.reverse,
         is_narrowed: found.found < estate.instances.len(),
-        columns: columns
+        columns: COLUMNS
             .map(|(title, order)| asked.column(title, order))
             .into(),
         rows: found.shown.iter().map(|of| row(&api, of)).collect(),

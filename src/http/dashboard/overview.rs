@@ -23,6 +23,7 @@ use crate::{
         alert::{Alert, Gravity, meaning_of},
         defragment::Storage,
         deployment::{Deployment, Member},
+        engine::Profile,
         health::{Health, HealthState},
         ids::{InstanceId, OperationId},
         instance::{Instance, InstanceState},
@@ -180,6 +181,7 @@ pub async fn defragment(
 
 /// `restored`: how the instances are that were restored from it; `before`: the task before which those
 /// come that are shown, none: the newest are.
+#[expect(clippy::too_many_lines, reason = "one line for each part of the page")]
 fn overview(
     broker: &Broker,
     session: &Session,
@@ -188,11 +190,7 @@ fn overview(
     before: Option<&OperationId>,
 ) -> OverviewPage {
     let (tasks, more) = tasks_before(&view.operations, before);
-    let newest_tasks = before.map(|_| format!("{}#h-tasks", path_of(&view.of.instance.id)));
-    let older_tasks = tasks.last().filter(|_| more).map(|last| {
-        let href = path_of(&view.of.instance.id);
-        format!("{href}?before={}#h-tasks", last.id)
-    });
+    let older_tasks = tasks.last().filter(|_| more);
     let (instance, deployment) = (&view.of.instance, &view.of.deployment);
     let is_ready = instance.state == InstanceState::Ready;
     let is_closed = is_ready && deployment.closed_since.is_some();
@@ -203,16 +201,20 @@ fn overview(
     };
     let last_seen = seen.clone().or_else(|| broker.vitals.last_seen(deployment));
     let health = view.health(last_seen.as_deref());
-    let subject = Subject::of(view);
-    let title = format!("{}: {}", subject.name, health.state.word());
-    let mut shell = Shell::signed_in(title, broker, session);
-    shell.here = "overview";
+    let href = path_of(&instance.id);
     let looks = |health: &Health| health.state == HealthState::Unknown;
-    shell.follows = true;
-    shell.under_way = is_under_way(view);
-    shell.awaits = is_ready && awaits(view, seen.as_deref()) || restored.iter().any(looks);
-    let href = subject.href.clone();
-    shell.subject = Some(subject);
+    let shell = Shell {
+        here: "overview",
+        follows: true,
+        under_way: is_under_way(view),
+        awaits: is_ready && awaits(view, seen.as_deref()) || restored.iter().any(looks),
+        subject: Some(Subject::of(view)),
+        ..Shell::signed_in(
+            format!("{}: {}", view.name(), health.state.word()),
+            broker,
+            session,
+        )
+    };
     let endpoint = compose::foundation_endpoint(broker, &instance.id);
     let backups = format!("{endpoint}/deployments/{}/backups", deployment.id);
     let urls = broker.inventory.urls(deployment);
@@ -221,6 +223,8 @@ fn overview(
     OverviewPage {
         shell,
         name: view.name().to_owned(),
+        older_tasks: older_tasks.map(|last| format!("{href}?before={}#h-tasks", last.id)),
+        newest_tasks: before.map(|_| format!("{href}#h-tasks")),
         href,
         state: label_of_health(health.state),
         message: health.message,
@@ -245,18 +249,10 @@ fn overview(
             None if is_ready => members_known(deployment, &urls),
             None => Vec::new(),
         },
-        no_members: match instance.state {
-            InstanceState::Ready | InstanceState::Provisioning => "None serves yet.",
-            InstanceState::Failed => "None serves.",
-            InstanceState::Deleting => "They are being removed.",
-        },
+        no_members: no_members(instance.state),
         observed: seen.map(|seen| Moment::new(seen.observed_at, view.now)),
         tasks: tasks.iter().map(|o| task(view, o)).collect(),
-        older_tasks,
-        newest_tasks,
-        uris: view
-            .profile
-            .map_or_else(String::new, |of| of.uris(deployment, LOGIN).join("\n")),
+        uris: uris(view),
         cli: view.profile.map_or_else(String::new, |of| {
             (of.command_line)(deployment.version, &urls, LOGIN)
         }),
@@ -264,15 +260,33 @@ fn overview(
         curl: line(&["curl", "-sS", "-H", "Authorization: Bearer TOKEN", &backups]),
         endpoint,
         deployment: deployment.id.to_string(),
-        restores: view
-            .restores
-            .iter()
-            .zip(restored)
-            .map(|(of, health)| link_to_restored(of, health, view.now))
-            .collect(),
+        restores: links_to_restored(view, restored),
         source: view.source.as_ref().map(link_to),
         is_restored: instance.restored_from.is_some(),
     }
+}
+
+/// How to reach the members, one line for each.
+fn uris(view: &InstanceView) -> String {
+    let of_engine = |of: &Profile| of.uris(&view.of.deployment, LOGIN).join("\n");
+    view.profile.map_or_else(String::new, of_engine)
+}
+
+/// Why no member is shown.
+fn no_members(state: InstanceState) -> &'static str {
+    match state {
+        InstanceState::Ready | InstanceState::Provisioning => "None serves yet.",
+        InstanceState::Failed => "None serves.",
+        InstanceState::Deleting => "They are being removed.",
+    }
+}
+
+/// The instances that were restored from it, and how each of them is.
+fn links_to_restored(view: &InstanceView, restored: &[Health]) -> Vec<Link> {
+    let with_health = view.restores.iter().zip(restored);
+    with_health
+        .map(|(of, health)| link_to_restored(of, health, view.now))
+        .collect()
 }
 
 /// Whether work is under way that the page shows.
