@@ -1,6 +1,6 @@
 //! The time of day, and the time that passes, as something that is handed in.
 //!
-//! A clock tells both, so that the one can be held against the other ([`crate::model::trust`]): of
+//! A clock tells both, so that the one can be compared with the other ([`crate::model::trust`]): of
 //! the machine, the time since the boot, which nobody sets, sleep included.
 //!
 //! Demonstrations and tests let days pass with a file. What it moves the clock by counts like the

@@ -1,6 +1,6 @@
 //! Looks at running deployments, for pages, alerts and the guard.
 //!
-//! Invariants: no page waits for a member, however it fares: an answer is what was seen last, and a
+//! Invariants: no page waits for a member, in whatever state it is: an answer is what was seen last, and a
 //! question begins the next look. Only so many looks are under way, and only so many deployments
 //! are remembered, however often somebody asks. What any observer of the broker sees, all of them remember.
 //! What is seen is told; who decides by it, [`broker::Observer`](crate::broker::Observer) says.

@@ -74,7 +74,7 @@ impl Audit {
     pub(super) async fn note(&self, access: Access) {
         let now = self.clock.now();
         let entries = self.trail().notice(access, now);
-        self.write_down(entries).await;
+        self.record(entries).await;
     }
 
     /// Writes down that what somebody showed at a door was not good.
@@ -96,16 +96,16 @@ impl Audit {
     pub async fn note_counted(&self) {
         let now = self.clock.now();
         let entries = self.trail().over(now);
-        self.write_down(entries).await;
+        self.record(entries).await;
     }
 
     /// Writes down all that was counted: the broker stops.
     pub async fn note_all_counted(&self) {
         let entries = self.trail().end();
-        self.write_down(entries).await;
+        self.record(entries).await;
     }
 
-    async fn write_down(&self, told: Vec<Told>) {
+    async fn record(&self, told: Vec<Told>) {
         if told.is_empty() {
             return;
         }

@@ -77,12 +77,12 @@ pub struct Download {
 }
 
 /// A download's place; it is free again when this goes.
-struct Place {
+struct Slot {
     sent: Arc<Mutex<Vec<Taker>>>,
     taker: Taker,
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(i) = sent.iter().position(|taker| *taker == self.taker) {
@@ -114,14 +114,14 @@ impl Downloads {
         self.lengths.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn place_for(&self, taker: Taker) -> Result<Place, BrokerError> {
+    fn slot_for(&self, taker: Taker) -> Result<Slot, BrokerError> {
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         if !taker.has_place(&sent) {
             return Err(BrokerError::Busy);
         }
         sent.push(taker.clone());
         let sent = self.sent.clone();
-        Ok(Place { sent, taker })
+        Ok(Slot { sent, taker })
     }
 
     /// Lets `content` be made elsewhere, a few chunks ahead of its reader. A reader that stalls, or
@@ -131,7 +131,7 @@ impl Downloads {
         taker: Taker,
         mut content: ByteStream,
     ) -> Result<ByteStream, BrokerError> {
-        let place = self.place_for(taker)?;
+        let place = self.slot_for(taker)?;
         let (chunks, mut reader) = mpsc::channel(DOWNLOAD_CHUNKS_AHEAD);
         self.runtime.spawn(async move {
             let mut pace = Pace::default();

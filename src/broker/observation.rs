@@ -16,7 +16,7 @@ pub trait Observer: Send + Sync {
     /// under way; who asks again a second later finds it.
     fn observe(&self, deployment: &Deployment) -> Option<Arc<Observation>>;
 
-    /// What was seen last of a deployment, by whoever looked at it; none where that is too long ago to
+    /// What was seen last of a deployment, by any part of the broker; none where that is too long ago to
     /// tell of its health. Begins no look.
     fn seen(&self, deployment: &Deployment) -> Option<Arc<Observation>>;
 

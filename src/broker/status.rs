@@ -1,4 +1,4 @@
-//! How operations fare, as platforms and API clients ask for it. Reading changes nothing.
+//! The states of operations, as platforms and API clients ask for it. Reading changes nothing.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,7 +27,7 @@ pub enum StatusState {
     Failed,
 }
 
-/// How an operation fares.
+/// The state of an operation, for clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OperationStatus {
     /// Its state.
@@ -40,7 +40,7 @@ pub struct OperationStatus {
     pub update_repeatable: Option<bool>,
 }
 
-/// What an operation's row says to whoever asks for it at `now`.
+/// What an operation's row says to a client at `now`.
 pub fn status_of(operation: &Operation, now: DateTime<Utc>) -> OperationStatus {
     let (state, description) = match operation.state {
         // Halted work has failed for the one who asked for it, whatever its clean-up still does.

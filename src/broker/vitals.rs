@@ -165,7 +165,7 @@ impl Vitals {
         timeout(ALERT_LOOK_TIMEOUT, look).await.ok().flatten()
     }
 
-    /// How a deployment fares, see [`Observer::observe`].
+    /// The state of a deployment, see [`Observer::observe`].
     pub fn observation(&self, deployment: &Deployment) -> Option<Arc<Observation>> {
         self.observer.observe(deployment)
     }

@@ -22,13 +22,13 @@ impl Session {
     pub async fn backups(&self, name: &str) -> Result<()> {
         let listed = self.with_api(name, async |api| {
             let backups = api.backups().await?;
-            let mut stand = Vec::new();
+            let mut details = Vec::new();
             for backup in &backups {
-                stand.extend(stands(api, backup).await);
+                details.extend(detail_of(api, backup).await);
             }
-            Ok((backups, stand))
+            Ok((backups, details))
         });
-        let (backups, stand) = listed.await?;
+        let (backups, details) = listed.await?;
         let rows = backups.iter().map(|backup| {
             [
                 text(&backup["id"]),
@@ -56,9 +56,9 @@ impl Session {
             "EXPIRES",
         ];
         let mut shown = self.show.table(head, rows);
-        if !stand.is_empty() {
+        if !details.is_empty() {
             shown.push_str("\n\n");
-            shown.push_str(&stand.join("\n"));
+            shown.push_str(&details.join("\n"));
         }
         self.show.result(&shown, &json!({ "backups": backups }))
     }
@@ -250,8 +250,8 @@ async fn replaced(api: &Compose<'_>) -> Result<Option<String>> {
     }))
 }
 
-/// Why a backup failed, or how one stands that is being taken.
-async fn stands(api: &Compose<'_>, backup: &Value) -> Option<String> {
+/// Why a backup failed, or how far one is that is being taken.
+async fn detail_of(api: &Compose<'_>, backup: &Value) -> Option<String> {
     let id = text(&backup["id"]);
     match backup["status"].as_str()? {
         "failed" => Some(format!("{id} failed: {}", text(&backup["status_detail"]))),

@@ -203,7 +203,7 @@ impl<'a> Compose<'a> {
         self.call(Method::POST, &path, 202).await
     }
 
-    /// How a recipe fares.
+    /// The state of a recipe.
     pub async fn recipe(&self, id: &str) -> Result<Value> {
         self.call(Method::GET, &["recipes", id], 200).await
     }

@@ -1,7 +1,7 @@
 //! The Open Service Broker API 2.17, as a platform is to speak it.
 //!
 //! Invariants: every request names the version and itself, and who acts; what is asked for may
-//! take its time wherever a broker can say how it fares. Answers mean what the specification's table
+//! take its time wherever a broker can tell its state. Answers mean what the specification's table
 //! says: a create that cannot be known to have failed may have left an orphan.
 
 use std::time::Duration;
@@ -45,7 +45,7 @@ pub enum NotCreated {
     Orphan(String),
 }
 
-/// How an operation fares.
+/// The state of an operation.
 #[derive(Debug)]
 pub enum State {
     /// It goes on.
@@ -236,7 +236,7 @@ impl Osb {
         }
     }
 
-    /// How the last that was asked for fares, and how long the broker asks to be left alone.
+    /// The state of what was asked for last, and how long the broker asks to be left alone.
     pub async fn state(
         &self,
         resource: Resource<'_>,

@@ -17,7 +17,7 @@ const CLOCK_IN_DOUBT: &str = "the clock is in doubt: nothing is removed by age";
 /// What is told of a store that cannot be written.
 const STORE_FULL: &str = "the store takes no writes: its disk is full";
 
-/// How the broker fares.
+/// The state of the broker.
 #[derive(Serialize, ToSchema)]
 pub struct Health {
     /// In a few words.

@@ -1,4 +1,4 @@
-//! Figures for Prometheus: one page, made at most every few seconds, whoever asks.
+//! Figures for Prometheus: one page, made at most every few seconds, however many ask.
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use subtle::ConstantTimeEq as _;
@@ -28,8 +28,8 @@ pub async fn scrape(
     Ok(answer(&api).await)
 }
 
-/// The same at the address that metrics have for themselves: where there is no token, whoever reaches it
-/// is let in.
+/// The same at the address that metrics have for themselves: where there is no token, everybody
+/// who reaches it is let in.
 pub async fn scrape_aside(
     api: web::Data<Api>,
     request: HttpRequest,

@@ -55,7 +55,7 @@ pub fn check_basic(request: &HttpRequest, api: &Api) -> Result<(), HttpError> {
     }
 }
 
-/// Lets an operator in: whoever may change everything, and to read also who may read.
+/// Lets operators in: those who may change everything, and for reading also those who only read.
 pub fn check_operator(request: &HttpRequest, api: &Api) -> Result<(), HttpError> {
     match right_of(request, api)? {
         Right::Read if !request.method().is_safe() => Err(read_only().into()),

@@ -22,7 +22,7 @@ use super::{
 /// What a member's file has, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Storage {
-    /// In all: what the quota is held against.
+    /// In all: what the quota is compared with.
     pub allocated: u64,
     /// What of it holds something; absent where the version does not tell.
     pub used: Option<u64>,

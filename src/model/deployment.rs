@@ -14,7 +14,7 @@ use super::{
     version::Version,
 };
 
-/// A deployment: what was decided about it, not how it fares.
+/// A deployment: what was decided about it, not its present state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deployment {
     /// Its id.

@@ -225,9 +225,9 @@ fn of_life(life: &Life) -> Option<Health> {
         InstanceState::Ready => {
             let change = life.change()?;
             let since = change.created_at;
-            let (doing, stands) = (capitalized(doing(change.kind)), standing(change));
+            let (doing, progress) = (capitalized(doing(change.kind)), standing(change));
             let message = format!(
-                "{doing} is under way since {}: {stands}. The database serves meanwhile; nothing has to \
+                "{doing} is under way since {}: {progress}. The database serves meanwhile; nothing has to \
                  be done.",
                 Moment(since)
             );
@@ -235,12 +235,12 @@ fn of_life(life: &Life) -> Option<Health> {
         }
         InstanceState::Provisioning => {
             let since = life.created_at;
-            let stands = life.change().map_or_else(String::new, |change| {
-                let stands = standing(change);
-                format!(": {stands}")
+            let progress = life.change().map_or_else(String::new, |change| {
+                let progress = standing(change);
+                format!(": {progress}")
             });
             let message = format!(
-                "It is being made since {}{stands}. It can be used when that is done.",
+                "It is being made since {}{progress}. It can be used when that is done.",
                 Moment(since)
             );
             changing(since, message)
@@ -264,7 +264,7 @@ fn of_failure(life: &Life) -> Health {
         return Health::new(HealthState::Failed, life.created_at, message);
     };
     let advice = if failed.kind == OperationKind::Deprovision {
-        "Delete it again; if that fails too, ask whoever runs the broker."
+        "Delete it again; if that fails too, ask the broker's operator."
     } else {
         "Delete it, and make it anew."
     };
@@ -290,7 +290,7 @@ fn because(operation: &Operation) -> String {
 
 fn of_stuck(operation: &Operation) -> Health {
     let message = format!(
-        "{} failed, and so did the clean-up, at {}{}. Whoever runs the broker has to retry it or give \
+        "{} failed, and so did the clean-up, at {}{}. The broker's operator has to retry it or give \
          it up.",
         capitalized(doing(operation.kind)),
         Moment(operation.updated_at),
@@ -331,8 +331,8 @@ fn of_members(seen: Option<&Observation>) -> Health {
     let (state, message) = if !seen.is_usable() {
         let message = format!(
             "{serve} since {at}, and {needed} must: it can be neither read nor written. The broker \
-             starts members again by itself; what does not come back within minutes, whoever runs the \
-             broker can recover."
+             starts members again by itself; what does not come back within minutes, the broker's \
+             operator can recover."
         );
         (HealthState::Down, message)
     } else if serving < all {

@@ -1,4 +1,4 @@
-//! Whose a folder is: what stands in its marker, held against what the store knows.
+//! Whose a folder is: what stands in its marker, compared with what the store knows.
 //!
 //! A folder is a path in a setting, and a path may lead elsewhere tomorrow: to a disk that is not
 //! mounted, to another broker's folder, to a copy. So each folder of a broker has a marker with an

@@ -1,4 +1,4 @@
-//! How a deployment fares at a moment, as its members tell it.
+//! The state of a deployment at a moment, as its members tell it.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ pub struct Observation {
     pub since: DateTime<Utc>,
 }
 
-/// How one member fares.
+/// The state of one member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberObservation {
     /// The member's name.
@@ -64,7 +64,7 @@ pub enum MemberHealth {
         role: MemberRole,
         /// The version that runs.
         version: String,
-        /// Size of its database file, in bytes: what its quota is held against.
+        /// Size of its database file, in bytes: what its quota is compared with.
         database_bytes: u64,
         /// What of it holds something, in bytes; absent where the version does not tell. The rest
         /// comes back when unused storage is given back.
@@ -158,14 +158,14 @@ impl Observation {
         }
     }
 
-    /// Whether the database fares as it did at another look: whether it can be used, takes writes, and
+    /// Whether the database is in the same state as at another look: whether it can be used, takes writes, and
     /// has all its members.
     pub fn is_like(&self, other: &Self) -> bool {
-        let fares = |of: &Self| {
+        let state = |of: &Self| {
             let all_serve = of.serving() == of.members.len();
             (of.is_usable(), of.is_full(), all_serve)
         };
-        fares(self) == fares(other)
+        state(self) == state(other)
     }
 
     /// Whether a member says that it takes no more writes, since its storage is full.

@@ -3,7 +3,7 @@
 //! The clock of a machine may be set by hand, by a broken time server or by a battery that is empty,
 //! to any moment. How much time has passed is another matter: the system counts it since the boot,
 //! sleep included, and nobody sets that. So the time that is known is kept, moved on by what has
-//! passed, and held against what the clock shows. While the two differ by more than
+//! passed, and compared with what the clock shows. While the two differ by more than
 //! [`CLOCK_MARGIN`], the clock is in doubt. The doubt ends when the clock shows what it should, when
 //! it went on evenly for [`CLOCK_GRACE`], or at an operator's word.
 //!

@@ -27,7 +27,7 @@ use crate::model::{
 };
 
 pub(super) const ACTIVE: [&str; 2] = ["queued", "running"];
-/// The same as the indexes of active operations have it, which serve whoever says it in these words.
+/// The same as the indexes of active operations have it, which serve queries that say it in these words.
 const IS_ACTIVE: &str = "state IN ('queued', 'running')";
 
 #[derive(Queryable, Insertable)]

@@ -95,7 +95,7 @@ pub fn counts(conn: &mut Conn<'_>) -> Result<Vec<(OperationState, u64)>, StoreEr
         .select((operations::state, count_star()))
         .load(c))?;
     let counted = rows.into_iter().filter_map(|(state, count)| {
-        // What an older version wrote is read by whoever reads the rows themselves.
+        // States of older versions are read where the rows themselves are.
         Some((OperationState::parse(&state)?, count.unsigned_abs()))
     });
     Ok(counted.collect())

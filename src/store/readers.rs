@@ -33,14 +33,14 @@ use crate::{caller::Caller, model::limits::STORE_READ_SLOW};
 /// Connections of blocking threads.
 const OF_BLOCKING_THREADS: u32 = 4;
 
-/// The place of a connection; empty while it is used, and after a read that went wrong.
-type Place = Arc<Mutex<Option<SqliteConnection>>>;
-/// A thread's place, with the id of its store.
-type OwnPlace = (u64, Weak<Mutex<Option<SqliteConnection>>>);
+/// The slot of a connection; empty while it is used, and after a read that went wrong.
+type Slot = Arc<Mutex<Option<SqliteConnection>>>;
+/// A thread's slot, with the id of its store.
+type OwnSlot = (u64, Weak<Mutex<Option<SqliteConnection>>>);
 
 thread_local! {
     /// This thread's connections, by the store that has them.
-    static OWN: RefCell<Vec<OwnPlace>> =
+    static OWN: RefCell<Vec<OwnSlot>> =
         const { RefCell::new(Vec::new()) };
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Readers {
     /// Tells this store from others of the process.
     id: u64,
     /// Those of threads that serve. They end with the store.
-    own: Mutex<Vec<Place>>,
+    own: Mutex<Vec<Slot>>,
     pool: Pool<ConnectionManager<SqliteConnection>>,
     is_slow: AtomicBool,
 }
@@ -78,8 +78,8 @@ impl Readers {
         &self,
         work: impl FnOnce(&mut Conn<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let place = self.place();
-        let taken = lock(&place).take();
+        let slot = self.slot();
+        let taken = lock(&slot).take();
         let mut connection = match taken {
             Some(connection) => connection,
             None => connect(&self.file, true)?,
@@ -87,7 +87,7 @@ impl Readers {
         let (result, is_sound) = self.timed(|| in_transaction(&mut connection, work));
         // After a panic it is gone with all that was open.
         if is_sound {
-            *lock(&place) = Some(connection);
+            *lock(&slot) = Some(connection);
         }
         result
     }
@@ -114,26 +114,26 @@ impl Readers {
         result
     }
 
-    fn place(&self) -> Place {
+    fn slot(&self) -> Slot {
         OWN.with_borrow_mut(|own| {
             let found = own.iter().find(|(id, _)| *id == self.id);
-            if let Some(place) = found.and_then(|(_, place)| place.upgrade()) {
-                return place;
+            if let Some(slot) = found.and_then(|(_, slot)| slot.upgrade()) {
+                return slot;
             }
-            own.retain(|(_, place)| place.strong_count() > 0);
-            let place = Place::default();
-            own.push((self.id, Arc::downgrade(&place)));
+            own.retain(|(_, slot)| slot.strong_count() > 0);
+            let slot = Slot::default();
+            own.push((self.id, Arc::downgrade(&slot)));
             self.own
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .push(place.clone());
-            place
+                .push(slot.clone());
+            slot
         })
     }
 }
 
-fn lock(place: &Place) -> std::sync::MutexGuard<'_, Option<SqliteConnection>> {
-    place.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(slot: &Slot) -> std::sync::MutexGuard<'_, Option<SqliteConnection>> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One state of the database for all of `work`; also returns whether the connection is fit for more.

@@ -99,7 +99,7 @@ impl Drop for Writer {
         if let Some(thread) = self.thread.take()
             && thread.thread().id() != std::thread::current().id()
         {
-            // It has told of what it met to whoever asked.
+            // Its callers know already what it met.
             let _ = thread.join();
         }
     }
@@ -109,7 +109,7 @@ impl Drop for Writer {
 trait Job: Send {
     /// Runs it.
     fn run(&mut self, link: Link<'_>) -> Run;
-    /// Lets whoever asked have the result; of one that was kept, what came of the commit.
+    /// Gives the result to the caller; of one that was kept, what came of the commit.
     fn answer(self: Box<Self>, committed: Result<(), StoreError>);
 }
 
@@ -157,7 +157,7 @@ where
             answer,
             ..
         } = *self;
-        // First, so that whoever has the answer does not share with this thread what it holds.
+        // First, so that a caller with its answer does not share with this thread what the work holds.
         drop(work);
         let told = match (result, committed) {
             (Some(Ok(Ok(_))) | None, Err(error)) => Ok(Err(error.into())),

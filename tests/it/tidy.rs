@@ -1,4 +1,4 @@
-//! The map of the house, held against the house: which room may use which, and what belongs in one
+//! The map of the house, compared with the house: which room may use which, and what belongs in one
 //! room alone. What is checked here is promised in ARCHITECTURE.md.
 
 use std::{
@@ -39,7 +39,10 @@ const ROOMS: [(&str, &[&str]); 29] = [
         ],
     ),
     ("client", &["clock", "config", "disk", "model"]),
-    ("config", &["disk", "logging", "model", "seal"]),
+    (
+        "config",
+        &["disk", "logging", "model", "provisioner", "seal"],
+    ),
     ("logging", &[]),
     (
         "http",
@@ -539,6 +542,60 @@ fn what_a_bare_build_lacks_is_said_before_anything_is_compiled() {
     // And where it is read first.
     let readme = fs::read_to_string(root().join("README.md")).expect("a text");
     assert!(readme.contains("`protobuf-compiler` and `libprotobuf-dev`"));
+}
+
+/// Words that the house has no use for, and what it says instead.
+const WORDS_GONE: [(&str, &str); 5] = [
+    ("whoever", "the name of the actor"),
+    ("fares", "its state"),
+    ("fare", "their state"),
+    ("held against", "compared with"),
+    ("nobody knows why", "no reason was recorded"),
+];
+
+/// Those that stand in a text, whole and in any case, also over the end of a line.
+fn words_gone(text: &str) -> Vec<&'static str> {
+    let text = text.to_lowercase().replace('-', " ");
+    let words = text
+        .split(|c: char| !c.is_alphanumeric() && c != '_')
+        .filter(|word| !word.is_empty());
+    let text = format!(" {} ", words.collect::<Vec<_>>().join(" "));
+    let stands = |word: &&str| text.contains(&format!(" {word} "));
+    let words = WORDS_GONE.iter().map(|(word, _)| *word);
+    words.filter(stands).collect()
+}
+
+#[test]
+fn no_text_has_a_word_that_is_gone() {
+    let mut texts = sources(&root().join("src"));
+    for folder in ["", "docs", "docs/operating", "docs/decisions", "templates"] {
+        for entry in fs::read_dir(root().join(folder))
+            .expect("a folder")
+            .flatten()
+        {
+            let path = entry.path();
+            if path.extension().is_some_and(|e| e == "md" || e == "html") {
+                let text = fs::read_to_string(&path).expect("a text");
+                texts.push((path.display().to_string(), text));
+            }
+        }
+    }
+    assert!(texts.len() > 300, "{} texts", texts.len());
+    let found: Vec<String> = texts
+        .iter()
+        .flat_map(|(path, text)| {
+            words_gone(text)
+                .into_iter()
+                .map(move |word| format!("{path}: {word}"))
+        })
+        .collect();
+    assert_eq!(found, Vec::<String>::new(), "say instead: {WORDS_GONE:?}");
+    assert_eq!(
+        words_gone("/// What its quota is held\n/// against."),
+        ["held against"]
+    );
+    assert_eq!(words_gone("Whoever asks"), ["whoever"]);
+    assert_eq!(words_gone("farewell, fared"), [""; 0]);
 }
 
 /// The rooms that a line of the map's table is about: those in its first cell.

@@ -49,7 +49,7 @@ pub struct MemberBody {
     /// The version that it runs; none where it does not say so.
     #[schema(required)]
     version: Option<String>,
-    /// Size of its database file, in bytes: what its quota is held against.
+    /// Size of its database file, in bytes: what its quota is compared with.
     #[schema(required)]
     allocated_bytes: Option<u64>,
     /// What of it holds something, in bytes; none where the version does not tell.

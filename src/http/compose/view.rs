@@ -191,7 +191,7 @@ pub struct RecipeBody {
     template: &'static str,
     /// The work, for people.
     name: String,
-    /// How it fares.
+    /// Its state.
     status: RecipeStatus,
     /// The same, for people.
     status_detail: String,
@@ -221,7 +221,7 @@ pub struct RecipeBody {
     embedded: NoRecipes,
 }
 
-/// How a recipe fares.
+/// The state of a recipe.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum RecipeStatus {
@@ -276,7 +276,7 @@ pub struct ScalingsBody {
     /// What a deployment has unless more was asked for.
     starting_units: u32,
     /// What the database's file has on the member with the largest one, in bytes: what the quota is
-    /// held against. None as long as that is not known.
+    /// compared with. None as long as that is not known.
     #[schema(required)]
     allocated_bytes: Option<u64>,
     /// What of a file holds something, in bytes; none where the version does not tell.
@@ -315,7 +315,7 @@ pub struct BackupBody {
     /// Why it was taken.
     #[schema(schema_with = backup_types)]
     r#type: &'static str,
-    /// How it fares.
+    /// Its state.
     #[schema(schema_with = backup_states)]
     status: &'static str,
     /// Why it failed.

@@ -122,7 +122,10 @@ impl Message {
     }
 
     fn bad(what: &str, operation: &Operation) -> Self {
-        let failure = operation.failure.as_deref().unwrap_or("nobody knows why");
+        let failure = operation
+            .failure
+            .as_deref()
+            .unwrap_or("no reason was recorded");
         Self {
             is_bad: true,
             ..Self::good(format!("{what} failed: {failure}"))

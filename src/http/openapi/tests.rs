@@ -1,4 +1,4 @@
-//! Documents held against the routes, and against themselves.
+//! Documents compared with the routes, and with themselves.
 
 use std::collections::BTreeSet;
 

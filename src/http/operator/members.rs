@@ -32,7 +32,7 @@ pub struct Accepted {
     /// Its id.
     #[schema(value_type = OwnId)]
     operation: OperationId,
-    /// How it fares, for people.
+    /// Its state, for people.
     description: String,
 }
 

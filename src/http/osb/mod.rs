@@ -318,13 +318,13 @@ pub async fn deprovision(
     Ok(HttpResponse::Accepted().json(Accepted { operation }))
 }
 
-/// Tells how an operation on an instance fares.
+/// Tells the state of an operation on an instance.
 #[utoipa::path(
     get, path = "/v2/service_instances/{instance}/last_operation",
     operation_id = "instance_last_operation",
     params(requests::OperationQuery),
     responses(
-        (status = 200, description = "How it fares", body = view::LastOperation, headers(
+        (status = 200, description = "Its state", body = view::LastOperation, headers(
             ("Retry-After" = u32, description = "Seconds to wait, while the work goes on"),
         )),
         (status = 404, description = "Nothing was ever done under this id"),
@@ -447,13 +447,13 @@ pub async fn unbind(
     })
 }
 
-/// Tells how an operation on a binding fares.
+/// Tells the state of an operation on a binding.
 #[utoipa::path(
     get, path = "/v2/service_instances/{instance}/service_bindings/{binding}/last_operation",
     operation_id = "binding_last_operation",
     params(requests::OperationQuery),
     responses(
-        (status = 200, description = "How it fares", body = view::LastOperation, headers(
+        (status = 200, description = "Its state", body = view::LastOperation, headers(
             ("Retry-After" = u32, description = "Seconds to wait, while the work goes on"),
         )),
         (status = 404, description = "Nothing was ever done under this id"),

@@ -213,10 +213,10 @@ struct AdministrationApi {
     dashboard_url: String,
 }
 
-/// How an operation fares.
+/// The state of an operation.
 #[derive(Serialize, ToSchema)]
 pub struct LastOperation {
-    /// How it fares.
+    /// Its state.
     state: LastOperationState,
     /// The same, for people.
     description: String,
@@ -269,7 +269,7 @@ fn time(at: DateTime<Utc>) -> String {
     format!("{}.0Z", at.format("%Y-%m-%dT%H:%M:%S"))
 }
 
-/// How an operation fares, in OSB's words.
+/// The state of an operation, in OSB's words.
 pub fn last_operation(status: &OperationStatus) -> LastOperation {
     LastOperation {
         state: match status.state {

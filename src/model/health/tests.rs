@@ -218,8 +218,8 @@ fn what_failed_or_is_stuck_says_why() {
     assert_eq!(told.state, HealthState::Stuck);
     assert_eq!(
         told.message,
-        "Its deletion failed, and so did the clean-up, at 2023-11-14 22:13:50 UTC: no answer. Whoever \
-         runs the broker has to retry it or give it up."
+        "Its deletion failed, and so did the clean-up, at 2023-11-14 22:13:50 UTC: no answer. The broker's \
+         operator has to retry it or give it up."
     );
 }
 
