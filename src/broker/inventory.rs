@@ -11,7 +11,7 @@ use crate::model::{
     exposure::Exposure,
     ids::InstanceId,
     instance::Instance,
-    limits::PINNED_BACKUPS_DEFAULT,
+    limits::{PINNED_BACKUPS_DEFAULT, UNITS_MAX},
     placement::Cluster,
     version::Version,
 };
@@ -86,6 +86,12 @@ impl Inventory {
             on_demand: catalog.on_demand_kept(&instance.service_id, &instance.plan_id),
             pinned: pinned.unwrap_or(PINNED_BACKUPS_DEFAULT),
         }
+    }
+
+    /// The most units that one instance of an engine may have.
+    pub fn units_max(&self, engine: &str) -> u32 {
+        let profile = self.profile(engine);
+        profile.map_or(UNITS_MAX, |profile| profile.units_max)
     }
 
     /// What is known of an engine.

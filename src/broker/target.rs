@@ -9,7 +9,7 @@ use crate::{
         backup::Manifest,
         capacity::Placed,
         catalog::{Offering, Plan},
-        limits::{UNITS_DEFAULT, UNITS_MAX},
+        limits::UNITS_DEFAULT,
         parameters::ProvisionParameters,
         placement::{self, Candidate, Cluster},
         version::Version,
@@ -99,9 +99,10 @@ impl Targets {
         let units = asked
             .units
             .unwrap_or_else(|| source.map_or(UNITS_DEFAULT, units_of_a_restore));
-        if !(1..=UNITS_MAX).contains(&units) {
+        let most = self.inventory.units_max(&offering.rules.engine);
+        if !(1..=most).contains(&units) {
             return Err(BrokerError::BadRequest(format!(
-                "units is {units}; an instance has from 1 to {UNITS_MAX} units"
+                "units is {units}; an instance has from 1 to {most} units"
             )));
         }
         let cluster = placement::place(

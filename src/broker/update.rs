@@ -21,7 +21,6 @@ use crate::{
         deployment::{Deployment, Shape},
         ids::InstanceId,
         instance::{Instance, InstanceState, normal_form},
-        limits::UNITS_MAX,
         observation::Observation,
         operation::{Operation, OperationKind},
         origin::Origin,
@@ -282,9 +281,10 @@ impl Updates {
         let asked: UpdateParameters = serde_json::from_value(parameters.clone())
             .map_err(|e| bad(format!("the parameters cannot be read: {e}")))?;
         let units = asked.units.unwrap_or(deployment.units);
-        if asked.units.is_some() && !(1..=UNITS_MAX).contains(&units) {
+        let most = self.inventory.units_max(&deployment.engine);
+        if asked.units.is_some() && !(1..=most).contains(&units) {
             return Err(bad(format!(
-                "units is {units}; an instance has from 1 to {UNITS_MAX} units"
+                "units is {units}; an instance has from 1 to {most} units"
             )));
         }
         let available = self
@@ -361,7 +361,8 @@ impl Updates {
         instance: &Instance,
         deployment: &Deployment,
     ) -> Result<u32, BrokerError> {
-        let (mut most, mut too_many) = (deployment.units, UNITS_MAX + 1);
+        let of_engine = self.inventory.units_max(&deployment.engine);
+        let (mut most, mut too_many) = (deployment.units, of_engine + 1);
         while too_many > most + 1 {
             let goal = Shape {
                 units: most.midpoint(too_many),

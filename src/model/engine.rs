@@ -25,6 +25,8 @@ pub struct Profile {
     pub members: usize,
     /// As many of them must serve so that the database can be used.
     pub members_needed: usize,
+    /// Most units of one instance; no more than [`UNITS_MAX`](super::limits::UNITS_MAX).
+    pub units_max: u32,
     /// Disk that a member needs before it holds anything, in bytes.
     pub member_bytes_min: u64,
     /// The ports of each member.

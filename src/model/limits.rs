@@ -42,7 +42,7 @@ pub const RETRY_AFTER_SECONDS: u32 = 2;
 pub const UNIT_BYTES: u64 = 256 * 1024 * 1024;
 /// Units of an instance that asks for none.
 pub const UNITS_DEFAULT: u32 = 1;
-/// Most units of one instance: 8 GiB, the largest storage quota that etcd's makers advise.
+/// Most units of one instance of any engine: 8 GiB. What a volume can be promised is reckoned with it.
 pub const UNITS_MAX: u32 = 32;
 
 /// Shortest life that a binding may be given, in seconds: time enough to make and deliver it.

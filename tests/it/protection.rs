@@ -25,6 +25,18 @@ async fn update(broker: &TestBroker, id: &str, parameters: Value) -> Answer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_instance_is_as_large_as_its_engine_lets_it_be() {
+    let broker = TestBroker::in_memory().await;
+    let refused = broker.put_instance("i", json!({ "units": 17 })).await;
+    let reason = description(&refused, StatusCode::BAD_REQUEST);
+    assert!(reason.contains("from 1 to 16 units"), "{reason}");
+    broker.provision("i", json!({ "units": 15 })).await;
+    let refused = update(&broker, "i", json!({ "units": 17 })).await;
+    let reason = description(&refused, StatusCode::BAD_REQUEST);
+    assert!(reason.contains("from 1 to 16 units"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_protected_instance_is_not_deleted_until_the_protection_is_taken_off() {
     let broker = TestBroker::start().await;
     // A creation that is in doubt must be taken back, so nothing is protected from its first

@@ -11,6 +11,8 @@ use super::{NAME, addresses, damage, figures, files, printed, programs, users};
 /// The advisory of versions whose data a defragmentation may damage.
 const DAMAGED_BY_DEFRAGMENTATION: &str = "etcd#20271";
 
+/// Most units of one instance: 8 GiB, the largest storage quota that etcd's makers advise.
+const UNITS_MAX: u32 = 32;
 /// Disk that a member needs before it holds anything, in bytes: etcd sets two files of 64 MB aside for
 /// its log.
 const MEMBER_BYTES_MIN: u64 = 128 * 1024 * 1024;
@@ -20,6 +22,7 @@ pub static PROFILE: Profile = Profile {
     name: NAME,
     members: 3,
     members_needed: 2,
+    units_max: UNITS_MAX,
     member_bytes_min: MEMBER_BYTES_MIN,
     ports: &addresses::PORTS,
     binaries: EngineBinaries {

@@ -135,7 +135,8 @@ pub async fn upgrade(api: web::Data<Api>, request: HttpRequest, payload: web::Pa
 pub async fn scalings(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let seen = api.broker.vitals.observation(&of.deployment);
-    Ok(HttpResponse::Ok().json(view::scalings(&of.deployment, seen.as_deref())))
+    let most = api.broker.inventory.units_max(&of.deployment.engine);
+    Ok(HttpResponse::Ok().json(view::scalings(&of.deployment, most, seen.as_deref())))
 }
 
 /// Gives a deployment another size, in place.

@@ -22,7 +22,7 @@ use crate::{
         engine::{KnownFault, Transition},
         health::Health,
         ids::{BackupId, DeploymentId, InstanceId, OperationId},
-        limits::{UNIT_BYTES, UNITS_DEFAULT, UNITS_MAX},
+        limits::{UNIT_BYTES, UNITS_DEFAULT},
         observation::Observation,
         operation::{Operation, OperationKind, OperationState},
         period::BackupKind,
@@ -678,8 +678,12 @@ fn name_of_repair(operation: &Operation) -> Cow<'static, str> {
     }
 }
 
-/// The sizes of a deployment, of whose members this was seen.
-pub fn scalings(deployment: &Deployment, seen: Option<&Observation>) -> ScalingsBody {
+/// The sizes of a deployment, which may have so many units, and of whose members this was seen.
+pub fn scalings(
+    deployment: &Deployment,
+    units_max: u32,
+    seen: Option<&Observation>,
+) -> ScalingsBody {
     const MEGABYTE: u64 = 1024 * 1024;
     let unit = UNIT_BYTES / MEGABYTE;
     // A database that fills its units does not fit them.
@@ -693,7 +697,7 @@ pub fn scalings(deployment: &Deployment, seen: Option<&Observation>) -> Scalings
         used_bytes: seen.and_then(Observation::used_bytes),
         observed_at: seen.map(|seen| time(seen.observed_at)),
         minimum_units: used.max(u64::from(UNITS_DEFAULT)),
-        maximum_units: UNITS_MAX,
+        maximum_units: units_max,
         memory_per_unit_in_mb: 0,
         storage_per_unit_in_mb: unit,
         unit_size_in_mb: unit,

@@ -96,6 +96,7 @@ pub(in crate::model) static ENGINE: Profile = Profile {
         },
     ],
     unsound_giving_back: None,
+    units_max: 4,
     member_bytes_min: 0,
     snapshot_file: "snapshot.thing",
     content: &[

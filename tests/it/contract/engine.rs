@@ -17,7 +17,7 @@ use compose_broker::{
         binding::Rights,
         deployment::{Access, Deployment, DeploymentSecrets, Member, Membership, Shape, Site},
         ids::DeploymentId,
-        limits::STOP_GRACE,
+        limits::{STOP_GRACE, UNITS_DEFAULT, UNITS_MAX},
         observation::{MemberHealth, MemberObservation},
         reach::Reach,
         renewal::{CertificateLife, Certificates, Renewal},
@@ -342,6 +342,7 @@ async fn a_profile_holds_together<K: Kind>() {
     let profile = engine.profile();
     assert_eq!(engine.name(), profile.name);
     assert!((1..=profile.members).contains(&profile.members_needed));
+    assert!((UNITS_DEFAULT..=UNITS_MAX).contains(&profile.units_max));
     let numbers: Vec<_> = profile.lines.iter().map(|l| (l.major, l.minor)).collect();
     assert!(numbers.is_sorted());
     assert!(numbers.contains(&profile.default_line));

@@ -71,6 +71,7 @@ pub static PROFILE: Profile = Profile {
     name: NAME,
     members: 2,
     members_needed: 1,
+    units_max: 16,
     member_bytes_min: 1 << 20,
     ports: &[Port {
         name: PORT,
