@@ -32,6 +32,7 @@ use crate::{
         operation::{Operation, OperationKind},
         origin::Origin,
         session::Session,
+        timetable::{Timetable, TimetableBounds},
     },
     seal::KeyRing,
     store::{self, Conn, Store, StoreError},
@@ -58,6 +59,10 @@ pub struct InstanceView {
     pub operations: Vec<Operation>,
     /// When the schedule takes the next backup.
     pub next_backup: Option<DateTime<Utc>>,
+    /// How its backups are taken and kept.
+    pub timetable: Timetable,
+    /// What its users may choose of that; none: nothing.
+    pub timetable_bounds: Option<TimetableBounds>,
     /// Where it is in its life, and what is done to it.
     pub life: Life,
     /// What is known of its scheduled backups.
@@ -274,6 +279,7 @@ impl Views {
             .map(|o| o.id.clone());
         let (offering_name, plan_name) = self.inventory.offering_name(&instance);
         let plan = self.inventory.plan_of(&instance);
+        let schedule = facts.watch.schedule.clone();
         Ok(InstanceView {
             profile: self.inventory.profile(&deployment.engine).ok(),
             offering: offering_name,
@@ -282,11 +288,9 @@ impl Views {
             kept: self.inventory.kept(&instance),
             backups: facts.backups,
             operations,
-            next_backup: facts
-                .watch
-                .schedule
-                .as_ref()
-                .map(|schedule| schedule.next_at),
+            next_backup: schedule.as_ref().map(|schedule| schedule.next_at),
+            timetable: self.inventory.timetable(&instance, schedule.as_ref()),
+            timetable_bounds: self.inventory.timetable_bounds(&instance),
             life: facts.life,
             watch: facts.watch,
             database: self.vitals.database_watch(&deployment, facts.beside),
@@ -300,6 +304,7 @@ impl Views {
                 notes: facts.notes,
                 ca_certificate,
                 provision,
+                schedule,
             },
         })
     }

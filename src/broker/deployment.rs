@@ -13,6 +13,7 @@ use crate::{
         limits::{DEPLOYMENTS_MAX, RECIPES_MAX},
         operation::{Operation, OperationKind},
         origin::Origin,
+        schedule::Schedule,
     },
     seal::KeyRing,
     store::{self, Conn, Store, StoreError},
@@ -31,6 +32,8 @@ pub struct DeploymentView {
     pub ca_certificate: Option<String>,
     /// The operation that made it.
     pub provision: Option<OperationId>,
+    /// When it is backed up, while it is usable.
+    pub schedule: Option<Schedule>,
 }
 
 fn no_such(what: &str) -> BrokerError {
@@ -113,7 +116,7 @@ impl Deployments {
 
     /// The deployment behind an instance.
     pub async fn deployment_of(&self, id: InstanceId) -> Result<DeploymentView, BrokerError> {
-        let (instance, found, notes, provision) = self
+        let (instance, found, notes, provision, schedule) = self
             .store
             .read(move |conn| {
                 let kinds = [OperationKind::Provision, OperationKind::Restore];
@@ -127,6 +130,7 @@ impl Deployments {
                     found,
                     notes,
                     store::operation::newest(conn, &id, None, &kinds)?,
+                    store::schedule::find(conn, &id)?,
                 ))
             })
             .await?;
@@ -141,6 +145,7 @@ impl Deployments {
             notes,
             ca_certificate,
             provision,
+            schedule,
         })
     }
 

@@ -13,6 +13,8 @@ use crate::model::{
     instance::Instance,
     limits::{PINNED_BACKUPS_DEFAULT, UNITS_MAX},
     placement::Cluster,
+    schedule::Schedule,
+    timetable::{Timetable, TimetableBounds},
     version::Version,
 };
 
@@ -92,6 +94,18 @@ impl Inventory {
     pub fn units_max(&self, engine: &str) -> u32 {
         let profile = self.profile(engine);
         profile.map_or(UNITS_MAX, |profile| profile.units_max)
+    }
+
+    /// What users may choose of the schedule of an instance's backups; none: nothing.
+    pub fn timetable_bounds(&self, instance: &Instance) -> Option<TimetableBounds> {
+        let catalog = self.catalog.get();
+        catalog.timetable_bounds(&instance.service_id, &instance.plan_id)
+    }
+
+    /// The timetable of an instance's backups: what its users chose, within the bounds of its plan.
+    pub fn timetable(&self, instance: &Instance, schedule: Option<&Schedule>) -> Timetable {
+        let chosen = schedule.map(|of| of.timetable).unwrap_or_default();
+        chosen.within(self.timetable_bounds(instance))
     }
 
     /// What is known of an engine.

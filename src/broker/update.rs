@@ -26,6 +26,7 @@ use crate::{
         origin::Origin,
         parameters::UpdateParameters,
         placement::Candidate,
+        schedule::Schedule,
         update::{Change, UpdateIdentity, fits, merged},
         version::Version,
     },
@@ -84,6 +85,11 @@ fn refused(reason: impl Into<String>, repeatable: bool) -> BrokerError {
         reason: reason.into(),
         repeatable,
     }
+}
+
+fn read(parameters: &Value) -> Result<UpdateParameters, BrokerError> {
+    serde_json::from_value(parameters.clone())
+        .map_err(|e| bad(format!("the parameters cannot be read: {e}")))
 }
 
 fn bad(refusal: impl std::fmt::Display) -> BrokerError {
@@ -167,6 +173,7 @@ impl Updates {
         let (deployment, _) = store::deployment::of_instance(conn, &instance.id)?
             .ok_or_else(|| StoreError::Missing("the instance's deployment".to_owned()))?;
         let goal = self.goal(&deployment, &parameters, request)?;
+        let schedule = self.schedule(conn, &instance, &plan, &parameters)?;
         let identity = UpdateIdentity {
             parameters,
             maintenance_version: request.maintenance_version.clone(),
@@ -190,10 +197,7 @@ impl Updates {
         }
         let after = merged(&instance.parameters, &identity.parameters);
         if goal == deployment.shape() && deployment.is_in_one_shape() {
-            if after != instance.parameters {
-                store::instance::set_parameters(conn, &instance.id, &after)?;
-                self.done_at_once(conn, AtOnce::Parameters, &instance.id, request.origin)?;
-            }
+            self.do_at_once(conn, &instance, &after, schedule.as_ref(), request.origin)?;
             return Ok(Updated::Done);
         }
         if !request.accepts_incomplete {
@@ -207,8 +211,29 @@ impl Updates {
         };
         check_size(&deployment, goal, seen)?;
         self.check_capacity(conn, &instance, &deployment, goal)?;
+        self.set_schedule(conn, schedule.as_ref(), request.origin)?;
         let operation = self.accept_update(conn, &instance, change, request.origin)?;
         Ok(Updated::Accepted(Box::new(operation)))
+    }
+
+    /// Does what needs no operation, and adds it to the audit: as another schedule, where there is one.
+    fn do_at_once(
+        &self,
+        conn: &mut Conn<'_>,
+        instance: &Instance,
+        parameters: &Value,
+        schedule: Option<&Schedule>,
+        origin: Origin,
+    ) -> Result<(), BrokerError> {
+        self.set_schedule(conn, schedule, origin)?;
+        if *parameters == instance.parameters {
+            return Ok(());
+        }
+        store::instance::set_parameters(conn, &instance.id, parameters)?;
+        if schedule.is_some() {
+            return Ok(());
+        }
+        self.done_at_once(conn, AtOnce::Parameters, &instance.id, origin)
     }
 
     /// Writes down what the platform says of the instance now.
@@ -271,6 +296,39 @@ impl Updates {
         Ok(plan)
     }
 
+    /// The schedule of backups from now on; none: it stays.
+    fn schedule(
+        &self,
+        conn: &mut Conn<'_>,
+        instance: &Instance,
+        plan: &Plan,
+        parameters: &Value,
+    ) -> Result<Option<Schedule>, BrokerError> {
+        let asked = read(parameters)?;
+        if !asked.asks_for_schedule() {
+            return Ok(None);
+        }
+        let now = store::schedule::find(conn, &instance.id)?
+            .ok_or_else(|| StoreError::Missing("the instance's schedule".to_owned()))?;
+        let bounds = plan.rules.backup_schedule;
+        let timetable = now.timetable.changed(&asked, bounds).map_err(bad)?;
+        let is_another = timetable != now.timetable;
+        Ok(is_another.then(|| now.with(timetable, self.time.plausible())))
+    }
+
+    fn set_schedule(
+        &self,
+        conn: &mut Conn<'_>,
+        schedule: Option<&Schedule>,
+        origin: Origin,
+    ) -> Result<(), BrokerError> {
+        let Some(schedule) = schedule else {
+            return Ok(());
+        };
+        store::schedule::set_timetable(conn, schedule)?;
+        self.done_at_once(conn, AtOnce::Schedule, &schedule.instance, origin)
+    }
+
     /// What the deployment is to become.
     fn goal(
         &self,
@@ -278,8 +336,7 @@ impl Updates {
         parameters: &Value,
         request: &UpdateRequest,
     ) -> Result<Shape, BrokerError> {
-        let asked: UpdateParameters = serde_json::from_value(parameters.clone())
-            .map_err(|e| bad(format!("the parameters cannot be read: {e}")))?;
+        let asked = read(parameters)?;
         let units = asked.units.unwrap_or(deployment.units);
         let most = self.inventory.units_max(&deployment.engine);
         if asked.units.is_some() && !(1..=most).contains(&units) {

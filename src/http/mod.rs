@@ -221,6 +221,11 @@ fn deployment_routes(config: &mut web::ServiceConfig) {
                 .route(web::post().to(compose::back_up)),
         )
         .service(
+            either("/deployments/{deployment}/backup_schedule")
+                .route(web::get().to(compose::backup_schedule))
+                .route(web::patch().to(compose::change_backup_schedule)),
+        )
+        .service(
             either("/deployments/{deployment}/backups/{backup}")
                 .route(web::get().to(compose::backup))
                 .route(web::patch().to(compose::change_backup)),
@@ -370,6 +375,7 @@ fn settings_of_instances(config: &mut web::ServiceConfig) {
         .service(page("/{instance}/settings/size").route(web::post().to(settings::scale)))
         .service(page("/{instance}/settings/name").route(web::post().to(settings::rename)))
         .service(page("/{instance}/settings/protection").route(web::post().to(settings::protect)))
+        .service(page("/{instance}/settings/schedule").route(web::post().to(settings::schedule)))
         .service(page("/{instance}/settings/deletion").route(web::post().to(settings::delete)));
 }
 

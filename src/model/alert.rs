@@ -12,7 +12,7 @@ use super::{
     observation::{MemberHealth, MemberObservation, Observation},
     renewal::Outlook,
     repair::Repair,
-    schedule::{Schedule, minute_of_day, slot_after},
+    schedule::{Schedule, slot_after},
     version::Version,
 };
 
@@ -426,11 +426,13 @@ fn of_faults(database: &DatabaseWatch) -> Option<Alert> {
 
 /// When the next scheduled backup is late, if none comes before: an instance has a slot a day.
 pub fn backup_late_at(watch: &BackupWatch) -> Option<DateTime<Utc>> {
-    let minute = minute_of_day(&watch.schedule.as_ref()?.instance);
+    let schedule = watch.schedule.as_ref()?;
     let since = watch
         .newest_good
         .unwrap_or(watch.ready_at + SCHEDULE_BEGINS_AFTER);
-    Some(slot_after(since, minute) + BACKUP_LATE_AFTER)
+    let slot = slot_after(since, schedule.minute());
+    let slot = schedule.counts_from.map_or(slot, |from| from.max(slot));
+    Some(slot + BACKUP_LATE_AFTER)
 }
 
 /// A scheduled backup that is late, or is about to be.

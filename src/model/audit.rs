@@ -14,6 +14,8 @@ pub enum AtOnce {
     Context,
     /// A name that a visitor of the pages gave an instance.
     Name,
+    /// The schedule of an instance's backups.
+    Schedule,
     /// Parameters of an instance that its members do not notice.
     Parameters,
     /// Notes beside a deployment.
@@ -48,6 +50,7 @@ impl AtOnce {
         match self {
             Self::Context => "context",
             Self::Name => "name",
+            Self::Schedule => "schedule",
             Self::Parameters => "parameters",
             Self::Notes => "notes",
             Self::BackupNote => "backup_note",

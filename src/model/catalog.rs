@@ -13,7 +13,7 @@ use jsonschema::error::ValidationErrorKind;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{limits::PINNED_BACKUPS_DEFAULT, version::Version};
+use super::{limits::PINNED_BACKUPS_DEFAULT, timetable::TimetableBounds, version::Version};
 
 mod check;
 mod current;
@@ -214,6 +214,9 @@ pub struct PlanRules {
     /// How many backups of an instance its users may keep beyond their time.
     #[serde(default = "some_pins")]
     pub pinned_backups_max: u32,
+    /// What users may choose of the schedule of backups; absent: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup_schedule: Option<TimetableBounds>,
     /// The most instances of one tenant; absent: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instances_per_tenant: Option<u32>,
@@ -433,6 +436,11 @@ impl Catalog {
         self.offering(service)
             .and_then(|offering| offering.plan(plan))
             .map_or(1, |plan| plan.rules.on_demand_backups_kept)
+    }
+
+    /// What users of a plan may choose of the schedule of backups; none: nothing, or the plan is gone.
+    pub fn timetable_bounds(&self, service: &str, plan: &str) -> Option<TimetableBounds> {
+        self.offering(service)?.plan(plan)?.rules.backup_schedule
     }
 
     /// The offering of that name.

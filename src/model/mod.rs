@@ -54,6 +54,7 @@ pub mod session;
 pub mod size;
 pub mod tenant;
 pub mod throttle;
+pub mod timetable;
 pub mod trail;
 pub mod trouble;
 pub mod trust;

@@ -1,8 +1,8 @@
 //! Why backups are taken, and what those of the schedule stand for.
 
-use std::{fmt, str::FromStr};
+use std::{cmp::Ordering, fmt, str::FromStr};
 
-use chrono::{Datelike as _, Days, NaiveDate};
+use chrono::{Datelike as _, Days, NaiveDate, Weekday};
 use serde::{Deserialize, Serialize};
 
 /// Why a backup was taken; decides how long it is kept.
@@ -78,6 +78,24 @@ impl Period {
             (BackupKind::Daily, day),
         ]
         .map(|(kind, first_day)| Self { kind, first_day })
+    }
+
+    /// Those of [`Period::all_of`] that a backup of `day` may stand for, where the week's is taken from
+    /// `weekday` on. On that very day the week comes before the month, which has the next day.
+    pub fn due_on(day: NaiveDate, weekday: Option<Weekday>) -> Vec<Self> {
+        let [month, week, own] = Self::all_of(day);
+        let Some(weekday) = weekday else {
+            return vec![month, week, own];
+        };
+        let (now, from) = (
+            day.weekday().num_days_from_monday(),
+            weekday.num_days_from_monday(),
+        );
+        match now.cmp(&from) {
+            Ordering::Less => vec![month, own],
+            Ordering::Equal => vec![week, month, own],
+            Ordering::Greater => vec![month, week, own],
+        }
     }
 
     /// The kind of backup that stands for it.

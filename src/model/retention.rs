@@ -16,12 +16,19 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::{
     backup::{Backup, BackupState, Removal},
     ids::BackupId,
-    limits::{
-        BACKUP_HISTORY_KEPT, DAILY_KEPT, MONTHLY_KEPT, REMOVED_BY_AGE_AT_ONCE, SAFETY_BACKUPS_MAX,
-        SAFETY_KEPT, WEEKLY_KEPT,
-    },
+    limits::{BACKUP_HISTORY_KEPT, REMOVED_BY_AGE_AT_ONCE, SAFETY_BACKUPS_MAX, SAFETY_KEPT},
     period::BackupKind,
+    timetable::Timetable,
 };
+
+/// How many backups of an instance are kept, and how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// Successful on-demand backups.
+    pub on_demand_kept: u32,
+    /// What its users chose, within the bounds of its plan.
+    pub timetable: Timetable,
+}
 
 /// What becomes of one backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +54,7 @@ pub enum Decision {
 
 /// When the age of a good backup is reached; none for what does not go by age. It may be
 /// kept beyond that: as the newest good one, and until the next backup of its instance ends.
-pub fn expires_at(backup: &Backup) -> Option<DateTime<Utc>> {
+pub fn expires_at(backup: &Backup, timetable: &Timetable) -> Option<DateTime<Utc>> {
     if backup.state != BackupState::Complete {
         return None;
     }
@@ -55,15 +62,15 @@ pub fn expires_at(backup: &Backup) -> Option<DateTime<Utc>> {
     match backup.kind {
         BackupKind::OnDemand => None,
         BackupKind::Safety => Some(taken_at + SAFETY_KEPT),
-        BackupKind::Daily => Some(taken_at + DAILY_KEPT),
-        BackupKind::Weekly => Some(taken_at + WEEKLY_KEPT),
-        BackupKind::Monthly => Some(taken_at + MONTHLY_KEPT),
+        BackupKind::Daily => Some(timetable.end_of_daily(taken_at)),
+        BackupKind::Weekly => Some(timetable.end_of_weekly(taken_at)),
+        BackupKind::Monthly => Some(timetable.end_of_monthly(taken_at)),
     }
 }
 
 /// Decides about the backups of one instance. Whatever is unfinished or failed has nothing to
 /// remove and displaces nothing.
-pub fn verdicts(backups: &[Backup], on_demand_kept: u32, now: DateTime<Utc>) -> Vec<Verdict> {
+pub fn verdicts(backups: &[Backup], rules: Rules, now: DateTime<Utc>) -> Vec<Verdict> {
     let good = newest_first(backups.iter().filter(|b| b.state == BackupState::Complete));
     let newest_good = good.first().map(|b| &b.id);
     // What users keep takes no place of what is kept anyway.
@@ -71,9 +78,9 @@ pub fn verdicts(backups: &[Backup], on_demand_kept: u32, now: DateTime<Utc>) -> 
         let of_kind = good.iter().filter(|b| b.kind == kind && !b.pinned);
         of_kind.take(number).map(|b| &b.id).collect()
     };
-    let newest_on_demand = newest_of(BackupKind::OnDemand, on_demand_kept as usize);
+    let newest_on_demand = newest_of(BackupKind::OnDemand, rules.on_demand_kept as usize);
     let newest_safety = newest_of(BackupKind::Safety, SAFETY_BACKUPS_MAX);
-    let verdict = |backup: &Backup| match (backup.state, expires_at(backup)) {
+    let verdict = |backup: &Backup| match (backup.state, expires_at(backup, &rules.timetable)) {
         (BackupState::Complete, _) if backup.pinned => (true, "its users keep it"),
         (BackupState::Complete, None) if newest_on_demand.contains(&&backup.id) => {
             (true, "among the most recent successful on-demand backups")
@@ -108,11 +115,11 @@ pub fn verdicts(backups: &[Backup], on_demand_kept: u32, now: DateTime<Utc>) -> 
 /// mark and end.
 pub fn decisions(
     backups: &[Backup],
-    on_demand_kept: u32,
+    rules: Rules,
     now: DateTime<Utc>,
     grace: TimeDelta,
 ) -> Vec<Decision> {
-    let verdicts = verdicts(backups, on_demand_kept, now);
+    let verdicts = verdicts(backups, rules, now);
     let mut judged: Vec<(&Backup, Verdict)> = backups.iter().zip(verdicts).collect();
     judged.sort_by_key(|(backup, _)| backup.order());
     let is_marked = |(backup, verdict): &&(&Backup, Verdict)| {
@@ -122,7 +129,7 @@ pub fn decisions(
     let mut decisions = Vec::new();
     for (backup, verdict) in judged {
         let id = backup.id.clone();
-        let goes_by_age = expires_at(backup).is_some_and(|end| end <= now);
+        let goes_by_age = expires_at(backup, &rules.timetable).is_some_and(|end| end <= now);
         match &backup.removal {
             _ if backup.state != BackupState::Complete => {}
             Some(_) if verdict.keep => decisions.push(Decision::Unmark(id)),

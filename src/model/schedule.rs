@@ -4,7 +4,8 @@
 //! the slot's day, however late it is taken: a slot that was missed is made up for until the next
 //! one comes, and of several missed ones only the last. A slot's backup is the month's if the month
 //! has none yet, else the week's, else the day's; so a week that loses its day to a month has the
-//! next one. All of it is in UTC, and nothing here knows what time it is.
+//! next one. Users may choose the hour and the day of the week (see [`super::timetable`]); the minute stays
+//! the instance's own. All of it is in UTC, and nothing here knows what time it is.
 
 use std::collections::BTreeMap;
 
@@ -18,22 +19,10 @@ use super::{
         SCHEDULE_WAITS,
     },
     period::Period,
+    timetable::Timetable,
 };
 
-/// Minutes of a day.
-const MINUTES: u32 = 24 * 60;
-
-/// The minute of the day, from 0 to 1439, at which an instance is backed up: the 64-bit FNV-1a hash
-/// of its id modulo 1440. It never changes, is the same in every process, and spreads instances over
-/// the day however their ids are made.
-pub fn minute_of_day(instance: &InstanceId) -> u32 {
-    const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
-    const PRIME: u64 = 0x0000_0100_0000_01b3;
-    let hash = instance.as_str().bytes().fold(BASIS, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(PRIME)
-    });
-    u32::try_from(hash % u64::from(MINUTES)).unwrap_or_default()
-}
+pub use super::timetable::minute_of_day;
 
 /// When an instance of that minute is backed up on a day.
 pub fn slot_on(day: NaiveDate, minute: u32) -> DateTime<Utc> {
@@ -65,6 +54,10 @@ pub struct Schedule {
     pub next_at: DateTime<Utc>,
     /// How often the current slot's backup has failed.
     pub failures: u32,
+    /// What its users chose.
+    pub timetable: Timetable,
+    /// The first slot under another hour, before which no backup is late; none: it was always so.
+    pub counts_from: Option<DateTime<Utc>>,
 }
 
 /// What comes of a look at an instance that is due.
@@ -85,6 +78,42 @@ impl Schedule {
             instance,
             next_at,
             failures: 0,
+            timetable: Timetable::default(),
+            counts_from: None,
+        }
+    }
+
+    /// The minute of the day at which the instance is backed up.
+    pub fn minute(&self) -> u32 {
+        self.timetable.minute(&self.instance)
+    }
+
+    /// The same by what users choose now. No day is left out and none comes twice: where today's slot is
+    /// still to come and the new one of today is over, today has the old one; where today was served, the
+    /// next is tomorrow's.
+    #[must_use]
+    pub fn with(self, timetable: Timetable, now: DateTime<Utc>) -> Self {
+        let (old, new) = (self.minute(), timetable.minute(&self.instance));
+        if old == new {
+            return Self { timetable, ..self };
+        }
+        let today = now.date_naive();
+        let new = slot_on(today, new);
+        let next_at = if self.next_at <= now || self.failures > 0 {
+            // It is under way, or waits for its turn.
+            self.next_at
+        } else if self.next_at.date_naive() > today {
+            new + Days::new(1)
+        } else if new > now {
+            new
+        } else {
+            self.next_at
+        };
+        Self {
+            next_at,
+            timetable,
+            counts_from: Some(next_at),
+            ..self
         }
     }
 
@@ -95,14 +124,15 @@ impl Schedule {
     }
 
     /// What the slot that has come by `now` can be taken for, the one that comes first in front.
-    pub fn periods(&self, now: DateTime<Utc>) -> [Period; 3] {
-        Period::all_of(slot_at(now, minute_of_day(&self.instance)).date_naive())
+    pub fn periods(&self, now: DateTime<Utc>) -> Vec<Period> {
+        let day = slot_at(now, self.minute()).date_naive();
+        Period::due_on(day, self.timetable.weekday)
     }
 
     /// Decides about an instance that is due. `busy`: a backup of it is being taken already;
     /// `taken`: those of [`Schedule::periods`] that have a backup which is not failed.
     pub fn turn(&self, now: DateTime<Utc>, busy: bool, taken: &[Period]) -> Turn {
-        let minute = minute_of_day(&self.instance);
+        let minute = self.minute();
         let next_slot = slot_after(now, minute);
         let mut then = self.clone();
         if self.next_at <= slot_at(now, minute) {
@@ -124,7 +154,7 @@ impl Schedule {
     pub fn after_failure(mut self, now: DateTime<Utc>) -> Self {
         self.failures = self.failures.saturating_add(1);
         let pause = backoff(self.failures, SCHEDULE_RETRY_FIRST, SCHEDULE_RETRY_MAX);
-        let next_slot = slot_after(now, minute_of_day(&self.instance));
+        let next_slot = slot_after(now, self.minute());
         self.next_at = (now + pause).min(next_slot);
         self
     }

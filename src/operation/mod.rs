@@ -31,6 +31,8 @@ use crate::{
         operation::{Claim, Operation, OperationKind, Weight},
         queue::Shares,
         renewal::CertificateLife,
+        retention::Rules,
+        timetable::Timetable,
     },
     provisioner::SharedProvisioner,
     seal::KeyRing,
@@ -96,11 +98,15 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// How many successful on-demand backups of an instance are kept. When its plan is gone from
-    /// the catalog, the fixed schedule of one.
-    pub fn on_demand_kept(&self, instance: &Instance) -> u32 {
+    /// How many backups of an instance are kept, and how long, by what its users chose. When its plan
+    /// is gone from the catalog, by the fixed schedule.
+    pub fn retention(&self, instance: &Instance, chosen: Timetable) -> Rules {
         let catalog = self.catalog.get();
-        catalog.on_demand_kept(&instance.service_id, &instance.plan_id)
+        let bounds = catalog.timetable_bounds(&instance.service_id, &instance.plan_id);
+        Rules {
+            on_demand_kept: catalog.on_demand_kept(&instance.service_id, &instance.plan_id),
+            timetable: chosen.within(bounds),
+        }
     }
 
     /// How the places for operations of a weight are shared.

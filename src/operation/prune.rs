@@ -43,7 +43,7 @@ pub const DEFINITION: Definition = Definition {
 /// that no restore is promised a backup in between.
 async fn expire(work: Arc<Work>) -> Result<Outcome, StepError> {
     let instance = work.operation.instance.clone();
-    let kept = work.parts.on_demand_kept(&work.instance().await?);
+    let (row, of) = (work.instance().await?, work.parts.clone());
     let grace = work.parts.backup_grace;
     let Some(trusted) = work.parts.time.trusted() else {
         return Outcome::done();
@@ -52,7 +52,10 @@ async fn expire(work: Arc<Work>) -> Result<Outcome, StepError> {
         .write(move |conn| {
             let backups = store::backup::complete_of(conn, &instance)?;
             let mut in_use = false;
-            for decision in retention::decisions(&backups, kept, trusted.time(), grace) {
+            let schedule = store::schedule::find(conn, &instance)?;
+            let chosen = schedule.map(|of| of.timetable).unwrap_or_default();
+            let rules = of.retention(&row, chosen);
+            for decision in retention::decisions(&backups, rules, trusted.time(), grace) {
                 match decision {
                     Decision::Mark(id, removal) => {
                         store::backup::set_removal(conn, &id, Some(&removal))?;

@@ -1,6 +1,6 @@
 //! Rows of schedules: there is one for each instance that is usable.
 
-use chrono::{DateTime, NaiveDateTime, Utc};
+use chrono::{DateTime, NaiveDateTime, Utc, Weekday};
 use diesel::prelude::*;
 
 use super::{
@@ -12,6 +12,7 @@ use crate::model::{
     instance::InstanceState,
     limits::SCHEDULE_AHEAD_MAX,
     schedule::Schedule,
+    timetable::{Timetable, WEEKDAYS},
 };
 
 /// An instance that is due.
@@ -58,22 +59,84 @@ pub fn set(conn: &mut Conn<'_>, schedule: &Schedule) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Keeps what users choose of the schedule of an instance, and when it is looked at next, unless it has
+/// ended.
+pub fn set_timetable(conn: &mut Conn<'_>, schedule: &Schedule) -> Result<(), StoreError> {
+    let Timetable {
+        hour,
+        weekday,
+        days,
+        weeks,
+        months,
+    } = schedule.timetable;
+    let weekday = weekday.map(|day| day.number_from_monday());
+    each!(conn, |c| diesel::update(
+        schedules::table.find(schedule.instance.as_str())
+    )
+    .set((
+        schedules::next_at.eq(schedule.next_at.naive_utc()),
+        schedules::hour.eq(hour.map(whole)),
+        schedules::weekday.eq(weekday.map(whole)),
+        schedules::days_kept.eq(days.map(whole)),
+        schedules::weeks_kept.eq(weeks.map(whole)),
+        schedules::months_kept.eq(months.map(whole)),
+        schedules::counts_from.eq(schedule.counts_from.map(|from| from.naive_utc())),
+    ))
+    .execute(c))?;
+    Ok(())
+}
+
 fn count(schedule: &Schedule) -> i32 {
-    i32::try_from(schedule.failures).unwrap_or(i32::MAX)
+    whole(schedule.failures)
+}
+
+fn whole(number: u32) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+#[derive(Queryable)]
+struct Row {
+    instance_id: String,
+    _cluster_id: String,
+    next_at: NaiveDateTime,
+    failures: i32,
+    hour: Option<i32>,
+    weekday: Option<i32>,
+    days_kept: Option<i32>,
+    weeks_kept: Option<i32>,
+    months_kept: Option<i32>,
+    counts_from: Option<NaiveDateTime>,
+}
+
+impl Row {
+    fn into_model(self) -> Result<Schedule, StoreError> {
+        let number = self.weekday.map(i32::unsigned_abs);
+        let is_it = |day: &Weekday| Some(day.number_from_monday()) == number;
+        let weekday = WEEKDAYS.iter().map(|(day, _)| *day).find(is_it);
+        Ok(Schedule {
+            instance: parse("an instance's id", &self.instance_id)?,
+            next_at: self.next_at.and_utc(),
+            failures: self.failures.unsigned_abs(),
+            timetable: Timetable {
+                hour: self.hour.map(i32::unsigned_abs),
+                weekday,
+                days: self.days_kept.map(i32::unsigned_abs),
+                weeks: self.weeks_kept.map(i32::unsigned_abs),
+                months: self.months_kept.map(i32::unsigned_abs),
+            },
+            counts_from: self.counts_from.map(|from| from.and_utc()),
+        })
+    }
 }
 
 /// The schedule of an instance.
 pub fn find(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<Option<Schedule>, StoreError> {
-    let found: Option<(NaiveDateTime, i32)> = each!(conn, |c| schedules::table
+    let found: Option<Row> = each!(conn, |c| schedules::table
         .find(instance.as_str())
-        .select((schedules::next_at, schedules::failures))
+        .select(schedules::all_columns)
         .first(c)
         .optional())?;
-    Ok(found.map(|(next_at, failures)| Schedule {
-        instance: instance.clone(),
-        next_at: next_at.and_utc(),
-        failures: failures.unsigned_abs(),
-    }))
+    found.map(Row::into_model).transpose()
 }
 
 /// Instances of a cluster that are due (see [`Schedule::is_due`]), at most `limit`, the one that
@@ -84,7 +147,6 @@ pub fn due(
     now: DateTime<Utc>,
     limit: i64,
 ) -> Result<Vec<Due>, StoreError> {
-    type Row = (String, NaiveDateTime, i32, String);
     // Two reads, each of one stretch of the index: for "or" the whole of it might be gone through.
     let now = now.naive_utc();
     let of_cluster = schedules::table
@@ -93,27 +155,18 @@ pub fn due(
         .filter(instances::state.eq(InstanceState::Ready.as_str()))
         .order(schedules::next_at)
         .limit(limit)
-        .select((
-            schedules::instance_id,
-            schedules::next_at,
-            schedules::failures,
-            instances::deployment_id,
-        ));
-    let come: Vec<Row> = each!(conn, |c| of_cluster
+        .select((schedules::all_columns, instances::deployment_id));
+    let come: Vec<(Row, String)> = each!(conn, |c| of_cluster
         .filter(schedules::next_at.le(now))
         .load(c))?;
-    let too_far_ahead: Vec<Row> = each!(conn, |c| of_cluster
+    let too_far_ahead: Vec<(Row, String)> = each!(conn, |c| of_cluster
         .filter(schedules::next_at.gt(now + SCHEDULE_AHEAD_MAX))
         .load(c))?;
     come.into_iter()
         .chain(too_far_ahead)
-        .map(|(instance, next_at, failures, deployment)| {
+        .map(|(row, deployment)| {
             Ok(Due {
-                schedule: Schedule {
-                    instance: parse("an instance's id", &instance)?,
-                    next_at: next_at.and_utc(),
-                    failures: failures.unsigned_abs(),
-                },
+                schedule: row.into_model()?,
                 deployment: parse("a deployment's id", &deployment)?,
             })
         })

@@ -154,6 +154,12 @@ diesel::table! {
         cluster_id -> Text,
         next_at -> Timestamp,
         failures -> Integer,
+        hour -> Nullable<Integer>,
+        weekday -> Nullable<Integer>,
+        days_kept -> Nullable<Integer>,
+        weeks_kept -> Nullable<Integer>,
+        months_kept -> Nullable<Integer>,
+        counts_from -> Nullable<Timestamp>,
     }
 }
 

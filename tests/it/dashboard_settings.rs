@@ -56,6 +56,26 @@ async fn a_database_is_scaled_protected_and_what_was_restored_renamed_and_delete
     visit.open("db", "/settings").await;
     page.says("#size-now", "2 units: 512.0 MiB").await;
 
+    // Another schedule, kept within the plan's bounds.
+    page.find("#hour").await.choose("3").await;
+    page.find("#weekday").await.choose("Sunday").await;
+    page.find("#days").await.fill("14").await;
+    page.click("button", "Save the schedule").await;
+    eventually("what was chosen", || async {
+        let chosen = page
+            .eval("[...document.querySelectorAll('#schedule [selected]')].map(o => o.value)")
+            .await;
+        (chosen == json!(["3", "sunday"])).then_some(())
+    })
+    .await;
+    let next = page.eval("document.querySelector('#next-backup time').dateTime");
+    assert!(text(&next.await).contains("T03:"));
+    page.look_over("settings-schedule").await;
+    page.click("link", "Backups").await;
+    page.says("#retention", "for 14 days").await;
+    page.click("link", "Schedule and retention").await;
+    page.arrives_at("/settings#schedule").await;
+
     // Protected, and not any more, by keyboard alone.
     page.tab_to("button", "Protect against deletion").await;
     page.press([ENTER]).await;

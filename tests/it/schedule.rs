@@ -15,7 +15,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    broker::{TestBroker, answer, eventually, text},
+    broker::{SERVICE, TestBroker, answer, eventually, instance_path, text},
     control::{Script, TestClock},
     database::Database,
     inside::Inside,
@@ -500,4 +500,118 @@ async fn only_so_many_are_taken_at_once() {
         (good == 3).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_choose_hour_day_and_time_within_the_bounds_of_their_plan() {
+    let calendar = Calendar::begin_with(&["--backup-grace-hours", "0"]).await;
+    let broker = &calendar.broker;
+    let path = format!(
+        "/deployments/{}/backup_schedule",
+        text(&calendar.credentials["deployment_id"])
+    );
+    let schedule = async || {
+        let read = broker.compose(Method::GET, &calendar.credentials, &path);
+        answer(read).await.body
+    };
+    let change = async |wanted: Value| {
+        let change = broker.compose(Method::PATCH, &calendar.credentials, &path);
+        answer(change.json(&json!({ "backup_schedule": wanted }))).await
+    };
+    let usual = schedule().await;
+    let next = slot_of("i", calendar.now() + TimeDelta::hours(1));
+    assert_eq!(at(text(&usual["next_at"])), next);
+    let bounds = json!({ "daily_kept_max": 14, "weekly_kept_max": 8, "monthly_kept_max": 12 });
+    assert_eq!(
+        usual,
+        json!({
+            "next_at": usual["next_at"], "hour": null, "weekday": null, "daily_kept": 7,
+            "weekly_kept": 4, "monthly_kept": 3, "bounds": bounds,
+        })
+    );
+
+    // By the API, and in bounds alone.
+    for (wanted, reason) in [
+        (json!({ "hour": 24 }), "backup_hour"),
+        (json!({ "weekday": "someday" }), "backup_weekday"),
+        (json!({ "daily_kept": 15 }), "daily_backups_kept"),
+        (json!({ "monthly_kept": 0 }), "monthly_backups_kept"),
+        (json!({ "days": 3 }), "nothing to change"),
+    ] {
+        let refused = change(wanted).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{refused:?}");
+        assert!(refused.body.to_string().contains(reason), "{refused:?}");
+    }
+    assert_eq!(schedule().await, usual);
+    let wanted = json!({ "hour": 21, "weekday": "thursday", "daily_kept": 1 });
+    let changed = change(wanted.clone()).await;
+    assert_eq!(changed.status, StatusCode::OK, "{changed:?}");
+    assert_eq!(
+        change(wanted).await.body,
+        changed.body,
+        "once more is the same"
+    );
+    let minute = next.format("%M");
+    let own = format!("2025-06-10T21:{minute}:00Z");
+    assert_eq!(at(text(&changed.body["next_at"])), at(&own));
+
+    // A Tuesday, a Wednesday, and the Thursday that was chosen.
+    let inside = Inside::of(broker);
+    for expected in [
+        ["monthly", "2025-06", "complete"],
+        ["daily", "2025-06-11", "complete"],
+        ["weekly", "2025-W24", "complete"],
+        ["daily", "2025-06-13", "complete"],
+    ] {
+        let due = inside.next_scheduled("i").await.expect("a schedule");
+        calendar.clock.set(due + TimeDelta::seconds(1));
+        eventually(&format!("{expected:?}"), || async {
+            let sight = calendar.sight().await;
+            sight
+                .first()
+                .is_some_and(|newest| newest == &expected)
+                .then_some(())
+        })
+        .await;
+        let listed = calendar.listed().await;
+        assert!(
+            text(&listed[0]["requested_at"]).contains("T21:"),
+            "{listed:?}"
+        );
+    }
+    let days = |of: &Value| at(text(&of["expires_at"])) - at(text(&of["requested_at"]));
+    let listed = calendar.listed().await;
+    assert_eq!(days(&listed[0]), TimeDelta::days(1));
+    // The first daily one was over by the last one.
+    inside.idle("i").await;
+    assert_eq!(calendar.listed().await[2]["period"], "2025-06");
+
+    // By the platform; a choice that is taken back is the usual.
+    let update = async |parameters: Value| {
+        let body = json!({ "service_id": SERVICE, "parameters": parameters });
+        answer(broker.osb(Method::PATCH, &instance_path("i")).json(&body)).await
+    };
+    let refused = update(json!({ "backup_hour": 24 })).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{refused:?}");
+    let back = json!({ "backup_hour": null, "backup_weekday": null, "daily_backups_kept": null });
+    let back = update(back).await;
+    assert_eq!(back.status, StatusCode::OK, "{back:?}");
+    let now = schedule().await;
+    assert_eq!(
+        (&now["hour"], &now["daily_kept"]),
+        (&Value::Null, &json!(7))
+    );
+    let next = at(text(&now["next_at"]));
+    assert_eq!(next, slot_of("i", next - TimeDelta::seconds(1)));
+    let audit = answer(broker.osb(Method::GET, "/operator/audit?instance=i")).await;
+    let entries = audit.body["entries"].as_array().expect("entries");
+    let changes = entries.iter().filter(|of| of["action"] == "schedule");
+    let by: Vec<(&Value, &Value)> = changes.map(|of| (&of["origin"], &of["user"])).collect();
+    assert_eq!(
+        by,
+        [
+            (&json!("osb"), &Value::Null),
+            (&json!("compose"), &json!("binding b"))
+        ]
+    );
 }

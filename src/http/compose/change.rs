@@ -232,14 +232,23 @@ fn asked_for(body: &Body, field: &str) -> Result<Value, HttpError> {
     value.ok_or_else(|| HttpError::bad_request(format!("deployment.{field} is missing")))
 }
 
+/// Asks for an update.
+pub(super) async fn update(
+    api: &Api,
+    of: &DeploymentView,
+    parameters: Value,
+) -> Result<Updated, HttpError> {
+    let request = UpdateRequest::of(&of.instance, parameters, Origin::Compose);
+    Ok(api.broker.updates.update(request).await?)
+}
+
 /// Asks for an update; the answer is its recipe.
 async fn change(
     api: &Api,
     of: &DeploymentView,
     parameters: Value,
 ) -> Result<view::RecipeBody, HttpError> {
-    let request = UpdateRequest::of(&of.instance, parameters, Origin::Compose);
-    match api.broker.updates.update(request).await? {
+    match update(api, of, parameters).await? {
         Updated::Accepted(operation) => Ok(view::recipe(of, &operation, api.broker.clock.now())),
         // The original answers with a recipe, and there is none for what need not be done.
         Updated::Done => Err(BrokerError::UpdateRefused {

@@ -51,6 +51,8 @@ const RULES: Rules = Rules {
         super::back_up,
         super::backup,
         super::change_backup,
+        super::schedule::backup_schedule,
+        super::schedule::change_backup_schedule,
         super::restore,
         super::download,
         super::deployment_recipes,

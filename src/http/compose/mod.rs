@@ -49,6 +49,7 @@ pub mod error;
 mod id;
 mod logfiles;
 mod members;
+mod schedule;
 mod view;
 
 pub use accounts::{accounts, user};
@@ -61,6 +62,7 @@ use error::ComposeError;
 use id::{Id, LinkIds, RecipeId, known};
 pub use logfiles::{download_log, logfile, logfiles};
 pub use members::members;
+pub use schedule::{backup_schedule, change_backup_schedule};
 use view::{BackupList, Backups, DownloadableBackupBody, Embedded, InstanceBody, Recipes};
 
 type Answer = Result<HttpResponse, ComposeError>;
@@ -237,7 +239,7 @@ pub async fn backups(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let now = KeptNow::of(&backups, api.broker.inventory.kept(&of.instance));
     let backups = backups
         .iter()
-        .map(|b| view::backup(&api.broker.public_url, &of.deployment, b))
+        .map(|b| view::backup(&api.broker, &of, b))
         .collect();
     Ok(HttpResponse::Ok().json(BackupList {
         embedded: Backups { backups },
@@ -285,7 +287,7 @@ pub async fn change_backup(
         .pins
         .change(of.instance.id.clone(), id, change, Origin::Compose)
         .await?;
-    let body = view::backup(&api.broker.public_url, &of.deployment, &changed);
+    let body = view::backup(&api.broker, &of, &changed);
     Ok(HttpResponse::Ok().json(body))
 }
 
@@ -327,7 +329,7 @@ pub async fn backup(api: web::Data<Api>, Id(id): Id<BackupId>, request: HttpRequ
         .backup(of.instance.id.clone(), id)
         .await?;
     Ok(HttpResponse::Ok().json(DownloadableBackupBody {
-        backup: view::backup(&api.broker.public_url, &of.deployment, &backup),
+        backup: view::backup(&api.broker, &of, &backup),
         download_link: download_link(&api.broker, &holder(&request)?, &of.deployment, &backup)
             .await?,
     }))

@@ -732,13 +732,14 @@ pub fn transition(
 }
 
 /// A backup. Beyond the original's fields: what is in it, and how large it is.
-pub fn backup(public_url: &str, deployment: &Deployment, backup: &Backup) -> BackupBody {
+pub fn backup(broker: &Broker, of: &DeploymentView, backup: &Backup) -> BackupBody {
     let usable = backup.state == BackupState::Complete;
     let manifest = backup.manifest.as_ref();
+    let timetable = (broker.inventory).timetable(&of.instance, of.schedule.as_ref());
     BackupBody {
         id: backup.id.clone(),
         deployment_id: backup.deployment.clone(),
-        name: backup_name(deployment, backup),
+        name: backup_name(&of.deployment, backup),
         r#type: backup.kind.as_str(),
         status: backup.state.as_str(),
         status_detail: backup.failure.clone(),
@@ -747,7 +748,7 @@ pub fn backup(public_url: &str, deployment: &Deployment, backup: &Backup) -> Bac
         created_at: time(backup.finished_at.unwrap_or(backup.created_at)),
         requested_at: time(backup.created_at),
         period: backup.period.map(|period| period.to_string()),
-        expires_at: retention::expires_at(backup).map(time),
+        expires_at: retention::expires_at(backup, &timetable).map(time),
         removal: backup
             .removal
             .as_ref()
@@ -767,7 +768,7 @@ pub fn backup(public_url: &str, deployment: &Deployment, backup: &Backup) -> Bac
         keys: manifest.and_then(|m| m.content.get("keys")),
         links: BackupLinks {
             this: Link {
-                href: backup_url(public_url, deployment, backup),
+                href: backup_url(&broker.public_url, &of.deployment, backup),
             },
         },
     }

@@ -32,9 +32,8 @@ use crate::{
         holder::Holder,
         ids::{BackupId, InstanceId, OperationId},
         limits::{
-            BACKUPS_ON_A_PAGE, BACKUPS_PLOTTED, DAILY_KEPT, DAILY_SHOWN, MONTHLY_KEPT,
-            MONTHLY_SHOWN, ON_DEMAND_SHOWN, SAFETY_BACKUPS_MAX, SAFETY_KEPT, SAFETY_SHOWN,
-            WEEKLY_KEPT, WEEKLY_SHOWN,
+            BACKUPS_ON_A_PAGE, BACKUPS_PLOTTED, DAILY_SHOWN, MONTHLY_SHOWN, ON_DEMAND_SHOWN,
+            SAFETY_BACKUPS_MAX, SAFETY_KEPT, SAFETY_SHOWN, WEEKLY_SHOWN,
         },
         name,
         operation::{Operation, OperationState},
@@ -93,6 +92,8 @@ struct BackupsPage {
     /// What the next on-demand backup takes the place of.
     replaces: Option<String>,
     retention: Vec<(&'static str, String)>,
+    /// Where the schedule is chosen, where users may.
+    settings: Option<String>,
     groups: Vec<Group>,
     plot: Option<Drawn>,
     calendar: Vec<Day>,
@@ -238,6 +239,9 @@ pub async fn page(
         next: view.next_backup.map(|at| Moment::new(at, view.now)),
         replaces: replaces(&view),
         retention: retention(&view),
+        settings: view
+            .timetable_bounds
+            .map(|_| format!("{}/settings#schedule", path_of(&view.of.instance.id))),
         groups: groups(&view, &shown, &options),
         plot: drawn(&view),
         calendar: calendar(&view),
@@ -615,7 +619,7 @@ fn expiry(view: &InstanceView, backup: &Backup) -> (Option<Moment>, &'static str
     if let Some(removal) = &backup.removal {
         return (Some(Moment::new(removal.at, view.now)), "");
     }
-    if let Some(end) = expires_at(backup).filter(|_| !backup.pinned) {
+    if let Some(end) = expires_at(backup, &view.timetable).filter(|_| !backup.pinned) {
         return (Some(Moment::new(end, view.now)), "");
     }
     let text = match (backup.state, view.kept.on_demand) {
@@ -658,7 +662,7 @@ fn calendar(view: &InstanceView) -> Vec<Day> {
     let mut days: BTreeMap<NaiveDate, Vec<String>> = BTreeMap::new();
     for backup in complete().filter(|backup| !backup.pinned) {
         let end = backup.removal.as_ref().map(|removal| removal.at);
-        if let Some(end) = end.or_else(|| expires_at(backup)) {
+        if let Some(end) = end.or_else(|| expires_at(backup, &view.timetable)) {
             days.entry(end.date_naive())
                 .or_default()
                 .push(named(backup));
@@ -703,9 +707,9 @@ fn retention(view: &InstanceView) -> Vec<(&'static str, String)> {
         1 => "the most recent one".to_owned(),
         kept => format!("the {kept} most recent ones"),
     };
-    let days = counted(DAILY_KEPT.num_days(), "day");
-    let weeks = counted(WEEKLY_KEPT.num_weeks(), "week");
-    let months = counted(MONTHLY_KEPT.as_u32(), "month");
+    let days = counted(view.timetable.days_kept(), "day");
+    let weeks = counted(view.timetable.weeks_kept(), "week");
+    let months = counted(view.timetable.months_kept(), "month");
     let pinned = view.backups.iter().filter(|backup| backup.pinned).count();
     vec![
         (

@@ -2,6 +2,7 @@
 
 use actix_web::{HttpRequest, http::StatusCode, web};
 use askama::Template;
+use chrono::Weekday;
 use serde_json::json;
 
 use super::{
@@ -11,7 +12,7 @@ use super::{
     id::Id,
     path_of,
     shell::{Shell, Subject, answer},
-    show::counted,
+    show::{Moment, counted},
 };
 use crate::{
     broker::{Broker, InstanceView, Settings, SizePreflight, Sizes, UpdateRequest},
@@ -22,11 +23,18 @@ use crate::{
         instance::{DELETE_PROTECTION, InstanceState},
         limits::{HISTORY_KEPT, INSTANCE_NAME_CHARS_MAX, UNIT_BYTES},
         origin::Origin,
+        schedule::minute_of_day,
         sentence::capitalized,
         session::{Scope, Session},
         size::size,
+        timetable::WEEKDAYS,
     },
 };
+
+/// The fields of how long backups are kept.
+const DAYS: &str = "days";
+const WEEKS: &str = "weeks";
+const MONTHS: &str = "months";
 
 #[derive(Template)]
 #[template(path = "settings.html", whitespace = "minimize")]
@@ -45,7 +53,33 @@ struct SettingsPage {
     /// What fits; none while nobody can say.
     fits: Option<String>,
     rehearsal: Option<Rehearsal>,
+    /// When backups are taken and how long they are kept; none: nobody may choose.
+    schedule: Option<Schedule>,
     deletion: Deletion,
+}
+
+/// What is chosen of the schedule of backups.
+struct Schedule {
+    next: Option<Moment>,
+    /// The hour that the broker has for it.
+    own: String,
+    hours: Vec<Choice>,
+    weekdays: Vec<Choice>,
+    kept: [Kept; 3],
+}
+
+struct Choice {
+    value: String,
+    label: String,
+    selected: bool,
+}
+
+/// How long backups of a kind are kept.
+struct Kept {
+    name: &'static str,
+    label: &'static str,
+    now: u32,
+    most: u32,
 }
 
 /// What another size would do.
@@ -112,6 +146,7 @@ pub async fn page(
         size: sized(deployment.units),
         fits,
         rehearsal,
+        schedule: schedule_of(&view),
         deletion,
     };
     Ok(answer(StatusCode::OK, &page))
@@ -150,6 +185,90 @@ pub async fn rename(
     let renamed = api.broker.settings.rename(&session, id.clone(), name);
     renamed.await?;
     Ok(see_other(&settings_of(&id)))
+}
+
+/// `POST /dashboard/instances/:iid/settings/schedule`
+pub async fn schedule(
+    api: web::Data<Api>,
+    session: web::ReqData<Session>,
+    Id(id): Id<InstanceId>,
+    payload: web::Payload,
+) -> Answer {
+    let form = form_of(&api, &session, payload).await?;
+    let view = api.broker.views.instance_view(&session, id).await?;
+    let mut parameters = json!({ "backup_weekday": chosen(form.text("weekday")) });
+    for (field, parameter) in [
+        ("hour", "backup_hour"),
+        (DAYS, "daily_backups_kept"),
+        (WEEKS, "weekly_backups_kept"),
+        (MONTHS, "monthly_backups_kept"),
+    ] {
+        let number: Option<u32> = match form.text(field).trim() {
+            "" => None,
+            text => Some(text.parse().map_err(|_| {
+                HttpError::bad_request("The hour and how long backups are kept are whole numbers.")
+            })?),
+        };
+        parameters[parameter] = json!(number);
+    }
+    let update = UpdateRequest::of(&view.of.instance, parameters, Origin::Dashboard);
+    api.broker.updates.update(update).await?;
+    let page = settings_of(&view.of.instance.id);
+    Ok(see_other(&format!("{page}#schedule")))
+}
+
+/// What was chosen; none: as the broker has it.
+fn chosen(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+fn schedule_of(view: &InstanceView) -> Option<Schedule> {
+    let bounds = view.timetable_bounds?;
+    let now = view.timetable;
+    let own = minute_of_day(&view.of.instance.id);
+    let minute = own % 60;
+    let hour = |hour: u32| Choice {
+        value: hour.to_string(),
+        label: format!("{hour:02}:{minute:02} UTC"),
+        selected: now.hour == Some(hour),
+    };
+    let weekday = |(day, name): &(Weekday, &str)| Choice {
+        value: (*name).to_owned(),
+        label: capitalized(name),
+        selected: now.weekday == Some(*day),
+    };
+    let kept = |name, label, now, most| Kept {
+        name,
+        label,
+        now,
+        most,
+    };
+    Some(Schedule {
+        next: view.next_backup.map(|at| Moment::new(at, view.now)),
+        own: format!("{:02}:{minute:02} UTC", own / 60),
+        hours: (0..24).map(hour).collect(),
+        weekdays: WEEKDAYS.iter().map(weekday).collect(),
+        kept: [
+            kept(
+                DAYS,
+                "Days for daily ones",
+                now.days_kept(),
+                bounds.daily_kept_max,
+            ),
+            kept(
+                WEEKS,
+                "Weeks for weekly ones",
+                now.weeks_kept(),
+                bounds.weekly_kept_max,
+            ),
+            kept(
+                MONTHS,
+                "Months for monthly ones",
+                now.months_kept(),
+                bounds.monthly_kept_max,
+            ),
+        ],
+    })
 }
 
 /// `POST /dashboard/instances/:iid/settings/protection`

@@ -255,6 +255,32 @@ struct BackupChanges {
     pinned: Option<bool>,
 }
 
+/// Another schedule of backups.
+#[derive(ToSchema)]
+pub struct ChangeScheduleBody {
+    backup_schedule: WantedSchedule,
+}
+
+/// What is chosen of the schedule of backups: what is absent stays as it is, and what is `null` is as the
+/// broker has it for everybody.
+#[derive(ToSchema)]
+struct WantedSchedule {
+    /// The hour of the day, in UTC.
+    #[schema(minimum = 0, maximum = 23)]
+    hour: Option<u32>,
+    /// The day that weekly backups are taken on: `monday` to `sunday`.
+    weekday: Option<String>,
+    /// How many days daily backups are kept.
+    #[schema(minimum = 1)]
+    daily_kept: Option<u32>,
+    /// How many weeks weekly backups are kept.
+    #[schema(minimum = 1)]
+    weekly_kept: Option<u32>,
+    /// How many months monthly backups are kept.
+    #[schema(minimum = 1)]
+    monthly_kept: Option<u32>,
+}
+
 /// Whether anything shall be done.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]

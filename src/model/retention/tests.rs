@@ -32,8 +32,24 @@ fn backup(at: DateTime<Utc>, kind: BackupKind, state: BackupState) -> Backup {
     }
 }
 
+/// What nobody changed.
+const USUAL: Timetable = Timetable {
+    hour: None,
+    weekday: None,
+    days: None,
+    weeks: None,
+    months: None,
+};
+
+fn rules(on_demand_kept: u32) -> Rules {
+    Rules {
+        on_demand_kept,
+        timetable: USUAL,
+    }
+}
+
 fn kept(backups: &[Backup], on_demand: u32, now: DateTime<Utc>) -> Vec<bool> {
-    let verdicts = verdicts(backups, on_demand, now);
+    let verdicts = verdicts(backups, rules(on_demand), now);
     verdicts.iter().map(|v| v.keep).collect()
 }
 
@@ -51,7 +67,7 @@ fn each_kind_has_its_age() {
         (Monthly, "2026-12-31T10:00:00Z", "2027-03-31T10:00:00Z"),
     ] {
         let old = backup(at(taken), kind, BackupState::Complete);
-        assert_eq!(expires_at(&old), Some(at(end)), "{kind} of {taken}");
+        assert_eq!(expires_at(&old, &USUAL), Some(at(end)), "{kind} of {taken}");
         let newer = backup(at(end), kind, BackupState::Complete);
         let both = [old, newer];
         let moment = TimeDelta::microseconds(1);
@@ -65,9 +81,40 @@ fn each_kind_has_its_age() {
 }
 
 #[test]
+fn ages_are_those_that_users_chose() {
+    use BackupKind::{Daily, Monthly, Safety, Weekly};
+    let timetable = Timetable {
+        days: Some(2),
+        weeks: Some(6),
+        months: Some(12),
+        ..USUAL
+    };
+    for (kind, end) in [
+        (Safety, "2026-06-22T12:00:00Z"),
+        (Daily, "2026-06-17T12:00:00Z"),
+        (Weekly, "2026-07-27T12:00:00Z"),
+        (Monthly, "2027-06-15T12:00:00Z"),
+    ] {
+        let old = backup(at(NOW), kind, BackupState::Complete);
+        assert_eq!(expires_at(&old, &timetable), Some(at(end)), "{kind}");
+        let both = [old, backup(at(end), kind, BackupState::Complete)];
+        let rules = Rules {
+            timetable,
+            ..rules(1)
+        };
+        let judged = verdicts(&both, rules, at(end));
+        assert_eq!(
+            judged.iter().map(|v| v.keep).collect::<Vec<_>>(),
+            [false, true],
+            "{kind}"
+        );
+    }
+}
+
+#[test]
 fn what_is_not_good_has_no_end() {
     use BackupState::{Complete, Expired, Failed, Pending, Running};
-    let of = |kind, state| expires_at(&backup(at(NOW), kind, state));
+    let of = |kind, state| expires_at(&backup(at(NOW), kind, state), &USUAL);
     for state in [Expired, Failed, Pending, Running] {
         assert_eq!(of(BackupKind::Daily, state), None);
     }
@@ -150,7 +197,10 @@ fn what_users_keep_goes_neither_by_age_nor_by_a_newer_one() {
     let reason = removal_after("old enough to go", later);
     backups[1].removal = Some(reason);
     let unmarked = Decision::Unmark(backups[1].id.clone());
-    assert_eq!(decisions(&backups, 1, later, TimeDelta::zero()), [unmarked]);
+    assert_eq!(
+        decisions(&backups, rules(1), later, TimeDelta::zero()),
+        [unmarked]
+    );
 }
 
 fn dailies(days: i64) -> Vec<Backup> {
@@ -167,7 +217,7 @@ fn dailies(days: i64) -> Vec<Backup> {
 /// Does what is decided at `now`; returns the places of those that went.
 fn decide(backups: &mut [Backup], now: DateTime<Utc>, grace: TimeDelta) -> Vec<usize> {
     let place = |id: &BackupId| backups.iter().position(|b| b.id == *id).expect("a backup");
-    let decided: Vec<(usize, Decision)> = decisions(backups, 1, now, grace)
+    let decided: Vec<(usize, Decision)> = decisions(backups, rules(1), now, grace)
         .into_iter()
         .map(|decision| match &decision {
             Decision::Mark(id, _) | Decision::Unmark(id) | Decision::Remove(id) => {
@@ -304,11 +354,17 @@ fn the_newest_is_the_one_that_was_asked_for_last_whatever_the_clock_showed() {
 #[test]
 fn ages_count_from_the_request_unless_the_clock_was_set_back() {
     let mut taken = backup(at(NOW), BackupKind::Daily, BackupState::Complete);
-    assert_eq!(expires_at(&taken), Some(at(NOW) + TimeDelta::days(7)));
+    assert_eq!(
+        expires_at(&taken, &USUAL),
+        Some(at(NOW) + TimeDelta::days(7))
+    );
     // Kept behind others of a clock that was a year ahead.
     taken.created_at += TimeDelta::days(365);
     taken.finished_at = Some(at(NOW));
-    assert_eq!(expires_at(&taken), Some(at(NOW) + TimeDelta::days(7)));
+    assert_eq!(
+        expires_at(&taken, &USUAL),
+        Some(at(NOW) + TimeDelta::days(7))
+    );
 }
 
 #[test]
@@ -347,7 +403,7 @@ proptest! {
         days in 0i64..300,
     ) {
         let now = at(NOW) + TimeDelta::days(days);
-        let verdicts = verdicts(&backups, number, now);
+        let verdicts = verdicts(&backups, rules(number), now);
         let is_good = |b: &&Backup| b.state == BackupState::Complete;
         let (staying, going): (Vec<_>, Vec<_>) = backups.iter().zip(&verdicts).partition(|(_, v)| v.keep);
         let going: Vec<&Backup> = going.into_iter().map(|(b, _)| b).collect();
@@ -361,14 +417,14 @@ proptest! {
         }
         let safety = |b: &&&Backup| b.kind == BackupKind::Safety && is_good(b);
         prop_assert!(staying.iter().filter(safety).count() <= SAFETY_BACKUPS_MAX);
-        let in_time = |b: &&&Backup| expires_at(b).is_some_and(|end| now < end);
+        let in_time = |b: &&&Backup| expires_at(b, &USUAL).is_some_and(|end| now < end);
         // What goes before its time is one of too many of before upgrades.
         for goes in going.iter().filter(in_time) {
             prop_assert!(safety(&goes));
             let newer = staying.iter().filter(safety).filter(|b| b.created_at >= goes.created_at);
             prop_assert_eq!(newer.count(), SAFETY_BACKUPS_MAX);
         }
-        let old = |b: &&Backup| expires_at(b).is_some_and(|end| end <= now);
+        let old = |b: &&Backup| expires_at(b, &USUAL).is_some_and(|end| end <= now);
         prop_assert!(staying.iter().filter(|b| old(b)).count() <= 1);
         if let Some(newest) = backups.iter().filter(is_good).max_by_key(|b| (b.created_at, b.id.clone())) {
             prop_assert!(staying.contains(&newest));

@@ -11,6 +11,7 @@ use crate::model::{
     ids::BackupId,
     period::BackupKind,
     retention,
+    timetable::WEEKDAYS,
 };
 
 fn at(text: &str) -> DateTime<Utc> {
@@ -52,7 +53,7 @@ impl World {
     }
 
     fn minute(&self) -> u32 {
-        minute_of_day(&self.schedule.instance)
+        self.schedule.minute()
     }
 
     /// The scheduler looks. What it takes ends at once, well or badly.
@@ -115,7 +116,14 @@ impl World {
 
     /// As the broker prunes; what goes must be old enough, by a second reckoning.
     fn prune(&mut self) {
-        let verdicts = retention::verdicts(&self.backups, 1, self.now);
+        let verdicts = retention::verdicts(
+            &self.backups,
+            retention::Rules {
+                on_demand_kept: 1,
+                timetable: self.schedule.timetable,
+            },
+            self.now,
+        );
         let newest_on_demand = self
             .good
             .iter()
@@ -198,7 +206,7 @@ fn minutes_are_spread_over_the_day_however_ids_are_made() {
         },
     ];
     for id in ids {
-        let mut count = vec![0_u32; MINUTES as usize];
+        let mut count = vec![0_u32; 24 * 60];
         for i in 0..144_000 {
             let minute = minute_of_day(&id(i).parse().expect("an id"));
             count[minute as usize] += 1;
@@ -477,6 +485,139 @@ fn assert_held(world: &World, begin: DateTime<Utc>) {
         })
         .collect();
     assert_eq!(held, expected);
+}
+
+#[test]
+fn another_hour_leaves_out_no_day() {
+    // The instance's own minute is 15:55.
+    let own = || Schedule {
+        next_at: at("2026-06-10T15:55:00Z"),
+        ..Schedule::begin(instance(), at("2026-06-01T00:00:00Z"))
+    };
+    let served = || Schedule {
+        next_at: at("2026-06-11T15:55:00Z"),
+        ..own()
+    };
+    let hour = |hour| Timetable {
+        hour: Some(hour),
+        ..Timetable::default()
+    };
+    for (schedule, now, chosen, next) in [
+        // Today's is still to come.
+        (own(), "2026-06-10T10:00:00Z", 12, "2026-06-10T12:55:00Z"),
+        (own(), "2026-06-10T10:00:00Z", 20, "2026-06-10T20:55:00Z"),
+        // Today's new slot is over: today it is taken once more at the old one.
+        (own(), "2026-06-10T10:00:00Z", 3, "2026-06-10T15:55:00Z"),
+        // Today was served.
+        (served(), "2026-06-10T16:00:00Z", 20, "2026-06-11T20:55:00Z"),
+        (served(), "2026-06-10T16:00:00Z", 3, "2026-06-11T03:55:00Z"),
+        // The same minute.
+        (own(), "2026-06-10T10:00:00Z", 15, "2026-06-10T15:55:00Z"),
+    ] {
+        let then = schedule.with(hour(chosen), at(now));
+        assert_eq!(then.next_at, at(next), "{now} {chosen}");
+        assert_eq!(then.minute(), chosen * 60 + 55);
+    }
+    // What is being tried again goes on.
+    let tried = Schedule {
+        failures: 2,
+        next_at: at("2026-06-10T16:10:00Z"),
+        ..own()
+    };
+    let then = tried.clone().with(hour(3), at("2026-06-10T16:00:00Z"));
+    assert_eq!(then.next_at, tried.next_at);
+}
+
+#[test]
+fn the_week_s_backup_is_taken_on_the_day_that_was_chosen() {
+    use chrono::Weekday::{Sun, Wed};
+    for (weekday, begin, days, expected) in [
+        // 1 June 2026 is a Monday.
+        (
+            Wed,
+            "2026-06-01T00:00:00Z",
+            4,
+            ["monthly", "daily", "weekly", "daily"],
+        ),
+        // On the day itself the week comes before the month.
+        (
+            Sun,
+            "2026-11-01T00:00:00Z",
+            4,
+            ["weekly", "monthly", "daily", "daily"],
+        ),
+        // What was missed is made up for on the next day.
+        (
+            Wed,
+            "2026-06-04T00:00:00Z",
+            4,
+            ["monthly", "weekly", "daily", "daily"],
+        ),
+    ] {
+        let mut world = World::begin(at(begin));
+        world.schedule.timetable.weekday = Some(weekday);
+        let kinds: Vec<&str> = (0..days)
+            .map(|_| world.next_day().kind().as_str())
+            .collect();
+        assert_eq!(kinds, expected, "{weekday} from {begin}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_chosen_each_day_has_one_backup_and_each_week_and_month_its_own(
+        mut changes in prop::collection::vec((0i64..60 * 24 * 60, 0u32..25, 0usize..8), 0..8),
+    ) {
+        let begin = at("2026-05-29T00:00:00Z");
+        let end = begin + TimeDelta::days(70);
+        changes.sort_unstable();
+        let mut changes = changes.into_iter().peekable();
+        let mut schedule = Schedule::begin(instance(), begin);
+        let mut taken: Vec<(NaiveDate, Period)> = Vec::new();
+        loop {
+            let change = changes.next_if(|(minute, ..)| {
+                begin + TimeDelta::minutes(*minute) < schedule.next_at
+            });
+            if let Some((minute, hour, weekday)) = change {
+                let timetable = Timetable {
+                    hour: Some(hour).filter(|hour| *hour < 24),
+                    weekday: WEEKDAYS.get(weekday).map(|(day, _)| *day),
+                    ..Timetable::default()
+                };
+                schedule = schedule.with(timetable, begin + TimeDelta::minutes(minute));
+                continue;
+            }
+            let now = schedule.next_at;
+            if now > end {
+                break;
+            }
+            let day = slot_at(now, schedule.minute()).date_naive();
+            let periods: Vec<Period> = taken.iter().map(|(_, period)| *period).collect();
+            let turn = schedule.turn(now, false, &periods);
+            prop_assert!(turn.then.next_at > now);
+            schedule = turn.then;
+            if let Some(period) = turn.take {
+                prop_assert!(!periods.contains(&period), "{period} twice");
+                taken.push((day, period));
+            }
+        }
+        let (first, last) = (taken[0].0, taken[taken.len() - 1].0);
+        let mut expected = first;
+        for (day, _) in &taken {
+            prop_assert_eq!(*day, expected, "one a day, without a gap");
+            expected = expected + Days::new(1);
+        }
+        for back in 0..60 {
+            let day = first + Days::new(7 + back);
+            if day + Days::new(7) > last {
+                break;
+            }
+            let [month, week, _] = Period::all_of(day);
+            let has = |wanted: Period| taken.iter().any(|(_, period)| *period == wanted);
+            prop_assert!(has(week), "no backup of {week}");
+            prop_assert!(has(month), "no backup of {month}");
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
