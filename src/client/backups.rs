@@ -21,10 +21,11 @@ impl Session {
     /// `backups`
     pub async fn backups(&self, name: &str) -> Result<()> {
         let listed = self.with_api(name, async |api| {
-            let backups = api.backups().await?;
+            let (backups, _) = api.backups().await?;
             let mut details = Vec::new();
             for backup in &backups {
                 details.extend(detail_of(api, backup).await);
+                details.extend(noted(backup));
             }
             Ok((backups, details))
         });
@@ -66,6 +67,9 @@ impl Session {
     /// Until when a backup is kept, and why no longer, as far as that is known. One on demand goes by no
     /// clock: newer ones take its place.
     fn expires(&self, backup: &Value) -> String {
+        if backup["pinned"] == true {
+            return "when unpinned".to_owned();
+        }
         let removal = &backup["removal"];
         if removal.is_object() {
             return format!(
@@ -87,8 +91,10 @@ impl Session {
     pub async fn create_backup(&self, name: &str, wait: bool) -> Result<()> {
         let done = self.with_api(name, async |api| {
             // Nobody goes without a backup because this cannot be told.
-            if let Ok(Some(replaced)) = replaced(api).await {
-                self.show.note(&replaced);
+            if let Ok(told) = replaced(api, name).await {
+                for replaced in told {
+                    self.show.note(&replaced);
+                }
             }
             let recipe = api.begin_backup().await?;
             let id = text(&recipe["backup_id"]);
@@ -106,7 +112,16 @@ impl Session {
                 .await?;
             api.backup(&id).await
         });
-        let mut backup = done.await?;
+        self.tell_backup(done.await?)
+    }
+
+    /// `backup-note`, `pin` and `unpin`
+    pub async fn change_backup(&self, name: &str, id: &str, change: &Value) -> Result<()> {
+        let changed = self.with_api(name, async |api| api.change_backup(id, change).await);
+        self.tell_backup(changed.await?)
+    }
+
+    fn tell_backup(&self, mut backup: Value) -> Result<()> {
         // It needs no credentials, and a result may be kept for longer than it is good for.
         if let Some(backup) = backup.as_object_mut() {
             backup.remove("download_link");
@@ -122,6 +137,10 @@ impl Session {
             (
                 "expires",
                 Some(self.expires(&backup)).filter(|end| !end.is_empty()),
+            ),
+            (
+                "note",
+                Some(text(&backup["note"])).filter(|note| !note.is_empty()),
             ),
         ]);
         self.show.result(&shown, &backup)
@@ -223,31 +242,31 @@ impl Session {
     }
 }
 
-/// Which backup on demand goes when another one is complete, in a sentence; none where none does, or
-/// the broker does not tell how many it keeps.
-async fn replaced(api: &Compose<'_>) -> Result<Option<String>> {
-    let deployment = api.deployment().await?;
-    let kept = deployment["on_demand_backups_kept"].as_u64();
-    let Some(kept) = kept.and_then(|kept| usize::try_from(kept).ok()) else {
-        return Ok(None);
-    };
-    let backups = api.backups().await?;
-    let stays = |backup: &&Value| {
-        backup["type"] == "on_demand"
-            && backup["status"] == "complete"
-            && backup["removal"].is_null()
-            && backup["pinned"] != true
-    };
-    let oldest = backups.iter().filter(stays).nth(kept.saturating_sub(1));
-    Ok(oldest.map(|backup| {
+/// Which backups on demand go when another one is complete, a sentence for each; none where the broker
+/// does not tell.
+async fn replaced(api: &Compose<'_>, name: &str) -> Result<Vec<String>> {
+    let (backups, retention) = api.backups().await?;
+    let ids = retention["replaced_by_next"].as_array();
+    let told = ids.into_iter().flatten().filter_map(|id| {
+        let backup = backups.iter().find(|backup| backup["id"] == *id)?;
         let taken = text(&backup["requested_at"]);
         let taken = taken.parse::<DateTime<Utc>>();
         let taken = taken.map_or_else(
             |_| text(&backup["name"]),
             |at| at.format("%-d %b, %H:%M UTC").to_string(),
         );
-        format!("Replaces the on-demand backup of {taken}")
-    }))
+        let id = text(id);
+        Some(format!(
+            "Replaces the on-demand backup of {taken}; to keep that one: compose-broker pin {name} {id}"
+        ))
+    });
+    Ok(told.collect())
+}
+
+/// What was written down beside a backup.
+fn noted(backup: &Value) -> Option<String> {
+    let note = text(&backup["note"]);
+    (!note.is_empty()).then(|| format!("{}: {note}", text(&backup["id"])))
 }
 
 /// Why a backup failed, or how far one is that is being taken.

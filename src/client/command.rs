@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use clap::Subcommand;
+use clap::{Subcommand, ValueHint};
 use clap_complete::engine::ArgValueCompleter;
 use serde_json::Value;
 
@@ -159,6 +159,36 @@ pub enum Command {
         #[command(flatten)]
         patience: Patience,
     },
+    /// Write a note beside a backup
+    BackupNote {
+        /// The instance
+        #[arg(add = names())]
+        name: String,
+        /// The backup's id
+        #[arg(value_hint = ValueHint::Other)]
+        backup: String,
+        /// What to remember of it, in one line; "" for nothing
+        #[arg(value_hint = ValueHint::Other)]
+        note: String,
+    },
+    /// Keep a backup until you unpin it: it goes neither by age nor by a newer one
+    Pin {
+        /// The instance
+        #[arg(add = names())]
+        name: String,
+        /// The backup's id
+        #[arg(value_hint = ValueHint::Other)]
+        backup: String,
+    },
+    /// Keep a backup no longer than others of its kind
+    Unpin {
+        /// The instance
+        #[arg(add = names())]
+        name: String,
+        /// The backup's id
+        #[arg(value_hint = ValueHint::Other)]
+        backup: String,
+    },
     /// List what is the matter with a service instance, the worst first
     Alerts {
         /// The instance
@@ -265,6 +295,7 @@ pub struct RestoreBackup {
     #[arg(add = names())]
     pub name: String,
     /// The backup's id
+    #[arg(value_hint = ValueHint::Other)]
     pub backup: String,
     /// What to call the new instance
     pub new_name: String,
@@ -290,6 +321,7 @@ pub struct DownloadBackup {
     #[arg(add = names())]
     pub name: String,
     /// The backup's id
+    #[arg(value_hint = ValueHint::Other)]
     pub backup: String,
     /// The file to write [default: the backup's name and .tar.gz, in this folder]
     #[arg(long, value_name = "FILE")]

@@ -125,14 +125,21 @@ impl<'a> Compose<'a> {
         headers
     }
 
-    /// Every backup, newest first.
-    pub async fn backups(&self) -> Result<Vec<Value>> {
+    /// Every backup, newest first, and what the broker says of how many are kept.
+    pub async fn backups(&self) -> Result<(Vec<Value>, Value)> {
         let path = ["deployments", &self.deployment, "backups"];
         let mut list = self.call(Method::GET, &path, 200).await?;
         match list["_embedded"]["backups"].take() {
-            Value::Array(backups) => Ok(backups),
+            Value::Array(backups) => Ok((backups, list["retention"].take())),
             _ => Err(Error::Failed("the broker's answer lists no backups".into())),
         }
+    }
+
+    /// Writes something beside a backup; what is absent stays as it is.
+    pub async fn change_backup(&self, id: &str, change: &Value) -> Result<Value> {
+        let path = ["deployments", &self.deployment, "backups", id];
+        let body = json!({ "backup": change });
+        self.send(Method::PATCH, &path, Some(&body), 200).await
     }
 
     /// One backup, with a link to download it.

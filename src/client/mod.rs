@@ -8,6 +8,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use clap::{ArgMatches, FromArgMatches, Subcommand};
+use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -302,6 +303,18 @@ impl Session {
             Command::Backups { name } => self.backups(&name).await,
             Command::CreateBackup { name, patience } => {
                 self.create_backup(&name, patience.wait).await
+            }
+            Command::BackupNote { name, backup, note } => {
+                self.change_backup(&name, &backup, &json!({ "note": note }))
+                    .await
+            }
+            Command::Pin { name, backup } => {
+                self.change_backup(&name, &backup, &json!({ "pinned": true }))
+                    .await
+            }
+            Command::Unpin { name, backup } => {
+                self.change_backup(&name, &backup, &json!({ "pinned": false }))
+                    .await
             }
             Command::RestoreBackup(asked) => self.restore(asked).await,
             Command::DownloadBackup(asked) => self.download(asked).await,

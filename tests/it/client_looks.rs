@@ -297,4 +297,43 @@ async fn what_a_backup_replaces_is_told_before() {
         listed.lines().next().expect("a head").ends_with("EXPIRES"),
         "{listed}"
     );
+
+    // What is pinned stays, as the line before says, and takes no other one's place.
+    let ids = user.asks(&["backups", "db"]).await;
+    let id = text(&ids["backups"][0]["id"]).to_owned();
+    let noted = user
+        .does(&["backup-note", "db", &id, "before the move"])
+        .await;
+    assert!(
+        noted.out.contains("note:       before the move"),
+        "{noted:?}"
+    );
+    let pinned = user.does(&["pin", "db", &id]).await;
+    assert!(
+        pinned.out.contains("expires:    when unpinned"),
+        "{pinned:?}"
+    );
+    let third = user.does(&["create-backup", "db", "-w"]).await;
+    assert!(!third.err.contains("Replaces"), "{third:?}");
+    let listed = user.does(&["backups", "db"]).await.out;
+    assert!(
+        listed.contains(&format!("{id}: before the move")),
+        "{listed}"
+    );
+    assert!(listed.contains("when unpinned"), "{listed}");
+    let newest = user.asks(&["backups", "db"]).await;
+    let newest = text(&newest["backups"][0]["id"]).to_owned();
+    assert_ne!(newest, id);
+    let unpinned = user.asks(&["unpin", "db", &id]).await;
+    assert_eq!(unpinned["pinned"], false, "{unpinned}");
+    assert_eq!(unpinned["note"], "before the move", "{unpinned}");
+    let unknown = user.run(&["pin", "db", "no-backup"]).await;
+    unknown.must_say(1, "no such backup");
+    // The hint is a command that works.
+    let fourth = user.does(&["create-backup", "db"]).await;
+    let hint = fourth.err.lines().find(|line| line.starts_with("Replaces"));
+    let hint = hint.expect("a line that tells what is replaced");
+    let (_, command) = hint.split_once("compose-broker ").expect("a command");
+    let words: Vec<&str> = command.split(' ').collect();
+    user.does(&words).await;
 }

@@ -738,6 +738,8 @@ async fn shells_learn_every_command_and_the_names_of_this_machine() {
         "delete-service",
         "logs",
         "restore-backup",
+        "pin",
+        "backup-note",
     ] {
         assert_eq!(
             offered(&user, &[command, "o"]),
@@ -748,6 +750,9 @@ async fn shells_learn_every_command_and_the_names_of_this_machine() {
     assert_eq!(offered(&user, &["backups", "ord"]), ["orders"]);
     assert_eq!(offered(&user, &["service-key", "orders", ""])[0], "app");
     assert!(offered(&user, &["upgrade-service", "x", "--db"]).contains(&"--db-version".to_owned()));
+    // What this machine does not know is completed with no file of it.
+    let ids = offered(&user, &["pin", "orders", ""]);
+    assert!(ids.iter().all(|word| word.starts_with('-')), "{ids:?}");
     // Nothing is asked of the broker for that.
     assert_eq!(stub.heard().len(), asked);
 }
