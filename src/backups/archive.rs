@@ -41,6 +41,12 @@ const REVISION: u32 = 1;
 /// Hexadecimal digits of a tag.
 const TAG_DIGITS: usize = 32;
 
+/// What the snapshot takes here of what it takes in the store, for databases with texts. What cannot be
+/// compressed takes the same in both.
+const PACKED_PERCENT: u64 = 125;
+/// About what headers and manifest take.
+const BESIDE_BYTES: u64 = 1024;
+
 /// Files in a tar begin at multiples of this.
 const BLOCK_BYTES: usize = 512;
 /// A tar ends with two blocks of zeros.
@@ -73,6 +79,13 @@ pub fn download(snapshot: ByteStream, manifest: &Manifest) -> ByteStream {
         .chain(snapshot)
         .chain(bytes(rest));
     compressed(archive.boxed())
+}
+
+/// About how long the archive of a backup is, before anybody has made it.
+pub fn about(manifest: &Manifest) -> u64 {
+    let stored = &manifest.stored;
+    let packed = stored.object_bytes.saturating_mul(PACKED_PERCENT) / 100;
+    packed.min(stored.snapshot_bytes) + BESIDE_BYTES
 }
 
 /// What is the same as long as the archive's bytes are.

@@ -5,10 +5,10 @@ use std::{sync::Arc, time::Duration};
 use chrono::{DateTime, Utc};
 
 use super::{
-    BrokerError, BrokerParts, DeploymentView, Restored,
+    BrokerError, BrokerParts, DeploymentView, Restored, Source,
     alert::{Beside, backup_watch, beside},
     backup::back_up_in,
-    deployment::trusted_authorities,
+    deployment::{source_of, trusted_authorities},
     fate::page_code,
     health::life,
     inventory::{Inventory, Kept},
@@ -69,10 +69,10 @@ pub struct InstanceView {
     pub watch: BackupWatch,
     /// What is known of its database beside what its members tell.
     pub database: DatabaseWatch,
-    /// What the broker itself restored from it, newest first.
+    /// What was restored from it, newest first.
     pub restores: Vec<Restored>,
-    /// What the broker itself restored it from, if that may be seen.
-    pub source: Option<Instance>,
+    /// Whether the page of what it was restored from may be seen.
+    pub reaches_source: bool,
     /// By what a page of it asks what became of it ([`Fates::of`](super::Fates::of)).
     pub page_code: String,
     /// The moment.
@@ -88,7 +88,8 @@ struct Facts {
     watch: BackupWatch,
     beside: Beside,
     restores: Vec<Restored>,
-    source: Option<Instance>,
+    source: Option<Source>,
+    reaches_source: bool,
 }
 
 /// An instance as it was found.
@@ -113,6 +114,7 @@ fn found(
         return Ok(None);
     };
     let backups = store::backup::listed(conn, id)?;
+    let source = source_of(conn, id)?;
     let facts = Facts {
         notes: store::notes::of(conn, &deployment.0.id)?,
         watch: backup_watch(conn, &instance, &backups)?,
@@ -121,28 +123,17 @@ fn found(
         life: life(conn, &instance)?,
         operations: store::operation::of_instance(conn, id, RECIPES_MAX)?,
         restores: restores_in(conn, &instance)?,
-        source: source_seen(conn, session, &instance)?,
+        reaches_source: match source.as_ref().filter(|source| source.exists) {
+            Some(source) => reached(conn, session, &source.of.instance)?.is_some(),
+            None => false,
+        },
+        source,
     };
     Ok(Some(Found {
         instance,
         deployment,
         facts,
     }))
-}
-
-/// The instance that one was restored from, if the session may see it.
-fn source_seen(
-    conn: &mut Conn<'_>,
-    session: &Session,
-    instance: &Instance,
-) -> Result<Option<Instance>, StoreError> {
-    let Some(deployment) = &instance.restored_from else {
-        return Ok(None);
-    };
-    match store::instance::of_deployment(conn, deployment)? {
-        Some(source) => Ok(reached(conn, session, &source.id)?.map(|_| source)),
-        None => Ok(None),
-    }
 }
 
 /// An instance as it stands in a list.
@@ -295,7 +286,7 @@ impl Views {
             watch: facts.watch,
             database: self.vitals.database_watch(&deployment, facts.beside),
             restores: facts.restores,
-            source: facts.source,
+            reaches_source: facts.reaches_source,
             page_code: page_code(&self.keys, &instance),
             now,
             of: DeploymentView {
@@ -305,6 +296,7 @@ impl Views {
                 ca_certificate,
                 provision,
                 schedule,
+                source: facts.source,
             },
         })
     }

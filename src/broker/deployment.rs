@@ -13,6 +13,7 @@ use crate::{
         limits::{DEPLOYMENTS_MAX, RECIPES_MAX},
         operation::{Operation, OperationKind},
         origin::Origin,
+        provenance::Provenance,
         schedule::Schedule,
     },
     seal::KeyRing,
@@ -34,6 +35,33 @@ pub struct DeploymentView {
     pub provision: Option<OperationId>,
     /// When it is backed up, while it is usable.
     pub schedule: Option<Schedule>,
+    /// What it was restored from; none, where it was made empty.
+    pub source: Option<Source>,
+}
+
+/// What an instance was restored from, as it can be told now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The instance and the backup, by the name that the instance has or had.
+    pub of: Provenance,
+    /// Whether that instance is still there.
+    pub exists: bool,
+}
+
+/// What an instance was restored from.
+pub(super) fn source_of(
+    conn: &mut Conn<'_>,
+    id: &InstanceId,
+) -> Result<Option<Source>, StoreError> {
+    let Some(mut of) = store::provenance::of(conn, id)? else {
+        return Ok(None);
+    };
+    let source = store::instance::of_deployment(conn, &of.deployment)?;
+    let exists = source.is_some();
+    if let Some(source) = source {
+        of.name = source.name;
+    }
+    Ok(Some(Source { of, exists }))
 }
 
 fn no_such(what: &str) -> BrokerError {
@@ -116,7 +144,7 @@ impl Deployments {
 
     /// The deployment behind an instance.
     pub async fn deployment_of(&self, id: InstanceId) -> Result<DeploymentView, BrokerError> {
-        let (instance, found, notes, provision, schedule) = self
+        let (instance, found, notes, provision, schedule, source) = self
             .store
             .read(move |conn| {
                 let kinds = [OperationKind::Provision, OperationKind::Restore];
@@ -131,6 +159,7 @@ impl Deployments {
                     notes,
                     store::operation::newest(conn, &id, None, &kinds)?,
                     store::schedule::find(conn, &id)?,
+                    source_of(conn, &id)?,
                 ))
             })
             .await?;
@@ -146,6 +175,7 @@ impl Deployments {
             ca_certificate,
             provision,
             schedule,
+            source,
         })
     }
 

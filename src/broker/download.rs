@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::StreamExt as _;
+use futures::{StreamExt as _, future::ready, stream};
 use tokio::{
     runtime::Handle,
     sync::mpsc,
@@ -68,6 +68,15 @@ pub struct BackupDownload {
     taker: Taker,
 }
 
+/// How long an archive is, as it is told before it is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ArchiveLength {
+    /// In bytes, where it was made before.
+    pub exact: Option<u64>,
+    /// About so many bytes.
+    pub about: u64,
+}
+
 /// A download that has begun.
 pub struct Download {
     /// The file's name.
@@ -112,6 +121,36 @@ impl Downloads {
 
     fn lengths(&self) -> MutexGuard<'_, HashMap<BackupId, u64>> {
         self.lengths.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remember(&self, backup: BackupId, length: u64) {
+        let mut lengths = self.lengths();
+        if lengths.len() >= DOWNLOAD_LENGTHS_REMEMBERED_MAX {
+            lengths.clear();
+        }
+        lengths.insert(backup, length);
+    }
+
+    /// The same content, whose length is remembered when all of it was sent.
+    fn measured(self: &Arc<Self>, backup: BackupId, content: ByteStream) -> ByteStream {
+        // None after an error: what came is not all of it.
+        let (downloads, mut length) = (self.clone(), Some(0));
+        let ended = stream::once(ready(None));
+        let parts = content.map(Some).chain(ended).map(move |chunk| {
+            length = match &chunk {
+                Some(Ok(bytes)) => length.map(|length| length + bytes.len() as u64),
+                Some(Err(_)) => None,
+                None => {
+                    if let Some(length) = length {
+                        downloads.remember(backup.clone(), length);
+                    }
+                    length
+                }
+            };
+            chunk
+        });
+        let is_there = |chunk: &Option<_>| ready(chunk.is_some());
+        parts.take_while(is_there).filter_map(ready).boxed()
     }
 
     fn slot_for(&self, taker: Taker) -> Result<Slot, BrokerError> {
@@ -260,13 +299,24 @@ impl Archives {
         let all = self.vault.archive(&of.manifest).await?;
         let wanted = match part {
             Some(part) => archive::part(all, part),
-            None => all,
+            None => self.downloads.measured(of.backup, all),
         };
         let content = self.downloads.send(of.taker, wanted)?;
         self.audit.note(of.access).await;
         Ok(Download {
             file_name: of.file_name,
             content,
+        })
+    }
+
+    /// How long the archive of a backup is, as far as that is known without making it; none for one that has
+    /// no bytes.
+    pub fn length_in_advance(&self, backup: &Backup) -> Option<ArchiveLength> {
+        let complete = backup.state == BackupState::Complete;
+        let manifest = backup.manifest.as_ref().filter(|_| complete)?;
+        Some(ArchiveLength {
+            exact: self.downloads.lengths().get(&backup.id).copied(),
+            about: archive::about(manifest),
         })
     }
 
@@ -283,11 +333,7 @@ impl Archives {
             let unpack = |e| BackupStoreError::unpack(e, BackupStoreError::of_source);
             length += chunk.map_err(unpack)?.len() as u64;
         }
-        let mut lengths = self.downloads.lengths();
-        if lengths.len() >= DOWNLOAD_LENGTHS_REMEMBERED_MAX {
-            lengths.clear();
-        }
-        lengths.insert(of.backup.clone(), length);
+        self.downloads.remember(of.backup.clone(), length);
         Ok(length)
     }
 }

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     clock::Clock,
     model::{
+        audit::AtOnce,
         backup::Manifest,
         catalog::Plan,
         deployment::{Deployment, Shape},
@@ -27,6 +28,7 @@ use crate::{
         operation::{Operation, OperationKind, RestoreSource, WaitsFor},
         origin::Origin,
         parameters::ProvisionParameters,
+        provenance::Provenance,
         tenant::{RestoreScope, Tenant},
         version::Version,
     },
@@ -171,8 +173,7 @@ impl Instances {
             return Err(taken());
         }
         if let Some(existing) = store::instance::find(conn, &request.instance)? {
-            let asked = self.asked_again(&existing, request, &identity);
-            return repeated(conn, &existing, asked);
+            return self.repeated_or_adopted(conn, &existing, request, &identity);
         }
         if !request.accepts_incomplete {
             return Err(BrokerError::AsyncRequired);
@@ -210,6 +211,22 @@ impl Instances {
         )
     }
 
+    /// The answer to a request for an instance whose id is there, which may make it its platform's.
+    fn repeated_or_adopted(
+        &self,
+        conn: &mut Conn<'_>,
+        existing: &Instance,
+        request: &ProvisionRequest,
+        identity: &ProvisionIdentity,
+    ) -> Result<Provisioned, BrokerError> {
+        let asked = self.asked_again(existing, request, identity);
+        let answer = repeated(conn, existing, asked)?;
+        if asked.the_same && existing.restored_from.is_some() {
+            adopt(conn, existing, request, identity, self.clock.now())?;
+        }
+        Ok(answer)
+    }
+
     /// How an instance that is there is asked for once more.
     fn asked_again(
         &self,
@@ -219,8 +236,12 @@ impl Instances {
     ) -> Asked {
         let owner = self.owners.is_owner(existing, request);
         Asked {
-            // What the broker named and made by itself was asked for by no platform.
-            the_same: owner && existing.restored_from.is_none() && existing.request == *identity,
+            // What the broker named and made by itself was asked for by no platform, but one may adopt it.
+            the_same: owner
+                && match existing.restored_from {
+                    Some(_) => may_adopt(existing, identity),
+                    None => existing.request == *identity,
+                },
             by_its_owner: owner,
             accepts_incomplete: request.accepts_incomplete,
         }
@@ -365,6 +386,11 @@ fn insert_instance(
         Some(_) => OperationKind::Restore,
     };
     let backup = accepted.source.as_ref().map(|m| m.backup_id.clone());
+    if let Some(manifest) = &accepted.source {
+        let source = store::instance::of_deployment(conn, &manifest.deployment_id)?;
+        let provenance = Provenance::of(manifest, source.and_then(|source| source.name));
+        store::provenance::insert(conn, &instance.id, &provenance)?;
+    }
     let operation = Operation {
         backup,
         source: accepted.source.map(|manifest| RestoreSource { manifest }),
@@ -412,9 +438,45 @@ pub(super) fn deprovision_in(
     store::operation::insert(conn, &operation, Some(&instance_key(&instance.id)))?;
     store::instance::set_state(conn, &instance.id, InstanceState::Deleting)?;
     store::schedule::end(conn, &instance.id)?;
+    // What was restored from it goes on saying so.
+    let name = instance.name.as_deref();
+    store::provenance::rename_source(conn, &instance.deployment, name)?;
     store::binding::revoke_tokens_of_instance(conn, &instance.id)?;
     store::session::delete_of_instance(conn, &instance.id)?;
     Ok(operation.id)
+}
+
+/// Whether a platform's request may be for an instance that the broker itself restored: with the service and
+/// the plan that it has, and with its own parameters or none.
+fn may_adopt(existing: &Instance, identity: &ProvisionIdentity) -> bool {
+    let own = &existing.request;
+    let plan = (&identity.service_id, &identity.plan_id) == (&own.service_id, &own.plan_id);
+    let parameters = &identity.parameters;
+    let fits = *parameters == own.parameters || *parameters == normal_form(None);
+    let usable = matches!(
+        existing.state,
+        InstanceState::Ready | InstanceState::Provisioning
+    );
+    usable && existing.restored_from.is_some() && plan && fits
+}
+
+/// From now on the instance is the platform's, as if it had asked for it: the source's tokens lead to it no
+/// longer.
+fn adopt(
+    conn: &mut Conn<'_>,
+    existing: &Instance,
+    request: &ProvisionRequest,
+    identity: &ProvisionIdentity,
+    now: chrono::DateTime<chrono::Utc>,
+) -> Result<(), BrokerError> {
+    store::instance::adopt(conn, &existing.id, identity)?;
+    if let Some(context) = &request.context {
+        let name = text_of_context(request, INSTANCE_NAME).or_else(|| existing.name.clone());
+        store::instance::set_context(conn, &existing.id, context, name.as_deref())?;
+    }
+    let what = AtOnce::Adoption;
+    store::audit::done(conn, what, Origin::Osb, Some(&existing.id), now)?;
+    Ok(())
 }
 
 fn taken() -> BrokerError {

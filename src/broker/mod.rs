@@ -93,8 +93,10 @@ pub use clock::TrustedTime;
 pub use cluster::Clusters;
 pub use credentials::{Credential, Credentials, CredentialsRequest, PageBindings};
 pub use dashboard::{BackUpNow, InstanceListed, InstanceView, Views};
-pub use deployment::{DeploymentView, Deployments};
-pub use download::{Archives, BackupDownload, Download, DownloadLink, Downloads, backup_name};
+pub use deployment::{DeploymentView, Deployments, Source};
+pub use download::{
+    ArchiveLength, Archives, BackupDownload, Download, DownloadLink, Downloads, backup_name,
+};
 pub use estate::{ClusterSeen, Estate, EstatePage, EstateQuery, Estates, Late, Listed, Order};
 pub use expiry::Expiry;
 pub use fate::{Fate, Fates};

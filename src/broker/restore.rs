@@ -5,7 +5,7 @@
 //! the source asks the broker itself ([`Restores::restore_here`]): then the broker chooses the new
 //! instance's id and name, and goes the platform's way from there. There is no second set of rules.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
 use serde_json::{Map, Value, json};
 
@@ -55,7 +55,7 @@ pub struct RestoreRequest {
     pub origin: Origin,
 }
 
-/// An instance that the broker itself made from a backup, or is making.
+/// An instance that was made from a backup, or is being made.
 #[derive(Debug, Clone)]
 pub struct Restored {
     /// The instance.
@@ -64,6 +64,13 @@ pub struct Restored {
     pub deployment: Deployment,
     /// The operation that made it or makes it.
     pub restore: Operation,
+}
+
+impl Restored {
+    /// Whether it is a platform's, and not reached by way of its source.
+    pub fn is_platform_s(&self) -> bool {
+        self.instance.restored_from.is_none()
+    }
 }
 
 /// What a restore of a backup by the broker itself could be.
@@ -367,8 +374,8 @@ impl Restores {
         })
     }
 
-    /// The instances that the broker itself made of an instance's backups and that are there,
-    /// newest first.
+    /// The instances that were made of an instance's backups and that are there, newest first, whoever
+    /// asked for them.
     pub async fn restores_of(&self, source: InstanceId) -> Result<Vec<Restored>, BrokerError> {
         let restores = self
             .store
@@ -385,8 +392,13 @@ pub(super) fn restores_in(
     conn: &mut Conn<'_>,
     source: &Instance,
 ) -> Result<Vec<Restored>, StoreError> {
-    let instances = store::instance::restored_from(conn, &source.deployment)?;
-    instances.into_iter().map(|i| restored(conn, i)).collect()
+    let mut found = Vec::new();
+    for id in store::provenance::restored_from(conn, &source.deployment)? {
+        let instance = store::instance::get(conn, &id)?;
+        found.push(restored(conn, instance)?);
+    }
+    found.sort_by_key(|restored: &Restored| Reverse(restored.instance.ordinal));
+    Ok(found)
 }
 
 fn known(conn: &mut Conn<'_>, id: &InstanceId) -> Result<Instance, BrokerError> {

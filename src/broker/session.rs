@@ -310,9 +310,7 @@ impl Sessions {
                     let opened_with = OpenedWith::Token(fingerprint(token.expose()));
                     Ok((Scope::Instance(instance), opened_with, None))
                 }
-                None => {
-                    denied("This token is not good. It may have been removed with its binding.")
-                }
+                None => denied("Unknown token. Was its service key deleted?"),
             },
             SignInWay::Operator { username, password } => {
                 let shown = Credentials { username, password }.joined();

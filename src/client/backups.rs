@@ -214,8 +214,12 @@ impl Session {
         let progress = self.show.progress(&format!("download {backup}"));
         let sha256 = told["sha256"].as_str();
         let http = self.osb.http();
-        let about = told["stored_bytes"].as_u64();
-        let done = download::download(http, &link, &file, sha256, force, about, &progress).await?;
+        let bytes = |field: &str| told[field].as_u64();
+        let length = download::Length {
+            exact: bytes("archive_bytes"),
+            about: bytes("archive_bytes_estimate").or(bytes("stored_bytes")),
+        };
+        let done = download::download(http, &link, &file, sha256, force, length, &progress).await?;
         progress.done();
         if sha256.is_none() {
             let text = "the broker tells no hash of this backup: it was not compared with any";

@@ -58,15 +58,24 @@ fn there_already(file: &Path) -> Error {
     Error::Failed(format!("{file} is there already; --force replaces it"))
 }
 
+/// How long an archive is said to be, before it comes.
+#[derive(Debug, Clone, Copy)]
+pub struct Length {
+    /// In bytes, where that is known.
+    pub exact: Option<u64>,
+    /// About so many bytes.
+    pub about: Option<u64>,
+}
+
 /// Downloads an archive and compares the snapshot in it with `sha256`, if there is one, and with its
-/// own manifest. `about`: how long it may be, where nobody says how long it is. Returns its length.
+/// own manifest. Returns its length.
 pub async fn download(
     http: &Http,
     link: &Url,
     file: &Path,
     sha256: Option<&str>,
     force: bool,
-    about: Option<u64>,
+    told: Length,
     progress: &Progress,
 ) -> Result<u64> {
     let (unfinished, out) = Unfinished::beside(file).map_err(Error::file(file))?;
@@ -78,7 +87,7 @@ pub async fn download(
     while let Some(chunk) = download.next().await? {
         out.write_all(&chunk).await.map_err(wrong)?;
         bytes += chunk.len() as u64;
-        progress.bytes(bytes, download.length, about);
+        progress.bytes(bytes, download.length.or(told.exact), told.about);
     }
     disk::sync(&mut out).await.map_err(wrong)?;
     if let Some(expected) = sha256 {

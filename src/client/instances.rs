@@ -12,6 +12,7 @@ use super::{
     book::{Instance, Kind, Last, Plan, Said, check_id},
     catalog::{Catalog, Offer},
     command::{CreateService, RestoreBackup, UpdateService, UpgradeService},
+    compose::Compose,
     error::{Error, Result},
     osb::{Accepted, NotCreated, Resource},
     work::{Job, Status, look_at},
@@ -165,7 +166,8 @@ impl Session {
         let catalog = self.catalog().await?;
         let offer = catalog.of(&instance);
         let (status, fetched) = self.fetched(resource, offer, status).await?;
-        let (health, times) = (self.health(&instance).await, self.times(&instance).await);
+        let health = self.health(&instance).await;
+        let (times, restored) = self.by_api(&instance).await;
         // Settled meanwhile: the plan may be another one.
         let instance = self.book.instance(name)?;
         let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -173,7 +175,7 @@ impl Session {
         let newest = offer.and_then(|offer| text(&offer.maintenance()?["version"]));
         let upgrade = newest.filter(|newest| version.as_ref().is_some_and(|v| v != newest));
         let upgrade_to = upgrade.as_ref().map(|to| format!("{to} (upgrade-service)"));
-        let keys: Vec<&str> = instance.keys.iter().map(|key| key.name.as_str()).collect();
+        let from = restored.as_ref().map(|from| self.restored_from(from));
         let parameters = &fetched["parameters"];
         let shown = self.show.fields([
             ("name", Some(instance.name.clone())),
@@ -197,8 +199,9 @@ impl Session {
             ("version", version.clone()),
             ("upgrade to", upgrade_to),
             ("parameters", parameters_in_short(parameters, &version)),
+            ("restored from", from),
             ("dashboard", text(&fetched["dashboard_url"])),
-            ("keys", (!keys.is_empty()).then(|| keys.join(", "))),
+            ("keys", names_of_keys(&instance)),
         ]);
         let mut value = json_of(&instance, &status);
         if let Some(times) = times {
@@ -207,6 +210,7 @@ impl Session {
         }
         value["health"] = json!(health);
         value["version"] = json!(version);
+        value["restored_from"] = json!(restored);
         value["upgrade"] = json!(upgrade);
         value["parameters"] = parameters.clone();
         value["dashboard_url"] = fetched["dashboard_url"].clone();
@@ -321,15 +325,26 @@ impl Session {
         }
     }
 
-    /// When the last operation on an instance began and when it last came further, where the broker keeps
-    /// it as a recipe of the same id.
-    async fn times(&self, instance: &Instance) -> Option<Value> {
-        let Said::Accepted(Some(operation)) = &instance.last.said else {
-            return None;
+    /// What the Compose API tells of an instance: when the last operation on it began and came further, and
+    /// which backup it was restored from.
+    async fn by_api(&self, instance: &Instance) -> (Option<Value>, Option<Value>) {
+        match self.api_of_platform(&instance.id).await {
+            Ok(Some(api)) => (times(&api, &instance.last).await, restored(&api).await),
+            _ => (None, None),
+        }
+    }
+
+    /// Which backup an instance was restored from, in words.
+    fn restored_from(&self, from: &Value) -> String {
+        let text = |field: &str| from[field].as_str().unwrap_or_default();
+        let (id, name) = (text("instance_id"), from["instance_name"].as_str());
+        let name = name.map_or_else(|| id.to_owned(), |name| format!("{name} ({id})"));
+        let gone = match from["instance_exists"] == false {
+            true => ", which was deleted since",
+            false => "",
         };
-        let api = self.api_of_platform(&instance.id).await.ok()??;
-        let recipe = api.recipe(operation).await.ok()?;
-        recipe["created_at"].is_string().then_some(recipe)
+        let taken = self.time(&from["backup_requested_at"]);
+        format!("{name}{gone}: backup {} of {taken}", text("backup_id"))
     }
 
     /// `rename-service`: in the file of names, and at a broker that keeps names.
@@ -562,6 +577,28 @@ impl Session {
         ]);
         self.show.result(&shown, &value)
     }
+}
+
+/// What the keys of an instance are called; none where it has none.
+fn names_of_keys(instance: &Instance) -> Option<String> {
+    let keys: Vec<&str> = instance.keys.iter().map(|key| key.name.as_str()).collect();
+    (!keys.is_empty()).then(|| keys.join(", "))
+}
+
+/// When the last operation on an instance began and when it last came further, where the broker keeps
+/// it as a recipe of the same id.
+async fn times(api: &Compose<'_>, last: &Last) -> Option<Value> {
+    let Said::Accepted(Some(operation)) = &last.said else {
+        return None;
+    };
+    let recipe = api.recipe(operation).await.ok()?;
+    recipe["created_at"].is_string().then_some(recipe)
+}
+
+/// Which backup an instance was restored from, where the broker tells.
+async fn restored(api: &Compose<'_>) -> Option<Value> {
+    let mut deployment = api.deployment().await.ok()?;
+    Some(deployment["restored_from"].take()).filter(Value::is_object)
 }
 
 /// Whether an instance can be brought to another version.

@@ -235,7 +235,10 @@ fn of_storage(seen: &Observation, database: &DatabaseWatch) -> Vec<Alert> {
     let percent = used * 100 / quota;
     // That it is closed says more.
     if percent >= u128::from(QUOTA_NEAR_PERCENT) && database.closed_since.is_none() {
-        let units = database.quota_bytes / UNIT_BYTES;
+        let units = match database.quota_bytes / UNIT_BYTES {
+            1 => "1 unit".to_owned(),
+            units => format!("{units} units"),
+        };
         let gravity = if percent >= u128::from(QUOTA_CRITICAL_PERCENT) {
             Gravity::Critical
         } else {
@@ -251,8 +254,8 @@ fn of_storage(seen: &Observation, database: &DatabaseWatch) -> Vec<Alert> {
             gravity,
             member: None,
             message: format!(
-                "{percent} % of the storage quota of {units} unit(s) are used; {consequence}. Ask \
-                 for more units, or delete keys."
+                "{percent} % of the storage quota of {units} are used; {consequence}. Ask for more \
+                 units, or delete keys."
             ),
         });
     }

@@ -16,13 +16,17 @@ const BEFORE_SECRETS: [&str; 6] = [
     "bearer",
 ];
 
-/// An error with all its causes, in one line: for the log, and where an error has to go on as text.
+/// An error with all its causes, in one line: for the log, and where an error has to go on as text. What an
+/// error says of its cause already is not told again.
 pub fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
+        let cause = error.to_string();
+        if !text.ends_with(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
         source = error.source();
     }
     text
@@ -69,6 +73,32 @@ fn without_user(rest: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Failed {
+        text: &'static str,
+        source: Option<Box<Failed>>,
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        for (texts, expected) in [
+            (&["a"][..], "a"),
+            (&["taking it", "no answer"], "taking it: no answer"),
+            (
+                &["taking it: no answer", "no answer"],
+                "taking it: no answer",
+            ),
+            (&["a", "b", "b", "c"], "a: b: c"),
+        ] {
+            let nested = texts
+                .iter()
+                .rev()
+                .fold(None, |source, text| Some(Box::new(Failed { text, source })));
+            assert_eq!(chain(&*nested.expect("an error")), expected);
+        }
+    }
 
     #[test]
     fn what_is_kept_of_an_error_holds_no_secret_and_has_an_end() {

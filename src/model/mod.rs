@@ -38,6 +38,7 @@ pub mod parameters;
 pub mod patience;
 pub mod period;
 pub mod placement;
+pub mod provenance;
 pub mod proxy;
 pub mod queue;
 pub mod quota;

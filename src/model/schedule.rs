@@ -117,6 +117,15 @@ impl Schedule {
         }
     }
 
+    /// The schedule of an instance that was restored by `now`: there is something to back up already. What
+    /// is taken belongs to the slot that came last.
+    pub fn begin_at_once(instance: InstanceId, now: DateTime<Utc>) -> Self {
+        Self {
+            next_at: now,
+            ..Self::begin(instance, now)
+        }
+    }
+
     /// Whether the instance is to be looked at. What is further ahead than any slot was written
     /// under a clock that was set back since.
     pub fn is_due(&self, now: DateTime<Utc>) -> bool {

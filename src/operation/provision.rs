@@ -84,13 +84,18 @@ async fn secure(work: Arc<Work>) -> Result<Outcome, StepError> {
 }
 
 /// The instance is usable, and is backed up from now on.
-pub fn succeed(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
-    let id = &ending.operation.instance;
+fn succeed(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
+    let schedule = Schedule::begin(ending.operation.instance.clone(), ending.now);
+    begin(conn, &schedule)
+}
+
+/// The instance is usable, and is backed up by this schedule.
+pub fn begin(conn: &mut Conn<'_>, schedule: &Schedule) -> Result<(), StoreError> {
+    let id = &schedule.instance;
     store::instance::set_state(conn, id, InstanceState::Ready)?;
     let (deployment, _) = store::deployment::of_instance(conn, id)?
         .ok_or_else(|| StoreError::Missing("the deployment".to_owned()))?;
-    let schedule = Schedule::begin(id.clone(), ending.now);
-    store::schedule::begin(conn, &schedule, &deployment.cluster)
+    store::schedule::begin(conn, schedule, &deployment.cluster)
 }
 
 /// The instance is of no use; it can be deprovisioned. One that is being deleted stays so.

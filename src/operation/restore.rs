@@ -9,8 +9,8 @@ use std::sync::Arc;
 use futures::future::try_join_all;
 
 use super::{
-    Definition, Outcome, Step, StepError, Work, members,
-    provision::{ALLOCATE, CLEANUP, OPEN, fail, succeed},
+    Definition, Ending, Outcome, Step, StepError, Work, members,
+    provision::{ALLOCATE, CLEANUP, OPEN, begin, fail},
 };
 use crate::{
     engine::{Holding, Seed},
@@ -18,7 +18,9 @@ use crate::{
         backup::Manifest,
         deployment::{Access, Deployment, Site},
         limits::STOP_GRACE,
+        schedule::Schedule,
     },
+    store::{Conn, StoreError},
 };
 
 /// Restore.
@@ -162,4 +164,11 @@ async fn verify(work: Arc<Work>) -> Result<Outcome, StepError> {
         )
         .await?;
     Outcome::done()
+}
+
+/// The instance is usable. It holds something from the first moment on, so the schedule takes its first
+/// backup at once.
+fn succeed(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
+    let schedule = Schedule::begin_at_once(ending.operation.instance.clone(), ending.now);
+    begin(conn, &schedule)
 }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::model::{
     ids::{DeploymentId, InstanceId},
-    instance::{Instance, InstanceState},
+    instance::{Instance, InstanceState, ProvisionIdentity},
     tenant::Tenant,
 };
 
@@ -301,8 +301,25 @@ pub fn set_parameters(
     Ok(())
 }
 
-/// Removes the instance's row.
+/// Makes an instance of the broker's own one of its platform, which asked for it like this.
+pub fn adopt(
+    conn: &mut Conn<'_>,
+    id: &InstanceId,
+    request: &ProvisionIdentity,
+) -> Result<(), StoreError> {
+    let request = to_json(request)?;
+    each!(conn, |c| diesel::update(instances::table.find(id.as_str()))
+        .set((
+            instances::restored_from.eq(None::<String>),
+            instances::request.eq(&request),
+        ))
+        .execute(c))?;
+    Ok(())
+}
+
+/// Removes the instance's row, with what it was restored from.
 pub fn delete(conn: &mut Conn<'_>, id: &InstanceId) -> Result<(), StoreError> {
+    super::provenance::forget(conn, id)?;
     each!(conn, |c| diesel::delete(instances::table.find(id.as_str()))
         .execute(c))?;
     look_anew(conn, id.as_str())

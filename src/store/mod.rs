@@ -40,6 +40,7 @@ pub mod notes;
 pub mod operation;
 pub mod oversight;
 mod prepared;
+pub mod provenance;
 pub mod queue;
 mod readers;
 pub mod renewal;

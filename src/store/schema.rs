@@ -54,6 +54,17 @@ diesel::table! {
 }
 
 diesel::table! {
+    provenances (instance_id) {
+        instance_id -> Text,
+        source_instance -> Text,
+        source_deployment -> Text,
+        source_name -> Nullable<Text>,
+        backup_id -> Text,
+        taken_at -> Timestamp,
+    }
+}
+
+diesel::table! {
     notes (deployment_id) {
         deployment_id -> Text,
         text -> Text,

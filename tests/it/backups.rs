@@ -224,11 +224,13 @@ async fn assert_backup(broker: &TestBroker, credentials: &Value, posted: &Value)
     assert_eq!(listed.get("download_link"), None);
     let path = format!("/backups/{}", text(&posted["backup_id"]));
     let mut single = ok(broker, credentials, &deployment(credentials, &path)).await;
-    let link = single
-        .as_object_mut()
-        .expect("an object")
-        .remove("download_link");
-    assert!(text(&link.expect("a link")).starts_with(&broker.url));
+    let mut own = |field: &str| {
+        let removed = single.as_object_mut().expect("an object").remove(field);
+        removed.expect(field)
+    };
+    assert!(text(&own("download_link")).starts_with(&broker.url));
+    assert_eq!(own("archive_bytes"), Value::Null);
+    assert!(own("archive_bytes_estimate").is_u64());
     assert_eq!(single, *listed);
 }
 
@@ -574,7 +576,26 @@ async fn a_download_is_what_was_backed_up() {
     assert_eq!(download.headers()["content-type"], "application/gzip");
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join(&name);
-    fs::write(&file, download.bytes().await.expect("all of it")).expect("a file");
+    // It is a guess how long it is, until it was made once. Nor may one that breaks off seem whole.
+    let bytes = download.bytes().await.expect("all of it");
+    fs::write(&file, &bytes).expect("a file");
+    let guess = backup["archive_bytes_estimate"].as_u64().expect("a guess");
+    let length = bytes.len() as u64;
+    assert!(
+        (length / 2..length * 2).contains(&guess),
+        "{guess}: {length}"
+    );
+    let path = deployment(&credentials, &format!("/backups/{}", text(&backup["id"])));
+    let known = eventually("its length", || async {
+        let told = ok(&broker, &credentials, &path).await;
+        told["archive_bytes"].is_u64().then_some(told)
+    })
+    .await;
+    assert_eq!(known["archive_bytes"], length);
+    let again = reqwest::get(text(&known["download_link"])).await;
+    let again = again.expect("an answer");
+    assert_eq!(again.headers().get("content-length"), None);
+    assert!(again.bytes().await.expect("all of it") == bytes);
     let unpacked = Command::new("tar")
         .args(["xzf", &name])
         .current_dir(folder.path())

@@ -78,6 +78,7 @@ mod postgres;
 mod process;
 mod promises;
 mod protection;
+mod provenance;
 mod rates;
 mod raw;
 mod reach;

@@ -185,6 +185,10 @@ async fn the_answer_to_a_restore_is_the_new_deployment() {
         assert!(made["health"][field].is_string(), "{made}");
         made["health"][field] = json!("...");
     }
+    let from = made["restored_from"].take();
+    assert_eq!(from["backup_id"], backup["id"], "{from}");
+    assert_eq!(from["instance_id"], "source", "{from}");
+    made["restored_from"] = json!("...");
     let made: Value = serde_json::from_str(&tame(&made.to_string())).expect("JSON");
     insta::assert_json_snapshot!(made);
 }
@@ -230,8 +234,8 @@ async fn nobody_else_reaches_what_was_restored() {
     crossed["instance_administration_api"]["token"] = json!("x");
     let refused = answer(broker.compose(Method::POST, &crossed, &restore_path(&mine, &backup)));
     assert_eq!(refused.await.status, StatusCode::UNAUTHORIZED);
-    // The platform did not ask for it, so an equal request of the platform is another one.
-    let parameters = json!({ "source_service_instance_id": "source", "backup_id": backup["id"] });
+    // What the platform asks for is another one.
+    let parameters = json!({ "units": 2 });
     let put = broker.put_instance(id, parameters.clone()).await;
     assert_eq!(put.status, StatusCode::CONFLICT, "{put:?}");
 

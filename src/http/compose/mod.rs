@@ -49,6 +49,7 @@ pub mod error;
 mod id;
 mod logfiles;
 mod members;
+mod provenance;
 mod schedule;
 mod view;
 
@@ -328,7 +329,10 @@ pub async fn backup(api: web::Data<Api>, Id(id): Id<BackupId>, request: HttpRequ
         .backups
         .backup(of.instance.id.clone(), id)
         .await?;
+    let length = api.broker.archives.length_in_advance(&backup);
     Ok(HttpResponse::Ok().json(DownloadableBackupBody {
+        archive_bytes: length.and_then(|length| length.exact),
+        archive_bytes_estimate: length.map(|length| length.about),
         backup: view::backup(&api.broker, &of, &backup),
         download_link: download_link(&api.broker, &holder(&request)?, &of.deployment, &backup)
             .await?,

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::{ToSchema, openapi::Object};
 
+use super::provenance::RestoredFromBody;
 use crate::{
     broker::{Broker, DeploymentView, KeptNow, backup_name, status_of},
     http::{
@@ -99,6 +100,9 @@ pub struct DeploymentBody {
     /// When the instance was asked for.
     #[schema(value_type = Time)]
     created_at: String,
+    /// The backup that it was restored from; `null` where it was made empty.
+    #[schema(required)]
+    restored_from: Option<RestoredFromBody>,
     /// How many complete backups on demand are kept: older ones give way to the next.
     on_demand_backups_kept: u32,
     /// What users wrote down beside it.
@@ -398,6 +402,12 @@ pub struct DownloadableBackupBody {
     /// Where its bytes are, without credentials and for 15 minutes; `null` until it is complete.
     #[schema(required)]
     pub download_link: Option<String>,
+    /// How many bytes those are, which is known once somebody has downloaded them since the broker's start.
+    #[schema(required)]
+    pub archive_bytes: Option<u64>,
+    /// About how many bytes those are: a guess, by what the backup takes in the backup store.
+    #[schema(required)]
+    pub archive_bytes_estimate: Option<u64>,
 }
 
 /// Backups, and how many of them are kept.
@@ -558,6 +568,7 @@ pub fn deployment(broker: &Broker, view: &DeploymentView, health: Health) -> Dep
         health: health.into(),
         closed_since: deployment.closed_since.map(time),
         created_at: time(view.instance.created_at),
+        restored_from: view.source.as_ref().map(RestoredFromBody::from),
         on_demand_backups_kept: broker.inventory.kept(&view.instance).on_demand,
         notes: view.notes.text.clone(),
         customer_billing_code: view.notes.billing_code.clone(),

@@ -17,7 +17,7 @@ use super::{
     state::{Label, asked_by, label_of_alert, label_of_health, label_of_task},
 };
 use crate::{
-    broker::{Broker, InstanceView, Restored},
+    broker::{Broker, InstanceView, Restored, Source},
     http::{compose, request::query},
     model::{
         alert::{Alert, Gravity, meaning_of},
@@ -26,13 +26,13 @@ use crate::{
         engine::Profile,
         health::{Health, HealthState},
         ids::{InstanceId, OperationId},
-        instance::{Instance, InstanceState},
+        instance::InstanceState,
         limits::{OBSERVATION_FRESH, QUOTA_NEAR_PERCENT, TASKS_SHOWN},
         observation::{MemberHealth, MemberObservation, Observation},
-        operation::Operation,
+        operation::{Operation, OperationKind, OperationState},
         origin::Origin,
         period::BackupKind,
-        session::Session,
+        session::{Scope, Session},
         size::size,
     },
 };
@@ -80,7 +80,7 @@ struct OverviewPage {
     deployment: String,
     curl: String,
     restores: Vec<Link>,
-    source: Option<Link>,
+    from: Option<From>,
     is_restored: bool,
 }
 
@@ -139,11 +139,24 @@ struct Task {
     bar: Option<Bar>,
 }
 
+/// Another instance; without an address where its page is not reached from here.
 struct Link {
-    href: String,
+    href: Option<String>,
     name: String,
     label: Option<Label>,
     bar: Option<Bar>,
+    /// Who asked for it.
+    by: &'static str,
+    at: Moment,
+}
+
+/// The backup that an instance was restored from.
+struct From {
+    taken: Moment,
+    backup: String,
+    source: String,
+    href: Option<String>,
+    is_gone: bool,
 }
 
 /// `GET /dashboard/instances/:iid`
@@ -189,7 +202,8 @@ fn overview(
     restored: &[Health],
     before: Option<&OperationId>,
 ) -> OverviewPage {
-    let (tasks, more) = tasks_before(&view.operations, before);
+    let told: Vec<&Operation> = view.operations.iter().filter(is_told).collect();
+    let (tasks, more) = tasks_before(&told, before);
     let older_tasks = tasks.last().filter(|_| more);
     let (instance, deployment) = (&view.of.instance, &view.of.deployment);
     let is_ready = instance.state == InstanceState::Ready;
@@ -260,8 +274,8 @@ fn overview(
         curl: line(&["curl", "-sS", "-H", "Authorization: Bearer TOKEN", &backups]),
         endpoint,
         deployment: deployment.id.to_string(),
-        restores: links_to_restored(view, restored),
-        source: view.source.as_ref().map(link_to),
+        restores: links_to_restored(session, view, restored),
+        from: view.of.source.as_ref().map(|source| from(view, source)),
         is_restored: instance.restored_from.is_some(),
     }
 }
@@ -282,10 +296,10 @@ fn no_members(state: InstanceState) -> &'static str {
 }
 
 /// The instances that were restored from it, and how each of them is.
-fn links_to_restored(view: &InstanceView, restored: &[Health]) -> Vec<Link> {
+fn links_to_restored(session: &Session, view: &InstanceView, restored: &[Health]) -> Vec<Link> {
     let with_health = view.restores.iter().zip(restored);
     with_health
-        .map(|(of, health)| link_to_restored(of, health, view.now))
+        .map(|(of, health)| link_to_restored(session, of, health, view.now))
         .collect()
 }
 
@@ -497,10 +511,19 @@ fn member(seen: &MemberObservation) -> MemberRow {
 }
 
 /// The tasks that a page shows, newest first, and whether there are older ones.
-fn tasks_before<'a>(all: &'a [Operation], before: Option<&OperationId>) -> (&'a [Operation], bool) {
+fn tasks_before<'a>(
+    all: &'a [&'a Operation],
+    before: Option<&OperationId>,
+) -> (&'a [&'a Operation], bool) {
     let from = before.and_then(|before| all.iter().position(|o| o.id == *before));
     let all = &all[from.map_or(0, |place| place + 1)..];
     (&all[..all.len().min(TASKS_SHOWN)], all.len() > TASKS_SHOWN)
+}
+
+/// Whether a task stands among the others. One follows each backup that removes what is old: it would push
+/// the others out, and nothing came of it unless it failed.
+fn is_told(operation: &&Operation) -> bool {
+    operation.kind != OperationKind::Prune || operation.state != OperationState::Succeeded
 }
 
 fn task(view: &InstanceView, operation: &Operation) -> Task {
@@ -518,23 +541,35 @@ fn task(view: &InstanceView, operation: &Operation) -> Task {
     }
 }
 
-fn link_to(instance: &Instance) -> Link {
+fn from(view: &InstanceView, source: &Source) -> From {
+    let of = &source.of;
+    From {
+        taken: Moment::new(of.taken_at, view.now),
+        backup: of.backup.to_string(),
+        source: of.source().to_owned(),
+        href: view.reaches_source.then(|| path_of(&of.instance)),
+        is_gone: !source.exists,
+    }
+}
+
+fn link_to_restored(
+    session: &Session,
+    restored: &Restored,
+    health: &Health,
+    now: DateTime<Utc>,
+) -> Link {
+    let instance = &restored.instance;
+    let active = restored.restore.state.is_active();
+    let is_reached = session.scope == Scope::Operator || !restored.is_platform_s();
     Link {
-        href: path_of(&instance.id),
+        href: is_reached.then(|| path_of(&instance.id)),
         name: instance
             .name
             .clone()
             .unwrap_or_else(|| instance.id.to_string()),
-        label: None,
-        bar: None,
-    }
-}
-
-fn link_to_restored(restored: &Restored, health: &Health, now: DateTime<Utc>) -> Link {
-    let active = restored.restore.state.is_active();
-    Link {
-        label: Some(label_of_health(health.state)),
-        bar: active.then(|| Bar::of(&restored.restore, now)),
-        ..link_to(&restored.instance)
+        label: is_reached.then(|| label_of_health(health.state)),
+        bar: (is_reached && active).then(|| Bar::of(&restored.restore, now)),
+        by: asked_by(restored.restore.origin),
+        at: Moment::new(restored.restore.created_at, now),
     }
 }

@@ -314,8 +314,9 @@ pub async fn delete(
     }
     api.broker.settings.delete(&session, id).await?;
     // Where the instance is listed until it is gone.
-    Ok(see_other(&match &view.source {
-        Some(source) => path_of(&source.id),
+    let source = view.of.source.as_ref().filter(|_| view.reaches_source);
+    Ok(see_other(&match source {
+        Some(source) => path_of(&source.of.instance),
         None if session.scope == Scope::Operator => INSTANCES.to_owned(),
         None => "/dashboard".to_owned(),
     }))
