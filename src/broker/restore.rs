@@ -374,8 +374,8 @@ impl Restores {
         })
     }
 
-    /// The instances that were made of an instance's backups and that are there, newest first, whoever
-    /// asked for them.
+    /// The instances that were made of an instance's backups and that are there, newest first: those
+    /// of platforms, too.
     pub async fn restores_of(&self, source: InstanceId) -> Result<Vec<Restored>, BrokerError> {
         let restores = self
             .store

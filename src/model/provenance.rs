@@ -1,4 +1,4 @@
-//! What an instance was restored from, whoever asked for it.
+//! What an instance was restored from, for a platform or for its users.
 
 use chrono::{DateTime, Utc};
 
