@@ -12,8 +12,22 @@ const DOCUMENTED: [&str; 5] = ["/v2", "/api/", "/operator", "/healthz", "/readyz
 
 const METHODS: [&str; 6] = ["get", "head", "put", "post", "patch", "delete"];
 
+/// The file with what a function of its own adds to a scope where it is added.
+fn in_place(text: &str) -> String {
+    let mut text = text.to_owned();
+    while let Some((before, rest)) = text.split_once(".configure(") {
+        let (name, after) = rest.split_once(')').expect("a name");
+        let head = format!("fn {name}(config: &mut web::ServiceConfig) {{");
+        let (between, function) = after.split_once(&head).expect("a function further down");
+        let (body, below) = function.split_once("\n}\n").expect("its end");
+        text = format!("{before}{body}{between}{below}");
+    }
+    text
+}
+
 /// Methods and paths of the routes: scopes hold what stands between their parentheses.
 fn routes(text: &str) -> BTreeSet<(String, String)> {
+    let text = in_place(text);
     let mut found = BTreeSet::new();
     // Each with the depth at which it ends.
     let mut scopes: Vec<(usize, String)> = Vec::new();
@@ -76,7 +90,7 @@ fn every_route_is_in_a_document_and_no_other_is() {
     assert!(routes.contains(&("put".into(), "/v2/service_instances/{instance}".into())));
     assert!(routes.contains(&(
         "post".into(),
-        "/dashboard/instances/{instance}/backups".into()
+        "/dashboard/instances/{instance}/settings/size".into()
     )));
     routes.retain(|(_, path)| DOCUMENTED.iter().any(|prefix| path.starts_with(prefix)));
     let documented = documented();
