@@ -1,5 +1,6 @@
-//! Looks at all instances, round after round: for the metrics, and to tell the log of what begins and ends:
-//! members that do not answer, backups that are late. A clockwork that decides nothing.
+//! Looks at all instances, round after round: for the metrics, and to tell the log and the operator's
+//! webhook of what begins and ends: members that do not answer, backups that are late. A clockwork that
+//! decides nothing.
 //!
 //! Between two rounds lies many times what one takes, so that looking takes a small part of the time,
 //! however many instances there are.
@@ -17,20 +18,36 @@ use crate::{
     broker::{Broker, BrokerError, LookedOver},
     metrics::Metrics,
     model::{
+        alert::Alert,
         failure::chain,
         figures::Round,
         ids::InstanceId,
         limits::{ROUND_PAUSE_MAX, ROUND_PAUSE_MIN, ROUND_PAUSES, SILENCE_LOGGED_AFTER},
+        message::{Settling, Threshold},
     },
 };
 
-/// Makes rounds until `stop`.
-pub async fn run(broker: Arc<Broker>, metrics: Arc<Metrics>, stop: CancellationToken) {
+/// What the operator's webhook is told.
+pub struct Telling {
+    /// How grave an alert must be.
+    pub threshold: Threshold,
+    /// What has been so for so long is told.
+    pub settles_after: Duration,
+}
+
+/// Makes rounds until `stop`. Changes are told where there is somebody to be told.
+pub async fn run(
+    broker: Arc<Broker>,
+    metrics: Arc<Metrics>,
+    telling: Option<Telling>,
+    stop: CancellationToken,
+) {
     let begun_at = Instant::now();
     let (mut memory, mut fails) = (Memory::default(), false);
+    let mut teller = telling.map(Teller::new);
     while !stop.is_cancelled() {
         let begun = Instant::now();
-        let looking = round(&broker, &mut memory, begun_at, begun);
+        let looking = round(&broker, &mut memory, teller.as_mut(), begun_at, begun);
         match stop.run_until_cancelled(looking).await {
             None => return,
             Some(Ok(round)) => {
@@ -59,13 +76,20 @@ fn pause_after(took: Duration) -> Duration {
 async fn round(
     broker: &Broker,
     memory: &mut Memory,
+    mut teller: Option<&mut Teller>,
     begun_at: Instant,
     begun: Instant,
 ) -> Result<Round, BrokerError> {
+    if let Some(teller) = &mut teller {
+        teller.begin(broker).await?;
+    }
     let mut instances = Vec::new();
     let mut next = Some(String::new());
     while let Some(after) = next {
         let (page, last) = broker.rounds.look_over(&after).await?;
+        if let Some(teller) = &mut teller {
+            teller.note(broker, &page, begun_at.elapsed()).await?;
+        }
         for looked in page {
             let id = &looked.seen.id;
             for change in memory.note(&sight(&looked), begun_at.elapsed()) {
@@ -77,11 +101,71 @@ async fn round(
     }
     let there: HashSet<&InstanceId> = instances.iter().map(|seen| &seen.id).collect();
     memory.keep(&there);
+    if let Some(teller) = teller {
+        teller.end(broker, &there).await?;
+    }
     Ok(Round {
         ended_at: broker.clock.now(),
         took: begun.elapsed(),
         instances,
     })
+}
+
+/// Finds what the operator's webhook is told, as long as no other broker on the same store does.
+struct Teller {
+    threshold: Threshold,
+    settling: Settling,
+    is_ours: bool,
+}
+
+impl Teller {
+    fn new(of: Telling) -> Self {
+        Self {
+            threshold: of.threshold,
+            settling: Settling::over(of.settles_after),
+            is_ours: false,
+        }
+    }
+
+    async fn begin(&mut self, broker: &Broker) -> Result<(), BrokerError> {
+        let was_ours = self.is_ours;
+        self.is_ours = broker.outbox.is_ours().await?;
+        if self.is_ours && !was_ours {
+            self.settling.forget();
+        }
+        Ok(())
+    }
+
+    async fn note(
+        &mut self,
+        broker: &Broker,
+        page: &[LookedOver],
+        now: Duration,
+    ) -> Result<(), BrokerError> {
+        if !self.is_ours {
+            return Ok(());
+        }
+        let settled = page.iter().map(|looked| {
+            let told = |alert: &&Alert| self.threshold.includes(alert.gravity);
+            let alerts = looked.alerts.iter().filter(told).cloned().collect();
+            let id = &looked.seen.id;
+            let settled = self.settling.settle(id, alerts, looked.is_whole, now);
+            (looked.seen.clone(), settled)
+        });
+        broker.outbox.note(settled.collect()).await
+    }
+
+    async fn end(
+        &mut self,
+        broker: &Broker,
+        there: &HashSet<&InstanceId>,
+    ) -> Result<(), BrokerError> {
+        if !self.is_ours {
+            return Ok(());
+        }
+        self.settling.keep(there);
+        broker.outbox.note_gone().await
+    }
 }
 
 /// What is noted of an instance.

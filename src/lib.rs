@@ -11,6 +11,7 @@ pub mod logbook;
 pub mod logging;
 
 pub mod alerting;
+pub mod courier;
 pub mod guard;
 pub mod http;
 pub mod observer;
@@ -33,6 +34,7 @@ pub mod workbench;
 
 pub mod caller;
 pub mod clock;
+pub mod dial;
 pub mod disk;
 pub mod folder;
 pub mod model;

@@ -5,7 +5,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -14,6 +14,7 @@ use prometheus_client::{
     metrics::{
         counter::Counter,
         family::Family,
+        gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
     },
     registry::Registry,
@@ -69,6 +70,47 @@ impl Tried {
     }
 }
 
+/// What became of messages to the operator's webhook.
+#[derive(Debug, Default, Clone)]
+struct Messages {
+    sent: Counter,
+    failed: Counter,
+    given_up: Counter,
+    /// How many wait, and for how long the first of them.
+    waiting: Gauge,
+    oldest: Gauge<f64, AtomicU64>,
+}
+
+impl Messages {
+    fn register(&self, counted: &mut Registry) {
+        counted.register(
+            "webhook_messages_sent",
+            "Messages that the webhook took",
+            self.sent.clone(),
+        );
+        counted.register(
+            "webhook_tries_failed",
+            "Messages that the webhook did not take, each time they were sent",
+            self.failed.clone(),
+        );
+        counted.register(
+            "webhook_messages_given_up",
+            "Messages that the webhook did not take in time, and that are lost",
+            self.given_up.clone(),
+        );
+        counted.register(
+            "webhook_messages_waiting",
+            "Messages that the webhook has not taken yet",
+            self.waiting.clone(),
+        );
+        counted.register(
+            "webhook_oldest_age_seconds",
+            "How long ago the oldest of these was made",
+            self.oldest.clone(),
+        );
+    }
+}
+
 /// What is counted, and where the other figures come from.
 pub struct Metrics {
     counted: Registry,
@@ -78,6 +120,7 @@ pub struct Metrics {
     operation_durations: Histograms,
     tries: Family<Labels, Counter>,
     leases_lost: Counter,
+    messages: Messages,
     /// Tell what changes all the time, when they are asked.
     sources: Mutex<Vec<Source>>,
     round: Mutex<Option<Arc<Round>>>,
@@ -140,6 +183,8 @@ impl Metrics {
             "Operations that this process lost to another worker or to an operator",
             leases_lost.clone(),
         );
+        let messages = Messages::default();
+        messages.register(&mut counted);
         Self {
             counted,
             requests,
@@ -148,6 +193,7 @@ impl Metrics {
             operation_durations,
             tries,
             leases_lost,
+            messages,
             sources: Mutex::default(),
             round: Mutex::default(),
             instances_told,
@@ -193,6 +239,27 @@ impl Metrics {
     /// Counts an operation whose claim is somebody else's by now.
     pub fn lease_lost(&self) {
         self.leases_lost.inc();
+    }
+
+    /// Counts a message that the webhook took, or did not.
+    pub fn message_sent(&self, was_taken: bool) {
+        if was_taken {
+            self.messages.sent.inc();
+        } else {
+            self.messages.failed.inc();
+        }
+    }
+
+    /// Counts messages that are given up.
+    pub fn messages_given_up(&self, count: u64) {
+        self.messages.given_up.inc_by(count);
+    }
+
+    /// Keeps how many messages wait for the webhook, and how old the oldest of them is.
+    pub fn set_messages_waiting(&self, count: u64, oldest: Duration) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.messages.waiting.set(count);
+        self.messages.oldest.set(oldest.as_secs_f64());
     }
 
     /// Has something asked for its figures at each scrape. It waits for nothing.

@@ -6,9 +6,11 @@ use tokio::runtime::Handle;
 
 use super::{Surroundings, checks::Kept, clusters::Backends};
 use crate::{
+    alerting::Telling,
     broker::{Broker, BrokerParts, Doorkeeper, Downloads},
     census::ClusterCensus,
     config::Config,
+    courier::Courier,
     guard::Guard,
     http::{Api, origin::Rates, readiness::Readiness, scrapes::Scrapes},
     logbook::Logbook,
@@ -108,6 +110,23 @@ impl Assembly<'_> {
             self.backends.provisioners(),
             self.surroundings.hang_after,
         )
+    }
+
+    /// What the webhook is told, where there is one.
+    pub(super) fn telling(&self) -> Option<Telling> {
+        let webhook = self.config.monitoring.webhook.as_ref()?;
+        Some(Telling {
+            threshold: webhook.threshold,
+            settles_after: self.surroundings.alerts_settle_after,
+        })
+    }
+
+    /// What sends messages to the webhook, where there is one.
+    pub(super) fn courier(&self, broker: &Arc<Broker>) -> Option<Courier> {
+        let webhook = self.config.monitoring.webhook.clone()?;
+        let (outbox, metrics) = (broker.outbox.clone(), self.metrics.clone());
+        let clock = self.surroundings.clock.clone();
+        Some(Courier::new(webhook, outbox, metrics, clock))
     }
 
     /// What operations work with.

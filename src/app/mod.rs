@@ -25,7 +25,11 @@ use crate::{
     engine::{self, SharedEngine},
     http::tls::ServerCertificate,
     metrics::Metrics,
-    model::{limits::HANG_AFTER, patience::Patience, renewal::CertificateLife},
+    model::{
+        limits::{ALERT_SETTLES_AFTER, HANG_AFTER},
+        patience::Patience,
+        renewal::CertificateLife,
+    },
     operation::{
         fault::{Faults, NoFaults},
         runner::Runner,
@@ -70,6 +74,8 @@ pub struct Surroundings {
     pub hang_after: Duration,
     /// How long certificates of deployments live.
     pub certificate_life: CertificateLife,
+    /// Changes of alerts that have been so for so long are told to the operator's webhook.
+    pub alerts_settle_after: Duration,
     /// Whether what is due is asked for: scheduled backups, ends of bindings, room in full
     /// databases, members that lost their data or hang. Tests that let days pass or databases fill
     /// for other reasons go without.
@@ -104,6 +110,7 @@ impl Default for Surroundings {
             faults: Arc::new(NoFaults),
             patience: Patience::default(),
             hang_after: HANG_AFTER,
+            alerts_settle_after: ALERT_SETTLES_AFTER,
             certificate_life: CertificateLife::default(),
             scheduled: true,
             engines: engine::all(),
@@ -279,8 +286,11 @@ fn tasks(of: &Assembly<'_>, broker: &Arc<Broker>) -> Tasks {
         tasks.begin("guard", |stop| of.guard(broker).run(stop));
         tasks.begin("watchdog", |stop| of.watchdog(broker).run(stop));
         tasks.begin("round over all instances", |stop| {
-            alerting::run(broker.clone(), of.metrics.clone(), stop)
+            alerting::run(broker.clone(), of.metrics.clone(), of.telling(), stop)
         });
+        if let Some(courier) = of.courier(broker) {
+            tasks.begin("courier to the webhook", |stop| courier.run(stop));
+        }
     }
     tasks.begin("mover of members", |stop| {
         scheduler::move_members(broker.clone(), stop)

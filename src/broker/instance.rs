@@ -27,7 +27,7 @@ use crate::{
         name::DeploymentNames,
         operation::{Operation, OperationKind, RestoreSource, WaitsFor},
         origin::Origin,
-        parameters::ProvisionParameters,
+        parameters::{ProvisionParameters, in_force},
         provenance::Provenance,
         tenant::{RestoreScope, Tenant},
         version::Version,
@@ -290,7 +290,7 @@ impl Instances {
                 Ok(FetchedInstance {
                     service_id: instance.service_id,
                     plan_id: instance.plan_id,
-                    parameters: instance.parameters,
+                    parameters: in_force(instance.parameters, deployment.version),
                     maintenance_version: maintained.then_some(deployment.version),
                     labels: InstanceLabels::of(deployment),
                 })

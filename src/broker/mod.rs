@@ -53,6 +53,7 @@ mod leftover;
 mod link;
 mod logfile;
 mod observation;
+mod outbox;
 mod oversight;
 mod owner;
 mod pin;
@@ -106,6 +107,7 @@ pub use inventory::{Inventory, Kept};
 pub use link::Links;
 pub use logfile::{LogError, LogLink, Logfiles, Logs, logfile_id, logfile_name};
 pub use observation::Observer;
+pub use outbox::{Outbox, Standing};
 pub use oversight::{OperationDetail, OperationsPage, OperationsQuery, Oversight};
 pub use owner::{OwnerFinding, Owners};
 pub use pin::{BackupChange, KeptNow, Pins};
@@ -347,6 +349,8 @@ pub struct Broker {
     pub estates: Estates,
     /// All instances, one after the other.
     pub rounds: Rounds,
+    /// What the operator's webhook is told.
+    pub outbox: Arc<Outbox>,
     /// Whose instances are.
     pub owners: Arc<Owners>,
     /// The catalog that is in force, and the next one.
@@ -385,8 +389,7 @@ impl Broker {
     pub fn new(parts: BrokerParts) -> Self {
         let parts = &parts;
         let (inventory, audit) = (Arc::new(Inventory::new(parts)), Arc::new(Audit::new(parts)));
-        let oversight = Oversight::new(parts);
-        let tokens = Tokens::new(parts.store.clone());
+        let (oversight, tokens) = (Oversight::new(parts), Tokens::new(parts.store.clone()));
         let sessions = Arc::new(Sessions::new(parts, tokens.clone(), audit.clone()));
         let links = Arc::new(Links::new(parts, sessions.clone()));
         let moves = Arc::new(Moves::new(parts));
@@ -412,6 +415,7 @@ impl Broker {
             views: Views::new(parts, inventory.clone(), vitals.clone()),
             fates: Fates::new(parts),
             pins: Pins::new(parts, inventory.clone()),
+            outbox: Arc::new(Outbox::new(parts)),
             rounds: Rounds::new(parts, inventory.clone(), vitals.clone()),
             estates: Estates::new(parts, inventory.clone(), vitals.clone()),
             reconciler: Reconciler::new(parts, oversight.clone()),

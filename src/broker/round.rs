@@ -15,6 +15,7 @@ use super::{
 use crate::{
     clock::Clock,
     model::{
+        alert::Alert,
         backup::Backup,
         deployment::Deployment,
         figures::{BackupSeen, InstanceSeen, Work},
@@ -30,6 +31,10 @@ use crate::{
 pub struct LookedOver {
     /// In figures.
     pub seen: InstanceSeen,
+    /// What the operator should know of it.
+    pub alerts: Vec<Alert>,
+    /// Whether these are all: not where members are to be looked at and could not be.
+    pub is_whole: bool,
     /// What its members told; none where nobody could look.
     pub observation: Option<Arc<Observation>>,
 }
@@ -93,12 +98,13 @@ impl Rounds {
         now: DateTime<Utc>,
     ) -> LookedOver {
         let seen = observation.as_deref();
+        let is_whole = seen.is_some() || read.life.state != InstanceState::Ready;
         let backup = read.newest.as_ref().and_then(backup_seen);
         let is_backup_late = read.late_since(now).is_some();
         let failures = read.backups.schedule.as_ref().map(|of| of.failures);
         let certificates = read.beside.certificates.as_ref();
         let certificate_ends = certificates.map(|outlook| outlook.ends_at);
-        let health = self.vitals.health_of(deployment, read, seen, now);
+        let (health, alerts) = self.vitals.health_and_alerts(deployment, read, seen, now);
         let (_, plan) = self.inventory.offering_name(instance);
         LookedOver {
             seen: InstanceSeen {
@@ -117,6 +123,8 @@ impl Rounds {
                 backup_failures: failures.unwrap_or_default(),
                 certificate_ends,
             },
+            alerts,
+            is_whole,
             observation,
         }
     }

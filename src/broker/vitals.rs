@@ -20,7 +20,7 @@ use crate::{
         alert::{Alert, DatabaseWatch, alerts},
         defragment::Storage,
         deployment::Deployment,
-        health::{Health, health},
+        health::{Health, alert_of_life, health},
         instance::{Instance, InstanceState},
         limits::ALERT_LOOK_TIMEOUT,
         observation::Observation,
@@ -102,12 +102,25 @@ impl Vitals {
         seen: Option<&Observation>,
         now: DateTime<Utc>,
     ) -> Health {
+        self.health_and_alerts(deployment, read, seen, now).0
+    }
+
+    /// How an instance is, and what the operator should know of it.
+    pub(super) fn health_and_alerts(
+        &self,
+        deployment: &Deployment,
+        read: Read,
+        seen: Option<&Observation>,
+        now: DateTime<Utc>,
+    ) -> (Health, Vec<Alert>) {
         let database = self.database_watch(deployment, read.beside);
-        let alerts = match read.life.state {
+        let mut found = match read.life.state {
             InstanceState::Ready => alerts(now, &database, seen, &read.backups),
             _ => Vec::new(),
         };
-        health(&read.life, &database, seen, &alerts)
+        let health = health(&read.life, &database, seen, &found);
+        found.extend(alert_of_life(&read.life));
+        (health, found)
     }
 
     /// What somebody should know of an instance now. While it is made or deleted there is nothing

@@ -4,36 +4,29 @@
 //! from what may have been done; no redirect is followed, so credentials go where they were meant to.
 //! A first Ctrl-C breaks off what only reads, never what changes something.
 
-use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{Method, Request, Response, body::Incoming, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::ring,
-    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
-};
 use serde_json::Value;
-use tokio::{
-    net::TcpStream,
-    time::{timeout, timeout_at},
-};
-use tokio_rustls::TlsConnector;
-use tokio_util::{either::Either, sync::CancellationToken};
-use url::{Host, Url};
+use tokio::time::{timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use url::Url;
 
 use super::{
     error::{Error, HttpError, Refusal, Result},
     show::note,
 };
-use crate::model::{
-    bom::bytes_without_bom,
-    failure::chain,
-    limits::{CLIENT_ANSWER_BYTES_MAX, CLIENT_CONNECT_TIMEOUT, DOWNLOAD_STALL_MAX},
-    secret::Credentials,
+use crate::{
+    dial::{self, DialError, Stream, dial, trust},
+    model::{
+        failure::chain,
+        limits::{CLIENT_ANSWER_BYTES_MAX, CLIENT_CONNECT_TIMEOUT, DOWNLOAD_STALL_MAX},
+        secret::Credentials,
+    },
 };
 
 /// A header of a request: its name and its value.
@@ -207,33 +200,18 @@ impl Http {
         })
     }
 
-    async fn connect(
-        &self,
-        url: &Url,
-    ) -> std::result::Result<Either<TcpStream, tokio_rustls::client::TlsStream<TcpStream>>, HttpError>
-    {
+    async fn connect(&self, url: &Url) -> std::result::Result<Stream, HttpError> {
         let not_sent =
             |why: String| HttpError::NotSent(format!("cannot reach {}: {why}", place(url)));
-        let host = match url.host() {
-            Some(Host::Domain(name)) => name.to_owned(),
-            Some(Host::Ipv4(address)) => address.to_string(),
-            Some(Host::Ipv6(address)) => address.to_string(),
-            None => return Err(not_sent("there is no host in it".into())),
-        };
-        let port = url.port_or_known_default().unwrap_or(80);
         let reach = async {
-            let stream = TcpStream::connect((host.as_str(), port)).await?;
-            stream.set_nodelay(true)?;
-            if url.scheme() != "https" {
-                return Ok(Either::Left(stream));
-            }
-            let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
-            let config = tls(self.ca.as_ref()).map_err(io::Error::other)?;
-            let connector = TlsConnector::from(Arc::new(config));
-            connector.connect(name, stream).await.map(Either::Right)
+            let trust = trust(url, self.ca.as_deref())?;
+            dial(url, trust.as_ref()).await
         };
         match timeout(CLIENT_CONNECT_TIMEOUT.min(self.timeout), reach).await {
             Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error @ DialError::NoAuthorities)) => {
+                Err(not_sent(format!("{error}; name one with --ca")))
+            }
             Ok(Err(error)) => Err(not_sent(chain(&error))),
             Err(_) => Err(not_sent("it takes no connection".into())),
         }
@@ -304,23 +282,8 @@ fn request(
     headers: &[Header],
     body: Option<&Value>,
 ) -> std::result::Result<Request<Full<Bytes>>, HttpError> {
-    let host = match (url.host_str(), url.port()) {
-        (Some(host), Some(port)) => format!("{host}:{port}"),
-        (host, _) => host.unwrap_or_default().to_owned(),
-    };
-    let mut target = BytesMut::from(url.path().as_bytes());
-    if let Some(query) = url.query() {
-        target.extend_from_slice(b"?");
-        target.extend_from_slice(query.as_bytes());
-    }
-    let mut request = Request::builder()
+    let mut request = dial::request(url)
         .method(method)
-        .uri(&target[..])
-        .header(header::HOST, host)
-        .header(
-            header::USER_AGENT,
-            concat!("compose-broker/", env!("CARGO_PKG_VERSION")),
-        )
         .header(header::ACCEPT, "application/json");
     for (name, value) in headers {
         request = request.header(*name, value);
@@ -334,35 +297,4 @@ fn request(
     };
     let unsound = |_| HttpError::NotSent("this cannot be sent: it has control characters".into());
     request.body(Full::new(bytes)).map_err(unsound)
-}
-
-/// TLS that trusts the authorities of a file, or those of this machine.
-fn tls(ca: Option<&PathBuf>) -> std::result::Result<ClientConfig, String> {
-    let mut roots = RootCertStore::empty();
-    match ca {
-        Some(file) => {
-            let shown = file.display();
-            let pem = fs::read(file).map_err(|e| format!("{shown}: {e}"))?;
-            let certificates: std::result::Result<Vec<_>, _> =
-                CertificateDer::pem_slice_iter(bytes_without_bom(&pem)).collect();
-            for certificate in certificates.map_err(|e| format!("{shown}: {e}"))? {
-                let added = roots.add(certificate);
-                added.map_err(|e| format!("{shown}: {e}"))?;
-            }
-            if roots.is_empty() {
-                return Err(format!("{shown} holds no certificate"));
-            }
-        }
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            if roots.is_empty() {
-                return Err("this machine knows no authorities; name one with --ca".into());
-            }
-        }
-    }
-    let provider = Arc::new(ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| e.to_string())?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }

@@ -145,6 +145,22 @@ pub struct Settings {
     #[arg(long, env = "COMPOSE_BROKER_METRICS_INSTANCES", default_value = "100")]
     pub metrics_instances: String,
 
+    /// How grave an alert must be for the webhook to be told: critical, warning or notice
+    #[arg(
+        long,
+        env = "COMPOSE_BROKER_WEBHOOK_SEVERITY",
+        default_value = "warning"
+    )]
+    pub webhook_severity: String,
+
+    /// Where the webhook may be without TLS: loopback (this machine alone) or anywhere
+    #[arg(long, env = "COMPOSE_BROKER_WEBHOOK_HTTP", default_value = "loopback")]
+    pub webhook_http: String,
+
+    /// The authorities that the webhook's certificate may be of (PEM file) [default: the machine's]
+    #[arg(long, env = "COMPOSE_BROKER_WEBHOOK_CA", value_parser = path())]
+    pub webhook_ca: Option<PathBuf>,
+
     /// For demonstrations and tests: file that says by how many seconds the broker's clock is ahead
     /// [default: none, the clock is the machine's]
     #[arg(long, env = "COMPOSE_BROKER_CLOCK_OFFSET_FILE", value_parser = path())]
@@ -171,12 +187,22 @@ Settings that hold secrets are taken from the environment only:
   COMPOSE_BROKER_METRICS_TOKEN    What scrapes of the metrics may show instead of the platform's
                                   credentials (Authorization: Bearer)
                                   [default: none]
+  COMPOSE_BROKER_WEBHOOK_URL      Who is told of alerts of all instances, https:// and an address
+                                  [default: none]
+  COMPOSE_BROKER_WEBHOOK_SECRET   What these messages are signed with: base64 of 24 to 64 bytes,
+                                  newest first, separated by commas
+                                  [default: none; needed with WEBHOOK_URL]
 
 On Cloud Foundry, PORT, VCAP_APPLICATION and VCAP_SERVICES fill in for LISTEN, PUBLIC_URL and
 DATABASE_URL.";
 
 /// Names the setting of who reads and changes nothing.
 pub(super) const READ_ONLY_CREDENTIALS: &str = "COMPOSE_BROKER_READ_ONLY_CREDENTIALS";
+
+/// Names the setting of who is told of alerts.
+pub(super) const WEBHOOK_URL: &str = "COMPOSE_BROKER_WEBHOOK_URL";
+/// Names the setting of what messages are signed with.
+pub(super) const WEBHOOK_SECRET: &str = "COMPOSE_BROKER_WEBHOOK_SECRET";
 
 /// The settings that hold secrets, as they are written.
 #[derive(Debug, Default)]
@@ -187,6 +213,8 @@ pub(super) struct SecretSettings {
     pub(super) read_only_credentials: Option<Secret>,
     pub(super) encryption_keys: Option<Secret>,
     pub(super) metrics_token: Option<Secret>,
+    pub(super) webhook_url: Option<Secret>,
+    pub(super) webhook_secret: Option<Secret>,
 }
 
 impl SecretSettings {
@@ -200,6 +228,8 @@ impl SecretSettings {
             read_only_credentials: secret(READ_ONLY_CREDENTIALS),
             encryption_keys: secret("COMPOSE_BROKER_ENCRYPTION_KEYS"),
             metrics_token: secret("COMPOSE_BROKER_METRICS_TOKEN"),
+            webhook_url: secret(WEBHOOK_URL),
+            webhook_secret: secret(WEBHOOK_SECRET),
         }
     }
 }
@@ -217,6 +247,7 @@ impl Settings {
             ("COMPOSE_BROKER_CATALOG", Some(&self.catalog)),
             ("COMPOSE_BROKER_ENGINES_DIR", Some(&self.engines_dir)),
             ("COMPOSE_BROKER_CLUSTERS", self.clusters.as_deref()),
+            ("COMPOSE_BROKER_WEBHOOK_CA", self.webhook_ca.as_deref()),
             (
                 "COMPOSE_BROKER_CLOCK_OFFSET_FILE",
                 self.clock_offset_file.as_deref(),

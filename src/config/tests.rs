@@ -192,3 +192,43 @@ fn cloud_foundry_fills_in_what_is_not_set() {
     let error = error.err().map(|e| e.setting);
     assert_eq!(error, Some("COMPOSE_BROKER_ENCRYPTION_KEYS"));
 }
+
+#[test]
+fn a_webhook_is_on_tls_or_on_this_machine_and_signs_with_what_it_is_given() {
+    let read = |url: &str, secret: &str, flags: &[&str]| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let secrets = SecretSettings {
+            webhook_url: Some(Secret::new(url)),
+            webhook_secret: Some(Secret::new(secret)),
+            ..SecretSettings::default()
+        };
+        let settings = settings(folder.path(), flags);
+        Config::check(&settings, secrets, CloudFoundry::default())
+    };
+    let (one, other) = ("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "a".repeat(32));
+    let both = format!("whsec_{one}, {other}");
+    for url in [
+        "https://host/a?b=c",
+        "http://127.0.0.1:1/",
+        "http://[::1]/",
+        "http://localhost/",
+    ] {
+        let config = read(url, &both, &[]).expect("a configuration");
+        let webhook = config.monitoring.webhook.expect("a webhook");
+        assert_eq!(webhook.url.as_str(), url);
+        let secrets: Vec<_> = webhook.secrets.iter().map(Secret::expose).collect();
+        assert_eq!(secrets, [one, &other]);
+        let shown = format!("{webhook:?}");
+        assert!(!shown.contains("b=c") && !shown.contains(one), "{shown}");
+    }
+    let far = "http://192.0.2.1/";
+    assert!(read(far, one, &[]).is_err());
+    assert!(read(far, one, &["--webhook-http", "anywhere"]).is_ok());
+    assert!(
+        read("", "", &[])
+            .expect("none")
+            .monitoring
+            .webhook
+            .is_none()
+    );
+}

@@ -17,7 +17,7 @@ use super::{
 };
 
 /// How bad it is; the worst in front.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Gravity {
     /// Something does not work, or what protects it does not.
     Critical,
@@ -39,11 +39,77 @@ impl Gravity {
             Self::Notice => "notice",
         }
     }
+
+    /// The gravity that is called so.
+    pub fn parse(text: &str) -> Option<Self> {
+        let all = [Self::Critical, Self::Warning, Self::Unknown, Self::Notice];
+        all.into_iter().find(|gravity| gravity.as_str() == text)
+    }
+}
+
+/// What an alert is about. It stays the same while the alert's words and gravity change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// Whether a member serves.
+    Member(String),
+    /// What a member complains of.
+    Complaint(String),
+    /// Storage that is used up or will be.
+    Storage,
+    /// Members that cannot be looked at.
+    Look,
+    /// A lost majority.
+    Recovery,
+    /// A database that lets nobody in.
+    Closing,
+    /// The replacement of a member.
+    Repair,
+    /// Rights that the version does not hold.
+    Limits,
+    /// Members that others do not reach.
+    Loopback,
+    /// What befell the database at a moment.
+    Incident(DateTime<Utc>),
+    /// Known faults of the version.
+    Faults,
+    /// A certificate that ends.
+    CertificateEnd,
+    /// An authority that others have to know.
+    NextAuthority,
+    /// The scheduled backup.
+    Backup,
+    /// Work that failed, or is stuck.
+    Work,
+}
+
+impl Subject {
+    /// For programs.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Member(_) => "member",
+            Self::Complaint(_) => "complaint",
+            Self::Storage => "storage",
+            Self::Look => "look",
+            Self::Recovery => "recovery",
+            Self::Closing => "closing",
+            Self::Repair => "repair",
+            Self::Limits => "limits",
+            Self::Loopback => "loopback",
+            Self::Incident(_) => "incident",
+            Self::Faults => "faults",
+            Self::CertificateEnd => "certificate_end",
+            Self::NextAuthority => "next_authority",
+            Self::Backup => "backup",
+            Self::Work => "work",
+        }
+    }
 }
 
 /// One thing that somebody should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alert {
+    /// What it is about.
+    pub subject: Subject,
     /// How bad it is.
     pub gravity: Gravity,
     /// The member that it is about; none when it is about the whole.
@@ -130,6 +196,7 @@ pub fn alerts(
     let mut found = match observation {
         Some(seen) => [of_members(seen), of_storage(seen, database)].concat(),
         None => vec![Alert {
+            subject: Subject::Look,
             gravity: Gravity::Unknown,
             member: None,
             message: "The broker could not look at the members.".to_owned(),
@@ -149,7 +216,8 @@ fn of_certificates(now: DateTime<Utc>, database: &DatabaseWatch) -> Vec<Alert> {
         return Vec::new();
     };
     let told = |at: DateTime<Utc>| at - now <= CERTIFICATE_END_TOLD;
-    let alert = |gravity, message| Alert {
+    let alert = |subject, gravity, message| Alert {
+        subject,
         gravity,
         member: None,
         message,
@@ -169,7 +237,7 @@ fn of_certificates(now: DateTime<Utc>, database: &DatabaseWatch) -> Vec<Alert> {
              operations of the kind renew.",
             date(ends)
         );
-        alert(gravity, message)
+        alert(Subject::CertificateEnd, gravity, message)
     });
     let change = outlook.changes_at.map(|at| {
         let gravity = if told(at) {
@@ -183,7 +251,7 @@ fn of_certificates(now: DateTime<Utc>, database: &DatabaseWatch) -> Vec<Alert> {
              cannot connect from then on.",
             date(at)
         );
-        alert(gravity, message)
+        alert(Subject::NextAuthority, gravity, message)
     });
     end.into_iter().chain(change).collect()
 }
@@ -203,6 +271,7 @@ fn of_members(seen: &Observation) -> Vec<Alert> {
             MemberHealth::Silent(why) => format!("Member {name} does not answer: {why}."),
         };
         Some(Alert {
+            subject: Subject::Member(name.clone()),
             gravity,
             member: Some(name.clone()),
             message,
@@ -223,6 +292,7 @@ fn of_storage(seen: &Observation, database: &DatabaseWatch) -> Vec<Alert> {
             // All members tell what one of them complains of.
             if found.iter().all(|alert| alert.message != message) {
                 found.push(Alert {
+                    subject: Subject::Complaint(complaint.trim().to_owned()),
                     gravity: Gravity::Critical,
                     member: Some(member.name.clone()),
                     message,
@@ -251,6 +321,7 @@ fn of_storage(seen: &Observation, database: &DatabaseWatch) -> Vec<Alert> {
             (false, false) => "when all of it is used, nobody but the broker is let in any more",
         };
         found.push(Alert {
+            subject: Subject::Storage,
             gravity,
             member: None,
             message: format!(
@@ -296,7 +367,7 @@ fn told(complaint: &str, database: &DatabaseWatch) -> String {
 fn of_database(database: &DatabaseWatch) -> Vec<Alert> {
     let incidents = database.incidents.iter().map(|incident| {
         let message = format!("{}: {}", time(incident.at), incident.message);
-        of_all(Gravity::Warning, message)
+        of_all(Subject::Incident(incident.at), Gravity::Warning, message)
     });
     [
         of_recovery(database),
@@ -313,8 +384,9 @@ fn of_database(database: &DatabaseWatch) -> Vec<Alert> {
 }
 
 /// An alert about the database as a whole.
-fn of_all(gravity: Gravity, message: String) -> Alert {
+pub(super) fn of_all(subject: Subject, gravity: Gravity, message: String) -> Alert {
     Alert {
+        subject,
         gravity,
         member: None,
         message,
@@ -326,7 +398,7 @@ pub(super) fn of_recovery(database: &DatabaseWatch) -> Option<Alert> {
                    done, nobody is let in.";
     database
         .is_recovered
-        .then(|| of_all(Gravity::Critical, message.to_owned()))
+        .then(|| of_all(Subject::Recovery, Gravity::Critical, message.to_owned()))
 }
 
 pub(super) fn of_closing(database: &DatabaseWatch) -> Option<Alert> {
@@ -343,7 +415,7 @@ pub(super) fn of_closing(database: &DatabaseWatch) -> Option<Alert> {
          the administration API){upgrade}. The broker opens it when there is room.",
         time(since)
     );
-    Some(of_all(Gravity::Critical, message))
+    Some(of_all(Subject::Closing, Gravity::Critical, message))
 }
 
 pub(super) fn of_repair(database: &DatabaseWatch) -> Option<Alert> {
@@ -351,12 +423,14 @@ pub(super) fn of_repair(database: &DatabaseWatch) -> Option<Alert> {
     let (member, because) = (&repair.member, repair.because);
     Some(match failure {
         None => of_all(
+            Subject::Repair,
             Gravity::Warning,
             format!(
                 "Member {member} {because}. The broker is replacing it; the others serve meanwhile."
             ),
         ),
         Some(failure) => of_all(
+            Subject::Repair,
             Gravity::Critical,
             format!(
                 "Member {member} {because}, and replacing it failed: {failure}. The operator can \
@@ -380,7 +454,7 @@ fn of_limits(database: &DatabaseWatch) -> Option<Alert> {
          {upgrade}.",
         database.limits_not_held
     );
-    Some(of_all(Gravity::Critical, message))
+    Some(of_all(Subject::Limits, Gravity::Critical, message))
 }
 
 fn of_loopback(database: &DatabaseWatch) -> Option<Alert> {
@@ -396,7 +470,7 @@ fn of_loopback(database: &DatabaseWatch) -> Option<Alert> {
         "Only programs on the broker's own machine reach this database: {engine} {version} has faults \
          that let strangers in without a login. {upgrade}"
     );
-    Some(of_all(Gravity::Warning, message))
+    Some(of_all(Subject::Loopback, Gravity::Warning, message))
 }
 
 fn of_faults(database: &DatabaseWatch) -> Option<Alert> {
@@ -424,7 +498,7 @@ fn of_faults(database: &DatabaseWatch) -> Option<Alert> {
         "{engine} {version} has known faults. {}{more}{advice}",
         shown.join(" ")
     );
-    Some(of_all(gravity, message))
+    Some(of_all(Subject::Faults, gravity, message))
 }
 
 /// When the next scheduled backup is late, if none comes before: an instance has a slot a day.
@@ -463,6 +537,7 @@ fn of_backups(now: DateTime<Utc>, watch: &BackupWatch) -> Option<Alert> {
         return None;
     };
     Some(Alert {
+        subject: Subject::Backup,
         gravity,
         member: None,
         message,

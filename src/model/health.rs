@@ -7,7 +7,7 @@
 use chrono::{DateTime, Utc};
 
 use super::{
-    alert::{Alert, DatabaseWatch, Gravity, of_closing, of_recovery, of_repair},
+    alert::{Alert, DatabaseWatch, Gravity, Subject, of_all, of_closing, of_recovery, of_repair},
     instance::InstanceState,
     observation::Observation,
     operation::{Operation, OperationKind},
@@ -187,6 +187,16 @@ pub fn health(
         worst.message += &format!(" Meanwhile {doing} is under way.");
     }
     worst.unwrap_or_else(Health::unknown)
+}
+
+/// What the operator has to do something about in an instance's life.
+pub fn alert_of_life(life: &Life) -> Option<Alert> {
+    let health = match life.stuck.first() {
+        Some(operation) => of_stuck(operation),
+        None if life.state == InstanceState::Failed => of_failure(life),
+        None => return None,
+    };
+    Some(of_all(Subject::Work, Gravity::Critical, health.message))
 }
 
 /// What an operation does, as the subject of a sentence.

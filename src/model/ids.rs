@@ -177,6 +177,10 @@ own_id!(
     FolderMark
 );
 own_id!(
+    /// A message to the operator's webhook.
+    MessageId
+);
+own_id!(
     /// A durable operation: OSB's `operation` token and Compose's recipe id are this same id.
     OperationId
 );

@@ -380,6 +380,39 @@ pub const ROUND_PAUSE_MIN: Duration = Duration::from_secs(5);
 pub const ROUND_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// A member that does not answer for so long is told of in the log.
 pub const SILENCE_LOGGED_AFTER: Duration = Duration::from_secs(60);
+/// An alert that began, changed or ended so long ago is told to the operator's webhook.
+pub const ALERT_SETTLES_AFTER: Duration = Duration::from_secs(30);
+/// Characters of an alert's text in a message to the webhook.
+pub const MESSAGE_TEXT_CHARS_MAX: usize = 4000;
+/// Characters of the name by which the store knows an alert that was told.
+pub const MESSAGE_SUBJECT_CHARS_MAX: usize = 200;
+/// Messages of one instance that wait for the webhook. What changes then is told when there is room again.
+pub const MESSAGES_OF_INSTANCE_MAX: i64 = 20;
+/// Messages of all instances that wait for the webhook.
+pub const MESSAGES_MAX: i64 = 10_000;
+/// Messages that are sent one after the other before what waits is looked at again.
+pub const MESSAGES_AT_ONCE: i64 = 20;
+/// A message that was not taken for so long is given up.
+pub const MESSAGE_KEPT: Duration = Duration::from_secs(24 * 3600);
+/// The webhook has so long to take a message: connection, answer and all.
+pub const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of an answer's head that are read; its body is not.
+pub const WEBHOOK_ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Pause before a message is sent again for the first time; it doubles each time.
+pub const WEBHOOK_PAUSE_FIRST: Duration = Duration::from_secs(1);
+/// Longest pause before a message is sent again.
+pub const WEBHOOK_PAUSE_MAX: Duration = Duration::from_secs(300);
+/// Longest time without a try while the webhook takes nothing: so much later at most it is noticed that it
+/// does again.
+pub const WEBHOOK_SILENCE_MAX: Duration = Duration::from_secs(60);
+/// What waits for the webhook is looked for so often.
+pub const OUTBOX_LOOK: Duration = Duration::from_secs(2);
+/// Of several brokers on one store, the one that sends keeps that right for so long without a word.
+pub const COURIER_LEASE: Duration = Duration::from_secs(60);
+/// A secret of the webhook, in bytes: the fewest.
+pub const WEBHOOK_SECRET_BYTES_MIN: usize = 24;
+/// A secret of the webhook, in bytes: the most.
+pub const WEBHOOK_SECRET_BYTES_MAX: usize = 64;
 /// What a scrape was told is told to others for so long.
 pub const SCRAPE_FRESH: Duration = Duration::from_secs(5);
 /// A scrape waits no longer than this for the store.

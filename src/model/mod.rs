@@ -29,6 +29,7 @@ pub mod instance;
 pub mod limits;
 pub mod logfile;
 pub mod marker;
+pub mod message;
 pub mod name;
 pub mod observation;
 pub mod operation;

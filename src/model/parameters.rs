@@ -1,6 +1,19 @@
 //! What the platform's users may ask of instances, as the schemas of the catalog describe it.
 
 use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
+
+use super::version::Version;
+
+/// Parameters as they are in force: of a version that was asked for, the one that runs by now.
+pub fn in_force(mut parameters: Value, version: Version) -> Value {
+    if let Some(asked) = parameters.get_mut("db_version")
+        && asked.is_string()
+    {
+        *asked = json!(version.to_string());
+    }
+    parameters
+}
 
 /// The parameters of a provision request.
 #[derive(Debug, Default, Deserialize)]
@@ -62,4 +75,25 @@ where
     T: Deserialize<'de>,
 {
     Option::deserialize(given).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_that_was_asked_for_is_the_one_that_runs() {
+        let version: Version = "3.5.30".parse().expect("a version");
+        for (asked, told) in [
+            (
+                json!({ "db_version": "3.4.23", "units": 2 }),
+                json!({ "db_version": "3.5.30", "units": 2 }),
+            ),
+            (json!({ "units": 2 }), json!({ "units": 2 })),
+            (json!({ "db_version": null }), json!({ "db_version": null })),
+            (json!({}), json!({})),
+        ] {
+            assert_eq!(in_force(asked, version), told);
+        }
+    }
 }

@@ -38,6 +38,7 @@ pub mod instance;
 pub mod known_time;
 pub mod notes;
 pub mod operation;
+pub mod outbox;
 pub mod oversight;
 mod prepared;
 pub mod provenance;

@@ -278,6 +278,35 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    told_alerts (instance_id, subject) {
+        instance_id -> Text,
+        subject -> Text,
+        gravity -> Text,
+        told -> Text,
+    }
+}
+
+diesel::table! {
+    outbox (ordinal) {
+        ordinal -> BigInt,
+        id -> Text,
+        instance_id -> Text,
+        body -> Text,
+        made_at -> Timestamp,
+        tries -> Integer,
+        due_at -> Timestamp,
+    }
+}
+
+diesel::table! {
+    couriers (id) {
+        id -> Integer,
+        owner -> Text,
+        held_until -> Timestamp,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(instances, deployments);
 diesel::allow_tables_to_appear_in_same_query!(instances, renewals);
 diesel::allow_tables_to_appear_in_same_query!(deployments, renewals);

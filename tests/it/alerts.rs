@@ -105,7 +105,7 @@ async fn a_member_that_is_down_is_told_of_until_it_is_back() {
 }
 
 /// Waits until so many backups of `i` have failed to their end: the next try is on the schedule.
-async fn failed_backups(inside: &Inside, times: u32) {
+pub async fn failed_backups(inside: &Inside, times: u32) {
     eventually("a failed backup", || async {
         let all = inside.operations("i").await;
         let failed =

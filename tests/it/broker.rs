@@ -13,7 +13,10 @@ use clap::Parser as _;
 use compose_broker::{
     app::{App, Surroundings},
     config::{Config, Settings},
-    model::secret::{Credentials, Secret},
+    model::{
+        message::Webhook,
+        secret::{Credentials, Secret},
+    },
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
@@ -75,6 +78,8 @@ pub struct TestBroker {
     password: String,
     folder: PathBuf,
     flags: Vec<String>,
+    /// Who is told of alerts, from the next start on.
+    pub webhook: Option<Webhook>,
     app: Option<App>,
     child: Option<Child>,
 }
@@ -223,6 +228,7 @@ impl TestBroker {
         let settings = Line::parse_from(&self.flags).settings;
         let mut config = Config::load(&settings).expect("a configuration");
         config.access.read_only.push(read_only());
+        config.monitoring.webhook.clone_from(&self.webhook);
         self.username = config.access.platform.username.clone();
         self.password = config.access.platform.password.expose().to_owned();
         let surroundings = self.database.surroundings(surroundings);
@@ -347,6 +353,7 @@ impl TestBroker {
             password,
             folder,
             flags: Vec::new(),
+            webhook: None,
             app: None,
             child: None,
         }

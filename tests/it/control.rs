@@ -74,6 +74,7 @@ pub fn surroundings() -> Surroundings {
     Surroundings {
         clock: Clock::new(now),
         patience: little_patience(),
+        alerts_settle_after: Duration::ZERO,
         ..Surroundings::default()
     }
 }

@@ -55,6 +55,11 @@ impl Inside {
         self.read(store::deployment::addresses).await.len()
     }
 
+    /// How many messages wait for the webhook.
+    pub async fn messages(&self) -> i64 {
+        self.read(store::outbox::standing).await.0
+    }
+
     /// All operations of an instance, newest first; they are kept after the instance is gone.
     pub async fn operations(&self, instance: &str) -> Vec<Operation> {
         let id: InstanceId = instance.parse().expect("an id");

@@ -110,4 +110,5 @@ mod updates;
 mod user;
 mod way_back;
 mod webdriver;
+mod webhook;
 mod words;

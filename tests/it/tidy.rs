@@ -8,7 +8,7 @@ use std::{
 };
 
 /// Each room with the rooms that it may use beside itself.
-const ROOMS: [(&str, &[&str]); 29] = [
+const ROOMS: [(&str, &[&str]); 31] = [
     ("main", &["app", "client", "config", "logging"]),
     (
         "app",
@@ -19,6 +19,7 @@ const ROOMS: [(&str, &[&str]); 29] = [
             "census",
             "clock",
             "config",
+            "courier",
             "disk",
             "engine",
             "folder",
@@ -38,7 +39,7 @@ const ROOMS: [(&str, &[&str]); 29] = [
             "watchdog",
         ],
     ),
-    ("client", &["clock", "config", "disk", "model"]),
+    ("client", &["clock", "config", "dial", "disk", "model"]),
     (
         "config",
         &["disk", "logging", "model", "provisioner", "seal"],
@@ -67,6 +68,7 @@ const ROOMS: [(&str, &[&str]); 29] = [
     ("census", &["broker", "model", "provisioner"]),
     ("scheduler", &["broker", "model"]),
     ("alerting", &["broker", "metrics", "model"]),
+    ("courier", &["broker", "clock", "dial", "metrics", "model"]),
     ("guard", &["broker", "engine", "model", "provisioner"]),
     ("watchdog", &["broker", "engine", "model", "provisioner"]),
     (
@@ -111,6 +113,7 @@ const ROOMS: [(&str, &[&str]); 29] = [
     ("caller", &[]),
     ("clock", &["model"]),
     ("timekeeper", &["clock", "model", "store"]),
+    ("dial", &["model"]),
     ("folder", &["disk", "model"]),
     ("disk", &["model"]),
     ("model", &[]),

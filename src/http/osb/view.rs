@@ -62,7 +62,7 @@ pub struct Instance {
     pub service_id: String,
     /// Its plan.
     pub plan_id: String,
-    /// Its parameters, as they were sent.
+    /// Its parameters, as they were sent; a `db_version` among them is the one that runs.
     #[schema(value_type = Object)]
     pub parameters: Value,
     /// For platforms of 2.16 and newer.

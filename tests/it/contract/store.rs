@@ -34,6 +34,7 @@ macro_rules! refused {
     };
 }
 
+mod messages;
 mod rows;
 mod transactions;
 mod work;
@@ -328,6 +329,9 @@ macro_rules! contract {
                 rows::what_is_sealed_comes_back_as_it_was_and_goes,
                 rows::texts_come_back_whatever_stands_in_them,
                 rows::times_keep_their_precision,
+                messages::messages_of_an_instance_leave_one_after_the_other,
+                messages::what_was_told_of_an_alert_is_kept_until_it_ends,
+                messages::one_broker_sends_messages,
             );
         }
     };

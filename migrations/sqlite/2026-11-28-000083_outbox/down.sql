@@ -1,0 +1,3 @@
+DROP TABLE couriers;
+DROP TABLE outbox;
+DROP TABLE told_alerts;
