@@ -179,7 +179,8 @@ export FUZZ_USERNAME=$username FUZZ_PASSWORD=$password FUZZ_TOKEN=$token
 fuzz() {
     curl -sS --fail "$url/openapi/$1.json" |
         jq --arg instance "$INSTANCE" --arg binding "$BINDING" --arg deployment "$deployment" \
-            --arg backup "$backup" --arg recipe "$recipe" --arg logfile "$logfile" --arg cluster local '
+            --arg backup "$backup" --arg recipe "$recipe" \
+            --arg operation "$recipe" --arg logfile "$logfile" --arg cluster local '
             $ARGS.named as $there
             | .components.parameters |= with_entries(
                 if $there[.key] then .value.example = $there[.key]
