@@ -407,7 +407,7 @@ async fn osb_037_the_schemas_that_are_shown_are_the_ones_that_hold() {
     let _held = bench.script.hold(OperationKind::Provision, "allocate");
     token(
         &bench
-            .put("j", json!({ "parameters": { "units": 32 } }))
+            .put("j", json!({ "parameters": { "units": 16 } }))
             .await,
     );
 }
