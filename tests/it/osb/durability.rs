@@ -284,9 +284,17 @@ impl Instrumentation for Listener {
     }
 }
 
-/// What was asked since the last look.
+/// What was asked since the last look, in the order of the alphabet; not where transactions begin and
+/// end.
 fn asked() -> Vec<String> {
-    std::mem::take(&mut ASKED.lock().expect("queries"))
+    let mut asked = std::mem::take(&mut *ASKED.lock().expect("queries"));
+    asked.retain(|sql| {
+        !["BEGIN", "COMMIT", "ROLLBACK"]
+            .iter()
+            .any(|word| sql.starts_with(word))
+    });
+    asked.sort();
+    asked
 }
 
 /// What the store is asked for each of the requests that only look at an instance or repeat what
