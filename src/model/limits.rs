@@ -285,7 +285,7 @@ pub const PORT_WAIT: Duration = Duration::from_secs(1);
 pub const VERSION_PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a starting broker waits for an ending one to let go of its database file or a cluster's
 /// folder.
-pub const LOCK_WAIT: Duration = Duration::from_secs(2);
+pub const LOCK_WAIT: Duration = Duration::from_secs(5);
 /// Pause between two tries to lock these.
 pub const LOCK_POLL: Duration = Duration::from_millis(10);
 /// Open files of one member.

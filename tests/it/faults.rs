@@ -8,7 +8,10 @@ use std::sync::Arc;
 
 use compose_broker::{
     app::Surroundings,
-    model::operation::{OperationKind, OperationState},
+    model::{
+        operation::{OperationKind, OperationState},
+        origin::Origin,
+    },
     operation::fault::{Fault, Moment},
 };
 use reqwest::{Method, StatusCode};
@@ -169,11 +172,21 @@ async fn sight(
         "fields": fields,
         "keys": of.dump(credentials).await,
         "backups": backups(broker, credentials).await,
-        "outcomes": format!("{:?}", inside.outcomes(id).await),
+        "outcomes": format!("{:?}", asked_for(inside, id).await),
     })
 }
 
-/// The listed backups: what is in them, newest first.
+/// Kind and state of what was done with an instance, but for the schedule's own: when its backups come
+/// depends on how soon the clock is believed.
+async fn asked_for(inside: &Inside, id: &str) -> Vec<(&'static str, OperationState)> {
+    let all = inside.operations(id).await;
+    let asked_for = all.iter().filter(|o| o.origin != Origin::Schedule);
+    let mut outcomes: Vec<_> = asked_for.map(|o| (o.kind.as_str(), o.state)).collect();
+    outcomes.sort_by_key(|(kind, _)| *kind);
+    outcomes
+}
+
+/// The listed backups that were asked for: what is in them, newest first.
 async fn backups(broker: &TestBroker, credentials: &Value) -> Vec<Value> {
     let path = format!(
         "/deployments/{}/backups",
@@ -184,6 +197,7 @@ async fn backups(broker: &TestBroker, credentials: &Value) -> Vec<Value> {
     backups
         .expect("backups")
         .iter()
+        .filter(|b| b["type"] == "on_demand")
         .map(|b| json!([b["status"], b["revision"], b["keys"]]))
         .collect()
 }
