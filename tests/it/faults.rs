@@ -8,10 +8,7 @@ use std::sync::Arc;
 
 use compose_broker::{
     app::Surroundings,
-    model::{
-        operation::{OperationKind, OperationState},
-        origin::Origin,
-    },
+    model::operation::{OperationKind, OperationState},
     operation::fault::{Fault, Moment},
 };
 use reqwest::{Method, StatusCode};
@@ -172,21 +169,11 @@ async fn sight(
         "fields": fields,
         "keys": of.dump(credentials).await,
         "backups": backups(broker, credentials).await,
-        "outcomes": format!("{:?}", asked_for(inside, id).await),
+        "outcomes": format!("{:?}", inside.outcomes(id).await),
     })
 }
 
-/// Kind and state of what was done with an instance, but for the schedule's own: when its backups come
-/// depends on how soon the clock is believed.
-async fn asked_for(inside: &Inside, id: &str) -> Vec<(&'static str, OperationState)> {
-    let all = inside.operations(id).await;
-    let asked_for = all.iter().filter(|o| o.origin != Origin::Schedule);
-    let mut outcomes: Vec<_> = asked_for.map(|o| (o.kind.as_str(), o.state)).collect();
-    outcomes.sort_by_key(|(kind, _)| *kind);
-    outcomes
-}
-
-/// The listed backups that were asked for: what is in them, newest first.
+/// The listed backups: what is in them, newest first.
 async fn backups(broker: &TestBroker, credentials: &Value) -> Vec<Value> {
     let path = format!(
         "/deployments/{}/backups",
@@ -197,7 +184,6 @@ async fn backups(broker: &TestBroker, credentials: &Value) -> Vec<Value> {
     backups
         .expect("backups")
         .iter()
-        .filter(|b| b["type"] == "on_demand")
         .map(|b| json!([b["status"], b["revision"], b["keys"]]))
         .collect()
 }
@@ -221,6 +207,11 @@ async fn undisturbed(of: &Database) -> &'static Value {
 }
 
 async fn tell(of: &Database, surroundings: impl Fn() -> Surroundings) -> Value {
+    // When the schedule takes the first backup of what was restored is no part of the story.
+    let surroundings = || Surroundings {
+        scheduled: false,
+        ..surroundings()
+    };
     let mut broker = of.broker(&readdress::AT_FIRST, surroundings()).await;
     story(of, &mut broker, of.surroundings(surroundings())).await
 }
