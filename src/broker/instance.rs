@@ -457,7 +457,7 @@ fn may_adopt(existing: &Instance, identity: &ProvisionIdentity) -> bool {
         existing.state,
         InstanceState::Ready | InstanceState::Provisioning
     );
-    usable && existing.restored_from.is_some() && plan && fits
+    usable && plan && fits
 }
 
 /// From now on the instance is the platform's, as if it had asked for it: the source's tokens lead to it no

@@ -17,7 +17,7 @@ use super::{
     id::Id,
     path_of,
     plot::{Plot, Point, plot},
-    shell::{Shell, Subject, answer},
+    shell::{Shell, answer},
     show::{Moment, counted, duration, number},
     state::{Label, asked_by, label_of_backup},
 };
@@ -219,19 +219,17 @@ pub async fn page(
         .await?;
     let options: Vec<_> = restorable.into_iter().zip(options).collect();
     let running = view.running_backup();
-    let mut shell = Shell::signed_in("Backups", &api.broker, &session);
-    shell.here = "backups";
-    shell.follows = true;
-    shell.under_way = running.is_some()
+    let under_way = running.is_some()
         || view.running_change().is_some()
         || view.restores.iter().any(|r| r.restore.state.is_active());
-    let subject = Subject::of(&view);
-    let href = format!("{}/backups", subject.href);
-    shell.title = format!("Backups of {}", subject.name);
-    shell.subject = Some(subject);
     let page = BackupsPage {
-        shell,
-        href,
+        shell: Shell {
+            here: "backups",
+            follows: true,
+            under_way,
+            ..Shell::of_instance("Backups", &view, &api.broker, &session)
+        },
+        href: format!("{}/backups", path_of(&view.of.instance.id)),
         engine: view.of.deployment.engine.clone(),
         message: message(&view, &request),
         refusal: view.refusal_of_backup(),

@@ -12,7 +12,7 @@ use super::{
     form_of,
     id::Id,
     path_of,
-    shell::{Shell, Subject, answer},
+    shell::{Shell, answer},
     show::Moment,
     state::{Label, label_of_binding},
 };
@@ -109,20 +109,19 @@ pub async fn page(
 ) -> Answer {
     let view = api.broker.views.instance_view(&session, id.clone()).await?;
     let credentials = api.broker.credentials.of_instance(&session, id).await?;
-    let mut shell = Shell::signed_in("Credentials", &api.broker, &session);
-    shell.here = "credentials";
-    shell.follows = true;
     let kinds = [OperationKind::Bind, OperationKind::Unbind];
     let active = |kind| {
         view.operations
             .iter()
             .any(|o| o.kind == kind && o.state.is_active())
     };
-    shell.under_way = view.running_change().is_some() || kinds.into_iter().any(active);
-    let subject = Subject::of(&view);
-    let href = format!("{}/credentials", subject.href);
-    shell.title = format!("Credentials of {}", subject.name);
-    shell.subject = Some(subject);
+    let shell = Shell {
+        here: "credentials",
+        follows: true,
+        under_way: view.running_change().is_some() || kinds.into_iter().any(active),
+        ..Shell::of_instance("Credentials", &view, &api.broker, &session)
+    };
+    let href = format!("{}/credentials", path_of(&view.of.instance.id));
     let read_only = session
         .is_read_only()
         .then_some("Who only reads makes none.");
@@ -223,13 +222,12 @@ pub async fn show(
         .credentials
         .show(&session, instance, binding)
         .await?;
-    let mut shell = Shell::signed_in("Credentials", &api.broker, &session);
-    shell.here = "credentials";
-    let subject = Subject::of(&view);
     let name = name_of(&binding);
-    shell.title = format!("Credentials {name} of {}", subject.name);
-    let href = format!("{}/credentials", subject.href);
-    shell.subject = Some(subject);
+    let shell = Shell {
+        here: "credentials",
+        ..Shell::of_instance(&format!("Credentials {name}"), &view, &api.broker, &session)
+    };
+    let href = format!("{}/credentials", path_of(&view.of.instance.id));
     let credentials = &fetched.credentials;
     let uris = uris(credentials);
     let (user, password) = login(&uris);

@@ -203,7 +203,7 @@ pub async fn page(
             .map(|(title, order)| asked.column(title, order))
             .into(),
         rows: found.shown.iter().map(|of| row(&api, of)).collect(),
-        found: counted(i64::try_from(found.found).unwrap_or(i64::MAX), "instance"),
+        found: counted(found.found, "instance"),
         is_cut: estate.is_cut,
         newer: (found.page > 1).then(|| link(found.page - 1)),
         older: (found.page < found.pages).then(|| link(found.page + 1)),

@@ -11,11 +11,12 @@ use actix_web::{
     middleware::Next,
     web::Payload,
 };
+use serde_json::Value;
 
 use super::{Api, request::Form};
 use crate::{
-    broker::no_such_page,
-    model::{ids::InstanceId, session::Session},
+    broker::{InstanceView, UpdateRequest, no_such_page},
+    model::{ids::InstanceId, origin::Origin, session::Session},
 };
 
 mod assets;
@@ -92,6 +93,13 @@ async fn form_of(api: &Api, session: &Session, payload: Payload) -> Result<Form,
         .sessions
         .check_form_token(session, form.text("csrf"))?;
     Ok(form)
+}
+
+/// Changes an instance, as an update of its platform does.
+async fn update(api: &Api, view: &InstanceView, parameters: Value) -> Result<(), PageError> {
+    let request = UpdateRequest::of(&view.of.instance, parameters, Origin::Dashboard);
+    api.broker.updates.update(request).await?;
+    Ok(())
 }
 
 /// The path of an instance's overview; its other pages are below.

@@ -11,18 +11,18 @@ use super::{
     form_of,
     id::Id,
     path_of,
-    shell::{Shell, Subject, answer},
+    shell::{Shell, answer},
     show::{Moment, counted},
+    update,
 };
 use crate::{
-    broker::{Broker, InstanceView, Settings, SizePreflight, Sizes, UpdateRequest},
+    broker::{Broker, InstanceView, Settings, SizePreflight, Sizes},
     http::{error::HttpError, request::query},
     model::{
         backup::{Backup, BackupState},
         ids::InstanceId,
         instance::{DELETE_PROTECTION, InstanceState},
         limits::{HISTORY_KEPT, INSTANCE_NAME_CHARS_MAX, UNIT_BYTES},
-        origin::Origin,
         schedule::minute_of_day,
         sentence::capitalized,
         session::{Scope, Session},
@@ -124,17 +124,14 @@ pub async fn page(
         false => None,
     };
     let deletion = deletion(&api.broker, &session, &view).await?;
-    let mut shell = Shell::signed_in("Settings", &api.broker, &session);
-    shell.here = "settings";
-    shell.follows = true;
-    shell.under_way = view.running_change().is_some();
-    let subject = Subject::of(&view);
-    shell.title = format!("Settings of {}", subject.name);
-    let href = format!("{}/settings", subject.href);
-    shell.subject = Some(subject);
     let page = SettingsPage {
-        shell,
-        href,
+        shell: Shell {
+            here: "settings",
+            follows: true,
+            under_way: view.running_change().is_some(),
+            ..Shell::of_instance("Settings", &view, &api.broker, &session)
+        },
+        href: settings_of(&instance.id),
         name: view.name().to_owned(),
         name_max: INSTANCE_NAME_CHARS_MAX,
         can_rename: Settings::may_rename(&session, instance)
@@ -167,8 +164,7 @@ pub async fn scale(
         .parse()
         .map_err(|_| HttpError::bad_request("A size is a whole number of units."))?;
     let parameters = json!({ "units": units });
-    let update = UpdateRequest::of(&view.of.instance, parameters, Origin::Dashboard);
-    api.broker.updates.update(update).await?;
+    update(&api, &view, parameters).await?;
     // There it is seen how it goes on.
     Ok(see_other(&path_of(&view.of.instance.id)))
 }
@@ -211,8 +207,7 @@ pub async fn schedule(
         };
         parameters[parameter] = json!(number);
     }
-    let update = UpdateRequest::of(&view.of.instance, parameters, Origin::Dashboard);
-    api.broker.updates.update(update).await?;
+    update(&api, &view, parameters).await?;
     let page = settings_of(&view.of.instance.id);
     Ok(see_other(&format!("{page}#schedule")))
 }
@@ -294,8 +289,7 @@ pub async fn protect(
         }
     };
     let parameters = json!({ DELETE_PROTECTION: protected });
-    let update = UpdateRequest::of(&view.of.instance, parameters, Origin::Dashboard);
-    api.broker.updates.update(update).await?;
+    update(&api, &view, parameters).await?;
     Ok(see_other(&settings_of(&view.of.instance.id)))
 }
 
@@ -408,7 +402,7 @@ fn refusal_of_deletion(session: &Session, view: &InstanceView) -> Option<&'stati
 fn database(broker: &Broker, view: &InstanceView) -> String {
     let deployment = &view.of.deployment;
     let seen = broker.vitals.last_seen(deployment);
-    let members = counted(many(broker.inventory.members_of(deployment)), "member");
+    let members = counted(broker.inventory.members_of(deployment), "member");
     match seen.and_then(|seen| seen.database_bytes()) {
         Some(bytes) => format!(
             "The database: {} on each of {members}, within a minute.",
@@ -425,7 +419,7 @@ fn backups(view: &InstanceView) -> String {
     let bytes = complete.iter().filter_map(|b| b.manifest.as_ref());
     let bytes: u64 = bytes.map(|m| m.stored.object_bytes).sum();
     let kept = complete.iter().filter(|b| b.pinned).count();
-    let count = counted(many(complete.len()), "backup");
+    let count = counted(complete.len(), "backup");
     match (complete.len(), kept) {
         (0, _) => "No backups: there are none.".to_owned(),
         (_, 0) => format!("{count}, {} stored.", size(bytes)),
@@ -440,7 +434,7 @@ fn backups(view: &InstanceView) -> String {
 fn stays(broker: &Broker, view: &InstanceView) -> Vec<String> {
     let mut stays = vec!["Backups that were downloaded.".to_owned()];
     if !view.restores.is_empty() {
-        let restored = counted(many(view.restores.len()), "instance");
+        let restored = counted(view.restores.len(), "instance");
         stays.push(format!(
             "{restored} that was restored from it, with data of its own."
         ));
@@ -454,8 +448,4 @@ fn stays(broker: &Broker, view: &InstanceView) -> Vec<String> {
         "For {days} what was done to it, and in the audit {audit} who asked for it: no data."
     ));
     stays
-}
-
-fn many(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -101,6 +101,14 @@ impl Shell {
         }
     }
 
+    /// The same of one of the pages of an instance, which is `of` it: its settings, say.
+    pub fn of_instance(of: &str, view: &InstanceView, broker: &Broker, session: &Session) -> Self {
+        Self {
+            subject: Some(Subject::of(view)),
+            ..Self::signed_in(format!("{of} of {}", view.name()), broker, session)
+        }
+    }
+
     /// After how many milliseconds the page is fetched again; none: it stays as it is.
     pub fn every(&self) -> Option<u128> {
         let every = if self.under_way || self.awaits {

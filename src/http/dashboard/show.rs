@@ -57,8 +57,8 @@ fn distance_text(distance: TimeDelta) -> Option<String> {
 }
 
 /// `1 day`, `3 days`.
-pub fn counted(count: impl Into<i64>, unit: &str) -> String {
-    let count = count.into();
+pub fn counted(count: impl TryInto<i64>, unit: &str) -> String {
+    let count = count.try_into().unwrap_or(i64::MAX);
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {unit}{plural}")
 }

@@ -11,15 +11,15 @@ use super::{
     form_of,
     id::Id,
     path_of,
-    shell::{Shell, Subject, answer},
+    shell::{Shell, answer},
+    update,
 };
 use crate::{
-    broker::{Broker, InstanceView, Preflight, UpdateRequest},
+    broker::{Broker, InstanceView, Preflight},
     http::request::query,
     model::{
         engine::{KnownFault, Severity, TransitionMethod},
         ids::InstanceId,
-        origin::Origin,
         session::Session,
         version::Version,
     },
@@ -82,17 +82,14 @@ pub async fn page(
         ),
         None => None,
     };
-    let mut shell = Shell::signed_in("Versions", &api.broker, &session);
-    shell.follows = true;
-    let subject = Subject::of(&view);
-    let href = format!("{}/versions", subject.href);
-    shell.title = format!("Versions of {}", subject.name);
-    shell.subject = Some(subject);
     let deployment = &view.of.deployment;
     let faults = &view.database.faults;
     let page = VersionsPage {
-        shell,
-        href,
+        shell: Shell {
+            follows: true,
+            ..Shell::of_instance("Versions", &view, &api.broker, &session)
+        },
+        href: format!("{}/versions", path_of(&view.of.instance.id)),
         engine: deployment.engine.clone(),
         running: deployment.version.to_string(),
         faults: faults.iter().map(Fault::from).collect(),
@@ -112,8 +109,7 @@ pub async fn upgrade(
     let form = form_of(&api, &session, payload).await?;
     let view = api.broker.views.instance_view(&session, id).await?;
     let parameters = json!({ "db_version": form.text("version") });
-    let update = UpdateRequest::of(&view.of.instance, parameters, Origin::Dashboard);
-    api.broker.updates.update(update).await?;
+    update(&api, &view, parameters).await?;
     // There it is seen how it goes on.
     Ok(see_other(&path_of(&view.of.instance.id)))
 }

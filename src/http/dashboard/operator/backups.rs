@@ -70,7 +70,7 @@ pub async fn page(
     shell.follows = true;
     let page = LatePage {
         rows: rows.collect(),
-        found: counted(i64::try_from(found.found).unwrap_or(i64::MAX), "instance"),
+        found: counted(found.found, "instance"),
         newer: (found.page > 1).then(|| link(found.page - 1)),
         older: (found.page < found.pages).then(|| link(found.page + 1)),
         counts: counts(&api, &estate).await?,
