@@ -14,10 +14,12 @@ use crate::{
 
 /// The credentials that the page shows, whole.
 async fn shown(page: &Chromium) -> Value {
-    let whole = page
-        .eval("document.querySelector('#whole').textContent")
-        .await;
-    serde_json::from_str(text(&whole)).expect("JSON")
+    // The form that leads to it may still be sent.
+    let whole = eventually("the credentials", || async {
+        let whole = page.eval("document.querySelector('#whole')?.textContent");
+        whole.await.as_str().map(str::to_owned)
+    });
+    serde_json::from_str(&whole.await).expect("JSON")
 }
 
 /// The address of the only form whose button has that name.
