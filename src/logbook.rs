@@ -73,13 +73,16 @@ impl Logs for Logbook {
         deployment: &Deployment,
         member: &str,
         part: LogPart,
+        last: Option<u64>,
     ) -> BoxFuture<'_, Result<Option<ByteStream>, LogError>> {
         let (deployment, member) = (deployment.clone(), member.to_owned());
         Box::pin(async move {
             let begun = async {
                 let engine = self.engine_of(&deployment)?;
                 let cluster = self.cluster_of(&deployment)?;
-                let printed = cluster.read_log(&deployment.id, &member, part).await?;
+                let printed = cluster
+                    .read_log(&deployment.id, &member, part, last)
+                    .await?;
                 Ok::<_, LogbookError>(printed.map(|printed| (printed, engine)))
             };
             let begun = begun.await.map_err(LogError::new)?;

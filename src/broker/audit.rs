@@ -15,7 +15,8 @@ use crate::{
         audit::AuditEntry,
         failure::chain,
         ids::InstanceId,
-        limits::{AUDIT_FORGOTTEN_AT_ONCE, AUDIT_PAGE_MAX},
+        instance::Instance,
+        limits::{AUDIT_FORGOTTEN_AT_ONCE, AUDIT_ON_A_PAGE, AUDIT_PAGE_MAX},
         origin::Origin,
         trail::{Access, Accessed, Told, Trail},
     },
@@ -155,6 +156,27 @@ impl Audit {
         Ok(self.store.write(forget).await?)
     }
 
+    /// Entries about an instance, newest first, those before `before` where that is asked for. Of one that
+    /// had its id before it there are none: its users may have been others.
+    pub async fn of_instance(
+        &self,
+        instance: &Instance,
+        before: Option<i64>,
+    ) -> Result<AuditPage, BrokerError> {
+        let (id, made_at) = (instance.id.clone(), instance.created_at);
+        let entries = self
+            .store
+            .scan(move |conn| {
+                let from = store::audit::place_of_making(conn, &id)?;
+                store::audit::newest(conn, Some(&id), (from, before), AUDIT_ON_A_PAGE + 1)
+            })
+            .await?;
+        let mut page = paged(entries, AUDIT_ON_A_PAGE);
+        // What was counted is told later than it was, maybe after the next instance of the id was made.
+        page.entries.retain(|entry| entry.at >= made_at);
+        Ok(page)
+    }
+
     /// The newest entries of the audit.
     pub async fn newest(&self, query: AuditQuery) -> Result<AuditPage, BrokerError> {
         let limit = query.limit.unwrap_or(AUDIT_PAGE_MAX);
@@ -163,19 +185,23 @@ impl Audit {
                 "limit must be from 1 to {AUDIT_PAGE_MAX}"
             )));
         }
-        let mut entries = self
+        let entries = self
             .store
             .scan(move |conn| {
                 let instance = query.instance.as_ref();
-                store::audit::newest(conn, instance, query.before, limit + 1)
+                store::audit::newest(conn, instance, (None, query.before), limit + 1)
             })
             .await?;
-        // One more than was asked for tells that there are more.
-        let more = entries.len() > usize::try_from(limit).unwrap_or(usize::MAX);
-        if more {
-            entries.pop();
-        }
-        let next = entries.last().filter(|_| more).map(|entry| entry.id);
-        Ok(AuditPage { entries, next })
+        Ok(paged(entries, limit))
     }
+}
+
+/// A page of entries: one more than fits tells that there are more.
+fn paged(mut entries: Vec<AuditEntry>, limit: i64) -> AuditPage {
+    let more = entries.len() > usize::try_from(limit).unwrap_or(usize::MAX);
+    if more {
+        entries.pop();
+    }
+    let next = entries.last().filter(|_| more).map(|entry| entry.id);
+    AuditPage { entries, next }
 }

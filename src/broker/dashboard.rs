@@ -27,7 +27,7 @@ use crate::{
         health::{Health, Life, health},
         ids::{BackupId, InstanceId, OperationId},
         instance::{Instance, InstanceState},
-        limits::{INSTANCES_ON_A_PAGE, RECIPES_MAX},
+        limits::{INSTANCES_ON_A_PAGE, RECIPES_MAX, TASKS_ON_A_PAGE},
         observation::Observation,
         operation::{Operation, OperationKind},
         origin::Origin,
@@ -145,6 +145,15 @@ pub struct InstanceListed {
     pub deployment: Option<Deployment>,
     /// How it is, as its members were seen last.
     pub health: Health,
+}
+
+/// What was done to an instance and is done, newest first.
+#[derive(Debug)]
+pub struct TasksPage {
+    /// The operations, with the users who asked for them where they are known.
+    pub tasks: Vec<(Operation, Option<String>)>,
+    /// Where the ones before those begin, when there are any.
+    pub next: Option<OperationId>,
 }
 
 /// What came of asking for a backup.
@@ -312,6 +321,37 @@ impl Views {
         let backup = view.backups.iter().find(|b| b.id == id).cloned();
         let backup = backup.ok_or_else(no_such_page)?;
         Ok((view, backup))
+    }
+
+    /// What was done to an instance that a session may see, since it was made: those before `before`, where
+    /// that is asked for.
+    pub async fn tasks(
+        &self,
+        instance: &Instance,
+        before: Option<OperationId>,
+    ) -> Result<TasksPage, BrokerError> {
+        let instance = instance.clone();
+        let read = move |conn: &mut Conn<'_>| {
+            let before = before.as_ref();
+            let found =
+                store::operation::page_of_instance(conn, &instance, before, TASKS_ON_A_PAGE + 1)?;
+            let ids: Vec<OperationId> = found.iter().map(|o| o.id.clone()).collect();
+            Ok((store::audit::askers(conn, &instance.id, &ids)?, found))
+        };
+        let (mut askers, mut found) = self.store.scan(read).await?;
+        // One more than is shown tells that there are more.
+        let shown = usize::try_from(TASKS_ON_A_PAGE).unwrap_or(usize::MAX);
+        let more = found.len() > shown;
+        found.truncate(shown);
+        let next = found.last().filter(|_| more).map(|o| o.id.clone());
+        let tasks = found.into_iter().map(|operation| {
+            let asker = askers.remove(&operation.id);
+            (operation, asker)
+        });
+        Ok(TasksPage {
+            tasks: tasks.collect(),
+            next,
+        })
     }
 
     /// Instances in which a text stands, newest first, on a page of all of them, and whether there are

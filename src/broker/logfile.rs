@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use futures::future::BoxFuture;
+use futures::{TryStreamExt as _, future::BoxFuture};
 
 use super::{
     BrokerError, BrokerParts, DeploymentView, Download,
@@ -19,7 +19,9 @@ use crate::{
         download::Taker,
         holder::Holder,
         ids::{DeploymentId, InstanceId, LogfileId},
+        limits::LOG_END_BYTES,
         logfile::{LogPart, Logfile},
+        session::Session,
         trail::Accessed,
     },
     seal::fingerprint,
@@ -46,12 +48,14 @@ pub trait Logs: Send + Sync {
     /// The logs that there are of a deployment, by member.
     fn list(&self, deployment: &Deployment) -> BoxFuture<'_, Result<Vec<Logfile>, LogError>>;
 
-    /// One of them, as text and as it is now; none when it is not there.
+    /// One of them, as text and as it is now; none when it is not there. `last`: at most so many bytes of
+    /// its end, from the beginning of a line on; none: all of it.
     fn read(
         &self,
         deployment: &Deployment,
         member: &str,
         part: LogPart,
+        last: Option<u64>,
     ) -> BoxFuture<'_, Result<Option<ByteStream>, LogError>>;
 }
 
@@ -147,6 +151,31 @@ impl Logfiles {
             .query(PURPOSE, logfile_id(&of.id, log).as_str(), holder))
     }
 
+    /// The last whole lines of a log, for a visitor of the dashboard.
+    pub async fn end_of_log(
+        &self,
+        session: &Session,
+        of: &DeploymentView,
+        id: &LogfileId,
+    ) -> Result<(Logfile, String), BrokerError> {
+        let log = self.logfile(of, id).await?;
+        let holder = Holder::Session(session.fingerprint.clone());
+        let held = self.links.held(&holder, &of.instance.id).await?;
+        let held = held.ok_or_else(no_such_log)?;
+        self.audit
+            .note(held.access(Accessed::Log, &of.instance.id, None))
+            .await;
+        let last = Some(LOG_END_BYTES);
+        let content = self
+            .logs
+            .read(&of.deployment, &log.member, log.part, last)
+            .await?
+            .ok_or_else(no_such_log)?;
+        let parts: Vec<_> = content.try_collect().await.map_err(LogError::new)?;
+        let lines = String::from_utf8_lossy(&parts.concat()).into_owned();
+        Ok((log, lines))
+    }
+
     /// Opens a log for the client that has a good link to it. A bad link is answered like an old one.
     pub async fn read_log(&self, link: LogLink) -> Result<Download, BrokerError> {
         let asked = (link.logfile.as_str(), &link.instance);
@@ -163,7 +192,7 @@ impl Logfiles {
             Ok((of, log))
         };
         let (of, log) = known.await.map_err(as_bad_link)?;
-        let content = self.logs.read(&of.deployment, &log.member, log.part);
+        let content = self.logs.read(&of.deployment, &log.member, log.part, None);
         let content = content.await?.ok_or_else(no_such_log)?;
         let taker = Taker::of(&of.instance, Caller::current().address);
         let content = self.downloads.send(taker, content)?;

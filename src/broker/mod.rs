@@ -93,7 +93,7 @@ pub use catalog::{CatalogRefusal, Catalogs, LostPlan, LostPlans, keeps_all_plans
 pub use clock::TrustedTime;
 pub use cluster::Clusters;
 pub use credentials::{Credential, Credentials, CredentialsRequest, PageBindings};
-pub use dashboard::{BackUpNow, InstanceListed, InstanceView, Views};
+pub use dashboard::{BackUpNow, InstanceListed, InstanceView, TasksPage, Views};
 pub use deployment::{DeploymentView, Deployments, Source};
 pub use download::{
     ArchiveLength, Archives, BackupDownload, Download, DownloadLink, Downloads, backup_name,

@@ -119,6 +119,7 @@ impl Logs for Nobody {
         _: &Deployment,
         _: &str,
         _: LogPart,
+        _: Option<u64>,
     ) -> BoxFuture<'_, Result<Option<ByteStream>, LogError>> {
         Box::pin(async { Ok(None) })
     }

@@ -8,8 +8,8 @@ use actix_web::{middleware::from_fn, web};
 use self::{
     compose::error::ComposeError,
     dashboard::{
-        backups, credentials, door, error::PageError, instances, operator as pages, overview,
-        settings, versions,
+        activity, backups, credentials, door, error::PageError, instances, operator as pages,
+        overview, settings, versions,
     },
     limit::limited,
     operator::{error::OperatorError, operations},
@@ -350,6 +350,12 @@ fn pages_of_instances(config: &mut web::ServiceConfig) {
                     .route(web::post().to(credentials::revoke)),
             )
             .configure(settings_of_instances)
+            .service(page("/{instance}/activity").route(web::get().to(activity::page)))
+            .service(page("/{instance}/activity/repair").route(web::post().to(activity::repair)))
+            .service(
+                page("/{instance}/activity/logs/{logfile}")
+                    .route(web::get().to(activity::download)),
+            )
             .service(
                 page("/{instance}/versions")
                     .route(web::get().to(versions::page))

@@ -114,6 +114,8 @@ pub struct Alert {
     pub gravity: Gravity,
     /// The member that it is about; none when it is about the whole.
     pub member: Option<String>,
+    /// Since when, as far as that is known.
+    pub since: Option<DateTime<Utc>>,
     /// What it is and what can be done, for people.
     pub message: String,
 }
@@ -199,6 +201,7 @@ pub fn alerts(
             subject: Subject::Look,
             gravity: Gravity::Unknown,
             member: None,
+            since: None,
             message: "The broker could not look at the members.".to_owned(),
         }],
     };
@@ -216,10 +219,11 @@ fn of_certificates(now: DateTime<Utc>, database: &DatabaseWatch) -> Vec<Alert> {
         return Vec::new();
     };
     let told = |at: DateTime<Utc>| at - now <= CERTIFICATE_END_TOLD;
-    let alert = |subject, gravity, message| Alert {
+    let alert = |subject, gravity, since, message| Alert {
         subject,
         gravity,
         member: None,
+        since,
         message,
     };
     let date = |at: DateTime<Utc>| at.format("%Y-%m-%d");
@@ -237,7 +241,8 @@ fn of_certificates(now: DateTime<Utc>, database: &DatabaseWatch) -> Vec<Alert> {
              operations of the kind renew.",
             date(ends)
         );
-        alert(Subject::CertificateEnd, gravity, message)
+        let since = Some(ends).filter(|ends| *ends <= now);
+        alert(Subject::CertificateEnd, gravity, since, message)
     });
     let change = outlook.changes_at.map(|at| {
         let gravity = if told(at) {
@@ -251,7 +256,7 @@ fn of_certificates(now: DateTime<Utc>, database: &DatabaseWatch) -> Vec<Alert> {
              cannot connect from then on.",
             date(at)
         );
-        alert(Subject::NextAuthority, gravity, message)
+        alert(Subject::NextAuthority, gravity, None, message)
     });
     end.into_iter().chain(change).collect()
 }
@@ -274,6 +279,7 @@ fn of_members(seen: &Observation) -> Vec<Alert> {
             subject: Subject::Member(name.clone()),
             gravity,
             member: Some(name.clone()),
+            since: Some(seen.since),
             message,
         })
     };
@@ -295,6 +301,7 @@ fn of_storage(seen: &Observation, database: &DatabaseWatch) -> Vec<Alert> {
                     subject: Subject::Complaint(complaint.trim().to_owned()),
                     gravity: Gravity::Critical,
                     member: Some(member.name.clone()),
+                    since: None,
                     message,
                 });
             }
@@ -324,6 +331,7 @@ fn of_storage(seen: &Observation, database: &DatabaseWatch) -> Vec<Alert> {
             subject: Subject::Storage,
             gravity,
             member: None,
+            since: None,
             message: format!(
                 "{percent} % of the storage quota of {units} are used; {consequence}. Ask for more \
                  units, or delete keys."
@@ -367,7 +375,10 @@ fn told(complaint: &str, database: &DatabaseWatch) -> String {
 fn of_database(database: &DatabaseWatch) -> Vec<Alert> {
     let incidents = database.incidents.iter().map(|incident| {
         let message = format!("{}: {}", time(incident.at), incident.message);
-        of_all(Subject::Incident(incident.at), Gravity::Warning, message)
+        Alert {
+            since: Some(incident.at),
+            ..of_all(Subject::Incident(incident.at), Gravity::Warning, message)
+        }
     });
     [
         of_recovery(database),
@@ -389,6 +400,7 @@ pub(super) fn of_all(subject: Subject, gravity: Gravity, message: String) -> Ale
         subject,
         gravity,
         member: None,
+        since: None,
         message,
     }
 }
@@ -415,7 +427,10 @@ pub(super) fn of_closing(database: &DatabaseWatch) -> Option<Alert> {
          the administration API){upgrade}. The broker opens it when there is room.",
         time(since)
     );
-    Some(of_all(Subject::Closing, Gravity::Critical, message))
+    Some(Alert {
+        since: Some(since),
+        ..of_all(Subject::Closing, Gravity::Critical, message)
+    })
 }
 
 pub(super) fn of_repair(database: &DatabaseWatch) -> Option<Alert> {
@@ -520,7 +535,8 @@ fn of_backups(now: DateTime<Utc>, watch: &BackupWatch) -> Option<Alert> {
         1 => " The last try failed.".to_owned(),
         more => format!(" The last {more} tries failed."),
     };
-    let (gravity, message) = if now >= backup_late_at(watch)? {
+    let late_at = backup_late_at(watch)?;
+    let (gravity, message) = if now >= late_at {
         let newest = match watch.newest_good {
             Some(at) => format!("the newest good one is of {}", time(at)),
             None => format!(
@@ -540,6 +556,7 @@ fn of_backups(now: DateTime<Utc>, watch: &BackupWatch) -> Option<Alert> {
         subject: Subject::Backup,
         gravity,
         member: None,
+        since: Some(late_at).filter(|at| *at <= now),
         message,
     })
 }

@@ -647,6 +647,12 @@ pub const STUCK_TOLD_MAX: i64 = 10;
 pub const PAGE_FOLLOWED_EVERY: Duration = Duration::from_secs(1);
 /// How often an open page of the dashboard is fetched again otherwise.
 pub const PAGE_REFRESHED_EVERY: Duration = Duration::from_secs(5);
+/// So much of the end of a log the dashboard shows, in bytes.
+pub const LOG_END_BYTES: u64 = 16 * 1024;
+/// Tasks of an instance on one page of its activity.
+pub const TASKS_ON_A_PAGE: i64 = 20;
+/// Entries of the audit on one page of an instance's activity.
+pub const AUDIT_ON_A_PAGE: i64 = 20;
 /// Tasks that the dashboard's overview shows.
 pub const TASKS_SHOWN: usize = 8;
 /// What was read of all instances for one list of operators serves others for so long.

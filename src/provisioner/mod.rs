@@ -216,12 +216,14 @@ pub trait Provisioner: Workbench {
     async fn logs(&self, deployment: &DeploymentId) -> Result<Vec<Logfile>, ProvisionerError>;
 
     /// One of these from its beginning to the end that it has now, however it grows meanwhile and
-    /// is turned over; none when it is not there. Places of the machine are left out.
+    /// is turned over; none when it is not there. `last`: at most so many bytes of its end, from the
+    /// beginning of a line on; none: all of it. Places of the machine are left out.
     async fn read_log(
         &self,
         deployment: &DeploymentId,
         member: &str,
         part: LogPart,
+        last: Option<u64>,
     ) -> Result<Option<TextStream>, ProvisionerError>;
 
     /// The end of what a member printed from its last start on to its end; none while it runs, and

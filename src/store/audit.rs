@@ -1,6 +1,8 @@
 //! Rows of who had what done, and who got to see what: added with the work that they tell of, never
 //! changed, and removed only when the operator keeps them for a time.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, NaiveDateTime, Utc};
 use diesel::prelude::*;
 
@@ -12,8 +14,8 @@ use super::{
 use crate::caller::Caller;
 use crate::model::{
     audit::{AtOnce, AuditEntry},
-    ids::{BackupId, BindingId, InstanceId},
-    operation::Operation,
+    ids::{BackupId, BindingId, InstanceId, OperationId},
+    operation::{Operation, OperationKind},
     origin::Origin,
     trail::Told,
     trust::Trusted,
@@ -232,12 +234,57 @@ fn add(conn: &mut Conn<'_>, entry: &Entry<'_>, caller: Caller) -> Result<(), Sto
     Ok(())
 }
 
-/// The newest entries, at most `limit`: those of one instance, and those before `before`, where
-/// that is asked for.
+/// The place of the entry that tells how the instance of this id that there is now came to be; none where
+/// it is forgotten, and all that is older with it.
+pub fn place_of_making(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+) -> Result<Option<i64>, StoreError> {
+    let makings = [
+        OperationKind::Provision.as_str(),
+        OperationKind::Restore.as_str(),
+        AtOnce::Adoption.as_str(),
+    ];
+    Ok(each!(conn, |c| audit::table
+        .filter(audit::instance_id.eq(instance.as_str()))
+        .filter(audit::action.eq_any(makings))
+        .order(audit::id.desc())
+        .select(audit::id)
+        .first(c)
+        .optional())?)
+}
+
+/// Who asked for these operations of an instance, where the audit still knows.
+pub fn askers(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+    operations: &[OperationId],
+) -> Result<BTreeMap<OperationId, String>, StoreError> {
+    let ids: Vec<&str> = operations.iter().map(OperationId::as_str).collect();
+    let rows: Vec<(String, Option<String>)> = each!(conn, |c| audit::table
+        .filter(audit::instance_id.eq(instance.as_str()))
+        .filter(audit::operation_id.eq_any(&ids))
+        .order(audit::id)
+        .select((audit::operation_id, audit::actor))
+        .load(c))?;
+    let mut askers = BTreeMap::new();
+    for (id, actor) in rows {
+        // What comes later about an operation is an operator's word on it.
+        if let Some(actor) = actor {
+            askers
+                .entry(parse("an operation's id", &id)?)
+                .or_insert(actor);
+        }
+    }
+    Ok(askers)
+}
+
+/// The newest entries, at most `limit`: those of one instance, those before `before`, and those from `from`
+/// on, where that is asked for.
 pub fn newest(
     conn: &mut Conn<'_>,
     instance: Option<&InstanceId>,
-    before: Option<i64>,
+    (from, before): (Option<i64>, Option<i64>),
     limit: i64,
 ) -> Result<Vec<AuditEntry>, StoreError> {
     let rows: Vec<Row> = each!(conn, |c| {
@@ -251,6 +298,9 @@ pub fn newest(
         if let Some(before) = before {
             query = query.filter(audit::id.lt(before));
         }
+        if let Some(from) = from {
+            query = query.filter(audit::id.ge(from));
+        }
         query.load(c)
     })?;
     rows.into_iter().map(Row::into_model).collect()
@@ -261,10 +311,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::{
-        model::operation::OperationKind,
-        store::{Store, operation},
-    };
+    use crate::store::{Store, operation};
 
     async fn with_an_entry() -> (Arc<Store>, tempfile::TempDir) {
         let folder = tempfile::tempdir().expect("a folder");
@@ -289,7 +336,9 @@ mod tests {
     }
 
     async fn all(store: &Arc<Store>) -> Vec<AuditEntry> {
-        let read = store.read(|conn| newest(conn, None, None, 10)).await;
+        let read = store
+            .read(|conn| newest(conn, None, (None, None), 10))
+            .await;
         read.expect("entries")
     }
 

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::model::{
     ids::{BackupId, BindingId, InstanceId, OperationId},
+    instance::Instance,
     operation::{Claim, Operation, OperationKind, OperationState, Progress, WaitsFor},
     origin::Origin,
     trouble::Trouble,
@@ -228,6 +229,40 @@ pub fn of_instance(
         .order((operations::ordinal.desc(), operations::id.desc()))
         .limit(limit)
         .load(c))?)
+}
+
+/// Operations of an instance since it was made, newest first, at most `limit`: those before `before`, where
+/// that is asked for and still known.
+pub fn page_of_instance(
+    conn: &mut Conn<'_>,
+    instance: &Instance,
+    before: Option<&OperationId>,
+    limit: i64,
+) -> Result<Vec<Operation>, StoreError> {
+    let of_it = || operations::table.filter(operations::instance_id.eq(instance.id.as_str()));
+    let before: Option<(i64, String)> = match before {
+        None => None,
+        Some(id) => each!(conn, |c| of_it()
+            .filter(operations::id.eq(id.as_str()))
+            .select((operations::ordinal, operations::id))
+            .first(c)
+            .optional())?,
+    };
+    models(each!(conn, |c| {
+        let mut query = of_it()
+            .filter(operations::ordinal.ge(instance.ordinal))
+            .order((operations::ordinal.desc(), operations::id.desc()))
+            .limit(limit)
+            .into_boxed();
+        if let Some((at, id)) = &before {
+            query = query.filter(
+                operations::ordinal
+                    .lt(at)
+                    .or(operations::ordinal.eq(at).and(operations::id.lt(id))),
+            );
+        }
+        query.load(c)
+    })?)
 }
 
 /// The newest operation of one of `kinds` on an instance, or on one of its bindings.

@@ -73,7 +73,7 @@ async fn hostile_names_and_parameters_are_text() {
     assert_eq!(reordered(page).await, Vec::<String>::new());
     page.look_over("hostile-instances").await;
     visit.check().await;
-    for path in ["", "/backups"] {
+    for path in ["", "/backups", "/activity"] {
         visit.open(&worst, path).await;
         assert!(
             page.text().await.contains("<img src=x onerror=alert(2)>"),

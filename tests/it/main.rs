@@ -34,6 +34,7 @@ mod control;
 mod crash;
 mod damage;
 mod dashboard;
+mod dashboard_activity;
 mod dashboard_backups;
 mod dashboard_credentials;
 mod dashboard_hostile;

@@ -6,7 +6,10 @@ use utoipa::ToSchema;
 
 use super::{Answer, deployment_in_path, view};
 use crate::{
-    http::{Api, openapi::scalars::OwnId},
+    http::{
+        Api,
+        openapi::scalars::{OwnId, Time, time},
+    },
     model::{
         alert::{Alert, Gravity},
         deployment::Deployment,
@@ -43,6 +46,9 @@ pub struct AlertBody {
     deployment_id: DeploymentId,
     /// What it is and what can be done, for people.
     message: String,
+    /// Since when, as far as that is known.
+    #[schema(required, value_type = Option<Time>)]
+    since: Option<String>,
     /// How bad it is.
     #[schema(pattern = "^(critical|warning|unknown|notice)$")]
     status: &'static str,
@@ -56,6 +62,7 @@ impl Alerts {
             capsule_id: alert.member.map(|name| view::capsule_id(deployment, &name)),
             deployment_id: deployment.id.clone(),
             message: alert.message,
+            since: alert.since.map(time),
             status: alert.gravity.as_str(),
         };
         Self {

@@ -10,7 +10,7 @@ use super::{
     view,
 };
 use crate::{
-    broker::{LogLink, logfile_id, logfile_name},
+    broker::{Broker, BrokerError, LogLink, logfile_id, logfile_name},
     http::{
         Api,
         openapi::{
@@ -21,6 +21,7 @@ use crate::{
     },
     model::{
         deployment::Deployment,
+        holder::Holder,
         ids::{DeploymentId, LogfileId},
         logfile::{LogPart, Logfile},
     },
@@ -113,17 +114,25 @@ pub async fn logfiles(api: web::Data<Api>, request: HttpRequest) -> Answer {
 pub async fn logfile(api: web::Data<Api>, Id(id): Id<LogfileId>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let log = api.broker.logfiles.logfile(&of, &id).await?;
-    let url = view::deployment_url(&api.broker.public_url, &of.deployment);
     let holder = holder(&request)?;
-    let query = api
-        .broker
-        .logfiles
-        .log_query(&holder, &of.deployment, &log)
-        .await?;
+    let download_link = log_link(&api.broker, &holder, &of.deployment, &log).await?;
     Ok(HttpResponse::Ok().json(DownloadableLogfile {
         logfile: LogfileBody::of(&of.deployment, &log),
-        download_link: format!("{url}/logfiles/{id}/download?{query}"),
+        download_link,
     }))
+}
+
+/// A link to a log's text, for its holder.
+pub async fn log_link(
+    broker: &Broker,
+    holder: &Holder,
+    of: &Deployment,
+    log: &Logfile,
+) -> Result<String, BrokerError> {
+    let url = view::deployment_url(&broker.public_url, of);
+    let id = logfile_id(&of.id, log);
+    let query = broker.logfiles.log_query(holder, of, log).await?;
+    Ok(format!("{url}/logfiles/{id}/download?{query}"))
 }
 
 /// Downloads a logfile, with the link's own permission.

@@ -61,7 +61,7 @@ pub use databases::databases;
 pub use deployments::{annotate, deployments};
 use error::ComposeError;
 use id::{Id, LinkIds, RecipeId, known};
-pub use logfiles::{download_log, logfile, logfiles};
+pub use logfiles::{download_log, log_link, logfile, logfiles};
 pub use members::members;
 pub use schedule::{backup_schedule, change_backup_schedule};
 use view::{BackupList, Backups, DownloadableBackupBody, Embedded, InstanceBody, Recipes};

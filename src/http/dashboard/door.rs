@@ -129,7 +129,13 @@ fn fate_of(
 
 /// The page that a form is on, by where the form is sent to.
 fn page_of_form(path: &str) -> &str {
-    const PAGES: [&str; 4] = ["/backups", "/versions", "/credentials", "/settings"];
+    const PAGES: [&str; 5] = [
+        "/backups",
+        "/versions",
+        "/credentials",
+        "/settings",
+        "/activity",
+    ];
     if path.starts_with(OPERATIONS) {
         return OPERATIONS;
     }

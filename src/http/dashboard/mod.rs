@@ -19,6 +19,7 @@ use crate::{
     model::{ids::InstanceId, origin::Origin, session::Session},
 };
 
+pub mod activity;
 mod assets;
 pub mod backups;
 mod bar;

@@ -541,6 +541,7 @@ impl Provisioner for LocalProvisioner {
         deployment: &DeploymentId,
         member: &str,
         part: LogPart,
+        last: Option<u64>,
     ) -> Result<Option<TextStream>> {
         folders::check_member_name(member)?;
         let member = member.to_owned();
@@ -549,7 +550,8 @@ impl Provisioner for LocalProvisioner {
             self.cluster.programs.root().to_owned(),
         );
         let begin = move |of: &DeploymentFolder| {
-            Reading::begin(of.member(&member), part, &cluster, &engines)
+            let places = (cluster.as_path(), engines.as_path());
+            Reading::begin(of.member(&member), part, last, places)
         };
         let begun = self
             .cluster

@@ -107,6 +107,8 @@ pub(super) struct Reading {
     head: Vec<u8>,
     at: u64,
     end: u64,
+    /// It begins within a line, of which nothing is told.
+    within_line: bool,
     /// A line that has begun, or as much of it as is kept.
     line: Vec<u8>,
     /// Texts that are told in other words, the longest in front.
@@ -114,13 +116,13 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    /// Begins to read a log; none when it is not there. `cluster`, `engines`: folders that are not
-    /// told.
+    /// Begins to read a log; none when it is not there. `last`: at most so many bytes of its end, from
+    /// the beginning of a line on; none: all of it. `cluster`, `engines`: folders that are not told.
     pub(super) fn begin(
         folder: MemberFolder,
         part: LogPart,
-        cluster: &Path,
-        engines: &Path,
+        last: Option<u64>,
+        (cluster, engines): (&Path, &Path),
     ) -> io::Result<Option<Self>> {
         let Some(file) = disk::there(File::open(path(&folder, part)))? else {
             return Ok(None);
@@ -137,6 +139,8 @@ impl Reading {
         if part == LogPart::Current {
             file.unlock()?;
         }
+        // From one byte before on: where that ends a line, the next one is whole.
+        let cut = last.map_or(0, |last| end.saturating_sub(last));
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let places = vec![
             (text(&folder.home()), HOME),
@@ -149,8 +153,9 @@ impl Reading {
             file,
             older,
             head,
-            at: 0,
+            at: cut.saturating_sub(1),
             end,
+            within_line: cut > 0,
             line: Vec::new(),
             places,
         }))
@@ -170,6 +175,10 @@ impl Reading {
                 break;
             }
             for part in chunk.split_inclusive(|byte| *byte == b'\n') {
+                if self.within_line {
+                    self.within_line = !part.ends_with(b"\n");
+                    continue;
+                }
                 let kept = LOG_LINE_BYTES_MAX.saturating_sub(self.line.len());
                 let text = part.strip_suffix(b"\n");
                 let bytes = text.unwrap_or(part);

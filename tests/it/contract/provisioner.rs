@@ -243,7 +243,7 @@ async fn runs(at: &dyn Provisioner, id: &DeploymentId) {
 async fn printed(at: &dyn Provisioner, id: &DeploymentId, expected: &str) {
     eventually(&format!("{expected:?} in a log"), || async {
         let log = at
-            .read_log(id, "m0", LogPart::Current)
+            .read_log(id, "m0", LogPart::Current, None)
             .await
             .expect("a log");
         let lines: Vec<String> = log?.try_collect().await.expect("lines");
@@ -595,7 +595,7 @@ async fn logs_are_told_of_and_read<K: Kind>() {
     let (at, id) = (kind.provisioner(), new_id());
     assert_eq!(at.logs(&id).await.expect("none"), []);
     let none = at
-        .read_log(&id, "m0", LogPart::Current)
+        .read_log(&id, "m0", LogPart::Current, None)
         .await
         .expect("none");
     assert!(none.is_none());
@@ -608,8 +608,19 @@ async fn logs_are_told_of_and_read<K: Kind>() {
         ("m0", LogPart::Current)
     );
     assert_eq!(logs[0].bytes, "begins a\n".len() as u64);
-    let older = at.read_log(&id, "m0", LogPart::Older).await.expect("none");
+    let older = at
+        .read_log(&id, "m0", LogPart::Older, None)
+        .await
+        .expect("none");
     assert!(older.is_none());
+    for (last, expected) in [(9, "begins a\n"), (8, ""), (100, "begins a\n")] {
+        let end = at
+            .read_log(&id, "m0", LogPart::Current, Some(last))
+            .await
+            .expect("a log");
+        let lines: Vec<String> = end.expect("lines").try_collect().await.expect("lines");
+        assert_eq!(lines.concat(), expected, "{last}");
+    }
 }
 
 async fn nothing_is_left_of_what_is_destroyed<K: Kind>() {

@@ -695,12 +695,22 @@ impl Provisioner for MemoryCluster {
         deployment: &DeploymentId,
         member: &str,
         part: LogPart,
+        last: Option<u64>,
     ) -> Result<Option<TextStream>> {
         let all = self.all();
         let member = all.get(deployment).and_then(|of| of.members.get(member));
         let printed = member.map(|member| member.printed.clone());
         let printed = printed.filter(|p| part == LogPart::Current && !p.is_empty());
-        Ok(printed.map(|printed| stream::iter([Ok(printed)]).boxed()))
+        let end = |printed: String| match last.and_then(|last| usize::try_from(last).ok()) {
+            Some(last) if last < printed.len() => {
+                // From one before on: what begins there may be whole.
+                let from = printed.floor_char_boundary(printed.len() - last - 1);
+                let (_, lines) = printed[from..].split_once('\n').unwrap_or_default();
+                lines.to_owned()
+            }
+            _ => printed,
+        };
+        Ok(printed.map(|printed| stream::iter([Ok(end(printed))]).boxed()))
     }
 
     async fn last_words(&self, deployment: &DeploymentId, member: &str) -> Result<Option<String>> {

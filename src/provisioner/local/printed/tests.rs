@@ -51,8 +51,12 @@ impl World {
     }
 
     fn begin(&self, part: LogPart) -> Option<Reading> {
-        let engines = Path::new("/engines of this machine");
-        Reading::begin(self.folder.clone(), part, self.cluster.path(), engines).unwrap()
+        self.begin_at_end(part, None)
+    }
+
+    fn begin_at_end(&self, part: LogPart, last: Option<u64>) -> Option<Reading> {
+        let places = (self.cluster.path(), Path::new("/engines of this machine"));
+        Reading::begin(self.folder.clone(), part, last, places).unwrap()
     }
 
     fn read(&self, part: LogPart) -> String {
@@ -115,6 +119,34 @@ fn of_a_line_without_end_the_beginning_is_kept() {
     let whole = "y".repeat(LOG_LINE_BYTES_MAX);
     let expected = format!("{whole}\n{whole}{CUT}\n{whole}{CUT}\n");
     assert!(world.read(LogPart::Current) == expected);
+}
+
+#[test]
+fn the_end_of_a_log_begins_with_a_whole_line() {
+    let mut world = World::new();
+    (0..4).for_each(|_| world.line());
+    world.append(b"last words");
+    let end = |world: &World, last| {
+        let mut reading = world.begin_at_end(LogPart::Current, Some(last)).unwrap();
+        rest(&mut reading)
+    };
+    let whole = world.read(LogPart::Current);
+    let length = world.now().len() as u64;
+    // A line is of 303 bytes, and what has no end yet of 10.
+    assert_eq!(end(&world, 10), "last words\n");
+    assert_eq!(end(&world, 9), "");
+    assert_eq!(end(&world, 312), "last words\n");
+    assert!(whole.ends_with(&end(&world, 313)));
+    assert!(end(&world, 313).starts_with("3 x"));
+    assert!(end(&world, length - 1).starts_with("1 x"));
+    for last in [length, length + 1, u64::MAX] {
+        assert!(end(&world, last) == whole);
+    }
+    // Also where it is turned over meanwhile.
+    let mut reading = world.begin_at_end(LogPart::Current, Some(313)).unwrap();
+    turn_over(&world.folder, LARGE).unwrap();
+    world.append(b"of later\n");
+    assert!(whole.ends_with(&rest(&mut reading)));
 }
 
 #[test]
@@ -220,8 +252,8 @@ fn no_reading_is_torn_however_it_falls_together_with_a_turn() {
         let mut whole = 0;
         while whole < 100 {
             let part = LogPart::Current;
-            let engines = Path::new("/engines");
-            let reading = Reading::begin(folder.clone(), part, &cluster, engines).unwrap();
+            let places = (cluster.as_path(), Path::new("/engines"));
+            let reading = Reading::begin(folder.clone(), part, None, places).unwrap();
             let Ok(text) = try_rest(&mut reading.unwrap()) else {
                 continue;
             };

@@ -17,6 +17,7 @@ fn message(instance: &str, about: Subject) -> Message {
         subject: about,
         gravity: Gravity::Warning,
         member: None,
+        since: None,
         message: "So it is.".to_owned(),
     };
     let instance = InstanceTold {

@@ -172,7 +172,7 @@ pub(super) async fn pages_have_all_and_nothing_twice<K: Kind>() {
         }
         let mut before = None;
         loop {
-            let page = audit::newest(conn, None, before, PAGE)?;
+            let page = audit::newest(conn, None, (None, before), PAGE)?;
             let Some(last) = page.last() else { break };
             before = Some(last.id);
             trail.extend(page.into_iter().filter_map(|entry| entry.operation));
@@ -249,7 +249,7 @@ pub(super) async fn what_befell_is_told_newest_first_and_the_audit_is_kept<K: Ki
         .collect();
     ada.during(accept(store, &operations)).await;
     let trail = read(store, |conn| {
-        audit::newest(conn, Some(&id("i")), None, MANY)
+        audit::newest(conn, Some(&id("i")), (None, None), MANY)
     })
     .await;
     let told: Vec<_> = trail.iter().map(|entry| entry.at).collect();

@@ -73,7 +73,7 @@ pub(super) async fn what_is_refused_or_panics_leaves_nothing<K: Kind>() {
     assert_eq!(text_of_note(store).await, "before");
     let left = read(store, |conn| operation::of_instance(conn, &id("i"), MANY)).await;
     assert_eq!(left, []);
-    let trail = read(store, |conn| audit::newest(conn, None, None, MANY)).await;
+    let trail = read(store, |conn| audit::newest(conn, None, (None, None), MANY)).await;
     assert!(trail.is_empty());
     assert_eq!(followed.load(Ordering::SeqCst), 0);
     assert!(!changes.has_changed().expect("a store"));
