@@ -151,10 +151,14 @@ async fn binding(broker: &TestBroker, binding: &str) -> Value {
     fetched.body["credentials"].clone()
 }
 
-/// So many whole clusters and nothing more.
+/// So many whole clusters and nothing more, once the first backup of what was restored has been looked at.
 async fn assert_clusters(broker: &TestBroker, inside: &Inside, count: usize) {
-    assert_eq!(broker.members().len(), count * MEMBERS);
-    assert_eq!(inside.ports_reserved().await, count * PORTS);
+    eventually(&format!("{count} whole clusters"), || async {
+        let is_whole = broker.members().len() == count * MEMBERS
+            && inside.ports_reserved().await == count * PORTS;
+        is_whole.then_some(())
+    })
+    .await;
     let folders = std::fs::read_dir(broker.data_dir().join("clusters/local"));
     let folders = folders.expect("a folder").flatten();
     let deployments = folders.filter(|entry| entry.path().is_dir()).count();
