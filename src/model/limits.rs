@@ -348,6 +348,10 @@ pub const STORE_READ_SLOW: Duration = Duration::from_millis(50);
 pub const DECISIONS_TOGETHER_MAX: usize = 128;
 /// See [`DECISIONS_TOGETHER_MAX`].
 pub const DECISIONS_TOGETHER_TIME: Duration = Duration::from_millis(5);
+/// A decision that the writer of the store has not begun within this time is refused.
+pub const DECISION_WAIT: Duration = Duration::from_secs(10);
+/// Decisions that wait for the writer of the store; more are refused at once.
+pub const DECISIONS_WAITING_MAX: usize = 16_384;
 /// Threads that serve HTTP.
 pub const HTTP_WORKERS: usize = 2;
 /// A broker that is told to stop lets running requests end for this long.

@@ -15,7 +15,7 @@ use std::{
 };
 
 use futures::FutureExt as _;
-use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -28,18 +28,17 @@ use crate::{
         breaker::Breaker,
         failure::chain,
         ids::{InstanceId, OperationId},
-        limits::{
-            CLAIM_INTERVAL, HISTORY_FORGOTTEN_AT_ONCE, HISTORY_KEPT, LEASE, LEASE_RENEWAL,
-            PROGRESS_INTERVAL,
-        },
+        limits::{CLAIM_INTERVAL, HISTORY_FORGOTTEN_AT_ONCE, HISTORY_KEPT, LEASE},
         operation::{Claim, HALTED, Operation, OperationState, Progress, Weight},
         patience::Patience,
     },
     store::{self, StoreError, queue::Look},
 };
 
+mod leases;
 mod tries;
 
+use leases::Leases;
 use tries::TryEnd;
 
 /// How often old history is looked for.
@@ -53,6 +52,7 @@ pub struct Runner {
     /// This process among others.
     owner: String,
     running: Mutex<HashMap<OperationId, Taken>>,
+    leases: Leases,
     /// Of instances whose members were silent.
     breakers: Arc<Breakers>,
     /// From when on [`Breaker`]s count the time.
@@ -137,6 +137,7 @@ impl Runner {
             patience,
             owner,
             running: Mutex::default(),
+            leases: Leases::new(),
             breakers,
             begun,
         })
@@ -154,6 +155,9 @@ impl Runner {
             log_failure(&error, "cannot free the claims of an earlier process");
         }
         let mut workers = JoinSet::new();
+        let mut keeping = JoinSet::new();
+        let keeper = self.clone();
+        keeping.spawn(async move { keeper.keep_leases().await });
         let mut changes = store.changes();
         let mut next_cleaning = Instant::now();
         while !stop.is_cancelled() {
@@ -594,57 +598,6 @@ impl Runner {
             .await?;
         Ok(RunEnd::Lost)
     }
-
-    /// Keeps the claim and writes the progress down; returns when the step must break off.
-    async fn heartbeat(&self, claim: &Claim, meter: &Meter, heed_halt: bool) -> Interruption {
-        let mut changes = self.parts.store.changes();
-        let mut written = (0, 0);
-        let mut renewed = Instant::now();
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(PROGRESS_INTERVAL) => {}
-                () = changed(&mut changes) => {
-                    if heed_halt && self.was_halted(&claim.operation).await {
-                        return Interruption::Halted;
-                    }
-                }
-            }
-            let reading = meter.reading();
-            if reading == written && renewed.elapsed() < LEASE_RENEWAL {
-                continue;
-            }
-            match self.renew(claim, reading).await {
-                Ok(halted) if halted && heed_halt => return Interruption::Halted,
-                Ok(_) => {
-                    renewed = Instant::now();
-                    written = reading;
-                }
-                Err(StoreError::Fenced) => return Interruption::Lost,
-                Err(error) if renewed.elapsed() < LEASE => {
-                    log_failure(&error, "cannot renew a claim");
-                }
-                Err(_) => return Interruption::Lost,
-            }
-        }
-    }
-
-    async fn renew(&self, claim: &Claim, reading: (u64, u64)) -> Result<bool, StoreError> {
-        let (claim, now) = (claim.clone(), self.parts.clock.now());
-        self.parts
-            .store
-            .write(move |conn| store::operation::renew(conn, &claim, now, now + LEASE, reading))
-            .await
-    }
-
-    async fn was_halted(&self, id: &OperationId) -> bool {
-        let id = id.clone();
-        let read = self
-            .parts
-            .store
-            .read(move |conn| store::operation::find(conn, &id))
-            .await;
-        matches!(read, Ok(Some(operation)) if operation.halted)
-    }
 }
 
 /// Runs a step; a mistake of ours in it is a failure like any other, so it is counted and has an
@@ -697,13 +650,6 @@ fn tell_of(breakers: &HashMap<InstanceId, Breaker>, now: Duration, page: &mut Pa
             (vec![label("state", state)], count)
         }),
     );
-}
-
-/// The next change; never, when nobody can tell of changes any more.
-async fn changed(changes: &mut watch::Receiver<u64>) {
-    if changes.changed().await.is_err() {
-        std::future::pending::<()>().await;
-    }
 }
 
 fn log_step(

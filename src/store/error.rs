@@ -26,6 +26,9 @@ pub enum StoreError {
     /// No connection.
     #[error("no connection to the database")]
     Connection(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The writer did not come to it in time; nothing was done.
+    #[error("the store is too slow now, and nothing was changed")]
+    Busy,
     /// The migrations did not run.
     #[error("the database could not be brought to this version")]
     Migration(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -64,7 +67,7 @@ impl StoreError {
     /// answer in time.
     pub fn is_shortage(&self) -> bool {
         match self {
-            Self::Connection(_) => true,
+            Self::Connection(_) | Self::Busy => true,
             Self::Database(DieselError::DatabaseError(kind, told)) => match kind {
                 DatabaseErrorKind::ClosedConnection
                 | DatabaseErrorKind::UnableToSendCommand

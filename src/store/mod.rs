@@ -349,7 +349,8 @@ impl Store {
     }
 
     /// Writes: all of `work` or nothing. It is durable when this returns. It is done also when the
-    /// caller no longer waits for it. See [`Store::decide`].
+    /// caller no longer waits for it; not when this returns [`StoreError::Busy`]. See
+    /// [`Store::decide`].
     pub async fn write<T, F>(self: &Arc<Self>, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,

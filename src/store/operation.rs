@@ -3,6 +3,8 @@
 //! A claim begins a new epoch. Whatever a worker writes for its operation passes [`fence`] in the
 //! same transaction, so a worker that lost its claim changes nothing any more.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, NaiveDateTime, Utc};
 use diesel::{
     dsl::{max, sql},
@@ -459,27 +461,70 @@ pub fn fence(conn: &mut Conn<'_>, claim: &Claim) -> Result<(), StoreError> {
     }
 }
 
-/// Renews a claim's lease and writes how far the work has come; returns whether the operation
-/// was told to halt.
-pub fn renew(
+/// Writes how far the work under a claim has come.
+pub fn set_bytes(
     conn: &mut Conn<'_>,
     claim: &Claim,
     now: DateTime<Utc>,
-    lease_until: DateTime<Utc>,
     bytes: (u64, u64),
-) -> Result<bool, StoreError> {
+) -> Result<(), StoreError> {
     fence(conn, claim)?;
     each!(conn, |c| diesel::update(
         operations::table.find(claim.operation.as_str())
     )
     .set((
-        operations::lease_until.eq(lease_until.naive_utc()),
         operations::bytes_done.eq(saturating(bytes.0)),
         operations::bytes_total.eq(saturating(bytes.1)),
         operations::updated_at.eq(now.naive_utc()),
     ))
     .execute(c))?;
-    Ok(get(conn, &claim.operation)?.halted)
+    Ok(())
+}
+
+/// A claim that its owner still has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// See [`Claim::epoch`].
+    pub epoch: i64,
+    /// Whether the operation was told to halt.
+    pub halted: bool,
+}
+
+/// Renews the leases of what `owner` works on, with one statement however much that is; returns what
+/// it still has. What it has claimed and does not work on any more is not renewed, so that it becomes
+/// free.
+pub fn renew_all(
+    conn: &mut Conn<'_>,
+    owner: &str,
+    works_on: &[OperationId],
+    now: DateTime<Utc>,
+    lease_until: DateTime<Utc>,
+) -> Result<HashMap<OperationId, Held>, StoreError> {
+    let ids: Vec<&str> = works_on.iter().map(OperationId::as_str).collect();
+    let held = || {
+        operations::table
+            .filter(operations::id.eq_any(&ids))
+            .filter(operations::state.eq(OperationState::Running.as_str()))
+            .filter(operations::owner.eq(owner))
+    };
+    let renewed = each!(conn, |c| diesel::update(held())
+        .set((
+            operations::lease_until.eq(lease_until.naive_utc()),
+            operations::updated_at.eq(now.naive_utc()),
+        ))
+        .execute(c))?;
+    if renewed == 0 {
+        return Ok(HashMap::new());
+    }
+    let rows: Vec<(String, i64, bool)> = each!(conn, |c| held()
+        .select((operations::id, operations::epoch, operations::halted))
+        .load(c))?;
+    let rows = rows.into_iter();
+    rows.map(|(id, epoch, halted)| {
+        let id = parse("an operation's id", &id)?;
+        Ok((id, Held { epoch, halted }))
+    })
+    .collect()
 }
 
 fn saturating(bytes: u64) -> i64 {

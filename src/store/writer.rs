@@ -11,24 +11,33 @@
 use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
     thread::JoinHandle,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use diesel::{QueryResult, SqliteConnection};
-use tokio::sync::{oneshot, watch};
+use tokio::{
+    sync::{oneshot, watch},
+    time::timeout,
+};
 
 use super::{Conn, Link, StoreError, connection_error, prepared};
 use crate::{
     caller::Caller,
-    model::limits::{DECISIONS_TOGETHER_MAX, DECISIONS_TOGETHER_TIME},
+    model::limits::{
+        DECISION_WAIT, DECISIONS_TOGETHER_MAX, DECISIONS_TOGETHER_TIME, DECISIONS_WAITING_MAX,
+    },
 };
 
 /// Where decisions are handed in.
 pub(super) struct Writer {
     /// There until the store ends.
-    jobs: Option<Sender<Box<dyn Job>>>,
+    jobs: Option<SyncSender<Box<dyn Job>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -51,7 +60,7 @@ impl Writer {
         database: Database,
         changes: watch::Sender<u64>,
     ) -> Result<Self, StoreError> {
-        let (sender, jobs) = channel();
+        let (sender, jobs) = sync_channel(DECISIONS_WAITING_MAX);
         let desk = Desk {
             database,
             jobs,
@@ -67,24 +76,44 @@ impl Writer {
         })
     }
 
-    /// Has `work` done, and waits until it is durable.
+    /// Has `work` done, and waits until it is durable. Fails with [`StoreError::Busy`], and nothing is
+    /// done, where the writer does not come to it within [`DECISION_WAIT`].
     pub(super) async fn decide<T, E, F>(&self, caller: Caller, work: F) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
         F: Fn(&mut Conn<'_>) -> Result<T, E> + Send + 'static,
     {
-        let (answer, answered) = oneshot::channel();
+        self.decide_within(DECISION_WAIT, caller, work).await
+    }
+
+    async fn decide_within<T, E, F>(&self, wait: Duration, caller: Caller, work: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: Fn(&mut Conn<'_>) -> Result<T, E> + Send + 'static,
+    {
+        let (answer, mut answered) = oneshot::channel();
+        let turn = Turn::default();
         let decision = Decision {
             work,
             caller,
+            turn: turn.clone(),
             result: None,
             answer,
         };
         let ended = || connection_error(std::io::Error::other("the store has ended"));
         let jobs = self.jobs.as_ref().ok_or_else(ended)?;
-        jobs.send(Box::new(decision)).map_err(|_| ended())?;
-        match answered.await {
+        jobs.try_send(Box::new(decision)).map_err(|e| match e {
+            TrySendError::Full(_) => StoreError::Busy,
+            TrySendError::Disconnected(_) => ended(),
+        })?;
+        let told = match timeout(wait, &mut answered).await {
+            Ok(told) => told,
+            Err(_) if turn.take() => return Err(StoreError::Busy.into()),
+            Err(_) => answered.await,
+        };
+        match told {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => resume_unwind(panic),
             Err(_) => Err(ended().into()),
@@ -105,8 +134,22 @@ impl Drop for Writer {
     }
 }
 
+/// Who has a decision: the writer from when it begins it, or its caller, who has waited too long and
+/// takes it back. Whoever is first has it for good.
+#[derive(Clone, Default)]
+struct Turn(Arc<AtomicBool>);
+
+impl Turn {
+    /// Whether it was nobody's.
+    fn take(&self) -> bool {
+        !self.0.swap(true, Ordering::AcqRel)
+    }
+}
+
 /// A decision, whatever its result is.
 trait Job: Send {
+    /// Takes it from its caller, before it is run for the first time; false: it was taken back.
+    fn begin(&self) -> bool;
     /// Runs it.
     fn run(&mut self, link: Link<'_>) -> Run;
     /// Gives the result to the caller; of one that was kept, what came of the commit.
@@ -124,6 +167,7 @@ struct Run {
 struct Decision<T, E, F> {
     work: F,
     caller: Caller,
+    turn: Turn,
     result: Option<Result<Result<T, E>, Box<dyn Any + Send>>>,
     answer: oneshot::Sender<Result<Result<T, E>, Box<dyn Any + Send>>>,
 }
@@ -134,6 +178,10 @@ where
     E: From<StoreError> + Send,
     F: Fn(&mut Conn<'_>) -> Result<T, E> + Send,
 {
+    fn begin(&self) -> bool {
+        self.turn.take()
+    }
+
     fn run(&mut self, link: Link<'_>) -> Run {
         let mut conn = Conn::new(link, self.caller.clone());
         // What it has changed is undone, as after a refusal.
@@ -208,6 +256,9 @@ struct Desk {
 impl Desk {
     fn serve(mut self) {
         while let Ok(first) = self.jobs.recv() {
+            if !first.begin() {
+                continue;
+            }
             let mut decided = Vec::new();
             match self.transaction(first, DECISIONS_TOGETHER_MAX, &mut decided) {
                 Err(failure) if failure.is_undone && decided.len() > 1 => {
@@ -276,7 +327,7 @@ impl Desk {
             jobs.push(job);
             if failure.is_none() {
                 changed |= run.operations_changed;
-                run.once_committed.into_iter().for_each(|change| change());
+                run.once_committed.into_iter().for_each(follow);
             }
         }
         if changed {
@@ -292,6 +343,14 @@ impl Desk {
                 }
             });
         }
+    }
+}
+
+/// Does in memory what follows a commit. A mistake in it is not the writer's end: the database has what
+/// was decided.
+fn follow(change: Box<dyn FnOnce()>) {
+    if catch_unwind(AssertUnwindSafe(change)).is_err() {
+        log::error!("the broker made a mistake after a commit");
     }
 }
 
@@ -319,7 +378,7 @@ fn run_all(
         prepared::release_savepoint(link)?;
         // What follows in memory comes before anything else is decided.
         if !follows && decided.len() < most && begun.elapsed() < DECISIONS_TOGETHER_TIME {
-            next = jobs.try_recv().ok();
+            next = jobs.try_iter().find(|job| job.begin());
         }
     }
     Ok(())
@@ -327,12 +386,20 @@ fn run_all(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex, mpsc};
+    use std::{
+        sync::{Arc, Mutex, mpsc},
+        time::Duration,
+    };
 
     use diesel::RunQueryDsl as _;
     use futures::future::join_all;
 
     use super::super::{Conn, Store, StoreError, each};
+    use crate::caller::Caller;
+
+    fn url(folder: &tempfile::TempDir) -> String {
+        format!("sqlite://{}", folder.path().join("db").display())
+    }
 
     fn run(conn: &mut Conn<'_>, statement: &str) -> Result<(), StoreError> {
         each!(conn, |c| diesel::sql_query(statement).execute(c))?;
@@ -340,10 +407,58 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_panic_after_a_commit_undoes_nothing_and_does_not_end_the_writer() {
+        let store =
+            Arc::new(Store::open(&url(&tempfile::tempdir().expect("a folder"))).expect("a store"));
+        let made = store.write(|conn| {
+            run(conn, "CREATE TABLE made (i INTEGER)")?;
+            conn.once_committed(|| panic!("a deliberate panic"));
+            Ok(())
+        });
+        made.await.expect("it is made");
+        let kept = store.write(|conn| run(conn, "INSERT INTO made VALUES (1)"));
+        kept.await.expect("the table is there");
+    }
+
+    #[tokio::test]
+    async fn a_decision_that_waits_behind_a_disk_that_hangs_is_taken_back_and_one_that_was_begun_is_not()
+     {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Arc::new(Store::open(&url(&folder)).expect("a store"));
+        let (begun, begins) = mpsc::channel::<()>();
+        let (go_on, hangs) = mpsc::channel::<()>();
+        let hanging = tokio::spawn({
+            let store = store.clone();
+            async move {
+                let hanging = store.write(move |conn| {
+                    begun.send(()).expect("a listener");
+                    hangs.recv().expect("an end");
+                    run(conn, "CREATE TABLE made (i INTEGER)")
+                });
+                hanging.await
+            }
+        });
+        tokio::task::yield_now().await;
+        begins.recv().expect("it was begun");
+        let unwanted = |conn: &mut Conn<'_>| run(conn, "CREATE TABLE unwanted (i INTEGER)");
+        let writer = store.writer.as_ref().expect("a writer");
+        let moment = Duration::from_millis(1);
+        let refused = writer.decide_within(moment, Caller::default(), unwanted);
+        let refused = refused.await;
+        assert!(matches!(refused, Err(StoreError::Busy)), "{refused:?}");
+        assert!(!hanging.is_finished());
+        go_on.send(()).expect("it hangs");
+        hanging.await.expect("no panic").expect("it is made");
+        store
+            .write(unwanted)
+            .await
+            .expect("what was taken back was not made");
+    }
+
+    #[tokio::test]
     async fn what_spoils_a_transaction_is_told_to_the_one_that_did_and_the_others_are_made_again() {
         let folder = tempfile::tempdir().expect("a folder");
-        let url = format!("sqlite://{}", folder.path().join("db").display());
-        let store = Arc::new(Store::open(&url).expect("a store"));
+        let store = Arc::new(Store::open(&url(&folder)).expect("a store"));
         store
             .write(|conn| run(conn, "CREATE TABLE made (i INTEGER)"))
             .await

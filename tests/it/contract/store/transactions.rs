@@ -180,7 +180,7 @@ pub(super) async fn whoever_waits_is_woken_by_work_alone<K: Kind>() {
     let claim = claim_one(store, "w", noon()).await.expect("a claim");
     let renewed = claim.clone();
     write(store, move |conn| {
-        operation::renew(conn, &renewed, noon(), noon(), (1, 1))
+        operation::set_bytes(conn, &renewed, noon(), (1, 1))
     })
     .await;
     assert!(!changes.has_changed().expect("a store"));

@@ -1,6 +1,10 @@
 //! What the queue promises: claims, leases, the fence, results of steps and keys.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use chrono::TimeDelta;
 use compose_broker::{
@@ -9,7 +13,7 @@ use compose_broker::{
         patience::Trial,
         trouble::Trouble,
     },
-    store::{Conn, Store, StoreError, notes, operation, oversight, step},
+    store::{Conn, Store, StoreError, notes, operation, operation::Held, oversight, step},
 };
 use futures::future::join_all;
 use serde_json::json;
@@ -94,18 +98,35 @@ pub(super) async fn a_claim_lasts_as_long_as_it_is_renewed<K: Kind>() {
     let first = claim_one(store, "first", noon()).await.expect("a claim");
     let end = noon() + LEASE;
     assert_eq!(claim_one(&replica, "second", end).await, None);
-    let renewed = first.clone();
-    let halted = write(store, move |conn| {
-        operation::renew(
-            conn,
-            &renewed,
-            seconds(1),
-            seconds(1) + LEASE,
-            (7, u64::MAX),
-        )
+    let works_on = first.clone();
+    write(store, move |conn| {
+        operation::set_bytes(conn, &works_on, seconds(1), (7, u64::MAX))
     })
     .await;
-    assert!(!halted);
+    // One statement for all that it works on, and for nothing else.
+    let other = backup_of("other");
+    accept(store, std::slice::from_ref(&other)).await;
+    let others = claim_one(&replica, "second", noon())
+        .await
+        .expect("a claim");
+    let all = vec![backup.id.clone(), other.id.clone()];
+    let held = write(store, move |conn| {
+        operation::renew_all(conn, "first", &all, seconds(1), seconds(1) + LEASE)
+    })
+    .await;
+    let kept = Held {
+        epoch: 1,
+        halted: false,
+    };
+    assert_eq!(held, HashMap::from([(backup.id.clone(), kept)]));
+    let none = write(store, |conn| {
+        operation::renew_all(conn, "first", &[], seconds(9), seconds(9) + LEASE)
+    });
+    assert_eq!(none.await, HashMap::new());
+    write(&replica, move |conn| {
+        operation::finish(conn, &others, OperationState::Failed, noon())
+    })
+    .await;
     let seen = found(store, &backup.id).await;
     assert_eq!(seen.updated_at, seconds(1));
     assert_eq!(seen.progress.bytes_done, 7);
@@ -146,7 +167,7 @@ pub(super) async fn an_old_worker_changes_nothing<K: Kind>() {
     type Write = fn(&mut Conn<'_>, &Claim) -> Result<(), StoreError>;
     const WRITES: [Write; 11] = [
         |conn, claim| operation::fence(conn, claim),
-        |conn, claim| operation::renew(conn, claim, noon(), noon(), (1, 1)).map(drop),
+        |conn, claim| operation::set_bytes(conn, claim, noon(), (1, 1)),
         |conn, claim| {
             let progress = Progress::default();
             step::begin(conn, claim, "old", &progress, noon()).map(drop)
