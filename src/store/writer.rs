@@ -135,7 +135,7 @@ impl Drop for Writer {
 }
 
 /// Who has a decision: the writer from when it begins it, or its caller, who has waited too long and
-/// takes it back. Whoever is first has it for good.
+/// takes it back. The first of them has it for good.
 #[derive(Clone, Default)]
 struct Turn(Arc<AtomicBool>);
 

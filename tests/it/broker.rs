@@ -38,8 +38,11 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const LOOKS_MAX: u32 = 250;
 /// A broker that is no longer needed has this long to let go of its work.
 const STOPPED_WITHIN: Duration = Duration::from_secs(20);
-/// Pause between two looks.
-const LOOK: Duration = Duration::from_millis(20);
+/// Pause after the first look; after each further one it doubles, up to [`LOOK_MAX`]: what takes long is not
+/// asked about so often that the asking holds it up.
+const LOOK: Duration = Duration::from_millis(10);
+/// See [`LOOK`].
+const LOOK_MAX: Duration = Duration::from_millis(100);
 /// Units that a cluster takes in tests that are not about that.
 pub const CAPACITY_UNITS: u32 = 10_000;
 /// Ports of one test's broker; 6 for each instance.
@@ -149,12 +152,14 @@ fn longest_ours() -> Option<u16> {
 /// Waits until `look` gives something.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, look: impl Fn() -> F) -> T {
     let deadline = Instant::now() + PATIENCE;
+    let mut pause = LOOK;
     loop {
         if let Some(found) = look().await {
             return found;
         }
         assert!(Instant::now() < deadline, "waited in vain: {what}");
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(pause).await;
+        pause = LOOK_MAX.min(2 * pause);
     }
 }
 
@@ -553,7 +558,7 @@ impl Drop for TestBroker {
             quiet = if left.is_empty() { quiet + 1 } else { 0 };
             looks += 1;
             left.into_iter().for_each(kill);
-            std::thread::sleep(LOOK);
+            std::thread::sleep(2 * LOOK);
         }
         for folder in [&gone, &self.folder] {
             let _ = fs::remove_dir_all(folder);

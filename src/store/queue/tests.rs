@@ -154,7 +154,9 @@ fn run(acts: Vec<Act>, tenant: usize, instance_share: usize, on_x: usize, asked:
     let folder = tempfile::tempdir().expect("a folder");
     let url = format!("sqlite://{}", folder.path().join("db").display());
     let store = Arc::new(Store::open(&url).expect("a store"));
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build();
     // All in one transaction: nothing here is about that.
     let all = store.write(move |conn| {
         for (row, placed) in (0..INSTANCES).filter_map(rows_of) {
