@@ -91,7 +91,7 @@ fn main() {
             claims(&data);
         }
         let broker = Server::broker(&data);
-        println!("  {:<32}{:>13} MB", "memory, idle", broker.memory());
+        println!("  {:<32}{:>13} MiB", "memory, idle", broker.memory());
         broker.report("GET catalog", GET, "/v2/catalog");
         let path = "/v2/service_instances/{id}/last_operation?operation={operation}";
         broker.report("GET last_operation", GET, path);
@@ -105,7 +105,7 @@ fn main() {
         );
         let path = "/v2/service_instances/{new}?accepts_incomplete=true";
         broker.report("PUT an instance, accepted", ("PUT", &body), path);
-        println!("  {:<32}{:>13} MB", "memory", broker.memory());
+        println!("  {:<32}{:>13} MiB", "memory", broker.memory());
     }
 }
 
@@ -276,7 +276,7 @@ impl Server {
         f64::from(ticks) / f64::from(per_second)
     }
 
-    /// The memory that the process has, in MB.
+    /// The memory that the process has, in MiB.
     fn memory(&self) -> u64 {
         let status = procfs::process::Process::new(self.process.id().cast_signed())
             .and_then(|process| process.status())

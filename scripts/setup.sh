@@ -10,6 +10,8 @@
 #   setup.sh --fuzz     also what scripts/fuzz.sh needs: schemathesis, in a Python
 #                       environment of its own in tools/schemathesis/.
 #   setup.sh --bench    also what loads a broker that is measured: wrk.
+#   setup.sh --rules    also what tries the alert rules: promtool in tools/promtool/.
+#                       Where it is not to be had, its test is skipped.
 #
 # Several may be given.
 set -euo pipefail
@@ -21,9 +23,11 @@ readonly AXE_SHA512=1477dafa598d8d065f273d6af302aa203c02e83131707b7fa648cd41bd3d
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 axe=$here/../tools/axe
 schemathesis=$here/../tools/schemathesis
+promtool=$here/../tools/promtool
 browser=
 fuzz=
 bench=
+rules=
 
 say() { echo "setup: $*"; }
 warn() { echo "setup: $*" >&2; }
@@ -130,6 +134,35 @@ fetch_schemathesis() {
     say "schemathesis is in tools/schemathesis/"
 }
 
+has_promtool() { has promtool || "$promtool/promtool" --version >/dev/null 2>&1; }
+
+# Puts promtool into tools/promtool/, which git does not see. It comes out of the
+# package of Debian's Prometheus, which is not installed: that would start a server.
+# apt checks the package as it checks all others. No version is asked for, since an
+# archive keeps the newest alone.
+fetch_promtool() (
+    if has_promtool; then return; fi
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    cd "$work"
+    download() { apt-get -q -o APT::Sandbox::User=root download prometheus >>apt.log 2>&1 </dev/null; }
+    # Lists may be stale or absent.
+    update() { prefix=$(root_prefix) && as_root_apt "$prefix" update >>apt.log 2>&1; }
+    if ! has apt-get || ! has dpkg-deb; then
+        warn "warning: no promtool, and no Debian to take it from: the alert rules are not tried"
+    elif ! download && ! { update && download; }; then
+        tail -n 5 apt.log >&2
+        warn "warning: apt-get could not fetch the package prometheus: the alert rules are not tried"
+    else
+        dpkg-deb --fsys-tarfile prometheus_*.deb | tar -xf - ./usr/bin/promtool
+        mkdir -p "$promtool"
+        # Renamed, so that half a file is never taken for a whole one.
+        cp usr/bin/promtool "$promtool/.new"
+        mv "$promtool/.new" "$promtool/promtool"
+        say "promtool of $(echo prometheus_*.deb) is in tools/promtool/"
+    fi
+)
+
 # Prints what to put before a command that needs root; fails when nothing helps.
 root_prefix() {
     if ((EUID == 0)); then
@@ -192,7 +225,8 @@ main() {
             --browser) browser=yes ;;
             --fuzz) fuzz=yes ;;
             --bench) bench=yes ;;
-            *) warn "usage: setup.sh [--browser] [--fuzz] [--bench]" && return 2 ;;
+            --rules) rules=yes ;;
+            *) warn "usage: setup.sh [--browser] [--fuzz] [--bench] [--rules]" && return 2 ;;
         esac
         shift
     done
@@ -208,6 +242,7 @@ main() {
     fi
     if [[ -n $browser ]]; then fetch_axe; fi
     if [[ -n $fuzz ]]; then fetch_schemathesis; fi
+    if [[ -n $rules ]]; then fetch_promtool; fi
     exec "$here/engines.sh"
 }
 

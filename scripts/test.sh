@@ -34,7 +34,7 @@ stage() {
 }
 
 trap report EXIT
-stage setup scripts/setup.sh --browser --fuzz
+stage setup scripts/setup.sh --browser --fuzz --rules
 stage format cargo fmt --check
 stage lint cargo clippy --all-targets --all-features --locked -- -D warnings
 # What is shipped has no feature: nothing may be missing or left over in it.

@@ -1,7 +1,7 @@
 //! A hundred days in less than a minute: backups that nobody asks for.
 //!
 //! The broker's clock begins that far behind and is put forward day by day. What is listed at the
-//! end is held against the retention, which is written down here once more.
+//! end is compared with the retention, which is written down here once more.
 
 use std::{
     collections::HashSet,

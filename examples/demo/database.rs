@@ -147,7 +147,7 @@ impl fmt::Display for Credentials {
 pub struct Content(BTreeMap<String, Vec<u8>>);
 
 impl Content {
-    /// Values of all lengths up to 2 KB, also empty ones and such that are no text.
+    /// Values of all lengths up to 2 KiB, also empty ones and such that are no text.
     pub fn sample(keys: usize) -> Self {
         let value = |key: usize| {
             let bytes = (0..key * 37 % 2048).map(|i| (key * 131 + i * 31 + i / 251) % 256);
@@ -192,7 +192,7 @@ impl Content {
 impl fmt::Display for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes: usize = self.0.values().map(Vec::len).sum();
-        write!(f, "{} keys with {} KB", self.len(), bytes / 1024)
+        write!(f, "{} keys with {} KiB", self.len(), bytes / 1024)
     }
 }
 

@@ -133,7 +133,7 @@ impl Drop for Step {
     }
 }
 
-/// Prints a line. Whoever reads may have gone (`demo | head`): that must not keep the demo from
+/// Prints a line. The reader may have gone (`demo | head`): that must not keep the demo from
 /// cleaning up.
 pub fn line(text: impl Display) {
     let _ = writeln!(io::stdout(), "{text}");

@@ -170,7 +170,7 @@ impl Story<'_> {
         let command = ["download-backup", source.name, &id, "--to", &to];
         let done = client.run(&command, &step).await?;
         let bytes = done["bytes"].as_u64().unwrap_or_default();
-        step.done(format!("{} KB", bytes / 1024));
+        step.done(format!("{} KiB", bytes / 1024));
 
         let step = self
             .show

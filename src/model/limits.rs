@@ -124,7 +124,7 @@ pub const ERROR_CHARS_MAX: usize = 2000;
 pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How long a new or restored deployment has until all members serve. A large index is rebuilt
-/// within this time (measured: 38 s for 1.3 GB on a busy machine).
+/// within this time (measured: 38 s for 1.3 GiB on a busy machine).
 pub const READY_TIMEOUT: Duration = Duration::from_secs(180);
 /// What a starting member reads of its data in a second at least, in bytes: members with much of it
 /// have so much longer until they serve.
@@ -428,7 +428,7 @@ pub const METRICS_INSTANCES_MAX: u32 = 10_000;
 /// Shortest token that scrapes may show, in bytes.
 pub const METRICS_TOKEN_BYTES_MIN: usize = 16;
 
-/// What a member's log of changes has at most, in bytes: etcd keeps five files of 64 MB, and sets the
+/// What a member's log of changes has at most, in bytes: etcd keeps five files of 64 MiB, and sets the
 /// next one aside.
 pub const MEMBER_WAL_BYTES_MAX: u64 = 6 * 64 * 1024 * 1024;
 /// How often places for a deployment's members are chosen anew because others reserved them first.

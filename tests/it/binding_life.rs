@@ -385,7 +385,7 @@ async fn a_reader_changes_nothing_and_a_prefix_is_kept() {
     .await;
     let both = json!({ "prefix": "/app/", "role": "reader" });
     let both = put(&broker, "both", both).await;
-    // Backups hold every key, so the way to them is not for whoever may not read or write all.
+    // Backups hold every key, so bindings that may not read or write all keys get no way to them.
     let mut fields: Vec<_> = all.as_object().expect("an object").keys().collect();
     fields.retain(|field| *field != "instance_administration_api");
     fields.sort();

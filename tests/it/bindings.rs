@@ -284,7 +284,7 @@ async fn a_bind_that_failed_is_told_and_can_be_unbound() {
     assert!(waited.status.is_server_error(), "{waited:?}");
     drop(failing);
     for binding in ["b", "c"] {
-        // Whoever polls is led to the reason, and whoever waits reads it.
+        // A platform that polls finds the reason, and so does one that waits.
         let again = put(&broker, binding, json!({})).await;
         assert_eq!(again.status, StatusCode::ACCEPTED, "{again:?}");
         let again = put_as(&broker, 17, binding).await;

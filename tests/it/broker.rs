@@ -549,7 +549,7 @@ impl Drop for TestBroker {
             let _ = child.kill();
             let _ = child.wait();
         }
-        // Without its folder no member is started again; then whoever still runs is ended.
+        // Without its folder no member is started again; then the members that still run are ended.
         let gone = self.folder.with_extension("gone");
         let _ = fs::rename(&self.folder, &gone);
         let (mut quiet, mut looks) = (0, 0);

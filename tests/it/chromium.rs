@@ -547,7 +547,7 @@ impl Drop for Chromium {
             let name = std::thread::current().name().map(|n| n.replace("::", "-"));
             let name = format!("failed-{}", name.unwrap_or_default());
             let picture = || tokio::runtime::Handle::current().block_on(self.leave_picture(&name));
-            // Whoever panics while panicking ends all tests: a browser that is gone must not.
+            // A panic while panicking ends all tests: a browser that is gone must not cause one.
             let look = || tokio::task::block_in_place(picture);
             if let Ok(path) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(look)) {
                 eprintln!("the page at the failure: {}", path.display());

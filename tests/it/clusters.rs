@@ -338,7 +338,7 @@ async fn a_cluster_tells_its_id_to_the_platform_and_to_its_users() {
         let told = with_token(path, &blue).await;
         assert_eq!((told.status, &told.body), (StatusCode::OK, &expected));
     }
-    // Whoever is not on it learns nothing.
+    // An instance on another cluster gets no answer.
     let (foreign, unknown) = (
         with_token(url(BLUE), &red).await,
         with_token(url("nobody"), &red).await,

@@ -310,7 +310,7 @@ async fn a_token_tells_who_it_is_of_and_where_to_look() {
         json!(page)
     );
 
-    // A cluster's own service instance tells of whoever runs the broker.
+    // A cluster's own service instance belongs to the operator.
     let path = format!("/api/2016-07/instances/{}", encoded(clusters::BLUE));
     let told = async |what: &str| {
         let told = answer(broker.osb(Method::GET, &format!("{path}/{what}"))).await;

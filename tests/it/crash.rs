@@ -39,7 +39,7 @@ enum Work {
     Recipe(Value, Value),
 }
 
-/// How work fares.
+/// The state of work.
 enum Look {
     /// It goes on, with this said of it.
     At(String),

@@ -55,7 +55,7 @@ impl Visit {
             .await;
     }
 
-    /// Signs in as whoever runs the broker.
+    /// Signs in as the operator.
     pub async fn sign_in_as_operator(&self) {
         let (username, password) = self.broker.platform();
         self.page.open(&self.url("/sign-in")).await;

@@ -94,7 +94,7 @@ async fn credentials_are_made_shown_once_rotated_and_revoked() {
             .is_empty()
     );
     page.check(&visit.broker.url).await;
-    // Nor by whoever kept the form.
+    // Nor by somebody who kept the form.
     let answer = page
         .eval(&format!(
             "fetch({again:?}, {{ method: 'POST', body: new URLSearchParams({{ csrf: {csrf} }}) }})

@@ -1,4 +1,4 @@
-//! The dashboard's Overview: what a database is, how it fares, how it is reached.
+//! The dashboard's Overview: what a database is, its state, how it is reached.
 
 use std::{process::Command, time::Duration};
 

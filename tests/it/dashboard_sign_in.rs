@@ -123,7 +123,8 @@ async fn every_way_in_leads_to_ones_own_and_nothing_else_does() {
     page.reload().await;
     page.arrives_at("/dashboard/sign-in").await;
 
-    // Whoever guesses has to wait, and then may go on. However slow the browser is, no time passes.
+    // A visitor who guesses has to wait, and then may go on. The clock stands still, so that a slow
+    // browser changes nothing.
     clock.stop();
     let is_held_up = || async { page.text().await.to_lowercase().contains("too many") };
     let mut guesses = 0;

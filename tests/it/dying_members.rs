@@ -14,7 +14,7 @@ use crate::{
 const VALUES: usize = 40;
 const VALUE_BYTES: usize = 1024 * 1024;
 
-/// Some 40 MB that no compression makes smaller.
+/// Some 40 MiB that no compression makes smaller.
 async fn fill(client: &mut Client) {
     let random = SystemRandom::new();
     let mut value = vec![0; VALUE_BYTES];

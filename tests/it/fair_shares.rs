@@ -326,7 +326,7 @@ async fn what_an_instance_had_done_long_ago_is_forgotten_but_for_the_newest() {
         (left == ["backup", "bind", "provision"].map(good)).then_some(())
     })
     .await;
-    // Whoever asks is told the same as before.
+    // The answers are the same as before.
     let instance = "/v2/service_instances/i/last_operation".to_owned();
     for path in [
         instance,

@@ -34,7 +34,7 @@ async fn fetch(broker: &TestBroker, id: &str) -> Answer {
     answer(broker.osb(Method::GET, &instance_path(id))).await
 }
 
-/// How an operation fares now; none: without a token.
+/// The state of an operation now; none: without a token.
 async fn poll(broker: &TestBroker, id: &str, token: Option<&str>) -> Answer {
     let query = token.map_or(String::new(), |token| format!("?operation={token}"));
     let path = format!("{}/last_operation{query}", instance_path(id));
@@ -86,7 +86,7 @@ fn assert_nothing_left(broker: &TestBroker) {
     assert_eq!(backups, Vec::<String>::new());
 }
 
-/// There is room for the ports of one instance only: whoever leaves some behind stops the next.
+/// There is room for the ports of one instance only: a deletion that leaves some behind stops the next provision.
 #[tokio::test(flavor = "multi_thread")]
 async fn deleting_an_instance_at_any_moment_leaves_nothing_behind() {
     let range = port_range();

@@ -1,6 +1,6 @@
 //! What Prometheus is told, to whom, and whether pages, rules and board name what there is.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use reqwest::{Method, StatusCode, header::CONTENT_TYPE};
 
@@ -175,6 +175,7 @@ fn rules_and_board_ask_for_what_there_is() {
     let known = documented();
     for path in [
         "deploy/prometheus/rules.yml",
+        "deploy/prometheus/rules_test.yml",
         "deploy/prometheus/prometheus.yml",
         "deploy/grafana/compose-broker.json",
     ] {
@@ -225,4 +226,64 @@ fn each_rule_says_how_bad_it_is_and_what_to_do() {
         assert!(there.exists(), "{name}: {page}");
     }
     assert!(each.len() >= 15, "{}", each.len());
+}
+
+#[test]
+fn each_rule_has_a_test_that_sees_it_fire() {
+    let rules = read("deploy/prometheus/rules.yml");
+    let tests = read("deploy/prometheus/rules_test.yml");
+    let tried = |name: &str| {
+        let fires = format!("labels: '{{alertname=\"{name}\"}}', value: 1");
+        let told = format!("alertname: {name}\n        exp_alerts:\n");
+        tests.contains(&fires) || tests.contains(&told)
+    };
+    let names = rules.split("- alert: ").skip(1);
+    let untried: Vec<_> = names
+        .filter_map(|rule| rule.lines().next())
+        .filter(|name| !tried(name))
+        .collect();
+    assert!(untried.is_empty(), "no test sees {untried:?} fire");
+    assert!(!tried("ComposeBrokerNoSuchRule"));
+}
+
+/// Prometheus' own tool, as setup fetched it or as the machine has it.
+fn promtool() -> Option<Command> {
+    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/promtool/promtool");
+    let program = if fetched.exists() {
+        fetched.into_os_string()
+    } else {
+        "promtool".into()
+    };
+    let runs = Command::new(&program).arg("--version").output().is_ok();
+    runs.then(|| Command::new(program))
+}
+
+/// The end of `promtool` on files of ours, and what it said.
+fn checked(arguments: &[&str]) -> Option<(bool, String)> {
+    let mut tool = promtool()?;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus");
+    let ended = tool.args(arguments).current_dir(folder).output();
+    let ended = ended.expect("an end");
+    let mut said = String::from_utf8_lossy(&ended.stdout).into_owned();
+    said.push_str(&String::from_utf8_lossy(&ended.stderr));
+    Some((ended.status.success(), said))
+}
+
+#[test]
+fn prometheus_takes_the_rules_and_they_fire_when_they_should() {
+    for arguments in [
+        ["check", "config", "--syntax-only", "prometheus.yml"].as_slice(),
+        &["check", "rules", "rules.yml"],
+        &["test", "rules", "rules_test.yml"],
+    ] {
+        let Some((good, said)) = checked(arguments) else {
+            println!(
+                "SKIPPED: there is no promtool here (scripts/setup.sh --rules), so that no alert \
+                 rule was tried"
+            );
+            return;
+        };
+        assert!(good, "{arguments:?}: {said}");
+        assert!(said.contains("SUCCESS"), "{arguments:?}: {said}");
+    }
 }

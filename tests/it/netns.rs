@@ -154,7 +154,7 @@ pub fn part() -> Option<String> {
     std::env::var(PART).ok()
 }
 
-/// A command on the application's machine, for whoever plays a part on the broker's.
+/// A command on the application's machine, for the part that runs on the broker's.
 pub fn there(program: impl AsRef<Path>) -> Command {
     let pid = std::env::var(APPLICATION).expect("a process");
     let mut command = Command::new("nsenter");

@@ -259,7 +259,7 @@ async fn a_link_opens_one_instance_once_and_not_for_long() {
     let link = link.expect("a link");
 
     let mut visitor = Visitor::of(&broker);
-    // Whoever only looks uses nothing up.
+    // A look alone uses nothing up.
     for _ in 0..3 {
         let page = visitor.get(&link).await;
         assert_eq!(page.status, StatusCode::OK);
@@ -805,7 +805,7 @@ async fn a_restore_is_begun_followed_and_opened() {
         .await;
         let link = between(&page.body, "id=\"message\">", "</p>");
         let href = between(link, "href=\"", "\"");
-        // Its page is open to whoever may see its source, and tells how to reach it.
+        // Users of its source may open its page, which tells how to reach it.
         let restored = visitor.get(href).await;
         assert_eq!(restored.status, StatusCode::OK);
         assert!(restored.body.contains("etcd (3.6.16)") && restored.body.contains("id=\"reach\""));
@@ -835,7 +835,7 @@ async fn an_instance_that_is_not_ready_has_a_page_too() {
     assert_eq!(refused.status, StatusCode::CONFLICT);
     drop(held);
     broker.instance_end("young", &accepted.body).await;
-    // The first page knows the members by name, whoever has looked at them.
+    // The first page knows the members by name, also when nobody has looked at them.
     let page = operator.get(&overview("young")).await;
     assert!(page.body.contains("id=\"member-m2\""), "{}", page.body);
     let page = eventually("members that were looked at", || async {

@@ -177,7 +177,7 @@ impl BrokerProcess {
         let mut child = self.child.take().expect("a broker that runs");
         kill(i32::try_from(child.id()).expect("a pid"));
         let status = child.wait().expect("an end");
-        // Whoever ended by himself was not killed.
+        // A broker that ended by itself was not killed.
         assert_eq!(status.code(), None, "the broker had ended: {status}");
     }
 

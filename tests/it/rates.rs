@@ -56,7 +56,7 @@ async fn too_many_requests_are_refused_in_each_dialect() {
             break;
         }
     }
-    // Whoever watches over the broker is never refused.
+    // Health checks are never refused.
     for _ in 0..30 {
         let alive = answer(broker.anonymous(Method::GET, "/healthz")).await;
         assert_eq!(alive.status, StatusCode::OK);

@@ -153,7 +153,7 @@ impl Application {
         assert_eq!(read.trim(), "k\nv");
     }
 
-    /// Whoever has no login, a wrong one, or no authority to trust is refused.
+    /// A client without a login, with a wrong one, or without the authority is refused.
     fn assert_keeps_others_out(&self) {
         let user = self.login.split(':').next().expect("a name");
         for login in [
@@ -315,7 +315,7 @@ impl Writer {
 /// Somebody who takes every connection that members grant on some ports, as long as this is there.
 struct Flood {
     _process: Running,
-    /// Whoever prints what nobody reads ends.
+    /// A program ends when nobody reads what it prints.
     _printed: Lines<BufReader<ChildStdout>>,
 }
 

@@ -104,7 +104,7 @@ async fn members_move_while_they_serve_and_old_credentials_go_on_where_the_addre
     assert_eq!(hosts(&named).await, ["localhost"; 3]);
     assert_same_everywhere(&named, written.keys).await;
     assert_same_everywhere(&first, written.keys).await;
-    // Whoever fetches credentials again learns where members are now.
+    // Credentials that are fetched again have the members' new addresses.
     let again = fetched(&broker, "first").await;
     assert_eq!(hosts(&again["credentials"]).await, ["localhost"; 3]);
     assert_eq!(again["endpoints"][2]["host"], "localhost", "{again}");

@@ -276,7 +276,7 @@ async fn an_update_that_waits_for_what_does_not_come_back_gives_way() {
     let broker = TestBroker::start().await;
     let credentials = with_keys(&broker, "3.6.16").await;
     lose_all_but(&broker, "i", &["m0", "m1"]).await;
-    // Whoever waits for it, waits in vain: it is not even dead.
+    // A wait for it comes to nothing: it is not even dead.
     let other = process_of(&broker, "m1").expect("a process");
     signal(other, Signal::STOP);
     planned(&broker, json!({ "from": "survivor", "member": "m0" })).await;

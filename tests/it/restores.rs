@@ -466,7 +466,7 @@ fn deployments(broker: &TestBroker) -> Vec<String> {
     folders
 }
 
-/// Whoever writes while a backup is taken must not make it fail, nor be half in it.
+/// A client that writes while a backup is taken does not make it fail, and no write is half in it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_of_a_database_that_is_being_written_to_restores() {
     let broker = TestBroker::start().await;

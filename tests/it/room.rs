@@ -122,7 +122,7 @@ async fn a_broker_starts_again_on_a_disk_that_is_full_by_then() {
     assert!(has_reserve(), "others could take it until the next start");
     volume.fill();
     broker.spawn_again().await;
-    assert!(has_reserve(), "whoever looks before leaves it");
+    assert!(has_reserve(), "a look before that leaves it");
     ready(&broker, StatusCode::OK, Some("a volume is full")).await;
     let accepted = broker.put_instance("i", json!({})).await;
     assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");

@@ -90,7 +90,7 @@ async fn a_service_manager_hears_that_the_broker_serves_is_well_and_stops() {
     let ready = served.hears();
     let url = format!("http://{}", served.settings["LISTEN"]);
     assert_eq!(ready, format!("READY=1\nSTATUS=serves {url}\n"));
-    // Whoever hears that has an answer at the first try.
+    // A client that hears that has an answer at the first try.
     let answered = reqwest::get(format!("{url}/readyz")).await;
     assert!(answered.expect("an answer").status().is_success());
     for _ in 0..2 {

@@ -568,16 +568,47 @@ fn words_gone(text: &str) -> Vec<&'static str> {
     words.filter(stands).collect()
 }
 
+/// Figures in units that the house does not use: sizes are in powers of 1024.
+fn decimal_sizes(text: &str) -> Vec<String> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let pairs = words.windows(2).filter(|pair| {
+        let unit = pair[1].trim_matches(|c: char| !c.is_alphanumeric());
+        let is_figure = |c: char| c.is_ascii_digit() || c == '}';
+        ["KB", "MB", "GB", "TB"].contains(&unit) && pair[0].ends_with(is_figure)
+    });
+    pairs
+        .map(|pair| {
+            let unit = pair[1].trim_matches(|c: char| !c.is_alphanumeric());
+            format!("{} {unit}", pair[0])
+        })
+        .collect()
+}
+
 #[test]
 fn no_text_has_a_word_that_is_gone() {
     let mut texts = sources(&root().join("src"));
-    for folder in ["", "docs", "docs/operating", "docs/decisions", "templates"] {
+    texts.extend(sources(&root().join("examples")));
+    let mut tests = sources(&root().join("tests"));
+    // Where the words themselves stand.
+    tests.retain(|(path, _)| path != "it/tidy.rs");
+    texts.extend(tests);
+    for folder in [
+        "",
+        "deploy",
+        "deploy/prometheus",
+        "docs",
+        "docs/operating",
+        "docs/decisions",
+        "templates",
+    ] {
         for entry in fs::read_dir(root().join(folder))
             .expect("a folder")
             .flatten()
         {
             let path = entry.path();
-            if path.extension().is_some_and(|e| e == "md" || e == "html") {
+            let ends = ["md", "html", "yml", "service"];
+            let is_text = |end: &std::ffi::OsStr| ends.iter().any(|known| end == *known);
+            if path.extension().is_some_and(is_text) || path.ends_with("Dockerfile") {
                 let text = fs::read_to_string(&path).expect("a text");
                 texts.push((path.display().to_string(), text));
             }
@@ -593,6 +624,17 @@ fn no_text_has_a_word_that_is_gone() {
         })
         .collect();
     assert_eq!(found, Vec::<String>::new(), "say instead: {WORDS_GONE:?}");
+    let sizes: Vec<String> = texts
+        .iter()
+        .flat_map(|(path, text)| {
+            decimal_sizes(text)
+                .into_iter()
+                .map(move |size| format!("{path}: {size}"))
+        })
+        .collect();
+    assert_eq!(sizes, Vec::<String>::new(), "say instead: KiB, MiB, GiB");
+    assert_eq!(decimal_sizes("16 MB, {} KB."), ["16 MB", "{} KB"]);
+    assert_eq!(decimal_sizes("10 * GB, 16 MiB"), [""; 0]);
     assert_eq!(
         words_gone("/// What its quota is held\n/// against."),
         ["held against"]

@@ -1,5 +1,4 @@
-//! Who got to see what: written down, folded where it is too much, and ended with whoever may no
-//! longer.
+//! Who got to see what: written down, folded where it is too much, and ended with the binding.
 
 use std::time::Duration;
 
@@ -96,7 +95,7 @@ async fn who_got_what_is_written_down_before_they_have_it() {
         format!("cloudfoundry {identity}"),
     );
     assert_eq!(answer(fetch).await.status, StatusCode::OK);
-    // Whoever follows a link is known by it, whatever else is said of them.
+    // A link tells for whom it was made, whatever else the request says.
     let link = text(&backup["download_link"]);
     let follow = visitor().get(link).header(
         "X-Broker-API-Originating-Identity",
@@ -286,7 +285,7 @@ async fn a_flood_of_wrong_credentials_does_not_fill_the_audit() {
     );
     let from_one = found.iter().any(|e| e["address"] == "198.51.0.1");
     assert!(from_one, "{found:?}");
-    // Whoever shows nothing tries nothing.
+    // A request without credentials tries none.
     let before = found.len();
     for _ in 0..3 {
         answer(broker.anonymous(Method::GET, "/operator/audit")).await;
@@ -382,7 +381,7 @@ async fn links_end_with_whoever_they_were_made_for() {
         assert_eq!(status_of(link).await, StatusCode::OK, "{link}");
     }
     broker.unbind("i", "theirs").await;
-    // Whoever has the id by now is somebody else.
+    // A new binding with the same id belongs to somebody else.
     broker.bind("i", "theirs").await;
     for link in &ended {
         assert_eq!(status_of(link).await, StatusCode::NOT_FOUND, "{link}");

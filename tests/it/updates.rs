@@ -764,7 +764,7 @@ async fn an_update_that_fails_for_good_changes_nothing() {
     assert_eq!(running(&broker), all(NEWEST, 1));
 }
 
-/// So many puts are one MB.
+/// So many puts are one MiB.
 const PUTS_OF_A_MB: usize = 8;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -792,7 +792,7 @@ async fn osb_087_a_full_database_takes_writes_again_when_it_gets_more_and_cannot
             Err(error) => panic!("{error}"),
         }
         assert!(puts < 400 * PUTS_OF_A_MB, "it never is full");
-        // The file grows by 16 MB at a time, so it is seen before it is nearly full.
+        // The file grows by 16 MiB at a time, so it is seen before it is nearly full.
         if !is_near && puts % PUTS_OF_A_MB == 0 {
             let bytes = root.status().await.expect("a status").db_size();
             is_near =
@@ -804,7 +804,7 @@ async fn osb_087_a_full_database_takes_writes_again_when_it_gets_more_and_cannot
         }
     };
     assert!(is_near, "it is full at once");
-    assert!(full > 200, "{full} MB");
+    assert!(full > 200, "{full} MiB");
     alerts::told_that(&broker, &credentials, "critical", "NOSPACE").await;
     let end = updated(&broker, units(2)).await;
     assert_eq!(end["state"], "succeeded", "{end}");

@@ -13,7 +13,7 @@ const DAMAGED_BY_DEFRAGMENTATION: &str = "etcd#20271";
 
 /// Most units of one instance: 8 GiB, the largest storage quota that etcd's makers advise.
 const UNITS_MAX: u32 = 32;
-/// Disk that a member needs before it holds anything, in bytes: etcd sets two files of 64 MB aside for
+/// Disk that a member needs before it holds anything, in bytes: etcd sets two files of 64 MiB aside for
 /// its log.
 const MEMBER_BYTES_MIN: u64 = 128 * 1024 * 1024;
 

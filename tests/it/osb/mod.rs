@@ -165,7 +165,7 @@ impl Bench {
         self.get(&instance_path(id)).await
     }
 
-    /// How an operation on an instance fares; none: without a token.
+    /// The state of an operation on an instance; none: without a token.
     async fn poll(&self, id: &str, token: Option<&str>) -> Answer {
         self.get(&poll_path(&instance_path(id), token)).await
     }

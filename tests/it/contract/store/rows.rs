@@ -75,7 +75,7 @@ pub(super) async fn an_address_is_held_once<K: Kind>() {
     })
     .await;
     assert_eq!(held_by_another, [None, Some(address(2000))]);
-    // Another host has ports of its own; whoever listens on this machine has none.
+    // Another host has ports of its own; a listener on this machine has none.
     let mut elsewhere = deployment_at(other, &[2000]);
     for held in elsewhere.members[0].addresses.values_mut() {
         held.host = "DB.example.org".to_owned();

@@ -138,7 +138,7 @@ pub(super) async fn a_read_sees_one_state_and_what_was_committed<K: Kind>() {
     let (begun, has_begun) = oneshot::channel();
     let (written, is_written) = mpsc::channel::<()>();
     let reading = store.clone();
-    // Whoever reads a few rows keeps its thread.
+    // A short read keeps its thread.
     let looking = tokio::spawn(async move {
         let look = reading.read(move |conn| {
             let first = notes::of(conn, &own(1))?.text;
