@@ -29,7 +29,7 @@ struct CommandLine {
 
 #[derive(Subcommand)]
 enum CatalogCommand {
-    /// Print everything that is wrong with a catalog file, by its place; fails when there is anything
+    /// Print everything that is wrong with a catalog file, with its place; fail if there is anything
     Check {
         /// The file (JSON)
         file: PathBuf,
@@ -49,7 +49,7 @@ enum Command {
         #[arg(long, value_name = "WHAT")]
         accept: Vec<Accepted>,
     },
-    /// Work on catalog files
+    /// Check catalog files
     #[command(subcommand)]
     Catalog(CatalogCommand),
     #[command(flatten)]

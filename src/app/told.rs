@@ -21,12 +21,12 @@ pub(super) async fn tell_of_start(config: &Config, store: &Arc<Store>, backends:
     for (cluster, engines) in &backends.versions {
         if let Some(adopted) = backends.adopted.get(cluster) {
             log::info!(cluster = cluster.as_str(), adopted = adopted;
-                "is opened, with its members that ran");
+                "the cluster is open; the broker adopted the members that ran");
         }
         for (engine, versions) in engines {
             let versions: BTreeSet<_> = versions.iter().collect();
             let versions: Vec<String> = versions.iter().map(ToString::to_string).collect();
-            log::info!(cluster = cluster.as_str(); "has {engine} {}", versions.join(", "));
+            log::info!(cluster = cluster.as_str(); "the cluster has {engine} {}", versions.join(", "));
         }
     }
     match store.read(store::folder::known).await {

@@ -80,7 +80,7 @@ impl Session {
         }
         match (&backup["expires_at"], backup["type"].as_str()) {
             (Value::Null, Some("on_demand")) if backup["status"] == "complete" => {
-                "newer on-demand".to_owned()
+                "when replaced".to_owned()
             }
             (Value::Null, _) => String::new(),
             (end, _) => self.time(end),

@@ -40,34 +40,34 @@ pub enum Command {
     /// List the service instances that this machine knows
     #[command(visible_alias = "s")]
     Services,
-    /// Change a service instance
+    /// Change plan, size, tags or other parameters of a service instance
     UpdateService(UpdateService),
-    /// Bring a service instance to the version that its plan has now, or to another newer one
+    /// Upgrade a service instance to the version of its plan, or to another newer one
     UpgradeService(UpgradeService),
-    /// List the versions that a service instance can be taken to, with their known faults
+    /// List the versions that a service instance can be upgraded to, with their known faults
     Versions {
         /// The instance
         #[arg(add = names())]
         name: String,
     },
-    /// Give unused storage of a service instance back, and let it take writes again if it was full
+    /// Give back unused storage of a service instance, and let it take writes again if it was full
     MakeRoom {
         /// The instance
         #[arg(add = names())]
         name: String,
-        /// Delete all keys that begin with this before
+        /// First delete all keys that begin with this
         #[arg(long, value_name = "PREFIX")]
         delete_prefix: Option<String>,
         #[command(flatten)]
         patience: Patience,
     },
-    /// Give storage back that the files of a service instance do not use: each member in turn answers
-    /// nobody meanwhile
+    /// Give back storage that the files of a service instance do not use; each member in turn stops
+    /// answering for that time
     Defragment {
         /// The instance
         #[arg(add = names())]
         name: String,
-        /// Tell what it would do and how long it takes, and do nothing
+        /// Only say what it would do and how long it would take
         #[arg(long)]
         dry_run: bool,
         #[command(flatten)]
@@ -89,7 +89,7 @@ pub enum Command {
         /// The instance
         #[arg(add = names())]
         name: String,
-        /// What to call it from now on
+        /// The new name
         new_name: String,
     },
     /// Make a service key: credentials for an instance
@@ -98,7 +98,7 @@ pub enum Command {
         /// The instance
         #[arg(add = names())]
         name: String,
-        /// What to call the key
+        /// The name of the new key
         key: String,
         #[command(flatten)]
         parameters: Parameters,
@@ -131,7 +131,7 @@ pub enum Command {
         #[arg(add = names())]
         name: String,
     },
-    /// Delete a service key: its credentials are good for nothing afterwards
+    /// Delete a service key; its credentials stop working
     #[command(visible_alias = "dsk")]
     DeleteServiceKey {
         /// The instance
@@ -151,7 +151,7 @@ pub enum Command {
         #[arg(add = names())]
         name: String,
     },
-    /// Take a backup of a service instance; older ones on demand give way to it
+    /// Take a backup of a service instance; it may replace an older on-demand backup, and says so first
     CreateBackup {
         /// The instance
         #[arg(add = names())]
@@ -167,11 +167,11 @@ pub enum Command {
         /// The backup's id
         #[arg(value_hint = ValueHint::Other)]
         backup: String,
-        /// What to remember of it, in one line; "" for nothing
+        /// The note, in one line; "" removes it
         #[arg(value_hint = ValueHint::Other)]
         note: String,
     },
-    /// Keep a backup until you unpin it: it goes neither by age nor by a newer one
+    /// Keep a backup until you unpin it: neither its age nor a newer backup removes it
     Pin {
         /// The instance
         #[arg(add = names())]
@@ -180,7 +180,7 @@ pub enum Command {
         #[arg(value_hint = ValueHint::Other)]
         backup: String,
     },
-    /// Keep a backup no longer than others of its kind
+    /// Let a pinned backup go again, as others of its kind do
     Unpin {
         /// The instance
         #[arg(add = names())]
@@ -189,44 +189,44 @@ pub enum Command {
         #[arg(value_hint = ValueHint::Other)]
         backup: String,
     },
-    /// List what is the matter with a service instance, the worst first
+    /// List the alerts of a service instance, the worst first
     Alerts {
         /// The instance
         #[arg(add = names())]
         name: String,
     },
-    /// List the members of a service instance: how each is, and where applications reach it
+    /// List the members of a service instance, with their state and their addresses
     Members {
         /// The instance
         #[arg(add = names())]
         name: String,
     },
-    /// Print what the members of a service instance log
+    /// Print the logs of the members of a service instance
     Logs(Logs),
-    /// List what was done to a service instance, and is being done, the newest first
+    /// List the tasks of a service instance, running and done, the newest first
     Tasks {
         /// The instance
         #[arg(add = names())]
         name: String,
     },
-    /// For operators: list who had what done, and who got to see what, the newest first
+    /// For operators: list who changed what and who read what, the newest first
     Audit(AuditOf),
-    /// Print a link that opens the dashboard of a service instance once, within 15 minutes
+    /// Print a link to the dashboard of a service instance; it works once, within 15 minutes
     DashboardLink {
         /// The instance
         #[arg(add = names())]
         name: String,
     },
-    /// Show which broker the client speaks to, as whom, and by which settings
+    /// Show which broker the client speaks to, as which user, and where each setting comes from
     Settings,
     /// Make a new service instance from a backup of another one
     RestoreBackup(RestoreBackup),
-    /// Download a backup, checked down to its hash
+    /// Download a backup and check its hash
     DownloadBackup(DownloadBackup),
-    /// For operators: look at what the broker works on, and at what does not get on
+    /// For operators: list operations; retry or abandon those that fail or are stuck
     #[command(subcommand)]
     Operations(Operations),
-    /// For operators: have a database made anew whose majority is lost
+    /// For operators: rebuild a database that has lost most of its members
     Recover(Recovery),
 }
 
@@ -237,11 +237,11 @@ pub struct CreateService {
     pub offering: String,
     /// The plan
     pub plan: String,
-    /// What to call the instance
+    /// The name of the new instance
     pub name: String,
     #[command(flatten)]
     pub parameters: Parameters,
-    /// Tags for the instance, apart by commas: kept in the file of names, and shown
+    /// Tags for the instance, separated by commas; the client keeps and shows them
     #[arg(short, long, value_delimiter = ',')]
     pub tags: Vec<String>,
     /// The instance's id [default: a new one]
@@ -262,10 +262,10 @@ pub struct UpdateService {
     /// The plan to change to
     #[arg(short, long)]
     pub plan: Option<String>,
-    /// Tags for the instance in the place of those that it has, apart by commas; "" for none
+    /// New tags for the instance, separated by commas, instead of the old ones; "" for none
     #[arg(short, long, value_delimiter = ',')]
     pub tags: Option<Vec<String>>,
-    /// Lift a protection against deletion without asking
+    /// Remove the protection against deletion without asking
     #[arg(short, long)]
     pub force: bool,
     #[command(flatten)]
@@ -281,7 +281,7 @@ pub struct UpgradeService {
     /// The version [default: that of the plan]
     #[arg(long, value_name = "VERSION")]
     pub db_version: Option<String>,
-    /// Tell what would be done, and do nothing
+    /// Only say what it would do
     #[arg(long)]
     pub dry_run: bool,
     #[command(flatten)]
@@ -291,13 +291,13 @@ pub struct UpgradeService {
 /// What a new instance is made of, beside the one of a backup.
 #[derive(Debug, clap::Args)]
 pub struct RestoreBackup {
-    /// The instance that the backup was taken of
+    /// The source: the instance that the backup was taken of
     #[arg(add = names())]
     pub name: String,
     /// The backup's id
     #[arg(value_hint = ValueHint::Other)]
     pub backup: String,
-    /// What to call the new instance
+    /// The name of the new instance
     pub new_name: String,
     /// The version of the new instance's database
     #[arg(long, value_name = "VERSION")]
@@ -305,7 +305,7 @@ pub struct RestoreBackup {
     /// The size of the new instance
     #[arg(long)]
     pub units: Option<u32>,
-    /// The plan of the new instance [default: that of the other one]
+    /// The plan of the new instance [default: the plan of the source]
     #[arg(short, long)]
     pub plan: Option<String>,
     #[command(flatten)]
@@ -337,13 +337,13 @@ pub struct Logs {
     /// The instance
     #[arg(add = names())]
     pub name: String,
-    /// Go on with what is logged from now on, until Ctrl-C
+    /// Print new lines as they are logged, until Ctrl-C
     #[arg(short, long)]
     pub follow: bool,
     /// Only this member
     #[arg(short, long, value_name = "NAME")]
     pub member: Option<String>,
-    /// So many lines of each member [default: 20]
+    /// How many of the last lines of each member to print [default: 20]
     #[arg(short = 'n', long, value_name = "NUMBER")]
     pub lines: Option<usize>,
 }
@@ -351,13 +351,13 @@ pub struct Logs {
 /// Which entries of the audit are listed.
 #[derive(Debug, clap::Args)]
 pub struct AuditOf {
-    /// Only those of this instance
+    /// Only entries of this instance
     #[arg(add = names())]
     pub name: Option<String>,
-    /// Only those before this one: how a list ends that has more
+    /// Only entries before this one; the end of a longer list names it
     #[arg(long, value_name = "ID")]
     pub before: Option<i64>,
-    /// At most so many
+    /// The most entries to list
     #[arg(long, value_name = "NUMBER")]
     pub limit: Option<u32>,
 }
@@ -373,7 +373,7 @@ pub struct Parameters {
 /// Whether the end is waited for.
 #[derive(Debug, clap::Args)]
 pub struct Patience {
-    /// Wait for the end, and show how it goes on
+    /// Wait until it is done, and show its progress
     #[arg(short, long)]
     pub wait: bool,
 }
@@ -381,7 +381,7 @@ pub struct Patience {
 /// Whether the user is sure.
 #[derive(Debug, clap::Args)]
 pub struct Certainty {
-    /// Do not ask whether that is meant
+    /// Do not ask for confirmation
     #[arg(short, long)]
     pub force: bool,
 }

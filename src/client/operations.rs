@@ -9,7 +9,6 @@ use super::{
     Session,
     error::{Error, Result},
     osb::given,
-    show::Show,
 };
 
 /// What an operator can ask for.
@@ -17,17 +16,17 @@ use super::{
 pub enum Operations {
     /// List operations, the newest first
     List(Wanted),
-    /// Show all that is known of an operation: its steps, tries and errors, and what is left of it
+    /// Show an operation in full: its steps, tries and errors, and what it left behind
     Show {
         /// The operation's id
         operation: String,
     },
-    /// Have an operation tried again at once: one that waits for its next try, is stuck or abandoned
+    /// Try an operation again at once that waits for its next try, or is stuck or abandoned
     Retry {
         /// The operation's id
         operation: String,
     },
-    /// Give an operation up: it is cleaned up; one that cleans up or deletes ends as it is
+    /// Give up an operation: the broker cleans it up; one that cleans up or deletes ends as it is
     Abandon {
         /// The operation's id
         operation: String,
@@ -37,23 +36,23 @@ pub enum Operations {
 /// Which operations are listed.
 #[derive(Debug, clap::Args)]
 pub struct Wanted {
-    /// Only those in this state: queued, running, succeeded, failed, stuck or abandoned
+    /// Only operations in this state: queued, running, succeeded, failed, stuck or abandoned
     // The client's own settings have a `state` already.
     #[arg(long, value_name = "STATE")]
     in_state: Option<String>,
-    /// Only those of this kind, such as provision or backup
+    /// Only operations of this kind, such as provision or backup
     #[arg(long)]
     kind: Option<String>,
-    /// Only those of the instance with this id
+    /// Only operations of the instance with this id
     #[arg(long, value_name = "ID")]
     instance: Option<String>,
-    /// Only those that were accepted longer ago than so many seconds
+    /// Only operations that were accepted more than this many seconds ago
     #[arg(long, value_name = "SECONDS")]
     older_than: Option<u32>,
-    /// Only those that were accepted before this one: how a list ends that has more
+    /// Only operations older than this one; the end of a longer list names it
     #[arg(long, value_name = "OPERATION")]
     before: Option<String>,
-    /// At most so many
+    /// The most operations to list
     #[arg(long, value_name = "NUMBER")]
     limit: Option<u32>,
 }
@@ -65,19 +64,19 @@ impl Session {
             Operations::List(wanted) => self.list_operations(&wanted).await,
             Operations::Show { operation } => {
                 let told = self.about(Method::GET, &operation, None).await?;
-                self.show.result(&in_full(&self.show, &told), &told)
+                self.show.result(&self.in_full(&told), &told)
             }
             Operations::Retry { operation } => {
                 let told = self.about(Method::POST, &operation, Some("retry")).await?;
-                self.show.note("it is tried again");
-                self.show.result(&in_full(&self.show, &told), &told)
+                self.show.note("the broker tries it again now");
+                self.show.result(&self.in_full(&told), &told)
             }
             Operations::Abandon { operation } => {
                 let told = self
                     .about(Method::POST, &operation, Some("abandon"))
                     .await?;
-                self.show.note("it is given up");
-                self.show.result(&in_full(&self.show, &told), &told)
+                self.show.note("the broker gives it up");
+                self.show.result(&self.in_full(&told), &told)
             }
         }
     }
@@ -102,15 +101,15 @@ impl Session {
             return Err(Error::Failed(text.into()));
         };
         let rows = listed.iter().map(|operation| {
-            [
-                "id",
-                "kind",
-                "instance_id",
-                "state",
-                "created_at",
-                "description",
-            ]
-            .map(|field| text(operation, field))
+            let [id, kind, instance, state] =
+                ["id", "kind", "instance_id", "state"].map(|field| text(operation, field));
+            // Of one that succeeded there is no more to say.
+            let description = match state.as_str() {
+                "succeeded" => String::new(),
+                _ => text(operation, "description"),
+            };
+            let accepted = self.time(&operation["created_at"]);
+            [id, kind, instance, state, accepted, description]
         });
         let head = [
             "OPERATION",
@@ -118,7 +117,7 @@ impl Session {
             "INSTANCE",
             "STATE",
             "ACCEPTED",
-            "HOW IT STANDS",
+            "DESCRIPTION",
         ];
         let shown = self.show.table(head, rows);
         self.show.result(&shown, &told)?;
@@ -134,6 +133,56 @@ impl Session {
         let status = if verb.is_some() { 202 } else { 200 };
         self.osb.operator(method, &path, &[], None, status).await
     }
+
+    fn in_full(&self, told: &Value) -> String {
+        let there = |field: &str| Some(text(told, field)).filter(|text| !text.is_empty());
+        let time = |field: &str| Some(self.time(&told[field])).filter(|time| !time.is_empty());
+        let lease = &told["lease"];
+        let worker = lease.is_object().then(|| {
+            let (owner, until) = (text(lease, "owner"), self.time(&lease["until"]));
+            format!("{owner}, until {until}")
+        });
+        let mut shown = self.show.fields([
+            ("operation", there("id")),
+            ("kind", there("kind")),
+            ("instance", there("instance_id")),
+            ("binding", there("binding_id")),
+            ("backup", there("backup_id")),
+            ("asked through", there("origin")),
+            ("state", there("state")),
+            ("description", there("description")),
+            ("next try", time("next_try_at")),
+            ("accepted", time("created_at")),
+            ("updated", time("updated_at")),
+            ("worker", worker),
+        ]);
+        let listed = |field: &str| told[field].as_array().cloned().unwrap_or_default();
+        let steps = listed("steps");
+        if !steps.is_empty() {
+            let rows = steps.iter().map(|step| {
+                let done = if step["done"] == true { "yes" } else { "" };
+                [
+                    text(step, "name"),
+                    done.to_owned(),
+                    text(step, "failures"),
+                    text(step, "shortages"),
+                    text(step, "last_error"),
+                ]
+            });
+            let head = ["STEP", "DONE", "FAILED", "SHORT", "LAST ERROR"];
+            shown.push_str("\n\n");
+            shown.push_str(&self.show.table(head, rows));
+        }
+        let left = listed("left_behind");
+        if !left.is_empty() {
+            let rows = left
+                .iter()
+                .map(|left| [left.as_str().unwrap_or_default().to_owned()]);
+            shown.push_str("\n\n");
+            shown.push_str(&self.show.table(["LEFT BEHIND"], rows));
+        }
+        shown
+    }
 }
 
 /// A field as a text; nothing for none.
@@ -143,53 +192,4 @@ pub fn text(of: &Value, field: &str) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     }
-}
-
-fn in_full(show: &Show, told: &Value) -> String {
-    let there = |field: &str| Some(text(told, field)).filter(|text| !text.is_empty());
-    let lease = &told["lease"];
-    let worker = lease.is_object().then(|| {
-        let (owner, until) = (text(lease, "owner"), text(lease, "until"));
-        format!("{owner}, until {until}")
-    });
-    let mut shown = show.fields([
-        ("operation", there("id")),
-        ("kind", there("kind")),
-        ("instance", there("instance_id")),
-        ("binding", there("binding_id")),
-        ("backup", there("backup_id")),
-        ("asked by way of", there("origin")),
-        ("state", there("state")),
-        ("how it stands", there("description")),
-        ("next try", there("next_try_at")),
-        ("accepted", there("created_at")),
-        ("got on", there("updated_at")),
-        ("worker", worker),
-    ]);
-    let listed = |field: &str| told[field].as_array().cloned().unwrap_or_default();
-    let steps = listed("steps");
-    if !steps.is_empty() {
-        let rows = steps.iter().map(|step| {
-            let done = if step["done"] == true { "yes" } else { "" };
-            [
-                text(step, "name"),
-                done.to_owned(),
-                text(step, "failures"),
-                text(step, "shortages"),
-                text(step, "last_error"),
-            ]
-        });
-        let head = ["STEP", "DONE", "FAILED", "SHORT", "LAST ERROR"];
-        shown.push_str("\n\n");
-        shown.push_str(&show.table(head, rows));
-    }
-    let left = listed("left_behind");
-    if !left.is_empty() {
-        let rows = left
-            .iter()
-            .map(|left| [left.as_str().unwrap_or_default().to_owned()]);
-        shown.push_str("\n\n");
-        shown.push_str(&show.table(["LEFT BEHIND"], rows));
-    }
-    shown
 }

@@ -16,23 +16,23 @@ use super::{
 pub struct Recovery {
     /// The instance's id
     instance: String,
-    /// What to make the database of
+    /// Where the data comes from
     #[arg(long, value_enum)]
     from: Source,
-    /// The member to make it of [default: the one that knows most]
+    /// The member to take it from [default: the one with the highest revision]
     #[arg(long, value_name = "NAME")]
     member: Option<String>,
-    /// The backup to make it of [default: the newest]
+    /// The backup to take it from [default: the newest]
     #[arg(long, value_name = "ID")]
     backup: Option<String>,
-    /// Do it; without this, only what it would do and lose is told
+    /// Do it; without this, the command only says what it would do and what would be lost
     #[arg(long)]
     yes: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Source {
-    /// What a member still has
+    /// What one of the members still has
     Survivor,
     /// A backup
     Backup,

@@ -166,7 +166,12 @@ pub struct Progress {
 impl Progress {
     /// Tells how it goes, in the broker's words.
     pub fn say(&self, text: &str) {
-        if text.is_empty() || self.said.replace(text.to_owned()) == text {
+        // A terminal counts down in its place; elsewhere each second would be one more line.
+        let new = match &self.bar {
+            Some(_) => text.to_owned(),
+            None => without_countdown(text),
+        };
+        if new.is_empty() || self.said.replace(new.clone()) == new {
             return;
         }
         let clean = clean(text);
@@ -242,6 +247,15 @@ fn style(template: &str) -> ProgressStyle {
     style.expect("the templates above are well formed")
 }
 
+/// A description without the time until the next try: `3rd try, next in 8 s: no answer`.
+fn without_countdown(text: &str) -> String {
+    let Some((before, after)) = text.split_once(", next in ") else {
+        return text.to_owned();
+    };
+    let reason = after.find(':').map_or("", |at| &after[at..]);
+    format!("{before}{reason}")
+}
+
 /// How far a description says that something is: `(step 2 of 7)`, of which one is done, or `10%`.
 fn share(text: &str) -> Option<(u64, u64)> {
     let words: Vec<&str> = text
@@ -315,6 +329,21 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_countdown_is_nothing_new() {
+        let told = "Starting (step 2 of 4); 3rd try, since 08:33:01 UTC";
+        for (text, known) in [
+            (
+                format!("{told}, next in 8 s: m0: refused"),
+                format!("{told}: m0: refused"),
+            ),
+            (format!("{told}, next in 1 min"), told.to_owned()),
+            (told.to_owned(), told.to_owned()),
+        ] {
+            assert_eq!(without_countdown(&text), known);
+        }
+    }
 
     #[test]
     fn what_a_terminal_would_obey_is_shown_instead() {

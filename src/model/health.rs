@@ -327,20 +327,20 @@ fn of_members(seen: Option<&Observation>) -> Health {
     let (serving, all, needed) = (seen.serving(), seen.members.len(), seen.needed);
     let at = Moment(seen.since);
     let serve = match serving {
-        0 => format!("None of {all} members serves"),
-        1 => format!("1 of {all} members serves"),
-        _ => format!("{serving} of {all} members serve"),
+        0 => format!("None of {all} members has served"),
+        1 => format!("1 of {all} members has served"),
+        _ => format!("{serving} of {all} members have served"),
     };
     let silent = seen.members.iter().filter(|member| !member.serves());
     let silent: Vec<&str> = silent.map(|member| member.name.as_str()).collect();
     let not = if silent.len() == 1 {
-        "does not"
+        "has not"
     } else {
-        "do not"
+        "have not"
     };
     let (state, message) = if !seen.is_usable() {
         let message = format!(
-            "{serve} since {at}, and {needed} must: it can be neither read nor written. The broker \
+            "{serve} since {at}, and it takes {needed}: it can be neither read nor written. The broker \
              starts members again by itself; what does not come back within minutes, the broker's \
              operator can recover."
         );
@@ -353,9 +353,9 @@ fn of_members(seen: Option<&Observation>) -> Health {
         (HealthState::Degraded, message)
     } else {
         let members = if all == 1 {
-            "Its member serves".to_owned()
+            "Its member has served".to_owned()
         } else {
-            format!("All {all} members serve")
+            format!("All {all} members have served")
         };
         let message = format!("{members} since {at}. Nothing has to be done.");
         (HealthState::Ready, message)
@@ -366,7 +366,7 @@ fn of_members(seen: Option<&Observation>) -> Health {
 fn of_storage(seen: Option<&Observation>) -> Option<Health> {
     let seen = seen.filter(|seen| seen.is_full())?;
     let message = format!(
-        "It is full since {}: it can be read and takes no writes. Ask for more units, or delete keys: \
+        "It has been full since {}: it can be read and takes no writes. Ask for more units, or delete keys: \
          the broker then makes room and lets it take writes again.",
         Moment(seen.since)
     );

@@ -80,7 +80,7 @@ async fn a_user_without_a_platform_has_the_whole_story() {
     };
     assert!(listed.contains(id) && listed.contains(when), "{listed}");
     // It goes by no clock.
-    assert!(listed.ends_with("newer on-demand\n"), "{listed}");
+    assert!(listed.ends_with("when replaced\n"), "{listed}");
     source
         .put("after the backup", "x", None)
         .await

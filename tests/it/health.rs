@@ -56,12 +56,12 @@ async fn members_that_do_not_answer_are_told_of_in_the_same_word_everywhere() {
     let known = user.asks(&["service", "db"]).await;
     let instance = text(&known["id"]);
     let ready = becomes(&broker, instance, "ready").await;
-    assert!(text(&ready["message"]).starts_with("All 3 members serve since "));
+    assert!(text(&ready["message"]).starts_with("All 3 members have served since "));
 
     let members = broker.members();
     signal(&members[..1], Signal::STOP);
     let degraded = becomes(&broker, instance, "degraded").await;
-    assert!(text(&degraded["message"]).starts_with("2 of 3 members serve since "));
+    assert!(text(&degraded["message"]).starts_with("2 of 3 members have served since "));
     signal(&members[..2], Signal::STOP);
     becomes(&broker, instance, "down").await;
     signal(&members, Signal::STOP);
@@ -152,7 +152,7 @@ async fn a_full_database_can_be_read_and_says_so() {
         .await;
     raised.expect("an alarm");
     let full = becomes(&broker, "db", "read_only").await;
-    assert!(text(&full["message"]).starts_with("It is full since "));
+    assert!(text(&full["message"]).starts_with("It has been full since "));
     let ended = administrator
         .alarm(AlarmAction::Deactivate, AlarmType::Nospace, None)
         .await;
@@ -174,7 +174,7 @@ async fn the_headline_follows_the_members() {
     let page = &visit.page;
     page.arrives_at("/instances/db").await;
     page.says("#state-text", "Down").await;
-    page.says("#health", "of 3 members serves since").await;
+    page.says("#health", "of 3 members has served since").await;
     let title = page.eval("document.title").await;
     assert!(text(&title).starts_with("db: Down"), "{title}");
     page.look_over("a headline of what is down").await;

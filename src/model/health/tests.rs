@@ -111,8 +111,9 @@ fn each_word_says_what_since_when_and_what_to_do() {
         well,
         Health {
             state: HealthState::Ready,
-            message: "All 3 members serve since 2023-11-14 22:14:20 UTC. Nothing has to be done."
-                .to_owned(),
+            message:
+                "All 3 members have served since 2023-11-14 22:14:20 UTC. Nothing has to be done."
+                    .to_owned(),
             since: Some(at(60)),
         }
     );
@@ -142,13 +143,13 @@ fn each_word_says_what_since_when_and_what_to_do() {
     );
     assert_eq!(
         told.message,
-        "2 of 3 members serve since 2023-11-14 22:14:20 UTC; m1 does not. It can be used; the broker \
+        "2 of 3 members have served since 2023-11-14 22:14:20 UTC; m1 has not. It can be used; the broker \
          starts members again by itself."
     );
     let told = of(&ready, &database(), Some(&seen(&[Full, Serves, Serves])));
     assert_eq!(told.state, HealthState::ReadOnly);
     assert!(
-        told.message.starts_with("It is full since 2023-"),
+        told.message.starts_with("It has been full since 2023-"),
         "{told:?}"
     );
     let deleted = under_way(InstanceState::Deleting, OperationKind::Deprovision);
@@ -158,15 +159,15 @@ fn each_word_says_what_since_when_and_what_to_do() {
         (HealthState::Deleting, Some(at(20)))
     );
     for (members, says) in [
-        ([Leaderless, Silent, Silent], "None of 3 members serves"),
-        ([Serves, Silent, Silent], "1 of 3 members serves"),
-        ([Silent, Silent, Silent], "None of 3 members serves"),
+        ([Leaderless, Silent, Silent], "None of 3 members has served"),
+        ([Serves, Silent, Silent], "1 of 3 members has served"),
+        ([Silent, Silent, Silent], "None of 3 members has served"),
     ] {
         let told = of(&ready, &database(), Some(&seen(&members)));
         assert_eq!(told.state, HealthState::Down);
         assert!(told.message.starts_with(says), "{told:?}");
         assert!(
-            told.message.contains("2 must: it can be neither read"),
+            told.message.contains("it takes 2: it can be neither read"),
             "{told:?}"
         );
     }
