@@ -547,6 +547,38 @@ fn what_a_bare_build_lacks_is_said_before_anything_is_compiled() {
     assert!(readme.contains("`protobuf-compiler` and `libprotobuf-dev`"));
 }
 
+/// What the image is built of: each is there, is let through to the build, and decides how it goes.
+#[test]
+fn the_image_is_built_of_all_that_a_build_needs() {
+    let read = |file: &str| fs::read_to_string(root().join(file)).expect(file);
+    let (dockerfile, ignored) = (
+        read("deploy/Dockerfile"),
+        read("deploy/Dockerfile.dockerignore"),
+    );
+    let copies = dockerfile
+        .lines()
+        .filter_map(|line| line.strip_prefix("COPY "))
+        .filter(|line| !line.starts_with("--from"));
+    let copied: Vec<&str> = copies
+        .flat_map(|line| {
+            let mut words: Vec<&str> = line.split_whitespace().collect();
+            words.pop();
+            words
+        })
+        .collect();
+    for path in &copied {
+        assert!(root().join(path).exists(), "{path} is not there");
+        let first = path.split('/').next().expect("a name");
+        let is_seen = ignored.lines().any(|line| line == format!("!{first}"));
+        assert!(is_seen, "{path} does not reach the build");
+    }
+    // How libraries are compiled, and what the sources take in beside themselves.
+    let needed = [".cargo", "Cargo.lock", "migrations", "templates", "assets"];
+    for path in needed {
+        assert!(copied.contains(&path), "{path} is not copied");
+    }
+}
+
 /// Words that the house has no use for, and what it says instead.
 const WORDS_GONE: [(&str, &str); 5] = [
     ("whoever", "the name of the actor"),
