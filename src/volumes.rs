@@ -18,6 +18,7 @@ use crate::{
         failure::chain,
         limits::{MEMBERS_MEASURED_EVERY, VOLUMES_LOOK_INTERVAL},
         placement::Cluster,
+        sentence::counted,
         volume::{Content, Level, Space, Volume},
     },
     store::Store,
@@ -122,8 +123,9 @@ impl Volumes {
         if promised > there {
             let names: Vec<String> = room.clusters.iter().map(|id| format!("{id:?}")).collect();
             log::warn!(
-                "capacity_units promises {promised} unit(s) on the volume of cluster {}, which has room \
-                 for {there}: it can fill up",
+                "capacity_units promises {} on the volume of cluster {}, which has room for \
+                 {there}: it can fill up",
+                counted(promised, "unit"),
                 names.join(", ")
             );
         }

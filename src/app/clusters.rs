@@ -11,7 +11,8 @@ use crate::{
     config::ClusterSettings,
     engine::{self, SharedEngine},
     model::{
-        catalog::Catalog, deployment::Deployment, engine::Profile, failure::chain, version::Version,
+        catalog::Catalog, deployment::Deployment, engine::Profile, failure::chain,
+        sentence::counted, version::Version,
     },
     operation::ClusterParts,
     provisioner::SharedProvisioner,
@@ -158,9 +159,9 @@ pub(super) async fn tell_of_kept(broker: &Broker) {
     }
     if !told.is_empty() {
         log::warn!(
-            "programs on this machine alone reach {} instance(s), whose version lets strangers in: {}; \
-             upgrade them, or name the version in exposed_versions",
-            kept.len(),
+            "programs on this machine alone reach {}, whose version lets strangers in: {}; upgrade \
+             them, or name the version in exposed_versions",
+            counted(kept.len(), "instance"),
             told.join(", ")
         );
     }

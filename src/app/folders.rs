@@ -21,6 +21,7 @@ use crate::{
     model::{
         ids::{DeploymentId, FolderMark},
         marker::{Accepted, FolderName, Look, Marker, Refusal},
+        sentence::counted,
         volume::Content,
     },
     store::{self, Store},
@@ -131,8 +132,13 @@ fn check_nothing_is_held(config: &Config) -> Result<(), StartError> {
         match &folder.name {
             _ if count == 0 => {}
             FolderName::Data => {}
-            FolderName::Backups => held.push(format!("backups of {count} deployment(s) in {path}")),
-            FolderName::Cluster(_) => held.push(format!("{count} deployment(s) in {path}")),
+            FolderName::Backups => held.push(format!(
+                "backups of {} in {path}",
+                counted(count, "deployment")
+            )),
+            FolderName::Cluster(_) => {
+                held.push(format!("{} in {path}", counted(count, "deployment")))
+            }
         }
     }
     if held.is_empty() {

@@ -23,8 +23,10 @@ use crate::{
         backup::Manifest,
         catalog::{Offering, Placement, Plan},
         deployment::Deployment,
+        estimate::{Estimate, Past, estimate},
         ids::{BackupId, InstanceId},
         instance::{Instance, InstanceState, normal_form},
+        limits::RESTORES_RECALLED,
         name,
         operation::{Operation, OperationKind},
         origin::Origin,
@@ -92,6 +94,8 @@ pub struct RestoreOptions {
     pub units_needed: u32,
     /// The size without a choice.
     pub units: u32,
+    /// About how long it takes; none where no restore of this engine is known that succeeded.
+    pub estimate: Option<Estimate>,
 }
 
 /// A cluster that a restore could go to.
@@ -260,7 +264,9 @@ impl Restores {
             faulty: BTreeMap::new(),
             units_needed: 0,
             units: 0,
+            estimate: None,
         };
+        let past = restores_done(conn, &offering.rules.engine)?;
         let clusters: Vec<&Cluster> = if nothing.chooses_cluster {
             let own = deployment_of(conn, &source)?.cluster;
             let mut enabled: Vec<_> = self
@@ -285,6 +291,7 @@ impl Restores {
                     Ok(manifest) => {
                         let of = (&*offering, &*plan);
                         self.describe(&mut options, of, &clusters, &candidates, &manifest)?;
+                        options.estimate = estimate(&past, manifest.stored.snapshot_bytes);
                     }
                     Err(refusal) => options.refusal = Some(refusal),
                 }
@@ -399,6 +406,20 @@ pub(super) fn restores_in(
     }
     found.sort_by_key(|restored: &Restored| Reverse(restored.instance.ordinal));
     Ok(found)
+}
+
+/// How long restores of an engine took, of all instances: only figures leave this.
+fn restores_done(conn: &mut Conn<'_>, engine: &str) -> Result<Vec<Past>, StoreError> {
+    let restored = store::provenance::newest(conn, RESTORES_RECALLED)?;
+    let done = store::operation::restores_done(conn, &restored)?;
+    let past = |restore: Operation| {
+        let manifest = restore.source?.manifest;
+        (manifest.engine == engine).then(|| Past {
+            bytes: manifest.stored.snapshot_bytes,
+            took: restore.updated_at - restore.created_at,
+        })
+    };
+    Ok(done.into_iter().filter_map(past).collect())
 }
 
 fn known(conn: &mut Conn<'_>, id: &InstanceId) -> Result<Instance, BrokerError> {

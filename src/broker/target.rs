@@ -12,6 +12,7 @@ use crate::{
         limits::UNITS_DEFAULT,
         parameters::ProvisionParameters,
         placement::{self, Candidate, Cluster},
+        sentence::counted,
         version::Version,
     },
     store::{self, Conn, StoreError},
@@ -154,8 +155,8 @@ fn check_size(manifest: &Manifest, units: u32) -> Result<(), BrokerError> {
         return Ok(());
     }
     Err(BrokerError::BadRequest(format!(
-        "the backup holds {} MiB, more than the {units} unit(s) asked for; give units as at least \
-         {needed}",
+        "the backup holds {} MiB, more than the {} asked for; give units as at least {needed}",
         manifest.stored.snapshot_bytes.div_ceil(1024 * 1024),
+        counted(units, "unit"),
     )))
 }

@@ -27,6 +27,7 @@ use crate::{
         parameters::UpdateParameters,
         placement::Candidate,
         schedule::Schedule,
+        sentence::{counted, is_or_are},
         update::{Change, UpdateIdentity, fits, merged},
         version::Version,
     },
@@ -455,8 +456,10 @@ impl Updates {
         match cluster.and_then(Candidate::units_free_to_grow) {
             Some(free) if free < u64::from(more) => {
                 let reason = format!(
-                    "the instance's cluster has no room for {more} more unit(s), {free} are free; \
-                     ask for fewer units, or the operator for more"
+                    "the instance's cluster has no room for {} more, {free} {} free; ask for \
+                     fewer units, or the operator for more",
+                    counted(more, "unit"),
+                    is_or_are(free)
                 );
                 Err(refused(reason, true))
             }
@@ -534,10 +537,11 @@ fn check_size(
         return Ok(());
     }
     let mebibytes = bytes.div_ceil(1024 * 1024);
-    let (units, quota) = (goal.units, goal.quota_bytes() / (1024 * 1024));
+    let quota = goal.quota_bytes() / (1024 * 1024);
     let reason = format!(
-        "the database has {mebibytes} MiB and does not fit {units} unit(s), {quota} MiB; \
-         deleting keys makes it smaller once room is made"
+        "the database has {mebibytes} MiB and does not fit {}, {quota} MiB; deleting keys makes it \
+         smaller once room is made",
+        counted(goal.units, "unit")
     );
     Err(refused(reason, false))
 }

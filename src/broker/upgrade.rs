@@ -164,7 +164,9 @@ fn not_serving(member: &MemberObservation) -> Option<String> {
     let name = &member.name;
     match &member.health {
         MemberHealth::Serving { .. } => None,
-        MemberHealth::WithoutLeader => Some(format!("The member {name} has no leader.")),
+        MemberHealth::WithoutLeader => Some(format!(
+            "The member {name} answers, but has no majority behind it."
+        )),
         MemberHealth::Silent(why) => Some(format!("The member {name} does not answer: {why}.")),
     }
 }

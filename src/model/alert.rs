@@ -13,6 +13,7 @@ use super::{
     renewal::Outlook,
     repair::Repair,
     schedule::{Schedule, slot_after},
+    sentence::counted,
     version::Version,
 };
 
@@ -272,7 +273,9 @@ fn of_members(seen: &Observation) -> Vec<Alert> {
         let name = &member.name;
         let message = match &member.health {
             MemberHealth::Serving { .. } => return None,
-            MemberHealth::WithoutLeader => format!("Member {name} answers, but has no leader."),
+            MemberHealth::WithoutLeader => {
+                format!("Member {name} answers, but has no majority behind it.")
+            }
             MemberHealth::Silent(why) => format!("Member {name} does not answer: {why}."),
         };
         Some(Alert {
@@ -465,9 +468,13 @@ fn of_limits(database: &DatabaseWatch) -> Option<Alert> {
         None => "no version here does".to_owned(),
     };
     let message = format!(
-        "{} binding(s) have a role or a prefix, and {engine} {version} does not hold users to them: \
-         {upgrade}.",
-        database.limits_not_held
+        "{} {} a role or a prefix, and {engine} {version} does not hold users to them: {upgrade}.",
+        counted(database.limits_not_held, "binding"),
+        if database.limits_not_held == 1 {
+            "has"
+        } else {
+            "have"
+        }
     );
     Some(of_all(Subject::Limits, Gravity::Critical, message))
 }

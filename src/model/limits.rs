@@ -164,6 +164,9 @@ pub const ENGINE_RETRY_MAX: Duration = Duration::from_millis(500);
 pub const READY_LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 /// One look at the state of a running member.
 pub const OBSERVATION_TIMEOUT: Duration = Duration::from_secs(3);
+/// A member that answers a look and lets nobody in for so long has no majority behind it. Less than
+/// [`OBSERVATION_TIMEOUT`]: then it would not be told from one that does not answer.
+pub const OBSERVATION_LOGIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// What was seen of a deployment within this time is told without looking again.
 pub const OBSERVATION_FRESH: Duration = Duration::from_secs(2);
 /// What was seen longer ago than this is not told any more of members.
@@ -593,6 +596,9 @@ pub const ON_DEMAND_PAUSE_SECONDS_MAX: u32 = 24 * 3600;
 pub const DAILY_KEPT: chrono::Duration = chrono::Duration::days(7);
 /// How long a weekly backup is kept.
 pub const WEEKLY_KEPT: chrono::Duration = chrono::Duration::days(28);
+/// Of so many restored instances the broker recalls how long that took, to tell how long the next
+/// restore takes.
+pub const RESTORES_RECALLED: i64 = 20;
 /// How long a monthly backup is kept, in calendar months.
 pub const MONTHLY_KEPT: chrono::Months = chrono::Months::new(3);
 /// How long a backup of before an upgrade is kept.

@@ -78,7 +78,7 @@ pub enum MemberHealth {
         /// What it complains of; full storage, above all.
         complaints: Vec<String>,
     },
-    /// It answers, but has no leader to follow.
+    /// It answers, but has no leader to follow, or no majority that agrees with it in time.
     WithoutLeader,
     /// It does not answer.
     Silent(Silence),

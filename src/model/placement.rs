@@ -3,8 +3,12 @@
 use serde::Deserialize;
 
 use super::{
-    capacity::Placed, catalog::Placement, exposure::Exposure, ids::InstanceId,
+    capacity::Placed,
+    catalog::Placement,
+    exposure::Exposure,
+    ids::InstanceId,
     limits::SNAPSHOTS_AT_ONCE_PER_CLUSTER,
+    sentence::{counted, is_or_are},
 };
 
 /// A placement target, as the rules know it.
@@ -156,8 +160,9 @@ pub enum PlacementRefusal {
     },
     /// The cluster that the user chose has too few units left.
     #[error(
-        "cluster {wanted:?} has no room for {units} unit(s), {free} of {capacity} are free; ask \
-         for fewer units, or choose one of: {available}"
+        "cluster {wanted:?} has no room for {}, {free} of {capacity} {} free; ask for fewer units, \
+         or choose one of: {available}",
+        counted(*.units, "unit"), is_or_are(*.free)
     )]
     Full {
         /// What was asked for.
@@ -173,9 +178,10 @@ pub enum PlacementRefusal {
     },
     /// The cluster that the plan's instances go to has too few units left.
     #[error(
-        "the cluster of this plan has no room for {units} unit(s), {free} of {capacity} are free; \
+        "the cluster of this plan has no room for {}, {free} of {capacity} {} free; \
          ask for fewer units, deprovision what is not needed, or take a plan with a choice of \
-         clusters"
+         clusters",
+        counted(*.units, "unit"), is_or_are(*.free)
     )]
     DefaultFull {
         /// The units that were asked for.
@@ -341,7 +347,7 @@ mod tests {
         // The last unit is there to be had.
         assert_eq!(placed(Default, None, 2, [2, 0, 0, 0]), Ok("a".to_owned()));
         let refusal = placed(Default, None, 2, [3, 0, 0, 0]).expect_err("full");
-        assert!(refusal.contains("2 unit(s), 1 of 4 are free"), "{refusal}");
+        assert!(refusal.contains("2 units, 1 of 4 is free"), "{refusal}");
         let refusal = placed(Chosen, Some("a"), 2, [3, 7, 9, 0]).expect_err("full");
         assert!(refusal.contains("\"a\" has no room for 2"), "{refusal}");
         assert!(refusal.ends_with("choose one of: c"), "{refusal}");
@@ -377,7 +383,7 @@ mod tests {
         let candidates = [on(&clusters[0], Some(8 * GB))];
         let refusal = place(Placement::Default, None, None, 32, &candidates);
         let refusal = refusal.expect_err("full").to_string();
-        assert!(refusal.contains("32 unit(s), 3 of 5 are free"), "{refusal}");
+        assert!(refusal.contains("32 units, 3 of 5 are free"), "{refusal}");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What one tenant may have. Pure: who counts does so where nobody else adds meanwhile.
 
+use super::sentence::{counted, is_or_are};
+
 /// What a tenant has, and the most that it may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allowance {
@@ -22,8 +24,9 @@ impl Allowance {
 pub enum QuotaRefusal {
     /// Too many instances.
     #[error(
-        "this space has {used} of the {most} instance(s) of plan {plan} that one space may have; \
-         delete one, or ask the operator for more"
+        "this space has {used} of the {} of plan {plan} that one space may have; \
+         delete one, or ask the operator for more",
+        counted(*.most, "instance")
     )]
     Instances {
         /// The plan's name.
@@ -35,8 +38,9 @@ pub enum QuotaRefusal {
     },
     /// Too many units.
     #[error(
-        "this space has {used} of the {most} unit(s) that one space may have, and {more} more \
-         are asked for; ask for fewer, make another instance smaller, or ask the operator for more"
+        "this space has {used} of the {} that one space may have, and {more} more \
+         {} asked for; ask for fewer, make another instance smaller, or ask the operator for more",
+        counted(*.most, "unit"), is_or_are(*.more)
     )]
     Units {
         /// What there is.

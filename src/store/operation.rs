@@ -340,6 +340,19 @@ pub fn restores_reading(
         .load(c))?)
 }
 
+/// The restores among the operations of some instances that succeeded.
+pub fn restores_done(
+    conn: &mut Conn<'_>,
+    into: &[InstanceId],
+) -> Result<Vec<Operation>, StoreError> {
+    let ids: Vec<&str> = into.iter().map(InstanceId::as_str).collect();
+    models(each!(conn, |c| operations::table
+        .filter(operations::instance_id.eq_any(ids))
+        .filter(operations::kind.eq(OperationKind::Restore.as_str()))
+        .filter(operations::state.eq(OperationState::Succeeded.as_str()))
+        .load(c))?)
+}
+
 /// A backup that is queued or being taken.
 #[derive(Debug)]
 pub struct BackupUnderWay {

@@ -241,7 +241,7 @@ async fn osb_061_the_last_unit_is_given_once() {
     for (_, answer) in refused {
         assert_eq!(
             description(answer, StatusCode::BAD_REQUEST),
-            "cluster \"blue\" has no room for 1 unit(s), 0 of 4 are free; ask for fewer units, or \
+            "cluster \"blue\" has no room for 1 unit, 0 of 4 are free; ask for fewer units, or \
              choose one of: red"
         );
     }
@@ -252,7 +252,7 @@ async fn osb_061_the_last_unit_is_given_once() {
     // The plan without a choice goes to the first cluster, and says so when that is full.
     let large = put(&broker, "large", STANDARD, json!({ "units": 3 })).await;
     let reason = description(&large, StatusCode::BAD_REQUEST);
-    assert!(reason.contains("3 unit(s), 2 of 2 are free"), "{reason}");
+    assert!(reason.contains("3 units, 2 of 2 are free"), "{reason}");
     let fits = put(&broker, "fits", STANDARD, json!({ "units": 2 })).await;
     assert_eq!(fits.status, StatusCode::ACCEPTED, "{fits:?}");
     let reason = refusal(&broker, json!({})).await;

@@ -66,6 +66,17 @@ async fn a_backup_is_taken_watched_downloaded_and_restored() {
         .await
         .click()
         .await;
+    // It stands in the calendar, on its day, with a way to its row; what goes, goes otherwise.
+    let today = text(&backup["requested_at"])[..10].to_owned();
+    let day = page.text_of(&format!("#day-{today}")).await;
+    assert!(day.contains("On demand"), "{day}");
+    page.find(&format!("#day-{today} a[href='#backup-{id}']"))
+        .await;
+    let otherwise = page.text_of("#otherwise").await;
+    assert!(
+        otherwise.contains("With the next on-demand backup"),
+        "{otherwise}"
+    );
     let said = page.text_of(&format!("#backup-{id}")).await;
     for what in ["3.5.16", &backup["revision"].to_string(), id, "UTC"] {
         assert!(said.contains(what), "{what}: {said}");
@@ -138,6 +149,10 @@ async fn a_backup_is_taken_watched_downloaded_and_restored() {
         ["manifest.json", "snapshot.db"]
     );
     assert!(ours == theirs, "other bytes than the API's");
+
+    // It says how long it takes: one restore was done, by the command above.
+    page.says(&format!("#takes-{id}"), "as the one restore so far took")
+        .await;
 
     // Restored under a name of one's own, into a version of one's choice.
     let name = page.find(&format!("#name-{id}")).await;

@@ -86,8 +86,20 @@ async fn an_open_page_follows_its_instance() {
     signal(members[0], Signal::STOP);
     page.says("#state-text", "Degraded").await;
     page.says("#members", "does not answer").await;
-    signal(members[0], Signal::CONT);
+    page.find("#defragment").await;
+    // Without a majority the living one is not said to be silent: it answers.
+    signal(members[1], Signal::STOP);
+    page.says("#state-text", "Down").await;
+    page.says("#members", "answers, but has no majority behind it")
+        .await;
+    page.says("#no-defragmentation", "while it is down").await;
+    assert!(page.all("#defragment").await.is_empty());
+    page.look_over("down").await;
+    for member in &members[..2] {
+        signal(*member, Signal::CONT);
+    }
     page.says("#state-text", "Ready").await;
+    page.find("#defragment").await;
 
     // Nobody looks: nothing is asked for. Somebody looks again: at once.
     set_hidden(page, true).await;

@@ -339,7 +339,7 @@ async fn a_new_database_does_not_begin_beside_clusters_that_are_not_empty() {
     }
     let told = refused(broker.settings()).await;
     assert_one_line(&told, "COMPOSE_BROKER_DATABASE_URL");
-    assert_one_line(&told, "1 deployment(s) in");
+    assert_one_line(&told, "1 deployment in");
     assert!(!data.join("broker.db").exists());
     assert_eq!(broker.members().len(), 3);
 

@@ -104,7 +104,7 @@ async fn osb_061_a_tenant_has_no_more_than_it_may_however_it_asks() {
     for answer in &refused {
         let reason = description(answer, StatusCode::BAD_REQUEST);
         assert!(
-            reason.contains("3 of the 3 instance(s) of plan Standard"),
+            reason.contains("3 of the 3 instances of plan Standard"),
             "{reason}"
         );
     }
@@ -115,7 +115,7 @@ async fn osb_061_a_tenant_has_no_more_than_it_may_however_it_asks() {
     assert_eq!(large.status, StatusCode::ACCEPTED, "{large:?}");
     let small = broker.put_instance_in("other", "small", json!({})).await;
     let reason = description(&small, StatusCode::BAD_REQUEST);
-    assert!(reason.contains("4 of the 4 unit(s)"), "{reason}");
+    assert!(reason.contains("4 of the 4 units"), "{reason}");
     // A repeat is no second instance.
     let again = broker
         .put_instance_in("other", "large", json!({ "units": 4 }))
@@ -130,7 +130,7 @@ async fn an_instance_becomes_no_larger_than_its_tenant_may_have() {
     broker.provision("i", json!({})).await;
     let refused = update(&broker, "i", json!({ "units": 3 })).await;
     let reason = description(&refused, StatusCode::UNPROCESSABLE_ENTITY);
-    assert!(reason.contains("1 of the 2 unit(s)"), "{reason}");
+    assert!(reason.contains("1 of the 2 units"), "{reason}");
     assert_eq!(refused.body["update_repeatable"], true);
     let taken = update(&broker, "i", json!({ "units": 2 })).await;
     assert_eq!(taken.status, StatusCode::ACCEPTED, "{taken:?}");

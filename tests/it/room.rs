@@ -2,7 +2,9 @@
 
 use std::{fs, path::Path};
 
-use compose_broker::model::{limits::STORE_RESERVE_BYTES, operation::OperationKind};
+use compose_broker::model::{
+    limits::STORE_RESERVE_BYTES, operation::OperationKind, sentence::counted,
+};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -168,21 +170,22 @@ async fn a_cluster_takes_no_more_than_its_volume_has_room_for() {
 
     for units in [1, 32] {
         let reason = refusal(&broker, "tiny", units).await;
-        let numbers = format!("has no room for {units} unit(s), 0 of 0 are free");
+        let asked = counted(units, "unit");
+        let numbers = format!("has no room for {asked}, 0 of 0 are free");
         assert!(reason.contains(&numbers), "{reason}");
     }
     let reason = refusal(&broker, "small", 3).await;
-    assert!(reason.contains("3 unit(s), 2 of 2 are free"), "{reason}");
+    assert!(reason.contains("3 units, 2 of 2 are free"), "{reason}");
     let accepted = put(&broker, "one", "small", 1).await;
     assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
     // What it may become counts at once, with a log of its own.
     let reason = refusal(&broker, "small", 1).await;
-    assert!(reason.contains("1 unit(s), 0 of 1 are free"), "{reason}");
+    assert!(reason.contains("1 unit, 0 of 1 are free"), "{reason}");
     // The operator's word counts more than the volume.
     let accepted = put(&broker, "many", "bold", 32).await;
     assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
     let reason = refusal(&broker, "bold", 1).await;
-    assert!(reason.contains("1 unit(s), 0 of 32 are free"), "{reason}");
+    assert!(reason.contains("1 unit, 0 of 32 are free"), "{reason}");
     // What is gone makes room again.
     let mut deletions = Vec::new();
     for id in ["one", "many"] {
@@ -198,7 +201,7 @@ async fn a_cluster_takes_no_more_than_its_volume_has_room_for() {
         assert_eq!(end["state"], "succeeded", "{end}");
     }
     let reason = refusal(&broker, "small", 3).await;
-    assert!(reason.contains("3 unit(s), 2 of 2 are free"), "{reason}");
+    assert!(reason.contains("3 units, 2 of 2 are free"), "{reason}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -207,6 +210,6 @@ async fn a_start_tells_what_shares_a_volume_and_what_is_promised_beyond_it() {
     let printed = broker.printed();
     let shared = "one volume holds the broker's store, members of cluster \"local\", backups";
     assert!(printed.contains(shared), "{printed}");
-    let promise = format!("capacity_units promises {CAPACITY_UNITS} unit(s) on the volume");
+    let promise = format!("capacity_units promises {CAPACITY_UNITS} units on the volume");
     assert!(printed.contains(&promise), "{printed}");
 }

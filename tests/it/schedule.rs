@@ -215,6 +215,26 @@ async fn what_is_old_enough_is_marked_and_goes_when_its_grace_is_over() {
     let visitor = Visitor::with_token(&calendar.broker, &calendar.credentials).await;
     let page = visitor.get("/dashboard/instances/i/backups").await.body;
     assert_eq!(page.matches("old enough to go").count(), 1, "{page}");
+    // Its calendar has the day on which that goes, and tells where one looks for daily ones in vain.
+    let days = [
+        goes.format("%Y-%m-%d"),
+        "2025-06-12"
+            .parse::<chrono::NaiveDate>()
+            .expect("a day")
+            .format("%Y-%m-%d"),
+    ];
+    for day in days {
+        assert!(page.contains(&format!("id=\"day-{day}\"")), "{day}: {page}");
+    }
+    assert_eq!(
+        page.matches("title=\"Goes: Daily of 12 Jun").count(),
+        1,
+        "{page}"
+    );
+    assert!(
+        page.contains("Of those of the last 7 days, 1 counts as weekly."),
+        "{page}"
+    );
     // Until then it is as good as any.
     assert_eq!(listed[1]["is_restorable"], true);
     let parameters = json!({

@@ -267,7 +267,7 @@ async fn an_instance_grows_no_further_than_its_cluster_and_takes_its_room_at_onc
     broker.provision("i", json!({})).await;
     let refused = patch(&broker, units(4)).await;
     let reason = description(&refused, StatusCode::UNPROCESSABLE_ENTITY);
-    assert!(reason.contains("3 more unit(s), 2 are free"), "{reason}");
+    assert!(reason.contains("3 units more, 2 are free"), "{reason}");
     assert_eq!(refused.body["update_repeatable"], true);
     let held = script.hold(OperationKind::Update, "check");
     let accepted = patch(&broker, units(3)).await;
@@ -817,10 +817,7 @@ async fn osb_087_a_full_database_takes_writes_again_when_it_gets_more_and_cannot
     let before = broker.members();
     let refused = patch(&broker, units(1)).await;
     let reason = description(&refused, StatusCode::UNPROCESSABLE_ENTITY);
-    assert!(
-        reason.contains("does not fit 1 unit(s), 256 MiB"),
-        "{reason}"
-    );
+    assert!(reason.contains("does not fit 1 unit, 256 MiB"), "{reason}");
     assert_eq!(refused.body["update_repeatable"], false);
     assert_eq!(broker.members(), before);
     let end = updated(&broker, units(3)).await;

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use crate::model::{
     deployment::Member,
     failure::chain,
-    limits::OBSERVATION_TIMEOUT,
+    limits::{OBSERVATION_LOGIN_TIMEOUT, OBSERVATION_TIMEOUT},
     observation::{MemberHealth, MemberObservation, MemberRole, Silence, SilenceCause},
     version::Version,
 };
@@ -70,9 +70,14 @@ async fn ask(dialer: &Dialer<'_>, member: &Member) -> Result<MemberHealth, Fault
     let status = match client.status().await {
         // New versions tell their status to the administrator alone. Without a majority nobody can
         // log in, so the question without a name comes first.
-        Err(etcd_client::Error::GRpcStatus(_)) => {
-            dialer.become_root(&mut client).await?;
-            client.status().await?
+        Err(etcd_client::Error::GRpcStatus(status)) if status.source().is_none() => {
+            // It answers. Whether it lets anybody in, a majority has to agree.
+            let let_in = timeout(OBSERVATION_LOGIN_TIMEOUT, dialer.become_root(&mut client));
+            match let_in.await {
+                Ok(Ok(())) => client.status().await?,
+                Ok(Err(fault)) if !lacks_majority(&fault) => return Err(fault),
+                Ok(Err(_)) | Err(_) => return Ok(MemberHealth::WithoutLeader),
+            }
         }
         other => other?,
     };
@@ -107,6 +112,19 @@ async fn ask(dialer: &Dialer<'_>, member: &Member) -> Result<MemberHealth, Fault
         differs,
         complaints,
     })
+}
+
+/// Whether a member says that it cannot ask the others: that it has no leader, or that they do not agree
+/// in time. A connection that breaks off says neither.
+fn lacks_majority(fault: &Fault) -> bool {
+    const UNAVAILABLE: i32 = 14;
+    match fault {
+        Fault::Silent(_) => true,
+        Fault::Call(etcd_client::Error::GRpcStatus(status)) => {
+            status.source().is_none() && status.code() as i32 == UNAVAILABLE
+        }
+        Fault::Call(_) | Fault::Final(_) => false,
+    }
 }
 
 /// Whether an alarm says of the member of this id that it does not hold what the others hold. It is

@@ -96,7 +96,7 @@ impl MemberBody {
             }
             MemberHealth::WithoutLeader => Self {
                 status: "without_leader",
-                detail: Some("it answers, but has no leader to follow".to_owned()),
+                detail: Some("it answers, but has no majority behind it".to_owned()),
                 ..blank
             },
             MemberHealth::Silent(why) => Self {

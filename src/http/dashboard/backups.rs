@@ -1,15 +1,16 @@
 //! The page of backups: what there is, taking one, downloading, restoring.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use actix_web::{HttpRequest, http::StatusCode, web};
 use askama::Template;
-use chrono::{DateTime, NaiveDate, TimeDelta};
+use chrono::{DateTime, TimeDelta};
 use serde_json::json;
 
 use super::{
     Answer, Api,
     bar::Bar,
+    calendar::{self, title, where_daily_ones_are},
     command::create_service,
     door::see_other,
     error::PageError,
@@ -29,6 +30,7 @@ use crate::{
     model::{
         backup::{Backup, BackupState, Manifest},
         catalog::Placement,
+        estimate::Estimate,
         holder::Holder,
         ids::{BackupId, InstanceId, OperationId},
         limits::{
@@ -39,7 +41,7 @@ use crate::{
         operation::{Operation, OperationState},
         origin::Origin,
         period::BackupKind,
-        retention::{expires_at, replaced_by_next},
+        retention::{Rules, expires_at, replaced_by_next},
         sentence::capitalized,
         session::Session,
         size::size,
@@ -48,14 +50,6 @@ use crate::{
 
 /// A plot of less time than this tells hours, too.
 const PLOT_OF_HOURS: TimeDelta = TimeDelta::days(3);
-
-const KINDS: [BackupKind; 5] = [
-    BackupKind::OnDemand,
-    BackupKind::Safety,
-    BackupKind::Daily,
-    BackupKind::Weekly,
-    BackupKind::Monthly,
-];
 
 /// How many of a kind are shown at first: those that its retention keeps, and one that is on its
 /// way. More would make a heavy page.
@@ -66,16 +60,6 @@ fn shown_at_first(kind: BackupKind) -> usize {
         BackupKind::Daily => DAILY_SHOWN,
         BackupKind::Weekly => WEEKLY_SHOWN,
         BackupKind::Monthly => MONTHLY_SHOWN,
-    }
-}
-
-fn title(kind: BackupKind) -> &'static str {
-    match kind {
-        BackupKind::OnDemand => "On demand",
-        BackupKind::Safety => "Safety",
-        BackupKind::Daily => "Daily",
-        BackupKind::Weekly => "Weekly",
-        BackupKind::Monthly => "Monthly",
     }
 }
 
@@ -96,13 +80,7 @@ struct BackupsPage {
     settings: Option<String>,
     groups: Vec<Group>,
     plot: Option<Drawn>,
-    calendar: Vec<Day>,
-}
-
-/// A day in the calendar of what goes.
-struct Day {
-    day: String,
-    goes: String,
+    calendar: Option<calendar::Shown>,
 }
 
 /// What is told of the work that a form began.
@@ -138,6 +116,8 @@ struct Group {
     id: &'static str,
     title: &'static str,
     count: usize,
+    /// Where those are that one may miss here.
+    note: Option<String>,
     rows: Vec<Row>,
     /// A link to all of them.
     more: Option<String>,
@@ -203,10 +183,11 @@ pub async fn page(
 ) -> Answer {
     let view = api.broker.views.instance_view(&session, id).await?;
     let shown = Shown::asked_for(&request);
-    let on_page: Vec<&Backup> = KINDS
+    let on_page: Vec<&Backup> = BackupKind::ALL
         .iter()
         .flat_map(|kind| shown.of(*kind, &view.backups).0)
         .collect();
+    let rows: BTreeSet<&BackupId> = on_page.iter().map(|backup| &backup.id).collect();
     let restorable: Vec<BackupId> = on_page
         .iter()
         .filter(|backup| backup.state == BackupState::Complete)
@@ -242,7 +223,7 @@ pub async fn page(
             .map(|_| format!("{}/settings#schedule", path_of(&view.of.instance.id))),
         groups: groups(&view, &shown, &options),
         plot: drawn(&view),
-        calendar: calendar(&view),
+        calendar: calendar::shown(&view.backups, rules_of(&view), view.now, &rows),
     };
     Ok(answer(StatusCode::OK, &page))
 }
@@ -455,7 +436,7 @@ fn groups(
     shown: &Shown,
     options: &[(BackupId, RestoreOptions)],
 ) -> Vec<Group> {
-    let kinds = KINDS
+    let kinds = BackupKind::ALL
         .into_iter()
         .filter(|kind| shown.kind.is_none_or(|shown| shown == *kind));
     kinds
@@ -471,6 +452,9 @@ fn groups(
                 id: kind.as_str(),
                 title: title(kind),
                 count,
+                note: (kind == BackupKind::Daily)
+                    .then(|| where_daily_ones_are(&view.backups, rules_of(view), view.now))
+                    .flatten(),
                 more: (page == 0 && count > backups.len())
                     .then(|| format!("Show all {count} {name} backups")),
                 page,
@@ -570,23 +554,27 @@ fn restore_of(view: &InstanceView, backup: &Backup, options: &RestoreOptions) ->
                 .manifest
                 .as_ref()
                 .map_or_else(String::new, |m| size(m.stored.snapshot_bytes)),
-            restores_took(view),
+            takes(options.estimate),
         ),
         cf,
         ibmcloud,
     }
 }
 
-/// How long a restore may take, by the last ones; nothing where there was none.
-fn restores_took(view: &InstanceView) -> String {
-    let done = |r: &&Restored| r.restore.state == OperationState::Succeeded;
-    view.restores
-        .iter()
-        .find(done)
-        .map_or_else(String::new, |r| {
-            let took = r.restore.updated_at - r.restore.created_at;
-            format!("The last one took {}.", duration(took))
-        })
+/// How long a restore takes, as a sentence.
+fn takes(estimate: Option<Estimate>) -> String {
+    match estimate {
+        Some(Estimate { about, cases: 1 }) => {
+            format!("About {}, as the one restore so far took.", duration(about))
+        }
+        Some(Estimate { about, cases }) => {
+            format!(
+                "About {}, going by {cases} earlier restores.",
+                duration(about)
+            )
+        }
+        None => "How long it takes is not known: none has been done yet.".to_owned(),
+    }
 }
 
 /// The versions that the backup can be restored into somewhere, newest first.
@@ -646,57 +634,11 @@ fn replaces(view: &InstanceView) -> Option<String> {
     }
 }
 
-/// What goes on which day, by the rules of retention, the next day in front; then what goes otherwise.
-fn calendar(view: &InstanceView) -> Vec<Day> {
-    let complete = || {
-        view.backups
-            .iter()
-            .filter(|b| b.state == BackupState::Complete)
-    };
-    let named = |b: &Backup| {
-        let kind = title(b.kind).to_lowercase();
-        format!("{kind} of {}", b.created_at.format("%-d %b, %H:%M"))
-    };
-    let mut days: BTreeMap<NaiveDate, Vec<String>> = BTreeMap::new();
-    for backup in complete().filter(|backup| !backup.pinned) {
-        let end = backup.removal.as_ref().map(|removal| removal.at);
-        if let Some(end) = end.or_else(|| expires_at(backup, &view.timetable)) {
-            days.entry(end.date_naive())
-                .or_default()
-                .push(named(backup));
-        }
+fn rules_of(view: &InstanceView) -> Rules {
+    Rules {
+        on_demand_kept: view.kept.on_demand,
+        timetable: view.timetable,
     }
-    let mut calendar: Vec<Day> = days
-        .into_iter()
-        .map(|(day, goes)| Day {
-            day: day.format("%-d %b %Y").to_string(),
-            goes: goes.join("; "),
-        })
-        .collect();
-    let mut add = |day: &str, goes: Vec<String>| {
-        if !goes.is_empty() {
-            let (day, goes) = (day.to_owned(), goes.join("; "));
-            calendar.push(Day { day, goes });
-        }
-    };
-    let replaced = replaced_by_next(&view.backups, view.kept.on_demand);
-    add(
-        "With the next on-demand backup",
-        replaced.iter().map(|b| named(b)).collect(),
-    );
-    let stays = |b: &&Backup| {
-        let by_number = b.kind == BackupKind::OnDemand && !b.pinned;
-        by_number && !replaced.iter().any(|gone| gone.id == b.id)
-    };
-    add(
-        "With later on-demand backups",
-        complete().filter(stays).map(named).collect(),
-    );
-    add(
-        "When you let go of it",
-        complete().filter(|b| b.pinned).map(named).collect(),
-    );
-    calendar
 }
 
 /// How long each kind is kept.

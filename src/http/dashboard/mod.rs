@@ -23,6 +23,7 @@ pub mod activity;
 mod assets;
 pub mod backups;
 mod bar;
+mod calendar;
 mod command;
 pub mod credentials;
 pub mod door;

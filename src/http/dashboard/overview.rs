@@ -1,6 +1,6 @@
 //! The overview of one instance: how it is, how large, how to reach it, what was done to it.
 
-use actix_web::{HttpRequest, http::StatusCode, web};
+use actix_web::{http::StatusCode, web};
 use askama::Template;
 use chrono::{DateTime, Utc};
 
@@ -18,14 +18,14 @@ use super::{
 };
 use crate::{
     broker::{Broker, InstanceView, Restored, Source},
-    http::{compose, request::query},
+    http::compose,
     model::{
         alert::{Alert, Gravity, meaning_of},
         defragment::Storage,
         deployment::{Deployment, Member},
         engine::Profile,
         health::{Health, HealthState},
-        ids::{InstanceId, OperationId},
+        ids::InstanceId,
         instance::InstanceState,
         limits::{OBSERVATION_FRESH, QUOTA_NEAR_PERCENT, TASKS_SHOWN},
         observation::{MemberHealth, MemberObservation, Observation},
@@ -62,6 +62,8 @@ struct OverviewPage {
     facts: Vec<Fact>,
     is_ready: bool,
     can_defragment: bool,
+    /// Whether that is so because the database is down.
+    no_defragmentation: bool,
     usage: Option<Usage>,
     quota: String,
     members: Vec<MemberRow>,
@@ -72,7 +74,6 @@ struct OverviewPage {
     /// Where the tasks before those are.
     older_tasks: Option<String>,
     /// Where the newest are; none: these are.
-    newest_tasks: Option<String>,
     uris: String,
     cli: String,
     certificate: Option<String>,
@@ -163,15 +164,13 @@ struct From {
 pub async fn page(
     api: web::Data<Api>,
     session: web::ReqData<Session>,
-    request: HttpRequest,
     Id(id): Id<InstanceId>,
 ) -> Answer {
     let view = api.broker.views.instance_view(&session, id).await?;
     let restored = view.restores.iter().map(|of| of.instance.clone());
     let healths = api.broker.vitals.healths(restored.collect()).await?;
     let healths: Vec<Health> = healths.into_iter().map(|(_, health)| health).collect();
-    let before = query(&request, "before").and_then(|id| id.parse().ok());
-    let page = overview(&api.broker, &session, &view, &healths, before.as_ref());
+    let page = overview(&api.broker, &session, &view, &healths);
     Ok(answer(StatusCode::OK, &page))
 }
 
@@ -192,19 +191,17 @@ pub async fn defragment(
     Ok(see_other(&path_of(&view.of.instance.id)))
 }
 
-/// `restored`: how the instances are that were restored from it; `before`: the task before which those
-/// come that are shown, none: the newest are.
+/// `restored`: how the instances are that were restored from it.
 #[expect(clippy::too_many_lines, reason = "one line for each part of the page")]
 fn overview(
     broker: &Broker,
     session: &Session,
     view: &InstanceView,
     restored: &[Health],
-    before: Option<&OperationId>,
 ) -> OverviewPage {
     let told: Vec<&Operation> = view.operations.iter().filter(is_told).collect();
-    let (tasks, more) = tasks_before(&told, before);
-    let older_tasks = tasks.last().filter(|_| more);
+    let tasks = &told[..told.len().min(TASKS_SHOWN)];
+    let older_tasks = tasks.last().filter(|_| told.len() > TASKS_SHOWN);
     let (instance, deployment) = (&view.of.instance, &view.of.deployment);
     let is_ready = instance.state == InstanceState::Ready;
     let is_closed = is_ready && deployment.closed_since.is_some();
@@ -215,6 +212,7 @@ fn overview(
     };
     let last_seen = seen.clone().or_else(|| broker.vitals.last_seen(deployment));
     let health = view.health(last_seen.as_deref());
+    let is_down = is_ready && health.state == HealthState::Down;
     let href = path_of(&instance.id);
     let looks = |health: &Health| health.state == HealthState::Unknown;
     let shell = Shell {
@@ -237,8 +235,7 @@ fn overview(
     OverviewPage {
         shell,
         name: view.name().to_owned(),
-        older_tasks: older_tasks.map(|last| format!("{href}?before={}#h-tasks", last.id)),
-        newest_tasks: before.map(|_| format!("{href}#h-tasks")),
+        older_tasks: older_tasks.map(|last| format!("{href}/activity?tasks={}#h-tasks", last.id)),
         href,
         state: label_of_health(health.state),
         message: health.message,
@@ -253,7 +250,8 @@ fn overview(
         newer: newest.map(|transition| transition.to.to_string()),
         facts: facts(broker, view),
         is_ready,
-        can_defragment: is_ready && !is_closed,
+        can_defragment: is_ready && !is_closed && !is_down,
+        no_defragmentation: is_down && !is_closed,
         usage: seen
             .as_ref()
             .and_then(|seen| usage(seen, deployment.quota_bytes(), &deployment.engine)),
@@ -488,7 +486,7 @@ fn member(seen: &MemberObservation) -> MemberRow {
             }
         }
         MemberHealth::WithoutLeader => (
-            "answers, but has no leader".to_owned(),
+            "answers, but has no majority behind it".to_owned(),
             "!",
             "warn",
             "none",
@@ -508,16 +506,6 @@ fn member(seen: &MemberObservation) -> MemberRow {
         role,
         version,
     }
-}
-
-/// The tasks that a page shows, newest first, and whether there are older ones.
-fn tasks_before<'a>(
-    all: &'a [&'a Operation],
-    before: Option<&OperationId>,
-) -> (&'a [&'a Operation], bool) {
-    let from = before.and_then(|before| all.iter().position(|o| o.id == *before));
-    let all = &all[from.map_or(0, |place| place + 1)..];
-    (&all[..all.len().min(TASKS_SHOWN)], all.len() > TASKS_SHOWN)
 }
 
 /// Whether a task stands among the others. One follows each backup that removes what is old: it would push

@@ -434,10 +434,8 @@ fn backups(view: &InstanceView) -> String {
 fn stays(broker: &Broker, view: &InstanceView) -> Vec<String> {
     let mut stays = vec!["Backups that were downloaded.".to_owned()];
     if !view.restores.is_empty() {
-        let restored = counted(view.restores.len(), "instance");
-        stays.push(format!(
-            "{restored} that was restored from it, with data of its own."
-        ));
+        let restored = counted(view.restores.len(), "restored instance");
+        stays.push(format!("{restored}, with data apart from this one's."));
     }
     let days = counted(HISTORY_KEPT.num_days(), "day");
     let audit = match broker.settings.audit_days {

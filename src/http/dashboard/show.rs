@@ -2,6 +2,8 @@
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
+pub use crate::model::sentence::counted;
+
 /// A point in time, in three forms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Moment {
@@ -54,13 +56,6 @@ fn distance_text(distance: TimeDelta) -> Option<String> {
         _ => (seconds / (365 * DAY), "year"),
     };
     Some(counted(count, unit))
-}
-
-/// `1 day`, `3 days`.
-pub fn counted(count: impl TryInto<i64>, unit: &str) -> String {
-    let count = count.try_into().unwrap_or(i64::MAX);
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {unit}{plural}")
 }
 
 /// `0.8 s`, `45 s`, `2 min 5 s`.
@@ -137,8 +132,6 @@ mod tests {
         assert_eq!(duration(TimeDelta::seconds(-5)), "0.0 s");
         assert_eq!(number(1_234_567), "1\u{202f}234\u{202f}567");
         assert_eq!(number(-12), "-12");
-        assert_eq!(counted(1, "unit"), "1 unit");
-        assert_eq!(counted(0, "unit"), "0 units");
     }
 
     proptest! {

@@ -222,7 +222,7 @@ fn what_is_known_of_the_database_is_told_whatever_its_members_say() {
         told(&open),
         [(
             Gravity::Critical,
-            "2 binding(s) have a role or a prefix, and etcd 3.6.16 does not hold users to them: \
+            "2 bindings have a role or a prefix, and etcd 3.6.16 does not hold users to them: \
              upgrade to 3.6.16."
                 .to_owned()
         )]

@@ -18,7 +18,7 @@ fn alert(subject: Subject, gravity: Gravity) -> Alert {
 fn member(gravity: Gravity) -> Alert {
     Alert {
         member: Some("m1".to_owned()),
-        message: "Member m1 answers, but has no leader.".to_owned(),
+        message: "Member m1 answers, but has no majority behind it.".to_owned(),
         ..alert(Subject::Member("m1".to_owned()), gravity)
     }
 }

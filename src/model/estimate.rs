@@ -1,0 +1,142 @@
+//! How long work will take, by how long work of its kind took: a straight line through the past that
+//! single cases far off do not bend (Theil and Sen's: medians of slopes and of remainders).
+
+use chrono::TimeDelta;
+
+/// Work that was done.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Past {
+    /// How much there was to do, in bytes.
+    pub bytes: u64,
+    /// How long it took.
+    pub took: TimeDelta,
+}
+
+/// How long work will take, and what that is taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Estimate {
+    /// About so long.
+    pub about: TimeDelta,
+    /// How many cases of the past it is taken from.
+    pub cases: usize,
+}
+
+/// How long work with so many bytes will take; none where nothing of the past is known. More bytes never
+/// take less time.
+pub fn estimate(past: &[Past], bytes: u64) -> Option<Estimate> {
+    let seconds = |of: &Past| of.took.as_seconds_f64().max(0.0);
+    let pairs = past.iter().enumerate().flat_map(|(i, one)| {
+        past[..i]
+            .iter()
+            .filter(move |other| other.bytes != one.bytes)
+            .map(move |other| {
+                (seconds(one) - seconds(other)) / (size(one.bytes) - size(other.bytes))
+            })
+    });
+    let per_byte = median(pairs.collect()).unwrap_or_default().max(0.0);
+    let rests = past
+        .iter()
+        .map(|of| seconds(of) - per_byte * size(of.bytes));
+    let fixed = median(rests.collect())?.max(0.0);
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "saturates, and nobody waits for so long"
+    )]
+    let milliseconds = ((fixed + per_byte * size(bytes)) * 1000.0).round() as i64;
+    Some(Estimate {
+        about: TimeDelta::try_milliseconds(milliseconds).unwrap_or(TimeDelta::MAX),
+        cases: past.len(),
+    })
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "an estimate needs no single bytes"
+)]
+fn size(bytes: u64) -> f64 {
+    bytes as f64
+}
+
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let upper = values.get(values.len() / 2)?;
+    let lower = values.get(values.len().saturating_sub(1) / 2)?;
+    Some(f64::midpoint(*lower, *upper))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MIB: u64 = 1024 * 1024;
+
+    fn past(mebibytes: u64, seconds: i64) -> Past {
+        Past {
+            bytes: mebibytes * MIB,
+            took: TimeDelta::seconds(seconds),
+        }
+    }
+
+    fn seconds(of: &[Past], mebibytes: u64) -> Option<i64> {
+        estimate(of, mebibytes * MIB).map(|e| e.about.num_seconds())
+    }
+
+    #[test]
+    fn the_past_tells_what_comes() {
+        // Nothing is known: nothing is told.
+        assert_eq!(seconds(&[], 5), None);
+        // One case tells of nothing but itself, and so do cases of one size.
+        assert_eq!(seconds(&[past(10, 9)], 500), Some(9));
+        assert_eq!(
+            seconds(&[past(10, 9), past(10, 11), past(10, 10)], 500),
+            Some(10)
+        );
+        // 5 s and one for each 10 MiB.
+        let two = [past(10, 6), past(100, 15)];
+        assert_eq!(seconds(&two, 200), Some(25));
+        assert_eq!(seconds(&two, 0), Some(5));
+        // One that waited for half an hour does not count much.
+        let odd = [
+            past(10, 6),
+            past(100, 15),
+            past(50, 10),
+            past(60, 1800),
+            past(80, 13),
+        ];
+        assert!(
+            (20..40).contains(&seconds(&odd, 200).expect("an estimate")),
+            "{odd:?}"
+        );
+        // A large one that was quicker does not make larger ones quicker still.
+        let less = [past(10, 20), past(100, 10)];
+        assert_eq!(seconds(&less, 1000), Some(15));
+        assert_eq!(estimate(&less, 0).map(|e| e.cases), Some(2));
+    }
+
+    proptest! {
+        #[test]
+        fn more_bytes_never_take_less_time(
+            of in prop::collection::vec((0u64..1 << 40, 0i64..100_000_000), 1..20),
+            one in any::<u64>(),
+            other in any::<u64>(),
+        ) {
+            let of: Vec<Past> = of.into_iter().map(|(bytes, took)| Past {
+                bytes,
+                took: TimeDelta::milliseconds(took),
+            }).collect();
+            let about = |bytes| estimate(&of, bytes).expect("an estimate").about;
+            prop_assert!(about(one.min(other)) <= about(one.max(other)));
+            prop_assert!(about(0) >= TimeDelta::zero());
+        }
+
+        #[test]
+        fn a_line_is_found_again(fixed in 0i64..600, per_mebibyte in 0i64..20, sizes in prop::collection::btree_set(0u64..4096, 2..12), next in 0u64..4096) {
+            let on_line = |mebibytes: u64| fixed + per_mebibyte * i64::try_from(mebibytes).expect("small");
+            let of: Vec<Past> = sizes.iter().map(|m| past(*m, on_line(*m))).collect();
+            let found = seconds(&of, next).expect("an estimate");
+            prop_assert!((found - on_line(next)).abs() <= 1, "{} for {}", found, on_line(next));
+        }
+    }
+}
