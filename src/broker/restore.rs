@@ -408,18 +408,25 @@ pub(super) fn restores_in(
     Ok(found)
 }
 
-/// How long restores of an engine took, of all instances: only figures leave this.
+/// How long restores of an engine took, of all instances, as far as their backups are there still: an
+/// operation that has ended keeps no manifest. Only figures leave this.
 fn restores_done(conn: &mut Conn<'_>, engine: &str) -> Result<Vec<Past>, StoreError> {
     let restored = store::provenance::newest(conn, RESTORES_RECALLED)?;
-    let done = store::operation::restores_done(conn, &restored)?;
-    let past = |restore: Operation| {
-        let manifest = restore.source?.manifest;
-        (manifest.engine == engine).then(|| Past {
-            bytes: manifest.stored.snapshot_bytes,
-            took: restore.updated_at - restore.created_at,
-        })
-    };
-    Ok(done.into_iter().filter_map(past).collect())
+    let mut past = Vec::new();
+    for restore in store::operation::restores_done(conn, &restored)? {
+        let backup = match &restore.backup {
+            Some(id) => store::backup::find(conn, id)?,
+            None => None,
+        };
+        let manifest = backup.and_then(|backup| backup.manifest);
+        if let Some(manifest) = manifest.filter(|manifest| manifest.engine == engine) {
+            past.push(Past {
+                bytes: manifest.stored.snapshot_bytes,
+                took: restore.updated_at - restore.created_at,
+            });
+        }
+    }
+    Ok(past)
 }
 
 fn known(conn: &mut Conn<'_>, id: &InstanceId) -> Result<Instance, BrokerError> {
