@@ -481,7 +481,10 @@ async fn an_operator_at_a_terminal_has_the_same() {
         .await;
     drop(fails);
     let retried = operator.does(&["operations", "retry", &id]).await;
-    assert!(retried.err.contains("it is tried again"), "{retried:?}");
+    assert!(
+        retried.err.contains("the broker tries it again now"),
+        "{retried:?}"
+    );
     becomes(&broker, &id, "succeeded").await;
 
     let fails = script.trip(OperationKind::Provision, "start", Fault::Fail);
