@@ -7,7 +7,7 @@ use std::{
 
 use chrono::TimeDelta;
 
-use super::{BrokerError, BrokerParts};
+use super::{BrokerError, BrokerParts, page};
 use crate::{
     clock::Clock,
     model::{
@@ -196,12 +196,8 @@ impl Audit {
     }
 }
 
-/// A page of entries: one more than fits tells that there are more.
 fn paged(mut entries: Vec<AuditEntry>, limit: i64) -> AuditPage {
-    let more = entries.len() > usize::try_from(limit).unwrap_or(usize::MAX);
-    if more {
-        entries.pop();
-    }
+    let more = page::cut(&mut entries, limit);
     let next = entries.last().filter(|_| more).map(|entry| entry.id);
     AuditPage { entries, next }
 }

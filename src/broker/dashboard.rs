@@ -12,6 +12,7 @@ use super::{
     fate::page_code,
     health::life,
     inventory::{Inventory, Kept},
+    page,
     restore::restores_in,
     session::{no_such_page, reached},
     vitals::Vitals,
@@ -339,10 +340,7 @@ impl Views {
             Ok((store::audit::askers(conn, &instance.id, &ids)?, found))
         };
         let (mut askers, mut found) = self.store.scan(read).await?;
-        // One more than is shown tells that there are more.
-        let shown = usize::try_from(TASKS_ON_A_PAGE).unwrap_or(usize::MAX);
-        let more = found.len() > shown;
-        found.truncate(shown);
+        let more = page::cut(&mut found, TASKS_ON_A_PAGE);
         let next = found.last().filter(|_| more).map(|o| o.id.clone());
         let tasks = found.into_iter().map(|operation| {
             let asker = askers.remove(&operation.id);
@@ -367,13 +365,11 @@ impl Views {
         }
         let text = text.to_owned();
         let skipped = page.saturating_sub(1).saturating_mul(INSTANCES_ON_A_PAGE);
-        // One more tells that there are more.
         let find = move |conn: &mut Conn<'_>| {
             store::instance::search(conn, &text, skipped, INSTANCES_ON_A_PAGE + 1)
         };
         let mut found = self.store.scan(find).await?;
-        let more = found.len() > INSTANCES_ON_A_PAGE;
-        found.truncate(INSTANCES_ON_A_PAGE);
+        let more = page::cut(&mut found, INSTANCES_ON_A_PAGE);
         let healths = self.vitals.healths(found.clone()).await?;
         let listed = found.into_iter().zip(healths);
         let listed = listed.map(|(instance, (deployment, health))| InstanceListed {

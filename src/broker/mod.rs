@@ -56,6 +56,7 @@ mod observation;
 mod outbox;
 mod oversight;
 mod owner;
+mod page;
 mod pin;
 mod profile;
 mod provision;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::{BrokerError, BrokerParts};
+use super::{BrokerError, BrokerParts, page};
 use crate::{
     backups::Vault,
     clock::Clock,
@@ -112,11 +112,7 @@ impl Oversight {
             }
             other => other?,
         };
-        // One more than was asked for tells that there are more.
-        let more = operations.len() > usize::try_from(limit).unwrap_or(usize::MAX);
-        if more {
-            operations.pop();
-        }
+        let more = page::cut(&mut operations, limit);
         let last = operations.last().filter(|_| more);
         let next = last.map(|seen| seen.operation.id.clone());
         Ok(OperationsPage { operations, next })
