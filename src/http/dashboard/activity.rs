@@ -12,7 +12,7 @@ use super::{
     id::Id,
     operator::address,
     path_of,
-    shell::{Shell, Subject, answer},
+    shell::{Shell, answer},
     show::{Moment, duration},
     state::{Label, asked_by, label_of_alert, label_of_health, label_of_task},
 };
@@ -193,20 +193,17 @@ fn shell(
     found: &Found,
     is_seen: bool,
 ) -> Shell {
-    let subject = Subject::of(view);
-    let title = format!("Activity of {}", subject.name);
-    let mut shell = Shell::signed_in(title, &api.broker, session);
-    shell.here = "activity";
-    shell.subject = Some(subject);
-    if asked.still {
-        return shell;
-    }
-    shell.follows = true;
-    shell.under_way = (found.tasks.tasks.iter()).any(|(task, _)| task.state.is_active());
+    let follows = !asked.still;
+    let is_active = |(task, _): &(Operation, _)| task.state.is_active();
     let is_growing = (found.logs.1.as_ref()).is_some_and(|(log, _)| log.part == LogPart::Current);
     let is_looking = view.of.instance.state == InstanceState::Ready && !is_seen;
-    shell.awaits = is_growing || is_looking;
-    shell
+    Shell {
+        here: "activity",
+        follows,
+        under_way: follows && found.tasks.tasks.iter().any(is_active),
+        awaits: follows && (is_growing || is_looking),
+        ..Shell::of_instance("Activity", view, &api.broker, session)
+    }
 }
 
 fn activity(

@@ -73,7 +73,6 @@ struct OverviewPage {
     tasks: Vec<Task>,
     /// Where the tasks before those are.
     older_tasks: Option<String>,
-    /// Where the newest are; none: these are.
     uris: String,
     cli: String,
     certificate: Option<String>,
