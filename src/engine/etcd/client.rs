@@ -25,6 +25,10 @@ use super::{
     certificates::{self, ROOT},
 };
 
+/// The number of gRPC for a member that cannot answer now. The names of the numbers are in a crate that we do
+/// not use ourselves.
+pub(super) const UNAVAILABLE: i32 = 14;
+
 /// Texts by which etcd tells why it refuses: alike in all versions, while the codes differ.
 pub(super) mod says {
     pub(crate) const AUTH_IS_OFF: &str = "authentication is not enabled";
@@ -105,8 +109,6 @@ impl Fault {
 
     /// Whether the same may succeed in a moment, or through another member.
     fn is_passing(&self) -> bool {
-        // gRPC's numbers; their names are in a crate that we do not use ourselves.
-        const UNAVAILABLE: i32 = 14;
         const UNAUTHENTICATED: i32 = 16;
         match self {
             Self::Final(_) => false,
@@ -145,11 +147,22 @@ impl Fault {
 
     /// Whether no answer came, or that there is no majority: not what etcd thinks of the call.
     fn is_silence(&self) -> bool {
-        const UNAVAILABLE: i32 = 14;
         match self {
             Self::Silent(_) | Self::Call(etcd_client::Error::TransportError(_)) => true,
             Self::Call(etcd_client::Error::GRpcStatus(status)) => {
                 status.source().is_some() || status.code() as i32 == UNAVAILABLE
+            }
+            Self::Call(_) | Self::Final(_) => false,
+        }
+    }
+
+    /// Whether a member says that it cannot ask the others: that it has no leader, or that they do not agree
+    /// in time. A connection that breaks off says neither.
+    pub(super) fn lacks_majority(&self) -> bool {
+        match self {
+            Self::Silent(_) => true,
+            Self::Call(etcd_client::Error::GRpcStatus(status)) => {
+                status.source().is_none() && status.code() as i32 == UNAVAILABLE
             }
             Self::Call(_) | Self::Final(_) => false,
         }

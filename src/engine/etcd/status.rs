@@ -16,7 +16,7 @@ use crate::model::{
 
 use super::{
     addresses,
-    client::{Dialer, Fault},
+    client::{Dialer, Fault, UNAVAILABLE},
 };
 
 /// How a member says that its storage is full.
@@ -44,9 +44,7 @@ async fn observe_one(dialer: &Dialer<'_>, member: &Member) -> MemberObservation 
 }
 
 fn silence(fault: Fault) -> Silence {
-    // gRPC's numbers; their names are in a crate that we do not use ourselves.
     const DEADLINE_EXCEEDED: i32 = 4;
-    const UNAVAILABLE: i32 = 14;
     let cause = match &fault {
         Fault::Silent(_) => SilenceCause::Slow,
         Fault::Call(etcd_client::Error::TransportError(_)) => SilenceCause::Unreachable,
@@ -75,7 +73,7 @@ async fn ask(dialer: &Dialer<'_>, member: &Member) -> Result<MemberHealth, Fault
             let let_in = timeout(OBSERVATION_LOGIN_TIMEOUT, dialer.become_root(&mut client));
             match let_in.await {
                 Ok(Ok(())) => client.status().await?,
-                Ok(Err(fault)) if !lacks_majority(&fault) => return Err(fault),
+                Ok(Err(fault)) if !fault.lacks_majority() => return Err(fault),
                 Ok(Err(_)) | Err(_) => return Ok(MemberHealth::WithoutLeader),
             }
         }
@@ -112,19 +110,6 @@ async fn ask(dialer: &Dialer<'_>, member: &Member) -> Result<MemberHealth, Fault
         differs,
         complaints,
     })
-}
-
-/// Whether a member says that it cannot ask the others: that it has no leader, or that they do not agree
-/// in time. A connection that breaks off says neither.
-fn lacks_majority(fault: &Fault) -> bool {
-    const UNAVAILABLE: i32 = 14;
-    match fault {
-        Fault::Silent(_) => true,
-        Fault::Call(etcd_client::Error::GRpcStatus(status)) => {
-            status.source().is_none() && status.code() as i32 == UNAVAILABLE
-        }
-        Fault::Call(_) | Fault::Final(_) => false,
-    }
 }
 
 /// Whether an alarm says of the member of this id that it does not hold what the others hold. It is
