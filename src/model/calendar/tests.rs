@@ -21,22 +21,8 @@ fn rules(on_demand_kept: u32) -> Rules {
 
 fn backup(at: DateTime<Utc>, kind: BackupKind) -> Backup {
     Backup {
-        id: BackupId::generate(at),
-        instance: "i".parse().expect("an id"),
-        deployment: "5ae85b45e5717f0001533192".parse().expect("an id"),
-        operation: "5ae85b45e5717f0001533193".parse().expect("an id"),
-        kind,
-        period: None,
-        state: BackupState::Complete,
-        failure: None,
-        created_at: at,
         ordinal: at.timestamp(),
-        namesake: 0,
-        finished_at: Some(at + TimeDelta::seconds(5)),
-        manifest: None,
-        removal: None,
-        note: String::new(),
-        pinned: false,
+        ..Backup::taken(at, kind)
     }
 }
 

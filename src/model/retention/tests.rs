@@ -13,22 +13,8 @@ fn at(text: &str) -> DateTime<Utc> {
 
 fn backup(at: DateTime<Utc>, kind: BackupKind, state: BackupState) -> Backup {
     Backup {
-        id: BackupId::generate(at),
-        instance: "i".parse().expect("an id"),
-        deployment: "5ae85b45e5717f0001533192".parse().expect("an id"),
-        operation: "5ae85b45e5717f0001533193".parse().expect("an id"),
-        kind,
-        period: None,
         state,
-        failure: None,
-        created_at: at,
-        ordinal: 0,
-        namesake: 0,
-        finished_at: Some(at + TimeDelta::seconds(5)),
-        manifest: None,
-        removal: None,
-        note: String::new(),
-        pinned: false,
+        ..Backup::taken(at, kind)
     }
 }
 

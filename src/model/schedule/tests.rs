@@ -86,26 +86,16 @@ impl World {
     fn end(&mut self, kind: BackupKind, period: Option<Period>, succeeds: bool) {
         let newest = self.backups.iter().map(|b| b.ordinal).max();
         let backup = Backup {
-            id: BackupId::generate(self.now),
             instance: instance(),
-            deployment: "5ae85b45e5717f0001533192".parse().expect("an id"),
-            operation: "5ae85b45e5717f0001533193".parse().expect("an id"),
-            kind,
             period,
             state: if succeeds {
                 BackupState::Complete
             } else {
                 BackupState::Failed
             },
-            failure: None,
-            created_at: self.now,
             ordinal: newest.unwrap_or_default() + 1,
-            namesake: 0,
             finished_at: Some(self.now),
-            manifest: None,
-            removal: None,
-            note: String::new(),
-            pinned: false,
+            ..Backup::taken(self.now, kind)
         };
         if succeeds {
             self.good.push((backup.id.clone(), kind));
