@@ -15,7 +15,10 @@ use crate::{
     broker::{BrokerError, CatalogRefusal, keeps_all_plans},
     clock::Clock,
     config::{CatalogFile, Config},
-    model::catalog::{Catalog, CatalogError, CatalogErrors, CurrentCatalog},
+    model::{
+        catalog::{Catalog, CatalogError, CatalogErrors, CurrentCatalog},
+        sentence::counted,
+    },
     store::Store,
     timekeeper::Timekeeper,
 };
@@ -56,10 +59,14 @@ impl Kept {
     }
 }
 
-/// How many services and plans a catalog has, or everything that is wrong with it.
-pub fn check_catalog(text: &str) -> Result<(usize, usize), Vec<CatalogError>> {
+/// How many services and plans a catalog has, in words, or everything that is wrong with it.
+pub fn check_catalog(text: &str) -> Result<String, Vec<CatalogError>> {
     match Catalog::parse(text, &Surroundings::default().engine_names()) {
-        Ok(catalog) => Ok(catalog.counts()),
+        Ok(catalog) => {
+            let (services, plans) = catalog.counts();
+            let (services, plans) = (counted(services, "service"), counted(plans, "plan"));
+            Ok(format!("{services}, {plans}"))
+        }
         Err(CatalogErrors(violations)) => Err(violations),
     }
 }

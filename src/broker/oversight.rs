@@ -22,6 +22,7 @@ use crate::{
         limits::OPERATIONS_PAGE_MAX,
         operation::{Operation, OperationKind, OperationState},
         oversight::{Overseen, StepSeen},
+        sentence::counted,
     },
     store::{self, Conn, Store, StoreError, oversight::Filter},
 };
@@ -398,8 +399,13 @@ fn members_ahead(deployment: &Deployment) -> Vec<String> {
     let told = |member: &Member| {
         let own = deployment.shape_of(member);
         format!(
-            "member {} of deployment {} as {} with {} unit(s), the others as {} with {}",
-            member.name, deployment.id, own.version, own.units, whole.version, whole.units
+            "member {} of deployment {} as {} with {}, the others as {} with {}",
+            member.name,
+            deployment.id,
+            own.version,
+            counted(own.units, "unit"),
+            whole.version,
+            counted(whole.units, "unit")
         )
     };
     ahead.map(told).collect()

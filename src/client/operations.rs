@@ -185,10 +185,12 @@ impl Session {
     }
 }
 
-/// A field as a text; nothing for none.
+/// A field as people read it; nothing for none.
 pub fn text(of: &Value, field: &str) -> String {
     match &of[field] {
         Value::Null => String::new(),
+        Value::Bool(true) => "yes".to_owned(),
+        Value::Bool(false) => "no".to_owned(),
         Value::String(text) => text.clone(),
         other => other.to_string(),
     }

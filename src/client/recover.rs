@@ -8,7 +8,6 @@ use super::{
     Session,
     error::{Error, Result},
     operations::text,
-    show::Show,
 };
 
 /// What is recovered, and of what.
@@ -77,36 +76,40 @@ impl Session {
                 .show
                 .result(&self.show.fields([("operation", Some(id))]), &told);
         }
-        self.show.result(&plan(&self.show, &told), &told)?;
+        self.show.result(&self.plan(&told), &told)?;
         if told["possible"] == true {
             self.show.note("nothing is done yet: add --yes");
         }
         Ok(())
     }
-}
 
-fn plan(show: &Show, told: &Value) -> String {
-    let there = |field: &str| Some(text(told, field)).filter(|text| !text.is_empty());
-    let mut shown = show.fields([
-        ("possible", there("possible")),
-        ("why not", there("reason")),
-        ("member", there("member")),
-        ("backup", there("backup_id")),
-        ("revision", there("revision")),
-        ("of", there("of")),
-    ]);
-    let listed = |field: &str| told[field].as_array().cloned().unwrap_or_default();
-    for sentence in listed("lost") {
+    /// What would be done, and what would be lost.
+    fn plan(&self, told: &Value) -> String {
+        let there = |field: &str| Some(text(told, field)).filter(|text| !text.is_empty());
+        let mut shown = self.show.fields([
+            ("possible", there("possible")),
+            ("why not", there("reason")),
+            ("member", there("member")),
+            ("backup", there("backup_id")),
+            ("revision", there("revision")),
+            ("of", there("of").map(|_| self.time(&told["of"]))),
+        ]);
+        let listed = |field: &str| told[field].as_array().cloned().unwrap_or_default();
+        for sentence in listed("lost") {
+            shown.push_str("\n\n");
+            shown.push_str(sentence.as_str().unwrap_or_default());
+        }
+        let rows = listed("members").into_iter().map(|member| {
+            let [name, serves, has_data, revision] =
+                ["name", "serves", "has_data", "revision"].map(|field| text(&member, field));
+            let written_at = self.time(&member["written_at"]);
+            [name, serves, has_data, revision, written_at]
+        });
         shown.push_str("\n\n");
-        shown.push_str(sentence.as_str().unwrap_or_default());
+        shown.push_str(&self.show.table(
+            ["MEMBER", "SERVES", "HAS DATA", "REVISION", "WRITTEN AT"],
+            rows,
+        ));
+        shown
     }
-    let rows = listed("members").into_iter().map(|member| {
-        ["name", "serves", "has_data", "revision", "written_at"].map(|field| text(&member, field))
-    });
-    shown.push_str("\n\n");
-    shown.push_str(&show.table(
-        ["MEMBER", "SERVES", "HAS DATA", "REVISION", "WRITTEN AT"],
-        rows,
-    ));
-    shown
 }

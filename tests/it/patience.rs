@@ -238,7 +238,7 @@ async fn a_backup_of_a_database_that_does_not_answer_says_so() {
         "{said}"
     );
     assert!(
-        said.contains("taking a snapshot: no answer within "),
+        said.contains("asking a member for its data: no answer within "),
         "{said}"
     );
     let end = broker.recipe_end(&credentials, &begun.body).await;

@@ -32,7 +32,7 @@ use super::{
     verify::{count, current_revision},
 };
 
-const DOING: &str = "taking a snapshot";
+const DOING: &str = "asking a member for its data";
 
 /// A member that a snapshot can be taken of.
 struct Source {

@@ -163,7 +163,10 @@ pub fn where_daily_ones_are(
         (weekly, monthly) => [(weekly, "weekly"), (monthly, "monthly")]
             .into_iter()
             .filter(|(count, _)| *count > 0)
-            .map(|(count, kind)| format!("{count} counts as {kind}"))
+            .map(|(count, kind)| {
+                let verb = if count == 1 { "counts" } else { "count" };
+                format!("{count} {verb} as {kind}")
+            })
             .collect(),
     };
     Some(format!(

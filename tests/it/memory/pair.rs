@@ -707,7 +707,7 @@ impl Engine for Pair {
     }
 
     async fn snapshot(&self, site: Site<'_>) -> Result<Snapshot, EngineError> {
-        self.ask(site, "taking a snapshot", |members| {
+        self.ask(site, "asking a member for its data", |members| {
             let mut bytes = serde_json::to_vec(&members.base).expect("JSON");
             bytes.extend(END.as_bytes());
             let chunks: Vec<_> = bytes
