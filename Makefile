@@ -49,7 +49,7 @@ fmt: ## format the code
 	$(CARGO) fmt
 
 lint: setup ## the linter, with warnings as errors
-	$(CARGO) clippy --all-targets --all-features --locked -- -D warnings
+	$(CARGO) clippy --all-targets --locked -- -D warnings
 
 clean: ## remove what was built (engines/ and data/ stay)
 	$(CARGO) clean

@@ -31,7 +31,7 @@ list() {
 # machines, downloaded.
 host=$(rustc -vV | sed -n 's/^host: //p')
 metadata() {
-    cargo metadata --locked --all-features --filter-platform "$host" --format-version 1
+    cargo metadata --locked --filter-platform "$host" --format-version 1
 }
 
 # Reads cargo's metadata. Two lists come out, one crate per line:
@@ -96,7 +96,7 @@ while read -r kind name rest; do
             ;;
         banned)
             echo "licences: banned crate $name $rest is wanted by:" >&2
-            cargo tree --locked --offline --all-features --invert "$name@$rest" >&2 || true
+            cargo tree --locked --offline --invert "$name@$rest" >&2 || true
             failed=1
             ;;
         checked) echo "licences: $name crates are built in, allowed: $(jq -r 'join(", ")' <<<"$allow")" ;;

@@ -12,6 +12,8 @@
 #   setup.sh --bench    also what loads a broker that is measured: wrk.
 #   setup.sh --rules    also what tries the alert rules: promtool in tools/promtool/.
 #                       Where it is not to be had, its test is skipped.
+#   setup.sh --postgres also the PostgreSQL server that Debian ships, for tests that
+#                       start one of their own. No database is made of it here.
 #
 # Several may be given.
 set -euo pipefail
@@ -28,6 +30,7 @@ browser=
 fuzz=
 bench=
 rules=
+postgres=
 
 say() { echo "setup: $*"; }
 warn() { echo "setup: $*" >&2; }
@@ -54,7 +57,7 @@ missing_packages() {
     has pkg-config || echo pkg-config
     has "${PROTOC:-protoc}" || echo protobuf-compiler
     has_protobuf_includes || echo libprotobuf-dev
-    # for the build with PostgreSQL as the broker's store, which the linter sees
+    # for PostgreSQL as the broker's store
     { has pkg-config && pkg-config --exists libpq; } || echo libpq-dev
     has curl || echo curl
     [[ -s /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates
@@ -69,12 +72,24 @@ missing_packages() {
         python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
     fi
     if [[ -n $bench ]]; then has wrk || echo wrk; fi
+    if [[ -n $postgres ]]; then has_postgres || echo postgresql; fi
     if [[ -z $browser ]]; then return; fi
     # for tests with an application on a machine of its own
     has ip || echo iproute2
     has chromium || echo chromium
     has chromedriver || echo chromium-driver
     has_axe || has npm || echo npm
+}
+
+has_postgres() { has initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }
+
+# Has Debian's packages of PostgreSQL make and start no server by themselves. What
+# a machine says of that already stands.
+keep_postgres_still() {
+    local prefix=$1 settings=/etc/postgresql-common/createcluster.conf
+    [[ -e $settings ]] && return
+    $prefix mkdir -p "${settings%/*}"
+    echo 'create_main_cluster = false' | $prefix tee "$settings" >/dev/null
 }
 
 has_axe() { [[ -s $axe/axe.min.js && $(cat "$axe/.origin" 2>/dev/null) == "$AXE" ]]; }
@@ -176,7 +191,7 @@ as_root_apt() {
     shift
     # shellcheck disable=SC2086 # a prefix of zero or two words
     $prefix env DEBIAN_FRONTEND=noninteractive \
-        apt-get -q -o DPkg::Lock::Timeout=120 "$@" </dev/null
+        apt-get -q -o DPkg::Lock::Timeout=120 -o DPkg::Options::=--force-confold "$@" </dev/null
 }
 
 install_packages() {
@@ -191,6 +206,7 @@ install_packages() {
         return 1
     fi
     say "installing $*"
+    if [[ " $* " == *' postgresql '* ]]; then keep_postgres_still "$prefix"; fi
     log=$(mktemp)
     # Lists may be stale or absent. Another source that cannot be reached is no
     # reason to stop: whether the packages come decides.
@@ -226,7 +242,8 @@ main() {
             --fuzz) fuzz=yes ;;
             --bench) bench=yes ;;
             --rules) rules=yes ;;
-            *) warn "usage: setup.sh [--browser] [--fuzz] [--bench] [--rules]" && return 2 ;;
+            --postgres) postgres=yes ;;
+            *) warn 'usage: setup.sh [--browser] [--fuzz] [--bench] [--rules] [--postgres]' && return 2 ;;
         esac
         shift
     done

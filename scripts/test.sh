@@ -34,29 +34,26 @@ stage() {
 }
 
 trap report EXIT
-stage setup scripts/setup.sh --browser --fuzz --rules
+stage setup scripts/setup.sh --browser --fuzz --rules --postgres
 stage format cargo fmt --check
-stage lint cargo clippy --all-targets --all-features --locked -- -D warnings
-# What is shipped has no feature: nothing may be missing or left over in it.
-stage shipped cargo clippy --locked -- -D warnings
+stage lint cargo clippy --all-targets --locked -- -D warnings
 # Links of private items too: the map and the comments name them.
-stage pages env RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items --all-features --locked --quiet
-# Tests wait for databases about as much as they compute.
-export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
+stage pages env RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items --locked --quiet
+# Tests wait for databases more than they compute.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((5 * $(nproc) / 2))}
 # The tests' brokers start hundreds of processes out of one: each costs a copy of its map of memory, which
 # is three times as large with an arena for each thread.
 export MALLOC_ARENA_MAX=${MALLOC_ARENA_MAX:-2}
 run_tests() {
     # The first lines of a panic say more than where it came through.
     # A stage is asked how it ends, so that nothing stops at a command that fails by itself.
-    RUST_BACKTRACE=0 cargo test --locked --all-features --no-fail-fast || return
+    RUST_BACKTRACE=0 cargo test --locked --no-fail-fast || return
     if ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && ! command -v initdb >/dev/null; then
         echo 'SKIPPED: PostgreSQL is not installed here (Debian: postgresql), so that nothing was tried with it'
     fi
 }
-# With all features, so that one build serves all stages. The tests have a PostgreSQL of their own.
 stage tests run_tests
-stage binaries cargo build --locked --all-features --bin compose-broker --example demo
+stage binaries cargo build --locked --bin compose-broker --example demo
 stage demo "$built/examples/demo" --broker "$built/compose-broker" --plain
 stage fuzz scripts/fuzz.sh
 stage licences scripts/licences.sh

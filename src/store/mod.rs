@@ -62,11 +62,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// A request waits this long for a connection before it fails.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections to PostgreSQL that only read.
-#[cfg(feature = "postgres")]
 const POSTGRES_READERS: u32 = 4;
 
 const SQLITE_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
-#[cfg(feature = "postgres")]
 const POSTGRES_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 
 /// The broker's store.
@@ -83,11 +81,9 @@ enum Reading {
         path: PathBuf,
         readers: Readers,
     },
-    #[cfg(feature = "postgres")]
     Postgres(PostgresPool),
 }
 
-#[cfg(feature = "postgres")]
 type PostgresPool = Pool<ConnectionManager<diesel::PgConnection>>;
 
 /// A connection inside a transaction; what the functions of this module's files work on.
@@ -119,7 +115,6 @@ impl<'a> Conn<'a> {
 
 enum Link<'a> {
     Sqlite(&'a mut SqliteConnection),
-    #[cfg(feature = "postgres")]
     Postgres(&'a mut diesel::PgConnection),
 }
 
@@ -128,7 +123,6 @@ impl Link<'_> {
     fn again(&mut self) -> Link<'_> {
         match self {
             Link::Sqlite(connection) => Link::Sqlite(connection),
-            #[cfg(feature = "postgres")]
             Link::Postgres(connection) => Link::Postgres(connection),
         }
     }
@@ -142,7 +136,6 @@ macro_rules! each {
                 let $c: &mut diesel::SqliteConnection = connection;
                 $body
             }
-            #[cfg(feature = "postgres")]
             crate::store::Link::Postgres(connection) => {
                 let $c: &mut diesel::PgConnection = connection;
                 $body
@@ -154,7 +147,6 @@ use each;
 
 /// The lock of a writer: this number, which is ours, and one for the schema that the tables are
 /// in, so that brokers with schemas of their own do not wait for each other.
-#[cfg(feature = "postgres")]
 const POSTGRES_LOCK: &str = "(1668246896, hashtext(current_schema()::text))";
 
 #[derive(Debug)]
@@ -260,7 +252,6 @@ impl Store {
         Ok((database, reading))
     }
 
-    #[cfg(feature = "postgres")]
     fn open_postgres(url: &str) -> Result<(Database, Reading), StoreError> {
         let writer = postgres_pool(url, 1)?;
         let mut connection = writer.get().map_err(connection_error)?;
@@ -275,19 +266,8 @@ impl Store {
         Ok((Database::Postgres(writer), Self::look_at_postgres(url)?))
     }
 
-    #[cfg(feature = "postgres")]
     fn look_at_postgres(url: &str) -> Result<Reading, StoreError> {
         Ok(Reading::Postgres(postgres_pool(url, POSTGRES_READERS)?))
-    }
-
-    #[cfg(not(feature = "postgres"))]
-    fn open_postgres(_url: &str) -> Result<(Database, Reading), StoreError> {
-        Err(without_postgres())
-    }
-
-    #[cfg(not(feature = "postgres"))]
-    fn look_at_postgres(_url: &str) -> Result<Reading, StoreError> {
-        Err(without_postgres())
     }
 
     /// The file of the database at `url`; none for one that is reached in another way.
@@ -303,7 +283,6 @@ impl Store {
     pub fn is_private(&self) -> bool {
         match &self.reading {
             Reading::Sqlite { .. } => true,
-            #[cfg(feature = "postgres")]
             Reading::Postgres(_) => false,
         }
     }
@@ -382,7 +361,6 @@ impl Store {
     ) -> Result<T, StoreError> {
         match &self.reading {
             Reading::Sqlite { readers, .. } => readers.read_there(is_short, work),
-            #[cfg(feature = "postgres")]
             Reading::Postgres(readers) => {
                 let mut connection = readers.get().map_err(connection_error)?;
                 connection
@@ -412,18 +390,10 @@ impl Store {
     }
 }
 
-#[cfg(not(feature = "postgres"))]
-fn without_postgres() -> StoreError {
-    StoreError::Address(
-        "this binary was built without PostgreSQL (cargo feature \"postgres\")".to_owned(),
-    )
-}
-
 fn reads_only() -> StoreError {
     StoreError::Address("the store is open for reading only".to_owned())
 }
 
-#[cfg(feature = "postgres")]
 fn postgres_pool(url: &str, size: u32) -> Result<PostgresPool, StoreError> {
     Pool::builder()
         .max_size(size)

@@ -5,7 +5,6 @@
 //! which takes longer than to run it. Here the text itself says what is the same. So it is for
 //! statements of which there are few: no list in them has any number of entries.
 
-#[cfg(feature = "postgres")]
 use diesel::connection::SimpleConnection as _;
 use diesel::{
     QueryResult, RunQueryDsl, SqliteConnection,
@@ -81,7 +80,6 @@ impl<const N: usize> Plain<N> {
         match link {
             Link::Sqlite(connection) => Self.execute(connection).map(drop),
             // The server has nothing to prepare for these.
-            #[cfg(feature = "postgres")]
             Link::Postgres(connection) => connection.batch_execute(PLAIN[N]),
         }
     }
@@ -97,7 +95,6 @@ pub(super) fn begin_to_write(link: &mut Link<'_>) -> QueryResult<()> {
     match link {
         Link::Sqlite(_) => Plain::<1>::run(link),
         // In front, so that all that is read is as the last writer left it.
-        #[cfg(feature = "postgres")]
         Link::Postgres(connection) => connection.batch_execute(&format!(
             "BEGIN; SET LOCAL lock_timeout = {}; SELECT pg_advisory_xact_lock{}",
             super::BUSY_TIMEOUT.as_millis(),

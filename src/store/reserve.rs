@@ -26,7 +26,6 @@ impl Store {
     pub async fn keep_reserve(self: &Arc<Self>) -> Result<bool, StoreError> {
         let path = match &self.reading {
             Reading::Sqlite { path, .. } => path,
-            #[cfg(feature = "postgres")]
             Reading::Postgres(_) => return Ok(false),
         };
         let log = log_of(path);

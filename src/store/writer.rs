@@ -50,7 +50,6 @@ pub(super) enum Database {
         _lock: std::fs::File,
     },
     /// One connection, which is made anew when it is lost.
-    #[cfg(feature = "postgres")]
     Postgres(super::PostgresPool),
 }
 
@@ -280,11 +279,9 @@ impl Desk {
         most: usize,
         decided: &mut Vec<Decided>,
     ) -> Result<(), Failure> {
-        #[cfg(feature = "postgres")]
         let mut pooled;
         let mut link = match &mut self.database {
             Database::Sqlite { connection, .. } => Link::Sqlite(connection),
-            #[cfg(feature = "postgres")]
             Database::Postgres(pool) => match pool.get() {
                 Ok(connection) => {
                     pooled = connection;

@@ -73,7 +73,6 @@ mod osb;
 mod page_authority;
 mod pages;
 mod patience;
-#[cfg(feature = "postgres")]
 mod pins;
 mod postgres;
 mod process;

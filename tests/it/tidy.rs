@@ -2,7 +2,7 @@
 //! room alone. What is checked here is promised in ARCHITECTURE.md.
 
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -525,26 +525,53 @@ fn the_tests_that_are_promised_exist() {
     }
 }
 
-/// A build script deep among the dependencies asks for protoc, minutes after a build has begun.
+/// The file of a program in one of the folders of a `PATH`.
+fn found_in(path: &str, program: &str) -> Option<String> {
+    let mut files = env::split_paths(path).map(|folder| folder.join(program));
+    let file = files.find(|file| file.is_file())?;
+    Some(file.display().to_string())
+}
+
+/// Build scripts deep among the dependencies ask for protoc and libpq, minutes after a build has begun.
 #[test]
 fn what_a_bare_build_lacks_is_said_before_anything_is_compiled() {
     let wrapper = root().join("scripts/rustc");
-    let run = |protoc: &str| {
+    let path = env::var("PATH").expect("a PATH");
+    // Where nothing but a shell is, nothing leads to libpq.
+    let bare = tempfile::tempdir().expect("a folder");
+    let bare = bare.path().display().to_string();
+    let protoc = env::var("PROTOC")
+        .ok()
+        .or_else(|| found_in(&path, "protoc"));
+    let protoc = protoc.expect("protoc");
+    let run = |protoc: &str, path: &str| {
         let mut command = Command::new("/bin/bash");
         command.arg(&wrapper).args(["/bin/echo", "compiles"]);
-        command.env("PROTOC", protoc).env_remove("PROTOC_INCLUDE");
+        command.env("PROTOC", protoc).env("PATH", path);
+        command.env_remove("PQ_LIB_DIR");
         command.output().expect("an end")
     };
-    let lacking = run("/nowhere/protoc");
-    let said = String::from_utf8(lacking.stderr).expect("a text");
-    assert!(!lacking.status.success() && lacking.stdout.is_empty());
-    for package in ["protobuf-compiler", "libprotobuf-dev", "make setup"] {
-        assert!(said.contains(package), "{package}: {said}");
-    }
-    assert_eq!(run("protoc").stdout, b"compiles\n");
-    // And where it is read first.
     let readme = fs::read_to_string(root().join("README.md")).expect("a text");
-    assert!(readme.contains("`protobuf-compiler` and `libprotobuf-dev`"));
+    let lacks: [(_, &str, &[&str]); 2] = [
+        (
+            run("/nowhere/protoc", &path),
+            "protoc",
+            &["protobuf-compiler", "libprotobuf-dev"],
+        ),
+        (run(&protoc, &bare), "libpq", &["libpq-dev"]),
+    ];
+    for (lacking, what, packages) in lacks {
+        let said = String::from_utf8(lacking.stderr).expect("a text");
+        assert!(!lacking.status.success() && lacking.stdout.is_empty());
+        for word in [what, "make setup"].iter().chain(packages) {
+            assert!(said.contains(word), "{word}: {said}");
+        }
+        // And where it is read first.
+        for package in packages {
+            assert!(readme.contains(&format!("`{package}`")), "{package}");
+        }
+    }
+    assert_eq!(run(&protoc, &path).stdout, b"compiles\n");
 }
 
 /// What the image is built of: each is there, is let through to the build, and decides how it goes.

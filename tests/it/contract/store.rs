@@ -1,8 +1,8 @@
 //! What the broker's store must hold to, on every database.
 //!
 //! Each test is written once, against the store's public functions, and run on each kind of database.
-//! A new kind is a [`Kind`] and a line at the end. PostgreSQL is among them in a build with the
-//! cargo feature `postgres`, where a server can be started ([`crate::postgres`]).
+//! A new kind is a [`Kind`] and a line at the end. PostgreSQL is among them where a server can be started
+//! ([`crate::postgres`]).
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -71,13 +71,11 @@ impl Kind for Sqlite {
     }
 }
 
-#[cfg(feature = "postgres")]
 struct Postgres {
     store: Arc<Store>,
     url: String,
 }
 
-#[cfg(feature = "postgres")]
 impl Kind for Postgres {
     fn new() -> Option<Self> {
         let url = crate::postgres::new_database()?;
@@ -346,10 +344,8 @@ macro_rules! contract {
 }
 
 contract!(in_sqlite, Sqlite);
-#[cfg(feature = "postgres")]
 contract!(in_postgresql, Postgres);
 
-#[cfg(feature = "postgres")]
 #[tokio::test(flavor = "multi_thread")]
 async fn replicas_may_begin_at_once_on_an_empty_database() {
     let Some(url) = crate::postgres::new_database() else {
@@ -363,13 +359,4 @@ async fn replicas_may_begin_at_once_on_an_empty_database() {
         let store = opened.expect("no panic").expect("a store");
         store.ping().await.expect("it takes writes");
     }
-}
-
-#[cfg(not(feature = "postgres"))]
-#[test]
-fn in_postgresql() {
-    println!(
-        "SKIPPED: this build has no PostgreSQL (cargo feature `postgres`), so that nothing was \
-         tried with it"
-    );
 }
