@@ -3,14 +3,13 @@
 use std::{
     collections::BTreeSet,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use compose_broker::model::operation::OperationKind;
-use futures::future::join_all;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -464,45 +463,5 @@ async fn assert_every_member_serves(credentials: &Value) {
             (found.count() == 50).then_some(())
         })
         .await;
-    }
-}
-
-/// Provisions that are asked for at once, and how many are accepted before the broker is killed.
-const BURST: usize = 200;
-const ACKNOWLEDGED: usize = 50;
-
-#[tokio::test(flavor = "multi_thread")]
-async fn no_intent_is_lost_that_was_acknowledged_before_a_kill_in_the_midst_of_a_burst() {
-    let mut broker = BrokerProcess::start().await;
-    let pid = i32::try_from(broker.pid()).expect("a pid");
-    let acknowledged = Mutex::new(Vec::new());
-    let ask = async |i: usize| {
-        let path = format!("/v2/service_instances/i{i}?accepts_incomplete=true");
-        let body = json!({
-            "service_id": SERVICE, "plan_id": STANDARD, "organization_guid": "o", "space_guid": "s",
-        });
-        // From some on, nobody answers any more.
-        let Ok(answer) = broker.osb(Method::PUT, &path).json(&body).send().await else {
-            return;
-        };
-        assert_eq!(answer.status(), StatusCode::ACCEPTED);
-        let Ok(body) = answer.json::<Value>().await else {
-            return;
-        };
-        let mut acknowledged = acknowledged.lock().expect("no panic");
-        acknowledged.push((format!("i{i}"), text(&body["operation"]).to_owned()));
-        if acknowledged.len() == ACKNOWLEDGED {
-            kill(pid);
-        }
-    };
-    join_all((0..BURST).map(ask)).await;
-    broker.kill();
-    let acknowledged = acknowledged.into_inner().expect("no panic");
-    assert!(acknowledged.len() >= ACKNOWLEDGED, "{}", acknowledged.len());
-    let inside = Inside::of(&broker);
-    for (instance, operation) in acknowledged {
-        let kept = inside.operations(&instance).await;
-        let kept: Vec<&str> = kept.iter().map(|kept| kept.id.as_str()).collect();
-        assert_eq!(kept, [operation]);
     }
 }

@@ -130,8 +130,14 @@ impl Inside {
 
     /// An instance.
     pub async fn instance(&self, id: &str) -> Instance {
+        self.find(id).await.expect("an instance")
+    }
+
+    /// An instance, if it is there.
+    pub async fn find(&self, id: &str) -> Option<Instance> {
         let id: InstanceId = id.parse().expect("an id");
-        self.read(move |conn| store::instance::get(conn, &id)).await
+        self.read(move |conn| store::instance::find(conn, &id))
+            .await
     }
 
     /// The deployment behind an instance, with its secrets if it has any.
