@@ -6,14 +6,12 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Definition, Ending, Outcome, Step, StepError, Work};
+use super::{Definition, Ending, Outcome, Step, StepError, Work, prune};
 use crate::{
     engine::Description,
     model::{
         backup::{Backup, MANIFEST_FORMAT, Manifest, SnapshotContent, StoredSnapshot},
         deployment::Site,
-        operation::{Operation, OperationKind},
-        origin::Origin,
     },
     store::{self, Conn, StoreError},
 };
@@ -188,7 +186,7 @@ async fn remove_bytes(work: Arc<Work>) -> Result<Outcome, StepError> {
     Outcome::done()
 }
 
-/// The backup counts from here on, and retention is queued with it.
+/// The backup counts from here on, and a prune is queued with it where it finds something.
 fn succeed(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
     let results = store::step::results(conn, &ending.operation.id)?;
     let manifest: Manifest = results
@@ -202,7 +200,7 @@ fn succeed(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
             store::schedule::set(conn, &schedule.after_success())?;
         }
     }
-    queue_prune(conn, ending)
+    prune::queue_if_any(conn, ending)
 }
 
 /// The failed backup stays listed. One of the schedule is tried again, and ages are honoured also
@@ -217,18 +215,7 @@ fn fail(conn: &mut Conn<'_>, ending: &Ending<'_>, failure: &str) -> Result<(), S
         && let Some(schedule) = store::schedule::find(conn, &ending.operation.instance)?
     {
         store::schedule::set(conn, &schedule.after_failure(ending.now))?;
-        queue_prune(conn, ending)?;
+        prune::queue_if_any(conn, ending)?;
     }
     Ok(())
-}
-
-fn queue_prune(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
-    let instance = &ending.operation.instance;
-    let prune = Operation::queued(
-        OperationKind::Prune,
-        instance,
-        Origin::Retention,
-        ending.now,
-    );
-    store::operation::insert(conn, &prune, None)
 }

@@ -197,6 +197,8 @@ pub struct Ending<'a> {
     pub operation: &'a Operation,
     /// When it ends.
     pub now: chrono::DateTime<chrono::Utc>,
+    /// What operations act with.
+    pub parts: &'a Parts,
 }
 
 /// The definition of a kind.

@@ -1,14 +1,15 @@
 //! Removes the backups of an instance that retention gives up, unless the clock is in doubt: then all
-//! stays until the next prune.
+//! stays until the next prune. Whoever has one queued looks first whether it finds something.
 
 use std::sync::Arc;
 
-use super::{Definition, Outcome, Step, StepError, Work};
+use super::{Definition, Ending, Outcome, Parts, Step, StepError, Work};
 use crate::{
     model::{
-        ids::BackupId,
+        ids::{BackupId, InstanceId},
         limits::{BACKUP_HISTORY_KEPT, BACKUPS_FORGOTTEN_AT_ONCE, RESTORE_WATCH},
-        operation::OperationKind,
+        operation::{Operation, OperationKind},
+        origin::Origin,
         retention::{self, Decision},
         trust::Trusted,
     },
@@ -39,23 +40,64 @@ pub const DEFINITION: Definition = Definition {
     fail: |_, _, _| Ok(()),
 };
 
+/// Queues a prune of the instance that a backup is of, if there is something for it to do.
+pub(super) fn queue_if_any(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
+    let instance = &ending.operation.instance;
+    if !finds_any(conn, ending.parts, instance)? {
+        return Ok(());
+    }
+    let (kind, origin) = (OperationKind::Prune, Origin::Retention);
+    let prune = Operation::queued(kind, instance, origin, ending.now);
+    store::operation::insert(conn, &prune, None)
+}
+
+/// Whether a prune would find something: bytes that an earlier one has left, a backup to decide about, or
+/// a row of long ago. While the clock is in doubt only the first counts, as for the prune itself.
+fn finds_any(
+    conn: &mut Conn<'_>,
+    parts: &Parts,
+    instance: &InstanceId,
+) -> Result<bool, StoreError> {
+    if !store::backup::given_up(conn, instance)?.is_empty() {
+        return Ok(true);
+    }
+    let Some(now) = parts.time.trusted() else {
+        return Ok(false);
+    };
+    let history = now.time() - BACKUP_HISTORY_KEPT;
+    Ok(!decisions(conn, parts, instance, now)?.is_empty()
+        || !store::backup::history(conn, instance, history, 1)?.is_empty())
+}
+
+/// What is to be done about the backups of an instance.
+fn decisions(
+    conn: &mut Conn<'_>,
+    parts: &Parts,
+    id: &InstanceId,
+    now: Trusted,
+) -> Result<Vec<Decision>, StoreError> {
+    let Some(instance) = store::instance::find(conn, id)? else {
+        return Ok(Vec::new());
+    };
+    let backups = store::backup::complete_of(conn, id)?;
+    let schedule = store::schedule::find(conn, id)?;
+    let chosen = schedule.map(|of| of.timetable).unwrap_or_default();
+    let rules = parts.retention(&instance, chosen);
+    let grace = parts.backup_grace;
+    Ok(retention::decisions(&backups, rules, now.time(), grace))
+}
+
 /// Decides, and lets nobody begin to read what goes. Decision and mark are one transaction, so
 /// that no restore is promised a backup in between.
 async fn expire(work: Arc<Work>) -> Result<Outcome, StepError> {
-    let instance = work.operation.instance.clone();
-    let (row, of) = (work.instance().await?, work.parts.clone());
-    let grace = work.parts.backup_grace;
+    let (instance, parts) = (work.operation.instance.clone(), work.parts.clone());
     let Some(trusted) = work.parts.time.trusted() else {
         return Outcome::done();
     };
     let in_use = work
         .write(move |conn| {
-            let backups = store::backup::complete_of(conn, &instance)?;
             let mut in_use = false;
-            let schedule = store::schedule::find(conn, &instance)?;
-            let chosen = schedule.map(|of| of.timetable).unwrap_or_default();
-            let rules = of.retention(&row, chosen);
-            for decision in retention::decisions(&backups, rules, trusted.time(), grace) {
+            for decision in decisions(conn, &parts, &instance, trusted)? {
                 match decision {
                     Decision::Mark(id, removal) => {
                         store::backup::set_removal(conn, &id, Some(&removal))?;

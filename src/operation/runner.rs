@@ -401,6 +401,7 @@ impl Runner {
         claim: &Claim,
     ) -> Result<bool, StoreError> {
         let (claim, now, ended) = (claim.clone(), self.parts.clock.now(), operation.clone());
+        let parts = self.parts.clone();
         let succeeded = self
             .parts
             .store
@@ -410,8 +411,12 @@ impl Runner {
                     return Ok(false);
                 }
                 store::operation::finish(conn, &claim, OperationState::Succeeded, now)?;
-                let operation = &ended;
-                (definition.succeed)(conn, &Ending { operation, now })?;
+                let ending = Ending {
+                    operation: &ended,
+                    now,
+                    parts: &parts,
+                };
+                (definition.succeed)(conn, &ending)?;
                 store::step::forget_work(conn, &ended.id)?;
                 Ok(true)
             })
@@ -436,10 +441,15 @@ impl Runner {
     ) -> Result<(), StoreError> {
         log::warn!(operation:% = operation.id, kind:% = operation.kind; "failed: {failure}");
         let (claim, now, ended) = (claim.clone(), self.parts.clock.now(), operation.clone());
+        let parts = self.parts.clone();
         let written = self.parts.store.write(move |conn| {
             store::operation::finish(conn, &claim, state, now)?;
-            let operation = &ended;
-            (definition.fail)(conn, &Ending { operation, now }, &failure)?;
+            let ending = Ending {
+                operation: &ended,
+                now,
+                parts: &parts,
+            };
+            (definition.fail)(conn, &ending, &failure)?;
             if state == OperationState::Stuck {
                 // The worker that goes on with it needs what was done.
                 return Ok(());

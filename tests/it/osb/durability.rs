@@ -147,7 +147,7 @@ async fn osb_118_a_clock_that_jumps_ends_nothing_and_forgets_nothing() {
     let done = |kind| (kind, OperationState::Succeeded);
     assert_eq!(
         inside.outcomes("i").await,
-        ["backup", "bind", "provision", "prune"].map(done)
+        ["backup", "bind", "provision"].map(done)
     );
 }
 
@@ -360,20 +360,77 @@ async fn osb_121_the_store_is_asked_the_same_however_many_instances_there_are() 
     if std::env::var_os(ALONE).is_some() {
         return count_queries().await;
     }
+    alone("osb_121_the_store_is_asked_the_same_however_many_instances_there_are").await;
+}
+
+/// What the broker looks for again and again by itself leads to rows by their keys and indexes: where it
+/// finds nothing, it takes the same however many instances there are.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_without_requests_goes_over_no_table() {
+    if std::env::var_os(ALONE).is_some() {
+        return look_at_an_idle_broker().await;
+    }
+    alone("a_broker_without_requests_goes_over_no_table").await;
+}
+
+/// Runs one test of this file in a process of its own.
+async fn alone(test: &str) {
     let myself = std::env::current_exe().expect("this program");
-    let name = "osb::durability::\
-                osb_121_the_store_is_asked_the_same_however_many_instances_there_are";
+    let name = format!("osb::durability::{test}");
     let mut alone = tokio::process::Command::new(myself);
-    let alone = alone.args(["--exact", name]).env(ALONE, "1").output().await;
+    let alone = alone
+        .args(["--exact", &name])
+        .env(ALONE, "1")
+        .output()
+        .await;
     let alone = alone.expect("a process");
     let said = String::from_utf8_lossy(&alone.stdout);
     assert!(alone.status.success(), "{said}");
     assert!(said.contains("1 passed"), "{said}");
 }
 
-async fn count_queries() {
+fn listen() {
     set_default_instrumentation(|| Some(Box::new(Listener) as Box<dyn Instrumentation>))
         .expect("a listener");
+}
+
+async fn look_at_an_idle_broker() {
+    /// Looks for each of the things that are looked for.
+    const LOOKS: usize = 3;
+    /// Words of the looks of the scheduler, of those that watch over databases, and of the runner.
+    const LOOKED_FOR: [&str; 3] = [
+        "`renewals`.`due_at` <=",
+        "instances.state = 'ready'",
+        "`lanes`",
+    ];
+    listen();
+    let bench = Bench::with_instance(json!({})).await;
+    Inside::of(&bench).idle("i").await;
+    asked();
+    let all = Mutex::new(Vec::new());
+    eventually("looks for all", || async {
+        let mut all = all.lock().expect("queries");
+        all.extend(asked());
+        let looks = LOOKED_FOR.map(|what| all.iter().filter(|sql| sql.contains(what)).count());
+        looks.iter().all(|looks| *looks >= LOOKS).then_some(())
+    })
+    .await;
+    let asked: BTreeSet<String> = all.into_inner().expect("queries").into_iter().collect();
+    let file = bench.data_dir().join("broker.db");
+    let mut store = SqliteConnection::establish(file.to_str().expect("UTF-8")).expect("the store");
+    let words = ["SELECT", "UPDATE", "DELETE"];
+    for sql in asked
+        .iter()
+        .filter(|sql| words.iter().any(|word| sql.starts_with(word)))
+    {
+        for line in plan(&mut store, sql) {
+            assert!(!line.starts_with("SCAN"), "{line}: {sql}");
+        }
+    }
+}
+
+async fn count_queries() {
+    listen();
     let bench = Bench::new().await;
     let _held = bench.script.hold(OperationKind::Provision, "allocate");
     let accepted = bench.put("i", json!({})).await;
