@@ -14,7 +14,7 @@ use std::{
 };
 
 use chrono::NaiveDate;
-use futures::{StreamExt as _, future::join_all, stream};
+use futures::{TryStreamExt as _, future::join_all};
 use tokio::{
     task::{AbortHandle, JoinSet},
     time::{Instant, sleep},
@@ -127,18 +127,20 @@ impl Guard {
     }
 
     async fn look_at_all(self: &Arc<Self>) -> Result<(), BrokerError> {
-        let all = self.upkeep.deployments().await?;
-        let there: HashSet<&DeploymentId> = all.iter().map(|deployment| &deployment.id).collect();
-        self.known().retain(|id, _| there.contains(id));
-        self.nights().retain(|id, _| there.contains(id));
-        stream::iter(&all)
-            .for_each_concurrent(LOOKS_AT_ONCE, |deployment| async move {
-                self.take_turn(deployment);
-                if let Err(error) = self.look_at(deployment).await {
+        let mut there = HashSet::new();
+        self.upkeep
+            .deployments()
+            .inspect_ok(|deployment| _ = there.insert(deployment.id.clone()))
+            .try_for_each_concurrent(LOOKS_AT_ONCE, |deployment| async move {
+                self.take_turn(&deployment);
+                if let Err(error) = self.look_at(&deployment).await {
                     log::warn!(deployment:% = deployment.id; "{}", chain(&error));
                 }
+                Ok(())
             })
-            .await;
+            .await?;
+        self.known().retain(|id, _| there.contains(id));
+        self.nights().retain(|id, _| there.contains(id));
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt as _, stream};
+use futures::TryStreamExt as _;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -117,22 +117,24 @@ impl Watchdog {
     }
 
     async fn look_at_all(&self) -> Result<(), BrokerError> {
-        let all = self.upkeep.deployments().await?;
-        let there: HashSet<&DeploymentId> = all.iter().map(|deployment| &deployment.id).collect();
-        self.known().retain(|id, _| there.contains(id));
-        stream::iter(&all)
-            .for_each_concurrent(LOOKS_AT_ONCE, |deployment| async move {
-                let trouble = self.look_at(deployment).await.err();
+        let mut there = HashSet::new();
+        self.upkeep
+            .deployments()
+            .inspect_ok(|deployment| _ = there.insert(deployment.id.clone()))
+            .try_for_each_concurrent(LOOKS_AT_ONCE, |deployment| async move {
+                let trouble = self.look_at(&deployment).await.err();
                 let trouble = trouble.map(|error| chain(&error));
-                let before = self.with_known(deployment, |of| {
+                let before = self.with_known(&deployment, |of| {
                     mem::replace(&mut of.trouble, trouble.clone())
                 });
                 // Trouble that stays is logged once.
                 if let Some(trouble) = trouble.filter(|now| before.as_ref() != Some(now)) {
                     log::warn!(deployment:% = deployment.id; "{trouble}");
                 }
+                Ok(())
             })
-            .await;
+            .await?;
+        self.known().retain(|id, _| there.contains(id));
         Ok(())
     }
 

@@ -5,9 +5,9 @@
 //! time. What it takes to adopt one stands beside its backups: whose it is, and its secrets, sealed
 //! under the key ring. Its members run on meanwhile.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, pin::pin, sync::Arc};
 
-use futures::future::BoxFuture;
+use futures::{TryStreamExt as _, future::BoxFuture};
 use serde_json::json;
 
 use super::{
@@ -28,6 +28,7 @@ use crate::{
         name::DeploymentNames,
         origin::Origin,
         placement::Cluster,
+        renewal::CertificateLife,
         schedule::Schedule,
         server::MemberSeen,
     },
@@ -98,6 +99,7 @@ pub struct Strays {
     clusters: Arc<[Cluster]>,
     profiles: Profiles,
     names: DeploymentNames,
+    life: CertificateLife,
     census: Arc<dyn Census>,
     leftovers: Leftovers,
 }
@@ -113,6 +115,7 @@ impl Strays {
             clusters: parts.clusters.clone(),
             profiles: parts.profiles.clone(),
             names: parts.deployment_names.clone(),
+            life: parts.certificate_life,
             census: parts.census.clone(),
             leftovers,
         }
@@ -147,7 +150,8 @@ impl Strays {
                 });
             }
         }
-        for deployment in usable_deployments(&self.store, &self.profiles).await? {
+        let mut usable = pin!(usable_deployments(&self.store, &self.profiles));
+        while let Some(deployment) = usable.try_next().await? {
             let place = (deployment.cluster.clone(), deployment.id.clone());
             // It may have been made since the clusters were looked at: once more then.
             if !placed.contains(&place) && self.is_away(&deployment).await? {
@@ -185,6 +189,7 @@ impl Strays {
         let sealed = self
             .keys
             .seal(&deployment.seal_context(), &serde_json::to_vec(&secrets)?)?;
+        let outlook = secrets.certificates(&deployment.id).outlook(&self.life);
         let now = self.clock.now();
         let id = instance.id.clone();
         self.store
@@ -193,6 +198,7 @@ impl Strays {
                 store::instance::insert(conn, &instance)?;
                 store::deployment::insert(conn, &deployment)?;
                 store::deployment::allocate(conn, &deployment, &sealed)?;
+                store::renewal::set(conn, &deployment.id, &outlook)?;
                 let schedule = Schedule::begin(instance.id.clone(), now);
                 store::schedule::begin(conn, &schedule, &deployment.cluster)?;
                 let (what, id) = (AtOnce::Adoption, Some(&instance.id));

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures::{Stream, TryStreamExt as _, future, stream};
+
 use super::{BrokerError, BrokerParts, profile::Profiles, token::descends};
 use crate::{
     clock::Clock,
@@ -10,7 +12,7 @@ use crate::{
         deployment::{Deployment, DeploymentSecrets, Notes},
         ids::{DeploymentId, InstanceId, OperationId},
         instance::Instance,
-        limits::{DEPLOYMENTS_MAX, RECIPES_MAX},
+        limits::{DEPLOYMENTS_MAX, RECIPES_MAX, USABLE_PAGE},
         operation::{Operation, OperationKind},
         origin::Origin,
         provenance::Provenance,
@@ -104,18 +106,34 @@ pub(super) fn trusted_authorities(
     Ok(secrets.map(|secrets| secrets.trusted()))
 }
 
-/// The deployments of all engines that are in use.
-pub(super) async fn usable_deployments(
+/// The deployments in use whose engine this broker has, in the order of their ids. They are read page by
+/// page, so that nobody holds all of them.
+pub(super) fn usable_deployments(
     store: &Arc<Store>,
     profiles: &Profiles,
-) -> Result<Vec<Deployment>, BrokerError> {
-    let mut all = Vec::new();
-    for engine in profiles.engines() {
-        let engine = engine.to_owned();
-        let of_engine = store.scan(move |conn| store::deployment::usable(conn, &engine));
-        all.extend(of_engine.await?);
-    }
-    Ok(all)
+) -> impl Stream<Item = Result<Deployment, BrokerError>> + Send {
+    let pages = stream::try_unfold(Some(String::new()), move |after| async move {
+        let Some(after) = after else {
+            return Ok(None);
+        };
+        let (page, next) = usable_page(store, after).await?;
+        Ok::<_, BrokerError>(Some((stream::iter(page.into_iter().map(Ok)), next)))
+    });
+    let is_ours = |of: &Deployment| future::ready(profiles.get(&of.engine).is_ok());
+    pages.try_flatten().try_filter(is_ours)
+}
+
+/// Some deployments in use, those after `after` by id. Also returns after which the others come; none when
+/// there are no more.
+pub(super) async fn usable_page(
+    store: &Arc<Store>,
+    after: String,
+) -> Result<(Vec<Deployment>, Option<String>), BrokerError> {
+    let read = store.scan(move |conn| store::deployment::usable_after(conn, &after, USABLE_PAGE));
+    let page = read.await?;
+    let is_full = usize::try_from(USABLE_PAGE).is_ok_and(|most| page.len() >= most);
+    let last = page.last().filter(|_| is_full).map(|of| of.id.to_string());
+    Ok((page, last))
 }
 
 /// Deployments, for those who reach them through an instance.

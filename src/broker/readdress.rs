@@ -1,12 +1,18 @@
 //! Members that are moved to where applications reach them now: after a change of the configuration, or
 //! of the version that they run.
 
-use std::sync::Arc;
+use std::{
+    mem,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use chrono::{DateTime, Utc};
+use futures::{TryStreamExt as _, future};
 
 use super::{
-    BrokerError, BrokerParts, deployment::usable_deployments, inventory::exposure,
+    BrokerError, BrokerParts,
+    deployment::{usable_deployments, usable_page},
+    inventory::exposure,
     profile::Profiles,
 };
 use crate::{
@@ -29,6 +35,8 @@ pub struct Moves {
     time: Arc<Timekeeper>,
     clusters: Arc<[Cluster]>,
     profiles: Profiles,
+    /// Those after this one, by id, are looked at next.
+    after: Mutex<String>,
 }
 
 impl Moves {
@@ -39,40 +47,58 @@ impl Moves {
             time: parts.time.clone(),
             clusters: parts.clusters.clone(),
             profiles: parts.profiles.clone(),
+            after: Mutex::default(),
         }
     }
 
-    /// Begins to move the members of deployments that are reached elsewhere than they should be; returns
-    /// how many. One that failed after `since` is tried again after
+    /// Begins to move the members of deployments that are reached elsewhere than they should be, among the
+    /// next page of those in use; returns how many. One that failed after `since` is tried again after
     /// [`READDRESS_RETRY`]; what failed before failed with another configuration.
     pub async fn begin_due(&self, since: DateTime<Utc>) -> Result<usize, BrokerError> {
         // They get other certificates, and these go by the clock.
         if self.time.trusted().is_none() {
             return Ok(0);
         }
-        let due = usable_deployments(&self.store, &self.profiles).await?;
-        let due = due.into_iter().filter(|of| !self.is_at_home(of));
+        let mut passed = self.next_after(String::new());
+        let (page, next) = usable_page(&self.store, passed.clone()).await?;
+        let mut next = next.unwrap_or_default();
         let now = self.clock.now();
         let mut begun = 0;
-        for deployment in due {
+        for deployment in page {
+            let id = deployment.id.to_string();
+            if self.is_at_home(&deployment) {
+                passed = id;
+                continue;
+            }
             let queued = self
                 .store
                 .write(move |conn| begin(conn, &deployment, since, now));
             match queued.await? {
                 Begun::Queued => begun += 1,
                 Begun::Waits => {}
-                Begun::Full => break,
+                Begun::Full => {
+                    next = passed;
+                    break;
+                }
             }
+            passed = id;
         }
+        self.next_after(next);
         Ok(begun)
+    }
+
+    /// Says where the next look begins; returns where this one does.
+    fn next_after(&self, id: String) -> String {
+        let mut after = self.after.lock().unwrap_or_else(PoisonError::into_inner);
+        mem::replace(&mut after, id)
     }
 
     /// The deployments of usable instances that are kept on loopback because their version lets strangers
     /// in.
     pub async fn kept_on_loopback(&self) -> Result<Vec<Deployment>, BrokerError> {
-        let mut kept = usable_deployments(&self.store, &self.profiles).await?;
-        kept.retain(|deployment| self.is_kept_on_loopback(deployment));
-        Ok(kept)
+        let all = usable_deployments(&self.store, &self.profiles);
+        let kept = all.try_filter(|of| future::ready(self.is_kept_on_loopback(of)));
+        kept.try_collect().await
     }
 
     /// Whether applications reach all members where they should.

@@ -1,6 +1,6 @@
 //! Certificates of deployments that are renewed: before they end, or as an operator asks for it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
 
@@ -28,6 +28,16 @@ pub struct Renewals {
     clock: Clock,
     time: Arc<Timekeeper>,
     life: CertificateLife,
+    former: Mutex<Former>,
+}
+
+/// How far this process has looked for deployments of earlier versions, of whose certificates nothing is
+/// written down. Whatever makes or adopts a deployment now writes that down with its secrets, so one pass
+/// finds all that there will ever be.
+enum Former {
+    /// Those after this one are to be looked at; none: all.
+    After(Option<DeploymentId>),
+    Done,
 }
 
 impl Renewals {
@@ -38,7 +48,13 @@ impl Renewals {
             clock: parts.clock.clone(),
             time: parts.time.clone(),
             life: parts.certificate_life,
+            former: Mutex::new(Former::After(None)),
         }
+    }
+
+    fn former(&self) -> MutexGuard<'_, Former> {
+        // Every change is one assignment, so it is whole even after a panic.
+        self.former.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins the renewals that are due, unless the clock is in doubt; returns how many.
@@ -46,12 +62,7 @@ impl Renewals {
         let Some(now) = self.time.trusted().map(Trusted::time) else {
             return Ok(0);
         };
-        let unknown = self
-            .store
-            .scan(|conn| store::renewal::missing(conn, CERTIFICATES_LOOKED_AT));
-        for instance in unknown.await? {
-            self.look_at_certificates(instance).await?;
-        }
+        self.look_at_former().await?;
         let due = self.store.read(move |conn| {
             let free =
                 RENEWALS_AT_ONCE - store::operation::active_of_kind(conn, OperationKind::Renew)?;
@@ -95,7 +106,24 @@ impl Renewals {
             .await
     }
 
-    /// An earlier version of the broker made them, or they were adopted.
+    /// Writes down what lies ahead of the next deployments that an earlier version of the broker made.
+    async fn look_at_former(&self) -> Result<(), BrokerError> {
+        let after = match &*self.former() {
+            Former::After(after) => after.clone(),
+            Former::Done => return Ok(()),
+        };
+        let found = self.store.scan(move |conn| {
+            store::renewal::missing(conn, after.as_ref(), CERTIFICATES_LOOKED_AT)
+        });
+        let found = found.await?;
+        let last = found.last().map(|(_, deployment)| deployment.clone());
+        for (instance, _) in found {
+            self.look_at_certificates(instance).await?;
+        }
+        *self.former() = last.map_or(Former::Done, |last| Former::After(Some(last)));
+        Ok(())
+    }
+
     async fn look_at_certificates(&self, instance: InstanceId) -> Result<(), BrokerError> {
         let id = instance.clone();
         let found = self

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use futures::Stream;
 
 use super::{
     BrokerError, BrokerParts, deployment::usable_deployments, observation::Observer,
@@ -40,9 +41,9 @@ impl Upkeep {
         self.clock.now()
     }
 
-    /// The deployments that are in use.
-    pub async fn deployments(&self) -> Result<Vec<Deployment>, BrokerError> {
-        usable_deployments(&self.store, &self.profiles).await
+    /// The deployments that are in use, in the order of their ids.
+    pub fn deployments(&self) -> impl Stream<Item = Result<Deployment, BrokerError>> + Send {
+        usable_deployments(&self.store, &self.profiles)
     }
 
     /// Begins a look at a deployment that is not well, or that nobody has seen, by whether each of its

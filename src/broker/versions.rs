@@ -42,19 +42,11 @@ impl Clusters {
                 }
             }
         }
-        let engines: Vec<String> = self
-            .inventory
-            .profiles
-            .engines()
-            .map(str::to_owned)
-            .collect();
-        let running = self.store.scan(move |conn| {
-            let of = |engine: &String| store::deployment::usable(conn, engine);
-            engines.iter().map(of).collect::<Result<Vec<_>, _>>()
-        });
-        for deployment in running.await?.into_iter().flatten() {
-            let key = (deployment.engine, deployment.version);
-            found.entry(key).or_default().1 += 1;
+        let running = self.store.scan(store::deployment::versions_in_use);
+        for (engine, version, instances) in running.await? {
+            if self.inventory.profile(&engine).is_ok() {
+                found.entry((engine, version)).or_default().1 += instances;
+            }
         }
         let known: Vec<(String, Version)> = found.keys().cloned().collect();
         let of = |engine: &str| {

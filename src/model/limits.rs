@@ -208,7 +208,10 @@ pub const RENEWAL_RETRY: chrono::Duration = chrono::Duration::days(1);
 pub const RENEWAL_BUSY: chrono::Duration = chrono::Duration::minutes(10);
 /// Renewals of all deployments that are begun before others have ended: thousands may be due at once.
 pub const RENEWALS_AT_ONCE: i64 = 4;
-/// How often is looked for members that applications should reach elsewhere.
+/// Deployments in use that are read at once, where all of them are looked at.
+pub const USABLE_PAGE: i64 = 1000;
+/// How often is looked for members that applications should reach elsewhere: at [`USABLE_PAGE`]
+/// deployments each time.
 pub const ADDRESSES_LOOK: Duration = Duration::from_secs(5);
 /// A move of members to other addresses that failed is tried again after this time.
 pub const READDRESS_RETRY: chrono::Duration = chrono::Duration::hours(1);

@@ -3,7 +3,11 @@
 use std::collections::HashSet;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
-use diesel::{dsl::sum, prelude::*};
+use diesel::{
+    dsl::{count_star, sql, sum},
+    prelude::*,
+    sql_types::Bool,
+};
 
 use super::{
     Conn, StoreError, each, from_json, parse,
@@ -16,8 +20,8 @@ use crate::model::{
     capacity::Placed,
     deployment::{Deployment, Member},
     ids::{DeploymentId, InstanceId},
-    instance::InstanceState,
     tenant::Tenant,
+    version::Version,
 };
 
 #[derive(Queryable, Insertable)]
@@ -94,18 +98,42 @@ pub fn is_known(conn: &mut Conn<'_>, id: &DeploymentId) -> Result<bool, StoreErr
     Ok(found.is_some())
 }
 
-/// The usable deployments of an engine, in the order of their ids.
-pub fn usable(conn: &mut Conn<'_>, engine: &str) -> Result<Vec<Deployment>, StoreError> {
-    let rows: Vec<Row> = each!(conn, |c| deployments::table
-        .inner_join(instances::table.on(instances::id.eq(deployments::instance_id)))
-        .filter(instances::state.eq(InstanceState::Ready.as_str()))
-        .filter(deployments::engine.eq(engine))
-        .order(deployments::id)
+/// Instances that are usable, in the words of the partial index: with a variable in it, the index would
+/// not be used.
+const IS_USABLE: &str = "instances.state = 'ready'";
+
+/// The usable deployments after `after` in the order of their ids, at most `limit`.
+pub fn usable_after(
+    conn: &mut Conn<'_>,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<Deployment>, StoreError> {
+    let rows: Vec<Row> = each!(conn, |c| instances::table
+        .inner_join(deployments::table.on(deployments::id.eq(instances::deployment_id)))
+        .filter(sql::<Bool>(IS_USABLE))
+        .filter(instances::deployment_id.gt(after))
+        .order(instances::deployment_id)
+        .limit(limit)
         .select(deployments::all_columns)
         .load(c))?;
     rows.into_iter()
         .map(|row| Ok(row.into_model()?.0))
         .collect()
+}
+
+/// How many usable deployments run each version: engine, version, number.
+pub fn versions_in_use(conn: &mut Conn<'_>) -> Result<Vec<(String, Version, usize)>, StoreError> {
+    let rows: Vec<(String, String, i64)> = each!(conn, |c| instances::table
+        .inner_join(deployments::table.on(deployments::id.eq(instances::deployment_id)))
+        .filter(sql::<Bool>(IS_USABLE))
+        .group_by((deployments::engine, deployments::version))
+        .select((deployments::engine, deployments::version, count_star()))
+        .load(c))?;
+    let counted = rows.into_iter().map(|(engine, version, number)| {
+        let version = parse("a deployment's version", &version)?;
+        Ok((engine, version, usize::try_from(number).unwrap_or_default()))
+    });
+    counted.collect()
 }
 
 /// Writes down that a deployment lets nobody in but the broker, or lets its users in.

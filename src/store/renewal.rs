@@ -75,27 +75,35 @@ pub fn due(
         .limit(limit)
         .select((instances::id, deployments::id))
         .load(c))?;
-    let rows = rows.into_iter();
-    rows.map(|(instance, id)| {
-        Ok((
-            parse("an instance's id", &instance)?,
-            parse("a deployment's id", &id)?,
-        ))
-    })
-    .collect()
+    with_ids(&rows)
 }
 
-/// Instances whose deployment has secrets and no row here, at most `limit`: an earlier version of the
-/// broker made it, or it was adopted.
-pub fn missing(conn: &mut Conn<'_>, limit: i64) -> Result<Vec<InstanceId>, StoreError> {
-    let ids: Vec<String> = each!(conn, |c| deployments::table
+/// Deployments that have secrets and no row here, since an earlier version of the broker made them: those
+/// after `after` by id, at most `limit`, with their instances.
+pub fn missing(
+    conn: &mut Conn<'_>,
+    after: Option<&DeploymentId>,
+    limit: i64,
+) -> Result<Vec<(InstanceId, DeploymentId)>, StoreError> {
+    let rows: Vec<(String, String)> = each!(conn, |c| deployments::table
         .left_join(renewals::table.on(deployments::id.eq(renewals::deployment_id)))
+        .filter(deployments::id.gt(after.map_or("", DeploymentId::as_str)))
         .filter(deployments::sealed_secrets.is_not_null())
         .filter(renewals::deployment_id.nullable().is_null())
+        .order(deployments::id)
         .limit(limit)
-        .select(deployments::instance_id)
+        .select((deployments::instance_id, deployments::id))
         .load(c))?;
-    let ids = ids.iter().map(|id| parse("an instance's id", id));
+    with_ids(&rows)
+}
+
+fn with_ids(rows: &[(String, String)]) -> Result<Vec<(InstanceId, DeploymentId)>, StoreError> {
+    let ids = rows.iter().map(|(instance, id)| {
+        Ok((
+            parse("an instance's id", instance)?,
+            parse("a deployment's id", id)?,
+        ))
+    });
     ids.collect()
 }
 
