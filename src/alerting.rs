@@ -5,11 +5,7 @@
 //! Between two rounds lies many times what one takes, so that looking takes a small part of the time,
 //! however many instances there are.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -20,7 +16,7 @@ use crate::{
     model::{
         alert::Alert,
         failure::chain,
-        figures::Round,
+        figures::{Round, Totals},
         ids::InstanceId,
         limits::{ROUND_PAUSE_MAX, ROUND_PAUSE_MIN, ROUND_PAUSES, SILENCE_LOGGED_AFTER},
         message::{Settling, Threshold},
@@ -47,7 +43,14 @@ pub async fn run(
     let mut teller = telling.map(Teller::new);
     while !stop.is_cancelled() {
         let begun = Instant::now();
-        let looking = round(&broker, &mut memory, teller.as_mut(), begun_at, begun);
+        let told = metrics.instances_told();
+        let looking = round(
+            &broker,
+            told,
+            &mut memory,
+            teller.as_mut(),
+            (begun_at, begun),
+        );
         match stop.run_until_cancelled(looking).await {
             None => return,
             Some(Ok(round)) => {
@@ -73,17 +76,19 @@ fn pause_after(took: Duration) -> Duration {
     (took * ROUND_PAUSES).clamp(ROUND_PAUSE_MIN, ROUND_PAUSE_MAX)
 }
 
+/// Looks at all instances, and keeps of each no more than what has to be remembered: of `told` of them
+/// what is told of one by one.
 async fn round(
     broker: &Broker,
+    told: usize,
     memory: &mut Memory,
     mut teller: Option<&mut Teller>,
-    begun_at: Instant,
-    begun: Instant,
+    (begun_at, begun): (Instant, Instant),
 ) -> Result<Round, BrokerError> {
     if let Some(teller) = &mut teller {
         teller.begin(broker).await?;
     }
-    let mut instances = Vec::new();
+    let (mut totals, mut named) = (Totals::default(), Vec::new());
     let mut next = Some(String::new());
     while let Some(after) = next {
         let (page, last) = broker.rounds.look_over(&after).await?;
@@ -95,19 +100,22 @@ async fn round(
             for change in memory.note(&sight(&looked), begun_at.elapsed()) {
                 change.log(id);
             }
-            instances.push(looked.seen);
+            totals.add(&looked.seen);
+            if named.len() < told {
+                named.push(looked.seen);
+            }
         }
         next = last;
     }
-    let there: HashSet<&InstanceId> = instances.iter().map(|seen| &seen.id).collect();
-    memory.keep(&there);
+    memory.forget_gone();
     if let Some(teller) = teller {
-        teller.end(broker, &there).await?;
+        teller.end(broker).await?;
     }
     Ok(Round {
         ended_at: broker.clock.now(),
         took: begun.elapsed(),
-        instances,
+        totals,
+        named,
     })
 }
 
@@ -155,15 +163,11 @@ impl Teller {
         broker.outbox.note(settled.collect()).await
     }
 
-    async fn end(
-        &mut self,
-        broker: &Broker,
-        there: &HashSet<&InstanceId>,
-    ) -> Result<(), BrokerError> {
+    async fn end(&mut self, broker: &Broker) -> Result<(), BrokerError> {
         if !self.is_ours {
             return Ok(());
         }
-        self.settling.keep(there);
+        self.settling.forget_gone();
         broker.outbox.note_gone().await
     }
 }
@@ -219,12 +223,18 @@ impl Change {
     }
 }
 
-/// What goes on, by instance.
+/// What goes on, by instance: of most of them nothing.
 #[derive(Default)]
-struct Memory(HashMap<InstanceId, Known>);
+struct Memory {
+    known: HashMap<InstanceId, Known>,
+    /// The number of this round.
+    round: u64,
+}
 
 #[derive(Default)]
 struct Known {
+    /// The round that it was seen at last.
+    round: u64,
     /// Since when a member does not answer, and whether that was told.
     silent: HashMap<String, (Duration, bool)>,
     is_late: bool,
@@ -233,7 +243,8 @@ struct Known {
 impl Memory {
     /// What has begun or ended of an instance that looks so `now`.
     fn note(&mut self, sight: &Sight<'_>, now: Duration) -> Vec<Change> {
-        let known = self.0.entry(sight.id.clone()).or_default();
+        let known = self.known.entry(sight.id.clone()).or_default();
+        known.round = self.round;
         let mut changes = Vec::new();
         for (member, is_silent) in sight.members.iter().flatten() {
             if !is_silent {
@@ -263,12 +274,17 @@ impl Memory {
                 Change::LateNoMore
             });
         }
+        if known.silent.is_empty() && !known.is_late {
+            self.known.remove(sight.id);
+        }
         changes
     }
 
-    /// Forgets instances that are gone.
-    fn keep(&mut self, there: &HashSet<&InstanceId>) {
-        self.0.retain(|id, _| there.contains(id));
+    /// Ends a round: forgets instances that were not seen at it.
+    fn forget_gone(&mut self) {
+        let round = self.round;
+        self.known.retain(|_, known| known.round == round);
+        self.round += 1;
     }
 }
 
@@ -281,6 +297,28 @@ mod tests {
         assert_eq!(pause_after(Duration::from_millis(3)), ROUND_PAUSE_MIN);
         assert_eq!(pause_after(Duration::from_secs(2)), Duration::from_secs(20));
         assert_eq!(pause_after(Duration::from_secs(3600)), ROUND_PAUSE_MAX);
+    }
+
+    #[test]
+    fn nothing_is_remembered_of_what_is_well_or_gone() {
+        let ids = ["well", "silent", "late"].map(|id| id.parse::<InstanceId>().expect("an id"));
+        let mut memory = Memory::default();
+        let mut round = |seen: &[&InstanceId]| {
+            for id in seen {
+                let sight = Sight {
+                    id,
+                    members: Some(vec![("m0", id.as_str() == "silent")]),
+                    is_late: id.as_str() == "late",
+                };
+                memory.note(&sight, Duration::ZERO);
+            }
+            memory.forget_gone();
+            memory.known.len()
+        };
+        let [well, silent, late] = &ids;
+        assert_eq!(round(&[well, silent, late]), 2);
+        assert_eq!(round(&[well, late]), 1);
+        assert_eq!(round(&[well]), 0);
     }
 
     #[test]

@@ -267,6 +267,11 @@ impl Metrics {
         lock(&self.sources).push(Box::new(source));
     }
 
+    /// Of how many instances each is told of by itself.
+    pub fn instances_told(&self) -> usize {
+        self.instances_told
+    }
+
     /// Keeps what was seen at the last round.
     pub fn set_round(&self, round: Round) {
         *lock(&self.round) = Some(Arc::new(round));
@@ -280,7 +285,7 @@ impl Metrics {
             source(&mut page);
         }
         if let Some(round) = lock(&self.round).clone() {
-            page.round(&round, self.instances_told);
+            page.round(&round);
         }
         let mut text = String::new();
         let written = encode_registry(&mut text, &self.counted)

@@ -152,9 +152,9 @@ impl Page {
         );
     }
 
-    /// Adds what was seen at a round, of `told` instances one by one.
-    pub(super) fn round(&mut self, round: &Round, told: usize) {
-        let all = &round.instances;
+    /// Adds what was seen at a round.
+    pub(super) fn round(&mut self, round: &Round) {
+        let all = &round.totals;
         self.gauge(
             "round_end_timestamp_seconds",
             "When all instances were looked at last",
@@ -169,49 +169,47 @@ impl Page {
             "instances",
             "Instances, by how they are",
             HealthState::ALL.map(|state| {
-                let count = all.iter().filter(|seen| seen.health == state).count();
-                (vec![label("health", state.as_str())], count_of(count))
+                let count = all.health.get(&state).copied();
+                let count = count_of(count.unwrap_or_default());
+                (vec![label("health", state.as_str())], count)
             }),
         );
         self.gauge(
             "members",
             "Members of instances whose members could be looked at",
-            count_of(looked_at(all).map(|seen| seen.members).sum()),
+            count_of(all.members),
         );
         self.gauge(
             "members_up",
             "Members of these that serve",
-            count_of(looked_at(all).filter_map(|seen| seen.members_up).sum()),
+            count_of(all.members_up),
         );
         self.gauge(
             "backups_late",
             "Instances whose scheduled backup is late",
-            count_of(all.iter().filter(|seen| seen.is_backup_late).count()),
+            count_of(all.backups_late),
         );
         self.gauge(
             "backups_failing",
             "Instances whose last scheduled backup failed",
-            count_of(all.iter().filter(|seen| seen.backup_failures > 0).count()),
+            count_of(all.backups_failing),
         );
-        let newest = all.iter().filter_map(|seen| seen.backup);
-        if let Some(newest) = newest.max_by_key(|backup| backup.at) {
+        if let Some(newest) = all.backup {
             self.backups(OF_ALL, &[(Labels::new(), newest)]);
         }
-        let ends = all.iter().filter_map(|seen| seen.certificate_ends);
-        if let Some(first) = ends.min() {
+        if let Some(first) = all.certificate_ends {
             self.gauge(
                 "certificate_first_end_timestamp_seconds",
                 "When the first certificate of all instances ends",
                 timestamp(first),
             );
         }
-        let named = &all[..told.min(all.len())];
         self.gauge(
             "instances_untold",
             "Instances that are not told of one by one",
-            count_of(all.len() - named.len()),
+            count_of(all.instances - round.named.len()),
         );
-        self.instances(named);
+        self.instances(&round.named);
     }
 
     /// Adds the newest backups under these names of their moments, sizes and durations.
@@ -293,10 +291,6 @@ impl Page {
 /// Prometheus has a label `instance` of its own.
 fn of(seen: &InstanceSeen) -> (&'static str, String) {
     label("instance_id", seen.id.as_str())
-}
-
-fn looked_at(all: &[InstanceSeen]) -> impl Iterator<Item = &InstanceSeen> {
-    all.iter().filter(|seen| seen.members_up.is_some())
 }
 
 /// A moment as Prometheus tells it.

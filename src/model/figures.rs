@@ -1,6 +1,6 @@
 //! How things stand, in figures: what metrics and alerts of the broker as a whole go by. Pure.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -114,6 +114,45 @@ pub struct InstanceSeen {
     pub certificate_ends: Option<DateTime<Utc>>,
 }
 
+/// What instances come to that were looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// How many there are.
+    pub instances: usize,
+    /// How many are so.
+    pub health: BTreeMap<HealthState, usize>,
+    /// Members of those whose members could be looked at.
+    pub members: usize,
+    /// How many of these serve.
+    pub members_up: usize,
+    /// Those whose scheduled backup is late.
+    pub backups_late: usize,
+    /// Those whose last scheduled backup failed.
+    pub backups_failing: usize,
+    /// The newest good backup of all.
+    pub backup: Option<BackupSeen>,
+    /// When the first certificate of all ends.
+    pub certificate_ends: Option<DateTime<Utc>>,
+}
+
+impl Totals {
+    /// Counts one more.
+    pub fn add(&mut self, seen: &InstanceSeen) {
+        self.instances += 1;
+        *self.health.entry(seen.health).or_default() += 1;
+        if let Some(up) = seen.members_up {
+            self.members += seen.members;
+            self.members_up += up;
+        }
+        self.backups_late += usize::from(seen.is_backup_late);
+        self.backups_failing += usize::from(seen.backup_failures > 0);
+        let newest = self.backup.into_iter().chain(seen.backup);
+        self.backup = newest.max_by_key(|backup| backup.at);
+        let ends = self.certificate_ends.into_iter();
+        self.certificate_ends = ends.chain(seen.certificate_ends).min();
+    }
+}
+
 /// All instances, looked at one after the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Round {
@@ -121,6 +160,58 @@ pub struct Round {
     pub ended_at: DateTime<Utc>,
     /// How long it took.
     pub took: Duration,
-    /// By their ids.
-    pub instances: Vec<InstanceSeen>,
+    /// What they come to.
+    pub totals: Totals,
+    /// Those that are told of one by one: the first ones by their ids.
+    pub named: Vec<InstanceSeen>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_count_what_was_seen() {
+        let seen = |health, members_up, day| {
+            let at = DateTime::UNIX_EPOCH + TimeDelta::days(day);
+            InstanceSeen {
+                id: "i".parse().expect("an id"),
+                engine: String::new(),
+                version: String::new(),
+                cluster: String::new(),
+                plan: String::new(),
+                health,
+                members: 3,
+                members_up,
+                used_bytes: None,
+                quota_bytes: 1,
+                backup: Some(BackupSeen {
+                    at,
+                    bytes: 1,
+                    took: TimeDelta::zero(),
+                }),
+                is_backup_late: day == 2,
+                backup_failures: u32::from(day > 1),
+                certificate_ends: Some(at),
+            }
+        };
+        let all = [
+            seen(HealthState::Ready, Some(3), 2),
+            seen(HealthState::Changing, None, 3),
+            seen(HealthState::Ready, Some(1), 1),
+        ];
+        let mut totals = Totals::default();
+        all.iter().for_each(|seen| totals.add(seen));
+        let expected = Totals {
+            instances: 3,
+            health: [(HealthState::Ready, 2), (HealthState::Changing, 1)].into(),
+            members: 6,
+            members_up: 4,
+            backups_late: 1,
+            backups_failing: 2,
+            backup: all[1].backup,
+            certificate_ends: all[2].certificate_ends,
+        };
+        assert_eq!(totals, expected);
+    }
 }

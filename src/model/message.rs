@@ -301,11 +301,15 @@ pub struct Settling {
     /// What has been so for so long is told.
     time: Duration,
     known: HashMap<InstanceId, Known>,
+    /// The number of this round over all instances.
+    round: u64,
 }
 
 #[derive(Debug)]
 struct Known {
     since: Duration,
+    /// The round that it was seen at last.
+    round: u64,
     /// As grave as this, or not there, since when.
     alerts: HashMap<String, (Option<Gravity>, Duration)>,
 }
@@ -316,6 +320,7 @@ impl Settling {
         Self {
             time,
             known: HashMap::new(),
+            round: 0,
         }
     }
 
@@ -329,8 +334,10 @@ impl Settling {
     ) -> Settled {
         let known = self.known.entry(instance.clone()).or_insert(Known {
             since: now,
+            round: self.round,
             alerts: HashMap::new(),
         });
+        known.round = self.round;
         let is_settled = |since: Duration| now.saturating_sub(since) >= self.time;
         let mut settled = Settled {
             none_ended: !is_settled(known.since),
@@ -371,9 +378,11 @@ impl Settling {
         settled
     }
 
-    /// Forgets instances that are gone.
-    pub fn keep(&mut self, there: &HashSet<&InstanceId>) {
-        self.known.retain(|id, _| there.contains(id));
+    /// Ends a round over all instances: forgets those that were not seen at it.
+    pub fn forget_gone(&mut self) {
+        let round = self.round;
+        self.known.retain(|_, known| known.round == round);
+        self.round += 1;
     }
 
     /// Forgets all: somebody else has looked meanwhile.
