@@ -32,7 +32,7 @@ pub struct Renewals {
 }
 
 /// How far this process has looked for deployments of earlier versions, of whose certificates nothing is
-/// written down. Whatever makes or adopts a deployment now writes that down with its secrets, so one pass
+/// written down. What makes or adopts a deployment now writes that down with its secrets, so one pass
 /// finds all that there will ever be.
 enum Former {
     /// Those after this one are to be looked at; none: all.

@@ -1,5 +1,5 @@
 //! Removes the backups of an instance that retention gives up, unless the clock is in doubt: then all
-//! stays until the next prune. Whoever has one queued looks first whether it finds something.
+//! stays until the next prune. None is queued that would find nothing.
 
 use std::sync::Arc;
 

@@ -131,7 +131,8 @@ pub fn versions_in_use(conn: &mut Conn<'_>) -> Result<Vec<(String, Version, usiz
         .load(c))?;
     let counted = rows.into_iter().map(|(engine, version, number)| {
         let version = parse("a deployment's version", &version)?;
-        Ok((engine, version, usize::try_from(number).unwrap_or_default()))
+        let number = usize::try_from(number);
+        Ok((engine, version, number.unwrap_or_default()))
     });
     counted.collect()
 }

@@ -247,11 +247,7 @@ async fn what_is_old_enough_is_marked_and_goes_when_its_grace_is_over() {
     inside.idle("i").await;
     let prunes = inside.operations("i").await;
     let prunes = prunes.iter().filter(|o| o.kind == OperationKind::Prune);
-    assert_eq!(
-        prunes.count(),
-        5,
-        "one for each backup, and one for the end"
-    );
+    assert_eq!(prunes.count(), 2, "one for the mark, and one for the end");
 }
 
 #[tokio::test(flavor = "multi_thread")]
