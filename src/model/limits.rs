@@ -612,8 +612,8 @@ pub const SAFETY_BACKUPS_MAX: usize = 3;
 pub const REMOVED_BY_AGE_AT_ONCE: usize = 3;
 /// The longest time between mark and end of a backup, in hours: a year.
 pub const BACKUP_GRACE_HOURS_MAX: u32 = 8_760;
-/// Instances whose backups are looked at in one look for such ends.
-pub const REMOVALS_AT_ONCE: i64 = 100;
+/// Backups that are found in one look for such ends.
+pub const REMOVALS_AT_ONCE: i64 = 300;
 /// How long rows of failed backups, and of removed ones, are kept, with their operations and prunes.
 pub const BACKUP_HISTORY_KEPT: chrono::Duration = chrono::Duration::days(30);
 

@@ -1,5 +1,7 @@
 //! Rows of backups.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, NaiveDateTime, SubsecRound as _, TimeDelta, Utc};
 use diesel::{
     dsl::{Desc, Eq, Filter, max, sql},
@@ -364,7 +366,7 @@ pub fn set_pinned(conn: &mut Conn<'_>, id: &BackupId, pinned: bool) -> Result<()
     Ok(())
 }
 
-/// The instances with a backup whose bytes are to go by now, at most `limit`.
+/// The instances with a backup whose bytes are to go by now, of the first `limit` of these backups.
 pub fn due_to_go(
     conn: &mut Conn<'_>,
     now: Trusted,
@@ -373,11 +375,13 @@ pub fn due_to_go(
     let found: Vec<String> = each!(conn, |c| backups::table
         .filter(backups::removal_at.le(now.time().naive_utc()))
         .filter(backups::state.eq(BackupState::Complete.as_str()))
+        // Asked for each instance once, SQLite would go over all backups, by another index.
+        .order(backups::removal_at)
         .select(backups::instance_id)
-        .distinct()
         .limit(limit)
         .load(c))?;
-    let parsed = found.iter().map(|id| parse("an instance's id", id));
+    let each: BTreeSet<&String> = found.iter().collect();
+    let parsed = each.into_iter().map(|id| parse("an instance's id", id));
     parsed.collect()
 }
 
