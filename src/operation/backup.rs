@@ -12,6 +12,7 @@ use crate::{
     model::{
         backup::{Backup, MANIFEST_FORMAT, Manifest, SnapshotContent, StoredSnapshot},
         deployment::Site,
+        operation::Operation,
     },
     store::{self, Conn, StoreError},
 };
@@ -35,6 +36,7 @@ pub const DEFINITION: Definition = Definition {
             run: |w| Box::pin(describe(w)),
         },
     ],
+    begun: mark_running,
     cleanup: &[Step {
         name: "cleanup_bytes",
         title: "Removing what was stored",
@@ -66,11 +68,15 @@ async fn backup(work: &Work) -> Result<Backup, StepError> {
         .ok_or_else(|| StepError::last("the backup's row is gone"))
 }
 
+fn mark_running(conn: &mut Conn<'_>, operation: &Operation) -> Result<(), StoreError> {
+    match &operation.backup {
+        Some(id) => store::backup::set_running(conn, id),
+        None => Ok(()),
+    }
+}
+
 async fn snapshot(work: Arc<Work>) -> Result<Outcome, StepError> {
     let backup = backup(&work).await?;
-    let id = backup.id.clone();
-    work.write(move |conn| store::backup::set_running(conn, &id))
-        .await?;
     let (deployment, secrets) = work.allocated().await?;
     let engine = work.engine(&deployment)?;
     let started_at = work.parts.clock.now();

@@ -36,6 +36,7 @@ pub const DEFINITION: Definition = Definition {
             run: |w| Box::pin(issue(w)),
         },
     ],
+    begun: |_, _| Ok(()),
     cleanup: &[Step {
         name: "cleanup_user",
         title: "Removing the binding's user",

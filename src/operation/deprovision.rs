@@ -30,6 +30,7 @@ pub const DEFINITION: Definition = Definition {
             run: |w| Box::pin(delete_backups(w)),
         },
     ],
+    begun: |_, _| Ok(()),
     cleanup: &[],
     succeed,
     fail,

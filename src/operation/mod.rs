@@ -183,6 +183,8 @@ impl Outcome {
 pub struct Definition {
     /// The way forward.
     pub steps: &'static [Step],
+    /// Written together with the beginning of the first step.
+    pub begun: fn(&mut Conn<'_>, &Operation) -> Result<(), StoreError>,
     /// What is undone when the way forward failed or was halted.
     pub cleanup: &'static [Step],
     /// Written together with the end, when all steps are done.

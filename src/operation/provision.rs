@@ -32,6 +32,7 @@ pub const DEFINITION: Definition = Definition {
         },
         OPEN,
     ],
+    begun: |_, _| Ok(()),
     cleanup: &CLEANUP,
     succeed,
     fail,

@@ -35,6 +35,7 @@ pub const DEFINITION: Definition = Definition {
             run: |w| Box::pin(forget(w)),
         },
     ],
+    begun: |_, _| Ok(()),
     cleanup: &[],
     succeed: |_, _| Ok(()),
     fail: |_, _, _| Ok(()),

@@ -41,6 +41,7 @@ pub const DEFINITION: Definition = Definition {
         },
     ],
     // Members that were moved and those that were not get on with each other.
+    begun: |_, _| Ok(()),
     cleanup: &[],
     succeed: |_: &mut Conn<'_>, _: &Ending<'_>| Ok(()),
     fail: |_: &mut Conn<'_>, _: &Ending<'_>, _| Ok(()),

@@ -73,6 +73,7 @@ pub const DEFINITION: Definition = Definition {
             run: |w| Box::pin(open(w)),
         },
     ],
+    begun: |_, _| Ok(()),
     cleanup: &[Step {
         name: "cleanup_members",
         title: "Putting back what the members had",

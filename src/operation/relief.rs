@@ -51,6 +51,7 @@ pub const DEFINITION: Definition = Definition {
         },
     ],
     // Each step leaves the database whole; one that is closed stays closed.
+    begun: |_, _| Ok(()),
     cleanup: &[],
     succeed: |_, _| Ok(()),
     fail: |_: &mut Conn<'_>, _: &Ending<'_>, _| Ok(()),

@@ -36,6 +36,7 @@ pub const DEFINITION: Definition = Definition {
         },
     ],
     // Members that have come along and those that have not get on with each other.
+    begun: |_, _| Ok(()),
     cleanup: &[],
     succeed: |_: &mut Conn<'_>, _: &Ending<'_>| Ok(()),
     fail: |_: &mut Conn<'_>, _: &Ending<'_>, _| Ok(()),

@@ -62,6 +62,7 @@ pub const DEFINITION: Definition = Definition {
             run: |w| Box::pin(join(w)),
         },
     ],
+    begun: |_, _| Ok(()),
     cleanup: &[Step {
         name: "cleanup_member",
         title: "Starting the member as it was",

@@ -54,6 +54,7 @@ pub const DEFINITION: Definition = Definition {
             run: |w| Box::pin(verify(w)),
         },
     ],
+    begun: |_, _| Ok(()),
     cleanup: &CLEANUP,
     succeed,
     fail,

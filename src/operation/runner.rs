@@ -2,7 +2,7 @@
 //!
 //! Invariants: a step runs only under a claim, and each of its writes is fenced by the claim's
 //! epoch; no transaction stays open while a step runs; a step's try is written down before it and
-//! its result after it; a worker that hears nothing from the store for a lease's time stops. A
+//! its result after it, together with the beginning of the next one; a worker that hears nothing from the store for a lease's time stops. A
 //! crash loses nothing: the worker that claims the operation next goes on after the last recorded step.
 //! What fails in passing is tried again for as long as [`Patience`] says; in all but short pauses
 //! its place is somebody else's.
@@ -29,7 +29,7 @@ use crate::{
         failure::chain,
         ids::{InstanceId, OperationId},
         limits::{CLAIM_INTERVAL, HISTORY_FORGOTTEN_AT_ONCE, HISTORY_KEPT, LEASE},
-        operation::{Claim, HALTED, Operation, OperationState, Progress, Weight},
+        operation::{Claim, HALTED, Operation, OperationState, Weight},
         patience::Patience,
     },
     store::{self, StoreError, queue::Look},
@@ -39,7 +39,7 @@ mod leases;
 mod tries;
 
 use leases::Leases;
-use tries::TryEnd;
+use tries::{Beginning, TryEnd, Turn};
 
 /// How often old history is looked for.
 const HISTORY_INTERVAL: Duration = Duration::from_secs(3600);
@@ -484,7 +484,7 @@ impl Runner {
             .store
             .read(move |conn| store::step::results(conn, &id))
             .await?;
-        let mut index = 0;
+        let (mut index, mut is_begun) = (0, false);
         let mut recorded: HashSet<&str> = steps
             .iter()
             .map(|s| s.name)
@@ -495,18 +495,19 @@ impl Runner {
                 index += 1;
                 continue;
             }
-            let progress = Progress {
-                step: step.title.to_owned(),
-                steps_done: u32::try_from(index).unwrap_or(u32::MAX),
-                steps_total: u32::try_from(steps.len()).unwrap_or(u32::MAX),
-                ..Progress::default()
+            let mut later = steps.iter().enumerate().skip(index + 1);
+            let next = later.find(|(_, step)| !recorded.contains(step.name));
+            let turn = Turn {
+                step,
+                direction,
+                index,
+                is_begun: std::mem::take(&mut is_begun),
+                next: next.map(|(index, step)| Beginning::of(step, direction, index, operation)),
             };
-            match self
-                .try_step(step, progress, direction, operation, claim)
-                .await?
-            {
+            match self.try_step(turn, operation, claim).await? {
                 TryEnd::Done => {
                     recorded.insert(step.name);
+                    is_begun = next.is_some();
                 }
                 TryEnd::Again => {}
                 TryEnd::StartOver => {

@@ -15,6 +15,7 @@ pub const DEFINITION: Definition = Definition {
         title: "Removing the binding's user",
         run: |w| Box::pin(async move { bind::remove_user(&w).await }),
     }],
+    begun: |_, _| Ok(()),
     cleanup: &[],
     succeed,
     fail,

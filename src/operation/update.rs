@@ -44,6 +44,7 @@ pub const DEFINITION: Definition = Definition {
             run: |w| Box::pin(roll(w)),
         },
     ],
+    begun: |_, _| Ok(()),
     cleanup: &[Step {
         name: "cleanup_members",
         title: "Taking the members back",

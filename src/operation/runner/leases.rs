@@ -144,7 +144,7 @@ impl Runner {
             .await
     }
 
-    async fn was_halted(&self, id: &OperationId) -> bool {
+    pub(super) async fn was_halted(&self, id: &OperationId) -> bool {
         let id = id.clone();
         let read = self
             .parts

@@ -62,20 +62,84 @@ impl Failure {
     }
 }
 
+/// A step that is to be tried.
+pub(super) struct Turn {
+    pub(super) step: &'static Step,
+    pub(super) direction: Direction,
+    /// Its place among all of its direction.
+    pub(super) index: usize,
+    /// That it begins was written down with the record of the step before it.
+    pub(super) is_begun: bool,
+    /// What begins with its record.
+    pub(super) next: Option<Beginning>,
+}
+
+/// What is written down when a step begins.
+pub(super) struct Beginning {
+    step: &'static str,
+    progress: Progress,
+    /// Of the first step: what its operation writes down beside.
+    begun: Option<Operation>,
+}
+
+impl Beginning {
+    /// Of the step at this place.
+    pub(super) fn of(
+        step: &'static Step,
+        direction: Direction,
+        index: usize,
+        operation: &Operation,
+    ) -> Self {
+        let steps = direction.steps(definition(operation.kind)).len();
+        let is_first = direction == Direction::Forward && index == 0;
+        Self {
+            step: step.name,
+            progress: Progress {
+                step: step.title.to_owned(),
+                steps_done: u32::try_from(index).unwrap_or(u32::MAX),
+                steps_total: u32::try_from(steps).unwrap_or(u32::MAX),
+                ..Progress::default()
+            },
+            begun: is_first.then(|| operation.clone()),
+        }
+    }
+
+    /// Writes it down; returns whether the operation was told to halt.
+    fn write(
+        &self,
+        conn: &mut Conn<'_>,
+        claim: &Claim,
+        now: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        let halted = store::step::begin(conn, claim, self.step, &self.progress, now)?;
+        if let Some(operation) = &self.begun {
+            (definition(operation.kind).begun)(conn, operation)?;
+        }
+        Ok(halted)
+    }
+}
+
 impl Runner {
     /// One try of one step, up to its record.
     pub(super) async fn try_step(
         &self,
-        step: &'static Step,
-        progress: Progress,
-        direction: Direction,
+        turn: Turn,
         operation: &Operation,
         claim: &Claim,
     ) -> Result<TryEnd, StoreError> {
+        let Turn {
+            step, direction, ..
+        } = turn;
         let heed_halt = direction == Direction::Forward;
         let now = self.parts.clock.now();
-        let Some(halted) = self.begin_step(step, progress, claim, now).await? else {
-            return Ok(LOST);
+        let halted = if turn.is_begun {
+            self.was_halted(&claim.operation).await
+        } else {
+            let beginning = Beginning::of(step, direction, turn.index, operation);
+            match self.begin_step(beginning, claim, now).await? {
+                Some(halted) => halted,
+                None => return Ok(LOST),
+            }
         };
         // Told between two steps, when nobody listened.
         if halted && heed_halt {
@@ -101,7 +165,9 @@ impl Runner {
             self.parts.metrics.tried(operation.kind, tried);
         }
         let (cause, starts_over, message, source) = match outcome {
-            Ok(Outcome::Done(result)) => return self.record(step, operation, claim, result).await,
+            Ok(Outcome::Done(result)) => {
+                return self.record(step, turn.next, operation, claim, result).await;
+            }
             Ok(Outcome::Again) => return self.gets_on(claim).await,
             Ok(Outcome::Later(pause)) => {
                 return self.postpone(claim, now + pause.min(PAUSE_AHEAD_MAX)).await;
@@ -133,8 +199,7 @@ impl Runner {
     /// Writes down that a step begins; tells whether the operation was halted. None: the claim is lost.
     async fn begin_step(
         &self,
-        step: &'static Step,
-        progress: Progress,
+        beginning: Beginning,
         claim: &Claim,
         now: DateTime<Utc>,
     ) -> Result<Option<bool>, StoreError> {
@@ -142,23 +207,31 @@ impl Runner {
         unless_lost(
             self.parts
                 .store
-                .write(move |conn| store::step::begin(conn, &claim, step.name, &progress, now))
+                .write(move |conn| beginning.write(conn, &claim, now))
                 .await,
         )
     }
 
-    /// Writes down that a step is done, and what came of it.
+    /// Writes down that a step is done, what came of it, and that the next one begins: nothing happens
+    /// between these two that a crash could tell apart.
     async fn record(
         &self,
         step: &'static Step,
+        next: Option<Beginning>,
         operation: &Operation,
         claim: &Claim,
         result: serde_json::Value,
     ) -> Result<TryEnd, StoreError> {
-        let claim = claim.clone();
+        let (claim, now) = (claim.clone(), self.parts.clock.now());
         let store = &self.parts.store;
         let recorded = store
-            .write(move |conn| store::step::record(conn, &claim, step.name, &result))
+            .write(move |conn| {
+                store::step::record(conn, &claim, step.name, &result)?;
+                if let Some(next) = &next {
+                    next.write(conn, &claim, now)?;
+                }
+                Ok(())
+            })
             .await;
         if unless_lost(recorded)?.is_none() {
             return Ok(LOST);

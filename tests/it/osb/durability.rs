@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, sync::Mutex, time::Duration};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use chrono::TimeDelta;
 use compose_broker::model::{
-    operation::{OperationKind, OperationState},
+    operation::{Operation, OperationKind, OperationState},
     origin::Origin,
 };
 use diesel::{
@@ -268,6 +268,10 @@ async fn osb_120_what_has_ended_is_forgotten_by_age_and_by_nothing_else() {
 
 /// Every query of this process since it was looked at last.
 static ASKED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+/// Those of the thread that writes, from the first one on.
+static WRITER_ASKED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+/// That thread's name.
+const WRITER: &str = "store";
 /// Set in a process that has this one test to run, so that no other broker's queries are heard.
 const ALONE: &str = "COMPOSE_BROKER_TEST_ALONE";
 
@@ -280,6 +284,10 @@ impl Instrumentation for Listener {
             let text = query.to_string();
             let sql = text.split(" -- binds: ").next().unwrap_or_default();
             ASKED.lock().expect("queries").push(sql.to_owned());
+            if std::thread::current().name() == Some(WRITER) {
+                let mut all = WRITER_ASKED.lock().expect("queries");
+                all.push(sql.to_owned());
+            }
         }
     }
 }
@@ -427,6 +435,54 @@ async fn look_at_an_idle_broker() {
         scans.extend(scanned.map(|line| format!("{line}: {sql}")));
     }
     assert!(scans.is_empty(), "{scans:#?}");
+}
+
+/// What each of them is for, docs/performance.md tells.
+const TRANSACTIONS_OF_A_BACKUP: usize = 7;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scheduled_backup_takes_few_transactions() {
+    if std::env::var_os(ALONE).is_some() {
+        return count_transactions().await;
+    }
+    alone("a_scheduled_backup_takes_few_transactions").await;
+}
+
+async fn count_transactions() {
+    listen();
+    let bench = Bench::with_instance(json!({})).await;
+    let inside = Inside::of(&bench);
+    inside.idle("i").await;
+    let next = inside.next_scheduled("i").await.expect("a schedule");
+    WRITER_ASKED.lock().expect("queries").clear();
+    bench.clock.set(next + TimeDelta::seconds(1));
+    eventually("a scheduled backup", || async {
+        let all = inside.operations("i").await;
+        let done =
+            |o: &&Operation| o.origin == Origin::Schedule && o.state == OperationState::Succeeded;
+        all.iter().find(done).map(|_| ())
+    })
+    .await;
+    let all = std::mem::take(&mut *WRITER_ASKED.lock().expect("queries"));
+    let mut written: Vec<Vec<String>> = Vec::new();
+    for sql in all {
+        if sql == "BEGIN IMMEDIATE" {
+            written.push(Vec::new());
+        }
+        let verb = sql.split(' ').next().unwrap_or_default();
+        if ["INSERT", "UPDATE", "DELETE"].contains(&verb) {
+            written.last_mut().expect("a transaction").push(sql);
+        }
+    }
+    // What is due by the clock is no part of it: leases, and what is known of the time.
+    let is_lease = |sql: &str| sql.contains("`lease_until`") && !sql.contains("`epoch`");
+    let is_beside = |sql: &String| sql.contains("known_time") || is_lease(sql);
+    written.retain(|sqls| !sqls.iter().all(is_beside));
+    let count = written.len();
+    assert!(
+        count > 0 && count <= TRANSACTIONS_OF_A_BACKUP,
+        "{count}: {written:#?}"
+    );
 }
 
 async fn count_queries() {
