@@ -34,12 +34,14 @@ fuzz: ## send a broker thousands of requests made from its OpenAPI documents
 	$(CARGO) build --locked --bin compose-broker
 	@scripts/fuzz.sh
 
-bench: ## measure requests and the scheduler with up to a million instances, and tenants beside each other
+bench: ## measure requests and the scheduler with up to a million instances, tenants beside each other, bursts
 	@scripts/setup.sh --bench
 	$(CARGO) bench --locked --bench requests
 	$(CARGO) bench --locked --bench schedule
 	$(CARGO) test --locked --test it -- --ignored --exact --nocapture \
 		fair_shares::one_tenant_that_takes_all_it_can_holds_up_no_other
+	$(CARGO) test --locked --test it -- --ignored --exact --nocapture \
+		bursts::a_burst_of_one_tenant_goes_at_an_even_pace_and_holds_up_no_other
 
 pictures: ## take the pictures in docs/images anew, in a real browser
 	@scripts/setup.sh --browser

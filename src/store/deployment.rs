@@ -309,22 +309,12 @@ pub fn readdress(
     id: &DeploymentId,
     members: &[Member],
 ) -> Result<bool, StoreError> {
-    let own: Vec<(String, i32)> = each!(conn, |c| ports::table
-        .filter(ports::deployment_id.eq(id.as_str()))
-        .select((ports::host, ports::port))
-        .load(c))?;
-    let all = addresses(conn)?;
     for address in members.iter().flat_map(|m| m.addresses.values()) {
-        let held = address.held();
-        let is_own =
-            |(host, port): &(String, i32)| *host == held.host && *port == i32::from(held.port);
-        if own.iter().any(is_own) {
-            continue;
+        match holder(conn, address)? {
+            Some(holder) if holder == id.as_str() => {}
+            Some(_) => return Ok(false),
+            None => hold(conn, id, address)?,
         }
-        if all.contains(&held) {
-            return Ok(false);
-        }
-        hold(conn, id, address)?;
     }
     set_members(conn, id, members)?;
     Ok(true)
@@ -368,9 +358,22 @@ pub fn held_by_another(
     conn: &mut Conn<'_>,
     deployment: &Deployment,
 ) -> Result<Option<Address>, StoreError> {
-    let held = addresses(conn)?;
-    let mut own = deployment.members.iter().flat_map(|m| m.addresses.values());
-    Ok(own.find(|address| held.contains(&address.held())).cloned())
+    for address in deployment.members.iter().flat_map(|m| m.addresses.values()) {
+        if holder(conn, address)?.is_some_and(|holder| holder != deployment.id.as_str()) {
+            return Ok(Some(address.clone()));
+        }
+    }
+    Ok(None)
+}
+
+/// The deployment that holds an address.
+fn holder(conn: &mut Conn<'_>, address: &Address) -> Result<Option<String>, StoreError> {
+    let held = address.held();
+    Ok(each!(conn, |c| ports::table
+        .find((&held.host, i32::from(held.port)))
+        .select(ports::deployment_id)
+        .first(c)
+        .optional())?)
 }
 
 /// The addresses that deployments hold ([`Address::held`]).

@@ -1,16 +1,25 @@
-//! Bursts of requests: what was acknowledged is kept, though the broker is killed in the midst of them.
+//! Bursts of requests: what was acknowledged is kept, though the broker is killed in the midst of them;
+//! all is done, and others do not wait for it.
 
-use std::sync::{
-    Mutex,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
-use futures::future::join_all;
+use chrono::{DateTime, Utc};
+use compose_broker::model::operation::OperationState;
+use futures::{StreamExt as _, future::join_all, stream};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    broker::{Answer, SERVICE, STANDARD, TestBroker, answer, instance_path, kill, text},
+    broker::{
+        Answer, SERVICE, STANDARD, TestBroker, answer, eventually, instance_path, kill, text,
+    },
+    control::surroundings,
     inside::Inside,
     process::BrokerProcess,
 };
@@ -128,4 +137,135 @@ async fn no_intent_is_lost_that_was_acknowledged_before_a_kill_in_the_midst_of_a
             assert!(whole(&inside, id).await.is_some(), "{id}");
         }
     }
+}
+
+/// Asks for so many instances of the tenant `loud`; returns how long each was waited for.
+async fn ask_for_many(broker: &TestBroker, count: usize) -> Vec<Duration> {
+    let ask = async |i| {
+        let begun = Instant::now();
+        let accepted = broker
+            .put_instance_in("loud", &format!("loud-{i}"), json!({}))
+            .await;
+        assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
+        begun.elapsed()
+    };
+    stream::iter(0..count)
+        .map(ask)
+        .buffered(AT_ONCE)
+        .collect()
+        .await
+}
+
+/// How long a binding of the instance `quiet` takes. It is gone afterwards.
+async fn bind(broker: &TestBroker, name: &str) -> Duration {
+    let begun = Instant::now();
+    broker.bind("quiet", name).await;
+    let took = begun.elapsed();
+    assert_eq!(broker.unbind("quiet", name).await.status, StatusCode::OK);
+    took
+}
+
+/// A burst of provisions of one tenant, and bindings of another one before and beside it.
+struct Trial {
+    /// How long each provision waited for its 202.
+    accepted: Vec<Duration>,
+    /// When each provision ended, the first in front.
+    ended: Vec<DateTime<Utc>>,
+    binds_before: Vec<Duration>,
+    binds_beside: Vec<Duration>,
+}
+
+async fn trial(count: usize, binds: usize) -> Trial {
+    let broker = TestBroker::in_memory_with(&[], surroundings()).await;
+    let inside = Inside::of(&broker);
+    let quiet = broker.put_instance_in("quiet", "quiet", json!({})).await;
+    let end = broker.instance_end("quiet", &quiet.body).await;
+    assert_eq!(end["state"], "succeeded", "{end}");
+    let mut binds_before = Vec::new();
+    for i in 0..binds {
+        binds_before.push(bind(&broker, &format!("before-{i}")).await);
+    }
+    let accepted = ask_for_many(&broker, count).await;
+    let mut binds_beside = Vec::new();
+    while !inside.provisions(OperationState::Queued).await.is_empty() {
+        binds_beside.push(bind(&broker, &format!("beside-{}", binds_beside.len())).await);
+    }
+    eventually("the end of all", || async {
+        let running = inside.provisions(OperationState::Running).await;
+        running.is_empty().then_some(())
+    })
+    .await;
+    let mut ended: Vec<DateTime<Utc>> = inside.provisions(OperationState::Succeeded).await;
+    ended.sort();
+    // Each of them, and the quiet one's.
+    assert_eq!(ended.len(), count + 1);
+    ended.remove(0);
+    Trial {
+        accepted,
+        ended,
+        binds_before,
+        binds_beside,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_provisions_of_a_burst_end_well_and_others_bind_meanwhile() {
+    let trial = trial(150, 1).await;
+    // One that waits for all of the burst would be the only one.
+    assert!(trial.binds_beside.len() >= 2, "{:?}", trial.binds_beside);
+}
+
+/// Provisions of the burst that is measured, in so many parts that are compared.
+const MANY: usize = 4_000;
+const PARTS: usize = 8;
+/// What a busy machine may add to a binding.
+const GRACE: Duration = Duration::from_millis(50);
+
+/// It holds what takes how long to a bound.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the machine for itself: make bench"]
+async fn a_burst_of_one_tenant_goes_at_an_even_pace_and_holds_up_no_other() {
+    let trial = trial(MANY, 300).await;
+    let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+    let each = MANY / PARTS;
+    let paces: Vec<f64> = trial
+        .ended
+        .chunks(each)
+        .map(|part| {
+            let took = part[part.len() - 1] - part[0];
+            took.as_seconds_f64() * 1000.0 / (part.len() - 1) as f64
+        })
+        .collect();
+    let accepted: Vec<f64> = trial
+        .accepted
+        .chunks(each)
+        .map(|part| ms(part.iter().sum::<Duration>()) / part.len() as f64)
+        .collect();
+    let p99 = |times: &[Duration]| {
+        let mut times = times.to_vec();
+        times.sort();
+        times[times.len() * 99 / 100]
+    };
+    let (quiet, loud) = (p99(&trial.binds_before), p99(&trial.binds_beside));
+    let row = |times: &[f64]| {
+        times
+            .iter()
+            .map(|ms| format!("{ms:7.1}"))
+            .collect::<String>()
+    };
+    let table = format!(
+        "{MANY} provisions of one tenant, in {PARTS} parts\n\
+         ms until accepted, {AT_ONCE} at once {}\n\
+         ms between two that end       {}\n\
+         bindings of another: p99 {:.0} ms of {} before, {:.0} ms of {} beside\n",
+        row(&accepted),
+        row(&paces),
+        ms(quiet),
+        trial.binds_before.len(),
+        ms(loud),
+        trial.binds_beside.len(),
+    );
+    println!("{table}");
+    assert!(paces[PARTS - 1] <= 1.5 * paces[0], "{table}");
+    assert!(loud <= 2 * quiet + GRACE, "{table}");
 }

@@ -11,7 +11,7 @@ use compose_broker::{
         operation::{Operation, OperationKind, OperationState},
     },
     seal::KeyRing,
-    store::{self, Conn, Store, StoreError},
+    store::{self, Conn, Store, StoreError, oversight::Filter},
 };
 use etcd_client::Client;
 use serde_json::Value;
@@ -96,6 +96,18 @@ impl Inside {
         let id = operation.id.clone();
         let results = self.read(move |conn| store::step::results(conn, &id)).await;
         results.contains_key(step)
+    }
+
+    /// When the provisions in this state were changed last.
+    pub async fn provisions(&self, state: OperationState) -> Vec<DateTime<Utc>> {
+        let filter = Filter {
+            state: Some(state),
+            kind: Some(OperationKind::Provision),
+            ..Filter::default()
+        };
+        let found = self.read(move |conn| store::oversight::list(conn, &filter, i64::MAX));
+        let found = found.await.into_iter();
+        found.map(|of| of.operation.updated_at).collect()
     }
 
     /// Waits until nothing is queued or running on an instance.

@@ -38,7 +38,7 @@ type Result<T> = std::result::Result<T, ProvisionerError>;
 pub type Files = BTreeMap<String, Vec<u8>>;
 
 /// Members' ports.
-const PORTS: std::ops::RangeInclusive<u16> = 1..=600;
+const PORTS: std::ops::RangeInclusive<u16> = 1..=20_000;
 /// All that fits, in bytes.
 const CAPACITY_BYTES: u64 = 1 << 40;
 
