@@ -127,19 +127,11 @@ impl Runner {
         operation: &Operation,
         claim: &Claim,
     ) -> Result<TryEnd, StoreError> {
-        let Turn {
-            step, direction, ..
-        } = turn;
+        let (step, direction) = (turn.step, turn.direction);
         let heed_halt = direction == Direction::Forward;
         let now = self.parts.clock.now();
-        let halted = if turn.is_begun {
-            self.was_halted(&claim.operation).await
-        } else {
-            let beginning = Beginning::of(step, direction, turn.index, operation);
-            match self.begin_step(beginning, claim, now).await? {
-                Some(halted) => halted,
-                None => return Ok(LOST),
-            }
+        let Some(halted) = self.begin_step(&turn, operation, claim, now).await? else {
+            return Ok(LOST);
         };
         // Told between two steps, when nobody listened.
         if halted && heed_halt {
@@ -165,9 +157,7 @@ impl Runner {
             self.parts.metrics.tried(operation.kind, tried);
         }
         let (cause, starts_over, message, source) = match outcome {
-            Ok(Outcome::Done(result)) => {
-                return self.record(step, turn.next, operation, claim, result).await;
-            }
+            Ok(Outcome::Done(result)) => return self.record(turn, operation, claim, result).await,
             Ok(Outcome::Again) => return self.gets_on(claim).await,
             Ok(Outcome::Later(pause)) => {
                 return self.postpone(claim, now + pause.min(PAUSE_AHEAD_MAX)).await;
@@ -196,13 +186,19 @@ impl Runner {
             .await
     }
 
-    /// Writes down that a step begins; tells whether the operation was halted. None: the claim is lost.
+    /// Writes down that a step begins, unless that is written down already; tells whether the operation was
+    /// halted. None: the claim is lost.
     async fn begin_step(
         &self,
-        beginning: Beginning,
+        turn: &Turn,
+        operation: &Operation,
         claim: &Claim,
         now: DateTime<Utc>,
     ) -> Result<Option<bool>, StoreError> {
+        if turn.is_begun {
+            return Ok(Some(self.was_halted(&claim.operation).await));
+        }
+        let beginning = Beginning::of(turn.step, turn.direction, turn.index, operation);
         let claim = claim.clone();
         unless_lost(
             self.parts
@@ -216,8 +212,7 @@ impl Runner {
     /// between these two that a crash could tell apart.
     async fn record(
         &self,
-        step: &'static Step,
-        next: Option<Beginning>,
+        Turn { step, next, .. }: Turn,
         operation: &Operation,
         claim: &Claim,
         result: serde_json::Value,
