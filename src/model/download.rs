@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_takes_next_to_nothing_is_given_up_after_a_while() {
+    fn who_takes_next_to_nothing_is_given_up_after_a_while() {
         let (mut pace, mut passed) = (Pace::default(), Duration::ZERO);
         let pause = Duration::from_secs(10);
         while pace.patience() >= pause {
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_slow_but_steady_gets_all_of_it() {
+    fn who_is_slow_but_steady_gets_all_of_it() {
         let mut pace = Pace::default();
         let a_second = usize::try_from(DOWNLOAD_BYTES_PER_SECOND_MIN).expect("small");
         for _ in 0..24 * 60 {

@@ -149,9 +149,6 @@ pub const ENGINE_CALL_TIMEOUT: Duration = Duration::from_secs(20);
 pub const ENGINE_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// One member's giving back of unused storage: it copies its whole database.
 pub const DEFRAGMENT_TIMEOUT: Duration = Duration::from_secs(600);
-/// By how much the storage of a version that checks no rights when it is full is larger than the
-/// quota: as long as it takes to write that much, the broker has to close the database.
-pub const UNSAFE_QUOTA_FACTOR: u64 = 2;
 /// Changes of users that one deployment is asked for at once. etcd 3.3 spends a tenth of a second
 /// and more on each, on every member, and gives up on those that wait behind for long.
 pub const USER_CHANGES_AT_ONCE: usize = 2;

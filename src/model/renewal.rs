@@ -336,7 +336,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whoever_looks_each_month_never_meets_one_that_has_ended(
+        fn who_looks_each_month_never_meets_one_that_has_ended(
             member in 100i64..4000, authority in 1000i64..4000, months in 1i64..800,
         ) {
             let life = CertificateLife {

@@ -354,7 +354,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whoever_differs_in_an_id_restores_nothing(
+        fn who_differs_in_an_id_restores_nothing(
             ids in prop::array::uniform3("[a-b-]{1,2}"),
             others in prop::array::uniform3("[a-b-]{1,2}"),
             platform in prop::sample::select(vec!["cloudfoundry", "kubernetes", "other"]),

@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_accepted_is_written_down_with_whoever_asked() {
+    async fn what_is_accepted_is_written_down_with_who_asked() {
         let (store, _folder) = with_an_entry().await;
         let entry = &all(&store).await[0];
         assert_eq!(

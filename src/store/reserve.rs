@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_looks_at_what_an_ended_process_left_leaves_the_reserve() {
+    async fn who_looks_at_what_an_ended_process_left_leaves_the_reserve() {
         let folder = tempfile::tempdir().expect("a folder");
         let [path, left] = ["db", "left? #1 50%2f"].map(|name| folder.path().join(name));
         let url = |path: &Path| format!("sqlite://{}", path.display());

@@ -106,7 +106,7 @@ async fn osb_008_who_had_what_done_is_written_down_with_the_work() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_audit_is_told_in_pages_to_whoever_has_the_credentials() {
+async fn the_audit_is_told_in_pages_to_those_with_the_credentials() {
     let broker = TestBroker::in_memory().await;
     assert_eq!(
         audit(&broker, "").await.body,

@@ -393,20 +393,20 @@ macro_rules! for_each_open_version {
         $(
             #[tokio::test(flavor = "multi_thread")]
             async fn $test() {
-                whoever_comes_in_is_found($version).await;
+                who_comes_in_is_found($version).await;
             }
         )*
     };
 }
 
 for_each_open_version!(
-    whoever_comes_into_etcd_3_3_25_is_found: "3.3.25",
-    whoever_comes_into_etcd_3_4_23_is_found: "3.4.23",
-    whoever_comes_into_etcd_3_5_16_is_found: "3.5.16",
+    who_comes_into_etcd_3_3_25_is_found: "3.3.25",
+    who_comes_into_etcd_3_4_23_is_found: "3.4.23",
+    who_comes_into_etcd_3_5_16_is_found: "3.5.16",
 );
 
 /// These versions let a stranger say that the database is full, and check nothing from then on.
-async fn whoever_comes_in_is_found(version: &str) {
+async fn who_comes_in_is_found(version: &str) {
     let broker = TestBroker::start().await;
     broker
         .provision("i", json!({ "db_version": version }))

@@ -143,7 +143,7 @@ async fn words_that_a_platform_sends_for_everybody_tell_nobody_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_is_not_told_apart_restores_by_the_token_of_the_instance_alone() {
+async fn who_is_not_told_apart_restores_by_the_token_of_the_instance_alone() {
     let broker = TestBroker::in_memory().await;
     let nobody = json!({ "platform": "service-manager" });
     provision(&broker, "i", &nobody, json!({})).await;

@@ -426,7 +426,7 @@ fn a_keeper_or_a_test_that_does_not_exist_is_found() {
      [`store::Store::read`].
    - Tested in `tests/it/tidy_docs.rs`: `a_keeper_or_a_test_that_does_not_exist_is_found`;
      `model/ids.rs`: `own_ids_are_24_hex_digits_and_sort_by_age`; with every version in
-     `engine/etcd/tests/full.rs`: `finds_whoever_came_in`.
+     `engine/etcd/tests/full.rs`: `finds_who_came_in`.
 2. **So it stays.** It does.
    - Held by [`model::limits`].
    - Tested in `tests/it/tidy_docs.rs`: `every_page_is_reached_from_the_readme`.
@@ -449,7 +449,7 @@ fn a_keeper_or_a_test_that_does_not_exist_is_found() {
         ("`own_ids_are_24_hex_digits_and_sort_by_age`", "`new`"),
         ("`model/ids.rs`", "`model/names.rs`"),
         // A function of that file, and no test.
-        ("`finds_whoever_came_in`", "`fill_up`"),
+        ("`finds_who_came_in`", "`fill_up`"),
         ("2. **So", "3. **So"),
     ] {
         assert!(SOUND.contains(right), "{right}");

@@ -341,7 +341,7 @@ async fn a_one_time_link_leads_to_no_other_instance_of_the_same_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn links_end_with_whoever_they_were_made_for() {
+async fn links_end_with_the_person_they_were_made_for() {
     let broker = TestBroker::in_memory().await;
     broker.provision("i", json!({})).await;
     let (ours, theirs) = (

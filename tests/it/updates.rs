@@ -13,9 +13,9 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 use compose_broker::{
     app::Surroundings,
-    engine::etcd::PROFILE,
+    engine::etcd::{PROFILE, UNSAFE_QUOTA_FACTOR},
     model::{
-        limits::{QUOTA_NEAR_PERCENT, UNIT_BYTES, UNSAFE_QUOTA_FACTOR},
+        limits::{QUOTA_NEAR_PERCENT, UNIT_BYTES},
         operation::{Operation, OperationKind, OperationState},
     },
     operation::fault::{Fault, Faults, Moment},

@@ -56,7 +56,7 @@ use crate::{
     workbench::Workbench,
 };
 
-pub use self::lines::PROFILE;
+pub use self::{lines::PROFILE, server::UNSAFE_QUOTA_FACTOR};
 
 /// The engine's name.
 pub const NAME: &str = "etcd";

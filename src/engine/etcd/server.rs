@@ -2,7 +2,7 @@
 
 use crate::model::{
     deployment::{Access, Deployment, DeploymentSecrets, Member, Membership, Shape, Site},
-    limits::{MEMBER_WAL_BYTES_MAX, UNSAFE_QUOTA_FACTOR},
+    limits::MEMBER_WAL_BYTES_MAX,
     secret::Secret,
     server::{DataOfServer, FILES, Program, Resources, Server, ServerFile},
     version::Version,
@@ -10,6 +10,9 @@ use crate::model::{
 
 use super::{NAME, PROFILE, addresses, files::data_dir};
 
+/// By how much the storage of a version that checks no rights when it is full is larger than the
+/// quota: as long as it takes to write that much, the broker has to close the database.
+pub const UNSAFE_QUOTA_FACTOR: u64 = 2;
 /// Memory of a member beside its database, in bytes.
 const MEMBER_MEMORY_BYTES: u64 = 256 * 1024 * 1024;
 

@@ -312,7 +312,7 @@ macro_rules! contract {
                 transactions::what_is_refused_or_panics_leaves_nothing,
                 transactions::decisions_that_wait_are_made_together_and_refused_each_by_itself,
                 transactions::a_read_sees_one_state_and_what_was_committed,
-                transactions::whoever_waits_is_woken_by_work_alone,
+                transactions::who_waits_is_woken_by_work_alone,
                 work::an_operation_has_one_claimer,
                 work::what_is_due_is_claimed_the_oldest_first,
                 work::a_claim_lasts_as_long_as_it_is_renewed,

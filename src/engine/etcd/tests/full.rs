@@ -14,7 +14,7 @@ for_each_version!(
     is_as_safe_when_full_as_is_told_of_it,
     lets_strangers_say_that_it_is_full_as_is_told_of_it,
     gives_unused_storage_back,
-    finds_whoever_came_in,
+    finds_who_came_in,
 );
 
 fn tenant() -> DatabaseUser {
@@ -134,7 +134,7 @@ async fn gives_unused_storage_back(version: &str) {
     assert_eq!(left, 10);
 }
 
-async fn finds_whoever_came_in(version: &str) {
+async fn finds_who_came_in(version: &str) {
     let mut lab = Lab::secured(version, 3).await;
     let users = [tenant(), user("ada", "password")];
     for user in &users {

@@ -165,7 +165,7 @@ pub(super) async fn a_read_sees_one_state_and_what_was_committed<K: Kind>() {
     assert_eq!(text_of_note(store).await, "new");
 }
 
-pub(super) async fn whoever_waits_is_woken_by_work_alone<K: Kind>() {
+pub(super) async fn who_waits_is_woken_by_work_alone<K: Kind>() {
     let Some(kind) = K::new() else { return };
     let store = kind.store();
     let mut changes = store.changes();
