@@ -6,10 +6,10 @@ debug := $(CARGO_TARGET_DIR)/debug
 release := $(CARGO_TARGET_DIR)/release
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo run test fuzz bench pictures fmt lint clean
+.PHONY: help setup build demo run test test-postgres fuzz bench pictures fmt lint clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 15
 
 setup: ## install what is missing, fetch the etcd binaries into engines/
 	@scripts/setup.sh
@@ -28,6 +28,10 @@ run: build ## build the broker and serve until interrupted
 
 test: ## everything that CI checks
 	@scripts/test.sh
+
+test-postgres: ## the tests of whole brokers once more, with their store in PostgreSQL
+	@scripts/setup.sh --browser --postgres
+	COMPOSE_BROKER_TEST_STORE=postgres $(CARGO) test --locked --test it
 
 fuzz: ## send a broker thousands of requests made from its OpenAPI documents
 	@scripts/setup.sh --fuzz

@@ -84,6 +84,12 @@ enum Reading {
     Postgres(PostgresPool),
 }
 
+/// A statement of PostgreSQL takes no longer; none of ours goes over as much as would need it.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
+/// A transaction of ours never waits as long for its next statement: its broker hangs, and others need the
+/// writer's lock.
+const IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
+
 type PostgresPool = Pool<ConnectionManager<diesel::PgConnection>>;
 
 /// A connection inside a transaction; what the functions of this module's files work on.
@@ -148,6 +154,24 @@ use each;
 /// The lock of a writer: this number, which is ours, and one for the schema that the tables are
 /// in, so that brokers with schemas of their own do not wait for each other.
 const POSTGRES_LOCK: &str = "(1668246896, hashtext(current_schema()::text))";
+
+/// How long a session of PostgreSQL waits, and what it is called there.
+#[derive(Debug)]
+struct Session;
+
+impl CustomizeConnection<diesel::PgConnection, diesel::r2d2::Error> for Session {
+    fn on_acquire(&self, connection: &mut diesel::PgConnection) -> Result<(), diesel::r2d2::Error> {
+        let settings = format!(
+            "SET application_name = 'compose-broker'; SET lock_timeout = {}; \
+             SET statement_timeout = {}; SET idle_in_transaction_session_timeout = {}",
+            BUSY_TIMEOUT.as_millis(),
+            STATEMENT_TIMEOUT.as_millis(),
+            IDLE_IN_TRANSACTION_TIMEOUT.as_millis(),
+        );
+        let set = connection.batch_execute(&settings);
+        set.map_err(diesel::r2d2::Error::QueryError)
+    }
+}
 
 #[derive(Debug)]
 struct Pragmas {
@@ -257,7 +281,10 @@ impl Store {
         let mut connection = writer.get().map_err(connection_error)?;
         connection.transaction(|c| {
             // Replicas begin at the same time, and each step is made once.
-            c.batch_execute(&format!("SELECT pg_advisory_xact_lock{POSTGRES_LOCK}"))?;
+            c.batch_execute(&format!(
+                "SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0; \
+                 SELECT pg_advisory_xact_lock{POSTGRES_LOCK}"
+            ))?;
             c.run_pending_migrations(POSTGRES_MIGRATIONS)
                 .map_err(StoreError::Migration)?;
             waiting::fill(&mut Conn::new(Link::Postgres(c), Caller::default()))
@@ -398,6 +425,7 @@ fn postgres_pool(url: &str, size: u32) -> Result<PostgresPool, StoreError> {
     Pool::builder()
         .max_size(size)
         .connection_timeout(CONNECTION_TIMEOUT)
+        .connection_customizer(Box::new(Session))
         .build(ConnectionManager::new(url))
         .map_err(connection_error)
 }

@@ -26,6 +26,7 @@ use crate::{
     catalog::catalog_file,
     control::{self, surroundings},
     database::Database,
+    postgres,
 };
 
 pub const SERVICE: &str = "6f1c9f0e-52a4-4a39-8e0b-3c1f5b7a9d10";
@@ -81,6 +82,8 @@ pub struct TestBroker {
     password: String,
     folder: PathBuf,
     flags: Vec<String>,
+    /// The address of its store, where that is no file below its folder.
+    store: Option<String>,
     /// Who is told of alerts, from the next start on.
     pub webhook: Option<Webhook>,
     app: Option<App>,
@@ -226,6 +229,7 @@ impl TestBroker {
         line.extend(flags.iter().map(|&flag| flag.to_owned()));
         let mut broker = Self::beside(folder, String::new(), String::new(), String::new());
         broker.flags = line;
+        broker.store = postgres::for_broker();
         broker
     }
 
@@ -234,6 +238,9 @@ impl TestBroker {
         let mut config = Config::load(&settings).expect("a configuration");
         config.access.read_only.push(read_only());
         config.monitoring.webhook.clone_from(&self.webhook);
+        if let Some(url) = &self.store {
+            config.places.database_url = Secret::new(url.clone());
+        }
         self.username = config.access.platform.username.clone();
         self.password = config.access.platform.password.expose().to_owned();
         let surroundings = self.database.surroundings(surroundings);
@@ -275,6 +282,9 @@ impl TestBroker {
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a handle"))
             .stderr(log);
+        if let Some(url) = &self.store {
+            command.env("COMPOSE_BROKER_DATABASE_URL", url);
+        }
         control::set_clock(&mut command, &self.folder);
         self.child = Some(command.spawn().expect("a process"));
         let serves = || async {
@@ -358,6 +368,7 @@ impl TestBroker {
             password,
             folder,
             flags: Vec::new(),
+            store: None,
             webhook: None,
             app: None,
             child: None,
@@ -379,6 +390,17 @@ impl TestBroker {
     /// Where it listens, whatever its public address is.
     pub fn address(&self) -> std::net::SocketAddr {
         self.app.as_ref().expect("a broker that runs").address
+    }
+
+    /// The address of its store.
+    pub fn store_url(&self) -> String {
+        let file = || format!("sqlite://{}", self.data_dir().join("broker.db").display());
+        self.store.clone().unwrap_or_else(file)
+    }
+
+    /// Has it keep its store there.
+    pub fn set_store(&mut self, url: Option<String>) {
+        self.store = url;
     }
 
     /// What the broker keeps.

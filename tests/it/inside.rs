@@ -34,11 +34,10 @@ pub struct Inside {
 impl Inside {
     /// Looks into what `broker` keeps.
     pub fn of(broker: &TestBroker) -> Self {
-        let folder = broker.data_dir();
-        let url = format!("sqlite://{}", folder.join("broker.db").display());
-        let keys = fs::read_to_string(folder.join("encryption_keys")).expect("a key ring");
+        let keys = broker.data_dir().join("encryption_keys");
+        let keys = fs::read_to_string(keys).expect("a key ring");
         Self {
-            store: Arc::new(Store::open_for_reading(&url).expect("a store")),
+            store: Arc::new(Store::open_for_reading(&broker.store_url()).expect("a store")),
             keys: KeyRing::parse(keys.trim()).expect("a key ring"),
         }
     }

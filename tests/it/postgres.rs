@@ -39,6 +39,27 @@ struct Server {
     script: Mutex<Child>,
 }
 
+/// Names what the brokers of tests keep their store in: `postgres`, or else SQLite.
+pub const STORE: &str = "COMPOSE_BROKER_TEST_STORE";
+
+/// An empty database for a broker, where the tests are run with PostgreSQL as the broker's store.
+///
+/// # Panics
+///
+/// Where that is asked for, and there is no PostgreSQL.
+pub fn for_broker() -> Option<String> {
+    is_store().then(|| new_database().expect("PostgreSQL is installed"))
+}
+
+/// Whether the tests are run with PostgreSQL as the broker's store.
+pub fn is_store() -> bool {
+    match env::var(STORE).as_deref() {
+        Ok("postgres") => true,
+        Ok(other) => panic!("{STORE} is {other:?}; it may be postgres"),
+        Err(_) => false,
+    }
+}
+
 /// An empty database; none where PostgreSQL is not installed, and a line that says so.
 pub fn new_database() -> Option<String> {
     static SERVER: OnceLock<Option<Server>> = OnceLock::new();

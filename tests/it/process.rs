@@ -19,6 +19,7 @@ use crate::{
         wide_cluster,
     },
     control::set_clock,
+    postgres,
 };
 
 const USERNAME: &str = "ada";
@@ -121,11 +122,16 @@ impl BrokerProcess {
         let folder = new_folder();
         let mut settings = settings(&folder);
         settings.insert("CLUSTERS", wide_cluster(&folder));
+        if let Some(url) = postgres::for_broker() {
+            settings.insert("DATABASE_URL", url);
+        }
         change(&mut settings);
         let url = format!("http://{}", settings["LISTEN"]);
         let (username, password) = (USERNAME.to_owned(), PASSWORD.to_owned());
+        let mut client = TestBroker::beside(folder.clone(), url, username, password);
+        client.set_store(settings.get("DATABASE_URL").cloned());
         Self {
-            client: TestBroker::beside(folder.clone(), url, username, password),
+            client,
             folder,
             settings,
             child: None,

@@ -580,8 +580,7 @@ async fn with_other_secrets(
     let plain = serde_json::to_vec(&secrets).expect("JSON");
     let sealed = keys.seal(&deployment.seal_context(), &plain);
     let sealed = sealed.expect("sealed");
-    let url = format!("sqlite://{}", folder.join("broker.db").display());
-    let store = Arc::new(Store::open(&url).expect("a store"));
+    let store = Arc::new(Store::open(&broker.store_url()).expect("a store"));
     let write = store.write(move |conn| {
         store::deployment::set_sealed(conn, &deployment.id, &sealed)?;
         store::renewal::forget(conn, &deployment.id)

@@ -3,7 +3,7 @@
 use std::fs;
 
 use compose_broker::model::operation::OperationKind;
-use diesel::{Connection as _, RunQueryDsl as _};
+use diesel::{Connection as _, connection::SimpleConnection as _};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -447,26 +447,45 @@ async fn osb_040_the_catalog_is_ready_made_and_needs_nothing_else() {
     };
     let first = bytes().await;
     // Nobody gets at the store, no engine is there, and still it is the same, byte for byte.
-    let mut store = lock(&bench);
+    let store = lock(&bench);
     let _ = fs::remove_dir_all(bench.data_dir().join("clusters"));
     for _ in 0..20 {
         assert_eq!(bytes().await, first);
     }
-    diesel::sql_query("ROLLBACK")
-        .execute(&mut store)
-        .expect("a statement");
+    store.release();
+}
+
+/// The right to write to a broker's store, which nobody else has meanwhile.
+pub enum Lock {
+    Sqlite(diesel::SqliteConnection),
+    Postgres(diesel::PgConnection),
 }
 
 /// Keeps everybody else from writing to a broker's store.
-pub fn lock(bench: &Bench) -> diesel::SqliteConnection {
-    let file = bench.data_dir().join("broker.db");
-    let store = diesel::SqliteConnection::establish(file.to_str().expect("UTF-8"));
-    let mut store = store.expect("the store");
-    diesel::sql_query("PRAGMA busy_timeout = 10000")
-        .execute(&mut store)
-        .expect("a statement");
-    diesel::sql_query("BEGIN IMMEDIATE")
-        .execute(&mut store)
-        .expect("a statement");
-    store
+pub fn lock(bench: &Bench) -> Lock {
+    let url = bench.store_url();
+    let (lock, taken) = if let Some(file) = url.strip_prefix("sqlite://") {
+        let mut store = diesel::SqliteConnection::establish(file).expect("the store");
+        let taken = store.batch_execute("PRAGMA busy_timeout = 10000; BEGIN IMMEDIATE");
+        (Lock::Sqlite(store), taken)
+    } else {
+        let mut store = diesel::PgConnection::establish(&url).expect("the store");
+        // As writers take it.
+        let taken = store.batch_execute(
+            "BEGIN; SELECT pg_advisory_xact_lock(1668246896, hashtext(current_schema()::text))",
+        );
+        (Lock::Postgres(store), taken)
+    };
+    taken.expect("the lock");
+    lock
+}
+
+impl Lock {
+    pub fn release(self) {
+        let released = match self {
+            Self::Sqlite(mut store) => store.batch_execute("ROLLBACK"),
+            Self::Postgres(mut store) => store.batch_execute("ROLLBACK"),
+        };
+        released.expect("its end");
+    }
 }
