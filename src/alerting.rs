@@ -2,8 +2,8 @@
 //! webhook of what begins and ends: members that do not answer, backups that are late. A clockwork that
 //! decides nothing.
 //!
-//! Between two rounds lies many times what one takes, so that looking takes a small part of the time,
-//! however many instances there are.
+//! Between two rounds lies many times what one takes, so that looking takes a small part of the time.
+//! Of a round that takes longer than the longest pause it is a third of the time: pages lie apart, too.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -18,7 +18,10 @@ use crate::{
         failure::chain,
         figures::{Round, Totals},
         ids::InstanceId,
-        limits::{ROUND_PAUSE_MAX, ROUND_PAUSE_MIN, ROUND_PAUSES, SILENCE_LOGGED_AFTER},
+        limits::{
+            ROUND_PAGE_PAUSE_MAX, ROUND_PAGE_PAUSES, ROUND_PAUSE_MAX, ROUND_PAUSE_MIN,
+            ROUND_PAUSES, SILENCE_LOGGED_AFTER,
+        },
         message::{Settling, Threshold},
     },
 };
@@ -91,7 +94,9 @@ async fn round(
     let (mut totals, mut named) = (Totals::default(), Vec::new());
     let mut next = Some(String::new());
     while let Some(after) = next {
+        let page_begun = Instant::now();
         let (page, last) = broker.rounds.look_over(&after).await?;
+        let took = page_begun.elapsed();
         if let Some(teller) = &mut teller {
             teller.note(broker, &page, begun_at.elapsed()).await?;
         }
@@ -106,6 +111,9 @@ async fn round(
             }
         }
         next = last;
+        if next.is_some() {
+            sleep((took * ROUND_PAGE_PAUSES).min(ROUND_PAGE_PAUSE_MAX)).await;
+        }
     }
     memory.forget_gone();
     if let Some(teller) = teller {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::StartError;
 use crate::{
+    model::{binding::Binding, limits::PAGE_OF_ALL},
     seal::KeyRing,
     store::{self, Conn, Store},
 };
@@ -38,25 +39,51 @@ fn renew_seals_in(conn: &mut Conn<'_>, keys: &KeyRing) -> Result<usize, StartErr
         renewed.map_err(StartError::Keys)
     };
     let mut count = 0;
-    for (deployment, sealed) in store::deployment::all_sealed(conn)? {
-        if let Some(sealed) = renewed(&deployment.seal_context(), &sealed)? {
-            store::deployment::set_sealed(conn, &deployment.id, &sealed)?;
-            count += 1;
+    // Page by page, so that nobody holds the secrets of all.
+    let mut after = String::new();
+    loop {
+        let page = store::deployment::sealed_after(conn, &after, PAGE_OF_ALL)?;
+        let Some((last, _)) = page.last() else {
+            break;
+        };
+        after = last.id.to_string();
+        for (deployment, sealed) in page {
+            if let Some(sealed) = renewed(&deployment.seal_context(), &sealed)? {
+                store::deployment::set_sealed(conn, &deployment.id, &sealed)?;
+                count += 1;
+            }
         }
     }
-    for binding in store::binding::all_sealed(conn)? {
-        let (instance, id) = (&binding.instance, &binding.id);
-        if let Some(sealed) = renewed(&binding.secrets_context(), &binding.sealed_secrets)? {
-            store::binding::set_secrets(conn, instance, id, &sealed)?;
-            count += 1;
-        }
-        let Some(credentials) = &binding.sealed_credentials else {
-            continue;
+    let mut after = (String::new(), String::new());
+    loop {
+        let page = store::binding::sealed_after(conn, (&after.0, &after.1), PAGE_OF_ALL)?;
+        let Some(last) = page.last() else {
+            return Ok(count);
         };
-        if let Some(sealed) = renewed(&binding.credentials_context(), credentials)? {
-            store::binding::set_credentials(conn, instance, id, &sealed)?;
-            count += 1;
+        after = (last.instance.to_string(), last.id.to_string());
+        for binding in page {
+            count += renew_binding(conn, &binding, &renewed)?;
         }
+    }
+}
+
+/// Returns how much of a binding's was sealed anew.
+fn renew_binding(
+    conn: &mut Conn<'_>,
+    binding: &Binding,
+    renewed: &impl Fn(&str, &str) -> Result<Option<String>, StartError>,
+) -> Result<usize, StartError> {
+    let (instance, id) = (&binding.instance, &binding.id);
+    let mut count = 0;
+    if let Some(sealed) = renewed(&binding.secrets_context(), &binding.sealed_secrets)? {
+        store::binding::set_secrets(conn, instance, id, &sealed)?;
+        count += 1;
+    }
+    if let Some(credentials) = &binding.sealed_credentials
+        && let Some(sealed) = renewed(&binding.credentials_context(), credentials)?
+    {
+        store::binding::set_credentials(conn, instance, id, &sealed)?;
+        count += 1;
     }
     Ok(count)
 }

@@ -75,9 +75,10 @@ impl From<StoreError> for CatalogRefusal {
 /// Refuses a catalog that lacks a plan which an instance has.
 pub fn keeps_all_plans(conn: &mut Conn<'_>, catalog: &Catalog) -> Result<(), CatalogRefusal> {
     let mut lost = Vec::new();
-    for (service_id, plan_id, instances) in store::instance::plans(conn)? {
+    for (service_id, plan_id) in store::instance::plans(conn)? {
         if !catalog.has_plan(&service_id, &plan_id) {
             let most = LOST_INSTANCES_NAMED_MAX;
+            let instances = store::instance::count_of_plan(conn, &service_id, &plan_id)?;
             let some = store::instance::of_plan(conn, &service_id, &plan_id, most)?;
             lost.push(LostPlan {
                 service_id,

@@ -12,7 +12,7 @@ use crate::{
         deployment::{Deployment, DeploymentSecrets, Notes},
         ids::{DeploymentId, InstanceId, OperationId},
         instance::Instance,
-        limits::{DEPLOYMENTS_MAX, RECIPES_MAX, USABLE_PAGE},
+        limits::{DEPLOYMENTS_MAX, PAGE_OF_ALL, RECIPES_MAX},
         operation::{Operation, OperationKind},
         origin::Origin,
         provenance::Provenance,
@@ -129,9 +129,9 @@ pub(super) async fn usable_page(
     store: &Arc<Store>,
     after: String,
 ) -> Result<(Vec<Deployment>, Option<String>), BrokerError> {
-    let read = store.scan(move |conn| store::deployment::usable_after(conn, &after, USABLE_PAGE));
+    let read = store.scan(move |conn| store::deployment::usable_after(conn, &after, PAGE_OF_ALL));
     let page = read.await?;
-    let is_full = usize::try_from(USABLE_PAGE).is_ok_and(|most| page.len() >= most);
+    let is_full = usize::try_from(PAGE_OF_ALL).is_ok_and(|most| page.len() >= most);
     let last = page.last().filter(|_| is_full).map(|of| of.id.to_string());
     Ok((page, last))
 }

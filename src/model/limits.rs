@@ -205,9 +205,9 @@ pub const RENEWAL_RETRY: chrono::Duration = chrono::Duration::days(1);
 pub const RENEWAL_BUSY: chrono::Duration = chrono::Duration::minutes(10);
 /// Renewals of all deployments that are begun before others have ended: thousands may be due at once.
 pub const RENEWALS_AT_ONCE: i64 = 4;
-/// Deployments in use that are read at once, where all of them are looked at.
-pub const USABLE_PAGE: i64 = 1000;
-/// How often is looked for members that applications should reach elsewhere: at [`USABLE_PAGE`]
+/// Deployments, or bindings, that are read at once where all of them are looked at.
+pub const PAGE_OF_ALL: i64 = 1000;
+/// How often is looked for members that applications should reach elsewhere: at [`PAGE_OF_ALL`]
 /// deployments each time.
 pub const ADDRESSES_LOOK: Duration = Duration::from_secs(5);
 /// A move of members to other addresses that failed is tried again after this time.
@@ -378,6 +378,11 @@ pub const TASK_SILENCE_MAX: Duration = Duration::from_secs(120);
 pub const BEATS_WITHIN: u32 = 3;
 /// Instances that a round looks at before others may read the store.
 pub const ROUND_PAGE: i64 = 50;
+/// Between two pages of a round lies this many times what one took, but no more than the next says: what
+/// members are waited for is no work.
+pub const ROUND_PAGE_PAUSES: u32 = 2;
+/// Longest pause between two pages of a round.
+pub const ROUND_PAGE_PAUSE_MAX: Duration = Duration::from_millis(100);
 /// Between two rounds over all instances lies this many times what one took, but neither less nor more
 /// than the next two say.
 pub const ROUND_PAUSES: u32 = 10;

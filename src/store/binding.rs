@@ -134,10 +134,20 @@ pub fn forget_credentials(
     Ok(())
 }
 
-/// Every binding that has secrets.
-pub fn all_sealed(conn: &mut Conn<'_>) -> Result<Vec<Binding>, StoreError> {
+/// Bindings that have secrets, those after the binding `after` of an instance, by the ids of both, at most
+/// `limit`.
+pub fn sealed_after(
+    conn: &mut Conn<'_>,
+    (instance, after): (&str, &str),
+    limit: i64,
+) -> Result<Vec<Binding>, StoreError> {
+    let later = bindings::instance_id.gt(instance);
     let rows: Vec<Row> = each!(conn, |c| bindings::table
+        .filter(bindings::instance_id.ge(instance))
+        .filter(later.or(bindings::id.gt(after)))
         .filter(bindings::sealed_secrets.ne(""))
+        .order((bindings::instance_id, bindings::id))
+        .limit(limit)
         .load(c))?;
     rows.into_iter().map(Row::into_model).collect()
 }

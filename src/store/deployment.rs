@@ -164,10 +164,17 @@ pub fn newest_sealed(conn: &mut Conn<'_>) -> Result<Option<(String, String)>, St
     Ok(Some((deployment.seal_context(), sealed)))
 }
 
-/// Every deployment with its sealed secrets, of those that have some.
-pub fn all_sealed(conn: &mut Conn<'_>) -> Result<Vec<(Deployment, String)>, StoreError> {
+/// Deployments with their sealed secrets, of those that have some after `after` by id, at most `limit`.
+pub fn sealed_after(
+    conn: &mut Conn<'_>,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<(Deployment, String)>, StoreError> {
     let rows: Vec<Row> = each!(conn, |c| deployments::table
+        .filter(deployments::id.gt(after))
         .filter(deployments::sealed_secrets.is_not_null())
+        .order(deployments::id)
+        .limit(limit)
         .load(c))?;
     let mut found = Vec::new();
     for row in rows {

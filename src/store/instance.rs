@@ -208,17 +208,27 @@ pub fn restored_from(
     rows.into_iter().map(Row::into_model).collect()
 }
 
-/// The plans that instances have: service, plan, and how many instances.
-pub fn plans(conn: &mut Conn<'_>) -> Result<Vec<(String, String, i64)>, StoreError> {
+/// The plans that instances have: service and plan.
+pub fn plans(conn: &mut Conn<'_>) -> Result<Vec<(String, String)>, StoreError> {
+    // Counted at once, they would all be sorted first, in memory.
     Ok(each!(conn, |c| instances::table
-        .group_by((instances::service_id, instances::plan_id))
-        .select((
-            instances::service_id,
-            instances::plan_id,
-            diesel::dsl::count_star()
-        ))
+        .select((instances::service_id, instances::plan_id))
+        .distinct()
         .order((instances::service_id, instances::plan_id))
         .load(c))?)
+}
+
+/// How many instances have a plan.
+pub fn count_of_plan(
+    conn: &mut Conn<'_>,
+    service_id: &str,
+    plan_id: &str,
+) -> Result<i64, StoreError> {
+    Ok(each!(conn, |c| instances::table
+        .filter(instances::service_id.eq(service_id))
+        .filter(instances::plan_id.eq(plan_id))
+        .count()
+        .get_result(c))?)
 }
 
 /// The instances of a plan, at most `limit`.

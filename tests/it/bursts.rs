@@ -187,15 +187,20 @@ async fn trial(count: usize, binds: usize) -> Trial {
     }
     let accepted = ask_for_many(&broker, count).await;
     let mut binds_beside = Vec::new();
-    while !inside.provisions(OperationState::Queued).await.is_empty() {
+    while !inside
+        .provisions(OperationState::Queued, 1)
+        .await
+        .is_empty()
+    {
         binds_beside.push(bind(&broker, &format!("beside-{}", binds_beside.len())).await);
     }
     eventually("the end of all", || async {
-        let running = inside.provisions(OperationState::Running).await;
+        let running = inside.provisions(OperationState::Running, 1).await;
         running.is_empty().then_some(())
     })
     .await;
-    let mut ended: Vec<DateTime<Utc>> = inside.provisions(OperationState::Succeeded).await;
+    let mut ended: Vec<DateTime<Utc>> =
+        inside.provisions(OperationState::Succeeded, i64::MAX).await;
     ended.sort();
     // Each of them, and the quiet one's.
     assert_eq!(ended.len(), count + 1);

@@ -97,14 +97,14 @@ impl Inside {
         results.contains_key(step)
     }
 
-    /// When the provisions in this state were changed last.
-    pub async fn provisions(&self, state: OperationState) -> Vec<DateTime<Utc>> {
+    /// When provisions in this state were changed last, of the newest ones at most `most`.
+    pub async fn provisions(&self, state: OperationState, most: i64) -> Vec<DateTime<Utc>> {
         let filter = Filter {
             state: Some(state),
             kind: Some(OperationKind::Provision),
             ..Filter::default()
         };
-        let found = self.read(move |conn| store::oversight::list(conn, &filter, i64::MAX));
+        let found = self.read(move |conn| store::oversight::list(conn, &filter, most));
         let found = found.await.into_iter();
         found.map(|of| of.operation.updated_at).collect()
     }

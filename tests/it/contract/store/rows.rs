@@ -307,12 +307,21 @@ pub(super) async fn what_is_sealed_comes_back_as_it_was_and_goes<K: Kind>() {
             Ok((
                 sealed,
                 bound,
-                deployment::all_sealed(conn)?.len(),
-                binding::all_sealed(conn)?.len(),
+                deployment::sealed_after(conn, "", 10)?.len(),
+                binding::sealed_after(conn, ("", ""), 10)?.len(),
             ))
         })
         .await
     };
+    let pages = read(store, |conn| {
+        let of_deployments = deployment::sealed_after(conn, own(1).as_str(), 10)?.len();
+        let mut pages = vec![of_deployments];
+        for after in [("i0", "z"), ("i1", "a"), ("i1", "b"), ("i2", "")] {
+            pages.push(binding::sealed_after(conn, after, 10)?.len());
+        }
+        Ok(pages)
+    });
+    assert_eq!(pages.await, [0, 1, 1, 0, 0]);
     let expected = (Some((deployment_at(1, &[1]), Some(sealed))), bound, 1, 1);
     assert_eq!(sealed_of().await, expected);
     write(store, |conn| {
