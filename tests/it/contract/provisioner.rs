@@ -310,7 +310,7 @@ async fn members_are_placed_apart<K: Kind>() {
 
 async fn a_range_has_an_end<K: Kind>() {
     let kind = K::new().await;
-    let many: Vec<String> = (0..20_000).map(|i| format!("m{i}")).collect();
+    let many: Vec<String> = (0..30_000).map(|i| format!("m{i}")).collect();
     let reach = Reach::loopback();
     let (id, taken) = (new_id(), HashSet::new());
     let placed = kind.provisioner().place(&id, &many, &PORTS, &reach, &taken);

@@ -9,6 +9,7 @@ use compose_broker::{
         address::Address,
         alert::Incident,
         binding::Binding,
+        ids::DeploymentId,
         instance::Instance,
         operation::Operation,
         trust::{KnownTime, Reading},
@@ -314,7 +315,8 @@ pub(super) async fn what_is_sealed_comes_back_as_it_was_and_goes<K: Kind>() {
         .await
     };
     let pages = read(store, |conn| {
-        let of_deployments = deployment::sealed_after(conn, own(1).as_str(), 10)?.len();
+        let last: DeploymentId = own(1);
+        let of_deployments = deployment::sealed_after(conn, last.as_str(), 10)?.len();
         let mut pages = vec![of_deployments];
         for after in [("i0", "z"), ("i1", "a"), ("i1", "b"), ("i2", "")] {
             pages.push(binding::sealed_after(conn, after, 10)?.len());
