@@ -210,12 +210,13 @@ pub fn restored_from(
 
 /// The plans that instances have: service and plan.
 pub fn plans(conn: &mut Conn<'_>) -> Result<Vec<(String, String)>, StoreError> {
-    // Counted at once, they would all be sorted first, in memory.
-    Ok(each!(conn, |c| instances::table
+    // Counted or put in order by SQLite, all instances would be sorted first, in memory.
+    let mut plans: Vec<(String, String)> = each!(conn, |c| instances::table
         .select((instances::service_id, instances::plan_id))
         .distinct()
-        .order((instances::service_id, instances::plan_id))
-        .load(c))?)
+        .load(c))?;
+    plans.sort();
+    Ok(plans)
 }
 
 /// How many instances have a plan.
