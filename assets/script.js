@@ -113,7 +113,7 @@
   const relative = (at) => {
     const passed = (Date.now() + ahead - at) / 1000;
     const seconds = Math.floor(Math.abs(passed));
-    if (seconds < 10) return "just now";
+    if (seconds < 10) return passed <= -1 ? "in a moment" : "just now";
     const [length, unit] = seconds < MINUTE ? [1, "second"]
       : seconds < HOUR ? [MINUTE, "minute"]
       : seconds < DAY ? [HOUR, "hour"]
@@ -264,7 +264,7 @@
       tell("");
     } catch {
       // A page that is being left has its questions cut off, too.
-      setTimeout(() => tell(`No contact with the broker since ${clockTime(heardAt)}. What is below is as it was then.`), 300);
+      setTimeout(() => tell(`No contact with the broker since ${clockTime(heardAt)}. What is below is as it was then. Databases serve without the broker.`), 300);
     }
     isLooking = false;
     plan(pause);

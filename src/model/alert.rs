@@ -336,7 +336,7 @@ fn of_storage(seen: &Observation, database: &DatabaseWatch) -> Vec<Alert> {
             member: None,
             since: None,
             message: format!(
-                "{percent} % of the storage quota of {units} are used; {consequence}. Ask for more \
+                "{percent} % of the storage quota of {units} is used; {consequence}. Ask for more \
                  units, or delete keys."
             ),
         });
@@ -503,21 +503,25 @@ fn of_faults(database: &DatabaseWatch) -> Option<Alert> {
         Severity::Minor => Gravity::Notice,
     };
     let advice = match database.faultless {
-        Some(version) => format!(" {version} has none of them: upgrade."),
+        Some(version) => format!(" Upgrade to {version}, which has no known fault."),
         None => String::new(),
     };
     let shown: Vec<String> = database
         .faults
         .iter()
         .take(FAULTS_TOLD_MAX)
-        .map(KnownFault::to_string)
+        .map(|fault| format!("{fault}."))
         .collect();
     let more = match database.faults.len().saturating_sub(FAULTS_TOLD_MAX) {
         0 => String::new(),
         more => format!(" And {more} more."),
     };
+    let has = match database.faults.len() {
+        1 => "a known fault",
+        _ => "known faults",
+    };
     let message = format!(
-        "{engine} {version} has known faults. {}{more}{advice}",
+        "{engine} {version} has {has}. {}{more}{advice}",
         shown.join(" ")
     );
     Some(of_all(Subject::Faults, gravity, message))

@@ -129,7 +129,7 @@ impl Calendar<'_> {
             ("With the next on-demand backup", &self.replaced),
             ("With later on-demand backups", &self.later),
             ("After a newer backup", &self.awaiting),
-            ("When you let go of it", &self.pinned),
+            ("When you untick “Keep it”", &self.pinned),
         ]
     }
 }

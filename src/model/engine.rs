@@ -247,9 +247,9 @@ pub struct KnownFault {
 }
 
 impl fmt::Display for KnownFault {
-    /// In one line for people.
+    /// In one line for people, without a full stop.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.id, self.summary)?;
+        write!(f, "{}: {}", self.id, self.summary.trim_end_matches('.'))?;
         match self.fixed_in {
             Some(version) => write!(f, " (fixed in {version})"),
             None => f.write_str(" (not fixed)"),

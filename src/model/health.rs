@@ -237,7 +237,7 @@ fn of_life(life: &Life) -> Option<Health> {
             let since = change.created_at;
             let (doing, progress) = (capitalized(doing(change.kind)), standing(change));
             let message = format!(
-                "{doing} is under way since {}: {progress}. The database serves meanwhile; nothing has to \
+                "{doing} has been under way since {}: {progress}. The database serves meanwhile; nothing has to \
                  be done.",
                 Moment(since)
             );
@@ -250,17 +250,17 @@ fn of_life(life: &Life) -> Option<Health> {
                 format!(": {progress}")
             });
             let message = format!(
-                "It is being made since {}{progress}. It can be used when that is done.",
+                "It has been in the making since {}{progress}. It can be used when that is done.",
                 Moment(since)
             );
             changing(since, message)
         }
         InstanceState::Deleting => {
             let since = life.since(&[OperationKind::Deprovision]);
-            let when = since.map_or_else(String::new, |at| format!(" since {}", Moment(at)));
+            let when = since.map_or_else(String::new, |at| format!(", since {}", Moment(at)));
             Health {
                 state: HealthState::Deleting,
-                message: format!("It is being deleted{when}, with its backups and bindings."),
+                message: format!("It is being deleted, with its backups and bindings{when}."),
                 since,
             }
         }
@@ -341,8 +341,8 @@ fn of_members(seen: Option<&Observation>) -> Health {
     let (state, message) = if !seen.is_usable() {
         let message = format!(
             "{serve} since {at}, and it takes {needed}: it can be neither read nor written. The broker \
-             starts members again by itself; what does not come back within minutes, the broker's \
-             operator can recover."
+             starts members again by itself. If they do not come back within minutes, the broker's \
+             operator can recover the database."
         );
         (HealthState::Down, message)
     } else if serving < all {

@@ -518,6 +518,41 @@ impl Chromium {
         serde_json::from_value(found).expect("texts")
     }
 
+    /// What stands askew or is cut: fields of one row that do not end on one line, choices whose text does
+    /// not fit, and dates that are broken into two lines.
+    pub async fn askew(&self) -> Vec<String> {
+        let found = self
+            .eval(
+                "(() => {
+                    const found = [];
+                    const seen = e => e.checkVisibility();
+                    for (const row of document.querySelectorAll('.fields')) {
+                        const boxes = [...row.querySelectorAll('input:not([type=hidden], [type=checkbox]), select')]
+                            .filter(seen).map(e => ({ id: e.id, box: e.getBoundingClientRect() }));
+                        for (const a of boxes) for (const b of boxes) {
+                            const beside = a.box.top < b.box.bottom && b.box.top < a.box.bottom;
+                            if (beside && a.box.bottom - b.box.bottom > 1) found.push(`#${a.id} is lower than #${b.id}`);
+                        }
+                    }
+                    const pen = document.createElement('canvas').getContext('2d');
+                    for (const select of [...document.querySelectorAll('select')].filter(seen)) {
+                        const style = getComputedStyle(select);
+                        pen.font = style.font;
+                        const arrow = 16;
+                        const room = select.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight) - arrow;
+                        const text = select.selectedOptions[0]?.text ?? '';
+                        if (pen.measureText(text).width > room) found.push(`#${select.id} cuts “${text}”`);
+                    }
+                    for (const date of [...document.querySelectorAll('time .exact')].filter(seen)) {
+                        if (date.getClientRects().length > 1) found.push(`${date.textContent} is broken`);
+                    }
+                    return found;
+                })()",
+            )
+            .await;
+        serde_json::from_value(found).expect("texts")
+    }
+
     /// Looks at the page in both widths and both schemes: fails for barriers and for what does not
     /// fit. Leaves pictures; wide and light afterwards.
     pub async fn look_over(&self, name: &str) {
@@ -528,6 +563,7 @@ impl Chromium {
                 let place = format!("{name}, {width}, {colours}");
                 assert_eq!(self.overflow().await, Vec::<String>::new(), "{place}");
                 assert_eq!(self.broken_words().await, Vec::<String>::new(), "{place}");
+                assert_eq!(self.askew().await, Vec::<String>::new(), "{place}");
                 assert_eq!(self.barriers().await, Vec::<String>::new(), "{place}");
                 let picture = format!("{name}-{width}-{colours}");
                 self.leave_picture(&picture).await;

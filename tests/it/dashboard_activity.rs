@@ -80,7 +80,7 @@ async fn logs_are_followed_and_the_audit_tells_who_did_what() {
     page.says("#state-text", "Ready").await;
     kill_process(pid, Signal::STOP).expect("a signal");
     page.says("#alerts", "does not answer").await;
-    page.says("#alerts", "Since").await;
+    page.says("#alerts", "Began").await;
     kill_process(pid, Signal::CONT).expect("a signal");
     page.says("#state-text", "Ready").await;
     page.check(&visit.broker.url).await;

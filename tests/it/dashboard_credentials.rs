@@ -70,7 +70,7 @@ async fn credentials_are_made_shown_once_rotated_and_revoked() {
     page.look_over("credentials-ready").await;
     let again = form_of(page, "Show once: reports").await;
     page.click("button", "Show once: reports").await;
-    page.says("#once", "You see them this once.").await;
+    page.says("#once", "They are shown this once.").await;
     let reports = shown(page).await;
     assert_eq!(
         reports["instance_administration_api"],
@@ -159,7 +159,7 @@ async fn credentials_go_by_keyboard_alone() {
     page.tab_to("link", "Credentials").await;
     page.press([ENTER]).await;
     page.arrives_at("/credentials").await;
-    page.says("#none", "Nobody yet.").await;
+    page.says("#none", "None yet.").await;
     page.tab_to("field", "Name").await;
     page.type_text("by hand").await;
     page.press([ENTER]).await;
@@ -188,6 +188,6 @@ async fn credentials_go_by_keyboard_alone() {
     page.press([SPACE]).await;
     page.tab_to("button", "Revoke by hand").await;
     page.press([ENTER]).await;
-    page.says("#none", "Nobody yet.").await;
+    page.says("#none", "None yet.").await;
     page.check(&visit.broker.url).await;
 }

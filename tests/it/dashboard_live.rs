@@ -93,6 +93,7 @@ async fn an_open_page_follows_its_instance() {
     page.says("#members", "answers, but has no majority behind it")
         .await;
     page.says("#no-defragmentation", "while it is down").await;
+    page.says("#usage-unknown", "no member says how much it holds").await;
     assert!(page.all("#defragment").await.is_empty());
     page.look_over("down").await;
     for member in &members[..2] {
@@ -146,6 +147,9 @@ async fn an_open_page_says_when_the_broker_is_gone() {
         (visit.page.text_of(".seen [data-ago]").await != seen).then_some(())
     })
     .await;
+    // Nothing is green that nobody has seen.
+    let filter = "getComputedStyle(document.querySelector('main')).filter";
+    assert_eq!(visit.page.eval(filter).await, "grayscale(1)");
     visit.page.look_over("no-contact").await;
 
     let address = visit.broker.url.trim_start_matches("http://").to_owned();

@@ -25,7 +25,7 @@ async fn a_database_is_scaled_protected_and_what_was_restored_renamed_and_delete
         .await;
     page.says(
         "#fits",
-        "What it holds fits 1 unit. There is room for 32 units",
+        "The data fits into 1 unit. The cluster has room for 32 units",
     )
     .await;
     page.look_over("settings").await;
@@ -54,7 +54,7 @@ async fn a_database_is_scaled_protected_and_what_was_restored_renamed_and_delete
     })
     .await;
     visit.open("db", "/settings").await;
-    page.says("#size-now", "2 units: 512.0 MiB").await;
+    page.says("#size-now", "2 units (512.0 MiB").await;
 
     // Another schedule, kept within the plan's bounds.
     page.find("#hour").await.choose("3").await;
@@ -199,7 +199,7 @@ async fn operators_delete_in_the_platform_s_place_and_nobody_deletes_what_is_pro
     for told in [
         "<li>1 backup, ",
         "<li>Credentials: 1. ",
-        "goes on listing it until it asks for the deletion",
+        "goes on listing it until it is deleted there too",
     ] {
         assert!(page.contains(told), "{told}: {page}");
     }

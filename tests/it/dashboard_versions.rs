@@ -36,15 +36,15 @@ async fn faults_are_told_and_an_upgrade_is_rehearsed_and_done() {
     page.arrives_at("/instances/db").await;
     page.says("#version", "etcd (3.7.3)").await;
     visit.open("db", "/versions").await;
-    page.shows("No faults of it are known.").await;
-    page.shows("There is none that it can become.").await;
+    page.shows("It has no known faults.").await;
+    page.shows("There is none that it can be upgraded to.").await;
     page.look_over("versions-newest").await;
     let mut database = etcd::connect(&credentials).await;
     assert_eq!(etcd::dump(&mut database).await.len(), 50);
 
     // What would be refused is told with its reason, and there is nothing to press.
     visit.open("db", "/versions?version=3.4.23").await;
-    page.shows("It would be refused now").await;
+    page.shows("The broker would refuse it now").await;
     let reasons = page.text_of("#reasons").await;
     assert!(reasons.contains("older"), "{reasons}");
     assert_eq!(

@@ -119,14 +119,14 @@ async fn a_life_is_told_of_in_its_own_words() {
     let held = script.hold(OperationKind::Provision, "allocate");
     let accepted = broker.put_instance("db", json!({})).await;
     let made = becomes(&broker, "db", "changing").await;
-    assert!(text(&made["message"]).starts_with("It is being made since "));
+    assert!(text(&made["message"]).starts_with("It has been in the making since "));
     drop(held);
     broker.instance_end("db", &accepted.body).await;
     becomes(&broker, "db", "ready").await;
     let held = script.hold(OperationKind::Deprovision, "destroy");
     broker.delete_instance("db").await;
     let deleted = becomes(&broker, "db", "deleting").await;
-    assert!(text(&deleted["message"]).starts_with("It is being deleted since "));
+    assert!(text(&deleted["message"]).starts_with("It is being deleted, with its backups and bindings, since "));
     drop(held);
 
     let failing = script.fail(OperationKind::Provision, "start");

@@ -159,7 +159,7 @@ async fn the_page_says_what_is_replaced_and_keeps_what_it_is_told_to() {
     page.type_text("before the move").await;
     page.tab_to(
         "choice",
-        "Keep it: it goes neither by age nor by a newer one",
+        "Keep it: neither age nor newer backups remove it",
     )
     .await;
     page.press([crate::chromium::SPACE]).await;

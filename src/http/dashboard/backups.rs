@@ -343,7 +343,7 @@ fn message(view: &InstanceView, request: &HttpRequest) -> Option<Message> {
     let saved = saved.and_then(|id| view.backups.iter().find(|backup| backup.id == id));
     if let Some(backup) = saved {
         return Some(Message::good(if backup.pinned {
-            "Saved. The backup is kept until you let go of it."
+            "Saved. The backup is kept until you untick “Keep it”."
         } else {
             "Saved."
         }));
@@ -573,7 +573,7 @@ fn takes(estimate: Option<Estimate>) -> String {
                 duration(about)
             )
         }
-        None => "How long it takes is not known: none has been done yet.".to_owned(),
+        None => "How long it takes is not known: there is no earlier restore to go by.".to_owned(),
     }
 }
 
@@ -609,7 +609,7 @@ fn expiry(view: &InstanceView, backup: &Backup) -> (Option<Moment>, &'static str
         return (Some(Moment::new(end, view.now)), "");
     }
     let text = match (backup.state, view.kept.on_demand) {
-        (BackupState::Complete, _) if backup.pinned => "when you let go of it",
+        (BackupState::Complete, _) if backup.pinned => "when you untick “Keep it”",
         (BackupState::Complete, 1) => "with the next complete on-demand backup",
         (BackupState::Complete, _) => "when enough newer on-demand backups are complete",
         _ => "it holds no bytes",
@@ -655,7 +655,7 @@ fn retention(view: &InstanceView) -> Vec<(&'static str, String)> {
         (
             "Kept by you",
             format!(
-                "until you let go of it: {pinned} of {} at most",
+                "until you untick it: {pinned} of {} at most",
                 view.kept.pinned
             ),
         ),
@@ -671,6 +671,15 @@ fn retention(view: &InstanceView) -> Vec<(&'static str, String)> {
             ),
         ),
     ]
+}
+
+/// From one to the other; only one of them where they read the same.
+fn range(from: String, to: String) -> String {
+    if from == to {
+        from
+    } else {
+        format!("{from} to {to}")
+    }
 }
 
 /// Size and duration of the newest complete backups.
@@ -697,6 +706,7 @@ fn drawn(view: &InstanceView) -> Option<Drawn> {
     let bytes = || newest.iter().map(|m| m.stored.snapshot_bytes);
     let times = || newest.iter().map(|m| took(m));
     let (first, last) = (newest.first()?, newest.last()?);
+    let day = |m: &Manifest| m.requested_at.format("%Y-%m-%d").to_string();
     let middle = first.requested_at + (last.requested_at - first.requested_at) / 2;
     let form = if last.requested_at - first.requested_at < PLOT_OF_HOURS {
         "%-d %b, %H:%M"
@@ -708,21 +718,15 @@ fn drawn(view: &InstanceView) -> Option<Drawn> {
         top_size: size(bytes().max()?),
         top_duration: duration(times().max()?),
         days: [first.requested_at, middle, last.requested_at].map(|at| at.format(form).to_string()),
-        sizes: format!(
-            "Size: {} to {}.",
-            size(bytes().min()?),
-            size(bytes().max()?)
-        ),
+        sizes: format!("Size: {}.", range(size(bytes().min()?), size(bytes().max()?))),
         durations: format!(
-            "Duration: {} to {}.",
-            duration(times().min()?),
-            duration(times().max()?)
+            "Duration: {}.",
+            range(duration(times().min()?), duration(times().max()?))
         ),
         span: format!(
-            "{} backups, from {} to {}.",
+            "{} backups, of {}.",
             newest.len(),
-            first.requested_at.format("%Y-%m-%d"),
-            last.requested_at.format("%Y-%m-%d")
+            range(day(first), day(last))
         ),
     })
 }

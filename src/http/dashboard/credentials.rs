@@ -124,7 +124,7 @@ pub async fn page(
     let href = format!("{}/credentials", path_of(&view.of.instance.id));
     let read_only = session
         .is_read_only()
-        .then_some("Who only reads makes none.");
+        .then_some("Read-only visitors cannot make credentials.");
     let deployment = &view.of.deployment;
     let limits = |profile: &crate::model::engine::Profile| profile.limits_users(deployment.version);
     let page = CredentialsPage {

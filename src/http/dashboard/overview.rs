@@ -40,6 +40,9 @@ use crate::{
 /// What stands for a user's name and password, which are the binding's alone.
 const LOGIN: &str = "USER:PASSWORD";
 
+/// What is told of a member that does not tell it.
+const UNKNOWN: &str = "unknown";
+
 /// What comes of a full database, and what helps.
 const MAKE_ROOM: &str = "takes no more writes. Delete keys and defragment, or add units.";
 
@@ -61,6 +64,7 @@ struct OverviewPage {
     faults: Option<String>,
     facts: Vec<Fact>,
     is_ready: bool,
+    is_down: bool,
     can_defragment: bool,
     /// Whether that is so because the database is down.
     no_defragmentation: bool,
@@ -249,6 +253,7 @@ fn overview(
         newer: newest.map(|transition| transition.to.to_string()),
         facts: facts(broker, view),
         is_ready,
+        is_down,
         can_defragment: is_ready && !is_closed && !is_down,
         no_defragmentation: is_down && !is_closed,
         usage: seen
@@ -430,18 +435,15 @@ fn usage(seen: &Observation, quota: u64, engine: &str) -> Option<Usage> {
 /// What of the files holds something, and what it would cost to have the rest back.
 fn held(storage: Storage) -> String {
     let stall = storage.stall().as_secs();
-    let cost = format!("each member in turn answers nobody for about {stall} s meanwhile");
+    let cost = format!("meanwhile each member in turn answers nobody for about {stall} s");
     match (storage.used, storage.unused()) {
         (Some(used), Some(unused)) => format!(
-            "Allocated: {}, used: {}. Defragmenting would give {} back; {cost}.",
-            size(storage.allocated),
+            "{} of that hold data. Defragmenting would give {} back; {cost}.",
             size(used),
             size(unused)
         ),
         _ => format!(
-            "Allocated: {}; this version does not tell what of it is used. When it is \
-             defragmented, {cost}.",
-            size(storage.allocated)
+            "This version does not tell how much of that holds data. When it is defragmented, {cost}."
         ),
     }
 }
@@ -488,12 +490,12 @@ fn member(seen: &MemberObservation) -> MemberRow {
             "answers, but has no majority behind it".to_owned(),
             "!",
             "warn",
-            "none",
-            String::new(),
+            "no leader",
+            UNKNOWN.to_owned(),
         ),
         MemberHealth::Silent(why) => {
             let text = format!("does not answer: {why}");
-            (text, "\u{2715}", "bad", "unknown", String::new())
+            (text, "\u{2715}", "bad", UNKNOWN, UNKNOWN.to_owned())
         }
     };
     MemberRow {

@@ -322,15 +322,15 @@ fn settings_of(instance: &InstanceId) -> String {
 
 fn sized(units: u32) -> String {
     let bytes = UNIT_BYTES.saturating_mul(units.into());
-    format!("{}: {} on each member", counted(units, "unit"), size(bytes))
+    format!("{} ({} on each member)", counted(units, "unit"), size(bytes))
 }
 
 /// What fits, as sentences.
 fn fits(sizes: Sizes) -> String {
-    let most = format!("There is room for {} at most.", counted(sizes.most, "unit"));
+    let most = format!("The cluster has room for {} at most.", counted(sizes.most, "unit"));
     match sizes.fewest {
-        Some(fewest) => format!("What it holds fits {}. {most}", counted(fewest, "unit")),
-        None => format!("No member has told yet how much it holds. {most}"),
+        Some(fewest) => format!("The data fits into {}. {most}", counted(fewest, "unit")),
+        None => format!("No member says how much it holds. {most}"),
     }
 }
 
@@ -346,7 +346,7 @@ fn rehearsal(preflight: SizePreflight, units: u32) -> Rehearsal {
         data: if preflight.units > units {
             "No data moves."
         } else {
-            "No data goes: what it holds fits. It takes no more writes once the new size is full."
+            "No data is lost: what it holds fits. Once the new size is full, it takes no more writes."
         },
     }
 }
@@ -385,11 +385,11 @@ fn refusal_of_deletion(session: &Session, view: &InstanceView) -> Option<&'stati
     if instance.state == InstanceState::Deleting {
         Some("The instance is being deleted.")
     } else if session.is_read_only() {
-        Some("Who only reads deletes nothing.")
+        Some("Read-only visitors cannot delete it.")
     } else if !session.may_stand_in_for_platform(instance) {
         Some(
-            "A platform asked for this instance. Delete it there, as with cf delete-service: deleted \
-             here, it would go on being listed there.",
+            "A platform made this instance. Delete it there, for example with cf delete-service. Deleted \
+             here, it would still be listed there.",
         )
     } else if instance.is_protected() {
         Some("It is protected against deletion. Lift the protection first.")
@@ -443,7 +443,8 @@ fn stays(broker: &Broker, view: &InstanceView) -> Vec<String> {
         None => "for ever".to_owned(),
     };
     stays.push(format!(
-        "For {days} what was done to it, and in the audit {audit} who asked for it: no data."
+        "The record of what was done to it, for {days}, and in the audit of who asked for it, {audit}. \
+         Neither holds data."
     ));
     stays
 }

@@ -30,7 +30,9 @@ impl Moment {
 fn relative(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
     let distance = (now - at).abs();
     let Some(distance_text) = distance_text(distance) else {
-        return "just now".to_owned();
+        // Two clocks may be less than a second apart.
+        let is_ahead = at - now >= TimeDelta::seconds(1);
+        return if is_ahead { "in a moment" } else { "just now" }.to_owned();
     };
     if at <= now {
         format!("{distance_text} ago")
@@ -58,14 +60,17 @@ fn distance_text(distance: TimeDelta) -> Option<String> {
     Some(counted(count, unit))
 }
 
-/// `0.8 s`, `45 s`, `2 min 5 s`.
+/// `under 0.1 s`, `0.8 s`, `45 s`, `2 min 5 s`, `3 h 4 min`.
 pub fn duration(of: TimeDelta) -> String {
+    const HOUR: i64 = 3600;
     let milliseconds = of.num_milliseconds().max(0);
     let seconds = milliseconds / 1000;
     match seconds {
+        _ if milliseconds < 100 => "under 0.1 s".to_owned(),
         ..10 => format!("{seconds}.{} s", milliseconds % 1000 / 100),
         10..120 => format!("{seconds} s"),
-        _ => format!("{} min {} s", seconds / 60, seconds % 60),
+        120..HOUR => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / HOUR, seconds % HOUR / 60),
     }
 }
 
@@ -113,7 +118,9 @@ mod tests {
             (38 * DAY, "5 weeks ago"),
             (61 * DAY, "2 months ago"),
             (800 * DAY, "2 years ago"),
-            (-5, "just now"),
+            (-1, "in a moment"),
+            (-9, "in a moment"),
+            (-10, "in 10 seconds"),
             (-3 * DAY - 5, "in 3 days"),
         ] {
             assert_eq!(seen(seconds), text);
@@ -129,7 +136,10 @@ mod tests {
         assert_eq!(duration(TimeDelta::milliseconds(840)), "0.8 s");
         assert_eq!(duration(TimeDelta::seconds(45)), "45 s");
         assert_eq!(duration(TimeDelta::seconds(125)), "2 min 5 s");
-        assert_eq!(duration(TimeDelta::seconds(-5)), "0.0 s");
+        assert_eq!(duration(TimeDelta::milliseconds(99)), "under 0.1 s");
+        assert_eq!(duration(TimeDelta::seconds(3599)), "59 min 59 s");
+        assert_eq!(duration(TimeDelta::seconds(11_059)), "3 h 4 min");
+        assert_eq!(duration(TimeDelta::seconds(-5)), "under 0.1 s");
         assert_eq!(number(1_234_567), "1\u{202f}234\u{202f}567");
         assert_eq!(number(-12), "-12");
     }

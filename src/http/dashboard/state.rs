@@ -25,6 +25,7 @@ const GOOD: (&str, &str) = ("\u{2713}", "good");
 const BAD: (&str, &str) = ("\u{2715}", "bad");
 const WARNING: (&str, &str) = ("!", "warn");
 const UNKNOWN: (&str, &str) = ("?", "warn");
+const NOTE: (&str, &str) = ("i", "muted");
 const PAST: (&str, &str) = ("\u{2013}", "muted");
 
 fn label(text: &'static str, (icon, tone): (&'static str, &'static str)) -> Label {
@@ -72,7 +73,7 @@ pub fn label_of_alert(gravity: Gravity) -> Label {
         Gravity::Critical => label("Critical", BAD),
         Gravity::Warning => label("Warning", WARNING),
         Gravity::Unknown => label("Unknown", UNKNOWN),
-        Gravity::Notice => label("Notice", UNKNOWN),
+        Gravity::Notice => label("Notice", NOTE),
     }
 }
 
@@ -103,7 +104,7 @@ pub fn asked_by(origin: Origin) -> &'static str {
     match origin {
         Origin::Osb => "the platform",
         Origin::Compose => "the administration API",
-        Origin::Dashboard => "a visitor of this page",
+        Origin::Dashboard => "a visitor of the dashboard",
         Origin::Operator => "the operator",
         Origin::Schedule => "the schedule",
         Origin::Retention => "the rules of retention",

@@ -262,8 +262,8 @@ fn known_faults_are_told_with_what_mends_them() {
         told(&[minor]),
         (
             Gravity::Notice,
-            "etcd 3.6.16 has known faults. minor: It happens. (fixed in 3.7.1) 3.7.3 has none of \
-             them: upgrade."
+            "etcd 3.6.16 has a known fault. minor: It happens (fixed in 3.7.1). Upgrade to 3.7.3, which has \
+             no known fault."
                 .to_owned()
         )
     );
@@ -271,7 +271,7 @@ fn known_faults_are_told_with_what_mends_them() {
     let (gravity, message) = told(&[open, serious, serious, minor, minor]);
     assert_eq!(gravity, Gravity::Warning);
     assert!(
-        message.contains("(fixed in 3.6.17) And 2 more. 3.7.3"),
+        message.contains("(fixed in 3.6.17). And 2 more. Upgrade to 3.7.3"),
         "{message}"
     );
 }

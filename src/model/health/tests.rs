@@ -125,7 +125,7 @@ fn each_word_says_what_since_when_and_what_to_do() {
     );
     assert_eq!(
         told.message,
-        "Its update is under way since 2023-11-14 22:13:40 UTC: Starting members (step 1 of 3). The \
+        "Its update has been under way since 2023-11-14 22:13:40 UTC: Starting members (step 1 of 3). The \
          database serves meanwhile; nothing has to be done."
     );
     let made = under_way(InstanceState::Provisioning, OperationKind::Provision);
@@ -133,7 +133,7 @@ fn each_word_says_what_since_when_and_what_to_do() {
     assert_eq!(told.state, HealthState::Changing);
     assert_eq!(
         told.message,
-        "It is being made since 2023-11-14 22:13:20 UTC: Starting members (step 1 of 3). It can be \
+        "It has been in the making since 2023-11-14 22:13:20 UTC: Starting members (step 1 of 3). It can be \
          used when that is done."
     );
     let told = of(&ready, &database(), Some(&seen(&[Serves, Silent, Serves])));

@@ -23,7 +23,8 @@ pub mod backups;
 pub mod clusters;
 pub mod operations;
 
-/// How instances may be that somebody should look at, the worst in front.
+/// How instances may be that somebody should look at, the worst in front. Each has its place whether there
+/// are any or not, so that no number moves when another changes.
 const UNWELL: [HealthState; 6] = [
     HealthState::Down,
     HealthState::Stuck,
@@ -91,10 +92,7 @@ pub async fn counts(api: &Api, estate: &Estate) -> Result<Vec<Count>, BrokerErro
         let of_it = number(estate.count(state));
         let href = format!("{INSTANCES}?health={}", state.as_str());
         let tone = super::state::label_of_health(state).tone;
-        // The word for what is bad stands there only when it is so.
-        if of_it > 0 {
-            counts.push(Count::of(of_it, state.word().to_lowercase(), tone, href));
-        }
+        counts.push(Count::of(of_it, state.word().to_lowercase(), tone, href));
     }
     let late = number(
         estate

@@ -21,7 +21,7 @@ use crate::{
     model::{
         ids::OperationId,
         limits::ROWS_ON_A_PAGE,
-        operation::{OperationKind, OperationState},
+        operation::{Operation, OperationKind, OperationState},
         oversight::{Overseen, StepSeen},
         session::Session,
     },
@@ -80,14 +80,26 @@ impl Row {
             instance_href: path_of(&operation.instance),
             instance: operation.instance.to_string(),
             label: label_of_operation(operation),
-            says: (operation.failure.clone())
-                .unwrap_or_else(|| status_of(operation, now).description),
+            says: says(operation, now),
             trouble,
             next_try: waits.then(|| Moment::new(seen.not_before, now)),
             by: asked_by(operation.origin),
             since: Moment::new(operation.created_at, now),
             moved: Moment::new(operation.updated_at, now),
         }
+    }
+}
+
+/// What came of it, or how far it is. What keeps it from getting on stands beside it.
+fn says(operation: &Operation, now: DateTime<Utc>) -> String {
+    match (&operation.failure, operation.state) {
+        (Some(failure), _) => failure.clone(),
+        (None, OperationState::Succeeded) => {
+            let took = duration(operation.updated_at - operation.created_at);
+            format!("It took {took}.")
+        }
+        (None, OperationState::Queued | OperationState::Running) => operation.progress.to_string(),
+        _ => status_of(operation, now).description,
     }
 }
 
