@@ -47,7 +47,7 @@ async fn credentials_are_made_shown_once_rotated_and_revoked() {
     page.arrives_at("/instances/db/credentials").await;
     // What a platform asked for is told of, and is the platform's to end.
     page.says("#credentials", "key").await;
-    page.says("#credentials", "The platform replaces and ends them")
+    page.says("#credentials", "Replace and end them on the platform")
         .await;
     page.says("#ends-with", "(key)").await;
     page.look_over("credentials").await;

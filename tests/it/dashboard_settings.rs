@@ -21,7 +21,7 @@ async fn a_database_is_scaled_protected_and_what_was_restored_renamed_and_delete
     visit.sign_in(&credentials).await;
     page.click("link", "Settings").await;
     page.arrives_at("/instances/db/settings").await;
-    page.says("#no-deletion", "A platform asked for this instance.")
+    page.says("#no-deletion", "A platform made this instance.")
         .await;
     page.says(
         "#fits",

@@ -17,7 +17,7 @@ async fn faults_are_told_and_an_upgrade_is_rehearsed_and_done() {
     visit.sign_in(&credentials).await;
     page.arrives_at("/instances/db").await;
     page.click("link", "1 known fault").await;
-    page.says("#h-running", "etcd 3.6.16 runs").await;
+    page.says("#h-running", "This instance runs etcd 3.6.16").await;
     let faults = page.text_of("#faults").await;
     for what in ["etcd#18667", "Minor", "3.7.3"] {
         assert!(faults.contains(what), "{faults}");
