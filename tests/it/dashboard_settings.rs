@@ -42,7 +42,7 @@ async fn a_database_is_scaled_protected_and_what_was_restored_renamed_and_delete
     page.click("button", "What it would do").await;
     page.shows("Nothing is in the way.").await;
     page.says("#effect", "No data moves.").await;
-    page.says("#size-now", "1 unit: 256.0 MiB").await;
+    page.says("#size-now", "1 unit (256.0 MiB").await;
     page.look_over("settings-size").await;
     let held = visit.broker.osb(Method::GET, &instance_path("db"));
     assert_eq!(answer(held).await.body["parameters"], before);
@@ -122,7 +122,7 @@ async fn a_database_is_scaled_protected_and_what_was_restored_renamed_and_delete
         goes.contains("1 backup, ").then_some(())
     })
     .await;
-    page.says("#stays", "in the audit for ever").await;
+    page.says("#stays", "in the audit of who asked for it, for ever").await;
     page.look_over("settings-restored").await;
     visit.check().await;
 
