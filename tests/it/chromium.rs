@@ -380,6 +380,13 @@ impl Chromium {
         BASE64.decode(text(&picture)).expect("base64")
     }
 
+    /// The same as WebP with some loss, which is a fraction as large.
+    pub async fn small_picture(&self) -> Vec<u8> {
+        let parameters = json!({ "format": "webp", "quality": 80 });
+        let picture = self.cdp("Page.captureScreenshot", parameters).await;
+        BASE64.decode(text(&picture["data"])).expect("base64")
+    }
+
     /// Leaves a picture of the page among what the tests leave (`target/tmp/`).
     pub async fn leave_picture(&self, name: &str) -> PathBuf {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pictures");

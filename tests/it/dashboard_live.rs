@@ -93,7 +93,8 @@ async fn an_open_page_follows_its_instance() {
     page.says("#members", "answers, but has no majority behind it")
         .await;
     page.says("#no-defragmentation", "while it is down").await;
-    page.says("#usage-unknown", "no member says how much it holds").await;
+    page.says("#usage-unknown", "no member says how much it holds")
+        .await;
     assert!(page.all("#defragment").await.is_empty());
     page.look_over("down").await;
     for member in &members[..2] {

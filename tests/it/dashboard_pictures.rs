@@ -1,5 +1,5 @@
 //! The pictures in docs/images: `make pictures` takes them anew, of a database that is some weeks
-//! old.
+//! old, in the states that somebody may meet it in.
 
 use std::{fs, path::Path};
 
@@ -9,8 +9,10 @@ use compose_broker::model::{
     operation::OperationKind,
     schedule::{minute_of_day, slot_after},
 };
+use etcd_client::Client;
 use reqwest::{Method, StatusCode};
-use serde_json::json;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
 
 use crate::{
     broker::{SERVICE, STANDARD, TestBroker, answer, eventually, instance_path, text},
@@ -21,10 +23,20 @@ use crate::{
 };
 
 const INSTANCE: &str = "0269e284-dcac-4618-89a7-f79e3f1cea6a";
+/// Others, for the operator's lists; the last one cannot be made.
+const PAYMENTS: &str = "5b0a7a0e-6f51-4a0c-9d37-0f1d8c2b7e46";
+const SESSIONS: &str = "c35f1f52-2d0a-4f0d-8b0f-7a1d6c9e2b10";
+const WRECK: &str = "e81c6d3a-90b7-4b83-a6e5-1c4f7d2a9b58";
 /// How old the database is.
 const DAYS: u64 = 36;
 /// The largest picture, in bytes: each stays in the history for ever.
-const PICTURE_MAX: usize = 150_000;
+const PICTURE_MAX: usize = 80_000;
+const NARROW: (u32, u32) = (360, 780);
+const WIDE: (u32, u32) = (1000, 780);
+/// What fills a database, at each put, in bytes: etcd takes requests up to 1.5 MiB.
+const FILL_BYTES: usize = 1 << 20;
+/// More than a database takes.
+const FILLS_MAX: usize = 300;
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "make pictures takes them"]
@@ -40,19 +52,10 @@ async fn pictures_for_the_docs() {
             .and_utc(),
     );
     let broker = TestBroker::start_with(&[], script.surroundings_at(&clock)).await;
-    let body = json!({
-        "service_id": SERVICE, "plan_id": STANDARD,
-        "organization_guid": "c1a9d7a4-1d5f-4c08-9b57-3d2f60c9f1ab",
-        "space_guid": "7be5a2f0-88d3-4a5e-a0b6-52c7e4a1d903",
-        "context": { "platform": "cloudfoundry", "instance_name": "orders" },
-        "parameters": { "db_version": "3.6.16" },
-    });
-    let path = format!("{}?accepts_incomplete=true", instance_path(INSTANCE));
-    let accepted = answer(broker.osb(Method::PUT, &path).json(&body)).await;
-    assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
-    broker.instance_end(INSTANCE, &accepted.body).await;
+    provision(&broker, INSTANCE, "orders", "3.6.16").await;
+    let members = broker.members();
     let credentials = broker.bind(INSTANCE, "shop").await;
-    let visit = Visit::to(broker).await;
+    let mut visit = Visit::to(broker).await;
     let mut database = etcd::connect(&credentials).await;
 
     // Days pass.
@@ -80,21 +83,136 @@ async fn pictures_for_the_docs() {
     let held = script.hold(OperationKind::Backup, "read_back");
     page.click("button", "Back up now").await;
     page.says("#backup-progress", "step 2 of").await;
-    let (narrow, wide) = ((360, 780), (1000, 780));
-    take(page, "backup-in-progress", "body", narrow, Scheme::Dark).await;
+    take(page, "backup-in-progress", "body", NARROW, Scheme::Dark).await;
     drop(held);
     page.says("#status", "The backup is complete.").await;
-    take(page, "backups", "body", wide, Scheme::Light).await;
+    take(page, "backups", "body", WIDE, Scheme::Light).await;
     page.find("#on_demand summary").await.click().await;
-    take(page, "backup", "#on_demand", wide, Scheme::Light).await;
+    take(page, "backup", "#on_demand", WIDE, Scheme::Light).await;
     page.click_in("#on_demand", "button", "Restore").await;
     page.says("#status", "The restore is complete").await;
     visit.open(INSTANCE, "").await;
     page.find("#members").await;
     page.find("#usage").await;
-    take(page, "overview", "body", wide, Scheme::Light).await;
-    take(page, "overview-narrow", "body", narrow, Scheme::Dark).await;
+    take(page, "overview", "body", WIDE, Scheme::Light).await;
+    take(page, "overview-narrow", "body", NARROW, Scheme::Dark).await;
+    visit.open(INSTANCE, "/backups").await;
+    take(page, "calendar", "#calendar", WIDE, Scheme::Light).await;
+    visit.open(INSTANCE, "/settings").await;
+    take(page, "settings", "body", WIDE, Scheme::Light).await;
     page.check(&visit.broker.url).await;
+
+    pictures_of_trouble(&visit, &members).await;
+    pictures_for_operators(&visit, &script).await;
+
+    // The end of the database, and then that of the broker.
+    visit.open(INSTANCE, "").await;
+    page.says("#state-text", "Ready").await;
+    fill_up(&mut database).await;
+    page.says("#state-text", "Read-only").await;
+    page.says("#members", "serves, but").await;
+    take(page, "full", "body", WIDE, Scheme::Light).await;
+    let held = script.hold(OperationKind::Deprovision, "destroy");
+    visit.broker.delete_instance(INSTANCE).await;
+    page.says("#state-text", "Deleting").await;
+    take(page, "deleting", "body", WIDE, Scheme::Light).await;
+    drop(held);
+    page.says("h1", "orders was deleted").await;
+    visit.open(PAYMENTS, "").await;
+    page.says("#members", "leader").await;
+    visit.broker.stop().await;
+    visit.page.says("#contact", "No contact").await;
+    take(&visit.page, "no-contact", "body", WIDE, Scheme::Light).await;
+}
+
+/// Two of three members stand still, then all.
+async fn pictures_of_trouble(visit: &Visit, members: &[i32]) {
+    let page = &visit.page;
+    visit.open(INSTANCE, "").await;
+    page.says("#members", "leader").await;
+    signal(&members[1..], Signal::STOP);
+    page.says("#state-text", "Down").await;
+    page.says("#members", "answers, but has no majority behind it")
+        .await;
+    take(page, "two-members-stopped", "body", WIDE, Scheme::Light).await;
+    visit.open(INSTANCE, "/activity").await;
+    page.says("#alerts", "does not answer").await;
+    take(page, "activity", "body", WIDE, Scheme::Light).await;
+    visit.open(INSTANCE, "").await;
+    signal(&members[..1], Signal::STOP);
+    eventually("three silent members", || async {
+        let told = page.text_of("#members").await;
+        (told.matches("does not answer").count() == 3).then_some(())
+    })
+    .await;
+    take(page, "all-members-stopped", "body", NARROW, Scheme::Dark).await;
+    signal(members, Signal::CONT);
+    page.says("#state-text", "Ready").await;
+}
+
+/// The pages of who runs the broker, with more than one database.
+async fn pictures_for_operators(visit: &Visit, script: &Script) {
+    let page = &visit.page;
+    provision(&visit.broker, PAYMENTS, "payments", "3.5.35").await;
+    provision(&visit.broker, SESSIONS, "sessions", "3.7.3").await;
+    let fails = script.fail(OperationKind::Provision, "allocate");
+    let path = format!("{}?accepts_incomplete=true", instance_path(WRECK));
+    let request = visit.broker.osb(Method::PUT, &path);
+    let accepted = answer(request.json(&body("invoices", "3.6.16"))).await;
+    visit.broker.instance_end(WRECK, &accepted.body).await;
+    drop(fails);
+    page.forget_cookies().await;
+    visit.sign_in_as_operator().await;
+    for (name, path) in [
+        ("operator-instances", "/instances"),
+        ("operator-operations", "/operations"),
+        ("operator-clusters", "/clusters"),
+        ("operator-audit", "/audit"),
+    ] {
+        page.open(&visit.url(path)).await;
+        page.says("#counts", "0 unknown").await;
+        take(page, name, "body", WIDE, Scheme::Light).await;
+    }
+}
+
+fn body(name: &str, version: &str) -> Value {
+    json!({
+        "service_id": SERVICE, "plan_id": STANDARD,
+        "organization_guid": "c1a9d7a4-1d5f-4c08-9b57-3d2f60c9f1ab",
+        "space_guid": "7be5a2f0-88d3-4a5e-a0b6-52c7e4a1d903",
+        "context": { "platform": "cloudfoundry", "instance_name": name },
+        "parameters": { "db_version": version },
+    })
+}
+
+async fn provision(broker: &TestBroker, id: &str, name: &str, version: &str) {
+    let path = format!("{}?accepts_incomplete=true", instance_path(id));
+    let request = broker.osb(Method::PUT, &path);
+    let accepted = answer(request.json(&body(name, version))).await;
+    assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
+    broker.instance_end(id, &accepted.body).await;
+}
+
+/// Puts until the database takes no more.
+async fn fill_up(database: &mut Client) {
+    for number in 0..FILLS_MAX {
+        let value = vec![u8::try_from(number % 256).expect("a byte"); FILL_BYTES];
+        if database
+            .put(format!("fill-{number}"), value, None)
+            .await
+            .is_err()
+        {
+            return;
+        }
+    }
+    panic!("{FILLS_MAX} puts, and it is not full");
+}
+
+fn signal(members: &[i32], signal: Signal) {
+    for member in members {
+        let pid = Pid::from_raw(*member).expect("a process");
+        kill_process(pid, signal).expect("a signal");
+    }
 }
 
 /// Takes a picture of the page from `top` on, which is a selector.
@@ -104,7 +222,7 @@ async fn take(page: &Chromium, name: &str, top: &str, size: (u32, u32), scheme: 
     let look =
         format!("document.activeElement.blur(); document.querySelector('{top}').scrollIntoView()");
     page.eval(&look).await;
-    let picture = page.picture().await;
+    let picture = page.small_picture().await;
     assert!(
         picture.len() <= PICTURE_MAX,
         "{name}: {} bytes",
@@ -112,6 +230,6 @@ async fn take(page: &Chromium, name: &str, top: &str, size: (u32, u32), scheme: 
     );
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/images");
     fs::create_dir_all(&folder).expect("a folder");
-    fs::write(folder.join(format!("{name}.png")), picture).expect("a file");
-    println!("docs/images/{name}.png");
+    fs::write(folder.join(format!("{name}.webp")), picture).expect("a file");
+    println!("docs/images/{name}.webp");
 }

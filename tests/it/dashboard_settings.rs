@@ -68,8 +68,12 @@ async fn a_database_is_scaled_protected_and_what_was_restored_renamed_and_delete
         (chosen == json!(["3", "sunday"])).then_some(())
     })
     .await;
-    let next = page.eval("document.querySelector('#next-backup time').dateTime");
-    assert!(text(&next.await).contains("T03:"));
+    // The schedule takes it up a moment later, and the page follows.
+    eventually("the next backup at the hour that was chosen", || async {
+        let next = page.eval("document.querySelector('#next-backup time')?.dateTime ?? ''");
+        text(&next.await).contains("T03:").then_some(())
+    })
+    .await;
     page.look_over("settings-schedule").await;
     page.click("link", "Backups").await;
     page.says("#retention", "for 14 days").await;
@@ -122,7 +126,8 @@ async fn a_database_is_scaled_protected_and_what_was_restored_renamed_and_delete
         goes.contains("1 backup, ").then_some(())
     })
     .await;
-    page.says("#stays", "in the audit of who asked for it, for ever").await;
+    page.says("#stays", "in the audit of who asked for it, for ever")
+        .await;
     page.look_over("settings-restored").await;
     visit.check().await;
 

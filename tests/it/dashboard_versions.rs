@@ -17,7 +17,8 @@ async fn faults_are_told_and_an_upgrade_is_rehearsed_and_done() {
     visit.sign_in(&credentials).await;
     page.arrives_at("/instances/db").await;
     page.click("link", "1 known fault").await;
-    page.says("#h-running", "This instance runs etcd 3.6.16").await;
+    page.says("#h-running", "This instance runs etcd 3.6.16")
+        .await;
     let faults = page.text_of("#faults").await;
     for what in ["etcd#18667", "Minor", "3.7.3"] {
         assert!(faults.contains(what), "{faults}");
@@ -37,7 +38,8 @@ async fn faults_are_told_and_an_upgrade_is_rehearsed_and_done() {
     page.says("#version", "etcd (3.7.3)").await;
     visit.open("db", "/versions").await;
     page.shows("It has no known faults.").await;
-    page.shows("There is none that it can be upgraded to.").await;
+    page.shows("There is none that it can be upgraded to.")
+        .await;
     page.look_over("versions-newest").await;
     let mut database = etcd::connect(&credentials).await;
     assert_eq!(etcd::dump(&mut database).await.len(), 50);

@@ -126,7 +126,10 @@ async fn a_life_is_told_of_in_its_own_words() {
     let held = script.hold(OperationKind::Deprovision, "destroy");
     broker.delete_instance("db").await;
     let deleted = becomes(&broker, "db", "deleting").await;
-    assert!(text(&deleted["message"]).starts_with("It is being deleted, with its backups and bindings, since "));
+    assert!(
+        text(&deleted["message"])
+            .starts_with("It is being deleted, with its backups and bindings, since ")
+    );
     drop(held);
 
     let failing = script.fail(OperationKind::Provision, "start");

@@ -154,14 +154,10 @@ async fn the_page_says_what_is_replaced_and_keeps_what_it_is_told_to() {
     // By keyboard alone: a note, and that it is kept.
     let id = text(&first["id"]);
     page.find(&format!("#summary-{id}")).await.click().await;
-    page.tab_to("field", "What to remember about it")
-        .await;
+    page.tab_to("field", "What to remember about it").await;
     page.type_text("before the move").await;
-    page.tab_to(
-        "choice",
-        "Keep it: neither age nor newer backups remove it",
-    )
-    .await;
+    page.tab_to("choice", "Keep it: neither age nor newer backups remove it")
+        .await;
     page.press([crate::chromium::SPACE]).await;
     page.tab_to("button", "Save").await;
     page.press([crate::chromium::ENTER]).await;

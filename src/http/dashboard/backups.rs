@@ -718,7 +718,10 @@ fn drawn(view: &InstanceView) -> Option<Drawn> {
         top_size: size(bytes().max()?),
         top_duration: duration(times().max()?),
         days: [first.requested_at, middle, last.requested_at].map(|at| at.format(form).to_string()),
-        sizes: format!("Size: {}.", range(size(bytes().min()?), size(bytes().max()?))),
+        sizes: format!(
+            "Size: {}.",
+            range(size(bytes().min()?), size(bytes().max()?))
+        ),
         durations: format!(
             "Duration: {}.",
             range(duration(times().min()?), duration(times().max()?))

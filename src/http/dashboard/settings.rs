@@ -322,12 +322,19 @@ fn settings_of(instance: &InstanceId) -> String {
 
 fn sized(units: u32) -> String {
     let bytes = UNIT_BYTES.saturating_mul(units.into());
-    format!("{} ({} on each member)", counted(units, "unit"), size(bytes))
+    format!(
+        "{} ({} on each member)",
+        counted(units, "unit"),
+        size(bytes)
+    )
 }
 
 /// What fits, as sentences.
 fn fits(sizes: Sizes) -> String {
-    let most = format!("The cluster has room for {} at most.", counted(sizes.most, "unit"));
+    let most = format!(
+        "The cluster has room for {} at most.",
+        counted(sizes.most, "unit")
+    );
     match sizes.fewest {
         Some(fewest) => format!("The data fits into {}. {most}", counted(fewest, "unit")),
         None => format!("No member says how much it holds. {most}"),
