@@ -104,7 +104,7 @@
   // By how much the broker's clock is ahead of this machine's.
   let ahead = 0;
   const setClock = (page) => {
-    const now = Date.parse(page.body.dataset.now);
+    const now = Number(page.body.dataset.now);
     if (now) ahead = now - Date.now();
   };
 

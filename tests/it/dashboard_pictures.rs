@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::{
     broker::{SERVICE, STANDARD, TestBroker, answer, eventually, instance_path, text},
     chromium::{Chromium, Scheme},
-    control::{Script, TestClock},
+    control::{self, Script, TestClock},
     dashboard::Visit,
     etcd,
 };
@@ -74,7 +74,7 @@ async fn pictures_for_the_docs() {
         })
         .await;
     }
-    clock.set(today);
+    clock.set(control::now());
 
     let page = &visit.page;
     visit.sign_in(&credentials).await;
