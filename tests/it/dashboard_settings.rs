@@ -90,8 +90,8 @@ async fn a_database_is_scaled_protected_and_what_was_restored_renamed_and_delete
     );
     page.tab_to(
         "choice",
-        "I know that a platform\u{2019}s deletion may be waiting: without the protection it deletes \
-         this instance at once, with its data and backups.",
+        "I know that a platform may be waiting to delete it: without protection this instance may be \
+         gone at once, with its data and backups.",
     )
     .await;
     page.press([SPACE]).await;

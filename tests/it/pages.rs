@@ -892,7 +892,7 @@ async fn an_instance_is_protected_at_once_and_given_up_only_by_who_knows_what_wa
     );
     let page = browser.get(&settings).await.body;
     assert!(
-        page.contains("a platform&rsquo;s deletion may be waiting"),
+        page.contains("a platform may be waiting to delete it"),
         "{page}"
     );
     let deletion = broker.delete_instance("i").await;

@@ -64,6 +64,8 @@ async fn a_restore_is_told_at_both_ends_and_has_a_backup_of_its_own() {
         Value::Null
     );
     let key = broker.bind("source", "b").await;
+    // The second takes the place of the first, which is removed.
+    broker.back_up(&key).await;
     let backup = broker.back_up(&key).await;
     let parameters = json!({ "source_service_instance_id": "source", "backup_id": backup["id"] });
     broker.provision("theirs", parameters).await;

@@ -227,7 +227,7 @@ async fn what_is_old_enough_is_marked_and_goes_when_its_grace_is_over() {
         assert!(page.contains(&format!("id=\"day-{day}\"")), "{day}: {page}");
     }
     assert_eq!(
-        page.matches("title=\"Goes: Daily of 12 Jun").count(),
+        page.matches("title=\"Removed: Daily of 12 Jun").count(),
         1,
         "{page}"
     );
@@ -456,7 +456,7 @@ async fn users_and_the_schedule_keep_out_of_each_others_way() {
     let held = calendar.script.hold(OperationKind::Backup, "snapshot");
     calendar.clock.shift(TimeDelta::minutes(1));
     calendar
-        .eventually(&[["monthly", "2025-06", "pending"], on_demand])
+        .eventually(&[["monthly", "2025-06", "running"], on_demand])
         .await;
     let told = answer(post()).await.body;
     assert_eq!(told["backup_id"], calendar.listed().await[0]["id"]);
@@ -472,7 +472,7 @@ async fn users_and_the_schedule_keep_out_of_each_others_way() {
     let held = calendar.script.hold(OperationKind::Backup, "snapshot");
     calendar.to_next_slot();
     calendar
-        .eventually(&[["weekly", "2025-W24", "pending"], on_demand, month])
+        .eventually(&[["weekly", "2025-W24", "running"], on_demand, month])
         .await;
     let deletion = calendar.broker.delete_instance("i").await;
     drop(held);
