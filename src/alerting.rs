@@ -23,6 +23,7 @@ use crate::{
             ROUND_PAUSES, SILENCE_LOGGED_AFTER,
         },
         message::{Settling, Threshold},
+        roll::Roll,
     },
 };
 
@@ -47,13 +48,7 @@ pub async fn run(
     while !stop.is_cancelled() {
         let begun = Instant::now();
         let told = metrics.instances_told();
-        let looking = round(
-            &broker,
-            told,
-            &mut memory,
-            teller.as_mut(),
-            (begun_at, begun),
-        );
+        let looking = round(&broker, told, &mut memory, teller.as_mut(), begun_at, begun);
         match stop.run_until_cancelled(looking).await {
             None => return,
             Some(Ok(round)) => {
@@ -86,7 +81,8 @@ async fn round(
     told: usize,
     memory: &mut Memory,
     mut teller: Option<&mut Teller>,
-    (begun_at, begun): (Instant, Instant),
+    begun_at: Instant,
+    begun: Instant,
 ) -> Result<Round, BrokerError> {
     if let Some(teller) = &mut teller {
         teller.begin(broker).await?;
@@ -115,7 +111,7 @@ async fn round(
             sleep((took * ROUND_PAGE_PAUSES).min(ROUND_PAGE_PAUSE_MAX)).await;
         }
     }
-    memory.forget_gone();
+    memory.0.forget_gone();
     if let Some(teller) = teller {
         teller.end(broker).await?;
     }
@@ -233,16 +229,10 @@ impl Change {
 
 /// What goes on, by instance: of most of them nothing.
 #[derive(Default)]
-struct Memory {
-    known: HashMap<InstanceId, Known>,
-    /// The number of this round.
-    round: u64,
-}
+struct Memory(Roll<Known>);
 
 #[derive(Default)]
 struct Known {
-    /// The round that it was seen at last.
-    round: u64,
     /// Since when a member does not answer, and whether that was told.
     silent: HashMap<String, (Duration, bool)>,
     is_late: bool,
@@ -251,8 +241,7 @@ struct Known {
 impl Memory {
     /// What has begun or ended of an instance that looks so `now`.
     fn note(&mut self, sight: &Sight<'_>, now: Duration) -> Vec<Change> {
-        let known = self.known.entry(sight.id.clone()).or_default();
-        known.round = self.round;
+        let known = self.0.seen(sight.id, Known::default);
         let mut changes = Vec::new();
         for (member, is_silent) in sight.members.iter().flatten() {
             if !is_silent {
@@ -283,16 +272,9 @@ impl Memory {
             });
         }
         if known.silent.is_empty() && !known.is_late {
-            self.known.remove(sight.id);
+            self.0.forget(sight.id);
         }
         changes
-    }
-
-    /// Ends a round: forgets instances that were not seen at it.
-    fn forget_gone(&mut self) {
-        let round = self.round;
-        self.known.retain(|_, known| known.round == round);
-        self.round += 1;
     }
 }
 
@@ -320,8 +302,8 @@ mod tests {
                 };
                 memory.note(&sight, Duration::ZERO);
             }
-            memory.forget_gone();
-            memory.known.len()
+            memory.0.forget_gone();
+            memory.0.count()
         };
         let [well, silent, late] = &ids;
         assert_eq!(round(&[well, silent, late]), 2);

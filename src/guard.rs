@@ -8,13 +8,13 @@
 //! At night it looks once at each of them for storage that its files have and do not use.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use chrono::NaiveDate;
-use futures::{TryStreamExt as _, future::join_all};
+use futures::future::join_all;
 use tokio::{
     task::{AbortHandle, JoinSet},
     time::{Instant, sleep},
@@ -31,7 +31,7 @@ use crate::{
         full::{Fullness, Need},
         ids::DeploymentId,
         limits::{
-            FILE_AHEAD_BYTES, FULL_LOOK_INTERVAL, GUARD_INTERVAL, LOOKS_AT_ONCE, NIGHT_LOOK_PAUSE,
+            FILE_AHEAD_BYTES, FULL_LOOK_INTERVAL, GUARD_INTERVAL, NIGHT_LOOK_PAUSE,
             QUOTA_RELIEF_PERCENT, RELIEF_PAUSE, RELIEF_PAUSE_FAILED, RELIEF_PAUSE_NEAR,
             RELIEF_PAUSE_UNCHANGED, UNSAFE_LOOK_INTERVAL,
         },
@@ -127,18 +127,13 @@ impl Guard {
     }
 
     async fn look_at_all(self: &Arc<Self>) -> Result<(), BrokerError> {
-        let mut there = HashSet::new();
-        self.upkeep
-            .deployments()
-            .inspect_ok(|deployment| _ = there.insert(deployment.id.clone()))
-            .try_for_each_concurrent(LOOKS_AT_ONCE, |deployment| async move {
-                self.take_turn(&deployment);
-                if let Err(error) = self.look_at(&deployment).await {
-                    log::warn!(deployment:% = deployment.id; "{}", chain(&error));
-                }
-                Ok(())
-            })
-            .await?;
+        let looking = self.upkeep.look_at_each(|deployment| async move {
+            self.take_turn(&deployment);
+            if let Err(error) = self.look_at(&deployment).await {
+                log::warn!(deployment:% = deployment.id; "{}", chain(&error));
+            }
+        });
+        let there = looking.await?;
         self.known().retain(|id, _| there.contains(id));
         self.nights().retain(|id, _| there.contains(id));
         Ok(())

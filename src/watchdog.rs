@@ -7,13 +7,12 @@
 //! home, by its last words, or by the others; that it hangs, by signs of life that do not come.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use futures::TryStreamExt as _;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -24,10 +23,7 @@ use crate::{
         deployment::{Deployment, Member, Membership},
         failure::chain,
         ids::DeploymentId,
-        limits::{
-            DAMAGED_ENDS_MIN, DIFFERENCE_INTERVAL, LIVENESS_INTERVAL, LOOKS_AT_ONCE,
-            WATCHDOG_INTERVAL,
-        },
+        limits::{DAMAGED_ENDS_MIN, DIFFERENCE_INTERVAL, LIVENESS_INTERVAL, WATCHDOG_INTERVAL},
         observation::Observation,
         repair::{
             Damage, Patient, Repair, Silences, all_hang, hang_patience, next_hung, next_repair,
@@ -117,23 +113,18 @@ impl Watchdog {
     }
 
     async fn look_at_all(&self) -> Result<(), BrokerError> {
-        let mut there = HashSet::new();
-        self.upkeep
-            .deployments()
-            .inspect_ok(|deployment| _ = there.insert(deployment.id.clone()))
-            .try_for_each_concurrent(LOOKS_AT_ONCE, |deployment| async move {
-                let trouble = self.look_at(&deployment).await.err();
-                let trouble = trouble.map(|error| chain(&error));
-                let before = self.with_known(&deployment, |of| {
-                    mem::replace(&mut of.trouble, trouble.clone())
-                });
-                // Trouble that stays is logged once.
-                if let Some(trouble) = trouble.filter(|now| before.as_ref() != Some(now)) {
-                    log::warn!(deployment:% = deployment.id; "{trouble}");
-                }
-                Ok(())
-            })
-            .await?;
+        let looking = self.upkeep.look_at_each(|deployment| async move {
+            let trouble = self.look_at(&deployment).await.err();
+            let trouble = trouble.map(|error| chain(&error));
+            let before = self.with_known(&deployment, |of| {
+                mem::replace(&mut of.trouble, trouble.clone())
+            });
+            // Trouble that stays is logged once.
+            if let Some(trouble) = trouble.filter(|now| before.as_ref() != Some(now)) {
+                log::warn!(deployment:% = deployment.id; "{trouble}");
+            }
+        });
+        let there = looking.await?;
         self.known().retain(|id, _| there.contains(id));
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::{Stream, TryStreamExt as _, future, stream};
 
-use super::{BrokerError, BrokerParts, profile::Profiles, token::descends};
+use super::{BrokerError, BrokerParts, page, profile::Profiles, token::descends};
 use crate::{
     clock::Clock,
     model::{
@@ -129,11 +129,12 @@ pub(super) async fn usable_page(
     store: &Arc<Store>,
     after: String,
 ) -> Result<(Vec<Deployment>, Option<String>), BrokerError> {
-    let read = store.scan(move |conn| store::deployment::usable_after(conn, &after, PAGE_OF_ALL));
-    let page = read.await?;
-    let is_full = usize::try_from(PAGE_OF_ALL).is_ok_and(|most| page.len() >= most);
-    let last = page.last().filter(|_| is_full).map(|of| of.id.to_string());
-    Ok((page, last))
+    let read =
+        store.scan(move |conn| store::deployment::usable_after(conn, &after, PAGE_OF_ALL + 1));
+    let mut found = read.await?;
+    let more = page::cut(&mut found, PAGE_OF_ALL);
+    let last = found.last().filter(|_| more).map(|of| of.id.to_string());
+    Ok((found, last))
 }
 
 /// Deployments, for those who reach them through an instance.

@@ -2,10 +2,10 @@
 //! and so do those that watch over databases. One file for each of these: [`super::relief`],
 //! [`super::defragment`], [`super::repair`].
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use chrono::{DateTime, Utc};
-use futures::Stream;
+use futures::{FutureExt as _, TryStreamExt as _};
 
 use super::{
     BrokerError, BrokerParts, deployment::usable_deployments, observation::Observer,
@@ -13,7 +13,10 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    model::{alert::Incident, deployment::Deployment, instance::InstanceState},
+    model::{
+        alert::Incident, deployment::Deployment, ids::DeploymentId, instance::InstanceState,
+        limits::LOOKS_AT_ONCE,
+    },
     store::{self, Conn, Store},
 };
 
@@ -41,9 +44,17 @@ impl Upkeep {
         self.clock.now()
     }
 
-    /// The deployments that are in use, in the order of their ids.
-    pub fn deployments(&self) -> impl Stream<Item = Result<Deployment, BrokerError>> + Send {
+    /// Looks at each deployment in use, at some of them at once; returns which there are.
+    pub async fn look_at_each<F: Future<Output = ()>>(
+        &self,
+        look: impl Fn(Deployment) -> F,
+    ) -> Result<HashSet<DeploymentId>, BrokerError> {
+        let mut there = HashSet::new();
         usable_deployments(&self.store, &self.profiles)
+            .inspect_ok(|deployment| _ = there.insert(deployment.id.clone()))
+            .try_for_each_concurrent(LOOKS_AT_ONCE, |deployment| look(deployment).map(Ok))
+            .await?;
+        Ok(there)
     }
 
     /// Begins a look at a deployment that is not well, or that nobody has seen, by whether each of its

@@ -135,7 +135,7 @@ impl Session {
     }
 
     fn in_full(&self, told: &Value) -> String {
-        let there = |field: &str| Some(text(told, field)).filter(|text| !text.is_empty());
+        let there = |field| there(told, field);
         let time = |field: &str| Some(self.time(&told[field])).filter(|time| !time.is_empty());
         let lease = &told["lease"];
         let worker = lease.is_object().then(|| {
@@ -183,6 +183,11 @@ impl Session {
         }
         shown
     }
+}
+
+/// The same, where there is something to read.
+pub fn there(of: &Value, field: &str) -> Option<String> {
+    Some(text(of, field)).filter(|text| !text.is_empty())
 }
 
 /// A field as people read it; nothing for none.

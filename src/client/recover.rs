@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{
     Session,
     error::{Error, Result},
-    operations::text,
+    operations::{text, there},
 };
 
 /// What is recovered, and of what.
@@ -85,7 +85,7 @@ impl Session {
 
     /// What would be done, and what would be lost.
     fn plan(&self, told: &Value) -> String {
-        let there = |field: &str| Some(text(told, field)).filter(|text| !text.is_empty());
+        let there = |field| there(told, field);
         let mut shown = self.show.fields([
             ("possible", there("possible")),
             ("why not", there("reason")),

@@ -20,6 +20,7 @@ use super::{
     figures::InstanceSeen,
     ids::{InstanceId, MessageId},
     limits::{MESSAGE_SUBJECT_CHARS_MAX, MESSAGE_TEXT_CHARS_MAX},
+    roll::Roll,
     secret::Secret,
 };
 
@@ -300,16 +301,12 @@ impl Settled {
 pub struct Settling {
     /// What has been so for so long is told.
     time: Duration,
-    known: HashMap<InstanceId, Known>,
-    /// The number of this round over all instances.
-    round: u64,
+    known: Roll<Known>,
 }
 
 #[derive(Debug)]
 struct Known {
     since: Duration,
-    /// The round that it was seen at last.
-    round: u64,
     /// As grave as this, or not there, since when.
     alerts: HashMap<String, (Option<Gravity>, Duration)>,
 }
@@ -319,8 +316,7 @@ impl Settling {
     pub fn over(time: Duration) -> Self {
         Self {
             time,
-            known: HashMap::new(),
-            round: 0,
+            known: Roll::default(),
         }
     }
 
@@ -332,12 +328,10 @@ impl Settling {
         was_looked_at: bool,
         now: Duration,
     ) -> Settled {
-        let known = self.known.entry(instance.clone()).or_insert(Known {
+        let known = self.known.seen(instance, || Known {
             since: now,
-            round: self.round,
             alerts: HashMap::new(),
         });
-        known.round = self.round;
         let is_settled = |since: Duration| now.saturating_sub(since) >= self.time;
         let mut settled = Settled {
             none_ended: !is_settled(known.since),
@@ -380,14 +374,12 @@ impl Settling {
 
     /// Ends a round over all instances: forgets those that were not seen at it.
     pub fn forget_gone(&mut self) {
-        let round = self.round;
-        self.known.retain(|_, known| known.round == round);
-        self.round += 1;
+        self.known.forget_gone();
     }
 
     /// Forgets all: somebody else has looked meanwhile.
     pub fn forget(&mut self) {
-        self.known.clear();
+        self.known.forget_all();
     }
 }
 

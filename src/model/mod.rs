@@ -50,6 +50,7 @@ pub mod recovery;
 pub mod renewal;
 pub mod repair;
 pub mod retention;
+pub mod roll;
 pub mod schedule;
 pub mod secret;
 pub mod sentence;

@@ -32,8 +32,8 @@ pub const DEFINITION: Definition = Definition {
             run: |w| Box::pin(clear_alarms(w)),
         },
     ],
-    // A member whose file was not written anew goes on with the old one.
     begun: |_, _| Ok(()),
+    // A member whose file was not written anew goes on with the old one.
     cleanup: &[],
     succeed: |_, _| Ok(()),
     fail: |_: &mut Conn<'_>, _: &Ending<'_>, _| Ok(()),

@@ -40,8 +40,8 @@ pub const DEFINITION: Definition = Definition {
             run: |w| Box::pin(renew::note(w)),
         },
     ],
-    // Members that were moved and those that were not get on with each other.
     begun: |_, _| Ok(()),
+    // Members that were moved and those that were not get on with each other.
     cleanup: &[],
     succeed: |_: &mut Conn<'_>, _: &Ending<'_>| Ok(()),
     fail: |_: &mut Conn<'_>, _: &Ending<'_>, _| Ok(()),

@@ -50,8 +50,8 @@ pub const DEFINITION: Definition = Definition {
             run: |w| Box::pin(open(w)),
         },
     ],
-    // Each step leaves the database whole; one that is closed stays closed.
     begun: |_, _| Ok(()),
+    // Each step leaves the database whole; one that is closed stays closed.
     cleanup: &[],
     succeed: |_, _| Ok(()),
     fail: |_: &mut Conn<'_>, _: &Ending<'_>, _| Ok(()),

@@ -35,8 +35,8 @@ pub const DEFINITION: Definition = Definition {
             run: |w| Box::pin(note(w)),
         },
     ],
-    // Members that have come along and those that have not get on with each other.
     begun: |_, _| Ok(()),
+    // Members that have come along and those that have not get on with each other.
     cleanup: &[],
     succeed: |_: &mut Conn<'_>, _: &Ending<'_>| Ok(()),
     fail: |_: &mut Conn<'_>, _: &Ending<'_>, _| Ok(()),

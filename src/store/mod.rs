@@ -63,6 +63,11 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections to PostgreSQL that only read.
 const POSTGRES_READERS: u32 = 4;
+/// A statement of PostgreSQL takes no longer; none of ours goes over as much as would need it.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
+/// A transaction of ours never waits as long for its next statement: its broker hangs, and others need the
+/// writer's lock.
+const IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 
 const SQLITE_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 const POSTGRES_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
@@ -83,12 +88,6 @@ enum Reading {
     },
     Postgres(PostgresPool),
 }
-
-/// A statement of PostgreSQL takes no longer; none of ours goes over as much as would need it.
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
-/// A transaction of ours never waits as long for its next statement: its broker hangs, and others need the
-/// writer's lock.
-const IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 
 type PostgresPool = Pool<ConnectionManager<diesel::PgConnection>>;
 
@@ -153,18 +152,18 @@ use each;
 
 /// The lock of a writer: this number, which is ours, and one for the schema that the tables are
 /// in, so that brokers with schemas of their own do not wait for each other.
-const POSTGRES_LOCK: &str = "(1668246896, hashtext(current_schema()::text))";
+pub const POSTGRES_LOCK: &str = "(1668246896, hashtext(current_schema()::text))";
 
-/// How long a session of PostgreSQL waits, and what it is called there.
+/// How long a session of PostgreSQL may take, and what it is called there. How long a writer waits for its
+/// lock is said with each transaction.
 #[derive(Debug)]
 struct Session;
 
 impl CustomizeConnection<diesel::PgConnection, diesel::r2d2::Error> for Session {
     fn on_acquire(&self, connection: &mut diesel::PgConnection) -> Result<(), diesel::r2d2::Error> {
         let settings = format!(
-            "SET application_name = 'compose-broker'; SET lock_timeout = {}; \
-             SET statement_timeout = {}; SET idle_in_transaction_session_timeout = {}",
-            BUSY_TIMEOUT.as_millis(),
+            "SET application_name = 'compose-broker'; SET statement_timeout = {}; \
+             SET idle_in_transaction_session_timeout = {}",
             STATEMENT_TIMEOUT.as_millis(),
             IDLE_IN_TRANSACTION_TIMEOUT.as_millis(),
         );
@@ -282,8 +281,7 @@ impl Store {
         connection.transaction(|c| {
             // Replicas begin at the same time, and each step is made once.
             c.batch_execute(&format!(
-                "SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0; \
-                 SELECT pg_advisory_xact_lock{POSTGRES_LOCK}"
+                "SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock{POSTGRES_LOCK}"
             ))?;
             c.run_pending_migrations(POSTGRES_MIGRATIONS)
                 .map_err(StoreError::Migration)?;

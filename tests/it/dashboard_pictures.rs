@@ -11,8 +11,8 @@ use compose_broker::model::{
 };
 use etcd_client::Client;
 use reqwest::{Method, StatusCode};
-use rustix::process::{Pid, Signal, kill_process};
-use serde_json::{Value, json};
+use rustix::process::Signal;
+use serde_json::json;
 
 use crate::{
     broker::{SERVICE, STANDARD, TestBroker, answer, eventually, instance_path, text},
@@ -20,6 +20,7 @@ use crate::{
     control::{self, Script, TestClock},
     dashboard::Visit,
     etcd,
+    health::signal,
 };
 
 const INSTANCE: &str = "0269e284-dcac-4618-89a7-f79e3f1cea6a";
@@ -156,10 +157,7 @@ async fn pictures_for_operators(visit: &Visit, script: &Script) {
     provision(&visit.broker, PAYMENTS, "payments", "3.5.35").await;
     provision(&visit.broker, SESSIONS, "sessions", "3.7.3").await;
     let fails = script.fail(OperationKind::Provision, "allocate");
-    let path = format!("{}?accepts_incomplete=true", instance_path(WRECK));
-    let request = visit.broker.osb(Method::PUT, &path);
-    let accepted = answer(request.json(&body("invoices", "3.6.16"))).await;
-    visit.broker.instance_end(WRECK, &accepted.body).await;
+    provision(&visit.broker, WRECK, "invoices", "3.6.16").await;
     drop(fails);
     page.forget_cookies().await;
     visit.sign_in_as_operator().await;
@@ -175,20 +173,16 @@ async fn pictures_for_operators(visit: &Visit, script: &Script) {
     }
 }
 
-fn body(name: &str, version: &str) -> Value {
-    json!({
+async fn provision(broker: &TestBroker, id: &str, name: &str, version: &str) {
+    let body = json!({
         "service_id": SERVICE, "plan_id": STANDARD,
         "organization_guid": "c1a9d7a4-1d5f-4c08-9b57-3d2f60c9f1ab",
         "space_guid": "7be5a2f0-88d3-4a5e-a0b6-52c7e4a1d903",
         "context": { "platform": "cloudfoundry", "instance_name": name },
         "parameters": { "db_version": version },
-    })
-}
-
-async fn provision(broker: &TestBroker, id: &str, name: &str, version: &str) {
+    });
     let path = format!("{}?accepts_incomplete=true", instance_path(id));
-    let request = broker.osb(Method::PUT, &path);
-    let accepted = answer(request.json(&body(name, version))).await;
+    let accepted = answer(broker.osb(Method::PUT, &path).json(&body)).await;
     assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
     broker.instance_end(id, &accepted.body).await;
 }
@@ -206,13 +200,6 @@ async fn fill_up(database: &mut Client) {
         }
     }
     panic!("{FILLS_MAX} puts, and it is not full");
-}
-
-fn signal(members: &[i32], signal: Signal) {
-    for member in members {
-        let pid = Pid::from_raw(*member).expect("a process");
-        kill_process(pid, signal).expect("a signal");
-    }
 }
 
 /// Takes a picture of the page from `top` on, which is a selector.

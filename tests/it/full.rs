@@ -36,9 +36,6 @@ async fn filling_a_database_of_any_line_opens_nothing() {
 /// How long strangers and the tenant itself try, from the moment on when it is full: longer than from one
 /// look of the broker to the next.
 const TRIED_FOR: Duration = FULL_LOOK_INTERVAL.saturating_add(Duration::from_secs(5));
-/// Who fills it tries again after so long what was refused. Each login costs etcd a tenth of a second of a
-/// processor, and is no put.
-const REFUSED_PAUSE: Duration = Duration::from_millis(500);
 /// Longer than one call of theirs takes when it is answered.
 const CALL: Duration = Duration::from_secs(2);
 const SECRET: &str = "/secret";
@@ -166,7 +163,7 @@ impl Filling {
                     let Ok(Ok(mut client)) =
                         timeout(CALL, etcd::connect_to(&credentials, "uri")).await
                     else {
-                        sleep(REFUSED_PAUSE).await;
+                        sleep(Duration::from_millis(50)).await;
                         continue;
                     };
                     while !stop.load(Ordering::Relaxed) {
@@ -183,7 +180,7 @@ impl Filling {
                             passed.get_or_insert(Instant::now());
                         }
                     }
-                    sleep(REFUSED_PAUSE).await;
+                    sleep(Duration::from_millis(50)).await;
                 }
             }));
         }

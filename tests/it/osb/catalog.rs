@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use compose_broker::model::operation::OperationKind;
+use compose_broker::{model::operation::OperationKind, store::POSTGRES_LOCK};
 use diesel::{Connection as _, connection::SimpleConnection as _};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -471,9 +471,9 @@ pub fn lock(bench: &Bench) -> Lock {
     } else {
         let mut store = diesel::PgConnection::establish(&url).expect("the store");
         // As writers take it.
-        let taken = store.batch_execute(
-            "BEGIN; SELECT pg_advisory_xact_lock(1668246896, hashtext(current_schema()::text))",
-        );
+        let taken = store.batch_execute(&format!(
+            "BEGIN; SELECT pg_advisory_xact_lock{POSTGRES_LOCK}"
+        ));
         (Lock::Postgres(store), taken)
     };
     taken.expect("the lock");
