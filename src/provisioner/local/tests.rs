@@ -806,15 +806,28 @@ async fn names_that_lead_elsewhere_are_refused() {
 const PORTS: std::ops::Range<u16> = 31_000..32_700;
 
 fn free_port() -> u16 {
+    free_ports(1).first
+}
+
+/// Ports one after another. No other test of this process gets any of them.
+fn free_ports(count: u16) -> PortRange {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let width = u32::from(PORTS.end - PORTS.start);
     loop {
         let step = NEXT
-            .fetch_add(1, Ordering::Relaxed)
+            .fetch_add(u32::from(count), Ordering::Relaxed)
             .wrapping_add(std::process::id());
-        let port = PORTS.start + u16::try_from(step % width).unwrap();
-        if TcpListener::bind((HOST, port)).is_ok() {
-            return port;
+        let first = PORTS.start + u16::try_from(step % width).unwrap();
+        let ports = first..first + count;
+        if ports.end <= PORTS.end
+            && ports
+                .clone()
+                .all(|port| TcpListener::bind((HOST, port)).is_ok())
+        {
+            return PortRange {
+                first,
+                last: ports.end - 1,
+            };
         }
     }
 }

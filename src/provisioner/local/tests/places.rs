@@ -36,19 +36,10 @@ async fn a_port_with_a_listener_is_not_free_and_one_in_time_wait_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn new_members_get_ports_that_nobody_has() {
-    let (first, listener) = loop {
-        let first = free_port();
-        // The second of three; nobody has the others.
-        let listener = TcpListener::bind((HOST, first + 1));
-        if let (Ok(listener), true) = (listener, ports::is_free(ports::on_loopback(first + 2))) {
-            break (first, listener);
-        }
-    };
     let mut world = World::with_sleeper();
-    world.ports = PortRange {
-        first,
-        last: first + 2,
-    };
+    world.ports = free_ports(3);
+    let first = world.ports.first;
+    let listener = TcpListener::bind((HOST, first + 1)).unwrap();
     let provisioner = world.open().await;
     let id = new_id();
     let place = |members: &[&str], taken: HashSet<Address>| {
