@@ -33,24 +33,40 @@ stage() {
     return "$status"
 }
 
+# The demo waits most of the time, and so it needs no time of its own.
+demo_beside_fuzz() {
+    local said status=0
+    said=$(mktemp)
+    "$built/examples/demo" --broker "$built/compose-broker" --plain >"$said" 2>&1 &
+    scripts/fuzz.sh || status=$?
+    wait $! || status=$?
+    cat "$said"
+    rm "$said"
+    return "$status"
+}
+
 trap report EXIT
 stage setup scripts/setup.sh --browser --fuzz --rules --postgres
 stage format cargo fmt --check
 stage lint cargo clippy --all-targets --locked -- -D warnings
 # Links of private items too: the map and the comments name them.
 stage pages env RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items --locked --quiet
-# With five tests for two processors these have little time left over.
-export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((5 * $(nproc) / 2))}
+stage build cargo test --locked --no-run
 # The tests' brokers start hundreds of processes out of one: each costs a copy of its map of memory, which
 # is three times as large with an arena for each thread.
 export MALLOC_ARENA_MAX=${MALLOC_ARENA_MAX:-2}
 # The first lines of a panic say more than where it came through.
-stage tests env RUST_BACKTRACE=0 cargo test --locked --no-fail-fast
+export RUST_BACKTRACE=0
+# Those of one part wait for a process of its own most of the time. With ten of them for two processors, or five
+# of a whole broker, these have little time left over.
+stage units env RUST_TEST_THREADS="${RUST_TEST_THREADS:-$((5 * $(nproc)))}" \
+    cargo test --locked --no-fail-fast --lib
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((5 * $(nproc) / 2))}
+stage suite cargo test --locked --no-fail-fast --test it
 # The rules of OSB and the failing steps of operations once more, in brokers over PostgreSQL. The whole suite:
 # make test-postgres.
-stage postgres env COMPOSE_BROKER_TEST_STORE=postgres RUST_BACKTRACE=0 cargo test --locked --test it -- \
+stage postgres env COMPOSE_BROKER_TEST_STORE=postgres cargo test --locked --test it -- \
     osb::durability osb::update osb::last_operation faults::in_memory story::
 stage binaries cargo build --locked --bin compose-broker --example demo
-stage demo "$built/examples/demo" --broker "$built/compose-broker" --plain
-stage fuzz scripts/fuzz.sh
+stage demo+fuzz demo_beside_fuzz
 stage licences scripts/licences.sh
