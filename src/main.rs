@@ -12,7 +12,9 @@ use clap::{
 };
 use clap_complete::env::{Bash, CompleteEnv, EnvCompleter, Fish, Zsh};
 use compose_broker::{
-    app::{App, Clock, Surroundings, chain, check_catalog, start_members},
+    app::{
+        self, App, Clock, Surroundings, chain, check_catalog, pending_migrations, start_members,
+    },
     client::{self, Client},
     config::{Accepted, CatalogFile, Config, SECRETS_HELP, Settings, program},
     logging,
@@ -49,6 +51,14 @@ enum Command {
         #[arg(long, value_name = "WHAT")]
         accept: Vec<Accepted>,
     },
+    /// Bring the broker's database to this version, as the start of a broker does by itself
+    Migrate {
+        #[command(flatten)]
+        settings: Box<Settings>,
+        /// Change nothing: print what there is to do, and fail if there is anything
+        #[arg(long)]
+        check: bool,
+    },
     /// Check catalog files
     #[command(subcommand)]
     Catalog(CatalogCommand),
@@ -81,13 +91,14 @@ fn main() -> ExitCode {
         Ok(line) => line.command,
         Err(error) => best_first(error).exit(),
     };
+    // What the broker keeps is nobody else's business, whatever folder it is given.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     match &command {
         Command::Catalog(CatalogCommand::Check { file }) => return check(file),
         Command::Completion { shell } => return completion(*shell),
+        Command::Migrate { settings, check } => return migrate(settings, *check),
         _ => {}
     }
-    // What the broker keeps is nobody else's business, whatever folder it is given.
-    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     no_core_dumps();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -101,7 +112,7 @@ fn main() -> ExitCode {
             Command::Serve { settings, accept } => serve(&settings, accept).await,
             Command::Client(client) => return client::run(*client, Clock::system()).await,
             // Done above: they need nothing that runs.
-            Command::Catalog(_) | Command::Completion { .. } => Ok(()),
+            Command::Catalog(_) | Command::Completion { .. } | Command::Migrate { .. } => Ok(()),
         };
         match done {
             Ok(()) => ExitCode::SUCCESS,
@@ -186,6 +197,36 @@ fn check(file: &Path) -> ExitCode {
             ended
         }
     }
+}
+
+/// The names of migrations go to the standard output, one on each line.
+fn migrate(settings: &Settings, only_look: bool) -> ExitCode {
+    let config = match Config::load(settings) {
+        Ok(config) => config,
+        Err(error) => return failure(&error),
+    };
+    let made = match only_look {
+        true => pending_migrations(&config),
+        false => app::migrate(&config),
+    };
+    let names = match made {
+        Ok(names) => names,
+        Err(error) => return failure(&error),
+    };
+    let good = match only_look && !names.is_empty() {
+        true => ExitCode::FAILURE,
+        false => ExitCode::SUCCESS,
+    };
+    let lines: String = names.iter().map(|name| format!("{name}\n")).collect();
+    let ended = printed(lines.as_bytes(), good);
+    complain(match (names.is_empty(), only_look) {
+        (true, _) => "the database has the schema of this version",
+        (false, true) => {
+            "the database lacks these; compose-broker migrate makes them, and so does the start of a broker"
+        }
+        (false, false) => "the database has the schema of this version now",
+    });
+    ended
 }
 
 /// What is wrong with a command line, with the word that is most like a wrong one in front.

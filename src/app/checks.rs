@@ -59,6 +59,23 @@ impl Kept {
     }
 }
 
+/// The migrations that the broker's store lacks.
+pub fn pending_migrations(config: &Config) -> Result<Vec<String>, StartError> {
+    Ok(Store::pending_migrations(
+        config.places.database_url.expose(),
+    )?)
+}
+
+/// Brings the broker's store to this version, as a start does; returns the migrations that were made. A store
+/// that is not there yet is made, unless it seems to be lost.
+pub fn migrate(config: &Config) -> Result<Vec<String>, StartError> {
+    folders::check_before_store(config)?;
+    let url = config.places.database_url.expose();
+    let pending = Store::pending_migrations(url)?;
+    Store::open(url)?;
+    Ok(pending)
+}
+
 /// How many services and plans a catalog has, in words, or everything that is wrong with it.
 pub fn check_catalog(text: &str) -> Result<String, Vec<CatalogError>> {
     match Catalog::parse(text, &Surroundings::default().engine_names()) {

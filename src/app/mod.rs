@@ -49,7 +49,7 @@ mod service;
 mod tasks;
 mod told;
 
-pub use checks::check_catalog;
+pub use checks::{check_catalog, migrate, pending_migrations};
 pub use clusters::start_members;
 pub use error::{FolderError, StartError};
 

@@ -29,6 +29,12 @@ pub enum StoreError {
     /// The writer did not come to it in time; nothing was done.
     #[error("the store is too slow now, and nothing was changed")]
     Busy,
+    /// A newer version of the broker has brought the database to its own schema.
+    #[error(
+        "the database is newer than this version of the broker, which does not know its migration {0}: \
+         start the newer version again, or restore the database of before"
+    )]
+    Newer(String),
     /// The migrations did not run.
     #[error("the database could not be brought to this version")]
     Migration(#[source] Box<dyn std::error::Error + Send + Sync>),

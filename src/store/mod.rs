@@ -21,7 +21,6 @@ use diesel::{
     connection::SimpleConnection as _,
     r2d2::{ConnectionManager, CustomizeConnection, Pool},
 };
-use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use tokio::sync::watch;
 
 use crate::{caller::Caller, disk};
@@ -36,6 +35,7 @@ pub mod folder;
 pub mod incident;
 pub mod instance;
 pub mod known_time;
+mod migrations;
 pub mod notes;
 pub mod operation;
 pub mod outbox;
@@ -68,9 +68,6 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 /// A transaction of ours never waits as long for its next statement: its broker hangs, and others need the
 /// writer's lock.
 const IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
-
-const SQLITE_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
-const POSTGRES_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 
 /// The broker's store.
 pub struct Store {
@@ -255,13 +252,37 @@ impl Store {
         })
     }
 
+    /// The names of the migrations that [`Store::open`] would make in the database at `url`. Nothing is
+    /// changed.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Newer`] where a newer version of the broker has made some of its own.
+    pub fn pending_migrations(url: &str) -> Result<Vec<String>, StoreError> {
+        match DatabaseUrl::parse(url)? {
+            DatabaseUrl::Sqlite(path) => {
+                let mut connection = match Path::new(path).exists() {
+                    true => connect(&looked_at_only(path), true)?,
+                    false => connect(":memory:", false)?,
+                };
+                migrations::pending(&mut Link::Sqlite(&mut connection))
+            }
+            DatabaseUrl::Postgres => {
+                let mut connection =
+                    diesel::PgConnection::establish(url).map_err(connection_error)?;
+                // Undone when the connection ends: a look makes the table of migrations where it is missing.
+                connection.begin_test_transaction()?;
+                migrations::pending(&mut Link::Postgres(&mut connection))
+            }
+        }
+    }
+
     fn open_sqlite(path: &str) -> Result<(Database, Reading), StoreError> {
         let lock = lock_beside(path)?;
         let mut connection = connect(path, false)?;
         // All of them or none: a start that is cut off leaves the schema of before.
         connection.immediate_transaction(|c| {
-            c.run_pending_migrations(SQLITE_MIGRATIONS)
-                .map_err(StoreError::Migration)?;
+            migrations::run(&mut Link::Sqlite(c))?;
             waiting::fill(&mut Conn::new(Link::Sqlite(c), Caller::default()))
         })?;
         let reading = Reading::Sqlite {
@@ -283,8 +304,7 @@ impl Store {
             c.batch_execute(&format!(
                 "SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock{POSTGRES_LOCK}"
             ))?;
-            c.run_pending_migrations(POSTGRES_MIGRATIONS)
-                .map_err(StoreError::Migration)?;
+            migrations::run(&mut Link::Postgres(c))?;
             waiting::fill(&mut Conn::new(Link::Postgres(c), Caller::default()))
         })?;
         drop(connection);

@@ -67,6 +67,7 @@ mod instances;
 mod logfiles;
 mod memory;
 mod metrics;
+mod migrate;
 mod netns;
 mod openapi;
 mod operations;
