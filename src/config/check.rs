@@ -242,6 +242,12 @@ pub struct Places {
 }
 
 impl Places {
+    /// Whether other brokers may use the same store.
+    pub(super) fn is_store_shared(&self) -> bool {
+        let url = self.database_url.expose();
+        url.starts_with("postgres://") || url.starts_with("postgresql://")
+    }
+
     pub(super) fn check(
         settings: &Settings,
         database_url: Option<Secret>,

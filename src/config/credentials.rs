@@ -1,10 +1,10 @@
 //! Who is let in, and the key ring: from the settings, from what an earlier start made, or made by this
 //! one.
 
-use std::{io, path::Path, sync::Arc};
+use std::{io, sync::Arc};
 
 use super::{
-    ConfigError,
+    ConfigError, Places,
     kept::{KEY_RING, Kept, Made, PASSWORD, USERNAME},
     settings::{READ_ONLY_CREDENTIALS, SecretSettings},
     wrong,
@@ -13,6 +13,9 @@ use crate::{
     model::secret::{Credentials, Secret},
     seal::{KeyRing, random_secret},
 };
+
+/// The platform's user name where none is set.
+const DEFAULT_USERNAME: &str = "broker";
 
 /// Who is let in, and what seals secrets.
 #[derive(Debug)]
@@ -33,10 +36,11 @@ impl Access {
     pub(super) fn check(
         username: Option<&str>,
         secrets: SecretSettings,
-        data_dir: &Path,
+        places: &Places,
     ) -> Result<Self, ConfigError> {
         let mut kept = Kept {
-            folder: data_dir,
+            folder: &places.data_dir,
+            is_store_shared: places.is_store_shared(),
             made: Vec::new(),
         };
         let platform = platform(username, secrets.password, &mut kept)?;
@@ -77,9 +81,11 @@ fn platform(
 ) -> Result<Credentials, ConfigError> {
     let username = match username {
         Some(name) => name.to_owned(),
+        // Each broker would make the same.
+        None if kept.is_store_shared => DEFAULT_USERNAME.to_owned(),
         None => kept
             .find_or_make("COMPOSE_BROKER_USERNAME", USERNAME, || {
-                Ok::<_, io::Error>(Secret::new("broker"))
+                Ok::<_, io::Error>(Secret::new(DEFAULT_USERNAME))
             })?
             .expose()
             .to_owned(),

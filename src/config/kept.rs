@@ -60,6 +60,8 @@ impl Config {
 /// The secrets in a folder.
 pub(super) struct Kept<'a> {
     pub(super) folder: &'a Path,
+    /// Whether brokers on other machines, which do not see the folder, may use the same store.
+    pub(super) is_store_shared: bool,
     pub(super) made: Vec<Made>,
 }
 
@@ -74,6 +76,14 @@ impl Kept<'_> {
         let found = disk::there(fs::read_to_string(self.folder.join(file)));
         if let Some(text) = found.map_err(|error| wrong(setting, error))? {
             return Ok(Secret::new(without_bom(&text).trim()));
+        }
+        if self.is_store_shared {
+            let reason = format!(
+                "is not set, and {} is not there: the store is one that several brokers may use, and each \
+                 would make its own",
+                self.folder.join(file).display()
+            );
+            return Err(wrong(setting, reason));
         }
         let secret = make().map_err(|error| wrong(setting, error))?;
         self.made.push(Made {

@@ -137,7 +137,7 @@ impl Config {
         let catalog = check::catalog(settings)?;
         let database_url = secrets.database_url.clone().or(cloud.database_url);
         let places = Places::check(settings, database_url)?;
-        let access = Access::check(settings.username.as_deref(), secrets, &places.data_dir)?;
+        let access = Access::check(settings.username.as_deref(), secrets, &places)?;
         Ok(Self {
             listening,
             access,

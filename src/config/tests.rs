@@ -4,7 +4,7 @@ use clap::Parser;
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::{credentials::pairs, *};
-use crate::model::secret::Secret;
+use crate::{model::secret::Secret, seal::KeyRing};
 
 #[derive(Parser)]
 #[command(args_override_self = true)]
@@ -23,11 +23,13 @@ fn settings(folder: &Path, flags: &[&str]) -> Settings {
 
 fn check(flags: &[&str], cloud: CloudFoundry) -> Result<Config, ConfigError> {
     let folder = tempfile::tempdir().expect("a folder");
-    Config::check(
-        &settings(folder.path(), flags),
-        SecretSettings::default(),
-        cloud,
-    )
+    // A store that is shared wants these.
+    let secrets = SecretSettings {
+        password: Some(Secret::new("word")),
+        encryption_keys: Some(KeyRing::generate().expect("keys")),
+        ..SecretSettings::default()
+    };
+    Config::check(&settings(folder.path(), flags), secrets, cloud)
 }
 
 #[test]
@@ -191,6 +193,35 @@ fn cloud_foundry_fills_in_what_is_not_set() {
     );
     let error = error.err().map(|e| e.setting);
     assert_eq!(error, Some("COMPOSE_BROKER_ENCRYPTION_KEYS"));
+}
+
+#[test]
+fn secrets_of_a_shared_store_are_set_or_there_and_never_made() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let load = |password: Option<&str>, keys: Option<Secret>, url: &str| {
+        let secrets = SecretSettings {
+            database_url: Some(Secret::new(url)),
+            password: password.map(Secret::new),
+            encryption_keys: keys,
+            ..SecretSettings::default()
+        };
+        let settings = settings(folder.path(), &[]);
+        Config::check(&settings, secrets, CloudFoundry::default())
+    };
+    let refused = |result: Result<Config, ConfigError>| result.expect_err("refused").setting;
+    const SHARED: &str = "postgres://u:p@h/d";
+    let keys = KeyRing::generate().expect("keys");
+    let lacks_password = load(None, Some(keys.clone()), SHARED);
+    assert_eq!(refused(lacks_password), "COMPOSE_BROKER_PASSWORD");
+    let lacks_keys = load(Some("word"), None, SHARED);
+    assert_eq!(refused(lacks_keys), "COMPOSE_BROKER_ENCRYPTION_KEYS");
+    let given = load(Some("word"), Some(keys), SHARED).expect("all that it needs");
+    assert!(given.access.made.is_empty() && !given.has_new_keys());
+    assert_eq!(given.access.platform.username, "broker");
+    // What an earlier start made is there, and may be what the store was sealed with.
+    let file = format!("sqlite://{}/broker.db", folder.path().display());
+    load(None, None, &file).expect("made").keep().expect("kept");
+    load(None, None, SHARED).expect("what is there");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use diesel::{Connection as _, PgConnection, SqliteConnection, connection::Simple
 
 use crate::{
     postgres,
-    process::{BrokerProcess, Settings, assert_one_line, command, refused, settings},
+    process::{BrokerProcess, Settings, assert_one_line, command, new_key_ring, refused, settings},
 };
 
 /// A migration of some later version.
@@ -104,6 +104,9 @@ async fn a_database_of_postgresql_is_brought_to_this_version_and_left_alone_when
     let folder = tempfile::tempdir().expect("a folder");
     let mut settings = settings(folder.path());
     settings.insert("DATABASE_URL", url.clone());
+    let refused = migrate(&[], &settings);
+    assert_one_line(&refused, "COMPOSE_BROKER_ENCRYPTION_KEYS");
+    settings.insert("ENCRYPTION_KEYS", new_key_ring());
     let execute = |statement: &str| {
         let mut connection = PgConnection::establish(&url).expect("a connection");
         connection.batch_execute(statement).expect("a change");

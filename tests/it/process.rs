@@ -59,6 +59,12 @@ pub fn settings(folder: &Path) -> Settings {
     .into()
 }
 
+/// What brokers over a database of PostgreSQL are given, and do not make.
+pub fn new_key_ring() -> String {
+    let ring = compose_broker::seal::KeyRing::generate().expect("keys");
+    ring.expose().to_owned()
+}
+
 /// A port that nobody listens on. It stays the same over restarts, so it must not be one that the
 /// system gives to clients meanwhile.
 pub fn free_port() -> u16 {
@@ -124,6 +130,7 @@ impl BrokerProcess {
         settings.insert("CLUSTERS", wide_cluster(&folder));
         if let Some(url) = postgres::for_broker() {
             settings.insert("DATABASE_URL", url);
+            settings.insert("ENCRYPTION_KEYS", new_key_ring());
         }
         change(&mut settings);
         let url = format!("http://{}", settings["LISTEN"]);
