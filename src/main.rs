@@ -52,6 +52,7 @@ enum Command {
         accept: Vec<Accepted>,
     },
     /// Bring the broker's database to this version, as the start of a broker does by itself
+    #[command(after_help = SECRETS_HELP)]
     Migrate {
         #[command(flatten)]
         settings: Box<Settings>,
@@ -93,13 +94,13 @@ fn main() -> ExitCode {
     };
     // What the broker keeps is nobody else's business, whatever folder it is given.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    no_core_dumps();
     match &command {
         Command::Catalog(CatalogCommand::Check { file }) => return check(file),
         Command::Completion { shell } => return completion(*shell),
         Command::Migrate { settings, check } => return migrate(settings, *check),
         _ => {}
     }
-    no_core_dumps();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

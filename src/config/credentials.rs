@@ -81,14 +81,7 @@ fn platform(
 ) -> Result<Credentials, ConfigError> {
     let username = match username {
         Some(name) => name.to_owned(),
-        // Each broker would make the same.
-        None if kept.is_store_shared => DEFAULT_USERNAME.to_owned(),
-        None => kept
-            .find_or_make("COMPOSE_BROKER_USERNAME", USERNAME, || {
-                Ok::<_, io::Error>(Secret::new(DEFAULT_USERNAME))
-            })?
-            .expose()
-            .to_owned(),
+        None => username_of_before(kept)?.expose().to_owned(),
     };
     let password = match password {
         Some(password) => password,
@@ -101,6 +94,16 @@ fn platform(
         return Err(wrong("COMPOSE_BROKER_PASSWORD", "is empty"));
     }
     Ok(Credentials { username, password })
+}
+
+/// The name that an earlier start has written down, or else the one that each broker takes.
+fn username_of_before(kept: &mut Kept<'_>) -> Result<Secret, ConfigError> {
+    const SETTING: &str = "COMPOSE_BROKER_USERNAME";
+    let default = Secret::new(DEFAULT_USERNAME);
+    match kept.is_store_shared {
+        true => Ok(kept.find(SETTING, USERNAME)?.unwrap_or(default)),
+        false => kept.find_or_make(SETTING, USERNAME, || Ok::<_, io::Error>(default)),
+    }
 }
 
 /// A name that reads must not be one that changes: nobody could tell from it what it lets do.

@@ -66,16 +66,26 @@ pub(super) struct Kept<'a> {
 }
 
 impl Kept<'_> {
-    /// Reads a secret that was made at the first start; makes it at this one when it is not there.
+    /// Reads a secret that was made at the first start.
+    pub(super) fn find(
+        &self,
+        setting: &'static str,
+        file: &'static str,
+    ) -> Result<Option<Secret>, ConfigError> {
+        let found = disk::there(fs::read_to_string(self.folder.join(file)));
+        let found = found.map_err(|error| wrong(setting, error))?;
+        Ok(found.map(|text| Secret::new(without_bom(&text).trim())))
+    }
+
+    /// The same; makes it at this start when it is not there, unless other brokers need the same one.
     pub(super) fn find_or_make<E: std::fmt::Display>(
         &mut self,
         setting: &'static str,
         file: &'static str,
         make: impl FnOnce() -> Result<Secret, E>,
     ) -> Result<Secret, ConfigError> {
-        let found = disk::there(fs::read_to_string(self.folder.join(file)));
-        if let Some(text) = found.map_err(|error| wrong(setting, error))? {
-            return Ok(Secret::new(without_bom(&text).trim()));
+        if let Some(found) = self.find(setting, file)? {
+            return Ok(found);
         }
         if self.is_store_shared {
             let reason = format!(

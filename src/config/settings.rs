@@ -174,7 +174,8 @@ Settings that hold secrets are taken from the environment only:
   COMPOSE_BROKER_DATABASE_URL     The broker's own store, sqlite:// and a path or postgres://
                                   [default: broker.db in DATA_DIR]
   COMPOSE_BROKER_PASSWORD         Password of the platform
-                                  [default: made at the first start, in DATA_DIR/password]
+                                  [default: made at the first start, in DATA_DIR/password; needed
+                                  over PostgreSQL]
   COMPOSE_BROKER_MORE_CREDENTIALS Further credentials that are let in, to change them without a
                                   gap: user:password, separated by commas
                                   [default: none]
@@ -183,7 +184,8 @@ Settings that hold secrets are taken from the environment only:
                                   [default: none]
   COMPOSE_BROKER_ENCRYPTION_KEYS  Key ring for secrets at rest: name:base64 of 32 bytes, newest
                                   first, separated by commas
-                                  [default: made at the first start, in DATA_DIR/encryption_keys]
+                                  [default: made at the first start, in DATA_DIR/encryption_keys;
+                                  needed over PostgreSQL]
   COMPOSE_BROKER_METRICS_TOKEN    What scrapes of the metrics may show instead of the platform's
                                   credentials (Authorization: Bearer)
                                   [default: none]
