@@ -70,10 +70,7 @@ pub fn pending_migrations(config: &Config) -> Result<Vec<String>, StartError> {
 /// that is not there yet is made, unless it seems to be lost.
 pub fn migrate(config: &Config) -> Result<Vec<String>, StartError> {
     folders::check_before_store(config)?;
-    let url = config.places.database_url.expose();
-    let pending = Store::pending_migrations(url)?;
-    Store::open(url)?;
-    Ok(pending)
+    Ok(Store::migrate(config.places.database_url.expose())?)
 }
 
 /// How many services and plans a catalog has, in words, or everything that is wrong with it.

@@ -22,6 +22,7 @@ use crate::{
     model::{
         bom::without_bom,
         certificate::CertificateFiles,
+        database_url::DatabaseUrl,
         exposure::Exposure,
         limits::{
             AUDIT_DAYS_MAX, BACKUP_GRACE_HOURS_MAX, FAILED_SIGN_INS_MAX,
@@ -244,8 +245,7 @@ pub struct Places {
 impl Places {
     /// Whether other brokers may use the same store.
     pub(super) fn is_store_shared(&self) -> bool {
-        let url = self.database_url.expose();
-        url.starts_with("postgres://") || url.starts_with("postgresql://")
+        DatabaseUrl::parse(self.database_url.expose()) == Some(DatabaseUrl::Postgres)
     }
 
     pub(super) fn check(

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{ConfigError, wrong};
-use crate::model::secret::Secret;
+use crate::model::{database_url::DatabaseUrl, secret::Secret};
 
 /// What Cloud Foundry tells an application about itself.
 #[derive(Debug, Default)]
@@ -41,7 +41,7 @@ impl CloudFoundry {
             .filter_map(Value::as_array)
             .flatten()
             .filter_map(|service| service["credentials"]["uri"].as_str())
-            .find(|uri| uri.starts_with("postgres://") || uri.starts_with("postgresql://"));
+            .find(|uri| DatabaseUrl::parse(uri) == Some(DatabaseUrl::Postgres));
         Ok(Self {
             port,
             url: uri.map(|uri| format!("https://{uri}")),

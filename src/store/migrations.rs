@@ -17,26 +17,43 @@ const POSTGRES: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 /// The names of the migrations that the database lacks, in their order.
 pub(super) fn pending(link: &mut Link<'_>) -> Result<Vec<String>, StoreError> {
     match link {
-        Link::Sqlite(connection) => pending_of(*connection, SQLITE),
-        Link::Postgres(connection) => pending_of(*connection, POSTGRES),
+        Link::Sqlite(connection) => lacking(*connection, SQLITE).map(|lacks| names(&lacks)),
+        Link::Postgres(connection) => lacking(*connection, POSTGRES).map(|lacks| names(&lacks)),
     }
 }
 
-/// Makes those steps that the database lacks. Nobody else writes to it meanwhile.
-pub(super) fn run(link: &mut Link<'_>) -> Result<(), StoreError> {
-    pending(link)?;
+/// Makes the migrations that the database lacks; returns their names. Nobody else writes to it meanwhile.
+pub(super) fn run(link: &mut Link<'_>) -> Result<Vec<String>, StoreError> {
     match link {
-        Link::Sqlite(connection) => connection.run_pending_migrations(SQLITE).map(drop),
-        Link::Postgres(connection) => connection.run_pending_migrations(POSTGRES).map(drop),
+        Link::Sqlite(connection) => run_on(*connection, SQLITE),
+        Link::Postgres(connection) => run_on(*connection, POSTGRES),
     }
-    .map_err(StoreError::Migration)
 }
 
-fn pending_of<DB: Backend>(
+fn run_on<DB: Backend>(
     connection: &mut impl MigrationHarness<DB>,
     source: EmbeddedMigrations,
 ) -> Result<Vec<String>, StoreError> {
-    let known: Vec<Box<dyn Migration<DB>>> = source.migrations().map_err(StoreError::Migration)?;
+    let lacks = lacking(connection, source)?;
+    let ran = connection.run_migrations(&lacks);
+    ran.map_err(StoreError::Migration)?;
+    Ok(names(&lacks))
+}
+
+fn names<DB: Backend>(migrations: &[Box<dyn Migration<DB>>]) -> Vec<String> {
+    let names = migrations.iter();
+    names
+        .map(|migration| migration.name().to_string())
+        .collect()
+}
+
+/// The migrations that the database lacks, in their order.
+fn lacking<DB: Backend>(
+    connection: &mut impl MigrationHarness<DB>,
+    source: EmbeddedMigrations,
+) -> Result<Vec<Box<dyn Migration<DB>>>, StoreError> {
+    let mut known: Vec<Box<dyn Migration<DB>>> =
+        source.migrations().map_err(StoreError::Migration)?;
     let applied = connection
         .applied_migrations()
         .map_err(StoreError::Migration)?;
@@ -45,10 +62,7 @@ fn pending_of<DB: Backend>(
     if let Some(newest) = applied.iter().filter(is_unknown).max() {
         return Err(StoreError::Newer(newest.to_string()));
     }
-    let mut pending: Vec<String> = (known.iter())
-        .filter(|migration| !applied.contains(&migration.name().version()))
-        .map(|migration| migration.name().to_string())
-        .collect();
-    pending.sort_unstable();
-    Ok(pending)
+    known.retain(|migration| !applied.contains(&migration.name().version()));
+    known.sort_unstable_by_key(|migration| migration.name().version().as_owned());
+    Ok(known)
 }

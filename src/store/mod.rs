@@ -23,7 +23,7 @@ use diesel::{
 };
 use tokio::sync::watch;
 
-use crate::{caller::Caller, disk};
+use crate::{caller::Caller, disk, model::database_url::DatabaseUrl};
 
 pub mod audit;
 pub mod backup;
@@ -194,31 +194,18 @@ fn connection_error(error: impl std::error::Error + Send + Sync + 'static) -> St
     StoreError::Connection(Box::new(error))
 }
 
-/// The database that an address names.
-enum DatabaseUrl<'a> {
-    /// A file, by its path.
-    Sqlite(&'a str),
-    Postgres,
-}
-
-impl<'a> DatabaseUrl<'a> {
-    fn parse(url: &'a str) -> Result<Self, StoreError> {
-        if let Some(path) = url.strip_prefix("sqlite://") {
-            Ok(Self::Sqlite(path))
-        } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            Ok(Self::Postgres)
-        } else {
-            let reason = "the address must begin with sqlite:// or postgres://";
-            Err(StoreError::Address(reason.to_owned()))
-        }
-    }
+fn database_of(url: &str) -> Result<DatabaseUrl<'_>, StoreError> {
+    DatabaseUrl::parse(url).ok_or_else(|| {
+        let reason = "the address must begin with sqlite:// or postgres://";
+        StoreError::Address(reason.to_owned())
+    })
 }
 
 impl Store {
     /// Opens the database at `url` (`sqlite:///path` or `postgres://...`) and brings it to this
     /// version.
     pub fn open(url: &str) -> Result<Self, StoreError> {
-        let (database, reading) = match DatabaseUrl::parse(url)? {
+        let (database, reading) = match database_of(url)? {
             DatabaseUrl::Sqlite(path) => Self::open_sqlite(path)?,
             DatabaseUrl::Postgres => Self::open_postgres(url)?,
         };
@@ -233,7 +220,7 @@ impl Store {
     /// Opens the database at `url` beside the broker that works with it, to look at it. A SQLite
     /// database that is not there is not made.
     pub fn open_for_reading(url: &str) -> Result<Self, StoreError> {
-        let reading = match DatabaseUrl::parse(url)? {
+        let reading = match database_of(url)? {
             DatabaseUrl::Postgres => Self::look_at_postgres(url)?,
             DatabaseUrl::Sqlite(path) if Path::new(path).exists() => Reading::Sqlite {
                 path: path.into(),
@@ -259,7 +246,7 @@ impl Store {
     ///
     /// [`StoreError::Newer`] where a newer version of the broker has made some of its own.
     pub fn pending_migrations(url: &str) -> Result<Vec<String>, StoreError> {
-        match DatabaseUrl::parse(url)? {
+        match database_of(url)? {
             DatabaseUrl::Sqlite(path) => {
                 let mut connection = match Path::new(path).exists() {
                     true => connect(&looked_at_only(path), true)?,
@@ -277,38 +264,28 @@ impl Store {
         }
     }
 
+    /// Brings the database at `url` to this version, as [`Store::open`] does; returns the names of the
+    /// migrations that were made, in their order.
+    pub fn migrate(url: &str) -> Result<Vec<String>, StoreError> {
+        let (_, made) = match database_of(url)? {
+            DatabaseUrl::Sqlite(path) => migrated_sqlite(path)?,
+            DatabaseUrl::Postgres => migrated_postgres(url)?,
+        };
+        Ok(made)
+    }
+
     fn open_sqlite(path: &str) -> Result<(Database, Reading), StoreError> {
-        let lock = lock_beside(path)?;
-        let mut connection = connect(path, false)?;
-        // All of them or none: a start that is cut off leaves the schema of before.
-        connection.immediate_transaction(|c| {
-            migrations::run(&mut Link::Sqlite(c))?;
-            waiting::fill(&mut Conn::new(Link::Sqlite(c), Caller::default()))
-        })?;
+        let (database, _) = migrated_sqlite(path)?;
         let reading = Reading::Sqlite {
             path: path.into(),
             readers: Readers::of(path)?,
-        };
-        let database = Database::Sqlite {
-            connection,
-            _lock: lock,
         };
         Ok((database, reading))
     }
 
     fn open_postgres(url: &str) -> Result<(Database, Reading), StoreError> {
-        let writer = postgres_pool(url, 1)?;
-        let mut connection = writer.get().map_err(connection_error)?;
-        connection.transaction(|c| {
-            // Replicas begin at the same time, and each step is made once.
-            c.batch_execute(&format!(
-                "SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock{POSTGRES_LOCK}"
-            ))?;
-            migrations::run(&mut Link::Postgres(c))?;
-            waiting::fill(&mut Conn::new(Link::Postgres(c), Caller::default()))
-        })?;
-        drop(connection);
-        Ok((Database::Postgres(writer), Self::look_at_postgres(url)?))
+        let (database, _) = migrated_postgres(url)?;
+        Ok((database, Self::look_at_postgres(url)?))
     }
 
     fn look_at_postgres(url: &str) -> Result<Reading, StoreError> {
@@ -318,8 +295,8 @@ impl Store {
     /// The file of the database at `url`; none for one that is reached in another way.
     pub fn file(url: &str) -> Option<&Path> {
         match DatabaseUrl::parse(url) {
-            Ok(DatabaseUrl::Sqlite(path)) => Some(Path::new(path)),
-            Ok(DatabaseUrl::Postgres) | Err(_) => None,
+            Some(DatabaseUrl::Sqlite(path)) => Some(Path::new(path)),
+            Some(DatabaseUrl::Postgres) | None => None,
         }
     }
 
@@ -433,6 +410,40 @@ impl Store {
         })
         .await
     }
+}
+
+/// What writes to a database file of this version, and the migrations that were made for it.
+fn migrated_sqlite(path: &str) -> Result<(Database, Vec<String>), StoreError> {
+    let lock = lock_beside(path)?;
+    let mut connection = connect(path, false)?;
+    // All of them or none: a start that is cut off leaves the schema of before.
+    let made = connection.immediate_transaction(|c| bring_up(Link::Sqlite(c)))?;
+    let database = Database::Sqlite {
+        connection,
+        _lock: lock,
+    };
+    Ok((database, made))
+}
+
+/// The same of a database of PostgreSQL.
+fn migrated_postgres(url: &str) -> Result<(Database, Vec<String>), StoreError> {
+    let writer = postgres_pool(url, 1)?;
+    let mut connection = writer.get().map_err(connection_error)?;
+    let made = connection.transaction(|c| {
+        // Replicas begin at the same time, and each step is made once.
+        c.batch_execute(&format!(
+            "SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock{POSTGRES_LOCK}"
+        ))?;
+        bring_up(Link::Postgres(c))
+    })?;
+    drop(connection);
+    Ok((Database::Postgres(writer), made))
+}
+
+fn bring_up(mut link: Link<'_>) -> Result<Vec<String>, StoreError> {
+    let made = migrations::run(&mut link)?;
+    waiting::fill(&mut Conn::new(link, Caller::default()))?;
+    Ok(made)
 }
 
 fn reads_only() -> StoreError {

@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path, process::Output};
 
-use diesel::{Connection as _, PgConnection, SqliteConnection, connection::SimpleConnection as _};
+use diesel::{Connection, PgConnection, SqliteConnection};
 
 use crate::{
     postgres,
@@ -37,6 +37,11 @@ fn told(of: &Output) -> (Vec<String>, bool) {
     let printed = String::from_utf8_lossy(&of.stdout);
     let names = printed.lines().map(str::to_owned).collect();
     (names, of.status.success())
+}
+
+fn execute<C: Connection>(database: &str, statement: &str) {
+    let mut connection = C::establish(database).expect("a connection");
+    connection.batch_execute(statement).expect("a change");
 }
 
 async fn is_made_once_and_left_alone_when_newer(
@@ -89,10 +94,7 @@ async fn a_file_is_brought_to_this_version_and_left_alone_when_newer() {
     let folder = tempfile::tempdir().expect("a folder");
     let settings = settings(folder.path());
     let file = format!("{}/broker.db", settings["DATA_DIR"]);
-    let execute = |statement: &str| {
-        let mut connection = SqliteConnection::establish(&file).expect("a connection");
-        connection.batch_execute(statement).expect("a change");
-    };
+    let execute = |statement: &str| execute::<SqliteConnection>(&file, statement);
     is_made_once_and_left_alone_when_newer(&settings, all("sqlite"), execute).await;
 }
 
@@ -107,10 +109,7 @@ async fn a_database_of_postgresql_is_brought_to_this_version_and_left_alone_when
     let refused = migrate(&[], &settings);
     assert_one_line(&refused, "COMPOSE_BROKER_ENCRYPTION_KEYS");
     settings.insert("ENCRYPTION_KEYS", new_key_ring());
-    let execute = |statement: &str| {
-        let mut connection = PgConnection::establish(&url).expect("a connection");
-        connection.batch_execute(statement).expect("a change");
-    };
+    let execute = |statement: &str| execute::<PgConnection>(&url, statement);
     is_made_once_and_left_alone_when_newer(&settings, all("postgres"), execute).await;
 }
 
