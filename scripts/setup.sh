@@ -76,7 +76,7 @@ missing_packages() {
     if [[ -z $browser ]]; then return; fi
     # for tests with an application on a machine of its own
     has ip || echo iproute2
-    has chromium || echo chromium
+    has chromium-headless-shell || echo chromium-headless-shell
     has chromedriver || echo chromium-driver
     has_axe || has npm || echo npm
 }

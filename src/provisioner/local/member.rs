@@ -449,6 +449,7 @@ impl SupervisedMember {
             .map_err(self.failed("starting"))?;
         let pid = child.id();
         self.child = Some(child);
+        process::confine(pid).map_err(self.failed("confining"))?;
         process::prefer_to_broker(pid);
         self.exit_status = None;
         self.running_since = Instant::now();

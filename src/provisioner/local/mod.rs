@@ -1,6 +1,6 @@
 //! Members as processes of this machine.
 //!
-//! Each member is a process in a session of its own, described on disk (see `folders`), so it
+//! Each member is a process in a process group of its own, described on disk (see `folders`), so it
 //! outlives the broker: the next broker finds it by its process record, or by the marks that each
 //! of our processes carries (see `process`). A full stop of the machine is recovered by the
 //! next start. An operator who runs the broker as a service must let it end alone (systemd:

@@ -240,7 +240,7 @@ impl WorkingDirectory {
 pub(super) struct PlacedProcess {
     pub(super) process: OwnProcess,
     pub(super) place: PathBuf,
-    /// Whether we started it ourselves: then it leads a session. Its children do not.
+    /// Whether we started it ourselves: then it leads a process group. Its children do not.
     pub(super) is_leader: bool,
 }
 
@@ -296,7 +296,7 @@ pub(super) fn processes_below(folder: &Path, engines: &Path) -> io::Result<Found
                     stands_in,
                 },
                 place,
-                is_leader: stat.session == stat.pid,
+                is_leader: stat.pgrp == stat.pid,
             }),
             Whereabouts::Elsewhere(place) => found.elsewhere.push(Elsewhere {
                 pid: stat.pid,
@@ -400,32 +400,40 @@ fn mark_of(process: &Process) -> io::Result<Option<PathBuf>> {
     Ok(mark.map(PathBuf::from))
 }
 
-/// A command that will run in `place`, in a session of its own, with an empty environment, no
-/// input and bounded resources: it outlives us and takes nothing of ours with it.
+/// A command that will run in `place`, in a process group of its own, with an empty environment and
+/// no input: it outlives us and takes nothing of ours with it. What has started, [`confine`] bounds.
+///
+/// It asks for nothing that the system could do only in a copy of ourselves (`fork`): to copy the map
+/// of a broker's memory takes longer than the rest of a start.
 pub(super) fn command(binary: &Path, place: &Path) -> Command {
-    let open_files_max = rustix::process::getrlimit(Resource::Nofile)
-        .maximum
-        .map_or(MEMBER_OPEN_FILES_MAX, |hard| {
-            hard.min(MEMBER_OPEN_FILES_MAX)
-        });
     let mut command = Command::new(binary);
     command
         .env_clear()
         .env(PLACE, place)
         .current_dir(place)
-        .stdin(std::process::Stdio::null());
-    // SAFETY: between fork and exec only async-signal-safe functions may be called: these are
-    // three plain system calls that neither allocate nor lock.
-    unsafe {
-        command.pre_exec(move || {
-            rustix::process::setsid()?;
-            // The hard limit too, since Go raises its soft limit to the hard one.
-            set_limit(Resource::Nofile, open_files_max)?;
-            // A core dump would hold the tenant's data.
-            set_limit(Resource::Core, 0)
-        });
-    }
+        .stdin(std::process::Stdio::null())
+        .process_group(0);
     command
+}
+
+/// Bounds the resources of a child that was just started and was not waited for.
+pub(super) fn confine(pid: u32) -> io::Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or(io::ErrorKind::InvalidInput)?;
+    // The hard limits too, since Go raises its soft limits to them.
+    let limit = |resource, most: u64| {
+        let hard = rustix::process::getrlimit(resource).maximum;
+        let limit = Some(hard.map_or(most, |hard| hard.min(most)));
+        let limit = Rlimit {
+            current: limit,
+            maximum: limit,
+        };
+        rustix::process::prlimit(Some(pid), resource, limit)
+    };
+    limit(Resource::Nofile, MEMBER_OPEN_FILES_MAX)?;
+    // A core dump would hold the tenant's data.
+    limit(Resource::Core, 0)?;
+    Ok(())
 }
 
 /// When memory runs out, a member goes before the broker that looks after all of them. Where the
@@ -437,14 +445,6 @@ pub(super) fn prefer_to_broker(pid: u32) {
     if let Err(error) = std::fs::write(score, MEMBER_OOM_SCORE.to_string()) {
         log::debug!("the kernel's choice of a victim stays as it is: {error}");
     }
-}
-
-fn set_limit(resource: Resource, limit: u64) -> io::Result<()> {
-    let limit = Rlimit {
-        current: Some(limit),
-        maximum: Some(limit),
-    };
-    Ok(rustix::process::setrlimit(resource, limit)?)
 }
 
 fn boot_id() -> io::Result<&'static str> {

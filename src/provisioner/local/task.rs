@@ -16,6 +16,7 @@ use tokio::{
     time::timeout,
 };
 
+use super::process;
 use crate::model::limits::{KILL_WAIT, TASK_ERROR_BYTES_MAX, TASK_OUTPUT_BYTES_MAX};
 
 const READ_BYTES: usize = 8 * 1024;
@@ -33,11 +34,13 @@ pub(super) struct EndedTask {
 }
 
 impl RunningTask {
-    /// Starts a command made by [`super::process::command`].
+    /// Starts a command made by [`process::command`].
     pub(super) fn spawn(mut command: Command) -> io::Result<Self> {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut command = tokio::process::Command::from(command);
-        Ok(Self(command.kill_on_drop(true).spawn()?))
+        let task = Self(command.kill_on_drop(true).spawn()?);
+        task.0.id().map_or(Ok(()), process::confine)?;
+        Ok(task)
     }
 
     /// Waits for the program to end; `None` when it did not within `limit` and was killed.

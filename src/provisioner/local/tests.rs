@@ -316,8 +316,10 @@ async fn a_member_is_private_bounded_and_detached() {
 
     let process = procfs::process::Process::new(world.process(&id).pid).unwrap();
     assert_eq!(process.cwd().unwrap(), home);
-    assert_eq!(process.stat().unwrap().session, process.pid());
+    assert_eq!(process.stat().unwrap().pgrp, process.pid());
     let limits = process.limits().unwrap();
+    let core = limits.max_core_file_size.hard_limit;
+    assert!(matches!(core, procfs::process::LimitValue::Value(0)));
     let open_files = match limits.max_open_files.hard_limit {
         procfs::process::LimitValue::Value(files) => files,
         procfs::process::LimitValue::Unlimited => u64::MAX,
