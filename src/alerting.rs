@@ -7,7 +7,10 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::mpsc::UnboundedSender,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -23,6 +26,7 @@ use crate::{
             ROUND_PAUSES, SILENCE_LOGGED_AFTER,
         },
         message::{Settling, Threshold},
+        observation::Observation,
         roll::Roll,
     },
 };
@@ -35,11 +39,13 @@ pub struct Telling {
     pub settles_after: Duration,
 }
 
-/// Makes rounds until `stop`. Changes are told where there is somebody to be told.
+/// Makes rounds until `stop`. Changes are told where there is somebody to be told; `serving` gets the instances
+/// whose members serve again after they did not.
 pub async fn run(
     broker: Arc<Broker>,
     metrics: Arc<Metrics>,
     telling: Option<Telling>,
+    serving: UnboundedSender<InstanceId>,
     stop: CancellationToken,
 ) {
     let begun_at = Instant::now();
@@ -48,7 +54,8 @@ pub async fn run(
     while !stop.is_cancelled() {
         let begun = Instant::now();
         let told = metrics.instances_told();
-        let looking = round(&broker, told, &mut memory, teller.as_mut(), begun_at, begun);
+        let times = (begun_at, begun);
+        let looking = round(&broker, told, &mut memory, teller.as_mut(), &serving, times);
         match stop.run_until_cancelled(looking).await {
             None => return,
             Some(Ok(round)) => {
@@ -81,8 +88,8 @@ async fn round(
     told: usize,
     memory: &mut Memory,
     mut teller: Option<&mut Teller>,
-    begun_at: Instant,
-    begun: Instant,
+    serving: &UnboundedSender<InstanceId>,
+    (begun_at, begun): (Instant, Instant),
 ) -> Result<Round, BrokerError> {
     if let Some(teller) = &mut teller {
         teller.begin(broker).await?;
@@ -100,6 +107,10 @@ async fn round(
             let id = &looked.seen.id;
             for change in memory.note(&sight(&looked), begun_at.elapsed()) {
                 change.log(id);
+                if change == Change::Serves {
+                    // Nobody hears of it when the broker stops.
+                    let _ = serving.send(id.clone());
+                }
             }
             totals.add(&looked.seen);
             if named.len() < told {
@@ -181,6 +192,8 @@ struct Sight<'a> {
     id: &'a InstanceId,
     /// Each member, and whether it does not answer; none where nobody could look.
     members: Option<Vec<(&'a str, bool)>>,
+    /// Whether enough of them serve; none where nobody could look.
+    serves: Option<bool>,
     is_late: bool,
 }
 
@@ -195,6 +208,7 @@ fn sight(looked: &LookedOver) -> Sight<'_> {
     Sight {
         id: &looked.seen.id,
         members,
+        serves: seen.map(Observation::is_usable),
         is_late: looked.seen.is_backup_late,
     }
 }
@@ -206,6 +220,8 @@ enum Change {
     Silent(String, Duration),
     /// It does again.
     Answers(String),
+    /// Enough members serve again.
+    Serves,
     /// The scheduled backup is late.
     Late,
     /// It has come, or is waited for no more.
@@ -219,6 +235,7 @@ impl Change {
                 "the member has not answered for {} s", time.as_secs()),
             Self::Answers(member) => log::info!(instance:% = id, member = member.as_str();
                 "the member answers again"),
+            Self::Serves => log::info!(instance:% = id; "enough members serve again"),
             Self::Late => log::warn!(instance:% = id; "the scheduled backup is late"),
             Self::LateNoMore => {
                 log::info!(instance:% = id; "the scheduled backup is late no more");
@@ -235,6 +252,8 @@ struct Memory(Roll<Known>);
 struct Known {
     /// Since when a member does not answer, and whether that was told.
     silent: HashMap<String, (Duration, bool)>,
+    /// Not enough of them served.
+    is_down: bool,
     is_late: bool,
 }
 
@@ -263,6 +282,12 @@ impl Memory {
             let there = |name: &String| members.iter().any(|(member, _)| member == name);
             known.silent.retain(|name, _| there(name));
         }
+        if let Some(serves) = sight.serves {
+            if serves && known.is_down {
+                changes.push(Change::Serves);
+            }
+            known.is_down = !serves;
+        }
         if sight.is_late != known.is_late {
             known.is_late = sight.is_late;
             changes.push(if sight.is_late {
@@ -271,7 +296,7 @@ impl Memory {
                 Change::LateNoMore
             });
         }
-        if known.silent.is_empty() && !known.is_late {
+        if known.silent.is_empty() && !known.is_down && !known.is_late {
             self.0.forget(sight.id);
         }
         changes
@@ -298,6 +323,7 @@ mod tests {
                 let sight = Sight {
                     id,
                     members: Some(vec![("m0", id.as_str() == "silent")]),
+                    serves: Some(true),
                     is_late: id.as_str() == "late",
                 };
                 memory.note(&sight, Duration::ZERO);
@@ -319,6 +345,7 @@ mod tests {
             let named = |silent: [bool; 2]| vec![("m0", silent[0]), ("m1", silent[1])];
             let sight = Sight {
                 id: &id,
+                serves: members.map(|silent| !silent.iter().all(|is| *is)),
                 members: members.map(named),
                 is_late,
             };
@@ -332,7 +359,7 @@ mod tests {
         assert_eq!(note(minute, None, false), []);
         assert_eq!(
             note(minute + 1, Some([false, true]), true),
-            [silent(minute + 1), Change::Late]
+            [silent(minute + 1), Change::Serves, Change::Late]
         );
         assert_eq!(note(minute + 9, Some([false, true]), true), []);
         assert_eq!(

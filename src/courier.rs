@@ -113,7 +113,7 @@ impl Courier {
 
     /// Sends until `stop`. What is being sent then is sent again by the next start.
     pub async fn run(mut self, stop: CancellationToken) {
-        log::info!(webhook:% = self.webhook.place(); "alerts are told to the webhook");
+        log::info!(webhook:% = self.webhook.place(); "alerts are sent to the webhook");
         while !stop.is_cancelled() {
             let pause = match stop.run_until_cancelled(self.send_due()).await {
                 None => break,
@@ -136,7 +136,7 @@ impl Courier {
         }
         if let Err(error) = self.outbox.let_go().await {
             log::warn!(
-                "another broker has to wait before it tells alerts: {}",
+                "another broker has to wait before it sends alerts: {}",
                 chain(&error)
             );
         }

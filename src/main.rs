@@ -13,7 +13,8 @@ use clap::{
 use clap_complete::env::{Bash, CompleteEnv, EnvCompleter, Fish, Zsh};
 use compose_broker::{
     app::{
-        self, App, Clock, Surroundings, chain, check_catalog, pending_migrations, start_members,
+        self, App, Clock, Surroundings, chain, check_catalog, copy_store, pending_migrations,
+        start_members,
     },
     client::{self, Client},
     config::{Accepted, CatalogFile, Config, SECRETS_HELP, Settings, program},
@@ -39,6 +40,25 @@ enum CatalogCommand {
 }
 
 #[derive(Subcommand)]
+enum StoreCommand {
+    /// Copy a store of SQLite into an empty database of PostgreSQL, row by row, each compared; no broker uses
+    /// either meanwhile. A copy that was broken off goes on when it is begun once more
+    Copy {
+        /// The file, sqlite:// and its path: broker.db in the broker's DATA_DIR
+        #[arg(long, value_name = "URL")]
+        from: String,
+        /// The database, postgres://
+        #[arg(
+            long,
+            value_name = "URL",
+            env = "COMPOSE_BROKER_DATABASE_URL",
+            hide_env_values = true
+        )]
+        to: String,
+    },
+}
+
+#[derive(Subcommand)]
 enum Command {
     /// Serve the OSB and Compose APIs and run the work behind them
     #[command(after_help = SECRETS_HELP)]
@@ -60,6 +80,9 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Move the broker's store
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Check catalog files
     #[command(subcommand)]
     Catalog(CatalogCommand),
@@ -99,6 +122,7 @@ fn main() -> ExitCode {
         Command::Catalog(CatalogCommand::Check { file }) => return check(file),
         Command::Completion { shell } => return completion(*shell),
         Command::Migrate { settings, check } => return migrate(settings, *check),
+        Command::Store(StoreCommand::Copy { from, to }) => return copy(from, to),
         _ => {}
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -113,7 +137,10 @@ fn main() -> ExitCode {
             Command::Serve { settings, accept } => serve(&settings, accept).await,
             Command::Client(client) => return client::run(*client, Clock::system()).await,
             // Done above: they need nothing that runs.
-            Command::Catalog(_) | Command::Completion { .. } | Command::Migrate { .. } => Ok(()),
+            Command::Catalog(_)
+            | Command::Completion { .. }
+            | Command::Migrate { .. }
+            | Command::Store(_) => Ok(()),
         };
         match done {
             Ok(()) => ExitCode::SUCCESS,
@@ -227,6 +254,24 @@ fn migrate(settings: &Settings, only_look: bool) -> ExitCode {
         }
         (false, false) => "the database has the schema of this version now",
     });
+    ended
+}
+
+/// Tables and their rows go to the standard output, one on each line.
+fn copy(from: &str, to: &str) -> ExitCode {
+    let copied = match copy_store(from, to) {
+        Ok(copied) => copied,
+        Err(error) => return failure(&error),
+    };
+    let lines: String = copied
+        .iter()
+        .map(|copied| format!("{} {}\n", copied.table, copied.rows))
+        .collect();
+    let ended = printed(lines.as_bytes(), ExitCode::SUCCESS);
+    complain(
+        "the store is copied, and the file is used by no broker any more; start the broker with \
+         COMPOSE_BROKER_DATABASE_URL, and with its username, password and encryption keys as settings",
+    );
     ended
 }
 

@@ -68,7 +68,7 @@ enum LookError {
     UnknownEngine(String),
     #[error("this broker has no cluster {0}")]
     UnknownCluster(String),
-    #[error("the cluster did not tell")]
+    #[error("the cluster gave no answer")]
     Provisioner(#[from] ProvisionerError),
 }
 

@@ -19,7 +19,10 @@ use crate::{
         catalog::{Catalog, CatalogError, CatalogErrors, CurrentCatalog},
         sentence::counted,
     },
-    store::Store,
+    store::{
+        Store,
+        copy::{Copied, CopyError, copy},
+    },
     timekeeper::Timekeeper,
 };
 
@@ -71,6 +74,12 @@ pub fn pending_migrations(config: &Config) -> Result<Vec<String>, StartError> {
 pub fn migrate(config: &Config) -> Result<Vec<String>, StartError> {
     folders::check_before_store(config)?;
     Ok(Store::migrate(config.places.database_url.expose())?)
+}
+
+/// Copies the broker's store from one database into another, which no broker uses meanwhile. Returns the
+/// tables, with their rows.
+pub fn copy_store(from: &str, to: &str) -> Result<Vec<Copied>, CopyError> {
+    copy(from, to)
 }
 
 /// How many services and plans a catalog has, in words, or everything that is wrong with it.

@@ -5,7 +5,10 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use actix_web::dev::{Server, ServerHandle};
 use futures::future::join_all;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::{
+    sync::mpsc,
+    task::{JoinHandle, JoinSet},
+};
 
 use self::{
     assembly::Assembly,
@@ -49,7 +52,7 @@ mod service;
 mod tasks;
 mod told;
 
-pub use checks::{check_catalog, migrate, pending_migrations};
+pub use checks::{check_catalog, copy_store, migrate, pending_migrations};
 pub use clusters::start_members;
 pub use error::{FolderError, StartError};
 
@@ -281,12 +284,14 @@ async fn volumes(config: &Config, kept: &Kept, members: usize) -> Arc<Volumes> {
 /// Begins what works beside the server.
 fn tasks(of: &Assembly<'_>, broker: &Arc<Broker>) -> Tasks {
     let mut tasks = Tasks::new();
+    let (seen_serving, serving) = mpsc::unbounded_channel();
     if of.surroundings.scheduled {
         tasks.begin("scheduler", |stop| scheduler::run(broker.clone(), stop));
         tasks.begin("guard", |stop| of.guard(broker).run(stop));
         tasks.begin("watchdog", |stop| of.watchdog(broker).run(stop));
         tasks.begin("round over all instances", |stop| {
-            alerting::run(broker.clone(), of.metrics.clone(), of.telling(), stop)
+            let (metrics, telling) = (of.metrics.clone(), of.telling());
+            alerting::run(broker.clone(), metrics, telling, seen_serving, stop)
         });
         if let Some(courier) = of.courier(broker) {
             tasks.begin("courier to the webhook", |stop| courier.run(stop));
@@ -299,6 +304,6 @@ fn tasks(of: &Assembly<'_>, broker: &Arc<Broker>) -> Tasks {
     tasks.begin("look at the volumes", |stop| of.volumes.clone().run(stop));
     let (faults, patience) = (of.surroundings.faults.clone(), of.surroundings.patience);
     let runner = Runner::new(of.parts(), faults, patience);
-    tasks.begin("runner", |stop| runner.run(stop));
+    tasks.begin("runner", |stop| runner.run(serving, stop));
     tasks
 }

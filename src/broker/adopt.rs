@@ -331,7 +331,7 @@ impl Strays {
     ) -> Result<Instance, BrokerError> {
         let plan_id = plan.or(manifest.plan_id.as_deref()).ok_or_else(|| {
             BrokerError::BadRequest(
-                "the backups do not tell the instance's plan: give its plan_id".to_owned(),
+                "the backups do not name the instance's plan: give its plan_id".to_owned(),
             )
         })?;
         let (offering, plan) = offering_and_plan(&self.catalog, &manifest.service_id, plan_id)?;

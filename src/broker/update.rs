@@ -530,7 +530,7 @@ fn check_size(
     }
     let all = |seen: &&Observation| seen.serving() == deployment.members.len();
     let Some(bytes) = seen.filter(all).and_then(Observation::database_bytes) else {
-        let reason = "not all members tell how large the database is at the moment; try again";
+        let reason = "not all members say how large the database is at the moment; try again";
         return Err(refused(reason, true));
     };
     if fits(bytes, goal) {

@@ -164,9 +164,7 @@ fn not_serving(member: &MemberObservation) -> Option<String> {
     let name = &member.name;
     match &member.health {
         MemberHealth::Serving { .. } => None,
-        MemberHealth::WithoutLeader => Some(format!(
-            "The member {name} answers, but has no majority behind it."
-        )),
+        MemberHealth::Degraded(why) => Some(format!("The member {name} answers, but {why}.")),
         MemberHealth::Silent(why) => Some(format!("The member {name} does not answer: {why}.")),
     }
 }

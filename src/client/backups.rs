@@ -222,7 +222,7 @@ impl Session {
         let done = download::download(http, &link, &file, sha256, force, length, &progress).await?;
         progress.done();
         if sha256.is_none() {
-            let text = "the broker tells no hash of this backup: it was not compared with any";
+            let text = "the broker has no hash of this backup: it was not compared with any";
             self.show.note(text);
         }
         let shown = self.show.fields([

@@ -141,7 +141,7 @@ impl Session {
         };
         let found = self.osb.fetch(Resource::of(&instance)).await?;
         let found =
-            found.ok_or_else(|| Error::Failed(format!("the broker tells of no instance {id}")))?;
+            found.ok_or_else(|| Error::Failed(format!("the broker knows no instance {id}")))?;
         let id_of = |field: &str| found[field].as_str().unwrap_or_default();
         let catalog = self.catalog().await?;
         let offer = catalog.by_ids(id_of("service_id"), id_of("plan_id"));
@@ -231,7 +231,7 @@ impl Session {
         if fetched.is_none() && status.is_done() {
             // Somebody else has deleted it.
             status.state = "unknown";
-            status.description = "the broker tells of no such instance".into();
+            status.description = "the broker knows no such instance".into();
         }
         Ok((status, fetched.unwrap_or_default()))
     }

@@ -47,7 +47,7 @@ impl Session {
         {
             value["credentials"] = credentials.clone();
             self.show
-                .note("the broker tells these credentials only now: keep them");
+                .note("the broker shows these credentials only now: keep them");
             return self.show.json(&value);
         }
         let shown = self.show.fields([
@@ -134,7 +134,7 @@ impl Session {
             let status = self.status(resource, &key.last).await?;
             let (key, text) = (&key.name, status.text());
             return Err(Error::Failed(format!(
-                "the broker tells of no service key {key} of {name} ({text})"
+                "the broker knows no service key {key} of {name} ({text})"
             )));
         };
         if id.is_some() {

@@ -74,7 +74,7 @@ async fn page(api: &Api) -> String {
     let work = match timeout(SCRAPE_TIMEOUT, broker.rounds.work()).await {
         Ok(Ok(work)) => Some(work),
         Ok(Err(error)) => {
-            log::warn!("metrics lack what the store tells: {}", chain(&error));
+            log::warn!("metrics lack what the store holds: {}", chain(&error));
             None
         }
         Err(_) => None,

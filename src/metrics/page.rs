@@ -206,7 +206,7 @@ impl Page {
         }
         self.gauge(
             "instances_untold",
-            "Instances that are not told of one by one",
+            "Instances without series of their own",
             count_of(all.instances - round.named.len()),
         );
         self.instances(&round.named);

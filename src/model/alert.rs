@@ -9,7 +9,7 @@ use super::{
         BACKUP_FAILURES_TELLING, BACKUP_LATE_AFTER, CERTIFICATE_END_TOLD, FAULTS_TOLD_MAX,
         QUOTA_CRITICAL_PERCENT, QUOTA_NEAR_PERCENT, SCHEDULE_BEGINS_AFTER, UNIT_BYTES,
     },
-    observation::{MemberHealth, MemberObservation, Observation},
+    observation::{Complaint, MemberHealth, MemberObservation, Observation},
     renewal::Outlook,
     repair::Repair,
     schedule::{Schedule, slot_after},
@@ -273,9 +273,7 @@ fn of_members(seen: &Observation) -> Vec<Alert> {
         let name = &member.name;
         let message = match &member.health {
             MemberHealth::Serving { .. } => return None,
-            MemberHealth::WithoutLeader => {
-                format!("Member {name} answers, but has no majority behind it.")
-            }
+            MemberHealth::Degraded(why) => format!("Member {name} answers, but {why}."),
             MemberHealth::Silent(why) => format!("Member {name} does not answer: {why}."),
         };
         Some(Alert {
@@ -297,11 +295,13 @@ fn of_storage(seen: &Observation, database: &DatabaseWatch) -> Vec<Alert> {
             continue;
         };
         for complaint in complaints {
-            let message = told(complaint, database);
+            let Some((key, message)) = of_complaint(complaint, database) else {
+                continue;
+            };
             // All members tell what one of them complains of.
             if found.iter().all(|alert| alert.message != message) {
                 found.push(Alert {
-                    subject: Subject::Complaint(complaint.trim().to_owned()),
+                    subject: Subject::Complaint(key.to_owned()),
                     gravity: Gravity::Critical,
                     member: Some(member.name.clone()),
                     since: None,
@@ -310,11 +310,13 @@ fn of_storage(seen: &Observation, database: &DatabaseWatch) -> Vec<Alert> {
             }
         }
     }
+    let says_full = seen.complains_of(&Complaint::Full);
     let used = u128::from(seen.database_bytes().unwrap_or(0));
     let quota = u128::from(database.quota_bytes.max(1));
     let percent = used * 100 / quota;
-    // That it is closed says more.
-    if percent >= u128::from(QUOTA_NEAR_PERCENT) && database.closed_since.is_none() {
+    // That it is full, or closed for that, says more.
+    let is_said = says_full || database.closed_since.is_some();
+    if percent >= u128::from(QUOTA_NEAR_PERCENT) && !is_said {
         let units = match database.quota_bytes / UNIT_BYTES {
             1 => "1 unit".to_owned(),
             units => format!("{units} units"),
@@ -344,34 +346,32 @@ fn of_storage(seen: &Observation, database: &DatabaseWatch) -> Vec<Alert> {
     found
 }
 
-/// What a member complains of, in words: what it itself says where it is not known.
-pub fn meaning_of(complaint: &str) -> String {
-    let complaint = complaint.trim();
-    if complaint.contains("NOSPACE") {
-        "it is full: it takes no writes. Add units, delete keys or defragment".to_owned()
-    } else if complaint.contains("CORRUPT") {
-        "it does not hold what the others hold, and takes no writes".to_owned()
-    } else {
-        format!("it complains: {complaint}")
+/// What a member complains of, and what can be done: what its alert goes by, and its message. None where
+/// another alert says it.
+fn of_complaint<'a>(
+    complaint: &'a Complaint,
+    database: &DatabaseWatch,
+) -> Option<(&'a str, String)> {
+    match complaint {
+        Complaint::Full if database.is_safe_full => {
+            let message = "The database is full and takes no more writes. It can be read, and keys can be \
+                           deleted. Ask for more units, or delete keys: the broker then makes room and \
+                           lets it take writes again.";
+            Some(("full", message.to_owned()))
+        }
+        Complaint::Full if database.closed_since.is_some() => None,
+        Complaint::Full => {
+            let message = "The database is full, and nobody but the broker is let in until there is room. \
+                           Ask for more units.";
+            Some(("full", message.to_owned()))
+        }
+        Complaint::Differs => {
+            let message = "The members hold different data and take no more writes. Restore the newest \
+                           good backup into a new instance, and tell the operator.";
+            Some(("differs", message.to_owned()))
+        }
+        Complaint::Other(words) => Some((words, format!("The database complains: {words}"))),
     }
-}
-
-/// What a member complains of, and what can be done.
-fn told(complaint: &str, database: &DatabaseWatch) -> String {
-    let complaint = complaint.trim();
-    let advice = if complaint.contains("CORRUPT") {
-        " The members hold different data and take no more writes. Restore the newest good backup \
-         into a new instance, and tell the operator."
-    } else if complaint.contains("NOSPACE") && database.is_safe_full {
-        // All members say so in other words: each names who said it first.
-        return "The database is full (NOSPACE) and takes no more writes. It can be read, and keys \
-                can be deleted. Ask for more units, or delete keys: the broker then makes room and \
-                lets it take writes again."
-            .to_owned();
-    } else {
-        ""
-    };
-    format!("The database complains: {complaint}{advice}")
 }
 
 /// What is known of the database whatever its members tell.

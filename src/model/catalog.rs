@@ -53,7 +53,7 @@ impl std::fmt::Display for CatalogErrors {
             0 => Ok(()),
             more => write!(
                 f,
-                " (and {more} more; `compose-broker catalog check` tells all)"
+                " (and {more} more; `compose-broker catalog check` lists all)"
             ),
         }
     }

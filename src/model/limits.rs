@@ -353,6 +353,18 @@ pub const DECISIONS_TOGETHER_MAX: usize = 128;
 pub const DECISIONS_TOGETHER_TIME: Duration = Duration::from_millis(5);
 /// A decision that the writer of the store has not begun within this time is refused.
 pub const DECISION_WAIT: Duration = Duration::from_secs(10);
+/// A decision that a server's passing failure has undone is made anew after each of these, one after the
+/// other, while no more than [`DECISION_TRIES_TIME`] is over.
+pub const DECISION_PAUSES: [Duration; 4] = [
+    Duration::from_millis(10),
+    Duration::from_millis(50),
+    Duration::from_millis(200),
+    Duration::from_millis(500),
+];
+/// See [`DECISION_PAUSES`].
+pub const DECISION_TRIES_TIME: Duration = Duration::from_secs(5);
+/// For so long a server is asked what became of a commit whose answer was lost.
+pub const LOST_COMMIT_WAIT: Duration = Duration::from_secs(20);
 /// Decisions that wait for the writer of the store; more are refused at once.
 pub const DECISIONS_WAITING_MAX: usize = 16_384;
 /// Threads that serve HTTP.

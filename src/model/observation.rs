@@ -76,12 +76,37 @@ pub enum MemberHealth {
         /// It does not hold what the others hold, as was found by comparing them.
         differs: bool,
         /// What it complains of; full storage, above all.
-        complaints: Vec<String>,
+        complaints: Vec<Complaint>,
     },
-    /// It answers, but has no leader to follow, or no majority that agrees with it in time.
-    WithoutLeader,
+    /// It answers, and cannot serve by itself. Why, as the engine calls it: "answers, but ..." goes on so.
+    Degraded(&'static str),
     /// It does not answer.
     Silent(Silence),
+}
+
+/// What a member complains of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Complaint {
+    /// It is full, and takes no more writes.
+    Full,
+    /// It does not hold what the others hold, and takes no writes.
+    Differs,
+    /// Something that only its engine knows, in the engine's words.
+    Other(String),
+}
+
+impl fmt::Display for Complaint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => {
+                f.write_str("it is full and takes no writes. Add units, delete keys or defragment")
+            }
+            Self::Differs => {
+                f.write_str("it does not hold what the others hold, and takes no writes")
+            }
+            Self::Other(words) => write!(f, "it complains: {words}"),
+        }
+    }
 }
 
 /// A member that does not answer; its display is for people.
@@ -107,11 +132,11 @@ pub enum SilenceCause {
 impl fmt::Display for Silence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.cause {
-            SilenceCause::Unreachable => f.write_str("no connection to it comes about"),
+            SilenceCause::Unreachable => f.write_str("nobody accepts a connection there"),
             SilenceCause::Slow => {
                 write!(f, "nothing came within {} s", OBSERVATION_TIMEOUT.as_secs())
             }
-            SilenceCause::Refusing => f.write_str("it refuses to tell how it is"),
+            SilenceCause::Refusing => f.write_str("it refuses to say how it is"),
         }
     }
 }
@@ -173,6 +198,14 @@ impl Observation {
         let full =
             |m: &MemberObservation| matches!(m.health, MemberHealth::Serving { is_full: true, .. });
         self.members.iter().any(full)
+    }
+
+    /// Whether a member complains of that.
+    pub fn complains_of(&self, what: &Complaint) -> bool {
+        self.members.iter().any(|member| match &member.health {
+            MemberHealth::Serving { complaints, .. } => complaints.contains(what),
+            MemberHealth::Degraded(_) | MemberHealth::Silent(_) => false,
+        })
     }
 
     /// The most that a member's database file really holds, in bytes; none when no member tells.

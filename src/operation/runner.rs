@@ -15,7 +15,7 @@ use std::{
 };
 
 use futures::FutureExt as _;
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{sync::mpsc::UnboundedReceiver, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -145,7 +145,13 @@ impl Runner {
 
     /// Works until `stop`. Whatever runs then is let go of at once: it goes on after a restart, or
     /// on another replica.
-    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+    ///
+    /// `serving` are instances whose members were seen to serve again: what waits for these is tried at once.
+    pub async fn run(
+        self: Arc<Self>,
+        mut serving: UnboundedReceiver<InstanceId>,
+        stop: CancellationToken,
+    ) {
         let store = self.parts.store.clone();
         if store.is_private()
             && let Err(error) = store
@@ -154,6 +160,8 @@ impl Runner {
         {
             log_failure(&error, "cannot free the claims of an earlier process");
         }
+        // How members answered an earlier process is not known any more.
+        self.hasten(None).await;
         let mut workers = JoinSet::new();
         let mut keeping = JoinSet::new();
         let keeper = self.clone();
@@ -179,6 +187,10 @@ impl Runner {
             tokio::select! {
                 () = stop.cancelled() => {}
                 _ = changes.changed() => {}
+                Some(instance) = serving.recv() => {
+                    self.breakers().remove(&instance);
+                    self.hasten(Some(instance)).await;
+                }
                 _ = workers.join_next(), if !workers.is_empty() => {}
                 () = tokio::time::sleep(CLAIM_INTERVAL) => {}
             }
@@ -190,6 +202,19 @@ impl Runner {
             .await;
         if let Err(error) = released {
             log_failure(&error, "cannot free this process's claims");
+        }
+    }
+
+    /// Has what failed in passing tried at once: of one instance, or of all.
+    async fn hasten(&self, instance: Option<InstanceId>) {
+        let now = self.parts.clock.now();
+        let hastened = self
+            .parts
+            .store
+            .write(move |conn| store::operation::hasten(conn, instance.as_ref(), now))
+            .await;
+        if let Err(error) = hastened {
+            log_failure(&error, "cannot have operations tried at once");
         }
     }
 

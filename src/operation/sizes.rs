@@ -20,7 +20,7 @@ pub async fn observe_size(
     match seen.database_bytes() {
         Some(bytes) => Ok((seen, bytes)),
         None => Err(StepError::passing(
-            "no member tells how large the database is",
+            "no member says how large the database is",
         )),
     }
 }

@@ -142,7 +142,7 @@ async fn check_size(
     let (seen, bytes) = sizes::observe_size(work, deployment, secrets).await?;
     if seen.serving() < deployment.members.len() {
         return Err(StepError::passing(
-            "not all members tell how large the database is",
+            "not all members say how large the database is",
         ));
     }
     if !fits(bytes, goal) {

@@ -2,6 +2,8 @@
 
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 
+use crate::model::failure::chain;
+
 /// Why the store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -29,12 +31,30 @@ pub enum StoreError {
     /// The writer did not come to it in time; nothing was done.
     #[error("the store is too slow now, and nothing was changed")]
     Busy,
+    /// The connection was lost in the commit, and nothing tells what became of it.
+    #[error(
+        "the connection to the database was lost while it kept the change, so that nobody knows whether it \
+         did: look before you ask for it again"
+    )]
+    Unknown(#[source] Box<Self>),
     /// A newer version of the broker has brought the database to its own schema.
     #[error(
         "the database is newer than this version of the broker, which does not know its migration {0}: \
          start the newer version again, or restore the database of before"
     )]
     Newer(String),
+    /// It was copied into another database.
+    #[error(
+        "this store was copied into another database, which has gone on without it: name that one \
+         (COMPOSE_BROKER_DATABASE_URL)"
+    )]
+    Moved,
+    /// A copy into it was broken off.
+    #[error(
+        "the copy of a store into this database has not ended: repeat `compose-broker store copy`, which goes \
+         on with it"
+    )]
+    Unfinished,
     /// The migrations did not run.
     #[error("the database could not be brought to this version")]
     Migration(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -73,7 +93,7 @@ impl StoreError {
     /// answer in time.
     pub fn is_shortage(&self) -> bool {
         match self {
-            Self::Connection(_) | Self::Busy => true,
+            Self::Connection(_) | Self::Busy | Self::Unknown(_) => true,
             Self::Database(DieselError::DatabaseError(kind, told)) => match kind {
                 DatabaseErrorKind::ClosedConnection
                 | DatabaseErrorKind::UnableToSendCommand
@@ -94,6 +114,18 @@ impl StoreError {
             return false;
         };
         FULL.iter().any(|text| told.message().contains(text))
+    }
+
+    /// The same for one more that has to be told.
+    pub(super) fn told_again(&self) -> Self {
+        match self {
+            Self::Database(DieselError::DatabaseError(kind, told)) => {
+                let told = Box::new(told.message().to_owned());
+                Self::Database(DieselError::DatabaseError(*kind, told))
+            }
+            Self::Unknown(reason) => Self::Unknown(Box::new(reason.told_again())),
+            other => Self::Connection(chain(other).into()),
+        }
     }
 
     /// Wraps what a row's conversion said.

@@ -28,6 +28,7 @@ use crate::{caller::Caller, disk, model::database_url::DatabaseUrl};
 pub mod audit;
 pub mod backup;
 pub mod binding;
+pub mod copy;
 pub mod deployment;
 mod error;
 pub mod figures;
@@ -205,10 +206,11 @@ impl Store {
     /// Opens the database at `url` (`sqlite:///path` or `postgres://...`) and brings it to this
     /// version.
     pub fn open(url: &str) -> Result<Self, StoreError> {
-        let (database, reading) = match database_of(url)? {
+        let (mut database, reading) = match database_of(url)? {
             DatabaseUrl::Sqlite(path) => Self::open_sqlite(path)?,
             DatabaseUrl::Postgres => Self::open_postgres(url)?,
         };
+        database.refuse_unfit()?;
         let changes = watch::Sender::new(0);
         Ok(Self {
             writer: Some(Writer::begin(database, changes.clone())?),
@@ -437,7 +439,7 @@ fn migrated_postgres(url: &str) -> Result<(Database, Vec<String>), StoreError> {
         bring_up(Link::Postgres(c))
     })?;
     drop(connection);
-    Ok((Database::Postgres(writer), made))
+    Ok((Database::postgres(writer)?, made))
 }
 
 fn bring_up(mut link: Link<'_>) -> Result<Vec<String>, StoreError> {

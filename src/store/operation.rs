@@ -594,6 +594,35 @@ pub fn postpone(
     look_anew_at(conn, &claim.operation)
 }
 
+/// Lets what has failed in passing be tried at once instead of later; of one instance, or of all.
+pub fn hasten(
+    conn: &mut Conn<'_>,
+    instance: Option<&InstanceId>,
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    let found: Vec<(String, String)> = each!(conn, |c| {
+        let mut query = operations::table
+            .filter(operations::state.eq(OperationState::Queued.as_str()))
+            .filter(operations::not_before.gt(now.naive_utc()))
+            .filter(operations::trouble.is_not_null())
+            .into_boxed();
+        if let Some(instance) = instance {
+            query = query.filter(operations::instance_id.eq(instance.as_str()));
+        }
+        query
+            .select((operations::id, operations::instance_id))
+            .load(c)
+    })?;
+    for (id, instance) in &found {
+        each!(conn, |c| diesel::update(operations::table.find(id))
+            .set(operations::not_before.eq(now.naive_utc()))
+            .execute(c))?;
+        look_anew(conn, instance)?;
+    }
+    conn.operations_changed |= !found.is_empty();
+    Ok(())
+}
+
 /// The queue, after a change of an operation.
 pub(super) fn look_anew_at(conn: &mut Conn<'_>, id: &OperationId) -> Result<(), StoreError> {
     let instance: Option<String> = each!(conn, |c| operations::table

@@ -94,9 +94,10 @@ pub(super) fn begin_to_read(link: &mut Link<'_>) -> QueryResult<()> {
 pub(super) fn begin_to_write(link: &mut Link<'_>) -> QueryResult<()> {
     match link {
         Link::Sqlite(_) => Plain::<1>::run(link),
-        // In front, so that all that is read is as the last writer left it.
+        // The lock in front, and each statement with a look of its own: so all that is read is as the last
+        // writer left it, whatever the server's settings say.
         Link::Postgres(connection) => connection.batch_execute(&format!(
-            "BEGIN; SET LOCAL lock_timeout = {}; SELECT pg_advisory_xact_lock{}",
+            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {}; SELECT pg_advisory_xact_lock{}",
             super::BUSY_TIMEOUT.as_millis(),
             super::POSTGRES_LOCK,
         )),

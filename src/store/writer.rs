@@ -5,8 +5,10 @@
 //! have changed. Nobody has an answer before all of it is durable.
 //!
 //! Where the transaction as a whole comes to nothing (the disk is full, say), each of its decisions is
-//! made once more in a transaction of its own: what one of them meets is nobody else's matter. So a
-//! decision may be run more than once, and of all but the last run nothing is left.
+//! made once more in a transaction of its own: what one of them meets is nobody else's matter. Where a
+//! server's failure passes ([`passing`]), a decision is made anew for a while. So a decision may be run more
+//! than once, and of all but the last run nothing is left. When the answer to a commit was lost, the next
+//! connection tells what became of it ([`mark`]).
 
 use std::{
     any::Any,
@@ -20,19 +22,29 @@ use std::{
     time::{Duration, Instant},
 };
 
-use diesel::{QueryResult, SqliteConnection};
+use diesel::{Connection as _, QueryResult, SqliteConnection};
 use tokio::{
     sync::{oneshot, watch},
     time::timeout,
 };
 
-use super::{Conn, Link, StoreError, connection_error, prepared};
+use super::{Conn, Link, PostgresPool, StoreError, connection_error, copy, prepared};
 use crate::{
     caller::Caller,
-    model::limits::{
-        DECISION_WAIT, DECISIONS_TOGETHER_MAX, DECISIONS_TOGETHER_TIME, DECISIONS_WAITING_MAX,
+    model::{
+        failure::chain,
+        limits::{
+            DECISION_PAUSES, DECISION_TRIES_TIME, DECISION_WAIT, DECISIONS_TOGETHER_MAX,
+            DECISIONS_TOGETHER_TIME, DECISIONS_WAITING_MAX, LOST_COMMIT_WAIT,
+        },
     },
 };
+
+mod mark;
+mod passing;
+
+use mark::Marks;
+use passing::Passing;
 
 /// Where decisions are handed in.
 pub(super) struct Writer {
@@ -50,7 +62,29 @@ pub(super) enum Database {
         _lock: std::fs::File,
     },
     /// One connection, which is made anew when it is lost.
-    Postgres(super::PostgresPool),
+    Postgres { pool: PostgresPool, marks: Marks },
+}
+
+impl Database {
+    /// See [`copy::refuse_unfit`].
+    pub(super) fn refuse_unfit(&mut self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite { connection, .. } => copy::refuse_unfit(&mut Link::Sqlite(connection)),
+            Self::Postgres { pool, .. } => {
+                let mut connection = pool.get().map_err(connection_error)?;
+                copy::refuse_unfit(&mut Link::Postgres(&mut connection))
+            }
+        }
+    }
+
+    /// What a pool of one connection leads to.
+    pub(super) fn postgres(pool: PostgresPool) -> Result<Self, StoreError> {
+        let mut connection = pool.get().map_err(connection_error)?;
+        Marks::forget_old(&mut connection)?;
+        drop(connection);
+        let marks = Marks::new();
+        Ok(Self::Postgres { pool, marks })
+    }
 }
 
 impl Writer {
@@ -64,6 +98,7 @@ impl Writer {
             database,
             jobs,
             changes,
+            passing: Passing::default(),
         };
         let thread = std::thread::Builder::new().name("store".to_owned());
         let thread = thread
@@ -229,20 +264,28 @@ impl Decided {
     }
 }
 
-/// Why a transaction came to nothing.
+/// Why a transaction came to nothing, or is not known to have come to anything.
 struct Failure {
     error: StoreError,
     /// Whether it is certain that nothing of it was kept.
     is_undone: bool,
+    /// Whether the same may succeed a little later.
+    passes: bool,
 }
 
-impl Failure {
-    fn before_commit(error: StoreError) -> Self {
-        Self {
-            error,
-            is_undone: true,
-        }
-    }
+/// What undid a transaction, as far as its connection knows.
+enum Undoing {
+    /// It did not come to a commit.
+    Before(StoreError),
+    /// The commit has failed, or its answer was lost.
+    Commit(StoreError),
+}
+
+/// What became of a transaction.
+enum Fate {
+    Kept,
+    Undone,
+    Unknown,
 }
 
 /// What the thread works with.
@@ -250,6 +293,7 @@ struct Desk {
     database: Database,
     jobs: Receiver<Box<dyn Job>>,
     changes: watch::Sender<u64>,
+    passing: Passing,
 }
 
 impl Desk {
@@ -260,14 +304,46 @@ impl Desk {
             }
             let mut decided = Vec::new();
             match self.transaction(first, DECISIONS_TOGETHER_MAX, &mut decided) {
-                Err(failure) if failure.is_undone && decided.len() > 1 => {
-                    for Decided { job, .. } in decided {
-                        let mut alone = Vec::new();
-                        let made = self.transaction(job, 1, &mut alone);
-                        self.end(alone, made);
-                    }
+                Err(failure) if failure.is_undone && (decided.len() > 1 || failure.passes) => {
+                    self.decide_each(decided.into_iter().map(|decided| decided.job));
                 }
-                made => self.end(decided, made),
+                Ok(()) => self.end(decided, Ok(())),
+                Err(failure) => self.end(decided, Err(&failure.error)),
+            }
+        }
+    }
+
+    /// Makes each in a transaction of its own, as long as there is a database.
+    fn decide_each(&mut self, mut jobs: impl Iterator<Item = Box<dyn Job>>) {
+        while let Some(job) = jobs.next() {
+            let Err(StoreError::Connection(gone)) = self.decide_alone(job) else {
+                continue;
+            };
+            let left: Vec<_> = jobs.by_ref().map(Decided::not_run).collect();
+            self.end(left, Err(&StoreError::Connection(gone)));
+        }
+    }
+
+    /// Makes a decision in a transaction of its own, and anew while what undoes it passes. Returns what
+    /// came of the last transaction.
+    fn decide_alone(&mut self, mut job: Box<dyn Job>) -> Result<(), StoreError> {
+        let begun = Instant::now();
+        let mut pauses = DECISION_PAUSES.into_iter();
+        loop {
+            let mut alone = Vec::new();
+            let made = self.transaction(job, 1, &mut alone);
+            let may_succeed = matches!(&made, Err(failure) if failure.is_undone && failure.passes);
+            let pause = pauses.next().filter(|_| may_succeed);
+            match (pause, alone.pop()) {
+                (Some(pause), Some(again)) if begun.elapsed() < DECISION_TRIES_TIME => {
+                    std::thread::sleep(pause);
+                    job = again.job;
+                }
+                (_, decided) => {
+                    let made = made.map_err(|failure| failure.error);
+                    self.end(decided.into_iter().collect(), made.as_ref().copied());
+                    return made;
+                }
             }
         }
     }
@@ -279,35 +355,73 @@ impl Desk {
         most: usize,
         decided: &mut Vec<Decided>,
     ) -> Result<(), Failure> {
+        self.passing.take();
+        match self.try_transaction(first, most, decided) {
+            Ok(()) => Ok(()),
+            Err(Undoing::Before(error)) => Err(Failure {
+                passes: self.passing.take(),
+                is_undone: true,
+                error,
+            }),
+            Err(Undoing::Commit(error)) => {
+                let passes = self.passing.take();
+                match self.fate() {
+                    Fate::Kept => Ok(()),
+                    Fate::Undone => Err(Failure {
+                        passes,
+                        is_undone: true,
+                        error,
+                    }),
+                    Fate::Unknown => Err(Failure {
+                        passes: false,
+                        is_undone: false,
+                        error: StoreError::Unknown(Box::new(error)),
+                    }),
+                }
+            }
+        }
+    }
+
+    fn try_transaction(
+        &mut self,
+        first: Box<dyn Job>,
+        most: usize,
+        decided: &mut Vec<Decided>,
+    ) -> Result<(), Undoing> {
         let mut pooled;
-        let mut link = match &mut self.database {
-            Database::Sqlite { connection, .. } => Link::Sqlite(connection),
-            Database::Postgres(pool) => match pool.get() {
+        let (mut link, marks) = match &mut self.database {
+            Database::Sqlite { connection, .. } => (Link::Sqlite(connection), None),
+            Database::Postgres { pool, marks } => match pool.get() {
                 Ok(connection) => {
                     pooled = connection;
-                    Link::Postgres(&mut pooled)
+                    pooled.set_instrumentation(self.passing.clone());
+                    (Link::Postgres(&mut pooled), Some(marks))
                 }
                 Err(error) => {
                     decided.push(Decided::not_run(first));
-                    return Err(Failure::before_commit(connection_error(error)));
+                    return Err(Undoing::Before(connection_error(error)));
                 }
             },
         };
-        let made = match prepared::begin_to_write(&mut link) {
-            Ok(()) => run_all(&mut link, &self.jobs, first, most, decided),
+        let begun = prepared::begin_to_write(&mut link);
+        let begun = begun.and_then(|()| match (&mut link, marks) {
+            (Link::Postgres(connection), Some(marks)) => marks.set(connection),
+            _ => Ok(()),
+        });
+        let made = match begun {
+            Ok(()) => {
+                let (jobs, passing) = (&self.jobs, &self.passing);
+                run_all(&mut link, jobs, passing, first, most, decided)
+            }
             Err(error) => {
                 decided.push(Decided::not_run(first));
                 Err(error)
             }
         };
-        let made = match made {
-            Ok(()) => prepared::commit(&mut link).map_err(|error| Failure {
-                error: error.into(),
-                // A server may have kept it, and the word of that was lost.
-                is_undone: matches!(link, Link::Sqlite(_)),
-            }),
-            Err(error) => Err(Failure::before_commit(error.into())),
-        };
+        let made = made.map_err(|error| Undoing::Before(error.into()));
+        let made = made.and_then(|()| {
+            prepared::commit(&mut link).map_err(|error| Undoing::Commit(error.into()))
+        });
         if made.is_err() {
             // Most failures have ended it already.
             let _ = prepared::roll_back(&mut link);
@@ -315,14 +429,31 @@ impl Desk {
         made
     }
 
+    /// What became of a transaction whose commit has failed.
+    fn fate(&self) -> Fate {
+        let Database::Postgres { pool, marks } = &self.database else {
+            return Fate::Undone;
+        };
+        let begun = Instant::now();
+        while begun.elapsed() < LOST_COMMIT_WAIT {
+            let asked = pool.get().map_err(connection_error);
+            let told = asked.and_then(|mut connection| Ok(marks.was_kept(&mut connection)?));
+            match told {
+                Ok(true) => return Fate::Kept,
+                Ok(false) => return Fate::Undone,
+                Err(error) => log::warn!("cannot ask what became of a commit: {}", chain(&error)),
+            }
+        }
+        Fate::Unknown
+    }
+
     /// Does what follows a transaction, and answers.
-    fn end(&self, decided: Vec<Decided>, made: Result<(), Failure>) {
-        let mut failure = made.err().map(|failure| failure.error);
+    fn end(&self, decided: Vec<Decided>, made: Result<(), &StoreError>) {
         let mut jobs = Vec::new();
         let mut changed = false;
         for Decided { job, run } in decided {
             jobs.push(job);
-            if failure.is_none() {
+            if made.is_ok() {
                 changed |= run.operations_changed;
                 run.once_committed.into_iter().for_each(follow);
             }
@@ -332,13 +463,7 @@ impl Desk {
                 .send_modify(|count| *count = count.wrapping_add(1));
         }
         for job in jobs {
-            job.answer(match failure.take() {
-                None => Ok(()),
-                Some(error) => {
-                    failure = Some(connection_error(std::io::Error::other(error.to_string())));
-                    Err(error)
-                }
-            });
+            job.answer(made.map_err(StoreError::told_again));
         }
     }
 }
@@ -354,6 +479,7 @@ fn follow(change: Box<dyn FnOnce()>) {
 fn run_all(
     link: &mut Link<'_>,
     jobs: &Receiver<Box<dyn Job>>,
+    passing: &Passing,
     first: Box<dyn Job>,
     most: usize,
     decided: &mut Vec<Decided>,
@@ -368,6 +494,9 @@ fn run_all(
         let run = job.run(link.again());
         let (is_kept, follows) = (run.is_kept, !run.once_committed.is_empty());
         decided.push(Decided { job, run });
+        if passing.was_met() {
+            return Err(diesel::result::Error::RollbackTransaction);
+        }
         if !is_kept {
             prepared::undo_to_savepoint(link)?;
         }

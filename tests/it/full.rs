@@ -360,7 +360,13 @@ async fn is_relieved(broker: &TestBroker, credentials: &Value) {
 /// While it is filled on, as above.
 async fn is_full_and_says_so(broker: &TestBroker, credentials: &Value) {
     eventually("a database that is full and says so", || async {
-        if !is_told(broker, credentials, "NOSPACE").await {
+        if !is_told(
+            broker,
+            credentials,
+            "The database is full and takes no more writes",
+        )
+        .await
+        {
             return None;
         }
         let mut client = etcd::connect_to(credentials, "uri").await.ok()?;

@@ -99,6 +99,7 @@ mod schedule;
 mod secrecy;
 mod service;
 mod start;
+mod store_copy;
 mod story;
 mod stub;
 mod tenants;

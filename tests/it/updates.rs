@@ -805,7 +805,7 @@ async fn osb_087_a_full_database_takes_writes_again_when_it_gets_more_and_cannot
     };
     assert!(is_near, "it is full at once");
     assert!(full > 200, "{full} MiB");
-    alerts::told_that(&broker, &credentials, "critical", "NOSPACE").await;
+    alerts::told_that(&broker, &credentials, "critical", "The database is full").await;
     let end = updated(&broker, units(2)).await;
     assert_eq!(end["state"], "succeeded", "{end}");
     alerts::told(&broker, &credentials, "ok").await;

@@ -111,7 +111,9 @@ impl Driver {
     /// A command of Chromium's own protocol, with its result.
     pub async fn cdp(&self, command: &str, parameters: Value) -> Value {
         let body = json!({ "cmd": command, "params": parameters });
-        self.expect(Method::POST, "/goog/cdp/execute", body).await
+        // The path is Chromium's whatever follows the question mark; so a failure names the command.
+        let path = format!("/goog/cdp/execute?{command}");
+        self.expect(Method::POST, &path, body).await
     }
 
     /// What an expression in the page comes to, promises awaited. Unlike scripts of the page's own

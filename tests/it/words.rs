@@ -240,7 +240,7 @@ async fn users_are_told_of_a_member_in_one_sentence_and_the_log_has_the_rest() {
     });
     assert_eq!(
         silent.await,
-        "Member m1 does not answer: no connection to it comes about."
+        "Member m1 does not answer: nobody accepts a connection there."
     );
     let log = broker.logged();
     // The others may be silent, too, while they choose a leader.

@@ -106,7 +106,7 @@ impl FolderStore {
         let root = self.root.clone();
         let space = blocking(move || disk::space(&root))
             .await
-            .map_err(failed("cannot tell the free room for backups"))?;
+            .map_err(failed("cannot find out the free room for backups"))?;
         Ok(space.free)
     }
 }

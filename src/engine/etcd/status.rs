@@ -10,7 +10,7 @@ use crate::model::{
     deployment::Member,
     failure::chain,
     limits::{OBSERVATION_LOGIN_TIMEOUT, OBSERVATION_TIMEOUT},
-    observation::{MemberHealth, MemberObservation, MemberRole, Silence, SilenceCause},
+    observation::{Complaint, MemberHealth, MemberObservation, MemberRole, Silence, SilenceCause},
     version::Version,
 };
 
@@ -23,6 +23,9 @@ use super::{
 const NOSPACE: &str = "NOSPACE";
 /// How it says that somebody does not hold what the others hold.
 const CORRUPT: &str = "CORRUPT";
+
+/// Why a member that answers cannot serve, see [`MemberHealth::Degraded`].
+const NO_MAJORITY: &str = "has no majority behind it";
 
 /// Asks all members at once; one that is down holds nobody up.
 pub(super) async fn observe(dialer: &Dialer<'_>) -> Vec<MemberObservation> {
@@ -74,18 +77,20 @@ async fn ask(dialer: &Dialer<'_>, member: &Member) -> Result<MemberHealth, Fault
             match let_in.await {
                 Ok(Ok(())) => client.status().await?,
                 Ok(Err(fault)) if !fault.lacks_majority() => return Err(fault),
-                Ok(Err(_)) | Err(_) => return Ok(MemberHealth::WithoutLeader),
+                Ok(Err(_)) | Err(_) => return Ok(MemberHealth::Degraded(NO_MAJORITY)),
             }
         }
         other => other?,
     };
     if status.leader() == 0 {
-        return Ok(MemberHealth::WithoutLeader);
+        return Ok(MemberHealth::Degraded(NO_MAJORITY));
     }
     let id = status.header().map(etcd_client::ResponseHeader::member_id);
-    let mut complaints = status.errors().to_vec();
+    let mut alarms_told = status.errors().to_vec();
     let own_id = id.unwrap_or_default();
-    let mut differs = complaints.iter().any(|text| tells_difference(text, own_id));
+    let mut differs = alarms_told
+        .iter()
+        .any(|text| tells_difference(text, own_id));
     let tells_alarms = version_tells_alarms(status.version());
     if !tells_alarms {
         let alarms = client
@@ -97,7 +102,7 @@ async fn ask(dialer: &Dialer<'_>, member: &Member) -> Result<MemberHealth, Fault
             AlarmType::Nospace => NOSPACE.to_owned(),
             other => format!("{other:?}").to_uppercase(),
         });
-        complaints.extend(names);
+        alarms_told.extend(names);
     }
     let used = u64::try_from(status.raft_used_db_size()).unwrap_or_default();
     Ok(MemberHealth::Serving {
@@ -106,10 +111,26 @@ async fn ask(dialer: &Dialer<'_>, member: &Member) -> Result<MemberHealth, Fault
         database_bytes: u64::try_from(status.db_size()).unwrap_or_default(),
         changes: status.header().map_or(0, |header| header.revision()),
         used_bytes: tells_alarms.then_some(used),
-        is_full: complaints.iter().any(|text| text.contains(NOSPACE)),
+        is_full: alarms_told.iter().any(|text| text.contains(NOSPACE)),
         differs,
-        complaints,
+        complaints: complaints(&alarms_told),
     })
+}
+
+/// What alarms say, each once: every member tells those of all.
+fn complaints(alarms: &[String]) -> Vec<Complaint> {
+    let mut complaints: Vec<Complaint> = Vec::new();
+    for alarm in alarms {
+        let complaint = match alarm.trim() {
+            full if full.contains(NOSPACE) => Complaint::Full,
+            differs if differs.contains(CORRUPT) => Complaint::Differs,
+            other => Complaint::Other(other.to_owned()),
+        };
+        if !complaints.contains(&complaint) {
+            complaints.push(complaint);
+        }
+    }
+    complaints
 }
 
 /// Whether an alarm says of the member of this id that it does not hold what the others hold. It is
@@ -128,6 +149,24 @@ fn version_tells_alarms(version: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_alarm_is_a_complaint_once_whichever_member_has_it() {
+        let alarms = [
+            "memberID:1 alarm:NOSPACE ",
+            "memberID:2 alarm:NOSPACE ",
+            "memberID:2 alarm:CORRUPT ",
+            "etcdserver: no leader ",
+        ];
+        assert_eq!(
+            complaints(&alarms.map(str::to_owned)),
+            [
+                Complaint::Full,
+                Complaint::Differs,
+                Complaint::Other("etcdserver: no leader".to_owned())
+            ]
+        );
+    }
 
     #[test]
     fn an_alarm_tells_whose_data_differs() {

@@ -68,7 +68,7 @@ async fn check_only_deleted(client: &mut Client, after: i64, until: i64) -> Resu
     let mut changes = client.watch("", Some(options)).await?;
     while let Some(answer) = changes.message().await? {
         if answer.canceled() {
-            let text = format!("etcd does not tell its changes: {}", answer.cancel_reason());
+            let text = format!("etcd does not send its changes: {}", answer.cancel_reason());
             return Err(EngineError::Unexpected(text).into());
         }
         for event in answer.events() {

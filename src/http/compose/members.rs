@@ -14,9 +14,8 @@ use crate::{
         openapi::scalars::{OwnId, Time, time},
     },
     model::{
-        alert::meaning_of,
         deployment::Deployment,
-        observation::{MemberHealth, MemberObservation},
+        observation::{Complaint, MemberHealth, MemberObservation},
     },
 };
 
@@ -37,7 +36,8 @@ pub struct MemberBody {
     name: String,
     /// Where applications reach it.
     url: String,
-    /// `serving`, `without_leader`, or `silent` where it does not answer.
+    /// `serving`; `without_leader` where it answers and cannot serve by itself; `silent` where it does not
+    /// answer.
     #[schema(pattern = "^(serving|without_leader|silent)$")]
     status: &'static str,
     /// What else there is to say of it, for people; none where all is well.
@@ -83,7 +83,7 @@ impl MemberBody {
                 complaints,
                 ..
             } => {
-                let complaints: Vec<String> = complaints.iter().map(|c| meaning_of(c)).collect();
+                let complaints: Vec<String> = complaints.iter().map(Complaint::to_string).collect();
                 Self {
                     status: "serving",
                     detail: Some(complaints.join("; ")).filter(|text| !text.is_empty()),
@@ -94,9 +94,9 @@ impl MemberBody {
                     ..blank
                 }
             }
-            MemberHealth::WithoutLeader => Self {
+            MemberHealth::Degraded(why) => Self {
                 status: "without_leader",
-                detail: Some("it answers, but has no majority behind it".to_owned()),
+                detail: Some(format!("it answers, but {why}")),
                 ..blank
             },
             MemberHealth::Silent(why) => Self {

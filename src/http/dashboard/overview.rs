@@ -20,7 +20,7 @@ use crate::{
     broker::{Broker, InstanceView, Restored, Source},
     http::compose,
     model::{
-        alert::{Alert, Gravity, meaning_of},
+        alert::{Alert, Gravity},
         defragment::Storage,
         deployment::{Deployment, Member},
         engine::Profile,
@@ -28,7 +28,7 @@ use crate::{
         ids::InstanceId,
         instance::InstanceState,
         limits::{OBSERVATION_FRESH, QUOTA_NEAR_PERCENT, TASKS_SHOWN},
-        observation::{MemberHealth, MemberObservation, Observation},
+        observation::{Complaint, MemberHealth, MemberObservation, Observation},
         operation::{Operation, OperationKind, OperationState},
         origin::Origin,
         period::BackupKind,
@@ -443,7 +443,7 @@ fn held(storage: Storage) -> String {
             size(unused)
         ),
         _ => format!(
-            "This version does not tell how much of that holds data. When it is defragmented, {cost}."
+            "This version does not say how much of that holds data. When it is defragmented, {cost}."
         ),
     }
 }
@@ -481,16 +481,16 @@ fn member(seen: &MemberObservation) -> MemberRow {
                     version.clone(),
                 )
             } else {
-                let complaints: Vec<String> = complaints.iter().map(|c| meaning_of(c)).collect();
+                let complaints: Vec<String> = complaints.iter().map(Complaint::to_string).collect();
                 let text = format!("serves, but {}", complaints.join("; "));
                 (text, "!", "warn", role, version.clone())
             }
         }
-        MemberHealth::WithoutLeader => (
-            "answers, but has no majority behind it".to_owned(),
+        MemberHealth::Degraded(why) => (
+            format!("answers, but {why}"),
             "!",
             "warn",
-            "no leader",
+            UNKNOWN,
             UNKNOWN.to_owned(),
         ),
         MemberHealth::Silent(why) => {

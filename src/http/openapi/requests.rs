@@ -45,7 +45,7 @@ pub struct ProvisionBody {
     maintenance_info: Option<MaintenanceInfo>,
 }
 
-/// What an instance shall become.
+/// What an instance becomes.
 #[derive(ToSchema)]
 pub struct UpdateBody {
     /// The instance's offering.
@@ -297,7 +297,7 @@ pub struct ClockBody {
     time: String,
 }
 
-/// What shall become of a deployment without a row.
+/// What becomes of a deployment without a row.
 #[derive(ToSchema)]
 pub struct ReconcileBody {
     /// The deployment.

@@ -273,7 +273,7 @@ enum Reconciled {
     request_body = requests::ReconcileBody,
     responses(
         (status = 200, description = "It is done", body = Reconciled),
-        (status = 400, description = "Something in the body is wrong, or no backup tells enough"),
+        (status = 400, description = "Something in the body is wrong, or no backup says enough"),
         (status = 404, description = "There is no such deployment without a row"),
         (status = 409, description = "Its instance or a port of its members is taken"),
     )

@@ -150,7 +150,7 @@ fn mime() -> header::ContentType {
     put, path = "/v2/service_instances/{instance}", operation_id = "provision",
     params(requests::AcceptsIncomplete), request_body = requests::ProvisionBody,
     responses(
-        (status = 202, description = "Accepted, or accepted before; also when that failed: its `operation` tells why", body = InstanceAccepted),
+        (status = 202, description = "Accepted, or accepted before; also when that failed: its `operation` says why", body = InstanceAccepted),
         (status = 200, description = "The same was asked for before, and is usable", body = InstanceDone),
         (status = 409, description = "The id is another one's, or its deletion failed"),
         (status = 422, description = "`AsyncRequired`, `ConcurrencyError` or `MaintenanceInfoConflict`"),
@@ -351,7 +351,7 @@ pub async fn instance_last_operation(
     params(requests::AcceptsIncomplete), request_body = requests::BindBody,
     responses(
         (status = 201, description = "Made, for a client that waited", body = view::Binding),
-        (status = 202, description = "Accepted, or accepted before; also when that failed: its `operation` tells why", body = Accepted),
+        (status = 202, description = "Accepted, or accepted before; also when that failed: its `operation` says why", body = Accepted),
         (status = 200, description = "The same was asked for before, and is usable", body = view::Binding),
         (status = 404, description = "There is no such instance"),
         (status = 409, description = "The id is another one's, or that of a binding that has expired; or it failed and the client does not poll"),

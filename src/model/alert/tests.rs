@@ -27,7 +27,7 @@ fn watch(instance: &str, failures: u32, newest_good: Option<DateTime<Utc>>) -> B
     }
 }
 
-fn serving(database_bytes: u64, complaints: &[&str]) -> MemberHealth {
+fn serving(database_bytes: u64, complaints: &[Complaint]) -> MemberHealth {
     MemberHealth::Serving {
         role: MemberRole::Follows,
         version: "3.5.30".to_owned(),
@@ -36,7 +36,7 @@ fn serving(database_bytes: u64, complaints: &[&str]) -> MemberHealth {
         is_full: false,
         differs: false,
         changes: 1,
-        complaints: complaints.iter().map(|&c| c.to_owned()).collect(),
+        complaints: complaints.to_vec(),
     }
 }
 
@@ -137,11 +137,15 @@ fn certificates_are_told_of_from_60_days_before_their_end_until_they_are_renewed
 
 #[test]
 fn a_member_that_is_down_is_a_warning_and_a_lost_majority_is_critical() {
-    let message = "Member m1 does not answer: no connection to it comes about.".to_owned();
+    let message = "Member m1 does not answer: nobody accepts a connection there.".to_owned();
     let one = seen(vec![serving(1, &[]), silent(), serving(1, &[])]);
     let expected = [(Gravity::Warning, Some("m1".to_owned()), message)];
     assert_eq!(told(Some(&one)), expected);
-    let two = seen(vec![MemberHealth::WithoutLeader, silent(), silent()]);
+    let two = seen(vec![
+        MemberHealth::Degraded("has no majority behind it"),
+        silent(),
+        silent(),
+    ]);
     let gravities: Vec<Gravity> = told(Some(&two)).iter().map(|alert| alert.0).collect();
     assert_eq!(gravities, [Gravity::Critical; 3]);
 }
@@ -171,21 +175,18 @@ fn storage_is_told_of_from_its_threshold_on() {
 
 #[test]
 fn what_all_members_complain_of_is_told_once() {
-    let alarm = "memberID:1 alarm:NOSPACE ";
     let full = seen(vec![
-        serving(QUOTA, &[alarm]),
-        serving(QUOTA, &[alarm]),
+        serving(QUOTA, &[Complaint::Full]),
+        serving(QUOTA, &[Complaint::Full]),
         silent(),
     ]);
     let told = told(Some(&full));
     let gravities: Vec<Gravity> = told.iter().map(|alert| alert.0).collect();
-    assert_eq!(
-        gravities,
-        [Gravity::Critical, Gravity::Critical, Gravity::Warning]
-    );
+    // That all of the quota is used is not said beside it.
+    assert_eq!(gravities, [Gravity::Critical, Gravity::Warning]);
     assert_eq!(
         told[0].2,
-        "The database is full (NOSPACE) and takes no more writes. It can be read, and keys can be \
+        "The database is full and takes no more writes. It can be read, and keys can be \
          deleted. Ask for more units, or delete keys: the broker then makes room and lets it take \
          writes again."
     );
@@ -339,8 +340,8 @@ proptest! {
     fn the_worst_comes_first(healths in prop::collection::vec(0u8..4, 3), failures in 0u32..9) {
         let health = |kind: u8| match kind {
             0 => serving(1, &[]),
-            1 => serving(QUOTA - 1, &["memberID:1 alarm:CORRUPT"]),
-            2 => MemberHealth::WithoutLeader,
+            1 => serving(QUOTA - 1, &[Complaint::Differs]),
+            2 => MemberHealth::Degraded("has no majority behind it"),
             _ => silent(),
         };
         let seen = seen(healths.into_iter().map(health).collect());

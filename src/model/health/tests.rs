@@ -36,7 +36,7 @@ fn member((i, member): (usize, &Member)) -> MemberObservation {
             differs: false,
             complaints: Vec::new(),
         },
-        Member::Leaderless => MemberHealth::WithoutLeader,
+        Member::Leaderless => MemberHealth::Degraded("has no majority behind it"),
         Member::Silent => MemberHealth::Silent(Silence {
             cause: SilenceCause::Slow,
             detail: String::new(),

@@ -35,6 +35,7 @@ macro_rules! refused {
 }
 
 mod messages;
+mod outages;
 mod rows;
 mod transactions;
 mod work;

@@ -679,7 +679,9 @@ impl Engine for Pair {
                     name: member.name.clone(),
                     url: (PROFILE.url)(member.address(PORT)),
                     health: match found {
-                        None if runs.contains(&member.name) => MemberHealth::WithoutLeader,
+                        None if runs.contains(&member.name) => {
+                            MemberHealth::Degraded("has nothing to serve")
+                        }
                         None => MemberHealth::Silent(silence()),
                         Some((all, running)) => MemberHealth::Serving {
                             role: MemberRole::of(all.base.primary == member.name),

@@ -278,13 +278,13 @@ fn what_giving_up_does(seen: &Overseen) -> Option<&'static str> {
         OperationState::Queued | OperationState::Running
             if operation.failure.is_some() || operation.kind.deletes() =>
         {
-            Some("It ends as it is. What is left of it stays, and is told of here.")
+            Some("It ends as it is. What is left of it stays, and is listed here.")
         }
         OperationState::Queued | OperationState::Running => {
             Some("It stops, and what it has made so far is removed.")
         }
         OperationState::Stuck => {
-            Some("Nobody goes on with it. What is left of it stays, and is told of here.")
+            Some("Nobody goes on with it. What is left of it stays, and is listed here.")
         }
         _ => None,
     }

@@ -1,0 +1,209 @@
+//! What a server may do to a transaction: each decision is made once, or its caller is told that nobody knows.
+
+use std::{
+    io::{Read as _, Write as _},
+    os::unix::net::{UnixListener, UnixStream},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    thread,
+};
+
+use compose_broker::store::{Conn, Store, StoreError, notes};
+use diesel::{Connection as _, PgConnection, connection::SimpleConnection as _};
+use futures::future::join_all;
+
+use super::{Kind as _, Postgres, note, own, text_of_note};
+
+/// Has the database do this to the first two transactions that write a note: at once, or in their commit.
+fn stumble(database: &Postgres, does: &str, in_commit: bool) {
+    let trigger = match in_commit {
+        false => "CREATE TRIGGER stumbles BEFORE INSERT ON notes",
+        true => {
+            "CREATE CONSTRAINT TRIGGER stumbles AFTER INSERT ON notes \
+             DEFERRABLE INITIALLY DEFERRED"
+        }
+    };
+    let mut admin = PgConnection::establish(&database.url).expect("a connection");
+    // A sequence goes on also where the transaction is undone.
+    let made = admin.batch_execute(&format!(
+        "CREATE SEQUENCE stumbled;
+         CREATE FUNCTION stumble() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN IF nextval('stumbled') <= 2 THEN {does}; END IF; RETURN NEW; END $$;
+         {trigger} FOR EACH ROW EXECUTE FUNCTION stumble()"
+    ));
+    made.expect("a trigger");
+}
+
+/// Writes a note; returns how often that was begun.
+async fn write_note(store: &Arc<Store>, text: &'static str) -> (Result<(), StoreError>, u32) {
+    let (runs, counted) = (Arc::new(AtomicU32::new(0)), Arc::<AtomicU32>::default());
+    let (begun, committed) = (runs.clone(), counted.clone());
+    let work = move |conn: &mut Conn<'_>| {
+        begun.fetch_add(1, Ordering::SeqCst);
+        let committed = committed.clone();
+        conn.once_committed(move || {
+            committed.fetch_add(1, Ordering::SeqCst);
+        });
+        note(conn, text)
+    };
+    let written = store.write(work).await;
+    let follows = counted.load(Ordering::SeqCst);
+    assert_eq!(follows, u32::from(written.is_ok()), "once or not at all");
+    (written, runs.load(Ordering::SeqCst))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_that_passes_has_the_decision_made_anew() {
+    let raise = |code: &str| format!("RAISE EXCEPTION 'stumbled' USING ERRCODE = '{code}'");
+    let does = [
+        raise("40001"), // serialization failure
+        raise("40P01"), // deadlock
+        "PERFORM pg_terminate_backend(pg_backend_pid())".to_owned(),
+    ];
+    for does in does {
+        for in_commit in [false, true] {
+            let Some(database) = Postgres::new() else {
+                return;
+            };
+            stumble(&database, &does, in_commit);
+            let (written, runs) = write_note(database.store(), "kept").await;
+            written.unwrap_or_else(|error| panic!("{does}, in commit: {in_commit}: {error:?}"));
+            assert_eq!(runs, 3, "{does}, in commit: {in_commit}");
+            assert_eq!(text_of_note(database.store()).await, "kept");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_that_stays_is_told_after_a_few_tries() {
+    let Some(database) = Postgres::new() else {
+        return;
+    };
+    let does = "PERFORM setval('stumbled', 1, false); RAISE EXCEPTION 'as always'";
+    stumble(&database, does, false);
+    let (written, runs) = write_note(database.store(), "never").await;
+    let Err(StoreError::Database(error)) = written else {
+        panic!("{written:?}");
+    };
+    assert_eq!(error.to_string(), "as always");
+    assert!(runs > 1, "{runs}");
+    assert_eq!(text_of_note(database.store()).await, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_breaks_a_rule_of_the_schema_is_not_tried_again() {
+    let Some(database) = Postgres::new() else {
+        return;
+    };
+    let does = "RAISE EXCEPTION 'broken' USING ERRCODE = '23514'"; // a check
+    stumble(&database, does, false);
+    let (written, runs) = write_note(database.store(), "never").await;
+    refused!(written, StoreError::Database(_));
+    assert_eq!(runs, 1);
+}
+
+/// Whatever the administrator has set, a decision sees what the one before it has written.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_s_default_isolation_is_not_ours() {
+    let Some(database) = Postgres::new() else {
+        return;
+    };
+    let mut admin = PgConnection::establish(&database.url).expect("a connection");
+    let name = database.url.trim_start_matches("postgres:///");
+    let name = name.split('?').next().expect("a name");
+    let strict = "SET default_transaction_isolation = 'serializable'";
+    let set = admin.batch_execute(&format!("ALTER DATABASE {name} {strict}"));
+    set.expect("a setting");
+    let stores = [database.replica(), database.replica()];
+    let runs = Arc::<AtomicU32>::default();
+    let written = stores.iter().cycle().take(20).map(|store| {
+        let runs = runs.clone();
+        store.write(move |conn| {
+            runs.fetch_add(1, Ordering::SeqCst);
+            let count: u32 = notes::of(conn, &own(1))?.text.parse().unwrap_or(0);
+            note(conn, &(count + 1).to_string())
+        })
+    });
+    for written in join_all(written).await {
+        written.expect("written");
+    }
+    assert_eq!(text_of_note(&stores[0]).await, "20");
+    assert_eq!(runs.load(Ordering::SeqCst), 20, "each at once");
+}
+
+/// Stands between a broker and its server. Once armed, it gives the server the next commit and its client
+/// no answer.
+struct Between {
+    folder: tempfile::TempDir,
+    armed: Arc<AtomicBool>,
+}
+
+impl Between {
+    fn server_of(url: &str) -> (Self, String) {
+        let (rest, server) = url.split_once("&host=").expect("the server's folder");
+        let server = Path::new(server).join(".s.PGSQL.5432");
+        let folder = tempfile::tempdir().expect("a folder");
+        let listener = UnixListener::bind(folder.path().join(".s.PGSQL.5432")).expect("a socket");
+        let armed = Arc::<AtomicBool>::default();
+        let url = format!("{rest}&host={}", folder.path().display());
+        let cuts = armed.clone();
+        thread::spawn(move || accept_all(&listener, &server, &cuts));
+        (Self { folder, armed }, url)
+    }
+}
+
+fn accept_all(listener: &UnixListener, server: &PathBuf, armed: &Arc<AtomicBool>) {
+    for client in listener.incoming().map_while(Result::ok) {
+        let server = UnixStream::connect(server).expect("the server");
+        let cut = Arc::<AtomicBool>::default();
+        let ends = [&client, &server].map(|end| end.try_clone().expect("one more"));
+        let (from, to) = (ends, [server, client]);
+        let [from_client, from_server] = from;
+        let [to_server, to_client] = to;
+        let (cuts, armed) = (cut.clone(), armed.clone());
+        thread::spawn(move || {
+            pass(from_client, to_server, |bytes| {
+                if bytes.windows(7).any(|part| part == b"COMMIT\0")
+                    && armed.swap(false, Ordering::SeqCst)
+                {
+                    cuts.store(true, Ordering::SeqCst);
+                }
+                true
+            });
+        });
+        // What the server says after the commit has begun is its answer to that.
+        thread::spawn(move || pass(from_server, to_client, |_| !cut.load(Ordering::SeqCst)));
+    }
+}
+
+fn pass(mut from: UnixStream, mut to: UnixStream, goes_on: impl Fn(&[u8]) -> bool) {
+    let mut bytes = [0; 16 * 1024];
+    while let Ok(read @ 1..) = from.read(&mut bytes) {
+        if !goes_on(&bytes[..read]) || to.write_all(&bytes[..read]).is_err() {
+            break;
+        }
+    }
+    for end in [&from, &to] {
+        let _ = end.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_answer_was_lost_is_found_and_not_made_twice() {
+    let Some(database) = Postgres::new() else {
+        return;
+    };
+    let (between, url) = Between::server_of(&database.url);
+    let store = Arc::new(Store::open(&url).expect("a store"));
+    assert_eq!(write_note(&store, "first").await.1, 1);
+    between.armed.store(true, Ordering::SeqCst);
+    let (written, runs) = write_note(&store, "second").await;
+    written.expect("it was kept");
+    assert!(!between.armed.load(Ordering::SeqCst), "nothing was cut");
+    assert_eq!(runs, 1);
+    assert_eq!(text_of_note(&store).await, "second");
+    assert!(between.folder.path().exists());
+}
