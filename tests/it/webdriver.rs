@@ -111,8 +111,8 @@ impl Driver {
     /// A command of Chromium's own protocol, with its result.
     pub async fn cdp(&self, command: &str, parameters: Value) -> Value {
         let body = json!({ "cmd": command, "params": parameters });
-        // The path is Chromium's whatever follows the question mark; so a failure names the command.
-        let path = format!("/goog/cdp/execute?{command}");
+        // What follows the hash is not sent: a failure names the command by it.
+        let path = format!("/goog/cdp/execute#{command}");
         self.expect(Method::POST, &path, body).await
     }
 
