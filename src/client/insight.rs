@@ -20,12 +20,16 @@ impl Session {
             .with_api(name, async |api| api.about("alerts").await)
             .await?;
         let alerts = embedded(&told, "alerts")?;
-        let rows = alerts
-            .iter()
-            .map(|alert| ["status", "message"].map(|field| text(alert, field)));
+        let rows = alerts.iter().map(|alert| {
+            [
+                text(alert, "status"),
+                self.time(&alert["since"]),
+                text(alert, "message"),
+            ]
+        });
         let shown = match alerts.is_empty() {
             true => "No alerts.".to_owned(),
-            false => self.show.table(["STATUS", "WHAT"], rows),
+            false => self.show.table(["STATUS", "SINCE", "WHAT"], rows),
         };
         self.show.result(&shown, &told)
     }
@@ -98,7 +102,15 @@ impl Session {
                 detail,
             ]
         });
-        let head = ["TASK", "NAME", "STATUS", "BY", "STARTED", "TOOK", "DETAIL"];
+        let head = [
+            "TASK",
+            "NAME",
+            "STATUS",
+            "BY",
+            "ASKED FOR",
+            "TOOK",
+            "DETAIL",
+        ];
         let shown = self.show.table(head, rows);
         self.show.result(&shown, &told)
     }

@@ -1,7 +1,7 @@
 //! What somebody should know of an instance and do something about: members that are down, storage
 //! that runs out, backups that do not come. Pure: the caller brings the moment and what was seen.
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 
 use super::{
     engine::{KnownFault, Severity},
@@ -14,6 +14,7 @@ use super::{
     repair::Repair,
     schedule::{Schedule, slot_after},
     sentence::counted,
+    trouble::Moment,
     version::Version,
 };
 
@@ -377,7 +378,7 @@ fn of_complaint<'a>(
 /// What is known of the database whatever its members tell.
 fn of_database(database: &DatabaseWatch) -> Vec<Alert> {
     let incidents = database.incidents.iter().map(|incident| {
-        let message = format!("{}: {}", time(incident.at), incident.message);
+        let message = format!("{}: {}", Moment(incident.at), incident.message);
         Alert {
             since: Some(incident.at),
             ..of_all(Subject::Incident(incident.at), Gravity::Warning, message)
@@ -428,7 +429,7 @@ pub(super) fn of_closing(database: &DatabaseWatch) -> Option<Alert> {
         "Since {} nobody but the broker is let in: the database is full, and {engine} {version} \
          checks no rights while it is. Ask for more units, have the broker delete keys (reliefs of \
          the administration API){upgrade}. The broker opens it when there is room.",
-        time(since)
+        Moment(since)
     );
     Some(Alert {
         since: Some(since),
@@ -549,16 +550,21 @@ fn of_backups(now: DateTime<Utc>, watch: &BackupWatch) -> Option<Alert> {
     let late_at = backup_late_at(watch)?;
     let (gravity, message) = if now >= late_at {
         let newest = match watch.newest_good {
-            Some(at) => format!("the newest good one is of {}", time(at)),
+            Some(at) => format!("the newest good one is of {}", Moment(at)),
             None => format!(
                 "there is none since the instance was made, {}",
-                time(watch.ready_at)
+                Moment(watch.ready_at)
             ),
         };
-        let late = format!("The scheduled backup is late: {newest}.{failed}");
+        let advice = match failures {
+            0 => "Back it up by hand, and tell the operator.",
+            _ => "The failed backups say why. Back it up by hand when that is mended.",
+        };
+        let late = format!("The scheduled backup is late: {newest}.{failed} {advice}");
         (Gravity::Critical, late)
     } else if failures >= BACKUP_FAILURES_TELLING {
-        let failing = format!("The scheduled backup does not succeed.{failed}");
+        let failing =
+            format!("The scheduled backup does not succeed.{failed} The failed backups say why.");
         (Gravity::Warning, failing)
     } else {
         return None;
@@ -570,10 +576,6 @@ fn of_backups(now: DateTime<Utc>, watch: &BackupWatch) -> Option<Alert> {
         since: Some(late_at).filter(|at| *at <= now),
         message,
     })
-}
-
-fn time(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
 #[cfg(test)]

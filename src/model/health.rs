@@ -10,7 +10,7 @@ use super::{
     alert::{Alert, DatabaseWatch, Gravity, Subject, of_all, of_closing, of_recovery, of_repair},
     instance::InstanceState,
     observation::Observation,
-    operation::{Operation, OperationKind},
+    operation::{Operation, OperationKind, OperationState},
     sentence::capitalized,
     trouble::Moment,
 };
@@ -158,6 +158,12 @@ impl Life {
         let mut found = self.under_way.iter();
         found.find(|o| o.kind.has_members_in_hand() && !o.halted)
     }
+
+    /// The same, once it has begun: what waits for its turn changes nothing yet.
+    fn begun_change(&self) -> Option<&Operation> {
+        self.change()
+            .filter(|o| o.state == OperationState::Running || !o.progress.step.is_empty())
+    }
 }
 
 /// How an instance is. `seen`: what was seen last of its members, none where that is too long ago;
@@ -179,7 +185,9 @@ pub fn health(
     }
     let worse = |a: Health, b: Health| if b.state > a.state { b } else { a };
     let mut worst = found.into_iter().reduce(worse);
-    let meanwhile = life.change().filter(|_| life.state == InstanceState::Ready);
+    let meanwhile = life
+        .begun_change()
+        .filter(|_| life.state == InstanceState::Ready);
     if let (Some(worst), Some(change)) = (worst.as_mut(), meanwhile)
         && worst.state > HealthState::Changing
     {
@@ -233,7 +241,7 @@ fn of_life(life: &Life) -> Option<Health> {
     let changing = |since, message| Health::new(HealthState::Changing, since, message);
     Some(match life.state {
         InstanceState::Ready => {
-            let change = life.change()?;
+            let change = life.begun_change()?;
             let since = change.created_at;
             let (doing, progress) = (capitalized(doing(change.kind)), standing(change));
             let message = format!(
@@ -327,27 +335,28 @@ fn of_members(seen: Option<&Observation>) -> Health {
     let (serving, all, needed) = (seen.serving(), seen.members.len(), seen.needed);
     let at = Moment(seen.since);
     let serve = match serving {
-        0 => format!("None of {all} members has served"),
-        1 => format!("1 of {all} members has served"),
-        _ => format!("{serving} of {all} members have served"),
+        0 => format!("none of {all} members serves"),
+        1 => format!("only 1 of {all} members serves"),
+        _ => format!("only {serving} of {all} members serve"),
     };
     let silent = seen.members.iter().filter(|member| !member.serves());
     let silent: Vec<&str> = silent.map(|member| member.name.as_str()).collect();
     let not = if silent.len() == 1 {
-        "has not"
+        "does not"
     } else {
-        "have not"
+        "do not"
     };
     let (state, message) = if !seen.is_usable() {
         let message = format!(
-            "{serve} since {at}, and it takes {needed}: it can be neither read nor written. The broker \
-             starts members again by itself. If they do not come back within minutes, the broker's \
-             operator can recover the database."
+            "Since {at} {serve}, and it takes {needed}: it can be neither read nor written. The broker \
+             starts a member again when its process ends. If they do not come back within minutes, the \
+             broker's operator has to look at their machine, or recovers the database."
         );
         (HealthState::Down, message)
     } else if serving < all {
         let message = format!(
-            "{serve} since {at}; {} {not}. It can be used; the broker starts members again by itself.",
+            "Since {at} {serve}; {} {not}. It can be used; the broker starts a member again when its \
+             process ends.",
             silent.join(", ")
         );
         (HealthState::Degraded, message)
@@ -386,7 +395,7 @@ fn of_alert(alert: &Alert) -> Option<Health> {
         Gravity::Unknown => HealthState::Unknown,
         Gravity::Warning | Gravity::Notice => return None,
     };
-    Some(Health::of_alert(state, alert, None))
+    Some(Health::of_alert(state, alert, alert.since))
 }
 
 #[cfg(test)]

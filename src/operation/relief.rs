@@ -26,7 +26,7 @@ pub const DEFINITION: Definition = Definition {
     steps: &[
         Step {
             name: "close",
-            title: "Keeping strangers out of a full database",
+            title: "Closing the database while room is made",
             run: |w| Box::pin(close(w)),
         },
         Step {

@@ -427,7 +427,7 @@ impl Chromium {
         let before = self.requests().await.len();
         self.open(url).await;
         // What a page asks for when it is loaded comes a moment later.
-        let settled = "new Promise(done => requestIdleCallback(() => setTimeout(done, 300)))";
+        let settled = "new Promise(done => requestIdleCallback(() => setTimeout(done, 300), { timeout: 2000 }))";
         self.eval(settled).await;
         let requests = self.requests().await;
         requests[before..].iter().map(|request| request.bytes).sum()

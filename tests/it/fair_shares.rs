@@ -231,7 +231,7 @@ async fn members_that_do_not_answer_are_left_alone_for_a_while() {
     // Three looks have been silent by then.
     told(&first, "4th try").await;
     let second = ask("second").await;
-    told(&second, "left alone for a while").await;
+    told(&second, "the broker waits before it asks them again").await;
     drop(silent);
     for path in [first, second] {
         let end = broker.end_of(&path).await;

@@ -212,7 +212,7 @@ fn what_is_known_of_the_database_is_told_whatever_its_members_say() {
         panic!("one alert");
     };
     assert_eq!(*gravity, Gravity::Critical);
-    assert!(message.starts_with("Since 2023-11-14T22:13:20Z nobody but the broker is let in"));
+    assert!(message.starts_with("Since 2023-11-14 22:13:20 UTC nobody but the broker is let in"));
     assert!(message.contains("or upgrade to 3.6.16"), "{message}");
     let open = DatabaseWatch {
         limits_not_held: 2,
@@ -235,7 +235,7 @@ fn what_is_known_of_the_database_is_told_whatever_its_members_say() {
         }],
         ..database()
     };
-    let expected = "2023-11-14T22:13:20Z: There was a user.".to_owned();
+    let expected = "2023-11-14 22:13:20 UTC: There was a user.".to_owned();
     assert_eq!(told(&incident), [(Gravity::Warning, expected)]);
 }
 
@@ -296,8 +296,8 @@ fn backups_that_keep_failing_are_told_of_before_they_are_late() {
     assert_eq!(alert.gravity, Gravity::Critical);
     assert_eq!(
         alert.message,
-        "The scheduled backup is late: the newest good one is of 2023-11-14T22:13:20Z. The last 2 \
-         tries failed."
+        "The scheduled backup is late: the newest good one is of 2023-11-14 22:13:20 UTC. The last 2 \
+         tries failed. The failed backups say why. Back it up by hand when that is mended."
     );
 }
 

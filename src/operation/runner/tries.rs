@@ -54,7 +54,8 @@ impl Failure {
         Self {
             cause: Cause::Failure,
             starts_over: false,
-            message: "the members do not answer; they are left alone for a while".to_owned(),
+            message: "the members did not answer; the broker waits before it asks them again"
+                .to_owned(),
             source: None,
             took: Duration::ZERO,
             rest: Some(rest),
