@@ -11,7 +11,7 @@ use super::{
     seals::{check_keys, renew_seals},
 };
 use crate::{
-    backups::{Vault, store::folder::FolderStore},
+    backups::Vault,
     broker::{BrokerError, CatalogRefusal, keeps_all_plans},
     clock::Clock,
     config::{CatalogFile, Config},
@@ -51,8 +51,9 @@ impl Kept {
         check_clusters(&store, &config.places.clusters).await?;
         let catalog = Arc::new(CurrentCatalog::new(check_plans(&store, catalog).await?));
         config.keep()?;
-        let backups = FolderStore::open(config.places.backup_folder.clone())?;
-        let backups = Vault::over(backups.marked(checked.mark(&store).await?));
+        config.places.backups.make().await?;
+        let mark = checked.mark(&store).await?;
+        let backups = Vault::at(&config.places.backups, mark);
         Ok(Self {
             store,
             time,

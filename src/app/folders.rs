@@ -15,7 +15,7 @@ use chrono::{DateTime, Utc};
 
 use super::error::{FolderError, StartError};
 use crate::{
-    backups::{Vault, store::folder::FolderStore},
+    backups::{SharedPlace, Vault},
     config::{ClusterSettings, Config},
     disk, folder,
     model::{
@@ -43,15 +43,16 @@ struct Folder {
 
 /// The folders of a configuration.
 fn folders(config: &Config) -> Vec<Folder> {
-    let own = [
-        (FolderName::Data, config.places.data_dir.clone()),
-        (FolderName::Backups, config.places.backup_folder.clone()),
-    ];
+    let data = (FolderName::Data, config.places.data_dir.clone());
+    let backups = config.places.backups.folder();
+    let backups = backups.map(|folder| (FolderName::Backups, folder.to_owned()));
     let clusters = config.places.clusters.iter().filter_map(|of| {
         let name = FolderName::Cluster(of.cluster.id.clone());
         Some((name, of.backing.folder()?.to_owned()))
     });
-    own.into_iter()
+    [data]
+        .into_iter()
+        .chain(backups)
         .chain(clusters)
         .map(|(name, path)| Folder { name, path })
         .collect()
@@ -65,11 +66,12 @@ pub(super) fn places(config: &Config) -> Vec<ContentFolder> {
         let content = Content::Members(of.cluster.id.clone());
         Some((content, of.backing.folder()?.to_owned()))
     });
-    let backups = (Content::Backups, config.places.backup_folder.clone());
+    let backups = config.places.backups.folder();
+    let backups = backups.map(|folder| (Content::Backups, folder.to_owned()));
     store
         .into_iter()
         .chain(members)
-        .chain([backups])
+        .chain(backups)
         .map(|(content, folder)| ContentFolder { content, folder })
         .collect()
 }
@@ -196,7 +198,7 @@ impl Folder {
         };
         let (promised, evident) = match &self.name {
             FolderName::Data => self.own_files(store, config).await?,
-            FolderName::Backups => self.backups(store).await?,
+            FolderName::Backups => backups_at(store, &config.places.backups).await?,
             FolderName::Cluster(id) => self.members(store, id.clone()).await?,
         };
         let name = self.name.to_string();
@@ -225,19 +227,6 @@ impl Folder {
         let entries = disk::there(fs::read_dir(&self.path)).map_err(|e| self.unreadable(e))?;
         let evident = entries.is_some_and(|mut entries| entries.next().is_some());
         Ok((promised, evident))
-    }
-
-    async fn backups(&self, store: &Arc<Store>) -> Result<(bool, bool), StartError> {
-        let complete = store
-            .scan(|conn| store::backup::complete_after(conn, None, ROWS_LOOKED_AT))
-            .await?;
-        let vault = Vault::over(FolderStore::at(self.path.clone()));
-        for (backup, deployment) in &complete {
-            if !vault.stored(deployment, backup).await?.objects.is_empty() {
-                return Ok((true, true));
-            }
-        }
-        Ok((!complete.is_empty(), false))
     }
 
     async fn members(
@@ -302,10 +291,24 @@ impl Folder {
     }
 }
 
+/// Whether the store knows of backups, and whether one of them is at `place`.
+async fn backups_at(store: &Arc<Store>, place: &SharedPlace) -> Result<(bool, bool), StartError> {
+    let complete = store
+        .scan(|conn| store::backup::complete_after(conn, None, ROWS_LOOKED_AT))
+        .await?;
+    let vault = Vault::at(place, None);
+    for (backup, deployment) in &complete {
+        if !vault.stored(deployment, backup).await?.objects.is_empty() {
+            return Ok((true, true));
+        }
+    }
+    Ok((!complete.is_empty(), false))
+}
+
 impl Checked {
     /// Marks the folders, which are there by now, and lets the store know; returns the id of the
-    /// folder of backups.
-    pub(super) async fn mark(self, store: &Arc<Store>) -> Result<FolderMark, StartError> {
+    /// folder of backups, where there is one.
+    pub(super) async fn mark(self, store: &Arc<Store>) -> Result<Option<FolderMark>, StartError> {
         let mut backups = None;
         for (folder, look, id) in self.folders {
             let marker = Marker {
@@ -326,6 +329,6 @@ impl Checked {
                     .await?;
             }
         }
-        Ok(backups.expect("the folder of backups is among them"))
+        Ok(backups)
     }
 }

@@ -26,7 +26,7 @@ use self::{
 use crate::{
     model::{
         backup::{Manifest, StoredSnapshot},
-        ids::{BackupId, DeploymentId},
+        ids::{BackupId, DeploymentId, FolderMark},
         limits::MANIFEST_BYTES_MAX,
     },
     stream::ByteStream,
@@ -40,7 +40,11 @@ mod manifest;
 mod name;
 pub mod store;
 
-pub use self::{error::BackupStoreError, name::ObjectName};
+pub use self::{
+    error::BackupStoreError,
+    name::ObjectName,
+    store::{SharedPlace, forms, place, place_in},
+};
 
 #[cfg(test)]
 mod samples;
@@ -89,6 +93,14 @@ impl Vault {
     pub fn over(store: impl BackupStore + 'static) -> Self {
         Self {
             store: Arc::new(store),
+        }
+    }
+
+    /// The vault that keeps backups at `place`, in what is there. Where there is a `mark`, it is only used
+    /// while its folder has that.
+    pub fn at(place: &SharedPlace, mark: Option<FolderMark>) -> Self {
+        Self {
+            store: place.store(mark),
         }
     }
 

@@ -17,6 +17,7 @@ use super::{
     wrong,
 };
 use crate::{
+    backups::{self, SharedPlace},
     disk,
     logging::{self, LogFormat},
     model::{
@@ -236,8 +237,8 @@ pub struct Places {
     pub data_dir: PathBuf,
     /// The broker's own store.
     pub database_url: Secret,
-    /// Folder of backups.
-    pub backup_folder: PathBuf,
+    /// Where backups are kept.
+    pub backups: SharedPlace,
     /// The placement targets; the first enabled one is the default.
     pub clusters: Vec<ClusterSettings>,
 }
@@ -260,13 +261,13 @@ impl Places {
         let database_url = database_url.unwrap_or_else(|| {
             Secret::new(format!("sqlite://{}", data_dir.join("broker.db").display()))
         });
-        let backup_folder = backup_folder(settings, &data_dir)?;
+        let backups = backups_of(settings, &data_dir)?;
         let exposure = settings.members.exposure()?;
-        let clusters = clusters(settings, &data_dir, &backup_folder, ports, &exposure)?;
+        let clusters = clusters(settings, &data_dir, &backups, ports, &exposure)?;
         Ok(Self {
             data_dir,
             database_url,
-            backup_folder,
+            backups,
             clusters,
         })
     }
@@ -282,29 +283,30 @@ pub(super) fn clusters_alone(settings: &Settings) -> Vec<ClusterSettings> {
         first: 1,
         last: u16::MAX,
     });
-    let backups = backup_folder(settings, &data_dir).unwrap_or_else(|_| data_dir.join("backups"));
+    let backups = backups_of(settings, &data_dir).unwrap_or_else(|_| own_backups(&data_dir));
     // They go on as they were started, whatever is wrong with who reaches them.
     let exposure = settings.members.exposure().unwrap_or_default();
     clusters(settings, &data_dir, &backups, ports, &exposure).unwrap_or_default()
 }
 
-fn backup_folder(settings: &Settings, data_dir: &Path) -> Result<PathBuf, ConfigError> {
+fn backups_of(settings: &Settings, data_dir: &Path) -> Result<SharedPlace, ConfigError> {
     match &settings.backup_store {
-        None => Ok(data_dir.join("backups")),
-        Some(text) => match text.strip_prefix("file://").map(Path::new) {
-            Some(path) if path.is_absolute() => Ok(path.to_owned()),
-            _ => {
-                let reason = format!("{text:?} is not file:// and an absolute path");
-                Err(wrong("COMPOSE_BROKER_BACKUP_STORE", reason))
-            }
-        },
+        None => Ok(own_backups(data_dir)),
+        Some(address) => {
+            backups::place(address).map_err(|reason| wrong("COMPOSE_BROKER_BACKUP_STORE", reason))
+        }
     }
+}
+
+/// Where backups are kept that the settings say nothing of.
+fn own_backups(data_dir: &Path) -> SharedPlace {
+    backups::place_in(data_dir.join("backups"))
 }
 
 fn clusters(
     settings: &Settings,
     data_dir: &Path,
-    backup_folder: &Path,
+    backups: &SharedPlace,
     ports: PortRange,
     exposure: &Exposure,
 ) -> Result<Vec<ClusterSettings>, ConfigError> {
@@ -314,7 +316,7 @@ fn clusters(
             engines_dir: &settings.engines_dir,
             ports,
         },
-        backup_folder,
+        backup_folder: backups.folder(),
         exposure,
     };
     clusters::read(settings.clusters.as_deref(), &of_all)

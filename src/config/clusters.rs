@@ -94,7 +94,8 @@ pub struct ClusterSettings {
 /// What holds for all clusters.
 pub(super) struct OfAll<'a> {
     pub defaults: Defaults<'a>,
-    pub backup_folder: &'a Path,
+    /// The folder of this machine that backups are kept in; none where they lie elsewhere.
+    pub backup_folder: Option<&'a Path>,
     pub exposure: &'a Exposure,
 }
 
@@ -320,8 +321,9 @@ fn check_folders(clusters: &[ClusterSettings], of_all: &OfAll<'_>) -> Result<(),
     }
     let (data_dir, backups) = (of_all.defaults.data_dir, of_all.backup_folder);
     for (id, folder) in &folders {
-        let holds_others = data_dir.starts_with(folder) || backups.starts_with(folder);
-        if holds_others || folder.starts_with(backups) {
+        let meets_backups =
+            backups.is_some_and(|of| of.starts_with(folder) || folder.starts_with(of));
+        if data_dir.starts_with(folder) || meets_backups {
             return Err(format!(
                 "data_dir {} of cluster {id:?} is not the cluster's alone",
                 folder.display()
@@ -346,7 +348,7 @@ mod tests {
                 engines_dir: Path::new("engines"),
                 ports: "20000-29999".parse().expect("a range"),
             },
-            backup_folder: &data.join("backups"),
+            backup_folder: Some(&data.join("backups")),
             exposure: &Exposure {
                 reach: Reach {
                     listen: "192.0.2.7".parse().expect("an address"),

@@ -9,7 +9,7 @@ use super::{
     clusters::MemberSettings,
     paths::{self, path},
 };
-use crate::model::secret::Secret;
+use crate::{backups, model::secret::Secret};
 
 /// The settings as they are written.
 #[derive(Debug, Clone, Args)]
@@ -36,8 +36,9 @@ pub struct Settings {
     #[arg(value_parser = path())]
     pub data_dir: PathBuf,
 
-    /// Where backups lie, file:// and an absolute path [default: backups in DATA_DIR]
+    /// Where backups lie
     #[arg(long, env = "COMPOSE_BROKER_BACKUP_STORE")]
+    #[arg(help = format!("Where backups lie, {} [default: backups in DATA_DIR]", backups::forms()))]
     pub backup_store: Option<String>,
 
     /// The catalog file (JSON)

@@ -124,8 +124,8 @@ fn a_wrong_value_names_its_setting_in_one_line() {
         (&["--catalog", "/nonexistent"], "COMPOSE_BROKER_CATALOG"),
         (&["--clusters", "/nonexistent"], "COMPOSE_BROKER_CLUSTERS"),
         (
-            &["--backup-store", "file://relative"],
-            "COMPOSE_BROKER_BACKUP_STORE",
+            &["--backup-store", "s3://bucket"],
+            "COMPOSE_BROKER_BACKUP_STORE: \"s3://bucket\" is not file:// and an absolute path",
         ),
         (&["--username", "a:b"], "COMPOSE_BROKER_USERNAME"),
         (

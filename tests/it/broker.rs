@@ -12,6 +12,7 @@ use std::{
 use clap::Parser as _;
 use compose_broker::{
     app::{App, Surroundings},
+    backups::SharedPlace,
     config::{Config, Settings},
     model::{
         message::Webhook,
@@ -84,6 +85,8 @@ pub struct TestBroker {
     flags: Vec<String>,
     /// The address of its store, where that is no file below its folder.
     store: Option<String>,
+    /// Where it keeps backups from its next start on, where that is not as its flags say.
+    pub backups: Option<SharedPlace>,
     /// Who is told of alerts, from the next start on.
     pub webhook: Option<Webhook>,
     app: Option<App>,
@@ -241,6 +244,9 @@ impl TestBroker {
         if let Some(url) = &self.store {
             config.places.database_url = Secret::new(url.clone());
         }
+        if let Some(backups) = &self.backups {
+            config.places.backups = backups.clone();
+        }
         self.username = config.access.platform.username.clone();
         self.password = config.access.platform.password.expose().to_owned();
         let surroundings = self.database.surroundings(surroundings);
@@ -369,6 +375,7 @@ impl TestBroker {
             folder,
             flags: Vec::new(),
             store: None,
+            backups: None,
             webhook: None,
             app: None,
             child: None,

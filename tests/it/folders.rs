@@ -5,14 +5,17 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
 };
 
+use compose_broker::backups::store::memory::MemoryStore;
 use diesel::{Connection as _, RunQueryDsl as _, SqliteConnection, sql_query};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
     broker::{Answer, TestBroker, answer, eventually, instance_path, kill, text},
+    control::surroundings,
     etcd,
     inside::Inside,
     process::{BrokerProcess, assert_one_line, refused, refused_with},
@@ -161,6 +164,37 @@ async fn deployments_whose_folders_were_swapped_are_left_alone() {
     })
     .await;
     assert_eq!(all.kvs()[0].value(), b"other");
+}
+
+/// What the broker's metrics say of the volume that something lies on.
+async fn volume_of(broker: &TestBroker, content: &str) -> Option<String> {
+    let told = broker.osb(Method::GET, "/metrics").send().await;
+    let told = told.expect("an answer").text().await.expect("a text");
+    let label = format!("content=\"{content}\"");
+    let mut lines = told.lines();
+    let line = lines.find(|line| line.contains("volume_size_bytes{") && line.contains(&label));
+    line.map(str::to_owned)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_store_that_is_no_folder_has_neither_marker_nor_volume() {
+    let mut broker = TestBroker::in_memory().await;
+    assert!(volume_of(&broker, "backups").await.is_some());
+    broker.stop().await;
+    let folder = broker.data_dir().join("backups");
+    fs::remove_dir_all(&folder).expect("nothing but its marker");
+    broker.backups = Some(Arc::new(MemoryStore::default()));
+    broker.start_again(surroundings()).await;
+    broker.provision("i", json!({})).await;
+    let credentials = broker.bind("i", "app").await;
+    broker.database.fill(&credentials, 3, "v").await;
+    let backup = broker.back_up(&credentials).await;
+    assert_eq!(backup["status"], "complete", "{backup}");
+    broker.restart_with(surroundings()).await;
+    let source = json!({ "source_service_instance_id": "i", "backup_id": backup["id"] });
+    broker.provision("copy", source).await;
+    assert_eq!(volume_of(&broker, "backups").await, None);
+    assert!(!folder.exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,6 +15,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -27,7 +28,7 @@ use tokio::{
 };
 use tokio_util::io::ReaderStream;
 
-use super::{BackupStore, NameStream};
+use super::{BackupStore, NameStream, SharedPlace, StoreKind, StorePlace};
 use crate::{
     backups::{BackupStoreError, ObjectName, name::is_part},
     disk::{self, Unfinished},
@@ -38,6 +39,24 @@ use crate::{
     },
     stream::ByteStream,
 };
+
+/// The kind of stores that are a folder of this machine.
+pub(super) const KIND: StoreKind = StoreKind {
+    scheme: "file",
+    form: FORM,
+    read,
+};
+
+const FORM: &str = "file:// and an absolute path";
+
+fn read(path: &str) -> Result<SharedPlace, String> {
+    let path = Path::new(path);
+    if path.is_absolute() {
+        Ok(Arc::new(FolderStore::at(path.to_owned())))
+    } else {
+        Err(format!("is not {FORM}"))
+    }
+}
 
 /// How often a put makes its folder anew when a delete beside it has just removed it as empty.
 const MAKE_FOLDER_ATTEMPTS: u32 = 5;
@@ -51,22 +70,16 @@ pub struct FolderStore {
 }
 
 impl FolderStore {
-    /// The store in the folder `root`, which is made when it is not there.
-    pub fn open(root: PathBuf) -> Result<Self, BackupStoreError> {
-        disk::make_folder(&root).map_err(failed("cannot open the folder of backups"))?;
-        Ok(Self::at(root))
-    }
-
     /// The store in the folder `root`, whether that is there or not.
     pub fn at(root: PathBuf) -> Self {
         Self { root, mark: None }
     }
 
-    /// The same store, which from now on is only where this mark is.
-    pub fn marked(self, mark: FolderMark) -> Self {
+    /// The same store, which is only where this mark is, if there is one.
+    pub fn marked(&self, mark: Option<FolderMark>) -> Self {
         Self {
-            mark: Some(mark),
-            ..self
+            root: self.root.clone(),
+            mark,
         }
     }
 
@@ -108,6 +121,24 @@ impl FolderStore {
             .await
             .map_err(failed("cannot find out the free room for backups"))?;
         Ok(space.free)
+    }
+}
+
+#[async_trait]
+impl StorePlace for FolderStore {
+    fn folder(&self) -> Option<&Path> {
+        Some(&self.root)
+    }
+
+    async fn make(&self) -> Result<(), BackupStoreError> {
+        let root = self.root.clone();
+        blocking(move || disk::make_folder(&root))
+            .await
+            .map_err(failed("cannot open the folder of backups"))
+    }
+
+    fn store(&self, mark: Option<FolderMark>) -> Arc<dyn BackupStore> {
+        Arc::new(self.marked(mark))
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -14,10 +15,10 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, stream};
 
-use super::{BackupStore, NameStream};
+use super::{BackupStore, NameStream, StorePlace};
 use crate::{
     backups::{BackupStoreError, ObjectName},
-    model::limits::CHUNK_BYTES,
+    model::{ids::FolderMark, limits::CHUNK_BYTES},
     stream::ByteStream,
 };
 
@@ -90,6 +91,22 @@ impl MemoryStore {
         let state = self.state();
         state.check()?;
         Ok(state)
+    }
+}
+
+/// A place with that one store, for a broker of a test.
+#[async_trait]
+impl StorePlace for MemoryStore {
+    fn folder(&self) -> Option<&Path> {
+        None
+    }
+
+    async fn make(&self) -> Result<(), BackupStoreError> {
+        Ok(())
+    }
+
+    fn store(&self, _mark: Option<FolderMark>) -> Arc<dyn BackupStore> {
+        Arc::new(self.clone())
     }
 }
 

@@ -3,7 +3,7 @@
 //! An object appears whole under its name or not at all, and stays until it is deleted.
 //! `tests/it/contract/backup_store.rs` has what every store must hold to, and is run on each.
 
-use std::time::Duration;
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -11,8 +11,34 @@ use futures::stream::BoxStream;
 use super::{error::BackupStoreError, name::ObjectName};
 use crate::stream::ByteStream;
 
+pub use self::kind::{SharedPlace, StoreKind, StorePlace};
+
 pub mod folder;
+mod kind;
 pub mod memory;
+
+/// The kinds of backup stores that an address can name. Another one is a line here.
+pub const KINDS: [StoreKind; 1] = [folder::KIND];
+
+/// The place that an address leads to, such as `file:///mnt/backups`. What is wrong is told in one line.
+pub fn place(address: &str) -> Result<SharedPlace, String> {
+    let read = KINDS.iter().find_map(|kind| {
+        let rest = address.strip_prefix(kind.scheme)?.strip_prefix("://")?;
+        Some((kind.read)(rest))
+    });
+    let read = read.unwrap_or_else(|| Err(format!("is not {}", forms())));
+    read.map_err(|reason| format!("{address:?} {reason}"))
+}
+
+/// How addresses of all kinds are written, for people.
+pub fn forms() -> String {
+    KINDS.map(|kind| kind.form).join(", or ")
+}
+
+/// The place that is a folder of this machine.
+pub fn place_in(folder: PathBuf) -> SharedPlace {
+    Arc::new(folder::FolderStore::at(folder))
+}
 
 /// Names, sorted by their bytes; the first error ends the stream.
 pub type NameStream = BoxStream<'static, Result<ObjectName, BackupStoreError>>;
@@ -48,4 +74,32 @@ pub trait BackupStore: Send + Sync {
     /// Removes what unfinished puts left that is older than that, and no object; returns how many
     /// puts it was of. A put that is under way is younger.
     async fn sweep(&self, older_than: Duration) -> Result<u64, BackupStoreError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn an_address_is_read_by_the_kind_that_it_names() {
+        let read = place("file:///mnt/backups").expect("a place");
+        assert_eq!(read.folder(), Some(Path::new("/mnt/backups")));
+        for wrong in ["", "/mnt/backups", "file://backups", "file:", "s3://bucket"] {
+            let reason = place(wrong).expect_err("refused");
+            let told = format!("{wrong:?} is not file:// and an absolute path");
+            assert_eq!(reason, told);
+        }
+    }
+
+    #[test]
+    fn every_kind_says_how_its_addresses_are_written() {
+        for (at, kind) in KINDS.iter().enumerate() {
+            let begins = format!("{}://", kind.scheme);
+            assert!(kind.form.starts_with(&begins), "{}", kind.form);
+            let mut others = KINDS[..at].iter();
+            assert!(others.all(|other| other.scheme != kind.scheme));
+        }
+    }
 }

@@ -105,7 +105,8 @@ impl Drop for Disk {
 impl Folder {
     fn on(disk: Disk) -> Self {
         let root = disk.folder.path().join("backups");
-        let store = FolderStore::open(root.clone()).expect("a store");
+        fs::create_dir_all(&root).expect("a folder");
+        let store = FolderStore::at(root.clone());
         let marker = Marker {
             folder: "backups".to_owned(),
             id: "5ae85b45e5717f0001533192".parse().expect("an id"),
@@ -113,7 +114,7 @@ impl Folder {
         };
         folder::mark(&root, &marker).expect("marked");
         Self {
-            store: store.marked(marker.id),
+            store: store.marked(Some(marker.id)),
             root,
             _disk: disk,
         }

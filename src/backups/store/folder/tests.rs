@@ -14,7 +14,9 @@ use crate::{
 /// A store in a new folder, which goes with the first value.
 fn store() -> (tempfile::TempDir, FolderStore) {
     let folder = tempfile::tempdir().expect("a folder");
-    let store = FolderStore::open(folder.path().join("backups")).expect("a store");
+    let root = folder.path().join("backups");
+    disk::make_folder(&root).expect("a folder");
+    let store = FolderStore::at(root);
     (folder, store)
 }
 
@@ -266,7 +268,7 @@ async fn a_store_without_its_mark_is_neither_read_nor_changed() {
         id: id.clone(),
         path: None,
     };
-    let store = store.marked(mark);
+    let store = store.marked(Some(mark));
     for there in [None, Some(marker(&other))] {
         if let Some(marker) = &there {
             folder::mark(&store.root, marker).expect("marked");
