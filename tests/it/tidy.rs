@@ -339,14 +339,40 @@ fn end_of_quoted(chars: &[char], i: usize, quote: char) -> usize {
 
 /// The code without what is compiled for tests alone.
 pub fn without_tests(code: &str) -> String {
-    const MARK: &str = "#[cfg(test)]";
-    let mut rest = code;
-    let mut kept = String::new();
-    while let Some((before, after)) = rest.split_once(MARK) {
-        kept.push_str(before);
-        rest = &after[end_of_item(after)..];
+    cut_tests(code, code)
+}
+
+/// The same of a file as it stands: its comments and texts stay, and no brace in them counts.
+pub fn file_without_tests(text: &str) -> String {
+    let chars: Vec<char> = text.chars().collect();
+    let mut code = String::new();
+    let mut i = 0;
+    while i < chars.len() {
+        let end = end_of_text(&chars, i);
+        if end == i {
+            code.push(chars[i]);
+            i += 1;
+        } else {
+            // What stands after it keeps its place.
+            let bytes: usize = chars[i..end].iter().map(|c| c.len_utf8()).sum();
+            code.push_str(&" ".repeat(bytes));
+            i = end;
+        }
     }
-    kept + rest
+    cut_tests(text, &code)
+}
+
+/// What is left of `text` where `code`, which has everything at the same place, has no tests.
+fn cut_tests(text: &str, code: &str) -> String {
+    const MARK: &str = "#[cfg(test)]";
+    let mut from = 0;
+    let mut kept = String::new();
+    while let Some(found) = code[from..].find(MARK) {
+        kept.push_str(&text[from..from + found]);
+        let item = from + found + MARK.len();
+        from = item + end_of_item(&code[item..]);
+    }
+    kept + &text[from..]
 }
 
 /// Where the item at the beginning of `code` ends: at its semicolon or its closing brace.
