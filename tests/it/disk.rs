@@ -16,6 +16,7 @@ use crate::{
     },
     control::surroundings,
     etcd,
+    skipped::skipped,
 };
 
 /// A volume in memory; it goes with this.
@@ -39,7 +40,8 @@ impl Volume {
         match mounted {
             Ok(output) if output.status.success() => Some(Self(folder.to_owned())),
             other => {
-                println!("skipped: no volume can be mounted here: {other:?}");
+                let why = format!("no volume can be mounted here: {other:?}");
+                skipped("a volume of its own", &why);
                 None
             }
         }

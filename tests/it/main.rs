@@ -98,6 +98,7 @@ mod saboteur;
 mod schedule;
 mod secrecy;
 mod service;
+mod skipped;
 mod start;
 mod store_copy;
 mod story;

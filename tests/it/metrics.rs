@@ -7,6 +7,7 @@ use reqwest::{Method, StatusCode, header::CONTENT_TYPE};
 use crate::{
     broker::{TestBroker, eventually},
     process::{BrokerProcess, free_port, refused, settings},
+    skipped::skipped,
 };
 
 /// In front of each of our names.
@@ -277,10 +278,7 @@ fn prometheus_takes_the_rules_and_they_fire_when_they_should() {
         &["test", "rules", "rules_test.yml"],
     ] {
         let Some((good, said)) = checked(arguments) else {
-            println!(
-                "SKIPPED: there is no promtool here (scripts/setup.sh --rules), so that no alert \
-                 rule was tried"
-            );
+            skipped("promtool", "it is not here (scripts/setup.sh --rules)");
             return;
         };
         assert!(good, "{arguments:?}: {said}");

@@ -12,7 +12,10 @@ use std::{
 use rustix::process::{Resource, Rlimit};
 use tokio::time::sleep;
 
-use crate::broker::{eventually, new_folder};
+use crate::{
+    broker::{eventually, new_folder},
+    skipped::skipped,
+};
 
 /// The broker's machine, as the application reaches it.
 pub const NAME: &str = "db.example.test";
@@ -38,10 +41,8 @@ impl Machines {
     /// Both, with the cable; none where the kernel refuses, and a line that says so.
     pub async fn new() -> Option<Self> {
         let refused = |why: String| {
-            println!(
-                "SKIPPED: this kernel gives this user no network namespaces, so that nothing was tried \
-                 from another machine: {why}"
-            );
+            let why = format!("this kernel gives this user none: {why}");
+            skipped("network namespaces", &why);
         };
         let mut whys = String::new();
         for is_mapped in [false, true] {

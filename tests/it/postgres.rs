@@ -15,6 +15,8 @@ use std::{
 use diesel::{Connection as _, PgConnection, connection::SimpleConnection as _};
 use uuid::Uuid;
 
+use crate::skipped::skipped;
+
 /// PostgreSQL does not run as root: as `nobody` then.
 const NOBODY: u32 = 65534;
 /// A server that has not begun by then does not.
@@ -65,9 +67,9 @@ pub fn new_database() -> Option<String> {
     static SERVER: OnceLock<Option<Server>> = OnceLock::new();
     let server = SERVER.get_or_init(|| programs().map(|programs| Server::start(&programs)));
     if server.is_none() {
-        println!(
-            "SKIPPED: PostgreSQL is not installed here (Debian: postgresql), so that nothing was \
-             tried with it"
+        skipped(
+            "PostgreSQL",
+            "it is not installed here (Debian: postgresql)",
         );
     }
     server.as_ref().map(Server::new_database)

@@ -21,6 +21,7 @@ use crate::{
     control::surroundings,
     etcd, inside,
     process::{BrokerProcess, Settings, assert_one_line, command, refused},
+    skipped::skipped,
     transport::description,
 };
 
@@ -472,7 +473,8 @@ impl Held {
         match mounted {
             Ok(output) if output.status.success() => Some(Self(file)),
             other => {
-                println!("skipped: nothing can be mounted here: {other:?}");
+                let why = format!("nothing can be mounted here: {other:?}");
+                skipped("a file that cannot be removed", &why);
                 None
             }
         }

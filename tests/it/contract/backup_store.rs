@@ -24,6 +24,8 @@ use compose_broker::{
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::Notify;
 
+use crate::skipped::skipped;
+
 /// What a small store has room for.
 const SMALL_BYTES: u64 = 1024 * 1024;
 
@@ -526,7 +528,7 @@ async fn there_is_room_for_a_byte<K: Kind>() {
 
 async fn a_full_store_says_so_and_is_left_clean<K: Kind>() {
     let Some(kind) = K::small() else {
-        eprintln!("skipped: this machine does not permit mounting a small disk");
+        skipped("a small store", "no volume can be mounted here");
         return;
     };
     let store = kind.store();
