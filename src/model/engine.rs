@@ -45,6 +45,8 @@ pub struct Profile {
     pub snapshot_file: &'static str,
     /// The figures of what a snapshot holds, in the order in which people are told of them.
     pub content: &'static [Figure],
+    /// What people are told of what these figures count, in whole sentences.
+    pub content_note: &'static str,
     /// Where applications find a member, as a URL without a login.
     pub url: fn(&Address) -> String,
     /// The same with a login, `user:password`.

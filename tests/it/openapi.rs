@@ -6,12 +6,14 @@ use reqwest::{
     Method, StatusCode,
     header::{ALLOW, ETAG, IF_NONE_MATCH},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     broker::{TestBroker, answer, new_folder},
     catalog::catalog_file,
     control::surroundings,
+    memory::pair,
+    pages::Visitor,
 };
 
 const DOCUMENTS: [&str; 3] = [
@@ -100,4 +102,28 @@ async fn the_catalog_s_own_schemas_are_in_the_document() {
     let parameters = &document["components"]["schemas"]["ProvisionParameters"];
     let of_plan = &parameters["anyOf"][0]["properties"]["units"];
     assert_eq!(of_plan["maximum"], 7);
+}
+
+/// The databases in memory have two members, and keys alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_told_of_databases_holds_for_an_engine_unlike_etcd() {
+    let broker = TestBroker::in_memory().await;
+    broker.provision("i", json!({})).await;
+    let credentials = broker.bind("i", "b").await;
+    let document = fetch(&broker, "/openapi/osb.json").await;
+    let schema = &document["components"]["schemas"]["Credentials"];
+    let required = schema["required"].as_array().expect("fields");
+    assert!(required.contains(&json!("uri")), "{schema}");
+    for field in required {
+        let name = field.as_str().expect("a name");
+        assert!(!credentials[name].is_null(), "{name}: {credentials}");
+    }
+    for name in credentials.as_object().expect("fields").keys() {
+        assert!(schema["properties"][name].is_object(), "{name}: {schema}");
+    }
+    let visitor = Visitor::with_token(&broker, &credentials).await;
+    let page = visitor.get("/dashboard/instances/i/backups").await;
+    assert_eq!(page.status, StatusCode::OK);
+    assert!(page.body.contains(pair::CONTENT_NOTE), "{}", page.body);
+    assert!(!page.body.contains("users and roles"), "{}", page.body);
 }

@@ -106,6 +106,7 @@ pub static PROFILE: Profile = Profile {
     unsound_giving_back: Some(DAMAGED_BY_DEFRAGMENTATION),
     snapshot_file: "snapshot.db",
     content: &figures::CONTENT,
+    content_note: "Keys are those that users stored; etcd’s own tool also counts its users and roles.",
     url: addresses::url,
     uri: addresses::uri,
     command_line: users::command_line,

@@ -69,6 +69,8 @@ struct BackupsPage {
     shell: Shell,
     href: String,
     engine: String,
+    /// What the figures of backups count.
+    content_note: &'static str,
     message: Option<Message>,
     refusal: Option<&'static str>,
     running: Option<Bar>,
@@ -212,6 +214,7 @@ pub async fn page(
         },
         href: format!("{}/backups", path_of(&view.of.instance.id)),
         engine: view.of.deployment.engine.clone(),
+        content_note: view.profile.map_or("", |of| of.content_note),
         message: message(&view, &request),
         refusal: view.refusal_of_backup(),
         running: running.map(|o| Bar::of(o, view.now)),

@@ -86,7 +86,7 @@ pub struct BindBody {
 /// The member that is to be replaced.
 #[derive(ToSchema)]
 pub struct RepairBody {
-    /// Its name: `m0`, `m1` or `m2`.
+    /// Its name, such as `m0`.
     #[schema(min_length = 1)]
     member: String,
 }
@@ -97,7 +97,7 @@ pub struct RecoverBody {
     /// `survivor`: what a member still has. `backup`: a backup.
     #[schema(pattern = "^(survivor|backup)$")]
     from: String,
-    /// The survivor: `m0`, `m1` or `m2`. Left out: the one that knows most.
+    /// The survivor's name, such as `m0`. Left out: the one that knows most.
     #[schema(min_length = 1)]
     member: Option<String>,
     /// The backup. Left out: the newest complete one.

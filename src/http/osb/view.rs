@@ -180,10 +180,12 @@ struct Credentials {
     deployment_id: String,
     /// The first member, with user and password.
     uri: String,
-    /// The second member.
-    uri_direct_1: String,
-    /// The third member.
-    uri_direct_2: String,
+    /// The second member, where the database has one.
+    #[schema(nullable = false)]
+    uri_direct_1: Option<String>,
+    /// The third member, where the database has one.
+    #[schema(nullable = false)]
+    uri_direct_2: Option<String>,
     /// A command line; it expects the authorities' certificates in `ca.pem`.
     uri_cli: String,
     /// The certificates of the deployment's own authorities to trust (PEM, in base64).

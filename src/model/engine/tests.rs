@@ -125,6 +125,7 @@ pub(in crate::model) static ENGINE: Profile = Profile {
         has: |name| name.ends_with(".state"),
     },
     tells_damage: |printed| printed.contains("broken"),
+    content_note: "Things are all that there is.",
     unobstructed: "Nothing is in the way.",
     without_secrets: str::to_owned,
 };

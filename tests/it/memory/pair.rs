@@ -39,6 +39,8 @@ use super::cluster::{Ended, Files, Installed, MemoryCluster, Place, Running, fla
 
 /// The engine's name.
 pub const NAME: &str = "pair";
+/// What people are told of the figures of its snapshots.
+pub const CONTENT_NOTE: &str = "Keys are all that a pair holds.";
 /// Its versions that are installed, oldest first.
 pub const VERSIONS: [&str; 3] = ["1.4.2", "2.0.5", "3.1.0"];
 /// The members' port.
@@ -128,6 +130,7 @@ pub static PROFILE: Profile = Profile {
         has: |name| name.ends_with(".state"),
     },
     tells_damage: |printed| printed.ends_with(UNREADABLE),
+    content_note: CONTENT_NOTE,
     unobstructed: "Neither member has anything against it.",
     without_secrets: str::to_owned,
 };
