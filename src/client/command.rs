@@ -18,6 +18,26 @@ use crate::model::bom::without_bom;
 /// What the client can be asked for.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    #[command(flatten)]
+    Instances(InstanceCommand),
+    #[command(flatten)]
+    Keys(KeyCommand),
+    #[command(flatten)]
+    Backups(BackupCommand),
+    #[command(flatten)]
+    Looks(LookCommand),
+    /// Show which broker the client speaks to, as which user, and where each setting comes from
+    Settings,
+    /// For operators: list operations; retry or abandon those that fail or are stuck
+    #[command(subcommand)]
+    Operations(Operations),
+    /// For operators: rebuild a database that has lost most of its members
+    Recover(Recovery),
+}
+
+/// What is done to instances, and what there is to make some of.
+#[derive(Debug, Subcommand)]
+pub enum InstanceCommand {
     /// List what the broker has on offer
     #[command(visible_alias = "m")]
     Marketplace {
@@ -92,6 +112,11 @@ pub enum Command {
         /// The new name
         new_name: String,
     },
+}
+
+/// What is done with keys.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
     /// Make a service key: credentials for an instance
     #[command(visible_alias = "csk")]
     CreateServiceKey {
@@ -145,6 +170,11 @@ pub enum Command {
         #[command(flatten)]
         patience: Patience,
     },
+}
+
+/// What is done with backups.
+#[derive(Debug, Subcommand)]
+pub enum BackupCommand {
     /// List the backups of a service instance
     Backups {
         /// The instance
@@ -189,6 +219,15 @@ pub enum Command {
         #[arg(value_hint = ValueHint::Other)]
         backup: String,
     },
+    /// Make a new service instance from a backup of another one
+    RestoreBackup(RestoreBackup),
+    /// Download a backup and check its hash
+    DownloadBackup(DownloadBackup),
+}
+
+/// What changes nothing, and tells of an instance or of the broker.
+#[derive(Debug, Subcommand)]
+pub enum LookCommand {
     /// List the alerts of a service instance, the worst first
     Alerts {
         /// The instance
@@ -217,17 +256,6 @@ pub enum Command {
         #[arg(add = names())]
         name: String,
     },
-    /// Show which broker the client speaks to, as which user, and where each setting comes from
-    Settings,
-    /// Make a new service instance from a backup of another one
-    RestoreBackup(RestoreBackup),
-    /// Download a backup and check its hash
-    DownloadBackup(DownloadBackup),
-    /// For operators: list operations; retry or abandon those that fail or are stuck
-    #[command(subcommand)]
-    Operations(Operations),
-    /// For operators: rebuild a database that has lost most of its members
-    Recover(Recovery),
 }
 
 /// What an instance is made of.

@@ -44,7 +44,9 @@ mod work;
 
 use book::Book;
 use catalog::Catalog;
-use command::{Certainty, Command, Form, Patience};
+use command::{
+    BackupCommand, Certainty, Command, Form, InstanceCommand, KeyCommand, LookCommand, Patience,
+};
 use error::{Error, HttpError, Result};
 use http::Http;
 use osb::Osb;
@@ -239,87 +241,112 @@ struct Facts {
 }
 
 impl Session {
-    #[expect(clippy::too_many_lines, reason = "one line for each command")]
     async fn serve(&self, command: Command) -> Result<()> {
         match command {
-            Command::Marketplace { offering } => {
-                let (text, value) = self
-                    .catalog()
-                    .await?
-                    .told(&self.show, offering.as_deref())?;
+            Command::Instances(command) => self.serve_instances(command).await,
+            Command::Keys(command) => self.serve_keys(command).await,
+            Command::Backups(command) => self.serve_backups(command).await,
+            Command::Looks(command) => self.look(command).await,
+            Command::Settings => self.settings(),
+            Command::Operations(command) => self.operations(command).await,
+            Command::Recover(recovery) => self.recover(&recovery).await,
+        }
+    }
+
+    async fn serve_instances(&self, command: InstanceCommand) -> Result<()> {
+        match command {
+            InstanceCommand::Marketplace { offering } => {
+                let catalog = self.catalog().await?;
+                let (text, value) = catalog.told(&self.show, offering.as_deref())?;
                 self.show.result(&text, &value)
             }
-            Command::CreateService(asked) => self.create_service(asked).await,
-            Command::Service { name, id: Some(id) } => self.take_up(&name, &id).await,
-            Command::Service { name, id: None } => self.service(&name).await,
-            Command::Services => self.services().await,
-            Command::UpdateService(asked) => self.update_service(asked).await,
-            Command::UpgradeService(asked) => self.upgrade_service(asked).await,
-            Command::Versions { name } => self.versions(&name).await,
-            Command::MakeRoom {
+            InstanceCommand::CreateService(asked) => self.create_service(asked).await,
+            InstanceCommand::Service { name, id: Some(id) } => self.take_up(&name, &id).await,
+            InstanceCommand::Service { name, id: None } => self.service(&name).await,
+            InstanceCommand::Services => self.services().await,
+            InstanceCommand::UpdateService(asked) => self.update_service(asked).await,
+            InstanceCommand::UpgradeService(asked) => self.upgrade_service(asked).await,
+            InstanceCommand::Versions { name } => self.versions(&name).await,
+            InstanceCommand::MakeRoom {
                 name,
                 delete_prefix,
                 patience,
             } => self.make_room(&name, delete_prefix, patience.wait).await,
-            Command::Defragment {
+            InstanceCommand::Defragment {
                 name,
                 dry_run,
                 patience,
             } => self.defragment(&name, dry_run, patience.wait).await,
-            Command::DeleteService {
+            InstanceCommand::DeleteService {
                 name,
                 certainty: Certainty { force },
                 patience: Patience { wait },
             } => self.delete_service(&name, force, wait).await,
-            Command::CreateServiceKey {
+            InstanceCommand::RenameService { name, new_name } => {
+                self.rename(&name, &new_name).await
+            }
+        }
+    }
+
+    async fn serve_keys(&self, command: KeyCommand) -> Result<()> {
+        match command {
+            KeyCommand::CreateServiceKey {
                 name,
                 key,
                 parameters,
                 patience: Patience { wait },
             } => self.create_key(&name, &key, parameters.read()?, wait).await,
-            Command::ServiceKey {
+            KeyCommand::ServiceKey {
                 name,
                 key,
                 id,
                 env: true,
                 cacert,
             } => self.key_for_shell(&name, &key, id.as_deref(), cacert).await,
-            Command::ServiceKey { name, key, id, .. } => self.key(&name, &key, id.as_deref()).await,
-            Command::RenameService { name, new_name } => self.rename(&name, &new_name).await,
-            Command::ServiceKeys { name } => self.keys(&name),
-            Command::DeleteServiceKey {
+            KeyCommand::ServiceKey { name, key, id, .. } => {
+                self.key(&name, &key, id.as_deref()).await
+            }
+            KeyCommand::ServiceKeys { name } => self.keys(&name),
+            KeyCommand::DeleteServiceKey {
                 name,
                 key,
                 certainty: Certainty { force },
                 patience: Patience { wait },
             } => self.delete_key(&name, &key, force, wait).await,
-            Command::Alerts { name } => self.alerts(&name).await,
-            Command::Members { name } => self.members(&name).await,
-            Command::Logs(of) => self.logs(&of).await,
-            Command::Tasks { name } => self.tasks(&name).await,
-            Command::Audit(of) => self.audit(&of).await,
-            Command::DashboardLink { name } => self.dashboard_link(&name).await,
-            Command::Settings => self.settings(),
-            Command::Backups { name } => self.backups(&name).await,
-            Command::CreateBackup { name, patience } => {
+        }
+    }
+
+    async fn serve_backups(&self, command: BackupCommand) -> Result<()> {
+        match command {
+            BackupCommand::Backups { name } => self.backups(&name).await,
+            BackupCommand::CreateBackup { name, patience } => {
                 self.create_backup(&name, patience.wait).await
             }
-            Command::BackupNote { name, backup, note } => {
-                self.change_backup(&name, &backup, &json!({ "note": note }))
-                    .await
+            BackupCommand::BackupNote { name, backup, note } => {
+                let change = json!({ "note": note });
+                self.change_backup(&name, &backup, &change).await
             }
-            Command::Pin { name, backup } => {
-                self.change_backup(&name, &backup, &json!({ "pinned": true }))
-                    .await
+            BackupCommand::Pin { name, backup } => {
+                let change = json!({ "pinned": true });
+                self.change_backup(&name, &backup, &change).await
             }
-            Command::Unpin { name, backup } => {
-                self.change_backup(&name, &backup, &json!({ "pinned": false }))
-                    .await
+            BackupCommand::Unpin { name, backup } => {
+                let change = json!({ "pinned": false });
+                self.change_backup(&name, &backup, &change).await
             }
-            Command::RestoreBackup(asked) => self.restore(asked).await,
-            Command::DownloadBackup(asked) => self.download(asked).await,
-            Command::Operations(command) => self.operations(command).await,
-            Command::Recover(recovery) => self.recover(&recovery).await,
+            BackupCommand::RestoreBackup(asked) => self.restore(asked).await,
+            BackupCommand::DownloadBackup(asked) => self.download(asked).await,
+        }
+    }
+
+    async fn look(&self, command: LookCommand) -> Result<()> {
+        match command {
+            LookCommand::Alerts { name } => self.alerts(&name).await,
+            LookCommand::Members { name } => self.members(&name).await,
+            LookCommand::Logs(of) => self.logs(&of).await,
+            LookCommand::Tasks { name } => self.tasks(&name).await,
+            LookCommand::Audit(of) => self.audit(&of).await,
+            LookCommand::DashboardLink { name } => self.dashboard_link(&name).await,
         }
     }
 

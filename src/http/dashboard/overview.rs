@@ -52,40 +52,73 @@ struct OverviewPage {
     shell: Shell,
     name: String,
     href: String,
+    is_ready: bool,
+    is_down: bool,
+    headline: Headline,
+    members: Members,
+    backup: Option<GoodBackup>,
+    storage: StorageCard,
+    about: About,
+    from: Option<From>,
+    tasks: Tasks,
+    connection: Connection,
+    administration: Administration,
+    restores: Vec<Link>,
+    is_restored: bool,
+}
+
+/// How the instance is.
+struct Headline {
     state: Label,
     /// What is the matter, since when, and what to do.
     message: String,
     since: Option<Moment>,
     alerts: Vec<AlertLine>,
     change: Option<Bar>,
-    backup: Option<GoodBackup>,
+}
+
+struct Members {
+    rows: Vec<MemberRow>,
+    /// Why there are none.
+    none: &'static str,
+    observed: Option<Moment>,
+}
+
+/// How much it holds, and what can be done about it.
+struct StorageCard {
+    usage: Option<Usage>,
+    quota: String,
+    can_defragment: bool,
+    /// Whether that is so because the database is down.
+    no_defragmentation: bool,
+}
+
+/// What the database is.
+struct About {
     type_and_version: String,
     newer: Option<String>,
     faults: Option<String>,
     facts: Vec<Fact>,
-    is_ready: bool,
-    is_down: bool,
-    can_defragment: bool,
-    /// Whether that is so because the database is down.
-    no_defragmentation: bool,
-    usage: Option<Usage>,
-    quota: String,
-    members: Vec<MemberRow>,
-    /// Why there are none.
-    no_members: &'static str,
-    observed: Option<Moment>,
-    tasks: Vec<Task>,
+}
+
+struct Tasks {
+    rows: Vec<Task>,
     /// Where the tasks before those are.
-    older_tasks: Option<String>,
+    older: Option<String>,
+}
+
+/// How applications reach it.
+struct Connection {
     uris: String,
     cli: String,
     certificate: Option<String>,
+}
+
+/// How its API is reached.
+struct Administration {
     endpoint: String,
     deployment: String,
     curl: String,
-    restores: Vec<Link>,
-    from: Option<From>,
-    is_restored: bool,
 }
 
 struct AlertLine {
@@ -195,90 +228,139 @@ pub async fn defragment(
 }
 
 /// `restored`: how the instances are that were restored from it.
-#[expect(clippy::too_many_lines, reason = "one line for each part of the page")]
 fn overview(
     broker: &Broker,
     session: &Session,
     view: &InstanceView,
     restored: &[Health],
 ) -> OverviewPage {
-    let told: Vec<&Operation> = view.operations.iter().filter(is_told).collect();
-    let tasks = &told[..told.len().min(TASKS_SHOWN)];
-    let older_tasks = tasks.last().filter(|_| told.len() > TASKS_SHOWN);
     let (instance, deployment) = (&view.of.instance, &view.of.deployment);
     let is_ready = instance.state == InstanceState::Ready;
-    let is_closed = is_ready && deployment.closed_since.is_some();
     let seen = if is_ready {
         broker.vitals.observation(deployment)
     } else {
         None
     };
     let last_seen = seen.clone().or_else(|| broker.vitals.last_seen(deployment));
+    let seen = seen.as_deref();
     let health = view.health(last_seen.as_deref());
     let is_down = is_ready && health.state == HealthState::Down;
-    let href = path_of(&instance.id);
-    let looks = |health: &Health| health.state == HealthState::Unknown;
-    let shell = Shell {
-        here: "overview",
-        follows: true,
-        under_way: is_under_way(view),
-        awaits: is_ready && awaits(view, seen.as_deref()) || restored.iter().any(looks),
-        subject: Some(Subject::of(view)),
-        ..Shell::signed_in(
-            format!("{}: {}", view.name(), health.state.word()),
-            broker,
-            session,
-        )
-    };
-    let endpoint = compose::foundation_endpoint(broker, &instance.id);
-    let backups = format!("{endpoint}/deployments/{}/backups", deployment.id);
     let urls = broker.inventory.urls(deployment);
-    let change = view.running_change();
-    let newest = broker.inventory.transitions(deployment).pop();
+    let looks = |health: &Health| health.state == HealthState::Unknown;
     OverviewPage {
-        shell,
+        shell: Shell {
+            here: "overview",
+            follows: true,
+            under_way: is_under_way(view),
+            awaits: is_ready && awaits(view, seen) || restored.iter().any(looks),
+            subject: Some(Subject::of(view)),
+            ..Shell::signed_in(
+                format!("{}: {}", view.name(), health.state.word()),
+                broker,
+                session,
+            )
+        },
         name: view.name().to_owned(),
-        older_tasks: older_tasks.map(|last| format!("{href}/activity?tasks={}#h-tasks", last.id)),
-        href,
+        href: path_of(&instance.id),
+        is_ready,
+        is_down,
+        headline: headline(view, seen, health),
+        members: members(view, seen, &urls),
+        backup: good_backup(view),
+        storage: storage(deployment, seen, is_ready, is_down),
+        about: about(broker, view),
+        from: view.of.source.as_ref().map(|source| from(view, source)),
+        tasks: tasks(view),
+        connection: connection(view, &urls),
+        administration: administration(broker, deployment, &instance.id),
+        restores: links_to_restored(session, view, restored),
+        is_restored: instance.restored_from.is_some(),
+    }
+}
+
+fn headline(view: &InstanceView, seen: Option<&Observation>, health: Health) -> Headline {
+    let change = view.running_change();
+    Headline {
         state: label_of_health(health.state),
         message: health.message,
         since: health.since.map(|since| Moment::new(since, view.now)),
-        alerts: seen
-            .as_deref()
-            .map_or_else(Vec::new, |seen| alert_lines(view, seen)),
+        alerts: seen.map_or_else(Vec::new, |seen| alert_lines(view, seen)),
         change: change.map(|o| Bar::of(o, view.now)),
-        backup: good_backup(view),
-        type_and_version: format!("{} ({})", deployment.engine, deployment.version),
-        faults: faults(view.database.faults.len()),
-        newer: newest.map(|transition| transition.to.to_string()),
-        facts: facts(broker, view),
-        is_ready,
-        is_down,
-        can_defragment: is_ready && !is_closed && !is_down,
-        no_defragmentation: is_down && !is_closed,
-        usage: seen
-            .as_ref()
-            .and_then(|seen| usage(seen, deployment.quota_bytes(), &deployment.engine)),
-        quota: size(deployment.quota_bytes()),
-        members: match &seen {
+    }
+}
+
+fn members(view: &InstanceView, seen: Option<&Observation>, urls: &[String]) -> Members {
+    let state = view.of.instance.state;
+    Members {
+        rows: match seen {
             Some(seen) => seen.members.iter().map(member).collect(),
-            None if is_ready => members_known(deployment, &urls),
+            None if state == InstanceState::Ready => members_known(&view.of.deployment, urls),
             None => Vec::new(),
         },
-        no_members: no_members(instance.state),
+        none: no_members(state),
         observed: seen.map(|seen| Moment::new(seen.observed_at, view.now)),
-        tasks: tasks.iter().map(|o| task(view, o)).collect(),
+    }
+}
+
+fn storage(
+    deployment: &Deployment,
+    seen: Option<&Observation>,
+    is_ready: bool,
+    is_down: bool,
+) -> StorageCard {
+    let quota = deployment.quota_bytes();
+    let is_closed = is_ready && deployment.closed_since.is_some();
+    StorageCard {
+        usage: seen.and_then(|seen| usage(seen, quota, &deployment.engine)),
+        quota: size(quota),
+        can_defragment: is_ready && !is_closed && !is_down,
+        no_defragmentation: is_down && !is_closed,
+    }
+}
+
+fn about(broker: &Broker, view: &InstanceView) -> About {
+    let deployment = &view.of.deployment;
+    let newest = broker.inventory.transitions(deployment).pop();
+    About {
+        type_and_version: format!("{} ({})", deployment.engine, deployment.version),
+        newer: newest.map(|transition| transition.to.to_string()),
+        faults: faults(view.database.faults.len()),
+        facts: facts(broker, view),
+    }
+}
+
+fn tasks(view: &InstanceView) -> Tasks {
+    let told: Vec<&Operation> = view.operations.iter().filter(is_told).collect();
+    let shown = &told[..told.len().min(TASKS_SHOWN)];
+    let older = shown.last().filter(|_| told.len() > TASKS_SHOWN);
+    let href = path_of(&view.of.instance.id);
+    Tasks {
+        rows: shown.iter().map(|o| task(view, o)).collect(),
+        older: older.map(|last| format!("{href}/activity?tasks={}#h-tasks", last.id)),
+    }
+}
+
+fn connection(view: &InstanceView, urls: &[String]) -> Connection {
+    Connection {
         uris: uris(view),
         cli: view.profile.map_or_else(String::new, |of| {
-            (of.command_line)(deployment.version, &urls, LOGIN)
+            (of.command_line)(view.of.deployment.version, urls, LOGIN)
         }),
         certificate: view.of.ca_certificate.clone(),
+    }
+}
+
+fn administration(
+    broker: &Broker,
+    deployment: &Deployment,
+    instance: &InstanceId,
+) -> Administration {
+    let endpoint = compose::foundation_endpoint(broker, instance);
+    let backups = format!("{endpoint}/deployments/{}/backups", deployment.id);
+    Administration {
         curl: line(&["curl", "-sS", "-H", "Authorization: Bearer TOKEN", &backups]),
         endpoint,
         deployment: deployment.id.to_string(),
-        restores: links_to_restored(session, view, restored),
-        from: view.of.source.as_ref().map(|source| from(view, source)),
-        is_restored: instance.restored_from.is_some(),
     }
 }
 
