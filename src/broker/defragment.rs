@@ -1,12 +1,11 @@
 //! Unused storage of databases that is given back: asked for by users, or by the guard that watches over
 //! their sizes at night.
 
-use super::{BrokerError, upkeep::Upkeep};
+use super::{BrokerError, DeploymentView, upkeep::Upkeep};
 use crate::{
     model::{
         defragment::Storage,
         deployment::Deployment,
-        ids::InstanceId,
         instance::InstanceState,
         operation::{Operation, OperationKind},
         origin::Origin,
@@ -16,14 +15,15 @@ use crate::{
 
 impl Upkeep {
     /// Accepts to give unused storage of an instance's database back. While that is being done, tells
-    /// of it; it waits for whatever else has the members in hand.
+    /// of it; it waits for whatever else has the members in hand. Refused while too few members serve.
     pub async fn defragment(
         &self,
-        instance: InstanceId,
+        of: &DeploymentView,
         origin: Origin,
     ) -> Result<Operation, BrokerError> {
-        let now = self.clock.now();
-        let operation = Operation::queued(OperationKind::Defragment, &instance, origin, now);
+        self.needs_members(of).await?;
+        let (instance, now) = (&of.instance.id, self.clock.now());
+        let operation = Operation::queued(OperationKind::Defragment, instance, origin, now);
         self.store
             .decide(move |conn| defragment_in(conn, &operation))
             .await

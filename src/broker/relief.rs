@@ -1,11 +1,10 @@
 //! Room in databases that are full or about to be: asked for by users, or by the guard that watches over
 //! their sizes.
 
-use super::{BrokerError, upkeep::Upkeep};
+use super::{BrokerError, DeploymentView, upkeep::Upkeep};
 use crate::{
     model::{
         deployment::Deployment,
-        ids::InstanceId,
         instance::InstanceState,
         limits::KEY_PREFIX_BYTES_MAX,
         operation::{Operation, OperationKind, OperationState},
@@ -17,9 +16,10 @@ use crate::{
 impl Upkeep {
     /// Accepts to make room in an instance's database, and to delete the keys with a prefix before.
     /// While room is being made, tells of that: clients repeat the request when they hear nothing.
+    /// Refused while too few members serve.
     pub async fn relieve(
         &self,
-        instance: InstanceId,
+        of: &DeploymentView,
         delete_prefix: Option<String>,
         origin: Origin,
     ) -> Result<Operation, BrokerError> {
@@ -36,7 +36,8 @@ impl Upkeep {
             let reason = "delete_prefix must not contain a NUL character";
             return Err(BrokerError::BadRequest(reason.to_owned()));
         }
-        let now = self.clock.now();
+        self.needs_members(of).await?;
+        let (instance, now) = (of.instance.id.clone(), self.clock.now());
         let wanted = move |conn: &mut Conn<'_>| {
             let operation = Operation {
                 delete_prefix: delete_prefix.clone(),

@@ -6,16 +6,20 @@ use std::{collections::HashSet, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use futures::{FutureExt as _, TryStreamExt as _};
+use tokio::time::timeout;
 
 use super::{
-    BrokerError, BrokerParts, deployment::usable_deployments, observation::Observer,
-    profile::Profiles,
+    BrokerError, BrokerParts, DeploymentView, deployment::usable_deployments,
+    observation::Observer, profile::Profiles,
 };
 use crate::{
     clock::Clock,
     model::{
-        alert::Incident, deployment::Deployment, ids::DeploymentId, instance::InstanceState,
-        limits::LOOKS_AT_ONCE,
+        alert::Incident,
+        deployment::Deployment,
+        ids::DeploymentId,
+        instance::InstanceState,
+        limits::{ALERT_LOOK_TIMEOUT, LOOKS_AT_ONCE},
     },
     store::{self, Conn, Store},
 };
@@ -64,6 +68,41 @@ impl Upkeep {
         let serves = seen.is_some_and(|seen| seen.serving() == seen.members.len());
         if !serves || !alive.iter().all(|alive| *alive) {
             self.observer.observe(deployment);
+        }
+    }
+
+    /// Why members cannot be asked for work that takes a majority of them, by a look that is waited for;
+    /// none where they can be, and where nobody knows.
+    pub async fn lacks_members(&self, of: &DeploymentView) -> Option<String> {
+        if of.instance.state != InstanceState::Ready {
+            return None;
+        }
+        let look = self.observer.recent(&of.deployment);
+        let seen = timeout(ALERT_LOOK_TIMEOUT, look).await.ok().flatten()?;
+        if seen.is_usable() {
+            return None;
+        }
+        let (serving, all) = (seen.serving(), seen.members.len());
+        let what = match serving {
+            0 if seen.members.iter().all(|m| m.silence().is_some()) => {
+                "no member answers".to_owned()
+            }
+            0 => "no member serves".to_owned(),
+            1 => format!("1 of {all} members serves"),
+            _ => format!("{serving} of {all} members serve"),
+        };
+        Some(format!("{what}; that takes {} that serve", seen.needed))
+    }
+
+    /// Refuses what takes a majority of the members while there is none: it would wait for as long as they
+    /// are down.
+    pub(super) async fn needs_members(&self, of: &DeploymentView) -> Result<(), BrokerError> {
+        match self.lacks_members(of).await {
+            Some(reason) => Err(BrokerError::UpdateRefused {
+                reason,
+                repeatable: true,
+            }),
+            None => Ok(()),
         }
     }
 

@@ -81,8 +81,8 @@ pub enum InstanceCommand {
         #[command(flatten)]
         patience: Patience,
     },
-    /// Give back storage that the files of a service instance do not use; each member in turn stops
-    /// answering for that time
+    /// Give back storage that the files of a service instance do not use; meanwhile each member in
+    /// turn does not answer for some seconds
     Defragment {
         /// The instance
         #[arg(add = names())]

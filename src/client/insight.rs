@@ -45,7 +45,7 @@ impl Session {
             let state = match (member["status"].as_str(), member["detail"].as_str()) {
                 (Some("serving"), Some(detail)) => format!("serves, but {detail}"),
                 (Some("serving"), None) => "serves".to_owned(),
-                (_, Some(detail)) => detail.to_owned(),
+                (_, Some(detail)) => detail.trim_start_matches("it ").to_owned(),
                 (state, None) => state.unwrap_or_default().replace('_', " "),
             };
             [

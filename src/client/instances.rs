@@ -1,10 +1,14 @@
 //! Commands about service instances.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::{
+    io::{self, BufRead as _, IsTerminal as _, Write as _},
+    pin::pin,
+};
 
 use futures::{StreamExt as _, stream};
 use hyper::Method;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{
@@ -18,7 +22,9 @@ use super::{
     work::{Job, Status, look_at},
 };
 use crate::model::{
-    health::HealthState, instance::DELETE_PROTECTION, limits::CLIENT_LOOKS_AT_ONCE,
+    health::HealthState,
+    instance::DELETE_PROTECTION,
+    limits::{CLIENT_LOOKS_AT_ONCE, CLIENT_UNBIND_PATIENCE},
 };
 
 /// What is asked for when an instance is made.
@@ -165,9 +171,13 @@ impl Session {
         }
         let catalog = self.catalog().await?;
         let offer = catalog.of(&instance);
-        let (status, fetched) = self.fetched(resource, offer, status).await?;
-        let health = self.health(&instance).await;
-        let (times, restored) = self.by_api(&instance).await;
+        // At once: the broker may look at the members for each, and those that are silent take their time.
+        let (fetched, health, (times, restored)) = tokio::join!(
+            self.fetched(resource, offer, status),
+            self.health(&instance),
+            self.by_api(&instance),
+        );
+        let (status, fetched) = fetched?;
         // Settled meanwhile: the plan may be another one.
         let instance = self.book.instance(name)?;
         let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -239,11 +249,16 @@ impl Session {
     /// `services`
     pub async fn services(&self) -> Result<()> {
         let instances = self.book.instances()?;
+        if instances.is_empty() {
+            let text = format!("No instance is known for {}.", self.book.broker());
+            self.show.result(&text, &json!({ "services": [] }))?;
+            if let Some(hint) = self.facts.hint {
+                self.show.note(hint);
+            }
+            return Ok(());
+        }
         // Without one, what there is is listed all the same.
-        let catalog = match instances.is_empty() {
-            true => None,
-            false => self.catalog().await.ok(),
-        };
+        let catalog = self.catalog().await.ok();
         let catalog = catalog.as_ref();
         let looks = stream::iter(&instances).map(|instance| async move {
             let status = self.status(Resource::of(instance), &instance.last).await;
@@ -329,7 +344,7 @@ impl Session {
     /// which backup it was restored from.
     async fn by_api(&self, instance: &Instance) -> (Option<Value>, Option<Value>) {
         match self.api_of_platform(&instance.id).await {
-            Ok(Some(api)) => (times(&api, &instance.last).await, restored(&api).await),
+            Ok(Some(api)) => tokio::join!(times(&api, &instance.last), restored(&api)),
             _ => (None, None),
         }
     }
@@ -529,7 +544,8 @@ impl Session {
         self.tell(instance, &status, None)
     }
 
-    /// `delete-service`: the keys go first, as a broker may expect.
+    /// `delete-service`: the keys go first, as a broker may expect; those that do not get on go with their
+    /// instance.
     pub async fn delete_service(&self, name: &str, force: bool, wait: bool) -> Result<()> {
         // Who wants it gone has what they want.
         let Some(instance) = self.book.instances()?.into_iter().find(|i| i.name == name) else {
@@ -551,13 +567,49 @@ impl Session {
         }
         let catalog = self.catalog().await?;
         let offer = catalog.of(&instance);
-        for key in &instance.keys {
-            self.unbind(&instance, offer, key, true).await?;
-        }
-        let accepted = self.osb.delete(Resource::of(&instance)).await?;
+        let accepted = match self.delete_keys(&instance, offer).await? {
+            Some(accepted) => accepted,
+            None => self.osb.delete(Resource::of(&instance)).await?,
+        };
         let job = job_on(&instance, offer);
         let status = self.go_on(&job, Kind::Delete, &accepted, wait).await?;
         self.tell(&instance, &status, None)
+    }
+
+    /// Takes the keys of an instance away, one after the other. The broker may need the database for that,
+    /// and the database may be down: where it takes long, the instance's own deletion is asked for, and its
+    /// answer returned if it is a yes.
+    async fn delete_keys(
+        &self,
+        instance: &Instance,
+        offer: Option<Offer<'_>>,
+    ) -> Result<Option<Accepted>> {
+        for key in &instance.keys {
+            let mut unbinding = pin!(self.unbind(instance, offer, key, true));
+            let end = timeout(CLIENT_UNBIND_PATIENCE, &mut unbinding).await;
+            let (key, name) = (&key.name, &instance.name);
+            let (why, failed) = match end {
+                Ok(Ok(_)) => continue,
+                Ok(Err(Error::Failed(why))) => (why.clone(), Some(Error::Failed(why))),
+                Ok(Err(error)) => return Err(error),
+                Err(_) => {
+                    let seconds = CLIENT_UNBIND_PATIENCE.as_secs();
+                    let why = format!("service key {key} of {name} is not gone after {seconds} s");
+                    (why, None)
+                }
+            };
+            match (self.osb.delete(Resource::of(instance)).await, failed) {
+                (Ok(accepted), _) => {
+                    let text = "the instance is deleted now, and takes its keys along";
+                    self.show.note(&format!("{why}; {text}"));
+                    return Ok(Some(accepted));
+                }
+                (Err(_), Some(failed)) => return Err(failed),
+                // A broker that wants to be rid of the keys first.
+                (Err(_), None) => _ = unbinding.await?,
+            }
+        }
+        Ok(None)
     }
 
     /// Tells what became of an instance.

@@ -186,6 +186,7 @@ async fn serve(client: Client, config: ClientConfig, clock: Clock) -> Result<()>
         broker: broker.clone(),
         username: config.credentials.username.clone(),
         password_from: config.password_from,
+        hint: config.hint,
         authorities: config.ca.as_ref().map_or_else(
             || "those of this machine".to_owned(),
             |file| file.display().to_string(),
@@ -237,6 +238,8 @@ struct Facts {
     broker: String,
     username: String,
     password_from: String,
+    /// What to say where nothing is known of the broker at that address.
+    hint: Option<&'static str>,
     authorities: String,
 }
 

@@ -139,7 +139,7 @@ impl Session {
                 }
                 if let Some(stall) = before["stall_seconds"].as_u64() {
                     self.show.note(&format!(
-                        "each member in turn answers nobody for about {stall} s"
+                        "meanwhile each member in turn does not answer for about {stall} s"
                     ));
                 }
                 let recipe = api.begin_defragmentation().await?;
@@ -159,8 +159,10 @@ impl Session {
         let bytes = |field: &str| storage[field].as_u64().map(size);
         let stall = storage["stall_seconds"].as_u64();
         let text = |field: &str| recipe[field].as_str().map(str::to_owned);
+        let refusal = storage["refusal"].as_str().filter(|_| dry_run);
         let shown = self.show.fields([
             ("service instance", Some(name.to_owned())),
+            ("refused", refusal.map(str::to_owned)),
             ("allocated", bytes("allocated_bytes")),
             ("used", bytes("used_bytes")),
             ("would come back", bytes("unused_bytes")),
@@ -172,6 +174,12 @@ impl Session {
             ("detail", text("status_detail")),
         ]);
         let told = if dry_run { &storage } else { &recipe };
-        self.show.result(&shown, told)
+        self.show.result(&shown, told)?;
+        match refusal {
+            Some(_) => Err(Error::Failed(format!(
+                "{name} would not be defragmented now; nothing was changed"
+            ))),
+            None => Ok(()),
+        }
     }
 }

@@ -71,7 +71,7 @@ pub struct Settings {
     #[arg(long, env = "COMPOSE_BROKER_TRUSTED_PROXIES")]
     pub trusted_proxies: Option<String>,
 
-    /// Requests that are taken of each client and second, ten times as many at once; 0: any number
+    /// Requests per second that each client may send; bursts of ten times as many; 0: any number
     #[arg(
         long,
         env = "COMPOSE_BROKER_REQUESTS_PER_SECOND",
@@ -113,7 +113,7 @@ pub struct Settings {
     #[arg(long, env = "COMPOSE_BROKER_TENANT_KEYS")]
     pub tenant_keys: Option<String>,
 
-    /// What a poll with the token of a deletion that is done is told: succeeded (200) or gone (410)
+    /// Answer to polling a finished deletion: succeeded (200) or gone (410)
     #[arg(long, env = "COMPOSE_BROKER_DELETED_POLL", default_value = "succeeded")]
     pub deleted_poll: String,
 
@@ -172,32 +172,36 @@ pub struct Settings {
 /// machine can read the flags of a process.
 pub const SECRETS_HELP: &str = "\
 Settings that hold secrets are taken from the environment only:
-  COMPOSE_BROKER_DATABASE_URL     The broker's own store, sqlite:// and a path or postgres://
-                                  [default: broker.db in DATA_DIR]
-  COMPOSE_BROKER_PASSWORD         Password of the platform
-                                  [default: made at the first start, in DATA_DIR/password; needed
-                                  over PostgreSQL]
-  COMPOSE_BROKER_MORE_CREDENTIALS Further credentials that are let in, to change them without a
-                                  gap: user:password, separated by commas
-                                  [default: none]
-  COMPOSE_BROKER_READ_ONLY_CREDENTIALS  Credentials that read what the operator reads, and change
-                                  nothing: user:password, separated by commas
-                                  [default: none]
-  COMPOSE_BROKER_ENCRYPTION_KEYS  Key ring for secrets at rest: name:base64 of 32 bytes, newest
-                                  first, separated by commas
-                                  [default: made at the first start, in DATA_DIR/encryption_keys;
-                                  needed over PostgreSQL]
-  COMPOSE_BROKER_METRICS_TOKEN    What scrapes of the metrics may show instead of the platform's
-                                  credentials (Authorization: Bearer)
-                                  [default: none]
-  COMPOSE_BROKER_WEBHOOK_URL      Who is told of alerts of all instances, https:// and an address
-                                  [default: none]
-  COMPOSE_BROKER_WEBHOOK_SECRET   What these messages are signed with: base64 of 24 to 64 bytes,
-                                  newest first, separated by commas
-                                  [default: none; needed with WEBHOOK_URL]
+  COMPOSE_BROKER_DATABASE_URL
+          The broker's own store, sqlite:// and a path or postgres://
+          [default: broker.db in DATA_DIR]
+  COMPOSE_BROKER_PASSWORD
+          Password of the platform
+          [default: made at the first start, in DATA_DIR/password; needed over
+          PostgreSQL]
+  COMPOSE_BROKER_MORE_CREDENTIALS
+          Further credentials that are let in, to change them without a gap:
+          user:password, separated by commas [default: none]
+  COMPOSE_BROKER_READ_ONLY_CREDENTIALS
+          Credentials that read what the operator reads, and change nothing:
+          user:password, separated by commas [default: none]
+  COMPOSE_BROKER_ENCRYPTION_KEYS
+          Key ring for secrets at rest: name:base64 of 32 bytes, newest first,
+          separated by commas
+          [default: made at the first start, in DATA_DIR/encryption_keys;
+          needed over PostgreSQL]
+  COMPOSE_BROKER_METRICS_TOKEN
+          What scrapes of the metrics may show instead of the platform's
+          credentials (Authorization: Bearer) [default: none]
+  COMPOSE_BROKER_WEBHOOK_URL
+          Who is told of alerts of all instances, https:// and an address
+          [default: none]
+  COMPOSE_BROKER_WEBHOOK_SECRET
+          What these messages are signed with: base64 of 24 to 64 bytes, newest
+          first, separated by commas [default: none; needed with WEBHOOK_URL]
 
-On Cloud Foundry, PORT, VCAP_APPLICATION and VCAP_SERVICES fill in for LISTEN, PUBLIC_URL and
-DATABASE_URL.";
+On Cloud Foundry, PORT, VCAP_APPLICATION and VCAP_SERVICES fill in for LISTEN,
+PUBLIC_URL and DATABASE_URL.";
 
 /// Names the setting of who reads and changes nothing.
 pub(super) const READ_ONLY_CREDENTIALS: &str = "COMPOSE_BROKER_READ_ONLY_CREDENTIALS";

@@ -707,6 +707,9 @@ pub const CLIENT_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const CLIENT_FIRST_LOOK: Duration = Duration::from_millis(300);
 /// Pause between two looks of the client, where the broker asks for none.
 pub const CLIENT_POLL: Duration = Duration::from_secs(2);
+/// A broker has this long to take a key away before the client asks for the deletion of its instance, which
+/// takes the key along.
+pub const CLIENT_UNBIND_PATIENCE: Duration = Duration::from_secs(10);
 /// Lines that the client prints of a log, where its user names no number.
 pub const CLIENT_LOG_LINES: usize = 20;
 /// Longest pause that a broker may ask the client for.

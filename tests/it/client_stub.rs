@@ -1,6 +1,12 @@
 //! The client as a platform that knows its duties, with brokers that do not.
 
-use std::{fs, fs::File, path::Path, time::Duration};
+use std::{
+    fs,
+    fs::File,
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use rustix::process::{Pid, Signal, kill_process};
@@ -280,6 +286,57 @@ async fn polls_go_on_through_whatever_tells_nothing() {
     // A 410 is the end of a deletion.
     user.does(&["delete-service", "orders", "-f", "-w"]).await;
     assert_eq!(user.services().await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_does_not_go_does_not_hold_up_its_instance() {
+    for refuses_first in [false, true] {
+        let asked = AtomicUsize::new(0);
+        let stub = Stub::start(move |request| {
+            let is_of_key = request.target.contains("/service_bindings/");
+            match request.method.as_str() {
+                // Its end comes after the instance's deletion was asked for, if it comes.
+                _ if is_poll(request) && is_of_key && asked.load(Ordering::Relaxed) == 0 => {
+                    ended("in progress", "no member answers")
+                }
+                _ if is_poll(request) => ended("succeeded", ""),
+                "GET" => Reply::Json(404, json!({})),
+                "DELETE"
+                    if !is_of_key
+                        && asked.fetch_add(1, Ordering::Relaxed) == 0
+                        && refuses_first =>
+                {
+                    Reply::Json(422, json!({ "error": "ConcurrencyError" }))
+                }
+                "PUT" => Reply::Json(201, json!({})),
+                _ => Reply::Json(202, json!({ "operation": "o" })),
+            }
+        })
+        .await;
+        let user = user_of(&stub);
+        user.does(&CREATE).await;
+        for key in ["app", "other"] {
+            user.does(&["create-service-key", "orders", key]).await;
+        }
+        let deleted = user.does(&["delete-service", "orders", "-f", "-w"]).await;
+        assert_eq!(
+            deleted.err.contains("takes its keys along"),
+            !refuses_first,
+            "{deleted:?}"
+        );
+        let of_keys: Vec<bool> = stub
+            .heard()
+            .iter()
+            .filter(|request| request.method == "DELETE")
+            .map(|request| request.target.contains("/service_bindings/"))
+            .collect();
+        let expected: &[bool] = match refuses_first {
+            false => &[true, false],
+            true => &[true, false, true, false],
+        };
+        assert_eq!(of_keys, expected);
+        assert_eq!(user.services().await, Vec::<String>::new());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -779,9 +836,47 @@ async fn help_is_about_the_command_and_mistakes_are_told_from_it() {
     typing.must_say(2, "'create-service', 'create-service-key'");
     let lost = user.run(&["services"]).await;
     assert_eq!(lost.code, 0, "{lost:?}: there are none");
+    assert_eq!(
+        lost.out.trim(),
+        "No instance is known for http://127.0.0.1:1."
+    );
+    let mut elsewhere = user.command(&["services"]);
+    elsewhere.env_remove("COMPOSE_BROKER_URL");
+    elsewhere.env("COMPOSE_BROKER_LISTEN", "127.0.0.1:9000");
+    let elsewhere = Ran::of(elsewhere.output().await.expect("a process"));
+    assert_eq!(
+        elsewhere.out.trim(),
+        "No instance is known for http://127.0.0.1:8080."
+    );
+    assert!(
+        elsewhere.err.contains("COMPOSE_BROKER_LISTEN"),
+        "{elsewhere:?}"
+    );
     let lost = user.run(&["marketplace"]).await;
     lost.must_say(1, "cannot reach http://127.0.0.1:1");
     assert!(!lost.err.contains("COMPOSE_BROKER_LISTEN"), "{lost:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_line_of_the_help_is_wider_than_the_terminal() {
+    let user = User::of("http://127.0.0.1:1", "ada", "word");
+    for command in [
+        "serve",
+        "migrate",
+        "create-backup",
+        "defragment",
+        "settings",
+    ] {
+        let mut help = user.command(&[command, "--help"]);
+        let ran = Ran::of(help.env("COLUMNS", "80").output().await.expect("a process"));
+        assert_eq!(ran.code, 0, "{ran:?}");
+        let wide: Vec<&str> = ran
+            .out
+            .lines()
+            .filter(|line| line.chars().count() > 80)
+            .collect();
+        assert!(wide.is_empty(), "{command}: {wide:#?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -150,6 +150,18 @@ async fn a_backup_is_taken_watched_downloaded_and_restored() {
     );
     assert!(ours == theirs, "other bytes than the API's");
 
+    // What is to be remembered of it, and that it is kept.
+    page.find(&format!("#note-{id}"))
+        .await
+        .fill("before the move")
+        .await;
+    page.find(&format!("#pinned-{id}")).await.click().await;
+    page.click_in(&format!("#keep-{id}"), "button", "Save")
+        .await;
+    page.says(&format!("#note-of-{id}"), "before the move")
+        .await;
+    page.says(&format!("#kept-{id}"), "Kept").await;
+
     // It says how long it takes: one restore was done, by the command above, since the page was opened.
     page.reload().await;
     page.find(&format!("#details-{id} > summary"))

@@ -96,6 +96,9 @@ async fn the_overview_tells_what_a_database_is_and_how_to_reach_it() {
     tabs[0].click().await;
     page.press([ARROW_RIGHT]).await;
     assert_eq!(page.focused().await.id, tabs[1].id);
+
+    page.click("button", "Defragment").await;
+    page.says("#tasks", "Defragment the database").await;
     page.check(&visit.broker.url).await;
 }
 

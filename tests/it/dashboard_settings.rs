@@ -26,7 +26,7 @@ async fn a_database_is_scaled_protected_and_what_was_restored_renamed_and_delete
         .await;
     page.says(
         "#fits",
-        "The data fits into 1 unit. The cluster has room for 32 units",
+        "The data fits into 1 unit. It can have 32 units at most.",
     )
     .await;
     page.look_over("settings").await;

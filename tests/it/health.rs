@@ -85,6 +85,22 @@ async fn members_that_do_not_answer_are_told_of_in_the_same_word_everywhere() {
         "{row}"
     );
 
+    // What takes a majority is refused, and not waited for.
+    for command in [
+        &["defragment", "db"][..],
+        &["defragment", "db", "--wait"],
+        &["make-room", "db"],
+    ] {
+        user.run(command).await.must_say(1, "no member answers");
+    }
+    let rehearsed = user.run(&["defragment", "db", "--dry-run"]).await;
+    assert_eq!(rehearsed.code, 1, "{rehearsed:?}");
+    assert!(rehearsed.out.contains("no member answers"), "{rehearsed:?}");
+    assert!(
+        rehearsed.err.contains("would not be defragmented"),
+        "{rehearsed:?}"
+    );
+
     signal(&members, Signal::CONT);
     becomes(&broker, instance, "ready").await;
 }

@@ -168,18 +168,17 @@ pub async fn scale(api: web::Data<Api>, request: HttpRequest, payload: web::Payl
         (status = 202, description = "Accepted", body = view::RecipeBody),
         (status = 400, description = "`delete_prefix` is too long, or holds what no prefix may"),
         (status = 404, description = "There is no such deployment, or none that the token leads to"),
-        (status = 422, description = "The instance is not ready, or room is being made already"),
+        (status = 422, description = "The instance is not ready, too few members serve, or room is being made already"),
     )
 )]
 pub async fn relieve(api: web::Data<Api>, request: HttpRequest, payload: web::Payload) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let body = Body::read_or_nothing(&request, payload).await?;
     let prefix = body.section("deployment")?.text("delete_prefix")?;
-    let instance = of.instance.id.clone();
     let operation = api
         .broker
         .upkeep
-        .relieve(instance, prefix, Origin::Compose)
+        .relieve(&of, prefix, Origin::Compose)
         .await?;
     Ok(HttpResponse::Accepted().json(view::recipe(&of, &operation, api.broker.clock.now())))
 }
@@ -196,11 +195,12 @@ pub async fn relieve(api: web::Data<Api>, request: HttpRequest, payload: web::Pa
 pub async fn defragmentation(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let storage = api.broker.vitals.storage(&of).await;
+    let refusal = api.broker.upkeep.lacks_members(&of).await;
     let by_night = api
         .broker
         .upkeep
         .defragments_by_night(&of.deployment, storage);
-    Ok(HttpResponse::Ok().json(view::defragmentation(storage, by_night)))
+    Ok(HttpResponse::Ok().json(view::defragmentation(storage, by_night, refusal)))
 }
 
 /// Gives unused storage back: one member after the other, the leader last, while all of them serve.
@@ -210,17 +210,12 @@ pub async fn defragmentation(api: web::Data<Api>, request: HttpRequest) -> Answe
     responses(
         (status = 202, description = "Accepted, or under way already", body = view::RecipeBody),
         (status = 404, description = "There is no such deployment, or none that the token leads to"),
-        (status = 422, description = "The instance is not ready, or it is full and closed"),
+        (status = 422, description = "The instance is not ready, too few members serve, or it is full and closed"),
     )
 )]
 pub async fn defragment(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
-    let instance = of.instance.id.clone();
-    let operation = api
-        .broker
-        .upkeep
-        .defragment(instance, Origin::Compose)
-        .await?;
+    let operation = api.broker.upkeep.defragment(&of, Origin::Compose).await?;
     Ok(HttpResponse::Accepted().json(view::recipe(&of, &operation, api.broker.clock.now())))
 }
 

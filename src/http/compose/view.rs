@@ -267,6 +267,9 @@ pub struct DefragmentationBody {
     stall_seconds: Option<u64>,
     /// Whether the broker does it by itself in the coming night.
     by_night: bool,
+    /// Why it would be refused now: too few members serve. None where it would be done.
+    #[schema(required)]
+    refusal: Option<String>,
 }
 
 /// The sizes of a deployment.
@@ -717,13 +720,18 @@ pub fn scalings(
 }
 
 /// What giving unused storage back would do.
-pub fn defragmentation(storage: Option<Storage>, by_night: bool) -> DefragmentationBody {
+pub fn defragmentation(
+    storage: Option<Storage>,
+    by_night: bool,
+    refusal: Option<String>,
+) -> DefragmentationBody {
     DefragmentationBody {
         allocated_bytes: storage.map(|storage| storage.allocated),
         used_bytes: storage.and_then(|storage| storage.used),
         unused_bytes: storage.and_then(Storage::unused),
         stall_seconds: storage.map(|storage| storage.stall().as_secs()),
         by_night,
+        refusal,
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
     operator::address,
     path_of,
     shell::{Shell, answer},
-    show::{Moment, duration},
+    show::{Moment, dates_whole, duration},
     state::{Label, asked_by, label_of_alert, label_of_health, label_of_task},
 };
 use crate::{
@@ -326,7 +326,7 @@ pub async fn repair(
 fn alerts(view: &InstanceView, seen: Option<&Observation>) -> Vec<AlertRow> {
     let row = |alert: Alert| AlertRow {
         label: label_of_alert(alert.gravity),
-        text: alert.message,
+        text: dates_whole(&alert.message),
         since: alert.since.map(|since| Moment::new(since, view.now)),
     };
     view.alerts(seen).into_iter().map(row).collect()

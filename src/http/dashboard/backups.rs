@@ -1,6 +1,6 @@
 //! The page of backups: what there is, taking one, downloading, restoring.
 
-use std::collections::BTreeSet;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use actix_web::{HttpRequest, http::StatusCode, web};
 use askama::Template;
@@ -16,6 +16,7 @@ use super::{
     error::PageError,
     form_of,
     id::Id,
+    overview::is_down,
     path_of,
     plot::{Plot, Point, plot},
     shell::{Shell, answer},
@@ -73,6 +74,8 @@ struct BackupsPage {
     content_note: &'static str,
     message: Option<Message>,
     refusal: Option<&'static str>,
+    /// Whether what is asked for waits for members that serve.
+    is_down: bool,
     running: Option<Bar>,
     next: Option<Moment>,
     /// What the next on-demand backup takes the place of.
@@ -140,7 +143,7 @@ struct Row {
     content: String,
     facts: Vec<(&'static str, String)>,
     expires: Option<Moment>,
-    expiry: &'static str,
+    expiry: Cow<'static, str>,
     /// Why it goes, once that is decided.
     removal: Option<String>,
     note: String,
@@ -217,6 +220,7 @@ pub async fn page(
         content_note: view.profile.map_or("", |of| of.content_note),
         message: message(&view, &request),
         refusal: view.refusal_of_backup(),
+        is_down: is_down(&api.broker, &view),
         running: running.map(|o| Bar::of(o, view.now)),
         next: view.next_backup.map(|at| Moment::new(at, view.now)),
         replaces: replaces(&view),
@@ -550,8 +554,8 @@ fn restore_of(view: &InstanceView, backup: &Backup, options: &RestoreOptions) ->
             })
             .collect(),
         note: format!(
-            "Makes a new instance with {} and {} of data. {} Its users are its own; this one is \
-             left as it is.",
+            "Makes a new instance with {} and {} of data. {} It gets users of its own; this \
+             instance is not touched.",
             counted(options.units, "unit"),
             backup
                 .manifest
@@ -604,18 +608,20 @@ fn versions(options: &RestoreOptions) -> Vec<Choice> {
 }
 
 /// When a backup goes: a time, or what it depends on.
-fn expiry(view: &InstanceView, backup: &Backup) -> (Option<Moment>, &'static str) {
+fn expiry(view: &InstanceView, backup: &Backup) -> (Option<Moment>, Cow<'static, str>) {
     if let Some(removal) = &backup.removal {
-        return (Some(Moment::new(removal.at, view.now)), "");
+        return (Some(Moment::new(removal.at, view.now)), "".into());
     }
     if let Some(end) = expires_at(backup, &view.timetable).filter(|_| !backup.pinned) {
-        return (Some(Moment::new(end, view.now)), "");
+        return (Some(Moment::new(end, view.now)), "".into());
     }
     let text = match (backup.state, view.kept.on_demand) {
-        (BackupState::Complete, _) if backup.pinned => "when you untick “Keep it”",
-        (BackupState::Complete, 1) => "with the next complete on-demand backup",
-        (BackupState::Complete, _) => "when enough newer on-demand backups are complete",
-        _ => "it holds no bytes",
+        (BackupState::Complete, _) if backup.pinned => "when you untick “Keep it”".into(),
+        (BackupState::Complete, 1) => "with the next complete on-demand backup".into(),
+        (BackupState::Complete, kept) => {
+            format!("when {kept} newer on-demand backups are complete").into()
+        }
+        _ => "it holds no bytes".into(),
     };
     (None, text)
 }

@@ -11,6 +11,7 @@ use super::{
     door::see_other,
     form_of,
     id::Id,
+    overview::is_down,
     path_of,
     shell::{Shell, answer},
     show::Moment,
@@ -52,6 +53,8 @@ struct CredentialsPage {
     message: Option<String>,
     /// Why none can be made now.
     refusal: Option<&'static str>,
+    /// Whether what is asked for waits for members that serve.
+    is_down: bool,
     /// Whether users can be held to rights.
     can_limit: bool,
     name_max: usize,
@@ -133,6 +136,7 @@ pub async fn page(
         version: deployment.version.to_string(),
         message: message(&credentials, query(&request, "made").as_deref()),
         refusal: refusal(&view).or(read_only),
+        is_down: is_down(&api.broker, &view),
         can_limit: view.profile.is_some_and(limits),
         name_max: CREDENTIALS_NAME_CHARS_MAX,
         prefix_max: KEY_PREFIX_BYTES_MAX,

@@ -13,7 +13,7 @@ use super::{
     id::Id,
     path_of,
     shell::{Shell, Subject, answer},
-    show::{Moment, counted, duration},
+    show::{Moment, counted, dates_whole, duration},
     state::{Label, asked_by, label_of_alert, label_of_health, label_of_task},
 };
 use crate::{
@@ -219,10 +219,9 @@ pub async fn defragment(
 ) -> Answer {
     form_of(&api, &session, payload).await?;
     let view = api.broker.views.instance_view(&session, id).await?;
-    let instance = view.of.instance.id.clone();
     api.broker
         .upkeep
-        .defragment(instance, Origin::Dashboard)
+        .defragment(&view.of, Origin::Dashboard)
         .await?;
     Ok(see_other(&path_of(&view.of.instance.id)))
 }
@@ -282,7 +281,7 @@ fn headline(view: &InstanceView, seen: Option<&Observation>, health: Health) -> 
     let change = view.running_change();
     Headline {
         state: label_of_health(health.state),
-        message: health.message,
+        message: dates_whole(&health.message),
         since: health.since.map(|since| Moment::new(since, view.now)),
         alerts: seen.map_or_else(Vec::new, |seen| alert_lines(view, seen)),
         change: change.map(|o| Bar::of(o, view.now)),
@@ -364,6 +363,17 @@ fn administration(
     }
 }
 
+/// Whether too few members serve for any work, as they were seen last.
+pub(super) fn is_down(broker: &Broker, view: &InstanceView) -> bool {
+    let deployment = &view.of.deployment;
+    let is_ready = view.of.instance.state == InstanceState::Ready;
+    let seen = is_ready.then(|| broker.vitals.observation(deployment));
+    let seen = seen
+        .flatten()
+        .or_else(|| broker.vitals.last_seen(deployment));
+    is_ready && view.health(seen.as_deref()).state == HealthState::Down
+}
+
 /// How to reach the members, one line for each.
 fn uris(view: &InstanceView) -> String {
     let of_engine = |of: &Profile| of.uris(&view.of.deployment, LOGIN).join("\n");
@@ -426,7 +436,7 @@ fn faults(count: usize) -> Option<String> {
 /// What somebody should know, as of a look at the members: while there was none, a page says so.
 fn alert_lines(view: &InstanceView, seen: &Observation) -> Vec<AlertLine> {
     let line = |alert: Alert| AlertLine {
-        text: alert.message,
+        text: dates_whole(&alert.message),
         label: label_of_alert(alert.gravity),
     };
     let found = view.alerts(Some(seen));
@@ -556,7 +566,7 @@ fn member(seen: &MemberObservation) -> MemberRow {
             let role = role.as_str();
             if complaints.is_empty() {
                 (
-                    "healthy".to_owned(),
+                    "serves".to_owned(),
                     "\u{2713}",
                     "good",
                     role,

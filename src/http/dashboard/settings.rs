@@ -119,8 +119,12 @@ pub async fn page(
         }
         _ => None,
     };
+    let units_max = api.broker.inventory.units_max(&deployment.engine);
     let fits = match is_ready {
-        true => Some(fits(api.broker.settings.sizes(&view.of).await?)),
+        true => {
+            let sizes = api.broker.settings.sizes(&view.of).await?;
+            Some(fits(sizes, units_max))
+        }
         false => None,
     };
     let deletion = deletion(&api.broker, &session, &view).await?;
@@ -138,7 +142,7 @@ pub async fn page(
             && instance.state != InstanceState::Deleting,
         is_ready,
         is_protected: instance.is_protected(),
-        units_max: api.broker.inventory.units_max(&deployment.engine),
+        units_max,
         wanted: asked.unwrap_or(deployment.units),
         size: sized(deployment.units),
         fits,
@@ -329,12 +333,15 @@ fn sized(units: u32) -> String {
     )
 }
 
-/// What fits, as sentences.
-fn fits(sizes: Sizes) -> String {
-    let most = format!(
-        "The cluster has room for {} at most.",
-        counted(sizes.most, "unit")
-    );
+/// What fits, as sentences. `units_max`: what no instance exceeds, however much room there is.
+fn fits(sizes: Sizes, units_max: u32) -> String {
+    let most = counted(sizes.most, "unit");
+    let most = match sizes.most < units_max {
+        true => format!(
+            "It can have {most} at most now: its cluster has no room for more, or its space may have no more."
+        ),
+        false => format!("It can have {most} at most."),
+    };
     match sizes.fewest {
         Some(fewest) => format!("The data fits into {}. {most}", counted(fewest, "unit")),
         None => format!("No member says how much it holds. {most}"),

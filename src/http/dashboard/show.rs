@@ -74,6 +74,17 @@ pub fn duration(of: TimeDelta) -> String {
     }
 }
 
+/// A text whose dates stay in one line: a browser may break a line at each hyphen.
+pub fn dates_whole(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let is_digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
+    let whole = |(at, c): (usize, char)| match c {
+        '-' if at > 0 && is_digit(at - 1) && is_digit(at + 1) => '\u{2011}',
+        other => other,
+    };
+    text.char_indices().map(whole).collect()
+}
+
 /// A whole number with thin gaps, as people read long ones.
 pub fn number(number: i64) -> String {
     let digits = number.unsigned_abs().to_string();
