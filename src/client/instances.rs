@@ -214,10 +214,7 @@ impl Session {
             ("keys", names_of_keys(&instance)),
         ]);
         let mut value = json_of(&instance, &status);
-        if let Some(times) = times {
-            value["last_operation"]["started"] = times["created_at"].clone();
-            value["last_operation"]["updated"] = times["updated_at"].clone();
-        }
+        add_times(&mut value["last_operation"], times.as_ref());
         value["health"] = json!(health);
         value["version"] = json!(version);
         value["restored_from"] = json!(restored);
@@ -645,6 +642,14 @@ async fn times(api: &Compose<'_>, last: &Last) -> Option<Value> {
     };
     let recipe = api.recipe(operation).await.ok()?;
     recipe["created_at"].is_string().then_some(recipe)
+}
+
+/// Writes down when an operation began and when it last came further, where that is told.
+fn add_times(operation: &mut Value, times: Option<&Value>) {
+    if let Some(times) = times {
+        operation["started"] = times["created_at"].clone();
+        operation["updated"] = times["updated_at"].clone();
+    }
 }
 
 /// Which backup an instance was restored from, where the broker tells.
