@@ -81,7 +81,7 @@ impl Exposure {
             engine: profile.name,
             version,
             faults: faults.join(", "),
-            instead: list(&self.served(profile, instead)),
+            advice: advice(&self.served(profile, instead)),
         })
     }
 }
@@ -90,14 +90,24 @@ impl Exposure {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{engine} {version} has faults that let strangers in without a login ({faults}), and \
-     members of this cluster are reached from other machines; choose a db_version without them, one of: \
-     {instead}"
+     members of this cluster are reached from other machines; {advice}"
 )]
 pub struct ExposureRefusal {
     engine: &'static str,
     version: Version,
     faults: String,
-    instead: String,
+    advice: String,
+}
+
+/// What to do, where these versions could be had in its place.
+fn advice(instead: &[Version]) -> String {
+    if instead.is_empty() {
+        return "no version that could take its place here is without them: ask the operator to \
+                install one"
+            .to_owned();
+    }
+    let instead = list(instead);
+    format!("choose a db_version without them, one of: {instead}")
 }
 
 /// A version of an engine that an operator names: the engine's name, a space, the version.
@@ -204,6 +214,12 @@ mod tests {
         assert!(refusal.contains("sample 3.4.9"), "{refusal}");
         assert!(refusal.contains("(open)"), "{refusal}");
         assert!(refusal.ends_with("one of: 3.4.1, 3.3.6"), "{refusal}");
+        for none in [&all[..1], &[]] {
+            let refusal = far.check(&ENGINE, v("3.4.9"), none).expect_err("refused");
+            let refusal = refusal.to_string();
+            assert!(refusal.ends_with("ask the operator to install one"), "{refusal}");
+            assert!(!refusal.contains("none"), "{refusal}");
+        }
     }
 
     #[test]
