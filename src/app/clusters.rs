@@ -11,8 +11,8 @@ use crate::{
     config::ClusterSettings,
     engine::{self, SharedEngine},
     model::{
-        catalog::Catalog, deployment::Deployment, engine::Profile, failure::chain,
-        sentence::counted, version::Version,
+        catalog::Catalog, deployment::Deployment, engine::Profile, exposure::Withheld,
+        failure::chain, sentence::counted, version::Version,
     },
     operation::ClusterParts,
     provisioner::SharedProvisioner,
@@ -145,26 +145,43 @@ pub(super) fn tell_of_faults(profiles: &BTreeMap<String, &'static Profile>, vers
     }
 }
 
-/// Tells of databases that are not reached where others of their cluster are.
-pub(super) async fn tell_of_kept(broker: &Broker) {
-    let kept = match broker.moves.kept_on_loopback().await {
-        Ok(kept) => kept,
+/// Tells of databases that must not be reached where others of their cluster are, and who reaches them.
+pub(super) async fn tell_of_withheld(broker: &Broker) {
+    let all = match broker.moves.all_withheld().await {
+        Ok(all) => all,
         Err(error) => return log::error!("cannot look who reaches members: {}", chain(&error)),
     };
-    let named = usize::try_from(NAMED_MAX).unwrap_or_default();
-    let told = |of: &Deployment| format!("{} ({} {})", of.instance.as_str(), of.engine, of.version);
-    let mut told: Vec<String> = kept.iter().take(named).map(told).collect();
-    if kept.len() > named {
-        told.push(format!("and {} more", kept.len() - named));
-    }
-    if !told.is_empty() {
-        log::warn!(
-            "programs on this machine alone reach {}, whose version lets strangers in: {}; upgrade \
-             them, or name the version in exposed_versions",
-            counted(kept.len(), "instance"),
-            told.join(", ")
+    let (kept, exposed): (Vec<_>, Vec<_>) = all
+        .into_iter()
+        .partition(|(_, withheld)| *withheld == Withheld::Kept);
+    let told = |of: Vec<(Deployment, Withheld)>| {
+        let all: Vec<Deployment> = of.into_iter().map(|(deployment, _)| deployment).collect();
+        (!all.is_empty()).then(|| (counted(all.len(), "instance"), named(&all)))
+    };
+    if let Some((count, names)) = told(exposed) {
+        log::error!(
+            "other machines still reach {count}, whose version lets strangers in: {names}; all their \
+             members are restarted as soon as they have no other work, so that programs on this machine \
+             alone reach them: keep strangers out with a firewall until then"
         );
     }
+    if let Some((count, names)) = told(kept) {
+        log::warn!(
+            "programs on this machine alone reach {count}, whose version lets strangers in: {names}; \
+             upgrade them, or name the version in exposed_versions"
+        );
+    }
+}
+
+/// The first of these, with their versions, and how many more there are.
+fn named(all: &[Deployment]) -> String {
+    let most = usize::try_from(NAMED_MAX).unwrap_or_default();
+    let name = |of: &Deployment| format!("{} ({} {})", of.instance.as_str(), of.engine, of.version);
+    let mut names: Vec<String> = all.iter().take(most).map(name).collect();
+    if all.len() > most {
+        names.push(format!("and {} more", all.len() - most));
+    }
+    names.join(", ")
 }
 
 /// Compares the clusters with the store: every instance has one to live on, and none is one.

@@ -14,7 +14,7 @@ use self::{
     assembly::Assembly,
     checks::{Kept, parse_catalog},
     clusters::{
-        Backends, Opened, tell_of_faults, tell_of_kept, warn_of_missing, warn_of_unused_names,
+        Backends, Opened, tell_of_faults, tell_of_withheld, warn_of_missing, warn_of_unused_names,
     },
     error::ReloadError,
     listen::Listener,
@@ -172,7 +172,7 @@ impl App {
             seen: Arc::default(),
         };
         let broker = assembly.broker();
-        tell_of_kept(&broker).await;
+        tell_of_withheld(&broker).await;
         let (address, public_url) = (listener.address, listener.public_url.clone());
         let (certificate, metrics_address) =
             (listener.certificate.clone(), listener.metrics_address());

@@ -19,7 +19,8 @@ use crate::{
     clock::Clock,
     model::{
         deployment::Deployment,
-        limits::{READDRESS_RETRY, READDRESSES_AT_ONCE},
+        exposure::Withheld,
+        limits::{READDRESS_RETRY, READDRESSES_AT_ONCE, WITHDRAWAL_RETRY},
         operation::{Operation, OperationKind, OperationState},
         origin::Origin,
         placement::Cluster,
@@ -54,36 +55,35 @@ impl Moves {
     /// Begins to move the members of deployments that are reached elsewhere than they should be, among the
     /// next page of those in use; returns how many. One that failed after `since` is tried again after
     /// [`READDRESS_RETRY`]; what failed before failed with another configuration.
+    ///
+    /// Where strangers reach a version that lets them in, nothing but other work on the instance is waited
+    /// for.
     pub async fn begin_due(&self, since: DateTime<Utc>) -> Result<usize, BrokerError> {
-        // They get other certificates, and these go by the clock.
-        if self.time.trusted().is_none() {
-            return Ok(0);
-        }
-        let mut passed = self.next_after(String::new());
-        let (page, next) = usable_page(&self.store, passed.clone()).await?;
-        let mut next = next.unwrap_or_default();
+        let after = self.next_after(String::new());
+        let (page, next) = usable_page(&self.store, after).await?;
         let now = self.clock.now();
+        // They get other certificates, and these go by the clock.
+        let mut takes_all = self.time.trusted().is_some();
         let mut begun = 0;
         for deployment in page {
-            let id = deployment.id.to_string();
-            if self.is_at_home(&deployment) {
-                passed = id;
+            let haste = match self.withheld(&deployment) {
+                Some(Withheld::Exposed) => Haste::AtOnce,
+                _ => Haste::InTurn,
+            };
+            if haste == Haste::InTurn && (!takes_all || self.is_at_home(&deployment)) {
                 continue;
             }
             let queued = self
                 .store
-                .write(move |conn| begin(conn, &deployment, since, now));
+                .write(move |conn| begin(conn, &deployment, haste, since, now));
             match queued.await? {
                 Begun::Queued => begun += 1,
                 Begun::Waits => {}
-                Begun::Full => {
-                    next = passed;
-                    break;
-                }
+                // The others are come to again, when all have been looked at.
+                Begun::Full => takes_all = false,
             }
-            passed = id;
         }
-        self.next_after(next);
+        self.next_after(next.unwrap_or_default());
         Ok(begun)
     }
 
@@ -93,12 +93,15 @@ impl Moves {
         mem::replace(&mut after, id)
     }
 
-    /// The deployments of usable instances that are kept on loopback because their version lets strangers
-    /// in.
-    pub async fn kept_on_loopback(&self) -> Result<Vec<Deployment>, BrokerError> {
+    /// The deployments of usable instances that must not be reached from elsewhere because their version
+    /// lets strangers in, and who reaches them.
+    pub async fn all_withheld(&self) -> Result<Vec<(Deployment, Withheld)>, BrokerError> {
         let all = usable_deployments(&self.store, &self.profiles);
-        let kept = all.try_filter(|of| future::ready(self.is_kept_on_loopback(of)));
-        kept.try_collect().await
+        let withheld = all.try_filter_map(|of| {
+            let found = self.withheld(&of).map(|withheld| (of, withheld));
+            future::ready(Ok(found))
+        });
+        withheld.try_collect().await
     }
 
     /// Whether applications reach all members where they should.
@@ -112,12 +115,21 @@ impl Moves {
         members.all(|member| profile.is_reached(member, &reach))
     }
 
-    /// Whether a deployment is reached on the broker's machine alone because of its version.
-    pub(super) fn is_kept_on_loopback(&self, deployment: &Deployment) -> bool {
+    /// Who reaches a deployment that must not be reached from elsewhere because of its version.
+    pub(super) fn withheld(&self, deployment: &Deployment) -> Option<Withheld> {
         let exposure = exposure(&self.clusters, &deployment.cluster);
-        let profile = self.profiles.get(&deployment.engine);
-        profile.is_ok_and(|of| exposure.reach_of(of, deployment) != exposure.reach)
+        let profile = self.profiles.get(&deployment.engine).ok()?;
+        exposure.withheld(profile, deployment)
     }
+}
+
+/// How long members may stay where they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Haste {
+    /// Until it is their turn.
+    InTurn,
+    /// Not a moment longer: strangers reach what lets them in.
+    AtOnce,
 }
 
 enum Begun {
@@ -131,11 +143,16 @@ enum Begun {
 fn begin(
     conn: &mut Conn<'_>,
     deployment: &Deployment,
+    haste: Haste,
     since: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> Result<Begun, StoreError> {
     let kind = OperationKind::Readdress;
-    if store::operation::active_of_kind(conn, kind)? >= READDRESSES_AT_ONCE {
+    let (is_bounded, retry) = match haste {
+        Haste::InTurn => (true, READDRESS_RETRY),
+        Haste::AtOnce => (false, WITHDRAWAL_RETRY),
+    };
+    if is_bounded && store::operation::active_of_kind(conn, kind)? >= READDRESSES_AT_ONCE {
         return Ok(Begun::Full);
     }
     let instance = &deployment.instance;
@@ -145,7 +162,7 @@ fn begin(
     }
     let last = store::operation::newest(conn, instance, None, &[kind])?;
     let failed = last.filter(|o| o.state != OperationState::Succeeded);
-    if failed.is_some_and(|o| o.updated_at > since && o.updated_at + READDRESS_RETRY > now) {
+    if failed.is_some_and(|o| o.updated_at > since && o.updated_at + retry > now) {
         return Ok(Begun::Waits);
     }
     let operation = Operation::queued(kind, instance, Origin::Configuration, now);

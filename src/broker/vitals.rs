@@ -160,7 +160,7 @@ impl Vitals {
             limits_held_by: nearest(&limits),
             is_safe_full: is_safe(version),
             safe_full_from: nearest(&is_safe),
-            is_kept_on_loopback: self.moves.is_kept_on_loopback(of),
+            withheld: self.moves.withheld(of),
             reachable_from: nearest(&keeps_out),
             closed_since: of.closed_since,
             incidents: beside.incidents,

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 
 use super::{
     engine::{KnownFault, Severity},
+    exposure::Withheld,
     limits::{
         BACKUP_FAILURES_TELLING, BACKUP_LATE_AFTER, CERTIFICATE_END_TOLD, FAULTS_TOLD_MAX,
         QUOTA_CRITICAL_PERCENT, QUOTA_NEAR_PERCENT, SCHEDULE_BEGINS_AFTER, UNIT_BYTES,
@@ -152,9 +153,9 @@ pub struct DatabaseWatch {
     pub is_safe_full: bool,
     /// The nearest version that does, where one is available.
     pub safe_full_from: Option<Version>,
-    /// Its members are reached on the broker's machine alone, while those of its cluster are reached from
-    /// elsewhere: the version lets strangers in.
-    pub is_kept_on_loopback: bool,
+    /// Who reaches it, where the version lets strangers in and members of its cluster are reached from
+    /// elsewhere.
+    pub withheld: Option<Withheld>,
     /// The nearest version that does not, where one is available.
     pub reachable_from: Option<Version>,
     /// Since when nobody but the broker is let in.
@@ -481,19 +482,30 @@ fn of_limits(database: &DatabaseWatch) -> Option<Alert> {
 }
 
 fn of_loopback(database: &DatabaseWatch) -> Option<Alert> {
-    if !database.is_kept_on_loopback {
-        return None;
-    }
     let (engine, version) = (&database.engine, database.version);
     let upgrade = match database.reachable_from {
         Some(version) => format!("Upgrade to {version}: the broker then moves the members."),
         None => "No version here is without them.".to_owned(),
     };
-    let message = format!(
-        "Only programs on the broker's own machine reach this database: {engine} {version} has faults \
-         that let strangers in without a login. {upgrade}"
-    );
-    Some(of_all(Subject::Loopback, Gravity::Warning, message))
+    let (gravity, message) = match database.withheld? {
+        Withheld::Kept => (
+            Gravity::Warning,
+            format!(
+                "Only programs on the broker's own machine reach this database: {engine} {version} has \
+                 faults that let strangers in without a login. {upgrade}"
+            ),
+        ),
+        Withheld::Exposed => (
+            Gravity::Critical,
+            format!(
+                "Other machines still reach this database, and {engine} {version} has faults that let \
+                 strangers in without a login. The broker restarts all members at once, so that only \
+                 programs on its own machine reach them; it waits for other work on the instance to \
+                 end. Keep strangers out with a firewall while this alert stays. {upgrade}"
+            ),
+        ),
+    };
+    Some(of_all(Subject::Loopback, gravity, message))
 }
 
 fn of_faults(database: &DatabaseWatch) -> Option<Alert> {

@@ -41,17 +41,32 @@ impl Exposure {
             || self.versions.iter().any(named)
     }
 
+    /// Whether one of the versions that the members of a deployment run must not be reached from elsewhere,
+    /// though those of its cluster are.
+    pub fn withholds(&self, profile: &Profile, deployment: &Deployment) -> bool {
+        let members = deployment.members.iter();
+        let mut versions = members.map(|member| deployment.shape_of(member).version);
+        !self.serves(profile, deployment.version)
+            || versions.any(|version| !self.serves(profile, version))
+    }
+
+    /// Who reaches a deployment that must not be reached from elsewhere; none of one that may be.
+    pub fn withheld(&self, profile: &Profile, deployment: &Deployment) -> Option<Withheld> {
+        if !self.withholds(profile, deployment) {
+            return None;
+        }
+        Some(match profile.is_reached_from_elsewhere(deployment) {
+            true => Withheld::Exposed,
+            false => Withheld::Kept,
+        })
+    }
+
     /// Where applications reach the members of a deployment: on the broker's machine alone while one
     /// of the versions that they run must not be reached from elsewhere.
     pub fn reach_of(&self, profile: &Profile, deployment: &Deployment) -> Reach {
-        let members = deployment.members.iter();
-        let mut versions = members.map(|member| deployment.shape_of(member).version);
-        let all = self.serves(profile, deployment.version)
-            && versions.all(|version| self.serves(profile, version));
-        if all {
-            self.reach.clone()
-        } else {
-            Reach::loopback()
+        match self.withholds(profile, deployment) {
+            true => Reach::loopback(),
+            false => self.reach.clone(),
         }
     }
 
@@ -84,6 +99,16 @@ impl Exposure {
             advice: advice(&self.served(profile, instead)),
         })
     }
+}
+
+/// Who reaches a deployment whose version lets strangers in, on a cluster whose members are reached from
+/// other machines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Withheld {
+    /// Programs on the broker's machine alone.
+    Kept,
+    /// Other machines as well, until its members are moved.
+    Exposed,
 }
 
 /// A version is not served where the cluster's members are reached.
@@ -217,7 +242,10 @@ mod tests {
         for none in [&all[..1], &[]] {
             let refusal = far.check(&ENGINE, v("3.4.9"), none).expect_err("refused");
             let refusal = refusal.to_string();
-            assert!(refusal.ends_with("ask the operator to install one"), "{refusal}");
+            assert!(
+                refusal.ends_with("ask the operator to install one"),
+                "{refusal}"
+            );
             assert!(!refusal.contains("none"), "{refusal}");
         }
     }
@@ -255,6 +283,14 @@ mod tests {
             let reach = far.reach_of(&ENGINE, &deployment(version, &members));
             assert_eq!(reach == far.reach, is_reached, "{version} {members:?}");
             assert_eq!(reach == Reach::loopback(), !is_reached);
+            // What counts is where its members are, not where they should be.
+            let here = deployment(version, &members);
+            let there = ENGINE.moved_to(&far.reach, here.clone());
+            let withheld = [here, there].map(|of| far.withheld(&ENGINE, &of));
+            match is_reached {
+                true => assert_eq!(withheld, [None, None]),
+                false => assert_eq!(withheld, [Some(Withheld::Kept), Some(Withheld::Exposed)]),
+            }
         }
         let moved = ENGINE.moved_to(&far.reach, deployment("3.4.1", &[None]));
         assert_eq!(ENGINE.urls(&moved), ["thing://db.example:1"]);

@@ -212,6 +212,8 @@ pub const PAGE_OF_ALL: i64 = 1000;
 pub const ADDRESSES_LOOK: Duration = Duration::from_secs(5);
 /// A move of members to other addresses that failed is tried again after this time.
 pub const READDRESS_RETRY: chrono::Duration = chrono::Duration::hours(1);
+/// One that was to take a version that lets strangers in away from them is tried again after this time.
+pub const WITHDRAWAL_RETRY: chrono::Duration = chrono::Duration::minutes(1);
 /// Moves of all deployments that are begun before others have ended: a change of the configuration moves
 /// all.
 pub const READDRESSES_AT_ONCE: i64 = 4;

@@ -182,10 +182,32 @@ pub async fn start_what_can(
     deployment: &Deployment,
     secrets: &DeploymentSecrets,
 ) -> Result<(), StepError> {
+    start_some(work, deployment, secrets, |_| true).await
+}
+
+/// The same of those that do not run; the others are left alone, however they run.
+pub async fn start_stopped(
+    work: &Work,
+    deployment: &Deployment,
+    secrets: &DeploymentSecrets,
+) -> Result<(), StepError> {
+    let provisioner = &work.cluster(deployment)?.provisioner;
+    let observed = provisioner.observe(&deployment.id).await?;
+    let runs = |name: &str| observed.iter().any(|m| m.member == name && m.running);
+    start_some(work, deployment, secrets, |name| !runs(name)).await
+}
+
+async fn start_some(
+    work: &Work,
+    deployment: &Deployment,
+    secrets: &DeploymentSecrets,
+    is_one: impl Fn(&str) -> bool,
+) -> Result<(), StepError> {
     let provisioner = &work.cluster(deployment)?.provisioner;
     let engine = work.engine(deployment)?;
-    for server in engine.servers(Site::with_access(deployment, secrets, deployment.access())) {
-        match provisioner.start(&server).await {
+    let servers = engine.servers(Site::with_access(deployment, secrets, deployment.access()));
+    for server in servers.iter().filter(|server| is_one(&server.member)) {
+        match provisioner.start(server).await {
             Ok(()) | Err(ProvisionerError::DataLost { .. }) => {}
             Err(error) => return Err(error.into()),
         }

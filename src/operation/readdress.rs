@@ -5,14 +5,20 @@
 //! member is started anew with it at its new addresses, which are written down just before; so a worker that
 //! goes on after a crash reads there what is left to do. A member is touched only while all others
 //! serve, the leader last.
+//!
+//! Where strangers reach a version that lets them in, its members are stopped first, all at once and
+//! however they are, and started where nobody else reaches them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+use futures::future::try_join_all;
 
 use super::{Definition, Ending, Outcome, Step, StepError, Work, members, relief, renew, update};
 use crate::{
     model::{
         deployment::{Deployment, DeploymentSecrets, Member, Site},
         engine::Port,
+        exposure::Withheld,
         failure::chain,
         limits::PLACE_TRIES_MAX,
         reach::Reach,
@@ -28,6 +34,11 @@ pub const DEFINITION: Definition = Definition {
             name: "certify",
             title: "Making a certificate for the new addresses",
             run: |w| Box::pin(certify(w)),
+        },
+        Step {
+            name: "withdraw",
+            title: "Keeping strangers out of a version that lets them in",
+            run: |w| Box::pin(withdraw(w)),
         },
         Step {
             name: "move",
@@ -56,7 +67,6 @@ fn reach(work: &Work, deployment: &Deployment) -> Result<Reach, StepError> {
 
 /// Makes the certificate, unless the one that there is names all of the addresses.
 async fn certify(work: Arc<Work>) -> Result<Outcome, StepError> {
-    let now = renew::trusted_now(&work)?;
     let (deployment, secrets) = work.allocated().await?;
     let engine = work.engine(&deployment)?;
     let moved = reach(&work, &deployment)?;
@@ -68,7 +78,36 @@ async fn certify(work: Arc<Work>) -> Result<Outcome, StepError> {
     if both.hosts().is_subset(&secrets.hosts) {
         return Outcome::done();
     }
+    let now = renew::trusted_now(&work)?;
     renew::write_renewed(&work, &both, &secrets, Renewal::Members, now).await?;
+    Outcome::done()
+}
+
+/// Stops all members of a deployment that must not be reached from elsewhere and is, and starts them where
+/// nobody else reaches them. They have no turns, and none of them has to serve: each moment longer is one
+/// for strangers. What is written down tells who reaches them, so that is changed once none runs.
+async fn withdraw(work: Arc<Work>) -> Result<Outcome, StepError> {
+    let (mut deployment, secrets) = work.allocated().await?;
+    let profile = work.engine(&deployment)?.profile();
+    let cluster = work.cluster(&deployment)?;
+    let Some(withheld) = cluster.exposure.withheld(profile, &deployment) else {
+        return Outcome::done();
+    };
+    if withheld == Withheld::Exposed {
+        let id = &deployment.id;
+        log::warn!(deployment:% = id; "other machines reach it, and its version lets strangers in: all \
+            members are restarted where these do not reach them");
+        let (provisioner, members) = (&cluster.provisioner, deployment.members.iter());
+        let stops = members.map(|member| provisioner.stop(id, &member.name, Duration::ZERO));
+        try_join_all(stops).await?;
+        let reach = cluster.exposure.reach_of(profile, &deployment);
+        for place in 0..deployment.members.len() {
+            deployment = decide(&work, &deployment, place, &reach).await?;
+        }
+    }
+    // Also those that a worker has stopped before it died.
+    members::start_stopped(&work, &deployment, &secrets).await?;
+    members::await_usable(&work, &deployment, &secrets).await?;
     Outcome::done()
 }
 

@@ -9,14 +9,15 @@ use compose_broker::{
     operation::fault::{Fault, Faults, Moment},
 };
 use reqwest::{Method, StatusCode};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::{
     broker::{SERVICE, TestBroker, answer, binding_path, eventually, instance_path, text},
-    control::surroundings,
+    control::{Script, surroundings},
     etcd,
     inside::Inside,
-    repair::says,
+    repair::{process_of, says, signal},
     updates::{GAP_MAX, Writer, assert_same_everywhere},
 };
 
@@ -206,6 +207,66 @@ async fn what_lets_strangers_in_stays_on_loopback_until_it_is_upgraded() {
         hosts(&broker.bind("i", "third").await).await,
         [UNRESOLVABLE; 3]
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_lets_strangers_in_is_taken_away_from_them_at_once_however_its_members_are() {
+    const VERSION: &str = "3.5.35";
+    const ELSEWHERE: [&str; 6] = [
+        "--member-listen",
+        "127.0.0.1",
+        "--member-host",
+        UNRESOLVABLE,
+        "--member-exposed-versions",
+        "etcd 3.5.35",
+    ];
+    let mut broker = TestBroker::start_with(&ELSEWHERE, surroundings()).await;
+    broker
+        .provision("i", json!({ "db_version": VERSION }))
+        .await;
+    let first = broker.bind("i", "first").await;
+    assert_eq!(hosts(&first).await, [UNRESOLVABLE; 3]);
+    let inside = Inside::of(&broker);
+    let entrances = async || {
+        let (deployment, _) = inside.deployment("i").await.expect("a deployment");
+        let members = deployment.members.iter();
+        let hosts = members.map(|member| member.address("client").host.clone());
+        hosts.collect::<Vec<String>>()
+    };
+
+    // Most members hang, so that nobody moves one after the other.
+    let hung = ["m0", "m1"].map(|member| process_of(&broker, member).expect("a process"));
+    for pid in hung {
+        signal(pid, Signal::STOP);
+    }
+    let script = Script::default();
+    let before = script.hold(OperationKind::Readdress, "withdraw");
+    let after = script.hold(OperationKind::Readdress, "move");
+    broker.change_flag("--member-exposed-versions", "");
+    restart(
+        &mut broker,
+        "127.0.0.1",
+        UNRESOLVABLE,
+        script.surroundings(),
+    )
+    .await;
+    says(&broker, &first, "Other machines still reach this database").await;
+    assert_eq!(entrances().await, [UNRESOLVABLE; 3]);
+    drop(before);
+    says(
+        &broker,
+        &first,
+        "Only programs on the broker's own machine reach",
+    )
+    .await;
+    assert_eq!(entrances().await, ["127.0.0.1"; 3]);
+    drop(after);
+    moved(&broker, "i", 1).await;
+    assert_eq!(
+        hosts(&broker.bind("i", "second").await).await,
+        ["127.0.0.1"; 3]
+    );
+    assert_same_everywhere(&broker.bind("i", "third").await, 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,13 +1,19 @@
 //! Versions that let strangers in, on a cluster whose members are reached from other machines.
 
+use chrono::TimeDelta;
+
 use super::*;
 use crate::{
     broker::{UpdateRequest, Updated},
     model::{
+        alert::{Gravity, Subject},
         deployment::{Member, Membership},
-        exposure::ExposedVersion,
+        exposure::{ExposedVersion, Withheld},
+        limits::READDRESSES_AT_ONCE,
+        operation::{Operation, OperationKind, OperationState},
         reach::Reach,
     },
+    store::Conn,
 };
 
 /// The cluster "near", reached from elsewhere; versions that are `named` are served all the same.
@@ -116,12 +122,18 @@ async fn an_upgrade_ends_where_strangers_are_kept_out() {
         "members stay on loopback on the way"
     );
     let reach = office.broker.inventory.clusters[0].exposure.reach.clone();
-    let of = id.clone();
+    reached(&office, &id, &reach).await;
+    assert!(is_refused("3.6.16").await, "the way leads through 3.5.35");
+}
+
+/// Gives an instance a member that applications reach so.
+async fn reached(office: &Office, id: &InstanceId, reach: &Reach) {
+    let (of, at) = (id.clone(), reach.address(20000));
     let moved = office.broker.store.write(move |conn| {
         let (deployment, _) = store::deployment::of_instance(conn, &of)?.expect("a deployment");
         let member = Member {
             name: "m0".to_owned(),
-            addresses: BTreeMap::from([("client".to_owned(), reach.address(20000))]),
+            addresses: BTreeMap::from([("client".to_owned(), at.clone())]),
             shape: None,
             checkpointing: false,
             membership: Membership::Joined,
@@ -129,5 +141,121 @@ async fn an_upgrade_ends_where_strangers_are_kept_out() {
         store::deployment::set_members(conn, &deployment.id, &[member])
     });
     moved.await.expect("written");
-    assert!(is_refused("3.6.16").await, "the way leads through 3.5.35");
+}
+
+/// What is to be done for an instance.
+async fn active(office: &Office, id: &InstanceId) -> Vec<OperationKind> {
+    let of = id.clone();
+    let read = move |conn: &mut Conn<'_>| store::operation::active_on_instance(conn, &of);
+    let found = office.broker.store.read(read).await.expect("operations");
+    found.into_iter().map(|operation| operation.kind).collect()
+}
+
+/// Leaves an instance with one operation, which changed last so many seconds ago.
+async fn leave(office: &Office, id: &InstanceId, kind: OperationKind, ended: Option<i64>) {
+    let of = id.clone();
+    let left = office.broker.store.write(move |conn| {
+        let before = store::operation::active_on_instance(conn, &of)?;
+        let before: Vec<_> = before.into_iter().map(|operation| operation.id).collect();
+        store::operation::forget(conn, &before)?;
+        let queued = Operation::queued(kind, &of, Origin::Configuration, now());
+        let operation = Operation {
+            state: ended.map_or(OperationState::Queued, |_| OperationState::Failed),
+            updated_at: now() - TimeDelta::seconds(ended.unwrap_or_default()),
+            ..queued
+        };
+        store::operation::insert(conn, &operation, None)
+    });
+    left.await.expect("written");
+}
+
+/// An instance that nothing is done for, reached so.
+async fn settled(office: &Office, id: &str, reach: &Reach) -> InstanceId {
+    let id = office.instance(id, STANDARD, json!({})).await;
+    reached(office, &id, reach).await;
+    // Long ago, under another configuration.
+    leave(office, &id, OperationKind::Readdress, Some(86_400)).await;
+    id
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_strangers_reach_is_moved_before_all_others_and_told_of_as_it_is() {
+    let office = exposed(&[]);
+    let reach = office.broker.inventory.clusters[0].exposure.reach.clone();
+    let since = now() - TimeDelta::hours(2);
+    for i in 0..=READDRESSES_AT_ONCE {
+        settled(&office, &format!("other-{i}"), &Reach::loopback()).await;
+    }
+    let begun = office.broker.moves.begin_due(since).await.expect("a look");
+    assert_eq!(begun, usize::try_from(READDRESSES_AT_ONCE).expect("few"));
+    let id = settled(&office, "i", &reach).await;
+    // A newer broker knows more faults: the version that runs there lets strangers in.
+    let of = id.clone();
+    let faulty = office.broker.store.write(move |conn| {
+        let (deployment, _) = store::deployment::of_instance(conn, &of)?.expect("a deployment");
+        let version = "3.5.35".parse().expect("a version");
+        let faulty = Deployment {
+            version,
+            ..deployment
+        };
+        store::deployment::reshape(conn, &faulty)
+    });
+    faulty.await.expect("written");
+    let moves = &office.broker.moves;
+    let told = async || {
+        let view = office.broker.deployments.deployment_of(id.clone()).await;
+        let told = office
+            .broker
+            .vitals
+            .alerts(&view.expect("a deployment"))
+            .await;
+        let told = told.expect("alerts").into_iter();
+        let about = told.filter(|alert| alert.subject == Subject::Loopback);
+        let about: Vec<_> = about.map(|alert| (alert.gravity, alert.message)).collect();
+        about
+    };
+    let withheld = async || {
+        let all = moves.all_withheld().await.expect("a look");
+        let all: Vec<_> = all
+            .into_iter()
+            .map(|(of, how)| (of.instance, how))
+            .collect();
+        all
+    };
+
+    assert_eq!(moves.begin_due(since).await.expect("a look"), 1);
+    assert_eq!(active(&office, &id).await, [OperationKind::Readdress]);
+    let critical = told().await;
+    assert_eq!(critical.len(), 1, "{critical:?}");
+    assert_eq!(critical[0].0, Gravity::Critical);
+    assert!(
+        critical[0]
+            .1
+            .starts_with("Other machines still reach this database"),
+        "{critical:?}"
+    );
+    assert_eq!(withheld().await, [(id.clone(), Withheld::Exposed)]);
+
+    // What failed is tried again soon, and nothing else on the instance is got in the way of.
+    for (kind, ended, is_begun) in [
+        (OperationKind::Readdress, Some(30), false),
+        (OperationKind::Readdress, Some(61), true),
+        (OperationKind::Repair, None, false),
+        (OperationKind::Backup, None, true),
+    ] {
+        leave(&office, &id, OperationKind::Readdress, Some(3600)).await;
+        leave(&office, &id, kind, ended).await;
+        let begun = moves.begin_due(since).await.expect("a look");
+        assert_eq!(begun, usize::from(is_begun), "{kind:?} {ended:?}");
+    }
+
+    reached(&office, &id, &Reach::loopback()).await;
+    let kept = told().await;
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    assert_eq!(kept[0].0, Gravity::Warning);
+    assert!(
+        kept[0].1.starts_with("Only programs on the broker"),
+        "{kept:?}"
+    );
+    assert_eq!(withheld().await, [(id.clone(), Withheld::Kept)]);
 }

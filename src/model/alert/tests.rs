@@ -66,7 +66,7 @@ pub(in crate::model) fn database() -> DatabaseWatch {
         limits_held_by: None,
         is_safe_full: true,
         safe_full_from: None,
-        is_kept_on_loopback: false,
+        withheld: None,
         reachable_from: None,
         closed_since: None,
         incidents: Vec::new(),
@@ -87,6 +87,35 @@ fn told(observation: Option<&Observation>) -> Vec<(Gravity, Option<String>, Stri
         .into_iter()
         .map(|alert| (alert.gravity, alert.member, alert.message))
         .collect()
+}
+
+#[test]
+fn who_reaches_what_lets_strangers_in_is_told_as_it_is() {
+    let of = |withheld, reachable_from: Option<&str>| {
+        let database = DatabaseWatch {
+            withheld,
+            reachable_from: reachable_from.map(version),
+            ..database()
+        };
+        let well = seen(vec![serving(1, &[]), serving(2, &[]), serving(3, &[])]);
+        let mut told = alerts(at(0), &database, Some(&well), &watch("i", 0, None));
+        assert!(told.iter().all(|alert| alert.subject == Subject::Loopback));
+        told.pop().map(|alert| (alert.gravity, alert.message))
+    };
+    assert_eq!(of(None, Some("3.6.17")), None);
+    let (gravity, kept) = of(Some(Withheld::Kept), Some("3.6.17")).expect("an alert");
+    assert_eq!(gravity, Gravity::Warning);
+    assert!(kept.starts_with("Only programs on the broker's own machine reach"));
+    assert!(kept.ends_with("Upgrade to 3.6.17: the broker then moves the members."));
+    let (gravity, exposed) = of(Some(Withheld::Exposed), None).expect("an alert");
+    assert_eq!(gravity, Gravity::Critical);
+    assert!(exposed.starts_with("Other machines still reach this database, and etcd 3.6.16 has"));
+    assert!(!exposed.contains("Only programs"), "{exposed}");
+    assert!(exposed.contains("firewall"), "{exposed}");
+    assert!(
+        exposed.ends_with("No version here is without them."),
+        "{exposed}"
+    );
 }
 
 fn silent() -> MemberHealth {
