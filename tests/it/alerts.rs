@@ -138,7 +138,7 @@ async fn scheduled_backups_that_fail_are_told_of_and_late_ones_more_so() {
     assert_eq!(alert["capsule_id"], Value::Null);
     assert_eq!(
         alert["message"],
-        "The scheduled backup does not succeed. The last 3 tries failed."
+        "The scheduled backup does not succeed. The last 3 tries failed. The failed backups say why."
     );
     clock.forward(BACKUP_LATE_AFTER);
     // Until then the schedule tries once more. A try that came later would succeed.

@@ -317,6 +317,7 @@ macro_rules! contract {
                 work::an_operation_has_one_claimer,
                 work::what_is_due_is_claimed_the_oldest_first,
                 work::a_claim_lasts_as_long_as_it_is_renewed,
+                work::what_has_failed_in_passing_can_be_tried_at_once,
                 work::an_old_worker_changes_nothing,
                 work::results_of_steps_are_kept_until_the_work_is_over,
                 work::one_active_operation_has_a_key,

@@ -19,8 +19,8 @@ use futures::future::join_all;
 use serde_json::json;
 
 use super::{
-    Kind, LEASE, MANY, accept, backup_of, claim, claim_one, found, noon, note, own, read, seconds,
-    trusted, write,
+    Kind, LEASE, MANY, accept, backup_of, claim, claim_one, found, id, noon, note, own, read,
+    seconds, trusted, write,
 };
 
 pub(super) async fn an_operation_has_one_claimer<K: Kind>() {
@@ -161,6 +161,50 @@ pub(super) async fn a_claim_lasts_as_long_as_it_is_renewed<K: Kind>() {
             .map(|c| c.epoch),
         Some(4)
     );
+}
+
+pub(super) async fn what_has_failed_in_passing_can_be_tried_at_once<K: Kind>() {
+    let Some(kind) = K::new() else { return };
+    let store = kind.store();
+    accept(store, &["silent", "other", "later"].map(backup_of)).await;
+    for (instance, fails) in [("silent", true), ("other", true), ("later", false)] {
+        let (operation, claim) = claim(store, "first", noon(), 3)
+            .await
+            .into_iter()
+            .find(|(operation, _)| operation.instance.as_str() == instance)
+            .expect("a claim");
+        write(store, move |conn| {
+            let trouble = Trouble {
+                tries: 1,
+                since: noon(),
+                reason: "the members do not answer".to_owned(),
+                next: Some(seconds(60)),
+            };
+            operation::set_trouble(conn, &claim, Some(&trouble).filter(|_| fails))?;
+            operation::postpone(conn, &claim, seconds(60))
+        })
+        .await;
+        assert_eq!(operation.instance.as_str(), instance);
+        write(store, |conn| operation::release_claims(conn, Some("first"))).await;
+    }
+    let due = async |at| -> Vec<String> {
+        let claimed = claim(store, "second", seconds(at), 3).await.into_iter();
+        claimed.map(|(o, _)| o.instance.to_string()).collect()
+    };
+    assert_eq!(due(1).await, Vec::<String>::new());
+    let mut changes = store.changes();
+    changes.mark_unchanged();
+    let silent = id("silent");
+    write(store, move |conn| {
+        operation::hasten(conn, Some(&silent), seconds(1))
+    })
+    .await;
+    assert!(changes.has_changed().expect("a store"));
+    assert_eq!(due(1).await, ["silent"]);
+    write(store, |conn| operation::hasten(conn, None, seconds(2))).await;
+    // What waits for its time, and has not failed, goes on waiting.
+    assert_eq!(due(2).await, ["other"]);
+    assert!(due(60).await.contains(&"later".to_owned()));
 }
 
 pub(super) async fn an_old_worker_changes_nothing<K: Kind>() {
