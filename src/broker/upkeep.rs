@@ -91,7 +91,7 @@ impl Upkeep {
             1 => format!("1 of {all} members serves"),
             _ => format!("{serving} of {all} members serve"),
         };
-        Some(format!("{what}; that takes {} that serve", seen.needed))
+        Some(format!("{what}, and it takes {} that serve", seen.needed))
     }
 
     /// Refuses what takes a majority of the members while there is none: it would wait for as long as they
