@@ -57,6 +57,9 @@ pub enum CopyError {
          it"
     )]
     Old,
+    /// Somebody else's store is there.
+    #[error("the database at --to has a store of an older version already; copy into an empty one")]
+    OldTarget,
     /// Something is there that was not copied.
     #[error(
         "the database at --to has a store already (its table {0} is not empty); copy into an empty one"
@@ -120,6 +123,12 @@ struct Note {
     has_ended: bool,
 }
 
+#[derive(QueryableByName)]
+struct Schema {
+    #[diesel(sql_type = Bool)]
+    is_there: bool,
+}
+
 /// A table of the file.
 struct Table {
     name: String,
@@ -143,8 +152,15 @@ pub fn copy(from: &str, to: &str) -> Result<Vec<Copied>, CopyError> {
     if !migrations::pending(&mut Link::Sqlite(&mut source))?.is_empty() {
         return Err(CopyError::Old);
     }
-    drop(migrated_postgres(to)?);
     let mut target = PgConnection::establish(to).map_err(connection_error)?;
+    // A store that somebody works with is not brought forward by the way.
+    let schema: Schema =
+        sql_query("SELECT to_regclass('__diesel_schema_migrations') IS NOT NULL AS is_there")
+            .get_result(&mut target)?;
+    if schema.is_there && !super::Store::pending_migrations(to)?.is_empty() {
+        return Err(CopyError::OldTarget);
+    }
+    drop(migrated_postgres(to)?);
     target.batch_execute(&format!(
         "SET application_name = 'compose-broker'; SET idle_in_transaction_session_timeout = {}",
         IDLE_IN_TRANSACTION_TIMEOUT.as_millis()

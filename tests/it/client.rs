@@ -220,7 +220,7 @@ async fn a_user_without_a_platform_has_the_whole_story() {
     other
         .run(&foreign)
         .await
-        .must_say(1, "tells of no service key x");
+        .must_say(1, "knows no service key x");
 
     user.does(&["delete-service-key", "new", "app", "--force", "--wait"])
         .await;
@@ -235,7 +235,7 @@ async fn a_user_without_a_platform_has_the_whole_story() {
     assert_eq!(user.services().await, Vec::<String>::new());
     // To others it is gone as well, and they may forget it.
     let gone = other.does(&["service", "found"]).await.out;
-    assert!(gone.contains("tells of no such instance"), "{gone}");
+    assert!(gone.contains("knows no such instance"), "{gone}");
     other.does(&["delete-service", "found", "--force"]).await;
     assert_eq!(other.services().await, Vec::<String>::new());
     assert_eq!(broker.members(), Vec::<i32>::new());

@@ -92,7 +92,8 @@ async fn an_open_page_follows_its_instance() {
     page.says("#state-text", "Down").await;
     page.says("#members", "answers, but has no majority behind it")
         .await;
-    page.says("#no-defragmentation", "while it is down").await;
+    page.says("#no-defragmentation", "until enough members serve")
+        .await;
     page.says("#usage-unknown", "no member says how much it holds")
         .await;
     assert!(page.all("#defragment").await.is_empty());

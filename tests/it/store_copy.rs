@@ -145,4 +145,10 @@ async fn what_is_no_empty_database_and_no_file_is_refused() {
         .expect("a row");
     assert_one_line(&copy(&from, &url), "its table folders is not empty");
     assert_eq!(count(&url, "copies"), 0);
+    let older = "DELETE FROM __diesel_schema_migrations WHERE version LIKE '20261129000087%'";
+    there.batch_execute(older).expect("a change");
+    assert_one_line(
+        &copy(&from, &url),
+        "has a store of an older version already",
+    );
 }
