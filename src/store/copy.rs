@@ -5,7 +5,7 @@
 //! row that came.
 //!
 //! Invariants: no broker works with either database meanwhile (the file's lock; the note of an unfinished
-//! copy, which [`refuse_unfit`] heeds); a copy that was broken off goes on where it is begun anew, since rows
+//! copy, which `refuse_unfit` heeds); a copy that was broken off goes on where it is begun anew, since rows
 //! that are there are compared and not written again; when it has ended, the file is used no more.
 
 use diesel::{
