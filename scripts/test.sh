@@ -46,24 +46,20 @@ stage() {
     return "$status"
 }
 
-# What only the tests need comes over the network meanwhile.
-lint_beside_tools() {
-    local said status=0
-    said=$(mktemp)
-    scripts/setup.sh --browser --fuzz --rules --postgres >"$said" 2>&1 &
-    cargo clippy --all-targets --locked -- -D warnings || status=$?
-    wait $! || status=$?
-    cat "$said"
-    rm "$said"
-    return "$status"
-}
+# What only the tests need comes over the network.
+tools() { scripts/setup.sh --browser --fuzz --rules --postgres; }
 
-# The demo waits most of the time, and so it needs no time of its own.
-demo_beside_fuzz() {
-    local said status=0
+# It waits most of the time.
+demo() { "$built/examples/demo" --broker "$built/compose-broker" --plain; }
+
+# beside NAME COMMAND...: runs the command while the function of that name runs, which needs little of the
+# processors. Both have to succeed.
+beside() {
+    local other=$1 said status=0
+    shift
     said=$(mktemp)
-    "$built/examples/demo" --broker "$built/compose-broker" --plain >"$said" 2>&1 &
-    scripts/fuzz.sh || status=$?
+    "$other" >"$said" 2>&1 &
+    "$@" || status=$?
     wait $! || status=$?
     cat "$said"
     rm "$said"
@@ -73,7 +69,7 @@ demo_beside_fuzz() {
 trap report EXIT
 stage setup scripts/setup.sh
 stage format cargo fmt --check
-stage lint lint_beside_tools
+stage lint beside tools cargo clippy --all-targets --locked -- -D warnings
 # Links of private items too: the map and the comments name them.
 stage pages env RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items --locked --quiet
 stage build cargo test --locked --no-run
@@ -93,5 +89,5 @@ stage suite cargo test --locked --no-fail-fast --test it
 stage postgres env COMPOSE_BROKER_TEST_STORE=postgres cargo test --locked --test it -- \
     osb::durability osb::update osb::last_operation faults::in_memory story::
 stage binaries cargo build --locked --bin compose-broker --example demo
-stage demo+fuzz demo_beside_fuzz
+stage demo+fuzz beside demo scripts/fuzz.sh
 stage licences scripts/licences.sh

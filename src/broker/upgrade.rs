@@ -11,7 +11,7 @@ use crate::{
         deployment::{Deployment, Shape},
         engine::{Obstacle, Profile},
         limits::VERSION_BYTES_MAX,
-        observation::{MemberHealth, MemberObservation},
+        observation::MemberObservation,
         operation::Operation,
         origin::Origin,
         sentence::capitalized,
@@ -161,12 +161,8 @@ impl Upgrades {
 
 /// Why a member stands in the way, unless it serves.
 fn not_serving(member: &MemberObservation) -> Option<String> {
-    let name = &member.name;
-    match &member.health {
-        MemberHealth::Serving { .. } => None,
-        MemberHealth::Degraded(why) => Some(format!("The member {name} answers, but {why}.")),
-        MemberHealth::Silent(why) => Some(format!("The member {name} does not answer: {why}.")),
-    }
+    let trouble = member.health.trouble()?;
+    Some(format!("The member {} {trouble}.", member.name))
 }
 
 /// What the members tell of obstacles: what the upgrade puts right is a note, all else a reason.

@@ -273,11 +273,8 @@ fn of_members(seen: &Observation) -> Vec<Alert> {
     };
     let alert = |member: &MemberObservation| {
         let name = &member.name;
-        let message = match &member.health {
-            MemberHealth::Serving { .. } => return None,
-            MemberHealth::Degraded(why) => format!("Member {name} answers, but {why}."),
-            MemberHealth::Silent(why) => format!("Member {name} does not answer: {why}."),
-        };
+        let trouble = member.health.trouble()?;
+        let message = format!("Member {name} {trouble}.");
         Some(Alert {
             subject: Subject::Member(name.clone()),
             gravity,

@@ -109,6 +109,18 @@ impl fmt::Display for Complaint {
     }
 }
 
+impl MemberHealth {
+    /// What keeps a member from serving, as what one says of it: "answers, but ..." or "does not answer: ...".
+    /// None where it serves.
+    pub fn trouble(&self) -> Option<String> {
+        match self {
+            Self::Serving { .. } => None,
+            Self::Degraded(why) => Some(format!("answers, but {why}")),
+            Self::Silent(why) => Some(format!("does not answer: {why}")),
+        }
+    }
+}
+
 /// A member that does not answer; its display is for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Silence {

@@ -275,6 +275,18 @@ pub fn is_test(path: &str) -> bool {
 
 /// The code without comments and without the insides of texts and characters.
 pub fn without_texts(text: &str) -> String {
+    // Lines stay lines.
+    let lines = |told: &[char]| {
+        told.iter()
+            .copied()
+            .filter(|c| *c == '\n')
+            .collect::<String>()
+    };
+    with_texts_as(text, |told| lines(told) + " ")
+}
+
+/// The code with something else in the place of each comment, text and character.
+fn with_texts_as(text: &str, instead: impl Fn(&[char]) -> String) -> String {
     let chars: Vec<char> = text.chars().collect();
     let mut code = String::new();
     let mut i = 0;
@@ -284,9 +296,7 @@ pub fn without_texts(text: &str) -> String {
             code.push(chars[i]);
             i += 1;
         } else {
-            // Lines stay lines.
-            code.extend(chars[i..end].iter().filter(|c| **c == '\n'));
-            code.push(' ');
+            code.push_str(&instead(&chars[i..end]));
             i = end;
         }
     }
@@ -344,21 +354,9 @@ pub fn without_tests(code: &str) -> String {
 
 /// The same of a file as it stands: its comments and texts stay, and no brace in them counts.
 pub fn file_without_tests(text: &str) -> String {
-    let chars: Vec<char> = text.chars().collect();
-    let mut code = String::new();
-    let mut i = 0;
-    while i < chars.len() {
-        let end = end_of_text(&chars, i);
-        if end == i {
-            code.push(chars[i]);
-            i += 1;
-        } else {
-            // What stands after it keeps its place.
-            let bytes: usize = chars[i..end].iter().map(|c| c.len_utf8()).sum();
-            code.push_str(&" ".repeat(bytes));
-            i = end;
-        }
-    }
+    // What stands after it keeps its place.
+    let bytes = |told: &[char]| told.iter().map(|c| c.len_utf8()).sum();
+    let code = with_texts_as(text, |told| " ".repeat(bytes(told)));
     cut_tests(text, &code)
 }
 

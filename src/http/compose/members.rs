@@ -67,7 +67,7 @@ impl MemberBody {
             name: seen.name.clone(),
             url: seen.url.clone(),
             status: "silent",
-            detail: None,
+            detail: seen.health.trouble().map(|trouble| format!("it {trouble}")),
             role: None,
             version: None,
             allocated_bytes: None,
@@ -94,15 +94,11 @@ impl MemberBody {
                     ..blank
                 }
             }
-            MemberHealth::Degraded(why) => Self {
+            MemberHealth::Degraded(_) => Self {
                 status: "without_leader",
-                detail: Some(format!("it answers, but {why}")),
                 ..blank
             },
-            MemberHealth::Silent(why) => Self {
-                detail: Some(format!("it does not answer: {why}")),
-                ..blank
-            },
+            MemberHealth::Silent(_) => blank,
         }
     }
 }

@@ -556,6 +556,7 @@ fn members_known(deployment: &Deployment, urls: &[String]) -> Vec<MemberRow> {
 }
 
 fn member(seen: &MemberObservation) -> MemberRow {
+    let trouble = seen.health.trouble().unwrap_or_default();
     let (health, icon, tone, role, version) = match &seen.health {
         MemberHealth::Serving {
             role,
@@ -578,17 +579,8 @@ fn member(seen: &MemberObservation) -> MemberRow {
                 (text, "!", "warn", role, version.clone())
             }
         }
-        MemberHealth::Degraded(why) => (
-            format!("answers, but {why}"),
-            "!",
-            "warn",
-            UNKNOWN,
-            UNKNOWN.to_owned(),
-        ),
-        MemberHealth::Silent(why) => {
-            let text = format!("does not answer: {why}");
-            (text, "\u{2715}", "bad", UNKNOWN, UNKNOWN.to_owned())
-        }
+        MemberHealth::Degraded(_) => (trouble, "!", "warn", UNKNOWN, UNKNOWN.to_owned()),
+        MemberHealth::Silent(_) => (trouble, "\u{2715}", "bad", UNKNOWN, UNKNOWN.to_owned()),
     };
     MemberRow {
         name: seen.name.clone(),
