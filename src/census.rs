@@ -1,5 +1,5 @@
-//! Tells what runs on the clusters, whatever the store knows of it, and removes what an operator
-//! gives up.
+//! Tells what runs on the clusters, whatever the store knows of it, and where members are to be reached
+//! there; removes what an operator gives up.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +7,14 @@ use futures::future::BoxFuture;
 
 use crate::{
     broker::{Census, CensusError},
-    model::{ids::DeploymentId, server::MemberSeen},
-    provisioner::{ProvisionerError, SharedProvisioner},
+    model::{
+        deployment::Deployment,
+        engine::Port,
+        ids::DeploymentId,
+        reach::{Reach, Whereabouts},
+        server::MemberSeen,
+    },
+    provisioner::{ProvisionerError, SharedProvisioner, whereabouts_of_all},
 };
 
 /// Counts the deployments of all clusters.
@@ -59,6 +65,22 @@ impl Census for ClusterCensus {
                 Ok::<_, LookError>(cluster.members(deployment).await?)
             };
             seen.await.map_err(CensusError::new)
+        })
+    }
+
+    fn whereabouts<'a>(
+        &'a self,
+        deployment: &'a Deployment,
+        ports: &'a [Port],
+        reach: &'a Reach,
+    ) -> BoxFuture<'a, Result<Vec<Whereabouts>, CensusError>> {
+        Box::pin(async {
+            let wanted = async {
+                let cluster = self.cluster(&deployment.cluster)?;
+                let all = whereabouts_of_all(cluster, deployment, ports, reach);
+                Ok::<_, LookError>(all.await?)
+            };
+            wanted.await.map_err(CensusError::new)
         })
     }
 

@@ -22,12 +22,13 @@ use crate::{
         backup::Manifest,
         catalog::CurrentCatalog,
         deployment::{Deployment, DeploymentSecrets, Member, Membership, Shape},
-        engine::{PortUser, Profile},
+        engine::{Port, PortUser, Profile},
         ids::{DeploymentId, InstanceId},
         instance::{Instance, InstanceState, ProvisionIdentity, normal_form},
         name::DeploymentNames,
         origin::Origin,
         placement::Cluster,
+        reach::{Reach, Whereabouts},
         renewal::CertificateLife,
         schedule::Schedule,
         server::MemberSeen,
@@ -48,7 +49,7 @@ impl CensusError {
     }
 }
 
-/// Says what is on the clusters, whatever the store knows of it.
+/// Says what is on the clusters, whatever the store knows of it, and where members are to be reached there.
 pub trait Census: Send + Sync {
     /// Every deployment of which anything is left on a cluster.
     fn deployments<'a>(
@@ -62,6 +63,15 @@ pub trait Census: Send + Sync {
         cluster: &'a str,
         deployment: &'a DeploymentId,
     ) -> BoxFuture<'a, Result<Vec<MemberSeen>, CensusError>>;
+
+    /// Where the members of a deployment are to be reached, in their order, so that applications reach them
+    /// as `reach` says.
+    fn whereabouts<'a>(
+        &'a self,
+        deployment: &'a Deployment,
+        ports: &'a [Port],
+        reach: &'a Reach,
+    ) -> BoxFuture<'a, Result<Vec<Whereabouts>, CensusError>>;
 
     /// Ends and removes everything of a deployment.
     fn remove<'a>(

@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use futures::{TryStreamExt as _, future};
 
 use super::{
-    BrokerError, BrokerParts,
+    BrokerError, BrokerParts, Census, CensusError,
     deployment::{usable_deployments, usable_page},
     inventory::exposure,
     profile::Profiles,
@@ -36,6 +36,7 @@ pub struct Moves {
     time: Arc<Timekeeper>,
     clusters: Arc<[Cluster]>,
     profiles: Profiles,
+    census: Arc<dyn Census>,
     /// Those after this one, by id, are looked at next.
     after: Mutex<String>,
 }
@@ -48,6 +49,7 @@ impl Moves {
             time: parts.time.clone(),
             clusters: parts.clusters.clone(),
             profiles: parts.profiles.clone(),
+            census: parts.census.clone(),
             after: Mutex::default(),
         }
     }
@@ -64,14 +66,25 @@ impl Moves {
         let now = self.clock.now();
         // They get other certificates, and these go by the clock.
         let mut takes_all = self.time.trusted().is_some();
-        let mut begun = 0;
+        let (mut begun, mut failure) = (0, None);
         for deployment in page {
             let haste = match self.withheld(&deployment) {
                 Some(Withheld::Exposed) => Haste::AtOnce,
                 _ => Haste::InTurn,
             };
-            if haste == Haste::InTurn && (!takes_all || self.is_at_home(&deployment)) {
-                continue;
+            if haste == Haste::InTurn {
+                if !takes_all {
+                    continue;
+                }
+                match self.is_at_home(&deployment).await {
+                    Ok(false) => {}
+                    Ok(true) => continue,
+                    // The others are looked at all the same.
+                    Err(error) => {
+                        failure = Some(error);
+                        continue;
+                    }
+                }
             }
             let queued = self
                 .store
@@ -84,7 +97,10 @@ impl Moves {
             }
         }
         self.next_after(next.unwrap_or_default());
-        Ok(begun)
+        match failure {
+            None => Ok(begun),
+            Some(error) => Err(error.into()),
+        }
     }
 
     /// Says where the next look begins; returns where this one does.
@@ -104,15 +120,17 @@ impl Moves {
         withheld.try_collect().await
     }
 
-    /// Whether applications reach all members where they should.
-    fn is_at_home(&self, deployment: &Deployment) -> bool {
+    /// Whether applications reach all members where they should, as what runs them says.
+    async fn is_at_home(&self, deployment: &Deployment) -> Result<bool, CensusError> {
         let Ok(profile) = self.profiles.get(&deployment.engine) else {
-            return true;
+            return Ok(true);
         };
         let exposure = exposure(&self.clusters, &deployment.cluster);
         let reach = exposure.reach_of(profile, deployment);
-        let mut members = deployment.members.iter();
-        members.all(|member| profile.is_reached(member, &reach))
+        let wanted = self.census.whereabouts(deployment, profile.ports, &reach);
+        let wanted = wanted.await?;
+        let mut members = deployment.members.iter().zip(&wanted);
+        Ok(members.all(|(member, wanted)| wanted.are_of(member)))
     }
 
     /// Who reaches a deployment that must not be reached from elsewhere because of its version.

@@ -14,7 +14,7 @@ use crate::{
         backup::{Backup, BackupState, MANIFEST_FORMAT, Manifest, StoredSnapshot},
         catalog::Catalog,
         deployment::Deployment,
-        engine::Obstacle,
+        engine::{Obstacle, Port},
         exposure::Exposure,
         health::HealthState,
         ids::{BackupId, DeploymentId, OperationId},
@@ -25,6 +25,7 @@ use crate::{
         operation::DeletedPoll,
         origin::Origin,
         period::BackupKind,
+        reach::{Reach, Whereabouts},
         recovery::Remains,
         renewal::CertificateLife,
         secret::{Credentials, Secret},
@@ -98,6 +99,17 @@ impl Census for Nobody {
         _: &'a DeploymentId,
     ) -> BoxFuture<'a, Result<Vec<MemberSeen>, CensusError>> {
         Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn whereabouts<'a>(
+        &'a self,
+        deployment: &'a Deployment,
+        _: &'a [Port],
+        _: &'a Reach,
+    ) -> BoxFuture<'a, Result<Vec<Whereabouts>, CensusError>> {
+        let nowhere = deployment.members.iter().map(|_| Whereabouts::default());
+        let nowhere = nowhere.collect();
+        Box::pin(async { Ok(nowhere) })
     }
 
     fn remove<'a>(

@@ -20,6 +20,20 @@ pub struct Address {
     /// of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listen: Option<IpAddr>,
+    /// Who gets into the network that the member has to itself; none: it has none, and binds ports of
+    /// the broker's own machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
+}
+
+/// Who gets into a network that is a member's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Network {
+    /// All who find the address.
+    Open,
+    /// The broker, the other members, and nobody from elsewhere.
+    Closed,
 }
 
 impl Address {
@@ -29,6 +43,23 @@ impl Address {
             host: host.to_owned(),
             port,
             listen: None,
+            network: None,
+        }
+    }
+
+    /// A port of the broker's own machine that is bound at `listen`, whatever it is reached by.
+    pub fn bound_at(listen: IpAddr, host: &str, port: u16) -> Self {
+        Self {
+            listen: Some(listen),
+            ..Self::at(host, port)
+        }
+    }
+
+    /// A port in a network that is the member's own, which binds it at all addresses there.
+    pub fn within(network: Network, host: &str, port: u16) -> Self {
+        Self {
+            network: Some(network),
+            ..Self::bound_at(Ipv4Addr::UNSPECIFIED.into(), host, port)
         }
     }
 
@@ -43,12 +74,21 @@ impl Address {
         SocketAddr::new(self.listen.unwrap_or_else(host), self.port)
     }
 
-    /// What is held so that no two have it: of the broker's own machine a port, on whichever address.
+    /// What is held so that no two have it: of the broker's own machine a port, on whichever address;
+    /// elsewhere a port of that host.
     #[must_use]
     pub fn held(&self) -> Self {
-        match self.listen {
-            Some(_) => Self::on_loopback(self.port),
-            None => self.clone(),
+        match (self.network, self.listen) {
+            (None, Some(_)) => Self::on_loopback(self.port),
+            _ => Self::at(&self.host, self.port),
+        }
+    }
+
+    /// Whether others than programs on the broker's machine and the members get there.
+    pub fn is_reached_from_elsewhere(&self) -> bool {
+        match self.network {
+            Some(network) => network == Network::Open,
+            None => !is_here_alone(self.binds().ip(), &self.host),
         }
     }
 }
@@ -71,6 +111,13 @@ pub fn by_name(host: &str, names: &[&str], numbers: &[u16]) -> BTreeMap<String, 
     names.zip(numbers.iter().map(at)).collect()
 }
 
+/// Whether nobody but programs on the broker's machine finds what is bound there, by that host.
+pub fn is_here_alone(listen: IpAddr, host: &str) -> bool {
+    let address: Result<IpAddr, _> = host.parse();
+    let is_local = address.map_or(host == "localhost", |host| host.is_loopback());
+    listen.is_loopback() && is_local
+}
+
 /// Whether an address means all addresses of a machine, in one of its forms.
 pub fn stands_for_all(address: IpAddr) -> bool {
     address.to_canonical().is_unspecified()
@@ -84,6 +131,45 @@ pub fn network(address: IpAddr) -> IpAddr {
         IpAddr::V6(address) => {
             let network = address.to_bits() & !u128::from(u64::MAX);
             Ipv6Addr::from_bits(network).into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_this_machine_are_apart_by_port_and_others_by_host_too() {
+        let far: IpAddr = "0.0.0.0".parse().expect("an address");
+        let here = Address::bound_at(far, "db.example", 2379);
+        assert_eq!(here.held(), Address::on_loopback(2379));
+        let own = Address::within(Network::Open, "m0.db.example", 2379);
+        assert_eq!(own.held(), Address::at("m0.db.example", 2379));
+        assert_eq!(own.binds().to_string(), "0.0.0.0:2379");
+        for (of, is_reached) in [
+            (Address::on_loopback(1), false),
+            (Address::at("db.example", 1), true),
+            (here, true),
+            (own, true),
+            (Address::within(Network::Closed, "m0.db.example", 1), false),
+        ] {
+            assert_eq!(of.is_reached_from_elsewhere(), is_reached, "{of:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_that_were_written_down_before_are_read_as_they_were_meant() {
+        for (written, meant) in [
+            (r#"{"host":"127.0.0.1","port":1}"#, Address::on_loopback(1)),
+            (
+                r#"{"host":"db.example","port":1,"listen":"::"}"#,
+                Address::bound_at(Ipv6Addr::UNSPECIFIED.into(), "db.example", 1),
+            ),
+        ] {
+            let read: Address = serde_json::from_str(written).expect("an address");
+            assert_eq!(read, meant);
+            assert_eq!(serde_json::to_string(&read).expect("JSON"), written);
         }
     }
 }

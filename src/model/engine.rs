@@ -10,7 +10,6 @@ use super::{
     address::{self, Address},
     backup::SnapshotContent,
     deployment::{Deployment, Member},
-    reach::Reach,
     secret::Secret,
     server::EngineBinaries,
     version::{UpgradeRefusal, Version, VersionRefusal},
@@ -96,21 +95,6 @@ pub struct Port {
     pub used_by: PortUser,
 }
 
-impl Port {
-    /// Whether members have it that applications reach so.
-    pub fn is_needed(&self, reach: &Reach) -> bool {
-        self.used_by != PortUser::Broker || reach.keeps_broker_apart()
-    }
-
-    /// Where it is reached at a member that applications reach so.
-    pub fn address(&self, reach: &Reach, number: u16) -> Address {
-        match self.used_by {
-            PortUser::Applications => reach.address(number),
-            PortUser::Members | PortUser::Broker => Address::on_loopback(number),
-        }
-    }
-}
-
 /// Who connects to a port of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PortUser {
@@ -118,8 +102,8 @@ pub enum PortUser {
     Applications,
     /// The other members.
     Members,
-    /// The broker, where applications must not be able to take all connections. Members whose port
-    /// for applications is on the broker's machine alone have none.
+    /// The broker, where applications must not be able to take all connections. Members that applications
+    /// reach on the broker's machine alone may have none.
     Broker,
 }
 
@@ -340,29 +324,10 @@ impl Profile {
         advisories.any(|advisory| advisory.affects(version))
     }
 
-    /// Whether applications reach a member so, and it has all the ports that this asks for.
-    pub fn is_reached(&self, member: &Member, reach: &Reach) -> bool {
-        let entrance = self.entrance(member);
-        let mut needed = self.ports.iter().filter(|port| port.is_needed(reach));
-        *entrance == reach.address(entrance.port) && needed.all(|port| member.has_port(port.name))
-    }
-
-    /// A deployment with its members where applications are to reach them. Ports stay.
-    #[must_use]
-    pub fn moved_to(&self, reach: &Reach, mut deployment: Deployment) -> Deployment {
-        let name = self.port_of_applications();
-        for member in &mut deployment.members {
-            if let Some(address) = member.addresses.get_mut(name) {
-                *address = reach.address(address.port);
-            }
-        }
-        deployment
-    }
-
-    /// Whether a member of a deployment is reached from elsewhere than the broker's machine.
+    /// Whether others than programs on the broker's machine reach a member of a deployment.
     pub fn is_reached_from_elsewhere(&self, deployment: &Deployment) -> bool {
         let mut members = deployment.members.iter();
-        members.any(|member| !Reach::of(self.entrance(member)).is_loopback())
+        members.any(|member| self.entrance(member).is_reached_from_elsewhere())
     }
 
     /// Where applications find the members of a deployment, in member order.

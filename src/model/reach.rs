@@ -1,16 +1,20 @@
-//! Where applications reach members. Members and the broker reach members by loopback, whatever
-//! applications do.
+//! Where applications reach members: what is wanted of a cluster, and what its provisioner makes of it.
 
 use core::net::{IpAddr, Ipv4Addr};
+use std::collections::BTreeMap;
 
-use super::address::{Address, stands_for_all};
+use super::{
+    address::{Address, is_here_alone, stands_for_all},
+    deployment::Member,
+    engine::Port,
+};
 
 /// The longest name of a host (RFC 1035), in bytes.
 const HOST_BYTES_MAX: usize = 253;
 /// The longest part of one between two dots.
 const LABEL_BYTES_MAX: usize = 63;
 
-/// Where applications reach members.
+/// Where applications are to reach members.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reach {
     /// The address that members bind for applications: one of the broker's machine, or all of them.
@@ -19,8 +23,25 @@ pub struct Reach {
     pub host: String,
 }
 
+/// Where a member is to be reached, as what runs it says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Whereabouts {
+    /// The address of each port that it has, by the port's name.
+    pub addresses: BTreeMap<String, Address>,
+    /// Ports that it needs there and does not have.
+    pub lacking: Vec<Port>,
+}
+
+impl Whereabouts {
+    /// Whether a member is there already.
+    pub fn are_of(&self, member: &Member) -> bool {
+        self.lacking.is_empty() && self.addresses == member.addresses
+    }
+}
+
 impl Reach {
-    /// Programs on the broker's machine alone.
+    /// Nobody but programs on the broker's machine; where members run elsewhere, nobody but the broker and
+    /// the members.
     pub fn loopback() -> Self {
         let listen = IpAddr::V4(Ipv4Addr::LOCALHOST);
         Self {
@@ -29,36 +50,9 @@ impl Reach {
         }
     }
 
-    /// What leads to an address.
-    pub fn of(address: &Address) -> Self {
-        Self {
-            listen: address.binds().ip(),
-            host: address.host.clone(),
-        }
-    }
-
-    /// Whether nobody but programs on the broker's machine finds members there.
+    /// Whether nobody but programs on the broker's machine is to find members there.
     pub fn is_loopback(&self) -> bool {
-        let host: Result<IpAddr, _> = self.host.parse();
-        let is_local = host.map_or(self.host == "localhost", |host| host.is_loopback());
-        self.listen.is_loopback() && is_local
-    }
-
-    /// Whether the broker needs a port of its own at each member: where others may take all
-    /// connections of the port for applications, and where the host may be a name that the broker's
-    /// machine does not know.
-    pub fn keeps_broker_apart(&self) -> bool {
-        !self.listen.is_loopback() || self.host != self.listen.to_string()
-    }
-
-    /// Where applications reach this port of a member.
-    pub fn address(&self, port: u16) -> Address {
-        let plain = Self::loopback() == *self;
-        Address {
-            host: self.host.clone(),
-            port,
-            listen: (!plain).then_some(self.listen),
-        }
+        is_here_alone(self.listen, &self.host)
     }
 }
 
@@ -117,45 +111,27 @@ mod tests {
 
     use super::*;
 
-    fn reach(listen: &str, host: &str) -> Reach {
-        Reach {
-            listen: listen.parse().expect("an address"),
-            host: host.to_owned(),
-        }
-    }
-
     #[test]
-    fn what_is_beyond_the_machine_has_a_port_for_the_broker() {
-        for (listen, host, is_loopback, apart) in [
-            ("127.0.0.1", "127.0.0.1", true, false),
-            ("127.0.0.2", "127.0.0.2", true, false),
-            ("::1", "::1", true, false),
-            ("127.0.0.1", "localhost", true, true),
+    fn strangers_come_from_beyond_the_machine_also_by_a_proxy_on_it() {
+        for (listen, host, is_loopback) in [
+            ("127.0.0.1", "127.0.0.1", true),
+            ("127.0.0.2", "127.0.0.2", true),
+            ("::1", "::1", true),
+            ("127.0.0.1", "localhost", true),
             // A proxy that forwards there brings strangers.
-            ("127.0.0.1", "db.example", false, true),
-            ("127.0.0.1", "192.0.2.7", false, true),
-            ("192.0.2.7", "192.0.2.7", false, true),
-            ("192.0.2.7", "localhost", false, true),
-            ("0.0.0.0", "db.example", false, true),
-            ("::", "2001:db8::1", false, true),
+            ("127.0.0.1", "db.example", false),
+            ("127.0.0.1", "192.0.2.7", false),
+            ("192.0.2.7", "192.0.2.7", false),
+            ("192.0.2.7", "localhost", false),
+            ("0.0.0.0", "db.example", false),
+            ("::", "2001:db8::1", false),
         ] {
-            let of = reach(listen, host);
+            let of = Reach {
+                listen: listen.parse().expect("an address"),
+                host: host.to_owned(),
+            };
             assert_eq!(of.is_loopback(), is_loopback, "{listen} {host}");
-            assert_eq!(of.keeps_broker_apart(), apart, "{listen} {host}");
         }
-    }
-
-    #[test]
-    fn addresses_of_version_6_are_in_brackets_and_know_what_is_bound() {
-        let at = reach("::", "2001:db8::1").address(2379);
-        assert_eq!(at.to_string(), "[2001:db8::1]:2379");
-        assert_eq!(at.binds().to_string(), "[::]:2379");
-        let at = reach("0.0.0.0", "db.example").address(2379);
-        assert_eq!(at.to_string(), "db.example:2379");
-        assert_eq!(at.binds().to_string(), "0.0.0.0:2379");
-        let plain = Reach::loopback().address(2379);
-        assert_eq!(plain, Address::at("127.0.0.1", 2379));
-        assert_eq!(plain.binds().to_string(), "127.0.0.1:2379");
     }
 
     #[test]

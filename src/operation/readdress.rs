@@ -9,7 +9,7 @@
 //! Where strangers reach a version that lets them in, its members are stopped first, all at once and
 //! however they are, and started where nobody else reaches them.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures::future::try_join_all;
 
@@ -17,13 +17,13 @@ use super::{Definition, Ending, Outcome, Step, StepError, Work, members, relief,
 use crate::{
     model::{
         deployment::{Deployment, DeploymentSecrets, Member, Site},
-        engine::Port,
         exposure::Withheld,
         failure::chain,
         limits::PLACE_TRIES_MAX,
-        reach::Reach,
+        reach::{Reach, Whereabouts},
         renewal::Renewal,
     },
+    provisioner,
     store::{self, Conn},
 };
 
@@ -65,14 +65,25 @@ fn reach(work: &Work, deployment: &Deployment) -> Result<Reach, StepError> {
     Ok(exposure.reach_of(profile, deployment))
 }
 
+/// Where its members are to be reached, in their order.
+async fn whereabouts(work: &Work, deployment: &Deployment) -> Result<Vec<Whereabouts>, StepError> {
+    let ports = work.engine(deployment)?.profile().ports;
+    let (cluster, reach) = (work.cluster(deployment)?, reach(work, deployment)?);
+    let wanted = provisioner::whereabouts_of_all(&cluster.provisioner, deployment, ports, &reach);
+    Ok(wanted.await?)
+}
+
 /// Makes the certificate, unless the one that there is names all of the addresses.
 async fn certify(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, secrets) = work.allocated().await?;
-    let engine = work.engine(&deployment)?;
-    let moved = reach(&work, &deployment)?;
-    let moved = engine.profile().moved_to(&moved, deployment.clone());
+    let wanted = whereabouts(&work, &deployment).await?;
+    let moved = deployment.members.iter().zip(wanted);
+    let moved = moved.map(|(member, wanted)| Member {
+        addresses: wanted.addresses,
+        ..member.clone()
+    });
     let both = Deployment {
-        members: [deployment.members.as_slice(), &moved.members].concat(),
+        members: deployment.members.iter().cloned().chain(moved).collect(),
         ..deployment
     };
     if both.hosts().is_subset(&secrets.hosts) {
@@ -100,9 +111,8 @@ async fn withdraw(work: Arc<Work>) -> Result<Outcome, StepError> {
         let (provisioner, members) = (&cluster.provisioner, deployment.members.iter());
         let stops = members.map(|member| provisioner.stop(id, &member.name, Duration::ZERO));
         try_join_all(stops).await?;
-        let reach = cluster.exposure.reach_of(profile, &deployment);
-        for place in 0..deployment.members.len() {
-            deployment = decide(&work, &deployment, place, &reach).await?;
+        for (place, wanted) in whereabouts(&work, &deployment).await?.iter().enumerate() {
+            deployment = decide(&work, &deployment, place, wanted).await?;
         }
     }
     // Also those that a worker has stopped before it died.
@@ -114,11 +124,17 @@ async fn withdraw(work: Arc<Work>) -> Result<Outcome, StepError> {
 /// Moves one member, or finishes when all are moved.
 async fn move_next(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, secrets) = work.allocated().await?;
-    let profile = work.engine(&deployment)?.profile();
-    let reach = reach(&work, &deployment)?;
+    let wanted = whereabouts(&work, &deployment).await?;
     members::check_none_lost(&work, &deployment).await?;
     let behind = renew::behind(&work, &deployment, &secrets).await?;
-    let is_moved = |member: &Member| profile.is_reached(member, &reach);
+    let moved: HashSet<&str> = deployment
+        .members
+        .iter()
+        .zip(&wanted)
+        .filter(|(member, wanted)| wanted.are_of(member))
+        .map(|(member, _)| member.name.as_str())
+        .collect();
+    let is_moved = |member: &Member| moved.contains(member.name.as_str());
     let mut places = (0..).zip(&deployment.members);
     let decided =
         |(_, member): &(usize, &Member)| is_moved(member) && behind.contains(&member.name);
@@ -140,7 +156,7 @@ async fn move_next(work: Arc<Work>) -> Result<Outcome, StepError> {
     if !relief::close_if_unsafe(&work, &deployment, &secrets).await? {
         let next = update::next_one(&work, &deployment, &secrets, is_moved).await?;
         if let Some(place) = next {
-            move_member(&work, deployment, &secrets, place, &reach).await?;
+            move_member(&work, &deployment, &secrets, place, &wanted[place]).await?;
         }
     }
     Ok(Outcome::Again)
@@ -180,12 +196,12 @@ async fn start(
 /// goes back to where it was.
 async fn move_member(
     work: &Work,
-    deployment: Deployment,
+    deployment: &Deployment,
     secrets: &DeploymentSecrets,
     place: usize,
-    reach: &Reach,
+    wanted: &Whereabouts,
 ) -> Result<(), StepError> {
-    let moved = decide(work, &deployment, place, reach).await?;
+    let moved = decide(work, deployment, place, wanted).await?;
     let servers = work.engine(&moved)?.servers(Site::new(&moved, secrets));
     let provisioner = &work.cluster(&moved)?.provisioner;
     if let Err(error) = provisioner.start(&servers[place]).await {
@@ -195,7 +211,7 @@ async fn move_member(
         let (id, members) = (deployment.id.clone(), deployment.members.clone());
         work.write(move |conn| store::deployment::set_members(conn, &id, &members))
             .await?;
-        start(work, &deployment, secrets, place).await?;
+        start(work, deployment, secrets, place).await?;
         return Err(StepError::last(format!(
             "member {name} cannot be started at its new addresses, and goes on at the old ones: {}",
             StepError::from(error)
@@ -209,25 +225,21 @@ async fn decide(
     work: &Work,
     deployment: &Deployment,
     place: usize,
-    reach: &Reach,
+    wanted: &Whereabouts,
 ) -> Result<Deployment, StepError> {
-    let profile = work.engine(deployment)?.profile();
     let provisioner = &work.cluster(deployment)?.provisioner;
-    let new = profile.moved_to(reach, deployment.clone());
+    let reach = reach(work, deployment)?;
     let mut moved = deployment.clone();
-    moved.members[place] = new.members[place].clone();
-    let own = &moved.members[place];
-    let lacks = |port: &&Port| port.is_needed(reach) && !own.has_port(port.name);
-    let lacking: Vec<Port> = profile.ports.iter().filter(lacks).copied().collect();
-    let names = [own.name.clone()];
+    let names = [moved.members[place].name.clone()];
     for _ in 0..PLACE_TRIES_MAX {
         let taken = work.scan(store::deployment::addresses).await?;
         // Also where no port is lacking: the machine may not have the address to listen at.
         let placed = provisioner
-            .place(&deployment.id, &names, &lacking, reach, &taken)
+            .place(&deployment.id, &names, &wanted.lacking, &reach, &taken)
             .await?;
-        let member = &mut moved.members[place];
-        member.addresses.extend(placed.into_iter().flatten());
+        let addresses = &mut moved.members[place].addresses;
+        addresses.clone_from(&wanted.addresses);
+        addresses.extend(placed.into_iter().flatten());
         let (id, members) = (deployment.id.clone(), moved.members.clone());
         let write = work.write(move |conn| store::deployment::readdress(conn, &id, &members));
         if write.await? {

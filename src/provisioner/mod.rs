@@ -16,11 +16,11 @@ use chrono::{DateTime, Utc};
 use crate::{
     model::{
         address::Address,
-        deployment::Deployment,
+        deployment::{Deployment, Member},
         engine::{FilesOfMember, Port},
         ids::DeploymentId,
         logfile::{LogPart, Logfile},
-        reach::Reach,
+        reach::{Reach, Whereabouts},
         repair::Sign,
         server::{MemberSeen, Server},
         version::Version,
@@ -116,6 +116,21 @@ pub async fn files_of_all(
     found
 }
 
+/// Where the members of a deployment are to be reached, in their order.
+pub async fn whereabouts_of_all(
+    provisioner: &SharedProvisioner,
+    deployment: &Deployment,
+    ports: &[Port],
+    reach: &Reach,
+) -> Result<Vec<Whereabouts>, ProvisionerError> {
+    let mut all = Vec::new();
+    for member in &deployment.members {
+        let of = provisioner.whereabouts(&deployment.id, member, ports, reach);
+        all.push(of.await?);
+    }
+    Ok(all)
+}
+
 /// A place that runs members.
 #[async_trait]
 pub trait Provisioner: Workbench {
@@ -124,9 +139,10 @@ pub trait Provisioner: Workbench {
     fn versions(&self, engine: &str) -> Vec<Version>;
 
     /// Chooses where the new `members` of a deployment are reached: for each of them, in their order,
-    /// an address for each of `ports`, by its name. Applications reach theirs as `reach` says, and
-    /// the broker has a port of its own where that asks for one. None of `taken`, which others have
-    /// ([`Address::held`]), is among them. Nothing is reserved by it.
+    /// an address for each of `ports` that it needs, by its name. Applications reach theirs as `reach` says;
+    /// where that is loopback, nobody from elsewhere gets to any of them, wherever members run
+    /// ([`Address::is_reached_from_elsewhere`]). None of `taken`, which others have ([`Address::held`]), is
+    /// among them. Nothing is reserved by it.
     async fn place(
         &self,
         deployment: &DeploymentId,
@@ -135,6 +151,17 @@ pub trait Provisioner: Workbench {
         reach: &Reach,
         taken: &HashSet<Address>,
     ) -> Result<Vec<BTreeMap<String, Address>>, ProvisionerError>;
+
+    /// Where a member is to be reached that has its addresses already, so that applications reach it as
+    /// `reach` says. It stays where [`Provisioner::place`] put it, as long as that is asked for, and once it
+    /// was moved it stays there: the broker moves whatever is not where this says.
+    async fn whereabouts(
+        &self,
+        deployment: &DeploymentId,
+        member: &Member,
+        ports: &[Port],
+        reach: &Reach,
+    ) -> Result<Whereabouts, ProvisionerError>;
 
     /// Fails when `bytes` more would not fit on the disk that members live on.
     async fn room_for(&self, bytes: u64) -> Result<(), ProvisionerError>;

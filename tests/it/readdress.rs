@@ -15,8 +15,10 @@ use serde_json::{Value, json};
 use crate::{
     broker::{SERVICE, TestBroker, answer, binding_path, eventually, instance_path, text},
     control::{Script, surroundings},
+    database::Database,
     etcd,
     inside::Inside,
+    memory::pair::PROFILE,
     repair::{process_of, says, signal},
     updates::{GAP_MAX, Writer, assert_same_everywhere},
 };
@@ -267,6 +269,42 @@ async fn what_lets_strangers_in_is_taken_away_from_them_at_once_however_its_memb
         ["127.0.0.1"; 3]
     );
     assert_same_everywhere(&broker.bind("i", "third").await, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_have_a_host_each_are_moved_once() {
+    let mut broker = TestBroker::in_memory_with(&AT_FIRST, surroundings()).await;
+    broker.provision("i", json!({})).await;
+    let near = broker.bind("i", "near").await;
+    let Database::Memory(pair) = broker.database.clone() else {
+        panic!("it is in memory");
+    };
+    let host = |credentials: &Value| {
+        let uri: url::Url = text(&credentials["uri"]).parse().expect("a URI");
+        uri.host_str().expect("a host").to_owned()
+    };
+    assert!(host(&near).ends_with(".inside"), "{near}");
+    pair.put(text(&near["uri"]), "key", "value").expect("a put");
+
+    let with = broker.database.surroundings(surroundings());
+    restart(&mut broker, "127.0.0.1", UNRESOLVABLE, with).await;
+    moved(&broker, "i", 1).await;
+    // The broker looks again and again, and finds them where they are to be.
+    let (before, members) = (pair.0.asked(), PROFILE.members);
+    eventually("two more looks", || async {
+        (pair.0.asked() >= before + 2 * members).then_some(())
+    })
+    .await;
+    moved(&broker, "i", 1).await;
+    let far = broker.bind("i", "far").await;
+    assert!(host(&far).ends_with(UNRESOLVABLE), "{far}");
+    assert_ne!(host(&far), UNRESOLVABLE, "each has its own");
+    let keys = pair.keys(text(&far["uri"])).expect("keys");
+    assert_eq!(keys["key"], "value");
+    assert!(
+        pair.keys(text(&near["uri"])).is_err(),
+        "nobody is there any more"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

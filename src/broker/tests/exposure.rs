@@ -6,12 +6,12 @@ use super::*;
 use crate::{
     broker::{UpdateRequest, Updated},
     model::{
+        address::Address,
         alert::{Gravity, Subject},
         deployment::{Member, Membership},
         exposure::{ExposedVersion, Withheld},
         limits::READDRESSES_AT_ONCE,
         operation::{Operation, OperationKind, OperationState},
-        reach::Reach,
     },
     store::Conn,
 };
@@ -128,7 +128,8 @@ async fn an_upgrade_ends_where_strangers_are_kept_out() {
 
 /// Gives an instance a member that applications reach so.
 async fn reached(office: &Office, id: &InstanceId, reach: &Reach) {
-    let (of, at) = (id.clone(), reach.address(20000));
+    let of = id.clone();
+    let at = Address::bound_at(reach.listen, &reach.host, 20000);
     let moved = office.broker.store.write(move |conn| {
         let (deployment, _) = store::deployment::of_instance(conn, &of)?.expect("a deployment");
         let member = Member {

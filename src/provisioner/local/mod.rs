@@ -21,6 +21,7 @@ mod deployment;
 mod discovery;
 mod folders;
 mod member;
+mod places;
 mod ports;
 mod printed;
 mod process;
@@ -59,6 +60,7 @@ use crate::{
     disk,
     folder::FolderId,
     model::{
+        self,
         address::Address,
         engine::Port,
         failure::chain,
@@ -66,7 +68,7 @@ use crate::{
         limits::{CHUNK_BYTES, LAST_WORDS_BYTES_MAX},
         logfile::{LogPart, Logfile},
         placement::PortRange,
-        reach::Reach,
+        reach::{Reach, Whereabouts},
         server::{EngineBinaries, MemberSeen, Server, Task},
         version::Version,
     },
@@ -381,7 +383,8 @@ impl Provisioner for LocalProvisioner {
             .filter(|address| **address == Address::on_loopback(address.port))
             .map(|address| address.port)
             .collect();
-        let ports: Vec<&Port> = ports.iter().filter(|port| port.is_needed(reach)).collect();
+        let is_needed = |port: &&Port| places::is_needed(port, reach);
+        let ports: Vec<&Port> = ports.iter().filter(is_needed).collect();
         let (range, needed) = (self.ports, members.len() * ports.len());
         let listen = reach.listen;
         let free: Vec<u16> = blocking(move || {
@@ -399,12 +402,23 @@ impl Provisioner for LocalProvisioner {
         if free.len() < needed {
             return Err(ProvisionerError::NoFreePort);
         }
-        let at =
-            |(port, number): (&&Port, &u16)| (port.name.to_owned(), port.address(reach, *number));
+        let at = |(port, number): (&&Port, &u16)| {
+            (port.name.to_owned(), places::address(port, reach, *number))
+        };
         let of_members = free.chunks_exact(ports.len().max(1));
         Ok(of_members
             .map(|free| ports.iter().zip(free).map(at).collect())
             .collect())
+    }
+
+    async fn whereabouts(
+        &self,
+        _: &DeploymentId,
+        member: &model::deployment::Member,
+        ports: &[Port],
+        reach: &Reach,
+    ) -> Result<Whereabouts> {
+        Ok(places::whereabouts(member, ports, reach))
     }
 
     async fn room_for(&self, bytes: u64) -> Result<()> {

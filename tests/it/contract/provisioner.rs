@@ -18,6 +18,7 @@ use bytes::Bytes;
 use compose_broker::{
     model::{
         address::Address,
+        deployment::{Member, Membership},
         engine::{Port, PortUser},
         ids::DeploymentId,
         limits::STOP_GRACE,
@@ -284,28 +285,76 @@ async fn members_are_placed_apart<K: Kind>() {
         let placed = placed.expect("places");
         assert_eq!(placed.len(), 2);
         for addresses in placed {
-            // On loopback alone the broker needs no port of its own.
-            assert_eq!(addresses.keys().collect::<Vec<_>>(), ["door"]);
+            assert!(addresses.contains_key("door"), "{addresses:?}");
             for address in addresses.values() {
+                assert!(!address.is_reached_from_elsewhere(), "{address:?}");
                 assert!(taken.insert(address.held()), "{address} twice");
             }
         }
     }
-    let named = Reach {
-        host: "db.example.org".to_owned(),
-        ..Reach::loopback()
-    };
-    let placed = at.place(&id, &names, &PORTS, &named, &taken).await;
+    let placed = at.place(&id, &names, &PORTS, &named(), &taken).await;
     for addresses in placed.expect("places") {
-        assert_eq!(addresses["door"].host, "db.example.org");
-        assert_eq!(
-            addresses["own"],
-            Address::on_loopback(addresses["own"].port)
-        );
+        // Applications come from elsewhere, and the broker has a port that these cannot take.
+        assert!(addresses["door"].is_reached_from_elsewhere());
+        assert!(!addresses["own"].is_reached_from_elsewhere());
         for address in addresses.values() {
             assert!(taken.insert(address.held()), "{address} twice");
         }
     }
+}
+
+/// Where applications on other machines reach members.
+fn named() -> Reach {
+    Reach {
+        host: "db.example.org".to_owned(),
+        ..Reach::loopback()
+    }
+}
+
+async fn a_member_stays_where_it_was_placed_and_where_it_was_moved_to<K: Kind>() {
+    let kind = K::new().await;
+    let (at, id) = (kind.provisioner(), new_id());
+    let names = ["m0", "m1"].map(str::to_owned);
+    let mut taken = HashSet::new();
+    let placed = at
+        .place(&id, &names, &PORTS, &Reach::loopback(), &taken)
+        .await;
+    let mut members: Vec<Member> = names
+        .iter()
+        .zip(placed.expect("places"))
+        .map(|(name, addresses)| Member {
+            name: name.clone(),
+            addresses,
+            shape: None,
+            checkpointing: false,
+            membership: Membership::Joined,
+        })
+        .collect();
+    let mut moves = Vec::new();
+    for reach in [Reach::loopback(), named(), named(), Reach::loopback()] {
+        let mut moved = 0;
+        for member in &mut members {
+            let wanted = at.whereabouts(&id, member, &PORTS, &reach).await;
+            let wanted = wanted.expect("whereabouts");
+            if wanted.are_of(member) {
+                continue;
+            }
+            moved += 1;
+            let of = [member.name.clone()];
+            taken.extend(member.addresses.values().map(Address::held));
+            let lacking = at.place(&id, &of, &wanted.lacking, &reach, &taken).await;
+            member.addresses.clone_from(&wanted.addresses);
+            let lacking = lacking.expect("places").into_iter();
+            member.addresses.extend(lacking.flatten());
+            // Once is enough.
+            let again = at.whereabouts(&id, member, &PORTS, &reach).await;
+            assert!(again.expect("whereabouts").are_of(member), "{member:?}");
+            let door = &member.addresses["door"];
+            assert_eq!(door.is_reached_from_elsewhere(), reach == named());
+        }
+        moves.push(moved);
+    }
+    assert_eq!(moves, [0, 2, 0, 2]);
 }
 
 async fn a_range_has_an_end<K: Kind>() {
@@ -690,6 +739,7 @@ macro_rules! contract {
             contract!(@tests $kind:
                 versions_are_told_the_oldest_first,
                 members_are_placed_apart,
+                a_member_stays_where_it_was_placed_and_where_it_was_moved_to,
                 a_range_has_an_end,
                 a_member_runs_as_it_is_described,
                 a_member_that_ends_is_started_again,

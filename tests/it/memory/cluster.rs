@@ -3,24 +3,32 @@
 //!
 //! It outlives brokers, as processes do. Members that end by themselves are started again whenever
 //! somebody looks at the cluster.
+//!
+//! It is no machine, and not the broker's: each member has a host of its own, whose name depends on
+//! who reaches it, and all have the same ports.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     io,
+    net::IpAddr,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use async_trait::async_trait;
 use compose_broker::{
     model::{
-        address::Address,
-        engine::{Port, Profile},
+        address::{Address, Network},
+        deployment,
+        engine::{Port, PortUser, Profile},
         ids::DeploymentId,
         logfile::{LogPart, Logfile},
         placement::Cluster,
-        reach::Reach,
+        reach::{Reach, Whereabouts},
         server::{FILES, HOME, MemberSeen, STAGE, Server, Task},
         version::Version,
     },
@@ -37,8 +45,10 @@ type Result<T> = std::result::Result<T, ProvisionerError>;
 /// Files by their paths, seen from their folder.
 pub type Files = BTreeMap<String, Vec<u8>>;
 
-/// Members' ports.
-const PORTS: std::ops::RangeInclusive<u16> = 1..=20_000;
+/// Hosts that there are for the members of one deployment.
+const HOSTS: usize = 20_000;
+/// The first port of each member.
+const FIRST_PORT: u16 = 7000;
 /// All that fits, in bytes.
 const CAPACITY_BYTES: u64 = 1 << 40;
 
@@ -103,6 +113,8 @@ pub struct Installed {
 pub struct MemoryCluster {
     installed: Vec<Installed>,
     deployments: Mutex<BTreeMap<DeploymentId, Deployment>>,
+    /// How often somebody asked where a member is to be reached.
+    asked: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -168,7 +180,13 @@ impl MemoryCluster {
         Arc::new(Self {
             installed,
             deployments: Mutex::default(),
+            asked: AtomicUsize::default(),
         })
+    }
+
+    /// How often somebody asked where a member is to be reached.
+    pub fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
     }
 
     /// Does something with the members of a deployment that run.
@@ -196,15 +214,15 @@ impl MemoryCluster {
         visit(&mut running)
     }
 
-    /// The deployment whose member listens at a port.
-    pub fn listening_at(&self, port: u16) -> Option<DeploymentId> {
+    /// The deployment whose member listens at a port of a host.
+    pub fn listening_at(&self, host: &str, port: u16) -> Option<DeploymentId> {
         let all = self.all();
         let has = |member: &Member| {
             member.running
                 && member
                     .server
                     .as_ref()
-                    .is_some_and(|of| listens_at(of, port))
+                    .is_some_and(|of| listens_at(of, host, port))
         };
         let found = all.iter().find(|(_, of)| of.members.values().any(has));
         found.map(|(id, _)| id.clone())
@@ -374,12 +392,30 @@ impl Member {
     }
 }
 
-/// Whether a member has a port.
-pub fn listens_at(server: &Server, port: u16) -> bool {
-    server
-        .addresses
-        .values()
-        .any(|address| address.port == port)
+/// Whether a member has a port on a host.
+pub fn listens_at(server: &Server, host: &str, port: u16) -> bool {
+    let mut addresses = server.addresses.values();
+    addresses.any(|address| address.host == host && address.port == port)
+}
+
+/// Where a port of a member is reached: by a name in a zone for those within the cluster, or in one for
+/// applications.
+fn address(
+    deployment: &DeploymentId,
+    member: &str,
+    port: &Port,
+    number: u16,
+    reach: &Reach,
+) -> Address {
+    let is_closed = port.used_by != PortUser::Applications || reach.is_loopback();
+    let (network, zone) = match is_closed {
+        true => (Network::Closed, "inside"),
+        false => (Network::Open, "outside"),
+    };
+    // A name that the operator gives is a zone of its own.
+    let is_named = port.used_by == PortUser::Applications && reach.host.parse::<IpAddr>().is_err();
+    let zone = if is_named { &reach.host } else { zone };
+    Address::within(network, &format!("{member}.{deployment}.{zone}"), number)
 }
 
 fn find<'i>(installed: &'i [Installed], engine: &str, version: Version) -> Option<&'i Installed> {
@@ -504,23 +540,45 @@ impl Provisioner for MemoryCluster {
 
     async fn place(
         &self,
-        _: &DeploymentId,
+        deployment: &DeploymentId,
         members: &[String],
         ports: &[Port],
         reach: &Reach,
         taken: &HashSet<Address>,
     ) -> Result<Vec<BTreeMap<String, Address>>> {
-        let taken: HashSet<u16> = taken.iter().map(|address| address.port).collect();
-        let mut free = PORTS.filter(|port| !taken.contains(port));
-        let of_member = |_| {
-            let mut addresses = BTreeMap::new();
-            for port in ports.iter().filter(|port| port.is_needed(reach)) {
-                let number = free.next().ok_or(ProvisionerError::NoFreePort)?;
-                addresses.insert(port.name.to_owned(), port.address(reach, number));
-            }
-            Ok(addresses)
+        if members.len() > HOSTS {
+            return Err(ProvisionerError::NoFreePort);
+        }
+        let of_member = |member: &String| {
+            let mut numbers = FIRST_PORT..;
+            let mut place = |port: &Port| {
+                let mut all = numbers
+                    .by_ref()
+                    .map(|number| address(deployment, member, port, number, reach));
+                let free = all.find(|address| !taken.contains(&address.held()));
+                (port.name.to_owned(), free.expect("a port"))
+            };
+            ports.iter().map(&mut place).collect()
         };
-        members.iter().map(of_member).collect()
+        Ok(members.iter().map(of_member).collect())
+    }
+
+    async fn whereabouts(
+        &self,
+        deployment: &DeploymentId,
+        member: &deployment::Member,
+        ports: &[Port],
+        reach: &Reach,
+    ) -> Result<Whereabouts> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let (mut addresses, mut lacking) = (member.addresses.clone(), Vec::new());
+        for port in ports {
+            match addresses.get_mut(port.name) {
+                Some(at) => *at = address(deployment, &member.name, port, at.port, reach),
+                None => lacking.push(*port),
+            }
+        }
+        Ok(Whereabouts { addresses, lacking })
     }
 
     async fn room_for(&self, bytes: u64) -> Result<()> {

@@ -382,10 +382,10 @@ impl Pair {
         act: impl FnOnce(&User, &mut Members<'_, '_>) -> Result<T, String>,
     ) -> Result<T, String> {
         let uri: url::Url = uri.parse().expect("a URI");
-        let port = uri.port().expect("a port");
-        let deployment = self.0.listening_at(port).ok_or("nobody listens")?;
+        let (host, port) = (uri.host_str().expect("a host"), uri.port().expect("a port"));
+        let deployment = self.0.listening_at(host, port).ok_or("nobody listens")?;
         self.0.visit(&deployment, |running| {
-            let at = |m: &&Running<'_>| listens_at(m.server, port);
+            let at = |m: &&Running<'_>| listens_at(m.server, host, port);
             let access = running
                 .iter()
                 .find(at)

@@ -1,7 +1,13 @@
 //! Where new members are reached.
 
 use super::*;
-use crate::model::engine::{Port, PortUser};
+use crate::{
+    model::{
+        deployment::{Member, Membership},
+        engine::{Port, PortUser},
+    },
+    provisioner::local::places::whereabouts,
+};
 
 const PORTS: [Port; 3] = [
     Port {
@@ -122,4 +128,59 @@ async fn applications_alone_come_from_elsewhere() {
         matches!(nowhere, Err(ProvisionerError::NotOurAddress { .. })),
         "{nowhere:?}"
     );
+}
+
+#[test]
+fn a_member_is_moved_where_applications_reach_it_and_keeps_its_ports() {
+    let reach = |listen: &str, host: &str| Reach {
+        listen: listen.parse().unwrap(),
+        host: host.to_owned(),
+    };
+    let member = |addresses: &[(&str, Address)]| Member {
+        name: "m0".to_owned(),
+        addresses: (addresses.iter())
+            .map(|(name, address)| ((*name).to_owned(), address.clone()))
+            .collect(),
+        shape: None,
+        checkpointing: false,
+        membership: Membership::Joined,
+    };
+    let here = member(&[
+        ("sql", Address::on_loopback(1)),
+        ("copies", Address::on_loopback(2)),
+    ]);
+    for (listen, host, is_needed) in [
+        ("127.0.0.1", "127.0.0.1", false),
+        ("127.0.0.2", "127.0.0.2", false),
+        ("::1", "::1", false),
+        ("127.0.0.1", "localhost", true),
+        ("127.0.0.1", "db.example", true),
+        ("192.0.2.7", "192.0.2.7", true),
+        ("0.0.0.0", "db.example", true),
+        ("::", "2001:db8::1", true),
+    ] {
+        let reach = reach(listen, host);
+        let wanted = whereabouts(&here, &PORTS, &reach);
+        let lacking: &[Port] = if is_needed { &PORTS[2..] } else { &[] };
+        assert_eq!(wanted.lacking, lacking, "{listen} {host}");
+        let at = &wanted.addresses["sql"];
+        assert_eq!((at.host.as_str(), at.port), (host, 1));
+        assert_eq!(at.binds().ip(), reach.listen);
+        assert_eq!(wanted.addresses["copies"], here.addresses["copies"]);
+        // With the port that it lacks it is there, and stays there.
+        let mut there = here.clone();
+        there.addresses.clone_from(&wanted.addresses);
+        let own = wanted
+            .lacking
+            .iter()
+            .map(|port| (port.name.to_owned(), Address::on_loopback(3)));
+        there.addresses.extend(own);
+        assert!(whereabouts(&there, &PORTS, &reach).are_of(&there));
+        assert_eq!(wanted.are_of(&here), reach == Reach::loopback());
+        // Back again; the port that the broker has by now it keeps.
+        let back = whereabouts(&there, &PORTS, &Reach::loopback());
+        assert_eq!(back.lacking, []);
+        assert_eq!(back.addresses["sql"], here.addresses["sql"]);
+        assert_eq!(back.addresses.len(), there.addresses.len());
+    }
 }
