@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// What the operator's webhook is told.
-pub struct Telling {
+pub struct NotifierSettings {
     /// How grave an alert must be.
     pub threshold: Threshold,
     /// What has been so for so long is told.
@@ -44,18 +44,25 @@ pub struct Telling {
 pub async fn run(
     broker: Arc<Broker>,
     metrics: Arc<Metrics>,
-    telling: Option<Telling>,
+    notifier: Option<NotifierSettings>,
     serving: UnboundedSender<InstanceId>,
     stop: CancellationToken,
 ) {
     let begun_at = Instant::now();
     let (mut memory, mut fails) = (Memory::default(), false);
-    let mut teller = telling.map(Teller::new);
+    let mut notifier = notifier.map(Notifier::new);
     while !stop.is_cancelled() {
         let begun = Instant::now();
         let told = metrics.instances_told();
         let times = (begun_at, begun);
-        let looking = round(&broker, told, &mut memory, teller.as_mut(), &serving, times);
+        let looking = round(
+            &broker,
+            told,
+            &mut memory,
+            notifier.as_mut(),
+            &serving,
+            times,
+        );
         match stop.run_until_cancelled(looking).await {
             None => return,
             Some(Ok(round)) => {
@@ -87,12 +94,12 @@ async fn round(
     broker: &Broker,
     told: usize,
     memory: &mut Memory,
-    mut teller: Option<&mut Teller>,
+    mut notifier: Option<&mut Notifier>,
     serving: &UnboundedSender<InstanceId>,
     (begun_at, begun): (Instant, Instant),
 ) -> Result<Round, BrokerError> {
-    if let Some(teller) = &mut teller {
-        teller.begin(broker).await?;
+    if let Some(notifier) = &mut notifier {
+        notifier.begin(broker).await?;
     }
     let (mut totals, mut named) = (Totals::default(), Vec::new());
     let mut next = Some(String::new());
@@ -100,8 +107,8 @@ async fn round(
         let page_begun = Instant::now();
         let (page, last) = broker.rounds.look_over(&after).await?;
         let took = page_begun.elapsed();
-        if let Some(teller) = &mut teller {
-            teller.note(broker, &page, begun_at.elapsed()).await?;
+        if let Some(notifier) = &mut notifier {
+            notifier.note(broker, &page, begun_at.elapsed()).await?;
         }
         for looked in page {
             let id = &looked.seen.id;
@@ -123,8 +130,8 @@ async fn round(
         }
     }
     memory.0.forget_gone();
-    if let Some(teller) = teller {
-        teller.end(broker).await?;
+    if let Some(notifier) = notifier {
+        notifier.end(broker).await?;
     }
     Ok(Round {
         ended_at: broker.clock.now(),
@@ -135,14 +142,14 @@ async fn round(
 }
 
 /// Finds what the operator's webhook is told, as long as no other broker on the same store does.
-struct Teller {
+struct Notifier {
     threshold: Threshold,
     settling: Settling,
     is_ours: bool,
 }
 
-impl Teller {
-    fn new(of: Telling) -> Self {
+impl Notifier {
+    fn new(of: NotifierSettings) -> Self {
         Self {
             threshold: of.threshold,
             settling: Settling::over(of.settles_after),

@@ -165,7 +165,7 @@ impl Courier {
                 continue;
             };
             let tries = message.tries.saturating_add(1);
-            self.tell(&message.id, tries, &error);
+            self.log_failure(&message.id, tries, &error);
             let next = jittered(backoff(tries, WEBHOOK_PAUSE_FIRST, WEBHOOK_PAUSE_MAX));
             self.outbox.was_not_taken(message.id, next).await?;
             if error.concerns_all() {
@@ -175,7 +175,7 @@ impl Courier {
                 break;
             }
         }
-        let standing = self.outbox.standing().await?;
+        let standing = self.outbox.backlog().await?;
         let oldest = standing.oldest.to_std().unwrap_or_default();
         self.metrics.set_messages_waiting(standing.waiting, oldest);
         Ok(pause)
@@ -203,7 +203,7 @@ impl Courier {
     }
 
     /// Tells the log, at the first time and then ever more seldom.
-    fn tell(&self, id: &MessageId, tries: u32, error: &SendError) {
+    fn log_failure(&self, id: &MessageId, tries: u32, error: &SendError) {
         if tries.is_power_of_two() && (self.failures == 0 || !error.concerns_all() || tries > 1) {
             log::warn!(message:% = id, tries, webhook:% = self.webhook.place();
                 "the webhook did not take a message: {}", chain(error));

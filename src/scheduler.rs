@@ -30,14 +30,14 @@ pub async fn run(broker: Arc<Broker>, stop: CancellationToken) {
     let mut next_look = Instant::now();
     while !stop.is_cancelled() {
         changes.mark_unchanged();
-        backups.tell(broker.schedule.accept_due().await);
+        backups.log_look(broker.schedule.accept_due().await);
         // A burst of operations is no reason to look for these more often.
         if Instant::now() >= next_look {
-            ends.tell(broker.expiry.end_due().await);
-            old.tell(broker.retention.prune_due().await);
-            renewals.tell(broker.renewals.begin_due().await);
+            ends.log_look(broker.expiry.end_due().await);
+            old.log_look(broker.retention.prune_due().await);
+            renewals.log_look(broker.renewals.begin_due().await);
             broker.audit.note_counted().await;
-            audit.tell(broker.audit.forget().await);
+            audit.log_look(broker.audit.forget().await);
             next_look = Instant::now() + SCHEDULE_INTERVAL;
         }
         tokio::select! {
@@ -57,7 +57,7 @@ pub async fn move_members(broker: Arc<Broker>, stop: CancellationToken) {
     );
     let begun_at = broker.clock.now();
     while !stop.is_cancelled() {
-        moves.tell(broker.moves.begin_due(begun_at).await);
+        moves.log_look(broker.moves.begin_due(begun_at).await);
         tokio::select! {
             () = stop.cancelled() => {}
             () = tokio::time::sleep(ADDRESSES_LOOK) => {}
@@ -83,7 +83,7 @@ impl Watch {
     }
 
     /// A failure is told once for each time that it stops working.
-    fn tell(&mut self, looked: Result<usize, BrokerError>) {
+    fn log_look(&mut self, looked: Result<usize, BrokerError>) {
         let (what, done) = (self.what, self.done);
         match looked {
             Ok(found) => {

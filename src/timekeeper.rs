@@ -36,7 +36,7 @@ pub struct Timekeeper {
 
 /// How the clock stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
+pub struct ClockState {
     /// What the clock shows.
     pub shown: DateTime<Utc>,
     /// What it should show, by what is known.
@@ -55,7 +55,7 @@ impl Timekeeper {
         let keeper = Self::knowing(store.clone(), clock, known.clone());
         match &known.doubt {
             // It was told to a process that is gone.
-            Some(doubt) => tell_of(doubt, known.time),
+            Some(doubt) => log_doubt(doubt, known.time),
             None if is_new => keeper.keep().await?,
             None => {}
         }
@@ -89,9 +89,9 @@ impl Timekeeper {
     }
 
     /// How the clock stands.
-    pub fn standing(&self) -> Standing {
+    pub fn state(&self) -> ClockState {
         let (known, reading) = self.look();
-        Standing {
+        ClockState {
             shown: reading.time,
             expected: known.time,
             doubt: known.doubt,
@@ -153,7 +153,7 @@ impl Timekeeper {
         let reading = self.clock.read();
         let after = known.after(&reading);
         match (&known.doubt, &after.doubt) {
-            (None, Some(doubt)) => tell_of(doubt, after.time),
+            (None, Some(doubt)) => log_doubt(doubt, after.time),
             (Some(_), None) => log::info!("the clock is believed again"),
             _ => {}
         }
@@ -162,7 +162,7 @@ impl Timekeeper {
     }
 }
 
-fn tell_of(doubt: &Doubt, expected: DateTime<Utc>) {
+fn log_doubt(doubt: &Doubt, expected: DateTime<Utc>) {
     log::error!(
         shown:% = doubt.shown, expected:% = expected;
         "the clock shows {}: it is {} by {}, more than {} s. No backup, binding or history ends by it \

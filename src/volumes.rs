@@ -184,7 +184,7 @@ impl Volumes {
             let before = known.iter().find(|known| known.holds == volume.holds);
             let before = before.map_or(Level::Ample, |known| known.level);
             volume.level = Level::after(before, volume.space);
-            tell(volume, before);
+            log_change(volume, before);
         }
         *known = now;
     }
@@ -209,7 +209,7 @@ impl Volumes {
 }
 
 /// Tells of a volume that has more or less room than before, once.
-fn tell(volume: &Volume, before: Level) {
+fn log_change(volume: &Volume, before: Level) {
     let (content, Space { total, free }) = (volume.content(), volume.space);
     match volume.level {
         now if now == before => {}

@@ -187,7 +187,7 @@ impl Watchdog {
         let Some((place, because)) = next_repair(&patients, seen.needed) else {
             let text = "Members lost their data, and too few serve without them. The operator can \
                         recover the database from what is left, or from a backup.";
-            return self.tell_once(deployment, text).await;
+            return self.report_once(deployment, text).await;
         };
         let member = deployment.members[place].name.clone();
         let repair = Repair { member, because };
@@ -205,7 +205,7 @@ impl Watchdog {
             RepairBegun::TooOften => {
                 let text = "A member lost its data again, after members were replaced so often \
                             within a day that the broker leaves it to the operator.";
-                self.tell_once(deployment, text).await?;
+                self.report_once(deployment, text).await?;
             }
         }
         Ok(())
@@ -288,7 +288,7 @@ impl Watchdog {
     }
 
     /// Tells operators and users what stays as it is, once.
-    async fn tell_once(
+    async fn report_once(
         &self,
         deployment: &Deployment,
         text: &'static str,

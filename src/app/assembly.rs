@@ -6,7 +6,7 @@ use tokio::runtime::Handle;
 
 use super::{Surroundings, checks::Kept, clusters::Backends};
 use crate::{
-    alerting::Telling,
+    alerting::NotifierSettings,
     broker::{Broker, BrokerParts, Doorkeeper, Downloads},
     census::ClusterCensus,
     config::Config,
@@ -113,9 +113,9 @@ impl Assembly<'_> {
     }
 
     /// What the webhook is told, where there is one.
-    pub(super) fn telling(&self) -> Option<Telling> {
+    pub(super) fn notifier(&self) -> Option<NotifierSettings> {
         let webhook = self.config.monitoring.webhook.as_ref()?;
-        Some(Telling {
+        Some(NotifierSettings {
             threshold: webhook.threshold,
             settles_after: self.surroundings.alerts_settle_after,
         })

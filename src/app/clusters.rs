@@ -131,7 +131,7 @@ pub(super) fn warn_of_unused_names(settings: &[ClusterSettings], versions: &Vers
 }
 
 /// Tells of versions with known faults, once each.
-pub(super) fn tell_of_faults(profiles: &BTreeMap<String, &'static Profile>, versions: &Versions) {
+pub(super) fn log_known_faults(profiles: &BTreeMap<String, &'static Profile>, versions: &Versions) {
     let mut found: BTreeSet<(&str, Version)> = BTreeSet::new();
     for (engine, versions) in versions.values().flatten() {
         found.extend(versions.iter().map(|version| (engine.as_str(), *version)));
@@ -146,7 +146,7 @@ pub(super) fn tell_of_faults(profiles: &BTreeMap<String, &'static Profile>, vers
 }
 
 /// Tells of databases that must not be reached where others of their cluster are, and who reaches them.
-pub(super) async fn tell_of_withheld(broker: &Broker) {
+pub(super) async fn log_withheld(broker: &Broker) {
     let all = match broker.moves.all_withheld().await {
         Ok(all) => all,
         Err(error) => return log::error!("cannot look who reaches members: {}", chain(&error)),

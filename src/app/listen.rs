@@ -75,7 +75,7 @@ impl Listener {
         };
         let api = Data::new(api);
         if let Some(certificate) = &self.certificate {
-            tell_of(certificate, &api.metrics);
+            show_end_of(certificate, &api.metrics);
         }
         let certificate = self.certificate.as_ref();
         let mut servers =
@@ -88,7 +88,7 @@ impl Listener {
 }
 
 /// Has metrics tell when the listener's certificate ends.
-fn tell_of(certificate: &Arc<ServerCertificate>, metrics: &Metrics) {
+fn show_end_of(certificate: &Arc<ServerCertificate>, metrics: &Metrics) {
     let certificate = certificate.clone();
     metrics.add_source(move |page| {
         if let Some(ends) = certificate.ends_at() {

@@ -14,7 +14,7 @@ use self::{
     assembly::Assembly,
     checks::{Kept, parse_catalog},
     clusters::{
-        Backends, Opened, tell_of_faults, tell_of_withheld, warn_of_missing, warn_of_unused_names,
+        Backends, Opened, log_known_faults, log_withheld, warn_of_missing, warn_of_unused_names,
     },
     error::ReloadError,
     listen::Listener,
@@ -49,8 +49,8 @@ mod folders;
 mod listen;
 mod seals;
 mod service;
+mod start_log;
 mod tasks;
-mod told;
 
 pub use checks::{check_catalog, copy_store, migrate, pending_migrations};
 pub use clusters::start_members;
@@ -157,9 +157,9 @@ impl App {
         let kept = Kept::open(&config, &surroundings.clock, catalog).await?;
         opened.open_all(clusters).await;
         let backends = Backends::new(opened, &surroundings.engines, clusters)?;
-        told::tell_of_start(&config, &kept.store, &backends).await;
+        start_log::log_start(&config, &kept.store, &backends).await;
         warn_of_missing(&kept.catalog.get(), &backends.versions);
-        tell_of_faults(&backends.profiles(), &backends.versions);
+        log_known_faults(&backends.profiles(), &backends.versions);
         warn_of_unused_names(clusters, &backends.versions);
         let assembly = Assembly {
             config: &config,
@@ -172,7 +172,7 @@ impl App {
             seen: Arc::default(),
         };
         let broker = assembly.broker();
-        tell_of_withheld(&broker).await;
+        log_withheld(&broker).await;
         let (address, public_url) = (listener.address, listener.public_url.clone());
         let (certificate, metrics_address) =
             (listener.certificate.clone(), listener.metrics_address());
@@ -290,8 +290,8 @@ fn tasks(of: &Assembly<'_>, broker: &Arc<Broker>) -> Tasks {
         tasks.begin("guard", |stop| of.guard(broker).run(stop));
         tasks.begin("watchdog", |stop| of.watchdog(broker).run(stop));
         tasks.begin("round over all instances", |stop| {
-            let (metrics, telling) = (of.metrics.clone(), of.telling());
-            alerting::run(broker.clone(), metrics, telling, seen_serving, stop)
+            let (metrics, notifier) = (of.metrics.clone(), of.notifier());
+            alerting::run(broker.clone(), metrics, notifier, seen_serving, stop)
         });
         if let Some(courier) = of.courier(broker) {
             tasks.begin("courier to the webhook", |stop| courier.run(stop));

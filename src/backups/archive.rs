@@ -67,7 +67,7 @@ pub fn download(snapshot: ByteStream, manifest: &Manifest) -> ByteStream {
             &stored.snapshot_sha256,
         ),
     );
-    let told = told(manifest);
+    let told = shown(manifest);
     let rest = [
         padding(stored.snapshot_bytes),
         header(MANIFEST_FILE, told.len() as u64, manifest),
@@ -90,7 +90,7 @@ pub fn about(manifest: &Manifest) -> u64 {
 
 /// What is the same as long as the archive's bytes are.
 pub fn tag(manifest: &Manifest) -> String {
-    let told = digest(&SHA256, &told(manifest));
+    let told = digest(&SHA256, &shown(manifest));
     let digits = &hex(told.as_ref())[..TAG_DIGITS];
     format!("{digits}-{REVISION}")
 }
@@ -116,7 +116,7 @@ pub fn part(content: ByteStream, part: RangeInclusive<u64>) -> ByteStream {
     cut.filter(move |chunk| ready(!is_something(chunk))).boxed()
 }
 
-fn told(manifest: &Manifest) -> Bytes {
+fn shown(manifest: &Manifest) -> Bytes {
     manifest::to_json(&Manifest {
         sealed_credentials: None,
         ..manifest.clone()

@@ -18,7 +18,7 @@ use crate::{
         instance::Instance,
         limits::{AUDIT_FORGOTTEN_AT_ONCE, AUDIT_ON_A_PAGE, AUDIT_PAGE_MAX},
         origin::Origin,
-        trail::{Access, Accessed, Told, Trail},
+        trail::{Access, Accessed, CountedAccess, Trail},
     },
     store::{self, Store},
     timekeeper::Timekeeper,
@@ -106,7 +106,7 @@ impl Audit {
         self.record(entries).await;
     }
 
-    async fn record(&self, told: Vec<Told>) {
+    async fn record(&self, told: Vec<CountedAccess>) {
         if told.is_empty() {
             return;
         }
@@ -116,7 +116,7 @@ impl Audit {
                 .try_for_each(|told| store::audit::accessed(conn, told))
         });
         let written = written.await;
-        for Told { access, times, .. } in &told {
+        for CountedAccess { access, times, .. } in &told {
             let text = |of: Option<&str>| of.unwrap_or_default().to_owned();
             log::info!(
                 action = access.what.as_str(), origin = access.origin.as_str(),

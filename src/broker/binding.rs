@@ -22,7 +22,7 @@ use crate::{
     model::{
         binding::{
             AUTHORITIES, BindIdentity, BindParameters, Binding, BindingSecrets, BindingState,
-            Endpoint, IssuedCredentials, Life, OnPage, endpoints, tell_addresses,
+            Endpoint, IssuedCredentials, Life, OnPage, add_addresses, endpoints,
         },
         catalog::Plan,
         engine::list,
@@ -439,7 +439,7 @@ impl Bindings {
                 let context = binding.secrets_context();
                 let own: BindingSecrets = self.keys.open_as(&context, &binding.sealed_secrets)?;
                 let (name, password) = (&binding.database_user, &own.password);
-                tell_addresses(&mut credentials, profile, &deployment, name, password);
+                add_addresses(&mut credentials, profile, &deployment, name, password);
                 issued.endpoints = now;
             }
         }

@@ -9,7 +9,7 @@ use crate::{
     clock::Clock,
     model::{audit::AtOnce, limits::CLOCK_MARGIN, origin::Origin},
     store::{self, Store},
-    timekeeper::{Standing, Timekeeper},
+    timekeeper::{ClockState, Timekeeper},
 };
 
 /// How far the clock is believed.
@@ -29,13 +29,13 @@ impl TrustedTime {
     }
 
     /// How the clock stands.
-    pub fn clock_standing(&self) -> Standing {
-        self.keeper.standing()
+    pub fn clock_state(&self) -> ClockState {
+        self.keeper.state()
     }
 
     /// Believes the clock, when it shows the time that an operator says it is. A clock that is wrong
     /// is put right on the machine, not here.
-    pub async fn believe_clock(&self, time: DateTime<Utc>) -> Result<Standing, BrokerError> {
+    pub async fn believe_clock(&self, time: DateTime<Utc>) -> Result<ClockState, BrokerError> {
         let (keeper, now) = (self.keeper.clone(), self.clock.now());
         if (now - time).abs() > CLOCK_MARGIN {
             let shown = now.format("%Y-%m-%dT%H:%M:%SZ");
@@ -51,6 +51,6 @@ impl TrustedTime {
                 Ok::<_, BrokerError>(())
             })
             .await?;
-        Ok(self.keeper.standing())
+        Ok(self.keeper.state())
     }
 }

@@ -85,7 +85,7 @@ mod upkeep;
 mod versions;
 mod vitals;
 
-pub use crate::timekeeper::Standing as ClockStanding;
+pub use crate::timekeeper::ClockState;
 pub use adopt::{AdoptedDeployment, Census, CensusError, Stray, Strays};
 pub use audit::{Audit, AuditPage, AuditQuery};
 pub use backup::Backups;
@@ -108,7 +108,7 @@ pub use inventory::{Inventory, Kept};
 pub use link::Links;
 pub use logfile::{LogError, LogLink, Logfiles, Logs, logfile_id, logfile_name};
 pub use observation::Observer;
-pub use outbox::{Outbox, Standing};
+pub use outbox::{Backlog, Outbox};
 pub use oversight::{OperationDetail, OperationsPage, OperationsQuery, Oversight};
 pub use owner::{OwnerFinding, Owners};
 pub use pin::{BackupChange, KeptNow, Pins};

@@ -24,17 +24,17 @@ use crate::{
             COURIER_LEASE, MESSAGE_KEPT, MESSAGES_AT_ONCE, MESSAGES_MAX, MESSAGES_OF_INSTANCE_MAX,
             ROUND_PAGE,
         },
-        message::{Change, InstanceTold, Message, Settled, key},
+        message::{Change, InstanceData, Message, Settled, key},
     },
     store::{
         self, Conn, Store, StoreError,
-        outbox::{ToldAlert, Waiting},
+        outbox::{NotifiedAlert, Waiting},
     },
 };
 
 /// How many messages wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct Backlog {
     /// So many.
     pub waiting: u64,
     /// How long ago the first of them was made; nothing when none waits.
@@ -125,7 +125,7 @@ impl Outbox {
         let written = self.store.write(move |conn| {
             for (instance, settled) in &changed {
                 if has_room(conn, &instance.id)? {
-                    tell(conn, &url, instance, settled, now)?;
+                    notify(conn, &url, instance, settled, now)?;
                 }
             }
             Ok(())
@@ -139,7 +139,7 @@ impl Outbox {
         loop {
             let from = after.clone();
             let look = move |conn: &mut Conn<'_>| {
-                let told = store::outbox::instances_told(conn, &from, ROUND_PAGE)?;
+                let told = store::outbox::instances_notified(conn, &from, ROUND_PAGE)?;
                 let last = told.last().map(InstanceId::to_string);
                 let mut gone = Vec::new();
                 for id in told {
@@ -222,11 +222,11 @@ impl Outbox {
     }
 
     /// How many messages wait.
-    pub async fn standing(&self) -> Result<Standing, BrokerError> {
+    pub async fn backlog(&self) -> Result<Backlog, BrokerError> {
         let now = self.clock.now();
-        let (count, oldest) = self.store.read(store::outbox::standing).await?;
+        let (count, oldest) = self.store.read(store::outbox::backlog).await?;
         let age = oldest.map_or(TimeDelta::zero(), |at| now - at);
-        Ok(Standing {
+        Ok(Backlog {
             waiting: count.unsigned_abs(),
             oldest: age.max(TimeDelta::zero()),
         })
@@ -239,18 +239,18 @@ fn changes(
     id: &InstanceId,
     settled: &Settled,
 ) -> Result<Vec<Change>, StoreError> {
-    let told = store::outbox::told(conn, id)?;
+    let told = store::outbox::notified(conn, id)?;
     let told: Vec<(String, Gravity)> = told.into_iter().map(|of| (of.key, of.gravity)).collect();
     Ok(settled.changes(&told))
 }
 
 /// Where there is none, changes wait: what is told then is what has become of them.
 fn has_room(conn: &mut Conn<'_>, id: &InstanceId) -> Result<bool, StoreError> {
-    let (all, _) = store::outbox::standing(conn)?;
+    let (all, _) = store::outbox::backlog(conn)?;
     Ok(all < MESSAGES_MAX && store::outbox::count_of(conn, id)? < MESSAGES_OF_INSTANCE_MAX)
 }
 
-fn tell(
+fn notify(
     conn: &mut Conn<'_>,
     public_url: &str,
     seen: &InstanceSeen,
@@ -262,9 +262,9 @@ fn tell(
     if store::instance::find(conn, id)?.is_none() {
         return Ok(());
     }
-    let told = store::outbox::told(conn, id)?;
+    let told = store::outbox::notified(conn, id)?;
     let before = |key: &str| told.iter().find(|of| of.key == key);
-    let instance = || InstanceTold::of(seen, dashboard_url(public_url, id));
+    let instance = || InstanceData::of(seen, dashboard_url(public_url, id));
     for change in changes(conn, id, settled)? {
         let (key, message, gravity) = match change {
             Change::Opened(alert) => {
@@ -283,11 +283,11 @@ fn tell(
         };
         store::outbox::add(conn, &message)?;
         match gravity {
-            None => store::outbox::forget_told(conn, id, &key)?,
+            None => store::outbox::forget_notified(conn, id, &key)?,
             Some(gravity) => {
                 let told = message.data;
-                let alert = ToldAlert { key, gravity, told };
-                store::outbox::set_told(conn, id, &alert)?;
+                let alert = NotifiedAlert { key, gravity, told };
+                store::outbox::set_notified(conn, id, &alert)?;
             }
         }
     }
@@ -299,8 +299,8 @@ fn end_all(conn: &mut Conn<'_>, id: &InstanceId, now: DateTime<Utc>) -> Result<(
     if store::instance::find(conn, id)?.is_some() {
         return Ok(());
     }
-    for alert in store::outbox::told(conn, id)? {
-        store::outbox::forget_told(conn, id, &alert.key)?;
+    for alert in store::outbox::notified(conn, id)? {
+        store::outbox::forget_notified(conn, id, &alert.key)?;
         store::outbox::add(conn, &Message::ended(alert.told, now))?;
     }
     Ok(())

@@ -56,7 +56,7 @@ impl Upkeep {
                     let reason = "another member is being replaced; try again when that is done";
                     return Err(BrokerError::Concurrency(reason.to_owned()));
                 }
-                let because = Damage::Told;
+                let because = Damage::Ordered;
                 let operation = Operation {
                     repair: Some(Repair {
                         member: member.clone(),

@@ -18,7 +18,7 @@ use crate::{
         alert::Alert,
         backup::Backup,
         deployment::Deployment,
-        figures::{BackupSeen, InstanceSeen, Work},
+        figures::{BackupSeen, InstanceSeen, Workload},
         instance::{Instance, InstanceState},
         limits::{LOOKS_AT_ONCE, ROUND_PAGE},
         observation::Observation,
@@ -130,7 +130,7 @@ impl Rounds {
     }
 
     /// How the work stands.
-    pub async fn work(&self) -> Result<Work, BrokerError> {
+    pub async fn work(&self) -> Result<Workload, BrokerError> {
         let now = self.clock.now();
         Ok(self
             .store

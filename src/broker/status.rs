@@ -57,8 +57,9 @@ pub fn status_of(operation: &Operation, now: DateTime<Utc>) -> OperationStatus {
                 None => operation.progress.to_string(),
             };
             let trouble = operation.trouble.as_ref();
-            let trouble =
-                trouble.map_or_else(String::new, |trouble| format!("; {}", trouble.told(now)));
+            let trouble = trouble.map_or_else(String::new, |trouble| {
+                format!("; {}", trouble.in_words(now))
+            });
             (StatusState::InProgress, goes_on + &trouble)
         }
         OperationState::Succeeded => (

@@ -112,16 +112,16 @@ impl Session {
                 .await?;
             api.backup(&id).await
         });
-        self.tell_backup(done.await?)
+        self.show_backup(done.await?)
     }
 
     /// `backup-note`, `pin` and `unpin`
     pub async fn change_backup(&self, name: &str, id: &str, change: &Value) -> Result<()> {
         let changed = self.with_api(name, async |api| api.change_backup(id, change).await);
-        self.tell_backup(changed.await?)
+        self.show_backup(changed.await?)
     }
 
-    fn tell_backup(&self, mut backup: Value) -> Result<()> {
+    fn show_backup(&self, mut backup: Value) -> Result<()> {
         // It needs no credentials, and a result may be kept for longer than it is good for.
         if let Some(backup) = backup.as_object_mut() {
             backup.remove("download_link");

@@ -69,7 +69,7 @@ impl Catalog {
     }
 
     /// All that is on offer, for people and for programs. `only`: of this offering.
-    pub fn told(&self, show: &Show, only: Option<&str>) -> Result<(String, Value)> {
+    pub fn listing(&self, show: &Show, only: Option<&str>) -> Result<(String, Value)> {
         let services: Vec<&Value> = self
             .services()
             .filter(|s| only.is_none_or(|name| s["name"] == name))

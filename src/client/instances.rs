@@ -125,7 +125,7 @@ impl Session {
         };
         let status = self.go_on(&job, Kind::Create, &accepted, wait).await?;
         let (Accepted::Done(body) | Accepted::Pending(_, body)) = &accepted;
-        self.tell(&instance, &status, body["dashboard_url"].as_str())
+        self.show_end(&instance, &status, body["dashboard_url"].as_str())
     }
 
     /// `service --id`: an instance that is there, under a name of this machine.
@@ -507,7 +507,7 @@ impl Session {
                     state: "succeeded",
                     description: String::new(),
                 };
-                return self.tell(&instance, &status, None);
+                return self.show_end(&instance, &status, None);
             }
             if now.is_object() {
                 // Beside the other values of before.
@@ -538,7 +538,7 @@ impl Session {
         })?;
         let job = job_on(instance, catalog.of(instance));
         let status = self.go_on(&job, Kind::Update, &accepted, wait).await?;
-        self.tell(instance, &status, None)
+        self.show_end(instance, &status, None)
     }
 
     /// `delete-service`: the keys go first, as a broker may expect; those that do not get on go with their
@@ -570,7 +570,7 @@ impl Session {
         };
         let job = job_on(&instance, offer);
         let status = self.go_on(&job, Kind::Delete, &accepted, wait).await?;
-        self.tell(&instance, &status, None)
+        self.show_end(&instance, &status, None)
     }
 
     /// Takes the keys of an instance away, one after the other. The broker may need the database for that,
@@ -610,7 +610,7 @@ impl Session {
     }
 
     /// Tells what became of an instance.
-    fn tell(&self, instance: &Instance, done: &Status, dashboard: Option<&str>) -> Result<()> {
+    fn show_end(&self, instance: &Instance, done: &Status, dashboard: Option<&str>) -> Result<()> {
         // What is known now, or was before it went.
         let known = self.book.instance(&instance.name);
         let instance = known.as_ref().unwrap_or(instance);

@@ -56,15 +56,15 @@ impl Session {
                 return Err(Error::Failed(text));
             }
             if !of.follow {
-                return self.tell_at_once(&last);
+                return self.show_at_once(&last);
             }
-            self.tell_lines(&last)?;
+            self.show_lines(&last)?;
             self.follow_logs(api, of, read).await
         })
         .await
     }
 
-    fn tell_at_once(&self, logs: &[(String, Vec<String>)]) -> Result<()> {
+    fn show_at_once(&self, logs: &[(String, Vec<String>)]) -> Result<()> {
         let lines: Vec<String> = logs
             .iter()
             .flat_map(|(member, lines)| lines.iter().map(move |line| format!("{member} {line}")))
@@ -78,7 +78,7 @@ impl Session {
     }
 
     /// Tells lines of what goes on: to programs an object for each, on a line of its own.
-    fn tell_lines(&self, logs: &[(String, Vec<String>)]) -> Result<()> {
+    fn show_lines(&self, logs: &[(String, Vec<String>)]) -> Result<()> {
         for (member, lines) in logs {
             for line in lines {
                 match self.show.output() {
@@ -143,7 +143,7 @@ impl Session {
                 };
                 let new = lines.get(known.told..).unwrap_or_default().to_vec();
                 (known.file, known.bytes, known.told) = (id, bytes, lines.len());
-                self.tell_lines(&[(member, new)])?;
+                self.show_lines(&[(member, new)])?;
             }
         }
     }

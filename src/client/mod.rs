@@ -260,7 +260,7 @@ impl Session {
         match command {
             InstanceCommand::Marketplace { offering } => {
                 let catalog = self.catalog().await?;
-                let (text, value) = catalog.told(&self.show, offering.as_deref())?;
+                let (text, value) = catalog.listing(&self.show, offering.as_deref())?;
                 self.show.result(&text, &value)
             }
             InstanceCommand::CreateService(asked) => self.create_service(asked).await,

@@ -18,7 +18,7 @@ impl Session {
             Ok(instance) => return Ok(instance),
             Err(error) => error,
         };
-        match self.told_of(name).await? {
+        match self.find_as_operator(name).await? {
             Some(told) => Ok(self.instance_of(&told)),
             None => Err(unknown),
         }
@@ -26,12 +26,12 @@ impl Session {
 
     /// What the broker tells its operators of the instance with that id, else of the one with that name.
     /// None where there is none, and of a broker that tells nothing of the kind.
-    async fn told_of(&self, name: &str) -> Result<Option<Value>> {
+    async fn find_as_operator(&self, name: &str) -> Result<Option<Value>> {
         if check_id(name).is_err() {
             return Ok(None);
         }
         let path = ["instances", name];
-        if let Some(told) = self.told_to_operators(&path, &[]).await? {
+        if let Some(told) = self.ask_as_operator(&path, &[]).await? {
             return Ok(Some(told));
         }
         let mut found = Vec::new();
@@ -39,7 +39,7 @@ impl Session {
         loop {
             let number = page.to_string();
             let query = [("q", name), ("page", &number)];
-            let Some(mut told) = self.told_to_operators(&["instances"], &query).await? else {
+            let Some(mut told) = self.ask_as_operator(&["instances"], &query).await? else {
                 break;
             };
             if let Value::Array(instances) = told["instances"].take() {
@@ -62,7 +62,7 @@ impl Session {
     }
 
     /// What the broker answers its operators; none for a no, whatever its reason.
-    async fn told_to_operators(
+    async fn ask_as_operator(
         &self,
         path: &[&str],
         query: &[(&str, &str)],

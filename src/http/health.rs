@@ -75,7 +75,7 @@ async fn look(broker: &Broker) -> Found {
 
 /// What its operator should look at.
 fn detail(broker: &Broker) -> Option<String> {
-    let in_doubt = broker.time.clock_standing().doubt.is_some();
+    let in_doubt = broker.time.clock_state().doubt.is_some();
     let clock = in_doubt.then_some(CLOCK_IN_DOUBT);
     let found: Vec<&str> = clock.into_iter().chain(volume_detail(broker)).collect();
     (!found.is_empty()).then(|| found.join("; "))

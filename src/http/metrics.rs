@@ -91,7 +91,7 @@ async fn page(api: &Api) -> String {
             page.work(work, broker.clock.now());
         }
         page.volumes(&broker.volumes());
-        let in_doubt = broker.time.clock_standing().doubt.is_some();
+        let in_doubt = broker.time.clock_state().doubt.is_some();
         page.gauge(
             "clock_in_doubt",
             "Whether the clock differs from the time that has passed",

@@ -54,7 +54,7 @@ pub fn server(
     room: Room,
 ) -> Result<Server, ServerError> {
     let gate = Gate::new(room, api.proxies.clone());
-    tell_of_connections(&api, &gate, room);
+    count_connections(&api, &gate, room);
     let tls = certificate.map(tls).transpose()?;
     Ok(serve(listener, api, gate, tls, HTTP_WORKERS, routes)?)
 }
@@ -70,7 +70,7 @@ pub fn metrics_server(listener: TcpListener, api: web::Data<Api>) -> Result<Serv
 }
 
 /// Has metrics tell how many connections there are.
-fn tell_of_connections(api: &web::Data<Api>, gate: &Arc<Gate>, room: Room) {
+fn count_connections(api: &web::Data<Api>, gate: &Arc<Gate>, room: Room) {
     let gate = Arc::downgrade(gate);
     let count = |n: usize| f64::from(u32::try_from(n).unwrap_or(u32::MAX));
     api.metrics.add_source(move |page| {

@@ -10,7 +10,7 @@ use prometheus_client::{
 
 use super::Labels;
 use crate::model::{
-    figures::{BackupSeen, InstanceSeen, PayerClass, Round, Work},
+    figures::{BackupSeen, InstanceSeen, PayerClass, Round, Workload},
     health::HealthState,
     operation::{OperationKind, OperationState},
     volume::{Content, Volume},
@@ -78,7 +78,7 @@ impl Page {
     }
 
     /// Adds how the work stands at `now`.
-    pub fn work(&mut self, work: &Work, now: DateTime<Utc>) {
+    pub fn work(&mut self, work: &Workload, now: DateTime<Utc>) {
         // A figure that comes and goes is hard to ask for: there are zeros, too.
         let nothing = || {
             let each = |kind: OperationKind| STATES_TOLD.map(|state| (kind, state));

@@ -280,7 +280,7 @@ pub struct IssuedCredentials {
 }
 
 /// Tells in credentials how the user `name` reaches a deployment.
-pub fn tell_addresses(
+pub fn add_addresses(
     credentials: &mut Value,
     profile: &Profile,
     deployment: &Deployment,

@@ -504,7 +504,7 @@ impl Profile {
                 .copied()
                 .ok_or_else(|| VersionRefusal::LineGone {
                     backup,
-                    available: list(available),
+                    available: self.restoring(backup, available),
                 });
         };
         let wanted = find(wanted, available)?;
@@ -512,22 +512,24 @@ impl Profile {
             return Err(VersionRefusal::OlderThanBackup {
                 wanted,
                 backup,
-                available: list(available),
+                available: self.restoring(backup, available),
             });
         }
         if !self.restores(backup, wanted) {
-            let on_the_way: Vec<Version> = available
-                .iter()
-                .filter(|v| self.restores(backup, **v))
-                .copied()
-                .collect();
             return Err(VersionRefusal::TooFar {
                 wanted,
                 backup,
-                available: list(&on_the_way),
+                available: self.restoring(backup, available),
             });
         }
         Ok(wanted)
+    }
+
+    /// The versions that a backup can be restored into, for people.
+    fn restoring(&self, backup: Version, available: &[Version]) -> String {
+        let fit = |version: &&Version| self.restores(backup, **version);
+        let fitting: Vec<Version> = available.iter().filter(fit).copied().collect();
+        list(&fitting)
     }
 
     /// Whether a backup of `from` can be restored into `to`.
@@ -663,16 +665,12 @@ fn find(wanted: &str, available: &[Version]) -> Result<Version, VersionRefusal> 
     }
 }
 
-/// Versions for people, newest first.
+/// Versions for people, newest first; empty where there are none.
 pub fn list(available: &[Version]) -> String {
     let mut sorted = available.to_vec();
     sorted.sort_by(|a, b| b.cmp(a));
     let texts: Vec<String> = sorted.iter().map(Version::to_string).collect();
-    if texts.is_empty() {
-        "none".to_owned()
-    } else {
-        texts.join(", ")
-    }
+    texts.join(", ")
 }
 
 #[cfg(test)]

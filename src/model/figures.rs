@@ -63,7 +63,7 @@ pub struct QueueSeen {
 
 /// The work as the store tells of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Work {
+pub struct Workload {
     /// What goes on, and what is left of what did not end well.
     pub operations: Vec<OperationsSeen>,
     /// What waits for a place.

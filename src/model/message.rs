@@ -109,23 +109,23 @@ pub struct Message {
     /// When that was seen.
     pub timestamp: DateTime<Utc>,
     /// What it is about.
-    pub data: Told,
+    pub data: MessageData,
 }
 
 /// What is told of an alert.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Told {
+pub struct MessageData {
     /// Where clients reach the broker.
     pub broker: String,
     /// The instance.
-    pub instance: InstanceTold,
+    pub instance: InstanceData,
     /// The alert.
-    pub alert: AlertTold,
+    pub alert: AlertData,
 }
 
 /// What is told of an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InstanceTold {
+pub struct InstanceData {
     /// Which one.
     pub id: InstanceId,
     /// Where it is.
@@ -142,7 +142,7 @@ pub struct InstanceTold {
 
 /// What is told of an alert beside its instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AlertTold {
+pub struct AlertData {
     /// What it is about, for programs.
     pub about: String,
     /// The member that it is about; null when it is about the whole.
@@ -159,8 +159,8 @@ pub struct AlertTold {
 
 impl Message {
     /// Tells that an alert began at `now`.
-    pub fn opened(broker: &str, instance: InstanceTold, alert: &Alert, now: DateTime<Utc>) -> Self {
-        let told = AlertTold {
+    pub fn opened(broker: &str, instance: InstanceData, alert: &Alert, now: DateTime<Utc>) -> Self {
+        let told = AlertData {
             about: alert.subject.as_str().to_owned(),
             member: alert.member.clone(),
             severity: alert.gravity.as_str().to_owned(),
@@ -168,7 +168,7 @@ impl Message {
             since: now,
             message: shortened(&alert.message, MESSAGE_TEXT_CHARS_MAX),
         };
-        let data = Told {
+        let data = MessageData {
             broker: broker.to_owned(),
             instance,
             alert: told,
@@ -178,8 +178,8 @@ impl Message {
 
     /// Tells that an alert that was told is graver, or less grave, from `now` on.
     pub fn changed(
-        before: &Told,
-        instance: InstanceTold,
+        before: &MessageData,
+        instance: InstanceData,
         alert: &Alert,
         now: DateTime<Utc>,
     ) -> Self {
@@ -191,12 +191,12 @@ impl Message {
     }
 
     /// Tells that an alert that was told is over at `now`.
-    pub fn ended(mut told: Told, now: DateTime<Utc>) -> Self {
+    pub fn ended(mut told: MessageData, now: DateTime<Utc>) -> Self {
         told.alert.previous_severity = None;
         Self::new(Turn::Ended, told, now)
     }
 
-    fn new(turn: Turn, data: Told, now: DateTime<Utc>) -> Self {
+    fn new(turn: Turn, data: MessageData, now: DateTime<Utc>) -> Self {
         Self {
             id: MessageId::generate(now),
             turn,
@@ -206,7 +206,7 @@ impl Message {
     }
 }
 
-impl InstanceTold {
+impl InstanceData {
     /// Of an instance that was seen, and its page.
     pub fn of(seen: &InstanceSeen, page: String) -> Self {
         Self {

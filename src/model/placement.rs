@@ -8,7 +8,7 @@ use super::{
     exposure::Exposure,
     ids::InstanceId,
     limits::SNAPSHOTS_AT_ONCE_PER_CLUSTER,
-    sentence::{counted, is_or_are},
+    sentence::{choice, counted, is_or_are},
 };
 
 /// A placement target, as the rules know it.
@@ -141,6 +141,9 @@ impl Candidate<'_> {
     }
 }
 
+const NO_ROOM: &str = "no cluster has room for it at the moment: ask the operator for more";
+const FEWER_UNITS: &str = "ask for fewer units: no other cluster has room for it";
+
 /// Why an instance cannot be placed. Each says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlacementRefusal {
@@ -148,10 +151,13 @@ pub enum PlacementRefusal {
     #[error("this plan has no choice of a cluster; leave out cluster_id, or take a plan that has")]
     NotChosenHere,
     /// The plan needs a choice.
-    #[error("this plan needs a cluster to be placed on; give cluster_id, one of: {0}")]
+    #[error("this plan needs a cluster to be placed on; {}", choice("give cluster_id, one of", .0, NO_ROOM))]
     Missing(String),
     /// There is no such cluster, or it takes no new instances.
-    #[error("no cluster {wanted:?} takes new instances; choose one of: {available}")]
+    #[error(
+        "no cluster {wanted:?} takes new instances; {}",
+        choice("choose one of", available, NO_ROOM)
+    )]
     Unknown {
         /// What was asked for.
         wanted: String,
@@ -160,9 +166,9 @@ pub enum PlacementRefusal {
     },
     /// The cluster that the user chose has too few units left.
     #[error(
-        "cluster {wanted:?} has no room for {}, {free} of {capacity} {} free; ask for fewer units, \
-         or choose one of: {available}",
-        counted(*.units, "unit"), is_or_are(*.free)
+        "cluster {wanted:?} has no room for {}, {free} of {capacity} {} free; {}",
+        counted(*.units, "unit"), is_or_are(*.free),
+        choice("ask for fewer units, or choose one of", available, FEWER_UNITS)
     )]
     Full {
         /// What was asked for.
@@ -213,11 +219,7 @@ pub fn place<'a>(
     let available = || {
         let with_room = enabled().filter(|c| c.has_room_for(units));
         let ids: Vec<&str> = with_room.map(|c| c.cluster.id.as_str()).collect();
-        if ids.is_empty() {
-            "none".to_owned()
-        } else {
-            ids.join(", ")
-        }
+        ids.join(", ")
     };
     let unknown = |wanted: &str| PlacementRefusal::Unknown {
         wanted: wanted.to_owned(),
@@ -356,6 +358,9 @@ mod tests {
         // A capacity that was made smaller than what is in use is no debt.
         let refusal = placed(Chosen, Some("a"), 1, [40, 0, 0, 0]).expect_err("full");
         assert!(refusal.contains("0 of 4"), "{refusal}");
+        let nowhere = place(Chosen, None, None, 1, &[]).map_err(|refusal| refusal.to_string());
+        let refusal = nowhere.expect_err("nothing takes it");
+        assert!(refusal.contains("no cluster has room for it"), "{refusal}");
     }
 
     #[test]

@@ -95,7 +95,7 @@ impl Recovery {
             RecoverFrom::Backup(id) => plan.of_backup(profile, id.as_ref(), backups, now),
         }
         if plan.source.is_ok() {
-            plan.tell_of_others(profile.members_needed);
+            plan.note_others(profile.members_needed);
         }
         plan
     }
@@ -126,7 +126,10 @@ impl Recovery {
             return;
         };
         let (member, data) = (member.member.clone(), data.clone());
-        let (at, has) = (time(data.written_at), told(profile, &data.content));
+        let (at, has) = (
+            time(data.written_at),
+            content_in_words(profile, &data.content),
+        );
         self.lost = vec![
             format!("The database becomes what {member} has: {has}, written last at {at}."),
             format!("What was written later than that, or never reached {member}, is lost."),
@@ -135,7 +138,7 @@ impl Recovery {
             self.lost.push(format!(
                 "The newest backup is of {}: {}.",
                 time(backup.started_at),
-                told(profile, &backup.content)
+                content_in_words(profile, &backup.content)
             ));
         }
         (self.content, self.of) = (data.content, Some(data.written_at));
@@ -163,7 +166,7 @@ impl Recovery {
             format!(
                 "The database becomes what it was at {}: {}.",
                 time(at),
-                told(profile, content)
+                content_in_words(profile, content)
             ),
             format!("What was written since then is lost: {minutes} minutes."),
         ];
@@ -178,7 +181,7 @@ impl Recovery {
         self.source = Ok(RecoverySource::Backup(Box::new(backup.clone())));
     }
 
-    fn tell_of_others(&mut self, needed: usize) {
+    fn note_others(&mut self, needed: usize) {
         let chosen = match &self.source {
             Ok(RecoverySource::Survivor(member)) => Some(member.clone()),
             _ => None,
@@ -204,7 +207,7 @@ impl Recovery {
     }
 }
 
-fn told(profile: &Profile, content: &SnapshotContent) -> String {
+fn content_in_words(profile: &Profile, content: &SnapshotContent) -> String {
     let words = profile.content_in_words(content, |number| number.to_string());
     if words.is_empty() {
         return "a state that could not be read".to_owned();

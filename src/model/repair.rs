@@ -20,7 +20,7 @@ pub enum Damage {
     /// An earlier replacement was not finished.
     Unfinished,
     /// An operator says so.
-    Told,
+    Ordered,
 }
 
 impl fmt::Display for Damage {
@@ -31,7 +31,7 @@ impl fmt::Display for Damage {
             Self::Damaged => "could not use its data any more",
             Self::Differs => "did not hold what the others hold",
             Self::Unfinished => "was replaced before, and that was not finished",
-            Self::Told => "was to be replaced, as an operator said",
+            Self::Ordered => "was to be replaced, as an operator said",
         })
     }
 }

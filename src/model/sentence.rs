@@ -1,4 +1,4 @@
-//! How words begin a sentence, and how they follow a number.
+//! How words begin a sentence, how they follow a number, and how a choice is offered.
 
 /// The same words with a capital letter in front.
 pub fn capitalized(words: &str) -> String {
@@ -23,6 +23,14 @@ pub fn is_or_are(count: impl TryInto<i64>) -> &'static str {
     }
 }
 
+/// A choice among `listed`: they follow the words `choose`. Where there are none, `otherwise` stands instead.
+pub fn choice(choose: &str, listed: &str, otherwise: &str) -> String {
+    match listed {
+        "" => otherwise.to_owned(),
+        listed => format!("{choose}: {listed}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -33,5 +41,7 @@ mod tests {
         assert_eq!(counted(0_u32, "unit"), "0 units");
         assert_eq!(counted(u64::MAX, "unit"), format!("{} units", i64::MAX));
         assert_eq!([0, 1, 2].map(is_or_are), ["are", "is", "are"]);
+        assert_eq!(choice("one of", "a, b", "there is none"), "one of: a, b");
+        assert_eq!(choice("one of", "", "there is none"), "there is none");
     }
 }

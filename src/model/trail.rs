@@ -53,7 +53,7 @@ impl Accessed {
     }
 
     /// Kinds of it that are told apart at once. Strangers choose how many refusals there are.
-    fn told_apart_max(self) -> usize {
+    fn runs_max(self) -> usize {
         match self {
             Self::Refused => REFUSALS_TOLD_APART_MAX,
             _ => ACCESSES_TOLD_APART_MAX,
@@ -84,7 +84,7 @@ pub struct Access {
 
 /// Accesses that are told as one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
+pub struct CountedAccess {
     /// What they have in common.
     pub access: Access,
     /// When the last of them was.
@@ -112,10 +112,10 @@ pub struct Trail {
 
 impl Trail {
     /// Takes notice of an access; returns what is to be told now.
-    pub fn notice(&mut self, access: Access, now: DateTime<Utc>) -> Vec<Told> {
+    pub fn notice(&mut self, access: Access, now: DateTime<Utc>) -> Vec<CountedAccess> {
         let mut told = self.over(now);
         let open = self.open.get(&access.what).copied().unwrap_or_default();
-        let access = if open < access.what.told_apart_max() || self.runs.contains_key(&access) {
+        let access = if open < access.what.runs_max() || self.runs.contains_key(&access) {
             access
         } else {
             Access {
@@ -141,7 +141,7 @@ impl Trail {
                     more: 0,
                 };
                 self.runs.insert(access.clone(), run);
-                told.push(Told {
+                told.push(CountedAccess {
                     access,
                     at: now,
                     times: 1,
@@ -152,16 +152,16 @@ impl Trail {
     }
 
     /// What was counted and whose time is over. A clock that was set back ends it, too.
-    pub fn over(&mut self, now: DateTime<Utc>) -> Vec<Told> {
+    pub fn over(&mut self, now: DateTime<Utc>) -> Vec<CountedAccess> {
         self.take(|run| now < run.since || now - run.since >= ACCESSES_FOLDED_FOR)
     }
 
     /// All that was counted, since there will be no later moment to tell it.
-    pub fn end(&mut self) -> Vec<Told> {
+    pub fn end(&mut self) -> Vec<CountedAccess> {
         self.take(|_| true)
     }
 
-    fn take(&mut self, is_over: impl Fn(&Run) -> bool) -> Vec<Told> {
+    fn take(&mut self, is_over: impl Fn(&Run) -> bool) -> Vec<CountedAccess> {
         if !self.runs.values().any(&is_over) {
             return Vec::new();
         }
@@ -175,7 +175,7 @@ impl Trail {
                 *open = open.saturating_sub(1);
             }
             if run.more > 0 {
-                told.push(Told {
+                told.push(CountedAccess {
                     access: access.clone(),
                     at: run.last,
                     times: run.more,
@@ -212,7 +212,7 @@ mod tests {
         }
     }
 
-    fn counts(told: &[Told]) -> Vec<u32> {
+    fn counts(told: &[CountedAccess]) -> Vec<u32> {
         told.iter().map(|told| told.times).collect()
     }
 

@@ -21,7 +21,7 @@ pub struct Trouble {
 
 impl Trouble {
     /// The same for people, as of `now`: while the next try lies ahead, with how long that takes.
-    pub fn told(&self, now: DateTime<Utc>) -> String {
+    pub fn in_words(&self, now: DateTime<Utc>) -> String {
         let ahead = self.next.map(|next| next - now);
         let ahead = ahead.filter(|ahead| *ahead > TimeDelta::zero());
         let next = ahead.map_or_else(String::new, |ahead| format!(", next in {}", Ahead(ahead)));
@@ -130,10 +130,10 @@ mod tests {
                 next: Some(now + TimeDelta::milliseconds(milliseconds)),
                 ..of(1)
             };
-            let told = trouble.told(now);
+            let told = trouble.in_words(now);
             let expected = format!("2nd try, since 2026-11-27 08:33:01 UTC{said}: ");
             assert!(told.starts_with(&expected), "{told}");
         }
-        assert_eq!(of(1).told(now), of(1).to_string());
+        assert_eq!(of(1).in_words(now), of(1).to_string());
     }
 }

@@ -69,7 +69,7 @@ pub fn fits(database_bytes: u64, shape: Shape) -> bool {
 
 /// How a member stands while members are changed one after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct MemberProgress {
     /// It was changed already.
     pub moved: bool,
     /// It serves.
@@ -89,7 +89,7 @@ pub struct Move {
 
 /// The member that is changed next: one that does not serve anyhow, then followers, and the leader
 /// last. None when all are changed.
-pub fn next_move(members: &[Standing]) -> Option<Move> {
+pub fn next_move(members: &[MemberProgress]) -> Option<Move> {
     let waiting = || members.iter().enumerate().filter(|(_, m)| !m.moved);
     let (member, standing) = waiting().min_by_key(|(_, m)| (m.serves, m.leads))?;
     let heir = members.iter().position(|m| m.moved && m.serves);
@@ -157,8 +157,8 @@ mod tests {
         assert!(!fits(one.quota_bytes(), one));
     }
 
-    fn any_standing() -> impl Strategy<Value = Standing> {
-        (any::<bool>(), any::<bool>()).prop_map(|(moved, serves)| Standing {
+    fn any_progress() -> impl Strategy<Value = MemberProgress> {
+        (any::<bool>(), any::<bool>()).prop_map(|(moved, serves)| MemberProgress {
             moved,
             serves,
             leads: false,
@@ -168,7 +168,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_leader_is_last_and_hands_over_to_one_that_is_done(
-            mut members in prop::collection::vec(any_standing(), 1..6),
+            mut members in prop::collection::vec(any_progress(), 1..6),
             leader in any::<prop::sample::Index>(),
         ) {
             let leader = leader.index(members.len());
@@ -200,7 +200,7 @@ mod tests {
 
         #[test]
         fn every_member_is_changed_once(count in 1usize..6, leader in any::<prop::sample::Index>()) {
-            let mut members = vec![Standing { moved: false, serves: true, leads: false }; count];
+            let mut members = vec![MemberProgress { moved: false, serves: true, leads: false }; count];
             let mut leader = leader.index(count);
             let mut moves = 0;
             while let Some(next) = {

@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::sentence::choice;
+
 /// A version of an engine, as its binary says it: `major.minor.patch`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -79,11 +81,18 @@ impl fmt::Display for Version {
     }
 }
 
+const NONE_AVAILABLE: &str = "no version of the database is available at the moment";
+const NEWER_MISSING: &str = "no version that it could be restored into is available at the moment: ask \
+                             the operator to install one";
+
 /// Why a version cannot be had. Each says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VersionRefusal {
     /// Not offered.
-    #[error("db_version {wanted:?} is not available; choose one of: {available}")]
+    #[error(
+        "db_version {wanted:?} is not available; {}",
+        choice("choose one of", available, NONE_AVAILABLE)
+    )]
     Unknown {
         /// What was asked for.
         wanted: String,
@@ -93,7 +102,8 @@ pub enum VersionRefusal {
     /// Older than the backup.
     #[error(
         "db_version {wanted} is older than the backup's version {backup}, and a backup is never \
-         restored into an older version; choose {backup} or newer, of: {available}"
+         restored into an older version; {}",
+        choice("choose one of", available, NEWER_MISSING)
     )]
     OlderThanBackup {
         /// What was asked for.
@@ -106,7 +116,8 @@ pub enum VersionRefusal {
     /// The backup's line has no version that is new enough.
     #[error(
         "no version of the backup's own line {major}.{minor} from {backup} on is available any \
-         more; name the version to migrate to with db_version, one of: {available}",
+         more; {}",
+        choice("name the version to migrate to with db_version, one of", available, NEWER_MISSING),
         major = backup.major, minor = backup.minor
     )]
     LineGone {
@@ -117,8 +128,8 @@ pub enum VersionRefusal {
     },
     /// A path that nobody has tried.
     #[error(
-        "a backup of {backup} cannot be restored into {wanted}: the lines are too far apart; \
-         migrate in steps, first to one of: {available}"
+        "a backup of {backup} cannot be restored into {wanted}: the lines are too far apart; {}",
+        choice("migrate in steps, first to one of", available, NEWER_MISSING)
     )]
     TooFar {
         /// What was asked for.
@@ -129,7 +140,7 @@ pub enum VersionRefusal {
         available: String,
     },
     /// Nothing is installed.
-    #[error("no version of the database is available at the moment")]
+    #[error("{NONE_AVAILABLE}")]
     NoneAvailable,
 }
 

@@ -12,7 +12,7 @@ use crate::{
     model::{
         binding::{
             AUTHORITIES, BindParameters, Binding, BindingSecrets, BindingState, IssuedCredentials,
-            endpoints, tell_addresses,
+            add_addresses, endpoints,
         },
         deployment::{Deployment, DeploymentSecrets, Site},
         instance::dashboard_url,
@@ -138,7 +138,7 @@ fn credentials(
             "dashboard_url": dashboard_url(&work.parts.public_url, &deployment.instance),
         });
     }
-    tell_addresses(&mut fields, profile, deployment, &user.name, &user.password);
+    add_addresses(&mut fields, profile, deployment, &user.name, &user.password);
     Ok(IssuedCredentials {
         credentials: Secret::new(fields.to_string()),
         endpoints: endpoints(profile, deployment),

@@ -302,11 +302,15 @@ pub async fn restore_users(
     }
     let (id, message) = (&deployment.id, found.join(" "));
     log::error!(deployment:% = id; "its users were not as the broker made them: {message}");
-    tell(work, deployment, message).await
+    record_incident(work, deployment, message).await
 }
 
 /// Writes down what befell a deployment, for its users to be told.
-pub async fn tell(work: &Work, deployment: &Deployment, message: String) -> Result<(), StepError> {
+pub async fn record_incident(
+    work: &Work,
+    deployment: &Deployment,
+    message: String,
+) -> Result<(), StepError> {
     let (id, at) = (deployment.id.clone(), work.parts.clock.now());
     let incident = Incident { at, message };
     work.write(move |conn| store::incident::add(conn, &id, &incident))

@@ -108,7 +108,7 @@ pub async fn close_if_unsafe(
     if sizes::fullness(work, &closed, &secrets).await?.is_full {
         let text = "The database was full, and its version checks no rights then: clients that reached \
                     it may have deleted keys, until it was closed a moment later.";
-        members::tell(work, deployment, text.to_owned()).await?;
+        members::record_incident(work, deployment, text.to_owned()).await?;
     }
     Ok(true)
 }
@@ -195,7 +195,7 @@ async fn open(work: Arc<Work>) -> Result<Outcome, StepError> {
         log::info!(deployment:% = deployment.id; "there is room again, and it is opened to its users");
         let text = "Nobody but the broker was let in for a while: it was full, or none of its \
                     members ran.";
-        members::tell(&work, &deployment, text.to_owned()).await?;
+        members::record_incident(&work, &deployment, text.to_owned()).await?;
         set_closed(&work, &deployment, false).await?;
         members::start_anew(&work, Access::Passwords).await?;
     }

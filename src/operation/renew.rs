@@ -160,7 +160,7 @@ async fn make_due(
         return Ok(false);
     };
     write_renewed(work, deployment, secrets, what, now).await?;
-    log::info!(deployment:% = deployment.id; "{}", told(what));
+    log::info!(deployment:% = deployment.id; "{}", in_words(what));
     Ok(true)
 }
 
@@ -186,7 +186,7 @@ pub(super) async fn write_renewed(
 }
 
 /// What was done, for the log.
-fn told(what: Renewal) -> &'static str {
+fn in_words(what: Renewal) -> &'static str {
     match what {
         Renewal::Follow => "its next authority is made, and trusted from now on",
         Renewal::Change => "its next authority issues from now on",

@@ -130,7 +130,7 @@ impl Runner {
         let told = breakers.clone();
         parts
             .metrics
-            .add_source(move |page| tell_of(&lock(&told), begun.elapsed(), page));
+            .add_source(move |page| count_breakers(&lock(&told), begun.elapsed(), page));
         Arc::new(Self {
             parts,
             faults,
@@ -672,7 +672,7 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Tells a scrape of breakers: open ones leave members alone, the others count their silences.
-fn tell_of(breakers: &HashMap<InstanceId, Breaker>, now: Duration, page: &mut Page) {
+fn count_breakers(breakers: &HashMap<InstanceId, Breaker>, now: Duration, page: &mut Page) {
     let open = breakers
         .values()
         .filter(|breaker| breaker.rest(now).is_some());

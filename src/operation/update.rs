@@ -24,7 +24,7 @@ use crate::{
         failure::chain,
         limits::{AGREEMENT_POLL, AGREEMENT_TIMEOUT, CHECKPOINT_TIMEOUT},
         observation::MemberObservation,
-        update::{Change, Move, Standing, fits, next_move},
+        update::{Change, MemberProgress, Move, fits, next_move},
     },
     provisioner::files_of,
     store::{self, Conn, StoreError},
@@ -198,7 +198,7 @@ async fn roll(work: Arc<Work>) -> Result<Outcome, StepError> {
 }
 
 /// The standings, when one of them leads.
-fn led(standings: Vec<Standing>) -> Result<Vec<Standing>, StepError> {
+fn led(standings: Vec<MemberProgress>) -> Result<Vec<MemberProgress>, StepError> {
     if standings.iter().any(|standing| standing.leads) {
         Ok(standings)
     } else {
@@ -254,12 +254,12 @@ async fn standings(
     deployment: &Deployment,
     secrets: &DeploymentSecrets,
     moved: impl Fn(&Member) -> bool,
-) -> Result<Vec<Standing>, StepError> {
+) -> Result<Vec<MemberProgress>, StepError> {
     let seen = work
         .engine(deployment)?
         .observe(Site::new(deployment, secrets))
         .await?;
-    let standing = |(member, seen): (&Member, &MemberObservation)| Standing {
+    let standing = |(member, seen): (&Member, &MemberObservation)| MemberProgress {
         moved: moved(member),
         serves: seen.serves(),
         leads: seen.leads(),

@@ -17,7 +17,7 @@ use crate::model::{
     ids::{BackupId, BindingId, InstanceId, OperationId},
     operation::{Operation, OperationKind},
     origin::Origin,
-    trail::Told,
+    trail::CountedAccess,
     trust::Trusted,
 };
 
@@ -124,7 +124,7 @@ fn add_done(
 }
 
 /// Writes down who got to see what.
-pub fn accessed(conn: &mut Conn<'_>, told: &Told) -> Result<(), StoreError> {
+pub fn accessed(conn: &mut Conn<'_>, told: &CountedAccess) -> Result<(), StoreError> {
     let access = &told.access;
     let entry = Entry {
         at: told.at,

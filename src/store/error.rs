@@ -117,13 +117,13 @@ impl StoreError {
     }
 
     /// The same for one more that has to be told.
-    pub(super) fn told_again(&self) -> Self {
+    pub(super) fn again(&self) -> Self {
         match self {
             Self::Database(DieselError::DatabaseError(kind, told)) => {
                 let told = Box::new(told.message().to_owned());
                 Self::Database(DieselError::DatabaseError(*kind, told))
             }
-            Self::Unknown(reason) => Self::Unknown(Box::new(reason.told_again())),
+            Self::Unknown(reason) => Self::Unknown(Box::new(reason.again())),
             other => Self::Connection(chain(other).into()),
         }
     }

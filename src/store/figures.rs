@@ -12,7 +12,7 @@ use super::{
     waiting::Line,
 };
 use crate::model::{
-    figures::{OperationsSeen, PayerClass, QueueSeen, Work},
+    figures::{OperationsSeen, PayerClass, QueueSeen, Workload},
     operation::{OperationKind, OperationState},
 };
 
@@ -25,8 +25,8 @@ const TOLD: [OperationState; 4] = [
 ];
 
 /// How the work stands. Rows of kinds and lines that this version does not know are left out.
-pub fn work(conn: &mut Conn<'_>, now: DateTime<Utc>) -> Result<Work, StoreError> {
-    Ok(Work {
+pub fn work(conn: &mut Conn<'_>, now: DateTime<Utc>) -> Result<Workload, StoreError> {
+    Ok(Workload {
         operations: operations_seen(conn)?,
         queue: queue_seen(conn, now)?,
     })

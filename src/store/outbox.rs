@@ -15,7 +15,7 @@ use super::{
 use crate::model::{
     alert::Gravity,
     ids::{InstanceId, MessageId},
-    message::{Message, Told},
+    message::{Message, MessageData},
 };
 
 // The same table, for what stands before a row.
@@ -23,13 +23,13 @@ diesel::alias!(const EARLIER: Alias<Earlier> = outbox as earlier);
 
 /// An alert whose beginning was told, and not yet its end.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ToldAlert {
+pub struct NotifiedAlert {
     /// What it is called while it lasts.
     pub key: String,
     /// How bad it was when it was told last.
     pub gravity: Gravity,
     /// What was told last.
-    pub told: Told,
+    pub told: MessageData,
 }
 
 /// A message that the webhook has not got yet.
@@ -48,7 +48,10 @@ pub struct Waiting {
 type Row = (String, String, String, i32);
 
 /// The alerts of an instance that were told.
-pub fn told(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<Vec<ToldAlert>, StoreError> {
+pub fn notified(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+) -> Result<Vec<NotifiedAlert>, StoreError> {
     let rows: Vec<(String, String, String)> = each!(conn, |c| told_alerts::table
         .filter(told_alerts::instance_id.eq(instance.as_str()))
         .order(told_alerts::subject)
@@ -59,7 +62,7 @@ pub fn told(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<Vec<ToldAlert>
         ))
         .load(c))?;
     let alert = |(key, gravity, told): (String, String, String)| {
-        Ok(ToldAlert {
+        Ok(NotifiedAlert {
             key,
             gravity: known("an alert's gravity", &gravity, Gravity::parse)?,
             told: from_json("what was told of an alert", &told)?,
@@ -69,7 +72,7 @@ pub fn told(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<Vec<ToldAlert>
 }
 
 /// Instances of which alerts were told, after `after` by id.
-pub fn instances_told(
+pub fn instances_notified(
     conn: &mut Conn<'_>,
     after: &str,
     limit: i64,
@@ -86,12 +89,12 @@ pub fn instances_told(
 }
 
 /// Keeps that an alert is told.
-pub fn set_told(
+pub fn set_notified(
     conn: &mut Conn<'_>,
     instance: &InstanceId,
-    alert: &ToldAlert,
+    alert: &NotifiedAlert,
 ) -> Result<(), StoreError> {
-    forget_told(conn, instance, &alert.key)?;
+    forget_notified(conn, instance, &alert.key)?;
     let told = to_json(&alert.told)?;
     each!(conn, |c| diesel::insert_into(told_alerts::table)
         .values((
@@ -105,7 +108,7 @@ pub fn set_told(
 }
 
 /// Forgets an alert that is over.
-pub fn forget_told(
+pub fn forget_notified(
     conn: &mut Conn<'_>,
     instance: &InstanceId,
     key: &str,
@@ -135,7 +138,7 @@ pub fn add(conn: &mut Conn<'_>, message: &Message) -> Result<(), StoreError> {
 }
 
 /// How many messages wait, and when the first of them was made.
-pub fn standing(conn: &mut Conn<'_>) -> Result<(i64, Option<DateTime<Utc>>), StoreError> {
+pub fn backlog(conn: &mut Conn<'_>) -> Result<(i64, Option<DateTime<Utc>>), StoreError> {
     let count = each!(conn, |c| outbox::table.count().get_result(c))?;
     let oldest: Option<NaiveDateTime> = each!(conn, |c| outbox::table
         .select(min(outbox::made_at))

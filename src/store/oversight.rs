@@ -112,13 +112,13 @@ pub fn find(conn: &mut Conn<'_>, id: &OperationId) -> Result<Option<Overseen>, S
 
 /// The steps of an operation that were tried, in that order.
 pub fn steps(conn: &mut Conn<'_>, id: &OperationId) -> Result<Vec<StepSeen>, StoreError> {
-    type Told = (
+    type StepRow = (
         String,
         Option<String>,
         Option<String>,
         Option<NaiveDateTime>,
     );
-    let rows: Vec<Told> = each!(conn, |c| operation_steps::table
+    let rows: Vec<StepRow> = each!(conn, |c| operation_steps::table
         .filter(operation_steps::operation_id.eq(id.as_str()))
         .order((operation_steps::begun_at, operation_steps::name))
         .select((
@@ -129,7 +129,7 @@ pub fn steps(conn: &mut Conn<'_>, id: &OperationId) -> Result<Vec<StepSeen>, Sto
         ))
         .load(c))?;
     let trials = step::trials(conn, id)?;
-    let step = |(name, result, last_error, failed_at): Told| StepSeen {
+    let step = |(name, result, last_error, failed_at): StepRow| StepSeen {
         trial: trials.get(&name).copied().unwrap_or_default(),
         name,
         is_done: result.is_some(),

@@ -463,7 +463,7 @@ impl Desk {
                 .send_modify(|count| *count = count.wrapping_add(1));
         }
         for job in jobs {
-            job.answer(made.map_err(StoreError::told_again));
+            job.answer(made.map_err(StoreError::again));
         }
     }
 }

@@ -56,7 +56,7 @@ impl Inside {
 
     /// How many messages wait for the webhook.
     pub async fn messages(&self) -> i64 {
-        self.read(store::outbox::standing).await.0
+        self.read(store::outbox::backlog).await.0
     }
 
     /// All operations of an instance, newest first; they are kept after the instance is gone.

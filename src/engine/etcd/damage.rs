@@ -50,7 +50,7 @@ const REMOVED: &str =
 const FELL_OVER: &str = "go.etcd.io/etcd/server/v3/etcdserver.bootstrap(";
 
 /// Whether a member that has ended tells by its last words that its data is damaged.
-pub(super) fn is_told(printed: &str) -> bool {
+pub(super) fn is_reported(printed: &str) -> bool {
     let tells = |line: &str| TELLING.iter().any(|text| line.contains(text));
     let mut lines = printed.lines();
     lines.any(|line| {
@@ -87,8 +87,11 @@ mod tests {
             "2026-11-27 09:10:45.261250 C | etcdserver: read wal error (proto:\u{a0}wrong wireType) and cannot",
             "2026-11-27 09:10:45.261250 C | etcdserver: read wal error (proto: wrong wireType = 1 for field Data) and cannot be repaired",
         ] {
-            assert!(is_told(told), "{told}");
-            assert!(is_told(&format!("other words\n{told}\nand more")), "{told}");
+            assert!(is_reported(told), "{told}");
+            assert!(
+                is_reported(&format!("other words\n{told}\nand more")),
+                "{told}"
+            );
         }
     }
 
@@ -105,7 +108,7 @@ mod tests {
             "panic: ",
             "",
         ] {
-            assert!(!is_told(harmless), "{harmless}");
+            assert!(!is_reported(harmless), "{harmless}");
         }
     }
 }

@@ -130,7 +130,7 @@ async fn inspect(
 ) -> Result<i64, EngineError> {
     let task = inspect_task(version, staged);
     let printed = bench.run(&deployment.id, &member.name, &task).await?;
-    revision_told(&printed)
+    revision_in(&printed)
 }
 
 /// The tool that works on snapshot files, and what it needs in its environment.
@@ -183,7 +183,7 @@ fn inspect_task(version: Version, file: &str) -> Task {
 
 /// Understands what [`inspect_task`] printed. Its key count is left alone: it counts entries of
 /// the history before 3.6, and live keys from then on.
-fn revision_told(output: &str) -> Result<i64, EngineError> {
+fn revision_in(output: &str) -> Result<i64, EngineError> {
     #[derive(Deserialize)]
     struct Status {
         revision: i64,
@@ -244,7 +244,7 @@ mod tests {
             ]
         );
         let output = r#"{"hash":3121519834,"revision":606,"totalKey":907,"totalSize":69632}"#;
-        assert_eq!(revision_told(output).expect("understood"), 606);
-        assert!(revision_told("Error: invalid database").is_err());
+        assert_eq!(revision_in(output).expect("understood"), 606);
+        assert!(revision_in("Error: invalid database").is_err());
     }
 }

@@ -192,14 +192,14 @@ async fn remove_strangers(
         .iter()
         .filter(|(_, names)| !names.is_empty())
         .map(|(what, names)| {
-            let told = told(names);
+            let told = names_in_words(names);
             format!("There were {what} that the broker did not make; they are gone: {told}.")
         })
         .collect())
 }
 
 /// Names that strangers chose, as far as they are worth telling.
-fn told(names: &[String]) -> String {
+fn names_in_words(names: &[String]) -> String {
     let short = |name: &String| {
         let cut: String = name.chars().take(STRANGER_NAME_CHARS_MAX).collect();
         format!("{cut:?}")
@@ -330,9 +330,9 @@ mod tests {
         let names: Vec<String> = (0..1000)
             .map(|i| format!("{i}{}", "x".repeat(9999)))
             .collect();
-        let text = told(&names);
+        let text = names_in_words(&names);
         assert!(text.len() < 500 && text.ends_with("and 995 more"), "{text}");
-        assert_eq!(told(&["eve".to_owned()]), "\"eve\"");
+        assert_eq!(names_in_words(&["eve".to_owned()]), "\"eve\"");
     }
 
     #[test]

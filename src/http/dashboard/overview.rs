@@ -329,7 +329,7 @@ fn about(broker: &Broker, view: &InstanceView) -> About {
 }
 
 fn tasks(view: &InstanceView) -> Tasks {
-    let told: Vec<&Operation> = view.operations.iter().filter(is_told).collect();
+    let told: Vec<&Operation> = view.operations.iter().filter(is_listed).collect();
     let shown = &told[..told.len().min(TASKS_SHOWN)];
     let older = shown.last().filter(|_| told.len() > TASKS_SHOWN);
     let href = path_of(&view.of.instance.id);
@@ -595,7 +595,7 @@ fn member(seen: &MemberObservation) -> MemberRow {
 
 /// Whether a task stands among the others. One follows each backup that removes what is old: it would push
 /// the others out, and nothing came of it unless it failed.
-fn is_told(operation: &&Operation) -> bool {
+fn is_listed(operation: &&Operation) -> bool {
     operation.kind != OperationKind::Prune || operation.state != OperationState::Succeeded
 }
 

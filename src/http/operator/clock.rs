@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::Answer;
 use crate::{
-    broker::ClockStanding,
+    broker::ClockState,
     http::{
         Api,
         error::HttpError,
@@ -40,8 +40,8 @@ pub struct Clock {
     trusted_in_seconds: Option<i64>,
 }
 
-impl From<ClockStanding> for Clock {
-    fn from(of: ClockStanding) -> Self {
+impl From<ClockState> for Clock {
+    fn from(of: ClockState) -> Self {
         let doubt = of.doubt.as_ref();
         Self {
             trusted: doubt.is_none(),
@@ -60,7 +60,7 @@ impl From<ClockStanding> for Clock {
     responses((status = 200, description = "How the clock stands", body = Clock))
 )]
 pub async fn show(api: web::Data<Api>) -> Answer {
-    Ok(HttpResponse::Ok().json(Clock::from(api.broker.time.clock_standing())))
+    Ok(HttpResponse::Ok().json(Clock::from(api.broker.time.clock_state())))
 }
 
 /// Has the clock trusted from now on, if it shows the time that the body names.

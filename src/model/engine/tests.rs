@@ -156,6 +156,14 @@ fn a_new_instance_gets_the_default_line_or_what_it_asks_for() {
     for text in ["3.3", "03.3.+6"] {
         assert!(ENGINE.for_new(Some(text), &installed()).is_err());
     }
+    let nothing = ENGINE.for_new(Some("9.9.9"), &[]).expect_err("none");
+    assert_eq!(
+        nothing.to_string(),
+        "db_version \"9.9.9\" is not available; no version of the database is available at the moment"
+    );
+    let gone = ENGINE.for_restore(v("3.4.1"), None, &[]).expect_err("none");
+    let gone = gone.to_string();
+    assert!(gone.contains("any more; no version that it"), "{gone}");
 }
 
 #[test]

@@ -150,7 +150,7 @@ fn names_tell_alerts_apart_and_have_an_end() {
 #[test]
 fn a_message_is_the_form_that_is_documented() {
     let at: DateTime<Utc> = "2026-11-28T01:57:25Z".parse().expect("a time");
-    let instance = InstanceTold {
+    let instance = InstanceData {
         id: id(),
         cluster: "local".to_owned(),
         plan: "Standard".to_owned(),

@@ -5,9 +5,9 @@ use compose_broker::{
     model::{
         alert::{Alert, Gravity, Subject},
         ids::MessageId,
-        message::{InstanceTold, Message, key},
+        message::{InstanceData, Message, key},
     },
-    store::outbox::{self, ToldAlert},
+    store::outbox::{self, NotifiedAlert},
 };
 
 use super::{Kind, LEASE, id, noon, read, seconds, write};
@@ -20,7 +20,7 @@ fn message(instance: &str, about: Subject) -> Message {
         since: None,
         message: "So it is.".to_owned(),
     };
-    let instance = InstanceTold {
+    let instance = InstanceData {
         id: id(instance),
         cluster: "local".to_owned(),
         plan: "Standard".to_owned(),
@@ -61,7 +61,7 @@ pub(super) async fn messages_of_an_instance_leave_one_after_the_other<K: Kind>()
     assert_eq!(due(5).await, [first.clone(), other.clone()]);
     write(store, move |conn| outbox::remove(conn, &first)).await;
     assert_eq!(due(5).await, [second, other]);
-    let (waiting, oldest) = read(store, outbox::standing).await;
+    let (waiting, oldest) = read(store, outbox::backlog).await;
     assert_eq!((waiting, oldest), (2, Some(noon())));
     let old = read(store, |conn| outbox::made_before(conn, noon(), 10)).await;
     assert_eq!(old, []);
@@ -73,24 +73,30 @@ pub(super) async fn what_was_told_of_an_alert_is_kept_until_it_ends<K: Kind>() {
     let Some(kind) = K::new() else { return };
     let store = kind.store();
     let told = message("a", Subject::Member("m1".to_owned())).data;
-    let alert = |gravity| ToldAlert {
+    let alert = |gravity| NotifiedAlert {
         key: key(&Subject::Member("m1".to_owned())),
         gravity,
         told: told.clone(),
     };
     for gravity in [Gravity::Warning, Gravity::Critical] {
         let alert = alert(gravity);
-        write(store, move |conn| outbox::set_told(conn, &id("a"), &alert)).await;
+        write(store, move |conn| {
+            outbox::set_notified(conn, &id("a"), &alert)
+        })
+        .await;
     }
-    let kept = read(store, |conn| outbox::told(conn, &id("a"))).await;
+    let kept = read(store, |conn| outbox::notified(conn, &id("a"))).await;
     assert_eq!(kept, [alert(Gravity::Critical)]);
-    let instances = read(store, |conn| outbox::instances_told(conn, "", 10)).await;
+    let instances = read(store, |conn| outbox::instances_notified(conn, "", 10)).await;
     assert_eq!(instances, [id("a")]);
     write(store, |conn| {
-        outbox::forget_told(conn, &id("a"), "member m1")
+        outbox::forget_notified(conn, &id("a"), "member m1")
     })
     .await;
-    assert_eq!(read(store, |conn| outbox::told(conn, &id("a"))).await, []);
+    assert_eq!(
+        read(store, |conn| outbox::notified(conn, &id("a"))).await,
+        []
+    );
 }
 
 pub(super) async fn one_broker_sends_messages<K: Kind>() {

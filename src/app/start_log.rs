@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Tells what this broker is and what it works with.
-pub(super) async fn tell_of_start(config: &Config, store: &Arc<Store>, backends: &Backends) {
+pub(super) async fn log_start(config: &Config, store: &Arc<Store>, backends: &Backends) {
     log::info!(version = env!("CARGO_PKG_VERSION"); "compose-broker starts");
     let kind = match Store::file(config.places.database_url.expose()) {
         Some(file) => format!("SQLite in {}", file.display()),
