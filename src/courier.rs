@@ -9,6 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http_body_util::Full;
 use hyper::{Method, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    broker::{BrokerError, Outbox},
+    broker::{BrokerError, Messenger, Outbox},
     clock::Clock,
     dial::{self, DialError, Trust, dial, trust},
     metrics::Metrics,
@@ -86,12 +87,18 @@ fn advice(status: u16) -> &'static str {
     }
 }
 
+/// Sends single messages to the webhook.
+#[derive(Clone)]
+pub struct Sender {
+    webhook: Webhook,
+    clock: Clock,
+}
+
 /// Brings messages to the webhook.
 pub struct Courier {
-    webhook: Webhook,
+    sender: Sender,
     outbox: Arc<Outbox>,
     metrics: Arc<Metrics>,
-    clock: Clock,
     /// How often in a row it took nothing.
     failures: u32,
     /// Whether the log was told that the store does not answer.
@@ -99,13 +106,12 @@ pub struct Courier {
 }
 
 impl Courier {
-    /// One for this webhook.
-    pub fn new(webhook: Webhook, outbox: Arc<Outbox>, metrics: Arc<Metrics>, clock: Clock) -> Self {
+    /// One that sends by this sender.
+    pub fn new(sender: Sender, outbox: Arc<Outbox>, metrics: Arc<Metrics>) -> Self {
         Self {
-            webhook,
+            sender,
             outbox,
             metrics,
-            clock,
             failures: 0,
             is_store_down: false,
         }
@@ -113,7 +119,7 @@ impl Courier {
 
     /// Sends until `stop`. What is being sent then is sent again by the next start.
     pub async fn run(mut self, stop: CancellationToken) {
-        log::info!(webhook:% = self.webhook.place(); "alerts are sent to the webhook");
+        log::info!(webhook:% = self.sender.webhook.place(); "alerts are sent to the webhook");
         while !stop.is_cancelled() {
             let pause = match stop.run_until_cancelled(self.send_due()).await {
                 None => break,
@@ -155,7 +161,7 @@ impl Courier {
             if !self.outbox.is_ours().await? {
                 break;
             }
-            let sent = self.send(&message.id, message.body).await;
+            let sent = self.sender.send(&message.id, message.body).await;
             self.metrics.message_sent(sent.is_ok());
             let Err(error) = sent else {
                 self.outbox.was_taken(message.id).await?;
@@ -186,7 +192,7 @@ impl Courier {
         if self.failures == 0 {
             return Ok(());
         }
-        log::info!(webhook:% = self.webhook.place(); "the webhook takes messages again");
+        log::info!(webhook:% = self.sender.webhook.place(); "the webhook takes messages again");
         self.failures = 0;
         self.outbox.hurry().await
     }
@@ -205,9 +211,16 @@ impl Courier {
     /// Tells the log, at the first time and then ever more seldom.
     fn log_failure(&self, id: &MessageId, tries: u32, error: &SendError) {
         if tries.is_power_of_two() && (self.failures == 0 || !error.concerns_all() || tries > 1) {
-            log::warn!(message:% = id, tries, webhook:% = self.webhook.place();
+            log::warn!(message:% = id, tries, webhook:% = self.sender.webhook.place();
                 "the webhook did not take a message: {}", chain(error));
         }
+    }
+}
+
+impl Sender {
+    /// One for this webhook.
+    pub fn new(webhook: Webhook, clock: Clock) -> Self {
+        Self { webhook, clock }
     }
 
     async fn send(&self, id: &MessageId, body: String) -> Result<(), SendError> {
@@ -261,6 +274,17 @@ impl Courier {
         // Whatever it still sends, nobody reads.
         connection.abort();
         Ok(answer?.status().as_u16())
+    }
+}
+
+impl Messenger for Sender {
+    fn place(&self) -> String {
+        self.webhook.place()
+    }
+
+    fn try_once(&self, id: MessageId, body: String) -> BoxFuture<'static, Result<(), String>> {
+        let sender = self.clone();
+        Box::pin(async move { sender.send(&id, body).await.map_err(|error| chain(&error)) })
     }
 }
 

@@ -10,12 +10,12 @@ use crate::{
     broker::{Broker, BrokerParts, Doorkeeper, Downloads},
     census::ClusterCensus,
     config::Config,
-    courier::Courier,
+    courier::{Courier, Sender},
     guard::Guard,
     http::{Api, origin::Rates, readiness::Readiness, scrapes::Scrapes},
     logbook::Logbook,
     metrics::Metrics,
-    model::secret::Credentials,
+    model::{placement::Cluster, queue::Limits, secret::Credentials},
     observer::{EngineObserver, Memory},
     operation::Parts,
     volumes::Volumes,
@@ -62,6 +62,7 @@ impl Assembly<'_> {
             versions: self.backends.versions.clone(),
             profiles: self.backends.profiles().into(),
             units_per_tenant: config.limits.tenant_units,
+            limits: self.limits(),
             restore_scope: config.conventions.restore_scope,
             tenant_keys: config.conventions.tenant_keys.clone(),
             deleted_poll: config.conventions.deleted_poll,
@@ -76,7 +77,21 @@ impl Assembly<'_> {
             observer: Arc::new(self.observer()),
             census: Arc::new(ClusterCensus::new(provisioners.clone())),
             logs: Arc::new(Logbook::new(provisioners, self.backends.engines.clone())),
+            messenger: self.sender().map(|sender| Arc::new(sender) as _),
         }))
+    }
+
+    /// How much may be done at once.
+    fn limits(&self) -> Limits {
+        let clusters = self.config.places.clusters.iter().map(|of| &of.cluster);
+        let limit = |cluster: &Cluster| {
+            let most = usize::try_from(cluster.operations_at_once?).ok()?;
+            Some((cluster.id.clone(), most))
+        };
+        Limits {
+            tenant: self.config.limits.tenant_operations,
+            clusters: clusters.filter_map(limit).collect(),
+        }
     }
 
     fn observer(&self) -> EngineObserver {
@@ -123,10 +138,13 @@ impl Assembly<'_> {
 
     /// What sends messages to the webhook, where there is one.
     pub(super) fn courier(&self, broker: &Arc<Broker>) -> Option<Courier> {
-        let webhook = self.config.monitoring.webhook.clone()?;
         let (outbox, metrics) = (broker.outbox.clone(), self.metrics.clone());
-        let clock = self.surroundings.clock.clone();
-        Some(Courier::new(webhook, outbox, metrics, clock))
+        Some(Courier::new(self.sender()?, outbox, metrics))
+    }
+
+    fn sender(&self) -> Option<Sender> {
+        let webhook = self.config.monitoring.webhook.clone()?;
+        Some(Sender::new(webhook, self.surroundings.clock.clone()))
     }
 
     /// What operations work with.
@@ -136,7 +154,7 @@ impl Assembly<'_> {
             store: self.kept.store.clone(),
             engines: self.backends.engines.clone(),
             clusters: self.backends.clusters.clone(),
-            tenant_operations: config.limits.tenant_operations,
+            limits: self.limits(),
             backups: self.kept.backups.clone(),
             keys: config.access.keys.clone(),
             catalog: self.kept.catalog.clone(),

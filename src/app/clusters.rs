@@ -277,10 +277,8 @@ impl Opened {
             }
         };
         self.adopted.insert(id.clone(), opened.adopted);
-        let limit = of.cluster.operations_at_once.map(usize::try_from);
         let parts = ClusterParts {
             provisioner: opened.provisioner,
-            operations_at_once: limit.and_then(Result::ok),
             exposure: of.cluster.exposure.clone(),
         };
         self.clusters.insert(id.clone(), parts);

@@ -15,7 +15,7 @@ use crate::{
         audit::AuditEntry,
         failure::chain,
         ids::InstanceId,
-        instance::Instance,
+        instance::{Instance, Names},
         limits::{AUDIT_FORGOTTEN_AT_ONCE, AUDIT_ON_A_PAGE, AUDIT_PAGE_MAX},
         origin::Origin,
         trail::{Access, Accessed, CountedAccess, Trail},
@@ -51,6 +51,8 @@ pub struct AuditQuery {
 pub struct AuditPage {
     /// The entries.
     pub entries: Vec<AuditEntry>,
+    /// What people call the instances of the broker that these are about, where that is known.
+    pub names: Names,
     /// What to ask for the ones before with ([`AuditQuery::before`]), when there are any.
     pub next: Option<i64>,
 }
@@ -171,7 +173,7 @@ impl Audit {
                 store::audit::newest(conn, Some(&id), (from, before), AUDIT_ON_A_PAGE + 1)
             })
             .await?;
-        let mut page = paged(entries, AUDIT_ON_A_PAGE);
+        let mut page = paged((Names::new(), entries), AUDIT_ON_A_PAGE);
         // What was counted is told later than it was, maybe after the next instance of the id was made.
         page.entries.retain(|entry| entry.at >= made_at);
         Ok(page)
@@ -189,15 +191,22 @@ impl Audit {
             .store
             .scan(move |conn| {
                 let instance = query.instance.as_ref();
-                store::audit::newest(conn, instance, (None, query.before), limit + 1)
+                let entries =
+                    store::audit::newest(conn, instance, (None, query.before), limit + 1)?;
+                let instances = entries.iter().filter_map(|entry| entry.instance.as_ref());
+                Ok((store::instance::names(conn, instances)?, entries))
             })
             .await?;
         Ok(paged(entries, limit))
     }
 }
 
-fn paged(mut entries: Vec<AuditEntry>, limit: i64) -> AuditPage {
+fn paged((names, mut entries): (Names, Vec<AuditEntry>), limit: i64) -> AuditPage {
     let more = page::cut(&mut entries, limit);
     let next = entries.last().filter(|_| more).map(|entry| entry.id);
-    AuditPage { entries, next }
+    AuditPage {
+        entries,
+        names,
+        next,
+    }
 }

@@ -8,7 +8,7 @@ use super::{
     BrokerError, BrokerParts, DeploymentView, Restored, Source,
     alert::{Beside, backup_watch, beside},
     backup::back_up_in,
-    deployment::{source_of, trusted_authorities},
+    deployment::{Task, source_of, tasks, trusted_authorities},
     fate::page_code,
     health::life,
     inventory::{Inventory, Kept},
@@ -32,6 +32,7 @@ use crate::{
         observation::Observation,
         operation::{Operation, OperationKind},
         origin::Origin,
+        queue::Limits,
         session::Session,
         timetable::{Timetable, TimetableBounds},
     },
@@ -106,7 +107,7 @@ fn found(
     conn: &mut Conn<'_>,
     session: &Session,
     id: &InstanceId,
-    now: DateTime<Utc>,
+    (limits, now): (&Limits, DateTime<Utc>),
 ) -> Result<Option<Found>, StoreError> {
     let Some(instance) = reached(conn, session, id)? else {
         return Ok(None);
@@ -116,13 +117,15 @@ fn found(
     };
     let backups = store::backup::listed(conn, id)?;
     let source = source_of(conn, id)?;
+    let mut operations = store::operation::of_instance(conn, id, RECIPES_MAX)?;
+    store::queue::find_waits(conn, &mut operations, limits, now)?;
     let facts = Facts {
         notes: store::notes::of(conn, &deployment.0.id)?,
         watch: backup_watch(conn, &instance, &backups)?,
         beside: beside(conn, &deployment.0, now)?,
         backups,
         life: life(conn, &instance)?,
-        operations: store::operation::of_instance(conn, id, RECIPES_MAX)?,
+        operations,
         restores: restores_in(conn, &instance)?,
         reaches_source: match source.as_ref().filter(|source| source.exists) {
             Some(source) => reached(conn, session, &source.of.instance)?.is_some(),
@@ -151,8 +154,8 @@ pub struct InstanceListed {
 /// What was done to an instance and is done, newest first.
 #[derive(Debug)]
 pub struct TasksPage {
-    /// The operations, with the users who asked for them where they are known.
-    pub tasks: Vec<(Operation, Option<String>)>,
+    /// The operations.
+    pub tasks: Vec<Task>,
     /// Where the ones before those begin, when there are any.
     pub next: Option<OperationId>,
 }
@@ -237,6 +240,7 @@ pub struct Views {
     clock: Clock,
     inventory: Arc<Inventory>,
     vitals: Arc<Vitals>,
+    limits: Limits,
     pause: Duration,
 }
 
@@ -248,6 +252,7 @@ impl Views {
             clock: parts.clock.clone(),
             inventory,
             vitals,
+            limits: parts.limits.clone(),
             pause: parts.on_demand_pause,
         }
     }
@@ -259,9 +264,10 @@ impl Views {
         id: InstanceId,
     ) -> Result<InstanceView, BrokerError> {
         let (session, now) = (session.clone(), self.clock.now());
+        let limits = self.limits.clone();
         let found = self
             .store
-            .scan(move |conn| found(conn, &session, &id, now))
+            .scan(move |conn| found(conn, &session, &id, (&limits, now)))
             .await?;
         let Found {
             instance,
@@ -332,24 +338,20 @@ impl Views {
         before: Option<OperationId>,
     ) -> Result<TasksPage, BrokerError> {
         let instance = instance.clone();
+        let (limits, now) = (self.limits.clone(), self.clock.now());
         let read = move |conn: &mut Conn<'_>| {
             let before = before.as_ref();
             let found =
                 store::operation::page_of_instance(conn, &instance, before, TASKS_ON_A_PAGE + 1)?;
-            let ids: Vec<OperationId> = found.iter().map(|o| o.id.clone()).collect();
-            Ok((store::audit::askers(conn, &instance.id, &ids)?, found))
+            tasks(conn, &instance.id, found, &limits, now)
         };
-        let (mut askers, mut found) = self.store.scan(read).await?;
-        let more = page::cut(&mut found, TASKS_ON_A_PAGE);
-        let next = found.last().filter(|_| more).map(|o| o.id.clone());
-        let tasks = found.into_iter().map(|operation| {
-            let asker = askers.remove(&operation.id);
-            (operation, asker)
-        });
-        Ok(TasksPage {
-            tasks: tasks.collect(),
-            next,
-        })
+        let mut tasks = self.store.scan(read).await?;
+        let more = page::cut(&mut tasks, TASKS_ON_A_PAGE);
+        let next = tasks
+            .last()
+            .filter(|_| more)
+            .map(|task| task.operation.id.clone());
+        Ok(TasksPage { tasks, next })
     }
 
     /// Instances in which a text stands, newest first, on a page of all of them, and whether there are

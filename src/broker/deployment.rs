@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use futures::{Stream, TryStreamExt as _, future, stream};
 
 use super::{BrokerError, BrokerParts, page, profile::Profiles, token::descends};
@@ -16,11 +17,21 @@ use crate::{
         operation::{Operation, OperationKind},
         origin::Origin,
         provenance::Provenance,
+        queue::Limits,
         schedule::Schedule,
     },
     seal::KeyRing,
     store::{self, Conn, Store, StoreError},
 };
+
+/// An operation, and who asked for it.
+#[derive(Debug)]
+pub struct Task {
+    /// The operation.
+    pub operation: Operation,
+    /// The user who asked for it, where one is known.
+    pub user: Option<String>,
+}
 
 /// A deployment with what belongs to it.
 #[derive(Debug)]
@@ -48,6 +59,36 @@ pub struct Source {
     pub of: Provenance,
     /// Whether that instance is still there.
     pub exists: bool,
+}
+
+/// Operations of an instance, with what they wait for and who asked for them.
+pub(super) fn tasks(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+    mut operations: Vec<Operation>,
+    limits: &Limits,
+    now: DateTime<Utc>,
+) -> Result<Vec<Task>, StoreError> {
+    store::queue::find_waits(conn, &mut operations, limits, now)?;
+    let ids: Vec<OperationId> = operations.iter().map(|o| o.id.clone()).collect();
+    let mut askers = store::audit::askers(conn, instance, &ids)?;
+    let task = |operation: Operation| Task {
+        user: askers.remove(&operation.id),
+        operation,
+    };
+    Ok(operations.into_iter().map(task).collect())
+}
+
+fn task(
+    conn: &mut Conn<'_>,
+    mut operation: Operation,
+    limits: &Limits,
+    now: DateTime<Utc>,
+) -> Result<Task, StoreError> {
+    store::queue::find_waits(conn, [&mut operation], limits, now)?;
+    let id = std::slice::from_ref(&operation.id);
+    let user = store::audit::askers(conn, &operation.instance, id)?.remove(&operation.id);
+    Ok(Task { operation, user })
 }
 
 /// What an instance was restored from.
@@ -142,6 +183,7 @@ pub struct Deployments {
     store: Arc<Store>,
     keys: Arc<KeyRing>,
     clock: Clock,
+    limits: Limits,
 }
 
 impl Deployments {
@@ -150,6 +192,7 @@ impl Deployments {
             store: parts.store.clone(),
             keys: parts.keys.clone(),
             clock: parts.clock.clone(),
+            limits: parts.limits.clone(),
         }
     }
 
@@ -300,16 +343,22 @@ impl Deployments {
     }
 
     /// The operations of an instance, newest first; none of an earlier one that had the same id.
-    pub async fn recipes(&self, of: &Instance) -> Result<Vec<Operation>, BrokerError> {
+    pub async fn recipes(&self, of: &Instance) -> Result<Vec<Task>, BrokerError> {
         let (instance, since) = (of.id.clone(), of.ordinal);
-        let all = self
-            .store
-            .scan(move |conn| store::operation::of_instance(conn, &instance, RECIPES_MAX))
-            .await?;
-        Ok(all
-            .into_iter()
-            .filter(|operation| operation.ordinal >= since)
-            .collect())
+        let (limits, now) = (self.limits.clone(), self.clock.now());
+        let read = move |conn: &mut Conn<'_>| {
+            let mut found = store::operation::of_instance(conn, &instance, RECIPES_MAX)?;
+            found.retain(|operation| operation.ordinal >= since);
+            tasks(conn, &instance, found, &limits, now)
+        };
+        Ok(self.store.scan(read).await?)
+    }
+
+    /// The same of one operation that was just accepted, or asked for again.
+    pub async fn task(&self, operation: Operation) -> Result<Task, BrokerError> {
+        let (limits, now) = (self.limits.clone(), self.clock.now());
+        let read = move |conn: &mut Conn<'_>| task(conn, operation, &limits, now);
+        Ok(self.store.read(read).await?)
     }
 
     /// One operation of an instance with its deployment, or of one that the broker itself restored
@@ -318,20 +367,22 @@ impl Deployments {
         &self,
         of: InstanceId,
         id: OperationId,
-    ) -> Result<(DeploymentView, Operation), BrokerError> {
+    ) -> Result<(DeploymentView, Task), BrokerError> {
+        let (limits, now) = (self.limits.clone(), self.clock.now());
         let found = self.store.read(move |conn| {
             let Some(operation) = store::operation::find(conn, &id)? else {
                 return Ok(None);
             };
             let seen = operation.instance == of || descends(conn, &operation.instance, &of)?;
-            Ok(seen.then_some(operation))
+            let seen = seen.then(|| task(conn, operation, &limits, now));
+            seen.transpose()
         });
-        let operation = found.await?.ok_or_else(|| no_such("recipe"))?;
-        let view = self.deployment_of(operation.instance.clone()).await?;
+        let task = found.await?.ok_or_else(|| no_such("recipe"))?;
+        let view = self.deployment_of(task.operation.instance.clone()).await?;
         // An earlier instance may have had the same id.
-        if operation.ordinal < view.instance.ordinal {
+        if task.operation.ordinal < view.instance.ordinal {
             return Err(no_such("recipe"));
         }
-        Ok((view, operation))
+        Ok((view, task))
     }
 }

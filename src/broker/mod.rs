@@ -18,6 +18,7 @@ use crate::{
         name::DeploymentNames,
         operation::DeletedPoll,
         placement::Cluster,
+        queue::Limits,
         renewal::CertificateLife,
         tenant::{RestoreScope, TenantKeys},
         version::Version,
@@ -52,6 +53,7 @@ mod inventory;
 mod leftover;
 mod link;
 mod logfile;
+mod messenger;
 mod observation;
 mod outbox;
 mod oversight;
@@ -95,7 +97,7 @@ pub use clock::TrustedTime;
 pub use cluster::Clusters;
 pub use credentials::{Credential, Credentials, CredentialsRequest, PageBindings};
 pub use dashboard::{BackUpNow, InstanceListed, InstanceView, TasksPage, Views};
-pub use deployment::{DeploymentView, Deployments, Source};
+pub use deployment::{DeploymentView, Deployments, Source, Task};
 pub use download::{
     ArchiveLength, Archives, BackupDownload, Download, DownloadLink, Downloads, backup_name,
 };
@@ -107,6 +109,7 @@ pub use instance::{DeprovisionRequest, FetchedInstance, InstanceLabels, Instance
 pub use inventory::{Inventory, Kept};
 pub use link::Links;
 pub use logfile::{LogError, LogLink, Logfiles, Logs, logfile_id, logfile_name};
+pub use messenger::{Messenger, Tested, WebhookTests};
 pub use observation::Observer;
 pub use outbox::{Backlog, Outbox};
 pub use oversight::{OperationDetail, OperationsPage, OperationsQuery, Oversight};
@@ -271,6 +274,8 @@ pub struct BrokerParts {
     pub profiles: Profiles,
     /// The most units of all instances of one tenant together; absent: no limit.
     pub units_per_tenant: Option<u32>,
+    /// How much of what operations do may be done at once.
+    pub limits: Limits,
     /// How far a restore may reach for its source.
     pub restore_scope: RestoreScope,
     /// The ids of contexts that tell tenants apart, where the operator names them.
@@ -299,6 +304,8 @@ pub struct BrokerParts {
     pub census: Arc<dyn Census>,
     /// Reads what members print.
     pub logs: Arc<dyn Logs>,
+    /// Brings messages to the operator's webhook, where there is one.
+    pub messenger: Option<Arc<dyn Messenger>>,
 }
 
 /// The use cases: one type for each noun, which has the parts that it needs. A type uses those before it in
@@ -352,6 +359,8 @@ pub struct Broker {
     pub rounds: Rounds,
     /// What the operator's webhook is told.
     pub outbox: Arc<Outbox>,
+    /// Whether the operator's webhook takes messages.
+    pub webhook: WebhookTests,
     /// Whose instances are.
     pub owners: Arc<Owners>,
     /// The catalog that is in force, and the next one.
@@ -393,12 +402,10 @@ impl Broker {
         let (oversight, tokens) = (Oversight::new(parts), Tokens::new(parts.store.clone()));
         let sessions = Arc::new(Sessions::new(parts, tokens.clone(), audit.clone()));
         let links = Arc::new(Links::new(parts, sessions.clone()));
-        let moves = Arc::new(Moves::new(parts));
+        let (moves, backups) = (Arc::new(Moves::new(parts)), Arc::new(Backups::new(parts)));
         let vitals = Arc::new(Vitals::new(parts, inventory.clone(), moves.clone()));
         let deployments = Arc::new(Deployments::new(parts));
-        let statuses = Arc::new(Statuses::new(parts));
-        let backups = Arc::new(Backups::new(parts));
-        let owners = Arc::new(Owners::new(parts));
+        let (statuses, owners) = (Arc::new(Statuses::new(parts)), Arc::new(Owners::new(parts)));
         let instances = Arc::new(Instances::new(parts, inventory.clone(), owners.clone()));
         let updates = Arc::new(Updates::new(parts, inventory.clone()));
         let (of, seen) = (inventory.clone(), audit.clone());
@@ -417,6 +424,7 @@ impl Broker {
             fates: Fates::new(parts),
             pins: Pins::new(parts, inventory.clone()),
             outbox: Arc::new(Outbox::new(parts)),
+            webhook: WebhookTests::new(parts),
             rounds: Rounds::new(parts, inventory.clone(), vitals.clone()),
             estates: Estates::new(parts, inventory.clone(), vitals.clone()),
             reconciler: Reconciler::new(parts, oversight.clone()),

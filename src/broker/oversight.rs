@@ -18,10 +18,11 @@ use crate::{
         binding::BindingState,
         deployment::{Deployment, Member},
         ids::{InstanceId, OperationId},
-        instance::InstanceState,
+        instance::{InstanceState, Names},
         limits::OPERATIONS_PAGE_MAX,
         operation::{Operation, OperationKind, OperationState},
         oversight::{Overseen, StepSeen},
+        queue::Limits,
         sentence::counted,
     },
     store::{self, Conn, Store, StoreError, oversight::Filter},
@@ -52,6 +53,8 @@ pub struct OperationsQuery {
 pub struct OperationsPage {
     /// The operations.
     pub operations: Vec<Overseen>,
+    /// What people call their instances, where that is known.
+    pub names: Names,
     /// What to ask for the ones before with ([`OperationsQuery::before`]), when there are any.
     pub next: Option<OperationId>,
 }
@@ -61,6 +64,8 @@ pub struct OperationsPage {
 pub struct OperationDetail {
     /// The operation.
     pub seen: Overseen,
+    /// What people call its instance, where that is known.
+    pub name: Option<String>,
     /// Its steps, in the order in which they were first tried.
     pub steps: Vec<StepSeen>,
     /// What may be left of it, of one that nobody goes on with.
@@ -73,6 +78,7 @@ pub struct Oversight {
     store: Arc<Store>,
     clock: Clock,
     backups: Vault,
+    limits: Limits,
 }
 
 impl Oversight {
@@ -81,6 +87,7 @@ impl Oversight {
             store: parts.store.clone(),
             clock: parts.clock.clone(),
             backups: parts.backups.clone(),
+            limits: parts.limits.clone(),
         }
     }
 
@@ -92,6 +99,7 @@ impl Oversight {
                 "limit must be from 1 to {OPERATIONS_PAGE_MAX}"
             )));
         }
+        let (limits, now) = (self.limits.clone(), self.clock.now());
         let age = query
             .older_than
             .map(|seconds| std::time::Duration::from_secs(seconds.into()));
@@ -99,14 +107,20 @@ impl Oversight {
             state: query.state,
             kind: query.kind,
             instance: query.instance,
-            before: age.map(|age| self.clock.now() - age),
+            before: age.map(|age| now - age),
             after: query.before,
         };
         let found = self
             .store
-            .scan(move |conn| store::oversight::list(conn, &filter, limit + 1))
+            .scan(move |conn| {
+                let mut found = store::oversight::list(conn, &filter, limit + 1)?;
+                let shown = found.iter_mut().map(|seen| &mut seen.operation);
+                store::queue::find_waits(conn, shown, &limits, now)?;
+                let ids = found.iter().map(|seen| &seen.operation.instance);
+                Ok((store::instance::names(conn, ids)?, found))
+            })
             .await;
-        let mut operations = match found {
+        let (names, mut operations) = match found {
             Err(StoreError::Missing(_)) => {
                 let text = "before names no operation that is known (any more)";
                 return Err(BrokerError::NotFound(text.to_owned()));
@@ -116,25 +130,36 @@ impl Oversight {
         let more = page::cut(&mut operations, limit);
         let last = operations.last().filter(|_| more);
         let next = last.map(|seen| seen.operation.id.clone());
-        Ok(OperationsPage { operations, next })
+        Ok(OperationsPage {
+            operations,
+            names,
+            next,
+        })
     }
 
     /// All that is known of an operation.
     pub async fn operation(&self, id: OperationId) -> Result<OperationDetail, BrokerError> {
-        let (seen, steps, mut left) = self
+        let (limits, now) = (self.limits.clone(), self.clock.now());
+        let mut detail = self
             .store
             .read(move |conn| {
-                let Some(seen) = store::oversight::find(conn, &id)? else {
+                let Some(mut seen) = store::oversight::find(conn, &id)? else {
                     return Ok(None);
                 };
-                let steps = store::oversight::steps(conn, &id)?;
-                let left = left_behind(conn, &seen.operation)?;
-                Ok(Some((seen, steps, left)))
+                store::queue::find_waits(conn, [&mut seen.operation], &limits, now)?;
+                let instance = &seen.operation.instance;
+                Ok(Some(OperationDetail {
+                    name: store::instance::names(conn, [instance])?.remove(instance),
+                    steps: store::oversight::steps(conn, &id)?,
+                    left: left_behind(conn, &seen.operation)?,
+                    seen,
+                }))
             })
             .await?
             .ok_or_else(unknown)?;
-        left.extend(self.objects_left(&seen.operation).await?);
-        Ok(OperationDetail { seen, steps, left })
+        let left = self.objects_left(&detail.seen.operation).await?;
+        detail.left.extend(left);
+        Ok(detail)
     }
 
     /// Has an operation tried again at once: one that waits for its next try, or one that is stuck

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     clock::Clock,
     model::{
-        backup::Manifest,
+        backup::{Backup, BackupState, Manifest},
         catalog::{Offering, Placement, Plan},
         deployment::Deployment,
         estimate::{Estimate, Past, estimate},
@@ -241,6 +241,21 @@ impl Restores {
         self.store
             .scan(move |conn| Ok(restores.restore_options_in(conn, &source, &backups)))
             .await?
+    }
+
+    /// About how long a restore of a backup takes; none where no restore of its engine is known that
+    /// succeeded, or where it cannot be restored.
+    pub async fn estimate(&self, backup: &Backup) -> Result<Option<Estimate>, BrokerError> {
+        let is_good = backup.state == BackupState::Complete;
+        let Some(manifest) = backup.manifest.as_ref().filter(|_| is_good) else {
+            return Ok(None);
+        };
+        let (engine, bytes) = (manifest.engine.clone(), manifest.stored.snapshot_bytes);
+        let past = self
+            .store
+            .scan(move |conn| restores_done(conn, &engine))
+            .await?;
+        Ok(estimate(&past, bytes))
     }
 
     fn restore_options_in(

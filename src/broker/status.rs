@@ -12,6 +12,7 @@ use crate::{
         ids::{BindingId, InstanceId, OperationId},
         limits::{ALERT_LOOK_TIMEOUT, SYNC_WAIT},
         operation::{DeletedPoll, HALTED, Operation, OperationKind, OperationState},
+        queue::Limits,
     },
     store::{self, Conn, Store},
 };
@@ -54,7 +55,7 @@ pub fn status_of(operation: &Operation, now: DateTime<Utc>) -> OperationStatus {
         OperationState::Queued | OperationState::Running => {
             let goes_on = match &operation.failure {
                 Some(failure) => format!("Cleaning up after: {failure}"),
-                None => operation.progress.to_string(),
+                None => operation.standing(),
             };
             let trouble = operation.trouble.as_ref();
             let trouble = trouble.map_or_else(String::new, |trouble| {
@@ -108,6 +109,7 @@ pub struct Statuses {
     store: Arc<Store>,
     clock: Clock,
     observer: Arc<dyn Observer>,
+    limits: Limits,
     deleted_poll: DeletedPoll,
 }
 
@@ -117,6 +119,7 @@ impl Statuses {
             store: parts.store.clone(),
             clock: parts.clock.clone(),
             observer: parts.observer.clone(),
+            limits: parts.limits.clone(),
             deleted_poll: parts.deleted_poll,
         }
     }
@@ -174,34 +177,36 @@ impl Statuses {
         kinds: &'static [OperationKind],
         token: Option<String>,
     ) -> Result<OperationStatus, BrokerError> {
-        let deleted_poll = self.deleted_poll;
+        let (limits, now) = (self.limits.clone(), self.clock.now());
         let token: Option<OperationId> = token.and_then(|token| token.parse().ok());
         let (by_token, newest) = self
             .store
             .read(move |conn| {
-                let by_token = match &token {
+                let mut by_token = match &token {
                     Some(id) => store::operation::find(conn, id)?.filter(|o| {
                         o.instance == instance && o.binding == binding && kinds.contains(&o.kind)
                     }),
                     None => None,
                 };
-                let newest = match by_token {
+                let mut newest = match by_token {
                     Some(_) => None,
                     None => store::operation::newest(conn, &instance, binding.as_ref(), kinds)?,
                 };
+                let shown = by_token.iter_mut().chain(&mut newest);
+                store::queue::find_waits(conn, shown, &limits, now)?;
                 Ok((by_token, newest))
             })
             .await?;
         if let Some(operation) = by_token {
             let is_gone = operation.kind.deletes() && operation.state == OperationState::Succeeded;
-            if is_gone && deleted_poll == DeletedPoll::Gone {
+            if is_gone && self.deleted_poll == DeletedPoll::Gone {
                 return Err(BrokerError::Gone);
             }
-            return Ok(status_of(&operation, self.clock.now()));
+            return Ok(status_of(&operation, now));
         }
         newest
             .as_ref()
-            .map(|operation| status_of(operation, self.clock.now()))
+            .map(|operation| status_of(operation, now))
             .ok_or_else(|| BrokerError::NotFound("nothing was ever done under this id".to_owned()))
     }
 

@@ -211,6 +211,7 @@ impl Office {
                 .map(|(id, v)| (id.to_owned(), BTreeMap::from([("etcd".to_owned(), v)])))
                 .into(),
             profiles: BTreeMap::from([("etcd".to_owned(), &etcd::PROFILE)]).into(),
+            limits: crate::model::queue::Limits::default(),
             units_per_tenant: None,
             restore_scope: RestoreScope::Space,
             tenant_keys: TenantKeys::default(),
@@ -223,6 +224,7 @@ impl Office {
             observer: Arc::new(Nobody),
             census: Arc::new(Nobody),
             logs: Arc::new(Nobody),
+            messenger: None,
         };
         change(&mut parts);
         Self {

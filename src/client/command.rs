@@ -256,6 +256,8 @@ pub enum LookCommand {
         #[arg(add = names())]
         name: String,
     },
+    /// For operators: send a test message to the webhook that alerts go to, and say whether it was taken
+    TestWebhook,
 }
 
 /// What an instance is made of.

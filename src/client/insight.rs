@@ -8,10 +8,11 @@ use super::{
     Session,
     command::AuditOf,
     error::{Error, Result},
-    operations::text,
+    operations::{named, text, there},
     osb::given,
     show::{duration, tied_size},
 };
+use crate::model::origin::Origin;
 
 impl Session {
     /// `alerts`
@@ -96,7 +97,7 @@ impl Session {
                 text(recipe, "id"),
                 text(recipe, "name"),
                 text(recipe, "status"),
-                text(recipe, "source"),
+                asked_by(recipe),
                 self.time(&recipe["created_at"]),
                 took.map_or(String::new(), duration),
                 detail,
@@ -147,23 +148,15 @@ impl Session {
             let times = entry["times"].as_i64().filter(|times| *times > 1);
             [
                 self.time(&entry["at"]),
-                text(entry, "action"),
-                text(entry, "origin"),
+                there(entry, "what").unwrap_or_else(|| text(entry, "action")),
+                door(&text(entry, "origin")),
                 user,
                 text(entry, "address"),
-                text(entry, "instance_id"),
+                named(entry),
                 times.map_or(String::new(), |times| times.to_string()),
             ]
         });
-        let head = [
-            "AT",
-            "ACTION",
-            "BY WAY OF",
-            "USER",
-            "FROM",
-            "INSTANCE",
-            "TIMES",
-        ];
+        let head = ["AT", "WHAT", "BY", "USER", "FROM", "INSTANCE", "TIMES"];
         let shown = self.show.table(head, rows);
         self.show.result(&shown, &told)?;
         if let Some(next) = told["next_before"].as_i64() {
@@ -182,6 +175,24 @@ impl Session {
             .operator(Method::POST, &path, &[], None, 201)
             .await?;
         self.show.result(&text(&told, "link"), &told)
+    }
+
+    /// `test-webhook`
+    pub async fn test_webhook(&self) -> Result<()> {
+        let path = ["webhook", "test"];
+        let told = self
+            .osb
+            .operator(Method::POST, &path, &[], None, 200)
+            .await?;
+        let webhook = text(&told, "webhook");
+        if told["taken"] != true {
+            let reason = text(&told, "reason");
+            let text = format!("{webhook} did not take the test message: {reason}");
+            return Err(Error::Failed(text));
+        }
+        let id = text(&told, "message_id");
+        let shown = format!("{webhook} took the test message {id}.");
+        self.show.result(&shown, &told)
     }
 
     /// `settings`
@@ -213,4 +224,18 @@ fn embedded<'a>(told: &'a Value, what: &str) -> Result<&'a Vec<Value>> {
     told["_embedded"][what]
         .as_array()
         .ok_or_else(|| Error::Failed(format!("the broker's answer lists no {what}")))
+}
+
+/// Who asked for a task: through which door, and as whom where that is known.
+fn asked_by(task: &Value) -> String {
+    let door = door(&text(task, "source"));
+    match task["user"].as_str() {
+        Some(user) => format!("{door}: {user}"),
+        None => door,
+    }
+}
+
+/// A door in words; one that a later broker has by its name.
+fn door(origin: &str) -> String {
+    Origin::parse(origin).map_or_else(|| origin.to_owned(), |origin| origin.words().to_owned())
 }

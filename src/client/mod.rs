@@ -350,6 +350,7 @@ impl Session {
             LookCommand::Tasks { name } => self.tasks(&name).await,
             LookCommand::Audit(of) => self.audit(&of).await,
             LookCommand::DashboardLink { name } => self.dashboard_link(&name).await,
+            LookCommand::TestWebhook => self.test_webhook().await,
         }
     }
 

@@ -101,19 +101,19 @@ impl Session {
             return Err(Error::Failed(text.into()));
         };
         let rows = listed.iter().map(|operation| {
-            let [id, kind, instance, state] =
-                ["id", "kind", "instance_id", "state"].map(|field| text(operation, field));
+            let [id, state] = ["id", "state"].map(|field| text(operation, field));
+            let what = there(operation, "name").unwrap_or_else(|| text(operation, "kind"));
             // Of one that succeeded there is no more to say.
             let description = match state.as_str() {
                 "succeeded" => String::new(),
                 _ => text(operation, "description"),
             };
             let accepted = self.time(&operation["created_at"]);
-            [id, kind, instance, state, accepted, description]
+            [id, what, named(operation), state, accepted, description]
         });
         let head = [
             "OPERATION",
-            "KIND",
+            "WHAT",
             "INSTANCE",
             "STATE",
             "ACCEPTED",
@@ -144,8 +144,9 @@ impl Session {
         });
         let mut shown = self.show.fields([
             ("operation", there("id")),
+            ("what", there("name")),
             ("kind", there("kind")),
-            ("instance", there("instance_id")),
+            ("instance", Some(named(told))),
             ("binding", there("binding_id")),
             ("backup", there("backup_id")),
             ("asked through", there("origin")),
@@ -182,6 +183,15 @@ impl Session {
             shown.push_str(&self.show.table(["LEFT BEHIND"], rows));
         }
         shown
+    }
+}
+
+/// The instance that something is about: its id, and its name where that is known.
+pub fn named(of: &Value) -> String {
+    let id = text(of, "instance_id");
+    match there(of, "instance_name") {
+        Some(name) => format!("{name} ({id})"),
+        None => id,
     }
 }
 

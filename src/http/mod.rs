@@ -137,6 +137,7 @@ fn operator_routes(config: &mut web::ServiceConfig) {
             )
             .service(only("/reconcile").route(web::post().to(operator::reconcile_deployment)))
             .service(only("/volumes").route(web::get().to(operator::volumes::list)))
+            .service(only("/webhook/test").route(web::post().to(operator::webhook::test)))
             .service(only("/audit").route(web::get().to(operator::audit)))
             .service(
                 only("/clock")

@@ -45,6 +45,26 @@ pub enum AtOnce {
 }
 
 impl AtOnce {
+    /// All of them.
+    pub const ALL: [Self; 16] = [
+        Self::Context,
+        Self::Name,
+        Self::Schedule,
+        Self::Parameters,
+        Self::Notes,
+        Self::BackupNote,
+        Self::Pin,
+        Self::Unpin,
+        Self::Catalog,
+        Self::Owner,
+        Self::Reconciliation,
+        Self::Retry,
+        Self::Abandon,
+        Self::Clock,
+        Self::Adoption,
+        Self::Removal,
+    ];
+
     /// The name.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -66,6 +86,11 @@ impl AtOnce {
             Self::Removal => "removal",
         }
     }
+
+    /// The one of that name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|done| done.as_str() == text)
+    }
 }
 
 /// One thing that was accepted to be done, or done at once, or that somebody got to see.
@@ -77,6 +102,8 @@ pub struct AuditEntry {
     pub at: DateTime<Utc>,
     /// What: the name of the operation's kind, or one of [`AtOnce`], or one of
     /// [`Accessed`](super::trail::Accessed).
+    ///
+    /// [`words_of_action`](super::deed::words_of_action) says it in words.
     pub action: String,
     /// The door that it came through, or the broker itself.
     pub origin: Origin,

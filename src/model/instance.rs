@@ -1,5 +1,7 @@
 //! Service instances, and when two requests are the same request.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,6 +18,9 @@ pub const DELETE_PROTECTION: &str = "delete_protection";
 pub fn dashboard_url(public_url: &str, instance: &InstanceId) -> String {
     format!("{public_url}/dashboard/instances/{}", instance.in_path())
 }
+
+/// What people call instances, of those of which it is known.
+pub type Names = BTreeMap<InstanceId, String>;
 
 /// Where an instance is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -206,6 +206,39 @@ impl Message {
     }
 }
 
+/// A message that tells of no alert: operators who set a webhook up see by it that messages come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TestMessage {
+    /// As that of [`Message`].
+    pub id: MessageId,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    timestamp: DateTime<Utc>,
+    data: TestData,
+}
+
+/// What a test message says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct TestData {
+    broker: String,
+    message: &'static str,
+}
+
+impl TestMessage {
+    /// One of the broker that clients reach there.
+    pub fn new(broker: &str, now: DateTime<Utc>) -> Self {
+        Self {
+            id: MessageId::generate(now),
+            kind: "test",
+            timestamp: now,
+            data: TestData {
+                broker: broker.to_owned(),
+                message: "This is a test that an operator asked for. No alert began or ended.",
+            },
+        }
+    }
+}
+
 impl InstanceData {
     /// Of an instance that was seen, and its page.
     pub fn of(seen: &InstanceSeen, page: String) -> Self {

@@ -13,6 +13,7 @@ use super::{
     repair::Repair,
     trouble::Trouble,
     update::Change,
+    wait::Wait,
 };
 
 /// What an operation does.
@@ -190,7 +191,7 @@ impl fmt::Display for OperationKind {
 
 /// How much an operation holds a worker up. Each weight has places of its own, so that nobody
 /// waits for a user behind other people's gigabytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Weight {
     /// A few calls.
     Light,
@@ -395,6 +396,8 @@ pub struct Operation {
     pub progress: Progress,
     /// What keeps it from getting on; none while it gets on.
     pub trouble: Option<Trouble>,
+    /// What it waits for before somebody works on it. Not kept: it is found out where operations are shown.
+    pub wait: Option<Wait>,
     /// Why it failed, for people. On an active operation: it is cleaning up.
     pub failure: Option<String>,
     /// An operator wants nothing more done for it.
@@ -436,6 +439,7 @@ impl Operation {
             halted: false,
             progress: Progress::default(),
             trouble: None,
+            wait: None,
             failure: None,
             abandoned: false,
             origin,

@@ -8,6 +8,12 @@
 
 use std::collections::BTreeMap;
 
+use super::{
+    limits::{HEAVY_OPERATIONS_AT_ONCE, LIGHT_OPERATIONS_OF_INSTANCE, LIGHT_OPERATIONS_OF_TENANT},
+    operation::Weight,
+    wait::Wait,
+};
+
 /// Who pays for an operation with its places.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Payer {
@@ -41,6 +47,46 @@ pub struct Place {
     pub late: bool,
 }
 
+/// What the operator says of how much runs at once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Heavy operations that one tenant pays for.
+    pub tenant: usize,
+    /// Heavy operations on one cluster, by id; those that are not named have no limit.
+    pub clusters: BTreeMap<String, usize>,
+}
+
+impl Limits {
+    /// How the places for operations of a weight are shared.
+    pub fn shares(&self, weight: Weight) -> Shares {
+        match weight {
+            Weight::Light => Shares {
+                tenant: LIGHT_OPERATIONS_OF_TENANT,
+                instance: LIGHT_OPERATIONS_OF_INSTANCE,
+                clusters: BTreeMap::new(),
+            },
+            Weight::Heavy => Shares {
+                tenant: self.tenant,
+                instance: HEAVY_OPERATIONS_AT_ONCE,
+                clusters: self.clusters.clone(),
+            },
+        }
+    }
+
+    /// What an operation of a weight waits for whose place would be `place`, beside those that run; none
+    /// when it is only not begun yet.
+    pub fn wait(&self, weight: Weight, place: &Place, running: &[Place]) -> Option<Wait> {
+        let shares = self.shares(weight);
+        let asked = running.iter().filter(|r| !r.unasked).count();
+        let most = weight.at_once();
+        let of_broker = || {
+            let is_full = running.len() >= most || !place.unasked && asked >= most - weight.kept();
+            is_full.then_some(Wait::Broker(running.len()))
+        };
+        shares.lack(place, running).or_else(of_broker)
+    }
+}
+
 /// The most that runs at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shares {
@@ -55,24 +101,25 @@ pub struct Shares {
 
 impl Shares {
     fn have_room(&self, place: &Place, running: &[Place]) -> bool {
-        let of_payer = || running.iter().filter(|r| r.payer == place.payer).count();
-        let for_instance = || {
-            running
-                .iter()
-                .filter(|r| r.instance == place.instance)
-                .count()
-        };
-        let on_cluster = || {
-            running
-                .iter()
-                .filter(|r| r.cluster == place.cluster)
-                .count()
-        };
-        let most = place.cluster.as_ref().and_then(|id| self.clusters.get(id));
+        self.lack(place, running).is_none()
+    }
+
+    /// The share that has no room for one more.
+    fn lack(&self, place: &Place, running: &[Place]) -> Option<Wait> {
+        let count =
+            |is_like: &dyn Fn(&Place) -> bool| running.iter().filter(|r| is_like(r)).count();
+        let for_instance = count(&|r| r.instance == place.instance);
+        if for_instance >= self.instance {
+            return Some(Wait::Instance(for_instance));
+        }
+        let of_payer = count(&|r| r.payer == place.payer);
         let of_tenant = self.tenant + usize::from(place.unasked);
-        (place.payer == Payer::Nobody || of_payer() < of_tenant)
-            && for_instance() < self.instance
-            && most.is_none_or(|most| on_cluster() < *most)
+        if place.payer != Payer::Nobody && of_payer >= of_tenant {
+            return Some(Wait::Owner(of_payer));
+        }
+        let most = self.clusters.get(place.cluster.as_ref()?)?;
+        let on_cluster = count(&|r| r.cluster == place.cluster);
+        (on_cluster >= *most).then_some(Wait::Cluster(on_cluster))
     }
 }
 
@@ -188,6 +235,33 @@ mod tests {
         assert_eq!(next(&waiting, &running, &shares(4, &[]), true), Some(1));
         let running = vec![unasked("a", true); 5];
         assert_eq!(next(&waiting, &running, &shares(4, &[]), true), Some(0));
+    }
+
+    #[test]
+    fn what_waits_is_told_what_for() {
+        let limits = Limits {
+            tenant: 2,
+            clusters: BTreeMap::from([("small".to_owned(), 1)]),
+        };
+        let wait = |place: &Place, running: &[Place]| limits.wait(Weight::Heavy, place, running);
+        let own = place("a", "c");
+        assert_eq!(wait(&own, &[]), None);
+        assert_eq!(wait(&own, std::slice::from_ref(&own)), None);
+        assert_eq!(wait(&own, &vec![own.clone(); 2]), Some(Wait::Owner(2)));
+        let small = place("b", "small");
+        assert_eq!(
+            wait(&small, std::slice::from_ref(&small)),
+            Some(Wait::Cluster(1))
+        );
+        let others: Vec<Place> = (0..Weight::Heavy.at_once() - Weight::Heavy.kept())
+            .map(|of| place(&of.to_string(), "c"))
+            .collect();
+        assert_eq!(wait(&own, &others), Some(Wait::Broker(others.len())));
+        // One place is kept for what nobody asks for.
+        assert_eq!(wait(&unasked("a", false), &others), None);
+        let light = vec![own.clone(); LIGHT_OPERATIONS_OF_INSTANCE];
+        let told = limits.wait(Weight::Light, &own, &light);
+        assert_eq!(told, Some(Wait::Instance(light.len())));
     }
 
     #[test]

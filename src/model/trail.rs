@@ -38,6 +38,18 @@ pub enum Accessed {
 }
 
 impl Accessed {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::BackupLink,
+        Self::Backup,
+        Self::LogLink,
+        Self::Log,
+        Self::Credentials,
+        Self::Session,
+        Self::OneTimeLink,
+        Self::Refused,
+    ];
+
     /// The name.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -50,6 +62,11 @@ impl Accessed {
             Self::OneTimeLink => "one_time_link",
             Self::Refused => "refused",
         }
+    }
+
+    /// The one of that name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|got| got.as_str() == text)
     }
 
     /// Kinds of it that are told apart at once. Strangers choose how many refusals there are.

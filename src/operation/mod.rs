@@ -24,12 +24,9 @@ use crate::{
         deployment::{Deployment, DeploymentSecrets, Site},
         exposure::Exposure,
         instance::Instance,
-        limits::{
-            HEAVY_OPERATIONS_AT_ONCE, LIGHT_OPERATIONS_OF_INSTANCE, LIGHT_OPERATIONS_OF_TENANT,
-        },
         observation::Observation,
-        operation::{Claim, Operation, OperationKind, Weight},
-        queue::Shares,
+        operation::{Claim, Operation, OperationKind},
+        queue::Limits,
         renewal::CertificateLife,
         retention::Rules,
         timetable::Timetable,
@@ -73,8 +70,8 @@ pub struct Parts {
     pub engines: BTreeMap<String, SharedEngine>,
     /// The placement targets, by id.
     pub clusters: BTreeMap<String, ClusterParts>,
-    /// Heavy operations that one tenant may have running at once.
-    pub tenant_operations: usize,
+    /// How much of it may be done at once.
+    pub limits: Limits,
     /// Where backups lie.
     pub backups: Vault,
     /// What seals secrets.
@@ -108,27 +105,6 @@ impl Parts {
             timetable: chosen.within(bounds),
         }
     }
-
-    /// How the places for operations of a weight are shared.
-    fn shares(&self, weight: Weight) -> Shares {
-        match weight {
-            Weight::Light => Shares {
-                tenant: LIGHT_OPERATIONS_OF_TENANT,
-                instance: LIGHT_OPERATIONS_OF_INSTANCE,
-                clusters: BTreeMap::new(),
-            },
-            Weight::Heavy => {
-                let limit = |(id, cluster): (&String, &ClusterParts)| {
-                    cluster.operations_at_once.map(|most| (id.clone(), most))
-                };
-                Shares {
-                    tenant: self.tenant_operations,
-                    instance: HEAVY_OPERATIONS_AT_ONCE,
-                    clusters: self.clusters.iter().filter_map(limit).collect(),
-                }
-            }
-        }
-    }
 }
 
 /// A placement target, as operations use it.
@@ -136,8 +112,6 @@ impl Parts {
 pub struct ClusterParts {
     /// What runs members there.
     pub provisioner: SharedProvisioner,
-    /// Heavy operations that run there at once; absent: no limit.
-    pub operations_at_once: Option<usize>,
     /// What it shows of its members to applications.
     pub exposure: Exposure,
 }

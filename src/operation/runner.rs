@@ -261,7 +261,7 @@ impl Runner {
             let asked = of_weight().filter(|taken| !taken.unasked).count();
             let places = weight.at_once().saturating_sub(of_weight().count());
             let for_asked = (weight.at_once() - weight.kept()).saturating_sub(asked);
-            let shares = self.parts.shares(weight);
+            let shares = self.parts.limits.shares(weight);
             (weight.kinds(), places, for_asked, shares)
         });
         if free.iter().all(|(_, places, ..)| *places == 0) {

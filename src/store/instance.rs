@@ -1,5 +1,7 @@
 //! Rows of service instances.
 
+use std::collections::BTreeSet;
+
 use chrono::NaiveDateTime;
 use diesel::prelude::*;
 use serde_json::Value;
@@ -10,7 +12,7 @@ use super::{
 };
 use crate::model::{
     ids::{DeploymentId, InstanceId},
-    instance::{Instance, InstanceState, ProvisionIdentity},
+    instance::{Instance, InstanceState, Names, ProvisionIdentity},
     tenant::Tenant,
 };
 
@@ -107,6 +109,22 @@ pub fn find(conn: &mut Conn<'_>, id: &InstanceId) -> Result<Option<Instance>, St
         .first(c)
         .optional())?;
     row.map(Row::into_model).transpose()
+}
+
+/// What people call these instances, where that is known.
+pub fn names<'a>(
+    conn: &mut Conn<'_>,
+    ids: impl IntoIterator<Item = &'a InstanceId>,
+) -> Result<Names, StoreError> {
+    let ids: BTreeSet<&str> = ids.into_iter().map(InstanceId::as_str).collect();
+    let rows: Vec<(String, Option<String>)> = each!(conn, |c| instances::table
+        .filter(instances::id.eq_any(&ids))
+        .select((instances::id, instances::name))
+        .load(c))?;
+    let named = rows.into_iter().filter_map(|(id, name)| Some((id, name?)));
+    named
+        .map(|(id, name)| Ok((parse("an instance's id", &id)?, name)))
+        .collect()
 }
 
 /// Instances in whose ids, names, owners or context a text stands, newest first; all of them for

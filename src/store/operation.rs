@@ -114,6 +114,7 @@ impl Row {
                 .trouble
                 .map(|text| from_json("an operation's trouble", &text))
                 .transpose()?,
+            wait: None,
             failure: self.failure,
             abandoned: self.abandoned,
             origin: known("an operation's origin", &self.origin, Origin::parse)?,

@@ -7,7 +7,7 @@
 //! something under way, however many wait behind them. Which of those begins is decided by
 //! [`crate::model::queue`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, hash_map::Entry};
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use diesel::{
@@ -23,13 +23,16 @@ use super::{
     parse,
     prepared::Prepared,
     schema::{lanes, operations, waiting},
-    waiting::{Line, Next, active, is_unasked, look_anew, must_wait, name_of, owner},
+    waiting::{
+        Line, Next, active, ahead, cluster_of, is_unasked, look_anew, must_wait, name_of, owner,
+    },
 };
 use crate::model::{
     ids::OperationId,
     limits::{LEASE_AHEAD_MAX, PAUSE_AHEAD_MAX},
-    operation::{Claim, Operation, OperationKind, OperationState},
-    queue::{self, Place, Shares},
+    operation::{Claim, Operation, OperationKind, OperationState, Weight},
+    queue::{self, Limits, Place, Shares},
+    wait::Wait,
 };
 
 /// Operations that are passed over at one look, since they must wait or cannot be read.
@@ -76,17 +79,20 @@ struct Running {
 
 /// What was claimed and has not ended: the places of what somebody alive works on, here or on another
 /// replica, and what has lost its worker and is due.
-fn claimed(conn: &mut Conn<'_>, look: &Look<'_>) -> Result<(Vec<Place>, Vec<Next>), StoreError> {
+fn claimed(
+    conn: &mut Conn<'_>,
+    now: NaiveDateTime,
+    kinds: &[OperationKind],
+) -> Result<(Vec<Place>, Vec<Next>), StoreError> {
     let query = sql_query(
         "SELECT o.id, o.kind, o.instance_id, o.origin, o.not_before, o.lease_until, d.cluster_id
          FROM operations o LEFT JOIN deployments d ON d.instance_id = o.instance_id
          WHERE o.state = 'running'",
     );
     let all: Vec<Running> = each!(conn, |c| Prepared(query).load(c))?;
-    let now = look.now.naive_utc();
     let (mut running, mut lost) = (Vec::new(), Vec::new());
     for one in all {
-        let kind = OperationKind::parse(&one.kind).filter(|kind| look.kinds.contains(kind));
+        let kind = OperationKind::parse(&one.kind).filter(|kind| kinds.contains(kind));
         let Some(kind) = kind else { continue };
         let line = Line {
             kind,
@@ -237,7 +243,7 @@ pub fn claim(conn: &mut Conn<'_>, look: &Look<'_>) -> Result<Vec<(Operation, Cla
     if look.places == 0 {
         return Ok(Vec::new());
     }
-    let (running, lost) = claimed(conn, look)?;
+    let (running, lost) = claimed(conn, look.now.naive_utc(), look.kinds)?;
     let busy_with = look.busy_with.iter().map(|id| id.as_str().to_owned());
     let mut search = Search {
         now: look.now.naive_utc(),
@@ -318,6 +324,62 @@ fn claim_one(
         ..operation
     };
     Ok(Some((operation, claim)))
+}
+
+/// Finds out what those of some operations wait for that nobody works on.
+pub fn find_waits<'a>(
+    conn: &mut Conn<'_>,
+    operations: impl IntoIterator<Item = &'a mut Operation>,
+    limits: &Limits,
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    let mut running = HashMap::new();
+    let queued = |operation: &&mut Operation| operation.state == OperationState::Queued;
+    for operation in operations.into_iter().filter(queued) {
+        operation.wait = wait_of(conn, operation, limits, &mut running, now)?;
+    }
+    Ok(())
+}
+
+/// What an operation waits for. `running` has the places of what runs, by weight, as far as they were
+/// looked for already.
+fn wait_of(
+    conn: &mut Conn<'_>,
+    operation: &Operation,
+    limits: &Limits,
+    running: &mut HashMap<Weight, Vec<Place>>,
+    now: DateTime<Utc>,
+) -> Result<Option<Wait>, StoreError> {
+    let instance = operation.instance.as_str();
+    let active = active(conn, instance)?;
+    let own = active
+        .iter()
+        .position(|one| one.id == operation.id.as_str());
+    // It was just begun, or is behind more than are looked at.
+    let Some(own) = own.filter(|own| active[*own].is_queued) else {
+        return Ok(None);
+    };
+    if let Some(first) = ahead(&active, own) {
+        let found = parse("an operation's id", &first.id).and_then(|id| find(conn, &id))?;
+        return Ok(found.map(|first| Wait::Operation(first.words().into_owned())));
+    }
+    let now = now.naive_utc();
+    if active[own].not_before > now {
+        return Ok(None);
+    }
+    let place = Place {
+        payer: owner(conn, instance)?,
+        instance: instance.to_owned(),
+        cluster: cluster_of(conn, instance)?,
+        unasked: operation.origin.is_unasked(),
+        late: false,
+    };
+    let weight = operation.kind.weight();
+    let running = match running.entry(weight) {
+        Entry::Occupied(known) => known.into_mut(),
+        Entry::Vacant(unknown) => unknown.insert(claimed(conn, now, &weight.kinds())?.0),
+    };
+    Ok(limits.wait(weight, &place, running))
 }
 
 #[cfg(test)]

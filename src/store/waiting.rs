@@ -141,21 +141,30 @@ pub(super) fn active(conn: &mut Conn<'_>, instance: &str) -> Result<Vec<Active>,
     Ok(each!(conn, |c| Prepared(query).load(c))?)
 }
 
-/// Whether something else comes before one of the active operations of an instance. What follows
-/// something follows what is older, and a deletion is the last that is accepted: so no two wait for
-/// each other.
-pub(super) fn must_wait(active: &[Active], place: usize) -> bool {
+/// What comes before one of the active operations of an instance; what is worked on in front, then the
+/// oldest. What follows something follows what is older, and a deletion is the last that is accepted: so no
+/// two wait for each other.
+pub(super) fn ahead(active: &[Active], place: usize) -> Option<&Active> {
     let own = &active[place];
     let kind = OperationKind::parse(&own.kind);
-    active.iter().enumerate().any(|(at, other)| {
+    let comes_before = |(at, other): &(usize, &Active)| {
         let barred = match WaitsFor::parse(&own.waits_for) {
             Some(WaitsFor::Nothing) | None => false,
             Some(WaitsFor::Binding) => other.binding_id == own.binding_id,
             Some(WaitsFor::Instance) => true,
         };
         let follows = || Some(kind?.follows(OperationKind::parse(&other.kind)?));
-        at != place && (barred || at < place && follows() == Some(true))
-    })
+        *at != place && (barred || *at < place && follows() == Some(true))
+    };
+    let ahead = active.iter().enumerate().filter(comes_before);
+    ahead
+        .min_by_key(|(at, other)| (other.is_queued, *at))
+        .map(|(_, other)| other)
+}
+
+/// Whether something else comes before one of the active operations of an instance.
+pub(super) fn must_wait(active: &[Active], place: usize) -> bool {
+    ahead(active, place).is_some()
 }
 
 /// Finds out anew which operations of an instance come next. Whatever changes which of them wait, who
@@ -211,11 +220,7 @@ fn next_of(conn: &mut Conn<'_>, instance: &str) -> Result<Vec<Next>, StoreError>
     }
     queued.sort_by_key(|at| (active[*at].not_before, &active[*at].id));
     let payer = name_of(&owner(conn, instance)?);
-    let cluster: Option<String> = each!(conn, |c| deployments::table
-        .filter(deployments::instance_id.eq(instance))
-        .select(deployments::cluster_id)
-        .first(c)
-        .optional())?;
+    let cluster = cluster_of(conn, instance)?;
     let mut next: Vec<Next> = Vec::new();
     for operation in queued.into_iter().map(|at| &active[at]) {
         // What a later version has left is passed over.
@@ -241,6 +246,19 @@ fn next_of(conn: &mut Conn<'_>, instance: &str) -> Result<Vec<Next>, StoreError>
     Ok(next)
 }
 
+/// Where what is done for an instance is done; none when its deployment is gone.
+pub(super) fn cluster_of(
+    conn: &mut Conn<'_>,
+    instance: &str,
+) -> Result<Option<String>, StoreError> {
+    Ok(each!(conn, |c| deployments::table
+        .filter(deployments::instance_id.eq(instance))
+        .select(deployments::cluster_id)
+        .first(c)
+        .optional())?)
+}
+
+/// Who pays for what is done for an instance.
 pub(super) fn owner(conn: &mut Conn<'_>, instance: &str) -> Result<Payer, StoreError> {
     let found: Option<(String, String, String, String)> = each!(conn, |c| instances::table
         .find(instance)

@@ -68,7 +68,7 @@ async fn tables_fit_their_terminal() {
             let recipe = |i: u32, name: &str, status: &str, detail: &str| {
                 json!({
                     "id": format!("6b02d81d552a392a0231493{i}"), "name": name, "status": status,
-                    "source": "compose", "status_detail": detail,
+                    "source": "compose", "user": "ada", "status_detail": detail,
                     "created_at": format!("2020-11-2{i}T09:12:31Z"),
                     "updated_at": format!("2020-11-2{i}T09:15:43Z"),
                 })
@@ -147,14 +147,25 @@ async fn an_operator_sees_into_instances_that_this_machine_does_not_know() {
     assert!(shown.starts_with("MEMBER   STATE    ROLE"), "{shown}");
     let tasks = operator.does(&["tasks", "db"]).await.out;
     assert!(
-        tasks.contains("Provision") && tasks.contains("Bind"),
+        tasks.contains("Provision") && tasks.contains("the platform: ada"),
         "{tasks}"
     );
     let audit = operator.does(&["audit", "db"]).await.out;
     assert!(
-        audit.contains("provision") && audit.contains("ada (cloudfoundry)"),
+        audit.contains("Provision")
+            && audit.contains("the platform")
+            && audit.contains("ada (cloudfoundry)"),
         "{audit}"
     );
+    // The broker's own lists name instances beside their ids.
+    let named = format!("db ({id})");
+    for list in [
+        &["audit", "db"][..],
+        &["operations", "list", "--kind", "bind"],
+    ] {
+        let shown = operator.does(list).await.out;
+        assert!(shown.contains(&named), "{shown}");
+    }
     let all = operator.does(&["audit", "--limit", "1"]).await;
     assert!(all.err.contains("there are more: add --before"), "{all:?}");
     // Notices tell of the version alone.

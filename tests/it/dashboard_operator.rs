@@ -152,9 +152,9 @@ async fn an_operator_has_what_is_stuck_tried_again_and_gives_up_what_waits() {
     visit.sign_in_as_operator().await;
     page.click_in("#counts", "link", "1 stuck operation").await;
     page.arrives_at("/dashboard/operations?state=stuck").await;
-    page.says("#operations", "deprovision").await;
+    page.says("#operations", "Deprovision").await;
     page.look_over("operator-operations").await;
-    page.click_in("#operations", "link", "deprovision").await;
+    page.click_in("#operations", "link", "Deprovision").await;
     page.arrives_at(&format!("/dashboard/operations/{stuck}"))
         .await;
     page.says("#h-state", "Stuck").await;
@@ -182,8 +182,8 @@ async fn an_operator_has_what_is_stuck_tried_again_and_gives_up_what_waits() {
 
     // Who said what is in the audit.
     page.click("link", "Audit").await;
-    page.says("#audit", "abandon").await;
-    page.says("#audit", "retry").await;
+    page.says("#audit", "Operation given up").await;
+    page.says("#audit", "Operation tried again").await;
     page.says("#audit", "operator (dashboard)").await;
     page.look_over("operator-audit").await;
     page.find("#instance").await.fill("nobody's").await;
@@ -229,7 +229,7 @@ async fn late_backups_and_clusters_are_told_of() {
     // Who only reads has nothing to press but what leads on.
     page.says("#read-only", "Read only").await;
     page.click("link", "Operations").await;
-    page.click_in("#operations", "link", "provision").await;
+    page.click_in("#operations", "link", "Provision").await;
     page.says("#h-state", "Complete").await;
     assert!(page.all("#retry, #abandon").await.is_empty());
     visit.check().await;

@@ -2,8 +2,11 @@
 
 use compose_broker::model::{limits::TASKS_SHOWN, operation::OperationKind};
 
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+
 use crate::{
-    broker::{TestBroker, text},
+    broker::{SERVICE, TestBroker, answer, instance_path, text},
     control::Script,
     pages::Visitor,
     user::User,
@@ -54,6 +57,51 @@ async fn a_failed_backup_says_why_and_tasks_say_who_asked() {
         older.contains("data-label=\"By\">the administration API"),
         "{older}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_says_what_comes_first() {
+    let script = Script::default();
+    let broker = TestBroker::in_memory_with(&[], script.surroundings()).await;
+    broker.provision("i", json!({})).await;
+    let credentials = broker.bind("i", "b").await;
+    let held = script.hold(OperationKind::Backup, "snapshot");
+    let deployment = format!("/deployments/{}", text(&credentials["deployment_id"]));
+    let backups = format!("{deployment}/backups");
+    let backup = answer(broker.compose(Method::POST, &credentials, &backups)).await;
+    assert_eq!(backup.status, StatusCode::ACCEPTED, "{backup:?}");
+    let path = format!("{}?accepts_incomplete=true", instance_path("i"));
+    let more = json!({ "service_id": SERVICE, "parameters": { "units": 2 } });
+    let update = answer(broker.osb(Method::PATCH, &path).json(&more)).await;
+    assert_eq!(update.status, StatusCode::ACCEPTED, "{update:?}");
+
+    let wait = "waiting to begin; another task comes first: Backup";
+    let id = text(&update.body["operation"]).to_owned();
+    let poll = format!("{}/last_operation?operation={id}", instance_path("i"));
+    let told = answer(broker.osb(Method::GET, &poll)).await.body;
+    assert_eq!(told["description"], wait, "{told}");
+    let recipes = format!("{deployment}/recipes");
+    let told = answer(broker.compose(Method::GET, &credentials, &recipes))
+        .await
+        .body;
+    let recipe = &told["_embedded"]["recipes"][0];
+    assert_eq!(recipe["status_detail"], wait, "{told}");
+    assert_eq!(recipe["name"], "Scale deployment to 2 units");
+    let told = answer(broker.osb(Method::GET, &format!("/operator/operations/{id}")))
+        .await
+        .body;
+    assert_eq!(told["description"], wait, "{told}");
+    assert_eq!(told["name"], recipe["name"]);
+    let visitor = Visitor::with_token(&broker, &credentials).await;
+    for page in ["", "/activity"] {
+        let page = visitor
+            .get(&format!("/dashboard/instances/i{page}"))
+            .await
+            .body;
+        assert!(page.contains(wait), "{page}");
+    }
+    drop(held);
+    broker.instance_end("i", &update.body).await;
 }
 
 /// Where the link of that id leads, without its fragment.

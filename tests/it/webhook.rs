@@ -28,9 +28,10 @@ use tokio::{
 use crate::{
     alerts::failed_backups,
     broker::{TestBroker, eventually, text},
-    control::{Script, TestClock},
+    control::{Script, TestClock, surroundings},
     inside::Inside,
     process::{assert_one_line, refused, settings},
+    user::User,
 };
 
 /// The secret of now, and the one of before.
@@ -272,6 +273,35 @@ async fn each_change_of_an_alert_is_told_once_and_in_order_whatever_becomes_of_b
         page.contains("compose_broker_webhook_messages_given_up_total 0\n"),
         "{page}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_tries_the_webhook_out() {
+    let mut broker = TestBroker::in_memory().await;
+    let user = User::of_broker(&broker);
+    let none = user.run(&["test-webhook"]).await;
+    none.must_say(1, "alerts go to no webhook: set COMPOSE_BROKER_WEBHOOK_URL");
+    let receiver = Receiver::start().await;
+    broker.stop().await;
+    broker.webhook = Some(receiver.webhook());
+    broker.start_again(surroundings()).await;
+    let user = User::of_broker(&broker);
+    let place = format!("http://127.0.0.1:{}", receiver.port);
+    receiver.is_in(Mood::Takes);
+    let taken = user.does(&["test-webhook"]).await.out;
+    assert!(taken.starts_with(&format!("{place} took the test message ")));
+    let came = receiver.came.lock().expect("what came").pop();
+    let came = came.expect("a message");
+    assert_eq!(came.body["type"], "test");
+    assert!(taken.contains(&came.id), "{taken}");
+    assert_eq!(came.body["data"]["broker"], broker.url);
+    receiver.is_in(Mood::Fails);
+    let refused = user.run(&["test-webhook"]).await;
+    refused.must_say(
+        1,
+        "did not take the test message: it answered with status 500",
+    );
+    assert!(!refused.err.contains(HIDDEN), "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -180,7 +180,8 @@ pub async fn relieve(api: web::Data<Api>, request: HttpRequest, payload: web::Pa
         .upkeep
         .relieve(&of, prefix, Origin::Compose)
         .await?;
-    Ok(HttpResponse::Accepted().json(view::recipe(&of, &operation, api.broker.clock.now())))
+    let task = api.broker.deployments.task(operation).await?;
+    Ok(HttpResponse::Accepted().json(view::recipe(&of, &task, api.broker.clock.now())))
 }
 
 /// Tells what giving unused storage back would do, and how long members would stand still.
@@ -216,7 +217,8 @@ pub async fn defragmentation(api: web::Data<Api>, request: HttpRequest) -> Answe
 pub async fn defragment(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let operation = api.broker.upkeep.defragment(&of, Origin::Compose).await?;
-    Ok(HttpResponse::Accepted().json(view::recipe(&of, &operation, api.broker.clock.now())))
+    let task = api.broker.deployments.task(operation).await?;
+    Ok(HttpResponse::Accepted().json(view::recipe(&of, &task, api.broker.clock.now())))
 }
 
 /// A field of the body's `deployment`.
@@ -244,7 +246,10 @@ async fn change(
     parameters: Value,
 ) -> Result<view::RecipeBody, HttpError> {
     match update(api, of, parameters).await? {
-        Updated::Accepted(operation) => Ok(view::recipe(of, &operation, api.broker.clock.now())),
+        Updated::Accepted(operation) => {
+            let task = api.broker.deployments.task(*operation).await?;
+            Ok(view::recipe(of, &task, api.broker.clock.now()))
+        }
         // The original answers with a recipe, and there is none for what need not be done.
         Updated::Done => Err(BrokerError::UpdateRefused {
             reason: "the deployment is just so already".to_owned(),

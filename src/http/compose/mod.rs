@@ -32,7 +32,6 @@ use crate::{
         deployment::Deployment,
         holder::Holder,
         ids::{BackupId, BindingId, DeploymentId, InstanceId},
-        operation::Operation,
         origin::Origin,
     },
     seal::fingerprint,
@@ -310,7 +309,8 @@ pub async fn back_up(api: web::Data<Api>, request: HttpRequest) -> Answer {
         .backups
         .back_up(of.instance.id.clone(), Origin::Compose)
         .await?;
-    Ok(HttpResponse::Accepted().json(view::recipe(&of, &operation, api.broker.clock.now())))
+    let task = api.broker.deployments.task(operation).await?;
+    Ok(HttpResponse::Accepted().json(view::recipe(&of, &task, api.broker.clock.now())))
 }
 
 /// Fetches a backup, with a link to its bytes.
@@ -330,18 +330,15 @@ pub async fn backup(api: web::Data<Api>, Id(id): Id<BackupId>, request: HttpRequ
         .backup(of.instance.id.clone(), id)
         .await?;
     let length = api.broker.archives.length_in_advance(&backup);
+    let estimate = api.broker.restores.estimate(&backup).await?;
     Ok(HttpResponse::Ok().json(DownloadableBackupBody {
         archive_bytes: length.and_then(|length| length.exact),
         archive_bytes_estimate: length.map(|length| length.about),
+        restore_estimate: estimate.map(view::RestoreEstimateBody::from),
         backup: view::backup(&api.broker, &of, &backup),
         download_link: download_link(&api.broker, &holder(&request)?, &of.deployment, &backup)
             .await?,
     }))
-}
-
-/// What a recipe is called.
-pub fn recipe_name(operation: &Operation) -> String {
-    view::recipe_words(operation).1.into_owned()
 }
 
 /// The foundation endpoint of an instance: all of its API is below.
@@ -480,9 +477,9 @@ pub async fn download(api: web::Data<Api>, ids: LinkIds<BackupId>, request: Http
 )]
 pub async fn deployment_recipes(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
-    let operations = api.broker.deployments.recipes(&of.instance).await?;
+    let tasks = api.broker.deployments.recipes(&of.instance).await?;
     let now = api.broker.clock.now();
-    let recipes = operations.iter().map(|o| view::recipe(&of, o, now));
+    let recipes = tasks.iter().map(|task| view::recipe(&of, task, now));
     let recipes = recipes.collect();
     Ok(HttpResponse::Ok().json(Embedded::new(Recipes { recipes })))
 }
@@ -501,6 +498,6 @@ pub async fn recipe(
     Id(instance): Id<InstanceId>,
     Id(RecipeId(id)): Id<RecipeId>,
 ) -> Answer {
-    let (of, operation) = api.broker.deployments.recipe(instance, id).await?;
-    Ok(HttpResponse::Ok().json(view::recipe(&of, &operation, api.broker.clock.now())))
+    let (of, task) = api.broker.deployments.recipe(instance, id).await?;
+    Ok(HttpResponse::Ok().json(view::recipe(&of, &task, api.broker.clock.now())))
 }

@@ -1,16 +1,14 @@
 //! The bodies of the Compose API: plain objects, lists under `_embedded`.
 
-use std::borrow::Cow;
-
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::{ToSchema, openapi::Object};
 
 use super::provenance::RestoredFromBody;
 use crate::{
-    broker::{Broker, DeploymentView, KeptNow, backup_name, status_of},
+    broker::{Broker, DeploymentView, KeptNow, Task, backup_name, status_of},
     http::{
         advisory::AdvisoryBody,
         condition::HealthBody,
@@ -21,11 +19,12 @@ use crate::{
         defragment::Storage,
         deployment::Deployment,
         engine::{KnownFault, Transition},
+        estimate::Estimate,
         health::Health,
         ids::{BackupId, DeploymentId, InstanceId, OperationId},
         limits::{UNIT_BYTES, UNITS_DEFAULT},
         observation::Observation,
-        operation::{Operation, OperationKind, OperationState},
+        operation::{OperationKind, OperationState},
         period::BackupKind,
         retention,
         tenant::Tenant,
@@ -211,8 +210,11 @@ pub struct RecipeBody {
     #[schema(required, value_type = Option<OwnId>)]
     backup_id: Option<BackupId>,
     /// Where it came from: `osb`, `compose`, `dashboard`, `schedule`, `retention`, `expiry`,
-    /// `guard`, `watchdog`, `renewal`, `operator`.
+    /// `guard`, `night`, `watchdog`, `renewal`, `configuration`, `operator`.
     source: String,
+    /// Who asked for it, where a platform named a user.
+    #[schema(required)]
+    user: Option<String>,
     /// When it was asked for.
     #[schema(value_type = Time)]
     created_at: String,
@@ -411,6 +413,28 @@ pub struct DownloadableBackupBody {
     /// About how many bytes those are: a guess, by what the backup takes in the backup store.
     #[schema(required)]
     pub archive_bytes_estimate: Option<u64>,
+    /// About how long a restore takes; `null` where no earlier one is known, or nothing can be restored.
+    #[schema(required)]
+    pub restore_estimate: Option<RestoreEstimateBody>,
+}
+
+/// How long a restore will take.
+#[derive(Serialize, ToSchema)]
+#[schema(as = RestoreEstimate)]
+pub struct RestoreEstimateBody {
+    /// About so many seconds.
+    pub seconds: i64,
+    /// By how many restores of the past.
+    pub restores: usize,
+}
+
+impl From<Estimate> for RestoreEstimateBody {
+    fn from(of: Estimate) -> Self {
+        Self {
+            seconds: (of.about + TimeDelta::milliseconds(999)).num_seconds(),
+            restores: of.cases,
+        }
+    }
 }
 
 /// Backups, and how many of them are kept.
@@ -611,32 +635,19 @@ pub fn listed_deployment(broker: &Broker, view: &DeploymentView, health: Health)
     }
 }
 
-/// The template and the name of a recipe.
-pub fn recipe_words(operation: &Operation) -> (&'static str, Cow<'static, str>) {
-    let (template, name) = match operation.kind {
-        OperationKind::Update => return ("Recipes::Deployment::Run", name_of_update(operation)),
-        OperationKind::Provision => ("Recipes::Deployment::Run", "Provision"),
-        OperationKind::Restore => ("Recipes::Deployment::Run", "Restore"),
-        OperationKind::Deprovision => ("Recipes::Deployment::Deprovision", "Deprovision"),
-        OperationKind::Bind => ("Recipes::Deployment::Run", "Bind"),
-        OperationKind::Unbind => ("Recipes::Deployment::Run", "Unbind"),
-        OperationKind::Backup => ("Recipes::Deployment::Backup", "Backup"),
-        OperationKind::Prune => ("Recipes::Deployment::Prune", "Remove expired backups"),
-        OperationKind::Relief => ("Recipes::Deployment::Run", "Make room in the database"),
-        OperationKind::Defragment => ("Recipes::Deployment::Run", "Defragment the database"),
-        OperationKind::Recover => ("Recipes::Deployment::Run", "Recover the database"),
-        OperationKind::Renew => ("Recipes::Deployment::Run", "Renew the certificates"),
-        OperationKind::Readdress => {
-            let name = "Move the members to other addresses";
-            ("Recipes::Deployment::Run", name)
-        }
-        OperationKind::Repair => return ("Recipes::Deployment::Run", name_of_repair(operation)),
-    };
-    (template, name.into())
+/// The template of a recipe.
+fn template_of(kind: OperationKind) -> &'static str {
+    match kind {
+        OperationKind::Deprovision => "Recipes::Deployment::Deprovision",
+        OperationKind::Backup => "Recipes::Deployment::Backup",
+        OperationKind::Prune => "Recipes::Deployment::Prune",
+        _ => "Recipes::Deployment::Run",
+    }
 }
 
 /// A recipe: an operation, in Compose's words.
-pub fn recipe(of: &DeploymentView, operation: &Operation, now: DateTime<Utc>) -> RecipeBody {
+pub fn recipe(of: &DeploymentView, task: &Task, now: DateTime<Utc>) -> RecipeBody {
+    let operation = &task.operation;
     let status = match operation.state {
         _ if operation.halted => RecipeStatus::Failed,
         OperationState::Queued => RecipeStatus::Waiting,
@@ -646,14 +657,13 @@ pub fn recipe(of: &DeploymentView, operation: &Operation, now: DateTime<Utc>) ->
             RecipeStatus::Failed
         }
     };
-    let (template, name) = recipe_words(operation);
     RecipeBody {
         id: operation.id.clone(),
         account_id: account_id(&of.instance.tenant),
         deployment_id: of.deployment.id.clone(),
         parent_id: None,
-        template,
-        name: name.into_owned(),
+        template: template_of(operation.kind),
+        name: operation.words().into_owned(),
         status,
         status_detail: status_of(operation, now).description,
         operations_complete: operation.progress.steps_done,
@@ -662,33 +672,10 @@ pub fn recipe(of: &DeploymentView, operation: &Operation, now: DateTime<Utc>) ->
         bytes_total: operation.progress.bytes_total,
         backup_id: operation.backup.clone(),
         source: operation.origin.as_str().to_owned(),
+        user: task.user.clone(),
         created_at: time(operation.created_at),
         updated_at: time(operation.updated_at),
         embedded: NoRecipes { recipes: [] },
-    }
-}
-
-/// What an update does, in the words of the original where these are known.
-fn name_of_update(operation: &Operation) -> Cow<'static, str> {
-    let Some(change) = &operation.change else {
-        return "Update".into();
-    };
-    let goal = change.goal();
-    let (version, units) = (goal.version, goal.units);
-    let name = match (change.upgrades(), change.from.units == units) {
-        (false, _) => format!("Scale deployment to {units} units"),
-        (true, true) => format!("Upgrade deployment to version {version}"),
-        (true, false) => {
-            format!("Upgrade deployment to version {version} and scale it to {units} units")
-        }
-    };
-    name.into()
-}
-
-fn name_of_repair(operation: &Operation) -> Cow<'static, str> {
-    match &operation.repair {
-        Some(repair) => format!("Replace member {}", repair.member).into(),
-        None => "Replace a member".into(),
     }
 }
 

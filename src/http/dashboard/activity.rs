@@ -14,16 +14,17 @@ use super::{
     path_of,
     shell::{Shell, answer},
     show::{Moment, dates_whole, duration},
-    state::{Label, asked_by, label_of_alert, label_of_health, label_of_task},
+    state::{Label, label_of_alert, label_of_health, label_of_task},
 };
 use crate::{
     broker::{
-        AuditPage, InstanceView, TasksPage, logfile_id, logfile_name, no_such_page, read_only,
+        AuditPage, InstanceView, Task, TasksPage, logfile_id, logfile_name, no_such_page, read_only,
     },
     http::{compose, error::HttpError, request::query},
     model::{
         alert::Alert,
         audit::AuditEntry,
+        deed::words_of_action,
         holder::Holder,
         ids::{InstanceId, LogfileId},
         instance::InstanceState,
@@ -32,7 +33,6 @@ use crate::{
         observation::Observation,
         operation::{Operation, OperationKind, OperationState},
         origin::Origin,
-        sentence::capitalized,
         session::{Scope, Session},
         size::size,
     },
@@ -194,7 +194,7 @@ fn shell(
     is_seen: bool,
 ) -> Shell {
     let follows = !asked.still;
-    let is_active = |(task, _): &(Operation, _)| task.state.is_active();
+    let is_active = |task: &Task| task.operation.state.is_active();
     let is_growing = (found.logs.1.as_ref()).is_some_and(|(log, _)| log.part == LogPart::Current);
     let is_looking = view.of.instance.state == InstanceState::Ready && !is_seen;
     Shell {
@@ -386,16 +386,19 @@ fn repair_took(view: &InstanceView) -> Option<String> {
 }
 
 fn task_rows(view: &InstanceView, of: TasksPage, is_operator: bool) -> Vec<TaskRow> {
-    let row = |(task, user): (Operation, Option<String>)| {
+    let row = |Task {
+                   operation: task,
+                   user,
+               }: Task| {
         let is_active = task.state.is_active();
         let took = task.updated_at - task.created_at;
         TaskRow {
             href: is_operator.then(|| format!("{OPERATIONS}/{}", task.id)),
-            name: compose::recipe_name(&task),
+            name: task.words().into_owned(),
             label: label_of_task(&task),
             asked: Moment::new(task.created_at, view.now),
             took: (!is_active).then(|| duration(took)),
-            by: asked_by(task.origin),
+            by: task.origin.words(),
             user: user.unwrap_or_default(),
             bar: (is_active && !task.halted).then(|| Bar::of(&task, view.now)),
             id: task.id.to_string(),
@@ -413,7 +416,7 @@ fn entry_rows(view: &InstanceView, of: AuditPage, is_operator: bool) -> Vec<Entr
             entry.backup.map(|id| format!("backup {id}")),
         ];
         let about: Vec<String> = about.into_iter().flatten().collect();
-        let what = what(&entry.action);
+        let what = words_of_action(&entry.action);
         EntryRow {
             id: entry.id,
             at: Moment::new(entry.at, view.now),
@@ -421,36 +424,13 @@ fn entry_rows(view: &InstanceView, of: AuditPage, is_operator: bool) -> Vec<Entr
                 1 => what,
                 times => format!("{what}, {times} times"),
             },
-            by: asked_by(entry.origin),
+            by: entry.origin.words(),
             user: entry.user.unwrap_or_default(),
             about: about.join(", "),
             address: entry.address.filter(|_| is_operator).unwrap_or_default(),
         }
     };
     of.entries.into_iter().map(row).collect()
-}
-
-/// What an entry of the audit tells of, in words.
-fn what(action: &str) -> String {
-    let words = match action {
-        "download_link" => "link to a backup",
-        "download" => "download of a backup",
-        "log_link" => "link to a log",
-        "log_download" => "look into a log",
-        "credentials" => "look at credentials",
-        "sign_in" => "sign-in to these pages",
-        "one_time_link" => "sign-in with a one-time link",
-        "refused" => "refused sign-in",
-        "backup_note" => "note beside a backup",
-        "pin" => "backup kept",
-        "unpin" => "backup let go of",
-        "notes" => "notes beside the deployment",
-        "context" => "the platform's words for it",
-        "parameters" => "parameters",
-        "owner" => "another owner",
-        other => return capitalized(&other.replace('_', " ")),
-    };
-    capitalized(words)
 }
 
 #[cfg(test)]
@@ -472,24 +452,5 @@ mod tests {
             "/a?log=aa&tasks=t&before=7#h"
         );
         assert_eq!(link(&[("log", ""), ("before", "")]), "/a?still=yes#h");
-    }
-
-    #[test]
-    fn each_kind_of_access_has_words_of_its_own() {
-        use crate::model::trail::Accessed;
-        for accessed in [
-            Accessed::BackupLink,
-            Accessed::Backup,
-            Accessed::LogLink,
-            Accessed::Log,
-            Accessed::Credentials,
-            Accessed::Session,
-            Accessed::OneTimeLink,
-            Accessed::Refused,
-        ] {
-            let plain = capitalized(&accessed.as_str().replace('_', " "));
-            assert_ne!(what(accessed.as_str()), plain);
-        }
-        assert_eq!(what("provision"), "Provision");
     }
 }

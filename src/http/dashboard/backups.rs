@@ -21,7 +21,7 @@ use super::{
     plot::{Plot, Point, plot},
     shell::{Shell, answer},
     show::{Moment, counted, duration, number},
-    state::{Label, asked_by, label_of_backup},
+    state::{Label, label_of_backup},
 };
 use crate::{
     broker::{
@@ -493,7 +493,7 @@ fn row(view: &InstanceView, backup: &Backup, options: &[(BackupId, RestoreOption
     let restore = options.iter().find(|(id, _)| *id == backup.id);
     let work = view.operations.iter().find(|o| o.id == backup.operation);
     if let Some(operation) = work {
-        facts.push(("Asked for by", asked_by(operation.origin).to_owned()));
+        facts.push(("Asked for by", operation.origin.words().to_owned()));
     }
     let (expires, expiry) = expiry(view, backup);
     Row {

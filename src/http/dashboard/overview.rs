@@ -14,7 +14,7 @@ use super::{
     path_of,
     shell::{Shell, Subject, answer},
     show::{Moment, counted, dates_whole, duration},
-    state::{Label, asked_by, label_of_alert, label_of_health, label_of_task},
+    state::{Label, label_of_alert, label_of_health, label_of_task},
 };
 use crate::{
     broker::{Broker, InstanceView, Restored, Source},
@@ -603,10 +603,10 @@ fn task(view: &InstanceView, operation: &Operation) -> Task {
     let active = operation.state.is_active() && !operation.halted;
     let took = operation.updated_at - operation.created_at;
     Task {
-        by: asked_by(operation.origin),
+        by: operation.origin.words(),
         took: (!operation.state.is_active()).then(|| duration(took)),
         id: operation.id.to_string(),
-        name: compose::recipe_name(operation),
+        name: operation.words().into_owned(),
         label: label_of_task(operation),
         began: Moment::new(operation.created_at, view.now),
         detail: operation.failure.clone().unwrap_or_default(),
@@ -642,7 +642,7 @@ fn link_to_restored(
             .unwrap_or_else(|| instance.id.to_string()),
         label: is_reached.then(|| label_of_health(health.state)),
         bar: (is_reached && active).then(|| Bar::of(&restored.restore, now)),
-        by: asked_by(restored.restore.origin),
+        by: restored.restore.origin.words(),
         at: Moment::new(restored.restore.created_at, now),
     }
 }

@@ -6,7 +6,6 @@ use crate::model::{
     binding::BindingState,
     health::HealthState,
     operation::{Operation, OperationState},
-    origin::Origin,
 };
 
 /// What a page shows of a state.
@@ -96,22 +95,5 @@ pub fn label_of_operation(operation: &Operation) -> Label {
         OperationState::Stuck => label("Stuck", BAD),
         OperationState::Abandoned => label("Given up", PAST),
         _ => label_of_task(operation),
-    }
-}
-
-/// Who asked for a task, by where it came from.
-pub fn asked_by(origin: Origin) -> &'static str {
-    match origin {
-        Origin::Osb => "the platform",
-        Origin::Compose => "the administration API",
-        Origin::Dashboard => "a visitor of the dashboard",
-        Origin::Operator => "the operator",
-        Origin::Schedule => "the schedule",
-        Origin::Retention => "the rules of retention",
-        Origin::Expiry => "the end of a binding",
-        Origin::Guard | Origin::Night => "the broker, for room",
-        Origin::Watchdog => "the broker, for a member",
-        Origin::Renewal => "the broker, for certificates",
-        Origin::Configuration => "the broker, for new settings",
     }
 }

@@ -49,6 +49,7 @@ const RULES: Rules = Rules {
         super::operations::retry,
         super::operations::abandon,
         super::volumes::list,
+        super::webhook::test,
         health::alive,
         health::ready,
     ),

@@ -24,10 +24,12 @@ use super::{
     request::{Body, check_operator, query},
 };
 use crate::{
-    broker::{AuditPage, AuditQuery, Finding, OwnerFinding, Repaired, Stray, VersionInUse},
+    broker::{AuditQuery, Finding, OwnerFinding, Repaired, Stray, VersionInUse},
     model::{
         audit::AuditEntry,
+        deed::words_of_action,
         ids::{BackupId, BindingId, DeploymentId, InstanceId, OperationId},
+        instance::Names,
         tenant::Tenant,
         version::Version,
     },
@@ -40,6 +42,7 @@ pub mod instances;
 pub mod members;
 pub mod operations;
 pub mod volumes;
+pub mod webhook;
 
 use error::OperatorError;
 
@@ -69,11 +72,16 @@ struct Entry {
     at: String,
     /// What.
     action: String,
+    /// The same in words.
+    what: String,
     /// The door that it came through: `osb`, `compose`, `dashboard`, `operator`, or the broker itself.
     origin: String,
     /// The instance, where it is about one.
     #[schema(required, value_type = Option<PlatformId>)]
     instance_id: Option<InstanceId>,
+    /// What people call it, where it is there and that is known.
+    #[schema(required)]
+    instance_name: Option<String>,
     /// The binding, where it is about one.
     #[schema(required, value_type = Option<PlatformId>)]
     binding_id: Option<BindingId>,
@@ -339,10 +347,11 @@ pub async fn audit(api: web::Data<Api>, request: HttpRequest) -> Answer {
         before: number("before")?,
         limit: number("limit")?,
     };
-    let AuditPage { entries, next } = api.broker.audit.newest(asked).await?;
+    let found = api.broker.audit.newest(asked).await?;
+    let of = |of: AuditEntry| entry(of, &found.names);
     Ok(HttpResponse::Ok().json(Audit {
-        entries: entries.into_iter().map(entry).collect(),
-        next_before: next,
+        entries: found.entries.into_iter().map(of).collect(),
+        next_before: found.next,
     }))
 }
 
@@ -385,12 +394,15 @@ fn wrong(name: &str) -> HttpError {
     HttpError::bad_request(format!("{name} is not what it should be"))
 }
 
-fn entry(entry: AuditEntry) -> Entry {
+fn entry(entry: AuditEntry, names: &Names) -> Entry {
+    let name = entry.instance.as_ref().and_then(|id| names.get(id));
     Entry {
         id: entry.id,
         at: time(entry.at),
+        what: words_of_action(&entry.action),
         action: entry.action,
         origin: entry.origin.as_str().to_owned(),
+        instance_name: name.cloned(),
         instance_id: entry.instance,
         binding_id: entry.binding,
         operation: entry.operation,

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::{Answer, wrong};
 use crate::{
-    broker::{OperationDetail, OperationsPage, OperationsQuery, status_of},
+    broker::{OperationDetail, OperationsQuery, status_of},
     http::{
         Api,
         error::HttpError,
@@ -45,9 +45,14 @@ pub struct OperationBody {
     id: OperationId,
     /// What it does.
     kind: String,
+    /// The same in words, with what it does it to where it knows more; also the name of its recipe.
+    name: String,
     /// What it does it to.
     #[schema(value_type = PlatformId)]
     instance_id: InstanceId,
+    /// What people call it, where that is known.
+    #[schema(required)]
+    instance_name: Option<String>,
     /// The binding, where it is about one.
     #[schema(required, value_type = Option<PlatformId>)]
     binding_id: Option<BindingId>,
@@ -157,12 +162,13 @@ pub struct StepBody {
     )
 )]
 pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer {
-    let OperationsPage { operations, next } =
-        api.broker.oversight.operations(asked(&request)?).await?;
+    let found = api.broker.oversight.operations(asked(&request)?).await?;
     let now = api.broker.clock.now();
     Ok(HttpResponse::Ok().json(Operations {
-        operations: operations.iter().map(|seen| body(seen, now)).collect(),
-        next_before: next,
+        operations: (found.operations.iter())
+            .map(|seen| body(seen, found.names.get(&seen.operation.instance), now))
+            .collect(),
+        next_before: found.next,
     }))
 }
 
@@ -240,7 +246,7 @@ fn asked(request: &HttpRequest) -> Result<OperationsQuery, HttpError> {
     })
 }
 
-fn body(seen: &Overseen, now: DateTime<Utc>) -> OperationBody {
+fn body(seen: &Overseen, name: Option<&String>, now: DateTime<Utc>) -> OperationBody {
     let operation = &seen.operation;
     let waits = operation.state == OperationState::Queued && seen.not_before > now;
     let trouble = operation.trouble.as_ref().map(|trouble| {
@@ -259,7 +265,9 @@ fn body(seen: &Overseen, now: DateTime<Utc>) -> OperationBody {
     OperationBody {
         id: operation.id.clone(),
         kind: operation.kind.as_str().to_owned(),
+        name: operation.words().into_owned(),
         instance_id: operation.instance.clone(),
+        instance_name: name.cloned(),
         binding_id: operation.binding.clone(),
         backup_id: operation.backup.clone(),
         origin: operation.origin.as_str().to_owned(),
@@ -278,7 +286,7 @@ fn body(seen: &Overseen, now: DateTime<Utc>) -> OperationBody {
 fn in_full(detail: &OperationDetail, now: DateTime<Utc>) -> OperationInFull {
     let lease = detail.seen.lease.as_ref();
     OperationInFull {
-        operation: body(&detail.seen, now),
+        operation: body(&detail.seen, detail.name.as_ref(), now),
         claims: detail.seen.operation.epoch,
         lease: lease.map(|lease| LeaseBody {
             owner: lease.owner.clone(),

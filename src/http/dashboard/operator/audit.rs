@@ -10,10 +10,12 @@ use crate::{
         AUDIT, Answer, Api, OPERATIONS, path_of,
         shell::{Shell, answer},
         show::Moment,
-        state::asked_by,
     },
     http::request::query,
-    model::{audit::AuditEntry, limits::ROWS_ON_A_PAGE, session::Session},
+    model::{
+        audit::AuditEntry, deed::words_of_action, instance::Names, limits::ROWS_ON_A_PAGE,
+        session::Session,
+    },
 };
 
 #[derive(Template)]
@@ -30,14 +32,22 @@ struct AuditPage {
 struct Row {
     id: i64,
     at: Moment,
-    action: String,
+    what: String,
     times: Option<String>,
     who: String,
     way: &'static str,
     address: String,
-    instance: Option<(String, String)>,
+    instance: Option<Instance>,
     about: String,
     operation: Option<(String, String)>,
+}
+
+/// What an entry is about.
+struct Instance {
+    href: String,
+    /// What people call it, where that is known.
+    name: Option<String>,
+    id: String,
 }
 
 /// `GET /dashboard/audit`
@@ -54,6 +64,7 @@ pub async fn page(
     let found = match id {
         Some(None) => crate::broker::AuditPage {
             entries: Vec::new(),
+            names: Names::new(),
             next: None,
         },
         id => {
@@ -76,7 +87,9 @@ pub async fn page(
     shell.follows = true;
     let page = AuditPage {
         counts: counts(&api, &estate).await?,
-        rows: found.entries.into_iter().map(|of| row(of, now)).collect(),
+        rows: (found.entries.into_iter())
+            .map(|of| row(of, &found.names, now))
+            .collect(),
         newest: before.map(|_: i64| address(AUDIT, &[("instance", &instance)])),
         older,
         instance,
@@ -85,7 +98,7 @@ pub async fn page(
     Ok(answer(StatusCode::OK, &page))
 }
 
-fn row(of: AuditEntry, now: chrono::DateTime<chrono::Utc>) -> Row {
+fn row(of: AuditEntry, names: &Names, now: chrono::DateTime<chrono::Utc>) -> Row {
     let about = [
         of.binding.map(|id| format!("binding {id}")),
         of.backup.map(|id| format!("backup {id}")),
@@ -94,16 +107,20 @@ fn row(of: AuditEntry, now: chrono::DateTime<chrono::Utc>) -> Row {
     Row {
         id: of.id,
         at: Moment::new(of.at, now),
-        action: of.action.replace('_', " "),
+        what: words_of_action(&of.action),
         times: (of.times > 1).then(|| format!("{} times", of.times)),
         who: match (of.user, of.platform) {
             (Some(user), Some(platform)) => format!("{user} ({platform})"),
             (Some(name), None) | (None, Some(name)) => name,
             (None, None) => String::new(),
         },
-        way: asked_by(of.origin),
+        way: of.origin.words(),
         address: of.address.unwrap_or_default(),
-        instance: of.instance.map(|id| (path_of(&id), id.to_string())),
+        instance: of.instance.map(|id| Instance {
+            href: path_of(&id),
+            name: names.get(&id).cloned(),
+            id: id.to_string(),
+        }),
         about: about.join(", "),
         operation: of
             .operation

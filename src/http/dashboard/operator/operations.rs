@@ -15,11 +15,12 @@ use crate::{
         path_of,
         shell::{Shell, answer},
         show::{Moment, counted, duration},
-        state::{Label, asked_by, label_of_operation},
+        state::{Label, label_of_operation},
     },
     http::request::query,
     model::{
         ids::OperationId,
+        instance::Names,
         limits::ROWS_ON_A_PAGE,
         operation::{Operation, OperationKind, OperationState},
         oversight::{Overseen, StepSeen},
@@ -53,8 +54,10 @@ struct ListPage {
 struct Row {
     href: String,
     id: String,
-    kind: String,
+    what: String,
     instance_href: String,
+    /// What people call it, where that is known.
+    name: Option<String>,
     instance: String,
     label: Label,
     says: String,
@@ -66,7 +69,7 @@ struct Row {
 }
 
 impl Row {
-    fn of(seen: &Overseen, now: DateTime<Utc>) -> Self {
+    fn of(seen: &Overseen, name: Option<&String>, now: DateTime<Utc>) -> Self {
         let operation = &seen.operation;
         let waits = operation.state == OperationState::Queued && seen.not_before > now;
         let trouble = operation.trouble.as_ref().map(|trouble| {
@@ -76,14 +79,15 @@ impl Row {
         Self {
             href: format!("{OPERATIONS}/{}", operation.id),
             id: operation.id.to_string(),
-            kind: operation.kind.to_string(),
+            what: operation.words().into_owned(),
             instance_href: path_of(&operation.instance),
+            name: name.cloned(),
             instance: operation.instance.to_string(),
             label: label_of_operation(operation),
             says: says(operation, now),
             trouble,
             next_try: waits.then(|| Moment::new(seen.not_before, now)),
-            by: asked_by(operation.origin),
+            by: operation.origin.words(),
             since: Moment::new(operation.created_at, now),
             moved: Moment::new(operation.updated_at, now),
         }
@@ -98,7 +102,7 @@ fn says(operation: &Operation, now: DateTime<Utc>) -> String {
             let took = duration(operation.updated_at - operation.created_at);
             format!("It took {took}.")
         }
-        (None, OperationState::Queued | OperationState::Running) => operation.progress.to_string(),
+        (None, OperationState::Queued | OperationState::Running) => operation.standing(),
         _ => status_of(operation, now).description,
     }
 }
@@ -129,6 +133,7 @@ pub async fn page(
     let found = if is_nobody {
         OperationsPage {
             operations: Vec::new(),
+            names: Names::new(),
             next: None,
         }
     } else {
@@ -150,13 +155,15 @@ pub async fn page(
     shell.follows = true;
     shell.under_way = (found.operations.iter()).any(|seen| seen.operation.state.is_active());
     let states = STATES.map(|(state, label)| (state.as_str().to_owned(), label.to_owned()));
-    let kinds = OperationKind::ALL.map(|kind| (kind.to_string(), kind.to_string()));
+    let kinds = OperationKind::ALL.map(|kind| (kind.to_string(), kind.words().to_owned()));
     let page = ListPage {
         shell,
         counts: counts(&api, &estate).await?,
         states: Choice::among("Any state", states, &state),
         kinds: Choice::among("Any kind", kinds, &kind),
-        rows: found.operations.iter().map(|of| Row::of(of, now)).collect(),
+        rows: (found.operations.iter())
+            .map(|of| Row::of(of, found.names.get(&of.operation.instance), now))
+            .collect(),
         newest: (!before.is_empty()).then(|| link("")),
         older: found.next.map(|id| link(id.as_str())),
         instance,
@@ -217,13 +224,14 @@ pub async fn show(
     let now = api.broker.clock.now();
     let operation = &detail.seen.operation;
     let mut shell = Shell::signed_in("", &api.broker, &session);
-    shell.title = format!("{} of {}", operation.kind, operation.instance);
+    let of = (detail.name.as_deref()).unwrap_or_else(|| operation.instance.as_str());
+    shell.title = format!("{}: {of}", operation.words());
     shell.here = "operations";
     shell.follows = true;
     shell.under_way = operation.state.is_active();
     let may = shell.may_change();
     let page = DetailPage {
-        row: Row::of(&detail.seen, now),
+        row: Row::of(&detail.seen, detail.name.as_ref(), now),
         href: format!("{OPERATIONS}/{}", operation.id),
         facts: facts(&detail),
         steps: detail.steps.iter().map(|of| Step::of(of, now)).collect(),
@@ -250,7 +258,8 @@ fn facts(detail: &OperationDetail) -> Vec<(&'static str, String)> {
     ];
     let mut facts = vec![
         ("Operation ID", operation.id.to_string()),
-        ("Asked for by", asked_by(operation.origin).to_owned()),
+        ("Instance ID", operation.instance.to_string()),
+        ("Asked for by", operation.origin.words().to_owned()),
         ("Begun", counted(operation.epoch, "time")),
     ];
     let optional = optional.into_iter();

@@ -1,0 +1,57 @@
+//! What an operation that nobody works on waits for.
+
+use std::fmt;
+
+use super::sentence::{counted, is_or_are};
+
+/// What keeps an operation from being begun, where it is not its own trouble.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wait {
+    /// The end of another operation on the same instance; in words.
+    Operation(String),
+    /// As many are done for its instance as may be at once.
+    Instance(usize),
+    /// As many are done for its owner as may be at once.
+    Owner(usize),
+    /// As many are done on its cluster as may be at once.
+    Cluster(usize),
+    /// As many are done by the broker as may be at once.
+    Broker(usize),
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (count, of) = match self {
+            Self::Operation(words) => return write!(f, "another task comes first: {words}"),
+            Self::Instance(count) => (count, "for this instance"),
+            Self::Owner(count) => (count, "for the same owner"),
+            Self::Cluster(count) => (count, "on the same cluster"),
+            Self::Broker(count) => (count, "by the broker"),
+        };
+        let (tasks, are) = (counted(*count, "task"), is_or_are(*count));
+        write!(f, "{tasks} {are} done {of}, as many as may be at once")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_reads_like_a_sentence() {
+        let told = [
+            Wait::Operation("Backup".to_owned()),
+            Wait::Instance(2),
+            Wait::Cluster(1),
+        ]
+        .map(|wait| wait.to_string());
+        assert_eq!(
+            told,
+            [
+                "another task comes first: Backup",
+                "2 tasks are done for this instance, as many as may be at once",
+                "1 task is done on the same cluster, as many as may be at once",
+            ]
+        );
+    }
+}
