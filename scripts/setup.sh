@@ -12,6 +12,8 @@
 #   setup.sh --bench    also what loads a broker that is measured: wrk.
 #   setup.sh --rules    also what tries the alert rules: promtool in tools/promtool/.
 #                       Where it is not to be had, its test is skipped.
+#   setup.sh --s3       also the server of S3 that tests keep backups in: versitygw, built
+#                       with Go into tools/versitygw/. Without Go its tests are skipped.
 #   setup.sh --postgres also the PostgreSQL server that Debian ships, for tests that
 #                       start one of their own. No database is made of it here.
 #
@@ -26,10 +28,12 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 axe=$here/../tools/axe
 schemathesis=$here/../tools/schemathesis
 promtool=$here/../tools/promtool
+versitygw=$here/../tools/versitygw
 browser=
 fuzz=
 bench=
 rules=
+s3=
 postgres=
 
 say() { echo "setup: $*"; }
@@ -178,6 +182,36 @@ fetch_promtool() (
     fi
 )
 
+# What a server of S3 was built of: versions and hashes of all its modules.
+versitygw_origin() { cat "$here"/s3/go.mod "$here"/s3/go.sum | sha256sum; }
+
+has_versitygw() {
+    [[ -x $versitygw/versitygw && $(cat "$versitygw/.origin" 2>/dev/null) == "$(versitygw_origin)" ]]
+}
+
+# Builds versitygw into tools/versitygw/, which git does not see. Its modules come from whatever proxy Go has
+# been set up with, and others than those that go.sum names are refused.
+build_versitygw() (
+    if has_versitygw; then return; fi
+    if ! has go; then
+        warn "warning: no Go in PATH to build versitygw with: backups in S3 are not tried"
+        return
+    fi
+    log=$(mktemp)
+    trap 'rm -f "$log"' EXIT
+    mkdir -p "$versitygw"
+    cd "$here/s3"
+    export CGO_ENABLED=0 GOWORK=off
+    if ! go build -mod=readonly -trimpath -ldflags '-s -w' -o "$versitygw/versitygw" tool >"$log" 2>&1 </dev/null; then
+        grep -v '^go: downloading ' "$log" | tail -n 5 >&2
+        warn "warning: Go could not build versitygw: backups in S3 are not tried"
+        return
+    fi
+    # Last, so that half a program is never taken for a whole one.
+    versitygw_origin >"$versitygw/.origin"
+    say "versitygw is in tools/versitygw/"
+)
+
 # Prints what to put before a command that needs root; fails when nothing helps.
 root_prefix() {
     if ((EUID == 0)); then
@@ -242,8 +276,9 @@ main() {
             --fuzz) fuzz=yes ;;
             --bench) bench=yes ;;
             --rules) rules=yes ;;
+            --s3) s3=yes ;;
             --postgres) postgres=yes ;;
-            *) warn 'usage: setup.sh [--browser] [--fuzz] [--bench] [--rules] [--postgres]' && return 2 ;;
+            *) warn 'usage: setup.sh [--browser] [--fuzz] [--bench] [--rules] [--s3] [--postgres]' && return 2 ;;
         esac
         shift
     done
@@ -260,6 +295,7 @@ main() {
     if [[ -n $browser ]]; then fetch_axe; fi
     if [[ -n $fuzz ]]; then fetch_schemathesis; fi
     if [[ -n $rules ]]; then fetch_promtool; fi
+    if [[ -n $s3 ]]; then build_versitygw; fi
     exec "$here/engines.sh"
 }
 

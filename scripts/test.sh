@@ -47,7 +47,7 @@ stage() {
 }
 
 # What only the tests need comes over the network.
-tools() { scripts/setup.sh --browser --fuzz --rules --postgres; }
+tools() { scripts/setup.sh --browser --fuzz --rules --s3 --postgres; }
 
 # It waits most of the time.
 demo() { "$built/examples/demo" --broker "$built/compose-broker" --plain; }

@@ -125,10 +125,7 @@ fn main() -> ExitCode {
         Command::Store(StoreCommand::Copy { from, to }) => return copy(from, to),
         _ => {}
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-    {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => return failure(&error),
     };
@@ -227,15 +224,22 @@ fn check(file: &Path) -> ExitCode {
     }
 }
 
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+}
+
 /// The names of migrations go to the standard output, one on each line.
 fn migrate(settings: &Settings, only_look: bool) -> ExitCode {
     let config = match Config::load(settings) {
         Ok(config) => config,
         Err(error) => return failure(&error),
     };
-    let made = match only_look {
-        true => pending_migrations(&config),
-        false => app::migrate(&config),
+    let made = match (only_look, runtime()) {
+        (true, _) => pending_migrations(&config),
+        (false, Ok(runtime)) => runtime.block_on(app::migrate(&config)),
+        (false, Err(error)) => return failure(&error),
     };
     let names = match made {
         Ok(names) => names,

@@ -17,10 +17,12 @@ use crate::{
     config::{CatalogFile, Config},
     model::{
         catalog::{Catalog, CatalogError, CatalogErrors, CurrentCatalog},
+        failure::chain,
+        marker::FolderName,
         sentence::counted,
     },
     store::{
-        Store,
+        self, Store,
         copy::{Copied, CopyError, copy},
     },
     timekeeper::Timekeeper,
@@ -42,7 +44,7 @@ impl Kept {
         clock: &Clock,
         catalog: Catalog,
     ) -> Result<Self, StartError> {
-        folders::check_before_store(config)?;
+        folders::check_before_store(config).await?;
         let store = Arc::new(Store::open(config.places.database_url.expose())?);
         let checked = folders::check(&store, config, clock.now()).await?;
         check_keys(&store, &config.access.keys).await?;
@@ -51,7 +53,7 @@ impl Kept {
         check_clusters(&store, &config.places.clusters).await?;
         let catalog = Arc::new(CurrentCatalog::new(check_plans(&store, catalog).await?));
         config.keep()?;
-        config.places.backups.make().await?;
+        make_backup_store(config, &store).await?;
         let mark = checked.mark(&store).await?;
         let backups = Vault::at(&config.places.backups, mark);
         Ok(Self {
@@ -63,6 +65,20 @@ impl Kept {
     }
 }
 
+/// Makes the backup store where it is not there. One that has been used before may be out of reach for now:
+/// what needs it waits.
+async fn make_backup_store(config: &Config, store: &Arc<Store>) -> Result<(), StartError> {
+    let Err(error) = config.places.backups.make().await else {
+        return Ok(());
+    };
+    let known = store.read(store::folder::known).await?;
+    if error.may_pass() && known.contains_key(&FolderName::Backups.to_string()) {
+        log::error!("the backup store is out of reach: {}", chain(&error));
+        return Ok(());
+    }
+    Err(error.into())
+}
+
 /// The migrations that the broker's store lacks.
 pub fn pending_migrations(config: &Config) -> Result<Vec<String>, StartError> {
     Ok(Store::pending_migrations(
@@ -72,8 +88,8 @@ pub fn pending_migrations(config: &Config) -> Result<Vec<String>, StartError> {
 
 /// Brings the broker's store to this version, as a start does; returns the migrations that were made. A store
 /// that is not there yet is made, unless it seems to be lost.
-pub fn migrate(config: &Config) -> Result<Vec<String>, StartError> {
-    folders::check_before_store(config)?;
+pub async fn migrate(config: &Config) -> Result<Vec<String>, StartError> {
+    folders::check_before_store(config).await?;
     Ok(Store::migrate(config.places.database_url.expose())?)
 }
 

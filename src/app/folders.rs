@@ -19,6 +19,7 @@ use crate::{
     config::{ClusterSettings, Config},
     disk, folder,
     model::{
+        failure::chain,
         ids::{DeploymentId, FolderMark},
         marker::{Accepted, FolderName, Look, Marker, Refusal},
         sentence::counted,
@@ -36,25 +37,45 @@ pub(super) struct Checked {
     folders: Vec<(Folder, Look, FolderMark)>,
 }
 
+/// A folder; or where backups are kept elsewhere, which has a marker like one.
 struct Folder {
     name: FolderName,
+    /// Where it is; of a place elsewhere, its address.
     path: PathBuf,
+    /// The place, where it is no folder.
+    place: Option<SharedPlace>,
+}
+
+/// What was found of a marker.
+enum Found {
+    Marker(Option<Marker>),
+    /// Nobody can tell for now; this is what it said.
+    Unreachable(Marker),
 }
 
 /// The folders of a configuration.
 fn folders(config: &Config) -> Vec<Folder> {
     let data = (FolderName::Data, config.places.data_dir.clone());
-    let backups = config.places.backups.folder();
-    let backups = backups.map(|folder| (FolderName::Backups, folder.to_owned()));
+    let place = &config.places.backups;
+    let backups = match place.folder() {
+        Some(folder) => Some(folder.to_owned()),
+        None => place.keeps_marker().then(|| place.shown().into()),
+    };
+    let backups = backups.map(|path| (FolderName::Backups, path));
     let clusters = config.places.clusters.iter().filter_map(|of| {
         let name = FolderName::Cluster(of.cluster.id.clone());
         Some((name, of.backing.folder()?.to_owned()))
     });
+    let is_elsewhere = |name: &FolderName| *name == FolderName::Backups && place.folder().is_none();
     [data]
         .into_iter()
         .chain(backups)
         .chain(clusters)
-        .map(|(name, path)| Folder { name, path })
+        .map(|(name, path)| Folder {
+            place: is_elsewhere(&name).then(|| place.clone()),
+            name,
+            path,
+        })
         .collect()
 }
 
@@ -109,12 +130,12 @@ async fn known_so_far(database_url: Option<&str>) -> BTreeMap<String, FolderMark
 
 /// Fails where a database file is about to be made beside clusters or backups: it was lost, or its
 /// disk is not mounted, and the databases would run on without anybody who knows of them.
-pub(super) fn check_before_store(config: &Config) -> Result<(), StartError> {
+pub(super) async fn check_before_store(config: &Config) -> Result<(), StartError> {
     let Some(file) = Store::file(config.places.database_url.expose()) else {
         return Ok(());
     };
     if !file.exists() {
-        check_nothing_is_held(config)?;
+        check_nothing_is_held(config).await?;
         if file.starts_with(&config.places.data_dir) {
             config.make_data_dir()?;
         }
@@ -122,14 +143,17 @@ pub(super) fn check_before_store(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
-fn check_nothing_is_held(config: &Config) -> Result<(), StartError> {
+async fn check_nothing_is_held(config: &Config) -> Result<(), StartError> {
     if config.accepted.contains(&Accepted::Database) {
         log::warn!("the database is a new one, as was accepted");
         return Ok(());
     }
     let mut held = Vec::new();
     for folder in folders(config) {
-        let count = deployments_in(&folder.path).map_err(|source| folder.unreadable(source))?;
+        let count = match &folder.place {
+            Some(place) => place.deployments().await?,
+            None => deployments_in(&folder.path).map_err(|source| folder.unreadable(source))?,
+        };
         let path = folder.path.display();
         match &folder.name {
             _ if count == 0 => {}
@@ -165,7 +189,7 @@ pub(super) async fn check(
     now: DateTime<Utc>,
 ) -> Result<Checked, StartError> {
     if store.read(store::folder::is_unused).await? {
-        check_nothing_is_held(config)?;
+        check_nothing_is_held(config).await?;
     }
     let mut checked = Vec::new();
     for folder in folders(config) {
@@ -188,7 +212,20 @@ pub(super) async fn check(
 
 impl Folder {
     async fn look(&self, store: &Arc<Store>, config: &Config) -> Result<Look, StartError> {
-        let marker = folder::marker(&self.path).map_err(|source| self.unreadable(source))?;
+        let name = self.name.to_string();
+        let known = store.read(store::folder::known).await?.remove(&name);
+        let marker = match self.marker(known.as_ref()).await? {
+            Found::Marker(marker) => marker,
+            Found::Unreachable(marker) => {
+                return Ok(Look {
+                    known,
+                    marker: Some(marker),
+                    promised: false,
+                    evident: false,
+                    original: None,
+                });
+            }
+        };
         // A copy of backups is as good as the backups.
         let original = match &marker {
             Some(marker) if self.name != FolderName::Backups => {
@@ -201,8 +238,6 @@ impl Folder {
             FolderName::Backups => backups_at(store, &config.places.backups).await?,
             FolderName::Cluster(id) => self.members(store, id.clone()).await?,
         };
-        let name = self.name.to_string();
-        let known = store.read(store::folder::known).await?.remove(&name);
         Ok(Look {
             // Brokers that share a database have a folder each for what is their own.
             known: known.filter(|_| self.name != FolderName::Data || store.is_private()),
@@ -211,6 +246,34 @@ impl Folder {
             evident,
             original,
         })
+    }
+
+    /// The marker. A server that is out of reach for now is taken for the one that is known: whatever is done
+    /// there looks at the marker first.
+    async fn marker(&self, known: Option<&FolderMark>) -> Result<Found, StartError> {
+        let Some(place) = &self.place else {
+            let marker = folder::marker(&self.path).map_err(|source| self.unreadable(source))?;
+            return Ok(Found::Marker(marker));
+        };
+        match (place.marker().await, known) {
+            (Err(error), Some(known)) if error.may_pass() => {
+                log::error!(
+                    "backups wait until their store is in reach: {}",
+                    chain(&error)
+                );
+                Ok(Found::Unreachable(self.marker_of(known)))
+            }
+            (marker, _) => Ok(Found::Marker(marker?)),
+        }
+    }
+
+    /// What its marker says with this id.
+    fn marker_of(&self, id: &FolderMark) -> Marker {
+        Marker {
+            folder: self.name.to_string(),
+            id: id.clone(),
+            path: Some(self.path.clone()),
+        }
     }
 
     /// A folder with the database in it is the one that the database was in.
@@ -311,13 +374,13 @@ impl Checked {
     pub(super) async fn mark(self, store: &Arc<Store>) -> Result<Option<FolderMark>, StartError> {
         let mut backups = None;
         for (folder, look, id) in self.folders {
-            let marker = Marker {
-                folder: folder.name.to_string(),
-                id: id.clone(),
-                path: Some(folder.path.clone()),
-            };
+            let marker = folder.marker_of(&id);
             if look.marker.as_ref() != Some(&marker) {
-                folder::mark(&folder.path, &marker).map_err(|source| folder.unreadable(source))?;
+                match &folder.place {
+                    Some(place) => place.mark(&marker).await?,
+                    None => folder::mark(&folder.path, &marker)
+                        .map_err(|source| folder.unreadable(source))?,
+                }
             }
             if folder.name == FolderName::Backups {
                 backups = Some(id.clone());

@@ -12,22 +12,32 @@ pub enum BackupStoreError {
     #[error("the backup store has no object {0}")]
     NotFound(String),
     /// What is there is not the store that the broker knows.
-    #[error(
-        "{folder} is not the backup store that the broker knows ({reason}): is its disk mounted?"
-    )]
+    #[error("{folder} is not the backup store that the broker knows: {reason}")]
     Absent {
         /// Where it was looked for.
         folder: String,
-        /// What does not fit.
+        /// What does not fit, and what to look at.
         reason: String,
     },
-    /// The disk has not the room.
-    #[error("the backup store is full: {needed} bytes needed, {free} bytes free")]
+    /// There is not the room.
+    #[error("the backup store is full: {needed} bytes needed, {} free", bytes_or_unknown(*.free))]
     Full {
         /// Bytes that were needed, as far as was known.
         needed: u64,
-        /// Bytes that are free.
-        free: u64,
+        /// Bytes that are free; none where the store does not tell.
+        free: Option<u64>,
+    },
+    /// The server that keeps the store cannot be reached, or refuses.
+    #[error("{doing}: {why}; {advice}")]
+    Server {
+        /// What was being done, and where.
+        doing: String,
+        /// What happened, and why.
+        why: String,
+        /// What to do about it.
+        advice: String,
+        /// Whether the same may come to something later, without anybody doing anything.
+        may_pass: bool,
     },
     /// The bytes are not those that were stored.
     #[error("object {object} is damaged: {reason}")]
@@ -52,6 +62,11 @@ pub enum BackupStoreError {
 }
 
 impl BackupStoreError {
+    /// Whether the store is out of reach for now, and nothing is known to be wrong with it.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Server { may_pass: true, .. })
+    }
+
     /// The object of that name is damaged.
     pub(super) fn damaged(object: &ObjectName, reason: impl Into<String>) -> Self {
         Self::Damaged {
@@ -94,8 +109,16 @@ impl From<BackupStoreError> for io::Error {
             BackupStoreError::Damaged { .. } | BackupStoreError::BrokenSource(_) => {
                 io::ErrorKind::InvalidData
             }
+            BackupStoreError::Server { .. } => io::ErrorKind::Other,
             BackupStoreError::Io { source, .. } => source.kind(),
         };
         io::Error::new(kind, error)
     }
+}
+
+fn bytes_or_unknown(bytes: Option<u64>) -> String {
+    bytes.map_or_else(
+        || "it does not tell how many".to_owned(),
+        |bytes| format!("{bytes} bytes"),
+    )
 }

@@ -43,7 +43,7 @@ pub mod store;
 pub use self::{
     error::BackupStoreError,
     name::ObjectName,
-    store::{SharedPlace, forms, place, place_in},
+    store::{SharedPlace, StoreSettings, forms, place, place_in, s3},
 };
 
 #[cfg(test)]

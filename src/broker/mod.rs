@@ -228,12 +228,15 @@ fn meaning_of(error: &BackupStoreError) -> &'static str {
         BackupStoreError::Damaged { .. } => "the backup's bytes are damaged",
         BackupStoreError::Absent { .. } => {
             "the backup store is not there; the broker's operator has to look whether its disk is \
-             mounted"
+             mounted, or its bucket there"
         }
         BackupStoreError::Full { .. } => "the backup store is full",
-        BackupStoreError::BrokenSource(_) | BackupStoreError::Io { .. } => {
-            "the backup store did not answer"
-        }
+        BackupStoreError::Server {
+            may_pass: false, ..
+        } => "the backup store refuses; the broker's operator has to look",
+        BackupStoreError::BrokenSource(_)
+        | BackupStoreError::Server { .. }
+        | BackupStoreError::Io { .. } => "the backup store did not answer",
     }
 }
 
@@ -473,9 +476,8 @@ impl Broker {
         Ok(self.store.ping().await?)
     }
 
-    /// Fails when the broker cannot do anything useful at the moment.
-    pub async fn check_ready(&self) -> Result<(), BrokerError> {
-        self.check_store().await?;
+    /// Fails when the backup store is not the one that the broker knows, or cannot be asked.
+    pub async fn check_backups(&self) -> Result<(), BrokerError> {
         Ok(self.vault.check().await?)
     }
 

@@ -4,7 +4,6 @@
 use std::{
     fs,
     net::SocketAddr,
-    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -13,11 +12,12 @@ use super::{
     CatalogFile, ConfigError,
     cloud_foundry::CloudFoundry,
     clusters::{self, ClusterSettings},
+    number, one_of,
     settings::Settings,
     wrong,
 };
 use crate::{
-    backups::{self, SharedPlace},
+    backups::{self, SharedPlace, StoreSettings},
     disk,
     logging::{self, LogFormat},
     model::{
@@ -252,6 +252,7 @@ impl Places {
     pub(super) fn check(
         settings: &Settings,
         database_url: Option<Secret>,
+        of_stores: &StoreSettings,
     ) -> Result<Self, ConfigError> {
         let ports = parsed("COMPOSE_BROKER_PORT_RANGE", &settings.port_range)?;
         let data_dir = disk::full_path(&settings.data_dir).map_err(|e| {
@@ -261,7 +262,7 @@ impl Places {
         let database_url = database_url.unwrap_or_else(|| {
             Secret::new(format!("sqlite://{}", data_dir.join("broker.db").display()))
         });
-        let backups = backups_of(settings, &data_dir)?;
+        let backups = backups_of(settings, &data_dir, of_stores)?;
         let exposure = settings.members.exposure()?;
         let clusters = clusters(settings, &data_dir, &backups, ports, &exposure)?;
         Ok(Self {
@@ -283,18 +284,22 @@ pub(super) fn clusters_alone(settings: &Settings) -> Vec<ClusterSettings> {
         first: 1,
         last: u16::MAX,
     });
-    let backups = backups_of(settings, &data_dir).unwrap_or_else(|_| own_backups(&data_dir));
+    let backups = backups_of(settings, &data_dir, &StoreSettings::default())
+        .unwrap_or_else(|_| own_backups(&data_dir));
     // They go on as they were started, whatever is wrong with who reaches them.
     let exposure = settings.members.exposure().unwrap_or_default();
     clusters(settings, &data_dir, &backups, ports, &exposure).unwrap_or_default()
 }
 
-fn backups_of(settings: &Settings, data_dir: &Path) -> Result<SharedPlace, ConfigError> {
+fn backups_of(
+    settings: &Settings,
+    data_dir: &Path,
+    of_stores: &StoreSettings,
+) -> Result<SharedPlace, ConfigError> {
     match &settings.backup_store {
         None => Ok(own_backups(data_dir)),
-        Some(address) => {
-            backups::place(address).map_err(|reason| wrong("COMPOSE_BROKER_BACKUP_STORE", reason))
-        }
+        Some(address) => backups::place(address, of_stores)
+            .map_err(|reason| wrong("COMPOSE_BROKER_BACKUP_STORE", reason)),
     }
 }
 
@@ -369,36 +374,6 @@ where
     T: std::str::FromStr<Err: std::fmt::Display>,
 {
     text.parse().map_err(|e| wrong(setting, e))
-}
-
-fn one_of<T: Copy>(
-    setting: &'static str,
-    text: &str,
-    values: &[(&str, T)],
-) -> Result<T, ConfigError> {
-    let found = values.iter().find(|(name, _)| *name == text);
-    found.map(|(_, value)| *value).ok_or_else(|| {
-        let names: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
-        wrong(
-            setting,
-            format!("{text:?} is not one of: {}", names.join(", ")),
-        )
-    })
-}
-
-pub(super) fn number(
-    setting: &'static str,
-    text: &str,
-    range: RangeInclusive<u32>,
-) -> Result<u32, ConfigError> {
-    let number = text.trim().parse().ok().filter(|n| range.contains(n));
-    number.ok_or_else(|| {
-        let (first, last) = (range.start(), range.end());
-        wrong(
-            setting,
-            format!("{text:?} is not a whole number from {first} to {last}"),
-        )
-    })
 }
 
 fn check_url(text: &str) -> Result<String, ConfigError> {

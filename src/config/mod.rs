@@ -6,6 +6,7 @@
 
 use std::{
     fs, io,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
 };
 
@@ -21,6 +22,7 @@ mod credentials;
 mod kept;
 mod monitoring;
 mod paths;
+mod s3;
 mod settings;
 
 pub use crate::model::marker::Accepted;
@@ -33,6 +35,8 @@ use cloud_foundry::CloudFoundry;
 pub use clusters::{ClusterSettings, MemberSettings};
 pub use credentials::Access;
 pub use monitoring::Monitoring;
+use s3::AwsSettings;
+pub use s3::S3Flags;
 use settings::SecretSettings;
 pub use settings::{SECRETS_HELP, Settings};
 
@@ -51,6 +55,36 @@ fn wrong(setting: &'static str, reason: impl ToString) -> ConfigError {
         setting,
         reason: reason.to_string(),
     }
+}
+
+fn one_of<T: Copy>(
+    setting: &'static str,
+    text: &str,
+    values: &[(&str, T)],
+) -> Result<T, ConfigError> {
+    let found = values.iter().find(|(name, _)| *name == text);
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let names: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
+        wrong(
+            setting,
+            format!("{text:?} is not one of: {}", names.join(", ")),
+        )
+    })
+}
+
+fn number(
+    setting: &'static str,
+    text: &str,
+    range: RangeInclusive<u32>,
+) -> Result<u32, ConfigError> {
+    let number = text.trim().parse().ok().filter(|n| range.contains(n));
+    number.ok_or_else(|| {
+        let (first, last) = (range.start(), range.end());
+        wrong(
+            setting,
+            format!("{text:?} is not a whole number from {first} to {last}"),
+        )
+    })
 }
 
 /// The catalog file as it was found.
@@ -111,6 +145,7 @@ impl Config {
             settings,
             SecretSettings::read(variable),
             CloudFoundry::read(variable)?,
+            AwsSettings::read(variable),
         )
     }
 
@@ -125,6 +160,7 @@ impl Config {
         settings: &Settings,
         secrets: SecretSettings,
         cloud: CloudFoundry,
+        aws: AwsSettings,
     ) -> Result<Self, ConfigError> {
         settings.check_paths()?;
         let listening = Listening::check(settings, &cloud)?;
@@ -136,7 +172,7 @@ impl Config {
         let clock_offset_file = check::clock_offset_file(settings)?;
         let catalog = check::catalog(settings)?;
         let database_url = secrets.database_url.clone().or(cloud.database_url);
-        let places = Places::check(settings, database_url)?;
+        let places = Places::check(settings, database_url, &settings.s3.check(aws)?)?;
         let access = Access::check(settings.username.as_deref(), secrets, &places)?;
         Ok(Self {
             listening,

@@ -7,8 +7,7 @@ use url::{Host, Url};
 use zeroize::Zeroizing;
 
 use super::{
-    ConfigError,
-    check::number,
+    ConfigError, number,
     settings::{SecretSettings, Settings, WEBHOOK_SECRET, WEBHOOK_URL},
     wrong,
 };

@@ -8,6 +8,7 @@ use super::{
     ConfigError,
     clusters::MemberSettings,
     paths::{self, path},
+    s3::S3Flags,
 };
 use crate::{backups, model::secret::Secret};
 
@@ -40,6 +41,9 @@ pub struct Settings {
     #[arg(long, env = "COMPOSE_BROKER_BACKUP_STORE")]
     #[arg(help = format!("Where backups lie, {} [default: backups in DATA_DIR]", backups::forms()))]
     pub backup_store: Option<String>,
+
+    #[command(flatten)]
+    pub s3: S3Flags,
 
     /// The catalog file (JSON)
     #[arg(long, env = "COMPOSE_BROKER_CATALOG", default_value = "catalog.json")]
@@ -199,6 +203,9 @@ Settings that hold secrets are taken from the environment only:
   COMPOSE_BROKER_WEBHOOK_SECRET
           What these messages are signed with: base64 of 24 to 64 bytes, newest
           first, separated by commas [default: none; needed with WEBHOOK_URL]
+  AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN
+          Credentials for backups in a bucket [default: those of
+          S3_CREDENTIALS_FILE, or of the role that pod or machine has]
 
 On Cloud Foundry, PORT, VCAP_APPLICATION and VCAP_SERVICES fill in for LISTEN,
 PUBLIC_URL and DATABASE_URL.";
@@ -244,6 +251,7 @@ impl SecretSettings {
 impl Settings {
     /// Fails with the first of the paths that is empty.
     pub(super) fn check_paths(&self) -> Result<(), ConfigError> {
+        paths::check(&self.s3.paths())?;
         paths::check(&[
             (
                 "COMPOSE_BROKER_TLS_CERTIFICATE",

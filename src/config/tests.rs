@@ -29,7 +29,12 @@ fn check(flags: &[&str], cloud: CloudFoundry) -> Result<Config, ConfigError> {
         encryption_keys: Some(KeyRing::generate().expect("keys")),
         ..SecretSettings::default()
     };
-    Config::check(&settings(folder.path(), flags), secrets, cloud)
+    Config::check(
+        &settings(folder.path(), flags),
+        secrets,
+        cloud,
+        AwsSettings::default(),
+    )
 }
 
 #[test]
@@ -40,6 +45,7 @@ fn a_first_start_makes_secrets_that_a_second_one_finds() {
         &settings,
         SecretSettings::default(),
         CloudFoundry::default(),
+        AwsSettings::default(),
     )
     .expect("a configuration");
     assert!(!first.places.data_dir.exists() && first.has_new_keys());
@@ -48,6 +54,7 @@ fn a_first_start_makes_secrets_that_a_second_one_finds() {
         &settings,
         SecretSettings::default(),
         CloudFoundry::default(),
+        AwsSettings::default(),
     )
     .expect("a configuration");
     assert!(!second.has_new_keys());
@@ -101,7 +108,12 @@ fn who_reads_alone_has_no_name_of_those_who_change() {
             ..SecretSettings::default()
         };
         let settings = settings(folder.path(), &["--username", "platform"]);
-        Config::check(&settings, secrets, CloudFoundry::default())
+        Config::check(
+            &settings,
+            secrets,
+            CloudFoundry::default(),
+            AwsSettings::default(),
+        )
     };
     let read_only = load("watch:hidden").expect("good").access.read_only;
     assert_eq!(read_only[0].password.expose(), "hidden");
@@ -124,8 +136,8 @@ fn a_wrong_value_names_its_setting_in_one_line() {
         (&["--catalog", "/nonexistent"], "COMPOSE_BROKER_CATALOG"),
         (&["--clusters", "/nonexistent"], "COMPOSE_BROKER_CLUSTERS"),
         (
-            &["--backup-store", "s3://bucket"],
-            "COMPOSE_BROKER_BACKUP_STORE: \"s3://bucket\" is not file:// and an absolute path",
+            &["--backup-store", "file://backups"],
+            "COMPOSE_BROKER_BACKUP_STORE: \"file://backups\" is not file:// and an absolute path",
         ),
         (&["--username", "a:b"], "COMPOSE_BROKER_USERNAME"),
         (
@@ -190,6 +202,7 @@ fn cloud_foundry_fills_in_what_is_not_set() {
         &settings(folder.path(), &[]),
         secrets,
         CloudFoundry::default(),
+        AwsSettings::default(),
     );
     let error = error.err().map(|e| e.setting);
     assert_eq!(error, Some("COMPOSE_BROKER_ENCRYPTION_KEYS"));
@@ -206,7 +219,12 @@ fn secrets_of_a_shared_store_are_set_or_there_and_never_made() {
             ..SecretSettings::default()
         };
         let settings = settings(folder.path(), &[]);
-        Config::check(&settings, secrets, CloudFoundry::default())
+        Config::check(
+            &settings,
+            secrets,
+            CloudFoundry::default(),
+            AwsSettings::default(),
+        )
     };
     let refused = |result: Result<Config, ConfigError>| result.expect_err("refused").setting;
     const SHARED: &str = "postgres://u:p@h/d";
@@ -234,7 +252,12 @@ fn a_webhook_is_on_tls_or_on_this_machine_and_signs_with_what_it_is_given() {
             ..SecretSettings::default()
         };
         let settings = settings(folder.path(), flags);
-        Config::check(&settings, secrets, CloudFoundry::default())
+        Config::check(
+            &settings,
+            secrets,
+            CloudFoundry::default(),
+            AwsSettings::default(),
+        )
     };
     let (one, other) = ("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "a".repeat(32));
     let both = format!("whsec_{one}, {other}");

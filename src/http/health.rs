@@ -17,6 +17,9 @@ const CLOCK_IN_DOUBT: &str = "the clock is in doubt: nothing is removed by age";
 /// What is told of a store that cannot be written.
 const STORE_FULL: &str = "the store takes no writes: its disk is full";
 
+/// What is told of a backup store that is out of reach.
+const BACKUPS_WAIT: &str = "ready, but for backups: their store is out of reach";
+
 /// The state of the broker.
 #[derive(Serialize, ToSchema)]
 pub struct Health {
@@ -55,12 +58,11 @@ pub async fn ready(api: web::Data<Api>) -> HttpResponse {
 }
 
 async fn look(broker: &Broker) -> Found {
-    match timeout(READINESS_TIMEOUT, broker.check_ready()).await {
-        Ok(Ok(())) => (StatusCode::OK, "ready"),
+    match timeout(READINESS_TIMEOUT, broker.check_store()).await {
+        Ok(Ok(())) => look_at_backups(broker).await,
         Ok(Err(error)) => {
             log::warn!("not ready: {}", chain(&error));
             let status = match error {
-                BrokerError::BackupStore(_) => "the backup store is not there",
                 BrokerError::StoreFull(_) => STORE_FULL,
                 _ => "the store does not answer",
             };
@@ -70,6 +72,23 @@ async fn look(broker: &Broker) -> Found {
             StatusCode::SERVICE_UNAVAILABLE,
             "the store does not answer in time",
         ),
+    }
+}
+
+/// While the backup store is out of reach for now, all but backups can be done.
+async fn look_at_backups(broker: &Broker) -> Found {
+    match timeout(READINESS_TIMEOUT, broker.check_backups()).await {
+        Ok(Ok(())) => (StatusCode::OK, "ready"),
+        Ok(Err(BrokerError::BackupStore(error))) if error.may_pass() => {
+            log::warn!("backups wait: {}", chain(&error));
+            (StatusCode::OK, BACKUPS_WAIT)
+        }
+        Ok(Err(error)) => {
+            log::warn!("not ready: {}", chain(&error));
+            let status = "the backup store is not there";
+            (StatusCode::SERVICE_UNAVAILABLE, status)
+        }
+        Err(_) => (StatusCode::OK, BACKUPS_WAIT),
     }
 }
 

@@ -193,7 +193,7 @@ impl From<ProvisionerError> for StepError {
             ProvisionerError::DiskFull { needed, free } => {
                 format!(
                     "the cluster's disk is too full for it: {}",
-                    room(*needed, *free)
+                    room(*needed, Some(*free))
                 )
             }
             ProvisionerError::TaskFailed { binary, status, .. } => {
@@ -252,6 +252,12 @@ impl From<BackupStoreError> for StepError {
             BackupStoreError::Absent { .. } => {
                 "the backup store is not there; its operator has to look".to_owned()
             }
+            BackupStoreError::Server { may_pass: true, .. } => {
+                "the backup store cannot be reached, or is too busy".to_owned()
+            }
+            BackupStoreError::Server { .. } => {
+                "the backup store refuses; its operator has to look".to_owned()
+            }
             BackupStoreError::NotFound(_) => "its bytes are missing".to_owned(),
             BackupStoreError::Damaged { reason, .. } => format!("it is damaged: {reason}"),
             other => other.to_string(),
@@ -261,8 +267,10 @@ impl From<BackupStoreError> for StepError {
                 message,
                 source: Some(error.into()),
             },
-            // Its disk is not mounted: that is for the operator to mend.
-            BackupStoreError::Absent { .. } => Self::Shortage {
+            // Its disk is not mounted, its server not there, or refuses: that is for the operator to mend.
+            BackupStoreError::Absent { .. }
+            | BackupStoreError::Server { .. }
+            | BackupStoreError::Full { free: None, .. } => Self::Shortage {
                 message,
                 source: Some(error.into()),
             },
@@ -326,8 +334,11 @@ fn words(error: &io::Error) -> String {
     said[..end].to_lowercase()
 }
 
-fn room(needed: u64, free: u64) -> String {
+fn room(needed: u64, free: Option<u64>) -> String {
     let mebibytes = |bytes: u64| bytes.div_ceil(1024 * 1024);
+    let Some(free) = free else {
+        return format!("{} MiB and more are needed", mebibytes(needed));
+    };
     // A write that found no room knows no number.
     if needed <= free {
         return format!("{} MiB are free", mebibytes(free));

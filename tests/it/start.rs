@@ -67,7 +67,7 @@ async fn a_wrong_setting_stops_the_start_with_one_line_that_names_it() {
         ("DATABASE_URL", "mysql://db".to_owned()),
         ("DATABASE_URL", format!("sqlite://{nowhere}")),
         ("DATA_DIR", file("plain", "")),
-        ("BACKUP_STORE", "s3://bucket".to_owned()),
+        ("BACKUP_STORE", "gs://bucket".to_owned()),
         ("BACKUP_STORE", format!("file://{}", file("other", ""))),
         ("CATALOG", nowhere.clone()),
         ("CATALOG", file("catalog.json", r#"{"services": 1}"#)),

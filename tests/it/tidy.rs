@@ -101,7 +101,10 @@ const ROOMS: [(&str, &[&str]); 31] = [
             "timekeeper",
         ],
     ),
-    ("backups", &["disk", "folder", "model", "seal", "stream"]),
+    (
+        "backups",
+        &["dial", "disk", "folder", "model", "seal", "stream"],
+    ),
     ("engine", &["model", "seal", "stream", "workbench"]),
     (
         "provisioner",

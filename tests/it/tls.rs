@@ -15,13 +15,13 @@ use crate::{
 };
 
 /// An authority, and the files of certificates that it gives out.
-struct Authority {
+pub struct Authority {
     folder: PathBuf,
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let folder = new_folder();
         let mut params = CertificateParams::new(Vec::new()).expect("names");
         // Another name than a certificate's own, which would look signed by itself.
@@ -34,12 +34,12 @@ impl Authority {
         Self { folder, issuer }
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub fn file(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
     /// Gives out a certificate for this machine, with a serial number that tells it from others.
-    fn give_out(&self, serial: u64) {
+    pub fn give_out(&self, serial: u64) {
         let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("names");
         params.serial_number = Some(serial.into());
         let key = KeyPair::generate().expect("a key");

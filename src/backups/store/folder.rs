@@ -28,7 +28,7 @@ use tokio::{
 };
 use tokio_util::io::ReaderStream;
 
-use super::{BackupStore, NameStream, SharedPlace, StoreKind, StorePlace};
+use super::{BackupStore, NameStream, SharedPlace, StoreKind, StorePlace, StoreSettings};
 use crate::{
     backups::{BackupStoreError, ObjectName, name::is_part},
     disk::{self, Unfinished},
@@ -49,7 +49,7 @@ pub(super) const KIND: StoreKind = StoreKind {
 
 const FORM: &str = "file:// and an absolute path";
 
-fn read(path: &str) -> Result<SharedPlace, String> {
+fn read(path: &str, _: &StoreSettings) -> Result<SharedPlace, String> {
     let path = Path::new(path);
     if path.is_absolute() {
         Ok(Arc::new(FolderStore::at(path.to_owned())))
@@ -130,6 +130,10 @@ impl StorePlace for FolderStore {
         Some(&self.root)
     }
 
+    fn shown(&self) -> String {
+        self.root.display().to_string()
+    }
+
     async fn make(&self) -> Result<(), BackupStoreError> {
         let root = self.root.clone();
         blocking(move || disk::make_folder(&root))
@@ -155,7 +159,7 @@ impl BackupStore for FolderStore {
         let reason = match found {
             Some(found) if found.id == *mark => return Ok(()),
             Some(found) => format!("its marker is {}, not {mark}", found.id),
-            None => format!("it has no {}", folder::MARKER),
+            None => format!("it has no {}; is its disk mounted?", folder::MARKER),
         };
         Err(BackupStoreError::Absent {
             folder: self.root.display().to_string(),
@@ -170,7 +174,7 @@ impl BackupStore for FolderStore {
             Err(BackupStoreError::Io { source, .. }) if disk::is_full(&source) => {
                 Err(BackupStoreError::Full {
                     needed: written,
-                    free: self.free_bytes().await?,
+                    free: Some(self.free_bytes().await?),
                 })
             }
             Err(error) => Err(error),
@@ -220,7 +224,10 @@ impl BackupStore for FolderStore {
         let needed = bytes.saturating_add(DISK_RESERVE_BYTES);
         let free = self.free_bytes().await?;
         if free < needed {
-            return Err(BackupStoreError::Full { needed, free });
+            return Err(BackupStoreError::Full {
+                needed,
+                free: Some(free),
+            });
         }
         Ok(())
     }

@@ -4,8 +4,11 @@ use std::{fmt, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 
-use super::BackupStore;
-use crate::{backups::BackupStoreError, model::ids::FolderMark};
+use super::{BackupStore, StoreSettings};
+use crate::{
+    backups::BackupStoreError,
+    model::{ids::FolderMark, marker::Marker},
+};
 
 /// A kind of backup stores. Each reads its own addresses.
 #[derive(Debug)]
@@ -16,15 +19,18 @@ pub struct StoreKind {
     pub form: &'static str,
     /// Reads what stands behind `://`. What is wrong with it is told in one line that goes on after the
     /// address.
-    pub read: fn(&str) -> Result<SharedPlace, String>,
+    pub read: fn(&str, &StoreSettings) -> Result<SharedPlace, String>,
 }
 
 /// Where backups are kept. Nothing is begun before the store is made.
 #[async_trait]
 pub trait StorePlace: fmt::Debug + Send + Sync {
     /// The folder of this machine that is the store; none where it lies elsewhere. Only a folder has a
-    /// marker and a volume, and is apart from those of clusters.
+    /// volume, and is apart from those of clusters; its marker is a file.
     fn folder(&self) -> Option<&Path>;
+
+    /// Where it is, for people.
+    fn shown(&self) -> String;
 
     /// Makes the store where it is not there yet.
     async fn make(&self) -> Result<(), BackupStoreError>;
@@ -32,6 +38,27 @@ pub trait StorePlace: fmt::Debug + Send + Sync {
     /// The store, whether it is there or not. Where there is a `mark`, it is only the store while its
     /// folder has that.
     fn store(&self, mark: Option<FolderMark>) -> Arc<dyn BackupStore>;
+
+    /// Whether a place that is no folder keeps a marker, as folders do.
+    fn keeps_marker(&self) -> bool {
+        false
+    }
+
+    /// The marker of a place that is no folder; none where there is none.
+    async fn marker(&self) -> Result<Option<Marker>, BackupStoreError> {
+        Ok(None)
+    }
+
+    /// Writes the marker of a place that is no folder. Where there is none yet, it fails when somebody else
+    /// writes one at the same moment, as far as the place can tell.
+    async fn mark(&self, _marker: &Marker) -> Result<(), BackupStoreError> {
+        Ok(())
+    }
+
+    /// How many deployments have something in a place that is no folder, as far as a first look tells.
+    async fn deployments(&self) -> Result<usize, BackupStoreError> {
+        Ok(0)
+    }
 }
 
 /// Where backups are kept, shared.

@@ -54,7 +54,10 @@ impl State {
         let used: u64 = self.objects.values().map(|bytes| bytes.len() as u64).sum();
         let free = bytes_max.saturating_sub(used);
         if needed > free {
-            return Err(BackupStoreError::Full { needed, free });
+            return Err(BackupStoreError::Full {
+                needed,
+                free: Some(free),
+            });
         }
         Ok(())
     }
@@ -99,6 +102,10 @@ impl MemoryStore {
 impl StorePlace for MemoryStore {
     fn folder(&self) -> Option<&Path> {
         None
+    }
+
+    fn shown(&self) -> String {
+        "memory".to_owned()
     }
 
     async fn make(&self) -> Result<(), BackupStoreError> {

@@ -16,15 +16,23 @@ pub use self::kind::{SharedPlace, StoreKind, StorePlace};
 pub mod folder;
 mod kind;
 pub mod memory;
+pub mod s3;
 
 /// The kinds of backup stores that an address can name. Another one is a line here.
-pub const KINDS: [StoreKind; 1] = [folder::KIND];
+pub const KINDS: [StoreKind; 2] = [folder::KIND, s3::KIND];
+
+/// What the settings say of stores, beside the address of one.
+#[derive(Debug, Clone, Default)]
+pub struct StoreSettings {
+    /// How buckets are reached.
+    pub s3: s3::S3Settings,
+}
 
 /// The place that an address leads to, such as `file:///mnt/backups`. What is wrong is told in one line.
-pub fn place(address: &str) -> Result<SharedPlace, String> {
+pub fn place(address: &str, settings: &StoreSettings) -> Result<SharedPlace, String> {
     let read = KINDS.iter().find_map(|kind| {
         let rest = address.strip_prefix(kind.scheme)?.strip_prefix("://")?;
-        Some((kind.read)(rest))
+        Some((kind.read)(rest, settings))
     });
     let read = read.unwrap_or_else(|| Err(format!("is not {}", forms())));
     read.map_err(|reason| format!("{address:?} {reason}"))
@@ -84,13 +92,26 @@ mod tests {
 
     #[test]
     fn an_address_is_read_by_the_kind_that_it_names() {
+        let place = |address| super::place(address, &StoreSettings::default());
         let read = place("file:///mnt/backups").expect("a place");
         assert_eq!(read.folder(), Some(Path::new("/mnt/backups")));
-        for wrong in ["", "/mnt/backups", "file://backups", "file:", "s3://bucket"] {
-            let reason = place(wrong).expect_err("refused");
-            let told = format!("{wrong:?} is not file:// and an absolute path");
-            assert_eq!(reason, told);
+        let read = place("s3://backups/broker/").expect("a place");
+        assert_eq!(
+            (read.folder(), read.shown()),
+            (None, "s3://backups/broker".to_owned())
+        );
+        let refused = |address| place(address).expect_err("refused");
+        for wrong in ["", "/mnt/backups", "file:", "gs://bucket"] {
+            assert_eq!(refused(wrong), format!("{wrong:?} is not {}", forms()));
         }
+        assert_eq!(
+            refused("file://backups"),
+            "\"file://backups\" is not file:// and an absolute path"
+        );
+        assert_eq!(
+            refused("s3://Bucket"),
+            "\"s3://Bucket\" is not s3:// and a bucket, or a bucket, / and a prefix"
+        );
     }
 
     #[test]
