@@ -13,8 +13,8 @@ use clap::{
 use clap_complete::env::{Bash, CompleteEnv, EnvCompleter, Fish, Zsh};
 use compose_broker::{
     app::{
-        self, App, Clock, Surroundings, chain, check_catalog, copy_store, pending_migrations,
-        start_members,
+        self, App, Clock, Surroundings, chain, check_catalog, copy_backups, copy_store,
+        pending_migrations, start_members,
     },
     client::{self, Client},
     config::{Accepted, CatalogFile, Config, SECRETS_HELP, Settings, program},
@@ -83,6 +83,16 @@ enum Command {
     /// Move the broker's store
     #[command(subcommand)]
     Store(StoreCommand),
+    /// Copy all backups from OLDER_BACKUP_STORES into BACKUP_STORE, each read back and compared; a copy that
+    /// broke off goes on when it is begun once more. The broker may run meanwhile
+    #[command(after_help = SECRETS_HELP)]
+    CopyBackups {
+        #[command(flatten)]
+        settings: Box<Settings>,
+        /// Delete each backup from the older store once it is in the new one
+        #[arg(long)]
+        delete: bool,
+    },
     /// Check catalog files
     #[command(subcommand)]
     Catalog(CatalogCommand),
@@ -123,6 +133,7 @@ fn main() -> ExitCode {
         Command::Completion { shell } => return completion(*shell),
         Command::Migrate { settings, check } => return migrate(settings, *check),
         Command::Store(StoreCommand::Copy { from, to }) => return copy(from, to),
+        Command::CopyBackups { settings, delete } => return move_backups(settings, *delete),
         _ => {}
     }
     let runtime = match runtime() {
@@ -137,6 +148,7 @@ fn main() -> ExitCode {
             Command::Catalog(_)
             | Command::Completion { .. }
             | Command::Migrate { .. }
+            | Command::CopyBackups { .. }
             | Command::Store(_) => Ok(()),
         };
         match done {
@@ -277,6 +289,40 @@ fn copy(from: &str, to: &str) -> ExitCode {
          COMPOSE_BROKER_DATABASE_URL, and with its username, password and encryption keys as settings",
     );
     ended
+}
+
+/// Each backup goes to the standard output with its bytes, a line each, once it is there.
+fn move_backups(settings: &Settings, delete: bool) -> ExitCode {
+    let config = match Config::load(settings) {
+        Ok(config) => config,
+        Err(error) => return failure(&error),
+    };
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return failure(&error),
+    };
+    logging::start(&config.logging.filter, config.logging.format);
+    let (mut copied, mut there) = (0_u64, 0_u64);
+    let copying = copy_backups(&config, delete, |backup| {
+        match backup.bytes {
+            0 => there += 1,
+            _ => copied += 1,
+        }
+        let _ =
+            print(format!("{}/{} {}\n", backup.deployment, backup.backup, backup.bytes).as_bytes());
+    });
+    if let Err(error) = runtime.block_on(copying) {
+        return failure(&error);
+    }
+    complain(&format!(
+        "backups copied: {copied}, there already: {there}{}",
+        if delete {
+            "; none is left in the older stores"
+        } else {
+            ""
+        }
+    ));
+    ExitCode::SUCCESS
 }
 
 /// What is wrong with a command line, with the word that is most like a wrong one in front.

@@ -11,7 +11,7 @@ use super::{
     seals::{check_keys, renew_seals},
 };
 use crate::{
-    backups::Vault,
+    backups::{self, CopiedBackup, Vault},
     broker::{BrokerError, CatalogRefusal, keeps_all_plans},
     clock::Clock,
     config::{CatalogFile, Config},
@@ -97,6 +97,15 @@ pub async fn migrate(config: &Config) -> Result<Vec<String>, StartError> {
 /// tables, with their rows.
 pub fn copy_store(from: &str, to: &str) -> Result<Vec<Copied>, CopyError> {
     copy(from, to)
+}
+
+/// Copies, or moves, backups from the older stores into the one for new ones; `tell` is told of each.
+pub async fn copy_backups(
+    config: &Config,
+    moves: bool,
+    tell: impl FnMut(&CopiedBackup),
+) -> Result<(), backups::CopyError> {
+    backups::copy(&config.places.backups, moves, tell).await
 }
 
 /// How many services and plans a catalog has, in words, or everything that is wrong with it.

@@ -52,7 +52,7 @@ mod service;
 mod start_log;
 mod tasks;
 
-pub use checks::{check_catalog, copy_store, migrate, pending_migrations};
+pub use checks::{check_catalog, copy_backups, copy_store, migrate, pending_migrations};
 pub use clusters::start_members;
 pub use error::{FolderError, StartError};
 

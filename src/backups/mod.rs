@@ -33,6 +33,7 @@ use crate::{
 };
 
 pub mod archive;
+mod copy;
 mod error;
 mod frame;
 mod gauge;
@@ -41,9 +42,10 @@ mod name;
 pub mod store;
 
 pub use self::{
+    copy::{CopiedBackup, CopyError, copy},
     error::BackupStoreError,
     name::ObjectName,
-    store::{SharedPlace, StoreSettings, forms, place, place_in, s3},
+    store::{SharedPlace, StoreSettings, forms, place, place_before, place_in, s3},
 };
 
 #[cfg(test)]

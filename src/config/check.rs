@@ -296,11 +296,25 @@ fn backups_of(
     data_dir: &Path,
     of_stores: &StoreSettings,
 ) -> Result<SharedPlace, ConfigError> {
-    match &settings.backup_store {
-        None => Ok(own_backups(data_dir)),
+    let front = match &settings.backup_store {
+        None => own_backups(data_dir),
         Some(address) => backups::place(address, of_stores)
-            .map_err(|reason| wrong("COMPOSE_BROKER_BACKUP_STORE", reason)),
+            .map_err(|reason| wrong("COMPOSE_BROKER_BACKUP_STORE", reason))?,
+    };
+    const OLDER: &str = "COMPOSE_BROKER_OLDER_BACKUP_STORES";
+    let older = settings.older_backup_stores.as_deref().unwrap_or_default();
+    let older = older.split(',').map(str::trim).filter(|t| !t.is_empty());
+    let mut behind = Vec::new();
+    for address in older {
+        let place = backups::place(address, of_stores).map_err(|reason| wrong(OLDER, reason))?;
+        if place.shown() == front.shown() {
+            let reason =
+                format!("{address:?} is where new backups go (COMPOSE_BROKER_BACKUP_STORE)");
+            return Err(wrong(OLDER, reason));
+        }
+        behind.push(place);
     }
+    Ok(backups::place_before(front, behind))
 }
 
 /// Where backups are kept that the settings say nothing of.

@@ -42,6 +42,11 @@ pub struct Settings {
     #[arg(help = format!("Where backups lie, {} [default: backups in DATA_DIR]", backups::forms()))]
     pub backup_store: Option<String>,
 
+    /// Where older backups may lie too, in the same words, separated by commas: they are read and deleted there
+    /// [default: nowhere]
+    #[arg(long, env = "COMPOSE_BROKER_OLDER_BACKUP_STORES")]
+    pub older_backup_stores: Option<String>,
+
     #[command(flatten)]
     pub s3: S3Flags,
 

@@ -31,7 +31,7 @@ use crate::{process::free_port, skipped::skipped};
 const TEST_S3: &str = "COMPOSE_BROKER_TEST_S3";
 /// A server that has not begun by then does not.
 const PATIENCE: Duration = Duration::from_secs(60);
-pub const KEY_ID: &str = "of-the-tests";
+const KEY_ID: &str = "of-the-tests";
 pub const SECRET_KEY: &str = "hidden-of-the-tests";
 
 /// Ends the server when nobody holds the other end of its input any more.
@@ -205,6 +205,11 @@ impl Server {
     /// Where it is.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// The id of its access key.
+    pub fn key_id(&self) -> &str {
+        &self.credential.key_id
     }
 
     /// The folder of its bucket; none of a server that was there before.

@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{
     broker::eventually,
-    s3::{KEY_ID, Server, marker},
+    s3::{Server, marker},
 };
 
 /// What befalls a request.
@@ -473,7 +473,7 @@ async fn what_is_wrong_is_told_with_what_to_do() {
         token: None,
     };
     let wrong = impatient(&server, |s3| {
-        s3.credentials = keys(KEY_ID, "hidden, and wrong")
+        s3.credentials = keys(server.key_id(), "hidden, and wrong")
     });
     let wrong = told(wrong.make().await.expect_err("refused"));
     assert!(

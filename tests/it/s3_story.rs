@@ -7,10 +7,10 @@ use reqwest::{Method, StatusCode};
 use serde_json::json;
 
 use crate::{
-    broker::{answer, eventually, text},
+    broker::{TestBroker, answer, eventually, text},
     etcd,
     inside::Inside,
-    process::{BrokerProcess, assert_one_line, refused},
+    process::{BrokerProcess, assert_one_line, command, refused},
     s3::{SECRET_KEY, Server, Wanted},
     tls::Authority,
 };
@@ -142,4 +142,68 @@ async fn backups_in_a_bucket_are_stored_downloaded_restored_and_deleted() {
     assert_eq!(objects(&bucket), [""; 0]);
     let logged = broker.logged();
     assert!(!logged.contains(SECRET_KEY), "{logged}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backups_move_from_a_folder_into_a_bucket_while_the_broker_runs() {
+    let Some(server) = Server::own(Wanted::default()) else {
+        return;
+    };
+    let bucket = server.bucket_folder().expect("the test's own");
+    let keys = bucket.with_file_name("credentials");
+    server.write_credentials(&keys);
+    let mut broker = BrokerProcess::stopped_with(|settings| {
+        settings.insert("S3_ENDPOINT", server.endpoint().to_owned());
+        settings.insert("S3_CREDENTIALS_FILE", keys.display().to_string());
+    });
+    broker.start_again().await;
+    let data: &TestBroker = &broker;
+    let folder = data.data_dir().join("backups");
+    broker.provision("i", json!({})).await;
+    let credentials = broker.bind("i", "b").await;
+    etcd::fill(&mut etcd::connect(&credentials).await, 20, "v").await;
+    let older = broker.back_up(&credentials).await;
+    assert_eq!(older["status"], "complete", "{older}");
+    assert_eq!(objects(&folder).len(), 2);
+
+    // A new place has no marker, as a disk that is not mounted.
+    broker.kill();
+    broker.change_settings(|settings| {
+        settings.insert("BACKUP_STORE", format!("s3://{}", server.address()));
+    });
+    let told = refused(broker.settings()).await;
+    assert_one_line(&told, "--accept backups");
+    broker.change_settings(|settings| {
+        let older = format!("file://{}", folder.display());
+        settings.insert("OLDER_BACKUP_STORES", older);
+    });
+    let mut copying = command(&["copy-backups"], broker.settings());
+    let told = copying.output().expect("a process");
+    assert_one_line(&told, "has not the marker of");
+    broker.spawn_with(&["--accept", "backups"]);
+    broker.serving().await;
+
+    // The older one is read where it is, and moves.
+    let download = reqwest::get(text(&older["download_link"])).await;
+    assert_eq!(download.expect("an answer").status(), StatusCode::OK);
+    assert_eq!(objects(&bucket), [""; 0]);
+    for (arguments, there, left) in [
+        (&["copy-backups"][..], 2, 2),
+        (&["copy-backups", "--delete"], 2, 0),
+        (&["copy-backups"], 2, 0),
+    ] {
+        let copied = command(arguments, broker.settings()).output();
+        let copied = copied.expect("a process");
+        let said = String::from_utf8_lossy(&copied.stderr).into_owned();
+        assert!(copied.status.success(), "{said}");
+        assert!(said.contains("backups copied: "), "{said}");
+        assert_eq!(
+            (objects(&bucket).len(), objects(&folder).len()),
+            (there, left)
+        );
+    }
+    let download = reqwest::get(text(&older["download_link"])).await;
+    assert_eq!(download.expect("an answer").status(), StatusCode::OK);
+    broker.deprovision("i").await;
+    assert_eq!(objects(&bucket), [""; 0]);
 }

@@ -36,6 +36,7 @@ use crate::{
     model::{
         ids::FolderMark,
         limits::{CHUNK_BYTES, DISK_RESERVE_BYTES},
+        marker::Marker,
     },
     stream::ByteStream,
 };
@@ -144,6 +145,13 @@ impl StorePlace for FolderStore {
     fn store(&self, mark: Option<FolderMark>) -> Arc<dyn BackupStore> {
         Arc::new(self.marked(mark))
     }
+
+    async fn marker(&self) -> Result<Option<Marker>, BackupStoreError> {
+        let root = self.root.clone();
+        blocking(move || folder::marker(&root))
+            .await
+            .map_err(failed("cannot read the marker of the backup store"))
+    }
 }
 
 #[async_trait]
@@ -152,11 +160,7 @@ impl BackupStore for FolderStore {
         let Some(mark) = &self.mark else {
             return Ok(());
         };
-        let root = self.root.clone();
-        let found = blocking(move || folder::marker(&root))
-            .await
-            .map_err(failed("cannot read the marker of the backup store"))?;
-        let reason = match found {
+        let reason = match self.marker().await? {
             Some(found) if found.id == *mark => return Ok(()),
             Some(found) => format!("its marker is {}, not {mark}", found.id),
             None => format!("it has no {}; is its disk mounted?", folder::MARKER),

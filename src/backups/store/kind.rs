@@ -39,12 +39,22 @@ pub trait StorePlace: fmt::Debug + Send + Sync {
     /// folder has that.
     fn store(&self, mark: Option<FolderMark>) -> Arc<dyn BackupStore>;
 
+    /// The place where new backups go, of one that has others behind it.
+    fn front(&self) -> Option<SharedPlace> {
+        None
+    }
+
+    /// Places where older backups may be, which are read from and deleted from and never stored into.
+    fn behind(&self) -> &[SharedPlace] {
+        &[]
+    }
+
     /// Whether a place that is no folder keeps a marker, as folders do.
     fn keeps_marker(&self) -> bool {
         false
     }
 
-    /// The marker of a place that is no folder; none where there is none.
+    /// The marker; none where there is none.
     async fn marker(&self) -> Result<Option<Marker>, BackupStoreError> {
         Ok(None)
     }

@@ -15,6 +15,7 @@ pub use self::kind::{SharedPlace, StoreKind, StorePlace};
 
 pub mod folder;
 mod kind;
+pub mod layers;
 pub mod memory;
 pub mod s3;
 
@@ -46,6 +47,14 @@ pub fn forms() -> String {
 /// The place that is a folder of this machine.
 pub fn place_in(folder: PathBuf) -> SharedPlace {
     Arc::new(folder::FolderStore::at(folder))
+}
+
+/// A place with others behind it, where older backups may be.
+pub fn place_before(front: SharedPlace, behind: Vec<SharedPlace>) -> SharedPlace {
+    match behind.is_empty() {
+        true => front,
+        false => Arc::new(layers::LayeredPlace { front, behind }),
+    }
 }
 
 /// Names, sorted by their bytes; the first error ends the stream.

@@ -16,7 +16,8 @@ use compose_broker::{
     backups::{
         BackupStoreError, ObjectName,
         store::{
-            BackupStore, StorePlace as _, folder::FolderStore, memory::MemoryStore, s3::S3Store,
+            BackupStore, StorePlace as _, folder::FolderStore, layers::Layers, memory::MemoryStore,
+            s3::S3Store,
         },
     },
     folder,
@@ -164,6 +165,88 @@ impl Kind for Folder {
             fs::rename(self.aside(), &self.root).expect("moved back");
         }
     }
+}
+
+/// One store in front of another.
+struct Layered {
+    store: Layers,
+    front: MemoryStore,
+    behind: MemoryStore,
+}
+
+impl Layered {
+    fn on(front: MemoryStore) -> Self {
+        let behind = MemoryStore::default();
+        let store = Layers::of(Arc::new(front.clone()), vec![Arc::new(behind.clone())]);
+        Self {
+            store,
+            front,
+            behind,
+        }
+    }
+}
+
+impl Kind for Layered {
+    async fn new() -> Option<Self> {
+        Some(Self::on(MemoryStore::default()))
+    }
+    async fn small() -> Option<Self> {
+        Some(Self::on(MemoryStore::of_size(SMALL_BYTES)))
+    }
+    fn store(&self) -> &dyn BackupStore {
+        &self.store
+    }
+    async fn leave_unfinished(&self, name: &ObjectName, age: Duration) -> bool {
+        self.front.leave_unfinished(name, age);
+        true
+    }
+    async fn take_away(&self, is_away: bool) {
+        self.front.take_away(is_away);
+    }
+}
+
+#[tokio::test]
+async fn what_is_behind_is_read_listed_and_deleted_there_and_new_objects_go_in_front() {
+    let layers = Layered::on(MemoryStore::default());
+    let Layered {
+        store,
+        front,
+        behind,
+    } = &layers;
+    for (text, length) in [("a/old", 10), ("b", 20), ("d", 30)] {
+        put(behind, text, &bytes(length)).await;
+    }
+    put(store, "b", &bytes(21)).await;
+    put(store, "c", &bytes(40)).await;
+    assert_eq!(list(front, "").await, ["b", "c"]);
+    assert_eq!(list(store, "").await, ["a/old", "b", "c", "d"]);
+    assert_eq!(list(store, "a/").await, ["a/old"]);
+    assert_eq!(read(store, "a/old", 4).await, Some(bytes(10).slice(4..)));
+    assert_eq!(read(store, "b", 0).await, Some(bytes(21)), "the newer one");
+    store.delete(&name("b")).await.expect("deleted");
+    assert_eq!(read(store, "b", 0).await, None);
+    store.delete(&name("d")).await.expect("deleted");
+    assert_eq!(list(behind, "").await, ["a/old"]);
+
+    // What cannot be looked for is not missing, and new objects go on.
+    behind.take_away(true);
+    let results = [
+        store.check().await,
+        store.get(&name("x"), 0).await.map(drop),
+        store.delete(&name("c")).await,
+        store.list("").try_next().await.map(drop),
+        store.sweep(Duration::ZERO).await.map(drop),
+    ];
+    for result in results {
+        let is_away = matches!(result, Err(BackupStoreError::Absent { .. }));
+        assert!(is_away, "{result:?}");
+    }
+    put(store, "e", &bytes(1)).await;
+    assert_eq!(
+        read(store, "c", 0).await,
+        Some(bytes(40)),
+        "not even deleted"
+    );
 }
 
 /// A store in a bucket of a real server.
@@ -711,3 +794,4 @@ macro_rules! contract {
 contract!(in_a_folder, Folder);
 contract!(in_memory, Memory);
 contract!(in_a_bucket, Bucket);
+contract!(in_layers, Layered);

@@ -232,6 +232,10 @@ impl WireError {
                 return BackupStoreError::Full { needed, free: None };
             }
             Self::Refused(refusal) => refusal.meaning(),
+            Self::Unreachable { source, .. } if is_no_tls(source) => (
+                chain(self),
+                "it does not speak TLS: look whether COMPOSE_BROKER_S3_ENDPOINT is http://, and its port",
+            ),
             Self::Unreachable { source, .. } if is_distrust(source) => (
                 chain(self),
                 "name the authority of its certificate in COMPOSE_BROKER_S3_CA, and look whether \
@@ -273,6 +277,17 @@ fn is_distrust(error: &DialError) -> bool {
             .is_some_and(|inner| inner.is::<rustls::Error>()),
         DialError::NoHost | DialError::NoAuthorities | DialError::Authorities(_) => true,
     }
+}
+
+/// Whether who answers does not speak TLS.
+fn is_no_tls(error: &DialError) -> bool {
+    let DialError::Refused(error) = error else {
+        return false;
+    };
+    let of_tls = error
+        .get_ref()
+        .and_then(|e| e.downcast_ref::<rustls::Error>());
+    matches!(of_tls, Some(rustls::Error::InvalidMessage(_)))
 }
 
 /// What of ours is at the bottom of a library's error.

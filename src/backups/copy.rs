@@ -1,0 +1,113 @@
+//! Backups that are copied from the stores behind into the one in front.
+
+use futures::TryStreamExt as _;
+
+use super::{
+    BackupStoreError, Found, ObjectName, Vault,
+    store::{BackupStore, SharedPlace},
+};
+use crate::model::ids::{BackupId, DeploymentId};
+
+/// A backup that was copied, or that was there already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopiedBackup {
+    /// The deployment that it was taken of.
+    pub deployment: DeploymentId,
+    /// The backup.
+    pub backup: BackupId,
+    /// The bytes that were copied; 0 where all of it was there already.
+    pub bytes: u64,
+}
+
+/// Why backups are not copied.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// There is nothing to copy from.
+    #[error(
+        "COMPOSE_BROKER_OLDER_BACKUP_STORES is not set: it names the stores to copy from, and \
+         COMPOSE_BROKER_BACKUP_STORE the one to copy into"
+    )]
+    NothingBehind,
+    /// Nobody has said that the two are of one broker.
+    #[error(
+        "{front} has not the marker of {behind}: start the broker with both settings, once with --accept \
+         backups, which marks it"
+    )]
+    NotMarked {
+        /// Where it would be copied to.
+        front: String,
+        /// Where from.
+        behind: String,
+    },
+    /// A store did not do its part.
+    #[error(transparent)]
+    Store(#[from] BackupStoreError),
+}
+
+/// Copies all whole backups from the places behind `place` into the one in front, each read back and compared.
+/// What is there already is passed over, so a copy that broke off goes on. Where they are to be moved, each
+/// goes from the place behind once it is there. `tell` is told of each.
+///
+/// A broker may use all of them meanwhile.
+pub async fn copy(
+    place: &SharedPlace,
+    moves: bool,
+    mut tell: impl FnMut(&CopiedBackup),
+) -> Result<(), CopyError> {
+    let Some(front) = place.front() else {
+        return Err(CopyError::NothingBehind);
+    };
+    let front_marker = front.marker().await?;
+    for behind in place.behind() {
+        let marker = behind.marker().await?;
+        let is_one = |id| front_marker.as_ref().is_some_and(|front| front.id == id);
+        let mark = marker.map(|marker| marker.id);
+        let Some(mark) = mark.filter(|id| is_one(id.clone())) else {
+            return Err(CopyError::NotMarked {
+                front: front.shown(),
+                behind: behind.shown(),
+            });
+        };
+        let into = front.store(Some(mark.clone()));
+        let from = behind.store(Some(mark.clone()));
+        let from_vault = Vault::at(behind, Some(mark.clone()));
+        let into_vault = Vault::at(&front, Some(mark));
+        let mut all = from_vault.list();
+        while let Some(found) = all.try_next().await? {
+            let Found::Backup(stored) = found else {
+                continue;
+            };
+            if stored.missing().is_some() {
+                continue;
+            }
+            let (deployment, backup) = (stored.deployment, stored.backup);
+            let there = into_vault.stored(&deployment, &backup).await?;
+            let mut bytes = 0;
+            if there.missing().is_some() {
+                let manifest = from_vault.read_manifest(&deployment, &backup).await?;
+                let snapshot = ObjectName::snapshot(&deployment, &backup);
+                bytes += pass(&*from, &*into, &snapshot).await?;
+                into_vault.verify(&manifest).await?;
+                let manifest = ObjectName::manifest(&deployment, &backup);
+                bytes += pass(&*from, &*into, &manifest).await?;
+            }
+            if moves {
+                from_vault.remove(&deployment, &backup).await?;
+            }
+            tell(&CopiedBackup {
+                deployment,
+                backup,
+                bytes,
+            });
+        }
+    }
+    Ok(())
+}
+
+async fn pass(
+    from: &dyn BackupStore,
+    into: &dyn BackupStore,
+    name: &ObjectName,
+) -> Result<u64, BackupStoreError> {
+    into.put(name, from.get(name, 0).await?).await
+}
