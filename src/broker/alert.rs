@@ -11,8 +11,8 @@ use crate::{
         binding::{BindParameters, Binding, BindingState},
         deployment::Deployment,
         instance::Instance,
-        limits::INCIDENT_TOLD,
-        operation::OperationKind,
+        limits::{INCIDENT_TOLD, READDRESS_RETRY},
+        operation::{OperationKind, OperationState},
         renewal::Outlook,
     },
     store::{self, Conn, StoreError},
@@ -26,6 +26,7 @@ pub(super) struct Beside {
     pub(super) incidents: Vec<Incident>,
     pub(super) repair: Option<RepairWatch>,
     pub(super) is_recovered: bool,
+    pub(super) move_failure: Option<String>,
     pub(super) certificates: Option<Outlook>,
 }
 
@@ -57,8 +58,25 @@ pub(super) fn beside(
         incidents: store::incident::since(conn, &of.id, now - INCIDENT_TOLD)?,
         repair: repair::watch(conn, &of.instance, now)?,
         is_recovered: store::operation::is_active(conn, &of.instance, OperationKind::Recover)?,
+        move_failure: move_failure(conn, of, now)?,
         certificates: store::renewal::find(conn, &of.id)?,
     })
+}
+
+/// Why the last move of members failed; none while the next one goes on, and after one that did not. Where
+/// none has come for so long, they are wanted where they are by now.
+fn move_failure(
+    conn: &mut Conn<'_>,
+    of: &Deployment,
+    now: DateTime<Utc>,
+) -> Result<Option<String>, StoreError> {
+    let kinds = [OperationKind::Readdress];
+    let newest = store::operation::newest(conn, &of.instance, None, &kinds)?;
+    let failed = newest.filter(|operation| {
+        let is_old = now - operation.updated_at > READDRESS_RETRY * 2;
+        operation.state == OperationState::Failed && !is_old
+    });
+    Ok(failed.and_then(|operation| operation.failure))
 }
 
 /// What is known of an instance's scheduled backups; `backups` are at least all that are complete.

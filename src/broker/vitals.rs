@@ -166,6 +166,7 @@ impl Vitals {
             incidents: beside.incidents,
             repair: beside.repair,
             is_recovered: beside.is_recovered,
+            move_failure: beside.move_failure,
             certificates: beside.certificates,
             engine,
             version,

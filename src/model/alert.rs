@@ -71,6 +71,8 @@ pub enum Subject {
     Limits,
     /// Members that others do not reach.
     Loopback,
+    /// Members that are not where applications are to reach them.
+    Addresses,
     /// What befell the database at a moment.
     Incident(DateTime<Utc>),
     /// Known faults of the version.
@@ -98,6 +100,7 @@ impl Subject {
             Self::Repair => "repair",
             Self::Limits => "limits",
             Self::Loopback => "loopback",
+            Self::Addresses => "addresses",
             Self::Incident(_) => "incident",
             Self::Faults => "faults",
             Self::CertificateEnd => "certificate_end",
@@ -166,6 +169,8 @@ pub struct DatabaseWatch {
     pub repair: Option<RepairWatch>,
     /// It is being made anew of what is left, or of a backup.
     pub is_recovered: bool,
+    /// Why its members could not be moved to where applications are to reach them.
+    pub move_failure: Option<String>,
     /// What lies ahead of its certificates; none where nobody has looked yet.
     pub certificates: Option<Outlook>,
 }
@@ -388,6 +393,7 @@ fn of_database(database: &DatabaseWatch) -> Vec<Alert> {
         of_repair(database),
         of_limits(database),
         of_loopback(database),
+        of_addresses(database),
     ]
     .into_iter()
     .flatten()
@@ -405,6 +411,16 @@ pub(super) fn of_all(subject: Subject, gravity: Gravity, message: String) -> Ale
         since: None,
         message,
     }
+}
+
+fn of_addresses(database: &DatabaseWatch) -> Option<Alert> {
+    let failure = database.move_failure.as_ref()?;
+    let message = format!(
+        "Its members are not all where applications are to reach them by the broker's settings: {failure}. \
+         Credentials name each member where it is. The broker tries again within an hour, and when it is \
+         started anew."
+    );
+    Some(of_all(Subject::Addresses, Gravity::Warning, message))
 }
 
 pub(super) fn of_recovery(database: &DatabaseWatch) -> Option<Alert> {

@@ -92,11 +92,13 @@ impl Exposure {
         let faults = profile.known_faults(version).into_iter();
         let faults = faults.filter(|fault| fault.severity == Severity::LetsStrangersIn);
         let faults: Vec<&str> = faults.map(|fault| fault.id).collect();
+        let lets_nobody_in = |version: &&Version| !profile.lets_strangers_in(**version);
+        let without: Vec<Version> = instead.iter().filter(lets_nobody_in).copied().collect();
         Err(ExposureRefusal {
             engine: profile.name,
             version,
             faults: faults.join(", "),
-            advice: advice(&self.served(profile, instead)),
+            advice: advice(&without),
         })
     }
 }
@@ -234,7 +236,11 @@ mod tests {
             assert!(!far.serves(&ENGINE, v(version)), "{version}");
             assert_eq!(named.serves(&ENGINE, v(version)), version == "3.4.2");
         }
-        let all = [v("3.4.9"), v("3.4.1"), v("3.3.6")];
+        // A version that is named is served, and is none without them.
+        let all = [v("3.4.9"), v("3.4.2"), v("3.4.1"), v("3.3.6")];
+        let refusal = named.check(&ENGINE, v("3.4.9"), &all).expect_err("refused");
+        let refusal = refusal.to_string();
+        assert!(refusal.ends_with("one of: 3.4.1, 3.3.6"), "{refusal}");
         let refusal = far.check(&ENGINE, v("3.4.9"), &all).expect_err("refused");
         let refusal = refusal.to_string();
         assert!(refusal.contains("sample 3.4.9"), "{refusal}");

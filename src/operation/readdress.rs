@@ -23,9 +23,13 @@ use crate::{
         reach::{Reach, Whereabouts},
         renewal::Renewal,
     },
-    provisioner,
+    provisioner::{self, ProvisionerError},
     store::{self, Conn},
 };
+
+/// Members that others reach have a port more each.
+const NO_PORTS: &str = "the cluster has no free ports left, and members that other machines reach need one \
+                        more each: the operator has to give the cluster a longer range";
 
 /// Readdress.
 pub const DEFINITION: Definition = Definition {
@@ -77,21 +81,33 @@ async fn whereabouts(work: &Work, deployment: &Deployment) -> Result<Vec<Whereab
 async fn certify(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, secrets) = work.allocated().await?;
     let wanted = whereabouts(&work, &deployment).await?;
+    make_certificate(&work, &deployment, &secrets, &wanted).await?;
+    Outcome::done()
+}
+
+/// Makes a certificate that names where members are and where they are to be, unless the one that there is
+/// does; returns whether it was made.
+async fn make_certificate(
+    work: &Work,
+    deployment: &Deployment,
+    secrets: &DeploymentSecrets,
+    wanted: &[Whereabouts],
+) -> Result<bool, StepError> {
     let moved = deployment.members.iter().zip(wanted);
     let moved = moved.map(|(member, wanted)| Member {
-        addresses: wanted.addresses,
+        addresses: wanted.addresses.clone(),
         ..member.clone()
     });
     let both = Deployment {
         members: deployment.members.iter().cloned().chain(moved).collect(),
-        ..deployment
+        ..deployment.clone()
     };
     if both.hosts().is_subset(&secrets.hosts) {
-        return Outcome::done();
+        return Ok(false);
     }
-    let now = renew::trusted_now(&work)?;
-    renew::write_renewed(&work, &both, &secrets, Renewal::Members, now).await?;
-    Outcome::done()
+    let now = renew::trusted_now(work)?;
+    renew::write_renewed(work, &both, secrets, Renewal::Members, now).await?;
+    Ok(true)
 }
 
 /// Stops all members of a deployment that must not be reached from elsewhere and is, and starts them where
@@ -125,6 +141,10 @@ async fn withdraw(work: Arc<Work>) -> Result<Outcome, StepError> {
 async fn move_next(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, secrets) = work.allocated().await?;
     let wanted = whereabouts(&work, &deployment).await?;
+    // They may be wanted elsewhere by now than when the move began.
+    if make_certificate(&work, &deployment, &secrets, &wanted).await? {
+        return Ok(Outcome::Again);
+    }
     members::check_none_lost(&work, &deployment).await?;
     let behind = renew::behind(&work, &deployment, &secrets).await?;
     let moved: HashSet<&str> = deployment
@@ -139,7 +159,13 @@ async fn move_next(work: Arc<Work>) -> Result<Outcome, StepError> {
     let decided =
         |(_, member): &(usize, &Member)| is_moved(member) && behind.contains(&member.name);
     if let Some((place, _)) = places.find(decided) {
-        start_decided(&work, &deployment, &secrets, place).await?;
+        check_others_serve(&work, &deployment, &secrets, place).await?;
+        start(&work, &deployment, &secrets, place).await?;
+        return Ok(Outcome::Again);
+    }
+    if let Some(place) = not_where_written_down(&work, &deployment).await? {
+        check_others_serve(&work, &deployment, &secrets, place).await?;
+        move_member(&work, &deployment, &secrets, place, &wanted[place]).await?;
         return Ok(Outcome::Again);
     }
     let waiting = deployment.members.iter().filter(|m| !is_moved(m)).count();
@@ -162,9 +188,24 @@ async fn move_next(work: Arc<Work>) -> Result<Outcome, StepError> {
     Ok(Outcome::Again)
 }
 
-/// Starts a member at the addresses that were decided for it, before a crash came in between. Until then
-/// it does not answer where it is asked, though it may serve.
-async fn start_decided(
+/// A member that listens elsewhere than is written down: it was to be moved, a crash came in between, and it
+/// is wanted at a third place by now.
+async fn not_where_written_down(
+    work: &Work,
+    deployment: &Deployment,
+) -> Result<Option<usize>, StepError> {
+    let provisioner = &work.cluster(deployment)?.provisioner;
+    let seen = provisioner.members(&deployment.id).await?;
+    let differs = |member: &Member| {
+        let of_it = seen.iter().find(|seen| seen.name == member.name);
+        of_it.is_some_and(|seen| !seen.addresses.is_empty() && seen.addresses != member.addresses)
+    };
+    Ok(deployment.members.iter().position(differs))
+}
+
+/// Fails unless all members but one serve. That one was to be moved, and a crash came in between: it does not
+/// answer where it is asked, though it may serve.
+async fn check_others_serve(
     work: &Work,
     deployment: &Deployment,
     secrets: &DeploymentSecrets,
@@ -179,7 +220,7 @@ async fn start_decided(
             "member {name} does not serve, and no other one is moved meanwhile"
         )));
     }
-    start(work, deployment, secrets, place).await
+    Ok(())
 }
 
 async fn start(
@@ -236,7 +277,12 @@ async fn decide(
         // Also where no port is lacking: the machine may not have the address to listen at.
         let placed = provisioner
             .place(&deployment.id, &names, &wanted.lacking, &reach, &taken)
-            .await?;
+            .await;
+        let placed = match placed {
+            // Nothing else on the instance waits until there are more.
+            Err(ProvisionerError::NoFreePort) => return Err(StepError::last(NO_PORTS)),
+            placed => placed?,
+        };
         let addresses = &mut moved.members[place].addresses;
         addresses.clone_from(&wanted.addresses);
         addresses.extend(placed.into_iter().flatten());

@@ -1,7 +1,10 @@
 //! Members that are moved to where applications reach them now, after the configuration was changed or
 //! the version that kept them where they were.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use compose_broker::{
     app::Surroundings,
@@ -158,6 +161,40 @@ async fn a_worker_that_dies_again_and_again_moves_all_members_all_the_same() {
     let named = broker.bind("i", "named").await;
     assert_eq!(hosts(&named).await, [UNRESOLVABLE; 3]);
     assert_same_everywhere(&first, written.keys).await;
+}
+
+/// A worker that gets as far as to move the first member, and no further.
+#[derive(Default)]
+struct Stuck(AtomicUsize);
+
+impl Faults for Stuck {
+    fn at(&self, operation: &Operation, step: &str, moment: Moment) -> Option<Fault> {
+        let moves = operation.kind == OperationKind::Readdress && step == "move";
+        let dies = moves && moment == Moment::Begun;
+        dies.then(|| self.0.fetch_add(1, Ordering::Relaxed));
+        dies.then_some(Fault::Die)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_are_wanted_elsewhere_while_they_move_get_a_certificate_for_it() {
+    let mut broker = TestBroker::start_with(&AT_FIRST, surroundings()).await;
+    broker.provision("i", json!({})).await;
+    let stuck = Arc::new(Stuck::default());
+    let with = Surroundings {
+        faults: stuck.clone(),
+        ..surroundings()
+    };
+    restart(&mut broker, "127.0.0.2", "127.0.0.2", with).await;
+    eventually("a move that has begun", || async {
+        (stuck.0.load(Ordering::Relaxed) > 0).then_some(())
+    })
+    .await;
+    restart(&mut broker, "127.0.0.3", "127.0.0.3", surroundings()).await;
+    moved(&broker, "i", 1).await;
+    let third = broker.bind("i", "third").await;
+    assert_eq!(hosts(&third).await, ["127.0.0.3"; 3]);
+    assert_same_everywhere(&third, 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -322,6 +359,12 @@ async fn members_that_cannot_listen_there_stay_where_they_are() {
     })
     .await;
     assert!(failure.contains("does not have that address"), "{failure}");
+    says(
+        &broker,
+        &first,
+        "not all where applications are to reach them",
+    )
+    .await;
     assert_same_everywhere(&first, 0).await;
     let later = broker.bind("i", "later").await;
     assert_eq!(hosts(&later).await, ["127.0.0.1"; 3]);

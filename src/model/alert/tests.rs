@@ -72,6 +72,7 @@ pub(in crate::model) fn database() -> DatabaseWatch {
         incidents: Vec::new(),
         repair: None,
         is_recovered: false,
+        move_failure: None,
         certificates: None,
     }
 }
