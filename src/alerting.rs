@@ -98,9 +98,6 @@ async fn round(
     serving: &UnboundedSender<InstanceId>,
     (begun_at, begun): (Instant, Instant),
 ) -> Result<Round, BrokerError> {
-    if let Some(notifier) = &mut notifier {
-        notifier.begin(broker).await?;
-    }
     let (mut totals, mut named) = (Totals::default(), Vec::new());
     let mut next = Some(String::new());
     while let Some(after) = next {
@@ -141,11 +138,10 @@ async fn round(
     })
 }
 
-/// Finds what the operator's webhook is told, as long as no other broker on the same store does.
+/// Finds what the operator's webhook is told of the instances that this broker looks after.
 struct Notifier {
     threshold: Threshold,
     settling: Settling,
-    is_ours: bool,
 }
 
 impl Notifier {
@@ -153,17 +149,7 @@ impl Notifier {
         Self {
             threshold: of.threshold,
             settling: Settling::over(of.settles_after),
-            is_ours: false,
         }
-    }
-
-    async fn begin(&mut self, broker: &Broker) -> Result<(), BrokerError> {
-        let was_ours = self.is_ours;
-        self.is_ours = broker.outbox.is_ours().await?;
-        if self.is_ours && !was_ours {
-            self.settling.forget();
-        }
-        Ok(())
     }
 
     async fn note(
@@ -172,9 +158,6 @@ impl Notifier {
         page: &[LookedOver],
         now: Duration,
     ) -> Result<(), BrokerError> {
-        if !self.is_ours {
-            return Ok(());
-        }
         let settled = page.iter().map(|looked| {
             let told = |alert: &&Alert| self.threshold.includes(alert.gravity);
             let alerts = looked.alerts.iter().filter(told).cloned().collect();
@@ -186,11 +169,11 @@ impl Notifier {
     }
 
     async fn end(&mut self, broker: &Broker) -> Result<(), BrokerError> {
-        if !self.is_ours {
-            return Ok(());
-        }
         self.settling.forget_gone();
-        broker.outbox.note_gone().await
+        match broker.outbox.is_ours().await? {
+            true => broker.outbox.note_gone().await,
+            false => Ok(()),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
         reach::{Reach, Whereabouts},
         server::MemberSeen,
     },
-    provisioner::{ProvisionerError, SharedProvisioner, whereabouts_of_all},
+    provisioner::{Duty, ProvisionerError, SharedProvisioner, whereabouts_of_all},
 };
 
 /// Counts the deployments of all clusters.
@@ -44,6 +44,16 @@ impl ClusterCensus {
 }
 
 impl Census for ClusterCensus {
+    fn looks_after(&self, cluster: &str) -> bool {
+        let found = self.clusters.get(cluster);
+        found.is_some_and(|cluster| cluster.duty() == Duty::LooksAfter)
+    }
+
+    fn finds(&self, cluster: &str) -> bool {
+        let found = self.clusters.get(cluster);
+        found.is_some_and(|cluster| cluster.duty() != Duty::None)
+    }
+
     fn deployments<'a>(
         &'a self,
         cluster: &'a str,

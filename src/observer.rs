@@ -36,7 +36,7 @@ use crate::{
         recovery::{DataLeft, Remains},
         version::Version,
     },
-    provisioner::{ProvisionerError, SharedProvisioner, files_of},
+    provisioner::{Duty, ProvisionerError, SharedProvisioner, files_of},
     seal::{KeyRing, SealError},
     store::{self, Store, StoreError},
 };
@@ -304,7 +304,16 @@ impl Looker {
         self.look_now(&deployment).await;
     }
 
+    /// Whether members of a deployment can be found from here.
+    fn finds(&self, deployment: &Deployment) -> bool {
+        let cluster = self.provisioners.get(&deployment.cluster);
+        cluster.is_some_and(|cluster| cluster.duty() != Duty::None)
+    }
+
     async fn look_now(&self, deployment: &Deployment) -> Option<Arc<Observation>> {
+        if !self.finds(deployment) {
+            return None;
+        }
         let _place = self.places.acquire().await.ok()?;
         let began = Instant::now();
         match self.ask(deployment).await {

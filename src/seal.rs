@@ -13,10 +13,14 @@ use ring::{
 
 use serde::de::DeserializeOwned;
 
-use crate::model::secret::Secret;
+use crate::model::{replicas::KeyMark, secret::Secret};
 
 /// Bytes of one key.
 const KEY_BYTES: usize = 32;
+/// What a key's mark is made from, so that it is no other use of the key.
+const MARK_LABEL: &[u8] = b"compose-broker: mark of a key";
+/// Bytes of a mark.
+const MARK_BYTES: usize = 8;
 
 /// Why something sealed could not be opened, or a ring not be read.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +102,19 @@ impl KeyRing {
             .fill(&mut key)
             .map_err(|_| SealError::Random)?;
         Ok(Secret::new(format!("k1:{}", BASE64.encode(key))))
+    }
+
+    /// Its keys as other brokers are shown them, newest first.
+    pub fn marks(&self) -> Vec<KeyMark> {
+        let mark = |key: &RingKey| {
+            let secret = hmac::Key::new(hmac::HMAC_SHA256, &key.material);
+            let digest = hmac::sign(&secret, MARK_LABEL);
+            KeyMark {
+                name: key.name.clone(),
+                digest: hex(&digest.as_ref()[..MARK_BYTES]),
+            }
+        };
+        self.keys.iter().map(mark).collect()
     }
 
     /// Seals `plain` for the place `context`.

@@ -57,6 +57,12 @@ pub enum ProvisionerError {
         /// The folder that both were given.
         folder: String,
     },
+    /// This broker stands by, or has nothing to do with the cluster.
+    #[error("another broker looks after the cluster {cluster}")]
+    LookedAfterElsewhere {
+        /// The cluster.
+        cluster: String,
+    },
     /// The cluster's path leads elsewhere by now.
     #[error(
         "the cluster folder {folder} is not the one that the broker started with: is its disk \

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
-use super::{Surroundings, checks::Kept, clusters::Backends};
+use super::{Surroundings, checks::Kept, clusters::Backends, takeover::Takeover};
 use crate::{
     alerting::NotifierSettings,
     broker::{Broker, BrokerParts, Doorkeeper, Downloads},
@@ -125,6 +125,20 @@ impl Assembly<'_> {
             self.backends.provisioners(),
             self.surroundings.hang_after,
         )
+    }
+
+    /// What takes over clusters of other brokers, where some may share the store.
+    pub(super) fn takeover(&self, broker: &Arc<Broker>) -> Option<Takeover> {
+        (!self.kept.store.is_private()).then(|| Takeover {
+            store: self.kept.store.clone(),
+            broker: broker.clone(),
+            own: self.kept.replica.clone(),
+            keys: self.config.access.keys.clone(),
+            clusters: self.config.places.clusters.clone(),
+            profiles: self.backends.profiles().into_values().collect(),
+            provisioners: self.backends.provisioners(),
+            handovers: self.backends.handovers.clone(),
+        })
     }
 
     /// What the webhook is told, where there is one.

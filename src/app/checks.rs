@@ -8,7 +8,7 @@ use super::{
     StartError, Surroundings,
     clusters::check_clusters,
     folders,
-    seals::{check_keys, renew_seals},
+    seals::{check_keys, join, renew_seals},
 };
 use crate::{
     backups::{self, CopiedBackup, Vault},
@@ -19,6 +19,7 @@ use crate::{
         catalog::{Catalog, CatalogError, CatalogErrors, CurrentCatalog},
         failure::chain,
         marker::FolderName,
+        replicas::Replica,
         sentence::counted,
     },
     store::{
@@ -30,6 +31,8 @@ use crate::{
 
 /// What the broker keeps.
 pub(super) struct Kept {
+    /// The broker, as others on its store see it.
+    pub(super) replica: Replica,
     pub(super) store: Arc<Store>,
     pub(super) time: Arc<Timekeeper>,
     /// A catalog under which every instance has a plan.
@@ -49,14 +52,26 @@ impl Kept {
         let checked = folders::check(&store, config, clock.now()).await?;
         check_keys(&store, &config.access.keys).await?;
         let time = Arc::new(Timekeeper::start(&store, clock.clone()).await?);
-        renew_seals(&store, &config.access.keys).await?;
+        if store.is_private() {
+            renew_seals(&store, &config.access.keys).await?;
+        }
         check_clusters(&store, &config.places.clusters).await?;
         let catalog = Arc::new(CurrentCatalog::new(check_plans(&store, catalog).await?));
         config.keep()?;
         make_backup_store(config, &store).await?;
         let mark = checked.mark(&store).await?;
         let backups = Vault::at(&config.places.backups, mark);
+        let replica = Replica {
+            id: folders::id_of(&config.places.data_dir)?,
+            machine: config.places.machine.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            keys: config.access.keys.marks(),
+        };
+        if !store.is_private() {
+            join(&store, replica.clone(), clock.now()).await?;
+        }
         Ok(Self {
+            replica,
             store,
             time,
             catalog,

@@ -7,7 +7,7 @@ use std::{
 
 use super::{NAMED_MAX, StartError, folders};
 use crate::{
-    broker::Broker,
+    broker::{Broker, Versions},
     config::ClusterSettings,
     engine::{self, SharedEngine},
     model::{
@@ -15,12 +15,9 @@ use crate::{
         failure::chain, sentence::counted, version::Version,
     },
     operation::ClusterParts,
-    provisioner::SharedProvisioner,
+    provisioner::{Duty, ProvisionerError, SharedProvisioner, handover::Handover},
     store::{self, Store},
 };
-
-/// The versions that clusters have, by cluster and engine.
-pub(super) type Versions = BTreeMap<String, BTreeMap<String, Vec<Version>>>;
 
 /// What is behind the broker: the engines, and the clusters that run them.
 pub(super) struct Backends {
@@ -31,6 +28,8 @@ pub(super) struct Backends {
     pub(super) versions: Versions,
     /// How many members ran when their cluster was opened, by its id.
     pub(super) adopted: BTreeMap<String, usize>,
+    /// Clusters that another broker looked after when this one began.
+    pub(super) handovers: Vec<Arc<Handover>>,
 }
 
 impl Backends {
@@ -42,15 +41,20 @@ impl Backends {
     ) -> Result<Self, StartError> {
         let named = engines.iter().map(|e| (e.name().to_owned(), e.clone()));
         let engines: BTreeMap<String, SharedEngine> = named.collect();
-        let adopted = opened.adopted.clone();
+        let (adopted, handovers) = (opened.adopted.clone(), opened.handovers.clone());
         let clusters = opened.all()?;
         let versions = versions(&engines, &clusters);
-        check_versions(&versions, settings)?;
+        let is_ours = |of: &&ClusterSettings| {
+            let cluster = clusters.get(&of.cluster.id);
+            cluster.is_some_and(|cluster| cluster.provisioner.duty() == Duty::LooksAfter)
+        };
+        check_versions(&versions, settings.iter().filter(is_ours))?;
         Ok(Self {
             engines,
             clusters,
             versions,
             adopted,
+            handovers,
         })
     }
 
@@ -89,12 +93,15 @@ fn versions(
 }
 
 /// Every cluster has a version of some engine.
-fn check_versions(versions: &Versions, settings: &[ClusterSettings]) -> Result<(), StartError> {
+fn check_versions<'a>(
+    versions: &Versions,
+    mut settings: impl Iterator<Item = &'a ClusterSettings>,
+) -> Result<(), StartError> {
     let has_none = |of: &&ClusterSettings| {
         let engines = versions.get(&of.cluster.id);
         engines.is_none_or(|engines| engines.values().all(Vec::is_empty))
     };
-    match settings.iter().find(has_none) {
+    match settings.find(has_none) {
         None => Ok(()),
         Some(of) => Err(StartError::NoEngine {
             cluster: of.cluster.id.clone(),
@@ -233,6 +240,10 @@ pub(super) struct Opened {
     adopted: BTreeMap<String, usize>,
     /// Why some were not, by the id of the cluster.
     failures: BTreeMap<String, StartError>,
+    /// Those that another broker looks after.
+    handovers: Vec<Arc<Handover>>,
+    /// Whether other brokers may share the store.
+    is_shared: bool,
 }
 
 impl Opened {
@@ -247,6 +258,8 @@ impl Opened {
             clusters: BTreeMap::new(),
             adopted: BTreeMap::new(),
             failures: BTreeMap::new(),
+            handovers: Vec::new(),
+            is_shared: url.is_some_and(|url| Store::file(url).is_none()),
         };
         opened
             .open_all(folders::beyond_doubt(clusters, url).await)
@@ -267,8 +280,12 @@ impl Opened {
         if self.clusters.contains_key(id) || self.failures.contains_key(id) {
             return;
         }
+        if !of.is_here {
+            return self.stand_by(of);
+        }
         let opened = match of.backing.open(&of.cluster, &self.profiles).await {
             Ok(opened) => opened,
+            Err(ProvisionerError::InUse { .. }) if self.is_shared => return self.stand_by(of),
             Err(source) => {
                 let cluster = id.clone();
                 let error = StartError::Cluster { cluster, source };
@@ -277,11 +294,36 @@ impl Opened {
             }
         };
         self.adopted.insert(id.clone(), opened.adopted);
+        self.add(of, opened.provisioner);
+    }
+
+    /// Leaves a cluster to another broker for now.
+    fn stand_by(&mut self, of: &ClusterSettings) {
+        let handover = Handover::of(&of.cluster.id, of.is_here);
+        self.handovers.push(handover.clone());
+        self.add(of, handover);
+    }
+
+    fn add(&mut self, of: &ClusterSettings, provisioner: SharedProvisioner) {
         let parts = ClusterParts {
-            provisioner: opened.provisioner,
+            provisioner,
             exposure: of.cluster.exposure.clone(),
         };
-        self.clusters.insert(id.clone(), parts);
+        self.clusters.insert(of.cluster.id.clone(), parts);
+    }
+
+    /// Hears what is installed on clusters that other brokers look after.
+    pub(super) async fn hear(&self, store: &Arc<Store>) -> Result<(), StartError> {
+        if self.handovers.is_empty() {
+            return Ok(());
+        }
+        for of in store.read(store::cluster::all).await? {
+            let handover = self.handovers.iter().find(|one| one.cluster() == of.id);
+            if let Some(handover) = handover {
+                handover.note_installed(of.versions);
+            }
+        }
+        Ok(())
     }
 
     /// All of them; fails when one could not be opened.

@@ -8,7 +8,7 @@ use crate::{
     config::ConfigError,
     folder,
     http::tls::TlsError,
-    model::{catalog::CatalogErrors, ids::FolderMark, marker::FolderName},
+    model::{catalog::CatalogErrors, ids::FolderMark, marker::FolderName, replicas::RingConflict},
     provisioner::ProvisionerError,
     seal::SealError,
     store::StoreError,
@@ -88,6 +88,15 @@ pub enum StartError {
     /// The key ring is not the one that this store's secrets were sealed under.
     #[error("COMPOSE_BROKER_ENCRYPTION_KEYS: the key ring does not open what the store holds")]
     Keys(#[source] SealError),
+    /// Something in the store is sealed under a key that the ring lacks.
+    #[error(
+        "COMPOSE_BROKER_ENCRYPTION_KEYS: the store holds secrets that no key of the ring opens: give the key \
+         that they were sealed under too, behind the first one"
+    )]
+    KeyGone,
+    /// The ring does not fit those of other brokers on the store.
+    #[error("COMPOSE_BROKER_ENCRYPTION_KEYS")]
+    Rings(#[from] RingConflict),
     /// A cluster cannot be used.
     #[error(
         "cluster {cluster:?} (COMPOSE_BROKER_DATA_DIR, COMPOSE_BROKER_ENGINES_DIR, \

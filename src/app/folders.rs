@@ -62,7 +62,8 @@ fn folders(config: &Config) -> Vec<Folder> {
         None => place.keeps_marker().then(|| place.shown().into()),
     };
     let backups = backups.map(|path| (FolderName::Backups, path));
-    let clusters = config.places.clusters.iter().filter_map(|of| {
+    let here = config.places.clusters.iter().filter(|of| of.is_here);
+    let clusters = here.filter_map(|of| {
         let name = FolderName::Cluster(of.cluster.id.clone());
         Some((name, of.backing.folder()?.to_owned()))
     });
@@ -79,11 +80,23 @@ fn folders(config: &Config) -> Vec<Folder> {
         .collect()
 }
 
+/// The id of the folder of the broker's own files, which is marked by now.
+pub(super) fn id_of(data_dir: &Path) -> Result<String, StartError> {
+    let marker = folder::marker(data_dir).map_err(|source| {
+        StartError::DataFolder(FolderError::Unreadable {
+            folder: data_dir.to_owned(),
+            source,
+        })
+    })?;
+    Ok(marker.map_or_else(String::new, |marker| marker.id.to_string()))
+}
+
 /// The folders whose volumes are looked at.
 pub(super) fn places(config: &Config) -> Vec<ContentFolder> {
     let store = Store::file(config.places.database_url.expose()).and_then(Path::parent);
     let store = store.map(|folder| (Content::Store, folder.to_owned()));
-    let members = config.places.clusters.iter().filter_map(|of| {
+    let here = config.places.clusters.iter().filter(|of| of.is_here);
+    let members = here.filter_map(|of| {
         let content = Content::Members(of.cluster.id.clone());
         Some((content, of.backing.folder()?.to_owned()))
     });
@@ -116,7 +129,8 @@ pub(super) async fn beyond_doubt<'a>(
         let is_known = known.get(&name).is_none_or(|known| *known == marker.id);
         marker.folder == name && is_known && matches!(is_copy, Ok(None))
     };
-    clusters.iter().filter(is_own).collect()
+    let here = clusters.iter().filter(|of| of.is_here);
+    here.filter(is_own).collect()
 }
 
 /// What the store knows of folders; nothing where it cannot be read, as one of an earlier version.

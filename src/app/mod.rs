@@ -50,6 +50,7 @@ mod listen;
 mod seals;
 mod service;
 mod start_log;
+mod takeover;
 mod tasks;
 
 pub use checks::{check_catalog, copy_backups, copy_store, migrate, pending_migrations};
@@ -156,6 +157,7 @@ impl App {
         let listener = Listener::bind(&config)?;
         let kept = Kept::open(&config, &surroundings.clock, catalog).await?;
         opened.open_all(clusters).await;
+        opened.hear(&kept.store).await?;
         let backends = Backends::new(opened, &surroundings.engines, clusters)?;
         start_log::log_start(&config, &kept.store, &backends).await;
         warn_of_missing(&kept.catalog.get(), &backends.versions);
@@ -227,10 +229,8 @@ impl App {
         let engines: Vec<&str> = self.broker.inventory.profiles.engines().collect();
         let catalog = parse_catalog(&file, &engines, self.broker.clock.now())?;
         self.broker.catalogs.replace_catalog(catalog).await?;
-        warn_of_missing(
-            &self.broker.inventory.catalog.get(),
-            &self.broker.inventory.versions,
-        );
+        let installed = self.broker.inventory.installed.all();
+        warn_of_missing(&self.broker.inventory.catalog.get(), &installed);
         Ok(())
     }
 
@@ -302,6 +302,9 @@ fn tasks(of: &Assembly<'_>, broker: &Arc<Broker>) -> Tasks {
     });
     tasks.begin("timekeeper", |stop| of.kept.time.clone().run(stop));
     tasks.begin("look at the volumes", |stop| of.volumes.clone().run(stop));
+    if let Some(takeover) = of.takeover(broker) {
+        tasks.begin("look at others' clusters", |stop| takeover.run(stop));
+    }
     let (faults, patience) = (of.surroundings.faults.clone(), of.surroundings.patience);
     let runner = Runner::new(of.parts(), faults, patience);
     tasks.begin("runner", |stop| runner.run(serving, stop));

@@ -2,27 +2,57 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
+
 use super::StartError;
 use crate::{
-    model::{binding::Binding, limits::PAGE_OF_ALL},
+    model::{
+        binding::Binding,
+        limits::{PAGE_OF_ALL, REPLICA_ALIVE},
+        replicas::{Replica, check_rings},
+    },
     seal::KeyRing,
     store::{self, Conn, Store},
 };
 
-/// Opens one secret, so that a wrong key ring stops the start and not the first user.
+/// Opens one secret, so that a wrong key ring stops the start and not the first user. Where others use the
+/// store too, nothing in it may be sealed under a key that this ring lacks.
 pub(super) async fn check_keys(store: &Arc<Store>, keys: &KeyRing) -> Result<(), StartError> {
     if let Some((context, sealed)) = store.read(store::deployment::newest_sealed).await? {
         keys.open(&context, &sealed).map_err(StartError::Keys)?;
     }
+    if !store.is_private() {
+        let names: Vec<String> = keys.marks().into_iter().map(|mark| mark.name).collect();
+        let foreign = store.scan(move |conn| {
+            Ok(store::deployment::is_sealed_otherwise(conn, &names)?
+                || store::binding::is_sealed_otherwise(conn, &names)?)
+        });
+        if foreign.await? {
+            return Err(StartError::KeyGone);
+        }
+    }
     Ok(())
 }
 
+/// Begins to work beside the other brokers on the store, unless a key ring is in the way.
+pub(super) async fn join(
+    store: &Arc<Store>,
+    own: Replica,
+    now: DateTime<Utc>,
+) -> Result<(), StartError> {
+    let joined = store.decide(move |conn| {
+        let now = store::time::of_leases(conn, now)?;
+        let others = store::broker::alive_since(conn, now - REPLICA_ALIVE)?;
+        check_rings(&own, &others)?;
+        store::broker::set(conn, &own, now)?;
+        Ok::<_, StartError>(())
+    });
+    joined.await
+}
+
 /// Seals anew, under the ring's first key, what an older one sealed: all of it or nothing. After
-/// that the store needs no older key. It is left alone where others may write to it meanwhile.
+/// that the store needs no older key. No other broker may seal under another one meanwhile.
 pub(super) async fn renew_seals(store: &Arc<Store>, keys: &Arc<KeyRing>) -> Result<(), StartError> {
-    if !store.is_private() {
-        return Ok(());
-    }
     let keys = keys.clone();
     let renewed = store
         .decide(move |conn| renew_seals_in(conn, &keys))

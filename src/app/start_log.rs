@@ -6,6 +6,7 @@ use super::clusters::Backends;
 use crate::{
     config::Config,
     model::failure::chain,
+    provisioner::{Duty, Provisioner as _},
     store::{self, Store},
 };
 
@@ -23,7 +24,16 @@ pub(super) async fn log_start(config: &Config, store: &Arc<Store>, backends: &Ba
             log::info!(cluster = cluster.as_str(), adopted = adopted;
                 "the cluster is open; the broker adopted the members that ran");
         }
-        for (engine, versions) in engines {
+        let others = backends.handovers.iter().find(|of| of.cluster() == cluster);
+        match others.map(|of| of.duty()) {
+            Some(Duty::StandsBy) => log::info!(cluster = cluster.as_str();
+                "another broker looks after the cluster; this one stands by, and takes over when that one \
+                 is gone"),
+            Some(_) => log::info!(cluster = cluster.as_str();
+                "brokers on another machine look after the cluster"),
+            None => {}
+        }
+        for (engine, versions) in engines.iter().filter(|(_, versions)| !versions.is_empty()) {
             let versions: BTreeSet<_> = versions.iter().collect();
             let versions: Vec<String> = versions.iter().map(ToString::to_string).collect();
             log::info!(cluster = cluster.as_str(); "the cluster has {engine} {}", versions.join(", "));

@@ -51,6 +51,12 @@ impl CensusError {
 
 /// Says what is on the clusters, whatever the store knows of it, and where members are to be reached there.
 pub trait Census: Send + Sync {
+    /// Whether this broker looks after the members of a cluster, and no other one.
+    fn looks_after(&self, cluster: &str) -> bool;
+
+    /// Whether the members of a cluster are found from where this broker is.
+    fn finds(&self, cluster: &str) -> bool;
+
     /// Every deployment of which anything is left on a cluster.
     fn deployments<'a>(
         &'a self,
@@ -136,7 +142,8 @@ impl Strays {
     pub(super) async fn unmatched(&self) -> Result<Vec<Finding>, BrokerError> {
         let mut findings = Vec::new();
         let mut placed = BTreeSet::new();
-        for cluster in &*self.clusters {
+        let is_ours = |cluster: &str| self.census.looks_after(cluster);
+        for cluster in self.clusters.iter().filter(|of| is_ours(&of.id)) {
             for deployment in self.census.deployments(&cluster.id).await? {
                 placed.insert((cluster.id.clone(), deployment.clone()));
                 let stray = Stray {
@@ -164,7 +171,10 @@ impl Strays {
         while let Some(deployment) = usable.try_next().await? {
             let place = (deployment.cluster.clone(), deployment.id.clone());
             // It may have been made since the clusters were looked at: once more then.
-            if !placed.contains(&place) && self.is_away(&deployment).await? {
+            if is_ours(&deployment.cluster)
+                && !placed.contains(&place)
+                && self.is_away(&deployment).await?
+            {
                 findings.push(Finding::RowWithoutDeployment {
                     instance: deployment.instance,
                     deployment: deployment.id,

@@ -338,7 +338,7 @@ impl Bindings {
         }
         let (engine, version) = (&deployment.engine, deployment.version);
         let available = self.inventory.versions_on(&deployment.cluster, engine);
-        let way = match profile.limiting(available).as_slice() {
+        let way = match profile.limiting(&available).as_slice() {
             [] => "no version that does is available".to_owned(),
             holding => format!("upgrade the instance first, to one of: {}", list(holding)),
         };

@@ -65,14 +65,9 @@ impl Clusters {
         id: InstanceId,
     ) -> Result<BTreeMap<String, BTreeSet<Version>>, BrokerError> {
         let mut found: BTreeMap<String, BTreeSet<Version>> = BTreeMap::new();
+        let installed = self.inventory.installed.all();
         for cluster in self.clusters_seen_from(id).await? {
-            for (engine, versions) in self
-                .inventory
-                .versions
-                .get(&cluster.id)
-                .into_iter()
-                .flatten()
-            {
+            for (engine, versions) in installed.get(&cluster.id).into_iter().flatten() {
                 found.entry(engine.clone()).or_default().extend(versions);
             }
         }

@@ -1,7 +1,10 @@
 //! What there is to offer: the catalog, the clusters, and the versions of each engine on them. No question
 //! here asks the store or a member.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use super::{BrokerError, BrokerParts, catalog, profile::Profiles};
 use crate::model::{
@@ -27,14 +30,44 @@ pub struct Kept {
     pub pinned: u32,
 }
 
+/// Versions by cluster, then by engine, oldest first.
+pub type Versions = BTreeMap<String, BTreeMap<String, Vec<Version>>>;
+
+/// The versions of each engine on each cluster. Those of a cluster that another broker looks after change
+/// while this one runs.
+pub struct Installed(Mutex<Arc<Versions>>);
+
+impl Installed {
+    fn new(versions: Versions) -> Self {
+        Self(Mutex::new(Arc::new(versions)))
+    }
+
+    /// All of them, as they are now.
+    pub fn all(&self) -> Arc<Versions> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Keeps what a cluster has now, by engine.
+    pub fn set(&self, cluster: &str, versions: BTreeMap<String, Vec<Version>>) {
+        // Every change is one assignment, so it is whole even after a panic.
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = Versions::clone(&all);
+        changed.insert(cluster.to_owned(), versions);
+        *all = Arc::new(changed);
+    }
+}
+
 /// What there is to offer.
 pub struct Inventory {
     /// The offerings and plans.
     pub catalog: Arc<CurrentCatalog>,
     /// The placement targets; the first enabled one is the default.
     pub(super) clusters: Arc<[Cluster]>,
-    /// The versions of each engine on each cluster: cluster id, then engine.
-    pub versions: BTreeMap<String, BTreeMap<String, Vec<Version>>>,
+    /// The versions of each engine on each cluster.
+    pub installed: Installed,
     /// What is known of each engine.
     pub profiles: Profiles,
 }
@@ -44,7 +77,7 @@ impl Inventory {
         Self {
             catalog: parts.catalog.clone(),
             clusters: parts.clusters.clone(),
-            versions: parts.versions.clone(),
+            installed: Installed::new(parts.versions.clone()),
             profiles: parts.profiles.clone(),
         }
     }
@@ -126,11 +159,10 @@ impl Inventory {
     }
 
     /// The versions of an engine on a cluster.
-    pub(super) fn versions_on(&self, cluster: &str, engine: &str) -> &[Version] {
-        self.versions
-            .get(cluster)
-            .and_then(|v| v.get(engine))
-            .map_or(&[], Vec::as_slice)
+    pub(super) fn versions_on(&self, cluster: &str, engine: &str) -> Vec<Version> {
+        let installed = self.installed.all();
+        let versions = installed.get(cluster).and_then(|of| of.get(engine));
+        versions.cloned().unwrap_or_default()
     }
 
     /// The known faults of a version, the gravest in front.
@@ -148,7 +180,7 @@ impl Inventory {
             return Vec::new();
         };
         let exposure = self.exposure(&deployment.cluster);
-        let mut transitions = profile.transitions(deployment.version, available);
+        let mut transitions = profile.transitions(deployment.version, &available);
         transitions.retain(|transition| exposure.serves(profile, transition.to));
         transitions
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::{TryStreamExt as _, future::BoxFuture};
 
 use super::{
-    BrokerError, BrokerParts, DeploymentView, Download,
+    BrokerError, BrokerParts, Census, DeploymentView, Download,
     audit::Audit,
     deployment::Deployments,
     download::Downloads,
@@ -100,6 +100,7 @@ pub struct Logfiles {
     downloads: Arc<Downloads>,
     audit: Arc<Audit>,
     deployments: Arc<Deployments>,
+    census: Arc<dyn Census>,
 }
 
 impl Logfiles {
@@ -115,11 +116,22 @@ impl Logfiles {
             downloads: parts.downloads.clone(),
             audit,
             deployments,
+            census: parts.census.clone(),
+        }
+    }
+
+    /// Fails where another broker looks after the members.
+    fn check_here(&self, of: &DeploymentView) -> Result<(), BrokerError> {
+        let cluster = &of.deployment.cluster;
+        match self.census.looks_after(cluster) {
+            true => Ok(()),
+            false => Err(BrokerError::Elsewhere(cluster.clone())),
         }
     }
 
     /// The logs of a deployment's members, by member.
     pub async fn logfiles(&self, of: &DeploymentView) -> Result<Vec<Logfile>, BrokerError> {
+        self.check_here(of)?;
         Ok(self.logs.list(&of.deployment).await?)
     }
 

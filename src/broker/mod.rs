@@ -3,7 +3,7 @@
 //! Nothing here does the work. What is accepted is durable when the use case returns, and the
 //! [runner](crate::operation::runner) takes it from there. A refusal leaves nothing behind.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use tokio::sync::watch;
 
@@ -21,7 +21,6 @@ use crate::{
         queue::Limits,
         renewal::CertificateLife,
         tenant::{RestoreScope, TenantKeys},
-        version::Version,
         volume::Volume,
     },
     seal::{KeyRing, SealError},
@@ -106,7 +105,7 @@ pub use expiry::Expiry;
 pub use fate::{Fate, Fates};
 pub use finding::{Finding, Repair, Repaired};
 pub use instance::{DeprovisionRequest, FetchedInstance, InstanceLabels, Instances, Provisioned};
-pub use inventory::{Inventory, Kept};
+pub use inventory::{Installed, Inventory, Kept, Versions};
 pub use link::Links;
 pub use logfile::{LogError, LogLink, Logfiles, Logs, logfile_id, logfile_name};
 pub use messenger::{Messenger, Tested, WebhookTests};
@@ -210,6 +209,12 @@ pub enum BrokerError {
     /// The backup store did not do its part.
     #[error("{}", meaning_of(.0))]
     BackupStore(#[from] BackupStoreError),
+    /// Another broker has what was asked for.
+    #[error(
+        "another broker looks after the cluster {0}, and has what its members print; ask a broker of that \
+         machine"
+    )]
+    Elsewhere(String),
     /// The clusters did not do their part.
     #[error("the clusters cannot be looked at")]
     Clusters(#[from] CensusError),
@@ -272,7 +277,7 @@ pub struct BrokerParts {
     /// The placement targets; the first enabled one is the default.
     pub clusters: Arc<[Cluster]>,
     /// The versions of each engine on each cluster: cluster id, then engine.
-    pub versions: BTreeMap<String, BTreeMap<String, Vec<Version>>>,
+    pub versions: Versions,
     /// What is known of each engine.
     pub profiles: Profiles,
     /// The most units of all instances of one tenant together; absent: no limit.

@@ -78,7 +78,10 @@ impl Outbox {
         let owner = self.owner.clone();
         let held = self
             .store
-            .write(move |conn| store::outbox::hold(conn, &owner, now, until))
+            .write(move |conn| {
+                let at = store::time::of_leases(conn, now)?;
+                store::outbox::hold(conn, &owner, at, at + COURIER_LEASE)
+            })
             .await?;
         *self.lock() = held.then_some(until);
         Ok(held)

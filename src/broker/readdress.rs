@@ -68,6 +68,9 @@ impl Moves {
         let mut takes_all = self.time.trusted().is_some();
         let (mut begun, mut failure) = (0, None);
         for deployment in page {
+            if !self.census.looks_after(&deployment.cluster) {
+                continue;
+            }
             let haste = match self.withheld(&deployment) {
                 Some(Withheld::Exposed) => Haste::AtOnce,
                 _ => Haste::InTurn,

@@ -379,7 +379,7 @@ impl Restores {
         {
             asked.db_version = Some(version.to_string());
             if target(&asked)?.is_ok() {
-                versions.push(*version);
+                versions.push(version);
             }
         }
         versions.sort_by(|a, b| b.cmp(a));

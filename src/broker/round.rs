@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, stream};
 
 use super::{
-    BrokerError, BrokerParts,
+    BrokerError, BrokerParts, Census,
     health::{Read, read_whole},
     inventory::Inventory,
     vitals::Vitals,
@@ -45,6 +45,7 @@ pub struct Rounds {
     clock: Clock,
     inventory: Arc<Inventory>,
     vitals: Arc<Vitals>,
+    census: Arc<dyn Census>,
 }
 
 impl Rounds {
@@ -54,10 +55,11 @@ impl Rounds {
             clock: parts.clock.clone(),
             inventory,
             vitals,
+            census: parts.census.clone(),
         }
     }
 
-    /// Looks at some instances, those after `after` by id. Also returns after which the others come; none
+    /// Looks at some of the instances that this broker looks after, those after `after` by id. Also returns after which the others come; none
     /// when there are no more.
     pub async fn look_over(
         &self,
@@ -75,7 +77,9 @@ impl Rounds {
             }
             Ok::<_, StoreError>((found, last))
         });
-        let (found, last) = found.await?;
+        let (mut found, last) = found.await?;
+        // The brokers that look after the others look at them.
+        found.retain(|(_, deployment, _)| self.census.looks_after(&deployment.cluster));
         let looks = found
             .into_iter()
             .map(|(instance, deployment, read)| async move {

@@ -120,12 +120,12 @@ impl Targets {
         let wanted = asked.db_version.as_deref();
         let profile = self.inventory.profile(&offering.rules.engine)?;
         let exposure = &cluster.exposure;
-        let served = exposure.served(profile, available);
+        let served = exposure.served(profile, &available);
         let version = match source {
             // A request that names no version gets one that is served there.
             None if wanted.is_none() && !served.is_empty() => profile.for_new(None, &served),
-            None => profile.for_new(wanted, available),
-            Some(manifest) => profile.for_restore(manifest.version, wanted, available),
+            None => profile.for_new(wanted, &available),
+            Some(manifest) => profile.for_restore(manifest.version, wanted, &available),
         }
         .map_err(|refusal| BrokerError::BadRequest(refusal.to_string()))?;
         let fits = |v: &Version| source.is_none_or(|of| profile.restores(of.version, *v));

@@ -31,6 +31,7 @@ use crate::{
         secret::{Credentials, Secret},
         server::MemberSeen,
         trust::KnownTime,
+        version::Version,
     },
     store,
     stream::ByteStream,
@@ -86,6 +87,14 @@ impl Observer for Nobody {
 }
 
 impl Census for Nobody {
+    fn looks_after(&self, _: &str) -> bool {
+        true
+    }
+
+    fn finds(&self, _: &str) -> bool {
+        true
+    }
+
     fn deployments<'a>(
         &'a self,
         _: &'a str,

@@ -350,7 +350,7 @@ impl Updates {
             .versions_on(&deployment.cluster, &deployment.engine);
         let profile = self.inventory.profile(&deployment.engine)?;
         let wanted = asked.db_version.as_deref();
-        let wanted = wanted.map(|v| profile.for_upgrade(v, available));
+        let wanted = wanted.map(|v| profile.for_upgrade(v, &available));
         let wanted = wanted.transpose().map_err(bad)?;
         // An instance that was made newer than its plan asks for stays so.
         let maintained = request.maintenance_version.as_deref();
@@ -381,7 +381,7 @@ impl Updates {
         let hops = self
             .inventory
             .profile(&deployment.engine)?
-            .hops(deployment.version, goal.version, available)
+            .hops(deployment.version, goal.version, &available)
             .map_err(|refusal| refused(refusal.to_string(), false))?;
         if hops.is_empty() {
             return Ok(vec![goal]);

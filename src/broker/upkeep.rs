@@ -5,11 +5,11 @@
 use std::{collections::HashSet, sync::Arc};
 
 use chrono::{DateTime, Utc};
-use futures::{FutureExt as _, TryStreamExt as _};
+use futures::{FutureExt as _, TryStreamExt as _, future::ready};
 use tokio::time::timeout;
 
 use super::{
-    BrokerError, BrokerParts, DeploymentView, deployment::usable_deployments,
+    BrokerError, BrokerParts, Census, DeploymentView, deployment::usable_deployments,
     observation::Observer, profile::Profiles,
 };
 use crate::{
@@ -31,6 +31,7 @@ pub struct Upkeep {
     pub(super) profiles: Profiles,
     /// The one whose looks pages show.
     observer: Arc<dyn Observer>,
+    census: Arc<dyn Census>,
 }
 
 impl Upkeep {
@@ -40,6 +41,7 @@ impl Upkeep {
             clock: parts.clock.clone(),
             profiles: parts.profiles.clone(),
             observer: parts.observer.clone(),
+            census: parts.census.clone(),
         }
     }
 
@@ -48,13 +50,16 @@ impl Upkeep {
         self.clock.now()
     }
 
-    /// Looks at each deployment in use, at some of them at once; returns which there are.
+    /// Looks at each deployment in use that this broker looks after, at some of them at once; returns which
+    /// there are.
     pub async fn look_at_each<F: Future<Output = ()>>(
         &self,
         look: impl Fn(Deployment) -> F,
     ) -> Result<HashSet<DeploymentId>, BrokerError> {
         let mut there = HashSet::new();
+        let is_ours = |of: &Deployment| self.census.looks_after(&of.cluster);
         usable_deployments(&self.store, &self.profiles)
+            .try_filter(|of| ready(is_ours(of)))
             .inspect_ok(|deployment| _ = there.insert(deployment.id.clone()))
             .try_for_each_concurrent(LOOKS_AT_ONCE, |deployment| look(deployment).map(Ok))
             .await?;

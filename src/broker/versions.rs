@@ -34,7 +34,7 @@ impl Clusters {
     /// Every version that a cluster has or an instance runs, by engine, newest first.
     pub async fn versions_in_use(&self) -> Result<Vec<VersionInUse>, BrokerError> {
         let mut found: BTreeMap<(String, Version), (Vec<String>, usize)> = BTreeMap::new();
-        for (cluster, engines) in &self.inventory.versions {
+        for (cluster, engines) in &*self.inventory.installed.all() {
             for (engine, versions) in engines {
                 for version in versions {
                     let entry = found.entry((engine.clone(), *version)).or_default();

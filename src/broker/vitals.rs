@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use tokio::time::timeout;
 
 use super::{
-    BrokerError, BrokerParts, DeploymentView,
+    BrokerError, BrokerParts, Census, DeploymentView,
     alert::{Beside, watched},
     health::{Read, read, read_whole},
     inventory::Inventory,
@@ -36,6 +36,7 @@ pub struct Vitals {
     inventory: Arc<Inventory>,
     moves: Arc<Moves>,
     observer: Arc<dyn Observer>,
+    census: Arc<dyn Census>,
 }
 
 impl Vitals {
@@ -46,6 +47,7 @@ impl Vitals {
             inventory,
             moves,
             observer: parts.observer.clone(),
+            census: parts.census.clone(),
         }
     }
 
@@ -167,6 +169,7 @@ impl Vitals {
             repair: beside.repair,
             is_recovered: beside.is_recovered,
             move_failure: beside.move_failure,
+            is_elsewhere: !self.census.finds(&of.cluster),
             certificates: beside.certificates,
             engine,
             version,

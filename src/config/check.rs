@@ -241,6 +241,8 @@ pub struct Places {
     pub backups: SharedPlace,
     /// The placement targets; the first enabled one is the default.
     pub clusters: Vec<ClusterSettings>,
+    /// The name of the machine that the broker is on.
+    pub machine: String,
 }
 
 impl Places {
@@ -270,6 +272,7 @@ impl Places {
             database_url,
             backups,
             clusters,
+            machine: settings.members.machine(),
         })
     }
 }
@@ -337,6 +340,7 @@ fn clusters(
         },
         backup_folder: backups.folder(),
         exposure,
+        machine: &settings.members.machine(),
     };
     clusters::read(settings.clusters.as_deref(), &of_all)
         .map_err(|reason| wrong("COMPOSE_BROKER_CLUSTERS", reason))

@@ -4,11 +4,12 @@
 use std::{
     collections::BTreeSet,
     fs,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
 };
 
 use clap::Args;
+use rustix::system::uname;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -41,6 +42,11 @@ pub struct MemberSettings {
     #[arg(long, env = "COMPOSE_BROKER_MEMBER_HOST")]
     pub member_host: Option<String>,
 
+    /// Name of the machine that the broker is on, where several share a store: it looks after the clusters
+    /// that name it or none [default: the machine's own name]
+    #[arg(long, env = "COMPOSE_BROKER_MACHINE")]
+    pub machine: Option<String>,
+
     /// Versions that let strangers in and are served all the same where applications come from
     /// elsewhere: engine, space, version; separated by commas [default: none]
     #[arg(long, env = "COMPOSE_BROKER_MEMBER_EXPOSED_VERSIONS")]
@@ -48,6 +54,12 @@ pub struct MemberSettings {
 }
 
 impl MemberSettings {
+    /// The name of the machine that the broker is on.
+    pub(super) fn machine(&self) -> String {
+        let own = || uname().nodename().to_string_lossy().into_owned();
+        self.machine.clone().unwrap_or_else(own)
+    }
+
     pub(super) fn exposure(&self) -> Result<Exposure, ConfigError> {
         const LISTEN: &str = "COMPOSE_BROKER_MEMBER_LISTEN";
         const HOST: &str = "COMPOSE_BROKER_MEMBER_HOST";
@@ -68,7 +80,13 @@ impl MemberSettings {
 
 fn listen_of(text: &str) -> Result<IpAddr, String> {
     let address = text.parse::<IpAddr>();
-    address.map_err(|_| format!("{text:?} is not an IP address, as in: 0.0.0.0"))
+    let address = address.map_err(|_| format!("{text:?} is not an IP address, as in: 0.0.0.0"))?;
+    if address.is_multicast() || address == IpAddr::V4(Ipv4Addr::BROADCAST) {
+        return Err(format!(
+            "{text} is an address of many machines, where nothing can listen; give one of this machine"
+        ));
+    }
+    Ok(address)
 }
 
 fn host_of(text: Option<&str>, listen: IpAddr) -> Result<String, String> {
@@ -89,6 +107,8 @@ pub struct ClusterSettings {
     pub cluster: Cluster,
     /// What runs its members. No other cluster's folder is, holds or lies in its own.
     pub backing: SharedBacking,
+    /// Whether its members run on this broker's machine, or wherever the broker is.
+    pub is_here: bool,
 }
 
 /// What holds for all clusters.
@@ -97,10 +117,12 @@ pub(super) struct OfAll<'a> {
     /// The folder of this machine that backups are kept in; none where they lie elsewhere.
     pub backup_folder: Option<&'a Path>,
     pub exposure: &'a Exposure,
+    /// The name of the machine that the broker is on.
+    pub machine: &'a str,
 }
 
 /// The fields that clusters of every kind may have.
-const FIELDS: [&str; 11] = [
+const FIELDS: [&str; 12] = [
     "id",
     "name",
     "kind",
@@ -112,6 +134,7 @@ const FIELDS: [&str; 11] = [
     "listen",
     "host",
     "exposed_versions",
+    "machine",
 ];
 
 /// A cluster as it is written.
@@ -129,6 +152,7 @@ struct Entry {
     listen: Option<String>,
     host: Option<String>,
     exposed_versions: Option<BTreeSet<ExposedVersion>>,
+    machine: Option<String>,
     /// What clusters of its kind have.
     #[serde(flatten)]
     own: Map<String, Value>,
@@ -272,7 +296,8 @@ fn check_numbers(entries: &[Entry]) -> Result<(), String> {
 
 /// Clusters without a range of their own share the broker's. Any other two are apart.
 fn check_ports(clusters: &[ClusterSettings]) -> Result<(), String> {
-    for (a, b) in pairs(clusters) {
+    let here: Vec<&ClusterSettings> = clusters.iter().filter(|of| of.is_here).collect();
+    for (a, b) in pairs(&here) {
         let (Some(of_a), Some(of_b)) = (a.backing.ports(), b.backing.ports()) else {
             continue;
         };
@@ -293,6 +318,7 @@ fn check_ports(clusters: &[ClusterSettings]) -> Result<(), String> {
 fn understood(mut entry: Entry, of_all: &OfAll<'_>) -> Result<ClusterSettings, String> {
     let backing = entry.backing(&of_all.defaults)?;
     let exposure = entry.exposure(of_all.exposure)?;
+    let is_here = entry.machine.is_none_or(|name| name == of_all.machine);
     let cluster = Cluster {
         id: entry.id,
         name: entry.name,
@@ -303,13 +329,18 @@ fn understood(mut entry: Entry, of_all: &OfAll<'_>) -> Result<ClusterSettings, S
         operations_at_once: entry.operations_at_once,
         exposure,
     };
-    Ok(ClusterSettings { cluster, backing })
+    Ok(ClusterSettings {
+        cluster,
+        backing,
+        is_here,
+    })
 }
 
 fn check_folders(clusters: &[ClusterSettings], of_all: &OfAll<'_>) -> Result<(), String> {
     let with_folder =
         |of: &ClusterSettings| Some((of.cluster.id.clone(), of.backing.folder()?.to_owned()));
-    let folders: Vec<(String, PathBuf)> = clusters.iter().filter_map(with_folder).collect();
+    let here = clusters.iter().filter(|of| of.is_here);
+    let folders: Vec<(String, PathBuf)> = here.filter_map(with_folder).collect();
     for ((a, of_a), (b, of_b)) in pairs(&folders) {
         if of_a.starts_with(of_b) || of_b.starts_with(of_a) {
             return Err(format!(
@@ -356,6 +387,7 @@ mod tests {
                 },
                 versions: BTreeSet::new(),
             },
+            machine: "here",
         };
         read(Some(&file), &of_all)
     }

@@ -34,7 +34,7 @@ impl Config {
     /// Makes the folders that are not there, and writes down the secrets that were made.
     pub fn keep(&self) -> Result<(), ConfigError> {
         self.make_data_dir()?;
-        for of in &self.places.clusters {
+        for of in self.places.clusters.iter().filter(|of| of.is_here) {
             let Some(folder) = of.backing.folder() else {
                 continue;
             };

@@ -74,6 +74,7 @@ impl HttpError {
                 BrokerError::Busy | BrokerError::TooSoon(_) | BrokerError::Throttled(_) => {
                     StatusCode::TOO_MANY_REQUESTS
                 }
+                BrokerError::Elsewhere(_) => StatusCode::SERVICE_UNAVAILABLE,
                 BrokerError::StillRunning(_)
                 | BrokerError::Failed(_)
                 | BrokerError::Store(_)

@@ -169,6 +169,8 @@ pub struct DatabaseWatch {
     pub repair: Option<RepairWatch>,
     /// It is being made anew of what is left, or of a backup.
     pub is_recovered: bool,
+    /// Another broker looks after its members, and this one does not find them.
+    pub is_elsewhere: bool,
     /// Why its members could not be moved to where applications are to reach them.
     pub move_failure: Option<String>,
     /// What lies ahead of its certificates; none where nobody has looked yet.
@@ -195,6 +197,9 @@ pub struct BackupWatch {
     pub newest_good: Option<DateTime<Utc>>,
 }
 
+const ELSEWHERE: &str = "The members run on another machine, and the broker there looks after them: this one \
+                         does not see how they are.";
+
 /// Everything that somebody should know of a usable instance at `now`, the worst in front.
 /// `observation`: what was seen of its members a moment ago, none if they cannot be looked at.
 pub fn alerts(
@@ -210,7 +215,11 @@ pub fn alerts(
             gravity: Gravity::Unknown,
             member: None,
             since: None,
-            message: "The broker could not look at the members.".to_owned(),
+            message: match database.is_elsewhere {
+                true => ELSEWHERE,
+                false => "The broker could not look at the members.",
+            }
+            .to_owned(),
         }],
     };
     found.extend(of_database(database));

@@ -82,6 +82,14 @@ pub const SILENT_REST_FIRST: Duration = Duration::from_secs(10);
 pub const SILENT_REST_MAX: Duration = Duration::from_secs(3600);
 /// A worker that was not heard of for this long is taken for dead.
 pub const LEASE: Duration = Duration::from_secs(15);
+
+/// A broker that has not said for so long that it is alive is gone, for the others on its store.
+pub const REPLICA_ALIVE: Duration = Duration::from_secs(15);
+/// How often brokers on one store say that they are alive and look who looks after which cluster. What has
+/// lost its broker waits so long at most, beside its [`LEASE`].
+pub const REPLICA_INTERVAL: Duration = Duration::from_secs(2);
+/// How long a broker is remembered that is gone.
+pub const REPLICA_KEPT: Duration = Duration::from_hours(24);
 /// How often a worker renews its lease and looks whether it was told to halt.
 pub const LEASE_RENEWAL: Duration = Duration::from_secs(1);
 /// How often the runner looks for work that it was not told of.

@@ -409,11 +409,6 @@ impl Settling {
     pub fn forget_gone(&mut self) {
         self.known.forget_gone();
     }
-
-    /// Forgets all: somebody else has looked meanwhile.
-    pub fn forget(&mut self) {
-        self.known.forget_all();
-    }
 }
 
 #[cfg(test)]

@@ -51,6 +51,7 @@ pub mod reach;
 pub mod recovery;
 pub mod renewal;
 pub mod repair;
+pub mod replicas;
 pub mod retention;
 pub mod roll;
 pub mod schedule;

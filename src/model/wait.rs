@@ -17,12 +17,15 @@ pub enum Wait {
     Cluster(usize),
     /// As many are done by the broker as may be at once.
     Broker(usize),
+    /// A broker that looks after its cluster: none says that it does.
+    Lonely,
 }
 
 impl fmt::Display for Wait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (count, of) = match self {
             Self::Operation(words) => return write!(f, "another task comes first: {words}"),
+            Self::Lonely => return f.write_str("no broker looks after its cluster at the moment"),
             Self::Instance(count) => (count, "for this instance"),
             Self::Owner(count) => (count, "for the same owner"),
             Self::Cluster(count) => (count, "on the same cluster"),
@@ -43,6 +46,7 @@ mod tests {
             Wait::Operation("Backup".to_owned()),
             Wait::Instance(2),
             Wait::Cluster(1),
+            Wait::Lonely,
         ]
         .map(|wait| wait.to_string());
         assert_eq!(
@@ -51,6 +55,7 @@ mod tests {
                 "another task comes first: Backup",
                 "2 tasks are done for this instance, as many as may be at once",
                 "1 task is done on the same cluster, as many as may be at once",
+                "no broker looks after its cluster at the moment",
             ]
         );
     }

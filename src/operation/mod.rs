@@ -8,7 +8,11 @@
 //! To add an operation: a kind in [`OperationKind`], a file here with its [`Definition`], a line
 //! in [`definition`], and a use case in `broker` that accepts it.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
 use serde::{Serialize, de::DeserializeOwned};
@@ -31,7 +35,7 @@ use crate::{
         retention::Rules,
         timetable::Timetable,
     },
-    provisioner::SharedProvisioner,
+    provisioner::{Duty, SharedProvisioner},
     seal::KeyRing,
     store::{self, Conn, Store, StoreError},
     timekeeper::Timekeeper,
@@ -104,6 +108,13 @@ impl Parts {
             on_demand_kept: catalog.on_demand_kept(&instance.service_id, &instance.plan_id),
             timetable: chosen.within(bounds),
         }
+    }
+
+    /// The clusters that this broker looks after at the moment.
+    fn looked_after(&self) -> BTreeSet<String> {
+        let ours = |of: &ClusterParts| of.provisioner.duty() == Duty::LooksAfter;
+        let clusters = self.clusters.iter().filter(|(_, of)| ours(of));
+        clusters.map(|(id, _)| id.clone()).collect()
     }
 }
 

@@ -268,16 +268,20 @@ impl Runner {
             return Vec::new();
         }
         let (owner, now) = (self.owner.clone(), self.parts.clock.now());
+        let clusters = self.parts.looked_after();
         let claimed = self
             .parts
             .store
             .write(move |conn| {
+                let leases_at = store::time::of_leases(conn, now)?;
                 let mut claims = Vec::new();
                 for (kinds, places, asked, shares) in &free {
                     let look = Look {
                         owner: &owner,
                         now,
-                        lease_until: now + LEASE,
+                        leases_at,
+                        lease_until: leases_at + LEASE,
+                        clusters: Some(&clusters),
                         kinds,
                         places: *places,
                         asked: *asked,

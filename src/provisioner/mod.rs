@@ -36,6 +36,7 @@ pub use self::backing::{
 };
 
 mod backing;
+pub mod handover;
 pub mod local;
 
 /// The kinds of clusters that there are, the one in front for those that name none. Another one is a
@@ -131,9 +132,26 @@ pub async fn whereabouts_of_all(
     Ok(all)
 }
 
+/// What a broker has to do with a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Duty {
+    /// It looks after the members there.
+    LooksAfter,
+    /// Another broker does. This one takes over when that one is gone; it finds members where they are.
+    StandsBy,
+    /// Another broker does, on another machine, whose members this one does not find.
+    None,
+}
+
 /// A place that runs members.
 #[async_trait]
 pub trait Provisioner: Workbench {
+    /// What this broker has to do with the place. Nothing can be done there that another one looks after
+    /// ([`ProvisionerError::LookedAfterElsewhere`]).
+    fn duty(&self) -> Duty {
+        Duty::LooksAfter
+    }
+
     /// The versions of `engine` whose binaries are all installed, oldest first; found by asking the
     /// binaries.
     fn versions(&self, engine: &str) -> Vec<Version>;

@@ -7,7 +7,7 @@ use super::{
     Conn, StoreError, each, from_json, known, parse,
     prepared::Prepared,
     schema::{bindings, tokens},
-    to_json,
+    sealed_under, to_json,
 };
 use crate::model::{
     binding::{Binding, BindingState},
@@ -132,6 +132,29 @@ pub fn forget_credentials(
     .set(bindings::sealed_credentials.eq(None::<String>))
     .execute(c))?;
     Ok(())
+}
+
+/// Whether something of a binding is sealed under a key with none of these names.
+pub fn is_sealed_otherwise(conn: &mut Conn<'_>, names: &[String]) -> Result<bool, StoreError> {
+    let secrets: Option<String> = each!(conn, |c| {
+        let sealed = bindings::table.filter(bindings::sealed_secrets.ne(""));
+        let mut otherwise = sealed.select(bindings::id).into_boxed();
+        for name in names {
+            let under = bindings::sealed_secrets.not_like(sealed_under(name));
+            otherwise = otherwise.filter(under.escape('\\'));
+        }
+        otherwise.first(c).optional()
+    })?;
+    let credentials: Option<String> = each!(conn, |c| {
+        let sealed = bindings::table.filter(bindings::sealed_credentials.is_not_null());
+        let mut otherwise = sealed.select(bindings::id).into_boxed();
+        for name in names {
+            let under = bindings::sealed_credentials.not_like(sealed_under(name));
+            otherwise = otherwise.filter(under.escape('\\'));
+        }
+        otherwise.first(c).optional()
+    })?;
+    Ok(secrets.or(credentials).is_some())
 }
 
 /// Bindings that have secrets, those after the binding `after` of an instance, by the ids of both, at most

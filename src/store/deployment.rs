@@ -13,7 +13,7 @@ use super::{
     Conn, StoreError, each, from_json, parse,
     prepared::Prepared,
     schema::{deployments, instances, placed, ports},
-    to_json,
+    sealed_under, to_json,
 };
 use crate::model::{
     address::Address,
@@ -162,6 +162,20 @@ pub fn newest_sealed(conn: &mut Conn<'_>) -> Result<Option<(String, String)>, St
         return Ok(None);
     };
     Ok(Some((deployment.seal_context(), sealed)))
+}
+
+/// Whether secrets of a deployment are sealed under a key with none of these names.
+pub fn is_sealed_otherwise(conn: &mut Conn<'_>, names: &[String]) -> Result<bool, StoreError> {
+    let found: Option<String> = each!(conn, |c| {
+        let sealed = deployments::table.filter(deployments::sealed_secrets.is_not_null());
+        let mut otherwise = sealed.select(deployments::id).into_boxed();
+        for name in names {
+            let under = deployments::sealed_secrets.not_like(sealed_under(name));
+            otherwise = otherwise.filter(under.escape('\\'));
+        }
+        otherwise.first(c).optional()
+    })?;
+    Ok(found.is_some())
 }
 
 /// Deployments with their sealed secrets, of those that have some after `after` by id, at most `limit`.

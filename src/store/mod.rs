@@ -28,6 +28,8 @@ use crate::{caller::Caller, disk, model::database_url::DatabaseUrl};
 pub mod audit;
 pub mod backup;
 pub mod binding;
+pub mod broker;
+pub mod cluster;
 pub mod copy;
 pub mod deployment;
 mod error;
@@ -51,6 +53,7 @@ pub mod schedule;
 mod schema;
 pub mod session;
 pub mod step;
+pub mod time;
 mod waiting;
 mod writer;
 
@@ -189,6 +192,11 @@ impl CustomizeConnection<SqliteConnection, diesel::r2d2::Error> for Pragmas {
             .batch_execute(&format!("PRAGMA busy_timeout = {busy}; {journal}"))
             .map_err(diesel::r2d2::Error::QueryError)
     }
+}
+
+/// The pattern of what is sealed under a key of that name, which has letters, digits, `-` and `_`.
+fn sealed_under(key: &str) -> String {
+    format!("{}:%", key.replace('_', "\\_"))
 }
 
 fn connection_error(error: impl std::error::Error + Send + Sync + 'static) -> StoreError {

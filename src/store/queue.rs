@@ -18,18 +18,19 @@ use diesel::{
 };
 
 use super::{
-    Conn, StoreError, each,
+    Conn, StoreError, cluster, each,
     operation::{ACTIVE, find},
     parse,
     prepared::Prepared,
     schema::{lanes, operations, waiting},
+    time::of_leases,
     waiting::{
         Line, Next, active, ahead, cluster_of, is_unasked, look_anew, must_wait, name_of, owner,
     },
 };
 use crate::model::{
     ids::OperationId,
-    limits::{LEASE_AHEAD_MAX, PAUSE_AHEAD_MAX},
+    limits::{LEASE_AHEAD_MAX, PAUSE_AHEAD_MAX, REPLICA_ALIVE},
     operation::{Claim, Operation, OperationKind, OperationState, Weight},
     queue::{self, Limits, Place, Shares},
     wait::Wait,
@@ -44,8 +45,12 @@ pub struct Look<'a> {
     pub owner: &'a str,
     /// The time of day.
     pub now: DateTime<Utc>,
-    /// Until when others leave alone what is claimed.
+    /// The time that leases are compared with, see [`super::time::of_leases`].
+    pub leases_at: DateTime<Utc>,
+    /// Until when others leave alone what is claimed, by the same clock.
     pub lease_until: DateTime<Utc>,
+    /// The clusters whose operations are looked for, beside those that are on none; none: all of them.
+    pub clusters: Option<&'a BTreeSet<String>>,
     /// The operations that are looked for.
     pub kinds: &'a [OperationKind],
     /// How many are claimed at most.
@@ -56,6 +61,15 @@ pub struct Look<'a> {
     pub shares: &'a Shares,
     /// What the owner works on already.
     pub busy_with: &'a [OperationId],
+}
+
+impl Look<'_> {
+    fn is_of(&self, line: &Line) -> bool {
+        let (clusters, cluster) = (self.clusters, line.cluster.as_ref());
+        clusters
+            .zip(cluster)
+            .is_none_or(|(all, one)| all.contains(one))
+    }
 }
 
 /// A running operation.
@@ -82,6 +96,7 @@ struct Running {
 fn claimed(
     conn: &mut Conn<'_>,
     now: NaiveDateTime,
+    leases_at: NaiveDateTime,
     kinds: &[OperationKind],
 ) -> Result<(Vec<Place>, Vec<Next>), StoreError> {
     let query = sql_query(
@@ -106,7 +121,7 @@ fn claimed(
             due: one.not_before,
             operation_id: one.id,
         };
-        let holds = |until| until >= now && until <= now + LEASE_AHEAD_MAX;
+        let holds = |until| until >= leases_at && until <= leases_at + LEASE_AHEAD_MAX;
         if one.lease_until.is_some_and(holds) {
             running.push(next.place(now));
         } else if next.due <= now || next.due > now + PAUSE_AHEAD_MAX {
@@ -220,8 +235,8 @@ fn as_limit(passed_by: usize) -> i64 {
     i64::try_from(passed_by + 1).unwrap_or(i64::MAX)
 }
 
-/// The lines of those kinds that somebody waits in.
-fn lines(conn: &mut Conn<'_>, kinds: &[OperationKind]) -> Result<Vec<(String, Line)>, StoreError> {
+/// The lines that somebody waits in and that the look is at.
+fn lines(conn: &mut Conn<'_>, look: &Look<'_>) -> Result<Vec<(String, Line)>, StoreError> {
     let (mut lines, mut last) = (Vec::new(), String::new());
     loop {
         let next: Option<String> = each!(conn, |c| lanes::table
@@ -232,7 +247,7 @@ fn lines(conn: &mut Conn<'_>, kinds: &[OperationKind]) -> Result<Vec<(String, Li
         last.clone_from(&name);
         lines.extend(
             Line::parse(&name)
-                .filter(|line| kinds.contains(&line.kind))
+                .filter(|line| look.kinds.contains(&line.kind) && look.is_of(line))
                 .map(|line| (name, line)),
         );
     }
@@ -243,11 +258,14 @@ pub fn claim(conn: &mut Conn<'_>, look: &Look<'_>) -> Result<Vec<(Operation, Cla
     if look.places == 0 {
         return Ok(Vec::new());
     }
-    let (running, lost) = claimed(conn, look.now.naive_utc(), look.kinds)?;
+    let (now, leases_at) = (look.now.naive_utc(), look.leases_at.naive_utc());
+    let (running, mut lost) = claimed(conn, now, leases_at, look.kinds)?;
+    // The others wait for a broker that looks after their cluster.
+    lost.retain(|next| Line::parse(&next.line).is_some_and(|line| look.is_of(&line)));
     let busy_with = look.busy_with.iter().map(|id| id.as_str().to_owned());
     let mut search = Search {
-        now: look.now.naive_utc(),
-        lines: lines(conn, look.kinds)?,
+        now,
+        lines: lines(conn, look)?,
         shares: look.shares,
         passed: busy_with.collect(),
         running,
@@ -363,21 +381,31 @@ fn wait_of(
         let found = parse("an operation's id", &first.id).and_then(|id| find(conn, &id))?;
         return Ok(found.map(|first| Wait::Operation(first.words().into_owned())));
     }
+    let leases_at = of_leases(conn, now)?;
     let now = now.naive_utc();
     if active[own].not_before > now {
         return Ok(None);
     }
+    let cluster = cluster_of(conn, instance)?;
+    if let Some(cluster) = &cluster
+        && cluster::is_left_alone(conn, cluster, leases_at - REPLICA_ALIVE)?
+    {
+        return Ok(Some(Wait::Lonely));
+    }
     let place = Place {
         payer: owner(conn, instance)?,
         instance: instance.to_owned(),
-        cluster: cluster_of(conn, instance)?,
+        cluster,
         unasked: operation.origin.is_unasked(),
         late: false,
     };
     let weight = operation.kind.weight();
     let running = match running.entry(weight) {
         Entry::Occupied(known) => known.into_mut(),
-        Entry::Vacant(unknown) => unknown.insert(claimed(conn, now, &weight.kinds())?.0),
+        Entry::Vacant(unknown) => {
+            let leases_at = leases_at.naive_utc();
+            unknown.insert(claimed(conn, now, leases_at, &weight.kinds())?.0)
+        }
     };
     Ok(limits.wait(weight, &place, running))
 }

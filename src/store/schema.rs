@@ -47,6 +47,25 @@ diesel::table! {
 }
 
 diesel::table! {
+    brokers (id) {
+        id -> Text,
+        machine -> Text,
+        version -> Text,
+        keys -> Text,
+        seen_at -> Timestamp,
+    }
+}
+
+diesel::table! {
+    clusters (id) {
+        id -> Text,
+        machine -> Text,
+        versions -> Text,
+        seen_at -> Timestamp,
+    }
+}
+
+diesel::table! {
     folders (name) {
         name -> Text,
         marker -> Text,

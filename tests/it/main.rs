@@ -16,6 +16,7 @@ mod backups;
 mod binding_life;
 mod bindings;
 mod broker;
+mod brokers;
 mod bursts;
 mod catalog;
 mod catalog_life;

@@ -153,7 +153,9 @@ fn claim(
     let look = Look {
         owner: "test",
         now,
+        leases_at: now,
         lease_until: now + TimeDelta::seconds(10),
+        clusters: None,
         kinds: &[OperationKind::Backup],
         places: most,
         asked: most,

@@ -18,7 +18,8 @@ use super::{
 };
 use crate::{
     broker::{
-        AuditPage, InstanceView, Task, TasksPage, logfile_id, logfile_name, no_such_page, read_only,
+        AuditPage, BrokerError, InstanceView, Task, TasksPage, logfile_id, logfile_name,
+        no_such_page, read_only,
     },
     http::{compose, error::HttpError, request::query},
     model::{
@@ -261,7 +262,11 @@ async fn logs(
     if session.is_read_only() {
         return Ok((Vec::new(), None));
     }
-    let all = api.broker.logfiles.logfiles(&view.of).await?;
+    let all = match api.broker.logfiles.logfiles(&view.of).await {
+        // The page says that another broker looks after the members.
+        Err(BrokerError::Elsewhere(_)) => return Ok((Vec::new(), None)),
+        all => all?,
+    };
     let id_of = |log: &Logfile| logfile_id(&view.of.deployment.id, log).to_string();
     // One that is gone, as with its member, is no reason to show nothing.
     let Some(log) = all.iter().find(|log| id_of(log) == asked.log) else {

@@ -73,6 +73,7 @@ pub(in crate::model) fn database() -> DatabaseWatch {
         repair: None,
         is_recovered: false,
         move_failure: None,
+        is_elsewhere: false,
         certificates: None,
     }
 }

@@ -80,10 +80,12 @@ impl Runner {
         works_on: Vec<OperationId>,
     ) -> Result<HashMap<OperationId, Held>, StoreError> {
         let (owner, now) = (self.owner.clone(), self.parts.clock.now());
-        let until = now + LEASE;
         self.parts
             .store
-            .write(move |conn| store::operation::renew_all(conn, &owner, &works_on, now, until))
+            .write(move |conn| {
+                let until = store::time::of_leases(conn, now)? + LEASE;
+                store::operation::renew_all(conn, &owner, &works_on, now, until)
+            })
             .await
     }
 

@@ -264,7 +264,9 @@ async fn claim(
         let look = queue::Look {
             owner,
             now,
+            leases_at: now,
             lease_until: now + LEASE,
+            clusters: None,
             kinds: &[OperationKind::Backup, OperationKind::Deprovision],
             places,
             asked: places,

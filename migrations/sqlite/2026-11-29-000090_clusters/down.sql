@@ -1,0 +1,2 @@
+DROP TABLE brokers;
+DROP TABLE clusters;

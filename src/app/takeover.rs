@@ -1,0 +1,164 @@
+//! Of brokers that share a store: which one looks after which clusters.
+//!
+//! A cluster is looked after by the broker that has opened it, until that one ends; those on the same machine
+//! that stand by take it over then. Each says in the store what it looks after, for those that do not find the
+//! members of that cluster.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tokio_util::sync::CancellationToken;
+
+use super::seals::renew_seals;
+use crate::{
+    broker::Broker,
+    config::ClusterSettings,
+    model::{
+        engine::Profile,
+        failure::chain,
+        limits::{REPLICA_ALIVE, REPLICA_INTERVAL, REPLICA_KEPT},
+        replicas::{Replica, seal_alike},
+        version::Version,
+    },
+    provisioner::{Duty, ProvisionerError, SharedProvisioner, handover::Handover},
+    seal::KeyRing,
+    store::{self, Store, StoreError, cluster::LookedAfter},
+};
+
+/// Takes over what has lost its broker, and lets the others know.
+pub(super) struct Takeover {
+    pub(super) store: Arc<Store>,
+    pub(super) broker: Arc<Broker>,
+    /// This broker.
+    pub(super) own: Replica,
+    pub(super) keys: Arc<KeyRing>,
+    pub(super) clusters: Vec<ClusterSettings>,
+    pub(super) profiles: Vec<&'static Profile>,
+    /// By cluster.
+    pub(super) provisioners: BTreeMap<String, SharedProvisioner>,
+    /// Those that another broker looked after when this one began.
+    pub(super) handovers: Vec<Arc<Handover>>,
+}
+
+impl Takeover {
+    /// Looks until `stop`.
+    pub(super) async fn run(self, stop: CancellationToken) {
+        let (mut fails, mut renewed) = (false, false);
+        while !stop.is_cancelled() {
+            self.take_over().await;
+            let looked = match self.exchange().await {
+                // Once is enough: a broker that seals under another key is not let in from now on.
+                Ok(true) if !renewed => {
+                    let renewing = renew_seals(&self.store, &self.keys).await;
+                    renewed = renewing.is_ok();
+                    renewing
+                }
+                Ok(_) => Ok(()),
+                Err(error) => Err(error.into()),
+            };
+            match looked {
+                Ok(()) => fails = false,
+                Err(error) => {
+                    if !fails {
+                        log::error!("cannot work with the other brokers: {}", chain(&error));
+                    }
+                    fails = true;
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(REPLICA_INTERVAL) => {}
+            }
+        }
+        let id = self.own.id.clone();
+        let left = self
+            .store
+            .write(move |conn| store::broker::remove(conn, &id));
+        if let Err(error) = left.await {
+            log::warn!("cannot take leave of the other brokers: {}", chain(&error));
+        }
+    }
+
+    /// Opens the clusters whose broker is gone.
+    async fn take_over(&self) {
+        for handover in &self.handovers {
+            let id = handover.cluster();
+            let of = self.clusters.iter().find(|of| of.cluster.id == id);
+            let (Duty::StandsBy, Some(of)) = (duty(&self.provisioners, id), of) else {
+                continue;
+            };
+            match of.backing.open(&of.cluster, &self.profiles).await {
+                Ok(opened) => {
+                    handover.take(opened.provisioner);
+                    log::info!(cluster = id, adopted = opened.adopted;
+                        "the broker that looked after the cluster is gone; this one took it over");
+                }
+                Err(ProvisionerError::InUse { .. }) => {}
+                Err(error) => {
+                    log::error!(cluster = id; "cannot take the cluster over: {}", chain(&error));
+                }
+            }
+        }
+    }
+
+    /// Says that this broker is alive and what it looks after, and hears the same of others. Returns whether
+    /// all of them seal alike.
+    async fn exchange(&self) -> Result<bool, StoreError> {
+        let now = self.broker.clock.now();
+        let own: Vec<(String, BTreeMap<String, Vec<Version>>)> = self
+            .provisioners
+            .iter()
+            .filter(|(_, provisioner)| provisioner.duty() == Duty::LooksAfter)
+            .map(|(id, provisioner)| (id.clone(), self.versions_of(provisioner)))
+            .collect();
+        for (id, versions) in &own {
+            self.note(id, versions);
+        }
+        let this = self.own.clone();
+        let all = self.store.write(move |conn| {
+            let seen_at = store::time::of_leases(conn, now)?;
+            store::broker::forget(conn, seen_at - REPLICA_KEPT)?;
+            store::broker::set(conn, &this, seen_at)?;
+            let alive = store::broker::alive_since(conn, seen_at - REPLICA_ALIVE)?;
+            for (id, versions) in &own {
+                let of = LookedAfter {
+                    id: id.clone(),
+                    machine: this.machine.clone(),
+                    versions: versions.clone(),
+                    seen_at,
+                };
+                store::cluster::set(conn, &of)?;
+            }
+            Ok((store::cluster::all(conn)?, seal_alike(&this, &alive)))
+        });
+        let (all, seal_alike) = all.await?;
+        for of in all {
+            let handover = self.handovers.iter().find(|one| one.cluster() == of.id);
+            if let Some(handover) = handover
+                && duty(&self.provisioners, &of.id) != Duty::LooksAfter
+            {
+                handover.note_installed(of.versions.clone());
+                self.note(&of.id, &of.versions);
+            }
+        }
+        Ok(seal_alike)
+    }
+
+    fn versions_of(&self, provisioner: &SharedProvisioner) -> BTreeMap<String, Vec<Version>> {
+        let engines = self.broker.inventory.profiles.engines();
+        engines
+            .map(|engine| (engine.to_owned(), provisioner.versions(engine)))
+            .collect()
+    }
+
+    fn note(&self, cluster: &str, versions: &BTreeMap<String, Vec<Version>>) {
+        let installed = &self.broker.inventory.installed;
+        if installed.all().get(cluster) != Some(versions) {
+            installed.set(cluster, versions.clone());
+        }
+    }
+}
+
+fn duty(provisioners: &BTreeMap<String, SharedProvisioner>, cluster: &str) -> Duty {
+    let found = provisioners.get(cluster);
+    found.map_or(Duty::None, |provisioner| provisioner.duty())
+}

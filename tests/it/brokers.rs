@@ -1,0 +1,270 @@
+//! Several brokers over one database of PostgreSQL.
+
+use std::{fs, path::Path};
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::{
+    broker::{
+        ENTERPRISE, SERVICE, answer, binding_path, eventually, instance_path, port_range, text,
+    },
+    etcd, postgres,
+    process::{BrokerProcess, Settings, assert_one_line, new_key_ring, refused},
+};
+
+/// What brokers over one store have in common: store, keys, clusters, backups.
+fn shared(folder: &Path, url: &str, clusters: &Value) -> Settings {
+    let file = folder.join("clusters-of-all.json");
+    fs::write(&file, clusters.to_string()).expect("a file");
+    [
+        ("DATABASE_URL", url.to_owned()),
+        ("ENCRYPTION_KEYS", new_key_ring()),
+        ("CLUSTERS", file.display().to_string()),
+        (
+            "BACKUP_STORE",
+            format!("file://{}", folder.join("backups").display()),
+        ),
+    ]
+    .into()
+}
+
+fn cluster(id: &str, folder: &Path, machine: Option<&str>) -> Value {
+    let mut cluster = json!({
+        "id": id,
+        "name": id,
+        "data_dir": folder.join("cluster").join(id),
+        "port_range": port_range(),
+    });
+    if let Some(machine) = machine {
+        cluster["machine"] = json!(machine);
+    }
+    cluster
+}
+
+fn broker(common: &Settings, machine: &str) -> BrokerProcess {
+    BrokerProcess::stopped_with(|settings| {
+        settings.extend(common.clone());
+        settings.insert("MACHINE", machine.to_owned());
+    })
+}
+
+/// Waits until a broker tells that members of an instance are well.
+async fn is_well(broker: &BrokerProcess, instance: &str) {
+    eventually("members that are well", || async {
+        let path = format!("/operator/instances/{instance}");
+        let shown = answer(broker.osb(Method::GET, &path)).await;
+        (shown.body["health"]["state"] == "ready").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_broker_answers_and_another_takes_over_from_one_that_dies() {
+    let Some(url) = postgres::new_database() else {
+        return;
+    };
+    let common = tempfile::tempdir().expect("a folder");
+    let all = json!([cluster("local", common.path(), None)]);
+    let common = shared(common.path(), &url, &all);
+    let (mut one, mut two) = (broker(&common, "here"), broker(&common, "here"));
+    one.start_again().await;
+    two.start_again().await;
+
+    // The one that stands by accepts; the other one does it, and each of them tells of it.
+    two.provision("i", json!({})).await;
+    let near = two.bind("i", "near").await;
+    etcd::fill(&mut etcd::connect(&near).await, 5, "v").await;
+    let backup = two.back_up(&near).await;
+    for broker in [&one, &two] {
+        is_well(broker, "i").await;
+        let bound = answer(broker.osb(Method::GET, &binding_path("i", "near"))).await;
+        assert_eq!(bound.body["credentials"]["uri"], near["uri"]);
+    }
+    assert!(!two.logged().contains("took it over"), "too early");
+
+    one.kill();
+    let parameters = json!({ "source_service_instance_id": "i", "backup_id": backup["id"] });
+    two.provision("copy", parameters).await;
+    let copy = two.bind("copy", "b").await;
+    let dump = etcd::dump(&mut etcd::connect(&copy).await).await;
+    assert_eq!(dump.len(), 5);
+    assert!(two.logged().contains("took it over"));
+
+    // One that is asked to end hands over at once; what it began is gone on with.
+    one.start_again().await;
+    let accepted = one.put_instance("late", json!({})).await;
+    assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
+    end(&mut two).await;
+    let end = one.instance_end("late", &accepted.body).await;
+    assert_eq!(end["state"], "succeeded", "{end}");
+    is_well(&one, "copy").await;
+    for id in ["late", "copy", "i"] {
+        one.deprovision(id).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_is_its_machine_s_and_known_to_all() {
+    let Some(url) = postgres::new_database() else {
+        return;
+    };
+    let common = tempfile::tempdir().expect("a folder");
+    let folder = common.path();
+    let all = json!([
+        cluster("second", folder, Some("two")),
+        cluster("first", folder, Some("one")),
+    ]);
+    let common = shared(folder, &url, &all);
+    let (mut one, mut two) = (broker(&common, "one"), broker(&common, "two"));
+    one.start_again().await;
+    // Nobody has said yet what is installed on the cluster of this plan.
+    let refused = one.put_instance("i", json!({})).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{refused:?}");
+    assert!(text(&refused.body["description"]).contains("no version of the database"));
+
+    two.start_again().await;
+    let accepted = eventually("the versions of the other machine", || async {
+        let accepted = one.put_instance("i", json!({})).await;
+        (accepted.status == StatusCode::ACCEPTED).then_some(accepted)
+    })
+    .await;
+    let end = one.instance_end("i", &accepted.body).await;
+    assert_eq!(end["state"], "succeeded", "{end}");
+    let credentials = one.bind("i", "b").await;
+    etcd::fill(&mut etcd::connect(&credentials).await, 1, "v").await;
+    is_well(&two, "i").await;
+
+    // Its members cannot be seen from here, and nothing is said of them.
+    let shown = answer(one.osb(Method::GET, "/operator/instances/i")).await;
+    let health = &shown.body["health"];
+    assert_eq!(health["state"], "unknown", "{shown:?}");
+    assert!(
+        text(&health["message"]).contains("run on another machine"),
+        "{health}"
+    );
+    let logs = format!(
+        "/deployments/{}/logfiles",
+        text(&credentials["deployment_id"])
+    );
+    let logs = answer(one.compose(Method::GET, &credentials, &logs)).await;
+    assert_eq!(logs.status, StatusCode::SERVICE_UNAVAILABLE, "{logs:?}");
+
+    // Nobody else takes what waits for its broker, whatever else is done meanwhile.
+    two.kill();
+    let accepted = one.delete_instance("i").await;
+    assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
+    let on_first = json!({
+        "service_id": SERVICE,
+        "plan_id": ENTERPRISE,
+        "organization_guid": "o",
+        "space_guid": "s",
+        "parameters": { "cluster_id": "first" },
+    });
+    let own = instance_path("own");
+    let put = one.osb(Method::PUT, &format!("{own}?accepts_incomplete=true"));
+    let put = answer(put.json(&on_first)).await;
+    assert_eq!(put.status, StatusCode::ACCEPTED, "{put:?}");
+    let end = one.instance_end("own", &put.body).await;
+    assert_eq!(end["state"], "succeeded", "{end}");
+    let path = format!("{}/last_operation", instance_path("i"));
+    let polled = answer(one.osb(Method::GET, &path)).await;
+    assert_eq!(polled.body["state"], "in progress", "{polled:?}");
+    eventually("what it waits for", || async {
+        let polled = answer(one.osb(Method::GET, &path)).await;
+        let said = text(&polled.body["description"]).to_owned();
+        said.contains("no broker looks after its cluster")
+            .then_some(())
+    })
+    .await;
+    two.start_again().await;
+    let end = one.instance_end("i", &accepted.body).await;
+    assert_eq!(end["state"], "succeeded", "{end}");
+    let ids = format!("service_id={SERVICE}&plan_id={ENTERPRISE}");
+    let gone = one.osb(
+        Method::DELETE,
+        &format!("{own}?accepts_incomplete=true&{ids}"),
+    );
+    let gone = answer(gone).await;
+    assert_eq!(gone.status, StatusCode::ACCEPTED, "{gone:?}");
+    let end = one.instance_end("own", &gone.body).await;
+    assert_eq!(end["state"], "succeeded", "{end}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_changed_while_several_brokers_work() {
+    let Some(url) = postgres::new_database() else {
+        return;
+    };
+    let common = tempfile::tempdir().expect("a folder");
+    let all = json!([cluster("local", common.path(), Some("here"))]);
+    let common = shared(common.path(), &url, &all);
+    let key = |name: &str| new_key_ring().replacen("k1", name, 1);
+    let (old, new, foreign) = (key("old"), key("new"), key("new"));
+    let (mut one, mut two) = (broker(&common, "here"), broker(&common, "there"));
+    for broker in [&mut one, &mut two] {
+        broker.change_settings(|of| _ = of.insert("ENCRYPTION_KEYS", old.clone()));
+        broker.start_again().await;
+    }
+    one.provision("i", json!({})).await;
+    let bound = one.bind("i", "b").await;
+
+    // A key that the other one lacks cannot be in front, nor another one of the same name.
+    let ring = |keys: &[&str]| keys.join(",");
+    let mut early = two.settings().clone();
+    for (keys, why) in [
+        (ring(&[&new, &old]), "the broker on here lacks the key new"),
+        (
+            ring(&[&new]),
+            "the key ring does not open what the store holds",
+        ),
+    ] {
+        early.insert("ENCRYPTION_KEYS", keys);
+        end(&mut two).await;
+        let refused = refused(&early).await;
+        assert_one_line(&refused, "ENCRYPTION_KEYS");
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(said.contains(why), "{said}");
+        two.start_again().await;
+    }
+
+    // Known to all, then in front; when all seal under it, the old one is needed no more.
+    for keys in [ring(&[&old, &new]), ring(&[&new, &old])] {
+        for broker in [&mut one, &mut two] {
+            end(broker).await;
+            broker.change_settings(|of| _ = of.insert("ENCRYPTION_KEYS", keys.clone()));
+            broker.start_again().await;
+            reads(broker, &bound).await;
+        }
+    }
+    eventually("all that is sealed anew", || async {
+        let logged = one.logged() + &two.logged();
+        logged
+            .contains("sealed anew under the first key")
+            .then_some(())
+    })
+    .await;
+    for broker in [&mut one, &mut two] {
+        end(broker).await;
+        broker.change_settings(|of| _ = of.insert("ENCRYPTION_KEYS", new.clone()));
+        broker.start_again().await;
+        reads(broker, &bound).await;
+    }
+    end(&mut two).await;
+    let mut wrong = two.settings().clone();
+    wrong.insert("ENCRYPTION_KEYS", foreign);
+    assert_one_line(&refused(&wrong).await, "ENCRYPTION_KEYS");
+    one.deprovision("i").await;
+}
+
+/// Asks a broker to end, and waits until it has.
+async fn end(broker: &mut BrokerProcess) {
+    let ended = tokio::task::spawn_blocking(broker.terminate()).await;
+    assert!(ended.expect("an end").success());
+}
+
+/// Reads a binding, which is sealed.
+async fn reads(broker: &BrokerProcess, bound: &Value) {
+    let read = answer(broker.osb(Method::GET, &binding_path("i", "b"))).await;
+    assert_eq!(read.body["credentials"]["uri"], bound["uri"], "{read:?}");
+}
