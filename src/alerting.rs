@@ -1,6 +1,6 @@
-//! Looks at all instances, round after round: for the metrics, and to tell the log and the operator's
-//! webhook of what begins and ends: members that do not answer, backups that are late. A clockwork that
-//! decides nothing.
+//! Looks at all instances, round after round: for the metrics, for how databases were over time, and to tell
+//! the log and the operator's webhook of what begins and ends: members that do not answer, backups that are
+//! late. A clockwork that decides nothing.
 //!
 //! Between two rounds lies many times what one takes, so that looking takes a small part of the time.
 //! Of a round that takes longer than the longest pause it is a third of the time: pages lie apart, too.
@@ -104,6 +104,7 @@ async fn round(
         let page_begun = Instant::now();
         let (page, last) = broker.rounds.look_over(&after).await?;
         let took = page_begun.elapsed();
+        broker.histories.note(&page).await?;
         if let Some(notifier) = &mut notifier {
             notifier.note(broker, &page, begun_at.elapsed()).await?;
         }
@@ -127,6 +128,7 @@ async fn round(
         }
     }
     memory.0.forget_gone();
+    broker.histories.end_round();
     if let Some(notifier) = notifier {
         notifier.end(broker).await?;
     }

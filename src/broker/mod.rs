@@ -47,6 +47,7 @@ mod expiry;
 mod fate;
 mod finding;
 mod health;
+mod history;
 mod instance;
 mod inventory;
 mod leftover;
@@ -104,6 +105,7 @@ pub use estate::{ClusterSeen, Estate, EstatePage, EstateQuery, Estates, Late, Li
 pub use expiry::Expiry;
 pub use fate::{Fate, Fates};
 pub use finding::{Finding, Repair, Repaired};
+pub use history::Histories;
 pub use instance::{DeprovisionRequest, FetchedInstance, InstanceLabels, Instances, Provisioned};
 pub use inventory::{Installed, Inventory, Kept, Versions};
 pub use link::Links;
@@ -367,6 +369,8 @@ pub struct Broker {
     pub rounds: Rounds,
     /// What the operator's webhook is told.
     pub outbox: Arc<Outbox>,
+    /// How databases were over time.
+    pub histories: Histories,
     /// Whether the operator's webhook takes messages.
     pub webhook: WebhookTests,
     /// Whose instances are.
@@ -432,6 +436,7 @@ impl Broker {
             fates: Fates::new(parts),
             pins: Pins::new(parts, inventory.clone()),
             outbox: Arc::new(Outbox::new(parts)),
+            histories: Histories::new(parts),
             webhook: WebhookTests::new(parts),
             rounds: Rounds::new(parts, inventory.clone(), vitals.clone()),
             estates: Estates::new(parts, inventory.clone(), vitals.clone()),

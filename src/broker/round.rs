@@ -19,6 +19,7 @@ use crate::{
         backup::Backup,
         deployment::Deployment,
         figures::{BackupSeen, InstanceSeen, Workload},
+        ids::DeploymentId,
         instance::{Instance, InstanceState},
         limits::{LOOKS_AT_ONCE, ROUND_PAGE},
         observation::Observation,
@@ -29,6 +30,8 @@ use crate::{
 /// An instance that was looked at.
 #[derive(Debug)]
 pub struct LookedOver {
+    /// Its deployment.
+    pub deployment: DeploymentId,
     /// In figures.
     pub seen: InstanceSeen,
     /// What the operator should know of it.
@@ -111,6 +114,7 @@ impl Rounds {
         let (health, alerts) = self.vitals.health_and_alerts(deployment, read, seen, now);
         let (_, plan) = self.inventory.offering_name(instance);
         LookedOver {
+            deployment: deployment.id.clone(),
             seen: InstanceSeen {
                 id: instance.id.clone(),
                 engine: deployment.engine.clone(),

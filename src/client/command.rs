@@ -248,6 +248,12 @@ pub enum LookCommand {
         #[arg(add = names())]
         name: String,
     },
+    /// Tell how large a database was over time, and how many of its members served, the newest first
+    History {
+        /// The instance
+        #[arg(add = names())]
+        name: String,
+    },
     /// For operators: list who changed what and who read what, the newest first
     Audit(AuditOf),
     /// Print a link to the dashboard of a service instance; it works once, within 15 minutes

@@ -116,6 +116,41 @@ impl Session {
         self.show.result(&shown, &told)
     }
 
+    /// `history`
+    pub async fn history(&self, name: &str) -> Result<()> {
+        let told = self
+            .with_api(name, async |api| api.about("history").await)
+            .await?;
+        let readings = embedded(&told, "readings")?;
+        let rows = readings.iter().map(|reading| {
+            let bytes = |field: &str| reading[field].as_u64().map_or(String::new(), tied_size);
+            let members = match reading["members_serving"].as_u64() {
+                Some(serving) => format!("{serving} of {}", text(reading, "members")),
+                None => "nobody could look".to_owned(),
+            };
+            let usable = match reading["usable"].as_bool() {
+                Some(false) => "no",
+                Some(true) => "yes",
+                None => "",
+            };
+            [
+                self.time(&reading["at"]),
+                bytes("allocated_bytes"),
+                bytes("used_bytes"),
+                bytes("quota_bytes"),
+                members,
+                usable.to_owned(),
+            ]
+        });
+        let head = ["FROM", "ALLOCATED", "USED", "OF", "SERVING", "USABLE"];
+        let shown = match readings.is_empty() {
+            true => "Nothing is known yet: the broker keeps a reading each quarter of an hour."
+                .to_owned(),
+            false => self.show.table(head, rows),
+        };
+        self.show.result(&shown, &told)
+    }
+
     /// `audit`
     pub async fn audit(&self, of: &AuditOf) -> Result<()> {
         let instance = match &of.name {

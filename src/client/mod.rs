@@ -348,6 +348,7 @@ impl Session {
             LookCommand::Members { name } => self.members(&name).await,
             LookCommand::Logs(of) => self.logs(&of).await,
             LookCommand::Tasks { name } => self.tasks(&name).await,
+            LookCommand::History { name } => self.history(&name).await,
             LookCommand::Audit(of) => self.audit(&of).await,
             LookCommand::DashboardLink { name } => self.dashboard_link(&name).await,
             LookCommand::TestWebhook => self.test_webhook().await,

@@ -265,7 +265,10 @@ fn deployment_routes(config: &mut web::ServiceConfig) {
                 .route(web::get().to(compose::logfile)),
         )
         .service(either("/deployments/{deployment}/members").route(web::get().to(compose::members)))
-        .service(either("/deployments/{deployment}/alerts").route(web::get().to(compose::alerts)));
+        .service(either("/deployments/{deployment}/alerts").route(web::get().to(compose::alerts)))
+        .service(
+            either("/deployments/{deployment}/history").route(web::get().to(compose::history)),
+        );
 }
 
 /// Pages for people.

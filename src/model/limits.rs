@@ -412,6 +412,18 @@ pub const ROUND_PAUSES: u32 = 10;
 pub const ROUND_PAUSE_MIN: Duration = Duration::from_secs(5);
 /// Longest pause between two rounds over all instances.
 pub const ROUND_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// The stretch of time that one reading of a database stands for in its history.
+pub const READING_STRETCH: chrono::Duration = chrono::Duration::minutes(15);
+/// How long such readings are kept.
+pub const READINGS_FINE_KEPT: chrono::Duration = chrono::Duration::hours(24);
+/// The stretch of time that an older reading stands for.
+pub const READING_STRETCH_COARSE: chrono::Duration = chrono::Duration::hours(3);
+/// How long any reading is kept.
+pub const READINGS_KEPT: chrono::Duration = chrono::Duration::days(30);
+/// Times at which not all members served that a page lists one by one.
+pub const OUTAGES_SHOWN: usize = 5;
+/// The most readings of one database: what these come to, with stretches that are begun.
+pub const READINGS_MAX: usize = 352;
 /// A member that does not answer for so long is told of in the log.
 pub const SILENCE_LOGGED_AFTER: Duration = Duration::from_secs(60);
 /// An alert that began, changed or ended so long ago is told to the operator's webhook.

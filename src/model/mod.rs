@@ -27,6 +27,7 @@ pub mod failure;
 pub mod figures;
 pub mod full;
 pub mod health;
+pub mod history;
 pub mod holder;
 pub mod ids;
 pub mod instance;

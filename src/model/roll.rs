@@ -34,6 +34,11 @@ impl<T> Roll<T> {
         known
     }
 
+    /// What is remembered of an instance.
+    pub fn known(&self, id: &InstanceId) -> Option<&T> {
+        self.known.get(id).map(|(_, known)| known)
+    }
+
     /// Forgets one instance.
     pub fn forget(&mut self, id: &InstanceId) {
         self.known.remove(id);

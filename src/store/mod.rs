@@ -47,6 +47,7 @@ mod prepared;
 pub mod provenance;
 pub mod queue;
 mod readers;
+pub mod reading;
 pub mod renewal;
 mod reserve;
 pub mod schedule;

@@ -298,6 +298,13 @@ diesel::table! {
 }
 
 diesel::table! {
+    readings (deployment_id) {
+        deployment_id -> Text,
+        kept -> Text,
+    }
+}
+
+diesel::table! {
     told_alerts (instance_id, subject) {
         instance_id -> Text,
         subject -> Text,

@@ -2,7 +2,7 @@
 
 use std::{process::Command, time::Duration};
 
-use compose_broker::app::Surroundings;
+use compose_broker::{app::Surroundings, model::limits::READING_STRETCH};
 use reqwest::Method;
 use serde_json::json;
 
@@ -12,6 +12,7 @@ use crate::{
     control::TestClock,
     dashboard::Visit,
     etcd,
+    user::User,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,12 +81,12 @@ async fn the_overview_tells_what_a_database_is_and_how_to_reach_it() {
     assert_eq!(printed, expected.body);
 
     // One tab at a time, by mouse and by arrow.
-    let tabs = page.all("[role=tab]").await;
+    let tabs = page.all("#connect [role=tab]").await;
     assert_eq!(tabs.len(), 3);
     for tab in &tabs {
         tab.click().await;
         let panels = page
-            .eval("[...document.querySelectorAll('[role=tabpanel]')].filter(p => p.checkVisibility()).length")
+            .eval("[...document.querySelectorAll('#connect [role=tabpanel]')].filter(p => p.checkVisibility()).length")
             .await;
         assert_eq!(panels, 1);
         assert_eq!(
@@ -129,5 +130,55 @@ async fn the_overview_tells_what_somebody_should_do_something_about() {
         "{alerts}"
     );
     page.look_over("alerts").await;
+    visit.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_overview_draws_how_the_database_was() {
+    let clock = TestClock::default();
+    let surroundings = Surroundings {
+        scheduled: false,
+        ..clock.surroundings()
+    };
+    let broker = TestBroker::in_memory_with(&[], surroundings).await;
+    let user = User::of_broker(&broker);
+    broker.provision("db", json!({})).await;
+    let credentials = broker.bind("db", "b").await;
+    let path = format!(
+        "/deployments/{}/history",
+        text(&credentials["deployment_id"])
+    );
+    let readings = async || {
+        let told = answer(broker.compose(Method::GET, &credentials, &path)).await;
+        let readings = told.body["_embedded"]["readings"].as_array();
+        readings.cloned().unwrap_or_default()
+    };
+    let stretch = READING_STRETCH.to_std().expect("a time");
+    for count in 1..=3 {
+        eventually("a reading", || async {
+            (readings().await.len() >= count).then_some(())
+        })
+        .await;
+        clock.forward(stretch);
+    }
+    let newest = &readings().await[0];
+    assert_eq!(newest["usable"], true, "{newest}");
+    assert_eq!(newest["members_serving"], newest["members"], "{newest}");
+    let listed = user.does(&["history", "db"]).await.out;
+    assert!(
+        listed.starts_with("FROM ") && listed.contains(" of "),
+        "{listed}"
+    );
+
+    let visit = Visit::to(broker).await;
+    let page = &visit.page;
+    visit.sign_in(&credentials).await;
+    page.arrives_at("/instances/db").await;
+    page.says("#history", "All members served whenever the broker looked.")
+        .await;
+    assert!(!page.all("#history svg .whole-time").await.is_empty());
+    page.click_in("#history", "tab", "Last 30 days").await;
+    page.find("#history svg").await;
+    page.look_over("overview-history").await;
     visit.check().await;
 }

@@ -36,6 +36,7 @@ const RULES: Rules = Rules {
         super::accounts::accounts,
         super::accounts::user,
         super::alerts::alerts,
+        super::history::history,
         super::logfiles::logfiles,
         super::logfiles::logfile,
         super::logfiles::download_log,

@@ -20,7 +20,7 @@ use super::{
     path_of,
     plot::{Plot, Point, plot},
     shell::{Shell, answer},
-    show::{Moment, counted, duration, number},
+    show::{Moment, counted, duration, number, range},
     state::{Label, label_of_backup},
 };
 use crate::{
@@ -680,15 +680,6 @@ fn retention(view: &InstanceView) -> Vec<(&'static str, String)> {
             ),
         ),
     ]
-}
-
-/// From one to the other; only one of them where they read the same.
-fn range(from: String, to: String) -> String {
-    if from == to {
-        from
-    } else {
-        format!("{from} to {to}")
-    }
 }
 
 /// Size and duration of the newest complete backups.

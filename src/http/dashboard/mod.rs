@@ -28,6 +28,7 @@ mod command;
 pub mod credentials;
 pub mod door;
 pub mod error;
+mod history;
 mod id;
 pub mod instances;
 pub mod operator;

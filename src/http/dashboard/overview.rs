@@ -10,6 +10,7 @@ use super::{
     command::line,
     door::see_other,
     form_of,
+    history::{Drawing, drawings},
     id::Id,
     path_of,
     shell::{Shell, Subject, answer},
@@ -25,6 +26,7 @@ use crate::{
         deployment::{Deployment, Member},
         engine::Profile,
         health::{Health, HealthState},
+        history::History,
         ids::InstanceId,
         instance::InstanceState,
         limits::{OBSERVATION_FRESH, QUOTA_NEAR_PERCENT, TASKS_SHOWN},
@@ -64,6 +66,8 @@ struct OverviewPage {
     connection: Connection,
     administration: Administration,
     restores: Vec<Link>,
+    /// How the database was over time.
+    drawings: Vec<Drawing>,
     is_restored: bool,
 }
 
@@ -206,7 +210,8 @@ pub async fn page(
     let restored = view.restores.iter().map(|of| of.instance.clone());
     let healths = api.broker.vitals.healths(restored.collect()).await?;
     let healths: Vec<Health> = healths.into_iter().map(|(_, health)| health).collect();
-    let page = overview(&api.broker, &session, &view, &healths);
+    let history = api.broker.histories.of(&view.of).await?;
+    let page = overview(&api.broker, &session, &view, &healths, &history);
     Ok(answer(StatusCode::OK, &page))
 }
 
@@ -232,6 +237,7 @@ fn overview(
     session: &Session,
     view: &InstanceView,
     restored: &[Health],
+    history: &History,
 ) -> OverviewPage {
     let (instance, deployment) = (&view.of.instance, &view.of.deployment);
     let is_ready = instance.state == InstanceState::Ready;
@@ -273,6 +279,7 @@ fn overview(
         connection: connection(view, &urls),
         administration: administration(broker, deployment, &instance.id),
         restores: links_to_restored(session, view, restored),
+        drawings: drawings(history, view.now),
         is_restored: instance.restored_from.is_some(),
     }
 }

@@ -85,6 +85,15 @@ pub fn dates_whole(text: &str) -> String {
     text.char_indices().map(whole).collect()
 }
 
+/// `1.0 MiB to 2.0 MiB`; one of them where both are the same.
+pub fn range(from: String, to: String) -> String {
+    if from == to {
+        from
+    } else {
+        format!("{from} to {to}")
+    }
+}
+
 /// A whole number with thin gaps, as people read long ones.
 pub fn number(number: i64) -> String {
     let digits = number.unsigned_abs().to_string();
