@@ -49,7 +49,7 @@ bench: ## measure requests and the scheduler with up to a million instances, ten
 
 pictures: ## take the pictures in docs/images anew, in a real browser
 	@scripts/setup.sh --browser
-	$(CARGO) test --locked --test it -- --ignored --exact dashboard_pictures::pictures_for_the_docs
+	$(CARGO) test --locked --test it -- --ignored dashboard_pictures::
 
 fmt: ## format the code
 	$(CARGO) fmt

@@ -426,16 +426,6 @@ pub fn release(conn: &mut Conn<'_>, id: &DeploymentId) -> Result<(), StoreError>
     Ok(())
 }
 
-/// Whether there is a deployment of that id.
-pub fn exists(conn: &mut Conn<'_>, id: &DeploymentId) -> Result<bool, StoreError> {
-    let found: Option<String> = each!(conn, |c| deployments::table
-        .find(id.as_str())
-        .select(deployments::id)
-        .first(c)
-        .optional())?;
-    Ok(found.is_some())
-}
-
 /// Removes the deployment's row, with what users wrote down beside it, what befell it and how it was.
 pub fn delete(conn: &mut Conn<'_>, id: &DeploymentId) -> Result<(), StoreError> {
     super::notes::forget(conn, id)?;

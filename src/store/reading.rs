@@ -2,7 +2,11 @@
 
 use diesel::prelude::*;
 
-use super::{Conn, StoreError, each, from_json, schema::readings, to_json};
+use super::{
+    Conn, StoreError, each, from_json,
+    schema::{deployments, readings},
+    to_json,
+};
 use crate::model::{
     history::{History, Reading},
     ids::DeploymentId,
@@ -25,7 +29,12 @@ pub fn note(
     deployment: &DeploymentId,
     reading: Reading,
 ) -> Result<(), StoreError> {
-    if !super::deployment::exists(conn, deployment)? {
+    let there: Option<String> = each!(conn, |c| deployments::table
+        .find(deployment.as_str())
+        .select(deployments::id)
+        .first(c)
+        .optional())?;
+    if there.is_none() {
         return Ok(());
     }
     let mut history = of(conn, deployment)?;

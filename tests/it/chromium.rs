@@ -553,6 +553,17 @@ impl Chromium {
                     for (const date of [...document.querySelectorAll('time .exact')].filter(seen)) {
                         if (date.getClientRects().length > 1) found.push(`${date.textContent} is broken`);
                     }
+                    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+                    while (texts.nextNode()) {
+                        const text = texts.currentNode;
+                        if (!seen(text.parentElement)) continue;
+                        for (const date of text.data.matchAll(/\\d{4}[-\\u2011]\\d\\d[-\\u2011]\\d\\d/g)) {
+                            const range = document.createRange();
+                            range.setStart(text, date.index);
+                            range.setEnd(text, date.index + date[0].length);
+                            if (range.getClientRects().length > 1) found.push(`${date[0]} is broken: ${text.data}`);
+                        }
+                    }
                     return found;
                 })()",
             )

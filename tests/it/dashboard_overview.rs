@@ -136,11 +136,7 @@ async fn the_overview_tells_what_somebody_should_do_something_about() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_overview_draws_how_the_database_was() {
     let clock = TestClock::default();
-    let surroundings = Surroundings {
-        scheduled: false,
-        ..clock.surroundings()
-    };
-    let broker = TestBroker::in_memory_with(&[], surroundings).await;
+    let broker = TestBroker::in_memory_with(&[], clock.surroundings()).await;
     let user = User::of_broker(&broker);
     broker.provision("db", json!({})).await;
     let credentials = broker.bind("db", "b").await;

@@ -1,18 +1,22 @@
 //! The pictures in docs/images: `make pictures` takes them anew, of a database that is some weeks
 //! old, in the states that somebody may meet it in.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use chrono::{DateTime, Days, NaiveTime, TimeDelta, Utc};
-use compose_broker::model::{
-    ids::InstanceId,
-    operation::OperationKind,
-    schedule::{minute_of_day, slot_after},
+use compose_broker::{
+    app::Surroundings,
+    model::{
+        ids::InstanceId,
+        limits::READING_STRETCH,
+        operation::OperationKind,
+        schedule::{minute_of_day, slot_after},
+    },
 };
 use etcd_client::Client;
 use reqwest::{Method, StatusCode};
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     broker::{SERVICE, STANDARD, TestBroker, answer, eventually, instance_path, text},
@@ -102,8 +106,10 @@ async fn pictures_for_the_docs() {
     visit.open(INSTANCE, "/settings").await;
     take(page, "settings", "body", WIDE, Scheme::Light).await;
     page.check(&visit.broker.url).await;
+    pictures_of_credentials_and_versions(&visit).await;
 
     pictures_of_trouble(&visit, &members).await;
+    picture_of_history(&visit, &clock, &credentials, members[2]).await;
     pictures_for_operators(&visit, &script).await;
 
     // The end of the database, and then that of the broker.
@@ -124,6 +130,87 @@ async fn pictures_for_the_docs() {
     visit.broker.stop().await;
     visit.page.says("#contact", "No contact").await;
     take(&visit.page, "no-contact", "body", WIDE, Scheme::Light).await;
+}
+
+/// Credentials that a platform and a visitor asked for, and what an upgrade would do.
+async fn pictures_of_credentials_and_versions(visit: &Visit) {
+    let page = &visit.page;
+    visit.open(INSTANCE, "/credentials").await;
+    page.find("#name").await.fill("reports").await;
+    page.find("#role").await.choose("Read only").await;
+    page.click("button", "Make credentials").await;
+    page.says("#message", "reports is ready.").await;
+    take(page, "credentials", "body", WIDE, Scheme::Light).await;
+    visit.open(INSTANCE, "/versions").await;
+    page.click("link", "What an upgrade to 3.7.3 does").await;
+    page.shows("Nothing is in the way.").await;
+    take(page, "versions", "body", WIDE, Scheme::Light).await;
+}
+
+/// Some quarters of an hour go by, and a member stands still in one of them.
+async fn picture_of_history(visit: &Visit, clock: &TestClock, credentials: &Value, member: i32) {
+    let path = format!(
+        "/deployments/{}/history",
+        text(&credentials["deployment_id"])
+    );
+    let newest = async || {
+        let told = answer(visit.broker.compose(Method::GET, credentials, &path)).await;
+        told.body["_embedded"]["readings"][0].clone()
+    };
+    let stretch = READING_STRETCH.to_std().expect("a time");
+    for quarter in 0..7 {
+        let before = newest().await["at"].clone();
+        clock.forward(stretch);
+        let serving = if quarter == 4 { 2 } else { 3 };
+        if quarter == 4 {
+            signal(&[member], Signal::STOP);
+        }
+        eventually("a reading", || async {
+            let reading = newest().await;
+            (reading["at"] != before && reading["members_serving"] == serving).then_some(())
+        })
+        .await;
+        if quarter == 4 {
+            signal(&[member], Signal::CONT);
+        }
+    }
+    let page = &visit.page;
+    visit.open(INSTANCE, "").await;
+    page.says("#state-text", "Ready").await;
+    take(page, "history", "#history", WIDE, Scheme::Light).await;
+}
+
+/// Days go by in which no backup is taken.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make pictures takes it"]
+async fn picture_of_late_backups() {
+    let clock = TestClock::default();
+    let surroundings = Surroundings {
+        scheduled: false,
+        ..clock.surroundings()
+    };
+    let broker = TestBroker::in_memory_with(&[], surroundings).await;
+    for (id, name) in [
+        (INSTANCE, "orders"),
+        (PAYMENTS, "payments"),
+        (SESSIONS, "sessions"),
+    ] {
+        ask_for(&broker, id, name, &json!({})).await;
+    }
+    clock.forward(Duration::from_secs(3 * 24 * 60 * 60));
+    let visit = Visit::to(broker).await;
+    visit.sign_in_as_operator().await;
+    visit.page.hide_scrollbars().await;
+    visit.page.open(&visit.url("/late-backups")).await;
+    visit.page.says("#how-many", "3 instances").await;
+    take(
+        &visit.page,
+        "operator-late-backups",
+        "body",
+        WIDE,
+        Scheme::Light,
+    )
+    .await;
 }
 
 /// Two of three members stand still, then all.
@@ -174,12 +261,16 @@ async fn pictures_for_operators(visit: &Visit, script: &Script) {
 }
 
 async fn provision(broker: &TestBroker, id: &str, name: &str, version: &str) {
+    ask_for(broker, id, name, &json!({ "db_version": version })).await;
+}
+
+async fn ask_for(broker: &TestBroker, id: &str, name: &str, parameters: &Value) {
     let body = json!({
         "service_id": SERVICE, "plan_id": STANDARD,
         "organization_guid": "c1a9d7a4-1d5f-4c08-9b57-3d2f60c9f1ab",
         "space_guid": "7be5a2f0-88d3-4a5e-a0b6-52c7e4a1d903",
         "context": { "platform": "cloudfoundry", "instance_name": name },
-        "parameters": { "db_version": version },
+        "parameters": parameters,
     });
     let path = format!("{}?accepts_incomplete=true", instance_path(id));
     let accepted = answer(broker.osb(Method::PUT, &path).json(&body)).await;

@@ -185,6 +185,7 @@ async fn the_headline_follows_the_members() {
     broker.provision("db", json!({})).await;
     let credentials = broker.bind("db", "b").await;
     becomes(&broker, "db", "ready").await;
+    broker.back_up(&credentials).await;
     let members = broker.members();
     signal(&members[..2], Signal::STOP);
     becomes(&broker, "db", "down").await;
@@ -197,6 +198,20 @@ async fn the_headline_follows_the_members() {
         .await;
     let title = page.eval("document.title").await;
     assert!(text(&title).starts_with("db: Down"), "{title}");
+    // What can be done meanwhile, and what cannot.
+    page.says(
+        "#restore-meanwhile",
+        "It can be restored into a new instance",
+    )
+    .await;
+    page.says("#no-defragmentation", "until enough members serve")
+        .await;
+    assert!(page.all("#defragment").await.is_empty());
+    let headline = page.text_of("#health").await;
+    assert!(
+        headline.contains("since 20"),
+        "a date to be whole: {headline}"
+    );
     page.look_over("a headline of what is down").await;
     signal(&members[..2], Signal::CONT);
     // By itself.

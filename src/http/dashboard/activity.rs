@@ -407,7 +407,7 @@ fn task_rows(view: &InstanceView, of: TasksPage, is_operator: bool) -> Vec<TaskR
             user: user.unwrap_or_default(),
             bar: (is_active && !task.halted).then(|| Bar::of(&task, view.now)),
             id: task.id.to_string(),
-            failure: task.failure,
+            failure: task.failure.as_deref().map(dates_whole),
         }
     };
     of.tasks.into_iter().map(row).collect()

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
+use super::show::dates_whole;
 use crate::{broker::status_of, model::operation::Operation};
 
 /// Parts of a whole bar for each step, so that bytes move it too.
@@ -30,7 +31,7 @@ impl Bar {
             }
         };
         Self {
-            text: status_of(operation, now).description,
+            text: dates_whole(&status_of(operation, now).description),
             done: (u64::from(progress.steps_done) * PARTS + within).min(total),
             total: total.max(1),
         }

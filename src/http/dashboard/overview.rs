@@ -616,7 +616,7 @@ fn task(view: &InstanceView, operation: &Operation) -> Task {
         name: operation.words().into_owned(),
         label: label_of_task(operation),
         began: Moment::new(operation.created_at, view.now),
-        detail: operation.failure.clone().unwrap_or_default(),
+        detail: (operation.failure.as_deref()).map_or_else(String::new, dates_whole),
         bar: active.then(|| Bar::of(operation, view.now)),
     }
 }

@@ -462,3 +462,26 @@ fn stays(broker: &Broker, view: &InstanceView) -> Vec<String> {
     ));
     stays
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fits_names_the_cluster_only_where_that_is_the_limit() {
+        let sizes = |fewest, most| Sizes { fewest, most };
+        assert_eq!(
+            fits(sizes(Some(2), 32), 32),
+            "The data fits into 2 units. It can have 32 units at most."
+        );
+        assert_eq!(
+            fits(sizes(Some(1), 5), 32),
+            "The data fits into 1 unit. It can have 5 units at most now: its cluster has no room for more, or \
+             its space may have no more."
+        );
+        assert_eq!(
+            fits(sizes(None, 1), 1),
+            "No member says how much it holds. It can have 1 unit at most."
+        );
+    }
+}

@@ -14,7 +14,7 @@ use crate::{
         id::Id,
         path_of,
         shell::{Shell, answer},
-        show::{Moment, counted, duration},
+        show::{Moment, counted, dates_whole, duration},
         state::{Label, label_of_operation},
     },
     http::request::query,
@@ -74,7 +74,10 @@ impl Row {
         let waits = operation.state == OperationState::Queued && seen.not_before > now;
         let trouble = operation.trouble.as_ref().map(|trouble| {
             let tries = tries(trouble.tries);
-            format!("{tries} in a row came to nothing: {}", trouble.reason)
+            dates_whole(&format!(
+                "{tries} in a row came to nothing: {}",
+                trouble.reason
+            ))
         });
         Self {
             href: format!("{OPERATIONS}/{}", operation.id),
@@ -84,7 +87,7 @@ impl Row {
             name: name.cloned(),
             instance: operation.instance.to_string(),
             label: label_of_operation(operation),
-            says: says(operation, now),
+            says: dates_whole(&says(operation, now)),
             trouble,
             next_try: waits.then(|| Moment::new(seen.not_before, now)),
             by: operation.origin.words(),
