@@ -190,8 +190,8 @@ impl Session {
 pub fn named(of: &Value) -> String {
     let id = text(of, "instance_id");
     match there(of, "instance_name") {
-        Some(name) => format!("{name} ({id})"),
-        None => id,
+        Some(name) if name != id => format!("{name} ({id})"),
+        _ => id,
     }
 }
 

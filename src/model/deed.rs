@@ -69,7 +69,7 @@ impl AtOnce {
     /// What was done.
     pub fn words(self) -> &'static str {
         match self {
-            Self::Context => "The platform's words for the instance",
+            Self::Context => "Context from the platform",
             Self::Name => "Another name",
             Self::Schedule => "Another schedule of backups",
             Self::Parameters => "Other parameters",

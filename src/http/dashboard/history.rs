@@ -205,7 +205,10 @@ impl Stretch {
         let how = match self.serving {
             None => "nobody could look".to_owned(),
             Some(serving) if self.is_outage() && !self.is_usable => {
-                format!("{serving} of {} served, too few", self.members)
+                format!("at worst {serving} of {} served, too few", self.members)
+            }
+            Some(serving) if self.is_outage() => {
+                format!("at worst {serving} of {} served", self.members)
             }
             Some(serving) => format!("{serving} of {} served", self.members),
         };
@@ -244,7 +247,7 @@ fn sizes(readings: &[Reading]) -> String {
         (None, _) => "No member said how much it holds.".to_owned(),
         (Some(allocated), None) => format!("Allocated: {allocated}, of {quota}."),
         (Some(allocated), Some(used)) => {
-            format!("Allocated: {allocated}, of {quota}. In use: {used}.")
+            format!("Allocated: {allocated}, of {quota}. In use (dotted): {used}.")
         }
     }
 }
@@ -333,7 +336,7 @@ mod tests {
         assert_eq!(day.members, "Not all members served:");
         assert_eq!(
             day.outages,
-            ["14 Nov, 22:45 to 23:00 UTC: 1 of 3 served, too few"]
+            ["14 Nov, 22:45 to 23:00 UTC: at worst 1 of 3 served, too few"]
         );
     }
 

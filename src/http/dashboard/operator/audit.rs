@@ -118,7 +118,8 @@ fn row(of: AuditEntry, names: &Names, now: chrono::DateTime<chrono::Utc>) -> Row
         address: of.address.unwrap_or_default(),
         instance: of.instance.map(|id| Instance {
             href: path_of(&id),
-            name: names.get(&id).cloned(),
+            // One that is its id says nothing more.
+            name: names.get(&id).filter(|name| *name != id.as_str()).cloned(),
             id: id.to_string(),
         }),
         about: about.join(", "),

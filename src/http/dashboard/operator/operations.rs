@@ -84,7 +84,10 @@ impl Row {
             id: operation.id.to_string(),
             what: operation.words().into_owned(),
             instance_href: path_of(&operation.instance),
-            name: name.cloned(),
+            // One that is its id says nothing more.
+            name: name
+                .filter(|name| *name != operation.instance.as_str())
+                .cloned(),
             instance: operation.instance.to_string(),
             label: label_of_operation(operation),
             says: dates_whole(&says(operation, now)),
