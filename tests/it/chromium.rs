@@ -556,12 +556,12 @@ impl Chromium {
                     const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
                     while (texts.nextNode()) {
                         const text = texts.currentNode;
-                        if (!seen(text.parentElement)) continue;
+                        if (!seen(text.parentElement) || text.parentElement.closest('pre')) continue;
                         for (const date of text.data.matchAll(/\\d{4}[-\\u2011]\\d\\d[-\\u2011]\\d\\d/g)) {
                             const range = document.createRange();
                             range.setStart(text, date.index);
                             range.setEnd(text, date.index + date[0].length);
-                            if (range.getClientRects().length > 1) found.push(`${date[0]} is broken: ${text.data}`);
+                            if (range.getClientRects().length > 1) found.push(`${date[0]} is broken: ${text.data.slice(0, 80)}`);
                         }
                     }
                     return found;

@@ -209,7 +209,7 @@ async fn the_headline_follows_the_members() {
     assert!(page.all("#defragment").await.is_empty());
     let headline = page.text_of("#health").await;
     assert!(
-        headline.contains("since 20"),
+        headline.to_lowercase().contains("since 20"),
         "a date to be whole: {headline}"
     );
     page.look_over("a headline of what is down").await;
