@@ -228,7 +228,7 @@ fn activity(
     ActivityPage {
         shell,
         state: label_of_health(health.state),
-        message: health.message,
+        message: dates_whole(&health.message),
         is_seen: seen.is_some() || !is_ready,
         alerts: alerts(view, seen),
         logs: logs

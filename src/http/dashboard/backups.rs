@@ -20,7 +20,7 @@ use super::{
     path_of,
     plot::{Plot, Point, plot},
     shell::{Shell, answer},
-    show::{Moment, counted, duration, number, range},
+    show::{Moment, counted, dates_whole, duration, number, range},
     state::{Label, label_of_backup},
 };
 use crate::{
@@ -503,7 +503,7 @@ fn row(view: &InstanceView, backup: &Backup, options: &[(BackupId, RestoreOption
         taken: Moment::new(backup.created_at, view.now),
         size: manifest.map_or_else(String::new, |m| size(m.stored.snapshot_bytes)),
         version: manifest.map_or_else(String::new, |m| m.version.to_string()),
-        failure: backup.failure.clone(),
+        failure: backup.failure.as_deref().map(dates_whole),
         bar: work
             .filter(|o| o.state.is_active())
             .map(|o| Bar::of(o, view.now)),
@@ -726,10 +726,10 @@ fn drawn(view: &InstanceView) -> Option<Drawn> {
             "Duration: {}.",
             range(duration(times().min()?), duration(times().max()?))
         ),
-        span: format!(
+        span: dates_whole(&format!(
             "{} backups, of {}.",
             newest.len(),
             range(day(first), day(last))
-        ),
+        )),
     })
 }

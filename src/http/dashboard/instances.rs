@@ -11,7 +11,7 @@ use super::{
     operator::{Choice, Count, address, counts, page_number},
     path_of,
     shell::{Shell, answer},
-    show::{Moment, counted},
+    show::{Moment, counted, dates_whole},
     state::{Label, label_of_health},
 };
 use crate::{
@@ -238,7 +238,7 @@ fn row(api: &Api, of: &Listed) -> Row {
             format!("{}, {}", counted(of.units, "unit"), size(of.quota_bytes()))
         }),
         label: label_of_health(health.state),
-        message: health.message.clone(),
+        message: dates_whole(&health.message),
         last_backup: of.last_backup.map(|at| Moment::new(at, now)),
         is_late: of.late.is_some(),
         created: Moment::new(instance.created_at, now),
