@@ -17,13 +17,11 @@ use crate::{
     config::{CatalogFile, Config},
     model::{
         catalog::{Catalog, CatalogError, CatalogErrors, CurrentCatalog},
-        failure::chain,
-        marker::FolderName,
         replicas::Replica,
         sentence::counted,
     },
     store::{
-        self, Store,
+        Store,
         copy::{Copied, CopyError, copy},
     },
     timekeeper::Timekeeper,
@@ -58,7 +56,9 @@ impl Kept {
         check_clusters(&store, &config.places.clusters).await?;
         let catalog = Arc::new(CurrentCatalog::new(check_plans(&store, catalog).await?));
         config.keep()?;
-        make_backup_store(config, &store).await?;
+        if !checked.is_backup_store_away {
+            config.places.backups.make().await?;
+        }
         let mark = checked.mark(&store).await?;
         let backups = Vault::at(&config.places.backups, mark);
         let replica = Replica {
@@ -78,20 +78,6 @@ impl Kept {
             backups,
         })
     }
-}
-
-/// Makes the backup store where it is not there. One that has been used before may be out of reach for now:
-/// what needs it waits.
-async fn make_backup_store(config: &Config, store: &Arc<Store>) -> Result<(), StartError> {
-    let Err(error) = config.places.backups.make().await else {
-        return Ok(());
-    };
-    let known = store.read(store::folder::known).await?;
-    if error.may_pass() && known.contains_key(&FolderName::Backups.to_string()) {
-        log::error!("the backup store is out of reach: {}", chain(&error));
-        return Ok(());
-    }
-    Err(error.into())
 }
 
 /// The migrations that the broker's store lacks.

@@ -33,7 +33,7 @@ pub enum FolderError {
     /// Its marker is missing, or all that should be in it.
     #[error(
         "{} is not the folder that the broker knows, since it has {lacks}: is its disk mounted? If \
-         the content is lost for good, start once with --accept {name}", folder.display()
+         the content is lost for good, or this is a new place for it, start once with --accept {name}", folder.display()
     )]
     Missing {
         /// The folder.

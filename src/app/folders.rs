@@ -9,9 +9,11 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use chrono::{DateTime, Utc};
+use tokio::time::timeout;
 
 use super::error::{FolderError, StartError};
 use crate::{
@@ -29,12 +31,17 @@ use crate::{
     volumes::ContentFolder,
 };
 
+/// A start waits no longer for a server that keeps backups, when the broker has used it before.
+const LOOK_AT_BACKUPS_MAX: Duration = Duration::from_secs(10);
+
 /// Rows whose files are looked for, to recognise a folder that has no marker yet.
 const ROWS_LOOKED_AT: i64 = 1000;
 
 /// The folders that were looked at, with the ids that they will have. Nothing is written yet.
 pub(super) struct Checked {
     folders: Vec<(Folder, Look, FolderMark)>,
+    /// Whether the place of backups is out of reach for now.
+    pub(super) is_backup_store_away: bool,
 }
 
 /// A folder; or where backups are kept elsewhere, which has a marker like one.
@@ -206,8 +213,10 @@ pub(super) async fn check(
         check_nothing_is_held(config).await?;
     }
     let mut checked = Vec::new();
+    let mut is_backup_store_away = false;
     for folder in folders(config) {
-        let look = folder.look(store, config).await?;
+        let (look, is_away) = folder.look(store, config).await?;
+        is_backup_store_away |= is_away;
         let accepted = Accepted::Folder(folder.name.clone());
         let id = match look.decide() {
             Ok(id) => id,
@@ -221,23 +230,28 @@ pub(super) async fn check(
         let id = id.unwrap_or_else(|| FolderMark::generate(now));
         checked.push((folder, look, id));
     }
-    Ok(Checked { folders: checked })
+    Ok(Checked {
+        folders: checked,
+        is_backup_store_away,
+    })
 }
 
 impl Folder {
-    async fn look(&self, store: &Arc<Store>, config: &Config) -> Result<Look, StartError> {
+    /// Also tells whether it is out of reach for now.
+    async fn look(&self, store: &Arc<Store>, config: &Config) -> Result<(Look, bool), StartError> {
         let name = self.name.to_string();
         let known = store.read(store::folder::known).await?.remove(&name);
         let marker = match self.marker(known.as_ref()).await? {
             Found::Marker(marker) => marker,
             Found::Unreachable(marker) => {
-                return Ok(Look {
+                let look = Look {
                     known,
                     marker: Some(marker),
                     promised: false,
                     evident: false,
                     original: None,
-                });
+                };
+                return Ok((look, true));
             }
         };
         // A copy of backups is as good as the backups.
@@ -252,14 +266,15 @@ impl Folder {
             FolderName::Backups => backups_at(store, &config.places.backups).await?,
             FolderName::Cluster(id) => self.members(store, id.clone()).await?,
         };
-        Ok(Look {
+        let look = Look {
             // Brokers that share a database have a folder each for what is their own.
             known: known.filter(|_| self.name != FolderName::Data || store.is_private()),
             marker,
             promised,
             evident,
             original,
-        })
+        };
+        Ok((look, false))
     }
 
     /// The marker. A server that is out of reach for now is taken for the one that is known: whatever is done
@@ -269,16 +284,16 @@ impl Folder {
             let marker = folder::marker(&self.path).map_err(|source| self.unreadable(source))?;
             return Ok(Found::Marker(marker));
         };
-        match (place.marker().await, known) {
-            (Err(error), Some(known)) if error.may_pass() => {
-                log::error!(
-                    "backups wait until their store is in reach: {}",
-                    chain(&error)
-                );
-                Ok(Found::Unreachable(self.marker_of(known)))
-            }
-            (marker, _) => Ok(Found::Marker(marker?)),
-        }
+        let Some(known) = known else {
+            return Ok(Found::Marker(place.marker().await?));
+        };
+        let why = match timeout(LOOK_AT_BACKUPS_MAX, place.marker()).await {
+            Ok(Err(error)) if error.may_pass() => chain(&error),
+            Ok(marker) => return Ok(Found::Marker(marker?)),
+            Err(_) => format!("{} does not answer", place.shown()),
+        };
+        log::error!("backups wait until their store is in reach: {why}");
+        Ok(Found::Unreachable(self.marker_of(known)))
     }
 
     /// What its marker says with this id.

@@ -1,7 +1,7 @@
 //! A broker whose backups lie in a bucket, from the first start to the last deletion, with the server away in
 //! between.
 
-use std::{fs, path::Path};
+use std::{fs, net::TcpListener, path::Path};
 
 use reqwest::{Method, StatusCode};
 use serde_json::json;
@@ -110,8 +110,11 @@ async fn backups_in_a_bucket_are_stored_downloaded_restored_and_deleted() {
         text(&ready.body["status"]).contains("out of reach"),
         "{ready:?}"
     );
+    // Also where it takes connections and says nothing.
     broker.kill();
+    let hanging = TcpListener::bind(server.endpoint().trim_start_matches("https://"));
     broker.start_again().await;
+    drop(hanging.expect("its port"));
     server.start_again();
     let done = broker.recipe_end(&credentials, &waiting.body).await;
     assert_eq!(done["status"], "complete", "{done}");
