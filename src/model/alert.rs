@@ -197,7 +197,8 @@ pub struct BackupWatch {
     pub newest_good: Option<DateTime<Utc>>,
 }
 
-const ELSEWHERE: &str = "The members run on another machine, and the broker there looks after them: this one \
+/// What is said of members that this broker does not find.
+pub(super) const ELSEWHERE: &str = "The members run on another machine, and the broker there looks after them: this one \
                          does not see how they are.";
 
 /// Everything that somebody should know of a usable instance at `now`, the worst in front.

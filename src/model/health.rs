@@ -7,7 +7,10 @@
 use chrono::{DateTime, Utc};
 
 use super::{
-    alert::{Alert, DatabaseWatch, Gravity, Subject, of_all, of_closing, of_recovery, of_repair},
+    alert::{
+        Alert, DatabaseWatch, ELSEWHERE, Gravity, Subject, of_all, of_closing, of_recovery,
+        of_repair,
+    },
     instance::InstanceState,
     observation::Observation,
     operation::{Operation, OperationKind, OperationState},
@@ -178,7 +181,7 @@ pub fn health(
     found.extend(life.stuck.iter().map(of_stuck));
     if life.state == InstanceState::Ready {
         found.extend(of_access(life, database));
-        found.push(of_members(seen));
+        found.push(of_members(seen, database));
         found.extend(of_storage(seen));
         found.extend(of_damage(life, database));
         found.extend(alerts.iter().filter_map(of_alert));
@@ -328,9 +331,16 @@ fn of_access(life: &Life, database: &DatabaseWatch) -> Option<Health> {
     Some(Health::of_alert(HealthState::Down, &alert, since))
 }
 
-fn of_members(seen: Option<&Observation>) -> Health {
+fn of_members(seen: Option<&Observation>, database: &DatabaseWatch) -> Health {
     let Some(seen) = seen.filter(|seen| !seen.members.is_empty()) else {
-        return Health::unknown();
+        let unknown = Health::unknown();
+        return match database.is_elsewhere {
+            true => Health {
+                message: ELSEWHERE.to_owned(),
+                ..unknown
+            },
+            false => unknown,
+        };
     };
     let (serving, all, needed) = (seen.serving(), seen.members.len(), seen.needed);
     let at = Moment(seen.since);

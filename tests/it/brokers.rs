@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::{
     broker::{
-        ENTERPRISE, SERVICE, answer, binding_path, eventually, instance_path, port_range, text,
+        CAPACITY_UNITS, ENTERPRISE, SERVICE, answer, binding_path, eventually, instance_path,
+        port_range, text,
     },
     etcd, postgres,
     process::{BrokerProcess, Settings, assert_one_line, new_key_ring, refused},
@@ -35,6 +36,7 @@ fn cluster(id: &str, folder: &Path, machine: Option<&str>) -> Value {
         "name": id,
         "data_dir": folder.join("cluster").join(id),
         "port_range": port_range(),
+        "capacity_units": CAPACITY_UNITS,
     });
     if let Some(machine) = machine {
         cluster["machine"] = json!(machine);
@@ -143,11 +145,13 @@ async fn a_cluster_is_its_machine_s_and_known_to_all() {
         text(&health["message"]).contains("run on another machine"),
         "{health}"
     );
+    let api = &credentials["instance_administration_api"];
     let logs = format!(
-        "/deployments/{}/logfiles",
+        "/api/2016-07/instances/i/deployments/{}/logfiles",
         text(&credentials["deployment_id"])
     );
-    let logs = answer(one.compose(Method::GET, &credentials, &logs)).await;
+    let logs = one.anonymous(Method::GET, &logs);
+    let logs = answer(logs.bearer_auth(text(&api["token"]))).await;
     assert_eq!(logs.status, StatusCode::SERVICE_UNAVAILABLE, "{logs:?}");
 
     // Nobody else takes what waits for its broker, whatever else is done meanwhile.
