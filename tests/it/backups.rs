@@ -231,6 +231,8 @@ async fn assert_backup(broker: &TestBroker, credentials: &Value, posted: &Value)
     assert!(text(&own("download_link")).starts_with(&broker.url));
     assert_eq!(own("archive_bytes"), Value::Null);
     assert!(own("archive_bytes_estimate").is_u64());
+    // Nothing was restored so far.
+    assert_eq!(own("restore_estimate"), Value::Null);
     assert_eq!(single, *listed);
 }
 
