@@ -1,6 +1,6 @@
 //! Requests to a server of S3, over connections that are kept for the next one.
 //!
-//! The library asks for an HTTP client, and this is ours: by the house's own [`dial`](crate::dial), which
+//! The library asks for an HTTP client, and this is ours: by the house's own [`dial`], which
 //! knows whom to trust. Every answer that is no success becomes a [`WireError`] here, so that what went wrong
 //! is known as a type and not as a text, and whether it may pass.
 
