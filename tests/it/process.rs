@@ -130,7 +130,12 @@ impl BrokerProcess {
         settings.insert("CLUSTERS", wide_cluster(&folder));
         if let Some(url) = postgres::for_broker() {
             settings.insert("DATABASE_URL", url);
-            settings.insert("ENCRYPTION_KEYS", new_key_ring());
+            let ring = new_key_ring();
+            // Where those who look inside find the one that a broker makes for itself.
+            let data = folder.join("data");
+            fs::create_dir(&data).expect("a folder");
+            fs::write(data.join("encryption_keys"), &ring).expect("a file");
+            settings.insert("ENCRYPTION_KEYS", ring);
         }
         change(&mut settings);
         let url = format!("http://{}", settings["LISTEN"]);
