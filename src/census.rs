@@ -14,7 +14,7 @@ use crate::{
         reach::{Reach, Whereabouts},
         server::MemberSeen,
     },
-    provisioner::{Duty, ProvisionerError, SharedProvisioner, whereabouts_of_all},
+    provisioner::{Duty, ProvisionerError, SharedProvisioner, duty_of, whereabouts_of_all},
 };
 
 /// Counts the deployments of all clusters.
@@ -45,13 +45,11 @@ impl ClusterCensus {
 
 impl Census for ClusterCensus {
     fn looks_after(&self, cluster: &str) -> bool {
-        let found = self.clusters.get(cluster);
-        found.is_some_and(|cluster| cluster.duty() == Duty::LooksAfter)
+        duty_of(&self.clusters, cluster) == Duty::LooksAfter
     }
 
     fn finds(&self, cluster: &str) -> bool {
-        let found = self.clusters.get(cluster);
-        found.is_some_and(|cluster| cluster.duty() != Duty::None)
+        duty_of(&self.clusters, cluster) != Duty::None
     }
 
     fn deployments<'a>(

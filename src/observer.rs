@@ -36,7 +36,7 @@ use crate::{
         recovery::{DataLeft, Remains},
         version::Version,
     },
-    provisioner::{Duty, ProvisionerError, SharedProvisioner, files_of},
+    provisioner::{Duty, ProvisionerError, SharedProvisioner, duty_of, files_of},
     seal::{KeyRing, SealError},
     store::{self, Store, StoreError},
 };
@@ -304,14 +304,9 @@ impl Looker {
         self.look_now(&deployment).await;
     }
 
-    /// Whether members of a deployment can be found from here.
-    fn finds(&self, deployment: &Deployment) -> bool {
-        let cluster = self.provisioners.get(&deployment.cluster);
-        cluster.is_some_and(|cluster| cluster.duty() != Duty::None)
-    }
-
     async fn look_now(&self, deployment: &Deployment) -> Option<Arc<Observation>> {
-        if !self.finds(deployment) {
+        // Its members cannot be found from here.
+        if duty_of(&self.provisioners, &deployment.cluster) == Duty::None {
             return None;
         }
         let _place = self.places.acquire().await.ok()?;

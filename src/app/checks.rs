@@ -17,6 +17,7 @@ use crate::{
     config::{CatalogFile, Config},
     model::{
         catalog::{Catalog, CatalogError, CatalogErrors, CurrentCatalog},
+        ids::FolderMark,
         replicas::Replica,
         sentence::counted,
     },
@@ -59,14 +60,16 @@ impl Kept {
         if !checked.is_backup_store_away {
             config.places.backups.make().await?;
         }
-        let mark = checked.mark(&store).await?;
-        let backups = Vault::at(&config.places.backups, mark);
         let replica = Replica {
-            id: folders::id_of(&config.places.data_dir)?,
+            id: checked
+                .data_id()
+                .map_or_else(String::new, FolderMark::to_string),
             machine: config.places.machine.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             keys: config.access.keys.marks(),
         };
+        let mark = checked.mark(&store).await?;
+        let backups = Vault::at(&config.places.backups, mark);
         if !store.is_private() {
             join(&store, replica.clone(), clock.now()).await?;
         }

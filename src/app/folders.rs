@@ -87,17 +87,6 @@ fn folders(config: &Config) -> Vec<Folder> {
         .collect()
 }
 
-/// The id of the folder of the broker's own files, which is marked by now.
-pub(super) fn id_of(data_dir: &Path) -> Result<String, StartError> {
-    let marker = folder::marker(data_dir).map_err(|source| {
-        StartError::DataFolder(FolderError::Unreadable {
-            folder: data_dir.to_owned(),
-            source,
-        })
-    })?;
-    Ok(marker.map_or_else(String::new, |marker| marker.id.to_string()))
-}
-
 /// The folders whose volumes are looked at.
 pub(super) fn places(config: &Config) -> Vec<ContentFolder> {
     let store = Store::file(config.places.database_url.expose()).and_then(Path::parent);
@@ -398,6 +387,13 @@ async fn backups_at(store: &Arc<Store>, place: &SharedPlace) -> Result<(bool, bo
 }
 
 impl Checked {
+    /// The id that the folder of the broker's own files has, or will have.
+    pub(super) fn data_id(&self) -> Option<&FolderMark> {
+        let mut folders = self.folders.iter();
+        let (.., id) = folders.find(|(folder, ..)| folder.name == FolderName::Data)?;
+        Some(id)
+    }
+
     /// Marks the folders, which are there by now, and lets the store know; returns the id of the
     /// folder of backups, where there is one.
     pub(super) async fn mark(self, store: &Arc<Store>) -> Result<Option<FolderMark>, StartError> {

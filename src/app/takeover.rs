@@ -19,7 +19,7 @@ use crate::{
         replicas::{Replica, seal_alike},
         version::Version,
     },
-    provisioner::{Duty, ProvisionerError, SharedProvisioner, handover::Handover},
+    provisioner::{Duty, ProvisionerError, SharedProvisioner, duty_of, handover::Handover},
     seal::KeyRing,
     store::{self, Store, StoreError, cluster::LookedAfter},
 };
@@ -83,7 +83,7 @@ impl Takeover {
         for handover in &self.handovers {
             let id = handover.cluster();
             let of = self.clusters.iter().find(|of| of.cluster.id == id);
-            let (Duty::StandsBy, Some(of)) = (duty(&self.provisioners, id), of) else {
+            let (Duty::StandsBy, Some(of)) = (duty_of(&self.provisioners, id), of) else {
                 continue;
             };
             match of.backing.open(&of.cluster, &self.profiles).await {
@@ -134,7 +134,7 @@ impl Takeover {
         for of in all {
             let handover = self.handovers.iter().find(|one| one.cluster() == of.id);
             if let Some(handover) = handover
-                && duty(&self.provisioners, &of.id) != Duty::LooksAfter
+                && duty_of(&self.provisioners, &of.id) != Duty::LooksAfter
             {
                 handover.note_installed(of.versions.clone());
                 self.note(&of.id, &of.versions);
@@ -156,9 +156,4 @@ impl Takeover {
             installed.set(cluster, versions.clone());
         }
     }
-}
-
-fn duty(provisioners: &BTreeMap<String, SharedProvisioner>, cluster: &str) -> Duty {
-    let found = provisioners.get(cluster);
-    found.map_or(Duty::None, |provisioner| provisioner.duty())
 }

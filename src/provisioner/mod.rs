@@ -143,6 +143,13 @@ pub enum Duty {
     None,
 }
 
+/// What this broker has to do with the cluster of that id, one of `clusters`; nothing with another one.
+pub fn duty_of(clusters: &BTreeMap<String, SharedProvisioner>, id: &str) -> Duty {
+    clusters
+        .get(id)
+        .map_or(Duty::None, |cluster| cluster.duty())
+}
+
 /// A place that runs members.
 #[async_trait]
 pub trait Provisioner: Workbench {

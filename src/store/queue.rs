@@ -381,11 +381,11 @@ fn wait_of(
         let found = parse("an operation's id", &first.id).and_then(|id| find(conn, &id))?;
         return Ok(found.map(|first| Wait::Operation(first.words().into_owned())));
     }
-    let leases_at = of_leases(conn, now)?;
-    let now = now.naive_utc();
-    if active[own].not_before > now {
+    if active[own].not_before > now.naive_utc() {
         return Ok(None);
     }
+    let leases_at = of_leases(conn, now)?;
+    let now = now.naive_utc();
     let cluster = cluster_of(conn, instance)?;
     if let Some(cluster) = &cluster
         && cluster::is_left_alone(conn, cluster, leases_at - REPLICA_ALIVE)?

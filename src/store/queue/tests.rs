@@ -108,12 +108,7 @@ fn rows_of(of: usize) -> Option<(Instance, Deployment)> {
 /// Whom the rules choose of all that waits.
 fn chosen(conn: &mut Conn<'_>, look: &Look<'_>) -> Result<Option<String>, StoreError> {
     let now = look.now.naive_utc();
-    let (running, lost) = claimed(
-        conn,
-        look.now.naive_utc(),
-        look.leases_at.naive_utc(),
-        look.kinds,
-    )?;
+    let (running, lost) = claimed(conn, now, look.leases_at.naive_utc(), look.kinds)?;
     let mut all: Vec<(usize, Next)> = lost.into_iter().map(|next| (0, next)).collect();
     for of in 0..INSTANCES {
         let instance = format!("i{of}");
