@@ -1,6 +1,6 @@
 //! How an object comes into a bucket: at once when it is small, else in parts that are all there or none.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{
@@ -11,7 +11,7 @@ use object_store::{
     Attribute, Attributes, GetOptions, MultipartUpload, ObjectStore as _, ObjectStoreExt as _,
     PutMultipartOptions, PutPayload, path::Path,
 };
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, time::sleep};
 use uuid::Uuid;
 
 use super::{client::Client, listing, refusal::at_bottom};
@@ -21,6 +21,10 @@ use crate::{backups::BackupStoreError, model::failure::chain, stream::ByteStream
 const PARTS_MAX: usize = 10_000;
 /// Tells our own object from another one of the same key, when the answer to its end was lost.
 const PUT_ID: &str = "compose-broker-put";
+
+/// How long after the end of an upload that was dropped the store ends it again. The server may still have
+/// had one of its parts in hand, and keeps such a part, and with it the upload, for good.
+const ENDED_AGAIN_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
 
 /// Bytes of an object, in a row.
 struct Part {
@@ -71,8 +75,8 @@ pub(super) async fn put(
             Ok(bytes)
         }
         Err(error) => {
-            if let Some(upload) = begun.upload.take() {
-                abort(upload, what.to_owned()).await;
+            if let Some(mut upload) = begun.upload.take() {
+                abort(&mut *upload, what).await;
             }
             Err(error)
         }
@@ -177,12 +181,19 @@ impl Begun {
 
 impl Drop for Begun {
     fn drop(&mut self) {
-        let Some(upload) = self.upload.take() else {
+        let Some(mut upload) = self.upload.take() else {
             return;
         };
+        let what = std::mem::take(&mut self.what);
         // Where nobody is left to do it, a later sweep does.
         if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(abort(upload, std::mem::take(&mut self.what)));
+            runtime.spawn(async move {
+                abort(&mut *upload, &what).await;
+                for pause in ENDED_AGAIN_AFTER {
+                    sleep(pause).await;
+                    abort(&mut *upload, &what).await;
+                }
+            });
         }
     }
 }
@@ -196,7 +207,7 @@ fn too_large(doing: &str) -> BackupStoreError {
     }
 }
 
-async fn abort(mut upload: Box<dyn MultipartUpload>, what: String) {
+async fn abort(upload: &mut dyn MultipartUpload, what: &str) {
     let ended = upload.abort().await;
     if let Err(error) = ended {
         let error = at_bottom(&error);
