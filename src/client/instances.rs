@@ -275,12 +275,11 @@ impl Session {
             }
             return Ok(());
         }
-        // Without one, what there is is listed all the same.
-        let catalog = self.catalog().await.ok();
-        let catalog = catalog.as_ref();
+        let catalog = self.catalog().await;
+        let offers = catalog.as_ref().ok();
         let looks = stream::iter(&instances).map(|instance| async move {
             let status = self.status(Resource::of(instance), &instance.last).await;
-            let offer = catalog.and_then(|catalog| catalog.of(instance));
+            let offer = offers.and_then(|catalog| catalog.of(instance));
             (
                 status,
                 self.health(instance).await,
@@ -314,7 +313,9 @@ impl Session {
             values.push(value);
         }
         let shown = self.table_of_services(rows, is_told);
-        self.show.result(&shown, &json!({ "services": values }))
+        self.show.result(&shown, &json!({ "services": values }))?;
+        // Without its broker, what this machine knows is listed all the same; a script learns of it by the end.
+        catalog.map(drop)
     }
 
     /// A broker that tells nothing of health has no column for it.

@@ -238,6 +238,11 @@ async fn an_orphan_that_stays_is_not_forgotten_and_a_chosen_id_is_not_deleted() 
     // Nobody listens: nothing was made.
     let url = stub.url.clone();
     drop(stub);
+    // What this machine knows is listed all the same.
+    let listed = user.run(&["services"]).await;
+    assert_eq!(listed.code, 1, "{listed:?}");
+    assert!(listed.out.contains("orders"), "{listed:?}");
+    assert!(listed.err.contains("cannot reach"), "{listed:?}");
     let user = User::of(&url, "ada", "word");
     user.run(&CREATE).await.must_say(1, "cannot reach");
 }
