@@ -413,6 +413,7 @@ fn yardstick(port: u16, database: Option<String>) {
                 "/",
                 web::get().to(|| async { HttpResponse::Ok().body(ANSWER) }),
             )
+            .route("/healthz", web::get().to(HttpResponse::Ok))
             .route("/{id}", web::get().to(row))
     });
     let serving = server

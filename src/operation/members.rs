@@ -36,18 +36,19 @@ pub async fn allocate(work: &Work) -> Result<Outcome, StepError> {
         return Outcome::done();
     }
     let cluster = work.cluster(&deployment)?;
+    let provisioner = &cluster.provisioner;
     let engine = work.engine(&deployment)?;
     let profile = engine.profile();
-    cluster
-        .provisioner
+    provisioner
         .room_for(profile.members as u64 * profile.member_bytes_min)
         .await?;
     let reach = cluster.exposure.reach_of(profile, &deployment);
     let names: Vec<String> = (0..profile.members).map(|i| format!("m{i}")).collect();
     for _ in 0..PLACE_TRIES_MAX {
-        let taken = work.scan(store::deployment::addresses).await?;
-        let places = cluster
-            .provisioner
+        let hosts = provisioner.hosts(&deployment.id, &names, &reach);
+        let taken = work.scan(move |conn| store::deployment::addresses(conn, &hosts));
+        let taken = taken.await?;
+        let places = provisioner
             .place(&deployment.id, &names, profile.ports, &reach, &taken)
             .await?;
         let members = names.iter().zip(places);

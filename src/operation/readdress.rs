@@ -273,7 +273,9 @@ async fn decide(
     let mut moved = deployment.clone();
     let names = [moved.members[place].name.clone()];
     for _ in 0..PLACE_TRIES_MAX {
-        let taken = work.scan(store::deployment::addresses).await?;
+        let hosts = provisioner.hosts(&deployment.id, &names, &reach);
+        let taken = work.scan(move |conn| store::deployment::addresses(conn, &hosts));
+        let taken = taken.await?;
         // Also where no port is lacking: the machine may not have the address to listen at.
         let placed = provisioner
             .place(&deployment.id, &names, &wanted.lacking, &reach, &taken)

@@ -132,6 +132,13 @@ impl Provisioner for Handover {
         }
     }
 
+    fn hosts(&self, deployment: &DeploymentId, members: &[String], reach: &Reach) -> Vec<String> {
+        match self.taken.get() {
+            Some(taken) => taken.hosts(deployment, members, reach),
+            None => Vec::new(),
+        }
+    }
+
     async fn place(
         &self,
         deployment: &DeploymentId,

@@ -163,11 +163,14 @@ pub trait Provisioner: Workbench {
     /// binaries.
     fn versions(&self, engine: &str) -> Vec<Version>;
 
+    /// The hosts of all addresses ([`Address::held`]) that [`Provisioner::place`] can choose for these members.
+    fn hosts(&self, deployment: &DeploymentId, members: &[String], reach: &Reach) -> Vec<String>;
+
     /// Chooses where the new `members` of a deployment are reached: for each of them, in their order,
     /// an address for each of `ports` that it needs, by its name. Applications reach theirs as `reach` says;
     /// where that is loopback, nobody from elsewhere gets to any of them, wherever members run
-    /// ([`Address::is_reached_from_elsewhere`]). None of `taken`, which others have ([`Address::held`]), is
-    /// among them. Nothing is reserved by it.
+    /// ([`Address::is_reached_from_elsewhere`]). None of `taken`, which others have at
+    /// [`Provisioner::hosts`] ([`Address::held`]), is among them. Nothing is reserved by it.
     async fn place(
         &self,
         deployment: &DeploymentId,

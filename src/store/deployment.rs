@@ -397,9 +397,15 @@ fn holder(conn: &mut Conn<'_>, address: &Address) -> Result<Option<String>, Stor
         .optional())?)
 }
 
-/// The addresses that deployments hold ([`Address::held`]).
-pub fn addresses(conn: &mut Conn<'_>) -> Result<HashSet<Address>, StoreError> {
+/// How many addresses deployments hold.
+pub fn addresses_held(conn: &mut Conn<'_>) -> Result<i64, StoreError> {
+    Ok(each!(conn, |c| ports::table.count().get_result(c))?)
+}
+
+/// The addresses at these hosts that deployments hold ([`Address::held`]).
+pub fn addresses(conn: &mut Conn<'_>, hosts: &[String]) -> Result<HashSet<Address>, StoreError> {
     let held: Vec<(String, i32)> = each!(conn, |c| ports::table
+        .filter(ports::host.eq_any(hosts))
         .select((ports::host, ports::port))
         .load(c))?;
     let address = |(host, port): (String, i32)| {

@@ -51,7 +51,8 @@ impl Inside {
 
     /// How many ports are reserved.
     pub async fn ports_reserved(&self) -> usize {
-        self.read(store::deployment::addresses).await.len()
+        let held = self.read(store::deployment::addresses_held).await;
+        usize::try_from(held).expect("a count")
     }
 
     /// How many messages wait for the webhook.

@@ -370,6 +370,11 @@ impl Provisioner for LocalProvisioner {
         self.cluster.programs.versions(engine)
     }
 
+    fn hosts(&self, _: &DeploymentId, _: &[String], _: &Reach) -> Vec<String> {
+        // A port is held on whichever address of the machine.
+        vec![Address::on_loopback(0).host]
+    }
+
     async fn place(
         &self,
         _: &DeploymentId,

@@ -280,6 +280,7 @@ async fn members_are_placed_apart<K: Kind>() {
     let names = ["m0", "m1"].map(str::to_owned);
     let mut taken = HashSet::new();
     let reach = Reach::loopback();
+    let hosts = at.hosts(&id, &names, &reach);
     for _ in 0..3 {
         let placed = at.place(&id, &names, &PORTS, &reach, &taken).await;
         let placed = placed.expect("places");
@@ -288,16 +289,22 @@ async fn members_are_placed_apart<K: Kind>() {
             assert!(addresses.contains_key("door"), "{addresses:?}");
             for address in addresses.values() {
                 assert!(!address.is_reached_from_elsewhere(), "{address:?}");
+                assert!(
+                    hosts.contains(&address.held().host),
+                    "{address} at {hosts:?}"
+                );
                 assert!(taken.insert(address.held()), "{address} twice");
             }
         }
     }
+    let hosts = at.hosts(&id, &names, &named());
     let placed = at.place(&id, &names, &PORTS, &named(), &taken).await;
     for addresses in placed.expect("places") {
         // Applications come from elsewhere, and the broker has a port that these cannot take.
         assert!(addresses["door"].is_reached_from_elsewhere());
         assert!(!addresses["own"].is_reached_from_elsewhere());
         for address in addresses.values() {
+            assert!(hosts.contains(&address.held().host));
             assert!(taken.insert(address.held()), "{address} twice");
         }
     }

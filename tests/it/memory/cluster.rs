@@ -407,15 +407,30 @@ fn address(
     number: u16,
     reach: &Reach,
 ) -> Address {
-    let is_closed = port.used_by != PortUser::Applications || reach.is_loopback();
-    let (network, zone) = match is_closed {
-        true => (Network::Closed, "inside"),
-        false => (Network::Open, "outside"),
+    let network = match is_closed(port.used_by, reach) {
+        true => Network::Closed,
+        false => Network::Open,
+    };
+    Address::within(
+        network,
+        &host(deployment, member, port.used_by, reach),
+        number,
+    )
+}
+
+fn is_closed(used_by: PortUser, reach: &Reach) -> bool {
+    used_by != PortUser::Applications || reach.is_loopback()
+}
+
+fn host(deployment: &DeploymentId, member: &str, used_by: PortUser, reach: &Reach) -> String {
+    let zone = match is_closed(used_by, reach) {
+        true => "inside",
+        false => "outside",
     };
     // A name that the operator gives is a zone of its own.
-    let is_named = port.used_by == PortUser::Applications && reach.host.parse::<IpAddr>().is_err();
+    let is_named = used_by == PortUser::Applications && reach.host.parse::<IpAddr>().is_err();
     let zone = if is_named { &reach.host } else { zone };
-    Address::within(network, &format!("{member}.{deployment}.{zone}"), number)
+    format!("{member}.{deployment}.{zone}")
 }
 
 fn find<'i>(installed: &'i [Installed], engine: &str, version: Version) -> Option<&'i Installed> {
@@ -536,6 +551,14 @@ impl Provisioner for MemoryCluster {
         let of_engine = self.installed.iter().filter(|one| one.engine == engine);
         let versions: BTreeSet<Version> = of_engine.map(|one| one.version).collect();
         versions.into_iter().collect()
+    }
+
+    fn hosts(&self, deployment: &DeploymentId, members: &[String], reach: &Reach) -> Vec<String> {
+        let hosts = |member: &String| {
+            let ports = [PortUser::Applications, PortUser::Members, PortUser::Broker];
+            ports.map(|used_by| host(deployment, member, used_by, reach))
+        };
+        members.iter().flat_map(hosts).collect()
     }
 
     async fn place(

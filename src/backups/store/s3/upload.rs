@@ -24,7 +24,11 @@ const PUT_ID: &str = "compose-broker-put";
 
 /// How long after the end of an upload that was dropped the store ends it again. The server may still have
 /// had one of its parts in hand, and keeps such a part, and with it the upload, for good.
-const ENDED_AGAIN_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
+const ENDED_AGAIN_AFTER: [Duration; 3] = [
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+    Duration::from_secs(30),
+];
 
 /// Bytes of an object, in a row.
 struct Part {

@@ -56,7 +56,16 @@ pub(super) async fn an_address_is_held_once<K: Kind>() {
     for answer in answers.into_iter().filter(Result::is_err) {
         refused!(answer, StoreError::Duplicate);
     }
-    let held = read(store, deployment::addresses).await;
+    let at = |host: &str| {
+        let hosts = [host.to_owned(), "elsewhere.example.org".to_owned()];
+        read(store, move |conn| deployment::addresses(conn, &hosts))
+    };
+    let (held, of_others) = (at("db.example.org").await, at("db.example.com").await);
+    assert_eq!(of_others, HashSet::new());
+    assert_eq!(
+        read(store, deployment::addresses_held).await,
+        held.len() as i64
+    );
     let address = |port| Address::at("db.example.org", port);
     assert_eq!(
         held,
