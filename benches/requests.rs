@@ -120,7 +120,6 @@ fn claims(data: &Path) {
             let look = Look {
                 owner: "bench",
                 now,
-                leases_at: now,
                 lease_until: now + TimeDelta::minutes(1),
                 clusters: None,
                 kinds: &OperationKind::ALL,

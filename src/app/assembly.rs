@@ -31,6 +31,8 @@ pub(super) struct Assembly<'a> {
     pub(super) backends: &'a Backends,
     pub(super) volumes: &'a Arc<Volumes>,
     pub(super) metrics: &'a Arc<Metrics>,
+    /// Whether the broker says that it is ready.
+    pub(super) readiness: Arc<Readiness>,
     /// What was seen of deployments, by each part that looks at them.
     pub(super) seen: Arc<Memory>,
 }
@@ -189,7 +191,7 @@ impl Assembly<'_> {
             credentials: self.credentials(),
             read_only: self.config.access.read_only.clone(),
             proxies: self.config.listening.trusted_proxies.clone(),
-            readiness: Readiness::default(),
+            readiness: self.readiness.clone(),
             rates: Rates::new(self.config.limits.requests_per_second),
             metrics: self.metrics.clone(),
             scrapes: Scrapes::guarded_by(self.config.monitoring.token.clone()),

@@ -47,7 +47,7 @@ impl Kept {
         catalog: Catalog,
     ) -> Result<Self, StartError> {
         folders::check_before_store(config).await?;
-        let store = Arc::new(Store::open(config.places.database_url.expose())?);
+        let store = Arc::new(Store::open(config.places.database())?);
         let checked = folders::check(&store, config, clock.now()).await?;
         check_keys(&store, &config.access.keys).await?;
         let time = Arc::new(Timekeeper::start(&store, clock.clone()).await?);
@@ -94,7 +94,7 @@ pub fn pending_migrations(config: &Config) -> Result<Vec<String>, StartError> {
 /// that is not there yet is made, unless it seems to be lost.
 pub async fn migrate(config: &Config) -> Result<Vec<String>, StartError> {
     folders::check_before_store(config).await?;
-    Ok(Store::migrate(config.places.database_url.expose())?)
+    Ok(Store::migrate(config.places.database())?)
 }
 
 /// Copies the broker's store from one database into another, which no broker uses meanwhile. Returns the

@@ -12,7 +12,7 @@ use crate::{
     engine::{self, SharedEngine},
     model::{
         catalog::Catalog, deployment::Deployment, engine::Profile, exposure::Withheld,
-        failure::chain, sentence::counted, version::Version,
+        failure::chain, postgres::DatabaseAddress, sentence::counted, version::Version,
     },
     operation::ClusterParts,
     provisioner::{Duty, ProvisionerError, SharedProvisioner, handover::Handover},
@@ -250,7 +250,7 @@ impl Opened {
     /// Opens those of the clusters that are beyond doubt the broker's own, `url` being its database.
     pub(super) async fn beyond_doubt(
         clusters: &[ClusterSettings],
-        url: Option<&str>,
+        url: Option<DatabaseAddress<'_>>,
         engines: &[SharedEngine],
     ) -> Self {
         let mut opened = Self {
@@ -259,7 +259,7 @@ impl Opened {
             adopted: BTreeMap::new(),
             failures: BTreeMap::new(),
             handovers: Vec::new(),
-            is_shared: url.is_some_and(|url| Store::file(url).is_none()),
+            is_shared: url.is_some_and(|at| Store::file(at.url).is_none()),
         };
         opened
             .open_all(folders::beyond_doubt(clusters, url).await)

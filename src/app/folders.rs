@@ -24,6 +24,7 @@ use crate::{
         failure::chain,
         ids::{DeploymentId, FolderMark},
         marker::{Accepted, FolderName, Look, Marker, Refusal},
+        postgres::DatabaseAddress,
         sentence::counted,
         volume::Content,
     },
@@ -110,9 +111,9 @@ pub(super) fn places(config: &Config) -> Vec<ContentFolder> {
 /// of a cluster of that name and are no copies, and the store knows no other id, where it can be read.
 pub(super) async fn beyond_doubt<'a>(
     clusters: &'a [ClusterSettings],
-    database_url: Option<&str>,
+    database: Option<DatabaseAddress<'_>>,
 ) -> Vec<&'a ClusterSettings> {
-    let known = known_so_far(database_url).await;
+    let known = known_so_far(database).await;
     let is_own = |of: &&ClusterSettings| {
         let name = FolderName::Cluster(of.cluster.id.clone()).to_string();
         let Some(folder) = of.backing.folder() else {
@@ -130,8 +131,8 @@ pub(super) async fn beyond_doubt<'a>(
 }
 
 /// What the store knows of folders; nothing where it cannot be read, as one of an earlier version.
-async fn known_so_far(database_url: Option<&str>) -> BTreeMap<String, FolderMark> {
-    let Some(Ok(store)) = database_url.map(Store::open_for_reading) else {
+async fn known_so_far(database: Option<DatabaseAddress<'_>>) -> BTreeMap<String, FolderMark> {
+    let Some(Ok(store)) = database.map(Store::open_for_reading) else {
         return BTreeMap::new();
     };
     let known = Arc::new(store).read(store::folder::known).await;

@@ -26,7 +26,7 @@ use crate::{
     broker::Broker,
     config::{CatalogFile, Config},
     engine::{self, SharedEngine},
-    http::tls::ServerCertificate,
+    http::{readiness::Readiness, tls::ServerCertificate},
     metrics::Metrics,
     model::{
         limits::{ALERT_SETTLES_AFTER, HANG_AFTER},
@@ -137,6 +137,9 @@ pub struct App {
     tasks: Tasks,
     /// What says to the service manager that the broker is well.
     heart: Option<JoinHandle<()>>,
+    readiness: Arc<Readiness>,
+    /// For how long it says that it is about to end, before it takes no connections any more.
+    drain: Duration,
     certificate: Option<Arc<ServerCertificate>>,
     broker: Arc<Broker>,
     catalog_path: PathBuf,
@@ -148,7 +151,7 @@ impl App {
     /// Members come first: whatever else stops the start, databases that should run do, unless it is
     /// in doubt whose they are. What is wrong with a cluster is told in its turn.
     pub async fn start(config: Config, surroundings: Surroundings) -> Result<Self, StartError> {
-        let url = Some(config.places.database_url.expose());
+        let url = Some(config.places.database());
         let clusters = &config.places.clusters;
         let mut opened = Opened::beyond_doubt(clusters, url, &surroundings.engines).await;
         let engines = surroundings.engine_names();
@@ -171,6 +174,7 @@ impl App {
             kept: &kept,
             backends: &backends,
             metrics: &Arc::new(Metrics::new(config.monitoring.instances)),
+            readiness: Arc::default(),
             seen: Arc::default(),
         };
         let broker = assembly.broker();
@@ -188,6 +192,8 @@ impl App {
             tasks: tasks(&assembly, &broker),
             serving: servers.into_iter().collect(),
             heart: None,
+            readiness: assembly.readiness.clone(),
+            drain: config.listening.drain,
             certificate,
             broker,
             catalog_path: config.catalog.path,
@@ -246,11 +252,17 @@ impl App {
         }
     }
 
-    /// Stops for good: the process ends then. The store stays open until it does: with its last
+    /// Stops for good: the process ends then. A proxy that asks meanwhile whether the broker is ready hears that it
+    /// is not, and it serves on for a while, so that a proxy has turned to another one before the listener is
+    /// closed.
+    ///
+    /// The store stays open until the process ends: with its last
     /// connection SQLite would remove the log of the database, and with it the room that the next start
     /// needs where the disk is full.
     pub async fn end(self) {
         service::say_stopping();
+        self.readiness.drain();
+        tokio::time::sleep(self.drain).await;
         std::mem::forget(self.broker.clone());
         self.stop().await;
     }

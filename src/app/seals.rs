@@ -41,7 +41,7 @@ pub(super) async fn join(
     now: DateTime<Utc>,
 ) -> Result<(), StartError> {
     let joined = store.decide(move |conn| {
-        let now = store::time::of_leases(conn, now)?;
+        let now = store::time::of_store(conn, now)?;
         let others = store::broker::alive_since(conn, now - REPLICA_ALIVE)?;
         check_rings(&own, &others)?;
         store::broker::set(conn, &own, now)?;

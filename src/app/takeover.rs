@@ -88,6 +88,7 @@ impl Takeover {
             };
             match of.backing.open(&of.cluster, &self.profiles).await {
                 Ok(opened) => {
+                    self.free_claims_on(id).await;
                     handover.take(opened.provisioner);
                     log::info!(cluster = id, adopted = opened.adopted;
                         "the broker that looked after the cluster is gone; this one took it over");
@@ -97,6 +98,18 @@ impl Takeover {
                     log::error!(cluster = id; "cannot take the cluster over: {}", chain(&error));
                 }
             }
+        }
+    }
+
+    /// Frees what the broker was at work on that looked after a cluster. Where that fails, its claims end by
+    /// themselves.
+    async fn free_claims_on(&self, cluster: &str) {
+        let of = cluster.to_owned();
+        let free = self
+            .store
+            .write(move |conn| store::operation::release_claims_on(conn, &of));
+        if let Err(error) = free.await {
+            log::warn!(cluster = cluster; "its claims are waited out: {}", chain(&error));
         }
     }
 
@@ -115,7 +128,7 @@ impl Takeover {
         }
         let this = self.own.clone();
         let all = self.store.write(move |conn| {
-            let seen_at = store::time::of_leases(conn, now)?;
+            let seen_at = store::time::of_store(conn, now)?;
             store::broker::forget(conn, seen_at - REPLICA_KEPT)?;
             store::broker::set(conn, &this, seen_at)?;
             let alive = store::broker::alive_since(conn, seen_at - REPLICA_ALIVE)?;

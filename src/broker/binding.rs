@@ -634,6 +634,7 @@ pub(super) fn close_binding(
     conn: &mut Conn<'_>,
     binding: &Binding,
     state: BindingState,
+    now: DateTime<Utc>,
 ) -> Result<Option<OperationId>, StoreError> {
     let (instance, id) = (&binding.instance, &binding.id);
     store::binding::revoke_tokens(conn, instance, id)?;
@@ -644,7 +645,7 @@ pub(super) fn close_binding(
         return Ok(Some(running.id.clone()));
     }
     for operation in on_binding() {
-        store::operation::halt(conn, &operation.id)?;
+        store::operation::halt(conn, &operation.id, now)?;
     }
     Ok(None)
 }
@@ -660,7 +661,7 @@ pub(super) fn end_binding(
 ) -> Result<OperationId, BrokerError> {
     let (instance, id) = (&binding.instance, &binding.id);
     store::binding::set_expiry_due(conn, instance, id, None)?;
-    if let Some(running) = close_binding(conn, binding, state)? {
+    if let Some(running) = close_binding(conn, binding, state, now)? {
         return Ok(running);
     }
     check_not_updating(conn, instance)?;

@@ -88,7 +88,7 @@ fn expire(
         // One at a time: members that do not answer hold no more of the broker's work up than that.
         // The end of the one before brings this one's turn.
         _ if is_ending_another(conn, instance, id)? => {
-            close_binding(conn, &binding, BindingState::Expiring)?;
+            close_binding(conn, &binding, BindingState::Expiring, now)?;
             Some(now + EXPIRY_TURN_MAX)
         }
         _ => {

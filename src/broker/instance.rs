@@ -424,7 +424,7 @@ pub(super) fn deprovision_in(
         return Err(BrokerError::Protected);
     }
     for operation in &active {
-        store::operation::halt(conn, &operation.id)?;
+        store::operation::halt(conn, &operation.id, now)?;
     }
     let operation = Operation {
         waits_for: WaitsFor::Instance,

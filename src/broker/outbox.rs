@@ -79,7 +79,7 @@ impl Outbox {
         let held = self
             .store
             .write(move |conn| {
-                let at = store::time::of_leases(conn, now)?;
+                let at = store::time::of_store(conn, now)?;
                 store::outbox::hold(conn, &owner, at, at + COURIER_LEASE)
             })
             .await?;

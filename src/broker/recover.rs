@@ -95,7 +95,7 @@ impl Recoveries {
                 };
                 for other in store::operation::active_on_instance(conn, &instance)? {
                     if KIND.follows(other.kind) {
-                        store::operation::halt_because(conn, &other.id, GIVES_WAY)?;
+                        store::operation::halt_because(conn, &other.id, GIVES_WAY, now)?;
                     }
                 }
                 let key = format!("recover {instance}");

@@ -76,10 +76,11 @@ fn due(
     limit: i64,
 ) -> Result<(Vec<DueOn>, Places, HashSet<InstanceId>), StoreError> {
     let mut busy = HashSet::new();
+    let at = store::time::of_store(conn, now)?;
     for backup in store::operation::backups_under_way(conn)? {
         // What users have only asked for takes no place yet, nor does what waits for members to
         // answer again.
-        let is_next = backup.is_scheduled && backup.not_before <= now;
+        let is_next = backup.is_scheduled && backup.not_before <= at;
         if backup.is_running || is_next {
             places.take(&backup.cluster, backup.is_scheduled);
         }

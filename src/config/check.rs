@@ -26,12 +26,13 @@ use crate::{
         database_url::DatabaseUrl,
         exposure::Exposure,
         limits::{
-            AUDIT_DAYS_MAX, BACKUP_GRACE_HOURS_MAX, FAILED_SIGN_INS_MAX,
+            AUDIT_DAYS_MAX, BACKUP_GRACE_HOURS_MAX, DRAIN_SECONDS_MAX, FAILED_SIGN_INS_MAX,
             ON_DEMAND_PAUSE_SECONDS_MAX, REQUESTS_PER_SECOND_MAX,
         },
         name::DeploymentNames,
         operation::DeletedPoll,
         placement::PortRange,
+        postgres::{DatabaseAddress, PostgresUse},
         proxy::TrustedProxies,
         secret::Secret,
         tenant::{RestoreScope, TenantKeys},
@@ -50,6 +51,8 @@ pub struct Listening {
     pub tls: Option<CertificateFiles>,
     /// Whose word counts about where a request comes from.
     pub trusted_proxies: TrustedProxies,
+    /// For how long the broker serves on when it is told to end, and says that it is not ready.
+    pub drain: Duration,
 }
 
 impl Listening {
@@ -70,9 +73,15 @@ impl Listening {
             let reason = "is needed when the broker listens on all addresses";
             return Err(wrong("COMPOSE_BROKER_PUBLIC_URL", reason));
         }
+        let drain = number(
+            "COMPOSE_BROKER_DRAIN_SECONDS",
+            &settings.drain_seconds,
+            0..=DRAIN_SECONDS_MAX,
+        )?;
         Ok(Self {
             address,
             public_url,
+            drain: Duration::from_secs(drain.into()),
             tls: certificate_files(settings)?,
             trusted_proxies: parsed(
                 "COMPOSE_BROKER_TRUSTED_PROXIES",
@@ -239,6 +248,8 @@ pub struct Places {
     pub database_url: Secret,
     /// Where backups are kept.
     pub backups: SharedPlace,
+    /// How that store is used, where it is in PostgreSQL.
+    pub postgres: PostgresUse,
     /// The placement targets; the first enabled one is the default.
     pub clusters: Vec<ClusterSettings>,
     /// The name of the machine that the broker is on.
@@ -246,6 +257,14 @@ pub struct Places {
 }
 
 impl Places {
+    /// The broker's own store.
+    pub fn database(&self) -> DatabaseAddress<'_> {
+        DatabaseAddress {
+            url: self.database_url.expose(),
+            postgres: self.postgres,
+        }
+    }
+
     /// Whether other brokers may use the same store.
     pub(super) fn is_store_shared(&self) -> bool {
         DatabaseUrl::parse(self.database_url.expose()) == Some(DatabaseUrl::Postgres)
@@ -270,6 +289,7 @@ impl Places {
         Ok(Self {
             data_dir,
             database_url,
+            postgres: settings.postgres.check()?,
             backups,
             clusters,
             machine: settings.members.machine(),

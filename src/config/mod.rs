@@ -22,6 +22,7 @@ mod credentials;
 mod kept;
 mod monitoring;
 mod paths;
+mod postgres;
 mod s3;
 mod settings;
 
@@ -35,6 +36,7 @@ use cloud_foundry::CloudFoundry;
 pub use clusters::{ClusterSettings, MemberSettings};
 pub use credentials::Access;
 pub use monitoring::Monitoring;
+pub use postgres::PostgresFlags;
 use s3::AwsSettings;
 pub use s3::S3Flags;
 use settings::SecretSettings;

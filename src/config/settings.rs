@@ -8,6 +8,7 @@ use super::{
     ConfigError,
     clusters::MemberSettings,
     paths::{self, path},
+    postgres::PostgresFlags,
     s3::S3Flags,
 };
 use crate::{backups, model::secret::Secret};
@@ -75,10 +76,18 @@ pub struct Settings {
     #[command(flatten)]
     pub members: MemberSettings,
 
+    #[command(flatten)]
+    pub postgres: PostgresFlags,
+
     /// Proxies whose X-Forwarded-For counts: addresses and networks, separated by commas
     /// [default: none]
     #[arg(long, env = "COMPOSE_BROKER_TRUSTED_PROXIES")]
     pub trusted_proxies: Option<String>,
+
+    /// Seconds for which the broker serves on when it is told to end, and says that it is not ready, so that a
+    /// proxy turns to another one
+    #[arg(long, env = "COMPOSE_BROKER_DRAIN_SECONDS", default_value = "0")]
+    pub drain_seconds: String,
 
     /// Requests per second that each client may send; bursts of ten times as many; 0: any number
     #[arg(

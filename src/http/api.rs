@@ -20,7 +20,7 @@ pub struct Api {
     /// Whose word counts about where a request comes from.
     pub proxies: TrustedProxies,
     /// What was found when somebody last asked whether the broker is ready.
-    pub readiness: Readiness,
+    pub readiness: Arc<Readiness>,
     /// How many requests are taken of each client; absent: any number.
     pub rates: Option<Rates>,
     /// What is counted, and told to scrapes.

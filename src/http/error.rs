@@ -9,7 +9,10 @@ use actix_web::{
 };
 use serde::Serialize;
 
-use crate::{broker::BrokerError, model::failure::chain};
+use crate::{
+    broker::BrokerError,
+    model::{failure::chain, limits::RETRY_AFTER_SECONDS},
+};
 
 /// Why a request was refused, in the answer's own words; beside the answer, for the log.
 #[derive(Debug, Clone)]
@@ -75,6 +78,8 @@ impl HttpError {
                     StatusCode::TOO_MANY_REQUESTS
                 }
                 BrokerError::Elsewhere(_) => StatusCode::SERVICE_UNAVAILABLE,
+                // It was too slow, or out of reach: a moment later it may do the same.
+                BrokerError::Store(error) if error.is_shortage() => StatusCode::SERVICE_UNAVAILABLE,
                 BrokerError::StillRunning(_)
                 | BrokerError::Failed(_)
                 | BrokerError::Store(_)
@@ -111,6 +116,10 @@ impl HttpError {
         | Self::Broker(BrokerError::TooSoon(wait) | BrokerError::Throttled(wait)) = self
         {
             let wait = header::HeaderValue::from(wait.as_secs());
+            response.headers_mut().insert(header::RETRY_AFTER, wait);
+        }
+        if self.status() == StatusCode::SERVICE_UNAVAILABLE {
+            let wait = header::HeaderValue::from(RETRY_AFTER_SECONDS);
             response.headers_mut().insert(header::RETRY_AFTER, wait);
         }
         if let Self::NoSuchRange(length) = self

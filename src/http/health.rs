@@ -20,6 +20,9 @@ const STORE_FULL: &str = "the store takes no writes: its disk is full";
 /// What is told of a backup store that is out of reach.
 const BACKUPS_WAIT: &str = "ready, but for backups: their store is out of reach";
 
+/// What is told of a broker that is about to end.
+const ENDING: &str = "the broker is about to end; another one serves";
+
 /// The state of the broker.
 #[derive(Serialize, ToSchema)]
 pub struct Health {
@@ -52,7 +55,10 @@ pub async fn alive() -> HttpResponse {
     )
 )]
 pub async fn ready(api: web::Data<Api>) -> HttpResponse {
-    let (code, status) = api.readiness.found(look(&api.broker)).await;
+    let (code, status) = match api.readiness.is_draining() {
+        true => (StatusCode::SERVICE_UNAVAILABLE, ENDING),
+        false => api.readiness.found(look(&api.broker)).await,
+    };
     let detail = detail(&api.broker);
     HttpResponse::build(code).json(Health { status, detail })
 }

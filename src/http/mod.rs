@@ -20,6 +20,7 @@ mod api;
 mod compose;
 mod condition;
 mod dashboard;
+mod draining;
 mod error;
 mod fallback;
 pub mod gate;

@@ -18,7 +18,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::either::Either;
 
 use super::{
-    Api,
+    Api, draining,
     gate::{Connection, Gate, Room},
     metrics_routes,
     openapi::Documents,
@@ -108,6 +108,7 @@ fn serve(
             .app_data(documents.clone())
             .configure(routes)
             .wrap(from_fn(trace::trace))
+            .wrap(from_fn(draining::close_connections))
             .wrap(from_fn(path::one_slash_in_front));
         let app = app
             .into_factory()

@@ -379,6 +379,8 @@ pub const LOST_COMMIT_WAIT: Duration = Duration::from_secs(20);
 pub const DECISIONS_WAITING_MAX: usize = 16_384;
 /// Threads that serve HTTP.
 pub const HTTP_WORKERS: usize = 2;
+/// A broker that is told to end serves on for at most so long, for a proxy to turn to another one, in seconds.
+pub const DRAIN_SECONDS_MAX: u32 = 300;
 /// A broker that is told to stop lets running requests end for this long.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// What was found when somebody last asked whether the broker is ready is told for so long.
@@ -744,3 +746,22 @@ pub const CLIENT_LOOKS_AT_ONCE: usize = 8;
 pub const ORPHAN_TRIES_MAX: u32 = 4;
 /// Pause before such a deletion is tried again; doubled for each further try.
 pub const ORPHAN_RETRY_FIRST: Duration = Duration::from_millis(500);
+
+/// Connections to PostgreSQL that only read, unless the operator says otherwise, and at most.
+pub const POSTGRES_READERS: u32 = 4;
+/// See [`POSTGRES_READERS`].
+pub const POSTGRES_READERS_MAX: u32 = 100;
+/// A statement of PostgreSQL takes no longer, in seconds, unless the operator says otherwise; none of ours goes over
+/// as much as would need it.
+pub const POSTGRES_STATEMENT_SECONDS: u32 = 60;
+/// The most that the operator may say of it, in seconds.
+pub const POSTGRES_STATEMENT_SECONDS_MAX: u32 = 3600;
+/// A writer waits this long for another broker's transaction, in seconds, unless the operator says otherwise.
+pub const POSTGRES_LOCK_SECONDS: u32 = 10;
+/// The most that the operator may say of it, in seconds.
+pub const POSTGRES_LOCK_SECONDS_MAX: u32 = 60;
+/// A connection to PostgreSQL that leads nowhere is given up after so long, in seconds.
+pub const POSTGRES_TIMEOUT_SECONDS: u32 = 10;
+/// A transaction of ours never waits as long for its next statement: its broker stands still, and others need the
+/// writers' lock.
+pub const POSTGRES_IDLE_IN_TRANSACTION: Duration = Duration::from_secs(10);

@@ -44,6 +44,7 @@ pub mod parameters;
 pub mod patience;
 pub mod period;
 pub mod placement;
+pub mod postgres;
 pub mod provenance;
 pub mod proxy;
 pub mod queue;

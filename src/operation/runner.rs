@@ -153,11 +153,7 @@ impl Runner {
         stop: CancellationToken,
     ) {
         let store = self.parts.store.clone();
-        if store.is_private()
-            && let Err(error) = store
-                .write(|conn| store::operation::release_claims(conn, None))
-                .await
-        {
+        if let Err(error) = self.free_lost_claims().await {
             log_failure(&error, "cannot free the claims of an earlier process");
         }
         // How members answered an earlier process is not known any more.
@@ -203,6 +199,23 @@ impl Runner {
         if let Err(error) = released {
             log_failure(&error, "cannot free this process's claims");
         }
+    }
+
+    /// Frees claims whose owner is gone: all of them where nobody else uses the store, else those on the
+    /// clusters that this process looks after, since the broker before does nothing there any more.
+    async fn free_lost_claims(&self) -> Result<(), StoreError> {
+        let (store, clusters) = (&self.parts.store, self.parts.looked_after());
+        let is_private = store.is_private();
+        let free = store.write(move |conn| {
+            if is_private {
+                return store::operation::release_claims(conn, None);
+            }
+            for cluster in &clusters {
+                store::operation::release_claims_on(conn, cluster)?;
+            }
+            Ok(())
+        });
+        free.await
     }
 
     /// Has what failed in passing tried at once: of one instance, or of all.
@@ -273,14 +286,13 @@ impl Runner {
             .parts
             .store
             .write(move |conn| {
-                let leases_at = store::time::of_leases(conn, now)?;
+                let now = store::time::of_store(conn, now)?;
                 let mut claims = Vec::new();
                 for (kinds, places, asked, shares) in &free {
                     let look = Look {
                         owner: &owner,
                         now,
-                        leases_at,
-                        lease_until: leases_at + LEASE,
+                        lease_until: now + LEASE,
                         clusters: Some(&clusters),
                         kinds,
                         places: *places,

@@ -17,7 +17,7 @@ pub struct LookedAfter {
     pub machine: String,
     /// What is installed there, by engine, oldest first.
     pub versions: BTreeMap<String, Vec<Version>>,
-    /// When it said so, by [`super::time::of_leases`].
+    /// When it said so, by [`super::time::of_store`].
     pub seen_at: DateTime<Utc>,
 }
 

@@ -17,10 +17,12 @@ use diesel::{
 };
 
 use super::{
-    IDLE_IN_TRANSACTION_TIMEOUT, Link, StoreError, connect, connection_error, database_of,
-    lock_beside, migrated_postgres, migrations,
+    Link, StoreError, connect, connection_error, database_of, lock_beside, migrated_postgres,
+    migrations,
 };
-use crate::model::database_url::DatabaseUrl;
+use crate::model::{
+    database_url::DatabaseUrl, limits::POSTGRES_IDLE_IN_TRANSACTION, postgres::complete,
+};
 
 /// Rows that are copied in one transaction.
 const ROWS_AT_ONCE: i64 = 500;
@@ -152,7 +154,7 @@ pub fn copy(from: &str, to: &str) -> Result<Vec<Copied>, CopyError> {
     if !migrations::pending(&mut Link::Sqlite(&mut source))?.is_empty() {
         return Err(CopyError::Old);
     }
-    let mut target = PgConnection::establish(to).map_err(connection_error)?;
+    let mut target = PgConnection::establish(&complete(to)).map_err(connection_error)?;
     // A store that somebody works with is not brought forward by the way.
     let schema: Schema =
         sql_query("SELECT to_regclass('__diesel_schema_migrations') IS NOT NULL AS is_there")
@@ -160,10 +162,10 @@ pub fn copy(from: &str, to: &str) -> Result<Vec<Copied>, CopyError> {
     if schema.is_there && !super::Store::pending_migrations(to)?.is_empty() {
         return Err(CopyError::OldTarget);
     }
-    drop(migrated_postgres(to)?);
+    drop(migrated_postgres(to.into())?);
     target.batch_execute(&format!(
         "SET application_name = 'compose-broker'; SET idle_in_transaction_session_timeout = {}",
-        IDLE_IN_TRANSACTION_TIMEOUT.as_millis()
+        POSTGRES_IDLE_IN_TRANSACTION.as_millis()
     ))?;
     let tables = tables(&mut source)?;
     let writes = begin(&mut target, &tables)?;

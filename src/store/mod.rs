@@ -23,7 +23,14 @@ use diesel::{
 };
 use tokio::sync::watch;
 
-use crate::{caller::Caller, disk, model::database_url::DatabaseUrl};
+use crate::{
+    caller::Caller,
+    disk,
+    model::{
+        database_url::DatabaseUrl,
+        postgres::{DatabaseAddress, complete},
+    },
+};
 
 pub mod audit;
 pub mod backup;
@@ -43,6 +50,7 @@ pub mod notes;
 pub mod operation;
 pub mod outbox;
 pub mod oversight;
+mod postgres;
 mod prepared;
 pub mod provenance;
 pub mod queue;
@@ -59,6 +67,8 @@ mod waiting;
 mod writer;
 
 pub use error::StoreError;
+pub use postgres::POSTGRES_LOCK;
+use postgres::PostgresPool;
 use readers::Readers;
 use writer::{Database, Writer};
 
@@ -66,13 +76,6 @@ use writer::{Database, Writer};
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// A request waits this long for a connection before it fails.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections to PostgreSQL that only read.
-const POSTGRES_READERS: u32 = 4;
-/// A statement of PostgreSQL takes no longer; none of ours goes over as much as would need it.
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
-/// A transaction of ours never waits as long for its next statement: its broker hangs, and others need the
-/// writer's lock.
-const IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The broker's store.
 pub struct Store {
@@ -90,8 +93,6 @@ enum Reading {
     },
     Postgres(PostgresPool),
 }
-
-type PostgresPool = Pool<ConnectionManager<diesel::PgConnection>>;
 
 /// A connection inside a transaction; what the functions of this module's files work on.
 pub struct Conn<'a> {
@@ -152,28 +153,6 @@ macro_rules! each {
 }
 use each;
 
-/// The lock of a writer: this number, which is ours, and one for the schema that the tables are
-/// in, so that brokers with schemas of their own do not wait for each other.
-pub const POSTGRES_LOCK: &str = "(1668246896, hashtext(current_schema()::text))";
-
-/// How long a session of PostgreSQL may take, and what it is called there. How long a writer waits for its
-/// lock is said with each transaction.
-#[derive(Debug)]
-struct Session;
-
-impl CustomizeConnection<diesel::PgConnection, diesel::r2d2::Error> for Session {
-    fn on_acquire(&self, connection: &mut diesel::PgConnection) -> Result<(), diesel::r2d2::Error> {
-        let settings = format!(
-            "SET application_name = 'compose-broker'; SET statement_timeout = {}; \
-             SET idle_in_transaction_session_timeout = {}",
-            STATEMENT_TIMEOUT.as_millis(),
-            IDLE_IN_TRANSACTION_TIMEOUT.as_millis(),
-        );
-        let set = connection.batch_execute(&settings);
-        set.map_err(diesel::r2d2::Error::QueryError)
-    }
-}
-
 #[derive(Debug)]
 struct Pragmas {
     read_only: bool,
@@ -212,12 +191,13 @@ fn database_of(url: &str) -> Result<DatabaseUrl<'_>, StoreError> {
 }
 
 impl Store {
-    /// Opens the database at `url` (`sqlite:///path` or `postgres://...`) and brings it to this
+    /// Opens the database at an address (`sqlite:///path` or `postgres://...`) and brings it to this
     /// version.
-    pub fn open(url: &str) -> Result<Self, StoreError> {
-        let (mut database, reading) = match database_of(url)? {
+    pub fn open<'a>(at: impl Into<DatabaseAddress<'a>>) -> Result<Self, StoreError> {
+        let at = at.into();
+        let (mut database, reading) = match database_of(at.url)? {
             DatabaseUrl::Sqlite(path) => Self::open_sqlite(path)?,
-            DatabaseUrl::Postgres => Self::open_postgres(url)?,
+            DatabaseUrl::Postgres => Self::open_postgres(at)?,
         };
         database.refuse_unfit()?;
         let changes = watch::Sender::new(0);
@@ -228,11 +208,12 @@ impl Store {
         })
     }
 
-    /// Opens the database at `url` beside the broker that works with it, to look at it. A SQLite
+    /// Opens the database at an address beside the broker that works with it, to look at it. A SQLite
     /// database that is not there is not made.
-    pub fn open_for_reading(url: &str) -> Result<Self, StoreError> {
-        let reading = match database_of(url)? {
-            DatabaseUrl::Postgres => Self::look_at_postgres(url)?,
+    pub fn open_for_reading<'a>(at: impl Into<DatabaseAddress<'a>>) -> Result<Self, StoreError> {
+        let at = at.into();
+        let reading = match database_of(at.url)? {
+            DatabaseUrl::Postgres => Self::look_at_postgres(at)?,
             DatabaseUrl::Sqlite(path) if Path::new(path).exists() => Reading::Sqlite {
                 path: path.into(),
                 readers: Readers::of(&looked_at_only(path))?,
@@ -267,7 +248,7 @@ impl Store {
             }
             DatabaseUrl::Postgres => {
                 let mut connection =
-                    diesel::PgConnection::establish(url).map_err(connection_error)?;
+                    diesel::PgConnection::establish(&complete(url)).map_err(connection_error)?;
                 // Undone when the connection ends: a look makes the table of migrations where it is missing.
                 connection.begin_test_transaction()?;
                 migrations::pending(&mut Link::Postgres(&mut connection))
@@ -275,12 +256,13 @@ impl Store {
         }
     }
 
-    /// Brings the database at `url` to this version, as [`Store::open`] does; returns the names of the
+    /// Brings the database at an address to this version, as [`Store::open`] does; returns the names of the
     /// migrations that were made, in their order.
-    pub fn migrate(url: &str) -> Result<Vec<String>, StoreError> {
-        let (_, made) = match database_of(url)? {
+    pub fn migrate<'a>(at: impl Into<DatabaseAddress<'a>>) -> Result<Vec<String>, StoreError> {
+        let at = at.into();
+        let (_, made) = match database_of(at.url)? {
             DatabaseUrl::Sqlite(path) => migrated_sqlite(path)?,
-            DatabaseUrl::Postgres => migrated_postgres(url)?,
+            DatabaseUrl::Postgres => migrated_postgres(at)?,
         };
         Ok(made)
     }
@@ -294,13 +276,13 @@ impl Store {
         Ok((database, reading))
     }
 
-    fn open_postgres(url: &str) -> Result<(Database, Reading), StoreError> {
-        let (database, _) = migrated_postgres(url)?;
-        Ok((database, Self::look_at_postgres(url)?))
+    fn open_postgres(at: DatabaseAddress<'_>) -> Result<(Database, Reading), StoreError> {
+        let (database, _) = migrated_postgres(at)?;
+        Ok((database, Self::look_at_postgres(at)?))
     }
 
-    fn look_at_postgres(url: &str) -> Result<Reading, StoreError> {
-        Ok(Reading::Postgres(postgres_pool(url, POSTGRES_READERS)?))
+    fn look_at_postgres(at: DatabaseAddress<'_>) -> Result<Reading, StoreError> {
+        Ok(Reading::Postgres(postgres::pool(at, at.postgres.readers)?))
     }
 
     /// The file of the database at `url`; none for one that is reached in another way.
@@ -437,13 +419,14 @@ fn migrated_sqlite(path: &str) -> Result<(Database, Vec<String>), StoreError> {
 }
 
 /// The same of a database of PostgreSQL.
-fn migrated_postgres(url: &str) -> Result<(Database, Vec<String>), StoreError> {
-    let writer = postgres_pool(url, 1)?;
+fn migrated_postgres(at: DatabaseAddress<'_>) -> Result<(Database, Vec<String>), StoreError> {
+    let writer = postgres::pool(at, 1)?;
     let mut connection = writer.get().map_err(connection_error)?;
     let made = connection.transaction(|c| {
         // Replicas begin at the same time, and each step is made once.
         c.batch_execute(&format!(
-            "SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock{POSTGRES_LOCK}"
+            "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; \
+             SELECT pg_advisory_xact_lock{POSTGRES_LOCK}"
         ))?;
         bring_up(Link::Postgres(c))
     })?;
@@ -459,15 +442,6 @@ fn bring_up(mut link: Link<'_>) -> Result<Vec<String>, StoreError> {
 
 fn reads_only() -> StoreError {
     StoreError::Address("the store is open for reading only".to_owned())
-}
-
-fn postgres_pool(url: &str, size: u32) -> Result<PostgresPool, StoreError> {
-    Pool::builder()
-        .max_size(size)
-        .connection_timeout(CONNECTION_TIMEOUT)
-        .connection_customizer(Box::new(Session))
-        .build(ConnectionManager::new(url))
-        .map_err(connection_error)
 }
 
 /// SQLite's address of a file that is not written to. A connection that opens it so does not remove the

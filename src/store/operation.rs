@@ -3,7 +3,7 @@
 //! A claim begins a new epoch. Whatever a worker writes for its operation passes [`fence`] in the
 //! same transaction, so a worker that lost its claim changes nothing any more.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use diesel::{
@@ -17,6 +17,7 @@ use super::{
     Conn, StoreError, each, from_json, known, parse,
     prepared::Prepared,
     schema::{deployments, operation_steps, operations},
+    time::of_store,
     to_json,
     waiting::{look_anew, look_at_new},
 };
@@ -142,6 +143,7 @@ pub fn insert(
     exclusive: Option<&str>,
 ) -> Result<(), StoreError> {
     let ordinal = next_ordinal(conn)?;
+    let due = of_store(conn, operation.created_at)?.naive_utc();
     let row = Row {
         id: operation.id.to_string(),
         kind: operation.kind.as_str().to_owned(),
@@ -162,7 +164,7 @@ pub fn insert(
         origin: operation.origin.as_str().to_owned(),
         owner: None,
         lease_until: None,
-        not_before: operation.created_at.naive_utc(),
+        not_before: due,
         epoch: operation.epoch,
         created_at: operation.created_at.naive_utc(),
         updated_at: operation.updated_at.naive_utc(),
@@ -180,7 +182,7 @@ pub fn insert(
     .execute(c))?;
     super::audit::accepted(conn, operation)?;
     conn.operations_changed = true;
-    look_at_new(conn, operation)
+    look_at_new(conn, operation, due)
 }
 
 /// The operation of that id.
@@ -434,15 +436,16 @@ pub fn repairs_since(
 }
 
 /// Tells an active operation to stop, and gives up what it had for itself. One that waits for its
-/// next try is due at once.
-pub fn halt(conn: &mut Conn<'_>, id: &OperationId) -> Result<(), StoreError> {
+/// next try is due at once, as one that has waited since it was accepted.
+pub fn halt(conn: &mut Conn<'_>, id: &OperationId, now: DateTime<Utc>) -> Result<(), StoreError> {
+    let due = of_store(conn, now)?.min(get(conn, id)?.created_at);
     each!(conn, |c| diesel::update(
         operations::table.find(id.as_str())
     )
     .set((
         operations::halted.eq(true),
         operations::exclusive_key.eq(None::<String>),
-        operations::not_before.eq(operations::created_at),
+        operations::not_before.eq(due.naive_utc()),
     ))
     .execute(c))?;
     conn.operations_changed = true;
@@ -450,13 +453,18 @@ pub fn halt(conn: &mut Conn<'_>, id: &OperationId) -> Result<(), StoreError> {
 }
 
 /// Tells an active operation to stop, for a reason that the one who asked for it reads.
-pub fn halt_because(conn: &mut Conn<'_>, id: &OperationId, reason: &str) -> Result<(), StoreError> {
+pub fn halt_because(
+    conn: &mut Conn<'_>,
+    id: &OperationId,
+    reason: &str,
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
     each!(conn, |c| diesel::update(
         operations::table.find(id.as_str())
     )
     .set(operations::failure.eq(reason))
     .execute(c))?;
-    halt(conn, id)
+    halt(conn, id, now)
 }
 
 /// Fails with `Fenced` unless the claim still holds.
@@ -575,13 +583,15 @@ pub fn give_up(conn: &mut Conn<'_>, claim: &Claim, failure: &str) -> Result<(), 
     set_trouble(conn, claim, None)
 }
 
-/// Lets go of an operation until `not_before`.
+/// Lets go of an operation until so much time has passed since `now`.
 pub fn postpone(
     conn: &mut Conn<'_>,
     claim: &Claim,
-    not_before: DateTime<Utc>,
+    now: DateTime<Utc>,
+    pause: Duration,
 ) -> Result<(), StoreError> {
     fence(conn, claim)?;
+    let not_before = of_store(conn, now)? + pause;
     each!(conn, |c| diesel::update(
         operations::table.find(claim.operation.as_str())
     )
@@ -601,6 +611,7 @@ pub fn hasten(
     instance: Option<&InstanceId>,
     now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
+    let now = of_store(conn, now)?;
     let found: Vec<(String, String)> = each!(conn, |c| {
         let mut query = operations::table
             .filter(operations::state.eq(OperationState::Queued.as_str()))
@@ -682,6 +693,23 @@ pub fn release_claims(conn: &mut Conn<'_>, owner: Option<&str>) -> Result<(), St
             .execute(c)
     })?;
     Ok(())
+}
+
+/// Frees the claims on operations on a cluster, for the broker that looks after it from now on: the one
+/// before is gone.
+pub fn release_claims_on(conn: &mut Conn<'_>, cluster: &str) -> Result<usize, StoreError> {
+    let there = deployments::table
+        .filter(deployments::cluster_id.eq(cluster))
+        .select(deployments::instance_id);
+    let lost = operations::table
+        .filter(operations::state.eq(OperationState::Running.as_str()))
+        .filter(operations::instance_id.eq_any(there));
+    Ok(each!(conn, |c| diesel::update(lost)
+        .set((
+            operations::owner.eq(None::<String>),
+            operations::lease_until.eq(None::<NaiveDateTime>),
+        ))
+        .execute(c))?)
 }
 
 /// Operations that ended before `before` and that need not be told of any more, at most `limit`. Of an

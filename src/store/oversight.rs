@@ -13,6 +13,7 @@ use super::{
     operation::{ACTIVE, Row, look_anew_at},
     schema::{operation_steps, operations},
     step,
+    time::of_store,
 };
 use crate::model::{
     ids::{BindingId, InstanceId, OperationId},
@@ -147,6 +148,7 @@ pub fn retry(
     anew: bool,
     now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
+    let due = of_store(conn, now)?;
     each!(conn, |c| diesel::update(
         operation_steps::table.filter(operation_steps::operation_id.eq(id.as_str()))
     )
@@ -163,7 +165,7 @@ pub fn retry(
     .set((
         operations::state.eq(OperationState::Queued.as_str()),
         operations::abandoned.eq(false),
-        operations::not_before.eq(now.naive_utc()),
+        operations::not_before.eq(due.naive_utc()),
         operations::updated_at.eq(now.naive_utc()),
     ))
     .execute(c))?;
@@ -188,7 +190,7 @@ pub fn give_up(
     now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
     // By then its worker has noticed, however busy.
-    let not_before = now + LEASE_RENEWAL + Duration::from_secs(1);
+    let not_before = of_store(conn, now)? + LEASE_RENEWAL + Duration::from_secs(1);
     each!(conn, |c| diesel::update(
         operations::table
             .find(id.as_str())

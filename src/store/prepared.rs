@@ -97,8 +97,7 @@ pub(super) fn begin_to_write(link: &mut Link<'_>) -> QueryResult<()> {
         // The lock in front, and each statement with a look of its own: so all that is read is as the last
         // writer left it, whatever the server's settings say.
         Link::Postgres(connection) => connection.batch_execute(&format!(
-            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {}; SELECT pg_advisory_xact_lock{}",
-            super::BUSY_TIMEOUT.as_millis(),
+            "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock{}",
             super::POSTGRES_LOCK,
         )),
     }

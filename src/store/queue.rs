@@ -23,7 +23,7 @@ use super::{
     parse,
     prepared::Prepared,
     schema::{lanes, operations, waiting},
-    time::of_leases,
+    time::of_store,
     waiting::{
         Line, Next, active, ahead, cluster_of, is_unasked, look_anew, must_wait, name_of, owner,
     },
@@ -43,10 +43,8 @@ const PASSED_MAX: usize = 100;
 pub struct Look<'a> {
     /// Who looks.
     pub owner: &'a str,
-    /// The time of day.
+    /// The time, see [`super::time::of_store`].
     pub now: DateTime<Utc>,
-    /// The time that leases are compared with, see [`super::time::of_leases`].
-    pub leases_at: DateTime<Utc>,
     /// Until when others leave alone what is claimed, by the same clock.
     pub lease_until: DateTime<Utc>,
     /// The clusters whose operations are looked for, beside those that are on none; none: all of them.
@@ -96,7 +94,6 @@ struct Running {
 fn claimed(
     conn: &mut Conn<'_>,
     now: NaiveDateTime,
-    leases_at: NaiveDateTime,
     kinds: &[OperationKind],
 ) -> Result<(Vec<Place>, Vec<Next>), StoreError> {
     let query = sql_query(
@@ -121,7 +118,7 @@ fn claimed(
             due: one.not_before,
             operation_id: one.id,
         };
-        let holds = |until| until >= leases_at && until <= leases_at + LEASE_AHEAD_MAX;
+        let holds = |until| until >= now && until <= now + LEASE_AHEAD_MAX;
         if one.lease_until.is_some_and(holds) {
             running.push(next.place(now));
         } else if next.due <= now || next.due > now + PAUSE_AHEAD_MAX {
@@ -258,8 +255,8 @@ pub fn claim(conn: &mut Conn<'_>, look: &Look<'_>) -> Result<Vec<(Operation, Cla
     if look.places == 0 {
         return Ok(Vec::new());
     }
-    let (now, leases_at) = (look.now.naive_utc(), look.leases_at.naive_utc());
-    let (running, mut lost) = claimed(conn, now, leases_at, look.kinds)?;
+    let now = look.now.naive_utc();
+    let (running, mut lost) = claimed(conn, now, look.kinds)?;
     // The others wait for a broker that looks after their cluster.
     lost.retain(|next| Line::parse(&next.line).is_some_and(|line| look.is_of(&line)));
     let busy_with = look.busy_with.iter().map(|id| id.as_str().to_owned());
@@ -381,14 +378,13 @@ fn wait_of(
         let found = parse("an operation's id", &first.id).and_then(|id| find(conn, &id))?;
         return Ok(found.map(|first| Wait::Operation(first.words().into_owned())));
     }
+    let now = of_store(conn, now)?;
     if active[own].not_before > now.naive_utc() {
         return Ok(None);
     }
-    let leases_at = of_leases(conn, now)?;
-    let now = now.naive_utc();
     let cluster = cluster_of(conn, instance)?;
     if let Some(cluster) = &cluster
-        && cluster::is_left_alone(conn, cluster, leases_at - REPLICA_ALIVE)?
+        && cluster::is_left_alone(conn, cluster, now - REPLICA_ALIVE)?
     {
         return Ok(Some(Wait::Lonely));
     }
@@ -403,8 +399,7 @@ fn wait_of(
     let running = match running.entry(weight) {
         Entry::Occupied(known) => known.into_mut(),
         Entry::Vacant(unknown) => {
-            let leases_at = leases_at.naive_utc();
-            unknown.insert(claimed(conn, now, leases_at, &weight.kinds())?.0)
+            unknown.insert(claimed(conn, now.naive_utc(), &weight.kinds())?.0)
         }
     };
     Ok(limits.wait(weight, &place, running))

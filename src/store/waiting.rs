@@ -190,13 +190,17 @@ pub(super) fn look_anew(conn: &mut Conn<'_>, instance: &str) -> Result<(), Store
     Ok(())
 }
 
-/// The same for an operation that was just accepted: as a rule it is behind others of its kind, or the
+/// The same for an operation that was just accepted, and is due: as a rule it is behind others of its kind, or the
 /// only one.
-pub(super) fn look_at_new(conn: &mut Conn<'_>, operation: &Operation) -> Result<(), StoreError> {
+pub(super) fn look_at_new(
+    conn: &mut Conn<'_>,
+    operation: &Operation,
+    due: NaiveDateTime,
+) -> Result<(), StoreError> {
     let instance = operation.instance.as_str();
     let of_instance = waiting::table.filter(waiting::instance_id.eq(instance));
     let ahead: Vec<Next> = each!(conn, |c| of_instance.load(c))?;
-    let own = (operation.created_at.naive_utc(), operation.id.as_str());
+    let own = (due, operation.id.as_str());
     let unasked = operation.origin.is_unasked();
     let is_ahead = |next: &Next| {
         let line = Line::parse(&next.line);

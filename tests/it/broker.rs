@@ -242,6 +242,8 @@ impl TestBroker {
         config.access.read_only.push(read_only());
         config.monitoring.webhook.clone_from(&self.webhook);
         if let Some(url) = &self.store {
+            // What a test's clock shows is what counts.
+            config.places.postgres.own_time = true;
             config.places.database_url = Secret::new(url.clone());
         }
         if let Some(backups) = &self.backups {

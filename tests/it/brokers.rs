@@ -1,7 +1,8 @@
 //! Several brokers over one database of PostgreSQL.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
+use diesel::{Connection as _, PgConnection, RunQueryDsl as _, sql_query};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -10,9 +11,13 @@ use crate::{
         CAPACITY_UNITS, ENTERPRISE, SERVICE, answer, binding_path, eventually, instance_path,
         port_range, text,
     },
+    control::ahead,
     etcd, postgres,
     process::{BrokerProcess, Settings, assert_one_line, new_key_ring, refused},
 };
+
+/// How far clocks of brokers differ.
+const SKEW: Duration = Duration::from_secs(60);
 
 /// What brokers over one store have in common: store, keys, clusters, backups.
 fn shared(folder: &Path, url: &str, clusters: &Value) -> Settings {
@@ -271,4 +276,62 @@ async fn end(broker: &mut BrokerProcess) {
 async fn reads(broker: &BrokerProcess, bound: &Value) {
     let read = answer(broker.osb(Method::GET, &binding_path("i", "b"))).await;
     assert_eq!(read.body["credentials"]["uri"], bound["uri"], "{read:?}");
+}
+
+/// Whether an operation of an instance was claimed.
+fn is_begun(url: &str, instance: &str) -> bool {
+    let mut inside = PgConnection::establish(url).expect("a connection");
+    let begun = format!(
+        "SELECT 1 FROM operations WHERE instance_id = '{instance}' AND kind = 'provision' AND epoch > 0"
+    );
+    sql_query(begun).execute(&mut inside).expect("rows") > 0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clocks_that_differ_by_a_minute_neither_delay_work_nor_take_it_from_its_worker() {
+    let Some(url) = postgres::new_database() else {
+        return;
+    };
+    let common = tempfile::tempdir().expect("a folder");
+    let all = json!([cluster("local", common.path(), None)]);
+    let clocks = ["works", "accepts"].map(|name| common.path().join(name));
+    let common = shared(common.path(), &url, &all);
+    let set = |clock: &Path, seconds: i64| {
+        let ahead = ahead().num_seconds() + seconds;
+        fs::write(clock, ahead.to_string()).expect("a file");
+    };
+    let new = |clock: &Path| {
+        let mut settings = common.clone();
+        settings.insert("CLOCK_OFFSET_FILE", clock.display().to_string());
+        broker(&settings, "here")
+    };
+    let [at_work, accepting] = &clocks;
+    set(at_work, 0);
+    set(accepting, 0);
+    let (mut works, mut accepts) = (new(at_work), new(accepting));
+    works.start_again().await;
+    accepts.start_again().await;
+    for (instance, of_worker, of_other) in [("a", 0, 60), ("b", -60, 0), ("c", 60, -60)] {
+        set(at_work, of_worker);
+        set(accepting, of_other);
+        let accepted = accepts.put_instance(instance, json!({})).await;
+        assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
+        let asked = tokio::time::Instant::now();
+        eventually("work that has begun", || async {
+            is_begun(&url, instance).then_some(())
+        })
+        .await;
+        let took = asked.elapsed();
+        assert!(took < SKEW / 2, "{instance}: {took:?}");
+        let end = accepts.instance_end(instance, &accepted.body).await;
+        assert_eq!(end["state"], "succeeded", "{end}");
+    }
+    // Each was done once, by the one that has the cluster.
+    let mut inside = PgConnection::establish(&url).expect("a connection");
+    let again = "SELECT 1 FROM operations WHERE kind = 'provision' AND epoch > 1";
+    let again = sql_query(again).execute(&mut inside).expect("rows");
+    assert_eq!(again, 0, "{}", accepts.logged());
+    for instance in ["a", "b", "c"] {
+        accepts.deprovision(instance).await;
+    }
 }

@@ -4,9 +4,12 @@
 use std::{fs, path::Path, process::Output};
 
 use diesel::{Connection, PgConnection, SqliteConnection};
+use reqwest::{Method, StatusCode};
+use serde_json::json;
 
 use crate::{
-    postgres,
+    broker::{SERVICE, answer, instance_path},
+    etcd, postgres,
     process::{BrokerProcess, Settings, assert_one_line, command, new_key_ring, refused, settings},
 };
 
@@ -122,4 +125,122 @@ async fn a_broker_that_runs_is_looked_at_alone() {
         let refused = migrate(&[], broker.settings());
         assert_one_line(&refused, "another broker");
     }
+}
+
+/// The last migration that was made before the rule: what a broker of before does not know of, it has to be able
+/// to work with.
+const BEFORE_THE_RULE: &str = "2026-11-29-000090_clusters";
+
+/// What a migration does that a broker of before, which still runs, could not work with.
+fn breaks(migration: &str) -> Vec<String> {
+    let lines = migration
+        .lines()
+        .map(|line| line.split("--").next().unwrap_or_default());
+    let text: String = lines.flat_map(|line| [line, "\n"]).collect();
+    let statements = text
+        .split(';')
+        .map(|of| of.split_whitespace().collect::<Vec<_>>().join(" "));
+    let is_wrong = |statement: &String| {
+        let statement = statement.to_uppercase();
+        let adds_column =
+            statement.starts_with("ALTER TABLE") && statement.contains(" ADD COLUMN ");
+        let may_be_left_out = !statement.contains("NOT NULL") || statement.contains(" DEFAULT ");
+        let is_right = statement.is_empty()
+            || statement.starts_with("CREATE TABLE ")
+            || statement.starts_with("CREATE INDEX ")
+            || statement.starts_with("INSERT INTO ")
+            || statement.starts_with("UPDATE ")
+            || adds_column && may_be_left_out && !statement.contains("UNIQUE");
+        !is_right
+    };
+    statements.filter(is_wrong).collect()
+}
+
+#[test]
+fn a_migration_only_adds_what_a_broker_of_before_can_leave_out() {
+    for of in ["sqlite", "postgres"] {
+        for name in all(of)
+            .iter()
+            .filter(|name| name.as_str() > BEFORE_THE_RULE)
+        {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("migrations")
+                .join(of);
+            let text = fs::read_to_string(folder.join(name).join("up.sql")).expect("a migration");
+            assert_eq!(breaks(&text), Vec::<String>::new(), "{of}/{name}");
+        }
+    }
+    let good = "-- A table; and more.\nCREATE TABLE a (id TEXT NOT NULL PRIMARY KEY);\n
+                ALTER TABLE b ADD COLUMN c TEXT; ALTER TABLE b ADD COLUMN d BIGINT NOT NULL DEFAULT 0;
+                CREATE INDEX e ON a (id); UPDATE b SET c = 'x';";
+    assert_eq!(breaks(good), Vec::<String>::new());
+    for bad in [
+        "DROP TABLE a",
+        "ALTER TABLE a DROP COLUMN b",
+        "ALTER TABLE a RENAME COLUMN b TO c",
+        "ALTER TABLE a ADD COLUMN b TEXT NOT NULL",
+        "ALTER TABLE a ADD COLUMN b TEXT UNIQUE",
+        "CREATE UNIQUE INDEX a ON b (c)",
+        "DELETE FROM a",
+    ] {
+        assert_eq!(breaks(bad), [bad]);
+    }
+}
+
+/// What the rule lets a later version do to every table.
+const NEXT_SCHEMA: &str = "
+    DO $$ DECLARE t RECORD; BEGIN
+        FOR t IN SELECT tablename AS name FROM pg_tables WHERE schemaname = current_schema()
+            AND tablename NOT LIKE '\\_\\_%' LOOP
+            EXECUTE format('ALTER TABLE %I ADD COLUMN later TEXT', t.name);
+            EXECUTE format('ALTER TABLE %I ADD COLUMN later_count BIGINT NOT NULL DEFAULT 7', t.name);
+        END LOOP;
+    END $$;
+    CREATE TABLE later (id TEXT NOT NULL PRIMARY KEY, instance_id TEXT NOT NULL);
+    CREATE INDEX later_of_operations ON operations (later_count);";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_of_before_goes_on_beside_a_newer_one_that_has_brought_the_schema_forward() {
+    let Some(url) = postgres::new_database() else {
+        return;
+    };
+    let mut broker = BrokerProcess::stopped_with(|settings| {
+        settings.insert("DATABASE_URL", url.clone());
+        settings.insert("ENCRYPTION_KEYS", new_key_ring());
+    });
+    broker.start_again().await;
+    broker.provision("i", json!({})).await;
+    let before = broker.bind("i", "before").await;
+    etcd::fill(&mut etcd::connect(&before).await, 5, "v").await;
+
+    execute::<PgConnection>(&url, NEXT_SCHEMA);
+    let later = format!("INSERT INTO __diesel_schema_migrations (version) VALUES ('{LATER}')");
+    execute::<PgConnection>(&url, &later);
+    let backup = broker.back_up(&before).await;
+    assert_eq!(backup["status"], "complete", "{backup}");
+    let from = json!({ "source_service_instance_id": "i", "backup_id": backup["id"] });
+    broker.provision("copy", from).await;
+    let copy = broker.bind("copy", "b").await;
+    assert_eq!(etcd::dump(&mut etcd::connect(&copy).await).await.len(), 5);
+    let body = json!({ "service_id": SERVICE, "parameters": { "units": 2 } });
+    let path = format!("{}?accepts_incomplete=true", instance_path("i"));
+    let accepted = answer(broker.osb(Method::PATCH, &path).json(&body)).await;
+    let end = broker.instance_end("i", &accepted.body).await;
+    assert_eq!(end["state"], "succeeded", "{accepted:?} {end}");
+    let unbound = broker.unbind("i", "before").await;
+    assert_eq!(unbound.status, StatusCode::OK, "{unbound:?}");
+    for path in [
+        "/operator/instances",
+        "/operator/operations",
+        "/operator/audit",
+    ] {
+        let told = answer(broker.osb(Method::GET, path)).await;
+        assert_eq!(told.status, StatusCode::OK, "{told:?}");
+    }
+    for instance in ["copy", "i"] {
+        broker.deprovision(instance).await;
+    }
+    // It goes on, and is not begun anew.
+    broker.kill();
+    assert_one_line(&refused(broker.settings()).await, LATER);
 }

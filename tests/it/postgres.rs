@@ -1,10 +1,14 @@
-//! A PostgreSQL server of the tests' own: one for all tests of a run, reached by a socket in its own
-//! folder alone. It ends, and its folder goes, when the tests have ended, however they did.
+//! PostgreSQL servers of the tests' own: one for all tests of a run, and one for a test that has it end and
+//! begin. Each is reached by a socket in its own folder, and ends, and its folder goes, when the tests have
+//! ended, however they did.
 
 use std::{
     cmp::Reverse,
     env, fs,
-    os::unix::{fs::chown, process::CommandExt as _},
+    os::unix::{
+        fs::{PermissionsExt as _, chown},
+        process::CommandExt as _,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Mutex, OnceLock},
@@ -23,20 +27,39 @@ const NOBODY: u32 = 65534;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Makes a server in this folder, with the order of letters that people expect where it knows one,
-/// and ends it when nobody holds the other end of the script's input any more.
+/// and ends it when nobody holds the other end of the script's input any more. Until then it ends the server
+/// with a signal that it is told, or starts it.
 const SCRIPT: &str = r#"
 make() { "$0/initdb" --pgdata=data --username=broker --auth=trust --no-sync --encoding=UTF8 "$@"; }
 { make --locale-provider=icu --icu-locale=en-US || make --locale=C; } >log 2>&1 || exit 1
-"$0/postgres" -D data -k "$PWD" -c listen_addresses= -c max_connections=300 -c fsync=off \
-    -c synchronous_commit=off -c full_page_writes=off >>log 2>&1 &
-read -r _
-kill -QUIT $!
-wait $!
+start() {
+    "$0/postgres" -D data -k "$PWD" -c max_connections=300 -c fsync=off -c full_page_writes=off "$@" >>log 2>&1 &
+    server=$!
+}
+end() {
+    kill "-$1" $server
+    wait $server
+}
+start "$@"
+while read -r word; do
+    case $word in
+        start) start "$@" ;;
+        *) end "$word" ;;
+    esac
+    echo "$word" >>done
+done
+end QUIT
 rm -rf "$PWD"
 "#;
+/// What is faster, and may lose what was said to be kept where a server ends at once.
+const CARELESS: [&str; 2] = ["synchronous_commit=off", "listen_addresses="];
+/// The port of a server, which its socket is named after.
+const PORT: u16 = 5432;
 
-struct Server {
+/// A server.
+pub struct Server {
     folder: PathBuf,
+    port: u16,
     /// With its input, which stays open as long as this process runs.
     script: Mutex<Child>,
 }
@@ -65,14 +88,20 @@ pub fn is_store() -> bool {
 /// An empty database; none where PostgreSQL is not installed, and a line that says so.
 pub fn new_database() -> Option<String> {
     static SERVER: OnceLock<Option<Server>> = OnceLock::new();
-    let server = SERVER.get_or_init(|| programs().map(|programs| Server::start(&programs)));
-    if server.is_none() {
+    let server = SERVER.get_or_init(|| installed().map(|at| Server::start(&at, &CARELESS)));
+    server.as_ref().map(Server::new_database)
+}
+
+/// Where the programs are; none where they are not, and a line that says so.
+fn installed() -> Option<PathBuf> {
+    let found = programs();
+    if found.is_none() {
         skipped(
             "PostgreSQL",
             "it is not installed here (Debian: postgresql)",
         );
     }
-    server.as_ref().map(Server::new_database)
+    found
 }
 
 /// Where the newest server's programs are; Debian has a folder for each version.
@@ -91,16 +120,55 @@ fn programs() -> Option<PathBuf> {
     })
 }
 
+fn new_folder() -> PathBuf {
+    tempfile::tempdir().expect("a folder").keep()
+}
+
+/// Gives a file or folder to whom the server runs as.
+fn give_away(path: &Path) {
+    if rustix::process::geteuid().is_root() {
+        chown(path, Some(NOBODY), Some(NOBODY)).expect("given away");
+    }
+}
+
 impl Server {
-    fn start(programs: &Path) -> Self {
-        let folder = tempfile::tempdir().expect("a folder").keep();
+    /// A server of one test's own, which serves TLS with these files at a port of this machine.
+    pub fn over_tls(certificate: &Path, key: &Path, port: u16) -> Option<Self> {
+        let programs = installed()?;
+        let folder = new_folder();
+        let own = [("server.crt", certificate), ("server.key", key)].map(|(name, from)| {
+            let to = folder.join(name);
+            fs::copy(from, &to).expect("a file");
+            let private = fs::Permissions::from_mode(0o600);
+            fs::set_permissions(&to, private).expect("private");
+            give_away(&to);
+            to.display().to_string()
+        });
+        let [certificate, key] = own;
+        let options = [
+            "listen_addresses=127.0.0.1".to_owned(),
+            format!("port={port}"),
+            "ssl=on".to_owned(),
+            format!("ssl_cert_file={certificate}"),
+            format!("ssl_key_file={key}"),
+        ];
+        let options = options.each_ref().map(String::as_str);
+        Some(Self::start_in(folder, &programs, &options, port))
+    }
+
+    fn start(programs: &Path, options: &[&str]) -> Self {
+        Self::start_in(new_folder(), programs, options, PORT)
+    }
+
+    fn start_in(folder: PathBuf, programs: &Path, options: &[&str], port: u16) -> Self {
         let mut script = Command::new("sh");
         script
             .args(["-c", SCRIPT])
             .arg(programs)
+            .args(options.iter().flat_map(|option| ["-c", option]))
             .current_dir(&folder);
+        give_away(&folder);
         if rustix::process::geteuid().is_root() {
-            chown(&folder, Some(NOBODY), Some(NOBODY)).expect("given away");
             script.uid(NOBODY).gid(NOBODY);
         }
         // An interrupt at the terminal is for the tests: the server ends after them.
@@ -108,6 +176,7 @@ impl Server {
         let script = script.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let server = Self {
             folder,
+            port,
             script: Mutex::new(script.expect("a shell")),
         };
         let deadline = Instant::now() + PATIENCE;
@@ -125,12 +194,17 @@ impl Server {
 
     fn url(&self, database: &str) -> String {
         format!(
-            "postgres:///{database}?user=broker&host={}",
+            "postgres:///{database}?user=broker{}&host={}",
+            match self.port {
+                PORT => String::new(),
+                other => format!("&port={other}"),
+            },
             self.folder.display()
         )
     }
 
-    fn new_database(&self) -> String {
+    /// The address of a new database, which is empty.
+    pub fn new_database(&self) -> String {
         // One at a time: each is a copy of the same one, which nobody else may use meanwhile.
         let _alone = self.script.lock().expect("not poisoned");
         let name = format!("t{}", Uuid::new_v4().simple());

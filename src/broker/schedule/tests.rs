@@ -153,7 +153,6 @@ fn claim(
     let look = Look {
         owner: "test",
         now,
-        leases_at: now,
         lease_until: now + TimeDelta::seconds(10),
         clusters: None,
         kinds: &[OperationKind::Backup],
@@ -356,7 +355,7 @@ async fn a_backup_that_waits_for_its_next_try_leaves_its_place_to_others() {
     room.write(move |conn| {
         let (claimed, claim) = claim(conn, 1, now)?.swap_remove(0);
         assert_eq!(claimed.id, operation);
-        store::operation::postpone(conn, &claim, now + TimeDelta::minutes(10))
+        store::operation::postpone(conn, &claim, now, std::time::Duration::from_secs(600))
     })
     .await;
     assert_eq!(room.tick(&limits, now).await, 1);

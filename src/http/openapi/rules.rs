@@ -28,6 +28,10 @@ pub const OF_BODIES: &[Refusal] = &[
     ("415", "The body is compressed"),
 ];
 
+/// What a 503 says of every operation.
+pub const UNAVAILABLE: &str = "The store is too slow or out of reach, or another broker looks after the \
+    instance; a change may have been accepted all the same: ask again";
+
 /// The only refusal that an operation without credentials does not have.
 const UNAUTHORIZED: &str = "401";
 
@@ -108,7 +112,7 @@ fn complete_response(status: &str, response: &mut Value) {
         UNAUTHORIZED => {
             response["headers"]["WWW-Authenticate"] = reference("headers", "WWW-Authenticate")
         }
-        "429" => response["headers"]["Retry-After"] = reference("headers", "Retry-After"),
+        "429" | "503" => response["headers"]["Retry-After"] = reference("headers", "Retry-After"),
         _ => {}
     }
     let is_error = status.starts_with(['4', '5']);

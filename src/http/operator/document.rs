@@ -17,6 +17,7 @@ const RULES: Rules = Rules {
         ("401", "The credentials are missing or wrong"),
         ("429", "Too many requests"),
         ("500", "The broker's own fault"),
+        ("503", rules::UNAVAILABLE),
     ],
     of_bodies: rules::OF_BODIES,
     request_headers: &["X-Broker-API-Request-Identity"],

@@ -22,6 +22,7 @@ const RULES: Rules = Rules {
             "500",
             "The broker's own fault, or that of work that the client waited for",
         ),
+        ("503", rules::UNAVAILABLE),
     ],
     of_bodies: rules::OF_BODIES,
     request_headers: &[

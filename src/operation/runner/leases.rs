@@ -83,7 +83,7 @@ impl Runner {
         self.parts
             .store
             .write(move |conn| {
-                let until = store::time::of_leases(conn, now)? + LEASE;
+                let until = store::time::of_store(conn, now)? + LEASE;
                 store::operation::renew_all(conn, &owner, &works_on, now, until)
             })
             .await

@@ -161,7 +161,7 @@ impl Runner {
             Ok(Outcome::Done(result)) => return self.record(turn, operation, claim, result).await,
             Ok(Outcome::Again) => return self.gets_on(claim).await,
             Ok(Outcome::Later(pause)) => {
-                return self.postpone(claim, now + pause.min(PAUSE_AHEAD_MAX)).await;
+                return self.postpone(claim, pause.min(PAUSE_AHEAD_MAX)).await;
             }
             Err(StepError::Fenced) => return Ok(LOST),
             Err(StepError::Last { message, source }) => {
@@ -249,16 +249,12 @@ impl Runner {
         Ok(unless_lost(forgotten.await)?.map_or(LOST, |()| TryEnd::Again))
     }
 
-    /// Gives the claim back, not to be taken again before a moment.
-    async fn postpone(
-        &self,
-        claim: &Claim,
-        not_before: DateTime<Utc>,
-    ) -> Result<TryEnd, StoreError> {
-        let claim = claim.clone();
+    /// Gives the claim back, not to be taken again before so much time has passed.
+    async fn postpone(&self, claim: &Claim, pause: Duration) -> Result<TryEnd, StoreError> {
+        let (claim, now) = (claim.clone(), self.parts.clock.now());
         let store = &self.parts.store;
         let postponed =
-            store.write(move |conn| store::operation::postpone(conn, &claim, not_before));
+            store.write(move |conn| store::operation::postpone(conn, &claim, now, pause));
         Ok(unless_lost(postponed.await)?.map_or(LOST, |()| TryEnd::Ended(RunEnd::Postponed)))
     }
 
@@ -385,7 +381,7 @@ impl Count {
         if let Verdict::Again(pause) = verdict
             && pause > PAUSE_IN_PLACE_MAX
         {
-            store::operation::postpone(conn, &self.claim, self.now + pause)?;
+            store::operation::postpone(conn, &self.claim, self.now, pause)?;
         }
         Ok(Some((verdict, trouble)))
     }

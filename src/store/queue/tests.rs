@@ -108,7 +108,7 @@ fn rows_of(of: usize) -> Option<(Instance, Deployment)> {
 /// Whom the rules choose of all that waits.
 fn chosen(conn: &mut Conn<'_>, look: &Look<'_>) -> Result<Option<String>, StoreError> {
     let now = look.now.naive_utc();
-    let (running, lost) = claimed(conn, now, look.leases_at.naive_utc(), look.kinds)?;
+    let (running, lost) = claimed(conn, now, look.kinds)?;
     let mut all: Vec<(usize, Next)> = lost.into_iter().map(|next| (0, next)).collect();
     for of in 0..INSTANCES {
         let instance = format!("i{of}");
@@ -183,7 +183,6 @@ fn run(acts: Vec<Act>, tenant: usize, instance_share: usize, on_x: usize, asked:
                     let look = Look {
                         owner: "w",
                         now: noon(),
-                        leases_at: noon(),
                         lease_until: noon() + LEASE,
                         clusters: None,
                         kinds: &kinds,
@@ -205,9 +204,9 @@ fn run(acts: Vec<Act>, tenant: usize, instance_share: usize, on_x: usize, asked:
                 }
                 Act::PutOff(i) if i < claims.len() => {
                     let claim = claims.swap_remove(i);
-                    operation::postpone(conn, &claim, noon() + TimeDelta::seconds(1))?;
+                    operation::postpone(conn, &claim, noon(), std::time::Duration::from_secs(1))?;
                 }
-                Act::Halt(i) if i < accepted.len() => operation::halt(conn, &accepted[i])?,
+                Act::Halt(i) if i < accepted.len() => operation::halt(conn, &accepted[i], noon())?,
                 Act::End(_) | Act::PutOff(_) | Act::Halt(_) => {}
             }
         }

@@ -18,6 +18,7 @@ use compose_broker::{
         operation::{Claim, Operation, OperationKind},
         origin::Origin,
         period::{BackupKind, Period},
+        postgres::DatabaseAddress,
         queue::Shares,
         tenant::Tenant,
         trust::{KnownTime, Reading, Trusted},
@@ -80,15 +81,22 @@ struct Postgres {
 impl Kind for Postgres {
     fn new() -> Option<Self> {
         let url = crate::postgres::new_database()?;
-        let store = Arc::new(Store::open(&url).expect("a store"));
+        let store = open(&url);
         Some(Self { store, url })
     }
     fn store(&self) -> &Arc<Store> {
         &self.store
     }
     fn replica(&self) -> Arc<Store> {
-        Arc::new(Store::open(&self.url).expect("a store"))
+        open(&self.url)
     }
+}
+
+/// A store whose time is what a test says.
+fn open(url: &str) -> Arc<Store> {
+    let mut at = DatabaseAddress::from(url);
+    at.postgres.own_time = true;
+    Arc::new(Store::open(at).expect("a store"))
 }
 
 /// More rows than any test makes.
@@ -264,7 +272,6 @@ async fn claim(
         let look = queue::Look {
             owner,
             now,
-            leases_at: now,
             lease_until: now + LEASE,
             clusters: None,
             kinds: &[OperationKind::Backup, OperationKind::Deprovision],
@@ -319,6 +326,7 @@ macro_rules! contract {
                 work::an_operation_has_one_claimer,
                 work::what_is_due_is_claimed_the_oldest_first,
                 work::a_claim_lasts_as_long_as_it_is_renewed,
+                work::claims_on_a_cluster_are_freed_by_who_has_it,
                 work::what_has_failed_in_passing_can_be_tried_at_once,
                 work::an_old_worker_changes_nothing,
                 work::results_of_steps_are_kept_until_the_work_is_over,

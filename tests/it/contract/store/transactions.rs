@@ -184,7 +184,7 @@ pub(super) async fn who_waits_is_woken_by_work_alone<K: Kind>() {
     })
     .await;
     assert!(!changes.has_changed().expect("a store"));
-    write(store, move |conn| operation::halt(conn, &backup.id)).await;
+    write(store, move |conn| operation::halt(conn, &backup.id, noon())).await;
     assert!(changes.has_changed().expect("a store"));
     changes.mark_unchanged();
     write(store, move |conn| {

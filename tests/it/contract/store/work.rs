@@ -9,18 +9,21 @@ use std::{
 use chrono::TimeDelta;
 use compose_broker::{
     model::{
+        deployment::Deployment,
         operation::{Claim, Operation, OperationKind, OperationState, Progress, WaitsFor},
         patience::Trial,
         trouble::Trouble,
     },
-    store::{Conn, Store, StoreError, notes, operation, operation::Held, oversight, step},
+    store::{
+        Conn, Store, StoreError, deployment, notes, operation, operation::Held, oversight, step,
+    },
 };
 use futures::future::join_all;
 use serde_json::json;
 
 use super::{
-    Kind, LEASE, MANY, accept, backup_of, claim, claim_one, found, id, noon, note, own, read,
-    seconds, trusted, write,
+    Kind, LEASE, MANY, accept, backup_of, claim, claim_one, deployment_at, found, id, noon, note,
+    own, read, seconds, trusted, write,
 };
 
 pub(super) async fn an_operation_has_one_claimer<K: Kind>() {
@@ -90,6 +93,30 @@ pub(super) async fn what_is_due_is_claimed_the_oldest_first<K: Kind>() {
     assert_eq!(ids(&claim(store, "w", seconds(12), 9).await), [deletion.id]);
 }
 
+pub(super) async fn claims_on_a_cluster_are_freed_by_who_has_it<K: Kind>() {
+    let Some(kind) = K::new() else { return };
+    let store = kind.store();
+    let places = [("i1", "c"), ("i2", "other")];
+    for (number, (_, cluster)) in (1..).zip(places) {
+        let deployment = Deployment {
+            cluster: cluster.to_owned(),
+            ..deployment_at(number, &[])
+        };
+        write(store, move |conn| deployment::insert(conn, &deployment)).await;
+    }
+    accept(store, &places.map(|(instance, _)| backup_of(instance))).await;
+    let claims = claim(store, "first", noon(), 2).await;
+    assert_eq!(claims.len(), 2);
+    let freed = write(store, |conn| operation::release_claims_on(conn, "c")).await;
+    assert_eq!(freed, 1);
+    let again = claim(store, "second", noon(), 2).await;
+    let again: Vec<_> = again
+        .iter()
+        .map(|(o, c)| (o.instance.as_str(), c.epoch))
+        .collect();
+    assert_eq!(again, [("i1", 2)]);
+}
+
 pub(super) async fn a_claim_lasts_as_long_as_it_is_renewed<K: Kind>() {
     let Some(kind) = K::new() else { return };
     let (store, replica) = (kind.store(), kind.replica());
@@ -151,7 +178,7 @@ pub(super) async fn a_claim_lasts_as_long_as_it_is_renewed<K: Kind>() {
         .expect("a claim");
     assert_eq!(third.epoch, 3);
     write(store, move |conn| {
-        operation::postpone(conn, &third, seconds(60))
+        operation::postpone(conn, &third, noon(), Duration::from_secs(60))
     })
     .await;
     assert_eq!(claim_one(store, "fourth", seconds(59)).await, None);
@@ -181,7 +208,7 @@ pub(super) async fn what_has_failed_in_passing_can_be_tried_at_once<K: Kind>() {
                 next: Some(seconds(60)),
             };
             operation::set_trouble(conn, &claim, Some(&trouble).filter(|_| fails))?;
-            operation::postpone(conn, &claim, seconds(60))
+            operation::postpone(conn, &claim, noon(), Duration::from_secs(60))
         })
         .await;
         assert_eq!(operation.instance.as_str(), instance);
@@ -236,7 +263,7 @@ pub(super) async fn an_old_worker_changes_nothing<K: Kind>() {
         |conn, claim| step::record(conn, claim, "step", &json!("old")),
         |conn, claim| step::forget_results(conn, claim),
         |conn, claim| operation::give_up(conn, claim, "old"),
-        |conn, claim| operation::postpone(conn, claim, noon()),
+        |conn, claim| operation::postpone(conn, claim, noon(), Duration::ZERO),
         |conn, claim| operation::finish(conn, claim, OperationState::Failed, noon()),
         // Whatever else stands in the same transaction.
         |conn, claim| {
@@ -404,13 +431,13 @@ pub(super) async fn one_active_operation_has_a_key<K: Kind>() {
     let [store, replica] = &stores;
     // What halts gives it up, and so does what ends.
     let halted = accepted.into_iter().flatten().next().expect("one");
-    write(store, move |conn| operation::halt(conn, &halted)).await;
+    write(store, move |conn| operation::halt(conn, &halted, noon())).await;
     let second = ask(replica).await.expect("accepted");
     refused!(ask(store).await, StoreError::Duplicate);
     let claims = claim(store, "w", noon(), 2).await;
     let ended = claims.into_iter().find(|(o, _)| o.id == second);
     // A backup follows the one before it.
     assert!(ended.is_none());
-    write(store, move |conn| operation::halt(conn, &second)).await;
+    write(store, move |conn| operation::halt(conn, &second, noon())).await;
     ask(store).await.expect("accepted");
 }

@@ -1,0 +1,283 @@
+//! Brokers that are started anew one after the other, under load and behind a proxy as users have one: nobody
+//! who asks notices.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use diesel::{Connection as _, PgConnection, QueryableByName, RunQueryDsl as _, sql_query};
+use futures::future::join_all;
+use reqwest::{Client, Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+    time::sleep,
+};
+
+use crate::{
+    broker::{CAPACITY_UNITS, SERVICE, STANDARD, answer, eventually, port_range, text},
+    postgres,
+    process::{BrokerProcess, Settings, new_key_ring},
+};
+
+/// For how long a broker says that it is about to end, in seconds.
+const DRAIN: &str = "1";
+/// How often the proxy asks the brokers whether they are ready.
+const LOOK: Duration = Duration::from_millis(100);
+/// Clients that ask at the same time.
+const CLIENTS: usize = 4;
+
+/// A proxy: it leads each connection to a broker that said lately that it is ready.
+struct Front {
+    url: String,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+struct Target {
+    address: SocketAddr,
+    is_ready: AtomicBool,
+}
+
+impl Front {
+    async fn of(brokers: &[BrokerProcess]) -> Self {
+        let target = |broker: &BrokerProcess| {
+            let address = broker.settings()["LISTEN"].parse().expect("an address");
+            let is_ready = AtomicBool::new(true);
+            Arc::new(Target { address, is_ready })
+        };
+        let targets: Vec<Arc<Target>> = brokers.iter().map(target).collect();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let mut tasks: Vec<JoinHandle<()>> = targets.iter().cloned().map(watch).collect();
+        tasks.push(tokio::spawn(async move {
+            let next = Arc::<AtomicUsize>::default();
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(lead(client, targets.clone(), next.clone()));
+            }
+        }));
+        Self { url, tasks }
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+fn watch(target: Arc<Target>) -> JoinHandle<()> {
+    let http = Client::builder().pool_max_idle_per_host(0).build();
+    let http = http.expect("a client");
+    tokio::spawn(async move {
+        loop {
+            let asked = http.get(format!("http://{}/readyz", target.address));
+            let is_ready = asked.send().await.is_ok_and(|a| a.status().is_success());
+            target.is_ready.store(is_ready, Ordering::Relaxed);
+            sleep(LOOK).await;
+        }
+    })
+}
+
+async fn lead(mut client: TcpStream, targets: Vec<Arc<Target>>, next: Arc<AtomicUsize>) {
+    let first = next.fetch_add(1, Ordering::Relaxed);
+    let turns = (0..targets.len()).map(|i| &targets[(first + i) % targets.len()]);
+    for target in turns.filter(|target| target.is_ready.load(Ordering::Relaxed)) {
+        // One that takes no connection any more has heard nothing: the next one is asked.
+        if let Ok(mut server) = TcpStream::connect(target.address).await {
+            let _ = copy_bidirectional(&mut client, &mut server).await;
+            return;
+        }
+    }
+}
+
+fn shared(folder: &tempfile::TempDir, url: &str) -> Settings {
+    let path = |name: &str| folder.path().join(name);
+    let clusters = json!([{
+        "id": "local", "name": "local", "data_dir": path("cluster"), "port_range": port_range(),
+        "capacity_units": CAPACITY_UNITS,
+    }]);
+    std::fs::write(path("clusters.json"), clusters.to_string()).expect("a file");
+    [
+        ("DATABASE_URL", url.to_owned()),
+        ("ENCRYPTION_KEYS", new_key_ring()),
+        ("CLUSTERS", path("clusters.json").display().to_string()),
+        (
+            "BACKUP_STORE",
+            format!("file://{}", path("backups").display()),
+        ),
+        ("DRAIN_SECONDS", DRAIN.to_owned()),
+        ("REQUESTS_PER_SECOND", "0".to_owned()),
+    ]
+    .into()
+}
+
+/// A client that goes on until it is told to stop; returns how many answers it got.
+async fn ask_and_ask(
+    http: Client,
+    front: String,
+    credentials: (String, String),
+    number: usize,
+    is_over: Arc<AtomicBool>,
+) -> usize {
+    let mut count = 0;
+    let ask = async |method: Method, path: &str, body: Option<Value>| {
+        let mut asked = http
+            .request(method.clone(), format!("{front}{path}"))
+            .basic_auth(&credentials.0, Some(&credentials.1))
+            .header("X-Broker-API-Version", "2.17");
+        if let Some(body) = body {
+            asked = asked.json(&body);
+        }
+        let answer = asked.send().await;
+        let answer = answer.unwrap_or_else(|error| panic!("{method} {path}: {error:?}"));
+        let status = answer.status();
+        let said = answer.text().await.expect("a body");
+        assert!(
+            !status.is_server_error(),
+            "{method} {path}: {status} {said}"
+        );
+        (status, serde_json::from_str::<Value>(&said).expect("JSON"))
+    };
+    let ids = format!("service_id={SERVICE}&plan_id={STANDARD}&accepts_incomplete=true");
+    while !is_over.load(Ordering::Relaxed) {
+        let binding = format!("/v2/service_instances/i/service_bindings/b{number}");
+        ask(Method::GET, "/v2/catalog", None).await;
+        for method in [Method::PUT, Method::DELETE] {
+            let body = json!({ "service_id": SERVICE, "plan_id": STANDARD });
+            let body = (method == Method::PUT).then_some(body);
+            let path = format!("{binding}?{ids}");
+            let (status, told) = ask(method, &path, body).await;
+            assert_eq!(status, StatusCode::ACCEPTED, "{told}");
+            let path = format!(
+                "{binding}/last_operation?operation={}",
+                text(&told["operation"])
+            );
+            loop {
+                let (status, told) = ask(Method::GET, &path, None).await;
+                count += 1;
+                if status == StatusCode::GONE || told["state"] != "in progress" {
+                    assert_ne!(told["state"], "failed", "{told}");
+                    break;
+                }
+                sleep(LOOK).await;
+            }
+        }
+        count += 3;
+    }
+    count
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn brokers_are_started_anew_one_after_the_other_and_no_request_is_lost() {
+    let Some(url) = postgres::new_database() else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = shared(&folder, &url);
+    let new = || BrokerProcess::stopped_with(|own| own.extend(settings.clone()));
+    let mut brokers = [new(), new()];
+    for broker in &mut brokers {
+        broker.start_again().await;
+    }
+    brokers[0].provision("i", json!({})).await;
+    let front = Front::of(&brokers).await;
+    let is_over = Arc::<AtomicBool>::default();
+    // It keeps its connections, as clients do.
+    let http = Client::builder().timeout(Duration::from_secs(30)).build();
+    let http = http.expect("a client");
+    let (username, password) = brokers[0].platform();
+    let platform = (username.to_owned(), password.to_owned());
+    let clients = (0..CLIENTS).map(|number| {
+        let (http, platform) = (http.clone(), platform.clone());
+        let (front, is_over) = (front.url.clone(), is_over.clone());
+        tokio::spawn(ask_and_ask(http, front, platform, number, is_over))
+    });
+    let clients: Vec<JoinHandle<usize>> = clients.collect();
+    for broker in &mut brokers {
+        let ending = tokio::task::spawn_blocking(broker.terminate());
+        // It answers, and says that it is about to end.
+        eventually("a broker that is about to end", || async {
+            let told = answer(broker.anonymous(Method::GET, "/readyz")).await;
+            let ends = told.status == StatusCode::SERVICE_UNAVAILABLE;
+            assert!(
+                !ends || text(&told.body["status"]).contains("about to end"),
+                "{told:?}"
+            );
+            ends.then_some(())
+        })
+        .await;
+        let told = answer(broker.osb(Method::GET, "/v2/catalog")).await;
+        assert_eq!(told.status, StatusCode::OK, "{told:?}");
+        assert_eq!(told.headers["connection"], "close", "{told:?}");
+        assert!(ending.await.expect("an end").success());
+        broker.start_again().await;
+    }
+    is_over.store(true, Ordering::Relaxed);
+    let counts = join_all(clients).await;
+    let counts: Vec<usize> = counts.into_iter().map(|c| c.expect("a count")).collect();
+    assert!(counts.iter().all(|count| *count > 5), "{counts:?}");
+    brokers[0].deprovision("i").await;
+}
+
+#[derive(QueryableByName)]
+struct Claimed {
+    #[diesel(sql_type = diesel::sql_types::Nullable<diesel::sql_types::Text>)]
+    owner: Option<String>,
+    #[diesel(sql_type = diesel::sql_types::BigInt)]
+    epoch: i64,
+}
+
+/// The claim on the one operation that runs.
+fn claim(url: &str) -> Option<Claimed> {
+    let mut inside = PgConnection::establish(url).expect("a connection");
+    let running = "SELECT owner, epoch FROM operations WHERE state = 'running'";
+    let mut rows: Vec<Claimed> = sql_query(running).load(&mut inside).expect("rows");
+    rows.pop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_broker_was_at_work_on_waits_for_no_lease_when_it_ends_or_dies() {
+    let Some(url) = postgres::new_database() else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut settings = shared(&folder, &url);
+    settings.insert("DRAIN_SECONDS", "0".to_owned());
+    let mut broker = BrokerProcess::stopped_with(|own| own.extend(settings));
+    broker.start_again().await;
+    let accepted = broker.put_instance("i", json!({})).await;
+    assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
+    let begun = async |epoch: i64| {
+        eventually("a claim", || async {
+            claim(&url).filter(|of| of.owner.is_some() && of.epoch == epoch)
+        })
+        .await;
+    };
+    begun(1).await;
+    let ended = tokio::task::spawn_blocking(broker.terminate()).await;
+    assert!(ended.expect("an end").success());
+    let left = claim(&url).expect("work that is not done");
+    assert_eq!((left.owner, left.epoch), (None, 1), "it was given back");
+
+    broker.start_again().await;
+    begun(2).await;
+    broker.kill();
+    let left = claim(&url).expect("work that is not done");
+    assert!(left.owner.is_some(), "nobody gave it back");
+    let killed = tokio::time::Instant::now();
+    broker.start_again().await;
+    begun(3).await;
+    // The cluster is this broker's now, so the one that had the claim is gone.
+    let lease = compose_broker::model::limits::LEASE;
+    assert!(killed.elapsed() < lease, "{:?}", killed.elapsed());
+    let end = broker.instance_end("i", &accepted.body).await;
+    assert_eq!(end["state"], "succeeded", "{end}");
+    broker.deprovision("i").await;
+}
