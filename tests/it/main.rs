@@ -20,6 +20,7 @@ mod brokers;
 mod bursts;
 mod catalog;
 mod catalog_life;
+mod chaos;
 mod chromium;
 mod chromium_self;
 mod circles;

@@ -5,6 +5,7 @@
 use std::{
     cmp::Reverse,
     env, fs,
+    io::Write as _,
     os::unix::{
         fs::{PermissionsExt as _, chown},
         process::CommandExt as _,
@@ -53,6 +54,8 @@ rm -rf "$PWD"
 "#;
 /// What is faster, and may lose what was said to be kept where a server ends at once.
 const CARELESS: [&str; 2] = ["synchronous_commit=off", "listen_addresses="];
+/// Keeps what was said to be kept, as long as the machine runs.
+const CAREFUL: [&str; 1] = ["listen_addresses="];
 /// The port of a server, which its socket is named after.
 const PORT: u16 = 5432;
 
@@ -132,7 +135,13 @@ fn give_away(path: &Path) {
 }
 
 impl Server {
-    /// A server of one test's own, which serves TLS with these files at a port of this machine.
+    /// A server of one test's own, which keeps what it said that it keeps when it is told to end; none where
+    /// it is not installed.
+    pub fn own() -> Option<Self> {
+        installed().map(|programs| Self::start(&programs, &CAREFUL))
+    }
+
+    /// The same, which serves TLS with these files at a port of this machine.
     pub fn over_tls(certificate: &Path, key: &Path, port: u16) -> Option<Self> {
         let programs = installed()?;
         let folder = new_folder();
@@ -154,6 +163,31 @@ impl Server {
         ];
         let options = options.each_ref().map(String::as_str);
         Some(Self::start_in(folder, &programs, &options, port))
+    }
+
+    /// Ends the server: `INT` in order, `QUIT` at once.
+    pub fn end(&self, signal: &str) {
+        self.tell(signal);
+    }
+
+    /// Starts the server again; it may take a moment until it serves.
+    pub fn start_again(&self) {
+        self.tell("start");
+    }
+
+    /// Has the script do something, and waits until it has.
+    fn tell(&self, word: &str) {
+        let count =
+            || fs::read_to_string(self.folder.join("done")).map_or(0, |d| d.lines().count());
+        let before = count();
+        let mut script = self.script.lock().expect("not poisoned");
+        let input = script.stdin.as_mut().expect("an input");
+        writeln!(input, "{word}").expect("the script listens");
+        let deadline = Instant::now() + PATIENCE;
+        while count() == before {
+            assert!(Instant::now() < deadline, "PostgreSQL does not {word}");
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     fn start(programs: &Path, options: &[&str]) -> Self {

@@ -180,6 +180,27 @@ impl BrokerProcess {
         self.child.as_ref().expect("a broker that runs").id()
     }
 
+    /// The broker's process, as long as nobody has ended it.
+    pub fn running(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// How the broker has ended by itself; it can be started again then.
+    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        let child = self.child.as_mut()?;
+        let status = child.try_wait().expect("a look")?;
+        self.child = None;
+        Some(status)
+    }
+
+    /// Ends the broker at once, if it runs.
+    pub fn end_at_once(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
     /// Waits until the broker serves.
     pub async fn serving(&self) {
         eventually("a broker that serves", || async {
@@ -250,10 +271,7 @@ impl Deref for BrokerProcess {
 
 impl Drop for BrokerProcess {
     fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.end_at_once();
         if std::thread::panicking() {
             let log = self.logged();
             let lines: Vec<&str> = log.lines().collect();

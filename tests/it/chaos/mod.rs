@@ -1,0 +1,327 @@
+//! Everything at once: tenants who ask brokers for one thing after the other, while these are killed, stand
+//! still, lose their store and their members, and have clocks that are wrong. When all is calm again, what
+//! platforms were told is compared with what there is.
+//!
+//! [`plan`] says what is asked for, [`client`] asks and keeps a [`journal`], [`world`] has the brokers and what
+//! befalls them, [`look`] finds what there is, and [`model`] knows what has to be true. A seed says what is
+//! asked for and what befalls whom. When a run fails, it is printed; with it the next run chooses the same. What
+//! happens at the same moment is left to chance.
+
+mod client;
+mod dice;
+mod journal;
+mod look;
+mod model;
+mod plan;
+mod proxy;
+mod world;
+
+use std::{
+    env,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::future::join_all;
+use tokio::{
+    task::block_in_place,
+    time::{sleep, timeout},
+};
+
+use self::{
+    client::{Door, Platform, Tenant, content},
+    dice::Dice,
+    journal::Promise,
+    look::{active, look},
+    model::{Seen, violations},
+    world::{Blow, OVER_POSTGRES, OVER_SQLITE, World},
+};
+use crate::{broker::eventually, etcd};
+
+/// Names the variable with the seed of a run.
+const SEED: &str = "COMPOSE_BROKER_CHAOS_SEED";
+/// Names the variable that says how many things are asked for.
+const OPERATIONS: &str = "COMPOSE_BROKER_CHAOS_OPERATIONS";
+/// What is asked for in a round, after which all is looked at.
+const ROUND: usize = 60;
+/// A database that is well answers by then.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+
+/// How large a run is.
+struct Size {
+    tenants: usize,
+    /// What is asked for in each round, by all tenants together.
+    rounds: Vec<usize>,
+    /// Backups that are restored after each round, at most.
+    restores: usize,
+    /// Pause between two blows, at most.
+    pause: Duration,
+}
+
+impl Size {
+    fn short(operations: usize) -> Self {
+        Self {
+            tenants: 2,
+            rounds: vec![operations],
+            restores: 1,
+            pause: Duration::from_millis(1500),
+        }
+    }
+
+    /// As the variable says.
+    fn long() -> Self {
+        let all = number_of(OPERATIONS).unwrap_or(1000);
+        let all = usize::try_from(all).expect("a number");
+        let mut rounds = vec![ROUND; all / ROUND];
+        rounds.extend(Some(all % ROUND).filter(|rest| *rest > 0));
+        Self {
+            tenants: 4,
+            rounds,
+            restores: 6,
+            pause: Duration::from_secs(4),
+        }
+    }
+}
+
+fn number_of(variable: &str) -> Option<u64> {
+    let text = env::var(variable).ok()?;
+    let number = text.parse();
+    Some(number.unwrap_or_else(|error| panic!("{variable} is {text:?}: {error}")))
+}
+
+fn seed() -> u64 {
+    number_of(SEED).unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0)
+}
+
+/// A run: brokers, and those who use them.
+struct Run {
+    world: World,
+    platform: Arc<Platform>,
+    tenants: Vec<Tenant>,
+    weather: Dice,
+    blows: Vec<Blow>,
+    pause: Duration,
+}
+
+impl Run {
+    fn new(world: World, size: &Size, seed: u64, blows: &[Blow]) -> Self {
+        let mut dice = Dice::new(seed);
+        let doors: Vec<Door> = world.doors();
+        let platform = Platform::new(doors, world.clusters.clone());
+        let weather = dice.split();
+        let tenants = (0..size.tenants)
+            .map(|lane| Tenant::new(lane, platform.clone(), dice.split()))
+            .collect();
+        Self {
+            world,
+            platform,
+            tenants,
+            weather,
+            blows: blows.to_vec(),
+            pause: size.pause,
+        }
+    }
+
+    /// Has so many things asked for while all kinds of blows fall, each once at least; then all is calm.
+    async fn round(&mut self, operations: usize) {
+        let Self {
+            world,
+            tenants,
+            weather: dice,
+            blows,
+            pause,
+            ..
+        } = self;
+        let each = operations.div_ceil(tenants.len());
+        let pause_ms = usize::try_from(pause.as_millis()).expect("a number");
+        let is_over = AtomicBool::new(false);
+        let asking = async {
+            join_all(tenants.iter_mut().map(|tenant| tenant.ask_for(each))).await;
+            is_over.store(true, Ordering::Relaxed);
+        };
+        let weather = async {
+            let mut is_first = true;
+            while is_first || !is_over.load(Ordering::Relaxed) {
+                for blow in shuffled(blows, dice) {
+                    if !is_first && is_over.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    sleep(Duration::from_millis(dice.below(pause_ms) as u64)).await;
+                    world.suffer(blow, dice).await;
+                }
+                is_first = false;
+            }
+        };
+        tokio::join!(asking, weather);
+        self.world.calm_down().await;
+    }
+
+    /// Waits until nothing is at work.
+    async fn idle(&self) {
+        eventually("the end of all work", || async {
+            let store = self.world.places.store.clone();
+            block_in_place(|| active(&store)).is_empty().then_some(())
+        })
+        .await;
+    }
+
+    /// Compares what platforms were told with what there is; then restores some backups, and compares what is
+    /// in them.
+    async fn check(&mut self, restores: usize) {
+        let seen = self.look().await;
+        let mut found = violations(&self.platform.journal(), &seen);
+        found.extend(self.wrong_content().await);
+        found.extend(self.wrong_backups(&seen, restores).await);
+        let list = found.join("\n");
+        assert!(
+            found.is_empty(),
+            "{} things are wrong:\n{list}",
+            found.len()
+        );
+    }
+
+    async fn look(&self) -> Seen {
+        let places = self.world.places.clone();
+        self.idle().await;
+        let count = block_in_place(|| look(&places)).deployments.len();
+        self.world.members_run(count).await;
+        self.idle().await;
+        let mut seen = block_in_place(|| look(&places));
+        let inside = self.world.inside();
+        let databases = self.tenants.iter().flat_map(Tenant::databases);
+        for (instance, credentials, _) in databases {
+            let mut deployments = seen.deployments.values_mut();
+            if let Some(of) = deployments.find(|of| of.instance == instance) {
+                let (users, roles) = inside.users_and_roles(&instance, &credentials).await;
+                seen.orphans.extend(differ(&users, &roles));
+                of.users = users;
+            }
+        }
+        seen
+    }
+
+    /// Databases that have not what was written into them, or something else.
+    async fn wrong_content(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for (lane, tenant) in self.tenants.iter().enumerate() {
+            for (instance, credentials, written) in tenant.databases() {
+                let what = format!("an answer of {instance}");
+                let reading = eventually(&what, || async {
+                    let mut client = etcd::connect_to(&credentials, "uri").await.ok()?;
+                    timeout(ANSWERS_WITHIN, content(&mut client))
+                        .await
+                        .ok()?
+                        .ok()
+                });
+                let (of, number) = reading.await;
+                if of.is_some_and(|of| of != lane) || number < written {
+                    found.push(format!(
+                        "{instance} of tenant {lane} has {number} of tenant {of:?}; written was {written}"
+                    ));
+                }
+            }
+        }
+        found
+    }
+
+    /// Restores the newest backups that are whole, into an instance of its tenant's each.
+    async fn wrong_backups(&mut self, seen: &Seen, most: usize) -> Vec<String> {
+        let promises: Vec<Promise> = {
+            let journal = self.platform.journal();
+            let is_whole = |id: &str| seen.backups.get(id).is_some_and(|of| of.is_complete);
+            let promises = journal.backups.iter().rev();
+            promises
+                .filter(|of| is_whole(&of.backup))
+                .take(most)
+                .cloned()
+                .collect()
+        };
+        let mut found = Vec::new();
+        for promise in promises {
+            let Promise { lane, at_least, .. } = promise;
+            let (of, number) = self.tenants[lane].restored(&promise).await;
+            if of.is_some_and(|of| of != lane) || number < at_least {
+                found.push(format!("{promise:?} has {number} of tenant {of:?}"));
+            }
+        }
+        found
+    }
+
+    /// All tenants leave: nothing is left then.
+    async fn leave(&mut self) {
+        join_all(self.tenants.iter_mut().map(Tenant::leave)).await;
+        let seen = self.look().await;
+        let mut found = violations(&self.platform.journal(), &seen);
+        found.extend(seen.instances.iter().map(|id| format!("instance {id}")));
+        found.extend(seen.deployments.keys().map(|id| format!("deployment {id}")));
+        found.extend(seen.backups.keys().map(|id| format!("backup {id}")));
+        assert!(found.is_empty(), "left:\n{}", found.join("\n"));
+    }
+}
+
+/// Each user has a role of its own, and no role is left without.
+fn differ(users: &[String], roles: &[String]) -> Option<String> {
+    (users != roles).then(|| format!("roles {roles:?} of users {users:?}"))
+}
+
+fn shuffled(blows: &[Blow], dice: &mut Dice) -> Vec<Blow> {
+    let mut left = blows.to_vec();
+    let mut shuffled = Vec::new();
+    while !left.is_empty() {
+        shuffled.push(left.swap_remove(dice.below(left.len())));
+    }
+    shuffled
+}
+
+/// Tells how a run is had again, where it fails.
+struct SeedTold(u64);
+
+impl Drop for SeedTold {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("this was the run of {SEED}={}", self.0);
+        }
+    }
+}
+
+async fn run(world: World, size: Size, blows: &[Blow]) {
+    let seed = seed();
+    let _told = SeedTold(seed);
+    let mut run = Run::new(world, &size, seed, blows);
+    for operations in size.rounds {
+        run.round(operations).await;
+        run.check(size.restores).await;
+        println!("{}", run.platform.journal().summary());
+    }
+    run.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn brokers_over_postgresql_keep_what_they_promise_whatever_befalls_them() {
+    if let Some(world) = World::over_postgres().await {
+        run(world, Size::short(24), &OVER_POSTGRES).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_over_a_file_keeps_what_it_promises_whatever_befalls_it() {
+    run(World::over_sqlite().await, Size::short(16), &OVER_SQLITE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes a quarter of an hour: make chaos"]
+async fn a_thousand_operations_over_postgresql() {
+    let world = World::over_postgres()
+        .await
+        .expect("PostgreSQL is installed");
+    run(world, Size::long(), &OVER_POSTGRES).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes a quarter of an hour: make chaos"]
+async fn a_thousand_operations_over_a_file() {
+    run(World::over_sqlite().await, Size::long(), &OVER_SQLITE).await;
+}
