@@ -13,11 +13,11 @@ use clap::{
 use clap_complete::env::{Bash, CompleteEnv, EnvCompleter, Fish, Zsh};
 use compose_broker::{
     app::{
-        self, App, Clock, Surroundings, chain, check_catalog, copy_backups, copy_store,
-        pending_migrations, start_members,
+        self, App, Clock, Looked, Surroundings, Verdict, chain, check_catalog, copy_backups,
+        copy_store, pending_migrations, start_members, verify_backups,
     },
     client::{self, Client},
-    config::{Accepted, CatalogFile, Config, SECRETS_HELP, Settings, program},
+    config::{Accepted, CatalogFile, Config, OfflineLook, SECRETS_HELP, Settings, program},
     logging,
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -66,7 +66,8 @@ enum Command {
         #[command(flatten)]
         settings: Box<Settings>,
         /// For one start, after a look: go on although this is not what the broker knows
-        /// (data, backups, cluster:ID: the folder as it is; database: a new one) [default: nothing]
+        /// (data, backups, cluster:ID: the folder as it is; database: a new one; keys: backups whose key is gone
+        /// are given up) [default: nothing]
         // No variable: what is accepted once would be accepted at every later start.
         #[arg(long, value_name = "WHAT")]
         accept: Vec<Accepted>,
@@ -93,6 +94,9 @@ enum Command {
         #[arg(long)]
         delete: bool,
     },
+    /// Look without a broker whether backups are what was stored, and print a line for each. Ends with 1 when one
+    /// is damaged, 3 when one could not be opened for lack of its key, 4 when nobody can tell
+    VerifyBackup(Box<OfflineLook>),
     /// Check catalog files
     #[command(subcommand)]
     Catalog(CatalogCommand),
@@ -134,6 +138,7 @@ fn main() -> ExitCode {
         Command::Migrate { settings, check } => return migrate(settings, *check),
         Command::Store(StoreCommand::Copy { from, to }) => return copy(from, to),
         Command::CopyBackups { settings, delete } => return move_backups(settings, *delete),
+        Command::VerifyBackup(look) => return verify(look),
         _ => {}
     }
     let runtime = match runtime() {
@@ -149,6 +154,7 @@ fn main() -> ExitCode {
             | Command::Completion { .. }
             | Command::Migrate { .. }
             | Command::CopyBackups { .. }
+            | Command::VerifyBackup(_)
             | Command::Store(_) => Ok(()),
         };
         match done {
@@ -289,6 +295,40 @@ fn copy(from: &str, to: &str) -> ExitCode {
          COMPOSE_BROKER_DATABASE_URL, and with its username, password and encryption keys as settings",
     );
     ended
+}
+
+/// How a look at backups ends that finds one damaged.
+const DAMAGED: u8 = 1;
+/// How it ends when a key is missing, and nothing is known to be damaged.
+const NOT_OPENED: u8 = 3;
+/// How it ends when it could not be done.
+const UNKNOWN: u8 = 4;
+
+/// What is found of each backup goes to the standard output, a line each.
+fn verify(look: &OfflineLook) -> ExitCode {
+    let (mut damaged, mut closed) = (false, false);
+    let tell = |looked: Looked| {
+        match &looked.verdict {
+            Verdict::Whole(_) => {}
+            Verdict::NotOpened(_) => closed = true,
+            Verdict::Damaged(_) => damaged = true,
+        }
+        let _ = print(format!("{looked}\n").as_bytes());
+    };
+    let looked = match runtime() {
+        Ok(runtime) => runtime.block_on(verify_backups(look, tell)),
+        Err(error) => {
+            complain(&chain(&error));
+            return ExitCode::from(UNKNOWN);
+        }
+    };
+    let looked = looked.inspect_err(|error| complain(&chain(error)));
+    match looked {
+        _ if damaged => ExitCode::from(DAMAGED),
+        Err(_) => ExitCode::from(UNKNOWN),
+        Ok(()) if closed => ExitCode::from(NOT_OPENED),
+        Ok(()) => ExitCode::SUCCESS,
+    }
 }
 
 /// Each backup goes to the standard output with its bytes, a line each, once it is there.

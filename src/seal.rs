@@ -12,6 +12,7 @@ use ring::{
 };
 
 use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
 
 use crate::model::{replicas::KeyMark, secret::Secret};
 
@@ -117,6 +118,21 @@ impl KeyRing {
         self.keys.iter().map(mark).collect()
     }
 
+    /// The name of the first key, which seals.
+    pub fn first(&self) -> &str {
+        &self.keys[0].name
+    }
+
+    /// Whether the ring has a key of that name.
+    pub fn has(&self, name: &str) -> bool {
+        self.keys.iter().any(|key| key.name == name)
+    }
+
+    /// Whether a sealed or signed text is under the first key; also where there is none.
+    pub fn is_under_first(&self, sealed: Option<&str>) -> bool {
+        sealed.is_none_or(|sealed| key_of(sealed) == Some(self.first()))
+    }
+
     /// Seals `plain` for the place `context`.
     pub fn seal(&self, context: &str, plain: &[u8]) -> Result<String, SealError> {
         let key = &self.keys[0];
@@ -172,10 +188,7 @@ impl KeyRing {
 
     /// The same secret under the first key; none when it is under that one already.
     pub fn renewed(&self, context: &str, sealed: &str) -> Result<Option<String>, SealError> {
-        let first = sealed
-            .split_once(':')
-            .is_some_and(|(name, _)| name == self.keys[0].name);
-        if first {
+        if self.is_under_first(Some(sealed)) {
             return Ok(None);
         }
         let plain = self.open(context, sealed)?;
@@ -196,6 +209,64 @@ impl KeyRing {
         self.keys.iter().any(|key| {
             hmac::verify(&signing_key(key, purpose), message.as_bytes(), &signature).is_ok()
         })
+    }
+}
+
+impl KeyRing {
+    /// Signs as [`KeyRing::sign`] does, with the name of the key in front: `name:hex`.
+    pub fn sign_named(&self, purpose: &str, message: &str) -> String {
+        format!("{}:{}", self.first(), self.sign(purpose, message))
+    }
+
+    /// Fails when `signature` was not made by [`KeyRing::sign_named`] under a key of the ring, for the same
+    /// purpose and message.
+    pub fn verify_named(
+        &self,
+        purpose: &str,
+        message: &str,
+        signature: &str,
+    ) -> Result<(), SealError> {
+        let (name, digits) = signature.split_once(':').ok_or(SealError::Malformed)?;
+        let key = self.keys.iter().find(|key| key.name == name);
+        let key = key.ok_or_else(|| SealError::UnknownKey(name.to_owned()))?;
+        let made = unhex(digits).ok_or(SealError::Malformed)?;
+        if hex(&made) != digits {
+            // Other letters for the same digits: the text was changed.
+            return Err(SealError::Malformed);
+        }
+        hmac::verify(&signing_key(key, purpose), message.as_bytes(), &made)
+            .map_err(|_| SealError::Forged)
+    }
+}
+
+/// The name of the key that a text was sealed or signed under.
+fn key_of(sealed: &str) -> Option<&str> {
+    sealed.split_once(':').map(|(name, _)| name)
+}
+
+/// A key that seals one thing and is kept sealed under the ring. It is erased from memory when dropped.
+pub struct OneUseKey(Zeroizing<[u8; KEY_BYTES]>);
+
+impl OneUseKey {
+    /// A new one.
+    pub fn generate() -> Result<Self, SealError> {
+        let mut key = Zeroizing::new([0; KEY_BYTES]);
+        SystemRandom::new()
+            .fill(&mut *key)
+            .map_err(|_| SealError::Random)?;
+        Ok(Self(key))
+    }
+
+    /// The one that these bytes are.
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, SealError> {
+        let bytes = Zeroizing::new(bytes);
+        let key: [u8; KEY_BYTES] = bytes[..].try_into().map_err(|_| SealError::Malformed)?;
+        Ok(Self(Zeroizing::new(key)))
+    }
+
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0[..]
     }
 }
 
@@ -296,6 +367,31 @@ mod tests {
         assert!(!keys.verify("session", "backup 1", &signature));
         assert!(!keys.verify("download", "backup 1", "zz"));
         assert!(!keys.verify("download", "backup 1", "é"));
+    }
+
+    #[test]
+    fn a_signature_that_names_its_key_holds_for_that_key() {
+        let key = |name: &str, byte: u8| format!("{name}:{}", BASE64.encode([byte; 32]));
+        let old = ring(&key("old", 1));
+        let signature = old.sign_named("p", "m");
+        assert!(signature.starts_with("old:"), "{signature}");
+        let rotated = ring(&format!("{},{}", key("new", 2), key("old", 1)));
+        assert!(rotated.verify_named("p", "m", &signature).is_ok());
+        assert!(!rotated.is_under_first(Some(&signature)));
+        assert!(old.is_under_first(Some(&signature)));
+        for (purpose, message, made) in [
+            ("p", "other", signature.clone()),
+            ("other", "m", signature.clone()),
+            ("p", "m", signature.replacen("old", "new", 1)),
+            ("p", "m", signature.to_uppercase().replacen("OLD", "old", 1)),
+            ("p", "m", "old:".to_owned()),
+            ("p", "m", "old".to_owned()),
+        ] {
+            let checked = rotated.verify_named(purpose, message, &made);
+            assert!(checked.is_err(), "{purpose} {message} {made}");
+        }
+        let other = ring(&key("new", 2)).verify_named("p", "m", &signature);
+        assert!(matches!(other, Err(SealError::UnknownKey(name)) if name == "old"));
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
-use super::{Surroundings, checks::Kept, clusters::Backends, takeover::Takeover};
+use super::{
+    Surroundings, checks::Kept, clusters::Backends, resealing::Resealing, takeover::Takeover,
+};
 use crate::{
     alerting::NotifierSettings,
     broker::{Broker, BrokerParts, Doorkeeper, Downloads},
@@ -141,6 +143,18 @@ impl Assembly<'_> {
             provisioners: self.backends.provisioners(),
             handovers: self.backends.handovers.clone(),
         })
+    }
+
+    /// What seals manifests of backups anew.
+    pub(super) fn resealing(&self) -> Resealing {
+        Resealing {
+            store: self.kept.store.clone(),
+            backups: self.kept.backups.clone(),
+            keys: self.config.access.keys.clone(),
+            own: self.kept.replica.clone(),
+            clock: self.surroundings.clock.clone(),
+            provisioners: self.backends.provisioners(),
+        }
     }
 
     /// What the webhook is told, where there is one.

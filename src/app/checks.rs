@@ -8,13 +8,13 @@ use super::{
     StartError, Surroundings,
     clusters::check_clusters,
     folders,
-    seals::{check_keys, join, renew_seals},
+    seals::{check_keys, check_keys_of_backups, give_up_backups, join, renew_seals},
 };
 use crate::{
-    backups::{self, CopiedBackup, Vault},
+    backups::{self, CopiedBackup, Looked, Vault},
     broker::{BrokerError, CatalogRefusal, keeps_all_plans},
     clock::Clock,
-    config::{CatalogFile, Config},
+    config::{CatalogFile, Config, OfflineError, OfflineLook},
     model::{
         catalog::{Catalog, CatalogError, CatalogErrors, CurrentCatalog},
         ids::FolderMark,
@@ -50,6 +50,7 @@ impl Kept {
         let store = Arc::new(Store::open(config.places.database())?);
         let checked = folders::check(&store, config, clock.now()).await?;
         check_keys(&store, &config.access.keys).await?;
+        let given_up = check_keys_of_backups(&store, config).await?;
         let time = Arc::new(Timekeeper::start(&store, clock.clone()).await?);
         if store.is_private() {
             renew_seals(&store, &config.access.keys).await?;
@@ -69,10 +70,12 @@ impl Kept {
             keys: config.access.keys.marks(),
         };
         let mark = checked.mark(&store).await?;
-        let backups = Vault::at(&config.places.backups, mark);
+        let backups = Vault::at(&config.places.backups, mark, config.access.keys.clone());
         if !store.is_private() {
             join(&store, replica.clone(), clock.now()).await?;
         }
+        // Only now: a ring that is in the way of other brokers gives nothing up.
+        give_up_backups(&store, given_up, clock.now()).await?;
         Ok(Self {
             replica,
             store,
@@ -109,7 +112,17 @@ pub async fn copy_backups(
     moves: bool,
     tell: impl FnMut(&CopiedBackup),
 ) -> Result<(), backups::CopyError> {
-    backups::copy(&config.places.backups, moves, tell).await
+    let (place, keys) = (&config.places.backups, &config.access.keys);
+    backups::copy(place, keys, moves, tell).await
+}
+
+/// Looks at backups without a broker; `tell` is told of each.
+pub async fn verify_backups(
+    look: &OfflineLook,
+    tell: impl FnMut(Looked),
+) -> Result<(), OfflineError> {
+    let (suspect, wanted) = look.read()?;
+    Ok(backups::verify(&suspect, &wanted, tell).await?)
 }
 
 /// How many services and plans a catalog has, in words, or everything that is wrong with it.

@@ -94,6 +94,13 @@ pub enum StartError {
          that they were sealed under too, behind the first one"
     )]
     KeyGone,
+    /// Backups are sealed under a key that the ring lacks.
+    #[error(
+        "COMPOSE_BROKER_ENCRYPTION_KEYS: backups are sealed under keys that the ring lacks: {0}; put them back, \
+         behind the first one, until no backup needs them (the log says when), or give these backups up \
+         with --accept keys"
+    )]
+    KeysOfBackupsGone(String),
     /// The ring does not fit those of other brokers on the store.
     #[error("COMPOSE_BROKER_ENCRYPTION_KEYS")]
     Rings(#[from] RingConflict),

@@ -253,7 +253,7 @@ impl Folder {
         };
         let (promised, evident) = match &self.name {
             FolderName::Data => self.own_files(store, config).await?,
-            FolderName::Backups => backups_at(store, &config.places.backups).await?,
+            FolderName::Backups => backups_at(store, config).await?,
             FolderName::Cluster(id) => self.members(store, id.clone()).await?,
         };
         let look = Look {
@@ -373,12 +373,12 @@ impl Folder {
     }
 }
 
-/// Whether the store knows of backups, and whether one of them is at `place`.
-async fn backups_at(store: &Arc<Store>, place: &SharedPlace) -> Result<(bool, bool), StartError> {
+/// Whether the store knows of backups, and whether one of them is where they should be.
+async fn backups_at(store: &Arc<Store>, config: &Config) -> Result<(bool, bool), StartError> {
     let complete = store
         .scan(|conn| store::backup::complete_after(conn, None, ROWS_LOOKED_AT))
         .await?;
-    let vault = Vault::at(place, None);
+    let vault = Vault::at(&config.places.backups, None, config.access.keys.clone());
     for (backup, deployment) in &complete {
         if !vault.stored(deployment, backup).await?.objects.is_empty() {
             return Ok((true, true));

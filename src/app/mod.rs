@@ -47,18 +47,24 @@ mod clusters;
 mod error;
 mod folders;
 mod listen;
+mod resealing;
 mod seals;
 mod service;
 mod start_log;
 mod takeover;
 mod tasks;
 
-pub use checks::{check_catalog, copy_backups, copy_store, migrate, pending_migrations};
+pub use checks::{
+    check_catalog, copy_backups, copy_store, migrate, pending_migrations, verify_backups,
+};
 pub use clusters::start_members;
 pub use error::{FolderError, StartError};
 
 /// How [`StartError`] is told in one line, with all its causes.
 pub use crate::model::failure::chain;
+
+/// What a look at backups without a broker finds.
+pub use crate::backups::{Looked, Verdict};
 
 /// What the client asks for the time.
 pub use crate::clock::Clock;
@@ -314,6 +320,7 @@ fn tasks(of: &Assembly<'_>, broker: &Arc<Broker>) -> Tasks {
     });
     tasks.begin("timekeeper", |stop| of.kept.time.clone().run(stop));
     tasks.begin("look at the volumes", |stop| of.volumes.clone().run(stop));
+    tasks.begin("sealer of backups", |stop| of.resealing().run(stop));
     if let Some(takeover) = of.takeover(broker) {
         tasks.begin("look at others' clusters", |stop| takeover.run(stop));
     }

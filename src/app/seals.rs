@@ -6,10 +6,13 @@ use chrono::{DateTime, Utc};
 
 use super::StartError;
 use crate::{
+    config::{Accepted, Config},
     model::{
+        backup::KEY_LOST,
         binding::Binding,
         limits::{PAGE_OF_ALL, REPLICA_ALIVE},
         replicas::{Replica, check_rings},
+        sentence::counted,
     },
     seal::KeyRing,
     store::{self, Conn, Store},
@@ -32,6 +35,46 @@ pub(super) async fn check_keys(store: &Arc<Store>, keys: &KeyRing) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// The keys that the ring lacks although backups are sealed under them, where it was accepted that these are
+/// given up; else it fails when there are any.
+pub(super) async fn check_keys_of_backups(
+    store: &Arc<Store>,
+    config: &Config,
+) -> Result<Vec<String>, StartError> {
+    let mut needed = store.scan(store::backup::keys_needed).await?;
+    needed.retain(|(key, _)| !config.access.keys.has(key));
+    let told: Vec<String> = needed
+        .iter()
+        .map(|(key, count)| format!("{key} ({})", counted(count.unsigned_abs(), "backup")))
+        .collect();
+    if !told.is_empty() && !config.accepted.contains(&Accepted::Keys) {
+        return Err(StartError::KeysOfBackupsGone(told.join(", ")));
+    }
+    Ok(needed.into_iter().map(|(key, _)| key).collect())
+}
+
+/// Gives up the backups that are sealed under these keys, which are gone.
+pub(super) async fn give_up_backups(
+    store: &Arc<Store>,
+    keys: Vec<String>,
+    now: DateTime<Utc>,
+) -> Result<(), StartError> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    log::warn!(
+        "backups are given up, as was accepted, since the keys to them are gone: {}",
+        keys.join(", ")
+    );
+    let given_up = store.write(move |conn| {
+        keys.iter().try_for_each(|key| {
+            let failure = format!("{KEY_LOST}: {key}");
+            store::backup::give_up_sealed_under(conn, key, &failure, now)
+        })
+    });
+    Ok(given_up.await?)
 }
 
 /// Begins to work beside the other brokers on the store, unless a key ring is in the way.

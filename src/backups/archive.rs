@@ -54,10 +54,10 @@ const END: [u8; 2 * BLOCK_BYTES] = [0; 2 * BLOCK_BYTES];
 /// The files are for the one who unpacks them alone.
 const FILE_MODE: u32 = 0o600;
 
-/// The archive of a snapshot. The sealed credentials stay here: they are the operator's.
+/// The archive of a snapshot, with the manifest as it is shown: what is sealed is the operator's.
 pub fn download(snapshot: ByteStream, manifest: &Manifest) -> ByteStream {
     let stored = &manifest.stored;
-    let name = ObjectName::snapshot(&manifest.deployment_id, &manifest.backup_id);
+    let name = ObjectName::snapshot_of(manifest);
     let snapshot = gauged(
         snapshot,
         Expecting::new(
@@ -67,7 +67,7 @@ pub fn download(snapshot: ByteStream, manifest: &Manifest) -> ByteStream {
             &stored.snapshot_sha256,
         ),
     );
-    let told = shown(manifest);
+    let told = manifest::to_json(manifest);
     let rest = [
         padding(stored.snapshot_bytes),
         header(MANIFEST_FILE, told.len() as u64, manifest),
@@ -88,9 +88,9 @@ pub fn about(manifest: &Manifest) -> u64 {
     packed.min(stored.snapshot_bytes) + BESIDE_BYTES
 }
 
-/// What is the same as long as the archive's bytes are.
+/// What is the same as long as the bytes of the archive with that manifest are.
 pub fn tag(manifest: &Manifest) -> String {
-    let told = digest(&SHA256, &shown(manifest));
+    let told = digest(&SHA256, &manifest::to_json(manifest));
     let digits = &hex(told.as_ref())[..TAG_DIGITS];
     format!("{digits}-{REVISION}")
 }
@@ -114,13 +114,6 @@ pub fn part(content: ByteStream, part: RangeInclusive<u64>) -> ByteStream {
     });
     let is_something = |chunk: &io::Result<Bytes>| chunk.as_ref().is_ok_and(Bytes::is_empty);
     cut.filter(move |chunk| ready(!is_something(chunk))).boxed()
-}
-
-fn shown(manifest: &Manifest) -> Bytes {
-    manifest::to_json(&Manifest {
-        sealed_credentials: None,
-        ..manifest.clone()
-    })
 }
 
 /// Compresses in pieces that are always cut at the same places, however `content` comes: what an
@@ -223,7 +216,9 @@ mod tests {
             object_bytes: 1,
             object_sha256: "cd".repeat(32),
             compression: "zstd".into(),
+            sealing: None,
         })
+        .bare()
     }
 
     fn untar(archive: &[u8], into: &Path) -> bool {
@@ -254,15 +249,11 @@ mod tests {
             assert_eq!(fs::read(&snapshot).expect("there"), content);
             let told = fs::read(folder.path().join("manifest.json")).expect("there");
             let told: Manifest = serde_json::from_slice(&told).expect("a manifest");
-            let public = Manifest {
-                sealed_credentials: None,
-                ..manifest
-            };
-            assert_eq!(told, public);
+            assert_eq!(told, manifest);
             for file in ["snapshot.db", "manifest.json"] {
                 let metadata = fs::metadata(folder.path().join(file)).expect("there");
                 assert_eq!(metadata.mode() & 0o777, FILE_MODE);
-                assert_eq!(metadata.mtime(), public.finished_at.timestamp());
+                assert_eq!(metadata.mtime(), manifest.finished_at.timestamp());
             }
         }
     }
@@ -355,7 +346,7 @@ mod tests {
     async fn the_archive_tells_what_is_damaged() {
         let manifest = manifest_of(&noise(100));
         let result = collect_ours(download(whole(&noise(101)), &manifest)).await;
-        let name = ObjectName::snapshot(&manifest.deployment_id, &manifest.backup_id);
+        let name = ObjectName::snapshot_of(&manifest);
         assert!(
             matches!(&result, Err(BackupStoreError::Damaged { object, .. }) if object == name.as_str()),
             "{result:?}"

@@ -1,12 +1,17 @@
 //! Backups that are copied from the stores behind into the one in front.
 
+use std::sync::Arc;
+
 use futures::TryStreamExt as _;
 
 use super::{
     BackupStoreError, Found, ObjectName, Vault,
     store::{BackupStore, SharedPlace},
 };
-use crate::model::ids::{BackupId, DeploymentId};
+use crate::{
+    model::ids::{BackupId, DeploymentId},
+    seal::KeyRing,
+};
 
 /// A backup that was copied, or that was there already.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +56,7 @@ pub enum CopyError {
 /// A broker may use all of them meanwhile.
 pub async fn copy(
     place: &SharedPlace,
+    keys: &Arc<KeyRing>,
     moves: bool,
     mut tell: impl FnMut(&CopiedBackup),
 ) -> Result<(), CopyError> {
@@ -70,8 +76,8 @@ pub async fn copy(
         };
         let into = front.store(Some(mark.clone()));
         let from = behind.store(Some(mark.clone()));
-        let from_vault = Vault::at(behind, Some(mark.clone()));
-        let into_vault = Vault::at(&front, Some(mark));
+        let from_vault = Vault::at(behind, Some(mark.clone()), keys.clone());
+        let into_vault = Vault::at(&front, Some(mark), keys.clone());
         let mut all = from_vault.list();
         while let Some(found) = all.try_next().await? {
             let Found::Backup(stored) = found else {
@@ -84,12 +90,22 @@ pub async fn copy(
             let there = into_vault.stored(&deployment, &backup).await?;
             let mut bytes = 0;
             if there.missing().is_some() {
-                let manifest = from_vault.read_manifest(&deployment, &backup).await?;
-                let snapshot = ObjectName::snapshot(&deployment, &backup);
+                // No key is needed: what arrives are the bytes that were stored, open or not.
+                let read = || from_vault.read_manifest_text(&deployment, &backup);
+                let (_, mut manifest) = read().await?;
+                let snapshot = ObjectName::snapshot_of(&manifest);
                 bytes += pass(&*from, &*into, &snapshot).await?;
-                into_vault.verify(&manifest).await?;
-                let manifest = ObjectName::manifest(&deployment, &backup);
-                bytes += pass(&*from, &*into, &manifest).await?;
+                into_vault.verify_object(&manifest).await?;
+                let name = ObjectName::manifest(&deployment, &backup);
+                loop {
+                    bytes += pass(&*from, &*into, &name).await?;
+                    // A broker may have sealed it anew meanwhile.
+                    let (_, now) = read().await?;
+                    if now == manifest {
+                        break;
+                    }
+                    manifest = now;
+                }
             }
             if moves {
                 from_vault.remove(&deployment, &backup).await?;

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::name::ObjectName;
-use crate::model::failure::chain;
+use crate::{model::failure::chain, seal::SealError};
 
 /// Why the store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +47,20 @@ pub enum BackupStoreError {
         /// What does not fit.
         reason: String,
     },
+    /// It is sealed under a key that the ring lacks.
+    #[error(
+        "object {object} is sealed under key {key}, which is not in the key ring: put it back, behind the \
+         first one"
+    )]
+    KeyMissing {
+        /// The object's name.
+        object: String,
+        /// The key's name.
+        key: String,
+    },
+    /// Nothing can be sealed.
+    #[error("a backup cannot be sealed")]
+    NotSealed(#[source] SealError),
     /// What was being stored broke off or was not whole.
     #[error("the snapshot is not whole: {0}")]
     BrokenSource(String),
@@ -72,6 +86,18 @@ impl BackupStoreError {
         Self::Damaged {
             object: object.to_string(),
             reason: reason.into(),
+        }
+    }
+
+    /// What it means that something in the object of that name does not open: the object is damaged, unless
+    /// only the key is missing.
+    pub(super) fn of_seal(object: &ObjectName, what: &str, error: SealError) -> Self {
+        match error {
+            SealError::UnknownKey(key) => Self::KeyMissing {
+                object: object.to_string(),
+                key,
+            },
+            error => Self::damaged(object, format!("{what} {error}")),
         }
     }
 
@@ -109,7 +135,9 @@ impl From<BackupStoreError> for io::Error {
             BackupStoreError::Damaged { .. } | BackupStoreError::BrokenSource(_) => {
                 io::ErrorKind::InvalidData
             }
-            BackupStoreError::Server { .. } => io::ErrorKind::Other,
+            BackupStoreError::Server { .. }
+            | BackupStoreError::KeyMissing { .. }
+            | BackupStoreError::NotSealed(_) => io::ErrorKind::Other,
             BackupStoreError::Io { source, .. } => source.kind(),
         };
         io::Error::new(kind, error)

@@ -1,9 +1,35 @@
-//! Manifests as they are stored: JSON, for people too.
+//! Manifests as they are stored: JSON, for people too, and signed.
+//!
+//! A signature is over all that a manifest says, whatever order or spaces it is written with, but for the
+//! signature itself and what is sealed: that shows by itself, when it is opened, whether it was changed. So a
+//! field that a later version adds is signed as well, for a reader that does not know it.
 
 use bytes::Bytes;
 use serde::Deserialize;
+use serde_json::Value;
 
-use crate::model::backup::{MANIFEST_FORMAT, Manifest};
+use super::cipher::{Identity, ObjectKey};
+use crate::{
+    model::backup::{MANIFEST_FORMAT, MANIFEST_FORMAT_CLEAR, Manifest},
+    seal::{KeyRing, SealError},
+};
+
+#[cfg(test)]
+mod tests;
+
+/// What signatures of manifests are made for.
+const PURPOSE: &str = "backup manifest";
+/// What of a manifest is not signed.
+const UNSIGNED: [&str; 3] = ["signature", "sealed_key", "sealed_credentials"];
+
+/// Why a text is no manifest that can be used.
+#[derive(Debug)]
+pub(super) enum Unfit {
+    /// It is not one.
+    Form(String),
+    /// Something in it does not open, or was not signed by this ring.
+    Seal(&'static str, SealError),
+}
 
 /// A manifest in the form that is stored.
 pub(super) fn to_json(manifest: &Manifest) -> Bytes {
@@ -13,7 +39,7 @@ pub(super) fn to_json(manifest: &Manifest) -> Bytes {
     text.into()
 }
 
-/// The manifest that `text` is; else the reason why it is none.
+/// The manifest that `text` is; else the reason why it is none. Its signature is not looked at.
 pub(super) fn parse(text: &[u8]) -> Result<Manifest, String> {
     /// Looked at first, since another format need not have the rest.
     #[derive(Deserialize)]
@@ -21,10 +47,135 @@ pub(super) fn parse(text: &[u8]) -> Result<Manifest, String> {
         format: u32,
     }
     let Form { format } = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-    if format != MANIFEST_FORMAT {
+    if ![MANIFEST_FORMAT, MANIFEST_FORMAT_CLEAR].contains(&format) {
         return Err(format!(
-            "it has format {format}, and only {MANIFEST_FORMAT} is known"
+            "it has format {format}, and only {MANIFEST_FORMAT_CLEAR} and {MANIFEST_FORMAT} are known"
         ));
     }
-    serde_json::from_slice(text).map_err(|error| error.to_string())
+    let manifest: Manifest = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    if manifest.stored.manifest_format() != format {
+        return Err("its format is not that of the object that it tells of".to_owned());
+    }
+    Ok(manifest)
+}
+
+/// Fails unless it is certain that the broker wrote this manifest, which is `text`, as it is. What an earlier
+/// version wrote has no signature, and is believed.
+pub(super) fn check_own(text: &[u8], manifest: &Manifest, keys: &KeyRing) -> Result<(), Unfit> {
+    if manifest.format == MANIFEST_FORMAT_CLEAR {
+        return Ok(());
+    }
+    check_signature(text, manifest, keys)?;
+    let Some(sealed) = &manifest.sealed_credentials else {
+        return Err(Unfit::Form("it has no sealed credentials".to_owned()));
+    };
+    keys.open(&manifest.seal_context(), sealed)
+        .map_err(|error| Unfit::Seal("its text of sealed credentials", error))?;
+    object_key(manifest, keys).map(drop)
+}
+
+/// Whether the signature in `text`, which is that manifest, was made by a key of the ring.
+pub(super) fn check_signature(
+    text: &[u8],
+    manifest: &Manifest,
+    keys: &KeyRing,
+) -> Result<(), Unfit> {
+    let Some(signature) = &manifest.signature else {
+        return Err(Unfit::Form("it is not signed".to_owned()));
+    };
+    let told: Value = serde_json::from_slice(text).map_err(|e| Unfit::Form(e.to_string()))?;
+    keys.verify_named(PURPOSE, &signed_text(told), signature)
+        .map_err(|error| Unfit::Seal("its signature", error))
+}
+
+/// The key that opens the object of a manifest.
+pub(super) fn object_key(manifest: &Manifest, keys: &KeyRing) -> Result<ObjectKey, Unfit> {
+    let Some(sealed) = &manifest.sealed_key else {
+        return Err(Unfit::Form("it has no key to its object".to_owned()));
+    };
+    ObjectKey::open(keys, &Identity::from(manifest), sealed)
+        .map_err(|error| Unfit::Seal("the key to its object", error))
+}
+
+/// The same manifest, signed under the ring's first key.
+pub(super) fn signed(manifest: Manifest, keys: &KeyRing) -> Manifest {
+    let told = serde_json::to_value(&manifest)
+        .expect("a manifest has only text keys and writing to memory does not fail");
+    Manifest {
+        signature: Some(keys.sign_named(PURPOSE, &signed_text(told))),
+        ..manifest
+    }
+}
+
+/// What others than the broker are shown of a manifest, signed.
+pub(super) fn shown(manifest: &Manifest, keys: &KeyRing) -> Manifest {
+    signed(manifest.bare(), keys)
+}
+
+/// The same manifest with all that it has of the ring's under the first key; none where it is so already.
+pub(super) fn renewed(manifest: &Manifest, keys: &KeyRing) -> Result<Option<Manifest>, SealError> {
+    let renewed = |context: &str, sealed: &Option<String>| match sealed {
+        Some(sealed) => keys.renewed(context, sealed),
+        None => Ok(None),
+    };
+    let of = Identity::from(manifest);
+    let key = renewed(&of.key_context(), &manifest.sealed_key)?;
+    let credentials = renewed(&manifest.seal_context(), &manifest.sealed_credentials)?;
+    let is_signed = manifest.signature.is_some();
+    let signs_anew = is_signed && !keys.is_under_first(manifest.signature.as_deref());
+    if key.is_none() && credentials.is_none() && !signs_anew {
+        return Ok(None);
+    }
+    let renewed = Manifest {
+        sealed_key: key.or_else(|| manifest.sealed_key.clone()),
+        sealed_credentials: credentials.or_else(|| manifest.sealed_credentials.clone()),
+        ..manifest.clone()
+    };
+    Ok(Some(if is_signed {
+        signed(renewed, keys)
+    } else {
+        renewed
+    }))
+}
+
+/// What of a manifest is signed, in one form: no spaces, and fields in the order of their names.
+fn signed_text(mut told: Value) -> String {
+    if let Some(fields) = told.as_object_mut() {
+        for field in UNSIGNED {
+            fields.remove(field);
+        }
+    }
+    let mut text = String::new();
+    write_plainly(&told, &mut text);
+    text
+}
+
+fn write_plainly(value: &Value, into: &mut String) {
+    match value {
+        Value::Object(fields) => {
+            let mut fields: Vec<(&String, &Value)> = fields.iter().collect();
+            fields.sort_unstable_by_key(|(name, _)| *name);
+            into.push('{');
+            for (i, (name, value)) in fields.into_iter().enumerate() {
+                if i > 0 {
+                    into.push(',');
+                }
+                into.push_str(&Value::from(name.as_str()).to_string());
+                into.push(':');
+                write_plainly(value, into);
+            }
+            into.push('}');
+        }
+        Value::Array(values) => {
+            into.push('[');
+            for (i, value) in values.iter().enumerate() {
+                if i > 0 {
+                    into.push(',');
+                }
+                write_plainly(value, into);
+            }
+            into.push(']');
+        }
+        other => into.push_str(&other.to_string()),
+    }
 }

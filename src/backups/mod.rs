@@ -4,23 +4,31 @@
 //! its manifest), how these are named, packed and checked, and in which order they go. A
 //! [`store`](store::BackupStore) knows names and bytes alone.
 //!
-//! In: engine → length and hash → zstd → length and hash of the object → store. A snapshot that the
-//! engine does not end well never gets its name in the store.
+//! In: engine → length and hash → zstd → sealed frames → length and hash of the object → store. A
+//! snapshot that the engine does not end well never gets its name in the store.
 //!
-//! Out: store → length and hash of the object → zstd → length and hash of the snapshot → reader.
-//! The stream ends well only when both were what was stored. A reader that acts on the first bytes
-//! must undo it when the end is an error.
+//! Out: store → length and hash of the object → frames that open → zstd → length and hash of the
+//! snapshot → reader. The stream ends well only when all were what was stored. A reader that acts on
+//! the first bytes must undo it when the end is an error.
+//!
+//! Each object has a key of its own. It stands in the manifest, sealed under the key ring, and nowhere
+//! else once the backup is complete: so the manifest goes first when a backup is deleted, and nobody
+//! opens what is left. What the store of the broker knows of a backup is compared with its manifest
+//! before anything is opened.
 //!
 //! Both ways hold a few chunks in memory, whatever the size. All errors of streams made here carry
 //! a [`BackupStoreError`] ([`BackupStoreError::unpack`]).
 
 use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
+use tokio::sync::RwLock;
 
 use self::{
+    cipher::ObjectKey,
     gauge::{Expecting, Measured, Measuring, gauged},
+    manifest::Unfit,
     store::BackupStore,
 };
 use crate::{
@@ -29,22 +37,27 @@ use crate::{
         ids::{BackupId, DeploymentId, FolderMark},
         limits::MANIFEST_BYTES_MAX,
     },
+    seal::{KeyRing, SealError},
     stream::ByteStream,
 };
 
 pub mod archive;
+mod cipher;
 mod copy;
 mod error;
 mod frame;
 mod gauge;
 mod manifest;
 mod name;
+mod offline;
 pub mod store;
 
 pub use self::{
+    cipher::Identity,
     copy::{CopiedBackup, CopyError, copy},
     error::BackupStoreError,
     name::ObjectName,
+    offline::{LookError, Looked, Signature, Suspect, Verdict, Wanted, verify},
     store::{SharedPlace, StoreSettings, forms, place, place_before, place_in, s3},
 };
 
@@ -57,6 +70,34 @@ mod tests;
 #[derive(Clone)]
 pub struct Vault {
     store: Arc<dyn BackupStore>,
+    keys: Arc<KeyRing>,
+    /// Held while a manifest is deleted (by many), or sealed anew (by one): none that was read before its
+    /// deletion is written back after it. A broker alone changes the backups of the clusters that it looks
+    /// after, so a lock of its process is enough.
+    resealing: Arc<RwLock<()>>,
+}
+
+/// What was stored of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakenIn {
+    /// Its bytes.
+    pub stored: StoredSnapshot,
+    /// The key that they are sealed under, sealed under the key ring.
+    pub sealed_key: String,
+}
+
+/// What came of a look at whether a manifest is sealed under the first key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resealed {
+    /// It was already.
+    Unchanged,
+    /// It is now.
+    Renewed,
+    /// It is of an earlier version, and what it has of the administrator's credentials is sealed under a key
+    /// that is gone. The backup itself needs no key.
+    CredentialsLost,
+    /// There is none.
+    Gone,
 }
 
 /// What is stored of one backup.
@@ -73,11 +114,14 @@ pub struct StoredBackup {
 impl StoredBackup {
     /// The first object that it should have and has not.
     pub fn missing(&self) -> Option<ObjectName> {
-        let wanted = [
-            ObjectName::snapshot(&self.deployment, &self.backup),
-            ObjectName::manifest(&self.deployment, &self.backup),
-        ];
-        wanted.into_iter().find(|name| !self.objects.contains(name))
+        let sealed = ObjectName::snapshot(&self.deployment, &self.backup);
+        let clear = ObjectName::clear_snapshot(&self.deployment, &self.backup);
+        let snapshot = [&clear, &sealed].into_iter();
+        if !snapshot.into_iter().any(|name| self.objects.contains(name)) {
+            return Some(sealed);
+        }
+        let manifest = ObjectName::manifest(&self.deployment, &self.backup);
+        (!self.objects.contains(&manifest)).then_some(manifest)
     }
 }
 
@@ -91,18 +135,22 @@ pub enum Found {
 }
 
 impl Vault {
-    /// The vault that keeps backups in `store`.
-    pub fn over(store: impl BackupStore + 'static) -> Self {
-        Self {
-            store: Arc::new(store),
-        }
+    /// The vault that keeps backups in `store`, sealed under `keys`.
+    pub fn over(store: impl BackupStore + 'static, keys: Arc<KeyRing>) -> Self {
+        Self::of(Arc::new(store), keys)
     }
 
     /// The vault that keeps backups at `place`, in what is there. Where there is a `mark`, it is only used
     /// while its folder has that.
-    pub fn at(place: &SharedPlace, mark: Option<FolderMark>) -> Self {
+    pub fn at(place: &SharedPlace, mark: Option<FolderMark>, keys: Arc<KeyRing>) -> Self {
+        Self::of(place.store(mark), keys)
+    }
+
+    fn of(store: Arc<dyn BackupStore>, keys: Arc<KeyRing>) -> Self {
         Self {
-            store: place.store(mark),
+            store,
+            keys,
+            resealing: Arc::default(),
         }
     }
 
@@ -124,12 +172,13 @@ impl Vault {
     /// left of it.
     pub async fn take_in(
         &self,
-        deployment: &DeploymentId,
-        backup: &BackupId,
+        of: &Identity,
         snapshot: ByteStream,
         progress: impl Fn(u64) + Send + Sync + 'static,
-    ) -> Result<StoredSnapshot, BackupStoreError> {
-        let name = ObjectName::snapshot(deployment, backup);
+    ) -> Result<TakenIn, BackupStoreError> {
+        let name = ObjectName::snapshot(&of.deployment, &of.backup);
+        let (key, sealed_key) =
+            ObjectKey::generate(&self.keys, of).map_err(BackupStoreError::NotSealed)?;
         let (of_snapshot, of_object) = (Measured::default(), Measured::default());
         let mut passed = 0;
         let snapshot = snapshot.inspect_ok(move |chunk| {
@@ -137,7 +186,8 @@ impl Vault {
             progress(passed);
         });
         let snapshot = gauged(snapshot.boxed(), Measuring::new(of_snapshot.clone()));
-        let object = gauged(frame::compress(snapshot), Measuring::new(of_object.clone()));
+        let sealed = cipher::seal(frame::compress(snapshot), key);
+        let object = gauged(sealed, Measuring::new(of_object.clone()));
         let stored_bytes = self.store.put(&name, object).await?;
         let (Some(snapshot), Some(object)) = (of_snapshot.get(), of_object.get()) else {
             let reason = "the store did not take all of it";
@@ -147,87 +197,142 @@ impl Vault {
             let reason = format!("the store took {stored_bytes} of {} bytes", object.bytes);
             return Err(BackupStoreError::damaged(&name, reason));
         }
-        Ok(StoredSnapshot {
+        self.remove_clear(of).await?;
+        let stored = StoredSnapshot {
             snapshot_bytes: snapshot.bytes,
             snapshot_sha256: snapshot.sha256.clone(),
             object_bytes: object.bytes,
             object_sha256: object.sha256.clone(),
             compression: frame::COMPRESSION.to_owned(),
-        })
+            sealing: Some(cipher::SEALING.to_owned()),
+        };
+        Ok(TakenIn { stored, sealed_key })
+    }
+
+    /// Deletes what an earlier version stored of a backup that was begun anew since.
+    async fn remove_clear(&self, of: &Identity) -> Result<(), BackupStoreError> {
+        let clear = ObjectName::clear_snapshot(&of.deployment, &of.backup);
+        let stored = self.stored(&of.deployment, &of.backup).await?;
+        if stored.objects.contains(&clear) {
+            self.store.delete(&clear).await?;
+        }
+        Ok(())
     }
 
     /// Opens the snapshot of a backup. The stream ends with [`BackupStoreError::Damaged`] when the
-    /// object or what is in it is not as its manifest says.
+    /// object or what is in it is not as `manifest` says, which is what the broker's store knows, or what
+    /// was read from here. What stands beside the object has to say the same.
     pub async fn open(&self, manifest: &Manifest) -> Result<ByteStream, BackupStoreError> {
-        let (deployment, backup) = (&manifest.deployment_id, &manifest.backup_id);
-        self.open_stored(deployment, backup, &manifest.stored).await
-    }
-
-    /// Opens the snapshot of a backup that has no manifest yet, as [`Vault::open`] does.
-    pub async fn open_stored(
-        &self,
-        deployment: &DeploymentId,
-        backup: &BackupId,
-        expected: &StoredSnapshot,
-    ) -> Result<ByteStream, BackupStoreError> {
-        let name = ObjectName::snapshot(deployment, backup);
-        if expected.compression != frame::COMPRESSION {
-            let reason = format!("unknown compression {:?}", expected.compression);
+        let of = Identity::from(manifest);
+        if manifest.stored.sealing.is_none() {
+            return self.open_taken(&of, &manifest.stored, None).await;
+        }
+        let beside = self.read_manifest(&of.deployment, &of.backup).await?;
+        if beside.bare() != manifest.bare() {
+            let name = ObjectName::manifest(&of.deployment, &of.backup);
+            let reason = "it is not the one that the broker wrote for this backup last";
             return Err(BackupStoreError::damaged(&name, reason));
         }
-        let object = Expecting::new(
-            "stored bytes",
-            &name,
-            expected.object_bytes,
-            &expected.object_sha256,
-        );
-        let snapshot = Expecting::new(
-            "snapshot bytes",
-            &name,
-            expected.snapshot_bytes,
-            &expected.snapshot_sha256,
-        );
-        let stored = gauged(self.read(&name).await?, object);
-        Ok(gauged(frame::decompress(stored, &name), snapshot))
+        let key = beside.sealed_key.as_deref();
+        self.open_taken(&of, &beside.stored, key).await
+    }
+
+    /// Opens the snapshot of a backup that has no manifest yet, as [`Vault::open`] does. One that an earlier
+    /// version has stored has no key.
+    pub async fn open_taken(
+        &self,
+        of: &Identity,
+        expected: &StoredSnapshot,
+        sealed_key: Option<&str>,
+    ) -> Result<ByteStream, BackupStoreError> {
+        let name = match expected.sealing {
+            Some(_) => ObjectName::snapshot(&of.deployment, &of.backup),
+            None => ObjectName::clear_snapshot(&of.deployment, &of.backup),
+        };
+        let key = match (&expected.sealing, sealed_key) {
+            (None, _) => None,
+            (Some(_), None) => {
+                let reason = "there is no key to it";
+                return Err(BackupStoreError::damaged(&name, reason));
+            }
+            (Some(_), Some(sealed)) => {
+                let key = ObjectKey::open(&self.keys, of, sealed);
+                Some(key.map_err(|e| BackupStoreError::of_seal(&name, "its key", e))?)
+            }
+        };
+        unpacked(self.read(&name).await?, &name, expected, key)
     }
 
     /// Reads the whole snapshot of a backup and fails when it is not as its manifest says.
     pub async fn verify(&self, manifest: &Manifest) -> Result<(), BackupStoreError> {
-        let name = ObjectName::snapshot(&manifest.deployment_id, &manifest.backup_id);
-        let mut content = self.open(manifest).await?;
-        while content
-            .try_next()
-            .await
-            .map_err(unreadable(&name))?
-            .is_some()
-        {}
-        Ok(())
+        let name = ObjectName::snapshot_of(manifest);
+        read_to_end(self.open(manifest).await?, &name).await
+    }
+
+    /// Reads the whole object of a backup and fails when its bytes are not those that its manifest tells of.
+    /// It needs no key, and does not open it.
+    pub async fn verify_object(&self, manifest: &Manifest) -> Result<(), BackupStoreError> {
+        let (name, stored) = (ObjectName::snapshot_of(manifest), &manifest.stored);
+        let (bytes, sha256) = (stored.object_bytes, &stored.object_sha256);
+        let expected = Expecting::new("stored bytes", &name, bytes, sha256);
+        read_to_end(gauged(self.read(&name).await?, expected), &name).await
     }
 
     /// What a user downloads: the [`archive`] of a backup. It ends with an error when the backup
     /// turns out to be damaged.
     pub async fn archive(&self, manifest: &Manifest) -> Result<ByteStream, BackupStoreError> {
-        Ok(archive::download(self.open(manifest).await?, manifest))
+        let shown = manifest::shown(manifest, &self.keys);
+        Ok(archive::download(self.open(manifest).await?, &shown))
     }
 
-    /// Stores the manifest beside its snapshot.
-    pub async fn write_manifest(&self, manifest: &Manifest) -> Result<(), BackupStoreError> {
+    /// What is the same as long as the bytes of the archive of a backup are.
+    pub fn archive_tag(&self, manifest: &Manifest) -> String {
+        archive::tag(&manifest::shown(manifest, &self.keys))
+    }
+
+    /// Stores the manifest beside its snapshot: signed, with all that is sealed in it under the ring's first
+    /// key. Returns that key's name.
+    pub async fn write_manifest(&self, manifest: &Manifest) -> Result<String, BackupStoreError> {
         let name = ObjectName::manifest(&manifest.deployment_id, &manifest.backup_id);
-        let text = manifest::to_json(manifest);
+        let opens = |error| BackupStoreError::of_seal(&name, "what is sealed in it", error);
+        let renewed = manifest::renewed(manifest, &self.keys).map_err(opens)?;
+        let manifest = renewed.unwrap_or_else(|| manifest.clone());
+        let manifest = match manifest.stored.sealing {
+            Some(_) => manifest::signed(manifest, &self.keys),
+            None => manifest,
+        };
+        let text = manifest::to_json(&manifest);
         if text.len() > MANIFEST_BYTES_MAX {
             // Better no backup than one whose manifest we would refuse to read.
             return Err(too_long(&name));
         }
         let content = stream::once(async { Ok(text) }).boxed();
-        self.store.put(&name, content).await.map(drop)
+        self.store.put(&name, content).await?;
+        Ok(self.keys.first().to_owned())
     }
 
-    /// Reads the manifest of a backup.
+    /// Reads the manifest of a backup, which has to be one that a broker with this ring wrote, as it wrote it.
     pub async fn read_manifest(
         &self,
         deployment: &DeploymentId,
         backup: &BackupId,
     ) -> Result<Manifest, BackupStoreError> {
+        let (text, manifest) = self.read_manifest_text(deployment, backup).await?;
+        let name = ObjectName::manifest(deployment, backup);
+        manifest::check_own(&text, &manifest, &self.keys).map_err(|unfit| match unfit {
+            Unfit::Form(reason) => BackupStoreError::damaged(&name, reason),
+            Unfit::Seal(what, error) => BackupStoreError::of_seal(&name, what, error),
+        })?;
+        Ok(manifest)
+    }
+
+    /// Reads the manifest of a backup with its text, and looks neither at its signature nor at what is sealed:
+    /// it may be anybody's.
+    async fn read_manifest_text(
+        &self,
+        deployment: &DeploymentId,
+        backup: &BackupId,
+    ) -> Result<(Bytes, Manifest), BackupStoreError> {
         let name = ObjectName::manifest(deployment, backup);
         let mut content = self.read(&name).await?;
         let mut text = BytesMut::new();
@@ -242,7 +347,36 @@ impl Vault {
         if (&manifest.deployment_id, &manifest.backup_id) != (deployment, backup) {
             return Err(damaged("it belongs to another backup".to_owned()));
         }
-        Ok(manifest)
+        Ok((text.freeze(), manifest))
+    }
+
+    /// Sees to it that all that is sealed in the manifest of a backup is so under the ring's first key. The
+    /// object stays what it is. It may be done again, and broken off at any place.
+    pub async fn reseal(
+        &self,
+        deployment: &DeploymentId,
+        backup: &BackupId,
+    ) -> Result<Resealed, BackupStoreError> {
+        let _alone = self.resealing.write().await;
+        let manifest = match self.read_manifest(deployment, backup).await {
+            Err(BackupStoreError::NotFound(_)) => return Ok(Resealed::Gone),
+            manifest => manifest?,
+        };
+        let name = ObjectName::manifest(deployment, backup);
+        let renewed = match manifest::renewed(&manifest, &self.keys) {
+            Ok(Some(renewed)) => renewed,
+            Ok(None) => return Ok(Resealed::Unchanged),
+            Err(SealError::UnknownKey(_)) if manifest.stored.sealing.is_none() => {
+                return Ok(Resealed::CredentialsLost);
+            }
+            Err(error) => {
+                let what = "what is sealed in it";
+                return Err(BackupStoreError::of_seal(&name, what, error));
+            }
+        };
+        let text: Bytes = manifest::to_json(&renewed);
+        self.store.replace(&name, text).await?;
+        Ok(Resealed::Renewed)
     }
 
     /// Everything in the store, by backup. Nothing is read but names.
@@ -322,11 +456,16 @@ impl Vault {
         self.store.sweep(older_than).await
     }
 
-    /// Manifests go last: while anything is left of a backup, its manifest says whose it was.
+    /// Manifests go first: nobody opens an object whose key is gone.
     async fn remove_below(&self, prefix: &str) -> Result<(), BackupStoreError> {
-        let mut names: Vec<ObjectName> = self.store.list(prefix).try_collect().await?;
-        names.sort_by_key(ObjectName::is_manifest);
-        for name in names {
+        let names: Vec<ObjectName> = self.store.list(prefix).try_collect().await?;
+        let (manifests, objects): (Vec<_>, Vec<_>) =
+            names.into_iter().partition(ObjectName::is_manifest);
+        for name in manifests {
+            let _with_others = self.resealing.read().await;
+            self.store.delete(&name).await?;
+        }
+        for name in objects {
             self.store.delete(&name).await?;
         }
         Ok(())
@@ -338,6 +477,39 @@ impl Vault {
         let unreadable = unreadable(name);
         Ok(content.map_err(move |e| unreadable(e).into()).boxed())
     }
+}
+
+/// The snapshot in an object of that name, for which there is a key where it is sealed. The stream ends with
+/// [`BackupStoreError::Damaged`] when one of them is not as `expected` says.
+fn unpacked(
+    object: ByteStream,
+    name: &ObjectName,
+    expected: &StoredSnapshot,
+    key: Option<ObjectKey>,
+) -> Result<ByteStream, BackupStoreError> {
+    let unknown =
+        |what: &str, of: &str| BackupStoreError::damaged(name, format!("unknown {what} {of:?}"));
+    if expected.compression != frame::COMPRESSION {
+        return Err(unknown("compression", &expected.compression));
+    }
+    if let Some(sealing) = &expected.sealing
+        && sealing != cipher::SEALING
+    {
+        return Err(unknown("sealing", sealing));
+    }
+    let (bytes, sha256) = (expected.object_bytes, &expected.object_sha256);
+    let mut stored = gauged(object, Expecting::new("stored bytes", name, bytes, sha256));
+    if let Some(key) = key {
+        stored = cipher::unseal(stored, key, name);
+    }
+    let (bytes, sha256) = (expected.snapshot_bytes, &expected.snapshot_sha256);
+    let snapshot = Expecting::new("snapshot bytes", name, bytes, sha256);
+    Ok(gauged(frame::decompress(stored, name), snapshot))
+}
+
+async fn read_to_end(mut content: ByteStream, of: &ObjectName) -> Result<(), BackupStoreError> {
+    while content.try_next().await.map_err(unreadable(of))?.is_some() {}
+    Ok(())
 }
 
 fn unreadable(object: &ObjectName) -> impl Fn(io::Error) -> BackupStoreError + use<> {

@@ -7,7 +7,7 @@
 use std::fmt;
 
 use crate::model::{
-    backup::{MANIFEST_FILE, SNAPSHOT_FILE},
+    backup::{MANIFEST_FILE, Manifest, SNAPSHOT_FILE},
     ids::{BackupId, DeploymentId},
 };
 
@@ -19,9 +19,23 @@ const PART_BYTES_MAX: usize = 200;
 pub struct ObjectName(String);
 
 impl ObjectName {
-    /// The snapshot of a backup.
+    /// The snapshot of a backup, sealed.
     pub fn snapshot(deployment: &DeploymentId, backup: &BackupId) -> Self {
+        Self(format!("{deployment}/{backup}/{SNAPSHOT_FILE}.zst.sealed"))
+    }
+
+    /// The snapshot of a backup that an earlier version stored: it is not sealed.
+    pub fn clear_snapshot(deployment: &DeploymentId, backup: &BackupId) -> Self {
         Self(format!("{deployment}/{backup}/{SNAPSHOT_FILE}.zst"))
+    }
+
+    /// The snapshot that a manifest tells of.
+    pub(super) fn snapshot_of(manifest: &Manifest) -> Self {
+        let (deployment, backup) = (&manifest.deployment_id, &manifest.backup_id);
+        match manifest.stored.sealing {
+            Some(_) => Self::snapshot(deployment, backup),
+            None => Self::clear_snapshot(deployment, backup),
+        }
     }
 
     /// The manifest of a backup.
@@ -90,11 +104,13 @@ mod tests {
         let backup = "5ae85b45e5717f00015331aa".parse().expect("an id");
         let names = [
             ObjectName::snapshot(&deployment, &backup),
+            ObjectName::clear_snapshot(&deployment, &backup),
             ObjectName::manifest(&deployment, &backup),
         ];
         assert_eq!(
             names.each_ref().map(ObjectName::as_str),
             [
+                "5ae85b45e5717f0001533192/5ae85b45e5717f00015331aa/snapshot.db.zst.sealed",
                 "5ae85b45e5717f0001533192/5ae85b45e5717f00015331aa/snapshot.db.zst",
                 "5ae85b45e5717f0001533192/5ae85b45e5717f00015331aa/manifest.json",
             ]

@@ -1,7 +1,8 @@
 //! Bytes, streams and a manifest to test with.
 
-use std::io;
+use std::{io, sync::Arc};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use chrono::DateTime;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -9,15 +10,26 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::BackupStoreError;
 use crate::{
     model::{
-        backup::{MANIFEST_FORMAT, Manifest, StoredSnapshot},
+        backup::{Manifest, StoredSnapshot},
         period::BackupKind,
         tenant::Tenant,
     },
+    seal::KeyRing,
     stream::ByteStream,
 };
 
 pub const DEPLOYMENT: &str = "5ae85b45e5717f0001533192";
 pub const BACKUP: &str = "5ae85b45e5717f00015331aa";
+
+/// A ring with keys of these names, the first in front; each name has the same key everywhere.
+pub fn ring(names: &[&str]) -> Arc<KeyRing> {
+    let key = |name: &&str| {
+        let key = ring::digest::digest(&ring::digest::SHA256, name.as_bytes());
+        format!("{name}:{}", STANDARD.encode(key))
+    };
+    let keys: Vec<String> = names.iter().map(key).collect();
+    Arc::new(KeyRing::parse(&keys.join(",")).expect("a ring"))
+}
 
 /// Bytes that compress a little, as a database does.
 pub fn noise(length: usize) -> Bytes {
@@ -74,7 +86,7 @@ pub async fn collect_ours(content: ByteStream) -> Result<Bytes, BackupStoreError
 pub fn manifest(stored: StoredSnapshot) -> Manifest {
     let at = |second: i64| DateTime::from_timestamp(1_700_000_000 + second, 0).expect("a time");
     Manifest {
-        format: MANIFEST_FORMAT,
+        format: stored.manifest_format(),
         backup_id: BACKUP.parse().expect("an id"),
         kind: BackupKind::Daily,
         instance_id: "instance-1".parse().expect("an id"),
@@ -96,5 +108,7 @@ pub fn manifest(stored: StoredSnapshot) -> Manifest {
         started_at: at(1),
         finished_at: at(2),
         sealed_credentials: Some("k1:c2VhbGVk".into()),
+        sealed_key: None,
+        signature: None,
     }
 }

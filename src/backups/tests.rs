@@ -37,27 +37,90 @@ fn sha256(bytes: &[u8]) -> String {
 /// A vault, and the store below it.
 fn vault() -> (Vault, MemoryStore) {
     let store = MemoryStore::default();
-    (Vault::over(store.clone()), store)
+    (Vault::over(store.clone(), samples::ring(&["k1"])), store)
 }
 
-async fn take_in(vault: &Vault, content: ByteStream) -> Result<StoredSnapshot, BackupStoreError> {
-    vault
-        .take_in(&deployment(), &backup(), content, |_| ())
-        .await
+fn identity() -> Identity {
+    Identity {
+        instance: "instance-1".parse().expect("an id"),
+        deployment: deployment(),
+        backup: backup(),
+    }
 }
 
-async fn opened(vault: &Vault, expected: &StoredSnapshot) -> Result<Bytes, BackupStoreError> {
-    let content = vault
-        .open_stored(&deployment(), &backup(), expected)
-        .await?;
+/// A snapshot that was stored.
+#[derive(Debug, Clone)]
+struct Stored {
+    stored: StoredSnapshot,
+    /// None where it is clear.
+    sealed_key: Option<String>,
+}
+
+impl Stored {
+    fn name(&self) -> ObjectName {
+        ObjectName::snapshot_of(&samples::manifest(self.stored.clone()))
+    }
+
+    /// The manifest that is written beside it.
+    fn manifest(&self) -> Manifest {
+        let manifest = samples::manifest(self.stored.clone());
+        let context = manifest.seal_context();
+        let credentials = samples::ring(&["k1"]).seal(&context, b"{}");
+        Manifest {
+            sealed_credentials: Some(credentials.expect("sealed")),
+            sealed_key: self.sealed_key.clone(),
+            ..manifest
+        }
+    }
+}
+
+async fn take_in(vault: &Vault, content: ByteStream) -> Result<Stored, BackupStoreError> {
+    let taken = vault.take_in(&identity(), content, |_| ()).await?;
+    Ok(Stored {
+        stored: taken.stored,
+        sealed_key: Some(taken.sealed_key),
+    })
+}
+
+/// Stores a snapshot as earlier versions did.
+async fn take_in_clear(store: &MemoryStore, content: &Bytes) -> Stored {
+    let object = collect(frame::compress(whole(content))).await;
+    let object = object.expect("compressed");
+    let stored = StoredSnapshot {
+        snapshot_bytes: content.len() as u64,
+        snapshot_sha256: sha256(content),
+        object_bytes: object.len() as u64,
+        object_sha256: sha256(&object),
+        compression: "zstd".into(),
+        sealing: None,
+    };
+    let stored = Stored {
+        stored,
+        sealed_key: None,
+    };
+    replace(store, &stored.name(), object).await;
+    stored
+}
+
+async fn opened(vault: &Vault, expected: &Stored) -> Result<Bytes, BackupStoreError> {
+    let key = expected.sealed_key.as_deref();
+    let content = vault.open_taken(&identity(), &expected.stored, key).await?;
     collect_ours(content).await
 }
 
 /// A vault with one snapshot, and the bytes of its object.
-async fn vault_with(content: &Bytes) -> (Vault, MemoryStore, Bytes, StoredSnapshot) {
+async fn vault_with(content: &Bytes) -> (Vault, MemoryStore, Bytes, Stored) {
     let (vault, store) = vault();
     let expected = take_in(&vault, whole(content)).await.expect("stored");
     let object = object(&store, &snapshot_name()).await;
+    (vault, store, object, expected)
+}
+
+/// The same as an earlier version left it.
+async fn vault_with_clear(content: &Bytes) -> (Vault, MemoryStore, Bytes, Stored) {
+    let (vault, store) = vault();
+    let expected = take_in_clear(&store, content).await;
+    let object = object(&store, &expected.name()).await;
     (vault, store, object, expected)
 }
 
@@ -80,13 +143,15 @@ async fn names(store: &MemoryStore) -> Vec<String> {
     names.try_collect().await.expect("listed")
 }
 
-async fn assert_damaged(vault: &Vault, expected: &StoredSnapshot, how: &str) {
-    let result = opened(vault, expected).await;
+async fn assert_damaged(vault: &Vault, expected: &Stored, how: &str) {
+    let (result, name) = (opened(vault, expected).await, expected.name());
     assert!(
-        matches!(&result, Err(BackupStoreError::Damaged { object, .. }) if object == snapshot_name().as_str()),
+        matches!(&result, Err(BackupStoreError::Damaged { object, .. }) if object == name.as_str()),
         "{how}: {result:?}"
     );
-    let result = vault.verify(&samples::manifest(expected.clone())).await;
+    let manifest = expected.manifest();
+    vault.write_manifest(&manifest).await.expect("written");
+    let result = vault.verify(&manifest).await;
     assert!(
         matches!(result, Err(BackupStoreError::Damaged { .. })),
         "{how}"
@@ -102,8 +167,8 @@ async fn round_trip(content: Bytes, sizes: Vec<usize>) {
         move |bytes| told.store(bytes, Ordering::Relaxed)
     };
     let source = samples::chunked(&content, &sizes);
-    let stored = vault
-        .take_in(&deployment(), &backup(), source, progress)
+    let taken = vault
+        .take_in(&identity(), source, progress)
         .await
         .expect("stored");
 
@@ -114,14 +179,21 @@ async fn round_trip(content: Bytes, sizes: Vec<usize>) {
         object_bytes: object.len() as u64,
         object_sha256: sha256(&object),
         compression: "zstd".into(),
+        sealing: Some("aes-256-gcm-stream-64k".into()),
     };
-    assert_eq!(stored, expected);
+    assert_eq!(taken.stored, expected);
     assert_eq!(told.load(Ordering::Relaxed), content.len() as u64);
 
+    let stored = Stored {
+        stored: taken.stored,
+        sealed_key: Some(taken.sealed_key),
+    };
     assert_eq!(opened(&vault, &stored).await.expect("whole"), content);
-    let manifest = samples::manifest(stored);
+    let manifest = stored.manifest();
+    vault.write_manifest(&manifest).await.expect("written");
     vault.verify(&manifest).await.expect("whole");
-    let opened = vault.open(&manifest).await.expect("open");
+    vault.verify_object(&manifest).await.expect("whole");
+    let opened = vault.open(&manifest.bare()).await.expect("open");
     assert_eq!(collect_ours(opened).await.expect("whole"), content);
 }
 
@@ -161,17 +233,21 @@ async fn a_source_that_breaks_off_is_told_and_leaves_nothing() {
 
 #[tokio::test]
 async fn every_flipped_bit_and_every_cut_is_noticed() {
-    let (vault, store, good, expected) = vault_with(&noise(600)).await;
-    for at in 0..good.len() {
-        let mut bad = good.to_vec();
-        bad[at] ^= 1 << (at % 8);
-        replace(&store, &snapshot_name(), bad).await;
-        assert_damaged(&vault, &expected, &format!("bit flipped in byte {at}")).await;
-        replace(&store, &snapshot_name(), good.slice(..at)).await;
-        assert_damaged(&vault, &expected, &format!("cut to {at} bytes")).await;
+    let content = noise(600);
+    for (vault, store, good, expected) in
+        [vault_with(&content).await, vault_with_clear(&content).await]
+    {
+        for at in 0..good.len() {
+            let mut bad = good.to_vec();
+            bad[at] ^= 1 << (at % 8);
+            replace(&store, &expected.name(), bad).await;
+            assert_damaged(&vault, &expected, &format!("bit flipped in byte {at}")).await;
+            replace(&store, &expected.name(), good.slice(..at)).await;
+            assert_damaged(&vault, &expected, &format!("cut to {at} bytes")).await;
+        }
+        replace(&store, &expected.name(), good).await;
+        opened(&vault, &expected).await.expect("whole again");
     }
-    replace(&store, &snapshot_name(), good).await;
-    opened(&vault, &expected).await.expect("whole again");
 }
 
 #[tokio::test]
@@ -195,7 +271,7 @@ async fn another_object_in_its_place_is_noticed() {
         ("garbage", noise(100_000)),
         (
             "garbage of the same length",
-            noise(expected.object_bytes as usize),
+            noise(expected.stored.object_bytes as usize),
         ),
         ("zeros", Bytes::from(vec![0; 100_000])),
     ] {
@@ -211,23 +287,27 @@ async fn another_object_in_its_place_is_noticed() {
 
 #[tokio::test]
 async fn a_snapshot_that_differs_in_a_whole_object_is_noticed() {
-    let (vault, _, _, stored) = vault_with(&noise(100_000)).await;
+    let (vault, _, _, whole) = vault_with(&noise(100_000)).await;
+    let with = |stored| Stored {
+        stored,
+        ..whole.clone()
+    };
     let shorter = StoredSnapshot {
         snapshot_bytes: 100_001,
-        ..stored.clone()
+        ..whole.stored.clone()
     };
-    assert_damaged(&vault, &shorter, "shorter than expected").await;
+    assert_damaged(&vault, &with(shorter), "shorter than expected").await;
     let other = StoredSnapshot {
         snapshot_sha256: sha256(b"other"),
-        ..stored
+        ..whole.stored.clone()
     };
-    assert_damaged(&vault, &other, "other bytes than expected").await;
+    assert_damaged(&vault, &with(other), "other bytes than expected").await;
 }
 
 /// zstd itself passes over or unpacks more than one frame, or ignores what follows the first.
 #[tokio::test]
 async fn anything_after_the_frame_is_noticed() {
-    let (vault, store, good, expected) = vault_with(&noise(100_000)).await;
+    let (vault, store, good, expected) = vault_with_clear(&noise(100_000)).await;
     let skippable = [0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 7];
     let empty_frame = [0x28, 0xb5, 0x2f, 0xfd, 0x20, 0, 1, 0, 0];
     for (how, more) in [
@@ -238,13 +318,17 @@ async fn anything_after_the_frame_is_noticed() {
         ("an empty frame", &empty_frame),
     ] {
         let bad = Bytes::from([&good, more].concat());
-        replace(&store, &snapshot_name(), bad.clone()).await;
+        replace(&store, &expected.name(), bad.clone()).await;
         assert_damaged(&vault, &expected, how).await;
         // Even when a manifest says that the object is so: it is not what we make.
         let forged = StoredSnapshot {
             object_bytes: bad.len() as u64,
             object_sha256: sha256(&bad),
-            ..expected.clone()
+            ..expected.stored.clone()
+        };
+        let forged = Stored {
+            stored: forged,
+            sealed_key: None,
         };
         assert_damaged(&vault, &forged, how).await;
     }
@@ -252,53 +336,76 @@ async fn anything_after_the_frame_is_noticed() {
 
 #[tokio::test]
 async fn a_bomb_is_stopped_at_the_expected_length() {
-    let (vault, _, _, bomb) = vault_with(&Bytes::from(vec![0; 20_000_000])).await;
-    let expected = StoredSnapshot {
-        snapshot_bytes: 100_000,
-        ..bomb
-    };
-    assert_damaged(&vault, &expected, "a bomb").await;
-    let manifest = samples::manifest(expected);
-    let content = vault.open(&manifest).await.expect("open");
-    let handed_out: usize = content
-        .map(|chunk| chunk.map_or(0, |chunk| chunk.len()))
-        .collect::<Vec<_>>()
-        .await
-        .iter()
-        .sum();
-    assert!(handed_out <= 100_000, "{handed_out}");
+    let zeros = Bytes::from(vec![0; 20_000_000]);
+    for (vault, _, _, bomb) in [vault_with(&zeros).await, vault_with_clear(&zeros).await] {
+        let expected = Stored {
+            stored: StoredSnapshot {
+                snapshot_bytes: 100_000,
+                ..bomb.stored
+            },
+            sealed_key: bomb.sealed_key,
+        };
+        assert_damaged(&vault, &expected, "a bomb").await;
+        let content = vault.open(&expected.manifest()).await.expect("open");
+        let handed_out: usize = content
+            .map(|chunk| chunk.map_or(0, |chunk| chunk.len()))
+            .collect::<Vec<_>>()
+            .await
+            .iter()
+            .sum();
+        assert!(handed_out <= 100_000, "{handed_out}");
+    }
 }
 
 #[tokio::test]
 async fn an_object_that_claims_much_memory_is_refused() {
-    let (vault, store, _, _) = vault_with(&Bytes::new()).await;
+    let (vault, store, _, empty) = vault_with_clear(&Bytes::new()).await;
     let claims_2_gib = [0x28, 0xb5, 0x2f, 0xfd, 0, 0xa8, 1, 0, 0];
-    replace(&store, &snapshot_name(), claims_2_gib.to_vec()).await;
-    let expected = StoredSnapshot {
-        snapshot_bytes: 0,
-        snapshot_sha256: sha256(b""),
-        object_bytes: claims_2_gib.len() as u64,
-        object_sha256: sha256(&claims_2_gib),
-        compression: "zstd".into(),
+    replace(&store, &empty.name(), claims_2_gib.to_vec()).await;
+    let expected = Stored {
+        stored: StoredSnapshot {
+            object_bytes: claims_2_gib.len() as u64,
+            object_sha256: sha256(&claims_2_gib),
+            ..empty.stored
+        },
+        sealed_key: None,
     };
     assert_damaged(&vault, &expected, "a window of 2 GiB").await;
 }
 
 #[tokio::test]
-async fn an_unknown_compression_is_refused() {
-    let (vault, _, _, stored) = vault_with(&noise(10)).await;
-    let expected = StoredSnapshot {
+async fn what_is_packed_or_sealed_in_an_unknown_way_is_refused() {
+    let (vault, _, _, whole) = vault_with(&noise(10)).await;
+    let packed = StoredSnapshot {
         compression: "lzma".into(),
-        ..stored
+        ..whole.stored.clone()
     };
-    assert_damaged(&vault, &expected, "lzma").await;
+    let sealed = StoredSnapshot {
+        sealing: Some("rot13".into()),
+        ..whole.stored.clone()
+    };
+    for stored in [packed, sealed] {
+        let expected = Stored {
+            stored,
+            ..whole.clone()
+        };
+        assert_damaged(&vault, &expected, "unknown").await;
+    }
+    let keyless = Stored {
+        sealed_key: None,
+        ..whole
+    };
+    let result = opened(&vault, &keyless).await;
+    assert!(matches!(result, Err(BackupStoreError::Damaged { .. })));
 }
 
 #[tokio::test]
 async fn an_object_that_is_gone_is_not_found() {
     let (vault, store, _, stored) = vault_with(&noise(10)).await;
+    let manifest = stored.manifest();
+    vault.write_manifest(&manifest).await.expect("written");
     store.delete(&snapshot_name()).await.expect("deleted");
-    let result = vault.verify(&samples::manifest(stored)).await;
+    let result = vault.verify(&manifest).await;
     let name = snapshot_name().to_string();
     assert!(matches!(result, Err(BackupStoreError::NotFound(missing)) if missing == name));
 }
@@ -334,7 +441,8 @@ impl BackupStore for FailingStore {
 #[tokio::test]
 async fn a_failing_store_is_not_taken_for_damage() {
     let (_, _, _, stored) = vault_with(&noise(10)).await;
-    let result = opened(&Vault::over(FailingStore), &stored).await;
+    let failing = Vault::over(FailingStore, samples::ring(&["k1"]));
+    let result = opened(&failing, &stored).await;
     assert!(
         matches!(result, Err(BackupStoreError::Io { .. })),
         "{result:?}"
@@ -343,18 +451,26 @@ async fn a_failing_store_is_not_taken_for_damage() {
 
 #[tokio::test]
 async fn a_store_that_did_not_take_all_is_noticed() {
-    let result = take_in(&Vault::over(FailingStore), whole(&noise(10))).await;
+    let failing = Vault::over(FailingStore, samples::ring(&["k1"]));
+    let result = take_in(&failing, whole(&noise(10))).await;
     assert!(matches!(result, Err(BackupStoreError::Damaged { .. })));
 }
 
+/// A manifest of a sealed object that is not there.
 fn manifest() -> Manifest {
-    samples::manifest(StoredSnapshot {
-        snapshot_bytes: 20_512,
-        snapshot_sha256: "ab".repeat(32),
-        object_bytes: 9_000,
-        object_sha256: "cd".repeat(32),
-        compression: frame::COMPRESSION.into(),
-    })
+    let sealed_key = ObjectKey::generate(&samples::ring(&["k1"]), &identity());
+    let stored = Stored {
+        stored: StoredSnapshot {
+            snapshot_bytes: 20_512,
+            snapshot_sha256: "ab".repeat(32),
+            object_bytes: 9_000,
+            object_sha256: "cd".repeat(32),
+            compression: frame::COMPRESSION.into(),
+            sealing: Some(cipher::SEALING.into()),
+        },
+        sealed_key: Some(sealed_key.expect("a key").1),
+    };
+    stored.manifest()
 }
 
 async fn manifest_read(vault: &Vault) -> Result<Manifest, BackupStoreError> {
@@ -368,22 +484,36 @@ async fn a_manifest_comes_back() {
         manifest_read(&vault).await,
         Err(BackupStoreError::NotFound(_))
     ));
-    vault.write_manifest(&manifest()).await.expect("written");
-    assert_eq!(manifest_read(&vault).await.expect("read"), manifest());
+    let written = manifest();
+    vault.write_manifest(&written).await.expect("written");
+    let read = manifest_read(&vault).await.expect("read");
+    let signature = read.signature.clone().expect("a signature");
+    assert!(signature.starts_with("k1:"), "{signature}");
+    let unsigned = Manifest {
+        signature: None,
+        ..read
+    };
+    assert_eq!(unsigned, written);
 }
 
 #[tokio::test]
 async fn a_manifest_that_is_not_ours_is_damaged() {
     let (vault, store) = vault();
     let name = ObjectName::manifest(&deployment(), &backup());
-    let good = String::from_utf8(manifest::to_json(&manifest()).to_vec()).expect("text");
+    vault.write_manifest(&manifest()).await.expect("written");
+    let good = object(&store, &name).await.to_vec();
+    let good = String::from_utf8(good).expect("text");
     for (how, bad) in [
         ("empty", String::new()),
         ("cut", good[..good.len() / 2].to_owned()),
         ("not JSON", "hello".to_owned()),
         (
             "other format",
-            good.replace("\"format\": 1", "\"format\": 2"),
+            good.replace("\"format\": 2", "\"format\": 3"),
+        ),
+        (
+            "format of clear ones",
+            good.replace("\"format\": 2", "\"format\": 1"),
         ),
         ("other backup", good.replace(BACKUP, &"0".repeat(24))),
         (
@@ -406,19 +536,27 @@ async fn a_manifest_that_is_not_ours_is_damaged() {
 async fn a_manifest_too_long_to_be_read_is_not_written() {
     let (vault, store) = vault();
     let manifest = Manifest {
-        sealed_credentials: Some("x".repeat(MANIFEST_BYTES_MAX)),
+        sealed_credentials: Some(format!("k1:{}", "x".repeat(MANIFEST_BYTES_MAX))),
         ..manifest()
     };
-    assert!(vault.write_manifest(&manifest).await.is_err());
+    let refused = vault.write_manifest(&manifest).await;
+    let refused = refused.expect_err("refused").to_string();
+    assert!(refused.contains("longer than"), "{refused}");
     assert!(is_empty(&store).await);
 }
 
 /// Stored manifests outlive the broker that wrote them: a change here needs a new format.
 #[test]
 fn the_form_of_a_manifest() {
-    insta::assert_json_snapshot!(manifest(), @r#"
+    let manifest = Manifest {
+        sealed_credentials: Some("k1:c2VhbGVk".into()),
+        sealed_key: Some("k1:a2V5".into()),
+        signature: Some("k1:00ff".into()),
+        ..manifest()
+    };
+    insta::assert_json_snapshot!(manifest, @r#"
     {
-      "format": 1,
+      "format": 2,
       "backup_id": "5ae85b45e5717f00015331aa",
       "kind": "daily",
       "instance_id": "instance-1",
@@ -442,12 +580,15 @@ fn the_form_of_a_manifest() {
         "snapshot_sha256": "abababababababababababababababababababababababababababababababab",
         "object_bytes": 9000,
         "object_sha256": "cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd",
-        "compression": "zstd"
+        "compression": "zstd",
+        "sealing": "aes-256-gcm-stream-64k"
       },
       "requested_at": "2023-11-14T22:13:20Z",
       "started_at": "2023-11-14T22:13:21Z",
       "finished_at": "2023-11-14T22:13:22Z",
-      "sealed_credentials": "k1:c2VhbGVk"
+      "sealed_credentials": "k1:c2VhbGVk",
+      "sealed_key": "k1:a2V5",
+      "signature": "k1:00ff"
     }
     "#);
 }
@@ -567,21 +708,21 @@ impl BackupStore for Deletions {
 }
 
 #[tokio::test]
-async fn manifests_go_last() {
+async fn manifests_go_first() {
     let (_, furnished, _) = furnished().await;
     let store = Deletions {
         store: furnished,
         ..Deletions::default()
     };
-    let vault = Vault::over(store.clone());
+    let vault = Vault::over(store.clone(), samples::ring(&["k1"]));
     vault.remove_all(&deployment()).await.expect("removed");
     let deleted = store.deleted.lock().expect("sound").clone();
-    let (snapshots, manifests) = deleted.split_at(3);
+    let (manifests, snapshots) = deleted.split_at(2);
     assert!(
         !snapshots.iter().any(ObjectName::is_manifest),
         "{deleted:?}"
     );
-    assert_eq!(manifests.len(), 2);
+    assert_eq!(snapshots.len(), 3);
     assert!(manifests.iter().all(ObjectName::is_manifest), "{deleted:?}");
 }
 
@@ -599,8 +740,9 @@ async fn what_is_swept_is_unfinished_and_old() {
 #[tokio::test]
 async fn a_store_that_is_away_is_not_taken_for_one_without_backups() {
     let (vault, store, _, stored) = vault_with(&noise(10)).await;
+    let manifest = stored.manifest();
+    vault.write_manifest(&manifest).await.expect("written");
     store.take_away(true);
-    let manifest = samples::manifest(stored);
     let results = [
         vault.check().await,
         vault.verify(&manifest).await,

@@ -331,7 +331,12 @@ impl Strays {
         for backup in self.backups.backups_of(deployment).await? {
             match self.backups.read_manifest(deployment, &backup).await {
                 Ok(manifest) if self.secrets_of(&manifest).is_ok() => return Ok(Some(manifest)),
-                Ok(_) | Err(BackupStoreError::NotFound(_) | BackupStoreError::Damaged { .. }) => {}
+                Ok(_)
+                | Err(
+                    BackupStoreError::NotFound(_)
+                    | BackupStoreError::Damaged { .. }
+                    | BackupStoreError::KeyMissing { .. },
+                ) => {}
                 Err(error) => return Err(error.into()),
             }
         }

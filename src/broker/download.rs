@@ -282,7 +282,7 @@ impl Archives {
         Ok(BackupDownload {
             file_name: file_name(&of.deployment, &backup),
             taker: Taker::of(&of.instance, Caller::current().address),
-            tag: archive::tag(&manifest),
+            tag: self.vault.archive_tag(&manifest),
             access: held.access(Accessed::Backup, &backup.instance, Some(&backup.id)),
             backup: backup.id,
             manifest,

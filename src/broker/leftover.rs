@@ -15,7 +15,7 @@ use crate::{
     backups::{BackupStoreError, Vault},
     clock::Clock,
     model::{
-        backup::{Backup, BackupState, Manifest},
+        backup::{Backup, BackupState, KEY_LOST, Manifest},
         ids::{BackupId, DeploymentId, OperationId},
     },
     store::{self, Store},
@@ -132,7 +132,12 @@ impl Leftovers {
     ) -> Result<Option<Manifest>, BrokerError> {
         let manifest = match self.backups.read_manifest(deployment, backup).await {
             Ok(manifest) => manifest,
-            Err(BackupStoreError::NotFound(_) | BackupStoreError::Damaged { .. }) => {
+            Err(
+                error @ (BackupStoreError::NotFound(_)
+                | BackupStoreError::Damaged { .. }
+                | BackupStoreError::KeyMissing { .. }),
+            ) => {
+                log::warn!(backup:% = backup; "no row tells of it, nor does its manifest: {error}");
                 return Ok(None);
             }
             Err(error) => return Err(error.into()),
@@ -177,7 +182,7 @@ impl Leftovers {
                 _ if gone => return Ok(false),
                 None => store::backup::adopt(conn, &row)?,
                 Some(before) if is_lost(&before) => {
-                    store::backup::complete(conn, &manifest, manifest.finished_at)?;
+                    store::backup::complete(conn, &manifest.bare(), "", manifest.finished_at)?;
                 }
                 Some(_) => return Ok(false),
             }
@@ -199,9 +204,10 @@ impl Leftovers {
     }
 }
 
-/// Whether a backup was given up only because its bytes were missing.
+/// Whether a backup was given up only because its bytes were missing, or the key to them.
 fn is_lost(backup: &Backup) -> bool {
-    backup.state == BackupState::Failed && backup.failure.as_deref() == Some(LOST)
+    let failure = backup.failure.as_deref().unwrap_or_default();
+    backup.state == BackupState::Failed && (failure == LOST || failure.starts_with(KEY_LOST))
 }
 
 /// The row of a backup as its manifest tells of it.
@@ -220,10 +226,7 @@ fn adopted(manifest: Manifest, operation: OperationId) -> Backup {
         ordinal: 0,
         namesake: 0,
         finished_at: Some(manifest.finished_at),
-        manifest: Some(Manifest {
-            sealed_credentials: None,
-            ..manifest
-        }),
+        manifest: Some(manifest.bare()),
         removal: None,
         note: String::new(),
         pinned: false,

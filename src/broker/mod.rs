@@ -241,7 +241,11 @@ fn meaning_of(error: &BackupStoreError) -> &'static str {
         BackupStoreError::Server {
             may_pass: false, ..
         } => "the backup store refuses; the broker's operator has to look",
+        BackupStoreError::KeyMissing { .. } => {
+            "the backup is sealed under a key that the broker lacks; its operator has to put it back"
+        }
         BackupStoreError::BrokenSource(_)
+        | BackupStoreError::NotSealed(_)
         | BackupStoreError::Server { .. }
         | BackupStoreError::Io { .. } => "the backup store did not answer",
     }

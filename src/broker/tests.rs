@@ -11,7 +11,7 @@ use crate::{
     backups::{Vault, store::memory::MemoryStore},
     engine::etcd,
     model::{
-        backup::{Backup, BackupState, MANIFEST_FORMAT, Manifest, StoredSnapshot},
+        backup::{Backup, BackupState, MANIFEST_FORMAT_CLEAR, Manifest, StoredSnapshot},
         catalog::Catalog,
         deployment::Deployment,
         engine::{Obstacle, Port},
@@ -212,9 +212,9 @@ impl Office {
             catalog: Arc::new(CurrentCatalog::new(
                 Catalog::parse(catalog, &["etcd"]).expect("a catalog"),
             )),
+            backups: Vault::over(MemoryStore::default(), keys.clone()),
             keys,
             clock,
-            backups: Vault::over(MemoryStore::default()),
             clusters: clusters.into(),
             versions: installed
                 .map(|(id, v)| (id.to_owned(), BTreeMap::from([("etcd".to_owned(), v)])))
@@ -303,7 +303,7 @@ impl Office {
                 namesake: 0,
                 finished_at: complete.then(now),
                 manifest: complete.then(|| Manifest {
-                    format: MANIFEST_FORMAT,
+                    format: MANIFEST_FORMAT_CLEAR,
                     backup_id: id.clone(),
                     kind: BackupKind::OnDemand,
                     instance_id: of.clone(),
@@ -321,11 +321,14 @@ impl Office {
                         object_bytes: 1,
                         object_sha256: String::new(),
                         compression: "zstd".to_owned(),
+                        sealing: None,
                     },
                     requested_at: now(),
                     started_at: now(),
                     finished_at: now(),
                     sealed_credentials: None,
+                    sealed_key: None,
+                    signature: None,
                 }),
                 removal: None,
                 note: String::new(),

@@ -104,6 +104,9 @@ pub fn check_note(note: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// How a user is told of a backup that was given up since the key to it is gone.
+pub const KEY_LOST: &str = "the key that it is sealed under is gone";
+
 /// The removal of a backup that lies ahead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removal {
@@ -162,14 +165,16 @@ fn seal_context(backup: &BackupId) -> String {
     format!("backup credentials {backup}")
 }
 
-/// The version of the manifest's own form.
-pub const MANIFEST_FORMAT: u32 = 1;
+/// The version of the manifest's own form, for backups whose object is sealed.
+pub const MANIFEST_FORMAT: u32 = 2;
+/// The version of manifests of earlier brokers: their objects are clear, and nothing is signed.
+pub const MANIFEST_FORMAT_CLEAR: u32 = 1;
 
 /// What stands beside each stored snapshot: enough to find, check and restore it without the
 /// broker's database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Version of this form, [`MANIFEST_FORMAT`].
+    /// Version of this form, [`MANIFEST_FORMAT`] or [`MANIFEST_FORMAT_CLEAR`].
     pub format: u32,
     /// The backup's id.
     pub backup_id: BackupId,
@@ -206,6 +211,13 @@ pub struct Manifest {
     /// snapshot's database as its administrator. Never handed to a tenant.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sealed_credentials: Option<String>,
+    /// The key that the object is sealed under, sealed under the key ring itself. It stands beside the
+    /// object alone: without it nobody opens the object any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed_key: Option<String>,
+    /// The name of a key of the ring, `:` and the HMAC-SHA-256 of all but this and what is sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
 }
 
 /// What a backup's snapshot is called, packed as an object of the backup store and as a file of a
@@ -215,6 +227,17 @@ pub const SNAPSHOT_FILE: &str = "snapshot.db";
 pub const MANIFEST_FILE: &str = "manifest.json";
 
 impl Manifest {
+    /// What the broker itself keeps of it, and what anybody may see: without what is sealed, and without
+    /// the signature of those who keep it elsewhere.
+    pub fn bare(&self) -> Self {
+        Self {
+            sealed_credentials: None,
+            sealed_key: None,
+            signature: None,
+            ..self.clone()
+        }
+    }
+
     /// The place that [`Manifest::sealed_credentials`] are sealed for.
     pub fn seal_context(&self) -> String {
         seal_context(&self.backup_id)
@@ -260,4 +283,17 @@ pub struct StoredSnapshot {
     pub object_sha256: String,
     /// How the object is compressed: `zstd`.
     pub compression: String,
+    /// How the compressed bytes are sealed; none: they are the object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealing: Option<String>,
+}
+
+impl StoredSnapshot {
+    /// The version of the manifest that tells of it.
+    pub fn manifest_format(&self) -> u32 {
+        match self.sealing {
+            Some(_) => MANIFEST_FORMAT,
+            None => MANIFEST_FORMAT_CLEAR,
+        }
+    }
 }

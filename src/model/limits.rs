@@ -88,6 +88,10 @@ pub const REPLICA_ALIVE: Duration = Duration::from_secs(15);
 /// How often brokers on one store say that they are alive and look who looks after which cluster. What has
 /// lost its broker waits so long at most, beside its [`LEASE`].
 pub const REPLICA_INTERVAL: Duration = Duration::from_secs(2);
+/// How often a broker looks for manifests of backups that are not sealed under the first key of its ring.
+pub const RESEAL_INTERVAL: Duration = Duration::from_secs(60);
+/// How often it looks while other brokers on its store seal under another key, or a look came to nothing.
+pub const RESEAL_RETRY: Duration = Duration::from_secs(5);
 /// How long a broker is remembered that is gone.
 pub const REPLICA_KEPT: Duration = Duration::from_hours(24);
 /// How often a worker renews its lease and looks whether it was told to halt.
@@ -306,6 +310,10 @@ pub const MEMBER_OPEN_FILES_MAX: u64 = 16 * 1024;
 
 /// Chunks of backup bytes in memory are of this size.
 pub const CHUNK_BYTES: usize = 64 * 1024;
+
+/// Bytes that are sealed as one: what is read is let on in pieces of this size, each once it was found to be
+/// what was sealed. Part of the form of stored objects.
+pub const SEALED_FRAME_BYTES: usize = 64 * 1024;
 /// Largest manifest of a backup, in bytes; ours have about 2 KiB and the sealed credentials.
 pub const MANIFEST_BYTES_MAX: usize = 64 * 1024;
 /// Memory that a stored object may claim for unpacking it, as a power of two in bytes: 8 MiB, what

@@ -40,11 +40,13 @@ pub enum Accepted {
     Folder(FolderName),
     /// The database is a new one.
     Database,
+    /// Keys are gone, and with them what is in the backups that are sealed under them.
+    Keys,
 }
 
 /// A text names nothing that can be accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not one of: data, backups, cluster:ID, database")]
+#[error("{0:?} is not one of: data, backups, cluster:ID, database, keys")]
 pub struct AcceptedError(String);
 
 impl FromStr for Accepted {
@@ -55,6 +57,7 @@ impl FromStr for Accepted {
             ("data", _) => Ok(Self::Folder(FolderName::Data)),
             ("backups", _) => Ok(Self::Folder(FolderName::Backups)),
             ("database", _) => Ok(Self::Database),
+            ("keys", _) => Ok(Self::Keys),
             (_, Some(id)) if !id.is_empty() => Ok(Self::Folder(FolderName::Cluster(id.to_owned()))),
             _ => Err(AcceptedError(text.to_owned())),
         }
@@ -199,6 +202,7 @@ mod tests {
             assert_eq!(text.parse(), Ok(Accepted::Folder(name)));
         }
         assert_eq!("database".parse(), Ok(Accepted::Database));
+        assert_eq!("keys".parse(), Ok(Accepted::Keys));
         for text in ["", "all", "cluster", "cluster:"] {
             assert_eq!(
                 text.parse::<Accepted>(),

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{Definition, Ending, Outcome, Step, StepError, Work, prune};
 use crate::{
+    backups::{BackupStoreError, Identity, TakenIn},
     engine::Description,
     model::{
-        backup::{Backup, MANIFEST_FORMAT, Manifest, SnapshotContent, StoredSnapshot},
+        backup::{Backup, Manifest, SnapshotContent, StoredSnapshot},
         deployment::Site,
         operation::Operation,
     },
@@ -54,9 +55,24 @@ const DESCRIBE: &str = "describe";
 #[derive(Serialize, Deserialize)]
 struct Taken {
     stored: StoredSnapshot,
+    /// The key to it, sealed; none where an earlier version stored it. It is forgotten with the operation's
+    /// end.
+    #[serde(default)]
+    sealed_key: Option<String>,
     /// What is in it, when that was certain at the time.
     content: Option<SnapshotContent>,
     started_at: DateTime<Utc>,
+}
+
+/// What the step [`DESCRIBE`] leaves behind.
+#[derive(Serialize, Deserialize)]
+struct Described {
+    #[serde(flatten)]
+    manifest: Manifest,
+    /// The name of the key that all is sealed under which stands beside the object; empty where an earlier
+    /// version wrote it.
+    #[serde(default)]
+    sealed_under: String,
 }
 
 async fn backup(work: &Work) -> Result<Backup, StepError> {
@@ -85,13 +101,15 @@ async fn snapshot(work: Arc<Work>) -> Result<Outcome, StepError> {
     work.meter.begin(snapshot.bytes_expected);
     let meter = work.meter.clone();
     let progress = move |bytes| meter.set(bytes);
-    let stored = work
+    let of = Identity::from(&backup);
+    let TakenIn { stored, sealed_key } = work
         .parts
         .backups
-        .take_in(&backup.deployment, &backup.id, snapshot.content, progress)
+        .take_in(&of, snapshot.content, progress)
         .await?;
     Outcome::with(&Taken {
         stored,
+        sealed_key: Some(sealed_key),
         content: snapshot.known,
         started_at,
     })
@@ -106,11 +124,12 @@ async fn read_back(work: Arc<Work>) -> Result<Outcome, StepError> {
     let engine = work.engine(&deployment)?;
     let provisioner = &work.cluster(&deployment)?.provisioner;
     let bytes = taken.stored.snapshot_bytes;
-    let stored = work
-        .parts
-        .backups
-        .open_stored(&backup.deployment, &backup.id, &taken.stored)
-        .await?;
+    let (of, key) = (Identity::from(&backup), taken.sealed_key.as_deref());
+    let opened = work.parts.backups.open_taken(&of, &taken.stored, key).await;
+    let stored = match opened {
+        Err(BackupStoreError::KeyMissing { key, .. }) => return Ok(without_key(&key)),
+        opened => opened?,
+    };
     let content = work.meter.count(bytes, stored);
     let file = staged_name(&backup);
     provisioner
@@ -145,7 +164,7 @@ async fn describe(work: Arc<Work>) -> Result<Outcome, StepError> {
         return Ok(Outcome::StartOver(reason.to_owned()));
     };
     let manifest = Manifest {
-        format: MANIFEST_FORMAT,
+        format: taken.stored.manifest_format(),
         backup_id: backup.id.clone(),
         kind: backup.kind,
         instance_id: backup.instance.clone(),
@@ -162,15 +181,30 @@ async fn describe(work: Arc<Work>) -> Result<Outcome, StepError> {
         started_at: taken.started_at,
         finished_at: work.parts.clock.now(),
         sealed_credentials: None,
+        sealed_key: None,
+        signature: None,
     };
-    // Beside the object only: the broker itself needs no credentials of the past.
+    // Beside the object only: the broker itself needs no credentials of the past, and a key that stands in
+    // one place alone is gone with it.
     let sealed = work.seal(&backup.seal_context(), &secrets)?;
-    let with_credentials = Manifest {
+    let beside = Manifest {
         sealed_credentials: Some(sealed),
+        sealed_key: taken.sealed_key,
         ..manifest.clone()
     };
-    work.parts.backups.write_manifest(&with_credentials).await?;
-    Outcome::with(&manifest)
+    let sealed_under = match work.parts.backups.write_manifest(&beside).await {
+        Err(BackupStoreError::KeyMissing { key, .. }) => return Ok(without_key(&key)),
+        written => written?,
+    };
+    Outcome::with(&Described {
+        manifest,
+        sealed_under,
+    })
+}
+
+/// The key that the snapshot was sealed under was taken out of the ring since: another one is taken.
+fn without_key(key: &str) -> Outcome {
+    Outcome::StartOver(format!("the key {key} that it was sealed under is gone"))
 }
 
 /// The name under which a backup is staged while it is read back.
@@ -195,11 +229,12 @@ async fn remove_bytes(work: Arc<Work>) -> Result<Outcome, StepError> {
 /// The backup counts from here on, and a prune is queued with it where it finds something.
 fn succeed(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
     let results = store::step::results(conn, &ending.operation.id)?;
-    let manifest: Manifest = results
+    let described: Described = results
         .get(DESCRIBE)
         .and_then(|value| serde_json::from_value(value.clone()).ok())
         .ok_or_else(|| StoreError::Missing("the manifest".to_owned()))?;
-    store::backup::complete(conn, &manifest, ending.now)?;
+    let manifest = described.manifest;
+    store::backup::complete(conn, &manifest, &described.sealed_under, ending.now)?;
     if manifest.kind.is_scheduled() {
         let schedule = store::schedule::find(conn, &manifest.instance_id)?;
         if let Some(schedule) = schedule {

@@ -258,6 +258,11 @@ impl From<BackupStoreError> for StepError {
             BackupStoreError::Server { .. } => {
                 "the backup store refuses; its operator has to look".to_owned()
             }
+            BackupStoreError::KeyMissing { .. } => {
+                "it is sealed under a key that the broker lacks; its operator has to look"
+                    .to_owned()
+            }
+            BackupStoreError::NotSealed(_) => "the broker cannot seal it".to_owned(),
             BackupStoreError::NotFound(_) => "its bytes are missing".to_owned(),
             BackupStoreError::Damaged { reason, .. } => format!("it is damaged: {reason}"),
             other => other.to_string(),
@@ -267,8 +272,10 @@ impl From<BackupStoreError> for StepError {
                 message,
                 source: Some(error.into()),
             },
-            // Its disk is not mounted, its server not there, or refuses: that is for the operator to mend.
+            // Its disk is not mounted, its server not there, or refuses, or its key was taken out of the
+            // ring: that is for the operator to mend.
             BackupStoreError::Absent { .. }
+            | BackupStoreError::KeyMissing { .. }
             | BackupStoreError::Server { .. }
             | BackupStoreError::Full { free: None, .. } => Self::Shortage {
                 message,

@@ -4,12 +4,16 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, NaiveDateTime, SubsecRound as _, TimeDelta, Utc};
 use diesel::{
-    dsl::{Desc, Eq, Filter, max, sql},
+    dsl::{Desc, Eq, Filter, count_star, max, sql},
     prelude::*,
     sql_types::Bool,
 };
 
-use super::{Conn, StoreError, each, from_json, known, parse, schema::backups, to_json};
+use super::{
+    Conn, StoreError, each, from_json, known, parse,
+    schema::{backups, deployments},
+    to_json,
+};
 use crate::model::{
     backup::{Backup, BackupState, Manifest, Removal},
     ids::{BackupId, DeploymentId, InstanceId},
@@ -38,6 +42,7 @@ struct Row {
     removal_at: Option<NaiveDateTime>,
     note: String,
     pinned: bool,
+    sealed_under: String,
 }
 
 impl Row {
@@ -132,6 +137,7 @@ fn insert_at(conn: &mut Conn<'_>, backup: &Backup, ordinal: i64) -> Result<(), S
             .map(|removal| removal.at.naive_utc()),
         note: backup.note.clone(),
         pinned: backup.pinned,
+        sealed_under: String::new(),
     };
     each!(conn, |c| diesel::insert_into(backups::table)
         .values(row)
@@ -258,6 +264,10 @@ pub fn complete_after(
         .limit(limit)
         .select((backups::id, backups::deployment_id))
         .load(c))?;
+    ids(rows)
+}
+
+fn ids(rows: Vec<(String, String)>) -> Result<Vec<(BackupId, DeploymentId)>, StoreError> {
     let ids = rows.into_iter().map(|(backup, deployment)| {
         Ok((
             parse("a backup's id", &backup)?,
@@ -295,10 +305,12 @@ pub fn set_running(conn: &mut Conn<'_>, id: &BackupId) -> Result<(), StoreError>
     Ok(())
 }
 
-/// Says that a backup is stored and verified.
+/// Says that a backup is stored and verified. What is sealed in the manifest beside it is so under the key of
+/// that name; empty where that is not known.
 pub fn complete(
     conn: &mut Conn<'_>,
     manifest: &Manifest,
+    sealed_under: &str,
     now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
     let text = to_json(manifest)?;
@@ -309,6 +321,83 @@ pub fn complete(
         backups::state.eq(BackupState::Complete.as_str()),
         backups::manifest.eq(text),
         backups::failure.eq(None::<String>),
+        backups::finished_at.eq(now.naive_utc()),
+        backups::sealed_under.eq(sealed_under),
+    ))
+    .execute(c))?;
+    Ok(())
+}
+
+/// Says under which key all is sealed now in the manifest that stands beside a complete backup.
+pub fn set_sealed_under(conn: &mut Conn<'_>, id: &BackupId, key: &str) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::update(
+        backups::table
+            .find(id.as_str())
+            .filter(backups::state.eq(BackupState::Complete.as_str()))
+    )
+    .set(backups::sealed_under.eq(key))
+    .execute(c))?;
+    Ok(())
+}
+
+/// The complete backups whose manifests are sealed under another key than `first`, or nobody knows, by id,
+/// at most `limit` of those after `after`; of deployments on one of `clusters`, where these are given.
+pub fn sealed_otherwise(
+    conn: &mut Conn<'_>,
+    first: &str,
+    clusters: Option<&[String]>,
+    after: Option<&BackupId>,
+    limit: i64,
+) -> Result<Vec<(BackupId, DeploymentId)>, StoreError> {
+    let rows: Vec<(String, String)> = each!(conn, |c| {
+        let mut found = backups::table
+            // In the words of the partial index: with a variable in it, the index would not be used.
+            .filter(sql::<Bool>("state = 'complete'"))
+            .filter(
+                backups::sealed_under
+                    .lt(first)
+                    .or(backups::sealed_under.gt(first)),
+            )
+            .filter(backups::id.gt(after.map_or("", BackupId::as_str)))
+            .order(backups::id)
+            .limit(limit)
+            .select((backups::id, backups::deployment_id))
+            .into_boxed();
+        if let Some(clusters) = clusters {
+            let on = deployments::table.filter(deployments::cluster_id.eq_any(clusters));
+            found = found.filter(backups::deployment_id.eq_any(on.select(deployments::id)));
+        }
+        found.load(c)
+    })?;
+    ids(rows)
+}
+
+/// How many complete backups need which key of the ring, by its name.
+pub fn keys_needed(conn: &mut Conn<'_>) -> Result<Vec<(String, i64)>, StoreError> {
+    Ok(each!(conn, |c| backups::table
+        .filter(sql::<Bool>("state = 'complete'"))
+        .filter(backups::sealed_under.ne(""))
+        .group_by(backups::sealed_under)
+        .select((backups::sealed_under, count_star()))
+        .order(backups::sealed_under)
+        .load(c))?)
+}
+
+/// Says of the complete backups that need the key of that name that they failed, and why.
+pub fn give_up_sealed_under(
+    conn: &mut Conn<'_>,
+    key: &str,
+    failure: &str,
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::update(
+        backups::table
+            .filter(sql::<Bool>("state = 'complete'"))
+            .filter(backups::sealed_under.eq(key))
+    )
+    .set((
+        backups::state.eq(BackupState::Failed.as_str()),
+        backups::failure.eq(failure),
         backups::finished_at.eq(now.naive_utc()),
     ))
     .execute(c))?;

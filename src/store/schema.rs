@@ -175,6 +175,7 @@ diesel::table! {
         removal_at -> Nullable<Timestamp>,
         note -> Text,
         pinned -> Bool,
+        sealed_under -> Text,
     }
 }
 
@@ -339,3 +340,4 @@ diesel::allow_tables_to_appear_in_same_query!(deployments, renewals);
 diesel::allow_tables_to_appear_in_same_query!(instances, operations);
 diesel::allow_tables_to_appear_in_same_query!(instances, schedules);
 diesel::allow_tables_to_appear_in_same_query!(deployments, operations);
+diesel::allow_tables_to_appear_in_same_query!(backups, deployments);

@@ -217,6 +217,8 @@ async fn keys_are_changed_while_several_brokers_work() {
     }
     one.provision("i", json!({})).await;
     let bound = one.bind("i", "b").await;
+    let backup = one.back_up(&bound).await;
+    assert_eq!(backup["status"], "complete", "{backup}");
 
     // A key that the other one lacks cannot be in front, nor another one of the same name.
     let ring = |keys: &[&str]| keys.join(",");
@@ -248,9 +250,9 @@ async fn keys_are_changed_while_several_brokers_work() {
     }
     eventually("all that is sealed anew", || async {
         let logged = one.logged() + &two.logged();
-        logged
-            .contains("sealed anew under the first key")
-            .then_some(())
+        let of_store = logged.contains("sealed anew under the first key");
+        let of_backups = logged.contains("manifests of backups are under the first key");
+        (of_store && of_backups).then_some(())
     })
     .await;
     for broker in [&mut one, &mut two] {
@@ -259,6 +261,9 @@ async fn keys_are_changed_while_several_brokers_work() {
         broker.start_again().await;
         reads(broker, &bound).await;
     }
+    let source = json!({ "source_service_instance_id": "i", "backup_id": backup["id"] });
+    one.provision("copy", source).await;
+    one.deprovision("copy").await;
     end(&mut two).await;
     let mut wrong = two.settings().clone();
     wrong.insert("ENCRYPTION_KEYS", foreign);

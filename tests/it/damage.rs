@@ -18,7 +18,7 @@ fn object(broker: &TestBroker, backup: &Value) -> PathBuf {
         .data_dir()
         .join("backups")
         .join(folder)
-        .join("snapshot.db.zst")
+        .join("snapshot.db.zst.sealed")
 }
 
 /// Follows the link to the end: the bytes, if all of them came.

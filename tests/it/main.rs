@@ -103,6 +103,7 @@ mod s3_faults;
 mod s3_story;
 mod saboteur;
 mod schedule;
+mod sealed;
 mod secrecy;
 mod service;
 mod skipped;

@@ -105,7 +105,7 @@ async fn a_backup_whose_bytes_are_lost_fails_on_command() {
     assert_eq!(look(&broker).await, json!([]));
 
     let folder = folder(&broker, &backup);
-    fs::remove_file(folder.join("snapshot.db.zst")).expect("a snapshot");
+    fs::remove_file(folder.join("snapshot.db.zst.sealed")).expect("a snapshot");
     let found = look(&broker).await;
     assert_eq!(found[0]["finding"], "bytes_missing", "{found}");
     assert_eq!(found[0]["backup"], backup["id"], "{found}");
@@ -207,7 +207,7 @@ async fn backups_that_an_older_state_of_the_store_does_not_know_are_listed_again
 #[tokio::test(flavor = "multi_thread")]
 async fn leftovers_that_are_damaged_are_not_listed_again() {
     let damage = |broker: &TestBroker, backup: &Value| {
-        let snapshot = folder(broker, backup).join("snapshot.db.zst");
+        let snapshot = folder(broker, backup).join("snapshot.db.zst.sealed");
         let mut bytes = fs::read(&snapshot).expect("a snapshot");
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;

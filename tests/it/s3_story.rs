@@ -77,7 +77,10 @@ async fn backups_in_a_bucket_are_stored_downloaded_restored_and_deleted() {
     etcd::fill(&mut etcd::connect(&credentials).await, 50, "v").await;
     let backup = broker.back_up(&credentials).await;
     assert_eq!(backup["status"], "complete", "{backup}");
-    assert_eq!(objects(&bucket), ["manifest.json", "snapshot.db.zst"]);
+    assert_eq!(
+        objects(&bucket),
+        ["manifest.json", "snapshot.db.zst.sealed"]
+    );
     let download = reqwest::get(text(&backup["download_link"])).await;
     let download = download.expect("an answer");
     assert_eq!(download.status(), StatusCode::OK);

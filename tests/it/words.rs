@@ -488,7 +488,7 @@ impl Drop for Held {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_manifest_says_whose_bytes_they_are_until_the_last_of_them_is_gone() {
+async fn of_a_deletion_that_breaks_off_nothing_is_left_that_opens() {
     let broker = TestBroker::start().await;
     broker.provision("i", json!({})).await;
     let credentials = broker.bind("i", "b").await;
@@ -498,13 +498,15 @@ async fn a_manifest_says_whose_bytes_they_are_until_the_last_of_them_is_gone() {
         .join("backups")
         .join(text(&credentials["deployment_id"]))
         .join(text(&backup["id"]));
-    let Some(held) = Held::hold(folder.join("snapshot.db.zst")) else {
+    let Some(held) = Held::hold(folder.join("snapshot.db.zst.sealed")) else {
         return;
     };
     let accepted = broker.delete_instance("i").await;
     let end = broker.instance_end("i", &accepted.body).await;
     assert_eq!(end["state"], "failed", "{end}");
-    assert!(folder.join("manifest.json").exists());
+    // The key to what is left was in it.
+    assert!(!folder.join("manifest.json").exists());
+    assert!(folder.join("snapshot.db.zst.sealed").exists());
     drop(held);
     broker.deprovision("i").await;
     assert_eq!(inside::files_of_deployments(&broker), Vec::<String>::new());

@@ -6,6 +6,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::{StreamExt as _, TryFutureExt as _, TryStreamExt as _, stream};
 
 use super::{BackupStore, NameStream, SharedPlace, StorePlace};
@@ -96,6 +97,20 @@ impl BackupStore for Layers {
 
     async fn put(&self, name: &ObjectName, content: ByteStream) -> Result<u64, BackupStoreError> {
         self.front.put(name, content).await
+    }
+
+    async fn replace(&self, name: &ObjectName, content: Bytes) -> Result<(), BackupStoreError> {
+        // From the last on. What breaks off is seen as not done, by what is in front. And a copy from behind
+        // that is made meanwhile has the new content, or is found in front, or is told by another look behind.
+        let all: Vec<_> = self.all().collect();
+        for store in all.into_iter().rev() {
+            match store.get(name, 0).await {
+                Ok(_) => store.replace(name, content.clone()).await?,
+                Err(BackupStoreError::NotFound(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     async fn get(&self, name: &ObjectName, from: u64) -> Result<ByteStream, BackupStoreError> {

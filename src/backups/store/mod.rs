@@ -6,7 +6,12 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use futures::stream::BoxStream;
+use bytes::Bytes;
+use futures::{
+    StreamExt as _,
+    future::ready,
+    stream::{self, BoxStream},
+};
 
 use super::{error::BackupStoreError, name::ObjectName};
 use crate::stream::ByteStream;
@@ -72,6 +77,13 @@ pub trait BackupStore: Send + Sync {
     /// new is left under `name`. The stream's own failure comes out as
     /// [`BackupStoreError::of_source`] has it. Of two puts of one name at once, one may fail.
     async fn put(&self, name: &ObjectName, content: ByteStream) -> Result<u64, BackupStoreError>;
+
+    /// Stores `content` in place of the object of that name, wherever there is one, as [`BackupStore::put`]
+    /// does.
+    async fn replace(&self, name: &ObjectName, content: Bytes) -> Result<(), BackupStoreError> {
+        let content = stream::once(ready(Ok(content))).boxed();
+        self.put(name, content).await.map(drop)
+    }
 
     /// Opens the object for reading, from its byte number `from` on, counted from 0; behind its end
     /// there is nothing.
