@@ -59,11 +59,15 @@ struct Size {
     restores: usize,
     /// Pause between two blows, at most.
     pause: Duration,
+    /// What is chosen, unless the variable says another; none: each time something else.
+    seed: Option<u64>,
 }
 
 impl Size {
+    /// The same is asked for each time: what a change breaks shows with the change.
     fn short(operations: usize) -> Self {
         Self {
+            seed: Some(1),
             tenants: 2,
             rounds: vec![operations],
             restores: 1,
@@ -78,6 +82,7 @@ impl Size {
         let mut rounds = vec![ROUND; all / ROUND];
         rounds.extend(Some(all % ROUND).filter(|rest| *rest > 0));
         Self {
+            seed: None,
             tenants: 4,
             rounds,
             restores: 6,
@@ -92,8 +97,9 @@ fn number_of(variable: &str) -> Option<u64> {
     Some(number.unwrap_or_else(|error| panic!("{variable} is {text:?}: {error}")))
 }
 
-fn seed() -> u64 {
-    number_of(SEED).unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0)
+fn seed(size: &Size) -> u64 {
+    let chosen = number_of(SEED).or(size.seed);
+    chosen.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0)
 }
 
 /// A run: brokers, and those who use them.
@@ -288,7 +294,7 @@ impl Drop for SeedTold {
 }
 
 async fn run(world: World, size: Size, blows: &[Blow]) {
-    let seed = seed();
+    let seed = seed(&size);
     let _told = SeedTold(seed);
     let mut run = Run::new(world, &size, seed, blows);
     for operations in size.rounds {
