@@ -105,7 +105,10 @@ impl Platform {
         loop {
             let door = dice.one_of(&self.doors).expect("a broker");
             match self.ask_at(door, request).await {
-                Some((status, body)) if !status.is_server_error() => {
+                // A broker that stood still while a request came says 408: of that nobody knows, either.
+                Some((status, body))
+                    if !status.is_server_error() && status != StatusCode::REQUEST_TIMEOUT =>
+                {
                     return Told {
                         status,
                         body,
