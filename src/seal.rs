@@ -239,8 +239,8 @@ impl KeyRing {
     }
 }
 
-/// The name of the key that a text was sealed or signed under.
-fn key_of(sealed: &str) -> Option<&str> {
+/// The name of the key that a text was sealed or signed under; none where it has none in front.
+pub fn key_of(sealed: &str) -> Option<&str> {
     sealed.split_once(':').map(|(name, _)| name)
 }
 

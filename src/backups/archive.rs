@@ -58,15 +58,7 @@ const FILE_MODE: u32 = 0o600;
 pub fn download(snapshot: ByteStream, manifest: &Manifest) -> ByteStream {
     let stored = &manifest.stored;
     let name = ObjectName::snapshot_of(manifest);
-    let snapshot = gauged(
-        snapshot,
-        Expecting::new(
-            "snapshot bytes",
-            &name,
-            stored.snapshot_bytes,
-            &stored.snapshot_sha256,
-        ),
-    );
+    let snapshot = gauged(snapshot, Expecting::snapshot(&name, stored));
     let told = manifest::to_json(manifest);
     let rest = [
         padding(stored.snapshot_bytes),

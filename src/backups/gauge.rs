@@ -6,7 +6,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use ring::digest::{Context, SHA256};
 
 use super::{error::BackupStoreError, name::ObjectName};
-use crate::{seal::hex, stream::ByteStream};
+use crate::{model::backup::StoredSnapshot, seal::hex, stream::ByteStream};
 
 /// Something that looks at passing bytes.
 pub(super) trait Gauge: Send + 'static {
@@ -112,8 +112,19 @@ pub(super) struct Expecting {
 }
 
 impl Expecting {
-    /// `what` of `object` passes: the `stored bytes` themselves, or the `snapshot bytes` in them.
-    pub fn new(what: &'static str, object: &ObjectName, bytes: u64, sha256: &str) -> Self {
+    /// The bytes of an object pass, as they are stored.
+    pub fn object(name: &ObjectName, stored: &StoredSnapshot) -> Self {
+        let (bytes, sha256) = (stored.object_bytes, &stored.object_sha256);
+        Self::new("stored bytes", name, bytes, sha256)
+    }
+
+    /// The snapshot passes that is in an object.
+    pub fn snapshot(name: &ObjectName, stored: &StoredSnapshot) -> Self {
+        let (bytes, sha256) = (stored.snapshot_bytes, &stored.snapshot_sha256);
+        Self::new("snapshot bytes", name, bytes, sha256)
+    }
+
+    fn new(what: &'static str, object: &ObjectName, bytes: u64, sha256: &str) -> Self {
         Self {
             tally: Tally::new(),
             expected: Measure {

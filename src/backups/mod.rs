@@ -272,9 +272,8 @@ impl Vault {
     /// Reads the whole object of a backup and fails when its bytes are not those that its manifest tells of.
     /// It needs no key, and does not open it.
     pub async fn verify_object(&self, manifest: &Manifest) -> Result<(), BackupStoreError> {
-        let (name, stored) = (ObjectName::snapshot_of(manifest), &manifest.stored);
-        let (bytes, sha256) = (stored.object_bytes, &stored.object_sha256);
-        let expected = Expecting::new("stored bytes", &name, bytes, sha256);
+        let name = ObjectName::snapshot_of(manifest);
+        let expected = Expecting::object(&name, &manifest.stored);
         read_to_end(gauged(self.read(&name).await?, expected), &name).await
     }
 
@@ -497,13 +496,11 @@ fn unpacked(
     {
         return Err(unknown("sealing", sealing));
     }
-    let (bytes, sha256) = (expected.object_bytes, &expected.object_sha256);
-    let mut stored = gauged(object, Expecting::new("stored bytes", name, bytes, sha256));
+    let mut stored = gauged(object, Expecting::object(name, expected));
     if let Some(key) = key {
         stored = cipher::unseal(stored, key, name);
     }
-    let (bytes, sha256) = (expected.snapshot_bytes, &expected.snapshot_sha256);
-    let snapshot = Expecting::new("snapshot bytes", name, bytes, sha256);
+    let snapshot = Expecting::snapshot(name, expected);
     Ok(gauged(frame::decompress(stored, name), snapshot))
 }
 

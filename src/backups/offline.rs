@@ -11,14 +11,13 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::{fs::File, io::AsyncWriteExt as _, task::spawn_blocking};
 use tokio_util::io::ReaderStream;
 
 use super::{
-    BackupStoreError, Found, ObjectName, Vault,
+    BackupStoreError, Found, ObjectName, StoredBackup, Vault,
     cipher::{Identity, ObjectKey},
     gauge::{Expecting, Tally, gauged},
     manifest::{self, Unfit},
@@ -32,7 +31,7 @@ use crate::{
         ids::BackupId,
         limits::{CHUNK_BYTES, MANIFEST_BYTES_MAX},
     },
-    seal::{KeyRing, SealError},
+    seal::{KeyRing, SealError, key_of},
     stream::ByteStream,
 };
 
@@ -186,7 +185,7 @@ async fn store(
     let keys = wanted.keys.clone().unwrap_or_else(|| Arc::new(none));
     let vault = Vault::at(place, mark, keys);
     let is_wanted = |id: &BackupId| wanted.only.as_ref().is_none_or(|only| only == id);
-    let mut found = Vec::new();
+    let mut found: Option<StoredBackup> = None;
     let mut all = vault.list();
     while let Some(next) = all.try_next().await? {
         let Found::Backup(stored) = next else {
@@ -195,55 +194,52 @@ async fn store(
         if !is_wanted(&stored.backup) {
             continue;
         }
-        found.push((stored.deployment.clone(), stored.backup.clone()));
-        if wanted.to.is_some() {
-            if found.len() > 1 {
-                return Err(LookError::Several(place.shown()));
-            }
-            continue;
+        // A snapshot is written only once it is known to be the only one.
+        match (&wanted.to, &found) {
+            (Some(_), Some(_)) => return Err(LookError::Several(place.shown())),
+            (Some(_), None) => {}
+            (None, _) => tell(in_store(&vault, &stored, wanted).await?),
         }
-        let what = format!("{}/{}", stored.deployment, stored.backup);
-        let missing = stored.missing();
-        let (content, verdict) = match &missing {
-            Some(object) => (
-                String::new(),
-                Verdict::Damaged(format!("{object} is missing")),
-            ),
-            None => {
-                let of = (&stored.deployment, &stored.backup);
-                let manifest = vault.read_manifest_text(of.0, of.1).await;
-                stored_verdict(&vault, manifest, wanted).await?
-            }
-        };
-        tell(Looked {
-            what,
-            content,
-            verdict,
-        });
+        found = Some(stored);
     }
-    let Some((deployment, backup)) = found.first() else {
+    let Some(last) = found else {
         return Err(LookError::Nothing(place.shown()));
     };
     if wanted.to.is_some() {
-        let manifest = vault.read_manifest_text(deployment, backup).await;
-        let (content, verdict) = stored_verdict(&vault, manifest, wanted).await?;
-        let what = format!("{deployment}/{backup}");
-        tell(Looked {
-            what,
-            content,
-            verdict,
-        });
+        tell(in_store(&vault, &last, wanted).await?);
     }
     Ok(())
 }
 
-/// What a look at a backup in a store comes to, whose manifest was read.
+/// A backup in a store.
+async fn in_store(
+    vault: &Vault,
+    stored: &StoredBackup,
+    wanted: &Wanted,
+) -> Result<Looked, LookError> {
+    let (content, verdict) = match stored.missing() {
+        // Where a snapshot is wanted, its manifest says more of it.
+        Some(object) if wanted.to.is_none() => {
+            let reason = format!("{object} is missing");
+            (String::new(), Verdict::Damaged(reason))
+        }
+        _ => stored_verdict(vault, stored, wanted).await?,
+    };
+    Ok(Looked {
+        what: format!("{}/{}", stored.deployment, stored.backup),
+        content,
+        verdict,
+    })
+}
+
+/// What a look at what is stored of a backup comes to.
 async fn stored_verdict(
     vault: &Vault,
-    manifest: Result<(Bytes, Manifest), BackupStoreError>,
+    stored: &StoredBackup,
     wanted: &Wanted,
 ) -> Result<(String, Verdict), LookError> {
-    let (text, manifest) = match manifest {
+    let read = vault.read_manifest_text(&stored.deployment, &stored.backup);
+    let (text, manifest) = match read.await {
         Ok(read) => read,
         Err(error) => return Ok((String::new(), damage(error)?)),
     };
@@ -341,13 +337,11 @@ async fn of_closed_object(
     wanted: &Wanted,
 ) -> Result<Verdict, LookError> {
     let sealed = manifest.sealed_key.as_deref().unwrap_or_default();
-    let key = sealed.split(':').next().unwrap_or_default().to_owned();
+    let key = key_of(sealed).unwrap_or(sealed).to_owned();
     if wanted.to.is_some() {
         return Err(LookError::KeyMissing(key));
     }
-    let stored = &manifest.stored;
-    let (bytes, sha256) = (stored.object_bytes, &stored.object_sha256);
-    let expected = Expecting::new("stored bytes", name, bytes, sha256);
+    let expected = Expecting::object(name, &manifest.stored);
     let looked = to_the_end(gauged(object, expected), name, wanted).await?;
     Ok(looked.unwrap_or(Verdict::NotOpened(key)))
 }
@@ -364,9 +358,7 @@ async fn of_snapshot(
         Err(reason) => return Ok(Verdict::Damaged(reason)),
     };
     let name = ObjectName::snapshot_of(manifest);
-    let stored = &manifest.stored;
-    let (bytes, sha256) = (stored.snapshot_bytes, &stored.snapshot_sha256);
-    let expected = Expecting::new("snapshot bytes", &name, bytes, sha256);
+    let expected = Expecting::snapshot(&name, &manifest.stored);
     let looked = to_the_end(gauged(snapshot, expected), &name, wanted).await?;
     Ok(looked.unwrap_or(Verdict::Whole(signature)))
 }
@@ -379,7 +371,7 @@ fn signature(text: &[u8], manifest: &Manifest, wanted: &Wanted) -> Result<Signat
             None => Ok(Signature::None),
         };
     };
-    let key = signed.split(':').next().unwrap_or_default().to_owned();
+    let key = key_of(signed).unwrap_or(signed).to_owned();
     let Some(keys) = &wanted.keys else {
         return Ok(Signature::Unchecked(key));
     };
