@@ -21,7 +21,7 @@ use crate::{
         limits::{PAGE_OF_ALL, REPLICA_ALIVE, RESEAL_INTERVAL, RESEAL_RETRY},
         replicas::{Replica, seal_alike},
     },
-    provisioner::{Duty, SharedProvisioner},
+    provisioner::{SharedProvisioner, looked_after},
     seal::KeyRing,
     store::{self, Store, StoreError},
 };
@@ -145,8 +145,7 @@ impl Resealing {
     ) -> Result<Vec<(BackupId, DeploymentId)>, StoreError> {
         let first = self.keys.first().to_owned();
         let own = (!self.store.is_private()).then(|| {
-            let clusters = self.provisioners.iter();
-            let own = clusters.filter(|(_, provisioner)| provisioner.duty() == Duty::LooksAfter);
+            let own = looked_after(&self.provisioners);
             own.map(|(id, _)| id.clone()).collect::<Vec<_>>()
         });
         let page = self.store.scan(move |conn| {

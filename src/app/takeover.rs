@@ -19,7 +19,9 @@ use crate::{
         replicas::{Replica, seal_alike},
         version::Version,
     },
-    provisioner::{Duty, ProvisionerError, SharedProvisioner, duty_of, handover::Handover},
+    provisioner::{
+        Duty, ProvisionerError, SharedProvisioner, duty_of, handover::Handover, looked_after,
+    },
     seal::KeyRing,
     store::{self, Store, StoreError, cluster::LookedAfter},
 };
@@ -117,10 +119,7 @@ impl Takeover {
     /// all of them seal alike.
     async fn exchange(&self) -> Result<bool, StoreError> {
         let now = self.broker.clock.now();
-        let own: Vec<(String, BTreeMap<String, Vec<Version>>)> = self
-            .provisioners
-            .iter()
-            .filter(|(_, provisioner)| provisioner.duty() == Duty::LooksAfter)
+        let own: Vec<(String, BTreeMap<String, Vec<Version>>)> = looked_after(&self.provisioners)
             .map(|(id, provisioner)| (id.clone(), self.versions_of(provisioner)))
             .collect();
         for (id, versions) in &own {

@@ -35,7 +35,7 @@ use crate::{
         retention::Rules,
         timetable::Timetable,
     },
-    provisioner::{Duty, SharedProvisioner},
+    provisioner::{SharedProvisioner, looked_after},
     seal::KeyRing,
     store::{self, Conn, Store, StoreError},
     timekeeper::Timekeeper,
@@ -112,9 +112,8 @@ impl Parts {
 
     /// The clusters that this broker looks after at the moment.
     fn looked_after(&self) -> BTreeSet<String> {
-        let ours = |of: &ClusterParts| of.provisioner.duty() == Duty::LooksAfter;
-        let clusters = self.clusters.iter().filter(|(_, of)| ours(of));
-        clusters.map(|(id, _)| id.clone()).collect()
+        let clusters = self.clusters.iter().map(|(id, of)| (id, &of.provisioner));
+        looked_after(clusters).map(|(id, _)| id.clone()).collect()
     }
 }
 

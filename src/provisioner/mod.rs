@@ -150,6 +150,14 @@ pub fn duty_of(clusters: &BTreeMap<String, SharedProvisioner>, id: &str) -> Duty
         .map_or(Duty::None, |cluster| cluster.duty())
 }
 
+/// Those of `clusters` that this broker looks after at the moment.
+pub fn looked_after<'a>(
+    clusters: impl IntoIterator<Item = (&'a String, &'a SharedProvisioner)>,
+) -> impl Iterator<Item = (&'a String, &'a SharedProvisioner)> {
+    let clusters = clusters.into_iter();
+    clusters.filter(|(_, cluster)| cluster.duty() == Duty::LooksAfter)
+}
+
 /// A place that runs members.
 #[async_trait]
 pub trait Provisioner: Workbench {
