@@ -164,7 +164,7 @@ pub fn copy(from: &str, to: &str) -> Result<Vec<Copied>, CopyError> {
     }
     drop(migrated_postgres(to.into())?);
     target.batch_execute(&format!(
-        "SET application_name = 'compose-broker'; SET idle_in_transaction_session_timeout = {}",
+        "SET idle_in_transaction_session_timeout = {}",
         POSTGRES_IDLE_IN_TRANSACTION.as_millis()
     ))?;
     let tables = tables(&mut source)?;

@@ -22,9 +22,10 @@ const PARTS_MAX: usize = 10_000;
 /// Tells our own object from another one of the same key, when the answer to its end was lost.
 const PUT_ID: &str = "compose-broker-put";
 
-/// How long after the end of an upload that was dropped the store ends it again. The server may still have
-/// had one of its parts in hand, and keeps such a part, and with it the upload, for good.
-const ENDED_AGAIN_AFTER: [Duration; 3] = [
+/// How long the store waits before each time that it ends an upload that was dropped. The server may still
+/// have had one of its parts in hand, and keeps such a part, and with it the upload, for good.
+const DROPPED_ENDED_AFTER: [Duration; 4] = [
+    Duration::ZERO,
     Duration::from_secs(1),
     Duration::from_secs(5),
     Duration::from_secs(30),
@@ -192,8 +193,7 @@ impl Drop for Begun {
         // Where nobody is left to do it, a later sweep does.
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
-                abort(&mut *upload, &what).await;
-                for pause in ENDED_AGAIN_AFTER {
+                for pause in DROPPED_ENDED_AFTER {
                     sleep(pause).await;
                     abort(&mut *upload, &what).await;
                 }
