@@ -1,52 +1,30 @@
 //! Several brokers over one database of PostgreSQL.
 
-use std::{fs, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use diesel::{Connection as _, PgConnection, RunQueryDsl as _, sql_query};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    broker::{
-        CAPACITY_UNITS, ENTERPRISE, SERVICE, answer, binding_path, eventually, instance_path,
-        port_range, text,
-    },
-    control::ahead,
+    broker::{ENTERPRISE, SERVICE, answer, binding_path, eventually, instance_path, text},
+    control::move_clock,
     etcd, postgres,
-    process::{BrokerProcess, Settings, assert_one_line, new_key_ring, refused},
+    process::{
+        BrokerProcess, Settings, assert_one_line, new_key_ring, refused, shared_cluster,
+        shared_settings,
+    },
 };
 
 /// How far clocks of brokers differ.
 const SKEW: Duration = Duration::from_secs(60);
 
 /// What brokers over one store have in common: store, keys, clusters, backups.
-fn shared(folder: &Path, url: &str, clusters: &Value) -> Settings {
-    let file = folder.join("clusters-of-all.json");
-    fs::write(&file, clusters.to_string()).expect("a file");
-    [
-        ("DATABASE_URL", url.to_owned()),
-        ("ENCRYPTION_KEYS", new_key_ring()),
-        ("CLUSTERS", file.display().to_string()),
-        (
-            "BACKUP_STORE",
-            format!("file://{}", folder.join("backups").display()),
-        ),
-    ]
-    .into()
-}
-
-fn cluster(id: &str, folder: &Path, machine: Option<&str>) -> Value {
-    let mut cluster = json!({
-        "id": id,
-        "name": id,
-        "data_dir": folder.join("cluster").join(id),
-        "port_range": port_range(),
-        "capacity_units": CAPACITY_UNITS,
-    });
-    if let Some(machine) = machine {
-        cluster["machine"] = json!(machine);
-    }
-    cluster
+fn shared(folder: &Path, url: &str, clusters: &[Value]) -> Settings {
+    let mut settings = shared_settings(folder, clusters);
+    settings.insert("DATABASE_URL", url.to_owned());
+    settings.insert("ENCRYPTION_KEYS", new_key_ring());
+    settings
 }
 
 fn broker(common: &Settings, machine: &str) -> BrokerProcess {
@@ -72,7 +50,7 @@ async fn any_broker_answers_and_another_takes_over_from_one_that_dies() {
         return;
     };
     let common = tempfile::tempdir().expect("a folder");
-    let all = json!([cluster("local", common.path(), None)]);
+    let all = [shared_cluster("local", common.path(), None)];
     let common = shared(common.path(), &url, &all);
     let (mut one, mut two) = (broker(&common, "here"), broker(&common, "here"));
     one.start_again().await;
@@ -118,10 +96,10 @@ async fn a_cluster_is_its_machine_s_and_known_to_all() {
     };
     let common = tempfile::tempdir().expect("a folder");
     let folder = common.path();
-    let all = json!([
-        cluster("second", folder, Some("two")),
-        cluster("first", folder, Some("one")),
-    ]);
+    let all = [
+        shared_cluster("second", folder, Some("two")),
+        shared_cluster("first", folder, Some("one")),
+    ];
     let common = shared(folder, &url, &all);
     let (mut one, mut two) = (broker(&common, "one"), broker(&common, "two"));
     one.start_again().await;
@@ -206,7 +184,7 @@ async fn keys_are_changed_while_several_brokers_work() {
         return;
     };
     let common = tempfile::tempdir().expect("a folder");
-    let all = json!([cluster("local", common.path(), Some("here"))]);
+    let all = [shared_cluster("local", common.path(), Some("here"))];
     let common = shared(common.path(), &url, &all);
     let key = |name: &str| new_key_ring().replacen("k1", name, 1);
     let (old, new, foreign) = (key("old"), key("new"), key("new"));
@@ -298,27 +276,23 @@ async fn clocks_that_differ_by_a_minute_neither_delay_work_nor_take_it_from_its_
         return;
     };
     let common = tempfile::tempdir().expect("a folder");
-    let all = json!([cluster("local", common.path(), None)]);
+    let all = [shared_cluster("local", common.path(), None)];
     let clocks = ["works", "accepts"].map(|name| common.path().join(name));
     let common = shared(common.path(), &url, &all);
-    let set = |clock: &Path, seconds: i64| {
-        let ahead = ahead().num_seconds() + seconds;
-        fs::write(clock, ahead.to_string()).expect("a file");
-    };
     let new = |clock: &Path| {
         let mut settings = common.clone();
         settings.insert("CLOCK_OFFSET_FILE", clock.display().to_string());
         broker(&settings, "here")
     };
     let [at_work, accepting] = &clocks;
-    set(at_work, 0);
-    set(accepting, 0);
+    move_clock(at_work, 0);
+    move_clock(accepting, 0);
     let (mut works, mut accepts) = (new(at_work), new(accepting));
     works.start_again().await;
     accepts.start_again().await;
     for (instance, of_worker, of_other) in [("a", 0, 60), ("b", -60, 0), ("c", 60, -60)] {
-        set(at_work, of_worker);
-        set(accepting, of_other);
+        move_clock(at_work, of_worker);
+        move_clock(accepting, of_other);
         let accepted = accepts.put_instance(instance, json!({})).await;
         assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
         let asked = tokio::time::Instant::now();

@@ -86,8 +86,17 @@ pub fn set_clock(command: &mut Command, folder: &Path) {
         return;
     }
     let file = folder.join("clock");
-    fs::write(&file, ahead().num_seconds().to_string()).expect("a file");
+    move_clock(&file, 0);
     command.env("COMPOSE_BROKER_CLOCK_OFFSET_FILE", file);
+}
+
+/// Has the broker whose file of the clock this is be so many seconds ahead of [`now`].
+pub fn move_clock(file: &Path, seconds: i64) {
+    let ahead = ahead().num_seconds() + seconds;
+    // In its place at once, so that nobody reads half of it.
+    let new = file.with_extension("new");
+    fs::write(&new, ahead.to_string()).expect("a file");
+    fs::rename(&new, file).expect("a file");
 }
 
 /// A clock that can be put forward and back, and stopped.

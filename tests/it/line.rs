@@ -1,4 +1,4 @@
-//! Stands between a broker and its PostgreSQL, and cuts it off.
+//! Stands between a broker and its PostgreSQL: cuts it off, or loses what the server answers.
 
 use std::{
     io::{Read as _, Write as _},
@@ -24,6 +24,12 @@ pub struct Line {
 #[derive(Default)]
 struct State {
     is_cut: AtomicBool,
+    /// Whether nobody has the other end any more.
+    is_over: AtomicBool,
+    /// Whether the next commit comes to the server, and its answer to nobody.
+    loses_commit: AtomicBool,
+    /// Whether that commit is the last that gets through.
+    cuts_then: AtomicBool,
     /// Both ends of each connection that there was.
     ends: Mutex<Vec<UnixStream>>,
 }
@@ -55,11 +61,24 @@ impl Line {
     pub fn mend(&self) {
         self.state.is_cut.store(false, Ordering::SeqCst);
     }
+
+    /// Gives the server the next commit, and the one who made it no answer. `cuts_then`: no connection is made
+    /// from then on until it is mended.
+    pub fn lose_next_commit(&self, cuts_then: bool) {
+        self.state.cuts_then.store(cuts_then, Ordering::SeqCst);
+        self.state.loses_commit.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether that commit has come.
+    pub fn has_lost_commit(&self) -> bool {
+        !self.state.loses_commit.load(Ordering::SeqCst)
+    }
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
         self.cut();
+        self.state.is_over.store(true, Ordering::SeqCst);
         // Wakes the thread that accepts, which ends.
         let _ = UnixStream::connect(self.folder.path().join(SOCKET));
     }
@@ -67,8 +86,7 @@ impl Drop for Line {
 
 fn accept_all(listener: &UnixListener, server: &PathBuf, state: &Arc<State>) {
     for client in listener.incoming().map_while(Result::ok) {
-        // Nobody has the other end of the line any more.
-        if Arc::strong_count(state) == 1 {
+        if state.is_over.load(Ordering::SeqCst) {
             break;
         }
         if state.is_cut.load(Ordering::SeqCst) {
@@ -81,15 +99,29 @@ fn accept_all(listener: &UnixListener, server: &PathBuf, state: &Arc<State>) {
         state.ends.lock().expect("not poisoned").extend(ends);
         let ends = [&client, &server].map(|end| end.try_clone().expect("one more"));
         let [from_client, from_server] = ends;
-        thread::spawn(move || pass(from_client, server));
-        thread::spawn(move || pass(from_server, client));
+        let is_lost = Arc::<AtomicBool>::default();
+        let (loses, state) = (is_lost.clone(), state.clone());
+        thread::spawn(move || {
+            pass(from_client, server, |bytes| {
+                if bytes.windows(7).any(|part| part == b"COMMIT\0")
+                    && state.loses_commit.swap(false, Ordering::SeqCst)
+                {
+                    loses.store(true, Ordering::SeqCst);
+                    let cuts = state.cuts_then.load(Ordering::SeqCst);
+                    state.is_cut.store(cuts, Ordering::SeqCst);
+                }
+                true
+            });
+        });
+        // What the server says after the commit has begun is its answer to that.
+        thread::spawn(move || pass(from_server, client, |_| !is_lost.load(Ordering::SeqCst)));
     }
 }
 
-fn pass(mut from: UnixStream, mut to: UnixStream) {
+fn pass(mut from: UnixStream, mut to: UnixStream, goes_on: impl Fn(&[u8]) -> bool) {
     let mut bytes = [0; 16 * 1024];
     while let Ok(read @ 1..) = from.read(&mut bytes) {
-        if to.write_all(&bytes[..read]).is_err() {
+        if !goes_on(&bytes[..read]) || to.write_all(&bytes[..read]).is_err() {
             break;
         }
     }

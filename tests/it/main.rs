@@ -66,6 +66,7 @@ mod health;
 mod ids;
 mod inside;
 mod instances;
+mod line;
 mod logfiles;
 mod memory;
 mod metrics;

@@ -11,12 +11,13 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal};
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::{
     broker::{
-        TestBroker, engines_dir, eventually, kill, new_folder, plain_catalog, port_range,
-        wide_cluster,
+        CAPACITY_UNITS, TestBroker, engines_dir, eventually, kill, new_folder, plain_catalog,
+        port_range, wide_cluster,
     },
     control::set_clock,
     postgres,
@@ -55,6 +56,38 @@ pub fn settings(folder: &Path) -> Settings {
         ("BACKUP_PAUSE", "0".to_owned()),
         ("USERNAME", USERNAME.to_owned()),
         ("PASSWORD", PASSWORD.to_owned()),
+    ]
+    .into()
+}
+
+/// A cluster in the file of several brokers, which have all they share below `folder`; of that machine.
+pub fn shared_cluster(id: &str, folder: &Path, machine: Option<&str>) -> Value {
+    let mut cluster = json!({
+        "id": id,
+        "name": id,
+        "data_dir": shared_cluster_folder(id, folder),
+        "port_range": port_range(),
+        "capacity_units": CAPACITY_UNITS,
+    });
+    if let Some(machine) = machine {
+        cluster["machine"] = json!(machine);
+    }
+    cluster
+}
+
+/// Where the members of such a cluster are.
+pub fn shared_cluster_folder(id: &str, folder: &Path) -> PathBuf {
+    folder.join("cluster").join(id)
+}
+
+/// What several brokers have in common below `folder`: these clusters, and backups.
+pub fn shared_settings(folder: &Path, clusters: &[Value]) -> Settings {
+    let file = folder.join("clusters-of-all.json");
+    fs::write(&file, json!(clusters).to_string()).expect("a file");
+    let backups = folder.join("backups");
+    [
+        ("CLUSTERS", file.display().to_string()),
+        ("BACKUP_STORE", format!("file://{}", backups.display())),
     ]
     .into()
 }

@@ -3,6 +3,7 @@
 
 use std::{
     net::SocketAddr,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -22,9 +23,9 @@ use tokio::{
 };
 
 use crate::{
-    broker::{CAPACITY_UNITS, SERVICE, STANDARD, answer, eventually, port_range, text},
+    broker::{SERVICE, STANDARD, answer, eventually, text},
     postgres,
-    process::{BrokerProcess, Settings, new_key_ring},
+    process::{BrokerProcess, Settings, new_key_ring, shared_cluster, shared_settings},
 };
 
 /// For how long a broker says that it is about to end, in seconds.
@@ -97,25 +98,15 @@ async fn lead(mut client: TcpStream, targets: Vec<Arc<Target>>, next: Arc<Atomic
     }
 }
 
-fn shared(folder: &tempfile::TempDir, url: &str) -> Settings {
-    let path = |name: &str| folder.path().join(name);
-    let clusters = json!([{
-        "id": "local", "name": "local", "data_dir": path("cluster"), "port_range": port_range(),
-        "capacity_units": CAPACITY_UNITS,
-    }]);
-    std::fs::write(path("clusters.json"), clusters.to_string()).expect("a file");
-    [
+fn shared(folder: &Path, url: &str) -> Settings {
+    let mut settings = shared_settings(folder, &[shared_cluster("local", folder, None)]);
+    settings.extend([
         ("DATABASE_URL", url.to_owned()),
         ("ENCRYPTION_KEYS", new_key_ring()),
-        ("CLUSTERS", path("clusters.json").display().to_string()),
-        (
-            "BACKUP_STORE",
-            format!("file://{}", path("backups").display()),
-        ),
         ("DRAIN_SECONDS", DRAIN.to_owned()),
         ("REQUESTS_PER_SECOND", "0".to_owned()),
-    ]
-    .into()
+    ]);
+    settings
 }
 
 /// A client that goes on until it is told to stop; returns how many answers it got.
@@ -180,7 +171,7 @@ async fn brokers_are_started_anew_one_after_the_other_and_no_request_is_lost() {
         return;
     };
     let folder = tempfile::tempdir().expect("a folder");
-    let settings = shared(&folder, &url);
+    let settings = shared(folder.path(), &url);
     let new = || BrokerProcess::stopped_with(|own| own.extend(settings.clone()));
     let mut brokers = [new(), new()];
     for broker in &mut brokers {
@@ -248,7 +239,7 @@ async fn what_a_broker_was_at_work_on_waits_for_no_lease_when_it_ends_or_dies() 
         return;
     };
     let folder = tempfile::tempdir().expect("a folder");
-    let mut settings = shared(&folder, &url);
+    let mut settings = shared(folder.path(), &url);
     settings.insert("DRAIN_SECONDS", "0".to_owned());
     let mut broker = BrokerProcess::stopped_with(|own| own.extend(settings));
     broker.start_again().await;

@@ -118,16 +118,27 @@ fn zstd(bytes: &[u8]) -> Option<Vec<u8>> {
     output.status.success().then_some(output.stdout)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_keys_to_backups_change_while_the_broker_works_and_no_byte_of_them_does() {
-    let mut broker = BrokerProcess::stopped_with(|_| ());
-    let key = |name: &str| new_key_ring().replacen("k1", name, 1);
-    let (old, new) = (key("old"), key("new"));
-    broker.change_settings(|of| _ = of.insert("ENCRYPTION_KEYS", old.clone()));
+/// A ring of one key of that name.
+fn key_ring_of(name: &str) -> String {
+    new_key_ring().replacen("k1", name, 1)
+}
+
+/// A broker with that ring and a backup of its instance `i`, whose credentials come second.
+async fn backed_up_under(ring: &str) -> (BrokerProcess, Value, Value) {
+    let mut broker =
+        BrokerProcess::stopped_with(|of| _ = of.insert("ENCRYPTION_KEYS", ring.to_owned()));
     broker.start_again().await;
     broker.provision("i", json!({})).await;
     let credentials = broker.bind("i", "b").await;
     let backup = broker.back_up(&credentials).await;
+    (broker, credentials, backup)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_keys_to_backups_change_while_the_broker_works_and_no_byte_of_them_does() {
+    let old = key_ring_of("old");
+    let (mut broker, credentials, backup) = backed_up_under(&old).await;
+    let new = key_ring_of("new");
     let object = folder(&broker, &backup).join("snapshot.db.zst.sealed");
     let before = fs::read(&object).expect("an object");
     assert_eq!(keys_of(&manifest(&broker, &backup)), ["old"; 3]);
@@ -159,14 +170,9 @@ async fn the_keys_to_backups_change_while_the_broker_works_and_no_byte_of_them_d
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_backups_need_is_missed_by_name_and_given_up_on_command_alone() {
-    let mut broker = BrokerProcess::stopped_with(|_| ());
-    let key = |name: &str| new_key_ring().replacen("k1", name, 1);
-    let (old, new) = (key("old"), key("new"));
-    broker.change_settings(|of| _ = of.insert("ENCRYPTION_KEYS", old.clone()));
-    broker.start_again().await;
-    broker.provision("i", json!({})).await;
-    let credentials = broker.bind("i", "b").await;
-    let backup = broker.back_up(&credentials).await;
+    let old = key_ring_of("old");
+    let (mut broker, credentials, backup) = backed_up_under(&old).await;
+    let new = key_ring_of("new");
     // A newer one on demand would take its place.
     let path = format!(
         "/deployments/{}/backups/{}",
@@ -315,7 +321,7 @@ async fn backups_are_looked_at_without_a_broker() {
         unpacked.display().to_string(),
     ];
     let id = text(&backup["id"]);
-    let foreign = new_key_ring().replacen("k1", "other", 1);
+    let foreign = key_ring_of("other");
     for (i, place) in places.iter().enumerate() {
         let (code, printed) = look(&[place], Some(ring));
         assert_eq!(code, 0, "{place}: {printed}");

@@ -13,7 +13,6 @@ mod journal;
 mod look;
 mod model;
 mod plan;
-mod proxy;
 mod world;
 
 use std::{

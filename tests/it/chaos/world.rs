@@ -4,20 +4,24 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use reqwest::Method;
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
     task::block_in_place,
     time::{Instant, sleep},
 };
 
-use super::{client::Door, dice::Dice, look::Places, proxy::Line};
+use super::{client::Door, dice::Dice, look::Places};
 use crate::{
-    broker::{CAPACITY_UNITS, eventually, kill, port_range, processes_below},
-    control::ahead,
+    broker::{eventually, kill, processes_below},
+    control::move_clock,
     inside::Inside,
+    line::Line,
     postgres::Server,
-    process::{BrokerProcess, Settings, new_key_ring},
+    process::{
+        BrokerProcess, Settings, new_key_ring, shared_cluster, shared_cluster_folder,
+        shared_settings,
+    },
 };
 
 /// Longer than the lease of a broker's claims.
@@ -295,11 +299,7 @@ impl Node {
     }
 
     fn skew(&self, seconds: i64) {
-        let ahead = ahead().num_seconds() + seconds;
-        // In its place at once, so that nobody reads half of it.
-        let new = self.clock.with_extension("new");
-        fs::write(&new, ahead.to_string()).expect("a file");
-        fs::rename(&new, &self.clock).expect("a file");
+        move_clock(&self.clock, seconds);
     }
 
     fn spawn(&mut self) {
@@ -329,35 +329,16 @@ impl Node {
 
 /// What all brokers are told.
 fn shared(common: &TempDir, clusters: &[(&str, Option<&str>)]) -> Settings {
-    let path = |name: &str| common.path().join(name);
-    let all: Vec<Value> = clusters
-        .iter()
-        .map(|(id, machine)| {
-            let mut cluster = json!({
-                "id": id,
-                "name": id,
-                "data_dir": path("clusters").join(id),
-                "port_range": port_range(),
-                "capacity_units": CAPACITY_UNITS,
-            });
-            if let Some(machine) = machine {
-                cluster["machine"] = json!(machine);
-            }
-            cluster
-        })
-        .collect();
-    let file = path("clusters.json");
-    fs::write(&file, json!(all).to_string()).expect("a file");
-    let backups = path("backups");
-    [
-        ("CLUSTERS", file.display().to_string()),
-        ("BACKUP_STORE", format!("file://{}", backups.display())),
+    let of = |(id, machine): &(&str, Option<&str>)| shared_cluster(id, common.path(), *machine);
+    let clusters: Vec<Value> = clusters.iter().map(of).collect();
+    let mut settings = shared_settings(common.path(), &clusters);
+    settings.extend([
         ("REQUESTS_PER_SECOND", "0".to_owned()),
         // A client that is told to try again does so at once.
         ("FAILED_SIGN_INS", "0".to_owned()),
         ("BACKUP_GRACE_HOURS", "0".to_owned()),
-    ]
-    .into()
+    ]);
+    settings
 }
 
 fn places(common: &TempDir, clusters: &[(&str, Option<&str>)], store: String) -> Places {
@@ -366,7 +347,7 @@ fn places(common: &TempDir, clusters: &[(&str, Option<&str>)], store: String) ->
         store,
         clusters: clusters
             .iter()
-            .map(|(id, _)| folder.join("clusters").join(id))
+            .map(|(id, _)| shared_cluster_folder(id, folder))
             .collect(),
         backups: folder.join("backups"),
     }

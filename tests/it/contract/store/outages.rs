@@ -1,14 +1,8 @@
 //! What a server may do to a transaction: each decision is made once, or its caller is told that nobody knows.
 
-use std::{
-    io::{Read as _, Write as _},
-    os::unix::net::{UnixListener, UnixStream},
-    path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
-    },
-    thread,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
 };
 
 use compose_broker::store::{Conn, Store, StoreError, notes};
@@ -16,6 +10,7 @@ use diesel::{Connection as _, PgConnection, connection::SimpleConnection as _};
 use futures::future::join_all;
 
 use super::{Kind as _, Postgres, note, own, text_of_note};
+use crate::line::Line;
 
 /// Has the database do this to the first two transactions that write a note: at once, or in their commit.
 fn stumble(database: &Postgres, does: &str, in_commit: bool) {
@@ -134,94 +129,20 @@ async fn the_server_s_default_isolation_is_not_ours() {
     assert_eq!(runs.load(Ordering::SeqCst), 20, "each at once");
 }
 
-/// Stands between a broker and its server. Once armed, it gives the server the next commit and its client
-/// no answer; and nobody gets through any more from then on, where that is asked for.
-struct Between {
-    folder: tempfile::TempDir,
-    state: Arc<State>,
-}
-
-#[derive(Default)]
-struct State {
-    armed: AtomicBool,
-    /// Whether the commit whose answer is lost is the last that gets through.
-    is_last: AtomicBool,
-    is_down: AtomicBool,
-}
-
-impl Between {
-    fn server_of(url: &str) -> (Self, String) {
-        let (rest, server) = url.split_once("&host=").expect("the server's folder");
-        let server = Path::new(server).join(".s.PGSQL.5432");
-        let folder = tempfile::tempdir().expect("a folder");
-        let listener = UnixListener::bind(folder.path().join(".s.PGSQL.5432")).expect("a socket");
-        let state = Arc::<State>::default();
-        let url = format!("{rest}&host={}", folder.path().display());
-        let of_it = state.clone();
-        thread::spawn(move || accept_all(&listener, &server, &of_it));
-        (Self { folder, state }, url)
-    }
-}
-
-fn accept_all(listener: &UnixListener, server: &PathBuf, state: &Arc<State>) {
-    for client in listener.incoming().map_while(Result::ok) {
-        if state.is_down.load(Ordering::SeqCst) {
-            continue;
-        }
-        let server = UnixStream::connect(server).expect("the server");
-        let cut = Arc::<AtomicBool>::default();
-        let ends = [&client, &server].map(|end| end.try_clone().expect("one more"));
-        let (from, to) = (ends, [server, client]);
-        let [from_client, from_server] = from;
-        let [to_server, to_client] = to;
-        let (cuts, state) = (cut.clone(), state.clone());
-        thread::spawn(move || {
-            pass(from_client, to_server, |bytes| {
-                if bytes.windows(7).any(|part| part == b"COMMIT\0")
-                    && state.armed.swap(false, Ordering::SeqCst)
-                {
-                    cuts.store(true, Ordering::SeqCst);
-                    let is_last = state.is_last.load(Ordering::SeqCst);
-                    state.is_down.store(is_last, Ordering::SeqCst);
-                }
-                true
-            });
-        });
-        // What the server says after the commit has begun is its answer to that.
-        thread::spawn(move || pass(from_server, to_client, |_| !cut.load(Ordering::SeqCst)));
-    }
-}
-
-fn pass(mut from: UnixStream, mut to: UnixStream, goes_on: impl Fn(&[u8]) -> bool) {
-    let mut bytes = [0; 16 * 1024];
-    while let Ok(read @ 1..) = from.read(&mut bytes) {
-        if !goes_on(&bytes[..read]) || to.write_all(&bytes[..read]).is_err() {
-            break;
-        }
-    }
-    for end in [&from, &to] {
-        let _ = end.shutdown(std::net::Shutdown::Both);
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_whose_answer_was_lost_is_found_and_not_made_twice() {
     let Some(database) = Postgres::new() else {
         return;
     };
-    let (between, url) = Between::server_of(&database.url);
+    let (line, url) = Line::to_server_of(&database.url);
     let store = Arc::new(Store::open(&url).expect("a store"));
     assert_eq!(write_note(&store, "first").await.1, 1);
-    between.state.armed.store(true, Ordering::SeqCst);
+    line.lose_next_commit(false);
     let (written, runs) = write_note(&store, "second").await;
     written.expect("it was kept");
-    assert!(
-        !between.state.armed.load(Ordering::SeqCst),
-        "nothing was cut"
-    );
+    assert!(line.has_lost_commit(), "nothing was cut");
     assert_eq!(runs, 1);
     assert_eq!(text_of_note(&store).await, "second");
-    assert!(between.folder.path().exists());
 }
 
 /// It waits for as long as a writer looks for a lost commit.
@@ -230,17 +151,16 @@ async fn a_commit_that_nobody_can_ask_about_is_told_to_be_unknown() {
     let Some(database) = Postgres::new() else {
         return;
     };
-    let (between, url) = Between::server_of(&database.url);
+    let (line, url) = Line::to_server_of(&database.url);
     let store = Arc::new(Store::open(&url).expect("a store"));
-    between.state.is_last.store(true, Ordering::SeqCst);
-    between.state.armed.store(true, Ordering::SeqCst);
+    line.lose_next_commit(true);
     let (written, runs) = write_note(&store, "kept").await;
     refused!(&written, StoreError::Unknown(_));
     assert!(written.is_err_and(|error| error.is_shortage()));
     assert_eq!(runs, 1, "it may be made already");
     // It was: its caller was told that nobody knows, and finds it when it looks.
     assert_eq!(text_of_note(database.store()).await, "kept");
-    between.state.is_down.store(false, Ordering::SeqCst);
+    line.mend();
     let (written, runs) = write_note(&store, "later").await;
     written.expect("the server is there again");
     assert_eq!(runs, 1);
