@@ -1,6 +1,6 @@
 //! Asks for what is due: scheduled backups, the end of bindings and of backups whose time is over,
-//! renewals of certificates, and the end of entries of the audit where the operator wants one; and for
-//! the moves of members that applications should reach elsewhere. A clockwork in front of the same door
+//! renewals of certificates, and the end of entries of the audit where the operator wants one; for proofs
+//! of backups; and for the moves of members that applications should reach elsewhere. A clockwork in front of the same door
 //! that users knock at.
 //!
 //! It decides nothing and remembers nothing: what is due and what was done is in the store, so
@@ -15,7 +15,7 @@ use crate::{
     broker::{Broker, BrokerError},
     model::{
         failure::chain,
-        limits::{ADDRESSES_LOOK, SCHEDULE_INTERVAL},
+        limits::{ADDRESSES_LOOK, PROOFS_LOOK, PROOFS_SWEEP, SCHEDULE_INTERVAL},
     },
 };
 
@@ -61,6 +61,27 @@ pub async fn move_members(broker: Arc<Broker>, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => {}
             () = tokio::time::sleep(ADDRESSES_LOOK) => {}
+        }
+    }
+}
+
+/// Has backups proved, one after the other, until `stop`.
+pub async fn prove_backups(broker: Arc<Broker>, stop: CancellationToken) {
+    let mut changes = broker.changes();
+    let mut proofs = Watch::over("backups that nobody has restored yet", "are proved");
+    let mut left = Watch::over("what proofs have left", "is removed");
+    let mut next_sweep = Instant::now();
+    while !stop.is_cancelled() {
+        changes.mark_unchanged();
+        if Instant::now() >= next_sweep {
+            left.log_look(broker.proofs.sweep().await);
+            next_sweep = Instant::now() + PROOFS_SWEEP;
+        }
+        proofs.log_look(broker.proofs.begin_due().await);
+        tokio::select! {
+            () = stop.cancelled() => {}
+            _ = changes.changed() => {}
+            () = tokio::time::sleep(PROOFS_LOOK) => {}
         }
     }
 }

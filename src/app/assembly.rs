@@ -50,7 +50,7 @@ impl Assembly<'_> {
             &config.access.read_only,
             config.limits.failed_sign_ins,
         );
-        Arc::new(Broker::new(BrokerParts {
+        Arc::new(Broker::new(&BrokerParts {
             store: self.kept.store.clone(),
             catalog: self.kept.catalog.clone(),
             keys: config.access.keys.clone(),
@@ -73,6 +73,7 @@ impl Assembly<'_> {
             deployment_names: config.conventions.deployment_names.clone(),
             public_url: self.public_url.to_owned(),
             audit_days: config.retention.audit_days,
+            proves_backups: config.retention.proves_backups,
             certificate_life: self.surroundings.certificate_life,
             on_demand_pause: config.limits.on_demand_pause,
             doorkeeper: Arc::new(doorkeeper),

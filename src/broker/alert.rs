@@ -6,13 +6,14 @@ use chrono::{DateTime, Utc};
 use super::repair;
 use crate::{
     model::{
-        alert::{BackupWatch, Incident, RepairWatch},
+        alert::{BackupWatch, FlawedBackup, Incident, RepairWatch},
         backup::{Backup, BackupState},
         binding::{BindParameters, Binding, BindingState},
         deployment::Deployment,
         instance::Instance,
         limits::{INCIDENT_TOLD, READDRESS_RETRY},
         operation::{OperationKind, OperationState},
+        proof::Standing,
         renewal::Outlook,
     },
     store::{self, Conn, StoreError},
@@ -93,5 +94,24 @@ pub(super) fn backup_watch(
         schedule: store::schedule::find(conn, &instance.id)?,
         ready_at: made.map_or(instance.created_at, |operation| operation.updated_at),
         newest_good: backups.iter().filter(good).map(Backup::taken_at).max(),
+        newest_proved: newest_proved(backups),
+        flawed: flawed(backups),
+    })
+}
+
+fn newest_proved(backups: &[Backup]) -> Option<DateTime<Utc>> {
+    let complete = backups.iter().filter(|b| b.state == BackupState::Complete);
+    let proved = complete.filter(|b| b.proof.standing() == Standing::Proved);
+    proved.map(Backup::taken_at).max()
+}
+
+fn flawed(backups: &[Backup]) -> Option<FlawedBackup> {
+    let complete = backups.iter().filter(|b| b.state == BackupState::Complete);
+    let flawed = complete.filter_map(|b| Some((b, b.proof.flaw.as_ref()?)));
+    let newest = flawed.clone().max_by_key(|(backup, _)| backup.order());
+    newest.map(|(backup, flaw)| FlawedBackup {
+        taken_at: backup.taken_at(),
+        flaw: flaw.clone(),
+        count: flawed.count(),
     })
 }

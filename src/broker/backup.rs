@@ -15,6 +15,7 @@ use crate::{
         operation::{Operation, OperationKind},
         origin::Origin,
         period::{BackupKind, Period},
+        proof::Proof,
     },
     store::{self, Conn, Store, StoreError},
 };
@@ -179,6 +180,7 @@ fn insert_backup(
         removal: None,
         note: String::new(),
         pinned: false,
+        proof: Proof::default(),
     };
     store::backup::insert(conn, &backup)?;
     store::operation::insert(conn, &operation, Some(exclusive))?;

@@ -17,6 +17,7 @@ use crate::{
     model::{
         backup::{Backup, BackupState, KEY_LOST, Manifest},
         ids::{BackupId, DeploymentId, OperationId},
+        proof::Proof,
     },
     store::{self, Store},
 };
@@ -230,5 +231,6 @@ fn adopted(manifest: Manifest, operation: OperationId) -> Backup {
         removal: None,
         note: String::new(),
         pinned: false,
+        proof: Proof::default(),
     }
 }

@@ -61,6 +61,7 @@ mod owner;
 mod page;
 mod pin;
 mod profile;
+mod proof;
 mod provision;
 mod quota;
 mod readdress;
@@ -117,6 +118,7 @@ pub use oversight::{OperationDetail, OperationsPage, OperationsQuery, Oversight}
 pub use owner::{OwnerFinding, Owners};
 pub use pin::{BackupChange, KeptNow, Pins};
 pub use profile::Profiles;
+pub use proof::Proofs;
 pub use provision::ProvisionRequest;
 pub use readdress::Moves;
 pub use reconcile::Reconciler;
@@ -304,6 +306,8 @@ pub struct BrokerParts {
     pub deployment_names: DeploymentNames,
     /// How many days the audit is kept; absent: for ever.
     pub audit_days: Option<u32>,
+    /// Whether backups are proved.
+    pub proves_backups: bool,
     /// How long certificates of deployments live.
     pub certificate_life: CertificateLife,
     /// Who signs in as operator, and how often a client may fail to.
@@ -399,6 +403,8 @@ pub struct Broker {
     pub schedule: BackupSchedule,
     /// Bindings whose time is over.
     pub expiry: Expiry,
+    /// Backups that are restored aside.
+    pub proofs: Proofs,
     /// Backups whose time has come.
     pub retention: Retention,
     /// Certificates that end soon.
@@ -412,8 +418,7 @@ pub struct Broker {
 
 impl Broker {
     /// The use cases over `parts`.
-    pub fn new(parts: BrokerParts) -> Self {
-        let parts = &parts;
+    pub fn new(parts: &BrokerParts) -> Self {
         let (inventory, audit) = (Arc::new(Inventory::new(parts)), Arc::new(Audit::new(parts)));
         let (oversight, tokens) = (Oversight::new(parts), Tokens::new(parts.store.clone()));
         let sessions = Arc::new(Sessions::new(parts, tokens.clone(), audit.clone()));
@@ -450,6 +455,7 @@ impl Broker {
             upkeep: Arc::new(Upkeep::new(parts)),
             schedule: BackupSchedule::new(parts),
             expiry: Expiry::new(parts),
+            proofs: Proofs::new(parts),
             retention: Retention::new(parts),
             renewals: Renewals::new(parts),
             credentials: PageBindings::new(parts, bindings.clone()),

@@ -412,6 +412,10 @@ fn left_behind(conn: &mut Conn<'_>, operation: &Operation) -> Result<Vec<String>
         | OperationKind::Defragment
         | OperationKind::Renew
         | OperationKind::Readdress => Vec::new(),
+        OperationKind::Proof => vec![format!(
+            "folder of deployment {}, in which a backup was restored to be proved, on cluster {}",
+            operation.id, deployment.cluster
+        )],
     })
 }
 

@@ -25,6 +25,7 @@ use crate::{
         operation::DeletedPoll,
         origin::Origin,
         period::BackupKind,
+        proof::Proof,
         reach::{Reach, Whereabouts},
         recovery::Remains,
         renewal::CertificateLife,
@@ -39,6 +40,7 @@ use crate::{
 
 mod estate;
 mod exposure;
+mod proofs;
 
 const SERVICE: &str = "6f1c9f0e-52a4-4a39-8e0b-3c1f5b7a9d10";
 const STANDARD: &str = "b8a0d3f4-7c1e-4b5f-9a52-1de2c4f60a11";
@@ -196,6 +198,7 @@ impl Office {
         let mut parts = BrokerParts {
             volumes: Arc::new(Volumes::of(store.clone(), Vec::new(), 3)),
             audit_days: None,
+            proves_backups: true,
             certificate_life: CertificateLife::default(),
             on_demand_pause: Duration::ZERO,
             doorkeeper: Arc::new(Doorkeeper::new(
@@ -237,7 +240,7 @@ impl Office {
         };
         change(&mut parts);
         Self {
-            broker: Arc::new(Broker::new(parts)),
+            broker: Arc::new(Broker::new(&parts)),
             _folder: folder,
         }
     }
@@ -333,6 +336,7 @@ impl Office {
                 removal: None,
                 note: String::new(),
                 pinned: false,
+                proof: Proof::default(),
             };
             store::backup::insert(conn, &backup)?;
             Ok(id)

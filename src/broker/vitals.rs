@@ -37,6 +37,7 @@ pub struct Vitals {
     moves: Arc<Moves>,
     observer: Arc<dyn Observer>,
     census: Arc<dyn Census>,
+    proves_backups: bool,
 }
 
 impl Vitals {
@@ -48,6 +49,7 @@ impl Vitals {
             moves,
             observer: parts.observer.clone(),
             census: parts.census.clone(),
+            proves_backups: parts.proves_backups,
         }
     }
 
@@ -171,6 +173,7 @@ impl Vitals {
             move_failure: beside.move_failure,
             is_elsewhere: !self.census.finds(&of.cluster),
             certificates: beside.certificates,
+            proves_backups: self.proves_backups,
             engine,
             version,
         }

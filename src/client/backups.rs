@@ -25,6 +25,7 @@ impl Session {
             let mut details = Vec::new();
             for backup in &backups {
                 details.extend(detail_of(api, backup).await);
+                details.extend(flawed(backup));
                 details.extend(noted(backup));
             }
             Ok((backups, details))
@@ -43,6 +44,7 @@ impl Session {
                 backup["size_bytes"]
                     .as_u64()
                     .map_or(String::new(), tied_size),
+                proved(backup).to_owned(),
                 self.expires(backup),
             ]
         });
@@ -54,6 +56,7 @@ impl Session {
             "VERSION",
             "KEYS",
             "SIZE",
+            "PROVED",
             "EXPIRES",
         ];
         let mut shown = self.show.table(head, rows);
@@ -85,6 +88,26 @@ impl Session {
             (Value::Null, _) => String::new(),
             (end, _) => self.time(end),
         }
+    }
+
+    /// When a backup was restored aside last and into which versions, or why not; nothing where the broker does
+    /// not tell.
+    fn proof(&self, backup: &Value) -> Option<String> {
+        let reason = backup["unverified_reason"].as_str();
+        let Some(at) = Some(&backup["verified_at"]).filter(|at| at.is_string()) else {
+            return reason.map(|reason| format!("no: {reason}"));
+        };
+        let versions = backup["verified_versions"].as_array()?;
+        let versions: Vec<String> = versions.iter().map(text).collect();
+        let told = format!(
+            "{}, restored into {}",
+            self.time(at),
+            versions.join(" and ")
+        );
+        Some(match reason {
+            None => told,
+            Some(reason) => format!("{told}; {reason}"),
+        })
     }
 
     /// `create-backup`
@@ -134,6 +157,7 @@ impl Session {
             ("version", backup["version"].as_str().map(str::to_owned)),
             ("keys", backup["keys"].as_u64().map(|keys| keys.to_string())),
             ("size", backup["size_bytes"].as_u64().map(size)),
+            ("proved", self.proof(&backup)),
             (
                 "expires",
                 Some(self.expires(&backup)).filter(|end| !end.is_empty()),
@@ -265,6 +289,22 @@ async fn replaced(api: &Compose<'_>, name: &str) -> Result<Vec<String>> {
         ))
     });
     Ok(told.collect())
+}
+
+/// Whether a backup was restored aside, in a word; nothing where the broker does not tell.
+fn proved(backup: &Value) -> &'static str {
+    match (backup["status"].as_str(), backup["proof"].as_str()) {
+        (Some("complete"), Some("proved")) => "yes",
+        (Some("complete"), Some("flawed")) => "flawed",
+        (Some("complete"), Some(_)) => "not yet",
+        _ => "",
+    }
+}
+
+/// What is wrong with a backup that was restored aside.
+fn flawed(backup: &Value) -> Option<String> {
+    let reason = text(&backup["unverified_reason"]);
+    (backup["proof"] == "flawed").then(|| format!("{}: {reason}", text(&backup["id"])))
 }
 
 /// What was written down beside a backup.

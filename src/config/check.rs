@@ -143,13 +143,15 @@ impl Limits {
     }
 }
 
-/// How long things are kept.
+/// How long things are kept, and whether what is kept is proved.
 #[derive(Debug)]
 pub struct Retention {
     /// How many days the audit is kept; absent: for ever.
     pub audit_days: Option<u32>,
     /// How many hours lie between the mark of a backup that is old enough to go and its end.
     pub backup_grace_hours: u32,
+    /// Whether each backup is restored aside, to see that it can be.
+    pub proves_backups: bool,
 }
 
 impl Retention {
@@ -167,6 +169,11 @@ impl Retention {
         Ok(Self {
             audit_days: Some(audit_days).filter(|days| *days > 0),
             backup_grace_hours,
+            proves_backups: one_of(
+                "COMPOSE_BROKER_BACKUP_PROOFS",
+                &settings.backup_proofs,
+                &[("on", true), ("off", false)],
+            )?,
         })
     }
 }

@@ -122,6 +122,10 @@ pub struct Settings {
     #[arg(long, env = "COMPOSE_BROKER_BACKUP_GRACE_HOURS", default_value = "24")]
     pub backup_grace_hours: String,
 
+    /// Whether each backup is restored into a member that is thrown away, to see that it can be: on or off
+    #[arg(long, env = "COMPOSE_BROKER_BACKUP_PROOFS", default_value = "on")]
+    pub backup_proofs: String,
+
     /// How far a restore may reach for its source: space or organization
     #[arg(long, env = "COMPOSE_BROKER_RESTORE_SCOPE", default_value = "space")]
     pub restore_scope: String,

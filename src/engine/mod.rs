@@ -16,6 +16,7 @@ use crate::{
         deployment::{Deployment, DeploymentSecrets, Member, Site},
         engine::{Obstacle, Profile},
         observation::MemberObservation,
+        proof::Evidence,
         renewal::{Certificates, Renewal},
         secret::Secret,
         server::Server,
@@ -288,6 +289,16 @@ pub trait Engine: Send + Sync {
 
     /// Compares what a restored deployment holds with what its backup's manifest says.
     async fn verify(&self, site: Site<'_>, expected: &SnapshotContent) -> Result<(), EngineError>;
+
+    /// Compares all that a deployment holds, which was made of a backup and is thrown away after it, with
+    /// what the backup's manifest says: every key and value, where the manifest tells enough. It runs with
+    /// [`Access::Certificates`](crate::model::deployment::Access::Certificates), has one member, and may be
+    /// changed by it. What differs is an [`EngineError::Unexpected`].
+    async fn prove(
+        &self,
+        site: Site<'_>,
+        expected: &SnapshotContent,
+    ) -> Result<Evidence, EngineError>;
 
     /// The state of the members of a running deployment. A member that does not answer is an
     /// observation like others; what fails is asking at all.

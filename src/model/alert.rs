@@ -11,6 +11,7 @@ use super::{
         QUOTA_CRITICAL_PERCENT, QUOTA_NEAR_PERCENT, SCHEDULE_BEGINS_AFTER, UNIT_BYTES,
     },
     observation::{Complaint, MemberHealth, MemberObservation, Observation},
+    proof::Flaw,
     renewal::Outlook,
     repair::Repair,
     schedule::{Schedule, slot_after},
@@ -83,6 +84,8 @@ pub enum Subject {
     NextAuthority,
     /// The scheduled backup.
     Backup,
+    /// A backup that is not what its manifest says.
+    Proof,
     /// Work that failed, or is stuck.
     Work,
 }
@@ -106,6 +109,7 @@ impl Subject {
             Self::CertificateEnd => "certificate_end",
             Self::NextAuthority => "next_authority",
             Self::Backup => "backup",
+            Self::Proof => "proof",
             Self::Work => "work",
         }
     }
@@ -175,6 +179,8 @@ pub struct DatabaseWatch {
     pub move_failure: Option<String>,
     /// What lies ahead of its certificates; none where nobody has looked yet.
     pub certificates: Option<Outlook>,
+    /// Whether its backups are proved.
+    pub proves_backups: bool,
 }
 
 /// What is known of the replacement of a member.
@@ -195,6 +201,21 @@ pub struct BackupWatch {
     pub ready_at: DateTime<Utc>,
     /// When the newest scheduled backup was taken that is complete.
     pub newest_good: Option<DateTime<Utc>>,
+    /// When the newest backup was taken that was restored aside, and was what its manifest says.
+    pub newest_proved: Option<DateTime<Utc>>,
+    /// The newest backup that was restored aside and was not.
+    pub flawed: Option<FlawedBackup>,
+}
+
+/// A backup that is not what its manifest says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlawedBackup {
+    /// When it was taken.
+    pub taken_at: DateTime<Utc>,
+    /// What was wrong.
+    pub flaw: Flaw,
+    /// How many there are, with this one.
+    pub count: usize,
 }
 
 /// What is said of members that this broker does not find.
@@ -226,6 +247,7 @@ pub fn alerts(
     found.extend(of_database(database));
     found.extend(of_certificates(now, database));
     found.extend(of_backups(now, backups));
+    found.extend(of_flawed(backups));
     found.sort_by_key(|alert| alert.gravity);
     found
 }
@@ -609,6 +631,38 @@ fn of_backups(now: DateTime<Utc>, watch: &BackupWatch) -> Option<Alert> {
         gravity,
         member: None,
         since: Some(late_at).filter(|at| *at <= now),
+        message,
+    })
+}
+
+/// A backup that was restored aside, and was not what its manifest says.
+fn of_flawed(watch: &BackupWatch) -> Option<Alert> {
+    let FlawedBackup {
+        taken_at,
+        flaw,
+        count,
+    } = watch.flawed.as_ref()?;
+    let more = match count {
+        0 | 1 => String::new(),
+        count => format!(" Of its backups {count} are so."),
+    };
+    let proved = match watch.newest_proved {
+        Some(at) => format!(
+            "The newest one that was proved is of {}, and is kept.",
+            Moment(at)
+        ),
+        None => "None was proved so far.".to_owned(),
+    };
+    let (taken, version, reason) = (Moment(*taken_at), flaw.version, &flaw.reason);
+    let message = format!(
+        "The backup of {taken} was restored into {version} to be proved, and is not what its manifest says: \
+         {reason}.{more} Do not rely on it: back the database up by hand, and tell the operator. {proved}"
+    );
+    Some(Alert {
+        subject: Subject::Proof,
+        gravity: Gravity::Critical,
+        member: None,
+        since: Some(flaw.at),
         message,
     })
 }

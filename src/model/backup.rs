@@ -9,6 +9,7 @@ use super::{
     ids::{BackupId, DeploymentId, InstanceId, OperationId},
     limits::{BACKUP_NOTE_BYTES_MAX, UNIT_BYTES, UNITS_MAX},
     period::{BackupKind, Period},
+    proof::Proof,
     tenant::Tenant,
     version::Version,
 };
@@ -91,6 +92,8 @@ pub struct Backup {
     pub note: String,
     /// Whether its users want it kept: it goes neither by age nor by a newer one.
     pub pinned: bool,
+    /// What is known of whether it can be restored.
+    pub proof: Proof,
 }
 
 /// Fails with what is wrong when a note cannot be kept.
@@ -157,6 +160,7 @@ impl Backup {
             removal: None,
             note: String::new(),
             pinned: false,
+            proof: Proof::default(),
         }
     }
 }

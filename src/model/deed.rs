@@ -29,6 +29,7 @@ impl OperationKind {
             Self::Recover => "Recover the database",
             Self::Renew => "Renew the certificates",
             Self::Readdress => "Move the members to other addresses",
+            Self::Proof => "Prove a backup",
         }
     }
 }
@@ -131,6 +132,7 @@ impl Origin {
             Self::Watchdog => "the broker, for a member",
             Self::Renewal => "the broker, for certificates",
             Self::Configuration => "the broker, for new settings",
+            Self::Proof => "the broker, for a proof",
         }
     }
 }

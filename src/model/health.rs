@@ -227,6 +227,7 @@ fn doing(kind: OperationKind) -> &'static str {
         OperationKind::Recover => "its recovery",
         OperationKind::Renew => "the renewal of its certificates",
         OperationKind::Readdress => "the move of its members to other addresses",
+        OperationKind::Proof => "the proof of a backup",
     }
 }
 

@@ -233,6 +233,23 @@ pub const READDRESSES_AT_ONCE: i64 = 4;
 pub const CERTIFICATES_LOOKED_AT: i64 = 20;
 /// How far a certificate's life begins in the past, for clocks that are behind.
 pub const CERTIFICATE_BACKDATE: chrono::Duration = chrono::Duration::days(1);
+/// A member's hash over all that it holds: it reads the whole database for it, at hundreds of MiB a second at
+/// the least.
+pub const HASH_TIMEOUT: Duration = Duration::from_secs(60);
+/// Backups that are restored at once on a cluster to be proved.
+pub const PROOFS_AT_ONCE: usize = 1;
+/// A proof waits for as long as other work on databases does, but no longer than this.
+pub const PROOF_WAIT_MAX: chrono::Duration = chrono::Duration::hours(1);
+/// Between two looks for backups that are to be proved, where nothing else happens.
+pub const PROOFS_LOOK: Duration = Duration::from_secs(5);
+/// Between two looks for what proofs have left on clusters; the first is at the start.
+pub const PROOFS_SWEEP: Duration = Duration::from_secs(3600);
+/// Backups that are looked at for one whose turn it is to be proved.
+pub const PROOFS_LOOKED_AT: i64 = 20;
+/// The pause after a proof that did not succeed; doubled for each further one.
+pub const PROOF_PAUSE_FIRST: Duration = Duration::from_secs(10 * 60);
+/// The longest pause between two proofs of one backup.
+pub const PROOF_PAUSE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// A snapshot stream that is silent for this long is broken.
 pub const SNAPSHOT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The engine's restore command on one member.

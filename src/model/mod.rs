@@ -45,6 +45,7 @@ pub mod patience;
 pub mod period;
 pub mod placement;
 pub mod postgres;
+pub mod proof;
 pub mod provenance;
 pub mod proxy;
 pub mod queue;

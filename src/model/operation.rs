@@ -48,11 +48,13 @@ pub enum OperationKind {
     Renew,
     /// Moves the members of a deployment to where applications reach them now, one after the other.
     Readdress,
+    /// Restores a backup into a member that is thrown away, to see that it can be restored.
+    Proof,
 }
 
 impl OperationKind {
     /// All kinds.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Provision,
         Self::Restore,
         Self::Update,
@@ -67,6 +69,7 @@ impl OperationKind {
         Self::Recover,
         Self::Renew,
         Self::Readdress,
+        Self::Proof,
     ];
 
     /// Whether it starts members of an instance in use anew, replaces them or lets them stand still.
@@ -103,7 +106,8 @@ impl OperationKind {
             | Self::Repair
             | Self::Recover
             | Self::Renew
-            | Self::Readdress => Weight::Heavy,
+            | Self::Readdress
+            | Self::Proof => Weight::Heavy,
         }
     }
 
@@ -125,7 +129,7 @@ impl OperationKind {
 
     /// Whether its success tells that members answer, or that there are none any more.
     pub fn touches_members(self) -> bool {
-        self != Self::Prune
+        !matches!(self, Self::Prune | Self::Proof)
     }
 
     /// Whether it begins only after the end of an operation of the kind `older` that was accepted
@@ -153,7 +157,9 @@ impl OperationKind {
             Self::Recover => in_hand && older != self,
             Self::Bind | Self::Unbind => in_hand && older != Self::Defragment,
             Self::Backup => (in_hand && older != Self::Relief) || older == Self::Backup,
-            Self::Provision | Self::Restore | Self::Deprovision | Self::Prune => false,
+            Self::Provision | Self::Restore | Self::Deprovision | Self::Prune | Self::Proof => {
+                false
+            }
         }
     }
 
@@ -174,6 +180,7 @@ impl OperationKind {
             Self::Recover => "recover",
             Self::Renew => "renew",
             Self::Readdress => "readdress",
+            Self::Proof => "proof",
         }
     }
 
@@ -374,7 +381,7 @@ pub struct Operation {
     pub instance: InstanceId,
     /// The binding it works on.
     pub binding: Option<BindingId>,
-    /// The backup it takes, restores or recovers from; an upgrade's: the one that is taken before it.
+    /// The backup it takes, restores, proves or recovers from; an upgrade's: the one that is taken before it.
     pub backup: Option<BackupId>,
     /// The source of a restore, or of a recovery from a backup ([`RestoreSource`]).
     pub source: Option<RestoreSource>,

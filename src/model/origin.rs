@@ -29,11 +29,13 @@ pub enum Origin {
     Renewal,
     /// Members that move because the configuration says where applications reach them.
     Configuration,
+    /// Backups that nobody has restored yet.
+    Proof,
 }
 
 impl Origin {
     /// All origins.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Osb,
         Self::Compose,
         Self::Dashboard,
@@ -46,6 +48,7 @@ impl Origin {
         Self::Watchdog,
         Self::Renewal,
         Self::Configuration,
+        Self::Proof,
     ];
 
     /// The name used in the store, by the audit and as the `source` of recipes.
@@ -63,6 +66,7 @@ impl Origin {
             Self::Watchdog => "watchdog",
             Self::Renewal => "renewal",
             Self::Configuration => "configuration",
+            Self::Proof => "proof",
         }
     }
 
@@ -80,10 +84,10 @@ impl Origin {
     }
 
     /// Whether the broker does it by itself because its time has come. What retention removes is not
-    /// of that kind: it follows backups, and there is as much of it as users ask for. Nor is what is
-    /// done by night: it can wait.
+    /// of that kind: it follows backups, and there is as much of it as users ask for; so do their proofs.
+    /// Nor is what is done by night: it can wait.
     pub fn is_unasked(self) -> bool {
-        self.is_own() && !matches!(self, Self::Retention | Self::Night)
+        self.is_own() && !matches!(self, Self::Retention | Self::Night | Self::Proof)
     }
 }
 
@@ -126,7 +130,8 @@ mod tests {
                 "night",
                 "watchdog",
                 "renewal",
-                "configuration"
+                "configuration",
+                "proof"
             ]
         );
         assert_eq!(

@@ -2,7 +2,8 @@
 //!
 //! A backup that its users keep stays. Of the others, scheduled backups go by age, on-demand ones by
 //! number, those of before upgrades by both. No kind displaces another. The newest good backup of an
-//! instance never goes by age alone, and nothing that is not good displaces anything.
+//! instance never goes by age alone, its newest proved backup goes neither by age nor by number, and nothing
+//! that is not good displaces anything: nor does what a proof found to be flawed.
 //!
 //! What goes by age goes in two steps: it is marked with the reason and the date, and its bytes go when a
 //! grace is over, unless the reason is gone by then. Only so many of an instance are marked at a time,
@@ -18,6 +19,7 @@ use super::{
     ids::BackupId,
     limits::{BACKUP_HISTORY_KEPT, REMOVED_BY_AGE_AT_ONCE, SAFETY_BACKUPS_MAX, SAFETY_KEPT},
     period::BackupKind,
+    proof::Standing,
     timetable::Timetable,
 };
 
@@ -72,16 +74,25 @@ pub fn expires_at(backup: &Backup, timetable: &Timetable) -> Option<DateTime<Utc
 /// remove and displaces nothing.
 pub fn verdicts(backups: &[Backup], rules: Rules, now: DateTime<Utc>) -> Vec<Verdict> {
     let good = newest_first(backups.iter().filter(|b| b.state == BackupState::Complete));
-    let newest_good = good.first().map(|b| &b.id);
-    // What users keep takes no place of what is kept anyway.
+    let is_sound = |b: &&&Backup| b.proof.standing() != Standing::Flawed;
+    let newest_good = good.iter().find(is_sound).or(good.first()).map(|b| &b.id);
+    let proved = |b: &&&Backup| b.proof.standing() == Standing::Proved;
+    let newest_proved = good.iter().find(proved).map(|b| &b.id);
+    // What users keep takes no place of what is kept anyway, nor does what is flawed. That one stays among
+    // those that it came with: a proof may be wrong about it.
     let newest_of = |kind: BackupKind, number: usize| -> Vec<&BackupId> {
         let of_kind = good.iter().filter(|b| b.kind == kind && !b.pinned);
-        of_kind.take(number).map(|b| &b.id).collect()
+        let recent = of_kind.clone().take(number);
+        let sound = of_kind.filter(is_sound).take(number);
+        recent.chain(sound).map(|b| &b.id).collect()
     };
     let newest_on_demand = newest_of(BackupKind::OnDemand, rules.on_demand_kept as usize);
     let newest_safety = newest_of(BackupKind::Safety, SAFETY_BACKUPS_MAX);
     let verdict = |backup: &Backup| match (backup.state, expires_at(backup, &rules.timetable)) {
         (BackupState::Complete, _) if backup.pinned => (true, "its users keep it"),
+        (BackupState::Complete, _) if newest_proved == Some(&backup.id) => {
+            (true, "the newest proved backup")
+        }
         (BackupState::Complete, None) if newest_on_demand.contains(&&backup.id) => {
             (true, "among the most recent successful on-demand backups")
         }

@@ -65,7 +65,8 @@ pub async fn allocate(work: &Work) -> Result<Outcome, StepError> {
     ))
 }
 
-fn new_member(name: &str, addresses: BTreeMap<String, Address>) -> Member {
+/// A member that has its place, and nothing else.
+pub fn new_member(name: &str, addresses: BTreeMap<String, Address>) -> Member {
     Member {
         name: name.to_owned(),
         addresses,

@@ -50,6 +50,7 @@ pub mod fault;
 mod liveness;
 mod members;
 mod meter;
+mod proof;
 mod provision;
 mod prune;
 mod readdress;
@@ -204,6 +205,7 @@ pub fn definition(kind: OperationKind) -> &'static Definition {
         OperationKind::Recover => &recover::DEFINITION,
         OperationKind::Renew => &renew::DEFINITION,
         OperationKind::Readdress => &readdress::DEFINITION,
+        OperationKind::Proof => &proof::DEFINITION,
     }
 }
 

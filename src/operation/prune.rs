@@ -140,8 +140,8 @@ async fn delete(work: Arc<Work>) -> Result<Outcome, StepError> {
     Outcome::done()
 }
 
-/// Removes rows of backups that have held no bytes for long, and of the operations that took and
-/// removed them: with one of each a day they would grow for ever.
+/// Removes rows of backups that have held no bytes for long, and of the operations that took,
+/// proved and removed them: with one of each a day they would grow for ever.
 async fn forget(work: Arc<Work>) -> Result<Outcome, StepError> {
     let instance = work.operation.instance.clone();
     let Some(now) = work.parts.time.trusted().map(Trusted::time) else {
@@ -149,8 +149,12 @@ async fn forget(work: Arc<Work>) -> Result<Outcome, StepError> {
     };
     work.write(move |conn| {
         let before = now - BACKUP_HISTORY_KEPT;
-        let mut operations =
-            store::operation::ended_before(conn, &instance, OperationKind::Prune, before)?;
+        let mut operations = Vec::new();
+        for kind in [OperationKind::Prune, OperationKind::Proof] {
+            operations.extend(store::operation::ended_before(
+                conn, &instance, kind, before,
+            )?);
+        }
         let ended = store::operation::ended_before(conn, &instance, OperationKind::Backup, before)?;
         let limit = BACKUPS_FORGOTTEN_AT_ONCE;
         for backup in store::backup::history(conn, &instance, before, limit)? {

@@ -19,6 +19,7 @@ use crate::model::{
     ids::{BackupId, DeploymentId, InstanceId},
     limits::FAILED_BACKUPS_LISTED_MAX,
     period::{BackupKind, Period},
+    proof::Proof,
     trust::Trusted,
 };
 
@@ -43,6 +44,8 @@ struct Row {
     note: String,
     pinned: bool,
     sealed_under: String,
+    proof: Option<String>,
+    proof_at: Option<NaiveDateTime>,
 }
 
 impl Row {
@@ -76,6 +79,10 @@ impl Row {
                 }),
             note: self.note,
             pinned: self.pinned,
+            proof: match self.proof {
+                Some(text) => from_json("what is known of a backup", &text)?,
+                None => Proof::default(),
+            },
         })
     }
 }
@@ -113,6 +120,9 @@ fn next_namesake(conn: &mut Conn<'_>, backup: &Backup) -> Result<i32, StoreError
 
 fn insert_at(conn: &mut Conn<'_>, backup: &Backup, ordinal: i64) -> Result<(), StoreError> {
     let namesake = next_namesake(conn, backup)?;
+    let proof_at = backup
+        .finished_at
+        .filter(|_| backup.state == BackupState::Complete);
     let row = Row {
         id: backup.id.to_string(),
         instance_id: backup.instance.to_string(),
@@ -138,6 +148,8 @@ fn insert_at(conn: &mut Conn<'_>, backup: &Backup, ordinal: i64) -> Result<(), S
         note: backup.note.clone(),
         pinned: backup.pinned,
         sealed_under: String::new(),
+        proof: None,
+        proof_at: proof_at.map(|at| at.naive_utc()),
     };
     each!(conn, |c| diesel::insert_into(backups::table)
         .values(row)
@@ -208,6 +220,22 @@ pub fn complete_of(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<Vec<Bac
         .filter(backups::state.eq(BackupState::Complete.as_str()))
         .order(newest_first())
         .load(c))?)
+}
+
+/// The newest complete backup of an instance and a kind.
+pub fn newest_complete(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+    kind: BackupKind,
+) -> Result<Option<BackupId>, StoreError> {
+    let found: Option<String> = each!(conn, |c| of(instance)
+        .filter(backups::state.eq(BackupState::Complete.as_str()))
+        .filter(backups::kind.eq(kind.as_str()))
+        .order(newest_first())
+        .select(backups::id)
+        .first(c)
+        .optional())?;
+    found.map(|id| parse("a backup's id", &id)).transpose()
 }
 
 /// The backups of an instance that retention gave up and whose bytes are there still.
@@ -305,7 +333,7 @@ pub fn set_running(conn: &mut Conn<'_>, id: &BackupId) -> Result<(), StoreError>
     Ok(())
 }
 
-/// Says that a backup is stored and verified. What is sealed in the manifest beside it is so under the key of
+/// Says that a backup is stored, and due to be proved. What is sealed in the manifest beside it is so under the key of
 /// that name; empty where that is not known.
 pub fn complete(
     conn: &mut Conn<'_>,
@@ -323,6 +351,7 @@ pub fn complete(
         backups::failure.eq(None::<String>),
         backups::finished_at.eq(now.naive_utc()),
         backups::sealed_under.eq(sealed_under),
+        backups::proof_at.eq(now.naive_utc()),
     ))
     .execute(c))?;
     Ok(())
@@ -481,6 +510,7 @@ pub fn expire(conn: &mut Conn<'_>, id: &BackupId, now: Trusted) -> Result<(), St
             backups::state.eq(BackupState::Expired.as_str()),
             backups::finished_at.eq(now.time().naive_utc()),
             backups::removal_at.eq(None::<NaiveDateTime>),
+            backups::proof_at.eq(None::<NaiveDateTime>),
         ))
         .execute(c))?;
     Ok(())
@@ -541,6 +571,7 @@ mod tests {
             removal: None,
             note: String::new(),
             pinned: false,
+            proof: Proof::default(),
         };
         let failed = usize::try_from(FAILED_BACKUPS_LISTED_MAX).expect("small") + 10;
         let mut all = vec![backup(BackupState::Complete), backup(BackupState::Expired)];

@@ -88,14 +88,22 @@ pub fn of_instance(
     row.map(Row::into_model).transpose()
 }
 
-/// Whether there is a deployment of that id.
+/// Whether there is a deployment of that id, or one without a row that is thrown away again ([`hold_aside`]).
 pub fn is_known(conn: &mut Conn<'_>, id: &DeploymentId) -> Result<bool, StoreError> {
     let found: Option<String> = each!(conn, |c| deployments::table
         .find(id.as_str())
         .select(deployments::id)
         .first(c)
         .optional())?;
-    Ok(found.is_some())
+    if found.is_some() {
+        return Ok(true);
+    }
+    let holds: Option<String> = each!(conn, |c| ports::table
+        .filter(ports::deployment_id.eq(id.as_str()))
+        .select(ports::deployment_id)
+        .first(c)
+        .optional())?;
+    Ok(holds.is_some())
 }
 
 /// Instances that are usable, in the words of the partial index: with a variable in it, the index would
@@ -311,6 +319,27 @@ pub fn allocate(
     Ok(())
 }
 
+/// Reserves the addresses of a deployment that has no row and is thrown away again; returns false when somebody
+/// has reserved one of them meanwhile.
+pub fn hold_aside(conn: &mut Conn<'_>, aside: &Deployment) -> Result<bool, StoreError> {
+    if held_by_another(conn, aside)?.is_some() {
+        return Ok(false);
+    }
+    for address in aside.members.iter().flat_map(|m| m.addresses.values()) {
+        hold(conn, &aside.id, address)?;
+    }
+    Ok(true)
+}
+
+/// Gives back the addresses that a deployment holds.
+pub fn release_addresses(conn: &mut Conn<'_>, id: &DeploymentId) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::delete(
+        ports::table.filter(ports::deployment_id.eq(id.as_str()))
+    )
+    .execute(c))?;
+    Ok(())
+}
+
 fn hold(conn: &mut Conn<'_>, id: &DeploymentId, address: &Address) -> Result<(), StoreError> {
     let held = address.held();
     each!(conn, |c| diesel::insert_into(ports::table)
@@ -417,10 +446,7 @@ pub fn addresses(conn: &mut Conn<'_>, hosts: &[String]) -> Result<HashSet<Addres
 
 /// Gives back a deployment's ports and forgets its members and secrets.
 pub fn release(conn: &mut Conn<'_>, id: &DeploymentId) -> Result<(), StoreError> {
-    each!(conn, |c| diesel::delete(
-        ports::table.filter(ports::deployment_id.eq(id.as_str()))
-    )
-    .execute(c))?;
+    release_addresses(conn, id)?;
     set_members(conn, id, &[])?;
     set_closed(conn, id, None)?;
     super::renewal::forget(conn, id)?;

@@ -52,6 +52,7 @@ pub mod outbox;
 pub mod oversight;
 mod postgres;
 mod prepared;
+pub mod proof;
 pub mod provenance;
 pub mod queue;
 mod readers;

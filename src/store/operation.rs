@@ -301,6 +301,23 @@ pub fn active_of_kind(conn: &mut Conn<'_>, kind: OperationKind) -> Result<i64, S
     Ok(each!(conn, |c| Prepared(active).get_result(c))?)
 }
 
+/// How many operations of these kinds are under way on a cluster, or will be.
+pub fn active_on(
+    conn: &mut Conn<'_>,
+    cluster: &str,
+    kinds: &[OperationKind],
+) -> Result<usize, StoreError> {
+    let kinds = kinds.iter().map(|kind| kind.as_str());
+    let count: i64 = each!(conn, |c| operations::table
+        .inner_join(deployments::table.on(deployments::instance_id.eq(operations::instance_id)))
+        .filter(sql::<Bool>(IS_ACTIVE))
+        .filter(operations::kind.eq_any(kinds.clone()))
+        .filter(deployments::cluster_id.eq(cluster))
+        .count()
+        .get_result(c))?;
+    Ok(usize::try_from(count).unwrap_or_default())
+}
+
 /// The operation of a kind that is under way on an instance, or will be; the oldest of several.
 pub fn under_way(
     conn: &mut Conn<'_>,

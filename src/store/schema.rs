@@ -176,6 +176,8 @@ diesel::table! {
         note -> Text,
         pinned -> Bool,
         sealed_under -> Text,
+        proof -> Nullable<Text>,
+        proof_at -> Nullable<Timestamp>,
     }
 }
 
@@ -341,3 +343,4 @@ diesel::allow_tables_to_appear_in_same_query!(instances, operations);
 diesel::allow_tables_to_appear_in_same_query!(instances, schedules);
 diesel::allow_tables_to_appear_in_same_query!(deployments, operations);
 diesel::allow_tables_to_appear_in_same_query!(backups, deployments);
+diesel::allow_tables_to_appear_in_same_query!(backups, instances);

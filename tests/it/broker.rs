@@ -222,6 +222,8 @@ impl TestBroker {
             // What is old enough goes while a test looks.
             ("--backup-grace-hours", "0".to_owned()),
             ("--backup-pause", "0".to_owned()),
+            // Each starts a database: the tests that are about them have them.
+            ("--backup-proofs", "off".to_owned()),
         ];
         let mut line = vec!["serve".to_owned()];
         for (name, value) in defaults {

@@ -51,14 +51,18 @@ async fn tables_fit_their_terminal() {
             return Reply::Json(200, json!({ "resource_type": "deployment", "resource_id": "d" }));
         }
         if target.ends_with("/backups") {
-            let expires = json!({ "expires_at": "2020-12-04T09:12:31Z" });
+            let expires = json!({
+                "expires_at": "2020-12-04T09:12:31Z", "proof": "flawed",
+                "unverified_reason": "restored into 3.6.16 it is not what its manifest says: its \
+                                      number of keys is 1233, not 1234",
+            });
             let failed = json!({
                 "status_detail": "no member answered within 60 s; the next try comes with the next \
                                   scheduled backup",
                 "version": null, "keys": null, "size_bytes": null,
             });
             let backups = [
-                backup(4, "on_demand", "complete", json!({})),
+                backup(4, "on_demand", "complete", json!({ "proof": "proved" })),
                 backup(3, "daily", "complete", expires),
                 backup(2, "daily", "failed", failed),
             ];

@@ -83,6 +83,7 @@ mod postgres;
 mod postgres_tls;
 mod process;
 mod promises;
+mod proofs;
 mod protection;
 mod provenance;
 mod rates;

@@ -342,6 +342,19 @@ impl<'a> Dialer<'a> {
         Fut: Future<Output = Result<T, Fault>>,
     {
         let deadline = Instant::now() + ENGINE_CALL_TIMEOUT;
+        self.try_until(deadline, doing, attempt).await
+    }
+
+    async fn try_until<T, F, Fut>(
+        &self,
+        deadline: Instant,
+        doing: &'static str,
+        attempt: F,
+    ) -> Result<T, EngineError>
+    where
+        F: Fn(Client) -> Fut,
+        Fut: Future<Output = Result<T, Fault>>,
+    {
         let mut pause = ENGINE_RETRY_FIRST;
         let mut last = Fault::Silent(ENGINE_CALL_TIMEOUT);
         for member in self.deployment.members.iter().cycle() {
@@ -371,8 +384,22 @@ impl<'a> Dialer<'a> {
         F: Fn(Client) -> Fut,
         Fut: Future<Output = Result<T, Fault>>,
     {
+        self.trying_for(ENGINE_CALL_TIMEOUT, doing, attempt).await
+    }
+
+    /// The same with another limit of the time.
+    pub(super) async fn trying_for<T, F, Fut>(
+        &self,
+        limit: Duration,
+        doing: &'static str,
+        attempt: F,
+    ) -> Result<T, EngineError>
+    where
+        F: Fn(Client) -> Fut,
+        Fut: Future<Output = Result<T, Fault>>,
+    {
         let attempt = &attempt;
-        self.trying(doing, |mut client| async move {
+        self.try_until(Instant::now() + limit, doing, |mut client| async move {
             self.become_root(&mut client).await?;
             attempt(client).await
         })

@@ -1,4 +1,4 @@
-//! What is told of a snapshot: its newest revision, and the live keys at it.
+//! What is told of a snapshot: its newest revision, the live keys at it, and a hash over all that it holds.
 
 use crate::{
     engine::EngineError,
@@ -10,7 +10,22 @@ const REVISION: &str = "revision";
 /// The figure of the live keys at that revision.
 const KEYS: &str = "keys";
 
-/// What is told of a snapshot.
+/// The figure of etcd's own hash over all keys and values up to that revision, CRC-32C. It goes without what
+/// was forgotten of the history, up to the figure [`COMPACTED`].
+const HASH: &str = "hash";
+/// The figure of the newest revision whose history was forgotten when the hash was made.
+const COMPACTED: &str = "compacted";
+
+/// A hash over all keys and values up to a revision, their history included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Hash {
+    /// The hash.
+    pub(super) of_all: u32,
+    /// The newest revision whose history was forgotten then: without it, the hash says nothing.
+    pub(super) compacted: i64,
+}
+
+/// What people are told of a snapshot. A hash tells them nothing.
 pub(super) const CONTENT: [Figure; 2] = [
     Figure {
         name: REVISION,
@@ -27,8 +42,22 @@ pub(super) const CONTENT: [Figure; 2] = [
 ];
 
 /// What is in a snapshot of `revision`.
-pub(super) fn content(revision: i64, keys: i64) -> SnapshotContent {
-    [(REVISION, revision), (KEYS, keys)].into()
+pub(super) fn content(revision: i64, keys: i64, hash: Option<Hash>) -> SnapshotContent {
+    let mut content: SnapshotContent = [(REVISION, revision), (KEYS, keys)].into();
+    if let Some(hash) = hash {
+        let figures = [(HASH, i64::from(hash.of_all)), (COMPACTED, hash.compacted)];
+        let figures = figures.map(|(name, value)| (name.to_owned(), value));
+        content.0.extend(figures);
+    }
+    content
+}
+
+/// The hash that a manifest tells of; backups of earlier versions have none.
+pub(super) fn hash(content: &SnapshotContent) -> Option<Hash> {
+    Some(Hash {
+        of_all: u32::try_from(content.get(HASH)?).ok()?,
+        compacted: content.get(COMPACTED)?,
+    })
 }
 
 /// What is known of a database whose keys were not counted.

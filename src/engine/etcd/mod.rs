@@ -49,6 +49,7 @@ use crate::{
         deployment::{Deployment, DeploymentSecrets, Member, Site},
         engine::{Obstacle, Profile},
         observation::MemberObservation,
+        proof::Evidence,
         renewal::Certificates,
         server::Server,
         version::Version,
@@ -137,6 +138,14 @@ impl Engine for Etcd {
 
     async fn verify(&self, site: Site<'_>, expected: &SnapshotContent) -> Result<(), EngineError> {
         verify::content(&Dialer::new(site)?, expected).await
+    }
+
+    async fn prove(
+        &self,
+        site: Site<'_>,
+        expected: &SnapshotContent,
+    ) -> Result<Evidence, EngineError> {
+        verify::whole(&Dialer::new(site)?, expected).await
     }
 
     async fn observe(&self, site: Site<'_>) -> Result<Vec<MemberObservation>, EngineError> {

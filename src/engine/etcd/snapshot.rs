@@ -20,16 +20,15 @@ use crate::{
     model::{
         backup::SnapshotContent,
         deployment::Member,
-        limits::{ENGINE_CALL_TIMEOUT, SNAPSHOT_BEGINS_MAX, SNAPSHOT_IDLE_TIMEOUT},
+        limits::{ENGINE_CALL_TIMEOUT, HASH_TIMEOUT, SNAPSHOT_BEGINS_MAX, SNAPSHOT_IDLE_TIMEOUT},
     },
     stream::ByteStream,
 };
 
 use super::{
     client::{Dialer, Fault},
-    figures,
     trailer::{TRAILER_BYTES, checked},
-    verify::{count, current_revision},
+    verify::{current_revision, read_content},
 };
 
 const DOING: &str = "asking a member for its data";
@@ -136,9 +135,9 @@ fn empty() -> Fault {
 /// What is in the deployment at `revision`. When that can no longer be told, the stored snapshot
 /// will have to tell.
 async fn content(client: &Client, revision: i64) -> Option<SnapshotContent> {
-    let keys = timeout(ENGINE_CALL_TIMEOUT, count(client.clone(), revision)).await;
-    let keys = keys.ok()?.ok()?;
-    Some(figures::content(revision, keys))
+    let reading = read_content(client.clone(), revision);
+    let content = timeout(ENGINE_CALL_TIMEOUT + HASH_TIMEOUT, reading).await;
+    content.ok()?.ok()
 }
 
 /// The snapshot's bytes. Read to the real end of the stream: the count of remaining bytes that

@@ -20,7 +20,7 @@ use crate::{
 
 use super::{
     client::Dialer,
-    figures::{content, figures, newest},
+    figures::{figures, newest},
     files::{DATABASE, DATABASE_NAME, data_dir},
     server::{at_least, identity_args, program},
     verify,
@@ -47,8 +47,8 @@ pub(super) async fn describe(
             Description::Content(known.clone())
         });
     }
-    Ok(match verify::keys_at(dialer, inspected).await {
-        Ok(keys) => Description::Content(content(inspected, keys)),
+    Ok(match verify::content_at(dialer, inspected).await {
+        Ok(content) => Description::Content(content),
         Err(error) => Description::Unknown(format!(
             "the keys at the snapshot's revision cannot be counted any more: {error}"
         )),

@@ -1,22 +1,51 @@
 //! What a deployment holds, and whether that is what its backup's manifest says.
 
-use etcd_client::{Client, EventType, GetOptions, WatchOptions};
+use etcd_client::{Client, CompactionOptions, EventType, GetOptions, WatchOptions};
+use tokio::time::timeout;
 
-use crate::{engine::EngineError, model::backup::SnapshotContent};
-
-use super::{
-    client::{Dialer, Fault},
-    figures::figures,
+use crate::{
+    engine::EngineError,
+    model::{backup::SnapshotContent, limits::HASH_TIMEOUT, proof::Evidence},
 };
 
-/// Live keys at `revision`.
-pub(super) async fn keys_at(dialer: &Dialer<'_>, revision: i64) -> Result<i64, EngineError> {
+use super::{
+    client::{Dialer, Fault, says, unless_it_says},
+    figures::{self, Hash, figures},
+};
+
+/// What a deployment held at `revision`.
+pub(super) async fn content_at(
+    dialer: &Dialer<'_>,
+    revision: i64,
+) -> Result<SnapshotContent, EngineError> {
     dialer
-        .trying_as_root("counting keys", |client| count(client, revision))
+        .trying_as_root("counting keys", |client| read_content(client, revision))
         .await
 }
 
-pub(super) async fn count(mut client: Client, revision: i64) -> Result<i64, Fault> {
+/// What the member behind `client` held at `revision`.
+pub(super) async fn read_content(client: Client, revision: i64) -> Result<SnapshotContent, Fault> {
+    let keys = count(client.clone(), revision).await?;
+    // Without a key, versions differ in what of the history the hash goes over.
+    let hash = match keys {
+        0 => None,
+        _ => hash(client, revision).await,
+    };
+    Ok(figures::content(revision, keys, hash))
+}
+
+/// The hash that a member makes of all that it holds up to `revision`; none where it does not tell it in
+/// time. The member reads all of its database for that.
+async fn hash(mut client: Client, revision: i64) -> Option<Hash> {
+    let told = timeout(HASH_TIMEOUT, client.hash_kv(revision)).await;
+    let told = told.ok()?.ok()?;
+    Some(Hash {
+        of_all: told.hash(),
+        compacted: told.compact_version(),
+    })
+}
+
+async fn count(mut client: Client, revision: i64) -> Result<i64, Fault> {
     let options = GetOptions::new()
         .with_all_keys()
         .with_count_only()
@@ -83,6 +112,51 @@ async fn check_only_deleted(client: &mut Client, after: i64, until: i64) -> Resu
     }
     let text = "etcd broke off telling its changes".to_owned();
     Err(EngineError::NotReady(text).into())
+}
+
+/// Compares all that a restored deployment holds with its backup's manifest: as [`content`] does, and by the
+/// hash where the manifest has one. The deployment forgets as much of its history as the hash goes without, so
+/// it is one that nobody needs.
+pub(super) async fn whole(
+    dialer: &Dialer<'_>,
+    expected: &SnapshotContent,
+) -> Result<Evidence, EngineError> {
+    content(dialer, expected).await?;
+    let (revision, _) = figures(expected)?;
+    let Some(hash) = figures::hash(expected) else {
+        return Ok(Evidence::Figures);
+    };
+    let compare = |client| compare_hash(client, revision, hash);
+    dialer
+        .trying_for(
+            HASH_TIMEOUT,
+            "reading all of a restored deployment",
+            compare,
+        )
+        .await
+}
+
+async fn compare_hash(
+    mut client: Client,
+    revision: i64,
+    expected: Hash,
+) -> Result<Evidence, Fault> {
+    if expected.compacted > 0 {
+        let options = CompactionOptions::new().with_physical();
+        let forgotten = client.compact(expected.compacted, Some(options)).await;
+        unless_it_says(forgotten, says::COMPACTED)?;
+    }
+    let told = client.hash_kv(revision).await?;
+    if told.compact_version() != expected.compacted {
+        // The hash was made by a member that was behind the snapshot in what it had forgotten.
+        return Ok(Evidence::Figures);
+    }
+    if told.hash() == expected.of_all {
+        Ok(Evidence::Whole)
+    } else {
+        let (found, expected) = (i64::from(told.hash()), i64::from(expected.of_all));
+        Err(different("hash over all keys and values", found, expected))
+    }
 }
 
 fn different(what: &str, found: i64, expected: i64) -> Fault {

@@ -1,37 +1,40 @@
 //! The bodies of the Compose API: plain objects, lists under `_embedded`.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use utoipa::{ToSchema, openapi::Object};
+use utoipa::ToSchema;
 
 use super::provenance::RestoredFromBody;
 use crate::{
-    broker::{Broker, DeploymentView, KeptNow, Task, backup_name, status_of},
+    broker::{Broker, DeploymentView, Task, status_of},
     http::{
         advisory::AdvisoryBody,
         condition::HealthBody,
-        openapi::scalars::{DatabaseVersion, OwnId, PlatformId, Time, time, words},
+        openapi::scalars::{DatabaseVersion, OwnId, PlatformId, Time, time},
     },
     model::{
-        backup::{Backup, BackupState},
         defragment::Storage,
         deployment::Deployment,
         engine::{KnownFault, Transition},
-        estimate::Estimate,
         health::Health,
         ids::{BackupId, DeploymentId, InstanceId, OperationId},
         limits::{UNIT_BYTES, UNITS_DEFAULT},
         observation::Observation,
         operation::{OperationKind, OperationState},
-        period::BackupKind,
-        retention,
         tenant::Tenant,
         version::Version,
     },
     seal::fingerprint,
 };
+
+pub use backup::{
+    BackupBody, BackupList, Backups, DownloadableBackupBody, RestoreEstimateBody, backup,
+    backup_url,
+};
+
+mod backup;
 
 /// A list, in the original's wrapping.
 #[derive(Serialize, ToSchema)]
@@ -309,177 +312,6 @@ pub struct ScalingsBody {
     unit_type: &'static str,
 }
 
-/// A backup.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Backup)]
-pub struct BackupBody {
-    /// Its id.
-    #[schema(value_type = OwnId)]
-    id: BackupId,
-    /// The deployment that it was taken of.
-    #[schema(value_type = OwnId)]
-    deployment_id: DeploymentId,
-    /// Its name.
-    name: String,
-    /// Why it was taken.
-    #[schema(schema_with = backup_types)]
-    r#type: &'static str,
-    /// Its state.
-    #[schema(schema_with = backup_states)]
-    status: &'static str,
-    /// Why it failed.
-    #[schema(required)]
-    status_detail: Option<String>,
-    /// Whether it is complete.
-    is_downloadable: bool,
-    /// Whether it is complete.
-    is_restorable: bool,
-    // Clients know this as the time at which the backup was complete.
-    /// When it was complete; until then, when it was asked for.
-    #[schema(value_type = Time)]
-    created_at: String,
-    /// When it was asked for.
-    #[schema(value_type = Time)]
-    requested_at: String,
-    /// What a scheduled one stands for: a day, an ISO week or a month.
-    #[schema(required)]
-    period: Option<String>,
-    /// When a complete scheduled one is old enough to go.
-    #[schema(required, value_type = Option<Time>)]
-    expires_at: Option<String>,
-    /// Why and when its bytes go, once that is decided.
-    #[schema(required)]
-    removal: Option<RemovalBody>,
-    /// What its users wrote down beside it; empty for nothing.
-    note: String,
-    /// Whether its users keep it: it goes neither by age nor by a newer one.
-    pinned: bool,
-    /// The recipe that takes it.
-    #[schema(value_type = OwnId)]
-    recipe_id: OperationId,
-    /// Version of the database that it was taken of.
-    #[schema(required, value_type = Option<DatabaseVersion>)]
-    version: Option<Version>,
-    /// Size of the snapshot.
-    #[schema(required)]
-    size_bytes: Option<u64>,
-    /// What it takes in the backup store.
-    #[schema(required)]
-    stored_bytes: Option<u64>,
-    /// Hash of the snapshot.
-    #[schema(required)]
-    sha256: Option<String>,
-    /// The revision that the snapshot has.
-    #[schema(required)]
-    revision: Option<i64>,
-    /// Keys in the snapshot.
-    #[schema(required)]
-    keys: Option<i64>,
-    /// Where it is.
-    #[serde(rename = "_links")]
-    links: BackupLinks,
-}
-
-/// The removal of a backup that lies ahead.
-#[derive(Serialize, ToSchema)]
-struct RemovalBody {
-    /// Why.
-    reason: String,
-    /// From when on.
-    #[schema(value_type = Time)]
-    at: String,
-}
-
-/// Where a backup is.
-#[derive(Serialize, ToSchema)]
-struct BackupLinks {
-    #[serde(rename = "self")]
-    this: Link,
-}
-
-/// A backup that was asked for by its id.
-#[derive(Serialize, ToSchema)]
-#[schema(as = DownloadableBackup)]
-pub struct DownloadableBackupBody {
-    /// The backup.
-    #[serde(flatten)]
-    pub backup: BackupBody,
-    /// Where its bytes are, without credentials and for 15 minutes; `null` until it is complete.
-    #[schema(required)]
-    pub download_link: Option<String>,
-    /// How many bytes those are, which is known once somebody has downloaded them since the broker's start.
-    #[schema(required)]
-    pub archive_bytes: Option<u64>,
-    /// About how many bytes those are: a guess, by what the backup takes in the backup store.
-    #[schema(required)]
-    pub archive_bytes_estimate: Option<u64>,
-    /// About how long a restore takes; `null` where no earlier one is known, or nothing can be restored.
-    #[schema(required)]
-    pub restore_estimate: Option<RestoreEstimateBody>,
-}
-
-/// How long a restore will take.
-#[derive(Serialize, ToSchema)]
-#[schema(as = RestoreEstimate)]
-pub struct RestoreEstimateBody {
-    /// About so many seconds.
-    pub seconds: i64,
-    /// By how many restores of the past.
-    pub restores: usize,
-}
-
-impl From<Estimate> for RestoreEstimateBody {
-    fn from(of: Estimate) -> Self {
-        Self {
-            seconds: (of.about + TimeDelta::milliseconds(999)).num_seconds(),
-            restores: of.cases,
-        }
-    }
-}
-
-/// Backups, and how many of them are kept.
-#[derive(Serialize, ToSchema)]
-pub struct BackupList {
-    /// The backups.
-    #[serde(rename = "_embedded")]
-    pub embedded: Backups,
-    /// How many are kept, and what the next on-demand backup does.
-    pub retention: RetentionBody,
-}
-
-/// How many backups are kept, and what the next on-demand backup does.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Retention)]
-pub struct RetentionBody {
-    /// How many successful on-demand backups are kept, beside those that are pinned.
-    on_demand_kept: u32,
-    /// The backups that go when the next on-demand backup is complete, newest first.
-    #[schema(value_type = Vec<OwnId>)]
-    replaced_by_next: Vec<BackupId>,
-    /// How many backups are pinned.
-    pinned: usize,
-    /// How many may be.
-    pinned_max: u32,
-}
-
-impl From<KeptNow> for RetentionBody {
-    fn from(now: KeptNow) -> Self {
-        Self {
-            on_demand_kept: now.kept.on_demand,
-            replaced_by_next: now.replaced_by_next,
-            pinned: now.pinned,
-            pinned_max: now.kept.pinned,
-        }
-    }
-}
-
-/// Backups, newest first.
-#[derive(Serialize, ToSchema)]
-pub struct Backups {
-    /// The backups.
-    pub backups: Vec<BackupBody>,
-}
-
 /// A way to another version.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Transition)]
@@ -505,18 +337,6 @@ pub struct TransitionBody {
 pub struct Transitions {
     /// The ways, by version, oldest first.
     pub transitions: Vec<TransitionBody>,
-}
-
-fn backup_types() -> Object {
-    words(BackupKind::ALL.iter().map(|kind| kind.as_str()))
-}
-
-/// One that has expired is not shown any more.
-fn backup_states() -> Object {
-    let shown = BackupState::ALL
-        .iter()
-        .filter(|s| **s != BackupState::Expired);
-    words(shown.map(|state| state.as_str()))
 }
 
 /// Compose names owners by 24 hexadecimal digits: these are made of the tenant's own names.
@@ -555,15 +375,6 @@ fn cluster_url(public_url: &str, deployment: &Deployment) -> String {
         "{public_url}/api/2016-07/instances/{}/clusters/{}",
         deployment.instance.in_path(),
         deployment.cluster
-    )
-}
-
-/// Where a backup stands in the API.
-pub fn backup_url(public_url: &str, deployment: &Deployment, backup: &Backup) -> String {
-    format!(
-        "{}/backups/{}",
-        deployment_url(public_url, deployment),
-        backup.id
     )
 }
 
@@ -734,48 +545,5 @@ pub fn transition(
         method: transition.method.as_str(),
         from_version: transition.from,
         to_version: transition.to,
-    }
-}
-
-/// A backup. Beyond the original's fields: what is in it, and how large it is.
-pub fn backup(broker: &Broker, of: &DeploymentView, backup: &Backup) -> BackupBody {
-    let usable = backup.state == BackupState::Complete;
-    let manifest = backup.manifest.as_ref();
-    let timetable = (broker.inventory).timetable(&of.instance, of.schedule.as_ref());
-    BackupBody {
-        id: backup.id.clone(),
-        deployment_id: backup.deployment.clone(),
-        name: backup_name(&of.deployment, backup),
-        r#type: backup.kind.as_str(),
-        status: backup.state.as_str(),
-        status_detail: backup.failure.clone(),
-        is_downloadable: usable,
-        is_restorable: usable,
-        created_at: time(backup.finished_at.unwrap_or(backup.created_at)),
-        requested_at: time(backup.created_at),
-        period: backup.period.map(|period| period.to_string()),
-        expires_at: retention::expires_at(backup, &timetable).map(time),
-        removal: backup
-            .removal
-            .as_ref()
-            .filter(|_| usable)
-            .map(|removal| RemovalBody {
-                reason: removal.reason.clone(),
-                at: time(removal.at),
-            }),
-        note: backup.note.clone(),
-        pinned: backup.pinned,
-        recipe_id: backup.operation.clone(),
-        version: manifest.map(|m| m.version),
-        size_bytes: manifest.map(|m| m.stored.snapshot_bytes),
-        stored_bytes: manifest.map(|m| m.stored.object_bytes),
-        sha256: manifest.map(|m| m.stored.snapshot_sha256.clone()),
-        revision: manifest.and_then(|m| m.content.get("revision")),
-        keys: manifest.and_then(|m| m.content.get("keys")),
-        links: BackupLinks {
-            this: Link {
-                href: backup_url(&broker.public_url, &of.deployment, backup),
-            },
-        },
     }
 }

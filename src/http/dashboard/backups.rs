@@ -42,10 +42,12 @@ use crate::{
         operation::{Operation, OperationState},
         origin::Origin,
         period::BackupKind,
+        proof::{Evidence, Standing},
         retention::{Rules, expires_at, replaced_by_next},
         sentence::capitalized,
         session::Session,
         size::size,
+        version::Version,
     },
 };
 
@@ -139,6 +141,8 @@ struct Row {
     size: String,
     version: String,
     failure: Option<String>,
+    /// Whether it was restored aside, in a few words.
+    proof: &'static str,
     bar: Option<Bar>,
     content: String,
     facts: Vec<(&'static str, String)>,
@@ -490,6 +494,13 @@ fn row(view: &InstanceView, backup: &Backup, options: &[(BackupId, RestoreOption
         facts.push(("Taken in", took));
         facts.push(("SHA-256", stored.snapshot_sha256.clone()));
     }
+    let doubt = usable(backup).and_then(|of| of.proof.doubt(view.database.proves_backups));
+    facts.extend(proved(backup).map(|told| ("Proved", told)));
+    if let Some(doubt) = &doubt
+        && backup.proof.standing() != Standing::Flawed
+    {
+        facts.push(("Not proved", doubt.clone()));
+    }
     let restore = options.iter().find(|(id, _)| *id == backup.id);
     let work = view.operations.iter().find(|o| o.id == backup.operation);
     if let Some(operation) = work {
@@ -503,7 +514,16 @@ fn row(view: &InstanceView, backup: &Backup, options: &[(BackupId, RestoreOption
         taken: Moment::new(backup.created_at, view.now),
         size: manifest.map_or_else(String::new, |m| size(m.stored.snapshot_bytes)),
         version: manifest.map_or_else(String::new, |m| m.version.to_string()),
-        failure: backup.failure.as_deref().map(dates_whole),
+        failure: backup
+            .failure
+            .clone()
+            .or_else(|| doubt.filter(|_| backup.proof.standing() == Standing::Flawed))
+            .map(|failure| dates_whole(&failure)),
+        proof: match backup.proof.standing() {
+            Standing::Proved => "Proved",
+            Standing::Flawed => "Not what it should be",
+            Standing::Unproved => "Not proved",
+        },
         bar: work
             .filter(|o| o.state.is_active())
             .map(|o| Bar::of(o, view.now)),
@@ -519,6 +539,27 @@ fn row(view: &InstanceView, backup: &Backup, options: &[(BackupId, RestoreOption
         pinned: backup.pinned,
         options: restore.map(|(_, options)| restore_of(view, backup, options)),
     }
+}
+
+/// A backup that can be restored.
+fn usable(backup: &Backup) -> Option<&Backup> {
+    Some(backup).filter(|backup| backup.state == BackupState::Complete)
+}
+
+/// When a backup was restored aside last, into which versions, and what was compared.
+fn proved(backup: &Backup) -> Option<String> {
+    let proof = &backup.proof;
+    let at = proof.verified_at?;
+    let compared = match proof.evidence? {
+        Evidence::Whole => "all that is in it",
+        Evidence::Figures => "its figures",
+    };
+    let versions: Vec<String> = proof.versions.iter().map(Version::to_string).collect();
+    Some(format!(
+        "{}: restored into {}, and {compared} compared",
+        at.format("%-d %b %Y, %H:%M UTC"),
+        versions.join(" and ")
+    ))
 }
 
 /// What is in a backup, as the beginning of a sentence.

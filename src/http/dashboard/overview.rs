@@ -600,10 +600,11 @@ fn member(seen: &MemberObservation) -> MemberRow {
     }
 }
 
-/// Whether a task stands among the others. One follows each backup that removes what is old: it would push
-/// the others out, and nothing came of it unless it failed.
+/// Whether a task stands among the others. Each backup is followed by one that removes what is old and by one
+/// that proves it: they would push the others out, and nothing came of them unless they failed.
 fn is_listed(operation: &&Operation) -> bool {
-    operation.kind != OperationKind::Prune || operation.state != OperationState::Succeeded
+    let follows = matches!(operation.kind, OperationKind::Prune | OperationKind::Proof);
+    !follows || operation.state != OperationState::Succeeded
 }
 
 fn task(view: &InstanceView, operation: &Operation) -> Task {

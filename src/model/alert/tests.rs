@@ -24,6 +24,8 @@ fn watch(instance: &str, failures: u32, newest_good: Option<DateTime<Utc>>) -> B
         }),
         ready_at: at(0),
         newest_good,
+        newest_proved: None,
+        flawed: None,
     }
 }
 
@@ -75,6 +77,7 @@ pub(in crate::model) fn database() -> DatabaseWatch {
         move_failure: None,
         is_elsewhere: false,
         certificates: None,
+        proves_backups: true,
     }
 }
 

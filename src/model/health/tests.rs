@@ -91,6 +91,8 @@ fn of(life: &Life, database: &DatabaseWatch, seen: Option<&Observation>) -> Heal
         schedule: None,
         ready_at: at(0),
         newest_good: None,
+        newest_proved: None,
+        flawed: None,
     };
     let alerts = match life.state {
         InstanceState::Ready => alerts(at(60), database, seen, &backups),

@@ -4,6 +4,10 @@ use chrono::TimeDelta;
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::{
+    proof::{Evidence, Finding, Proof},
+    version::Version,
+};
 
 const NOW: &str = "2026-06-15T12:00:00Z";
 
@@ -381,7 +385,65 @@ fn any_backup() -> impl Strategy<Value = Backup> {
         .prop_map(|(second, kind, state)| backup(at(NOW) + TimeDelta::seconds(second), kind, state))
 }
 
+/// The same, of which proofs found something.
+fn any_proof() -> impl Strategy<Value = Backup> {
+    let version: Version = "3.5.30".parse().expect("a version");
+    let found = prop::sample::select(vec![
+        Vec::new(),
+        vec![Finding::Same {
+            version,
+            evidence: Evidence::Whole,
+        }],
+        vec![Finding::Differs {
+            version,
+            reason: "it differs".to_owned(),
+        }],
+    ]);
+    (any_backup(), found).prop_map(|(backup, found)| Backup {
+        proof: Proof::default().after(&found, backup.created_at),
+        ..backup
+    })
+}
+
 proptest! {
+    #[test]
+    fn what_was_proved_last_goes_neither_by_age_nor_by_number(
+        backups in prop::collection::vec(any_proof(), 0..30),
+        number in 1u32..4,
+        days in 0i64..3000,
+    ) {
+        let now = at(NOW) + TimeDelta::days(days);
+        let verdicts = verdicts(&backups, rules(number), now);
+        let is_proved = |b: &Backup| {
+            b.state == BackupState::Complete && b.proof.standing() == Standing::Proved
+        };
+        let proved = backups.iter().zip(&verdicts).filter(|(b, _)| is_proved(b));
+        if let Some((_, verdict)) = proved.max_by_key(|(b, _)| b.order()) {
+            prop_assert!(verdict.keep, "{verdict:?}");
+        }
+    }
+
+    #[test]
+    fn a_flawed_backup_takes_no_other_ones_place(
+        backups in prop::collection::vec(any_proof(), 0..30),
+        number in 1u32..4,
+        days in 0i64..300,
+    ) {
+        let now = at(NOW) + TimeDelta::days(days);
+        let is_sound = |b: &&Backup| b.proof.standing() != Standing::Flawed;
+        let sound: Vec<Backup> = backups.iter().filter(is_sound).cloned().collect();
+        let alone = verdicts(&sound, rules(number), now);
+        let together = verdicts(&backups, rules(number), now);
+        for verdict in alone.iter().filter(|verdict| verdict.keep) {
+            let same = together.iter().find(|of| of.backup == verdict.backup);
+            prop_assert!(same.is_some_and(|of| of.keep), "{verdict:?} {same:?}");
+        }
+        // No more are kept for it than would be without a proof.
+        let kept = |of: &[Verdict]| of.iter().filter(|v| v.keep).count();
+        let flawed = backups.len() - sound.len();
+        prop_assert!(kept(&together) <= kept(&alone) + flawed);
+    }
+
     #[test]
     fn good_backups_stay_by_number_or_by_age(
         backups in prop::collection::vec(any_backup(), 0..30),

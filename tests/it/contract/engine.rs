@@ -19,6 +19,7 @@ use compose_broker::{
         ids::DeploymentId,
         limits::{STOP_GRACE, UNITS_DEFAULT, UNITS_MAX},
         observation::{MemberHealth, MemberObservation},
+        proof::Evidence,
         reach::Reach,
         renewal::{CertificateLife, Certificates, Renewal},
         secret::Secret,
@@ -160,10 +161,15 @@ fn certificates() -> Certificates {
 impl Deployed {
     /// One whose members have their places, and nothing else.
     async fn placed(kind: &impl Kind, version: &str) -> Self {
+        Self::placed_with(kind, version, kind.engine().profile().members).await
+    }
+
+    /// The same with so many members.
+    async fn placed_with(kind: &impl Kind, version: &str, members: usize) -> Self {
         let engine = kind.engine();
         let profile = engine.profile();
         let id = DeploymentId::generate(now());
-        let names: Vec<String> = (0..profile.members).map(|i| format!("m{i}")).collect();
+        let names: Vec<String> = (0..members).map(|i| format!("m{i}")).collect();
         let provisioner = kind.provisioner();
         let running = provisioner.deployments().await.expect("deployments");
         let mut taken = std::collections::HashSet::new();
@@ -203,7 +209,12 @@ impl Deployed {
 
     /// One that is in use: secured, and open to users.
     async fn open(kind: &impl Kind) -> Self {
-        let mut new = Self::placed(kind, Self::version(kind)).await;
+        Self::open_with(kind, kind.engine().profile().members).await
+    }
+
+    /// The same with so many members.
+    async fn open_with(kind: &impl Kind, members: usize) -> Self {
+        let mut new = Self::placed_with(kind, Self::version(kind), members).await;
         new.start(kind).await;
         new.secure(kind, Holding::Nothing).await.expect("secured");
         new.let_users_in(kind).await;
@@ -561,6 +572,45 @@ async fn a_backup_becomes_another_database<K: Kind>() {
     assert_eq!(kind.dump(&of, &ada).await.len(), 3);
 }
 
+async fn a_backup_is_proved_by_all_that_is_in_it<K: Kind>() {
+    let kind = K::new().await;
+    let engine = kind.engine();
+    let ada = user("ada", "first");
+    let mut contents = Vec::new();
+    for keys in [["a", "b", "d"], ["a", "b", "c"]] {
+        let of = Deployed::open_with(&kind, 1).await;
+        of.add(&kind, &ada).await;
+        for key in keys {
+            kind.put(&of, &ada, key).await.expect("a key");
+        }
+        for version in K::VERSIONS {
+            let copy = Deployed::placed_with(&kind, version, 1).await;
+            let content = of.back_up(&kind, &copy.deployment.id).await;
+            contents.push(content.clone());
+            let told = engine.profile().content.iter();
+            let figures = told.map(|f| (f.name.to_owned(), content.get(f.name).expect("a figure")));
+            let figures = SnapshotContent(figures.collect());
+            copy.seed(&kind, Seed::Snapshot("snapshot")).await;
+            copy.start(&kind).await;
+            let prove = async |content| engine.prove(copy.site(), content).await;
+            for _ in 0..2 {
+                assert_eq!(prove(&content).await.expect("the same"), Evidence::Whole);
+            }
+            let proved = prove(&figures).await.expect("the same");
+            assert_eq!(proved, Evidence::Figures, "of an earlier version");
+            if contents[0] != content {
+                // As many keys, and as many changes.
+                let other = prove(&contents[0]).await;
+                assert!(
+                    matches!(other, Err(EngineError::Unexpected(_))),
+                    "{other:?}"
+                );
+            }
+        }
+    }
+    assert_ne!(contents[0], contents[2]);
+}
+
 fn changes(member: &MemberObservation) -> i64 {
     match &member.health {
         MemberHealth::Serving { changes, .. } => *changes,
@@ -798,6 +848,7 @@ macro_rules! contract {
                 a_new_database_lets_in_its_users_alone,
                 users_come_change_and_go,
                 a_backup_becomes_another_database,
+                a_backup_is_proved_by_all_that_is_in_it,
                 the_state_of_members_is_told,
                 a_member_is_replaced_by_a_new_one,
                 members_become_a_newer_version_one_by_one,

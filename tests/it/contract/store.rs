@@ -19,6 +19,7 @@ use compose_broker::{
         origin::Origin,
         period::{BackupKind, Period},
         postgres::DatabaseAddress,
+        proof::Proof,
         queue::Shares,
         tenant::Tenant,
         trust::{KnownTime, Reading, Trusted},
@@ -235,6 +236,7 @@ fn kept_backup(number: u32, period: Option<&str>) -> Backup {
         removal: None,
         note: String::new(),
         pinned: false,
+        proof: Proof::default(),
     }
 }
 
@@ -334,6 +336,7 @@ macro_rules! contract {
                 rows::an_address_is_held_once,
                 rows::what_there_is_once_is_refused_a_second_time,
                 rows::pages_have_all_and_nothing_twice,
+                rows::what_is_to_be_proved_is_found_in_its_turn,
                 rows::a_text_is_found_as_it_stands,
                 rows::what_befell_is_told_newest_first_and_the_audit_is_kept,
                 rows::what_is_sealed_comes_back_as_it_was_and_goes,

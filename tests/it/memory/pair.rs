@@ -5,7 +5,11 @@
 //! A member's database is one file in its home. What is written goes to the primary; the replica copies
 //! it whenever somebody looks at the two. When the primary is gone, the replica takes its place.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -21,6 +25,7 @@ use compose_broker::{
         deployment::{Access, Authority, Deployment, DeploymentSecrets, Member, Membership, Site},
         engine::{Entry, Figure, FilesOfMember, Line, Obstacle, Port, PortUser, Profile},
         observation::{MemberHealth, MemberObservation, MemberRole, Silence, SilenceCause},
+        proof::Evidence,
         renewal::{Certificates, Renewal},
         secret::Secret,
         server::{
@@ -54,6 +59,8 @@ const END: &str = "\nend";
 pub const DOUBT: &str = "data/doubt";
 /// What a member says that cannot read its file.
 const UNREADABLE: &str = "the database cannot be read\n";
+/// The figure of the hash over all keys and values.
+const HASH: &str = "hash";
 
 const fn line(major: u32, minor: u32, entry: Option<Entry>) -> Line {
     Line {
@@ -201,7 +208,16 @@ impl Base {
     }
 
     fn content(&self) -> SnapshotContent {
-        [("keys", i64::try_from(self.keys.len()).expect("few keys"))].into()
+        let keys = i64::try_from(self.keys.len()).expect("few keys");
+        [("keys", keys), (HASH, self.hash())].into()
+    }
+
+    /// Over all keys and values.
+    fn hash(&self) -> i64 {
+        let mut hasher = DefaultHasher::new();
+        self.keys.hash(&mut hasher);
+        // Snapshots tell of positive numbers.
+        i64::try_from(hasher.finish() >> 1).expect("63 bits")
     }
 }
 
@@ -249,7 +265,7 @@ fn run(binary: &str, place: &mut Place<'_>) -> Ended {
         return Ended::Failed(format!("{file}: {UNREADABLE}"));
     };
     match command.as_str() {
-        "count" => Ended::Printed(base.keys.len().to_string()),
+        "count" => Ended::Printed(serde_json::to_string(&base.content()).expect("JSON")),
         "restore" => {
             let members = place.flag("members").expect("members").split(',');
             let restored = Base {
@@ -651,11 +667,25 @@ impl Engine for Pair {
     async fn verify(&self, site: Site<'_>, expected: &SnapshotContent) -> Result<(), EngineError> {
         self.ask(site, "comparing a database", |members| {
             let found = members.base.content();
-            match found == *expected {
+            match found.get("keys") == expected.get("keys") {
                 true => Ok(()),
-                false => Err(EngineError::Unexpected(format!(
-                    "{found:?} is there, and {expected:?} is in the backup"
-                ))),
+                false => Err(different(&found, expected)),
+            }
+        })
+    }
+
+    async fn prove(
+        &self,
+        site: Site<'_>,
+        expected: &SnapshotContent,
+    ) -> Result<Evidence, EngineError> {
+        self.verify(site, expected).await?;
+        self.ask(site, "comparing all of a database", |members| {
+            let found = members.base.content();
+            match expected.get(HASH) {
+                None => Ok(Evidence::Figures),
+                hash if hash == found.get(HASH) => Ok(Evidence::Whole),
+                Some(_) => Err(different(&found, expected)),
             }
         })
     }
@@ -875,6 +905,12 @@ impl Engine for Pair {
     }
 }
 
+fn different(found: &SnapshotContent, expected: &SnapshotContent) -> EngineError {
+    EngineError::Unexpected(format!(
+        "{found:?} is there, and {expected:?} is in the backup"
+    ))
+}
+
 async fn count(
     deployment: &Deployment,
     member: &str,
@@ -883,9 +919,8 @@ async fn count(
 ) -> Result<SnapshotContent, EngineError> {
     let task = tool(deployment, vec!["count".to_owned(), file.to_owned()]);
     let printed = bench.run(&deployment.id, member, &task).await?;
-    let keys: i64 = printed.parse().map_err(|_| EngineError::Output {
+    serde_json::from_str(&printed).map_err(|_| EngineError::Output {
         tool: "pairtool",
-        reason: format!("{printed:?} is no number"),
-    })?;
-    Ok([("keys", keys)].into())
+        reason: format!("{printed:?} tells no content"),
+    })
 }

@@ -8,6 +8,7 @@ use etcd_client::{AlarmAction, AlarmType, Client, CompactionOptions, PutOptions}
 use futures::{TryStreamExt, future::join_all};
 
 use self::lab::{Lab, read_all};
+use super::figures::figures;
 use super::*;
 use crate::model::{
     binding::Rights,
@@ -45,6 +46,7 @@ mod upgrade;
 for_each_version!(
     secures_a_new_deployment_and_serves_its_users,
     takes_snapshots_whose_content_is_known,
+    proves_what_was_saved,
     secures_a_new_deployment_that_nobody_can_reach,
     notices_who_was_there_before,
     lets_leases_end_after_a_restore,
@@ -340,7 +342,7 @@ async fn takes_snapshots_whose_content_is_known(version: &str) {
     let snapshot = lab.snapshot().await;
     let bytes_expected = snapshot.bytes_expected;
     let known = snapshot.known.clone().expect("nobody wrote");
-    assert_eq!(known, content_of(22, 19));
+    assert_eq!(figures(&known).expect("figures"), (22, 19));
     let content = read_all(snapshot).await;
     // Only about so many: etcd may give its file another page between the two.
     assert!((content.len() as u64).abs_diff(bytes_expected) <= 16 * 4096);
@@ -358,12 +360,87 @@ async fn takes_snapshots_whose_content_is_known(version: &str) {
         let Description::Content(found) = lab.describe(&content, None).await else {
             panic!("its keys can be counted");
         };
-        let revision = found.get("revision").expect("a revision");
-        assert_eq!(found, content_of(revision, 19 + revision - 22));
+        let (revision, keys) = figures(&found).expect("figures");
+        assert_eq!(keys, 19 + revision - 22);
         assert_eq!(known.unwrap_or_else(|| found.clone()), found);
     }
 
     newest_entry_compacted_away(&lab, root).await;
+}
+
+/// What a throw-away member finds that is made of a snapshot.
+async fn proved(
+    version: &str,
+    snapshot: &[u8],
+    expected: &SnapshotContent,
+) -> Result<Evidence, EngineError> {
+    let mut lab = Lab::new(version, 1);
+    lab.restore(snapshot).await;
+    lab.start(Access::Certificates).await;
+    let site = Site::with_access(&lab.deployment, &lab.secrets, Access::Certificates);
+    let first = Etcd.prove(site, expected).await;
+    let again = Etcd.prove(site, expected).await;
+    assert_eq!(format!("{first:?}"), format!("{again:?}"));
+    first
+}
+
+const NEWEST: &str = "3.7.3";
+
+/// With a history of which a part was forgotten, keys that were deleted and keys whose leases end.
+async fn proves_what_was_saved(version: &str) {
+    let lab = Lab::secured(version, 3).await;
+    let mut root = lab.root().await;
+    for _ in 0..2 {
+        fill(&mut root, 0..20).await;
+    }
+    let forgotten = root.delete("key 3", None).await.expect("deleted");
+    let forgotten = forgotten.header().expect("a header").revision();
+    fill(&mut root, 10..15).await;
+    let lease = root.lease_grant(1, None).await.expect("granted").id();
+    let leased = PutOptions::new().with_lease(lease);
+    root.put("leased", "for a second", Some(leased))
+        .await
+        .expect("put");
+    let before = lab.snapshot().await;
+    let compacted = root.compact(forgotten - 1, None).await;
+    compacted.expect("compacted");
+    fill(&mut root, 15..17).await;
+    let after = lab.snapshot().await;
+
+    for snapshot in [before, after] {
+        let known = snapshot.known.clone().expect("nobody wrote");
+        let saved = read_all(snapshot).await;
+        for restored in [version, NEWEST] {
+            let evidence = proved(restored, &saved, &known).await.expect("the same");
+            assert_eq!(
+                evidence,
+                Evidence::Whole,
+                "{version} in {restored}: {known:?}"
+            );
+        }
+        let Description::Content(found) = lab.describe(&saved, None).await else {
+            panic!("its keys can be counted");
+        };
+        // By then the members have forgotten more than is forgotten in the first of them.
+        let evidence = proved(version, &saved, &found).await.expect("the same");
+        assert_eq!(evidence, Evidence::Whole, "{found:?}");
+        let mut other = known.clone();
+        other.0.insert("hash".to_owned(), 1);
+        let error = proved(version, &saved, &other).await.expect_err("another");
+        assert!(matches!(error, EngineError::Unexpected(_)), "{error}");
+        assert!(error.to_string().contains("hash over all"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_holds_no_key_is_proved_by_its_figures() {
+    let lab = Lab::secured(NEWEST, 1).await;
+    let snapshot = lab.snapshot().await;
+    let known = snapshot.known.clone().expect("nobody wrote");
+    assert_eq!(known, content_of(1, 0));
+    let saved = read_all(snapshot).await;
+    let evidence = proved(NEWEST, &saved, &known).await.expect("the same");
+    assert_eq!(evidence, Evidence::Figures);
 }
 
 /// Old versions throw away a deletion that is compacted, even the newest. Then the inspection alone

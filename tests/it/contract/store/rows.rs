@@ -8,15 +8,17 @@ use compose_broker::{
     model::{
         address::Address,
         alert::Incident,
+        backup::{Backup, BackupState},
         binding::Binding,
-        ids::DeploymentId,
-        instance::Instance,
+        ids::{BackupId, DeploymentId},
+        instance::{Instance, InstanceState},
         operation::Operation,
+        proof::{Finding, Proof},
         trust::{KnownTime, Reading},
     },
     store::{
         Conn, Store, StoreError, audit, backup, binding, deployment, incident, instance,
-        known_time, operation, oversight, session,
+        known_time, operation, oversight, proof, session,
     },
 };
 use futures::future::join_all;
@@ -204,6 +206,75 @@ pub(super) async fn pages_have_all_and_nothing_twice<K: Kind>() {
         trail,
         operations.iter().map(|o| o.id.clone()).collect::<Vec<_>>()
     );
+}
+
+pub(super) async fn what_is_to_be_proved_is_found_in_its_turn<K: Kind>() {
+    let Some(kind) = K::new() else { return };
+    let store = kind.store();
+    let complete = |number: u32, minutes: i64| Backup {
+        state: BackupState::Complete,
+        instance: id("i1"),
+        deployment: own(1),
+        finished_at: Some(noon() + TimeDelta::minutes(minutes)),
+        ..kept_backup(number, None)
+    };
+    write(store, move |conn| {
+        instance::insert(conn, &instance_of("i1", "o"))?;
+        deployment::insert(conn, &deployment_at(1, &[]))?;
+        backup::insert(conn, &kept_backup(1, None))?;
+        backup::insert(conn, &complete(2, 2))?;
+        backup::insert(conn, &complete(3, 1))
+    })
+    .await;
+    let due = async |at: i64, limit| -> Vec<String> {
+        let at = noon() + TimeDelta::minutes(at);
+        let due = read(store, move |conn| proof::due(conn, "c", at, limit)).await;
+        due.into_iter().map(|due| due.backup.to_string()).collect()
+    };
+    let none: [String; 0] = [];
+    assert_eq!(due(9, MANY).await, none, "it is not usable");
+    let ready = InstanceState::Ready;
+    write(store, move |conn| {
+        instance::set_state(conn, &id("i1"), ready)
+    })
+    .await;
+    let [second, third] = [2, 3].map(own::<BackupId>);
+    let both = [third.to_string(), second.to_string()];
+    assert_eq!(
+        due(9, MANY).await,
+        both,
+        "the one that has waited longest first"
+    );
+    assert_eq!(due(9, 1).await, both[..1]);
+    assert_eq!(due(-900, MANY).await, both, "the first goes by no clock");
+    let other = read(store, |conn| proof::due(conn, "d", seconds(900), MANY)).await;
+    assert!(other.is_empty(), "on another cluster");
+
+    let untried = Proof::default().after(
+        &[Finding::Untried {
+            reason: "there is no room".to_owned(),
+        }],
+        noon(),
+    );
+    let (of, kept) = (third.clone(), untried.clone());
+    let again = noon() + TimeDelta::minutes(30);
+    write(store, move |conn| proof::set(conn, &of, &kept, Some(again))).await;
+    assert_eq!(due(29, MANY).await, both[1..]);
+    assert_eq!(due(30, MANY).await, [both[1].clone(), both[0].clone()]);
+    let day_before = -2 * 24 * 60;
+    assert_eq!(
+        due(day_before, MANY).await.len(),
+        2,
+        "the clock was set back"
+    );
+    let of = third.clone();
+    let found = read(store, move |conn| backup::find(conn, &of)).await;
+    assert_eq!(found.expect("a backup").proof, untried);
+    write(store, move |conn| {
+        proof::set(conn, &second, &Proof::default(), None)
+    })
+    .await;
+    assert_eq!(due(30, MANY).await, both[..1], "it needs no further one");
 }
 
 pub(super) async fn a_text_is_found_as_it_stands<K: Kind>() {

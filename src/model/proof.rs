@@ -1,0 +1,331 @@
+//! Whether a backup can be restored, as proofs found it: what is kept of it, and when the next proof is due.
+//! Pure.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    backoff::backoff,
+    limits::{PROOF_PAUSE_FIRST, PROOF_PAUSE_MAX},
+    sentence::counted,
+    version::Version,
+};
+
+/// What a backup was compared by when it was restored to be proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Evidence {
+    /// All that is in it, by a hash over every key and value.
+    Whole,
+    /// The figures of what is in it: its manifest tells of no hash that can be compared.
+    Figures,
+}
+
+impl Evidence {
+    /// For programs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Whole => "whole",
+            Self::Figures => "figures",
+        }
+    }
+}
+
+/// What came of restoring a backup into one version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finding {
+    /// It is what its manifest says.
+    Same {
+        /// The version that it was restored into.
+        version: Version,
+        /// What was compared.
+        evidence: Evidence,
+    },
+    /// It is not, or its bytes are damaged.
+    Differs {
+        /// The version that it was restored into.
+        version: Version,
+        /// What is wrong, for people.
+        reason: String,
+    },
+    /// It could not be restored, which says nothing of the backup.
+    Untried {
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// What was wrong with a backup when it was restored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flaw {
+    /// When that was found.
+    pub at: DateTime<Utc>,
+    /// The version that it was restored into.
+    pub version: Version,
+    /// What is wrong, for people.
+    pub reason: String,
+}
+
+/// What is known of whether a backup can be restored.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Proof {
+    /// When it was restored last and was what its manifest says.
+    pub verified_at: Option<DateTime<Utc>>,
+    /// What was compared then.
+    pub evidence: Option<Evidence>,
+    /// The versions that it was restored into since, oldest first.
+    pub versions: Vec<Version>,
+    /// What was wrong with it at the last proof.
+    pub flaw: Option<Flaw>,
+    /// Why the last proof came to nothing.
+    pub hindrance: Option<String>,
+    /// Proofs in a row that did not succeed.
+    pub tries: u32,
+}
+
+/// A word for what is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It was restored, and was what its manifest says.
+    Proved,
+    /// It was restored and was something else, or its bytes are damaged.
+    Flawed,
+    /// Nobody knows yet.
+    Unproved,
+}
+
+impl Standing {
+    /// For programs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Proved => "proved",
+            Self::Flawed => "flawed",
+            Self::Unproved => "unproved",
+        }
+    }
+}
+
+impl Proof {
+    /// Why a complete backup is not proved, or not as a whole, for people. `are_on`: whether backups are proved
+    /// at all.
+    pub fn doubt(&self, are_on: bool) -> Option<String> {
+        if let Some(flaw) = &self.flaw {
+            return Some(format!(
+                "restored into {} it is not what its manifest says: {}",
+                flaw.version, flaw.reason
+            ));
+        }
+        if let Some(hindrance) = &self.hindrance {
+            let tries = counted(self.tries, "try");
+            return Some(format!(
+                "it could not be restored to be proved, after {tries}: {hindrance}"
+            ));
+        }
+        match (self.verified_at, are_on) {
+            (Some(_), _) => None,
+            (None, true) => Some("it waits for its turn to be proved".to_owned()),
+            (None, false) => {
+                Some("the operator of the broker has switched proofs of backups off".to_owned())
+            }
+        }
+    }
+
+    /// What is known in a word.
+    pub fn standing(&self) -> Standing {
+        match (&self.flaw, self.verified_at) {
+            (Some(_), _) => Standing::Flawed,
+            (None, Some(_)) => Standing::Proved,
+            (None, None) => Standing::Unproved,
+        }
+    }
+
+    /// What is known after a proof that found this, of one version after the other.
+    pub fn after(&self, findings: &[Finding], now: DateTime<Utc>) -> Self {
+        let mut after = Self {
+            flaw: None,
+            hindrance: None,
+            ..self.clone()
+        };
+        for finding in findings {
+            match finding {
+                Finding::Same { version, evidence } => {
+                    after.verified_at = Some(now);
+                    after.evidence = Some(*evidence);
+                    if let Err(place) = after.versions.binary_search(version) {
+                        after.versions.insert(place, *version);
+                    }
+                }
+                Finding::Differs { version, reason } => {
+                    after.versions.retain(|proved| proved != version);
+                    after.flaw = Some(Flaw {
+                        at: now,
+                        version: *version,
+                        reason: reason.clone(),
+                    });
+                }
+                Finding::Untried { reason } => after.hindrance = Some(reason.clone()),
+            }
+        }
+        if after.versions.is_empty() {
+            (after.verified_at, after.evidence) = (None, None);
+        }
+        // What was wrong is so until a proof says otherwise.
+        if after.hindrance.is_some() && after.flaw.is_none() {
+            after.flaw.clone_from(&self.flaw);
+        }
+        after.tries = match after.is_over() {
+            true => 0,
+            false => self.tries.saturating_add(1),
+        };
+        after
+    }
+
+    /// When the next proof is due; none: no further one is needed.
+    pub fn next_at(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let pause = backoff(self.tries, PROOF_PAUSE_FIRST, PROOF_PAUSE_MAX);
+        let pause = TimeDelta::from_std(pause).unwrap_or(TimeDelta::MAX);
+        (!self.is_over()).then(|| now + pause)
+    }
+
+    fn is_over(&self) -> bool {
+        self.standing() == Standing::Proved && self.hindrance.is_none()
+    }
+}
+
+/// The version that a backup of `from` is restored into to be proved, of those that are there: its own, or
+/// else the nearest one that reads it.
+pub fn own_version(
+    from: Version,
+    there: &[Version],
+    reads: impl Fn(Version) -> bool,
+) -> Option<Version> {
+    let mut reading = there.iter().copied().filter(|version| reads(*version));
+    if there.contains(&from) {
+        return Some(from);
+    }
+    reading.find(|version| *version > from)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn version(text: &str) -> Version {
+        text.parse().expect("a version")
+    }
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds)
+    }
+
+    fn same(text: &str) -> Finding {
+        Finding::Same {
+            version: version(text),
+            evidence: Evidence::Whole,
+        }
+    }
+
+    fn differs(text: &str) -> Finding {
+        Finding::Differs {
+            version: version(text),
+            reason: "it differs".to_owned(),
+        }
+    }
+
+    fn untried() -> Finding {
+        Finding::Untried {
+            reason: "there is no room".to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_was_restored_as_it_should_be_is_proved_and_looked_at_no_more() {
+        let proof = Proof::default().after(&[same("3.5.30"), same("3.7.3")], at(5));
+        assert_eq!(proof.standing(), Standing::Proved);
+        assert_eq!(proof.verified_at, Some(at(5)));
+        assert_eq!(proof.versions, [version("3.5.30"), version("3.7.3")]);
+        assert_eq!(proof.next_at(at(5)), None);
+    }
+
+    #[test]
+    fn what_could_not_be_tried_is_tried_again_ever_more_seldom() {
+        let mut proof = Proof::default();
+        let mut last = TimeDelta::zero();
+        for _ in 0..40 {
+            proof = proof.after(&[untried()], at(0));
+            assert_eq!(proof.standing(), Standing::Unproved);
+            let pause = proof.next_at(at(0)).expect("another try") - at(0);
+            assert!(pause >= last);
+            last = pause;
+        }
+        assert_eq!(last.to_std().expect("a pause"), PROOF_PAUSE_MAX);
+        let proved = proof.after(&[same("3.5.30")], at(9));
+        assert_eq!((proved.tries, proved.next_at(at(9))), (0, None));
+    }
+
+    #[test]
+    fn what_was_wrong_is_so_until_a_proof_says_otherwise() {
+        let flawed = Proof::default().after(&[differs("3.5.30")], at(1));
+        assert_eq!(flawed.standing(), Standing::Flawed);
+        assert!(flawed.next_at(at(1)).is_some());
+        let untried = flawed.after(&[untried()], at(2));
+        assert_eq!(untried.standing(), Standing::Flawed);
+        assert_eq!(untried.flaw.as_ref().map(|flaw| flaw.at), Some(at(1)));
+        let mended = untried.after(&[same("3.5.30")], at(3));
+        assert_eq!(mended.standing(), Standing::Proved);
+    }
+
+    #[test]
+    fn a_backup_that_only_a_newer_version_does_not_restore_keeps_what_was_proved() {
+        let proof = Proof::default().after(&[same("3.5.30"), differs("3.7.3")], at(1));
+        assert_eq!(proof.standing(), Standing::Flawed);
+        assert_eq!(proof.versions, [version("3.5.30")]);
+        assert_eq!(proof.verified_at, Some(at(1)));
+    }
+
+    #[test]
+    fn its_own_version_comes_before_the_nearest_that_reads_it() {
+        let there = ["3.5.30", "3.6.16", "3.7.3"].map(version);
+        let own = |text, reads: &dyn Fn(Version) -> bool| own_version(version(text), &there, reads);
+        assert_eq!(own("3.5.30", &|_| true), Some(version("3.5.30")));
+        assert_eq!(own("3.5.29", &|_| true), Some(version("3.5.30")));
+        let newer = |of: Version| of >= version("3.6.0");
+        assert_eq!(own("3.5.29", &newer), Some(version("3.6.16")));
+        assert_eq!(own("3.5.29", &|_| false), None);
+        assert_eq!(own("3.7.4", &|_| true), None);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_proved_that_no_version_restored(
+            findings in prop::collection::vec(
+                prop::collection::vec(0usize..3, 1..3), 1..12
+            ),
+        ) {
+            let mut proof = Proof::default();
+            for (i, round) in findings.iter().enumerate() {
+                let now = at(i64::try_from(i).expect("few"));
+                let versions = ["3.5.30", "3.7.3"];
+                let found: Vec<Finding> = round.iter().zip(versions).map(|(what, of)| match what {
+                    0 => same(of),
+                    1 => differs(of),
+                    _ => untried(),
+                }).collect();
+                proof = proof.after(&found, now);
+                prop_assert_eq!(proof.verified_at.is_some(), !proof.versions.is_empty());
+                prop_assert!(proof.versions.is_sorted());
+                if found.iter().any(|f| matches!(f, Finding::Differs { .. })) {
+                    prop_assert_eq!(proof.standing(), Standing::Flawed);
+                }
+                // It is either proved for good, or looked at again.
+                let over = proof.next_at(now).is_none();
+                prop_assert_eq!(over, proof.standing() == Standing::Proved && proof.hindrance.is_none());
+                let text = serde_json::to_string(&proof).expect("JSON");
+                prop_assert_eq!(serde_json::from_str::<Proof>(&text).expect("read back"), proof.clone());
+            }
+        }
+    }
+}
