@@ -6,7 +6,7 @@ debug := $(CARGO_TARGET_DIR)/debug
 release := $(CARGO_TARGET_DIR)/release
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo run test test-postgres chaos fuzz bench pictures fmt lint clean
+.PHONY: help setup build demo run test test-postgres chaos kubernetes fuzz bench pictures fmt lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 15
@@ -36,6 +36,10 @@ test-postgres: ## the tests of whole brokers once more, with their store in Post
 chaos: ## kill and cut off brokers while tenants ask for COMPOSE_BROKER_CHAOS_OPERATIONS things (1000)
 	@scripts/setup.sh --postgres
 	$(CARGO) test --locked --test it -- --ignored --nocapture --test-threads 1 chaos::
+
+kubernetes: ## bring up a cluster of Kubernetes on this machine, run the tests that need one, take it down
+	@scripts/setup.sh --kubernetes
+	@scripts/kubernetes/test.sh
 
 fuzz: ## send a broker thousands of requests made from its OpenAPI documents
 	@scripts/setup.sh --fuzz

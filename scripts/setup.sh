@@ -16,6 +16,8 @@
 #                       with Go into tools/versitygw/. Without Go its tests are skipped.
 #   setup.sh --postgres also the PostgreSQL server that Debian ships, for tests that
 #                       start one of their own. No database is made of it here.
+#   setup.sh --kubernetes
+#                       also what the test cluster of scripts/kubernetes/ needs of Debian.
 #
 # Several may be given.
 set -euo pipefail
@@ -35,6 +37,7 @@ bench=
 rules=
 s3=
 postgres=
+kubernetes=
 
 say() { echo "setup: $*"; }
 warn() { echo "setup: $*" >&2; }
@@ -77,9 +80,15 @@ missing_packages() {
     fi
     if [[ -n $bench ]]; then has wrk || echo wrk; fi
     if [[ -n $postgres ]]; then has_postgres || echo postgresql; fi
-    if [[ -z $browser ]]; then return; fi
+    if [[ -n $kubernetes ]]; then
+        has openssl || echo openssl
+        has pgrep || echo procps
+        has unshare || echo util-linux
+    fi
+    if [[ -z $browser && -z $kubernetes ]]; then return; fi
     # for tests with an application on a machine of its own
     has ip || echo iproute2
+    if [[ -z $browser ]]; then return; fi
     has chromium-headless-shell || echo chromium-headless-shell
     has chromedriver || echo chromium-driver
     has_axe || has npm || echo npm
@@ -278,7 +287,8 @@ main() {
             --rules) rules=yes ;;
             --s3) s3=yes ;;
             --postgres) postgres=yes ;;
-            *) warn 'usage: setup.sh [--browser] [--fuzz] [--bench] [--rules] [--s3] [--postgres]' && return 2 ;;
+            --kubernetes) kubernetes=yes ;;
+            *) warn 'usage: setup.sh [--browser] [--fuzz] [--bench] [--rules] [--s3] [--postgres] [--kubernetes]' && return 2 ;;
         esac
         shift
     done

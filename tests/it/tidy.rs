@@ -680,6 +680,9 @@ fn no_text_has_a_word_that_is_gone() {
     for folder in [
         "",
         "deploy",
+        "deploy/kubernetes/base",
+        "deploy/kubernetes/sqlite",
+        "deploy/kubernetes/service-monitor",
         "deploy/prometheus",
         "docs",
         "docs/operating",
@@ -691,7 +694,7 @@ fn no_text_has_a_word_that_is_gone() {
             .flatten()
         {
             let path = entry.path();
-            let ends = ["md", "html", "yml", "service"];
+            let ends = ["md", "html", "yml", "yaml", "env", "service"];
             let is_text = |end: &std::ffi::OsStr| ends.iter().any(|known| end == *known);
             if path.extension().is_some_and(is_text) || path.ends_with("Dockerfile") {
                 let text = fs::read_to_string(&path).expect("a text");
