@@ -2,7 +2,8 @@
 //! or deleted in one of them.
 //!
 //! A marker is written before the store gets to know its id. When a start breaks off in between,
-//! the next one takes the id from the marker.
+//! the next one takes the id from the marker. It is the other way round with a folder that is new and of
+//! which nothing can be lost: of brokers that start at the same time, all take the id of the first one.
 
 use std::{
     collections::BTreeMap,
@@ -400,6 +401,17 @@ impl Checked {
     pub(super) async fn mark(self, store: &Arc<Store>) -> Result<Option<FolderMark>, StartError> {
         let mut backups = None;
         for (folder, look, id) in self.folders {
+            let is_common = folder.name != FolderName::Data;
+            let (id, is_kept) = if is_common && look.is_new() {
+                let name = folder.name.clone();
+                let first = store
+                    .write(move |conn| store::folder::know_first(conn, &name, &id))
+                    .await?;
+                (first, true)
+            } else {
+                let is_kept = look.known.as_ref() == Some(&id);
+                (id, is_kept)
+            };
             let marker = folder.marker_of(&id);
             if look.marker.as_ref() != Some(&marker) {
                 match &folder.place {
@@ -411,7 +423,7 @@ impl Checked {
             if folder.name == FolderName::Backups {
                 backups = Some(id.clone());
             }
-            if look.known.as_ref() != Some(&id) {
+            if !is_kept {
                 let name = folder.name;
                 store
                     .write(move |conn| store::folder::know(conn, &name, &id))

@@ -124,6 +124,11 @@ impl Look {
         }
     }
 
+    /// Whether neither the store nor the folder has heard of the other, and nothing can be lost.
+    pub fn is_new(&self) -> bool {
+        self.known.is_none() && self.marker.is_none() && !self.promised
+    }
+
     /// What the same comes to where an operator accepts the folder as it is.
     pub fn accept(&self) -> Option<FolderMark> {
         let marker = self.marker.as_ref().map(|marker| marker.id.clone());

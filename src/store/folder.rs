@@ -29,6 +29,20 @@ pub fn know(conn: &mut Conn<'_>, name: &FolderName, id: &FolderMark) -> Result<(
     Ok(())
 }
 
+/// Keeps the id of a folder that none is known of. Returns the one that it has from now on: of several brokers
+/// the first one's.
+pub fn know_first(
+    conn: &mut Conn<'_>,
+    name: &FolderName,
+    id: &FolderMark,
+) -> Result<FolderMark, StoreError> {
+    if let Some(first) = known(conn)?.remove(&name.to_string()) {
+        return Ok(first);
+    }
+    know(conn, name, id)?;
+    Ok(id.clone())
+}
+
 /// Whether no broker has ever kept anything here.
 pub fn is_unused(conn: &mut Conn<'_>) -> Result<bool, StoreError> {
     let counts: [i64; 4] = [

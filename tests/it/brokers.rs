@@ -3,6 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use diesel::{Connection as _, PgConnection, RunQueryDsl as _, sql_query};
+use futures::future::join_all;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -86,6 +87,24 @@ async fn any_broker_answers_and_another_takes_over_from_one_that_dies() {
     is_well(&one, "copy").await;
     for id in ["late", "copy", "i"] {
         one.deprovision(id).await;
+    }
+}
+
+/// Nothing is there yet, and each would begin it.
+#[tokio::test(flavor = "multi_thread")]
+async fn brokers_that_all_start_for_the_first_time_agree_where_backups_are() {
+    let Some(url) = postgres::new_database() else {
+        return;
+    };
+    let common = tempfile::tempdir().expect("a folder");
+    let all = [shared_cluster("local", common.path(), None)];
+    let common = shared(common.path(), &url, &all);
+    let mut all: Vec<_> = (0..4).map(|_| broker(&common, "here")).collect();
+    all.iter_mut().for_each(BrokerProcess::spawn);
+    // One that knows another store of backups than the one that is there never gets ready.
+    join_all(all.iter().map(BrokerProcess::serving)).await;
+    for broker in &mut all {
+        broker.kill_and_start_again().await;
     }
 }
 
