@@ -40,6 +40,9 @@ pub fn start(filter: &str, format: LogFormat) {
     let mut builder = env_logger::Builder::new();
     // It calls it an error of ours when somebody sends what is no HTTP.
     builder.filter_module("actix_http::h1::dispatcher", log::LevelFilter::Off);
+    // It writes down whole answers that it cannot read, and secrets are among these. What a call came to, we
+    // tell ourselves.
+    builder.filter_module("kube_client::client", log::LevelFilter::Off);
     builder.parse_filters(filter);
     if format == LogFormat::Text {
         builder.format(|out, record| {

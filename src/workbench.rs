@@ -52,10 +52,16 @@ pub enum ProvisionerError {
         free: u64,
     },
     /// Another broker looks after the same cluster.
-    #[error("another broker already uses the cluster folder {folder}")]
+    #[error("another broker already uses {what}")]
     InUse {
-        /// The folder that both were given.
-        folder: String,
+        /// What both were given.
+        what: String,
+    },
+    /// The cluster is not fit for members.
+    #[error("the cluster cannot be used: {why}")]
+    Unfit {
+        /// What its operator has to do about.
+        why: String,
     },
     /// This broker stands by, or has nothing to do with the cluster.
     #[error("another broker looks after the cluster {cluster}")]
@@ -131,6 +137,56 @@ pub enum ProvisionerError {
     DataLost {
         /// The member's name.
         member: String,
+    },
+    /// The API server of the cluster gives no answer for now.
+    #[error("the cluster does not answer")]
+    ClusterSilent {
+        /// What was being done, and why it came to nothing.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The API server of the cluster refuses.
+    #[error("the cluster refuses, {doing}: {why}")]
+    ClusterRefuses {
+        /// What was being done.
+        doing: String,
+        /// What the server said.
+        why: String,
+    },
+    /// A pod does not start.
+    #[error("{what} does not start: {why}")]
+    NotStarted {
+        /// What was to start.
+        what: String,
+        /// What the cluster says of it.
+        why: String,
+    },
+    /// A pod does not end: nobody knows whether its machine still runs it.
+    #[error("{what} does not end: the cluster has not heard of its end within {} s", waited.as_secs())]
+    NotEnded {
+        /// What was to end.
+        what: String,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// An object that is not the broker's has the name of one that is to be made.
+    #[error("there is a {kind} {name} already, which this broker has not made: it stays as it is")]
+    NameTaken {
+        /// The kind of object.
+        kind: String,
+        /// Its name.
+        name: String,
+    },
+    /// A member needs a larger volume.
+    #[error("the volume of member {member} cannot grow from {from} to {to} bytes: {why}")]
+    NoGrowth {
+        /// The member.
+        member: String,
+        /// Its size, in bytes.
+        from: u64,
+        /// The size that it is to have, in bytes.
+        to: u64,
+        /// What the cluster says.
+        why: String,
     },
     /// A name that could lead out of its folder.
     #[error("{0:?} is no name for a member or a file")]

@@ -499,7 +499,7 @@ mod tests {
             ),
             (
                 two(none(), json!({ "kind": "far" })),
-                "kind \"far\" of cluster \"b\" is not one of: local",
+                "kind \"far\" of cluster \"b\" is not one of: local, kubernetes",
             ),
             (
                 two(none(), json!({ "kind": "local", "data_dir": 7 })),

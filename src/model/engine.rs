@@ -674,4 +674,4 @@ pub fn list(available: &[Version]) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+pub mod kubernetes;
+
 /// Longest id that a platform may choose, in bytes. CF uses 36.
 pub const PLATFORM_ID_BYTES_MAX: usize = 255;
 /// Longest name that is taken from a platform for an instance, an organization or a space, in bytes.

@@ -77,6 +77,17 @@ pub struct Server {
     pub resources: Resources,
     /// What must be in its home for it to be started; absent: nothing has to be.
     pub data: Option<DataOfServer>,
+    /// Where it says whether it serves; absent: it does not, or asks for a login.
+    pub probe: Option<Probe>,
+}
+
+/// Where a member says to everybody whether it serves, by HTTPS: with a status of 2xx it does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// The port, by its name among the member's addresses.
+    pub port: &'static str,
+    /// The path there.
+    pub path: &'static str,
 }
 
 /// What a member may use. A provisioner that divides machines among members reserves it; one whose
@@ -125,6 +136,8 @@ pub struct Task {
     pub args: Vec<String>,
     /// Environment variables besides the empty environment that a task gets.
     pub env: Vec<(&'static str, String)>,
+    /// What the member's server may use: the home of a member that has none yet is made so large.
+    pub resources: Resources,
     /// After this long the task is killed and counts as failed.
     pub timeout: Duration,
 }

@@ -186,35 +186,12 @@ impl From<ProvisionerError> for StepError {
             },
             other => other,
         };
-        let message = match &error {
-            ProvisionerError::Io { source, .. } => {
-                format!("the cluster's machine refused: {}", words(source))
-            }
-            ProvisionerError::DiskFull { needed, free } => {
-                format!(
-                    "the cluster's disk is too full for it: {}",
-                    room(*needed, Some(*free))
-                )
-            }
-            ProvisionerError::TaskFailed { binary, status, .. } => {
-                format!("{binary} failed ({status})")
-            }
-            ProvisionerError::FolderGone { .. } => {
-                "the cluster's folder is not there; its operator has to look".to_owned()
-            }
-            ProvisionerError::RunsElsewhere { .. } => {
-                "its members run in another folder of the cluster's machine".to_owned()
-            }
-            ProvisionerError::NotItsFolder { .. } => {
-                "its folder on the cluster's machine belongs to another deployment; the operator \
-                 has to look"
-                    .to_owned()
-            }
-            other => other.to_string(),
-        };
+        let message = told(&error);
         match &error {
             ProvisionerError::NotInstalled { .. }
             | ProvisionerError::BadName(_)
+            | ProvisionerError::NameTaken { .. }
+            | ProvisionerError::NoGrowth { .. }
             | ProvisionerError::NotOurAddress { .. } => Self::Last {
                 message,
                 source: Some(error.into()),
@@ -222,7 +199,13 @@ impl From<ProvisionerError> for StepError {
             // Its disk is not mounted, or it was copied or swapped: that is for the operator to mend.
             ProvisionerError::FolderGone { .. }
             | ProvisionerError::RunsElsewhere { .. }
-            | ProvisionerError::NotItsFolder { .. } => Self::Shortage {
+            | ProvisionerError::NotItsFolder { .. }
+            // It may be mended at any time, and nobody knows when: a server that is away, a right or a
+            // quota that is lacking, a node that is full or lost.
+            | ProvisionerError::ClusterSilent { .. }
+            | ProvisionerError::ClusterRefuses { .. }
+            | ProvisionerError::NotStarted { .. }
+            | ProvisionerError::NotEnded { .. } => Self::Shortage {
                 message,
                 source: Some(error.into()),
             },
@@ -234,6 +217,40 @@ impl From<ProvisionerError> for StepError {
             }
             _ => Self::from_below(message, error),
         }
+    }
+}
+
+/// What a provisioner said, for the user.
+fn told(error: &ProvisionerError) -> String {
+    match error {
+        ProvisionerError::Io { source, .. } => {
+            format!("the cluster's machine refused: {}", words(source))
+        }
+        ProvisionerError::DiskFull { needed, free } => {
+            format!(
+                "the cluster's disk is too full for it: {}",
+                room(*needed, Some(*free))
+            )
+        }
+        ProvisionerError::TaskFailed { binary, status, .. } => {
+            format!("{binary} failed ({status})")
+        }
+        ProvisionerError::FolderGone { .. } => {
+            "the cluster's folder is not there; its operator has to look".to_owned()
+        }
+        ProvisionerError::RunsElsewhere { .. } => {
+            "its members run in another folder of the cluster's machine".to_owned()
+        }
+        ProvisionerError::NotItsFolder { .. } => {
+            "its folder on the cluster's machine belongs to another deployment; the operator \
+             has to look"
+                .to_owned()
+        }
+        // What an API server says names accounts and namespaces.
+        ProvisionerError::ClusterRefuses { .. } | ProvisionerError::NameTaken { .. } => {
+            "the cluster refuses; its operator has to look".to_owned()
+        }
+        other => other.to_string(),
     }
 }
 

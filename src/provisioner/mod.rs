@@ -37,11 +37,14 @@ pub use self::backing::{
 
 mod backing;
 pub mod handover;
+pub mod kubernetes;
+mod lines;
 pub mod local;
+mod names;
 
 /// The kinds of clusters that there are, the one in front for those that name none. Another one is a
 /// line here.
-pub const KINDS: [ClusterKind; 1] = [local::KIND];
+pub const KINDS: [ClusterKind; 2] = [local::KIND, kubernetes::KIND];
 
 /// The state of one member.
 #[derive(Debug, Clone, PartialEq, Eq)]

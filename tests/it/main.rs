@@ -67,6 +67,7 @@ mod ids;
 mod in_kubernetes;
 mod inside;
 mod instances;
+mod kubernetes;
 mod kustomize;
 mod line;
 mod logfiles;

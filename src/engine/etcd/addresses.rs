@@ -44,6 +44,14 @@ pub(super) fn own(member: &Member) -> &Address {
     own.unwrap_or_else(|| client(member))
 }
 
+/// The name of the port by which the broker reaches a member.
+pub(super) fn own_port(member: &Member) -> &'static str {
+    match member.addresses.contains_key(BROKER) {
+        true => BROKER,
+        false => CLIENT,
+    }
+}
+
 /// What a member binds for clients, the broker among them.
 pub(super) fn bound_urls(member: &Member) -> String {
     let own = member.addresses.get(BROKER);
@@ -52,6 +60,11 @@ pub(super) fn bound_urls(member: &Member) -> String {
         .map(|address| format!("https://{}", address.binds()))
         .collect();
     bound.join(",")
+}
+
+/// What a member binds for the other members, as a URL. Of a name it would bind nothing.
+pub(super) fn bound_peer_url(member: &Member) -> String {
+    format!("https://{}", peer(member).binds())
 }
 
 /// Where clients reach a member, as a URL.

@@ -4,7 +4,7 @@ use crate::model::{
     deployment::{Access, Deployment, DeploymentSecrets, Member, Membership, Shape, Site},
     limits::MEMBER_WAL_BYTES_MAX,
     secret::Secret,
-    server::{DataOfServer, FILES, Program, Resources, Server, ServerFile},
+    server::{DataOfServer, FILES, Probe, Program, Resources, Server, ServerFile},
     version::Version,
 };
 
@@ -59,8 +59,23 @@ pub(super) fn servers(site: Site<'_>) -> Vec<Server> {
                 folder: LOG.to_owned(),
                 suffix: LOG_SUFFIX.to_owned(),
             }),
+            probe: probe(deployment.shape_of(member).version, member, access),
         })
         .collect()
+}
+
+/// Where a member says whether it serves: it has a majority, is no learner and knows of no damage. A full one
+/// serves, since its keys can be deleted. Earlier versions call a full one or a learner so, or say nothing.
+fn probe(version: Version, member: &Member, access: Access) -> Option<Probe> {
+    let says = match version.line() {
+        (3, 5) => version.patch >= 19,
+        line => line >= (3, 6),
+    };
+    // Where certificates rule, nobody is asked without one.
+    (says && access == Access::Passwords).then(|| Probe {
+        port: addresses::own_port(member),
+        path: "/readyz",
+    })
 }
 
 /// How much of a database's history can be read: watches that were away no longer than this find
@@ -70,12 +85,11 @@ const HISTORY_RETENTION: &str = "1h";
 fn member_args(deployment: &Deployment, member: &Member, access: Access) -> Vec<String> {
     let shape = deployment.shape_of(member);
     let client = addresses::client_url(member);
-    let peer = addresses::peer_url(member);
     let mut args = vec![
         format!("--data-dir={}", data_dir()),
         format!("--listen-client-urls={}", addresses::bound_urls(member)),
         format!("--advertise-client-urls={client}"),
-        format!("--listen-peer-urls={peer}"),
+        format!("--listen-peer-urls={}", addresses::bound_peer_url(member)),
         format!("--initial-cluster-state={}", cluster_state(member)),
         format!(
             "--quota-backend-bytes={}",
@@ -129,7 +143,7 @@ fn hard_quota_bytes(deployment: &Deployment, shape: Shape) -> u64 {
 
 /// A full database is copied when a member gives storage back, and lies beside its log. It is mapped into
 /// memory, beside what the member itself needs.
-fn resources(deployment: &Deployment, shape: Shape) -> Resources {
+pub(super) fn resources(deployment: &Deployment, shape: Shape) -> Resources {
     let quota = hard_quota_bytes(deployment, shape);
     Resources {
         disk_bytes: 2 * quota + MEMBER_WAL_BYTES_MAX,
@@ -334,6 +348,28 @@ pub(super) mod tests {
         assert_eq!(seen(Membership::New), (state("new"), false));
         assert_eq!(seen(Membership::Joining), (state("existing"), false));
         assert_eq!(seen(Membership::Joined), (state("existing"), true));
+    }
+
+    #[test]
+    fn a_member_says_whether_it_serves_where_its_version_does_so_without_a_login() {
+        let probe = |version: &str, access| {
+            let deployment = deployment(version);
+            let mut servers = servers(Site::with_access(&deployment, &secrets(), access));
+            servers.swap_remove(0).probe
+        };
+        for (version, says) in [
+            ("3.3.25", false),
+            ("3.4.23", false),
+            ("3.5.16", false),
+            ("3.5.35", true),
+            ("3.6.16", true),
+            ("3.7.3", true),
+        ] {
+            let said = probe(version, Access::Passwords);
+            assert_eq!(said.is_some(), says, "{version}");
+            assert!(said.is_none_or(|probe| probe.port == "client"), "{version}");
+            assert_eq!(probe(version, Access::Certificates), None, "{version}");
+        }
     }
 
     #[test]

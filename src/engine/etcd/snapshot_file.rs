@@ -22,7 +22,7 @@ use super::{
     client::Dialer,
     figures::{figures, newest},
     files::{DATABASE, DATABASE_NAME, data_dir},
-    server::{at_least, identity_args, program},
+    server::{at_least, identity_args, program, resources},
     verify,
 };
 
@@ -128,7 +128,7 @@ async fn inspect(
     staged: &str,
     bench: &dyn Workbench,
 ) -> Result<i64, EngineError> {
-    let task = inspect_task(version, staged);
+    let task = inspect_task(deployment, member, version, staged);
     let printed = bench.run(&deployment.id, &member.name, &task).await?;
     revision_in(&printed)
 }
@@ -164,12 +164,13 @@ fn restore_task(deployment: &Deployment, member: &Member, seed: Seed<'_>) -> Tas
         program,
         args,
         env,
+        resources: resources(deployment, deployment.shape_of(member)),
         timeout: RESTORE_TASK_TIMEOUT,
     }
 }
 
 /// The task that tells what is in the staged snapshot `file`.
-fn inspect_task(version: Version, file: &str) -> Task {
+fn inspect_task(deployment: &Deployment, member: &Member, version: Version, file: &str) -> Task {
     let (program, env) = snapshot_tool(version);
     let file = format!("{STAGE}/{file}");
     let args = ["snapshot", "status", &file, "--write-out=json"].map(str::to_owned);
@@ -177,6 +178,7 @@ fn inspect_task(version: Version, file: &str) -> Task {
         program,
         args: args.into(),
         env,
+        resources: resources(deployment, deployment.shape_of(member)),
         timeout: INSPECT_TASK_TIMEOUT,
     }
 }
@@ -232,7 +234,9 @@ mod tests {
 
     #[test]
     fn a_snapshot_is_inspected_with_the_tools_of_the_version() {
-        let task = inspect_task(version("3.3.25"), "snapshot.db");
+        let deployment = deployment("3.3.25");
+        let member = &deployment.members[0];
+        let task = inspect_task(&deployment, member, version("3.3.25"), "snapshot.db");
         assert_eq!(task.program.binary, "etcdctl");
         assert_eq!(
             task.args,

@@ -32,7 +32,7 @@ const fn entry(leaves_from: u32) -> Option<Entry> {
 
 /// Four lines. The third is entered from the tenth patch of the second on, the fourth restores
 /// nothing older than the second.
-pub(in crate::model) static ENGINE: Profile = Profile {
+pub(crate) static ENGINE: Profile = Profile {
     name: "sample",
     members: 3,
     members_needed: 2,

@@ -24,7 +24,7 @@ use std::{
 use crate::{
     disk::{self, names_in, there},
     model::{ids::DeploymentId, server},
-    provisioner::{FileSeen, ProvisionerError},
+    provisioner::{FileSeen, names},
 };
 
 /// The cluster's lock file.
@@ -81,7 +81,7 @@ impl DeploymentFolder {
         let names = names_in(&self.members())?;
         Ok(names
             .iter()
-            .filter(|name| check_member_name(name).is_ok())
+            .filter(|name| names::check_member_name(name).is_ok())
             .map(|name| self.member(name))
             .collect())
     }
@@ -180,31 +180,6 @@ pub(super) fn deployments_in(cluster: &Path) -> io::Result<(Vec<DeploymentId>, V
             .collect()
     };
     Ok((ids(""), ids(DESTROYED)))
-}
-
-/// A member's name is lower-case letters and digits.
-pub(super) fn check_member_name(name: &str) -> Result<(), ProvisionerError> {
-    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    if !name.is_empty() && name.bytes().all(fits) {
-        Ok(())
-    } else {
-        Err(ProvisionerError::BadName(name.to_owned()))
-    }
-}
-
-/// A file's name has neither folders nor a dot in front: such names are our own.
-pub(super) fn check_file_name(name: &str) -> Result<(), ProvisionerError> {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    if !name.is_empty() && !name.starts_with('.') && name.bytes().all(fits) {
-        Ok(())
-    } else {
-        Err(ProvisionerError::BadName(name.to_owned()))
-    }
-}
-
-/// A folder below a home: names that lead nowhere else.
-pub(super) fn check_folder_name(folder: &str) -> Result<(), ProvisionerError> {
-    folder.split('/').try_for_each(check_file_name)
 }
 
 /// The files in a folder, sorted by name; what goes away meanwhile is left out.

@@ -29,7 +29,7 @@ use crate::{
         limits::{MEMBER_LOG_BYTES_MAX, PORT_WAIT, RESTART_BACKOFF_RESET, STOP_GRACE},
         server::{DataOfServer, MemberSeen, Server},
     },
-    provisioner::{ProcessState, ProvisionerError},
+    provisioner::{ProcessState, ProvisionerError, names},
 };
 
 type Result<T> = std::result::Result<T, ProvisionerError>;
@@ -136,7 +136,7 @@ impl SupervisedMember {
         // What cannot be started must not stop what runs.
         programs.binary(&record.engine, record.version, &record.binary)?;
         for file in &server.files {
-            folders::check_file_name(file.name)?;
+            names::check_file_name(file.name)?;
         }
         let unchanged = self.record.as_ref() == Some(&record);
         let is_same = self.record.as_ref().is_some_and(|r| r.runs_as(&record));

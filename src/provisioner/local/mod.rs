@@ -55,7 +55,7 @@ use self::{
     staging::UnfinishedFile,
     task::RunningTask,
 };
-use super::{FileSeen, ProcessState, Provisioner, ProvisionerError};
+use super::{FileSeen, ProcessState, Provisioner, ProvisionerError, names};
 use crate::{
     disk,
     folder::FolderId,
@@ -290,7 +290,7 @@ impl ClusterFolder {
 #[async_trait]
 impl Workbench for LocalProvisioner {
     async fn run(&self, deployment: &DeploymentId, member: &str, task: &Task) -> Result<String> {
-        folders::check_member_name(member)?;
+        names::check_member_name(member)?;
         let member = member.to_owned();
         let (binary, timeout) = (task.program.binary, task.timeout);
         let task = task.clone();
@@ -319,7 +319,7 @@ impl Workbench for LocalProvisioner {
         bytes_expected: u64,
         content: ByteStream,
     ) -> Result<()> {
-        folders::check_file_name(name)?;
+        names::check_file_name(name)?;
         let name = name.to_owned();
         let begin = move |_: &ClusterFolder, deployment: &mut Deployment| {
             UnfinishedFile::create(deployment.folder.stage(), &name, bytes_expected)
@@ -337,9 +337,9 @@ impl Workbench for LocalProvisioner {
         path: &str,
         name: &str,
     ) -> Result<()> {
-        folders::check_member_name(member)?;
-        folders::check_folder_name(path)?;
-        folders::check_file_name(name)?;
+        names::check_member_name(member)?;
+        names::check_folder_name(path)?;
+        names::check_file_name(name)?;
         let failed = || ProvisionerError::while_doing(format!("reading a file of {deployment}"));
         let (member, path) = (member.to_owned(), path.to_owned());
         let open = move |of: &DeploymentFolder| File::open(of.member(&member).home().join(path));
@@ -354,7 +354,7 @@ impl Workbench for LocalProvisioner {
     }
 
     async fn unstage(&self, deployment: &DeploymentId, name: &str) -> Result<()> {
-        folders::check_file_name(name)?;
+        names::check_file_name(name)?;
         let name = name.to_owned();
         let remove = move |_: &ClusterFolder, deployment: &mut Deployment| {
             folders::remove_file(&deployment.folder.stage().join(&name))
@@ -432,7 +432,7 @@ impl Provisioner for LocalProvisioner {
     }
 
     async fn start(&self, server: &Server) -> Result<()> {
-        folders::check_member_name(&server.member)?;
+        names::check_member_name(&server.member)?;
         let id = server.deployment.clone();
         let server = server.clone();
         let start = move |cluster: &ClusterFolder, deployment: &mut Deployment| {
@@ -443,7 +443,7 @@ impl Provisioner for LocalProvisioner {
     }
 
     async fn runs_as(&self, server: &Server) -> Result<bool> {
-        folders::check_member_name(&server.member)?;
+        names::check_member_name(&server.member)?;
         let (name, wanted) = (server.member.clone(), ServerRecord::of(server));
         let look = move |of: &DeploymentFolder| member::runs_as(&of.member(&name), &wanted);
         let cluster = &self.cluster;
@@ -453,7 +453,7 @@ impl Provisioner for LocalProvisioner {
     }
 
     async fn restart(&self, deployment: &DeploymentId, member: &str) -> Result<()> {
-        folders::check_member_name(member)?;
+        names::check_member_name(member)?;
         let member = member.to_owned();
         let restart = move |cluster: &ClusterFolder, deployment: &mut Deployment| {
             let known = deployment.known_member(&member);
@@ -463,7 +463,7 @@ impl Provisioner for LocalProvisioner {
     }
 
     async fn stop(&self, deployment: &DeploymentId, member: &str, grace: Duration) -> Result<()> {
-        folders::check_member_name(member)?;
+        names::check_member_name(member)?;
         let member = member.to_owned();
         let stop = move |cluster: &ClusterFolder, deployment: &mut Deployment| {
             let known = deployment.known_member(&member);
@@ -473,7 +473,7 @@ impl Provisioner for LocalProvisioner {
     }
 
     async fn wipe(&self, deployment: &DeploymentId, member: &str) -> Result<()> {
-        folders::check_member_name(member)?;
+        names::check_member_name(member)?;
         let member = member.to_owned();
         let wipe = move |cluster: &ClusterFolder, deployment: &mut Deployment| {
             deployment.member(&member).wipe(&cluster.programs)
@@ -505,8 +505,8 @@ impl Provisioner for LocalProvisioner {
         member: &str,
         folder: &str,
     ) -> Result<Vec<FileSeen>> {
-        folders::check_member_name(member)?;
-        folders::check_folder_name(folder)?;
+        names::check_member_name(member)?;
+        names::check_folder_name(folder)?;
         let (member, folder) = (member.to_owned(), folder.to_owned());
         let look =
             move |of: &DeploymentFolder| folders::files_in(&of.member(&member).home().join(folder));
@@ -516,8 +516,8 @@ impl Provisioner for LocalProvisioner {
     }
 
     async fn set_aside(&self, deployment: &DeploymentId, member: &str, aside: &str) -> Result<()> {
-        folders::check_member_name(member)?;
-        folders::check_file_name(aside)?;
+        names::check_member_name(member)?;
+        names::check_file_name(aside)?;
         let (member, aside) = (member.to_owned(), aside.to_owned());
         let move_there = move |cluster: &ClusterFolder, deployment: &mut Deployment| {
             let member = deployment.member(&member);
@@ -527,8 +527,8 @@ impl Provisioner for LocalProvisioner {
     }
 
     async fn put_back(&self, deployment: &DeploymentId, member: &str, aside: &str) -> Result<()> {
-        folders::check_member_name(member)?;
-        folders::check_file_name(aside)?;
+        names::check_member_name(member)?;
+        names::check_file_name(aside)?;
         let (member, aside) = (member.to_owned(), aside.to_owned());
         let move_back = move |cluster: &ClusterFolder, deployment: &mut Deployment| {
             let member = deployment.member(&member);
@@ -562,7 +562,7 @@ impl Provisioner for LocalProvisioner {
         part: LogPart,
         last: Option<u64>,
     ) -> Result<Option<TextStream>> {
-        folders::check_member_name(member)?;
+        names::check_member_name(member)?;
         let member = member.to_owned();
         let (cluster, engines) = (
             self.cluster.folder.clone(),
@@ -580,7 +580,7 @@ impl Provisioner for LocalProvisioner {
     }
 
     async fn last_words(&self, deployment: &DeploymentId, member: &str) -> Result<Option<String>> {
-        folders::check_member_name(member)?;
+        names::check_member_name(member)?;
         let member = member.to_owned();
         let look = move |of: &DeploymentFolder| {
             member::last_words(&of.member(&member), LAST_WORDS_BYTES_MAX)
@@ -647,7 +647,9 @@ fn lock_cluster(folder: &Path) -> Result<(PathBuf, File)> {
     match disk::lock_soon(&folder.join(folders::LOCK)) {
         Ok(lock) => Ok((folder, lock)),
         Err(TryLockError::Error(error)) => Err(failed()(error)),
-        Err(TryLockError::WouldBlock) => Err(ProvisionerError::InUse { folder: name }),
+        Err(TryLockError::WouldBlock) => Err(ProvisionerError::InUse {
+            what: format!("the cluster folder {name}"),
+        }),
     }
 }
 

@@ -17,10 +17,11 @@ use super::folders::MemberFolder;
 use crate::{
     disk,
     model::{
-        limits::{CHUNK_BYTES, LOG_LINE_BYTES_MAX},
+        limits::CHUNK_BYTES,
         logfile::{LogPart, Logfile},
         server::{FILES, HOME},
     },
+    provisioner::lines::Lines,
 };
 
 /// In a log: the folder of all engines.
@@ -29,8 +30,6 @@ const ENGINES: &str = "{engines}";
 const CLUSTER: &str = "{cluster}";
 /// As much of a log as tells it from others, in bytes: its first lines, with their times.
 const HEAD_BYTES: u64 = 4096;
-/// Ends a line of which something was left out.
-const CUT: &str = " [cut]";
 
 /// Copies a log of more than `bytes_max` away and empties it. What is printed between the two is lost:
 /// the price for a member that needs to know nothing of it.
@@ -107,12 +106,7 @@ pub(super) struct Reading {
     head: Vec<u8>,
     at: u64,
     end: u64,
-    /// It begins within a line, of which nothing is told.
-    within_line: bool,
-    /// A line that has begun, or as much of it as is kept.
-    line: Vec<u8>,
-    /// Texts that are told in other words, the longest in front.
-    places: Vec<(String, &'static str)>,
+    lines: Lines,
 }
 
 impl Reading {
@@ -155,9 +149,7 @@ impl Reading {
             head,
             at: cut.saturating_sub(1),
             end,
-            within_line: cut > 0,
-            line: Vec::new(),
-            places,
+            lines: Lines::new(cut > 0, places),
         }))
     }
 
@@ -168,55 +160,12 @@ impl Reading {
         while lines.is_empty() {
             let chunk = self.chunk()?;
             if chunk.is_empty() {
-                if !self.line.is_empty() {
-                    // It was being written, or these were a program's last words.
-                    self.end_line(&mut lines);
-                }
+                self.lines.end(&mut lines);
                 break;
             }
-            for part in chunk.split_inclusive(|byte| *byte == b'\n') {
-                if self.within_line {
-                    self.within_line = !part.ends_with(b"\n");
-                    continue;
-                }
-                let kept = LOG_LINE_BYTES_MAX.saturating_sub(self.line.len());
-                let text = part.strip_suffix(b"\n");
-                let bytes = text.unwrap_or(part);
-                if bytes.len() > kept {
-                    // One more tells that there was more.
-                    self.line.extend_from_slice(&bytes[..kept]);
-                    self.line.resize(LOG_LINE_BYTES_MAX + 1, 0);
-                } else {
-                    self.line.extend_from_slice(bytes);
-                }
-                if text.is_some() {
-                    self.end_line(&mut lines);
-                }
-            }
+            self.lines.take(&chunk, &mut lines);
         }
         Ok(lines)
-    }
-
-    fn end_line(&mut self, lines: &mut String) {
-        let cut = self.line.len() > LOG_LINE_BYTES_MAX;
-        self.line.truncate(LOG_LINE_BYTES_MAX);
-        let mut text = String::from_utf8_lossy(&self.line).into_owned();
-        for (place, name) in &self.places {
-            text = text.replace(place, name);
-        }
-        // Names of keys may hold anything, and terminals obey some of it.
-        for c in text.chars() {
-            if c.is_control() && c != '\t' {
-                lines.extend(c.escape_default());
-            } else {
-                lines.push(c);
-            }
-        }
-        if cut {
-            lines.push_str(CUT);
-        }
-        lines.push('\n');
-        self.line.clear();
     }
 
     /// The next bytes of what was there at the beginning; empty at the end.

@@ -86,7 +86,7 @@ impl UnfinishedFile {
 }
 
 /// Removes what a broker that ended left unfinished: no staged file begins with a dot (see
-/// [`folders::check_file_name`]).
+/// [`crate::provisioner::names::check_file_name`]).
 pub(super) fn remove_unfinished(stage: &Path) -> io::Result<()> {
     for name in disk::names_in(stage)? {
         if name.starts_with('.') {

@@ -208,6 +208,7 @@ fn server(id: &DeploymentId) -> Server {
         resources: RESOURCES,
         addresses: BTreeMap::new(),
         data: None,
+        probe: None,
     }
 }
 
@@ -216,6 +217,7 @@ fn task(args: &[&str], timeout: Duration) -> Task {
         program: sleeper("sleeper"),
         args: args.iter().map(|arg| String::from(*arg)).collect(),
         env: vec![],
+        resources: RESOURCES,
         timeout,
     }
 }
@@ -858,6 +860,7 @@ fn etcd_server(id: &DeploymentId, version: Version, port: u16) -> Server {
         resources: RESOURCES,
         addresses: BTreeMap::from([("p".to_owned(), Address::on_loopback(port))]),
         data: None,
+        probe: None,
         ..server(id)
     }
 }
@@ -868,6 +871,7 @@ fn etcdctl(version: Version, port: u16, args: &str) -> Task {
         program: etcd(version, "etcdctl"),
         args: args.split_whitespace().map(str::to_owned).collect(),
         env: vec![("ETCDCTL_API", "3".to_owned())],
+        resources: RESOURCES,
         timeout: PATIENCE,
     }
 }

@@ -30,7 +30,9 @@ use compose_broker::{
             ServerFile, Task,
         },
     },
-    provisioner::{ProcessState, Provisioner, local::LocalProvisioner},
+    provisioner::{
+        ProcessState, Provisioner, kubernetes::KubernetesProvisioner, local::LocalProvisioner,
+    },
     stream::ByteStream,
     workbench::ProvisionerError,
 };
@@ -39,12 +41,18 @@ use futures::{StreamExt, TryStreamExt, stream};
 use crate::{
     broker::{eventually, kill, port_range},
     control::now,
+    kubernetes as bed,
     memory::cluster::{Ended, Installed, MemoryCluster},
 };
 
 const ENGINE: &str = "teller";
 /// The versions that are installed.
 const VERSIONS: [&str; 2] = ["1.0.0", "2.0.0"];
+/// What the teller may use.
+const RESOURCES: Resources = Resources {
+    disk_bytes: 1024,
+    memory_bytes: 1024,
+};
 /// Two ports of which one is the broker's own, where applications come from elsewhere.
 const PORTS: [Port; 2] = [
     Port {
@@ -175,6 +183,55 @@ impl Drop for Local {
     }
 }
 
+/// A real cluster. The teller is in images of its own there, made of the same script.
+struct Kubernetes {
+    provisioner: Arc<KubernetesProvisioner>,
+    /// What its objects carry.
+    cluster: String,
+}
+
+impl Kubernetes {
+    const NAMESPACE: &str = "compose-broker-contract";
+}
+
+impl Kind for Kubernetes {
+    async fn new() -> Self {
+        bed::namespace(Self::NAMESPACE);
+        let cluster = format!("contract-{}", new_id());
+        let images = VERSIONS.map(|version| (version, format!("bed.local/teller:{version}")));
+        let images = images
+            .each_ref()
+            .map(|(version, image)| (ENGINE, *version, image.as_str()));
+        let settings = bed::settings(&cluster, Self::NAMESPACE, &images);
+        let kubeconfig = bed::kubeconfig();
+        let opened = KubernetesProvisioner::open(Some(&kubeconfig), None, settings).await;
+        Self {
+            provisioner: opened.expect("a cluster"),
+            cluster,
+        }
+    }
+    fn provisioner(&self) -> &dyn Provisioner {
+        &*self.provisioner
+    }
+}
+
+impl Drop for Kubernetes {
+    fn drop(&mut self) {
+        let of_it = format!("compose-broker/cluster={}", self.cluster);
+        let kinds = "statefulset,pod,service,secret,persistentvolumeclaim,networkpolicy,pdb";
+        let namespace = Self::NAMESPACE;
+        bed::kubectl(&[
+            "-n",
+            namespace,
+            "delete",
+            kinds,
+            "-l",
+            &of_it,
+            "--wait=false",
+        ]);
+    }
+}
+
 fn new_id() -> DeploymentId {
     DeploymentId::generate(now())
 }
@@ -200,11 +257,9 @@ fn server(deployment: &DeploymentId, word: &str) -> Server {
             contents: Secret::new("a key"),
         }],
         addresses: BTreeMap::new(),
-        resources: Resources {
-            disk_bytes: 1024,
-            memory_bytes: 1024,
-        },
+        resources: RESOURCES,
         data: None,
+        probe: None,
     }
 }
 
@@ -213,6 +268,7 @@ fn task(args: &[&str]) -> Task {
         program: program("1.0.0"),
         args: args.iter().map(|&arg| arg.to_owned()).collect(),
         env: Vec::new(),
+        resources: RESOURCES,
         timeout: Duration::from_secs(60),
     }
 }
@@ -739,11 +795,11 @@ async fn names_that_lead_elsewhere_are_refused<K: Kind>() {
 
 /// Runs every test on a kind of provisioner.
 macro_rules! contract {
-    ($room:ident, $kind:ty) => {
+    ($room:ident, $kind:ty $(, $ignored:meta)?) => {
         mod $room {
             use super::*;
 
-            contract!(@tests $kind:
+            contract!(@tests [$($ignored)?] $kind:
                 versions_are_told_the_oldest_first,
                 members_are_placed_apart,
                 a_member_stays_where_it_was_placed_and_where_it_was_moved_to,
@@ -764,15 +820,25 @@ macro_rules! contract {
             );
         }
     };
-    (@tests $kind:ty: $($test:ident),* $(,)?) => {
-        $(
+    (@tests [$($ignored:meta)?] $kind:ty: $($test:ident),* $(,)?) => {
+        contract!(@each [$(#[$ignored])?] $kind: $($test),*);
+    };
+    (@each $ignored:tt $kind:ty: $($test:ident),*) => {
+        $(contract!(@one $ignored $kind: $test);)*
+    };
+    (@one [$($ignored:tt)*] $kind:ty: $test:ident) => {
             #[tokio::test(flavor = "multi_thread")]
+            $($ignored)*
             async fn $test() {
                 super::$test::<$kind>().await;
             }
-        )*
     };
 }
 
 contract!(on_this_machine, Local);
 contract!(in_memory, Memory);
+contract!(
+    kubernetes,
+    Kubernetes,
+    ignore = "needs the cluster of make kubernetes"
+);

@@ -321,11 +321,18 @@ fn silent(doing: &'static str) -> EngineError {
     }
 }
 
+/// What a task may use.
+const RESOURCES: Resources = Resources {
+    disk_bytes: 1 << 20,
+    memory_bytes: 1 << 20,
+};
+
 fn tool(deployment: &Deployment, args: Vec<String>) -> Task {
     Task {
         program: program(deployment.version, "pairtool"),
         args,
         env: Vec::new(),
+        resources: RESOURCES,
         timeout: std::time::Duration::from_secs(10),
     }
 }
@@ -574,6 +581,7 @@ impl Engine for Pair {
                     folder: FOLDER.to_owned(),
                     suffix: ".db".to_owned(),
                 }),
+                probe: None,
             }
         };
         deployment.members.iter().map(server).collect()

@@ -285,6 +285,10 @@ async fn shows_its_members(lab: &Lab, user: &DatabaseUser) {
             .map(|word| word.replace("=ca.pem", "={stage}/ca.pem"))
             .collect(),
         env,
+        resources: crate::model::server::Resources {
+            disk_bytes: 0,
+            memory_bytes: 0,
+        },
         timeout: Duration::from_secs(10),
     };
     let output = lab.run(&lab.deployment.id, "m0", &task).await;

@@ -10,7 +10,10 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::provisioner::local::folders::DeploymentFolder;
+use crate::{
+    model::limits::LOG_LINE_BYTES_MAX,
+    provisioner::{lines::CUT, local::folders::DeploymentFolder},
+};
 
 /// Logs of the tests are turned over from this on, in bytes.
 const LARGE: u64 = 1000;

@@ -1,0 +1,291 @@
+//! A cluster that is looked after: its API server, its settings, and what is changed there one at a time.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use k8s_openapi::api::{
+    apps::v1::StatefulSet,
+    core::v1::{Event, PersistentVolumeClaim, Pod},
+};
+use kube::api::ListParams;
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use super::{
+    client::{Client, Kept},
+    labels::{self, Owned, Part},
+    lease::Lease,
+    pods::Pin,
+    seen,
+    settings::Settings,
+};
+use crate::{
+    model::{
+        ids::DeploymentId,
+        limits::kubernetes::{CLUSTER_POLL_FIRST, CLUSTER_POLL_MAX, POD_END_WAIT},
+    },
+    provisioner::ProvisionerError,
+};
+
+pub(super) type Result<T> = std::result::Result<T, ProvisionerError>;
+
+/// What the scheduler writes down of a volume that is made where it is used first.
+const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+
+/// A cluster that is looked after.
+pub(super) struct Cluster {
+    pub(super) client: Client,
+    pub(super) settings: Settings,
+    /// What says that this broker looks after it; none: no other one may.
+    lease: Option<Arc<Lease>>,
+    /// One change at a time for each deployment.
+    locks: Mutex<HashMap<DeploymentId, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl Cluster {
+    pub(super) fn new(client: Client, settings: Settings, lease: Option<Arc<Lease>>) -> Arc<Self> {
+        Arc::new(Self {
+            client,
+            settings,
+            lease,
+            locks: Mutex::default(),
+        })
+    }
+
+    /// Whether this broker looks after the cluster.
+    pub(super) fn is_held(&self) -> bool {
+        self.lease.as_ref().is_none_or(|lease| lease.is_held())
+    }
+
+    /// Fails while this broker does not look after the cluster.
+    pub(super) fn check_held(&self) -> Result<()> {
+        match self.is_held() {
+            true => Ok(()),
+            false => Err(ProvisionerError::LookedAfterElsewhere {
+                cluster: self.settings.cluster.clone(),
+            }),
+        }
+    }
+
+    /// Changes a deployment while nobody else does. Once begun, the change runs to its end even if nobody
+    /// waits for it any more; until then the next one waits.
+    pub(super) async fn change<T, F>(
+        self: &Arc<Self>,
+        deployment: &DeploymentId,
+        change: impl FnOnce(Arc<Self>) -> F,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let lock = self.lock(deployment);
+        let held = lock.lock_owned().await;
+        self.check_held()?;
+        let change = change(self.clone());
+        let changed = tokio::spawn(async move {
+            let changed = change.await;
+            drop(held);
+            changed
+        });
+        match changed.await {
+            Ok(changed) => changed,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(error) => Err(ProvisionerError::Io {
+                    doing: "the broker is ending".to_owned(),
+                    source: std::io::Error::other(error),
+                }),
+            },
+        }
+    }
+
+    fn lock(&self, deployment: &DeploymentId) -> Arc<tokio::sync::Mutex<()>> {
+        // Every change of the map is one call, so it is whole even after a panic.
+        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+        locks.entry(deployment.clone()).or_default().clone()
+    }
+
+    /// Makes an object as described. One of its name that somebody else has made stays as it is.
+    pub(super) async fn apply<K: Kept>(&self, object: &Value) -> Result<K> {
+        let meta = &object["metadata"];
+        let name = meta["name"].as_str().unwrap_or_default();
+        let deployment = meta["labels"][labels::DEPLOYMENT]
+            .as_str()
+            .unwrap_or_default();
+        if let Some(found) = self.client.find::<K>(name).await?
+            && !labels::are_ours(found.meta(), &self.settings, deployment)
+        {
+            return Err(ProvisionerError::NameTaken {
+                kind: K::kind(&()).into_owned(),
+                name: name.to_owned(),
+            });
+        }
+        Ok(self.client.apply(object).await?)
+    }
+
+    /// The set of a member.
+    pub(super) async fn set(
+        &self,
+        deployment: &DeploymentId,
+        member: &str,
+    ) -> Result<Option<StatefulSet>> {
+        let name = labels::member_name(deployment, member);
+        let set: Option<StatefulSet> = self.client.find(&name).await?;
+        let is_ours = |set: &StatefulSet| {
+            labels::are_ours(&set.metadata, &self.settings, deployment.as_str())
+        };
+        Ok(set.filter(is_ours))
+    }
+
+    /// The pod of a member.
+    pub(super) async fn pod(&self, deployment: &DeploymentId, member: &str) -> Result<Option<Pod>> {
+        let name = labels::pod_name(deployment, member);
+        Ok(self.client.find(&name).await?)
+    }
+
+    /// The claim of a member's volume.
+    pub(super) async fn claim(
+        &self,
+        deployment: &DeploymentId,
+        member: &str,
+    ) -> Result<Option<PersistentVolumeClaim>> {
+        let name = labels::member_name(deployment, member);
+        Ok(self.client.find(&name).await?)
+    }
+
+    /// Where a pod may run that uses a member's volume.
+    pub(super) async fn pin(&self, deployment: &DeploymentId, member: &str) -> Result<Pin> {
+        let of = Owned {
+            deployment,
+            member: None,
+            part: Part::Member,
+        };
+        let selector = of.selector(&self.settings);
+        let claims: Vec<PersistentVolumeClaim> = self.client.list(&selector).await?;
+        let (own, others): (Vec<_>, Vec<_>) = claims
+            .iter()
+            .partition(|claim| labels::label(&claim.metadata, labels::MEMBER) == member);
+        let selected = |claim: &&PersistentVolumeClaim| {
+            let annotations = claim.metadata.annotations.as_ref();
+            annotations.and_then(|all| all.get(SELECTED_NODE)).cloned()
+        };
+        let mut pin = Pin::default();
+        if own.iter().find_map(selected).is_none() {
+            pin.apart_from = others.iter().filter_map(selected).collect();
+            pin.apart_from.sort();
+            pin.apart_from.dedup();
+        }
+        let users = labels::of_member(&self.settings, deployment, member);
+        let users: Vec<Pod> = self.client.list(&users).await?;
+        let users = users.iter().filter(|pod| !seen::is_over(pod));
+        pin.node = users.filter_map(seen::node).next().map(str::to_owned);
+        Ok(pin)
+    }
+
+    /// Ends a pod and waits until it is gone. It is told to end `grace` before it is killed.
+    pub(super) async fn end_pod(&self, pod: &Pod, grace: Duration) -> Result<()> {
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        let uid = seen::uid(pod);
+        // With no grace at all the server would forget the pod while its node still runs it.
+        let grace = grace.max(Duration::from_secs(1));
+        self.client
+            .delete::<Pod>(name, Some(uid), Some(grace))
+            .await?;
+        let limit = grace + POD_END_WAIT;
+        let gone = until(limit, || async {
+            let found: Option<Pod> = self.client.find(name).await?;
+            Ok(found
+                .is_none_or(|found| seen::uid(&found) != uid)
+                .then_some(()))
+        });
+        gone.await?.ok_or_else(|| ProvisionerError::NotEnded {
+            what: format!("pod {name}"),
+            waited: limit,
+        })
+    }
+
+    /// Ends a pod of that name, if there is one, and waits until it is gone.
+    pub(super) async fn end_pod_named(&self, name: &str) -> Result<()> {
+        match self.client.find::<Pod>(name).await? {
+            Some(pod) => self.end_pod(&pod, Duration::ZERO).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until a pod is as `is_there` says; fails when it does not get there, with the reason that the
+    /// cluster gives.
+    pub(super) async fn started(
+        &self,
+        name: &str,
+        limit: Duration,
+        is_there: impl Fn(&Pod) -> bool,
+    ) -> Result<Pod> {
+        let not_started = |why| ProvisionerError::NotStarted {
+            what: format!("pod {name}"),
+            why,
+        };
+        let waited = until(limit, || async {
+            let Some(pod) = self.client.find::<Pod>(name).await? else {
+                return Ok(None);
+            };
+            if is_there(&pod) {
+                return Ok(Some(pod));
+            }
+            match seen::waits_for(&pod) {
+                (why, true) => Err(not_started(why)),
+                _ => Ok(None),
+            }
+        });
+        match waited.await? {
+            Some(pod) => Ok(pod),
+            None => Err(not_started(self.why_not(name).await)),
+        }
+    }
+
+    /// Why a pod is not there, or has not started.
+    pub(super) async fn why_not(&self, name: &str) -> String {
+        if let Ok(Some(pod)) = self.client.find::<Pod>(name).await {
+            return seen::waits_for(&pod).0;
+        }
+        // A set that may not make its pod says so.
+        let set = name.strip_suffix("-0").unwrap_or(name);
+        let of_set = ListParams::default().fields(&format!("involvedObject.name={set}"));
+        let events = self.client.objects::<Event>();
+        let events = self
+            .client
+            .call("listing events", events.list(&of_set))
+            .await;
+        let events = events.map(|events| events.items).unwrap_or_default();
+        let warnings = events
+            .iter()
+            .filter(|e| e.type_.as_deref() == Some("Warning"));
+        let last = warnings
+            .filter_map(|event| event.message.clone())
+            .next_back();
+        last.unwrap_or_else(|| "the cluster has made no pod for it".to_owned())
+    }
+}
+
+/// Looks until there is something, for `limit` at the most.
+pub(super) async fn until<T, F: Future<Output = Result<Option<T>>>>(
+    limit: Duration,
+    look: impl Fn() -> F,
+) -> Result<Option<T>> {
+    let deadline = Instant::now() + limit;
+    let mut pause = CLUSTER_POLL_FIRST;
+    loop {
+        if let Some(found) = look().await? {
+            return Ok(Some(found));
+        }
+        if Instant::now() + pause >= deadline {
+            return Ok(None);
+        }
+        sleep(pause).await;
+        pause = CLUSTER_POLL_MAX.min(pause * 3 / 2);
+    }
+}

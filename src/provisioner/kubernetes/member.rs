@@ -1,0 +1,346 @@
+//! One member: its objects, and its server, kept running or stopped.
+//!
+//! Invariants: at most one server runs on a volume, since a pod is never forgotten before its node has said
+//! that it ended; what is wanted is written down before it is done, so a crash at any point is made good by
+//! doing it again.
+
+use std::{sync::Arc, time::Duration};
+
+use k8s_openapi::api::{
+    apps::v1::StatefulSet,
+    core::v1::{Pod, Secret, Service},
+    networking::v1::NetworkPolicy,
+    policy::v1::PodDisruptionBudget,
+};
+use serde_json::{Value, json};
+
+use super::{
+    cluster::{Cluster, Result, until},
+    labels::{self, Owned, Part},
+    objects::{self, Described, RESTARTS, SERVER},
+    seen, volume,
+};
+use crate::{
+    model::{
+        ids::DeploymentId,
+        limits::{
+            STOP_GRACE,
+            kubernetes::{POD_END_WAIT, POD_START_WAIT},
+        },
+        server::Server,
+    },
+    provisioner::ProvisionerError,
+};
+
+/// See [`crate::provisioner::Provisioner::start`].
+pub(super) async fn start(cluster: Arc<Cluster>, server: Server) -> Result<()> {
+    let (deployment, member) = (&server.deployment, server.member.as_str());
+    let image = cluster.settings.image(&server.program);
+    let image = image.ok_or_else(|| not_installed(&server))?;
+    let wanted = Described::of(&server);
+    let set = cluster.set(deployment, member).await?;
+    let pod = cluster.pod(deployment, member).await?;
+    let was = set.as_ref().and_then(Described::in_set);
+    let is_same = was.is_some_and(|was| was.runs == wanted.runs);
+    let runs_so = set.as_ref().is_some_and(seen::is_wanted)
+        && pod.as_ref().is_some_and(|pod| runs_as(pod, &wanted.runs));
+    if !runs_so {
+        volume::end_bench(&cluster, deployment, member).await?;
+    }
+    let bytes = objects::volume_bytes(&server.resources);
+    volume::claim(&cluster, deployment, member, bytes).await?;
+    apply_beside(&cluster, &server, &wanted).await?;
+    let pin = cluster.pin(deployment, member).await?;
+    let restarts = match (&set, is_same) {
+        (Some(set), true) => restarts_by_broker(set),
+        _ => 0,
+    };
+    let set = objects::set(&cluster.settings, &server, &wanted, image, &pin, restarts);
+    cluster.apply::<StatefulSet>(&set).await?;
+    if runs_so {
+        return Ok(());
+    }
+    // One that is just starting so is left to it.
+    let is_starting = |pod: &Pod| {
+        seen::runs_what(pod) == wanted.runs && !seen::has_begun(pod) && !seen::lacks_data(pod)
+    };
+    if let Some(pod) = pod.filter(|pod| !is_starting(pod) || seen::is_over(pod)) {
+        cluster.end_pod(&pod, STOP_GRACE).await?;
+    }
+    begun(&cluster, deployment, member, &wanted.runs).await?;
+    forget_former_files(&cluster, deployment, member, &wanted.secret).await
+}
+
+fn not_installed(server: &Server) -> ProvisionerError {
+    ProvisionerError::NotInstalled {
+        engine: server.program.engine.to_owned(),
+        version: server.program.version,
+    }
+}
+
+fn restarts_by_broker(set: &StatefulSet) -> u32 {
+    let annotations = set.metadata.annotations.as_ref();
+    let count = annotations.and_then(|all| all.get(RESTARTS));
+    count.and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+fn runs_as(pod: &Pod, runs: &str) -> bool {
+    !seen::is_ending(pod) && seen::runs_what(pod) == runs && seen::runs(pod, SERVER)
+}
+
+/// All objects of a member but its volume and its set.
+async fn apply_beside(cluster: &Cluster, server: &Server, wanted: &Described) -> Result<()> {
+    let settings = &cluster.settings;
+    let secret = objects::secret(settings, server, wanted);
+    cluster.apply::<Secret>(&secret).await?;
+    cluster
+        .apply::<Service>(&objects::service(settings, server))
+        .await?;
+    let budget = objects::budget(settings, &server.deployment);
+    cluster.apply::<PodDisruptionBudget>(&budget).await?;
+    let policy = objects::policy(settings, server);
+    cluster.apply::<NetworkPolicy>(&policy).await?;
+    match objects::node_service(settings, server) {
+        Some(service) => apply_node_service(cluster, server, &service).await,
+        None => {
+            let name = objects::node_service_name(&server.deployment, &server.member);
+            let found: Option<Service> = cluster.client.find(&name).await?;
+            let deployment = server.deployment.as_str();
+            match found {
+                Some(found) if labels::are_ours(&found.metadata, settings, deployment) => {
+                    Ok(cluster.client.delete::<Service>(&name, None, None).await?)
+                }
+                _ => Ok(()),
+            }
+        }
+    }
+}
+
+async fn apply_node_service(cluster: &Cluster, server: &Server, service: &Value) -> Result<()> {
+    let Err(error) = cluster.apply::<Service>(service).await else {
+        return Ok(());
+    };
+    let ports = server.addresses.values().map(|address| address.port);
+    // The server names the port that another service has already.
+    let taken = match &error {
+        ProvisionerError::ClusterRefuses { why, .. } if why.contains("already allocated") => {
+            ports.clone().find(|port| why.contains(&port.to_string()))
+        }
+        _ => None,
+    };
+    Err(match taken {
+        Some(port) => ProvisionerError::PortTaken {
+            member: server.member.clone(),
+            port,
+        },
+        None => error,
+    })
+}
+
+/// Waits until the server of a member was begun as described, whatever became of it.
+async fn begun(
+    cluster: &Cluster,
+    deployment: &DeploymentId,
+    member: &str,
+    runs: &str,
+) -> Result<()> {
+    let name = labels::pod_name(deployment, member);
+    let begun = until(POD_START_WAIT, || async {
+        let Some(pod) = cluster.pod(deployment, member).await? else {
+            return Ok(None);
+        };
+        if seen::is_ending(&pod) {
+            return Ok(None);
+        }
+        if seen::runs_what(&pod) != runs || seen::is_over(&pod) {
+            // Made of the set as it was before; or its node gave it up, and nobody makes it anew.
+            let uid = Some(seen::uid(&pod));
+            let grace = Some(STOP_GRACE);
+            cluster.client.delete::<Pod>(&name, uid, grace).await?;
+            return Ok(None);
+        }
+        if seen::lacks_data(&pod) {
+            return Err(data_lost(member));
+        }
+        if seen::has_begun(&pod) {
+            return Ok(Some(()));
+        }
+        match seen::waits_for(&pod) {
+            (why, true) => Err(not_started(member, why)),
+            _ => Ok(None),
+        }
+    });
+    match begun.await? {
+        Some(()) => Ok(()),
+        None => Err(not_started(member, cluster.why_not(&name).await)),
+    }
+}
+
+fn data_lost(member: &str) -> ProvisionerError {
+    ProvisionerError::DataLost {
+        member: member.to_owned(),
+    }
+}
+
+fn not_started(member: &str, why: String) -> ProvisionerError {
+    ProvisionerError::NotStarted {
+        what: format!("member {member}"),
+        why,
+    }
+}
+
+/// Removes files that the member was given before.
+async fn forget_former_files(
+    cluster: &Cluster,
+    deployment: &DeploymentId,
+    member: &str,
+    kept: &str,
+) -> Result<()> {
+    let of = Owned::of(deployment, member, Part::Member).selector(&cluster.settings);
+    for secret in cluster.client.list_meta::<Secret>(&of).await? {
+        let name = secret.name.unwrap_or_default();
+        if name != kept {
+            cluster.client.delete::<Secret>(&name, None, None).await?;
+        }
+    }
+    Ok(())
+}
+
+/// See [`crate::provisioner::Provisioner::runs_as`].
+pub(super) async fn is_run_as(cluster: &Cluster, server: &Server) -> Result<bool> {
+    let (deployment, member) = (&server.deployment, server.member.as_str());
+    let wanted = Described::of(server);
+    let set = cluster.set(deployment, member).await?;
+    let described = set.as_ref().filter(|set| seen::is_wanted(set));
+    let described = described.and_then(Described::in_set);
+    if described.is_none_or(|of| of.runs != wanted.runs) {
+        return Ok(false);
+    }
+    let pod = cluster.pod(deployment, member).await?;
+    Ok(pod.is_some_and(|pod| runs_as(&pod, &wanted.runs)))
+}
+
+/// See [`crate::provisioner::Provisioner::restart`].
+pub(super) async fn restart(
+    cluster: Arc<Cluster>,
+    deployment: DeploymentId,
+    member: String,
+) -> Result<()> {
+    let set = cluster.set(&deployment, &member).await?;
+    let Some(set) = set.filter(seen::is_wanted) else {
+        return Ok(());
+    };
+    let Some(described) = Described::in_set(&set) else {
+        return Ok(());
+    };
+    let pod = cluster.pod(&deployment, &member).await?;
+    let by_cluster = pod.as_ref().map_or(0, seen::restarts);
+    let count = restarts_by_broker(&set) + by_cluster + 1;
+    let name = labels::member_name(&deployment, &member);
+    let counted = json!({ "metadata": { "annotations": { RESTARTS: count.to_string() } } });
+    cluster
+        .client
+        .change::<StatefulSet>(&name, &counted)
+        .await?;
+    if let Some(pod) = pod {
+        // One that hangs does not end when it is asked to.
+        cluster.end_pod(&pod, Duration::ZERO).await?;
+    }
+    begun(&cluster, &deployment, &member, &described.runs).await
+}
+
+/// See [`crate::provisioner::Provisioner::stop`].
+pub(super) async fn stop(
+    cluster: Arc<Cluster>,
+    deployment: DeploymentId,
+    member: String,
+    grace: Duration,
+) -> Result<()> {
+    if cluster.set(&deployment, &member).await?.is_none() {
+        return Ok(());
+    }
+    let name = labels::member_name(&deployment, &member);
+    let stopped = json!({
+        "metadata": { "annotations": { RESTARTS: "0" } },
+        "spec": { "replicas": 0 },
+    });
+    cluster
+        .client
+        .change::<StatefulSet>(&name, &stopped)
+        .await?;
+    let grace = grace.max(Duration::from_secs(1));
+    let limit = grace + POD_END_WAIT;
+    let pod_name = labels::pod_name(&deployment, &member);
+    let gone = until(limit, || async {
+        let Some(pod) = cluster.pod(&deployment, &member).await? else {
+            return Ok(Some(()));
+        };
+        if !seen::is_ending(&pod) {
+            let uid = Some(seen::uid(&pod));
+            let client = &cluster.client;
+            client.delete::<Pod>(&pod_name, uid, Some(grace)).await?;
+        }
+        Ok(None)
+    });
+    gone.await?.ok_or_else(|| ProvisionerError::NotEnded {
+        what: format!("member {member}"),
+        waited: limit,
+    })
+}
+
+/// Fails while a member is wanted running.
+pub(super) async fn must_be_stopped(
+    cluster: &Cluster,
+    deployment: &DeploymentId,
+    member: &str,
+) -> Result<()> {
+    match cluster.set(deployment, member).await? {
+        Some(set) if seen::is_wanted(&set) => Err(ProvisionerError::NotStopped {
+            member: member.to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// A member as a look found it.
+pub(super) struct Look {
+    pub(super) name: String,
+    pub(super) described: Described,
+    /// The pod that is there for it.
+    pub(super) pod: Option<Pod>,
+    /// How often the broker itself started it anew.
+    pub(super) restarts: u32,
+}
+
+/// The members of a deployment, sorted by name.
+pub(super) async fn look(cluster: &Cluster, deployment: &DeploymentId) -> Result<Vec<Look>> {
+    let of = Owned {
+        deployment,
+        member: None,
+        part: Part::Member,
+    };
+    let of = of.selector(&cluster.settings);
+    let sets: Vec<StatefulSet> = cluster.client.list(&of).await?;
+    if sets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut pods: Vec<Pod> = cluster.client.list(&of).await?;
+    let mut found = Vec::new();
+    for set in sets {
+        let name = labels::label(&set.metadata, labels::MEMBER).to_owned();
+        let Some(described) = Described::in_set(&set) else {
+            continue;
+        };
+        let its = |pod: &Pod| labels::label(&pod.metadata, labels::MEMBER) == name;
+        let pod = pods.iter().position(its).map(|at| pods.swap_remove(at));
+        let restarts = restarts_by_broker(&set);
+        found.push(Look {
+            name,
+            described,
+            pod,
+            restarts,
+        });
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}

@@ -1,0 +1,383 @@
+//! Members as pods of a Kubernetes cluster.
+//!
+//! Each member is a StatefulSet of one pod with a volume, a service and a policy of its own (see
+//! `objects`). The cluster keeps pods running, whether a broker is there or not; the broker says what they
+//! are, and changes one member at a time. All that is known of a deployment is written down in the cluster:
+//! a broker that begins has nothing to adopt.
+//!
+//! What works on a member's volume runs in pods, too: commands in the container beside the server or, while
+//! there is none, in a pod that holds the volume (see `volume`), and tasks of engines each in one of its
+//! own (see `task`).
+//!
+//! Invariants:
+//! - What the broker has not made stays as it is: its objects carry its labels, and one of the same name
+//!   without them is refused.
+//! - A pod is never deleted without a grace: the API server would forget it while its node still runs it, and
+//!   the next one would have the same volume.
+//! - At most one thing at a time changes a deployment, and runs to its end even if nobody waits for it any
+//!   more. Tasks and staging hold the lock only to begin; they end when dropped.
+
+mod backing;
+mod checks;
+mod client;
+mod cluster;
+mod ending;
+mod exec;
+mod files;
+mod labels;
+mod lease;
+mod looks;
+mod member;
+mod objects;
+mod place;
+mod pods;
+mod printed;
+mod quantity;
+mod remains;
+mod scripts;
+mod seen;
+pub mod settings;
+mod stage;
+mod steady;
+mod task;
+mod volume;
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use k8s_openapi::api::core::v1::Pod;
+use tokio::time::Instant;
+
+use self::{
+    client::Client, cluster::Cluster, lease::Lease, looks::Looks, objects::SERVER,
+    settings::Settings, steady::Steady,
+};
+use super::{Duty, FileSeen, ProcessState, Provisioner, ProvisionerError, names};
+use crate::{
+    model::{
+        self,
+        address::Address,
+        engine::Port,
+        ids::DeploymentId,
+        logfile::{LogPart, Logfile},
+        reach::{Reach, Whereabouts},
+        server::{MemberSeen, Server, Task},
+        version::Version,
+    },
+    stream::{ByteStream, TextStream},
+    workbench::Workbench,
+};
+
+pub use self::backing::KIND;
+
+type Result<T> = std::result::Result<T, ProvisionerError>;
+
+/// Runs members as pods of a cluster.
+pub struct KubernetesProvisioner {
+    cluster: Arc<Cluster>,
+    steady: Steady,
+    looks: Looks,
+}
+
+impl KubernetesProvisioner {
+    /// The cluster that a file of contexts leads to; without one, the cluster that the broker is in. Fails
+    /// with a line that says what is wrong.
+    pub async fn open(
+        kubeconfig: Option<&std::path::Path>,
+        context: Option<&str>,
+        settings: Settings,
+    ) -> std::result::Result<Arc<Self>, String> {
+        let client = Client::open(kubeconfig, context, &settings.namespace).await?;
+        Ok(Self::over(client, settings, None))
+    }
+
+    fn over(client: Client, settings: Settings, lease: Option<Arc<Lease>>) -> Arc<Self> {
+        Arc::new(Self {
+            cluster: Cluster::new(client, settings, lease),
+            steady: Steady::default(),
+            looks: Looks::default(),
+        })
+    }
+
+    /// How many members run.
+    async fn running(&self) -> Result<usize> {
+        let of = labels::members_of_cluster(self.settings());
+        let pods: Vec<Pod> = self.cluster.client.list(&of).await?;
+        Ok(pods.iter().filter(|pod| seen::runs(pod, SERVER)).count())
+    }
+
+    /// Changes a deployment while nobody else does.
+    async fn change<T, F>(
+        &self,
+        deployment: &DeploymentId,
+        change: impl FnOnce(Arc<Cluster>) -> F,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        self.looks.forget(deployment);
+        let changed = self.cluster.change(deployment, change).await;
+        self.looks.forget(deployment);
+        changed
+    }
+
+    fn settings(&self) -> &Settings {
+        &self.cluster.settings
+    }
+
+    /// Runs a script that changes the home of a member that is not wanted running.
+    async fn change_home(
+        &self,
+        deployment: &DeploymentId,
+        member: &str,
+        script: &'static str,
+        arg: Option<&str>,
+    ) -> Result<()> {
+        let (id, member) = (deployment.clone(), member.to_owned());
+        let arg = arg.map(str::to_owned);
+        let change = |cluster: Arc<Cluster>| async move {
+            member::must_be_stopped(&cluster, &id, &member).await?;
+            task::end(&cluster, &id, &member).await?;
+            let args: Vec<&str> = arg.as_deref().into_iter().collect();
+            files::change(&cluster, &id, &member, script, &args).await
+        };
+        self.change(deployment, change).await
+    }
+}
+
+#[async_trait]
+impl Workbench for KubernetesProvisioner {
+    async fn run(&self, deployment: &DeploymentId, member: &str, task: &Task) -> Result<String> {
+        names::check_member_name(member)?;
+        let ended = task::run(&self.cluster, deployment, member, task).await;
+        self.looks.forget(deployment);
+        ended
+    }
+
+    async fn stage(
+        &self,
+        deployment: &DeploymentId,
+        name: &str,
+        bytes_expected: u64,
+        content: ByteStream,
+    ) -> Result<()> {
+        names::check_file_name(name)?;
+        stage::put(&self.cluster, deployment, name, bytes_expected, content).await
+    }
+
+    async fn stage_file(
+        &self,
+        deployment: &DeploymentId,
+        member: &str,
+        path: &str,
+        name: &str,
+    ) -> Result<()> {
+        names::check_member_name(member)?;
+        names::check_folder_name(path)?;
+        names::check_file_name(name)?;
+        files::put_on_stage(&self.cluster, deployment, member, path, name).await
+    }
+
+    async fn unstage(&self, deployment: &DeploymentId, name: &str) -> Result<()> {
+        names::check_file_name(name)?;
+        stage::remove(&self.cluster, deployment, name).await
+    }
+}
+
+#[async_trait]
+impl Provisioner for KubernetesProvisioner {
+    fn duty(&self) -> Duty {
+        match self.cluster.is_held() {
+            true => Duty::LooksAfter,
+            false => Duty::StandsBy,
+        }
+    }
+
+    fn versions(&self, engine: &str) -> Vec<Version> {
+        let settings = self.settings();
+        let images = settings.images.get(engine);
+        let all = images.into_iter().flat_map(BTreeMap::keys).copied();
+        let is_withheld = |version: &Version| {
+            let mut withheld = settings.withheld.iter();
+            withheld.any(|(of, withheld)| of == engine && withheld == version)
+        };
+        all.filter(|version| !is_withheld(version)).collect()
+    }
+
+    fn hosts(&self, deployment: &DeploymentId, members: &[String], reach: &Reach) -> Vec<String> {
+        place::hosts(self.settings(), deployment, members, reach)
+    }
+
+    async fn place(
+        &self,
+        deployment: &DeploymentId,
+        members: &[String],
+        ports: &[Port],
+        reach: &Reach,
+        taken: &HashSet<Address>,
+    ) -> Result<Vec<BTreeMap<String, Address>>> {
+        place::place(self.settings(), deployment, members, ports, reach, taken)
+            .ok_or(ProvisionerError::NoFreePort)
+    }
+
+    async fn whereabouts(
+        &self,
+        deployment: &DeploymentId,
+        member: &model::deployment::Member,
+        ports: &[Port],
+        reach: &Reach,
+    ) -> Result<Whereabouts> {
+        Ok(place::whereabouts(
+            self.settings(),
+            deployment,
+            member,
+            ports,
+            reach,
+        ))
+    }
+
+    async fn room_for(&self, bytes: u64) -> Result<()> {
+        volume::check_room(&self.cluster, bytes).await
+    }
+
+    async fn start(&self, server: &Server) -> Result<()> {
+        names::check_member_name(&server.member)?;
+        for file in &server.files {
+            names::check_file_name(file.name)?;
+        }
+        let id = server.deployment.clone();
+        let server = server.clone();
+        let start = |cluster| member::start(cluster, server);
+        self.change(&id, start).await
+    }
+
+    async fn runs_as(&self, server: &Server) -> Result<bool> {
+        names::check_member_name(&server.member)?;
+        member::is_run_as(&self.cluster, server).await
+    }
+
+    async fn restart(&self, deployment: &DeploymentId, member: &str) -> Result<()> {
+        names::check_member_name(member)?;
+        let (id, member) = (deployment.clone(), member.to_owned());
+        let restart = |cluster| member::restart(cluster, id, member);
+        self.change(deployment, restart).await
+    }
+
+    async fn stop(&self, deployment: &DeploymentId, member: &str, grace: Duration) -> Result<()> {
+        names::check_member_name(member)?;
+        let (id, member) = (deployment.clone(), member.to_owned());
+        let stop = |cluster| member::stop(cluster, id, member, grace);
+        self.change(deployment, stop).await
+    }
+
+    async fn wipe(&self, deployment: &DeploymentId, member: &str) -> Result<()> {
+        names::check_member_name(member)?;
+        self.change_home(deployment, member, scripts::WIPE, None)
+            .await
+    }
+
+    async fn observe(&self, deployment: &DeploymentId) -> Result<Vec<ProcessState>> {
+        let seen = member::look(&self.cluster, deployment).await?;
+        let now = Instant::now();
+        let state = |member: member::Look| {
+            let pod = member.pod.as_ref();
+            let running = pod.is_some_and(|pod| seen::runs(pod, SERVER));
+            let count = member.restarts + pod.map_or(0, seen::restarts);
+            let in_a_row = |pod| {
+                let uid = seen::uid(pod);
+                let steady = &self.steady;
+                steady.in_a_row(uid, count, running, now)
+            };
+            let restarts = pod.map_or(count, in_a_row);
+            ProcessState {
+                running,
+                restarts,
+                has_lost_data: pod.is_some_and(seen::lacks_data),
+                member: member.name,
+            }
+        };
+        Ok(seen.into_iter().map(state).collect())
+    }
+
+    async fn members(&self, deployment: &DeploymentId) -> Result<Vec<MemberSeen>> {
+        let seen = member::look(&self.cluster, deployment).await?;
+        let described = |member: member::Look| MemberSeen {
+            name: member.name,
+            version: member.described.version,
+            ports: Vec::new(),
+            host: String::new(),
+            addresses: member.described.addresses,
+        };
+        Ok(seen.into_iter().map(described).collect())
+    }
+
+    async fn files(
+        &self,
+        deployment: &DeploymentId,
+        member: &str,
+        folder: &str,
+    ) -> Result<Vec<FileSeen>> {
+        names::check_member_name(member)?;
+        names::check_folder_name(folder)?;
+        let place = (deployment.clone(), member.to_owned(), folder.to_owned());
+        let at = Instant::now();
+        let changes = match self.looks.lately(&place, at) {
+            Ok(files) => return Ok(files),
+            Err(changes) => changes,
+        };
+        let folder = format!("/member/home/{folder}");
+        let found = files::list(&self.cluster, deployment, member, &folder).await?;
+        self.looks.keep(place, at, changes, &found);
+        Ok(found)
+    }
+
+    async fn set_aside(&self, deployment: &DeploymentId, member: &str, aside: &str) -> Result<()> {
+        names::check_member_name(member)?;
+        names::check_file_name(aside)?;
+        self.change_home(deployment, member, scripts::SET_ASIDE, Some(aside))
+            .await
+    }
+
+    async fn put_back(&self, deployment: &DeploymentId, member: &str, aside: &str) -> Result<()> {
+        names::check_member_name(member)?;
+        names::check_file_name(aside)?;
+        self.stop(deployment, member, Duration::ZERO).await?;
+        self.change_home(deployment, member, scripts::PUT_BACK, Some(aside))
+            .await
+    }
+
+    async fn destroy(&self, deployment: &DeploymentId) -> Result<()> {
+        let id = deployment.clone();
+        let destroy = |cluster| remains::destroy(cluster, id);
+        self.change(deployment, destroy).await
+    }
+
+    async fn logs(&self, deployment: &DeploymentId) -> Result<Vec<Logfile>> {
+        printed::logs(&self.cluster, deployment).await
+    }
+
+    async fn read_log(
+        &self,
+        deployment: &DeploymentId,
+        member: &str,
+        part: LogPart,
+        last: Option<u64>,
+    ) -> Result<Option<TextStream>> {
+        names::check_member_name(member)?;
+        printed::read(&self.cluster, deployment, member, part, last).await
+    }
+
+    async fn last_words(&self, deployment: &DeploymentId, member: &str) -> Result<Option<String>> {
+        names::check_member_name(member)?;
+        printed::last_words(&self.cluster, deployment, member).await
+    }
+
+    async fn deployments(&self) -> Result<Vec<DeploymentId>> {
+        remains::deployments(&self.cluster).await
+    }
+}

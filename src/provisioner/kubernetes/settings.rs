@@ -1,0 +1,79 @@
+//! What the settings of a cluster say, as values.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::model::{placement::PortRange, server::Program, version::Version};
+
+/// A cluster, as its settings say.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Its id: what the broker makes there carries it.
+    pub cluster: String,
+    /// The namespace of all members.
+    pub namespace: String,
+    /// The image of containers beside members: it has a busybox that needs no libraries, `/bin/busybox`.
+    pub tools_image: String,
+    /// The images of each engine, by version.
+    pub images: BTreeMap<String, BTreeMap<Version, String>>,
+    /// Versions that no new member gets, whose images are for those that run them already.
+    pub withheld: Vec<(String, Version)>,
+    /// The class of members' volumes; none: the cluster's own.
+    pub storage_class: Option<String>,
+    /// Where the broker is.
+    pub broker: BrokerPlace,
+    /// How applications reach members, where they do.
+    pub exposure: Exposure,
+    /// Ports of nodes that are the broker's to give away.
+    pub node_ports: PortRange,
+    /// How members of one deployment keep apart.
+    pub spread: Spread,
+    /// Labels of the nodes that members run on.
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints that members tolerate, as the API server takes them.
+    pub tolerations: Vec<Value>,
+    /// The class of their priority.
+    pub priority_class: Option<String>,
+}
+
+/// Where the broker is, seen from the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BrokerPlace {
+    /// In the cluster: it reaches members by the names of their services.
+    Inside,
+    /// Elsewhere: it reaches members by ports of the nodes, which it finds by this name or address.
+    Outside {
+        /// The name or address.
+        node_host: String,
+    },
+}
+
+/// How applications reach members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exposure {
+    /// By the names of services. The host of the cluster's settings is the zone that these are in.
+    Inside,
+    /// By ports of the nodes. The host of the cluster's settings is a name or an address of these.
+    NodePort,
+}
+
+/// How members of one deployment keep apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Spread {
+    /// No two run on one node.
+    Required,
+    /// No two run on one node where there are nodes enough.
+    Preferred,
+}
+
+impl Settings {
+    /// The image that has a program; none where it is not named.
+    pub(super) fn image(&self, program: &Program) -> Option<&str> {
+        let of_engine = self.images.get(program.engine)?;
+        of_engine.get(&program.version).map(String::as_str)
+    }
+}

@@ -1,0 +1,194 @@
+//! The volume of a member: its claim, and commands that work on what is there.
+//!
+//! While the member's pod is there, commands run in the container beside its server. Else a pod is made for
+//! them, which stays for a while: one command seldom comes alone.
+
+use std::{sync::Arc, time::Duration};
+
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use serde_json::json;
+
+use super::{
+    cluster::{Cluster, Result},
+    exec::{self, Container, Ended},
+    labels, objects,
+    objects::KEEPER,
+    pods::{self, HOLD},
+    quantity, scripts, seen,
+};
+use crate::{
+    model::{
+        ids::DeploymentId,
+        limits::kubernetes::{
+            BENCH_COMMAND_TIMEOUT, KEEPER_WAIT, POD_START_WAIT, POD_VOLUME_BYTES_MAX,
+        },
+    },
+    provisioner::ProvisionerError,
+};
+
+/// What one command may print, in bytes: as much as a member's last words.
+const OUTPUT_BYTES_MAX: usize = 1024 * 1024;
+
+/// Makes sure that there is a claim of a volume of `bytes` at least.
+pub(super) async fn claim(
+    cluster: &Cluster,
+    deployment: &DeploymentId,
+    member: &str,
+    bytes: u64,
+) -> Result<()> {
+    let wanted = objects::claim(&cluster.settings, deployment, member, bytes);
+    let Some(found) = cluster.claim(deployment, member).await? else {
+        cluster.apply::<PersistentVolumeClaim>(&wanted).await?;
+        return Ok(());
+    };
+    if !labels::are_ours(&found.metadata, &cluster.settings, deployment.as_str()) {
+        return Err(ProvisionerError::NameTaken {
+            kind: "PersistentVolumeClaim".to_owned(),
+            name: labels::member_name(deployment, member),
+        });
+    }
+    let has = requested(&found);
+    if has >= bytes {
+        return Ok(());
+    }
+    let grown =
+        json!({ "spec": { "resources": { "requests": { "storage": bytes.to_string() } } } });
+    let name = labels::member_name(deployment, member);
+    let changed = cluster
+        .client
+        .change::<PersistentVolumeClaim>(&name, &grown)
+        .await;
+    match changed {
+        Ok(_) => Ok(()),
+        Err(error) if error.is(403) || error.is(422) => Err(ProvisionerError::NoGrowth {
+            member: member.to_owned(),
+            from: has,
+            to: bytes,
+            why: error.message().to_owned(),
+        }),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The size that a claim asks for, in bytes.
+fn requested(claim: &PersistentVolumeClaim) -> u64 {
+    let spec = claim.spec.as_ref();
+    let requests = spec.and_then(|spec| spec.resources.as_ref()?.requests.as_ref());
+    let storage = requests.and_then(|all| all.get("storage"));
+    storage.map_or(0, |Quantity(text)| quantity::bytes(text))
+}
+
+/// Fails when `bytes` more would not fit into the largest volume, or into what the namespace may have.
+pub(super) async fn check_room(cluster: &Cluster, bytes: u64) -> Result<()> {
+    let full = |free| ProvisionerError::DiskFull {
+        needed: bytes,
+        free,
+    };
+    if bytes > POD_VOLUME_BYTES_MAX {
+        return Err(full(POD_VOLUME_BYTES_MAX));
+    }
+    let quotas: Vec<ResourceQuota> = cluster.client.list("").await?;
+    for quota in quotas {
+        let Some(status) = quota.status else {
+            continue;
+        };
+        let of = |all: Option<&std::collections::BTreeMap<String, Quantity>>| {
+            let storage = all.and_then(|all| all.get("requests.storage"));
+            storage.map(|Quantity(text)| quantity::bytes(text))
+        };
+        if let (Some(hard), Some(used)) = (of(status.hard.as_ref()), of(status.used.as_ref()))
+            && bytes > hard.saturating_sub(used)
+        {
+            return Err(full(hard.saturating_sub(used)));
+        }
+    }
+    Ok(())
+}
+
+/// Where commands can work on a member's volume; none where it has none. A member that is to run and whose
+/// pod is not there is waited for, for a moment: another pod could keep the volume from it.
+pub(super) async fn container(
+    cluster: &Arc<Cluster>,
+    deployment: &DeploymentId,
+    member: &str,
+) -> Result<Option<Container>> {
+    if let Some(pod) = cluster.pod(deployment, member).await?
+        && seen::keeps(&pod)
+    {
+        return Ok(Some(Container {
+            pod: labels::pod_name(deployment, member),
+            name: KEEPER,
+        }));
+    }
+    if let Some(set) = cluster.set(deployment, member).await?
+        && seen::is_wanted(&set)
+    {
+        let name = labels::pod_name(deployment, member);
+        cluster.started(&name, KEEPER_WAIT, seen::keeps).await?;
+        return Ok(Some(Container {
+            pod: name,
+            name: KEEPER,
+        }));
+    }
+    let claim = cluster.claim(deployment, member).await?;
+    let is_ours = |of: &PersistentVolumeClaim| {
+        labels::are_ours(&of.metadata, &cluster.settings, deployment.as_str())
+    };
+    if !claim.as_ref().is_some_and(is_ours) {
+        return Ok(None);
+    }
+    let name = labels::bench_name(deployment, member);
+    let found: Option<Pod> = cluster.client.find(&name).await?;
+    match found {
+        Some(pod) if seen::is_over(&pod) || seen::is_ending(&pod) => {
+            cluster.end_pod(&pod, Duration::ZERO).await?;
+            make_bench(cluster, deployment, member).await?;
+        }
+        Some(_) => {}
+        None => make_bench(cluster, deployment, member).await?,
+    }
+    let runs = |pod: &Pod| seen::runs(pod, HOLD);
+    cluster.started(&name, POD_START_WAIT, runs).await?;
+    Ok(Some(Container {
+        pod: name,
+        name: HOLD,
+    }))
+}
+
+async fn make_bench(cluster: &Cluster, deployment: &DeploymentId, member: &str) -> Result<()> {
+    let pin = cluster.pin(deployment, member).await?;
+    let bench = pods::bench(&cluster.settings, deployment, member, &pin);
+    match cluster.client.create::<Pod>(&bench).await {
+        // Somebody else has just made it, for the same.
+        Err(error) if error.is(409) => Ok(()),
+        other => Ok(other.map(drop)?),
+    }
+}
+
+/// Ends the pod that was made for commands, if there is one.
+pub(super) async fn end_bench(
+    cluster: &Cluster,
+    deployment: &DeploymentId,
+    member: &str,
+) -> Result<()> {
+    let name = labels::bench_name(deployment, member);
+    cluster.end_pod_named(&name).await
+}
+
+/// Runs a script on a member's volume; none where it has none.
+pub(super) async fn run(
+    cluster: &Arc<Cluster>,
+    deployment: &DeploymentId,
+    member: &str,
+    script: &str,
+    args: &[&str],
+) -> Result<Option<Ended>> {
+    let Some(at) = container(cluster, deployment, member).await? else {
+        return Ok(None);
+    };
+    let command = scripts::command(script, args);
+    let limit = BENCH_COMMAND_TIMEOUT;
+    let ended = exec::run(&cluster.client, &at, &command, limit, OUTPUT_BYTES_MAX);
+    Ok(Some(ended.await?))
+}

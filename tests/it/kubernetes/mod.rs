@@ -1,0 +1,83 @@
+//! A real Kubernetes cluster for tests: `make kubernetes` brings one up. Tests that need it are ignored
+//! elsewhere.
+
+mod cluster;
+mod story;
+
+use std::{collections::BTreeMap, env, path::PathBuf, process::Command};
+
+use compose_broker::provisioner::kubernetes::settings::{BrokerPlace, Exposure, Settings, Spread};
+
+/// Names the file of contexts that leads to the cluster.
+const KUBECONFIG: &str = "COMPOSE_BROKER_TEST_KUBECONFIG";
+/// An address of one of its nodes, where the first one's own will not do.
+const NODE_HOST: &str = "COMPOSE_BROKER_TEST_NODE_HOST";
+/// Ports of the nodes for databases of stories: apart from those of the contract's tests.
+pub const NODE_PORTS_OF_STORIES: &str = "31500-32767";
+
+/// The file of contexts that leads to the cluster.
+pub fn kubeconfig() -> PathBuf {
+    let named = env::var_os(KUBECONFIG);
+    let named = named.unwrap_or_else(|| panic!("{KUBECONFIG} names none: see make kubernetes"));
+    named.into()
+}
+
+/// An address of one of the cluster's nodes.
+pub fn node_host() -> String {
+    if let Ok(named) = env::var(NODE_HOST) {
+        return named;
+    }
+    let address = "jsonpath={.items[0].status.addresses[?(@.type==\"InternalIP\")].address}";
+    kubectl(&["get", "nodes", "-o", address])
+}
+
+/// Runs kubectl, which has to go well.
+pub fn kubectl(args: &[&str]) -> String {
+    let mut command = Command::new("kubectl");
+    command.arg("--kubeconfig").arg(kubeconfig()).args(args);
+    let ended = command.output().expect("kubectl");
+    let words = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success(), "kubectl {args:?}: {words}");
+    String::from_utf8_lossy(&ended.stdout).into_owned()
+}
+
+/// A namespace that takes no pod beyond what is safe, made once.
+pub fn namespace(name: &str) {
+    let mut command = Command::new("kubectl");
+    command.arg("--kubeconfig").arg(kubeconfig());
+    // It may be there.
+    let _ = command.args(["create", "namespace", name]).output();
+    kubectl(&[
+        "label",
+        "--overwrite",
+        "namespace",
+        name,
+        "pod-security.kubernetes.io/enforce=restricted",
+    ]);
+}
+
+/// Settings of a cluster whose broker is the test, outside of it.
+pub fn settings(cluster: &str, namespace: &str, images: &[(&str, &str, &str)]) -> Settings {
+    let mut all: BTreeMap<String, BTreeMap<_, String>> = BTreeMap::new();
+    for (engine, version, image) in images {
+        let of_engine = all.entry((*engine).to_owned()).or_default();
+        of_engine.insert(version.parse().expect("a version"), (*image).to_owned());
+    }
+    Settings {
+        cluster: cluster.to_owned(),
+        namespace: namespace.to_owned(),
+        tools_image: "bed.local/busybox:1".to_owned(),
+        images: all,
+        withheld: Vec::new(),
+        storage_class: None,
+        broker: BrokerPlace::Outside {
+            node_host: node_host(),
+        },
+        exposure: Exposure::NodePort,
+        node_ports: "30000-31499".parse().expect("ports"),
+        spread: Spread::Required,
+        node_selector: BTreeMap::new(),
+        tolerations: Vec::new(),
+        priority_class: None,
+    }
+}
