@@ -80,9 +80,9 @@ unpack_debian() {
     say "packages of Debian: $(du -sh "$debian" | cut -f 1)"
 }
 
-# pack NAME:TAG CONFIG FILE...: an image with the files in /usr/local/bin, unless there is one that is newer.
+# pack NAME:TAG COMMAND FILE...: an image with the files in /usr/local/bin, unless there is one that is newer.
 pack() {
-    local name=$1 config=$2 tree archive=$images/${1/:/-}.tar file is_new=yes
+    local name=$1 command=$2 tree archive=$images/${1/:/-}.tar file is_new=yes
     shift 2
     for file in "$here"/{build,image}.sh "$@"; do
         if [[ ! $archive -nt $file ]]; then is_new=; fi
@@ -92,22 +92,26 @@ pack() {
     mkdir -p "$tree/usr/local/bin"
     mkdir -m 1777 "$tree/tmp"
     cp -L "$@" "$tree/usr/local/bin/"
-    if [[ $name == busybox:* ]]; then
+    # Those of engines have nothing but the engine.
+    if [[ $name != etcd:* ]]; then
         add_busybox "$tree/usr/local/bin"
         ln -s usr/local/bin "$tree/bin"
     fi
-    "$here/image.sh" "$name" "$tree" "$config"
+    # One that tells its version is told it here.
+    if [[ $name == teller:* ]]; then sed -i "s/VERSION/${name#*:}/" "$tree/usr/local/bin/teller"; fi
+    "$here/image.sh" "$name" "$tree" "{\"Cmd\": $command, \"Env\": [\"PATH=/usr/local/bin\"]}"
     rm -r "$tree"
 }
 
 pack_images() {
     local version
     # A pod's sandbox is one, too: it sleeps.
-    pack busybox:1 '{"Cmd": ["sleep", "2147483647"], "Env": ["PATH=/usr/local/bin"]}' "$here/volume"
+    pack busybox:1 '["sleep", "2147483647"]' "$here/volume"
     for version in "${ETCD[@]}"; do
-        pack "etcd:$version" '{"Cmd": ["etcd"], "Env": ["PATH=/usr/local/bin"]}' \
-            "$engines/$version"/{etcd,etcdctl,etcdutl}
+        pack "etcd:$version" '["etcd"]' "$engines/$version"/{etcd,etcdctl,etcdutl}
     done
+    # The engine of the tests that every place for members has to pass.
+    for version in 1.0.0 2.0.0; do pack "teller:$version" '["teller"]' "$here/teller/teller"; done
 }
 
 main() {

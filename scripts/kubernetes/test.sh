@@ -47,8 +47,9 @@ stage image "$here/broker-image.sh" "$built" test "${ETCD[@]}"
 if [[ -z ${COMPOSE_BROKER_TEST_KUBECONFIG:-} ]]; then
     ours=yes
     export COMPOSE_BROKER_TEST_KUBECONFIG=$bed/admin.conf
-    stage up "$here/up.sh"
 fi
+# One that is up already gets the new image.
+if [[ $COMPOSE_BROKER_TEST_KUBECONFIG == "$bed/admin.conf" ]]; then stage up "$here/up.sh"; fi
 # An address of the cluster that is reached from here.
 export COMPOSE_BROKER_TEST_NODE_HOST=${COMPOSE_BROKER_TEST_NODE_HOST:-$(node_address n1)}
 export PATH=$bin/kubernetes:$PATH KUBECACHEDIR=$bed/cache RUST_BACKTRACE=0 MALLOC_ARENA_MAX=2

@@ -1,43 +1,21 @@
 //! The broker in a cluster of Kubernetes, as `deploy/kubernetes/` puts it there. `make kubernetes` brings up
 //! the cluster and its images; elsewhere these tests are ignored.
 
-use std::{env, fs, path::Path, process::Command};
+use std::{fs, path::Path};
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::task::block_in_place;
 
 use crate::{
     broker::{TestBroker, eventually, new_folder},
+    kubernetes::{kubectl, node_host, try_kubectl},
     tidy::root,
 };
 
-/// Names the file that leads to the cluster.
-const KUBECONFIG: &str = "COMPOSE_BROKER_TEST_KUBECONFIG";
 /// Where the overlays put the broker.
 const BROKERS: &str = "compose-broker";
 /// Where an application is.
 const APPLICATIONS: &str = "compose-broker-test-applications";
-
-/// The end of kubectl: whether it was a good one, and what it said.
-fn try_kubectl(arguments: &[&str]) -> Result<String, String> {
-    let file =
-        env::var_os(KUBECONFIG).unwrap_or_else(|| panic!("{KUBECONFIG}: see make kubernetes"));
-    let mut kubectl = Command::new("kubectl");
-    kubectl.arg("--kubeconfig").arg(file).args(arguments);
-    // Waiting for it must not hold up the answers of others.
-    let ended = block_in_place(|| kubectl.output()).expect("kubectl");
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    if ended.status.success() {
-        Ok(text(ended.stdout))
-    } else {
-        Err(text(ended.stderr))
-    }
-}
-
-fn kubectl(arguments: &[&str]) -> String {
-    try_kubectl(arguments).unwrap_or_else(|said| panic!("kubectl {arguments:?}: {said}"))
-}
 
 /// What `kubectl get` tells of something in the broker's namespace.
 fn seen(what: &str) -> Value {
@@ -106,17 +84,9 @@ async fn broker(folder: &Path) -> TestBroker {
         r#"{"spec": {"type": "NodePort"}}"#,
     ]);
     let port = &seen("service/compose-broker")["spec"]["ports"][0]["nodePort"];
-    let nodes = kubectl(&["get", "nodes", "-o", "json"]);
-    let nodes: Value = serde_json::from_str(&nodes).expect("JSON");
-    let addresses = nodes["items"][0]["status"]["addresses"].as_array();
-    let mut addresses = addresses.expect("addresses").iter();
-    let address = addresses.find(|address| address["type"] == "InternalIP");
-    let address = address.expect("an address")["address"]
-        .as_str()
-        .expect("a text");
     let [username, password] = ["username", "password"]
         .map(|file| of_broker(&format!("/data/broker/{file}")).trim().to_owned());
-    let url = format!("http://{address}:{port}");
+    let url = format!("http://{}:{port}", node_host());
     let broker = TestBroker::beside(folder.to_owned(), url, username, password);
     // Nodes hear of a new port some time after the API server does.
     eventually("the broker behind its port", async || {

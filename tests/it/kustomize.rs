@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde_json::Value;
+
 use crate::tidy::root;
 
 const SETTINGS: &str = include_str!("../../docs/operating/settings.md");
@@ -79,8 +81,10 @@ fn each_file_is_named_and_each_that_is_named_is_there() {
         let entries = text.lines().map(str::trim_start);
         let entries = entries.filter_map(|line| {
             let entry = line.strip_prefix("- path: ").or(line.strip_prefix("- "));
-            let envs = line.strip_prefix("envs: [");
-            envs.map(|rest| rest.trim_end_matches(']')).or(entry)
+            let lists = ["envs: [", "files: ["];
+            let mut in_lists = lists.iter().filter_map(|list| line.strip_prefix(list));
+            let listed = in_lists.next();
+            listed.map(|rest| rest.trim_end_matches(']')).or(entry)
         });
         for entry in entries.filter(|entry| !entry.contains(':')) {
             let path = home.join(folder).join(entry);
@@ -176,4 +180,55 @@ fn names_and_ports_in_settings_are_those_of_services_and_policies() {
     assert_eq!(values(headless, "port"), [first]);
     assert_eq!(values(policy, "port"), [first]);
     assert_eq!(values(policy, "endPort"), [last]);
+}
+
+/// Brokers that look after databases in Pods of their own.
+#[test]
+fn brokers_may_do_what_is_said_where_the_databases_are() {
+    let account = values(&file("base/account.yaml"), "name")[0].to_owned();
+    let brokers = values(&file("base/namespace.yaml"), "name")[0].to_owned();
+    let databases = values(&file("databases/namespace.yaml"), "name")[0].to_owned();
+    let (role, binding) = {
+        let file = file("databases/role.yaml");
+        let (role, binding) = file.split_once("\n---\n").expect("two objects");
+        (role.to_owned(), binding.to_owned())
+    };
+    assert_eq!(values(&role, "kind"), ["Role"]);
+    assert_eq!(
+        values(&binding, "kind"),
+        ["RoleBinding", "Role", "ServiceAccount"]
+    );
+    assert_eq!(values(&binding, "namespace"), [&brokers]);
+    assert_eq!(values(&binding, "name").last(), Some(&account.as_str()));
+    let kustomization = file("databases/kustomization.yaml");
+    assert_eq!(values(&kustomization, "namespace"), [&databases]);
+    let clusters = file("postgresql/clusters.json");
+    let clusters: Value = serde_json::from_str(&clusters).expect("JSON");
+    assert_eq!(clusters[0]["namespace"], databases.as_str());
+    // Secrets stand in no file of ours.
+    let pod = file("postgresql/deployment.yaml");
+    assert!(pod.contains("- secretRef: { name: compose-broker }"));
+}
+
+#[test]
+fn a_broker_that_ends_has_time_for_it() {
+    let [ends_within, serves_on] = [
+        file("postgresql/deployment.yaml"),
+        file("postgresql/settings.env"),
+    ];
+    let ends_within: u64 = values(&ends_within, "terminationGracePeriodSeconds")[0]
+        .parse()
+        .expect("seconds");
+    let serves_on: u64 = settings(&serves_on)["COMPOSE_BROKER_DRAIN_SECONDS"]
+        .parse()
+        .expect("seconds");
+    // What it answers has 10 s more.
+    assert!(ends_within > serves_on + 10, "{ends_within} {serves_on}");
+    let base: u64 = values(
+        &file("base/deployment.yaml"),
+        "terminationGracePeriodSeconds",
+    )[0]
+    .parse()
+    .expect("seconds");
+    assert!(base > 10, "{base}");
 }

@@ -681,6 +681,8 @@ fn no_text_has_a_word_that_is_gone() {
         "",
         "deploy",
         "deploy/kubernetes/base",
+        "deploy/kubernetes/databases",
+        "deploy/kubernetes/postgresql",
         "deploy/kubernetes/sqlite",
         "deploy/kubernetes/service-monitor",
         "deploy/prometheus",

@@ -119,6 +119,24 @@ async fn check_storage_class(client: &Client, settings: &Settings) -> Result<(),
 mod tests {
     use super::*;
 
+    /// What an administrator applies.
+    const ROLE: &str = include_str!("../../../deploy/kubernetes/databases/role.yaml");
+
+    #[test]
+    fn the_role_that_is_shipped_has_what_is_needed_and_nothing_else() {
+        let rule = |(group, resource, verbs): &Right| {
+            let group = if group.is_empty() { "\"\"" } else { group };
+            let verbs = verbs.join(", ");
+            format!("- {{ apiGroups: [{group}], resources: [{resource}], verbs: [{verbs}] }}")
+        };
+        let mut needed: Vec<String> = RIGHTS.iter().map(rule).collect();
+        let rules = ROLE.lines().filter(|line| line.contains("apiGroups"));
+        let mut shipped: Vec<&str> = rules.collect();
+        needed.sort_unstable();
+        shipped.sort_unstable();
+        assert_eq!(shipped, needed);
+    }
+
     #[test]
     fn versions_are_compared_as_servers_write_them() {
         for (major, minor, expected) in [

@@ -31,22 +31,28 @@ pub fn node_host() -> String {
     kubectl(&["get", "nodes", "-o", address])
 }
 
-/// Runs kubectl, which has to go well.
-pub fn kubectl(args: &[&str]) -> String {
+/// Runs kubectl: what it told when all went well, else why not.
+pub fn try_kubectl(args: &[&str]) -> Result<String, String> {
     let mut command = Command::new("kubectl");
     command.arg("--kubeconfig").arg(kubeconfig()).args(args);
     let ended = command.output().expect("kubectl");
-    let words = String::from_utf8_lossy(&ended.stderr);
-    assert!(ended.status.success(), "kubectl {args:?}: {words}");
-    String::from_utf8_lossy(&ended.stdout).into_owned()
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    if ended.status.success() {
+        Ok(text(ended.stdout))
+    } else {
+        Err(text(ended.stderr))
+    }
+}
+
+/// Runs kubectl, which has to go well.
+pub fn kubectl(args: &[&str]) -> String {
+    try_kubectl(args).unwrap_or_else(|words| panic!("kubectl {args:?}: {words}"))
 }
 
 /// A namespace that takes no pod beyond what is safe, made once.
 pub fn namespace(name: &str) {
-    let mut command = Command::new("kubectl");
-    command.arg("--kubeconfig").arg(kubeconfig());
     // It may be there.
-    let _ = command.args(["create", "namespace", name]).output();
+    let _ = try_kubectl(&["create", "namespace", name]);
     kubectl(&[
         "label",
         "--overwrite",
