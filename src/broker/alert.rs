@@ -1,7 +1,7 @@
 //! What is read of an instance so that somebody is told what they should know of it, see
 //! [`crate::model::alert`].
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::repair;
 use crate::{
@@ -36,10 +36,11 @@ pub(super) fn watched(
     conn: &mut Conn<'_>,
     instance: &Instance,
     deployment: &Deployment,
+    proved_within: Option<TimeDelta>,
     now: DateTime<Utc>,
 ) -> Result<(BackupWatch, Beside), StoreError> {
     let complete = store::backup::complete_of(conn, &instance.id)?;
-    let backups = backup_watch(conn, instance, &complete)?;
+    let backups = backup_watch(conn, instance, &complete, proved_within)?;
     Ok((backups, beside(conn, deployment, now)?))
 }
 
@@ -81,10 +82,12 @@ fn move_failure(
 }
 
 /// What is known of an instance's scheduled backups; `backups` are at least all that are complete.
+/// `proved_within`: how old the newest proved one may be, where they are proved.
 pub(super) fn backup_watch(
     conn: &mut Conn<'_>,
     instance: &Instance,
     backups: &[Backup],
+    proved_within: Option<TimeDelta>,
 ) -> Result<BackupWatch, StoreError> {
     let makers = [OperationKind::Provision, OperationKind::Restore];
     let made = store::operation::newest(conn, &instance.id, None, &makers)?;
@@ -96,6 +99,8 @@ pub(super) fn backup_watch(
         newest_good: backups.iter().filter(good).map(Backup::taken_at).max(),
         newest_proved: newest_proved(backups),
         flawed: flawed(backups),
+        doubt: doubt(backups, proved_within.is_some()),
+        proved_within,
     })
 }
 
@@ -103,6 +108,11 @@ fn newest_proved(backups: &[Backup]) -> Option<DateTime<Utc>> {
     let complete = backups.iter().filter(|b| b.state == BackupState::Complete);
     let proved = complete.filter(|b| b.proof.standing() == Standing::Proved);
     proved.map(Backup::taken_at).max()
+}
+
+fn doubt(backups: &[Backup], are_proved: bool) -> Option<String> {
+    let complete = backups.iter().filter(|b| b.state == BackupState::Complete);
+    complete.max_by_key(|b| b.order())?.proof.doubt(are_proved)
 }
 
 fn flawed(backups: &[Backup]) -> Option<FlawedBackup> {

@@ -107,6 +107,7 @@ fn found(
     conn: &mut Conn<'_>,
     session: &Session,
     id: &InstanceId,
+    inventory: &Inventory,
     (limits, now): (&Limits, DateTime<Utc>),
 ) -> Result<Option<Found>, StoreError> {
     let Some(instance) = reached(conn, session, id)? else {
@@ -121,7 +122,12 @@ fn found(
     store::queue::find_waits(conn, &mut operations, limits, now)?;
     let facts = Facts {
         notes: store::notes::of(conn, &deployment.0.id)?,
-        watch: backup_watch(conn, &instance, &backups)?,
+        watch: backup_watch(
+            conn,
+            &instance,
+            &backups,
+            inventory.proved_within(&instance),
+        )?,
         beside: beside(conn, &deployment.0, now)?,
         backups,
         life: life(conn, &instance)?,
@@ -264,10 +270,10 @@ impl Views {
         id: InstanceId,
     ) -> Result<InstanceView, BrokerError> {
         let (session, now) = (session.clone(), self.clock.now());
-        let limits = self.limits.clone();
+        let (limits, inventory) = (self.limits.clone(), self.inventory.clone());
         let found = self
             .store
-            .scan(move |conn| found(conn, &session, &id, (&limits, now)))
+            .scan(move |conn| found(conn, &session, &id, &inventory, (&limits, now)))
             .await?;
         let Found {
             instance,

@@ -320,11 +320,11 @@ impl Estates {
         let now = self.clock.now();
         let (mut estate, mut after) = (Estate::default(), String::new());
         loop {
-            let from = after.clone();
+            let (from, inventory) = (after.clone(), self.inventory.clone());
             let found = self.store.scan(move |conn: &mut Conn<'_>| {
                 let page = store::instance::after(conn, &from, ESTATE_PAGE)?;
                 let of = |instance: Instance| {
-                    let of = read_whole(conn, &instance, now)?;
+                    let of = read_whole(conn, &inventory, &instance, now)?;
                     Ok((instance, of))
                 };
                 page.into_iter()

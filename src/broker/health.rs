@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 
 use super::{
     alert::{Beside, backup_watch, beside},
+    inventory::Inventory,
     status::OF_INSTANCE,
 };
 use crate::{
@@ -31,6 +32,7 @@ pub(super) struct Read {
 /// Reads what the health of an instance goes by beside what members say.
 pub(super) fn read(
     conn: &mut Conn<'_>,
+    inventory: &Inventory,
     instance: &Instance,
     deployment: &Deployment,
     now: DateTime<Utc>,
@@ -38,7 +40,7 @@ pub(super) fn read(
     let complete = store::backup::complete_of(conn, &instance.id)?;
     Ok(Read {
         life: life(conn, instance)?,
-        backups: backup_watch(conn, instance, &complete)?,
+        backups: backup_watch(conn, instance, &complete, inventory.proved_within(instance))?,
         beside: beside(conn, deployment, now)?,
         newest: complete.into_iter().max_by_key(Backup::taken_at),
     })
@@ -56,13 +58,14 @@ impl Read {
 /// The same of an instance whose deployment is not read yet, with that; none where it has just gone.
 pub(super) fn read_whole(
     conn: &mut Conn<'_>,
+    inventory: &Inventory,
     instance: &Instance,
     now: DateTime<Utc>,
 ) -> Result<Option<(Deployment, Read)>, StoreError> {
     let Some((deployment, _)) = store::deployment::of_instance(conn, &instance.id)? else {
         return Ok(None);
     };
-    let read = read(conn, instance, &deployment, now)?;
+    let read = read(conn, inventory, instance, &deployment, now)?;
     Ok(Some((deployment, read)))
 }
 

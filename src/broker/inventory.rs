@@ -6,6 +6,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use chrono::TimeDelta;
+
 use super::{BrokerError, BrokerParts, catalog, profile::Profiles};
 use crate::model::{
     catalog::{Catalog, CurrentCatalog, Offering, Plan},
@@ -70,6 +72,8 @@ pub struct Inventory {
     pub installed: Installed,
     /// What is known of each engine.
     pub profiles: Profiles,
+    /// Whether backups are proved.
+    pub(super) proves_backups: bool,
 }
 
 impl Inventory {
@@ -79,6 +83,7 @@ impl Inventory {
             clusters: parts.clusters.clone(),
             installed: Installed::new(parts.versions.clone()),
             profiles: parts.profiles.clone(),
+            proves_backups: parts.proves_backups,
         }
     }
 
@@ -121,6 +126,13 @@ impl Inventory {
             on_demand: catalog.on_demand_kept(&instance.service_id, &instance.plan_id),
             pinned: pinned.unwrap_or(PINNED_BACKUPS_DEFAULT),
         }
+    }
+
+    /// How old the newest proved backup of an instance may be; none: backups are not proved.
+    pub(super) fn proved_within(&self, of: &Instance) -> Option<TimeDelta> {
+        let catalog = self.catalog.get();
+        let within = catalog.proved_within(&of.service_id, &of.plan_id);
+        Some(within).filter(|_| self.proves_backups)
     }
 
     /// The most units that one instance of an engine may have.

@@ -74,8 +74,8 @@ impl Proofs {
             // Most looks find nothing, and need not keep a writer waiting.
             if self.store.read(due).await? {
                 let id = cluster.id.clone();
-                let decided = self.store.write(move |conn| begin_on(conn, &id, now));
-                begun += decided.await?;
+                let begin = move |conn: &mut Conn<'_>| Ok(begin_on(conn, &id, now)?);
+                begun += self.store.decide::<_, BrokerError, _>(begin).await?;
             }
         }
         Ok(begun)

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     clock::Clock,
     model::{
-        alert::Alert,
+        alert::{Alert, freshness},
         backup::Backup,
         deployment::Deployment,
         figures::{BackupSeen, InstanceSeen, Workload},
@@ -23,6 +23,7 @@ use crate::{
         instance::{Instance, InstanceState},
         limits::{LOOKS_AT_ONCE, ROUND_PAGE},
         observation::Observation,
+        proof::Freshness,
     },
     store::{self, Conn, Store, StoreError},
 };
@@ -69,12 +70,13 @@ impl Rounds {
         after: &str,
     ) -> Result<(Vec<LookedOver>, Option<String>), BrokerError> {
         let (after, now) = (after.to_owned(), self.clock.now());
+        let inventory = self.inventory.clone();
         let found = self.store.scan(move |conn: &mut Conn<'_>| {
             let mut found = Vec::new();
             let page = store::instance::after(conn, &after, ROUND_PAGE)?;
             let last = page.last().map(|instance| instance.id.to_string());
             for instance in page {
-                if let Some((deployment, read)) = read_whole(conn, &instance, now)? {
+                if let Some((deployment, read)) = read_whole(conn, &inventory, &instance, now)? {
                     found.push((instance, deployment, read));
                 }
             }
@@ -108,6 +110,8 @@ impl Rounds {
         let is_whole = seen.is_some() || read.life.state != InstanceState::Ready;
         let backup = read.newest.as_ref().and_then(backup_seen);
         let is_backup_late = read.late_since(now).is_some();
+        let freshness = freshness_of(&read, now);
+        let proved_at = read.backups.newest_proved;
         let failures = read.backups.schedule.as_ref().map(|of| of.failures);
         let certificates = read.beside.certificates.as_ref();
         let certificate_ends = certificates.map(|outlook| outlook.ends_at);
@@ -128,6 +132,8 @@ impl Rounds {
                 quota_bytes: deployment.quota_bytes(),
                 backup,
                 is_backup_late,
+                freshness,
+                proved_at,
                 backup_failures: failures.unwrap_or_default(),
                 certificate_ends,
             },
@@ -144,6 +150,14 @@ impl Rounds {
             .store
             .scan(move |conn| store::figures::work(conn, now))
             .await?)
+    }
+}
+
+/// Of a usable instance; whatever is made or deleted has no proved backup to wait for.
+fn freshness_of(read: &Read, now: DateTime<Utc>) -> Freshness {
+    match read.life.state {
+        InstanceState::Ready => freshness(now, &read.backups),
+        _ => Freshness::Fresh,
     }
 }
 

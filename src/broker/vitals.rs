@@ -37,7 +37,6 @@ pub struct Vitals {
     moves: Arc<Moves>,
     observer: Arc<dyn Observer>,
     census: Arc<dyn Census>,
-    proves_backups: bool,
 }
 
 impl Vitals {
@@ -49,17 +48,16 @@ impl Vitals {
             moves,
             observer: parts.observer.clone(),
             census: parts.census.clone(),
-            proves_backups: parts.proves_backups,
         }
     }
 
     /// How an instance is now: by a look at its members that is waited for.
     pub async fn health(&self, of: &DeploymentView) -> Result<Health, BrokerError> {
         let (instance, deployment) = (of.instance.clone(), of.deployment.clone());
-        let now = self.clock.now();
+        let (now, inventory) = (self.clock.now(), self.inventory.clone());
         let found = self
             .store
-            .scan(move |conn| read(conn, &instance, &deployment, now));
+            .scan(move |conn| read(conn, &inventory, &instance, &deployment, now));
         let found = found.await?;
         let seen = match of.instance.state {
             InstanceState::Ready => self.seen_now(&of.deployment).await,
@@ -74,9 +72,9 @@ impl Vitals {
         &self,
         of: Vec<Instance>,
     ) -> Result<Vec<(Option<Deployment>, Health)>, BrokerError> {
-        let now = self.clock.now();
+        let (now, inventory) = (self.clock.now(), self.inventory.clone());
         let found = self.store.scan(move |conn| {
-            let each = |instance| read_whole(conn, instance, now);
+            let each = |instance| read_whole(conn, &inventory, instance, now);
             of.iter().map(each).collect::<Result<Vec<_>, StoreError>>()
         });
         let told = found.await?.into_iter().map(|found| {
@@ -134,10 +132,10 @@ impl Vitals {
             return Ok(Vec::new());
         }
         let (instance, deployment) = (of.instance.clone(), of.deployment.clone());
-        let now = self.clock.now();
+        let (now, within) = (self.clock.now(), self.inventory.proved_within(&of.instance));
         let (backups, beside) = self
             .store
-            .scan(move |conn| watched(conn, &instance, &deployment, now))
+            .scan(move |conn| watched(conn, &instance, &deployment, within, now))
             .await?;
         let seen = self.seen_now(&of.deployment).await;
         let database = self.database_watch(&of.deployment, beside);
@@ -173,7 +171,7 @@ impl Vitals {
             move_failure: beside.move_failure,
             is_elsewhere: !self.census.finds(&of.cluster),
             certificates: beside.certificates,
-            proves_backups: self.proves_backups,
+            proves_backups: self.inventory.proves_backups,
             engine,
             version,
         }

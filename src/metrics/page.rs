@@ -10,9 +10,10 @@ use prometheus_client::{
 
 use super::Labels;
 use crate::model::{
-    figures::{BackupSeen, InstanceSeen, PayerClass, Round, Workload},
+    figures::{BackupSeen, InstanceSeen, PayerClass, Round, Totals, Workload},
     health::HealthState,
     operation::{OperationKind, OperationState},
+    proof::Freshness,
     volume::{Content, Volume},
 };
 
@@ -184,19 +185,7 @@ impl Page {
             "Members of these that serve",
             count_of(all.members_up),
         );
-        self.gauge(
-            "backups_late",
-            "Instances whose scheduled backup is late",
-            count_of(all.backups_late),
-        );
-        self.gauge(
-            "backups_failing",
-            "Instances whose last scheduled backup failed",
-            count_of(all.backups_failing),
-        );
-        if let Some(newest) = all.backup {
-            self.backups(OF_ALL, &[(Labels::new(), newest)]);
-        }
+        self.backups_of_all(all);
         if let Some(first) = all.certificate_ends {
             self.gauge(
                 "certificate_first_end_timestamp_seconds",
@@ -210,6 +199,32 @@ impl Page {
             count_of(all.instances - round.named.len()),
         );
         self.instances(&round.named);
+    }
+
+    /// Adds how the backups of all instances are.
+    fn backups_of_all(&mut self, all: &Totals) {
+        self.gauge(
+            "backups_late",
+            "Instances whose scheduled backup is late",
+            count_of(all.backups_late),
+        );
+        self.gauge(
+            "backups_failing",
+            "Instances whose last scheduled backup failed",
+            count_of(all.backups_failing),
+        );
+        self.gauges(
+            "backups_unproved",
+            "Instances without a proved backup that is new enough, by how that is",
+            Freshness::TOLD.map(|how| {
+                let count = all.unproved.get(&how).copied();
+                let count = count_of(count.unwrap_or_default());
+                (vec![label("state", how.as_str())], count)
+            }),
+        );
+        if let Some(newest) = all.backup {
+            self.backups(OF_ALL, &[(Labels::new(), newest)]);
+        }
     }
 
     /// Adds the newest backups under these names of their moments, sizes and durations.
@@ -280,6 +295,11 @@ impl Page {
         );
         let backups = each().filter_map(|(labels, seen)| Some((labels, seen.backup?)));
         self.backups(OF_INSTANCES, &backups.collect::<Vec<_>>());
+        self.gauges(
+            "instance_backup_last_proved_timestamp_seconds",
+            "When the newest proved backup of an instance was taken",
+            each().filter_map(|(labels, seen)| Some((labels, timestamp(seen.proved_at?)))),
+        );
         self.gauges(
             "instance_certificate_end_timestamp_seconds",
             "When the certificate of an instance's members ends",

@@ -1,7 +1,7 @@
 //! What somebody should know of an instance and do something about: members that are down, storage
 //! that runs out, backups that do not come. Pure: the caller brings the moment and what was seen.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{
     engine::{KnownFault, Severity},
@@ -11,7 +11,7 @@ use super::{
         QUOTA_CRITICAL_PERCENT, QUOTA_NEAR_PERCENT, SCHEDULE_BEGINS_AFTER, UNIT_BYTES,
     },
     observation::{Complaint, MemberHealth, MemberObservation, Observation},
-    proof::Flaw,
+    proof::{Flaw, Freshness},
     renewal::Outlook,
     repair::Repair,
     schedule::{Schedule, slot_after},
@@ -205,6 +205,10 @@ pub struct BackupWatch {
     pub newest_proved: Option<DateTime<Utc>>,
     /// The newest backup that was restored aside and was not.
     pub flawed: Option<FlawedBackup>,
+    /// How old the newest proved backup may be; none: backups are not proved.
+    pub proved_within: Option<TimeDelta>,
+    /// Why the newest complete backup is not proved.
+    pub doubt: Option<String>,
 }
 
 /// A backup that is not what its manifest says.
@@ -596,8 +600,74 @@ pub fn backup_late_at(watch: &BackupWatch) -> Option<DateTime<Utc>> {
     Some(slot + BACKUP_LATE_AFTER)
 }
 
-/// A scheduled backup that is late, or is about to be.
+/// Whether a usable instance has a proved backup that is new enough. Without a schedule nobody promises one.
+pub fn freshness(now: DateTime<Utc>, watch: &BackupWatch) -> Freshness {
+    let (Some(within), Some(schedule)) = (watch.proved_within, &watch.schedule) else {
+        return Freshness::Fresh;
+    };
+    // Users that chose another hour wait for it once.
+    let moved = |at: DateTime<Utc>| now < at + BACKUP_LATE_AFTER;
+    match schedule.counts_from.is_some_and(moved) {
+        true => Freshness::Fresh,
+        false => Freshness::at(now, watch.newest_proved, watch.ready_at, within),
+    }
+}
+
+/// A scheduled backup that is late, or one that is proved.
 fn of_backups(now: DateTime<Utc>, watch: &BackupWatch) -> Option<Alert> {
+    of_schedule(now, watch).or_else(|| of_proofs(now, watch))
+}
+
+/// Backups that come and are not proved.
+fn of_proofs(now: DateTime<Utc>, watch: &BackupWatch) -> Option<Alert> {
+    let within = watch.proved_within?;
+    let hours = within.num_hours();
+    let (gravity, since, what) = match (freshness(now, watch), watch.newest_proved) {
+        (Freshness::Fresh, _) => return None,
+        (Freshness::Late, Some(at)) => (
+            Gravity::Warning,
+            at,
+            format!(
+                "the newest proved backup is of {}, and may be {hours} hours old",
+                Moment(at)
+            ),
+        ),
+        (_, Some(at)) => (
+            Gravity::Critical,
+            at,
+            format!(
+                "the newest proved backup is of {}, more than twice as old as the {hours} hours that it may be",
+                Moment(at)
+            ),
+        ),
+        (_, None) => (
+            Gravity::Critical,
+            watch.ready_at,
+            format!(
+                "no backup was proved since the instance was made, {}, and one should be within {hours} hours",
+                Moment(watch.ready_at)
+            ),
+        ),
+    };
+    let doubt = match &watch.doubt {
+        Some(doubt) => format!(" Of the newest backup: {doubt}."),
+        None => String::new(),
+    };
+    let message = format!(
+        "Backups are not proved in time: {what}.{doubt} The broker goes on trying. Tell the operator, who finds the \
+         reason in the operations of the kind proof."
+    );
+    Some(Alert {
+        subject: Subject::Backup,
+        gravity,
+        member: None,
+        since: Some(since + within),
+        message,
+    })
+}
+
+/// A scheduled backup that is late, or is about to be.
+fn of_schedule(now: DateTime<Utc>, watch: &BackupWatch) -> Option<Alert> {
     let failures = watch.schedule.as_ref()?.failures;
     let failed = match failures {
         0 => String::new(),

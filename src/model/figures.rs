@@ -8,6 +8,7 @@ use super::{
     health::HealthState,
     ids::InstanceId,
     operation::{OperationKind, OperationState},
+    proof::Freshness,
 };
 
 /// How operations stand of one kind and state.
@@ -108,6 +109,10 @@ pub struct InstanceSeen {
     pub backup: Option<BackupSeen>,
     /// That its scheduled backup is late.
     pub is_backup_late: bool,
+    /// Whether it has a proved backup that is new enough.
+    pub freshness: Freshness,
+    /// When its newest proved backup was taken.
+    pub proved_at: Option<DateTime<Utc>>,
     /// Scheduled backups that failed in a row.
     pub backup_failures: u32,
     /// When the certificates of its members end.
@@ -127,6 +132,8 @@ pub struct Totals {
     pub members_up: usize,
     /// Those whose scheduled backup is late.
     pub backups_late: usize,
+    /// How many have no proved backup that is new enough, by how that is.
+    pub unproved: BTreeMap<Freshness, usize>,
     /// Those whose last scheduled backup failed.
     pub backups_failing: usize,
     /// The newest good backup of all.
@@ -145,6 +152,9 @@ impl Totals {
             self.members_up += up;
         }
         self.backups_late += usize::from(seen.is_backup_late);
+        if seen.freshness != Freshness::Fresh {
+            *self.unproved.entry(seen.freshness).or_default() += 1;
+        }
         self.backups_failing += usize::from(seen.backup_failures > 0);
         let newest = self.backup.into_iter().chain(seen.backup);
         self.backup = newest.max_by_key(|backup| backup.at);
@@ -191,6 +201,13 @@ mod tests {
                     took: TimeDelta::zero(),
                 }),
                 is_backup_late: day == 2,
+                freshness: [
+                    Freshness::Fresh,
+                    Freshness::Fresh,
+                    Freshness::Late,
+                    Freshness::Never,
+                ][usize::try_from(day).expect("small")],
+                proved_at: None,
                 backup_failures: u32::from(day > 1),
                 certificate_ends: Some(at),
             }
@@ -208,6 +225,7 @@ mod tests {
             members: 6,
             members_up: 4,
             backups_late: 1,
+            unproved: [(Freshness::Late, 1), (Freshness::Never, 1)].into(),
             backups_failing: 2,
             backup: all[1].backup,
             certificate_ends: all[2].certificate_ends,

@@ -238,6 +238,9 @@ pub const CERTIFICATE_BACKDATE: chrono::Duration = chrono::Duration::days(1);
 /// A member's hash over all that it holds: it reads the whole database for it, at hundreds of MiB a second at
 /// the least.
 pub const HASH_TIMEOUT: Duration = Duration::from_secs(60);
+/// How old the newest proved backup of an instance may be, in hours, where its plan does not tell: a day, as long as
+/// backups lie apart, and two hours for the next one and its proof. A plan may tell 25 to 8760.
+pub const PROVED_WITHIN_HOURS_DEFAULT: u32 = 26;
 /// Backups that are restored at once on a cluster to be proved.
 pub const PROOFS_AT_ONCE: usize = 1;
 /// A proof waits for as long as other work on databases does, but no longer than this.

@@ -193,6 +193,51 @@ impl Proof {
     }
 }
 
+/// Whether there is a proved backup that is new enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Freshness {
+    /// There is one, or it is too early for one.
+    Fresh,
+    /// The newest one is older than it should be.
+    Late,
+    /// It is twice as old as it may be: the next one was missed, too.
+    Missed,
+    /// There is none, and there should be one by now.
+    Never,
+}
+
+impl Freshness {
+    /// All of them that are told of.
+    pub const TOLD: [Self; 3] = [Self::Late, Self::Missed, Self::Never];
+
+    /// For programs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Late => "late",
+            Self::Missed => "missed",
+            Self::Never => "never",
+        }
+    }
+
+    /// Of an instance that is usable since `ready_at`, and whose newest proved backup was taken at `newest`: it may
+    /// be as old as `within`.
+    pub fn at(
+        now: DateTime<Utc>,
+        newest: Option<DateTime<Utc>>,
+        ready_at: DateTime<Utc>,
+        within: TimeDelta,
+    ) -> Self {
+        let age = now - newest.unwrap_or(ready_at);
+        match newest {
+            _ if age < within => Self::Fresh,
+            None => Self::Never,
+            Some(_) if age < within * 2 => Self::Late,
+            Some(_) => Self::Missed,
+        }
+    }
+}
+
 /// The version that a backup of `from` is restored into to be proved, of those that are there: its own, or
 /// else the nearest one that reads it.
 pub fn own_version(
@@ -296,6 +341,23 @@ mod tests {
         assert_eq!(own("3.5.29", &newer), Some(version("3.6.16")));
         assert_eq!(own("3.5.29", &|_| false), None);
         assert_eq!(own("3.7.4", &|_| true), None);
+    }
+
+    #[test]
+    fn a_proved_backup_is_late_then_missed_and_never_counts_from_the_beginning() {
+        let within = TimeDelta::hours(26);
+        let hours = |hours: i64| at(hours * 3600);
+        let of = |now, newest| Freshness::at(hours(now), newest, hours(0), within);
+        assert_eq!(of(25, None), Freshness::Fresh);
+        assert_eq!(of(26, None), Freshness::Never);
+        assert_eq!(of(99, None), Freshness::Never);
+        let newest = Some(hours(100));
+        assert_eq!(of(125, newest), Freshness::Fresh);
+        assert_eq!(of(126, newest), Freshness::Late);
+        assert_eq!(of(151, newest), Freshness::Late);
+        assert_eq!(of(152, newest), Freshness::Missed);
+        // A clock that was set back makes nothing late.
+        assert_eq!(of(50, newest), Freshness::Fresh);
     }
 
     proptest! {

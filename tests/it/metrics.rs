@@ -6,7 +6,9 @@ use reqwest::{Method, StatusCode, header::CONTENT_TYPE};
 
 use crate::{
     broker::{TestBroker, eventually},
+    control::surroundings,
     process::{BrokerProcess, free_port, refused, settings},
+    proofs,
     skipped::skipped,
 };
 
@@ -72,7 +74,7 @@ fn of_metric(name: &str) -> &str {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_figure_is_on_the_page_for_operators_and_no_other_is() {
-    let broker = TestBroker::in_memory().await;
+    let broker = TestBroker::in_memory_with(&proofs::ON, surroundings()).await;
     broker.provision("db", serde_json::json!({})).await;
     let credentials = broker.bind("db", "app").await;
     broker.back_up(&credentials).await;
@@ -81,6 +83,7 @@ async fn every_figure_is_on_the_page_for_operators_and_no_other_is() {
         let is_whole = |page: &str| {
             [
                 "instance_backup_last_success_size_bytes",
+                "instance_backup_last_proved_timestamp_seconds",
                 "instance_storage_used_bytes",
             ]
             .iter()
@@ -102,6 +105,7 @@ async fn every_figure_is_on_the_page_for_operators_and_no_other_is() {
     assert_eq!(of("instances{health=\"ready\"} "), 1.0);
     assert_eq!(of("members_up "), of("members "));
     assert_eq!(of("backups_late "), 0.0);
+    assert_eq!(of("backups_unproved{state=\"never\"} "), 0.0);
     assert!(of("http_connections ") >= 1.0);
     let succeeded =
         |kind| format!("operations_ended_total{{kind=\"{kind}\",state=\"succeeded\"}} ");

@@ -142,6 +142,38 @@ async fn a_proof_that_cannot_be_tried_says_nothing_of_the_backup(of: Database) {
     once(&broker, &credentials, &backup, "proved").await;
 }
 
+async fn backups_that_are_not_proved_in_time_are_told_of(of: Database) {
+    let (script, clock) = (Script::default(), TestClock::default());
+    let broker = of.broker(&ON, script.surroundings_at(&clock)).await;
+    broker.provision("i", json!({})).await;
+    let credentials = broker.bind("i", "app").await;
+    let failing = script.fail(OperationKind::Proof, "prove");
+    clock.forward(Duration::from_secs(26 * 3600));
+    let path = format!(
+        "/deployments/{}/alerts",
+        text(&credentials["deployment_id"])
+    );
+    let says = async |what: &str| {
+        let told = answer(broker.compose(Method::GET, &credentials, &path))
+            .await
+            .body;
+        told.to_string().contains(what)
+    };
+    // The schedule has one taken in the meantime.
+    eventually("an alert of a backup that is not proved", || async {
+        let told = says("no backup was proved since the instance was made").await;
+        (told && says("could not be restored to be proved").await).then_some(())
+    })
+    .await;
+    assert!(!says("The scheduled backup is late").await);
+    drop(failing);
+    clock.forward(Duration::from_secs(11 * 60));
+    eventually("the end of the alert", || async {
+        (!says("not proved in time").await).then_some(())
+    })
+    .await;
+}
+
 async fn what_retention_takes_meanwhile_is_proved_no_more(of: Database) {
     let script = Script::default();
     let broker = of.broker(&ON, script.surroundings()).await;
@@ -306,6 +338,7 @@ with! {
     each_backup_is_restored_aside_and_compared
     a_backup_that_is_damaged_is_told_of_until_it_is_mended
     a_proof_that_cannot_be_tried_says_nothing_of_the_backup
+    backups_that_are_not_proved_in_time_are_told_of
     what_retention_takes_meanwhile_is_proved_no_more
     a_proof_that_fails_for_good_leaves_nothing_behind
 }

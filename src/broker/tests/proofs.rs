@@ -43,7 +43,7 @@ async fn end_all(office: &Office, of: &InstanceId) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_backup_of_a_cluster_is_proved_at_a_time_the_oldest_first() {
+async fn one_backup_of_a_cluster_is_proved_at_a_time() {
     let office = Office::open();
     let near = [idle(&office, "a").await, idle(&office, "b").await];
     let far = idle_on(&office, "c", ENTERPRISE, json!({ "cluster_id": "far" })).await;
@@ -55,14 +55,17 @@ async fn one_backup_of_a_cluster_is_proved_at_a_time_the_oldest_first() {
     office.backup(&near[1], BackupState::Failed, 1).await;
     assert_eq!(look(&office).await, 2, "one on each cluster");
     assert_eq!(look(&office).await, 0);
-    let first = under_way(&office, &near[0]).await;
-    assert_eq!(first[0].kind, OperationKind::Proof);
-    assert_eq!(first[0].backup.as_ref(), Some(&backups[0]));
-    assert_eq!(
-        under_way(&office, &far).await[0].backup.as_ref(),
-        Some(&backups[2])
-    );
-    assert_eq!(under_way(&office, &near[1]).await, []);
+    // Both are of one moment.
+    let mut proved = Vec::new();
+    for (of, backup) in near.iter().chain([&far]).zip(&backups) {
+        for proof in under_way(&office, of).await {
+            assert_eq!(proof.kind, OperationKind::Proof);
+            assert_eq!(proof.backup.as_ref(), Some(backup));
+            proved.push(of.clone());
+        }
+    }
+    assert_eq!(proved.len(), 2);
+    assert!(proved.contains(&far), "{proved:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

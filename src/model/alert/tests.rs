@@ -26,6 +26,8 @@ fn watch(instance: &str, failures: u32, newest_good: Option<DateTime<Utc>>) -> B
         newest_good,
         newest_proved: None,
         flawed: None,
+        proved_within: None,
+        doubt: None,
     }
 }
 
@@ -309,6 +311,97 @@ fn known_faults_are_told_with_what_mends_them() {
         message.contains("(fixed in 3.6.17). And 2 more. Upgrade to 3.7.3"),
         "{message}"
     );
+}
+
+#[test]
+fn a_flawed_backup_is_told_of_with_what_to_do() {
+    let flawed = BackupWatch {
+        flawed: Some(FlawedBackup {
+            taken_at: at(0),
+            flaw: Flaw {
+                at: at(60),
+                version: version("3.6.16"),
+                reason: "its number of keys is 1, not 2".to_owned(),
+            },
+            count: 2,
+        }),
+        newest_proved: Some(at(-86_400)),
+        ..watch("i", 0, Some(at(0)))
+    };
+    let told = alerts(at(100), &database(), None, &flawed);
+    let alert = told.iter().find(|of| of.subject == Subject::Proof);
+    let alert = alert.expect("an alert");
+    assert_eq!(
+        (alert.gravity, alert.since),
+        (Gravity::Critical, Some(at(60)))
+    );
+    assert_eq!(
+        alert.message,
+        "The backup of 2023-11-14 22:13:20 UTC was restored into 3.6.16 to be proved, and is not what \
+         its manifest says: its number of keys is 1, not 2. Of its backups 2 are so. Do not rely on it: \
+         back the database up by hand, and tell the operator. The newest one that was proved is of \
+         2023-11-13 22:13:20 UTC, and is kept."
+    );
+}
+
+#[test]
+fn backups_that_are_not_proved_in_time_are_told_of_once() {
+    let hours = |hours: i64| at(hours * 3600);
+    let proved = |newest_proved, newest_good| BackupWatch {
+        newest_proved,
+        newest_good,
+        proved_within: Some(TimeDelta::hours(26)),
+        doubt: Some("there is no room".to_owned()),
+        ..watch("i", 0, None)
+    };
+    let told = |now, watch: &BackupWatch| {
+        let told = alerts(hours(now), &database(), None, watch).into_iter();
+        let told = told.filter(|alert| alert.subject == Subject::Backup);
+        told.map(|alert| (alert.gravity, alert.message))
+            .collect::<Vec<_>>()
+    };
+    let good = proved(Some(hours(0)), Some(hours(25)));
+    assert_eq!(told(25, &good), []);
+    let late = told(26, &good);
+    assert_eq!(late.len(), 1, "{late:?}");
+    assert_eq!(late[0].0, Gravity::Warning);
+    assert_eq!(
+        late[0].1,
+        "Backups are not proved in time: the newest proved backup is of 2023-11-14 22:13:20 UTC, and may \
+         be 26 hours old. Of the newest backup: there is no room. The broker goes on trying. Tell the \
+         operator, who finds the reason in the operations of the kind proof."
+    );
+    let missed = proved(Some(hours(0)), Some(hours(51)));
+    assert_eq!(told(52, &missed)[0].0, Gravity::Critical);
+    let never = told(26, &proved(None, Some(hours(25))));
+    assert_eq!(never[0].0, Gravity::Critical);
+    assert!(
+        never[0].1.contains("no backup was proved since"),
+        "{never:?}"
+    );
+    // A backup that does not come is told of as that.
+    let none = told(999, &proved(None, None));
+    assert_eq!(none.len(), 1, "{none:?}");
+    assert!(
+        none[0].1.starts_with("The scheduled backup is late"),
+        "{none:?}"
+    );
+    // Who does not want proofs is not told of them.
+    let off = BackupWatch {
+        proved_within: None,
+        ..good.clone()
+    };
+    assert_eq!(told(40, &off), []);
+    let moved = Schedule {
+        counts_from: Some(hours(40)),
+        ..good.schedule.clone().expect("a schedule")
+    };
+    let moved = BackupWatch {
+        schedule: Some(moved),
+        ..good
+    };
+    assert_eq!(told(41, &moved), [], "another hour was chosen");
+    assert_eq!(told(43, &moved).len(), 1);
 }
 
 #[test]

@@ -93,6 +93,8 @@ fn of(life: &Life, database: &DatabaseWatch, seen: Option<&Observation>) -> Heal
         newest_good: None,
         newest_proved: None,
         flawed: None,
+        proved_within: None,
+        doubt: None,
     };
     let alerts = match life.state {
         InstanceState::Ready => alerts(at(60), database, seen, &backups),
