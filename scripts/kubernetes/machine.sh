@@ -81,6 +81,8 @@ plug_in_node() {
     for node in $(nodes); do
         if [[ $node != "$name" ]]; then ip route add "$(pods_of "$node")" via "$(node_address "$node")"; fi
     done
+    # A node passes on what comes to its ports, also before it has a Pod of its own.
+    echo 1 >/proc/sys/net/ipv4/ip_forward
 }
 
 # Folders that programs find by their usual names, though each node has its own.
