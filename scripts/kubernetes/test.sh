@@ -41,7 +41,7 @@ stage build "$here/build.sh"
 stage broker cargo build --locked --bin compose-broker
 stage tests cargo test --locked --no-run --test it
 filters=("${@:-kubernetes::}")
-cargo test --locked --quiet --test it -- --ignored --list "${filters[@]}" | grep -q ': test$' ||
+[[ $(cargo test --locked --quiet --test it -- --ignored --list "${filters[@]}") == *': test'* ]] ||
     die "no test that needs a cluster has ${filters[*]} in its name"
 stage image "$here/broker-image.sh" "$built" test "${ETCD[@]}"
 if [[ -z ${COMPOSE_BROKER_TEST_KUBECONFIG:-} ]]; then
