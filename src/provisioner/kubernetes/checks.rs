@@ -14,13 +14,13 @@ use crate::provisioner::ProvisionerError;
 const MINOR_MIN: u32 = 31;
 
 /// A group of the API, a resource (a part of one behind a slash), and what is done with it.
-type Right = (&'static str, &'static str, &'static [&'static str]);
+pub type Right = (&'static str, &'static str, &'static [&'static str]);
 
 /// What objects are made, changed, listed and removed with.
 const ALL: &[&str] = &["get", "list", "create", "patch", "delete"];
 
 /// What the broker does, and so must be allowed to do. The role that is shipped has just these.
-pub(super) const RIGHTS: [Right; 12] = [
+pub const RIGHTS: [Right; 12] = [
     ("apps", "statefulsets", ALL),
     ("", "persistentvolumeclaims", ALL),
     ("", "secrets", ALL),

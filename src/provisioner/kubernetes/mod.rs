@@ -72,7 +72,10 @@ use crate::{
     workbench::Workbench,
 };
 
-pub use self::backing::KIND;
+pub use self::{
+    backing::KIND,
+    checks::{RIGHTS, Right},
+};
 
 type Result<T> = std::result::Result<T, ProvisionerError>;
 

@@ -2,5 +2,5 @@
 
 mod backup_store;
 mod engine;
-mod provisioner;
+pub mod provisioner;
 mod store;

@@ -45,9 +45,9 @@ use crate::{
     memory::cluster::{Ended, Installed, MemoryCluster},
 };
 
-const ENGINE: &str = "teller";
+pub const ENGINE: &str = "teller";
 /// The versions that are installed.
-const VERSIONS: [&str; 2] = ["1.0.0", "2.0.0"];
+pub const VERSIONS: [&str; 2] = ["1.0.0", "2.0.0"];
 /// What the teller may use.
 const RESOURCES: Resources = Resources {
     disk_bytes: 1024,
@@ -198,11 +198,7 @@ impl Kind for Kubernetes {
     async fn new() -> Self {
         bed::namespace(Self::NAMESPACE);
         let cluster = format!("contract-{}", new_id());
-        let images = VERSIONS.map(|version| (version, format!("bed.local/teller:{version}")));
-        let images = images
-            .each_ref()
-            .map(|(version, image)| (ENGINE, *version, image.as_str()));
-        let settings = bed::settings(&cluster, Self::NAMESPACE, &images);
+        let settings = bed::settings(&cluster, Self::NAMESPACE, &bed::tellers());
         let kubeconfig = bed::kubeconfig();
         let opened = KubernetesProvisioner::open(Some(&kubeconfig), None, settings).await;
         Self {
@@ -232,7 +228,7 @@ impl Drop for Kubernetes {
     }
 }
 
-fn new_id() -> DeploymentId {
+pub fn new_id() -> DeploymentId {
     DeploymentId::generate(now())
 }
 
@@ -245,7 +241,7 @@ fn program(version: &str) -> Program {
 }
 
 /// The member `m0`, whose server says `word` when it begins.
-fn server(deployment: &DeploymentId, word: &str) -> Server {
+pub fn server(deployment: &DeploymentId, word: &str) -> Server {
     Server {
         deployment: deployment.clone(),
         member: "m0".to_owned(),
@@ -263,7 +259,7 @@ fn server(deployment: &DeploymentId, word: &str) -> Server {
     }
 }
 
-fn task(args: &[&str]) -> Task {
+pub fn task(args: &[&str]) -> Task {
     Task {
         program: program("1.0.0"),
         args: args.iter().map(|&arg| arg.to_owned()).collect(),
@@ -279,7 +275,7 @@ async fn keep(at: &dyn Provisioner, id: &DeploymentId, name: &str) {
     kept.expect("written");
 }
 
-fn content(text: &'static str) -> ByteStream {
+pub fn content(text: &'static str) -> ByteStream {
     stream::iter([Ok(Bytes::from(text))]).boxed()
 }
 

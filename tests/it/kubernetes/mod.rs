@@ -4,9 +4,18 @@
 mod cluster;
 mod story;
 
-use std::{collections::BTreeMap, env, path::PathBuf, process::Command};
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
 
 use compose_broker::provisioner::kubernetes::settings::{BrokerPlace, Exposure, Settings, Spread};
+use serde_json::{Value, json};
+
+use crate::contract::provisioner::{ENGINE, VERSIONS};
 
 /// Names the file of contexts that leads to the cluster.
 const KUBECONFIG: &str = "COMPOSE_BROKER_TEST_KUBECONFIG";
@@ -49,6 +58,24 @@ pub fn kubectl(args: &[&str]) -> String {
     try_kubectl(args).unwrap_or_else(|words| panic!("kubectl {args:?}: {words}"))
 }
 
+/// Applies an object by kubectl.
+pub fn apply(object: &Value) {
+    let mut command = Command::new("kubectl");
+    command.arg("--kubeconfig").arg(kubeconfig());
+    let mut applying = command
+        .args(["apply", "-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("kubectl");
+    let mut input = applying.stdin.take().expect("its input");
+    input
+        .write_all(object.to_string().as_bytes())
+        .expect("written");
+    drop(input);
+    assert!(applying.wait().expect("an end").success(), "{object}");
+}
+
 /// A namespace that takes no pod beyond what is safe, made once.
 pub fn namespace(name: &str) {
     // It may be there.
@@ -60,6 +87,31 @@ pub fn namespace(name: &str) {
         name,
         "pod-security.kubernetes.io/enforce=restricted",
     ]);
+}
+
+/// A file of contexts for a service account of a namespace, which is made if need be.
+pub fn kubeconfig_of(account: &str, namespace: &str, folder: &Path) -> PathBuf {
+    let mut command = Command::new("kubectl");
+    command.arg("--kubeconfig").arg(kubeconfig());
+    // It may be there.
+    let _ = command
+        .args(["-n", namespace, "create", "serviceaccount", account])
+        .output();
+    let token = kubectl(&["-n", namespace, "create", "token", account]);
+    let file = kubectl(&["config", "view", "--raw", "--minify", "-o", "json"]);
+    let mut file: Value = serde_json::from_str(&file).expect("JSON");
+    file["users"][0]["user"] = json!({ "token": token.trim() });
+    let path = folder.join("kubeconfig");
+    fs::write(&path, file.to_string()).expect("a file");
+    path
+}
+
+/// The teller's images in the cluster.
+pub fn tellers() -> [(&'static str, &'static str, &'static str); 2] {
+    [
+        (ENGINE, VERSIONS[0], "bed.local/teller:1.0.0"),
+        (ENGINE, VERSIONS[1], "bed.local/teller:2.0.0"),
+    ]
 }
 
 /// Settings of a cluster whose broker is the test, outside of it.
