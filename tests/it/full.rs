@@ -10,7 +10,13 @@ use std::{
     time::Duration,
 };
 
-use compose_broker::model::limits::{FULL_LOOK_INTERVAL, UNIT_BYTES};
+use compose_broker::{
+    app::Surroundings,
+    model::{
+        limits::{FULL_LOOK_INTERVAL, UNIT_BYTES},
+        patience::Patience,
+    },
+};
 use etcd_client::{AlarmAction, AlarmType, Client, DeleteOptions, PutOptions};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -21,7 +27,7 @@ use tokio::{
 
 use crate::{
     broker::{SERVICE, STANDARD, TestBroker, answer, binding_path, eventually, text},
-    etcd,
+    control, etcd,
     inside::Inside,
 };
 
@@ -225,10 +231,19 @@ async fn bind_to(broker: &TestBroker, prefix: &str) -> Value {
     bound.body["credentials"].clone()
 }
 
+/// As patient as a broker of users: members start anew when a database is closed, and what is asked of them
+/// meanwhile waits.
+fn of_a_user() -> Surroundings {
+    Surroundings {
+        patience: Patience::default(),
+        ..control::surroundings()
+    }
+}
+
 async fn filling_it_opens_nothing(version: &str) {
     let is_safe =
         compose_broker::engine::etcd::PROFILE.full_is_safe(version.parse().expect("a version"));
-    let broker = TestBroker::start().await;
+    let broker = TestBroker::start_with(&[], of_a_user()).await;
     broker
         .provision("i", json!({ "db_version": version }))
         .await;
