@@ -125,7 +125,9 @@ pub use reconcile::Reconciler;
 pub use recover::Recoveries;
 pub use renewal::Renewals;
 pub use repair::RepairBegun;
-pub use restore::{RestoreOptions, RestorePlace, RestoreRequest, Restored, Restores};
+pub use restore::{
+    RestoreOptions, RestorePlace, RestorePreflight, RestoreRequest, Restored, Restores,
+};
 pub use retention::Retention;
 pub use round::{LookedOver, Rounds};
 pub use schedule::{BackupSchedule, back_up_due};

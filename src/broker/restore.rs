@@ -5,6 +5,8 @@
 //! the source asks the broker itself ([`Restores::restore_here`]): then the broker chooses the new
 //! instance's id and name, and goes the platform's way from there. There is no second set of rules.
 
+mod rehearsal;
+
 use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
 use serde_json::{Map, Value, json};
@@ -14,6 +16,7 @@ use super::{
     instance::Instances,
     inventory::Inventory,
     provision::{Asker, INSTANCE_NAME, ProvisionRequest},
+    quota::Quotas,
     source::{manifest_of, restorable},
     target::{Targets, units_of_a_restore},
 };
@@ -43,8 +46,10 @@ use crate::{
 pub struct RestoreRequest {
     /// The instance that the backup was taken of.
     pub source: InstanceId,
-    /// The backup.
-    pub backup: BackupId,
+    /// As the parameter `backup_id` of a provision.
+    pub backup: String,
+    /// As the parameter `restore_time` of a provision.
+    pub restore_time: Option<String>,
     /// What the new instance shall be called; absent: [`name::of_restore`].
     pub name: Option<String>,
     /// As the parameter `db_version` of a provision.
@@ -115,6 +120,8 @@ pub struct RestorePlace {
     pub refusal: Option<String>,
 }
 
+pub use rehearsal::RestorePreflight;
+
 /// Restores that users ask the broker itself for.
 pub struct Restores {
     store: Arc<Store>,
@@ -122,6 +129,7 @@ pub struct Restores {
     inventory: Arc<Inventory>,
     instances: Arc<Instances>,
     targets: Targets,
+    quotas: Quotas,
 }
 
 impl Restores {
@@ -135,6 +143,7 @@ impl Restores {
             clock: parts.clock.clone(),
             instances,
             targets: Targets::new(parts, inventory.clone()),
+            quotas: Quotas::new(parts),
             inventory,
         }
     }
@@ -212,6 +221,10 @@ impl Restores {
         };
         put("source_service_instance_id", Some(json!(source.id)));
         put("backup_id", Some(json!(request.backup)));
+        put(
+            "restore_time",
+            request.restore_time.as_ref().map(|at| json!(at)),
+        );
         put("db_version", request.version.as_ref().map(|v| json!(v)));
         put("cluster_id", cluster.map(Value::from));
         put("units", request.units.map(Value::from));
@@ -302,7 +315,7 @@ impl Restores {
         for backup in backups {
             let mut options = nothing.clone();
             if options.refusal.is_none() {
-                match split_refusal(manifest_of(conn, &source, backup.as_str()))? {
+                match split_refusal(manifest_of(conn, &source, backup))? {
                     Ok(manifest) => {
                         let of = (&*offering, &*plan);
                         self.describe(&mut options, of, &clusters, &candidates, &manifest)?;

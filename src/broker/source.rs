@@ -5,6 +5,7 @@ use crate::{
     model::{
         backup::{Backup, BackupState, Manifest},
         catalog::Offering,
+        choice::{BackupChoice, ChoiceError},
         ids::{BackupId, InstanceId},
         instance::{Instance, InstanceState},
         parameters::ProvisionParameters,
@@ -24,20 +25,21 @@ pub(super) fn restore_source(
     asked: &ProvisionParameters,
 ) -> Result<Option<Manifest>, BrokerError> {
     let refuse = |reason: String| Err(BrokerError::BadRequest(reason));
-    let (source_id, backup_id) = match (&asked.source_service_instance_id, &asked.backup_id) {
+    let choice = BackupChoice::read(asked.backup_id.as_deref(), asked.restore_time.as_deref());
+    let (source_id, choice) = match (&asked.source_service_instance_id, choice?) {
         (None, None) => return Ok(None),
         (Some(source), Some(backup)) => (source, backup),
         (Some(_), None) => {
             return refuse(
-                "a restore needs backup_id beside source_service_instance_id; list the \
-                 source's backups to find it"
+                "a restore needs backup_id beside source_service_instance_id: list the source's \
+                 backups to find it, or give latest; or give restore_time, for the newest one from before"
                     .to_owned(),
             );
         }
         (None, Some(_)) => {
             return refuse(
-                "a restore needs source_service_instance_id beside backup_id: the id of the \
-                 service instance that the backup was taken of"
+                "a restore needs source_service_instance_id beside backup_id or restore_time: the id \
+                 of the service instance that the backup was taken of"
                     .to_owned(),
             );
         }
@@ -56,7 +58,34 @@ pub(super) fn restore_source(
         Asker::Neighbour { source: own, .. } => source.deployment == own.deployment,
     };
     let source = restorable(conn, may_restore, offering, source_id)?;
-    manifest_of(conn, &source, backup_id).map(Some)
+    chosen(conn, &source, &choice).map(Some)
+}
+
+/// The manifest of the backup of an instance that is meant, when it can be restored.
+pub(super) fn chosen(
+    conn: &mut Conn<'_>,
+    source: &Instance,
+    choice: &BackupChoice,
+) -> Result<Manifest, BrokerError> {
+    let (kind, until) = match choice {
+        BackupChoice::Given(id) => return manifest_of(conn, source, id),
+        BackupChoice::Latest { kind, until } => (*kind, *until),
+    };
+    let complete = store::backup::complete_of(conn, &source.id)?;
+    let found = BackupChoice::newest(kind, until, &complete);
+    found
+        .and_then(|backup| backup.manifest.clone())
+        .ok_or_else(|| {
+            let kind = kind.map_or(String::new(), |kind| format!(" {kind}"));
+            let until = until.map_or(String::new(), |until| {
+                format!(" that was begun by {}", until.format("%Y-%m-%dT%H:%M:%SZ"))
+            });
+            BrokerError::BadRequest(format!(
+                "the service instance {:?} has no complete{kind} backup{until}; list its backups and \
+                 choose one of them, or take one",
+                source.id.as_str()
+            ))
+        })
 }
 
 /// The instance of that id, when the one who asks may restore from it.
@@ -92,18 +121,17 @@ pub(super) fn restorable(
 pub(super) fn manifest_of(
     conn: &mut Conn<'_>,
     source: &Instance,
-    backup_id: &str,
+    id: &BackupId,
 ) -> Result<Manifest, BrokerError> {
     let refuse = |reason: String| Err(BrokerError::BadRequest(reason));
     let unknown_backup = || {
-        let source_id = source.id.as_str();
+        let (source_id, id) = (source.id.as_str(), id.as_str());
         BrokerError::BadRequest(format!(
-            "the service instance {source_id:?} has no backup {backup_id:?}; list its backups \
+            "the service instance {source_id:?} has no backup {id:?}; list its backups \
              and choose one of them"
         ))
     };
-    let id: BackupId = backup_id.parse().map_err(|_| unknown_backup())?;
-    let backup = store::backup::find(conn, &id)?
+    let backup = store::backup::find(conn, id)?
         .filter(|backup| backup.instance == source.id)
         .ok_or_else(unknown_backup)?;
     if backup.state == BackupState::Expired {
@@ -120,6 +148,12 @@ pub(super) fn manifest_of(
         (BackupState::Expired | BackupState::Complete, _) => refuse(format!(
             "backup {id} has expired; choose one that is still listed"
         )),
+    }
+}
+
+impl From<ChoiceError> for BrokerError {
+    fn from(error: ChoiceError) -> Self {
+        Self::BadRequest(error.to_string())
     }
 }
 

@@ -362,7 +362,8 @@ impl Office {
     ) -> Result<Restored, BrokerError> {
         let request = RestoreRequest {
             source: source.clone(),
-            backup: backup.clone(),
+            backup: backup.to_string(),
+            restore_time: None,
             name: None,
             version: version.map(|v| v.to_string()),
             cluster: place.map(str::to_owned),

@@ -330,11 +330,17 @@ pub struct RestoreBackup {
     /// The source: the instance that the backup was taken of
     #[arg(add = names())]
     pub name: String,
-    /// The backup's id
+    /// The backup's id, or latest, latest:daily, latest:weekly, latest:monthly, latest:on_demand, latest:safety
     #[arg(value_hint = ValueHint::Other)]
     pub backup: String,
     /// The name of the new instance
     pub new_name: String,
+    /// With latest and the like: the newest backup that was begun by then, as 2026-11-29T04:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub before: Option<String>,
+    /// Only say what it would do
+    #[arg(long)]
+    pub dry_run: bool,
     /// The version of the new instance's database
     #[arg(long, value_name = "VERSION")]
     pub db_version: Option<String>,

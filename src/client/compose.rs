@@ -191,6 +191,19 @@ impl<'a> Compose<'a> {
         self.send(Method::PATCH, &path, Some(&body), 200).await
     }
 
+    /// What a restore of a backup, or of `latest` and the like, would do.
+    pub async fn restore_preflight(&self, backup: &str, wanted: &Value) -> Result<Value> {
+        let path = [
+            "deployments",
+            &self.deployment,
+            "backups",
+            backup,
+            "restore",
+        ];
+        let body = json!({ "deployment": wanted });
+        self.send(Method::POST, &path, Some(&body), 200).await
+    }
+
     /// Asks for room to be made; what goes on then is a recipe.
     pub async fn begin_relief(&self, delete_prefix: Option<&str>) -> Result<Value> {
         let path = ["deployments", &self.deployment, "reliefs"];

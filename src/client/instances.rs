@@ -3,7 +3,6 @@
 use std::{
     io::{self, BufRead as _, IsTerminal as _, Write as _},
     pin::pin,
-    time::Duration,
 };
 
 use futures::{StreamExt as _, stream};
@@ -16,30 +15,28 @@ use super::{
     Session,
     book::{Instance, Kind, Last, Plan, Said, check_id},
     catalog::{Catalog, Offer},
-    command::{CreateService, RestoreBackup, UpdateService, UpgradeService},
+    command::{CreateService, UpdateService, UpgradeService},
     compose::Compose,
     error::{Error, Result},
     osb::{Accepted, NotCreated, Resource},
-    show::duration,
     work::{Job, Status, look_at},
 };
 use crate::model::{
     health::HealthState,
     instance::DELETE_PROTECTION,
     limits::{CLIENT_LOOKS_AT_ONCE, CLIENT_UNBIND_PATIENCE},
-    size::size,
 };
 
 /// What is asked for when an instance is made.
-struct New {
+pub(super) struct New {
     /// What to call it.
-    name: String,
+    pub(super) name: String,
     /// Its id, if the user chose one.
-    id: Option<String>,
+    pub(super) id: Option<String>,
     /// Its parameters.
-    parameters: Option<Value>,
+    pub(super) parameters: Option<Value>,
     /// What its user puts on it.
-    tags: Vec<String>,
+    pub(super) tags: Vec<String>,
 }
 
 impl Session {
@@ -57,52 +54,7 @@ impl Session {
         self.create(offer, owner, new, asked.patience.wait).await
     }
 
-    /// `restore-backup`: a new instance beside the one that the backup was taken of.
-    pub async fn restore(&self, asked: RestoreBackup) -> Result<()> {
-        let none = || Value::Object(serde_json::Map::new());
-        let mut parameters = asked.parameters.read()?.unwrap_or_else(none);
-        if let Some(version) = asked.db_version {
-            parameters["db_version"] = version.into();
-        }
-        if let Some(units) = asked.units {
-            parameters["units"] = units.into();
-        }
-        let source = self.any_instance(&asked.name).await?;
-        if let Some(about) = self.about_restore(&source.id, &asked.backup).await {
-            self.show.note(&about);
-        }
-        parameters["backup_id"] = asked.backup.into();
-        let catalog = self.catalog().await?;
-        let plan = asked.plan.as_ref().unwrap_or(&source.plan.name);
-        let offer = catalog.other_plan(&source, plan)?;
-        parameters["source_service_instance_id"] = source.id.into();
-        let new = New {
-            name: asked.new_name,
-            id: None,
-            parameters: Some(parameters),
-            tags: Vec::new(),
-        };
-        // Backups stay with their owner.
-        let owner = (source.organization, source.space);
-        self.create(offer, owner, new, asked.patience.wait).await
-    }
-
-    /// What a restore of a backup brings and about how long it takes, where the broker tells.
-    async fn about_restore(&self, source: &str, backup: &str) -> Option<String> {
-        let api = self.api_of_platform(source).await.ok()??;
-        let backup = api.backup(backup).await.ok()?;
-        let bytes = size(backup["size_bytes"].as_u64()?);
-        let estimate = &backup["restore_estimate"];
-        let seconds = estimate["seconds"].as_u64().map(Duration::from_secs);
-        let takes = match (seconds.map(duration), estimate["restores"].as_u64()) {
-            (Some(about), Some(1)) => format!("about {about}, as the one restore so far took"),
-            (Some(about), Some(many)) => format!("about {about}, going by {many} earlier restores"),
-            _ => "how long it takes is not known: there is no earlier restore to go by".to_owned(),
-        };
-        Some(format!("restores {bytes} of data: {takes}"))
-    }
-
-    async fn create(
+    pub(super) async fn create(
         &self,
         offer: Offer<'_>,
         (organization, space): (String, String),

@@ -36,6 +36,7 @@ mod logs;
 mod operations;
 mod osb;
 mod recover;
+mod restore;
 mod show;
 mod table;
 mod target;

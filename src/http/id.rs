@@ -17,7 +17,7 @@ pub struct PathIds {
     instance: Option<String>,
     binding: Option<String>,
     deployment: Option<String>,
-    backup: Option<String>,
+    pub(super) backup: Option<String>,
     pub(super) recipe: Option<String>,
     logfile: Option<String>,
     operation: Option<String>,

@@ -15,6 +15,7 @@ pub mod calendar;
 pub mod capacity;
 pub mod catalog;
 pub mod certificate;
+pub mod choice;
 pub mod database_url;
 pub mod deed;
 pub mod defragment;

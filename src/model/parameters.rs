@@ -20,8 +20,11 @@ pub fn in_force(mut parameters: Value, version: Version) -> Value {
 pub struct ProvisionParameters {
     /// The instance whose backup the new one is made from.
     pub source_service_instance_id: Option<String>,
-    /// The backup that the new one is made from.
+    /// The backup that the new one is made from: its id, or the newest of a kind
+    /// ([`BackupChoice`](super::choice::BackupChoice)).
     pub backup_id: Option<String>,
+    /// The newest backup from before that time is meant.
+    pub restore_time: Option<String>,
     /// The cluster that it goes to.
     pub cluster_id: Option<String>,
     /// The cluster that it goes to, by the instance that stands for it.

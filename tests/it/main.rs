@@ -69,6 +69,7 @@ mod inside;
 mod instances;
 mod kubernetes;
 mod kustomize;
+mod latest;
 mod line;
 mod logfiles;
 mod memory;

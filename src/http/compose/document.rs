@@ -55,7 +55,7 @@ const RULES: Rules = Rules {
         super::change_backup,
         super::schedule::backup_schedule,
         super::schedule::change_backup_schedule,
-        super::restore,
+        super::restore::restore,
         super::download,
         super::deployment_recipes,
         super::recipe,

@@ -23,9 +23,7 @@ use super::{
     request::{Body, bearer, check_basic, query, shown_credentials, shows_basic, wanted_range},
 };
 use crate::{
-    broker::{
-        BackupChange, Broker, BrokerError, DeploymentView, DownloadLink, KeptNow, RestoreRequest,
-    },
+    broker::{BackupChange, Broker, BrokerError, DeploymentView, DownloadLink, KeptNow},
     caller::Caller,
     model::{
         backup::Backup,
@@ -50,6 +48,7 @@ mod id;
 mod logfiles;
 mod members;
 mod provenance;
+mod restore;
 mod schedule;
 mod view;
 
@@ -64,6 +63,7 @@ pub use history::history;
 use id::{Id, LinkIds, RecipeId, known};
 pub use logfiles::{download_log, log_link, logfile, logfiles};
 pub use members::members;
+pub use restore::restore;
 pub use schedule::{backup_schedule, change_backup_schedule};
 use view::{BackupList, Backups, DownloadableBackupBody, Embedded, InstanceBody, Recipes};
 
@@ -360,50 +360,6 @@ pub async fn download_link(
     let query = broker.archives.download_query(holder, backup).await?;
     let url = view::backup_url(&broker.public_url, of, backup);
     Ok(query.map(|query| format!("{url}/download?{query}")))
-}
-
-/// Makes a new instance from a backup.
-#[utoipa::path(
-    post, path = "/api/2016-07/instances/{instance}/deployments/{deployment}/backups/{backup}/restore",
-    operation_id = "restore",
-    request_body = Option<requests::RestoreBody>,
-    responses(
-        (status = 202, description = "The new deployment", body = view::DeploymentBody),
-        (status = 404, description = "There is no such backup, or none that the token leads to"),
-        (status = 409, description = "Another instance has the name"),
-    )
-)]
-pub async fn restore(
-    api: web::Data<Api>,
-    Id(id): Id<BackupId>,
-    request: HttpRequest,
-    payload: web::Payload,
-) -> Answer {
-    let of = deployment_in_path(&api, &request).await?;
-    let body = Body::read_or_nothing(&request, payload).await?;
-    let wanted = body.section("deployment")?;
-    let backup = api
-        .broker
-        .backups
-        .backup(of.instance.id.clone(), id)
-        .await?;
-    let restore = RestoreRequest {
-        source: of.instance.id,
-        backup: backup.id,
-        name: wanted.text("name")?,
-        version: wanted.text("version")?,
-        cluster: wanted.text("cluster_id")?,
-        units: wanted.count("units")?,
-        origin: Origin::Compose,
-    };
-    let restored = api.broker.restores.restore_here(restore).await?;
-    let made = api
-        .broker
-        .deployments
-        .deployment_of(restored.instance.id)
-        .await?;
-    let health = api.broker.vitals.health(&made).await?;
-    Ok(HttpResponse::Accepted().json(view::deployment(&api.broker, &made, health)))
 }
 
 /// Downloads a backup, with the link's own permission.

@@ -329,7 +329,8 @@ pub async fn restore(
     let field = |name: &str| Some(form.text(name).trim().to_owned()).filter(|t| !t.is_empty());
     let restore = RestoreRequest {
         source: view.of.instance.id.clone(),
-        backup: backup.id,
+        backup: backup.id.to_string(),
+        restore_time: None,
         name: field("name"),
         version: field("version"),
         cluster: field("cluster"),

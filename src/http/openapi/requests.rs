@@ -373,4 +373,9 @@ struct Restored {
     cluster_id: Option<String>,
     /// Its size.
     units: Option<u32>,
+    /// With `latest` and the like in the path: the newest backup that was begun by then.
+    #[schema(format = DateTime)]
+    restore_time: Option<String>,
+    /// Whether to tell what would be done and to do nothing.
+    dry_run: Option<bool>,
 }

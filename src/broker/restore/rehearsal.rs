@@ -1,0 +1,176 @@
+//! What a restore would do, told before anything is made, with every reason why it would be refused.
+
+use super::{
+    Estimate, RestoreRequest, Restored, Restores, deployment_of, estimate, given_name, known,
+    restores_done, split_refusal,
+};
+use crate::{
+    broker::{
+        BrokerError,
+        source::{chosen, restorable},
+        target::units_of_a_restore,
+    },
+    model::{
+        backup::Manifest,
+        catalog::{Offering, Placement, Plan},
+        choice::BackupChoice,
+        instance::Instance,
+        parameters::ProvisionParameters,
+        version::Version,
+    },
+    store::{Conn, StoreError},
+};
+
+/// What a restore would do.
+#[derive(Debug, Clone, Default)]
+pub struct RestorePreflight {
+    /// Why it would not be done now; empty when it would.
+    pub reasons: Vec<String>,
+    /// The backup that would be taken, where there is one.
+    pub backup: Option<Manifest>,
+    /// What the new instance would be called.
+    pub name: Option<String>,
+    /// Its version.
+    pub version: Option<Version>,
+    /// Its size.
+    pub units: Option<u32>,
+    /// About how long it would take; none where no restore of this engine is known that succeeded.
+    pub estimate: Option<Estimate>,
+}
+
+/// How a rehearsal ends, so that all it did is taken back.
+enum Rehearsed {
+    Told(Box<RestorePreflight>),
+    Failed(BrokerError),
+}
+
+impl From<StoreError> for Rehearsed {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl Restores {
+    /// What [`Self::restore_here`] would do. Nothing is made: its decision is taken back.
+    pub async fn rehearse(
+        self: &std::sync::Arc<Self>,
+        request: RestoreRequest,
+    ) -> Result<RestorePreflight, BrokerError> {
+        let restores = self.clone();
+        let rehearsed = self.store.decide(move |conn| -> Result<(), Rehearsed> {
+            Err(match restores.rehearse_in(conn, &request) {
+                Ok(preflight) => Rehearsed::Told(Box::new(preflight)),
+                Err(error) => Rehearsed::Failed(error),
+            })
+        });
+        match rehearsed.await {
+            Err(Rehearsed::Told(preflight)) => Ok(*preflight),
+            Err(Rehearsed::Failed(error)) => Err(error),
+            Ok(()) => Ok(RestorePreflight::default()),
+        }
+    }
+
+    fn rehearse_in(
+        &self,
+        conn: &mut Conn<'_>,
+        request: &RestoreRequest,
+    ) -> Result<RestorePreflight, BrokerError> {
+        let source = known(conn, &request.source)?;
+        let (offering, plan) = self
+            .inventory
+            .offering_and_plan(&source.service_id, &source.plan_id)?;
+        let mut told = RestorePreflight::default();
+        let of_the_source = |found: &Instance| found.deployment == source.deployment;
+        note(
+            &mut told.reasons,
+            restorable(conn, of_the_source, &offering, source.id.as_str()),
+        )?;
+        if let Some(name) = &request.name {
+            note(&mut told.reasons, given_name(conn, &source.tenant, name))?;
+        }
+        let choice = BackupChoice::read(Some(&request.backup), request.restore_time.as_deref());
+        let choice = note(&mut told.reasons, choice.map_err(BrokerError::from))?.flatten();
+        if let Some(choice) = choice {
+            told.backup = note(&mut told.reasons, chosen(conn, &source, &choice))?;
+        }
+        if let Some(manifest) = told.backup.clone() {
+            let of = (&*offering, &*plan);
+            let refused = self.refusals(conn, &source, of, request, &manifest)?;
+            told.reasons.extend(refused);
+            let past = restores_done(conn, &offering.rules.engine)?;
+            told.estimate = estimate(&past, manifest.stored.snapshot_bytes);
+        }
+        // What it comes to in all: the rules are those of the restore itself.
+        if let Some(made) = note(&mut told.reasons, self.restore_here_in(conn, request))? {
+            let Restored {
+                instance,
+                deployment,
+                ..
+            } = made;
+            told.name = instance.name;
+            told.version = Some(deployment.version);
+            told.units = Some(deployment.units);
+        }
+        Ok(told)
+    }
+
+    /// Why a restore of a backup would be refused for its place, its version, its size, each looked at by itself.
+    fn refusals(
+        &self,
+        conn: &mut Conn<'_>,
+        source: &Instance,
+        (offering, plan): (&Offering, &Plan),
+        request: &RestoreRequest,
+        manifest: &Manifest,
+    ) -> Result<Vec<String>, BrokerError> {
+        let mut reasons = Vec::new();
+        let cluster = match (&request.cluster, plan.rules.placement) {
+            (None, Placement::Chosen) => Some(deployment_of(conn, source)?.cluster),
+            (cluster, _) => cluster.clone(),
+        };
+        let candidates = self.targets.candidates(conn)?;
+        let target = |with_version: bool, with_units: bool| {
+            let asked = ProvisionParameters {
+                cluster_id: cluster.clone(),
+                db_version: request.version.clone().filter(|_| with_version),
+                units: request.units.filter(|_| with_units),
+                ..ProvisionParameters::default()
+            };
+            self.targets
+                .target_among(&candidates, offering, plan, &asked, Some(manifest))
+        };
+        // What is wrong is told, and then what would be wrong if that were not.
+        if note(&mut reasons, target(true, true))?.is_none() {
+            note(&mut reasons, target(false, true))?;
+            note(&mut reasons, target(true, false))?;
+        }
+        let units = request
+            .units
+            .unwrap_or_else(|| units_of_a_restore(manifest));
+        note(
+            &mut reasons,
+            self.quotas.check_quotas(conn, &source.tenant, plan, units),
+        )?;
+        Ok(reasons)
+    }
+}
+
+/// The value; a refusal goes to the others, once.
+fn note<T>(
+    reasons: &mut Vec<String>,
+    result: Result<T, BrokerError>,
+) -> Result<Option<T>, BrokerError> {
+    let refused = match result {
+        Err(BrokerError::Conflict(refusal)) => Err(BrokerError::BadRequest(refusal)),
+        other => other,
+    };
+    match split_refusal(refused)? {
+        Ok(value) => Ok(Some(value)),
+        Err(refusal) => {
+            if !reasons.contains(&refusal) {
+                reasons.push(refusal);
+            }
+            Ok(None)
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Restores: instances that are made from backups.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{
+    Session,
+    command::RestoreBackup,
+    error::{Error, Result},
+    instances::New,
+    show::duration,
+};
+use crate::model::size::size;
+
+impl Session {
+    /// `restore-backup`: a new instance beside the one that the backup was taken of.
+    pub async fn restore(&self, asked: RestoreBackup) -> Result<()> {
+        let none = || Value::Object(serde_json::Map::new());
+        let mut parameters = asked.parameters.read()?.unwrap_or_else(none);
+        if let Some(version) = &asked.db_version {
+            parameters["db_version"] = version.as_str().into();
+        }
+        if let Some(units) = asked.units {
+            parameters["units"] = units.into();
+        }
+        if asked.dry_run {
+            return self.rehearse_restore(&asked).await;
+        }
+        let source = self.any_instance(&asked.name).await?;
+        if let Some(about) = self.about_restore(&source.id, &asked.backup).await {
+            self.show.note(&about);
+        }
+        parameters["backup_id"] = asked.backup.into();
+        if let Some(time) = asked.before {
+            parameters["restore_time"] = time.into();
+        }
+        let catalog = self.catalog().await?;
+        let plan = asked.plan.as_ref().unwrap_or(&source.plan.name);
+        let offer = catalog.other_plan(&source, plan)?;
+        parameters["source_service_instance_id"] = source.id.into();
+        let new = New {
+            name: asked.new_name,
+            id: None,
+            parameters: Some(parameters),
+            tags: Vec::new(),
+        };
+        // Backups stay with their owner.
+        let owner = (source.organization, source.space);
+        self.create(offer, owner, new, asked.patience.wait).await
+    }
+
+    /// What it would do.
+    async fn rehearse_restore(&self, asked: &RestoreBackup) -> Result<()> {
+        if asked.plan.is_some() || asked.parameters.parameters.is_some() {
+            let reason = "--dry-run tells of the plan of the source and its own parameters: leave out --plan and -c";
+            return Err(Error::Usage(reason.into()));
+        }
+        let wanted = json!({
+            "name": asked.new_name,
+            "version": asked.db_version,
+            "units": asked.units,
+            "restore_time": asked.before,
+            "dry_run": true,
+        });
+        let backup = asked.backup.as_str();
+        let told = self
+            .with_api(&asked.name, async |api| {
+                api.restore_preflight(backup, &wanted).await
+            })
+            .await?;
+        let text = |field: &str| told[field].as_str().map(str::to_owned);
+        let number = |field: &str| told[field].as_u64();
+        let reasons = told["reasons"].as_array().into_iter().flatten();
+        let reasons: Vec<&str> = reasons.filter_map(Value::as_str).collect();
+        let estimate = &told["restore_estimate"];
+        let seconds = estimate["seconds"].as_u64().map(Duration::from_secs);
+        let taken = text("taken_at").map(|at| format!(" of {at}"));
+        let shown = self.show.fields([
+            ("restore", Some(asked.new_name.clone())),
+            (
+                "backup",
+                text("backup_id").map(|id| id + &taken.unwrap_or_default()),
+            ),
+            ("data", number("size_bytes").map(size)),
+            ("from", text("from_version")),
+            ("to", text("to_version")),
+            ("units", number("units").map(|units| units.to_string())),
+            (
+                "units needed",
+                number("units_needed").map(|units| units.to_string()),
+            ),
+            ("takes about", seconds.map(duration)),
+            (
+                "refused",
+                Some(reasons.join("; ")).filter(|text| !text.is_empty()),
+            ),
+        ]);
+        self.show.result(&shown, &told)?;
+        if told["possible"] == true {
+            return Ok(());
+        }
+        Err(Error::Failed(format!(
+            "{} would not be restored now; nothing was made",
+            asked.new_name
+        )))
+    }
+
+    /// What a restore of a backup brings and about how long it takes, where the broker tells.
+    async fn about_restore(&self, source: &str, backup: &str) -> Option<String> {
+        let api = self.api_of_platform(source).await.ok()??;
+        let backup = api.backup(backup).await.ok()?;
+        let bytes = size(backup["size_bytes"].as_u64()?);
+        let estimate = &backup["restore_estimate"];
+        let seconds = estimate["seconds"].as_u64().map(Duration::from_secs);
+        let takes = match (seconds.map(duration), estimate["restores"].as_u64()) {
+            (Some(about), Some(1)) => format!("about {about}, as the one restore so far took"),
+            (Some(about), Some(many)) => format!("about {about}, going by {many} earlier restores"),
+            _ => "how long it takes is not known: there is no earlier restore to go by".to_owned(),
+        };
+        Some(format!("restores {bytes} of data: {takes}"))
+    }
+}
