@@ -108,8 +108,9 @@ compose() {
 
 # ---- a broker with something to fuzz --------------------------------------
 
-# A backup is pushed out by those that fuzzing takes, unless all are kept.
-jq '.services[].plans[].broker.on_demand_backups_kept = 1000' catalog.json >"$work/catalog.json"
+# A backup is pushed out by those that fuzzing takes, unless all are kept. A last one would hold up deletions.
+jq '.services[].plans[].broker |= (.on_demand_backups_kept = 1000 | .after_delete.final_backup = false)' \
+    catalog.json >"$work/catalog.json"
 # What databases may become need not fit on this disk.
 echo '[{"id":"local","name":"This machine","capacity_units":1000}]' >"$work/clusters.json"
 ports=$(free_ports)

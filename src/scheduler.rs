@@ -15,7 +15,9 @@ use crate::{
     broker::{Broker, BrokerError},
     model::{
         failure::chain,
-        limits::{ADDRESSES_LOOK, PROOFS_LOOK, PROOFS_SWEEP, SCHEDULE_INTERVAL},
+        limits::{
+            ADDRESSES_LOOK, PROOFS_LOOK, PROOFS_SWEEP, SCHEDULE_INTERVAL, deleted::DELETED_LOOK,
+        },
     },
 };
 
@@ -82,6 +84,19 @@ pub async fn prove_backups(broker: Arc<Broker>, stop: CancellationToken) {
             () = stop.cancelled() => {}
             _ = changes.changed() => {}
             () = tokio::time::sleep(PROOFS_LOOK) => {}
+        }
+    }
+}
+
+/// Has the backups of deleted instances removed whose time is over, until `stop`. It waits for the backup store,
+/// and holds nothing else up.
+pub async fn end_deleted(broker: Arc<Broker>, stop: CancellationToken) {
+    let mut ends = Watch::over("backups of deleted instances", "are removed");
+    while !stop.is_cancelled() {
+        ends.log_look(broker.retention.deleted.end_due().await);
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(DELETED_LOOK) => {}
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::{
 const PORTS: u16 = 100;
 const START_LIMIT: Duration = Duration::from_secs(20);
 const STOP_LIMIT: Duration = Duration::from_secs(20);
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+pub const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Lines of the broker's log that are shown after a failure.
 const LOG_LINES: usize = 30;
 

@@ -1,12 +1,16 @@
 //! The story, chapter by chapter.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
+use tokio::time::sleep;
 
 use crate::{
     administration::Administration,
-    broker::Broker,
+    broker::{Broker, LOOK_AGAIN},
     calendar,
     client::{Client, text},
     database::{Content, Credentials, Database},
@@ -31,6 +35,9 @@ const KEY: &str = "key";
 /// Each database has so many members, and each member a port for clients and one for the others.
 const MEMBERS: usize = 3;
 const PORTS: usize = 2 * MEMBERS;
+
+/// The bytes of backups that were given up are gone by then.
+const PURGE_LIMIT: Duration = Duration::from_secs(30);
 
 /// Where the story plays.
 pub struct Story<'a> {
@@ -345,14 +352,46 @@ impl Story<'_> {
         let left = names(&left["services"]);
         ensure(left.is_empty(), || format!("{} are left", left.join(", ")))?;
         step.done("both are gone");
+        self.give_up_what_is_kept(broker, client, &deployments)
+            .await
+    }
 
-        let step = self.show.step("Look once more");
-        let left = broker.traces(&deployments)?;
-        ensure(left.counts() == (0, 0, 0), || {
-            format!("this was left behind: {left:?}")
-        })?;
-        step.done(format!("{left}"));
-        Ok(())
+    /// A deleted database leaves its backups for a while; an operator ends that.
+    async fn give_up_what_is_kept(
+        &self,
+        broker: &Broker,
+        client: &Client,
+        deployments: &[&str],
+    ) -> Result<()> {
+        let step = self.show.step("See what is kept of them");
+        let listed = client.run(&["deleted", "list"], &step).await?;
+        let kept = listed["deleted_instances"].as_array();
+        let kept: Vec<&Value> = kept.into_iter().flatten().collect();
+        let backups: u64 = kept.iter().filter_map(|of| of["backups"].as_u64()).sum();
+        let traces = broker.traces(deployments)?;
+        ensure(
+            kept.len() == 2 && traces.counts() == (0, kept.len(), 0),
+            || format!("this is not what there should be: {traces:?}, {listed}"),
+        )?;
+        step.done(format!("{backups} backups, for some days"));
+
+        let step = self.show.step("Give that up, as an operator");
+        for deployment in deployments {
+            let command = ["deleted", "purge", deployment, "--force"];
+            client.run(&command, &step).await?;
+        }
+        let deadline = Instant::now() + PURGE_LIMIT;
+        loop {
+            let left = broker.traces(deployments)?;
+            if left.counts() == (0, 0, 0) {
+                step.done(format!("{left}"));
+                return Ok(());
+            }
+            ensure(Instant::now() < deadline, || {
+                format!("this was left behind: {left:?}")
+            })?;
+            sleep(LOOK_AGAIN).await;
+        }
     }
 }
 

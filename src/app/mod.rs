@@ -321,6 +321,9 @@ fn tasks(of: &Assembly<'_>, broker: &Arc<Broker>) -> Tasks {
     tasks.begin("prover of backups", |stop| {
         scheduler::prove_backups(broker.clone(), stop)
     });
+    tasks.begin("end of deleted instances", |stop| {
+        scheduler::end_deleted(broker.clone(), stop)
+    });
     tasks.begin("timekeeper", |stop| of.kept.time.clone().run(stop));
     tasks.begin("look at the volumes", |stop| of.volumes.clone().run(stop));
     tasks.begin("sealer of backups", |stop| of.resealing().run(stop));

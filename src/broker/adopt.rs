@@ -21,9 +21,10 @@ use crate::{
         audit::AtOnce,
         backup::Manifest,
         catalog::CurrentCatalog,
+        deleted::DeletedInstance,
         deployment::{Deployment, DeploymentSecrets, Member, Membership, Shape},
         engine::{Port, PortUser, Profile},
-        ids::{DeploymentId, InstanceId},
+        ids::{BackupId, DeploymentId, InstanceId},
         instance::{Instance, InstanceState, ProvisionIdentity, normal_form},
         name::DeploymentNames,
         origin::Origin,
@@ -34,7 +35,7 @@ use crate::{
         server::MemberSeen,
     },
     seal::KeyRing,
-    store::{self, Store},
+    store::{self, Conn, Store},
 };
 
 /// Why the clusters could not be looked at.
@@ -235,6 +236,36 @@ impl Strays {
             instance: id,
             backups,
         })
+    }
+
+    /// Lists a backup of a deployment that neither a row nor a cluster knows, as one of a deleted instance: the
+    /// former owner makes a new one of it. Tells whether it is listed now.
+    pub(super) async fn keep(
+        &self,
+        deployment: &DeploymentId,
+        backup: &BackupId,
+    ) -> Result<bool, BrokerError> {
+        let id = deployment.clone();
+        let known = self.store.read(move |conn| {
+            let is_deleted = store::deleted::find(conn, &id)?.is_some();
+            Ok((store::deployment::is_known(conn, &id)?, is_deleted))
+        });
+        match known.await? {
+            (true, _) => return Ok(false),
+            (false, true) => {}
+            (false, false) => {
+                let Some(manifest) = self.newest_manifest(deployment).await? else {
+                    return Ok(false);
+                };
+                let plan = manifest.plan_id.as_deref().unwrap_or_default();
+                let rules = self.catalog.get().rules_of(&manifest.service_id, plan);
+                let deleted =
+                    DeletedInstance::lost(&manifest, rules.after_delete, self.clock.now());
+                let keep = move |conn: &mut Conn<'_>| store::deleted::insert(conn, &deleted);
+                self.store.write(keep).await?;
+            }
+        }
+        self.leftovers.keep(deployment, backup).await
     }
 
     /// Ends and removes a deployment without a row. Its backups stay.

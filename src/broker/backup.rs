@@ -149,6 +149,18 @@ pub(super) fn queue_backup_before_upgrade(
     insert_backup(conn, of, (BackupKind::Safety, None), &key, origin, now)
 }
 
+/// The same for the last backup of an instance, before it is deleted.
+pub(super) fn queue_final_backup(
+    conn: &mut Conn<'_>,
+    (instance, deployment): (&InstanceId, &DeploymentId),
+    origin: Origin,
+    now: DateTime<Utc>,
+) -> Result<Operation, StoreError> {
+    let key = backup_key(instance);
+    let what = (BackupKind::Final, None);
+    insert_backup(conn, (instance, deployment), what, &key, origin, now)
+}
+
 /// `exclusive`: what nobody else may work on meanwhile.
 fn insert_backup(
     conn: &mut Conn<'_>,
@@ -161,7 +173,7 @@ fn insert_backup(
     let id = BackupId::generate(now);
     let operation = Operation {
         backup: Some(id.clone()),
-        ..Operation::queued(OperationKind::Backup, instance, origin, now)
+        ..Operation::queued(OperationKind::that_takes(kind), instance, origin, now)
     };
     let backup = Backup {
         id,

@@ -89,6 +89,8 @@ pub enum Repair {
     MarkedFailed,
     /// The backup is listed again.
     Adopted,
+    /// The backup is listed as one of a deleted instance.
+    Kept,
     /// The objects are gone.
     Deleted,
     /// Nothing.

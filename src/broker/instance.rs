@@ -5,7 +5,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{
-    BrokerError, BrokerParts, instance_key,
+    BrokerError, BrokerParts,
+    backup::queue_final_backup,
+    instance_key,
     inventory::Inventory,
     owner::Owners,
     provision::{Asker, INSTANCE_NAME, ProvisionRequest},
@@ -32,7 +34,7 @@ use crate::{
         tenant::{RestoreScope, Tenant},
         version::Version,
     },
-    store::{self, Conn, Store},
+    store::{self, Conn, Store, StoreError},
 };
 
 /// What came of a provision request.
@@ -169,7 +171,9 @@ impl Instances {
             space: request.space.clone(),
             parameters: parameters.clone(),
         };
-        if self.inventory.cluster_of(&request.instance).is_some() {
+        if self.inventory.cluster_of(&request.instance).is_some()
+            || request.instance.is_of_deleted()
+        {
             return Err(taken());
         }
         if let Some(existing) = store::instance::find(conn, &request.instance)? {
@@ -319,9 +323,9 @@ impl Instances {
         if !request.accepts_incomplete {
             return Err(BrokerError::AsyncRequired);
         }
-        let now = self.clock.now();
+        let (inventory, now) = (self.inventory.clone(), self.clock.now());
         self.store
-            .decide(move |conn| deprovision_in(conn, &request, now))
+            .decide(move |conn| deprovision_in(conn, &inventory, &request, now))
             .await
     }
 }
@@ -387,8 +391,7 @@ fn insert_instance(
     };
     let backup = accepted.source.as_ref().map(|m| m.backup_id.clone());
     if let Some(manifest) = &accepted.source {
-        let source = store::instance::of_deployment(conn, &manifest.deployment_id)?;
-        let provenance = Provenance::of(manifest, source.and_then(|source| source.name));
+        let provenance = Provenance::of(manifest, name_of(conn, &manifest.deployment_id)?);
         store::provenance::insert(conn, &instance.id, &provenance)?;
     }
     let operation = Operation {
@@ -402,9 +405,18 @@ fn insert_instance(
     Ok(Provisioned::Accepted(operation.id))
 }
 
+/// What people call the instance with that deployment, or called it before it was deleted.
+fn name_of(conn: &mut Conn<'_>, deployment: &DeploymentId) -> Result<Option<String>, StoreError> {
+    Ok(match store::instance::of_deployment(conn, deployment)? {
+        Some(source) => source.name,
+        None => store::deleted::find(conn, deployment)?.and_then(|deleted| deleted.name),
+    })
+}
+
 /// The one way to the end of an instance, for every caller.
 pub(super) fn deprovision_in(
     conn: &mut Conn<'_>,
+    inventory: &Inventory,
     request: &DeprovisionRequest,
     now: chrono::DateTime<chrono::Utc>,
 ) -> Result<OperationId, BrokerError> {
@@ -426,8 +438,20 @@ pub(super) fn deprovision_in(
     for operation in &active {
         store::operation::halt(conn, &operation.id, now)?;
     }
+    let is_used = instance.state == InstanceState::Ready;
+    let final_backup = if is_used
+        && inventory
+            .after_delete(&instance)
+            .takes_final_backup(&instance)
+    {
+        let of = (&instance.id, &instance.deployment);
+        queue_final_backup(conn, of, request.origin, now)?.backup
+    } else {
+        None
+    };
     let operation = Operation {
         waits_for: WaitsFor::Instance,
+        backup: final_backup,
         ..Operation::queued(
             OperationKind::Deprovision,
             &instance.id,
@@ -525,7 +549,7 @@ fn repeated(
             let kinds = [OperationKind::Provision, OperationKind::Restore];
             let operation = store::operation::newest(conn, &existing.id, None, &kinds)?;
             let operation = operation.ok_or_else(|| {
-                store::StoreError::Missing("the operation that makes the instance".to_owned())
+                StoreError::Missing("the operation that makes the instance".to_owned())
             })?;
             Ok(Provisioned::Accepted(operation.id))
         }

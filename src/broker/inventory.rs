@@ -10,13 +10,14 @@ use chrono::TimeDelta;
 
 use super::{BrokerError, BrokerParts, catalog, profile::Profiles};
 use crate::model::{
-    catalog::{Catalog, CurrentCatalog, Offering, Plan},
+    catalog::{Catalog, CurrentCatalog, Offering, Plan, PlanRules},
+    deleted::AfterDelete,
     deployment::Deployment,
     engine::{KnownFault, Profile, Transition},
     exposure::Exposure,
     ids::InstanceId,
     instance::Instance,
-    limits::{PINNED_BACKUPS_DEFAULT, UNITS_MAX},
+    limits::UNITS_MAX,
     placement::Cluster,
     schedule::Schedule,
     timetable::{Timetable, TimetableBounds},
@@ -30,6 +31,8 @@ pub struct Kept {
     pub on_demand: u32,
     /// Pinned backups, at most.
     pub pinned: u32,
+    /// Days that all of them stay when the instance is deleted; 0: they go with it.
+    pub days_after_delete: u32,
 }
 
 /// Versions by cluster, then by engine, oldest first.
@@ -120,19 +123,32 @@ impl Inventory {
 
     /// How many backups an instance keeps. When its plan is gone from the catalog, one on-demand backup.
     pub fn kept(&self, instance: &Instance) -> Kept {
-        let catalog = self.catalog.get();
-        let pinned = plan_in(&catalog, instance).map(|plan| plan.rules.pinned_backups_max);
+        let rules = self.rules_of(instance);
         Kept {
-            on_demand: catalog.on_demand_kept(&instance.service_id, &instance.plan_id),
-            pinned: pinned.unwrap_or(PINNED_BACKUPS_DEFAULT),
+            on_demand: rules.on_demand_backups_kept,
+            pinned: rules.pinned_backups_max,
+            days_after_delete: match rules.after_delete {
+                after if after.keeps_backups(instance) => after.backups_kept_days,
+                _ => 0,
+            },
         }
     }
 
     /// How old the newest proved backup of an instance may be; none: backups are not proved.
     pub(super) fn proved_within(&self, of: &Instance) -> Option<TimeDelta> {
+        let hours = self.rules_of(of).proved_backup_hours;
+        Some(TimeDelta::hours(hours.into())).filter(|_| self.proves_backups)
+    }
+
+    /// What is kept of an instance when it is deleted.
+    pub fn after_delete(&self, instance: &Instance) -> AfterDelete {
+        self.rules_of(instance).after_delete
+    }
+
+    /// The rules of the plan of an instance.
+    fn rules_of(&self, instance: &Instance) -> PlanRules {
         let catalog = self.catalog.get();
-        let within = catalog.proved_within(&of.service_id, &of.plan_id);
-        Some(within).filter(|_| self.proves_backups)
+        catalog.rules_of(&instance.service_id, &instance.plan_id)
     }
 
     /// The most units that one instance of an engine may have.
@@ -143,8 +159,7 @@ impl Inventory {
 
     /// What users may choose of the schedule of an instance's backups; none: nothing.
     pub fn timetable_bounds(&self, instance: &Instance) -> Option<TimetableBounds> {
-        let catalog = self.catalog.get();
-        catalog.timetable_bounds(&instance.service_id, &instance.plan_id)
+        self.rules_of(instance).backup_schedule
     }
 
     /// The timetable of an instance's backups: what its users chose, within the bounds of its plan.

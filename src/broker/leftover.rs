@@ -16,10 +16,10 @@ use crate::{
     clock::Clock,
     model::{
         backup::{Backup, BackupState, KEY_LOST, Manifest},
-        ids::{BackupId, DeploymentId, OperationId},
+        ids::{BackupId, DeploymentId, InstanceId, OperationId},
         proof::Proof,
     },
-    store::{self, Store},
+    store::{self, Conn, Store, StoreError},
 };
 
 /// What a user is told of a backup whose bytes were lost.
@@ -131,17 +131,8 @@ impl Leftovers {
         deployment: &DeploymentId,
         backup: &BackupId,
     ) -> Result<Option<Manifest>, BrokerError> {
-        let manifest = match self.backups.read_manifest(deployment, backup).await {
-            Ok(manifest) => manifest,
-            Err(
-                error @ (BackupStoreError::NotFound(_)
-                | BackupStoreError::Damaged { .. }
-                | BackupStoreError::KeyMissing { .. }),
-            ) => {
-                log::warn!(backup:% = backup; "no row tells of it, nor does its manifest: {error}");
-                return Ok(None);
-            }
-            Err(error) => return Err(error.into()),
+        let Some(manifest) = self.manifest(deployment, backup).await? else {
+            return Ok(None);
         };
         let (id, instance) = (backup.clone(), manifest.instance_id.clone());
         let (row, found) = self
@@ -158,6 +149,26 @@ impl Leftovers {
         Ok((is_wanted && is_its_own).then_some(manifest))
     }
 
+    /// What stands beside the bytes of a backup; none where it is not to be read.
+    async fn manifest(
+        &self,
+        deployment: &DeploymentId,
+        backup: &BackupId,
+    ) -> Result<Option<Manifest>, BrokerError> {
+        match self.backups.read_manifest(deployment, backup).await {
+            Ok(manifest) => Ok(Some(manifest)),
+            Err(
+                error @ (BackupStoreError::NotFound(_)
+                | BackupStoreError::Damaged { .. }
+                | BackupStoreError::KeyMissing { .. }),
+            ) => {
+                log::warn!(backup:% = backup; "no row tells of it, nor does its manifest: {error}");
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Lists a backup again whose row is lost, if its bytes are those that its manifest tells of.
     pub(super) async fn adopt(
         &self,
@@ -167,6 +178,36 @@ impl Leftovers {
         let Some(manifest) = self.manifest_to_adopt(deployment, backup).await? else {
             return Ok(false);
         };
+        let of = manifest.instance_id.clone();
+        self.list(manifest, of, |conn, row| {
+            let found = store::deployment::of_instance(conn, &row.instance)?;
+            Ok(found.is_some_and(|(found, _)| found.id == row.deployment))
+        })
+        .await
+    }
+
+    /// The same of a backup of an instance that counts as deleted.
+    pub(super) async fn keep(
+        &self,
+        deployment: &DeploymentId,
+        backup: &BackupId,
+    ) -> Result<bool, BrokerError> {
+        let Some(manifest) = self.manifest(deployment, backup).await? else {
+            return Ok(false);
+        };
+        self.list(manifest, InstanceId::of_deleted(deployment), |conn, row| {
+            Ok(store::deleted::find(conn, &row.deployment)?.is_some())
+        })
+        .await
+    }
+
+    /// Lists a backup as one of the instance `of`, as long as that `is_there`.
+    async fn list(
+        &self,
+        manifest: Manifest,
+        of: InstanceId,
+        is_there: fn(&mut Conn<'_>, &Backup) -> Result<bool, StoreError>,
+    ) -> Result<bool, BrokerError> {
         match self.backups.verify(&manifest).await {
             Ok(()) => {}
             Err(BackupStoreError::Damaged { .. } | BackupStoreError::NotFound(_)) => {
@@ -175,12 +216,11 @@ impl Leftovers {
             Err(error) => return Err(error.into()),
         }
         let now = self.clock.now();
-        let row = adopted(manifest.clone(), OperationId::generate(now));
+        let row = adopted(manifest.clone(), of, OperationId::generate(now));
         let adopted = self.store.write(move |conn| {
-            let gone = store::deployment::of_instance(conn, &row.instance)?
-                .is_none_or(|(found, _)| found.id != row.deployment);
+            let is_there = is_there(conn, &row)?;
             match store::backup::find(conn, &row.id)? {
-                _ if gone => return Ok(false),
+                _ if !is_there => return Ok(false),
                 None => store::backup::adopt(conn, &row)?,
                 Some(before) if is_lost(&before) => {
                     store::backup::complete(conn, &manifest.bare(), "", manifest.finished_at)?;
@@ -212,10 +252,10 @@ fn is_lost(backup: &Backup) -> bool {
 }
 
 /// The row of a backup as its manifest tells of it.
-fn adopted(manifest: Manifest, operation: OperationId) -> Backup {
+fn adopted(manifest: Manifest, instance: InstanceId, operation: OperationId) -> Backup {
     Backup {
         id: manifest.backup_id.clone(),
-        instance: manifest.instance_id.clone(),
+        instance,
         deployment: manifest.deployment_id.clone(),
         operation,
         kind: manifest.kind,

@@ -40,6 +40,7 @@ mod cluster;
 mod credentials;
 mod dashboard;
 mod defragment;
+mod deleted;
 mod deployment;
 mod download;
 mod estate;
@@ -98,6 +99,7 @@ pub use clock::TrustedTime;
 pub use cluster::Clusters;
 pub use credentials::{Credential, Credentials, CredentialsRequest, PageBindings};
 pub use dashboard::{BackUpNow, InstanceListed, InstanceView, TasksPage, Views};
+pub use deleted::{DeletedInstances, DeletedListed};
 pub use deployment::{DeploymentView, Deployments, Source, Task};
 pub use download::{
     ArchiveLength, Archives, BackupDownload, Download, DownloadLink, Downloads, backup_name,
@@ -121,7 +123,7 @@ pub use profile::Profiles;
 pub use proof::Proofs;
 pub use provision::ProvisionRequest;
 pub use readdress::Moves;
-pub use reconcile::Reconciler;
+pub use reconcile::{Reconciler, Unknown};
 pub use recover::Recoveries;
 pub use renewal::Renewals;
 pub use repair::RepairBegun;
@@ -440,7 +442,7 @@ impl Broker {
             logfiles: Logfiles::new(parts, links, audit.clone(), deployments.clone()),
             restores: Arc::new(Restores::new(parts, inventory.clone(), instances.clone())),
             upgrades: Upgrades::new(parts, inventory.clone(), updates.clone()),
-            settings: Settings::new(parts, updates.clone(), vitals.clone()),
+            settings: Settings::new(parts, inventory.clone(), updates.clone(), vitals.clone()),
             clusters: Clusters::new(parts, inventory.clone(), deployments.clone()),
             recoveries: Recoveries::new(parts, inventory.clone()),
             views: Views::new(parts, inventory.clone(), vitals.clone()),

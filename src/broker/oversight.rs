@@ -257,7 +257,7 @@ impl Oversight {
         let Some(id) = operation.backup.clone().filter(|_| is_left(operation)) else {
             return Ok(Vec::new());
         };
-        if operation.kind != OperationKind::Backup {
+        if !operation.kind.takes_backup() {
             return Ok(Vec::new());
         }
         let found = self.store.read(move |conn| store::backup::find(conn, &id));
@@ -407,6 +407,7 @@ fn left_behind(conn: &mut Conn<'_>, operation: &Operation) -> Result<Vec<String>
         )],
         // Objects are looked for in the backup store itself; the others lose nothing.
         OperationKind::Backup
+        | OperationKind::FinalBackup
         | OperationKind::Prune
         | OperationKind::Relief
         | OperationKind::Defragment

@@ -28,6 +28,17 @@ use crate::{
     store::{self, Store},
 };
 
+/// What is done about backups of instances that the store does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unknown {
+    /// Nothing.
+    Leave,
+    /// They are kept for the former owner of the instance, as after a deletion.
+    Keep,
+    /// They are deleted, as all other leftovers.
+    Delete,
+}
+
 /// Compares the store with the backup store and the clusters, and repairs.
 pub struct Reconciler {
     store: Arc<Store>,
@@ -107,8 +118,10 @@ impl Reconciler {
     /// Repairs what [`Self::findings`] finds: backups without bytes fail, whole backups
     /// without a row are listed again. If `delete` says so, other leftovers are deleted, and what
     /// was begun long ago and never finished. The backups of a deployment without a row stay: it
-    /// can be adopted with them alone.
-    pub async fn reconcile(&self, delete: bool) -> Result<Vec<Repaired>, BrokerError> {
+    /// can be adopted with them alone. Those of a deployment that is nowhere are kept as of a deleted
+    /// instance, if `unknown` says so.
+    pub async fn reconcile(&self, unknown: Unknown) -> Result<Vec<Repaired>, BrokerError> {
+        let delete = unknown == Unknown::Delete;
         let mut repaired = Vec::new();
         let findings = self.findings().await?;
         let stray = |finding: &Finding| match finding {
@@ -127,6 +140,11 @@ impl Reconciler {
                 } => {
                     if *adoptable && self.leftovers.adopt(deployment, backup).await? {
                         Repair::Adopted
+                    } else if unknown == Unknown::Keep
+                        && !strays.contains(deployment)
+                        && self.strays.keep(deployment, backup).await?
+                    {
+                        Repair::Kept
                     } else if delete && !strays.contains(deployment) {
                         self.leftovers.delete(deployment, backup).await?
                     } else {

@@ -17,7 +17,7 @@ use super::{
     inventory::Inventory,
     provision::{Asker, INSTANCE_NAME, ProvisionRequest},
     quota::Quotas,
-    source::{manifest_of, restorable},
+    source::{Source, manifest_of, restorable},
     target::{Targets, units_of_a_restore},
 };
 use crate::{
@@ -315,7 +315,7 @@ impl Restores {
         for backup in backups {
             let mut options = nothing.clone();
             if options.refusal.is_none() {
-                match split_refusal(manifest_of(conn, &source, backup))? {
+                match split_refusal(manifest_of(conn, &Source::from(&source), backup))? {
                     Ok(manifest) => {
                         let of = (&*offering, &*plan);
                         self.describe(&mut options, of, &clusters, &candidates, &manifest)?;

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::{BrokerError, BrokerParts};
+use super::{BrokerError, BrokerParts, deleted::DeletedInstances};
 use crate::{
     model::{
         ids::InstanceId,
@@ -22,6 +22,8 @@ use crate::{
 pub struct Retention {
     store: Arc<Store>,
     time: Arc<Timekeeper>,
+    /// Those of instances that were deleted.
+    pub deleted: DeletedInstances,
 }
 
 impl Retention {
@@ -29,6 +31,7 @@ impl Retention {
         Self {
             store: parts.store.clone(),
             time: parts.time.clone(),
+            deleted: DeletedInstances::new(parts),
         }
     }
 

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{
     BrokerError, BrokerParts, DeploymentView, DeprovisionRequest, UpdateRequest, Updated,
     instance::deprovision_in,
+    inventory::Inventory,
     provision::INSTANCE_NAME,
     session::{no_such_page, reached},
     update::{Updates, check_name_is_free},
@@ -63,6 +64,7 @@ impl From<StoreError> for Rehearsed {
 pub struct Settings {
     store: Arc<Store>,
     clock: Clock,
+    inventory: Arc<Inventory>,
     updates: Arc<Updates>,
     vitals: Arc<Vitals>,
     /// How many days the audit goes on telling of an instance that is gone; none: for ever.
@@ -70,10 +72,16 @@ pub struct Settings {
 }
 
 impl Settings {
-    pub(super) fn new(parts: &BrokerParts, updates: Arc<Updates>, vitals: Arc<Vitals>) -> Self {
+    pub(super) fn new(
+        parts: &BrokerParts,
+        inventory: Arc<Inventory>,
+        updates: Arc<Updates>,
+        vitals: Arc<Vitals>,
+    ) -> Self {
         Self {
             store: parts.store.clone(),
             clock: parts.clock.clone(),
+            inventory,
             updates,
             vitals,
             audit_days: parts.audit_days,
@@ -182,6 +190,7 @@ impl Settings {
         id: InstanceId,
     ) -> Result<OperationId, BrokerError> {
         let (session, now) = (session.clone(), self.clock.now());
+        let inventory = self.inventory.clone();
         self.store
             .decide(move |conn| {
                 let instance = deletable(conn, &session, &id)?;
@@ -192,7 +201,7 @@ impl Settings {
                     accepts_incomplete: true,
                     origin: Origin::Dashboard,
                 };
-                deprovision_in(conn, &request, now)
+                deprovision_in(conn, &inventory, &request, now)
             })
             .await
     }

@@ -6,7 +6,8 @@ use crate::{
         backup::{Backup, BackupState, Manifest},
         catalog::Offering,
         choice::{BackupChoice, ChoiceError},
-        ids::{BackupId, InstanceId},
+        deleted::DeletedInstance,
+        ids::{BackupId, DeploymentId, InstanceId},
         instance::{Instance, InstanceState},
         parameters::ProvisionParameters,
         period::BackupKind,
@@ -53,25 +54,89 @@ pub(super) fn restore_source(
             tenant.platform
         ));
     }
-    let may_restore = |source: &Instance| match asker {
-        Asker::Platform => tenant.may_restore_from(&source.tenant, scope),
-        Asker::Neighbour { source: own, .. } => source.deployment == own.deployment,
+    let may_restore = |of: &Tenant, deployment: &DeploymentId| match asker {
+        Asker::Platform => tenant.may_restore_from(of, scope),
+        Asker::Neighbour { source: own, .. } => *deployment == own.deployment,
     };
-    let source = restorable(conn, may_restore, offering, source_id)?;
-    chosen(conn, &source, &choice).map(Some)
+    let sources = sources(conn, may_restore, offering, source_id)?;
+    let source = match &choice {
+        BackupChoice::Given(id) => {
+            let found = store::backup::find(conn, id)?;
+            let is_of =
+                |source: &&Source| found.as_ref().is_some_and(|b| b.instance == source.keeper);
+            sources.iter().find(is_of)
+        }
+        BackupChoice::Latest { .. } => None,
+    };
+    let source = source
+        .or(sources.first())
+        .ok_or_else(|| unknown_source(source_id))?;
+    chosen(conn, source, &choice).map(Some)
+}
+
+/// What bytes may be taken from: an instance that is there, or what is left of one that was deleted.
+pub(super) struct Source {
+    /// The platform's id of it.
+    id: InstanceId,
+    /// The instance that its backups are of, in the store.
+    keeper: InstanceId,
+}
+
+impl From<&Instance> for Source {
+    fn from(instance: &Instance) -> Self {
+        Self {
+            id: instance.id.clone(),
+            keeper: instance.id.clone(),
+        }
+    }
+}
+
+impl From<DeletedInstance> for Source {
+    fn from(deleted: DeletedInstance) -> Self {
+        Self {
+            keeper: deleted.keeper(),
+            id: deleted.instance,
+        }
+    }
+}
+
+/// Everything of that id that the one who asks may restore from: the instance that is there, and before it those
+/// that were deleted, the last one in front.
+fn sources(
+    conn: &mut Conn<'_>,
+    may_restore: impl Fn(&Tenant, &DeploymentId) -> bool,
+    offering: &Offering,
+    source_id: &str,
+) -> Result<Vec<Source>, BrokerError> {
+    let is_allowed = |instance: &Instance| may_restore(&instance.tenant, &instance.deployment);
+    let id: InstanceId = source_id.parse().map_err(|_| unknown_source(source_id))?;
+    let mut deleted = store::deleted::of_id(conn, &id)?;
+    deleted.retain(|of| may_restore(&of.tenant, &of.deployment));
+    let found = match restorable(conn, is_allowed, offering, source_id) {
+        Ok(instance) => Some(Source::from(&instance)),
+        Err(BrokerError::BadRequest(_)) if !deleted.is_empty() => None,
+        Err(refusal) => return Err(refusal),
+    };
+    for of in &deleted {
+        check_service(offering, &of.service_id, source_id)?;
+    }
+    Ok(found
+        .into_iter()
+        .chain(deleted.into_iter().map(Source::from))
+        .collect())
 }
 
 /// The manifest of the backup of an instance that is meant, when it can be restored.
 pub(super) fn chosen(
     conn: &mut Conn<'_>,
-    source: &Instance,
+    source: &Source,
     choice: &BackupChoice,
 ) -> Result<Manifest, BrokerError> {
     let (kind, until) = match choice {
         BackupChoice::Given(id) => return manifest_of(conn, source, id),
         BackupChoice::Latest { kind, until } => (*kind, *until),
     };
-    let complete = store::backup::complete_of(conn, &source.id)?;
+    let complete = store::backup::complete_of(conn, &source.keeper)?;
     let found = BackupChoice::newest(kind, until, &complete);
     found
         .and_then(|backup| backup.manifest.clone())
@@ -95,32 +160,38 @@ pub(super) fn restorable(
     offering: &Offering,
     source_id: &str,
 ) -> Result<Instance, BrokerError> {
-    // A foreign instance is answered exactly like an unknown one.
-    let unknown_source = || {
-        BrokerError::BadRequest(format!(
-            "source_service_instance_id {source_id:?} is no service instance that you can restore \
-             from; give the id, not the name, of one of your own"
-        ))
-    };
-    let id: InstanceId = source_id.parse().map_err(|_| unknown_source())?;
+    let id: InstanceId = source_id.parse().map_err(|_| unknown_source(source_id))?;
     let source = store::instance::find(conn, &id)?
         .filter(|source| source.state == InstanceState::Ready)
         .filter(may_restore)
-        .ok_or_else(unknown_source)?;
-    if source.service_id != offering.id {
-        return Err(BrokerError::BadRequest(format!(
-            "source_service_instance_id {source_id:?} is of another service than {}; restore it \
-             with the service that it is of",
-            offering.name
-        )));
-    }
+        .ok_or_else(|| unknown_source(source_id))?;
+    check_service(offering, &source.service_id, source_id)?;
     Ok(source)
+}
+
+/// A foreign instance is answered exactly like an unknown one.
+fn unknown_source(source_id: &str) -> BrokerError {
+    BrokerError::BadRequest(format!(
+        "source_service_instance_id {source_id:?} is no service instance that you can restore from; give the \
+         id, not the name, of one of your own"
+    ))
+}
+
+fn check_service(offering: &Offering, of: &str, source_id: &str) -> Result<(), BrokerError> {
+    if of == offering.id {
+        return Ok(());
+    }
+    Err(BrokerError::BadRequest(format!(
+        "source_service_instance_id {source_id:?} is of another service than {}; restore it with the service \
+         that it is of",
+        offering.name
+    )))
 }
 
 /// The manifest of a backup of an instance, when it can be restored.
 pub(super) fn manifest_of(
     conn: &mut Conn<'_>,
-    source: &Instance,
+    source: &Source,
     id: &BackupId,
 ) -> Result<Manifest, BrokerError> {
     let refuse = |reason: String| Err(BrokerError::BadRequest(reason));
@@ -132,7 +203,7 @@ pub(super) fn manifest_of(
         ))
     };
     let backup = store::backup::find(conn, id)?
-        .filter(|backup| backup.instance == source.id)
+        .filter(|backup| backup.instance == source.keeper)
         .ok_or_else(unknown_backup)?;
     if backup.state == BackupState::Expired {
         return refuse(removed(conn, source, &backup)?);
@@ -158,8 +229,8 @@ impl From<ChoiceError> for BrokerError {
 }
 
 /// Says why a backup is not there any more.
-fn removed(conn: &mut Conn<'_>, source: &Instance, backup: &Backup) -> Result<String, StoreError> {
-    let all = store::backup::complete_of(conn, &source.id)?;
+fn removed(conn: &mut Conn<'_>, source: &Source, backup: &Backup) -> Result<String, StoreError> {
+    let all = store::backup::complete_of(conn, &source.keeper)?;
     let (id, kind) = (&backup.id, backup.kind);
     Ok(match displaced_by(backup, &all) {
         Some(newer) if kind == BackupKind::Safety => format!(

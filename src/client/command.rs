@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::{
     completion,
+    deleted::Deleted,
     error::{Error, Result},
     operations::Operations,
     recover::Recovery,
@@ -31,6 +32,9 @@ pub enum Command {
     /// For operators: list operations; retry or abandon those that fail or are stuck
     #[command(subcommand)]
     Operations(Operations),
+    /// For operators: list deleted service instances whose backups are kept; remove these backups
+    #[command(subcommand)]
+    Deleted(Deleted),
     /// For operators: rebuild a database that has lost most of its members
     Recover(Recovery),
 }

@@ -1,9 +1,6 @@
 //! Commands about service instances.
 
-use std::{
-    io::{self, BufRead as _, IsTerminal as _, Write as _},
-    pin::pin,
-};
+use std::pin::pin;
 
 use futures::{StreamExt as _, stream};
 use hyper::Method;
@@ -17,6 +14,7 @@ use super::{
     catalog::{Catalog, Offer},
     command::{CreateService, UpdateService, UpgradeService},
     compose::Compose,
+    confirm::{certain, sure},
     error::{Error, Result},
     osb::{Accepted, NotCreated, Resource},
     work::{Job, Status, look_at},
@@ -526,7 +524,7 @@ impl Session {
             ));
             return Ok(());
         };
-        let what = format!("service instance {name} with its keys, its data and its backups");
+        let what = format!("service instance {name} with its keys and its data");
         certain(force, &what)?;
         // Its keys would be gone before the broker says no. Not every broker tells of instances.
         let told = self.osb.fetch(Resource::of(&instance)).await.ok().flatten();
@@ -698,36 +696,4 @@ fn json_of(instance: &Instance, status: &Status) -> Value {
         "tags": instance.tags,
         "last_operation": status.json(),
     })
-}
-
-/// Asks whether a deletion is meant.
-///
-/// # Errors
-///
-/// It is not, or nobody can be asked.
-pub fn certain(force: bool, what: &str) -> Result<()> {
-    let question = format!("Really delete {what}?");
-    sure(force, &format!("this deletes {what}"), &question, "deleted")
-}
-
-/// Asks a question whose answer is no unless somebody says yes; `does` says what `--force` would do
-/// where nobody can be asked, `done` what was not done when they say no.
-fn sure(force: bool, does: &str, question: &str, done: &str) -> Result<()> {
-    if force {
-        return Ok(());
-    }
-    let (input, mut output) = (io::stdin(), io::stderr());
-    if !input.is_terminal() || !output.is_terminal() {
-        let text = format!("{does}; no terminal to confirm on: add --force");
-        return Err(Error::Usage(text));
-    }
-    let _ = write!(output, "{question} [yN] ");
-    let _ = output.flush();
-    let mut answer = String::new();
-    let read = input.lock().read_line(&mut answer);
-    if read.is_ok() && ["y", "yes"].contains(&answer.trim().to_lowercase().as_str()) {
-        Ok(())
-    } else {
-        Err(Error::Failed(format!("nothing was {done}")))
-    }
 }

@@ -25,6 +25,8 @@ mod clean;
 mod command;
 mod completion;
 mod compose;
+mod confirm;
+mod deleted;
 mod download;
 mod environment;
 mod error;
@@ -253,6 +255,7 @@ impl Session {
             Command::Looks(command) => self.look(command).await,
             Command::Settings => self.settings(),
             Command::Operations(command) => self.operations(command).await,
+            Command::Deleted(command) => self.deleted(command).await,
             Command::Recover(recovery) => self.recover(&recovery).await,
         }
     }

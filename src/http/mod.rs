@@ -151,6 +151,11 @@ fn operator_routes(config: &mut web::ServiceConfig) {
                     .route(web::post().to(operator::change_owners)),
             )
             .service(only("/versions").route(web::get().to(operator::versions)))
+            .service(only("/deleted_instances").route(web::get().to(operator::deleted::list)))
+            .service(
+                only("/deleted_instances/{deployment}")
+                    .route(web::delete().to(operator::deleted::purge)),
+            )
             .service(only("/instances").route(web::get().to(operator::instances::list)))
             .service(only("/instances/{instance}").route(web::get().to(operator::instances::show)))
             .service(
@@ -297,6 +302,7 @@ fn dashboard_routes(config: &mut web::ServiceConfig) {
             )
             .configure(pages_of_operations)
             .service(for_operators("/late-backups").route(web::get().to(pages::backups::page)))
+            .service(for_operators("/deleted").route(web::get().to(pages::deleted::page)))
             .service(for_operators("/clusters").route(web::get().to(pages::clusters::page)))
             .service(for_operators("/audit").route(web::get().to(pages::audit::page)))
             .configure(pages_of_instances)

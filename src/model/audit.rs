@@ -42,11 +42,15 @@ pub enum AtOnce {
     Adoption,
     /// A deployment that the store did not know was removed.
     Removal,
+    /// An operator had the backups of a deleted instance removed.
+    DeletedPurge,
+    /// The backups of a deleted instance are gone.
+    DeletedEnd,
 }
 
 impl AtOnce {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Context,
         Self::Name,
         Self::Schedule,
@@ -63,6 +67,8 @@ impl AtOnce {
         Self::Clock,
         Self::Adoption,
         Self::Removal,
+        Self::DeletedPurge,
+        Self::DeletedEnd,
     ];
 
     /// The name.
@@ -84,6 +90,8 @@ impl AtOnce {
             Self::Clock => "clock",
             Self::Adoption => "adoption",
             Self::Removal => "removal",
+            Self::DeletedPurge => "deleted_purge",
+            Self::DeletedEnd => "deleted_end",
         }
     }
 

@@ -8,21 +8,19 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use jsonschema::error::ValidationErrorKind;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{
-    limits::{PINNED_BACKUPS_DEFAULT, PROVED_WITHIN_HOURS_DEFAULT},
-    timetable::TimetableBounds,
-    version::Version,
-};
+use super::version::Version;
 
 mod check;
 mod current;
+mod rules;
 
 pub use current::CurrentCatalog;
+pub use rules::{OfferingRules, Placement, PlanRules};
 
 /// A violation, with the place where it stands.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -196,59 +194,6 @@ pub struct MaintenanceInfo {
     /// For people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-}
-
-/// What this broker does with an offering.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct OfferingRules {
-    /// The engine behind it.
-    pub engine: String,
-}
-
-/// What this broker does with a plan.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct PlanRules {
-    /// Where its instances go.
-    pub placement: Placement,
-    /// How many successful on-demand backups are kept; the fixed schedule of the original is 1.
-    #[serde(default = "one")]
-    pub on_demand_backups_kept: u32,
-    /// How many backups of an instance its users may keep beyond their time.
-    #[serde(default = "some_pins")]
-    pub pinned_backups_max: u32,
-    /// A backup that is proved is to be no older than this, in hours.
-    #[serde(default = "a_day_and_two_hours")]
-    pub proved_backup_hours: u32,
-    /// What users may choose of the schedule of backups; absent: nothing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub backup_schedule: Option<TimetableBounds>,
-    /// The most instances of one tenant; absent: no limit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub instances_per_tenant: Option<u32>,
-}
-
-fn one() -> u32 {
-    1
-}
-
-fn a_day_and_two_hours() -> u32 {
-    PROVED_WITHIN_HOURS_DEFAULT
-}
-
-fn some_pins() -> u32 {
-    PINNED_BACKUPS_DEFAULT
-}
-
-/// Where a plan's instances go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Placement {
-    /// To the default cluster; naming one is refused.
-    Default,
-    /// To the cluster that the user names.
-    Chosen,
 }
 
 /// An offering.
@@ -441,25 +386,11 @@ impl Catalog {
         self.offerings.iter().find(|o| o.id == id)
     }
 
-    /// How many complete backups on demand are kept of an instance of a plan. When the plan is gone, the
-    /// fixed schedule of one.
-    pub fn on_demand_kept(&self, service: &str, plan: &str) -> u32 {
-        self.offering(service)
-            .and_then(|offering| offering.plan(plan))
-            .map_or(1, |plan| plan.rules.on_demand_backups_kept)
-    }
-
-    /// How old the newest proved backup of an instance of a plan may be. When the plan is gone, as old as one of
-    /// a plan that does not tell.
-    pub fn proved_within(&self, service: &str, plan: &str) -> TimeDelta {
-        let plan = self.offering(service).and_then(|of| of.plan(plan));
-        let hours = plan.map(|plan| plan.rules.proved_backup_hours);
-        TimeDelta::hours(hours.unwrap_or(PROVED_WITHIN_HOURS_DEFAULT).into())
-    }
-
-    /// What users of a plan may choose of the schedule of backups; none: nothing, or the plan is gone.
-    pub fn timetable_bounds(&self, service: &str, plan: &str) -> Option<TimetableBounds> {
-        self.offering(service)?.plan(plan)?.rules.backup_schedule
+    /// The rules of a plan; when it is gone, those of a plan that says nothing.
+    pub fn rules_of(&self, service: &str, plan: &str) -> PlanRules {
+        let offering = self.offering(service);
+        let plan = offering.and_then(|offering| offering.plan(plan));
+        plan.map_or_else(PlanRules::default, |plan| plan.rules.clone())
     }
 
     /// The offering of that name.

@@ -70,11 +70,11 @@ impl BackupChoice {
     }
 
     /// The newest of the complete backups, which come newest first, that fits.
-    pub fn newest<'a>(
+    pub fn newest(
         kind: Option<BackupKind>,
         until: Option<DateTime<Utc>>,
-        complete: &'a [Backup],
-    ) -> Option<&'a Backup> {
+        complete: &[Backup],
+    ) -> Option<&Backup> {
         complete.iter().find(|backup| {
             let manifest = backup.manifest.as_ref();
             let is_of_kind = kind.is_none_or(|kind| backup.kind == kind);

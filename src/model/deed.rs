@@ -22,6 +22,7 @@ impl OperationKind {
             Self::Bind => "Bind",
             Self::Unbind => "Unbind",
             Self::Backup => "Backup",
+            Self::FinalBackup => "Last backup before the deletion",
             Self::Prune => "Remove expired backups",
             Self::Relief => "Make room in the database",
             Self::Defragment => "Defragment the database",
@@ -86,6 +87,8 @@ impl AtOnce {
             Self::Clock => "Clock declared right",
             Self::Adoption => "Unknown deployment adopted",
             Self::Removal => "Unknown deployment removed",
+            Self::DeletedPurge => "Backups of a deleted instance given up",
+            Self::DeletedEnd => "Backups of a deleted instance removed",
         }
     }
 }

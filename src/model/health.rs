@@ -220,6 +220,7 @@ fn doing(kind: OperationKind) -> &'static str {
         OperationKind::Bind => "the creation of credentials",
         OperationKind::Unbind => "the removal of credentials",
         OperationKind::Backup => "a backup",
+        OperationKind::FinalBackup => "the last backup before its deletion",
         OperationKind::Prune => "the removal of old backups",
         OperationKind::Relief => "the making of room",
         OperationKind::Defragment => "its defragmentation",
@@ -272,7 +273,7 @@ fn of_life(life: &Life) -> Option<Health> {
             let when = since.map_or_else(String::new, |at| format!(", since {}", Moment(at)));
             Health {
                 state: HealthState::Deleting,
-                message: format!("It is being deleted, with its backups and bindings{when}."),
+                message: format!("It is being deleted, with its bindings{when}."),
                 since,
             }
         }

@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::limits::PLATFORM_ID_BYTES_MAX;
 
+/// What ids begin with that stand for deleted instances.
+const DELETED: &str = "deleted:";
+
 /// Why a text is no id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
@@ -147,6 +150,17 @@ impl InstanceId {
     /// A new id for an instance that no platform asked for, of the form that platforms use.
     pub fn generate() -> Self {
         Self(uuid::Uuid::new_v4().to_string())
+    }
+
+    /// What stands for a deleted instance where its backups are kept: no platform's id
+    /// ([`Self::is_of_deleted`]).
+    pub fn of_deleted(deployment: &DeploymentId) -> Self {
+        Self(format!("{DELETED}{deployment}"))
+    }
+
+    /// Whether it is such an id; nothing is made under one.
+    pub fn is_of_deleted(&self) -> bool {
+        self.0.starts_with(DELETED)
     }
 }
 platform_id!(

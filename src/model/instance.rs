@@ -13,6 +13,8 @@ use super::{
 
 /// The parameter of an update that protects an instance against deletion.
 pub const DELETE_PROTECTION: &str = "delete_protection";
+/// The parameter of an update that has the backups of an instance deleted with it.
+pub const DELETE_BACKUPS: &str = "delete_backups";
 
 /// Where the dashboard of an instance is; `public_url` is where clients reach the broker.
 pub fn dashboard_url(public_url: &str, instance: &InstanceId) -> String {
@@ -95,6 +97,11 @@ impl Instance {
     /// Whether it refuses to be deleted. What failed is never kept from going.
     pub fn is_protected(&self) -> bool {
         self.state == InstanceState::Ready && self.parameters[DELETE_PROTECTION] == true
+    }
+
+    /// Whether its backups are to go with it.
+    pub fn deletes_backups(&self) -> bool {
+        self.parameters[DELETE_BACKUPS] == true
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+pub mod deleted;
 pub mod kubernetes;
 
 /// Longest id that a platform may choose, in bytes. CF uses 36.
@@ -125,6 +126,8 @@ pub const DELETION_BACKOFF_MAX: Duration = Duration::from_secs(15 * 60);
 pub const HALTED_CLEANUP_PATIENCE: Duration = Duration::from_secs(60);
 /// Longest pause between two tries of such a clean-up.
 pub const HALTED_CLEANUP_BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How long the last backup before a deletion is tried for, however it fails. Then the deletion goes on.
+pub const FINAL_BACKUP_PATIENCE: Duration = Duration::from_secs(2 * 60);
 /// How long is waited until the machine and the store have enough again of what they are short of.
 pub const SHORTAGE_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 /// A pause up to this keeps the operation's place; in a longer one others have it.

@@ -19,6 +19,7 @@ pub mod choice;
 pub mod database_url;
 pub mod deed;
 pub mod defragment;
+pub mod deleted;
 pub mod deployment;
 pub mod download;
 pub mod engine;

@@ -10,6 +10,7 @@ use super::{
     ids::{BackupId, BindingId, InstanceId, OperationId},
     limits::{HEAVY_OPERATIONS_AT_ONCE, LIGHT_OPERATIONS_AT_ONCE, PLACES_KEPT},
     origin::Origin,
+    period::BackupKind,
     repair::Repair,
     trouble::Trouble,
     update::Change,
@@ -33,6 +34,8 @@ pub enum OperationKind {
     Unbind,
     /// Takes a backup.
     Backup,
+    /// Takes the last backup of an instance that is being deleted.
+    FinalBackup,
     /// Removes the backups of an instance that retention gives up.
     Prune,
     /// Makes room in a database that is full, or about to be; closes it to all but the broker while
@@ -54,7 +57,7 @@ pub enum OperationKind {
 
 impl OperationKind {
     /// All kinds.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Provision,
         Self::Restore,
         Self::Update,
@@ -62,6 +65,7 @@ impl OperationKind {
         Self::Bind,
         Self::Unbind,
         Self::Backup,
+        Self::FinalBackup,
         Self::Prune,
         Self::Relief,
         Self::Defragment,
@@ -102,6 +106,7 @@ impl OperationKind {
             | Self::Restore
             | Self::Update
             | Self::Backup
+            | Self::FinalBackup
             | Self::Defragment
             | Self::Repair
             | Self::Recover
@@ -117,7 +122,8 @@ impl OperationKind {
     }
 
     /// Whether it only asks members for something: of no use while they do not answer. What mends
-    /// them, stops them or has other work to do is not of that kind.
+    /// them, stops them or has other work to do is not of that kind; nor what has its time and no more, as the
+    /// last backup before a deletion.
     pub fn asks_members(self) -> bool {
         matches!(self, Self::Bind | Self::Unbind | Self::Backup)
     }
@@ -125,6 +131,19 @@ impl OperationKind {
     /// The same of its clean-up.
     pub fn clean_up_asks_members(self) -> bool {
         self == Self::Bind
+    }
+
+    /// The kind that takes backups of that kind.
+    pub fn that_takes(kind: BackupKind) -> Self {
+        match kind {
+            BackupKind::Final => Self::FinalBackup,
+            _ => Self::Backup,
+        }
+    }
+
+    /// Whether it takes a backup.
+    pub fn takes_backup(self) -> bool {
+        matches!(self, Self::Backup | Self::FinalBackup)
     }
 
     /// Whether its success tells that members answer, or that there are none any more.
@@ -156,7 +175,9 @@ impl OperationKind {
             // hand are halted, and end at once.
             Self::Recover => in_hand && older != self,
             Self::Bind | Self::Unbind => in_hand && older != Self::Defragment,
-            Self::Backup => (in_hand && older != Self::Relief) || older == Self::Backup,
+            Self::Backup | Self::FinalBackup => {
+                (in_hand && older != Self::Relief) || older == Self::Backup
+            }
             Self::Provision | Self::Restore | Self::Deprovision | Self::Prune | Self::Proof => {
                 false
             }
@@ -173,6 +194,7 @@ impl OperationKind {
             Self::Bind => "bind",
             Self::Unbind => "unbind",
             Self::Backup => "backup",
+            Self::FinalBackup => "final_backup",
             Self::Prune => "prune",
             Self::Relief => "relief",
             Self::Defragment => "defragment",

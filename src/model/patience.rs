@@ -9,9 +9,9 @@ use std::time::Duration;
 use super::{
     backoff::backoff,
     limits::{
-        CLEANUP_BACKOFF_FIRST, CLEANUP_PATIENCE, DELETION_BACKOFF_MAX, HALTED_CLEANUP_BACKOFF_MAX,
-        HALTED_CLEANUP_PATIENCE, PATIENCE, PATIENCE_BYTES_PER_SECOND, RELIEF_PATIENCE,
-        SHORTAGE_PATIENCE, STEP_BACKOFF_FIRST, STEP_BACKOFF_MAX, STEP_TRIES_MIN,
+        CLEANUP_BACKOFF_FIRST, CLEANUP_PATIENCE, DELETION_BACKOFF_MAX, FINAL_BACKUP_PATIENCE,
+        HALTED_CLEANUP_BACKOFF_MAX, HALTED_CLEANUP_PATIENCE, PATIENCE, PATIENCE_BYTES_PER_SECOND,
+        RELIEF_PATIENCE, SHORTAGE_PATIENCE, STEP_BACKOFF_FIRST, STEP_BACKOFF_MAX, STEP_TRIES_MIN,
     },
     operation::OperationKind,
 };
@@ -116,6 +116,8 @@ pub struct Patience {
     pub cleanup: Tries,
     /// Of clean-ups that a deletion waits for.
     pub halted_cleanup: Tries,
+    /// Of the last backup before a deletion, which waits for it.
+    pub final_backup: Tries,
     /// How long a shortage is waited out.
     pub shortage: Duration,
 }
@@ -150,6 +152,10 @@ impl Default for Patience {
                 budget: HALTED_CLEANUP_PATIENCE,
                 ..forward
             },
+            final_backup: Tries {
+                budget: FINAL_BACKUP_PATIENCE,
+                ..forward
+            },
             shortage: SHORTAGE_PATIENCE,
         }
     }
@@ -164,14 +170,27 @@ impl Patience {
             Cause::Failure => own.failures >= self.tries_min && all.spent >= tries.budget,
             Cause::Shortage => all.waited >= self.shortage.max(tries.budget),
         };
-        // A deletion of what a shortage holds up is held up too, and waits for nothing.
-        let gives_way = course == Course::CleanUp { halted: true }
+        // A deletion of what a shortage holds up is held up too, and waits for nothing; nor does one wait for
+        // its last backup.
+        let holds_up_a_deletion = match course {
+            Course::CleanUp { halted } => halted,
+            Course::Forward { kind, .. } => kind == OperationKind::FinalBackup,
+        };
+        let gives_way = holds_up_a_deletion
             && own.tries() >= self.tries_min
             && all.spent + all.waited >= tries.budget;
         if is_over || gives_way {
             return Verdict::GiveUp;
         }
         Verdict::Again(backoff(own.tries(), tries.first_pause, tries.longest_pause))
+    }
+
+    /// The same with more time for so many bytes.
+    fn with_time_for(&self, bytes: u64, tries: Tries) -> Tries {
+        Tries {
+            budget: tries.budget + Duration::from_secs(bytes / self.bytes_per_second.max(1)),
+            ..tries
+        }
     }
 
     fn tries(&self, course: Course) -> Tries {
@@ -181,11 +200,8 @@ impl Patience {
             Course::Forward { kind, bytes } => match kind {
                 OperationKind::Deprovision | OperationKind::Unbind => self.deletion,
                 OperationKind::Relief | OperationKind::Defragment => self.relief,
-                _ => Tries {
-                    budget: self.forward.budget
-                        + Duration::from_secs(bytes / self.bytes_per_second.max(1)),
-                    ..self.forward
-                },
+                OperationKind::FinalBackup => self.with_time_for(bytes, self.final_backup),
+                _ => self.with_time_for(bytes, self.forward),
             },
         }
     }
@@ -229,8 +245,13 @@ mod tests {
             assert!(took >= at_least && took < at_most, "{course:?}: {took:?}");
             assert!(tries >= 60, "{course:?}: {tries}");
         }
-        let (_, took) = tries(&patience, Course::CleanUp { halted: true }, Cause::Shortage);
-        assert!(took < HOUR / 10, "{took:?}");
+        for held_up in [
+            Course::CleanUp { halted: true },
+            forward(OperationKind::FinalBackup, 0),
+        ] {
+            let (_, took) = tries(&patience, held_up, Cause::Shortage);
+            assert!(took < HOUR / 6, "{held_up:?}: {took:?}");
+        }
     }
 
     #[test]

@@ -13,6 +13,8 @@ pub enum BackupKind {
     OnDemand,
     /// Taken by the broker before it upgrades the instance.
     Safety,
+    /// Taken by the broker before it deletes the instance.
+    Final,
     /// Taken by the schedule, kept as the day's.
     Daily,
     /// Taken by the schedule, kept as the week's.
@@ -23,9 +25,10 @@ pub enum BackupKind {
 
 impl BackupKind {
     /// All kinds.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::OnDemand,
         Self::Safety,
+        Self::Final,
         Self::Daily,
         Self::Weekly,
         Self::Monthly,
@@ -36,6 +39,7 @@ impl BackupKind {
         match self {
             Self::OnDemand => "on_demand",
             Self::Safety => "safety",
+            Self::Final => "final",
             Self::Daily => "daily",
             Self::Weekly => "weekly",
             Self::Monthly => "monthly",
@@ -110,7 +114,9 @@ impl fmt::Display for Period {
         let form = match self.kind {
             BackupKind::Monthly => "%Y-%m",
             BackupKind::Weekly => "%G-W%V",
-            BackupKind::Daily | BackupKind::OnDemand | BackupKind::Safety => "%Y-%m-%d",
+            BackupKind::Daily | BackupKind::OnDemand | BackupKind::Safety | BackupKind::Final => {
+                "%Y-%m-%d"
+            }
         };
         write!(f, "{}", self.first_day.format(form))
     }

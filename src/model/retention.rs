@@ -62,7 +62,7 @@ pub fn expires_at(backup: &Backup, timetable: &Timetable) -> Option<DateTime<Utc
     }
     let taken_at = backup.taken_at();
     match backup.kind {
-        BackupKind::OnDemand => None,
+        BackupKind::OnDemand | BackupKind::Final => None,
         BackupKind::Safety => Some(taken_at + SAFETY_KEPT),
         BackupKind::Daily => Some(timetable.end_of_daily(taken_at)),
         BackupKind::Weekly => Some(timetable.end_of_weekly(taken_at)),
@@ -92,6 +92,9 @@ pub fn verdicts(backups: &[Backup], rules: Rules, now: DateTime<Utc>) -> Vec<Ver
         (BackupState::Complete, _) if backup.pinned => (true, "its users keep it"),
         (BackupState::Complete, _) if newest_proved == Some(&backup.id) => {
             (true, "the newest proved backup")
+        }
+        (BackupState::Complete, _) if backup.kind == BackupKind::Final => {
+            (true, "the last one before its deletion")
         }
         (BackupState::Complete, None) if newest_on_demand.contains(&&backup.id) => {
             (true, "among the most recent successful on-demand backups")
@@ -188,7 +191,9 @@ pub fn displaced_by<'a>(removed: &Backup, backups: &'a [Backup]) -> Option<&'a B
     let fewest = match removed.kind {
         BackupKind::OnDemand => 1,
         BackupKind::Safety => SAFETY_BACKUPS_MAX,
-        BackupKind::Daily | BackupKind::Weekly | BackupKind::Monthly => return None,
+        BackupKind::Final | BackupKind::Daily | BackupKind::Weekly | BackupKind::Monthly => {
+            return None;
+        }
     };
     let good = newest_first(backups.iter().filter(|b| b.state == BackupState::Complete));
     let newer = |b: &&Backup| b.kind == removed.kind && !b.pinned && b.order() > removed.order();

@@ -20,32 +20,48 @@ use crate::{
 
 /// Backup.
 pub const DEFINITION: Definition = Definition {
-    steps: &[
-        Step {
-            name: SNAPSHOT,
-            title: "Taking the snapshot",
-            run: |w| Box::pin(snapshot(w)),
-        },
-        Step {
-            name: READ_BACK,
-            title: "Reading the backup back",
-            run: |w| Box::pin(read_back(w)),
-        },
-        Step {
-            name: DESCRIBE,
-            title: "Describing the backup",
-            run: |w| Box::pin(describe(w)),
-        },
-    ],
+    steps: &STEPS,
     begun: mark_running,
-    cleanup: &[Step {
-        name: "cleanup_bytes",
-        title: "Removing what was stored",
-        run: |w| Box::pin(remove_bytes(w)),
-    }],
+    cleanup: &CLEANUP,
     succeed,
     fail,
 };
+
+/// The last backup of an instance that is being deleted. Neither a schedule nor retention minds it.
+pub const FINAL: Definition = Definition {
+    steps: &STEPS,
+    begun: mark_running,
+    cleanup: &CLEANUP,
+    succeed: |conn, ending| complete(conn, ending).map(|_| ()),
+    fail: |conn, ending, failure| match &ending.operation.backup {
+        Some(id) => store::backup::fail(conn, id, failure, ending.now),
+        None => Ok(()),
+    },
+};
+
+const STEPS: [Step; 3] = [
+    Step {
+        name: SNAPSHOT,
+        title: "Taking the snapshot",
+        run: |w| Box::pin(snapshot(w)),
+    },
+    Step {
+        name: READ_BACK,
+        title: "Reading the backup back",
+        run: |w| Box::pin(read_back(w)),
+    },
+    Step {
+        name: DESCRIBE,
+        title: "Describing the backup",
+        run: |w| Box::pin(describe(w)),
+    },
+];
+
+const CLEANUP: [Step; 1] = [Step {
+    name: "cleanup_bytes",
+    title: "Removing what was stored",
+    run: |w| Box::pin(remove_bytes(w)),
+}];
 
 const SNAPSHOT: &str = "snapshot";
 const READ_BACK: &str = "read_back";
@@ -226,8 +242,8 @@ async fn remove_bytes(work: Arc<Work>) -> Result<Outcome, StepError> {
     Outcome::done()
 }
 
-/// The backup counts from here on, and a prune is queued with it where it finds something.
-fn succeed(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
+/// The backup counts from here on.
+fn complete(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<Manifest, StoreError> {
     let results = store::step::results(conn, &ending.operation.id)?;
     let described: Described = results
         .get(DESCRIBE)
@@ -235,6 +251,12 @@ fn succeed(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
         .ok_or_else(|| StoreError::Missing("the manifest".to_owned()))?;
     let manifest = described.manifest;
     store::backup::complete(conn, &manifest, &described.sealed_under, ending.now)?;
+    Ok(manifest)
+}
+
+/// A prune is queued with it where it finds something.
+fn succeed(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
+    let manifest = complete(conn, ending)?;
     if manifest.kind.is_scheduled() {
         let schedule = store::schedule::find(conn, &manifest.instance_id)?;
         if let Some(schedule) = schedule {

@@ -24,7 +24,7 @@ use crate::{
     engine::SharedEngine,
     metrics::Metrics,
     model::{
-        catalog::CurrentCatalog,
+        catalog::{CurrentCatalog, PlanRules},
         deployment::{Deployment, DeploymentSecrets, Site},
         exposure::Exposure,
         instance::Instance,
@@ -103,12 +103,17 @@ impl Parts {
     /// How many backups of an instance are kept, and how long, by what its users chose. When its plan
     /// is gone from the catalog, by the fixed schedule.
     pub fn retention(&self, instance: &Instance, chosen: Timetable) -> Rules {
-        let catalog = self.catalog.get();
-        let bounds = catalog.timetable_bounds(&instance.service_id, &instance.plan_id);
+        let rules = self.plan_rules(instance);
         Rules {
-            on_demand_kept: catalog.on_demand_kept(&instance.service_id, &instance.plan_id),
-            timetable: chosen.within(bounds),
+            on_demand_kept: rules.on_demand_backups_kept,
+            timetable: chosen.within(rules.backup_schedule),
         }
+    }
+
+    /// The rules of the plan of an instance.
+    fn plan_rules(&self, instance: &Instance) -> PlanRules {
+        let catalog = self.catalog.get();
+        catalog.rules_of(&instance.service_id, &instance.plan_id)
     }
 
     /// The clusters that this broker looks after at the moment.
@@ -198,6 +203,7 @@ pub fn definition(kind: OperationKind) -> &'static Definition {
         OperationKind::Bind => &bind::DEFINITION,
         OperationKind::Unbind => &unbind::DEFINITION,
         OperationKind::Backup => &backup::DEFINITION,
+        OperationKind::FinalBackup => &backup::FINAL,
         OperationKind::Prune => &prune::DEFINITION,
         OperationKind::Relief => &relief::DEFINITION,
         OperationKind::Defragment => &defragment::DEFINITION,

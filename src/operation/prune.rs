@@ -123,8 +123,13 @@ fn is_read(conn: &mut Conn<'_>, backup: &BackupId) -> Result<bool, StoreError> {
     Ok(!readers.is_empty())
 }
 
-/// Deletes the bytes first, then forgets what they were.
 async fn delete(work: Arc<Work>) -> Result<Outcome, StepError> {
+    remove_given_up(&work).await?;
+    Outcome::done()
+}
+
+/// Deletes the bytes of what retention has given up of an instance, then forgets what they were.
+pub(super) async fn remove_given_up(work: &Work) -> Result<(), StepError> {
     let instance = work.operation.instance.clone();
     let backups = work
         .read(move |conn| store::backup::given_up(conn, &instance))
@@ -137,7 +142,7 @@ async fn delete(work: Arc<Work>) -> Result<Outcome, StepError> {
         work.write(move |conn| store::backup::forget_bytes(conn, &backup.id))
             .await?;
     }
-    Outcome::done()
+    Ok(())
 }
 
 /// Removes rows of backups that have held no bytes for long, and of the operations that took,

@@ -11,7 +11,7 @@ use diesel::{
 
 use super::{
     Conn, StoreError, each, from_json, known, parse,
-    schema::{backups, deployments},
+    schema::{backups, deleted_instances, deployments},
     to_json,
 };
 use crate::model::{
@@ -370,7 +370,7 @@ pub fn set_sealed_under(conn: &mut Conn<'_>, id: &BackupId, key: &str) -> Result
 }
 
 /// The complete backups whose manifests are sealed under another key than `first`, or nobody knows, by id,
-/// at most `limit` of those after `after`; of deployments on one of `clusters`, where these are given.
+/// at most `limit` of those after `after`; of deployments that are or were on one of `clusters`, where these are given.
 pub fn sealed_otherwise(
     conn: &mut Conn<'_>,
     first: &str,
@@ -394,7 +394,13 @@ pub fn sealed_otherwise(
             .into_boxed();
         if let Some(clusters) = clusters {
             let on = deployments::table.filter(deployments::cluster_id.eq_any(clusters));
-            found = found.filter(backups::deployment_id.eq_any(on.select(deployments::id)));
+            let was_on =
+                deleted_instances::table.filter(deleted_instances::cluster_id.eq_any(clusters));
+            found = found.filter(
+                (backups::deployment_id.eq_any(on.select(deployments::id)))
+                    .or(backups::deployment_id
+                        .eq_any(was_on.select(deleted_instances::deployment_id))),
+            );
         }
         found.load(c)
     })?;
@@ -529,6 +535,25 @@ pub fn forget(conn: &mut Conn<'_>, id: &BackupId) -> Result<(), StoreError> {
     each!(conn, |c| diesel::delete(backups::table.find(id.as_str()))
         .execute(c))?;
     Ok(())
+}
+
+/// Gives the complete backups of an instance to the one that stands for it from now on, and forgets the others.
+/// They go together, when its time is over: what was said of the end of each counts no more.
+pub fn keep_of_deleted(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+    keeper: &InstanceId,
+) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::update(
+        of(instance).filter(backups::state.eq(BackupState::Complete.as_str()))
+    )
+    .set((
+        backups::instance_id.eq(keeper.as_str()),
+        backups::removal.eq(None::<String>),
+        backups::removal_at.eq(None::<NaiveDateTime>),
+    ))
+    .execute(c))?;
+    delete_of_instance(conn, instance)
 }
 
 /// Removes every row of an instance's backups; their bytes are gone before.

@@ -38,6 +38,7 @@ pub mod binding;
 pub mod broker;
 pub mod cluster;
 pub mod copy;
+pub mod deleted;
 pub mod deployment;
 mod error;
 pub mod figures;

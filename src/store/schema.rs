@@ -38,6 +38,28 @@ diesel::table! {
 }
 
 diesel::table! {
+    deleted_instances (deployment_id) {
+        deployment_id -> Text,
+        instance_id -> Text,
+        service_id -> Text,
+        plan_id -> Text,
+        platform -> Text,
+        organization -> Text,
+        space -> Text,
+        account -> Text,
+        name -> Nullable<Text>,
+        cluster_id -> Text,
+        engine -> Text,
+        version -> Text,
+        units -> Integer,
+        created_at -> Timestamp,
+        deleted_at -> Timestamp,
+        kept_until -> Timestamp,
+        final_backup_failure -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
     incidents (id) {
         id -> BigInt,
         deployment_id -> Text,
@@ -344,3 +366,4 @@ diesel::allow_tables_to_appear_in_same_query!(instances, schedules);
 diesel::allow_tables_to_appear_in_same_query!(deployments, operations);
 diesel::allow_tables_to_appear_in_same_query!(backups, deployments);
 diesel::allow_tables_to_appear_in_same_query!(backups, instances);
+diesel::allow_tables_to_appear_in_same_query!(backups, deleted_instances);

@@ -599,15 +599,29 @@ impl Drop for TestBroker {
     }
 }
 
-/// The catalog that is shipped, but for one on-demand backup of an instance: tests see backups go.
-pub fn with_one_backup(mut catalog: Value) -> Value {
+/// The catalog that is shipped, but for one on-demand backup of an instance, and none of a deleted one: tests see
+/// backups go.
+pub fn with_one_backup(catalog: Value) -> Value {
+    with_rules(catalog, |rules| {
+        rules["on_demand_backups_kept"] = json!(1);
+        rules["after_delete"] = nothing_after_delete();
+    })
+}
+
+/// What a plan says that keeps nothing of deleted instances.
+pub fn nothing_after_delete() -> Value {
+    json!({ "final_backup": false, "backups_kept_days": 0 })
+}
+
+/// A catalog with other rules of its plans.
+pub fn with_rules(mut catalog: Value, change: impl Fn(&mut Value)) -> Value {
     let services = catalog["services"].as_array_mut().expect("services");
     let plans = services.iter_mut().flat_map(|service| {
         let plans = service["plans"].as_array_mut();
         plans.expect("plans")
     });
     for plan in plans {
-        plan["broker"]["on_demand_backups_kept"] = json!(1);
+        change(&mut plan["broker"]);
     }
     catalog
 }

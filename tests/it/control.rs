@@ -65,6 +65,7 @@ pub fn little_patience() -> Patience {
         relief: tries,
         cleanup: tries,
         halted_cleanup: tries,
+        final_backup: tries,
         ..Patience::default()
     }
 }

@@ -250,6 +250,7 @@ async fn the_operator_s_pages_are_nobody_else_s() {
         "operations",
         &format!("operations/{id}"),
         "late-backups",
+        "deleted",
         "clusters",
         "audit",
     ] {

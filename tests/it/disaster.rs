@@ -1,7 +1,7 @@
 //! The broker's machine is gone, or is left for another one: docs/operating/disaster.md, word by word, with
 //! real etcd.
 
-use std::{fs, net::TcpListener, path::Path};
+use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt as _, path::Path};
 
 use diesel::{Connection as _, RunQueryDsl as _, SqliteConnection, sql_query};
 use procfs::process::Process;
@@ -10,7 +10,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::{
-    broker::{SERVICE, STANDARD, answer, eventually, instance_path, kill, port_range, text},
+    broker::{
+        SERVICE, STANDARD, answer, eventually, instance_path, kill, nothing_after_delete,
+        port_range, text, with_rules,
+    },
+    catalog::catalog_file,
     etcd,
     process::{BrokerProcess, assert_one_line, refused},
 };
@@ -22,13 +26,17 @@ const LATER: usize = 3;
 /// A broker whose backups lie outside of what it keeps itself.
 async fn broker() -> BrokerProcess {
     let mut broker = BrokerProcess::stopped_with(|settings| {
-        let data = Path::new(&settings["DATA_DIR"]);
-        let beside = data.parent().expect("a folder").join("backups");
+        let data = Path::new(&settings["DATA_DIR"]).to_path_buf();
+        let beside = data.with_file_name("backups");
         let store = format!("file://{}", beside.display());
         settings.insert("BACKUP_STORE", store);
-        // With its plans an earlier backup on demand stays beside a later one.
-        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("catalog.json");
-        settings.insert("CATALOG", shipped.display().to_string());
+        // With the plans that are shipped an earlier backup on demand stays beside a later one.
+        let catalog = with_rules(catalog_file(), |rules| {
+            rules["after_delete"] = nothing_after_delete();
+        });
+        let file = data.with_file_name("catalog.json");
+        fs::write(&file, catalog.to_string()).expect("a file");
+        settings.insert("CATALOG", file.display().to_string());
     });
     broker.start_again().await;
     broker
@@ -192,6 +200,39 @@ async fn what_was_saved_brings_databases_back_where_the_machine_is_gone() {
     broker.start_again().await;
     is_ready(&broker, "one").await;
     is_ready(&broker, "two-anew").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_copy_of_the_store_backups_come_back_as_those_of_deleted_databases() {
+    let mut broker = broker().await;
+    let one = database(&broker, "one").await;
+    let data = broker.data_dir();
+    broker.kill();
+    broker.members().into_iter().for_each(kill);
+    let keys_of_seals = fs::read(data.join("encryption_keys")).expect("a ring");
+    fs::remove_dir_all(&data).expect("removed");
+    fs::create_dir(&data).expect("a folder");
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).expect("private");
+    let ring = data.join("encryption_keys");
+    fs::write(&ring, keys_of_seals).expect("a ring");
+    fs::set_permissions(&ring, fs::Permissions::from_mode(0o600)).expect("private");
+    broker.spawn_with(&["--accept", "database"]);
+    broker.serving().await;
+
+    let keep = "/operator/reconciliation?keep_unknown=true";
+    let kept = answer(broker.osb(Method::POST, keep)).await;
+    assert_eq!(kept.body["findings"][0]["repair"], "kept", "{kept:?}");
+    assert_eq!(findings(&broker).await, Vec::<Value>::new());
+    let deleted = answer(broker.osb(Method::GET, "/operator/deleted_instances")).await;
+    let deleted = &deleted.body["deleted_instances"][0];
+    assert_eq!(deleted["deployment_id"], one["deployment_id"]);
+    // The id is free, and its owner has the same one again.
+    let latest = json!({ "source_service_instance_id": "one", "backup_id": "latest" });
+    broker.provision("one", latest).await;
+    let again = broker.bind("one", "b").await;
+    assert_eq!(keys(&again).await, KEYS);
+    broker.back_up(&again).await;
+    broker.deprovision("one").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,7 +16,11 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use crate::{
-    broker::{SERVICE, STANDARD, TestBroker, answer, binding_path, eventually, text},
+    broker::{
+        SERVICE, STANDARD, TestBroker, answer, binding_path, eventually, text, with_one_backup,
+        with_rules,
+    },
+    catalog::catalog_file,
     control::surroundings,
     database::Database,
     etcd,
@@ -68,8 +72,33 @@ async fn story(of: &Database, broker: &mut TestBroker, again: Surroundings) -> V
         broker.deprovision(id).await;
         assert!(!inside.work_is_remembered(id).await, "{id}");
     }
+    give_up_what_is_kept(broker, 2).await;
     assert_nothing_is_left(of, broker, &inside).await;
     seen
+}
+
+/// Has the backups of so many deleted instances removed, each of which has its last one.
+async fn give_up_what_is_kept(broker: &TestBroker, count: usize) {
+    const DELETED: &str = "/operator/deleted_instances";
+    let listed = async || {
+        let told = answer(broker.osb(Method::GET, DELETED)).await;
+        told.body["deleted_instances"]
+            .as_array()
+            .expect("a list")
+            .clone()
+    };
+    let kept = listed().await;
+    assert_eq!(kept.len(), count);
+    for of in kept {
+        assert_eq!(of["final_backup_failure"], Value::Null, "{of}");
+        let path = format!("{DELETED}/{}", text(&of["deployment_id"]));
+        let purged = answer(broker.osb(Method::DELETE, &path)).await;
+        assert_eq!(purged.status, StatusCode::ACCEPTED, "{purged:?}");
+    }
+    eventually("the end of what is kept", || async {
+        listed().await.is_empty().then_some(())
+    })
+    .await;
 }
 
 /// Makes room in a database, without some of its keys.
@@ -230,7 +259,11 @@ async fn tell(of: &Database, surroundings: impl Fn() -> Surroundings) -> Value {
         ..surroundings()
     };
     let flags = [&readdress::AT_FIRST[..], &proofs::ON].concat();
-    let mut broker = of.broker(&flags, surroundings()).await;
+    // A last backup is taken of what is deleted.
+    let catalog = with_rules(with_one_backup(catalog_file()), |rules| {
+        rules["after_delete"] = json!({});
+    });
+    let mut broker = of.broker_with(&catalog, &flags, surroundings()).await;
     story(of, &mut broker, of.surroundings(surroundings())).await
 }
 

@@ -143,8 +143,7 @@ async fn a_life_is_told_of_in_its_own_words() {
     broker.delete_instance("db").await;
     let deleted = becomes(&broker, "db", "deleting").await;
     assert!(
-        text(&deleted["message"])
-            .starts_with("It is being deleted, with its backups and bindings, since ")
+        text(&deleted["message"]).starts_with("It is being deleted, with its bindings, since ")
     );
     drop(held);
 

@@ -51,6 +51,7 @@ mod dashboard_sign_in;
 mod dashboard_versions;
 mod database;
 mod defragment;
+mod deleted;
 mod disaster;
 mod disk;
 mod dying_members;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::{
     broker::{
         Answer, ENTERPRISE, SERVICE, STANDARD, TestBroker, answer, encoded, eventually,
-        instance_path, new_folder, text,
+        instance_path, new_folder, nothing_after_delete, text, with_rules,
     },
     catalog::two_services,
     control::{Script, surroundings},
@@ -175,7 +175,9 @@ fn pretend_size(broker: &TestBroker, backup: &Value, bytes: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_tenant_s_source_is_refused_like_an_unknown_one() {
-    let catalog = two_services();
+    let catalog = with_rules(two_services(), |rules| {
+        rules["after_delete"] = nothing_after_delete();
+    });
     let database = Database::in_memory();
     let broker = database.broker_with(&catalog, &[], surroundings()).await;
     broker.provision("source", json!({})).await;

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     broker::{
         BrokerError,
-        source::{chosen, restorable},
+        source::{Source, chosen, restorable},
         target::units_of_a_restore,
     },
     model::{
@@ -91,7 +91,10 @@ impl Restores {
         let choice = BackupChoice::read(Some(&request.backup), request.restore_time.as_deref());
         let choice = note(&mut told.reasons, choice.map_err(BrokerError::from))?.flatten();
         if let Some(choice) = choice {
-            told.backup = note(&mut told.reasons, chosen(conn, &source, &choice))?;
+            told.backup = note(
+                &mut told.reasons,
+                chosen(conn, &Source::from(&source), &choice),
+            )?;
         }
         if let Some(manifest) = told.backup.clone() {
             let of = (&*offering, &*plan);

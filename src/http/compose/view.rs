@@ -450,7 +450,7 @@ pub fn listed_deployment(broker: &Broker, view: &DeploymentView, health: Health)
 fn template_of(kind: OperationKind) -> &'static str {
     match kind {
         OperationKind::Deprovision => "Recipes::Deployment::Deprovision",
-        OperationKind::Backup => "Recipes::Deployment::Backup",
+        OperationKind::Backup | OperationKind::FinalBackup => "Recipes::Deployment::Backup",
         OperationKind::Prune => "Recipes::Deployment::Prune",
         _ => "Recipes::Deployment::Run",
     }

@@ -59,7 +59,7 @@ const PLOT_OF_HOURS: TimeDelta = TimeDelta::days(3);
 fn shown_at_first(kind: BackupKind) -> usize {
     match kind {
         BackupKind::OnDemand => ON_DEMAND_SHOWN,
-        BackupKind::Safety => SAFETY_SHOWN,
+        BackupKind::Safety | BackupKind::Final => SAFETY_SHOWN,
         BackupKind::Daily => DAILY_SHOWN,
         BackupKind::Weekly => WEEKLY_SHOWN,
         BackupKind::Monthly => MONTHLY_SHOWN,
@@ -83,6 +83,8 @@ struct BackupsPage {
     /// What the next on-demand backup takes the place of.
     replaces: Option<String>,
     retention: Vec<(&'static str, String)>,
+    /// What becomes of them when the instance is deleted.
+    after_delete: String,
     /// Where the schedule is chosen, where users may.
     settings: Option<String>,
     groups: Vec<Group>,
@@ -228,6 +230,7 @@ pub async fn page(
         running: running.map(|o| Bar::of(o, view.now)),
         next: view.next_backup.map(|at| Moment::new(at, view.now)),
         replaces: replaces(&view),
+        after_delete: after_delete(view.kept.days_after_delete),
         retention: retention(&view),
         settings: view
             .timetable_bounds
@@ -454,7 +457,8 @@ fn groups(
     kinds
         .filter_map(|kind| {
             let (backups, count) = shown.of(kind, &view.backups);
-            let is_rare = kind == BackupKind::Safety && shown.kind.is_none();
+            let is_rare =
+                matches!(kind, BackupKind::Safety | BackupKind::Final) && shown.kind.is_none();
             if is_rare && count == 0 {
                 return None;
             }
@@ -722,6 +726,16 @@ fn retention(view: &InstanceView) -> Vec<(&'static str, String)> {
             ),
         ),
     ]
+}
+
+fn after_delete(days: u32) -> String {
+    match days {
+        0 => "When the instance is deleted, all its backups are deleted too.".to_owned(),
+        days => format!(
+            "When the instance is deleted, its backups stay for {}: a new instance can be made of them.",
+            counted(days, "day")
+        ),
+    }
 }
 
 /// Size and duration of the newest complete backups.

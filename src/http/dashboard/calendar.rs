@@ -29,6 +29,7 @@ pub fn title(kind: BackupKind) -> &'static str {
     match kind {
         BackupKind::OnDemand => "On demand",
         BackupKind::Safety => "Safety",
+        BackupKind::Final => "Final",
         BackupKind::Daily => "Daily",
         BackupKind::Weekly => "Weekly",
         BackupKind::Monthly => "Monthly",
@@ -40,6 +41,7 @@ fn letter(kind: BackupKind) -> &'static str {
     match kind {
         BackupKind::OnDemand => "O",
         BackupKind::Safety => "S",
+        BackupKind::Final => "F",
         BackupKind::Daily => "D",
         BackupKind::Weekly => "W",
         BackupKind::Monthly => "M",

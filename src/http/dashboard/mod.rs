@@ -51,6 +51,8 @@ const INSTANCES: &str = "/dashboard/instances";
 const OPERATIONS: &str = "/dashboard/operations";
 /// Where the list of late backups is.
 const LATE_BACKUPS: &str = "/dashboard/late-backups";
+/// Where the list of deleted instances is.
+const DELETED: &str = "/dashboard/deleted";
 /// Where the list of clusters is.
 const CLUSTERS: &str = "/dashboard/clusters";
 /// Where the audit is.

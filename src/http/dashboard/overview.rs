@@ -456,6 +456,7 @@ fn kind_text(kind: BackupKind) -> &'static str {
     match kind {
         BackupKind::OnDemand => "on demand",
         BackupKind::Safety => "before an upgrade",
+        BackupKind::Final => "before its deletion",
         BackupKind::Daily => "daily",
         BackupKind::Weekly => "weekly",
         BackupKind::Monthly => "monthly",

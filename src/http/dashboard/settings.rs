@@ -382,13 +382,16 @@ async fn deletion(
     }
     let credentials = broker.credentials.of_instance(session, instance.id.clone());
     let users = credentials.await?.all.len();
+    let mut goes = vec![database(broker, view)];
+    if view.kept.days_after_delete == 0 {
+        goes.push(backups(view));
+    }
+    goes.push(format!(
+        "Credentials: {users}. Applications that use them are refused at once."
+    ));
     Ok(Deletion {
         refusal,
-        goes: vec![
-            database(broker, view),
-            backups(view),
-            format!("Credentials: {users}. Applications that use them are refused at once."),
-        ],
+        goes,
         stays: stays(broker, view),
         knows_platform: instance.restored_from.is_none(),
     })
@@ -426,7 +429,7 @@ fn database(broker: &Broker, view: &InstanceView) -> String {
     }
 }
 
-/// Which of the backups go: all.
+/// The backups: all of them go, or all of them stay for a while.
 fn backups(view: &InstanceView) -> String {
     let stored = |b: &&Backup| b.state == BackupState::Complete;
     let complete: Vec<&Backup> = view.backups.iter().filter(stored).collect();
@@ -447,6 +450,14 @@ fn backups(view: &InstanceView) -> String {
 /// What stays, and for how long.
 fn stays(broker: &Broker, view: &InstanceView) -> Vec<String> {
     let mut stays = vec!["Backups that were downloaded.".to_owned()];
+    if view.kept.days_after_delete > 0 {
+        let days = counted(view.kept.days_after_delete, "day");
+        stays.push(format!(
+            "For {days}: {} Its owner can make a new instance of them, by its id: {}.",
+            backups(view),
+            view.of.instance.id
+        ));
+    }
     if !view.restores.is_empty() {
         let restored = counted(view.restores.len(), "restored instance");
         stays.push(format!("{restored}, with data apart from this one's."));

@@ -217,6 +217,15 @@ pub struct InstancesQuery {
     page: Option<u16>,
 }
 
+/// Which page is asked for.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct PageQuery {
+    /// The page, from 1 on.
+    #[param(minimum = 1, maximum = 65535)]
+    page: Option<u16>,
+}
+
 fn states() -> Object {
     words(OperationState::ALL.iter().map(|state| state.as_str()))
 }

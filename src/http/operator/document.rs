@@ -37,6 +37,8 @@ const RULES: Rules = Rules {
         super::versions,
         super::clock::show,
         super::clock::trust,
+        super::deleted::list,
+        super::deleted::purge,
         super::owners,
         super::change_owners,
         super::instances::list,

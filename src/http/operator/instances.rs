@@ -4,7 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Answer, OwnerBody, wrong};
+use super::{Answer, OwnerBody, page_in};
 use crate::{
     broker::Broker,
     http::{
@@ -111,15 +111,7 @@ impl InstanceBody {
 )]
 pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let text = query(&request, "q").unwrap_or_default();
-    let page = match query(&request, "page") {
-        None => 1,
-        Some(page) => page
-            .parse::<u16>()
-            .ok()
-            .filter(|page| *page > 0)
-            .ok_or_else(|| wrong("page"))?
-            .into(),
-    };
+    let page = page_in(&request)?;
     let (found, more) = api.broker.views.instances(text.trim(), page).await?;
     let bodies = found
         .into_iter()

@@ -24,7 +24,7 @@ use super::{
     request::{Body, check_operator, query},
 };
 use crate::{
-    broker::{AuditQuery, Finding, OwnerFinding, Repaired, Stray, VersionInUse},
+    broker::{AuditQuery, Finding, OwnerFinding, Repaired, Stray, Unknown, VersionInUse},
     model::{
         audit::AuditEntry,
         deed::words_of_action,
@@ -36,6 +36,7 @@ use crate::{
 };
 
 pub mod clock;
+pub mod deleted;
 pub mod document;
 pub mod error;
 pub mod instances;
@@ -233,22 +234,34 @@ pub async fn reconciliation(api: web::Data<Api>) -> Answer {
     Ok(HttpResponse::Ok().json(Findings { findings }))
 }
 
-/// Repairs; leftover bytes are deleted only when the query says so.
+/// Repairs; leftover bytes are deleted, or kept as of deleted instances, only when the query says so.
 #[utoipa::path(
     post, path = "/operator/reconciliation", operation_id = "reconcile",
-    params(("delete_leftovers" = Option<bool>, Query, description = "Whether to delete leftover bytes")),
+    params(
+        ("delete_leftovers" = Option<bool>, Query, description = "Whether to delete leftover bytes"),
+        ("keep_unknown" = Option<bool>, Query, description = "Whether to keep backups of instances that the store does not know, as those of deleted ones"),
+    ),
     responses(
         (status = 200, description = "What was found, and done about it", body = Findings<Repaired>),
         (status = 400, description = "Something in the query is wrong"),
     )
 )]
 pub async fn reconcile(api: web::Data<Api>, request: HttpRequest) -> Answer {
-    let delete = match query(&request, "delete_leftovers").as_deref() {
-        None | Some("" | "false") => false,
-        Some("true") => true,
-        Some(_) => return Err(wrong("delete_leftovers").into()),
+    let flag = |name: &str| match query(&request, name).as_deref() {
+        None | Some("" | "false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(wrong(name)),
     };
-    let findings = api.broker.reconciler.reconcile(delete).await?;
+    let unknown = match (flag("delete_leftovers")?, flag("keep_unknown")?) {
+        (false, false) => Unknown::Leave,
+        (false, true) => Unknown::Keep,
+        (true, false) => Unknown::Delete,
+        (true, true) => {
+            let text = "keep_unknown and delete_leftovers do not go together";
+            return Err(HttpError::bad_request(text).into());
+        }
+    };
+    let findings = api.broker.reconciler.reconcile(unknown).await?;
     Ok(HttpResponse::Ok().json(Findings { findings }))
 }
 
@@ -388,6 +401,15 @@ async fn owners_found(api: &Api, change: bool) -> Answer {
     let found = api.broker.owners.owners(change).await?;
     let instances = found.into_iter().map(OwnerFindingBody::from).collect();
     Ok(HttpResponse::Ok().json(Owners { instances }))
+}
+
+/// The page that the query asks for; the first is 1.
+fn page_in(request: &HttpRequest) -> Result<usize, HttpError> {
+    let Some(page) = query(request, "page") else {
+        return Ok(1);
+    };
+    let page = page.parse::<u16>().ok().filter(|page| *page > 0);
+    Ok(page.ok_or_else(|| wrong("page"))?.into())
 }
 
 fn wrong(name: &str) -> HttpError {

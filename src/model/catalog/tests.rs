@@ -276,15 +276,15 @@ fn a_plan_says_how_old_its_proved_backups_may_be() {
     let plan = id("/services/0/plans/0/id", &document).expect("an id");
     let within = |document: &Value| {
         let catalog = parse(document).expect("a catalog");
-        catalog.proved_within(&service, &plan).num_hours()
+        catalog.rules_of(&service, &plan).proved_backup_hours
     };
     assert_eq!(within(&document), 26);
     change(&mut document, HOURS, json!(50));
     assert_eq!(within(&document), 50);
     let gone = parse(&document)
         .expect("a catalog")
-        .proved_within("gone", "gone");
-    assert_eq!(gone.num_hours(), 26);
+        .rules_of("gone", "gone");
+    assert_eq!(gone.proved_backup_hours, 26);
     for wrong in [0, 24, 8_761] {
         let error = changed(HOURS, json!(wrong));
         assert!(error.path.ends_with("proved_backup_hours"), "{error:?}");

@@ -133,6 +133,7 @@ impl World {
                     assert!(age >= TimeDelta::days(7), "{age}");
                 }
                 BackupKind::Weekly => assert!(age >= TimeDelta::weeks(4), "{age}"),
+                BackupKind::Final => unreachable!("the last one stays"),
                 BackupKind::Monthly => {
                     let three_months_ago = self.now - Months::new(3);
                     assert!(

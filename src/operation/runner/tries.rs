@@ -12,7 +12,7 @@ use crate::{
     model::{
         failure::kept,
         limits::{PAUSE_AHEAD_MAX, PAUSE_IN_PLACE_MAX},
-        operation::{Claim, Operation, OperationKind, Progress},
+        operation::{Claim, Operation, Progress},
         patience::{Cause, Course, Patience, Trial, Verdict},
         trouble::{Moment, Trouble},
     },
@@ -448,7 +448,7 @@ fn course(
             kind,
             bytes: match (&operation.source, kind) {
                 (Some(source), _) => source.manifest.stored.snapshot_bytes,
-                (None, OperationKind::Backup) => {
+                (None, kind) if kind.takes_backup() => {
                     store::deployment::of_instance(conn, &operation.instance)?
                         .map_or(0, |(deployment, _)| deployment.quota_bytes())
                 }

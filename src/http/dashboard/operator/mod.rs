@@ -21,6 +21,7 @@ use crate::{
 pub mod audit;
 pub mod backups;
 pub mod clusters;
+pub mod deleted;
 pub mod operations;
 
 /// How instances may be that somebody should look at, the worst in front. Each has its place whether there
