@@ -114,9 +114,12 @@ pub enum Description {
 /// What a member's data is made of: a file on the stage, by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seed<'a> {
-    /// A snapshot.
+    /// A snapshot, for a database that nobody knows yet.
     Snapshot(&'a str),
-    /// What [`Engine::salvage`] has put there.
+    /// A snapshot, for a database in its place. Clients may have seen changes that are lost by it, and have to
+    /// notice.
+    Backup(&'a str),
+    /// What [`Engine::salvage`] has put there, for a database in its place, too.
     Salvage(&'a str),
 }
 

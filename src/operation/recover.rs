@@ -216,7 +216,7 @@ async fn seed(work: Arc<Work>) -> Result<Outcome, StepError> {
     work.write(move |conn| store::deployment::reshape(conn, &decided))
         .await?;
     let seed = match work.operation.survivor {
-        None => Seed::Snapshot(SNAPSHOT),
+        None => Seed::Backup(SNAPSHOT),
         Some(_) => Seed::Salvage(SNAPSHOT),
     };
     restore::seed_members(&work, &deployment, seed).await?;

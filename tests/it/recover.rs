@@ -4,6 +4,7 @@
 use std::fs;
 
 use compose_broker::model::operation::{OperationKind, OperationState};
+use etcd_client::WatchOptions;
 use reqwest::{Method, StatusCode};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -155,6 +156,7 @@ async fn made_anew_of_a_survivor(version: &str) {
     let end = recovered(&broker, &credentials, body).await;
     assert_eq!(end["status"], "complete", "{end}");
     assert_eq!(keys(&broker, &credentials).await, KEYS + LATER);
+    what_was_seen_before_is_history(&credentials, version, newest).await;
     says(
         &broker,
         &credentials,
@@ -174,6 +176,41 @@ async fn made_anew_of_a_survivor(version: &str) {
     assert_eq!(files_of_deployments(&broker), Vec::<String>::new());
 }
 
+/// A client that would go on from what it saw of the database that was lost is told so, and does not wait for
+/// what never comes.
+async fn what_was_seen_before_is_history(credentials: &Value, version: &str, seen: i64) {
+    let mut client = etcd::connect(credentials).await;
+    let now = client.get("key-0000", None).await.expect("got");
+    let now = now.header().expect("a header").revision();
+    // Tools before 3.5 cannot do it.
+    if version.starts_with("3.3.") || version.starts_with("3.4.") {
+        return;
+    }
+    assert!(now > seen + 1_000_000, "{now} after {seen}");
+    let options = WatchOptions::new().with_start_revision(seen + 1);
+    let mut watch = client
+        .watch("key-0000", Some(options))
+        .await
+        .expect("a watch");
+    let told = watch
+        .message()
+        .await
+        .expect("an answer")
+        .expect("an answer");
+    let told = match told.created() && !told.canceled() {
+        true => watch
+            .message()
+            .await
+            .expect("an answer")
+            .expect("an answer"),
+        false => told,
+    };
+    assert!(
+        told.canceled() && told.compact_revision() > seen,
+        "{told:?}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_is_made_anew_of_its_newest_backup_with_the_users_of_now() {
     let broker = TestBroker::start().await;
@@ -182,7 +219,10 @@ async fn a_database_is_made_anew_of_its_newest_backup_with_the_users_of_now() {
     let backup = broker.back_up(&credentials).await;
     broker.unbind("i", "gone").await;
     let later = broker.bind("i", "later").await;
-    etcd::fill(&mut etcd::connect(&later).await, KEYS + LATER, "w").await;
+    let mut client = etcd::connect(&later).await;
+    etcd::fill(&mut client, KEYS + LATER, "w").await;
+    let seen = client.get("key-0000", None).await.expect("got");
+    let seen = seen.header().expect("a header").revision();
     lose_all_but(&broker, "i", &[]).await;
     let none = planned(&broker, json!({ "from": "backup" })).await;
     assert_eq!(none["backup_id"], backup["id"], "{none}");
@@ -209,6 +249,7 @@ async fn a_database_is_made_anew_of_its_newest_backup_with_the_users_of_now() {
     for user in [&credentials, &later] {
         assert_eq!(keys(&broker, user).await, KEYS);
     }
+    what_was_seen_before_is_history(&credentials, "3.6.16", seen).await;
     let refused = etcd::connect_as(&gone, "uri", &etcd::user(&gone), &etcd::password(&gone)).await;
     assert!(refused.is_err(), "who was unbound stays out");
     says(&broker, &credentials, "made anew of the backup of").await;

@@ -7,6 +7,10 @@ use crate::{
 
 /// The figure of the newest revision in a snapshot.
 const REVISION: &str = "revision";
+/// How far the revision goes on where a database is made anew in its place: further than anybody writes in a
+/// lifetime. All history before it counts as compacted, so a watch or a cache that would go on from what is lost is
+/// told so. The figure is that of etcd's own documentation of disaster recovery.
+pub(super) const REVISION_BUMP: i64 = 1_000_000_000;
 /// The figure of the live keys at that revision.
 const KEYS: &str = "keys";
 

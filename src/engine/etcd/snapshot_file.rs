@@ -20,7 +20,7 @@ use crate::{
 
 use super::{
     client::Dialer,
-    figures::{figures, newest},
+    figures::{REVISION_BUMP, figures, newest},
     files::{DATABASE, DATABASE_NAME, data_dir},
     server::{at_least, identity_args, program, resources},
     verify,
@@ -147,9 +147,10 @@ fn snapshot_tool(version: Version) -> (Program, Vec<(&'static str, String)>) {
 fn restore_task(deployment: &Deployment, member: &Member, seed: Seed<'_>) -> Task {
     let (program, env) = snapshot_tool(deployment.version);
     let (file, has_checksum) = match seed {
-        Seed::Snapshot(file) => (file, true),
+        Seed::Snapshot(file) | Seed::Backup(file) => (file, true),
         Seed::Salvage(file) => (file, false),
     };
+    let is_known = !matches!(seed, Seed::Snapshot(_));
     let mut args = vec![
         "snapshot".to_owned(),
         "restore".to_owned(),
@@ -159,6 +160,10 @@ fn restore_task(deployment: &Deployment, member: &Member, seed: Seed<'_>) -> Tas
     args.extend(identity_args(deployment, member));
     if !has_checksum {
         args.push("--skip-hash-check".to_owned());
+    }
+    if is_known && at_least(deployment.version, 3, 5) {
+        args.push(format!("--bump-revision={REVISION_BUMP}"));
+        args.push("--mark-compacted".to_owned());
     }
     Task {
         program,
@@ -227,9 +232,17 @@ mod tests {
         assert_eq!(old.env, [("ETCDCTL_API", "3".to_owned())]);
         assert_eq!(old.args, args);
 
-        let salvaged = restore_task_of("3.4.23", Seed::Salvage("snapshot.db"));
+        let bump = ["--bump-revision=1000000000", "--mark-compacted"];
+        let again = restore_task_of("3.5.16", Seed::Backup("snapshot.db"));
+        assert_eq!(again.args, [&args[..], &bump].concat());
+        let again = restore_task_of("3.4.23", Seed::Backup("snapshot.db"));
+        assert_eq!(again.args, args, "the tool knows no such thing");
+
         args.push("--skip-hash-check");
+        let salvaged = restore_task_of("3.4.23", Seed::Salvage("snapshot.db"));
         assert_eq!(salvaged.args, args);
+        let salvaged = restore_task_of("3.7.3", Seed::Salvage("snapshot.db"));
+        assert_eq!(salvaged.args, [&args[..], &bump].concat());
     }
 
     #[test]

@@ -594,7 +594,7 @@ impl Engine for Pair {
         seed: Seed<'_>,
         bench: &dyn Workbench,
     ) -> Result<(), EngineError> {
-        let (Seed::Snapshot(staged) | Seed::Salvage(staged)) = seed;
+        let (Seed::Snapshot(staged) | Seed::Backup(staged) | Seed::Salvage(staged)) = seed;
         let args = vec![
             "restore".to_owned(),
             format!("{STAGE}/{staged}"),
