@@ -17,6 +17,7 @@ use crate::{
     download,
     engines::{self, Engines},
     error::{Result, ensure},
+    machine::Traces,
     show::Show,
 };
 
@@ -36,8 +37,8 @@ const KEY: &str = "key";
 const MEMBERS: usize = 3;
 const PORTS: usize = 2 * MEMBERS;
 
-/// The bytes of backups that were given up are gone by then.
-const PURGE_LIMIT: Duration = Duration::from_secs(30);
+/// What is there in passing is gone by then.
+const TRACES_LIMIT: Duration = Duration::from_secs(60);
 
 /// Where the story plays.
 pub struct Story<'a> {
@@ -333,14 +334,11 @@ impl Story<'_> {
         let deployments = instances
             .each_ref()
             .map(|instance| instance.credentials.api.deployment_id.as_str());
-        let traces = broker.traces(&deployments)?;
         // Two members' folders, the one of the source's backups, and that of the one before the
         // upgrade.
         let backups = 1 + usize::from(instances[1].version == UPGRADE_VERSION);
         let expected = (2 * MEMBERS, 2 + backups, 2 * PORTS);
-        ensure(traces.counts() == expected, || {
-            format!("this is not what there should be: {traces:?}")
-        })?;
+        let traces = traces_become(broker, &deployments, expected).await?;
         step.done(format!("{traces}"));
 
         let step = self.show.step("Delete both databases");
@@ -380,18 +378,29 @@ impl Story<'_> {
             let command = ["deleted", "purge", deployment, "--force"];
             client.run(&command, &step).await?;
         }
-        let deadline = Instant::now() + PURGE_LIMIT;
-        loop {
-            let left = broker.traces(deployments)?;
-            if left.counts() == (0, 0, 0) {
-                step.done(format!("{left}"));
-                return Ok(());
-            }
-            ensure(Instant::now() < deadline, || {
-                format!("this was left behind: {left:?}")
-            })?;
-            sleep(LOOK_AGAIN).await;
+        let left = traces_become(broker, deployments, (0, 0, 0)).await?;
+        step.done(format!("{left}"));
+        Ok(())
+    }
+}
+
+/// Waits until there is so much of databases on this machine: for a moment there is also the member that a backup
+/// is proved with, and bytes that were given up.
+async fn traces_become(
+    broker: &Broker,
+    deployments: &[&str],
+    expected: (usize, usize, usize),
+) -> Result<Traces> {
+    let deadline = Instant::now() + TRACES_LIMIT;
+    loop {
+        let traces = broker.traces(deployments)?;
+        if traces.counts() == expected {
+            return Ok(traces);
         }
+        ensure(Instant::now() < deadline, || {
+            format!("this is not what there should be: {traces:?}")
+        })?;
+        sleep(LOOK_AGAIN).await;
     }
 }
 
