@@ -22,7 +22,7 @@ examples=${1:-20}
 
 # The instance that everything happens to, and the one that may be deleted: both
 # are what the documents' examples and the dictionaries below lead to.
-readonly INSTANCE=fuzzed DOOMED=doomed BINDING=bound
+readonly INSTANCE=fuzzed DOOMED=doomed GONE=gone BINDING=bound
 # Members of four instances: the rest of what fuzzing provisions finds no port.
 readonly PORTS=24
 
@@ -108,9 +108,8 @@ compose() {
 
 # ---- a broker with something to fuzz --------------------------------------
 
-# A backup is pushed out by those that fuzzing takes, unless all are kept. A last one would hold up deletions.
-jq '.services[].plans[].broker |= (.on_demand_backups_kept = 1000 | .after_delete.final_backup = false)' \
-    catalog.json >"$work/catalog.json"
+# A backup is pushed out by those that fuzzing takes, unless all are kept.
+jq '.services[].plans[].broker.on_demand_backups_kept = 1000' catalog.json >"$work/catalog.json"
 # What databases may become need not fit on this disk.
 echo '[{"id":"local","name":"This machine","capacity_units":1000}]' >"$work/clusters.json"
 ports=$(free_ports)
@@ -131,13 +130,21 @@ plan=$(jq -r '.services[0].plans[0].id' <<<"$catalog")
 ids="\"service_id\":\"$service\",\"plan_id\":\"$plan\""
 
 is_ready() { osb GET "service_instances/$1/last_operation" | grep -q '"succeeded"'; }
-for id in "$INSTANCE" "$DOOMED"; do
+for id in "$INSTANCE" "$DOOMED" "$GONE"; do
     # An older version, so that there is one to upgrade to.
     osb PUT "service_instances/$id?accepts_incomplete=true" \
         "{$ids,\"organization_guid\":\"o\",\"space_guid\":\"s\",\"parameters\":{\"db_version\":\"3.5.16\"}}" >/dev/null
 done
 until_true 120 is_ready "$INSTANCE"
 until_true 120 is_ready "$DOOMED"
+until_true 120 is_ready "$GONE"
+# Its last backup is kept.
+osb DELETE "service_instances/$GONE?service_id=$service&plan_id=$plan&accepts_incomplete=true" >/dev/null
+deleted() {
+    curl -sS --fail-with-body -u "$username:$password" "$url/operator/deleted_instances" |
+        jq -er '.deleted_instances[0].deployment_id'
+}
+until_true 120 deleted >/dev/null
 osb PUT "service_instances/$INSTANCE/service_bindings/$BINDING" "{$ids}" >/dev/null
 # The token is another binding's, since that one will be unbound.
 osb PUT "service_instances/$INSTANCE/service_bindings/kept" "{$ids}" >"$work/binding"
@@ -165,6 +172,7 @@ entry deployment "$deployment"
 entry backup "$backup"
 entry recipe "$recipe"
 entry logfile "$logfile"
+entry deleted "$(deleted)"
 # of NAME LINK: a field of the link's query
 of() { sed "s/.*[?&]$1=\([^&]*\).*/\1/" <<<"$2"; }
 entry expires "$(of expires "$link")"
