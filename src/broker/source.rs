@@ -27,7 +27,7 @@ pub(super) fn restore_source(
 ) -> Result<Option<Manifest>, BrokerError> {
     let refuse = |reason: String| Err(BrokerError::BadRequest(reason));
     let choice = BackupChoice::read(asked.backup_id.as_deref(), asked.restore_time.as_deref());
-    let (source_id, choice) = match (&asked.source_service_instance_id, choice?) {
+    let (source_id, choice) = match (&asked.source_service_instance_id, choice.transpose()) {
         (None, None) => return Ok(None),
         (Some(source), Some(backup)) => (source, backup),
         (Some(_), None) => {
@@ -59,6 +59,7 @@ pub(super) fn restore_source(
         Asker::Neighbour { source: own, .. } => *deployment == own.deployment,
     };
     let sources = sources(conn, may_restore, offering, source_id)?;
+    let choice = choice?;
     let source = match &choice {
         BackupChoice::Given(id) => {
             let found = store::backup::find(conn, id)?;

@@ -14,7 +14,10 @@ use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    broker::{Answer, SERVICE, STANDARD, TestBroker, answer, binding_path, instance_path, text},
+    broker::{
+        Answer, SERVICE, STANDARD, TestBroker, answer, binding_path, instance_path,
+        nothing_after_delete, text, with_rules,
+    },
     catalog::catalog_file,
     control::{Script, TestClock},
     database::Database,
@@ -112,8 +115,12 @@ impl Bench {
     async fn of(database: Database, catalog: &Value, flags: &[&str]) -> Self {
         let (script, clock) = (Script::default(), TestClock::default());
         let surroundings = surroundings(&script, &clock);
+        // What is deleted leaves nothing, as OSB has it.
+        let catalog = with_rules(catalog.clone(), |rules| {
+            rules["after_delete"] = nothing_after_delete();
+        });
         Self {
-            broker: database.broker_with(catalog, flags, surroundings).await,
+            broker: database.broker_with(&catalog, flags, surroundings).await,
             script,
             clock,
         }
