@@ -21,6 +21,7 @@ use crate::{
             AGREEMENT_POLL, CHANGE_WAIT, CRASH_WATCH, CRASHES_MAX, DAMAGED_ENDS_MIN,
             PLACE_TRIES_MAX, READY_TIMEOUT,
         },
+        reach::Reach,
         renewal::Certificates,
         repair::time_to_start,
         server::Server,
@@ -44,20 +45,39 @@ pub async fn allocate(work: &Work) -> Result<Outcome, StepError> {
         .await?;
     let reach = cluster.exposure.reach_of(profile, &deployment);
     let names: Vec<String> = (0..profile.members).map(|i| format!("m{i}")).collect();
+    let reserve = |placed| reserve(work, placed);
+    place(work, &deployment, &names, &reach, reserve).await?;
+    Outcome::done()
+}
+
+/// Chooses places for the new members `names` of a deployment, until `reserve` gets some for it; that says
+/// whether nobody else has reserved one of them meanwhile. Returns the deployment with these members.
+pub async fn place<R>(
+    work: &Work,
+    deployment: &Deployment,
+    names: &[String],
+    reach: &Reach,
+    reserve: impl Fn(Deployment) -> R,
+) -> Result<Deployment, StepError>
+where
+    R: Future<Output = Result<bool, StepError>>,
+{
+    let provisioner = &work.cluster(deployment)?.provisioner;
+    let ports = work.engine(deployment)?.profile().ports;
     for _ in 0..PLACE_TRIES_MAX {
-        let hosts = provisioner.hosts(&deployment.id, &names, &reach);
+        let hosts = provisioner.hosts(&deployment.id, names, reach);
         let taken = work.scan(move |conn| store::deployment::addresses(conn, &hosts));
         let taken = taken.await?;
         let places = provisioner
-            .place(&deployment.id, &names, profile.ports, &reach, &taken)
+            .place(&deployment.id, names, ports, reach, &taken)
             .await?;
         let members = names.iter().zip(places);
         let placed = Deployment {
             members: members.map(|(name, at)| new_member(name, at)).collect(),
             ..deployment.clone()
         };
-        if reserve(work, placed).await? {
-            return Outcome::done();
+        if reserve(placed.clone()).await? {
+            return Ok(placed);
         }
     }
     Err(StepError::passing(
@@ -66,7 +86,7 @@ pub async fn allocate(work: &Work) -> Result<Outcome, StepError> {
 }
 
 /// A member that has its place, and nothing else.
-pub fn new_member(name: &str, addresses: BTreeMap<String, Address>) -> Member {
+fn new_member(name: &str, addresses: BTreeMap<String, Address>) -> Member {
     Member {
         name: name.to_owned(),
         addresses,

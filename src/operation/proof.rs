@@ -15,7 +15,6 @@ use crate::{
         backup::{Backup, BackupState, Manifest},
         deployment::{Access, Deployment, Site},
         ids::DeploymentId,
-        limits::PLACE_TRIES_MAX,
         proof::{Evidence, Finding, own_version},
         reach::Reach,
         renewal::Certificates,
@@ -203,35 +202,9 @@ async fn restore_aside(
 
 /// Gives it a member, whose addresses nobody else gets. Nobody from elsewhere reaches them.
 async fn place(work: &Work, aside: Deployment) -> Result<Deployment, StepError> {
-    let provisioner = &work.cluster(&aside)?.provisioner;
-    let ports = work.engine(&aside)?.profile().ports;
     let (reach, names) = (Reach::loopback(), [MEMBER.to_owned()]);
-    for _ in 0..PLACE_TRIES_MAX {
-        let hosts = provisioner.hosts(&aside.id, &names, &reach);
-        let taken = work.scan(move |conn| store::deployment::addresses(conn, &hosts));
-        let taken = taken.await?;
-        let places = provisioner
-            .place(&aside.id, &names, ports, &reach, &taken)
-            .await?;
-        let placed = Deployment {
-            members: names
-                .iter()
-                .zip(places)
-                .map(|(name, at)| members::new_member(name, at))
-                .collect(),
-            ..aside.clone()
-        };
-        let held = placed.clone();
-        if work
-            .write(move |conn| store::deployment::hold_aside(conn, &held))
-            .await?
-        {
-            return Ok(placed);
-        }
-    }
-    Err(StepError::passing(
-        "others reserve the cluster's ports at the same time",
-    ))
+    let hold = |placed| work.write(move |conn| store::deployment::hold_aside(conn, &placed));
+    members::place(work, &aside, &names, &reach, hold).await
 }
 
 /// Fails when another worker has the operation.

@@ -1,7 +1,7 @@
 //! Rows of deleted instances whose backups are there still.
 
 use chrono::{DateTime, NaiveDateTime, Utc};
-use diesel::prelude::*;
+use diesel::{dsl::Desc, prelude::*};
 
 use super::{Conn, StoreError, each, from_json, parse, schema::deleted_instances, to_json};
 use crate::model::{
@@ -81,6 +81,19 @@ impl Row {
     }
 }
 
+type LastInFront = (
+    Desc<deleted_instances::deleted_at>,
+    Desc<deleted_instances::deployment_id>,
+);
+
+/// The one that was deleted last in front.
+fn last_in_front() -> LastInFront {
+    (
+        deleted_instances::deleted_at.desc(),
+        deleted_instances::deployment_id.desc(),
+    )
+}
+
 fn models(rows: Vec<Row>) -> Result<Vec<DeletedInstance>, StoreError> {
     rows.into_iter().map(Row::into_model).collect()
 }
@@ -109,10 +122,7 @@ pub fn find(
 pub fn of_id(conn: &mut Conn<'_>, id: &InstanceId) -> Result<Vec<DeletedInstance>, StoreError> {
     models(each!(conn, |c| deleted_instances::table
         .filter(deleted_instances::instance_id.eq(id.as_str()))
-        .order((
-            deleted_instances::deleted_at.desc(),
-            deleted_instances::deployment_id.desc()
-        ))
+        .order(last_in_front())
         .load(c))?)
 }
 
@@ -124,10 +134,7 @@ pub fn newest(
 ) -> Result<Vec<DeletedInstance>, StoreError> {
     let limit = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     models(each!(conn, |c| deleted_instances::table
-        .order((
-            deleted_instances::deleted_at.desc(),
-            deleted_instances::deployment_id.desc()
-        ))
+        .order(last_in_front())
         .limit(limit(most))
         .offset(limit(skipped))
         .load(c))?)
@@ -177,10 +184,7 @@ pub fn end_oldest(
         .filter(deleted_instances::space.eq(&tenant.space))
         .filter(deleted_instances::account.eq(&account))
         .filter(deleted_instances::kept_until.gt(at.naive_utc()))
-        .order((
-            deleted_instances::deleted_at.desc(),
-            deleted_instances::deployment_id.desc()
-        ))
+        .order(last_in_front())
         .offset(i64::try_from(most).unwrap_or(i64::MAX))
         .limit(i64::MAX)
         .select(deleted_instances::deployment_id)

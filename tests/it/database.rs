@@ -17,6 +17,22 @@ use crate::{
     recover,
 };
 
+/// Runs tests with a kind of database.
+macro_rules! with {
+    ($kind:ident, $database:expr, $($test:ident)+) => {
+        mod $kind {
+            use crate::database::Database;
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $test() {
+                    super::$test($database).await;
+                }
+            )+
+        }
+    };
+}
+pub(crate) use with;
+
 /// A kind of database.
 #[derive(Clone)]
 pub enum Database {

@@ -22,7 +22,7 @@ use crate::{
     },
     catalog::catalog_file,
     control::surroundings,
-    database::Database,
+    database::{Database, with},
     etcd,
     inside::{Inside, files_of_deployments},
     proofs, readdress,
@@ -520,21 +520,6 @@ async fn a_backup_that_fails_for_good_leaves_no_object_behind(of: Database) {
     }
     broker.deprovision("i").await;
     assert_nothing_is_left(&of, &broker, &inside).await;
-}
-
-/// Runs tests with a kind of database.
-macro_rules! with {
-    ($kind:ident, $database:expr, $($test:ident)+) => {
-        mod $kind {
-            use crate::database::Database;
-            $(
-                #[tokio::test(flavor = "multi_thread")]
-                async fn $test() {
-                    super::$test($database).await;
-                }
-            )+
-        }
-    };
 }
 
 with! {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::{
     broker::{TestBroker, answer, eventually, text},
     control::{Script, TestClock, surroundings},
-    database::Database,
+    database::{Database, with},
     inside::Inside,
 };
 
@@ -316,21 +316,6 @@ async fn an_instance_is_deleted_while_its_backup_is_proved() {
     let nothing = (Vec::new(), 0, 0);
     assert_eq!(at_hand(&database, &broker, &inside).await, nothing);
     assert!(!inside.work_is_remembered("i").await);
-}
-
-/// Runs tests with a kind of database.
-macro_rules! with {
-    ($kind:ident, $database:expr, $($test:ident)+) => {
-        mod $kind {
-            use crate::database::Database;
-            $(
-                #[tokio::test(flavor = "multi_thread")]
-                async fn $test() {
-                    super::$test($database).await;
-                }
-            )+
-        }
-    };
 }
 
 with! {
