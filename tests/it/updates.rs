@@ -804,7 +804,15 @@ async fn osb_087_a_full_database_takes_writes_again_when_it_gets_more_and_cannot
         }
     };
     assert!(is_near, "it is full at once");
-    assert!(full > 200, "{full} MiB");
+    // How much of the file is lost between large values hangs on how many of them etcd commits at once, and
+    // with it on the machine: 199 to 243 MiB of 256 were values. The file itself has the size that a unit
+    // gives, but for what the members differ by.
+    let bytes = root.status().await.expect("a status").db_size();
+    let bytes = u64::try_from(bytes).expect("a size");
+    assert!(
+        bytes >= UNIT_BYTES / 100 * 98,
+        "full with {full} MiB in {bytes} bytes"
+    );
     alerts::told_that(&broker, &credentials, "critical", "The database is full").await;
     let end = updated(&broker, units(2)).await;
     assert_eq!(end["state"], "succeeded", "{end}");
