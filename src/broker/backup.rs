@@ -136,16 +136,16 @@ pub(super) fn queue_backup(
     insert_backup(conn, (instance, deployment), what, &key, origin, now)
 }
 
-/// The same for the backup before an upgrade, which is taken for itself: one that is being taken
-/// already may be of long before the upgrade begins. It waits for that one.
-pub(super) fn queue_backup_before_upgrade(
+/// The same for the backup before an upgrade, or another change that cannot be taken back. It is taken for
+/// itself: one that is being taken already may be of long before the change begins. It waits for that one.
+pub(super) fn queue_safety_backup(
     conn: &mut Conn<'_>,
     of: (&InstanceId, &DeploymentId),
-    upgrade: &OperationId,
+    change: &OperationId,
     origin: Origin,
     now: DateTime<Utc>,
 ) -> Result<Operation, StoreError> {
-    let key = format!("backup before {upgrade}");
+    let key = format!("backup before {change}");
     insert_backup(conn, of, (BackupKind::Safety, None), &key, origin, now)
 }
 

@@ -61,6 +61,7 @@ mod oversight;
 mod owner;
 mod page;
 mod pin;
+mod prefix;
 mod profile;
 mod proof;
 mod provision;

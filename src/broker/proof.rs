@@ -39,7 +39,7 @@ impl Proofs {
         }
     }
 
-    /// Removes what proofs that are over have left on clusters; returns how much. There is something only where a
+    /// Removes what proofs and the like that are over have left on clusters; returns how much. There is something only where a
     /// worker stood still while another one ended its operation.
     pub async fn sweep(&self) -> Result<usize, BrokerError> {
         let mut removed = 0;
@@ -82,13 +82,13 @@ impl Proofs {
     }
 }
 
-/// Whether a deployment is what a proof that is over has restored: it has the id of the operation.
+/// Whether a deployment is what an operation that is over has restored aside: it has the id of the operation.
 fn is_left(conn: &mut Conn<'_>, deployment: &DeploymentId) -> Result<bool, StoreError> {
     let Ok(id) = deployment.as_str().parse::<OperationId>() else {
         return Ok(false);
     };
     let of = store::operation::find(conn, &id)?;
-    Ok(of.is_some_and(|of| of.kind == OperationKind::Proof && !of.state.is_active()))
+    Ok(of.is_some_and(|of| of.kind.restores_aside() && !of.state.is_active()))
 }
 
 /// Queues the proofs that there is a place for on a cluster.

@@ -6,7 +6,7 @@ use crate::{
     model::{
         deployment::Deployment,
         instance::InstanceState,
-        limits::KEY_PREFIX_BYTES_MAX,
+        limits::prefix::KEY_PREFIX_BYTES_MAX,
         operation::{Operation, OperationKind, OperationState},
         origin::Origin,
     },

@@ -65,7 +65,10 @@ pub fn status_of(operation: &Operation, now: DateTime<Utc>) -> OperationStatus {
         }
         OperationState::Succeeded => (
             StatusState::Succeeded,
-            "All operations have completed successfully".to_owned(),
+            match &operation.prefix_restore {
+                Some(done) => done.to_string(),
+                None => "All operations have completed successfully".to_owned(),
+            },
         ),
         OperationState::Failed | OperationState::Stuck | OperationState::Abandoned => (
             StatusState::Failed,

@@ -479,7 +479,7 @@ impl Updates {
         if change.upgrades() {
             let now = self.time.plausible();
             let of = (&instance.id, &instance.deployment);
-            let taken = backup::queue_backup_before_upgrade(conn, of, &operation.id, origin, now)?;
+            let taken = backup::queue_safety_backup(conn, of, &operation.id, origin, now)?;
             operation.backup = taken.backup;
         }
         operation.change = Some(change);

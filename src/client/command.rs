@@ -225,6 +225,8 @@ pub enum BackupCommand {
     },
     /// Make a new service instance from a backup of another one
     RestoreBackup(RestoreBackup),
+    /// Put keys of a service instance back from a backup of it, while it goes on
+    RestoreKeys(RestoreKeys),
     /// Download a backup and check its hash
     DownloadBackup(DownloadBackup),
 }
@@ -356,6 +358,34 @@ pub struct RestoreBackup {
     pub plan: Option<String>,
     #[command(flatten)]
     pub parameters: Parameters,
+    #[command(flatten)]
+    pub patience: Patience,
+}
+
+/// Which keys are put back, and from what.
+#[derive(Debug, clap::Args)]
+pub struct RestoreKeys {
+    /// The instance
+    #[arg(add = names())]
+    pub name: String,
+    /// The backup's id, or latest, latest:daily and the like
+    #[arg(value_hint = ValueHint::Other)]
+    pub backup: String,
+    /// What the keys begin with; "" stands for all keys
+    #[arg(value_hint = ValueHint::Other)]
+    pub prefix: String,
+    /// What is put back: keys that are gone; also the values of keys that have others now; or also, keys that the
+    /// backup has not are deleted
+    #[arg(long, default_value = "missing", value_parser = ["missing", "overwrite", "mirror"])]
+    pub mode: String,
+    /// With latest and the like: the newest backup that was begun by then, as 2026-11-29T04:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub before: Option<String>,
+    /// Only compare them, and say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub certainty: Certainty,
     #[command(flatten)]
     pub patience: Patience,
 }

@@ -204,6 +204,19 @@ impl<'a> Compose<'a> {
         self.send(Method::POST, &path, Some(&body), 200).await
     }
 
+    /// Asks for keys to be put back from a backup, or to be compared with it; what goes on then is a recipe.
+    pub async fn begin_prefix_restore(&self, backup: &str, wanted: &Value) -> Result<Value> {
+        let path = [
+            "deployments",
+            &self.deployment,
+            "backups",
+            backup,
+            "restore_prefix",
+        ];
+        let body = json!({ "deployment": wanted });
+        self.send(Method::POST, &path, Some(&body), 202).await
+    }
+
     /// Asks for room to be made; what goes on then is a recipe.
     pub async fn begin_relief(&self, delete_prefix: Option<&str>) -> Result<Value> {
         let path = ["deployments", &self.deployment, "reliefs"];

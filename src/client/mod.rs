@@ -39,6 +39,7 @@ mod operations;
 mod osb;
 mod recover;
 mod restore;
+mod restore_keys;
 mod show;
 mod table;
 mod target;
@@ -342,6 +343,7 @@ impl Session {
                 self.change_backup(&name, &backup, &change).await
             }
             BackupCommand::RestoreBackup(asked) => self.restore(asked).await,
+            BackupCommand::RestoreKeys(asked) => self.restore_keys(asked).await,
             BackupCommand::DownloadBackup(asked) => self.download(asked).await,
         }
     }

@@ -16,6 +16,7 @@ use crate::{
         deployment::{Deployment, DeploymentSecrets, Member, Site},
         engine::{Obstacle, Profile},
         observation::MemberObservation,
+        prefix::{PrefixDifference, PrefixRestore},
         proof::Evidence,
         renewal::{Certificates, Renewal},
         secret::Secret,
@@ -121,6 +122,19 @@ pub enum Seed<'a> {
     Backup(&'a str),
     /// What [`Engine::salvage`] has put there, for a database in its place, too.
     Salvage(&'a str),
+}
+
+/// What came of putting some keys back.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PutBack {
+    /// The bytes that were written, or were there already.
+    pub bytes: u64,
+    /// Keys that were not written, since clients changed them after the comparison.
+    pub left: u64,
+    /// The same of keys that were not deleted.
+    pub kept: u64,
+    /// The key to go on with; none: all is done.
+    pub next: Option<Vec<u8>>,
 }
 
 /// A user of the database, for one binding.
@@ -302,6 +316,28 @@ pub trait Engine: Send + Sync {
         site: Site<'_>,
         expected: &SnapshotContent,
     ) -> Result<Evidence, EngineError>;
+
+    /// Compares the keys with a prefix of a running deployment with those of `aside`, which was made of a
+    /// backup, runs with [`Access::Certificates`](crate::model::deployment::Access::Certificates) and is thrown
+    /// away.
+    async fn compare_prefix(
+        &self,
+        aside: Site<'_>,
+        site: Site<'_>,
+        prefix: &str,
+    ) -> Result<PrefixDifference, EngineError>;
+
+    /// Puts back some of those keys, as few as fit into one change of the database, from the key `from` on; none:
+    /// from the first. `point`: where the database was when it was compared ([`PrefixDifference::point`]). A key
+    /// that was changed since stays as it is.
+    async fn put_back(
+        &self,
+        aside: Site<'_>,
+        site: Site<'_>,
+        wanted: &PrefixRestore,
+        point: &str,
+        from: Option<Vec<u8>>,
+    ) -> Result<PutBack, EngineError>;
 
     /// The state of the members of a running deployment. A member that does not answer is an
     /// observation like others; what fails is asking at all.

@@ -222,25 +222,7 @@ fn deployment_routes(config: &mut web::ServiceConfig) {
                 .route(web::get().to(compose::deployment))
                 .route(web::patch().to(compose::annotate)),
         )
-        .service(
-            either("/deployments/{deployment}/backups")
-                .route(web::get().to(compose::backups))
-                .route(web::post().to(compose::back_up)),
-        )
-        .service(
-            either("/deployments/{deployment}/backup_schedule")
-                .route(web::get().to(compose::backup_schedule))
-                .route(web::patch().to(compose::change_backup_schedule)),
-        )
-        .service(
-            either("/deployments/{deployment}/backups/{backup}")
-                .route(web::get().to(compose::backup))
-                .route(web::patch().to(compose::change_backup)),
-        )
-        .service(
-            either("/deployments/{deployment}/backups/{backup}/restore")
-                .route(web::post().to(compose::restore)),
-        )
+        .configure(backup_routes)
         .service(
             either("/deployments/{deployment}/recipes")
                 .route(web::get().to(compose::deployment_recipes)),
@@ -274,6 +256,34 @@ fn deployment_routes(config: &mut web::ServiceConfig) {
         .service(either("/deployments/{deployment}/alerts").route(web::get().to(compose::alerts)))
         .service(
             either("/deployments/{deployment}/history").route(web::get().to(compose::history)),
+        );
+}
+
+/// What the Compose API has of a deployment's backups.
+fn backup_routes(config: &mut web::ServiceConfig) {
+    config
+        .service(
+            either("/deployments/{deployment}/backups")
+                .route(web::get().to(compose::backups))
+                .route(web::post().to(compose::back_up)),
+        )
+        .service(
+            either("/deployments/{deployment}/backup_schedule")
+                .route(web::get().to(compose::backup_schedule))
+                .route(web::patch().to(compose::change_backup_schedule)),
+        )
+        .service(
+            either("/deployments/{deployment}/backups/{backup}")
+                .route(web::get().to(compose::backup))
+                .route(web::patch().to(compose::change_backup)),
+        )
+        .service(
+            either("/deployments/{deployment}/backups/{backup}/restore")
+                .route(web::post().to(compose::restore)),
+        )
+        .service(
+            either("/deployments/{deployment}/backups/{backup}/restore_prefix")
+                .route(web::post().to(compose::restore_prefix)),
         );
 }
 

@@ -270,6 +270,14 @@ impl Body {
         }
     }
 
+    /// A text that must be there, and may be empty.
+    pub fn given_text(&self, name: &str) -> Result<String, HttpError> {
+        match self.field(name) {
+            Some(_) => Ok(self.text(name)?.unwrap_or_default()),
+            None => Err(HttpError::bad_request(format!("{name} is missing"))),
+        }
+    }
+
     /// The fields of an object that may be absent or `null`: then there are none.
     pub fn section(&self, name: &str) -> Result<Self, HttpError> {
         match self.object(name)? {

@@ -8,7 +8,7 @@ use super::{
     deployment::Deployment,
     engine::Profile,
     ids::{BindingId, InstanceId},
-    limits::{BINDING_LIFE_SECONDS_MAX, BINDING_LIFE_SECONDS_MIN, KEY_PREFIX_BYTES_MAX},
+    limits::{BINDING_LIFE_SECONDS_MAX, BINDING_LIFE_SECONDS_MIN, prefix::KEY_PREFIX_BYTES_MAX},
     secret::Secret,
 };
 

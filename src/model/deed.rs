@@ -31,6 +31,7 @@ impl OperationKind {
             Self::Renew => "Renew the certificates",
             Self::Readdress => "Move the members to other addresses",
             Self::Proof => "Prove a backup",
+            Self::RestorePrefix => "Restore keys",
         }
     }
 }
@@ -54,6 +55,10 @@ impl Operation {
             (OperationKind::Repair, _, Some(repair)) => {
                 format!("Replace member {}", repair.member).into()
             }
+            (OperationKind::RestorePrefix, ..) => match &self.prefix_restore {
+                Some(wanted) => wanted.title().into(),
+                None => self.kind.words().into(),
+            },
             (kind, ..) => kind.words().into(),
         }
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 pub mod deleted;
 pub mod kubernetes;
+pub mod prefix;
 
 /// Longest id that a platform may choose, in bytes. CF uses 36.
 pub const PLATFORM_ID_BYTES_MAX: usize = 255;
@@ -52,8 +53,6 @@ pub const UNITS_MAX: u32 = 32;
 pub const BINDING_LIFE_SECONDS_MIN: u32 = 60;
 /// Longest life that a binding may be given, in seconds: 366 days.
 pub const BINDING_LIFE_SECONDS_MAX: u32 = 366 * 24 * 3600;
-/// Longest key prefix that a binding may be held to, in bytes.
-pub const KEY_PREFIX_BYTES_MAX: usize = 1024;
 /// Bindings that are ended at one look.
 pub const EXPIRIES_AT_ONCE: i64 = 100;
 /// Pause before the end of a binding is tried again that could not be brought about.

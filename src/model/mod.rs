@@ -47,6 +47,7 @@ pub mod patience;
 pub mod period;
 pub mod placement;
 pub mod postgres;
+pub mod prefix;
 pub mod proof;
 pub mod provenance;
 pub mod proxy;

@@ -11,6 +11,7 @@ use super::{
     limits::{HEAVY_OPERATIONS_AT_ONCE, LIGHT_OPERATIONS_AT_ONCE, PLACES_KEPT},
     origin::Origin,
     period::BackupKind,
+    prefix::PrefixRestore,
     repair::Repair,
     trouble::Trouble,
     update::Change,
@@ -53,11 +54,13 @@ pub enum OperationKind {
     Readdress,
     /// Restores a backup into a member that is thrown away, to see that it can be restored.
     Proof,
+    /// Puts keys with a prefix back into a running database, from a backup of it.
+    RestorePrefix,
 }
 
 impl OperationKind {
     /// All kinds.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Provision,
         Self::Restore,
         Self::Update,
@@ -74,6 +77,7 @@ impl OperationKind {
         Self::Renew,
         Self::Readdress,
         Self::Proof,
+        Self::RestorePrefix,
     ];
 
     /// Whether it starts members of an instance in use anew, replaces them or lets them stand still.
@@ -112,7 +116,8 @@ impl OperationKind {
             | Self::Recover
             | Self::Renew
             | Self::Readdress
-            | Self::Proof => Weight::Heavy,
+            | Self::Proof
+            | Self::RestorePrefix => Weight::Heavy,
         }
     }
 
@@ -139,6 +144,11 @@ impl OperationKind {
             BackupKind::Final => Self::FinalBackup,
             _ => Self::Backup,
         }
+    }
+
+    /// Whether it restores a backup into a member that is thrown away, whose deployment has its id.
+    pub fn restores_aside(self) -> bool {
+        matches!(self, Self::Proof | Self::RestorePrefix)
     }
 
     /// Whether it takes a backup.
@@ -178,6 +188,8 @@ impl OperationKind {
             Self::Backup | Self::FinalBackup => {
                 (in_hand && older != Self::Relief) || older == Self::Backup
             }
+            // The backup of before, too.
+            Self::RestorePrefix => in_hand || older == Self::Backup,
             Self::Provision | Self::Restore | Self::Deprovision | Self::Prune | Self::Proof => {
                 false
             }
@@ -203,6 +215,7 @@ impl OperationKind {
             Self::Renew => "renew",
             Self::Readdress => "readdress",
             Self::Proof => "proof",
+            Self::RestorePrefix => "restore_prefix",
         }
     }
 
@@ -403,7 +416,7 @@ pub struct Operation {
     pub instance: InstanceId,
     /// The binding it works on.
     pub binding: Option<BindingId>,
-    /// The backup it takes, restores, proves or recovers from; an upgrade's: the one that is taken before it.
+    /// The backup it takes, restores, also in part, proves or recovers from; an upgrade's: the one that is taken before it.
     pub backup: Option<BackupId>,
     /// The source of a restore, or of a recovery from a backup ([`RestoreSource`]).
     pub source: Option<RestoreSource>,
@@ -415,6 +428,8 @@ pub struct Operation {
     pub repair: Option<Repair>,
     /// The member that a recovery is made of; absent: it is made of [`Operation::source`].
     pub survivor: Option<String>,
+    /// What a restore of a part puts back, and what came of it.
+    pub prefix_restore: Option<PrefixRestore>,
     /// Where it is in its life.
     pub state: OperationState,
     /// What must end before it begins.
@@ -463,6 +478,7 @@ impl Operation {
             delete_prefix: None,
             repair: None,
             survivor: None,
+            prefix_restore: None,
             state: OperationState::Queued,
             waits_for: WaitsFor::Nothing,
             halted: false,

@@ -41,6 +41,7 @@ use crate::{
     timekeeper::Timekeeper,
 };
 
+mod aside;
 mod backup;
 mod bind;
 mod defragment;
@@ -59,7 +60,9 @@ mod relief;
 mod renew;
 mod repair;
 mod restore;
+mod restore_prefix;
 pub mod runner;
+mod safety;
 mod sizes;
 mod unbind;
 mod update;
@@ -212,6 +215,7 @@ pub fn definition(kind: OperationKind) -> &'static Definition {
         OperationKind::Renew => &renew::DEFINITION,
         OperationKind::Readdress => &readdress::DEFINITION,
         OperationKind::Proof => &proof::DEFINITION,
+        OperationKind::RestorePrefix => &restore_prefix::DEFINITION,
     }
 }
 

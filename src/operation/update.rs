@@ -15,11 +15,12 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, sleep};
 
-use super::{Definition, Ending, Outcome, Step, StepError, Work, members, relief, repair, sizes};
+use super::{
+    Definition, Ending, Outcome, Step, StepError, Work, members, relief, repair, safety, sizes,
+};
 use crate::{
     engine::{MemberChange, Passage, Relief},
     model::{
-        backup::BackupState,
         deployment::{Deployment, DeploymentSecrets, Member, Shape, Site},
         failure::chain,
         limits::{AGREEMENT_POLL, AGREEMENT_TIMEOUT, CHECKPOINT_TIMEOUT},
@@ -76,7 +77,8 @@ async fn check(work: Arc<Work>) -> Result<Outcome, StepError> {
         )));
     }
     if change.upgrades() {
-        check_backup(&work).await?;
+        // An upgrade cannot be taken back.
+        safety::check(&work, work.operation.backup.clone(), "the upgrade").await?;
     }
     members::check_serving(&work, &deployment, &secrets).await?;
     if change.upgrades() {
@@ -86,23 +88,6 @@ async fn check(work: Arc<Work>) -> Result<Outcome, StepError> {
         check_size(&work, &deployment, &secrets, change.goal()).await?;
     }
     Outcome::done()
-}
-
-/// An upgrade cannot be taken back, so there must be a backup of just before.
-async fn check_backup(work: &Work) -> Result<(), StepError> {
-    let Some(id) = work.operation.backup.clone() else {
-        return Err(StepError::last("the upgrade names no backup"));
-    };
-    let backup = work
-        .read(move |conn| store::backup::find(conn, &id))
-        .await?;
-    match backup.map(|backup| (backup.state, backup.failure)) {
-        Some((BackupState::Complete, _)) => Ok(()),
-        Some((_, Some(failure))) => Err(StepError::last(format!(
-            "the backup before the upgrade failed: {failure}"
-        ))),
-        _ => Err(StepError::last("there is no backup of before the upgrade")),
-    }
 }
 
 /// What stands against an upgrade is put right where the broker can, and told where it cannot.

@@ -52,6 +52,7 @@ pub mod operation;
 pub mod outbox;
 pub mod oversight;
 mod postgres;
+pub mod prefix;
 mod prepared;
 pub mod proof;
 pub mod provenance;

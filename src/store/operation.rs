@@ -67,6 +67,7 @@ pub(super) struct Row {
     trouble: Option<String>,
     abandoned: bool,
     ordinal: i64,
+    prefix_restore: Option<String>,
 }
 
 impl Row {
@@ -97,6 +98,10 @@ impl Row {
                 .map(|text| from_json("what a repair repairs", &text))
                 .transpose()?,
             survivor: self.survivor,
+            prefix_restore: self
+                .prefix_restore
+                .map(|text| from_json("what is put back", &text))
+                .transpose()?,
             state: known("an operation's state", &self.state, OperationState::parse)?,
             waits_for: known(
                 "what an operation waits for",
@@ -175,6 +180,7 @@ pub fn insert(
         trouble: None,
         abandoned: operation.abandoned,
         ordinal,
+        prefix_restore: operation.prefix_restore.as_ref().map(to_json).transpose()?,
     };
     each!(conn, |c| Prepared(
         diesel::insert_into(operations::table).values(row)
@@ -344,13 +350,14 @@ pub fn is_active(
     Ok(found.is_some())
 }
 
-/// The active restores and recoveries whose source is one of `backups`.
+/// The active restores, also of a part, and recoveries whose source is one of `backups`.
 pub fn restores_reading(
     conn: &mut Conn<'_>,
     backups: &[BackupId],
 ) -> Result<Vec<Operation>, StoreError> {
     let ids: Vec<&str> = backups.iter().map(BackupId::as_str).collect();
-    let reading = [OperationKind::Restore, OperationKind::Recover].map(OperationKind::as_str);
+    use OperationKind::{Recover, Restore, RestorePrefix};
+    let reading = [Restore, Recover, RestorePrefix].map(OperationKind::as_str);
     models(each!(conn, |c| operations::table
         .filter(operations::kind.eq_any(reading))
         .filter(operations::backup_id.eq_any(ids))

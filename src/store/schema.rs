@@ -250,6 +250,7 @@ diesel::table! {
         trouble -> Nullable<Text>,
         abandoned -> Bool,
         ordinal -> BigInt,
+        prefix_restore -> Nullable<Text>,
     }
 }
 

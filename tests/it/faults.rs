@@ -25,7 +25,7 @@ use crate::{
     database::{Database, with},
     etcd,
     inside::{Inside, files_of_deployments},
-    proofs, readdress,
+    proofs, readdress, restore_keys,
     saboteur::{Saboteur, cleanup_names, names},
 };
 
@@ -48,6 +48,7 @@ async fn story(of: &Database, broker: &mut TestBroker, again: Surroundings) -> V
     broker.provision("copy", from_backup(&backup)).await;
     broker.bind("copy", "app").await;
     relieve(broker, &source).await;
+    restore_keys(broker, &source, &backup).await;
     defragment(broker, &source).await;
     repair(broker, &source, of.last_member()).await;
     recover(of, broker, &source).await;
@@ -109,6 +110,14 @@ async fn relieve(broker: &TestBroker, of: &Value) {
     assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
     let end = broker.recipe_end(of, &accepted.body).await;
     assert_eq!(end["status"], "complete", "{end}");
+}
+
+/// Has keys put back that are gone.
+async fn restore_keys(broker: &TestBroker, of: &Value, backup: &Value) {
+    let wanted = json!({ "prefix": "key-00", "mode": "mirror" });
+    let end = restore_keys::restored(broker, of, backup, &wanted).await;
+    let changes = json!({ "written": 10, "deleted": 0, "left": 0 });
+    assert_eq!(end["prefix_restore"]["changes"], changes, "{end}");
 }
 
 /// Has unused storage given back.

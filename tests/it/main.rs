@@ -102,6 +102,7 @@ mod recover;
 mod renewals;
 mod repair;
 mod restore_here;
+mod restore_keys;
 mod restores;
 mod rolling;
 mod room;

@@ -46,6 +46,9 @@ pub(super) mod says {
     pub(crate) const NO_MEMBER: &str = "member not found";
     pub(crate) const MEMBER_EXISTS: &str = "Peer URLs already exists";
     pub(crate) const BUSY: &str = "too many requests";
+    /// An answer, and a request, that is too large.
+    pub(crate) const TOO_MUCH: &str = "message length too large";
+    pub(crate) const TOO_LARGE: &str = "request is too large";
     pub(crate) const COMPACTED: &str = "required revision has been compacted";
     pub(crate) const WAY_BACK_BEGUN: &str = "cluster has a downgrade job in progress";
     pub(crate) const NO_WAY_BACK: &str = "no inflight downgrade";

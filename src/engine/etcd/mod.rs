@@ -18,6 +18,7 @@ mod files;
 mod full;
 mod lines;
 mod membership;
+mod prefix;
 mod printed;
 mod programs;
 mod ready;
@@ -40,8 +41,8 @@ use chrono::{DateTime, Utc};
 
 use self::client::Dialer;
 use super::{
-    DatabaseUser, Description, Engine, EngineError, Holding, Issue, MemberChange, Passage, Relief,
-    Seed, Snapshot, UserChange,
+    DatabaseUser, Description, Engine, EngineError, Holding, Issue, MemberChange, Passage, PutBack,
+    Relief, Seed, Snapshot, UserChange,
 };
 use crate::{
     model::{
@@ -49,6 +50,7 @@ use crate::{
         deployment::{Deployment, DeploymentSecrets, Member, Site},
         engine::{Obstacle, Profile},
         observation::MemberObservation,
+        prefix::{PrefixDifference, PrefixRestore},
         proof::Evidence,
         renewal::Certificates,
         server::Server,
@@ -146,6 +148,27 @@ impl Engine for Etcd {
         expected: &SnapshotContent,
     ) -> Result<Evidence, EngineError> {
         verify::whole(&Dialer::new(site)?, expected).await
+    }
+
+    async fn compare_prefix(
+        &self,
+        aside: Site<'_>,
+        site: Site<'_>,
+        prefix: &str,
+    ) -> Result<PrefixDifference, EngineError> {
+        prefix::compare(&Dialer::new(aside)?, &Dialer::new(site)?, prefix).await
+    }
+
+    async fn put_back(
+        &self,
+        aside: Site<'_>,
+        site: Site<'_>,
+        wanted: &PrefixRestore,
+        point: &str,
+        from: Option<Vec<u8>>,
+    ) -> Result<PutBack, EngineError> {
+        let (aside, site) = (Dialer::new(aside)?, Dialer::new(site)?);
+        prefix::put_back(&aside, &site, wanted, point, from).await
     }
 
     async fn observe(&self, site: Site<'_>) -> Result<Vec<MemberObservation>, EngineError> {

@@ -56,6 +56,7 @@ const RULES: Rules = Rules {
         super::schedule::backup_schedule,
         super::schedule::change_backup_schedule,
         super::restore::restore,
+        super::prefix::restore_prefix,
         super::download,
         super::deployment_recipes,
         super::recipe,

@@ -154,7 +154,7 @@ impl PathId for Word {
 
 /// The backup in a path, as the parameter of a provision has it. One that is named must be there; what can be no
 /// backup is as unknown as any other.
-async fn backup_in_path(
+pub(super) async fn backup_in_path(
     api: &Api,
     of: &InstanceId,
     request: &HttpRequest,

@@ -33,8 +33,10 @@ pub use backup::{
     BackupBody, BackupList, Backups, DownloadableBackupBody, RestoreEstimateBody, backup,
     backup_url,
 };
+use prefix::PrefixRestoreBody;
 
 mod backup;
+mod prefix;
 
 /// A list, in the original's wrapping.
 #[derive(Serialize, ToSchema)]
@@ -224,6 +226,9 @@ pub struct RecipeBody {
     /// When it last came further.
     #[schema(value_type = Time)]
     updated_at: String,
+    /// Of a restore of keys: what is put back, and what came of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prefix_restore: Option<PrefixRestoreBody>,
     /// Always empty.
     #[serde(rename = "_embedded")]
     #[schema(value_type = Object)]
@@ -486,6 +491,10 @@ pub fn recipe(of: &DeploymentView, task: &Task, now: DateTime<Utc>) -> RecipeBod
         user: task.user.clone(),
         created_at: time(operation.created_at),
         updated_at: time(operation.updated_at),
+        prefix_restore: operation
+            .prefix_restore
+            .as_ref()
+            .map(PrefixRestoreBody::from),
         embedded: NoRecipes { recipes: [] },
     }
 }

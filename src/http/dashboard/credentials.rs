@@ -27,7 +27,7 @@ use crate::{
         binding::{AUTHORITIES, BindParameters, Binding, BindingState, Role},
         ids::{BindingId, InstanceId},
         instance::InstanceState,
-        limits::{CREDENTIALS_NAME_CHARS_MAX, KEY_PREFIX_BYTES_MAX},
+        limits::{CREDENTIALS_NAME_CHARS_MAX, prefix::KEY_PREFIX_BYTES_MAX},
         operation::OperationKind,
         session::Session,
     },

@@ -322,6 +322,26 @@ pub struct ReconcileBody {
     plan_id: Option<String>,
 }
 
+/// Which keys shall be put back.
+#[derive(ToSchema)]
+pub struct RestorePrefixBody {
+    deployment: RestoredKeys,
+}
+
+/// Which keys shall be put back.
+#[derive(ToSchema)]
+struct RestoredKeys {
+    /// What the keys begin with, up to 1024 bytes; empty: all keys.
+    prefix: String,
+    /// `missing`: keys that the database has no more; `overwrite`: also the values of keys that have others now;
+    /// `mirror`: also, keys that the backup has not are deleted. Absent or `null`: `missing`.
+    mode: Option<String>,
+    /// With `latest`: the newest backup that was begun by then.
+    restore_time: Option<String>,
+    /// Only compare, and change nothing. Absent or `null`: `false`.
+    dry_run: Option<bool>,
+}
+
 /// How room shall be made.
 #[derive(ToSchema)]
 pub struct ReliefBody {

@@ -19,6 +19,7 @@ use compose_broker::{
         ids::DeploymentId,
         limits::{STOP_GRACE, UNITS_DEFAULT, UNITS_MAX},
         observation::{MemberHealth, MemberObservation},
+        prefix::{PrefixDifference, PrefixMode, PrefixRestore},
         proof::Evidence,
         reach::Reach,
         renewal::{CertificateLife, Certificates, Renewal},
@@ -52,7 +53,16 @@ trait Kind: Sized {
     fn engine(&self) -> SharedEngine;
     fn provisioner(&self) -> SharedProvisioner;
     /// Writes a key as an application; fails with what it is told.
-    async fn put(&self, of: &Deployed, user: &DatabaseUser, key: &str) -> Result<(), String>;
+    async fn put(&self, of: &Deployed, user: &DatabaseUser, key: &str) -> Result<(), String> {
+        self.set(of, user, (key, &format!("value of {key}"))).await
+    }
+    /// The same with that value.
+    async fn set(
+        &self,
+        of: &Deployed,
+        user: &DatabaseUser,
+        key: (&str, &str),
+    ) -> Result<(), String>;
     /// All keys and values, as an application.
     async fn dump(&self, of: &Deployed, user: &DatabaseUser) -> BTreeMap<String, String>;
 }
@@ -96,10 +106,15 @@ impl Kind for OnEtcd {
         self.provisioner.clone()
     }
 
-    async fn put(&self, of: &Deployed, user: &DatabaseUser, key: &str) -> Result<(), String> {
+    async fn set(
+        &self,
+        of: &Deployed,
+        user: &DatabaseUser,
+        (key, value): (&str, &str),
+    ) -> Result<(), String> {
         let put = async {
             let mut client = etcd::connect_to(&Self::credentials(of, user), "uri").await?;
-            client.put(key, format!("value of {key}"), None).await
+            client.put(key, value, None).await
         };
         put.await.map(drop).map_err(|error| error.to_string())
     }
@@ -136,9 +151,14 @@ impl Kind for InMemory {
         self.0.0.clone()
     }
 
-    async fn put(&self, of: &Deployed, user: &DatabaseUser, key: &str) -> Result<(), String> {
+    async fn set(
+        &self,
+        of: &Deployed,
+        user: &DatabaseUser,
+        (key, value): (&str, &str),
+    ) -> Result<(), String> {
         let uri = of.uri(self, user);
-        self.0.put(uri.expose(), key, &format!("value of {key}"))
+        self.0.put(uri.expose(), key, value)
     }
 
     async fn dump(&self, of: &Deployed, user: &DatabaseUser) -> BTreeMap<String, String> {
@@ -611,6 +631,88 @@ async fn a_backup_is_proved_by_all_that_is_in_it<K: Kind>() {
     assert_ne!(contents[0], contents[2]);
 }
 
+async fn keys_are_put_back_from_a_backup<K: Kind>() {
+    let kind = K::new().await;
+    let engine = kind.engine();
+    let ada = user("ada", "first");
+    let of = Deployed::open_with(&kind, 1).await;
+    of.add(&kind, &ada).await;
+    // More than are changed at a time.
+    for key in 100..170 {
+        let key = format!("a/{key}");
+        kind.put(&of, &ada, &key).await.expect("a key");
+    }
+    kind.put(&of, &ada, "b").await.expect("a key");
+    let aside = Deployed::placed_with(&kind, K::VERSIONS[0], 1).await;
+    of.back_up(&kind, &aside.deployment.id).await;
+    aside.seed(&kind, Seed::Snapshot("snapshot")).await;
+    aside.start(&kind).await;
+    let set = async |key, value| kind.set(&of, &ada, (key, value)).await.expect("a key");
+    // One line is gone, one key is another, two are new, and so is what is of no interest.
+    let gone = Relief::DeleteKeys("a/11");
+    assert_eq!(engine.relieve(of.site(), gone).await.expect("room"), 10);
+    for key in ["a/120", "a/new", "a/newer", "b"] {
+        set(key, "of later").await;
+    }
+    let compare = async |prefix| {
+        let found = engine.compare_prefix(aside.site(), of.site(), prefix);
+        found.await.expect("a difference")
+    };
+    let found = compare("a/").await;
+    let bytes = ("a/110value of a/110".len() * 10) as u64;
+    let expected = PrefixDifference {
+        same: 59,
+        missing: 10,
+        changed: 1,
+        extra: 2,
+        ephemeral: 0,
+        missing_bytes: bytes,
+        changed_bytes: bytes / 10,
+        point: found.point.clone(),
+    };
+    assert_eq!(found, expected);
+    let all = compare("").await;
+    assert_eq!((all.same, all.changed, all.extra), (59, 2, 2));
+    assert_eq!(compare("c").await.same, 0);
+    // Clients go on.
+    for key in ["a/111", "a/130", "a/newer"] {
+        set(key, "of last").await;
+    }
+    let mut values = kind.dump(&of, &ada).await;
+    for (mode, left, kept) in [
+        (PrefixMode::Missing, 1, 0),
+        (PrefixMode::Overwrite, 1, 0),
+        (PrefixMode::Mirror, 1, 1),
+    ] {
+        for key in (110..120).filter(|key| *key != 111) {
+            values.insert(format!("a/{key}"), format!("value of a/{key}"));
+        }
+        if mode.overwrites() {
+            values.insert("a/120".to_owned(), "value of a/120".to_owned());
+        }
+        if mode.deletes() {
+            values.remove("a/new");
+        }
+        // Another worker goes on where the first one has died.
+        for _ in 0..2 {
+            let wanted = PrefixRestore::wanted("a/", mode.as_str(), false).expect("a wish");
+            let (mut seen, mut from) = ((0, 0), None);
+            loop {
+                let (there, here) = (aside.site(), of.site());
+                let done = engine.put_back(there, here, &wanted, &found.point, from);
+                let done = done.await.expect("keys");
+                seen = (seen.0 + done.left, seen.1 + done.kept);
+                from = done.next;
+                if from.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(seen, (left, kept), "{mode:?}");
+            assert_eq!(kind.dump(&of, &ada).await, values, "{mode:?}");
+        }
+    }
+}
+
 fn changes(member: &MemberObservation) -> i64 {
     match &member.health {
         MemberHealth::Serving { changes, .. } => *changes,
@@ -849,6 +951,7 @@ macro_rules! contract {
                 users_come_change_and_go,
                 a_backup_becomes_another_database,
                 a_backup_is_proved_by_all_that_is_in_it,
+                keys_are_put_back_from_a_backup,
                 the_state_of_members_is_told,
                 a_member_is_replaced_by_a_new_one,
                 members_become_a_newer_version_one_by_one,

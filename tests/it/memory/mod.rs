@@ -5,4 +5,5 @@
 //! or a disk.
 
 pub mod cluster;
+mod keys;
 pub mod pair;

@@ -17,7 +17,7 @@ use chrono::{DateTime, Utc};
 use compose_broker::{
     engine::{
         DatabaseUser, Description, Engine, EngineError, Holding, Issue, MemberChange, Passage,
-        Relief, Seed, Snapshot, UserChange,
+        PutBack, Relief, Seed, Snapshot, UserChange,
     },
     model::{
         backup::SnapshotContent,
@@ -25,6 +25,7 @@ use compose_broker::{
         deployment::{Access, Authority, Deployment, DeploymentSecrets, Member, Membership, Site},
         engine::{Entry, Figure, FilesOfMember, Line, Obstacle, Port, PortUser, Profile},
         observation::{MemberHealth, MemberObservation, MemberRole, Silence, SilenceCause},
+        prefix::{PrefixDifference, PrefixRestore},
         proof::Evidence,
         renewal::{Certificates, Renewal},
         secret::Secret,
@@ -41,6 +42,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::cluster::{Ended, Files, Installed, MemoryCluster, Place, Running, flag, listens_at};
+use super::keys;
 
 /// The engine's name.
 pub const NAME: &str = "pair";
@@ -169,6 +171,8 @@ struct Base {
     /// The administrator's password; none: everybody may do everything.
     administrator: Option<String>,
     changes: i64,
+    /// What it held when it was compared with a backup, by the changes until then.
+    compared: BTreeMap<i64, BTreeMap<String, String>>,
     /// Bytes that hold nothing any more.
     unused: u64,
     is_full: bool,
@@ -199,6 +203,15 @@ impl Base {
     fn write(&self, home: &mut Files) {
         let bytes = serde_json::to_vec(self).expect("JSON");
         home.insert(BASE.to_owned(), bytes);
+    }
+
+    /// The keys with a prefix.
+    fn part(&self, prefix: &str) -> BTreeMap<String, String> {
+        let keys = self.keys.iter();
+        let of_it = keys.filter(|(key, _)| key.starts_with(prefix));
+        of_it
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
     }
 
     fn used_bytes(&self) -> u64 {
@@ -695,6 +708,47 @@ impl Engine for Pair {
                 hash if hash == found.get(HASH) => Ok(Evidence::Whole),
                 Some(_) => Err(different(&found, expected)),
             }
+        })
+    }
+
+    async fn compare_prefix(
+        &self,
+        aside: Site<'_>,
+        site: Site<'_>,
+        prefix: &str,
+    ) -> Result<PrefixDifference, EngineError> {
+        let doing = "comparing keys";
+        let there = self.ask(aside, doing, |members| Ok(members.base.part(prefix)))?;
+        self.ask(site, doing, |members| {
+            let base = &mut members.base;
+            base.compared.insert(base.changes, base.keys.clone());
+            members.copy();
+            let (here, point) = (members.base.part(prefix), members.base.changes);
+            Ok(keys::difference(&there, &here, point))
+        })
+    }
+
+    async fn put_back(
+        &self,
+        aside: Site<'_>,
+        site: Site<'_>,
+        wanted: &PrefixRestore,
+        point: &str,
+        from: Option<Vec<u8>>,
+    ) -> Result<PutBack, EngineError> {
+        let (doing, mode) = ("putting keys back", wanted.mode);
+        let there = self.ask(aside, doing, |members| {
+            Ok(members.base.part(&wanted.prefix))
+        })?;
+        let point: i64 = point.parse().expect("a number of changes");
+        let from = from.map(|from| String::from_utf8(from).expect("text"));
+        self.ask(site, doing, |members| {
+            let base = &mut members.base;
+            let mut then = base.compared.get(&point).expect("a comparison").clone();
+            then.retain(|key, _| key.starts_with(&wanted.prefix));
+            let done = keys::put_back_one(&mut base.keys, (&there, &then), mode, from);
+            members.write();
+            Ok(done)
         })
     }
 

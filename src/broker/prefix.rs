@@ -1,0 +1,100 @@
+//! Accepts to put a part of a running database back from one of its backups.
+
+use super::{
+    BrokerError, DeploymentView, Upkeep,
+    backup::queue_safety_backup,
+    source::{Source, chosen},
+};
+use crate::{
+    model::{
+        choice::BackupChoice,
+        deployment::Deployment,
+        instance::{Instance, InstanceState},
+        operation::{Operation, OperationKind, RestoreSource},
+        origin::Origin,
+        prefix::PrefixRestore,
+    },
+    store::{self, Conn},
+};
+
+const KIND: OperationKind = OperationKind::RestorePrefix;
+
+impl Upkeep {
+    /// Accepts to put back what keys with a prefix were in a backup of the instance, or only to compare; `backup`
+    /// and `restore_time` are as in the parameters of a provision. A backup is taken before anything is changed.
+    /// While the same is being done, tells of that. Refused while too few members serve.
+    pub async fn restore_prefix(
+        &self,
+        of: &DeploymentView,
+        (backup, restore_time): (String, Option<String>),
+        wanted: PrefixRestore,
+        origin: Origin,
+    ) -> Result<Operation, BrokerError> {
+        let choice = BackupChoice::read(Some(&backup), restore_time.as_deref())?;
+        let choice = choice.ok_or_else(|| {
+            BrokerError::BadRequest("a restore needs the id of a backup, or latest".to_owned())
+        })?;
+        self.needs_members(of).await?;
+        let (instance, now) = (of.instance.id.clone(), self.clock.now());
+        let decide = move |conn: &mut Conn<'_>| {
+            let operation = Operation {
+                prefix_restore: Some(wanted.clone()),
+                ..Operation::queued(KIND, &instance, origin, now)
+            };
+            accept(conn, operation, &choice)
+        };
+        self.store.decide(decide).await
+    }
+}
+
+fn accept(
+    conn: &mut Conn<'_>,
+    mut operation: Operation,
+    choice: &BackupChoice,
+) -> Result<Operation, BrokerError> {
+    let (instance, deployment) = open(conn, &operation)?;
+    let manifest = chosen(conn, &Source::from(&instance), choice)?;
+    operation.backup = Some(manifest.backup_id.clone());
+    if let Some(running) = store::operation::under_way(conn, &instance.id, KIND)? {
+        let asks = |of: &Operation| of.prefix_restore.clone();
+        let same = asks(&running).zip(asks(&operation));
+        if running.backup == operation.backup && same.is_some_and(|(a, b)| a.asks_as(&b)) {
+            return Ok(running);
+        }
+        let reason =
+            "keys of this database are being restored or compared; try again when that is done";
+        return Err(BrokerError::Concurrency(reason.to_owned()));
+    }
+    operation.source = Some(RestoreSource { manifest });
+    if let Some(wanted) = operation.prefix_restore.as_mut().filter(|w| !w.dry_run) {
+        let of = (&instance.id, &deployment.id);
+        let (id, origin, now) = (&operation.id, operation.origin, operation.created_at);
+        wanted.safety_backup = queue_safety_backup(conn, of, id, origin, now)?.backup;
+    }
+    let key = format!("restore of keys {}", instance.id);
+    store::operation::insert(conn, &operation, Some(&key))?;
+    Ok(operation)
+}
+
+/// The instance, when its users can use it.
+fn open(conn: &mut Conn<'_>, operation: &Operation) -> Result<(Instance, Deployment), BrokerError> {
+    let unknown = || BrokerError::NotFound("there is no such instance".to_owned());
+    let found = store::instance::find(conn, &operation.instance)?;
+    let instance = found.ok_or_else(unknown)?;
+    if instance.state != InstanceState::Ready {
+        let reason = "the instance is not ready, so there is nothing to put keys back into";
+        return Err(BrokerError::Concurrency(reason.to_owned()));
+    }
+    let deployment = store::deployment::of_instance(conn, &instance.id)?;
+    let (deployment, _) = deployment.ok_or_else(unknown)?;
+    let changes = operation
+        .prefix_restore
+        .as_ref()
+        .is_some_and(|w| !w.dry_run);
+    if changes && deployment.closed_since.is_some() {
+        let reason =
+            "the database is full and closed to its users; make room before keys are put back";
+        return Err(BrokerError::Concurrency(reason.to_owned()));
+    }
+    Ok((instance, deployment))
+}

@@ -1,0 +1,129 @@
+//! A backup restored beside the database that it is of, into a member that is thrown away.
+//!
+//! The member is a deployment of its own, whose id is that of the operation: so what a crash has left is found
+//! and removed by the next try, or by the clean-up. It has no row, and holds its addresses while it is there.
+//! A worker that has lost the operation to another one must not start it again: each change where members run
+//! comes right after a look whether the claim holds.
+
+use super::{StepError, Work, members};
+use crate::{
+    engine::{Issue, Seed},
+    model::{
+        backup::Manifest,
+        deployment::{Access, Deployment, DeploymentSecrets, Site},
+        ids::DeploymentId,
+        reach::Reach,
+        renewal::Certificates,
+        version::Version,
+    },
+    store,
+};
+
+/// The only member of what is thrown away.
+const MEMBER: &str = "m0";
+
+/// What a backup was restored into. Nobody but the broker enters it.
+pub struct Aside {
+    deployment: Deployment,
+    secrets: DeploymentSecrets,
+}
+
+impl Aside {
+    /// It, for the engine.
+    pub fn site(&self) -> Site<'_> {
+        Site::with_access(&self.deployment, &self.secrets, Access::Certificates)
+    }
+}
+
+/// The versions of a deployment's engine on its cluster, oldest first.
+pub fn versions(work: &Work, deployment: &Deployment) -> Result<Vec<Version>, StepError> {
+    let provisioner = &work.cluster(deployment)?.provisioner;
+    Ok(provisioner.versions(&deployment.engine))
+}
+
+/// Restores a backup into a member of `version` on the cluster of `beside`, and waits until it serves.
+pub async fn restore(
+    work: &Work,
+    beside: &Deployment,
+    manifest: &Manifest,
+    version: Version,
+) -> Result<Aside, StepError> {
+    let aside = without_member(work, beside, manifest, version)?;
+    let engine = work.engine(&aside)?;
+    let provisioner = &work.cluster(&aside)?.provisioner;
+    let profile = engine.profile();
+    let bytes = manifest.stored.snapshot_bytes;
+    // The staged snapshot and the member's copy, which is never more than these at a time.
+    provisioner
+        .room_for(2 * bytes + profile.member_bytes_min)
+        .await?;
+    let aside = place(work, aside).await?;
+    let snapshot = work.parts.backups.open(manifest).await?;
+    let snapshot = work.meter.count(bytes, snapshot);
+    let (id, staged) = (&aside.id, profile.snapshot_file);
+    provisioner.stage(id, staged, bytes, snapshot).await?;
+    let bench = provisioner.as_ref();
+    has_claim(work).await?;
+    engine
+        .seed(&aside, 0, Seed::Snapshot(staged), bench)
+        .await?;
+    provisioner.unstage(id, staged).await?;
+
+    let now = work.parts.clock.now();
+    let certificates = Certificates::new(now, &work.parts.certificate_life);
+    let secrets = engine.secrets(&aside, Issue::First, &certificates, now)?;
+    let restored = Aside {
+        deployment: aside,
+        secrets,
+    };
+    for server in engine.servers(restored.site()) {
+        has_claim(work).await?;
+        provisioner.start(&server).await?;
+    }
+    let (of, secrets) = (&restored.deployment, &restored.secrets);
+    members::await_ready(work, of, secrets, Access::Certificates).await?;
+    Ok(restored)
+}
+
+/// What is thrown away, without its member.
+fn without_member(
+    work: &Work,
+    beside: &Deployment,
+    manifest: &Manifest,
+    version: Version,
+) -> Result<Deployment, StepError> {
+    Ok(Deployment {
+        id: id(work)?,
+        version,
+        units: beside.units.max(manifest.units_needed()),
+        members: Vec::new(),
+        closed_since: None,
+        ..beside.clone()
+    })
+}
+
+fn id(work: &Work) -> Result<DeploymentId, StepError> {
+    let id = work.operation.id.as_str().parse();
+    id.map_err(|_| StepError::last("the operation's id is none for what it restores aside"))
+}
+
+/// Gives it a member, whose addresses nobody else gets. Nobody from elsewhere reaches them.
+async fn place(work: &Work, aside: Deployment) -> Result<Deployment, StepError> {
+    let (reach, names) = (Reach::loopback(), [MEMBER.to_owned()]);
+    let hold = |placed| work.write(move |conn| store::deployment::hold_aside(conn, &placed));
+    members::place(work, &aside, &names, &reach, hold).await
+}
+
+/// Fails when another worker has the operation.
+pub async fn has_claim(work: &Work) -> Result<(), StepError> {
+    work.write(|_| Ok(())).await
+}
+
+/// Removes all that there is of what was restored beside a deployment, and gives its addresses back.
+pub async fn remove(work: &Work, beside: &Deployment) -> Result<(), StepError> {
+    has_claim(work).await?;
+    let (provisioner, id) = (&work.cluster(beside)?.provisioner, id(work)?);
+    provisioner.destroy(&id).await?;
+    work.write(move |conn| store::deployment::release_addresses(conn, &id))
+        .await
+}
