@@ -237,6 +237,24 @@ impl Vault {
         self.open_taken(&of, &beside.stored, key).await
     }
 
+    /// Reads all that is stored of a backup, and fails where [`Vault::open`] does, or its stream. `progress` is
+    /// told the bytes of the snapshot so far.
+    pub async fn read_whole(
+        &self,
+        manifest: &Manifest,
+        progress: impl Fn(u64) + Send,
+    ) -> Result<(), BackupStoreError> {
+        let name = ObjectName::snapshot(&manifest.deployment_id, &manifest.backup_id);
+        let mut snapshot = self.open(manifest).await?;
+        let mut passed = 0;
+        let failed = |error| BackupStoreError::of_reading(&name, error);
+        while let Some(chunk) = snapshot.try_next().await.map_err(failed)? {
+            passed += chunk.len() as u64;
+            progress(passed);
+        }
+        Ok(())
+    }
+
     /// Opens the snapshot of a backup that has no manifest yet, as [`Vault::open`] does. One that an earlier
     /// version has stored has no key.
     pub async fn open_taken(

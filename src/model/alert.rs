@@ -723,10 +723,15 @@ fn of_flawed(watch: &BackupWatch) -> Option<Alert> {
         ),
         None => "None was proved so far.".to_owned(),
     };
-    let (taken, version, reason) = (Moment(*taken_at), flaw.version, &flaw.reason);
+    let (taken, reason) = (Moment(*taken_at), &flaw.reason);
+    let found = match flaw.version {
+        Some(version) => {
+            format!("was restored into {version} to be proved, and is not what its manifest says")
+        }
+        None => "was read again, and its bytes are not what was stored".to_owned(),
+    };
     let message = format!(
-        "The backup of {taken} was restored into {version} to be proved, and is not what its manifest says: \
-         {reason}.{more} Do not rely on it: back the database up by hand, and tell the operator. {proved}"
+        "The backup of {taken} {found}: {reason}.{more} Do not rely on it: back the database up by hand, and tell the operator. {proved}"
     );
     Some(Alert {
         subject: Subject::Proof,

@@ -5,6 +5,7 @@ use std::time::Duration;
 pub mod deleted;
 pub mod kubernetes;
 pub mod prefix;
+pub mod proof;
 
 /// Longest id that a platform may choose, in bytes. CF uses 36.
 pub const PLATFORM_ID_BYTES_MAX: usize = 255;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     backoff::backoff,
-    limits::{PROOF_PAUSE_FIRST, PROOF_PAUSE_MAX},
+    limits::{PROOF_PAUSE_FIRST, PROOF_PAUSE_MAX, proof::BYTES_READ_EVERY},
     sentence::counted,
     version::Version,
 };
@@ -49,6 +49,13 @@ pub enum Finding {
         /// What is wrong, for people.
         reason: String,
     },
+    /// Of one that was proved before: its stored bytes were read, and are those that were stored.
+    Intact,
+    /// Its stored bytes were read, and are not, or not there.
+    Spoiled {
+        /// What is wrong, for people.
+        reason: String,
+    },
     /// It could not be restored, which says nothing of the backup.
     Untried {
         /// Why, for people.
@@ -56,13 +63,13 @@ pub enum Finding {
     },
 }
 
-/// What was wrong with a backup when it was restored.
+/// What was wrong with a backup when it was restored, or read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flaw {
     /// When that was found.
     pub at: DateTime<Utc>,
-    /// The version that it was restored into.
-    pub version: Version,
+    /// The version that it was restored into; none: its stored bytes were read.
+    pub version: Option<Version>,
     /// What is wrong, for people.
     pub reason: String,
 }
@@ -74,6 +81,9 @@ pub struct Proof {
     pub verified_at: Option<DateTime<Utc>>,
     /// What was compared then.
     pub evidence: Option<Evidence>,
+    /// When all of its stored bytes were read last, and were those that were stored.
+    #[serde(default)]
+    pub read_at: Option<DateTime<Utc>>,
     /// The versions that it was restored into since, oldest first.
     pub versions: Vec<Version>,
     /// What was wrong with it at the last proof.
@@ -82,6 +92,15 @@ pub struct Proof {
     pub hindrance: Option<String>,
     /// Proofs in a row that did not succeed.
     pub tries: u32,
+}
+
+/// What is due next to know that a backup can be restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// It is restored aside then.
+    Proof(DateTime<Utc>),
+    /// It is proved, and its stored bytes are read then.
+    Reading(DateTime<Utc>),
 }
 
 /// A word for what is known.
@@ -111,10 +130,13 @@ impl Proof {
     /// at all.
     pub fn doubt(&self, are_on: bool) -> Option<String> {
         if let Some(flaw) = &self.flaw {
-            return Some(format!(
-                "restored into {} it is not what its manifest says: {}",
-                flaw.version, flaw.reason
-            ));
+            let reason = &flaw.reason;
+            return Some(match flaw.version {
+                Some(version) => {
+                    format!("restored into {version} it is not what its manifest says: {reason}")
+                }
+                None => format!("its stored bytes are not what was stored: {reason}"),
+            });
         }
         if let Some(hindrance) = &self.hindrance {
             let tries = counted(self.tries, "try");
@@ -151,6 +173,7 @@ impl Proof {
             match finding {
                 Finding::Same { version, evidence } => {
                     after.verified_at = Some(now);
+                    after.read_at = Some(now);
                     after.evidence = Some(*evidence);
                     if let Err(place) = after.versions.binary_search(version) {
                         after.versions.insert(place, *version);
@@ -160,7 +183,16 @@ impl Proof {
                     after.versions.retain(|proved| proved != version);
                     after.flaw = Some(Flaw {
                         at: now,
-                        version: *version,
+                        version: Some(*version),
+                        reason: reason.clone(),
+                    });
+                }
+                Finding::Intact => after.read_at = Some(now),
+                Finding::Spoiled { reason } => {
+                    after.versions.clear();
+                    after.flaw = Some(Flaw {
+                        at: now,
+                        version: None,
                         reason: reason.clone(),
                     });
                 }
@@ -181,14 +213,18 @@ impl Proof {
         after
     }
 
-    /// When the next proof is due; none: no further one is needed.
-    pub fn next_at(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    /// What is due next.
+    pub fn next(&self, now: DateTime<Utc>) -> Next {
+        let after = |pause| now + TimeDelta::from_std(pause).unwrap_or(TimeDelta::MAX);
+        if self.is_over() {
+            return Next::Reading(after(BYTES_READ_EVERY));
+        }
         let pause = backoff(self.tries, PROOF_PAUSE_FIRST, PROOF_PAUSE_MAX);
-        let pause = TimeDelta::from_std(pause).unwrap_or(TimeDelta::MAX);
-        (!self.is_over()).then(|| now + pause)
+        Next::Proof(after(pause))
     }
 
-    fn is_over(&self) -> bool {
+    /// Whether it was restored and is as it should be: then reading its stored bytes tells whether it still is.
+    pub fn is_over(&self) -> bool {
         self.standing() == Standing::Proved && self.hindrance.is_none()
     }
 }
@@ -273,6 +309,14 @@ mod tests {
         }
     }
 
+    /// Until the next proof.
+    fn pause(of: &Proof, now: DateTime<Utc>) -> TimeDelta {
+        match of.next(now) {
+            Next::Proof(at) => at - now,
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn differs(text: &str) -> Finding {
         Finding::Differs {
             version: version(text),
@@ -287,12 +331,36 @@ mod tests {
     }
 
     #[test]
-    fn what_was_restored_as_it_should_be_is_proved_and_looked_at_no_more() {
+    fn what_was_restored_as_it_should_be_is_proved_and_read_again_within_a_month() {
         let proof = Proof::default().after(&[same("3.5.30"), same("3.7.3")], at(5));
         assert_eq!(proof.standing(), Standing::Proved);
         assert_eq!(proof.verified_at, Some(at(5)));
         assert_eq!(proof.versions, [version("3.5.30"), version("3.7.3")]);
-        assert_eq!(proof.next_at(at(5)), None);
+        assert_eq!(proof.read_at, Some(at(5)));
+        let month = at(5) + TimeDelta::days(30);
+        let reading = |of: &Proof, now| match of.next(now) {
+            Next::Reading(at) => at,
+            other => panic!("{other:?}"),
+        };
+        let mut next = reading(&proof, at(5));
+        assert!(next > month - TimeDelta::days(2) && next < month);
+        let read = proof.after(&[Finding::Intact], next);
+        assert_eq!((read.verified_at, read.read_at), (Some(at(5)), Some(next)));
+        assert_eq!(read.versions, proof.versions);
+        next = reading(&read, next);
+        // Bytes that went bad: nothing that was known of it holds any more.
+        let reason = "it is not there".to_owned();
+        let spoiled = read.after(&[Finding::Spoiled { reason }], next);
+        assert_eq!(spoiled.standing(), Standing::Flawed);
+        assert!(spoiled.versions.is_empty());
+        assert_eq!(
+            spoiled.doubt(true).as_deref(),
+            Some("its stored bytes are not what was stored: it is not there")
+        );
+        assert!(!spoiled.is_over());
+        assert!(pause(&spoiled, next) < TimeDelta::hours(1));
+        let mended = spoiled.after(&[same("3.5.30")], next);
+        assert_eq!(mended.standing(), Standing::Proved);
     }
 
     #[test]
@@ -302,20 +370,20 @@ mod tests {
         for _ in 0..40 {
             proof = proof.after(&[untried()], at(0));
             assert_eq!(proof.standing(), Standing::Unproved);
-            let pause = proof.next_at(at(0)).expect("another try") - at(0);
+            let pause = pause(&proof, at(0));
             assert!(pause >= last);
             last = pause;
         }
         assert_eq!(last.to_std().expect("a pause"), PROOF_PAUSE_MAX);
         let proved = proof.after(&[same("3.5.30")], at(9));
-        assert_eq!((proved.tries, proved.next_at(at(9))), (0, None));
+        assert_eq!((proved.tries, proved.is_over()), (0, true));
     }
 
     #[test]
     fn what_was_wrong_is_so_until_a_proof_says_otherwise() {
         let flawed = Proof::default().after(&[differs("3.5.30")], at(1));
         assert_eq!(flawed.standing(), Standing::Flawed);
-        assert!(flawed.next_at(at(1)).is_some());
+        assert!(!flawed.is_over());
         let untried = flawed.after(&[untried()], at(2));
         assert_eq!(untried.standing(), Standing::Flawed);
         assert_eq!(untried.flaw.as_ref().map(|flaw| flaw.at), Some(at(1)));
@@ -383,7 +451,7 @@ mod tests {
                     prop_assert_eq!(proof.standing(), Standing::Flawed);
                 }
                 // It is either proved for good, or looked at again.
-                let over = proof.next_at(now).is_none();
+                let over = proof.is_over();
                 prop_assert_eq!(over, proof.standing() == Standing::Proved && proof.hindrance.is_none());
                 let text = serde_json::to_string(&proof).expect("JSON");
                 prop_assert_eq!(serde_json::from_str::<Proof>(&text).expect("read back"), proof.clone());

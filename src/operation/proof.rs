@@ -1,5 +1,5 @@
 //! Proves a backup: restores it into a member that is thrown away, and compares all that is in it with its
-//! manifest. Nothing but that member is touched.
+//! manifest. Nothing but that member is touched. Of a backup that was proved before, the stored bytes are read.
 
 use std::sync::Arc;
 
@@ -55,9 +55,12 @@ async fn provable(work: &Work) -> Result<Option<(Backup, Manifest)>, StepError> 
 async fn prove_in_own(work: Arc<Work>) -> Result<Outcome, StepError> {
     let deployment = work.deployment().await?;
     aside::remove(&work, &deployment).await?;
-    let Some((_, manifest)) = provable(&work).await? else {
+    let Some((backup, manifest)) = provable(&work).await? else {
         return Outcome::with(&None::<Finding>);
     };
+    if backup.proof.is_over() {
+        return Outcome::with(&read_again(&work, &manifest).await?);
+    }
     let profile = work.engine(&deployment)?.profile();
     let reads = |version| profile.restores(manifest.version, version);
     let Some(version) = own_version(
@@ -73,6 +76,27 @@ async fn prove_in_own(work: Arc<Work>) -> Result<Outcome, StepError> {
     };
     let found = prove_in(&work, &deployment, &manifest, version).await?;
     Outcome::with(&found)
+}
+
+/// Reads all of the stored bytes of a backup that was proved. None: the backup went meanwhile.
+async fn read_again(work: &Work, manifest: &Manifest) -> Result<Option<Finding>, StepError> {
+    work.meter.begin(manifest.stored.snapshot_bytes);
+    let progress = |bytes| work.meter.set(bytes);
+    let read = work.parts.backups.read_whole(manifest, progress).await;
+    match read.map_err(StepError::from) {
+        Ok(()) => Ok(Some(Finding::Intact)),
+        Err(_) if provable(work).await?.is_none() => Ok(None),
+        Err(error) => spoiled(manifest, error).map(Some),
+    }
+}
+
+/// What an error says of a backup, where it does.
+fn spoiled(manifest: &Manifest, error: StepError) -> Result<Finding, StepError> {
+    let StepError::Last { message, .. } = error else {
+        return Err(error);
+    };
+    log::error!(backup:% = manifest.backup_id; "the stored bytes of a backup are not what was stored: {message}");
+    Ok(Finding::Spoiled { reason: message })
 }
 
 /// Restores it into the newest version that it may go to, if it is the newest of its kind.
@@ -175,6 +199,6 @@ fn note(conn: &mut Conn<'_>, ending: &Ending<'_>, findings: &[Finding]) -> Resul
     };
     // A proof that found nothing was of a backup that went, and came back since.
     let proof = backup.proof.after(findings, ending.now);
-    let next_at = proof.next_at(ending.now);
-    store::proof::set(conn, id, &proof, next_at)
+    let next = proof.next(ending.now);
+    store::proof::set(conn, id, &proof, next)
 }

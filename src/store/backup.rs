@@ -46,6 +46,7 @@ struct Row {
     sealed_under: String,
     proof: Option<String>,
     proof_at: Option<NaiveDateTime>,
+    bytes_due_at: Option<NaiveDateTime>,
 }
 
 impl Row {
@@ -150,6 +151,7 @@ fn insert_at(conn: &mut Conn<'_>, backup: &Backup, ordinal: i64) -> Result<(), S
         sealed_under: String::new(),
         proof: None,
         proof_at: proof_at.map(|at| at.naive_utc()),
+        bytes_due_at: None,
     };
     each!(conn, |c| diesel::insert_into(backups::table)
         .values(row)
@@ -517,6 +519,7 @@ pub fn expire(conn: &mut Conn<'_>, id: &BackupId, now: Trusted) -> Result<(), St
             backups::finished_at.eq(now.time().naive_utc()),
             backups::removal_at.eq(None::<NaiveDateTime>),
             backups::proof_at.eq(None::<NaiveDateTime>),
+            backups::bytes_due_at.eq(None::<NaiveDateTime>),
         ))
         .execute(c))?;
     Ok(())

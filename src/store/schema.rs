@@ -200,6 +200,7 @@ diesel::table! {
         sealed_under -> Text,
         proof -> Nullable<Text>,
         proof_at -> Nullable<Timestamp>,
+        bytes_due_at -> Nullable<Timestamp>,
     }
 }
 

@@ -109,6 +109,58 @@ async fn a_backup_that_is_damaged_is_told_of_until_it_is_mended(of: Database) {
     assert_eq!(proved["unverified_reason"], Value::Null, "{proved}");
 }
 
+async fn the_bytes_of_a_backup_that_was_proved_are_read_again(of: Database) {
+    let clock = TestClock::default();
+    let broker = of
+        .broker(&ON, Script::default().surroundings_at(&clock))
+        .await;
+    let inside = Inside::of(&broker);
+    broker.provision("i", json!({})).await;
+    let credentials = broker.bind("i", "app").await;
+    of.fill(&credentials, 20, "v").await;
+    let backup = broker.back_up(&credentials).await;
+    let proved = once(&broker, &credentials, &backup, "proved").await;
+    assert_eq!(proved["bytes_read_at"], proved["verified_at"]);
+    inside.idle("i").await;
+    let ports = inside.ports_reserved().await;
+    clock.forward(Duration::from_secs(29 * 24 * 3600 + 60));
+    let read = once_read(&broker, &credentials, &proved).await;
+    // It was not restored once more.
+    for field in ["proof", "verified_at", "verified_versions"] {
+        assert_eq!(read[field], proved[field], "{read}");
+    }
+    // Its bytes go bad where nobody looks.
+    let folder = format!("{}/{}", text(&backup["deployment_id"]), text(&backup["id"]));
+    let folder = broker.data_dir().join("backups").join(folder);
+    let object = folder.join("snapshot.db.zst.sealed");
+    let good = fs::read(&object).expect("an object");
+    fs::write(&object, &good[..good.len() - 1]).expect("cut");
+    clock.forward(Duration::from_secs(29 * 24 * 3600 + 60));
+    let flawed = once(&broker, &credentials, &backup, "flawed").await;
+    let reason = text(&flawed["unverified_reason"]);
+    let begins = "its stored bytes are not what was stored: it is damaged: ";
+    assert!(reason.starts_with(begins), "{reason}");
+    assert_eq!(flawed["verified_versions"], json!([]), "{flawed}");
+    assert_eq!(flawed["bytes_read_at"], read["bytes_read_at"]);
+    // Its operator brings them back: now it is restored again.
+    fs::write(&object, good).expect("mended");
+    clock.forward(Duration::from_secs(11 * 60));
+    once(&broker, &credentials, &backup, "proved").await;
+    inside.idle("i").await;
+    assert_eq!(inside.ports_reserved().await, ports);
+}
+
+/// A backup as it is told of, once its bytes were read again.
+async fn once_read(broker: &TestBroker, of: &Value, backup: &Value) -> Value {
+    let (deployment, id) = (text(&of["deployment_id"]), text(&backup["id"]));
+    let path = format!("/deployments/{deployment}/backups/{id}");
+    eventually("a backup that is read again", || async {
+        let told = answer(broker.compose(Method::GET, of, &path)).await.body;
+        (told["bytes_read_at"] != backup["bytes_read_at"]).then_some(told)
+    })
+    .await
+}
+
 async fn a_proof_that_cannot_be_tried_says_nothing_of_the_backup(of: Database) {
     let (script, clock) = (Script::default(), TestClock::default());
     let broker = of.broker(&ON, script.surroundings_at(&clock)).await;
@@ -322,6 +374,7 @@ with! {
     in_memory, Database::in_memory(),
     each_backup_is_restored_aside_and_compared
     a_backup_that_is_damaged_is_told_of_until_it_is_mended
+    the_bytes_of_a_backup_that_was_proved_are_read_again
     a_proof_that_cannot_be_tried_says_nothing_of_the_backup
     backups_that_are_not_proved_in_time_are_told_of
     what_retention_takes_meanwhile_is_proved_no_more

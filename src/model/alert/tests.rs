@@ -320,7 +320,7 @@ fn a_flawed_backup_is_told_of_with_what_to_do() {
             taken_at: at(0),
             flaw: Flaw {
                 at: at(60),
-                version: version("3.6.16"),
+                version: Some(version("3.6.16")),
                 reason: "its number of keys is 1, not 2".to_owned(),
             },
             count: 2,
@@ -342,6 +342,14 @@ fn a_flawed_backup_is_told_of_with_what_to_do() {
          back the database up by hand, and tell the operator. The newest one that was proved is of \
          2023-11-13 22:13:20 UTC, and is kept."
     );
+    let mut spoiled = flawed;
+    let found = spoiled.flawed.as_mut().expect("a flaw");
+    found.flaw.version = None;
+    let told = alerts(at(100), &database(), None, &spoiled);
+    let alert = told.iter().find(|of| of.subject == Subject::Proof);
+    let message = &alert.expect("an alert").message;
+    let begins = "The backup of 2023-11-14 22:13:20 UTC was read again, and its bytes are not what was stored: its";
+    assert!(message.starts_with(begins), "{message}");
 }
 
 #[test]

@@ -70,6 +70,9 @@ pub struct BackupBody {
     /// When it was last restored aside, and was what its manifest says.
     #[schema(required, value_type = Option<Time>)]
     verified_at: Option<String>,
+    /// When all of its stored bytes were read last, and were those that were stored; `null` before that.
+    #[schema(required, value_type = Option<Time>)]
+    bytes_read_at: Option<String>,
     /// The versions that it was restored into, oldest first.
     #[schema(value_type = Vec<DatabaseVersion>)]
     verified_versions: Vec<Version>,
@@ -256,6 +259,7 @@ pub fn backup(broker: &Broker, of: &DeploymentView, backup: &Backup) -> BackupBo
         pinned: backup.pinned,
         proof: backup.proof.standing().as_str(),
         verified_at: backup.proof.verified_at.map(time),
+        bytes_read_at: backup.proof.read_at.map(time),
         verified_versions: backup.proof.versions.clone(),
         verified_by: backup.proof.evidence.map(Evidence::as_str),
         unverified_reason: usable

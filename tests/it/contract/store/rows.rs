@@ -13,7 +13,7 @@ use compose_broker::{
         ids::{BackupId, DeploymentId},
         instance::{Instance, InstanceState},
         operation::Operation,
-        proof::{Finding, Proof},
+        proof::{Finding, Next, Proof},
         trust::{KnownTime, Reading},
     },
     store::{
@@ -258,7 +258,10 @@ pub(super) async fn what_is_to_be_proved_is_found_in_its_turn<K: Kind>() {
     );
     let (of, kept) = (third.clone(), untried.clone());
     let again = noon() + TimeDelta::minutes(30);
-    write(store, move |conn| proof::set(conn, &of, &kept, Some(again))).await;
+    write(store, move |conn| {
+        proof::set(conn, &of, &kept, Next::Proof(again))
+    })
+    .await;
     assert_eq!(due(29, MANY).await, both[1..]);
     assert_eq!(due(30, MANY).await, [both[1].clone(), both[0].clone()]);
     let day_before = -2 * 24 * 60;
@@ -270,11 +273,17 @@ pub(super) async fn what_is_to_be_proved_is_found_in_its_turn<K: Kind>() {
     let of = third.clone();
     let found = read(store, move |conn| backup::find(conn, &of)).await;
     assert_eq!(found.expect("a backup").proof, untried);
-    write(store, move |conn| {
-        proof::set(conn, &second, &Proof::default(), None)
-    })
-    .await;
+    let proved = Proof::default().after(&[Finding::Intact], noon());
+    let (of, kept) = (second.clone(), proved.clone());
+    let month = 29 * 24 * 60;
+    let again = Next::Reading(noon() + TimeDelta::minutes(month - 1));
+    write(store, move |conn| proof::set(conn, &of, &kept, again)).await;
     assert_eq!(due(30, MANY).await, both[..1], "it needs no further one");
+    assert_eq!(due(month, MANY).await, both, "proofs before readings");
+    assert_eq!(due(month, 1).await, both[..1]);
+    assert_eq!(due(-month, MANY).await, both, "the clock was set back");
+    let found = read(store, move |conn| backup::find(conn, &second)).await;
+    assert_eq!(found.expect("a backup").proof, proved);
 }
 
 pub(super) async fn a_text_is_found_as_it_stands<K: Kind>() {
