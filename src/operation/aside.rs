@@ -5,7 +5,9 @@
 //! A worker that has lost the operation to another one must not start it again: each change where members run
 //! comes right after a look whether the claim holds.
 
-use super::{StepError, Work, members};
+use std::sync::Arc;
+
+use super::{Outcome, Step, StepError, Work, members};
 use crate::{
     engine::{Issue, Seed},
     model::{
@@ -21,6 +23,18 @@ use crate::{
 
 /// The only member of what is thrown away.
 const MEMBER: &str = "m0";
+
+/// What operations that restore aside clean up with.
+pub const CLEANUP: [Step; 1] = [Step {
+    name: "cleanup_aside",
+    title: "Removing what was restored aside",
+    run: |w| Box::pin(clean_up(w)),
+}];
+
+async fn clean_up(work: Arc<Work>) -> Result<Outcome, StepError> {
+    remove(&work, &work.deployment().await?).await?;
+    Outcome::done()
+}
 
 /// What a backup was restored into. Nobody but the broker enters it.
 pub struct Aside {

@@ -29,11 +29,7 @@ pub const DEFINITION: Definition = Definition {
         },
     ],
     begun: |_, _| Ok(()),
-    cleanup: &[Step {
-        name: "cleanup_aside",
-        title: "Removing what was restored aside",
-        run: |w| Box::pin(clean_up(w)),
-    }],
+    cleanup: &aside::CLEANUP,
     succeed,
     fail,
 };
@@ -161,11 +157,6 @@ async fn restore_and_prove(
     let aside = aside::restore(work, source, manifest, version).await?;
     let engine = work.engine(source)?;
     Ok(engine.prove(aside.site(), &manifest.content).await?)
-}
-
-async fn clean_up(work: Arc<Work>) -> Result<Outcome, StepError> {
-    aside::remove(&work, &work.deployment().await?).await?;
-    Outcome::done()
 }
 
 /// Writes down what was found.

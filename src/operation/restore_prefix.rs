@@ -34,11 +34,7 @@ pub const DEFINITION: Definition = Definition {
     ],
     begun: |_, _| Ok(()),
     // What is written stays: it is what was asked for, key by key, and there is a backup of before.
-    cleanup: &[Step {
-        name: "cleanup_aside",
-        title: "Removing what was restored aside",
-        run: |w| Box::pin(clean_up(w)),
-    }],
+    cleanup: &aside::CLEANUP,
     succeed,
     fail: |_: &mut Conn<'_>, _: &Ending<'_>, _| Ok(()),
 };
@@ -172,11 +168,6 @@ async fn note(
     let id = work.operation.id.clone();
     work.write(move |conn| store::prefix::set(conn, &id, &noted))
         .await
-}
-
-async fn clean_up(work: Arc<Work>) -> Result<Outcome, StepError> {
-    aside::remove(&work, &work.deployment().await?).await?;
-    Outcome::done()
 }
 
 /// Writes down what was changed.

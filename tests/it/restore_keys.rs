@@ -30,6 +30,15 @@ pub async fn restored(broker: &TestBroker, of: &Value, backup: &Value, wanted: &
     end
 }
 
+/// An instance with so many keys and a backup: its credentials and the backup.
+async fn backed_up(of: &Database, broker: &TestBroker, keys: usize) -> (Value, Value) {
+    broker.provision("i", json!({})).await;
+    let credentials = broker.bind("i", "app").await;
+    of.fill(&credentials, keys, "v").await;
+    let backup = broker.back_up(&credentials).await;
+    (credentials, backup)
+}
+
 async fn delete_keys(broker: &TestBroker, of: &Value, prefix: &str) {
     let path = format!("/deployments/{}/reliefs", text(&of["deployment_id"]));
     let body = json!({ "deployment": { "delete_prefix": prefix } });
@@ -51,10 +60,7 @@ fn found(recipe: &Value) -> Value {
 async fn keys_come_back_and_all_others_stay(of: Database) {
     let broker = of.broker(&[], surroundings()).await;
     let inside = Inside::of(&broker);
-    broker.provision("i", json!({})).await;
-    let credentials = broker.bind("i", "app").await;
-    of.fill(&credentials, 25, "v").await;
-    let backup = broker.back_up(&credentials).await;
+    let (credentials, backup) = backed_up(&of, &broker, 25).await;
     inside.idle("i").await;
     let before = (of.dump(&credentials).await, inside.ports_reserved().await);
     // Ten of them are gone, five have another value, and there are five new ones.
@@ -114,10 +120,7 @@ async fn what_cannot_be_put_back_is_told(of: Database) {
     let script = Script::default();
     let broker = of.broker(&[], script.surroundings()).await;
     let inside = Inside::of(&broker);
-    broker.provision("i", json!({})).await;
-    let credentials = broker.bind("i", "app").await;
-    of.fill(&credentials, 3, "v").await;
-    let backup = broker.back_up(&credentials).await;
+    let (credentials, backup) = backed_up(&of, &broker, 3).await;
     let id = text(&backup["id"]);
     for (wanted, status, reason) in [
         (json!({}), StatusCode::BAD_REQUEST, "prefix is missing"),
@@ -179,10 +182,7 @@ async fn nothing_is_changed_without_a_backup_of_before(of: Database) {
     let script = Script::default();
     let broker = of.broker(&[], script.surroundings()).await;
     let inside = Inside::of(&broker);
-    broker.provision("i", json!({})).await;
-    let credentials = broker.bind("i", "app").await;
-    of.fill(&credentials, 3, "v").await;
-    let backup = broker.back_up(&credentials).await;
+    let (credentials, backup) = backed_up(&of, &broker, 3).await;
     of.fill(&credentials, 3, "w").await;
     let damaged = of.dump(&credentials).await;
     let failing = script.fail(OperationKind::Backup, "snapshot");

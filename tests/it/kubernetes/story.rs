@@ -1,5 +1,6 @@
 //! What tenants have of a database in a real cluster, and what is left there afterwards.
 
+use etcd_client::DeleteOptions;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
@@ -7,7 +8,7 @@ use super::{NODE_PORTS_OF_STORIES, kubeconfig, kubectl, namespace, node_host};
 use crate::{
     broker::{SERVICE, TestBroker, answer, instance_path, new_folder, text},
     control::{now, surroundings},
-    etcd,
+    etcd, proofs, restore_keys,
 };
 
 const NAMESPACE: &str = "compose-broker-story";
@@ -30,7 +31,8 @@ async fn broker(cluster: &str) -> TestBroker {
         "node_host": node_host(), "exposure": "node_port", "node_ports": NODE_PORTS_OF_STORIES,
     }]);
     std::fs::write(&file, clusters.to_string()).expect("a file");
-    let flags = ["--clusters", file.to_str().expect("UTF-8")];
+    let clusters = ["--clusters", file.to_str().expect("UTF-8")];
+    let flags = [&clusters[..], &proofs::ON].concat();
     TestBroker::start_in(folder.clone(), &flags, surroundings()).await
 }
 
@@ -54,6 +56,18 @@ async fn a_database_is_made_used_backed_up_restored_and_upgraded_and_leaves_noth
     etcd::fill(&mut old, 50, "v").await;
     let backup = broker.back_up(&credentials).await;
     assert_eq!(backup["status"], "complete", "{backup}");
+    let proved = proofs::once(&broker, &credentials, &backup, "proved").await;
+    assert_eq!(proved["verified_by"], "whole", "{proved}");
+    assert_eq!(proved["verified_versions"], json!(["3.5.35", "3.6.16"]));
+
+    // Some of the keys are lost, and come back.
+    let all = Some(DeleteOptions::new().with_prefix());
+    old.delete("key-001", all).await.expect("a deletion");
+    let wanted = json!({ "prefix": "key-" });
+    let told = restore_keys::restored(&broker, &credentials, &backup, &wanted).await;
+    let changes = json!({ "written": 10, "deleted": 0, "left": 0 });
+    assert_eq!(told["prefix_restore"]["changes"], changes, "{told}");
+    assert_eq!(etcd::dump(&mut old).await.len(), 50);
 
     let parameters = json!({
         "source_service_instance_id": "old",
