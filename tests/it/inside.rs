@@ -9,6 +9,7 @@ use compose_broker::{
         ids::InstanceId,
         instance::Instance,
         operation::{Operation, OperationKind, OperationState},
+        postgres::DatabaseAddress,
     },
     seal::KeyRing,
     store::{self, Conn, Store, StoreError, oversight::Filter},
@@ -18,7 +19,7 @@ use serde_json::Value;
 
 use crate::{
     broker::{TestBroker, eventually},
-    etcd,
+    etcd, postgres,
 };
 
 /// Where members run.
@@ -36,8 +37,11 @@ impl Inside {
     pub fn of(broker: &TestBroker) -> Self {
         let keys = broker.data_dir().join("encryption_keys");
         let keys = fs::read_to_string(keys).expect("a key ring");
+        let url = broker.store_url();
+        let mut at = DatabaseAddress::from(&url);
+        at.postgres.behind_pooler = postgres::is_pooled();
         Self {
-            store: Arc::new(Store::open_for_reading(&broker.store_url()).expect("a store")),
+            store: Arc::new(Store::open_for_reading(at).expect("a store")),
             keys: KeyRing::parse(keys.trim()).expect("a key ring"),
         }
     }

@@ -84,6 +84,7 @@ mod page_authority;
 mod pages;
 mod patience;
 mod pins;
+mod pooled;
 mod postgres;
 mod postgres_tls;
 mod process;

@@ -22,6 +22,10 @@ use uuid::Uuid;
 
 use crate::skipped::skipped;
 
+mod pooler;
+
+pub use pooler::Pooler;
+
 /// PostgreSQL does not run as root: as `nobody` then.
 const NOBODY: u32 = 65534;
 /// A server that has not begun by then does not.
@@ -67,8 +71,11 @@ pub struct Server {
     script: Mutex<Child>,
 }
 
-/// Names what the brokers of tests keep their store in: `postgres`, or else SQLite.
+/// Names what the brokers of tests keep their store in: `postgres`, `pooled` (the same behind a pooler), or else
+/// SQLite.
 pub const STORE: &str = "COMPOSE_BROKER_TEST_STORE";
+/// Names the folder of the server's programs, for another version than the one that is installed.
+const PROGRAMS: &str = "COMPOSE_BROKER_TEST_POSTGRES";
 
 /// An empty database for a broker, where the tests are run with PostgreSQL as the broker's store.
 ///
@@ -76,16 +83,25 @@ pub const STORE: &str = "COMPOSE_BROKER_TEST_STORE";
 ///
 /// Where that is asked for, and there is no PostgreSQL.
 pub fn for_broker() -> Option<String> {
-    is_store().then(|| new_database().expect("PostgreSQL is installed"))
+    let new = match is_pooled() {
+        true => new_pooled_database_of_own_time,
+        false => new_database,
+    };
+    is_store().then(|| new().expect("PostgreSQL is installed, and a pooler where one is used"))
 }
 
 /// Whether the tests are run with PostgreSQL as the broker's store.
 pub fn is_store() -> bool {
     match env::var(STORE).as_deref() {
-        Ok("postgres") => true,
-        Ok(other) => panic!("{STORE} is {other:?}; it may be postgres"),
+        Ok("postgres" | "pooled") => true,
+        Ok(other) => panic!("{STORE} is {other:?}; it may be postgres or pooled"),
         Err(_) => false,
     }
+}
+
+/// Whether there is a pooler in between then.
+pub fn is_pooled() -> bool {
+    env::var(STORE).is_ok_and(|store| store == "pooled")
 }
 
 /// An empty database; none where PostgreSQL is not installed, and a line that says so.
@@ -93,6 +109,39 @@ pub fn new_database() -> Option<String> {
     static SERVER: OnceLock<Option<Server>> = OnceLock::new();
     let server = SERVER.get_or_init(|| installed().map(|at| Server::start(&at, &CARELESS)));
     server.as_ref().map(Server::new_database)
+}
+
+/// The same behind a pooler. What a broker says in its sessions otherwise, the database says.
+pub fn new_pooled_database() -> Option<String> {
+    pooled_database(&[])
+}
+
+/// The same for brokers whose clocks do as they are told.
+pub fn new_pooled_database_of_own_time() -> Option<String> {
+    pooled_database(&["compose_broker.own_time = 'on'"])
+}
+
+fn pooled_database(more: &[&str]) -> Option<String> {
+    static POOLER: OnceLock<Option<Pooler>> = OnceLock::new();
+    let url = new_database()?;
+    let pooler = POOLER.get_or_init(|| Pooler::to_server_of(&url, "transaction"));
+    let limits = [
+        "statement_timeout = '60s'",
+        "lock_timeout = '10s'",
+        "idle_in_transaction_session_timeout = '10s'",
+    ];
+    let mut inside = PgConnection::establish(&url).expect("a connection");
+    for setting in limits.iter().chain(more) {
+        let set = format!("ALTER DATABASE {} SET {setting}", name_of(&url));
+        inside.batch_execute(&set).expect("a setting");
+    }
+    pooler.as_ref().map(|pooler| pooler.before(&url))
+}
+
+/// The name of the database that an address leads to.
+pub fn name_of(url: &str) -> &str {
+    let name = url.trim_start_matches("postgres:///");
+    name.split('?').next().expect("a name")
 }
 
 /// Where the programs are; none where they are not, and a line that says so.
@@ -107,8 +156,12 @@ fn installed() -> Option<PathBuf> {
     found
 }
 
-/// Where the newest server's programs are; Debian has a folder for each version.
+/// Where the programs are that were named, or else the newest server's; Debian has a folder for each version.
 fn programs() -> Option<PathBuf> {
+    if let Some(named) = env::var_os(PROGRAMS).map(PathBuf::from) {
+        assert!(named.join("initdb").is_file(), "{PROGRAMS} has no initdb");
+        return Some(named);
+    }
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
     let version = |folder: &PathBuf| folder.file_name()?.to_str()?.parse::<u32>().ok();
     let mut versions: Vec<PathBuf> = versions.flatten().map(|entry| entry.path()).collect();
@@ -132,6 +185,20 @@ fn give_away(path: &Path) {
     if rustix::process::geteuid().is_root() {
         chown(path, Some(NOBODY), Some(NOBODY)).expect("given away");
     }
+}
+
+/// Has a script run in its folder as the server does. An interrupt at the terminal is for the tests: the script
+/// ends after them.
+fn as_server<'c>(script: &'c mut Command, folder: &Path) -> &'c mut Command {
+    if rustix::process::geteuid().is_root() {
+        script.uid(NOBODY).gid(NOBODY);
+    }
+    script
+        .current_dir(folder)
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
 }
 
 impl Server {
@@ -199,15 +266,9 @@ impl Server {
         script
             .args(["-c", SCRIPT])
             .arg(programs)
-            .args(options.iter().flat_map(|option| ["-c", option]))
-            .current_dir(&folder);
+            .args(options.iter().flat_map(|option| ["-c", option]));
         give_away(&folder);
-        if rustix::process::geteuid().is_root() {
-            script.uid(NOBODY).gid(NOBODY);
-        }
-        // An interrupt at the terminal is for the tests: the server ends after them.
-        script.process_group(0).stdin(Stdio::piped());
-        let script = script.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let script = as_server(&mut script, &folder).spawn();
         let server = Self {
             folder,
             port,

@@ -7,7 +7,7 @@ use diesel::{
 };
 
 use crate::{
-    postgres::Server,
+    postgres::{Server, name_of},
     process::{BrokerProcess, assert_one_line, free_port, new_key_ring, refused},
     tls::Authority,
 };
@@ -39,8 +39,7 @@ async fn the_server_s_certificate_is_checked_and_its_connections_are_as_many_as_
         return;
     };
     let inside = server.new_database();
-    let name = inside.trim_start_matches("postgres:///");
-    let name = name.split('?').next().expect("a name");
+    let name = name_of(&inside);
     let over_tls = |host: &str, authority: &Authority| {
         let ca = authority.file("ca.crt");
         format!(

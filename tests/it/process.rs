@@ -165,6 +165,9 @@ impl BrokerProcess {
         settings.insert("CLUSTERS", wide_cluster(&folder));
         if let Some(url) = postgres::for_broker() {
             settings.insert("DATABASE_URL", url);
+            if postgres::is_pooled() {
+                settings.insert("DATABASE_POOLER", "transaction".to_owned());
+            }
             let ring = new_key_ring();
             // Where those who look inside find the one that a broker makes for itself.
             let data = folder.join("data");

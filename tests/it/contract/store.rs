@@ -93,6 +93,34 @@ impl Kind for Postgres {
     }
 }
 
+/// The same behind a pooler that gives each transaction another connection.
+struct Pooled {
+    store: Arc<Store>,
+    url: String,
+}
+
+impl Pooled {
+    fn open(url: &str) -> Arc<Store> {
+        let mut at = DatabaseAddress::from(url);
+        at.postgres.behind_pooler = true;
+        Arc::new(Store::open(at).expect("a store"))
+    }
+}
+
+impl Kind for Pooled {
+    fn new() -> Option<Self> {
+        let url = crate::postgres::new_pooled_database_of_own_time()?;
+        let store = Self::open(&url);
+        Some(Self { store, url })
+    }
+    fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+    fn replica(&self) -> Arc<Store> {
+        Self::open(&self.url)
+    }
+}
+
 /// A store whose time is what a test says.
 fn open(url: &str) -> Arc<Store> {
     let mut at = DatabaseAddress::from(url);
@@ -360,6 +388,7 @@ macro_rules! contract {
 
 contract!(in_sqlite, Sqlite);
 contract!(in_postgresql, Postgres);
+contract!(behind_a_pooler, Pooled);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn replicas_may_begin_at_once_on_an_empty_database() {

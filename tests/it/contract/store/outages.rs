@@ -9,8 +9,8 @@ use compose_broker::store::{Conn, Store, StoreError, notes};
 use diesel::{Connection as _, PgConnection, connection::SimpleConnection as _};
 use futures::future::join_all;
 
-use super::{Kind as _, Postgres, note, own, text_of_note};
-use crate::line::Line;
+use super::{Kind as _, Pooled, Postgres, note, own, text_of_note};
+use crate::{line::Line, postgres::name_of};
 
 /// Has the database do this to the first two transactions that write a note: at once, or in their commit.
 fn stumble(database: &Postgres, does: &str, in_commit: bool) {
@@ -107,8 +107,7 @@ async fn the_server_s_default_isolation_is_not_ours() {
         return;
     };
     let mut admin = PgConnection::establish(&database.url).expect("a connection");
-    let name = database.url.trim_start_matches("postgres:///");
-    let name = name.split('?').next().expect("a name");
+    let name = name_of(&database.url);
     let strict = "SET default_transaction_isolation = 'serializable'";
     let set = admin.batch_execute(&format!("ALTER DATABASE {name} {strict}"));
     set.expect("a setting");
@@ -129,13 +128,10 @@ async fn the_server_s_default_isolation_is_not_ours() {
     assert_eq!(runs.load(Ordering::SeqCst), 20, "each at once");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_commit_whose_answer_was_lost_is_found_and_not_made_twice() {
-    let Some(database) = Postgres::new() else {
-        return;
-    };
-    let (line, url) = Line::to_server_of(&database.url);
-    let store = Arc::new(Store::open(&url).expect("a store"));
+/// Loses the answer to a commit of a store that is opened at the address of a line.
+async fn a_lost_commit_is_found(url: &str, open: impl Fn(&str) -> Arc<Store>) {
+    let (line, url) = Line::to_server_of(url);
+    let store = open(&url);
     assert_eq!(write_note(&store, "first").await.1, 1);
     line.lose_next_commit(false);
     let (written, runs) = write_note(&store, "second").await;
@@ -143,6 +139,17 @@ async fn a_commit_whose_answer_was_lost_is_found_and_not_made_twice() {
     assert!(line.has_lost_commit(), "nothing was cut");
     assert_eq!(runs, 1);
     assert_eq!(text_of_note(&store).await, "second");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_answer_was_lost_is_found_and_not_made_twice() {
+    let open = |url: &str| Arc::new(Store::open(url).expect("a store"));
+    if let Some(database) = Postgres::new() {
+        a_lost_commit_is_found(&database.url, open).await;
+    }
+    if let Some(database) = Pooled::new() {
+        a_lost_commit_is_found(&database.url, Pooled::open).await;
+    }
 }
 
 /// It waits for as long as a writer looks for a lost commit.
