@@ -1,6 +1,6 @@
 //! The kinds of databases that a story can be told with: real etcd, and the engine in memory.
 
-use std::{fs, sync::Arc};
+use std::{collections::BTreeMap, fs, sync::Arc};
 
 use compose_broker::{app::Surroundings, config::Config, model::deployment::Site};
 use serde_json::Value;
@@ -120,6 +120,14 @@ impl Database {
         }
     }
 
+    /// Members of an instance.
+    pub fn members(&self) -> usize {
+        match self {
+            Self::Etcd => 3,
+            Self::Memory(_) => 2,
+        }
+    }
+
     /// The name of the last member.
     pub fn last_member(&self) -> &'static str {
         match self {
@@ -136,6 +144,33 @@ impl Database {
                 Err(_) => false,
             },
             Self::Memory(pair) => pair.keys(text(&credentials["uri"])).is_ok(),
+        }
+    }
+
+    /// Writes a value under a key; what went wrong, if it did.
+    pub async fn put(&self, credentials: &Value, key: &str, value: String) -> Result<(), String> {
+        match self {
+            Self::Etcd => {
+                let connected = etcd::connect_to(credentials, "uri").await;
+                let mut client = connected.map_err(|error| error.to_string())?;
+                let put = client.put(key, value, None).await;
+                put.map(drop).map_err(|error| error.to_string())
+            }
+            Self::Memory(pair) => pair.put(text(&credentials["uri"]), key, &value),
+        }
+    }
+
+    /// All keys and values; what went wrong, if it did.
+    pub async fn read(&self, credentials: &Value) -> Result<BTreeMap<String, String>, String> {
+        match self {
+            Self::Etcd => {
+                let connected = etcd::connect_to(credentials, "uri").await;
+                let mut client = connected.map_err(|error| error.to_string())?;
+                let pairs = etcd::read(&mut client).await;
+                let pairs = pairs.map_err(|error| error.to_string())?;
+                Ok(pairs.into_iter().collect())
+            }
+            Self::Memory(pair) => pair.keys(text(&credentials["uri"])),
         }
     }
 

@@ -60,6 +60,8 @@ rm -rf "$PWD"
 const CARELESS: [&str; 2] = ["synchronous_commit=off", "listen_addresses="];
 /// Keeps what was said to be kept, as long as the machine runs.
 const CAREFUL: [&str; 1] = ["listen_addresses="];
+/// Keeps little of what was written.
+const SPARING: [&str; 2] = ["max_wal_size=48MB", "min_wal_size=32MB"];
 /// The port of a server, which its socket is named after.
 const PORT: u16 = 5432;
 
@@ -202,13 +204,14 @@ fn as_server<'c>(script: &'c mut Command, folder: &Path) -> &'c mut Command {
 }
 
 impl Server {
-    /// A server of one test's own, which keeps what it said that it keeps when it is told to end; none where
-    /// it is not installed.
-    pub fn own() -> Option<Self> {
-        installed().map(|programs| Self::start(&programs, &CAREFUL))
+    /// A server of one test's own in a folder that there is, on a small volume perhaps. It keeps what it said
+    /// that it keeps when it is told to end. None where it is not installed.
+    pub fn own_in(folder: PathBuf) -> Option<Self> {
+        let options = [&CAREFUL[..], &SPARING[..]].concat();
+        installed().map(|programs| Self::start_in(folder, &programs, &options, PORT))
     }
 
-    /// The same, which serves TLS with these files at a port of this machine.
+    /// A server that serves TLS with these files at a port of this machine.
     pub fn over_tls(certificate: &Path, key: &Path, port: u16) -> Option<Self> {
         let programs = installed()?;
         let folder = new_folder();

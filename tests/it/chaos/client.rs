@@ -10,7 +10,6 @@ use std::{
 };
 
 use compose_broker::model::operation::OperationKind;
-use etcd_client::Client;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
@@ -22,15 +21,13 @@ use super::{
 };
 use crate::{
     broker::{ENTERPRISE, SERVICE, text},
-    etcd,
+    database::Database,
 };
 
 /// A request that nobody answers is given up after so long.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(8);
 /// A platform asks again and again, and must have an answer by then.
 const PATIENCE: Duration = Duration::from_secs(240);
-/// Pause before it asks again.
-const PAUSE: Duration = Duration::from_millis(250);
 /// An application that is not answered by then has not written.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(3);
 
@@ -47,7 +44,11 @@ pub struct Platform {
     pub doors: Vec<Door>,
     /// Where instances are put: a tenant's are all on one.
     pub clusters: Vec<String>,
+    /// What instances are.
+    pub database: Database,
     pub journal: Mutex<Journal>,
+    /// Before it asks again.
+    pause: Duration,
     http: reqwest::Client,
 }
 
@@ -76,7 +77,12 @@ struct Pending {
 }
 
 impl Platform {
-    pub fn new(doors: Vec<Door>, clusters: Vec<String>) -> Arc<Self> {
+    pub fn new(
+        doors: Vec<Door>,
+        clusters: Vec<String>,
+        database: Database,
+        pause: Duration,
+    ) -> Arc<Self> {
         // A connection to a broker that was killed would be of no use.
         let http = reqwest::Client::builder()
             .pool_max_idle_per_host(0)
@@ -85,7 +91,9 @@ impl Platform {
         Arc::new(Self {
             doors,
             clusters,
+            database,
             journal: Mutex::default(),
+            pause,
             http: http.expect("a client"),
         })
     }
@@ -119,7 +127,7 @@ impl Platform {
             }
             let waited = begun.elapsed();
             assert!(waited < PATIENCE, "nobody answers {request:?}");
-            sleep(PAUSE).await;
+            sleep(self.pause).await;
         }
     }
 
@@ -257,10 +265,7 @@ impl Tenant {
         let bind = send(Method::PUT, path, Some(body));
         let bound = self.platform.clone().ask(&bind, &mut self.dice).await;
         let credentials = &bound.body["credentials"];
-        let found = match etcd::connect_to(credentials, "uri").await {
-            Ok(mut client) => content(&mut client).await,
-            Err(error) => Err(error),
-        };
+        let found = content(&self.platform.database, credentials).await;
         let found = found.unwrap_or_else(|error| panic!("{promise:?}: {bound:?}: {error}"));
         self.note_kind(&instance, OperationKind::Bind, Some("b"), &bound);
         let path = format!("{at}?accepts_incomplete=true&{ids}");
@@ -558,7 +563,7 @@ impl Tenant {
             }
             let waited = begun.elapsed();
             assert!(waited < PATIENCE, "{request:?} does not end: {told:?}");
-            sleep(PAUSE).await;
+            sleep(self.platform.pause).await;
         }
     }
 
@@ -588,12 +593,13 @@ impl Tenant {
         let Some(credentials) = self.places[place].credentials.values().next_back() else {
             return;
         };
+        let database = &self.platform.database;
         let writing = async {
-            let mut client = etcd::connect_to(credentials, "uri").await?;
-            client.put("tenant", lane.to_string(), None).await?;
-            client.put("number", number.to_string(), None).await
+            let put = |key, value| database.put(credentials, key, value);
+            put("tenant", lane.to_string()).await?;
+            put("number", number.to_string()).await
         };
-        if let Ok(Ok(_)) = timeout(WRITTEN_WITHIN, writing).await {
+        if let Ok(Ok(())) = timeout(WRITTEN_WITHIN, writing).await {
             self.places[place].written = number;
         }
     }
@@ -611,8 +617,8 @@ fn operation_of(kind: OperationKind, told: &Told) -> Option<String> {
 }
 
 /// What a tenant wrote into a database: whose it is, and the number.
-pub async fn content(client: &mut Client) -> Result<(Option<usize>, u64), etcd_client::Error> {
-    let pairs: BTreeMap<String, String> = etcd::read(client).await?.into_iter().collect();
+pub async fn content(of: &Database, credentials: &Value) -> Result<(Option<usize>, u64), String> {
+    let pairs = of.read(credentials).await?;
     let tenant = pairs.get("tenant").and_then(|lane| lane.parse().ok());
     let number = pairs.get("number").and_then(|number| number.parse().ok());
     Ok((tenant, number.unwrap_or_default()))

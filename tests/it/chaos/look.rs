@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use compose_broker::model::{
@@ -16,7 +17,7 @@ use diesel::{
 };
 
 use super::model::{BackupSeen, DeploymentSeen, OperationSeen, Seen};
-use crate::broker::processes_below;
+use crate::{broker::processes_below, memory::cluster::MemoryCluster};
 
 /// Tables whose rows stay when the instance is gone, and tell of it.
 const REMEMBER: [&str; 2] = ["operations", "audit"];
@@ -24,14 +25,46 @@ const REMEMBER: [&str; 2] = ["operations", "audit"];
 const REMEMBER_DEPLOYMENTS: [&str; 1] = ["backups"];
 
 /// Where everything is.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Places {
     /// The address of the store.
     pub store: String,
-    /// The clusters' folders.
-    pub clusters: Vec<PathBuf>,
+    pub members: Members,
     /// The backups' folder.
     pub backups: PathBuf,
+}
+
+/// Where members run.
+#[derive(Clone)]
+pub enum Members {
+    /// As processes below these folders, each of a cluster.
+    Processes(Vec<PathBuf>),
+    Memory(Arc<MemoryCluster>),
+}
+
+impl Members {
+    /// All that run.
+    pub fn running(&self) -> usize {
+        match self {
+            Self::Processes(folders) => folders.iter().map(|of| processes_below(of).len()).sum(),
+            Self::Memory(cluster) => cluster.running().len(),
+        }
+    }
+
+    /// The deployments that have something there, with how many of their members run.
+    fn deployments(&self) -> Vec<(String, usize)> {
+        match self {
+            Self::Processes(folders) => {
+                let of = |cluster: &PathBuf| {
+                    let count = |id: &String| processes_below(&cluster.join(id)).len();
+                    let ids = folders_in(cluster).into_iter();
+                    ids.map(|id| (id.clone(), count(&id))).collect::<Vec<_>>()
+                };
+                folders.iter().flat_map(of).collect()
+            }
+            Self::Memory(cluster) => cluster.deployments_running(),
+        }
+    }
 }
 
 /// Some columns of a row.
@@ -202,22 +235,20 @@ fn deployments(tables: &mut Tables, at: &Places, seen: &mut Seen) {
                 .push(format!("{count} ports of deployment {id}")),
         }
     }
-    for cluster in &at.clusters {
-        for id in folders_in(cluster) {
-            let processes = processes_below(&cluster.join(&id)).len();
-            match seen.deployments.get_mut(&id) {
-                Some(of) => (of.has_folder, of.processes) = (true, processes),
-                None => seen
-                    .orphans
-                    .push(format!("folder of {id}, {processes} processes")),
-            }
+    let mut known = 0;
+    for (id, processes) in at.members.deployments() {
+        known += processes;
+        match seen.deployments.get_mut(&id) {
+            Some(of) => (of.has_folder, of.processes) = (true, processes),
+            None => seen
+                .orphans
+                .push(format!("folder of {id}, {processes} processes")),
         }
-        let all = processes_below(cluster).len();
-        let known: usize = seen.deployments.values().map(|of| of.processes).sum();
-        if at.clusters.len() == 1 && all != known {
-            seen.orphans
-                .push(format!("{all} processes, of which {known} are members"));
-        }
+    }
+    let all = at.members.running();
+    if all != known {
+        seen.orphans
+            .push(format!("{all} processes, of which {known} are members"));
     }
     let users = tables.rows(&["instance_id", "database_user"], "bindings ORDER BY 2");
     for of in seen.deployments.values_mut() {

@@ -2,13 +2,16 @@
 //! still, lose their store and their members, and have clocks that are wrong. When all is calm again, what
 //! platforms were told is compared with what there is.
 //!
-//! [`plan`] says what is asked for, [`client`] asks and keeps a [`journal`], [`world`] has the brokers and what
-//! befalls them, [`look`] finds what there is, and [`model`] knows what has to be true. A seed says what is
-//! asked for and what befalls whom. When a run fails, it is printed; with it the next run chooses the same. What
-//! happens at the same moment is left to chance.
+//! [`plan`] says what is asked for, [`client`] asks and keeps a [`journal`], a [`ground`] has the brokers and what
+//! befalls them ([`world`]: processes with real databases; [`inside`]: one with databases in memory), [`look`] finds
+//! what there is, and [`model`] knows what has to be true. A seed says what is asked for and what befalls whom.
+//! When a run fails, it is printed; with it the next run chooses the same. What happens at the same moment is
+//! left to chance.
 
 mod client;
 mod dice;
+mod ground;
+mod inside;
 mod journal;
 mod look;
 mod model;
@@ -33,12 +36,14 @@ use tokio::{
 use self::{
     client::{Door, Platform, Tenant, content},
     dice::Dice,
+    ground::{Blow, Ground},
+    inside::{IN_MEMORY, Within},
     journal::Promise,
     look::{active, look},
     model::{Seen, violations},
-    world::{Blow, OVER_POSTGRES, OVER_SQLITE, World},
+    world::{OVER_POSTGRES, OVER_SQLITE, World},
 };
-use crate::{broker::eventually, etcd};
+use crate::{broker::eventually, database::Database};
 
 /// Names the variable with the seed of a run.
 const SEED: &str = "COMPOSE_BROKER_CHAOS_SEED";
@@ -46,6 +51,8 @@ const SEED: &str = "COMPOSE_BROKER_CHAOS_SEED";
 const OPERATIONS: &str = "COMPOSE_BROKER_CHAOS_OPERATIONS";
 /// What is asked for in a round, after which all is looked at.
 const ROUND: usize = 60;
+/// The same of databases in memory.
+const ROUND_IN_MEMORY: usize = 200;
 /// A database that is well answers by then.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
@@ -58,6 +65,8 @@ struct Size {
     restores: usize,
     /// Pause between two blows, at most.
     pause: Duration,
+    /// Before a platform asks again.
+    asks_again: Duration,
     /// What is chosen, unless the variable says another; none: each time something else.
     seed: Option<u64>,
 }
@@ -71,23 +80,40 @@ impl Size {
             rounds: vec![operations],
             restores: 1,
             pause: Duration::from_millis(1500),
+            asks_again: Duration::from_millis(250),
         }
     }
 
     /// As the variable says.
     fn long() -> Self {
-        let all = number_of(OPERATIONS).unwrap_or(1000);
-        let all = usize::try_from(all).expect("a number");
-        let mut rounds = vec![ROUND; all / ROUND];
-        rounds.extend(Some(all % ROUND).filter(|rest| *rest > 0));
         Self {
             seed: None,
             tenants: 4,
-            rounds,
+            rounds: rounds(ROUND),
             restores: 6,
             pause: Duration::from_secs(4),
+            asks_again: Duration::from_millis(250),
         }
     }
+
+    /// The same with databases in memory.
+    fn in_memory(self) -> Self {
+        Self {
+            tenants: 4,
+            pause: Duration::from_millis(400),
+            asks_again: Duration::from_millis(20),
+            ..self
+        }
+    }
+}
+
+/// What is asked for in each round, as the variable says.
+fn rounds(of: usize) -> Vec<usize> {
+    let all = number_of(OPERATIONS).unwrap_or(1000);
+    let all = usize::try_from(all).expect("a number");
+    let mut rounds = vec![of; all / of];
+    rounds.extend(Some(all % of).filter(|rest| *rest > 0));
+    rounds
 }
 
 fn number_of(variable: &str) -> Option<u64> {
@@ -102,8 +128,8 @@ fn seed(size: &Size) -> u64 {
 }
 
 /// A run: brokers, and those who use them.
-struct Run {
-    world: World,
+struct Run<G> {
+    ground: G,
     platform: Arc<Platform>,
     tenants: Vec<Tenant>,
     weather: Dice,
@@ -111,17 +137,18 @@ struct Run {
     pause: Duration,
 }
 
-impl Run {
-    fn new(world: World, size: &Size, seed: u64, blows: &[Blow]) -> Self {
+impl<G: Ground> Run<G> {
+    fn new(ground: G, size: &Size, seed: u64, blows: &[Blow]) -> Self {
         let mut dice = Dice::new(seed);
-        let doors: Vec<Door> = world.doors();
-        let platform = Platform::new(doors, world.clusters.clone());
+        let doors: Vec<Door> = ground.doors();
+        let (clusters, database) = (ground.clusters(), ground.database());
+        let platform = Platform::new(doors, clusters, database, size.asks_again);
         let weather = dice.split();
         let tenants = (0..size.tenants)
             .map(|lane| Tenant::new(lane, platform.clone(), dice.split()))
             .collect();
         Self {
-            world,
+            ground,
             platform,
             tenants,
             weather,
@@ -133,7 +160,7 @@ impl Run {
     /// Has so many things asked for while all kinds of blows fall, each once at least; then all is calm.
     async fn round(&mut self, operations: usize) {
         let Self {
-            world,
+            ground,
             tenants,
             weather: dice,
             blows,
@@ -155,19 +182,19 @@ impl Run {
                         break;
                     }
                     sleep(Duration::from_millis(dice.below(pause_ms) as u64)).await;
-                    world.suffer(blow, dice).await;
+                    ground.suffer(blow, dice).await;
                 }
                 is_first = false;
             }
         };
         tokio::join!(asking, weather);
-        self.world.calm_down().await;
+        self.ground.calm_down().await;
     }
 
     /// Waits until nothing is at work.
     async fn idle(&self) {
         eventually("the end of all work", || async {
-            let store = self.world.places.store.clone();
+            let store = self.ground.places().store;
             block_in_place(|| active(&store)).is_empty().then_some(())
         })
         .await;
@@ -189,20 +216,30 @@ impl Run {
     }
 
     async fn look(&self) -> Seen {
-        let places = self.world.places.clone();
+        let (places, database) = (self.ground.places(), self.ground.database());
         self.idle().await;
         let count = block_in_place(|| look(&places)).deployments.len();
-        self.world.members_run(count).await;
+        eventually(&format!("members of {count} deployments"), || async {
+            let running = block_in_place(|| places.members.running());
+            (running == database.members() * count).then_some(())
+        })
+        .await;
         self.idle().await;
         let mut seen = block_in_place(|| look(&places));
-        let inside = self.world.inside();
+        (seen.members, seen.ports) = (database.members(), database.ports());
+        let inside = self.ground.inside();
         let databases = self.tenants.iter().flat_map(Tenant::databases);
         for (instance, credentials, _) in databases {
             let mut deployments = seen.deployments.values_mut();
             if let Some(of) = deployments.find(|of| of.instance == instance) {
-                let (users, roles) = inside.users_and_roles(&instance, &credentials).await;
-                seen.orphans.extend(differ(&users, &roles));
-                of.users = users;
+                of.users = match &database {
+                    Database::Etcd => {
+                        let (users, roles) = inside.users_and_roles(&instance, &credentials).await;
+                        seen.orphans.extend(differ(&users, &roles));
+                        users
+                    }
+                    Database::Memory(_) => database.users(&inside, &instance, &credentials).await,
+                };
             }
         }
         seen
@@ -215,11 +252,9 @@ impl Run {
             for (instance, credentials, written) in tenant.databases() {
                 let what = format!("an answer of {instance}");
                 let reading = eventually(&what, || async {
-                    let mut client = etcd::connect_to(&credentials, "uri").await.ok()?;
-                    timeout(ANSWERS_WITHIN, content(&mut client))
-                        .await
-                        .ok()?
-                        .ok()
+                    let database = &self.platform.database;
+                    let answer = timeout(ANSWERS_WITHIN, content(database, &credentials));
+                    answer.await.ok()?.ok()
                 });
                 let (of, number) = reading.await;
                 if of.is_some_and(|of| of != lane) || number < written {
@@ -292,10 +327,9 @@ impl Drop for SeedTold {
     }
 }
 
-async fn run(world: World, size: Size, blows: &[Blow]) {
-    let seed = seed(&size);
+async fn run(ground: impl Ground, size: Size, seed: u64, blows: &[Blow]) {
     let _told = SeedTold(seed);
-    let mut run = Run::new(world, &size, seed, blows);
+    let mut run = Run::new(ground, &size, seed, blows);
     for operations in size.rounds {
         run.round(operations).await;
         run.check(size.restores).await;
@@ -304,16 +338,36 @@ async fn run(world: World, size: Size, blows: &[Blow]) {
     run.leave().await;
 }
 
+async fn over_postgres(world: World, size: Size) {
+    let seed = seed(&size);
+    run(world, size, seed, &OVER_POSTGRES).await;
+}
+
+async fn over_a_file(size: Size) {
+    let seed = seed(&size);
+    run(World::over_sqlite().await, size, seed, &OVER_SQLITE).await;
+}
+
+async fn with_databases_in_memory(size: Size) {
+    let seed = seed(&size);
+    run(Within::new(seed).await, size.in_memory(), seed, &IN_MEMORY).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn brokers_over_postgresql_keep_what_they_promise_whatever_befalls_them() {
     if let Some(world) = World::over_postgres().await {
-        run(world, Size::short(24), &OVER_POSTGRES).await;
+        over_postgres(world, Size::short(24)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_over_a_file_keeps_what_it_promises_whatever_befalls_it() {
-    run(World::over_sqlite().await, Size::short(16), &OVER_SQLITE).await;
+    over_a_file(Size::short(16)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_with_databases_in_memory_keeps_what_it_promises_whatever_befalls_it() {
+    with_databases_in_memory(Size::short(160)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -322,11 +376,21 @@ async fn a_thousand_operations_over_postgresql() {
     let world = World::over_postgres()
         .await
         .expect("PostgreSQL is installed");
-    run(world, Size::long(), &OVER_POSTGRES).await;
+    over_postgres(world, Size::long()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes a quarter of an hour: make chaos"]
 async fn a_thousand_operations_over_a_file() {
-    run(World::over_sqlite().await, Size::long(), &OVER_SQLITE).await;
+    over_a_file(Size::long()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes some minutes: make chaos"]
+async fn a_thousand_operations_with_databases_in_memory() {
+    let size = Size {
+        rounds: rounds(ROUND_IN_MEMORY),
+        ..Size::long()
+    };
+    with_databases_in_memory(size).await;
 }

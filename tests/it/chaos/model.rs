@@ -47,6 +47,9 @@ pub struct BackupSeen {
 /// What there is.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
+    /// Members that a deployment has, and the ports of all of them.
+    pub members: usize,
+    pub ports: usize,
     pub operations: BTreeMap<String, OperationSeen>,
     pub instances: BTreeSet<String>,
     /// Instance and binding.
@@ -57,9 +60,6 @@ pub struct Seen {
     pub orphans: Vec<String>,
 }
 
-/// Members of a deployment, and the ports of each.
-const MEMBERS: usize = 3;
-const PORTS_OF_MEMBER: usize = 2;
 /// Objects of a backup: the snapshot, and what tells of it.
 const OBJECTS: usize = 2;
 
@@ -101,7 +101,7 @@ pub fn violations(journal: &Journal, seen: &Seen) -> Vec<String> {
     found.extend(
         seen.deployments
             .iter()
-            .filter_map(|(id, of)| wrong_deployment(id, of)),
+            .filter_map(|(id, of)| wrong_deployment(id, of, seen)),
     );
     found.extend(wrong_backups(seen));
     found
@@ -214,9 +214,9 @@ fn wrong_existence(journal: &Journal, seen: &Seen) -> Vec<String> {
     found
 }
 
-fn wrong_deployment(id: &str, of: &DeploymentSeen) -> Option<String> {
-    let is_whole = of.processes == MEMBERS
-        && of.ports == MEMBERS * PORTS_OF_MEMBER
+fn wrong_deployment(id: &str, of: &DeploymentSeen, seen: &Seen) -> Option<String> {
+    let is_whole = of.processes == seen.members
+        && of.ports == seen.ports
         && of.has_folder
         && of.users == of.users_of_bindings;
     (!is_whole).then(|| format!("deployment {id} is not whole: {of:?}"))
@@ -282,6 +282,8 @@ mod tests {
             objects: 2,
         };
         let seen = Seen {
+            members: 3,
+            ports: 6,
             operations: operations.into(),
             instances: ["i".to_owned()].into(),
             bindings: [("i".to_owned(), "b".to_owned())].into(),

@@ -1,6 +1,6 @@
 //! Brokers that share clusters and a store, and all that may befall them.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, time::Duration};
 
 use reqwest::Method;
 use rustix::process::{Pid, Signal, kill_process};
@@ -11,10 +11,17 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{client::Door, dice::Dice, look::Places};
+use super::{
+    client::Door,
+    dice::Dice,
+    ground::{Blow, Ground, skew},
+    look::{Members, Places},
+};
 use crate::{
-    broker::{eventually, kill, processes_below},
+    broker::{kill, processes_below},
     control::move_clock,
+    database::Database,
+    disk::Volume,
     inside::Inside,
     line::Line,
     postgres::Server,
@@ -28,54 +35,66 @@ use crate::{
 const BEYOND_THE_LEASE: Duration = Duration::from_secs(17);
 /// How long a database of the store is out of reach, at most, in ms.
 const CUT_OFF_MS_MAX: usize = 4000;
-/// How far a broker's clock is put ahead or back, at most, in seconds.
-const SKEW_SECONDS_MAX: usize = 60;
+
+/// The folders of the store and of the backups below what is common, and the sizes of their volumes.
+const STORE: &str = "store";
+const STORE_MEGABYTES: u32 = 320;
+const BACKUPS: &str = "backups";
+const BACKUPS_MEGABYTES: u32 = 128;
 
 /// A broker that is started serves by then.
 const SERVES_WITHIN: Duration = Duration::from_secs(120);
 /// Pause between two looks at a broker.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Something that befalls brokers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Blow {
-    /// A broker is killed, and started again after a while.
-    Kill,
-    /// A broker is told to end, and started again.
-    End,
-    /// A broker stands still for longer than its claims hold.
-    Pause,
-    /// A member, or whatever works beside it, is killed.
-    Member,
-    /// The server of the store ends, at once or in order, and begins again.
-    Store,
-    /// A broker does not reach the store.
-    CutOff,
-    /// A broker's clock is put ahead or back.
-    Skew,
-}
-
 /// What befalls brokers over PostgreSQL.
-pub const OVER_POSTGRES: [Blow; 7] = [
+pub const OVER_POSTGRES: [Blow; 9] = [
     Blow::Kill,
     Blow::Pause,
     Blow::Member,
     Blow::Store,
     Blow::CutOff,
     Blow::Skew,
+    Blow::FullStore,
+    Blow::FullBackups,
     Blow::End,
 ];
 /// The same of one over a file.
-pub const OVER_SQLITE: [Blow; 5] = [Blow::Kill, Blow::Member, Blow::Skew, Blow::End, Blow::Pause];
+pub const OVER_SQLITE: [Blow; 7] = [
+    Blow::Kill,
+    Blow::Member,
+    Blow::FullStore,
+    Blow::Skew,
+    Blow::FullBackups,
+    Blow::End,
+    Blow::Pause,
+];
 
 /// The brokers, and what they share.
 pub struct World {
     nodes: Vec<Node>,
+    disks: Disks,
     common: TempDir,
-    pub places: Places,
+    places: Places,
     /// The names of the clusters.
-    pub clusters: Vec<String>,
+    clusters: Vec<String>,
     server: Option<Server>,
+}
+
+/// Small volumes of their own, where this machine lets the tests mount some; nothing is full otherwise.
+struct Disks {
+    store: Option<Volume>,
+    backups: Option<Volume>,
+}
+
+impl Disks {
+    fn below(common: &TempDir) -> Self {
+        let mount = |name, megabytes| Volume::mount(&common.path().join(name), megabytes);
+        Self {
+            store: mount(STORE, STORE_MEGABYTES),
+            backups: mount(BACKUPS, BACKUPS_MEGABYTES),
+        }
+    }
 }
 
 struct Node {
@@ -91,9 +110,13 @@ impl World {
     /// Three brokers over PostgreSQL: two on one machine with one cluster, and one on another machine with
     /// another. None where there is no PostgreSQL.
     pub async fn over_postgres() -> Option<Self> {
-        let server = Server::own()?;
-        let url = server.new_database();
         let common = tempfile::tempdir().expect("a folder");
+        // The server runs as another user.
+        let passable = fs::Permissions::from_mode(0o711);
+        fs::set_permissions(common.path(), passable).expect("a folder that others pass");
+        let disks = Disks::below(&common);
+        let server = Server::own_in(store_folder(&common))?;
+        let url = server.new_database();
         let clusters = [("first", Some("one")), ("second", Some("two"))];
         let mut shared = shared(&common, &clusters);
         shared.insert("DATABASE_URL", url.clone());
@@ -106,24 +129,27 @@ impl World {
             Node::new(settings, Some(line))
         });
         let places = places(&common, &clusters, url);
-        Some(Self::begun(nodes.into(), common, places, &clusters, Some(server)).await)
+        let world = Self::begun(nodes.into(), disks, common, places, &clusters, Some(server));
+        Some(world.await)
     }
 
     /// One broker over a file.
     pub async fn over_sqlite() -> Self {
         let common = tempfile::tempdir().expect("a folder");
+        let disks = Disks::below(&common);
         let clusters = [("only", None)];
-        let file = common.path().join("store.db");
+        let file = store_folder(&common).join("store.db");
         let url = format!("sqlite://{}", file.display());
         let mut settings = shared(&common, &clusters);
         settings.insert("DATABASE_URL", url.clone());
         let nodes = vec![Node::new(settings, None)];
         let places = places(&common, &clusters, url);
-        Self::begun(nodes, common, places, &clusters, None).await
+        Self::begun(nodes, disks, common, places, &clusters, None).await
     }
 
     async fn begun(
         nodes: Vec<Node>,
+        disks: Disks,
         common: TempDir,
         places: Places,
         clusters: &[(&str, Option<&str>)],
@@ -132,6 +158,7 @@ impl World {
         let clusters = clusters.iter().map(|(id, _)| (*id).to_owned()).collect();
         let mut world = Self {
             nodes,
+            disks,
             common,
             places,
             clusters,
@@ -144,13 +171,43 @@ impl World {
         world
     }
 
-    /// A look inside.
-    pub fn inside(&self) -> Inside {
+    /// Waits until a broker serves.
+    async fn wait_for(&mut self, at: usize) {
+        let deadline = Instant::now() + SERVES_WITHIN;
+        while !self.nodes[at].is_ready().await {
+            assert!(Instant::now() < deadline, "a broker does not serve");
+            self.look_after().await;
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Starts brokers again that have ended by themselves, as a service manager does. One that serves does
+    /// not; one whose start found no store does.
+    async fn look_after(&mut self) {
+        for node in &mut self.nodes {
+            node.served = node.served || node.is_ready().await;
+            if let Some(status) = node.broker.ended() {
+                assert!(!node.served, "a broker ended by itself: {status}");
+                node.spawn();
+            }
+        }
+    }
+
+    /// All processes of the clusters.
+    fn processes(&self) -> Vec<i32> {
+        let Members::Processes(folders) = &self.places.members else {
+            return Vec::new();
+        };
+        folders.iter().flat_map(|of| processes_below(of)).collect()
+    }
+}
+
+impl Ground for World {
+    fn inside(&self) -> Inside {
         Inside::of(&self.nodes[0].broker)
     }
 
-    /// Where the brokers are asked.
-    pub fn doors(&self) -> Vec<Door> {
+    fn doors(&self) -> Vec<Door> {
         let doors = self.nodes.iter().map(|node| {
             let settings = node.broker.settings();
             Door {
@@ -162,8 +219,19 @@ impl World {
         doors.collect()
     }
 
-    /// Lets something befall one of the brokers, and waits until that is over.
-    pub async fn suffer(&mut self, blow: Blow, dice: &mut Dice) {
+    fn clusters(&self) -> Vec<String> {
+        self.clusters.clone()
+    }
+
+    fn database(&self) -> Database {
+        Database::Etcd
+    }
+
+    fn places(&self) -> Places {
+        self.places.clone()
+    }
+
+    async fn suffer(&mut self, blow: Blow, dice: &mut Dice) {
         let at = dice.below(self.nodes.len());
         let moment = Duration::from_millis(dice.below(CUT_OFF_MS_MAX) as u64);
         match blow {
@@ -203,37 +271,22 @@ impl World {
                 line.mend();
             }
             Blow::Skew => {
-                let by = dice.below(2 * SKEW_SECONDS_MAX + 1) as i64;
-                self.nodes[at].skew(by - SKEW_SECONDS_MAX as i64);
+                self.nodes[at].skew(skew(dice));
             }
+            Blow::FullStore => {
+                be_full(self.disks.store.as_ref(), moment).await;
+                // A server that could not write down what it promised has ended.
+                if let Some(server) = &self.server {
+                    block_in_place(|| server.end("INT"));
+                    block_in_place(|| server.start_again());
+                }
+            }
+            Blow::FullBackups => be_full(self.disks.backups.as_ref(), moment).await,
         }
         self.look_after().await;
     }
 
-    /// Waits until a broker serves.
-    async fn wait_for(&mut self, at: usize) {
-        let deadline = Instant::now() + SERVES_WITHIN;
-        while !self.nodes[at].is_ready().await {
-            assert!(Instant::now() < deadline, "a broker does not serve");
-            self.look_after().await;
-            sleep(LOOK).await;
-        }
-    }
-
-    /// Starts brokers again that have ended by themselves, as a service manager does. One that serves does
-    /// not; one whose start found no store does.
-    async fn look_after(&mut self) {
-        for node in &mut self.nodes {
-            node.served = node.served || node.is_ready().await;
-            if let Some(status) = node.broker.ended() {
-                assert!(!node.served, "a broker ended by itself: {status}");
-                node.spawn();
-            }
-        }
-    }
-
-    /// Lets everything be calm, and waits until all brokers serve.
-    pub async fn calm_down(&mut self) {
+    async fn calm_down(&mut self) {
         for node in &mut self.nodes {
             node.skew(0);
         }
@@ -241,22 +294,23 @@ impl World {
             self.wait_for(at).await;
         }
     }
+}
 
-    /// All processes of the clusters.
-    pub fn processes(&self) -> Vec<i32> {
-        let clusters = self.places.clusters.iter();
-        clusters
-            .flat_map(|folder| processes_below(folder))
-            .collect()
-    }
+/// Leaves no room on a disk for so long.
+async fn be_full(disk: Option<&Volume>, moment: Duration) {
+    let Some(disk) = disk else {
+        return;
+    };
+    let filler = block_in_place(|| disk.fill());
+    sleep(moment).await;
+    fs::remove_file(filler).expect("room");
+}
 
-    /// Waits until the members of this many deployments run, and nothing beside them.
-    pub async fn members_run(&self, deployments: usize) {
-        eventually(&format!("members of {deployments} deployments"), || async {
-            (self.processes().len() == 3 * deployments).then_some(())
-        })
-        .await;
-    }
+/// Where the store is.
+fn store_folder(common: &TempDir) -> PathBuf {
+    let folder = common.path().join(STORE);
+    fs::create_dir_all(&folder).expect("a folder");
+    folder
 }
 
 impl Drop for World {
@@ -343,12 +397,11 @@ fn shared(common: &TempDir, clusters: &[(&str, Option<&str>)]) -> Settings {
 
 fn places(common: &TempDir, clusters: &[(&str, Option<&str>)], store: String) -> Places {
     let folder = common.path();
+    let of = clusters.iter();
+    let folders = of.map(|(id, _)| shared_cluster_folder(id, folder));
     Places {
         store,
-        clusters: clusters
-            .iter()
-            .map(|(id, _)| shared_cluster_folder(id, folder))
-            .collect(),
-        backups: folder.join("backups"),
+        members: Members::Processes(folders.collect()),
+        backups: folder.join(BACKUPS),
     }
 }

@@ -261,6 +261,26 @@ impl MemoryCluster {
             .collect()
     }
 
+    /// All deployments, with how many of their members' processes run.
+    pub fn deployments_running(&self) -> Vec<(String, usize)> {
+        let count = |of: &Deployment| of.members.values().filter(|m| m.running).count();
+        let all = self.all();
+        all.iter()
+            .map(|(id, of)| (id.to_string(), count(of)))
+            .collect()
+    }
+
+    /// Ends the process of one of all members that run; `choose` gets how many there are.
+    pub fn kill_one(&self, choose: impl FnOnce(usize) -> usize) {
+        let mut all = self.all();
+        let members = all.values_mut().flat_map(|of| of.members.values_mut());
+        let mut running: Vec<&mut Member> = members.filter(|member| member.running).collect();
+        if !running.is_empty() {
+            let chosen = choose(running.len());
+            running[chosen].running = false;
+        }
+    }
+
     /// The names of all files, without ids of deployments and without what is in homes.
     pub fn files(&self) -> Vec<String> {
         let all = self.all();
