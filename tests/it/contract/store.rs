@@ -26,6 +26,7 @@ use compose_broker::{
     },
     store::{Conn, Store, StoreError, notes, operation, queue},
 };
+use diesel::{Connection as _, PgConnection, connection::SimpleConnection as _};
 use serde_json::json;
 
 /// Asserts what a result has come to.
@@ -44,6 +45,9 @@ mod work;
 
 /// A kind of database.
 trait Kind: Sized {
+    /// Decisions that wait for one that holds them up.
+    const WAITING: usize = 30;
+
     /// An empty store; none where this machine has no such database, and a line that says so.
     fn new() -> Option<Self>;
     /// The store.
@@ -108,6 +112,9 @@ impl Pooled {
 }
 
 impl Kind for Pooled {
+    // Each statement of each goes through one process more, and is planned anew.
+    const WAITING: usize = 12;
+
     fn new() -> Option<Self> {
         let url = crate::postgres::new_pooled_database_of_own_time()?;
         let store = Self::open(&url);
@@ -402,5 +409,24 @@ async fn replicas_may_begin_at_once_on_an_empty_database() {
     for opened in futures::future::join_all((0..5).map(open)).await {
         let store = opened.expect("no panic").expect("a store");
         store.ping().await.expect("it takes writes");
+    }
+}
+
+/// A trigger for each row does not hear of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_is_not_emptied_by_truncate() {
+    let Some(database) = Postgres::new() else {
+        return;
+    };
+    accept(database.store(), &[backup_of("i")]).await;
+    let mut admin = PgConnection::establish(&database.url).expect("a connection");
+    for change in [
+        "TRUNCATE audit",
+        "TRUNCATE audit CASCADE",
+        "DELETE FROM audit",
+    ] {
+        let changed = admin.batch_execute(change);
+        let refused = changed.expect_err(change).to_string();
+        assert!(refused.contains("append-only"), "{change}: {refused}");
     }
 }

@@ -84,7 +84,6 @@ pub(super) async fn what_is_refused_or_panics_leaves_nothing<K: Kind>() {
 }
 
 pub(super) async fn decisions_that_wait_are_made_together_and_refused_each_by_itself<K: Kind>() {
-    const WAITING: usize = 30;
     let Some(kind) = K::new() else { return };
     let store = kind.store();
     let (begun, has_begun) = oneshot::channel();
@@ -109,7 +108,7 @@ pub(super) async fn decisions_that_wait_are_made_together_and_refused_each_by_it
                 }
             })
         };
-        let deciding: Vec<_> = (0..WAITING).map(decide).collect();
+        let deciding: Vec<_> = (0..K::WAITING).map(decide).collect();
         let deciding = join_all(deciding);
         tokio::pin!(deciding);
         // Handed in, each of them.
@@ -122,12 +121,12 @@ pub(super) async fn decisions_that_wait_are_made_together_and_refused_each_by_it
     for (i, result) in all.iter().enumerate() {
         assert_eq!(result.is_err(), i % 3 == 0, "{i}: {result:?}");
     }
-    let kept = (0..WAITING).filter(|i| i % 3 != 0);
+    let kept = (0..K::WAITING).filter(|i| i % 3 != 0);
     let expected = kept
         .clone()
         .fold("held".to_owned(), |text, i| format!("{text} {i}"));
     assert_eq!(text_of_note(store).await, expected);
-    let claims = claim(store, "w", noon(), WAITING).await;
+    let claims = claim(store, "w", noon(), K::WAITING).await;
     assert_eq!(claims.len(), kept.count());
 }
 
