@@ -52,6 +52,7 @@ impl Assembly<'_> {
         );
         Arc::new(Broker::new(&BrokerParts {
             store: self.kept.store.clone(),
+            replica: self.kept.replica.id.clone(),
             catalog: self.kept.catalog.clone(),
             keys: config.access.keys.clone(),
             clock: self.surroundings.clock.clone(),

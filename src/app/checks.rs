@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     backups::{self, CopiedBackup, Looked, Vault},
-    broker::{BrokerError, CatalogRefusal, keeps_all_plans},
+    broker::keeps_all_plans,
     clock::Clock,
     config::{CatalogFile, Config, OfflineError, OfflineLook},
     model::{
@@ -68,11 +68,12 @@ impl Kept {
             machine: config.places.machine.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             keys: config.access.keys.marks(),
+            plans: Some(catalog.get().plan_ids()),
         };
         let mark = checked.mark(&store).await?;
         let backups = Vault::at(&config.places.backups, mark, config.access.keys.clone());
         if !store.is_private() {
-            join(&store, replica.clone(), clock.now()).await?;
+            join(&store, replica.clone(), catalog.get(), clock.now()).await?;
         }
         // Only now: a ring that is in the way of other brokers gives nothing up.
         give_up_backups(&store, given_up, clock.now()).await?;
@@ -156,11 +157,5 @@ async fn check_plans(store: &Arc<Store>, catalog: Catalog) -> Result<Arc<Catalog
     let catalog = Arc::new(catalog);
     let checked =
         store.decide(move |conn| keeps_all_plans(conn, &catalog).map(|()| catalog.clone()));
-    checked.await.map_err(|refusal| match refusal {
-        CatalogRefusal::Lost(lost) => StartError::CatalogLost(lost),
-        CatalogRefusal::Broker(BrokerError::Store(error) | BrokerError::StoreFull(error)) => {
-            error.into()
-        }
-        CatalogRefusal::Broker(error) => StartError::CatalogCheck(error),
-    })
+    Ok(checked.await?)
 }

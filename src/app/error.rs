@@ -181,6 +181,18 @@ pub enum StartError {
     },
 }
 
+impl From<CatalogRefusal> for StartError {
+    fn from(refusal: CatalogRefusal) -> Self {
+        match refusal {
+            CatalogRefusal::Lost(lost) => Self::CatalogLost(lost),
+            CatalogRefusal::Broker(BrokerError::Store(error) | BrokerError::StoreFull(error)) => {
+                error.into()
+            }
+            CatalogRefusal::Broker(error) => Self::CatalogCheck(error),
+        }
+    }
+}
+
 /// Why the catalog is not replaced.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReloadError {

@@ -6,10 +6,12 @@ use chrono::{DateTime, Utc};
 
 use super::StartError;
 use crate::{
+    broker::keeps_all_plans,
     config::{Accepted, Config},
     model::{
         backup::KEY_LOST,
         binding::Binding,
+        catalog::Catalog,
         limits::{PAGE_OF_ALL, REPLICA_ALIVE},
         replicas::{Replica, check_rings},
         sentence::counted,
@@ -77,16 +79,19 @@ pub(super) async fn give_up_backups(
     Ok(given_up.await?)
 }
 
-/// Begins to work beside the other brokers on the store, unless a key ring is in the way.
+/// Begins to work beside the other brokers on the store, unless a key ring is in the way, or an instance that
+/// another one has accepted meanwhile.
 pub(super) async fn join(
     store: &Arc<Store>,
     own: Replica,
+    catalog: Arc<Catalog>,
     now: DateTime<Utc>,
 ) -> Result<(), StartError> {
     let joined = store.decide(move |conn| {
         let now = store::time::of_store(conn, now)?;
         let others = store::broker::alive_since(conn, now - REPLICA_ALIVE)?;
         check_rings(&own, &others)?;
+        keeps_all_plans(conn, &catalog)?;
         store::broker::set(conn, &own, now)?;
         Ok::<_, StartError>(())
     });

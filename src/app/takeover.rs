@@ -125,8 +125,13 @@ impl Takeover {
         for (id, versions) in &own {
             self.note(id, versions);
         }
-        let this = self.own.clone();
+        let (own_replica, catalog) = (self.own.clone(), self.broker.inventory.catalog.clone());
         let all = self.store.write(move |conn| {
+            // The catalog of this moment: another one comes into force between two decisions.
+            let this = Replica {
+                plans: Some(catalog.get().plan_ids()),
+                ..own_replica.clone()
+            };
             let seen_at = store::time::of_store(conn, now)?;
             store::broker::forget(conn, seen_at - REPLICA_KEPT)?;
             store::broker::set(conn, &this, seen_at)?;

@@ -11,8 +11,12 @@ use futures::{TryStreamExt as _, future::BoxFuture};
 use serde_json::json;
 
 use super::{
-    BrokerError, BrokerParts, catalog::offering_and_plan, deployment::usable_deployments,
-    finding::Finding, leftover::Leftovers, profile::Profiles,
+    BrokerError, BrokerParts,
+    catalog::{is_offered_by_all, offering_and_plan},
+    deployment::usable_deployments,
+    finding::Finding,
+    leftover::Leftovers,
+    profile::Profiles,
 };
 use crate::{
     backups::{BackupStoreError, Vault},
@@ -216,6 +220,7 @@ impl Strays {
         self.store
             .decide(move |conn| {
                 check_free(conn, &instance, &deployment)?;
+                is_offered_by_all(conn, (&instance.service_id, &instance.plan_id), now)?;
                 store::instance::insert(conn, &instance)?;
                 store::deployment::insert(conn, &deployment)?;
                 store::deployment::allocate(conn, &deployment, &sealed)?;

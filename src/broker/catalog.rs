@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
+use chrono::{DateTime, Utc};
+
 use super::{BrokerError, BrokerParts};
 use crate::{
     clock::Clock,
@@ -9,7 +11,7 @@ use crate::{
         audit::AtOnce,
         catalog::{Catalog, CurrentCatalog, Offering, Plan},
         ids::InstanceId,
-        limits::LOST_INSTANCES_NAMED_MAX,
+        limits::{LOST_INSTANCES_NAMED_MAX, REPLICA_ALIVE},
         origin::Origin,
     },
     store::{self, Conn, Store, StoreError},
@@ -95,6 +97,22 @@ pub fn keeps_all_plans(conn: &mut Conn<'_>, catalog: &Catalog) -> Result<(), Cat
     }
 }
 
+/// Refuses a plan for an instance that is about to be there, where another broker on the store lacks it: one that
+/// has dropped it, since no instance had it, or that has not heard of it yet.
+pub(super) fn is_offered_by_all(
+    conn: &mut Conn<'_>,
+    plan: (&str, &str),
+    now: DateTime<Utc>,
+) -> Result<(), BrokerError> {
+    let plan = (plan.0.to_owned(), plan.1.to_owned());
+    let alive = store::time::of_store(conn, now)? - REPLICA_ALIVE;
+    let all = store::broker::alive_since(conn, alive)?;
+    match all.into_iter().find(|other| other.lacks(&plan)) {
+        None => Ok(()),
+        Some(other) => Err(BrokerError::NotOfferedByAll(other.machine)),
+    }
+}
+
 /// The offering and its own plan of those ids.
 pub(super) fn offering_and_plan(
     catalog: &CurrentCatalog,
@@ -130,6 +148,8 @@ pub struct Catalogs {
     store: Arc<Store>,
     clock: Clock,
     current: Arc<CurrentCatalog>,
+    /// See [`BrokerParts::replica`].
+    replica: String,
 }
 
 impl Catalogs {
@@ -138,17 +158,19 @@ impl Catalogs {
             store: parts.store.clone(),
             clock: parts.clock.clone(),
             current: parts.catalog.clone(),
+            replica: parts.replica.clone(),
         }
     }
 
     /// Brings another catalog into force, unless an instance would lose its plan. Nobody is accepted
-    /// under the old one meanwhile.
+    /// under the old one meanwhile, nor by another broker for a plan that this one has no more.
     pub async fn replace_catalog(&self, catalog: Catalog) -> Result<(), CatalogRefusal> {
         let (current, now) = (self.current.clone(), self.clock.now());
-        let catalog = Arc::new(catalog);
+        let (catalog, replica) = (Arc::new(catalog), self.replica.clone());
         self.store
             .decide(move |conn| {
                 keeps_all_plans(conn, &catalog)?;
+                store::broker::set_plans(conn, &replica, &catalog.plan_ids())?;
                 store::audit::done(conn, AtOnce::Catalog, Origin::Operator, None, now)?;
                 let (current, catalog) = (current.clone(), catalog.clone());
                 conn.once_committed(move || current.replace(catalog));

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{
     BrokerError, BrokerParts,
     backup::queue_final_backup,
+    catalog::is_offered_by_all,
     instance_key,
     inventory::Inventory,
     owner::Owners,
@@ -197,6 +198,7 @@ impl Instances {
             .target(conn, &offering, &plan, &asked, source.as_ref())?;
         self.quotas
             .check_quotas(conn, &tenant, &plan, target.units)?;
+        is_offered_by_all(conn, (&offering.id, &plan.id), self.clock.now())?;
         let engine = &offering.rules.engine;
         let name = self.deployment_name(request, asker, engine, &target.cluster.id);
         insert_instance(

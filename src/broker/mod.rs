@@ -218,6 +218,12 @@ pub enum BrokerError {
     /// The backup store did not do its part.
     #[error("{}", meaning_of(.0))]
     BackupStore(#[from] BackupStoreError),
+    /// Another broker lacks the plan.
+    #[error(
+        "the broker on {0} does not offer this plan now: once all brokers have the same catalog, it can be \
+         asked for"
+    )]
+    NotOfferedByAll(String),
     /// Another broker has what was asked for.
     #[error(
         "another broker looks after the cluster {0}, and has what its members print; ask a broker of that \
@@ -276,6 +282,8 @@ impl From<StoreError> for BrokerError {
 pub struct BrokerParts {
     /// The broker's store.
     pub store: Arc<Store>,
+    /// The broker's id among those that share the store.
+    pub replica: String,
     /// The offerings and plans.
     pub catalog: Arc<CurrentCatalog>,
     /// What seals secrets and signs links.

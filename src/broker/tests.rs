@@ -212,6 +212,7 @@ impl Office {
             )),
             time: Arc::new(time),
             store,
+            replica: String::new(),
             catalog: Arc::new(CurrentCatalog::new(
                 Catalog::parse(catalog, &["etcd"]).expect("a catalog"),
             )),

@@ -77,13 +77,15 @@ impl HttpError {
                 BrokerError::Busy | BrokerError::TooSoon(_) | BrokerError::Throttled(_) => {
                     StatusCode::TOO_MANY_REQUESTS
                 }
-                BrokerError::Elsewhere(_) => StatusCode::SERVICE_UNAVAILABLE,
+                // Room may be made, and a catalog may come to all.
+                BrokerError::Elsewhere(_)
+                | BrokerError::NotOfferedByAll(_)
+                | BrokerError::StoreFull(_) => StatusCode::SERVICE_UNAVAILABLE,
                 // It was too slow, or out of reach: a moment later it may do the same.
                 BrokerError::Store(error) if error.is_shortage() => StatusCode::SERVICE_UNAVAILABLE,
                 BrokerError::StillRunning(_)
                 | BrokerError::Failed(_)
                 | BrokerError::Store(_)
-                | BrokerError::StoreFull(_)
                 | BrokerError::Seal(_)
                 | BrokerError::BackupStore(_)
                 | BrokerError::Clusters(_)

@@ -358,6 +358,15 @@ impl Catalog {
         offering.is_some_and(|offering| offering.plan(plan_id).is_some())
     }
 
+    /// All plans, each with the id of its offering.
+    pub fn plan_ids(&self) -> Vec<(String, String)> {
+        let plans = self.offerings.iter().flat_map(|offering| {
+            let of_it = offering.plans.iter();
+            of_it.map(|plan| (offering.id.clone(), plan.id.clone()))
+        });
+        plans.collect()
+    }
+
     /// The names of the first offering and its first plan, for examples.
     pub fn first_plan(&self) -> (String, String) {
         // A catalog without them is not accepted.

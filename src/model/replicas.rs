@@ -1,7 +1,8 @@
-//! Brokers that share a store: what each must know of the keys of the others.
+//! Brokers that share a store: what each must know of the keys and the plans of the others.
 //!
-//! Invariant: no broker ever reads a secret whose key it lacks. So none begins to seal under a key that
-//! another one lacks, and nothing is sealed anew before all of them seal under the same one.
+//! Invariants: no broker ever reads a secret whose key it lacks. So none begins to seal under a key that
+//! another one lacks, and nothing is sealed anew before all of them seal under the same one. And none meets an
+//! instance whose plan it lacks: so a plan that one lacks is given to nobody.
 
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +26,20 @@ pub struct Replica {
     pub version: String,
     /// The keys of its ring; it seals under the first one.
     pub keys: Vec<KeyMark>,
+    /// The plans of its catalog; none where it is of a version that does not say so.
+    pub plans: Option<Vec<PlanMark>>,
 }
+
+impl Replica {
+    /// Whether its catalog has no such plan.
+    pub fn lacks(&self, plan: &PlanMark) -> bool {
+        let plans = self.plans.as_ref();
+        plans.is_some_and(|plans| !plans.contains(plan))
+    }
+}
+
+/// A plan: the id of its offering, and its own.
+pub type PlanMark = (String, String);
 
 /// Why a broker cannot work beside another one. Each says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -93,7 +107,18 @@ mod tests {
             machine: format!("db-{id}"),
             version: "1.0.0".to_owned(),
             keys: keys.iter().map(mark).collect(),
+            plans: None,
         }
+    }
+
+    #[test]
+    fn a_broker_lacks_what_it_has_said_that_it_does_not_have() {
+        let plan = |id: &str| ("s".to_owned(), id.to_owned());
+        let mut of = replica("1", &["a"]);
+        assert!(!of.lacks(&plan("p")), "it says nothing of plans");
+        of.plans = Some(vec![plan("p")]);
+        assert!(!of.lacks(&plan("p")));
+        assert!(of.lacks(&plan("q")));
     }
 
     #[test]

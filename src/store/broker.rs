@@ -4,11 +4,12 @@ use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 
 use super::{Conn, StoreError, each, from_json, schema::brokers, to_json};
-use crate::model::replicas::Replica;
+use crate::model::replicas::{PlanMark, Replica};
 
 /// Says that a broker is alive at `now`.
 pub fn set(conn: &mut Conn<'_>, of: &Replica, now: DateTime<Utc>) -> Result<(), StoreError> {
     let keys = to_json(&of.keys)?;
+    let plans = of.plans.as_ref().map(to_json).transpose()?;
     remove(conn, &of.id)?;
     each!(conn, |c| diesel::insert_into(brokers::table)
         .values((
@@ -17,30 +18,44 @@ pub fn set(conn: &mut Conn<'_>, of: &Replica, now: DateTime<Utc>) -> Result<(), 
             brokers::version.eq(&of.version),
             brokers::keys.eq(&keys),
             brokers::seen_at.eq(now.naive_utc()),
+            brokers::plans.eq(&plans),
         ))
+        .execute(c))?;
+    Ok(())
+}
+
+/// Says which plans a broker has from now on, where it has said that it is alive.
+pub fn set_plans(conn: &mut Conn<'_>, id: &str, plans: &[PlanMark]) -> Result<(), StoreError> {
+    let plans = to_json(&plans)?;
+    each!(conn, |c| diesel::update(brokers::table.find(id))
+        .set(brokers::plans.eq(&plans))
         .execute(c))?;
     Ok(())
 }
 
 /// The brokers that have said since then that they are alive, by id.
 pub fn alive_since(conn: &mut Conn<'_>, then: DateTime<Utc>) -> Result<Vec<Replica>, StoreError> {
-    let rows: Vec<(String, String, String, String)> = each!(conn, |c| brokers::table
+    type Row = (String, String, String, String, Option<String>);
+    let rows: Vec<Row> = each!(conn, |c| brokers::table
         .filter(brokers::seen_at.ge(then.naive_utc()))
         .order(brokers::id)
         .select((
             brokers::id,
             brokers::machine,
             brokers::version,
-            brokers::keys
+            brokers::keys,
+            brokers::plans
         ))
         .load(c))?;
     let rows = rows.into_iter();
-    rows.map(|(id, machine, version, keys)| {
+    rows.map(|(id, machine, version, keys, plans)| {
+        let plans = plans.map(|plans| from_json("the plans of a broker", &plans));
         Ok(Replica {
             id,
             machine,
             version,
             keys: from_json("the keys of a broker", &keys)?,
+            plans: plans.transpose()?,
         })
     })
     .collect()

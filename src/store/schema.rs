@@ -75,6 +75,7 @@ diesel::table! {
         version -> Text,
         keys -> Text,
         seen_at -> Timestamp,
+        plans -> Nullable<Text>,
     }
 }
 

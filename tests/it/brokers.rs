@@ -1,6 +1,6 @@
 //! Several brokers over one database of PostgreSQL.
 
-use std::{path::Path, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use diesel::{Connection as _, PgConnection, RunQueryDsl as _, sql_query};
 use futures::future::join_all;
@@ -8,7 +8,10 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    broker::{ENTERPRISE, SERVICE, answer, binding_path, eventually, instance_path, text},
+    broker::{
+        ENTERPRISE, SERVICE, answer, binding_path, eventually, instance_path, text, with_one_backup,
+    },
+    catalog::catalog_file,
     control::move_clock,
     etcd, postgres,
     process::{
@@ -332,4 +335,58 @@ async fn clocks_that_differ_by_a_minute_neither_delay_work_nor_take_it_from_its_
     for instance in ["a", "b", "c"] {
         accepts.deprovision(instance).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_that_one_broker_lacks_is_given_to_nobody() {
+    let Some(url) = postgres::new_database() else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let all = [shared_cluster("local", folder.path(), None)];
+    let common = shared(folder.path(), &url, &all);
+    let with = with_one_backup(catalog_file());
+    let mut without = with.clone();
+    let plans = without["services"][0]["plans"].as_array_mut();
+    plans
+        .expect("plans")
+        .retain(|plan| plan["id"] == ENTERPRISE);
+    let new = |machine: &str| {
+        let file = folder.path().join(format!("catalog-of-{machine}.json"));
+        fs::write(&file, with.to_string()).expect("a file");
+        let mut settings = common.clone();
+        settings.insert("CATALOG", file.display().to_string());
+        (broker(&settings, machine), file)
+    };
+    let ((mut keeps, _), (mut drops, file)) = (new("keeps"), new("drops"));
+    keeps.start_again().await;
+    drops.start_again().await;
+    let reload = async |broker: &BrokerProcess, catalog: &Value, says: &str| {
+        let told = || broker.logged().matches(says).count();
+        let before = told();
+        fs::write(&file, catalog.to_string()).expect("a file");
+        broker.hang_up();
+        eventually(says, || async { (told() > before).then_some(()) }).await;
+    };
+    let read = "the catalog was read anew";
+
+    // Nobody has it, so it may go, and from then on nobody gets it anywhere.
+    reload(&drops, &without, read).await;
+    let told = keeps.put_instance("i", json!({})).await;
+    assert_eq!(told.status, StatusCode::SERVICE_UNAVAILABLE, "{told:?}");
+    assert!(told.headers.contains_key("retry-after"), "{told:?}");
+    let said = text(&told.body["description"]);
+    assert!(
+        said.contains("the broker on drops does not offer this plan"),
+        "{said}"
+    );
+
+    // Somebody has it, whichever broker was asked, so it may not go anywhere.
+    reload(&drops, &with, read).await;
+    keeps.provision("i", json!({})).await;
+    reload(&drops, &without, "the catalog stays what it was").await;
+    end(&mut drops).await;
+    assert_one_line(&refused(drops.settings()).await, "COMPOSE_BROKER_CATALOG");
+    keeps.deprovision("i").await;
+    drops.start_again().await;
 }

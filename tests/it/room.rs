@@ -66,7 +66,8 @@ async fn a_full_disk_is_told_and_the_store_has_something_in_reserve() {
     let told = ready(&broker, StatusCode::SERVICE_UNAVAILABLE, full).await;
     assert_eq!(told, "the store takes no writes: its disk is full");
     let refused = broker.put_instance("refused", json!({})).await;
-    assert_eq!(refused.status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.headers.contains_key("retry-after"), "{refused:?}");
     let reason = text(&refused.body["description"]);
     assert!(
         reason.contains("disk") && reason.contains("full"),
