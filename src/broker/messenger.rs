@@ -46,6 +46,11 @@ impl WebhookTests {
         }
     }
 
+    /// Where alerts go, without what may be secret; none where they go nowhere.
+    pub fn place(&self) -> Option<String> {
+        self.messenger.as_ref().map(|messenger| messenger.place())
+    }
+
     /// Sends a message that says only that it is a test, once, past all that waits.
     pub async fn send(&self) -> Result<Tested, BrokerError> {
         let Some(messenger) = &self.messenger else {

@@ -14,17 +14,23 @@ pub fn certain(force: bool, what: &str) -> Result<()> {
     sure(force, &format!("this deletes {what}"), &question, "deleted")
 }
 
+/// Refuses at once where a question would have to be asked and nobody can be; `does` as for [`sure`].
+pub fn askable(force: bool, does: &str) -> Result<()> {
+    if force || (io::stdin().is_terminal() && io::stderr().is_terminal()) {
+        return Ok(());
+    }
+    let text = format!("{does}; no terminal to confirm on: add --force");
+    Err(Error::Usage(text))
+}
+
 /// Asks a question whose answer is no unless somebody says yes; `does` says what `--force` would do
 /// where nobody can be asked, `done` what was not done when they say no.
 pub fn sure(force: bool, does: &str, question: &str, done: &str) -> Result<()> {
     if force {
         return Ok(());
     }
+    askable(force, does)?;
     let (input, mut output) = (io::stdin(), io::stderr());
-    if !input.is_terminal() || !output.is_terminal() {
-        let text = format!("{does}; no terminal to confirm on: add --force");
-        return Err(Error::Usage(text));
-    }
     let _ = write!(output, "{question} [yN] ");
     let _ = output.flush();
     let mut answer = String::new();

@@ -2,6 +2,7 @@
 
 use clap::Subcommand;
 use hyper::Method;
+use serde_json::{Value, json};
 
 use super::{
     Session,
@@ -30,7 +31,36 @@ pub enum Deleted {
     },
 }
 
+/// The command that makes a new instance of the newest backup of a deleted one.
+pub(super) fn brought_back(instance: &str, offering: &str, plan: &str) -> String {
+    let parameters = json!({ "source_service_instance_id": instance, "backup_id": "latest" });
+    format!("compose-broker create-service {offering} {plan} NEW_NAME -c '{parameters}'")
+}
+
 impl Session {
+    /// What the broker tells its operators of a deleted instance of that id or name, the one that was deleted last
+    /// where there are several; none where it tells of none.
+    pub(super) async fn find_deleted(&self, name: &str) -> Result<Option<Value>> {
+        let mut page = 1_u64;
+        loop {
+            let number = page.to_string();
+            let query = [("page", number.as_str())];
+            let told = self.ask_as_operator(&["deleted_instances"], &query).await?;
+            let Some(mut told) = told else {
+                return Ok(None);
+            };
+            let listed = told["deleted_instances"].take();
+            let mut listed = listed.as_array().cloned().unwrap_or_default().into_iter();
+            if let Some(found) = listed.find(|of| of["instance_id"] == name || of["name"] == name) {
+                return Ok(Some(found));
+            }
+            match told["next_page"].as_u64() {
+                Some(next) if next > page => page = next,
+                _ => return Ok(None),
+            }
+        }
+    }
+
     /// `deleted`
     pub async fn deleted(&self, command: Deleted) -> Result<()> {
         match command {

@@ -14,7 +14,8 @@ use super::{
     catalog::{Catalog, Offer},
     command::{CreateService, UpdateService, UpgradeService},
     compose::Compose,
-    confirm::{certain, sure},
+    confirm::{askable, certain, sure},
+    deleted::brought_back,
     error::{Error, Result},
     osb::{Accepted, NotCreated, Resource},
     work::{Job, Status, look_at},
@@ -23,6 +24,7 @@ use crate::model::{
     health::HealthState,
     instance::DELETE_PROTECTION,
     limits::{CLIENT_LOOKS_AT_ONCE, CLIENT_UNBIND_PATIENCE},
+    sentence::counted,
 };
 
 /// What is asked for when an instance is made.
@@ -525,15 +527,27 @@ impl Session {
             return Ok(());
         };
         let what = format!("service instance {name} with its keys and its data");
-        certain(force, &what)?;
+        askable(force, &format!("this deletes {what}"))?;
         // Its keys would be gone before the broker says no. Not every broker tells of instances.
         let told = self.osb.fetch(Resource::of(&instance)).await.ok().flatten();
-        if told.is_some_and(|told| told["parameters"][DELETE_PROTECTION] == true) {
+        let told = told.unwrap_or_default();
+        if told["parameters"][DELETE_PROTECTION] == true {
             return Err(Error::Failed(format!(
                 "service instance {name} is protected against deletion; nothing was deleted. To \
                  lift that: compose-broker update-service {name} -c '{{\"{DELETE_PROTECTION}\": false}}'"
             )));
         }
+        let kept = self.kept_after_delete(&instance, &told).await;
+        match kept {
+            Some(0) => self.show.note("its backups are deleted with it"),
+            Some(days) => {
+                let days = counted(days, "day");
+                let note = format!("its backups stay for {days} after that");
+                self.show.note(&note);
+            }
+            None => {}
+        }
+        certain(force, &what)?;
         let catalog = self.catalog().await?;
         let offer = catalog.of(&instance);
         let accepted = match self.delete_keys(&instance, offer).await? {
@@ -542,7 +556,25 @@ impl Session {
         };
         let job = job_on(&instance, offer);
         let status = self.go_on(&job, Kind::Delete, &accepted, wait).await?;
-        self.show_end(&instance, &status, None)
+        self.show_end(&instance, &status, None)?;
+        if kept.is_some_and(|days| days > 0) {
+            let back = brought_back(&instance.id, &instance.offering, &instance.plan.name);
+            self.show
+                .note(&format!("to make a new instance of its backups: {back}"));
+        }
+        Ok(())
+    }
+
+    /// How many days the backups of an instance stay when it is deleted, where the broker, whose OSB API has
+    /// `told` of it, is one of this kind.
+    async fn kept_after_delete(&self, instance: &Instance, told: &Value) -> Option<u64> {
+        let dashboard = told["dashboard_url"].as_str()?;
+        if !dashboard.contains("/dashboard/instances/") {
+            return None;
+        }
+        let api = self.api_of_platform(&instance.id).await.ok()??;
+        let (_, retention) = api.backups().await.ok()?;
+        retention["kept_after_delete_days"].as_u64()
     }
 
     /// Takes the keys of an instance away, one after the other. The broker may need the database for that,

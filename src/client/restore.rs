@@ -74,8 +74,8 @@ impl Session {
         let reasons = told["reasons"].as_array().into_iter().flatten();
         let reasons: Vec<&str> = reasons.filter_map(Value::as_str).collect();
         let estimate = &told["restore_estimate"];
-        let seconds = estimate["seconds"].as_u64().map(Duration::from_secs);
-        let taken = text("taken_at").map(|at| format!(" of {at}"));
+        let taken = text("taken_at").map(|_| format!(" of {}", self.time(&told["taken_at"])));
+        let about = told["backup_id"].is_string().then(|| takes(estimate));
         let shown = self.show.fields([
             ("restore", Some(asked.new_name.clone())),
             (
@@ -90,7 +90,7 @@ impl Session {
                 "units needed",
                 number("units_needed").map(|units| units.to_string()),
             ),
-            ("takes about", seconds.map(duration)),
+            ("takes about", about),
             (
                 "refused",
                 Some(reasons.join("; ")).filter(|text| !text.is_empty()),
@@ -120,4 +120,11 @@ impl Session {
         };
         Some(format!("restores {bytes} of data: {takes}"))
     }
+}
+
+/// About how long it takes, or that nobody knows.
+fn takes(estimate: &Value) -> String {
+    let seconds = estimate["seconds"].as_u64().map(Duration::from_secs);
+    let unknown = || "not known: there is no earlier restore to go by".to_owned();
+    seconds.map_or_else(unknown, duration)
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{
     Session,
     book::{Instance, Kind, Last, Plan, check_id},
+    deleted::brought_back,
     error::{Error, Result},
 };
 
@@ -20,7 +21,15 @@ impl Session {
         };
         match self.find_as_operator(name).await? {
             Some(told) => Ok(self.instance_of(&told)),
-            None => Err(unknown),
+            None => Err(self.find_deleted(name).await?.map_or(unknown, |told| {
+                let id = told["instance_id"].as_str().unwrap_or_default();
+                let until = self.time(&told["kept_until"]);
+                let back = brought_back(id, "OFFERING", "PLAN");
+                Error::Failed(format!(
+                    "service instance '{name}' was deleted; its backups stay until {until}. To make a new \
+                     instance of them: {back}"
+                ))
+            })),
         }
     }
 
@@ -62,7 +71,7 @@ impl Session {
     }
 
     /// What the broker answers its operators; none for a no, whatever its reason.
-    async fn ask_as_operator(
+    pub(super) async fn ask_as_operator(
         &self,
         path: &[&str],
         query: &[(&str, &str)],

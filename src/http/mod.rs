@@ -9,7 +9,7 @@ use self::{
     compose::error::ComposeError,
     dashboard::{
         activity, backups, credentials, door, error::PageError, instances, operator as pages,
-        overview, settings, versions,
+        overview, restore, settings, versions,
     },
     limit::limited,
     operator::{error::OperatorError, operations},
@@ -314,6 +314,7 @@ fn dashboard_routes(config: &mut web::ServiceConfig) {
             .service(for_operators("/late-backups").route(web::get().to(pages::backups::page)))
             .service(for_operators("/deleted").route(web::get().to(pages::deleted::page)))
             .service(for_operators("/clusters").route(web::get().to(pages::clusters::page)))
+            .service(for_operators("/webhook/test").route(web::post().to(pages::webhook::test)))
             .service(for_operators("/audit").route(web::get().to(pages::audit::page)))
             .configure(pages_of_instances)
             .default_service(web::to(dashboard::error::no_such_page)),
@@ -384,7 +385,8 @@ fn pages_of_instances(config: &mut web::ServiceConfig) {
             )
             .service(
                 page("/{instance}/backups/{backup}/restore")
-                    .route(web::post().to(backups::restore)),
+                    .route(web::get().to(restore::page))
+                    .route(web::post().to(restore::restore)),
             )
             .service(page("/{instance}/backups/{backup}/keep").route(web::post().to(backups::keep)))
             .service(

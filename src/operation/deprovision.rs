@@ -41,7 +41,7 @@ pub const DEFINITION: Definition = Definition {
         },
         Step {
             name: BACKUPS,
-            title: "Deleting backups",
+            title: "Keeping the backups for a while, or deleting them",
             run: |w| Box::pin(delete_backups(w)),
         },
     ],

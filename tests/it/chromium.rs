@@ -525,6 +525,36 @@ impl Chromium {
         serde_json::from_value(found).expect("texts")
     }
 
+    /// Texts that stand side by side without a gap, as if they were one.
+    pub async fn crowded(&self) -> Vec<String> {
+        let found = self
+            .eval(
+                "(() => {
+                    const lines = e => {
+                        const range = document.createRange();
+                        range.selectNodeContents(e);
+                        return [...range.getClientRects()].filter(box => box.width > 0);
+                    };
+                    const found = [];
+                    for (const next of document.querySelectorAll('main :not(svg, svg *, pre *) + *')) {
+                        const before = next.previousElementSibling;
+                        const between = next.previousSibling;
+                        if (between !== before && between.textContent.trim()) continue;
+                        // What only screen readers have is clipped away.
+                        const seen = e => e.checkVisibility() && getComputedStyle(e).clipPath === 'none';
+                        if (![before, next].every(e => seen(e) && e.innerText?.trim())) continue;
+                        const [end, start] = [lines(before).at(-1), lines(next)[0]];
+                        if (!end || !start || end.bottom <= start.top || start.bottom <= end.top) continue;
+                        const gap = start.left - end.right;
+                        if (gap > -1 && gap < 2) found.push(`${before.innerText}|${next.innerText}`);
+                    }
+                    return found;
+                })()",
+            )
+            .await;
+        serde_json::from_value(found).expect("texts")
+    }
+
     /// What stands askew or is cut: fields of one row that do not end on one line, choices whose text does
     /// not fit, and dates that are broken into two lines.
     pub async fn askew(&self) -> Vec<String> {
@@ -582,6 +612,7 @@ impl Chromium {
                 assert_eq!(self.overflow().await, Vec::<String>::new(), "{place}");
                 assert_eq!(self.broken_words().await, Vec::<String>::new(), "{place}");
                 assert_eq!(self.askew().await, Vec::<String>::new(), "{place}");
+                assert_eq!(self.crowded().await, Vec::<String>::new(), "{place}");
                 assert_eq!(self.barriers().await, Vec::<String>::new(), "{place}");
                 let picture = format!("{name}-{width}-{colours}");
                 self.leave_picture(&picture).await;

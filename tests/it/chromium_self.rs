@@ -32,6 +32,7 @@ const UNSOUND: &str = r#"<!doctype html><html lang="en"><head><title>Unsound</ti
 <script>document.title = 'ran'</script><img alt="" src="http://127.0.0.2:9/pixel">
 <img alt="" src="/missing"><p style="color:#eee;background:#fff">faint</p><input>
 <div style="width:2000px">wide</div>
+<div><b>20.0 KiB</b><i>3.4.23</i></div>
 <table><tr><th style="width:1px;overflow-wrap:anywhere">Broken</th></tr></table></main></body></html>"#;
 
 /// Serves the two pages; returns the address.
@@ -118,6 +119,7 @@ async fn what_is_sound_passes_and_what_is_not_is_found() {
     }
     assert!(!page.overflow().await.is_empty());
     assert_eq!(page.broken_words().await.len(), 1);
+    assert_eq!(page.crowded().await, ["20.0 KiB|3.4.23"]);
 
     let folder = page.downloads().parent().expect("a folder").to_owned();
     assert!(!processes_below(&folder).is_empty());

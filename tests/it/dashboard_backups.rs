@@ -185,9 +185,41 @@ async fn a_backup_is_taken_watched_downloaded_and_restored() {
     let versions = page.find(&format!("#version-{id}")).await;
     assert_eq!(versions.property("value").await, "3.5.35");
     versions.choose("3.7.3").await;
-    let held = script.hold(OperationKind::Restore, "verify");
-    page.click_in(&format!("#restore-{id}"), "button", "Restore")
+    page.click_in(&format!("#restore-{id}"), "button", "What it would do")
         .await;
+    page.arrives_at("/restore?").await;
+    page.says("#possible", "Nothing is in the way.").await;
+    page.says("#h-rehearsal", "What a restore into by-hand does")
+        .await;
+    for told in [
+        "on demand",
+        "etcd 3.7.3; the backup is of 3.5.16",
+        "1 unit: 256.0 MiB on each of 3 members",
+        "as the one restore so far took",
+    ] {
+        page.says("#facts", told).await;
+    }
+    page.says("#effect", "nothing that was written since").await;
+    page.look_over("restore").await;
+    visit.check().await;
+    // So far it was told, and not done. What would be refused says why, and cannot be begun.
+    let here = page.url().await;
+    page.open(
+        &here
+            .replace("by-hand", "by+hand")
+            .replace("3.7.3", "3.4.23"),
+    )
+    .await;
+    page.says("#impossible", "make nothing").await;
+    page.says("#reasons", "3.4.23").await;
+    page.says("#reasons", "by hand").await;
+    assert!(page.all("#restore").await.is_empty());
+    page.look_over("restore-refused").await;
+    page.click("link", "Choose something else").await;
+    page.arrives_at(&format!("#backup-{id}")).await;
+    page.open(&here).await;
+    let held = script.hold(OperationKind::Restore, "verify");
+    page.click_in("#restore", "button", "Restore").await;
     page.shows("A restore has been initiated. by-hand is being made")
         .await;
     page.look_over("backups-restoring").await;
@@ -214,6 +246,7 @@ async fn a_backup_is_taken_watched_downloaded_and_restored() {
     page.find("#name").await.fill("first").await;
     page.click("button", "Make credentials").await;
     page.click("button", "Show once: first").await;
+    page.find("#whole").await;
     let whole = page
         .eval("document.querySelector('#whole').textContent")
         .await;
@@ -256,12 +289,18 @@ async fn a_restore_goes_to_the_cluster_that_was_chosen() {
     let version = page.find(&format!("#version-{id}")).await;
     version.choose("3.5.30").await;
     page.find(&format!("#name-{id}")).await.fill("moved").await;
-    page.click_in(&format!("#restore-{id}"), "button", "Restore")
+    page.find(&format!("#units-{id}")).await.fill("2").await;
+    page.click_in(&format!("#restore-{id}"), "button", "What it would do")
         .await;
+    page.says("#facts", "Blue").await;
+    page.says("#facts", "2 units: 512.0 MiB on each of 3 members")
+        .await;
+    page.click_in("#restore", "button", "Restore").await;
     page.shows("The restore is complete: moved is ready.").await;
     page.click("link", "Overview").await;
     page.click_in("#restored", "link", "moved").await;
     page.shows("Blue").await;
+    page.shows("2 units: 512.0 MiB").await;
     page.says("#version", "3.5.30").await;
     visit.check().await;
 }

@@ -70,6 +70,10 @@ async fn every_flow_goes_by_keyboard_alone() {
     page.type_text("by-keyboard").await;
     page.tab_to("choice", "Version").await;
     page.press([ARROW_DOWN]).await;
+    page.tab_to("button", "What it would do").await;
+    page.press([SPACE]).await;
+    page.arrives_at("/restore?").await;
+    page.says("#possible", "Nothing is in the way.").await;
     page.tab_to("button", "Restore").await;
     page.press([SPACE]).await;
     page.shows("A restore has been initiated. by-keyboard is being made")

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
-    broker::{TestBroker, answer, eventually, text},
+    broker::{SERVICE, STANDARD, TestBroker, answer, eventually, instance_path, text},
     chromium::{Chromium, ENTER},
     control::{Script, TestClock},
     dashboard::Visit,
@@ -132,6 +132,44 @@ async fn an_operator_finds_instances_by_what_is_the_matter_with_them() {
     assert_eq!(listed(page).await, ["wreck"]);
     page.look_over("operator-instances-failed").await;
     visit.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_finds_what_was_done_by_the_name_of_an_instance() {
+    let broker = TestBroker::in_memory().await;
+    for (id, name) in [("one", "orders"), ("two", "carts"), ("three", "carts")] {
+        let body = json!({
+            "service_id": SERVICE, "plan_id": STANDARD,
+            "organization_guid": "org", "space_guid": id,
+            "context": { "platform": "cloudfoundry", "instance_name": name },
+        });
+        let path = format!("{}?accepts_incomplete=true", instance_path(id));
+        let accepted = answer(broker.osb(Method::PUT, &path).json(&body)).await;
+        broker.instance_end(id, &accepted.body).await;
+    }
+    let visitor = Visitor::operator(&broker).await;
+    for (page, row) in [("operations", "operation-"), ("audit", "entry-")] {
+        let look = async |instance: &str| {
+            let path = format!("/dashboard/{page}?instance={instance}");
+            visitor.get(&path).await.body
+        };
+        let rows = |body: &str| body.matches(&format!("<tr id=\"{row}")).count();
+        // By name and by id it is the same list.
+        let (by_name, by_id) = (look("orders").await, look("one").await);
+        assert!(
+            rows(&by_name) > 0 && rows(&by_name) == rows(&by_id),
+            "{by_name}"
+        );
+        assert!(!by_name.contains("carts"), "{by_name}");
+        let several = look("carts").await;
+        assert_eq!(rows(&several), 0, "{several}");
+        for id in ["two", "three"] {
+            let link = format!("href=\"/dashboard/{page}?instance={id}\"");
+            assert!(several.contains(&link), "{several}");
+            assert!(rows(&look(id).await) > 0);
+        }
+        assert!(look("nobody's").await.contains("id=\"nothing\""));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,9 +20,11 @@ use serde_json::{Value, json};
 
 use crate::{
     broker::{SERVICE, STANDARD, TestBroker, answer, eventually, instance_path, text},
+    catalog::catalog_file,
     chromium::{Chromium, Scheme},
-    control::{self, Script, TestClock},
+    control::{self, Script, TestClock, surroundings},
     dashboard::Visit,
+    database::Database,
     etcd,
     health::signal,
 };
@@ -94,7 +96,11 @@ async fn pictures_for_the_docs() {
     take(page, "backups", "body", WIDE, Scheme::Light).await;
     page.find("#on_demand summary").await.click().await;
     take(page, "backup", "#on_demand", WIDE, Scheme::Light).await;
-    page.click_in("#on_demand", "button", "Restore").await;
+    page.click_in("#on_demand", "button", "What it would do")
+        .await;
+    page.says("#possible", "Nothing is in the way.").await;
+    take(page, "restore", "body", WIDE, Scheme::Light).await;
+    page.click_in("#restore", "button", "Restore").await;
     page.says("#status", "The restore is complete").await;
     visit.open(INSTANCE, "").await;
     page.find("#members").await;
@@ -211,6 +217,28 @@ async fn picture_of_late_backups() {
         Scheme::Light,
     )
     .await;
+}
+
+/// Two databases were deleted, and their backups are kept.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make pictures takes it"]
+async fn picture_of_deleted_instances() {
+    let database = Database::in_memory();
+    let broker = database
+        .broker_with(&catalog_file(), &[], surroundings())
+        .await;
+    for (id, name) in [(INSTANCE, "orders"), (PAYMENTS, "payments")] {
+        ask_for(&broker, id, name, &json!({})).await;
+        let credentials = broker.bind(id, "shop").await;
+        broker.back_up(&credentials).await;
+        broker.deprovision(id).await;
+    }
+    let visit = Visit::to(broker).await;
+    visit.sign_in_as_operator().await;
+    visit.page.hide_scrollbars().await;
+    visit.page.open(&visit.url("/deleted")).await;
+    visit.page.says("#deleted", "2 backups").await;
+    take(&visit.page, "operator-deleted", "body", WIDE, Scheme::Light).await;
 }
 
 /// Two of three members stand still, then all.

@@ -13,6 +13,8 @@ use crate::{
     control::{Script, TestClock},
     dashboard::Visit,
     database::Database,
+    pages::Visitor,
+    user::User,
 };
 
 /// A broker with the catalog that is shipped, and what a test holds in its hand.
@@ -273,5 +275,104 @@ async fn operators_see_on_a_page_what_is_kept_and_of_whom() {
         .await;
     page.says("#deleted", text(&key["deployment_id"])).await;
     page.look_over("operator-deleted").await;
+    // What stands there makes a new instance of it.
+    page.find("#deleted summary").await.click().await;
+    page.click("button", "Copy the parameters of a new instance of i")
+        .await;
+    let copied = eventually("parameters", || async {
+        serde_json::from_str::<Value>(&page.clipboard().await).ok()
+    })
+    .await;
+    assert_eq!(copied, latest_of("i"));
     visit.check().await;
+}
+
+/// The client says before and after a deletion what is kept, and how to have it back, also where somebody asks for
+/// what is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_client_says_what_a_deletion_keeps_and_how_to_have_it_back() {
+    let of = Shipped::in_memory().await;
+    let user = User::of_broker(&of.broker);
+    user.does(&["create-service", "compose-for-etcd", "Standard", "db", "-w"])
+        .await;
+    user.does(&["create-backup", "db", "-w"]).await;
+    let told = user
+        .does(&["restore-backup", "db", "latest", "copy", "--dry-run"])
+        .await;
+    assert!(told.out.contains(" ago)"), "{told:?}");
+    assert!(
+        told.out.contains("not known: there is no earlier restore"),
+        "{told:?}"
+    );
+    let id = text(&user.does(&["service", "db", "-o", "json"]).await.json()["id"]).to_owned();
+    let gone = user.does(&["delete-service", "db", "-f", "-w"]).await;
+    assert!(
+        gone.err.contains("its backups stay for 14 days"),
+        "{gone:?}"
+    );
+    let parameters = latest_of(&id).to_string();
+    let (_, command) = (gone.err.lines())
+        .find_map(|line| line.split_once("compose-broker create-service "))
+        .expect("a command");
+    assert_eq!(
+        command,
+        format!("compose-for-etcd Standard NEW_NAME -c '{parameters}'")
+    );
+    for name in ["db", &id] {
+        let lost = user.run(&["restore-backup", name, "latest", "again"]).await;
+        lost.must_say(1, "was deleted; its backups stay until ");
+        assert!(lost.err.contains(&parameters), "{lost:?}");
+    }
+    let again = [
+        "create-service",
+        "compose-for-etcd",
+        "Standard",
+        "again",
+        "-c",
+    ];
+    user.does(&[&again[..], &[&parameters, "-w"]].concat())
+        .await;
+    let never = user.run(&["backups", "never"]).await;
+    never.must_say(1, "No service instance 'never'");
+
+    // Where nothing is kept, it says so.
+    user.does(&[
+        "update-service",
+        "again",
+        "-c",
+        r#"{"delete_backups": true}"#,
+        "-w",
+    ])
+    .await;
+    let gone = user.does(&["delete-service", "again", "-f", "-w"]).await;
+    assert!(
+        gone.err.contains("its backups are deleted with it"),
+        "{gone:?}"
+    );
+    assert!(!gone.err.contains("NEW_NAME"), "{gone:?}");
+}
+
+/// The page that deletes says so too, also of an instance that has no backup yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_says_of_each_deletion_what_it_keeps() {
+    let of = Shipped::in_memory().await;
+    of.broker.provision("new", json!({})).await;
+    of.filled("old").await;
+    let visitor = Visitor::operator(&of.broker).await;
+    for (id, told) in [
+        (
+            "new",
+            "For 14 days: A last backup, which is taken before anything is deleted.",
+        ),
+        (
+            "old",
+            "stored. A last backup, which is taken before anything is deleted.",
+        ),
+    ] {
+        let page = visitor
+            .get(&format!("/dashboard/instances/{id}/settings"))
+            .await;
+        assert!(page.body.contains(told), "{}", page.body);
+        assert!(!page.body.contains("there are none"), "{}", page.body);
+    }
 }

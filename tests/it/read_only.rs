@@ -165,10 +165,15 @@ async fn each_page_shows_itself_to_a_reader_and_takes_no_form() {
         assert_eq!(refused.status, StatusCode::FORBIDDEN, "{path}");
         assert!(refused.body.contains("change nothing"), "{path}");
     }
-    // A backup is all that a user has.
+    // A backup is all that a user has; what a restore of it would do changes nothing.
     let backups = visitor.get("/dashboard/instances/i/backups").await.body;
     let (_, row) = backups.split_once("id=\"backup-").expect("a backup");
     let (backup, _) = row.split_once('"').expect("an end");
+    let path = format!("/dashboard/instances/i/backups/{backup}/restore");
+    let told = visitor.get(&path).await;
+    assert_eq!(told.status, StatusCode::OK, "{told:?}");
+    assert!(told.body.contains("Nothing is in the way.") && !told.body.contains("id=\"restore\""));
+    assert!(user.get(&path).await.body.contains("id=\"restore\""));
     let path = format!("/dashboard/instances/i/backups/{backup}/download");
     let refused = visitor.get(&path).await;
     assert_eq!(refused.status, StatusCode::FORBIDDEN, "{refused:?}");

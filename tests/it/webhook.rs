@@ -16,7 +16,7 @@ use compose_broker::model::{
     operation::OperationKind,
     secret::Secret,
 };
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use ring::hmac;
 use serde_json::{Value, json};
 use tokio::{
@@ -29,7 +29,9 @@ use crate::{
     alerts::failed_backups,
     broker::{TestBroker, eventually, text},
     control::{Script, TestClock, surroundings},
+    dashboard::Visit,
     inside::Inside,
+    pages::Visitor,
     process::{assert_one_line, refused, settings},
     user::User,
 };
@@ -302,6 +304,58 @@ async fn an_operator_tries_the_webhook_out() {
         "did not take the test message: it answered with status 500",
     );
     assert!(!refused.err.contains(HIDDEN), "{refused:?}");
+}
+
+/// The same from the page of clusters, which says too what waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_tries_the_webhook_out_from_a_page() {
+    let mut broker = TestBroker::in_memory().await;
+    {
+        let visitor = Visitor::operator(&broker).await;
+        let page = visitor.get("/dashboard/clusters").await;
+        assert!(page.body.contains("To no webhook"), "{}", page.body);
+        assert!(!page.body.contains("id=\"test-webhook\""));
+        let csrf = visitor.csrf("/dashboard/clusters").await;
+        let form = [("csrf", csrf.as_str())];
+        let none = visitor.post("/dashboard/webhook/test", &form).await;
+        assert_eq!(none.status, StatusCode::CONFLICT, "{none:?}");
+        assert!(none.body.contains("COMPOSE_BROKER_WEBHOOK_URL"));
+    }
+    let receiver = Receiver::start().await;
+    broker.stop().await;
+    broker.webhook = Some(receiver.webhook());
+    broker.start_again(surroundings()).await;
+    let place = format!("http://127.0.0.1:{}", receiver.port);
+
+    let visit = Visit::to(broker).await;
+    let page = &visit.page;
+    visit.sign_in_as_operator().await;
+    page.click("link", "Clusters").await;
+    page.says("#webhook", &place).await;
+    page.says("#waiting", "No message waits.").await;
+    page.look_over("operator-webhook").await;
+    receiver.is_in(Mood::Takes);
+    page.click("button", "Send a test message").await;
+    page.says("#taken", "took the test message").await;
+    let came = receiver.came.lock().expect("what came").pop();
+    let came = came.expect("a message");
+    assert_eq!(came.body["type"], "test");
+    assert_eq!(page.text_of("#message-id").await, came.id);
+    receiver.is_in(Mood::Fails);
+    page.click("button", "Send another one").await;
+    page.says("#refused", "it answered with status 500").await;
+    page.look_over("operator-webhook-refused").await;
+    assert!(!page.text_of("main").await.contains(HIDDEN));
+    page.check(&visit.broker.url).await;
+    page.click("link", "Back to clusters").await;
+    page.arrives_at("/dashboard/clusters").await;
+
+    // Who only reads sees where alerts go, and sends nothing.
+    page.forget_cookies().await;
+    visit.sign_in_as_reader().await;
+    page.click("link", "Clusters").await;
+    page.says("#webhook", &place).await;
+    assert!(page.all("#test-webhook").await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

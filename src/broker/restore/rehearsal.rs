@@ -34,6 +34,8 @@ pub struct RestorePreflight {
     pub version: Option<Version>,
     /// Its size.
     pub units: Option<u32>,
+    /// The cluster that it would go to.
+    pub cluster: Option<String>,
     /// About how long it would take; none where no restore of this engine is known that succeeded.
     pub estimate: Option<Estimate>,
 }
@@ -113,6 +115,7 @@ impl Restores {
             told.name = instance.name;
             told.version = Some(deployment.version);
             told.units = Some(deployment.units);
+            told.cluster = Some(deployment.cluster);
         }
         Ok(told)
     }

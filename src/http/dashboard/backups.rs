@@ -19,19 +19,17 @@ use super::{
     overview::is_down,
     path_of,
     plot::{Plot, Point, plot},
+    restore::takes,
     shell::{Shell, answer},
     show::{Moment, counted, dates_whole, duration, number, range},
     state::{Label, label_of_backup},
 };
 use crate::{
-    broker::{
-        BackUpNow, BackupChange, InstanceView, RestoreOptions, RestoreRequest, Restored, read_only,
-    },
+    broker::{BackUpNow, BackupChange, InstanceView, RestoreOptions, Restored, read_only},
     http::{compose, request::query},
     model::{
         backup::{Backup, BackupState, Manifest},
         catalog::Placement,
-        estimate::Estimate,
         holder::Holder,
         ids::{BackupId, InstanceId, OperationId},
         limits::{
@@ -162,9 +160,17 @@ struct Options {
     name: String,
     versions: Vec<Choice>,
     clusters: Vec<Choice>,
+    units: Units,
     note: String,
     cf: String,
     ibmcloud: String,
+}
+
+/// The size without a choice, and those that can be chosen.
+struct Units {
+    usual: u32,
+    least: u32,
+    most: u32,
 }
 
 struct Choice {
@@ -313,39 +319,6 @@ pub async fn download(
         ))
     })?;
     Ok(see_other(&link))
-}
-
-/// `POST /dashboard/instances/:iid/backups/:bid/restore`
-pub async fn restore(
-    api: web::Data<Api>,
-    session: web::ReqData<Session>,
-    Id(instance): Id<InstanceId>,
-    Id(backup): Id<BackupId>,
-    payload: web::Payload,
-) -> Answer {
-    let form = form_of(&api, &session, payload).await?;
-    let (view, backup) = api
-        .broker
-        .views
-        .backup_view(&session, instance, backup)
-        .await?;
-    let field = |name: &str| Some(form.text(name).trim().to_owned()).filter(|t| !t.is_empty());
-    let restore = RestoreRequest {
-        source: view.of.instance.id.clone(),
-        backup: backup.id.to_string(),
-        restore_time: None,
-        name: field("name"),
-        version: field("version"),
-        cluster: field("cluster"),
-        units: None,
-        origin: Origin::Dashboard,
-    };
-    let restored = api.broker.restores.restore_here(restore).await?;
-    let href = format!("{}/backups", path_of(&view.of.instance.id));
-    Ok(see_other(&format!(
-        "{href}?operation={}",
-        restored.restore.id
-    )))
 }
 
 /// What is told of the operation that a form began, as it is by now.
@@ -599,6 +572,11 @@ fn restore_of(view: &InstanceView, backup: &Backup, options: &RestoreOptions) ->
                 selected: first.is_some_and(|first| first.cluster == place.cluster),
             })
             .collect(),
+        units: Units {
+            usual: options.units,
+            least: options.units_needed,
+            most: view.profile.map_or(options.units, |of| of.units_max),
+        },
         note: format!(
             "Makes a new instance with {} and {} of data. {} It gets users of its own; this \
              instance is not touched.",
@@ -611,22 +589,6 @@ fn restore_of(view: &InstanceView, backup: &Backup, options: &RestoreOptions) ->
         ),
         cf,
         ibmcloud,
-    }
-}
-
-/// How long a restore takes, as a sentence.
-fn takes(estimate: Option<Estimate>) -> String {
-    match estimate {
-        Some(Estimate { about, cases: 1 }) => {
-            format!("About {}, as the one restore so far took.", duration(about))
-        }
-        Some(Estimate { about, cases }) => {
-            format!(
-                "About {}, going by {cases} earlier restores.",
-                duration(about)
-            )
-        }
-        None => "How long it takes is not known: there is no earlier restore to go by.".to_owned(),
     }
 }
 

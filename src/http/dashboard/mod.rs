@@ -34,6 +34,7 @@ pub mod instances;
 pub mod operator;
 pub mod overview;
 mod plot;
+pub mod restore;
 pub mod settings;
 mod shell;
 mod show;

@@ -510,7 +510,9 @@ fn usage(seen: &Observation, quota: u64, engine: &str) -> Option<Usage> {
     };
     let near = quota / 100 * QUOTA_NEAR_PERCENT;
     let (tone, means) = match used {
-        used if used >= quota => ("bad", format!("It is full: {engine} {MAKE_ROOM}")),
+        used if used >= quota || seen.is_full() => {
+            ("bad", format!("It is full: {engine} {MAKE_ROOM}"))
+        }
         used if used > near => (
             "warn",
             format!("It is nearly full. At its quota {engine} {MAKE_ROOM}"),

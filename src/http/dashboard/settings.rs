@@ -447,16 +447,33 @@ fn backups(view: &InstanceView) -> String {
     }
 }
 
+/// The last backup of an instance, as a sentence.
+const ONE_MORE: &str = "A last backup, which is taken before anything is deleted.";
+
 /// What stays, and for how long.
 fn stays(broker: &Broker, view: &InstanceView) -> Vec<String> {
     let mut stays = vec!["Backups that were downloaded.".to_owned()];
     if view.kept.days_after_delete > 0 {
+        let instance = &view.of.instance;
         let days = counted(view.kept.days_after_delete, "day");
-        stays.push(format!(
-            "For {days}: {} Its owner can make a new instance of them, by its id: {}.",
-            backups(view),
-            view.of.instance.id
-        ));
+        let (rules, ready) = (
+            broker.inventory.after_delete(instance),
+            instance.state == InstanceState::Ready,
+        );
+        let takes_one = ready && rules.takes_final_backup(instance);
+        let is_complete = |backup: &Backup| backup.state == BackupState::Complete;
+        let kept = match (view.backups.iter().any(is_complete), takes_one) {
+            (true, true) => Some(format!("{} {ONE_MORE}", backups(view))),
+            (true, false) => Some(backups(view)),
+            (false, true) => Some(ONE_MORE.to_owned()),
+            (false, false) => None,
+        };
+        if let Some(kept) = kept {
+            let id = &instance.id;
+            let owner =
+                format!("Its owner can make a new instance of what is kept, by its id: {id}.");
+            stays.push(format!("For {days}: {kept} {owner}"));
+        }
     }
     if !view.restores.is_empty() {
         let restored = counted(view.restores.len(), "restored instance");

@@ -188,6 +188,8 @@ pub struct RetentionBody {
     pinned: usize,
     /// How many may be.
     pinned_max: u32,
+    /// Days that the backups stay when the instance is deleted; 0: they go with it.
+    kept_after_delete_days: u32,
 }
 
 impl From<KeptNow> for RetentionBody {
@@ -197,6 +199,7 @@ impl From<KeptNow> for RetentionBody {
             replaced_by_next: now.replaced_by_next,
             pinned: now.pinned,
             pinned_max: now.kept.pinned,
+            kept_after_delete_days: now.kept.days_after_delete,
         }
     }
 }

@@ -3,7 +3,7 @@
 use actix_web::{HttpRequest, http::StatusCode, web};
 use askama::Template;
 
-use super::{Count, address, counts};
+use super::{Count, Meant, address, counts};
 use crate::{
     broker::AuditQuery,
     http::dashboard::{
@@ -27,6 +27,8 @@ struct AuditPage {
     rows: Vec<Row>,
     newest: Option<String>,
     older: Option<String>,
+    /// Those that are called as was asked for, where it is several.
+    called: Vec<(String, String)>,
 }
 
 struct Row {
@@ -59,25 +61,23 @@ pub async fn page(
     let asked = query(&request, "instance").unwrap_or_default();
     let instance = asked.trim().to_owned();
     let before = query(&request, "before").and_then(|before| before.parse().ok());
-    // What is no id is nobody's.
-    let id = (!instance.is_empty()).then(|| instance.parse().ok());
-    let found = match id {
-        Some(None) => crate::broker::AuditPage {
+    let estate = api.broker.estates.estate().await?;
+    let meant = Meant::by(&instance, &estate);
+    let found = if matches!(meant, Meant::Several(_) | Meant::Nobody) {
+        crate::broker::AuditPage {
             entries: Vec::new(),
             names: Names::new(),
             next: None,
-        },
-        id => {
-            let asked = AuditQuery {
-                instance: id.flatten(),
-                before,
-                limit: Some(ROWS_ON_A_PAGE),
-            };
-            api.broker.audit.newest(asked).await?
         }
+    } else {
+        let asked = AuditQuery {
+            instance: meant.one(),
+            before,
+            limit: Some(ROWS_ON_A_PAGE),
+        };
+        api.broker.audit.newest(asked).await?
     };
     let now = api.broker.clock.now();
-    let estate = api.broker.estates.estate().await?;
     let older = found.next.map(|next| {
         let before = next.to_string();
         address(AUDIT, &[("instance", &instance), ("before", &before)])
@@ -92,6 +92,7 @@ pub async fn page(
             .collect(),
         newest: before.map(|_: i64| address(AUDIT, &[("instance", &instance)])),
         older,
+        called: meant.links(AUDIT),
         instance,
         shell,
     };

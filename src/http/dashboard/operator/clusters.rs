@@ -5,11 +5,11 @@ use askama::Template;
 
 use super::{Count, address, counts};
 use crate::{
-    broker::ClusterSeen,
+    broker::{Backlog, ClusterSeen},
     http::dashboard::{
         Answer, Api, INSTANCES,
         shell::{Shell, answer},
-        show::number,
+        show::{counted, duration, number},
     },
     model::{
         session::Session,
@@ -25,6 +25,10 @@ struct ClustersPage {
     counts: Vec<Count>,
     rows: Vec<Row>,
     volumes: Vec<VolumeRow>,
+    /// Where alerts go; none where they go nowhere.
+    webhook: Option<String>,
+    /// The messages that wait to be taken, and since when.
+    waiting: String,
 }
 
 struct Row {
@@ -97,6 +101,16 @@ fn volume(of: &Volume) -> VolumeRow {
     }
 }
 
+/// What of the webhook's messages waits, as a sentence.
+fn waiting(of: Backlog) -> String {
+    if of.waiting == 0 {
+        return "No message waits.".to_owned();
+    }
+    let (messages, age) = (counted(of.waiting, "message"), duration(of.oldest));
+    let verb = if of.waiting == 1 { "waits" } else { "wait" };
+    format!("{messages} {verb}: the webhook has taken none for {age}.")
+}
+
 /// `GET /dashboard/clusters`
 pub async fn page(api: web::Data<Api>, session: web::ReqData<Session>) -> Answer {
     let estate = api.broker.estates.estate().await?;
@@ -108,6 +122,8 @@ pub async fn page(api: web::Data<Api>, session: web::ReqData<Session>) -> Answer
         counts: counts(&api, &estate).await?,
         rows: clusters.into_iter().map(row).collect(),
         volumes: api.broker.volumes().iter().map(volume).collect(),
+        webhook: api.broker.webhook.place(),
+        waiting: waiting(api.broker.outbox.backlog().await?),
         shell,
     };
     Ok(answer(StatusCode::OK, &page))

@@ -2,6 +2,7 @@
 
 use actix_web::{HttpRequest, http::StatusCode, web};
 use askama::Template;
+use serde_json::json;
 
 use super::{Count, address, counts, page_number};
 use crate::{
@@ -36,6 +37,8 @@ struct Row {
     newest: Option<Moment>,
     kept_until: Moment,
     failure: Option<String>,
+    /// The parameters of a provision that makes a new instance of its newest backup.
+    parameters: String,
 }
 
 /// `GET /dashboard/deleted`
@@ -59,6 +62,11 @@ pub async fn page(
             newest: listed.newest.map(|(_, at)| Moment::new(at, now)),
             kept_until: Moment::new(of.kept_until, now),
             failure: of.final_backup_failure.as_deref().map(dates_whole),
+            parameters: json!({
+                "source_service_instance_id": of.instance,
+                "backup_id": "latest",
+            })
+            .to_string(),
             deployment: of.deployment.to_string(),
         }
     };

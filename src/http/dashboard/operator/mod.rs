@@ -13,6 +13,7 @@ use crate::{
     http::request::query,
     model::{
         health::HealthState,
+        ids::InstanceId,
         operation::OperationState,
         session::{Scope, Session},
     },
@@ -23,6 +24,7 @@ pub mod backups;
 pub mod clusters;
 pub mod deleted;
 pub mod operations;
+pub mod webhook;
 
 /// How instances may be that somebody should look at, the worst in front. Each has its place whether there
 /// are any or not, so that no number moves when another changes.
@@ -135,6 +137,60 @@ fn tries(count: u32) -> String {
         "1 try".to_owned()
     } else {
         format!("{count} tries")
+    }
+}
+
+/// Which instance a list is held to.
+pub enum Meant {
+    /// None: the list has all.
+    All,
+    /// This one.
+    One(InstanceId),
+    /// Several are called so.
+    Several(Vec<InstanceId>),
+    /// What was given is neither an id nor a name.
+    Nobody,
+}
+
+impl Meant {
+    /// Whom a text means: an instance that is there, by its id, else by what people call it; else one that is
+    /// gone, by its id.
+    pub fn by(text: &str, estate: &Estate) -> Self {
+        if text.is_empty() {
+            return Self::All;
+        }
+        let id: Option<InstanceId> = text.parse().ok();
+        let all = || estate.instances.iter();
+        if let Some(id) = &id
+            && all().any(|of| of.instance.id == *id)
+        {
+            return Self::One(id.clone());
+        }
+        let called = all().filter(|of| of.instance.name.as_deref() == Some(text));
+        let mut called: Vec<InstanceId> = called.map(|of| of.instance.id.clone()).collect();
+        match (called.len(), id) {
+            (0, Some(id)) => Self::One(id),
+            (0, None) => Self::Nobody,
+            (1, _) => called.pop().map_or(Self::Nobody, Self::One),
+            _ => Self::Several(called),
+        }
+    }
+
+    /// The instance, where it is one.
+    pub fn one(&self) -> Option<InstanceId> {
+        match self {
+            Self::One(id) => Some(id.clone()),
+            Self::All | Self::Several(_) | Self::Nobody => None,
+        }
+    }
+
+    /// Links to the lists of those that are called so, where it is several.
+    pub fn links(&self, path: &str) -> Vec<(String, String)> {
+        let Self::Several(ids) = self else {
+            return Vec::new();
+        };
+        let link = |id: &InstanceId| (address(path, &[("instance", id.as_str())]), id.to_string());
+        ids.iter().map(link).collect()
     }
 }
 

@@ -4,7 +4,7 @@ use actix_web::{HttpRequest, http::StatusCode, web};
 use askama::Template;
 use chrono::{DateTime, Utc};
 
-use super::{Choice, Count, address, counts, tries};
+use super::{Choice, Count, Meant, address, counts, tries};
 use crate::{
     broker::{BrokerError, OperationDetail, OperationsPage, OperationsQuery, status_of},
     http::dashboard::{
@@ -49,6 +49,8 @@ struct ListPage {
     rows: Vec<Row>,
     newest: Option<String>,
     older: Option<String>,
+    /// Those that are called as was asked for, where it is several.
+    called: Vec<(String, String)>,
 }
 
 struct Row {
@@ -126,17 +128,17 @@ pub async fn page(
         given("instance"),
         given("before"),
     );
+    let estate = api.broker.estates.estate().await?;
+    let meant = Meant::by(&instance, &estate);
     let asked = OperationsQuery {
         state: OperationState::parse(&state),
         kind: OperationKind::parse(&kind),
-        instance: instance.parse().ok(),
+        instance: meant.one(),
         before: before.parse().ok(),
         limit: Some(ROWS_ON_A_PAGE),
         ..OperationsQuery::default()
     };
-    // What is no id is nobody's.
-    let is_nobody = asked.instance.is_none() && !instance.is_empty();
-    let found = if is_nobody {
+    let found = if matches!(meant, Meant::Several(_) | Meant::Nobody) {
         OperationsPage {
             operations: Vec::new(),
             names: Names::new(),
@@ -155,7 +157,6 @@ pub async fn page(
         ];
         address(OPERATIONS, &query)
     };
-    let estate = api.broker.estates.estate().await?;
     let mut shell = Shell::signed_in("Operations", &api.broker, &session);
     shell.here = "operations";
     shell.follows = true;
@@ -172,6 +173,7 @@ pub async fn page(
             .collect(),
         newest: (!before.is_empty()).then(|| link("")),
         older: found.next.map(|id| link(id.as_str())),
+        called: meant.links(OPERATIONS),
         instance,
     };
     Ok(answer(StatusCode::OK, &page))
