@@ -325,6 +325,8 @@ pub const PROCESS_POLL: Duration = Duration::from_millis(10);
 pub const PORT_WAIT: Duration = Duration::from_secs(1);
 /// A binary that is asked for its version must have answered after this long.
 pub const VERSION_PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+/// One that had not is asked once more, when no others are, and must have answered after this long.
+pub const VERSION_PROBE_ALONE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a starting broker waits for an ending one to let go of its database file or a cluster's
 /// folder.
 pub const LOCK_WAIT: Duration = Duration::from_secs(5);

@@ -3,11 +3,14 @@
 //! `<engines>/<engine>/<any name>/` holds the binaries of one version. The name of that folder
 //! proves nothing: the main binary is asked. What does not answer, is not complete or is not
 //! offered is left out with a warning, since one broken folder must not take the rest along.
+//! Members of a version that is left out cannot be started, so on a machine that is busy each has
+//! a second chance.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
     fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use futures::future::join_all;
@@ -19,9 +22,24 @@ use super::{
 };
 use crate::{
     disk,
-    model::{limits::VERSION_PROBE_TIMEOUT, server::EngineBinaries, version::Version},
+    model::{
+        limits::{VERSION_PROBE_ALONE_TIMEOUT, VERSION_PROBE_TIMEOUT},
+        server::EngineBinaries,
+        version::Version,
+    },
     provisioner::ProvisionerError,
 };
+
+/// Why a folder is left out.
+#[derive(Debug, thiserror::Error)]
+enum Skipped {
+    /// Its binary did not answer in time.
+    #[error("{0} does not answer")]
+    Silent(String),
+    /// It has nothing that can be used.
+    #[error("{0}")]
+    Unusable(String),
+}
 
 /// The programs that are installed.
 #[derive(Debug)]
@@ -47,16 +65,25 @@ impl Programs {
         let answers = join_all(
             candidates
                 .iter()
-                .map(|(engine, folder)| examine(engine, folder)),
+                .map(|(engine, folder)| examine(engine, folder, VERSION_PROBE_TIMEOUT)),
         );
-        let answers = answers.await;
+        let mut answers = answers.await;
+        for ((engine, folder), answer) in candidates.iter().zip(&mut answers) {
+            // The others no longer take the processors from it.
+            if let Err(Skipped::Silent(_)) = answer {
+                *answer = examine(engine, folder, VERSION_PROBE_ALONE_TIMEOUT).await;
+            }
+        }
         let mut programs = Self {
             root,
             folders: BTreeMap::new(),
         };
         for ((engine, folder), answer) in candidates.into_iter().zip(answers) {
             let place = folder.display().to_string();
-            let added = answer.and_then(|version| programs.add(engine.engine, version, folder));
+            let added = answer.and_then(|version| {
+                let added = programs.add(engine.engine, version, folder);
+                added.map_err(Skipped::Unusable)
+            });
             if let Err(reason) = added {
                 log::warn!(engine = engine.engine, folder = place.as_str(); "skipped: {reason}");
             }
@@ -104,35 +131,43 @@ impl Programs {
 }
 
 /// The version in a folder, or why there is none to be used.
-async fn examine(engine: &EngineBinaries, folder: &Path) -> Result<Version, String> {
-    let answer = ask(&folder.join(engine.probe), engine.probe_args).await?;
-    let version = (engine.parse_version)(&answer)
-        .ok_or_else(|| format!("{} does not say its version", engine.probe))?;
+async fn examine(
+    engine: &EngineBinaries,
+    folder: &Path,
+    limit: Duration,
+) -> Result<Version, Skipped> {
+    let answer = ask(&folder.join(engine.probe), engine.probe_args, limit).await?;
+    let unusable = |why: String| Err(Skipped::Unusable(why));
+    let Some(version) = (engine.parse_version)(&answer) else {
+        return unusable(format!("{} does not say its version", engine.probe));
+    };
     if !(engine.offered)(&version) {
-        return Err(format!("version {version} is not offered"));
+        return unusable(format!("version {version} is not offered"));
     }
     for binary in (engine.required)(&version) {
         if !is_executable(&folder.join(binary)) {
-            return Err(format!("version {version} has no executable {binary}"));
+            return unusable(format!("version {version} has no executable {binary}"));
         }
     }
     Ok(version)
 }
 
-async fn ask(binary: &Path, args: &[&str]) -> Result<String, String> {
+async fn ask(binary: &Path, args: &[&str], limit: Duration) -> Result<String, Skipped> {
     let place = binary.parent().expect("a binary lies in a folder");
     let mut command = process::command(binary, place);
     command.args(args);
     let name = binary.display();
     let ended = match RunningTask::spawn(command) {
-        Ok(task) => task.end(VERSION_PROBE_TIMEOUT).await,
+        Ok(task) => task.end(limit).await,
         Err(error) => Err(error),
     };
     match ended {
         Ok(Some(ended)) if ended.status.success() => Ok(ended.output()),
-        Ok(Some(EndedTask { status, .. })) => Err(format!("{name} failed ({status})")),
-        Ok(None) => Err(format!("{name} does not answer")),
-        Err(error) => Err(format!("{name} cannot be run: {error}")),
+        Ok(Some(EndedTask { status, .. })) => {
+            Err(Skipped::Unusable(format!("{name} failed ({status})")))
+        }
+        Ok(None) => Err(Skipped::Silent(name.to_string())),
+        Err(error) => Err(Skipped::Unusable(format!("{name} cannot be run: {error}"))),
     }
 }
 
