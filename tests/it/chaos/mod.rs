@@ -100,7 +100,7 @@ impl Size {
     fn in_memory(self) -> Self {
         Self {
             tenants: 4,
-            pause: Duration::from_millis(400),
+            pause: Duration::from_millis(1500),
             asks_again: Duration::from_millis(20),
             ..self
         }
