@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 pub mod deleted;
+pub mod discovery;
 pub mod kubernetes;
 pub mod prefix;
 pub mod proof;
@@ -323,10 +324,6 @@ pub const PROCESS_POLL: Duration = Duration::from_millis(10);
 /// A member that is started waits this long for its ports, which a process that has just ended may
 /// have for a moment.
 pub const PORT_WAIT: Duration = Duration::from_secs(1);
-/// A binary that is asked for its version must have answered after this long.
-pub const VERSION_PROBE_TIMEOUT: Duration = Duration::from_secs(10);
-/// One that had not is asked once more, when no others are, and must have answered after this long.
-pub const VERSION_PROBE_ALONE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a starting broker waits for an ending one to let go of its database file or a cluster's
 /// folder.
 pub const LOCK_WAIT: Duration = Duration::from_secs(5);

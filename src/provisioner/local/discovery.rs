@@ -23,7 +23,7 @@ use super::{
 use crate::{
     disk,
     model::{
-        limits::{VERSION_PROBE_ALONE_TIMEOUT, VERSION_PROBE_TIMEOUT},
+        limits::discovery::{VERSION_PROBE_ALONE_TIMEOUT, VERSION_PROBE_TIMEOUT},
         server::EngineBinaries,
         version::Version,
     },
