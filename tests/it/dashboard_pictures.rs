@@ -223,8 +223,7 @@ async fn picture_of_late_backups() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "make pictures takes it"]
 async fn picture_of_deleted_instances() {
-    let database = Database::in_memory();
-    let broker = database
+    let broker = Database::Etcd
         .broker_with(&catalog_file(), &[], surroundings())
         .await;
     for (id, name) in [(INSTANCE, "orders"), (PAYMENTS, "payments")] {
