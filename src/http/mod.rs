@@ -8,7 +8,7 @@ use actix_web::{middleware::from_fn, web};
 use self::{
     compose::error::ComposeError,
     dashboard::{
-        activity, backups, credentials, door, error::PageError, instances, operator as pages,
+        activity, backups, credentials, door, error::PageError, instances, keys, operator as pages,
         overview, restore, settings, versions,
     },
     limit::limited,
@@ -349,11 +349,7 @@ fn pages_of_instances(config: &mut web::ServiceConfig) {
             .service(
                 page("/{instance}/defragmentation").route(web::post().to(overview::defragment)),
             )
-            .service(
-                page("/{instance}/backups")
-                    .route(web::get().to(backups::page))
-                    .route(web::post().to(backups::back_up)),
-            )
+            .configure(backups_of_instances)
             .service(
                 page("/{instance}/credentials")
                     .route(web::get().to(credentials::page))
@@ -383,18 +379,32 @@ fn pages_of_instances(config: &mut web::ServiceConfig) {
                     .route(web::get().to(versions::page))
                     .route(web::post().to(versions::upgrade)),
             )
-            .service(
-                page("/{instance}/backups/{backup}/restore")
-                    .route(web::get().to(restore::page))
-                    .route(web::post().to(restore::restore)),
-            )
-            .service(page("/{instance}/backups/{backup}/keep").route(web::post().to(backups::keep)))
-            .service(
-                page("/{instance}/backups/{backup}/download")
-                    .route(web::get().to(backups::download)),
-            )
             .default_service(web::to(dashboard::error::no_such_page)),
     );
+}
+
+/// The backups of an instance, and what is done with one.
+fn backups_of_instances(config: &mut web::ServiceConfig) {
+    config
+        .service(
+            page("/{instance}/backups")
+                .route(web::get().to(backups::page))
+                .route(web::post().to(backups::back_up)),
+        )
+        .service(
+            page("/{instance}/backups/{backup}/restore")
+                .route(web::get().to(restore::page))
+                .route(web::post().to(restore::restore)),
+        )
+        .service(
+            page("/{instance}/backups/{backup}/keys")
+                .route(web::get().to(keys::page))
+                .route(web::post().to(keys::restore)),
+        )
+        .service(page("/{instance}/backups/{backup}/keep").route(web::post().to(backups::keep)))
+        .service(
+            page("/{instance}/backups/{backup}/download").route(web::get().to(backups::download)),
+        );
 }
 
 /// The page where an instance is changed.

@@ -31,6 +31,7 @@ pub mod error;
 mod history;
 mod id;
 pub mod instances;
+pub mod keys;
 pub mod operator;
 pub mod overview;
 mod plot;
