@@ -55,6 +55,7 @@ async fn what_its_users_keep_gives_way_to_no_newer_one() {
         told["retention"],
         json!({
             "on_demand_kept": 1, "replaced_by_next": [first["id"]], "pinned": 0, "pinned_max": 3,
+            "kept_after_delete_days": 0,
         })
     );
     let wanted = json!({ "note": "before the move", "pinned": true });
