@@ -48,7 +48,6 @@ async fn story(of: &Database, broker: &mut TestBroker, again: Surroundings) -> V
     broker.provision("copy", from_backup(&backup)).await;
     broker.bind("copy", "app").await;
     relieve(broker, &source).await;
-    restore_keys(broker, &source, &backup).await;
     defragment(broker, &source).await;
     repair(broker, &source, of.last_member()).await;
     recover(of, broker, &source).await;
@@ -57,6 +56,7 @@ async fn story(of: &Database, broker: &mut TestBroker, again: Surroundings) -> V
     for instance in ["source", "copy"] {
         readdress::moved(broker, instance, 1).await;
     }
+    restore_keys(broker, &source, &backup).await;
     update(broker, json!({ "db_version": new, "units": 2 })).await;
     for instance in ["source", "copy"] {
         all_are_proved(broker, instance).await;
