@@ -6,7 +6,7 @@ debug := $(CARGO_TARGET_DIR)/debug
 release := $(CARGO_TARGET_DIR)/release
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo run test test-postgres test-postgres-versions chaos kubernetes fuzz bench pictures fmt lint clean
+.PHONY: help setup build demo run test test-postgres test-postgres-versions chaos kubernetes fuzz bench bench-backup pictures fmt lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -67,6 +67,10 @@ bench: ## measure requests and the scheduler with up to a million instances, ten
 		fair_shares::one_tenant_that_takes_all_it_can_holds_up_no_other
 	$(CARGO) test --locked --test it -- --ignored --exact --nocapture \
 		bursts::a_burst_of_one_tenant_goes_at_an_even_pace_and_holds_up_no_other
+
+bench-backup: ## measure backup, restore and proof of a gigabyte beside the same by hand
+	@scripts/setup.sh --bench
+	$(CARGO) bench --locked --bench backup
 
 pictures: ## take the pictures in docs/images anew, in a real browser
 	@scripts/setup.sh --browser

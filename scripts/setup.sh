@@ -9,7 +9,7 @@
 #                       megabytes that a first look should not wait for.
 #   setup.sh --fuzz     also what scripts/fuzz.sh needs: schemathesis, in a Python
 #                       environment of its own in tools/schemathesis/.
-#   setup.sh --bench    also what loads a broker that is measured: wrk.
+#   setup.sh --bench    also what loads a broker that is measured, and what it is compared with: wrk, zstd.
 #   setup.sh --rules    also what tries the alert rules: promtool in tools/promtool/.
 #                       Where it is not to be had, its test is skipped.
 #   setup.sh --s3       also the server of S3 that tests keep backups in: versitygw, built
@@ -89,7 +89,7 @@ missing_packages() {
         # Debian keeps what makes environments in a package of its own.
         python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
     fi
-    if [[ -n $bench ]]; then has wrk || echo wrk; fi
+    if [[ -n $bench ]]; then has wrk || echo wrk; has zstd || echo zstd; fi
     if [[ -n $postgres ]]; then
         has_postgres || echo postgresql
         has_pgbouncer || echo pgbouncer
