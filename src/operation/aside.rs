@@ -14,6 +14,7 @@ use crate::{
         backup::Manifest,
         deployment::{Access, Deployment, DeploymentSecrets, Site},
         ids::DeploymentId,
+        proof,
         reach::Reach,
         renewal::Certificates,
         version::Version,
@@ -53,6 +54,24 @@ impl Aside {
 pub fn versions(work: &Work, deployment: &Deployment) -> Result<Vec<Version>, StepError> {
     let provisioner = &work.cluster(deployment)?.provisioner;
     Ok(provisioner.versions(&deployment.engine))
+}
+
+/// The version that a backup is restored into where no newer one is asked for: its own, or the nearest that there
+/// is; or why there is none, for people.
+pub fn own_version(
+    work: &Work,
+    beside: &Deployment,
+    manifest: &Manifest,
+) -> Result<Result<Version, String>, StepError> {
+    let profile = work.engine(beside)?.profile();
+    let reads = |version| profile.restores(manifest.version, version);
+    let found = proof::own_version(manifest.version, &versions(work, beside)?, reads);
+    Ok(found.ok_or_else(|| {
+        format!(
+            "no version on the cluster restores a backup of {} {}",
+            manifest.engine, manifest.version
+        )
+    }))
 }
 
 /// Restores a backup into a member of `version` on the cluster of `beside`, and waits until it serves.

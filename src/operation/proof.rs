@@ -8,7 +8,7 @@ use crate::{
     model::{
         backup::{Backup, BackupState, Manifest},
         deployment::Deployment,
-        proof::{Evidence, Finding, own_version},
+        proof::{Evidence, Finding},
         version::Version,
     },
     store::{self, Conn, StoreError},
@@ -57,18 +57,9 @@ async fn prove_in_own(work: Arc<Work>) -> Result<Outcome, StepError> {
     if backup.proof.is_over() {
         return Outcome::with(&read_again(&work, &manifest).await?);
     }
-    let profile = work.engine(&deployment)?.profile();
-    let reads = |version| profile.restores(manifest.version, version);
-    let Some(version) = own_version(
-        manifest.version,
-        &aside::versions(&work, &deployment)?,
-        reads,
-    ) else {
-        let reason = format!(
-            "no version on the cluster restores a backup of {} {}",
-            manifest.engine, manifest.version
-        );
-        return Outcome::with(&Some(Finding::Untried { reason }));
+    let version = match aside::own_version(&work, &deployment, &manifest)? {
+        Ok(version) => version,
+        Err(reason) => return Outcome::with(&Some(Finding::Untried { reason })),
     };
     let found = prove_in(&work, &deployment, &manifest, version).await?;
     Outcome::with(&found)

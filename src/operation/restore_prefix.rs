@@ -10,10 +10,8 @@ use super::{Definition, Ending, Outcome, Step, StepError, Work, aside, safety};
 use crate::{
     engine::Engine,
     model::{
-        backup::Manifest,
-        deployment::{Deployment, Site},
+        deployment::Site,
         prefix::{PrefixChanges, PrefixDifference, PrefixRestore},
-        proof::own_version,
     },
     store::{self, Conn, StoreError},
 };
@@ -63,28 +61,11 @@ async fn compare_and_put_back(work: Arc<Work>) -> Result<Outcome, StepError> {
     let source = work.operation.source.as_ref();
     let manifest = source.map(|source| &source.manifest);
     let manifest = manifest.ok_or_else(|| StepError::last("the operation names no source"))?;
-    let aside = restore_aside(&work, &deployment, manifest).await?;
+    let version = aside::own_version(&work, &deployment, manifest)?.map_err(StepError::last)?;
+    let aside = aside::restore(&work, &deployment, manifest, version).await?;
     let changes = put_back_from(&work, &aside).await;
     aside::remove(&work, &deployment).await?;
     Outcome::with(&changes?)
-}
-
-/// Restores the backup into its own version, or into the nearest that there is.
-async fn restore_aside(
-    work: &Work,
-    deployment: &Deployment,
-    manifest: &Manifest,
-) -> Result<aside::Aside, StepError> {
-    let profile = work.engine(deployment)?.profile();
-    let reads = |version| profile.restores(manifest.version, version);
-    let there = aside::versions(work, deployment)?;
-    let version = own_version(manifest.version, &there, reads).ok_or_else(|| {
-        StepError::last(format!(
-            "no version on the cluster restores a backup of {} {}",
-            manifest.engine, manifest.version
-        ))
-    })?;
-    aside::restore(work, deployment, manifest, version).await
 }
 
 /// Returns what was changed; none when nothing was to be.

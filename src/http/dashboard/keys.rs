@@ -92,7 +92,6 @@ pub async fn page(
     let chosen = wanted.map_or(PrefixMode::Missing, |wanted| wanted.mode);
     let state = operation.map(|operation| operation.state);
     let active = operation.filter(|operation| operation.state.is_active());
-    let all = format!("{}/backups", path_of(&view.of.instance.id));
     let page = KeysPage {
         shell: Shell {
             here: "backups",
@@ -100,8 +99,12 @@ pub async fn page(
             under_way: active.is_some(),
             ..Shell::of_instance("Restore keys", &view, &api.broker, &session)
         },
-        href: format!("{all}/{}/keys", backup.id),
-        back: format!("{all}#backup-{}", backup.id),
+        href: href(&view, &backup),
+        back: format!(
+            "{}/backups#backup-{}",
+            path_of(&view.of.instance.id),
+            backup.id
+        ),
         source: view.name().to_owned(),
         taken: Moment::new(backup.created_at, view.now),
         prefix: wanted.map_or_else(String::new, |wanted| wanted.prefix.clone()),
