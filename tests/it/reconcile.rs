@@ -10,7 +10,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    broker::{TestBroker, answer, text},
+    broker::{TestBroker, answer, eventually, text},
     control::surroundings,
     inside::Inside,
 };
@@ -56,6 +56,18 @@ fn move_store(from: &Path, to: &Path, act: impl Fn(&Path, &Path) -> io::Result<(
     }
 }
 
+/// Waits until a stopped broker has closed its store. With its last connection `SQLite` moves what
+/// is in the log into the database and removes the log by its name, whatever has that name by then.
+async fn store_is_closed(broker: &TestBroker) {
+    let store = broker.data_dir().join("broker.db");
+    eventually("a store that is closed", || async {
+        let mut open = fs::read_dir("/proc/self/fd").expect("open files").flatten();
+        let held = open.any(|file| fs::read_link(file.path()).is_ok_and(|to| to == store));
+        (!held).then_some(())
+    })
+    .await;
+}
+
 /// A broker whose store was put back to a state from before a backup; with the credentials of its
 /// instance, and the backup.
 async fn with_an_older_store(
@@ -65,6 +77,7 @@ async fn with_an_older_store(
     broker.provision("i", json!({})).await;
     let credentials = broker.bind("i", "app").await;
     broker.stop().await;
+    store_is_closed(&broker).await;
     let (data, kept) = (broker.data_dir(), broker.data_dir().join("kept"));
     fs::create_dir(&kept).expect("a folder");
     move_store(&data, &kept, |from, to| fs::copy(from, to).map(drop));
@@ -73,6 +86,7 @@ async fn with_an_older_store(
     let backup = broker.back_up(&credentials).await;
     Inside::of(&broker).idle("i").await;
     broker.stop().await;
+    store_is_closed(&broker).await;
     move_store(&data, &data, |file, _| fs::remove_file(file));
     move_store(&kept, &data, |from, to| fs::rename(from, to));
     damage(&broker, &backup);
