@@ -17,6 +17,7 @@ use crate::{
         failure::chain,
         limits::{
             ADDRESSES_LOOK, PROOFS_LOOK, PROOFS_SWEEP, SCHEDULE_INTERVAL, deleted::DELETED_LOOK,
+            upload::UPLOADS_LOOK,
         },
     },
 };
@@ -88,12 +89,18 @@ pub async fn prove_backups(broker: Arc<Broker>, stop: CancellationToken) {
     }
 }
 
-/// Has the backups of deleted instances removed whose time is over, until `stop`. It waits for the backup store,
+/// Has the backups of deleted instances removed whose time is over, and uploads that nobody goes on with, until `stop`. It waits for the backup store,
 /// and holds nothing else up.
 pub async fn end_deleted(broker: Arc<Broker>, stop: CancellationToken) {
     let mut ends = Watch::over("backups of deleted instances", "are removed");
+    let mut uploads = Watch::over("uploads that nobody goes on with", "are given up");
+    let mut next_look = Instant::now();
     while !stop.is_cancelled() {
         ends.log_look(broker.retention.deleted.end_due().await);
+        if Instant::now() >= next_look {
+            uploads.log_look(broker.uploads.end_due().await);
+            next_look = Instant::now() + UPLOADS_LOOK;
+        }
         tokio::select! {
             () = stop.cancelled() => {}
             () = tokio::time::sleep(DELETED_LOOK) => {}

@@ -34,8 +34,9 @@ use self::{
 use crate::{
     model::{
         backup::{Manifest, StoredSnapshot},
-        ids::{BackupId, DeploymentId, FolderMark},
+        ids::{BackupId, DeploymentId, FolderMark, PartId},
         limits::MANIFEST_BYTES_MAX,
+        upload::Part,
     },
     seal::{KeyRing, SealError},
     stream::ByteStream,
@@ -176,28 +177,50 @@ impl Vault {
         snapshot: ByteStream,
         progress: impl Fn(u64) + Send + Sync + 'static,
     ) -> Result<TakenIn, BackupStoreError> {
-        let name = ObjectName::snapshot(&of.deployment, &of.backup);
-        let (key, sealed_key) =
-            ObjectKey::generate(&self.keys, of).map_err(BackupStoreError::NotSealed)?;
-        let (of_snapshot, of_object) = (Measured::default(), Measured::default());
         let mut passed = 0;
         let snapshot = snapshot.inspect_ok(move |chunk| {
             passed += chunk.len() as u64;
             progress(passed);
         });
-        let snapshot = gauged(snapshot.boxed(), Measuring::new(of_snapshot.clone()));
+        let name = ObjectName::snapshot(&of.deployment, &of.backup);
+        let taken = self.put_sealed(of, &name, snapshot.boxed()).await?;
+        self.remove_clear(of).await?;
+        Ok(taken)
+    }
+
+    /// Stores some bytes of an upload that becomes a backup.
+    pub async fn take_in_part(
+        &self,
+        of: &Identity,
+        part: &PartId,
+        content: ByteStream,
+    ) -> Result<TakenIn, BackupStoreError> {
+        let name = ObjectName::part(&of.deployment, &of.backup, part);
+        self.put_sealed(of, &name, content).await
+    }
+
+    /// Stores bytes under a name, sealed under a key of their own.
+    async fn put_sealed(
+        &self,
+        of: &Identity,
+        name: &ObjectName,
+        content: ByteStream,
+    ) -> Result<TakenIn, BackupStoreError> {
+        let (key, sealed_key) =
+            ObjectKey::generate(&self.keys, of).map_err(BackupStoreError::NotSealed)?;
+        let (of_snapshot, of_object) = (Measured::default(), Measured::default());
+        let snapshot = gauged(content, Measuring::new(of_snapshot.clone()));
         let sealed = cipher::seal(frame::compress(snapshot), key);
         let object = gauged(sealed, Measuring::new(of_object.clone()));
-        let stored_bytes = self.store.put(&name, object).await?;
+        let stored_bytes = self.store.put(name, object).await?;
         let (Some(snapshot), Some(object)) = (of_snapshot.get(), of_object.get()) else {
             let reason = "the store did not take all of it";
-            return Err(BackupStoreError::damaged(&name, reason));
+            return Err(BackupStoreError::damaged(name, reason));
         };
         if stored_bytes != object.bytes {
             let reason = format!("the store took {stored_bytes} of {} bytes", object.bytes);
-            return Err(BackupStoreError::damaged(&name, reason));
+            return Err(BackupStoreError::damaged(name, reason));
         }
-        self.remove_clear(of).await?;
         let stored = StoredSnapshot {
             snapshot_bytes: snapshot.bytes,
             snapshot_sha256: snapshot.sha256.clone(),
@@ -279,6 +302,39 @@ impl Vault {
             }
         };
         unpacked(self.read(&name).await?, &name, expected, key)
+    }
+
+    /// Opens what came of an upload, from the first of `parts` to the last. The stream ends with
+    /// [`BackupStoreError::Damaged`] where one is not what was stored.
+    pub fn open_parts(&self, of: &Identity, parts: Vec<Part>) -> ByteStream {
+        let (vault, of) = (self.clone(), of.clone());
+        let opened = stream::iter(parts).then(move |part| {
+            let (vault, of) = (vault.clone(), of.clone());
+            async move { vault.open_part(&of, &part).await.map_err(io::Error::from) }
+        });
+        opened.try_flatten().boxed()
+    }
+
+    async fn open_part(&self, of: &Identity, part: &Part) -> Result<ByteStream, BackupStoreError> {
+        let name = ObjectName::part(&of.deployment, &of.backup, &part.id);
+        let key = ObjectKey::open(&self.keys, of, &part.sealed_key)
+            .map_err(|e| BackupStoreError::of_seal(&name, "its key", e))?;
+        unpacked(self.read(&name).await?, &name, &part.stored, Some(key))
+    }
+
+    /// Deletes one part of an upload.
+    pub async fn remove_part(&self, of: &Identity, part: &PartId) -> Result<(), BackupStoreError> {
+        let name = ObjectName::part(&of.deployment, &of.backup, part);
+        self.store.delete(&name).await
+    }
+
+    /// Deletes all parts of an upload. What was made of them stays.
+    pub async fn remove_parts(&self, of: &Identity) -> Result<(), BackupStoreError> {
+        let stored = self.stored(&of.deployment, &of.backup).await?;
+        for name in stored.objects.iter().filter(|name| name.is_part()) {
+            self.store.delete(name).await?;
+        }
+        Ok(())
     }
 
     /// Reads the whole snapshot of a backup and fails when it is not as its manifest says.

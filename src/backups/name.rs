@@ -8,8 +8,11 @@ use std::fmt;
 
 use crate::model::{
     backup::{MANIFEST_FILE, Manifest, SNAPSHOT_FILE},
-    ids::{BackupId, DeploymentId},
+    ids::{BackupId, DeploymentId, PartId},
 };
+
+/// What the names of an upload's parts begin with.
+const PART_PREFIX: &str = "part-";
 
 /// Longest part of a name, in bytes: what file systems allow, less what a temporary name adds.
 const PART_BYTES_MAX: usize = 200;
@@ -43,6 +46,13 @@ impl ObjectName {
         Self(format!("{deployment}/{backup}/{MANIFEST_FILE}"))
     }
 
+    /// A part of an upload that becomes a backup, sealed.
+    pub fn part(deployment: &DeploymentId, backup: &BackupId, part: &PartId) -> Self {
+        Self(format!(
+            "{deployment}/{backup}/{PART_PREFIX}{part}.zst.sealed"
+        ))
+    }
+
     /// The name that a store found; none when `text` is the name of no object.
     pub fn found(text: &str) -> Option<Self> {
         text.split('/').all(is_part).then(|| Self(text.to_owned()))
@@ -58,6 +68,13 @@ impl ObjectName {
         self.0
             .rsplit_once('/')
             .is_some_and(|(_, name)| name == MANIFEST_FILE)
+    }
+
+    /// Whether it is that of an upload's part.
+    pub(super) fn is_part(&self) -> bool {
+        self.0
+            .rsplit_once('/')
+            .is_some_and(|(_, name)| name.starts_with(PART_PREFIX))
     }
 
     /// The backup whose object has this name; none for what the broker did not store.
@@ -102,17 +119,24 @@ mod tests {
     fn names_are_made_of_our_own_ids() {
         let deployment = "5ae85b45e5717f0001533192".parse().expect("an id");
         let backup = "5ae85b45e5717f00015331aa".parse().expect("an id");
+        let part = "5ae85b45e5717f00015331ab".parse().expect("an id");
         let names = [
             ObjectName::snapshot(&deployment, &backup),
             ObjectName::clear_snapshot(&deployment, &backup),
             ObjectName::manifest(&deployment, &backup),
+            ObjectName::part(&deployment, &backup, &part),
         ];
+        assert_eq!(
+            names.each_ref().map(ObjectName::is_part),
+            [false, false, false, true]
+        );
         assert_eq!(
             names.each_ref().map(ObjectName::as_str),
             [
                 "5ae85b45e5717f0001533192/5ae85b45e5717f00015331aa/snapshot.db.zst.sealed",
                 "5ae85b45e5717f0001533192/5ae85b45e5717f00015331aa/snapshot.db.zst",
                 "5ae85b45e5717f0001533192/5ae85b45e5717f00015331aa/manifest.json",
+                "5ae85b45e5717f0001533192/5ae85b45e5717f00015331aa/part-5ae85b45e5717f00015331ab.zst.sealed",
             ]
         );
         for name in names {

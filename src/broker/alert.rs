@@ -104,15 +104,22 @@ pub(super) fn backup_watch(
     })
 }
 
+/// Those that tell of the instance itself.
+fn own(backups: &[Backup]) -> impl Iterator<Item = &Backup> + Clone {
+    let is_own = |b: &&Backup| b.state == BackupState::Complete && b.kind.is_own();
+    backups.iter().filter(is_own)
+}
+
 fn newest_proved(backups: &[Backup]) -> Option<DateTime<Utc>> {
-    let complete = backups.iter().filter(|b| b.state == BackupState::Complete);
-    let proved = complete.filter(|b| b.proof.standing() == Standing::Proved);
+    let proved = own(backups).filter(|b| b.proof.standing() == Standing::Proved);
     proved.map(Backup::taken_at).max()
 }
 
 fn doubt(backups: &[Backup], are_proved: bool) -> Option<String> {
-    let complete = backups.iter().filter(|b| b.state == BackupState::Complete);
-    complete.max_by_key(|b| b.order())?.proof.doubt(are_proved)
+    own(backups)
+        .max_by_key(|b| b.order())?
+        .proof
+        .doubt(are_proved)
 }
 
 fn flawed(backups: &[Backup]) -> Option<FlawedBackup> {

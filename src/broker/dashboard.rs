@@ -235,7 +235,7 @@ impl InstanceView {
     pub fn newest_good_backup(&self) -> Option<&Backup> {
         self.backups
             .iter()
-            .find(|b| b.state == BackupState::Complete)
+            .find(|b| b.state == BackupState::Complete && b.kind.is_own())
     }
 }
 

@@ -136,7 +136,7 @@ impl DeletedInstances {
 
 fn listed(conn: &mut Conn<'_>, deleted: DeletedInstance) -> Result<DeletedListed, StoreError> {
     let complete = store::backup::complete_of(conn, &deleted.keeper())?;
-    let newest = complete.first();
+    let newest = complete.iter().find(|backup| backup.kind.is_own());
     Ok(DeletedListed {
         backups: complete.len(),
         newest: newest.map(|backup| (backup.id.clone(), backup.taken_at())),

@@ -119,6 +119,16 @@ impl Downloads {
         }
     }
 
+    /// Does something with the bytes of a backup there, to its end, also where nobody waits for it any more.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, BrokerError>> + Send + 'static,
+    ) -> Result<T, BrokerError> {
+        let ended = self.runtime.spawn(work).await;
+        // It ends otherwise where the broker itself does.
+        ended.unwrap_or(Err(BrokerError::Busy))
+    }
+
     fn lengths(&self) -> MutexGuard<'_, HashMap<BackupId, u64>> {
         self.lengths.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -42,7 +42,9 @@ pub(super) fn read(
         life: life(conn, instance)?,
         backups: backup_watch(conn, instance, &complete, inventory.proved_within(instance))?,
         beside: beside(conn, deployment, now)?,
-        newest: complete.into_iter().max_by_key(Backup::taken_at),
+        newest: (complete.into_iter())
+            .filter(|backup| backup.kind.is_own())
+            .max_by_key(Backup::taken_at),
     })
 }
 

@@ -87,6 +87,7 @@ mod token;
 mod update;
 mod upgrade;
 mod upkeep;
+mod upload;
 mod versions;
 mod vitals;
 
@@ -141,6 +142,7 @@ pub use token::Tokens;
 pub use update::{UpdateRequest, Updated, Updates};
 pub use upgrade::{Preflight, Upgrades};
 pub use upkeep::Upkeep;
+pub use upload::{UploadRequest, Uploads};
 pub use versions::VersionInUse;
 pub use vitals::Vitals;
 
@@ -185,7 +187,7 @@ pub enum BrokerError {
     Protected,
     /// Too much of the same is being done already.
     #[error(
-        "too many downloads are being sent at the moment, or too many of this instance or to this address; try again later"
+        "too many backups are being sent or received at the moment, or too many of this instance or to this address; try again later"
     )]
     Busy,
     /// Who asks may not: what was shown is not good.
@@ -370,6 +372,8 @@ pub struct Broker {
     pub backups: Arc<Backups>,
     /// Notes and pins of backups.
     pub pins: Pins,
+    /// Backups that users bring along.
+    pub uploads: Arc<Uploads>,
     /// The bytes of backups.
     pub archives: Archives,
     /// Instances that are made of backups.
@@ -443,9 +447,9 @@ impl Broker {
         let instances = Arc::new(Instances::new(parts, inventory.clone(), owners.clone()));
         let updates = Arc::new(Updates::new(parts, inventory.clone()));
         let (of, seen) = (inventory.clone(), audit.clone());
-        let bindings = Bindings::new(parts, seen, of, deployments.clone(), statuses.clone());
+        let (kept, from) = (backups.clone(), deployments.clone());
+        let bindings = Bindings::new(parts, seen.clone(), of, from.clone(), statuses.clone());
         let bindings = Arc::new(bindings);
-        let (kept, seen, from) = (backups.clone(), audit.clone(), deployments.clone());
         Self {
             archives: Archives::new(parts, links.clone(), seen, from, kept),
             logfiles: Logfiles::new(parts, links, audit.clone(), deployments.clone()),
@@ -456,6 +460,7 @@ impl Broker {
             recoveries: Recoveries::new(parts, inventory.clone()),
             views: Views::new(parts, inventory.clone(), vitals.clone()),
             fates: Fates::new(parts),
+            uploads: Arc::new(Uploads::new(parts)),
             pins: Pins::new(parts, inventory.clone()),
             outbox: Arc::new(Outbox::new(parts)),
             histories: Histories::new(parts),

@@ -413,10 +413,12 @@ fn left_behind(conn: &mut Conn<'_>, operation: &Operation) -> Result<Vec<String>
         | OperationKind::Defragment
         | OperationKind::Renew
         | OperationKind::Readdress => Vec::new(),
-        OperationKind::Proof | OperationKind::RestorePrefix => vec![format!(
-            "folder of deployment {}, in which a backup was restored aside, on cluster {}",
-            operation.id, deployment.cluster
-        )],
+        OperationKind::Proof | OperationKind::Import | OperationKind::RestorePrefix => {
+            vec![format!(
+                "folder of deployment {}, in which a backup was restored aside, on cluster {}",
+                operation.id, deployment.cluster
+            )]
+        }
     })
 }
 

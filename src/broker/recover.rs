@@ -122,6 +122,7 @@ fn recoverable(
 ) -> Result<(Deployment, Vec<Manifest>), BrokerError> {
     let deployment = usable(conn, instance)?;
     let complete = store::backup::complete_of(conn, instance)?.into_iter();
+    let complete = complete.filter(|backup| backup.kind.is_own());
     let mut manifests: Vec<Manifest> = complete.filter_map(|backup| backup.manifest).collect();
     manifests.sort_by_key(|manifest| std::cmp::Reverse(manifest.started_at));
     Ok((deployment, manifests))

@@ -240,7 +240,12 @@ fn removed(conn: &mut Conn<'_>, source: &Source, backup: &Backup) -> Result<Stri
             newer.id
         ),
         Some(newer) => format!(
-            "backup {id} gave way to a newer on-demand backup, {}; choose one that is still listed",
+            "backup {id} gave way to a newer {} backup, {}; choose one that is still listed",
+            if kind == BackupKind::Imported {
+                "imported"
+            } else {
+                "on-demand"
+            },
             newer.id
         ),
         None => format!(

@@ -82,7 +82,7 @@ impl Session {
             );
         }
         match (&backup["expires_at"], backup["type"].as_str()) {
-            (Value::Null, Some("on_demand")) if backup["status"] == "complete" => {
+            (Value::Null, Some("on_demand" | "imported")) if backup["status"] == "complete" => {
                 "when replaced".to_owned()
             }
             (Value::Null, _) => String::new(),

@@ -229,6 +229,8 @@ pub enum BackupCommand {
     RestoreKeys(RestoreKeys),
     /// Download a backup and check its hash
     DownloadBackup(DownloadBackup),
+    /// Make a backup of a snapshot that was taken elsewhere, to restore it into a new service instance
+    ImportBackup(ImportBackup),
 }
 
 /// What changes nothing, and tells of an instance or of the broker.
@@ -405,6 +407,25 @@ pub struct DownloadBackup {
     /// Replace the file if it is there
     #[arg(long)]
     pub force: bool,
+}
+
+/// What is imported, and where to.
+#[derive(Debug, clap::Args)]
+pub struct ImportBackup {
+    /// The instance whose backup it becomes
+    #[arg(add = names())]
+    pub name: String,
+    /// The snapshot, as the database's own tool saved it, or a backup as download-backup wrote it
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// The version of the database that it was taken of [default: what the backup tells, or the instance's]
+    #[arg(long, value_name = "VERSION")]
+    pub db_version: Option<String>,
+    /// What to remember of it
+    #[arg(long, value_name = "TEXT")]
+    pub note: Option<String>,
+    #[command(flatten)]
+    pub patience: Patience,
 }
 
 /// Which logs are printed.

@@ -2,6 +2,7 @@
 //! every instance, else by the token of a key that the instance has. No key is made for a command: that
 //! would need a database that lives.
 
+use bytes::Bytes;
 use hyper::Method;
 use serde_json::{Value, json};
 use url::Url;
@@ -215,6 +216,40 @@ impl<'a> Compose<'a> {
         ];
         let body = json!({ "deployment": wanted });
         self.send(Method::POST, &path, Some(&body), 202).await
+    }
+
+    /// The uploads that are not over.
+    pub async fn uploads(&self) -> Result<Vec<Value>> {
+        let path = ["deployments", &self.deployment, "uploads"];
+        let mut list = self.call(Method::GET, &path, 200).await?;
+        match list["_embedded"]["uploads"].take() {
+            Value::Array(uploads) => Ok(uploads),
+            _ => Err(Error::Failed("the broker's answer lists no uploads".into())),
+        }
+    }
+
+    /// Begins to bring a snapshot along.
+    pub async fn begin_upload(&self, wanted: &Value) -> Result<Value> {
+        let path = ["deployments", &self.deployment, "uploads"];
+        let body = json!({ "upload": wanted });
+        self.send(Method::POST, &path, Some(&body), 201).await
+    }
+
+    /// How far an upload is.
+    pub async fn upload(&self, id: &str) -> Result<Value> {
+        let path = ["deployments", &self.deployment, "uploads", id];
+        self.call(Method::GET, &path, 200).await
+    }
+
+    /// Sends bytes of an upload from `at` on; returns how far it is.
+    pub async fn send_piece(&self, id: &str, at: u64, bytes: Bytes) -> Result<Value> {
+        let path = ["deployments", &self.deployment, "uploads", id];
+        let url = below(&self.base, &path, &[]);
+        let mut headers = self.headers();
+        headers.push(("upload-offset", at.to_string()));
+        let answer = self.http.send_bytes(&url, &headers, bytes).await?;
+        let status = if answer.status == 202 { 202 } else { 200 };
+        answer.expect(status)
     }
 
     /// Asks for room to be made; what goes on then is a recipe.

@@ -134,6 +134,13 @@ struct Found {
     manifest: Value,
 }
 
+/// A digest in hexadecimal digits.
+pub(super) fn written(digest: Context) -> String {
+    let digest = digest.finish();
+    let digits = digest.as_ref().iter().map(|byte| format!("{byte:02x}"));
+    digits.collect()
+}
+
 fn read(archive: &mut impl Read) -> io::Result<Found> {
     let (mut snapshot, mut manifest) = (None, None);
     for entry in tar::Archive::new(archive).entries()? {
@@ -148,9 +155,7 @@ fn read(archive: &mut impl Read) -> io::Result<Found> {
                         length => digest.update(&chunk[..length]),
                     }
                 }
-                let digest = digest.finish();
-                let hex = digest.as_ref().iter().map(|byte| format!("{byte:02x}"));
-                snapshot = Some(hex.collect());
+                snapshot = Some(written(digest));
             }
             name if name == MANIFEST_FILE.as_bytes() => {
                 let mut text = Vec::new();

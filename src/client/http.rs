@@ -9,7 +9,9 @@ use std::{path::PathBuf, time::Duration};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{Method, Request, Response, body::Incoming, client::conn::http1, header};
+use hyper::{
+    Method, Request, Response, body::Incoming, client::conn::http1, header, header::HeaderValue,
+};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::time::{timeout, timeout_at};
@@ -102,10 +104,35 @@ impl Http {
         headers: &[Header],
         body: Option<&Value>,
     ) -> std::result::Result<Reply, HttpError> {
-        let only_reads = method == Method::GET;
+        let may_break_off = method == Method::GET;
+        let request = request(method, url, headers, body)?;
+        self.exchange(url, request, may_break_off).await
+    }
+
+    /// Sends bytes and reads the answer. They may be sent again: Ctrl-C breaks them off.
+    pub async fn send_bytes(
+        &self,
+        url: &Url,
+        headers: &[Header],
+        bytes: Bytes,
+    ) -> std::result::Result<Reply, HttpError> {
+        let mut request = request(Method::PATCH, url, headers, None)?;
+        let content_type = HeaderValue::from_static("application/offset+octet-stream");
+        request
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, content_type);
+        *request.body_mut() = Full::new(bytes);
+        self.exchange(url, request, true).await
+    }
+
+    async fn exchange(
+        &self,
+        url: &Url,
+        request: Request<Full<Bytes>>,
+        may_break_off: bool,
+    ) -> std::result::Result<Reply, HttpError> {
         let exchange = async {
             let deadline = tokio::time::Instant::now() + self.timeout;
-            let request = request(method, url, headers, body)?;
             let too_late = |_| {
                 let seconds = self.timeout.as_secs_f64();
                 HttpError::Lost(format!("{} gave no answer within {seconds} s", place(url)))
@@ -136,7 +163,7 @@ impl Http {
             answer = &mut exchange => return answer,
             () = self.interrupt.cancelled() => {}
         }
-        if only_reads {
+        if may_break_off {
             return Err(HttpError::Interrupted);
         }
         note("the broker has been asked, and its answer is waited for; Ctrl-C again gives it up");

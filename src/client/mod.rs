@@ -31,6 +31,7 @@ mod download;
 mod environment;
 mod error;
 mod http;
+mod import;
 mod insight;
 mod instances;
 mod keys;
@@ -345,6 +346,7 @@ impl Session {
             BackupCommand::RestoreBackup(asked) => self.restore(asked).await,
             BackupCommand::RestoreKeys(asked) => self.restore_keys(asked).await,
             BackupCommand::DownloadBackup(asked) => self.download(asked).await,
+            BackupCommand::ImportBackup(asked) => self.import(asked).await,
         }
     }
 

@@ -360,6 +360,18 @@ pub trait Engine: Send + Sync {
         bench: &dyn Workbench,
     ) -> Result<Description, EngineError>;
 
+    /// The same snapshot, which ends without an error only when it is whole, as far as that can be told without
+    /// opening it.
+    fn whole(&self, snapshot: ByteStream) -> ByteStream;
+
+    /// Tells what is in the snapshot `staged`, of which a running deployment was made that nobody writes to.
+    async fn take_stock(
+        &self,
+        site: Site<'_>,
+        staged: &str,
+        bench: &dyn Workbench,
+    ) -> Result<SnapshotContent, EngineError>;
+
     /// The version that the members of a running deployment have agreed to work by: the oldest one
     /// among them, raised by themselves a moment after the last of them runs a newer one. Only its
     /// line counts. From then on no member can be taken back to an older line.

@@ -268,6 +268,17 @@ fn backup_routes(config: &mut web::ServiceConfig) {
                 .route(web::post().to(compose::back_up)),
         )
         .service(
+            either("/deployments/{deployment}/uploads")
+                .route(web::get().to(compose::uploads))
+                .route(web::post().to(compose::begin_upload)),
+        )
+        .service(
+            either("/deployments/{deployment}/uploads/{backup}")
+                .route(web::get().to(compose::upload))
+                .route(web::patch().to(compose::send_upload))
+                .route(web::delete().to(compose::give_up_upload)),
+        )
+        .service(
             either("/deployments/{deployment}/backup_schedule")
                 .route(web::get().to(compose::backup_schedule))
                 .route(web::patch().to(compose::change_backup_schedule)),

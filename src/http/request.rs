@@ -1,6 +1,6 @@
 //! Reading requests: credentials, queries and bodies, forgiving where OSB asks for it.
 
-use std::time::SystemTime;
+use std::{io, time::SystemTime};
 
 use actix_web::{
     HttpRequest,
@@ -10,8 +10,10 @@ use actix_web::{
     web,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use futures::{StreamExt as _, stream};
 use serde_json::{Map, Value};
 use subtle::{Choice, ConstantTimeEq as _};
+use tokio::{sync::mpsc, time::timeout};
 
 use super::{Api, error::HttpError, origin::ClientAddress};
 use crate::{
@@ -19,10 +21,14 @@ use crate::{
     model::{
         bom::bytes_without_bom,
         ids::IdError,
-        limits::{AUTHORIZATION_BYTES_MAX, BODY_BYTES_MAX, FORM_BYTES_MAX, REQUEST_BODY_TIMEOUT},
+        limits::{
+            AUTHORIZATION_BYTES_MAX, BODY_BYTES_MAX, FORM_BYTES_MAX, REQUEST_BODY_TIMEOUT,
+            upload::{UPLOAD_CHUNKS_AHEAD, UPLOAD_SILENCE_MAX},
+        },
         secret::{Credentials, Secret},
         throttle::Door,
     },
+    stream::ByteStream,
 };
 
 /// How what is compressed with gzip begins (RFC 1952).
@@ -164,7 +170,7 @@ pub fn accepts_incomplete(request: &HttpRequest) -> bool {
 }
 
 async fn bytes_of(payload: web::Payload, bytes_max: usize) -> Result<web::Bytes, HttpError> {
-    tokio::time::timeout(REQUEST_BODY_TIMEOUT, payload.to_bytes_limited(bytes_max))
+    timeout(REQUEST_BODY_TIMEOUT, payload.to_bytes_limited(bytes_max))
         .await
         .map_err(|_| HttpError::TooSlow)?
         .map_err(|_| HttpError::TooLarge(bytes_max))?
@@ -184,6 +190,30 @@ fn check_encoding(request: &HttpRequest) -> Result<(), HttpError> {
     } else {
         Err(HttpError::Compressed)
     }
+}
+
+/// The bytes of a body of any length, as they come. They end with an error where the client breaks off, or sends
+/// nothing for [`UPLOAD_SILENCE_MAX`].
+pub fn content(request: &HttpRequest, payload: web::Payload) -> Result<ByteStream, HttpError> {
+    check_encoding(request)?;
+    // What comes of a connection stays on its thread.
+    let (chunks, reader) = mpsc::channel(UPLOAD_CHUNKS_AHEAD);
+    actix_web::rt::spawn(async move {
+        let mut payload = payload;
+        loop {
+            let chunk = match timeout(UPLOAD_SILENCE_MAX, payload.next()).await {
+                Ok(None) => return,
+                Ok(Some(chunk)) => chunk.map_err(io::Error::other),
+                Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            };
+            let is_over = chunk.is_err();
+            if chunks.send(chunk).await.is_err() || is_over {
+                return;
+            }
+        }
+    });
+    let next = |mut reader: mpsc::Receiver<_>| async { Some((reader.recv().await?, reader)) };
+    Ok(stream::unfold(reader, next).boxed())
 }
 
 /// The fields of a form that a browser sent.
@@ -305,6 +335,16 @@ impl Body {
             Some(None) => Err(HttpError::bad_request(format!(
                 "{name} is not a whole number"
             ))),
+        }
+    }
+
+    /// A number of bytes that must be there.
+    pub fn bytes(&self, name: &str) -> Result<u64, HttpError> {
+        match self.field(name) {
+            Some(value) => value.as_u64().ok_or_else(|| {
+                HttpError::bad_request(format!("{name} is not a whole number of bytes"))
+            }),
+            None => Err(HttpError::bad_request(format!("{name} is missing"))),
         }
     }
 

@@ -22,6 +22,10 @@ pub enum AtOnce {
     Notes,
     /// A note beside a backup.
     BackupNote,
+    /// Somebody began to bring a backup along.
+    Upload,
+    /// A backup that somebody was bringing along was given up.
+    UploadEnd,
     /// A backup is kept beyond its time.
     Pin,
     /// A backup is kept no longer than others.
@@ -50,13 +54,15 @@ pub enum AtOnce {
 
 impl AtOnce {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Context,
         Self::Name,
         Self::Schedule,
         Self::Parameters,
         Self::Notes,
         Self::BackupNote,
+        Self::Upload,
+        Self::UploadEnd,
         Self::Pin,
         Self::Unpin,
         Self::Catalog,
@@ -80,6 +86,8 @@ impl AtOnce {
             Self::Parameters => "parameters",
             Self::Notes => "notes",
             Self::BackupNote => "backup_note",
+            Self::Upload => "upload",
+            Self::UploadEnd => "upload_end",
             Self::Pin => "pin",
             Self::Unpin => "unpin",
             Self::Catalog => "catalog",

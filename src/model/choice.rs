@@ -12,7 +12,7 @@ pub const LATEST: &str = "latest";
 pub enum BackupChoice {
     /// This one.
     Given(BackupId),
-    /// The newest complete one that fits.
+    /// The newest complete one that fits. One that was taken of another database has to be named.
     Latest {
         /// Of this kind alone.
         kind: Option<BackupKind>,
@@ -27,7 +27,7 @@ pub enum ChoiceError {
     /// It is neither an id nor a word for the newest one.
     #[error(
         "the service instance has no backup {0:?}; list its backups and choose one of them, or give latest, \
-         latest:daily, latest:weekly, latest:monthly, latest:on_demand or latest:safety"
+         latest:daily, latest:weekly, latest:monthly, latest:on_demand, latest:safety or latest:imported"
     )]
     Unknown(String),
     /// It is no time.
@@ -77,7 +77,7 @@ impl BackupChoice {
     ) -> Option<&Backup> {
         complete.iter().find(|backup| {
             let manifest = backup.manifest.as_ref();
-            let is_of_kind = kind.is_none_or(|kind| backup.kind == kind);
+            let is_of_kind = kind.map_or(backup.kind.is_own(), |kind| backup.kind == kind);
             let in_time = |at: DateTime<Utc>| until.is_none_or(|until| at <= until);
             is_of_kind && manifest.is_some_and(|manifest| in_time(manifest.started_at))
         })
@@ -164,6 +164,7 @@ mod tests {
             backup
         };
         let complete = [
+            backup(60, BackupKind::Imported, true),
             backup(50, BackupKind::OnDemand, false),
             backup(40, BackupKind::Daily, true),
             backup(30, BackupKind::Weekly, true),
@@ -176,6 +177,7 @@ mod tests {
         assert_eq!(picked(None, None), Some(at(40)));
         assert_eq!(picked(Some(BackupKind::Weekly), None), Some(at(30)));
         assert_eq!(picked(Some(BackupKind::Monthly), None), None);
+        assert_eq!(picked(Some(BackupKind::Imported), None), Some(at(60)));
         assert_eq!(picked(None, Some(40)), Some(at(40)));
         assert_eq!(picked(None, Some(39)), Some(at(30)));
         assert_eq!(picked(Some(BackupKind::Daily), Some(39)), Some(at(20)));

@@ -31,6 +31,7 @@ impl OperationKind {
             Self::Renew => "Renew the certificates",
             Self::Readdress => "Move the members to other addresses",
             Self::Proof => "Prove a backup",
+            Self::Import => "Import a backup",
             Self::RestorePrefix => "Restore keys",
         }
     }
@@ -82,6 +83,8 @@ impl AtOnce {
             Self::Parameters => "Other parameters",
             Self::Notes => "Notes beside the deployment",
             Self::BackupNote => "Note beside a backup",
+            Self::Upload => "Upload of a backup",
+            Self::UploadEnd => "Upload of a backup given up",
             Self::Pin => "Backup kept beyond its time",
             Self::Unpin => "Backup let go of",
             Self::Catalog => "Another catalog",

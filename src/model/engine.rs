@@ -62,6 +62,8 @@ pub struct Profile {
     /// Whether a member that has ended tells by its last words that it cannot use what it kept, and
     /// never will. False for whatever may pass.
     pub tells_damage: fn(&str) -> bool,
+    /// Fails with the reason, for people, when a file that begins so is no snapshot of the engine.
+    pub check_head: fn(&[u8]) -> Result<(), String>,
     /// What people are told before an upgrade that no member has an obstacle to.
     pub unobstructed: &'static str,
     /// Lines that a member printed, without what would let a reader of them in.

@@ -229,6 +229,7 @@ fn doing(kind: OperationKind) -> &'static str {
         OperationKind::Renew => "the renewal of its certificates",
         OperationKind::Readdress => "the move of its members to other addresses",
         OperationKind::Proof => "the proof of a backup",
+        OperationKind::Import => "the import of a backup",
         OperationKind::RestorePrefix => "the restore of a part of its keys",
     }
 }

@@ -191,6 +191,10 @@ own_id!(
     FolderMark
 );
 own_id!(
+    /// A part of an upload.
+    PartId
+);
+own_id!(
     /// A message to the operator's webhook.
     MessageId
 );

@@ -7,6 +7,7 @@ pub mod discovery;
 pub mod kubernetes;
 pub mod prefix;
 pub mod proof;
+pub mod upload;
 
 /// Longest id that a platform may choose, in bytes. CF uses 36.
 pub const PLATFORM_ID_BYTES_MAX: usize = 255;

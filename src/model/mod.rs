@@ -73,6 +73,7 @@ pub mod trail;
 pub mod trouble;
 pub mod trust;
 pub mod update;
+pub mod upload;
 pub mod version;
 pub mod volume;
 pub mod wait;

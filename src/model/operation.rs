@@ -54,13 +54,15 @@ pub enum OperationKind {
     Readdress,
     /// Restores a backup into a member that is thrown away, to see that it can be restored.
     Proof,
+    /// Makes a backup of a snapshot that a user has brought along.
+    Import,
     /// Puts keys with a prefix back into a running database, from a backup of it.
     RestorePrefix,
 }
 
 impl OperationKind {
     /// All kinds.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Provision,
         Self::Restore,
         Self::Update,
@@ -77,6 +79,7 @@ impl OperationKind {
         Self::Renew,
         Self::Readdress,
         Self::Proof,
+        Self::Import,
         Self::RestorePrefix,
     ];
 
@@ -117,6 +120,7 @@ impl OperationKind {
             | Self::Renew
             | Self::Readdress
             | Self::Proof
+            | Self::Import
             | Self::RestorePrefix => Weight::Heavy,
         }
     }
@@ -148,7 +152,7 @@ impl OperationKind {
 
     /// Whether it restores a backup into a member that is thrown away, whose deployment has its id.
     pub fn restores_aside(self) -> bool {
-        matches!(self, Self::Proof | Self::RestorePrefix)
+        matches!(self, Self::Proof | Self::Import | Self::RestorePrefix)
     }
 
     /// Whether it takes a backup.
@@ -158,7 +162,7 @@ impl OperationKind {
 
     /// Whether its success tells that members answer, or that there are none any more.
     pub fn touches_members(self) -> bool {
-        !matches!(self, Self::Prune | Self::Proof)
+        !matches!(self, Self::Prune | Self::Proof | Self::Import)
     }
 
     /// Whether it begins only after the end of an operation of the kind `older` that was accepted
@@ -190,9 +194,12 @@ impl OperationKind {
             }
             // The backup of before, too.
             Self::RestorePrefix => in_hand || older == Self::Backup,
-            Self::Provision | Self::Restore | Self::Deprovision | Self::Prune | Self::Proof => {
-                false
-            }
+            Self::Provision
+            | Self::Restore
+            | Self::Deprovision
+            | Self::Prune
+            | Self::Proof
+            | Self::Import => false,
         }
     }
 
@@ -215,6 +222,7 @@ impl OperationKind {
             Self::Renew => "renew",
             Self::Readdress => "readdress",
             Self::Proof => "proof",
+            Self::Import => "import",
             Self::RestorePrefix => "restore_prefix",
         }
     }

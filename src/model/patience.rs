@@ -12,6 +12,7 @@ use super::{
         CLEANUP_BACKOFF_FIRST, CLEANUP_PATIENCE, DELETION_BACKOFF_MAX, FINAL_BACKUP_PATIENCE,
         HALTED_CLEANUP_BACKOFF_MAX, HALTED_CLEANUP_PATIENCE, PATIENCE, PATIENCE_BYTES_PER_SECOND,
         RELIEF_PATIENCE, SHORTAGE_PATIENCE, STEP_BACKOFF_FIRST, STEP_BACKOFF_MAX, STEP_TRIES_MIN,
+        upload::IMPORT_PATIENCE,
     },
     operation::OperationKind,
 };
@@ -118,6 +119,8 @@ pub struct Patience {
     pub halted_cleanup: Tries,
     /// Of the last backup before a deletion, which waits for it.
     pub final_backup: Tries,
+    /// Of the import of a backup: what does not come up from its file will not later.
+    pub import: Tries,
     /// How long a shortage is waited out.
     pub shortage: Duration,
 }
@@ -154,6 +157,10 @@ impl Default for Patience {
             },
             final_backup: Tries {
                 budget: FINAL_BACKUP_PATIENCE,
+                ..forward
+            },
+            import: Tries {
+                budget: IMPORT_PATIENCE,
                 ..forward
             },
             shortage: SHORTAGE_PATIENCE,
@@ -200,6 +207,7 @@ impl Patience {
             Course::Forward { kind, bytes } => match kind {
                 OperationKind::Deprovision | OperationKind::Unbind => self.deletion,
                 OperationKind::Relief | OperationKind::Defragment => self.relief,
+                OperationKind::Import => self.with_time_for(bytes, self.import),
                 OperationKind::FinalBackup => self.with_time_for(bytes, self.final_backup),
                 _ => self.with_time_for(bytes, self.forward),
             },

@@ -15,6 +15,8 @@ pub enum BackupKind {
     Safety,
     /// Taken by the broker before it deletes the instance.
     Final,
+    /// Taken elsewhere, and brought here by a user. It tells of another database than the instance.
+    Imported,
     /// Taken by the schedule, kept as the day's.
     Daily,
     /// Taken by the schedule, kept as the week's.
@@ -25,10 +27,11 @@ pub enum BackupKind {
 
 impl BackupKind {
     /// All kinds.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::OnDemand,
         Self::Safety,
         Self::Final,
+        Self::Imported,
         Self::Daily,
         Self::Weekly,
         Self::Monthly,
@@ -40,6 +43,7 @@ impl BackupKind {
             Self::OnDemand => "on_demand",
             Self::Safety => "safety",
             Self::Final => "final",
+            Self::Imported => "imported",
             Self::Daily => "daily",
             Self::Weekly => "weekly",
             Self::Monthly => "monthly",
@@ -49,6 +53,11 @@ impl BackupKind {
     /// Whether the schedule takes it.
     pub fn is_scheduled(self) -> bool {
         matches!(self, Self::Daily | Self::Weekly | Self::Monthly)
+    }
+
+    /// Whether it is of what the instance held at some time: one of these is taken where nobody names one.
+    pub fn is_own(self) -> bool {
+        self != Self::Imported
     }
 
     /// The kind of that name.
@@ -114,9 +123,11 @@ impl fmt::Display for Period {
         let form = match self.kind {
             BackupKind::Monthly => "%Y-%m",
             BackupKind::Weekly => "%G-W%V",
-            BackupKind::Daily | BackupKind::OnDemand | BackupKind::Safety | BackupKind::Final => {
-                "%Y-%m-%d"
-            }
+            BackupKind::Daily
+            | BackupKind::OnDemand
+            | BackupKind::Safety
+            | BackupKind::Final
+            | BackupKind::Imported => "%Y-%m-%d",
         };
         write!(f, "{}", self.first_day.format(form))
     }

@@ -1,9 +1,10 @@
 //! Which backups are kept: a verdict with its reason for each, by pure decision.
 //!
-//! A backup that its users keep stays. Of the others, scheduled backups go by age, on-demand ones by
-//! number, those of before upgrades by both. No kind displaces another. The newest good backup of an
+//! A backup that its users keep stays. Of the others, scheduled backups go by age, on-demand and imported
+//! ones by number, those of before upgrades by both. No kind displaces another. The newest good backup of an
 //! instance never goes by age alone, its newest proved backup goes neither by age nor by number, and nothing
-//! that is not good displaces anything: nor does what a proof found to be flawed.
+//! that is not good displaces anything: nor does what a proof found to be flawed. Imported ones are no
+//! backups of the instance in this: what it held itself is never given up for them.
 //!
 //! What goes by age goes in two steps: it is marked with the reason and the date, and its bytes go when a
 //! grace is over, unless the reason is gone by then. Only so many of an instance are marked at a time,
@@ -17,7 +18,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::{
     backup::{Backup, BackupState, Removal},
     ids::BackupId,
-    limits::{BACKUP_HISTORY_KEPT, REMOVED_BY_AGE_AT_ONCE, SAFETY_BACKUPS_MAX, SAFETY_KEPT},
+    limits::{
+        BACKUP_HISTORY_KEPT, REMOVED_BY_AGE_AT_ONCE, SAFETY_BACKUPS_MAX, SAFETY_KEPT,
+        upload::IMPORTED_BACKUPS_MAX,
+    },
     period::BackupKind,
     proof::Standing,
     timetable::Timetable,
@@ -62,7 +66,7 @@ pub fn expires_at(backup: &Backup, timetable: &Timetable) -> Option<DateTime<Utc
     }
     let taken_at = backup.taken_at();
     match backup.kind {
-        BackupKind::OnDemand | BackupKind::Final => None,
+        BackupKind::OnDemand | BackupKind::Imported | BackupKind::Final => None,
         BackupKind::Safety => Some(taken_at + SAFETY_KEPT),
         BackupKind::Daily => Some(timetable.end_of_daily(taken_at)),
         BackupKind::Weekly => Some(timetable.end_of_weekly(taken_at)),
@@ -75,9 +79,10 @@ pub fn expires_at(backup: &Backup, timetable: &Timetable) -> Option<DateTime<Utc
 pub fn verdicts(backups: &[Backup], rules: Rules, now: DateTime<Utc>) -> Vec<Verdict> {
     let good = newest_first(backups.iter().filter(|b| b.state == BackupState::Complete));
     let is_sound = |b: &&&Backup| b.proof.standing() != Standing::Flawed;
-    let newest_good = good.iter().find(is_sound).or(good.first()).map(|b| &b.id);
+    let own: Vec<&Backup> = good.iter().copied().filter(|b| b.kind.is_own()).collect();
+    let newest_good = own.iter().find(is_sound).or(own.first()).map(|b| &b.id);
     let proved = |b: &&&Backup| b.proof.standing() == Standing::Proved;
-    let newest_proved = good.iter().find(proved).map(|b| &b.id);
+    let newest_proved = own.iter().find(proved).map(|b| &b.id);
     // What users keep takes no place of what is kept anyway, nor does what is flawed. That one stays among
     // those that it came with: a proof may be wrong about it.
     let newest_of = |kind: BackupKind, number: usize| -> Vec<&BackupId> {
@@ -87,6 +92,7 @@ pub fn verdicts(backups: &[Backup], rules: Rules, now: DateTime<Utc>) -> Vec<Ver
         recent.chain(sound).map(|b| &b.id).collect()
     };
     let newest_on_demand = newest_of(BackupKind::OnDemand, rules.on_demand_kept as usize);
+    let newest_imported = newest_of(BackupKind::Imported, IMPORTED_BACKUPS_MAX);
     let newest_safety = newest_of(BackupKind::Safety, SAFETY_BACKUPS_MAX);
     let verdict = |backup: &Backup| match (backup.state, expires_at(backup, &rules.timetable)) {
         (BackupState::Complete, _) if backup.pinned => (true, "its users keep it"),
@@ -95,6 +101,12 @@ pub fn verdicts(backups: &[Backup], rules: Rules, now: DateTime<Utc>) -> Vec<Ver
         }
         (BackupState::Complete, _) if backup.kind == BackupKind::Final => {
             (true, "the last one before its deletion")
+        }
+        (BackupState::Complete, _) if backup.kind == BackupKind::Imported => {
+            match newest_imported.contains(&&backup.id) {
+                true => (true, "among the most recent imported backups"),
+                false => (false, "newer backups were imported"),
+            }
         }
         (BackupState::Complete, None) if newest_on_demand.contains(&&backup.id) => {
             (true, "among the most recent successful on-demand backups")
@@ -191,6 +203,7 @@ pub fn displaced_by<'a>(removed: &Backup, backups: &'a [Backup]) -> Option<&'a B
     let fewest = match removed.kind {
         BackupKind::OnDemand => 1,
         BackupKind::Safety => SAFETY_BACKUPS_MAX,
+        BackupKind::Imported => IMPORTED_BACKUPS_MAX,
         BackupKind::Final | BackupKind::Daily | BackupKind::Weekly | BackupKind::Monthly => {
             return None;
         }

@@ -11,7 +11,7 @@ use super::{Outcome, Step, StepError, Work, members};
 use crate::{
     engine::{Issue, Seed},
     model::{
-        backup::Manifest,
+        backup::{Manifest, SnapshotContent},
         deployment::{Access, Deployment, DeploymentSecrets, Site},
         ids::DeploymentId,
         proof,
@@ -20,17 +20,18 @@ use crate::{
         version::Version,
     },
     store,
+    stream::ByteStream,
 };
 
 /// The only member of what is thrown away.
 const MEMBER: &str = "m0";
 
 /// What operations that restore aside clean up with.
-pub const CLEANUP: [Step; 1] = [Step {
+pub const CLEANUP: Step = Step {
     name: "cleanup_aside",
     title: "Removing what was restored aside",
     run: |w| Box::pin(clean_up(w)),
-}];
+};
 
 async fn clean_up(work: Arc<Work>) -> Result<Outcome, StepError> {
     remove(&work, &work.deployment().await?).await?;
@@ -47,6 +48,23 @@ impl Aside {
     /// It, for the engine.
     pub fn site(&self) -> Site<'_> {
         Site::with_access(&self.deployment, &self.secrets, Access::Certificates)
+    }
+
+    /// Takes the snapshot that it was made of from the stage.
+    async fn unstage(&self, work: &Work) -> Result<(), StepError> {
+        let of = &self.deployment;
+        let staged = work.engine(of)?.profile().snapshot_file;
+        let provisioner = &work.cluster(of)?.provisioner;
+        Ok(provisioner.unstage(&of.id, staged).await?)
+    }
+
+    /// What the snapshot holds that it was made of, which is on the stage.
+    pub async fn take_stock(&self, work: &Work) -> Result<SnapshotContent, StepError> {
+        let of = &self.deployment;
+        let engine = work.engine(of)?;
+        let staged = engine.profile().snapshot_file;
+        let bench = work.cluster(of)?.provisioner.as_ref();
+        Ok(engine.take_stock(self.site(), staged, bench).await?)
     }
 }
 
@@ -81,6 +99,20 @@ pub async fn restore(
     manifest: &Manifest,
     version: Version,
 ) -> Result<Aside, StepError> {
+    let snapshot = work.parts.backups.open(manifest).await?;
+    let restored = restore_from(work, beside, manifest, version, snapshot).await?;
+    restored.unstage(work).await?;
+    Ok(restored)
+}
+
+/// The same of the snapshot that a manifest tells of, wherever that is; it stays on the stage.
+pub async fn restore_from(
+    work: &Work,
+    beside: &Deployment,
+    manifest: &Manifest,
+    version: Version,
+    snapshot: ByteStream,
+) -> Result<Aside, StepError> {
     let aside = without_member(work, beside, manifest, version)?;
     let engine = work.engine(&aside)?;
     let provisioner = &work.cluster(&aside)?.provisioner;
@@ -91,7 +123,6 @@ pub async fn restore(
         .room_for(2 * bytes + profile.member_bytes_min)
         .await?;
     let aside = place(work, aside).await?;
-    let snapshot = work.parts.backups.open(manifest).await?;
     let snapshot = work.meter.count(bytes, snapshot);
     let (id, staged) = (&aside.id, profile.snapshot_file);
     provisioner.stage(id, staged, bytes, snapshot).await?;
@@ -100,7 +131,6 @@ pub async fn restore(
     engine
         .seed(&aside, 0, Seed::Snapshot(staged), bench)
         .await?;
-    provisioner.unstage(id, staged).await?;
 
     let now = work.parts.clock.now();
     let certificates = Certificates::new(now, &work.parts.certificate_life);

@@ -14,6 +14,7 @@ use crate::{
         backup::{Backup, Manifest, SnapshotContent, StoredSnapshot},
         deployment::Site,
         operation::Operation,
+        version::Version,
     },
     store::{self, Conn, StoreError},
 };
@@ -65,19 +66,19 @@ const CLEANUP: [Step; 1] = [Step {
 
 const SNAPSHOT: &str = "snapshot";
 const READ_BACK: &str = "read_back";
-const DESCRIBE: &str = "describe";
+pub(super) const DESCRIBE: &str = "describe";
 
-/// What the step [`SNAPSHOT`] leaves behind.
+/// What the step [`SNAPSHOT`] leaves behind, and what stores an imported one.
 #[derive(Serialize, Deserialize)]
-struct Taken {
-    stored: StoredSnapshot,
+pub(super) struct Taken {
+    pub(super) stored: StoredSnapshot,
     /// The key to it, sealed; none where an earlier version stored it. It is forgotten with the operation's
     /// end.
     #[serde(default)]
-    sealed_key: Option<String>,
+    pub(super) sealed_key: Option<String>,
     /// What is in it, when that was certain at the time.
-    content: Option<SnapshotContent>,
-    started_at: DateTime<Utc>,
+    pub(super) content: Option<SnapshotContent>,
+    pub(super) started_at: DateTime<Utc>,
 }
 
 /// What the step [`DESCRIBE`] leaves behind.
@@ -91,7 +92,7 @@ struct Described {
     sealed_under: String,
 }
 
-async fn backup(work: &Work) -> Result<Backup, StepError> {
+pub(super) async fn backup(work: &Work) -> Result<Backup, StepError> {
     let Some(id) = work.operation.backup.clone() else {
         return Err(StepError::last("the operation names no backup"));
     };
@@ -100,7 +101,7 @@ async fn backup(work: &Work) -> Result<Backup, StepError> {
         .ok_or_else(|| StepError::last("the backup's row is gone"))
 }
 
-fn mark_running(conn: &mut Conn<'_>, operation: &Operation) -> Result<(), StoreError> {
+pub(super) fn mark_running(conn: &mut Conn<'_>, operation: &Operation) -> Result<(), StoreError> {
     match &operation.backup {
         Some(id) => store::backup::set_running(conn, id),
         None => Ok(()),
@@ -170,16 +171,28 @@ async fn read_back(work: Arc<Work>) -> Result<Outcome, StepError> {
 /// Puts the manifest beside the snapshot.
 async fn describe(work: Arc<Work>) -> Result<Outcome, StepError> {
     let backup = backup(&work).await?;
-    let instance = work.instance().await?;
     let taken: Taken = work.result(SNAPSHOT).await?;
-    let (deployment, secrets) = work.allocated().await?;
     let found: serde_json::Value = work.result(READ_BACK).await?;
     let Ok(content) = serde_json::from_value::<SnapshotContent>(found) else {
         // Earlier versions put down a number there.
         let reason = "an earlier version of the broker read it back";
         return Ok(Outcome::StartOver(reason.to_owned()));
     };
-    let manifest = Manifest {
+    let version = work.deployment().await?.version;
+    let manifest = manifest(&work, &backup, &taken, (version, content)).await?;
+    write_manifest(&work, manifest, taken).await
+}
+
+/// What is told of a stored snapshot of `version` with that content.
+pub(super) async fn manifest(
+    work: &Work,
+    backup: &Backup,
+    taken: &Taken,
+    (version, content): (Version, SnapshotContent),
+) -> Result<Manifest, StepError> {
+    let instance = work.instance().await?;
+    let deployment = work.deployment().await?;
+    Ok(Manifest {
         format: taken.stored.manifest_format(),
         backup_id: backup.id.clone(),
         kind: backup.kind,
@@ -188,21 +201,30 @@ async fn describe(work: Arc<Work>) -> Result<Outcome, StepError> {
         service_id: instance.service_id,
         plan_id: Some(instance.plan_id),
         tenant: instance.tenant,
-        engine: deployment.engine.clone(),
-        version: deployment.version,
+        engine: deployment.engine,
+        version,
         units: deployment.units,
         content,
-        stored: taken.stored,
+        stored: taken.stored.clone(),
         requested_at: backup.created_at,
         started_at: taken.started_at,
         finished_at: work.parts.clock.now(),
         sealed_credentials: None,
         sealed_key: None,
         signature: None,
-    };
+    })
+}
+
+/// Puts a manifest beside the snapshot that it tells of.
+pub(super) async fn write_manifest(
+    work: &Work,
+    manifest: Manifest,
+    taken: Taken,
+) -> Result<Outcome, StepError> {
+    let (_, secrets) = work.allocated().await?;
     // Beside the object only: the broker itself needs no credentials of the past, and a key that stands in
     // one place alone is gone with it.
-    let sealed = work.seal(&backup.seal_context(), &secrets)?;
+    let sealed = work.seal(&manifest.seal_context(), &secrets)?;
     let beside = Manifest {
         sealed_credentials: Some(sealed),
         sealed_key: taken.sealed_key,
@@ -219,7 +241,7 @@ async fn describe(work: Arc<Work>) -> Result<Outcome, StepError> {
 }
 
 /// The key that the snapshot was sealed under was taken out of the ring since: another one is taken.
-fn without_key(key: &str) -> Outcome {
+pub(super) fn without_key(key: &str) -> Outcome {
     Outcome::StartOver(format!("the key {key} that it was sealed under is gone"))
 }
 
@@ -243,7 +265,7 @@ async fn remove_bytes(work: Arc<Work>) -> Result<Outcome, StepError> {
 }
 
 /// The backup counts from here on.
-fn complete(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<Manifest, StoreError> {
+pub(super) fn complete(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<Manifest, StoreError> {
     let results = store::step::results(conn, &ending.operation.id)?;
     let described: Described = results
         .get(DESCRIBE)

@@ -87,6 +87,7 @@ async fn delete_backups(work: Arc<Work>) -> Result<Outcome, StepError> {
     let instance = work.instance().await?;
     let Decision { keep } = work.result(DECISION).await?;
     if keep {
+        remove_uploads(&work).await?;
         // What retention has given up and not removed yet goes now: nobody comes by later.
         prune::remove_given_up(&work).await?;
         let rules = work.parts.plan_rules(&instance).after_delete;
@@ -103,6 +104,17 @@ async fn delete_backups(work: Arc<Work>) -> Result<Outcome, StepError> {
     Outcome::with(&SeenTo::default())
 }
 
+/// Deletes what has come of backups that users were bringing along.
+async fn remove_uploads(work: &Work) -> Result<(), StepError> {
+    let id = work.operation.instance.clone();
+    let uploads = work.read(move |conn| store::upload::of_instance(conn, &id));
+    for upload in uploads.await? {
+        let vault = &work.parts.backups;
+        vault.remove(&upload.deployment, &upload.backup).await?;
+    }
+    Ok(())
+}
+
 /// Nothing is left but backups that are kept: all other rows go with the last of it.
 fn succeed(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
     let id = &ending.operation.instance;
@@ -113,6 +125,7 @@ fn succeed(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
         keep_backups(conn, ending, kept_until)?;
     }
     store::binding::delete_of_instance(conn, id)?;
+    store::upload::delete_of_instance(conn, id)?;
     store::backup::delete_of_instance(conn, id)?;
     if let Some((deployment, _)) = store::deployment::of_instance(conn, id)? {
         store::deployment::delete(conn, &deployment.id)?;

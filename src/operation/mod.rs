@@ -48,6 +48,7 @@ mod defragment;
 mod deprovision;
 mod error;
 pub mod fault;
+mod import;
 mod liveness;
 mod members;
 mod meter;
@@ -215,6 +216,7 @@ pub fn definition(kind: OperationKind) -> &'static Definition {
         OperationKind::Renew => &renew::DEFINITION,
         OperationKind::Readdress => &readdress::DEFINITION,
         OperationKind::Proof => &proof::DEFINITION,
+        OperationKind::Import => &import::DEFINITION,
         OperationKind::RestorePrefix => &restore_prefix::DEFINITION,
     }
 }

@@ -29,7 +29,7 @@ pub const DEFINITION: Definition = Definition {
         },
     ],
     begun: |_, _| Ok(()),
-    cleanup: &aside::CLEANUP,
+    cleanup: &[aside::CLEANUP],
     succeed,
     fail,
 };

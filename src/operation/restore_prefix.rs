@@ -32,7 +32,7 @@ pub const DEFINITION: Definition = Definition {
     ],
     begun: |_, _| Ok(()),
     // What is written stays: it is what was asked for, key by key, and there is a backup of before.
-    cleanup: &aside::CLEANUP,
+    cleanup: &[aside::CLEANUP],
     succeed,
     fail: |_: &mut Conn<'_>, _: &Ending<'_>, _| Ok(()),
 };

@@ -66,6 +66,7 @@ mod schema;
 pub mod session;
 pub mod step;
 pub mod time;
+pub mod upload;
 mod waiting;
 mod writer;
 

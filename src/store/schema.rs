@@ -206,6 +206,29 @@ diesel::table! {
 }
 
 diesel::table! {
+    uploads (backup_id) {
+        backup_id -> Text,
+        instance_id -> Text,
+        deployment_id -> Text,
+        bytes -> BigInt,
+        sha256 -> Nullable<Text>,
+        version -> Text,
+        received -> BigInt,
+        touched_at -> Timestamp,
+    }
+}
+
+diesel::table! {
+    upload_parts (id) {
+        id -> Text,
+        backup_id -> Text,
+        at -> BigInt,
+        stored -> Text,
+        sealed_key -> Text,
+    }
+}
+
+diesel::table! {
     schedules (instance_id) {
         instance_id -> Text,
         cluster_id -> Text,

@@ -118,6 +118,22 @@ async fn a_user_without_a_platform_has_the_whole_story() {
         shown.contains("upgrade to:       3.7.3 (upgrade-service)"),
         "{shown}"
     );
+    // The file is as good a backup of another instance; its manifest tells of which version it is.
+    let import = ["import-backup", "new", "backup.tar.gz"];
+    let import = [&import[..], &["--note", "moved", "--wait"]].concat();
+    let imported = user.asks(&import).await;
+    for (field, expected) in [
+        ("type", json!("imported")),
+        ("status", json!("complete")),
+        ("version", json!("3.4.23")),
+        ("sha256", backup["sha256"].clone()),
+        ("note", json!("moved")),
+    ] {
+        assert_eq!(imported[field], expected, "{field}");
+    }
+    fs::write(&file, "no snapshot").expect("a file");
+    let refused = user.run(&import).await;
+    refused.must_say(1, "it does not begin as a database of etcd does");
     let versions = user.does(&["versions", "old"]).await.out;
     assert!(
         versions.starts_with("old runs 3.4.23\n\nKNOWN FAULT"),

@@ -66,6 +66,7 @@ pub fn little_patience() -> Patience {
         cleanup: tries,
         halted_cleanup: tries,
         final_backup: tries,
+        import: tries,
         ..Patience::default()
     }
 }

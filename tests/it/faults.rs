@@ -23,7 +23,7 @@ use crate::{
     catalog::catalog_file,
     control::surroundings,
     database::{Database, with},
-    etcd,
+    etcd, imports,
     inside::{Inside, files_of_deployments},
     proofs, readdress, restore_keys,
     saboteur::{Saboteur, cleanup_names, names},
@@ -57,6 +57,7 @@ async fn story(of: &Database, broker: &mut TestBroker, again: Surroundings) -> V
         readdress::moved(broker, instance, 1).await;
     }
     restore_keys(broker, &source, &backup).await;
+    import(broker, &source, &backup).await;
     update(broker, json!({ "db_version": new, "units": 2 })).await;
     for instance in ["source", "copy"] {
         all_are_proved(broker, instance).await;
@@ -118,6 +119,13 @@ async fn restore_keys(broker: &TestBroker, of: &Value, backup: &Value) {
     let end = restore_keys::restored(broker, of, backup, &wanted).await;
     let changes = json!({ "written": 10, "deleted": 0, "left": 0 });
     assert_eq!(end["prefix_restore"]["changes"], changes, "{end}");
+}
+
+/// Brings the snapshot of a backup along as if it were of elsewhere.
+async fn import(broker: &TestBroker, of: &Value, backup: &Value) {
+    let snapshot = imports::snapshot_of(broker, of, backup).await;
+    let imported = imports::imported(broker, of, &snapshot).await;
+    assert_eq!(imported["keys"], backup["keys"], "{imported}");
 }
 
 /// Has unused storage given back.

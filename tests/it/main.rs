@@ -67,6 +67,7 @@ mod full;
 mod halts;
 mod health;
 mod ids;
+mod imports;
 mod in_kubernetes;
 mod inside;
 mod instances;

@@ -42,7 +42,7 @@ fn folder(broker: &TestBroker, backup: &Value) -> PathBuf {
 }
 
 /// Credentials after a restart, which gives the broker another port.
-fn moved(broker: &TestBroker, mut credentials: Value) -> Value {
+pub fn moved(broker: &TestBroker, mut credentials: Value) -> Value {
     credentials["instance_administration_api"]["root"] = json!(format!("{}/api", broker.url));
     credentials
 }

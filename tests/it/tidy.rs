@@ -47,7 +47,9 @@ const ROOMS: [(&str, &[&str]); 31] = [
     ("logging", &[]),
     (
         "http",
-        &["broker", "caller", "logging", "metrics", "model", "seal"],
+        &[
+            "broker", "caller", "logging", "metrics", "model", "seal", "stream",
+        ],
     ),
     (
         "observer",

@@ -6,7 +6,7 @@ use crate::model::{
     server::EngineBinaries,
 };
 
-use super::{NAME, addresses, damage, figures, files, printed, programs, users};
+use super::{NAME, addresses, damage, figures, files, header, printed, programs, users};
 
 /// The advisory of versions whose data a defragmentation may damage.
 const DAMAGED_BY_DEFRAGMENTATION: &str = "etcd#20271";
@@ -112,6 +112,7 @@ pub static PROFILE: Profile = Profile {
     command_line: users::command_line,
     database_file: files::DATABASE,
     checkpoints: files::CHECKPOINTS,
+    check_head: header::check,
     tells_damage: damage::is_reported,
     unobstructed: "No member is a learner, and no user can log in without a password.",
     without_secrets: printed::without_secrets,

@@ -16,6 +16,7 @@ mod damage;
 mod figures;
 mod files;
 mod full;
+mod header;
 mod lines;
 mod membership;
 mod prefix;
@@ -56,6 +57,7 @@ use crate::{
         server::Server,
         version::Version,
     },
+    stream::ByteStream,
     workbench::Workbench,
 };
 
@@ -191,6 +193,19 @@ impl Engine for Etcd {
         bench: &dyn Workbench,
     ) -> Result<Description, EngineError> {
         snapshot_file::describe(&Dialer::new(site)?, staged, known, bench).await
+    }
+
+    fn whole(&self, snapshot: ByteStream) -> ByteStream {
+        trailer::checked(snapshot)
+    }
+
+    async fn take_stock(
+        &self,
+        site: Site<'_>,
+        staged: &str,
+        bench: &dyn Workbench,
+    ) -> Result<SnapshotContent, EngineError> {
+        snapshot_file::take_stock(&Dialer::new(site)?, staged, bench).await
     }
 
     async fn agreed_version(&self, site: Site<'_>) -> Result<Version, EngineError> {

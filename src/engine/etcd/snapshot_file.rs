@@ -55,6 +55,19 @@ pub(super) async fn describe(
     })
 }
 
+/// What is in the snapshot `staged`, of which the deployment was made. Where the newest entries were compacted
+/// away, a database made of it is at the revision that they had.
+pub(super) async fn take_stock(
+    dialer: &Dialer<'_>,
+    staged: &str,
+    bench: &dyn Workbench,
+) -> Result<SnapshotContent, EngineError> {
+    match describe(dialer, staged, None, bench).await? {
+        Description::Content(content) => Ok(content),
+        Description::Unknown(_) => verify::content_now(dialer).await,
+    }
+}
+
 /// Makes the data of the member at `place`. The tool refuses a home that holds data already.
 pub(super) async fn seed(
     deployment: &Deployment,

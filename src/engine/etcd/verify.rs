@@ -23,6 +23,16 @@ pub(super) async fn content_at(
         .await
 }
 
+/// What a deployment holds that nobody writes to.
+pub(super) async fn content_now(dialer: &Dialer<'_>) -> Result<SnapshotContent, EngineError> {
+    dialer
+        .trying_as_root("counting keys", |mut client| async move {
+            let revision = current_revision(&mut client).await?;
+            read_content(client, revision).await
+        })
+        .await
+}
+
 /// What the member behind `client` held at `revision`.
 pub(super) async fn read_content(client: Client, revision: i64) -> Result<SnapshotContent, Fault> {
     let keys = count(client.clone(), revision).await?;

@@ -51,6 +51,7 @@ mod prefix;
 mod provenance;
 mod restore;
 mod schedule;
+mod upload;
 mod view;
 
 pub use accounts::{accounts, user};
@@ -67,6 +68,7 @@ pub use members::members;
 pub use prefix::restore_prefix;
 pub use restore::restore;
 pub use schedule::{backup_schedule, change_backup_schedule};
+pub use upload::{begin_upload, give_up_upload, send_upload, upload, uploads};
 use view::{BackupList, Backups, DownloadableBackupBody, Embedded, InstanceBody, Recipes};
 
 type Answer = Result<HttpResponse, ComposeError>;

@@ -176,8 +176,9 @@ struct TemplatedLink {
 
 /// A place in the API.
 #[derive(Serialize, ToSchema)]
-struct Link {
-    href: String,
+pub struct Link {
+    /// Its address.
+    pub href: String,
 }
 
 /// A recipe: a piece of work on a deployment.

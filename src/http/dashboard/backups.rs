@@ -35,6 +35,7 @@ use crate::{
         limits::{
             BACKUPS_ON_A_PAGE, BACKUPS_PLOTTED, DAILY_SHOWN, MONTHLY_SHOWN, ON_DEMAND_SHOWN,
             SAFETY_BACKUPS_MAX, SAFETY_KEPT, SAFETY_SHOWN, WEEKLY_SHOWN,
+            upload::IMPORTED_BACKUPS_MAX,
         },
         name,
         operation::{Operation, OperationState},
@@ -57,7 +58,7 @@ const PLOT_OF_HOURS: TimeDelta = TimeDelta::days(3);
 fn shown_at_first(kind: BackupKind) -> usize {
     match kind {
         BackupKind::OnDemand => ON_DEMAND_SHOWN,
-        BackupKind::Safety | BackupKind::Final => SAFETY_SHOWN,
+        BackupKind::Safety | BackupKind::Final | BackupKind::Imported => SAFETY_SHOWN,
         BackupKind::Daily => DAILY_SHOWN,
         BackupKind::Weekly => WEEKLY_SHOWN,
         BackupKind::Monthly => MONTHLY_SHOWN,
@@ -430,8 +431,8 @@ fn groups(
     kinds
         .filter_map(|kind| {
             let (backups, count) = shown.of(kind, &view.backups);
-            let is_rare =
-                matches!(kind, BackupKind::Safety | BackupKind::Final) && shown.kind.is_none();
+            let comes_seldom = [BackupKind::Safety, BackupKind::Final, BackupKind::Imported];
+            let is_rare = comes_seldom.contains(&kind) && shown.kind.is_none();
             if is_rare && count == 0 {
                 return None;
             }
@@ -686,6 +687,10 @@ fn retention(view: &InstanceView) -> Vec<(&'static str, String)> {
                 "for {}, {SAFETY_BACKUPS_MAX} at most",
                 counted(SAFETY_KEPT.num_days(), "day")
             ),
+        ),
+        (
+            title(BackupKind::Imported),
+            format!("the {IMPORTED_BACKUPS_MAX} most recent ones"),
         ),
     ]
 }

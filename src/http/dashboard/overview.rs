@@ -457,6 +457,7 @@ fn kind_text(kind: BackupKind) -> &'static str {
         BackupKind::OnDemand => "on demand",
         BackupKind::Safety => "before an upgrade",
         BackupKind::Final => "before its deletion",
+        BackupKind::Imported => "imported",
         BackupKind::Daily => "daily",
         BackupKind::Weekly => "weekly",
         BackupKind::Monthly => "monthly",

@@ -342,6 +342,25 @@ struct RestoredKeys {
     dry_run: Option<bool>,
 }
 
+/// What shall be brought along.
+#[derive(ToSchema)]
+pub struct UploadBody {
+    upload: WantedUpload,
+}
+
+/// A snapshot that was taken elsewhere.
+#[derive(ToSchema)]
+struct WantedUpload {
+    /// Its length in bytes.
+    bytes: u64,
+    /// Its SHA-256 in hexadecimal digits, if the whole shall be compared with it.
+    sha256: Option<String>,
+    /// The version of the database that it was taken of. Absent or `null`: that of the instance.
+    db_version: Option<DatabaseVersion>,
+    /// What to remember of it.
+    note: Option<String>,
+}
+
 /// How room shall be made.
 #[derive(ToSchema)]
 pub struct ReliefBody {

@@ -163,6 +163,25 @@ fn a_backup_of_before_an_upgrade_displaces_none_of_a_user_and_three_of_them_stay
 }
 
 #[test]
+fn imported_backups_stay_by_number_and_nothing_of_the_instance_goes_for_them() {
+    let day = |day| at(NOW) + TimeDelta::days(day);
+    let of = |at, kind| backup(at, kind, BackupState::Complete);
+    let own = of(day(0), BackupKind::Daily);
+    let imported = (1..=4).map(|at| of(day(at), BackupKind::Imported));
+    let mut backups: Vec<Backup> = [own].into_iter().chain(imported).collect();
+    let version: Version = "3.5.30".parse().expect("a version");
+    let evidence = Evidence::Whole;
+    for backup in &mut backups {
+        let found = [Finding::Same { version, evidence }];
+        backup.proof = Proof::default().after(&found, backup.created_at);
+    }
+    let expected = [true, false, true, true, true];
+    assert_eq!(kept(&backups, 1, day(1000)), expected);
+    let newest = &backups[2..];
+    assert_eq!(displaced_by(&backups[1], newest), newest.last());
+}
+
+#[test]
 fn what_users_keep_goes_neither_by_age_nor_by_a_newer_one() {
     use BackupKind::{Daily, OnDemand};
     let days = |days| at(NOW) + TimeDelta::days(days);

@@ -133,7 +133,7 @@ impl World {
                     assert!(age >= TimeDelta::days(7), "{age}");
                 }
                 BackupKind::Weekly => assert!(age >= TimeDelta::weeks(4), "{age}"),
-                BackupKind::Final => unreachable!("the last one stays"),
+                BackupKind::Final | BackupKind::Imported => unreachable!("nobody takes them here"),
                 BackupKind::Monthly => {
                     let three_months_ago = self.now - Months::new(3);
                     assert!(

@@ -28,7 +28,7 @@ use compose_broker::{
     },
     provisioner::{SharedProvisioner, local::LocalProvisioner},
 };
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use serde_json::json;
 
 use crate::{
@@ -612,6 +612,9 @@ async fn a_backup_is_proved_by_all_that_is_in_it<K: Kind>() {
             let figures = SnapshotContent(figures.collect());
             copy.seed(&kind, Seed::Snapshot("snapshot")).await;
             copy.start(&kind).await;
+            let bench = kind.provisioner();
+            let stock = engine.take_stock(copy.site(), "snapshot", &*bench).await;
+            assert_eq!(stock.expect("what is in it"), content);
             let prove = async |content| engine.prove(copy.site(), content).await;
             for _ in 0..2 {
                 assert_eq!(prove(&content).await.expect("the same"), Evidence::Whole);
@@ -629,6 +632,27 @@ async fn a_backup_is_proved_by_all_that_is_in_it<K: Kind>() {
         }
     }
     assert_ne!(contents[0], contents[2]);
+}
+
+async fn a_file_is_known_by_its_beginning_and_its_end<K: Kind>() {
+    let kind = K::new().await;
+    let (engine, of) = (kind.engine(), Deployed::open_with(&kind, 1).await);
+    let snapshot = engine.snapshot(of.site()).await.expect("a snapshot");
+    let whole: Vec<bytes::Bytes> = snapshot.content.try_collect().await.expect("whole");
+    let whole = whole.concat();
+    let check = engine.profile().check_head;
+    assert_eq!(check(&whole[..whole.len().min(4096)]), Ok(()));
+    assert!(check(b"").is_err() && check(&whole[1..]).is_err());
+    for (bytes, is_whole) in [(&whole[..], true), (&whole[..whole.len() - 1], false)] {
+        let chunks = bytes.chunks(1000).map(bytes::Bytes::copy_from_slice);
+        let chunks: Vec<_> = chunks.map(Ok).collect();
+        let passed = engine.whole(futures::stream::iter(chunks).boxed());
+        let passed: Result<Vec<bytes::Bytes>, _> = passed.try_collect().await;
+        assert_eq!(
+            passed.is_ok_and(|passed| passed.concat() == bytes),
+            is_whole
+        );
+    }
 }
 
 async fn keys_are_put_back_from_a_backup<K: Kind>() {
@@ -951,6 +975,7 @@ macro_rules! contract {
                 users_come_change_and_go,
                 a_backup_becomes_another_database,
                 a_backup_is_proved_by_all_that_is_in_it,
+                a_file_is_known_by_its_beginning_and_its_end,
                 keys_are_put_back_from_a_backup,
                 the_state_of_members_is_told,
                 a_member_is_replaced_by_a_new_one,

@@ -35,9 +35,10 @@ use compose_broker::{
         },
         version::Version,
     },
+    stream::ByteStream,
     workbench::Workbench,
 };
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -137,6 +138,10 @@ pub static PROFILE: Profile = Profile {
     checkpoints: FilesOfMember {
         folder: FOLDER,
         has: |name| name.ends_with(".state"),
+    },
+    check_head: |head| match head.starts_with(b"{") {
+        true => Ok(()),
+        false => Err("it does not begin as a pair does".to_owned()),
     },
     tells_damage: |printed| printed.ends_with(UNREADABLE),
     content_note: CONTENT_NOTE,
@@ -830,6 +835,30 @@ impl Engine for Pair {
         let file = format!("{STAGE}/{staged}");
         let content = count(site.deployment, member, &file, bench).await?;
         Ok(Description::Content(content))
+    }
+
+    fn whole(&self, snapshot: ByteStream) -> ByteStream {
+        let read = async move {
+            let bytes: Vec<Bytes> = snapshot.try_collect().await?;
+            let bytes = Bytes::from(bytes.concat());
+            match bytes.ends_with(END.as_bytes()) {
+                true => Ok(bytes),
+                false => Err(std::io::Error::other("it has no end")),
+            }
+        };
+        stream::once(read).boxed()
+    }
+
+    async fn take_stock(
+        &self,
+        site: Site<'_>,
+        staged: &str,
+        bench: &dyn Workbench,
+    ) -> Result<SnapshotContent, EngineError> {
+        match self.describe(site, staged, None, bench).await? {
+            Description::Content(content) => Ok(content),
+            Description::Unknown(why) => Err(EngineError::Unexpected(why)),
+        }
     }
 
     async fn agreed_version(&self, site: Site<'_>) -> Result<Version, EngineError> {

@@ -1,0 +1,528 @@
+//! Takes in backups that users bring along: snapshots that were taken elsewhere.
+//!
+//! An upload is a backup that waits for its bytes. They come in their order, in as many requests as it takes, to
+//! any of the brokers, and are kept in parts in the backup store. A request that breaks off loses what came of
+//! its last part at the most; what has come is counted in the store, in one transaction with the part. With the
+//! last byte the import is queued.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use chrono::{DateTime, Utc};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use tokio::sync::{Mutex, Semaphore};
+
+use super::{BrokerError, BrokerParts, DeploymentView, Downloads, Profiles};
+use crate::{
+    backups::{Identity, TakenIn, Vault},
+    clock::Clock,
+    model::{
+        audit::AtOnce,
+        backup::{Backup, BackupState, check_note},
+        ids::{BackupId, InstanceId, OperationId, PartId},
+        instance::InstanceState,
+        limits::upload::{
+            UPLOAD_HEAD_BYTES, UPLOAD_KEPT, UPLOAD_PART_BYTES, UPLOADS_ENDED_AT_ONCE,
+            UPLOADS_OPEN_MAX, UPLOADS_RECEIVED_AT_ONCE,
+        },
+        operation::{Operation, OperationKind},
+        origin::Origin,
+        period::BackupKind,
+        proof::Proof,
+        upload::{self, Part, Upload, UploadError},
+        version::Version,
+    },
+    store::{self, Conn, Store, StoreError},
+    stream::ByteStream,
+    timekeeper::Timekeeper,
+};
+
+/// Why an upload failed that nobody went on with.
+const GIVEN_UP: &str = "the upload was not ended in time; begin another one";
+/// The same of one that its user gave up.
+const DROPPED: &str = "the upload was given up";
+
+/// What somebody wants to bring along.
+#[derive(Debug, Clone)]
+pub struct UploadRequest {
+    /// The length of the snapshot, in bytes.
+    pub bytes: u64,
+    /// Its SHA-256 (hex), if that is to be compared.
+    pub sha256: Option<String>,
+    /// The version of the database that it was taken of; none: that of the instance.
+    pub version: Option<Version>,
+    /// What is to be remembered of it.
+    pub note: String,
+}
+
+/// Backups that users bring along.
+pub struct Uploads {
+    store: Arc<Store>,
+    clock: Clock,
+    time: Arc<Timekeeper>,
+    vault: Vault,
+    profiles: Profiles,
+    downloads: Arc<Downloads>,
+    /// Requests that are being received.
+    places: Semaphore,
+}
+
+impl From<UploadError> for BrokerError {
+    fn from(error: UploadError) -> Self {
+        let reason = error.to_string();
+        match error {
+            UploadError::Offset(_) => Self::Conflict(reason),
+            UploadError::Length | UploadError::Hash | UploadError::TooLong(_) => {
+                Self::BadRequest(reason)
+            }
+        }
+    }
+}
+
+impl Uploads {
+    pub(super) fn new(parts: &BrokerParts) -> Self {
+        Self {
+            store: parts.store.clone(),
+            clock: parts.clock.clone(),
+            time: parts.time.clone(),
+            vault: parts.backups.clone(),
+            profiles: parts.profiles.clone(),
+            downloads: parts.downloads.clone(),
+            places: Semaphore::new(UPLOADS_RECEIVED_AT_ONCE),
+        }
+    }
+
+    /// Begins an upload: the backup is listed from here on, and waits for its bytes.
+    pub async fn begin(
+        &self,
+        of: &DeploymentView,
+        wanted: UploadRequest,
+        origin: Origin,
+    ) -> Result<Upload, BrokerError> {
+        check_note(&wanted.note).map_err(BrokerError::BadRequest)?;
+        let sha256 = upload::check(wanted.bytes, wanted.sha256.as_deref())?;
+        let version = wanted.version.unwrap_or(of.deployment.version);
+        let profile = self.profiles.get(&of.deployment.engine)?;
+        if !profile.restores(version, of.deployment.version) {
+            return Err(BrokerError::BadRequest(format!(
+                "a backup of version {version} cannot be restored into version {}, which the database \
+                 has: import it into an instance of that version or a newer one",
+                of.deployment.version
+            )));
+        }
+        self.vault.room_for(wanted.bytes).await?;
+        let now = self.clock.now();
+        let upload = Upload {
+            backup: BackupId::generate(now),
+            instance: of.instance.id.clone(),
+            deployment: of.deployment.id.clone(),
+            bytes: wanted.bytes,
+            sha256,
+            version,
+            received: 0,
+            touched_at: now,
+        };
+        let begun = upload.clone();
+        self.store
+            .decide(move |conn| begin(conn, &upload, &wanted.note, origin))
+            .await?;
+        Ok(begun)
+    }
+
+    /// The uploads of an instance that are not over, the oldest in front.
+    pub async fn open(&self, instance: InstanceId) -> Result<Vec<Upload>, BrokerError> {
+        let read = self
+            .store
+            .read(move |conn| store::upload::of_instance(conn, &instance));
+        Ok(read.await?)
+    }
+
+    /// An upload of an instance that is not over, and the operation that makes it a backup.
+    pub async fn find(
+        &self,
+        instance: InstanceId,
+        id: BackupId,
+    ) -> Result<(Upload, Option<OperationId>), BrokerError> {
+        let read = self.store.read(move |conn| {
+            let upload = store::upload::find(conn, &id)?;
+            let backup = store::backup::find(conn, &id)?;
+            Ok((upload, backup))
+        });
+        let (upload, backup) = read.await?;
+        let is_its = |backup: &Backup| backup.instance == instance;
+        let backup = backup.filter(is_its);
+        match (upload.filter(|of| of.instance == instance), backup) {
+            (Some(upload), Some(backup)) => {
+                let import = upload.is_whole().then_some(backup.operation);
+                Ok((upload, import))
+            }
+            (None, Some(backup)) if backup.kind == BackupKind::Imported => {
+                Err(BrokerError::NotFound(format!(
+                    "the upload is over; what came of it, the backup {} tells",
+                    backup.id
+                )))
+            }
+            _ => Err(no_such_upload()),
+        }
+    }
+
+    /// Takes in the next bytes of an upload, from `offset` on; returns how far it is then. What came before an
+    /// error counts, but for a part that was not whole. A file that is none, or is longer than it was told to be,
+    /// ends the upload.
+    pub async fn receive(
+        self: &Arc<Self>,
+        of: &DeploymentView,
+        id: BackupId,
+        offset: u64,
+        content: ByteStream,
+    ) -> Result<(Upload, Option<OperationId>), BrokerError> {
+        let instance = of.instance.id.clone();
+        let (upload, import) = self.find(instance.clone(), id.clone()).await?;
+        upload.goes_on_at(offset)?;
+        if import.is_some() {
+            return Ok((upload, import));
+        }
+        let profile = self.profiles.get(&of.deployment.engine)?;
+        let source = Source::of(content);
+        if offset == 0 {
+            let head = source.head().await;
+            if let Err(reason) = (profile.check_head)(&head) {
+                let reason = format!("the file is no snapshot: {reason}");
+                self.end(upload, &reason, Origin::Compose).await?;
+                return Err(BrokerError::BadRequest(reason));
+            }
+        }
+        // Sealing takes time that the threads which answer requests do not have; and what has come is kept,
+        // also where its sender is gone by then.
+        let uploads = self.clone();
+        let received = self.downloads.run(async move {
+            let _place = uploads
+                .places
+                .try_acquire()
+                .map_err(|_| BrokerError::Busy)?;
+            uploads.store_parts(upload, source).await
+        });
+        received.await?;
+        self.find(instance, id).await
+    }
+
+    async fn store_parts(&self, mut upload: Upload, source: Source) -> Result<(), BrokerError> {
+        let of = Identity {
+            instance: upload.instance.clone(),
+            deployment: upload.deployment.clone(),
+            backup: upload.backup.clone(),
+        };
+        while !source.is_over().await {
+            let id = PartId::generate(self.clock.now());
+            let content = source.part(UPLOAD_PART_BYTES);
+            let TakenIn { stored, sealed_key } = self.vault.take_in_part(&of, &id, content).await?;
+            let part = Part {
+                id: id.clone(),
+                at: upload.received,
+                stored,
+                sealed_key,
+            };
+            let (now, wanted) = (self.clock.now(), upload.backup.clone());
+            let added = self
+                .store
+                .decide(move |conn| add(conn, &wanted, &part, now));
+            match added.await {
+                Ok(more) => upload = more,
+                Err(error) => {
+                    self.vault.remove_part(&of, &id).await?;
+                    if let BrokerError::BadRequest(reason) = &error {
+                        self.end(upload, reason, Origin::Compose).await?;
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up an upload that is not whole, with all that has come of it.
+    pub async fn give_up(
+        &self,
+        of: &DeploymentView,
+        id: BackupId,
+        origin: Origin,
+    ) -> Result<(), BrokerError> {
+        let (upload, import) = self.find(of.instance.id.clone(), id).await?;
+        if import.is_some() {
+            let reason = "all of the upload has come, and is being made a backup";
+            return Err(BrokerError::Concurrency(reason.to_owned()));
+        }
+        self.end(upload, DROPPED, origin).await?;
+        Ok(())
+    }
+
+    /// Gives up uploads that nobody has gone on with for long; returns how many. Not while the clock is in doubt.
+    pub async fn end_due(&self) -> Result<usize, BrokerError> {
+        let Some(now) = self.time.trusted() else {
+            return Ok(0);
+        };
+        let before = now.time() - UPLOAD_KEPT;
+        let due = self
+            .store
+            .read(move |conn| store::upload::silent_since(conn, before, UPLOADS_ENDED_AT_ONCE));
+        let mut ended = 0;
+        for upload in due.await? {
+            ended += usize::from(self.end(upload, GIVEN_UP, Origin::Retention).await?);
+        }
+        Ok(ended)
+    }
+
+    /// The bytes go first: as long as the row is there, somebody comes by again.
+    async fn end(&self, upload: Upload, why: &str, origin: Origin) -> Result<bool, BrokerError> {
+        let now = self.clock.now();
+        let (begun, why) = (upload.clone(), why.to_owned());
+        let closed = self.store.decide(move |conn| {
+            let found = store::upload::find(conn, &begun.backup)?;
+            // Bytes may have come meanwhile.
+            if found.is_none_or(|found| found.received != begun.received) {
+                return Ok(false);
+            }
+            store::backup::fail(conn, &begun.backup, &why, now)?;
+            let of = (&begun.instance, &begun.backup);
+            store::audit::done_to_backup(conn, AtOnce::UploadEnd, origin, of, now)?;
+            Ok::<_, BrokerError>(true)
+        });
+        if !closed.await? {
+            return Ok(false);
+        }
+        self.vault
+            .remove(&upload.deployment, &upload.backup)
+            .await?;
+        let id = upload.backup;
+        let forget = self
+            .store
+            .write(move |conn| store::upload::delete(conn, &id));
+        forget.await?;
+        Ok(true)
+    }
+}
+
+fn no_such_upload() -> BrokerError {
+    BrokerError::NotFound("there is no such upload".to_owned())
+}
+
+fn begin(
+    conn: &mut Conn<'_>,
+    upload: &Upload,
+    note: &str,
+    origin: Origin,
+) -> Result<(), BrokerError> {
+    is_ready(conn, &upload.instance)?;
+    let open = store::upload::of_instance(conn, &upload.instance)?;
+    if open.len() >= UPLOADS_OPEN_MAX {
+        return Err(BrokerError::Concurrency(format!(
+            "{} uploads of this instance are open; end or give up one of them first",
+            open.len()
+        )));
+    }
+    let now = upload.touched_at;
+    let backup = Backup {
+        id: upload.backup.clone(),
+        instance: upload.instance.clone(),
+        deployment: upload.deployment.clone(),
+        operation: OperationId::generate(now),
+        kind: BackupKind::Imported,
+        period: None,
+        state: BackupState::Pending,
+        failure: None,
+        created_at: now,
+        ordinal: 0,
+        namesake: 0,
+        finished_at: None,
+        manifest: None,
+        removal: None,
+        note: note.to_owned(),
+        pinned: false,
+        proof: Proof::default(),
+    };
+    store::backup::insert(conn, &backup)?;
+    store::upload::insert(conn, upload)?;
+    let of = (&upload.instance, &upload.backup);
+    Ok(store::audit::done_to_backup(
+        conn,
+        AtOnce::Upload,
+        origin,
+        of,
+        now,
+    )?)
+}
+
+fn is_ready(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<(), BrokerError> {
+    let found = store::instance::find(conn, instance)?;
+    match found.map(|found| found.state) {
+        Some(InstanceState::Ready) => Ok(()),
+        Some(_) => {
+            let reason = "the instance is not ready, so it takes no backups";
+            Err(BrokerError::Concurrency(reason.to_owned()))
+        }
+        None => Err(BrokerError::NotFound(
+            "there is no such instance".to_owned(),
+        )),
+    }
+}
+
+/// Counts a part that is stored; with the last one the import is queued.
+fn add(
+    conn: &mut Conn<'_>,
+    id: &BackupId,
+    part: &Part,
+    now: DateTime<Utc>,
+) -> Result<Upload, BrokerError> {
+    let upload = store::upload::find(conn, id)?.ok_or_else(no_such_upload)?;
+    let backup = store::backup::find(conn, id)?;
+    let backup = backup.filter(|backup| backup.state == BackupState::Pending);
+    let backup = backup.ok_or_else(no_such_upload)?;
+    is_ready(conn, &upload.instance)?;
+    let upload = upload.with(part, now)?;
+    store::upload::add(conn, &upload, part)?;
+    if upload.is_whole() {
+        queue(conn, &backup, now)?;
+    }
+    Ok(upload)
+}
+
+fn queue(conn: &mut Conn<'_>, backup: &Backup, now: DateTime<Utc>) -> Result<(), StoreError> {
+    let kind = OperationKind::Import;
+    let operation = Operation {
+        id: backup.operation.clone(),
+        backup: Some(backup.id.clone()),
+        ..Operation::queued(kind, &backup.instance, Origin::Compose, now)
+    };
+    let key = format!("import {}", backup.id);
+    store::operation::insert(conn, &operation, Some(&key))
+}
+
+/// What a client sends, of which one part after the other is stored.
+#[derive(Clone)]
+struct Source(Arc<Mutex<Coming>>);
+
+struct Coming {
+    content: ByteStream,
+    /// What has come and is in no part yet.
+    kept: Bytes,
+    is_over: bool,
+}
+
+impl Coming {
+    /// The next bytes; none at the end. A client that breaks off ends it too: what has come until then is what it
+    /// sent.
+    async fn next(&mut self) -> Option<Bytes> {
+        if !self.kept.is_empty() {
+            return Some(std::mem::take(&mut self.kept));
+        }
+        while !self.is_over {
+            match self.content.try_next().await {
+                Ok(Some(bytes)) if bytes.is_empty() => {}
+                Ok(Some(bytes)) => return Some(bytes),
+                Ok(None) | Err(_) => self.is_over = true,
+            }
+        }
+        None
+    }
+}
+
+impl Source {
+    fn of(content: ByteStream) -> Self {
+        Self(Arc::new(Mutex::new(Coming {
+            content,
+            kept: Bytes::new(),
+            is_over: false,
+        })))
+    }
+
+    /// The first bytes, which stay.
+    async fn head(&self) -> Bytes {
+        let mut coming = self.0.lock().await;
+        let mut head = BytesMut::new();
+        while head.len() < UPLOAD_HEAD_BYTES {
+            match coming.next().await {
+                Some(bytes) => head.extend_from_slice(&bytes),
+                None => break,
+            }
+        }
+        coming.kept = head.freeze();
+        coming.kept.clone()
+    }
+
+    /// Whether nothing more comes; waits for the next bytes.
+    async fn is_over(&self) -> bool {
+        let mut coming = self.0.lock().await;
+        match coming.next().await {
+            Some(bytes) => {
+                coming.kept = bytes;
+                false
+            }
+            None => true,
+        }
+    }
+
+    /// The next bytes, at most so many.
+    fn part(&self, bytes_max: u64) -> ByteStream {
+        let source = self.0.clone();
+        stream::unfold(bytes_max, move |left| {
+            let source = source.clone();
+            async move {
+                if left == 0 {
+                    return None;
+                }
+                let mut coming = source.lock().await;
+                let mut bytes = coming.next().await?;
+                let length = usize::try_from(left).unwrap_or(usize::MAX);
+                coming.kept = bytes.split_off(length.min(bytes.len()));
+                let left = left - bytes.len() as u64;
+                Some((Ok(bytes), left))
+            }
+        })
+        .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    fn source(chunks: &[&'static [u8]], end: Option<io::Error>) -> Source {
+        let chunks: Vec<_> = chunks.iter().map(|c| Ok(Bytes::from_static(c))).collect();
+        Source::of(stream::iter(chunks.into_iter().chain(end.map(Err))).boxed())
+    }
+
+    async fn parts(source: &Source, bytes_max: u64) -> Vec<Bytes> {
+        let mut parts = Vec::new();
+        while !source.is_over().await {
+            let part: Vec<Bytes> = source.part(bytes_max).try_collect().await.expect("a part");
+            parts.push(part.concat().into());
+        }
+        parts
+    }
+
+    #[tokio::test]
+    async fn what_comes_is_cut_into_parts_and_nothing_is_lost_or_twice() {
+        let chunks: [&[u8]; 4] = [b"abcd", b"", b"e", b"fghij"];
+        for (most, expected) in [
+            (1, "a b c d e f g h i j"),
+            (3, "abc def ghi j"),
+            (4, "abcd efgh ij"),
+            (10, "abcdefghij"),
+            (99, "abcdefghij"),
+        ] {
+            let source = source(&chunks, None);
+            assert_eq!(source.head().await, "abcdefghij");
+            assert_eq!(parts(&source, most).await.join(&b' '), expected.as_bytes());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_came_before_a_client_broke_off_is_kept() {
+        let lost = io::Error::from(io::ErrorKind::ConnectionReset);
+        let source = source(&[b"abc", b"d"], Some(lost));
+        assert_eq!(parts(&source, 3).await, ["abc", "d"]);
+        assert!(source.is_over().await);
+    }
+}

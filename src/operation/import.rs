@@ -1,0 +1,194 @@
+//! Makes a backup of a snapshot that a user has brought along.
+//!
+//! The parts of the upload are put together, looked at and stored as any snapshot is. That it can be restored
+//! nobody knows but who restores it: so it is restored aside before it counts, and what it holds is told of what
+//! came up. The parts go last. What is wrong with the file ends the import at once; the backup is listed as
+//! failed, with the reason.
+
+use std::sync::Arc;
+
+use super::{
+    Definition, Ending, Outcome, Step, StepError, Work, aside,
+    backup::{self, Taken},
+    prune,
+};
+use crate::{
+    backups::{BackupStoreError, Identity, TakenIn},
+    model::{
+        backup::{Backup, SnapshotContent},
+        upload::Upload,
+    },
+    provisioner::ProvisionerError,
+    store::{self, Conn, StoreError},
+};
+
+/// Import.
+pub const DEFINITION: Definition = Definition {
+    steps: &[
+        Step {
+            name: STORE,
+            title: "Checking and storing the snapshot",
+            run: |w| Box::pin(put_together(w)),
+        },
+        Step {
+            name: RESTORE,
+            title: "Restoring the snapshot aside",
+            run: |w| Box::pin(restore_aside(w)),
+        },
+        Step {
+            name: backup::DESCRIBE,
+            title: "Describing the backup",
+            run: |w| Box::pin(describe(w)),
+        },
+        Step {
+            name: "remove_parts",
+            title: "Removing the upload",
+            run: |w| Box::pin(remove_parts(w)),
+        },
+    ],
+    begun: backup::mark_running,
+    cleanup: &[
+        aside::CLEANUP,
+        Step {
+            name: "cleanup_import",
+            title: "Removing what was stored",
+            run: |w| Box::pin(remove_bytes(w)),
+        },
+    ],
+    succeed,
+    fail,
+};
+
+const STORE: &str = "store";
+const RESTORE: &str = "restore_aside";
+
+async fn upload(work: &Work, backup: &Backup) -> Result<Upload, StepError> {
+    let id = backup.id.clone();
+    let found = work.read(move |conn| store::upload::find(conn, &id));
+    found
+        .await?
+        .ok_or_else(|| StepError::last("the upload is gone"))
+}
+
+/// Stores what has come as the snapshot of the backup, if it is one.
+async fn put_together(work: Arc<Work>) -> Result<Outcome, StepError> {
+    let backup = backup::backup(&work).await?;
+    let upload = upload(&work, &backup).await?;
+    let id = backup.id.clone();
+    let parts = work
+        .read(move |conn| store::upload::parts(conn, &id))
+        .await?;
+    let deployment = work.deployment().await?;
+    let engine = work.engine(&deployment)?;
+    let vault = &work.parts.backups;
+    vault.room_for(upload.bytes).await?;
+    work.meter.begin(upload.bytes);
+    let meter = work.meter.clone();
+    let of = Identity::from(&backup);
+    let snapshot = engine.whole(vault.open_parts(&of, parts));
+    let stored = vault.take_in(&of, snapshot, move |bytes| meter.set(bytes));
+    let TakenIn { stored, sealed_key } = match stored.await {
+        // What the parts themselves have is told by other errors: this is the engine's word.
+        Err(BackupStoreError::BrokenSource(reason)) => {
+            return Err(StepError::last(format!(
+                "the file is no snapshot: {reason}"
+            )));
+        }
+        stored => stored?,
+    };
+    if upload
+        .sha256
+        .is_some_and(|told| told != stored.snapshot_sha256)
+    {
+        let found = &stored.snapshot_sha256;
+        return Err(StepError::last(format!(
+            "the file has another SHA-256 than was told, {found}: upload it anew"
+        )));
+    }
+    Outcome::with(&Taken {
+        stored,
+        sealed_key: Some(sealed_key),
+        content: None,
+        started_at: backup.created_at,
+    })
+}
+
+/// Restores the stored snapshot into a member that is thrown away, and tells what is in it.
+async fn restore_aside(work: Arc<Work>) -> Result<Outcome, StepError> {
+    let backup = backup::backup(&work).await?;
+    let upload = upload(&work, &backup).await?;
+    let taken: Taken = work.result(STORE).await?;
+    let deployment = work.deployment().await?;
+    aside::remove(&work, &deployment).await?;
+    let unknown = (upload.version, SnapshotContent::default());
+    let manifest = backup::manifest(&work, &backup, &taken, unknown).await?;
+    let version = aside::own_version(&work, &deployment, &manifest)?.map_err(StepError::last)?;
+    let (of, key) = (Identity::from(&backup), taken.sealed_key.as_deref());
+    let snapshot = work.parts.backups.open_taken(&of, &taken.stored, key).await;
+    let snapshot = match snapshot {
+        Err(BackupStoreError::KeyMissing { key, .. }) => return Ok(backup::without_key(&key)),
+        snapshot => snapshot?,
+    };
+    let restored = aside::restore_from(&work, &deployment, &manifest, version, snapshot).await;
+    let found = match restored {
+        Ok(restored) => restored.take_stock(&work).await,
+        Err(error) => Err(error),
+    };
+    aside::remove(&work, &deployment).await?;
+    Outcome::with(&found.map_err(|error| judged(error, &manifest.engine))?)
+}
+
+/// What it means that a snapshot was not restored: a tool that takes it not today takes it never.
+fn judged(error: StepError, engine: &str) -> StepError {
+    let StepError::Passing { message, source } = error else {
+        return error;
+    };
+    let tool = source
+        .as_ref()
+        .and_then(|source| source.downcast_ref::<ProvisionerError>());
+    match tool {
+        Some(ProvisionerError::TaskFailed { .. }) => StepError::Last {
+            message: format!("{engine} cannot restore the file: {message}"),
+            source,
+        },
+        _ => StepError::Passing { message, source },
+    }
+}
+
+async fn describe(work: Arc<Work>) -> Result<Outcome, StepError> {
+    let backup = backup::backup(&work).await?;
+    let upload = upload(&work, &backup).await?;
+    let taken: Taken = work.result(STORE).await?;
+    let content: SnapshotContent = work.result(RESTORE).await?;
+    let what = (upload.version, content);
+    let manifest = backup::manifest(&work, &backup, &taken, what).await?;
+    backup::write_manifest(&work, manifest, taken).await
+}
+
+async fn remove_parts(work: Arc<Work>) -> Result<Outcome, StepError> {
+    let of = Identity::from(&backup::backup(&work).await?);
+    work.parts.backups.remove_parts(&of).await?;
+    Outcome::done()
+}
+
+async fn remove_bytes(work: Arc<Work>) -> Result<Outcome, StepError> {
+    let backup = backup::backup(&work).await?;
+    let vault = &work.parts.backups;
+    vault.remove(&backup.deployment, &backup.id).await?;
+    Outcome::done()
+}
+
+/// It is a backup from here on.
+fn succeed(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
+    let manifest = backup::complete(conn, ending)?;
+    store::upload::delete(conn, &manifest.backup_id)?;
+    prune::queue_if_any(conn, ending)
+}
+
+fn fail(conn: &mut Conn<'_>, ending: &Ending<'_>, failure: &str) -> Result<(), StoreError> {
+    let Some(id) = &ending.operation.backup else {
+        return Ok(());
+    };
+    store::backup::fail(conn, id, failure, ending.now)?;
+    store::upload::delete(conn, id)
+}
