@@ -29,8 +29,10 @@ use crate::{
         operation::OperationState,
         placement::Cluster,
         version::Version,
+        volume::Volume,
     },
     store::{self, Conn, Store, StoreError},
+    volumes::Volumes,
 };
 
 /// All instances.
@@ -287,6 +289,7 @@ pub struct Estates {
     inventory: Arc<Inventory>,
     vitals: Arc<Vitals>,
     targets: Targets,
+    volumes: Arc<Volumes>,
     /// What was read last, and when.
     last: Mutex<Option<(Instant, Arc<Estate>)>>,
 }
@@ -299,8 +302,14 @@ impl Estates {
             vitals,
             targets: Targets::new(parts, inventory.clone()),
             inventory,
+            volumes: parts.volumes.clone(),
             last: Mutex::default(),
         }
+    }
+
+    /// The volumes of store, members and backups, as they were seen last.
+    pub fn volumes(&self) -> Vec<Volume> {
+        self.volumes.seen()
     }
 
     /// All instances, as they were a moment ago.

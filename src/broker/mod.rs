@@ -21,7 +21,6 @@ use crate::{
         queue::Limits,
         renewal::CertificateLife,
         tenant::{RestoreScope, TenantKeys},
-        volume::Volume,
     },
     seal::{KeyRing, SealError},
     store::{Store, StoreError},
@@ -430,7 +429,6 @@ pub struct Broker {
     pub moves: Arc<Moves>,
     store: Arc<Store>,
     vault: Vault,
-    volumes: Arc<Volumes>,
 }
 
 impl Broker {
@@ -447,9 +445,9 @@ impl Broker {
         let instances = Arc::new(Instances::new(parts, inventory.clone(), owners.clone()));
         let updates = Arc::new(Updates::new(parts, inventory.clone()));
         let (of, seen) = (inventory.clone(), audit.clone());
-        let (kept, from) = (backups.clone(), deployments.clone());
-        let bindings = Bindings::new(parts, seen.clone(), of, from.clone(), statuses.clone());
+        let bindings = Bindings::new(parts, seen, of, deployments.clone(), statuses.clone());
         let bindings = Arc::new(bindings);
+        let (kept, seen, from) = (backups.clone(), audit.clone(), deployments.clone());
         Self {
             archives: Archives::new(parts, links.clone(), seen, from, kept),
             logfiles: Logfiles::new(parts, links, audit.clone(), deployments.clone()),
@@ -495,7 +493,6 @@ impl Broker {
             public_url: parts.public_url.clone(),
             store: parts.store.clone(),
             vault: parts.backups.clone(),
-            volumes: parts.volumes.clone(),
         }
     }
 
@@ -517,11 +514,6 @@ impl Broker {
     /// Fails when the backup store is not the one that the broker knows, or cannot be asked.
     pub async fn check_backups(&self) -> Result<(), BrokerError> {
         Ok(self.vault.check().await?)
-    }
-
-    /// The volumes of store, members and backups, as they were seen last.
-    pub fn volumes(&self) -> Vec<Volume> {
-        self.volumes.seen()
     }
 }
 

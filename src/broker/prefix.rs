@@ -9,10 +9,12 @@ use crate::{
     model::{
         choice::BackupChoice,
         deployment::Deployment,
+        ids::InstanceId,
         instance::{Instance, InstanceState},
         operation::{Operation, OperationKind, RestoreSource},
         origin::Origin,
         prefix::PrefixRestore,
+        tenant::RestoreScope,
     },
     store::{self, Conn},
 };
@@ -20,12 +22,14 @@ use crate::{
 const KIND: OperationKind = OperationKind::RestorePrefix;
 
 impl Upkeep {
-    /// Accepts to put back what keys with a prefix were in a backup of the instance, or only to compare; `backup`
-    /// and `restore_time` are as in the parameters of a provision. A backup is taken before anything is changed.
-    /// While the same is being done, tells of that. Refused while too few members serve.
+    /// Accepts to put back what keys with a prefix were in a backup of the instance `source`, or only to compare;
+    /// `backup` and `restore_time` are as in the parameters of a provision. A backup is taken before anything is
+    /// changed. While the same is being done, tells of that. Refused while too few members serve, and where the
+    /// source is none that the owner of `of` may restore from.
     pub async fn restore_prefix(
         &self,
         of: &DeploymentView,
+        source: InstanceId,
         (backup, restore_time): (String, Option<String>),
         wanted: PrefixRestore,
         origin: Origin,
@@ -36,12 +40,13 @@ impl Upkeep {
         })?;
         self.needs_members(of).await?;
         let (instance, now) = (of.instance.id.clone(), self.clock.now());
+        let scope = self.restore_scope;
         let decide = move |conn: &mut Conn<'_>| {
             let operation = Operation {
                 prefix_restore: Some(wanted.clone()),
                 ..Operation::queued(KIND, &instance, origin, now)
             };
-            accept(conn, operation, &choice)
+            accept(conn, operation, (&source, scope), &choice)
         };
         self.store.decide(decide).await
     }
@@ -50,10 +55,20 @@ impl Upkeep {
 fn accept(
     conn: &mut Conn<'_>,
     mut operation: Operation,
+    (source, scope): (&InstanceId, RestoreScope),
     choice: &BackupChoice,
 ) -> Result<Operation, BrokerError> {
     let (instance, deployment) = open(conn, &operation)?;
-    let manifest = chosen(conn, &Source::from(&instance), choice)?;
+    let found = store::instance::find(conn, source)?;
+    let found = found.filter(|of| may_take(&instance, of, scope));
+    let source = found.ok_or_else(|| {
+        BrokerError::BadRequest(format!(
+            "keys of {:?} cannot be put into {:?}: they are not of one owner and one service",
+            source.as_str(),
+            instance.id.as_str()
+        ))
+    })?;
+    let manifest = chosen(conn, &Source::from(&source), choice)?;
     operation.backup = Some(manifest.backup_id.clone());
     if let Some(running) = store::operation::under_way(conn, &instance.id, KIND)? {
         let asks = |of: &Operation| of.prefix_restore.clone();
@@ -74,6 +89,12 @@ fn accept(
     let key = format!("restore of keys {}", instance.id);
     store::operation::insert(conn, &operation, Some(&key))?;
     Ok(operation)
+}
+
+/// Whether an instance may take what is in the backups of another one, or of its own.
+fn may_take(into: &Instance, of: &Instance, scope: RestoreScope) -> bool {
+    let is_same_service = into.service_id == of.service_id;
+    into.id == of.id || (is_same_service && into.tenant.may_restore_from(&of.tenant, scope))
 }
 
 /// The instance, when its users can use it.

@@ -20,6 +20,7 @@ use crate::{
         ids::DeploymentId,
         instance::InstanceState,
         limits::{ALERT_LOOK_TIMEOUT, LOOKS_AT_ONCE},
+        tenant::RestoreScope,
     },
     store::{self, Conn, Store},
 };
@@ -29,6 +30,8 @@ pub struct Upkeep {
     pub(super) store: Arc<Store>,
     pub(super) clock: Clock,
     pub(super) profiles: Profiles,
+    /// How far a restore may reach for its source.
+    pub(super) restore_scope: RestoreScope,
     /// The one whose looks pages show.
     observer: Arc<dyn Observer>,
     census: Arc<dyn Census>,
@@ -40,6 +43,7 @@ impl Upkeep {
             store: parts.store.clone(),
             clock: parts.clock.clone(),
             profiles: parts.profiles.clone(),
+            restore_scope: parts.restore_scope,
             observer: parts.observer.clone(),
             census: parts.census.clone(),
         }

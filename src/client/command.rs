@@ -383,6 +383,9 @@ pub struct RestoreKeys {
     /// With latest and the like: the newest backup that was begun by then, as 2026-11-29T04:00:00Z
     #[arg(long, value_name = "TIME")]
     pub before: Option<String>,
+    /// Put them into this instance, instead of the one that the backup is of
+    #[arg(long, value_name = "INSTANCE", add = names())]
+    pub into: Option<String>,
     /// Only compare them, and say what would be done
     #[arg(long)]
     pub dry_run: bool,

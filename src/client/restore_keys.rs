@@ -8,7 +8,8 @@ use crate::model::size::size;
 impl Session {
     /// `restore-keys`. What it would do is waited for: there is nothing else to tell.
     pub async fn restore_keys(&self, asked: RestoreKeys) -> Result<()> {
-        let (name, dry_run) = (asked.name.as_str(), asked.dry_run);
+        let dry_run = asked.dry_run;
+        let name = asked.into.as_deref().unwrap_or(&asked.name);
         let keys = match asked.prefix.as_str() {
             "" => format!("keys of {name}"),
             prefix => format!("keys of {name} that begin with {prefix:?}"),
@@ -18,16 +19,26 @@ impl Session {
             let question = format!("Really delete {keys} that the backup has not?");
             sure(asked.certainty.force, &does, &question, "changed")?;
         }
+        let target = match &asked.into {
+            Some(into) => Some(self.any_instance(into).await?.id),
+            None => None,
+        };
         let wanted = json!({
+            "target_service_instance_id": target,
             "prefix": asked.prefix,
             "mode": asked.mode,
             "restore_time": asked.before,
             "dry_run": dry_run,
         });
+        let begun = self
+            .with_api(&asked.name, async |api| {
+                api.begin_prefix_restore(&asked.backup, &wanted).await
+            })
+            .await?;
+        // It is told of where the keys are put.
         let recipe = self
             .with_api(name, async |api| {
-                let recipe = api.begin_prefix_restore(&asked.backup, &wanted).await?;
-                let id = recipe["id"].as_str().unwrap_or_default().to_owned();
+                let id = begun["id"].as_str().unwrap_or_default().to_owned();
                 let goes_on = match dry_run {
                     true => format!("{keys} are being compared"),
                     false => format!("{keys} are being put back"),

@@ -108,7 +108,13 @@ fn detail(broker: &Broker) -> Option<String> {
 
 /// What is told of volumes that run out. Which ones, operators are told elsewhere.
 fn volume_detail(broker: &Broker) -> Option<&'static str> {
-    match broker.volumes().iter().map(|volume| volume.level).max()? {
+    match broker
+        .estates
+        .volumes()
+        .iter()
+        .map(|volume| volume.level)
+        .max()?
+    {
         Level::Ample => None,
         Level::Low => Some("a volume is nearly full"),
         Level::Full => Some("a volume is full"),

@@ -90,7 +90,7 @@ async fn page(api: &Api) -> String {
         if let Some(work) = &work {
             page.work(work, broker.clock.now());
         }
-        page.volumes(&broker.volumes());
+        page.volumes(&broker.estates.volumes());
         let in_doubt = broker.time.clock_state().doubt.is_some();
         page.gauge(
             "clock_in_doubt",

@@ -6,7 +6,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    broker::{Answer, TestBroker, answer, text},
+    broker::{Answer, SERVICE, STANDARD, TestBroker, answer, text},
     control::{Script, surroundings},
     database::{Database, with},
     etcd,
@@ -116,6 +116,53 @@ async fn keys_come_back_and_all_others_stay(of: Database) {
     );
 }
 
+async fn keys_go_into_another_database_of_the_same_owner(of: Database) {
+    let broker = of.broker(&[], surroundings()).await;
+    let (source, backup) = backed_up(&of, &broker, 12).await;
+    broker.provision("other", json!({})).await;
+    let other = broker.bind("other", "app").await;
+    let own = of.put(&other, "key-own", "own".to_owned()).await;
+    own.expect("a key");
+    let id = text(&backup["id"]);
+    let wanted = json!({ "prefix": "key-000", "target_service_instance_id": "other" });
+    // A token of one of them says nothing of the other one.
+    let refused = ask(&broker, &source, id, &wanted).await;
+    assert_eq!(refused.status, StatusCode::NOT_FOUND, "{refused:?}");
+
+    let path = |instance: &str, rest: &str| format!("/api/2016-07/instances/{instance}{rest}");
+    let deployment = text(&source["deployment_id"]);
+    let restore = format!("/deployments/{deployment}/backups/{id}/restore_prefix");
+    let body = json!({ "deployment": wanted });
+    let asked = broker.osb(Method::POST, &path("i", &restore)).json(&body);
+    let accepted = answer(asked).await;
+    assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
+    assert_eq!(accepted.body["deployment_id"], other["deployment_id"]);
+    let end = broker.recipe_end(&other, &accepted.body).await;
+    assert_eq!(found(&end), difference(0, 10, 0, 0), "{end}");
+    let keys = of.dump(&other).await;
+    assert_eq!(keys.len(), 11, "{keys:?}");
+    assert_eq!(of.dump(&source).await.len(), 12);
+
+    // Nobody else's database gets them, not even by the platform's credentials.
+    let context = json!({
+        "platform": "cloudfoundry", "organization_guid": "another", "space_guid": "another",
+    });
+    let strange = json!({
+        "service_id": SERVICE, "plan_id": STANDARD, "organization_guid": "another",
+        "space_guid": "another", "context": context,
+    });
+    let place = "/v2/service_instances/strange?accepts_incomplete=true";
+    let made = answer(broker.osb(Method::PUT, place).json(&strange)).await;
+    broker.instance_end("strange", &made.body).await;
+    let wanted = json!({ "prefix": "", "target_service_instance_id": "strange" });
+    let body = json!({ "deployment": wanted });
+    let asked = broker.osb(Method::POST, &path("i", &restore)).json(&body);
+    let refused = answer(asked).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{refused:?}");
+    let told = text(&refused.body["errors"]["base"][0]);
+    assert!(told.contains("not of one owner"), "{told}");
+}
+
 async fn what_cannot_be_put_back_is_told(of: Database) {
     let script = Script::default();
     let broker = of.broker(&[], script.surroundings()).await;
@@ -209,6 +256,7 @@ with! {
 with! {
     in_memory, Database::in_memory(),
     keys_come_back_and_all_others_stay
+    keys_go_into_another_database_of_the_same_owner
     what_cannot_be_put_back_is_told
     nothing_is_changed_without_a_backup_of_before
 }

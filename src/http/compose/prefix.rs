@@ -1,19 +1,22 @@
 //! Parts of a running database that are put back from a backup.
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
 
-use super::{Answer, deployment_in_path, restore::backup_in_path, view};
+use super::{
+    Admitted, Answer, deployment_in_path, no_such_instance, restore::backup_in_path, view,
+};
 use crate::{
-    broker::BrokerError,
-    http::{Api, openapi::requests, request::Body},
+    broker::{BrokerError, DeploymentView},
+    http::{Api, error::HttpError, openapi::requests, request::Body},
     model::{
+        ids::InstanceId,
         origin::Origin,
         prefix::{PrefixMode, PrefixRestore},
     },
 };
 
 /// Puts keys with a prefix of a running database back from one of its backups, by its id or as `latest`,
-/// `latest:daily` and the like. A backup is taken before. Keys that clients change meanwhile stay as they are. Or
+/// `latest:daily` and the like, or into another running database of the same owner. A backup is taken before. Keys that clients change meanwhile stay as they are. Or
 /// only compares them, and changes nothing.
 #[utoipa::path(
     post,
@@ -42,11 +45,37 @@ pub async fn restore_prefix(
     let wanted = PrefixRestore::wanted(&prefix, mode, asked.flag("dry_run")?);
     let wanted = wanted.map_err(BrokerError::BadRequest)?;
     let from = (backup, asked.text("restore_time")?);
+    let target = asked.id("target_service_instance_id")?;
+    let source = of.instance.id.clone();
+    let into = match target.filter(|target| *target != source) {
+        Some(target) => other_instance(&api, &request, target).await?,
+        None => of,
+    };
     let operation = api
         .broker
         .upkeep
-        .restore_prefix(&of, from, wanted, Origin::Compose)
+        .restore_prefix(&into, source, from, wanted, Origin::Compose)
         .await?;
     let task = api.broker.deployments.task(operation).await?;
-    Ok(HttpResponse::Accepted().json(view::recipe(&of, &task, api.broker.clock.now())))
+    Ok(HttpResponse::Accepted().json(view::recipe(&into, &task, api.broker.clock.now())))
+}
+
+/// Another instance, when the one who asks administers it, too.
+async fn other_instance(
+    api: &Api,
+    request: &HttpRequest,
+    id: InstanceId,
+) -> Result<DeploymentView, HttpError> {
+    let admitted = request.extensions().get::<Admitted>().cloned();
+    let may = match admitted {
+        Some(Admitted::Binding(granted, _)) => {
+            api.broker.tokens.reaches(granted, id.clone()).await?
+        }
+        Some(Admitted::Platform) => true,
+        None => false,
+    };
+    if !may {
+        return Err(no_such_instance());
+    }
+    Ok(api.broker.deployments.deployment_of(id).await?)
 }

@@ -136,7 +136,8 @@ pub async fn restore(
     let wanted = wanted.map_err(HttpError::bad_request)?;
     let from = (backup.id.to_string(), None);
     let upkeep = &api.broker.upkeep;
-    let operation = upkeep.restore_prefix(&view.of, from, wanted, Origin::Dashboard);
+    let source = view.of.instance.id.clone();
+    let operation = upkeep.restore_prefix(&view.of, source, from, wanted, Origin::Dashboard);
     let href = href(&view, &backup);
     Ok(see_other(&format!(
         "{href}?operation={}",

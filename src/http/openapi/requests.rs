@@ -340,6 +340,8 @@ struct RestoredKeys {
     restore_time: Option<String>,
     /// Only compare, and change nothing. Absent or `null`: `false`.
     dry_run: Option<bool>,
+    /// The instance that they are put into. Absent or `null`: the one that the backup is of.
+    target_service_instance_id: Option<String>,
 }
 
 /// What shall be brought along.

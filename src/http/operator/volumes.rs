@@ -49,7 +49,12 @@ impl From<Volume> for VolumeBody {
     responses((status = 200, description = "The volumes", body = VolumesBody))
 )]
 pub async fn list(api: web::Data<Api>) -> Answer {
-    let volumes = api.broker.volumes().into_iter().map(VolumeBody::from);
+    let volumes = api
+        .broker
+        .estates
+        .volumes()
+        .into_iter()
+        .map(VolumeBody::from);
     Ok(HttpResponse::Ok().json(VolumesBody {
         volumes: volumes.collect(),
     }))

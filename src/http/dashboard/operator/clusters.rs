@@ -121,7 +121,7 @@ pub async fn page(api: web::Data<Api>, session: web::ReqData<Session>) -> Answer
     let page = ClustersPage {
         counts: counts(&api, &estate).await?,
         rows: clusters.into_iter().map(row).collect(),
-        volumes: api.broker.volumes().iter().map(volume).collect(),
+        volumes: api.broker.estates.volumes().iter().map(volume).collect(),
         webhook: api.broker.webhook.place(),
         waiting: waiting(api.broker.outbox.backlog().await?),
         shell,
