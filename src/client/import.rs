@@ -174,7 +174,7 @@ fn open(path: &Path) -> io::Result<Snapshot> {
     Read::take(&file, GZIP_MAGIC.len() as u64).read_to_end(&mut head)?;
     file.rewind()?;
     if head == GZIP_MAGIC {
-        return unpack(path, file);
+        return unpack(path, file).map_err(no_backup);
     }
     let (bytes, sha256) = copy(&mut file, &mut io::sink())?;
     Ok(Snapshot {
@@ -184,6 +184,15 @@ fn open(path: &Path) -> io::Result<Snapshot> {
         sha256,
         version: None,
     })
+}
+
+/// What is wrong with an archive.
+fn no_backup(error: io::Error) -> io::Error {
+    let why = "it is packed with gzip, and is no backup as download-backup writes it";
+    io::Error::new(
+        error.kind(),
+        format!("{why} ({error}); if it is a snapshot, unpack it first"),
+    )
 }
 
 fn unpack(path: &Path, archive: File) -> io::Result<Snapshot> {
@@ -206,11 +215,8 @@ fn unpack(path: &Path, archive: File) -> io::Result<Snapshot> {
             _ => {}
         }
     }
-    let Some((file, unpacked, bytes, sha256)) = snapshot else {
-        return Err(io::Error::other(format!(
-            "the archive has no {SNAPSHOT_FILE}"
-        )));
-    };
+    let (file, unpacked, bytes, sha256) =
+        snapshot.ok_or_else(|| io::Error::other(format!("it has no {SNAPSHOT_FILE}")))?;
     Ok(Snapshot {
         file,
         _unpacked: Some(unpacked),

@@ -131,6 +131,9 @@ async fn a_user_without_a_platform_has_the_whole_story() {
     ] {
         assert_eq!(imported[field], expected, "{field}");
     }
+    let packed = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0];
+    fs::write(&file, packed).expect("a file");
+    user.run(&import).await.must_say(1, "unpack it first");
     fs::write(&file, "no snapshot").expect("a file");
     let refused = user.run(&import).await;
     refused.must_say(1, "it does not begin as a database of etcd does");
