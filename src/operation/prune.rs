@@ -6,10 +6,12 @@ use std::sync::Arc;
 use super::{Definition, Ending, Outcome, Parts, Step, StepError, Work};
 use crate::{
     model::{
+        backup::Backup,
         ids::{BackupId, InstanceId},
         limits::{BACKUP_HISTORY_KEPT, BACKUPS_FORGOTTEN_AT_ONCE, RESTORE_WATCH},
         operation::{Operation, OperationKind},
         origin::Origin,
+        period::BackupKind,
         retention::{self, Decision},
         trust::Trusted,
     },
@@ -145,6 +147,12 @@ pub(super) async fn remove_given_up(work: &Work) -> Result<(), StepError> {
     Ok(())
 }
 
+/// Whether there is no operation that makes a backup, since the upload of it was given up before its end.
+fn was_never_queued(conn: &mut Conn<'_>, backup: &Backup) -> Result<bool, StoreError> {
+    let is_imported = backup.kind == BackupKind::Imported;
+    Ok(is_imported && store::operation::find(conn, &backup.operation)?.is_none())
+}
+
 /// Removes rows of backups that have held no bytes for long, and of the operations that took,
 /// proved and removed them: with one of each a day they would grow for ever.
 async fn forget(work: Arc<Work>) -> Result<Outcome, StepError> {
@@ -160,11 +168,17 @@ async fn forget(work: Arc<Work>) -> Result<Outcome, StepError> {
                 conn, &instance, kind, before,
             )?);
         }
-        let ended = store::operation::ended_before(conn, &instance, OperationKind::Backup, before)?;
+        let mut ended = Vec::new();
+        for kind in [OperationKind::Backup, OperationKind::Import] {
+            ended.extend(store::operation::ended_before(
+                conn, &instance, kind, before,
+            )?);
+        }
         let limit = BACKUPS_FORGOTTEN_AT_ONCE;
         for backup in store::backup::history(conn, &instance, before, limit)? {
             // The row of a backup whose operation is stuck tells an operator where to look.
-            if retention::is_history(&backup, now) && ended.contains(&backup.operation) {
+            let is_over = ended.contains(&backup.operation) || was_never_queued(conn, &backup)?;
+            if retention::is_history(&backup, now) && is_over {
                 store::backup::forget(conn, &backup.id)?;
                 operations.push(backup.operation);
             }

@@ -11,7 +11,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use compose_broker::model::operation::OperationKind;
+use chrono::TimeDelta;
+use compose_broker::model::{
+    limits::{BACKUP_HISTORY_KEPT, upload::UPLOAD_KEPT},
+    operation::OperationKind,
+};
 use flate2::read::GzDecoder;
 use futures::{StreamExt as _, stream};
 use reqwest::{Body, Method, StatusCode};
@@ -348,11 +352,47 @@ async fn an_upload_goes_on_after_a_restart_and_ends_with_its_time_or_its_instanc
     let third = begin(&broker, &credentials, json!({ "bytes": 1000 })).await;
     assert_eq!(third.status, StatusCode::UNPROCESSABLE_ENTITY, "{third:?}");
     assert_eq!(parts(&broker).len(), 1);
-    let request = broker.compose(Method::DELETE, &credentials, &second);
-    request.send().await.expect("an answer");
+    broker.stop().await;
+    clock.forward(UPLOAD_KEPT + Duration::from_secs(3600));
+    broker
+        .start_again(of.surroundings(clock.surroundings()))
+        .await;
+    let credentials = moved(&broker, credentials);
+    for upload in [&first, &second] {
+        let failed = eventually("the end of an upload", || async {
+            let told = backup(&broker, &credentials, upload).await;
+            (told["status"] == "failed").then_some(told)
+        })
+        .await;
+        let told = text(&failed["status_detail"]);
+        assert!(told.contains("not ended in time"), "{told}");
+    }
+    eventually("no parts", || async {
+        parts(&broker).is_empty().then_some(())
+    })
+    .await;
+    // In the end nothing tells of them any more.
+    clock.forward(
+        (BACKUP_HISTORY_KEPT + TimeDelta::days(1))
+            .to_std()
+            .expect("a time"),
+    );
+    broker.back_up(&credentials).await;
+    let list = format!(
+        "/deployments/{}/backups",
+        text(&credentials["deployment_id"])
+    );
+    eventually("backups without those that failed", || async {
+        let listed = fetch(&broker, &credentials, &list).await;
+        let listed = listed.body["_embedded"]["backups"].as_array()?.clone();
+        let is_failed = |backup: &Value| backup["status"] == "failed";
+        (!listed.iter().any(is_failed)).then_some(())
+    })
+    .await;
+
     let last = begun(&broker, &credentials, snapshot.len()).await;
     send(&broker, &credentials, &last, 0, &snapshot[..100]).await;
-    assert_eq!(parts(&broker).len(), 2);
+    assert_eq!(parts(&broker).len(), 1);
     broker.deprovision("i").await;
     assert_eq!(parts(&broker), Vec::<String>::new());
 }
