@@ -194,6 +194,7 @@ impl Assembly<'_> {
             time: self.kept.time.clone(),
             backup_grace: chrono::TimeDelta::hours(config.retention.backup_grace_hours.into()),
             hang_after: self.surroundings.hang_after,
+            proves_backups: config.retention.proves_backups,
             certificate_life: self.surroundings.certificate_life,
             public_url: self.public_url.to_owned(),
             metrics: self.metrics.clone(),

@@ -267,15 +267,21 @@ impl Vault {
         manifest: &Manifest,
         progress: impl Fn(u64) + Send,
     ) -> Result<(), BackupStoreError> {
-        let name = ObjectName::snapshot(&manifest.deployment_id, &manifest.backup_id);
-        let mut snapshot = self.open(manifest).await?;
-        let mut passed = 0;
-        let failed = |error| BackupStoreError::of_reading(&name, error);
-        while let Some(chunk) = snapshot.try_next().await.map_err(failed)? {
-            passed += chunk.len() as u64;
-            progress(passed);
-        }
-        Ok(())
+        let name = ObjectName::snapshot_of(manifest);
+        read_to_end(self.open(manifest).await?, &name, progress).await
+    }
+
+    /// The same of a backup that has no manifest yet.
+    pub async fn read_taken(
+        &self,
+        of: &Identity,
+        expected: &StoredSnapshot,
+        sealed_key: Option<&str>,
+        progress: impl Fn(u64) + Send,
+    ) -> Result<(), BackupStoreError> {
+        let name = ObjectName::snapshot(&of.deployment, &of.backup);
+        let snapshot = self.open_taken(of, expected, sealed_key).await?;
+        read_to_end(snapshot, &name, progress).await
     }
 
     /// Opens the snapshot of a backup that has no manifest yet, as [`Vault::open`] does. One that an earlier
@@ -340,7 +346,7 @@ impl Vault {
     /// Reads the whole snapshot of a backup and fails when it is not as its manifest says.
     pub async fn verify(&self, manifest: &Manifest) -> Result<(), BackupStoreError> {
         let name = ObjectName::snapshot_of(manifest);
-        read_to_end(self.open(manifest).await?, &name).await
+        read_to_end(self.open(manifest).await?, &name, |_| ()).await
     }
 
     /// Reads the whole object of a backup and fails when its bytes are not those that its manifest tells of.
@@ -348,7 +354,7 @@ impl Vault {
     pub async fn verify_object(&self, manifest: &Manifest) -> Result<(), BackupStoreError> {
         let name = ObjectName::snapshot_of(manifest);
         let expected = Expecting::object(&name, &manifest.stored);
-        read_to_end(gauged(self.read(&name).await?, expected), &name).await
+        read_to_end(gauged(self.read(&name).await?, expected), &name, |_| ()).await
     }
 
     /// What a user downloads: the [`archive`] of a backup. It ends with an error when the backup
@@ -578,8 +584,17 @@ fn unpacked(
     Ok(gauged(frame::decompress(stored, name), snapshot))
 }
 
-async fn read_to_end(mut content: ByteStream, of: &ObjectName) -> Result<(), BackupStoreError> {
-    while content.try_next().await.map_err(unreadable(of))?.is_some() {}
+/// Reads what is of the object `of`, and tells `progress` how many bytes have passed.
+async fn read_to_end(
+    mut content: ByteStream,
+    of: &ObjectName,
+    progress: impl Fn(u64) + Send,
+) -> Result<(), BackupStoreError> {
+    let mut passed = 0;
+    while let Some(chunk) = content.try_next().await.map_err(unreadable(of))? {
+        passed += chunk.len() as u64;
+        progress(passed);
+    }
     Ok(())
 }
 

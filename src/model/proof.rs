@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     backoff::backoff,
     limits::{PROOF_PAUSE_FIRST, PROOF_PAUSE_MAX, proof::BYTES_READ_EVERY},
+    period::BackupKind,
     sentence::counted,
     version::Version,
 };
@@ -29,6 +30,12 @@ impl Evidence {
             Self::Figures => "figures",
         }
     }
+}
+
+/// Whether a backup of a kind is restored aside soon after it was taken, where backups are proved at all. What is
+/// taken since something is about to be changed or deleted is needed at once, and not waited for.
+pub fn follows(kind: BackupKind, are_proved: bool) -> bool {
+    are_proved && (kind.is_scheduled() || kind == BackupKind::OnDemand)
 }
 
 /// What came of restoring a backup into one version.
@@ -327,6 +334,15 @@ mod tests {
     fn untried() -> Finding {
         Finding::Untried {
             reason: "there is no room".to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_is_needed_at_once_waits_for_no_proof() {
+        for kind in BackupKind::ALL {
+            let waits = [BackupKind::Safety, BackupKind::Final, BackupKind::Imported];
+            assert_eq!(follows(kind, true), !waits.contains(&kind), "{kind}");
+            assert!(!follows(kind, false), "{kind}");
         }
     }
 

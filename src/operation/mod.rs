@@ -93,6 +93,8 @@ pub struct Parts {
     pub time: Arc<Timekeeper>,
     /// How long a backup that is old enough to go is kept on.
     pub backup_grace: chrono::TimeDelta,
+    /// Whether backups are proved.
+    pub proves_backups: bool,
     /// How long certificates of deployments live.
     pub certificate_life: CertificateLife,
     /// How long a member may give no sign of life while others do.
