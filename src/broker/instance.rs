@@ -24,6 +24,7 @@ use crate::{
         backup::Manifest,
         catalog::Plan,
         deployment::{Deployment, Shape},
+        engine::Profile,
         ids::{DeploymentId, InstanceId, OperationId},
         instance::{Instance, InstanceState, ProvisionIdentity, normal_form},
         limits::PLATFORM_NAME_BYTES_MAX,
@@ -186,16 +187,15 @@ impl Instances {
         let asked: ProvisionParameters = serde_json::from_value(parameters)
             .map_err(|e| BrokerError::BadRequest(format!("the parameters cannot be read: {e}")))?;
         let tenant = self.tenant(request, asker)?;
-        let source = restore_source(
-            conn,
-            asker,
-            (&tenant, self.restore_scope),
-            &offering,
-            &asked,
-        )?;
+        let scope = (&tenant, self.restore_scope);
+        let source = restore_source(conn, asker, scope, &offering, &asked)?;
         let target = self
             .targets
             .target(conn, &offering, &plan, &asked, source.as_ref())?;
+        if asked.clients_notice == Some(true) {
+            let profile = self.inventory.profile(&offering.rules.engine)?;
+            clients_would_notice(profile, source.as_ref(), target.version)?;
+        }
         self.quotas
             .check_quotas(conn, &tenant, &plan, target.units)?;
         is_offered_by_all(conn, (&offering.id, &plan.id), self.clock.now())?;
@@ -211,6 +211,7 @@ impl Instances {
                 name,
                 target,
                 source,
+                clients_notice: asked.clients_notice == Some(true),
             },
             asker,
             self.clock.now(),
@@ -342,6 +343,8 @@ struct Accepted<'a> {
     name: String,
     target: Target<'a>,
     source: Option<Manifest>,
+    /// See [`RestoreSource::clients_notice`].
+    clients_notice: bool,
 }
 
 fn insert_instance(
@@ -398,13 +401,36 @@ fn insert_instance(
     }
     let operation = Operation {
         backup,
-        source: accepted.source.map(|manifest| RestoreSource { manifest }),
+        source: accepted.source.map(|manifest| RestoreSource {
+            manifest,
+            clients_notice: accepted.clients_notice,
+        }),
         ..Operation::queued(kind, &instance.id, origin, now)
     };
     store::instance::insert(conn, &instance)?;
     store::deployment::insert(conn, &deployment)?;
     store::operation::insert(conn, &operation, Some(&instance_key(&instance.id)))?;
     Ok(Provisioned::Accepted(operation.id))
+}
+
+/// Fails where there is no source whose clients could notice anything, or the version cannot tell them.
+fn clients_would_notice(
+    profile: &Profile,
+    source: Option<&Manifest>,
+    version: Version,
+) -> Result<(), BrokerError> {
+    if source.is_none() {
+        let reason =
+            "revision_bump needs source_service_instance_id and a backup: it is about a restore";
+        return Err(BrokerError::BadRequest(reason.to_owned()));
+    }
+    if !(profile.tells_clients)(version) {
+        return Err(BrokerError::BadRequest(format!(
+            "a restore into version {version} cannot tell clients of the source that it is another \
+             database: leave revision_bump out, or choose a newer db_version"
+        )));
+    }
+    Ok(())
 }
 
 /// What people call the instance with that deployment, or called it before it was deleted.

@@ -80,7 +80,7 @@ fn accept(
             "keys of this database are being restored or compared; try again when that is done";
         return Err(BrokerError::Concurrency(reason.to_owned()));
     }
-    operation.source = Some(RestoreSource { manifest });
+    operation.source = Some(RestoreSource::of(manifest));
     if let Some(wanted) = operation.prefix_restore.as_mut().filter(|w| !w.dry_run) {
         let of = (&instance.id, &deployment.id);
         let (id, origin, now) = (&operation.id, operation.origin, operation.created_at);

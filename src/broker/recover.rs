@@ -87,9 +87,7 @@ impl Recoveries {
                     },
                     RecoverySource::Backup(manifest) => Operation {
                         backup: Some(manifest.backup_id.clone()),
-                        source: Some(RestoreSource {
-                            manifest: Manifest::clone(manifest),
-                        }),
+                        source: Some(RestoreSource::of(Manifest::clone(manifest))),
                         ..queued
                     },
                 };

@@ -52,6 +52,8 @@ pub struct RestoreRequest {
     pub restore_time: Option<String>,
     /// What the new instance shall be called; absent: [`name::of_restore`].
     pub name: Option<String>,
+    /// As the parameter `revision_bump` of a provision.
+    pub clients_notice: bool,
     /// As the parameter `db_version` of a provision.
     pub version: Option<String>,
     /// As the parameter `cluster_id` of a provision; absent where the plan needs one: the source's.
@@ -224,6 +226,10 @@ impl Restores {
         put(
             "restore_time",
             request.restore_time.as_ref().map(|at| json!(at)),
+        );
+        put(
+            "revision_bump",
+            request.clients_notice.then_some(json!(true)),
         );
         put("db_version", request.version.as_ref().map(|v| json!(v)));
         put("cluster_id", cluster.map(Value::from));

@@ -365,6 +365,7 @@ impl Office {
             source: source.clone(),
             backup: backup.to_string(),
             restore_time: None,
+            clients_notice: false,
             name: None,
             version: version.map(|v| v.to_string()),
             cluster: place.map(str::to_owned),

@@ -117,8 +117,8 @@ pub enum Description {
 pub enum Seed<'a> {
     /// A snapshot, for a database that nobody knows yet.
     Snapshot(&'a str),
-    /// A snapshot, for a database in its place. Clients may have seen changes that are lost by it, and have to
-    /// notice.
+    /// A snapshot, for a database in its place, or one that clients of its source come to. They may have seen
+    /// changes that are lost by it, and have to notice.
     Backup(&'a str),
     /// What [`Engine::salvage`] has put there, for a database in its place, too.
     Salvage(&'a str),

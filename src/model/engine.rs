@@ -62,6 +62,9 @@ pub struct Profile {
     /// Whether a member that has ended tells by its last words that it cannot use what it kept, and
     /// never will. False for whatever may pass.
     pub tells_damage: fn(&str) -> bool,
+    /// Whether clients that go on from what they saw in another database notice it in one of that version which
+    /// was restored from it ([`RestoreSource::clients_notice`](super::operation::RestoreSource::clients_notice)).
+    pub tells_clients: fn(Version) -> bool,
     /// Fails with the reason, for people, when a file that begins so is no snapshot of the engine.
     pub check_head: fn(&[u8]) -> Result<(), String>,
     /// What people are told before an upgrade that no member has an obstacle to.

@@ -411,6 +411,19 @@ fn mebibytes(bytes: u64) -> String {
 pub struct RestoreSource {
     /// The backup's manifest at the time of the request.
     pub manifest: Manifest,
+    /// Whether clients that go on from what they saw in the source are told that this is another database.
+    #[serde(default)]
+    pub clients_notice: bool,
+}
+
+impl RestoreSource {
+    /// What has nothing to do with clients of the source.
+    pub fn of(manifest: Manifest) -> Self {
+        Self {
+            manifest,
+            clients_notice: false,
+        }
+    }
 }
 
 /// A durable operation.

@@ -25,6 +25,9 @@ pub struct ProvisionParameters {
     pub backup_id: Option<String>,
     /// The newest backup from before that time is meant.
     pub restore_time: Option<String>,
+    /// Clients that go on from what they saw in the source are told that this is another database.
+    #[serde(rename = "revision_bump")]
+    pub clients_notice: Option<bool>,
     /// The cluster that it goes to.
     pub cluster_id: Option<String>,
     /// The cluster that it goes to, by the instance that stands for it.

@@ -18,6 +18,7 @@ use crate::{
         backup::Manifest,
         deployment::{Access, Deployment, Site},
         limits::STOP_GRACE,
+        operation::RestoreSource,
         schedule::Schedule,
     },
     store::{Conn, StoreError},
@@ -60,11 +61,13 @@ pub const DEFINITION: Definition = Definition {
     fail,
 };
 
-fn manifest(work: &Work) -> Result<&Manifest, StepError> {
+fn source(work: &Work) -> Result<&RestoreSource, StepError> {
     let source = work.operation.source.as_ref();
-    Ok(&source
-        .ok_or_else(|| StepError::last("the restore has no source"))?
-        .manifest)
+    source.ok_or_else(|| StepError::last("the restore has no source"))
+}
+
+fn manifest(work: &Work) -> Result<&Manifest, StepError> {
+    Ok(&source(work)?.manifest)
 }
 
 /// The snapshot's name on the stage.
@@ -110,7 +113,11 @@ pub async fn stage_backup(
 async fn seed(work: Arc<Work>) -> Result<Outcome, StepError> {
     let (deployment, _) = work.allocated().await?;
     let staged = staged_name(&work, &deployment)?;
-    seed_members(&work, &deployment, Seed::Snapshot(staged)).await?;
+    let seed = match source(&work)?.clients_notice {
+        true => Seed::Backup(staged),
+        false => Seed::Snapshot(staged),
+    };
+    seed_members(&work, &deployment, seed).await?;
     Outcome::done()
 }
 

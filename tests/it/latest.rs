@@ -1,11 +1,12 @@
 //! Restores of the newest backup that fits, and what they would do.
 
+use etcd_client::WatchOptions;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
     broker::{Answer, TestBroker, answer, text},
-    control,
+    control, etcd,
 };
 
 /// Asks the broker itself for a restore of a backup, or of the newest one.
@@ -195,4 +196,70 @@ async fn what_a_restore_would_do_is_told_with_every_refusal_and_nothing_is_made(
         "{told}"
     );
     assert_eq!(told["restore_estimate"]["restores"], 1, "{told}");
+}
+
+/// A client that goes on from what it saw in the source, after the backup.
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_of_the_source_notice_where_they_are_to() {
+    let broker = TestBroker::start().await;
+    broker
+        .provision("i", json!({ "db_version": "3.5.16" }))
+        .await;
+    let key = broker.bind("i", "b").await;
+    let mut source = etcd::connect(&key).await;
+    etcd::fill(&mut source, 5, "v").await;
+    let backup = broker.back_up(&key).await;
+    etcd::fill(&mut source, 5, "lost").await;
+    let seen = source.get("key-0001", None).await.expect("a key");
+    let seen = seen.header().expect("a header").revision();
+
+    let wanted = json!({ "backup_id": backup["id"], "revision_bump": true });
+    broker.provision("told", restored_from(wanted)).await;
+    let mut told = etcd::connect(&broker.bind("told", "b").await).await;
+    let from_there = WatchOptions::new().with_start_revision(seen + 1);
+    let mut changes = told.watch("key-0001", Some(from_there)).await;
+    let changes = changes.as_mut().expect("a watch");
+    let mut answer_to_it = changes.message().await.expect("an answer").expect("one");
+    if answer_to_it.created() && !answer_to_it.canceled() {
+        answer_to_it = changes.message().await.expect("an answer").expect("one");
+    }
+    assert!(answer_to_it.canceled(), "{answer_to_it:?}");
+    assert!(answer_to_it.compact_revision() > seen, "{answer_to_it:?}");
+    assert_eq!(etcd::dump(&mut told).await.len(), 5);
+
+    // Backups of it are like any other.
+    let again = broker.bind("told", "again").await;
+    let bumped = broker.back_up(&again).await;
+    assert!(
+        bumped["revision"].as_i64() > Some(1_000_000_000),
+        "{bumped}"
+    );
+    assert_eq!(bumped["keys"], 5);
+
+    for (parameters, reason) in [
+        (
+            json!({ "revision_bump": true }),
+            "needs source_service_instance_id",
+        ),
+        (
+            restored_from(json!({ "backup_id": backup["id"], "revision_bump": "yes" })),
+            "revision_bump",
+        ),
+    ] {
+        let refused = broker.put_instance("refused", parameters).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{refused:?}");
+        let told = text(&refused.body["description"]);
+        assert!(told.contains(reason), "{told}");
+    }
+    broker
+        .provision("old", json!({ "db_version": "3.4.23" }))
+        .await;
+    let old = broker.back_up(&broker.bind("old", "b").await).await;
+    let parameters = json!({
+        "source_service_instance_id": "old", "backup_id": old["id"], "revision_bump": true,
+    });
+    let refused = broker.put_instance("refused", parameters).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{refused:?}");
+    let told = text(&refused.body["description"]);
+    assert!(told.contains("choose a newer db_version"), "{told}");
 }

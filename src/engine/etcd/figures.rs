@@ -2,7 +2,7 @@
 
 use crate::{
     engine::EngineError,
-    model::{backup::SnapshotContent, engine::Figure},
+    model::{backup::SnapshotContent, engine::Figure, version::Version},
 };
 
 /// The figure of the newest revision in a snapshot.
@@ -27,6 +27,12 @@ pub(super) struct Hash {
     pub(super) of_all: u32,
     /// The newest revision whose history was forgotten then: without it, the hash says nothing.
     pub(super) compacted: i64,
+}
+
+/// Whether the tool of a version moves the revision of what it restores on, and marks what is before as compacted:
+/// then a client that goes on from a revision of before is told so.
+pub(super) fn tells_clients(version: Version) -> bool {
+    (version.major, version.minor) >= (3, 5)
 }
 
 /// What people are told of a snapshot. A hash tells them nothing.

@@ -112,6 +112,7 @@ pub static PROFILE: Profile = Profile {
     command_line: users::command_line,
     database_file: files::DATABASE,
     checkpoints: files::CHECKPOINTS,
+    tells_clients: figures::tells_clients,
     check_head: header::check,
     tells_damage: damage::is_reported,
     unobstructed: "No member is a learner, and no user can log in without a password.",

@@ -20,7 +20,7 @@ use crate::{
 
 use super::{
     client::Dialer,
-    figures::{REVISION_BUMP, figures, newest},
+    figures::{REVISION_BUMP, figures, newest, tells_clients},
     files::{DATABASE, DATABASE_NAME, data_dir},
     server::{at_least, identity_args, program, resources},
     verify,
@@ -174,7 +174,7 @@ fn restore_task(deployment: &Deployment, member: &Member, seed: Seed<'_>) -> Tas
     if !has_checksum {
         args.push("--skip-hash-check".to_owned());
     }
-    if is_known && at_least(deployment.version, 3, 5) {
+    if is_known && tells_clients(deployment.version) {
         args.push(format!("--bump-revision={REVISION_BUMP}"));
         args.push("--mark-compacted".to_owned());
     }

@@ -113,6 +113,7 @@ pub async fn restore(api: web::Data<Api>, request: HttpRequest, payload: web::Pa
         source: of.instance.id,
         backup,
         restore_time: wanted.text("restore_time")?,
+        clients_notice: wanted.flag("revision_bump")?,
         name: wanted.text("name")?,
         version: wanted.text("version")?,
         cluster: wanted.text("cluster_id")?,

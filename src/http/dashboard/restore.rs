@@ -124,6 +124,7 @@ fn wanted(
         source: view.of.instance.id.clone(),
         backup: backup.id.to_string(),
         restore_time: None,
+        clients_notice: false,
         name: given("name"),
         version: given("version"),
         cluster: given("cluster"),

@@ -426,6 +426,9 @@ struct Restored {
     /// With `latest` and the like in the path: the newest backup that was begun by then.
     #[schema(format = DateTime)]
     restore_time: Option<String>,
+    /// Whether clients that go on from a revision of the source are told that this is another database. Absent or
+    /// `null`: `false`.
+    revision_bump: Option<bool>,
     /// Whether to tell what would be done and to do nothing.
     dry_run: Option<bool>,
 }

@@ -124,6 +124,7 @@ pub(crate) static ENGINE: Profile = Profile {
         folder: "data",
         has: |name| name.ends_with(".state"),
     },
+    tells_clients: |_| true,
     check_head: |_| Ok(()),
     tells_damage: |printed| printed.contains("broken"),
     content_note: "Things are all that there is.",

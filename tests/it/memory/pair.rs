@@ -139,6 +139,7 @@ pub static PROFILE: Profile = Profile {
         folder: FOLDER,
         has: |name| name.ends_with(".state"),
     },
+    tells_clients: |_| false,
     check_head: |head| match head.starts_with(b"{") {
         true => Ok(()),
         false => Err("it does not begin as a pair does".to_owned()),
