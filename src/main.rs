@@ -66,7 +66,7 @@ enum Command {
         #[command(flatten)]
         settings: Box<Settings>,
         /// For one start, after a look: go on although this is not what the broker knows
-        /// (data, backups, cluster:ID: the folder as it is; database: a new one; keys: backups whose key is gone
+        /// (data, backups, mirror, cluster:ID: the folder as it is; database: a new one; keys: backups whose key is gone
         /// are given up) [default: nothing]
         // No variable: what is accepted once would be accepted at every later start.
         #[arg(long, value_name = "WHAT")]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 use super::{
-    Surroundings, checks::Kept, clusters::Backends, resealing::Resealing, takeover::Takeover,
+    Surroundings, checks::Kept, clusters::Backends, mirroring::Mirroring, resealing::Resealing,
+    takeover::Takeover,
 };
 use crate::{
     alerting::NotifierSettings,
@@ -157,6 +158,17 @@ impl Assembly<'_> {
             clock: self.surroundings.clock.clone(),
             provisioners: self.backends.provisioners(),
         }
+    }
+
+    /// What copies backups into the mirror, where there is one.
+    pub(super) fn mirroring(&self) -> Option<Mirroring> {
+        let backups = self.kept.backups.clone();
+        backups.has_mirror().then(|| Mirroring {
+            store: self.kept.store.clone(),
+            backups,
+            broker: self.kept.replica.id.clone(),
+            clock: self.surroundings.clock.clone(),
+        })
     }
 
     /// What the webhook is told, where there is one.

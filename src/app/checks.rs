@@ -7,7 +7,7 @@ use chrono::{DateTime, SubsecRound as _, Utc};
 use super::{
     StartError, Surroundings,
     clusters::check_clusters,
-    folders,
+    folders::{self, Marks},
     seals::{check_keys, check_keys_of_backups, give_up_backups, join, renew_seals},
 };
 use crate::{
@@ -18,11 +18,12 @@ use crate::{
     model::{
         catalog::{Catalog, CatalogError, CatalogErrors, CurrentCatalog},
         ids::FolderMark,
+        marker::FolderName,
         replicas::Replica,
         sentence::counted,
     },
     store::{
-        Store,
+        self, Store,
         copy::{Copied, CopyError, copy},
     },
     timekeeper::Timekeeper,
@@ -58,8 +59,13 @@ impl Kept {
         check_clusters(&store, &config.places.clusters).await?;
         let catalog = Arc::new(CurrentCatalog::new(check_plans(&store, catalog).await?));
         config.keep()?;
-        if !checked.is_backup_store_away {
+        if !checked.is_away(&FolderName::Backups) {
             config.places.backups.make().await?;
+        }
+        if let Some(mirror) = &config.places.mirror
+            && !checked.is_away(&FolderName::Mirror)
+        {
+            mirror.make().await.map_err(StartError::Mirror)?;
         }
         let replica = Replica {
             id: checked
@@ -70,8 +76,8 @@ impl Kept {
             keys: config.access.keys.marks(),
             plans: Some(catalog.get().plan_ids()),
         };
-        let mark = checked.mark(&store).await?;
-        let backups = Vault::at(&config.places.backups, mark, config.access.keys.clone());
+        let marks = checked.mark(&store).await?;
+        let backups = vault(&store, config, marks, clock.now()).await?;
         if !store.is_private() {
             join(&store, replica.clone(), catalog.get(), clock.now()).await?;
         }
@@ -85,6 +91,27 @@ impl Kept {
             backups,
         })
     }
+}
+
+/// The vault, with the mirror where there is one.
+async fn vault(
+    store: &Arc<Store>,
+    config: &Config,
+    marks: Marks,
+    now: DateTime<Utc>,
+) -> Result<Vault, StartError> {
+    let places = &config.places;
+    let vault = Vault::at(&places.backups, marks.backups, config.access.keys.clone());
+    let Some(place) = &places.mirror else {
+        return Ok(vault);
+    };
+    if let Some(mark) = marks.mirror.clone() {
+        let is_new = marks.is_mirror_new;
+        store
+            .write(move |conn| store::mirror::begin(conn, &mark, is_new, now))
+            .await?;
+    }
+    Ok(vault.with_mirror(place, marks.mirror))
 }
 
 /// The migrations that the broker's store lacks.

@@ -155,6 +155,12 @@ pub enum StartError {
     /// The folder of backups is not what it seems.
     #[error("COMPOSE_BROKER_BACKUP_STORE")]
     BackupFolder(#[source] FolderError),
+    /// The folder of the mirror is not what it seems.
+    #[error("COMPOSE_BROKER_BACKUP_MIRROR")]
+    MirrorFolder(#[source] FolderError),
+    /// The mirror cannot be used.
+    #[error("COMPOSE_BROKER_BACKUP_MIRROR")]
+    Mirror(#[source] BackupStoreError),
     /// The folder of a cluster is not what it seems.
     #[error("cluster {cluster:?} (COMPOSE_BROKER_DATA_DIR, COMPOSE_BROKER_CLUSTERS)")]
     ClusterFolder {

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use super::error::{FolderError, StartError};
 use crate::{
-    backups::{SharedPlace, Vault},
+    backups::{BackupStoreError, SharedPlace, Vault},
     config::{ClusterSettings, Config},
     disk, folder,
     model::{
@@ -42,8 +42,23 @@ const ROWS_LOOKED_AT: i64 = 1000;
 /// The folders that were looked at, with the ids that they will have. Nothing is written yet.
 pub(super) struct Checked {
     folders: Vec<(Folder, Look, FolderMark)>,
-    /// Whether the place of backups is out of reach for now.
-    pub(super) is_backup_store_away: bool,
+    /// The places of backups that are out of reach for now: nothing is made there.
+    away: Vec<FolderName>,
+    /// The mirror, where it is not there: its disk is not mounted.
+    absent_mirror: Option<FolderMark>,
+    /// Whether an operator says that the mirror is as good as new.
+    is_mirror_accepted: bool,
+}
+
+/// The ids of places that bytes of backups are in.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    /// That of the backup store, where it keeps one.
+    pub(super) backups: Option<FolderMark>,
+    /// That of the mirror, where there is one.
+    pub(super) mirror: Option<FolderMark>,
+    /// Whether copies in the mirror count no more that were made before.
+    pub(super) is_mirror_new: bool,
 }
 
 /// A folder; or where backups are kept elsewhere, which has a marker like one.
@@ -64,28 +79,27 @@ enum Found {
 
 /// The folders of a configuration.
 fn folders(config: &Config) -> Vec<Folder> {
-    let data = (FolderName::Data, config.places.data_dir.clone());
-    let place = &config.places.backups;
-    let backups = match place.folder() {
-        Some(folder) => Some(folder.to_owned()),
-        None => place.keeps_marker().then(|| place.shown().into()),
-    };
-    let backups = backups.map(|path| (FolderName::Backups, path));
+    let data = (FolderName::Data, config.places.data_dir.clone(), None);
+    let of_backups = [
+        (FolderName::Backups, Some(&config.places.backups)),
+        (FolderName::Mirror, config.places.mirror.as_ref()),
+    ];
+    let of_backups = of_backups.into_iter().filter_map(|(name, place)| {
+        let place = place?;
+        let (path, elsewhere) = match place.folder() {
+            Some(folder) => (folder.to_owned(), None),
+            None => (PathBuf::from(place.shown()), Some(place.clone())),
+        };
+        let keeps = elsewhere.as_ref().is_none_or(|place| place.keeps_marker());
+        keeps.then_some((name, path, elsewhere))
+    });
     let here = config.places.clusters.iter().filter(|of| of.is_here);
     let clusters = here.filter_map(|of| {
         let name = FolderName::Cluster(of.cluster.id.clone());
-        Some((name, of.backing.folder()?.to_owned()))
+        Some((name, of.backing.folder()?.to_owned(), None))
     });
-    let is_elsewhere = |name: &FolderName| *name == FolderName::Backups && place.folder().is_none();
-    [data]
-        .into_iter()
-        .chain(backups)
-        .chain(clusters)
-        .map(|(name, path)| Folder {
-            place: is_elsewhere(&name).then(|| place.clone()),
-            name,
-            path,
-        })
+    let all = [data].into_iter().chain(of_backups).chain(clusters);
+    all.map(|(name, path, place)| Folder { name, path, place })
         .collect()
 }
 
@@ -100,10 +114,13 @@ pub(super) fn places(config: &Config) -> Vec<ContentFolder> {
     });
     let backups = config.places.backups.folder();
     let backups = backups.map(|folder| (Content::Backups, folder.to_owned()));
+    let mirror = config.places.mirror.as_ref();
+    let mirror = mirror.and_then(|place| Some((Content::Mirror, place.folder()?.to_owned())));
     store
         .into_iter()
         .chain(members)
         .chain(backups)
+        .chain(mirror)
         .map(|(content, folder)| ContentFolder { content, folder })
         .collect()
 }
@@ -163,7 +180,10 @@ async fn check_nothing_is_held(config: &Config) -> Result<(), StartError> {
     let mut held = Vec::new();
     for folder in folders(config) {
         let count = match &folder.place {
-            Some(place) => place.deployments().await?,
+            Some(place) => {
+                let counted = place.deployments().await;
+                counted.map_err(|source| folder.failed(source))?
+            }
             None => deployments_in(&folder.path).map_err(|source| folder.unreadable(source))?,
         };
         let path = folder.path.display();
@@ -172,6 +192,10 @@ async fn check_nothing_is_held(config: &Config) -> Result<(), StartError> {
             FolderName::Data => {}
             FolderName::Backups => held.push(format!(
                 "backups of {} in {path}",
+                counted(count, "deployment")
+            )),
+            FolderName::Mirror => held.push(format!(
+                "copies of backups of {} in {path}",
                 counted(count, "deployment")
             )),
             FolderName::Cluster(_) => {
@@ -203,28 +227,42 @@ pub(super) async fn check(
     if store.read(store::folder::is_unused).await? {
         check_nothing_is_held(config).await?;
     }
-    let mut checked = Vec::new();
-    let mut is_backup_store_away = false;
+    let accepts = |name: &FolderName| {
+        let accepted = Accepted::Folder(name.clone());
+        config.accepted.contains(&accepted)
+    };
+    let mut checked = Checked {
+        folders: Vec::new(),
+        away: Vec::new(),
+        absent_mirror: None,
+        is_mirror_accepted: accepts(&FolderName::Mirror),
+    };
     for folder in folders(config) {
         let (look, is_away) = folder.look(store, config).await?;
-        is_backup_store_away |= is_away;
-        let accepted = Accepted::Folder(folder.name.clone());
+        if is_away {
+            checked.away.push(folder.name.clone());
+        }
         let id = match look.decide() {
             Ok(id) => id,
-            Err(refusal) if config.accepted.contains(&accepted) => {
+            Err(refusal) if accepts(&folder.name) => {
                 let path = folder.path.display();
                 log::warn!(folder:% = path; "accepted as it is: {}", folder.error(refusal, &look));
                 look.accept()
             }
+            // Databases and their backups do without it, and it does not hold them up.
+            Err(Refusal::Missing) if folder.name == FolderName::Mirror => {
+                let why = chain(&folder.refused(folder.error(Refusal::Missing, &look)));
+                log::error!("backups are not copied until their mirror is there: {why}");
+                checked.away.push(FolderName::Mirror);
+                checked.absent_mirror = look.known;
+                continue;
+            }
             Err(refusal) => return Err(folder.refused(folder.error(refusal, &look))),
         };
         let id = id.unwrap_or_else(|| FolderMark::generate(now));
-        checked.push((folder, look, id));
+        checked.folders.push((folder, look, id));
     }
-    Ok(Checked {
-        folders: checked,
-        is_backup_store_away,
-    })
+    Ok(checked)
 }
 
 impl Folder {
@@ -247,7 +285,7 @@ impl Folder {
         };
         // A copy of backups is as good as the backups.
         let original = match &marker {
-            Some(marker) if self.name != FolderName::Backups => {
+            Some(marker) if !matches!(self.name, FolderName::Backups | FolderName::Mirror) => {
                 folder::original_of(&self.path, marker).map_err(|e| self.unreadable(e))?
             }
             _ => None,
@@ -255,6 +293,7 @@ impl Folder {
         let (promised, evident) = match &self.name {
             FolderName::Data => self.own_files(store, config).await?,
             FolderName::Backups => backups_at(store, config).await?,
+            FolderName::Mirror => (store.read(store::mirror::has_copies).await?, false),
             FolderName::Cluster(id) => self.members(store, id.clone()).await?,
         };
         let look = Look {
@@ -271,20 +310,39 @@ impl Folder {
     /// The marker. A server that is out of reach for now is taken for the one that is known: whatever is done
     /// there looks at the marker first.
     async fn marker(&self, known: Option<&FolderMark>) -> Result<Found, StartError> {
+        // Nothing else waits for a mirror that was used before.
+        let is_spared = self.name == FolderName::Mirror && known.is_some();
         let Some(place) = &self.place else {
-            let marker = folder::marker(&self.path).map_err(|source| self.unreadable(source))?;
-            return Ok(Found::Marker(marker));
+            return match (folder::marker(&self.path), known) {
+                (Err(error), Some(known)) if is_spared => {
+                    let why = chain(&self.unreadable(error));
+                    Ok(self.unreachable(known, &why))
+                }
+                (marker, _) => Ok(Found::Marker(marker.map_err(|e| self.unreadable(e))?)),
+            };
         };
         let Some(known) = known else {
-            return Ok(Found::Marker(place.marker().await?));
+            let marker = place.marker().await;
+            return Ok(Found::Marker(marker.map_err(|source| self.failed(source))?));
         };
         let why = match timeout(LOOK_AT_BACKUPS_MAX, place.marker()).await {
-            Ok(Err(error)) if error.may_pass() => chain(&error),
-            Ok(marker) => return Ok(Found::Marker(marker?)),
+            Ok(Err(error)) if is_spared || error.may_pass() => chain(&error),
+            Ok(marker) => {
+                return Ok(Found::Marker(marker.map_err(|source| self.failed(source))?));
+            }
             Err(_) => format!("{} does not answer", place.shown()),
         };
-        log::error!("backups wait until their store is in reach: {why}");
-        Ok(Found::Unreachable(self.marker_of(known)))
+        Ok(self.unreachable(known, &why))
+    }
+
+    /// It is taken for the one that is known, until somebody uses it.
+    fn unreachable(&self, known: &FolderMark, why: &str) -> Found {
+        let what = match self.name {
+            FolderName::Mirror => "backups are not copied until their mirror",
+            _ => "backups wait until their store",
+        };
+        log::error!("{what} is in reach: {why}");
+        Found::Unreachable(self.marker_of(known))
     }
 
     /// What its marker says with this id.
@@ -362,10 +420,19 @@ impl Folder {
         })
     }
 
+    /// What it means that a place of backups cannot be used.
+    fn failed(&self, source: BackupStoreError) -> StartError {
+        match self.name {
+            FolderName::Mirror => StartError::Mirror(source),
+            _ => StartError::BackupStore(source),
+        }
+    }
+
     fn refused(&self, error: FolderError) -> StartError {
         match &self.name {
             FolderName::Data => StartError::DataFolder(error),
             FolderName::Backups => StartError::BackupFolder(error),
+            FolderName::Mirror => StartError::MirrorFolder(error),
             FolderName::Cluster(id) => StartError::ClusterFolder {
                 cluster: id.clone(),
                 source: error,
@@ -396,10 +463,18 @@ impl Checked {
         Some(id)
     }
 
-    /// Marks the folders, which are there by now, and lets the store know; returns the id of the
-    /// folder of backups, where there is one.
-    pub(super) async fn mark(self, store: &Arc<Store>) -> Result<Option<FolderMark>, StartError> {
-        let mut backups = None;
+    /// Whether a place of backups is out of reach for now.
+    pub(super) fn is_away(&self, name: &FolderName) -> bool {
+        self.away.contains(name)
+    }
+
+    /// Marks the folders, which are there by now, and lets the store know; returns the ids of those of backups.
+    pub(super) async fn mark(self, store: &Arc<Store>) -> Result<Marks, StartError> {
+        let mut marks = Marks {
+            backups: None,
+            mirror: self.absent_mirror,
+            is_mirror_new: self.is_mirror_accepted,
+        };
         for (folder, look, id) in self.folders {
             let is_common = folder.name != FolderName::Data;
             let (id, is_kept) = if is_common && look.is_new() {
@@ -415,13 +490,18 @@ impl Checked {
             let marker = folder.marker_of(&id);
             if look.marker.as_ref() != Some(&marker) {
                 match &folder.place {
-                    Some(place) => place.mark(&marker).await?,
+                    Some(place) => {
+                        let marked = place.mark(&marker).await;
+                        marked.map_err(|source| folder.failed(source))?;
+                    }
                     None => folder::mark(&folder.path, &marker)
                         .map_err(|source| folder.unreadable(source))?,
                 }
             }
-            if folder.name == FolderName::Backups {
-                backups = Some(id.clone());
+            match folder.name {
+                FolderName::Backups => marks.backups = Some(id.clone()),
+                FolderName::Mirror => marks.mirror = Some(id.clone()),
+                FolderName::Data | FolderName::Cluster(_) => {}
             }
             if !is_kept {
                 let name = folder.name;
@@ -430,6 +510,6 @@ impl Checked {
                     .await?;
             }
         }
-        Ok(backups)
+        Ok(marks)
     }
 }

@@ -47,6 +47,7 @@ mod clusters;
 mod error;
 mod folders;
 mod listen;
+mod mirroring;
 mod resealing;
 mod seals;
 mod service;
@@ -327,6 +328,9 @@ fn tasks(of: &Assembly<'_>, broker: &Arc<Broker>) -> Tasks {
     tasks.begin("timekeeper", |stop| of.kept.time.clone().run(stop));
     tasks.begin("look at the volumes", |stop| of.volumes.clone().run(stop));
     tasks.begin("sealer of backups", |stop| of.resealing().run(stop));
+    if let Some(mirroring) = of.mirroring() {
+        tasks.begin("copier of backups", |stop| mirroring.run(stop));
+    }
     if let Some(takeover) = of.takeover(broker) {
         tasks.begin("look at others' clusters", |stop| takeover.run(stop));
     }

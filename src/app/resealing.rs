@@ -170,8 +170,9 @@ impl Resealing {
             Resealed::Unchanged | Resealed::Renewed => {}
         }
         let (id, first) = (backup.clone(), self.keys.first().to_owned());
+        let now = self.clock.now();
         self.store
-            .write(move |conn| store::backup::set_sealed_under(conn, &id, &first))
+            .write(move |conn| store::backup::set_sealed_under(conn, &id, &first, now))
             .await?;
         Ok(resealed)
     }

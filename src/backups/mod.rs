@@ -49,6 +49,7 @@ mod error;
 mod frame;
 mod gauge;
 mod manifest;
+mod mirror;
 mod name;
 mod offline;
 pub mod store;
@@ -57,6 +58,7 @@ pub use self::{
     cipher::Identity,
     copy::{CopiedBackup, CopyError, copy},
     error::BackupStoreError,
+    mirror::{IsWanted, PutBack},
     name::ObjectName,
     offline::{LookError, Looked, Signature, Suspect, Verdict, Wanted, verify},
     store::{SharedPlace, StoreSettings, forms, place, place_before, place_in, s3},
@@ -76,6 +78,9 @@ pub struct Vault {
     /// deletion is written back after it. A broker alone changes the backups of the clusters that it looks
     /// after, so a lock of its process is enough.
     resealing: Arc<RwLock<()>>,
+    /// A second store that has a copy of each backup. It is never asked instead of the first one, but where
+    /// [`mirror`] says so.
+    mirror: Option<Arc<Vault>>,
 }
 
 /// What was stored of a snapshot.
@@ -152,6 +157,7 @@ impl Vault {
             store,
             keys,
             resealing: Arc::default(),
+            mirror: None,
         }
     }
 
@@ -250,12 +256,7 @@ impl Vault {
         if manifest.stored.sealing.is_none() {
             return self.open_taken(&of, &manifest.stored, None).await;
         }
-        let beside = self.read_manifest(&of.deployment, &of.backup).await?;
-        if beside.bare() != manifest.bare() {
-            let name = ObjectName::manifest(&of.deployment, &of.backup);
-            let reason = "it is not the one that the broker wrote for this backup last";
-            return Err(BackupStoreError::damaged(&name, reason));
-        }
+        let (_, beside) = self.fitting(manifest).await?;
         let key = beside.sealed_key.as_deref();
         self.open_taken(&of, &beside.stored, key).await
     }
@@ -396,13 +397,34 @@ impl Vault {
         deployment: &DeploymentId,
         backup: &BackupId,
     ) -> Result<Manifest, BackupStoreError> {
+        Ok(self.read_own(deployment, backup).await?.1)
+    }
+
+    /// The same, with its text.
+    async fn read_own(
+        &self,
+        deployment: &DeploymentId,
+        backup: &BackupId,
+    ) -> Result<(Bytes, Manifest), BackupStoreError> {
         let (text, manifest) = self.read_manifest_text(deployment, backup).await?;
         let name = ObjectName::manifest(deployment, backup);
         manifest::check_own(&text, &manifest, &self.keys).map_err(|unfit| match unfit {
             Unfit::Form(reason) => BackupStoreError::damaged(&name, reason),
             Unfit::Seal(what, error) => BackupStoreError::of_seal(&name, what, error),
         })?;
-        Ok(manifest)
+        Ok((text, manifest))
+    }
+
+    /// The same of a backup that the broker knows: it has to say what is known.
+    async fn fitting(&self, known: &Manifest) -> Result<(Bytes, Manifest), BackupStoreError> {
+        let (deployment, backup) = (&known.deployment_id, &known.backup_id);
+        let (text, found) = self.read_own(deployment, backup).await?;
+        if found.bare() != known.bare() {
+            let name = ObjectName::manifest(deployment, backup);
+            let reason = "it is not the one that the broker wrote for this backup last";
+            return Err(BackupStoreError::damaged(&name, reason));
+        }
+        Ok((text, found))
     }
 
     /// Reads the manifest of a backup with its text, and looks neither at its signature nor at what is sealed:
@@ -532,7 +554,11 @@ impl Vault {
 
     /// Removes what puts left that broke off, when it is older than that; returns how many.
     pub async fn sweep(&self, older_than: Duration) -> Result<u64, BackupStoreError> {
-        self.store.sweep(older_than).await
+        let swept = self.store.sweep(older_than).await?;
+        match &self.mirror {
+            Some(mirror) => Ok(swept + mirror.store.sweep(older_than).await?),
+            None => Ok(swept),
+        }
     }
 
     /// Manifests go first: nobody opens an object whose key is gone.

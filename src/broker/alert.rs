@@ -1,9 +1,9 @@
 //! What is read of an instance so that somebody is told what they should know of it, see
 //! [`crate::model::alert`].
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 
-use super::repair;
+use super::{inventory::Promises, repair};
 use crate::{
     model::{
         alert::{BackupWatch, FlawedBackup, Incident, RepairWatch},
@@ -12,6 +12,7 @@ use crate::{
         deployment::Deployment,
         instance::Instance,
         limits::{INCIDENT_TOLD, READDRESS_RETRY},
+        mirror::Unmirrored,
         operation::{OperationKind, OperationState},
         proof::Standing,
         renewal::Outlook,
@@ -36,11 +37,11 @@ pub(super) fn watched(
     conn: &mut Conn<'_>,
     instance: &Instance,
     deployment: &Deployment,
-    proved_within: Option<TimeDelta>,
+    promises: Promises,
     now: DateTime<Utc>,
 ) -> Result<(BackupWatch, Beside), StoreError> {
     let complete = store::backup::complete_of(conn, &instance.id)?;
-    let backups = backup_watch(conn, instance, &complete, proved_within)?;
+    let backups = backup_watch(conn, instance, &complete, promises)?;
     Ok((backups, beside(conn, deployment, now)?))
 }
 
@@ -82,12 +83,11 @@ fn move_failure(
 }
 
 /// What is known of an instance's scheduled backups; `backups` are at least all that are complete.
-/// `proved_within`: how old the newest proved one may be, where they are proved.
 pub(super) fn backup_watch(
     conn: &mut Conn<'_>,
     instance: &Instance,
     backups: &[Backup],
-    proved_within: Option<TimeDelta>,
+    promises: Promises,
 ) -> Result<BackupWatch, StoreError> {
     let makers = [OperationKind::Provision, OperationKind::Restore];
     let made = store::operation::newest(conn, &instance.id, None, &makers)?;
@@ -99,8 +99,12 @@ pub(super) fn backup_watch(
         newest_good: backups.iter().filter(good).map(Backup::taken_at).max(),
         newest_proved: newest_proved(backups),
         flawed: flawed(backups),
-        doubt: doubt(backups, proved_within.is_some()),
-        proved_within,
+        doubt: doubt(backups, promises.proved_within.is_some()),
+        proved_within: promises.proved_within,
+        unmirrored: match promises.are_mirrored {
+            true => store::mirror::state(conn)?.and_then(|of| Unmirrored::of(backups, &of)),
+            false => None,
+        },
     })
 }
 

@@ -193,6 +193,7 @@ fn insert_backup(
         note: String::new(),
         pinned: false,
         proof: Proof::default(),
+        mirrored_at: None,
     };
     store::backup::insert(conn, &backup)?;
     store::operation::insert(conn, &operation, Some(exclusive))?;

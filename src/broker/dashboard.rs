@@ -71,6 +71,8 @@ pub struct InstanceView {
     pub watch: BackupWatch,
     /// What is known of its database beside what its members tell.
     pub database: DatabaseWatch,
+    /// Whether its backups are copied into a mirror.
+    pub mirrors_backups: bool,
     /// What was restored from it, newest first.
     pub restores: Vec<Restored>,
     /// Whether the page of what it was restored from may be seen.
@@ -122,12 +124,7 @@ fn found(
     store::queue::find_waits(conn, &mut operations, limits, now)?;
     let facts = Facts {
         notes: store::notes::of(conn, &deployment.0.id)?,
-        watch: backup_watch(
-            conn,
-            &instance,
-            &backups,
-            inventory.proved_within(&instance),
-        )?,
+        watch: backup_watch(conn, &instance, &backups, inventory.promises(&instance))?,
         beside: beside(conn, &deployment.0, now)?,
         backups,
         life: life(conn, &instance)?,
@@ -307,6 +304,7 @@ impl Views {
             life: facts.life,
             watch: facts.watch,
             database: self.vitals.database_watch(&deployment, facts.beside),
+            mirrors_backups: self.inventory.mirrors_backups,
             restores: facts.restores,
             reaches_source: facts.reaches_source,
             page_code: page_code(&self.keys, &instance),

@@ -9,7 +9,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{StreamExt as _, future::ready, stream};
+use chrono::{DateTime, Utc};
+use futures::{StreamExt as _, TryStreamExt as _, future::ready, stream};
 use tokio::{
     runtime::Handle,
     sync::mpsc,
@@ -26,15 +27,18 @@ use super::{
 use crate::{
     backups::{BackupStoreError, Vault, archive},
     caller::Caller,
+    clock::Clock,
     model::{
         backup::{Backup, BackupState, Manifest},
         deployment::Deployment,
         download::{Pace, Taker},
+        failure::chain,
         holder::Holder,
         ids::{BackupId, DeploymentId, InstanceId},
         limits::{DOWNLOAD_CHUNKS_AHEAD, DOWNLOAD_LENGTHS_REMEMBERED_MAX, DOWNLOAD_STALL_MAX},
         trail::{Access, Accessed},
     },
+    store::{self, Store},
     stream::ByteStream,
 };
 
@@ -226,6 +230,8 @@ enum Part {
 
 /// Sends the bytes of backups to those who have a link to them.
 pub struct Archives {
+    store: Arc<Store>,
+    clock: Clock,
     vault: Vault,
     links: Arc<Links>,
     downloads: Arc<Downloads>,
@@ -243,6 +249,8 @@ impl Archives {
         backups: Arc<Backups>,
     ) -> Self {
         Self {
+            store: parts.store.clone(),
+            clock: parts.clock.clone(),
             vault: parts.backups.clone(),
             links,
             downloads: parts.downloads.clone(),
@@ -306,7 +314,7 @@ impl Archives {
         of: BackupDownload,
         part: Option<RangeInclusive<u64>>,
     ) -> Result<Download, BrokerError> {
-        let all = self.vault.archive(&of.manifest).await?;
+        let all = self.archive(&of).await?;
         let wanted = match part {
             Some(part) => archive::part(all, part),
             None => self.downloads.measured(of.backup, all),
@@ -317,6 +325,27 @@ impl Archives {
             file_name: of.file_name,
             content,
         })
+    }
+
+    /// The archive of a backup, out of the mirror where it is gone from the backup store. That it is spoiled there is
+    /// looked into soon, also where that shows only on the way.
+    async fn archive(&self, of: &BackupDownload) -> Result<ByteStream, BrokerError> {
+        let all = match self.vault.archive(&of.manifest).await {
+            Err(error @ (BackupStoreError::NotFound(_) | BackupStoreError::Damaged { .. })) => {
+                log::error!(backup:% = of.backup; "a backup that is downloaded is spoiled: {}", chain(&error));
+                doubt(&self.store, of.backup.clone(), self.clock.now()).await;
+                let copied = self.vault.archive_in_mirror(&of.manifest).await;
+                copied.map_err(|_| error)?
+            }
+            archive => archive?,
+        };
+        let (store, now) = (self.store.clone(), self.clock.now());
+        let (runtime, backup) = (self.downloads.runtime.clone(), of.backup.clone());
+        let watched = all.inspect_err(move |_| {
+            let (store, backup) = (store.clone(), backup.clone());
+            runtime.spawn(async move { doubt(&store, backup, now).await });
+        });
+        Ok(watched.boxed())
     }
 
     /// How long the archive of a backup is, as far as that is known without making it; none for one that has
@@ -336,7 +365,7 @@ impl Archives {
         if let Some(length) = self.downloads.lengths().get(&of.backup) {
             return Ok(*length);
         }
-        let archive = self.vault.archive(&of.manifest).await?;
+        let archive = self.archive(of).await?;
         let mut content = self.downloads.send(of.taker.clone(), archive)?;
         let mut length = 0;
         while let Some(chunk) = content.next().await {
@@ -345,6 +374,17 @@ impl Archives {
         }
         self.downloads.remember(of.backup.clone(), length);
         Ok(length)
+    }
+}
+
+/// Has the stored bytes of a backup looked at soon.
+async fn doubt(store: &Arc<Store>, backup: BackupId, now: DateTime<Utc>) {
+    let noted = store.write(move |conn| store::proof::set_doubted(conn, &backup, now));
+    if let Err(error) = noted.await {
+        log::warn!(
+            "a backup that is spoiled is not looked at soon: {}",
+            chain(&error)
+        );
     }
 }
 

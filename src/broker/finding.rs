@@ -85,6 +85,8 @@ pub enum Finding {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Repair {
+    /// What was missing was put back from the mirror.
+    Healed,
     /// The backup counts as failed now.
     MarkedFailed,
     /// The backup is listed again.

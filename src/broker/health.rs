@@ -40,7 +40,7 @@ pub(super) fn read(
     let complete = store::backup::complete_of(conn, &instance.id)?;
     Ok(Read {
         life: life(conn, instance)?,
-        backups: backup_watch(conn, instance, &complete, inventory.proved_within(instance))?,
+        backups: backup_watch(conn, instance, &complete, inventory.promises(instance))?,
         beside: beside(conn, deployment, now)?,
         newest: (complete.into_iter())
             .filter(|backup| backup.kind.is_own())

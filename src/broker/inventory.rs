@@ -77,6 +77,17 @@ pub struct Inventory {
     pub profiles: Profiles,
     /// Whether backups are proved.
     pub(super) proves_backups: bool,
+    /// Whether backups are copied into a mirror.
+    pub mirrors_backups: bool,
+}
+
+/// What is promised of an instance's backups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Promises {
+    /// How old the newest proved one may be; none: they are not proved.
+    pub(super) proved_within: Option<TimeDelta>,
+    /// Whether each is copied into the mirror.
+    pub(super) are_mirrored: bool,
 }
 
 impl Inventory {
@@ -87,6 +98,7 @@ impl Inventory {
             installed: Installed::new(parts.versions.clone()),
             profiles: parts.profiles.clone(),
             proves_backups: parts.proves_backups,
+            mirrors_backups: parts.backups.has_mirror(),
         }
     }
 
@@ -134,10 +146,13 @@ impl Inventory {
         }
     }
 
-    /// How old the newest proved backup of an instance may be; none: backups are not proved.
-    pub(super) fn proved_within(&self, of: &Instance) -> Option<TimeDelta> {
+    /// What is promised of an instance's backups.
+    pub(super) fn promises(&self, of: &Instance) -> Promises {
         let hours = self.rules_of(of).proved_backup_hours;
-        Some(TimeDelta::hours(hours.into())).filter(|_| self.proves_backups)
+        Promises {
+            proved_within: Some(TimeDelta::hours(hours.into())).filter(|_| self.proves_backups),
+            are_mirrored: self.mirrors_backups,
+        }
     }
 
     /// What is kept of an instance when it is deleted.

@@ -7,6 +7,8 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt as _;
+
 use super::{
     BrokerError, BrokerParts,
     finding::{Finding, Repair},
@@ -17,6 +19,8 @@ use crate::{
     model::{
         backup::{Backup, BackupState, KEY_LOST, Manifest},
         ids::{BackupId, DeploymentId, InstanceId, OperationId},
+        mirror::healed,
+        origin::Origin,
         proof::Proof,
     },
     store::{self, Conn, Store, StoreError},
@@ -102,6 +106,36 @@ impl Leftovers {
             instance: row.instance,
             object: object.to_string(),
         }))
+    }
+
+    /// Puts back from the mirror what is gone of a backup; false where that cannot be done.
+    pub(super) async fn heal(&self, backup: &BackupId, object: &str) -> Result<bool, BrokerError> {
+        let row = self.row(backup).await?;
+        let row = row.filter(|row| row.state == BackupState::Complete && self.backups.has_mirror());
+        let Some((row, manifest)) = row.and_then(|row| Some((row.clone(), row.manifest?))) else {
+            return Ok(false);
+        };
+        let is_wanted = || {
+            let (store, id) = (self.store.clone(), backup.clone());
+            let asked = async move {
+                store
+                    .read(move |conn| store::mirror::is_wanted(conn, &id))
+                    .await
+            };
+            asked.map(Result::ok).boxed()
+        };
+        let Some(put_back) = self.backups.put_back(&manifest, &is_wanted).await? else {
+            return Ok(false);
+        };
+        let why = format!("{object} was gone");
+        let message = healed(&row.id, row.taken_at(), put_back.bytes, &why);
+        let now = self.clock.now();
+        let told = self.store.write(move |conn| {
+            let told = (message.clone(), Origin::Operator, now);
+            store::mirror::set_healed(conn, &row, put_back.sealed_under.as_deref(), told)
+        });
+        told.await?;
+        Ok(true)
     }
 
     pub(super) async fn mark_failed(&self, backup: &BackupId) -> Result<Repair, BrokerError> {
@@ -272,5 +306,6 @@ fn adopted(manifest: Manifest, instance: InstanceId, operation: OperationId) -> 
         note: String::new(),
         pinned: false,
         proof: Proof::default(),
+        mirrored_at: None,
     }
 }

@@ -54,6 +54,7 @@ mod leftover;
 mod link;
 mod logfile;
 mod messenger;
+mod mirror;
 mod observation;
 mod outbox;
 mod oversight;
@@ -115,6 +116,7 @@ pub use inventory::{Installed, Inventory, Kept, Versions};
 pub use link::Links;
 pub use logfile::{LogError, LogLink, Logfiles, Logs, logfile_id, logfile_name};
 pub use messenger::{Messenger, Tested, WebhookTests};
+pub use mirror::{MirrorView, Mirrors};
 pub use observation::Observer;
 pub use outbox::{Backlog, Outbox};
 pub use oversight::{OperationDetail, OperationsPage, OperationsQuery, Oversight};
@@ -423,6 +425,8 @@ pub struct Broker {
     pub proofs: Proofs,
     /// Backups whose time has come.
     pub retention: Retention,
+    /// Copies of backups in a second store.
+    pub mirrors: Mirrors,
     /// Certificates that end soon.
     pub renewals: Renewals,
     /// Members that applications should reach elsewhere.
@@ -473,6 +477,7 @@ impl Broker {
             expiry: Expiry::new(parts),
             proofs: Proofs::new(parts),
             retention: Retention::new(parts),
+            mirrors: Mirrors::new(parts),
             renewals: Renewals::new(parts),
             credentials: PageBindings::new(parts, bindings.clone()),
             bindings,

@@ -338,6 +338,7 @@ impl Office {
                 note: String::new(),
                 pinned: false,
                 proof: Proof::default(),
+                mirrored_at: None,
             };
             store::backup::insert(conn, &backup)?;
             Ok(id)

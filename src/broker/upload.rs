@@ -343,6 +343,7 @@ fn begin(
         note: note.to_owned(),
         pinned: false,
         proof: Proof::default(),
+        mirrored_at: None,
     };
     store::backup::insert(conn, &backup)?;
     store::upload::insert(conn, upload)?;

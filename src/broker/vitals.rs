@@ -132,10 +132,10 @@ impl Vitals {
             return Ok(Vec::new());
         }
         let (instance, deployment) = (of.instance.clone(), of.deployment.clone());
-        let (now, within) = (self.clock.now(), self.inventory.proved_within(&of.instance));
+        let (now, promises) = (self.clock.now(), self.inventory.promises(&of.instance));
         let (backups, beside) = self
             .store
-            .scan(move |conn| watched(conn, &instance, &deployment, within, now))
+            .scan(move |conn| watched(conn, &instance, &deployment, promises, now))
             .await?;
         let seen = self.seen_now(&of.deployment).await;
         let database = self.database_watch(&of.deployment, beside);

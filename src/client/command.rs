@@ -37,6 +37,8 @@ pub enum Command {
     Deleted(Deleted),
     /// For operators: rebuild a database that has lost most of its members
     Recover(Recovery),
+    /// For operators: show how many backups have a copy in the mirror, and which are late
+    Mirror,
 }
 
 /// What is done to instances, and what there is to make some of.

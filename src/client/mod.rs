@@ -36,6 +36,7 @@ mod insight;
 mod instances;
 mod keys;
 mod logs;
+mod mirror;
 mod operations;
 mod osb;
 mod recover;
@@ -259,6 +260,7 @@ impl Session {
             Command::Operations(command) => self.operations(command).await,
             Command::Deleted(command) => self.deleted(command).await,
             Command::Recover(recovery) => self.recover(&recovery).await,
+            Command::Mirror => self.mirror().await,
         }
     }
 

@@ -255,6 +255,8 @@ pub struct Places {
     pub database_url: Secret,
     /// Where backups are kept.
     pub backups: SharedPlace,
+    /// Where a copy of each of them goes.
+    pub mirror: Option<SharedPlace>,
     /// How that store is used, where it is in PostgreSQL.
     pub postgres: PostgresUse,
     /// The placement targets; the first enabled one is the default.
@@ -291,6 +293,7 @@ impl Places {
             Secret::new(format!("sqlite://{}", data_dir.join("broker.db").display()))
         });
         let backups = backups_of(settings, &data_dir, of_stores)?;
+        let mirror = mirror_of(settings, &backups, of_stores)?;
         let exposure = settings.members.exposure()?;
         let clusters = clusters(settings, &data_dir, &backups, ports, &exposure)?;
         Ok(Self {
@@ -298,6 +301,7 @@ impl Places {
             database_url,
             postgres: settings.postgres.check()?,
             backups,
+            mirror,
             clusters,
             machine: settings.members.machine(),
         })
@@ -345,6 +349,34 @@ fn backups_of(
         behind.push(place);
     }
     Ok(backups::place_before(front, behind))
+}
+
+/// The mirror, which is none of the places of backups, nor in one of them or around it: what the one has would be
+/// foreign to the other.
+fn mirror_of(
+    settings: &Settings,
+    backups: &SharedPlace,
+    of_stores: &StoreSettings,
+) -> Result<Option<SharedPlace>, ConfigError> {
+    const MIRROR: &str = "COMPOSE_BROKER_BACKUP_MIRROR";
+    let given = settings.backup_mirror.as_deref().map(str::trim);
+    let Some(address) = given.filter(|address| !address.is_empty()) else {
+        return Ok(None);
+    };
+    let mirror = backups::place(address, of_stores).map_err(|reason| wrong(MIRROR, reason))?;
+    let place = |of: &SharedPlace| format!("{}/", of.shown().trim_end_matches('/'));
+    let own = place(&mirror);
+    for other in backups.behind().iter().chain([backups]) {
+        let other = place(other);
+        if own.starts_with(&other) || other.starts_with(&own) {
+            let reason = format!(
+                "{address:?} is where backups are kept already, or in there: a copy has to lie apart from what it \
+                 is a copy of"
+            );
+            return Err(wrong(MIRROR, reason));
+        }
+    }
+    Ok(Some(mirror))
 }
 
 /// Where backups are kept that the settings say nothing of.

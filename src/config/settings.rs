@@ -48,6 +48,10 @@ pub struct Settings {
     #[arg(long, env = "COMPOSE_BROKER_OLDER_BACKUP_STORES")]
     pub older_backup_stores: Option<String>,
 
+    /// Where a copy of each backup goes as soon as it is complete, as BACKUP_STORE is written [default: nowhere]
+    #[arg(long, env = "COMPOSE_BROKER_BACKUP_MIRROR")]
+    pub backup_mirror: Option<String>,
+
     #[command(flatten)]
     pub s3: S3Flags,
 

@@ -12,6 +12,7 @@ use super::{
     request::{bearer, check_operator},
 };
 use crate::{
+    broker::BrokerError,
     metrics::Page,
     model::{failure::chain, limits::SCRAPE_TIMEOUT, throttle::Door},
 };
@@ -71,8 +72,12 @@ async fn answer(api: &Api) -> HttpResponse {
 
 async fn page(api: &Api) -> String {
     let broker = &api.broker;
-    let work = match timeout(SCRAPE_TIMEOUT, broker.rounds.work()).await {
-        Ok(Ok(work)) => Some(work),
+    let asked = async {
+        let work = broker.rounds.work().await?;
+        Ok::<_, BrokerError>((work, broker.mirrors.seen().await?))
+    };
+    let seen = match timeout(SCRAPE_TIMEOUT, asked).await {
+        Ok(Ok(seen)) => Some(seen),
         Ok(Err(error)) => {
             log::warn!("metrics lack what the store holds: {}", chain(&error));
             None
@@ -85,10 +90,13 @@ async fn page(api: &Api) -> String {
         page.gauge(
             "store_up",
             "Whether the store answered this scrape",
-            f64::from(u8::from(work.is_some())),
+            f64::from(u8::from(seen.is_some())),
         );
-        if let Some(work) = &work {
+        if let Some((work, mirror)) = &seen {
             page.work(work, broker.clock.now());
+            if let Some(mirror) = mirror {
+                page.mirror(mirror, broker.clock.now());
+            }
         }
         page.volumes(&broker.estates.volumes());
         let in_doubt = broker.time.clock_state().doubt.is_some();

@@ -151,6 +151,7 @@ fn operator_routes(config: &mut web::ServiceConfig) {
                     .route(web::post().to(operator::change_owners)),
             )
             .service(only("/versions").route(web::get().to(operator::versions)))
+            .service(only("/mirror").route(web::get().to(operator::mirror::show)))
             .service(only("/deleted_instances").route(web::get().to(operator::deleted::list)))
             .service(
                 only("/deleted_instances/{deployment}")

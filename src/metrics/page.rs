@@ -12,6 +12,7 @@ use super::Labels;
 use crate::model::{
     figures::{BackupSeen, InstanceSeen, PayerClass, Round, Totals, Workload},
     health::HealthState,
+    mirror::MirrorSeen,
     operation::{OperationKind, OperationState},
     proof::Freshness,
     volume::{Content, Volume},
@@ -135,6 +136,7 @@ impl Page {
                 let labels = |content: &Content| match content {
                     Content::Store => vec![label("content", "store"), label("cluster", "")],
                     Content::Backups => vec![label("content", "backups"), label("cluster", "")],
+                    Content::Mirror => vec![label("content", "mirror"), label("cluster", "")],
                     Content::Members(id) => vec![label("content", "members"), label("cluster", id)],
                 };
                 let holds = volume.holds.iter();
@@ -199,6 +201,35 @@ impl Page {
             count_of(all.instances - round.named.len()),
         );
         self.instances(&round.named);
+    }
+
+    /// Adds how much of the backups the mirror has at `now`.
+    pub fn mirror(&mut self, mirror: &MirrorSeen, now: DateTime<Utc>) {
+        let counts = [
+            (
+                "backups_mirrored",
+                "Backups with a copy in the mirror",
+                mirror.copied,
+            ),
+            (
+                "backups_unmirrored",
+                "Complete backups without a copy in the mirror",
+                mirror.waiting,
+            ),
+            (
+                "backups_mirror_late",
+                "Those of them that wait for too long",
+                mirror.late,
+            ),
+        ];
+        for (name, help, count) in counts {
+            self.gauge(name, help, float(count));
+        }
+        self.gauge(
+            "backups_unmirrored_oldest_age_seconds",
+            "How long ago the first backup without a copy in the mirror was complete",
+            mirror.oldest.map_or(0.0, |at| seconds(now - at)),
+        );
     }
 
     /// Adds how the backups of all instances are.

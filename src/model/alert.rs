@@ -10,6 +10,7 @@ use super::{
         BACKUP_FAILURES_TELLING, BACKUP_LATE_AFTER, CERTIFICATE_END_TOLD, FAULTS_TOLD_MAX,
         QUOTA_CRITICAL_PERCENT, QUOTA_NEAR_PERCENT, SCHEDULE_BEGINS_AFTER, UNIT_BYTES,
     },
+    mirror::Unmirrored,
     observation::{Complaint, MemberHealth, MemberObservation, Observation},
     proof::{Flaw, Freshness},
     renewal::Outlook,
@@ -86,6 +87,8 @@ pub enum Subject {
     Backup,
     /// A backup that is not what its manifest says.
     Proof,
+    /// Backups without a copy in the mirror.
+    Mirror,
     /// Work that failed, or is stuck.
     Work,
 }
@@ -110,6 +113,7 @@ impl Subject {
             Self::NextAuthority => "next_authority",
             Self::Backup => "backup",
             Self::Proof => "proof",
+            Self::Mirror => "mirror",
             Self::Work => "work",
         }
     }
@@ -209,6 +213,8 @@ pub struct BackupWatch {
     pub proved_within: Option<TimeDelta>,
     /// Why the newest complete backup is not proved.
     pub doubt: Option<String>,
+    /// Those without a copy in the mirror, where there is one.
+    pub unmirrored: Option<Unmirrored>,
 }
 
 /// A backup that is not what its manifest says.
@@ -252,6 +258,7 @@ pub fn alerts(
     found.extend(of_certificates(now, database));
     found.extend(of_backups(now, backups));
     found.extend(of_flawed(backups));
+    found.extend(of_mirror(now, backups));
     found.sort_by_key(|alert| alert.gravity);
     found
 }
@@ -739,6 +746,15 @@ fn of_flawed(watch: &BackupWatch) -> Option<Alert> {
         member: None,
         since: Some(flaw.at),
         message,
+    })
+}
+
+/// Backups that should have been copied into the mirror long ago.
+fn of_mirror(now: DateTime<Utc>, watch: &BackupWatch) -> Option<Alert> {
+    let unmirrored = watch.unmirrored.as_ref().filter(|of| of.is_late(now))?;
+    Some(Alert {
+        since: Some(unmirrored.since),
+        ..of_all(Subject::Mirror, Gravity::Warning, unmirrored.message())
     })
 }
 

@@ -50,11 +50,13 @@ pub enum AtOnce {
     DeletedPurge,
     /// The backups of a deleted instance are gone.
     DeletedEnd,
+    /// What was spoiled of a backup was put back from the mirror.
+    Healing,
 }
 
 impl AtOnce {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Context,
         Self::Name,
         Self::Schedule,
@@ -75,6 +77,7 @@ impl AtOnce {
         Self::Removal,
         Self::DeletedPurge,
         Self::DeletedEnd,
+        Self::Healing,
     ];
 
     /// The name.
@@ -100,6 +103,7 @@ impl AtOnce {
             Self::Removal => "removal",
             Self::DeletedPurge => "deleted_purge",
             Self::DeletedEnd => "deleted_end",
+            Self::Healing => "healing",
         }
     }
 

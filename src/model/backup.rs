@@ -94,6 +94,8 @@ pub struct Backup {
     pub pinned: bool,
     /// What is known of whether it can be restored.
     pub proof: Proof,
+    /// When it was copied into the mirror; none: it is not there, as far as is known.
+    pub mirrored_at: Option<DateTime<Utc>>,
 }
 
 /// Fails with what is wrong when a note cannot be kept.
@@ -161,6 +163,7 @@ impl Backup {
             note: String::new(),
             pinned: false,
             proof: Proof::default(),
+            mirrored_at: None,
         }
     }
 }

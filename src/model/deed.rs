@@ -97,6 +97,7 @@ impl AtOnce {
             Self::Removal => "Unknown deployment removed",
             Self::DeletedPurge => "Backups of a deleted instance given up",
             Self::DeletedEnd => "Backups of a deleted instance removed",
+            Self::Healing => "Backup put back from the mirror",
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 pub mod deleted;
 pub mod discovery;
 pub mod kubernetes;
+pub mod mirror;
 pub mod prefix;
 pub mod proof;
 pub mod upload;
@@ -784,8 +785,7 @@ pub const ORPHAN_RETRY_FIRST: Duration = Duration::from_millis(500);
 pub const POSTGRES_READERS: u32 = 4;
 /// See [`POSTGRES_READERS`].
 pub const POSTGRES_READERS_MAX: u32 = 100;
-/// A statement of PostgreSQL takes no longer, in seconds, unless the operator says otherwise; none of ours goes over
-/// as much as would need it.
+/// A statement of PostgreSQL takes no longer, in seconds, unless the operator says otherwise; none of ours needs it.
 pub const POSTGRES_STATEMENT_SECONDS: u32 = 60;
 /// The most that the operator may say of it, in seconds.
 pub const POSTGRES_STATEMENT_SECONDS_MAX: u32 = 3600;

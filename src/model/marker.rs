@@ -18,6 +18,8 @@ pub enum FolderName {
     Data,
     /// The bytes of backups.
     Backups,
+    /// Copies of the bytes of backups.
+    Mirror,
     /// The members of a cluster, by its id.
     Cluster(String),
 }
@@ -27,6 +29,7 @@ impl fmt::Display for FolderName {
         match self {
             Self::Data => f.write_str("data"),
             Self::Backups => f.write_str("backups"),
+            Self::Mirror => f.write_str("mirror"),
             Self::Cluster(id) => write!(f, "cluster:{id}"),
         }
     }
@@ -46,7 +49,7 @@ pub enum Accepted {
 
 /// A text names nothing that can be accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not one of: data, backups, cluster:ID, database, keys")]
+#[error("{0:?} is not one of: data, backups, mirror, cluster:ID, database, keys")]
 pub struct AcceptedError(String);
 
 impl FromStr for Accepted {
@@ -56,6 +59,7 @@ impl FromStr for Accepted {
         match (text, text.strip_prefix("cluster:")) {
             ("data", _) => Ok(Self::Folder(FolderName::Data)),
             ("backups", _) => Ok(Self::Folder(FolderName::Backups)),
+            ("mirror", _) => Ok(Self::Folder(FolderName::Mirror)),
             ("database", _) => Ok(Self::Database),
             ("keys", _) => Ok(Self::Keys),
             (_, Some(id)) if !id.is_empty() => Ok(Self::Folder(FolderName::Cluster(id.to_owned()))),
@@ -201,6 +205,7 @@ mod tests {
         for (text, name) in [
             ("data", FolderName::Data),
             ("backups", FolderName::Backups),
+            ("mirror", FolderName::Mirror),
             ("cluster:blue", FolderName::Cluster("blue".to_owned())),
         ] {
             assert_eq!(name.to_string(), text);

@@ -37,6 +37,7 @@ pub mod limits;
 pub mod logfile;
 pub mod marker;
 pub mod message;
+pub mod mirror;
 pub mod name;
 pub mod observation;
 pub mod operation;

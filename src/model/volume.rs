@@ -16,6 +16,8 @@ pub enum Content {
     Members(String),
     /// The backup store.
     Backups,
+    /// The copies of backups.
+    Mirror,
 }
 
 impl fmt::Display for Content {
@@ -24,6 +26,7 @@ impl fmt::Display for Content {
             Self::Store => f.write_str("the broker's store"),
             Self::Members(cluster) => write!(f, "members of cluster {cluster:?}"),
             Self::Backups => f.write_str("backups"),
+            Self::Mirror => f.write_str("the mirror of backups"),
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::{Outcome, Step, StepError, Work, members};
+use super::{Outcome, Step, StepError, Work, healing, members};
 use crate::{
     engine::{Issue, Seed},
     model::{
@@ -99,19 +99,18 @@ pub async fn restore(
     manifest: &Manifest,
     version: Version,
 ) -> Result<Aside, StepError> {
-    let snapshot = work.parts.backups.open(manifest).await?;
-    let restored = restore_from(work, beside, manifest, version, snapshot).await?;
+    let restored = restore_from(work, beside, manifest, version, None).await?;
     restored.unstage(work).await?;
     Ok(restored)
 }
 
-/// The same of the snapshot that a manifest tells of, wherever that is; it stays on the stage.
+/// The same of the snapshot that a manifest tells of, where it is not the stored one; it stays on the stage.
 pub async fn restore_from(
     work: &Work,
     beside: &Deployment,
     manifest: &Manifest,
     version: Version,
-    snapshot: ByteStream,
+    snapshot: Option<ByteStream>,
 ) -> Result<Aside, StepError> {
     let aside = without_member(work, beside, manifest, version)?;
     let engine = work.engine(&aside)?;
@@ -123,9 +122,14 @@ pub async fn restore_from(
         .room_for(2 * bytes + profile.member_bytes_min)
         .await?;
     let aside = place(work, aside).await?;
-    let snapshot = work.meter.count(bytes, snapshot);
     let (id, staged) = (&aside.id, profile.snapshot_file);
-    provisioner.stage(id, staged, bytes, snapshot).await?;
+    match snapshot {
+        None => healing::stage(work, &aside, manifest, staged).await?,
+        Some(snapshot) => {
+            let snapshot = work.meter.count(bytes, snapshot);
+            provisioner.stage(id, staged, bytes, snapshot).await?;
+        }
+    }
     let bench = provisioner.as_ref();
     has_claim(work).await?;
     engine

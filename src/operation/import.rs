@@ -129,6 +129,7 @@ async fn restore_aside(work: Arc<Work>) -> Result<Outcome, StepError> {
         Err(BackupStoreError::KeyMissing { key, .. }) => return Ok(backup::without_key(&key)),
         snapshot => snapshot?,
     };
+    let snapshot = Some(snapshot);
     let restored = aside::restore_from(&work, &deployment, &manifest, version, snapshot).await;
     let found = match restored {
         Ok(restored) => restored.take_stock(&work).await,

@@ -48,6 +48,7 @@ mod defragment;
 mod deprovision;
 mod error;
 pub mod fault;
+mod healing;
 mod import;
 mod liveness;
 mod members;

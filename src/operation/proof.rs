@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Definition, Ending, Outcome, Step, StepError, Work, aside, prune};
+use super::{Definition, Ending, Outcome, Step, StepError, Work, aside, healing, prune};
 use crate::{
     model::{
         backup::{Backup, BackupState, Manifest},
@@ -65,16 +65,26 @@ async fn prove_in_own(work: Arc<Work>) -> Result<Outcome, StepError> {
     Outcome::with(&found)
 }
 
-/// Reads all of the stored bytes of a backup that was proved. None: the backup went meanwhile.
+/// Reads all of the stored bytes of a backup that was proved, once more where they were spoiled and are put back. None:
+/// the backup went meanwhile.
 async fn read_again(work: &Work, manifest: &Manifest) -> Result<Option<Finding>, StepError> {
-    work.meter.begin(manifest.stored.snapshot_bytes);
-    let progress = |bytes| work.meter.set(bytes);
-    let read = work.parts.backups.read_whole(manifest, progress).await;
-    match read.map_err(StepError::from) {
+    let mut read = read_whole(work, manifest).await;
+    if let Err(StepError::Last { message, .. }) = &read
+        && healing::heal(work, manifest, message).await?
+    {
+        read = read_whole(work, manifest).await;
+    }
+    match read {
         Ok(()) => Ok(Some(Finding::Intact)),
         Err(_) if provable(work).await?.is_none() => Ok(None),
         Err(error) => spoiled(manifest, error).map(Some),
     }
+}
+
+async fn read_whole(work: &Work, manifest: &Manifest) -> Result<(), StepError> {
+    work.meter.begin(manifest.stored.snapshot_bytes);
+    let progress = |bytes| work.meter.set(bytes);
+    Ok(work.parts.backups.read_whole(manifest, progress).await?)
 }
 
 /// What an error says of a backup, where it does.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use futures::future::try_join_all;
 
 use super::{
-    Definition, Ending, Outcome, Step, StepError, Work, members,
+    Definition, Ending, Outcome, Step, StepError, Work, healing, members,
     provision::{ALLOCATE, CLEANUP, OPEN, begin, fail},
 };
 use crate::{
@@ -90,24 +90,14 @@ pub async fn stage_backup(
     staged: &str,
 ) -> Result<(), StepError> {
     let manifest = manifest(work)?;
-    let unusable =
-        |error: StepError| error.about(format!("backup {} cannot be used", manifest.backup_id));
-    let snapshot = work
-        .parts
-        .backups
-        .open(manifest)
-        .await
-        .map_err(|error| unusable(error.into()))?;
     let bytes = manifest.stored.snapshot_bytes;
     let provisioner = &work.cluster(deployment)?.provisioner;
     let members = work.engine(deployment)?.profile().members;
     // The staged snapshot and one copy for each member.
     provisioner.room_for(bytes * (members as u64 + 1)).await?;
-    let counted = work.meter.count(bytes, snapshot);
-    provisioner
-        .stage(&deployment.id, staged, bytes, counted)
+    healing::stage(work, deployment, manifest, staged)
         .await
-        .map_err(|error| unusable(error.into()))
+        .map_err(|error| error.about(format!("backup {} cannot be used", manifest.backup_id)))
 }
 
 async fn seed(work: Arc<Work>) -> Result<Outcome, StepError> {

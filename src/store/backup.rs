@@ -47,6 +47,8 @@ struct Row {
     proof: Option<String>,
     proof_at: Option<NaiveDateTime>,
     bytes_due_at: Option<NaiveDateTime>,
+    mirrored_at: Option<NaiveDateTime>,
+    mirror_due_at: Option<NaiveDateTime>,
 }
 
 impl Row {
@@ -84,6 +86,7 @@ impl Row {
                 Some(text) => from_json("what is known of a backup", &text)?,
                 None => Proof::default(),
             },
+            mirrored_at: self.mirrored_at.map(|at| at.and_utc()),
         })
     }
 }
@@ -121,7 +124,7 @@ fn next_namesake(conn: &mut Conn<'_>, backup: &Backup) -> Result<i32, StoreError
 
 fn insert_at(conn: &mut Conn<'_>, backup: &Backup, ordinal: i64) -> Result<(), StoreError> {
     let namesake = next_namesake(conn, backup)?;
-    let proof_at = backup
+    let complete_at = backup
         .finished_at
         .filter(|_| backup.state == BackupState::Complete);
     let row = Row {
@@ -150,8 +153,10 @@ fn insert_at(conn: &mut Conn<'_>, backup: &Backup, ordinal: i64) -> Result<(), S
         pinned: backup.pinned,
         sealed_under: String::new(),
         proof: None,
-        proof_at: proof_at.map(|at| at.naive_utc()),
+        proof_at: complete_at.map(|at| at.naive_utc()),
         bytes_due_at: None,
+        mirrored_at: backup.mirrored_at.map(|at| at.naive_utc()),
+        mirror_due_at: complete_at.map(|at| at.naive_utc()),
     };
     each!(conn, |c| diesel::insert_into(backups::table)
         .values(row)
@@ -335,7 +340,7 @@ pub fn set_running(conn: &mut Conn<'_>, id: &BackupId) -> Result<(), StoreError>
     Ok(())
 }
 
-/// Says that a backup is stored, and due to be proved. What is sealed in the manifest beside it is so under the key of
+/// Says that a backup is stored, and due to be proved and copied into the mirror. What is sealed in the manifest beside it is so under the key of
 /// that name; empty where that is not known.
 pub fn complete(
     conn: &mut Conn<'_>,
@@ -354,19 +359,30 @@ pub fn complete(
         backups::finished_at.eq(now.naive_utc()),
         backups::sealed_under.eq(sealed_under),
         backups::proof_at.eq(now.naive_utc()),
+        backups::mirrored_at.eq(None::<NaiveDateTime>),
+        backups::mirror_due_at.eq(now.naive_utc()),
     ))
     .execute(c))?;
     Ok(())
 }
 
-/// Says under which key all is sealed now in the manifest that stands beside a complete backup.
-pub fn set_sealed_under(conn: &mut Conn<'_>, id: &BackupId, key: &str) -> Result<(), StoreError> {
+/// Says under which key all is sealed now in the manifest that stands beside a complete backup. The mirror is to get
+/// that one too.
+pub fn set_sealed_under(
+    conn: &mut Conn<'_>,
+    id: &BackupId,
+    key: &str,
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
     each!(conn, |c| diesel::update(
         backups::table
             .find(id.as_str())
             .filter(backups::state.eq(BackupState::Complete.as_str()))
     )
-    .set(backups::sealed_under.eq(key))
+    .set((
+        backups::sealed_under.eq(key),
+        backups::mirror_due_at.eq(now.naive_utc()),
+    ))
     .execute(c))?;
     Ok(())
 }
@@ -520,6 +536,7 @@ pub fn expire(conn: &mut Conn<'_>, id: &BackupId, now: Trusted) -> Result<(), St
             backups::removal_at.eq(None::<NaiveDateTime>),
             backups::proof_at.eq(None::<NaiveDateTime>),
             backups::bytes_due_at.eq(None::<NaiveDateTime>),
+            backups::mirror_due_at.eq(None::<NaiveDateTime>),
         ))
         .execute(c))?;
     Ok(())
@@ -600,6 +617,7 @@ mod tests {
             note: String::new(),
             pinned: false,
             proof: Proof::default(),
+            mirrored_at: None,
         };
         let failed = usize::try_from(FAILED_BACKUPS_LISTED_MAX).expect("small") + 10;
         let mut all = vec![backup(BackupState::Complete), backup(BackupState::Expired)];

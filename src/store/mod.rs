@@ -47,6 +47,7 @@ pub mod incident;
 pub mod instance;
 pub mod known_time;
 mod migrations;
+pub mod mirror;
 pub mod notes;
 pub mod operation;
 pub mod outbox;

@@ -102,3 +102,24 @@ pub fn set(
         .execute(c))?;
     Ok(())
 }
+
+/// Has a backup looked at anew, as soon as it is its turn: somebody who read it found it spoiled.
+pub fn set_doubted(
+    conn: &mut Conn<'_>,
+    id: &BackupId,
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    let now = now.naive_utc();
+    let of = backups::table.find(id.as_str());
+    each!(conn, |c| diesel::update(
+        of.filter(backups::proof_at.is_not_null())
+    )
+    .set(backups::proof_at.eq(now))
+    .execute(c))?;
+    each!(conn, |c| diesel::update(
+        of.filter(backups::bytes_due_at.is_not_null())
+    )
+    .set(backups::bytes_due_at.eq(now))
+    .execute(c))?;
+    Ok(())
+}

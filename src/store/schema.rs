@@ -202,6 +202,30 @@ diesel::table! {
         proof -> Nullable<Text>,
         proof_at -> Nullable<Timestamp>,
         bytes_due_at -> Nullable<Timestamp>,
+        mirrored_at -> Nullable<Timestamp>,
+        mirror_due_at -> Nullable<Timestamp>,
+    }
+}
+
+diesel::table! {
+    mirror_copies (backup_id) {
+        backup_id -> Text,
+        deployment_id -> Text,
+        sealed_under -> Text,
+        read_at -> Nullable<Timestamp>,
+        tries -> Integer,
+        failure -> Nullable<Text>,
+        held_by -> Text,
+        held_until -> Nullable<Timestamp>,
+    }
+}
+
+diesel::table! {
+    mirrors (marker) {
+        marker -> Text,
+        since -> Timestamp,
+        failure -> Nullable<Text>,
+        failed_at -> Nullable<Timestamp>,
     }
 }
 
@@ -393,3 +417,4 @@ diesel::allow_tables_to_appear_in_same_query!(deployments, operations);
 diesel::allow_tables_to_appear_in_same_query!(backups, deployments);
 diesel::allow_tables_to_appear_in_same_query!(backups, instances);
 diesel::allow_tables_to_appear_in_same_query!(backups, deleted_instances);
+diesel::allow_tables_to_appear_in_same_query!(backups, mirror_copies);

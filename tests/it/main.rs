@@ -79,6 +79,7 @@ mod logfiles;
 mod memory;
 mod metrics;
 mod migrate;
+mod mirror;
 mod netns;
 mod openapi;
 mod operations;

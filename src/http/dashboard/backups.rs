@@ -480,6 +480,11 @@ fn row(view: &InstanceView, backup: &Backup, options: &[(BackupId, RestoreOption
     {
         facts.push(("Not proved", doubt.clone()));
     }
+    if view.mirrors_backups
+        && let Some(of) = usable(backup)
+    {
+        facts.push(("Mirror", mirrored(of)));
+    }
     let restore = options.iter().find(|(id, _)| *id == backup.id);
     let work = view.operations.iter().find(|o| o.id == backup.operation);
     if let Some(operation) = work {
@@ -539,6 +544,14 @@ fn proved(backup: &Backup) -> Option<String> {
         at.format("%-d %b %Y, %H:%M UTC"),
         versions.join(" and ")
     ))
+}
+
+/// Whether a backup has a copy in the mirror.
+fn mirrored(backup: &Backup) -> String {
+    match backup.mirrored_at {
+        Some(at) => format!("copied {}", at.format("%-d %b %Y, %H:%M UTC")),
+        None => "not copied yet".to_owned(),
+    }
 }
 
 /// What is in a backup, as the beginning of a sentence.

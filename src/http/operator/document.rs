@@ -47,6 +47,7 @@ const RULES: Rules = Rules {
         super::members::renew,
         super::members::repair,
         super::members::recover,
+        super::mirror::show,
         super::operations::list,
         super::operations::show,
         super::operations::retry,

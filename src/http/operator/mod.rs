@@ -41,6 +41,7 @@ pub mod document;
 pub mod error;
 pub mod instances;
 pub mod members;
+pub mod mirror;
 pub mod operations;
 pub mod volumes;
 pub mod webhook;

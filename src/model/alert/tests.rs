@@ -28,6 +28,7 @@ fn watch(instance: &str, failures: u32, newest_good: Option<DateTime<Utc>>) -> B
         flawed: None,
         proved_within: None,
         doubt: None,
+        unmirrored: None,
     }
 }
 

@@ -95,6 +95,7 @@ fn of(life: &Life, database: &DatabaseWatch, seen: Option<&Observation>) -> Heal
         flawed: None,
         proved_within: None,
         doubt: None,
+        unmirrored: None,
     };
     let alerts = match life.state {
         InstanceState::Ready => alerts(at(60), database, seen, &backups),

@@ -37,6 +37,7 @@ macro_rules! refused {
     };
 }
 
+mod copies;
 mod messages;
 mod outages;
 mod rows;
@@ -272,6 +273,7 @@ fn kept_backup(number: u32, period: Option<&str>) -> Backup {
         note: String::new(),
         pinned: false,
         proof: Proof::default(),
+        mirrored_at: None,
     }
 }
 
@@ -380,6 +382,8 @@ macro_rules! contract {
                 messages::messages_of_an_instance_leave_one_after_the_other,
                 messages::what_was_told_of_an_alert_is_kept_until_it_ends,
                 messages::one_broker_sends_messages,
+                copies::a_copy_is_made_by_one_broker_and_none_is_forgotten,
+                copies::another_mirror_gets_all_copies_anew,
             );
         }
     };

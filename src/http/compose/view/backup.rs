@@ -82,6 +82,9 @@ pub struct BackupBody {
     /// Why it is not proved, or not yet.
     #[schema(required)]
     unverified_reason: Option<String>,
+    /// When it was copied into the mirror; `null`: it has no copy there, or there is no mirror.
+    #[schema(required, value_type = Option<Time>)]
+    mirrored_at: Option<String>,
     /// The recipe that takes it.
     #[schema(value_type = OwnId)]
     recipe_id: OperationId,
@@ -268,6 +271,10 @@ pub fn backup(broker: &Broker, of: &DeploymentView, backup: &Backup) -> BackupBo
         unverified_reason: usable
             .then(|| backup.proof.doubt(broker.proofs.are_on))
             .flatten(),
+        mirrored_at: backup
+            .mirrored_at
+            .filter(|_| usable && broker.inventory.mirrors_backups)
+            .map(time),
         recipe_id: backup.operation.clone(),
         version: manifest.map(|m| m.version),
         size_bytes: manifest.map(|m| m.stored.snapshot_bytes),

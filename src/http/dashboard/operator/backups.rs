@@ -2,9 +2,11 @@
 
 use actix_web::{HttpRequest, http::StatusCode, web};
 use askama::Template;
+use chrono::{DateTime, Utc};
 
 use super::{Count, address, counts, page_number, tries};
 use crate::{
+    broker::MirrorView,
     http::dashboard::{
         Answer, Api, LATE_BACKUPS, path_of,
         shell::{Shell, answer},
@@ -23,6 +25,25 @@ struct LatePage {
     found: String,
     newer: Option<String>,
     older: Option<String>,
+    mirror: Option<Mirror>,
+}
+
+/// How much of the backups the mirror has.
+struct Mirror {
+    copied: String,
+    waiting: String,
+    late: u64,
+    failure: Option<(String, Moment)>,
+}
+
+fn mirror_of(view: MirrorView, now: DateTime<Utc>) -> Mirror {
+    let MirrorView { state, seen, .. } = view;
+    Mirror {
+        copied: counted(seen.copied, "backup"),
+        waiting: counted(seen.waiting, "backup"),
+        late: seen.late,
+        failure: state.failure.map(|(why, at)| (why, Moment::new(at, now))),
+    }
 }
 
 struct Row {
@@ -65,6 +86,7 @@ pub async fn page(
         })
     });
     let link = |page: usize| address(LATE_BACKUPS, &[("page", &page.to_string())]);
+    let mirror = api.broker.mirrors.view().await?;
     let mut shell = Shell::signed_in("Late backups", &api.broker, &session);
     shell.here = "late-backups";
     shell.follows = true;
@@ -74,6 +96,7 @@ pub async fn page(
         newer: (found.page > 1).then(|| link(found.page - 1)),
         older: (found.page < found.pages).then(|| link(found.page + 1)),
         counts: counts(&api, &estate).await?,
+        mirror: mirror.map(|view| mirror_of(view, now)),
         shell,
     };
     Ok(answer(StatusCode::OK, &page))
