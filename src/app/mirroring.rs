@@ -240,7 +240,7 @@ impl Mirroring {
             }
             read_at = Some(begun);
         }
-        let bytes = self.backups.copy_to_mirror(manifest).await?;
+        let bytes = self.backups.copy_to_mirror(manifest, begun).await?;
         let (due, now) = (due.clone(), self.clock.now());
         let read_at = if bytes > 0 {
             now

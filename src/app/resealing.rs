@@ -160,7 +160,8 @@ impl Resealing {
         deployment: &DeploymentId,
         backup: &BackupId,
     ) -> Result<Resealed, ResealError> {
-        let resealed = self.backups.reseal(deployment, backup).await?;
+        let now = self.clock.now();
+        let resealed = self.backups.reseal(deployment, backup, now).await?;
         match resealed {
             // It was deleted, or a reconciliation tells of it.
             Resealed::Gone => return Ok(resealed),
@@ -170,7 +171,6 @@ impl Resealing {
             Resealed::Unchanged | Resealed::Renewed => {}
         }
         let (id, first) = (backup.clone(), self.keys.first().to_owned());
-        let now = self.clock.now();
         self.store
             .write(move |conn| store::backup::set_sealed_under(conn, &id, &first, now))
             .await?;

@@ -5,6 +5,7 @@
 //! back, that is not what the backup's manifest tells of: a manifest of our own signature, which says what the
 //! broker's store knows, and an object of the length and hash that stand in it.
 
+use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, future::BoxFuture, future::ready, stream};
 
 use super::{
@@ -65,7 +66,11 @@ impl Vault {
     /// Copies into the mirror what it has not got of a backup; returns how many bytes of its object. An object that
     /// is there already is taken for what it should be: [`Vault::is_copy_whole`] tells. It may be broken off at any
     /// place, and done again.
-    pub async fn copy_to_mirror(&self, known: &Manifest) -> Result<u64, BackupStoreError> {
+    pub async fn copy_to_mirror(
+        &self,
+        known: &Manifest,
+        now: DateTime<Utc>,
+    ) -> Result<u64, BackupStoreError> {
         let mirror = self.mirror()?;
         let (deployment, backup) = (&known.deployment_id, &known.backup_id);
         self.fitting(known).await?;
@@ -81,6 +86,7 @@ impl Vault {
         let name = ObjectName::manifest(deployment, backup);
         let content = stream::once(ready(Ok(text))).boxed();
         mirror.store.put(&name, content).await?;
+        mirror.lock(known, now).await?;
         Ok(bytes)
     }
 
@@ -113,6 +119,7 @@ impl Vault {
         &self,
         known: &Manifest,
         is_wanted: &IsWanted<'_>,
+        now: DateTime<Utc>,
     ) -> Result<Option<PutBack>, BackupStoreError> {
         let Some(mirror) = self.mirror.as_deref() else {
             return Ok(None);
@@ -158,6 +165,7 @@ impl Vault {
         if beside.is_none() {
             put_back.sealed_under = Some(self.write_manifest(&copy).await?);
         }
+        self.lock(known, now).await?;
         Ok(Some(put_back))
     }
 }

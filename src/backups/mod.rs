@@ -22,6 +22,7 @@
 use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
+use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 use tokio::sync::RwLock;
 
@@ -391,6 +392,30 @@ impl Vault {
         Ok(self.keys.first().to_owned())
     }
 
+    /// Whether backups are locked where they are stored, or in the mirror.
+    pub fn locks(&self) -> bool {
+        self.store.locks() || self.mirror.as_ref().is_some_and(|of| of.locks())
+    }
+
+    /// Has what is stored of a backup kept for as long as its manifest says, where the store locks.
+    pub async fn lock(
+        &self,
+        manifest: &Manifest,
+        now: DateTime<Utc>,
+    ) -> Result<(), BackupStoreError> {
+        let Some(until) = manifest.locked_until.filter(|until| *until > now) else {
+            return Ok(());
+        };
+        let (deployment, backup) = (&manifest.deployment_id, &manifest.backup_id);
+        for name in [
+            ObjectName::snapshot_of(manifest),
+            ObjectName::manifest(deployment, backup),
+        ] {
+            self.store.lock(&name, until).await?;
+        }
+        Ok(())
+    }
+
     /// Reads the manifest of a backup, which has to be one that a broker with this ring wrote, as it wrote it.
     pub async fn read_manifest(
         &self,
@@ -457,6 +482,7 @@ impl Vault {
         &self,
         deployment: &DeploymentId,
         backup: &BackupId,
+        now: DateTime<Utc>,
     ) -> Result<Resealed, BackupStoreError> {
         let _alone = self.resealing.write().await;
         let manifest = match self.read_manifest(deployment, backup).await {
@@ -466,7 +492,11 @@ impl Vault {
         let name = ObjectName::manifest(deployment, backup);
         let renewed = match manifest::renewed(&manifest, &self.keys) {
             Ok(Some(renewed)) => renewed,
-            Ok(None) => return Ok(Resealed::Unchanged),
+            Ok(None) => {
+                // It may have broken off before this.
+                self.lock(&manifest, now).await?;
+                return Ok(Resealed::Unchanged);
+            }
             Err(SealError::UnknownKey(_)) if manifest.stored.sealing.is_none() => {
                 return Ok(Resealed::CredentialsLost);
             }
@@ -477,6 +507,8 @@ impl Vault {
         };
         let text: Bytes = manifest::to_json(&renewed);
         self.store.replace(&name, text).await?;
+        // The older one is locked still, and this one is another version.
+        self.lock(&renewed, now).await?;
         Ok(Resealed::Renewed)
     }
 

@@ -107,6 +107,7 @@ pub fn manifest(stored: StoredSnapshot) -> Manifest {
         requested_at: at(0),
         started_at: at(1),
         finished_at: at(2),
+        locked_until: None,
         sealed_credentials: Some("k1:c2VhbGVk".into()),
         sealed_key: None,
         signature: None,

@@ -67,6 +67,7 @@ impl Stored {
         let context = manifest.seal_context();
         let credentials = samples::ring(&["k1"]).seal(&context, b"{}");
         Manifest {
+            locked_until: None,
             sealed_credentials: Some(credentials.expect("sealed")),
             sealed_key: self.sealed_key.clone(),
             ..manifest

@@ -18,6 +18,7 @@ use crate::{
     clock::Clock,
     model::{
         backup::{Backup, BackupState, KEY_LOST, Manifest},
+        failure::chain,
         ids::{BackupId, DeploymentId, InstanceId, OperationId},
         mirror::healed,
         origin::Origin,
@@ -108,8 +109,27 @@ impl Leftovers {
         }))
     }
 
-    /// Puts back from the mirror what is gone of a backup; false where that cannot be done.
-    pub(super) async fn heal(&self, backup: &BackupId, object: &str) -> Result<bool, BrokerError> {
+    /// Puts back from the mirror what is gone of a backup; where there is no good copy, says that it failed.
+    pub(super) async fn heal_or_mark(
+        &self,
+        backup: &BackupId,
+        object: &str,
+    ) -> Result<Repair, BrokerError> {
+        match self.heal(backup, object).await {
+            Ok(true) => Ok(Repair::Healed),
+            Ok(false) => self.mark_failed(backup).await,
+            // One that is marked loses its copy in the mirror, too.
+            Err(BrokerError::BackupStore(error)) => {
+                log::error!(backup:% = backup;
+                    "it is left as it is until its mirror can be asked: {}", chain(&error));
+                Ok(Repair::Left)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Tells whether it could.
+    async fn heal(&self, backup: &BackupId, object: &str) -> Result<bool, BrokerError> {
         let row = self.row(backup).await?;
         let row = row.filter(|row| row.state == BackupState::Complete && self.backups.has_mirror());
         let Some((row, manifest)) = row.and_then(|row| Some((row.clone(), row.manifest?))) else {
@@ -124,12 +144,13 @@ impl Leftovers {
             };
             asked.map(Result::ok).boxed()
         };
-        let Some(put_back) = self.backups.put_back(&manifest, &is_wanted).await? else {
+        let now = self.clock.now();
+        let put_back = self.backups.put_back(&manifest, &is_wanted, now).await?;
+        let Some(put_back) = put_back else {
             return Ok(false);
         };
         let why = format!("{object} was gone");
         let message = healed(&row.id, row.taken_at(), put_back.bytes, &why);
-        let now = self.clock.now();
         let told = self.store.write(move |conn| {
             let told = (message.clone(), Origin::Operator, now);
             store::mirror::set_healed(conn, &row, put_back.sealed_under.as_deref(), told)
@@ -138,7 +159,7 @@ impl Leftovers {
         Ok(true)
     }
 
-    pub(super) async fn mark_failed(&self, backup: &BackupId) -> Result<Repair, BrokerError> {
+    async fn mark_failed(&self, backup: &BackupId) -> Result<Repair, BrokerError> {
         let (id, now) = (backup.clone(), self.clock.now());
         let marked = self
             .store

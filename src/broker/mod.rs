@@ -444,13 +444,12 @@ impl Broker {
         let links = Arc::new(Links::new(parts, sessions.clone()));
         let (moves, backups) = (Arc::new(Moves::new(parts)), Arc::new(Backups::new(parts)));
         let vitals = Arc::new(Vitals::new(parts, inventory.clone(), moves.clone()));
-        let deployments = Arc::new(Deployments::new(parts));
+        let (deployments, mirrors) = (Arc::new(Deployments::new(parts)), Mirrors::new(parts));
         let (statuses, owners) = (Arc::new(Statuses::new(parts)), Arc::new(Owners::new(parts)));
         let instances = Arc::new(Instances::new(parts, inventory.clone(), owners.clone()));
         let updates = Arc::new(Updates::new(parts, inventory.clone()));
-        let (of, seen) = (inventory.clone(), audit.clone());
-        let bindings = Bindings::new(parts, seen, of, deployments.clone(), statuses.clone());
-        let bindings = Arc::new(bindings);
+        let (of, seen, at) = (inventory.clone(), audit.clone(), deployments.clone());
+        let bindings = Arc::new(Bindings::new(parts, seen, of, at, statuses.clone()));
         let (kept, seen, from) = (backups.clone(), audit.clone(), deployments.clone());
         Self {
             archives: Archives::new(parts, links.clone(), seen, from, kept),
@@ -477,7 +476,7 @@ impl Broker {
             expiry: Expiry::new(parts),
             proofs: Proofs::new(parts),
             retention: Retention::new(parts),
-            mirrors: Mirrors::new(parts),
+            mirrors,
             renewals: Renewals::new(parts),
             credentials: PageBindings::new(parts, bindings.clone()),
             bindings,

@@ -21,7 +21,6 @@ use crate::{
     clock::Clock,
     model::{
         audit::AtOnce,
-        failure::chain,
         ids::DeploymentId,
         limits::{RECONCILE_PAGE, UNFINISHED_PUT_AGE},
         origin::Origin,
@@ -116,8 +115,8 @@ impl Reconciler {
         Ok(findings)
     }
 
-    /// Repairs what [`Self::findings`] finds: backups without bytes get them back from the mirror, or fail, whole backups
-    /// without a row are listed again. If `delete` says so, other leftovers are deleted, and what
+    /// Repairs what [`Self::findings`] finds: backups without bytes get them back from the mirror, or fail;
+    /// whole backups without a row are listed again. If `delete` says so, other leftovers are deleted, and what
     /// was begun long ago and never finished. The backups of a deployment without a row stay: it
     /// can be adopted with them alone. Those of a deployment that is nowhere are kept as of a deleted
     /// instance, if `unknown` says so.
@@ -133,17 +132,7 @@ impl Reconciler {
         for finding in findings {
             let repair = match &finding {
                 Finding::BytesMissing { backup, object, .. } => {
-                    match self.leftovers.heal(backup, object).await {
-                        Ok(true) => Repair::Healed,
-                        Ok(false) => self.leftovers.mark_failed(backup).await?,
-                        // One that is marked loses its copy in the mirror, too.
-                        Err(BrokerError::BackupStore(error)) => {
-                            log::error!(backup:% = backup;
-                                "it is left as it is until its mirror can be asked: {}", chain(&error));
-                            Repair::Left
-                        }
-                        Err(error) => return Err(error),
-                    }
+                    self.leftovers.heal_or_mark(backup, object).await?
                 }
                 Finding::Leftover {
                     deployment,

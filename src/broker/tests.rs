@@ -330,6 +330,7 @@ impl Office {
                     requested_at: now(),
                     started_at: now(),
                     finished_at: now(),
+                    locked_until: None,
                     sealed_credentials: None,
                     sealed_key: None,
                     signature: None,

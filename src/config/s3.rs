@@ -11,8 +11,8 @@ use crate::{
     backups::{
         StoreSettings,
         s3::{
-            Addressing, CredentialSource, DEFAULT_REGION, MIB_PER_SECOND_MAX, PART_MIB_MAX,
-            PART_MIB_MIN, PARTS_AT_ONCE_MAX, PATIENCE_SECONDS_MAX, S3Settings,
+            Addressing, CredentialSource, DEFAULT_REGION, LockMode, MIB_PER_SECOND_MAX,
+            PART_MIB_MAX, PART_MIB_MIN, PARTS_AT_ONCE_MAX, PATIENCE_SECONDS_MAX, S3Settings,
         },
     },
     model::secret::Secret,
@@ -63,6 +63,11 @@ pub struct S3Flags {
     /// MiB per second that all backups and restores have together; 0: as many as go
     #[arg(long, env = "COMPOSE_BROKER_S3_MIB_PER_SECOND", default_value = "0")]
     pub s3_mib_per_second: String,
+
+    /// How each backup is locked in a bucket with object lock, for as long as its plan keeps it by age: governance,
+    /// compliance or off
+    #[arg(long, env = "COMPOSE_BROKER_S3_OBJECT_LOCK", default_value = "off")]
+    pub s3_object_lock: String,
 
     /// Seconds for which a request is made again that came to nothing
     #[arg(long, env = "COMPOSE_BROKER_S3_PATIENCE", default_value = "60")]
@@ -178,6 +183,15 @@ impl S3Flags {
                 "COMPOSE_BROKER_S3_PATIENCE",
                 &self.s3_patience,
                 0..=PATIENCE_SECONDS_MAX,
+            )?,
+            lock: one_of(
+                "COMPOSE_BROKER_S3_OBJECT_LOCK",
+                &self.s3_object_lock,
+                &[
+                    ("off", None),
+                    ("governance", Some(LockMode::Governance)),
+                    ("compliance", Some(LockMode::Compliance)),
+                ],
             )?,
             credentials: self.credentials(aws)?,
         };

@@ -214,6 +214,9 @@ pub struct Manifest {
     pub started_at: DateTime<Utc>,
     /// When it had been stored and verified.
     pub finished_at: DateTime<Utc>,
+    /// Until when its objects are locked, where they are: for as long as its plan kept it by age when it was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locked_until: Option<DateTime<Utc>>,
     /// The deployment's secrets, sealed under the key ring: what an operator needs to open the
     /// snapshot's database as its administrator. Never handed to a tenant.
     #[serde(skip_serializing_if = "Option::is_none")]

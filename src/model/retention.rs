@@ -64,8 +64,16 @@ pub fn expires_at(backup: &Backup, timetable: &Timetable) -> Option<DateTime<Utc
     if backup.state != BackupState::Complete {
         return None;
     }
-    let taken_at = backup.taken_at();
-    match backup.kind {
+    end_by_age(backup.kind, backup.taken_at(), timetable)
+}
+
+/// When a good backup of that kind that was taken then is old enough to go; none for what does not go by age.
+pub fn end_by_age(
+    kind: BackupKind,
+    taken_at: DateTime<Utc>,
+    timetable: &Timetable,
+) -> Option<DateTime<Utc>> {
+    match kind {
         BackupKind::OnDemand | BackupKind::Imported | BackupKind::Final => None,
         BackupKind::Safety => Some(taken_at + SAFETY_KEPT),
         BackupKind::Daily => Some(timetable.end_of_daily(taken_at)),

@@ -14,7 +14,8 @@ use crate::{
         backup::{Backup, Manifest, SnapshotContent, StoredSnapshot},
         deployment::Site,
         operation::Operation,
-        proof,
+        period::BackupKind,
+        proof, retention,
         version::Version,
     },
     store::{self, Conn, StoreError},
@@ -231,6 +232,7 @@ pub(super) async fn manifest(
         requested_at: backup.created_at,
         started_at: taken.started_at,
         finished_at: work.parts.clock.now(),
+        locked_until: locked_until(work, backup).await?,
         sealed_credentials: None,
         sealed_key: None,
         signature: None,
@@ -256,9 +258,33 @@ pub(super) async fn write_manifest(
         Err(BackupStoreError::KeyMissing { key, .. }) => return Ok(without_key(&key)),
         written => written?,
     };
+    let now = work.parts.clock.now();
+    work.parts.backups.lock(&manifest, now).await?;
     Outcome::with(&Described {
         manifest,
         sealed_under,
+    })
+}
+
+/// Until when a backup is locked, where backups are: for as long as its plan keeps it by age, or after a deletion.
+/// What goes by number is not: it may have to give way tomorrow.
+async fn locked_until(work: &Work, backup: &Backup) -> Result<Option<DateTime<Utc>>, StepError> {
+    if !work.parts.backups.locks() {
+        return Ok(None);
+    }
+    let instance = work.instance().await?;
+    let id = instance.id.clone();
+    let schedule = work
+        .read(move |conn| store::schedule::find(conn, &id))
+        .await?;
+    let chosen = schedule.map(|of| of.timetable).unwrap_or_default();
+    let timetable = work.parts.retention(&instance, chosen).timetable;
+    Ok(match backup.kind {
+        BackupKind::Final => {
+            let rules = work.parts.plan_rules(&instance).after_delete;
+            Some(rules.kept_until(work.parts.clock.now()))
+        }
+        kind => retention::end_by_age(kind, backup.created_at, &timetable),
     })
 }
 

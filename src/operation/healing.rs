@@ -67,7 +67,8 @@ pub async fn heal(work: &Work, manifest: &Manifest, why: &str) -> Result<bool, S
         };
         asked.map(Result::ok).boxed()
     };
-    let put_back = match vault.put_back(manifest, &is_wanted).await {
+    let now = work.parts.clock.now();
+    let put_back = match vault.put_back(manifest, &is_wanted, now).await {
         Ok(Some(put_back)) => put_back,
         Ok(None) => return Ok(false),
         Err(error) => {
@@ -78,7 +79,7 @@ pub async fn heal(work: &Work, manifest: &Manifest, why: &str) -> Result<bool, S
     };
     let message = healed(&backup.id, backup.taken_at(), put_back.bytes, why);
     log::warn!(backup:% = backup.id, instance:% = backup.instance; "{message}");
-    let (origin, now) = (work.operation.origin, work.parts.clock.now());
+    let origin = work.operation.origin;
     work.write(move |conn| {
         let told = (message.clone(), origin, now);
         store::mirror::set_healed(conn, &backup, put_back.sealed_under.as_deref(), told)

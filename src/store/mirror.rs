@@ -30,7 +30,7 @@ use crate::model::{
     origin::Origin,
 };
 
-/// A backup whose copy is to be made, or looked at again. Whoever has it holds it.
+/// A backup whose copy is to be made, or looked at again. Who gets it holds it.
 #[derive(Debug, Clone)]
 pub struct Due {
     /// What the store knows of it.
@@ -40,6 +40,9 @@ pub struct Due {
     /// When all bytes of the copy were read last; none: nobody knows of a whole one.
     pub read_at: Option<DateTime<Utc>>,
 }
+
+/// A backup that has a copy, and the deployment that it was taken of.
+pub type Copied = (BackupId, DeploymentId);
 
 /// What holds a copy: a broker, from now on, until then.
 #[derive(Debug, Clone)]
@@ -299,7 +302,7 @@ pub fn superfluous(
     conn: &mut Conn<'_>,
     after: Option<&BackupId>,
     limit: i64,
-) -> Result<(Vec<(BackupId, DeploymentId)>, Option<BackupId>), StoreError> {
+) -> Result<(Vec<Copied>, Option<BackupId>), StoreError> {
     let page: Vec<(String, String)> = each!(conn, |c| mirror_copies::table
         .filter(mirror_copies::backup_id.gt(after.map_or("", BackupId::as_str)))
         .order(mirror_copies::backup_id)

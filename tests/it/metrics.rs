@@ -74,7 +74,10 @@ fn of_metric(name: &str) -> &str {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_figure_is_on_the_page_for_operators_and_no_other_is() {
-    let broker = TestBroker::in_memory_with(&proofs::ON, surroundings()).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let mirror = format!("file://{}", folder.path().join("mirror").display());
+    let flags = [&proofs::ON[..], &["--backup-mirror", &mirror]].concat();
+    let broker = TestBroker::in_memory_with(&flags, surroundings()).await;
     broker.provision("db", serde_json::json!({})).await;
     let credentials = broker.bind("db", "app").await;
     broker.back_up(&credentials).await;

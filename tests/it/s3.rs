@@ -264,10 +264,25 @@ impl Server {
 
     /// Sends a request of the test's own, signed.
     pub async fn send(&self, method: Method, target: &str, body: &'static str) -> Response {
+        self.send_with(method, target, &[], body).await
+    }
+
+    /// The same with further headers.
+    pub async fn send_with(
+        &self,
+        method: Method,
+        target: &str,
+        headers: &[(&'static str, &'static str)],
+        body: &'static str,
+    ) -> Response {
         let url = format!("{}{target}", self.endpoint);
         let mut signed = HttpRequest::new(HttpRequestBody::from(body.to_owned()));
         *signed.method_mut() = method.as_str().parse().expect("a method");
         *signed.uri_mut() = url.parse().expect("a URI");
+        for (name, value) in headers {
+            let value = value.parse().expect("a value");
+            signed.headers_mut().insert(*name, value);
+        }
         AwsAuthorizer::new(&self.credential, "s3", "us-east-1")
             .try_authorize(&mut signed, None)
             .expect("signed");

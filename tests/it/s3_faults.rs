@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use compose_broker::backups::{
     BackupStoreError, ObjectName,
-    s3::{CredentialSource, S3Settings, S3Store},
+    s3::{CredentialSource, LockMode, S3Settings, S3Store},
     store::{BackupStore as _, StorePlace as _},
 };
 use compose_broker::model::{ids::FolderMark, secret::Secret};
@@ -21,6 +21,7 @@ use tokio::{
 use crate::{
     broker::eventually,
     s3::{Server, marker},
+    skipped::skipped,
 };
 
 /// What befalls a request.
@@ -564,6 +565,94 @@ async fn a_bucket_that_keeps_versions_keeps_none_of_what_is_deleted_unless_it_mu
         "{gone:?}"
     );
     assert_eq!(list(&store).await, ["ab"]);
+}
+
+/// Makes another bucket of the server, which locks objects; false where the server can do no such thing.
+async fn make_locking_bucket(server: &Server, bucket: &str) -> bool {
+    let header = [("x-amz-bucket-object-lock-enabled", "true")];
+    let made = server
+        .send_with(Method::PUT, &format!("/{bucket}"), &header, "")
+        .await;
+    made.status().is_success()
+}
+
+#[tokio::test]
+async fn what_is_locked_outlives_its_deletion_and_is_no_object_any_more() {
+    let Some(server) = Server::start() else {
+        return;
+    };
+    let bucket = format!("locked-{}", uuid::Uuid::new_v4().simple());
+    if !make_locking_bucket(&server, &bucket).await {
+        skipped("object lock", "the server makes no bucket that locks");
+        return;
+    }
+    let mut settings = server.settings();
+    settings.lock = Some(LockMode::Compliance);
+    let place = S3Store::at(&format!("{bucket}/b"), settings).expect("a place");
+    place.make().await.expect("a bucket that locks");
+    place.mark(&marker()).await.expect("marked");
+    let store = place.marked(Some(marker().id));
+    put(&store, "a", &bytes(100, 1)).await.expect("stored");
+    let until = crate::control::now() + chrono::TimeDelta::seconds(10);
+    store.lock(&name("a"), until).await.expect("locked");
+    let told = server
+        .send(Method::GET, &format!("/{bucket}/b/a?retention="), "")
+        .await;
+    let told = told.text().await.expect("a text");
+    assert!(told.contains("COMPLIANCE"), "{told}");
+    let day = until.format("%Y-%m-%dT%H:%M:%S").to_string();
+    assert!(told.contains(&day), "{told} and {day}");
+    // The same once more, and longer, is no trouble.
+    let longer = until + chrono::TimeDelta::seconds(1);
+    store.lock(&name("a"), longer).await.expect("locked");
+    let none = store.lock(&name("none"), until).await;
+    assert!(
+        matches!(none, Err(BackupStoreError::NotFound(_))),
+        "{none:?}"
+    );
+
+    let versions = || async {
+        let page = server
+            .send(
+                Method::GET,
+                &format!("/{bucket}?prefix=b%2Fa&versions="),
+                "",
+            )
+            .await;
+        let page = page.text().await.expect("a page");
+        page.matches("<Version>").count()
+    };
+    store.delete(&name("a")).await.expect("deleted");
+    assert_eq!(versions().await, 1, "the locked one stays");
+    let gone = read(&store, "a").await;
+    assert!(
+        matches!(gone, Err(BackupStoreError::NotFound(_))),
+        "{gone:?}"
+    );
+    // When its time is over, deleting it once more deletes it.
+    while crate::control::now() <= longer + chrono::TimeDelta::seconds(1) {
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    store.delete(&name("a")).await.expect("deleted");
+    assert_eq!(versions().await, 0);
+}
+
+#[tokio::test]
+async fn a_bucket_that_locks_nothing_is_refused_where_locks_are_wanted() {
+    let Some(server) = Server::start() else {
+        return;
+    };
+    let mut settings = server.settings();
+    settings.lock = Some(LockMode::Governance);
+    let place = S3Store::at(&server.address(), settings).expect("a place");
+    let refused = place.make().await.expect_err("no lock");
+    assert!(
+        refused
+            .to_string()
+            .contains("COMPOSE_BROKER_S3_OBJECT_LOCK"),
+        "{refused}"
+    );
+    assert!(!refused.may_pass(), "{refused}");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Manifests that are believed only as they were written.
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use futures::StreamExt as _;
 
 use super::*;
@@ -15,6 +16,9 @@ use crate::{
         ids::{BackupId, DeploymentId},
     },
 };
+
+/// Nothing here is locked, so it does not matter.
+const NOW: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
 fn identity(backup: &str) -> Identity {
     Identity {
@@ -258,7 +262,7 @@ async fn a_manifest_is_sealed_anew_and_its_object_stays() {
     let snapshot = ObjectName::snapshot(&of.deployment, &of.backup);
     let object = text(&store, &snapshot).await;
     let both = vault(&store, &["new", "old"]);
-    let reseal = || both.reseal(&of.deployment, &of.backup);
+    let reseal = || both.reseal(&of.deployment, &of.backup, NOW);
     assert_eq!(reseal().await.expect("sealed"), Resealed::Renewed);
     let told = text(&store, &name_of(&of)).await;
     assert!(
@@ -272,7 +276,7 @@ async fn a_manifest_is_sealed_anew_and_its_object_stays() {
     assert_eq!(opens(&new, &known).await.expect("opens"), content);
     // Without the old key nothing is made anew that it alone opens.
     stored(&store, &["old"], &of, &content).await;
-    let refused = new.reseal(&of.deployment, &of.backup).await;
+    let refused = new.reseal(&of.deployment, &of.backup, NOW).await;
     assert!(matches!(refused, Err(BackupStoreError::KeyMissing { key, .. }) if key == "old"));
     new.remove(&of.deployment, &of.backup)
         .await
@@ -293,7 +297,7 @@ async fn a_manifest_is_sealed_anew_wherever_it_lies_and_nowhere_else() {
         Vault::over(layers, samples::ring(ring))
     };
     let both = layers(&["new", "old"]);
-    both.reseal(&of.deployment, &of.backup)
+    both.reseal(&of.deployment, &of.backup, NOW)
         .await
         .expect("sealed");
     assert!(matches!(
@@ -308,7 +312,7 @@ async fn a_manifest_is_sealed_anew_wherever_it_lies_and_nowhere_else() {
     for name in [&name, &ObjectName::snapshot(&of.deployment, &of.backup)] {
         replace(&front, name, text(&behind, name).await).await;
     }
-    both.reseal(&of.deployment, &of.backup)
+    both.reseal(&of.deployment, &of.backup, NOW)
         .await
         .expect("sealed");
     for store in [&front, &behind] {
@@ -334,7 +338,7 @@ async fn what_breaks_off_in_front_is_sealed_anew_behind_and_not_taken_for_done()
     );
     let both = Vault::over(layers, samples::ring(&["new", "old"]));
     for _ in 0..2 {
-        let resealed = both.reseal(&of.deployment, &of.backup).await;
+        let resealed = both.reseal(&of.deployment, &of.backup, NOW).await;
         assert!(matches!(resealed, Err(BackupStoreError::Full { .. })));
         opens(&both, &known).await.expect("under the old key");
         opens(&vault(&behind, &["new"]), &known)
@@ -364,10 +368,10 @@ async fn manifests_of_earlier_versions_are_believed_and_their_credentials_sealed
     let gone = vault(&store, &["new"]);
     let read = gone.read_manifest(&deployment(), &backup()).await;
     assert_eq!(read.expect("needs no key"), manifest);
-    let looked = gone.reseal(&deployment(), &backup()).await;
+    let looked = gone.reseal(&deployment(), &backup(), NOW).await;
     assert_eq!(looked.expect("looked"), Resealed::CredentialsLost);
     let looked = vault(&store, &["new", "old"])
-        .reseal(&deployment(), &backup())
+        .reseal(&deployment(), &backup(), NOW)
         .await;
     assert_eq!(looked.expect("sealed"), Resealed::Renewed);
     let read = gone
@@ -405,7 +409,7 @@ async fn a_manifest_that_is_deleted_meanwhile_is_not_written_back() {
         let (resealing, deleting) = (both.clone(), both.clone());
         let (one, two) = (of.clone(), of.clone());
         let resealed =
-            tokio::spawn(async move { resealing.reseal(&one.deployment, &one.backup).await });
+            tokio::spawn(async move { resealing.reseal(&one.deployment, &one.backup, NOW).await });
         let deleted =
             tokio::spawn(async move { deleting.remove(&two.deployment, &two.backup).await });
         resealed.await.expect("an end").expect("looked");

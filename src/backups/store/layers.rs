@@ -7,6 +7,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, TryFutureExt as _, TryStreamExt as _, stream};
 
 use super::{BackupStore, NameStream, SharedPlace, StorePlace};
@@ -135,6 +136,18 @@ impl BackupStore for Layers {
     fn list(&self, prefix: &str) -> NameStream {
         let lists: Vec<NameStream> = self.all().map(|store| store.list(prefix)).collect();
         merged(lists)
+    }
+
+    fn locks(&self) -> bool {
+        self.front.locks()
+    }
+
+    async fn lock(&self, name: &ObjectName, until: DateTime<Utc>) -> Result<(), BackupStoreError> {
+        // What is behind alone was stored before there was anything to lock it.
+        match self.front.lock(name, until).await {
+            Err(BackupStoreError::NotFound(_)) => Ok(()),
+            locked => locked,
+        }
     }
 
     async fn room_for(&self, bytes: u64) -> Result<(), BackupStoreError> {

@@ -7,6 +7,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use futures::{
     StreamExt as _,
     future::ready,
@@ -96,6 +97,21 @@ pub trait BackupStore: Send + Sync {
     /// unfinished put left is among them, so that deleting every listed name leaves nothing. There
     /// may be millions: a store holds only a part of them at a time.
     fn list(&self, prefix: &str) -> NameStream;
+
+    /// Whether objects are locked here, as the settings say.
+    fn locks(&self) -> bool {
+        false
+    }
+
+    /// Has the object of that name, as it is now, kept until then, also when it is deleted or replaced,
+    /// where [`BackupStore::locks`] says so.
+    async fn lock(
+        &self,
+        _name: &ObjectName,
+        _until: DateTime<Utc>,
+    ) -> Result<(), BackupStoreError> {
+        Ok(())
+    }
 
     /// Fails when `bytes` more would not fit, where the store can tell.
     async fn room_for(&self, bytes: u64) -> Result<(), BackupStoreError>;

@@ -460,19 +460,7 @@ fn groups(
 
 fn row(view: &InstanceView, backup: &Backup, options: &[(BackupId, RestoreOptions)]) -> Row {
     let manifest = backup.manifest.as_ref();
-    let mut facts = Vec::new();
-    if let Some(manifest) = manifest {
-        let stored = &manifest.stored;
-        let sizes = format!(
-            "{} of data, {} stored",
-            size(stored.snapshot_bytes),
-            size(stored.object_bytes)
-        );
-        facts.push(("Size", sizes));
-        let took = duration(manifest.finished_at - manifest.started_at);
-        facts.push(("Taken in", took));
-        facts.push(("SHA-256", stored.snapshot_sha256.clone()));
-    }
+    let mut facts = manifest.map_or_else(Vec::new, measured);
     let doubt = usable(backup).and_then(|of| of.proof.doubt(view.database.proves_backups));
     facts.extend(proved(backup).map(|told| ("Proved", told)));
     if let Some(doubt) = &doubt
@@ -523,6 +511,24 @@ fn row(view: &InstanceView, backup: &Backup, options: &[(BackupId, RestoreOption
         pinned: backup.pinned,
         options: restore.map(|(_, options)| restore_of(view, backup, options)),
     }
+}
+
+/// What was measured of a backup.
+fn measured(manifest: &Manifest) -> Vec<(&'static str, String)> {
+    let stored = &manifest.stored;
+    let sizes = format!(
+        "{} of data, {} stored",
+        size(stored.snapshot_bytes),
+        size(stored.object_bytes)
+    );
+    vec![
+        ("Size", sizes),
+        (
+            "Taken in",
+            duration(manifest.finished_at - manifest.started_at),
+        ),
+        ("SHA-256", stored.snapshot_sha256.clone()),
+    ]
 }
 
 /// A backup that can be restored.

@@ -2,15 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use hyper::{HeaderMap, Method, header};
+use hyper::{HeaderMap, Method, header, header::HeaderValue};
 use object_store::{
     BackoffConfig, ClientOptions, RetryConfig,
     aws::{AmazonS3, AmazonS3Builder, AwsAuthorizer, AwsCredentialProvider, Checksum},
     client::{HttpRequest, HttpRequestBody},
     path::Path,
 };
+use ring::digest::{SHA256, digest};
 use tokio::time::{Instant, sleep};
 use url::Url;
 
@@ -119,10 +121,30 @@ impl Client {
         key: Option<&Path>,
         query: &[(&str, &str)],
     ) -> Result<Answer, WireError> {
+        self.send((method, None), key, query).await
+    }
+
+    /// Puts something beside a key. Its SHA-256 goes along, for the server to compare.
+    pub(super) async fn put_beside(
+        &self,
+        key: &Path,
+        query: &[(&str, &str)],
+        body: String,
+    ) -> Result<Answer, WireError> {
+        self.send((Method::PUT, Some(body)), Some(key), query).await
+    }
+
+    async fn send(
+        &self,
+        (method, body): (Method, Option<String>),
+        key: Option<&Path>,
+        query: &[(&str, &str)],
+    ) -> Result<Answer, WireError> {
         let until = Instant::now() + self.patience();
         let mut pauses = pauses();
         loop {
-            match self.ask_once(method.clone(), key, query).await {
+            let asked = self.send_once((method.clone(), body.as_deref()), key, query);
+            match asked.await {
                 Err(error) if error.may_pass() && Instant::now() < until => {
                     log::debug!("{method} in {} is made again: {error}", self.address);
                     sleep(pauses.next().unwrap_or(LAST_PAUSE)).await;
@@ -132,9 +154,9 @@ impl Client {
         }
     }
 
-    async fn ask_once(
+    async fn send_once(
         &self,
-        method: Method,
+        (method, content): (Method, Option<&str>),
         key: Option<&Path>,
         query: &[(&str, &str)],
     ) -> Result<Answer, WireError> {
@@ -147,7 +169,16 @@ impl Client {
             url.query_pairs_mut().extend_pairs(query);
         }
         let unsound = |_| WireError::Unsound(url.to_string());
-        let mut request = HttpRequest::new(HttpRequestBody::empty());
+        let mut request = match content {
+            None => HttpRequest::new(HttpRequestBody::empty()),
+            Some(text) => {
+                let sum = BASE64.encode(digest(&SHA256, text.as_bytes()));
+                let mut request = HttpRequest::new(HttpRequestBody::from(text.to_owned()));
+                let sum = HeaderValue::from_str(&sum).map_err(|_| WireError::Unsound(sum))?;
+                request.headers_mut().insert("x-amz-checksum-sha256", sum);
+                request
+            }
+        };
         *request.method_mut() = method;
         *request.uri_mut() = url.as_str().parse().map_err(unsound)?;
         let credential = self.credentials.get_credential().await;

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use chrono::{DateTime, SecondsFormat, Utc};
 use hyper::Method;
-use object_store::{ObjectStore as _, PutMode, PutOptions};
+use object_store::{ObjectStore as _, PutMode, PutOptions, path::Path};
 use serde::Deserialize;
 
 use super::{
     client::Client,
     listing,
     refusal::{WireError, at_bottom},
+    settings::LockMode,
 };
 use crate::{backups::BackupStoreError, folder::MARKER, model::marker::Marker};
 
@@ -49,10 +51,91 @@ pub(super) async fn look(client: &Arc<Client>) -> Result<(), BackupStoreError> {
              those that a lock or the broker's permissions keep go by the bucket's own rules"
         );
     }
+    look_at_locks(client).await?;
     if let Some(marker) = raw_marker(client).await? {
         probe_conditions(client, marker).await?;
     }
     Ok(())
+}
+
+/// How a bucket locks objects, as it says.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Locks {
+    object_lock_enabled: Option<String>,
+    rule: Option<LockRule>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct LockRule {
+    default_retention: Option<DefaultRetention>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct DefaultRetention {
+    mode: Option<String>,
+    days: Option<u32>,
+    years: Option<u32>,
+}
+
+/// Fails where objects are to be locked in a bucket that locks none, and tells the log of what it locks by itself.
+async fn look_at_locks(client: &Client) -> Result<(), BackupStoreError> {
+    let answer = client.ask(Method::GET, None, &[("object-lock", "")]).await;
+    let locks = match answer.and_then(|answer| answer.xml::<Locks>()) {
+        Ok(locks) => locks,
+        // It has none, or says nothing of it.
+        Err(WireError::Refused(refusal)) if (400..500).contains(&refusal.status) => {
+            Locks::default()
+        }
+        Err(_) if client.settings.lock.is_none() => return Ok(()),
+        Err(error) => {
+            return Err(client.refused("cannot look at the bucket's object lock")(
+                error,
+            ));
+        }
+    };
+    let is_on = locks.object_lock_enabled.as_deref() == Some("Enabled");
+    if client.settings.lock.is_some() && !is_on {
+        return Err(BackupStoreError::Server {
+            doing: format!("cannot lock objects in {}", client.address),
+            why: "the bucket has no object lock, or the broker may not ask for it \
+                  (s3:GetBucketObjectLockConfiguration)"
+                .to_owned(),
+            advice: "use a bucket that was made with object lock, or set COMPOSE_BROKER_S3_OBJECT_LOCK to off"
+                .to_owned(),
+            may_pass: false,
+        });
+    }
+    let rule = locks.rule.and_then(|rule| rule.default_retention);
+    if let Some(rule) = rule {
+        let (mode, days) = (rule.mode.unwrap_or_default(), rule.days.unwrap_or_default());
+        let days = days.max(rule.years.unwrap_or_default().saturating_mul(365));
+        log::warn!(
+            "the bucket of {} locks by itself what is stored ({mode}, {days} days): what the broker deletes before \
+             that stays there, hidden, until then",
+            client.address
+        );
+    }
+    Ok(())
+}
+
+/// Locks the object of a key, as it is now, until then.
+pub(super) async fn lock(
+    client: &Client,
+    key: &Path,
+    mode: LockMode,
+    until: DateTime<Utc>,
+) -> Result<(), WireError> {
+    let retention = format!(
+        "<Retention xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Mode>{}</Mode>\
+         <RetainUntilDate>{}</RetainUntilDate></Retention>",
+        mode.as_str(),
+        until.to_rfc3339_opts(SecondsFormat::Secs, true)
+    );
+    let asked = client.put_beside(key, &[("retention", "")], retention);
+    asked.await.map(drop)
 }
 
 /// Whether the bucket keeps versions, as far as it tells.

@@ -13,6 +13,7 @@ use std::{path::Path as FilePath, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, TryFutureExt as _, stream};
 use hyper::Method;
 use object_store::{ObjectStore as _, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
@@ -45,8 +46,8 @@ mod wire;
 
 pub use self::settings::{
     Addressing, CredentialSource, DEFAULT_PART_MIB, DEFAULT_PARTS_AT_ONCE,
-    DEFAULT_PATIENCE_SECONDS, DEFAULT_REGION, MIB_PER_SECOND_MAX, PART_MIB_MAX, PART_MIB_MIN,
-    PARTS_AT_ONCE_MAX, PATIENCE_SECONDS_MAX, S3Settings,
+    DEFAULT_PATIENCE_SECONDS, DEFAULT_REGION, LockMode, MIB_PER_SECOND_MAX, PART_MIB_MAX,
+    PART_MIB_MIN, PARTS_AT_ONCE_MAX, PATIENCE_SECONDS_MAX, S3Settings,
 };
 
 /// The kind of stores that are in a bucket.
@@ -243,6 +244,25 @@ impl BackupStore for S3Store {
         listing::end_uploads_of(&self.client, &key)
             .await
             .map_err(failed)
+    }
+
+    fn locks(&self) -> bool {
+        self.client.settings.lock.is_some()
+    }
+
+    async fn lock(&self, name: &ObjectName, until: DateTime<Utc>) -> Result<(), BackupStoreError> {
+        let Some(mode) = self.client.settings.lock else {
+            return Ok(());
+        };
+        self.check().await?;
+        let key = self.client.address.key(name);
+        match features::lock(&self.client, &key, mode, until).await {
+            Ok(()) => Ok(()),
+            Err(WireError::Refused(refusal)) if refusal.is_absence() => {
+                Err(BackupStoreError::NotFound(name.to_string()))
+            }
+            Err(error) => Err(self.client.refused(&format!("cannot lock {name}"))(error)),
+        }
     }
 
     fn list(&self, prefix: &str) -> NameStream {

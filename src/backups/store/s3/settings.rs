@@ -28,6 +28,8 @@ pub struct S3Settings {
     pub bytes_per_second: Option<u64>,
     /// For how many seconds a request is made again that came to nothing.
     pub patience_seconds: u32,
+    /// How objects are locked for as long as their backups are kept; absent: the broker locks none.
+    pub lock: Option<LockMode>,
     /// Where credentials come from.
     pub credentials: CredentialSource,
 }
@@ -44,7 +46,27 @@ impl Default for S3Settings {
             parts_at_once: DEFAULT_PARTS_AT_ONCE as usize,
             bytes_per_second: None,
             patience_seconds: DEFAULT_PATIENCE_SECONDS,
+            lock: None,
             credentials: CredentialSource::Machine { endpoint: None },
+        }
+    }
+}
+
+/// How objects are locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockMode {
+    /// Who has a right of its own may delete them all the same.
+    Governance,
+    /// Nobody deletes them.
+    Compliance,
+}
+
+impl LockMode {
+    /// S3's word for it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Governance => "GOVERNANCE",
+            Self::Compliance => "COMPLIANCE",
         }
     }
 }

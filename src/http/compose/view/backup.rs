@@ -85,6 +85,9 @@ pub struct BackupBody {
     /// When it was copied into the mirror; `null`: it has no copy there, or there is no mirror.
     #[schema(required, value_type = Option<Time>)]
     mirrored_at: Option<String>,
+    /// Until when its bytes are locked where they are stored, so that a deletion leaves them; `null`: they are not.
+    #[schema(required, value_type = Option<Time>)]
+    locked_until: Option<String>,
     /// The recipe that takes it.
     #[schema(value_type = OwnId)]
     recipe_id: OperationId,
@@ -275,6 +278,7 @@ pub fn backup(broker: &Broker, of: &DeploymentView, backup: &Backup) -> BackupBo
             .mirrored_at
             .filter(|_| usable && broker.inventory.mirrors_backups)
             .map(time),
+        locked_until: manifest.and_then(|m| m.locked_until).map(time),
         recipe_id: backup.operation.clone(),
         version: manifest.map(|m| m.version),
         size_bytes: manifest.map(|m| m.stored.snapshot_bytes),

@@ -82,11 +82,11 @@ pub(super) async fn a_copy_is_made_by_one_broker_and_none_is_forgotten<K: Kind>(
         mirror::hold(conn, &own(2), &holder("a", taken))
     });
     assert!(!still.await, "another one has it");
-    let let_go = |conn: &mut _| {
+    let let_go = write(store, |conn| {
         mirror::let_go(conn, &own(2), "a")?;
         mirror::hold(conn, &own(2), &holder("b", seconds(12) + LEASE))
-    };
-    assert!(!write(store, let_go).await, "who lost it lets nobody in");
+    });
+    assert!(!let_go.await, "who lost it lets nobody in");
 
     // A manifest that was sealed anew meanwhile is copied at once, and a whole copy is looked at after long.
     write(store, move |conn| {
