@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 
 use super::StartError;
 use crate::{
+    backups::Identity,
     broker::keeps_all_plans,
     config::{Accepted, Config},
     model::{
@@ -145,13 +146,31 @@ fn renew_seals_in(conn: &mut Conn<'_>, keys: &KeyRing) -> Result<usize, StartErr
     loop {
         let page = store::binding::sealed_after(conn, (&after.0, &after.1), PAGE_OF_ALL)?;
         let Some(last) = page.last() else {
-            return Ok(count);
+            return Ok(count + renew_parts(conn, &renewed)?);
         };
         after = (last.instance.to_string(), last.id.to_string());
         for binding in page {
             count += renew_binding(conn, &binding, &renewed)?;
         }
     }
+}
+
+/// Returns how many parts of uploads were.
+fn renew_parts(
+    conn: &mut Conn<'_>,
+    renewed: &impl Fn(&str, &str) -> Result<Option<String>, StartError>,
+) -> Result<usize, StartError> {
+    let mut count = 0;
+    for upload in store::upload::all(conn)? {
+        let context = Identity::from(&upload).key_context();
+        for part in store::upload::parts(conn, &upload.backup)? {
+            if let Some(sealed) = renewed(&context, &part.sealed_key)? {
+                store::upload::set_sealed_key(conn, &part.id, &sealed)?;
+                count += 1;
+            }
+        }
+    }
+    Ok(count)
 }
 
 /// Returns how much of a binding's was sealed anew.

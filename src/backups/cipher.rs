@@ -25,6 +25,7 @@ use crate::{
         backup::{Backup, Manifest},
         ids::{BackupId, DeploymentId, InstanceId},
         limits::SEALED_FRAME_BYTES,
+        upload::Upload,
     },
     seal::{KeyRing, OneUseKey, SealError},
     stream::ByteStream,
@@ -61,6 +62,16 @@ impl From<&Backup> for Identity {
     }
 }
 
+impl From<&Upload> for Identity {
+    fn from(upload: &Upload) -> Self {
+        Self {
+            instance: upload.instance.clone(),
+            deployment: upload.deployment.clone(),
+            backup: upload.backup.clone(),
+        }
+    }
+}
+
 impl From<&Manifest> for Identity {
     fn from(manifest: &Manifest) -> Self {
         Self {
@@ -73,7 +84,7 @@ impl From<&Manifest> for Identity {
 
 impl Identity {
     /// The place that the key of its object is sealed for. No id has the character between them.
-    pub(super) fn key_context(&self) -> String {
+    pub fn key_context(&self) -> String {
         format!("backup key {}", self.joined())
     }
 

@@ -244,6 +244,13 @@ pub enum BrokerError {
     Unreadable(#[from] serde_json::Error),
 }
 
+impl BrokerError {
+    /// Whether there is no room for the bytes of a backup: room may be made.
+    pub fn lacks_room(&self) -> bool {
+        matches!(self, Self::BackupStore(BackupStoreError::Full { .. }))
+    }
+}
+
 /// What a failure of the backup store means to who asked.
 fn meaning_of(error: &BackupStoreError) -> &'static str {
     match error {

@@ -5,16 +5,20 @@
 //! its last part at the most; what has come is counted in the store, in one transaction with the part. With the
 //! last byte the import is queued.
 
-use std::sync::Arc;
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError},
+};
 
 use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Mutex;
 
 use super::{BrokerError, BrokerParts, DeploymentView, Downloads, Profiles};
 use crate::{
     backups::{Identity, TakenIn, Vault},
+    caller::Caller,
     clock::Clock,
     model::{
         audit::AtOnce,
@@ -63,8 +67,20 @@ pub struct Uploads {
     vault: Vault,
     profiles: Profiles,
     downloads: Arc<Downloads>,
-    /// Requests that are being received.
-    places: Semaphore,
+    /// The uploads of which a request is being received.
+    receiving: StdMutex<HashSet<BackupId>>,
+}
+
+/// The place of a request; it is free again when this goes.
+struct Place {
+    uploads: Arc<Uploads>,
+    upload: BackupId,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.uploads.receiving().remove(&self.upload);
+    }
 }
 
 impl From<UploadError> for BrokerError {
@@ -88,7 +104,7 @@ impl Uploads {
             vault: parts.backups.clone(),
             profiles: parts.profiles.clone(),
             downloads: parts.downloads.clone(),
-            places: Semaphore::new(UPLOADS_RECEIVED_AT_ONCE),
+            receiving: StdMutex::default(),
         }
     }
 
@@ -110,7 +126,10 @@ impl Uploads {
                 of.deployment.version
             )));
         }
-        self.vault.room_for(wanted.bytes).await?;
+        // The parts, and the snapshot that is put together of them, beside what others were promised.
+        let promised = self.store.read(store::upload::promised_bytes).await?;
+        let needed = promised.saturating_add(twice(wanted.bytes));
+        self.vault.room_for(needed).await?;
         let now = self.clock.now();
         let upload = Upload {
             backup: BackupId::generate(now),
@@ -129,11 +148,20 @@ impl Uploads {
         Ok(begun)
     }
 
-    /// The uploads of an instance that are not over, the oldest in front.
-    pub async fn open(&self, instance: InstanceId) -> Result<Vec<Upload>, BrokerError> {
-        let read = self
-            .store
-            .read(move |conn| store::upload::of_instance(conn, &instance));
+    /// The uploads of an instance that are not over, the oldest in front, and the operations that make them backups.
+    pub async fn open(
+        &self,
+        instance: InstanceId,
+    ) -> Result<Vec<(Upload, Option<OperationId>)>, BrokerError> {
+        let read = self.store.read(move |conn| {
+            let open = open_of(conn, &instance)?.into_iter().map(|upload| {
+                let backup = store::backup::find(conn, &upload.backup)?;
+                let import = backup.map(|backup| backup.operation);
+                let import = import.filter(|_| upload.is_whole());
+                Ok((upload, import))
+            });
+            open.collect()
+        });
         Ok(read.await?)
     }
 
@@ -145,8 +173,11 @@ impl Uploads {
     ) -> Result<(Upload, Option<OperationId>), BrokerError> {
         let read = self.store.read(move |conn| {
             let upload = store::upload::find(conn, &id)?;
-            let backup = store::backup::find(conn, &id)?;
-            Ok((upload, backup))
+            let upload = match upload {
+                Some(upload) => is_open(conn, &upload)?.then_some(upload),
+                None => None,
+            };
+            Ok((upload, store::backup::find(conn, &id)?))
         });
         let (upload, backup) = read.await?;
         let is_its = |backup: &Backup| backup.instance == instance;
@@ -179,47 +210,88 @@ impl Uploads {
         let instance = of.instance.id.clone();
         let (upload, import) = self.find(instance.clone(), id.clone()).await?;
         upload.goes_on_at(offset)?;
-        if import.is_some() {
-            return Ok((upload, import));
-        }
-        let profile = self.profiles.get(&of.deployment.engine)?;
         let source = Source::of(content);
+        if import.is_some() {
+            return match source.is_over().await {
+                true => Ok((upload, import)),
+                false => Err(UploadError::TooLong(upload.bytes).into()),
+            };
+        }
+        let place = self.place_for(&upload)?;
         if offset == 0 {
-            let head = source.head().await;
-            // A client that broke off so early says nothing of its file.
-            let is_head = head.len() as u64 >= upload.bytes.min(UPLOAD_HEAD_BYTES as u64);
-            if let Err(reason) = (profile.check_head)(&head)
-                && is_head
-            {
-                let reason = format!("the file is no snapshot: {reason}");
-                self.end(upload, &reason, Origin::Compose).await?;
-                return Err(BrokerError::BadRequest(reason));
-            }
+            self.check_head(of, &upload, &source.head().await).await?;
         }
         // Sealing takes time that the threads which answer requests do not have; and what has come is kept,
         // also where its sender is gone by then.
-        let uploads = self.clone();
+        let (uploads, caller) = (self.clone(), Caller::current());
         let received = self.downloads.run(async move {
-            let _place = uploads
-                .places
-                .try_acquire()
-                .map_err(|_| BrokerError::Busy)?;
-            uploads.store_parts(upload, source).await
+            let _place = place;
+            caller.during(uploads.store_parts(upload, source)).await
         });
         received.await?;
         self.find(instance, id).await
     }
 
+    /// A place for one request of an upload, which has no other one.
+    fn place_for(self: &Arc<Self>, upload: &Upload) -> Result<Place, BrokerError> {
+        let mut receiving = self.receiving();
+        if receiving.len() >= UPLOADS_RECEIVED_AT_ONCE {
+            return Err(BrokerError::Busy);
+        }
+        if !receiving.insert(upload.backup.clone()) {
+            let reason = "another request sends bytes of this upload; ask for it, and go on when that has ended";
+            return Err(BrokerError::Conflict(reason.to_owned()));
+        }
+        Ok(Place {
+            uploads: self.clone(),
+            upload: upload.backup.clone(),
+        })
+    }
+
+    fn receiving(&self) -> MutexGuard<'_, HashSet<BackupId>> {
+        self.receiving
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fails when a file that begins so is no snapshot, and ends its upload.
+    async fn check_head(
+        &self,
+        of: &DeploymentView,
+        upload: &Upload,
+        head: &[u8],
+    ) -> Result<(), BrokerError> {
+        let least = upload.bytes.min(UPLOAD_HEAD_BYTES as u64);
+        if (head.len() as u64) < least {
+            // A client that broke off so early does not hear of it, and begins again.
+            let reason = format!("the first request has to bring {least} bytes at least");
+            return Err(BrokerError::BadRequest(reason));
+        }
+        let profile = self.profiles.get(&of.deployment.engine)?;
+        if let Err(reason) = (profile.check_head)(head) {
+            let reason = format!("the file is no snapshot: {reason}");
+            self.end(upload, &reason, Origin::Compose).await?;
+            return Err(BrokerError::BadRequest(reason));
+        }
+        Ok(())
+    }
+
     async fn store_parts(&self, mut upload: Upload, source: Source) -> Result<(), BrokerError> {
-        let of = Identity {
-            instance: upload.instance.clone(),
-            deployment: upload.deployment.clone(),
-            backup: upload.backup.clone(),
-        };
+        let of = Identity::from(&upload);
         while !source.is_over().await {
             let id = PartId::generate(self.clock.now());
+            let left = upload.bytes.saturating_sub(upload.received);
+            self.vault.room_for(left.min(UPLOAD_PART_BYTES)).await?;
             let content = source.part(UPLOAD_PART_BYTES);
-            let TakenIn { stored, sealed_key } = self.vault.take_in_part(&of, &id, content).await?;
+            let stored = self.vault.take_in_part(&of, &id, content).await;
+            let TakenIn { stored, sealed_key } = match stored {
+                Ok(taken) => taken,
+                // Where the upload was given up meanwhile, its folder went under this.
+                Err(error) => {
+                    self.find(of.instance, of.backup).await?;
+                    return Err(error.into());
+                }
+            };
             let part = Part {
                 id: id.clone(),
                 at: upload.received,
@@ -235,7 +307,7 @@ impl Uploads {
                 Err(error) => {
                     self.vault.remove_part(&of, &id).await?;
                     if let BrokerError::BadRequest(reason) = &error {
-                        self.end(upload, reason, Origin::Compose).await?;
+                        self.end(&upload, reason, Origin::Compose).await?;
                     }
                     return Err(error);
                 }
@@ -251,13 +323,17 @@ impl Uploads {
         id: BackupId,
         origin: Origin,
     ) -> Result<(), BrokerError> {
-        let (upload, import) = self.find(of.instance.id.clone(), id).await?;
-        if import.is_some() {
-            let reason = "all of the upload has come, and is being made a backup";
-            return Err(BrokerError::Concurrency(reason.to_owned()));
+        loop {
+            let found = self.find(of.instance.id.clone(), id.clone()).await?;
+            let (upload, None) = found else {
+                let reason = "all of the upload has come, and is being made a backup";
+                return Err(BrokerError::Concurrency(reason.to_owned()));
+            };
+            // Otherwise bytes have come meanwhile.
+            if self.end(&upload, DROPPED, origin).await? {
+                return Ok(());
+            }
         }
-        self.end(upload, DROPPED, origin).await?;
-        Ok(())
     }
 
     /// Gives up uploads that nobody has gone on with for long; returns how many. Not while the clock is in doubt.
@@ -271,22 +347,28 @@ impl Uploads {
             .read(move |conn| store::upload::silent_since(conn, before, UPLOADS_ENDED_AT_ONCE));
         let mut ended = 0;
         for upload in due.await? {
-            ended += usize::from(self.end(upload, GIVEN_UP, Origin::Retention).await?);
+            ended += usize::from(self.end(&upload, GIVEN_UP, Origin::Retention).await?);
         }
         Ok(ended)
     }
 
-    /// The bytes go first: as long as the row is there, somebody comes by again.
-    async fn end(&self, upload: Upload, why: &str, origin: Origin) -> Result<bool, BrokerError> {
+    /// Ends an upload, unless bytes have come to it. It is closed first. As long as its row is there, a look comes
+    /// by again: the store of backups may be away.
+    async fn end(&self, upload: &Upload, why: &str, origin: Origin) -> Result<bool, BrokerError> {
         let now = self.clock.now();
         let (begun, why) = (upload.clone(), why.to_owned());
         let closed = self.store.decide(move |conn| {
-            let found = store::upload::find(conn, &begun.backup)?;
-            // Bytes may have come meanwhile.
-            if found.is_none_or(|found| found.received != begun.received) {
+            let Some(found) = store::upload::find(conn, &begun.backup)? else {
+                return Ok(false);
+            };
+            if !is_open(conn, &found)? {
+                return Ok(true);
+            }
+            if found.received != begun.received {
                 return Ok(false);
             }
             store::backup::fail(conn, &begun.backup, &why, now)?;
+            store::upload::forsake(conn, &begun.backup)?;
             let of = (&begun.instance, &begun.backup);
             store::audit::done_to_backup(conn, AtOnce::UploadEnd, origin, of, now)?;
             Ok::<_, BrokerError>(true)
@@ -297,13 +379,35 @@ impl Uploads {
         self.vault
             .remove(&upload.deployment, &upload.backup)
             .await?;
-        let id = upload.backup;
+        let id = upload.backup.clone();
         let forget = self
             .store
             .write(move |conn| store::upload::delete(conn, &id));
         forget.await?;
         Ok(true)
     }
+}
+
+fn twice(bytes: u64) -> u64 {
+    bytes.saturating_mul(2)
+}
+
+/// Whether an upload waits for its bytes, or is being made a backup. Of one that is given up a part may be there
+/// still.
+fn is_open(conn: &mut Conn<'_>, upload: &Upload) -> Result<bool, StoreError> {
+    let backup = store::backup::find(conn, &upload.backup)?;
+    let states = [BackupState::Pending, BackupState::Running];
+    Ok(backup.is_some_and(|backup| states.contains(&backup.state)))
+}
+
+fn open_of(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<Vec<Upload>, StoreError> {
+    let mut open = Vec::new();
+    for upload in store::upload::of_instance(conn, instance)? {
+        if is_open(conn, &upload)? {
+            open.push(upload);
+        }
+    }
+    Ok(open)
 }
 
 fn no_such_upload() -> BrokerError {
@@ -317,7 +421,7 @@ fn begin(
     origin: Origin,
 ) -> Result<(), BrokerError> {
     is_ready(conn, &upload.instance)?;
-    let open = store::upload::of_instance(conn, &upload.instance)?;
+    let open = open_of(conn, &upload.instance)?;
     if open.len() >= UPLOADS_OPEN_MAX {
         return Err(BrokerError::Concurrency(format!(
             "{} uploads of this instance are open; end or give up one of them first",

@@ -114,6 +114,15 @@ impl Session {
                     let left = "what was sent is kept for a day: give the same command again, and it goes on";
                     return Err(Error::Interrupted(left.to_owned()));
                 }
+                // Another request of the same upload ends by itself, and bytes of it may have come meanwhile.
+                Err(Error::Refused(refusal))
+                    if refusal.status == 409 && failures < CLIENT_PIECE_TRIES =>
+                {
+                    failures += 1;
+                    progress.say(&refusal.to_string());
+                    sleep(self.poll.unwrap_or(CLIENT_POLL)).await;
+                    continue;
+                }
                 // It may pass; what has come is asked for again.
                 Err(Error::Http(error)) if failures < CLIENT_PIECE_TRIES => {
                     failures += 1;

@@ -81,6 +81,9 @@ impl HttpError {
                 BrokerError::Elsewhere(_)
                 | BrokerError::NotOfferedByAll(_)
                 | BrokerError::StoreFull(_) => StatusCode::SERVICE_UNAVAILABLE,
+                BrokerError::BackupStore(_) if error.lacks_room() => {
+                    StatusCode::SERVICE_UNAVAILABLE
+                }
                 // It was too slow, or out of reach: a moment later it may do the same.
                 BrokerError::Store(error) if error.is_shortage() => StatusCode::SERVICE_UNAVAILABLE,
                 BrokerError::StillRunning(_)

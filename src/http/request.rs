@@ -13,7 +13,10 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use futures::{StreamExt as _, stream};
 use serde_json::{Map, Value};
 use subtle::{Choice, ConstantTimeEq as _};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout, timeout_at},
+};
 
 use super::{Api, error::HttpError, origin::ClientAddress};
 use crate::{
@@ -23,7 +26,7 @@ use crate::{
         ids::IdError,
         limits::{
             AUTHORIZATION_BYTES_MAX, BODY_BYTES_MAX, FORM_BYTES_MAX, REQUEST_BODY_TIMEOUT,
-            upload::{UPLOAD_CHUNKS_AHEAD, UPLOAD_SILENCE_MAX},
+            upload::{UPLOAD_CHUNKS_AHEAD, UPLOAD_REQUEST_MAX, UPLOAD_SILENCE_MAX},
         },
         secret::{Credentials, Secret},
         throttle::Door,
@@ -193,15 +196,17 @@ fn check_encoding(request: &HttpRequest) -> Result<(), HttpError> {
 }
 
 /// The bytes of a body of any length, as they come. They end with an error where the client breaks off, or sends
-/// nothing for [`UPLOAD_SILENCE_MAX`].
+/// nothing for [`UPLOAD_SILENCE_MAX`], and after [`UPLOAD_REQUEST_MAX`].
 pub fn content(request: &HttpRequest, payload: web::Payload) -> Result<ByteStream, HttpError> {
     check_encoding(request)?;
     // What comes of a connection stays on its thread.
     let (chunks, reader) = mpsc::channel(UPLOAD_CHUNKS_AHEAD);
     actix_web::rt::spawn(async move {
         let mut payload = payload;
+        let end = Instant::now() + UPLOAD_REQUEST_MAX;
         loop {
-            let chunk = match timeout(UPLOAD_SILENCE_MAX, payload.next()).await {
+            let patience = end.min(Instant::now() + UPLOAD_SILENCE_MAX);
+            let chunk = match timeout_at(patience, payload.next()).await {
                 Ok(None) => return,
                 Ok(Some(chunk)) => chunk.map_err(io::Error::other),
                 Err(_) => Err(io::ErrorKind::TimedOut.into()),

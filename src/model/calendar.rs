@@ -24,6 +24,8 @@ pub struct Calendar<'a> {
     pub replaced: Vec<&'a Backup>,
     /// On-demand ones that later on-demand backups take the place of.
     pub later: Vec<&'a Backup>,
+    /// Imported ones, which later imported backups take the place of.
+    pub imported: Vec<&'a Backup>,
     /// Those that their users keep.
     pub pinned: Vec<&'a Backup>,
     /// Those that are old enough to go and wait for a later backup: above all the newest good one.
@@ -61,6 +63,7 @@ pub fn calendar<'a>(backups: &'a [Backup], rules: Rules, now: DateTime<Utc>) -> 
         months: Vec::new(),
         replaced,
         later: Vec::new(),
+        imported: Vec::new(),
         pinned: Vec::new(),
         awaiting: Vec::new(),
     };
@@ -78,6 +81,7 @@ pub fn calendar<'a>(backups: &'a [Backup], rules: Rules, now: DateTime<Utc>) -> 
             (None, Some(end)) if end > now => day(&mut days, end.date_naive()).goes.push(backup),
             (None, Some(_)) => of.awaiting.push(backup),
             (None, None) if of.replaced.iter().any(|gone| gone.id == backup.id) => {}
+            (None, None) if backup.kind == BackupKind::Imported => of.imported.push(backup),
             (None, None) => of.later.push(backup),
         }
     }
@@ -124,10 +128,11 @@ fn month<'a>(first: NaiveDate, days: &mut BTreeMap<NaiveDate, Day<'a>>) -> Month
 
 impl Calendar<'_> {
     /// What goes on no day of its own, in the words that tell when.
-    pub fn otherwise(&self) -> [(&'static str, &[&Backup]); 4] {
+    pub fn otherwise(&self) -> [(&'static str, &[&Backup]); 5] {
         [
             ("With the next on-demand backup", &self.replaced),
             ("With later on-demand backups", &self.later),
+            ("With later imported backups", &self.imported),
             ("After a newer backup", &self.awaiting),
             ("When you untick “Keep it”", &self.pinned),
         ]

@@ -7,6 +7,8 @@
 
 use std::sync::Arc;
 
+use tokio::time::{Instant, sleep};
+
 use super::{Outcome, Step, StepError, Work, healing, members};
 use crate::{
     engine::{Issue, Seed},
@@ -14,6 +16,7 @@ use crate::{
         backup::{Manifest, SnapshotContent},
         deployment::{Access, Deployment, DeploymentSecrets, Site},
         ids::DeploymentId,
+        limits::{AGREEMENT_POLL, DAMAGED_ENDS_MIN, upload::ENDS_AGAIN_WITHIN},
         proof,
         reach::Reach,
         renewal::Certificates,
@@ -179,6 +182,25 @@ async fn place(work: &Work, aside: Deployment) -> Result<Deployment, StepError> 
     let (reach, names) = (Reach::loopback(), [MEMBER.to_owned()]);
     let hold = |placed| work.write(move |conn| store::deployment::hold_aside(conn, &placed));
     members::place(work, &aside, &names, &reach, hold).await
+}
+
+/// Whether the member that was restored aside, and does not serve, ends again and again when it is started.
+pub async fn ends(work: &Work, beside: &Deployment) -> Result<bool, StepError> {
+    let provisioner = &work.cluster(beside)?.provisioner;
+    let (id, until) = (id(work)?, Instant::now() + ENDS_AGAIN_WITHIN);
+    loop {
+        let seen = provisioner.observe(&id).await?;
+        if seen
+            .iter()
+            .any(|member| member.restarts >= DAMAGED_ENDS_MIN)
+        {
+            return Ok(true);
+        }
+        if seen.is_empty() || Instant::now() >= until {
+            return Ok(false);
+        }
+        sleep(AGREEMENT_POLL).await;
+    }
 }
 
 /// Fails when another worker has the operation.

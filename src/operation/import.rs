@@ -8,18 +8,22 @@
 use std::sync::Arc;
 
 use super::{
-    Definition, Ending, Outcome, Step, StepError, Work, aside,
+    Definition, Ending, Outcome, Step, StepError, Work,
+    aside::{self, Aside},
     backup::{self, Taken},
     prune,
 };
 use crate::{
     backups::{BackupStoreError, Identity, TakenIn},
     model::{
-        backup::{Backup, SnapshotContent},
+        backup::{Backup, Manifest, SnapshotContent},
+        deployment::Deployment,
         upload::Upload,
+        version::Version,
     },
     provisioner::ProvisionerError,
     store::{self, Conn, StoreError},
+    stream::ByteStream,
 };
 
 /// Import.
@@ -34,6 +38,11 @@ pub const DEFINITION: Definition = Definition {
             name: RESTORE,
             title: "Restoring the snapshot aside",
             run: |w| Box::pin(restore_aside(w)),
+        },
+        Step {
+            name: "restore_into_own",
+            title: "Restoring it aside into the instance's version",
+            run: |w| Box::pin(restore_into_own(w)),
         },
         Step {
             name: backup::DESCRIBE,
@@ -115,45 +124,98 @@ async fn put_together(work: Arc<Work>) -> Result<Outcome, StepError> {
 
 /// Restores the stored snapshot into a member that is thrown away, and tells what is in it.
 async fn restore_aside(work: Arc<Work>) -> Result<Outcome, StepError> {
-    let backup = backup::backup(&work).await?;
+    let (backup, deployment) = (backup::backup(&work).await?, work.deployment().await?);
+    aside::remove(&work, &deployment).await?;
     let upload = upload(&work, &backup).await?;
     let taken: Taken = work.result(STORE).await?;
-    let deployment = work.deployment().await?;
-    aside::remove(&work, &deployment).await?;
     let unknown = (upload.version, SnapshotContent::default());
     let manifest = backup::manifest(&work, &backup, &taken, unknown).await?;
     let version = aside::own_version(&work, &deployment, &manifest)?.map_err(StepError::last)?;
-    let (of, key) = (Identity::from(&backup), taken.sealed_key.as_deref());
-    let snapshot = work.parts.backups.open_taken(&of, &taken.stored, key).await;
-    let snapshot = match snapshot {
-        Err(BackupStoreError::KeyMissing { key, .. }) => return Ok(backup::without_key(&key)),
-        snapshot => snapshot?,
+    let snapshot = match open(&work, &manifest, &taken).await? {
+        Ok(snapshot) => snapshot,
+        Err(start_over) => return Ok(start_over),
     };
-    let snapshot = Some(snapshot);
-    let restored = aside::restore_from(&work, &deployment, &manifest, version, snapshot).await;
+    let restored = restore(&work, &deployment, &manifest, (version, snapshot)).await;
     let found = match restored {
         Ok(restored) => restored.take_stock(&work).await,
         Err(error) => Err(error),
     };
     aside::remove(&work, &deployment).await?;
-    Outcome::with(&found.map_err(|error| judged(error, &manifest.engine))?)
+    Outcome::with(&found?)
 }
 
-/// What it means that a snapshot was not restored: a tool that takes it not today takes it never.
-fn judged(error: StepError, engine: &str) -> StepError {
-    let StepError::Passing { message, source } = error else {
-        return error;
+/// The same into the version that the instance has. An older one may take what was written by a newer one than was
+/// told, and not notice.
+async fn restore_into_own(work: Arc<Work>) -> Result<Outcome, StepError> {
+    let (backup, deployment) = (backup::backup(&work).await?, work.deployment().await?);
+    aside::remove(&work, &deployment).await?;
+    let upload = upload(&work, &backup).await?;
+    let taken: Taken = work.result(STORE).await?;
+    let content: SnapshotContent = work.result(RESTORE).await?;
+    let manifest = backup::manifest(&work, &backup, &taken, (upload.version, content)).await?;
+    let tried = aside::own_version(&work, &deployment, &manifest)?;
+    if tried == Ok(deployment.version) {
+        return Outcome::done();
+    }
+    let snapshot = match open(&work, &manifest, &taken).await? {
+        Ok(snapshot) => snapshot,
+        Err(start_over) => return Ok(start_over),
+    };
+    let own = deployment.version;
+    let restored = restore(&work, &deployment, &manifest, (own, snapshot)).await;
+    let proved = match restored {
+        Ok(restored) => {
+            let proved = work.engine(&deployment)?;
+            let proved = proved.prove(restored.site(), &manifest.content).await;
+            proved.map_err(StepError::from)
+        }
+        Err(error) => Err(error),
+    };
+    aside::remove(&work, &deployment).await?;
+    proved?;
+    Outcome::done()
+}
+
+/// Opens the stored snapshot; or begins anew, where the key that it was sealed under is gone.
+async fn open(
+    work: &Work,
+    manifest: &Manifest,
+    taken: &Taken,
+) -> Result<Result<ByteStream, Outcome>, StepError> {
+    let (of, key) = (Identity::from(manifest), taken.sealed_key.as_deref());
+    match work.parts.backups.open_taken(&of, &taken.stored, key).await {
+        Err(BackupStoreError::KeyMissing { key, .. }) => Ok(Err(backup::without_key(&key))),
+        snapshot => Ok(Ok(snapshot?)),
+    }
+}
+
+/// Restores the stored snapshot aside. What a tool does not take today, or what ends the member, it never takes.
+async fn restore(
+    work: &Work,
+    deployment: &Deployment,
+    manifest: &Manifest,
+    (version, snapshot): (Version, ByteStream),
+) -> Result<Aside, StepError> {
+    let snapshot = Some(snapshot);
+    let restored = aside::restore_from(work, deployment, manifest, version, snapshot).await;
+    let Err(StepError::Passing { message, source }) = restored else {
+        return restored;
     };
     let tool = source
         .as_ref()
         .and_then(|source| source.downcast_ref::<ProvisionerError>());
-    match tool {
-        Some(ProvisionerError::TaskFailed { .. }) => StepError::Last {
-            message: format!("{engine} cannot restore the file: {message}"),
+    let is_refused = matches!(tool, Some(ProvisionerError::TaskFailed { .. }));
+    if is_refused || aside::ends(work, deployment).await? {
+        let (engine, told) = (&manifest.engine, manifest.version);
+        return Err(StepError::Last {
+            message: format!(
+                "{engine} {version} does not come up with what is in the file: it is damaged, or was taken of \
+                 a newer version than {told}; db_version tells of which ({message})"
+            ),
             source,
-        },
-        _ => StepError::Passing { message, source },
+        });
     }
+    Err(StepError::Passing { message, source })
 }
 
 async fn describe(work: Arc<Work>) -> Result<Outcome, StepError> {

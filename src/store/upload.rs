@@ -9,7 +9,7 @@ use super::{
     to_json,
 };
 use crate::model::{
-    ids::{BackupId, InstanceId},
+    ids::{BackupId, InstanceId, PartId},
     upload::{Part, Upload},
 };
 
@@ -97,6 +97,42 @@ pub fn of_instance(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<Vec<Upl
         .filter(uploads::instance_id.eq(instance.as_str()))
         .order(uploads::backup_id)
         .load(c))?)
+}
+
+/// All uploads.
+pub fn all(conn: &mut Conn<'_>) -> Result<Vec<Upload>, StoreError> {
+    models(each!(conn, |c| uploads::table
+        .order(uploads::backup_id)
+        .load(c))?)
+}
+
+/// The bytes that uploads take yet: what has not come, and all of it once more when it is put together.
+pub fn promised_bytes(conn: &mut Conn<'_>) -> Result<u64, StoreError> {
+    let all = all(conn)?;
+    let promised = all
+        .iter()
+        .map(|of| of.bytes.saturating_mul(2).saturating_sub(of.received));
+    Ok(promised.fold(0, u64::saturating_add))
+}
+
+/// Has the next look end an upload, whenever the last of it came.
+pub fn forsake(conn: &mut Conn<'_>, backup: &BackupId) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::update(
+        uploads::table.find(backup.as_str())
+    )
+    .set(uploads::touched_at.eq(DateTime::UNIX_EPOCH.naive_utc()))
+    .execute(c))?;
+    Ok(())
+}
+
+/// Keeps the key to a part, sealed anew.
+pub fn set_sealed_key(conn: &mut Conn<'_>, part: &PartId, sealed: &str) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::update(
+        upload_parts::table.find(part.as_str())
+    )
+    .set(upload_parts::sealed_key.eq(sealed))
+    .execute(c))?;
+    Ok(())
 }
 
 /// The uploads that are not whole and to which nothing has come since `before`, at most `limit`.

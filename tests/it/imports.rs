@@ -13,7 +13,10 @@ use std::{
 use bytes::Bytes;
 use chrono::TimeDelta;
 use compose_broker::model::{
-    limits::{BACKUP_HISTORY_KEPT, upload::UPLOAD_KEPT},
+    limits::{
+        BACKUP_HISTORY_KEPT,
+        upload::{UPLOAD_BYTES_MAX, UPLOAD_KEPT},
+    },
     operation::OperationKind,
 };
 use flate2::read::GzDecoder;
@@ -183,6 +186,8 @@ async fn a_snapshot_from_elsewhere_is_a_backup_that_restores(of: Database) {
     assert_eq!(open[0]["recipe_id"], Value::Null, "{open}");
     let found = answer(broker.osb(Method::GET, "/operator/reconciliation")).await;
     assert_eq!(found.body["findings"], json!([]), "{found:?}");
+    let short = send(&broker, &credentials, &path, second, b"").await;
+    assert_eq!(short.body["received_bytes"], second, "{short:?}");
     let accepted = send(&broker, &credentials, &path, second, &snapshot[second..]).await;
     assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
     let recipe = json!({ "id": accepted.body["recipe_id"] });
@@ -260,6 +265,12 @@ async fn what_is_no_snapshot_is_refused_and_nothing_of_it_is_left(of: Database) 
     let failed = backup(&broker, &credentials, &upload).await;
     assert_eq!(failed["status_detail"], refused.body["errors"]["base"][0]);
     let upload = begun(&broker, &credentials, snapshot.len()).await;
+    for begins in [&b""[..], b"{", &snapshot[..50]] {
+        let refused = send(&broker, &credentials, &upload, 0, begins).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{refused:?}");
+        let open = fetch(&broker, &credentials, &upload).await;
+        assert_eq!(open.body["received_bytes"], 0, "{open:?}");
+    }
     let without = answer(
         broker
             .compose(Method::PATCH, &credentials, &upload)
@@ -319,13 +330,21 @@ async fn an_upload_goes_on_after_a_restart_and_ends_with_its_time_or_its_instanc
     let snapshot = snapshot_of(&broker, &credentials, &taken).await;
     let upload = begun(&broker, &credentials, snapshot.len()).await;
 
-    // A client goes away in its midst: what has come is kept.
+    // A client goes away in its midst: what has come is kept. While it sends, no other request does.
     let begins = Bytes::copy_from_slice(&snapshot[..100]);
     let never = stream::pending::<Result<Bytes, std::io::Error>>();
     let half = Body::wrap_stream(stream::iter([Ok(begins)]).chain(never));
     let request = broker.compose(Method::PATCH, &credentials, &upload);
     let request = request.header("Upload-Offset", 0).body(half);
-    let asked = request.timeout(Duration::from_secs(1)).send().await;
+    let asked = tokio::spawn(request.timeout(Duration::from_secs(3)).send());
+    eventually("another request of the same upload", || async {
+        let other = send(&broker, &credentials, &upload, 0, &snapshot).await;
+        let told = text(&other.body["errors"]["base"][0]).to_owned();
+        assert_eq!(other.status, StatusCode::CONFLICT, "{other:?}");
+        told.contains("another request").then_some(())
+    })
+    .await;
+    let asked = asked.await.expect("a task");
     asked.expect_err("no answer");
     let at = eventually("the bytes of before", || async {
         let told = fetch(&broker, &credentials, &upload).await;
@@ -387,6 +406,30 @@ async fn an_upload_goes_on_after_a_restart_and_ends_with_its_time_or_its_instanc
         let listed = listed.body["_embedded"]["backups"].as_array()?.clone();
         let is_failed = |backup: &Value| backup["status"] == "failed";
         (!listed.iter().any(is_failed)).then_some(())
+    })
+    .await;
+
+    // The store of backups is away when one is given up: nothing takes its place, and nothing is left later.
+    let away = begun(&broker, &credentials, snapshot.len()).await;
+    send(&broker, &credentials, &away, 0, &snapshot[..100]).await;
+    let folder = broker.data_dir().join("backups");
+    let aside = folder.with_extension("away");
+    fs::rename(&folder, &aside).expect("moved");
+    let failed = answer(broker.compose(Method::DELETE, &credentials, &away)).await;
+    assert!(failed.status.is_server_error(), "{failed:?}");
+    fs::rename(&aside, &folder).expect("moved");
+    let over = fetch(&broker, &credentials, &away).await;
+    assert_eq!(over.status, StatusCode::NOT_FOUND, "{over:?}");
+    let open = fetch(&broker, &credentials, &uploads(&credentials)).await;
+    assert_eq!(open.body["_embedded"]["uploads"], json!([]));
+    assert_eq!(parts(&broker).len(), 1);
+    broker.stop().await;
+    broker
+        .start_again(of.surroundings(clock.surroundings()))
+        .await;
+    let credentials = moved(&broker, credentials);
+    eventually("no parts", || async {
+        parts(&broker).is_empty().then_some(())
     })
     .await;
 
@@ -537,7 +580,10 @@ async fn a_file_that_is_damaged_on_purpose_costs_a_try_and_no_more() {
     let failed = sent(&broker, &credentials, &upload, &noise).await;
     assert_eq!(failed["status"], "failed", "{failed}");
     let told = text(&failed["status_detail"]);
-    assert!(told.contains("etcd cannot restore the file: "), "{told}");
+    assert!(
+        told.contains("does not come up with what is in the file"),
+        "{told}"
+    );
     inside.idle("i").await;
     let kind = OperationKind::Import;
     assert_eq!(
@@ -551,4 +597,59 @@ async fn a_file_that_is_damaged_on_purpose_costs_a_try_and_no_more() {
     );
     assert_eq!((broker.files(), inside.ports_reserved().await), before);
     assert_eq!(broker.members().len(), 3);
+}
+
+/// A newer snapshot than its user says comes up in the older version, which does not notice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_of_a_newer_version_than_was_told_is_no_backup() {
+    let lone = Lone::start("3.7.3").await;
+    assert!(lone.ctl(&["put", "a", "b"]));
+    let folder = tempfile::tempdir().expect("a folder");
+    let snapshot = lone.snapshot(&folder.path().join("snapshot.db"));
+    drop(lone);
+    let broker = TestBroker::start().await;
+    broker
+        .provision("i", json!({ "db_version": "3.6.16" }))
+        .await;
+    let credentials = broker.bind("i", "app").await;
+    let wanted = json!({ "bytes": snapshot.len(), "db_version": "3.5.16" });
+    let upload = begin(&broker, &credentials, wanted).await;
+    let upload = format!("{}/{}", uploads(&credentials), text(&upload.body["id"]));
+    let failed = sent(&broker, &credentials, &upload, &snapshot).await;
+    assert_eq!(failed["status"], "failed", "{failed}");
+    let told = text(&failed["status_detail"]);
+    assert!(
+        told.contains("was taken of a newer version than 3.5.16"),
+        "{told}"
+    );
+}
+
+/// Room is looked for where the bytes go, for all that was promised.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_promised_room_that_there_is_not() {
+    let broker = TestBroker::in_memory().await;
+    broker.provision("i", json!({})).await;
+    let credentials = broker.bind("i", "app").await;
+    let stat = rustix::fs::statvfs(broker.data_dir()).expect("a disk");
+    let free = stat.f_bavail * stat.f_frsize;
+    if free / 2 < UPLOAD_BYTES_MAX {
+        let refused = begin(&broker, &credentials, json!({ "bytes": UPLOAD_BYTES_MAX })).await;
+        assert_eq!(
+            refused.status,
+            StatusCode::SERVICE_UNAVAILABLE,
+            "{refused:?}"
+        );
+    }
+    // So many of the largest as there is room for, and no more.
+    let mut begun = 0;
+    for instance in 0..=free / 2 / UPLOAD_BYTES_MAX / 2 {
+        let id = format!("more-{instance}");
+        broker.provision(&id, json!({})).await;
+        let key = broker.bind(&id, "app").await;
+        for _ in 0..2 {
+            let answer = begin(&broker, &key, json!({ "bytes": UPLOAD_BYTES_MAX })).await;
+            begun += u64::from(answer.status == StatusCode::CREATED);
+        }
+    }
+    assert!(begun * 2 * UPLOAD_BYTES_MAX <= free, "{begun} of {free}");
 }

@@ -129,6 +129,10 @@ async fn keys_go_into_another_database_of_the_same_owner(of: Database) {
     let refused = ask(&broker, &source, id, &wanted).await;
     assert_eq!(refused.status, StatusCode::NOT_FOUND, "{refused:?}");
 
+    let nobody = json!({ "prefix": "", "mode": "mirror", "target_service_instance_id": "" });
+    let refused = ask(&broker, &source, id, &nobody).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{refused:?}");
+
     let path = |instance: &str, rest: &str| format!("/api/2016-07/instances/{instance}{rest}");
     let deployment = text(&source["deployment_id"]);
     let restore = format!("/deployments/{deployment}/backups/{id}/restore_prefix");

@@ -45,7 +45,12 @@ pub async fn restore_prefix(
     let wanted = PrefixRestore::wanted(&prefix, mode, asked.flag("dry_run")?);
     let wanted = wanted.map_err(BrokerError::BadRequest)?;
     let from = (backup, asked.text("restore_time")?);
-    let target = asked.id("target_service_instance_id")?;
+    // An empty one is a mistake, and its maker means another database than the source.
+    let target = asked.optional_text("target_service_instance_id")?;
+    let target = target.map(|text| text.parse::<InstanceId>());
+    let target = target
+        .transpose()
+        .map_err(|e| HttpError::bad_request(format!("target_service_instance_id {e}")))?;
     let source = of.instance.id.clone();
     let into = match target.filter(|target| *target != source) {
         Some(target) => other_instance(&api, &request, target).await?,

@@ -113,7 +113,9 @@ fn body(
 pub async fn uploads(api: web::Data<Api>, request: HttpRequest) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
     let open = api.broker.uploads.open(of.instance.id.clone()).await?;
-    let uploads = open.iter().map(|upload| body(&api, &of, upload, None));
+    let uploads = open
+        .into_iter()
+        .map(|(upload, recipe)| body(&api, &of, &upload, recipe));
     let uploads = uploads.collect();
     Ok(HttpResponse::Ok().json(view::Embedded::new(UploadsBody { uploads })))
 }

@@ -726,7 +726,8 @@ fn after_delete(days: u32) -> String {
 
 /// Size and duration of the newest complete backups.
 fn drawn(view: &InstanceView) -> Option<Drawn> {
-    let complete = view.backups.iter().filter_map(|b| b.manifest.as_ref());
+    let own = view.backups.iter().filter(|b| b.kind.is_own());
+    let complete = own.filter_map(|b| b.manifest.as_ref());
     let mut newest: Vec<_> = complete.take(BACKUPS_PLOTTED).collect();
     newest.reverse();
     let took = |m: &Manifest| m.finished_at - m.started_at;
