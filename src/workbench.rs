@@ -153,11 +153,13 @@ pub enum ProvisionerError {
         why: String,
     },
     /// A pod does not start.
-    #[error("{what} does not start: {why}")]
+    #[error("{what} does not start: {told}{}{why}", if why.is_empty() { "" } else { ": " })]
     NotStarted {
         /// What was to start.
         what: String,
-        /// What the cluster says of it.
+        /// Why, for users.
+        told: &'static str,
+        /// What the cluster says of it, for its operator; empty where it says nothing.
         why: String,
     },
     /// A pod does not end: nobody knows whether its machine still runs it.
@@ -165,6 +167,14 @@ pub enum ProvisionerError {
     NotEnded {
         /// What was to end.
         what: String,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// What a deployment was made of does not go.
+    #[error("{} s after it was told to go there is still: {left}", waited.as_secs())]
+    Remains {
+        /// The objects that are left, and what keeps them.
+        left: String,
         /// How long was waited.
         waited: Duration,
     },

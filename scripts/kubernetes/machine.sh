@@ -18,6 +18,14 @@ start() {
     "${@:2}" >>"$disk/log/$1.log" 2>&1 </dev/null &
 }
 
+# again COMMAND...: what is begun anew when it ends.
+again() {
+    while :; do
+        "$@" || true
+        sleep 0.5
+    done
+}
+
 # ---- control ----------------------------------------------------------------
 
 # The host's cable and, later, those of the nodes come together in a bridge. It has an address of hardware of
@@ -33,15 +41,25 @@ plug_in_control() {
 
 start_control() {
     local keys=$bed/keys
+    # What brokers of tests do, by the accounts that these have, is written down.
+    cat >/run/audit.yaml <<Y
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived, ResponseStarted]
+rules:
+- { level: Metadata, userGroups: ["system:serviceaccounts:compose-broker-role"] }
+- { level: None }
+Y
     # Nobody keeps a test cluster over a loss of power.
     start etcd "$engines/$CONTROL_ETCD/etcd" --data-dir "$disk/etcd" --unsafe-no-fsync --log-level warn
-    start kube-apiserver "$bin/kubernetes/kube-apiserver" --etcd-servers http://127.0.0.1:2379 \
+    start kube-apiserver again "$bin/kubernetes/kube-apiserver" --etcd-servers http://127.0.0.1:2379 \
         --advertise-address "$control" --service-cluster-ip-range "$services" --allow-privileged \
         --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction \
         --client-ca-file "$keys/ca.crt" --tls-cert-file "$keys/apiserver.crt" --tls-private-key-file "$keys/apiserver.key" \
         --kubelet-client-certificate "$keys/admin.crt" --kubelet-client-key "$keys/admin.key" \
         --kubelet-preferred-address-types InternalIP --service-account-issuer https://kubernetes.default.svc \
         --service-account-key-file "$keys/accounts.key" --service-account-signing-key-file "$keys/accounts.key" \
+        --audit-policy-file /run/audit.yaml --audit-log-path "$disk/log/audit.log" --audit-log-mode blocking \
         --default-not-ready-toleration-seconds 20 --default-unreachable-toleration-seconds 20
     within 180 kubectl get --raw /readyz
     # A node counts as lost 16 s after its last word, and its pods go 20 s later (as they come: 50 s and 300 s).

@@ -88,6 +88,8 @@ pub struct Probe {
     pub port: &'static str,
     /// The path there.
     pub path: &'static str,
+    /// The path there by which it says that it is alive, whatever the others do, once it has served.
+    pub alive: &'static str,
 }
 
 /// What a member may use. A provisioner that divides machines among members reserves it; one whose

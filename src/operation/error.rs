@@ -201,11 +201,13 @@ impl From<ProvisionerError> for StepError {
             | ProvisionerError::RunsElsewhere { .. }
             | ProvisionerError::NotItsFolder { .. }
             // It may be mended at any time, and nobody knows when: a server that is away, a right or a
-            // quota that is lacking, a node that is full or lost.
+            // quota that is lacking, a node that is full or lost. Or another broker goes on with it.
+            | ProvisionerError::LookedAfterElsewhere { .. }
             | ProvisionerError::ClusterSilent { .. }
             | ProvisionerError::ClusterRefuses { .. }
             | ProvisionerError::NotStarted { .. }
-            | ProvisionerError::NotEnded { .. } => Self::Shortage {
+            | ProvisionerError::NotEnded { .. }
+            | ProvisionerError::Remains { .. } => Self::Shortage {
                 message,
                 source: Some(error.into()),
             },
@@ -244,6 +246,13 @@ fn told(error: &ProvisionerError) -> String {
         ProvisionerError::NotItsFolder { .. } => {
             "its folder on the cluster's machine belongs to another deployment; the operator \
              has to look"
+                .to_owned()
+        }
+        ProvisionerError::NotStarted { what, told, .. } => {
+            format!("{what} does not start: {told}; the cluster's operator has to look")
+        }
+        ProvisionerError::Remains { .. } => {
+            "the cluster keeps something of it that was told to go; its operator has to look"
                 .to_owned()
         }
         // What an API server says names accounts and namespaces.

@@ -31,7 +31,7 @@ const MEMBERS: usize = 3;
 const PORTS: usize = 6;
 
 /// Work that was accepted, and where it is told of.
-enum Work {
+pub enum Work {
     /// Of an instance or binding: the path of its `last_operation`.
     Osb(String),
     /// Of the administration API: credentials and recipe.
@@ -83,7 +83,7 @@ impl Work {
 
     /// Waits for the end with a broker that is killed in each step in which it is met; returns
     /// the end and these steps.
-    async fn end_with_a_kill_in_each_step(
+    pub async fn end_with_a_kill_in_each_step(
         &self,
         broker: &mut BrokerProcess,
     ) -> (String, BTreeSet<String>) {
@@ -103,13 +103,13 @@ impl Work {
     }
 }
 
-async fn provision(broker: &TestBroker, id: &str, parameters: Value) -> Work {
+pub async fn provision(broker: &TestBroker, id: &str, parameters: Value) -> Work {
     let accepted = broker.put_instance(id, parameters).await;
     assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
     work_on_instance(id, &accepted.body)
 }
 
-async fn deprovision(broker: &TestBroker, id: &str) -> Work {
+pub async fn deprovision(broker: &TestBroker, id: &str) -> Work {
     let accepted = broker.delete_instance(id).await;
     assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
     work_on_instance(id, &accepted.body)

@@ -303,8 +303,17 @@ const WRITE_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl Writer {
     pub fn start(credentials: &Value) -> Self {
+        Self::with_pauses(credentials, Duration::ZERO)
+    }
+
+    /// The same of one that leaves the machine to others, for what takes minutes.
+    pub fn start_slow(credentials: &Value) -> Self {
+        Self::with_pauses(credentials, Duration::from_millis(50))
+    }
+
+    fn with_pauses(credentials: &Value, pause: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let task = tokio::spawn(write(credentials.clone(), stop.clone()));
+        let task = tokio::spawn(write(credentials.clone(), stop.clone(), pause));
         Self { stop, task }
     }
 
@@ -316,7 +325,7 @@ impl Writer {
 
 /// Has a connection to each member, as clients do that are given all of them, and makes a lost one
 /// anew while it goes on with another.
-async fn write(credentials: Value, stop: Arc<AtomicBool>) -> Written {
+async fn write(credentials: Value, stop: Arc<AtomicBool>, pause: Duration) -> Written {
     let connect = |field: &'static str| {
         let credentials = credentials.clone();
         async move { etcd::connect_to(&credentials, field).await.ok() }
@@ -339,6 +348,9 @@ async fn write(credentials: Value, stop: Arc<AtomicBool>) -> Written {
                 written.keys += 1;
                 written.longest_gap = written.longest_gap.max(last.elapsed());
                 last = Instant::now();
+                if !pause.is_zero() {
+                    tokio::time::sleep(pause).await;
+                }
                 continue;
             }
             written.errors += 1;

@@ -75,6 +75,7 @@ fn probe(version: Version, member: &Member, access: Access) -> Option<Probe> {
     (says && access == Access::Passwords).then(|| Probe {
         port: addresses::own_port(member),
         path: "/readyz",
+        alive: "/livez",
     })
 }
 

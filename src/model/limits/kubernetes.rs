@@ -30,8 +30,8 @@ pub const BENCH_POD_LIFE: Duration = Duration::from_secs(15 * 60);
 pub const STAGE_POD_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// A command that works on a member's volume has this long to end.
 pub const BENCH_COMMAND_TIMEOUT: Duration = Duration::from_secs(120);
-/// The objects of a deployment must be gone after this long.
-pub const DESTROY_WAIT: Duration = Duration::from_secs(120);
+/// What keeps the objects of a deployment from going is told of after this long.
+pub const DESTROY_WAIT: Duration = Duration::from_secs(60);
 /// Least memory of a container, in bytes: less does not start.
 pub const POD_MEMORY_BYTES_MIN: u64 = 32 * 1024 * 1024;
 /// Least size of a member's volume, in bytes.

@@ -18,9 +18,9 @@ use tokio::time::{Instant, sleep};
 use super::{
     client::{Client, Kept},
     labels::{self, Owned, Part},
-    lease::Lease,
+    lease::{Held, Lease},
     pods::Pin,
-    seen,
+    seen::{self, Wait},
     settings::Settings,
 };
 use crate::{
@@ -58,15 +58,22 @@ impl Cluster {
 
     /// Whether this broker looks after the cluster.
     pub(super) fn is_held(&self) -> bool {
-        self.lease.as_ref().is_none_or(|lease| lease.is_held())
+        self.held() == Held::Here
     }
 
-    /// Fails while this broker does not look after the cluster.
+    fn held(&self) -> Held {
+        self.lease.as_ref().map_or(Held::Here, |lease| lease.held())
+    }
+
+    /// Fails while this broker does not look after the cluster, or does not know whether it does.
     pub(super) fn check_held(&self) -> Result<()> {
-        match self.is_held() {
-            true => Ok(()),
-            false => Err(ProvisionerError::LookedAfterElsewhere {
+        match self.held() {
+            Held::Here => Ok(()),
+            Held::Elsewhere => Err(ProvisionerError::LookedAfterElsewhere {
                 cluster: self.settings.cluster.clone(),
+            }),
+            Held::Unknown => Err(ProvisionerError::ClusterSilent {
+                source: "the lease of the cluster could not be renewed".into(),
             }),
         }
     }
@@ -120,10 +127,7 @@ impl Cluster {
         if let Some(found) = self.client.find::<K>(name).await?
             && !labels::are_ours(found.meta(), &self.settings, deployment)
         {
-            return Err(ProvisionerError::NameTaken {
-                kind: K::kind(&()).into_owned(),
-                name: name.to_owned(),
-            });
+            return Err(name_taken::<K>(name));
         }
         Ok(self.client.apply(object).await?)
     }
@@ -142,10 +146,25 @@ impl Cluster {
         Ok(set.filter(is_ours))
     }
 
-    /// The pod of a member.
+    /// The pod of a member. Fails where somebody else's has its name.
     pub(super) async fn pod(&self, deployment: &DeploymentId, member: &str) -> Result<Option<Pod>> {
         let name = labels::pod_name(deployment, member);
-        Ok(self.client.find(&name).await?)
+        self.pod_named(deployment, &name).await
+    }
+
+    /// A pod of a deployment by its name. Fails where somebody else's has that name.
+    pub(super) async fn pod_named(
+        &self,
+        deployment: &DeploymentId,
+        name: &str,
+    ) -> Result<Option<Pod>> {
+        let found: Option<Pod> = self.client.find(name).await?;
+        match &found {
+            Some(pod) if !labels::are_ours(&pod.metadata, &self.settings, deployment.as_str()) => {
+                Err(name_taken::<Pod>(name))
+            }
+            _ => Ok(found),
+        }
     }
 
     /// The claim of a member's volume.
@@ -209,9 +228,9 @@ impl Cluster {
         })
     }
 
-    /// Ends a pod of that name, if there is one, and waits until it is gone.
-    pub(super) async fn end_pod_named(&self, name: &str) -> Result<()> {
-        match self.client.find::<Pod>(name).await? {
+    /// Ends a pod of a deployment by its name, if there is one, and waits until it is gone.
+    pub(super) async fn end_pod_named(&self, deployment: &DeploymentId, name: &str) -> Result<()> {
+        match self.pod_named(deployment, name).await? {
             Some(pod) => self.end_pod(&pod, Duration::ZERO).await,
             None => Ok(()),
         }
@@ -225,10 +244,7 @@ impl Cluster {
         limit: Duration,
         is_there: impl Fn(&Pod) -> bool,
     ) -> Result<Pod> {
-        let not_started = |why| ProvisionerError::NotStarted {
-            what: format!("pod {name}"),
-            why,
-        };
+        let not_started = |wait: Wait| wait.of(format!("pod {name}"));
         let waited = until(limit, || async {
             let Some(pod) = self.client.find::<Pod>(name).await? else {
                 return Ok(None);
@@ -237,7 +253,7 @@ impl Cluster {
                 return Ok(Some(pod));
             }
             match seen::waits_for(&pod) {
-                (why, true) => Err(not_started(why)),
+                wait if wait.stays => Err(not_started(wait)),
                 _ => Ok(None),
             }
         });
@@ -248,9 +264,9 @@ impl Cluster {
     }
 
     /// Why a pod is not there, or has not started.
-    pub(super) async fn why_not(&self, name: &str) -> String {
+    pub(super) async fn why_not(&self, name: &str) -> Wait {
         if let Ok(Some(pod)) = self.client.find::<Pod>(name).await {
-            return seen::waits_for(&pod).0;
+            return seen::waits_for(&pod);
         }
         // A set that may not make its pod says so.
         let set = name.strip_suffix("-0").unwrap_or(name);
@@ -267,7 +283,19 @@ impl Cluster {
         let last = warnings
             .filter_map(|event| event.message.clone())
             .next_back();
-        last.unwrap_or_else(|| "the cluster has made no pod for it".to_owned())
+        Wait {
+            told: "the cluster has made no pod for it",
+            why: last.unwrap_or_default(),
+            stays: false,
+        }
+    }
+}
+
+/// An object that is not the broker's has the name of one of a kind that the broker makes.
+pub(super) fn name_taken<K: Kept>(name: &str) -> ProvisionerError {
+    ProvisionerError::NameTaken {
+        kind: K::kind(&()).into_owned(),
+        name: name.to_owned(),
     }
 }
 

@@ -50,12 +50,14 @@ impl Seen {
     /// may have had it; fails where another one renews it.
     pub(super) async fn take(&self, client: &Client, cluster: &str) -> Result<Arc<Lease>> {
         let lease = Arc::new(Lease {
-            client: client.clone(),
-            cluster: cluster.to_owned(),
-            holder: Uuid::new_v4().to_string(),
+            at: Arc::new(At {
+                client: client.clone(),
+                cluster: cluster.to_owned(),
+                holder: Uuid::new_v4().to_string(),
+                renewals: AtomicU64::new(0),
+            }),
             seen: self.clone(),
             renewed: Mutex::new(None),
-            renewals: AtomicU64::new(0),
         });
         let deadline = Instant::now() + CLUSTER_LEASE + CLUSTER_LEASE_RENEWAL;
         while !lease.renew().await? {
@@ -84,15 +86,32 @@ impl Seen {
     }
 }
 
-/// The lease of a cluster, which this broker holds unless another one does.
+/// The lease of a cluster, which this broker holds unless another one does. When it is dropped, it is given
+/// back.
 pub(super) struct Lease {
+    at: Arc<At>,
+    seen: Seen,
+    /// When the renewal was begun that came about last; none: another broker has the lease.
+    renewed: Mutex<Option<Instant>>,
+}
+
+/// Who has a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Held {
+    /// This broker, a moment ago.
+    Here,
+    /// Another one.
+    Elsewhere,
+    /// This broker had it, and cannot tell whether it still has: the API server does not answer.
+    Unknown,
+}
+
+/// The object of a lease, and who it is that asks for it.
+struct At {
     client: Client,
     cluster: String,
     /// This broker, for as long as it runs.
     holder: String,
-    seen: Seen,
-    /// When the renewal was begun that came about last; none: another broker has the lease.
-    renewed: Mutex<Option<Instant>>,
     renewals: AtomicU64,
 }
 
@@ -104,21 +123,21 @@ async fn keep(lease: Weak<Lease>) {
         let Some(lease) = lease.upgrade() else {
             return;
         };
-        let had = lease.is_held();
+        let had = lease.held() == Held::Here;
         match lease.renew().await {
             Ok(has) => {
                 if had && !has {
-                    log::error!(cluster = lease.cluster.as_str();
+                    log::error!(cluster = lease.at.cluster.as_str();
                         "another broker has taken the cluster over");
                 } else if !had && has {
-                    log::info!(cluster = lease.cluster.as_str();
+                    log::info!(cluster = lease.at.cluster.as_str();
                         "this broker looks after the cluster again");
                 }
                 fails = false;
             }
             Err(error) => {
                 if !fails {
-                    log::error!(cluster = lease.cluster.as_str();
+                    log::error!(cluster = lease.at.cluster.as_str();
                         "cannot renew the lease of the cluster: {}", chain(&error));
                 }
                 fails = true;
@@ -128,10 +147,13 @@ async fn keep(lease: Weak<Lease>) {
 }
 
 impl Lease {
-    /// Whether this broker may do anything in the cluster.
-    pub(super) fn is_held(&self) -> bool {
-        let renewed = *self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
-        renewed.is_some_and(|renewed| renewed.elapsed() < CLUSTER_LEASE_HELD)
+    /// Who has it: this broker may do nothing in the cluster unless it has.
+    pub(super) fn held(&self) -> Held {
+        match *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(renewed) if renewed.elapsed() < CLUSTER_LEASE_HELD => Held::Here,
+            Some(_) => Held::Unknown,
+            None => Held::Elsewhere,
+        }
     }
 
     fn note(&self, renewed: Option<Instant>) {
@@ -141,21 +163,26 @@ impl Lease {
     /// Renews it, or takes it where it is free; whether this broker has it now.
     async fn renew(&self) -> Result<bool> {
         let asked = Instant::now();
-        let found: Option<LeaseObject> = self.client.find(&name_of(&self.cluster)).await?;
-        let has = match found {
-            None => self.make().await?,
+        let at = &self.at;
+        let has = match at.find().await? {
+            None => at.make().await?,
             Some(found) => {
                 let holder = found.spec.unwrap_or_default().holder_identity;
                 let holder = holder.unwrap_or_default();
                 let version = found.metadata.resource_version.unwrap_or_default();
-                let is_free = holder.is_empty()
-                    || holder == self.holder
-                    || self.seen.is_over(&version, asked);
-                is_free && self.write(&self.holder, &version).await?
+                let is_free =
+                    holder.is_empty() || holder == at.holder || self.seen.is_over(&version, asked);
+                is_free && at.write(&at.holder, &version).await?
             }
         };
         self.note(has.then_some(asked));
         Ok(has)
+    }
+}
+
+impl At {
+    async fn find(&self) -> Result<Option<LeaseObject>> {
+        Ok(self.client.find(&name_of(&self.cluster)).await?)
     }
 
     fn object(&self, holder: &str) -> Value {
@@ -198,8 +225,7 @@ impl Lease {
 
     /// Gives it back, so that nobody has to wait for its end.
     async fn give_back(&self) -> Result<()> {
-        let found: Option<LeaseObject> = self.client.find(&name_of(&self.cluster)).await?;
-        let Some(found) = found else {
+        let Some(found) = self.find().await? else {
             return Ok(());
         };
         let holder = found.spec.unwrap_or_default().holder_identity;
@@ -216,19 +242,11 @@ impl Drop for Lease {
         let Ok(runtime) = Handle::try_current() else {
             return;
         };
-        let last = Self {
-            client: self.client.clone(),
-            cluster: self.cluster.clone(),
-            holder: self.holder.clone(),
-            seen: self.seen.clone(),
-            renewed: Mutex::new(None),
-            renewals: AtomicU64::new(self.renewals.load(Ordering::Relaxed)),
-        };
+        let at = self.at.clone();
         runtime.spawn(async move {
-            let last = std::mem::ManuallyDrop::new(last);
             let limit = Duration::from_secs(2);
             // Without it, the next broker waits a little longer.
-            let _ = tokio::time::timeout(limit, last.give_back()).await;
+            let _ = tokio::time::timeout(limit, at.give_back()).await;
         });
     }
 }

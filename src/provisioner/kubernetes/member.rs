@@ -6,11 +6,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use k8s_openapi::api::{
-    apps::v1::StatefulSet,
-    core::v1::{Pod, Secret, Service},
-    networking::v1::NetworkPolicy,
-    policy::v1::PodDisruptionBudget,
+use k8s_openapi::{
+    api::{
+        apps::v1::StatefulSet,
+        core::v1::{PersistentVolumeClaim, Pod, Secret, Service},
+        networking::v1::NetworkPolicy,
+        policy::v1::PodDisruptionBudget,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use serde_json::{Value, json};
 
@@ -165,27 +168,28 @@ async fn begun(
         if seen::has_begun(&pod) {
             return Ok(Some(()));
         }
+        if seen::node(&pod).is_none()
+            && volume::is_lost(cluster.claim(deployment, member).await?.as_ref())
+        {
+            return Err(data_lost(member));
+        }
         match seen::waits_for(&pod) {
-            (why, true) => Err(not_started(member, why)),
+            wait if wait.stays => Err(wait.of(format!("member {member}"))),
             _ => Ok(None),
         }
     });
     match begun.await? {
         Some(()) => Ok(()),
-        None => Err(not_started(member, cluster.why_not(&name).await)),
+        None => {
+            let wait = cluster.why_not(&name).await;
+            Err(wait.of(format!("member {member}")))
+        }
     }
 }
 
 fn data_lost(member: &str) -> ProvisionerError {
     ProvisionerError::DataLost {
         member: member.to_owned(),
-    }
-}
-
-fn not_started(member: &str, why: String) -> ProvisionerError {
-    ProvisionerError::NotStarted {
-        what: format!("member {member}"),
-        why,
     }
 }
 
@@ -310,6 +314,8 @@ pub(super) struct Look {
     pub(super) pod: Option<Pod>,
     /// How often the broker itself started it anew.
     pub(super) restarts: u32,
+    /// It is to run, does not, and its volume is gone.
+    pub(super) has_lost_volume: bool,
 }
 
 /// The members of a deployment, sorted by name.
@@ -325,6 +331,7 @@ pub(super) async fn look(cluster: &Cluster, deployment: &DeploymentId) -> Result
         return Ok(Vec::new());
     }
     let mut pods: Vec<Pod> = cluster.client.list(&of).await?;
+    let lost = without_volume(cluster, &of, &sets, &pods).await?;
     let mut found = Vec::new();
     for set in sets {
         let name = labels::label(&set.metadata, labels::MEMBER).to_owned();
@@ -335,6 +342,7 @@ pub(super) async fn look(cluster: &Cluster, deployment: &DeploymentId) -> Result
         let pod = pods.iter().position(its).map(|at| pods.swap_remove(at));
         let restarts = restarts_by_broker(&set);
         found.push(Look {
+            has_lost_volume: lost.contains(&name),
             name,
             described,
             pod,
@@ -343,4 +351,33 @@ pub(super) async fn look(cluster: &Cluster, deployment: &DeploymentId) -> Result
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
+}
+
+/// The members of these sets that are to run, have no node to run on, and whose volumes are gone.
+async fn without_volume(
+    cluster: &Cluster,
+    of: &str,
+    sets: &[StatefulSet],
+    pods: &[Pod],
+) -> Result<Vec<String>> {
+    fn member(meta: &ObjectMeta) -> &str {
+        labels::label(meta, labels::MEMBER)
+    }
+    let is_placed = |name: &str| {
+        let mut its = pods.iter().filter(|pod| member(&pod.metadata) == name);
+        its.any(|pod| seen::node(pod).is_some())
+    };
+    let wanted = sets.iter().filter(|set| seen::is_wanted(set));
+    let names = wanted.map(|set| member(&set.metadata));
+    let unplaced: Vec<&str> = names.filter(|name| !is_placed(name)).collect();
+    if unplaced.is_empty() {
+        return Ok(Vec::new());
+    }
+    let claims: Vec<PersistentVolumeClaim> = cluster.client.list(of).await?;
+    let is_lost = |name: &&str| {
+        let mut its = claims.iter();
+        volume::is_lost(its.find(|claim| member(&claim.metadata) == *name))
+    };
+    let lost = unplaced.into_iter().filter(is_lost);
+    Ok(lost.map(str::to_owned).collect())
 }

@@ -280,8 +280,16 @@ impl Provisioner for KubernetesProvisioner {
 
     async fn wipe(&self, deployment: &DeploymentId, member: &str) -> Result<()> {
         names::check_member_name(member)?;
-        self.change_home(deployment, member, scripts::WIPE, None)
-            .await
+        let (id, member) = (deployment.clone(), member.to_owned());
+        let wipe = |cluster: Arc<Cluster>| async move {
+            member::must_be_stopped(&cluster, &id, &member).await?;
+            task::end(&cluster, &id, &member).await?;
+            if volume::remove_lost(&cluster, &id, &member).await? {
+                return Ok(());
+            }
+            files::change(&cluster, &id, &member, scripts::WIPE, &[]).await
+        };
+        self.change(deployment, wipe).await
     }
 
     async fn observe(&self, deployment: &DeploymentId) -> Result<Vec<ProcessState>> {
@@ -289,7 +297,8 @@ impl Provisioner for KubernetesProvisioner {
         let now = Instant::now();
         let state = |member: member::Look| {
             let pod = member.pod.as_ref();
-            let running = pod.is_some_and(|pod| seen::runs(pod, SERVER));
+            // One that was told to end may be on a node that is lost, of which nobody hears.
+            let running = pod.is_some_and(|pod| seen::runs(pod, SERVER) && !seen::is_ending(pod));
             let count = member.restarts + pod.map_or(0, seen::restarts);
             let in_a_row = |pod| {
                 let uid = seen::uid(pod);
@@ -300,7 +309,7 @@ impl Provisioner for KubernetesProvisioner {
             ProcessState {
                 running,
                 restarts,
-                has_lost_data: pod.is_some_and(seen::lacks_data),
+                has_lost_data: member.has_lost_volume || pod.is_some_and(seen::lacks_data),
                 member: member.name,
             }
         };

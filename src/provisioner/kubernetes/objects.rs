@@ -19,7 +19,8 @@ use super::{
 use crate::model::{
     address::{Address, Network},
     ids::DeploymentId,
-    limits::{MEMBER_LOG_BYTES_MAX, STOP_GRACE, kubernetes::POD_VOLUME_BYTES_MIN},
+    limits::{HANG_AFTER, MEMBER_LOG_BYTES_MAX, STOP_GRACE, kubernetes::POD_VOLUME_BYTES_MIN},
+    repair::hang_patience,
     server::{Resources, Server},
     version::Version,
 };
@@ -236,8 +237,10 @@ pub(super) fn policy(settings: &Settings, server: &Server) -> Value {
     policy
 }
 
-/// How many members of a deployment may be taken away at once for the sake of their nodes. One that is
-/// sick keeps no node from being emptied.
+/// How many members of a deployment have to serve for one to be taken away for the sake of its node: most of
+/// those that are to run, of three two. A member that the broker has stopped is none of these, so that none
+/// is taken beside it; a fixed number that may be away would be counted from the two that are left. One that
+/// is sick keeps no node from being emptied.
 pub(super) fn budget(settings: &Settings, deployment: &DeploymentId) -> Value {
     let of = Owned {
         deployment,
@@ -251,7 +254,7 @@ pub(super) fn budget(settings: &Settings, deployment: &DeploymentId) -> Value {
         ..of
     };
     budget["spec"] = json!({
-        "maxUnavailable": 1,
+        "minAvailable": "51%",
         "unhealthyPodEvictionPolicy": "AlwaysAllow",
         "selector": { "matchLabels": members.labels(settings) },
     });
@@ -323,7 +326,7 @@ fn pod_spec(
         "name": SERVER,
         "image": image,
         "command": scripts::beside(scripts::SERVE, &args),
-        "env": pods::env(&server.env),
+        "env": pods::env(&server.env, server.resources.memory_bytes),
         "ports": ports,
         "resources": pods::resources(server.resources.memory_bytes, 50),
         "securityContext": pods::container_security(),
@@ -334,8 +337,10 @@ fn pod_spec(
             { "name": "scratch", "mountPath": "/tmp" },
         ],
     });
-    if let Some(ready) = readiness(server) {
-        container["readinessProbe"] = ready;
+    if let Some(probes) = probes(server) {
+        container["readinessProbe"] = probes.ready;
+        container["startupProbe"] = probes.begun;
+        container["livenessProbe"] = probes.alive;
     }
     spec["containers"] = json!([container]);
     spec["volumes"] = json!([
@@ -347,18 +352,46 @@ fn pod_spec(
     spec
 }
 
-/// When a member counts among those that serve, for the budget of its deployment; one that does not say so
-/// counts when it runs. Who finds it does not depend on it, and nothing is started anew for it: the broker
-/// watches over members that hang.
-fn readiness(server: &Server) -> Option<Value> {
+/// What a node asks a member's server.
+struct Probes {
+    /// Whether it counts among those that serve, for the budget of its deployment; one that does not say so
+    /// counts when it runs. Who finds it does not depend on it.
+    ready: Value,
+    /// Whether it has served once; it may take any time for that. One that begins serves nobody before it has
+    /// found a majority, and to end it would bring none.
+    begun: Value,
+    /// Whether it hangs: from then on it is ended and started anew. The broker does so, too, and is less patient
+    /// and knows more; this is for when it is away.
+    alive: Value,
+}
+
+fn probes(server: &Server) -> Option<Probes> {
+    const PERIOD_SECONDS: u64 = 15;
     let probe = server.probe.as_ref()?;
     let port = server.addresses.get(probe.port)?.port;
-    Some(json!({
-        "httpGet": { "scheme": "HTTPS", "port": port, "path": probe.path },
-        "periodSeconds": 5,
-        "timeoutSeconds": 5,
-        "failureThreshold": 3,
-    }))
+    let at = |path: &str| json!({ "scheme": "HTTPS", "port": port, "path": path });
+    // The broker reckons with what a member has, and this with all that it may have.
+    let patience = hang_patience(HANG_AFTER, server.resources.disk_bytes);
+    Some(Probes {
+        ready: json!({
+            "httpGet": at(probe.path),
+            "periodSeconds": 5,
+            "timeoutSeconds": 5,
+            "failureThreshold": 3,
+        }),
+        begun: json!({
+            "httpGet": at(probe.alive),
+            "periodSeconds": 1,
+            "timeoutSeconds": 5,
+            "failureThreshold": i32::MAX,
+        }),
+        alive: json!({
+            "httpGet": at(probe.alive),
+            "periodSeconds": PERIOD_SECONDS,
+            "timeoutSeconds": PERIOD_SECONDS,
+            "failureThreshold": patience.as_secs().div_ceil(PERIOD_SECONDS),
+        }),
+    })
 }
 
 /// Members keep apart, and a volume that is still to be made goes where no other member's is.

@@ -45,11 +45,15 @@ pub(super) fn fill_in(text: &str) -> String {
         .replace(STAGE, "/stage")
 }
 
-/// Names and values of an environment, with the places of a pod.
-pub(super) fn env(all: &[(&str, String)]) -> Value {
+/// Names and values of an environment, with the places of a pod. A program that gives memory back only when it
+/// has to is told when that is, so that the kernel does not end it for what it no longer needs: one of Go's
+/// runtime, by the variable that this has for it. Others take no notice.
+pub(super) fn env(all: &[(&str, String)], memory_bytes: u64) -> Value {
     let variable =
         |(name, value): &(&str, String)| json!({ "name": name, "value": fill_in(value) });
-    all.iter().map(variable).collect()
+    let most = memory_bytes.max(POD_MEMORY_BYTES_MIN) / 10 * 9;
+    let most = json!({ "name": "GOMEMLIMIT", "value": most.to_string() });
+    all.iter().map(variable).chain([most]).collect()
 }
 
 /// What all pods have. `grace`: seconds.
@@ -272,7 +276,7 @@ pub(super) fn task(settings: &Settings, of: &TaskPod<'_>, pin: &Pin) -> Value {
         "name": TASK,
         "image": of.image,
         "command": scripts::beside(scripts::TASK, &args),
-        "env": env(&of.task.env),
+        "env": env(&of.task.env, of.task.resources.memory_bytes),
         "resources": resources(of.task.resources.memory_bytes, 50),
         "securityContext": container_security(),
         "volumeMounts": mounts,

@@ -24,11 +24,16 @@ use crate::{
 
 /// A kind of objects that deployments are made of.
 trait Kind {
+    fn name() -> String;
     async fn list(cluster: &Cluster, of: &str) -> Result<Vec<ObjectMeta>>;
     async fn delete(cluster: &Cluster, object: &ObjectMeta) -> Result<()>;
 }
 
 impl<K: Kept> Kind for K {
+    fn name() -> String {
+        K::kind(&()).into_owned()
+    }
+
     async fn list(cluster: &Cluster, of: &str) -> Result<Vec<ObjectMeta>> {
         Ok(cluster.client.list_meta::<K>(of).await?)
     }
@@ -41,26 +46,32 @@ impl<K: Kept> Kind for K {
     }
 }
 
-/// Tells all objects of a kind to go; returns how many are still there.
-async fn remove<K: Kind>(cluster: &Cluster, of: &str) -> Result<usize> {
-    let found = K::list(cluster, of).await?;
-    for object in &found {
+/// Tells all objects of a kind to go; adds to `left` those that are still there.
+async fn remove<K: Kind>(cluster: &Cluster, of: &str, left: &mut Vec<String>) -> Result<()> {
+    for object in K::list(cluster, of).await? {
         if object.deletion_timestamp.is_none() {
-            K::delete(cluster, object).await?;
+            K::delete(cluster, &object).await?;
         }
+        let name = object.name.unwrap_or_default();
+        let kind = <K as Kind>::name();
+        left.push(match object.finalizers.unwrap_or_default() {
+            kept if kept.is_empty() => format!("{kind} {name}"),
+            kept => format!("{kind} {name} (kept for {})", kept.join(", ")),
+        });
     }
-    Ok(found.len())
+    Ok(())
 }
 
 /// What makes others goes first, and volumes when nothing uses them.
-async fn remove_all(cluster: &Cluster, of: &str) -> Result<usize> {
-    let mut left = remove::<StatefulSet>(cluster, of).await?;
-    left += remove::<Pod>(cluster, of).await?;
-    left += remove::<Service>(cluster, of).await?;
-    left += remove::<NetworkPolicy>(cluster, of).await?;
-    left += remove::<PodDisruptionBudget>(cluster, of).await?;
-    left += remove::<Secret>(cluster, of).await?;
-    left += remove::<PersistentVolumeClaim>(cluster, of).await?;
+async fn remove_all(cluster: &Cluster, of: &str) -> Result<Vec<String>> {
+    let mut left = Vec::new();
+    remove::<StatefulSet>(cluster, of, &mut left).await?;
+    remove::<Pod>(cluster, of, &mut left).await?;
+    remove::<Service>(cluster, of, &mut left).await?;
+    remove::<NetworkPolicy>(cluster, of, &mut left).await?;
+    remove::<PodDisruptionBudget>(cluster, of, &mut left).await?;
+    remove::<Secret>(cluster, of, &mut left).await?;
+    remove::<PersistentVolumeClaim>(cluster, of, &mut left).await?;
     Ok(left)
 }
 
@@ -68,12 +79,18 @@ async fn remove_all(cluster: &Cluster, of: &str) -> Result<usize> {
 pub(super) async fn destroy(cluster: Arc<Cluster>, deployment: DeploymentId) -> Result<()> {
     let of = labels::of_deployment(&cluster.settings, &deployment);
     let gone = until(DESTROY_WAIT, || async {
-        Ok((remove_all(&cluster, &of).await? == 0).then_some(()))
+        Ok(remove_all(&cluster, &of).await?.is_empty().then_some(()))
     });
-    gone.await?.ok_or_else(|| ProvisionerError::NotEnded {
-        what: format!("deployment {deployment}"),
-        waited: DESTROY_WAIT,
-    })
+    if gone.await?.is_some() {
+        return Ok(());
+    }
+    match remove_all(&cluster, &of).await? {
+        left if left.is_empty() => Ok(()),
+        left => Err(ProvisionerError::Remains {
+            left: left.join(", "),
+            waited: DESTROY_WAIT,
+        }),
+    }
 }
 
 /// See [`crate::provisioner::Provisioner::deployments`].

@@ -10,6 +10,7 @@ use super::{
     pods::PREPARE,
     scripts::NOTHING_THERE,
 };
+use crate::provisioner::ProvisionerError;
 
 /// Reasons for which a container waits that do not pass by themselves soon.
 const STUCK: [&str; 6] = [
@@ -119,15 +120,47 @@ pub(super) fn is_over(pod: &Pod) -> bool {
     matches!(phase, Some("Failed" | "Succeeded"))
 }
 
-/// Why a pod has not started yet, for people, and whether that stays for a while.
-pub(super) fn waits_for(pod: &Pod) -> (String, bool) {
+/// Why a pod has not started yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wait {
+    /// For users.
+    pub(super) told: &'static str,
+    /// What the cluster says, for its operator; empty where it says nothing more.
+    pub(super) why: String,
+    /// Whether it does not pass by itself soon.
+    pub(super) stays: bool,
+}
+
+impl Wait {
+    /// The same as an error: `what` has not started.
+    pub(super) fn of(self, what: String) -> ProvisionerError {
+        ProvisionerError::NotStarted {
+            what,
+            told: self.told,
+            why: self.why,
+        }
+    }
+}
+
+/// What users are told of a container that waits for one of the reasons of [`STUCK`].
+fn told_of_stuck(reason: &str) -> &'static str {
+    match reason {
+        "CreateContainerConfigError" => "its container cannot be made",
+        "InvalidImageName" => "the name of its image is none",
+        _ => "its image cannot be pulled",
+    }
+}
+
+/// Why a pod has not started yet.
+pub(super) fn waits_for(pod: &Pod) -> Wait {
+    let wait = |told, why, stays| Wait { told, why, stays };
     let Some(status) = pod.status.as_ref() else {
-        return ("the cluster has not looked at it yet".to_owned(), false);
+        return wait("the cluster has not looked at it yet", String::new(), false);
     };
     if is_over(pod) {
         let words = [&status.reason, &status.message];
         let words: Vec<&str> = words.into_iter().flatten().map(String::as_str).collect();
-        return (format!("its node has ended it: {}", words.join(": ")), true);
+        return wait("its node has ended it", words.join(": "), true);
     }
     let conditions = status.conditions.iter().flatten();
     let unplaced = conditions
@@ -135,19 +168,23 @@ pub(super) fn waits_for(pod: &Pod) -> (String, bool) {
         .find(|of| of.type_ == "PodScheduled" && of.status == "False");
     if let Some(unplaced) = unplaced {
         let message = unplaced.message.clone().unwrap_or_default();
-        return (format!("no node takes it: {message}"), false);
+        return wait("no node of the cluster takes it", message, false);
     }
     let all = [&status.init_container_statuses, &status.container_statuses];
-    let waiting = all.into_iter().flatten().flatten();
-    let waiting = waiting.filter_map(|of| of.state.as_ref()?.waiting.as_ref());
+    let all = all.into_iter().flatten().flatten();
+    let all = all.filter_map(|of| of.state.as_ref()?.waiting.as_ref());
     let told = |reason: &str| reason != "PodInitializing" && reason != "ContainerCreating";
-    for wait in waiting {
-        let reason = wait.reason.as_deref().unwrap_or_default();
+    for waiting in all {
+        let reason = waiting.reason.as_deref().unwrap_or_default();
         if told(reason) {
-            let message = wait.message.clone().unwrap_or_default();
-            return (format!("{reason}: {message}"), STUCK.contains(&reason));
+            let message = waiting.message.clone().unwrap_or_default();
+            let why = format!("{reason}: {message}");
+            return match STUCK.contains(&reason) {
+                true => wait(told_of_stuck(reason), why, true),
+                false => wait("its node does not start it", why, false),
+            };
         }
     }
-    let node = node(pod).unwrap_or("a node");
-    (format!("{node} is still getting it ready"), false)
+    let node = node(pod).unwrap_or_default().to_owned();
+    wait("its node is still getting it ready", node, false)
 }

@@ -43,9 +43,9 @@ pub(super) async fn put(
     let name = labels::stage_name(deployment, file);
     let pod = pods::stage(&cluster.settings, deployment, file, bytes_expected);
     let make = {
-        let name = name.clone();
+        let (id, name) = (deployment.clone(), name.clone());
         |cluster: Arc<Cluster>| async move {
-            cluster.end_pod_named(&name).await?;
+            cluster.end_pod_named(&id, &name).await?;
             Ok(cluster.client.create::<Pod>(&pod).await?)
         }
     };
@@ -81,8 +81,8 @@ pub(super) async fn remove(
     deployment: &DeploymentId,
     file: &str,
 ) -> Result<()> {
-    let name = labels::stage_name(deployment, file);
-    let end = |cluster: Arc<Cluster>| async move { cluster.end_pod_named(&name).await };
+    let (id, name) = (deployment.clone(), labels::stage_name(deployment, file));
+    let end = |cluster: Arc<Cluster>| async move { cluster.end_pod_named(&id, &name).await };
     cluster.change(deployment, end).await
 }
 

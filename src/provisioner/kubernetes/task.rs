@@ -86,14 +86,15 @@ pub(super) async fn run(
 /// Ends what is left of a member's task.
 pub(super) async fn end(cluster: &Cluster, deployment: &DeploymentId, member: &str) -> Result<()> {
     cluster
-        .end_pod_named(&labels::task_name(deployment, member))
+        .end_pod_named(deployment, &labels::task_name(deployment, member))
         .await
 }
 
 fn gone(name: &str) -> ProvisionerError {
     ProvisionerError::NotStarted {
         what: format!("pod {name}"),
-        why: "it was deleted".to_owned(),
+        told: "somebody has deleted it",
+        why: String::new(),
     }
 }
 
@@ -133,7 +134,7 @@ async fn make(
     staged_bytes: Option<u64>,
 ) -> Result<Pod> {
     let name = labels::task_name(deployment, member);
-    cluster.end_pod_named(&name).await?;
+    cluster.end_pod_named(deployment, &name).await?;
     // A member that is seeded has no volume yet. One that it has is as large as its server needs.
     if cluster.claim(deployment, member).await?.is_none() {
         let bytes = objects::volume_bytes(&task.resources);

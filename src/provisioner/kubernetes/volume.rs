@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::json;
 
 use super::{
-    cluster::{Cluster, Result},
+    cluster::{Cluster, Result, name_taken, until},
     exec::{self, Container, Ended},
     labels, objects,
     objects::KEEPER,
@@ -21,7 +21,7 @@ use crate::{
     model::{
         ids::DeploymentId,
         limits::kubernetes::{
-            BENCH_COMMAND_TIMEOUT, KEEPER_WAIT, POD_START_WAIT, POD_VOLUME_BYTES_MAX,
+            BENCH_COMMAND_TIMEOUT, KEEPER_WAIT, POD_END_WAIT, POD_START_WAIT, POD_VOLUME_BYTES_MAX,
         },
     },
     provisioner::ProvisionerError,
@@ -43,10 +43,8 @@ pub(super) async fn claim(
         return Ok(());
     };
     if !labels::are_ours(&found.metadata, &cluster.settings, deployment.as_str()) {
-        return Err(ProvisionerError::NameTaken {
-            kind: "PersistentVolumeClaim".to_owned(),
-            name: labels::member_name(deployment, member),
-        });
+        let name = labels::member_name(deployment, member);
+        return Err(name_taken::<PersistentVolumeClaim>(&name));
     }
     let has = requested(&found);
     if has >= bytes {
@@ -139,8 +137,7 @@ pub(super) async fn container(
         return Ok(None);
     }
     let name = labels::bench_name(deployment, member);
-    let found: Option<Pod> = cluster.client.find(&name).await?;
-    match found {
+    match cluster.pod_named(deployment, &name).await? {
         Some(pod) if seen::is_over(&pod) || seen::is_ending(&pod) => {
             cluster.end_pod(&pod, Duration::ZERO).await?;
             make_bench(cluster, deployment, member).await?;
@@ -173,7 +170,50 @@ pub(super) async fn end_bench(
     member: &str,
 ) -> Result<()> {
     let name = labels::bench_name(deployment, member);
-    cluster.end_pod_named(&name).await
+    cluster.end_pod_named(deployment, &name).await
+}
+
+/// Whether what a member kept is gone with its volume: somebody has removed the claim, or has told it to
+/// go, or the cluster says that the volume is lost. Said of a claim that no pod uses.
+pub(super) fn is_lost(claim: Option<&PersistentVolumeClaim>) -> bool {
+    claim.is_none_or(|claim| {
+        let status = claim.status.as_ref();
+        let phase = status.and_then(|status| status.phase.as_deref());
+        phase == Some("Lost") || claim.metadata.deletion_timestamp.is_some()
+    })
+}
+
+/// Removes the claim of a stopped member whose volume is lost, so that it gets another one; whether that
+/// is so.
+pub(super) async fn remove_lost(
+    cluster: &Cluster,
+    deployment: &DeploymentId,
+    member: &str,
+) -> Result<bool> {
+    let Some(claim) = cluster.claim(deployment, member).await? else {
+        return Ok(true);
+    };
+    let is_ours = labels::are_ours(&claim.metadata, &cluster.settings, deployment.as_str());
+    if !is_ours || !is_lost(Some(&claim)) {
+        return Ok(false);
+    }
+    end_bench(cluster, deployment, member).await?;
+    let (name, uid) = (labels::member_name(deployment, member), claim.metadata.uid);
+    let client = &cluster.client;
+    client
+        .delete::<PersistentVolumeClaim>(&name, uid.as_deref(), None)
+        .await?;
+    let gone = until(POD_END_WAIT, || async {
+        let found = cluster.claim(deployment, member).await?;
+        Ok(found
+            .is_none_or(|found| found.metadata.uid != uid)
+            .then_some(()))
+    });
+    gone.await?.ok_or_else(|| ProvisionerError::NotEnded {
+        what: format!("the volume of member {member}"),
+        waited: POD_END_WAIT,
+    })?;
+    Ok(true)
 }
 
 /// Runs a script on a member's volume; none where it has none.

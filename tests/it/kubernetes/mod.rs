@@ -2,6 +2,10 @@
 //! elsewhere.
 
 mod cluster;
+mod databases;
+mod faults;
+mod outages;
+mod role;
 mod story;
 
 use std::{
@@ -21,8 +25,6 @@ use crate::contract::provisioner::{ENGINE, VERSIONS};
 const KUBECONFIG: &str = "COMPOSE_BROKER_TEST_KUBECONFIG";
 /// An address of one of its nodes, where the first one's own will not do.
 const NODE_HOST: &str = "COMPOSE_BROKER_TEST_NODE_HOST";
-/// Ports of the nodes for databases of stories: apart from those of the contract's tests.
-pub const NODE_PORTS_OF_STORIES: &str = "31500-32767";
 
 /// The file of contexts that leads to the cluster.
 pub fn kubeconfig() -> PathBuf {
@@ -58,22 +60,43 @@ pub fn kubectl(args: &[&str]) -> String {
     try_kubectl(args).unwrap_or_else(|words| panic!("kubectl {args:?}: {words}"))
 }
 
-/// Applies an object by kubectl.
-pub fn apply(object: &Value) {
+/// Runs kubectl with an object as its input: why it did not go well, if so.
+pub fn try_fed(args: &[&str], object: &Value) -> Result<(), String> {
     let mut command = Command::new("kubectl");
     command.arg("--kubeconfig").arg(kubeconfig());
-    let mut applying = command
-        .args(["apply", "-f", "-"])
+    let mut fed = command
+        .args(args)
+        .args(["-f", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()
         .expect("kubectl");
-    let mut input = applying.stdin.take().expect("its input");
+    let mut input = fed.stdin.take().expect("its input");
     input
         .write_all(object.to_string().as_bytes())
         .expect("written");
     drop(input);
-    assert!(applying.wait().expect("an end").success(), "{object}");
+    let ended = fed.wait_with_output().expect("an end");
+    match ended.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&ended.stderr).into_owned()),
+    }
+}
+
+/// Applies an object by kubectl.
+pub fn apply(object: &Value) {
+    try_fed(&["apply"], object).unwrap_or_else(|words| panic!("{object}: {words}"));
+}
+
+/// Asks for a pod to be moved away, as a drain of its node does: why it may not be, if so.
+pub fn evict(namespace: &str, pod: &str) -> Result<(), String> {
+    let eviction = json!({
+        "apiVersion": "policy/v1", "kind": "Eviction",
+        "metadata": { "name": pod, "namespace": namespace },
+    });
+    let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/eviction");
+    try_fed(&["create", "--raw", &path], &eviction)
 }
 
 /// A namespace that takes no pod beyond what is safe, made once.

@@ -85,6 +85,7 @@ fn server() -> Server {
         probe: Some(Probe {
             port: "own",
             path: "/serves",
+            alive: "/lives",
         }),
     }
 }
