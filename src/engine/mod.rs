@@ -283,8 +283,8 @@ pub trait Engine: Send + Sync {
     ) -> Result<SnapshotContent, EngineError>;
 
     /// Waits for [`LISTEN_TIMEOUT`](crate::model::limits::LISTEN_TIMEOUT) at the most until a
-    /// member that was just started listens for the others. Members are started one after the
-    /// other with this in between. It never fails: what is wrong with a member that does not
+    /// member that was just started listens for the others. Where members are started one after the
+    /// other, this is in between. It never fails: what is wrong with a member that does not
     /// listen, [`Engine::ready`] finds out.
     async fn listening(&self, member: &Member);
 

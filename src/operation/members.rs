@@ -124,6 +124,11 @@ pub async fn start(work: &Work, access: Access) -> Result<(), StepError> {
     let provisioner = &work.cluster(&deployment)?.provisioner;
     let engine = work.engine(&deployment)?;
     let servers = engine.servers(Site::with_access(&deployment, &secrets, access));
+    if !provisioner.starts_in_turn() {
+        let started = servers.iter().map(|server| provisioner.start(server));
+        try_join_all(started).await?;
+        return Ok(());
+    }
     for (server, member) in servers.iter().zip(&deployment.members) {
         provisioner.start(server).await?;
         engine.listening(member).await;

@@ -125,6 +125,11 @@ impl Provisioner for Handover {
         }
     }
 
+    fn starts_in_turn(&self) -> bool {
+        let taken = self.taken.get();
+        taken.is_none_or(|taken| taken.starts_in_turn())
+    }
+
     fn versions(&self, engine: &str) -> Vec<Version> {
         match self.taken.get() {
             Some(taken) => taken.versions(engine),

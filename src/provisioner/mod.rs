@@ -205,6 +205,12 @@ pub trait Provisioner: Workbench {
     /// Fails when `bytes` more would not fit on the disk that members live on.
     async fn room_for(&self, bytes: u64) -> Result<(), ProvisionerError>;
 
+    /// Whether members that are to run together are started one after the other, which suits them. Where each
+    /// start takes long, they are started at once.
+    fn starts_in_turn(&self) -> bool {
+        true
+    }
+
     /// Makes the member run as described: starts it, leaves it alone when it already runs just
     /// so, starts it anew when its description changed. From now on it is kept running. One that
     /// finds nothing of the data that it must have is not started

@@ -13,7 +13,10 @@ use k8s_openapi::api::{
 };
 use kube::api::ListParams;
 use serde_json::Value;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::RwLock,
+    time::{Instant, sleep},
+};
 
 use super::{
     client::{Client, Kept},
@@ -42,8 +45,31 @@ pub(super) struct Cluster {
     pub(super) settings: Settings,
     /// What says that this broker looks after it; none: no other one may.
     lease: Option<Arc<Lease>>,
-    /// One change at a time for each deployment.
-    locks: Mutex<HashMap<DeploymentId, Arc<tokio::sync::Mutex<()>>>>,
+    locks: Mutex<HashMap<DeploymentId, Arc<Locks>>>,
+}
+
+/// One change at a time for each member; while a whole deployment is changed, none of a member.
+#[derive(Default)]
+struct Locks {
+    all: Arc<RwLock<()>>,
+    members: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl Locks {
+    /// Keeps others from changing the same until it is dropped.
+    async fn hold(&self, member: Option<&str>) -> Box<dyn Send> {
+        let all = self.all.clone();
+        let Some(member) = member else {
+            return Box::new(all.write_owned().await);
+        };
+        let all = all.read_owned().await;
+        let lock = {
+            // Every change of the map is one call, so it is whole even after a panic.
+            let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+            members.entry(member.to_owned()).or_default().clone()
+        };
+        Box::new((all, lock.lock_owned().await))
+    }
 }
 
 impl Cluster {
@@ -78,24 +104,25 @@ impl Cluster {
         }
     }
 
-    /// Changes a deployment while nobody else does. Once begun, the change runs to its end even if nobody
-    /// waits for it any more; until then the next one waits.
+    /// Changes a member, or the whole deployment, while nobody else does. Once begun, the change runs to its end
+    /// even if nobody waits for it any more; until then the next one waits.
     pub(super) async fn change<T, F>(
         self: &Arc<Self>,
         deployment: &DeploymentId,
+        member: Option<&str>,
         change: impl FnOnce(Arc<Self>) -> F,
     ) -> Result<T>
     where
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        let lock = self.lock(deployment);
-        let held = lock.lock_owned().await;
+        let locks = self.locks(deployment);
+        let held = locks.hold(member).await;
         self.check_held()?;
         let change = change(self.clone());
         let changed = tokio::spawn(async move {
             let changed = change.await;
-            drop(held);
+            drop((held, locks));
             changed
         });
         match changed.await {
@@ -110,7 +137,7 @@ impl Cluster {
         }
     }
 
-    fn lock(&self, deployment: &DeploymentId) -> Arc<tokio::sync::Mutex<()>> {
+    fn locks(&self, deployment: &DeploymentId) -> Arc<Locks> {
         // Every change of the map is one call, so it is whole even after a panic.
         let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
         locks.retain(|_, lock| Arc::strong_count(lock) > 1);
@@ -129,7 +156,11 @@ impl Cluster {
         {
             return Err(name_taken::<K>(name));
         }
-        Ok(self.client.apply(object).await?)
+        match self.client.apply(object).await {
+            // Another member of the deployment has just made it.
+            Err(error) if error.is(409) => Ok(self.client.apply(object).await?),
+            applied => Ok(applied?),
+        }
     }
 
     /// The set of a member.

@@ -14,8 +14,8 @@
 //!   without them is refused.
 //! - A pod is never deleted without a grace: the API server would forget it while its node still runs it, and
 //!   the next one would have the same volume.
-//! - At most one thing at a time changes a deployment, and runs to its end even if nobody waits for it any
-//!   more. Tasks and staging hold the lock only to begin; they end when dropped.
+//! - At most one thing at a time changes a member, or the whole deployment, and runs to its end even if nobody
+//!   waits for it any more. Tasks and staging hold the lock only to begin; they end when dropped.
 
 mod backing;
 mod checks;
@@ -113,10 +113,11 @@ impl KubernetesProvisioner {
         Ok(pods.iter().filter(|pod| seen::runs(pod, SERVER)).count())
     }
 
-    /// Changes a deployment while nobody else does.
+    /// Changes a member, or the whole deployment, while nobody else does.
     async fn change<T, F>(
         &self,
         deployment: &DeploymentId,
+        member: Option<&str>,
         change: impl FnOnce(Arc<Cluster>) -> F,
     ) -> Result<T>
     where
@@ -124,7 +125,7 @@ impl KubernetesProvisioner {
         F: Future<Output = Result<T>> + Send + 'static,
     {
         self.looks.forget(deployment);
-        let changed = self.cluster.change(deployment, change).await;
+        let changed = self.cluster.change(deployment, member, change).await;
         self.looks.forget(deployment);
         changed
     }
@@ -141,15 +142,15 @@ impl KubernetesProvisioner {
         script: &'static str,
         arg: Option<&str>,
     ) -> Result<()> {
-        let (id, member) = (deployment.clone(), member.to_owned());
+        let (id, name) = (deployment.clone(), member.to_owned());
         let arg = arg.map(str::to_owned);
         let change = |cluster: Arc<Cluster>| async move {
-            member::must_be_stopped(&cluster, &id, &member).await?;
-            task::end(&cluster, &id, &member).await?;
+            member::must_be_stopped(&cluster, &id, &name).await?;
+            task::end(&cluster, &id, &name).await?;
             let args: Vec<&str> = arg.as_deref().into_iter().collect();
-            files::change(&cluster, &id, &member, script, &args).await
+            files::change(&cluster, &id, &name, script, &args).await
         };
-        self.change(deployment, change).await
+        self.change(deployment, Some(member), change).await
     }
 }
 
@@ -199,6 +200,11 @@ impl Provisioner for KubernetesProvisioner {
             true => Duty::LooksAfter,
             false => Duty::StandsBy,
         }
+    }
+
+    fn starts_in_turn(&self) -> bool {
+        // A pod takes seconds to start.
+        false
     }
 
     fn versions(&self, engine: &str) -> Vec<Version> {
@@ -253,10 +259,10 @@ impl Provisioner for KubernetesProvisioner {
         for file in &server.files {
             names::check_file_name(file.name)?;
         }
-        let id = server.deployment.clone();
-        let server = server.clone();
-        let start = |cluster| member::start(cluster, server);
-        self.change(&id, start).await
+        let changed = server.clone();
+        let start = |cluster| member::start(cluster, changed);
+        self.change(&server.deployment, Some(&server.member), start)
+            .await
     }
 
     async fn runs_as(&self, server: &Server) -> Result<bool> {
@@ -266,30 +272,30 @@ impl Provisioner for KubernetesProvisioner {
 
     async fn restart(&self, deployment: &DeploymentId, member: &str) -> Result<()> {
         names::check_member_name(member)?;
-        let (id, member) = (deployment.clone(), member.to_owned());
-        let restart = |cluster| member::restart(cluster, id, member);
-        self.change(deployment, restart).await
+        let (id, name) = (deployment.clone(), member.to_owned());
+        let restart = |cluster| member::restart(cluster, id, name);
+        self.change(deployment, Some(member), restart).await
     }
 
     async fn stop(&self, deployment: &DeploymentId, member: &str, grace: Duration) -> Result<()> {
         names::check_member_name(member)?;
-        let (id, member) = (deployment.clone(), member.to_owned());
-        let stop = |cluster| member::stop(cluster, id, member, grace);
-        self.change(deployment, stop).await
+        let (id, name) = (deployment.clone(), member.to_owned());
+        let stop = |cluster| member::stop(cluster, id, name, grace);
+        self.change(deployment, Some(member), stop).await
     }
 
     async fn wipe(&self, deployment: &DeploymentId, member: &str) -> Result<()> {
         names::check_member_name(member)?;
-        let (id, member) = (deployment.clone(), member.to_owned());
+        let (id, name) = (deployment.clone(), member.to_owned());
         let wipe = |cluster: Arc<Cluster>| async move {
-            member::must_be_stopped(&cluster, &id, &member).await?;
-            task::end(&cluster, &id, &member).await?;
-            if volume::remove_lost(&cluster, &id, &member).await? {
+            member::must_be_stopped(&cluster, &id, &name).await?;
+            task::end(&cluster, &id, &name).await?;
+            if volume::remove_lost(&cluster, &id, &name).await? {
                 return Ok(());
             }
-            files::change(&cluster, &id, &member, scripts::WIPE, &[]).await
+            files::change(&cluster, &id, &name, scripts::WIPE, &[]).await
         };
-        self.change(deployment, wipe).await
+        self.change(deployment, Some(member), wipe).await
     }
 
     async fn observe(&self, deployment: &DeploymentId) -> Result<Vec<ProcessState>> {
@@ -366,7 +372,7 @@ impl Provisioner for KubernetesProvisioner {
     async fn destroy(&self, deployment: &DeploymentId) -> Result<()> {
         let id = deployment.clone();
         let destroy = |cluster| remains::destroy(cluster, id);
-        self.change(deployment, destroy).await
+        self.change(deployment, None, destroy).await
     }
 
     async fn logs(&self, deployment: &DeploymentId) -> Result<Vec<Logfile>> {

@@ -343,6 +343,7 @@ fn pod_spec(
         container["livenessProbe"] = probes.alive;
     }
     spec["containers"] = json!([container]);
+    spec["topologySpreadConstraints"] = json!([over_zones(settings, server)]);
     spec["volumes"] = json!([
         pods::member_volume(&server.deployment, &server.member),
         pods::files_volume(&described.secret),
@@ -394,15 +395,30 @@ fn probes(server: &Server) -> Option<Probes> {
     })
 }
 
+/// Members are in different zones, where nodes are in some and there are enough of them.
+fn over_zones(settings: &Settings, server: &Server) -> Value {
+    json!({
+        "maxSkew": 1,
+        "topologyKey": "topology.kubernetes.io/zone",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": { "matchLabels": members(server).labels(settings) },
+    })
+}
+
+/// All members of a server's deployment.
+fn members(server: &Server) -> Owned<'_> {
+    Owned {
+        deployment: &server.deployment,
+        member: None,
+        part: Part::Member,
+    }
+}
+
 /// Members keep apart, and a volume that is still to be made goes where no other member's is.
 fn affinity(settings: &Settings, server: &Server, pin: &Pin) -> Value {
     let others = json!({
         "topologyKey": "kubernetes.io/hostname",
-        "labelSelector": { "matchLabels": Owned {
-            deployment: &server.deployment,
-            member: None,
-            part: Part::Member,
-        }.labels(settings) },
+        "labelSelector": { "matchLabels": members(server).labels(settings) },
     });
     let mut affinity = json!({ "podAntiAffinity": match settings.spread {
         Spread::Required => json!({ "requiredDuringSchedulingIgnoredDuringExecution": [others] }),

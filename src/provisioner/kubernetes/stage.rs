@@ -49,7 +49,7 @@ pub(super) async fn put(
             Ok(cluster.client.create::<Pod>(&pod).await?)
         }
     };
-    let made = cluster.change(deployment, make).await?;
+    let made = cluster.change(deployment, None, make).await?;
     let unfinished = EndsWithIt::new(cluster, &made);
     let runs = |pod: &Pod| seen::runs(pod, HOLD);
     cluster.started(&name, POD_START_WAIT, runs).await?;
@@ -83,7 +83,7 @@ pub(super) async fn remove(
 ) -> Result<()> {
     let (id, name) = (deployment.clone(), labels::stage_name(deployment, file));
     let end = |cluster: Arc<Cluster>| async move { cluster.end_pod_named(&id, &name).await };
-    cluster.change(deployment, end).await
+    cluster.change(deployment, None, end).await
 }
 
 /// The files that are whole.

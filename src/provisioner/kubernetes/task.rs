@@ -50,7 +50,7 @@ pub(super) async fn run(
             make(&cluster, &deployment, &member, &task, &image, staged_bytes).await
         }
     };
-    let made = cluster.change(deployment, make).await?;
+    let made = cluster.change(deployment, Some(member), make).await?;
     // It ends with its future, however that ends.
     let _ends = EndsWithIt::new(cluster, &made);
     let name = labels::task_name(deployment, member);
