@@ -52,8 +52,8 @@ tools() { scripts/setup.sh --browser --fuzz --rules --s3 --postgres; }
 # It waits most of the time.
 demo() { "$built/examples/demo" --broker "$built/compose-broker" --plain; }
 
-# beside NAME COMMAND...: runs the command while the function of that name runs, which leaves processors idle or
-# needs few of them. Both have to succeed.
+# beside NAME COMMAND...: runs the command while the function of that name runs, which needs little of the
+# processors. Both have to succeed.
 beside() {
     local other=$1 said status=0
     shift
@@ -66,21 +66,13 @@ beside() {
     return "$status"
 }
 
-# What is only looked at is built in a folder of its own: nothing of it is of use to what runs, and neither waits for
-# the other.
-looks() (
-    set -e
-    tools
-    export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/looks
-    cargo clippy --all-targets --locked -- -D warnings
-    # Links of private items too: the map and the comments name them.
-    RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items --locked --quiet
-)
-
 trap report EXIT
 stage setup scripts/setup.sh
 stage format cargo fmt --check
-stage build beside looks cargo test --locked --no-run
+stage lint beside tools cargo clippy --all-targets --locked -- -D warnings
+# Links of private items too: the map and the comments name them.
+stage pages env RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items --locked --quiet
+stage build cargo test --locked --no-run
 # The tests' brokers start hundreds of processes out of one: each costs a copy of its map of memory, which
 # is three times as large with an arena for each thread.
 export MALLOC_ARENA_MAX=${MALLOC_ARENA_MAX:-2}
