@@ -100,9 +100,9 @@ osb() {
         -H 'X-Broker-API-Version: 2.17' ${3:+--data "$3"} "$url/v2/$2"
 }
 
-# compose METHOD PATH
+# compose METHOD PATH [BODY]
 compose() {
-    curl -sS --fail-with-body -X "$1" -H "Authorization: Bearer $token" \
+    curl -sS --fail-with-body -X "$1" -H "Authorization: Bearer $token" ${3:+--data "$3"} \
         "$url/api/2016-07/instances/$INSTANCE/$2"
 }
 
@@ -116,7 +116,7 @@ ports=$(free_ports)
 # Requests come faster here than from any one client that is let in.
 "$broker" serve --listen 127.0.0.1:0 --data-dir "$work/data" --port-range "$ports" \
     --catalog "$work/catalog.json" --clusters "$work/clusters.json" --requests-per-second 0 \
-    --backup-pause 0 --failed-sign-ins 0 >"$work/log" 2>&1 </dev/null &
+    --backup-pause 0 --failed-sign-ins 0 --backup-mirror "file://$work/mirror" >"$work/log" 2>&1 </dev/null &
 pid=$!
 serves() { grep -q 'compose-broker serves ' "$work/log"; }
 until_true 60 serves
@@ -156,6 +156,7 @@ until_true 120 is_complete
 backup=$(compose GET "recipes/$recipe" | jq -r .backup_id)
 link=$(compose GET "deployments/$deployment/backups/$backup" | jq -r .download_link)
 logfile=$(compose GET "deployments/$deployment/logfiles" | jq -r '._embedded.logfiles[0].id')
+upload=$(compose POST "deployments/$deployment/uploads" '{"upload":{"bytes":1000}}' | jq -r .id)
 log_link=$(compose GET "deployments/$deployment/logfiles/$logfile" | jq -r .download_link)
 
 # ---- the two documents ----------------------------------------------------
@@ -171,6 +172,7 @@ entry plan "$plan"
 entry deployment "$deployment"
 entry backup "$backup"
 entry recipe "$recipe"
+entry upload "$upload"
 entry logfile "$logfile"
 entry deleted "$(deleted)"
 # of NAME LINK: a field of the link's query

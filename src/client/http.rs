@@ -117,7 +117,7 @@ impl Http {
         bytes: Bytes,
     ) -> std::result::Result<Reply, HttpError> {
         let mut request = request(Method::PATCH, url, headers, None)?;
-        let content_type = HeaderValue::from_static("application/offset+octet-stream");
+        let content_type = HeaderValue::from_static("application/octet-stream");
         request
             .headers_mut()
             .insert(header::CONTENT_TYPE, content_type);

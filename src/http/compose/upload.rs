@@ -197,7 +197,7 @@ fn answer(
     patch, path = "/api/2016-07/instances/{instance}/deployments/{deployment}/uploads/{backup}",
     operation_id = "send_upload",
     params(("Upload-Offset" = u64, Header, description = "Where the bytes begin in the snapshot: as many as have come")),
-    request_body(content = Vec<u8>, content_type = "application/offset+octet-stream"),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses(
         (status = 200, description = "The bytes are stored, and more are waited for", body = UploadBody),
         (status = 202, description = "All has come, and is made a backup by the recipe", body = UploadBody),
