@@ -15,7 +15,6 @@ use crate::{
         operation::{Operation, OperationKind},
         origin::Origin,
         period::{BackupKind, Period},
-        proof::Proof,
     },
     store::{self, Conn, Store, StoreError},
 };
@@ -175,25 +174,10 @@ fn insert_backup(
         backup: Some(id.clone()),
         ..Operation::queued(OperationKind::that_takes(kind), instance, origin, now)
     };
+    let of = (instance, deployment);
     let backup = Backup {
-        id,
-        instance: instance.clone(),
-        deployment: deployment.clone(),
-        operation: operation.id.clone(),
-        kind,
         period,
-        state: BackupState::Pending,
-        failure: None,
-        created_at: now,
-        ordinal: 0,
-        namesake: 0,
-        finished_at: None,
-        manifest: None,
-        removal: None,
-        note: String::new(),
-        pinned: false,
-        proof: Proof::default(),
-        mirrored_at: None,
+        ..Backup::asked_for(id, of, operation.id.clone(), kind, now)
     };
     store::backup::insert(conn, &backup)?;
     store::operation::insert(conn, &operation, Some(exclusive))?;

@@ -32,7 +32,6 @@ use crate::{
         operation::{Operation, OperationKind},
         origin::Origin,
         period::BackupKind,
-        proof::Proof,
         upload::{self, Part, Upload, UploadError},
         version::Version,
     },
@@ -429,25 +428,14 @@ fn begin(
         )));
     }
     let now = upload.touched_at;
+    let (of, operation) = (
+        (&upload.instance, &upload.deployment),
+        OperationId::generate(now),
+    );
+    let kind = BackupKind::Imported;
     let backup = Backup {
-        id: upload.backup.clone(),
-        instance: upload.instance.clone(),
-        deployment: upload.deployment.clone(),
-        operation: OperationId::generate(now),
-        kind: BackupKind::Imported,
-        period: None,
-        state: BackupState::Pending,
-        failure: None,
-        created_at: now,
-        ordinal: 0,
-        namesake: 0,
-        finished_at: None,
-        manifest: None,
-        removal: None,
         note: note.to_owned(),
-        pinned: false,
-        proof: Proof::default(),
-        mirrored_at: None,
+        ..Backup::asked_for(upload.backup.clone(), of, operation, kind, now)
     };
     store::backup::insert(conn, &backup)?;
     store::upload::insert(conn, upload)?;

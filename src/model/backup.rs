@@ -122,6 +122,36 @@ pub struct Removal {
 }
 
 impl Backup {
+    /// One that was just asked for, and holds nothing yet.
+    pub fn asked_for(
+        id: BackupId,
+        (instance, deployment): (&InstanceId, &DeploymentId),
+        operation: OperationId,
+        kind: BackupKind,
+        now: DateTime<Utc>,
+    ) -> Self {
+        Self {
+            id,
+            instance: instance.clone(),
+            deployment: deployment.clone(),
+            operation,
+            kind,
+            period: None,
+            state: BackupState::Pending,
+            failure: None,
+            created_at: now,
+            ordinal: 0,
+            namesake: 0,
+            finished_at: None,
+            manifest: None,
+            removal: None,
+            note: String::new(),
+            pinned: false,
+            proof: Proof::default(),
+            mirrored_at: None,
+        }
+    }
+
     /// Since when its age counts: it was asked for then. Where the clock was set back, earlier versions
     /// let requests lie ahead, to keep them in their order; then the end tells better.
     pub fn taken_at(&self) -> DateTime<Utc> {

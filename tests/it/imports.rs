@@ -338,9 +338,9 @@ async fn an_upload_goes_on_after_a_restart_and_ends_with_its_time_or_its_instanc
     let request = request.header("Upload-Offset", 0).body(half);
     let asked = tokio::spawn(request.timeout(Duration::from_secs(3)).send());
     eventually("another request of the same upload", || async {
-        let other = send(&broker, &credentials, &upload, 0, &snapshot).await;
+        // Before the other one has come it is refused, too: it brings nothing.
+        let other = send(&broker, &credentials, &upload, 0, b"").await;
         let told = text(&other.body["errors"]["base"][0]).to_owned();
-        assert_eq!(other.status, StatusCode::CONFLICT, "{other:?}");
         told.contains("another request").then_some(())
     })
     .await;
