@@ -53,6 +53,7 @@ pub(super) struct Cluster {
 struct Locks {
     all: Arc<RwLock<()>>,
     members: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    placing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Locks {
@@ -135,6 +136,12 @@ impl Cluster {
                 }),
             },
         }
+    }
+
+    /// Keeps others from having a node chosen for a volume of the deployment until it is dropped.
+    pub(super) async fn placing(&self, deployment: &DeploymentId) -> impl Send + 'static {
+        let locks = self.locks(deployment);
+        (locks.placing.clone().lock_owned().await, locks)
     }
 
     fn locks(&self, deployment: &DeploymentId) -> Arc<Locks> {
@@ -224,7 +231,10 @@ impl Cluster {
             let annotations = claim.metadata.annotations.as_ref();
             annotations.and_then(|all| all.get(SELECTED_NODE)).cloned()
         };
-        let mut pin = Pin::default();
+        let mut pin = Pin {
+            is_first: !own.iter().any(|claim| is_bound(claim)),
+            ..Pin::default()
+        };
         if own.iter().find_map(selected).is_none() {
             pin.apart_from = others.iter().filter_map(selected).collect();
             pin.apart_from.sort();
@@ -320,6 +330,12 @@ impl Cluster {
             stays: false,
         }
     }
+}
+
+/// Whether a claim has its volume.
+fn is_bound(claim: &PersistentVolumeClaim) -> bool {
+    let status = claim.status.as_ref();
+    status.and_then(|status| status.phase.as_deref()) == Some("Bound")
 }
 
 /// An object that is not the broker's has the name of one of a kind that the broker makes.

@@ -14,6 +14,7 @@
 //!   without them is refused.
 //! - A pod is never deleted without a grace: the API server would forget it while its node still runs it, and
 //!   the next one would have the same volume.
+//! - Members of a deployment run apart. So while the node of a volume is chosen, none is for another member's.
 //! - At most one thing at a time changes a member, or the whole deployment, and runs to its end even if nobody
 //!   waits for it any more. Tasks and staging hold the lock only to begin; they end when dropped.
 

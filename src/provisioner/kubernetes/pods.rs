@@ -31,6 +31,8 @@ pub(super) const TASK: &str = "task";
 /// Where a pod may run, for the sake of volumes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Pin {
+    /// Whether its volume is still to be made, and comes to be where the pod does.
+    pub(super) is_first: bool,
     /// The node that its volume is used on already.
     pub(super) node: Option<String>,
     /// Nodes that the volumes of the deployment's other members were made for; of no account to a volume

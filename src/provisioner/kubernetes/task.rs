@@ -5,12 +5,12 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{
-    cluster::{Cluster, Result, until},
+    cluster::{Cluster, Result, name_taken, until},
     ending::EndsWithIt,
     exec::{self, Container},
     labels,
     objects::{self, Described},
-    pods::{self, PREPARE, TASK, TaskPod},
+    pods::{self, PREPARE, Pin, TASK, TaskPod},
     scripts,
     seen::{self, Exit},
     stage::{self, Staged},
@@ -50,9 +50,8 @@ pub(super) async fn run(
             make(&cluster, &deployment, &member, &task, &image, staged_bytes).await
         }
     };
-    let made = cluster.change(deployment, Some(member), make).await?;
-    // It ends with its future, however that ends.
-    let _ends = EndsWithIt::new(cluster, &made);
+    // It ends with this future, however that ends.
+    let _ends = cluster.change(deployment, Some(member), make).await?;
     let name = labels::task_name(deployment, member);
     if !staged.is_empty() {
         bring(cluster, &name, &staged).await?;
@@ -126,13 +125,13 @@ fn named_files(task: &Task, staged: Vec<Staged>) -> Vec<Staged> {
 
 /// Makes the pod of a task in the place of an earlier one.
 async fn make(
-    cluster: &Cluster,
+    cluster: &Arc<Cluster>,
     deployment: &DeploymentId,
     member: &str,
     task: &Task,
     image: &str,
     staged_bytes: Option<u64>,
-) -> Result<Pod> {
+) -> Result<EndsWithIt> {
     let name = labels::task_name(deployment, member);
     cluster.end_pod_named(deployment, &name).await?;
     // A member that is seeded has no volume yet. One that it has is as large as its server needs.
@@ -150,9 +149,9 @@ async fn make(
         files: described.as_ref().map(|of| of.secret.as_str()),
         staged_bytes,
     };
-    let pin = cluster.pin(deployment, member).await?;
-    let pod = pods::task(&cluster.settings, &pod, &pin);
-    Ok(cluster.client.create::<Pod>(&pod).await?)
+    let pod = |pin: &Pin| pods::task(&cluster.settings, &pod, pin);
+    let made = volume::make_user(cluster, deployment, member, pod).await?;
+    made.ok_or_else(|| name_taken::<Pod>(&name))
 }
 
 /// Brings a task what it waits for.

@@ -7,14 +7,15 @@ use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     cluster::{Cluster, Result, name_taken, until},
+    ending::EndsWithIt,
     exec::{self, Container, Ended},
     labels, objects,
     objects::KEEPER,
-    pods::{self, HOLD},
+    pods::{self, HOLD, Pin},
     quantity, scripts, seen,
 };
 use crate::{
@@ -153,14 +154,38 @@ pub(super) async fn container(
     }))
 }
 
-async fn make_bench(cluster: &Cluster, deployment: &DeploymentId, member: &str) -> Result<()> {
-    let pin = cluster.pin(deployment, member).await?;
-    let bench = pods::bench(&cluster.settings, deployment, member, &pin);
-    match cluster.client.create::<Pod>(&bench).await {
-        // Somebody else has just made it, for the same.
-        Err(error) if error.is(409) => Ok(()),
-        other => Ok(other.map(drop)?),
+async fn make_bench(cluster: &Arc<Cluster>, deployment: &DeploymentId, member: &str) -> Result<()> {
+    let bench = |pin: &Pin| pods::bench(&cluster.settings, deployment, member, pin);
+    // Else somebody has just made it, for the same.
+    if let Some(made) = make_user(cluster, deployment, member, bench).await? {
+        made.keep();
     }
+    Ok(())
+}
+
+/// Makes a pod that uses a member's volume; none where one of its name is there. Members run apart when their volumes
+/// are, and a volume is made where the first pod is that uses it. So while the node of one is not chosen, no pod
+/// is made that would choose another's: both could be the same.
+pub(super) async fn make_user(
+    cluster: &Arc<Cluster>,
+    deployment: &DeploymentId,
+    member: &str,
+    pod: impl FnOnce(&Pin) -> Value,
+) -> Result<Option<EndsWithIt>> {
+    let placing = cluster.placing(deployment).await;
+    let pin = cluster.pin(deployment, member).await?;
+    let made = match cluster.client.create::<Pod>(&pod(&pin)).await {
+        Err(error) if error.is(409) => return Ok(None),
+        made => made?,
+    };
+    let ends = EndsWithIt::new(cluster, &made);
+    if pin.is_first {
+        let name = made.metadata.name.unwrap_or_default();
+        let is_placed = |pod: &Pod| seen::node(pod).is_some();
+        cluster.started(&name, POD_START_WAIT, is_placed).await?;
+    }
+    drop(placing);
+    Ok(Some(ends))
 }
 
 /// Ends the pod that was made for commands, if there is one.

@@ -36,7 +36,7 @@ use compose_broker::{
     stream::ByteStream,
     workbench::ProvisionerError,
 };
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, TryStreamExt, future::join_all, stream};
 
 use crate::{
     broker::{eventually, kill, port_range},
@@ -627,6 +627,34 @@ async fn a_task_tells_what_it_printed_or_why_it_failed<K: Kind>() {
     );
 }
 
+/// The first that uses a member's volume says where that is.
+async fn members_that_are_seeded_at_once_run_beside_each_other<K: Kind>() {
+    let kind = K::new().await;
+    let (at, id) = (kind.provisioner(), new_id());
+    let members = ["m0", "m1", "m2"];
+    let seed = task(&["write", "data", HOME]);
+    let seeded = join_all(members.map(|member| at.run(&id, member, &seed))).await;
+    for seeded in seeded {
+        seeded.expect("seeded");
+    }
+    let server = |member: &str| Server {
+        member: member.to_owned(),
+        ..server(&id, "a")
+    };
+    let started = members.map(|member| {
+        let server = server(member);
+        async move { at.start(&server).await }
+    });
+    for started in join_all(started).await {
+        started.expect("started");
+    }
+    eventually("members that run", || async {
+        let all = at.observe(&id).await.expect("an observation");
+        (all.len() == members.len() && all.iter().all(|member| member.running)).then_some(())
+    })
+    .await;
+}
+
 async fn a_staged_file_is_whole_or_not_there<K: Kind>() {
     let kind = K::new().await;
     let (at, id) = (kind.provisioner(), new_id());
@@ -807,6 +835,7 @@ macro_rules! contract {
                 what_is_set_aside_comes_back,
                 a_member_that_lost_its_data_is_not_started,
                 a_task_tells_what_it_printed_or_why_it_failed,
+                members_that_are_seeded_at_once_run_beside_each_other,
                 a_staged_file_is_whole_or_not_there,
                 what_does_not_fit_is_refused_before_it_comes,
                 files_are_told_by_name_and_length,

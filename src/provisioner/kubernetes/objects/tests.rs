@@ -119,6 +119,7 @@ fn a_set_has_one_pod_that_keeps_to_the_strictest_standard() {
 fn a_volume_that_is_still_to_be_made_keeps_apart_from_those_that_are_there() {
     let (server, described) = (server(), Described::of(&server()));
     let pin = Pin {
+        is_first: true,
         node: Some("n9".to_owned()),
         apart_from: vec!["n1".to_owned(), "n2".to_owned()],
     };
