@@ -91,26 +91,29 @@ pub fn private_file() -> OpenOptions {
 }
 
 /// Writes a file whole or not at all, over one that is there. Of two that do so at once, the later one
-/// wins, and the earlier one may fail.
+/// wins; none fails.
 pub fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
     for name in names_in(folder_of(path))? {
         if finished_name(&name).is_some_and(|name| path.file_name() == Some(OsStr::new(name))) {
             there(fs::remove_file(path.with_file_name(name)))?;
         }
     }
-    let (unfinished, mut file) = Unfinished::beside(path)?;
-    file.write_all(contents)?;
-    file.sync_all()?;
-    unfinished.publish()
+    // Another one that begins takes what is unfinished for what broke off. Each does so once.
+    while there(write_beside(path, contents)?.publish())?.is_none() {}
+    Ok(())
 }
 
 /// Writes a file whole or not at all; `AlreadyExists` where one is there, also where somebody else makes
 /// it meanwhile.
 pub fn write_new(path: &Path, contents: &[u8]) -> io::Result<()> {
+    write_beside(path, contents)?.publish_new()
+}
+
+fn write_beside(path: &Path, contents: &[u8]) -> io::Result<Unfinished> {
     let (unfinished, mut file) = Unfinished::beside(path)?;
     file.write_all(contents)?;
     file.sync_all()?;
-    unfinished.publish_new()
+    Ok(unfinished)
 }
 
 /// Brings what was written to a file to the disk. Without the flush, the error of the last write would
@@ -332,7 +335,7 @@ pub fn is_full(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::{os::unix::fs::PermissionsExt as _, sync::Barrier};
 
     use super::*;
 
@@ -400,6 +403,26 @@ mod tests {
         assert_eq!(text(&file), "whole");
         slow.publish().expect_err("it was taken away");
         assert_eq!(text(&file), "whole");
+        assert_eq!(names_in(root.path()).expect("names"), ["file"]);
+    }
+
+    #[test]
+    fn of_many_that_write_at_once_none_fails_and_one_is_last() {
+        let root = folder();
+        let file = root.path().join("file");
+        let all: Vec<String> = (0..8).map(|n| n.to_string().repeat(1 << 16)).collect();
+        let begin = Barrier::new(all.len());
+        thread::scope(|scope| {
+            for contents in &all {
+                scope.spawn(|| {
+                    begin.wait();
+                    for _ in 0..20 {
+                        write(&file, contents.as_bytes()).expect("written");
+                    }
+                });
+            }
+        });
+        assert!(all.contains(&text(&file)));
         assert_eq!(names_in(root.path()).expect("names"), ["file"]);
     }
 

@@ -126,7 +126,6 @@ pub fn new_pooled_database_of_own_time() -> Option<String> {
 fn pooled_database(more: &[&str]) -> Option<String> {
     static POOLER: OnceLock<Option<Pooler>> = OnceLock::new();
     let url = new_database()?;
-    let pooler = POOLER.get_or_init(|| Pooler::to_server_of(&url, "transaction"));
     let limits = [
         "statement_timeout = '60s'",
         "lock_timeout = '10s'",
@@ -137,6 +136,8 @@ fn pooled_database(more: &[&str]) -> Option<String> {
         let set = format!("ALTER DATABASE {} SET {setting}", name_of(&url));
         inside.batch_execute(&set).expect("a setting");
     }
+    // Its connections know the settings that were there when they began.
+    let pooler = POOLER.get_or_init(|| Pooler::to_server_of(&url, "transaction"));
     pooler.as_ref().map(|pooler| pooler.before(&url))
 }
 
