@@ -172,6 +172,7 @@ impl Office {
         let cluster = |id: &str, name: &str, enabled, capacity_units| Cluster {
             id: id.to_owned(),
             name: name.to_owned(),
+            kind: "local",
             service_instance_id: format!("instance of {id}").parse().ok(),
             enabled,
             capacity_units,

@@ -159,8 +159,11 @@ struct Entry {
 }
 
 impl Entry {
-    /// What its members run on.
-    fn backing(&mut self, defaults: &Defaults<'_>) -> Result<SharedBacking, String> {
+    /// Its kind, and what its members run on.
+    fn backing(
+        &mut self,
+        defaults: &Defaults<'_>,
+    ) -> Result<(&'static str, SharedBacking), String> {
         let named = |kind: &&ClusterKind| self.kind.as_deref().is_none_or(|name| name == kind.name);
         let kind = KINDS.iter().find(named).ok_or_else(|| {
             let kinds: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
@@ -181,7 +184,8 @@ impl Entry {
                 known.join(", ")
             ));
         }
-        (kind.read)(&self.id, std::mem::take(&mut self.own), defaults)
+        let backing = (kind.read)(&self.id, std::mem::take(&mut self.own), defaults)?;
+        Ok((kind.name, backing))
     }
 
     /// What it does not say is as it is for all. One that listens elsewhere has another host.
@@ -316,12 +320,13 @@ fn check_ports(clusters: &[ClusterSettings]) -> Result<(), String> {
 }
 
 fn understood(mut entry: Entry, of_all: &OfAll<'_>) -> Result<ClusterSettings, String> {
-    let backing = entry.backing(&of_all.defaults)?;
+    let (kind, backing) = entry.backing(&of_all.defaults)?;
     let exposure = entry.exposure(of_all.exposure)?;
     let is_here = entry.machine.is_none_or(|name| name == of_all.machine);
     let cluster = Cluster {
         id: entry.id,
         name: entry.name,
+        kind,
         service_instance_id: entry.service_instance_id,
         enabled: entry.enabled,
         capacity_units: entry.capacity_units,

@@ -18,6 +18,8 @@ pub struct Cluster {
     pub id: String,
     /// For people.
     pub name: String,
+    /// Its kind, the value of the field `kind` in the file of clusters.
+    pub kind: &'static str,
     /// The cluster's own service instance, the value of `cluster_service_instance_id`.
     pub service_instance_id: Option<InstanceId>,
     /// Whether it takes new instances. What it has is looked after in any case.
@@ -275,6 +277,7 @@ mod tests {
         Cluster {
             id: id.into(),
             name: id.into(),
+            kind: "local",
             service_instance_id: format!("si-{id}").parse().ok(),
             enabled,
             capacity_units,

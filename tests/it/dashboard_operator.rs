@@ -259,6 +259,7 @@ async fn late_backups_and_clusters_are_told_of() {
 
     page.click("link", "Clusters").await;
     page.says("#clusters", "of 4 serve").await;
+    page.says("#clusters [data-label=Kind]", "local").await;
     page.says("#volumes", "backups").await;
     page.look_over("operator-clusters").await;
     page.click("link", "2 instances on This machine").await;

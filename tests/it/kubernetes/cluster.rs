@@ -39,6 +39,7 @@ fn cluster(id: &str) -> Cluster {
     Cluster {
         id: id.to_owned(),
         name: id.to_owned(),
+        kind: "kubernetes",
         service_instance_id: None,
         enabled: true,
         capacity_units: None,

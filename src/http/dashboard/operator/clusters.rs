@@ -34,6 +34,7 @@ struct ClustersPage {
 struct Row {
     id: String,
     name: String,
+    kind: &'static str,
     takes: &'static str,
     href: String,
     instances: String,
@@ -66,6 +67,7 @@ fn row(of: ClusterSeen) -> Row {
     };
     Row {
         href: address(INSTANCES, &[("cluster", &of.cluster.id)]),
+        kind: of.cluster.kind,
         takes: if of.cluster.enabled { "yes" } else { "no" },
         instances: count(of.placed.instances),
         units: count(of.placed.units),
