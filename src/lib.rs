@@ -21,6 +21,7 @@ pub mod watchdog;
 pub mod broker;
 pub mod operation;
 
+pub mod healing;
 pub mod metrics;
 pub mod timekeeper;
 

@@ -7,8 +7,6 @@
 
 use std::sync::Arc;
 
-use futures::FutureExt as _;
-
 use super::{
     BrokerError, BrokerParts,
     finding::{Finding, Repair},
@@ -16,13 +14,12 @@ use super::{
 use crate::{
     backups::{BackupStoreError, Vault},
     clock::Clock,
+    healing::{self, HealingError},
     model::{
         backup::{Backup, BackupState, KEY_LOST, Manifest},
         failure::chain,
         ids::{BackupId, DeploymentId, InstanceId, OperationId},
-        mirror::healed,
         origin::Origin,
-        proof::Proof,
     },
     store::{self, Conn, Store, StoreError},
 };
@@ -115,48 +112,21 @@ impl Leftovers {
         backup: &BackupId,
         object: &str,
     ) -> Result<Repair, BrokerError> {
-        match self.heal(backup, object).await {
-            Ok(true) => Ok(Repair::Healed),
-            Ok(false) => self.mark_failed(backup).await,
+        let (why, told) = (
+            format!("{object} was gone"),
+            (Origin::Operator, self.clock.now()),
+        );
+        match healing::heal(&self.store, &self.backups, backup, &why, told).await {
+            Ok(Some(_)) => Ok(Repair::Healed),
+            Ok(None) => self.mark_failed(backup).await,
             // One that is marked loses its copy in the mirror, too.
-            Err(BrokerError::BackupStore(error)) => {
+            Err(HealingError::Backups(error)) => {
                 log::error!(backup:% = backup;
                     "it is left as it is until its mirror can be asked: {}", chain(&error));
                 Ok(Repair::Left)
             }
-            Err(error) => Err(error),
+            Err(HealingError::Store(error)) => Err(error.into()),
         }
-    }
-
-    /// Tells whether it could.
-    async fn heal(&self, backup: &BackupId, object: &str) -> Result<bool, BrokerError> {
-        let row = self.row(backup).await?;
-        let row = row.filter(|row| row.state == BackupState::Complete && self.backups.has_mirror());
-        let Some((row, manifest)) = row.and_then(|row| Some((row.clone(), row.manifest?))) else {
-            return Ok(false);
-        };
-        let is_wanted = || {
-            let (store, id) = (self.store.clone(), backup.clone());
-            let asked = async move {
-                store
-                    .read(move |conn| store::mirror::is_wanted(conn, &id))
-                    .await
-            };
-            asked.map(Result::ok).boxed()
-        };
-        let now = self.clock.now();
-        let put_back = self.backups.put_back(&manifest, &is_wanted, now).await?;
-        let Some(put_back) = put_back else {
-            return Ok(false);
-        };
-        let why = format!("{object} was gone");
-        let message = healed(&row.id, row.taken_at(), put_back.bytes, &why);
-        let told = self.store.write(move |conn| {
-            let told = (message.clone(), Origin::Operator, now);
-            store::mirror::set_healed(conn, &row, put_back.sealed_under.as_deref(), told)
-        });
-        told.await?;
-        Ok(true)
     }
 
     async fn mark_failed(&self, backup: &BackupId) -> Result<Repair, BrokerError> {
@@ -306,27 +276,19 @@ fn is_lost(backup: &Backup) -> bool {
     backup.state == BackupState::Failed && (failure == LOST || failure.starts_with(KEY_LOST))
 }
 
-/// The row of a backup as its manifest tells of it.
+/// The row of a backup as its manifest tells of it. The schedule may have taken another one in its period meanwhile;
+/// this one goes by its age.
 fn adopted(manifest: Manifest, instance: InstanceId, operation: OperationId) -> Backup {
+    let of = (&instance, &manifest.deployment_id);
+    let (id, kind, at) = (
+        manifest.backup_id.clone(),
+        manifest.kind,
+        manifest.requested_at,
+    );
     Backup {
-        id: manifest.backup_id.clone(),
-        instance,
-        deployment: manifest.deployment_id.clone(),
-        operation,
-        kind: manifest.kind,
-        // The schedule may have taken another one for it meanwhile; this one goes by its age.
-        period: None,
         state: BackupState::Complete,
-        failure: None,
-        created_at: manifest.requested_at,
-        ordinal: 0,
-        namesake: 0,
         finished_at: Some(manifest.finished_at),
         manifest: Some(manifest.bare()),
-        removal: None,
-        note: String::new(),
-        pinned: false,
-        proof: Proof::default(),
-        mirrored_at: None,
+        ..Backup::asked_for(id, of, operation, kind, at)
     }
 }

@@ -1,17 +1,10 @@
 //! Backups as operations read them. What is spoiled of one where it is stored is put back from the mirror, where
 //! there is one, and read once more.
 
-use futures::FutureExt as _;
-
 use super::{StepError, Work};
 use crate::{
-    model::{
-        backup::{BackupState, Manifest},
-        deployment::Deployment,
-        failure::chain,
-        mirror::healed,
-    },
-    store,
+    healing::{self, HealingError},
+    model::{backup::Manifest, deployment::Deployment, failure::chain},
 };
 
 /// Puts the snapshot of a backup on the stage of a deployment, under the name `staged`. It is checked on the way:
@@ -47,43 +40,22 @@ async fn stage_once(
 }
 
 /// Puts back from the mirror what is spoiled of a backup, `why` says in which way; false where that cannot be done,
-/// or nothing is. It is told of and audited.
+/// or nothing is.
 pub async fn heal(work: &Work, manifest: &Manifest, why: &str) -> Result<bool, StepError> {
-    let vault = &work.parts.backups;
-    let id = manifest.backup_id.clone();
-    let found = work
-        .read(move |conn| store::backup::find(conn, &id))
-        .await?;
-    let Some(backup) = found.filter(|of| of.state == BackupState::Complete && vault.has_mirror())
-    else {
-        return Ok(false);
-    };
-    let is_wanted = || {
-        let (store, id) = (work.parts.store.clone(), manifest.backup_id.clone());
-        let asked = async move {
-            store
-                .read(move |conn| store::mirror::is_wanted(conn, &id))
-                .await
-        };
-        asked.map(Result::ok).boxed()
-    };
-    let now = work.parts.clock.now();
-    let put_back = match vault.put_back(manifest, &is_wanted, now).await {
-        Ok(Some(put_back)) => put_back,
-        Ok(None) => return Ok(false),
-        Err(error) => {
-            log::error!(backup:% = manifest.backup_id;
-                "what is spoiled of a backup cannot be put back from the mirror for now: {}", chain(&error));
-            return Ok(false);
+    let told = (work.operation.origin, work.parts.clock.now());
+    let (store, vault) = (&work.parts.store, &work.parts.backups);
+    let id = &manifest.backup_id;
+    match healing::heal(store, vault, id, why, told).await {
+        Ok(None) => Ok(false),
+        Ok(Some((backup, message))) => {
+            log::warn!(backup:% = id, instance:% = backup.instance; "{message}");
+            Ok(true)
         }
-    };
-    let message = healed(&backup.id, backup.taken_at(), put_back.bytes, why);
-    log::warn!(backup:% = backup.id, instance:% = backup.instance; "{message}");
-    let origin = work.operation.origin;
-    work.write(move |conn| {
-        let told = (message.clone(), origin, now);
-        store::mirror::set_healed(conn, &backup, put_back.sealed_under.as_deref(), told)
-    })
-    .await?;
-    Ok(true)
+        Err(HealingError::Backups(error)) => {
+            log::error!(backup:% = id;
+                "what is spoiled of a backup cannot be put back from the mirror for now: {}", chain(&error));
+            Ok(false)
+        }
+        Err(HealingError::Store(error)) => Err(error.into()),
+    }
 }

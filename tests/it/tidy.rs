@@ -8,7 +8,7 @@ use std::{
 };
 
 /// Each room with the rooms that it may use beside itself.
-const ROOMS: [(&str, &[&str]); 31] = [
+const ROOMS: [(&str, &[&str]); 32] = [
     ("main", &["app", "client", "config", "logging"]),
     (
         "app",
@@ -79,6 +79,7 @@ const ROOMS: [(&str, &[&str]); 31] = [
             "backups",
             "caller",
             "clock",
+            "healing",
             "model",
             "seal",
             "store",
@@ -93,6 +94,7 @@ const ROOMS: [(&str, &[&str]); 31] = [
             "backups",
             "clock",
             "engine",
+            "healing",
             "logging",
             "metrics",
             "model",
@@ -117,6 +119,7 @@ const ROOMS: [(&str, &[&str]); 31] = [
     ("store", &["caller", "disk", "model"]),
     ("caller", &[]),
     ("clock", &["model"]),
+    ("healing", &["backups", "model", "store"]),
     ("timekeeper", &["clock", "model", "store"]),
     ("dial", &["model"]),
     ("folder", &["disk", "model"]),
