@@ -4,13 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 
-use super::{BrokerError, BrokerParts, backup_key};
+use super::{BrokerError, BrokerParts, backup_key, ready::ready};
 use crate::{
     clock::Clock,
     model::{
         backup::{Backup, BackupState},
         ids::{BackupId, DeploymentId, InstanceId, OperationId},
-        instance::InstanceState,
         limits::ON_DEMAND_IN_A_ROW,
         operation::{Operation, OperationKind},
         origin::Origin,
@@ -75,16 +74,7 @@ pub(super) fn back_up_in(
     pause: Duration,
     now: DateTime<Utc>,
 ) -> Result<Operation, BrokerError> {
-    let Some(instance) = store::instance::find(conn, instance)? else {
-        return Err(BrokerError::NotFound(
-            "there is no such instance".to_owned(),
-        ));
-    };
-    if instance.state != InstanceState::Ready {
-        return Err(BrokerError::Concurrency(
-            "the instance is not ready, so there is nothing to back up".to_owned(),
-        ));
-    }
+    let instance = ready(conn, instance, "there is nothing to back up")?;
     let active = store::operation::active_on_instance(conn, &instance.id)?;
     for running in active
         .into_iter()

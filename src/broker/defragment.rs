@@ -1,12 +1,11 @@
 //! Unused storage of databases that is given back: asked for by users, or by the guard that watches over
 //! their sizes at night.
 
-use super::{BrokerError, DeploymentView, upkeep::Upkeep};
+use super::{BrokerError, DeploymentView, ready::ready_database, upkeep::Upkeep};
 use crate::{
     model::{
         defragment::Storage,
         deployment::Deployment,
-        instance::InstanceState,
         operation::{Operation, OperationKind},
         origin::Origin,
     },
@@ -60,20 +59,13 @@ impl Upkeep {
 }
 
 fn defragment_in(conn: &mut Conn<'_>, operation: &Operation) -> Result<Operation, BrokerError> {
-    let Some(instance) = store::instance::find(conn, &operation.instance)? else {
-        let reason = "there is no such instance";
-        return Err(BrokerError::NotFound(reason.to_owned()));
-    };
-    if instance.state != InstanceState::Ready {
-        let reason = "the instance is not ready, so its members cannot give anything back";
-        return Err(BrokerError::Concurrency(reason.to_owned()));
-    }
+    let so = "its members cannot give anything back";
+    let (instance, deployment) = ready_database(conn, &operation.instance, so)?;
     let kind = OperationKind::Defragment;
     if let Some(running) = store::operation::under_way(conn, &instance.id, kind)? {
         return Ok(running);
     }
-    let deployment = store::deployment::of_instance(conn, &instance.id)?;
-    if deployment.is_some_and(|(deployment, _)| deployment.closed_since.is_some()) {
+    if deployment.closed_since.is_some() {
         let reason =
             "the database is full and closed to its users; ask for room to be made instead";
         return Err(BrokerError::Concurrency(reason.to_owned()));

@@ -67,6 +67,7 @@ mod proof;
 mod provision;
 mod quota;
 mod readdress;
+mod ready;
 mod reconcile;
 mod recover;
 mod relief;

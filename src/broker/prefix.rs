@@ -3,6 +3,7 @@
 use super::{
     BrokerError, DeploymentView, Upkeep,
     backup::queue_safety_backup,
+    ready::ready_database,
     source::{Source, chosen},
 };
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
         choice::BackupChoice,
         deployment::Deployment,
         ids::InstanceId,
-        instance::{Instance, InstanceState},
+        instance::Instance,
         operation::{Operation, OperationKind, RestoreSource},
         origin::Origin,
         prefix::PrefixRestore,
@@ -99,15 +100,8 @@ fn may_take(into: &Instance, of: &Instance, scope: RestoreScope) -> bool {
 
 /// The instance, when its users can use it.
 fn open(conn: &mut Conn<'_>, operation: &Operation) -> Result<(Instance, Deployment), BrokerError> {
-    let unknown = || BrokerError::NotFound("there is no such instance".to_owned());
-    let found = store::instance::find(conn, &operation.instance)?;
-    let instance = found.ok_or_else(unknown)?;
-    if instance.state != InstanceState::Ready {
-        let reason = "the instance is not ready, so there is nothing to put keys back into";
-        return Err(BrokerError::Concurrency(reason.to_owned()));
-    }
-    let deployment = store::deployment::of_instance(conn, &instance.id)?;
-    let (deployment, _) = deployment.ok_or_else(unknown)?;
+    let so = "there is nothing to put keys back into";
+    let (instance, deployment) = ready_database(conn, &operation.instance, so)?;
     let changes = operation
         .prefix_restore
         .as_ref()

@@ -1,7 +1,7 @@
 //! Room in databases that are full or about to be: asked for by users, or by the guard that watches over
 //! their sizes.
 
-use super::{BrokerError, DeploymentView, upkeep::Upkeep};
+use super::{BrokerError, DeploymentView, ready::ready, upkeep::Upkeep};
 use crate::{
     model::{
         deployment::Deployment,
@@ -103,14 +103,7 @@ impl Upkeep {
 }
 
 fn relieve_in(conn: &mut Conn<'_>, operation: Operation) -> Result<Operation, BrokerError> {
-    let Some(instance) = store::instance::find(conn, &operation.instance)? else {
-        let reason = "there is no such instance";
-        return Err(BrokerError::NotFound(reason.to_owned()));
-    };
-    if instance.state != InstanceState::Ready {
-        let reason = "the instance is not ready, so there is no room to make";
-        return Err(BrokerError::Concurrency(reason.to_owned()));
-    }
+    let instance = ready(conn, &operation.instance, "there is no room to make")?;
     if let Some(running) = store::operation::under_way(conn, &instance.id, OperationKind::Relief)? {
         // What the guard began does less than what users ask for.
         if running.delete_prefix == operation.delete_prefix && running.origin != Origin::Guard {

@@ -1,12 +1,11 @@
 //! Members that are replaced: as an operator asks for it, or as the watchdog finds it.
 
-use super::{BrokerError, upkeep::Upkeep};
+use super::{BrokerError, ready::ready_database, upkeep::Upkeep};
 use crate::{
     model::{
         alert::RepairWatch,
         deployment::Deployment,
         ids::InstanceId,
-        instance::InstanceState,
         limits::{REPAIRS_COUNTED, REPAIRS_MAX},
         operation::{Operation, OperationKind, OperationState},
         origin::Origin,
@@ -110,18 +109,8 @@ pub(super) fn usable(
     conn: &mut Conn<'_>,
     instance: &InstanceId,
 ) -> Result<Deployment, BrokerError> {
-    let found = store::instance::find(conn, instance)?;
-    let Some(found) = found else {
-        let reason = "there is no such service instance";
-        return Err(BrokerError::NotFound(reason.to_owned()));
-    };
-    if found.state != InstanceState::Ready {
-        let reason = "the service instance is not ready, so nothing of it can be repaired";
-        return Err(BrokerError::Concurrency(reason.to_owned()));
-    }
-    let (deployment, _) = store::deployment::of_instance(conn, instance)?
-        .ok_or_else(|| StoreError::Missing("the instance's deployment".to_owned()))?;
-    Ok(deployment)
+    let found = ready_database(conn, instance, "nothing of it can be repaired");
+    Ok(found?.1)
 }
 
 fn queue_repair(conn: &mut Conn<'_>, operation: Operation) -> Result<Operation, BrokerError> {

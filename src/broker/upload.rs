@@ -15,7 +15,7 @@ use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::Mutex;
 
-use super::{BrokerError, BrokerParts, DeploymentView, Downloads, Profiles};
+use super::{BrokerError, BrokerParts, DeploymentView, Downloads, Profiles, ready::ready};
 use crate::{
     backups::{Identity, TakenIn, Vault},
     caller::Caller,
@@ -24,7 +24,6 @@ use crate::{
         audit::AtOnce,
         backup::{Backup, BackupState, check_note},
         ids::{BackupId, InstanceId, OperationId, PartId},
-        instance::InstanceState,
         limits::upload::{
             UPLOAD_HEAD_BYTES, UPLOAD_KEPT, UPLOAD_PART_BYTES, UPLOADS_ENDED_AT_ONCE,
             UPLOADS_OPEN_MAX, UPLOADS_RECEIVED_AT_ONCE,
@@ -44,6 +43,9 @@ use crate::{
 const GIVEN_UP: &str = "the upload was not ended in time; begin another one";
 /// The same of one that its user gave up.
 const DROPPED: &str = "the upload was given up";
+
+/// What an instance cannot do that is not ready.
+const NO_BACKUPS: &str = "it takes no backups";
 
 /// What somebody wants to bring along.
 #[derive(Debug, Clone)]
@@ -127,7 +129,7 @@ impl Uploads {
         }
         // The parts, and the snapshot that is put together of them, beside what others were promised.
         let promised = self.store.read(store::upload::promised_bytes).await?;
-        let needed = promised.saturating_add(twice(wanted.bytes));
+        let needed = promised.saturating_add(wanted.bytes.saturating_mul(2));
         self.vault.room_for(needed).await?;
         let now = self.clock.now();
         let upload = Upload {
@@ -153,13 +155,13 @@ impl Uploads {
         instance: InstanceId,
     ) -> Result<Vec<(Upload, Option<OperationId>)>, BrokerError> {
         let read = self.store.read(move |conn| {
-            let open = open_of(conn, &instance)?.into_iter().map(|upload| {
-                let backup = store::backup::find(conn, &upload.backup)?;
-                let import = backup.map(|backup| backup.operation);
-                let import = import.filter(|_| upload.is_whole());
-                Ok((upload, import))
-            });
-            open.collect()
+            let open = open_of(conn, &instance)?.into_iter();
+            Ok(open
+                .map(|(upload, backup)| {
+                    let import = upload.is_whole().then_some(backup.operation);
+                    (upload, import)
+                })
+                .collect())
         });
         Ok(read.await?)
     }
@@ -171,22 +173,19 @@ impl Uploads {
         id: BackupId,
     ) -> Result<(Upload, Option<OperationId>), BrokerError> {
         let read = self.store.read(move |conn| {
-            let upload = store::upload::find(conn, &id)?;
-            let upload = match upload {
-                Some(upload) => is_open(conn, &upload)?.then_some(upload),
-                None => None,
-            };
-            Ok((upload, store::backup::find(conn, &id)?))
+            Ok((
+                store::upload::find(conn, &id)?,
+                store::backup::find(conn, &id)?,
+            ))
         });
         let (upload, backup) = read.await?;
-        let is_its = |backup: &Backup| backup.instance == instance;
-        let backup = backup.filter(is_its);
-        match (upload.filter(|of| of.instance == instance), backup) {
-            (Some(upload), Some(backup)) => {
+        let backup = backup.filter(|backup| backup.instance == instance);
+        match (upload, backup) {
+            (Some(upload), Some(backup)) if waits(&backup) => {
                 let import = upload.is_whole().then_some(backup.operation);
                 Ok((upload, import))
             }
-            (None, Some(backup)) if backup.kind == BackupKind::Imported => {
+            (_, Some(backup)) if backup.kind == BackupKind::Imported => {
                 Err(BrokerError::NotFound(format!(
                     "the upload is over; what came of it, the backup {} tells",
                     backup.id
@@ -360,7 +359,8 @@ impl Uploads {
             let Some(found) = store::upload::find(conn, &begun.backup)? else {
                 return Ok(false);
             };
-            if !is_open(conn, &found)? {
+            let backup = store::backup::find(conn, &begun.backup)?;
+            if !backup.as_ref().is_some_and(waits) {
                 return Ok(true);
             }
             if found.received != begun.received {
@@ -387,24 +387,21 @@ impl Uploads {
     }
 }
 
-fn twice(bytes: u64) -> u64 {
-    bytes.saturating_mul(2)
+/// Whether the backup of an upload waits for its bytes, or is being made of them. Of one that is given up a part may
+/// be there still.
+fn waits(backup: &Backup) -> bool {
+    matches!(backup.state, BackupState::Pending | BackupState::Running)
 }
 
-/// Whether an upload waits for its bytes, or is being made a backup. Of one that is given up a part may be there
-/// still.
-fn is_open(conn: &mut Conn<'_>, upload: &Upload) -> Result<bool, StoreError> {
-    let backup = store::backup::find(conn, &upload.backup)?;
-    let states = [BackupState::Pending, BackupState::Running];
-    Ok(backup.is_some_and(|backup| states.contains(&backup.state)))
-}
-
-fn open_of(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<Vec<Upload>, StoreError> {
+/// The uploads of an instance that are not over, each with its backup.
+fn open_of(
+    conn: &mut Conn<'_>,
+    instance: &InstanceId,
+) -> Result<Vec<(Upload, Backup)>, StoreError> {
     let mut open = Vec::new();
     for upload in store::upload::of_instance(conn, instance)? {
-        if is_open(conn, &upload)? {
-            open.push(upload);
-        }
+        let backup = store::backup::find(conn, &upload.backup)?;
+        open.extend(backup.filter(waits).map(|backup| (upload, backup)));
     }
     Ok(open)
 }
@@ -419,7 +416,7 @@ fn begin(
     note: &str,
     origin: Origin,
 ) -> Result<(), BrokerError> {
-    is_ready(conn, &upload.instance)?;
+    ready(conn, &upload.instance, NO_BACKUPS)?;
     let open = open_of(conn, &upload.instance)?;
     if open.len() >= UPLOADS_OPEN_MAX {
         return Err(BrokerError::Concurrency(format!(
@@ -449,20 +446,6 @@ fn begin(
     )?)
 }
 
-fn is_ready(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<(), BrokerError> {
-    let found = store::instance::find(conn, instance)?;
-    match found.map(|found| found.state) {
-        Some(InstanceState::Ready) => Ok(()),
-        Some(_) => {
-            let reason = "the instance is not ready, so it takes no backups";
-            Err(BrokerError::Concurrency(reason.to_owned()))
-        }
-        None => Err(BrokerError::NotFound(
-            "there is no such instance".to_owned(),
-        )),
-    }
-}
-
 /// Counts a part that is stored; with the last one the import is queued.
 fn add(
     conn: &mut Conn<'_>,
@@ -474,7 +457,7 @@ fn add(
     let backup = store::backup::find(conn, id)?;
     let backup = backup.filter(|backup| backup.state == BackupState::Pending);
     let backup = backup.ok_or_else(no_such_upload)?;
-    is_ready(conn, &upload.instance)?;
+    ready(conn, &upload.instance, NO_BACKUPS)?;
     let upload = upload.with(part, now)?;
     store::upload::add(conn, &upload, part)?;
     if upload.is_whole() {

@@ -134,11 +134,24 @@ struct Found {
     manifest: Value,
 }
 
-/// A digest in hexadecimal digits.
-pub(super) fn written(digest: Context) -> String {
+/// Copies bytes; returns how many, and their SHA-256 in hexadecimal digits.
+pub(super) fn copy(from: &mut impl Read, to: &mut impl io::Write) -> io::Result<(u64, String)> {
+    let (mut digest, mut bytes) = (Context::new(&SHA256), 0);
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        match from.read(&mut chunk)? {
+            0 => break,
+            length => {
+                digest.update(&chunk[..length]);
+                to.write_all(&chunk[..length])?;
+                bytes += length as u64;
+            }
+        }
+    }
+    to.flush()?;
     let digest = digest.finish();
     let digits = digest.as_ref().iter().map(|byte| format!("{byte:02x}"));
-    digits.collect()
+    Ok((bytes, digits.collect()))
 }
 
 fn read(archive: &mut impl Read) -> io::Result<Found> {
@@ -147,15 +160,7 @@ fn read(archive: &mut impl Read) -> io::Result<Found> {
         let mut entry = entry?;
         match &*entry.path_bytes() {
             name if name == SNAPSHOT_FILE.as_bytes() => {
-                let mut digest = Context::new(&SHA256);
-                let mut chunk = vec![0; CHUNK_BYTES];
-                loop {
-                    match entry.read(&mut chunk)? {
-                        0 => break,
-                        length => digest.update(&chunk[..length]),
-                    }
-                }
-                snapshot = Some(written(digest));
+                snapshot = Some(copy(&mut entry, &mut io::sink())?.1);
             }
             name if name == MANIFEST_FILE.as_bytes() => {
                 let mut text = Vec::new();

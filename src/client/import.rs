@@ -12,7 +12,6 @@ use std::{
 
 use bytes::Bytes;
 use flate2::read::GzDecoder;
-use ring::digest::{Context, SHA256};
 use serde_json::{Value, json};
 use tokio::{task::spawn_blocking, time::sleep};
 
@@ -20,7 +19,7 @@ use super::{
     Session,
     command::ImportBackup,
     compose::Compose,
-    download::written,
+    download::copy,
     error::{Error, HttpError, Result},
     show::Progress,
 };
@@ -28,16 +27,14 @@ use crate::{
     disk::Unfinished,
     model::{
         backup::{MANIFEST_FILE, SNAPSHOT_FILE},
+        gzip::GZIP_MAGIC,
         limits::{
-            CHUNK_BYTES, CLIENT_POLL, MANIFEST_BYTES_MAX,
+            CLIENT_POLL, MANIFEST_BYTES_MAX,
             upload::{CLIENT_PIECE_BYTES, CLIENT_PIECE_TRIES},
         },
         size::size,
     },
 };
-
-/// How what is compressed with gzip begins (RFC 1952).
-const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// A snapshot that can be read from any place on.
 struct Snapshot {
@@ -114,17 +111,8 @@ impl Session {
                     let left = "what was sent is kept for a day: give the same command again, and it goes on";
                     return Err(Error::Interrupted(left.to_owned()));
                 }
-                // Another request of the same upload ends by itself, and bytes of it may have come meanwhile.
-                Err(Error::Refused(refusal))
-                    if refusal.status == 409 && failures < CLIENT_PIECE_TRIES =>
-                {
-                    failures += 1;
-                    progress.say(&refusal.to_string());
-                    sleep(self.poll.unwrap_or(CLIENT_POLL)).await;
-                    continue;
-                }
-                // It may pass; what has come is asked for again.
-                Err(Error::Http(error)) if failures < CLIENT_PIECE_TRIES => {
+                // What has come is asked for again.
+                Err(error) if may_pass(&error) && failures < CLIENT_PIECE_TRIES => {
                     failures += 1;
                     progress.say(&error.to_string());
                     sleep(self.poll.unwrap_or(CLIENT_POLL)).await;
@@ -139,6 +127,16 @@ impl Session {
                 return Ok(recipe.to_owned());
             }
         }
+    }
+}
+
+/// Whether a piece may come the next time. Another request of the same upload ends by itself, and bytes of it may have
+/// come meanwhile.
+fn may_pass(error: &Error) -> bool {
+    match error {
+        Error::Refused(refusal) => refusal.status == 409,
+        Error::Http(_) => true,
+        _ => false,
     }
 }
 
@@ -233,24 +231,6 @@ fn unpack(path: &Path, archive: File) -> io::Result<Snapshot> {
         sha256,
         version,
     })
-}
-
-/// Copies bytes; returns how many, and their SHA-256.
-fn copy(from: &mut impl Read, to: &mut impl io::Write) -> io::Result<(u64, String)> {
-    let (mut digest, mut bytes) = (Context::new(&SHA256), 0);
-    let mut chunk = vec![0; CHUNK_BYTES];
-    loop {
-        match from.read(&mut chunk)? {
-            0 => break,
-            length => {
-                digest.update(&chunk[..length]);
-                to.write_all(&chunk[..length])?;
-                bytes += length as u64;
-            }
-        }
-    }
-    to.flush()?;
-    Ok((bytes, written(digest)))
 }
 
 fn text(value: &Value) -> String {

@@ -23,6 +23,7 @@ use crate::{
     broker::read_only,
     model::{
         bom::bytes_without_bom,
+        gzip::GZIP_MAGIC,
         ids::IdError,
         limits::{
             AUTHORIZATION_BYTES_MAX, BODY_BYTES_MAX, FORM_BYTES_MAX, REQUEST_BODY_TIMEOUT,
@@ -33,9 +34,6 @@ use crate::{
     },
     stream::ByteStream,
 };
-
-/// How what is compressed with gzip begins (RFC 1952).
-const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 fn authorization<'a>(headers: &'a header::HeaderMap, scheme: &str) -> Option<&'a str> {
     let value = headers.get(header::AUTHORIZATION)?;

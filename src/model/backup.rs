@@ -175,25 +175,14 @@ impl Backup {
 impl Backup {
     /// One for tests: asked for at that time, and complete 5 s later.
     pub fn taken(at: DateTime<Utc>, kind: BackupKind) -> Self {
+        let instance = "i".parse().expect("an id");
+        let deployment = "5ae85b45e5717f0001533192".parse().expect("an id");
+        let operation = "5ae85b45e5717f0001533193".parse().expect("an id");
+        let (id, of) = (BackupId::generate(at), (&instance, &deployment));
         Self {
-            id: BackupId::generate(at),
-            instance: "i".parse().expect("an id"),
-            deployment: "5ae85b45e5717f0001533192".parse().expect("an id"),
-            operation: "5ae85b45e5717f0001533193".parse().expect("an id"),
-            kind,
-            period: None,
             state: BackupState::Complete,
-            failure: None,
-            created_at: at,
-            ordinal: 0,
-            namesake: 0,
             finished_at: Some(at + chrono::TimeDelta::seconds(5)),
-            manifest: None,
-            removal: None,
-            note: String::new(),
-            pinned: false,
-            proof: Proof::default(),
-            mirrored_at: None,
+            ..Self::asked_for(id, of, operation, kind, at)
         }
     }
 }

@@ -28,6 +28,7 @@ pub mod exposure;
 pub mod failure;
 pub mod figures;
 pub mod full;
+pub mod gzip;
 pub mod health;
 pub mod history;
 pub mod holder;

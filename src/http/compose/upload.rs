@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::{Answer, deployment_in_path, id::Id, view};
 use crate::{
-    broker::{BrokerError, DeploymentView, UploadRequest},
+    broker::{DeploymentView, UploadRequest},
     http::{
         Api,
         error::HttpError,
@@ -228,8 +228,7 @@ fn offset(request: &HttpRequest) -> Result<u64, HttpError> {
     let given = request.headers().get(OFFSET);
     let read = given.and_then(|value| value.to_str().ok()?.parse().ok());
     read.ok_or_else(|| {
-        let reason = format!("{OFFSET} is missing, or no number of bytes");
-        HttpError::Broker(BrokerError::BadRequest(reason))
+        HttpError::bad_request(format!("{OFFSET} is missing, or no number of bytes"))
     })
 }
 

@@ -10,7 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use compose_broker::{
     model::{
         address::Address,
-        backup::{Backup, BackupState},
+        backup::Backup,
         binding::{BindIdentity, Binding, BindingState},
         deployment::{Deployment, Member, Membership, Notes},
         ids::{DeploymentId, OperationId},
@@ -19,7 +19,6 @@ use compose_broker::{
         origin::Origin,
         period::{BackupKind, Period},
         postgres::DatabaseAddress,
-        proof::Proof,
         queue::Shares,
         tenant::Tenant,
         trust::{KnownTime, Reading, Trusted},
@@ -255,25 +254,12 @@ fn binding_of(instance: &str, name: &str) -> Binding {
 
 /// The backup of that number, of the instance `i`.
 fn kept_backup(number: u32, period: Option<&str>) -> Backup {
+    let kind = period.map_or(BackupKind::OnDemand, |_| BackupKind::Daily);
+    let (instance, deployment) = (id("i"), own(0));
+    let of = (&instance, &deployment);
     Backup {
-        id: own(number),
-        instance: id("i"),
-        deployment: own(0),
-        operation: own(number),
-        kind: period.map_or(BackupKind::OnDemand, |_| BackupKind::Daily),
         period: period.map(|text| text.parse::<Period>().expect("a period")),
-        state: BackupState::Pending,
-        failure: None,
-        created_at: noon(),
-        ordinal: 0,
-        namesake: 0,
-        finished_at: None,
-        manifest: None,
-        removal: None,
-        note: String::new(),
-        pinned: false,
-        proof: Proof::default(),
-        mirrored_at: None,
+        ..Backup::asked_for(own(number), of, own(number), kind, noon())
     }
 }
 
