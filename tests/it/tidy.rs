@@ -478,20 +478,26 @@ pub fn sources(folder: &Path) -> Vec<(String, String)> {
     found
 }
 
+/// What `look` finds in the files below a folder of the project, of which there are not few.
+fn found_below(folder: &str, look: impl Fn(&str, &str) -> Vec<String>) -> Vec<String> {
+    let sources = sources(&root().join(folder));
+    assert!(sources.len() > 50, "{folder} has {} files", sources.len());
+    let found = sources.iter().flat_map(|(path, text)| {
+        let found = look(path, text).into_iter();
+        found.map(move |offence| format!("{folder}/{path}: {offence}"))
+    });
+    found.collect()
+}
+
 #[test]
 fn every_file_keeps_to_the_map() {
-    let sources = sources(&root().join("src"));
-    assert!(sources.len() > 50, "{} files", sources.len());
-    let offences: Vec<String> = sources
-        .iter()
-        .flat_map(|(path, text)| {
-            let found = offences(path, text);
-            found
-                .into_iter()
-                .map(move |offence| format!("src/{path}: {offence}"))
-        })
-        .collect();
-    assert_eq!(offences, Vec::<String>::new());
+    assert_eq!(found_below("src", offences), Vec::<String>::new());
+}
+
+#[test]
+fn every_file_of_the_tests_is_as_short_as_one_of_tests_may_be_and_says_what_it_is() {
+    let look = |path: &str, text: &str| offences_of_form(&format!("tests/{path}"), text);
+    assert_eq!(found_below("tests", look), Vec::<String>::new());
 }
 
 #[test]

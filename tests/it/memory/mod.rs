@@ -4,6 +4,7 @@
 //! operations cannot tell them from real ones. They never stand where a test is about etcd, processes
 //! or a disk.
 
+mod base;
 pub mod cluster;
 mod keys;
 pub mod pair;

@@ -5,11 +5,7 @@
 //! A member's database is one file in its home. What is written goes to the primary; the replica copies
 //! it whenever somebody looks at the two. When the primary is gone, the replica takes its place.
 
-use std::{
-    collections::BTreeMap,
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -21,7 +17,6 @@ use compose_broker::{
     },
     model::{
         backup::SnapshotContent,
-        binding::Role,
         deployment::{Access, Authority, Deployment, DeploymentSecrets, Member, Membership, Site},
         engine::{Entry, Figure, FilesOfMember, Line, Obstacle, Port, PortUser, Profile},
         observation::{MemberHealth, MemberObservation, MemberRole, Silence, SilenceCause},
@@ -39,11 +34,13 @@ use compose_broker::{
     workbench::Workbench,
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::cluster::{Ended, Files, Installed, MemoryCluster, Place, Running, flag, listens_at};
-use super::keys;
+use super::{
+    base::{BASE, Base, END, HASH, UNREADABLE, User, run, serve},
+    cluster::{Installed, MemoryCluster, Running, flag, listens_at},
+    keys,
+};
 
 /// The engine's name.
 pub const NAME: &str = "pair";
@@ -53,17 +50,10 @@ pub const CONTENT_NOTE: &str = "Keys are all that a pair holds.";
 pub const VERSIONS: [&str; 3] = ["1.4.2", "2.0.5", "3.1.0"];
 /// The members' port.
 const PORT: &str = "sql";
-/// The database's file, and where it lies.
+/// Where the database's file lies.
 const FOLDER: &str = "data";
-const BASE: &str = "data/base.db";
-/// Ends a snapshot that is whole.
-const END: &str = "\nend";
 /// A member with this runs and serves nobody: it is in doubt whether it has all that was written.
 pub const DOUBT: &str = "data/doubt";
-/// What a member says that cannot read its file.
-const UNREADABLE: &str = "the database cannot be read\n";
-/// The figure of the hash over all keys and values.
-const HASH: &str = "hash";
 
 const fn line(major: u32, minor: u32, entry: Option<Entry>) -> Line {
     Line {
@@ -159,146 +149,6 @@ pub fn installed() -> Vec<Installed> {
         run,
     };
     VERSIONS.map(of).into()
-}
-
-/// A database, as a member keeps it.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-struct Base {
-    /// The deployment that it belongs to.
-    of: String,
-    /// The members that are part of it.
-    members: Vec<String>,
-    /// The one that takes what is written.
-    primary: String,
-    /// Grows with each new primary.
-    term: u64,
-    keys: BTreeMap<String, String>,
-    users: BTreeMap<String, User>,
-    /// The administrator's password; none: everybody may do everything.
-    administrator: Option<String>,
-    changes: i64,
-    /// What it held when it was compared with a backup, by the changes until then.
-    compared: BTreeMap<i64, BTreeMap<String, String>>,
-    /// Bytes that hold nothing any more.
-    unused: u64,
-    is_full: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct User {
-    password: String,
-    is_reader: bool,
-    prefix: String,
-}
-
-impl User {
-    fn of(user: &DatabaseUser) -> Self {
-        Self {
-            password: user.password.expose().to_owned(),
-            is_reader: user.rights.role == Role::Reader,
-            prefix: user.rights.prefix.clone(),
-        }
-    }
-}
-
-impl Base {
-    fn read(home: &Files) -> Option<Self> {
-        serde_json::from_slice(home.get(BASE)?).ok()
-    }
-
-    fn write(&self, home: &mut Files) {
-        let bytes = serde_json::to_vec(self).expect("JSON");
-        home.insert(BASE.to_owned(), bytes);
-    }
-
-    /// The keys with a prefix.
-    fn part(&self, prefix: &str) -> BTreeMap<String, String> {
-        let keys = self.keys.iter();
-        let of_it = keys.filter(|(key, _)| key.starts_with(prefix));
-        of_it
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect()
-    }
-
-    fn used_bytes(&self) -> u64 {
-        let keys = self.keys.iter();
-        keys.map(|(key, value)| (key.len() + value.len()) as u64)
-            .sum()
-    }
-
-    fn content(&self) -> SnapshotContent {
-        let keys = i64::try_from(self.keys.len()).expect("few keys");
-        [("keys", keys), (HASH, self.hash())].into()
-    }
-
-    /// Over all keys and values.
-    fn hash(&self) -> i64 {
-        let mut hasher = DefaultHasher::new();
-        self.keys.hash(&mut hasher);
-        // Snapshots tell of positive numbers.
-        i64::try_from(hasher.finish() >> 1).expect("63 bits")
-    }
-}
-
-/// A member begins: with what it has, with nothing as a new database, or to copy its primary.
-fn serve(place: &mut Place<'_>) -> Result<String, String> {
-    let name = place.flag("name").expect("a name").to_owned();
-    let began = format!("{name} begins\n");
-    if place.read(&format!("{FILES}/key")).is_none() {
-        return Err("no key\n".to_owned());
-    }
-    if place.home.contains_key(BASE) {
-        return match Base::read(place.home) {
-            Some(_) => Ok(began),
-            None => Err(UNREADABLE.to_owned()),
-        };
-    }
-    let members = place.flag("members").expect("members").split(',');
-    let base = Base {
-        of: place.flag("of").expect("a deployment").to_owned(),
-        members: match place.flag("state") {
-            Some("new") => members.map(str::to_owned).collect(),
-            _ => Vec::new(),
-        },
-        ..Base::default()
-    };
-    base.write(place.home);
-    Ok(began)
-}
-
-/// The tool: `restore FILE` from a snapshot or a database, and `count FILE`.
-fn run(binary: &str, place: &mut Place<'_>) -> Ended {
-    assert_eq!(binary, "pairtool");
-    let [command, file, ..] = place.args else {
-        return Ended::Failed("a command and a file are needed".to_owned());
-    };
-    let read = place
-        .read(file)
-        .map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-    let base = read.as_deref().and_then(|text| {
-        // A database that is not a snapshot has no such end.
-        let text = text.strip_suffix(END).unwrap_or(text);
-        serde_json::from_str::<Base>(text).ok()
-    });
-    let Some(base) = base else {
-        return Ended::Failed(format!("{file}: {UNREADABLE}"));
-    };
-    match command.as_str() {
-        "count" => Ended::Printed(serde_json::to_string(&base.content()).expect("JSON")),
-        "restore" => {
-            let members = place.flag("members").expect("members").split(',');
-            let restored = Base {
-                of: place.flag("of").expect("a deployment").to_owned(),
-                members: members.map(str::to_owned).collect(),
-                primary: String::new(),
-                term: 0,
-                ..base
-            };
-            restored.write(place.home);
-            Ended::Printed(String::new())
-        }
-        other => Ended::Failed(format!("no command {other}")),
-    }
 }
 
 /// The engine, over the members of one cluster.
