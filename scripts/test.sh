@@ -41,6 +41,7 @@ stage() {
     local name=$1 start=$SECONDS status=0
     shift
     printf '\n== %s\n' "$name"
+    : >"$told"
     "$@" 2>&1 | tee "$told" || status=$?
     summary+=("$(printf '%5d s  %-10s %s' $((SECONDS - start)) "$name" "$( ((status)) && echo FAILED || echo ok)")")
     return "$status"
@@ -52,8 +53,8 @@ tools() { scripts/setup.sh --browser --fuzz --rules --s3 --postgres; }
 # It waits most of the time.
 demo() { "$built/examples/demo" --broker "$built/compose-broker" --plain; }
 
-# beside NAME COMMAND...: runs the command while the function of that name runs, which needs little of the
-# processors. Both have to succeed.
+# beside NAME COMMAND...: runs the command while the function of that name runs, which takes little of the
+# processors from it. Both have to succeed.
 beside() {
     local other=$1 said status=0
     shift
@@ -66,13 +67,20 @@ beside() {
     return "$status"
 }
 
+# Takes what tests leave of the processors, and nothing of theirs: they wait for databases a third of their time.
+# What builds keeps others from it, so this begins when the tests have begun.
+lint() {
+    local given_up=$((SECONDS + 60))
+    until grep -q '^running [0-9]* tests' "$told" || ((SECONDS > given_up)); do sleep 1; done
+    chrt --idle 0 cargo clippy --all-targets --locked -- -D warnings &&
+        # Links of private items too: the map and the comments name them.
+        RUSTDOCFLAGS='-D warnings' chrt --idle 0 cargo doc --no-deps --document-private-items --locked --quiet
+}
+
 trap report EXIT
 stage setup scripts/setup.sh
 stage format cargo fmt --check
-stage lint beside tools cargo clippy --all-targets --locked -- -D warnings
-# Links of private items too: the map and the comments name them.
-stage pages env RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items --locked --quiet
-stage build cargo test --locked --no-run
+stage build beside tools cargo test --locked --no-run
 # The tests' brokers start hundreds of processes out of one: each costs a copy of its map of memory, which
 # is three times as large with an arena for each thread.
 export MALLOC_ARENA_MAX=${MALLOC_ARENA_MAX:-2}
@@ -83,7 +91,7 @@ export RUST_BACKTRACE=0
 stage units env RUST_TEST_THREADS="${RUST_TEST_THREADS:-$((5 * $(nproc)))}" \
     cargo test --locked --no-fail-fast --lib
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((5 * $(nproc) / 2))}
-stage suite cargo test --locked --no-fail-fast --test it
+stage suite+lint beside lint cargo test --locked --no-fail-fast --test it
 # The rules of OSB and the failing steps of operations once more, in brokers over PostgreSQL. The whole suite:
 # make test-postgres.
 stage postgres env COMPOSE_BROKER_TEST_STORE=postgres cargo test --locked --test it -- \
