@@ -202,8 +202,8 @@ impl Uploads {
         self: &Arc<Self>,
         of: &DeploymentView,
         id: BackupId,
-        offset: u64,
-        content: ByteStream,
+        (offset, content): (u64, ByteStream),
+        origin: Origin,
     ) -> Result<(Upload, Option<OperationId>), BrokerError> {
         let instance = of.instance.id.clone();
         let (upload, import) = self.find(instance.clone(), id.clone()).await?;
@@ -217,14 +217,17 @@ impl Uploads {
         }
         let place = self.place_for(&upload)?;
         if offset == 0 {
-            self.check_head(of, &upload, &source.head().await).await?;
+            let head = source.head().await;
+            self.check_head(of, &upload, &head, origin).await?;
         }
         // Sealing takes time that the threads which answer requests do not have; and what has come is kept,
         // also where its sender is gone by then.
         let (uploads, caller) = (self.clone(), Caller::current());
         let received = self.downloads.run(async move {
             let _place = place;
-            caller.during(uploads.store_parts(upload, source)).await
+            caller
+                .during(uploads.store_parts(upload, source, origin))
+                .await
         });
         received.await?;
         self.find(instance, id).await
@@ -258,6 +261,7 @@ impl Uploads {
         of: &DeploymentView,
         upload: &Upload,
         head: &[u8],
+        origin: Origin,
     ) -> Result<(), BrokerError> {
         let least = upload.bytes.min(UPLOAD_HEAD_BYTES as u64);
         if (head.len() as u64) < least {
@@ -268,13 +272,18 @@ impl Uploads {
         let profile = self.profiles.get(&of.deployment.engine)?;
         if let Err(reason) = (profile.check_head)(head) {
             let reason = format!("the file is no snapshot: {reason}");
-            self.end(upload, &reason, Origin::Compose).await?;
+            self.end(upload, &reason, origin).await?;
             return Err(BrokerError::BadRequest(reason));
         }
         Ok(())
     }
 
-    async fn store_parts(&self, mut upload: Upload, source: Source) -> Result<(), BrokerError> {
+    async fn store_parts(
+        &self,
+        mut upload: Upload,
+        source: Source,
+        origin: Origin,
+    ) -> Result<(), BrokerError> {
         let of = Identity::from(&upload);
         while !source.is_over().await {
             let id = PartId::generate(self.clock.now());
@@ -299,13 +308,13 @@ impl Uploads {
             let (now, wanted) = (self.clock.now(), upload.backup.clone());
             let added = self
                 .store
-                .decide(move |conn| add(conn, &wanted, &part, now));
+                .decide(move |conn| add(conn, &wanted, &part, (origin, now)));
             match added.await {
                 Ok(more) => upload = more,
                 Err(error) => {
                     self.vault.remove_part(&of, &id).await?;
                     if let BrokerError::BadRequest(reason) = &error {
-                        self.end(&upload, reason, Origin::Compose).await?;
+                        self.end(&upload, reason, origin).await?;
                     }
                     return Err(error);
                 }
@@ -451,7 +460,7 @@ fn add(
     conn: &mut Conn<'_>,
     id: &BackupId,
     part: &Part,
-    now: DateTime<Utc>,
+    (origin, now): (Origin, DateTime<Utc>),
 ) -> Result<Upload, BrokerError> {
     let upload = store::upload::find(conn, id)?.ok_or_else(no_such_upload)?;
     let backup = store::backup::find(conn, id)?;
@@ -461,17 +470,22 @@ fn add(
     let upload = upload.with(part, now)?;
     store::upload::add(conn, &upload, part)?;
     if upload.is_whole() {
-        queue(conn, &backup, now)?;
+        queue(conn, &backup, origin, now)?;
     }
     Ok(upload)
 }
 
-fn queue(conn: &mut Conn<'_>, backup: &Backup, now: DateTime<Utc>) -> Result<(), StoreError> {
+fn queue(
+    conn: &mut Conn<'_>,
+    backup: &Backup,
+    origin: Origin,
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
     let kind = OperationKind::Import;
     let operation = Operation {
         id: backup.operation.clone(),
         backup: Some(backup.id.clone()),
-        ..Operation::queued(kind, &backup.instance, Origin::Compose, now)
+        ..Operation::queued(kind, &backup.instance, origin, now)
     };
     let key = format!("import {}", backup.id);
     store::operation::insert(conn, &operation, Some(&key))

@@ -8,8 +8,8 @@ use actix_web::{middleware::from_fn, web};
 use self::{
     compose::error::ComposeError,
     dashboard::{
-        activity, backups, credentials, door, error::PageError, instances, keys, operator as pages,
-        overview, restore, settings, versions,
+        activity, backups, credentials, door, error::PageError, imports, instances, keys,
+        operator as pages, overview, restore, settings, versions,
     },
     limit::limited,
     operator::{error::OperatorError, operations},
@@ -413,6 +413,17 @@ fn backups_of_instances(config: &mut web::ServiceConfig) {
                 .route(web::get().to(keys::page))
                 .route(web::post().to(keys::restore)),
         )
+        .service(
+            page("/{instance}/import")
+                .route(web::get().to(imports::page))
+                .route(web::post().to(imports::begin)),
+        )
+        .service(
+            page("/{instance}/import/{backup}")
+                .route(web::get().to(imports::look))
+                .route(web::patch().to(imports::send)),
+        )
+        .service(page("/{instance}/import/{backup}/end").route(web::post().to(imports::give_up)))
         .service(page("/{instance}/backups/{backup}/keep").route(web::post().to(backups::keep)))
         .service(
             page("/{instance}/backups/{backup}/download").route(web::get().to(backups::download)),

@@ -219,6 +219,19 @@ pub fn content(request: &HttpRequest, payload: web::Payload) -> Result<ByteStrea
     Ok(stream::unfold(reader, next).boxed())
 }
 
+/// The header that says where the bytes of a request begin in the snapshot, as that protocol of resumable uploads
+/// has it which is known as tus.
+pub const UPLOAD_OFFSET: &str = "Upload-Offset";
+
+/// What it says.
+pub fn upload_offset(request: &HttpRequest) -> Result<u64, HttpError> {
+    let given = request.headers().get(UPLOAD_OFFSET);
+    let read = given.and_then(|value| value.to_str().ok()?.parse().ok());
+    read.ok_or_else(|| {
+        HttpError::bad_request(format!("{UPLOAD_OFFSET} is missing, or no number of bytes"))
+    })
+}
+
 /// The fields of a form that a browser sent.
 pub struct Form(Vec<(String, String)>);
 

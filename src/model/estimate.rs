@@ -3,6 +3,10 @@
 
 use chrono::TimeDelta;
 
+/// Two cases tell what a byte takes when they are so many bytes apart. Between smaller ones chance makes the difference,
+/// and would be multiplied.
+const APART_BYTES: u64 = 1024 * 1024;
+
 /// Work that was done.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Past {
@@ -28,7 +32,7 @@ pub fn estimate(past: &[Past], bytes: u64) -> Option<Estimate> {
     let pairs = past.iter().enumerate().flat_map(|(i, one)| {
         past[..i]
             .iter()
-            .filter(move |other| other.bytes != one.bytes)
+            .filter(move |other| other.bytes.abs_diff(one.bytes) >= APART_BYTES)
             .map(move |other| {
                 (seconds(one) - seconds(other)) / (size(one.bytes) - size(other.bytes))
             })
@@ -109,6 +113,12 @@ mod tests {
             (20..40).contains(&seconds(&odd, 200).expect("an estimate")),
             "{odd:?}"
         );
+        // Small ones that took different times say nothing of large ones.
+        let small = [(20, 9), (21, 10), (23, 14)].map(|(kibibytes, took)| Past {
+            bytes: kibibytes * 1024,
+            took: TimeDelta::seconds(took),
+        });
+        assert_eq!(seconds(&small, 20), Some(10));
         // A large one that was quicker does not make larger ones quicker still.
         let less = [past(10, 20), past(100, 10)];
         assert_eq!(seconds(&less, 1000), Some(15));

@@ -689,6 +689,13 @@ impl Element<'_> {
         driver.expect(Method::POST, &value, body).await;
     }
 
+    /// Gives it a file of this machine, as who chooses one.
+    pub async fn take_file(&self, file: &Path) {
+        let value = self.id.path("value");
+        let body = json!({ "text": file });
+        self.page.driver.expect(Method::POST, &value, body).await;
+    }
+
     /// Chooses an option of it by what the option says.
     pub async fn choose(&self, option: &str) {
         let body = "return [...arguments[0].options].filter(o => [o.text.trim(), o.value].includes(arguments[1]))";

@@ -43,13 +43,13 @@ async fn begin(broker: &TestBroker, of: &Value, wanted: Value) -> Answer {
 }
 
 /// Begins an upload of that length; returns its path.
-async fn begun(broker: &TestBroker, of: &Value, bytes: usize) -> String {
+pub async fn begun(broker: &TestBroker, of: &Value, bytes: usize) -> String {
     let upload = begin(broker, of, json!({ "bytes": bytes })).await;
     assert_eq!(upload.status, StatusCode::CREATED, "{upload:?}");
     format!("{}/{}", uploads(of), text(&upload.body["id"]))
 }
 
-async fn send(
+pub async fn send(
     broker: &TestBroker,
     of: &Value,
     upload: &str,
@@ -61,7 +61,7 @@ async fn send(
     answer(request.body(bytes.to_vec())).await
 }
 
-async fn fetch(broker: &TestBroker, of: &Value, path: &str) -> Answer {
+pub async fn fetch(broker: &TestBroker, of: &Value, path: &str) -> Answer {
     answer(broker.compose(Method::GET, of, path)).await
 }
 

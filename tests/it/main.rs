@@ -41,6 +41,7 @@ mod dashboard_activity;
 mod dashboard_backups;
 mod dashboard_credentials;
 mod dashboard_hostile;
+mod dashboard_import;
 mod dashboard_keyboard;
 mod dashboard_keys;
 mod dashboard_live;

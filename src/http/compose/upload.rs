@@ -18,7 +18,7 @@ use crate::{
             requests,
             scalars::{DatabaseVersion, OwnId, Time, time},
         },
-        request::{Body, content},
+        request::{Body, UPLOAD_OFFSET, content, upload_offset},
     },
     model::{
         ids::{BackupId, OperationId},
@@ -27,10 +27,6 @@ use crate::{
         version::Version,
     },
 };
-
-/// The header that says where the bytes of a request begin in the snapshot, as that protocol of resumable uploads
-/// has it which is known as tus.
-const OFFSET: &str = "Upload-Offset";
 
 /// A snapshot that is being brought along.
 #[derive(Serialize, ToSchema)]
@@ -187,7 +183,7 @@ fn answer(
     recipe: Option<OperationId>,
 ) -> HttpResponse {
     HttpResponse::build(status)
-        .insert_header((OFFSET, upload.received))
+        .insert_header((UPLOAD_OFFSET, upload.received))
         .json(body(api, of, upload, recipe))
 }
 
@@ -213,23 +209,14 @@ pub async fn send_upload(
     payload: web::Payload,
 ) -> Answer {
     let of = deployment_in_path(&api, &request).await?;
-    let offset = offset(&request)?;
-    let bytes = content(&request, payload)?;
-    let received = api.broker.uploads.receive(&of, id, offset, bytes).await?;
-    let (upload, recipe) = received;
+    let sent = (upload_offset(&request)?, content(&request, payload)?);
+    let received = api.broker.uploads.receive(&of, id, sent, Origin::Compose);
+    let (upload, recipe) = received.await?;
     let status = match recipe {
         Some(_) => StatusCode::ACCEPTED,
         None => StatusCode::OK,
     };
     Ok(answer(status, &api, &of, &upload, recipe))
-}
-
-fn offset(request: &HttpRequest) -> Result<u64, HttpError> {
-    let given = request.headers().get(OFFSET);
-    let read = given.and_then(|value| value.to_str().ok()?.parse().ok());
-    read.ok_or_else(|| {
-        HttpError::bad_request(format!("{OFFSET} is missing, or no number of bytes"))
-    })
 }
 
 /// Gives up an upload of which not all has come. Its backup is listed as failed.

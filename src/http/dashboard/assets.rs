@@ -1,4 +1,4 @@
-//! What pages are dressed with: one style sheet, one script, one icon, all inside the binary.
+//! What pages are dressed with: one style sheet, scripts, one icon, all inside the binary.
 //!
 //! The name of each holds a hash of it, so browsers may keep it for ever and never keep an old one.
 
@@ -34,7 +34,7 @@ impl Asset {
 }
 
 /// All there are.
-static ASSETS: LazyLock<[Asset; 3]> = LazyLock::new(|| {
+static ASSETS: LazyLock<[Asset; 4]> = LazyLock::new(|| {
     [
         Asset::new(
             "style",
@@ -47,6 +47,12 @@ static ASSETS: LazyLock<[Asset; 3]> = LazyLock::new(|| {
             "js",
             "text/javascript; charset=utf-8",
             include_str!("../../../assets/script.js"),
+        ),
+        Asset::new(
+            "import",
+            "js",
+            "text/javascript; charset=utf-8",
+            include_str!("../../../assets/import.js"),
         ),
         Asset::new(
             "icon",
@@ -62,18 +68,21 @@ static ASSETS: LazyLock<[Asset; 3]> = LazyLock::new(|| {
 pub struct Paths {
     /// The style sheet.
     pub style: &'static str,
-    /// The script.
+    /// The script of all pages.
     pub script: &'static str,
+    /// That of the page that takes files.
+    pub import: &'static str,
     /// The icon.
     pub icon: &'static str,
 }
 
 /// Where the assets are.
 pub fn paths() -> Paths {
-    let [style, script, icon] = &*ASSETS;
+    let [style, script, import, icon] = &*ASSETS;
     Paths {
         style: &style.path,
         script: &script.path,
+        import: &import.path,
         icon: &icon.path,
     }
 }

@@ -30,6 +30,7 @@ pub mod door;
 pub mod error;
 mod history;
 mod id;
+pub mod imports;
 pub mod instances;
 pub mod keys;
 pub mod operator;
