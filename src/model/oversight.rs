@@ -1,6 +1,6 @@
 //! Operations as operators see them.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{operation::Operation, patience::Trial};
 
@@ -29,8 +29,10 @@ pub struct Overseen {
 pub struct StepSeen {
     /// Its name.
     pub name: String,
-    /// Whether it is done; unknown of an operation that has ended, which forgets it.
+    /// Whether it is done.
     pub is_done: bool,
+    /// How long it took from its first try to its end; none: it is not done.
+    pub took: Option<TimeDelta>,
     /// What its tries have come to.
     pub trial: Trial,
     /// Why the last failed try did, with all causes.

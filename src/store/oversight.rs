@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, NaiveDateTime, Utc};
+use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use diesel::{dsl::count_star, prelude::*};
 
 use super::{
@@ -118,6 +118,8 @@ pub fn steps(conn: &mut Conn<'_>, id: &OperationId) -> Result<Vec<StepSeen>, Sto
         Option<String>,
         Option<String>,
         Option<NaiveDateTime>,
+        Option<NaiveDateTime>,
+        Option<NaiveDateTime>,
     );
     let rows: Vec<StepRow> = each!(conn, |c| operation_steps::table
         .filter(operation_steps::operation_id.eq(id.as_str()))
@@ -127,13 +129,19 @@ pub fn steps(conn: &mut Conn<'_>, id: &OperationId) -> Result<Vec<StepSeen>, Sto
             operation_steps::result,
             operation_steps::last_error,
             operation_steps::failed_at,
+            operation_steps::begun_at,
+            operation_steps::done_at,
         ))
         .load(c))?;
     let trials = step::trials(conn, id)?;
-    let step = |(name, result, last_error, failed_at): StepRow| StepSeen {
+    let step = |(name, result, last_error, failed_at, begun_at, done_at): StepRow| StepSeen {
         trial: trials.get(&name).copied().unwrap_or_default(),
         name,
-        is_done: result.is_some(),
+        // Earlier versions kept no more than the result, as long as the operation went on.
+        is_done: done_at.is_some() || result.is_some(),
+        took: begun_at
+            .zip(done_at)
+            .map(|(begun, done)| (done - begun).max(TimeDelta::zero())),
         last_error,
         failed_at: failed_at.map(|at| at.and_utc()),
     };
@@ -158,6 +166,14 @@ pub fn retry(
         operation_steps::spent_ms.eq(0),
         operation_steps::waited_ms.eq(0),
     ))
+    .execute(c))?;
+    // What came of them is forgotten where it had ended: they are done anew.
+    each!(conn, |c| diesel::update(
+        operation_steps::table
+            .filter(operation_steps::operation_id.eq(id.as_str()))
+            .filter(operation_steps::result.is_null())
+    )
+    .set(operation_steps::done_at.eq(None::<NaiveDateTime>))
     .execute(c))?;
     each!(conn, |c| diesel::update(
         operations::table.find(id.as_str())

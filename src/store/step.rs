@@ -4,7 +4,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDateTime, Utc};
 use diesel::prelude::*;
 use serde_json::Value;
 
@@ -131,13 +131,17 @@ pub fn record(
     claim: &Claim,
     name: &str,
     result: &Value,
+    now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
     fence(conn, claim)?;
     let text = to_json(result)?;
     each!(conn, |c| diesel::update(
         operation_steps::table.find((claim.operation.as_str(), name))
     )
-    .set(operation_steps::result.eq(text))
+    .set((
+        operation_steps::result.eq(text),
+        operation_steps::done_at.eq(now.naive_utc()),
+    ))
     .execute(c))?;
     set_trouble(conn, claim, None)
 }
@@ -164,13 +168,16 @@ pub fn forget_results(conn: &mut Conn<'_>, claim: &Claim) -> Result<(), StoreErr
     each!(conn, |c| diesel::update(operation_steps::table.filter(
         operation_steps::operation_id.eq(claim.operation.as_str())
     ))
-    .set(operation_steps::result.eq(None::<String>))
+    .set((
+        operation_steps::result.eq(None::<String>),
+        operation_steps::done_at.eq(None::<NaiveDateTime>),
+    ))
     .execute(c))?;
     Ok(())
 }
 
 /// Forgets what an operation worked with, once nobody goes on with it: secrets are among its
-/// source and its results.
+/// source and its results. That its steps are done is not forgotten.
 pub fn forget_work(conn: &mut Conn<'_>, id: &OperationId) -> Result<(), StoreError> {
     forget_work_of(conn, vec![id.to_string()])
 }

@@ -164,6 +164,11 @@ async fn operations_are_listed_by_what_is_asked_for_and_shown_in_full() {
         kinds.collect()
     };
     Inside::of(&broker).idle("i").await;
+    // What it came to is forgotten, and that it was done is not.
+    let ended = becomes(&broker, text(&bound.body["operation"]), "succeeded").await;
+    let steps = ended["steps"].as_array().expect("steps");
+    let is_done = |step: &Value| step["done"] == true && step["took_seconds"].is_u64();
+    assert!(!steps.is_empty() && steps.iter().all(is_done), "{ended}");
     assert_eq!(
         kinds(list(&broker, "").await),
         ["bind", "provision", "bind", "provision"]

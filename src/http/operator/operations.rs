@@ -133,8 +133,11 @@ pub struct LeaseBody {
 pub struct StepBody {
     /// Its name.
     name: String,
-    /// Whether it is done, and its result kept: that of an operation which ended is not.
+    /// Whether it is done.
     done: bool,
+    /// Seconds from its first try to its end; `null`: it is not done.
+    #[schema(required, minimum = 0)]
+    took_seconds: Option<i64>,
     /// Tries that failed.
     failures: u32,
     /// Tries that came to nothing since the machine or the store was short of something.
@@ -301,6 +304,7 @@ fn step(step: &StepSeen) -> StepBody {
     StepBody {
         name: step.name.clone(),
         done: step.is_done,
+        took_seconds: step.took.map(|took| took.num_seconds()),
         failures: step.trial.failures,
         shortages: step.trial.shortages,
         spent_seconds: step.trial.spent.as_secs(),

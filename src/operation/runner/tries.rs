@@ -222,7 +222,7 @@ impl Runner {
         let store = &self.parts.store;
         let recorded = store
             .write(move |conn| {
-                store::step::record(conn, &claim, step.name, &result)?;
+                store::step::record(conn, &claim, step.name, &result, now)?;
                 if let Some(next) = &next {
                     next.write(conn, &claim, now)?;
                 }

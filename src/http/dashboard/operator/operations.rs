@@ -2,7 +2,7 @@
 
 use actix_web::{HttpRequest, http::StatusCode, web};
 use askama::Template;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{Choice, Count, Meant, address, counts, tries};
 use crate::{
@@ -206,7 +206,7 @@ struct Step {
 impl Step {
     fn of(step: &StepSeen, now: DateTime<Utc>) -> Self {
         let trial = &step.trial;
-        let spent = chrono::TimeDelta::from_std(trial.spent + trial.waited);
+        let spent = TimeDelta::from_std(trial.spent + trial.waited).unwrap_or_default();
         Self {
             name: step.name.clone(),
             label: if step.is_done { "done" } else { "not done" },
@@ -215,7 +215,7 @@ impl Step {
                 (failures, 0) => format!("{failures} failed"),
                 (failures, short) => format!("{failures} failed, {short} lacked something"),
             },
-            took: duration(spent.unwrap_or_default()),
+            took: duration(step.took.unwrap_or(spent)),
             error: step.last_error.clone(),
             failed: step.failed_at.map(|at| Moment::new(at, now)),
         }

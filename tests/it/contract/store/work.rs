@@ -260,7 +260,7 @@ pub(super) async fn an_old_worker_changes_nothing<K: Kind>() {
             step::note_failure(conn, claim, &failed)
         },
         |conn, claim| operation::set_trouble(conn, claim, None),
-        |conn, claim| step::record(conn, claim, "step", &json!("old")),
+        |conn, claim| step::record(conn, claim, "step", &json!("old"), noon()),
         |conn, claim| step::forget_results(conn, claim),
         |conn, claim| operation::give_up(conn, claim, "old"),
         |conn, claim| operation::postpone(conn, claim, noon(), Duration::ZERO),
@@ -280,7 +280,7 @@ pub(super) async fn an_old_worker_changes_nothing<K: Kind>() {
     let step = new.clone();
     write(&replica, move |conn| {
         step::begin(conn, &step, "step", &Progress::default(), noon())?;
-        step::record(conn, &step, "step", &json!("new"))
+        step::record(conn, &step, "step", &json!("new"), noon())
     })
     .await;
     let state = async || {
@@ -350,7 +350,7 @@ pub(super) async fn results_of_steps_are_kept_until_the_work_is_over<K: Kind>() 
             for name in ["first", "second"] {
                 step::begin(conn, &claim, name, &begun, noon())?;
             }
-            step::record(conn, &claim, "first", &kept)?;
+            step::record(conn, &claim, "first", &kept, seconds(3))?;
             let failed = step::FailedTry {
                 step: "second",
                 trial,
@@ -381,6 +381,7 @@ pub(super) async fn results_of_steps_are_kept_until_the_work_is_over<K: Kind>() 
         );
         let told: Vec<_> = steps.iter().map(|s| (s.name.as_str(), s.is_done)).collect();
         assert_eq!(told, [("first", true), ("second", false)]);
+        assert_eq!(steps[0].took, Some(TimeDelta::seconds(3)));
         assert_eq!(steps[1].last_error.as_deref(), Some("the very error"));
         let seen = found(store, &backup.id).await;
         assert_eq!(seen.trouble.as_ref(), Some(&trouble));

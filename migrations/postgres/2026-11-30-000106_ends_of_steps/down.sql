@@ -1,0 +1,1 @@
+ALTER TABLE operation_steps DROP COLUMN done_at;
