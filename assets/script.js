@@ -199,6 +199,14 @@
   const tell = (text) => {
     if (byId("contact").textContent !== text) byId("contact").textContent = text;
     document.body.classList.toggle("lost", text !== "");
+    if (text) doubt();
+  };
+  // Whatever the page said last, nobody knows now. The next one that comes says it anew.
+  const doubt = () => {
+    const { name } = document.body.dataset;
+    document.title = name ? `No contact: ${name}` : "No contact";
+    const word = byId("state-text");
+    if (word && !word.textContent.startsWith("Unknown")) word.textContent = `Unknown, was ${word.textContent}`;
   };
   const clockTime = (at) => `${new Date(at + ahead).toISOString().slice(11, 19)} UTC`;
 

@@ -254,7 +254,7 @@ impl Looker {
     fn remember(
         &self,
         id: &DeploymentId,
-        mut observation: Observation,
+        observation: Observation,
         since: Instant,
     ) -> Arc<Observation> {
         let mut all = self.memory.lock();
@@ -268,11 +268,10 @@ impl Looker {
             since,
         });
         let is_recent = since.saturating_duration_since(seen.at) < OBSERVATION_KEPT;
-        let before = seen.observation.as_ref().filter(|_| is_recent);
-        if let Some(before) = before.filter(|before| before.is_like(&observation)) {
-            observation.since = before.since;
-        }
-        let observation = Arc::new(observation);
+        let observation = Arc::new(match seen.observation.as_ref().filter(|_| is_recent) {
+            Some(before) => observation.after(before),
+            None => observation,
+        });
         if seen.observation.is_some() && seen.since > since {
             return observation;
         }
@@ -311,7 +310,7 @@ impl Looker {
         }
         let _place = self.places.acquire().await.ok()?;
         let began = Instant::now();
-        match self.ask(deployment).await {
+        match self.ask_until_sure(deployment).await {
             Ok(observation) => Some(self.remember(&deployment.id, observation, began)),
             Err(error) => {
                 log::warn!(deployment:% = deployment.id; "cannot look at it: {}", chain(&error));
@@ -438,6 +437,20 @@ impl Looker {
     fn engine(&self, deployment: &Deployment) -> Result<&SharedEngine, LookError> {
         let engine = self.engines.get(&deployment.engine);
         engine.ok_or_else(|| LookError::UnknownEngine(deployment.engine.clone()))
+    }
+
+    /// Asks once more where members do not serve that did at the look before: one answer that was lost, or late on a
+    /// busy machine, makes no database Down.
+    async fn ask_until_sure(&self, deployment: &Deployment) -> Result<Observation, LookError> {
+        let first = self.ask(deployment).await?;
+        let before = self.memory.lock().get(&deployment.id).and_then(|seen| {
+            let is_recent = seen.at.elapsed() < OBSERVATION_KEPT;
+            seen.observation.clone().filter(|_| is_recent)
+        });
+        match before {
+            Some(before) if first.serving() < before.serving() => self.ask(deployment).await,
+            _ => Ok(first),
+        }
     }
 
     async fn ask(&self, deployment: &Deployment) -> Result<Observation, LookError> {

@@ -96,12 +96,11 @@ impl Mirroring {
         };
         let failure = match looked {
             Ok(is_done) => {
-                if memory.failures > 0 && is_done {
-                    log::info!("the mirror of backups takes copies again");
-                }
-                if is_done {
-                    memory.failures = 0;
+                // Also where what could not be done is not to be done any more.
+                if std::mem::take(&mut memory.failures) > 0 {
+                    log::info!("nothing keeps backups from the mirror any more");
                     memory.told = None;
+                    self.tell(None).await;
                 }
                 return is_done;
             }
@@ -117,17 +116,17 @@ impl Mirroring {
             memory.told = Some(why);
         }
         if let MirrorError::Backups(error) = failure {
-            self.tell(self.words(&error).await).await;
+            self.tell(Some(self.words(&error).await)).await;
         }
         false
     }
 
-    /// Keeps what is wrong with the mirror, for those who ask.
-    async fn tell(&self, why: String) {
+    /// Keeps what is wrong with the mirror, or that nothing is, for those who ask.
+    async fn tell(&self, why: Option<String>) {
         let now = self.clock.now();
         let told = self
             .store
-            .write(move |conn| store::mirror::set_failure(conn, Some(&why), now));
+            .write(move |conn| store::mirror::set_failure(conn, why.as_deref(), now));
         if let Err(error) = told.await {
             log::warn!(
                 "what is wrong with the mirror is not kept: {}",

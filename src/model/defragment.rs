@@ -176,12 +176,8 @@ mod tests {
 
     #[test]
     fn what_is_told_is_of_the_member_that_wastes_most() {
-        let seen = |members: Vec<MemberObservation>| Observation {
-            needed: 2,
-            members,
-            observed_at: DateTime::UNIX_EPOCH,
-            since: DateTime::UNIX_EPOCH,
-        };
+        let seen =
+            |members: Vec<MemberObservation>| Observation::first(members, 2, DateTime::UNIX_EPOCH);
         assert_eq!(Storage::of(&seen(Vec::new())), None);
         let wastes = member(false, 90, Some(10));
         let found = Storage::of(&seen(vec![member(true, 100, Some(99)), wastes]));

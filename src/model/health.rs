@@ -388,12 +388,13 @@ fn of_members(seen: Option<&Observation>, database: &DatabaseWatch) -> Health {
 
 fn of_storage(seen: Option<&Observation>) -> Option<Health> {
     let seen = seen.filter(|seen| seen.is_full())?;
+    let since = seen.full_since.unwrap_or(seen.since);
     let message = format!(
         "It has been full since {}: it can be read and takes no writes. Ask for more units, or delete keys: \
          the broker then makes room and lets it take writes again.",
-        Moment(seen.since)
+        Moment(since)
     );
-    Some(Health::new(HealthState::ReadOnly, seen.since, message))
+    Some(Health::new(HealthState::ReadOnly, since, message))
 }
 
 /// A member that lost what it kept.

@@ -16,8 +16,10 @@ pub struct Observation {
     pub needed: usize,
     /// When it was looked.
     pub observed_at: DateTime<Utc>,
-    /// Since when looks in a row have shown what [`Observation::is_like`] compares.
+    /// Since when looks in a row have shown the same of its members: whether they are enough, and whether all serve.
     pub since: DateTime<Utc>,
+    /// Since when looks in a row have shown it full, as far as they saw it; none: it is not.
+    pub full_since: Option<DateTime<Utc>>,
 }
 
 /// The state of one member.
@@ -187,22 +189,31 @@ impl MemberObservation {
 impl Observation {
     /// A look at `at` that nothing is known of before.
     pub fn first(members: Vec<MemberObservation>, needed: usize, at: DateTime<Utc>) -> Self {
-        Self {
+        let mut first = Self {
             members,
             needed,
             observed_at: at,
             since: at,
-        }
+            full_since: None,
+        };
+        first.full_since = first.is_full().then_some(at);
+        first
     }
 
-    /// Whether the database is in the same state as at another look: whether it can be used, takes writes, and
-    /// has all its members.
-    pub fn is_like(&self, other: &Self) -> bool {
-        let state = |of: &Self| {
-            let all_serve = of.serving() == of.members.len();
-            (of.is_usable(), of.is_full(), all_serve)
-        };
-        state(self) == state(other)
+    /// The same look, with what the one before it tells.
+    #[must_use]
+    pub fn after(mut self, before: &Self) -> Self {
+        let state = |of: &Self| (of.is_usable(), of.serving() == of.members.len());
+        if state(&self) == state(before) {
+            self.since = before.since;
+        }
+        // A database that nobody sees stays as full as it is.
+        if self.is_full() {
+            self.full_since = before.full_since.or(self.full_since);
+        } else if self.serving() == 0 {
+            self.full_since = before.full_since;
+        }
+        self
     }
 
     /// Whether a member says that it takes no more writes, since its storage is full.

@@ -150,6 +150,8 @@ async fn an_open_page_says_when_the_broker_is_gone() {
     })
     .await;
     // Nothing is green that nobody has seen.
+    visit.page.says("#state-text", "Unknown, was Ready").await;
+    assert_eq!(visit.page.eval("document.title").await, "No contact: db");
     let filter = "getComputedStyle(document.querySelector('main')).filter";
     assert_eq!(visit.page.eval(filter).await, "grayscale(1)");
     visit.page.look_over("no-contact").await;
@@ -167,6 +169,8 @@ async fn an_open_page_says_when_the_broker_is_gone() {
     })
     .await;
     visit.page.says("#state-text", "Ready").await;
+    let title = visit.page.eval("document.title").await;
+    assert!(text(&title).starts_with("db: Ready"), "{title}");
     is_the_same_page(&visit.page).await;
     for complaint in visit.page.complaints().await {
         assert!(complaint.contains("ERR_CONNECTION"), "{complaint}");

@@ -392,7 +392,7 @@ fn no_members(state: InstanceState) -> &'static str {
     match state {
         InstanceState::Ready | InstanceState::Provisioning => "None serves yet.",
         InstanceState::Failed => "None serves.",
-        InstanceState::Deleting => "They are being removed.",
+        InstanceState::Deleting => "They are removed with the database.",
     }
 }
 

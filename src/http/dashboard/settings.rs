@@ -44,6 +44,8 @@ struct SettingsPage {
     name: String,
     name_max: usize,
     can_rename: bool,
+    /// Whether it has its name from a platform.
+    is_platform_s: bool,
     is_ready: bool,
     is_protected: bool,
     units_max: u32,
@@ -140,6 +142,7 @@ pub async fn page(
         name_max: INSTANCE_NAME_CHARS_MAX,
         can_rename: Settings::may_rename(&session, instance)
             && instance.state != InstanceState::Deleting,
+        is_platform_s: !Settings::may_rename(&session, instance),
         is_ready,
         is_protected: instance.is_protected(),
         units_max,

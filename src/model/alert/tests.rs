@@ -51,12 +51,8 @@ fn seen(members: Vec<MemberHealth>) -> Observation {
         url: format!("https://127.0.0.1:{i}"),
         health,
     };
-    Observation {
-        needed: 2,
-        members: members.into_iter().enumerate().map(member).collect(),
-        observed_at: at(0),
-        since: at(0),
-    }
+    let members = members.into_iter().enumerate().map(member).collect();
+    Observation::first(members, 2, at(0))
 }
 
 /// A database that nothing is said of.

@@ -50,8 +50,54 @@ fn member((i, member): (usize, &Member)) -> MemberObservation {
 }
 
 fn seen(members: &[Member]) -> Observation {
+    seen_at(60, members)
+}
+
+fn seen_at(seconds: i64, members: &[Member]) -> Observation {
     let members = members.iter().enumerate().map(member).collect();
-    Observation::first(members, 2, at(60))
+    Observation::first(members, 2, at(seconds))
+}
+
+/// Since when members are as they are, and since when the database is full, after each of these looks, in seconds.
+fn since(looks: &[(i64, [Member; 3])]) -> Vec<(i64, Option<i64>)> {
+    let seconds = |time: DateTime<Utc>| (time - at(0)).num_seconds();
+    let mut last: Option<Observation> = None;
+    let each = looks.iter().map(|(at, members)| {
+        let seen = seen_at(*at, members);
+        let seen = match &last {
+            Some(before) => seen.after(before),
+            None => seen,
+        };
+        let told = (seconds(seen.since), seen.full_since.map(seconds));
+        last = Some(seen);
+        told
+    });
+    each.collect()
+}
+
+#[test]
+fn a_full_database_is_full_since_the_same_moment_whatever_becomes_of_its_members() {
+    let looks = [
+        (1, [Serves, Serves, Serves]),
+        (2, [Full, Serves, Serves]),
+        (3, [Full, Serves, Silent]),
+        (4, [Silent, Silent, Silent]),
+        (5, [Full, Serves, Serves]),
+        (6, [Full, Full, Full]),
+        (7, [Serves, Serves, Serves]),
+    ];
+    assert_eq!(
+        since(&looks),
+        [
+            (1, None),
+            (1, Some(2)),
+            (3, Some(2)),
+            (4, Some(2)),
+            (5, Some(2)),
+            (5, Some(2)),
+            (5, None)
+        ]
+    );
 }
 
 fn operation(kind: OperationKind, state: OperationState, failure: Option<&str>) -> Operation {

@@ -28,12 +28,9 @@ fn tenant() -> DatabaseUser {
 }
 
 async fn look(lab: &Lab) -> Fullness {
-    let seen = Observation {
-        needed: PROFILE.members_needed,
-        members: Etcd.observe(lab.site()).await.expect("a look"),
-        observed_at: chrono::DateTime::UNIX_EPOCH,
-        since: chrono::DateTime::UNIX_EPOCH,
-    };
+    let members = Etcd.observe(lab.site()).await.expect("a look");
+    let at = chrono::DateTime::UNIX_EPOCH;
+    let seen = Observation::first(members, PROFILE.members_needed, at);
     let is_safe = PROFILE.full_is_safe(lab.deployment.version);
     Fullness::of(&seen, lab.deployment.quota_bytes(), is_safe, false)
 }
