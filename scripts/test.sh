@@ -67,7 +67,7 @@ beside() {
     return "$status"
 }
 
-# Takes what tests leave of the processors, and nothing of theirs: they wait for databases a third of their time.
+# Takes what tests leave of the processors, and nothing of theirs: they wait for databases much of their time.
 # What builds keeps others from it, so this begins when the tests have begun.
 lint() {
     local given_up=$((SECONDS + 60))

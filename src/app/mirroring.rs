@@ -91,15 +91,14 @@ impl Mirroring {
     /// Removes copies that are not wanted, and makes one; tells whether there may be more to do.
     async fn look(&self, memory: &mut Memory) -> bool {
         let looked = match self.remove_some(memory).await {
-            Ok(()) => self.copy_next().await,
+            Ok(has_removed) => self.copy_next().await.map(|is_done| (is_done, has_removed)),
             Err(error) => Err(error),
         };
         let failure = match looked {
-            Ok(is_done) => {
-                // Also where what could not be done is not to be done any more.
-                if std::mem::take(&mut memory.failures) > 0 {
-                    log::info!("nothing keeps backups from the mirror any more");
-                    memory.told = None;
+            Ok((is_done, has_removed)) => {
+                if memory.failures > 0 && (is_done || has_removed) {
+                    log::info!("the mirror of backups takes copies again");
+                    (memory.failures, memory.told) = (0, None);
                     self.tell(None).await;
                 }
                 return is_done;
@@ -146,16 +145,18 @@ impl Mirroring {
         format!("{of} {}", meaning_of(error))
     }
 
-    /// Removes copies whose backups have gone, of the next ones in line.
-    async fn remove_some(&self, memory: &mut Memory) -> Result<(), MirrorError> {
+    /// Removes copies whose backups have gone, of the next ones in line; tells whether any was.
+    async fn remove_some(&self, memory: &mut Memory) -> Result<bool, MirrorError> {
         let after = memory.after.take();
         let page = self
             .store
             .scan(move |conn| store::mirror::superfluous(conn, after.as_ref(), MIRROR_PAGE));
         let (gone, last) = page.await?;
+        let mut has_removed = false;
         for (backup, deployment) in gone {
             match self.remove(&backup, &deployment).await {
-                Ok(()) | Err(MirrorError::Taken) => {}
+                Ok(()) => has_removed = true,
+                Err(MirrorError::Taken) => {}
                 Err(error) => {
                     self.let_go(&backup).await;
                     return Err(error);
@@ -163,7 +164,7 @@ impl Mirroring {
             }
         }
         memory.after = last;
-        Ok(())
+        Ok(has_removed)
     }
 
     async fn remove(
