@@ -8,7 +8,7 @@ use std::{
 };
 
 /// Each room with the rooms that it may use beside itself.
-const ROOMS: [(&str, &[&str]); 32] = [
+const ROOMS: [(&str, &[&str]); 33] = [
     ("main", &["app", "client", "config", "logging"]),
     (
         "app",
@@ -31,6 +31,7 @@ const ROOMS: [(&str, &[&str]); 32] = [
             "observer",
             "operation",
             "provisioner",
+            "registrar",
             "scheduler",
             "seal",
             "store",
@@ -81,6 +82,7 @@ const ROOMS: [(&str, &[&str]); 32] = [
             "clock",
             "healing",
             "model",
+            "registrar",
             "seal",
             "store",
             "stream",
@@ -99,6 +101,7 @@ const ROOMS: [(&str, &[&str]); 32] = [
             "metrics",
             "model",
             "provisioner",
+            "registrar",
             "seal",
             "store",
             "stream",
@@ -120,6 +123,7 @@ const ROOMS: [(&str, &[&str]); 32] = [
     ("caller", &[]),
     ("clock", &["model"]),
     ("healing", &["backups", "model", "store"]),
+    ("registrar", &["backups", "clock", "model", "store"]),
     ("timekeeper", &["clock", "model", "store"]),
     ("dial", &["model"]),
     ("folder", &["disk", "model"]),
