@@ -14,6 +14,16 @@ pub const CLUSTER_LEASE_HELD: Duration = Duration::from_secs(10);
 pub const CLUSTER_LEASE_RENEWAL: Duration = Duration::from_secs(3);
 /// What was seen of a member's files in a cluster of an API server is told for so long without another look.
 pub const CLUSTER_FILES_AGE_MAX: Duration = Duration::from_secs(4);
+/// And for so long where they were as large at several looks.
+pub const CLUSTER_FILES_IDLE_AGE_MAX: Duration = Duration::from_secs(16);
+/// An API server tells of changes over one connection for so long; then it is asked anew.
+pub const WATCH_LIFE: Duration = Duration::from_secs(280);
+/// One that was told to tell of changes says something once a minute. After so long it is not heard of.
+pub const WATCH_SILENCE_MAX: Duration = Duration::from_secs(90);
+/// Pause before it is asked again to tell of changes.
+pub const WATCH_PAUSE: Duration = Duration::from_secs(1);
+/// After so long all is listed anew, whatever was told of changes.
+pub const WATCH_RESYNC: Duration = Duration::from_secs(30 * 60);
 /// Pause after the first look at what a cluster does; doubled for each further one.
 pub const CLUSTER_POLL_FIRST: Duration = Duration::from_millis(100);
 /// Longest pause between two looks at what a cluster does.

@@ -18,16 +18,18 @@ pub type Right = (&'static str, &'static str, &'static [&'static str]);
 
 /// What objects are made, changed, listed and removed with.
 const ALL: &[&str] = &["get", "list", "create", "patch", "delete"];
+/// The same with what is watched beside it.
+const WATCHED: &[&str] = &["get", "list", "watch", "create", "patch", "delete"];
 
 /// What the broker does, and so must be allowed to do. The role that is shipped has just these.
 pub const RIGHTS: [Right; 12] = [
-    ("apps", "statefulsets", ALL),
+    ("apps", "statefulsets", WATCHED),
     ("", "persistentvolumeclaims", ALL),
     ("", "secrets", ALL),
     ("", "services", ALL),
     ("policy", "poddisruptionbudgets", ALL),
     ("networking.k8s.io", "networkpolicies", ALL),
-    ("", "pods", ALL),
+    ("", "pods", WATCHED),
     ("", "pods/log", &["get"]),
     // A client of web sockets begins with GET.
     ("", "pods/exec", &["get", "create"]),

@@ -5,6 +5,10 @@
 
 use std::{error::Error as _, fmt::Debug, future::Future, io, time::Duration};
 
+use futures::{
+    StreamExt as _,
+    stream::{self, BoxStream},
+};
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{authorization::v1::SelfSubjectAccessReview, core::v1::Pod},
@@ -14,7 +18,7 @@ use kube::{
     Api, Resource,
     api::{
         DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams, Preconditions,
-        PropagationPolicy,
+        PropagationPolicy, WatchEvent, WatchParams,
     },
     config::{Config, KubeConfigOptions, Kubeconfig},
 };
@@ -23,7 +27,9 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::{
-    model::limits::kubernetes::{API_CALL_TIMEOUT, API_CONNECT_TIMEOUT},
+    model::limits::kubernetes::{
+        API_CALL_TIMEOUT, API_CONNECT_TIMEOUT, WATCH_LIFE, WATCH_SILENCE_MAX,
+    },
     provisioner::ProvisionerError,
 };
 
@@ -295,6 +301,46 @@ impl Client {
         Ok(self.call(&doing, objects.list(&wanted)).await?.items)
     }
 
+    /// The objects that have these labels, and the version from which on their changes are told.
+    pub(super) async fn list_from<K: Kept>(&self, labels: &str) -> Result<(Vec<K>, String)> {
+        let doing = format!("listing each {}", kind::<K>());
+        let wanted = ListParams::default().labels(labels);
+        let objects = self.objects::<K>();
+        let listed = self.call(&doing, objects.list(&wanted)).await?;
+        let version = listed.metadata.resource_version.unwrap_or_default();
+        Ok((listed.items, version))
+    }
+
+    /// The changes of objects that have these labels, from a version on, as they come. It ends after a while;
+    /// who was told of nothing for longer than the server says nothing gets an error.
+    pub(super) async fn watch<K: Kept>(
+        &self,
+        labels: &str,
+        version: &str,
+    ) -> Result<BoxStream<'static, Result<WatchEvent<K>>>> {
+        let doing = format!("hearing of each {}", kind::<K>());
+        let seconds = u32::try_from(WATCH_LIFE.as_secs()).unwrap_or(u32::MAX);
+        let wanted = WatchParams::default().labels(labels).timeout(seconds);
+        let objects = self.objects::<K>();
+        let events = self.call(&doing, objects.watch(&wanted, version)).await?;
+        let next = |(mut events, doing): (BoxStream<'static, _>, String)| async {
+            let event = match timeout(WATCH_SILENCE_MAX, events.next()).await {
+                Ok(None) => return None,
+                Ok(Some(Ok(WatchEvent::Error(status)))) => {
+                    Err(CallError::of(&doing, kube::Error::Api(status)))
+                }
+                Ok(Some(event)) => event.map_err(|error| CallError::of(&doing, error)),
+                Err(_) => Err(CallError::Silent {
+                    meaning: format!("says nothing for {} s", WATCH_SILENCE_MAX.as_secs()),
+                    doing: doing.clone(),
+                    source: None,
+                }),
+            };
+            Some((event, (events, doing)))
+        };
+        Ok(stream::unfold((events.boxed(), doing), next).boxed())
+    }
+
     /// What is said of objects that have these labels, without the objects themselves.
     pub(super) async fn list_meta<K: Kept>(&self, labels: &str) -> Result<Vec<ObjectMeta>> {
         let doing = format!("listing the names of each {}", kind::<K>());
@@ -401,4 +447,4 @@ fn name_in(object: &Value) -> &str {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

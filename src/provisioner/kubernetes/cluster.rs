@@ -25,6 +25,7 @@ use super::{
     pods::Pin,
     seen::{self, Wait},
     settings::Settings,
+    view::{Members, View},
 };
 use crate::{
     model::{
@@ -43,6 +44,7 @@ const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 pub(super) struct Cluster {
     pub(super) client: Client,
     pub(super) settings: Settings,
+    view: View,
     /// What says that this broker looks after it; none: no other one may.
     lease: Option<Arc<Lease>>,
     locks: Mutex<HashMap<DeploymentId, Arc<Locks>>>,
@@ -75,9 +77,11 @@ impl Locks {
 
 impl Cluster {
     pub(super) fn new(client: Client, settings: Settings, lease: Option<Arc<Lease>>) -> Arc<Self> {
+        let view = View::new(&client, &labels::members_of_cluster(&settings));
         Arc::new(Self {
             client,
             settings,
+            view,
             lease,
             locks: Mutex::default(),
         })
@@ -120,10 +124,11 @@ impl Cluster {
         let locks = self.locks(deployment);
         let held = locks.hold(member).await;
         self.check_held()?;
+        let changes = Changes::begin(self, deployment);
         let change = change(self.clone());
         let changed = tokio::spawn(async move {
             let changed = change.await;
-            drop((held, locks));
+            drop((changes, held, locks));
             changed
         });
         match changed.await {
@@ -170,6 +175,26 @@ impl Cluster {
         }
     }
 
+    /// The sets and pods of a deployment's members.
+    pub(super) async fn members(&self, deployment: &DeploymentId) -> Result<Members> {
+        if let Some(known) = self.view.members(deployment) {
+            return Ok(known);
+        }
+        let asked_after = self.view.changes_so_far();
+        let of = Owned {
+            deployment,
+            member: None,
+            part: Part::Member,
+        };
+        let of = of.selector(&self.settings);
+        let members = Members {
+            sets: self.client.list(&of).await?,
+            pods: self.client.list(&of).await?,
+        };
+        self.view.compare(deployment, asked_after, &members);
+        Ok(members)
+    }
+
     /// The set of a member.
     pub(super) async fn set(
         &self,
@@ -188,6 +213,19 @@ impl Cluster {
     pub(super) async fn pod(&self, deployment: &DeploymentId, member: &str) -> Result<Option<Pod>> {
         let name = labels::pod_name(deployment, member);
         self.pod_named(deployment, &name).await
+    }
+
+    /// The pod of a member as it is known, or as the API server says.
+    pub(super) async fn known_pod(
+        &self,
+        deployment: &DeploymentId,
+        member: &str,
+    ) -> Result<Option<Pod>> {
+        let Some(Members { pods, .. }) = self.view.members(deployment) else {
+            return self.pod(deployment, member).await;
+        };
+        let is_its = |pod: &Pod| labels::label(&pod.metadata, labels::MEMBER) == member;
+        Ok(pods.into_iter().find(is_its))
     }
 
     /// A pod of a deployment by its name. Fails where somebody else's has that name.
@@ -329,6 +367,22 @@ impl Cluster {
             why: last.unwrap_or_default(),
             stays: false,
         }
+    }
+}
+
+/// A change of a deployment, from its beginning to its end, whatever becomes of it.
+struct Changes(Arc<Cluster>, DeploymentId);
+
+impl Changes {
+    fn begin(cluster: &Arc<Cluster>, deployment: &DeploymentId) -> Self {
+        cluster.view.changes(deployment);
+        Self(cluster.clone(), deployment.clone())
+    }
+}
+
+impl Drop for Changes {
+    fn drop(&mut self) {
+        self.0.view.changes(&self.1);
     }
 }
 

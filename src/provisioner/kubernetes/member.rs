@@ -21,7 +21,9 @@ use super::{
     cluster::{Cluster, Result, until},
     labels::{self, Owned, Part},
     objects::{self, Described, RESTARTS, SERVER},
-    seen, volume,
+    seen,
+    view::Members,
+    volume,
 };
 use crate::{
     model::{
@@ -320,18 +322,8 @@ pub(super) struct Look {
 
 /// The members of a deployment, sorted by name.
 pub(super) async fn look(cluster: &Cluster, deployment: &DeploymentId) -> Result<Vec<Look>> {
-    let of = Owned {
-        deployment,
-        member: None,
-        part: Part::Member,
-    };
-    let of = of.selector(&cluster.settings);
-    let sets: Vec<StatefulSet> = cluster.client.list(&of).await?;
-    if sets.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut pods: Vec<Pod> = cluster.client.list(&of).await?;
-    let lost = without_volume(cluster, &of, &sets, &pods).await?;
+    let Members { sets, mut pods } = cluster.members(deployment).await?;
+    let lost = without_volume(cluster, deployment, &sets, &pods).await?;
     let mut found = Vec::new();
     for set in sets {
         let name = labels::label(&set.metadata, labels::MEMBER).to_owned();
@@ -356,7 +348,7 @@ pub(super) async fn look(cluster: &Cluster, deployment: &DeploymentId) -> Result
 /// The members of these sets that are to run, have no node to run on, and whose volumes are gone.
 async fn without_volume(
     cluster: &Cluster,
-    of: &str,
+    deployment: &DeploymentId,
     sets: &[StatefulSet],
     pods: &[Pod],
 ) -> Result<Vec<String>> {
@@ -373,7 +365,8 @@ async fn without_volume(
     if unplaced.is_empty() {
         return Ok(Vec::new());
     }
-    let claims: Vec<PersistentVolumeClaim> = cluster.client.list(of).await?;
+    let of = labels::of_deployment(&cluster.settings, deployment);
+    let claims: Vec<PersistentVolumeClaim> = cluster.client.list(&of).await?;
     let is_lost = |name: &&str| {
         let mut its = claims.iter();
         volume::is_lost(its.find(|claim| member(&claim.metadata) == *name))

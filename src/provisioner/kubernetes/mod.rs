@@ -41,6 +41,7 @@ pub mod settings;
 mod stage;
 mod steady;
 mod task;
+mod view;
 mod volume;
 
 use std::{

@@ -112,7 +112,7 @@ pub(super) async fn container(
     deployment: &DeploymentId,
     member: &str,
 ) -> Result<Option<Container>> {
-    if let Some(pod) = cluster.pod(deployment, member).await?
+    if let Some(pod) = cluster.known_pod(deployment, member).await?
         && seen::keeps(&pod)
     {
         return Ok(Some(Container {

@@ -5,6 +5,7 @@ mod cluster;
 mod databases;
 mod faults;
 mod outages;
+mod requests;
 mod role;
 mod story;
 

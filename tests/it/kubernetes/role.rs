@@ -1,43 +1,75 @@
-//! The broker with the role that is shipped for it, and nothing beside it.
+//! The broker with the role that is shipped for it, and nothing beside it; and what of it is used.
 
-use std::{collections::BTreeSet, fs};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use compose_broker::provisioner::kubernetes::RIGHTS;
 use serde_json::Value;
 
 use super::{
-    databases::Databases, kubeconfig, kubeconfig_of, kubectl, namespace, story, try_kubectl,
+    databases::{Databases, waited},
+    kubeconfig, kubeconfig_of, kubectl, namespace, story, try_kubectl,
 };
 use crate::{broker::text, control::surroundings, proofs, tidy::root};
 
 /// Whose accounts the test cluster writes down the doings of.
-const NAMESPACE: &str = "compose-broker-role";
-/// The one of them that the broker of the test has.
-const ACCOUNT: &str = "outside";
+pub const NAMESPACE: &str = "compose-broker-role";
 /// Rights whose use no good day shows: why a pod was not made is asked when it was not, and newer servers
 /// ask for the second one of those to whom a command in a pod is allowed.
 const UNSEEN: [(&str, &str); 2] = [("list", "events"), ("create", "pods/exec")];
 
-/// What the accounts of the namespace did, as a verb and a resource.
-fn done() -> BTreeSet<(String, String)> {
+/// Gives an account of the namespace the shipped role; a file of contexts for it.
+pub fn entitled(account: &str, folder: &Path) -> PathBuf {
+    namespace(NAMESPACE);
+    let role = root().join("deploy/kubernetes/databases/role.yaml");
+    let role = role.to_str().expect("UTF-8");
+    kubectl(&["-n", NAMESPACE, "apply", "-f", role]);
+    let file = kubeconfig_of(account, NAMESPACE, folder);
+    // The role's own binding is to the account of the broker in the cluster.
+    let whose = format!("--serviceaccount={NAMESPACE}:{account}");
+    let bind = ["create", "rolebinding", account, "--role=compose-broker"];
+    // It may be there.
+    let _ = try_kubectl(&[&["-n", NAMESPACE][..], &bind, &[&whose]].concat());
+    file
+}
+
+/// What an account has asked for.
+pub struct Request {
+    pub verb: String,
+    /// A part of a resource stands behind a slash.
+    pub resource: String,
+    /// Whether it has made an object.
+    made: bool,
+}
+
+/// What an account of the namespace has asked for there. What goes on is not among it, such as a watch.
+pub fn requests(account: &str) -> Vec<Request> {
     let log = kubeconfig().with_file_name("control/log/audit.log");
     let log = fs::read_to_string(log).expect("what was written down");
-    let mut all = BTreeSet::new();
-    for line in log.lines() {
+    let user = format!("system:serviceaccount:{NAMESPACE}:{account}");
+    let mut all = Vec::new();
+    // The last line may be half a one.
+    for line in log
+        .split_inclusive('\n')
+        .filter(|line| line.ends_with('\n'))
+    {
         let event: Value = serde_json::from_str(line).expect("JSON");
         let what = &event["objectRef"];
-        if what["namespace"] != NAMESPACE {
+        if what["namespace"] != NAMESPACE || event["user"]["username"] != user {
             continue;
         }
         let resource = match what["subresource"].as_str() {
             Some(part) => format!("{}/{part}", text(&what["resource"])),
             None => text(&what["resource"]).to_owned(),
         };
-        // What is applied and was not there is made.
-        if event["verb"] == "patch" && event["responseStatus"]["code"] == 201 {
-            all.insert(("create".to_owned(), resource.clone()));
-        }
-        all.insert((text(&event["verb"]).to_owned(), resource));
+        all.push(Request {
+            verb: text(&event["verb"]).to_owned(),
+            resource,
+            made: event["responseStatus"]["code"] == 201,
+        });
     }
     all
 }
@@ -45,28 +77,27 @@ fn done() -> BTreeSet<(String, String)> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster of make kubernetes"]
 async fn the_shipped_role_is_enough_and_each_of_its_rights_is_used() {
-    namespace(NAMESPACE);
-    let role = root().join("deploy/kubernetes/databases/role.yaml");
-    let role = role.to_str().expect("UTF-8");
-    kubectl(&["-n", NAMESPACE, "apply", "-f", role]);
     let folder = tempfile::tempdir().expect("a folder");
-    let file = kubeconfig_of(ACCOUNT, NAMESPACE, folder.path());
-    // The role's own binding is to the account of the broker in the cluster.
-    let account = format!("--serviceaccount={NAMESPACE}:{ACCOUNT}");
-    let bind = [
-        "create",
-        "rolebinding",
-        ACCOUNT,
-        "--role=compose-broker",
-        &account,
-    ];
-    // It may be there.
-    let _ = try_kubectl(&[&["-n", NAMESPACE][..], &bind].concat());
+    let file = entitled("outside", folder.path());
     let cluster = Databases::new("role", "32000-32049").of(NAMESPACE, &file);
-    let broker = cluster.broker(&proofs::ON, surroundings()).await;
+    let mut broker = cluster.broker(&proofs::ON, surroundings()).await;
     story::told(&cluster, &broker).await;
 
-    let done = done();
+    // What it has watched is written down when it watches no more.
+    broker.stop().await;
+    let done = waited("the end of what was watched", || async {
+        let mut done = BTreeSet::new();
+        for request in requests("outside") {
+            // What is applied and was not there is made.
+            if request.made {
+                done.insert(("create".to_owned(), request.resource.clone()));
+            }
+            done.insert((request.verb, request.resource));
+        }
+        let watched = done.iter().filter(|(verb, _)| verb == "watch");
+        (watched.count() == 2).then_some(done)
+    })
+    .await;
     for (_, resource, verbs) in RIGHTS {
         for verb in verbs {
             let right = (*verb, resource);

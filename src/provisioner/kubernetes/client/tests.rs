@@ -1,6 +1,9 @@
 //! The client against answers that a server was told to give.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
 
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
@@ -42,10 +45,14 @@ async fn server(answer: Answer) -> (Client, Arc<Mutex<Vec<String>>>) {
             tokio::spawn(serve(connection, answer.clone(), seen.clone()));
         }
     });
+    (client(at), requests)
+}
+
+/// A client of a server of the test's own.
+pub(in super::super) fn client(at: SocketAddr) -> Client {
     let config = Config::new(format!("http://{at}").parse().expect("an address"));
     let limit = Duration::from_millis(400);
-    let client = Client::new(config, "here", limit).expect("a client");
-    (client, requests)
+    Client::new(config, "here", limit).expect("a client")
 }
 
 async fn serve(mut connection: TcpStream, answer: Answer, seen: Arc<Mutex<Vec<String>>>) {
@@ -73,7 +80,7 @@ async fn serve(mut connection: TcpStream, answer: Answer, seen: Arc<Mutex<Vec<St
 }
 
 /// The head of the next request, whose body is read too.
-async fn request(connection: &mut TcpStream) -> Option<String> {
+pub(in super::super) async fn request(connection: &mut TcpStream) -> Option<String> {
     let mut bytes = Vec::new();
     loop {
         let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
