@@ -33,6 +33,7 @@ net=${COMPOSE_BROKER_KUBERNETES_NET:-10.87}
 host=$net.0.1
 control=$net.0.2
 services=$net.100.0/24
+balancers=$net.200.0/24
 
 nodes() { seq -f 'n%g' "${COMPOSE_BROKER_KUBERNETES_NODES:-3}"; }
 node_address() { echo "$net.0.$((10 + ${1#n}))"; }

@@ -181,7 +181,8 @@ pub trait Provisioner: Workbench {
     /// an address for each of `ports` that it needs, by its name. Applications reach theirs as `reach` says;
     /// where that is loopback, nobody from elsewhere gets to any of them, wherever members run
     /// ([`Address::is_reached_from_elsewhere`]). None of `taken`, which others have at
-    /// [`Provisioner::hosts`] ([`Address::held`]), is among them. Nothing is reserved by it.
+    /// [`Provisioner::hosts`] ([`Address::held`]), is among them. Nothing is reserved by it; what has to be made
+    /// before an address is known goes with the deployment.
     async fn place(
         &self,
         deployment: &DeploymentId,

@@ -32,6 +32,9 @@ pub const CLUSTER_POLL_MAX: Duration = Duration::from_secs(1);
 pub const POD_START_WAIT: Duration = Duration::from_secs(180);
 /// Work on the volume of a member that is to run waits for its pod so long.
 pub const KEEPER_WAIT: Duration = Duration::from_secs(10);
+/// The cluster's provider has this long to give a member's load balancer an address before that is told of, and
+/// begun again.
+pub const LOAD_BALANCER_WAIT: Duration = Duration::from_secs(30);
 /// A pod that was told to end must be gone so long after its grace. One on a machine that is lost never is.
 pub const POD_END_WAIT: Duration = Duration::from_secs(60);
 /// A pod for work on a volume ends by itself after this long.

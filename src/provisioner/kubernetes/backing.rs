@@ -15,7 +15,8 @@ use super::{
     KubernetesProvisioner, checks,
     client::Client,
     lease::Seen,
-    settings::{BrokerPlace, Exposure, Settings, Spread},
+    place::OWN_PORTS,
+    settings::{Balancers, BrokerPlace, Exposure, Settings, Spread},
 };
 use crate::{
     model::{
@@ -43,6 +44,8 @@ pub const KIND: ClusterKind = ClusterKind {
         "node_host",
         "node_ports",
         "exposure",
+        "load_balancer_class",
+        "load_balancer_annotations",
         "spread",
         "node_selector",
         "tolerations",
@@ -72,6 +75,8 @@ struct Entry {
     node_host: Option<String>,
     node_ports: Option<PortRange>,
     exposure: Option<Exposure>,
+    load_balancer_class: Option<String>,
+    load_balancer_annotations: Option<BTreeMap<String, String>>,
     spread: Option<Spread>,
     #[serde(default)]
     node_selector: BTreeMap<String, String>,
@@ -122,6 +127,7 @@ fn read(id: &str, fields: Map<String, Value>, _: &Defaults<'_>) -> Result<Shared
             &"node_host is for a broker that is not in the cluster, and that one needs a kubeconfig",
         ));
     }
+    check_exposure(&entry).map_err(|reason| told(&reason))?;
     Ok(Arc::new(KubernetesBacking {
         kubeconfig: entry.kubeconfig,
         context: entry.context,
@@ -134,6 +140,10 @@ fn read(id: &str, fields: Map<String, Value>, _: &Defaults<'_>) -> Result<Shared
             storage_class: entry.storage_class,
             broker,
             exposure: entry.exposure.unwrap_or(Exposure::Inside),
+            balancers: Balancers {
+                class: entry.load_balancer_class,
+                annotations: entry.load_balancer_annotations.unwrap_or_default(),
+            },
             node_ports: entry.node_ports.unwrap_or(NODE_PORTS),
             spread: entry.spread.unwrap_or(Spread::Required),
             node_selector: entry.node_selector,
@@ -142,6 +152,26 @@ fn read(id: &str, fields: Map<String, Value>, _: &Defaults<'_>) -> Result<Shared
         },
         seen: Seen::default(),
     }))
+}
+
+/// Fails where members cannot be shown as is said.
+fn check_exposure(entry: &Entry) -> Result<(), String> {
+    let (first, last) = (*OWN_PORTS.start(), *OWN_PORTS.end());
+    let ports = entry.node_ports.unwrap_or(NODE_PORTS);
+    if ports.first <= last && ports.last >= first {
+        return Err(format!(
+            "node_ports has some of {first}-{last}, which members have in networks of their own"
+        ));
+    }
+    let tells = entry.load_balancer_class.is_some() || entry.load_balancer_annotations.is_some();
+    match entry.exposure {
+        Some(Exposure::LoadBalancer) => Ok(()),
+        _ if tells => Err(
+            "load_balancer_class and load_balancer_annotations are for the exposure load_balancer"
+                .to_owned(),
+        ),
+        _ => Ok(()),
+    }
 }
 
 /// Whether a label can have it as its value.
@@ -283,6 +313,19 @@ mod tests {
             "priority_class": "important",
         });
         let text = format!("{:?}", understood("blue", outside).expect("a cluster"));
+        let balanced = json!({
+            "namespace": "databases", "tools_image": "t", "images": {}, "exposure": "load_balancer",
+            "load_balancer_class": "example.org/inner",
+            "load_balancer_annotations": { "example.org/visible": "no" },
+        });
+        let balanced = format!("{:?}", understood("blue", balanced).expect("a cluster"));
+        for word in [
+            "LoadBalancer",
+            "example.org/inner",
+            "\"example.org/visible\": \"no\"",
+        ] {
+            assert!(balanced.contains(word), "{word}: {balanced}");
+        }
         for word in ["node.example", "NodePort", "Preferred", "\"fast\"", "30099"] {
             assert!(text.contains(word), "{word}: {text}");
         }
@@ -310,6 +353,16 @@ mod tests {
             ("blue", with("node_host", json!("n")), "kubeconfig"),
             ("blue", with("exposure", json!("everywhere")), "everywhere"),
             ("blue", with("node_ports", json!("1-2")), "1-2"),
+            (
+                "blue",
+                with("node_ports", json!("9000-10000")),
+                "10000-10999",
+            ),
+            (
+                "blue",
+                with("load_balancer_class", json!("c")),
+                "load_balancer",
+            ),
         ] {
             let reason = understood(id, entry).expect_err(words);
             assert!(reason.contains(words), "{words}: {reason}");
@@ -375,6 +428,7 @@ mod tests {
             storage_class: None,
             broker: BrokerPlace::Inside,
             exposure,
+            balancers: Balancers::default(),
             node_ports: NODE_PORTS,
             spread: Spread::Required,
             node_selector: BTreeMap::new(),

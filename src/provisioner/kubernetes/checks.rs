@@ -26,7 +26,7 @@ pub const RIGHTS: [Right; 12] = [
     ("apps", "statefulsets", WATCHED),
     ("", "persistentvolumeclaims", ALL),
     ("", "secrets", ALL),
-    ("", "services", ALL),
+    ("", "services", WATCHED),
     ("policy", "poddisruptionbudgets", ALL),
     ("networking.k8s.io", "networkpolicies", ALL),
     ("", "pods", WATCHED),

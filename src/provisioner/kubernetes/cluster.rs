@@ -175,7 +175,7 @@ impl Cluster {
         }
     }
 
-    /// The sets and pods of a deployment's members.
+    /// The sets, pods and services of a deployment's members.
     pub(super) async fn members(&self, deployment: &DeploymentId) -> Result<Members> {
         if let Some(known) = self.view.members(deployment) {
             return Ok(known);
@@ -190,6 +190,7 @@ impl Cluster {
         let members = Members {
             sets: self.client.list(&of).await?,
             pods: self.client.list(&of).await?,
+            services: self.client.list(&of).await?,
         };
         self.view.compare(deployment, asked_after, &members);
         Ok(members)

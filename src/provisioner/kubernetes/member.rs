@@ -105,19 +105,31 @@ async fn apply_beside(cluster: &Cluster, server: &Server, wanted: &Described) ->
     cluster.apply::<PodDisruptionBudget>(&budget).await?;
     let policy = objects::policy(settings, server);
     cluster.apply::<NetworkPolicy>(&policy).await?;
+    let (deployment, member) = (&server.deployment, server.member.as_str());
     match objects::node_service(settings, server) {
-        Some(service) => apply_node_service(cluster, server, &service).await,
+        Some(service) => apply_node_service(cluster, server, &service).await?,
         None => {
-            let name = objects::node_service_name(&server.deployment, &server.member);
-            let found: Option<Service> = cluster.client.find(&name).await?;
-            let deployment = server.deployment.as_str();
-            match found {
-                Some(found) if labels::are_ours(&found.metadata, settings, deployment) => {
-                    Ok(cluster.client.delete::<Service>(&name, None, None).await?)
-                }
-                _ => Ok(()),
-            }
+            let name = objects::node_service_name(deployment, member);
+            remove_service(cluster, deployment, &name).await?;
         }
+    }
+    match objects::balancer(settings, deployment, member, &server.addresses) {
+        Some(service) => drop(cluster.apply::<Service>(&service).await?),
+        None => {
+            let name = objects::balancer_name(deployment, member);
+            remove_service(cluster, deployment, &name).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn remove_service(cluster: &Cluster, deployment: &DeploymentId, name: &str) -> Result<()> {
+    let found: Option<Service> = cluster.client.find(name).await?;
+    let is_ours =
+        |found: Service| labels::are_ours(&found.metadata, &cluster.settings, deployment.as_str());
+    match found.is_some_and(is_ours) {
+        true => Ok(cluster.client.delete::<Service>(name, None, None).await?),
+        false => Ok(()),
     }
 }
 
@@ -322,7 +334,7 @@ pub(super) struct Look {
 
 /// The members of a deployment, sorted by name.
 pub(super) async fn look(cluster: &Cluster, deployment: &DeploymentId) -> Result<Vec<Look>> {
-    let Members { sets, mut pods } = cluster.members(deployment).await?;
+    let Members { sets, mut pods, .. } = cluster.members(deployment).await?;
     let lost = without_volume(cluster, deployment, &sets, &pods).await?;
     let mut found = Vec::new();
     for set in sets {

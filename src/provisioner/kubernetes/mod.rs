@@ -19,6 +19,7 @@
 //!   waits for it any more. Tasks and staging hold the lock only to begin; they end when dropped.
 
 mod backing;
+mod balancer;
 mod checks;
 mod client;
 mod cluster;
@@ -51,6 +52,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::time::Instant;
 
@@ -232,8 +234,12 @@ impl Provisioner for KubernetesProvisioner {
         reach: &Reach,
         taken: &HashSet<Address>,
     ) -> Result<Vec<BTreeMap<String, Address>>> {
-        place::place(self.settings(), deployment, members, ports, reach, taken)
-            .ok_or(ProvisionerError::NoFreePort)
+        let placed = place::place(self.settings(), deployment, members, ports, reach, taken);
+        let placed = placed.ok_or(ProvisionerError::NoFreePort)?;
+        let hosted = members.iter().zip(placed).map(|(member, addresses)| {
+            balancer::with_host(&self.cluster, deployment, member, addresses)
+        });
+        try_join_all(hosted).await
     }
 
     async fn whereabouts(
@@ -243,12 +249,14 @@ impl Provisioner for KubernetesProvisioner {
         ports: &[Port],
         reach: &Reach,
     ) -> Result<Whereabouts> {
+        let balancer = balancer::host(&self.cluster, deployment, &member.name).await?;
         Ok(place::whereabouts(
             self.settings(),
             deployment,
             member,
             ports,
             reach,
+            balancer.as_deref(),
         ))
     }
 

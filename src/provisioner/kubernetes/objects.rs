@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{
     labels::{self, Owned, Part},
-    place,
+    place::{self, By},
     pods::{self, Pin},
     scripts,
     settings::{BrokerPlace, Settings, Spread},
@@ -141,14 +141,14 @@ pub(super) fn service(settings: &Settings, server: &Server) -> Value {
     let name = labels::member_name(&server.deployment, &server.member);
     let mut service = object(settings, ("v1", "Service"), &name, &of_server(server));
     let is_inside = |address: &Address| {
-        place::is_by_service(address, settings, &server.deployment, &server.member)
+        place::by(address, settings, &server.deployment, &server.member) == By::Service
     };
     service["spec"] = json!({
         "clusterIP": "None",
         "publishNotReadyAddresses": true,
         "selector": of_server(server).labels(settings),
     });
-    let ports = service_ports(server, is_inside);
+    let ports = service_ports(&server.addresses, is_inside);
     if !ports.is_empty() {
         service["spec"]["ports"] = json!(ports);
     }
@@ -163,9 +163,9 @@ pub(super) fn node_service_name(deployment: &DeploymentId, member: &str) -> Stri
 /// A member's ports of the nodes; none where it has none.
 pub(super) fn node_service(settings: &Settings, server: &Server) -> Option<Value> {
     let is_of_nodes = |address: &Address| {
-        !place::is_by_service(address, settings, &server.deployment, &server.member)
+        place::by(address, settings, &server.deployment, &server.member) == By::Node
     };
-    let mut ports = service_ports(server, is_of_nodes);
+    let mut ports = service_ports(&server.addresses, is_of_nodes);
     for port in &mut ports {
         port["nodePort"] = port["port"].clone();
     }
@@ -180,9 +180,46 @@ pub(super) fn node_service(settings: &Settings, server: &Server) -> Option<Value
     (!ports.is_empty()).then_some(service)
 }
 
-fn service_ports(server: &Server, is_its: impl Fn(&Address) -> bool) -> Vec<Value> {
-    let addresses = server.addresses.iter();
+/// The name of a member's load balancer.
+pub(super) fn balancer_name(deployment: &DeploymentId, member: &str) -> String {
+    format!("{}-balancer", labels::member_name(deployment, member))
+}
+
+/// The load balancer of a member that has these addresses; none where it has none.
+pub(super) fn balancer(
+    settings: &Settings,
+    deployment: &DeploymentId,
+    member: &str,
+    addresses: &BTreeMap<String, Address>,
+) -> Option<Value> {
+    let is_balanced =
+        |address: &Address| place::by(address, settings, deployment, member) == By::Balancer;
+    let ports = service_ports(addresses, is_balanced);
+    let name = balancer_name(deployment, member);
+    let of = Owned::of(deployment, member, Part::Member);
+    let mut service = object(settings, ("v1", "Service"), &name, &of);
+    let told = &settings.balancers;
+    if !told.annotations.is_empty() {
+        service["metadata"]["annotations"] = json!(told.annotations);
+    }
+    service["spec"] = json!({
+        "type": "LoadBalancer",
+        "publishNotReadyAddresses": true,
+        "selector": of.labels(settings),
+        "ports": ports,
+    });
+    if let Some(class) = &told.class {
+        service["spec"]["loadBalancerClass"] = json!(class);
+    }
+    (!ports.is_empty()).then_some(service)
+}
+
+fn service_ports(
+    addresses: &BTreeMap<String, Address>,
+    is_its: impl Fn(&Address) -> bool,
+) -> Vec<Value> {
     addresses
+        .iter()
         .filter(|(_, address)| is_its(address))
         .map(|(name, address)| {
             json!({
@@ -196,15 +233,14 @@ fn service_ports(server: &Server, is_its: impl Fn(&Address) -> bool) -> Vec<Valu
 }
 
 /// Who gets to a member: the others and the broker, and all who find it where it is open. What comes by
-/// ports of nodes has the address of a node, not of who sent it.
+/// ports of nodes or a load balancer has the address of a node, not of who sent it.
 pub(super) fn policy(settings: &Settings, server: &Server) -> Value {
     let name = labels::member_name(&server.deployment, &server.member);
     let kind = ("networking.k8s.io/v1", "NetworkPolicy");
     let mut policy = object(settings, kind, &name, &of_server(server));
     let is_for_all = |address: &&Address| {
-        let by_service =
-            place::is_by_service(address, settings, &server.deployment, &server.member);
-        address.network == Some(Network::Open) || !by_service
+        let by = place::by(address, settings, &server.deployment, &server.member);
+        address.network == Some(Network::Open) || by != By::Service
     };
     let (open, closed): (Vec<&Address>, Vec<&Address>) =
         server.addresses.values().partition(is_for_all);

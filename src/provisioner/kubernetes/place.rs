@@ -3,8 +3,12 @@
 //! Members reach each other, and a broker in the cluster reaches them, by the name of the member's
 //! service. By a node's port comes who is elsewhere: a broker, or applications where the settings say so.
 //! Such a port has one number on all nodes and in the member's network, and is held for the whole cluster.
+//! A load balancer has the port's number, too, and a host that is known once there is one (see `balancer`).
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    ops::RangeInclusive,
+};
 
 use super::{
     labels,
@@ -18,17 +22,28 @@ use crate::model::{
     reach::{Reach, Whereabouts},
 };
 
-/// The first port of a member that is reached by its service.
-const FIRST_PORT: u16 = 10_000;
+/// The ports of a member that are no ports of nodes.
+pub(super) const OWN_PORTS: RangeInclusive<u16> = 10_000..=10_999;
 /// Members that can be placed at once.
 const MEMBERS_MAX: usize = 1000;
 
+/// What a port is reached by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    /// The name of the member's service, whatever the zone.
+    Service,
+    /// A node.
+    Node,
+    /// The member's load balancer.
+    Balancer,
+}
+
 /// Where a port is reached.
 struct Spot {
+    /// Empty where it is a load balancer's.
     host: String,
     network: Network,
-    /// Whether it is a port of the nodes.
-    is_by_node: bool,
+    by: By,
 }
 
 /// The name of a member's service in a zone.
@@ -37,16 +52,20 @@ fn host_in(zone: &str, settings: &Settings, deployment: &DeploymentId, member: &
     format!("{service}.{}.{zone}", settings.namespace)
 }
 
-/// Whether an address is one of the member's own service, whatever the zone; else it is one of the nodes.
-pub(super) fn is_by_service(
+/// What an address of a member is reached by. Settings may have changed since it was chosen.
+pub(super) fn by(
     address: &Address,
     settings: &Settings,
     deployment: &DeploymentId,
     member: &str,
-) -> bool {
+) -> By {
     let service = labels::member_name(deployment, member);
     let own = format!("{service}.{}.", settings.namespace);
-    address.host.starts_with(&own)
+    match address.host.starts_with(&own) {
+        true => By::Service,
+        false if OWN_PORTS.contains(&address.port) => By::Balancer,
+        false => By::Node,
+    }
 }
 
 fn spot(
@@ -59,12 +78,12 @@ fn spot(
     let inside = |zone: &str, network| Spot {
         host: host_in(zone, settings, deployment, member),
         network,
-        is_by_node: false,
+        by: By::Service,
     };
     let by_node = |host: &str, network| Spot {
         host: host.to_owned(),
         network,
-        is_by_node: true,
+        by: By::Node,
     };
     match (used_by, &settings.broker) {
         (PortUser::Broker, BrokerPlace::Outside { node_host }) => {
@@ -73,6 +92,11 @@ fn spot(
         (PortUser::Applications, _) if !reach.is_loopback() => match settings.exposure {
             Exposure::Inside => inside(&reach.host, Network::Open),
             Exposure::NodePort => by_node(&reach.host, Network::Open),
+            Exposure::LoadBalancer => Spot {
+                host: String::new(),
+                network: Network::Open,
+                by: By::Balancer,
+            },
         },
         _ => inside("svc", Network::Closed),
     }
@@ -91,6 +115,7 @@ pub(super) fn hosts(
     };
     let mut all: Vec<String> = members.iter().flat_map(hosts).collect();
     all.extend(node_hosts(settings, reach));
+    all.retain(|host| !host.is_empty());
     all.sort();
     all.dedup();
     all
@@ -108,7 +133,7 @@ fn node_hosts(settings: &Settings, reach: &Reach) -> Vec<String> {
     hosts
 }
 
-/// Chooses addresses for new members; none where there are not enough.
+/// Chooses addresses for new members; none where there are not enough. Those by a load balancer have no host yet.
 pub(super) fn place(
     settings: &Settings,
     deployment: &DeploymentId,
@@ -130,15 +155,15 @@ pub(super) fn place(
     let mut placed = Vec::new();
     for member in members {
         // Whatever zone it is called by, it is one network.
-        let has = |address: &&Address| is_by_service(address, settings, deployment, member);
+        let has = |address: &&Address| by(address, settings, deployment, member) == By::Service;
         let own: HashSet<u16> = taken.iter().filter(has).map(|of| of.port).collect();
-        let mut own = (FIRST_PORT..).filter(|number| !own.contains(number));
+        let mut own = OWN_PORTS.filter(|number| !own.contains(number));
         let mut addresses = BTreeMap::new();
         for port in ports {
             let at = spot(settings, deployment, member, port.used_by, reach);
-            let number = match at.is_by_node {
-                true => of_nodes.next()?,
-                false => own.next()?,
+            let number = match at.by {
+                By::Node => of_nodes.next()?,
+                By::Service | By::Balancer => own.next()?,
             };
             let address = Address::within(at.network, &at.host, number);
             addresses.insert(port.name.to_owned(), address);
@@ -148,25 +173,34 @@ pub(super) fn place(
     Some(placed)
 }
 
-/// Where a member is to be reached. It keeps its ports, but for those that become ports of the nodes or
-/// cease to be: they are chosen anew.
+/// Where a member is to be reached. It keeps its ports, but for those that become ports of the nodes or of a
+/// load balancer, or cease to be ports of the nodes: they are chosen anew. `balancer`: the host of the load
+/// balancer that it has.
 pub(super) fn whereabouts(
     settings: &Settings,
     deployment: &DeploymentId,
     member: &Member,
     ports: &[Port],
     reach: &Reach,
+    balancer: Option<&str>,
 ) -> Whereabouts {
     let (mut addresses, mut lacking) = (BTreeMap::new(), Vec::new());
     for port in ports {
         let at = spot(settings, deployment, &member.name, port.used_by, reach);
-        let has = member
-            .addresses
-            .get(port.name)
-            .filter(|has| is_by_service(has, settings, deployment, &member.name) != at.is_by_node);
-        match has {
-            Some(has) => {
-                let address = Address::within(at.network, &at.host, has.port);
+        let has = member.addresses.get(port.name);
+        let has = has.map(|has| (has, by(has, settings, deployment, &member.name)));
+        let stays = match (at.by, has) {
+            (By::Service, Some((has, By::Service | By::Balancer)))
+            | (By::Node, Some((has, By::Node))) => Some((at.host.as_str(), has.port)),
+            // One that is being made anew has no host meanwhile.
+            (By::Balancer, Some((has, By::Balancer))) => {
+                Some((balancer.unwrap_or(&has.host), has.port))
+            }
+            _ => None,
+        };
+        match stays {
+            Some((host, number)) => {
+                let address = Address::within(at.network, host, number);
                 addresses.insert(port.name.to_owned(), address);
             }
             None => lacking.push(*port),
@@ -178,7 +212,10 @@ pub(super) fn whereabouts(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{model::deployment::Membership, provisioner::kubernetes::settings::Spread};
+    use crate::{
+        model::deployment::Membership,
+        provisioner::kubernetes::settings::{Balancers, Spread},
+    };
 
     const PORTS: [Port; 3] = [
         Port {
@@ -205,6 +242,7 @@ mod tests {
             storage_class: None,
             broker,
             exposure,
+            balancers: Balancers::default(),
             node_ports: "30000-30003".parse().expect("ports"),
             spread: Spread::Required,
             node_selector: BTreeMap::new(),
@@ -324,17 +362,59 @@ mod tests {
             checkpointing: false,
             membership: Membership::Joined,
         };
-        let stays = whereabouts(&by_node, &id(), &member, &PORTS, &closed);
+        let stays = whereabouts(&by_node, &id(), &member, &PORTS, &closed, None);
         assert!(stays.are_of(&member), "{stays:?}");
-        let moves = whereabouts(&by_node, &id(), &member, &PORTS, &zone("db.example"));
+        let moves = whereabouts(&by_node, &id(), &member, &PORTS, &zone("db.example"), None);
         assert_eq!(moves.lacking, [PORTS[0]]);
         assert!(!moves.addresses.contains_key("client"));
         assert_eq!(moves.addresses["own"], member.addresses["own"]);
         let inside = settings(outside(), Exposure::Inside);
-        let moves = whereabouts(&inside, &id(), &member, &PORTS, &zone("svc.cluster.local"));
+        let zone = zone("svc.cluster.local");
+        let moves = whereabouts(&inside, &id(), &member, &PORTS, &zone, None);
         assert_eq!(moves.lacking, []);
         let client = &moves.addresses["client"];
         assert!(client.is_reached_from_elsewhere());
         assert_eq!(client.port, member.addresses["client"].port);
+    }
+
+    #[test]
+    fn a_load_balancer_s_port_is_chosen_before_its_host_is_known_and_stays() {
+        let balanced = settings(outside(), Exposure::LoadBalancer);
+        let (members, reach, none) = (["m0".to_owned()], zone("any"), HashSet::new());
+        assert_eq!(
+            hosts(&balanced, &id(), &members, &reach),
+            [
+                "db-5ae85b45e5717f0001533192-m0.databases.svc",
+                "node.example"
+            ]
+        );
+        let placed = place(&balanced, &id(), &members, &PORTS, &reach, &none);
+        let mut addresses = placed.expect("places").remove(0);
+        assert_eq!(
+            addresses["client"],
+            Address::within(Network::Open, "", 10_000)
+        );
+        assert_eq!(addresses["own"].port, 30_000);
+        let client = addresses.get_mut("client").expect("a port");
+        "192.0.2.7".clone_into(&mut client.host);
+        let mut member = Member {
+            name: "m0".to_owned(),
+            addresses,
+            shape: None,
+            checkpointing: false,
+            membership: Membership::Joined,
+        };
+        let seen = |member: &Member, reach: &Reach, balancer: Option<&str>| {
+            whereabouts(&balanced, &id(), member, &PORTS, reach, balancer)
+        };
+        assert!(seen(&member, &reach, Some("192.0.2.7")).are_of(&member));
+        assert!(seen(&member, &reach, None).are_of(&member));
+        let moves = seen(&member, &reach, Some("192.0.2.8"));
+        assert_eq!(moves.lacking, []);
+        assert_eq!(moves.addresses["client"].to_string(), "192.0.2.8:10000");
+        // Nobody is to reach it any more, and then somebody is again.
+        member.addresses = seen(&member, &Reach::loopback(), Some("192.0.2.7")).addresses;
+        assert!(!member.addresses["client"].is_reached_from_elsewhere());
+        assert_eq!(seen(&member, &reach, None).lacking, [PORTS[0]]);
     }
 }

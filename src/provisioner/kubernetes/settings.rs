@@ -26,6 +26,8 @@ pub struct Settings {
     pub broker: BrokerPlace,
     /// How applications reach members, where they do.
     pub exposure: Exposure,
+    /// Their load balancers, where they have some.
+    pub balancers: Balancers,
     /// Ports of nodes that are the broker's to give away.
     pub node_ports: PortRange,
     /// How members of one deployment keep apart.
@@ -58,6 +60,17 @@ pub enum Exposure {
     Inside,
     /// By ports of the nodes. The host of the cluster's settings is a name or an address of these.
     NodePort,
+    /// By a load balancer for each member. Its host is what the cluster's provider gives it.
+    LoadBalancer,
+}
+
+/// What the cluster's provider is told of each load balancer.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Balancers {
+    /// Who of several providers makes it; none: the cluster's own.
+    pub class: Option<String>,
+    /// What it reads as the service's annotations.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// How members of one deployment keep apart.

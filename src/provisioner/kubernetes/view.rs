@@ -1,5 +1,5 @@
-//! What is known of members' sets and pods without asking: the API server tells of each change as it comes, over
-//! one connection for each of the two kinds, however many members there are.
+//! What is known of members' sets, pods and services without asking: the API server tells of each change as it
+//! comes, over one connection for each of the three kinds, however many members there are.
 //!
 //! Invariants:
 //! - Nobody sees less than the broker has done: a deployment that it has changed is asked about until what is
@@ -14,7 +14,7 @@ use std::{
 use futures::StreamExt as _;
 use k8s_openapi::api::{
     apps::v1::{StatefulSet, StatefulSetSpec},
-    core::v1::{Pod, PodSpec},
+    core::v1::{Pod, PodSpec, Service},
 };
 use kube::api::WatchEvent;
 use tokio::{
@@ -59,18 +59,28 @@ impl Watched for Pod {
     }
 }
 
-/// The sets and pods of members.
+impl Watched for Service {
+    fn lighten(&mut self) {
+        self.metadata.managed_fields = None;
+        self.spec = None;
+    }
+}
+
+/// The sets, pods and services of members.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Members {
     pub(super) sets: Vec<StatefulSet>,
     pub(super) pods: Vec<Pod>,
+    pub(super) services: Vec<Service>,
 }
 
 impl Members {
     /// What tells these from what they were at another time.
     fn marks(&self) -> Vec<(&str, &str)> {
         let sets = self.sets.iter().map(mark);
-        let mut marks: Vec<_> = sets.chain(self.pods.iter().map(mark)).collect();
+        let pods = self.pods.iter().map(mark);
+        let services = self.services.iter().map(mark);
+        let mut marks: Vec<_> = sets.chain(pods).chain(services).collect();
         marks.sort_unstable();
         marks
     }
@@ -101,8 +111,9 @@ struct Changed {
 pub(super) struct View {
     sets: Known<StatefulSet>,
     pods: Known<Pod>,
+    services: Known<Service>,
     changed: Mutex<Changed>,
-    watching: [AbortHandle; 2],
+    watching: [AbortHandle; 3],
 }
 
 impl Drop for View {
@@ -114,14 +125,16 @@ impl Drop for View {
 impl View {
     /// Watches the objects that have these labels from now on.
     pub(super) fn new(client: &Client, selector: &str) -> Self {
-        let (sets, pods) = (Known::default(), Known::default());
+        let (sets, pods, services) = (Known::default(), Known::default(), Known::default());
         let watching = [
-            tokio::spawn(keep(client.clone(), selector.to_owned(), sets.clone())).abort_handle(),
-            tokio::spawn(keep(client.clone(), selector.to_owned(), pods.clone())).abort_handle(),
+            sets.watch(client, selector),
+            pods.watch(client, selector),
+            services.watch(client, selector),
         ];
         Self {
             sets,
             pods,
+            services,
             changed: Mutex::default(),
             watching,
         }
@@ -153,6 +166,7 @@ impl View {
         Some(Members {
             sets: self.sets.of(deployment)?,
             pods: self.pods.of(deployment)?,
+            services: self.services.of(deployment)?,
         })
     }
 
@@ -199,6 +213,12 @@ struct Objects<K> {
 }
 
 impl<K: Watched> Known<K> {
+    /// Begins to keep it up.
+    fn watch(&self, client: &Client, selector: &str) -> AbortHandle {
+        let keeping = keep(client.clone(), selector.to_owned(), self.clone());
+        tokio::spawn(keeping).abort_handle()
+    }
+
     fn of(&self, deployment: &DeploymentId) -> Option<Vec<K>> {
         let objects = locked(&self.0);
         let first = (deployment.as_str().to_owned(), String::new());
@@ -257,7 +277,7 @@ async fn keep<K: Watched>(client: Client, selector: String, known: Known<K>) {
     loop {
         if let Err(error) = follow(&client, &selector, &known).await {
             known.end();
-            // Whoever asks meanwhile tells what is wrong.
+            // Who looks meanwhile asks, and tells what is wrong.
             log::debug!("no news of members: {}", chain(&error));
             sleep(WATCH_PAUSE).await;
         }

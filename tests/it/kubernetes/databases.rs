@@ -3,12 +3,13 @@
 use std::{fs, path::Path, time::Duration};
 
 use compose_broker::app::Surroundings;
+use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::{kubeconfig, kubectl, namespace, node_host};
 use crate::{
-    broker::{TestBroker, new_folder},
+    broker::{TestBroker, answer, new_folder, text},
     control::now,
 };
 
@@ -61,6 +62,14 @@ impl Databases {
     /// The same with another image for a version.
     pub fn with_image(mut self, version: &str, image: &str) -> Self {
         self.entry["images"]["etcd"][version] = json!(image);
+        self
+    }
+
+    /// The same with a load balancer for each member.
+    pub fn balanced(mut self) -> Self {
+        self.entry["exposure"] = json!("load_balancer");
+        self.entry["load_balancer_annotations"] = json!({ "example.org/visible": "no" });
+        self.entry["host"] = json!("load-balancer");
         self
     }
 
@@ -143,6 +152,20 @@ pub async fn waited<T, F: Future<Output = Option<T>>>(what: &str, look: impl Fn(
         assert!(Instant::now() < deadline, "waited in vain: {what}");
         sleep(Duration::from_secs(1)).await;
     }
+}
+
+/// Waits until the platform is told this of an instance's operation.
+pub async fn told(broker: &TestBroker, instance: &str, accepted: &Value, words: &str) {
+    let path = format!(
+        "/v2/service_instances/{instance}/last_operation?operation={}",
+        text(&accepted["operation"])
+    );
+    waited(&format!("{words:?}"), || async {
+        let told = answer(broker.osb(Method::GET, &path)).await.body;
+        assert_eq!(told["state"], "in progress", "{told}");
+        text(&told["description"]).contains(words).then_some(())
+    })
+    .await;
 }
 
 /// The name of an object.

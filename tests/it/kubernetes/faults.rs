@@ -7,18 +7,18 @@ use compose_broker::{
     model::limits::STOP_GRACE,
     provisioner::{Provisioner, ProvisionerError, kubernetes::KubernetesProvisioner},
 };
-use reqwest::{Method, StatusCode};
+use reqwest::StatusCode;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
     apply,
-    databases::{Databases, NAMESPACE, is_ready, name, uid, waited},
+    databases::{Databases, NAMESPACE, is_ready, name, told, uid, waited},
     evict, kubeconfig, kubectl, namespace, settings, tellers, try_kubectl,
 };
 use crate::{
-    broker::{TestBroker, answer, text},
+    broker::text,
     contract::provisioner as teller,
     control::{now, surroundings},
     crash, etcd,
@@ -31,20 +31,6 @@ use crate::{
 /// the largest of them, which the kernel ends.
 const USE_MEMORY: &str = "b=/tools/busybox; i=0; while [ $i -lt 30 ]; do \
     $b head -c 25000000 /dev/zero | $b tail -c 25000000 | $b sleep 30 & i=$((i + 1)); done; wait";
-
-/// Waits until the platform is told this of an instance's operation.
-async fn told(broker: &TestBroker, instance: &str, accepted: &Value, words: &str) {
-    let path = format!(
-        "/v2/service_instances/{instance}/last_operation?operation={}",
-        text(&accepted["operation"])
-    );
-    waited(&format!("{words:?}"), || async {
-        let told = answer(broker.osb(Method::GET, &path)).await.body;
-        assert_eq!(told["state"], "in progress", "{told}");
-        text(&told["description"]).contains(words).then_some(())
-    })
-    .await;
-}
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster of make kubernetes"]

@@ -1,6 +1,7 @@
 //! A real Kubernetes cluster for tests: `make kubernetes` brings one up. Tests that need it are ignored
 //! elsewhere.
 
+mod balancers;
 mod cluster;
 mod databases;
 mod faults;
@@ -17,7 +18,9 @@ use std::{
     process::{Command, Stdio},
 };
 
-use compose_broker::provisioner::kubernetes::settings::{BrokerPlace, Exposure, Settings, Spread};
+use compose_broker::provisioner::kubernetes::settings::{
+    Balancers, BrokerPlace, Exposure, Settings, Spread,
+};
 use serde_json::{Value, json};
 
 use crate::contract::provisioner::{ENGINE, VERSIONS};
@@ -156,6 +159,7 @@ pub fn settings(cluster: &str, namespace: &str, images: &[(&str, &str, &str)]) -
             node_host: node_host(),
         },
         exposure: Exposure::NodePort,
+        balancers: Balancers::default(),
         node_ports: "30000-31499".parse().expect("ports"),
         spread: Spread::Required,
         node_selector: BTreeMap::new(),

@@ -95,7 +95,7 @@ async fn the_shipped_role_is_enough_and_each_of_its_rights_is_used() {
             done.insert((request.verb, request.resource));
         }
         let watched = done.iter().filter(|(verb, _)| verb == "watch");
-        (watched.count() == 2).then_some(done)
+        (watched.count() == 3).then_some(done)
     })
     .await;
     for (_, resource, verbs) in RIGHTS {

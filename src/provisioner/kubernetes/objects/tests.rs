@@ -8,7 +8,7 @@ use crate::{
         secret::Secret,
         server::{DataOfServer, FILES, HOME, Probe, Program, ServerFile},
     },
-    provisioner::kubernetes::settings::Exposure,
+    provisioner::kubernetes::settings::{Balancers, Exposure},
 };
 
 fn settings() -> Settings {
@@ -23,6 +23,7 @@ fn settings() -> Settings {
             node_host: "node.example".to_owned(),
         },
         exposure: Exposure::Inside,
+        balancers: Balancers::default(),
         node_ports: "30000-30099".parse().expect("ports"),
         spread: Spread::Required,
         node_selector: BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]),
@@ -214,4 +215,34 @@ fn no_secret_stands_anywhere_but_in_the_secret() {
     ] {
         assert!(!object.to_string().contains("PRIVATE"), "{object}");
     }
+}
+
+#[test]
+fn a_load_balancer_has_what_its_provider_is_told_and_the_ports_that_it_brings() {
+    let settings = Settings {
+        exposure: Exposure::LoadBalancer,
+        balancers: Balancers {
+            class: Some("example.org/inner".to_owned()),
+            annotations: BTreeMap::from([("example.org/visible".to_owned(), "no".to_owned())]),
+        },
+        ..settings()
+    };
+    let mut server = server();
+    let balancer = |server: &Server| {
+        balancer(
+            &settings,
+            &server.deployment,
+            &server.member,
+            &server.addresses,
+        )
+    };
+    assert_eq!(balancer(&server), None);
+    let address = Address::within(Network::Open, "192.0.2.7", 10_000);
+    server.addresses.insert("client".to_owned(), address);
+    assert_json_snapshot!("balancer", balancer(&server));
+    // It is in no other service.
+    let ports = |service: Value| service["spec"]["ports"].to_string();
+    assert!(!ports(service(&settings, &server)).contains("client"));
+    let of_nodes = node_service(&settings, &server).expect("a service");
+    assert!(!ports(of_nodes).contains("client"));
 }

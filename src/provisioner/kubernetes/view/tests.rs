@@ -1,4 +1,4 @@
-//! What is known of members, against an API server that has two kinds of objects and tells of their changes.
+//! What is known of members, against an API server that has three kinds of objects and tells of their changes.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -13,7 +13,7 @@ use super::*;
 use crate::provisioner::kubernetes::client::tests::{client, request};
 
 const ID: &str = "5ae85b45e5717f0001533192";
-const KINDS: [&str; 2] = ["StatefulSet", "Pod"];
+const KINDS: [&str; 3] = ["StatefulSet", "Pod", "Service"];
 
 fn id() -> DeploymentId {
     ID.parse().expect("an id")
@@ -49,7 +49,9 @@ impl ApiServer {
 
     async fn serve(self, mut connection: TcpStream) {
         while let Some(head) = request(&mut connection).await {
-            let kind = KINDS[usize::from(head.contains("/pods?"))];
+            let paths = ["/statefulsets?", "/pods?", "/services?"];
+            let kind = paths.iter().position(|path| head.contains(path));
+            let kind = KINDS[kind.expect("a kind")];
             if !head.contains("watch=true") {
                 let body = self.list(kind);
                 let head = format!(
@@ -96,7 +98,11 @@ impl ApiServer {
     fn put_unheard(&self, kind: &'static str, name: &str) -> Value {
         let mut there = locked(&self.0);
         there.version += 1;
-        let version = if kind == "Pod" { "v1" } else { "apps/v1" };
+        let version = if kind == "StatefulSet" {
+            "apps/v1"
+        } else {
+            "v1"
+        };
         let object = json!({
             "apiVersion": version, "kind": kind,
             "metadata": {
@@ -128,10 +134,11 @@ impl ApiServer {
             let its = there.objects.iter().filter(|((of, _), _)| *of == kind);
             its.map(|(_, object)| object.clone()).collect()
         };
-        let (sets, pods) = (json!(of("StatefulSet")), json!(of("Pod")));
+        let [sets, pods, services] = KINDS.map(|kind| json!(of(kind)));
         Members {
             sets: serde_json::from_value(sets).expect("sets"),
             pods: serde_json::from_value(pods).expect("pods"),
+            services: serde_json::from_value(services).expect("services"),
         }
     }
 
@@ -139,7 +146,7 @@ impl ApiServer {
         locked(&self.0).lists
     }
 
-    /// Waits until it is asked to tell of the changes of both kinds.
+    /// Waits until it is asked to tell of the changes of all kinds.
     async fn is_watched(&self) {
         until(|| {
             let there = locked(&self.0);
@@ -192,7 +199,7 @@ async fn what_is_known_follows_what_is_there_and_nobody_asks() {
     until(|| view.members(&id()).is_some_and(|of| of.sets.len() == 1)).await;
     let other = "5ae85b45e5717f0001533193".parse().expect("an id");
     assert!(view.members(&other).expect("it is known").pods.is_empty());
-    assert_eq!(server.lists(), 2);
+    assert_eq!(server.lists(), 3);
 }
 
 #[tokio::test]
@@ -228,7 +235,7 @@ async fn a_watch_that_ends_goes_on_and_one_that_breaks_begins_anew() {
     server.is_watched().await;
     server.put("Pod", "b");
     knows(&view, &["a", "b"]).await;
-    assert_eq!(server.lists(), 2);
+    assert_eq!(server.lists(), 3);
     // It has forgotten what came after the version that it was asked from.
     server.put_unheard("Pod", "c");
     let expired = json!({
@@ -238,5 +245,5 @@ async fn a_watch_that_ends_goes_on_and_one_that_breaks_begins_anew() {
     server.tell("Pod", "ERROR", &expired);
     until(|| pods(&view).is_none()).await;
     knows(&view, &["a", "b", "c"]).await;
-    assert_eq!(server.lists(), 3);
+    assert_eq!(server.lists(), 4);
 }
