@@ -126,7 +126,9 @@
     return passed >= 0 ? `${text} ago` : `in ${text}`;
   };
   const countOn = (page) => page.querySelectorAll("time [data-ago]").forEach((part) => {
-    const text = relative(Date.parse(part.closest("time").dateTime));
+    const told = relative(Date.parse(part.closest("time").dateTime));
+    const text = part.dataset.ago !== "for" ? told
+      : told.endsWith(" ago") ? `for ${told.slice(0, -4)}` : "since just now";
     if (part.textContent !== text) part.textContent = text;
   });
 

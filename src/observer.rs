@@ -288,7 +288,7 @@ impl Looker {
             if let Some(silence) = member.silence().filter(|_| !was_silent(&member.name)) {
                 log::warn!(
                     deployment:% = id, member = member.name.as_str();
-                    "it does not answer: {}", silence.detail
+                    "member {} does not answer: {}", member.name, silence.detail
                 );
             }
         }

@@ -20,7 +20,7 @@ use crate::{
     metrics::Metrics,
     model::{placement::Cluster, queue::Limits, secret::Credentials},
     observer::{EngineObserver, Memory},
-    operation::Parts,
+    operation::{self, Parts},
     volumes::Volumes,
     watchdog::Watchdog,
 };
@@ -77,6 +77,7 @@ impl Assembly<'_> {
             public_url: self.public_url.to_owned(),
             audit_days: config.retention.audit_days,
             proves_backups: config.retention.proves_backups,
+            step_titles: operation::title_of,
             certificate_life: self.surroundings.certificate_life,
             on_demand_pause: config.limits.on_demand_pause,
             doorkeeper: Arc::new(doorkeeper),

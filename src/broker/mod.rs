@@ -16,7 +16,7 @@ use crate::{
         instance::dashboard_url,
         limits::SYNC_WAIT,
         name::DeploymentNames,
-        operation::DeletedPoll,
+        operation::{DeletedPoll, OperationKind},
         placement::Cluster,
         queue::Limits,
         renewal::CertificateLife,
@@ -121,7 +121,7 @@ pub use messenger::{Messenger, Tested, WebhookTests};
 pub use mirror::{MirrorView, Mirrors};
 pub use observation::Observer;
 pub use outbox::{Backlog, Outbox};
-pub use oversight::{OperationDetail, OperationsPage, OperationsQuery, Oversight};
+pub use oversight::{OperationDetail, OperationsPage, OperationsQuery, Oversight, StepTold};
 pub use owner::{OwnerFinding, Owners};
 pub use pin::{BackupChange, KeptNow, Pins};
 pub use profile::Profiles;
@@ -299,6 +299,9 @@ impl From<StoreError> for BrokerError {
     }
 }
 
+/// Says what the step of that name does, of operations of a kind.
+pub type StepTitles = fn(OperationKind, &str) -> Option<&'static str>;
+
 /// What the use cases work with, as it comes from outside.
 pub struct BrokerParts {
     /// The broker's store.
@@ -344,6 +347,8 @@ pub struct BrokerParts {
     pub audit_days: Option<u32>,
     /// Whether backups are proved.
     pub proves_backups: bool,
+    /// What a step of an operation does, for people.
+    pub step_titles: StepTitles,
     /// How long certificates of deployments live.
     pub certificate_life: CertificateLife,
     /// Who signs in as operator, and how often a client may fail to.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::{BrokerError, BrokerParts, page};
+use super::{BrokerError, BrokerParts, StepTitles, page};
 use crate::{
     backups::Vault,
     clock::Clock,
@@ -23,7 +23,7 @@ use crate::{
         operation::{Operation, OperationKind, OperationState},
         oversight::{Overseen, StepSeen},
         queue::Limits,
-        sentence::counted,
+        sentence::{capitalized, counted},
     },
     store::{self, Conn, Store, StoreError, oversight::Filter},
 };
@@ -67,9 +67,18 @@ pub struct OperationDetail {
     /// What people call its instance, where that is known.
     pub name: Option<String>,
     /// Its steps, in the order in which they were first tried.
-    pub steps: Vec<StepSeen>,
+    pub steps: Vec<StepTold>,
     /// What may be left of it, of one that nobody goes on with.
     pub left: Vec<String>,
+}
+
+/// A step of an operation, with what it does.
+#[derive(Debug)]
+pub struct StepTold {
+    /// The step.
+    pub seen: StepSeen,
+    /// What it does, for people.
+    pub title: String,
 }
 
 /// Shows operations, has them tried again, gives them up.
@@ -79,6 +88,17 @@ pub struct Oversight {
     clock: Clock,
     backups: Vault,
     limits: Limits,
+    step_titles: StepTitles,
+}
+
+/// A step of an operation of this kind, with what it does. One that another version of the broker knows is called by
+/// its name.
+fn told(seen: StepSeen, titles: StepTitles, kind: OperationKind) -> StepTold {
+    let title = titles(kind, &seen.name);
+    StepTold {
+        title: title.map_or_else(|| capitalized(&seen.name.replace('_', " ")), str::to_owned),
+        seen,
+    }
 }
 
 impl Oversight {
@@ -88,6 +108,7 @@ impl Oversight {
             clock: parts.clock.clone(),
             backups: parts.backups.clone(),
             limits: parts.limits.clone(),
+            step_titles: parts.step_titles,
         }
     }
 
@@ -140,6 +161,7 @@ impl Oversight {
     /// All that is known of an operation.
     pub async fn operation(&self, id: OperationId) -> Result<OperationDetail, BrokerError> {
         let (limits, now) = (self.limits.clone(), self.clock.now());
+        let titles = self.step_titles;
         let mut detail = self
             .store
             .read(move |conn| {
@@ -147,10 +169,11 @@ impl Oversight {
                     return Ok(None);
                 };
                 store::queue::find_waits(conn, [&mut seen.operation], &limits, now)?;
-                let instance = &seen.operation.instance;
+                let (instance, kind) = (&seen.operation.instance, seen.operation.kind);
+                let steps = store::oversight::steps(conn, &id)?.into_iter();
                 Ok(Some(OperationDetail {
                     name: store::instance::names(conn, [instance])?.remove(instance),
-                    steps: store::oversight::steps(conn, &id)?,
+                    steps: steps.map(|seen| told(seen, titles, kind)).collect(),
                     left: left_behind(conn, &seen.operation)?,
                     seen,
                 }))

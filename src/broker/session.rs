@@ -28,7 +28,7 @@ use crate::{
         limits::{DASHBOARD_LINK_TTL, SESSION_TTL},
         origin::Origin,
         secret::{Credentials, Secret},
-        session::{OpenedWith, Scope, Session},
+        session::{OPERATOR_NAME, OpenedWith, READER_NAME, Scope, Session},
         throttle::{Door, Throttle},
         trail::{Access, Accessed},
     },
@@ -389,8 +389,8 @@ impl Sessions {
     /// What the audit calls the user of a session.
     pub async fn user_of(&self, session: &Session) -> Result<String, BrokerError> {
         Ok(match &session.opened_with {
-            OpenedWith::Operator(_) => "operator".to_owned(),
-            OpenedWith::Reader(_) => "read-only operator".to_owned(),
+            OpenedWith::Operator(_) => OPERATOR_NAME.to_owned(),
+            OpenedWith::Reader(_) => READER_NAME.to_owned(),
             OpenedWith::Link(_) => "one-time link".to_owned(),
             OpenedWith::Token(token) => {
                 let token = token.clone();

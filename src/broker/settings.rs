@@ -31,12 +31,14 @@ use crate::{
 };
 
 /// The sizes that an instance can have now, in units.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sizes {
     /// The fewest that hold what its members hold; none where no member tells.
     pub fewest: Option<u32>,
     /// The most that its cluster has room for and its tenant may have.
     pub most: u32,
+    /// Why it can have no more than that now; none where no instance can.
+    pub why: Option<String>,
 }
 
 /// What another size would do.
@@ -100,10 +102,8 @@ impl Settings {
         let most = self
             .store
             .scan(move |conn| Ok(updates.most_units(conn, &instance, &deployment)));
-        Ok(Sizes {
-            fewest,
-            most: most.await??,
-        })
+        let (most, why) = most.await??;
+        Ok(Sizes { fewest, most, why })
     }
 
     /// What another size of an instance would do. Nothing is changed: the rules are those of the

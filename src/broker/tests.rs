@@ -202,6 +202,7 @@ impl Office {
             volumes: Arc::new(Volumes::of(store.clone(), Vec::new(), 3)),
             audit_days: None,
             proves_backups: true,
+            step_titles: |_, _| None,
             certificate_life: CertificateLife::default(),
             on_demand_pause: Duration::ZERO,
             doorkeeper: Arc::new(Doorkeeper::new(

@@ -418,9 +418,10 @@ impl Updates {
         conn: &mut Conn<'_>,
         instance: &Instance,
         deployment: &Deployment,
-    ) -> Result<u32, BrokerError> {
+    ) -> Result<(u32, Option<String>), BrokerError> {
         let of_engine = self.inventory.units_max(&deployment.engine);
         let (mut most, mut too_many) = (deployment.units, of_engine + 1);
+        let mut why = None;
         while too_many > most + 1 {
             let goal = Shape {
                 units: most.midpoint(too_many),
@@ -428,11 +429,13 @@ impl Updates {
             };
             match self.check_capacity(conn, instance, deployment, goal) {
                 Ok(()) => most = goal.units,
-                Err(BrokerError::UpdateRefused { .. }) => too_many = goal.units,
+                Err(BrokerError::UpdateRefused { reason, .. }) => {
+                    (too_many, why) = (goal.units, Some(reason));
+                }
                 Err(other) => return Err(other),
             }
         }
-        Ok(most)
+        Ok((most, why))
     }
 
     fn check_capacity(

@@ -192,13 +192,13 @@ fn stages(profile: &Profile, preflight: &Preflight) -> Vec<String> {
             ));
         }
         if profile.checkpoints(at, to) {
-            let starts = if at == preflight.from {
-                "starts anew once more and "
+            let restarted = if at == preflight.from {
+                "is restarted once more and "
             } else {
                 ""
             };
             notes.push(format!(
-                "Before {to} every member {starts}writes its whole state down."
+                "Before {to} each member {restarted}saves its full state."
             ));
         }
         at = to;

@@ -13,7 +13,11 @@ use super::{
     show::{moment, tied_size},
 };
 use crate::model::{
-    limits::{CLIENT_FIRST_LOOK, CLIENT_POLL},
+    choice::LATEST,
+    health::HealthState,
+    limits::{CLIENT_FIRST_LOOK, CLIENT_POLL, upload::IMPORTED_BACKUPS_MAX},
+    period::BackupKind,
+    sentence::counted,
     size::size,
 };
 
@@ -21,21 +25,22 @@ impl Session {
     /// `backups`
     pub async fn backups(&self, name: &str) -> Result<()> {
         let listed = self.with_api(name, async |api| {
-            let (backups, _) = api.backups().await?;
+            let (backups, retention) = api.backups().await?;
             let mut details = Vec::new();
             for backup in &backups {
                 details.extend(detail_of(api, backup).await);
                 details.extend(flawed(backup));
                 details.extend(noted(backup));
             }
-            Ok((backups, details))
+            Ok((backups, retention, details))
         });
-        let (backups, details) = listed.await?;
+        let (backups, retention, details) = listed.await?;
+        let kept = retention["on_demand_kept"].as_u64();
         let rows = backups.iter().map(|backup| {
             [
                 text(&backup["id"]),
                 text(&backup["type"]),
-                text(&backup["status"]),
+                status(backup),
                 self.time(&backup["requested_at"]),
                 text(&backup["version"]),
                 backup["keys"]
@@ -45,7 +50,7 @@ impl Session {
                     .as_u64()
                     .map_or(String::new(), tied_size),
                 proved(backup).to_owned(),
-                self.expires(backup),
+                self.expires(backup, kept),
             ]
         });
         let head = [
@@ -59,7 +64,7 @@ impl Session {
             "PROVED",
             "EXPIRES",
         ];
-        let mut shown = self.show.table(head, rows);
+        let mut shown = self.show.listed(head, rows, "No backups yet.");
         if !details.is_empty() {
             shown.push_str("\n\n");
             shown.push_str(&details.join("\n"));
@@ -68,8 +73,8 @@ impl Session {
     }
 
     /// Until when a backup is kept, and why no longer, as far as that is known. One on demand goes by no
-    /// clock: newer ones take its place.
-    fn expires(&self, backup: &Value) -> String {
+    /// clock: newer ones take its place, after as many as are `kept`, where that is known.
+    fn expires(&self, backup: &Value, kept: Option<u64>) -> String {
         if backup["pinned"] == true {
             return "when unpinned".to_owned();
         }
@@ -82,8 +87,17 @@ impl Session {
             );
         }
         match (&backup["expires_at"], backup["type"].as_str()) {
-            (Value::Null, Some("on_demand" | "imported")) if backup["status"] == "complete" => {
-                "when replaced".to_owned()
+            (Value::Null, Some(kind @ ("on_demand" | "imported")))
+                if backup["status"] == "complete" =>
+            {
+                let kept = match kind {
+                    "on_demand" => kept,
+                    _ => u64::try_from(IMPORTED_BACKUPS_MAX).ok(),
+                };
+                kept.map_or_else(
+                    || "when newer ones replace it".to_owned(),
+                    |kept| format!("after {}", counted(kept, "newer one")),
+                )
             }
             (Value::Null, _) => String::new(),
             (end, _) => self.time(end),
@@ -119,18 +133,24 @@ impl Session {
                     self.show.note(&replaced);
                 }
             }
+            if let Ok(deployment) = api.deployment().await
+                && deployment["health"]["state"] == HealthState::Down.as_str()
+            {
+                self.show.note(&format!(
+                    "{name} is down: the backup waits until enough members serve"
+                ));
+            }
             let recipe = api.begin_backup().await?;
             let id = text(&recipe["backup_id"]);
             if !wait {
                 self.show.note(&format!(
-                    "the backup goes on; look at it with: compose-broker backups {name}"
+                    "The backup has started. Check: compose-broker backups {name}"
                 ));
                 return api.backup(&id).await;
             }
             let title = format!("back up {name}");
-            let left = format!(
-                "the backup goes on without you; look at it with: compose-broker backups {name}"
-            );
+            let left =
+                format!("The backup goes on without you. Check: compose-broker backups {name}");
             self.wait_for_recipe(api, &title, &left, &text(&recipe["id"]))
                 .await?;
             api.backup(&id).await
@@ -140,7 +160,11 @@ impl Session {
 
     /// `backup-note`, `pin` and `unpin`
     pub async fn change_backup(&self, name: &str, id: &str, change: &Value) -> Result<()> {
-        let changed = self.with_api(name, async |api| api.change_backup(id, change).await);
+        let changed = self.with_api(name, async |api| {
+            let id = chosen(api, name, id).await?;
+            let changed = api.change_backup(&id, change).await;
+            changed.map_err(|error| unless_missing(error, name, &id))
+        });
         self.show_backup(changed.await?)
     }
 
@@ -152,7 +176,7 @@ impl Session {
         let shown = self.show.fields([
             ("backup", Some(text(&backup["id"]))),
             ("name", Some(text(&backup["name"]))),
-            ("status", Some(text(&backup["status"]))),
+            ("status", Some(status(&backup))),
             ("asked for", Some(self.time(&backup["requested_at"]))),
             ("version", backup["version"].as_str().map(str::to_owned)),
             ("keys", backup["keys"].as_u64().map(|keys| keys.to_string())),
@@ -160,7 +184,7 @@ impl Session {
             ("proved", self.proof(&backup)),
             (
                 "expires",
-                Some(self.expires(&backup)).filter(|end| !end.is_empty()),
+                Some(self.expires(&backup, None)).filter(|end| !end.is_empty()),
             ),
             (
                 "note",
@@ -222,12 +246,16 @@ impl Session {
             download::check_target(file, force)?;
         }
         let told = self
-            .with_api(&name, async |api| api.backup(&backup).await)
+            .with_api(&name, async |api| {
+                let id = chosen(api, &name, &backup).await?;
+                let told = api.backup(&id).await;
+                told.map_err(|error| unless_missing(error, &name, &id))
+            })
             .await?;
         let Some(link) = told["download_link"].as_str() else {
             return Err(Error::Failed(format!(
                 "the backup cannot be downloaded: it is {}",
-                text(&told["status"])
+                status(&told)
             )));
         };
         let link = link
@@ -267,6 +295,46 @@ impl Session {
         let told = text(at);
         let at: Option<DateTime<Utc>> = told.parse().ok();
         at.map_or(told, |at| moment(at, self.clock.now()))
+    }
+}
+
+/// The id of the backup that a user means: its own, or that of the newest complete one, by `latest` and the like.
+async fn chosen(api: &Compose<'_>, name: &str, backup: &str) -> Result<String> {
+    let kind = match backup.split_once(':') {
+        None if backup == LATEST => None,
+        Some((LATEST, kind)) => Some(kind),
+        _ => return Ok(backup.to_owned()),
+    };
+    // As a restore chooses.
+    let is_meant = |listed: &&Value| {
+        let of = listed["type"].as_str().unwrap_or_default();
+        let is_own = BackupKind::parse(of).is_none_or(BackupKind::is_own);
+        listed["status"] == "complete" && kind.map_or(is_own, |kind| of == kind)
+    };
+    let (backups, _) = api.backups().await?;
+    let newest = backups.iter().find(is_meant);
+    newest.map(|newest| text(&newest["id"])).ok_or_else(|| {
+        Error::Failed(format!(
+            "{name} has no complete backup for {backup}; see: compose-broker backups {name}"
+        ))
+    })
+}
+
+/// What a broker says that has no such backup, with what to do about it.
+fn unless_missing(error: Error, name: &str, id: &str) -> Error {
+    match error {
+        Error::Refused(refusal) if refusal.status == 404 => Error::Failed(format!(
+            "{name} has no backup {id}; see: compose-broker backups {name}"
+        )),
+        error => error,
+    }
+}
+
+/// Where a backup is in its life, in the words of all other work.
+pub(super) fn status(backup: &Value) -> String {
+    match backup["status"].as_str() {
+        Some("pending") => "waiting".to_owned(),
+        other => other.unwrap_or_default().to_owned(),
     }
 }
 

@@ -152,6 +152,39 @@ fn plans(service: &Value) -> impl Iterator<Item = &Value> {
 
 fn missing<'a>(what: &str, name: &str, there: impl Iterator<Item = &'a Value>) -> Error {
     let names: Vec<&str> = there.filter_map(|entry| entry["name"].as_str()).collect();
+    // `standard` in place of `Standard`.
+    let meant = names.iter().find(|other| other.eq_ignore_ascii_case(name));
+    let meant = meant.map_or_else(String::new, |other| format!("; did you mean {other}?"));
     let names = names.join(", ");
-    Error::Failed(format!("the broker has no {what} {name}; it has: {names}"))
+    Error::Failed(format!(
+        "the broker has no {what} {name}; it has: {names}{meant}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_in_the_wrong_case_is_asked_about() {
+        let plans = json!([{ "id": "1", "name": "Small" }, { "id": "2", "name": "Large" }]);
+        let catalog = Catalog(json!({ "services": [{ "id": "s", "name": "db", "plans": plans }] }));
+        let refused = |offering: &str, plan: &str| {
+            let found = catalog.find(offering, plan);
+            found.err().map(|error| error.to_string())
+        };
+        assert_eq!(refused("db", "Small"), None);
+        assert_eq!(
+            refused("db", "small").as_deref(),
+            Some("the broker has no plan small; it has: Small, Large; did you mean Small?")
+        );
+        assert_eq!(
+            refused("DB", "Small").as_deref(),
+            Some("the broker has no offering DB; it has: db; did you mean db?")
+        );
+        assert_eq!(
+            refused("db", "tiny").as_deref(),
+            Some("the broker has no plan tiny; it has: Small, Large")
+        );
+    }
 }

@@ -200,7 +200,7 @@ pub enum BackupCommand {
         /// The instance
         #[arg(add = names())]
         name: String,
-        /// The backup's id
+        /// The backup's id, or latest, latest:daily and the like
         #[arg(value_hint = ValueHint::Other)]
         backup: String,
         /// The note, in one line; "" removes it
@@ -212,7 +212,7 @@ pub enum BackupCommand {
         /// The instance
         #[arg(add = names())]
         name: String,
-        /// The backup's id
+        /// The backup's id, or latest, latest:daily and the like
         #[arg(value_hint = ValueHint::Other)]
         backup: String,
     },
@@ -221,7 +221,7 @@ pub enum BackupCommand {
         /// The instance
         #[arg(add = names())]
         name: String,
-        /// The backup's id
+        /// The backup's id, or latest, latest:daily and the like
         #[arg(value_hint = ValueHint::Other)]
         backup: String,
     },
@@ -403,7 +403,7 @@ pub struct DownloadBackup {
     /// The instance
     #[arg(add = names())]
     pub name: String,
-    /// The backup's id
+    /// The backup's id, or latest, latest:daily and the like
     #[arg(value_hint = ValueHint::Other)]
     pub backup: String,
     /// The file to write [default: the backup's name and .tar.gz, in this folder]

@@ -110,7 +110,8 @@ impl Session {
             "KEPT UNTIL",
             "LAST BACKUP",
         ];
-        let shown = self.show.table(head, rows);
+        let none = "No deleted service instance has backups here.";
+        let shown = self.show.listed(head, rows, none);
         self.show.result(&shown, &told)?;
         if let Some(next) = told["next_page"].as_u64() {
             self.show

@@ -17,6 +17,7 @@ use tokio::{task::spawn_blocking, time::sleep};
 
 use super::{
     Session,
+    backups::status,
     command::ImportBackup,
     compose::Compose,
     download::copy,
@@ -87,7 +88,7 @@ impl Session {
         let shown = self.show.fields([
             ("service instance", Some(name.to_owned())),
             ("backup", Some(text(&backup["id"]))),
-            ("status", Some(text(&backup["status"]))),
+            ("status", Some(status(&backup))),
             ("size", Some(size(snapshot.bytes))),
             ("sha256 of the snapshot", Some(snapshot.sha256.clone())),
         ]);

@@ -10,9 +10,9 @@ use super::{
     error::{Error, Result},
     operations::{named, text, there},
     osb::given,
-    show::{duration, tied_size},
+    show::tied_size,
 };
-use crate::model::origin::Origin;
+use crate::model::{duration::duration, origin::Origin};
 
 impl Session {
     /// `alerts`
@@ -28,10 +28,8 @@ impl Session {
                 text(alert, "message"),
             ]
         });
-        let shown = match alerts.is_empty() {
-            true => "No alerts.".to_owned(),
-            false => self.show.table(["STATUS", "SINCE", "WHAT"], rows),
-        };
+        let head = ["STATUS", "SINCE", "WHAT"];
+        let shown = self.show.listed(head, rows, "No alerts.");
         self.show.result(&shown, &told)
     }
 
@@ -68,10 +66,7 @@ impl Session {
             "USED",
             "ADDRESS",
         ];
-        let shown = match members.is_empty() {
-            true => "No member can be asked now.".to_owned(),
-            false => self.show.table(head, rows),
-        };
+        let shown = self.show.listed(head, rows, "No member can be asked now.");
         self.show.result(&shown, &told)
     }
 
@@ -88,7 +83,7 @@ impl Session {
             let took = moment("created_at")
                 .zip(moment("updated_at"))
                 .filter(|_| is_over)
-                .and_then(|(began, ended)| (ended - began).to_std().ok());
+                .map(|(began, ended)| ended - began);
             let detail = match recipe["status"].as_str() {
                 Some("complete") => String::new(),
                 _ => text(recipe, "status_detail"),
@@ -112,7 +107,7 @@ impl Session {
             "TOOK",
             "DETAIL",
         ];
-        let shown = self.show.table(head, rows);
+        let shown = self.show.listed(head, rows, "No tasks yet.");
         self.show.result(&shown, &told)
     }
 
@@ -142,12 +137,16 @@ impl Session {
                 usable.to_owned(),
             ]
         });
-        let head = ["FROM", "ALLOCATED", "USED", "OF", "SERVING", "USABLE"];
-        let shown = match readings.is_empty() {
-            true => "Nothing is known yet: the broker keeps a reading each quarter of an hour."
-                .to_owned(),
-            false => self.show.table(head, rows),
-        };
+        let head = [
+            "FROM",
+            "ALLOCATED",
+            "USED",
+            "OF",
+            "SERVED AT WORST",
+            "USABLE",
+        ];
+        let none = "No readings yet: the broker writes one down for each quarter of an hour.";
+        let shown = self.show.listed(head, rows, none);
         self.show.result(&shown, &told)
     }
 
@@ -184,7 +183,7 @@ impl Session {
             [
                 self.time(&entry["at"]),
                 there(entry, "what").unwrap_or_else(|| text(entry, "action")),
-                door(&text(entry, "origin")),
+                door(&text(entry, "origin"), entry["user"].as_str()),
                 user,
                 text(entry, "address"),
                 named(entry),
@@ -192,7 +191,7 @@ impl Session {
             ]
         });
         let head = ["AT", "WHAT", "BY", "USER", "FROM", "INSTANCE", "TIMES"];
-        let shown = self.show.table(head, rows);
+        let shown = self.show.listed(head, rows, "No entries.");
         self.show.result(&shown, &told)?;
         if let Some(next) = told["next_before"].as_i64() {
             self.show
@@ -262,15 +261,21 @@ fn embedded<'a>(told: &'a Value, what: &str) -> Result<&'a Vec<Value>> {
 }
 
 /// Who asked for a task: through which door, and as whom where that is known.
-fn asked_by(task: &Value) -> String {
-    let door = door(&text(task, "source"));
-    match task["user"].as_str() {
+pub(super) fn asked_by(task: &Value) -> String {
+    let user = task["user"].as_str();
+    let source = text(task, "source");
+    let known = Origin::parse(&source);
+    // An operator's name on the dashboard says no more.
+    let is_said = known.is_some_and(|known| known.asker(user) != known.words());
+    let door = door(&source, user);
+    match user.filter(|_| !is_said) {
         Some(user) => format!("{door}: {user}"),
         None => door,
     }
 }
 
 /// A door in words; one that a later broker has by its name.
-fn door(origin: &str) -> String {
-    Origin::parse(origin).map_or_else(|| origin.to_owned(), |origin| origin.words().to_owned())
+fn door(origin: &str, user: Option<&str>) -> String {
+    let known = Origin::parse(origin);
+    known.map_or_else(|| origin.to_owned(), |known| known.asker(user).to_owned())
 }

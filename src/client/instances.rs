@@ -13,11 +13,11 @@ use super::{
     book::{Instance, Kind, Last, Plan, Said, check_id},
     catalog::{Catalog, Offer},
     command::{CreateService, UpdateService, UpgradeService},
-    compose::Compose,
     confirm::{askable, certain, sure},
     deleted::brought_back,
     error::{Error, Result},
     osb::{Accepted, NotCreated, Resource},
+    past::add_times,
     work::{Job, Status, look_at},
 };
 use crate::model::{
@@ -135,17 +135,17 @@ impl Session {
 
     /// `service`
     pub async fn service(&self, name: &str) -> Result<()> {
-        let instance = self.book.instance(name)?;
+        let instance = self.own_instance(name).await?;
         let resource = Resource::of(&instance);
         let status = self.status(resource, &instance.last).await?;
         if status.kind == Kind::Delete && status.is_done() {
-            let name = &instance.name;
-            return Err(Error::Failed(format!("service instance {name} is deleted")));
+            let gone = Error::Failed(format!("service instance {name} is deleted"));
+            return Err(self.deleted_or(name, gone).await);
         }
         let catalog = self.catalog().await?;
         let offer = catalog.of(&instance);
         // At once: the broker may look at the members for each, and those that are silent take their time.
-        let (fetched, health, (times, restored)) = tokio::join!(
+        let (fetched, health, (times, restored, task)) = tokio::join!(
             self.fetched(resource, offer, status),
             self.health(&instance),
             self.by_api(&instance),
@@ -158,7 +158,6 @@ impl Session {
         let newest = offer.and_then(|offer| text(&offer.maintenance()?["version"]));
         let upgrade = newest.filter(|newest| version.as_ref().is_some_and(|v| v != newest));
         let upgrade_to = upgrade.as_ref().map(|to| format!("{to} (upgrade-service)"));
-        let from = restored.as_ref().map(|from| self.restored_from(from));
         let parameters = &fetched["parameters"];
         let shown = self.show.fields([
             ("name", Some(instance.name.clone())),
@@ -179,15 +178,20 @@ impl Session {
                 "updated",
                 times.as_ref().map(|of| self.time(&of["updated_at"])),
             ),
+            ("last task", task.as_ref().map(|task| self.task(task))),
             ("version", version.clone()),
             ("upgrade to", upgrade_to),
             ("parameters", parameters_in_short(parameters, &version)),
-            ("restored from", from),
+            (
+                "restored from",
+                restored.as_ref().map(|from| self.restored_from(from)),
+            ),
             ("dashboard", text(&fetched["dashboard_url"])),
             ("keys", names_of_keys(&instance)),
         ]);
         let mut value = json_of(&instance, &status);
         add_times(&mut value["last_operation"], times.as_ref());
+        value["last_task"] = json!(task);
         value["health"] = json!(health);
         value["version"] = json!(version);
         value["restored_from"] = json!(restored);
@@ -228,18 +232,16 @@ impl Session {
             return Ok(());
         }
         let catalog = self.catalog().await;
+        // Why it is not there, the end of the command says once.
+        let is_gone = matches!(catalog, Err(Error::Http(_)));
         let offers = catalog.as_ref().ok();
         let looks = stream::iter(&instances).map(|instance| async move {
-            let status = self.status(Resource::of(instance), &instance.last).await;
-            let offer = offers.and_then(|catalog| catalog.of(instance));
-            (
-                status,
-                self.health(instance).await,
-                self.upgrade(instance, offer).await,
-            )
+            match is_gone {
+                true => unheard(instance),
+                false => self.look_over(instance, offers).await,
+            }
         });
-        let looks: Vec<(Result<Status>, Option<Value>, Upgrade)> =
-            looks.buffered(CLIENT_LOOKS_AT_ONCE).collect().await;
+        let looks: Vec<Look> = looks.buffered(CLIENT_LOOKS_AT_ONCE).collect().await;
         let (mut rows, mut values) = (Vec::new(), Vec::new());
         let is_told = looks.iter().any(|(_, health, _)| health.is_some());
         for (instance, (status, health, upgrade)) in instances.iter().zip(looks) {
@@ -252,7 +254,10 @@ impl Session {
                 instance.offering.clone(),
                 instance.plan.name.clone(),
                 instance.keys.len().to_string(),
-                health.as_ref().map_or("", health_word).to_owned(),
+                health
+                    .as_ref()
+                    .map_or(HealthState::Unknown.word(), health_word)
+                    .to_owned(),
                 status.text(),
                 upgrade.in_short().to_owned(),
             ]);
@@ -268,6 +273,16 @@ impl Session {
         self.show.result(&shown, &json!({ "services": values }))?;
         // Without its broker, what this machine knows is listed all the same; a script learns of it by the end.
         catalog.map(drop)
+    }
+
+    async fn look_over(&self, instance: &Instance, offers: Option<&Catalog>) -> Look {
+        let status = self.status(Resource::of(instance), &instance.last).await;
+        let offer = offers.and_then(|catalog| catalog.of(instance));
+        (
+            status,
+            self.health(instance).await,
+            self.upgrade(instance, offer).await,
+        )
     }
 
     /// A broker that tells nothing of health has no column for it.
@@ -309,28 +324,6 @@ impl Session {
             Some(version) if version == newest => Upgrade::None,
             Some(_) => Upgrade::To(newest),
         }
-    }
-
-    /// What the Compose API tells of an instance: when the last operation on it began and came further, and
-    /// which backup it was restored from.
-    async fn by_api(&self, instance: &Instance) -> (Option<Value>, Option<Value>) {
-        match self.api_of_platform(&instance.id).await {
-            Ok(Some(api)) => tokio::join!(times(&api, &instance.last), restored(&api)),
-            _ => (None, None),
-        }
-    }
-
-    /// Which backup an instance was restored from, in words.
-    fn restored_from(&self, from: &Value) -> String {
-        let text = |field: &str| from[field].as_str().unwrap_or_default();
-        let (id, name) = (text("instance_id"), from["instance_name"].as_str());
-        let name = name.map_or_else(|| id.to_owned(), |name| format!("{name} ({id})"));
-        let gone = match from["instance_exists"] == false {
-            true => ", which was deleted since",
-            false => "",
-        };
-        let taken = self.time(&from["backup_requested_at"]);
-        format!("{name}{gone}: backup {} of {taken}", text("backup_id"))
     }
 
     /// `rename-service`: in the file of names, and at a broker that keeps names.
@@ -381,7 +374,7 @@ impl Session {
             let text = "say what to change: -c for parameters, -p for the plan, -t for the tags";
             return Err(Error::Usage(text.into()));
         }
-        let instance = self.book.instance(name)?;
+        let instance = self.own_instance(name).await?;
         if is_about_tags_alone {
             self.set_tags(&instance, asked.tags)?;
             return self.service(name).await;
@@ -429,7 +422,7 @@ impl Session {
 
     /// The version that the plan of an instance has now.
     pub(super) async fn version_of_plan(&self, name: &str) -> Result<String> {
-        let instance = self.book.instance(name)?;
+        let instance = self.own_instance(name).await?;
         let catalog = self.catalog().await?;
         let maintained = catalog.of(&instance).and_then(|offer| offer.maintenance());
         let version = maintained.and_then(|info| info["version"].as_str().map(str::to_owned));
@@ -451,7 +444,7 @@ impl Session {
 
     /// To a version that the user named.
     async fn upgrade_to(&self, name: &str, version: &str, wait: bool) -> Result<()> {
-        let instance = self.book.instance(name)?;
+        let instance = self.own_instance(name).await?;
         let catalog = self.catalog().await?;
         let change = json!({ "parameters": { "db_version": version } });
         self.change(&instance, &catalog, &change, None, wait).await
@@ -459,7 +452,7 @@ impl Session {
 
     /// To the version that the plan has now.
     async fn upgrade_with_plan(&self, name: &str, wait: bool) -> Result<()> {
-        let instance = self.book.instance(name)?;
+        let instance = self.own_instance(name).await?;
         let catalog = self.catalog().await?;
         let offer = catalog.of(&instance);
         let newest = offer.and_then(|offer| offer.maintenance());
@@ -638,28 +631,22 @@ fn names_of_keys(instance: &Instance) -> Option<String> {
     (!keys.is_empty()).then(|| keys.join(", "))
 }
 
-/// When the last operation on an instance began and when it last came further, where the broker keeps
-/// it as a recipe of the same id.
-async fn times(api: &Compose<'_>, last: &Last) -> Option<Value> {
-    let Said::Accepted(Some(operation)) = &last.said else {
-        return None;
+/// What is seen of an instance: its last operation, its health, and whether it can be upgraded.
+type Look = (Result<Status>, Option<Value>, Upgrade);
+
+/// What is known of an instance where the broker is not there to say.
+fn unheard(instance: &Instance) -> Look {
+    let last = &instance.last;
+    let status = Status {
+        kind: last.kind,
+        state: match last.said {
+            Said::Done => "succeeded",
+            Said::Nothing | Said::Accepted(_) => "unknown",
+        },
+        description: String::new(),
     };
-    let recipe = api.recipe(operation).await.ok()?;
-    recipe["created_at"].is_string().then_some(recipe)
-}
-
-/// Writes down when an operation began and when it last came further, where that is told.
-fn add_times(operation: &mut Value, times: Option<&Value>) {
-    if let Some(times) = times {
-        operation["started"] = times["created_at"].clone();
-        operation["updated"] = times["updated_at"].clone();
-    }
-}
-
-/// Which backup an instance was restored from, where the broker tells.
-async fn restored(api: &Compose<'_>) -> Option<Value> {
-    let mut deployment = api.deployment().await.ok()?;
-    Some(deployment["restored_from"].take()).filter(Value::is_object)
+    let unknown = json!({ "state": HealthState::Unknown.as_str() });
+    (Ok(status), Some(unknown), Upgrade::Untold)
 }
 
 /// Whether an instance can be brought to another version.

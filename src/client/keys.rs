@@ -29,7 +29,7 @@ impl Session {
         parameters: Option<Value>,
         wait: bool,
     ) -> Result<()> {
-        let instance = self.book.instance(name)?;
+        let instance = self.own_instance(name).await?;
         let catalog = self.catalog().await?;
         let offer = catalog.of(&instance);
         let key = Key {
@@ -119,7 +119,7 @@ impl Session {
 
     /// What the broker tells of a key, with its name.
     async fn found_key(&self, name: &str, key: &str, id: Option<&str>) -> Result<Value> {
-        let instance = self.book.instance(name)?;
+        let instance = self.own_instance(name).await?;
         id.map_or(Ok(()), check_id)?;
         let key = match id {
             None => instance.key(key)?.clone(),
@@ -153,7 +153,8 @@ impl Session {
             .iter()
             .map(|key| json!({ "name": key.name, "id": key.id }))
             .collect();
-        let shown = self.show.table(["NAME", "ID"], rows);
+        let none = format!("{name} has no service keys here.");
+        let shown = self.show.listed(["NAME", "ID"], rows, &none);
         self.show.result(&shown, &json!({ "keys": values }))
     }
 

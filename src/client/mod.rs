@@ -39,6 +39,7 @@ mod logs;
 mod mirror;
 mod operations;
 mod osb;
+mod past;
 mod recover;
 mod restore;
 mod restore_keys;

@@ -36,7 +36,7 @@ pub enum Operations {
 /// Which operations are listed.
 #[derive(Debug, clap::Args)]
 pub struct Wanted {
-    /// Only operations in this state: queued, running, succeeded, failed, stuck or abandoned
+    /// Only operations in this state: waiting, running, succeeded, failed, stuck or abandoned
     // The client's own settings have a `state` already.
     #[arg(long, value_name = "STATE")]
     in_state: Option<String>,
@@ -85,7 +85,7 @@ impl Session {
         let numbers = [wanted.older_than, wanted.limit].map(|n| n.map(|n| n.to_string()));
         let [older_than, limit] = numbers.each_ref().map(Option::as_deref);
         let query = given([
-            ("state", wanted.in_state.as_deref()),
+            ("state", wanted.in_state.as_deref().map(queued)),
             ("kind", wanted.kind.as_deref()),
             ("instance", wanted.instance.as_deref()),
             ("older_than", older_than),
@@ -101,7 +101,7 @@ impl Session {
             return Err(Error::Failed(text.into()));
         };
         let rows = listed.iter().map(|operation| {
-            let [id, state] = ["id", "state"].map(|field| text(operation, field));
+            let (id, state) = (text(operation, "id"), state(operation));
             let what = there(operation, "name").unwrap_or_else(|| text(operation, "kind"));
             // Of one that succeeded there is no more to say.
             let description = match state.as_str() {
@@ -119,7 +119,7 @@ impl Session {
             "ACCEPTED",
             "DESCRIPTION",
         ];
-        let shown = self.show.table(head, rows);
+        let shown = self.show.listed(head, rows, "No operations.");
         self.show.result(&shown, &told)?;
         if let Some(next) = told["next_before"].as_str() {
             self.show
@@ -150,8 +150,12 @@ impl Session {
             ("binding", there("binding_id")),
             ("backup", there("backup_id")),
             ("asked through", there("origin")),
-            ("state", there("state")),
-            ("description", there("description")),
+            ("state", Some(state(told))),
+            // Of one that succeeded the state says it all.
+            (
+                "description",
+                there("description").filter(|_| told["state"] != "succeeded"),
+            ),
             ("next try", time("next_try_at")),
             ("accepted", time("created_at")),
             ("updated", time("updated_at")),
@@ -163,7 +167,15 @@ impl Session {
             let rows = steps.iter().map(|step| {
                 let done = if step["done"] == true { "yes" } else { "" };
                 [
-                    text(step, "name"),
+                    // A broker of before tells names alone.
+                    text(
+                        step,
+                        if step["title"].is_string() {
+                            "title"
+                        } else {
+                            "name"
+                        },
+                    ),
                     done.to_owned(),
                     text(step, "failures"),
                     text(step, "shortages"),
@@ -183,6 +195,22 @@ impl Session {
             shown.push_str(&self.show.table(["LEFT BEHIND"], rows));
         }
         shown
+    }
+}
+
+/// The broker's name of the state that people call so.
+fn queued(state: &str) -> &str {
+    match state {
+        "waiting" => "queued",
+        other => other,
+    }
+}
+
+/// Where an operation is in its life, in the words of all other work.
+fn state(operation: &Value) -> String {
+    match operation["state"].as_str() {
+        Some("queued") => "waiting".to_owned(),
+        _ => text(operation, "state"),
     }
 }
 

@@ -1,7 +1,5 @@
 //! Restores: instances that are made from backups.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use super::{
@@ -9,9 +7,8 @@ use super::{
     command::RestoreBackup,
     error::{Error, Result},
     instances::New,
-    show::duration,
 };
-use crate::model::size::size;
+use crate::model::{estimate::restore_takes, size::size};
 
 impl Session {
     /// `restore-backup`: a new instance beside the one that the backup was taken of.
@@ -90,7 +87,7 @@ impl Session {
                 "units needed",
                 number("units_needed").map(|units| units.to_string()),
             ),
-            ("takes about", about),
+            ("takes", about),
             (
                 "refused",
                 Some(reasons.join("; ")).filter(|text| !text.is_empty()),
@@ -111,20 +108,13 @@ impl Session {
         let api = self.api_of_platform(source).await.ok()??;
         let backup = api.backup(backup).await.ok()?;
         let bytes = size(backup["size_bytes"].as_u64()?);
-        let estimate = &backup["restore_estimate"];
-        let seconds = estimate["seconds"].as_u64().map(Duration::from_secs);
-        let takes = match (seconds.map(duration), estimate["restores"].as_u64()) {
-            (Some(about), Some(1)) => format!("about {about}, as the one restore so far took"),
-            (Some(about), Some(many)) => format!("about {about}, going by {many} earlier restores"),
-            _ => "how long it takes is not known: there is no earlier restore to go by".to_owned(),
-        };
-        Some(format!("restores {bytes} of data: {takes}"))
+        let takes = takes(&backup["restore_estimate"]);
+        Some(format!("restores {bytes} of data. {takes}"))
     }
 }
 
-/// About how long it takes, or that nobody knows.
+/// How long a restore takes, as a sentence.
 fn takes(estimate: &Value) -> String {
-    let seconds = estimate["seconds"].as_u64().map(Duration::from_secs);
-    let unknown = || "not known: there is no earlier restore to go by".to_owned();
-    seconds.map_or_else(unknown, duration)
+    let number = |field: &str| estimate[field].as_u64();
+    restore_takes(number("seconds").zip(number("restores")))
 }

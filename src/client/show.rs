@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 
@@ -19,7 +19,7 @@ use super::{
     error::{Error, Result},
     table::{self, TIE, columns, cut},
 };
-use crate::model::size;
+use crate::model::{duration::duration, size};
 
 /// Pause between two frames of what turns while something goes on.
 const FRAME: Duration = Duration::from_millis(100);
@@ -62,6 +62,20 @@ impl Show {
         rows: impl IntoIterator<Item = [String; N]>,
     ) -> String {
         table::table(head, rows, self.width)
+    }
+
+    /// A table that fits; where it has no rows, what says so.
+    pub fn listed<const N: usize>(
+        &self,
+        head: [&str; N],
+        rows: impl IntoIterator<Item = [String; N]>,
+        none: &str,
+    ) -> String {
+        let mut rows = rows.into_iter().peekable();
+        if rows.peek().is_none() {
+            return none.to_owned();
+        }
+        self.table(head, rows)
     }
 
     /// Names and values that fit, one below the other; those without a value are left out.
@@ -218,7 +232,8 @@ impl Progress {
 
     /// It has come to a good end: what stays is how long it took.
     pub fn done(self) {
-        let (title, took) = (self.title.clone(), duration(self.began.elapsed()));
+        let took = TimeDelta::from_std(self.began.elapsed()).unwrap_or(TimeDelta::MAX);
+        let (title, took) = (self.title.clone(), duration(took));
         drop(self);
         note(&format!("{title}: done in {took}"));
     }
@@ -229,16 +244,6 @@ impl Drop for Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-    }
-}
-
-/// How long something took, for people.
-pub fn duration(took: Duration) -> String {
-    match took.as_secs() {
-        0 => format!("{:.1} s", took.as_secs_f64()),
-        seconds @ ..60 => format!("{seconds} s"),
-        seconds @ ..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        seconds => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
     }
 }
 
@@ -324,7 +329,6 @@ pub fn moment(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use chrono::TimeDelta;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -397,14 +401,6 @@ mod tests {
         ] {
             let told = moment(now - TimeDelta::seconds(seconds), now);
             assert_eq!(told.replace(TIE, " "), expected);
-        }
-        for (seconds, expected) in [
-            (0.44, "0.4 s"),
-            (12.9, "12 s"),
-            (192.0, "3 min 12 s"),
-            (7_260.0, "2 h 1 min"),
-        ] {
-            assert_eq!(duration(Duration::from_secs_f64(seconds)), expected);
         }
     }
 }

@@ -17,6 +17,12 @@ const LINES_MAX: usize = 4;
 /// What the other cells of a row that stands by itself begin with.
 const INDENT: &str = "  ";
 
+/// What a number stays beside: units of time and of size.
+const UNITS: [&str; 17] = [
+    "ms", "s", "min", "h", "second", "seconds", "minute", "minutes", "hour", "hours", "day",
+    "days", "B", "KiB", "MiB", "GiB", "TiB",
+];
+
 /// A space at which no line ends, until it is shown.
 pub const TIE: char = '\u{a0}';
 
@@ -62,6 +68,29 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
+/// The same text, with no line's end between a number and its unit.
+fn with_units_whole(text: &str) -> String {
+    let is_number = |word: &str| {
+        let figure = word.trim_start_matches(['(', '~']);
+        !figure.is_empty() && figure.chars().all(|c| c.is_ascii_digit() || c == '.')
+    };
+    let is_unit = |word: &str| UNITS.contains(&word.trim_end_matches(|c: char| !c.is_alphabetic()));
+    let mut whole = String::new();
+    let mut before = "";
+    for (at, word) in text.split(' ').enumerate() {
+        if at > 0 {
+            whole.push(if is_number(before) && is_unit(word) {
+                TIE
+            } else {
+                ' '
+            });
+        }
+        whole.push_str(word);
+        before = word;
+    }
+    whole
+}
+
 fn longest_word(text: &str) -> usize {
     text.split(' ').map(columns).max().unwrap_or(0)
 }
@@ -75,7 +104,7 @@ pub fn table<const N: usize>(
     let head = head.map(str::to_owned);
     let rows: Vec<[String; N]> = rows
         .into_iter()
-        .map(|row| row.map(|cell| clean(&cell)))
+        .map(|row| row.map(|cell| with_units_whole(&clean(&cell))))
         .collect();
     let all = || std::iter::once(&head).chain(&rows);
     let widest = |of: fn(&str) -> usize| -> [usize; N] {
@@ -187,7 +216,7 @@ fn block<const N: usize>(head: &[String; N], row: &[String; N], width: usize) ->
 pub fn fields<const N: usize>(fields: [(&str, Option<String>); N], width: Option<usize>) -> String {
     let there: Vec<(&str, String)> = fields
         .into_iter()
-        .filter_map(|(name, value)| Some((name, clean(&value?))))
+        .filter_map(|(name, value)| Some((name, with_units_whole(&clean(&value?)))))
         .collect();
     let names = there.iter().map(|(name, _)| columns(name) + 1).max();
     let names = names.unwrap_or(0);
@@ -291,6 +320,30 @@ NAME                      STATE     TAKEN                   HOW IT STANDS
         );
         let expected = "name:     orders\nhealth:   Degraded: 2 of 3\n          members serve";
         assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn a_number_and_its_unit_are_never_parted() {
+        let told = |text: &str, width| fields([("a", Some(text.to_owned()))], Some(width));
+        // Five columns are the name's.
+        assert_eq!(
+            told("no answer within 5 s: gone", 5 + 18),
+            "a:   no answer within\n     5 s: gone"
+        );
+        assert_eq!(
+            told("it has 12.5 MiB, so", 5 + 11),
+            "a:   it has\n     12.5 MiB,\n     so"
+        );
+        let row = || [["x".to_owned(), "next in 8 s".to_owned()]];
+        assert_eq!(
+            table(["A", "B"], row(), Some(10)),
+            "A  B\nx  next in\n   8 s"
+        );
+        // No unit follows.
+        assert_eq!(
+            told("step 5 should do", 5 + 6),
+            "a:   step 5\n     should\n     do"
+        );
     }
 
     #[test]

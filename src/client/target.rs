@@ -21,16 +21,34 @@ impl Session {
         };
         match self.find_as_operator(name).await? {
             Some(told) => Ok(self.instance_of(&told)),
-            None => Err(self.find_deleted(name).await?.map_or(unknown, |told| {
-                let id = told["instance_id"].as_str().unwrap_or_default();
-                let until = self.time(&told["kept_until"]);
-                let back = brought_back(id, "OFFERING", "PLAN");
-                Error::Failed(format!(
-                    "service instance '{name}' was deleted; its backups stay until {until}. To make a new \
-                     instance of them: {back}"
-                ))
-            })),
+            None => Err(self.deleted_or(name, unknown).await),
         }
+    }
+
+    /// The instance that this machine calls so.
+    ///
+    /// # Errors
+    ///
+    /// There is none: of one that was deleted, what is left of it.
+    pub(super) async fn own_instance(&self, name: &str) -> Result<Instance> {
+        match self.book.instance(name) {
+            Ok(instance) => Ok(instance),
+            Err(unknown) => Err(self.deleted_or(name, unknown).await),
+        }
+    }
+
+    /// That an instance was deleted, and what is left of it, where the broker tells of that.
+    pub(super) async fn deleted_or(&self, name: &str, unknown: Error) -> Error {
+        let Ok(Some(told)) = self.find_deleted(name).await else {
+            return unknown;
+        };
+        let id = told["instance_id"].as_str().unwrap_or_default();
+        let until = self.time(&told["kept_until"]);
+        let back = brought_back(id, "OFFERING", "PLAN");
+        Error::Failed(format!(
+            "service instance '{name}' was deleted; its backups stay until {until}. To make a new \
+             instance of them: {back}"
+        ))
     }
 
     /// What the broker tells its operators of the instance with that id, else of the one with that name.

@@ -7,7 +7,7 @@ use super::{
     Session,
     error::{Error, Result},
 };
-use crate::model::{limits::OBSERVATION_FRESH, size::size};
+use crate::model::{engine::Severity, limits::OBSERVATION_FRESH, size::size};
 
 impl Session {
     /// `versions`: the version of an instance with its known faults, and what it can be taken to.
@@ -20,10 +20,13 @@ impl Session {
         let text = |value: &Value, field: &str| value[field].as_str().unwrap_or("none").to_owned();
         let running = format!("{} runs {}", name, text(&deployment, "version"));
         let own = deployment["advisories"].as_array();
-        let own = own
-            .into_iter()
-            .flatten()
-            .map(|fault| ["id", "severity", "fixed_in", "summary"].map(|field| text(fault, field)));
+        let own = own.into_iter().flatten().map(|fault| {
+            let [id, severity, fixed_in, summary] =
+                ["id", "severity", "fixed_in", "summary"].map(|field| text(fault, field));
+            let known = Severity::parse(&severity);
+            let severity = known.map_or(severity, |known| known.words().to_owned());
+            [id, severity, fixed_in, summary]
+        });
         let own: Vec<[String; 4]> = own.collect();
         let own = if own.is_empty() {
             format!("{running}, which has no known faults.")
@@ -50,7 +53,9 @@ impl Session {
             };
             [text(transition, "to_version"), method.to_owned(), faults]
         });
-        let ways = self.show.table(["VERSION", "BY", "KNOWN FAULTS"], rows);
+        let head = ["VERSION", "BY", "KNOWN FAULTS"];
+        let none = "There is no newer version that it can be taken to.";
+        let ways = self.show.listed(head, rows, none);
         let value = json!({
             "version": deployment["version"],
             "advisories": deployment["advisories"],
@@ -139,7 +144,7 @@ impl Session {
                 }
                 if let Some(stall) = before["stall_seconds"].as_u64() {
                     self.show.note(&format!(
-                        "meanwhile each member in turn does not answer for about {stall} s"
+                        "each member in turn is unavailable for about {stall} s"
                     ));
                 }
                 let recipe = api.begin_defragmentation().await?;

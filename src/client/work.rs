@@ -64,6 +64,15 @@ impl Status {
     }
 }
 
+/// What is done, as the subject of a sentence.
+fn noun(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Create => "Creation",
+        Kind::Update => "Update",
+        Kind::Delete => "Deletion",
+    }
+}
+
 /// How to look at an instance, for people.
 pub fn look_at(instance: &Instance) -> String {
     format!("compose-broker service {}", instance.name)
@@ -101,9 +110,10 @@ impl Session {
             .note(instance, key, kind, Said::Accepted(operation))?;
         if !wait {
             let look = look_at(job.resource.instance);
-            let (word, what) = (kind.as_str(), &job.what);
+            let what = &job.what;
             self.show.note(&format!(
-                "{word} of {what} goes on; look at it with: {look}"
+                "{} of {what} has started. Check: {look}",
+                noun(kind)
             ));
             return Ok(Status {
                 kind,
@@ -139,7 +149,8 @@ impl Session {
             .await;
         match end {
             Err(Error::Http(HttpError::Interrupted)) => Err(Error::Interrupted(format!(
-                "{word} of {} goes on without you; look at it with: {}",
+                "{} of {} goes on without you. Check: {}",
+                noun(last.kind),
                 job.what,
                 look_at(job.resource.instance)
             ))),

@@ -8,7 +8,9 @@ use super::{
     operation::{Operation, OperationKind},
     origin::Origin,
     sentence::capitalized,
+    session::{OPERATOR_NAME, READER_NAME},
     trail::Accessed,
+    wait::Wait,
 };
 
 impl OperationKind {
@@ -67,6 +69,8 @@ impl Operation {
     /// How far it has come, and what it waits for where that is known.
     pub fn standing(&self) -> String {
         match &self.wait {
+            // That says it all.
+            Some(wait @ Wait::Operation(_)) if self.progress.step.is_empty() => wait.to_string(),
             Some(wait) => format!("{}; {wait}", self.progress),
             None => self.progress.to_string(),
         }
@@ -130,6 +134,14 @@ pub fn words_of_action(action: &str) -> String {
 }
 
 impl Origin {
+    /// Who asked for it, by the door that it came through and by what the audit calls the user.
+    pub fn asker(self, user: Option<&str>) -> &'static str {
+        match (self, user) {
+            (Self::Dashboard, Some(OPERATOR_NAME | READER_NAME)) => "an operator, on the dashboard",
+            _ => self.words(),
+        }
+    }
+
     /// Who asked for it, by the door that it came through.
     pub fn words(self) -> &'static str {
         match self {
@@ -168,5 +180,18 @@ mod tests {
             assert!(!words.contains('_'), "{words}");
         }
         assert_eq!(words_of_action("of_tomorrow"), "Of tomorrow");
+    }
+
+    #[test]
+    fn an_operator_on_the_dashboard_is_called_one() {
+        let asker = Origin::Dashboard.asker(Some(OPERATOR_NAME));
+        assert_eq!(asker, "an operator, on the dashboard");
+        for (origin, user) in [
+            (Origin::Dashboard, None),
+            (Origin::Dashboard, Some("binding b")),
+            (Origin::Osb, Some(OPERATOR_NAME)),
+        ] {
+            assert_eq!(origin.asker(user), origin.words(), "{user:?}");
+        }
     }
 }

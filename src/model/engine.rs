@@ -188,13 +188,28 @@ pub enum Severity {
 }
 
 impl Severity {
-    /// The word for it in interfaces.
+    /// The word for it in interfaces for programs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::LetsStrangersIn => "lets_strangers_in",
             Self::Serious => "serious",
             Self::Minor => "minor",
         }
+    }
+
+    /// The word for it in interfaces for people.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::LetsStrangersIn => "Lets strangers in",
+            Self::Serious => "Serious",
+            Self::Minor => "Minor",
+        }
+    }
+
+    /// The one that interfaces for programs call so.
+    pub fn parse(text: &str) -> Option<Self> {
+        let all = [Self::LetsStrangersIn, Self::Serious, Self::Minor];
+        all.into_iter().find(|severity| severity.as_str() == text)
     }
 }
 

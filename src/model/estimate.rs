@@ -3,6 +3,8 @@
 
 use chrono::TimeDelta;
 
+use super::{duration::duration, sentence::counted};
+
 /// Two cases tell what a byte takes when they are so many bytes apart. Between smaller ones chance makes the difference,
 /// and would be multiplied.
 const APART_BYTES: u64 = 1024 * 1024;
@@ -23,6 +25,43 @@ pub struct Estimate {
     pub about: TimeDelta,
     /// How many cases of the past it is taken from.
     pub cases: usize,
+}
+
+impl Estimate {
+    /// How long that is in whole seconds, rounded up.
+    pub fn seconds(self) -> u64 {
+        let seconds = (self.about + TimeDelta::milliseconds(999)).num_seconds();
+        u64::try_from(seconds).unwrap_or_default()
+    }
+}
+
+/// How long a restore takes, as a sentence: about so many seconds, going by so many earlier ones.
+pub fn restore_takes(about: Option<(u64, u64)>) -> String {
+    match about {
+        Some((seconds, 1)) => {
+            format!(
+                "About {}, as the one restore so far took.",
+                in_words(seconds)
+            )
+        }
+        Some((seconds, restores)) => format!(
+            "About {}, going by {}.",
+            in_words(seconds),
+            counted(restores, "earlier restore")
+        ),
+        None => "How long it takes is not known: there is no earlier restore to go by.".to_owned(),
+    }
+}
+
+/// A number of seconds, which is known to the second at best: `8 s`, `1 min 22 s`.
+fn in_words(seconds: u64) -> String {
+    match seconds {
+        ..10 => format!("{seconds} s"),
+        _ => {
+            let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+            duration(TimeDelta::try_seconds(seconds).unwrap_or(TimeDelta::MAX))
+        }
+    }
 }
 
 /// How long work with so many bytes will take; none where nothing of the past is known. More bytes never

@@ -14,7 +14,7 @@ use super::{
     instance::InstanceState,
     observation::Observation,
     operation::{Operation, OperationKind, OperationState},
-    sentence::capitalized,
+    sentence::{capitalized, is_or_are},
     trouble::Moment,
 };
 
@@ -194,8 +194,10 @@ pub fn health(
     if let (Some(worst), Some(change)) = (worst.as_mut(), meanwhile)
         && worst.state > HealthState::Changing
     {
-        let doing = doing(change.kind);
-        worst.message += &format!(" Meanwhile {doing} is under way.");
+        worst.message += &match change.kind {
+            OperationKind::Relief => " The broker is making room now.".to_owned(),
+            kind => format!(" Meanwhile {} is under way.", doing(kind)),
+        };
     }
     worst.unwrap_or_else(Health::unknown)
 }
@@ -252,8 +254,7 @@ fn of_life(life: &Life) -> Option<Health> {
             let since = change.created_at;
             let (doing, progress) = (capitalized(doing(change.kind)), standing(change));
             let message = format!(
-                "{doing} has been under way since {}: {progress}. The database serves meanwhile; nothing has to \
-                 be done.",
+                "{doing} has been under way since {}: {progress}. The database serves meanwhile. Nothing to do.",
                 Moment(since)
             );
             changing(since, message)
@@ -265,7 +266,7 @@ fn of_life(life: &Life) -> Option<Health> {
                 format!(": {progress}")
             });
             let message = format!(
-                "It has been in the making since {}{progress}. It can be used when that is done.",
+                "It is being created, since {}{progress}. It can be used when that is done.",
                 Moment(since)
             );
             changing(since, message)
@@ -346,10 +347,11 @@ fn of_members(seen: Option<&Observation>, database: &DatabaseWatch) -> Health {
             false => unknown,
         };
     };
-    let (serving, all, needed) = (seen.serving(), seen.members.len(), seen.needed);
+    let (serving, all) = (seen.serving(), seen.members.len());
     let at = Moment(seen.since);
     let serve = match serving {
-        0 => format!("none of {all} members serves"),
+        0 if all == 1 => "its member does not serve".to_owned(),
+        0 => "no member serves".to_owned(),
         1 => format!("only 1 of {all} members serves"),
         _ => format!("only {serving} of {all} members serve"),
     };
@@ -361,10 +363,11 @@ fn of_members(seen: Option<&Observation>, database: &DatabaseWatch) -> Health {
         "do not"
     };
     let (state, message) = if !seen.is_usable() {
+        let (needed, are) = (seen.needed, is_or_are(seen.needed));
         let message = format!(
-            "Since {at} {serve}, and it takes {needed}: it can be neither read nor written. The broker \
-             starts a member again when its process ends. If they do not come back within minutes, the \
-             broker's operator has to look at their machine, or recovers the database."
+            "Since {at} {serve}; {needed} of {all} {are} needed. Reads and writes fail. The broker starts a member \
+             again when its process ends. If this lasts for minutes, the broker's operator must check the \
+             machine or recover the database."
         );
         (HealthState::Down, message)
     } else if serving < all {
@@ -380,7 +383,7 @@ fn of_members(seen: Option<&Observation>, database: &DatabaseWatch) -> Health {
         } else {
             format!("All {all} members have served")
         };
-        let message = format!("{members} since {at}. Nothing has to be done.");
+        let message = format!("{members} since {at}. Nothing to do.");
         (HealthState::Ready, message)
     };
     Health::new(state, seen.since, message)

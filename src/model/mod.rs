@@ -22,6 +22,7 @@ pub mod defragment;
 pub mod deleted;
 pub mod deployment;
 pub mod download;
+pub mod duration;
 pub mod engine;
 pub mod estimate;
 pub mod exposure;

@@ -6,6 +6,11 @@ use chrono::{DateTime, Utc};
 
 use super::{binding::Binding, ids::InstanceId, instance::Instance};
 
+/// What the audit calls who signed in with the broker's own credentials.
+pub const OPERATOR_NAME: &str = "operator";
+/// What it calls who did with those that read alone.
+pub const READER_NAME: &str = "read-only operator";
+
 /// What a session reaches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {

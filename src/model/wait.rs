@@ -24,7 +24,7 @@ pub enum Wait {
 impl fmt::Display for Wait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (count, of) = match self {
-            Self::Operation(words) => return write!(f, "another task comes first: {words}"),
+            Self::Operation(words) => return write!(f, "waiting for another task: {words}"),
             Self::Lonely => return f.write_str("no broker looks after its cluster at the moment"),
             Self::Instance(count) => (count, "for this instance"),
             Self::Owner(count) => (count, "for the same owner"),
@@ -52,7 +52,7 @@ mod tests {
         assert_eq!(
             told,
             [
-                "another task comes first: Backup",
+                "waiting for another task: Backup",
                 "2 tasks are done for this instance, as many as may be at once",
                 "1 task is done on the same cluster, as many as may be at once",
                 "no broker looks after its cluster at the moment",

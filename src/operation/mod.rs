@@ -203,6 +203,13 @@ pub struct Ending<'a> {
     pub parts: &'a Parts,
 }
 
+/// What a step of an operation does, for people; none where no step of that kind is called so.
+pub fn title_of(kind: OperationKind, step: &str) -> Option<&'static str> {
+    let definition = definition(kind);
+    let mut steps = definition.steps.iter().chain(definition.cleanup);
+    steps.find(|of| of.name == step).map(|of| of.title)
+}
+
 /// The definition of a kind.
 pub fn definition(kind: OperationKind) -> &'static Definition {
     match kind {

@@ -65,6 +65,10 @@ async fn a_user_without_a_platform_has_the_whole_story() {
         user.asks(&["backups", "old"]).await,
         json!({ "backups": [] })
     );
+    let none = user.does(&["backups", "old"]).await.out;
+    assert_eq!(none, "No backups yet.\n");
+    let latest = user.run(&["download-backup", "old", "latest"]).await;
+    latest.must_say(1, "old has no complete backup for latest");
     let backup = user.asks(&["create-backup", "old", "--wait"]).await;
     assert_eq!(
         (&backup["status"], &backup["keys"]),
@@ -80,7 +84,7 @@ async fn a_user_without_a_platform_has_the_whole_story() {
     };
     assert!(listed.contains(id) && listed.contains(when), "{listed}");
     // It goes by no clock.
-    assert!(listed.ends_with("when replaced\n"), "{listed}");
+    assert!(listed.trim_end().ends_with("newer one"), "{listed}");
     source
         .put("after the backup", "x", None)
         .await
@@ -90,6 +94,21 @@ async fn a_user_without_a_platform_has_the_whole_story() {
     let done = user.asks(&download).await;
     assert_eq!(done["bytes"], fs::metadata(&file).expect("a file").len());
     assert_eq!(done["sha256"], backup["sha256"]);
+    for latest in ["latest", "latest:on_demand"] {
+        let again = [
+            "download-backup",
+            "old",
+            latest,
+            "--to",
+            "latest.tar.gz",
+            "--force",
+        ];
+        assert_eq!(user.asks(&again).await["backup_id"], backup["id"]);
+    }
+    let other = user
+        .run(&["download-backup", "old", "latest:monthly"])
+        .await;
+    other.must_say(1, "old has no complete backup for latest:monthly");
     let tar = Command::new("tar")
         .arg("tzf")
         .arg(&file)
@@ -306,8 +325,15 @@ async fn a_database_that_is_down_is_had_again_from_its_backups() {
     let got = user.asks(&["download-backup", "db", id]).await;
     assert_eq!(got["sha256"], backup["sha256"]);
     // Nobody waits for what cannot be had now.
-    let begun = user.asks(&["create-backup", "db"]).await;
-    assert_ne!(begun["id"], id);
+    health::becomes(&broker, "db", "down").await;
+    let begun = user.does(&["create-backup", "db", "-o", "json"]).await;
+    assert!(
+        begun
+            .err
+            .contains("db is down: the backup waits until enough members serve"),
+        "{begun:?}"
+    );
+    assert_ne!(begun.json()["id"], id);
     user.does(&["restore-backup", "db", id, "again", "--wait"])
         .await;
     user.does(&["create-service-key", "again", "app", "-w"])

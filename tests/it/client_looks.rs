@@ -66,7 +66,9 @@ async fn tables_fit_their_terminal() {
                 backup(3, "daily", "complete", expires),
                 backup(2, "daily", "failed", failed),
             ];
-            return Reply::Json(200, json!({ "_embedded": { "backups": backups } }));
+            let retention = json!({ "on_demand_kept": 3 });
+            let listed = json!({ "_embedded": { "backups": backups }, "retention": retention });
+            return Reply::Json(200, listed);
         }
         if target.ends_with("/recipes") {
             let recipe = |i: u32, name: &str, status: &str, detail: &str| {
@@ -124,6 +126,53 @@ async fn tables_fit_their_terminal() {
             insta::assert_snapshot!(format!("{what}_{columns}"), shown);
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_done_elsewhere_is_told_beside_the_last_operation() {
+    let stub = Stub::start(|request| {
+        let recipe = |id: &str, name: &str, template: &str, source: &str| {
+            json!({
+                "id": id, "name": name, "status": "complete", "source": source, "user": "operator",
+                "template": format!("Recipes::Deployment::{template}"),
+                "created_at": "2020-11-24T09:12:31Z", "updated_at": "2020-11-24T09:15:43Z",
+            })
+        };
+        let target = request.target.as_str();
+        if is_instance(request) {
+            let told = json!({ "resource_type": "deployment", "resource_id": "d" });
+            return Reply::Json(200, told);
+        }
+        if target.ends_with("/recipes") {
+            let recipes = [
+                recipe("5", "Bind", "Run", "osb"),
+                recipe("4", "Backup", "Backup", "dashboard"),
+                recipe("3", "Prove a backup", "Run", "proof"),
+                recipe(
+                    "2",
+                    "Upgrade deployment to version 3.7.3",
+                    "Run",
+                    "dashboard",
+                ),
+                recipe("1", "Provision", "Run", "osb"),
+            ];
+            return Reply::Json(200, json!({ "_embedded": { "recipes": recipes } }));
+        }
+        match request.method.as_str() {
+            "GET" => Reply::Json(200, json!({})),
+            _ => Reply::Json(201, json!({})),
+        }
+    })
+    .await;
+    let user = User::of(&stub.url, "ada", "word");
+    user.does(&CREATE).await;
+    let told = without_ages(&user.does(&["service", "orders"]).await.out);
+    let expected = "last task:        Upgrade deployment to version 3.7.3: complete, 2020-11-24 \
+                    09:15:43 UTC (NNNN days ago), asked for by an operator, on the dashboard\n";
+    let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
+    let expected = expected.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(told.contains(&expected), "{told}");
+    assert!(told.contains("last operation: create succeeded"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -343,7 +392,7 @@ async fn what_a_backup_replaces_is_told_before() {
     assert_eq!(unpinned["pinned"], false, "{unpinned}");
     assert_eq!(unpinned["note"], "before the move", "{unpinned}");
     let unknown = user.run(&["pin", "db", "no-backup"]).await;
-    unknown.must_say(1, "no such backup");
+    unknown.must_say(1, "db has no backup no-backup");
     // The hint is a command.
     let fourth = user.does(&["create-backup", "db"]).await;
     let hint = fourth.err.lines().find(|line| line.starts_with("Replaces"));

@@ -43,7 +43,7 @@ async fn a_backup_is_taken_watched_downloaded_and_restored() {
     // The row is pending while it is worked on, and becomes complete without anybody's doing.
     let held = script.hold(OperationKind::Backup, "read_back");
     page.click("button", "Back up now").await;
-    page.says("#status", "A backup is in progress.").await;
+    page.says("#status", "A backup is running.").await;
     page.eval("window.stayed = true").await;
     page.find("li.backup:is([data-state=pending], [data-state=running])")
         .await;
@@ -185,7 +185,7 @@ async fn a_backup_is_taken_watched_downloaded_and_restored() {
     let versions = page.find(&format!("#version-{id}")).await;
     assert_eq!(versions.property("value").await, "3.5.35");
     versions.choose("3.7.3").await;
-    page.click_in(&format!("#restore-{id}"), "button", "What it would do")
+    page.click_in(&format!("#restore-{id}"), "button", "Preview")
         .await;
     page.arrives_at("/restore?").await;
     page.says("#possible", "Nothing is in the way.").await;
@@ -290,7 +290,7 @@ async fn a_restore_goes_to_the_cluster_that_was_chosen() {
     version.choose("3.5.30").await;
     page.find(&format!("#name-{id}")).await.fill("moved").await;
     page.find(&format!("#units-{id}")).await.fill("2").await;
-    page.click_in(&format!("#restore-{id}"), "button", "What it would do")
+    page.click_in(&format!("#restore-{id}"), "button", "Preview")
         .await;
     page.says("#facts", "Blue").await;
     page.says("#facts", "2 units: 512.0 MiB on each of 3 members")

@@ -70,7 +70,7 @@ async fn every_flow_goes_by_keyboard_alone() {
     page.type_text("by-keyboard").await;
     page.tab_to("choice", "Version").await;
     page.press([ARROW_DOWN]).await;
-    page.tab_to("button", "What it would do").await;
+    page.tab_to("button", "Preview").await;
     page.press([SPACE]).await;
     page.arrives_at("/restore?").await;
     page.says("#possible", "Nothing is in the way.").await;

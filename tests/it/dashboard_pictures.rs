@@ -96,8 +96,7 @@ async fn pictures_for_the_docs() {
     take(page, "backups", "body", WIDE, Scheme::Light).await;
     page.find("#on_demand summary").await.click().await;
     take(page, "backup", "#on_demand", WIDE, Scheme::Light).await;
-    page.click_in("#on_demand", "button", "What it would do")
-        .await;
+    page.click_in("#on_demand", "button", "Preview").await;
     page.says("#possible", "Nothing is in the way.").await;
     take(page, "restore", "body", WIDE, Scheme::Light).await;
     page.click_in("#restore", "button", "Restore").await;

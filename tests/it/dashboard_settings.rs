@@ -36,11 +36,11 @@ async fn a_database_is_scaled_protected_and_what_was_restored_renamed_and_delete
     let held = visit.broker.osb(Method::GET, &instance_path("db"));
     let before = answer(held).await.body["parameters"].clone();
     page.find("#units").await.fill("1").await;
-    page.click("button", "What it would do").await;
+    page.click("button", "Preview").await;
     page.says("#reason", "It has this size already.").await;
     page.look_over("settings-refused").await;
     page.find("#units").await.fill("2").await;
-    page.click("button", "What it would do").await;
+    page.click("button", "Preview").await;
     page.shows("Nothing is in the way.").await;
     page.says("#effect", "No data moves.").await;
     page.says("#size-now", "1 unit (256.0 MiB").await;
@@ -69,6 +69,7 @@ async fn a_database_is_scaled_protected_and_what_was_restored_renamed_and_delete
         (chosen == json!(["3", "sunday"])).then_some(())
     })
     .await;
+    page.says("#message", "The schedule is saved.").await;
     let next = page.eval("document.querySelector('#next-backup time').dateTime");
     let next = text(&next.await).to_owned();
     // Where that hour is over today, today's backup still comes at the old one.
@@ -171,6 +172,25 @@ async fn operators_delete_in_the_platform_s_place_and_nobody_deletes_what_is_pro
     // No platform named it, so its users may.
     let wrong = send(&user, "/name", ("name", "-x")).await;
     assert_eq!(wrong.status, StatusCode::BAD_REQUEST, "{wrong:?}");
+    assert!(wrong.body.contains("Not saved: "), "{wrong:?}");
+    // The page itself says why, in the words of its form.
+    let csrf = user.csrf(&path("")).await;
+    let fields = [
+        ("csrf", csrf.as_str()),
+        ("hour", ""),
+        ("weekday", ""),
+        ("days", "99"),
+        ("weeks", "1"),
+        ("months", "1"),
+    ];
+    let refused = user.post(&path("/schedule"), &fields).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{refused:?}");
+    for said in [
+        "Not saved: Days for daily ones: 99 is more than 14.",
+        "Save the schedule",
+    ] {
+        assert!(refused.body.contains(said), "{said}: {refused:?}");
+    }
     let named = send(&user, "/name", ("name", "mine")).await;
     assert_eq!(named.status, StatusCode::SEE_OTHER, "{named:?}");
     let page = user.get(&path("")).await.body;

@@ -318,6 +318,8 @@ async fn the_client_says_what_a_deletion_keeps_and_how_to_have_it_back() {
         command,
         format!("compose-for-etcd Standard NEW_NAME -c '{parameters}'")
     );
+    let gone = user.run(&["service", "db"]).await;
+    gone.must_say(1, "was deleted; its backups stay until ");
     for name in ["db", &id] {
         let lost = user.run(&["restore-backup", name, "latest", "again"]).await;
         lost.must_say(1, "was deleted; its backups stay until ");

@@ -32,7 +32,7 @@ async fn listed(broker: &TestBroker, instance: &str) -> Value {
 }
 
 /// Waits until an instance is so.
-async fn becomes(broker: &TestBroker, instance: &str, state: &str) -> Value {
+pub async fn becomes(broker: &TestBroker, instance: &str, state: &str) -> Value {
     eventually(&format!("the health {state}"), || async {
         let health = told(broker, instance).await;
         (health["state"] == state).then_some(health)
@@ -135,7 +135,7 @@ async fn a_life_is_told_of_in_its_own_words() {
     let held = script.hold(OperationKind::Provision, "allocate");
     let accepted = broker.put_instance("db", json!({})).await;
     let made = becomes(&broker, "db", "changing").await;
-    assert!(text(&made["message"]).starts_with("It has been in the making since "));
+    assert!(text(&made["message"]).starts_with("It is being created, since "));
     drop(held);
     broker.instance_end("db", &accepted.body).await;
     becomes(&broker, "db", "ready").await;
@@ -193,7 +193,7 @@ async fn the_headline_follows_the_members() {
     let page = &visit.page;
     page.arrives_at("/instances/db").await;
     page.says("#state-text", "Down").await;
-    page.says("#health", "of 3 members serves, and it takes 2")
+    page.says("#health", "of 3 members serves; 2 of 3 are needed")
         .await;
     let title = page.eval("document.title").await;
     assert!(text(&title).starts_with("db: Down"), "{title}");

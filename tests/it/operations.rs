@@ -136,6 +136,14 @@ async fn operations_are_listed_by_what_is_asked_for_and_shown_in_full() {
     );
     assert_eq!(shown["left_behind"], json!([]), "{shown}");
     let steps: Vec<Value> = shown["steps"].as_array().expect("steps").clone();
+    let titles: Vec<&str> = steps.iter().map(|step| text(&step["title"])).collect();
+    assert_eq!(
+        titles,
+        [
+            "Reserving ports and making certificates",
+            "Starting the members"
+        ]
+    );
     let told = steps.iter().map(|step| {
         json!([
             step["name"],

@@ -693,17 +693,13 @@ async fn a_backup_is_taken_followed_and_downloaded() {
     assert_eq!(begun.status, StatusCode::SEE_OTHER, "{begun:?}");
     let follow = begun.header("location").to_owned();
     let page = visitor.get(&follow).await;
-    assert!(
-        page.body.contains("A backup is in progress."),
-        "{}",
-        page.body
-    );
+    assert!(page.body.contains("A backup is running."), "{}", page.body);
     assert!(page.body.contains(" data-under-way>"));
     assert!(page.body.contains("id=\"backup-progress\""));
     let again = visitor.post(&list, &[("csrf", &csrf)]).await;
     let page = visitor.get(again.header("location")).await;
     assert!(
-        page.body.contains("A backup is in progress already."),
+        page.body.contains("A backup is running already."),
         "{}",
         page.body
     );

@@ -75,7 +75,7 @@ async fn what_waits_says_what_comes_first() {
     let update = answer(broker.osb(Method::PATCH, &path).json(&more)).await;
     assert_eq!(update.status, StatusCode::ACCEPTED, "{update:?}");
 
-    let wait = "waiting to begin; another task comes first: Backup";
+    let wait = "waiting for another task: Backup";
     let id = text(&update.body["operation"]).to_owned();
     let poll = format!("{}/last_operation?operation={id}", instance_path("i"));
     let told = answer(broker.osb(Method::GET, &poll)).await.body;

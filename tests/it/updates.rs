@@ -534,11 +534,11 @@ async fn an_upgrade_is_rehearsed_and_nothing_is_touched() {
     assert_eq!(
         told.body["notes"],
         json!([
-            "No member is a learner, and no user can log in without a password.",
+            "Checked: no member is a learner, and no user can log in without a password.",
             "A backup is taken first; when it fails, nothing is changed.",
             "3.5.35 comes first: 3.5.16 may not leave the line 3.5.",
-            "Before 3.6.16 every member writes its whole state down.",
-            "Before 3.7.3 every member writes its whole state down.",
+            "Before 3.6.16 each member saves its full state.",
+            "Before 3.7.3 each member saves its full state.",
         ])
     );
     let same = ask("?dry_run=true", json!({ "version": NEWEST })).await;

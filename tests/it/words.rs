@@ -247,7 +247,7 @@ async fn users_are_told_of_a_member_in_one_sentence_and_the_log_has_the_rest() {
     // The others may be silent, too, while they choose a leader.
     let lines: Vec<&str> = log
         .lines()
-        .filter(|line| line.contains("it does not answer: ") && line.contains("member=m1"))
+        .filter(|line| line.contains("member m1 does not answer: ") && line.contains("member=m1"))
         .collect();
     // What is said of a connection that is not made, or of one that the member's end broke off.
     let reasons = ["os error", "connection reset", "unexpected end of file"];

@@ -115,7 +115,7 @@ pub static PROFILE: Profile = Profile {
     tells_clients: figures::tells_clients,
     check_head: header::check,
     tells_damage: damage::is_reported,
-    unobstructed: "No member is a learner, and no user can log in without a password.",
+    unobstructed: "Checked: no member is a learner, and no user can log in without a password.",
     without_secrets: printed::without_secrets,
 };
 

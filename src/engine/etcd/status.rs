@@ -19,6 +19,9 @@ use super::{
     client::{Dialer, Fault, UNAVAILABLE},
 };
 
+/// What is done when members are looked at.
+const DOING: &str = "asking a member";
+
 /// How a member says that its storage is full.
 const NOSPACE: &str = "NOSPACE";
 /// How it says that somebody does not hold what the others hold.
@@ -60,9 +63,14 @@ fn silence(fault: Fault) -> Silence {
         },
         _ => SilenceCause::Refusing,
     };
+    let told = chain(&fault.into_engine_error(DOING));
+    // What was done stands before the reason, and goes without saying here.
+    let reason = told
+        .strip_prefix(DOING)
+        .and_then(|rest| rest.strip_prefix(": "));
     Silence {
         cause,
-        detail: chain(&fault.into_engine_error("asking a member")),
+        detail: reason.unwrap_or(&told).to_owned(),
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
     Answer, Api,
     bar::Bar,
     calendar::{self, title, where_daily_ones_are},
-    command::create_service,
+    command::{create_service, restore_backup},
     door::see_other,
     error::PageError,
     form_of,
@@ -165,6 +165,7 @@ struct Options {
     note: String,
     cf: String,
     ibmcloud: String,
+    own: String,
 }
 
 /// The size without a choice, and those that can be chosen.
@@ -355,11 +356,9 @@ fn message(view: &InstanceView, request: &HttpRequest) -> Option<Message> {
 fn message_of_backup(operation: &Operation, again: bool) -> Message {
     match operation.state {
         OperationState::Queued | OperationState::Running if again => {
-            Message::good("A backup is in progress already. No second one was begun.")
+            Message::good("A backup is running already. No second one was begun.")
         }
-        OperationState::Queued | OperationState::Running => {
-            Message::good("A backup is in progress.")
-        }
+        OperationState::Queued | OperationState::Running => Message::good("A backup is running."),
         OperationState::Succeeded => Message::good("The backup is complete."),
         OperationState::Failed | OperationState::Stuck | OperationState::Abandoned => {
             Message::bad("The backup", operation)
@@ -572,13 +571,16 @@ fn restore_of(view: &InstanceView, backup: &Backup, options: &RestoreOptions) ->
         "source_service_instance_id": view.of.instance.id,
         "backup_id": backup.id,
     });
+    let mut chosen = json!({});
     if view.placement == Placement::Chosen {
         parameters["cluster_id"] = json!(view.of.deployment.cluster);
+        chosen["cluster_id"] = json!(view.of.deployment.cluster);
     }
     // A name of the backup's own time: a command stays the same from look to look.
     let mut names = name::of_restore(&view.of.deployment.engine, backup.created_at);
     let name = names.next().unwrap_or_default();
     let [cf, ibmcloud] = create_service(&view.offering, &view.plan, &name, &parameters);
+    let own = restore_backup(view.name(), backup.id.as_str(), &name, &chosen);
     let first = options.places.first();
     let clusters = options.places.iter().filter(|_| options.chooses_cluster);
     Options {
@@ -609,6 +611,7 @@ fn restore_of(view: &InstanceView, backup: &Backup, options: &RestoreOptions) ->
         ),
         cf,
         ibmcloud,
+        own,
     }
 }
 
@@ -644,6 +647,9 @@ fn expiry(view: &InstanceView, backup: &Backup) -> (Option<Moment>, Cow<'static,
         return (Some(Moment::new(end, view.now)), "".into());
     }
     let text = match (backup.state, view.kept.on_demand) {
+        (BackupState::Complete, _) if backup.kind == BackupKind::Imported && !backup.pinned => {
+            format!("when {IMPORTED_BACKUPS_MAX} newer imported backups are complete").into()
+        }
         (BackupState::Complete, _) if backup.pinned => "when you untick “Keep it”".into(),
         (BackupState::Complete, 1) => "with the next complete on-demand backup".into(),
         (BackupState::Complete, kept) => {

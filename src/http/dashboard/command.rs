@@ -28,6 +28,16 @@ pub fn create_service(offering: &str, plan: &str, name: &str, parameters: &Value
     ]
 }
 
+/// The command of this project's own client that restores a backup into a new instance.
+pub fn restore_backup(instance: &str, backup: &str, name: &str, parameters: &Value) -> String {
+    let parameters = parameters.to_string();
+    let rest = ["compose-broker", "restore-backup", instance, backup, name];
+    match parameters.as_str() {
+        "{}" => line(&rest),
+        given => line(&[&rest[..], &["-c", given]].concat()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::Command;
@@ -57,6 +67,18 @@ mod tests {
         assert_eq!(
             ibmcloud,
             r#"ibmcloud service create compose-for-etcd Standard new -c '{"backup_id":"5a96d8a7e16c090018884566"}'"#
+        );
+    }
+
+    #[test]
+    fn a_restore_names_what_is_chosen_alone() {
+        assert_eq!(
+            restore_backup("my orders", "5a96", "new", &json!({})),
+            "compose-broker restore-backup 'my orders' 5a96 new"
+        );
+        assert_eq!(
+            restore_backup("orders", "5a96", "new", &json!({ "cluster_id": "c" })),
+            r#"compose-broker restore-backup orders 5a96 new -c '{"cluster_id":"c"}'"#
         );
     }
 

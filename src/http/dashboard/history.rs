@@ -40,6 +40,8 @@ pub struct Drawing {
     pub sizes: String,
     /// How the members served, as a sentence.
     pub members: String,
+    /// The class of the colour that this sentence is about.
+    pub worst: &'static str,
     /// When not all of them did, the newest in front.
     pub outages: Vec<String>,
 }
@@ -56,11 +58,11 @@ pub struct Cell {
     pub label: String,
 }
 
-/// The drawings of a history; none while there is too little to draw.
-pub fn drawings(history: &History, now: DateTime<Utc>) -> Vec<Drawing> {
+/// The drawings of the history of a database that was `made` then; none while there is too little to draw.
+pub fn drawings(history: &History, made: DateTime<Utc>, now: DateTime<Utc>) -> Vec<Drawing> {
     let drawn = |(id, (title, span, form)): (usize, (&'static str, TimeDelta, &str))| {
         let readings = history.since(now - span);
-        (readings.len() > 1).then(|| drawing(id, title, form, readings, now - span, now))
+        (readings.len() > 1).then(|| drawing(id, title, form, readings, made.max(now - span), now))
     };
     SPANS.into_iter().enumerate().filter_map(drawn).collect()
 }
@@ -78,7 +80,7 @@ fn drawing(
     let axis = Axis { from, until: now };
     let top = readings.iter().filter_map(|of| of.allocated).max();
     let line = |value: fn(&Reading) -> Option<u64>| lines(readings, value, top.unwrap_or(1), &axis);
-    let stretches = stretches(readings, now);
+    let stretches = stretches(readings, from, now);
     Drawing {
         title,
         id,
@@ -89,6 +91,7 @@ fn drawing(
         moments: [from, from + (now - from) / 2, now].map(|at| at.format(form).to_string()),
         sizes: sizes(readings),
         members: members(&stretches),
+        worst: worst(&stretches),
         outages: outages(&stretches),
     }
 }
@@ -165,7 +168,7 @@ struct Stretch {
 }
 
 /// What readings tell of the members; those that follow each other and tell the same are one.
-fn stretches(readings: &[Reading], now: DateTime<Utc>) -> Vec<Stretch> {
+fn stretches(readings: &[Reading], from: DateTime<Utc>, now: DateTime<Utc>) -> Vec<Stretch> {
     let mut all: Vec<Stretch> = Vec::new();
     for (place, of) in readings.iter().enumerate() {
         let until = end_of(readings, place, now);
@@ -179,7 +182,8 @@ fn stretches(readings: &[Reading], now: DateTime<Utc>) -> Vec<Stretch> {
                 last.until = until;
             }
             _ => all.push(Stretch {
-                from: of.at,
+                // A reading stands for a quarter of an hour that may have begun before.
+                from: of.at.max(from),
                 until,
                 members: of.members,
                 serving: of.serving,
@@ -193,6 +197,16 @@ fn stretches(readings: &[Reading], now: DateTime<Utc>) -> Vec<Stretch> {
 impl Stretch {
     fn is_outage(&self) -> bool {
         self.serving.is_some_and(|serving| serving < self.members)
+    }
+
+    /// A class of the style sheet.
+    fn tone(&self) -> &'static str {
+        match self.serving {
+            None => "unseen-time",
+            Some(_) if !self.is_usable => "down-time",
+            Some(_) if self.is_outage() => "short-time",
+            Some(_) => "whole-time",
+        }
     }
 
     fn label(&self) -> String {
@@ -225,12 +239,7 @@ fn cell(of: &Stretch, axis: &Axis) -> Cell {
             "{:.1}",
             (right - left).max(2.0).min(WIDTH - left.min(WIDTH - 2.0))
         ),
-        tone: match of.serving {
-            None => "unseen-time",
-            Some(_) if !of.is_usable => "down-time",
-            Some(_) if of.is_outage() => "short-time",
-            Some(_) => "whole-time",
-        },
+        tone: of.tone(),
         label: of.label(),
     }
 }
@@ -258,8 +267,16 @@ fn members(stretches: &[Stretch]) -> String {
     match outages {
         _ if !was_seen => "Nobody could look at the members.".to_owned(),
         0 => "All members served whenever the broker looked.".to_owned(),
-        _ => "Not all members served:".to_owned(),
+        _ => "Not all members served; each quarter of an hour has the colour of its worst moment:"
+            .to_owned(),
     }
+}
+
+/// The colour of the worst that is told.
+fn worst(stretches: &[Stretch]) -> &'static str {
+    let has = |tone: &&str| stretches.iter().any(|of| of.tone() == *tone);
+    let worst_first = ["down-time", "short-time", "whole-time"];
+    worst_first.into_iter().find(has).unwrap_or("unseen-time")
 }
 
 fn outages(stretches: &[Stretch]) -> Vec<String> {
@@ -301,14 +318,15 @@ mod tests {
 
     #[test]
     fn a_day_is_drawn_with_its_gaps_and_outages() {
-        assert!(drawings(&history(&[(0, Some(1), Some(3))]), at(15)).is_empty());
+        let made = at(-60);
+        assert!(drawings(&history(&[(0, Some(1), Some(3))]), made, at(15)).is_empty());
         let history = history(&[
             (0, Some(1024), Some(3)),
             (15, Some(2048), Some(3)),
             (30, None, Some(1)),
             (45, Some(1024), Some(3)),
         ]);
-        let [day, month] = &drawings(&history, at(60))[..] else {
+        let [day, month] = &drawings(&history, made, at(60))[..] else {
             panic!("two drawings");
         };
         assert_eq!((day.title, month.title), ("Last day", "Last 30 days"));
@@ -333,7 +351,11 @@ mod tests {
             ]
         );
         assert_eq!(day.sizes, "Allocated: 1.0 KiB to 2.0 KiB, of 4.0 KiB.");
-        assert_eq!(day.members, "Not all members served:");
+        assert_eq!(
+            day.members,
+            "Not all members served; each quarter of an hour has the colour of its worst moment:"
+        );
+        assert_eq!(day.worst, "down-time");
         assert_eq!(
             day.outages,
             ["14 Nov, 22:45 to 23:00 UTC: at worst 1 of 3 served, too few"]
@@ -341,14 +363,34 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_drawn_of_the_time_before_a_database_was_made() {
+        let history = history(&[(0, Some(1024), Some(2)), (15, Some(1024), Some(3))]);
+        let day = &drawings(&history, at(11), at(20))[0];
+        // The first reading stands for a quarter of an hour, of which four minutes are left.
+        assert_eq!(day.allocated, ["0.0,0.0 600.0,0.0"]);
+        let widths: Vec<_> = day
+            .cells
+            .iter()
+            .map(|cell| (&*cell.x, &*cell.width))
+            .collect();
+        assert_eq!(widths, [("0.0", "266.7"), ("266.7", "333.3")]);
+        assert_eq!(day.worst, "short-time");
+        assert_eq!(
+            day.outages,
+            ["14 Nov, 22:26 to 22:30 UTC: at worst 2 of 3 served"]
+        );
+    }
+
+    #[test]
     fn what_was_well_is_one_sentence() {
         let history = history(&[(0, None, Some(3)), (15, None, Some(3)), (30, None, None)]);
-        let day = &drawings(&history, at(60))[0];
+        let day = &drawings(&history, at(-60), at(60))[0];
         assert_eq!(
             day.members,
             "All members served whenever the broker looked."
         );
         assert_eq!(day.sizes, "No member said how much it holds.");
         assert_eq!((day.allocated.len(), day.cells.len()), (0, 2));
+        assert_eq!(day.worst, "whole-time");
     }
 }

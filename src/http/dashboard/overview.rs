@@ -279,7 +279,7 @@ fn overview(
         connection: connection(view, &urls),
         administration: administration(broker, deployment, &instance.id),
         restores: links_to_restored(session, view, restored),
-        drawings: drawings(history, view.now),
+        drawings: drawings(history, view.of.instance.created_at, view.now),
         is_restored: instance.restored_from.is_some(),
     }
 }
@@ -538,7 +538,7 @@ fn usage(seen: &Observation, quota: u64, engine: &str) -> Option<Usage> {
 /// What of the files holds something, and what it would cost to have the rest back.
 fn held(storage: Storage) -> String {
     let stall = storage.stall().as_secs();
-    let cost = format!("meanwhile each member in turn answers nobody for about {stall} s");
+    let cost = format!("each member in turn is unavailable for about {stall} s meanwhile");
     match (storage.used, storage.unused()) {
         (Some(used), Some(unused)) => format!(
             "{} of that hold data. Defragmenting would give {} back; {cost}.",

@@ -11,14 +11,14 @@ use super::{
     id::Id,
     path_of,
     shell::{Shell, answer},
-    show::{Moment, counted, dates_whole, duration},
+    show::{Moment, counted, dates_whole},
 };
 use crate::{
     broker::{InstanceView, RestorePreflight, RestoreRequest},
     http::{error::HttpError, request::query},
     model::{
         backup::Backup,
-        estimate::Estimate,
+        estimate::{Estimate, restore_takes},
         ids::{BackupId, InstanceId},
         limits::UNIT_BYTES,
         origin::Origin,
@@ -188,16 +188,5 @@ fn facts(api: &Api, view: &InstanceView, told: &RestorePreflight) -> Vec<(&'stat
 
 /// How long a restore takes, as a sentence.
 pub fn takes(estimate: Option<Estimate>) -> String {
-    match estimate {
-        Some(Estimate { about, cases: 1 }) => {
-            format!("About {}, as the one restore so far took.", duration(about))
-        }
-        Some(Estimate { about, cases }) => {
-            format!(
-                "About {}, going by {cases} earlier restores.",
-                duration(about)
-            )
-        }
-        None => "How long it takes is not known: there is no earlier restore to go by.".to_owned(),
-    }
+    restore_takes(estimate.map(|of| (of.seconds(), of.cases as u64)))
 }

@@ -1,6 +1,6 @@
 //! The page of settings: an instance's size, its name, its protection, its end.
 
-use actix_web::{HttpRequest, http::StatusCode, web};
+use actix_web::{HttpRequest, ResponseError as _, http::StatusCode, web};
 use askama::Template;
 use chrono::Weekday;
 use serde_json::json;
@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{
     Answer, Api, INSTANCES,
     door::see_other,
+    error::PageError,
     form_of,
     id::Id,
     path_of,
@@ -40,6 +41,8 @@ const MONTHS: &str = "months";
 #[template(path = "settings.html", whitespace = "minimize")]
 struct SettingsPage {
     shell: Shell,
+    /// What became of a form.
+    message: Option<Message>,
     href: String,
     name: String,
     name_max: usize,
@@ -59,6 +62,37 @@ struct SettingsPage {
     schedule: Option<Schedule>,
     deletion: Deletion,
 }
+
+struct Message {
+    text: String,
+    is_bad: bool,
+}
+
+/// What the page says of a form that was sent, by the name that its address has for it.
+const SAVED: [(&str, &str); 4] = [
+    ("name", "The name is changed."),
+    ("schedule", "The schedule is saved."),
+    (
+        "protected",
+        "The instance is protected against deletion now.",
+    ),
+    ("unprotected", "The protection is lifted."),
+];
+
+/// What the fields of the forms are called, by the names that the rules have for them.
+const FIELDS: [(&str, &str); 6] = [
+    ("/units", "Units"),
+    ("/backup_hour", "Time of day"),
+    ("/backup_weekday", "Weekly backups"),
+    ("/daily_backups_kept", DAYS_LABEL),
+    ("/weekly_backups_kept", WEEKS_LABEL),
+    ("/monthly_backups_kept", MONTHS_LABEL),
+];
+
+/// What the fields of how long backups are kept are called.
+const DAYS_LABEL: &str = "Days for daily ones";
+const WEEKS_LABEL: &str = "Weeks for weekly ones";
+const MONTHS_LABEL: &str = "Months for monthly ones";
 
 /// What is chosen of the schedule of backups.
 struct Schedule {
@@ -110,10 +144,28 @@ pub async fn page(
     Id(id): Id<InstanceId>,
     request: HttpRequest,
 ) -> Answer {
-    let view = api.broker.views.instance_view(&session, id).await?;
+    let asked = query(&request, "units").and_then(|units| units.parse().ok());
+    let saved = query(&request, "saved").unwrap_or_default();
+    let saved = SAVED.iter().find(|(of, _)| *of == saved);
+    let message = saved.map(|(_, text)| Message {
+        text: (*text).to_owned(),
+        is_bad: false,
+    });
+    let page = settings(&api, &session, id, asked, message).await?;
+    Ok(answer(StatusCode::OK, &page))
+}
+
+/// The page, with the size that is asked for and with what became of a form.
+async fn settings(
+    api: &Api,
+    session: &Session,
+    id: InstanceId,
+    asked: Option<u32>,
+    message: Option<Message>,
+) -> Result<SettingsPage, PageError> {
+    let view = api.broker.views.instance_view(session, id).await?;
     let (instance, deployment) = (&view.of.instance, &view.of.deployment);
     let is_ready = instance.state == InstanceState::Ready;
-    let asked = query(&request, "units").and_then(|units| units.parse().ok());
     let rehearsal = match asked {
         Some(units) if is_ready => {
             let preflight = api.broker.settings.preflight_of_size(&view.of, units);
@@ -125,22 +177,24 @@ pub async fn page(
     let fits = match is_ready {
         true => {
             let sizes = api.broker.settings.sizes(&view.of).await?;
-            Some(fits(sizes, units_max))
+            Some(fits(&sizes))
         }
         false => None,
     };
-    let deletion = deletion(&api.broker, &session, &view).await?;
-    let page = SettingsPage {
+    let deletion = deletion(&api.broker, session, &view).await?;
+    // An answer to a form is no page that could be fetched again.
+    let is_answer = message.as_ref().is_some_and(|message| message.is_bad);
+    Ok(SettingsPage {
         shell: Shell {
             here: "settings",
-            follows: true,
-            under_way: view.running_change().is_some(),
-            ..Shell::of_instance("Settings", &view, &api.broker, &session)
+            follows: !is_answer,
+            under_way: !is_answer && view.running_change().is_some(),
+            ..Shell::of_instance("Settings", &view, &api.broker, session)
         },
         href: settings_of(&instance.id),
         name: view.name().to_owned(),
         name_max: INSTANCE_NAME_CHARS_MAX,
-        can_rename: Settings::may_rename(&session, instance)
+        can_rename: Settings::may_rename(session, instance)
             && instance.state != InstanceState::Deleting,
         is_platform_s: !Settings::may_rename(&session, instance),
         is_ready,
@@ -152,8 +206,46 @@ pub async fn page(
         rehearsal,
         schedule: schedule_of(&view),
         deletion,
+        message,
+    })
+}
+
+/// The answer to a form: where it leads, or the page with the reason why nothing was changed.
+async fn told(api: &Api, session: &Session, id: InstanceId, done: Answer) -> Answer {
+    let error = match done {
+        Err(error)
+            if [StatusCode::BAD_REQUEST, StatusCode::CONFLICT].contains(&error.status_code()) =>
+        {
+            error
+        }
+        done => return done,
     };
-    Ok(answer(StatusCode::OK, &page))
+    let message = Message {
+        text: not_saved(&error.to_string()),
+        is_bad: true,
+    };
+    // Who may not see the page hears the reason alone.
+    let Ok(page) = settings(api, session, id, None, Some(message)).await else {
+        return Err(error);
+    };
+    Ok(error.with_page(|status| answer(status, &page)))
+}
+
+/// Why nothing was changed, with the fields called as the form calls them.
+fn not_saved(reason: &str) -> String {
+    let reason = FIELDS
+        .iter()
+        .fold(reason.to_owned(), |reason, (rule, label)| {
+            reason.replace(rule, label)
+        });
+    let reason = reason
+        .replace(" is greater than the maximum of ", " is more than ")
+        .replace(" is less than the minimum of ", " is less than ");
+    let reason = reason.trim_end_matches('.');
+    if reason.starts_with("Nothing ") {
+        return format!("{reason}.");
+    }
+    format!("Not saved: {reason}.")
 }
 
 /// `POST /dashboard/instances/:iid/settings/size`
@@ -163,15 +255,20 @@ pub async fn scale(
     Id(id): Id<InstanceId>,
     payload: web::Payload,
 ) -> Answer {
-    let form = form_of(&api, &session, payload).await?;
-    let view = api.broker.views.instance_view(&session, id).await?;
+    let done = scale_by(&api, &session, id.clone(), payload).await;
+    told(&api, &session, id, done).await
+}
+
+async fn scale_by(api: &Api, session: &Session, id: InstanceId, payload: web::Payload) -> Answer {
+    let form = form_of(api, session, payload).await?;
+    let view = api.broker.views.instance_view(session, id).await?;
     let units: u32 = form
         .text("units")
         .trim()
         .parse()
         .map_err(|_| HttpError::bad_request("A size is a whole number of units."))?;
     let parameters = json!({ "units": units });
-    update(&api, &view, parameters).await?;
+    update(api, &view, parameters).await?;
     // There it is seen how it goes on.
     Ok(see_other(&path_of(&view.of.instance.id)))
 }
@@ -183,11 +280,16 @@ pub async fn rename(
     Id(id): Id<InstanceId>,
     payload: web::Payload,
 ) -> Answer {
-    let form = form_of(&api, &session, payload).await?;
+    let done = rename_by(&api, &session, id.clone(), payload).await;
+    told(&api, &session, id, done).await
+}
+
+async fn rename_by(api: &Api, session: &Session, id: InstanceId, payload: web::Payload) -> Answer {
+    let form = form_of(api, session, payload).await?;
     let name = form.text("name").trim().to_owned();
-    let renamed = api.broker.settings.rename(&session, id.clone(), name);
+    let renamed = api.broker.settings.rename(session, id.clone(), name);
     renamed.await?;
-    Ok(see_other(&settings_of(&id)))
+    Ok(see_other(&saved(&id, "name")))
 }
 
 /// `POST /dashboard/instances/:iid/settings/schedule`
@@ -197,8 +299,18 @@ pub async fn schedule(
     Id(id): Id<InstanceId>,
     payload: web::Payload,
 ) -> Answer {
-    let form = form_of(&api, &session, payload).await?;
-    let view = api.broker.views.instance_view(&session, id).await?;
+    let done = schedule_by(&api, &session, id.clone(), payload).await;
+    told(&api, &session, id, done).await
+}
+
+async fn schedule_by(
+    api: &Api,
+    session: &Session,
+    id: InstanceId,
+    payload: web::Payload,
+) -> Answer {
+    let form = form_of(api, session, payload).await?;
+    let view = api.broker.views.instance_view(session, id).await?;
     let mut parameters = json!({ "backup_weekday": chosen(form.text("weekday")) });
     for (field, parameter) in [
         ("hour", "backup_hour"),
@@ -214,9 +326,8 @@ pub async fn schedule(
         };
         parameters[parameter] = json!(number);
     }
-    update(&api, &view, parameters).await?;
-    let page = settings_of(&view.of.instance.id);
-    Ok(see_other(&format!("{page}#schedule")))
+    update(api, &view, parameters).await?;
+    Ok(see_other(&saved(&view.of.instance.id, "schedule")))
 }
 
 /// What was chosen; none: as the broker has it.
@@ -251,21 +362,11 @@ fn schedule_of(view: &InstanceView) -> Option<Schedule> {
         hours: (0..24).map(hour).collect(),
         weekdays: WEEKDAYS.iter().map(weekday).collect(),
         kept: [
-            kept(
-                DAYS,
-                "Days for daily ones",
-                now.days_kept(),
-                bounds.daily_kept_max,
-            ),
-            kept(
-                WEEKS,
-                "Weeks for weekly ones",
-                now.weeks_kept(),
-                bounds.weekly_kept_max,
-            ),
+            kept(DAYS, DAYS_LABEL, now.days_kept(), bounds.daily_kept_max),
+            kept(WEEKS, WEEKS_LABEL, now.weeks_kept(), bounds.weekly_kept_max),
             kept(
                 MONTHS,
-                "Months for monthly ones",
+                MONTHS_LABEL,
                 now.months_kept(),
                 bounds.monthly_kept_max,
             ),
@@ -280,13 +381,18 @@ pub async fn protect(
     Id(id): Id<InstanceId>,
     payload: web::Payload,
 ) -> Answer {
-    let form = form_of(&api, &session, payload).await?;
-    let view = api.broker.views.instance_view(&session, id).await?;
+    let done = protect_by(&api, &session, id.clone(), payload).await;
+    told(&api, &session, id, done).await
+}
+
+async fn protect_by(api: &Api, session: &Session, id: InstanceId, payload: web::Payload) -> Answer {
+    let form = form_of(api, session, payload).await?;
+    let view = api.broker.views.instance_view(session, id).await?;
     let protected = match (form.text("protect"), form.text("sure")) {
         ("yes", _) => true,
         ("no", "yes") => false,
         ("no", _) => {
-            let reason = "The protection stays: say that you know of the deletion that may be \
+            let reason = "Nothing was changed: say that you know of the deletion that may be \
                           waiting.";
             return Err(HttpError::bad_request(reason).into());
         }
@@ -296,8 +402,13 @@ pub async fn protect(
         }
     };
     let parameters = json!({ DELETE_PROTECTION: protected });
-    update(&api, &view, parameters).await?;
-    Ok(see_other(&settings_of(&view.of.instance.id)))
+    update(api, &view, parameters).await?;
+    let what = if protected {
+        "protected"
+    } else {
+        "unprotected"
+    };
+    Ok(see_other(&saved(&view.of.instance.id, what)))
 }
 
 /// `POST /dashboard/instances/:iid/settings/deletion`
@@ -307,13 +418,18 @@ pub async fn delete(
     Id(id): Id<InstanceId>,
     payload: web::Payload,
 ) -> Answer {
-    let form = form_of(&api, &session, payload).await?;
-    let view = api.broker.views.instance_view(&session, id.clone()).await?;
+    let done = delete_by(&api, &session, id.clone(), payload).await;
+    told(&api, &session, id, done).await
+}
+
+async fn delete_by(api: &Api, session: &Session, id: InstanceId, payload: web::Payload) -> Answer {
+    let form = form_of(api, session, payload).await?;
+    let view = api.broker.views.instance_view(session, id.clone()).await?;
     if form.text("confirm").trim() != view.name().trim() {
         let reason = "Nothing was deleted: the name that was typed is not the instance's.";
         return Err(HttpError::bad_request(reason).into());
     }
-    api.broker.settings.delete(&session, id).await?;
+    api.broker.settings.delete(session, id).await?;
     // Where the instance is listed until it is gone.
     let source = view.of.source.as_ref().filter(|_| view.reaches_source);
     Ok(see_other(&match source {
@@ -327,6 +443,11 @@ fn settings_of(instance: &InstanceId) -> String {
     format!("{}/settings", path_of(instance))
 }
 
+/// The page that says what was saved.
+fn saved(instance: &InstanceId, what: &str) -> String {
+    format!("{}?saved={what}", settings_of(instance))
+}
+
 fn sized(units: u32) -> String {
     let bytes = UNIT_BYTES.saturating_mul(units.into());
     format!(
@@ -336,14 +457,15 @@ fn sized(units: u32) -> String {
     )
 }
 
-/// What fits, as sentences. `units_max`: what no instance exceeds, however much room there is.
-fn fits(sizes: Sizes, units_max: u32) -> String {
+/// What fits, as sentences.
+fn fits(sizes: &Sizes) -> String {
     let most = counted(sizes.most, "unit");
-    let most = match sizes.most < units_max {
-        true => format!(
-            "It can have {most} at most now: its cluster has no room for more, or its space may have no more."
-        ),
-        false => format!("It can have {most} at most."),
+    let most = match &sizes.why {
+        Some(why) => {
+            let why = why.trim_end_matches('.');
+            format!("It can have {most} at most now: {why}.")
+        }
+        None => format!("It can have {most} at most."),
     };
     match sizes.fewest {
         Some(fewest) => format!("The data fits into {}. {most}", counted(fewest, "unit")),
@@ -499,19 +621,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_fits_names_the_cluster_only_where_that_is_the_limit() {
-        let sizes = |fewest, most| Sizes { fewest, most };
+    fn a_refused_form_is_told_of_in_its_own_words() {
         assert_eq!(
-            fits(sizes(Some(2), 32), 32),
+            not_saved("/daily_backups_kept: 99 is greater than the maximum of 14"),
+            "Not saved: Days for daily ones: 99 is more than 14."
+        );
+        assert_eq!(not_saved("it has no room."), "Not saved: it has no room.");
+    }
+
+    #[test]
+    fn what_fits_names_the_limit_that_holds() {
+        let sizes = |fewest, most, why: Option<&str>| Sizes {
+            fewest,
+            most,
+            why: why.map(str::to_owned),
+        };
+        assert_eq!(
+            fits(&sizes(Some(2), 32, None)),
             "The data fits into 2 units. It can have 32 units at most."
         );
         assert_eq!(
-            fits(sizes(Some(1), 5), 32),
-            "The data fits into 1 unit. It can have 5 units at most now: its cluster has no room for more, or \
-             its space may have no more."
+            fits(&sizes(Some(1), 5, Some("its space may have no more"))),
+            "The data fits into 1 unit. It can have 5 units at most now: its space may have no more."
         );
         assert_eq!(
-            fits(sizes(None, 1), 1),
+            fits(&sizes(None, 1, None)),
             "No member says how much it holds. It can have 1 unit at most."
         );
     }

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
-pub use crate::model::sentence::counted;
+pub use crate::model::{duration::duration, sentence::counted};
 
 /// A point in time, in three forms.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct Moment {
     pub exact: String,
     /// Seen from now.
     pub relative: String,
+    /// How long it has lasted, of something that began then.
+    pub lasting: String,
 }
 
 impl Moment {
@@ -22,6 +24,7 @@ impl Moment {
             iso: at.to_rfc3339_opts(SecondsFormat::Secs, true),
             exact: at.format("%Y-%m-%d %H:%M:%S UTC").to_string(),
             relative: relative(at, now),
+            lasting: lasting(at, now),
         }
     }
 }
@@ -38,6 +41,14 @@ fn relative(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
         format!("{distance_text} ago")
     } else {
         format!("in {distance_text}")
+    }
+}
+
+/// `for 21 hours`; `since just now`.
+fn lasting(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    match distance_text((now - at).max(TimeDelta::zero())) {
+        Some(distance) => format!("for {distance}"),
+        None => "since just now".to_owned(),
     }
 }
 
@@ -58,20 +69,6 @@ fn distance_text(distance: TimeDelta) -> Option<String> {
         _ => (seconds / (365 * DAY), "year"),
     };
     Some(counted(count, unit))
-}
-
-/// `under 0.1 s`, `0.8 s`, `45 s`, `2 min 5 s`, `3 h 4 min`.
-pub fn duration(of: TimeDelta) -> String {
-    const HOUR: i64 = 3600;
-    let milliseconds = of.num_milliseconds().max(0);
-    let seconds = milliseconds / 1000;
-    match seconds {
-        _ if milliseconds < 100 => "under 0.1 s".to_owned(),
-        ..10 => format!("{seconds}.{} s", milliseconds % 1000 / 100),
-        10..120 => format!("{seconds} s"),
-        120..HOUR => format!("{} min {} s", seconds / 60, seconds % 60),
-        _ => format!("{} h {} min", seconds / HOUR, seconds % HOUR / 60),
-    }
 }
 
 /// A text whose dates stay in one line: a browser may break a line at each hyphen.
@@ -149,17 +146,13 @@ mod tests {
         let moment = Moment::new(at, at);
         assert_eq!(moment.iso, "2023-11-14T22:13:20Z");
         assert_eq!(moment.exact, "2023-11-14 22:13:20 UTC");
+        assert_eq!(moment.lasting, "since just now");
+        let later = at + TimeDelta::hours(3);
+        assert_eq!(Moment::new(at, later).lasting, "for 3 hours");
     }
 
     #[test]
-    fn durations_and_numbers() {
-        assert_eq!(duration(TimeDelta::milliseconds(840)), "0.8 s");
-        assert_eq!(duration(TimeDelta::seconds(45)), "45 s");
-        assert_eq!(duration(TimeDelta::seconds(125)), "2 min 5 s");
-        assert_eq!(duration(TimeDelta::milliseconds(99)), "under 0.1 s");
-        assert_eq!(duration(TimeDelta::seconds(3599)), "59 min 59 s");
-        assert_eq!(duration(TimeDelta::seconds(11_059)), "3 h 4 min");
-        assert_eq!(duration(TimeDelta::seconds(-5)), "under 0.1 s");
+    fn long_numbers_have_gaps() {
         assert_eq!(number(1_234_567), "1\u{202f}234\u{202f}567");
         assert_eq!(number(-12), "-12");
     }

@@ -46,8 +46,8 @@ pub fn label_of_health(state: HealthState) -> Label {
 /// Where a backup is in its life.
 pub fn label_of_backup(state: BackupState) -> Label {
     match state {
-        BackupState::Pending => label("Pending", WAITS),
-        BackupState::Running => label("In progress", GOES_ON),
+        BackupState::Pending => label("Waiting", WAITS),
+        BackupState::Running => label("Running", GOES_ON),
         BackupState::Complete => label("Complete", GOOD),
         BackupState::Failed => label("Failed", BAD),
         BackupState::Expired => label("Expired", PAST),
@@ -81,7 +81,7 @@ pub fn label_of_task(operation: &Operation) -> Label {
     match operation.state {
         _ if operation.halted => label("Stopped", BAD),
         OperationState::Queued => label("Waiting", WAITS),
-        OperationState::Running => label("In progress", GOES_ON),
+        OperationState::Running => label("Running", GOES_ON),
         OperationState::Succeeded => label("Complete", GOOD),
         OperationState::Failed | OperationState::Stuck | OperationState::Abandoned => {
             label("Failed", BAD)

@@ -139,15 +139,15 @@ fn ways(broker: &Broker, view: &InstanceView) -> Vec<Way> {
 
 impl From<&KnownFault> for Fault {
     fn from(fault: &KnownFault) -> Self {
-        let (severity, tone) = match fault.severity {
-            Severity::LetsStrangersIn => ("Lets strangers in", "bad"),
-            Severity::Serious => ("Serious", "warn"),
-            Severity::Minor => ("Minor", "muted"),
+        let tone = match fault.severity {
+            Severity::LetsStrangersIn => "bad",
+            Severity::Serious => "warn",
+            Severity::Minor => "muted",
         };
         let fixed_in = fault.fixed_in;
         Self {
             id: fault.id,
-            severity,
+            severity: fault.severity.words(),
             tone,
             summary: fault.summary,
             fixed_in: fixed_in.map_or_else(|| "no version".to_owned(), |v| v.to_string()),

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::{Answer, wrong};
 use crate::{
-    broker::{OperationDetail, OperationsQuery, status_of},
+    broker::{OperationDetail, OperationsQuery, StepTold, status_of},
     http::{
         Api,
         error::HttpError,
@@ -21,7 +21,7 @@ use crate::{
     model::{
         ids::{BackupId, BindingId, InstanceId, OperationId},
         operation::{OperationKind, OperationState},
-        oversight::{Overseen, StepSeen},
+        oversight::Overseen,
         trouble::Trouble,
     },
 };
@@ -133,6 +133,8 @@ pub struct LeaseBody {
 pub struct StepBody {
     /// Its name.
     name: String,
+    /// What it does, for people.
+    title: String,
     /// Whether it is done.
     done: bool,
     /// Seconds from its first try to its end; `null`: it is not done.
@@ -300,9 +302,10 @@ fn in_full(detail: &OperationDetail, now: DateTime<Utc>) -> OperationInFull {
     }
 }
 
-fn step(step: &StepSeen) -> StepBody {
+fn step(StepTold { seen: step, title }: &StepTold) -> StepBody {
     StepBody {
         name: step.name.clone(),
+        title: title.clone(),
         done: step.is_done,
         took_seconds: step.took.map(|took| took.num_seconds()),
         failures: step.trial.failures,

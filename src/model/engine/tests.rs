@@ -359,3 +359,16 @@ proptest! {
         prop_assert!(preferred.contains(&ENGINE.for_new(None, &all).expect("one")));
     }
 }
+
+#[test]
+fn a_severity_is_read_back_and_has_words_for_people() {
+    for severity in [
+        Severity::LetsStrangersIn,
+        Severity::Serious,
+        Severity::Minor,
+    ] {
+        assert_eq!(Severity::parse(severity.as_str()), Some(severity));
+        assert!(!severity.words().contains('_'), "{severity:?}");
+    }
+    assert_eq!(Severity::parse("grave"), None);
+}

@@ -162,9 +162,8 @@ fn each_word_says_what_since_when_and_what_to_do() {
         well,
         Health {
             state: HealthState::Ready,
-            message:
-                "All 3 members have served since 2023-11-14 22:14:20 UTC. Nothing has to be done."
-                    .to_owned(),
+            message: "All 3 members have served since 2023-11-14 22:14:20 UTC. Nothing to do."
+                .to_owned(),
             since: Some(at(60)),
         }
     );
@@ -177,14 +176,14 @@ fn each_word_says_what_since_when_and_what_to_do() {
     assert_eq!(
         told.message,
         "Its update has been under way since 2023-11-14 22:13:40 UTC: Starting members (step 1 of 3). The \
-         database serves meanwhile; nothing has to be done."
+         database serves meanwhile. Nothing to do."
     );
     let made = under_way(InstanceState::Provisioning, OperationKind::Provision);
     let told = of(&made, &database(), None);
     assert_eq!(told.state, HealthState::Changing);
     assert_eq!(
         told.message,
-        "It has been in the making since 2023-11-14 22:13:20 UTC: Starting members (step 1 of 3). It can be \
+        "It is being created, since 2023-11-14 22:13:20 UTC: Starting members (step 1 of 3). It can be \
          used when that is done."
     );
     let told = of(&ready, &database(), Some(&seen(&[Serves, Silent, Serves])));
@@ -210,15 +209,25 @@ fn each_word_says_what_since_when_and_what_to_do() {
         (HealthState::Deleting, Some(at(20)))
     );
     for (members, says) in [
-        ([Leaderless, Silent, Silent], "none of 3 members serves"),
-        ([Serves, Silent, Silent], "only 1 of 3 members serves"),
-        ([Silent, Silent, Silent], "none of 3 members serves"),
+        (
+            [Leaderless, Silent, Silent],
+            "no member serves; 2 of 3 are needed. Reads and writes fail.",
+        ),
+        (
+            [Serves, Silent, Silent],
+            "only 1 of 3 members serves; 2 of 3 are needed.",
+        ),
+        (
+            [Silent, Silent, Silent],
+            "no member serves; 2 of 3 are needed. Reads and writes fail.",
+        ),
     ] {
         let told = of(&ready, &database(), Some(&seen(&members)));
         assert_eq!(told.state, HealthState::Down);
         assert!(told.message.contains(says), "{told:?}");
         assert!(
-            told.message.contains("it takes 2: it can be neither read"),
+            told.message
+                .contains("2 of 3 are needed. Reads and writes fail."),
             "{told:?}"
         );
     }

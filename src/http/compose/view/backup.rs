@@ -1,6 +1,5 @@
 //! Bodies of backups.
 
-use chrono::TimeDelta;
 use serde::Serialize;
 use utoipa::{ToSchema, openapi::Object};
 
@@ -157,7 +156,7 @@ pub struct DownloadableBackupBody {
 #[schema(as = RestoreEstimate)]
 pub struct RestoreEstimateBody {
     /// About so many seconds.
-    pub seconds: i64,
+    pub seconds: u64,
     /// By how many restores of the past.
     pub restores: usize,
 }
@@ -165,7 +164,7 @@ pub struct RestoreEstimateBody {
 impl From<Estimate> for RestoreEstimateBody {
     fn from(of: Estimate) -> Self {
         Self {
-            seconds: (of.about + TimeDelta::milliseconds(999)).num_seconds(),
+            seconds: of.seconds(),
             restores: of.cases,
         }
     }

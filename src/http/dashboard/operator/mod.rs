@@ -42,7 +42,7 @@ const COUNTED: [(OperationState, &str, &str); 4] = [
     (OperationState::Stuck, "stuck", "bad"),
     (OperationState::Failed, "failed", "warn"),
     (OperationState::Running, "running", ""),
-    (OperationState::Queued, "queued", ""),
+    (OperationState::Queued, "waiting", ""),
 ];
 
 /// Lets sessions in that see every instance; to all others there is no such page.

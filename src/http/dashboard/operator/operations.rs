@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{Choice, Count, Meant, address, counts, tries};
 use crate::{
-    broker::{BrokerError, OperationDetail, OperationsPage, OperationsQuery, status_of},
+    broker::{BrokerError, OperationDetail, OperationsPage, OperationsQuery, StepTold, status_of},
     http::dashboard::{
         Answer, Api, OPERATIONS,
         door::see_other,
@@ -23,7 +23,7 @@ use crate::{
         instance::Names,
         limits::ROWS_ON_A_PAGE,
         operation::{Operation, OperationKind, OperationState},
-        oversight::{Overseen, StepSeen},
+        oversight::Overseen,
         session::Session,
     },
 };
@@ -31,7 +31,7 @@ use crate::{
 /// States that a list can be held to, with what people call them.
 const STATES: [(OperationState, &str); 6] = [
     (OperationState::Queued, "Waiting"),
-    (OperationState::Running, "In progress"),
+    (OperationState::Running, "Running"),
     (OperationState::Stuck, "Stuck"),
     (OperationState::Failed, "Failed"),
     (OperationState::Abandoned, "Given up"),
@@ -195,7 +195,7 @@ struct DetailPage {
 }
 
 struct Step {
-    name: String,
+    title: String,
     label: &'static str,
     tries: String,
     took: String,
@@ -204,16 +204,16 @@ struct Step {
 }
 
 impl Step {
-    fn of(step: &StepSeen, now: DateTime<Utc>) -> Self {
+    fn of(StepTold { seen: step, title }: &StepTold, now: DateTime<Utc>) -> Self {
         let trial = &step.trial;
         let spent = TimeDelta::from_std(trial.spent + trial.waited).unwrap_or_default();
         Self {
-            name: step.name.clone(),
+            title: title.clone(),
             label: if step.is_done { "done" } else { "not done" },
             tries: match (trial.failures, trial.shortages) {
-                (0, 0) => "none failed".to_owned(),
+                (0, 0) => "0 failed".to_owned(),
                 (failures, 0) => format!("{failures} failed"),
-                (failures, short) => format!("{failures} failed, {short} lacked something"),
+                (failures, short) => format!("{failures} failed, {short} waited for resources"),
             },
             took: duration(step.took.unwrap_or(spent)),
             error: step.last_error.clone(),
@@ -268,11 +268,20 @@ fn facts(detail: &OperationDetail) -> Vec<(&'static str, String)> {
         ("Operation ID", operation.id.to_string()),
         ("Instance ID", operation.instance.to_string()),
         ("Asked for by", operation.origin.words().to_owned()),
-        ("Begun", counted(operation.epoch, "time")),
+        ("Started", started(operation.epoch)),
     ];
     let optional = optional.into_iter();
     facts.extend(optional.filter_map(|(name, value)| Some((name, value?))));
     facts
+}
+
+/// How often a worker took it up.
+fn started(times: i64) -> String {
+    match times {
+        0 => "not yet".to_owned(),
+        1 => "once".to_owned(),
+        times => counted(times, "time"),
+    }
 }
 
 fn what_a_retry_does(seen: &Overseen) -> Option<&'static str> {
