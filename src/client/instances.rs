@@ -136,12 +136,8 @@ impl Session {
     /// `service`
     pub async fn service(&self, name: &str) -> Result<()> {
         let instance = self.own_instance(name).await?;
+        let status = self.status_unless_deleted(&instance).await?;
         let resource = Resource::of(&instance);
-        let status = self.status(resource, &instance.last).await?;
-        if status.kind == Kind::Delete && status.is_done() {
-            let gone = Error::Failed(format!("service instance {name} is deleted"));
-            return Err(self.deleted_or(name, gone).await);
-        }
         let catalog = self.catalog().await?;
         let offer = catalog.of(&instance);
         // At once: the broker may look at the members for each, and those that are silent take their time.
@@ -199,6 +195,16 @@ impl Session {
         value["parameters"] = parameters.clone();
         value["dashboard_url"] = fetched["dashboard_url"].clone();
         self.show.result(&shown, &value)
+    }
+
+    /// How the last operation of an instance stands. Fails where that was its deletion, and it is done.
+    async fn status_unless_deleted(&self, instance: &Instance) -> Result<Status> {
+        let status = self.status(Resource::of(instance), &instance.last).await?;
+        if status.kind == Kind::Delete && status.is_done() {
+            let gone = Error::Failed(format!("service instance {} is deleted", instance.name));
+            return Err(self.deleted_or(&instance.name, gone).await);
+        }
+        Ok(status)
     }
 
     /// What the broker tells of an instance, where it tells of any, and the status that goes with it.

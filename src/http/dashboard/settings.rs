@@ -196,7 +196,7 @@ async fn settings(
         name_max: INSTANCE_NAME_CHARS_MAX,
         can_rename: Settings::may_rename(session, instance)
             && instance.state != InstanceState::Deleting,
-        is_platform_s: !Settings::may_rename(&session, instance),
+        is_platform_s: !Settings::may_rename(session, instance),
         is_ready,
         is_protected: instance.is_protected(),
         units_max,
