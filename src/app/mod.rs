@@ -42,7 +42,6 @@ use crate::{
 };
 
 mod assembly;
-mod calling;
 mod checks;
 mod clusters;
 mod error;
@@ -329,7 +328,6 @@ fn tasks(of: &Assembly<'_>, broker: &Arc<Broker>) -> Tasks {
     tasks.begin("timekeeper", |stop| of.kept.time.clone().run(stop));
     tasks.begin("look at the volumes", |stop| of.volumes.clone().run(stop));
     tasks.begin("sealer of backups", |stop| of.resealing().run(stop));
-    tasks.begin("keeper of registers", |stop| of.calling().run(stop));
     if let Some(mirroring) = of.mirroring() {
         tasks.begin("copier of backups", |stop| mirroring.run(stop));
     }

@@ -16,18 +16,10 @@
 //! opens what is left. What the store of the broker knows of a backup is compared with its manifest
 //! before anything is opened.
 //!
-//! Beside the backups of a deployment stands their register, which says what should be there. A backup that goes is
-//! taken out of it first, which the registrar sees to.
-//!
 //! Both ways hold a few chunks in memory, whatever the size. All errors of streams made here carry
 //! a [`BackupStoreError`] ([`BackupStoreError::unpack`]).
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, Utc};
@@ -44,7 +36,7 @@ use crate::{
     model::{
         backup::{Manifest, StoredSnapshot},
         ids::{BackupId, DeploymentId, FolderMark, PartId},
-        limits::register::MANIFEST_BYTES_MAX,
+        limits::MANIFEST_BYTES_MAX,
         upload::Part,
     },
     seal::{KeyRing, SealError},
@@ -52,7 +44,6 @@ use crate::{
 };
 
 pub mod archive;
-mod attendance;
 mod cipher;
 mod copy;
 mod error;
@@ -62,8 +53,6 @@ mod manifest;
 mod mirror;
 mod name;
 mod offline;
-mod register;
-mod signature;
 pub mod store;
 
 pub use self::{
@@ -72,9 +61,7 @@ pub use self::{
     error::BackupStoreError,
     mirror::{IsWanted, PutBack},
     name::ObjectName,
-    offline::{LookError, Looked, Suspect, Verdict, Wanted, verify},
-    register::registered,
-    signature::Signature,
+    offline::{LookError, Looked, Signature, Suspect, Verdict, Wanted, verify},
     store::{SharedPlace, StoreSettings, forms, place, place_before, place_in, s3},
 };
 
@@ -150,8 +137,6 @@ impl StoredBackup {
 pub enum Found {
     /// All that is stored of one backup.
     Backup(StoredBackup),
-    /// The register of a deployment; its backups come before it.
-    Register(DeploymentId),
     /// An object that is none of ours.
     Foreign(ObjectName),
 }
@@ -400,7 +385,7 @@ impl Vault {
         let text = manifest::to_json(&manifest);
         if text.len() > MANIFEST_BYTES_MAX {
             // Better no backup than one whose manifest we would refuse to read.
-            return Err(too_long(&name, MANIFEST_BYTES_MAX));
+            return Err(too_long(&name));
         }
         let content = stream::once(async { Ok(text) }).boxed();
         self.store.put(&name, content).await?;
@@ -475,30 +460,20 @@ impl Vault {
         backup: &BackupId,
     ) -> Result<(Bytes, Manifest), BackupStoreError> {
         let name = ObjectName::manifest(deployment, backup);
-        let text = self.read_text(&name, MANIFEST_BYTES_MAX).await?;
+        let mut content = self.read(&name).await?;
+        let mut text = BytesMut::new();
+        while let Some(chunk) = content.try_next().await.map_err(unreadable(&name))? {
+            if text.len() + chunk.len() > MANIFEST_BYTES_MAX {
+                return Err(too_long(&name));
+            }
+            text.extend_from_slice(&chunk);
+        }
         let damaged = |reason| BackupStoreError::damaged(&name, reason);
         let manifest = manifest::parse(&text).map_err(damaged)?;
         if (&manifest.deployment_id, &manifest.backup_id) != (deployment, backup) {
             return Err(damaged("it belongs to another backup".to_owned()));
         }
-        Ok((text, manifest))
-    }
-
-    /// Reads an object that has no more than that many bytes.
-    async fn read_text(
-        &self,
-        name: &ObjectName,
-        bytes_max: usize,
-    ) -> Result<Bytes, BackupStoreError> {
-        let mut content = self.read(name).await?;
-        let mut text = BytesMut::new();
-        while let Some(chunk) = content.try_next().await.map_err(unreadable(name))? {
-            if text.len() + chunk.len() > bytes_max {
-                return Err(too_long(name, bytes_max));
-            }
-            text.extend_from_slice(&chunk);
-        }
-        Ok(text.freeze())
+        Ok((text.freeze(), manifest))
     }
 
     /// Sees to it that all that is sealed in the manifest of a backup is so under the ring's first key. The
@@ -546,11 +521,7 @@ impl Vault {
                 return Ok(None);
             };
             let Some((deployment, backup)) = name.owner() else {
-                let found = match name.register_of() {
-                    Some(deployment) => Found::Register(deployment),
-                    None => Found::Foreign(name),
-                };
-                return Ok(Some((found, names)));
+                return Ok(Some((Found::Foreign(name), names)));
             };
             let prefix = name::of_backup(&deployment, &backup);
             let mut objects = vec![name];
@@ -583,30 +554,6 @@ impl Vault {
             backup: backup.clone(),
             objects: names.try_collect().await?,
         })
-    }
-
-    /// The backups of a deployment of which a part is missing, or all, out of `expected`. Nothing is read but names.
-    pub async fn missing_of(
-        &self,
-        deployment: &DeploymentId,
-        expected: impl IntoIterator<Item = BackupId>,
-    ) -> Result<Vec<BackupId>, BackupStoreError> {
-        let mut objects: BTreeMap<BackupId, Vec<ObjectName>> = BTreeMap::new();
-        let mut names = self.store.list(&name::of_deployment(deployment));
-        while let Some(name) = names.try_next().await? {
-            if let Some((_, backup)) = name.owner() {
-                objects.entry(backup).or_default().push(name);
-            }
-        }
-        let is_missing = |backup: &BackupId| {
-            let stored = StoredBackup {
-                deployment: deployment.clone(),
-                backup: backup.clone(),
-                objects: objects.remove(backup).unwrap_or_default(),
-            };
-            stored.missing().is_some()
-        };
-        Ok(expected.into_iter().filter(is_missing).collect())
     }
 
     /// The backups of a deployment of which anything is stored, newest first: ids sort by age.
@@ -714,6 +661,9 @@ fn unreadable(object: &ObjectName) -> impl Fn(io::Error) -> BackupStoreError + u
     move |error| BackupStoreError::of_reading(&object, error)
 }
 
-fn too_long(object: &ObjectName, bytes_max: usize) -> BackupStoreError {
-    BackupStoreError::damaged(object, format!("it is longer than {bytes_max} bytes"))
+fn too_long(object: &ObjectName) -> BackupStoreError {
+    BackupStoreError::damaged(
+        object,
+        format!("it is longer than {MANIFEST_BYTES_MAX} bytes"),
+    )
 }

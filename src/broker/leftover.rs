@@ -21,7 +21,6 @@ use crate::{
         ids::{BackupId, DeploymentId, InstanceId, OperationId},
         origin::Origin,
     },
-    registrar::Registrar,
     store::{self, Conn, Store, StoreError},
 };
 
@@ -33,7 +32,6 @@ const LOST: &str = "its bytes are missing from the backup store";
 pub(super) struct Leftovers {
     store: Arc<Store>,
     backups: Vault,
-    registrar: Registrar,
     clock: Clock,
 }
 
@@ -42,7 +40,6 @@ impl Leftovers {
         Self {
             store: parts.store.clone(),
             backups: parts.backups.clone(),
-            registrar: parts.registrar.clone(),
             clock: parts.clock.clone(),
         }
     }
@@ -268,7 +265,7 @@ impl Leftovers {
         if self.find(deployment, backup).await?.is_none() {
             return Ok(Repair::Left);
         }
-        self.registrar.remove_unknown(deployment, backup).await?;
+        self.backups.remove(deployment, backup).await?;
         Ok(Repair::Deleted)
     }
 }

@@ -34,7 +34,6 @@ use crate::{
         trust::KnownTime,
         version::Version,
     },
-    registrar::Registrar,
     store,
     stream::ByteStream,
 };
@@ -197,7 +196,6 @@ impl Office {
         let clock = Clock::new(now);
         let known = KnownTime::begin(&clock.read());
         let time = Timekeeper::knowing(store.clone(), clock.clone(), known);
-        let backups = Vault::over(MemoryStore::default(), keys.clone());
         let mut parts = BrokerParts {
             volumes: Arc::new(Volumes::of(store.clone(), Vec::new(), 3)),
             audit_days: None,
@@ -215,13 +213,12 @@ impl Office {
                 SIGN_IN_FAILURES_OF_CLIENT,
             )),
             time: Arc::new(time),
-            store: store.clone(),
+            store,
             replica: String::new(),
             catalog: Arc::new(CurrentCatalog::new(
                 Catalog::parse(catalog, &["etcd"]).expect("a catalog"),
             )),
-            registrar: Registrar::new(store.clone(), backups.clone(), clock.clone()),
-            backups,
+            backups: Vault::over(MemoryStore::default(), keys.clone()),
             keys,
             clock,
             clusters: clusters.into(),
@@ -336,7 +333,6 @@ impl Office {
                     started_at: now(),
                     finished_at: now(),
                     locked_until: None,
-                    register: None,
                     sealed_credentials: None,
                     sealed_key: None,
                     signature: None,

@@ -137,8 +137,6 @@ pub(super) async fn remove_given_up(work: &Work) -> Result<(), StepError> {
         .read(move |conn| store::backup::given_up(conn, &instance))
         .await?;
     for backup in backups {
-        // It is missed no more before it goes.
-        work.parts.registrar.settle(&backup.deployment).await?;
         work.parts
             .backups
             .remove(&backup.deployment, &backup.id)

@@ -87,15 +87,6 @@ impl Inside {
         schedule.map(|schedule| schedule.next_at)
     }
 
-    /// When was looked last whether all backups of a deployment are there.
-    pub async fn called_over(&self, deployment: &str) -> Option<DateTime<Utc>> {
-        let id = deployment.parse().expect("an id");
-        let state = self
-            .read(move |conn| store::register::state(conn, &id))
-            .await;
-        state?.called_at
-    }
-
     /// The backup whose operation is stuck.
     pub async fn stuck_backup(&self, instance: &str) -> String {
         let all = self.operations(instance).await;

@@ -105,7 +105,6 @@ mod readdress;
 mod reasons;
 mod reconcile;
 mod recover;
-mod registers;
 mod renewals;
 mod repair;
 mod restore_here;

@@ -8,7 +8,7 @@ use std::{
 };
 
 /// Each room with the rooms that it may use beside itself.
-const ROOMS: [(&str, &[&str]); 33] = [
+const ROOMS: [(&str, &[&str]); 32] = [
     ("main", &["app", "client", "config", "logging"]),
     (
         "app",
@@ -31,7 +31,6 @@ const ROOMS: [(&str, &[&str]); 33] = [
             "observer",
             "operation",
             "provisioner",
-            "registrar",
             "scheduler",
             "seal",
             "store",
@@ -82,7 +81,6 @@ const ROOMS: [(&str, &[&str]); 33] = [
             "clock",
             "healing",
             "model",
-            "registrar",
             "seal",
             "store",
             "stream",
@@ -101,7 +99,6 @@ const ROOMS: [(&str, &[&str]); 33] = [
             "metrics",
             "model",
             "provisioner",
-            "registrar",
             "seal",
             "store",
             "stream",
@@ -123,7 +120,6 @@ const ROOMS: [(&str, &[&str]); 33] = [
     ("caller", &[]),
     ("clock", &["model"]),
     ("healing", &["backups", "model", "store"]),
-    ("registrar", &["backups", "clock", "model", "store"]),
     ("timekeeper", &["clock", "model", "store"]),
     ("dial", &["model"]),
     ("folder", &["disk", "model"]),

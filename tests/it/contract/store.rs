@@ -39,7 +39,6 @@ macro_rules! refused {
 mod copies;
 mod messages;
 mod outages;
-mod registers;
 mod rows;
 mod transactions;
 mod work;
@@ -371,8 +370,6 @@ macro_rules! contract {
                 messages::one_broker_sends_messages,
                 copies::a_copy_is_made_by_one_broker_and_none_is_forgotten,
                 copies::another_mirror_gets_all_copies_anew,
-                registers::each_change_of_a_deployments_backups_has_its_register_written,
-                registers::what_was_written_is_settled_unless_it_changed_meanwhile,
             );
         }
     };

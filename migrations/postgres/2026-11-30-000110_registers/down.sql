@@ -1,2 +1,0 @@
-DROP INDEX backups_of_deployment;
-DROP TABLE backup_registers;
