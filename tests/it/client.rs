@@ -162,13 +162,13 @@ async fn a_user_without_a_platform_has_the_whole_story() {
         "{versions}"
     );
     for row in [
-        ["CVE-2026-33343", "lets_strangers_in", "3.4.42"],
-        ["3.5.35", "upgrade-service", "etcd#22386,"],
-        ["3.7.3", "restore-backup", "none"],
+        &["CVE-2026-33343", "Lets", "strangers", "in", "3.4.42"][..],
+        &["3.5.35", "upgrade-service", "etcd#22386,"],
+        &["3.7.3", "restore-backup", "none"],
     ] {
         let mut rows = versions.lines().map(|line| line.split_whitespace());
         assert!(
-            rows.any(|told| told.take(row.len()).eq(row)),
+            rows.any(|told| told.take(row.len()).eq(row.iter().copied())),
             "{row:?} of {versions}"
         );
     }
@@ -325,7 +325,8 @@ async fn a_database_that_is_down_is_had_again_from_its_backups() {
     let got = user.asks(&["download-backup", "db", id]).await;
     assert_eq!(got["sha256"], backup["sha256"]);
     // Nobody waits for what cannot be had now.
-    health::becomes(&broker, "db", "down").await;
+    let instance = user.asks(&["service", "db"]).await;
+    health::becomes(&broker, text(&instance["id"]), "down").await;
     let begun = user.does(&["create-backup", "db", "-o", "json"]).await;
     assert!(
         begun

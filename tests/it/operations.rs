@@ -481,7 +481,7 @@ async fn an_operator_at_a_terminal_has_the_same() {
         .await;
     assert_eq!(none["operations"], json!([]));
     let shown = operator.does(&["operations", "show", &id]).await.out;
-    for text in ["start", "a deliberate fault", "next try:"] {
+    for text in ["Starting the members", "a deliberate fault", "next try:"] {
         assert!(shown.contains(text), "{text}: {shown}");
     }
     // The settings stand wherever they are written.

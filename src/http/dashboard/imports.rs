@@ -21,6 +21,7 @@ use crate::{
         request::{content, upload_offset},
     },
     model::{
+        backup::SNAPSHOT_FILE,
         ids::{BackupId, InstanceId, OperationId},
         limits::upload::CLIENT_PIECE_BYTES,
         origin::Origin,
@@ -43,6 +44,8 @@ struct ImportPage {
     backups: String,
     version: String,
     piece_bytes: u64,
+    /// The file to choose in an archive.
+    snapshot: &'static str,
     /// What the client does the same with.
     command: String,
     uploads: Vec<Row>,
@@ -85,6 +88,7 @@ pub async fn page(
         backups: format!("{}/backups", path_of(&view.of.instance.id)),
         version: view.of.deployment.version.to_string(),
         piece_bytes: CLIENT_PIECE_BYTES,
+        snapshot: SNAPSHOT_FILE,
         command: command::line(&["compose-broker", "import-backup", view.name(), "FILE"]),
         uploads: waiting.map(row).collect(),
     };

@@ -233,6 +233,8 @@ async fn told(api: &Api, session: &Session, id: InstanceId, done: Answer) -> Ans
 
 /// Why nothing was changed, with the fields called as the form calls them.
 fn not_saved(reason: &str) -> String {
+    // What a schema is, who fills in a form need not know.
+    let reason = reason.trim_start_matches("the parameters do not fit the plan's schema: ");
     let reason = FIELDS
         .iter()
         .fold(reason.to_owned(), |reason, (rule, label)| {
@@ -623,7 +625,10 @@ mod tests {
     #[test]
     fn a_refused_form_is_told_of_in_its_own_words() {
         assert_eq!(
-            not_saved("/daily_backups_kept: 99 is greater than the maximum of 14"),
+            not_saved(
+                "the parameters do not fit the plan's schema: /daily_backups_kept: 99 is greater than the maximum of \
+                 14"
+            ),
             "Not saved: Days for daily ones: 99 is more than 14."
         );
         assert_eq!(not_saved("it has no room."), "Not saved: it has no room.");
