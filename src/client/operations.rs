@@ -166,16 +166,10 @@ impl Session {
         if !steps.is_empty() {
             let rows = steps.iter().map(|step| {
                 let done = if step["done"] == true { "yes" } else { "" };
+                // A broker of before tells names alone.
+                let title = step["title"].as_str().or(step["name"].as_str());
                 [
-                    // A broker of before tells names alone.
-                    text(
-                        step,
-                        if step["title"].is_string() {
-                            "title"
-                        } else {
-                            "name"
-                        },
-                    ),
+                    title.unwrap_or_default().to_owned(),
                     done.to_owned(),
                     text(step, "failures"),
                     text(step, "shortages"),

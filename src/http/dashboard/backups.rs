@@ -8,7 +8,7 @@ use chrono::{DateTime, TimeDelta};
 use serde_json::json;
 
 use super::{
-    Answer, Api,
+    Answer, Api, backups_of,
     bar::Bar,
     calendar::{self, title, where_daily_ones_are},
     command::{create_service, restore_backup},
@@ -229,7 +229,7 @@ pub async fn page(
             under_way,
             ..Shell::of_instance("Backups", &view, &api.broker, &session)
         },
-        href: format!("{}/backups", path_of(&view.of.instance.id)),
+        href: backups_of(&view.of.instance.id),
         engine: view.of.deployment.engine.clone(),
         content_note: view.profile.map_or("", |of| of.content_note),
         message: message(&view, &request),
@@ -258,7 +258,7 @@ pub async fn back_up(
     payload: web::Payload,
 ) -> Answer {
     form_of(&api, &session, payload).await?;
-    let href = format!("{}/backups", path_of(&id));
+    let href = backups_of(&id);
     Ok(match api.broker.views.back_up_now(&session, id).await? {
         BackUpNow::Accepted(operation) => see_other(&format!("{href}?operation={operation}")),
         BackUpNow::Running(operation) => {
@@ -291,7 +291,7 @@ pub async fn keep(
         .pins
         .change(of, backup.id, change, Origin::Dashboard)
         .await?;
-    let href = format!("{}/backups", path_of(&view.of.instance.id));
+    let href = backups_of(&view.of.instance.id);
     Ok(see_other(&format!(
         "{href}?saved={0}#backup-{0}",
         changed.id

@@ -6,7 +6,7 @@ use askama::Template;
 use serde_json::json;
 
 use super::{
-    Answer, Api, assets, command,
+    Answer, Api, assets, backups_of, command,
     door::see_other,
     form_of,
     id::Id,
@@ -85,7 +85,7 @@ pub async fn page(
         },
         script: assets::paths().import,
         href: href(&view),
-        backups: format!("{}/backups", path_of(&view.of.instance.id)),
+        backups: backups_of(&view.of.instance.id),
         version: view.of.deployment.version.to_string(),
         piece_bytes: CLIENT_PIECE_BYTES,
         snapshot: SNAPSHOT_FILE,
@@ -171,7 +171,7 @@ pub async fn give_up(
 
 /// How far an upload is, for the page's script; `backup`: where it is told of, once all has come.
 fn progress(view: &InstanceView, (upload, import): (Upload, Option<OperationId>)) -> HttpResponse {
-    let backups = format!("{}/backups", path_of(&view.of.instance.id));
+    let backups = backups_of(&view.of.instance.id);
     let backup = import.map(|_| format!("{backups}#backup-{}", upload.backup));
     HttpResponse::Ok().json(json!({
         "id": upload.backup,

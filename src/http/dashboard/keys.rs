@@ -5,12 +5,11 @@ use actix_web::{HttpRequest, http::StatusCode, web};
 use askama::Template;
 
 use super::{
-    Answer, Api,
+    Answer, Api, backups_of,
     bar::Bar,
     door::see_other,
     form_of,
     id::Id,
-    path_of,
     shell::{Shell, answer},
     show::{Moment, counted, dates_whole},
 };
@@ -100,11 +99,7 @@ pub async fn page(
             ..Shell::of_instance("Restore keys", &view, &api.broker, &session)
         },
         href: href(&view, &backup),
-        back: format!(
-            "{}/backups#backup-{}",
-            path_of(&view.of.instance.id),
-            backup.id
-        ),
+        back: format!("{}#backup-{}", backups_of(&view.of.instance.id), backup.id),
         source: view.name().to_owned(),
         taken: Moment::new(backup.created_at, view.now),
         prefix: wanted.map_or_else(String::new, |wanted| wanted.prefix.clone()),
@@ -146,11 +141,7 @@ pub async fn restore(
 }
 
 fn href(view: &InstanceView, backup: &Backup) -> String {
-    format!(
-        "{}/backups/{}/keys",
-        path_of(&view.of.instance.id),
-        backup.id
-    )
+    format!("{}/{}/keys", backups_of(&view.of.instance.id), backup.id)
 }
 
 fn modes(chosen: PrefixMode) -> [Mode; 3] {

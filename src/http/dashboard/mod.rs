@@ -114,3 +114,8 @@ async fn update(api: &Api, view: &InstanceView, parameters: Value) -> Result<(),
 fn path_of(instance: &InstanceId) -> String {
     format!("/dashboard/instances/{}", instance.in_path())
 }
+
+/// The path of an instance's backups; the pages of each are below.
+fn backups_of(instance: &InstanceId) -> String {
+    format!("{}/backups", path_of(instance))
+}

@@ -4,12 +4,11 @@ use actix_web::{HttpRequest, http::StatusCode, web};
 use askama::Template;
 
 use super::{
-    Answer, Api,
+    Answer, Api, backups_of,
     calendar::title,
     door::see_other,
     form_of,
     id::Id,
-    path_of,
     shell::{Shell, answer},
     show::{Moment, counted, dates_whole},
 };
@@ -65,7 +64,7 @@ pub async fn page(
     let asked = |name: &str| query(&request, name).unwrap_or_default().trim().to_owned();
     let wanted = wanted(&view, &backup, &asked)?;
     let told = api.broker.restores.rehearse(wanted).await?;
-    let all = format!("{}/backups", path_of(&view.of.instance.id));
+    let all = backups_of(&view.of.instance.id);
     let name = told.name.clone().unwrap_or_else(|| asked("name"));
     let page = RestorePage {
         shell: Shell {
@@ -102,7 +101,7 @@ pub async fn restore(
     let asked = |name: &str| form.text(name).trim().to_owned();
     let wanted = wanted(&view, &backup, &asked)?;
     let restored = api.broker.restores.restore_here(wanted).await?;
-    let href = format!("{}/backups", path_of(&view.of.instance.id));
+    let href = backups_of(&view.of.instance.id);
     Ok(see_other(&format!(
         "{href}?operation={}",
         restored.restore.id

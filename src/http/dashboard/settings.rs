@@ -184,6 +184,7 @@ async fn settings(
     let deletion = deletion(&api.broker, session, &view).await?;
     // An answer to a form is no page that could be fetched again.
     let is_answer = message.as_ref().is_some_and(|message| message.is_bad);
+    let may_rename = Settings::may_rename(session, instance);
     Ok(SettingsPage {
         shell: Shell {
             here: "settings",
@@ -194,9 +195,8 @@ async fn settings(
         href: settings_of(&instance.id),
         name: view.name().to_owned(),
         name_max: INSTANCE_NAME_CHARS_MAX,
-        can_rename: Settings::may_rename(session, instance)
-            && instance.state != InstanceState::Deleting,
-        is_platform_s: !Settings::may_rename(session, instance),
+        can_rename: may_rename && instance.state != InstanceState::Deleting,
+        is_platform_s: !may_rename,
         is_ready,
         is_protected: instance.is_protected(),
         units_max,

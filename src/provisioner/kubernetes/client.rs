@@ -295,10 +295,7 @@ impl Client {
 
     /// The objects that have these labels.
     pub(super) async fn list<K: Kept>(&self, labels: &str) -> Result<Vec<K>> {
-        let doing = format!("listing each {}", kind::<K>());
-        let wanted = ListParams::default().labels(labels);
-        let objects = self.objects::<K>();
-        Ok(self.call(&doing, objects.list(&wanted)).await?.items)
+        Ok(self.list_from(labels).await?.0)
     }
 
     /// The objects that have these labels, and the version from which on their changes are told.
