@@ -225,7 +225,7 @@
     link.href = "/dashboard";
     link.textContent = "To your dashboard";
     byId("content").replaceChildren(heading, rest, link);
-    document.querySelectorAll("header nav, header .where").forEach((part) => part.remove());
+    document.querySelectorAll("#nav-of-instance, header .where").forEach((part) => part.remove());
     document.title = title;
     byId("said").textContent = title;
   };
@@ -233,9 +233,9 @@
   const FATES = {
     "signed-out": () => location.reload(),
     deleting: (name) => say(`${name} is being deleted`, "Its credentials are gone, and with them your session."),
-    deleted: (name) => {
+    deleted: (name, left) => {
       gone = true;
-      say(`${name} was deleted`, "This page showed it until then.");
+      say(`${name} was deleted`, left);
     },
   };
 
@@ -261,7 +261,7 @@
       const text = await answer.text();
       const fate = FATES[answer.headers.get("X-Fate")];
       if (fate) {
-        fate(name);
+        fate(name, text);
       } else if (answer.redirected || [403, 404].includes(answer.status)) {
         location.reload();
       } else if (answer.ok) {

@@ -32,13 +32,13 @@ use crate::{
             LOOKS_AT_ONCE, OBSERVATION_FRESH, OBSERVATION_KEPT, OBSERVATION_USABLE,
             OBSERVATIONS_REMEMBERED_MAX, PREFLIGHT_TIMEOUT, PREFLIGHTS_AT_ONCE, SURVEY_TIMEOUT,
         },
-        observation::Observation,
+        observation::{Lasting, Observation},
         recovery::{DataLeft, Remains},
         version::Version,
     },
     provisioner::{Duty, ProvisionerError, SharedProvisioner, duty_of, files_of},
     seal::{KeyRing, SealError},
-    store::{self, Store, StoreError},
+    store::{self, Conn, Store, StoreError},
 };
 
 /// Looks at deployments through their engines, and remembers for a moment.
@@ -250,27 +250,27 @@ impl Looker {
     }
 
     /// Keeps what a look told that began at `since`, and logs what members that have fallen silent
-    /// say of it. Returns it with what the looks before it tell.
+    /// say of it. `lasting`: what the looks before it have shown. Returns it with what these tell.
     fn remember(
         &self,
         id: &DeploymentId,
         observation: Observation,
+        lasting: Option<Lasting>,
         since: Instant,
     ) -> Arc<Observation> {
+        let observation = Arc::new(match &lasting {
+            Some(before) => observation.after(before),
+            None => observation,
+        });
         let mut all = self.memory.lock();
         if !Memory::has_place(&mut all, id) {
-            return Arc::new(observation);
+            return observation;
         }
         let seen = all.entry(id.clone()).or_insert(Seen {
             at: since,
             looking: false,
             observation: None,
             since,
-        });
-        let is_recent = since.saturating_duration_since(seen.at) < OBSERVATION_KEPT;
-        let observation = Arc::new(match seen.observation.as_ref().filter(|_| is_recent) {
-            Some(before) => observation.after(before),
-            None => observation,
         });
         if seen.observation.is_some() && seen.since > since {
             return observation;
@@ -310,13 +310,51 @@ impl Looker {
         }
         let _place = self.places.acquire().await.ok()?;
         let began = Instant::now();
-        match self.ask_until_sure(deployment).await {
-            Ok(observation) => Some(self.remember(&deployment.id, observation, began)),
+        match self.look_from(deployment, began).await {
+            Ok(observation) => Some(observation),
             Err(error) => {
                 log::warn!(deployment:% = deployment.id; "cannot look at it: {}", chain(&error));
                 None
             }
         }
+    }
+
+    async fn look_from(
+        &self,
+        deployment: &Deployment,
+        began: Instant,
+    ) -> Result<Arc<Observation>, LookError> {
+        let observation = self.ask_until_sure(deployment).await?;
+        let before = self.lasting(&deployment.id).await?;
+        let seen = self.remember(&deployment.id, observation, before, began);
+        let now = seen.lasting();
+        if before != Some(now) {
+            self.keep(&deployment.id, now).await;
+        }
+        Ok(seen)
+    }
+
+    /// Keeps what looks show from now on. What is seen is told all the same where the store takes no writes.
+    async fn keep(&self, id: &DeploymentId, now: Lasting) {
+        let of = id.clone();
+        let note = move |conn: &mut Conn<'_>| store::lasting::note(conn, &of, &now);
+        if let Err(error) = self.store.write(note).await {
+            log::warn!(deployment:% = id; "cannot keep since when it is as it is: {}", chain(&error));
+        }
+    }
+
+    /// What the looks before have shown, of another broker or of one that has ended, too.
+    async fn lasting(&self, id: &DeploymentId) -> Result<Option<Lasting>, StoreError> {
+        let known = self.memory.lock().get(id).and_then(|seen| {
+            let last = seen.observation.as_ref()?;
+            Some(last.lasting())
+        });
+        if known.is_some() {
+            return Ok(known);
+        }
+        let id = id.clone();
+        let read = move |conn: &mut Conn<'_>| store::lasting::of(conn, &id);
+        self.store.read(read).await
     }
 
     async fn alive_now(&self, deployment: &Deployment) -> Option<Vec<bool>> {

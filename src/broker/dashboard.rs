@@ -23,12 +23,15 @@ use crate::{
         alert::{Alert, BackupWatch, DatabaseWatch, alerts},
         backup::{Backup, BackupState},
         catalog::Placement,
+        deleted::DeletedInstance,
         deployment::{Deployment, Notes},
         engine::Profile,
         health::{Health, Life, health},
         ids::{BackupId, InstanceId, OperationId},
         instance::{Instance, InstanceState},
-        limits::{INSTANCES_ON_A_PAGE, RECIPES_MAX, TASKS_ON_A_PAGE},
+        limits::{
+            INSTANCES_ON_A_PAGE, RECIPES_MAX, TASKS_ON_A_PAGE, deleted::DELETED_RESTORES_SHOWN,
+        },
         observation::Observation,
         operation::{Operation, OperationKind},
         origin::Origin,
@@ -75,6 +78,8 @@ pub struct InstanceView {
     pub mirrors_backups: bool,
     /// What was restored from it, newest first.
     pub restores: Vec<Restored>,
+    /// What was restored from it and deleted again, as long as backups of that are kept; the newest in front.
+    pub deleted_restores: Vec<DeletedInstance>,
     /// Whether the page of what it was restored from may be seen.
     pub reaches_source: bool,
     /// By what a page of it asks what became of it ([`Fates::of`](super::Fates::of)).
@@ -92,6 +97,7 @@ struct Facts {
     watch: BackupWatch,
     beside: Beside,
     restores: Vec<Restored>,
+    deleted_restores: Vec<DeletedInstance>,
     source: Option<Source>,
     reaches_source: bool,
 }
@@ -130,6 +136,11 @@ fn found(
         life: life(conn, &instance)?,
         operations,
         restores: restores_in(conn, &instance)?,
+        deleted_restores: store::deleted::restored_from(
+            conn,
+            &instance.deployment,
+            DELETED_RESTORES_SHOWN,
+        )?,
         reaches_source: match source.as_ref().filter(|source| source.exists) {
             Some(source) => reached(conn, session, &source.of.instance)?.is_some(),
             None => false,
@@ -306,6 +317,7 @@ impl Views {
             database: self.vitals.database_watch(&deployment, facts.beside),
             mirrors_backups: self.inventory.mirrors_backups,
             restores: facts.restores,
+            deleted_restores: facts.deleted_restores,
             reaches_source: facts.reaches_source,
             page_code: page_code(&self.keys, &instance),
             now,

@@ -6,29 +6,44 @@
 use std::sync::Arc;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
+use chrono::{DateTime, Utc};
 
 use super::{BrokerError, BrokerParts};
 use crate::{
     model::{
-        ids::InstanceId,
+        ids::{DeploymentId, InstanceId},
         instance::{Instance, InstanceState},
     },
     seal::KeyRing,
-    store::{self, Store},
+    store::{self, Conn, Store, StoreError},
 };
 
 /// What the signatures are made for.
 const PAGE: &str = "dashboard page";
 
 /// What became of the instance that a page is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
     /// It is there.
     There,
     /// It is being deleted.
     Deleting,
     /// It is gone.
-    Deleted,
+    Deleted {
+        /// What is left of it; none: nothing.
+        left: Option<Left>,
+    },
+}
+
+/// The backups that are left of an instance that was deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    /// The id that it had.
+    pub instance: InstanceId,
+    /// How many there are.
+    pub backups: usize,
+    /// Until when they are kept.
+    pub until: DateTime<Utc>,
 }
 
 /// What a page of that instance asks by. Instances of the same id one after the other have different ones.
@@ -62,24 +77,47 @@ impl Fates {
         let Some((id, deployment)) = read_code(&self.keys, code) else {
             return Ok(None);
         };
-        let found = self
-            .store
-            .read(move |conn| store::instance::find(conn, &id))
-            .await?;
-        let found = found.filter(|instance| instance.deployment.as_str() == deployment);
-        Ok(Some(match found.map(|instance| instance.state) {
-            None => Fate::Deleted,
-            Some(InstanceState::Deleting) => Fate::Deleting,
-            Some(_) => Fate::There,
-        }))
+        let fate = self.store.read(move |conn| fate(conn, &id, &deployment));
+        Ok(Some(fate.await?))
     }
 }
 
-fn read_code(keys: &KeyRing, code: &str) -> Option<(InstanceId, String)> {
+fn fate(
+    conn: &mut Conn<'_>,
+    id: &InstanceId,
+    deployment: &DeploymentId,
+) -> Result<Fate, StoreError> {
+    let found = store::instance::find(conn, id)?;
+    let found = found.filter(|instance| instance.deployment == *deployment);
+    Ok(match found.map(|instance| instance.state) {
+        None => Fate::Deleted {
+            left: left(conn, deployment)?,
+        },
+        Some(InstanceState::Deleting) => Fate::Deleting,
+        Some(_) => Fate::There,
+    })
+}
+
+fn left(conn: &mut Conn<'_>, deployment: &DeploymentId) -> Result<Option<Left>, StoreError> {
+    let Some(deleted) = store::deleted::find(conn, deployment)? else {
+        return Ok(None);
+    };
+    let backups = store::backup::complete_of(conn, &deleted.keeper())?.len();
+    Ok((backups > 0).then_some(Left {
+        instance: deleted.instance,
+        backups,
+        until: deleted.kept_until,
+    }))
+}
+
+fn read_code(keys: &KeyRing, code: &str) -> Option<(InstanceId, DeploymentId)> {
     let mut parts = code.split('.');
     let (id, deployment, signature) = (parts.next()?, parts.next()?, parts.next()?);
     let id = String::from_utf8(BASE64.decode(id).ok()?).ok()?;
     let id: InstanceId = id.parse().ok()?;
     let is_ours = keys.verify(PAGE, &message(&id, deployment), signature);
-    (parts.next().is_none() && is_ours).then(|| (id, deployment.to_owned()))
+    if parts.next().is_some() || !is_ours {
+        return None;
+    }
+    Some((id, deployment.parse().ok()?))
 }

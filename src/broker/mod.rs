@@ -109,7 +109,7 @@ pub use download::{
 };
 pub use estate::{ClusterSeen, Estate, EstatePage, EstateQuery, Estates, Late, Listed, Order};
 pub use expiry::Expiry;
-pub use fate::{Fate, Fates};
+pub use fate::{Fate, Fates, Left};
 pub use finding::{Finding, Repair, Repaired};
 pub use history::Histories;
 pub use instance::{DeprovisionRequest, FetchedInstance, InstanceLabels, Instances, Provisioned};

@@ -147,7 +147,7 @@ impl Origin {
         match self {
             Self::Osb => "the platform",
             Self::Compose => "the administration API",
-            Self::Dashboard => "a visitor of the dashboard",
+            Self::Dashboard => "somebody on the dashboard",
             Self::Operator => "the operator",
             Self::Schedule => "the schedule",
             Self::Retention => "the rules of retention",

@@ -83,6 +83,8 @@ pub struct DeletedInstance {
     pub kept_until: DateTime<Utc>,
     /// Why its last backup is not there, in words; none where it is, or none was to be taken.
     pub final_backup_failure: Option<String>,
+    /// The deployment that its content came from; none where it was made empty, or nobody knows.
+    pub restored_from: Option<DeploymentId>,
 }
 
 impl DeletedInstance {
@@ -108,6 +110,7 @@ impl DeletedInstance {
             deleted_at: now,
             kept_until: rules.kept_until(now),
             final_backup_failure: None,
+            restored_from: None,
         }
     }
 

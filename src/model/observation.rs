@@ -22,6 +22,19 @@ pub struct Observation {
     pub full_since: Option<DateTime<Utc>>,
 }
 
+/// What looks at a deployment have shown again and again, and since when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lasting {
+    /// Whether as many members serve as it takes.
+    pub is_usable: bool,
+    /// Whether all of them serve.
+    pub is_whole: bool,
+    /// Since when looks in a row have shown these two.
+    pub since: DateTime<Utc>,
+    /// Since when looks in a row have shown it full, as far as they saw it; none: it is not.
+    pub full_since: Option<DateTime<Utc>>,
+}
+
 /// The state of one member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberObservation {
@@ -100,9 +113,7 @@ pub enum Complaint {
 impl fmt::Display for Complaint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Full => {
-                f.write_str("it is full and takes no writes. Add units, delete keys or defragment")
-            }
+            Self::Full => f.write_str("it is full and takes no writes"),
             Self::Differs => {
                 f.write_str("it does not hold what the others hold, and takes no writes")
             }
@@ -200,11 +211,21 @@ impl Observation {
         first
     }
 
+    /// What it shows that lasts.
+    pub fn lasting(&self) -> Lasting {
+        Lasting {
+            is_usable: self.is_usable(),
+            is_whole: self.serving() == self.members.len(),
+            since: self.since,
+            full_since: self.full_since,
+        }
+    }
+
     /// The same look, with what the one before it tells.
     #[must_use]
-    pub fn after(mut self, before: &Self) -> Self {
-        let state = |of: &Self| (of.is_usable(), of.serving() == of.members.len());
-        if state(&self) == state(before) {
+    pub fn after(mut self, before: &Lasting) -> Self {
+        let now = self.lasting();
+        if (now.is_usable, now.is_whole) == (before.is_usable, before.is_whole) {
             self.since = before.since;
         }
         // A database that nobody sees stays as full as it is.

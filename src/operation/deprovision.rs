@@ -151,6 +151,7 @@ fn keep_backups(
         Some(id) => store::backup::find(conn, id)?,
         None => None,
     };
+    let source = store::provenance::of(conn, &instance.id)?;
     let deleted = DeletedInstance {
         deployment: deployment.id,
         instance: instance.id,
@@ -166,6 +167,7 @@ fn keep_backups(
         deleted_at: ending.now,
         kept_until,
         final_backup_failure: last.and_then(|last| last.failure),
+        restored_from: source.map(|source| source.deployment),
     };
     store::backup::keep_of_deleted(conn, &deleted.instance, &deleted.keeper())?;
     store::deleted::insert(conn, &deleted)?;

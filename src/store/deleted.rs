@@ -30,6 +30,7 @@ struct Row {
     deleted_at: NaiveDateTime,
     kept_until: NaiveDateTime,
     final_backup_failure: Option<String>,
+    restored_from: Option<String>,
 }
 
 impl Row {
@@ -52,6 +53,7 @@ impl Row {
             deleted_at: of.deleted_at.naive_utc(),
             kept_until: of.kept_until.naive_utc(),
             final_backup_failure: of.final_backup_failure.clone(),
+            restored_from: of.restored_from.as_ref().map(ToString::to_string),
         })
     }
 
@@ -77,6 +79,10 @@ impl Row {
             deleted_at: self.deleted_at.and_utc(),
             kept_until: self.kept_until.and_utc(),
             final_backup_failure: self.final_backup_failure,
+            restored_from: self
+                .restored_from
+                .map(|id| parse("a deployment's id", &id))
+                .transpose()?,
         })
     }
 }
@@ -123,6 +129,19 @@ pub fn of_id(conn: &mut Conn<'_>, id: &InstanceId) -> Result<Vec<DeletedInstance
     models(each!(conn, |c| deleted_instances::table
         .filter(deleted_instances::instance_id.eq(id.as_str()))
         .order(last_in_front())
+        .load(c))?)
+}
+
+/// Those that were made of a deployment's backups, the one that was deleted last in front, at most `limit`.
+pub fn restored_from(
+    conn: &mut Conn<'_>,
+    source: &DeploymentId,
+    limit: i64,
+) -> Result<Vec<DeletedInstance>, StoreError> {
+    models(each!(conn, |c| deleted_instances::table
+        .filter(deleted_instances::restored_from.eq(source.as_str()))
+        .order(last_in_front())
+        .limit(limit)
         .load(c))?)
 }
 

@@ -46,6 +46,7 @@ pub mod folder;
 pub mod incident;
 pub mod instance;
 pub mod known_time;
+pub mod lasting;
 mod migrations;
 pub mod mirror;
 pub mod notes;

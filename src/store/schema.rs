@@ -56,6 +56,17 @@ diesel::table! {
         deleted_at -> Timestamp,
         kept_until -> Timestamp,
         final_backup_failure -> Nullable<Text>,
+        restored_from -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    seen_states (deployment_id) {
+        deployment_id -> Text,
+        usable -> Bool,
+        whole -> Bool,
+        since -> Timestamp,
+        full_since -> Nullable<Timestamp>,
     }
 }
 

@@ -197,6 +197,7 @@ async fn an_open_page_says_when_its_instance_was_deleted() {
     drop(held);
     page.says("h1", "mine was deleted").await;
     page.says("#said", "mine was deleted").await;
+    page.says("#content", "No backup of it is kept.").await;
     let title = page.eval("document.title").await;
     assert_eq!(text(&title), "mine was deleted");
     is_the_same_page(page).await;
@@ -210,6 +211,8 @@ async fn an_open_page_says_when_its_instance_was_deleted() {
     page.eval("window.stayed = true").await;
     visit.broker.deprovision("other").await;
     page.says("h1", "other was deleted").await;
+    // Whose session goes on goes on.
+    page.says("#nav-of-broker", "Deleted").await;
     is_the_same_page(page).await;
     page.check(&visit.broker.url).await;
 

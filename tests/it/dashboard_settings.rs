@@ -234,6 +234,8 @@ async fn operators_delete_in_the_platform_s_place_and_nobody_deletes_what_is_pro
     assert_eq!(fetched.status, StatusCode::OK, "{fetched:?}");
     let deleted = send(&operator, "/deletion", sure).await;
     assert_eq!(deleted.status, StatusCode::SEE_OTHER, "{deleted:?}");
+    let list = operator.get(deleted.header("location")).await.body;
+    assert!(list.contains("The deletion has begun."), "{list}");
     let again = broker.delete_instance("db").await;
     assert!(
         [StatusCode::ACCEPTED, StatusCode::GONE].contains(&again.status),

@@ -13,7 +13,7 @@ use crate::{
     control::{Script, TestClock},
     dashboard::Visit,
     database::Database,
-    pages::Visitor,
+    pages::{Visitor, between},
     user::User,
 };
 
@@ -285,6 +285,37 @@ async fn operators_see_on_a_page_what_is_kept_and_of_whom() {
     .await;
     assert_eq!(copied, latest_of("i"));
     visit.check().await;
+}
+
+/// What was restored and deleted again stays in the list of its source, and an open page of it learns what is left.
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_say_what_is_left_of_what_was_deleted() {
+    let of = Shipped::in_memory().await;
+    let broker = &of.broker;
+    of.filled("i").await;
+    broker.provision("copy", latest_of("i")).await;
+    let key = broker.bind("copy", "b").await;
+    broker.back_up(&key).await;
+    let operator = Visitor::operator(broker).await;
+    let path = "/dashboard/instances/copy";
+    let open = operator.get(path).await.body;
+    let code = between(&open, "data-page=\"", "\"");
+    broker.deprovision("copy").await;
+
+    let gone = operator.get_with(path, &[("x-page", code)]).await;
+    assert_eq!(gone.header("x-fate"), "deleted");
+    let parameters = r#"{"backup_id":"latest","source_service_instance_id":"copy"}"#;
+    assert!(
+        gone.body.contains("backups of it are kept until "),
+        "{gone:?}"
+    );
+    assert!(gone.body.ends_with(parameters), "{gone:?}");
+    let source = operator.get("/dashboard/instances/i").await.body;
+    let restored = between(&source, "id=\"restored\"", "</section>");
+    assert!(
+        restored.contains("copy") && restored.contains("deleted"),
+        "{restored}"
+    );
 }
 
 /// The client says before and after a deletion what is kept, and how to have it back, also where somebody asks for

@@ -124,6 +124,12 @@ async fn a_broker_that_has_just_started_calls_nothing_well_that_it_has_not_seen(
         (listed(&broker, "db").await["state"] == "down").then_some(())
     })
     .await;
+    let down = becomes(&broker, "db", "down").await;
+    assert!(!down["since"].is_null(), "{down}");
+    // The next broker counts on from there.
+    broker.stop().await;
+    broker.start_again(surroundings()).await;
+    assert_eq!(becomes(&broker, "db", "down").await, down);
     signal(&members, Signal::CONT);
     becomes(&broker, "db", "ready").await;
 }

@@ -81,6 +81,14 @@ impl<'a> Visitor<'a> {
         page(self.request(Method::GET, path)).await
     }
 
+    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Page {
+        let request = self.request(Method::GET, path);
+        let with = |request: reqwest::RequestBuilder, (name, value): &(&str, &str)| {
+            request.header(*name, *value)
+        };
+        page(headers.iter().fold(request, with)).await
+    }
+
     pub async fn post(&self, path: &str, fields: &[(&str, &str)]) -> Page {
         page(with_form(self.request(Method::POST, path), fields)).await
     }
@@ -131,7 +139,7 @@ fn with_form(request: reqwest::RequestBuilder, fields: &[(&str, &str)]) -> reqwe
         .body(form.finish())
 }
 
-fn between<'a>(body: &'a str, before: &str, after: &str) -> &'a str {
+pub fn between<'a>(body: &'a str, before: &str, after: &str) -> &'a str {
     let found = body
         .split_once(before)
         .and_then(|(_, rest)| rest.split_once(after));

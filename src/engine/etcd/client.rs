@@ -57,7 +57,7 @@ pub(super) mod says {
     pub(crate) const IN_WORDS: [(&str, &str); 4] = [
         (
             "database space exceeded",
-            "etcd is full: it takes no writes. Add units, delete keys or defragment",
+            "etcd is full: it takes no writes. Ask for more units, or delete keys",
         ),
         (
             "corrupt cluster",

@@ -6,7 +6,7 @@ use actix_web::{
     dev::{ServiceRequest, ServiceResponse},
     http::{
         Method, StatusCode,
-        header::{COOKIE, HeaderMap, LOCATION, ORIGIN, SET_COOKIE},
+        header::{COOKIE, ContentType, HeaderMap, LOCATION, ORIGIN, SET_COOKIE},
     },
     middleware::Next,
     web,
@@ -17,11 +17,11 @@ use url::Url;
 use super::{
     AUDIT, Answer, Api, CLUSTERS, INSTANCES, LATE_BACKUPS, OPERATIONS,
     error::PageError,
-    form_of, path_of,
+    form_of, parameters_of_latest, path_of,
     shell::{Shell, answer},
 };
 use crate::{
-    broker::{BrokerError, Fate, SignInWay, SignedIn, read_only},
+    broker::{BrokerError, Fate, Left, SignInWay, SignedIn, read_only},
     caller::Caller,
     http::{
         error::HttpError,
@@ -32,7 +32,9 @@ use crate::{
         ids::InstanceId,
         limits::SESSION_TTL,
         secret::Secret,
+        sentence::{counted, is_or_are},
         session::{Scope, Session},
+        trouble::Moment,
     },
 };
 
@@ -115,16 +117,32 @@ fn fate_of(
     let code = headers.get(PAGE_CODE).and_then(|code| code.to_str().ok());
     let (api, code) = (api.clone(), code.map(str::to_owned));
     async move {
-        let told = match api.broker.fates.of(&code?).await {
+        let (told, more) = match api.broker.fates.of(&code?).await {
             Ok(fate) => match fate? {
-                Fate::There => "signed-out",
-                Fate::Deleting => "deleting",
-                Fate::Deleted => "deleted",
+                Fate::There => ("signed-out", String::new()),
+                Fate::Deleting => ("deleting", String::new()),
+                Fate::Deleted { left } => ("deleted", what_is_left(left)),
             },
             Err(error) => return Some(PageError::from(error).error_response()),
         };
-        Some(HttpResponse::Ok().insert_header((FATE, told)).finish())
+        let mut response = HttpResponse::Ok();
+        response.insert_header((FATE, told));
+        Some(response.content_type(ContentType::plaintext()).body(more))
     }
+}
+
+/// What the page of an instance that is gone says of its backups.
+fn what_is_left(left: Option<Left>) -> String {
+    let Some(left) = left else {
+        return "No backup of it is kept.".to_owned();
+    };
+    let (backups, are) = (counted(left.backups, "backup"), is_or_are(left.backups));
+    format!(
+        "{backups} of it {are} kept until {}. Until then, a new instance in the same organization and space can be \
+         made of them, with these parameters: {}",
+        Moment(left.until),
+        parameters_of_latest(&left.instance),
+    )
 }
 
 /// The page that a form is on, by where the form is sent to.

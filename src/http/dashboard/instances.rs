@@ -10,7 +10,7 @@ use super::{
     Answer, Api, INSTANCES,
     operator::{Choice, Count, address, counts, page_number},
     path_of,
-    shell::{Shell, answer},
+    shell::{Shell, answer, said},
     show::{Moment, counted, dates_whole},
     state::{Label, label_of_health},
 };
@@ -181,6 +181,7 @@ pub async fn page(
     let mut shell = Shell::signed_in("All instances", &api.broker, &session);
     shell.here = "instances";
     shell.follows = true;
+    shell.said = said(&request);
     shell.awaits = waits;
     let page = InstancesPage {
         shell,

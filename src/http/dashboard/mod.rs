@@ -11,7 +11,7 @@ use actix_web::{
     middleware::Next,
     web::Payload,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Api, request::Form};
 use crate::{
@@ -113,6 +113,11 @@ async fn update(api: &Api, view: &InstanceView, parameters: Value) -> Result<(),
 /// The path of an instance's overview; its other pages are below.
 fn path_of(instance: &InstanceId) -> String {
     format!("/dashboard/instances/{}", instance.in_path())
+}
+
+/// The parameters of a provision that makes a new instance of the newest backup of another.
+fn parameters_of_latest(source: &InstanceId) -> String {
+    json!({ "source_service_instance_id": source, "backup_id": "latest" }).to_string()
 }
 
 /// The path of an instance's backups; the pages of each are below.

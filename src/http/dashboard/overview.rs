@@ -1,6 +1,6 @@
 //! The overview of one instance: how it is, how large, how to reach it, what was done to it.
 
-use actix_web::{http::StatusCode, web};
+use actix_web::{HttpRequest, http::StatusCode, web};
 use askama::Template;
 use chrono::{DateTime, Utc};
 
@@ -13,7 +13,7 @@ use super::{
     history::{Drawing, drawings},
     id::Id,
     path_of,
-    shell::{Shell, Subject, answer},
+    shell::{Shell, Subject, answer, said},
     show::{Moment, counted, dates_whole, duration},
     state::{Label, label_of_alert, label_of_health, label_of_task},
 };
@@ -23,6 +23,7 @@ use crate::{
     model::{
         alert::{Alert, Gravity},
         defragment::Storage,
+        deleted::DeletedInstance,
         deployment::{Deployment, Member},
         engine::Profile,
         health::{Health, HealthState},
@@ -46,7 +47,7 @@ const LOGIN: &str = "USER:PASSWORD";
 const UNKNOWN: &str = "unknown";
 
 /// What comes of a full database, and what helps.
-const MAKE_ROOM: &str = "takes no more writes. Delete keys and defragment, or add units.";
+const MAKE_ROOM: &str = "takes no more writes. Ask for more units, or delete keys.";
 
 #[derive(Template)]
 #[template(path = "overview.html", whitespace = "minimize")]
@@ -55,6 +56,7 @@ struct OverviewPage {
     name: String,
     href: String,
     is_ready: bool,
+    is_deleting: bool,
     is_down: bool,
     headline: Headline,
     members: Members,
@@ -66,6 +68,7 @@ struct OverviewPage {
     connection: Connection,
     administration: Administration,
     restores: Vec<Link>,
+    deleted_restores: Vec<DeletedRestore>,
     /// How the database was over time.
     drawings: Vec<Drawing>,
     is_restored: bool,
@@ -191,6 +194,12 @@ struct Link {
     at: Moment,
 }
 
+/// An instance that was restored from it and is gone.
+struct DeletedRestore {
+    name: String,
+    deleted: Moment,
+}
+
 /// The backup that an instance was restored from.
 struct From {
     taken: Moment,
@@ -204,6 +213,7 @@ struct From {
 pub async fn page(
     api: web::Data<Api>,
     session: web::ReqData<Session>,
+    request: HttpRequest,
     Id(id): Id<InstanceId>,
 ) -> Answer {
     let view = api.broker.views.instance_view(&session, id).await?;
@@ -211,7 +221,8 @@ pub async fn page(
     let healths = api.broker.vitals.healths(restored.collect()).await?;
     let healths: Vec<Health> = healths.into_iter().map(|(_, health)| health).collect();
     let history = api.broker.histories.of(&view.of).await?;
-    let page = overview(&api.broker, &session, &view, &healths, &history);
+    let mut page = overview(&api.broker, &session, &view, &healths, &history);
+    page.shell.said = said(&request);
     Ok(answer(StatusCode::OK, &page))
 }
 
@@ -268,6 +279,7 @@ fn overview(
         name: view.name().to_owned(),
         href: path_of(&instance.id),
         is_ready,
+        is_deleting: instance.state == InstanceState::Deleting,
         is_down,
         headline: headline(view, seen, health),
         members: members(view, seen, &urls),
@@ -279,6 +291,9 @@ fn overview(
         connection: connection(view, &urls),
         administration: administration(broker, deployment, &instance.id),
         restores: links_to_restored(session, view, restored),
+        deleted_restores: (view.deleted_restores.iter())
+            .map(|of| deleted_restore(of, view.now))
+            .collect(),
         drawings: drawings(history, view.of.instance.created_at, view.now),
         is_restored: instance.restored_from.is_some(),
     }
@@ -326,7 +341,9 @@ fn storage(
 
 fn about(broker: &Broker, view: &InstanceView) -> About {
     let deployment = &view.of.deployment;
+    let is_ready = view.of.instance.state == InstanceState::Ready;
     let newest = broker.inventory.transitions(deployment).pop();
+    let newest = newest.filter(|_| is_ready);
     About {
         type_and_version: format!("{} ({})", deployment.engine, deployment.version),
         newer: newest.map(|transition| transition.to.to_string()),
@@ -656,5 +673,12 @@ fn link_to_restored(
         bar: (is_reached && active).then(|| Bar::of(&restored.restore, now)),
         by: restored.restore.origin.words(),
         at: Moment::new(restored.restore.created_at, now),
+    }
+}
+
+fn deleted_restore(of: &DeletedInstance, now: DateTime<Utc>) -> DeletedRestore {
+    DeletedRestore {
+        name: of.name.clone().unwrap_or_else(|| of.instance.to_string()),
+        deleted: Moment::new(of.deleted_at, now),
     }
 }

@@ -12,7 +12,7 @@ use super::{
     form_of,
     id::Id,
     path_of,
-    shell::{Shell, answer},
+    shell::{DELETION_BEGUN, Shell, answer},
     show::{Moment, counted},
     update,
 };
@@ -435,8 +435,8 @@ async fn delete_by(api: &Api, session: &Session, id: InstanceId, payload: web::P
     // Where the instance is listed until it is gone.
     let source = view.of.source.as_ref().filter(|_| view.reaches_source);
     Ok(see_other(&match source {
-        Some(source) => path_of(&source.of.instance),
-        None if session.scope == Scope::Operator => INSTANCES.to_owned(),
+        Some(source) => format!("{}?{DELETION_BEGUN}", path_of(&source.of.instance)),
+        None if session.scope == Scope::Operator => format!("{INSTANCES}?{DELETION_BEGUN}"),
         None => "/dashboard".to_owned(),
     }))
 }

@@ -1,7 +1,7 @@
 //! What stands around every page: title, subject, navigation; and pages that tell of errors.
 
 use actix_web::{
-    HttpResponse,
+    HttpRequest, HttpResponse,
     http::{StatusCode, header::ContentType},
 };
 use askama::Template;
@@ -9,6 +9,7 @@ use askama::Template;
 use super::{assets, path_of};
 use crate::{
     broker::{Broker, InstanceView},
+    http::request::query,
     model::{
         limits::{PAGE_FOLLOWED_EVERY, PAGE_REFRESHED_EVERY},
         session::{Scope, Session},
@@ -32,10 +33,21 @@ pub struct Shell {
     /// Whether the page is fetched again while it is open, so that it stays true. Not for what an
     /// answer to a form shows once.
     pub follows: bool,
+    /// What became of a form on another page that led here.
+    pub said: Option<&'static str>,
     /// When it was made, in milliseconds since 1970: the page's times count on from there.
     pub now: Option<i64>,
     /// Where the assets are.
     pub assets: assets::Paths,
+}
+
+/// What the address of a page has that one comes to after a deletion was asked for.
+pub const DELETION_BEGUN: &str = "deletion=begun";
+
+/// What a page says of the form that led there, as its address tells.
+pub fn said(request: &HttpRequest) -> Option<&'static str> {
+    let is_begun = query(request, "deletion").as_deref() == Some("begun");
+    is_begun.then_some("The deletion has begun. The instance stays in the list until it is gone.")
 }
 
 /// The instance that a page is about.
@@ -83,6 +95,7 @@ impl Shell {
             under_way: false,
             awaits: false,
             follows: false,
+            said: None,
             now: None,
             assets: assets::paths(),
         }
@@ -163,7 +176,8 @@ pub fn error_page(status: StatusCode, message: &str) -> HttpResponse {
         StatusCode::FORBIDDEN => ("Not allowed", "Nothing was changed."),
         StatusCode::NOT_FOUND => (
             "Not found",
-            "Check the address; the instance may have been deleted.",
+            "Check the address; the instance may have been deleted. Backups of deleted instances are kept for a \
+             while: operators find them under Deleted.",
         ),
         StatusCode::CONFLICT => ("Not now", "Nothing was changed."),
         StatusCode::TOO_MANY_REQUESTS => ("Too much at once", "Wait a moment, then try again."),

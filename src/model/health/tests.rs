@@ -65,7 +65,7 @@ fn since(looks: &[(i64, [Member; 3])]) -> Vec<(i64, Option<i64>)> {
     let each = looks.iter().map(|(at, members)| {
         let seen = seen_at(*at, members);
         let seen = match &last {
-            Some(before) => seen.after(before),
+            Some(before) => seen.after(&before.lasting()),
             None => seen,
         };
         let told = (seconds(seen.since), seen.full_since.map(seconds));

@@ -12,3 +12,5 @@ pub const DELETED_ENDS_AT_ONCE: i64 = 20;
 pub const DELETED_LOOK: Duration = Duration::from_secs(1);
 /// Deleted instances on one page of operators' lists.
 pub const DELETED_ON_A_PAGE: usize = 100;
+/// Deleted instances that the page of the one lists of whose backups they were made.
+pub const DELETED_RESTORES_SHOWN: i64 = 10;

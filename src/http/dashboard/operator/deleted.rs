@@ -2,13 +2,12 @@
 
 use actix_web::{HttpRequest, http::StatusCode, web};
 use askama::Template;
-use serde_json::json;
 
 use super::{Count, address, counts, page_number};
 use crate::{
     broker::DeletedListed,
     http::dashboard::{
-        Answer, Api, DELETED,
+        Answer, Api, DELETED, parameters_of_latest,
         shell::{Shell, answer},
         show::{Moment, counted, dates_whole},
     },
@@ -62,11 +61,7 @@ pub async fn page(
             newest: listed.newest.map(|(_, at)| Moment::new(at, now)),
             kept_until: Moment::new(of.kept_until, now),
             failure: of.final_backup_failure.as_deref().map(dates_whole),
-            parameters: json!({
-                "source_service_instance_id": of.instance,
-                "backup_id": "latest",
-            })
-            .to_string(),
+            parameters: parameters_of_latest(&of.instance),
             deployment: of.deployment.to_string(),
         }
     };
