@@ -208,7 +208,9 @@
     const { name } = document.body.dataset;
     document.title = name ? `No contact: ${name}` : "No contact";
     const word = byId("state-text");
-    if (word && !word.textContent.startsWith("Unknown")) word.textContent = `Unknown, was ${word.textContent}`;
+    if (!word || word.textContent.startsWith("Unknown")) return;
+    word.textContent = `Unknown, was ${word.textContent}`;
+    if (word.previousElementSibling) word.previousElementSibling.textContent = "?";
   };
   const clockTime = (at) => `${new Date(at + ahead).toISOString().slice(11, 19)} UTC`;
 

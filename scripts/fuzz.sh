@@ -84,7 +84,8 @@ is_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 free_ports() {
     local first port
     for _ in {1..50}; do
-        first=$((20000 + RANDOM % 300 * PORTS))
+        # Above those that the tests take, which may run meanwhile.
+        first=$((28000 + RANDOM % 190 * PORTS))
         for ((port = first; port < first + PORTS; port++)); do
             if is_taken "$port"; then continue 2; fi
         done

@@ -80,6 +80,7 @@ lint() {
 trap report EXIT
 stage setup scripts/setup.sh
 stage format cargo fmt --check
+# All targets but benchmarks: the broker and the demo, too.
 stage build beside tools cargo test --locked --no-run
 # The tests' brokers start hundreds of processes out of one: each costs a copy of its map of memory, which
 # is three times as large with an arena for each thread.
@@ -88,14 +89,12 @@ export MALLOC_ARENA_MAX=${MALLOC_ARENA_MAX:-2}
 export RUST_BACKTRACE=0
 # Those of one part wait for a process of its own most of the time. With ten of them for two processors, or five
 # of a whole broker, these have little time left over.
-stage units env RUST_TEST_THREADS="${RUST_TEST_THREADS:-$((5 * $(nproc)))}" \
+stage units+demo beside demo env RUST_TEST_THREADS="${RUST_TEST_THREADS:-$((5 * $(nproc)))}" \
     cargo test --locked --no-fail-fast --lib
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((5 * $(nproc) / 2))}
 stage suite+lint beside lint cargo test --locked --no-fail-fast --test it
 # The rules of OSB and the failing steps of operations once more, in brokers over PostgreSQL. The whole suite:
 # make test-postgres.
-stage postgres env COMPOSE_BROKER_TEST_STORE=postgres cargo test --locked --test it -- \
+stage postgres+fuzz beside scripts/fuzz.sh env COMPOSE_BROKER_TEST_STORE=postgres cargo test --locked --test it -- \
     osb::durability osb::update osb::last_operation faults::in_memory story::
-stage binaries cargo build --locked --bin compose-broker --example demo
-stage demo+fuzz beside demo scripts/fuzz.sh
 stage licences scripts/licences.sh

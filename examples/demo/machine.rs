@@ -17,8 +17,9 @@ use uuid::Uuid;
 
 use crate::error::{Context, Result, ensure};
 
-/// Below the ports that Linux hands out by itself, so that nobody gets ours by accident.
-const PORTS: Range<u16> = 21_000..32_700;
+/// Below the ports that Linux hands out by itself, so that nobody gets ours by accident, and above those that tests
+/// take, which may run meanwhile.
+const PORTS: Range<u16> = 28_000..32_700;
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 

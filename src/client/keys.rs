@@ -133,9 +133,11 @@ impl Session {
         let Some(mut found) = self.osb.fetch(resource).await? else {
             let status = self.status(resource, &key.last).await?;
             let (key, text) = (&key.name, status.text());
-            return Err(Error::Failed(format!(
-                "the broker knows no service key {key} of {name} ({text})"
-            )));
+            return Err(Error::Failed(if status.goes_on() {
+                format!("the service key {key} of {name} is not made yet ({text})")
+            } else {
+                format!("the broker knows no service key {key} of {name} ({text})")
+            }));
         };
         if id.is_some() {
             self.book.add_key(&instance.id, &key)?;

@@ -58,6 +58,11 @@ impl Status {
         }
     }
 
+    /// Whether it is not over.
+    pub fn goes_on(&self) -> bool {
+        self.state == "in progress"
+    }
+
     /// Whether it is over, well.
     pub fn is_done(&self) -> bool {
         self.state == "succeeded"
