@@ -336,8 +336,10 @@ async fn a_database_that_is_down_is_had_again_from_its_backups() {
     );
     assert_ne!(begun.json()["id"], id);
     user.does(&["create-service-key", "db", "late"]).await;
-    (user.run(&["service-key", "db", "late"]).await)
-        .must_say(1, "the service key late of db is not made yet (create in progress");
+    (user.run(&["service-key", "db", "late"]).await).must_say(
+        1,
+        "the service key late of db is not made yet (create in progress",
+    );
     user.does(&["restore-backup", "db", id, "again", "--wait"])
         .await;
     user.does(&["create-service-key", "again", "app", "-w"])

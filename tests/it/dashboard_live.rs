@@ -150,7 +150,7 @@ async fn an_open_page_says_when_the_broker_is_gone() {
     })
     .await;
     // Nothing is green that nobody has seen.
-    visit.page.says("#state-text", "Unknown, was Ready").await;
+    visit.page.says("#state", "? Unknown, was Ready").await;
     assert_eq!(visit.page.eval("document.title").await, "No contact: db");
     let filter = "getComputedStyle(document.querySelector('main')).filter";
     assert_eq!(visit.page.eval(filter).await, "grayscale(1)");
