@@ -39,9 +39,18 @@ pub fn marker(folder: &Path) -> io::Result<Option<Marker>> {
 
 /// Writes a folder's marker, whole or not at all.
 pub fn mark(folder: &Path, marker: &Marker) -> io::Result<()> {
+    disk::write(&folder.join(MARKER), &text_of(marker)?)
+}
+
+/// The same for a folder without a marker. Fails with `AlreadyExists` where another broker writes one meanwhile.
+pub fn mark_new(folder: &Path, marker: &Marker) -> io::Result<()> {
+    disk::write_new(&folder.join(MARKER), &text_of(marker)?)
+}
+
+fn text_of(marker: &Marker) -> io::Result<Vec<u8>> {
     let mut text = serde_json::to_vec_pretty(marker)?;
     text.push(b'\n');
-    disk::write(&folder.join(MARKER), &text)
+    Ok(text)
 }
 
 /// The folder that this one is a copy of: where its marker says that it is stands another one with

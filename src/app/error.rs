@@ -43,6 +43,18 @@ pub enum FolderError {
         /// Which one it is.
         name: FolderName,
     },
+    /// Brokers on the store have another one of that name.
+    #[error(
+        "{} is not what the brokers on this database have for it: is its disk mounted? Where each broker has one of \
+         its own, {}. If the content is lost for good, or this is a new place for it, start once with --accept \
+         {name}", folder.display(), instead_of(name)
+    )]
+    Elsewhere {
+        /// The folder, or the address of the place.
+        folder: PathBuf,
+        /// Which one it is.
+        name: FolderName,
+    },
     /// It has another one's marker.
     #[error(
         "{} is not the folder that the broker knows: its {} says that it is {found}, not {known}. Is \
@@ -68,6 +80,17 @@ pub enum FolderError {
         #[source]
         source: io::Error,
     },
+}
+
+/// What brokers that share a store are to have instead of one each.
+fn instead_of(name: &FolderName) -> &'static str {
+    match name {
+        FolderName::Cluster(_) => {
+            "give each machine's cluster an id of its own and its machine in COMPOSE_BROKER_CLUSTERS, the same file \
+             for all brokers"
+        }
+        _ => "name a place that all of them reach",
+    }
 }
 
 /// Why the broker does not start. Each is one line and names the setting behind it.

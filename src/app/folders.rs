@@ -2,8 +2,10 @@
 //! or deleted in one of them.
 //!
 //! A marker is written before the store gets to know its id. When a start breaks off in between,
-//! the next one takes the id from the marker. It is the other way round with a folder that is new and of
-//! which nothing can be lost: of brokers that start at the same time, all take the id of the first one.
+//! the next one takes the id from the marker. So of a folder that the store knows there is a marker, and of
+//! brokers that share a store, one that finds none has another folder. Of those that mark a new folder at
+//! the same time, all take the id of the first one; of those that have a folder each, the first to tell the
+//! store has the one that counts.
 
 use std::{
     collections::BTreeMap,
@@ -279,6 +281,7 @@ impl Folder {
                     promised: false,
                     evident: false,
                     original: None,
+                    shared: false,
                 };
                 return Ok((look, true));
             }
@@ -296,13 +299,15 @@ impl Folder {
             FolderName::Mirror => (store.read(store::mirror::has_copies).await?, false),
             FolderName::Cluster(id) => self.members(store, id.clone()).await?,
         };
+        let shared = !store.is_private() && self.name != FolderName::Data;
         let look = Look {
             // Brokers that share a database have a folder each for what is their own.
-            known: known.filter(|_| self.name != FolderName::Data || store.is_private()),
+            known: known.filter(|_| shared || store.is_private()),
             marker,
             promised,
             evident,
             original,
+            shared,
         };
         Ok((look, false))
     }
@@ -354,6 +359,58 @@ impl Folder {
         }
     }
 
+    /// Writes the marker, unless it is what it should be; returns the id that it has.
+    async fn mark(&self, look: &Look, id: FolderMark) -> Result<FolderMark, StartError> {
+        let marker = self.marker_of(&id);
+        if look.marker.as_ref() == Some(&marker) {
+            return Ok(id);
+        }
+        let marked = match &self.place {
+            Some(place) => place.mark(&marker).await.map_err(|e| self.failed(e)),
+            None if look.is_new() => {
+                folder::mark_new(&self.path, &marker).map_err(|e| self.unreadable(e))
+            }
+            None => folder::mark(&self.path, &marker).map_err(|e| self.unreadable(e)),
+        };
+        match marked {
+            Ok(()) => Ok(id),
+            // Another broker may have done so a moment before.
+            Err(error) if look.is_new() => match self.marker(None).await? {
+                Found::Marker(Some(first)) => Ok(first.id),
+                _ => Err(error),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Lets the store know the id that is in the marker. Fails where another broker was the first to tell it of a
+    /// folder of this name, and that one has another id.
+    async fn tell(
+        &self,
+        store: &Arc<Store>,
+        look: &Look,
+        id: &FolderMark,
+    ) -> Result<(), StartError> {
+        if look.known.as_ref() == Some(id) {
+            return Ok(());
+        }
+        let (name, told) = (self.name.clone(), id.clone());
+        // What brokers have each for themselves, and what an operator has accepted, takes the place of what was
+        // known.
+        if look.known.is_some() || !look.shared {
+            let known = store.write(move |conn| store::folder::know(conn, &name, &told));
+            return Ok(known.await?);
+        }
+        let first = store
+            .write(move |conn| store::folder::know_first(conn, &name, &told))
+            .await?;
+        if first == *id {
+            return Ok(());
+        }
+        let (folder, name) = (self.path.clone(), self.name.clone());
+        Err(self.refused(FolderError::Elsewhere { folder, name }))
+    }
+
     /// A folder with the database in it is the one that the database was in.
     async fn own_files(
         &self,
@@ -390,6 +447,9 @@ impl Folder {
                 original,
                 name,
             },
+            Refusal::Missing if look.shared && look.known.is_some() => {
+                FolderError::Elsewhere { folder, name }
+            }
             Refusal::Missing => FolderError::Missing {
                 folder,
                 lacks: match &look.known {
@@ -476,38 +536,12 @@ impl Checked {
             is_mirror_new: self.is_mirror_accepted,
         };
         for (folder, look, id) in self.folders {
-            let is_common = folder.name != FolderName::Data;
-            let (id, is_kept) = if is_common && look.is_new() {
-                let name = folder.name.clone();
-                let first = store
-                    .write(move |conn| store::folder::know_first(conn, &name, &id))
-                    .await?;
-                (first, true)
-            } else {
-                let is_kept = look.known.as_ref() == Some(&id);
-                (id, is_kept)
-            };
-            let marker = folder.marker_of(&id);
-            if look.marker.as_ref() != Some(&marker) {
-                match &folder.place {
-                    Some(place) => {
-                        let marked = place.mark(&marker).await;
-                        marked.map_err(|source| folder.failed(source))?;
-                    }
-                    None => folder::mark(&folder.path, &marker)
-                        .map_err(|source| folder.unreadable(source))?,
-                }
-            }
+            let id = folder.mark(&look, id).await?;
+            folder.tell(store, &look, &id).await?;
             match folder.name {
-                FolderName::Backups => marks.backups = Some(id.clone()),
-                FolderName::Mirror => marks.mirror = Some(id.clone()),
+                FolderName::Backups => marks.backups = Some(id),
+                FolderName::Mirror => marks.mirror = Some(id),
                 FolderName::Data | FolderName::Cluster(_) => {}
-            }
-            if !is_kept {
-                let name = folder.name;
-                store
-                    .write(move |conn| store::folder::know(conn, &name, &id))
-                    .await?;
             }
         }
         Ok(marks)

@@ -93,6 +93,8 @@ pub struct Look {
     pub evident: bool,
     /// The folder that this one is a copy of, and that is still there.
     pub original: Option<PathBuf>,
+    /// Whether other brokers have the same folder, or should have: one that is known has its marker then.
+    pub shared: bool,
 }
 
 /// Why a folder is not used.
@@ -122,15 +124,15 @@ impl Look {
                 Err(Refusal::Foreign(marker.clone()))
             }
             (None, Some(marker)) => Ok(Some(marker.clone())),
-            (Some(_), None) if self.promised => Err(Refusal::Missing),
+            (Some(_), None) if self.promised || self.shared => Err(Refusal::Missing),
             (None, None) if self.promised && !self.evident => Err(Refusal::Missing),
             (known, _) => Ok(known.clone()),
         }
     }
 
-    /// Whether neither the store nor the folder has heard of the other, and nothing can be lost.
+    /// Whether neither the store nor the folder has heard of the other.
     pub fn is_new(&self) -> bool {
-        self.known.is_none() && self.marker.is_none() && !self.promised
+        self.known.is_none() && self.marker.is_none()
     }
 
     /// What the same comes to where an operator accepts the folder as it is.
@@ -160,6 +162,7 @@ mod tests {
             promised,
             evident,
             original: None,
+            shared: false,
         }
     }
 
@@ -198,6 +201,21 @@ mod tests {
             ..look(Some('a'), Some('a'), true, true)
         };
         assert_eq!(copy.decide(), Err(Refusal::Copy("/data".into())));
+    }
+
+    #[test]
+    fn of_brokers_that_share_a_folder_none_takes_another_for_it() {
+        let shared = |known, marker, promised| Look {
+            shared: true,
+            ..look(known, marker, promised, promised)
+        };
+        for promised in [false, true] {
+            let other = shared(Some('a'), None, promised);
+            assert_eq!(other.decide(), Err(Refusal::Missing), "{other:?}");
+            let same = shared(Some('a'), Some('a'), promised);
+            assert_eq!(same.decide(), Ok(Some(id('a'))), "{same:?}");
+        }
+        assert_eq!(shared(None, None, false).decide(), Ok(None));
     }
 
     #[test]

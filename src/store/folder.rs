@@ -29,7 +29,7 @@ pub fn know(conn: &mut Conn<'_>, name: &FolderName, id: &FolderMark) -> Result<(
     Ok(())
 }
 
-/// Keeps the id of a folder that none is known of. Returns the one that it has from now on: of several brokers
+/// Keeps the id of a folder that none is known of. Returns the one that is known from now on: of several brokers
 /// the first one's.
 pub fn know_first(
     conn: &mut Conn<'_>,

@@ -111,6 +111,63 @@ async fn brokers_that_all_start_for_the_first_time_agree_where_backups_are() {
     }
 }
 
+/// A broker that has a folder of its own for a cluster, or for backups, that another one on its store has too.
+fn apart(common: &Settings, folder: &Path, machine: &str, setting: &'static str) -> BrokerProcess {
+    let folder = folder.join(machine);
+    fs::create_dir(&folder).expect("a folder");
+    let all = [shared_cluster("local", &folder, None)];
+    let own = shared_settings(&folder, &all);
+    let mut settings = common.clone();
+    settings.insert(setting, own[setting].clone());
+    broker(&settings, machine)
+}
+
+/// Else each of them would find nothing of the other's databases, and take that for their end.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_brokers_share_is_no_folder_that_each_has_of_its_own() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (setting, machines) in [("CLUSTERS", ["a", "b"]), ("BACKUP_STORE", ["c", "d"])] {
+        let Some(url) = postgres::new_database() else {
+            return;
+        };
+        let of_setting = folder.path().join(setting);
+        fs::create_dir(&of_setting).expect("a folder");
+        let all = [shared_cluster("local", &of_setting, None)];
+        let common = shared(&of_setting, &url, &all);
+        let [mut one, other] = machines.map(|name| apart(&common, folder.path(), name, setting));
+        one.start_again().await;
+        let told = refused(other.settings()).await;
+        assert_one_line(&told, &format!("COMPOSE_BROKER_{setting}"));
+        assert_one_line(&told, "is not what the brokers on this database have");
+        // Once more, and nothing of it is there; the first one is not held up.
+        assert_one_line(&refused(other.settings()).await, setting);
+        assert!(!folder.path().join(machines[1]).join("backups").exists());
+        assert!(!folder.path().join(machines[1]).join("cluster").exists());
+        one.kill_and_start_again().await;
+    }
+}
+
+/// Nothing is there yet, and each has marked its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_brokers_with_a_cluster_each_that_start_at_once_one_has_it() {
+    for _ in 0..3 {
+        let Some(url) = postgres::new_database() else {
+            return;
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let all = [shared_cluster("local", folder.path(), None)];
+        let common = shared(folder.path(), &url, &all);
+        let mut all = ["one", "two", "three"]
+            .map(|machine| apart(&common, folder.path(), machine, "CLUSTERS"));
+        all.iter_mut().for_each(BrokerProcess::spawn);
+        let ends = join_all(all.iter_mut().map(BrokerProcess::serving_or_ended)).await;
+        assert_eq!(ends.iter().filter(|serves| **serves).count(), 1, "{ends:?}");
+        for (broker, _) in all.iter().zip(ends).filter(|(_, serves)| !serves) {
+            assert_one_line(&refused(broker.settings()).await, "COMPOSE_BROKER_CLUSTERS");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_is_its_machine_s_and_known_to_all() {
     let Some(url) = postgres::new_database() else {

@@ -249,6 +249,20 @@ impl BrokerProcess {
         .await;
     }
 
+    /// Waits until the broker serves, or has ended by itself; true: it serves.
+    pub async fn serving_or_ended(&mut self) -> bool {
+        let begun = tokio::time::Instant::now();
+        while self.ended().is_none() {
+            let answer = self.client.anonymous(reqwest::Method::GET, "/readyz");
+            if answer.send().await.is_ok_and(|a| a.status().is_success()) {
+                return true;
+            }
+            assert!(begun.elapsed() < REFUSAL, "neither is so");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        false
+    }
+
     /// Ends the broker at once, as `kill -9` does.
     pub fn kill(&mut self) {
         let mut child = self.child.take().expect("a broker that runs");
