@@ -27,6 +27,8 @@ use crate::model::{
 /// Rows that are copied in one transaction.
 const ROWS_AT_ONCE: i64 = 500;
 
+/// The moment as the target keeps it, whatever its sessions' zone is.
+const NOW_IN_TARGET: &str = "timezone('utc', now())";
 /// Tables of a database's own: its schema, its readiness, its writers, its copies.
 const ITS_OWN: [&str; 4] = [
     "__diesel_schema_migrations",
@@ -179,15 +181,14 @@ pub fn copy(from: &str, to: &str) -> Result<Vec<Copied>, CopyError> {
         });
     }
     set_numbers(&mut target)?;
-    let end = |direction| {
+    let end = |direction, now| {
         format!(
-            "INSERT INTO copies (direction, begun_at, ended_at) \
-             VALUES ('{direction}', CURRENT_TIMESTAMP, CURRENT_TIMESTAMP) \
+            "INSERT INTO copies (direction, begun_at, ended_at) VALUES ('{direction}', {now}, {now}) \
              ON CONFLICT (direction) DO UPDATE SET ended_at = excluded.ended_at"
         )
     };
-    target.batch_execute(&end("in"))?;
-    source.batch_execute(&end("out"))?;
+    target.batch_execute(&end("in", NOW_IN_TARGET))?;
+    source.batch_execute(&end("out", "CURRENT_TIMESTAMP"))?;
     Ok(copied)
 }
 
@@ -260,8 +261,9 @@ fn begin(target: &mut PgConnection, tables: &[Table]) -> Result<bool, CopyError>
                 return Err(CopyError::NotEmpty(table.name.clone()));
             }
         }
-        let begun = "INSERT INTO copies (direction, begun_at) VALUES ('in', CURRENT_TIMESTAMP)";
-        Ok(target.batch_execute(begun)?)
+        Ok(target.batch_execute(&format!(
+            "INSERT INTO copies (direction, begun_at) VALUES ('in', {NOW_IN_TARGET})"
+        ))?)
     })?;
     Ok(true)
 }

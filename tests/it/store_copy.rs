@@ -61,6 +61,12 @@ async fn a_broker_goes_on_over_postgresql_with_all_that_it_had() {
     let Some(url) = postgres::new_database() else {
         return;
     };
+    let mut there = PgConnection::establish(&url).expect("a connection");
+    let elsewhere = format!(
+        "ALTER DATABASE {} SET timezone = 'Asia/Tokyo'",
+        postgres::name_of(&url)
+    );
+    there.batch_execute(&elsewhere).expect("a setting");
     let mut broker = BrokerProcess::start().await;
     broker.provision("i", json!({})).await;
     let credentials = broker.bind("i", "b").await;
@@ -85,6 +91,13 @@ async fn a_broker_goes_on_over_postgresql_with_all_that_it_had() {
 
     let copied = copy(&from, &url);
     assert_success(&copied);
+    let ago = |column: &str| format!("abs(extract(epoch FROM {column} - timezone('utc', now())))");
+    let now = format!(
+        "copies WHERE {} < 900 AND {} < 900",
+        ago("begun_at"),
+        ago("ended_at")
+    );
+    assert_eq!(count(&url, &now), 1, "the zone of a session is nobody's");
     let printed = String::from_utf8_lossy(&copied.stdout);
     for table in ["instances 1", "deployments 1", "placed 1", "bindings 1"] {
         assert!(
