@@ -391,6 +391,10 @@ pub const RECONCILE_PAGE: i64 = 1000;
 
 /// Threads that serve HTTP read a few rows themselves, unless the last such read took longer than this.
 pub const STORE_READ_SLOW: Duration = Duration::from_millis(50);
+/// A read of a few rows that the database has not answered within this time is given up.
+pub const STORE_READ_WAIT: Duration = Duration::from_secs(10);
+/// The same of one that may be much.
+pub const STORE_SCAN_WAIT: Duration = Duration::from_secs(30);
 /// Decisions that are made durable together, and for how long more of them join the first.
 pub const DECISIONS_TOGETHER_MAX: usize = 128;
 /// See [`DECISIONS_TOGETHER_MAX`].
@@ -409,6 +413,10 @@ pub const DECISION_PAUSES: [Duration; 4] = [
 pub const DECISION_TRIES_TIME: Duration = Duration::from_secs(5);
 /// For so long a server is asked what became of a commit whose answer was lost.
 pub const LOST_COMMIT_WAIT: Duration = Duration::from_secs(20);
+/// A decision that was begun is waited for as long as one statement may take, and the look for a lost commit;
+/// then nobody knows what comes of it.
+pub const DECISION_ANSWER_WAIT: Duration =
+    Duration::from_secs(POSTGRES_STATEMENT_SECONDS as u64 + LOST_COMMIT_WAIT.as_secs());
 /// Decisions that wait for the writer of the store; more are refused at once.
 pub const DECISIONS_WAITING_MAX: usize = 16_384;
 /// Threads that serve HTTP.
@@ -419,6 +427,10 @@ pub const DRAIN_SECONDS_MAX: u32 = 300;
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// What was found when somebody last asked whether the broker is ready is told for so long.
 pub const READINESS_FRESH: Duration = Duration::from_secs(1);
+/// A broker that ends waits no longer for what works beside its server. What breaks off goes on at the next start.
+pub const TASKS_END_WAIT: Duration = Duration::from_secs(20);
+/// A broker that ends waits no longer for threads that wait for others, such as a server that hangs.
+pub const THREADS_END_WAIT: Duration = Duration::from_secs(5);
 /// A question whether the broker is ready waits no longer than this.
 pub const READINESS_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -781,6 +793,8 @@ pub const ORPHAN_TRIES_MAX: u32 = 4;
 /// Pause before such a deletion is tried again; doubled for each further try.
 pub const ORPHAN_RETRY_FIRST: Duration = Duration::from_millis(500);
 
+/// The first version of PostgreSQL's server that the broker works with, and the last that its tests run with.
+pub const POSTGRES_VERSIONS: std::ops::RangeInclusive<u32> = 13..=18;
 /// Connections to PostgreSQL that only read, unless the operator says otherwise, and at most.
 pub const POSTGRES_READERS: u32 = 4;
 /// See [`POSTGRES_READERS`].

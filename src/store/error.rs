@@ -28,13 +28,13 @@ pub enum StoreError {
     /// No connection.
     #[error("no connection to the database")]
     Connection(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The writer did not come to it in time; nothing was done.
+    /// It did not come to it in time; nothing was done.
     #[error("the store is too slow now, and nothing was changed")]
     Busy,
-    /// The connection was lost in the commit, and nothing tells what became of it.
+    /// The connection was lost in the commit, or no answer came, and nothing tells what became of it.
     #[error(
-        "the connection to the database was lost while it kept the change, so that nobody knows whether it \
-         did: look before you ask for it again"
+        "the database gave no answer while it kept the change, so that nobody knows whether it did: look before \
+         you ask for it again"
     )]
     Unknown(#[source] Box<Self>),
     /// A newer version of the broker has brought the database to its own schema.
@@ -62,6 +62,16 @@ pub enum StoreError {
          itself"
     )]
     Pooler,
+    /// The server is too old.
+    #[error(
+        "the server is PostgreSQL {found}, and the broker needs {first} or newer: upgrade it, or name another one"
+    )]
+    OldServer {
+        /// Its version.
+        found: u32,
+        /// The first that would do.
+        first: u32,
+    },
     /// The migrations did not run.
     #[error("the database could not be brought to this version")]
     Migration(#[source] Box<dyn std::error::Error + Send + Sync>),

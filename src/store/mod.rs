@@ -260,6 +260,7 @@ impl Store {
                     diesel::PgConnection::establish(&complete(url)).map_err(connection_error)?;
                 // Whatever pooler there is, the session is not ours alone.
                 connection.set_prepared_statement_cache_size(CacheSize::Disabled);
+                postgres::check_version(&mut connection)?;
                 // Undone when the connection ends: a look makes the table of migrations where it is missing.
                 connection.begin_test_transaction()?;
                 migrations::pending(&mut Link::Postgres(&mut connection))
@@ -434,6 +435,7 @@ fn migrated_postgres(at: DatabaseAddress<'_>) -> Result<(Database, Vec<String>),
     postgres::refuse_hidden_pooler(at)?;
     let writer = postgres::pool(at, 1)?;
     let mut connection = writer.get().map_err(connection_error)?;
+    postgres::check_version(&mut connection)?;
     let made = connection.transaction(|c| {
         // Replicas begin at the same time, and each step is made once.
         c.batch_execute(&format!(

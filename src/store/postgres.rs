@@ -5,12 +5,12 @@ use diesel::{
     connection::{CacheSize, SimpleConnection as _},
     r2d2::{ConnectionManager, CustomizeConnection, ManageConnection, Pool},
     sql_query,
-    sql_types::Integer,
+    sql_types::{Integer, Text},
 };
 
-use super::{CONNECTION_TIMEOUT, StoreError, connection_error};
+use super::{CONNECTION_TIMEOUT, StoreError, connection_error, parse};
 use crate::model::{
-    limits::POSTGRES_IDLE_IN_TRANSACTION,
+    limits::{POSTGRES_IDLE_IN_TRANSACTION, POSTGRES_VERSIONS},
     postgres::{DatabaseAddress, PostgresUse, complete},
 };
 
@@ -79,6 +79,32 @@ pub(super) fn pool(at: DatabaseAddress<'_>, size: u32) -> Result<PostgresPool, S
         .connection_customizer(Box::new(Session(at.postgres)))
         .build(Connections(ConnectionManager::new(complete(at.url))))
         .map_err(connection_error)
+}
+
+/// What a server says of its version.
+#[derive(QueryableByName)]
+struct ServerVersion {
+    #[diesel(sql_type = Text)]
+    number: String,
+}
+
+/// Refuses a server that is too old, and warns of one that no test has run with.
+pub(super) fn check_version(connection: &mut PgConnection) -> Result<(), StoreError> {
+    let asked = sql_query("SELECT current_setting('server_version_num') AS number");
+    let told: ServerVersion = asked.get_result(connection)?;
+    let number: u32 = parse("the version of the server", &told.number)?;
+    let (found, known) = (number / 10_000, POSTGRES_VERSIONS);
+    if found < *known.start() {
+        let first = *known.start();
+        return Err(StoreError::OldServer { found, first });
+    }
+    if found > *known.end() {
+        log::warn!(
+            "the server is PostgreSQL {found}, and no version after {} was tried with this broker",
+            known.end()
+        );
+    }
+    Ok(())
 }
 
 /// Connections that are looked at to find a pooler.

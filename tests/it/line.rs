@@ -1,4 +1,5 @@
-//! Stands between a broker and its PostgreSQL: cuts it off, or loses what the server answers.
+//! Stands between a broker and its PostgreSQL: cuts it off, loses what the server answers, answers something else, or
+//! lets nothing through while all connections stay, as a server that hangs.
 
 use std::{
     io::{Read as _, Write as _},
@@ -10,6 +11,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 /// What a server's socket is called in its folder.
@@ -24,12 +26,15 @@ pub struct Line {
 #[derive(Default)]
 struct State {
     is_cut: AtomicBool,
+    hangs: AtomicBool,
     /// Whether nobody has the other end any more.
     is_over: AtomicBool,
     /// Whether the next commit comes to the server, and its answer to nobody.
     loses_commit: AtomicBool,
     /// Whether that commit is the last that gets through.
     cuts_then: AtomicBool,
+    /// What is answered instead of what: as many bytes.
+    lie: Mutex<Option<(String, String)>>,
     /// Both ends of each connection that there was.
     ends: Mutex<Vec<UnixStream>>,
 }
@@ -60,6 +65,23 @@ impl Line {
     /// Lets connections be made again.
     pub fn mend(&self) {
         self.state.is_cut.store(false, Ordering::SeqCst);
+    }
+
+    /// Lets nothing through from now on, in either direction. Connections stay, and are made.
+    pub fn hang(&self) {
+        self.state.hangs.store(true, Ordering::SeqCst);
+    }
+
+    /// Lets through what was held, and all that comes.
+    pub fn go_on(&self) {
+        self.state.hangs.store(false, Ordering::SeqCst);
+    }
+
+    /// Has the server say one text instead of another one that is as long.
+    pub fn say(&self, instead: &str, of: &str) {
+        assert_eq!(instead.len(), of.len());
+        let lie = Some((of.to_owned(), instead.to_owned()));
+        *self.state.lie.lock().expect("not poisoned") = lie;
     }
 
     /// Gives the server the next commit, and the one who made it no answer. `cuts_then`: no connection is made
@@ -100,9 +122,10 @@ fn accept_all(listener: &UnixListener, server: &PathBuf, state: &Arc<State>) {
         let ends = [&client, &server].map(|end| end.try_clone().expect("one more"));
         let [from_client, from_server] = ends;
         let is_lost = Arc::<AtomicBool>::default();
-        let (loses, state) = (is_lost.clone(), state.clone());
+        let (loses, of_server) = (is_lost.clone(), state.clone());
+        let state = state.clone();
         thread::spawn(move || {
-            pass(from_client, server, |bytes| {
+            pass(from_client, server, &state, |bytes| {
                 if bytes.windows(7).any(|part| part == b"COMMIT\0")
                     && state.loses_commit.swap(false, Ordering::SeqCst)
                 {
@@ -114,14 +137,42 @@ fn accept_all(listener: &UnixListener, server: &PathBuf, state: &Arc<State>) {
             });
         });
         // What the server says after the commit has begun is its answer to that.
-        thread::spawn(move || pass(from_server, client, |_| !is_lost.load(Ordering::SeqCst)));
+        thread::spawn(move || {
+            pass(from_server, client, &of_server, |bytes| {
+                of_server.replace(bytes);
+                !is_lost.load(Ordering::SeqCst)
+            });
+        });
     }
 }
 
-fn pass(mut from: UnixStream, mut to: UnixStream, goes_on: impl Fn(&[u8]) -> bool) {
+impl State {
+    fn replace(&self, bytes: &mut [u8]) {
+        let lie = self.lie.lock().expect("not poisoned").clone();
+        let Some((of, instead)) = lie else { return };
+        let mut windows = bytes.windows(of.len());
+        if let Some(at) = windows.position(|part| part == of.as_bytes()) {
+            bytes[at..at + of.len()].copy_from_slice(instead.as_bytes());
+        }
+    }
+
+    fn wait_while_it_hangs(&self) {
+        while self.hangs.load(Ordering::SeqCst) && !self.is_over.load(Ordering::SeqCst) {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+fn pass(
+    mut from: UnixStream,
+    mut to: UnixStream,
+    state: &State,
+    goes_on: impl Fn(&mut [u8]) -> bool,
+) {
     let mut bytes = [0; 16 * 1024];
     while let Ok(read @ 1..) = from.read(&mut bytes) {
-        if !goes_on(&bytes[..read]) || to.write_all(&bytes[..read]).is_err() {
+        state.wait_while_it_hangs();
+        if !goes_on(&mut bytes[..read]) || to.write_all(&bytes[..read]).is_err() {
             break;
         }
     }

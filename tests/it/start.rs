@@ -4,13 +4,18 @@ use std::net::TcpListener;
 
 use clap::{Args as _, Command};
 use compose_broker::config;
+use diesel::{
+    Connection as _, PgConnection, QueryableByName, RunQueryDsl as _, sql_query, sql_types::Text,
+};
 use reqwest::Method;
 use serde_json::json;
 
 use crate::{
     broker::{answer, eventually, kill},
     etcd,
-    process::{BrokerProcess, Settings, assert_one_line, command, refused, settings},
+    line::Line,
+    postgres,
+    process::{BrokerProcess, Settings, assert_one_line, command, new_key_ring, refused, settings},
 };
 
 /// What operators read of the settings.
@@ -93,6 +98,43 @@ async fn a_wrong_setting_stops_the_start_with_one_line_that_names_it() {
         wrong.insert(name, value);
         assert_one_line(&refused(&wrong).await, &format!("COMPOSE_BROKER_{name}"));
     }
+}
+
+/// What stands between says another version than the server's own.
+#[tokio::test]
+async fn a_server_that_is_too_old_is_refused_and_one_that_is_too_new_is_told_of() {
+    for (major, is_refused) in [("12", true), ("19", false)] {
+        let Some(url) = postgres::new_database() else {
+            return;
+        };
+        let mut inside = PgConnection::establish(&url).expect("a connection");
+        let asked = sql_query("SELECT current_setting('server_version_num') AS number");
+        let told: ServerVersion = asked.get_result(&mut inside).expect("a version");
+        let (line, url) = Line::to_server_of(&url);
+        line.say(&format!("{major}{}", &told.number[2..]), &told.number);
+        let mut broker = BrokerProcess::stopped_with(|settings| {
+            settings.insert("DATABASE_URL", url);
+            settings.insert("ENCRYPTION_KEYS", new_key_ring());
+        });
+        if is_refused {
+            let told = refused(broker.settings()).await;
+            assert_one_line(&told, "COMPOSE_BROKER_DATABASE_URL");
+            assert_one_line(
+                &told,
+                "the server is PostgreSQL 12, and the broker needs 13",
+            );
+            continue;
+        }
+        broker.start_again().await;
+        let logged = broker.logged();
+        assert!(logged.contains("the server is PostgreSQL 19"), "{logged}");
+    }
+}
+
+#[derive(QueryableByName)]
+struct ServerVersion {
+    #[diesel(sql_type = Text)]
+    number: String,
 }
 
 #[test]
