@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::{BrokerError, BrokerParts};
+use super::{BrokerError, BrokerParts, due::Outcome};
 use crate::{
     backups::Vault,
     clock::Clock,
@@ -95,11 +95,13 @@ impl DeletedInstances {
             .store
             .read(move |conn| store::deleted::due_to_go(conn, now.time(), DELETED_ENDS_AT_ONCE))
             .await?;
-        let mut ended = 0;
+        let mut ends = Outcome::default();
         for deleted in due {
-            ended += usize::from(self.remove(deleted, now).await?);
+            if !ends.goes_on(self.remove(deleted, now).await) {
+                break;
+            }
         }
-        Ok(ended)
+        ends.end()
     }
 
     /// Returns whether it is gone: one that a restore reads from stays until that has ended.

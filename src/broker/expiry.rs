@@ -12,6 +12,7 @@ use chrono::{DateTime, Utc};
 use super::{
     BrokerError, BrokerParts,
     binding::{close_binding, end_binding},
+    due::Outcome,
     update::check_not_updating,
 };
 use crate::{
@@ -52,14 +53,16 @@ impl Expiry {
             .store
             .read(move |conn| store::binding::due_to_expire(conn, now, EXPIRIES_AT_ONCE))
             .await?;
-        let mut ended = 0;
+        let mut ends = Outcome::default();
         for (instance, id) in due {
             let decided = self
                 .store
                 .decide(move |conn| expire(conn, &instance, &id, now));
-            ended += usize::from(decided.await?);
+            if !ends.goes_on(decided.await) {
+                break;
+            }
         }
-        Ok(ended)
+        ends.end()
     }
 }
 

@@ -42,6 +42,7 @@ mod defragment;
 mod deleted;
 mod deployment;
 mod download;
+mod due;
 mod estate;
 mod expiry;
 mod fate;

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
 
-use super::{BrokerError, BrokerParts, deployment::secrets_of, repair::usable};
+use super::{BrokerError, BrokerParts, deployment::secrets_of, due::Outcome, repair::usable};
 use crate::{
     clock::Clock,
     model::{
@@ -62,20 +62,24 @@ impl Renewals {
         let Some(now) = self.time.trusted().map(Trusted::time) else {
             return Ok(0);
         };
-        self.look_at_former().await?;
+        // They have time: what cannot be read of one of them holds up no renewal.
+        let looked = self.look_at_former().await;
         let due = self.store.read(move |conn| {
             let free =
                 RENEWALS_AT_ONCE - store::operation::active_of_kind(conn, OperationKind::Renew)?;
             store::renewal::due(conn, now, free.max(0))
         });
-        let mut begun = 0;
+        let mut begun = Outcome::default();
         for (instance, deployment) in due.await? {
             let decided = self
                 .store
                 .write(move |conn| begin(conn, &instance, &deployment, now));
-            begun += usize::from(decided.await?);
+            if !begun.goes_on(decided.await) {
+                break;
+            }
         }
-        Ok(begun)
+        let begun = begun.end()?;
+        looked.map(|()| begun)
     }
 
     /// Accepts to give the members of an instance another certificate, and to do what else is due. While
@@ -117,9 +121,14 @@ impl Renewals {
         });
         let found = found.await?;
         let last = found.last().map(|(_, deployment)| deployment.clone());
+        let mut looks = Outcome::default();
         for (instance, _) in found {
-            self.look_at_certificates(instance).await?;
+            let looked = self.look_at_certificates(instance).await;
+            if !looks.goes_on(looked.map(|()| true)) {
+                break;
+            }
         }
+        looks.end()?;
         *self.former() = last.map_or(Former::Done, |last| Former::After(Some(last)));
         Ok(())
     }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::{BrokerError, BrokerParts, deleted::DeletedInstances};
+use super::{BrokerError, BrokerParts, deleted::DeletedInstances, due::Outcome};
 use crate::{
     model::{
         ids::InstanceId,
@@ -45,12 +45,14 @@ impl Retention {
             .store
             .read(move |conn| store::backup::due_to_go(conn, now, REMOVALS_AT_ONCE))
             .await?;
-        let mut queued = 0;
+        let mut queued = Outcome::default();
         for instance in due {
             let decided = self.store.decide(move |conn| prune(conn, &instance, now));
-            queued += usize::from(decided.await?);
+            if !queued.goes_on(decided.await) {
+                break;
+            }
         }
-        Ok(queued)
+        queued.end()
     }
 }
 

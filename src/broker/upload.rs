@@ -15,7 +15,9 @@ use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::Mutex;
 
-use super::{BrokerError, BrokerParts, DeploymentView, Downloads, Profiles, ready::ready};
+use super::{
+    BrokerError, BrokerParts, DeploymentView, Downloads, Profiles, due::Outcome, ready::ready,
+};
 use crate::{
     backups::{Identity, TakenIn, Vault},
     caller::Caller,
@@ -352,11 +354,14 @@ impl Uploads {
         let due = self
             .store
             .read(move |conn| store::upload::silent_since(conn, before, UPLOADS_ENDED_AT_ONCE));
-        let mut ended = 0;
+        let mut ends = Outcome::default();
         for upload in due.await? {
-            ended += usize::from(self.end(&upload, GIVEN_UP, Origin::Retention).await?);
+            let ended = self.end(&upload, GIVEN_UP, Origin::Retention).await;
+            if !ends.goes_on(ended) {
+                break;
+            }
         }
-        Ok(ended)
+        ends.end()
     }
 
     /// Ends an upload, unless bytes have come to it. It is closed first. As long as its row is there, a look comes

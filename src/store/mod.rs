@@ -125,6 +125,24 @@ impl<'a> Conn<'a> {
     pub fn once_committed(&mut self, change: impl FnOnce() + 'static) {
         self.once_committed.push(Box::new(change));
     }
+
+    /// Does a part of a decision so that its failure undoes it alone; `work` does no other part apart. Fails
+    /// itself where the whole transaction is of no further use.
+    pub fn apart<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, StoreError>,
+    ) -> Result<Result<T, StoreError>, StoreError> {
+        let (changed, following) = (self.operations_changed, self.once_committed.len());
+        prepared::set_inner_savepoint(&mut self.link)?;
+        let result = work(self);
+        if result.is_err() {
+            prepared::undo_to_inner_savepoint(&mut self.link)?;
+            self.operations_changed = changed;
+            self.once_committed.truncate(following);
+        }
+        prepared::release_inner_savepoint(&mut self.link)?;
+        Ok(result)
+    }
 }
 
 enum Link<'a> {

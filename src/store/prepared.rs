@@ -50,7 +50,7 @@ where
 /// A statement without values, of those in [`PLAIN`].
 struct Plain<const N: usize>;
 
-const PLAIN: [&str; 7] = [
+const PLAIN: [&str; 10] = [
     "BEGIN",
     "BEGIN IMMEDIATE",
     "COMMIT",
@@ -58,6 +58,9 @@ const PLAIN: [&str; 7] = [
     "SAVEPOINT decision",
     "ROLLBACK TO SAVEPOINT decision",
     "RELEASE SAVEPOINT decision",
+    "SAVEPOINT part",
+    "ROLLBACK TO SAVEPOINT part",
+    "RELEASE SAVEPOINT part",
 ];
 
 impl<const N: usize> QueryId for Plain<N> {
@@ -126,4 +129,19 @@ pub(super) fn undo_to_savepoint(link: &mut Link<'_>) -> QueryResult<()> {
 /// Takes the savepoint away.
 pub(super) fn release_savepoint(link: &mut Link<'_>) -> QueryResult<()> {
     Plain::<6>::run(link)
+}
+
+/// The same for a part of a decision.
+pub(super) fn set_inner_savepoint(link: &mut Link<'_>) -> QueryResult<()> {
+    Plain::<7>::run(link)
+}
+
+/// Undoes what was done since that savepoint, which stays.
+pub(super) fn undo_to_inner_savepoint(link: &mut Link<'_>) -> QueryResult<()> {
+    Plain::<8>::run(link)
+}
+
+/// Takes that savepoint away.
+pub(super) fn release_inner_savepoint(link: &mut Link<'_>) -> QueryResult<()> {
+    Plain::<9>::run(link)
 }

@@ -24,6 +24,15 @@ pub struct Due {
     pub deployment: DeploymentId,
 }
 
+/// An instance that is due, whose rows cannot be read.
+#[derive(Debug)]
+pub struct Spoiled {
+    /// What stands there as its id.
+    pub instance: String,
+    /// Why they cannot be read.
+    pub reason: StoreError,
+}
+
 /// Begins the schedule of an instance on a cluster.
 pub fn begin(conn: &mut Conn<'_>, schedule: &Schedule, cluster: &str) -> Result<(), StoreError> {
     each!(conn, |c| diesel::insert_into(schedules::table)
@@ -56,6 +65,18 @@ pub fn set(conn: &mut Conn<'_>, schedule: &Schedule) -> Result<(), StoreError> {
         schedules::failures.eq(count(schedule)),
     ))
     .execute(c))?;
+    Ok(())
+}
+
+/// Has an instance looked at no sooner than `until`, whatever its id is.
+pub fn put_off(
+    conn: &mut Conn<'_>,
+    instance: &str,
+    until: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    each!(conn, |c| diesel::update(schedules::table.find(instance))
+        .set(schedules::next_at.eq(until.naive_utc()))
+        .execute(c))?;
     Ok(())
 }
 
@@ -140,13 +161,13 @@ pub fn find(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<Option<Schedul
 }
 
 /// Instances of a cluster that are due (see [`Schedule::is_due`]), at most `limit`, the one that
-/// has waited longest in front.
+/// has waited longest in front; and those among them that cannot be read.
 pub fn due(
     conn: &mut Conn<'_>,
     cluster: &str,
     now: DateTime<Utc>,
     limit: i64,
-) -> Result<Vec<Due>, StoreError> {
+) -> Result<(Vec<Due>, Vec<Spoiled>), StoreError> {
     // Two reads, each of one stretch of the index: for "or" the whole of it might be gone through.
     let now = now.naive_utc();
     let of_cluster = schedules::table
@@ -162,13 +183,20 @@ pub fn due(
     let too_far_ahead: Vec<(Row, String)> = each!(conn, |c| of_cluster
         .filter(schedules::next_at.gt(now + SCHEDULE_AHEAD_MAX))
         .load(c))?;
-    come.into_iter()
-        .chain(too_far_ahead)
-        .map(|(row, deployment)| {
+    let (mut due, mut spoiled) = (Vec::new(), Vec::new());
+    for (row, deployment) in come.into_iter().chain(too_far_ahead) {
+        let instance = row.instance_id.clone();
+        let read = row.into_model().and_then(|schedule| {
+            let deployment = parse("a deployment's id", &deployment)?;
             Ok(Due {
-                schedule: row.into_model()?,
-                deployment: parse("a deployment's id", &deployment)?,
+                schedule,
+                deployment,
             })
-        })
-        .collect()
+        });
+        match read {
+            Ok(one) => due.push(one),
+            Err(reason) => spoiled.push(Spoiled { instance, reason }),
+        }
+    }
+    Ok((due, spoiled))
 }

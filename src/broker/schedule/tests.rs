@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{Days, TimeDelta};
+use diesel::{Connection as _, SqliteConnection, connection::SimpleConnection as _};
 use serde_json::json;
 
 use super::*;
@@ -30,7 +31,7 @@ fn begin() -> DateTime<Utc> {
 /// A store with usable instances, in a folder that goes with it.
 struct Room {
     store: Arc<Store>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Room {
@@ -39,7 +40,7 @@ impl Room {
         let url = format!("sqlite://{}", folder.path().join("broker.db").display());
         Self {
             store: Arc::new(Store::open(&url).expect("a store")),
-            _folder: folder,
+            folder,
         }
     }
 
@@ -207,6 +208,37 @@ async fn many_schedulers_make_one_backup() {
     for id in &ids {
         assert_eq!(room.backups(id).await.len(), 1);
     }
+}
+
+#[tokio::test]
+async fn what_is_spoiled_of_one_instance_holds_up_no_other() {
+    let room = Room::new();
+    let mut ids = Vec::new();
+    for i in 0..6 {
+        ids.push(room.add(&format!("i-{i}"), "a").await);
+    }
+    let file = room.folder.path().join("broker.db").display().to_string();
+    let mut inside = SqliteConnection::establish(&file).expect("a connection");
+    let spoil = "UPDATE instances SET deployment_id = 'spoiled ' || id WHERE id IN ('i-0', 'i-4');
+         CREATE TRIGGER spoils BEFORE INSERT ON backups WHEN NEW.instance_id IN ('i-1', 'i-3')
+         BEGIN SELECT RAISE(ABORT, 'spoiled'); END";
+    inside.batch_execute(spoil).expect("spoiled");
+    let now = begin() + Days::new(3);
+    assert_eq!(room.tick(&many(), now).await, 2);
+    for (i, id) in ids.iter().enumerate() {
+        let is_sound = i == 2 || i == 5;
+        let expected = usize::from(is_sound);
+        assert_eq!(room.backups(id).await.len(), expected, "{id}");
+    }
+    assert_eq!(room.tick(&many(), now).await, 0);
+
+    // What is mended has its backup a little later.
+    let mend = "DROP TRIGGER spoils; UPDATE instances SET deployment_id =
+         (SELECT id FROM deployments WHERE instance_id = instances.id)";
+    inside.batch_execute(mend).expect("mended");
+    assert_eq!(room.tick(&many(), now).await, 0);
+    let later = now + SCHEDULE_RETRY_MAX;
+    assert_eq!(room.tick(&many(), later).await, 4);
 }
 
 #[tokio::test]

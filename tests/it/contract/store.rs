@@ -345,6 +345,7 @@ macro_rules! contract {
             contract!(@tests $kind:
                 transactions::decisions_are_one_at_a_time,
                 transactions::what_is_refused_or_panics_leaves_nothing,
+                transactions::a_part_that_fails_is_undone_alone,
                 transactions::decisions_that_wait_are_made_together_and_refused_each_by_itself,
                 transactions::a_read_sees_one_state_and_what_was_committed,
                 transactions::who_waits_is_woken_by_work_alone,

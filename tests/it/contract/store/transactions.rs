@@ -10,7 +10,7 @@ use std::{
 };
 
 use compose_broker::{
-    model::operation::OperationState,
+    model::operation::{Operation, OperationState},
     store::{Store, StoreError, audit, notes, operation},
 };
 use futures::{FutureExt, future::join_all};
@@ -81,6 +81,44 @@ pub(super) async fn what_is_refused_or_panics_leaves_nothing<K: Kind>() {
     write(store, |conn| note(conn, "after")).await;
     assert_eq!(text_of_note(store).await, "after");
     store.ping().await.expect("it takes writes");
+}
+
+pub(super) async fn a_part_that_fails_is_undone_alone<K: Kind>() {
+    let Some(kind) = K::new() else { return };
+    let store = kind.store();
+    let followed = Arc::new(AtomicU32::new(0));
+    let counted = followed.clone();
+    let parts = store.write(move |conn| {
+        let mut came = Vec::new();
+        for i in [1, 1, 2] {
+            let counted = counted.clone();
+            came.push(conn.apart(|conn| {
+                conn.once_committed(move || {
+                    counted.fetch_add(1, Ordering::SeqCst);
+                });
+                let before = notes::of(conn, &own(1))?.text;
+                note(conn, &format!("{before}{i}"))?;
+                operation::insert(
+                    conn,
+                    &Operation {
+                        id: own(i),
+                        ..backup_of("i")
+                    },
+                    None,
+                )
+            })?);
+        }
+        Ok(came)
+    });
+    let parts = parts.await.expect("the others");
+    assert!(
+        matches!(parts[..], [Ok(()), Err(StoreError::Duplicate), Ok(())]),
+        "{parts:?}"
+    );
+    assert_eq!(text_of_note(store).await, "12");
+    assert_eq!(followed.load(Ordering::SeqCst), 2);
+    let left = read(store, |conn| operation::of_instance(conn, &id("i"), MANY)).await;
+    assert_eq!(left.len(), 2);
 }
 
 pub(super) async fn decisions_that_wait_are_made_together_and_refused_each_by_itself<K: Kind>() {
