@@ -13,8 +13,8 @@ use clap::{
 use clap_complete::env::{Bash, CompleteEnv, EnvCompleter, Fish, Zsh};
 use compose_broker::{
     app::{
-        self, App, Clock, Looked, Surroundings, Verdict, chain, check_catalog, copy_backups,
-        copy_store, pending_migrations, start_members, verify_backups,
+        self, App, Clock, Looked, Surroundings, THREADS_END_WAIT, Verdict, chain, check_catalog,
+        copy_backups, copy_store, pending_migrations, start_members, verify_backups,
     },
     client::{self, Client},
     config::{Accepted, CatalogFile, Config, OfflineLook, SECRETS_HELP, Settings, program},
@@ -145,7 +145,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failure(&error),
     };
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let done = match command {
             Command::Serve { settings, accept } => serve(&settings, accept).await,
             Command::Client(client) => return client::run(*client, Clock::system()).await,
@@ -161,7 +161,9 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => failure(error.as_ref()),
         }
-    })
+    });
+    runtime.shutdown_timeout(THREADS_END_WAIT);
+    ended
 }
 
 /// What a process knew when it crashed stays unwritten, of the broker and of the members that it

@@ -8,6 +8,7 @@ use futures::future::join_all;
 use tokio::{
     sync::mpsc,
     task::{JoinHandle, JoinSet},
+    time::timeout,
 };
 
 use self::{
@@ -29,7 +30,7 @@ use crate::{
     http::{readiness::Readiness, tls::ServerCertificate},
     metrics::Metrics,
     model::{
-        limits::{ALERT_SETTLES_AFTER, HANG_AFTER},
+        limits::{ALERT_SETTLES_AFTER, DRAIN_TIMEOUT, HANG_AFTER},
         patience::Patience,
         renewal::CertificateLife,
     },
@@ -63,6 +64,9 @@ pub use error::{FolderError, StartError};
 
 /// How [`StartError`] is told in one line, with all its causes.
 pub use crate::model::failure::chain;
+
+/// How long a process that ends waits for its threads.
+pub use crate::model::limits::THREADS_END_WAIT;
 
 /// What a look at backups without a broker finds.
 pub use crate::backups::{Looked, Verdict};
@@ -282,7 +286,12 @@ impl App {
         }
         join_all(self.servers.iter().map(|server| server.stop(true))).await;
         self.tasks.stop().await;
-        self.broker.audit.note_all_counted().await;
+        let noted = timeout(DRAIN_TIMEOUT, self.broker.audit.note_all_counted());
+        if noted.await.is_err() {
+            log::error!(
+                "the audit does not say how often the last things were done: the store does not answer"
+            );
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 
 use super::seals::renew_seals;
@@ -25,6 +26,22 @@ use crate::{
     seal::KeyRing,
     store::{self, Store, StoreError, cluster::LookedAfter},
 };
+
+/// A cluster, and what is installed there, by engine.
+type Installed = (String, BTreeMap<String, Vec<Version>>);
+
+fn looks_after(
+    broker: &Replica,
+    (id, versions): &Installed,
+    seen_at: DateTime<Utc>,
+) -> LookedAfter {
+    LookedAfter {
+        id: id.clone(),
+        machine: broker.machine.clone(),
+        versions: versions.clone(),
+        seen_at,
+    }
+}
 
 /// Takes over what has lost its broker, and lets the others know.
 pub(super) struct Takeover {
@@ -119,35 +136,22 @@ impl Takeover {
     /// all of them seal alike.
     async fn exchange(&self) -> Result<bool, StoreError> {
         let now = self.broker.clock.now();
-        let own: Vec<(String, BTreeMap<String, Vec<Version>>)> = looked_after(&self.provisioners)
+        let own: Vec<Installed> = looked_after(&self.provisioners)
             .map(|(id, provisioner)| (id.clone(), self.versions_of(provisioner)))
             .collect();
         for (id, versions) in &own {
             self.note(id, versions);
         }
-        let (own_replica, catalog) = (self.own.clone(), self.broker.inventory.catalog.clone());
-        let all = self.store.write(move |conn| {
-            // The catalog of this moment: another one comes into force between two decisions.
-            let this = Replica {
-                plans: Some(catalog.get().plan_ids()),
-                ..own_replica.clone()
-            };
+        if !self.is_known(now, own.clone()).await? {
+            self.introduce(now, own).await?;
+        }
+        let this = self.own.clone();
+        let heard = self.store.read(move |conn| {
             let seen_at = store::time::of_store(conn, now)?;
-            store::broker::forget(conn, seen_at - REPLICA_KEPT)?;
-            store::broker::set(conn, &this, seen_at)?;
             let alive = store::broker::alive_since(conn, seen_at - REPLICA_ALIVE)?;
-            for (id, versions) in &own {
-                let of = LookedAfter {
-                    id: id.clone(),
-                    machine: this.machine.clone(),
-                    versions: versions.clone(),
-                    seen_at,
-                };
-                store::cluster::set(conn, &of)?;
-            }
             Ok((store::cluster::all(conn)?, seal_alike(&this, &alive)))
         });
-        let (all, seal_alike) = all.await?;
+        let (all, seal_alike) = heard.await?;
         for of in all {
             let handover = self.handovers.iter().find(|one| one.cluster() == of.id);
             if let Some(handover) = handover
@@ -158,6 +162,39 @@ impl Takeover {
             }
         }
         Ok(seal_alike)
+    }
+
+    /// Says that this broker is still alive and looks after these clusters. Returns whether the store knows all of
+    /// that; no decision waits for it, nor does it for one.
+    async fn is_known(&self, now: DateTime<Utc>, own: Vec<Installed>) -> Result<bool, StoreError> {
+        let this = self.own.clone();
+        let told = self.store.write_beside(move |conn| {
+            let seen_at = store::time::of_store(conn, now)?;
+            store::broker::forget(conn, seen_at - REPLICA_KEPT)?;
+            let mut is_known = store::broker::touch(conn, &this.id, seen_at)?;
+            for of in &own {
+                is_known &= store::cluster::touch(conn, &looks_after(&this, of, seen_at))?;
+            }
+            Ok(is_known)
+        });
+        told.await
+    }
+
+    /// Says all of this broker.
+    async fn introduce(&self, now: DateTime<Utc>, own: Vec<Installed>) -> Result<(), StoreError> {
+        let (own_replica, catalog) = (self.own.clone(), self.broker.inventory.catalog.clone());
+        let told = self.store.write(move |conn| {
+            // The catalog of this moment: another one comes into force between two decisions.
+            let this = Replica {
+                plans: Some(catalog.get().plan_ids()),
+                ..own_replica.clone()
+            };
+            let seen_at = store::time::of_store(conn, now)?;
+            store::broker::set(conn, &this, seen_at)?;
+            let mut own = own.iter();
+            own.try_for_each(|of| store::cluster::set(conn, &looks_after(&this, of, seen_at)))
+        });
+        told.await
     }
 
     fn versions_of(&self, provisioner: &SharedProvisioner) -> BTreeMap<String, Vec<Version>> {

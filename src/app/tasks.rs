@@ -10,8 +10,13 @@ use std::{
 };
 
 use futures::{FutureExt as _, future::select_all};
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
+
+use crate::model::limits::TASKS_END_WAIT;
 
 /// The tasks of a broker.
 pub(super) struct Tasks {
@@ -84,12 +89,15 @@ impl Tasks {
         select_all(ends).await.0
     }
 
-    /// Tells all to stop, and waits until they have.
+    /// Tells all to stop, and waits until they have, but no longer than [`TASKS_END_WAIT`].
     pub(super) async fn stop(self) {
         self.stop.cancel();
+        let deadline = Instant::now() + TASKS_END_WAIT;
         for (what, task) in self.running {
-            if let Err(error) = task.await {
-                log::error!("the {what} ended badly: {error}");
+            match timeout_at(deadline, task).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => log::error!("the {what} ended badly: {error}"),
+                Err(_) => log::warn!("the {what} does not end, and is not waited for"),
             }
         }
     }

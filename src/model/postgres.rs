@@ -9,7 +9,7 @@ use super::limits::{
 /// How the broker uses its server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PostgresUse {
-    /// Connections that only read; one more writes.
+    /// Connections that only read; one more decides, and one writes heartbeats.
     pub readers: u32,
     /// A statement that takes longer is broken off.
     pub statement_timeout: Duration,

@@ -24,6 +24,14 @@ pub fn set(conn: &mut Conn<'_>, of: &Replica, now: DateTime<Utc>) -> Result<(), 
     Ok(())
 }
 
+/// Says that a broker is still alive at `now`, where the store knows it; false: it does not.
+pub fn touch(conn: &mut Conn<'_>, id: &str, now: DateTime<Utc>) -> Result<bool, StoreError> {
+    let touched = each!(conn, |c| diesel::update(brokers::table.find(id))
+        .set(brokers::seen_at.eq(now.naive_utc()))
+        .execute(c))?;
+    Ok(touched == 1)
+}
+
 /// Says which plans a broker has from now on, where it has said that it is alive.
 pub fn set_plans(conn: &mut Conn<'_>, id: &str, plans: &[PlanMark]) -> Result<(), StoreError> {
     let plans = to_json(&plans)?;

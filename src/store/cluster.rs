@@ -37,6 +37,19 @@ pub fn set(conn: &mut Conn<'_>, of: &LookedAfter) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Says that a broker still looks after a cluster, where the store says the same of it; false: it does not.
+pub fn touch(conn: &mut Conn<'_>, of: &LookedAfter) -> Result<bool, StoreError> {
+    let versions = to_json(&of.versions)?;
+    let same = clusters::table
+        .find(&of.id)
+        .filter(clusters::machine.eq(&of.machine))
+        .filter(clusters::versions.eq(&versions));
+    let touched = each!(conn, |c| diesel::update(same)
+        .set(clusters::seen_at.eq(of.seen_at.naive_utc()))
+        .execute(c))?;
+    Ok(touched == 1)
+}
+
 /// Whether the broker that looked after a cluster has not said since then that it does.
 pub fn is_left_alone(
     conn: &mut Conn<'_>,

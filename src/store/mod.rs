@@ -2,7 +2,8 @@
 //!
 //! Invariants: a 202 is sent only after [`Store::write`] returned; every write of an operation's
 //! worker passes [`operation::fence`]; nothing here decides, it keeps and finds. Of all
-//! transactions that write, one is open at a time, so what one has read stays true until it ends.
+//! transactions that decide, one is open at a time, so what one has read stays true until it ends. Heartbeats may
+//! be written meanwhile ([`Store::write_beside`]): no decision needs what they change to stand still.
 //!
 //! SQLite has one writer (`writer`; several would starve each other) and several readers (`readers`), in
 //! WAL mode with `synchronous=FULL`: what was said to be written survives a power cut. A process has the
@@ -21,19 +22,24 @@ use diesel::{
     connection::{CacheSize, SimpleConnection as _},
     r2d2::{ConnectionManager, CustomizeConnection, Pool},
 };
-use tokio::sync::watch;
+use tokio::{
+    sync::{Semaphore, watch},
+    time::timeout,
+};
 
 use crate::{
     caller::Caller,
     disk,
     model::{
         database_url::DatabaseUrl,
+        limits::{STORE_READ_WAIT, STORE_SCAN_WAIT},
         postgres::{DatabaseAddress, complete},
     },
 };
 
 pub mod audit;
 pub mod backup;
+mod beside;
 pub mod binding;
 pub mod broker;
 pub mod cluster;
@@ -72,10 +78,11 @@ pub mod upload;
 mod waiting;
 mod writer;
 
+use beside::Beside;
 pub use error::StoreError;
 pub use postgres::POSTGRES_LOCK;
 use postgres::PostgresPool;
-use readers::Readers;
+use readers::{OF_BLOCKING_THREADS, Readers};
 use writer::{Database, Writer};
 
 /// A statement waits this long for a lock before it fails.
@@ -87,7 +94,11 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Store {
     /// None where the store is open for reading only.
     writer: Option<Writer>,
+    /// None where the writer does that too.
+    beside: Option<Beside>,
     reading: Reading,
+    /// One for each connection that blocking threads read over.
+    reading_places: Arc<Semaphore>,
     changes: watch::Sender<u64>,
 }
 
@@ -225,10 +236,15 @@ impl Store {
         };
         database.refuse_unfit()?;
         let changes = watch::Sender::new(0);
+        let beside = match &reading {
+            Reading::Sqlite { .. } => None,
+            Reading::Postgres(_) => Some(Beside::over(postgres::pool(at, 1)?)),
+        };
         Ok(Self {
             writer: Some(Writer::begin(database, changes.clone())?),
-            reading,
+            beside,
             changes,
+            ..Self::over(reading)
         })
     }
 
@@ -251,11 +267,22 @@ impl Store {
                 ));
             }
         };
-        Ok(Self {
+        Ok(Self::over(reading))
+    }
+
+    /// What only reads.
+    fn over(reading: Reading) -> Self {
+        let connections = match &reading {
+            Reading::Sqlite { .. } => OF_BLOCKING_THREADS,
+            Reading::Postgres(pool) => pool.max_size(),
+        };
+        Self {
             writer: None,
+            beside: None,
             reading,
+            reading_places: Arc::new(Semaphore::new(connections as usize)),
             changes: watch::Sender::new(0),
-        })
+        }
     }
 
     /// The names of the migrations that [`Store::open`] would make in the database at `url`. Nothing is
@@ -333,7 +360,8 @@ impl Store {
     }
 
     /// Reads a few rows that an index leads to; of more, see [`Store::scan`]. All of `work` sees one
-    /// state of the database.
+    /// state of the database. Fails with [`StoreError::Busy`] where a server gives no answer for
+    /// [`STORE_READ_WAIT`].
     pub async fn read<T, F>(self: &Arc<Self>, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -350,7 +378,8 @@ impl Store {
     }
 
     /// Reads what may be much, without keeping the thread that asks from anything else. All of `work`
-    /// sees one state of the database.
+    /// sees one state of the database. Fails with [`StoreError::Busy`] where it takes longer than
+    /// [`STORE_SCAN_WAIT`].
     pub async fn scan<T, F>(self: &Arc<Self>, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -368,8 +397,23 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&mut Conn<'_>) -> Result<T, StoreError> + Send + 'static,
     {
-        let store = self.clone();
-        on_a_blocking_thread(move || store.read_blocking(is_short, work)).await
+        let (store, places) = (self.clone(), self.reading_places.clone());
+        let reading = async move {
+            // What waits here takes no thread, and goes with its caller.
+            let place = places.acquire_owned().await.map_err(connection_error)?;
+            on_a_blocking_thread(move || {
+                let _place = place;
+                store.read_blocking(is_short, work)
+            })
+            .await
+        };
+        let wait = match is_short {
+            true => STORE_READ_WAIT,
+            false => STORE_SCAN_WAIT,
+        };
+        timeout(wait, reading)
+            .await
+            .unwrap_or(Err(StoreError::Busy))
     }
 
     /// Writes: all of `work` or nothing. It is durable when this returns. It is done also when the
@@ -381,6 +425,20 @@ impl Store {
         F: Fn(&mut Conn<'_>) -> Result<T, StoreError> + Send + 'static,
     {
         self.decide(work).await
+    }
+
+    /// Like [`Store::write`], for heartbeats and facts of single rows that no decision needs to stand still: it waits
+    /// for no decision where the database lets several write. Each statement of `work` says by itself which rows it
+    /// changes.
+    pub async fn write_beside<T, F>(self: &Arc<Self>, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Fn(&mut Conn<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        match &self.beside {
+            Some(beside) => beside.write(work).await,
+            None => self.decide(work).await,
+        }
     }
 
     /// Like [`Store::write`], for work that looks, decides and may refuse with an error of its

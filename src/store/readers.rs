@@ -31,7 +31,7 @@ use super::{Conn, Link, StoreError, connect, connection_error, prepared, sqlite_
 use crate::{caller::Caller, model::limits::STORE_READ_SLOW};
 
 /// Connections of blocking threads.
-const OF_BLOCKING_THREADS: u32 = 4;
+pub(super) const OF_BLOCKING_THREADS: u32 = 4;
 
 /// The slot of a connection; empty while it is used, and after a read that went wrong.
 type Slot = Arc<Mutex<Option<SqliteConnection>>>;

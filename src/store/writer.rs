@@ -34,8 +34,9 @@ use crate::{
     model::{
         failure::chain,
         limits::{
-            DECISION_PAUSES, DECISION_TRIES_TIME, DECISION_WAIT, DECISIONS_TOGETHER_MAX,
-            DECISIONS_TOGETHER_TIME, DECISIONS_WAITING_MAX, LOST_COMMIT_WAIT,
+            DECISION_ANSWER_WAIT, DECISION_PAUSES, DECISION_TRIES_TIME, DECISION_WAIT,
+            DECISIONS_TOGETHER_MAX, DECISIONS_TOGETHER_TIME, DECISIONS_WAITING_MAX,
+            LOST_COMMIT_WAIT,
         },
     },
 };
@@ -111,17 +112,25 @@ impl Writer {
     }
 
     /// Has `work` done, and waits until it is durable. Fails with [`StoreError::Busy`], and nothing is
-    /// done, where the writer does not come to it within [`DECISION_WAIT`].
+    /// done, where the writer does not come to it within [`DECISION_WAIT`]; with [`StoreError::Unknown`] where it
+    /// was begun, and no answer has come within [`DECISION_ANSWER_WAIT`].
     pub(super) async fn decide<T, E, F>(&self, caller: Caller, work: F) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
         F: Fn(&mut Conn<'_>) -> Result<T, E> + Send + 'static,
     {
-        self.decide_within(DECISION_WAIT, caller, work).await
+        let waits = (DECISION_WAIT, DECISION_ANSWER_WAIT);
+        self.decide_within(waits, caller, work).await
     }
 
-    async fn decide_within<T, E, F>(&self, wait: Duration, caller: Caller, work: F) -> Result<T, E>
+    /// Waits so long for its beginning, and for an answer where it was begun.
+    async fn decide_within<T, E, F>(
+        &self,
+        (begins, ends): (Duration, Duration),
+        caller: Caller,
+        work: F,
+    ) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
@@ -142,10 +151,16 @@ impl Writer {
             TrySendError::Full(_) => StoreError::Busy,
             TrySendError::Disconnected(_) => ended(),
         })?;
-        let told = match timeout(wait, &mut answered).await {
+        let told = match timeout(begins, &mut answered).await {
             Ok(told) => told,
             Err(_) if turn.take() => return Err(StoreError::Busy.into()),
-            Err(_) => answered.await,
+            Err(_) => match timeout(ends.saturating_sub(begins), answered).await {
+                Ok(told) => told,
+                Err(elapsed) => {
+                    let reason = Box::new(connection_error(elapsed));
+                    return Err(StoreError::Unknown(reason).into());
+                }
+            },
         };
         match told {
             Ok(Ok(result)) => result,
@@ -514,6 +529,7 @@ fn run_all(
 mod tests {
     use std::{
         sync::{Arc, Mutex, mpsc},
+        task::Poll,
         time::Duration,
     };
 
@@ -521,7 +537,7 @@ mod tests {
     use futures::future::join_all;
 
     use super::super::{Conn, Store, StoreError, each};
-    use crate::caller::Caller;
+    use crate::{caller::Caller, model::limits::DECISIONS_WAITING_MAX};
 
     fn url(folder: &tempfile::TempDir) -> String {
         format!("sqlite://{}", folder.path().join("db").display())
@@ -569,7 +585,7 @@ mod tests {
         let unwanted = |conn: &mut Conn<'_>| run(conn, "CREATE TABLE unwanted (i INTEGER)");
         let writer = store.writer.as_ref().expect("a writer");
         let moment = Duration::from_millis(1);
-        let refused = writer.decide_within(moment, Caller::default(), unwanted);
+        let refused = writer.decide_within((moment, moment), Caller::default(), unwanted);
         let refused = refused.await;
         assert!(matches!(refused, Err(StoreError::Busy)), "{refused:?}");
         assert!(!hanging.is_finished());
@@ -579,6 +595,45 @@ mod tests {
             .write(unwanted)
             .await
             .expect("what was taken back was not made");
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_ever_for_a_disk_that_hangs_and_no_more_wait_than_may() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Arc::new(Store::open(&url(&folder)).expect("a store"));
+        let (begun, begins) = mpsc::channel::<()>();
+        let (go_on, hangs) = mpsc::channel::<()>();
+        let hanging = move |conn: &mut Conn<'_>| {
+            begun.send(()).expect("a listener");
+            hangs.recv().expect("an end");
+            run(conn, "CREATE TABLE made (i INTEGER)")
+        };
+        let writer = store.writer.as_ref().expect("a writer");
+        let (begin, end) = (Duration::from_millis(500), Duration::from_millis(600));
+        let mut unknown = Box::pin(writer.decide_within((begin, end), Caller::default(), hanging));
+        assert!(futures::poll!(&mut unknown).is_pending());
+        begins.recv().expect("it was begun");
+        let told = unknown.await;
+        assert!(matches!(told, Err(StoreError::Unknown(_))), "{told:?}");
+
+        let mut waiting = Vec::new();
+        for _ in 0..DECISIONS_WAITING_MAX {
+            let mut one = Box::pin(store.write(|_| Ok(())));
+            assert!(futures::poll!(&mut one).is_pending());
+            waiting.push(one);
+        }
+        let mut more = Box::pin(store.write(|_| Ok(())));
+        let more = futures::poll!(&mut more);
+        assert!(
+            matches!(more, Poll::Ready(Err(StoreError::Busy))),
+            "{more:?}"
+        );
+        go_on.send(()).expect("it hangs");
+        for told in join_all(waiting).await {
+            told.expect("it is made in the end");
+        }
+        let kept = store.write(|conn| run(conn, "INSERT INTO made VALUES (1)"));
+        kept.await.expect("what nobody waited for was made too");
     }
 
     #[tokio::test]

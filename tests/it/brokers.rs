@@ -5,6 +5,7 @@ use std::{fs, path::Path, time::Duration};
 use diesel::{Connection as _, PgConnection, RunQueryDsl as _, sql_query};
 use futures::future::join_all;
 use reqwest::{Method, StatusCode};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::{
@@ -13,7 +14,9 @@ use crate::{
     },
     catalog::catalog_file,
     control::move_clock,
-    etcd, postgres,
+    etcd,
+    line::Line,
+    postgres,
     process::{
         BrokerProcess, Settings, assert_one_line, new_key_ring, refused, shared_cluster,
         shared_settings,
@@ -446,4 +449,65 @@ async fn a_plan_that_one_broker_lacks_is_given_to_nobody() {
     assert_one_line(&refused(drops.settings()).await, "COMPOSE_BROKER_CATALOG");
     keeps.deprovision("i").await;
     drops.start_again().await;
+}
+
+/// A server that stands still keeps its connections, and the system answers for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_its_server_hangs_a_broker_says_when_to_come_again_and_can_be_ended() {
+    let Some(url) = postgres::new_database() else {
+        return;
+    };
+    let (line, url) = Line::to_server_of(&url);
+    let folder = tempfile::tempdir().expect("a folder");
+    let all = [shared_cluster("local", folder.path(), None)];
+    let common = shared(folder.path(), &url, &all);
+    let [mut broker, other] = ["here", "there"].map(|machine| broker(&common, machine));
+    broker.start_again().await;
+    let accepted = broker.put_instance("i", json!({})).await;
+    let end = broker.instance_end("i", &accepted.body).await;
+    assert_eq!(end["state"], "succeeded", "{end}");
+
+    line.hang();
+    let begun = tokio::time::Instant::now();
+    let poll = format!("{}/last_operation", instance_path("i"));
+    let asks = async {
+        let polls = join_all((0..12).map(|_| answer(broker.osb(Method::GET, &poll))));
+        let put = async {
+            // The writer has begun something of the broker's own by then.
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            broker.put_instance("other", json!({})).await
+        };
+        let (polls, put) = tokio::join!(polls, put);
+        (polls, put, begun.elapsed())
+    };
+    let ((polls, put, took), start) = tokio::join!(asks, refused(other.settings()));
+    assert!(took < SKEW / 2, "{took:?}");
+    let said = String::from_utf8_lossy(&start.stderr);
+    let last = said.lines().last().unwrap_or_default();
+    assert!(last.contains("COMPOSE_BROKER_DATABASE_URL"), "{said}");
+    for told in polls.iter().chain([&put]) {
+        assert_eq!(told.status, StatusCode::SERVICE_UNAVAILABLE, "{told:?}");
+        assert!(told.headers.contains_key("retry-after"), "{told:?}");
+    }
+    let catalog = answer(broker.osb(Method::GET, "/v2/catalog")).await;
+    assert_eq!(catalog.status, StatusCode::OK, "{catalog:?}");
+
+    line.go_on();
+    broker.serving().await;
+    broker.deprovision("i").await;
+    line.hang();
+    let polls = (0..12).map(|_| answer(broker.osb(Method::GET, &poll)));
+    let asked = begun.elapsed();
+    assert_eq!(join_all(polls).await.len(), 12);
+    let pid = i32::try_from(broker.pid()).ok().and_then(Pid::from_raw);
+    kill_process(pid.expect("a pid"), Signal::TERM).expect("a signal");
+    let status = loop {
+        if let Some(status) = broker.ended() {
+            break status;
+        }
+        let took = begun.elapsed() - asked;
+        assert!(took < SKEW * 2, "it waits for its server");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert!(status.success(), "{status}");
 }

@@ -82,7 +82,7 @@ impl Runner {
         let (owner, now) = (self.owner.clone(), self.parts.clock.now());
         self.parts
             .store
-            .write(move |conn| {
+            .write_beside(move |conn| {
                 let until = store::time::of_store(conn, now)? + LEASE;
                 store::operation::renew_all(conn, &owner, &works_on, now, until)
             })
@@ -142,7 +142,7 @@ impl Runner {
         let (claim, now) = (claim.clone(), self.parts.clock.now());
         self.parts
             .store
-            .write(move |conn| store::operation::set_bytes(conn, &claim, now, reading))
+            .write_beside(move |conn| store::operation::set_bytes(conn, &claim, now, reading))
             .await
     }
 

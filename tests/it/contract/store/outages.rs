@@ -1,15 +1,25 @@
 //! What a server may do to a transaction: each decision is made once, or its caller is told that nobody knows.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
-use compose_broker::store::{Conn, Store, StoreError, notes};
+use compose_broker::{
+    model::limits::DECISION_WAIT,
+    store::{Conn, POSTGRES_LOCK, Store, StoreError, notes, operation},
+};
 use diesel::{Connection as _, PgConnection, connection::SimpleConnection as _};
 use futures::future::join_all;
+use tokio::time::timeout;
 
-use super::{Kind as _, Pooled, Postgres, note, own, text_of_note};
+use super::{
+    Kind as _, LEASE, Pooled, Postgres, SOON, accept, backup_of, claim_one, found, noon, note, own,
+    seconds, text_of_note,
+};
 use crate::{line::Line, postgres::name_of};
 
 /// Has the database do this to the first two transactions that write a note: at once, or in their commit.
@@ -150,6 +160,77 @@ async fn a_commit_whose_answer_was_lost_is_found_and_not_made_twice() {
     if let Some(database) = Pooled::new() {
         a_lost_commit_is_found(&database.url, Pooled::open).await;
     }
+}
+
+/// A broker that takes long over a decision, or stands still in one, delays no lease of another.
+#[tokio::test(flavor = "multi_thread")]
+async fn heartbeats_wait_for_no_decision() {
+    let Some(database) = Postgres::new() else {
+        return;
+    };
+    let store = database.store();
+    accept(store, &[backup_of("i")]).await;
+    let claim = claim_one(store, "w", noon()).await.expect("a claim");
+    let mut decides = PgConnection::establish(&database.url).expect("a connection");
+    let lock = format!("BEGIN; SELECT pg_advisory_xact_lock{POSTGRES_LOCK}");
+    decides.batch_execute(&lock).expect("the lock");
+    let mut waits = Box::pin(store.write(|conn| note(conn, "late")));
+    assert!(futures::poll!(&mut waits).is_pending());
+    let (renewed, of) = (seconds(10), claim.clone());
+    let beats = store.write_beside(move |conn| {
+        operation::set_bytes(conn, &of, renewed, (1, 2))?;
+        let works_on = [of.operation.clone()];
+        operation::renew_all(conn, "w", &works_on, renewed, renewed + LEASE)
+    });
+    let held = timeout(SOON, beats).await.expect("nobody decides that");
+    let held = held.expect("renewed");
+    assert_eq!(held[&claim.operation].epoch, claim.epoch);
+    assert!(futures::poll!(&mut waits).is_pending());
+    decides.batch_execute("COMMIT").expect("an end");
+    waits.await.expect("written");
+    // Nobody else gets it in the meantime.
+    assert_eq!(claim_one(store, "x", seconds(20)).await, None);
+    let progress = found(store, &claim.operation).await.progress;
+    assert_eq!((progress.bytes_done, progress.bytes_total), (1, 2));
+}
+
+/// It waits for as long as a read may take.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_for_ever_for_a_server_that_hangs() {
+    const READS: usize = 600; // more than there are threads for them
+    let Some(database) = Postgres::new() else {
+        return;
+    };
+    let (line, url) = Line::to_server_of(&database.url);
+    let store = Arc::new(Store::open(&url).expect("a store"));
+    write_note(&store, "first").await.0.expect("written");
+    line.hang();
+    let begun = Instant::now();
+    let hanging = tokio::spawn({
+        let store = store.clone();
+        async move { write_note(&store, "second").await.0 }
+    });
+    let reads = join_all((0..READS).map(|_| store.read(|conn| notes::of(conn, &own(1)))));
+    let waits = async {
+        // The writer has begun the other one by then.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        write_note(&store, "third").await.0
+    };
+    let (third, reads) = tokio::join!(waits, reads);
+    let took = begun.elapsed();
+    assert!(took < DECISION_WAIT + SOON / 2, "{took:?}");
+    refused!(third, StoreError::Busy);
+    for read in reads {
+        let error = read.expect_err("the server hangs");
+        assert!(error.is_shortage(), "{error:?}");
+    }
+
+    // Nothing of that is in the way when it goes on.
+    line.go_on();
+    hanging.await.expect("no panic").expect("written");
+    assert_eq!(text_of_note(&store).await, "second");
+    write_note(&store, "fourth").await.0.expect("written");
+    assert_eq!(text_of_note(&store).await, "fourth");
 }
 
 /// It waits for as long as a writer looks for a lost commit.

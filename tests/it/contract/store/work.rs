@@ -137,10 +137,10 @@ pub(super) async fn a_claim_lasts_as_long_as_it_is_renewed<K: Kind>() {
         .await
         .expect("a claim");
     let all = vec![backup.id.clone(), other.id.clone()];
-    let held = write(store, move |conn| {
+    let held = store.write_beside(move |conn| {
         operation::renew_all(conn, "first", &all, seconds(1), seconds(1) + LEASE)
-    })
-    .await;
+    });
+    let held = held.await.expect("written");
     let kept = Held {
         epoch: 1,
         halted: false,
