@@ -124,6 +124,7 @@ mod skipped;
 mod start;
 mod store_copy;
 mod story;
+mod stranger;
 mod stub;
 mod tenants;
 mod tidy;

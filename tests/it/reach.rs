@@ -2,15 +2,17 @@
 //! the configuration do.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{BufRead as _, BufReader, Lines, Write as _},
     net::TcpStream,
     path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{ChildStdout, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use procfs::net::TcpState;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -19,14 +21,16 @@ use crate::{
     inside::Inside,
     netns::{self, Machines, NAME, V4, V6, part, part_there, succeeds_there, there},
     readdress::{AT_FIRST, moved},
-    repair::{alerts, patch},
+    repair::{alerts, lose, patch, repaired},
+    restores,
+    stranger::{Running, Stranger, tries},
     updates::GAP_MAX,
 };
 
 /// The test whose parts are played in processes of their own.
 const PLAYED: &str = "reach::a_part_of_another_test";
-/// Ports of the broker's members: nobody else is on its machine.
-const PORTS: std::ops::RangeInclusive<u16> = 20_000..=20_017;
+/// Ports of the broker's members, for two databases and a few more: nobody else is on its machine.
+const PORTS: std::ops::RangeInclusive<u16> = 20_000..=20_020;
 /// Open files that the system grants the broker, and so each member: a flood takes all of them.
 const OPEN_FILES: u32 = 1024;
 /// Connections that a member grants on one port: etcd keeps 150 files for itself.
@@ -61,6 +65,7 @@ async fn a_part_of_another_test() {
         Some("change") => members_are_reached_elsewhere_after_a_change().await,
         Some("floods") => floods_hold_up_no_call_of_the_broker().await,
         Some("flood") => flood(),
+        Some("stranger") => tries().await,
         _ => println!("nothing is played"),
     }
 }
@@ -172,10 +177,35 @@ impl Application {
         ] {
             assert_refused(&mut self.anonymous(words));
         }
-        let mut plain = there(etcdctl());
+        let mut trusts_nobody = there(etcdctl());
         let first = self.endpoints.split(',').next().expect("a member");
-        plain.args([&format!("--endpoints={first}"), "--command-timeout=3s"]);
-        assert_refused(plain.args(["get", "k"]));
+        trusts_nobody.args([&format!("--endpoints={first}"), "--command-timeout=3s"]);
+        assert_refused(trusts_nobody.args(["get", "k"]));
+        for port in self.ports() {
+            assert_is_told_over_tls_alone(port);
+        }
+    }
+}
+
+/// A member says what it is to everybody who asks by TLS, and to nobody who asks without.
+fn assert_is_told_over_tls_alone(port: u16) {
+    let asked = |scheme: &str, path: &str| {
+        let mut command = there("curl");
+        command.args(["--silent", "--insecure", "--max-time", "5"]);
+        command.args(["--output", "/dev/null", "--write-out", "%{http_code}"]);
+        let output = command
+            .arg(format!("{scheme}://{V4}:{port}/{path}"))
+            .output();
+        String::from_utf8(output.expect("a process").stdout).expect("a code")
+    };
+    assert_eq!(asked("https", "version"), "200", "{port}");
+    for path in ["version", "health", "v3/kv/put", ""] {
+        let told = asked("http", path);
+        // It closes the connection, or says that it wants TLS.
+        assert!(
+            ["000", "400"].contains(&told.as_str()),
+            "{port}/{path}: {told}"
+        );
     }
 }
 
@@ -191,7 +221,21 @@ fn assert_refused(command: &mut Command) {
     assert!(!output.status.success(), "{command:?}: {output:?}");
 }
 
-/// The ports of the broker's machine that somebody answers at, seen from the application's.
+/// The ports of the broker's machine that somebody listens at for more than programs on it. The kernel tells
+/// all of them; this process is on that machine.
+fn listening() -> Vec<u16> {
+    let tables = [procfs::net::tcp(), procfs::net::tcp6()];
+    let sockets = tables.into_iter().flat_map(|table| table.expect("a table"));
+    let ports: BTreeSet<u16> = sockets
+        .filter(|socket| socket.state == TcpState::Listen)
+        .map(|socket| socket.local_address)
+        .filter(|address| !address.ip().to_canonical().is_loopback())
+        .map(|address| address.port())
+        .collect();
+    ports.into_iter().collect()
+}
+
+/// Those of its members' ports that somebody answers at, seen from the application's machine.
 fn answering(host: &str) -> Vec<u16> {
     let connects = |port: &u16| {
         let mut command = there("curl");
@@ -210,66 +254,6 @@ fn answering(host: &str) -> Vec<u16> {
         status.expect("a process").code() != Some(7)
     };
     PORTS.filter(connects).collect()
-}
-
-/// A process that goes on until it is ended, and no longer than its test.
-struct Running(Child);
-
-impl Running {
-    fn begin(command: &mut Command) -> Self {
-        Self(command.spawn().expect("a process"))
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Somebody who tries all ports again and again to write a key before anybody else does.
-struct Stranger {
-    process: Running,
-    got_in: PathBuf,
-    tries: PathBuf,
-}
-
-impl Stranger {
-    fn begin(folder: &Path) -> Self {
-        let (got_in, tries) = (folder.join("got-in"), folder.join("tries"));
-        let (first, last) = (PORTS.start(), PORTS.end());
-        // A put and a new user, in JSON.
-        let script = format!(
-            r#"while :; do for port in $(seq {first} {last}); do
-                for call in 'kv/put {{"key":"Zm9v","value":"YmFy"}}' \
-                            'auth/user/add {{"name":"eve","password":"eve"}}'; do
-                    url=https://{V4}:$port/v3/${{call%% *}}
-                    code=$(curl --silent --insecure --max-time 1 --output /dev/null \
-                        --write-out '%{{http_code}}' --data "${{call#* }}" $url)
-                    if [ "$code" = 200 ]; then echo "$port $call" >>{got_in}; fi
-                    if [ "$code" != 000 ]; then echo "$port $code" >>{tries}; fi
-                done
-            done; done"#,
-            got_in = got_in.display(),
-            tries = tries.display(),
-        );
-        Self {
-            process: Running::begin(there("sh").args(["-c", &script])),
-            got_in,
-            tries,
-        }
-    }
-
-    /// Ends it, once it was told no: by then it has come to the members' ports.
-    async fn end(self) {
-        let told = || async { fs::read_to_string(&self.tries).ok() };
-        let tries = eventually("a stranger that is told no", told).await;
-        drop(self.process);
-        println!("a stranger was told no {} times", tries.lines().count());
-        let got_in = fs::read_to_string(&self.got_in);
-        assert!(got_in.is_err(), "a stranger got in: {got_in:?}");
-    }
 }
 
 /// An application that writes all the time; what it wrote when stands in a file.
@@ -367,8 +351,9 @@ fn flood() {
 async fn a_database_is_used_from_another_machine() {
     let broker = exposed(&[]).await;
     let folder = tempfile::tempdir().expect("a folder");
+    assert_eq!(listening(), Vec::<u16>::new());
 
-    let stranger = Stranger::begin(folder.path());
+    let stranger = Stranger::begin(part_there(PLAYED, "stranger"), folder.path(), V4, PORTS);
     broker
         .provision("i", json!({ "db_version": "3.6.16" }))
         .await;
@@ -376,12 +361,13 @@ async fn a_database_is_used_from_another_machine() {
     let application = Application::new(&credentials);
     assert!(application.endpoints.contains(&format!("https://{NAME}:")));
     application.uses_its_database().await;
-    stranger.end().await;
 
     // One port of each member is reached, and nothing else of it.
     let mut ports = application.ports();
     ports.sort_unstable();
+    stranger.is_told_no_at(&ports).await;
     assert_eq!(answering(V4), ports);
+    assert_eq!(listening(), ports);
     application.assert_keeps_others_out();
     refuses_what_lets_strangers_in(&broker).await;
 
@@ -395,9 +381,42 @@ async fn a_database_is_used_from_another_machine() {
     assert!(gap < GAP_MAX, "{gap:?}");
     application.uses_its_database().await;
     application.assert_keeps_others_out();
+    stranger.is_told_no_at(&ports).await;
 
+    lose(&broker, "m1").await;
+    repaired(&broker, 1).await;
+    application.uses_its_database().await;
+    stranger.is_told_no_at(&ports).await;
+    assert_eq!(listening(), ports);
+
+    let both = restores_while_strangers_try(&broker, &credentials, &stranger).await;
+    assert_eq!(listening(), both);
+    stranger.end();
+
+    broker.deprovision("restored").await;
     broker.deprovision("i").await;
     assert_eq!(answering(V4), Vec::<u16>::new());
+    assert_eq!(listening(), Vec::<u16>::new());
+}
+
+/// Restores a backup of `i` into a database of its own; returns the ports of both.
+async fn restores_while_strangers_try(
+    broker: &TestBroker,
+    credentials: &Value,
+    stranger: &Stranger,
+) -> Vec<u16> {
+    let backup = broker.back_up(credentials).await;
+    assert_eq!(backup["status"], "complete", "{backup}");
+    let from = restores::from("i", &backup);
+    broker.provision("restored", from).await;
+    let restored = Application::new(&broker.bind("restored", "b").await);
+    let read = succeeds_there("a get", || restored.own(&["get", "k"])).await;
+    assert_eq!(read.trim(), "k\nv");
+    restored.assert_keeps_others_out();
+    stranger.is_told_no_at(&restored.ports()).await;
+    let mut ports = [Application::new(credentials).ports(), restored.ports()].concat();
+    ports.sort_unstable();
+    ports
 }
 
 /// Takes every connection of an instance of a version while the broker goes on with its work there.

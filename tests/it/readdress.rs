@@ -22,8 +22,10 @@ use crate::{
     etcd,
     inside::Inside,
     memory::pair::PROFILE,
+    pages::Visitor,
     repair::{process_of, says, signal},
     updates::{GAP_MAX, Writer, assert_same_everywhere},
+    user::User,
 };
 
 /// A name that nobody resolves: the broker's own calls do without.
@@ -68,6 +70,16 @@ async fn hosts(credentials: &Value) -> Vec<String> {
     hosts.to_vec()
 }
 
+/// What the client makes of a binding of `i`, with these words after it.
+async fn service_key(broker: &TestBroker, binding: &str, words: &[&str]) -> Value {
+    let user = User::of_broker(broker);
+    user.does(&["service", "i", "--id", "i"]).await;
+    let key = ["service-key", "i", binding, "--id", binding];
+    user.does(&[&key[..], words, &["-o", "json"]].concat())
+        .await
+        .json()
+}
+
 async fn fetched(broker: &TestBroker, binding: &str) -> Value {
     let fetched = answer(broker.osb(Method::GET, &binding_path("i", binding))).await;
     assert_eq!(fetched.status, StatusCode::OK, "{fetched:?}");
@@ -108,6 +120,10 @@ async fn members_move_while_they_serve_and_old_credentials_go_on_where_the_addre
     assert_eq!(Inside::of(&broker).ports_reserved().await, 9);
     let named = broker.bind("i", "named").await;
     assert_eq!(hosts(&named).await, ["localhost"; 3]);
+    let shell = service_key(&broker, "named", &["--env"]).await;
+    let endpoints = text(&shell["ETCDCTL_ENDPOINTS"]).split(',');
+    let elsewhere = endpoints.filter(|of| !of.starts_with("https://localhost:"));
+    assert_eq!(elsewhere.count(), 0, "{shell}");
     assert_same_everywhere(&named, written.keys).await;
     assert_same_everywhere(&first, written.keys).await;
     // Credentials that are fetched again have the members' new addresses.
@@ -336,6 +352,12 @@ async fn members_that_have_a_host_each_are_moved_once() {
     let far = broker.bind("i", "far").await;
     assert!(host(&far).ends_with(UNRESOLVABLE), "{far}");
     assert_ne!(host(&far), UNRESOLVABLE, "each has its own");
+    let key = service_key(&broker, "far", &[]).await;
+    assert_eq!(host(&key["credentials"]), host(&far));
+    let visitor = Visitor::with_token(&broker, &far).await;
+    let page = visitor.get("/dashboard/instances/i").await.body;
+    assert!(page.contains(&format!("pair://{}:", host(&far))), "{page}");
+    assert!(!page.contains(&host(&near)), "{page}");
     let keys = pair.keys(text(&far["uri"])).expect("keys");
     assert_eq!(keys["key"], "value");
     assert!(

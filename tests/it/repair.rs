@@ -74,7 +74,7 @@ pub fn signal(pid: i32, signal: Signal) {
 }
 
 /// A member of `i` loses all it had.
-async fn lose(broker: &TestBroker, member: &str) {
+pub async fn lose(broker: &TestBroker, member: &str) {
     let data = data_of(broker, &deployment(broker).await, member);
     fs::remove_dir_all(&data).expect("removed");
     kill(process_of(broker, member).expect("a process"));
@@ -90,7 +90,7 @@ fn field_of(member: &str) -> &'static str {
 }
 
 /// Waits until so many repairs were done, and nothing more is being done; returns how long it took.
-async fn repaired(broker: &TestBroker, times: usize) -> Duration {
+pub async fn repaired(broker: &TestBroker, times: usize) -> Duration {
     let (inside, begun) = (Inside::of(broker), Instant::now());
     eventually("the end of a repair", || async {
         let all = inside.operations("i").await;
