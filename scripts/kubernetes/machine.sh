@@ -109,7 +109,7 @@ furnish() {
     mkdir -p "$disk/lib"
     mount --bind "$disk/lib" /var/lib
     mount --bind "$disk/log" /var/log
-    # /sys shows the network of whoever mounted it. Control groups stay the host's.
+    # /sys shows the network of the process that mounted it. Control groups stay the host's.
     mkdir /run/cgroup
     mount --rbind /sys/fs/cgroup /run/cgroup
     mount -t sysfs sysfs /sys

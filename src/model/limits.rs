@@ -201,8 +201,8 @@ pub const PREFLIGHTS_AT_ONCE: usize = 2;
 pub const PREFLIGHT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Deployments whose last observation is remembered at once.
 pub const OBSERVATIONS_REMEMBERED_MAX: usize = 10_000;
-/// How often a snapshot is begun anew because somebody wrote at that very moment, before it is
-/// taken with a revision that is not known at once.
+/// How often a snapshot is begun anew because somebody wrote at that very moment, before one is
+/// taken whose content is not known at once.
 pub const SNAPSHOT_BEGINS_MAX: u32 = 3;
 /// How long the authority of a deployment is good for.
 pub const AUTHORITY_LIFE: chrono::Duration = chrono::Duration::days(3653);

@@ -369,6 +369,37 @@ fn a_link_that_leads_nowhere_and_a_page_out_of_reach_are_found() {
 }
 
 #[test]
+fn the_decisions_stand_in_order_each_once_and_a_number_without_a_page_is_named() {
+    let index = text_at("docs/decisions/README.md");
+    let number = |text: &str| {
+        text.split_once('.')
+            .and_then(|(number, _)| number.parse().ok())
+    };
+    let mut listed = Vec::new();
+    for section in index.split("\n## ").skip(1) {
+        let entries = section.lines().filter_map(|line| line.strip_prefix("- ["));
+        let numbers: Vec<u32> = entries.filter_map(number).collect();
+        assert!(numbers.is_sorted(), "{section}");
+        listed.extend(numbers);
+    }
+    let pages = fs::read_dir(root().join("docs/decisions"))
+        .expect("the pages")
+        .flatten();
+    let name = |page: fs::DirEntry| page.file_name().into_string().expect("a name");
+    let mut pages: Vec<u32> = pages
+        .filter_map(|page| name(page).split('-').next()?.parse().ok())
+        .collect();
+    listed.sort_unstable();
+    pages.sort_unstable();
+    assert_eq!(listed, pages);
+    let head = index.split("\n## ").next().unwrap_or_default();
+    let unused: Vec<u32> = words(head).filter_map(|word| word.parse().ok()).collect();
+    let last = pages.last().copied().unwrap_or_default();
+    let gaps: Vec<u32> = (1..last).filter(|number| !pages.contains(number)).collect();
+    assert_eq!(gaps, unused);
+}
+
+#[test]
 fn what_is_said_to_be_in_a_file_is_in_it() {
     let is_name = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     let mut missing = Vec::new();

@@ -52,7 +52,7 @@ for_each_version!(
     lets_leases_end_after_a_restore,
     takes_over_a_source_without_users,
     survives_the_loss_of_a_member,
-    tells_how_its_members_fare,
+    tells_the_state_of_its_members,
 );
 
 macro_rules! for_each_step {
@@ -141,7 +141,7 @@ async fn observed(lab: &Lab) -> Vec<MemberHealth> {
     members.into_iter().map(|member| member.health).collect()
 }
 
-async fn tells_how_its_members_fare(version: &str) {
+async fn tells_the_state_of_its_members(version: &str) {
     let mut lab = Lab::secured(version, 3).await;
     let health = observed(&lab).await;
     let leaders = health.iter().filter(|h| {
