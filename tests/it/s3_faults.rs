@@ -567,22 +567,13 @@ async fn a_bucket_that_keeps_versions_keeps_none_of_what_is_deleted_unless_it_mu
     assert_eq!(list(&store).await, ["ab"]);
 }
 
-/// Makes another bucket of the server, which locks objects; false where the server can do no such thing.
-async fn make_locking_bucket(server: &Server, bucket: &str) -> bool {
-    let header = [("x-amz-bucket-object-lock-enabled", "true")];
-    let made = server
-        .send_with(Method::PUT, &format!("/{bucket}"), &header, "")
-        .await;
-    made.status().is_success()
-}
-
 #[tokio::test]
 async fn what_is_locked_outlives_its_deletion_and_is_no_object_any_more() {
     let Some(server) = Server::start() else {
         return;
     };
     let bucket = format!("locked-{}", uuid::Uuid::new_v4().simple());
-    if !make_locking_bucket(&server, &bucket).await {
+    if !server.make_locking_bucket(&bucket).await {
         skipped("object lock", "the server makes no bucket that locks");
         return;
     }

@@ -16,8 +16,11 @@ use compose_broker::{
     backups::{
         BackupStoreError, ObjectName,
         store::{
-            BackupStore, StorePlace as _, folder::FolderStore, layers::Layers, memory::MemoryStore,
-            s3::S3Store,
+            BackupStore, StorePlace as _,
+            folder::FolderStore,
+            layers::Layers,
+            memory::MemoryStore,
+            s3::{LockMode, S3Store},
         },
     },
     folder,
@@ -28,6 +31,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::Notify;
 
 use crate::{
+    control::now,
     s3::{self, Server, Wanted},
     skipped::skipped,
 };
@@ -39,6 +43,8 @@ const SMALL_BYTES: u64 = 1024 * 1024;
 trait Kind: Sized {
     /// Whether it knows how much room is left.
     const TELLS_ROOM: bool = true;
+    /// Whether it locks objects.
+    const LOCKS: bool = false;
     /// An empty store; none where this machine has none, and a line that says so.
     async fn new() -> Option<Self>;
     /// An empty store that has room for [`SMALL_BYTES`]; none where this machine permits none.
@@ -227,6 +233,16 @@ async fn what_is_behind_is_read_listed_and_deleted_there_and_new_objects_go_in_f
     assert_eq!(read(store, "b", 0).await, None);
     store.delete(&name("d")).await.expect("deleted");
     assert_eq!(list(behind, "").await, ["a/old"]);
+    for text in ["a/old", "c"] {
+        let replaced = store.replace(&name(text), bytes(41)).await;
+        replaced.expect("replaced");
+    }
+    assert_eq!(
+        read(behind, "a/old", 0).await,
+        Some(bytes(41)),
+        "in its place"
+    );
+    assert_eq!(list(front, "").await, ["c"]);
 
     // What cannot be looked for is not missing, and new objects go on.
     behind.take_away(true);
@@ -244,7 +260,7 @@ async fn what_is_behind_is_read_listed_and_deleted_there_and_new_objects_go_in_f
     put(store, "e", &bytes(1)).await;
     assert_eq!(
         read(store, "c", 0).await,
-        Some(bytes(40)),
+        Some(bytes(41)),
         "not even deleted"
     );
 }
@@ -296,6 +312,46 @@ impl Kind for Bucket {
         }
         self.store.mark(&marker).await.expect("marked");
     }
+}
+
+/// A store in a bucket that locks objects.
+struct LockingBucket {
+    store: S3Store,
+    _server: Server,
+}
+
+impl Kind for LockingBucket {
+    const TELLS_ROOM: bool = false;
+    const LOCKS: bool = true;
+
+    async fn new() -> Option<Self> {
+        let server = Server::start()?;
+        let bucket = format!("locked-{}", uuid::Uuid::new_v4().simple());
+        if !server.make_locking_bucket(&bucket).await {
+            skipped("object lock", "the server makes no bucket that locks");
+            return None;
+        }
+        let mut settings = server.settings();
+        settings.lock = Some(LockMode::Governance);
+        let place = S3Store::at(&format!("{bucket}/b"), settings).expect("a place");
+        place.make().await.expect("a bucket that locks");
+        place.mark(&s3::marker()).await.expect("marked");
+        let store = place.marked(Some(s3::marker().id));
+        Some(Self {
+            store,
+            _server: server,
+        })
+    }
+    async fn small() -> Option<Self> {
+        None
+    }
+    fn store(&self) -> &dyn BackupStore {
+        &self.store
+    }
+    async fn leave_unfinished(&self, _: &ObjectName, _: Duration) -> bool {
+        false
+    }
+    async fn take_away(&self, _: bool) {}
 }
 
 fn set_back(path: &Path, age: Duration) {
@@ -397,6 +453,56 @@ async fn an_object_is_stored_replaced_and_deleted<K: Kind>() {
         assert_eq!(read(store, "a/b/c", 0).await, None);
         assert_eq!(list(store, "").await, ["empty"]);
     }
+}
+
+async fn what_is_replaced_has_its_new_content_alone<K: Kind>() {
+    let Some(kind) = K::new().await else {
+        return;
+    };
+    let store = kind.store();
+    put(store, "a/b", &bytes(300_000)).await;
+    put(store, "a/c", &bytes(10)).await;
+    for length in [20, 400_000] {
+        let content = bytes(length);
+        let replaced = store.replace(&name("a/b"), content.clone()).await;
+        replaced.expect("replaced");
+        assert_eq!(read(store, "a/b", 0).await, Some(content));
+    }
+    assert_eq!(read(store, "a/c", 0).await, Some(bytes(10)));
+    assert_eq!(list(store, "").await, ["a/b", "a/c"]);
+    store.delete(&name("a/b")).await.expect("deleted");
+    assert_eq!(read(store, "a/b", 0).await, None);
+}
+
+async fn what_is_locked_is_read_replaced_and_deleted_like_any_object<K: Kind>() {
+    let Some(kind) = K::new().await else {
+        return;
+    };
+    let store = kind.store();
+    assert_eq!(store.locks(), K::LOCKS);
+    let until = now() + chrono::TimeDelta::seconds(2);
+    let missing = store.lock(&name("a"), until).await;
+    match K::LOCKS {
+        true => assert!(
+            matches!(missing, Err(BackupStoreError::NotFound(_))),
+            "{missing:?}"
+        ),
+        false => missing.expect("there is nothing to do"),
+    }
+    put(store, "a", &bytes(100)).await;
+    for _ in 0..2 {
+        store.lock(&name("a"), until).await.expect("locked");
+    }
+    assert_eq!(read(store, "a", 0).await, Some(bytes(100)));
+    let replaced = store.replace(&name("a"), bytes(200)).await;
+    replaced.expect("replaced");
+    assert_eq!(read(store, "a", 0).await, Some(bytes(200)));
+    store.lock(&name("a"), until).await.expect("locked");
+    // The lock keeps the bytes, under no name that anybody finds.
+    store.delete(&name("a")).await.expect("deleted");
+    assert_eq!(read(store, "a", 0).await, None);
+    put(store, "a", &bytes(5)).await;
+    assert_eq!(read(store, "a", 0).await, Some(bytes(5)));
 }
 
 async fn reading_begins_where_it_is_asked_to<K: Kind>() {
@@ -739,6 +845,7 @@ async fn a_store_that_is_away_has_lost_nothing<K: Kind>() {
         store.check().await,
         store.put(&object, whole(&bytes(1))).await.map(drop),
         store.get(&object, 0).await.map(drop),
+        store.replace(&object, bytes(1)).await,
         store.delete(&object).await,
         store.list("").try_next().await.map(drop),
         store.room_for(1).await,
@@ -761,6 +868,8 @@ macro_rules! contract {
 
             contract!(@tests $kind:
                 an_object_is_stored_replaced_and_deleted,
+                what_is_replaced_has_its_new_content_alone,
+                what_is_locked_is_read_replaced_and_deleted_like_any_object,
                 reading_begins_where_it_is_asked_to,
                 what_is_read_stays_while_it_is_replaced,
                 a_put_that_breaks_off_leaves_what_was_there,
@@ -795,3 +904,14 @@ contract!(in_a_folder, Folder);
 contract!(in_memory, Memory);
 contract!(in_a_bucket, Bucket);
 contract!(in_layers, Layered);
+
+/// What locks may change of the contract.
+mod in_a_bucket_that_locks {
+    use super::*;
+
+    contract!(@tests LockingBucket:
+        an_object_is_stored_replaced_and_deleted,
+        what_is_replaced_has_its_new_content_alone,
+        what_is_locked_is_read_replaced_and_deleted_like_any_object,
+    );
+}

@@ -8,14 +8,14 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use compose_broker::{
     engine::{
-        DatabaseUser, Description, EngineError, Holding, Issue, MemberChange, Passage, Relief,
-        Seed, SharedEngine, UserChange,
+        DatabaseUser, Description, EngineError, Holding, Issue, MemberChange, Relief, Seed,
+        SharedEngine, UserChange,
         etcd::{self as etcd_engine, Etcd},
     },
     model::{
         backup::SnapshotContent,
         binding::Rights,
-        deployment::{Access, Deployment, DeploymentSecrets, Member, Membership, Shape, Site},
+        deployment::{Access, Deployment, DeploymentSecrets, Member, Membership, Site},
         ids::DeploymentId,
         limits::{STOP_GRACE, UNITS_DEFAULT, UNITS_MAX},
         observation::{MemberHealth, MemberObservation},
@@ -40,6 +40,10 @@ use crate::{
         pair::{self, Pair},
     },
 };
+
+mod versions;
+
+use versions::members_become_a_newer_version_and_go_back_one_by_one;
 
 /// What a change of a member may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -846,44 +850,6 @@ async fn a_member_is_replaced_by_a_new_one<K: Kind>() {
     assert_eq!(kind.dump(&of, &ada).await.len(), 1);
 }
 
-async fn members_become_a_newer_version_one_by_one<K: Kind>() {
-    let kind = K::new().await;
-    let engine = kind.engine();
-    let mut of = Deployed::open(&kind).await;
-    let ada = user("ada", "first");
-    of.add(&kind, &ada).await;
-    kind.put(&of, &ada, "a").await.expect("a key");
-    let to: Version = K::VERSIONS[1].parse().expect("a version");
-    assert_eq!(engine.obstacles(of.site(), to).await.expect("a look"), []);
-    engine
-        .pass(of.site(), Passage::FillLogs)
-        .await
-        .expect("filled");
-    let shape = Shape {
-        version: to,
-        units: 1,
-    };
-    for place in 0..of.deployment.members.len() {
-        let agreed = engine.agreed_version(of.site()).await.expect("a version");
-        assert!(agreed.same_line(&of.deployment.version), "{agreed}");
-        of.deployment.members[place].shape = Some(shape);
-        let server = &engine.servers(of.site())[place];
-        kind.provisioner().start(server).await.expect("started");
-        of.ready(&kind).await;
-    }
-    eventually("a newer version that is agreed on", || async {
-        let agreed = engine.agreed_version(of.site()).await.ok()?;
-        agreed.same_line(&to).then_some(())
-    })
-    .await;
-    engine
-        .pass(of.site(), Passage::EndWayBack)
-        .await
-        .expect("none is under way");
-    of.deployment = of.deployment.reshaped(shape);
-    assert_eq!(kind.dump(&of, &ada).await.len(), 1);
-}
-
 async fn room_is_made<K: Kind>() {
     let kind = K::new().await;
     let engine = kind.engine();
@@ -979,7 +945,7 @@ macro_rules! contract {
                 keys_are_put_back_from_a_backup,
                 the_state_of_members_is_told,
                 a_member_is_replaced_by_a_new_one,
-                members_become_a_newer_version_one_by_one,
+                members_become_a_newer_version_and_go_back_one_by_one,
                 room_is_made,
                 what_a_member_still_has_is_found_and_used,
             );
